@@ -1,0 +1,1 @@
+//! Every figure yue publishes, beside its peers and ceilings

@@ -1,0 +1,1 @@
+//! Sockets, signals and drivers (io_uring, epoll) for yue fibers

@@ -1,0 +1,1 @@
+//! LuaJIT fibers: one VM per loop, Lua code that blocks anywhere

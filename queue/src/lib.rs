@@ -1,0 +1,1 @@
+//! Lock-free queues between event loops, with epoch-based reclamation

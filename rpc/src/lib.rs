@@ -1,0 +1,1 @@
+//! Symmetric, pipelined msgpack-rpc on fibers

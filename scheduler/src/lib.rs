@@ -1,0 +1,1 @@
+//! Stackful fibers, event loops, timers, cancellation

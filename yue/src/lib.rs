@@ -1,0 +1,1 @@
+//! Real-time stateful network servers on fibers

@@ -1,0 +1,2 @@
+//! The `yue` command.
+fn main() {}
