@@ -1,0 +1,201 @@
+//! A block: 64 slots in a row, and the links to its neighbours.
+//!
+//! # Life
+//!
+//! 1. Allocated and linked by a producer whose ticket lies beyond the last block (`Block::next_or_link`).
+//! 2. Each slot is written once by the producer that holds its ticket and read once by a consumer. Slots are never
+//!    reused, so a slot's state only ever goes from EMPTY to READY (or VOID), and no state needs a turn counter.
+//! 3. When the consumers have left it, it is retired to the epoch, which frees the memory.
+//!
+//! # Threads
+//!
+//! Any. `index` and `previous` never change; `next` is set once; a slot's value is handed over by its state.
+
+use crate::sync::{AtomicPtr, AtomicU8, Ordering, UnsafeCell};
+use std::{mem::MaybeUninit, ptr};
+
+/// Slots per block; a power of two, so that a ticket splits into block and slot by shift and mask.
+///
+/// Under loom two: every model then crosses borders between blocks.
+pub(crate) const SLOTS: usize = if cfg!(loom) { 2 } else { 64 };
+
+/// Nothing was published here yet.
+const EMPTY: u8 = 0;
+/// The value is here.
+const READY: u8 = 1;
+/// The ticket was given up: a batch promised more values than its iterator had.
+const VOID: u8 = 2;
+
+/// What a consumer found in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Not published yet.
+    Nothing,
+    /// A value, which the one consumer that owns the slot must [`Slot::take`].
+    Value,
+    /// A ticket without a value; step over it.
+    Void,
+}
+
+/// The place of one value.
+pub(crate) struct Slot<T> {
+    value: UnsafeCell<MaybeUninit<T>>,
+    state: AtomicU8,
+}
+
+impl<T> Slot<T> {
+    /// Writes the value and makes it visible.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds this slot's ticket and publishes once.
+    #[inline(always)]
+    pub(crate) unsafe fn publish(&self, value: T) {
+        self.value.with_mut(|place| {
+            // SAFETY: only the ticket's holder writes here, and nobody reads before READY is stored.
+            unsafe { (*place).write(value) };
+        });
+        // Release: pairs with the Acquire load in `look`, so that who sees READY sees the value.
+        self.state.store(READY, Ordering::Release);
+    }
+
+    /// Gives the slot up without a value.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Slot::publish`], instead of it.
+    pub(crate) unsafe fn publish_void(&self) {
+        // Release: pairs with `look`; a consumer that steps over this slot may retire the block, which must come
+        // after this producer's last access.
+        self.state.store(VOID, Ordering::Release);
+    }
+
+    /// Looks whether something was published.
+    #[inline(always)]
+    pub(crate) fn look(&self) -> Found {
+        // Acquire: pairs with the Release stores of `publish` and `publish_void`.
+        match self.state.load(Ordering::Acquire) {
+            EMPTY => Found::Nothing,
+            READY => Found::Value,
+            _ => Found::Void,
+        }
+    }
+
+    /// Moves the value out.
+    ///
+    /// # Safety
+    ///
+    /// `look` answered [`Found::Value`] to this thread (or to one that this thread synchronized with), and nobody else
+    /// takes from this slot.
+    #[inline(always)]
+    pub(crate) unsafe fn take(&self) -> T {
+        // SAFETY: published, and taken once, as the caller promises.
+        self.value
+            .with(|place| unsafe { (*place).assume_init_read() })
+    }
+}
+
+/// A row of slots.
+pub(crate) struct Block<T> {
+    /// The first ticket divided by [`SLOTS`].
+    pub(crate) index: u64,
+    /// The block before this one. It may be followed only towards a block that is known not to be retired.
+    pub(crate) previous: *mut Block<T>,
+    next: AtomicPtr<Block<T>>,
+    slots: [Slot<T>; SLOTS],
+    /// Lets loom check that every access by right of a ticket comes before the retirement.
+    #[cfg(loom)]
+    alive: UnsafeCell<()>,
+}
+
+impl<T> Block<T> {
+    /// Allocates a block without successor.
+    pub(crate) fn allocate(index: u64, previous: *mut Block<T>) -> *mut Block<T> {
+        let block: *mut Block<T> = Box::into_raw(Box::<Block<T>>::new_uninit()).cast();
+        // SAFETY: the memory is ours and fits; every field is written before the block is shared. Written in place,
+        // since a block of large values must not go over a fiber's small stack.
+        unsafe {
+            (&raw mut (*block).index).write(index);
+            (&raw mut (*block).previous).write(previous);
+            (&raw mut (*block).next).write(AtomicPtr::new(ptr::null_mut()));
+            for slot in 0..SLOTS {
+                let slot = &raw mut (*block).slots[slot];
+                (&raw mut (*slot).state).write(AtomicU8::new(EMPTY));
+                (&raw mut (*slot).value).write(UnsafeCell::new(MaybeUninit::uninit()));
+            }
+            #[cfg(loom)]
+            (&raw mut (*block).alive).write(UnsafeCell::new(()));
+        }
+        block
+    }
+
+    /// Frees the memory. Values that are still inside are not dropped.
+    ///
+    /// # Safety
+    ///
+    /// The block came from [`Block::allocate`] and nobody will reach it any more.
+    pub(crate) unsafe fn free(block: *mut Block<T>) {
+        // SAFETY: as the caller promises; `allocate` made it from a box.
+        drop(unsafe { Box::from_raw(block) });
+    }
+
+    /// The slot of `ticket`, which must lie in this block.
+    #[inline(always)]
+    pub(crate) fn slot(&self, ticket: u64) -> &Slot<T> {
+        &self.slots[offset(ticket)]
+    }
+
+    /// The next block, or null if nobody linked one yet.
+    #[inline(always)]
+    pub(crate) fn next(&self) -> *mut Block<T> {
+        // Acquire: pairs with the Release half of the exchange in `next_or_link`; the block's fields are then visible.
+        self.next.load(Ordering::Acquire)
+    }
+
+    /// The next block; makes one if there is none.
+    pub(crate) fn next_or_link(&self) -> *mut Block<T> {
+        let next = self.next();
+        if !next.is_null() {
+            return next;
+        }
+        let made = Block::allocate(self.index + 1, ptr::from_ref(self).cast_mut());
+        // AcqRel and Acquire: publishes the new block's fields to `next`, or sees those of the one that was faster.
+        match self
+            .next
+            .compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire)
+        {
+            Ok(_) => made,
+            Err(faster) => {
+                // SAFETY: it was not linked, so nobody but us knows of it.
+                unsafe { Block::free(made) };
+                faster
+            }
+        }
+    }
+
+    /// Called by whoever uses the block by right of an unpublished ticket; loom then checks the right.
+    #[inline(always)]
+    pub(crate) fn assert_alive(&self) {
+        #[cfg(loom)]
+        self.alive.with(|_| ());
+    }
+
+    /// Called when the block is retired; loom then checks that every use by right of a ticket is over.
+    #[inline(always)]
+    pub(crate) fn assert_abandoned(&self) {
+        #[cfg(loom)]
+        self.alive.with_mut(|_| ());
+    }
+}
+
+/// The index of the block that holds `ticket`.
+#[inline(always)]
+pub(crate) fn index(ticket: u64) -> u64 {
+    ticket / SLOTS as u64
+}
+
+/// The place of `ticket` in its block.
+#[inline(always)]
+pub(crate) fn offset(ticket: u64) -> usize {
+    (ticket % SLOTS as u64) as usize
+}
