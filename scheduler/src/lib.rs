@@ -1,1 +1,56 @@
-//! Stackful fibers, event loops, timers, cancellation
+//! Stackful fibers, event loops, time and cancellation.
+//!
+//! A **loop** is one thread's scheduler: a run queue, a timer wheel, an inbox for what other threads send, and a
+//! [`Driver`] that waits for I/O. A **fiber** is a closure on a stack of its own that belongs to one loop from birth
+//! to end. It runs until it *parks*; whoever holds its waker makes it runnable again. All else (sleep, join, sockets,
+//! remote calls) is built from these two verbs.
+//!
+//! ```
+//! use yue_scheduler::{Config, Loop, spawn, sleep};
+//! use std::time::Duration;
+//!
+//! let total = Loop::new(Config::default()).unwrap().run(|| {
+//!     let fibers: Vec<_> = (1..=3u64)
+//!         .map(|n| {
+//!             spawn(move || {
+//!                 sleep(Duration::from_millis(n)).unwrap();
+//!                 n
+//!             })
+//!         })
+//!         .collect();
+//!     fibers.into_iter().map(|fiber| fiber.join().unwrap()).sum::<u64>()
+//! });
+//! assert_eq!(total, 6);
+//! ```
+//!
+//! How the parts fit, from the bottom:
+//!
+//! ```text
+//!   stack/       address space for stacks: arenas, guard pages, the overflow report
+//!   fiber/       the switch, the header of a fiber, park and wake, spawn and join, cancellation
+//!   time/        the clock, the timer wheel, sleep, deadlines
+//!   event_loop/  the tick, the inbox, handles for other threads, shutdown
+//!   driver.rs    what a loop asks of I/O
+//! ```
+
+#![deny(missing_docs)]
+
+mod driver;
+mod event_loop;
+mod fiber;
+mod stack;
+mod time;
+
+pub use driver::{Bell, Driver, SleepDriver, Wait};
+pub use event_loop::this_loop;
+pub use event_loop::{Config, Counters, Loop, LoopHandle, RemoteJoin, Spin, StopReport, Tick, TickEnd};
+pub use fiber::{
+    Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, LocalWaker, RemoteWaker, Stopped, SwitchHook,
+    Wakeup, cancel, context, current_id, in_fiber, is_cancelled, may_suspend, no_suspend, park, park_uninterruptible,
+    park_until, prepare_park, set_context, shield, spawn, timeout, with_deadline, with_switch_hook, yield_now,
+};
+pub use stack::{StackClass, StackConfig};
+pub use time::{Clock, Instant, Timer, now, sleep, sleep_until};
+
+#[cfg(test)]
+mod tests;

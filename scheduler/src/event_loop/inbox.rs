@@ -1,0 +1,70 @@
+//! What other threads send to a loop: the inbox, the sleep flag, the bell.
+//!
+//! Sending is push, then notify: if the loop was asleep, or about to be, and nobody has told it yet, ring the bell.
+//! The loop's side is: arm the flag, look into the inbox once more, block. Whichever order the two meet in, either the
+//! loop sees the message or the sender sees the armed flag; the queue crate's models show it.
+
+use crate::driver::Bell;
+use crate::fiber::RemoteWaker;
+use std::cell::RefCell;
+use std::sync::Arc;
+use yue_queue::{Receiver, Sender, SleepFlag, mailbox};
+
+/// One thing that another thread asks of a loop.
+pub(super) enum Message {
+    /// End a wait.
+    Wake(RemoteWaker),
+    /// Run this on the loop, outside any fiber.
+    Run(Box<dyn FnOnce() + Send>),
+    /// Begin to shut down.
+    Shutdown,
+}
+
+/// The half that other threads see.
+pub(crate) struct Shared {
+    pub(super) id: u32,
+    sender: Sender<Message>,
+    flag: SleepFlag,
+    bell: Arc<dyn Bell>,
+}
+
+impl Shared {
+    pub(super) fn send(&self, message: Message) {
+        self.sender.push(message);
+        if self.flag.notify() {
+            self.bell.ring();
+        }
+    }
+}
+
+/// The loop's half.
+pub(super) struct Inbox {
+    pub(super) shared: Arc<Shared>,
+    receiver: RefCell<Receiver<Message>>,
+}
+
+impl Inbox {
+    pub(super) fn new(id: u32, bell: Arc<dyn Bell>) -> Self {
+        let (sender, receiver) = mailbox();
+        let shared = Arc::new(Shared { id, sender, flag: SleepFlag::new(), bell });
+        Inbox { shared, receiver: RefCell::new(receiver) }
+    }
+
+    pub(super) fn pop(&self) -> Option<Message> {
+        self.receiver.borrow_mut().pop()
+    }
+
+    /// Says that the loop is about to block. Returns whether it still may; then [`Inbox::awake`] must follow.
+    pub(super) fn arm(&self) -> bool {
+        self.shared.flag.prepare_sleep();
+        if self.receiver.borrow().is_empty() {
+            return true;
+        }
+        self.shared.flag.wake_up();
+        false
+    }
+
+    pub(super) fn awake(&self) {
+        self.shared.flag.wake_up();
+    }
+}

@@ -1,0 +1,379 @@
+//! The loop: one thread's scheduler.
+//!
+//! ```text
+//!        other threads ──▶ inbox ┐
+//!                                ▼
+//!   tick:  1 inbox   2 clock, timers   3 fibers, up to a budget   4 end of tick: flush   5 driver: submit, wait
+//!             └────────────────┴── make fibers ready ◀────────────────────────────────────────┘
+//! ```
+//!
+//! Everything a loop has is in cells behind a shared reference ([`Inner`]): a fiber that runs inside a tick reaches the
+//! same loop, through a thread-local, and no unique borrow of it may be live across a switch.
+//!
+//! Invariants:
+//! - A loop is entered on one thread only, the one that made it; it is `!Send`.
+//! - `running` is null exactly while no fiber is on the processor.
+//! - Callbacks (timers, end of tick, driver sinks) run outside fibers, and cannot suspend.
+
+mod handle;
+mod inbox;
+pub(crate) mod registry;
+mod run_queue;
+mod stop;
+pub mod this_loop;
+mod tick;
+
+pub use handle::{LoopHandle, RemoteJoin};
+pub use stop::StopReport;
+pub use tick::{Tick, TickEnd};
+
+use crate::driver::{Driver, SleepDriver};
+use crate::fiber::{FiberId, Header, Slab, State};
+use crate::stack::{StackConfig, StackPool, install_overflow_report};
+use crate::time::wheel::Wheel;
+use crate::time::{Clock, Instant};
+use inbox::Inbox;
+use run_queue::RunQueue;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::panic::Location;
+use std::ptr;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What a loop does when nothing can run, before it sleeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Spin {
+    /// Sleeps at once: no processor time is spent on waiting.
+    #[default]
+    Off,
+    /// Polls for that long first; a message that comes meanwhile costs no sleep and wake (10 to 45 us).
+    For(Duration),
+    /// Never sleeps: the lowest latency, for a processor of its own.
+    BusyPoll,
+}
+
+/// How a loop is made.
+pub struct Config {
+    /// What waits for I/O. Made on the thread on which the loop will run.
+    pub driver: Box<dyn Driver>,
+    /// Sizes of the stacks.
+    pub stacks: StackConfig,
+    /// The source of time.
+    pub clock: Clock,
+    /// What to do before sleeping.
+    pub spin: Spin,
+    /// How many fibers run before the loop looks at its driver again.
+    pub fibers_per_tick: u32,
+    /// At shutdown: how long cancelled fibers may take to end, and after that, shields off, once more.
+    pub stop_grace: Duration,
+    /// Called with the panic of a fiber whose handle was dropped: the fiber and the panic's words. By default only the
+    /// counter and the usual panic message tell of it.
+    pub on_panic: Option<Box<dyn Fn(FiberId, &str)>>,
+}
+
+impl Default for Config {
+    /// A loop that only sleeps and computes; `yue-io` has drivers that do I/O.
+    fn default() -> Self {
+        Config {
+            driver: Box::new(SleepDriver::new()),
+            stacks: StackConfig::default(),
+            clock: Clock::System,
+            spin: Spin::Off,
+            // A few microseconds of short runs: long against the cost of a turn, short against a client's patience.
+            fibers_per_tick: 1024,
+            stop_grace: Duration::from_secs(1),
+            on_panic: None,
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("driver", &self.driver.name())
+            .field("stacks", &self.stacks)
+            .field("spin", &self.spin)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a loop has now, and has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Fibers that are not over.
+    pub fibers: usize,
+    /// Timers that are armed, those of sleeping fibers included.
+    pub timers: usize,
+    /// Operations whose terminal completion is still to come.
+    pub operations: usize,
+    /// Fibers spawned since the loop began.
+    pub spawned: u64,
+    /// Fibers that ended by a panic.
+    pub panics: u64,
+    /// Ticks.
+    pub ticks: u64,
+}
+
+/// A loop that has not run yet, or runs on the calling thread.
+pub struct Loop {
+    inner: Box<Inner>,
+}
+
+/// The loop, as its fibers and callbacks reach it.
+pub(crate) struct Inner {
+    pub(crate) wheel: Wheel,
+    pub(crate) slab: Slab,
+    pub(crate) stacks: StackPool,
+    queue: RunQueue,
+    running: Cell<*const Header>,
+    now: Cell<Instant>,
+    clock: Clock,
+    spin: Spin,
+    fibers_per_tick: u32,
+    driver: Box<dyn Driver>,
+    inbox: Inbox,
+    at_tick_end: RefCell<Vec<Rc<dyn TickEnd>>>,
+    idle_hook: RefCell<Option<Rc<dyn Fn() -> bool>>>,
+    idle_since: Cell<Option<Instant>>,
+    stopping: Cell<bool>,
+    hard_stop: Cell<bool>,
+    shutdown: Cell<bool>,
+    shutdown_waiters: RefCell<Vec<crate::fiber::LocalWaker>>,
+    stop_grace: Duration,
+    on_panic: Option<Box<dyn Fn(FiberId, &str)>>,
+    spawned: Cell<u64>,
+    panics: Cell<u64>,
+    ticks: Cell<u64>,
+    _alternate_stack: Option<crate::stack::AlternateStack>,
+}
+
+thread_local! {
+    static CURRENT: Cell<*const Inner> = const { Cell::new(ptr::null()) };
+}
+
+impl Loop {
+    /// Makes a loop for the calling thread.
+    ///
+    /// # Errors
+    /// When the process has made more than a million loops.
+    pub fn new(config: Config) -> io::Result<Loop> {
+        let id = registry::new_id()?;
+        let alternate_stack = install_overflow_report();
+        let now = config.clock.read();
+        let inner = Box::new(Inner {
+            wheel: Wheel::new(now),
+            slab: Slab::new(),
+            stacks: StackPool::new(config.stacks),
+            queue: RunQueue::new(),
+            running: Cell::new(ptr::null()),
+            now: Cell::new(now),
+            clock: config.clock,
+            spin: config.spin,
+            fibers_per_tick: config.fibers_per_tick.max(1),
+            inbox: Inbox::new(id, config.driver.bell()),
+            driver: config.driver,
+            at_tick_end: RefCell::new(Vec::new()),
+            idle_hook: RefCell::new(None),
+            idle_since: Cell::new(None),
+            stopping: Cell::new(false),
+            hard_stop: Cell::new(false),
+            shutdown: Cell::new(false),
+            shutdown_waiters: RefCell::new(Vec::new()),
+            stop_grace: config.stop_grace,
+            on_panic: config.on_panic,
+            spawned: Cell::new(0),
+            panics: Cell::new(0),
+            ticks: Cell::new(0),
+            _alternate_stack: alternate_stack,
+        });
+        registry::publish(&inner.inbox.shared);
+        Ok(Loop { inner })
+    }
+
+    /// A handle by which other threads reach this loop.
+    pub fn handle(&self) -> LoopHandle {
+        self.inner.handle()
+    }
+
+    /// What the loop has now, and has done.
+    pub fn counters(&self) -> Counters {
+        self.inner.counters()
+    }
+
+    /// Runs `f` with this loop as the calling thread's current one, outside any fiber: to spawn before the first tick.
+    ///
+    /// # Panics
+    /// If another loop is being run by this thread.
+    pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
+        let _entered = Entered::new(&self.inner);
+        f()
+    }
+}
+
+impl fmt::Debug for Loop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loop").field("id", &self.inner.id()).field("counters", &self.counters()).finish()
+    }
+}
+
+/// While it lives, the thread-local points to the loop.
+struct Entered {
+    before: *const Inner,
+}
+
+impl Entered {
+    fn new(inner: &Inner) -> Entered {
+        let before = CURRENT.replace(inner);
+        if !before.is_null() && !ptr::eq(before, inner) {
+            CURRENT.set(before);
+            panic!("this thread runs a loop already; use another thread for another loop");
+        }
+        Entered { before }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CURRENT.set(self.before);
+    }
+}
+
+/// Hands the thread's current loop to `f`.
+#[inline]
+pub(crate) fn with_loop<R>(f: impl FnOnce(&Inner) -> R) -> R {
+    match try_with_loop(f) {
+        Some(result) => result,
+        None => panic!("there is no loop on this thread; call this from a fiber, or inside Loop::run"),
+    }
+}
+
+/// Hands the thread's current loop, if there is one, to `f`.
+#[inline]
+pub(crate) fn try_with_loop<R>(f: impl FnOnce(&Inner) -> R) -> Option<R> {
+    let inner = CURRENT.try_with(Cell::get).unwrap_or(ptr::null());
+    // SAFETY: the pointer is set only while the loop is entered, and a loop that is entered is borrowed.
+    if inner.is_null() { None } else { Some(f(unsafe { &*inner })) }
+}
+
+/// The header of the calling fiber.
+///
+/// # Panics
+/// Outside a fiber.
+#[inline]
+pub(crate) fn current_fiber() -> *const Header {
+    let header = try_with_loop(Inner::running).unwrap_or(ptr::null());
+    assert!(!header.is_null(), "not in a fiber: only a fiber can wait; use spawn, or Loop::run");
+    header
+}
+
+/// What the overflow report says of a fiber.
+pub(crate) struct SignalView {
+    pub(crate) id: FiberId,
+    pub(crate) name: &'static str,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) guard_start: usize,
+    pub(crate) guard_end: usize,
+    pub(crate) stack_bytes: usize,
+}
+
+/// The calling thread's running fiber, read from a signal handler: no allocation, no lock, no write.
+pub(crate) fn current_fiber_for_signal() -> Option<SignalView> {
+    let inner = CURRENT.try_with(Cell::get).unwrap_or(ptr::null());
+    if inner.is_null() {
+        return None;
+    }
+    // SAFETY: as in `try_with_loop`; the handler runs on the loop's thread and the process ends in it.
+    let header = unsafe { (*inner).running.get().as_ref()? };
+    let bounds = header.switch.bounds();
+    // SAFETY: the name is read in place; the thread that could change it is the one interrupted, and it never resumes.
+    let name: Option<&'static Box<Box<str>>> = unsafe { (*header.name.as_ptr()).as_ref() };
+    Some(SignalView {
+        id: header.id(),
+        name: name.map_or("unnamed", |name| name),
+        location: header.location.get(),
+        guard_start: bounds.lowest(),
+        guard_end: bounds.limit_of_use(),
+        stack_bytes: bounds.size(),
+    })
+}
+
+impl Inner {
+    pub(crate) fn id(&self) -> u32 {
+        self.inbox.shared.id
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    /// Reads the clock again within the tick.
+    #[inline]
+    pub(crate) fn refresh_clock(&self) -> Instant {
+        self.now.set(self.clock.read());
+        self.now.get()
+    }
+
+    #[inline]
+    pub(crate) fn running(&self) -> *const Header {
+        self.running.get()
+    }
+
+    pub(crate) fn hard_stop(&self) -> bool {
+        self.hard_stop.get()
+    }
+
+    pub(crate) fn stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    pub(crate) fn find(&self, id: FiberId) -> Option<&Header> {
+        self.slab.find(id.index, id.generation)
+    }
+
+    /// Puts a fiber that is not runnable at the end of the run queue.
+    #[inline]
+    pub(crate) fn make_ready(&self, header: &Header) {
+        header.state.set(State::Ready);
+        self.queue.push(header);
+    }
+
+    /// As [`Inner::make_ready`], but a fiber that is woken by a running one may run right after it.
+    #[inline]
+    pub(crate) fn make_ready_soon(&self, header: &Header) {
+        header.state.set(State::Ready);
+        if self.running.get().is_null() {
+            self.queue.push(header);
+        } else {
+            self.queue.push_next(header);
+        }
+    }
+
+    pub(crate) fn count_spawn(&self) {
+        self.spawned.set(self.spawned.get() + 1);
+    }
+
+    pub(crate) fn note_panic(&self, fiber: FiberId, detached: bool, text: &str) {
+        self.panics.set(self.panics.get() + 1);
+        if detached && let Some(hook) = &self.on_panic {
+            hook(fiber, text);
+        }
+    }
+
+    fn handle(&self) -> LoopHandle {
+        LoopHandle::new(self.inbox.shared.clone())
+    }
+
+    fn counters(&self) -> Counters {
+        Counters {
+            fibers: self.slab.live(),
+            timers: self.wheel.armed(),
+            operations: self.driver.in_flight(),
+            spawned: self.spawned.get(),
+            panics: self.panics.get(),
+            ticks: self.ticks.get(),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Every loop of the process, by number: how a [`RemoteWaker`](crate::RemoteWaker) of 16 plain bytes finds its loop.
+//!
+//! ```text
+//!   directory: 1 024 pointers ──▶ page: 1 024 pointers ──▶ Shared (inbox, sleep flag, bell) of one loop
+//! ```
+//!
+//! Numbers are given out in order and never again, so that a waker of a loop that is gone finds an empty entry, never
+//! another loop. Pages are made when first needed and stay. An entry's value is taken out when the loop ends and
+//! freed by epochs: a thread that just read the pointer may go on using it until it leaves its pin.
+
+use super::inbox::{Message, Shared};
+use crate::fiber::RemoteWaker;
+use std::io;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+const PAGE: usize = 1024;
+
+type Page = [AtomicPtr<Shared>; PAGE];
+
+static DIRECTORY: [AtomicPtr<Page>; PAGE] = [const { AtomicPtr::new(ptr::null_mut()) }; PAGE];
+static NEXT_ID: AtomicU32 = AtomicU32::new(1);
+
+/// A number for a new loop.
+///
+/// # Errors
+/// When a process has made more than a million loops.
+pub(super) fn new_id() -> io::Result<u32> {
+    // Relaxed: only the number itself matters, and a read-modify-write gives each one once.
+    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    if id as usize >= PAGE * PAGE {
+        NEXT_ID.fetch_sub(1, Ordering::Relaxed);
+        return Err(io::Error::other("this process has made more than a million loops; reuse them"));
+    }
+    Ok(id)
+}
+
+fn page(id: u32) -> &'static Page {
+    let place = &DIRECTORY[id as usize / PAGE];
+    // Acquire: pairs with the Release of the exchange below; the page's contents are seen.
+    let found = place.load(Ordering::Acquire);
+    if !found.is_null() {
+        // SAFETY: pages are leaked boxes, so they are valid for ever.
+        return unsafe { &*found };
+    }
+    let made: Box<Page> = Box::new([const { AtomicPtr::new(ptr::null_mut()) }; PAGE]);
+    let made = Box::into_raw(made);
+    // Release: publishes the new page; Acquire on failure: sees the page of who was faster.
+    match place.compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire) {
+        // SAFETY: just published, never freed.
+        Ok(_) => unsafe { &*made },
+        Err(other) => {
+            // SAFETY: our page was not published, so the box is still ours; the other is valid for ever.
+            unsafe {
+                drop(Box::from_raw(made));
+                &*other
+            }
+        }
+    }
+}
+
+/// Makes a loop reachable.
+pub(super) fn publish(shared: &Arc<Shared>) {
+    let raw = Arc::into_raw(shared.clone()).cast_mut();
+    // Release: pairs with the Acquire in `with`.
+    page(shared.id)[shared.id as usize % PAGE].store(raw, Ordering::Release);
+}
+
+/// Makes a loop unreachable; the entry's count is given back when no thread can be reading it.
+pub(super) fn withdraw(id: u32) {
+    // AcqRel: takes the pointer from whoever published it; pairs with the Acquire in `with`.
+    let raw = page(id)[id as usize % PAGE].swap(ptr::null_mut(), Ordering::AcqRel);
+    if !raw.is_null() {
+        yue_queue::pin(|guard| {
+            // SAFETY: the pointer came from `Arc::into_raw` and has just been made unreachable; readers hold pins.
+            unsafe { guard.defer_unchecked(move || drop(Arc::from_raw(raw))) };
+        });
+    }
+}
+
+fn with(id: u32, f: impl FnOnce(&Shared)) {
+    if id == 0 || id as usize >= PAGE * PAGE {
+        return;
+    }
+    yue_queue::pin(|_guard| {
+        // Acquire: pairs with the Release in `publish`.
+        let raw = page(id)[id as usize % PAGE].load(Ordering::Acquire);
+        if !raw.is_null() {
+            // SAFETY: the pin keeps the entry's count from being given back.
+            f(unsafe { &*raw });
+        }
+    });
+}
+
+pub(crate) fn wake(waker: RemoteWaker) {
+    with(waker.loop_id, |shared| shared.send(Message::Wake(waker)));
+}

@@ -1,0 +1,77 @@
+//! The loop that the calling thread runs.
+//!
+//! All of these panic on a thread that runs no loop, except where they say otherwise.
+
+use super::{Counters, LoopHandle, TickEnd, try_with_loop, with_loop};
+use crate::driver::Driver;
+use crate::fiber::{Stopped, park, prepare_park};
+use std::rc::Rc;
+
+/// Whether the calling thread runs a loop.
+pub fn exists() -> bool {
+    try_with_loop(|_| ()).is_some()
+}
+
+/// The loop's number: never given to another loop of this process.
+pub fn id() -> u32 {
+    with_loop(|l| l.id())
+}
+
+/// A handle by which other threads reach this loop.
+pub fn handle() -> LoopHandle {
+    with_loop(|l| l.handle())
+}
+
+/// What the loop has now, and has done.
+pub fn counters() -> Counters {
+    with_loop(|l| l.counters())
+}
+
+/// Hands the loop's driver to `f`, which must not suspend.
+pub fn with_driver<R>(f: impl FnOnce(&dyn Driver) -> R) -> R {
+    with_loop(|l| f(&*l.driver))
+}
+
+/// Has `callback` called once, at the end of this tick, before the driver submits.
+pub fn at_tick_end(callback: Rc<dyn TickEnd>) {
+    with_loop(|l| l.at_tick_end(callback));
+}
+
+/// Sets what is called when the loop has nothing to run and is about to wait; `true` means that there is more to do and
+/// it wants to be called again soon. For background work in small steps, such as a garbage collector's.
+pub fn set_idle_hook(hook: impl Fn() -> bool + 'static) {
+    let before = with_loop(|l| l.idle_hook.replace(Some(Rc::new(hook))));
+    drop(before);
+}
+
+/// Takes the idle hook away.
+pub fn clear_idle_hook() {
+    let before = with_loop(|l| l.idle_hook.take());
+    drop(before);
+}
+
+/// Whether the loop has been asked to shut down.
+pub fn shutdown_requested() -> bool {
+    with_loop(|l| l.shutdown.get())
+}
+
+/// Asks this loop to shut down, as [`LoopHandle::shutdown`] does from outside.
+pub fn request_shutdown() {
+    with_loop(|l| l.handle()).shutdown();
+}
+
+/// Waits until the loop is asked to shut down: the body of a worker loop's main fiber.
+///
+/// # Errors
+/// [`Stopped`] when the calling fiber is told to stop first.
+///
+/// # Panics
+/// Outside a fiber.
+pub fn wait_for_shutdown() -> Result<(), Stopped> {
+    while !shutdown_requested() {
+        let waker = prepare_park();
+        with_loop(|l| l.shutdown_waiters.borrow_mut().push(waker));
+        park("shutdown")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,273 @@
+//! One turn of a loop, and running it to the end of its main fiber.
+
+use super::inbox::Message;
+use super::{Entered, Inner, Loop, Spin, StopReport};
+use crate::driver::Wait;
+use crate::fiber::{Header, JoinError, JoinHandle, STARTED, State, spawn, wake_in};
+use crate::time::wheel::{Node, Owner};
+use crate::time::{Instant, TimerEntry};
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+
+/// Messages that one tick takes from the inbox; what is left waits for the next, so that a flood of them cannot keep
+/// fibers and timers from running.
+const INBOX_PER_TICK: u32 = 1024;
+
+/// After how many fibers the tick looks at the clock, to keep its budget of time.
+const CLOCK_CHECK_EVERY: u32 = 64;
+
+/// How long a tick runs fibers before it looks at I/O and timers again.
+const TICK_NS_MAX: u64 = 1_000_000;
+
+/// How often end-of-tick callbacks may register each other in one tick.
+const TICK_END_ROUNDS: u32 = 4;
+
+/// What a tick left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tick {
+    /// Something can run: tick again.
+    Runnable,
+    /// Nothing can run before the instant (if there is one), a completion, or a message from another thread.
+    IdleUntil(Option<Instant>),
+    /// No fiber is left.
+    Done,
+}
+
+/// Is called once at the end of a tick, when it asked for that with [`this_loop::at_tick_end`](super::this_loop).
+pub trait TickEnd {
+    /// Runs on the loop, outside any fiber, before the driver's turn. Cannot suspend.
+    fn tick_end(&self);
+}
+
+impl Loop {
+    /// Runs `main` as a fiber, and the loop until it is over; then cancels the fibers that are left and waits for them.
+    ///
+    /// # Panics
+    /// With the panic of `main`, if it panicked; if its driver fails; if this thread runs another loop.
+    #[track_caller]
+    pub fn run<T: 'static>(self, main: impl FnOnce() -> T + 'static) -> T {
+        self.run_reported(main).0
+    }
+
+    /// As [`Loop::run`]; also tells what the shutdown had to leave behind.
+    ///
+    /// # Panics
+    /// As [`Loop::run`].
+    #[track_caller]
+    pub fn run_reported<T: 'static>(self, main: impl FnOnce() -> T + 'static) -> (T, StopReport) {
+        let main = self.enter(|| spawn(main));
+        let outcome = self.drive(&main);
+        let report = self.enter(|| self.inner.stop());
+        if let Err(error) = outcome {
+            panic!("the loop's {} driver failed: {error}", self.inner.driver.name());
+        }
+        match main.join() {
+            Ok(result) => (result, report),
+            Err(JoinError::Panicked(payload)) => resume_unwind(payload),
+            Err(error) => panic!("the main fiber gave no result: {error}"),
+        }
+    }
+
+    fn drive<T>(&self, main: &JoinHandle<T>) -> io::Result<()> {
+        let _entered = Entered::new(&self.inner);
+        while !main.is_done() {
+            self.inner.tick(Some(Instant::NEVER))?;
+        }
+        Ok(())
+    }
+
+    /// One turn that does not block: for a thread that has a loop of its own around this one, and for simulations.
+    ///
+    /// # Errors
+    /// When the driver fails; the loop is unusable then.
+    ///
+    /// # Panics
+    /// If this thread runs another loop.
+    pub fn tick(&self) -> io::Result<Tick> {
+        let _entered = Entered::new(&self.inner);
+        self.inner.tick(None)
+    }
+}
+
+impl Inner {
+    /// One turn. `block_until`: `None` not at all, else no longer than that.
+    pub(super) fn tick(&self, block_until: Option<Instant>) -> io::Result<Tick> {
+        self.ticks.set(self.ticks.get() + 1);
+        self.take_messages();
+        let now = self.refresh_clock();
+        self.wheel.advance(now, |node| self.fire(node));
+        self.run_fibers(now);
+        self.end_tick();
+        if !self.queue.is_empty() || !self.at_tick_end.borrow().is_empty() {
+            self.idle_since.set(None);
+            self.driver.turn(Wait::Poll)?;
+            return Ok(Tick::Runnable);
+        }
+        match block_until {
+            Some(limit) => self.idle(limit)?,
+            None => self.driver.turn(Wait::Poll)?,
+        }
+        Ok(if !self.queue.is_empty() {
+            Tick::Runnable
+        } else if self.slab.live() == 0 {
+            Tick::Done
+        } else {
+            Tick::IdleUntil(self.wheel.next_deadline())
+        })
+    }
+
+    fn take_messages(&self) {
+        for _ in 0..INBOX_PER_TICK {
+            match self.inbox.pop() {
+                None => break,
+                Some(Message::Wake(waker)) => {
+                    wake_in(self, waker.index, waker.generation, waker.sequence);
+                }
+                Some(Message::Run(work)) => self.guarded("a closure sent to the loop", work),
+                Some(Message::Shutdown) => self.begin_shutdown(),
+            }
+        }
+    }
+
+    fn begin_shutdown(&self) {
+        self.shutdown.set(true);
+        for waker in self.shutdown_waiters.take() {
+            waker.wake();
+        }
+    }
+
+    /// Runs a callback; its panic is counted and reported, and the loop goes on.
+    fn guarded(&self, what: &str, callback: impl FnOnce()) {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(callback)) {
+            self.note_callback_panic(what, &*payload);
+        }
+    }
+
+    #[cold]
+    fn note_callback_panic(&self, what: &str, payload: &(dyn Any + Send)) {
+        self.panics.set(self.panics.get() + 1);
+        eprintln!("yue: {what} panicked: {}; the loop goes on", crate::fiber::panic_text(payload));
+    }
+
+    fn fire(&self, node: *const Node) {
+        // SAFETY: the wheel hands out nodes that were armed: alive, by the contract of `Wheel::arm`.
+        match unsafe { (*node).owner() } {
+            Owner::Fiber => {
+                // SAFETY: the node is the first field of a header, which is `repr(C)`.
+                let header = unsafe { &*node.cast::<Header>() };
+                if header.state.get() == State::Parked {
+                    self.make_ready(header);
+                }
+            }
+            Owner::Bare => {
+                // SAFETY: the wheel has just taken the node out.
+                let entry = unsafe { TimerEntry::from_wheel(node) };
+                self.guarded("a timer's callback", || entry.fire());
+            }
+        }
+    }
+
+    fn run_fibers(&self, start: Instant) {
+        for count in 1..=self.fibers_per_tick {
+            let Some(header) = self.queue.pop() else { break };
+            self.resume(header);
+            if count % CLOCK_CHECK_EVERY == 0
+                && self.refresh_clock().as_nanos() > start.as_nanos().saturating_add(TICK_NS_MAX)
+            {
+                break;
+            }
+        }
+    }
+
+    #[inline]
+    fn resume(&self, header: &Header) {
+        self.running.set(header);
+        header.state.set(State::Running);
+        header.set(STARTED);
+        header.switches.set(header.switches.get().wrapping_add(1));
+        // SAFETY: a fiber in the run queue is prepared and not over, and we are on the loop's stack.
+        let ended = unsafe { header.switch.resume() };
+        self.running.set(std::ptr::null());
+        if let Some(stack) = ended {
+            self.stacks.give_back(stack);
+            self.retire(header);
+        }
+    }
+
+    /// Frees the header of a fiber that is over.
+    #[inline]
+    pub(super) fn retire(&self, header: &Header) {
+        let (name, context) = (header.name.take(), header.context.replace(None));
+        self.slab.give_back(header);
+        // Last, since dropping a context may run anything.
+        drop(name);
+        if context.is_some() {
+            self.guarded("dropping a fiber's context", || drop(context));
+        }
+    }
+
+    fn end_tick(&self) {
+        for _ in 0..TICK_END_ROUNDS {
+            if self.at_tick_end.borrow().is_empty() {
+                return;
+            }
+            let mut callbacks = self.at_tick_end.take();
+            for callback in callbacks.drain(..) {
+                self.guarded("an end-of-tick callback", || callback.tick_end());
+            }
+            // The emptied vector goes back, unless somebody registered meanwhile: no allocation in the steady state.
+            let mut place = self.at_tick_end.borrow_mut();
+            if place.is_empty() {
+                *place = callbacks;
+            }
+        }
+    }
+
+    pub(super) fn at_tick_end(&self, callback: Rc<dyn TickEnd>) {
+        self.at_tick_end.borrow_mut().push(callback);
+    }
+
+    /// Waits, as the configuration says.
+    fn idle(&self, limit: Instant) -> io::Result<()> {
+        if self.run_idle_hook() || self.keeps_spinning() {
+            return self.driver.turn(Wait::Poll);
+        }
+        if !self.inbox.arm() {
+            return self.driver.turn(Wait::Poll);
+        }
+        let wake_at = self.wheel.next_deadline().map_or(limit, |at| at.min(limit));
+        let result = self.driver.turn(Wait::Block((wake_at != Instant::NEVER).then_some(wake_at)));
+        self.inbox.awake();
+        result
+    }
+
+    fn run_idle_hook(&self) -> bool {
+        let hook = self.idle_hook.borrow().clone();
+        let mut again = false;
+        if let Some(hook) = hook {
+            self.guarded("the idle hook", || again = hook());
+        }
+        again
+    }
+
+    fn keeps_spinning(&self) -> bool {
+        let limit = match self.spin {
+            Spin::Off => return false,
+            Spin::BusyPoll => return true,
+            Spin::For(limit) => limit,
+        };
+        match self.idle_since.get() {
+            None => {
+                self.idle_since.set(Some(self.now()));
+                true
+            }
+            Some(since) if self.now().saturating_since(since) < limit => true,
+            Some(_) => {
+                self.idle_since.set(None);
+                false
+            }
+        }
+    }
+}

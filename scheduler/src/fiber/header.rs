@@ -1,0 +1,222 @@
+//! The header of a fiber: all that listing, waking and timers need, off the fiber's stack.
+//!
+//! Headers lie in a slab of chunks that never move, so that run queues, timers and the switch may point to them. A
+//! header is reused for another fiber when its fiber is over; its generation then differs, and everything that held
+//! the old identity finds that out.
+//!
+//! Invariants:
+//! - Only the loop's thread touches a header; all fields are cells and no reference into one lives across a switch.
+//! - A header is in the run queue if and only if its state is [`State::Ready`].
+//! - `timer` is armed only while the fiber is parked.
+
+use super::FiberId;
+use super::cancel::ScopeFrame;
+use super::hook::HookFrame;
+use super::switch::Switch;
+use crate::time::Instant;
+use crate::time::wheel::{Node, Owner};
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::mem;
+use std::panic::Location;
+use std::ptr;
+use std::rc::Rc;
+
+/// Where a fiber is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum State {
+    /// The header belongs to no fiber.
+    Free,
+    /// In the run queue.
+    Ready,
+    /// On the processor.
+    Running,
+    /// Waiting for its waker, its timer, or a cancel.
+    Parked,
+    /// Given up at shutdown; its stack is leaked.
+    Abandoned,
+}
+
+/// The current wait has been ended by its waker.
+pub(crate) const WOKEN: u8 = 1;
+/// The fiber has been cancelled; sticky.
+pub(crate) const CANCELLED: u8 = 2;
+/// The current wait may be ended by a cancel or a deadline.
+pub(crate) const INTERRUPTIBLE: u8 = 4;
+/// The fiber has run at least once.
+pub(crate) const STARTED: u8 = 8;
+
+/// One fiber.
+#[repr(C)]
+pub(crate) struct Header {
+    /// The first field, so that a pointer to it is one to the header.
+    pub(crate) timer: Node,
+    pub(crate) index: Cell<u32>,
+    pub(crate) generation: Cell<u32>,
+    /// Counts the waits; a waker carries the value of the one that it ends.
+    pub(crate) sequence: Cell<u32>,
+    pub(crate) switches: Cell<u32>,
+    pub(crate) state: Cell<State>,
+    pub(crate) flags: Cell<u8>,
+    pub(crate) shields: Cell<u16>,
+    pub(crate) suspension_bans: Cell<u32>,
+    /// The next fiber of the run queue, or the next free header.
+    pub(crate) next: Cell<*const Header>,
+    pub(crate) switch: Switch,
+    /// The earliest of the deadlines in force.
+    pub(crate) deadline: Cell<Instant>,
+    /// The deadline that last refused a call.
+    pub(crate) refused: Cell<Instant>,
+    pub(crate) scopes: Cell<*const ScopeFrame>,
+    pub(crate) hook: Cell<*const HookFrame>,
+    pub(crate) context: ContextSlot,
+    pub(crate) reason: Cell<&'static str>,
+    pub(crate) name: Cell<Option<Box<Box<str>>>>,
+    pub(crate) location: Cell<&'static Location<'static>>,
+}
+
+/// A cell whose value is cloned out.
+pub(crate) struct ContextSlot(Cell<Option<Rc<dyn Any>>>);
+
+impl ContextSlot {
+    pub(crate) fn get(&self) -> Option<Rc<dyn Any>> {
+        // The value is out of the cell only for the clone, which runs no foreign code.
+        let value = self.0.take();
+        let copy = value.clone();
+        self.0.set(value);
+        copy
+    }
+
+    pub(crate) fn replace(&self, value: Option<Rc<dyn Any>>) -> Option<Rc<dyn Any>> {
+        self.0.replace(value)
+    }
+}
+
+const _: () = assert!(mem::size_of::<Header>() <= 192, "the header has outgrown three cache lines");
+
+impl Header {
+    #[track_caller]
+    fn new(index: u32) -> Self {
+        Header {
+            timer: Node::new(Owner::Fiber),
+            index: Cell::new(index),
+            generation: Cell::new(0),
+            sequence: Cell::new(0),
+            switches: Cell::new(0),
+            state: Cell::new(State::Free),
+            flags: Cell::new(0),
+            shields: Cell::new(0),
+            suspension_bans: Cell::new(0),
+            next: Cell::new(ptr::null()),
+            switch: Switch::empty(),
+            deadline: Cell::new(Instant::NEVER),
+            refused: Cell::new(Instant::NEVER),
+            scopes: Cell::new(ptr::null()),
+            hook: Cell::new(ptr::null()),
+            context: ContextSlot(Cell::new(None)),
+            reason: Cell::new(""),
+            name: Cell::new(None),
+            location: Cell::new(Location::caller()),
+        }
+    }
+
+    pub(crate) fn id(&self) -> FiberId {
+        FiberId { index: self.index.get(), generation: self.generation.get() }
+    }
+
+    pub(crate) fn has(&self, flag: u8) -> bool {
+        self.flags.get() & flag != 0
+    }
+
+    pub(crate) fn set(&self, flag: u8) {
+        self.flags.set(self.flags.get() | flag);
+    }
+
+    pub(crate) fn clear(&self, flag: u8) {
+        self.flags.set(self.flags.get() & !flag);
+    }
+
+    /// Hands the fiber's name to `f`; `None` for one without.
+    pub(crate) fn with_name<R>(&self, f: impl FnOnce(Option<&str>) -> R) -> R {
+        let name = self.name.take();
+        let result = f(name.as_ref().map(|name| &***name));
+        self.name.set(name);
+        result
+    }
+}
+
+const CHUNK: usize = 256;
+
+/// The headers of one loop.
+pub(crate) struct Slab {
+    chunks: RefCell<Vec<Box<[Header]>>>,
+    free: Cell<*const Header>,
+    live: Cell<usize>,
+}
+
+impl Slab {
+    pub(crate) fn new() -> Self {
+        Slab { chunks: RefCell::new(Vec::new()), free: Cell::new(ptr::null()), live: Cell::new(0) }
+    }
+
+    /// Fibers that are not over.
+    pub(crate) fn live(&self) -> usize {
+        self.live.get()
+    }
+
+    /// A header for a new fiber, its generation already its own.
+    #[inline]
+    pub(crate) fn take(&self) -> *const Header {
+        if self.free.get().is_null() {
+            self.grow();
+        }
+        let header = self.free.get();
+        self.live.set(self.live.get() + 1);
+        // SAFETY: the free list holds headers of our chunks, which live and stay in place as long as the slab.
+        unsafe { self.free.set((*header).next.get()) };
+        header
+    }
+
+    #[cold]
+    fn grow(&self) {
+        let mut chunks = self.chunks.borrow_mut();
+        let first = chunks.len() * CHUNK;
+        let chunk: Box<[Header]> = (first..first + CHUNK).map(|index| Header::new(index as u32)).collect();
+        for header in chunk.iter().rev() {
+            header.next.set(self.free.get());
+            self.free.set(header);
+        }
+        chunks.push(chunk);
+    }
+
+    /// Gives a header back whose fiber is over.
+    #[inline]
+    pub(crate) fn give_back(&self, header: &Header) {
+        header.generation.set(header.generation.get().wrapping_add(1));
+        header.state.set(State::Free);
+        header.next.set(self.free.get());
+        self.free.set(header);
+        self.live.set(self.live.get() - 1);
+    }
+
+    /// The header of a living fiber.
+    #[inline]
+    pub(crate) fn find(&self, index: u32, generation: u32) -> Option<&Header> {
+        let chunks = self.chunks.borrow();
+        let header = chunks.get(index as usize / CHUNK)?.get(index as usize % CHUNK)?;
+        let alive = header.generation.get() == generation && header.state.get() != State::Free;
+        // SAFETY: chunks are never freed or moved while the slab lives; only the vector of boxes may be.
+        alive.then(|| unsafe { &*ptr::from_ref(header) })
+    }
+
+    /// Calls `visit` for each living fiber, oldest slot first.
+    pub(crate) fn each(&self, mut visit: impl FnMut(&Header)) {
+        let count = self.chunks.borrow().len();
+        for chunk in 0..count {
+            // SAFETY: as in `find`; the borrow is over before `visit` may grow the slab.
+            let headers: &[Header] = unsafe { &*ptr::from_ref(&*self.chunks.borrow()[chunk]) };
+            headers.iter().filter(|header| header.state.get() != State::Free).for_each(&mut visit);
+        }
+    }
+}

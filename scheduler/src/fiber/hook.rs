@@ -1,0 +1,131 @@
+//! Where a fiber may not suspend, and what must be told when it does.
+//!
+//! Code that keeps state outside its stack in last-in-first-out order (an epoch pin, mlua's bookkeeping, a scoped
+//! thread-local) breaks if another fiber runs in between. It runs inside [`no_suspend`], and a suspension in there is
+//! a panic that says so. Code that must be *told* of a switch (the Lua VM, whose notion of "the running thread of
+//! execution" has to follow) runs inside [`with_switch_hook`].
+//!
+//! Frames form a list on the fiber's own stack; the header points to the innermost one.
+
+use super::header::Header;
+use crate::event_loop::{current_fiber, try_with_loop};
+use std::ptr;
+
+/// Is told when its fiber leaves the processor and when it comes back.
+pub trait SwitchHook {
+    /// Before the fiber parks.
+    ///
+    /// # Errors
+    /// The reason why the fiber must not park here; the park then panics with it.
+    fn leave(&self) -> Result<(), &'static str>;
+
+    /// The fiber runs again. Called only after a `leave` that allowed the switch.
+    fn enter(&self);
+}
+
+pub(crate) struct HookFrame {
+    pub(crate) hook: *const dyn SwitchHook,
+    outer: *const HookFrame,
+}
+
+/// Runs `f` with `hook` told of every switch of the calling fiber. Of nested hooks only the innermost is told.
+///
+/// # Panics
+/// Outside a fiber.
+pub fn with_switch_hook<R>(hook: &dyn SwitchHook, f: impl FnOnce() -> R) -> R {
+    let header = current_fiber();
+    // SAFETY: the running fiber's header lives as long as the fiber.
+    let header = unsafe { &*header };
+    let hook: *const (dyn SwitchHook + '_) = hook;
+    // SAFETY: only the lifetime is changed; the frame is taken off again before `hook` ends.
+    let hook = unsafe { std::mem::transmute::<*const (dyn SwitchHook + '_), *const (dyn SwitchHook + 'static)>(hook) };
+    let frame = HookFrame { hook, outer: header.hook.get() };
+    header.hook.set(&frame);
+    let _pop = OnDrop(|| header.hook.set(frame.outer));
+    f()
+}
+
+/// Runs `f`; any attempt to suspend the calling fiber in it is a panic. Outside a fiber it only calls `f`.
+pub fn no_suspend<R>(f: impl FnOnce() -> R) -> R {
+    let header = with_loop_fiber();
+    if header.is_null() {
+        return f();
+    }
+    // SAFETY: the running fiber's header lives as long as the fiber.
+    let header = unsafe { &*header };
+    header.suspension_bans.set(header.suspension_bans.get() + 1);
+    let _allow = OnDrop(|| header.suspension_bans.set(header.suspension_bans.get() - 1));
+    f()
+}
+
+fn with_loop_fiber() -> *const Header {
+    try_with_loop(|l| l.running()).unwrap_or(ptr::null())
+}
+
+/// Whether the calling code may suspend here; if not, why.
+///
+/// # Errors
+/// The reason, as the panic of a suspending call would say it.
+pub fn may_suspend() -> Result<(), &'static str> {
+    let header = with_loop_fiber();
+    if header.is_null() {
+        return Err("not in a fiber");
+    }
+    // SAFETY: the running fiber's header lives as long as the fiber.
+    check(unsafe { &*header })
+}
+
+#[inline]
+fn check(header: &Header) -> Result<(), &'static str> {
+    if header.suspension_bans.get() != 0 {
+        return Err("a fiber cannot suspend inside no_suspend");
+    }
+    if std::thread::panicking() {
+        return Err("a fiber cannot suspend while it unwinds (a blocking call in a Drop during a panic)");
+    }
+    Ok(())
+}
+
+/// The one point at which a fiber leaves the processor. `commit` records where it goes (parked, or back into the run
+/// queue); it runs when nothing can refuse the switch any more, so that a refusal leaves the fiber as it was.
+///
+/// # Panics
+/// Where suspension is forbidden.
+#[inline]
+pub(super) fn switch_out(header: &Header, commit: impl FnOnce()) {
+    if let Err(reason) = check(header) {
+        refuse(header, reason);
+    }
+    let frame = header.hook.get();
+    if !frame.is_null() {
+        // SAFETY: frames lie on the fiber's stack, below this call, and are popped before they end.
+        if let Err(reason) = unsafe { (*(*frame).hook).leave() } {
+            refuse(header, reason);
+        }
+    }
+    commit();
+    // SAFETY: `header` is that of the running fiber: the callers take it from the loop.
+    unsafe { header.switch.suspend() };
+    if !frame.is_null() {
+        // SAFETY: as above; the stack, and with it the frame, has not changed during the switch.
+        unsafe { (*(*frame).hook).enter() };
+    }
+}
+
+#[cold]
+fn refuse(header: &Header, reason: &'static str) -> ! {
+    let id = header.index.get();
+    if std::thread::panicking() {
+        // A second panic during unwinding ends the process without our words; say them first.
+        eprintln!("yue: fiber {id}: {reason}");
+    }
+    panic!("{reason}");
+}
+
+pub(crate) struct OnDrop<F: FnMut()>(pub(crate) F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}

@@ -1,0 +1,172 @@
+//! Fibers: spawning, joining, parking, cancelling.
+
+mod cancel;
+mod header;
+mod hook;
+mod join;
+mod park;
+mod switch;
+
+pub use cancel::{CancelScope, Elapsed, Stopped, cancel, is_cancelled, shield, timeout, with_deadline};
+pub(crate) use cancel::cancel_header;
+pub(crate) use header::{Header, STARTED, Slab, State};
+pub use hook::{SwitchHook, may_suspend, no_suspend, with_switch_hook};
+pub(crate) use join::panic_text;
+pub use join::{JoinError, JoinHandle};
+pub(crate) use park::wake_in;
+pub use park::{LocalWaker, RemoteWaker, Wakeup, park, park_uninterruptible, park_until, prepare_park, yield_now};
+
+use crate::event_loop::{current_fiber, try_with_loop, with_loop};
+use crate::stack::StackClass;
+use crate::time::Instant;
+use join::{Completion, JoinCell};
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::rc::Rc;
+
+/// Names one fiber of one loop, for as long as the loop lives: ids are not given to another fiber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FiberId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+impl fmt::Display for FiberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.index, self.generation)
+    }
+}
+
+/// Starts a fiber on this loop; it runs when the others that are runnable have had their turn.
+///
+/// The fiber inherits the caller's [`context`]. Dropping the handle detaches it.
+///
+/// # Panics
+/// Outside a loop, or when the system has no memory for another stack ([`Builder::spawn`] gives an error instead).
+#[track_caller]
+pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
+    match Builder::new().spawn(f) {
+        Ok(handle) => handle,
+        Err(error) => panic!("cannot spawn a fiber: {error}"),
+    }
+}
+
+/// Settings for a new fiber.
+///
+/// ```
+/// use yue_scheduler::{Builder, Config, Loop};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let fiber = Builder::new().name("answer").spawn(|| 42).unwrap();
+///     assert_eq!(fiber.join().unwrap(), 42);
+/// });
+/// ```
+#[derive(Debug, Default)]
+pub struct Builder {
+    name: Option<Box<Box<str>>>,
+    stack: StackClass,
+}
+
+impl Builder {
+    /// A fiber without a name on a [`StackClass::Native`] stack.
+    pub fn new() -> Self {
+        Builder::default()
+    }
+
+    /// A name for listings and reports.
+    pub fn name(mut self, name: impl Into<Box<str>>) -> Self {
+        self.name = Some(Box::new(name.into()));
+        self
+    }
+
+    /// What the stack is for.
+    pub fn stack(mut self, class: StackClass) -> Self {
+        self.stack = class;
+        self
+    }
+
+    /// Starts the fiber on this loop.
+    ///
+    /// # Errors
+    /// When the system gives no memory for another stack; the closure is dropped.
+    ///
+    /// # Panics
+    /// Outside a loop.
+    #[track_caller]
+    #[inline]
+    pub fn spawn<T: 'static>(self, f: impl FnOnce() -> T + 'static) -> io::Result<JoinHandle<T>> {
+        let location = Location::caller();
+        with_loop(|l| {
+            let stack = l.stacks.take(self.stack)?;
+            // SAFETY: headers of the slab live as long as the loop.
+            let header = unsafe { &*l.slab.take() };
+            let cell = Rc::new(JoinCell::new(header.id()));
+            let result = Completion(cell.clone());
+            let body = move || result.complete(catch_unwind(AssertUnwindSafe(f)));
+            l.set_up(header, self.name, location);
+            // SAFETY: the header is fresh from the slab and stays in place; the body catches every panic.
+            unsafe { header.switch.prepare(stack, body) };
+            l.make_ready(header);
+            Ok(JoinHandle::new(cell))
+        })
+    }
+}
+
+impl crate::event_loop::Inner {
+    #[inline]
+    fn set_up(&self, header: &Header, name: Option<Box<Box<str>>>, location: &'static Location<'static>) {
+        self.count_spawn();
+        header.flags.set(if self.stopping() { header::CANCELLED } else { 0 });
+        header.switches.set(0);
+        header.shields.set(0);
+        header.suspension_bans.set(0);
+        header.deadline.set(Instant::NEVER);
+        header.scopes.set(std::ptr::null());
+        header.hook.set(std::ptr::null());
+        header.location.set(location);
+        header.name.set(name);
+        let parent = self.running();
+        if !parent.is_null() {
+            // SAFETY: the running fiber's header lives as long as the fiber.
+            let context = unsafe { (*parent).context.get() };
+            if context.is_some() {
+                header.context.replace(context);
+            }
+        }
+    }
+}
+
+/// Whether the calling code runs in a fiber.
+pub fn in_fiber() -> bool {
+    try_with_loop(|l| !l.running().is_null()).unwrap_or(false)
+}
+
+/// The calling fiber.
+///
+/// # Panics
+/// Outside a fiber.
+pub fn current_id() -> FiberId {
+    // SAFETY: the running fiber's header lives as long as the fiber.
+    unsafe { (*current_fiber()).id() }
+}
+
+/// What the calling fiber works for: set with [`set_context`], inherited by the fibers it spawns. `None` outside.
+pub fn context() -> Option<Rc<dyn Any>> {
+    try_with_loop(|l| {
+        let header = l.running();
+        // SAFETY: the running fiber's header lives as long as the fiber.
+        if header.is_null() { None } else { unsafe { (*header).context.get() } }
+    })
+    .flatten()
+}
+
+/// Sets what the calling fiber works for; returns what it was before.
+///
+/// # Panics
+/// Outside a fiber.
+pub fn set_context(context: Option<Rc<dyn Any>>) -> Option<Rc<dyn Any>> {
+    // SAFETY: the running fiber's header lives as long as the fiber.
+    unsafe { (*current_fiber()).context.replace(context) }
+}

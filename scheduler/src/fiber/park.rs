@@ -1,0 +1,226 @@
+//! Park and wake: the two verbs that everything else is built from.
+//!
+//! ```text
+//!   let waker = prepare_park();      a new wait begins: sequence + 1
+//!   give the waker to somebody
+//!   park("why")                      suspends, unless the waker was used in between
+//! ```
+//!
+//! A waker names its fiber by index and generation and its wait by sequence. One that comes late (the fiber went on for
+//! another reason, or is over) does not match and does nothing; so wakers need no reference counts, are used at most
+//! once, and may be dropped. A wake never runs its target: it puts it into the run queue.
+
+use super::cancel::stopped;
+use super::header::{Header, INTERRUPTIBLE, State, WOKEN};
+use super::hook::switch_out;
+use super::{FiberId, Stopped};
+use crate::event_loop::{Inner, current_fiber, registry, try_with_loop, with_loop};
+use crate::time::Instant;
+use std::marker::PhantomData;
+
+/// What ended a wait with a time limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wakeup {
+    /// The waker was used.
+    Woken,
+    /// The time came first.
+    TimedOut,
+}
+
+/// Ends one wait of one fiber of this loop.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalWaker {
+    index: u32,
+    generation: u32,
+    sequence: u32,
+    _this_thread: PhantomData<*const ()>,
+}
+
+/// Ends one wait of one fiber, from any thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RemoteWaker {
+    pub(crate) loop_id: u32,
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+    pub(crate) sequence: u32,
+}
+
+impl LocalWaker {
+    /// Makes the fiber runnable if it is still in this wait. Returns whether it was this waker that ended the wait.
+    #[inline]
+    pub fn wake(self) -> bool {
+        try_with_loop(|l| wake_in(l, self.index, self.generation, self.sequence)).unwrap_or(false)
+    }
+
+    /// The same wait, for another thread.
+    ///
+    /// # Panics
+    /// Outside a loop.
+    pub fn remote(self) -> RemoteWaker {
+        let loop_id = with_loop(|l| l.id());
+        RemoteWaker { loop_id, index: self.index, generation: self.generation, sequence: self.sequence }
+    }
+
+    /// The fiber that waits.
+    pub fn fiber(self) -> FiberId {
+        FiberId { index: self.index, generation: self.generation }
+    }
+}
+
+impl RemoteWaker {
+    /// Makes the fiber runnable if it is still in this wait. A loop that is gone is ignored. Never blocks.
+    pub fn wake(self) {
+        registry::wake(self);
+    }
+}
+
+/// Does what a waker asks, on the loop's thread.
+#[inline]
+pub(crate) fn wake_in(l: &Inner, index: u32, generation: u32, sequence: u32) -> bool {
+    let Some(header) = l.slab.find(index, generation) else { return false };
+    if header.sequence.get() != sequence || header.has(WOKEN) {
+        return false;
+    }
+    match header.state.get() {
+        State::Parked => {
+            header.set(WOKEN);
+            l.make_ready_soon(header);
+            true
+        }
+        // Not parked yet, or already on its way for another reason: the park that comes returns at once.
+        State::Running | State::Ready => {
+            header.set(WOKEN);
+            true
+        }
+        State::Free | State::Abandoned => false,
+    }
+}
+
+/// Begins a wait of the calling fiber: wakers of earlier waits are void from here on.
+///
+/// # Panics
+/// Outside a fiber.
+#[inline]
+pub fn prepare_park() -> LocalWaker {
+    // SAFETY: the running fiber's header lives as long as the fiber.
+    let header = unsafe { &*current_fiber() };
+    let sequence = header.sequence.get().wrapping_add(1);
+    header.sequence.set(sequence);
+    header.clear(WOKEN);
+    LocalWaker {
+        index: header.index.get(),
+        generation: header.generation.get(),
+        sequence,
+        _this_thread: PhantomData,
+    }
+}
+
+/// Waits until the waker of the last [`prepare_park`] is used. `reason` is what listings show.
+///
+/// # Errors
+/// [`Stopped`] when the fiber is cancelled or a deadline passes first; the waker is void then, or soon: the next
+/// `prepare_park` sees to that.
+///
+/// # Panics
+/// Outside a fiber, or where suspension is forbidden.
+#[inline]
+pub fn park(reason: &'static str) -> Result<(), Stopped> {
+    park_until(reason, None).map(|_| ())
+}
+
+/// As [`park`], but waits no longer than to `at`.
+///
+/// # Errors
+/// As [`park`].
+///
+/// # Panics
+/// As [`park`].
+pub fn park_until(reason: &'static str, at: Option<Instant>) -> Result<Wakeup, Stopped> {
+    let (l, header) = here();
+    if header.has(WOKEN) {
+        return Ok(Wakeup::Woken);
+    }
+    if let Some(reason) = stopped(l, header) {
+        // Once through the run queue, so that a loop that ignores the error cannot starve the others.
+        switch_out(header, || l.make_ready(header));
+        return if header.has(WOKEN) { Ok(Wakeup::Woken) } else { Err(refuse(header, reason)) };
+    }
+    let limit = at.unwrap_or(Instant::NEVER);
+    let deadline = if header.shields.get() == 0 { header.deadline.get() } else { Instant::NEVER };
+    let alarm = limit.min(deadline);
+    loop {
+        suspend_parked(l, header, reason, alarm, INTERRUPTIBLE);
+        if header.has(WOKEN) {
+            return Ok(Wakeup::Woken);
+        }
+        if let Some(reason) = stopped(l, header) {
+            return Err(refuse(header, reason));
+        }
+        if limit <= l.now() {
+            return Ok(Wakeup::TimedOut);
+        }
+    }
+}
+
+/// Waits until the waker of the last [`prepare_park`] is used, whatever else happens to the fiber. For what must not be
+/// left behind: an operation that the kernel works on.
+///
+/// # Panics
+/// Outside a fiber, or where suspension is forbidden.
+pub fn park_uninterruptible(reason: &'static str) {
+    let (l, header) = here();
+    while !header.has(WOKEN) {
+        suspend_parked(l, header, reason, Instant::NEVER, 0);
+    }
+}
+
+#[inline]
+fn suspend_parked(l: &Inner, header: &Header, reason: &'static str, alarm: Instant, interruptible: u8) {
+    switch_out(header, || {
+        header.reason.set(reason);
+        header.clear(INTERRUPTIBLE);
+        header.set(interruptible);
+        if alarm != Instant::NEVER {
+            // SAFETY: headers stay in place; the timer is cancelled below, before the fiber goes on.
+            unsafe { l.wheel.arm(&header.timer, alarm) };
+        }
+        header.state.set(State::Parked);
+    });
+    l.wheel.cancel(&header.timer);
+}
+
+/// Lets the other runnable fibers run first.
+///
+/// # Errors
+/// [`Stopped`] when the fiber has been told to stop; it has yielded all the same.
+///
+/// # Panics
+/// Outside a fiber, or where suspension is forbidden.
+#[inline]
+pub fn yield_now() -> Result<(), Stopped> {
+    let (l, header) = here();
+    switch_out(header, || l.make_ready(header));
+    match stopped(l, header) {
+        None => Ok(()),
+        Some(reason) => Err(refuse(header, reason)),
+    }
+}
+
+/// Notes which deadline refused a call, so that the `timeout` it belongs to knows.
+#[cold]
+fn refuse(header: &Header, reason: Stopped) -> Stopped {
+    if reason == Stopped::Deadline {
+        header.refused.set(header.deadline.get());
+    }
+    reason
+}
+
+/// The loop and the header of the calling fiber. Both stay where they are for as long as the fiber runs, and a fiber
+/// never leaves its thread, so that the references may be held over a switch; all that is behind them is in cells.
+#[inline]
+fn here() -> (&'static Inner, &'static Header) {
+    let header = current_fiber();
+    // SAFETY: `current_fiber` panics outside a fiber; inside one, loop and header outlive the caller's frame, which is
+    // on the fiber's stack. The `'static` never leaves this module's functions.
+    with_loop(|l| unsafe { (&*std::ptr::from_ref(l), &*header) })
+}

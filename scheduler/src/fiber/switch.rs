@@ -1,0 +1,132 @@
+//! The switch between the loop and a fiber: the one file that knows corosensei.
+//!
+//! ```text
+//!    loop's stack                    fiber's stack
+//!    tick
+//!     └─ resume ── switch ────────▶  root ─ f() ─ … ─ park
+//!        returns ◀──────── switch ──────────────────── suspend
+//! ```
+//!
+//! Switches are asymmetric: the loop resumes a fiber, the fiber suspends to the loop. A fiber never resumes another;
+//! that keeps wakers out of each other's stacks, and costs 3 ns for the pair.
+//!
+//! Invariants:
+//! - A fiber is resumed and suspended on one thread only, that of its loop.
+//! - [`Switch::suspend`] is called on the fiber's own stack, and by the fiber that the loop resumed last.
+//! - Nothing unwinds out of a fiber: its root catches the panic. A fiber that has started is never unwound from
+//!   outside and its stack never freed; an abandoned one is leaked.
+
+use crate::stack::{FiberStack, StackBounds};
+use corosensei::stack::{Stack, StackPointer};
+use corosensei::{Coroutine, CoroutineResult, Yielder};
+use std::cell::{Cell, UnsafeCell};
+use std::mem::{self, ManuallyDrop};
+use std::ptr;
+
+// SAFETY: the two addresses bound memory that the pool mapped, page-aligned, and that stays mapped while the stack is
+// out: the pool's arenas are unmapped only with all stacks in, and are leaked otherwise.
+unsafe impl Stack for FiberStack {
+    fn base(&self) -> StackPointer {
+        StackPointer::new(self.bounds().base()).unwrap_or(StackPointer::MIN)
+    }
+
+    fn limit(&self) -> StackPointer {
+        StackPointer::new(self.bounds().lowest()).unwrap_or(StackPointer::MIN)
+    }
+}
+
+type Fiber = Coroutine<(), (), (), FiberStack>;
+
+/// A larger closure goes to the heap, so that writing it to a fresh stack can never step over the guard.
+const CLOSURE_ON_STACK_MAX: usize = 1024;
+
+/// The machine state of one fiber, in its header.
+pub(crate) struct Switch {
+    coroutine: UnsafeCell<Option<Fiber>>,
+    yielder: Cell<*const Yielder<(), ()>>,
+    bounds: Cell<StackBounds>,
+}
+
+impl Switch {
+    pub(crate) const fn empty() -> Self {
+        Switch {
+            coroutine: UnsafeCell::new(None),
+            yielder: Cell::new(ptr::null()),
+            bounds: Cell::new(StackBounds::NONE),
+        }
+    }
+
+    /// Puts `body` on `stack`, to start at the first [`Switch::resume`].
+    ///
+    /// # Safety
+    /// The switch is empty, stays at its address until the fiber is over, and `body` never unwinds.
+    #[inline]
+    pub(crate) unsafe fn prepare<F: FnOnce() + 'static>(&self, stack: FiberStack, body: F) {
+        self.bounds.set(stack.bounds());
+        let place: *const Switch = self;
+        let coroutine = if mem::size_of::<F>() <= CLOSURE_ON_STACK_MAX {
+            Fiber::with_stack(stack, move |yielder, ()| {
+                // SAFETY: the header outlives its fiber, by the contract above.
+                unsafe { (*place).yielder.set(yielder) };
+                body();
+            })
+        } else {
+            let body = Box::new(body);
+            Fiber::with_stack(stack, move |yielder, ()| {
+                // SAFETY: as above.
+                unsafe { (*place).yielder.set(yielder) };
+                body();
+            })
+        };
+        // SAFETY: nobody else holds a reference into the cell: `resume` is not running.
+        unsafe { *self.coroutine.get() = Some(coroutine) };
+    }
+
+    /// Runs the fiber until it suspends or ends; gives its stack back when it ended.
+    ///
+    /// # Safety
+    /// Called by the loop, outside any fiber, for a fiber that was prepared and has not ended.
+    #[inline]
+    pub(crate) unsafe fn resume(&self) -> Option<FiberStack> {
+        // SAFETY: only one resume runs at a time and `suspend` does not touch the cell, so the reference is unique.
+        let cell = unsafe { &mut *self.coroutine.get() };
+        let coroutine = cell.as_mut()?;
+        match coroutine.resume(()) {
+            CoroutineResult::Yield(()) => None,
+            CoroutineResult::Return(()) => cell.take().map(Coroutine::into_stack),
+        }
+    }
+
+    /// Goes back to the loop; returns when the loop resumes the fiber.
+    ///
+    /// # Safety
+    /// Called on this fiber's own stack, which the loop has resumed.
+    #[inline]
+    pub(crate) unsafe fn suspend(&self) {
+        // SAFETY: the yielder lives at the root of the fiber's stack for as long as the fiber runs.
+        unsafe { (*self.yielder.get()).suspend(()) };
+    }
+
+    /// Where the fiber's stack lies.
+    pub(crate) fn bounds(&self) -> StackBounds {
+        self.bounds.get()
+    }
+
+    /// Drops a fiber that never ran, with its closure; gives its stack back.
+    ///
+    /// # Safety
+    /// Called by the loop for a fiber that was prepared and never resumed.
+    pub(crate) unsafe fn discard(&self) -> Option<FiberStack> {
+        // SAFETY: no resume is running.
+        let mut coroutine = unsafe { (*self.coroutine.get()).take()? };
+        debug_assert!(!coroutine.started());
+        coroutine.force_unwind();
+        Some(coroutine.into_stack())
+    }
+
+    /// Forgets a fiber that has started and will never run again. Its stack stays mapped for ever.
+    pub(crate) fn abandon(&self) {
+        // SAFETY: no resume is running: the loop calls this between two fibers.
+        mem::forget(ManuallyDrop::new(unsafe { (*self.coroutine.get()).take() }));
+    }
+}

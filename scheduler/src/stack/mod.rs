@@ -1,0 +1,232 @@
+//! Stacks for fibers: address space in large arenas, a guard under each stack, a free list per loop.
+//!
+//! ```text
+//!   one slot of an arena (256 KiB, or 1 MiB for a fiber that runs Lua)
+//!   +-------+----------------------------------------------+
+//!   | guard |   never touched, costs nothing   | in use    |
+//!   +-------+----------------------------------------------+
+//!   limit                                              base   (a stack grows down from its base)
+//! ```
+//!
+//! Only pages that a fiber touched cost memory: one page for most. An arena is one mapping of many slots, without huge
+//! pages (a huge page would make 2 MiB resident at the first touch). The free list is last-in-first-out, so that a new
+//! fiber gets the stack whose top is still in the cache.
+//!
+//! Invariants: a pool belongs to one loop and one thread; a [`FiberStack`] is owned by one fiber or lies in the free
+//! list; an arena is unmapped only when the pool is dropped and no stack of it is out.
+
+mod guard;
+mod overflow;
+
+pub(crate) use overflow::{AlternateStack, install as install_overflow_report};
+
+use guard::Guard;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::ptr;
+
+/// The size of a page on every machine that we run on.
+pub(crate) const PAGE: usize = 4096;
+
+/// What a fiber's stack is for; it decides the size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StackClass {
+    /// Rust code. 256 KiB of address space by default.
+    #[default]
+    Native,
+    /// Code that runs Lua, whose C functions call each other deeply (thirty nested `gsub` callbacks overflow 256 KiB).
+    /// 1 MiB by default, with 16 guard pages because C code steps over a single one.
+    Lua,
+}
+
+/// Sizes of the stacks of one loop, in bytes of address space, rounded up to pages; memory is used as it is touched.
+#[derive(Debug, Clone, Copy)]
+pub struct StackConfig {
+    /// The size of a [`StackClass::Native`] stack. At least 16 KiB.
+    pub native: usize,
+    /// The size of a [`StackClass::Lua`] stack. At least 256 KiB.
+    pub lua: usize,
+}
+
+impl Default for StackConfig {
+    fn default() -> Self {
+        StackConfig { native: 256 << 10, lua: 1 << 20 }
+    }
+}
+
+/// One stack, guard included; whoever holds this owns the memory.
+#[derive(Debug)]
+pub(crate) struct FiberStack(StackBounds);
+
+/// Where a stack lies, in one word: pages of the base address, pages of the size (20 bits), the class (1 bit).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StackBounds(u64);
+
+const SIZE_BITS: u32 = 20;
+
+impl FiberStack {
+    fn new(base: usize, bytes: usize, class: StackClass) -> Self {
+        let (base, pages) = ((base / PAGE) as u64, (bytes / PAGE) as u64);
+        FiberStack(StackBounds(base << (SIZE_BITS + 1) | pages << 1 | u64::from(class == StackClass::Lua)))
+    }
+
+    #[inline]
+    pub(crate) fn bounds(&self) -> StackBounds {
+        self.0
+    }
+}
+
+impl StackBounds {
+    pub(crate) const NONE: StackBounds = StackBounds(0);
+
+    /// The address just above the stack.
+    #[inline]
+    pub(crate) fn base(self) -> usize {
+        (self.0 >> (SIZE_BITS + 1)) as usize * PAGE
+    }
+
+    /// Bytes from the lowest address of the guard to the base.
+    #[inline]
+    pub(crate) fn size(self) -> usize {
+        (self.0 >> 1) as usize % (1 << SIZE_BITS) * PAGE
+    }
+
+    #[inline]
+    fn class(self) -> StackClass {
+        if self.0 & 1 == 1 { StackClass::Lua } else { StackClass::Native }
+    }
+
+    /// The lowest address of the guard.
+    #[inline]
+    pub(crate) fn lowest(self) -> usize {
+        self.base() - self.size()
+    }
+
+    /// The lowest address that code may touch.
+    pub(crate) fn limit_of_use(self) -> usize {
+        self.lowest() + guard_bytes(self.class())
+    }
+}
+
+const fn guard_bytes(class: StackClass) -> usize {
+    match class {
+        StackClass::Native => PAGE,
+        StackClass::Lua => 16 * PAGE,
+    }
+}
+
+/// All stacks of one size on one loop.
+struct Class {
+    kind: StackClass,
+    slot_bytes: usize,
+    free: RefCell<Vec<FiberStack>>,
+    /// The part of the newest arena that has not been handed out: (next, end).
+    fresh: Cell<(usize, usize)>,
+    arenas: RefCell<Vec<(usize, usize)>>,
+    out: Cell<usize>,
+}
+
+/// The stacks of one loop.
+pub(crate) struct StackPool {
+    guard: Guard,
+    native: Class,
+    lua: Class,
+}
+
+/// Slots in the first arena of a class; each next one is twice as large, up to [`ARENA_SLOTS_MAX`].
+const ARENA_SLOTS_FIRST: usize = 64;
+/// 4 GiB of address space in native stacks: few mappings even for millions of fibers.
+const ARENA_SLOTS_MAX: usize = 16_384;
+
+impl StackPool {
+    pub(crate) fn new(config: StackConfig) -> Self {
+        let round = |bytes: usize, least: usize| bytes.clamp(least, 1 << 30).next_multiple_of(PAGE);
+        let class = |kind, slot_bytes| Class {
+            kind,
+            slot_bytes,
+            free: RefCell::new(Vec::new()),
+            fresh: Cell::new((0, 0)),
+            arenas: RefCell::new(Vec::new()),
+            out: Cell::new(0),
+        };
+        StackPool {
+            guard: Guard::detect(),
+            native: class(StackClass::Native, round(config.native, 16 << 10)),
+            lua: class(StackClass::Lua, round(config.lua, 256 << 10)),
+        }
+    }
+
+    fn class(&self, kind: StackClass) -> &Class {
+        match kind {
+            StackClass::Native => &self.native,
+            StackClass::Lua => &self.lua,
+        }
+    }
+
+    /// A stack, the one freed last if there is one.
+    ///
+    /// # Errors
+    /// When the system gives no more address space, or no more guards.
+    #[inline]
+    pub(crate) fn take(&self, kind: StackClass) -> io::Result<FiberStack> {
+        let class = self.class(kind);
+        let stack = match class.free.borrow_mut().pop() {
+            Some(stack) => stack,
+            None => class.fresh_slot(&self.guard)?,
+        };
+        class.out.set(class.out.get() + 1);
+        Ok(stack)
+    }
+
+    /// Takes back a stack on which nothing runs any more.
+    #[inline]
+    pub(crate) fn give_back(&self, stack: FiberStack) {
+        let class = self.class(stack.bounds().class());
+        class.out.set(class.out.get() - 1);
+        class.free.borrow_mut().push(stack);
+    }
+}
+
+impl Class {
+    #[cold]
+    fn fresh_slot(&self, guard: &Guard) -> io::Result<FiberStack> {
+        let (mut next, mut end) = self.fresh.get();
+        if next == end {
+            (next, end) = self.map_arena()?;
+        }
+        guard.install(next, guard_bytes(self.kind))?;
+        self.fresh.set((next + self.slot_bytes, end));
+        Ok(FiberStack::new(next + self.slot_bytes, self.slot_bytes, self.kind))
+    }
+
+    fn map_arena(&self) -> io::Result<(usize, usize)> {
+        let mut arenas = self.arenas.borrow_mut();
+        let slots = (ARENA_SLOTS_FIRST << arenas.len().min(16)).min(ARENA_SLOTS_MAX);
+        let bytes = slots * self.slot_bytes;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory of ours.
+        let memory = unsafe { libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        if memory == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the range has just been mapped. A kernel without huge pages answers EINVAL, which is as good.
+        unsafe { libc::madvise(memory, bytes, libc::MADV_NOHUGEPAGE) };
+        let start = memory as usize;
+        arenas.push((start, bytes));
+        self.fresh.set((start, start + bytes));
+        Ok((start, start + bytes))
+    }
+}
+
+impl Drop for Class {
+    fn drop(&mut self) {
+        if self.out.get() > 0 {
+            // A fiber that was abandoned still lies on one of the stacks.
+            return;
+        }
+        for (start, bytes) in self.arenas.get_mut().drain(..) {
+            // SAFETY: the range is a mapping of ours, and no stack of it is out.
+            unsafe { libc::munmap(start as *mut libc::c_void, bytes) };
+        }
+    }
+}

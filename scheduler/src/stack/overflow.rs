@@ -1,0 +1,140 @@
+//! The report of a stack overflow.
+//!
+//! A fiber that runs off its stack touches the guard; the kernel sends SIGSEGV, which we take on an alternate stack
+//! (the fiber's own is used up). If the address lies in the guard of the running fiber, the handler prints which fiber
+//! it was, where it was spawned and how large its stack is, and aborts. Any other fault goes to the handler that was
+//! there before, so that the default crash, and Rust's own report for thread stacks, stay as they are.
+//!
+//! In the handler only async-signal-safe calls are made: no allocation, no lock, `write(2)` of a buffer on the stack.
+
+use crate::event_loop::current_fiber_for_signal;
+use std::io::Write;
+use std::mem;
+use std::ptr;
+use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The handler that was there before ours, as `sa_sigaction` and `sa_flags`.
+static PREVIOUS_ACTION: AtomicUsize = AtomicUsize::new(0);
+static PREVIOUS_FLAGS: AtomicUsize = AtomicUsize::new(0);
+static INSTALL: Once = Once::new();
+
+/// Bytes of the alternate stack: formatting in the handler needs a few KiB, and AVX-512 state 3 KiB more.
+const ALTERNATE_STACK: usize = 64 << 10;
+
+/// The alternate stack of one loop's thread; taken down with the loop.
+pub(crate) struct AlternateStack {
+    memory: *mut libc::c_void,
+}
+
+/// Installs the handler (once a process) and gives the calling thread an alternate stack, if it has none large enough.
+pub(crate) fn install() -> Option<AlternateStack> {
+    INSTALL.call_once(|| {
+        // SAFETY: an all-zero sigaction is a valid one; the handler is async-signal-safe and chains to the old one.
+        unsafe {
+            let mut action: libc::sigaction = mem::zeroed();
+            action.sa_sigaction = on_segv as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            let mut old: libc::sigaction = mem::zeroed();
+            if libc::sigaction(libc::SIGSEGV, &action, &mut old) == 0 {
+                // Relaxed: a handler runs after this thread installed it, or another one after `Once`.
+                PREVIOUS_FLAGS.store(old.sa_flags as usize, Ordering::Relaxed);
+                PREVIOUS_ACTION.store(old.sa_sigaction, Ordering::Relaxed);
+            }
+        }
+    });
+    AlternateStack::set_up()
+}
+
+impl AlternateStack {
+    fn set_up() -> Option<AlternateStack> {
+        // SAFETY: plain queries and settings of this thread's signal stack; the memory outlives its use (see `drop`).
+        unsafe {
+            let mut old: libc::stack_t = mem::zeroed();
+            if libc::sigaltstack(ptr::null(), &mut old) == 0
+                && old.ss_flags & libc::SS_DISABLE == 0
+                && old.ss_size >= ALTERNATE_STACK
+            {
+                return None;
+            }
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let memory = libc::mmap(ptr::null_mut(), ALTERNATE_STACK, protection, flags, -1, 0);
+            if memory == libc::MAP_FAILED {
+                return None;
+            }
+            let stack = libc::stack_t { ss_sp: memory, ss_flags: 0, ss_size: ALTERNATE_STACK };
+            if libc::sigaltstack(&stack, ptr::null_mut()) != 0 {
+                libc::munmap(memory, ALTERNATE_STACK);
+                return None;
+            }
+            Some(AlternateStack { memory })
+        }
+    }
+}
+
+impl Drop for AlternateStack {
+    fn drop(&mut self) {
+        // SAFETY: the memory is unmapped only if it was this thread's signal stack and no longer is; a loop is dropped
+        // on its own thread, outside the handler.
+        unsafe {
+            let mut now: libc::stack_t = mem::zeroed();
+            if libc::sigaltstack(ptr::null(), &mut now) != 0 || now.ss_sp != self.memory {
+                return;
+            }
+            let off = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+            if libc::sigaltstack(&off, ptr::null_mut()) == 0 {
+                libc::munmap(self.memory, ALTERNATE_STACK);
+            }
+        }
+    }
+}
+
+extern "C" fn on_segv(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the kernel hands a valid siginfo to an SA_SIGINFO handler.
+    let address = unsafe { (*info).si_addr() } as usize;
+    if let Some(fiber) = current_fiber_for_signal()
+        && (fiber.guard_start..fiber.guard_end).contains(&address)
+    {
+        let mut text = [0u8; 512];
+        let mut rest = &mut text[..];
+        // A message that does not fit is cut.
+        let _ = write!(
+            rest,
+            "\nyue: fiber {} '{}' (spawned at {}:{}) overflowed its stack of {} KiB; \
+             give it a larger one, or recurse less deeply\n",
+            fiber.id,
+            fiber.name,
+            fiber.location.file(),
+            fiber.location.line(),
+            fiber.stack_bytes >> 10,
+        );
+        let left = rest.len();
+        let used = text.len() - left;
+        // SAFETY: writes the initialized part of a local buffer; abort is async-signal-safe.
+        unsafe {
+            libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), used);
+            libc::abort();
+        }
+    }
+    chain(signal, info, context);
+}
+
+/// Passes a fault that is not ours to the handler that was there before.
+fn chain(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // Relaxed: see `install`.
+    let action = PREVIOUS_ACTION.load(Ordering::Relaxed);
+    let flags = PREVIOUS_FLAGS.load(Ordering::Relaxed) as libc::c_int;
+    // SAFETY: `action` is what the kernel gave as the old handler, called as its flags say it is to be called; the
+    // default action is restored and the faulting instruction, run again, ends the process.
+    unsafe {
+        if action == libc::SIG_DFL || action == libc::SIG_IGN {
+            libc::signal(signal, libc::SIG_DFL);
+        } else if flags & libc::SA_SIGINFO != 0 {
+            type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+            mem::transmute::<usize, Handler>(action)(signal, info, context);
+        } else {
+            mem::transmute::<usize, extern "C" fn(libc::c_int)>(action)(signal);
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! Tests of how the parts work together, on the driver that only sleeps.
+use crate::*;

@@ -1,0 +1,63 @@
+//! A point in time on a loop's clock, and the clock itself.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Nanoseconds on the loop's clock: for the system's clock, since some fixed moment before the program's start
+/// (`CLOCK_MONOTONIC`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// Later than any deadline.
+    pub const NEVER: Instant = Instant(u64::MAX);
+
+    /// The instant `ns` nanoseconds after the clock's origin.
+    pub const fn from_nanos(ns: u64) -> Self {
+        Instant(ns)
+    }
+
+    /// Nanoseconds since the clock's origin.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// This instant plus `duration`, at most [`Instant::NEVER`].
+    pub fn saturating_add(self, duration: Duration) -> Self {
+        let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Instant(self.0.saturating_add(ns))
+    }
+
+    /// The time from `earlier` to this instant; zero if `earlier` is later.
+    pub fn saturating_since(self, earlier: Instant) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// What the system's monotonic clock (`CLOCK_MONOTONIC`) says now.
+    pub fn system() -> Self {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `time` is a valid, writable timespec; CLOCK_MONOTONIC always exists.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+        Instant(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+    }
+}
+
+/// Where a loop takes its time from.
+#[derive(Debug, Clone, Default)]
+pub enum Clock {
+    /// The system's monotonic clock.
+    #[default]
+    System,
+    /// A value that the owner moves: virtual time in nanoseconds.
+    Manual(Rc<Cell<u64>>),
+}
+
+impl Clock {
+    pub(crate) fn read(&self) -> Instant {
+        match self {
+            Clock::System => Instant::system(),
+            Clock::Manual(ns) => Instant(ns.get()),
+        }
+    }
+}

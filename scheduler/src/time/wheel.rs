@@ -1,0 +1,257 @@
+//! The hierarchical timer wheel: O(1) to arm and to cancel, whatever the number of timers.
+//!
+//! ```text
+//!   level 0   64 slots of one tick (1.024 us)      a slot here holds timers of exactly one tick
+//!   level 1   64 slots of 64 ticks                 a timer moves down a level when the wheel reaches its slot
+//!   ...
+//!   level 8   64 slots of 64^8 ticks
+//! ```
+//!
+//! A timer goes to the level of the highest bit in which its tick differs from the wheel's position, so that a timer
+//! is moved at most once a level on its way down, and most are cancelled before they move at all. Each level has a
+//! bitmap of its occupied slots; the next timer is found by two bit scans.
+//!
+//! Invariants:
+//! - A node is in at most one list; `level == UNARMED` says that it is in none.
+//! - A node's memory stays where it is while it is armed (it lies in a fiber's header, or in a pinned box).
+//! - The wheel belongs to one loop; nothing here is shared between threads.
+//! - A timer never fires early: its tick is its deadline rounded up.
+
+use super::Instant;
+use std::cell::Cell;
+use std::ptr;
+
+const SLOT_BITS: u32 = 6;
+const SLOTS: usize = 1 << SLOT_BITS;
+/// Nine levels of six bits are 54 bits of ticks: 584 years, all that a u64 of nanoseconds can say.
+const LEVELS: usize = 9;
+/// A tick is 2^10 ns, about a microsecond: far below the latency of a sleep, so nobody can see the rounding.
+const TICK_SHIFT: u32 = 10;
+const UNARMED: u8 = u8::MAX;
+/// The last deadline that has a tick; later ones, `Instant::NEVER` among them, are as good as it.
+const LATEST_NS: u64 = u64::MAX - (1 << TICK_SHIFT);
+/// How many timers of the next slot are looked at to find the exact deadline, instead of the slot's beginning.
+const EXACT_SCAN: usize = 8;
+
+/// What a node belongs to: tells the loop what to do when it fires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Owner {
+    /// The node is the `timer` field of a fiber's header.
+    Fiber,
+    /// The node is the first field of a bare timer.
+    Bare,
+}
+
+/// One timer, linked into a slot of the wheel.
+#[derive(Debug)]
+pub(crate) struct Node {
+    previous: Cell<*const Node>,
+    next: Cell<*const Node>,
+    at_ns: Cell<u64>,
+    level: Cell<u8>,
+    slot: Cell<u8>,
+    owner: Owner,
+}
+
+impl Node {
+    pub(crate) const fn new(owner: Owner) -> Self {
+        Node {
+            previous: Cell::new(ptr::null()),
+            next: Cell::new(ptr::null()),
+            at_ns: Cell::new(0),
+            level: Cell::new(UNARMED),
+            slot: Cell::new(0),
+            owner,
+        }
+    }
+
+    pub(crate) fn is_armed(&self) -> bool {
+        self.level.get() != UNARMED
+    }
+
+    pub(crate) fn owner(&self) -> Owner {
+        self.owner
+    }
+}
+
+struct Level {
+    occupied: Cell<u64>,
+    slots: [Cell<*const Node>; SLOTS],
+}
+
+/// The wheel of one loop.
+pub(crate) struct Wheel {
+    /// The tick up to which everything has fired.
+    position: Cell<u64>,
+    /// What is armed now fires after this tick: the position, or the target of the `advance` that is going on, so
+    /// that a timer that arms itself anew for the past cannot keep `advance` from ending.
+    floor: Cell<u64>,
+    levels: Box<[Level; LEVELS]>,
+    armed: Cell<usize>,
+}
+
+fn tick_of(at: Instant) -> u64 {
+    let ns = at.as_nanos();
+    (ns >> TICK_SHIFT) + u64::from(ns & ((1 << TICK_SHIFT) - 1) != 0)
+}
+
+impl Wheel {
+    pub(crate) fn new(now: Instant) -> Self {
+        let level = || Level { occupied: Cell::new(0), slots: [const { Cell::new(ptr::null()) }; SLOTS] };
+        let position = now.as_nanos() >> TICK_SHIFT;
+        Wheel {
+            position: Cell::new(position),
+            floor: Cell::new(position),
+            levels: Box::new(std::array::from_fn(|_| level())),
+            armed: Cell::new(0),
+        }
+    }
+
+    /// Timers that are armed.
+    pub(crate) fn armed(&self) -> usize {
+        self.armed.get()
+    }
+
+    /// Arms `node` to fire at `at`. One that is armed already is moved.
+    ///
+    /// # Safety
+    /// `node` stays at its address, and alive, until it has fired or is cancelled.
+    pub(crate) unsafe fn arm(&self, node: &Node, at: Instant) {
+        self.cancel(node);
+        node.at_ns.set(at.as_nanos().min(LATEST_NS));
+        self.link(node);
+        self.armed.set(self.armed.get() + 1);
+    }
+
+    /// Takes `node` out; nothing happens if it is not armed.
+    pub(crate) fn cancel(&self, node: &Node) {
+        if node.is_armed() {
+            self.unlink(node);
+            self.armed.set(self.armed.get() - 1);
+        }
+    }
+
+    fn link(&self, node: &Node) {
+        let position = self.position.get();
+        let tick = tick_of(Instant::from_nanos(node.at_ns.get())).max(self.floor.get() + 1);
+        let differing = (tick ^ position) | 1;
+        let level = ((63 - differing.leading_zeros()) / SLOT_BITS) as usize;
+        let level = level.min(LEVELS - 1);
+        let slot = (tick >> (SLOT_BITS * level as u32)) as usize & (SLOTS - 1);
+        let head = &self.levels[level].slots[slot];
+        let first = head.get();
+        node.previous.set(ptr::null());
+        node.next.set(first);
+        node.level.set(level as u8);
+        node.slot.set(slot as u8);
+        if !first.is_null() {
+            // SAFETY: a linked node is alive, by the contract of `arm`.
+            unsafe { (*first).previous.set(node) };
+        }
+        head.set(node);
+        let occupied = &self.levels[level].occupied;
+        occupied.set(occupied.get() | 1 << slot);
+    }
+
+    fn unlink(&self, node: &Node) {
+        let (previous, next) = (node.previous.get(), node.next.get());
+        let level = &self.levels[node.level.get() as usize];
+        if previous.is_null() {
+            let slot = node.slot.get() as usize;
+            level.slots[slot].set(next);
+            if next.is_null() {
+                level.occupied.set(level.occupied.get() & !(1 << slot));
+            }
+        } else {
+            // SAFETY: a linked node is alive, by the contract of `arm`.
+            unsafe { (*previous).next.set(next) };
+        }
+        if !next.is_null() {
+            // SAFETY: as above.
+            unsafe { (*next).previous.set(previous) };
+        }
+        node.level.set(UNARMED);
+    }
+
+    /// The occupied slot that the wheel reaches first, and the tick at which it begins.
+    fn next_slot(&self) -> Option<(usize, usize, u64)> {
+        let position = self.position.get();
+        for (index, level) in self.levels.iter().enumerate() {
+            let occupied = level.occupied.get();
+            if occupied == 0 {
+                continue;
+            }
+            let shift = SLOT_BITS * index as u32;
+            let here = (position >> shift) as usize & (SLOTS - 1);
+            // Slots of a level lie ahead of the position and never wrap: a timer in the slot of the position, or
+            // behind it, would differ from the position in a higher bit and so lie on a higher level.
+            let ahead = occupied & (u64::MAX << here);
+            debug_assert!(ahead == occupied, "a timer behind the wheel");
+            let slot = ahead.trailing_zeros() as usize;
+            let span = position >> shift >> SLOT_BITS << SLOT_BITS;
+            return Some((index, slot, (span | slot as u64) << shift));
+        }
+        None
+    }
+
+    /// When the loop must wake for its timers: exact if few share the next slot, else the slot's beginning.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let (level, slot, tick) = self.next_slot()?;
+        let beginning = tick << TICK_SHIFT;
+        let mut earliest = u64::MAX;
+        let mut node = self.levels[level].slots[slot].get();
+        for _ in 0..EXACT_SCAN {
+            if node.is_null() {
+                return Some(Instant::from_nanos(tick_of(Instant::from_nanos(earliest)) << TICK_SHIFT));
+            }
+            // SAFETY: a linked node is alive, by the contract of `arm`.
+            let linked = unsafe { &*node };
+            earliest = earliest.min(linked.at_ns.get());
+            node = linked.next.get();
+        }
+        Some(Instant::from_nanos(beginning))
+    }
+
+    /// Moves the wheel to `now` and hands each timer that is due to `fire`, unlinked. `fire` may arm and cancel timers.
+    pub(crate) fn advance(&self, now: Instant, mut fire: impl FnMut(*const Node)) {
+        let target = (now.as_nanos() >> TICK_SHIFT).max(self.position.get());
+        self.floor.set(target);
+        while let Some((level, slot, tick)) = self.next_slot() {
+            if tick > target {
+                break;
+            }
+            self.position.set(tick);
+            self.empty_slot(level, slot, target, &mut fire);
+        }
+        self.position.set(target);
+    }
+
+    /// Takes every timer out, whatever its time: for the end of the loop.
+    pub(crate) fn drain(&self, mut taken: impl FnMut(*const Node)) {
+        while let Some((level, slot, _)) = self.next_slot() {
+            let head = self.levels[level].slots[slot].get();
+            // SAFETY: a linked node is alive, by the contract of `arm`.
+            self.cancel(unsafe { &*head });
+            taken(head);
+        }
+    }
+
+    fn empty_slot(&self, level: usize, slot: usize, target: u64, fire: &mut impl FnMut(*const Node)) {
+        loop {
+            let head = self.levels[level].slots[slot].get();
+            if head.is_null() {
+                break;
+            }
+            // SAFETY: a linked node is alive, by the contract of `arm`.
+            let node = unsafe { &*head };
+            self.unlink(node);
+            if tick_of(Instant::from_nanos(node.at_ns.get())) <= target {
+                self.armed.set(self.armed.get() - 1);
+                fire(head);
+            } else {
+                self.link(node);
+            }
+        }
+    }
+}
