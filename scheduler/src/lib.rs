@@ -52,5 +52,3 @@ pub use fiber::{
 pub use stack::{StackClass, StackConfig};
 pub use time::{Clock, Instant, Timer, now, sleep, sleep_until};
 
-#[cfg(test)]
-mod tests;

@@ -131,7 +131,7 @@ impl Inner {
         }
     }
 
-    fn begin_shutdown(&self) {
+    pub(super) fn begin_shutdown(&self) {
         self.shutdown.set(true);
         for waker in self.shutdown_waiters.take() {
             waker.wake();
@@ -208,7 +208,7 @@ impl Inner {
         }
     }
 
-    fn end_tick(&self) {
+    pub(super) fn end_tick(&self) {
         for _ in 0..TICK_END_ROUNDS {
             if self.at_tick_end.borrow().is_empty() {
                 return;

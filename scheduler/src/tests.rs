@@ -1,2 +1,0 @@
-//! Tests of how the parts work together, on the driver that only sleeps.
-use crate::*;

@@ -1,0 +1,188 @@
+//! Cancellation, deadlines, shields, shutdown.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+use yue_scheduler::*;
+
+fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> T {
+    let (result, report) = Loop::new(Config::default()).unwrap().run_reported(main);
+    assert_eq!(report, StopReport::default());
+    result
+}
+
+const LONG: Duration = Duration::from_secs(3600);
+const SHORT: Duration = Duration::from_millis(2);
+
+#[test]
+fn a_cancelled_sleep_ends_with_an_error_and_so_does_the_next() {
+    run(|| {
+        let fiber = spawn(|| (sleep(LONG), sleep(LONG), yield_now()));
+        yield_now().unwrap();
+        fiber.cancel();
+        let stopped = Err(Stopped::Cancelled);
+        assert_eq!(fiber.join().unwrap(), (stopped, stopped, stopped));
+    });
+}
+
+#[test]
+fn a_cancelled_fiber_that_ignores_it_starves_nobody() {
+    run(|| {
+        let stop = Rc::new(Cell::new(false));
+        let flag = stop.clone();
+        let stubborn = spawn(move || {
+            while !flag.get() {
+                let _ = sleep(LONG);
+            }
+        });
+        yield_now().unwrap();
+        stubborn.cancel();
+        sleep(SHORT).unwrap();
+        stop.set(true);
+        stubborn.join().unwrap();
+    });
+}
+
+#[test]
+fn a_wake_that_came_first_wins_over_the_cancel() {
+    run(|| {
+        let place = Rc::new(Cell::new(None));
+        let waker = place.clone();
+        let fiber = spawn(move || {
+            waker.set(Some(prepare_park()));
+            park("a result")
+        });
+        yield_now().unwrap();
+        place.get().unwrap().wake();
+        fiber.cancel();
+        assert_eq!(fiber.join().unwrap(), Ok(()));
+    });
+}
+
+#[test]
+fn the_earliest_of_nested_deadlines_wins() {
+    run(|| {
+        let outcome = timeout(LONG, || timeout(SHORT, || sleep(LONG)));
+        assert_eq!(outcome, Ok(Err(Elapsed)));
+        let outcome = timeout(SHORT, || timeout(LONG, || sleep(LONG)));
+        assert_eq!(outcome, Err(Elapsed));
+        assert_eq!(timeout(LONG, || sleep(SHORT)), Ok(Ok(())));
+    });
+}
+
+#[test]
+fn a_deadline_becomes_a_timed_out_io_error() {
+    let error: std::io::Error = Stopped::Deadline.into();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    let error: std::io::Error = Stopped::Cancelled.into();
+    assert_eq!(error.kind(), std::io::ErrorKind::Other);
+    assert_eq!(error.get_ref().and_then(|e| e.downcast_ref::<Stopped>()), Some(&Stopped::Cancelled));
+}
+
+#[test]
+fn a_shield_lets_clean_up_wait() {
+    run(|| {
+        let fiber = spawn(|| {
+            let first = sleep(LONG);
+            (first, shield(|| sleep(SHORT)), sleep(LONG))
+        });
+        yield_now().unwrap();
+        fiber.cancel();
+        assert_eq!(fiber.join().unwrap(), (Err(Stopped::Cancelled), Ok(()), Err(Stopped::Cancelled)));
+    });
+}
+
+#[test]
+fn a_scope_is_cancelled_by_itself_and_can_be_used_again() {
+    run(|| {
+        let scope = CancelScope::new();
+        let inner = scope.clone();
+        let fiber = spawn(move || {
+            let first = inner.enter(|| sleep(LONG));
+            let outside = sleep(SHORT);
+            inner.reset();
+            (first, outside, inner.enter(|| sleep(SHORT)))
+        });
+        yield_now().unwrap();
+        scope.cancel();
+        assert_eq!(fiber.join().unwrap(), (Err(Stopped::Cancelled), Ok(()), Ok(())));
+    });
+}
+
+#[test]
+fn a_join_that_is_cancelled_leaves_the_fiber_running() {
+    run(|| {
+        let done = Rc::new(Cell::new(false));
+        let flag = done.clone();
+        let child = spawn(move || sleep(SHORT).map(|()| flag.set(true)).unwrap());
+        let joiner = spawn(|| child.join());
+        yield_now().unwrap();
+        joiner.cancel();
+        assert!(matches!(joiner.join().unwrap(), Err(JoinError::Stopped(Stopped::Cancelled))));
+        while !done.get() {
+            sleep(SHORT).unwrap();
+        }
+    });
+}
+
+#[test]
+fn fibers_that_are_left_are_cancelled_when_main_returns() {
+    let ended = Rc::new(Cell::new(0));
+    let counter = ended.clone();
+    run(move || {
+        for _ in 0..10 {
+            let counter = counter.clone();
+            drop(spawn(move || {
+                let _ = sleep(LONG);
+                counter.set(counter.get() + 1);
+            }));
+        }
+        yield_now().unwrap();
+    });
+    assert_eq!(ended.get(), 10);
+}
+
+#[test]
+fn a_fiber_that_ignores_the_hard_stop_is_abandoned_and_counted() {
+    let config = Config { stop_grace: Duration::from_millis(20), ..Config::default() };
+    let ((), report) = Loop::new(config).unwrap().run_reported(|| {
+        drop(Builder::new().name("stubborn").spawn(|| {
+            loop {
+                let _ = sleep(LONG);
+            }
+        }));
+        yield_now().unwrap();
+    });
+    assert_eq!(report, StopReport { fibers_abandoned: 1, operations_left: 0 });
+}
+
+#[test]
+fn a_fiber_that_never_ran_is_dropped_with_what_it_owns() {
+    let owned = Rc::new(());
+    let copy = owned.clone();
+    let one = Loop::new(Config::default()).unwrap();
+    one.enter(|| drop(spawn(move || drop(copy))));
+    drop(one);
+    assert_eq!(Rc::strong_count(&owned), 1);
+}
+
+#[test]
+fn suspending_while_unwinding_is_refused_and_poisons_nobody() {
+    struct SleepsInDrop;
+    impl Drop for SleepsInDrop {
+        fn drop(&mut self) {
+            assert_eq!(
+                may_suspend(),
+                Err("a fiber cannot suspend while it unwinds (a blocking call in a Drop during a panic)")
+            );
+        }
+    }
+    run(|| {
+        let bad = spawn(|| {
+            let _guard = SleepsInDrop;
+            panic!("on purpose");
+        });
+        assert!(matches!(bad.join(), Err(JoinError::Panicked(_))));
+        assert!(may_suspend().is_ok());
+    });
+}

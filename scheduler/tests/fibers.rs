@@ -1,0 +1,194 @@
+//! Spawning, joining, yielding, parking.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
+use yue_scheduler::*;
+
+fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> T {
+    let (result, report) = Loop::new(Config::default()).unwrap().run_reported(main);
+    assert_eq!(report, StopReport::default());
+    result
+}
+
+#[test]
+fn yielding_fibers_take_turns() {
+    let order = run(|| {
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let fibers: Vec<_> = (0..3)
+            .map(|n| {
+                let order = order.clone();
+                spawn(move || {
+                    for round in 0..3 {
+                        order.borrow_mut().push((round, n));
+                        yield_now().unwrap();
+                    }
+                })
+            })
+            .collect();
+        fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+        order.take()
+    });
+    let expected: Vec<_> = (0..3).flat_map(|round| (0..3).map(move |n| (round, n))).collect();
+    assert_eq!(order, expected);
+}
+
+#[test]
+fn a_panic_is_the_joiners_error_and_nobody_elses() {
+    run(|| {
+        let bad = spawn(|| panic!("on purpose {}", 1));
+        let good = spawn(|| 7);
+        assert!(matches!(bad.join(), Err(JoinError::Panicked(payload)) if payload.is::<String>()));
+        assert_eq!(good.join().unwrap(), 7);
+        assert_eq!(this_loop::counters().panics, 1);
+    });
+}
+
+#[test]
+fn the_panic_of_a_detached_fiber_reaches_the_hook() {
+    let seen = Rc::new(RefCell::new(String::new()));
+    let hook = seen.clone();
+    let config = Config {
+        on_panic: Some(Box::new(move |_, text| hook.borrow_mut().push_str(text))),
+        ..Config::default()
+    };
+    Loop::new(config).unwrap().run(|| {
+        drop(spawn(|| panic!("nobody joins me")));
+        yield_now().unwrap();
+    });
+    assert_eq!(*seen.borrow(), "nobody joins me");
+}
+
+#[test]
+fn a_wake_before_the_park_is_not_lost() {
+    run(|| {
+        let waker = prepare_park();
+        assert!(waker.wake());
+        assert!(!waker.wake(), "a waker is good for one wake");
+        park("a waker used already").unwrap();
+    });
+}
+
+#[test]
+fn a_stale_waker_does_not_end_a_later_wait() {
+    run(|| {
+        let stale = prepare_park();
+        stale.wake();
+        park("the first wait").unwrap();
+        let fresh = prepare_park();
+        assert!(!stale.wake());
+        let woken = Rc::new(Cell::new(false));
+        let flag = woken.clone();
+        drop(spawn(move || {
+            stale.wake();
+            yield_now().unwrap();
+            flag.set(true);
+            fresh.wake();
+        }));
+        park("the second wait").unwrap();
+        assert!(woken.get());
+    });
+}
+
+#[test]
+fn a_waker_of_a_fiber_that_is_over_does_nothing_to_its_successor() {
+    run(|| {
+        let old = spawn(prepare_park).join().unwrap();
+        let fiber = spawn(|| {
+            let _ = prepare_park();
+            park_until("long", Some(now().saturating_add(Duration::from_millis(20)))).unwrap()
+        });
+        yield_now().unwrap();
+        assert!(!old.wake());
+        assert_eq!(fiber.join().unwrap(), Wakeup::TimedOut);
+    });
+}
+
+#[test]
+fn a_fiber_is_woken_from_another_thread() {
+    run(|| {
+        for _ in 0..100 {
+            let waker = prepare_park().remote();
+            let thread = thread::spawn(move || waker.wake());
+            park("a thread").unwrap();
+            thread.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_waker_of_a_loop_that_is_gone_is_ignored() {
+    let waker = run(|| prepare_park().remote());
+    waker.wake();
+}
+
+#[test]
+fn context_is_inherited() {
+    run(|| {
+        set_context(Some(Rc::new(5i32)));
+        let inherited = spawn(|| context().and_then(|value| value.downcast_ref::<i32>().copied()));
+        set_context(None);
+        assert_eq!(inherited.join().unwrap(), Some(5));
+        assert!(spawn(|| context().is_none()).join().unwrap());
+    });
+}
+
+#[test]
+fn a_closure_larger_than_a_page_is_run() {
+    run(|| {
+        let big = [7u8; 100_000];
+        assert_eq!(spawn(move || big.iter().map(|&byte| u64::from(byte)).sum::<u64>()).join().unwrap(), 700_000);
+    });
+}
+
+#[test]
+fn suspending_inside_no_suspend_is_a_panic_that_says_so() {
+    run(|| {
+        let fiber = spawn(|| no_suspend(|| yield_now().unwrap()));
+        let Err(JoinError::Panicked(payload)) = fiber.join() else { panic!("it suspended") };
+        assert_eq!(payload.downcast_ref::<String>().unwrap(), "a fiber cannot suspend inside no_suspend");
+        spawn(|| yield_now().unwrap()).join().unwrap();
+    });
+}
+
+#[test]
+fn a_hook_sees_every_switch_and_may_refuse() {
+    struct Hook(Cell<u32>, Cell<bool>);
+    impl SwitchHook for Hook {
+        fn leave(&self) -> Result<(), &'static str> {
+            if self.1.get() { Err("not now") } else { Ok(()) }
+        }
+        fn enter(&self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+    run(|| {
+        let hook = Hook(Cell::new(0), Cell::new(false));
+        with_switch_hook(&hook, || {
+            yield_now().unwrap();
+            sleep(Duration::from_micros(10)).unwrap();
+        });
+        yield_now().unwrap();
+        assert_eq!(hook.0.get(), 2);
+        let refused = spawn(|| {
+            let hook = Hook(Cell::new(0), Cell::new(true));
+            with_switch_hook(&hook, || yield_now().unwrap());
+        });
+        let Err(JoinError::Panicked(payload)) = refused.join() else { panic!("it switched") };
+        assert_eq!(payload.downcast_ref::<String>().unwrap(), "not now");
+    });
+}
+
+#[test]
+fn many_fibers_come_and_go_and_leave_nothing() {
+    run(|| {
+        for _ in 0..50 {
+            let fibers: Vec<_> = (0..1000u64).map(|n| spawn(move || yield_now().map(|()| n).unwrap())).collect();
+            let sum: u64 = fibers.into_iter().map(|fiber| fiber.join().unwrap()).sum();
+            assert_eq!(sum, 499_500);
+        }
+        let counters = this_loop::counters();
+        assert_eq!((counters.fibers, counters.timers, counters.spawned), (1, 0, 50_001));
+    });
+}
