@@ -1,9 +1,9 @@
 //! One turn of a loop, and running it to the end of its main fiber.
 
 use super::inbox::Message;
-use super::{Entered, Inner, Loop, Spin, StopReport};
+use super::{Entered, Inner, Loop, Spin, StopReport, with_loop};
 use crate::driver::Wait;
-use crate::fiber::{Header, JoinError, JoinHandle, STARTED, State, spawn, wake_in};
+use crate::fiber::{Header, JoinError, JoinHandle, OnDrop, STARTED, State, spawn, wake_in};
 use crate::time::wheel::{Node, Owner};
 use crate::time::{Instant, TimerEntry};
 use std::any::Any;
@@ -57,8 +57,15 @@ impl Loop {
     /// As [`Loop::run`].
     #[track_caller]
     pub fn run_reported<T: 'static>(self, main: impl FnOnce() -> T + 'static) -> (T, StopReport) {
-        let main = self.enter(|| spawn(main));
+        let main = self.enter(|| {
+            spawn(|| {
+                // Also when `main` panics: a loop must not go to sleep on a main fiber that is over.
+                let _over = OnDrop(|| with_loop(|l| l.main_over.set(true)));
+                main()
+            })
+        });
         let outcome = self.drive(&main);
+        self.inner.main_over.set(false);
         let report = self.enter(|| self.inner.stop());
         if let Err(error) = outcome {
             panic!("the loop's {} driver failed: {error}", self.inner.driver.name());
@@ -106,8 +113,8 @@ impl Inner {
             return Ok(Tick::Runnable);
         }
         match block_until {
-            Some(limit) => self.idle(limit)?,
-            None => self.driver.turn(Wait::Poll)?,
+            Some(limit) if self.slab.live() > 0 && !self.main_over.get() => self.idle(limit)?,
+            _ => self.driver.turn(Wait::Poll)?,
         }
         Ok(if !self.queue.is_empty() {
             Tick::Runnable

@@ -10,6 +10,7 @@ mod switch;
 pub use cancel::{CancelScope, Elapsed, Stopped, cancel, is_cancelled, shield, timeout, with_deadline};
 pub(crate) use cancel::cancel_header;
 pub(crate) use header::{Header, STARTED, Slab, State};
+pub(crate) use hook::OnDrop;
 pub use hook::{SwitchHook, may_suspend, no_suspend, with_switch_hook};
 pub(crate) use join::panic_text;
 pub use join::{JoinError, JoinHandle};
