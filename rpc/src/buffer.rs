@@ -1,0 +1,146 @@
+//! Buffers that go round: what is read, what is written, and answers that point into what was read.
+//!
+//! Every loop (thread) keeps a small stack of empty buffers. A transport fills one, the session cuts messages out of it
+//! as ranges of a counted [`Segment`], and when the last range is dropped the buffer goes back. Output buffers come from
+//! the same stack, and return to it when the transport has written them. So the steady state allocates nothing for
+//! bytes. Counts are not atomic: a segment belongs to one loop.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::Range;
+use std::rc::Rc;
+
+/// The capacity of a fresh buffer: what a busy connection reads or writes at a time.
+pub(crate) const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Larger buffers are given back to the system, so that one big message does not stay for ever.
+const KEEP_BYTES_MAX: usize = 256 * 1024;
+
+/// How many empty buffers a loop keeps.
+const KEEP_COUNT_MAX: usize = 64;
+
+thread_local! {
+    static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An empty buffer with room.
+pub(crate) fn take() -> Vec<u8> {
+    let pooled = POOL.try_with(|pool| pool.borrow_mut().pop()).ok().flatten();
+    pooled.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
+}
+
+/// Gives a buffer back.
+pub(crate) fn give_back(mut buffer: Vec<u8>) {
+    if buffer.capacity() < 1024 || buffer.capacity() > KEEP_BYTES_MAX {
+        return;
+    }
+    buffer.clear();
+    // At the end of a thread the pool may be gone; then the buffer is simply freed.
+    let _ = POOL.try_with(|pool| {
+        let mut pool = pool.borrow_mut();
+        if pool.len() < KEEP_COUNT_MAX {
+            pool.push(buffer);
+        }
+    });
+}
+
+/// Bytes that were read, shared by the messages in them.
+#[derive(Clone)]
+pub(crate) struct Segment(Rc<SegmentBytes>);
+
+struct SegmentBytes {
+    bytes: Vec<u8>,
+}
+
+impl Drop for SegmentBytes {
+    fn drop(&mut self) {
+        give_back(std::mem::take(&mut self.bytes));
+    }
+}
+
+impl Segment {
+    pub(crate) fn new(bytes: Vec<u8>) -> Segment {
+        Segment(Rc::new(SegmentBytes { bytes }))
+    }
+
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0.bytes
+    }
+
+    /// The bytes, to change them, if no message points into them.
+    pub(crate) fn unique(&mut self) -> Option<&mut Vec<u8>> {
+        Rc::get_mut(&mut self.0).map(|segment| &mut segment.bytes)
+    }
+}
+
+/// The values that answered a call: `count` of them, one after another, in msgpack.
+///
+/// It points into the buffer that was read, which is kept as long as this lives; take what you need from it soon, or
+/// [`detach`](Response::detach) it.
+#[derive(Clone)]
+pub struct Response {
+    segment: Segment,
+    start: u32,
+    end: u32,
+    count: u32,
+}
+
+impl Response {
+    pub(crate) fn new(segment: Segment, range: Range<usize>, count: u32) -> Response {
+        // Segments are bounded by the message size limit plus a read, both far below 4 GiB.
+        Response { segment, start: range.start as u32, end: range.end as u32, count }
+    }
+
+    /// The values' bytes.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.segment.bytes()[self.start as usize..self.end as usize]
+    }
+
+    /// How many values there are.
+    #[inline]
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Copies the bytes out, so that a response that is kept for long holds no more memory than it needs.
+    pub fn detach(&mut self) {
+        let bytes = self.bytes().to_vec();
+        let end = bytes.len();
+        *self = Response::new(Segment::new(bytes), 0..end, self.count);
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response").field("count", &self.count).field("bytes", &self.bytes().len()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segments_buffer_returns_when_its_last_answer_is_dropped() {
+        POOL.with(|pool| pool.borrow_mut().clear());
+        let mut buffer = take();
+        buffer.extend_from_slice(&[1, 2, 3]);
+        let response = Response::new(Segment::new(buffer), 1..3, 2);
+        assert_eq!(response.bytes(), [2, 3]);
+        let copy = response.clone();
+        drop(response);
+        assert_eq!(POOL.with(|pool| pool.borrow().len()), 0);
+        drop(copy);
+        assert_eq!(POOL.with(|pool| pool.borrow().len()), 1);
+    }
+
+    #[test]
+    fn a_detached_answer_holds_only_its_own_bytes() {
+        let mut response = Response::new(Segment::new(vec![7; 4096]), 10..12, 1);
+        response.detach();
+        assert_eq!(response.bytes(), [7, 7]);
+        assert_eq!(response.segment.bytes().len(), 2);
+    }
+}

@@ -1,0 +1,52 @@
+//! The protocol without I/O: bytes in, messages out; messages in, bytes out. See `docs/` for the wire itself.
+//!
+//! ```text
+//!   bytes ──▶ Scanner ──▶ Frame (where the message and its elements are) ──▶ Message<'_> (slices of those bytes)
+//!   OutBuf-style Vec<u8> ◀── encode::request / response / error / notification / control
+//! ```
+//!
+//! Nothing here panics on any bytes, allocates by a length that a peer claims, or looks at a byte more than a constant
+//! number of times, however the bytes are cut.
+
+pub mod encode;
+pub mod message;
+pub mod scan;
+pub mod value;
+
+pub use message::{Message, Method, Params};
+pub use scan::{Frame, ScanLimits, Scanner};
+
+/// Why bytes are not a message. The connection they came over cannot go on: where the next message begins is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    /// The bytes do not begin a msgpack-rpc message.
+    #[error("the bytes are no msgpack-rpc message (0x{byte:02x} where one begins)")]
+    NotAMessage {
+        /// The first byte that does not fit.
+        byte: u8,
+    },
+    /// An element of the message is not what the protocol has there.
+    #[error("a message's {element} is of the wrong type")]
+    WrongType {
+        /// The element's name in the protocol.
+        element: &'static str,
+    },
+    /// The message is larger than the limit, or claims to be.
+    #[error("a message is larger than the limit of {limit_bytes} bytes")]
+    TooLarge {
+        /// The limit in force.
+        limit_bytes: usize,
+    },
+    /// Arrays or maps are nested deeper than the limit.
+    #[error("a message is nested deeper than the limit of {limit}")]
+    TooDeep {
+        /// The limit in force.
+        limit: usize,
+    },
+    /// The byte 0xc1, which msgpack never uses.
+    #[error("a message contains the byte 0xc1, which msgpack does not use")]
+    ReservedByte,
+}
+
+#[cfg(test)]
+mod tests;
