@@ -1,1 +1,52 @@
-//! LuaJIT fibers: one VM per loop, Lua code that blocks anywhere
+//! LuaJIT fibers: one VM per loop, Lua code that blocks anywhere.
+//!
+//! A [`Vm`] belongs to one loop's thread. A Lua fiber is a native fiber of the scheduler with a borrowed `lua_State`
+//! ([`LuaThread`]); a function that Lua calls may park it wherever Lua can call a function: inside `pcall`, a
+//! metamethod, an iterator, a `table.sort` comparator, a `gsub` callback, a user's coroutine. The native stack is switched
+//! under LuaJIT's frames, so Lua never notices.
+//!
+//! ```
+//! use yue_luajit::Vm;
+//! use yue_scheduler::{Config, Loop};
+//!
+//! Loop::new(Config::default()).unwrap().run(|| {
+//!     let vm = Vm::new().unwrap();
+//!     let mut thread = vm.thread().unwrap();
+//!     thread.load(b"return 20 + 22", c"=example").unwrap();
+//!     let fiber = thread.spawn(Some("example"), |ended| {
+//!         assert!(ended.ok);
+//!         assert_eq!(ended.thread.number(1), Some(42.0));
+//!     });
+//!     fiber.unwrap().join().unwrap();
+//! });
+//! ```
+//!
+//! ```text
+//!   vm.rs        the VM, its pool of states, protected sections, idle-time collection
+//!   fiber.rs     Lua fibers, calls, the switch hook
+//!   function.rs  functions that Lua calls: the three stages
+//!   codec/       Lua values <-> msgpack bytes, references
+//!   exports.rs   our functions in a peer's hands
+//!   require.rs   require among fibers
+//!   shim.rs      ../shim/shim.c: what must know LuaJIT from the inside
+//! ```
+
+#![warn(missing_docs)]
+
+pub mod codec;
+mod exports;
+mod fiber;
+mod function;
+mod require;
+mod shim;
+mod stack;
+mod vm;
+
+pub use codec::{Codec, NoRefs, RefTable};
+pub use exports::{EXPORTS_MAX, Exports};
+pub use fiber::{CallError, Ended, LuaThread, NATIVE_STACK_RESERVE, Raised, Running};
+pub use function::{Error, Frame, Function, Raise, Refusal, entry, may_suspend, raise, suspending};
+pub use mlua;
+pub use mlua_sys as ffi;
+pub use stack::Stack;
+pub use vm::{Vm, VmError};

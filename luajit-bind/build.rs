@@ -1,0 +1,61 @@
+//! Builds LuaJIT and our C shim, and tells Cargo how to link both.
+//!
+//! LuaJIT's source comes from `luajit-src`; nothing has to be installed but a C compiler and make. The shim reads
+//! LuaJIT's private headers, so it must see the same configuration as LuaJIT's own files: the assert build (chosen when
+//! debug assertions are on, that is in the dev profile) changes nothing in the layout, but adds checks to both.
+//!
+//! `mlua-sys` is used with its feature `external`, which means that it declares Lua's functions and links nothing. Both
+//! libraries are linked whole: `mlua-sys` refers to functions that nothing here mentions, and a linker that reads its
+//! archives once, from left to right, would have passed LuaJIT's by then.
+
+use std::env;
+use std::path::PathBuf;
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=shim");
+    for name in [
+        "HOST_CC",
+        "STATIC_CC",
+        "TARGET_LD",
+        "TARGET_AR",
+        "TARGET_STRIP",
+        "CC",
+        "CFLAGS",
+    ] {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
+    let debug = env::var_os("CARGO_CFG_DEBUG_ASSERTIONS").is_some();
+    let artifacts = luajit_src::Build::new().debug(debug).build();
+
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("Cargo sets OUT_DIR"));
+    let mut shim = cc::Build::new();
+    shim.file("shim/shim.c")
+        .include("shim")
+        .include(out.join("luajit-build/src"));
+    // Lua errors unwind through the shim's frames, so they need unwind tables.
+    shim.flag("-funwind-tables")
+        .flag("-fomit-frame-pointer")
+        .opt_level(2)
+        .warnings(true);
+    if debug {
+        shim.define("LUA_USE_ASSERT", None)
+            .define("LUA_USE_APICHECK", None);
+    }
+    shim.cargo_metadata(false).compile("yue_shim");
+
+    println!("cargo:rustc-link-search=native={}", out.display());
+    println!(
+        "cargo:rustc-link-search=native={}",
+        artifacts.lib_dir().display()
+    );
+    println!("cargo:rustc-link-lib=static:+whole-archive=yue_shim");
+    for library in artifacts.libs() {
+        println!("cargo:rustc-link-lib=static:+whole-archive={library}");
+    }
+    // LuaJIT's own needs: libm, and libdl for `ffi.load`.
+    if env::var("CARGO_CFG_UNIX").is_ok() {
+        println!("cargo:rustc-link-lib=m");
+        println!("cargo:rustc-link-lib=dl");
+    }
+}

@@ -1,0 +1,496 @@
+/*
+** The part of yue that knows LuaJIT from the inside.
+**
+** A Lua fiber is a native fiber whose stack holds LuaJIT's C frames; a switch takes the CPU away from under them. What
+** LuaJIT keeps per *stack* moves along by itself (it lives in the lua_State and in the frames). What it keeps per *VM*
+** but means per stack must be looked at here, on every switch:
+**
+**   g->cur_L        the running lua_State: written back on resume (code after a C function returns sets it anyway)
+**   g->jit_base     non-NULL while compiled code runs: its frames cannot be resumed, so a switch is refused
+**   g->hookmask     the upper bits say "in a hook", "in __gc", "in a VM event": the VM is not re-entrant there: refused
+**   g->vmstate      what the profiler is told: saved and written back
+**   cts->L          the lua_State that the FFI raises errors in and runs callbacks on: saved and written back
+**   J->state        a trace being recorded belongs to one stack: aborted
+**
+** And one rule that needs no knowledge of all the ways in which C can call C: a fiber inside Lua may switch only if the
+** innermost C function of the current lua_State is one of ours, in its second stage (src/function.rs). So an FFI call,
+** a C function of somebody else, or a destructor that runs while a Lua error unwinds cannot switch by accident.
+**
+** Everything here runs on the VM's own thread. Functions that may raise a Lua error say so.
+*/
+
+#define LUA_CORE
+
+#include <stdlib.h>
+#include <stdio.h>
+#include <math.h>
+#include <unistd.h>
+
+#include "lua.h"
+#include "lauxlib.h"
+#include "lualib.h"
+#include "lj_obj.h"
+#include "lj_gc.h"
+#include "lj_tab.h"
+#include "lj_state.h"
+#include "lj_frame.h"
+#include "lj_ctype.h"
+#include "lj_cdata.h"
+#include "lj_jit.h"
+#include "lj_trace.h"
+#include "lj_dispatch.h"
+#include "lj_ff.h"
+#include "shim.h"
+
+/* The running Lua fiber of this thread; NULL outside of fibers. Fibers never leave their thread. */
+static __thread YueFiber *current;
+
+/* -- Switching ------------------------------------------------------------ */
+
+/* Is one of the frames between the top of L and its bottom an FFI callback? */
+static int has_callback_frame(lua_State *L)
+{
+  cTValue *frame = L->base-1, *bottom = tvref(L->stack)+LJ_FR2;
+  while (frame > bottom) {
+    if (frame_iscont(frame) && frame_iscont_fficb(frame))
+      return 1;
+    frame = frame_prev(frame);
+  }
+  return 0;
+}
+
+/* The coroutine that `L`, stopped in coroutine.resume or in a wrapped coroutine, is waiting for. */
+static lua_State *resumed_by(lua_State *L)
+{
+  GCfunc *fn = curr_func(L);
+  if (fn->c.ffid == FF_coroutine_resume && tvisthread(L->base))
+    return threadV(L->base);
+  if (fn->c.ffid == FF_coroutine_wrap_aux)
+    return threadV(&fn->c.upvalue[0]);
+  return NULL;
+}
+
+/* Walks from the fiber's own state through the coroutines it has resumed. */
+static int under_callback(lua_State *L, lua_State *running)
+{
+  while (L != NULL) {
+    if (has_callback_frame(L))
+      return 1;
+    if (L == running)
+      return 0;
+    L = resumed_by(L);
+  }
+  return 1;  /* The chain is broken: C code resumed a coroutine. Play safe. */
+}
+
+static const char *refusal(YueFiber *f, global_State *g)
+{
+  lua_State *L = f->inside;
+  if (tvref(g->jit_base) != NULL)
+    return "cannot suspend inside a JIT-compiled FFI call";
+  if (g->hookmask & HOOK_GC)
+    return "cannot suspend inside a __gc finalizer";
+  if (g->hookmask & HOOK_VMEVENT)
+    return "cannot suspend inside a VM event handler";
+  if (g->hookmask & HOOK_ACTIVE)
+    return "cannot suspend inside a debug hook";
+  if (L == NULL)  /* Not in one of our functions: fine if the fiber runs no Lua at all. */
+    return f->root->cframe == NULL ? NULL :
+      "cannot suspend here: not inside a suspending function (or a Lua error is unwinding)";
+  if (obj2gco(L) != gcref(g->cur_L) || savestack(L, L->base) != f->inside_at)
+    return "cannot suspend here: the innermost C function cannot suspend (an FFI call, or a Lua error is unwinding)";
+  if (ctype_ctsG(g) && ctype_ctsG(g)->cb.topid != 0 && under_callback(f->root, L))
+    return "cannot suspend under an FFI callback";
+  return NULL;
+}
+
+/* May the running fiber switch? NULL if so, else why not. Never raises. */
+const char *yue_shim_may_switch(void)
+{
+  return current ? refusal(current, G(current->root)) : NULL;
+}
+
+/* The running fiber is about to lose the CPU. NULL if it may; its state is saved then. Never raises. */
+const char *yue_shim_leave(YueFiber *f)
+{
+  global_State *g = G(f->root);
+  CTState *cts = ctype_ctsG(g);
+  const char *why = refusal(f, g);
+  if (why)
+    return why;
+  if (LJ_UNLIKELY(G2J(g)->state != LJ_TRACE_IDLE))
+    lj_trace_abort(g);
+  f->saved_cts = cts ? cts->L : NULL;
+  f->saved_vmstate = g->vmstate;
+  current = NULL;
+  return NULL;
+}
+
+/* The fiber runs again (or for the first time). Never raises. */
+void yue_shim_enter(YueFiber *f)
+{
+  current = f;
+  if (f->inside) {
+    global_State *g = G(f->root);
+    CTState *cts = ctype_ctsG(g);
+    setgcref(g->cur_L, obj2gco(f->inside));
+    g->vmstate = f->saved_vmstate;
+    if (cts)
+      cts->L = f->saved_cts ? f->saved_cts : f->inside;
+  }
+}
+
+/* The fiber has finished with Lua. */
+void yue_shim_end(YueFiber *f)
+{
+  if (current == f)
+    current = NULL;
+}
+
+/* Enters the second stage of one of our functions, running on L: from here to yue_shim_outside it may suspend. */
+void yue_shim_inside(lua_State *L, lua_State **old, ptrdiff_t *old_at)
+{
+  YueFiber *f = current;
+  if (f) {
+    *old = f->inside;
+    *old_at = f->inside_at;
+    f->inside = L;
+    f->inside_at = savestack(L, L->base);
+  }
+}
+
+void yue_shim_outside(lua_State *old, ptrdiff_t old_at)
+{
+  YueFiber *f = current;
+  if (f) {
+    f->inside = old;
+    f->inside_at = old_at;
+  }
+}
+
+YueFiber *yue_shim_current(void)
+{
+  return current;
+}
+
+/* Runs f(L) protected, on a lua_State that is not the running one. Never raises; the status is lua_pcall's. */
+int yue_shim_protect(lua_State *L, lua_CFunction f, void *argument)
+{
+  global_State *g = G(L);
+  lua_State *running = gcrefp(g->cur_L, lua_State);
+  int32_t vmstate = g->vmstate;
+  int status;
+  lj_trace_abort(g);  /* A trace belongs to one stack. */
+  status = lua_cpcall(L, f, argument);
+  if (running)
+    setgcref(g->cur_L, obj2gco(running));
+  else
+    setgcrefnull(g->cur_L);
+  g->vmstate = vmstate;
+  return status;
+}
+
+/* The main thread of L's VM: what names the VM. */
+lua_State *yue_shim_main(lua_State *L)
+{
+  return mainthread(G(L));
+}
+
+/* A pooled thread goes back: no values, and the globals of the main thread (setfenv(0, t) changes them). */
+void yue_shim_reset(lua_State *L)
+{
+  lua_State *main = mainthread(G(L));
+  L->base = tvref(L->stack) + 1 + LJ_FR2;
+  L->top = L->base;
+  L->status = LUA_OK;
+  setgcrefr(L->env, main->env);
+}
+
+/* -- Native stack --------------------------------------------------------- */
+
+int yue_shim_low_stack(void)
+{
+  return current != NULL && (char *)__builtin_frame_address(0) < current->floor;
+}
+
+/* Raises. */
+static int stack_overflow(lua_State *L)
+{
+  return luaL_error(L, "stack overflow (too many nested calls through C functions)");
+}
+
+/* Raises if little native stack is left. */
+void yue_shim_check_stack(lua_State *L)
+{
+  if (LJ_UNLIKELY(yue_shim_low_stack()))
+    stack_overflow(L);
+}
+
+/*
+** Library functions that call Lua back from C nest on the native stack, which is small in a fiber. They are replaced in
+** place: the function object keeps its identity, its environment and the number by which the JIT compiler knows it.
+** coroutine.create and wrap are among them because each running coroutine keeps C frames on the stack of its resumer.
+*/
+#define GUARDED(_) \
+  _(gsub) _(format) _(sort) _(load) _(dofile) _(require) _(print) _(create) _(wrap) _(module) _(ffi_call)
+
+#define GUARD(name) \
+  static lua_CFunction original_##name; \
+  static int guarded_##name(lua_State *L) \
+  { \
+    if (LJ_UNLIKELY(yue_shim_low_stack())) \
+      return stack_overflow(L); \
+    return original_##name(L); \
+  }
+GUARDED(GUARD)
+
+/* Patches the C function on top of the stack and pops it. Every VM of the process has the same originals. */
+static void guard(lua_State *L, lua_CFunction *original, lua_CFunction guarded)
+{
+  cTValue *o = L->top-1;
+  if (tvisfunc(o) && iscfunc(funcV(o)) && funcV(o)->c.f != guarded) {
+    __atomic_store_n(original, funcV(o)->c.f, __ATOMIC_RELAXED);
+    funcV(o)->c.f = guarded;
+  }
+  lua_pop(L, 1);
+}
+
+static void guard_field(lua_State *L, const char *lib, const char *name, lua_CFunction *original, lua_CFunction guarded)
+{
+  lua_getfield(L, LUA_GLOBALSINDEX, lib);
+  if (lua_istable(L, -1)) {
+    lua_getfield(L, -1, name);
+    guard(L, original, guarded);
+  }
+  lua_pop(L, 1);
+}
+
+/* Flushes and leaves at once: no VM is closed, for its fibers' frames are alive. */
+static int os_exit(lua_State *L)
+{
+  int code = lua_isboolean(L, 1) ? (lua_toboolean(L, 1) ? EXIT_SUCCESS : EXIT_FAILURE) : luaL_optint(L, 1, EXIT_SUCCESS);
+  fflush(NULL);
+  _exit(code);
+  return 0;
+}
+
+/* Installs all this in a fresh VM. Raises. */
+int yue_shim_setup(lua_State *L)
+{
+  cTValue *mo;
+  lua_getfield(L, LUA_GLOBALSINDEX, "require");
+  lua_pushliteral(L, "ffi");
+  lua_call(L, 1, 0);
+  guard_field(L, "string", "gsub", &original_gsub, guarded_gsub);
+  guard_field(L, "string", "format", &original_format, guarded_format);
+  guard_field(L, "table", "sort", &original_sort, guarded_sort);
+  guard_field(L, "coroutine", "create", &original_create, guarded_create);
+  guard_field(L, "coroutine", "wrap", &original_wrap, guarded_wrap);
+  guard_field(L, "_G", "load", &original_load, guarded_load);
+  guard_field(L, "_G", "dofile", &original_dofile, guarded_dofile);
+  guard_field(L, "_G", "require", &original_require, guarded_require);
+  guard_field(L, "_G", "print", &original_print, guarded_print);
+  guard_field(L, "_G", "module", &original_module, guarded_module);
+  mo = lj_tab_getstr(tabref(basemt_it(G(L), LJ_TCDATA)), mmname_str(G(L), MM_call));
+  if (mo) {
+    copyTV(L, L->top, mo);
+    incr_top(L);
+    guard(L, &original_ffi_call, guarded_ffi_call);
+  }
+  lua_getfield(L, LUA_GLOBALSINDEX, "os");
+  lua_pushcfunction(L, os_exit);
+  lua_setfield(L, -2, "exit");
+  lua_pop(L, 1);
+  return 0;
+}
+
+/* -- Values --------------------------------------------------------------- */
+
+/* Integral numbers up to 2^53 are integers on the wire; minus zero is not one. */
+static void number_slot(double n, YueSlot *s)
+{
+  if (n >= -9007199254740992.0 && n <= 9007199254740992.0) {
+    int64_t i = (int64_t)n;
+    if ((double)i == n && (i != 0 || !signbit(n))) {
+      s->kind = YUE_INTEGER;
+      s->as.integer = i;
+      return;
+    }
+  }
+  s->kind = YUE_NUMBER;
+  s->as.number = n;
+}
+
+static void fill_slot(cTValue *o, YueSlot *s)
+{
+  if (tvisstr(o)) {
+    GCstr *str = strV(o);
+    s->kind = YUE_STRING;
+    s->length = str->len;
+    s->as.pointer = strdata(str);
+  } else if (tvisnum(o)) {
+    number_slot(numV(o), s);
+  } else if (tvisint(o)) {
+    s->kind = YUE_INTEGER;
+    s->as.integer = intV(o);
+  } else if (tvistab(o)) {
+    s->kind = YUE_TABLE;
+    s->as.pointer = tabV(o);
+  } else if (tvisnil(o)) {
+    s->kind = YUE_NIL;
+  } else if (tvisbool(o)) {
+    s->kind = tvistrue(o) ? YUE_TRUE : YUE_FALSE;
+  } else if (tvisfunc(o)) {
+    s->kind = YUE_FUNCTION;
+    s->as.pointer = funcV(o);
+  } else if (tvisudata(o)) {
+    s->kind = YUE_USERDATA;
+    s->as.pointer = udataV(o);
+  } else if (tviscdata(o)) {
+    GCcdata *cd = cdataV(o);
+    s->kind = cd->ctypeid == CTID_INT64 ? YUE_INTEGER : cd->ctypeid == CTID_UINT64 ? YUE_UNSIGNED : YUE_CDATA;
+    if (s->kind != YUE_CDATA)
+      s->as.integer = *(int64_t *)cdataptr(cd);
+    if (s->kind == YUE_UNSIGNED && s->as.integer >= 0)
+      s->kind = YUE_INTEGER;
+  } else {
+    s->kind = tvisthread(o) ? YUE_THREAD : YUE_LIGHT;
+  }
+}
+
+/* The value at a positive stack index of the running function. Never raises, never allocates. */
+void yue_shim_slot(lua_State *L, int index, YueSlot *s)
+{
+  cTValue *o = L->base + (index-1);
+  if (o < L->top)
+    fill_slot(o, s);
+  else
+    s->kind = YUE_NIL;
+}
+
+/* Never raises, never allocates; a table's contents must not change while it is being walked. */
+void yue_shim_table(const GCtab *t, YueTable *shape)
+{
+  uint32_t i, leading = 0, count = 0;
+  int sequence = 1;
+  cTValue *array = tvref(t->array);
+  Node *node = noderef(t->node);
+  shape->metatable = tabref(t->metatable);
+  if (t->asize > 0 && !tvisnil(&array[0])) {
+    count++;
+    sequence = 0;  /* Key 0. */
+  }
+  for (i = 1; i < t->asize && !tvisnil(&array[i]); i++)
+    leading++;
+  count += leading;
+  for (; i < t->asize; i++) {
+    if (!tvisnil(&array[i])) {
+      count++;
+      sequence = 0;  /* A hole before it. */
+    }
+  }
+  if (t->hmask > 0 || !tvisnil(&node[0].val)) {
+    double low = leading, high;
+    uint32_t hashed = 0;
+    for (i = 0; i <= t->hmask; i++)
+      hashed += !tvisnil(&node[i].val);
+    count += hashed;
+    high = count;
+    for (i = 0; sequence && hashed && i <= t->hmask; i++) {
+      if (!tvisnil(&node[i].val)) {
+        cTValue *k = &node[i].key;
+        double n = tvisnum(k) ? numV(k) : tvisint(k) ? (double)intV(k) : 0;
+        if (!(n > low && n <= high && n == floor(n)))
+          sequence = 0;
+      }
+    }
+  }
+  shape->count = count;
+  shape->sequence = (uint32_t)sequence;
+}
+
+/* Element `i` of a sequence. */
+void yue_shim_item(const GCtab *t, uint32_t i, YueSlot *s)
+{
+  cTValue *o = lj_tab_getint((GCtab *)t, (int32_t)i);
+  if (o)
+    fill_slot(o, s);
+  else
+    s->kind = YUE_NIL;
+}
+
+/* The next pair; `cursor` begins at 0. Returns 0 at the end. */
+int yue_shim_pair(const GCtab *t, uint32_t *cursor, YueSlot *key, YueSlot *value)
+{
+  uint32_t i = *cursor;
+  for (; i < t->asize; i++) {
+    cTValue *o = arrayslot(t, i);
+    if (!tvisnil(o)) {
+      key->kind = YUE_INTEGER;
+      key->as.integer = i;
+      fill_slot(o, value);
+      *cursor = i+1;
+      return 1;
+    }
+  }
+  for (i -= t->asize; i <= t->hmask; i++) {
+    Node *n = &noderef(t->node)[i];
+    if (!tvisnil(&n->val)) {
+      fill_slot(&n->key, key);
+      fill_slot(&n->val, value);
+      *cursor = t->asize+i+1;
+      return 1;
+    }
+  }
+  return 0;
+}
+
+/* The payload of a userdata, its length, and its metatable (may be NULL). */
+void *yue_shim_userdata(const GCudata *u, const void **metatable, uint32_t *length)
+{
+  *length = u->len;
+  *metatable = tabref(u->metatable);
+  return uddata((GCudata *)u);
+}
+
+/* Pushes the collectable object `o` of the given kind. It must be reachable. Needs one free slot; never raises. */
+void yue_shim_push_object(lua_State *L, const void *o, uint32_t kind)
+{
+  setgcV(L, L->top, (GCobj *)o, kind == YUE_FUNCTION ? LJ_TFUNC : kind == YUE_TABLE ? LJ_TTAB : LJ_TUDATA);
+  L->top++;
+}
+
+/* Pushes an int64_t or uint64_t cdata. Raises when out of memory. */
+void yue_shim_push_int64(lua_State *L, int64_t value, int is_unsigned)
+{
+  GCcdata *cd;
+  lj_gc_check(L);
+  cd = lj_cdata_new_(L, is_unsigned ? CTID_UINT64 : CTID_INT64, 8);
+  *(int64_t *)cdataptr(cd) = value;
+  setcdataV(L, L->top, cd);
+  incr_top(L);
+}
+
+/* Anchors a function in the array part of a table, without allocating. 0 if the array has no such slot. */
+int yue_shim_anchor(lua_State *L, GCtab *t, uint32_t index, const void *function)
+{
+  TValue *slot;
+  if (index >= t->asize)
+    return 0;
+  slot = arrayslot(t, index);
+  if (function)
+    setgcV(L, slot, (GCobj *)function, LJ_TFUNC);
+  else
+    setnilV(slot);
+  lj_gc_anybarriert(L, t);
+  return 1;
+}
+
+/* Copies all anchors of a table to a larger one. Never raises. */
+void yue_shim_copy_anchors(lua_State *L, const GCtab *from, GCtab *to)
+{
+  uint32_t i;
+  for (i = 0; i < from->asize && i < to->asize; i++)
+    copyTV(L, arrayslot(to, i), arrayslot(from, i));
+  lj_gc_anybarriert(L, to);
+}

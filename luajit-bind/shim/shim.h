@@ -1,0 +1,44 @@
+/*
+** What the Rust side (src/shim.rs) sees of the shim. Keep the two in step: the structures are shared memory.
+*/
+#ifndef YUE_SHIM_H
+#define YUE_SHIM_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include "lua.h"
+
+/* What must be kept per running fiber; one per native fiber that runs Lua, on its stack. */
+typedef struct YueFiber {
+  lua_State *root;      /* the fiber's own lua_State */
+  lua_State *inside;    /* the lua_State whose innermost C function is ours and may suspend, or NULL */
+  ptrdiff_t inside_at;  /* ... and that function's frame, as an offset into the Lua stack */
+  char *floor;          /* native stack address below which C must not call Lua back any more */
+  lua_State *saved_cts; /* saved over a switch: the FFI's idea of the current lua_State */
+  int32_t saved_vmstate;
+} YueFiber;
+
+/* One Lua value, as the encoder wants it. */
+typedef struct YueSlot {
+  uint32_t kind;
+  uint32_t length; /* strings */
+  union {
+    int64_t integer;
+    double number;
+    const void *pointer;
+  } as;
+} YueSlot;
+
+enum {
+  YUE_NIL, YUE_FALSE, YUE_TRUE, YUE_INTEGER, YUE_UNSIGNED, YUE_NUMBER, YUE_STRING, YUE_TABLE, YUE_FUNCTION,
+  YUE_USERDATA, YUE_CDATA, YUE_THREAD, YUE_LIGHT
+};
+
+/* A table's shape. `count` is the number of pairs; `sequence` says that the keys are exactly 1..count. */
+typedef struct YueTable {
+  const void *metatable;
+  uint32_t count;
+  uint32_t sequence;
+} YueTable;
+
+#endif

@@ -1,0 +1,363 @@
+//! Bytes to Lua values, pushed straight on the stack.
+//!
+//! Any bytes are fine: each length is checked against what is left before anything is made of it, nesting is limited,
+//! and a table is made no larger in advance than the bytes can fill. What may happen besides a `DecodeError` is a Lua
+//! error (out of memory), which unwinds through these frames: so nothing in them has a destructor.
+
+use super::error::DecodeError;
+use super::refs::{Ref, RefTable};
+use super::{Codec, EXT_CODE, foreign};
+use crate::shim;
+use crate::stack::Stack;
+use mlua_sys as ffi;
+use std::ffi::c_int;
+
+/// More slots than this are not made in advance; a table that really is larger grows as it is filled.
+const PREALLOCATED_MAX: u32 = 1 << 16;
+
+/// The largest integer, either way, that a Lua number holds with all its neighbours.
+const EXACT_MAX: i64 = 1 << 53;
+
+/// Bytes being decoded, and how far.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// Begins at the first byte.
+    pub fn new(bytes: &'a [u8]) -> Reader<'a> {
+        Reader { bytes, at: 0 }
+    }
+
+    /// The offset of the next value.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// What is left.
+    pub fn rest(&self) -> &'a [u8] {
+        // `at` never passes the end.
+        &self.bytes[self.at..]
+    }
+
+    /// Checks that nothing is left.
+    ///
+    /// # Errors
+    /// [`DecodeError::LeftOver`].
+    pub fn finish(&self) -> Result<(), DecodeError> {
+        match self.bytes.len() - self.at {
+            0 => Ok(()),
+            count => Err(DecodeError::LeftOver { at: self.at, count }),
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, count: usize, value_at: usize) -> Result<&'a [u8], DecodeError> {
+        let rest = &self.bytes[self.at..];
+        if rest.len() < count {
+            return Err(DecodeError::Truncated { at: value_at });
+        }
+        self.at += count;
+        Ok(&rest[..count])
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self, value_at: usize) -> Result<[u8; N], DecodeError> {
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(self.take(N, value_at)?);
+        Ok(bytes)
+    }
+
+    fn u8(&mut self, value_at: usize) -> Result<u8, DecodeError> {
+        Ok(self.take(1, value_at)?[0])
+    }
+
+    fn u16(&mut self, value_at: usize) -> Result<u16, DecodeError> {
+        self.array(value_at).map(u16::from_be_bytes)
+    }
+
+    fn u32(&mut self, value_at: usize) -> Result<u32, DecodeError> {
+        self.array(value_at).map(u32::from_be_bytes)
+    }
+
+    /// Reads an array's header.
+    ///
+    /// # Errors
+    /// [`DecodeError::NoArray`] if something else is there, [`DecodeError::Truncated`].
+    pub fn array_header(&mut self) -> Result<u32, DecodeError> {
+        let at = self.at;
+        match self.u8(at)? {
+            marker @ 0x90..=0x9f => Ok(u32::from(marker & 0x0f)),
+            0xdc => Ok(self.u16(at)?.into()),
+            0xdd => self.u32(at),
+            _ => {
+                self.at = at;
+                Err(DecodeError::NoArray { at })
+            }
+        }
+    }
+}
+
+impl Codec {
+    /// Pushes the elements of the array at the reader's position, one by one, and says how many they are: a request's
+    /// params. Raises when out of memory; run it inside a protected call.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes. The stack then holds values that are of no use.
+    pub fn decode_array(
+        &self,
+        stack: Stack<'_>,
+        reader: &mut Reader<'_>,
+        refs: &dyn RefTable,
+    ) -> Result<c_int, DecodeError> {
+        let at = reader.at;
+        let count = reader.array_header()?;
+        if count as usize > reader.rest().len() {
+            return Err(DecodeError::Truncated { at });
+        }
+        self.decode_values(stack, reader, count, refs)
+    }
+
+    /// Pushes the next `count` values. Raises when out of memory; run it inside a protected call.
+    ///
+    /// # Errors
+    /// As [`decode_array`](Codec::decode_array).
+    pub fn decode_values(
+        &self,
+        stack: Stack<'_>,
+        reader: &mut Reader<'_>,
+        count: u32,
+        refs: &dyn RefTable,
+    ) -> Result<c_int, DecodeError> {
+        Decoder {
+            codec: self,
+            stack,
+            state: stack.raw(),
+            reader,
+            refs,
+        }
+        .values(count)
+    }
+}
+
+struct Decoder<'a, 'r, 'b> {
+    codec: &'a Codec,
+    stack: Stack<'a>,
+    state: *mut ffi::lua_State,
+    reader: &'r mut Reader<'b>,
+    refs: &'a dyn RefTable,
+}
+
+impl Decoder<'_, '_, '_> {
+    fn values(&mut self, count: u32) -> Result<c_int, DecodeError> {
+        let too_many = DecodeError::TooManyValues { count };
+        let slots = c_int::try_from(count).map_err(|_| too_many)?;
+        // SAFETY: `Stack` promises a valid state, here and below; this call raises nothing.
+        if slots > 8 && unsafe { ffi::lua_checkstack(self.state, slots) } == 0 {
+            return Err(too_many);
+        }
+        for _ in 0..count {
+            self.value(0)?;
+        }
+        Ok(slots)
+    }
+
+    /// Pushes one value; the caller has made room for it.
+    fn value(&mut self, depth: u32) -> Result<(), DecodeError> {
+        let at = self.reader.at;
+        let marker = self.reader.u8(at)?;
+        match marker {
+            0x00..=0x7f => self.stack.push_number(marker.into()),
+            0xe0..=0xff => self.stack.push_number((marker as i8).into()),
+            0xa0..=0xbf => return self.string(at, usize::from(marker & 0x1f)),
+            0x80..=0x8f => return self.map(at, u32::from(marker & 0x0f), depth),
+            0x90..=0x9f => return self.sequence(at, u32::from(marker & 0x0f), depth),
+            0xc0 => self.stack.push_nil(),
+            0xc1 => return Err(DecodeError::BadMarker { at }),
+            0xc2 => self.stack.push_boolean(false),
+            0xc3 => self.stack.push_boolean(true),
+            0xca..=0xd3 => return self.number(at, marker),
+            _ => return self.sized(at, marker, depth),
+        }
+        Ok(())
+    }
+
+    fn number(&mut self, at: usize, marker: u8) -> Result<(), DecodeError> {
+        let reader = &mut *self.reader;
+        let number = match marker {
+            0xca => f32::from_be_bytes(reader.array(at)?).into(),
+            0xcb => f64::from_be_bytes(reader.array(at)?),
+            0xcc => reader.u8(at)?.into(),
+            0xcd => reader.u16(at)?.into(),
+            0xce => reader.u32(at)?.into(),
+            0xd0 => i8::from_be_bytes(reader.array(at)?).into(),
+            0xd1 => i16::from_be_bytes(reader.array(at)?).into(),
+            0xd2 => i32::from_be_bytes(reader.array(at)?).into(),
+            _ => {
+                let bits = i64::from_be_bytes(reader.array(at)?);
+                self.wide(bits, marker == 0xcf);
+                return Ok(());
+            }
+        };
+        // Whatever NaN the peer has: only the canonical one is a number to LuaJIT; others are its own tags.
+        self.stack
+            .push_number(if number.is_nan() { f64::NAN } else { number });
+        Ok(())
+    }
+
+    /// A 64-bit integer: a number if it is exact, else a cdata.
+    fn wide(&mut self, bits: i64, unsigned: bool) {
+        let exact = if unsigned {
+            bits as u64 <= EXACT_MAX as u64
+        } else {
+            (-EXACT_MAX..=EXACT_MAX).contains(&bits)
+        };
+        if exact {
+            self.stack.push_number(bits as f64);
+        } else {
+            // SAFETY: a valid state; it raises as this function's callers expect.
+            unsafe { shim::yue_shim_push_int64(self.state, bits, (unsigned && bits < 0).into()) }
+        }
+    }
+
+    /// The markers that are followed by a length.
+    fn sized(&mut self, at: usize, marker: u8, depth: u32) -> Result<(), DecodeError> {
+        let reader = &mut *self.reader;
+        match marker {
+            0xc4 | 0xd9 => {
+                let length = reader.u8(at)?;
+                self.string(at, length.into())
+            }
+            0xc5 | 0xda => {
+                let length = reader.u16(at)?;
+                self.string(at, length.into())
+            }
+            0xc6 | 0xdb => {
+                let length = reader.u32(at)?;
+                self.string(at, length as usize)
+            }
+            0xc7 => {
+                let length = reader.u8(at)?;
+                self.ext(at, length.into())
+            }
+            0xc8 => {
+                let length = reader.u16(at)?;
+                self.ext(at, length.into())
+            }
+            0xc9 => {
+                let length = reader.u32(at)?;
+                self.ext(at, length as usize)
+            }
+            0xd4..=0xd8 => self.ext(at, 1 << (marker - 0xd4)),
+            0xdc => {
+                let count = reader.u16(at)?;
+                self.sequence(at, count.into(), depth)
+            }
+            0xdd => {
+                let count = reader.u32(at)?;
+                self.sequence(at, count, depth)
+            }
+            0xde => {
+                let count = reader.u16(at)?;
+                self.map(at, count.into(), depth)
+            }
+            _ => {
+                let count = reader.u32(at)?;
+                self.map(at, count, depth)
+            }
+        }
+    }
+
+    fn string(&mut self, at: usize, length: usize) -> Result<(), DecodeError> {
+        let bytes = self.reader.take(length, at)?;
+        self.stack.push_bytes(bytes);
+        Ok(())
+    }
+
+    /// Checks a table's size and depth, and makes room for it, a key and a value.
+    fn enter(&mut self, at: usize, bytes_min: u64, depth: u32) -> Result<(), DecodeError> {
+        if bytes_min > self.reader.rest().len() as u64 {
+            return Err(DecodeError::Truncated { at });
+        }
+        let limit = self.codec.nesting_max;
+        // SAFETY: a valid state; neither call raises.
+        let room =
+            unsafe { shim::yue_shim_low_stack() == 0 && ffi::lua_checkstack(self.state, 4) != 0 };
+        if depth >= limit || !room {
+            return Err(DecodeError::TooDeep { at, limit });
+        }
+        Ok(())
+    }
+
+    fn sequence(&mut self, at: usize, count: u32, depth: u32) -> Result<(), DecodeError> {
+        self.enter(at, count.into(), depth)?;
+        // SAFETY: a valid state with room; `count` is below 2^31, for there are that many bytes.
+        unsafe {
+            ffi::lua_createtable(self.state, count.min(PREALLOCATED_MAX) as c_int, 0);
+            for position in 1..=count {
+                self.value(depth + 1)?;
+                ffi::lua_rawseti(self.state, -2, position.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn map(&mut self, at: usize, count: u32, depth: u32) -> Result<(), DecodeError> {
+        self.enter(at, 2 * u64::from(count), depth)?;
+        // SAFETY: as above. A key that Lua would refuse is refused first.
+        unsafe {
+            ffi::lua_createtable(self.state, 0, count.min(PREALLOCATED_MAX) as c_int);
+            for _ in 0..count {
+                let key_at = self.reader.at;
+                self.value(depth + 1)?;
+                let bad = match ffi::lua_type(self.state, -1) {
+                    ffi::LUA_TNIL => true,
+                    ffi::LUA_TNUMBER => ffi::lua_tonumber(self.state, -1).is_nan(),
+                    _ => false,
+                };
+                if bad {
+                    return Err(DecodeError::BadKey { at: key_at });
+                }
+                self.value(depth + 1)?;
+                ffi::lua_rawset(self.state, -3);
+            }
+        }
+        Ok(())
+    }
+
+    fn ext(&mut self, at: usize, length: usize) -> Result<(), DecodeError> {
+        let code = self.reader.u8(at)? as i8;
+        let body_at = self.reader.at;
+        let body = self.reader.take(length, at)?;
+        if code != EXT_CODE {
+            // A second slot, for the metatable.
+            // SAFETY: a valid state; it raises nothing.
+            if unsafe { ffi::lua_checkstack(self.state, 3) } == 0 {
+                return Err(DecodeError::TooDeep {
+                    at,
+                    limit: self.codec.nesting_max,
+                });
+            }
+            foreign::push(self.codec, self.stack, code, body);
+            return Ok(());
+        }
+        let reference = Ref::parse(body, body_at)?;
+        // SAFETY: a valid state; it raises nothing.
+        if unsafe { ffi::lua_checkstack(self.state, 8) } == 0 {
+            return Err(DecodeError::TooDeep {
+                at,
+                limit: self.codec.nesting_max,
+            });
+        }
+        if self.refs.arrive(self.stack, reference) {
+            Ok(())
+        } else {
+            Err(DecodeError::UnknownReference {
+                at: body_at,
+                id: reference.id,
+            })
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What can go wrong in the codec, each with the place where it did.
+
+/// A value that cannot be encoded; the buffer is as it was before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot send {path}: {fault}")]
+pub struct EncodeError {
+    /// Where the value is, as `args[2].items[7]`.
+    pub path: String,
+    /// What is wrong with it.
+    pub fault: EncodeFault,
+}
+
+/// Why a value cannot be encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeFault {
+    /// The table is inside itself.
+    #[error("the table contains itself")]
+    Cycle,
+    /// More levels of tables than the limit.
+    #[error("tables are nested deeper than {0} levels")]
+    TooDeep(u32),
+    /// A value of this type has no form on the wire.
+    #[error("a {0} has no form on the wire")]
+    Unsupported(&'static str),
+    /// The connection takes no function references (the peer is not a yue, or there is no peer).
+    #[error("a function cannot be passed here: the other side knows no function references")]
+    FunctionRefused,
+}
+
+/// Bytes that are no good; `at` is the offset of the value in question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes end in the middle of a value.
+    #[error("the message ends in the middle of the value at byte {at}")]
+    Truncated {
+        /// Offset of the value's first byte.
+        at: usize,
+    },
+    /// 0xc1, which msgpack never uses.
+    #[error("byte {at} is 0xc1, which begins no value")]
+    BadMarker {
+        /// Its offset.
+        at: usize,
+    },
+    /// More levels of arrays and maps than the limit.
+    #[error("nested deeper than {limit} levels at byte {at}")]
+    TooDeep {
+        /// Offset of the array or map that is too much.
+        at: usize,
+        /// The limit.
+        limit: u32,
+    },
+    /// A map key that Lua cannot have: nil or NaN.
+    #[error("the map key at byte {at} is nil or NaN")]
+    BadKey {
+        /// Offset of the key.
+        at: usize,
+    },
+    /// More values side by side than a Lua stack holds.
+    #[error("{count} values are more than a call can take")]
+    TooManyValues {
+        /// How many there were.
+        count: u32,
+    },
+    /// An array was expected.
+    #[error("an array was expected at byte {at}")]
+    NoArray {
+        /// Offset of what is there instead.
+        at: usize,
+    },
+    /// A malformed reference.
+    #[error("the reference at byte {at} is malformed")]
+    BadReference {
+        /// Offset of its body.
+        at: usize,
+    },
+    /// A reference that nobody knows.
+    #[error("the reference {id} at byte {at} is unknown here")]
+    UnknownReference {
+        /// Offset of its body.
+        at: usize,
+        /// Its id.
+        id: u64,
+    },
+    /// Bytes after the last value.
+    #[error("{count} bytes are left over at byte {at}")]
+    LeftOver {
+        /// Offset of the first of them.
+        at: usize,
+        /// How many.
+        count: usize,
+    },
+}

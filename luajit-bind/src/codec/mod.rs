@@ -1,0 +1,108 @@
+//! Lua values to msgpack bytes and back, straight between the Lua stack and a buffer: no tree in between.
+//!
+//! The mapping:
+//!
+//! ```text
+//!   Lua                                            msgpack
+//!   nil, true, false                               nil, true, false
+//!   integral number within ±2^53 (but not -0)      the smallest int
+//!   any other number                               float 64
+//!   int64_t, uint64_t cdata                        the smallest int; beyond ±2^53 it arrives as such a cdata again
+//!   string                                         str if it is valid UTF-8, else bin; both arrive as a string
+//!   table with the keys 1..n, and the empty table  array
+//!   any other table, and one marked with `map{}`   map
+//!   function, remote callable                      ext 0x59, through a RefTable
+//!   what a foreign ext was decoded to              that ext
+//! ```
+//!
+//! Encoding reads tables raw: no metamethod runs, nothing is allocated in Lua, nothing can raise. Decoding allocates, so
+//! it may raise (out of memory) and belongs inside a protected call; it checks every length against the bytes that are
+//! there and never panics, whatever they are.
+
+mod decode;
+mod encode;
+mod error;
+mod foreign;
+mod refs;
+
+pub use decode::Reader;
+pub use error::{DecodeError, EncodeError, EncodeFault};
+pub use refs::{NoRefs, Object, ObjectKind, Owner, Ref, RefTable};
+
+use crate::stack::Stack;
+use mlua_sys as ffi;
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+/// How deep arrays and maps may nest, in either direction, unless configured otherwise.
+pub const NESTING_MAX: u32 = 128;
+
+/// The ext code of everything that is yue's own.
+pub const EXT_CODE: i8 = 0x59;
+
+/// The codec of one VM: it knows that VM's marker tables.
+#[derive(Clone, Copy, Debug)]
+pub struct Codec {
+    /// The metatable that marks a table as a map.
+    map_mark: *const c_void,
+    /// The metatable of foreign ext values, and where the registry has it.
+    foreign_mark: *const c_void,
+    foreign_ref: c_int,
+    nesting_max: u32,
+}
+
+impl Codec {
+    /// Makes the VM's marker tables and anchors them. Raises.
+    pub(crate) fn install(stack: Stack<'_>) -> Codec {
+        let state = stack.raw();
+        // SAFETY: a valid stack, and errors may be raised here.
+        unsafe {
+            ffi::lua_createtable(state, 0, 1);
+            ffi::lua_pushlstring(state, c"map".as_ptr(), 3);
+            ffi::lua_setfield(state, -2, c"__name".as_ptr());
+            let map_mark = ffi::lua_topointer(state, -1);
+            ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
+            foreign::push_metatable(stack);
+            let foreign_mark = ffi::lua_topointer(state, -1);
+            let foreign_ref = ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
+            Codec {
+                map_mark,
+                foreign_mark,
+                foreign_ref,
+                nesting_max: NESTING_MAX,
+            }
+        }
+    }
+
+    /// The same codec with another nesting limit. More than a few thousand levels need more native stack than a fiber
+    /// has.
+    pub fn with_nesting_max(self, levels: u32) -> Codec {
+        Codec {
+            nesting_max: levels,
+            ..self
+        }
+    }
+
+    /// Marks the table at `index` so that it is encoded as a map even when it is empty or a sequence; this is what
+    /// `yue.map` does. Raises if there is no memory.
+    pub fn mark_map(&self, stack: Stack<'_>, index: c_int) {
+        let state = stack.raw();
+        // SAFETY: `Stack` promises a valid state; the mark is anchored in the registry and so alive.
+        unsafe {
+            let index = if index < 0 {
+                ffi::lua_gettop(state) + index + 1
+            } else {
+                index
+            };
+            crate::shim::yue_shim_push_object(state, self.map_mark, crate::shim::kind::TABLE);
+            ffi::lua_setmetatable(state, index);
+        }
+    }
+
+    pub(crate) const UNSET: Codec = Codec {
+        map_mark: ptr::null(),
+        foreign_mark: ptr::null(),
+        foreign_ref: 0,
+        nesting_max: NESTING_MAX,
+    };
+}

@@ -1,0 +1,123 @@
+//! References: how a function crosses a connection without its code.
+//!
+//! On the wire a reference is `ext 0x59` with eight bytes, so that its header is a `fixext 8`:
+//!
+//! ```text
+//!   d7  59  | sub-type (1 byte) | id (7 bytes, big endian) |
+//!             1 = the sender owns it      2 = the receiver owns it: it comes home
+//! ```
+//!
+//! The codec does not know who is connected to whom. It asks a [`RefTable`], which the layer above keeps per connection:
+//! it gives out ids, counts crossings, and makes a callable of an id that arrives.
+
+use crate::codec::{DecodeError, EXT_CODE};
+use crate::stack::Stack;
+use std::ffi::c_void;
+
+/// Ids are seven bytes on the wire.
+pub(crate) const ID_MAX: u64 = (1 << 56) - 1;
+
+const SENDER_OWNS: u8 = 1;
+const RECEIVER_OWNS: u8 = 2;
+
+/// Who runs the function behind a reference, seen from the message that carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// The side that encodes the message.
+    Sender,
+    /// The side that decodes it: one of its own functions comes back.
+    Receiver,
+}
+
+/// A function as it crosses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ref {
+    /// Who runs it.
+    pub owner: Owner,
+    /// The owner's name for it; at most 2^56 - 1.
+    pub id: u64,
+}
+
+impl Ref {
+    /// The ten bytes of the reference.
+    pub(crate) fn bytes(self) -> [u8; 10] {
+        let kind = match self.owner {
+            Owner::Sender => SENDER_OWNS,
+            Owner::Receiver => RECEIVER_OWNS,
+        };
+        let [_, id @ ..] = (self.id & ID_MAX).to_be_bytes();
+        let [a, b, c, d, e, f, g] = id;
+        [0xd7, EXT_CODE as u8, kind, a, b, c, d, e, f, g]
+    }
+
+    /// Reads the body of an ext 0x59.
+    pub(crate) fn parse(body: &[u8], at: usize) -> Result<Ref, DecodeError> {
+        let &[kind, a, b, c, d, e, f, g] = body else {
+            return Err(DecodeError::BadReference { at });
+        };
+        let owner = match kind {
+            SENDER_OWNS => Owner::Sender,
+            RECEIVER_OWNS => Owner::Receiver,
+            _ => return Err(DecodeError::BadReference { at }),
+        };
+        Ok(Ref {
+            owner,
+            id: u64::from_be_bytes([0, a, b, c, d, e, f, g]),
+        })
+    }
+}
+
+/// What kind of Lua object the encoder asks about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectKind {
+    /// A function of any sort.
+    Function,
+    /// A table that has a metatable (it goes as plain data if the table has no reference for it).
+    Table,
+    /// A userdata of a type that the codec does not know.
+    Userdata,
+}
+
+/// A Lua object by identity. LuaJIT never moves objects, so the address names it for as long as it is alive, which it is
+/// while it is being encoded.
+#[derive(Clone, Copy, Debug)]
+pub struct Object {
+    /// What it is.
+    pub kind: ObjectKind,
+    /// Its address, as `lua_topointer` gives it (for a userdata: the address of its payload, as `lua_touserdata` does).
+    pub pointer: *const c_void,
+    /// Its metatable's address; null for functions and where there is none.
+    pub metatable: *const c_void,
+    /// The object as the collector knows it; what [`Exports`](crate::Exports) anchors.
+    pub(crate) object: *const c_void,
+}
+
+/// One connection's references, kept by the layer above the codec.
+pub trait RefTable {
+    /// A function, or another object that the codec cannot encode, is about to cross. Returns its reference and counts
+    /// the crossing, or `None` if it must not cross. Must not call Lua.
+    fn give(&self, object: Object) -> Option<Ref>;
+
+    /// Takes back a crossing that `give` counted: the message was not encoded after all. Must not call Lua.
+    fn take_back(&self, reference: Ref);
+
+    /// A reference arrived (its `owner` is told from the message: `Receiver` is we). Pushes exactly one value and
+    /// returns true, or pushes nothing and returns false if it is unknown. May raise; no destructor may be alive then.
+    fn arrive(&self, stack: Stack<'_>, reference: Ref) -> bool;
+}
+
+/// No references at all: functions are refused in both directions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoRefs;
+
+impl RefTable for NoRefs {
+    fn give(&self, _object: Object) -> Option<Ref> {
+        None
+    }
+
+    fn take_back(&self, _reference: Ref) {}
+
+    fn arrive(&self, _stack: Stack<'_>, _reference: Ref) -> bool {
+        false
+    }
+}

@@ -1,0 +1,496 @@
+//! Lua fibers: a native fiber plus one borrowed `lua_State`.
+//!
+//! ```text
+//!   native stack                           lua_State
+//!   ┌────────────────────┐
+//!   │ the fiber's root   │                 1 error handler   2 trampoline
+//!   │ LuaThread::attach  │  <- the switch hook is set here; the shim is told of every switch
+//!   │ lua_pcall          │                 3 the function, its arguments …
+//!   │ LuaJIT's frames    │                 … Lua frames
+//!   │ a C function       │
+//!   │ park               │  <- the native switch, under LuaJIT's frames
+//!   └────────────────────┘
+//! ```
+//!
+//! A fiber that serves many calls one after the other (an RPC worker) attaches once and calls often: between two calls no
+//! Lua runs on it, and it may park there too.
+
+use crate::codec::{DecodeError, EncodeError, Reader, RefTable};
+use crate::shim::{self, FiberState};
+use crate::stack::Stack;
+use crate::vm::{Vm, VmError, take_error};
+use mlua_sys as ffi;
+use std::cell::{Cell, UnsafeCell};
+use std::ffi::{CStr, c_char, c_int};
+use std::mem::{ManuallyDrop, needs_drop};
+use std::{fmt, io, ptr, slice};
+use yue_scheduler::{Builder, JoinHandle, StackClass, SwitchHook, stack_limit, with_switch_hook};
+
+/// Native stack that must be left when C calls Lua back, in bytes: enough for the library's largest frame (a `gsub` has
+/// 8 KiB of buffer), an error's unwinding and a traceback.
+pub const NATIVE_STACK_RESERVE: usize = 32 << 10;
+
+/// The first stack index of values; below are the handler and the trampoline.
+const FIRST: c_int = 3;
+
+/// A borrowed `lua_State`, idle or with values on it; it goes back to its VM's pool when dropped.
+pub struct LuaThread {
+    vm: ManuallyDrop<Vm>,
+    state: *mut ffi::lua_State,
+    anchor: c_int,
+}
+
+impl LuaThread {
+    pub(crate) fn new(vm: Vm, state: *mut ffi::lua_State, anchor: c_int) -> LuaThread {
+        LuaThread {
+            vm: ManuallyDrop::new(vm),
+            state,
+            anchor,
+        }
+    }
+
+    /// Its VM.
+    pub fn vm(&self) -> &Vm {
+        &self.vm
+    }
+
+    /// The raw state.
+    pub fn raw(&self) -> *mut ffi::lua_State {
+        self.state
+    }
+
+    /// The stack index of the first value.
+    pub fn first(&self) -> c_int {
+        FIRST
+    }
+
+    /// How many values are on it.
+    pub fn count(&self) -> c_int {
+        // SAFETY: the state is ours.
+        unsafe { ffi::lua_gettop(self.state) - (FIRST - 1) }
+    }
+
+    /// The `position`th value (from 1) as a number, if it is one.
+    pub fn number(&self, position: c_int) -> Option<f64> {
+        let index = FIRST - 1 + position;
+        // SAFETY: the state is ours; reading a number raises nothing.
+        unsafe {
+            (ffi::lua_type(self.state, index) == ffi::LUA_TNUMBER)
+                .then(|| ffi::lua_tonumber(self.state, index))
+        }
+    }
+
+    /// The `position`th value (from 1) as the bytes of a string, if it is one.
+    pub fn bytes(&self, position: c_int) -> Option<&[u8]> {
+        let index = FIRST - 1 + position;
+        // SAFETY: the state is ours; a string is only read, and stays as long as the stack is not changed.
+        unsafe {
+            if ffi::lua_type(self.state, index) != ffi::LUA_TSTRING {
+                return None;
+            }
+            let mut length = 0;
+            let start = ffi::lua_tolstring(self.state, index, &mut length);
+            Some(slice::from_raw_parts(start.cast(), length))
+        }
+    }
+
+    /// Removes all values.
+    pub fn clear(&mut self) {
+        // SAFETY: the state is ours, and nothing runs on it.
+        unsafe { ffi::lua_settop(self.state, FIRST - 1) };
+    }
+
+    /// Compiles source text and puts the function on the stack. `name` is what messages call it: `@file` or `=text`.
+    ///
+    /// # Errors
+    /// The compiler's message.
+    pub fn load(&mut self, source: &[u8], name: &CStr) -> Result<(), VmError> {
+        // SAFETY: loading is protected by itself; "t" forbids bytecode, which can crash the VM.
+        unsafe {
+            let start = source.as_ptr().cast();
+            match ffi::luaL_loadbufferx(
+                self.state,
+                start,
+                source.len(),
+                name.as_ptr(),
+                c"t".as_ptr(),
+            ) {
+                ffi::LUA_OK => Ok(()),
+                status => Err(take_error(self.state, status)),
+            }
+        }
+    }
+
+    /// Compiles a file (source or bytecode) and puts the function on the stack.
+    ///
+    /// # Errors
+    /// The compiler's message, or that the file cannot be read.
+    pub fn load_file(&mut self, path: &CStr) -> Result<(), VmError> {
+        // SAFETY: as above.
+        unsafe {
+            match ffi::luaL_loadfile(self.state, path.as_ptr()) {
+                ffi::LUA_OK => Ok(()),
+                status => Err(take_error(self.state, status)),
+            }
+        }
+    }
+
+    /// Moves the top `count` values of `from` (a function, then its arguments) on to this stack. False if there is no
+    /// room; nothing has happened then. Raises nothing.
+    ///
+    /// # Safety
+    /// `from` is another state of the same VM with that many values.
+    pub unsafe fn take_values(&mut self, from: *mut ffi::lua_State, count: c_int) -> bool {
+        // SAFETY: the caller's promise; growing the stack is protected by itself.
+        unsafe {
+            if ffi::lua_checkstack(self.state, count + 1) == 0 {
+                return false;
+            }
+            ffi::lua_xmove(from, self.state, count);
+        }
+        true
+    }
+
+    /// Starts a fiber that calls the function on the stack (below its arguments) and then hands the state with what
+    /// came of it to `end`, on that fiber.
+    ///
+    /// # Errors
+    /// There is no memory for another native stack.
+    pub fn spawn(
+        self,
+        name: Option<&str>,
+        end: impl FnOnce(Ended) + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        let builder = Builder::new().stack(StackClass::Lua);
+        let builder = match name {
+            Some(name) => builder.name(name),
+            None => builder,
+        };
+        builder.spawn(move || {
+            let mut thread = self;
+            let outcome = thread.attach(|running| running.call());
+            end(Ended {
+                thread,
+                ok: outcome.is_ok(),
+            });
+        })
+    }
+
+    /// Makes the calling fiber a Lua fiber with this state while `f` runs. It must have a [`StackClass::Lua`] stack.
+    ///
+    /// # Panics
+    /// Outside a fiber, and on a fiber that is a Lua fiber already.
+    pub fn attach<R>(&mut self, f: impl FnOnce(&mut Running<'_>) -> R) -> R {
+        // SAFETY: reads a thread-local.
+        let nested = !unsafe { shim::yue_shim_current() }.is_null();
+        assert!(
+            !nested,
+            "this fiber runs Lua already; call on its own state instead"
+        );
+        let floor =
+            ptr::with_exposed_provenance_mut::<c_char>(stack_limit() + NATIVE_STACK_RESERVE);
+        let context = Context {
+            fiber: UnsafeCell::new(FiberState::new(self.state, floor)),
+            vm: &raw const *self.vm,
+            pending: Cell::new(None),
+            called: Cell::new(false),
+        };
+        let _end = EndOnDrop(&context);
+        context.enter();
+        with_switch_hook(&context, || {
+            f(&mut Running {
+                thread: self,
+                context: &context,
+            })
+        })
+    }
+}
+
+impl Drop for LuaThread {
+    fn drop(&mut self) {
+        self.vm.give_back(self.state, self.anchor);
+        // SAFETY: dropped once, here; last, for it may close the VM that owns the state.
+        unsafe { ManuallyDrop::drop(&mut self.vm) };
+    }
+}
+
+impl fmt::Debug for LuaThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LuaThread")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A call that is over: its results, or the one error value, are on the thread's stack from `thread.first()` on.
+#[derive(Debug)]
+pub struct Ended {
+    /// The state with the values; dropping it gives it back.
+    pub thread: LuaThread,
+    /// Whether the function returned (else it raised).
+    pub ok: bool,
+}
+
+impl Ended {
+    /// The error value, if it is text; for messages.
+    pub fn error_text(&mut self) -> String {
+        // SAFETY: a failed call leaves one value on top.
+        match unsafe { take_error(self.thread.state, ffi::LUA_ERRRUN) } {
+            VmError::Lua(text) => text,
+            other => other.to_string(),
+        }
+    }
+}
+
+/// A Lua function raised: its error value (what the error handler made of it) is on top of the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a Lua error was raised")]
+pub struct Raised;
+
+/// Why [`Running::call_encoded`] did not append results.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The lookup found no function.
+    #[error("there is no such function")]
+    NotFound,
+    /// The parameters are malformed.
+    #[error("the parameters cannot be read: {0}")]
+    Params(#[from] DecodeError),
+    /// The function raised; the error value is on top of the stack until the next call.
+    #[error("a Lua error was raised")]
+    Raised,
+    /// A result has no form on the wire.
+    #[error(transparent)]
+    Results(#[from] EncodeError),
+}
+
+/// A Lua fiber between calls: what [`LuaThread::attach`] gives.
+#[derive(Debug)]
+pub struct Running<'a> {
+    thread: &'a mut LuaThread,
+    context: &'a Context,
+}
+
+impl Running<'_> {
+    /// The state and what is on it.
+    pub fn thread(&mut self) -> &mut LuaThread {
+        self.thread
+    }
+
+    /// Calls the function on the stack with the values above it; they are replaced by the results, whose number is
+    /// returned.
+    ///
+    /// # Errors
+    /// The function raised: the values are replaced by the error value.
+    pub fn call(&mut self) -> Result<c_int, Raised> {
+        let arguments = self.thread.count() - 1;
+        debug_assert!(arguments >= 0, "there is a function to call");
+        // SAFETY: a function and its arguments are on top; the handler is at 1. This is the fiber's own state.
+        match unsafe { ffi::lua_pcall(self.thread.state, arguments, ffi::LUA_MULTRET, 1) } {
+            ffi::LUA_OK => Ok(self.thread.count()),
+            _ => Err(Raised),
+        }
+    }
+
+    /// Runs `push` under protection with an empty frame; it pushes a function and its arguments and returns true, and the
+    /// function is called; or returns false, and nothing is. The results are on the stack afterwards. `push` may make
+    /// any Lua call, but nothing in it may have a destructor. `None` says that nothing was called.
+    ///
+    /// # Errors
+    /// An error was raised, in `push` or in the function.
+    pub fn enter<F: FnOnce(Stack<'_>) -> bool>(
+        &mut self,
+        push: F,
+    ) -> Result<Option<c_int>, Raised> {
+        const {
+            assert!(
+                !needs_drop::<F>(),
+                "a Lua error would not run the closure's destructors"
+            )
+        };
+        let mut push = Some(push);
+        let work: Pending = Pending {
+            run: run_pending::<F>,
+            closure: (&raw mut push).cast(),
+        };
+        let state = self.thread.state;
+        self.context.pending.set(Some(work));
+        self.context.called.set(false);
+        // SAFETY: the trampoline is at 2; it takes `pending`, which outlives the call.
+        unsafe {
+            ffi::lua_settop(state, FIRST - 1);
+            ffi::lua_pushvalue(state, FIRST - 1);
+            match ffi::lua_pcall(state, 0, ffi::LUA_MULTRET, 1) {
+                ffi::LUA_OK if self.context.called.get() => {
+                    Ok(Some(ffi::lua_gettop(state) - (FIRST - 1)))
+                }
+                ffi::LUA_OK => Ok(None),
+                _ => Err(Raised),
+            }
+        }
+    }
+
+    /// A whole request: pushes the function with `lookup`, decodes the array `params` as its arguments, calls it, and
+    /// appends its results to `out`, one after the other (the caller writes what stands before them: see
+    /// `results_header`). Returns how many they are.
+    ///
+    /// `lookup` pushes one function and returns true, or returns false; it may raise, and has no destructor.
+    ///
+    /// # Errors
+    /// [`CallError`]; `out` is as it was then.
+    pub fn call_encoded<F: FnOnce(Stack<'_>) -> bool>(
+        &mut self,
+        lookup: F,
+        params: &[u8],
+        refs: &dyn RefTable,
+        out: &mut Vec<u8>,
+    ) -> Result<c_int, CallError> {
+        let codec = self.thread.vm.codec();
+        let mut trouble = None;
+        let slot = &raw mut trouble;
+        let count = self
+            .enter(|stack| {
+                if !lookup(stack) {
+                    return false;
+                }
+                let mut reader = Reader::new(params);
+                match codec
+                    .decode_array(stack, &mut reader, refs)
+                    .and_then(|_| reader.finish())
+                {
+                    Ok(()) => true,
+                    Err(error) => {
+                        // SAFETY: `trouble` outlives the call, and a DecodeError has no destructor.
+                        unsafe { slot.write(Some(error)) };
+                        false
+                    }
+                }
+            })
+            .map_err(|Raised| CallError::Raised)?;
+        if let Some(error) = trouble {
+            return Err(error.into());
+        }
+        let Some(count) = count else {
+            return Err(CallError::NotFound);
+        };
+        // SAFETY: the results are on the stack of this fiber's own state.
+        unsafe { codec.encode_values(self.thread.state, FIRST, count, "results", refs, out)? };
+        Ok(count)
+    }
+}
+
+/// A closure on its way through the trampoline.
+#[derive(Clone, Copy)]
+struct Pending {
+    run: unsafe fn(Stack<'_>, *mut ()) -> bool,
+    closure: *mut (),
+}
+
+unsafe fn run_pending<F: FnOnce(Stack<'_>) -> bool>(stack: Stack<'_>, closure: *mut ()) -> bool {
+    // SAFETY: `enter` passes a pointer to its own Option<F>.
+    let closure: &mut Option<F> = unsafe { &mut *closure.cast() };
+    match closure.take() {
+        Some(push) => push(stack),
+        None => false,
+    }
+}
+
+/// What the shim and the C functions find of the running fiber. It lies on that fiber's native stack.
+#[repr(C)]
+struct Context {
+    /// First, so that the shim's pointer is a pointer to this.
+    fiber: UnsafeCell<FiberState>,
+    vm: *const Vm,
+    pending: Cell<Option<Pending>>,
+    /// Whether the closure of the last `enter` pushed a function.
+    called: Cell<bool>,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").finish_non_exhaustive()
+    }
+}
+
+impl SwitchHook for Context {
+    fn leave(&self) -> Result<(), &'static str> {
+        // SAFETY: the shim writes to our state only, and returns null or a literal.
+        unsafe {
+            let why = shim::yue_shim_leave(self.fiber.get());
+            if why.is_null() {
+                Ok(())
+            } else {
+                Err(CStr::from_ptr(why)
+                    .to_str()
+                    .unwrap_or("cannot suspend here"))
+            }
+        }
+    }
+
+    fn enter(&self) {
+        // SAFETY: as above.
+        unsafe { shim::yue_shim_enter(self.fiber.get()) }
+    }
+}
+
+struct EndOnDrop<'a>(&'a Context);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        // SAFETY: forgets our state, if it is the running one.
+        unsafe { shim::yue_shim_end(self.0.fiber.get()) }
+    }
+}
+
+fn running_context<'a>() -> Option<&'a Context> {
+    // SAFETY: the shim's current state, if any, is the first field of a live Context on this fiber's stack; callers use
+    // it before they return to that stack's lower frames.
+    unsafe { shim::yue_shim_current().cast::<Context>().as_ref() }
+}
+
+pub(crate) fn current_vm() -> Option<Vm> {
+    // SAFETY: the context's VM handle outlives the context.
+    running_context().map(|context| unsafe { (*context.vm).clone() })
+}
+
+/// Makes the error handler and the trampoline of a fresh VM. Raises.
+pub(crate) fn install(stack: Stack<'_>, handler: &Cell<c_int>, trampoline: &Cell<c_int>) {
+    let state = stack.raw();
+    // SAFETY: a valid stack where errors may be raised.
+    unsafe {
+        ffi::lua_pushcclosure(state, traceback, 0);
+        handler.set(ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX));
+        ffi::lua_pushcclosure(state, through_trampoline, 0);
+        trampoline.set(ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX));
+    }
+}
+
+/// The default error handler: a message gets a traceback, other values stay as they are.
+unsafe extern "C-unwind" fn traceback(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this with the error value; it may raise (no memory), which LuaJIT handles.
+    unsafe {
+        if ffi::lua_type(state, 1) == ffi::LUA_TSTRING {
+            ffi::luaL_traceback(state, state, ffi::lua_tostring(state, 1), 1);
+        }
+    }
+    1
+}
+
+/// Called through `lua_pcall` by [`Running::enter`].
+unsafe extern "C-unwind" fn through_trampoline(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: `enter` has set what is pending, and waits. Nothing here has a destructor.
+    unsafe {
+        let Some(context) = running_context() else {
+            return 0;
+        };
+        let Some(work) = context.pending.take() else {
+            return 0;
+        };
+        if !(work.run)(Stack::new(state), work.closure) {
+            return 0;
+        }
+        ffi::lua_call(state, ffi::lua_gettop(state) - 1, ffi::LUA_MULTRET);
+        context.called.set(true);
+        ffi::lua_gettop(state)
+    }
+}

@@ -1,0 +1,258 @@
+//! Functions that Lua calls and that may block: the three stages.
+//!
+//! LuaJIT raises an error by unwinding the native stack as a foreign exception. Rust aborts the process when such an
+//! exception meets a `catch_unwind`, and Lua is corrupted when a Rust panic crosses its frames. So the two worlds take
+//! turns inside one call:
+//!
+//! ```text
+//!   1  read      Lua calls that may raise; no catch_unwind, no value with a destructor (the input is `Copy`)
+//!   2  run       Rust under catch_unwind; no Lua call that may raise; THE ONLY PLACE WHERE THE FIBER MAY SUSPEND
+//!   3  push      Lua calls that may raise again: the results, or the error value; what they are read from is in a
+//!                `ManuallyDrop`, so that an error in the middle (out of memory) leaks it instead of dropping it
+//! ```
+//!
+//! A panic in stage 2 becomes a Lua error. The shim is told when stage 2 begins and ends, and refuses every switch
+//! outside of it; so an FFI call, or a destructor run by an unwinding Lua error, cannot suspend by accident.
+
+use crate::shim;
+use crate::stack::Stack;
+use mlua_sys as ffi;
+use std::any::Any;
+use std::borrow::Cow;
+use std::ffi::{CStr, c_int};
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use yue_scheduler::Stopped;
+
+/// A function that Lua can call, in the three stages of the module's documentation.
+///
+/// ```
+/// use yue_luajit::{Error, Frame, Function, Stack};
+///
+/// /// `add(a, b)`, slowly.
+/// struct Add;
+///
+/// impl Function for Add {
+///     const NAME: &'static str = "add";
+///     type Input<'a> = (f64, f64);
+///     type Output = f64;
+///
+///     fn read<'a>(arguments: Stack<'a>) -> (f64, f64) {
+///         (arguments.number(1), arguments.number(2))
+///     }
+///
+///     fn run(_frame: Frame<'_>, (a, b): (f64, f64)) -> Result<f64, Error> {
+///         yue_scheduler::yield_now()?;
+///         Ok(a + b)
+///     }
+///
+///     fn push(sum: &mut f64, results: Stack<'_>) -> i32 {
+///         results.push_number(*sum);
+///         1
+///     }
+/// }
+/// ```
+pub trait Function: 'static {
+    /// What messages call it.
+    const NAME: &'static str;
+
+    /// Whether `run` may suspend. If so, the call is refused with an error where the fiber must not be switched (in a
+    /// `__gc` finalizer, say), before `run` does anything. A function that only sometimes suspends sets this to
+    /// `false` and asks [`may_suspend`] itself.
+    const SUSPENDS: bool = true;
+
+    /// What stage 1 hands to stage 2; it may borrow the arguments.
+    type Input<'a>: Copy;
+
+    /// What stage 2 hands to stage 3.
+    type Output;
+
+    /// Stage 1: reads the arguments. May raise.
+    fn read<'a>(arguments: Stack<'a>) -> Self::Input<'a>;
+
+    /// Stage 2: the work. May suspend, may panic.
+    ///
+    /// # Errors
+    /// Whatever Lua shall see raised.
+    fn run(frame: Frame<'_>, input: Self::Input<'_>) -> Result<Self::Output, Error>;
+
+    /// Stage 3: pushes the results and says how many they are. May raise.
+    fn push(output: &mut Self::Output, results: Stack<'_>) -> c_int;
+}
+
+/// The calling frame in stage 2, where no Lua call may raise.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a>(Stack<'a>);
+
+impl Frame<'_> {
+    /// The raw state. Only functions that can raise no error may be called on it here.
+    pub fn raw(self) -> *mut ffi::lua_State {
+        self.0.raw()
+    }
+
+    /// How many arguments the function got.
+    pub fn arguments(self) -> c_int {
+        self.0.top()
+    }
+}
+
+/// Something that becomes a Lua error value of its own (a table with fields, say).
+pub trait Raise: 'static {
+    /// Pushes exactly one value. May raise.
+    fn push(&self, stack: Stack<'_>);
+}
+
+/// An error on its way to Lua.
+pub enum Error {
+    /// A message; the position of the calling Lua line is put before it.
+    Text(Cow<'static, str>),
+    /// A value of the caller's own making.
+    Value(Box<dyn Raise>),
+}
+
+impl Error {
+    /// An error with a message.
+    pub fn text(message: impl Into<Cow<'static, str>>) -> Error {
+        Error::Text(message.into())
+    }
+
+    /// An error with a value of the caller's own making.
+    pub fn value(value: impl Raise) -> Error {
+        Error::Value(Box::new(value))
+    }
+
+    fn panic(name: &str, payload: &(dyn Any + Send)) -> Error {
+        let message = payload
+            .downcast_ref::<&'static str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("(no message)");
+        Error::Text(format!("panic in {name}: {message}").into())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Text(text) => f.debug_tuple("Text").field(text).finish(),
+            Error::Value(_) => f.write_str("Value(..)"),
+        }
+    }
+}
+
+impl From<Stopped> for Error {
+    fn from(stopped: Stopped) -> Error {
+        Error::Text(stopped.to_string().into())
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Error {
+        Error::Text(refusal.0.into())
+    }
+}
+
+/// Why the running fiber must not suspend now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refusal(pub(crate) &'static str);
+
+/// May the running fiber suspend here? Always so where no Lua is running.
+///
+/// # Errors
+/// The reason why not. A function that knows that it is going to park asks this first and so gives a Lua error; a park
+/// that is refused all the same panics.
+pub fn may_suspend() -> Result<(), Refusal> {
+    yue_scheduler::may_suspend().map_err(Refusal)?;
+    // SAFETY: reads the state of this thread's running fiber, if any.
+    let why = unsafe { shim::yue_shim_may_switch() };
+    if why.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the shim's reasons are string literals in ASCII.
+    Err(Refusal(
+        unsafe { CStr::from_ptr(why) }
+            .to_str()
+            .unwrap_or("cannot suspend here"),
+    ))
+}
+
+/// Stage 2 by itself, for raw functions: runs `work` so that it may suspend and panic.
+///
+/// # Errors
+/// What `work` returns, or its panic.
+///
+/// # Safety
+/// Called from a C function that Lua is running on `state`; `work` makes no Lua call that may raise.
+pub unsafe fn suspending<R>(
+    state: *mut ffi::lua_State,
+    name: &str,
+    work: impl FnOnce() -> Result<R, Error>,
+) -> Result<R, Error> {
+    let mut old = ptr::null_mut();
+    let mut old_at = 0;
+    // SAFETY: `state` is running the calling C function.
+    unsafe { shim::yue_shim_inside(state, &mut old, &mut old_at) };
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    // SAFETY: undoes the call above, on the same fiber.
+    unsafe { shim::yue_shim_outside(old, old_at) };
+    outcome.unwrap_or_else(|payload| Err(Error::panic(name, &*payload)))
+}
+
+/// Stage 3 of a failed call: pushes the error and raises it.
+///
+/// # Safety
+/// Called from a C function that Lua is running on `state`, with no destructor alive in it.
+pub unsafe fn raise(state: *mut ffi::lua_State, error: Error) -> ! {
+    let mut error = ManuallyDrop::new(error);
+    // SAFETY: the state is running the caller, unprotected by any catch_unwind.
+    unsafe {
+        // An error handler must never find the stack full.
+        if ffi::lua_checkstack(state, 4) != 0 {
+            match &*error {
+                Error::Text(text) => {
+                    ffi::luaL_where(state, 1);
+                    ffi::lua_pushlstring(state, text.as_ptr().cast(), text.len());
+                    ffi::lua_concat(state, 2);
+                }
+                Error::Value(value) => value.push(Stack::new(state)),
+            }
+        } else {
+            ffi::lua_settop(state, 0);
+            ffi::lua_pushnil(state);
+        }
+        ManuallyDrop::drop(&mut error);
+        ffi::lua_error(state)
+    }
+}
+
+/// The C function that runs `F`'s stages; push it with `lua_pushcfunction`, or as a closure whose upvalues `read` uses.
+///
+/// # Safety
+/// Only Lua calls it.
+pub unsafe extern "C-unwind" fn entry<F: Function>(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua is running this function on `state`. No value with a destructor lives in this frame but in a
+    // `ManuallyDrop`, and `suspending` is over before anything may raise again.
+    unsafe {
+        shim::yue_shim_check_stack(state);
+        let stack = Stack::new(state);
+        let input = F::read(stack);
+        let outcome = suspending(state, F::NAME, || {
+            if F::SUSPENDS {
+                may_suspend()?;
+            }
+            F::run(Frame(stack), input)
+        });
+        match outcome {
+            Ok(output) => {
+                let mut output = ManuallyDrop::new(output);
+                let count = F::push(&mut output, stack);
+                ManuallyDrop::drop(&mut output);
+                count
+            }
+            Err(error) => raise(state, error),
+        }
+    }
+}

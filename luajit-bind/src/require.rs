@@ -1,0 +1,197 @@
+//! `require` among fibers.
+//!
+//! Lua's `require` marks a module as being loaded and calls its loader, which may suspend. A second fiber that wants the
+//! same module must then wait, not fail; a fiber that comes back to a module that it is loading itself, directly or by
+//! waiting for a fiber that waits for it, has found a loop, which is the error.
+//!
+//! The Lua part below is the new `require`; it asks `begin` for permission and tells `finish`. One table, in the VM, says
+//! who loads what and who waits. All of it runs on the loop's thread.
+
+use crate::fiber::current_vm;
+use crate::function::{Error, Frame, Function};
+use crate::shim;
+use crate::stack::Stack;
+use crate::vm::{Vm, VmInner};
+use mlua_sys as ffi;
+use std::collections::HashMap;
+use std::ffi::c_int;
+use yue_scheduler::{LocalWaker, park, prepare_park};
+
+const SOURCE: &str = r#"
+local require, loaded, begin, finish = ...
+local pcall, error = pcall, error
+local busy = {}
+
+local function done(name, ok, ...)
+  busy[name] = nil
+  if not ok then
+    loaded[name] = nil -- Lua's mark, which would make every later require fail
+    finish(name)
+    error((...), 0)
+  end
+  finish(name)
+  return ...
+end
+
+return function(name)
+  local module = loaded[name]
+  if module and not busy[name] then
+    return module
+  end
+  name = begin(name) -- waits while another fiber loads it
+  module = loaded[name]
+  if module then
+    finish(name)
+    return module
+  end
+  busy[name] = true
+  return done(name, pcall(require, name))
+end
+"#;
+
+/// A fiber, by the address of its state: unique among those that are alive.
+type FiberKey = usize;
+
+/// Who loads what.
+#[derive(Debug, Default)]
+pub(crate) struct Loading {
+    modules: HashMap<Vec<u8>, Load>,
+    /// What a fiber waits for.
+    waiting: HashMap<FiberKey, Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Load {
+    by: FiberKey,
+    waiters: Vec<LocalWaker>,
+}
+
+impl Loading {
+    /// Would `fiber`, waiting for `name`, wait for itself?
+    fn is_loop(&self, fiber: FiberKey, name: &[u8]) -> bool {
+        let mut name = name;
+        while let Some(load) = self.modules.get(name) {
+            if load.by == fiber {
+                return true;
+            }
+            match self.waiting.get(&load.by) {
+                Some(next) => name = next,
+                None => return false,
+            }
+        }
+        false
+    }
+}
+
+/// Replaces `require` in a fresh VM. Raises.
+pub(crate) fn install(stack: Stack<'_>) {
+    let state = stack.raw();
+    // SAFETY: a valid stack where errors may be raised.
+    unsafe {
+        let name = c"=require".as_ptr();
+        if ffi::luaL_loadbufferx(
+            state,
+            SOURCE.as_ptr().cast(),
+            SOURCE.len(),
+            name,
+            c"t".as_ptr(),
+        ) != ffi::LUA_OK
+        {
+            ffi::lua_error(state);
+        }
+        ffi::lua_getfield(state, ffi::LUA_GLOBALSINDEX, c"require".as_ptr());
+        ffi::lua_getfield(state, ffi::LUA_REGISTRYINDEX, c"_LOADED".as_ptr());
+        ffi::lua_pushcclosure(state, crate::function::entry::<Begin>, 0);
+        ffi::lua_pushcclosure(state, crate::function::entry::<Finish>, 0);
+        ffi::lua_call(state, 4, 1);
+        ffi::lua_setfield(state, ffi::LUA_GLOBALSINDEX, c"require".as_ptr());
+    }
+}
+
+fn with_loading<R>(frame: Frame<'_>, f: impl FnOnce(&VmInner) -> R) -> Result<R, Error> {
+    // SAFETY: the frame's state is valid.
+    let vm = current_vm().or_else(|| unsafe { Vm::of(frame.raw()) });
+    vm.map(|vm| f(&vm.0))
+        .ok_or(Error::Text("this VM is closing".into()))
+}
+
+fn this_fiber() -> FiberKey {
+    // SAFETY: reads a thread-local. Outside of fibers it is null, which is one key: nothing else runs meanwhile.
+    unsafe { shim::yue_shim_current() }.addr()
+}
+
+/// `begin(name)` -> name: the caller may load the module now, or find it loaded.
+struct Begin;
+
+impl Function for Begin {
+    const NAME: &'static str = "require";
+    const SUSPENDS: bool = false;
+    type Input<'a> = &'a [u8];
+    type Output = ();
+
+    fn read<'a>(arguments: Stack<'a>) -> &'a [u8] {
+        arguments.bytes(1)
+    }
+
+    fn run(frame: Frame<'_>, name: &[u8]) -> Result<(), Error> {
+        let fiber = this_fiber();
+        loop {
+            let turn = with_loading(frame, |vm| {
+                let mut loading = vm.loading.borrow_mut();
+                if loading.is_loop(fiber, name) {
+                    let name = String::from_utf8_lossy(name);
+                    return Err(Error::text(format!("loop while loading module '{name}'")));
+                }
+                let Some(load) = loading.modules.get_mut(name) else {
+                    let load = Load {
+                        by: fiber,
+                        waiters: Vec::new(),
+                    };
+                    loading.modules.insert(name.to_vec(), load);
+                    return Ok(true);
+                };
+                crate::function::may_suspend()?;
+                load.waiters.push(prepare_park());
+                loading.waiting.insert(fiber, name.to_vec());
+                Ok(false)
+            })??;
+            if turn {
+                return Ok(());
+            }
+            let waited = park("require");
+            with_loading(frame, |vm| vm.loading.borrow_mut().waiting.remove(&fiber))?;
+            waited?;
+        }
+    }
+
+    fn push(_: &mut (), results: Stack<'_>) -> c_int {
+        results.push_copy(1);
+        1
+    }
+}
+
+/// `finish(name)`: those who wait go on.
+struct Finish;
+
+impl Function for Finish {
+    const NAME: &'static str = "require";
+    const SUSPENDS: bool = false;
+    type Input<'a> = &'a [u8];
+    type Output = ();
+
+    fn read<'a>(arguments: Stack<'a>) -> &'a [u8] {
+        arguments.bytes(1)
+    }
+
+    fn run(frame: Frame<'_>, name: &[u8]) -> Result<(), Error> {
+        let load = with_loading(frame, |vm| vm.loading.borrow_mut().modules.remove(name))?;
+        for waiter in load.into_iter().flat_map(|load| load.waiters) {
+            waiter.wake();
+        }
+        Ok(())
+    }
+
+    fn push(_: &mut (), _: Stack<'_>) -> c_int {
+        0
+    }
+}

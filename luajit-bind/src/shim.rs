@@ -1,0 +1,154 @@
+//! The C shim's functions and the memory it shares with Rust (`shim/shim.h`; keep the two in step).
+//!
+//! Invariant of every call here: it is made on the thread that owns the VM, and the pointers belong to that VM.
+//! Functions that may raise a Lua error are marked; they must not be called where a `catch_unwind` lies between the
+//! call and the nearest protected call, for a Lua error is a foreign exception to Rust.
+
+use mlua_sys::{lua_CFunction, lua_State};
+use std::ffi::{c_char, c_int, c_void};
+use std::ptr;
+
+/// A table, as LuaJIT knows it; only the shim looks inside.
+#[repr(C)]
+pub(crate) struct GcTable {
+    _opaque: [u8; 0],
+}
+
+/// A userdata, as LuaJIT knows it; only the shim looks inside.
+#[repr(C)]
+pub(crate) struct GcUserdata {
+    _opaque: [u8; 0],
+}
+
+/// What the shim keeps for one running Lua fiber. It lives on that fiber's native stack.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct FiberState {
+    pub root: *mut lua_State,
+    pub inside: *mut lua_State,
+    pub inside_at: isize,
+    pub floor: *mut c_char,
+    pub saved_cts: *mut lua_State,
+    pub saved_vmstate: i32,
+}
+
+impl FiberState {
+    pub(crate) fn new(root: *mut lua_State, floor: *mut c_char) -> FiberState {
+        FiberState {
+            root,
+            inside: ptr::null_mut(),
+            inside_at: 0,
+            floor,
+            saved_cts: ptr::null_mut(),
+            saved_vmstate: 0,
+        }
+    }
+}
+
+/// One Lua value, flattened for the encoder. `payload` is an `i64`, the bits of an `f64`, or a pointer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub kind: u32,
+    pub length: u32,
+    pub payload: u64,
+}
+
+impl Slot {
+    pub(crate) const EMPTY: Slot = Slot {
+        kind: kind::NIL,
+        length: 0,
+        payload: 0,
+    };
+
+    pub(crate) fn integer(&self) -> i64 {
+        self.payload as i64
+    }
+
+    pub(crate) fn number(&self) -> f64 {
+        f64::from_bits(self.payload)
+    }
+
+    pub(crate) fn pointer<T>(&self) -> *const T {
+        ptr::with_exposed_provenance(self.payload as usize)
+    }
+}
+
+/// [`Slot::kind`].
+pub(crate) mod kind {
+    pub const NIL: u32 = 0;
+    pub const FALSE: u32 = 1;
+    pub const TRUE: u32 = 2;
+    pub const INTEGER: u32 = 3;
+    pub const UNSIGNED: u32 = 4;
+    pub const NUMBER: u32 = 5;
+    pub const STRING: u32 = 6;
+    pub const TABLE: u32 = 7;
+    pub const FUNCTION: u32 = 8;
+    pub const USERDATA: u32 = 9;
+    pub const CDATA: u32 = 10;
+    pub const THREAD: u32 = 11;
+}
+
+/// A table's shape: `sequence` is non-zero if its keys are exactly `1..=count`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub metatable: *const c_void,
+    pub count: u32,
+    pub sequence: u32,
+}
+
+unsafe extern "C-unwind" {
+    pub(crate) fn yue_shim_may_switch() -> *const c_char;
+    pub(crate) fn yue_shim_leave(fiber: *mut FiberState) -> *const c_char;
+    pub(crate) fn yue_shim_enter(fiber: *mut FiberState);
+    pub(crate) fn yue_shim_end(fiber: *mut FiberState);
+    pub(crate) fn yue_shim_inside(
+        state: *mut lua_State,
+        old: *mut *mut lua_State,
+        old_at: *mut isize,
+    );
+    pub(crate) fn yue_shim_outside(old: *mut lua_State, old_at: isize);
+    pub(crate) fn yue_shim_current() -> *mut FiberState;
+    pub(crate) fn yue_shim_protect(
+        state: *mut lua_State,
+        f: lua_CFunction,
+        argument: *mut c_void,
+    ) -> c_int;
+    pub(crate) fn yue_shim_main(state: *mut lua_State) -> *mut lua_State;
+    pub(crate) fn yue_shim_reset(state: *mut lua_State);
+    /// Raises.
+    pub(crate) fn yue_shim_check_stack(state: *mut lua_State);
+    pub(crate) fn yue_shim_low_stack() -> c_int;
+    /// Raises.
+    pub(crate) fn yue_shim_setup(state: *mut lua_State) -> c_int;
+    pub(crate) fn yue_shim_slot(state: *mut lua_State, index: c_int, slot: *mut Slot);
+    pub(crate) fn yue_shim_table(table: *const GcTable, shape: *mut Shape);
+    pub(crate) fn yue_shim_item(table: *const GcTable, index: u32, slot: *mut Slot);
+    pub(crate) fn yue_shim_pair(
+        table: *const GcTable,
+        cursor: *mut u32,
+        key: *mut Slot,
+        value: *mut Slot,
+    ) -> c_int;
+    pub(crate) fn yue_shim_userdata(
+        userdata: *const GcUserdata,
+        metatable: *mut *const c_void,
+        length: *mut u32,
+    ) -> *mut c_void;
+    pub(crate) fn yue_shim_push_object(state: *mut lua_State, object: *const c_void, kind: u32);
+    /// Raises.
+    pub(crate) fn yue_shim_push_int64(state: *mut lua_State, value: i64, unsigned: c_int);
+    pub(crate) fn yue_shim_anchor(
+        state: *mut lua_State,
+        table: *mut GcTable,
+        index: u32,
+        function: *const c_void,
+    ) -> c_int;
+    pub(crate) fn yue_shim_copy_anchors(
+        state: *mut lua_State,
+        from: *const GcTable,
+        to: *mut GcTable,
+    );
+}

@@ -1,0 +1,322 @@
+//! One LuaJIT VM, for one loop and its thread.
+//!
+//! mlua makes the VM and owns it (so that handles of mlua's stay valid as long as they live); everything on a path that
+//! may suspend is raw, for mlua keeps state in last-in-first-out order and would break if fibers interleaved in it.
+//!
+//! The VM keeps a pool of `lua_State`s (coroutines that the registry anchors). A Lua fiber borrows one for its life and
+//! gives it back; see `fiber.rs`. Layout of such a state's stack:
+//!
+//! ```text
+//!   1  the error handler        2  the C function that enters Rust under protection        3 …  values
+//! ```
+
+use crate::codec::Codec;
+use crate::fiber::{self, LuaThread};
+use crate::function::{Function, entry};
+use crate::require::{self, Loading};
+use crate::shim;
+use crate::stack::Stack;
+use mlua_sys as ffi;
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_int, c_void};
+use std::mem::needs_drop;
+use std::rc::{Rc, Weak};
+use std::{fmt, ptr, slice};
+use yue_scheduler::no_suspend;
+
+/// Why a VM, or a state of it, could not be made or entered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VmError {
+    /// A Lua error, as text.
+    #[error("{0}")]
+    Lua(String),
+    /// LuaJIT could get no memory.
+    #[error("LuaJIT is out of memory")]
+    OutOfMemory,
+}
+
+/// Idle-time collection begins a new cycle when this much was allocated since the last one ended, in KiB.
+const IDLE_CYCLE_AFTER_KIB: c_int = 512;
+
+pub(crate) struct VmInner {
+    lua: mlua::Lua,
+    main: *mut ffi::lua_State,
+    codec: Cell<Codec>,
+    /// Registry references: the error handler, and the function that enters Rust.
+    handler: Cell<c_int>,
+    trampoline: Cell<c_int>,
+    /// States that nobody uses, with their anchors in the registry.
+    pool: RefCell<Vec<(*mut ffi::lua_State, c_int)>>,
+    pub(crate) loading: RefCell<Loading>,
+    /// The collector: memory in use when the last idle-time cycle ended (KiB), and whether one is under way.
+    idle_kib: Cell<c_int>,
+    idle_cycle: Cell<bool>,
+}
+
+/// A LuaJIT VM. Cloning it gives another handle on the same one; the last handle closes it.
+#[derive(Clone)]
+pub struct Vm(pub(crate) Rc<VmInner>);
+
+thread_local! {
+    /// The VMs of this thread, by main state: how a C function that is not on a Lua fiber finds its VM.
+    static VMS: RefCell<Vec<(*mut ffi::lua_State, Weak<VmInner>)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Vm {
+    /// Makes a VM with all of Lua's and LuaJIT's libraries, changed as fibers need it: `require` waits for a module that
+    /// another fiber is loading, `os.exit` flushes and leaves at once, and library functions that call Lua back raise an
+    /// error when the native stack runs low.
+    ///
+    /// # Errors
+    /// [`VmError`] if LuaJIT cannot be set up.
+    pub fn new() -> Result<Vm, VmError> {
+        // SAFETY: "unsafe" because it loads `debug`, `ffi` and C modules: scripts are trusted like native code.
+        let lua = unsafe { mlua::Lua::unsafe_new_with(mlua::StdLib::ALL, mlua::LuaOptions::new()) };
+        let mut main = ptr::null_mut();
+        // SAFETY: only reads the pointer.
+        unsafe { lua.exec_raw::<()>((), |state| main = shim::yue_shim_main(state)) }
+            .map_err(|error| VmError::Lua(error.to_string()))?;
+        let vm = Vm(Rc::new(VmInner {
+            lua,
+            main,
+            codec: Cell::new(Codec::UNSET),
+            handler: Cell::new(0),
+            trampoline: Cell::new(0),
+            pool: RefCell::new(Vec::new()),
+            loading: RefCell::new(Loading::default()),
+            idle_kib: Cell::new(0),
+            idle_cycle: Cell::new(false),
+        }));
+        VMS.with_borrow_mut(|vms| vms.push((main, Rc::downgrade(&vm.0))));
+        let inner: &VmInner = &vm.0;
+        vm.protect(|stack| {
+            // SAFETY: protected, on the main state.
+            unsafe {
+                shim::yue_shim_setup(stack.raw());
+                // Makes the registry's free list, so that no later luaL_unref allocates.
+                stack.push_boolean(true);
+                let reference = ffi::luaL_ref(stack.raw(), ffi::LUA_REGISTRYINDEX);
+                ffi::luaL_unref(stack.raw(), ffi::LUA_REGISTRYINDEX, reference);
+            }
+            inner.codec.set(Codec::install(stack));
+            fiber::install(stack, &inner.handler, &inner.trampoline);
+            require::install(stack);
+        })?;
+        Ok(vm)
+    }
+
+    /// The VM that is running on this thread: that of the running Lua fiber.
+    pub fn current() -> Option<Vm> {
+        fiber::current_vm()
+    }
+
+    /// The VM that a state belongs to, if it is one of this thread's.
+    ///
+    /// # Safety
+    /// `state` is a valid state.
+    pub unsafe fn of(state: *mut ffi::lua_State) -> Option<Vm> {
+        // SAFETY: the caller's promise.
+        let main = unsafe { shim::yue_shim_main(state) };
+        VMS.with_borrow(|vms| vms.iter().find(|(own, _)| *own == main)?.1.upgrade())
+            .map(Vm)
+    }
+
+    /// Runs `f` with mlua's interface to this VM, for set-up and other sections that do not suspend: a suspension in it
+    /// is a panic.
+    pub fn with_mlua<R>(&self, f: impl FnOnce(&mlua::Lua) -> R) -> R {
+        no_suspend(|| f(&self.0.lua))
+    }
+
+    /// The main state. It runs no fiber; use it inside [`protect`](Vm::protect).
+    pub fn main_state(&self) -> *mut ffi::lua_State {
+        self.0.main
+    }
+
+    /// How values of this VM become bytes and back.
+    pub fn codec(&self) -> Codec {
+        self.0.codec.get()
+    }
+
+    /// Limits how deep arrays and maps may nest, both ways; [`NESTING_MAX`](crate::codec::NESTING_MAX) by default.
+    pub fn set_nesting_max(&self, levels: u32) {
+        self.0.codec.set(self.codec().with_nesting_max(levels));
+    }
+
+    /// Runs `f` on the main state, protected: it may make any Lua call, and an error in it is returned. It must not
+    /// suspend, and must keep nothing that has a destructor alive across a call that may raise.
+    ///
+    /// # Errors
+    /// The Lua error that `f` raised.
+    pub fn protect<R, F: FnOnce(Stack<'_>) -> R>(&self, f: F) -> Result<R, VmError> {
+        const {
+            assert!(
+                !needs_drop::<F>(),
+                "a Lua error would not run the closure's destructors"
+            )
+        };
+        let mut call = Protected {
+            f: Some(f),
+            result: None,
+        };
+        let argument: *mut c_void = (&raw mut call).cast();
+        // SAFETY: the pointer is used during the call only, by the function made for its type. No other fiber may come
+        // in between, for all protected calls share the main state.
+        let status = no_suspend(|| unsafe {
+            shim::yue_shim_protect(self.0.main, run_protected::<R, F>, argument)
+        });
+        match (status, call.result) {
+            (ffi::LUA_OK, Some(result)) => Ok(result),
+            // SAFETY: a failed protected call leaves its error on top.
+            _ => Err(unsafe { take_error(self.0.main, status) }),
+        }
+    }
+
+    /// Registers a [`Function`] as a field of the table on top of `stack`. May raise.
+    pub fn register<F: Function>(stack: Stack<'_>, name: &str) {
+        let state = stack.raw();
+        // SAFETY: `Stack` promises a valid state where errors may be raised.
+        unsafe {
+            stack.push_bytes(name.as_bytes());
+            ffi::lua_pushcclosure(state, entry::<F>, 0);
+            ffi::lua_rawset(state, -3);
+        }
+    }
+
+    /// Makes the function on top of the stack the error handler at the root of every fiber that starts from now on, and
+    /// pops it. It gets the error value and returns what is passed on. May raise.
+    pub fn set_error_handler(&self, stack: Stack<'_>) {
+        // SAFETY: `Stack` promises a valid state where errors may be raised. The old one stays anchored: fibers that
+        // run may still be using it, and programs set this once.
+        let reference = unsafe { ffi::luaL_ref(stack.raw(), ffi::LUA_REGISTRYINDEX) };
+        self.0.handler.set(reference);
+    }
+
+    /// Borrows a `lua_State` for a fiber.
+    ///
+    /// # Errors
+    /// [`VmError::OutOfMemory`].
+    pub fn thread(&self) -> Result<LuaThread, VmError> {
+        let pooled = self.0.pool.borrow_mut().pop();
+        let (state, anchor) = match pooled {
+            Some(pooled) => pooled,
+            None => self.protect(|stack| {
+                // SAFETY: protected; the new state is anchored before anything else can collect it.
+                unsafe {
+                    let state = ffi::lua_newthread(stack.raw());
+                    (state, ffi::luaL_ref(stack.raw(), ffi::LUA_REGISTRYINDEX))
+                }
+            })?,
+        };
+        // SAFETY: an idle state of this VM, with room for these two, which exist: nothing is allocated.
+        unsafe {
+            ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, self.0.handler.get().into());
+            ffi::lua_rawgeti(
+                state,
+                ffi::LUA_REGISTRYINDEX,
+                self.0.trampoline.get().into(),
+            );
+        }
+        Ok(LuaThread::new(self.clone(), state, anchor))
+    }
+
+    pub(crate) fn give_back(&self, state: *mut ffi::lua_State, anchor: c_int) {
+        // SAFETY: the thread's owner is done with it: no Lua runs on it.
+        unsafe { shim::yue_shim_reset(state) };
+        self.0.pool.borrow_mut().push((state, anchor));
+    }
+
+    /// Memory in use by Lua values, in bytes.
+    pub fn memory(&self) -> usize {
+        // SAFETY: counting raises nothing.
+        let (kib, rest) = unsafe {
+            (
+                ffi::lua_gc(self.0.main, ffi::LUA_GCCOUNT, 0),
+                ffi::lua_gc(self.0.main, ffi::LUA_GCCOUNTB, 0),
+            )
+        };
+        (kib as usize) << 10 | rest as usize
+    }
+
+    /// One step of the collector, for a loop that has nothing else to do: install it as the loop's idle hook. Returns
+    /// whether it wants to be called again soon; it does not when a cycle has ended and little was allocated since.
+    pub fn gc_step_idle(&self) -> bool {
+        let inner: &VmInner = &self.0;
+        // SAFETY: counting raises nothing.
+        let kib = || unsafe { ffi::lua_gc(inner.main, ffi::LUA_GCCOUNT, 0) };
+        if !inner.idle_cycle.get() && kib() - inner.idle_kib.get() < IDLE_CYCLE_AFTER_KIB {
+            return false;
+        }
+        // SAFETY: protected; finalizers may run, and cannot suspend.
+        let done =
+            self.protect(|stack| unsafe { ffi::lua_gc(stack.raw(), ffi::LUA_GCSTEP, 0) } != 0);
+        // An error (a finalizer's are caught by LuaJIT; so no memory) ends the cycle for now.
+        let done = done.unwrap_or(true);
+        inner.idle_cycle.set(!done);
+        if done {
+            inner.idle_kib.set(kib());
+        }
+        !done
+    }
+}
+
+impl fmt::Debug for Vm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vm")
+            .field("main", &self.0.main)
+            .field("pooled", &self.0.pool.borrow().len())
+            .finish()
+    }
+}
+
+impl Drop for VmInner {
+    fn drop(&mut self) {
+        let main = self.main;
+        // A thread that is ending has no list any more, and needs none.
+        let _ = VMS.try_with(|vms| vms.borrow_mut().retain(|(own, _)| *own != main));
+    }
+}
+
+struct Protected<R, F> {
+    f: Option<F>,
+    result: Option<R>,
+}
+
+unsafe extern "C-unwind" fn run_protected<R, F: FnOnce(Stack<'_>) -> R>(
+    state: *mut ffi::lua_State,
+) -> c_int {
+    // SAFETY: `Vm::protect` passes its own `Protected` of this very type, and waits.
+    unsafe {
+        let call: *mut Protected<R, F> = ffi::lua_touserdata(state, 1).cast();
+        ffi::lua_settop(state, 0);
+        if let Some(f) = (*call).f.take() {
+            let result = f(Stack::new(state));
+            (*call).result = Some(result);
+        }
+    }
+    0
+}
+
+/// Takes the error value off the top of the stack, as text.
+///
+/// # Safety
+/// A protected call on `state` has just failed with `status`.
+pub(crate) unsafe fn take_error(state: *mut ffi::lua_State, status: c_int) -> VmError {
+    if status == ffi::LUA_ERRMEM {
+        // SAFETY: the caller's promise: there is an error value.
+        unsafe { ffi::lua_settop(state, -2) };
+        return VmError::OutOfMemory;
+    }
+    // SAFETY: a string is only read; other values are not converted, which could allocate.
+    let text = unsafe {
+        let text = if ffi::lua_type(state, -1) == ffi::LUA_TSTRING {
+            let mut length = 0;
+            let start = ffi::lua_tolstring(state, -1, &mut length);
+            String::from_utf8_lossy(slice::from_raw_parts(start.cast(), length)).into_owned()
+        } else {
+            "(an error value that is no string)".to_owned()
+        };
+        ffi::lua_settop(state, -2);
+        text
+    };
+    VmError::Lua(text)
+}
