@@ -73,7 +73,7 @@ impl<T: Send> Injector<T> {
     ///
     /// `None` if there is none, or if the producer whose turn it is has not finished its push: see the crate's head.
     pub fn pop(&self) -> Option<T> {
-        let pin = Pin::new();
+        let pin = self.tail.pin();
         loop {
             let (ticket, block) = self.front(&pin)?;
             // SAFETY: `front` answers blocks that the pin keeps.
@@ -91,7 +91,7 @@ impl<T: Send> Injector<T> {
 
     /// Whether [`Injector::pop`] would find nothing at this moment.
     pub fn is_empty(&self) -> bool {
-        let pin = Pin::new();
+        let pin = self.tail.pin();
         loop {
             let Some((ticket, block)) = self.front(&pin) else {
                 return true;
@@ -118,14 +118,17 @@ impl<T: Send> Injector<T> {
     }
 
     /// The next ticket and its block; `None` if that block does not exist yet. Moves `block` on when it is used up.
-    fn front(&self, pin: &Pin) -> Option<(u64, *mut Block<T>)> {
+    fn front(&self, pin: &Pin<'_>) -> Option<(u64, *mut Block<T>)> {
         loop {
             // Acquire: pairs with the Release half of `claim`.
             let ticket = self.head.next.load(Ordering::Acquire);
             // Acquire: pairs with the exchange below; the block's fields are visible.
             let block = self.head.block.load(Ordering::Acquire);
             // SAFETY: `head.block` is moved on before the block is retired, so the pin keeps what we loaded from it.
-            let index = unsafe { (*block).index };
+            let index = unsafe {
+                (*block).assert_not_freed();
+                (*block).index
+            };
             if index == block::index(ticket) {
                 return Some((ticket, block));
             }

@@ -11,10 +11,10 @@
 //!
 //! # How it works
 //!
-//! Both queues are a chain of blocks of 64 slots. The one contended word is a ticket counter:
+//! Both queues are a chain of blocks of 128 slots. The one contended word is a ticket counter:
 //!
 //! ```text
-//!   ticket.fetch_add(1) = 130  ->  block 130 / 64 = 2, slot 130 % 64 = 2
+//!   ticket.fetch_add(1) = 258  ->  block 258 / 128 = 2, slot 258 % 128 = 2
 //!
 //!   retired         head                            newest
 //!  +--------+ next +--------+ next +--------+ next +--------+
@@ -41,6 +41,8 @@ mod block;
 mod injector;
 mod mailbox;
 mod reclaim;
+#[cfg(loom)]
+mod reclaim_model;
 mod sleep;
 mod sync;
 mod tail;

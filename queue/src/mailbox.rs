@@ -12,7 +12,6 @@
 
 use crate::{
     block::{self, Block, Found},
-    reclaim::Pin,
     sync::{Arc, UnsafeCell, yield_now},
     tail::Tail,
 };
@@ -263,7 +262,7 @@ impl<T> Receiver<T> {
         self.shared.tail.pass(block, next);
         self.place.block = next;
         // SAFETY: passed, all of its values taken, and we read from `next` now.
-        unsafe { self.shared.tail.retire(block, &Pin::new()) };
+        unsafe { self.shared.tail.retire(block, &self.shared.tail.pin()) };
         true
     }
 }

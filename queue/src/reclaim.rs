@@ -1,17 +1,30 @@
 //! When a block's memory may be freed: crossbeam's epoch, and a gauge of what waits for it.
 //!
 //! Who reaches a block without owning a ticket in it (a producer that looks for its block, a consumer of the injector)
-//! does so under a pin; a block is retired after no shared pointer leads to it, and freed once every pin of that time
-//! is gone. Under loom the memory is kept until the queue is dropped: the epoch's own correctness is crossbeam's to
-//! prove (it has loom models of its own, and running them inside ours would leave no time for the queues), while what
-//! *we* promise about retired blocks is checked by `Block::assert_alive`.
+//! does so under a pin. A block is retired when no shared pointer leads to it any more, and freed when every pin of
+//! that time is gone. Under loom `reclaim_model.rs` takes this file's place: the same promise, and a check of each
+//! access.
+//!
+//! # Threads
+//!
+//! Any. A pin stays on its thread.
 
-use crate::block::Block;
+#[cfg(not(loom))]
+pub(crate) use epoch::{Graveyard, Pin};
+
+#[cfg(loom)]
+pub(crate) use crate::reclaim_model::{Graveyard, Pin};
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes of retired blocks that the epoch has not freed yet, over all queues of the process. Only a figure to look at,
-/// never a condition, so std's atomic under loom too and Relaxed everywhere: it pairs with nothing.
+/// never a condition, so Relaxed everywhere: it pairs with nothing.
 static GARBAGE_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// After each such growth of the garbage the thread that retires asks the collector to work. Crossbeam alone counts
+/// objects, not bytes: it may keep 64 blocks per thread, which is little for small values and megabytes for large ones.
+#[cfg(not(loom))]
+const COLLECT_EVERY_BYTES: usize = 256 * 1024;
 
 /// Runs `f` while this thread holds the epoch: memory that was reachable when `f` began is not freed before it ends.
 ///
@@ -30,86 +43,65 @@ pub fn flush() {
 
 /// Bytes of queue blocks that were retired and are not freed yet, over all queues of the process.
 ///
-/// It stays small (some hundred KiB) unless a pin is held for long or a thread sleeps without [`flush`].
+/// It stays at some hundred KiB (with large values, at some blocks of 128 values) unless a pin is held for long or a
+/// thread sleeps without [`flush`]; a steady rise names such a pin.
 pub fn garbage_bytes() -> usize {
     GARBAGE_BYTES.load(Ordering::Relaxed)
 }
 
-/// A held pin, for this crate's own use.
-pub(crate) struct Pin {
-    #[cfg(not(loom))]
-    guard: crossbeam_epoch::Guard,
-}
+#[cfg(not(loom))]
+mod epoch {
+    use super::{COLLECT_EVERY_BYTES, GARBAGE_BYTES};
+    use crate::block::Block;
+    use std::{marker::PhantomData, sync::atomic::Ordering};
 
-impl Pin {
-    #[inline]
-    pub(crate) fn new() -> Self {
-        Self {
-            #[cfg(not(loom))]
-            guard: crossbeam_epoch::pin(),
-        }
-    }
-}
-
-/// Where one queue's retired blocks go: to the epoch; under loom, to a list.
-#[derive(Debug)]
-pub(crate) struct Graveyard<T> {
-    #[cfg(loom)]
-    blocks: std::sync::Mutex<Vec<*mut Block<T>>>,
-    _blocks: std::marker::PhantomData<*mut Block<T>>,
-}
-
-impl<T> Graveyard<T> {
-    pub(crate) fn new() -> Self {
-        Self {
-            #[cfg(loom)]
-            blocks: std::sync::Mutex::default(),
-            _blocks: std::marker::PhantomData,
-        }
+    /// A held pin, for this crate's own use.
+    pub(crate) struct Pin<'a> {
+        guard: crossbeam_epoch::Guard,
+        _graveyard: PhantomData<&'a ()>,
     }
 
-    /// Frees `block` once nobody can be looking at it.
-    ///
-    /// # Safety
-    ///
-    /// Every slot's value was taken, no shared pointer leads to the block any more, and it is retired once.
-    pub(crate) unsafe fn retire(&self, block: *mut Block<T>, pin: &Pin) {
-        // SAFETY: not yet retired, so alive.
-        unsafe { (*block).assert_abandoned() };
-        #[cfg(not(loom))]
-        {
-            GARBAGE_BYTES.fetch_add(size_of::<Block<T>>(), Ordering::Relaxed);
-            // SAFETY: unreachable for pins that begin from now on. The closure touches no value of T (all are taken),
-            // so T need neither be `Send` nor outlive the queue.
+    /// Where one queue's retired blocks go: to the epoch.
+    pub(crate) struct Graveyard<T> {
+        _blocks: PhantomData<*mut Block<T>>,
+    }
+
+    impl<T> Graveyard<T> {
+        pub(crate) fn new() -> Self {
+            Self {
+                _blocks: PhantomData,
+            }
+        }
+
+        /// Keeps this queue's memory (in fact every queue's) until the pin is dropped.
+        #[inline]
+        pub(crate) fn pin(&self) -> Pin<'_> {
+            Pin {
+                guard: crossbeam_epoch::pin(),
+                _graveyard: PhantomData,
+            }
+        }
+
+        /// Frees `block` once nobody can be looking at it.
+        ///
+        /// # Safety
+        ///
+        /// Every value was taken or belongs to a thread that holds a pin, no shared pointer leads to the block any
+        /// more, and it is retired once.
+        pub(crate) unsafe fn retire(&self, block: *mut Block<T>, pin: &Pin<'_>) {
+            let bytes = size_of::<Block<T>>();
+            let before = GARBAGE_BYTES.fetch_add(bytes, Ordering::Relaxed);
+            // SAFETY: unreachable for pins that begin from now on. The closure touches no value of T, so T need
+            // neither be `Send` nor outlive the queue.
             unsafe {
                 pin.guard.defer_unchecked(move || {
                     Block::free(block);
-                    GARBAGE_BYTES.fetch_sub(size_of::<Block<T>>(), Ordering::Relaxed);
+                    GARBAGE_BYTES.fetch_sub(bytes, Ordering::Relaxed);
                 });
             }
-        }
-        #[cfg(loom)]
-        {
-            let _ = pin;
-            self.blocks
-                .lock()
-                .expect("no panic while locked")
-                .push(block);
-        }
-    }
-}
-
-#[cfg(loom)]
-impl<T> Drop for Graveyard<T> {
-    fn drop(&mut self) {
-        for block in self
-            .blocks
-            .get_mut()
-            .expect("no panic while locked")
-            .drain(..)
-        {
-            // SAFETY: retired once, and with the queue every user is gone.
-            unsafe { Block::free(block) };
+            if before / COLLECT_EVERY_BYTES != (before + bytes) / COLLECT_EVERY_BYTES {
+                pin.guard.flush();
+            }
         }
     }
 }

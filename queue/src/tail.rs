@@ -86,7 +86,7 @@ impl<T> Tail<T> {
         let block = self.block_of(block::index(ticket));
         if block::offset(ticket) == LINK_AHEAD {
             // SAFETY: the block of our ticket.
-            return unsafe { publish_and_link(block, ticket, value) };
+            return unsafe { self.publish_and_link(block, ticket, value) };
         }
         // SAFETY: our unpublished ticket keeps the block, and we publish it once.
         unsafe {
@@ -144,17 +144,20 @@ impl<T> Tail<T> {
     /// [`Tail::block_of`] by walking.
     #[cold]
     fn find(&self, index: u64) -> *mut Block<T> {
-        let _pin = Pin::new();
+        let _pin = self.graveyard.pin();
         // Acquire: pairs with the exchanges in `advance` and `pass`; the block's fields are visible.
         let mut block = self.route.newest.load(Ordering::Acquire);
         // SAFETY: `newest` and its successors are kept by the pin, predecessors down to `index` by the caller's
         // ticket: see the head of this file.
         unsafe {
+            (*block).assert_not_freed();
             while (*block).index < index {
                 block = (*block).next_or_link();
+                (*block).assert_not_freed();
             }
             while (*block).index > index {
                 block = (*block).previous;
+                (*block).assert_not_freed();
             }
             self.advance(block, index);
         }
@@ -173,6 +176,8 @@ impl<T> Tail<T> {
         let mut newest = self.route.newest.load(Ordering::Acquire);
         // SAFETY: loaded from `newest` under the pin.
         while unsafe { (*newest).index } < index {
+            // SAFETY: as above.
+            unsafe { (*newest).assert_not_freed() };
             // AcqRel: publishes `block`'s fields to `find`. The address cannot have been reused for another block
             // since we loaded it: the pin keeps it.
             match self.route.newest.compare_exchange_weak(
@@ -206,6 +211,30 @@ impl<T> Tail<T> {
         }
     }
 
+    /// Publishes the value and links the next block behind this one.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds `ticket`, and `block` is its block.
+    #[cold]
+    unsafe fn publish_and_link(&self, block: *mut Block<T>, ticket: u64, value: T) {
+        // With the value published, the block is kept by the pin alone.
+        let _pin = self.graveyard.pin();
+        // SAFETY: kept by the ticket, then by the pin, which began before.
+        unsafe {
+            (*block).assert_alive();
+            (*block).slot(ticket).publish(value);
+            (*block).next_or_link();
+            (*block).assert_not_freed();
+        }
+    }
+
+    /// Keeps the blocks that are reachable now.
+    #[inline]
+    pub(crate) fn pin(&self) -> Pin<'_> {
+        self.graveyard.pin()
+    }
+
     /// Moves `newest` off `block`. A consumer calls it *before* it moves the consumers' own pointer from `block` to
     /// `next`, so `newest` is never behind that pointer.
     pub(crate) fn pass(&self, block: *mut Block<T>, next: *mut Block<T>) {
@@ -223,27 +252,10 @@ impl<T> Tail<T> {
     ///
     /// `pass` was called for it, the consumers' pointer has left it, each of its slots has been taken (or belongs to a
     /// consumer that holds a pin), and it is retired once.
-    pub(crate) unsafe fn retire(&self, block: *mut Block<T>, pin: &Pin) {
+    pub(crate) unsafe fn retire(&self, block: *mut Block<T>, pin: &Pin<'_>) {
         // SAFETY: neither `newest` nor the consumers lead here any more. `route.block` may, but is not followed: no
         // ticket of this block is unpublished.
         unsafe { self.graveyard.retire(block, pin) };
-    }
-}
-
-/// Publishes the value and links the next block behind this one.
-///
-/// # Safety
-///
-/// The caller holds `ticket`, and `block` is its block.
-#[cold]
-unsafe fn publish_and_link<T>(block: *mut Block<T>, ticket: u64, value: T) {
-    // With the value published, the block is kept by the pin alone.
-    let _pin = Pin::new();
-    // SAFETY: kept by the ticket, then by the pin, which began before.
-    unsafe {
-        (*block).assert_alive();
-        (*block).slot(ticket).publish(value);
-        (*block).next_or_link();
     }
 }
 
@@ -271,13 +283,14 @@ impl<T> Batch<T> {
         debug_assert!(self.ticket < self.end);
         // SAFETY: our unpublished ticket keeps the block.
         let current = unsafe { &*self.block };
-        current.assert_alive();
         let last_of_block = block::offset(self.ticket) == SLOTS - 1;
         if last_of_block && self.ticket + 1 < self.end {
             // Before the publication, after which the block is no longer ours to look at. The next one is kept by the
             // next ticket.
+            current.assert_alive();
             self.block = current.next_or_link();
         }
+        current.assert_alive();
         publish(current.slot(self.ticket));
         self.ticket += 1;
     }

@@ -1,0 +1,105 @@
+//! The epoch's promise as loom sees it, with a check of every access that relies on it.
+//!
+//! Crossbeam's own algorithm is not run inside our models: it has loom models of its own, and its states would leave no
+//! time for ours. What is kept is its contract. A pin begins with a sequentially consistent fence; so does a
+//! retirement; a retired block lives until the pins that were held at that moment are dropped. From then on it is
+//! *freed*: marked, and any access by a pinned thread panics (`Block::assert_not_freed`). The memory itself goes with
+//! the queue, so that the mark can be read.
+
+use crate::block::Block;
+use loom::sync::atomic::{Ordering, fence};
+use std::sync::Mutex;
+
+/// A held pin.
+pub(crate) struct Pin<'a> {
+    number: usize,
+    release: &'a dyn Unpin,
+}
+
+/// Where a pin is given back.
+trait Unpin {
+    fn unpin(&self, number: usize);
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        self.release.unpin(self.number);
+    }
+}
+
+/// One queue's pins and retired blocks. Std's mutex: it is never held over a point at which loom switches threads.
+pub(crate) struct Graveyard<T> {
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
+    pins_made: usize,
+    pinned: Vec<usize>,
+    /// Each with the pins that were held when it was retired.
+    retired: Vec<(*mut Block<T>, Vec<usize>)>,
+}
+
+impl<T> Graveyard<T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                pins_made: 0,
+                pinned: Vec::new(),
+                retired: Vec::new(),
+            }),
+        }
+    }
+
+    pub(crate) fn pin(&self) -> Pin<'_> {
+        let mut state = self.state.lock().expect("no panic while locked");
+        let number = state.pins_made;
+        state.pins_made += 1;
+        state.pinned.push(number);
+        drop(state);
+        // As in crossbeam: what is loaded under the pin is not older than the pin.
+        fence(Ordering::SeqCst);
+        Pin {
+            number,
+            release: self,
+        }
+    }
+
+    /// As in `reclaim.rs`.
+    ///
+    /// # Safety
+    ///
+    /// As in `reclaim.rs`.
+    pub(crate) unsafe fn retire(&self, block: *mut Block<T>, _pin: &Pin<'_>) {
+        // SAFETY: not yet retired, so alive.
+        unsafe { (*block).assert_abandoned() };
+        // The unlinking is seen by every pin that begins from now on.
+        fence(Ordering::SeqCst);
+        let mut state = self.state.lock().expect("no panic while locked");
+        let held = state.pinned.clone();
+        state.retired.push((block, held));
+    }
+}
+
+impl<T> Unpin for Graveyard<T> {
+    fn unpin(&self, number: usize) {
+        let mut state = self.state.lock().expect("no panic while locked");
+        state.pinned.retain(|held| *held != number);
+        for (block, held) in &mut state.retired {
+            held.retain(|held| *held != number);
+            if held.is_empty() {
+                // SAFETY: the memory goes with the graveyard.
+                unsafe { (**block).mark_freed() };
+            }
+        }
+    }
+}
+
+impl<T> Drop for Graveyard<T> {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().expect("no panic while locked");
+        for (block, _) in state.retired.drain(..) {
+            // SAFETY: retired once, and with the queue every user is gone.
+            unsafe { Block::free(block) };
+        }
+    }
+}
