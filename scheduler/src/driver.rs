@@ -68,7 +68,9 @@ impl Bell for ThreadBell {
 impl SleepDriver {
     /// A driver that parks the calling thread.
     pub fn new() -> Self {
-        SleepDriver { bell: Arc::new(ThreadBell(thread::current())) }
+        SleepDriver {
+            bell: Arc::new(ThreadBell(thread::current())),
+        }
     }
 }
 

@@ -43,7 +43,9 @@ mod time;
 
 pub use driver::{Bell, Driver, SleepDriver, Wait};
 pub use event_loop::this_loop;
-pub use event_loop::{Config, Counters, Loop, LoopHandle, RemoteJoin, Spin, StopReport, Tick, TickEnd};
+pub use event_loop::{
+    Config, Counters, Loop, LoopHandle, RemoteJoin, Spin, StopReport, Tick, TickEnd,
+};
 pub use fiber::{
     Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, LocalWaker, RemoteWaker, Stopped, SwitchHook,
     Wakeup, cancel, context, current_id, in_fiber, is_cancelled, may_suspend, no_suspend, park, park_uninterruptible,
@@ -51,4 +53,3 @@ pub use fiber::{
 };
 pub use stack::{StackClass, StackConfig};
 pub use time::{Clock, Instant, Timer, now, sleep, sleep_until};
-

@@ -76,7 +76,10 @@ fn a_deadline_becomes_a_timed_out_io_error() {
     assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
     let error: std::io::Error = Stopped::Cancelled.into();
     assert_eq!(error.kind(), std::io::ErrorKind::Other);
-    assert_eq!(error.get_ref().and_then(|e| e.downcast_ref::<Stopped>()), Some(&Stopped::Cancelled));
+    assert_eq!(
+        error.get_ref().and_then(|e| e.downcast_ref::<Stopped>()),
+        Some(&Stopped::Cancelled)
+    );
 }
 
 #[test]
@@ -88,7 +91,10 @@ fn a_shield_lets_clean_up_wait() {
         });
         yield_now().unwrap();
         fiber.cancel();
-        assert_eq!(fiber.join().unwrap(), (Err(Stopped::Cancelled), Ok(()), Err(Stopped::Cancelled)));
+        assert_eq!(
+            fiber.join().unwrap(),
+            (Err(Stopped::Cancelled), Ok(()), Err(Stopped::Cancelled))
+        );
     });
 }
 
@@ -105,7 +111,10 @@ fn a_scope_is_cancelled_by_itself_and_can_be_used_again() {
         });
         yield_now().unwrap();
         scope.cancel();
-        assert_eq!(fiber.join().unwrap(), (Err(Stopped::Cancelled), Ok(()), Ok(())));
+        assert_eq!(
+            fiber.join().unwrap(),
+            (Err(Stopped::Cancelled), Ok(()), Ok(()))
+        );
     });
 }
 
@@ -118,7 +127,10 @@ fn a_join_that_is_cancelled_leaves_the_fiber_running() {
         let joiner = spawn(|| child.join());
         yield_now().unwrap();
         joiner.cancel();
-        assert!(matches!(joiner.join().unwrap(), Err(JoinError::Stopped(Stopped::Cancelled))));
+        assert!(matches!(
+            joiner.join().unwrap(),
+            Err(JoinError::Stopped(Stopped::Cancelled))
+        ));
         while !done.get() {
             sleep(SHORT).unwrap();
         }
@@ -144,7 +156,10 @@ fn fibers_that_are_left_are_cancelled_when_main_returns() {
 
 #[test]
 fn a_fiber_that_ignores_the_hard_stop_is_abandoned_and_counted() {
-    let config = Config { stop_grace: Duration::from_millis(20), ..Config::default() };
+    let config = Config {
+        stop_grace: Duration::from_millis(20),
+        ..Config::default()
+    };
     let ((), report) = Loop::new(config).unwrap().run_reported(|| {
         drop(Builder::new().name("stubborn").spawn(|| {
             loop {
@@ -153,7 +168,13 @@ fn a_fiber_that_ignores_the_hard_stop_is_abandoned_and_counted() {
         }));
         yield_now().unwrap();
     });
-    assert_eq!(report, StopReport { fibers_abandoned: 1, operations_left: 0 });
+    assert_eq!(
+        report,
+        StopReport {
+            fibers_abandoned: 1,
+            operations_left: 0
+        }
+    );
 }
 
 #[test]
@@ -173,7 +194,9 @@ fn suspending_while_unwinding_is_refused_and_poisons_nobody() {
         fn drop(&mut self) {
             assert_eq!(
                 may_suspend(),
-                Err("a fiber cannot suspend while it unwinds (a blocking call in a Drop during a panic)")
+                Err(
+                    "a fiber cannot suspend while it unwinds (a blocking call in a Drop during a panic)"
+                )
             );
         }
     }

@@ -12,7 +12,8 @@ fn worker() -> (LoopHandle, thread::JoinHandle<StopReport>) {
     let thread = thread::spawn(move || {
         let one = Loop::new(Config::default()).unwrap();
         sender.send(one.handle()).unwrap();
-        one.run_reported(|| this_loop::wait_for_shutdown().unwrap()).1
+        one.run_reported(|| this_loop::wait_for_shutdown().unwrap())
+            .1
     });
     (receiver.recv().unwrap(), thread)
 }
@@ -23,14 +24,25 @@ fn a_fiber_is_spawned_on_another_loop_and_joined_from_a_fiber_and_from_a_thread(
     assert_eq!(handle.spawn(|| 1).join().unwrap(), 1);
     let remote = handle.clone();
     let sum = Loop::new(Config::default()).unwrap().run(move || {
-        let joins: Vec<_> = (0..1000u64).map(|n| remote.spawn(move || yield_now().map(|()| n).unwrap())).collect();
-        joins.into_iter().map(|join| join.join().unwrap()).sum::<u64>()
+        let joins: Vec<_> = (0..1000u64)
+            .map(|n| remote.spawn(move || yield_now().map(|()| n).unwrap()))
+            .collect();
+        joins
+            .into_iter()
+            .map(|join| join.join().unwrap())
+            .sum::<u64>()
     });
     assert_eq!(sum, 499_500);
-    assert!(matches!(handle.spawn(|| panic!("there")).join(), Err(JoinError::Panicked(_))));
+    assert!(matches!(
+        handle.spawn(|| panic!("there")).join(),
+        Err(JoinError::Panicked(_))
+    ));
     handle.shutdown();
     assert_eq!(thread.join().unwrap(), StopReport::default());
-    assert!(matches!(handle.spawn(|| 1).join(), Err(JoinError::LoopGone)));
+    assert!(matches!(
+        handle.spawn(|| 1).join(),
+        Err(JoinError::LoopGone)
+    ));
 }
 
 #[test]
@@ -71,7 +83,10 @@ fn a_thread_runs_one_loop_at_a_time() {
 #[test]
 fn virtual_time_is_stepped_by_hand() {
     let time = Rc::new(Cell::new(0));
-    let config = Config { clock: Clock::Manual(time.clone()), ..Config::default() };
+    let config = Config {
+        clock: Clock::Manual(time.clone()),
+        ..Config::default()
+    };
     let one = Loop::new(config).unwrap();
     let log = Rc::new(RefCell::new(Vec::new()));
     for seconds in [3u64, 1, 2] {
@@ -91,7 +106,11 @@ fn virtual_time_is_stepped_by_hand() {
         }
     }
     // The wheel's tick is 1.024 us: a deadline is rounded up to it.
-    let exact: Vec<_> = log.borrow().iter().map(|&(s, ns)| (s, ns >= s * 1_000_000_000, ns / 1_000_000_000)).collect();
+    let exact: Vec<_> = log
+        .borrow()
+        .iter()
+        .map(|&(s, ns)| (s, ns >= s * 1_000_000_000, ns / 1_000_000_000))
+        .collect();
     assert_eq!(exact, [(1, true, 1), (2, true, 2), (3, true, 3)]);
 }
 

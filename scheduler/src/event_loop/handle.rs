@@ -25,8 +25,14 @@ impl LoopHandle {
 
     /// Starts a fiber on the loop.
     #[track_caller]
-    pub fn spawn<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> RemoteJoin<T> {
-        let cell = Arc::new(RemoteCell { slot: Mutex::new(Slot::default()), done: Condvar::new() });
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> RemoteJoin<T> {
+        let cell = Arc::new(RemoteCell {
+            slot: Mutex::new(Slot::default()),
+            done: Condvar::new(),
+        });
         let completion = RemoteCompletion { cell: cell.clone() };
         self.run(move || {
             let body = move || completion.complete(catch_unwind(AssertUnwindSafe(f)));
@@ -50,7 +56,9 @@ impl LoopHandle {
 
 impl fmt::Debug for LoopHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LoopHandle").field("id", &self.id()).finish()
+        f.debug_struct("LoopHandle")
+            .field("id", &self.id())
+            .finish()
     }
 }
 
@@ -62,7 +70,11 @@ struct Slot<T> {
 
 impl<T> Default for Slot<T> {
     fn default() -> Self {
-        Slot { result: None, done: false, waiter: None }
+        Slot {
+            result: None,
+            done: false,
+            waiter: None,
+        }
     }
 }
 
@@ -121,7 +133,11 @@ impl<T> RemoteJoin<T> {
     /// # Errors
     /// As [`JoinHandle::join`](crate::JoinHandle::join).
     pub fn join(self) -> Result<T, JoinError> {
-        if in_fiber() { self.join_in_fiber() } else { self.join_in_thread() }
+        if in_fiber() {
+            self.join_in_fiber()
+        } else {
+            self.join_in_thread()
+        }
     }
 
     fn join_in_fiber(self) -> Result<T, JoinError> {
@@ -141,7 +157,11 @@ impl<T> RemoteJoin<T> {
     fn join_in_thread(self) -> Result<T, JoinError> {
         let mut slot = self.cell.lock();
         while !slot.done {
-            slot = self.cell.done.wait(slot).unwrap_or_else(PoisonError::into_inner);
+            slot = self
+                .cell
+                .done
+                .wait(slot)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         slot.result.take().unwrap_or(Err(JoinError::LoopGone))
     }
@@ -154,6 +174,8 @@ impl<T> RemoteJoin<T> {
 
 impl<T> fmt::Debug for RemoteJoin<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RemoteJoin").field("done", &self.is_done()).finish()
+        f.debug_struct("RemoteJoin")
+            .field("done", &self.is_done())
+            .finish()
     }
 }

@@ -46,8 +46,16 @@ pub(super) struct Inbox {
 impl Inbox {
     pub(super) fn new(id: u32, bell: Arc<dyn Bell>) -> Self {
         let (sender, receiver) = mailbox();
-        let shared = Arc::new(Shared { id, sender, flag: SleepFlag::new(), bell });
-        Inbox { shared, receiver: RefCell::new(receiver) }
+        let shared = Arc::new(Shared {
+            id,
+            sender,
+            flag: SleepFlag::new(),
+            bell,
+        });
+        Inbox {
+            shared,
+            receiver: RefCell::new(receiver),
+        }
     }
 
     pub(super) fn pop(&self) -> Option<Message> {

@@ -216,7 +216,10 @@ impl Loop {
 
 impl fmt::Debug for Loop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Loop").field("id", &self.inner.id()).field("counters", &self.counters()).finish()
+        f.debug_struct("Loop")
+            .field("id", &self.inner.id())
+            .field("counters", &self.counters())
+            .finish()
     }
 }
 
@@ -247,7 +250,9 @@ impl Drop for Entered {
 pub(crate) fn with_loop<R>(f: impl FnOnce(&Inner) -> R) -> R {
     match try_with_loop(f) {
         Some(result) => result,
-        None => panic!("there is no loop on this thread; call this from a fiber, or inside Loop::run"),
+        None => {
+            panic!("there is no loop on this thread; call this from a fiber, or inside Loop::run")
+        }
     }
 }
 
@@ -256,7 +261,11 @@ pub(crate) fn with_loop<R>(f: impl FnOnce(&Inner) -> R) -> R {
 pub(crate) fn try_with_loop<R>(f: impl FnOnce(&Inner) -> R) -> Option<R> {
     let inner = CURRENT.try_with(Cell::get).unwrap_or(ptr::null());
     // SAFETY: the pointer is set only while the loop is entered, and a loop that is entered is borrowed.
-    if inner.is_null() { None } else { Some(f(unsafe { &*inner })) }
+    if inner.is_null() {
+        None
+    } else {
+        Some(f(unsafe { &*inner }))
+    }
 }
 
 /// The header of the calling fiber.
@@ -266,7 +275,10 @@ pub(crate) fn try_with_loop<R>(f: impl FnOnce(&Inner) -> R) -> Option<R> {
 #[inline]
 pub(crate) fn current_fiber() -> *const Header {
     let header = try_with_loop(Inner::running).unwrap_or(ptr::null());
-    assert!(!header.is_null(), "not in a fiber: only a fiber can wait; use spawn, or Loop::run");
+    assert!(
+        !header.is_null(),
+        "not in a fiber: only a fiber can wait; use spawn, or Loop::run"
+    );
     header
 }
 

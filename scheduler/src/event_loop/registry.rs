@@ -31,7 +31,9 @@ pub(super) fn new_id() -> io::Result<u32> {
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
     if id as usize >= PAGE * PAGE {
         NEXT_ID.fetch_sub(1, Ordering::Relaxed);
-        return Err(io::Error::other("this process has made more than a million loops; reuse them"));
+        return Err(io::Error::other(
+            "this process has made more than a million loops; reuse them",
+        ));
     }
     Ok(id)
 }

@@ -8,8 +8,8 @@
 use super::{Inner, Loop, registry};
 use crate::driver::Wait;
 use crate::fiber::{Header, STARTED, State, cancel_header};
-use crate::time::{Instant, TimerEntry};
 use crate::time::wheel::Owner;
+use crate::time::{Instant, TimerEntry};
 use std::time::Duration;
 
 /// What a loop's shutdown had to leave behind; all zero for a program whose fibers co-operate.
@@ -33,7 +33,10 @@ impl Inner {
             self.driver.cancel_all();
             self.tick_while_live();
         }
-        let report = StopReport { fibers_abandoned: self.abandon_rest(), operations_left: self.drain_driver() };
+        let report = StopReport {
+            fibers_abandoned: self.abandon_rest(),
+            operations_left: self.drain_driver(),
+        };
         self.end_tick();
         report
     }
@@ -46,7 +49,9 @@ impl Inner {
         // The system's clock: a virtual one stands still while nobody moves it.
         let until = Instant::system().saturating_add(self.stop_grace);
         while self.slab.live() > 0 && Instant::system() < until {
-            let pause = Instant::system().saturating_add(Duration::from_millis(20)).min(until);
+            let pause = Instant::system()
+                .saturating_add(Duration::from_millis(20))
+                .min(until);
             if self.tick(Some(pause)).is_err() {
                 return;
             }

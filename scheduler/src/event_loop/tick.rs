@@ -68,7 +68,10 @@ impl Loop {
         self.inner.main_over.set(false);
         let report = self.enter(|| self.inner.stop());
         if let Err(error) = outcome {
-            panic!("the loop's {} driver failed: {error}", self.inner.driver.name());
+            panic!(
+                "the loop's {} driver failed: {error}",
+                self.inner.driver.name()
+            );
         }
         match main.join() {
             Ok(result) => (result, report),
@@ -155,7 +158,10 @@ impl Inner {
     #[cold]
     fn note_callback_panic(&self, what: &str, payload: &(dyn Any + Send)) {
         self.panics.set(self.panics.get() + 1);
-        eprintln!("yue: {what} panicked: {}; the loop goes on", crate::fiber::panic_text(payload));
+        eprintln!(
+            "yue: {what} panicked: {}; the loop goes on",
+            crate::fiber::panic_text(payload)
+        );
     }
 
     fn fire(&self, node: *const Node) {
@@ -178,7 +184,9 @@ impl Inner {
 
     fn run_fibers(&self, start: Instant) {
         for count in 1..=self.fibers_per_tick {
-            let Some(header) = self.queue.pop() else { break };
+            let Some(header) = self.queue.pop() else {
+                break;
+            };
             self.resume(header);
             if count % CLOCK_CHECK_EVERY == 0
                 && self.refresh_clock().as_nanos() > start.as_nanos().saturating_add(TICK_NS_MAX)
@@ -245,7 +253,9 @@ impl Inner {
             return self.driver.turn(Wait::Poll);
         }
         let wake_at = self.wheel.next_deadline().map_or(limit, |at| at.min(limit));
-        let result = self.driver.turn(Wait::Block((wake_at != Instant::NEVER).then_some(wake_at)));
+        let result = self
+            .driver
+            .turn(Wait::Block((wake_at != Instant::NEVER).then_some(wake_at)));
         self.inbox.awake();
         result
     }

@@ -79,9 +79,18 @@ impl CancelScope {
     pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
         // SAFETY: the running fiber's header lives as long as the fiber.
         let header = unsafe { &*current_fiber() };
-        let before = self.shared.fiber.replace(Some((header.index.get(), header.generation.get())));
-        assert!(before.is_none(), "a cancel scope can be entered by one fiber at a time");
-        let frame = ScopeFrame { scope: Rc::as_ptr(&self.shared), outer: header.scopes.get() };
+        let before = self
+            .shared
+            .fiber
+            .replace(Some((header.index.get(), header.generation.get())));
+        assert!(
+            before.is_none(),
+            "a cancel scope can be entered by one fiber at a time"
+        );
+        let frame = ScopeFrame {
+            scope: Rc::as_ptr(&self.shared),
+            outer: header.scopes.get(),
+        };
         header.scopes.set(&frame);
         let _leave = OnDrop(|| {
             header.scopes.set(frame.outer);
@@ -94,7 +103,11 @@ impl CancelScope {
     pub fn cancel(&self) {
         self.shared.cancelled.set(true);
         if let Some((index, generation)) = self.shared.fiber.get() {
-            try_with_loop(|l| l.slab.find(index, generation).map(|header| interrupt(l, header)));
+            try_with_loop(|l| {
+                l.slab
+                    .find(index, generation)
+                    .map(|header| interrupt(l, header))
+            });
         }
     }
 
@@ -111,7 +124,9 @@ impl CancelScope {
 
 impl fmt::Debug for CancelScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CancelScope").field("cancelled", &self.is_cancelled()).finish_non_exhaustive()
+        f.debug_struct("CancelScope")
+            .field("cancelled", &self.is_cancelled())
+            .finish_non_exhaustive()
     }
 }
 
@@ -215,5 +230,9 @@ pub fn timeout<R>(duration: Duration, f: impl FnOnce() -> R) -> Result<R, Elapse
     let result = with_deadline(at, f);
     // SAFETY: the running fiber's header lives as long as the fiber.
     let refused = unsafe { (*current_fiber()).refused.get() };
-    if refused == at { Err(Elapsed) } else { Ok(result) }
+    if refused == at {
+        Err(Elapsed)
+    } else {
+        Ok(result)
+    }
 }

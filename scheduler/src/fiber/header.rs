@@ -93,7 +93,10 @@ impl ContextSlot {
     }
 }
 
-const _: () = assert!(mem::size_of::<Header>() <= 192, "the header has outgrown three cache lines");
+const _: () = assert!(
+    mem::size_of::<Header>() <= 192,
+    "the header has outgrown three cache lines"
+);
 
 impl Header {
     #[track_caller]
@@ -122,7 +125,10 @@ impl Header {
     }
 
     pub(crate) fn id(&self) -> FiberId {
-        FiberId { index: self.index.get(), generation: self.generation.get() }
+        FiberId {
+            index: self.index.get(),
+            generation: self.generation.get(),
+        }
     }
 
     pub(crate) fn has(&self, flag: u8) -> bool {
@@ -157,7 +163,11 @@ pub(crate) struct Slab {
 
 impl Slab {
     pub(crate) fn new() -> Self {
-        Slab { chunks: RefCell::new(Vec::new()), free: Cell::new(ptr::null()), live: Cell::new(0) }
+        Slab {
+            chunks: RefCell::new(Vec::new()),
+            free: Cell::new(ptr::null()),
+            live: Cell::new(0),
+        }
     }
 
     /// Fibers that are not over.
@@ -182,7 +192,9 @@ impl Slab {
     fn grow(&self) {
         let mut chunks = self.chunks.borrow_mut();
         let first = chunks.len() * CHUNK;
-        let chunk: Box<[Header]> = (first..first + CHUNK).map(|index| Header::new(index as u32)).collect();
+        let chunk: Box<[Header]> = (first..first + CHUNK)
+            .map(|index| Header::new(index as u32))
+            .collect();
         for header in chunk.iter().rev() {
             header.next.set(self.free.get());
             self.free.set(header);
@@ -193,7 +205,9 @@ impl Slab {
     /// Gives a header back whose fiber is over.
     #[inline]
     pub(crate) fn give_back(&self, header: &Header) {
-        header.generation.set(header.generation.get().wrapping_add(1));
+        header
+            .generation
+            .set(header.generation.get().wrapping_add(1));
         header.state.set(State::Free);
         header.next.set(self.free.get());
         self.free.set(header);
@@ -204,7 +218,9 @@ impl Slab {
     #[inline]
     pub(crate) fn find(&self, index: u32, generation: u32) -> Option<&Header> {
         let chunks = self.chunks.borrow();
-        let header = chunks.get(index as usize / CHUNK)?.get(index as usize % CHUNK)?;
+        let header = chunks
+            .get(index as usize / CHUNK)?
+            .get(index as usize % CHUNK)?;
         let alive = header.generation.get() == generation && header.state.get() != State::Free;
         // SAFETY: chunks are never freed or moved while the slab lives; only the vector of boxes may be.
         alive.then(|| unsafe { &*ptr::from_ref(header) })
@@ -216,7 +232,10 @@ impl Slab {
         for chunk in 0..count {
             // SAFETY: as in `find`; the borrow is over before `visit` may grow the slab.
             let headers: &[Header] = unsafe { &*ptr::from_ref(&*self.chunks.borrow()[chunk]) };
-            headers.iter().filter(|header| header.state.get() != State::Free).for_each(&mut visit);
+            headers
+                .iter()
+                .filter(|header| header.state.get() != State::Free)
+                .for_each(&mut visit);
         }
     }
 }

@@ -38,8 +38,13 @@ pub fn with_switch_hook<R>(hook: &dyn SwitchHook, f: impl FnOnce() -> R) -> R {
     let header = unsafe { &*header };
     let hook: *const (dyn SwitchHook + '_) = hook;
     // SAFETY: only the lifetime is changed; the frame is taken off again before `hook` ends.
-    let hook = unsafe { std::mem::transmute::<*const (dyn SwitchHook + '_), *const (dyn SwitchHook + 'static)>(hook) };
-    let frame = HookFrame { hook, outer: header.hook.get() };
+    let hook = unsafe {
+        std::mem::transmute::<*const (dyn SwitchHook + '_), *const (dyn SwitchHook + 'static)>(hook)
+    };
+    let frame = HookFrame {
+        hook,
+        outer: header.hook.get(),
+    };
     header.hook.set(&frame);
     let _pop = OnDrop(|| header.hook.set(frame.outer));
     f()
@@ -81,7 +86,9 @@ fn check(header: &Header) -> Result<(), &'static str> {
         return Err("a fiber cannot suspend inside no_suspend");
     }
     if std::thread::panicking() {
-        return Err("a fiber cannot suspend while it unwinds (a blocking call in a Drop during a panic)");
+        return Err(
+            "a fiber cannot suspend while it unwinds (a blocking call in a Drop during a panic)",
+        );
     }
     Ok(())
 }

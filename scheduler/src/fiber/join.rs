@@ -31,7 +31,8 @@ impl fmt::Debug for JoinError {
 /// The words of a panic's payload.
 pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no message)")
 }
 
 pub(super) struct JoinCell<T> {
@@ -117,7 +118,11 @@ impl<T> JoinHandle<T> {
             self.cell.waiter.set(Some(prepare_park()));
             park("join")?;
         }
-        self.cell.result.borrow_mut().take().unwrap_or(Err(JoinError::LoopGone))
+        self.cell
+            .result
+            .borrow_mut()
+            .take()
+            .unwrap_or(Err(JoinError::LoopGone))
     }
 
     /// Tells the fiber to stop: its suspending calls fail from now on.
@@ -145,6 +150,9 @@ impl<T> Drop for JoinHandle<T> {
 
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JoinHandle").field("fiber", &self.cell.fiber).field("done", &self.is_done()).finish()
+        f.debug_struct("JoinHandle")
+            .field("fiber", &self.cell.fiber)
+            .field("done", &self.is_done())
+            .finish()
     }
 }

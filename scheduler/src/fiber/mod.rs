@@ -7,15 +7,20 @@ mod join;
 mod park;
 mod switch;
 
-pub use cancel::{CancelScope, Elapsed, Stopped, cancel, is_cancelled, shield, timeout, with_deadline};
 pub(crate) use cancel::cancel_header;
+pub use cancel::{
+    CancelScope, Elapsed, Stopped, cancel, is_cancelled, shield, timeout, with_deadline,
+};
 pub(crate) use header::{Header, STARTED, Slab, State};
 pub(crate) use hook::OnDrop;
 pub use hook::{SwitchHook, may_suspend, no_suspend, with_switch_hook};
 pub(crate) use join::panic_text;
 pub use join::{JoinError, JoinHandle};
 pub(crate) use park::wake_in;
-pub use park::{LocalWaker, RemoteWaker, Wakeup, park, park_uninterruptible, park_until, prepare_park, yield_now};
+pub use park::{
+    LocalWaker, RemoteWaker, Wakeup, park, park_uninterruptible, park_until, prepare_park,
+    yield_now,
+};
 
 use crate::event_loop::{current_fiber, try_with_loop, with_loop};
 use crate::stack::StackClass;
@@ -117,9 +122,18 @@ impl Builder {
 
 impl crate::event_loop::Inner {
     #[inline]
-    fn set_up(&self, header: &Header, name: Option<Box<Box<str>>>, location: &'static Location<'static>) {
+    fn set_up(
+        &self,
+        header: &Header,
+        name: Option<Box<Box<str>>>,
+        location: &'static Location<'static>,
+    ) {
         self.count_spawn();
-        header.flags.set(if self.stopping() { header::CANCELLED } else { 0 });
+        header.flags.set(if self.stopping() {
+            header::CANCELLED
+        } else {
+            0
+        });
         header.switches.set(0);
         header.shields.set(0);
         header.suspension_bans.set(0);
@@ -168,7 +182,11 @@ pub fn context() -> Option<Rc<dyn Any>> {
     try_with_loop(|l| {
         let header = l.running();
         // SAFETY: the running fiber's header lives as long as the fiber.
-        if header.is_null() { None } else { unsafe { (*header).context.get() } }
+        if header.is_null() {
+            None
+        } else {
+            unsafe { (*header).context.get() }
+        }
     })
     .flatten()
 }

@@ -58,12 +58,20 @@ impl LocalWaker {
     /// Outside a loop.
     pub fn remote(self) -> RemoteWaker {
         let loop_id = with_loop(|l| l.id());
-        RemoteWaker { loop_id, index: self.index, generation: self.generation, sequence: self.sequence }
+        RemoteWaker {
+            loop_id,
+            index: self.index,
+            generation: self.generation,
+            sequence: self.sequence,
+        }
     }
 
     /// The fiber that waits.
     pub fn fiber(self) -> FiberId {
-        FiberId { index: self.index, generation: self.generation }
+        FiberId {
+            index: self.index,
+            generation: self.generation,
+        }
     }
 }
 
@@ -77,7 +85,9 @@ impl RemoteWaker {
 /// Does what a waker asks, on the loop's thread.
 #[inline]
 pub(crate) fn wake_in(l: &Inner, index: u32, generation: u32, sequence: u32) -> bool {
-    let Some(header) = l.slab.find(index, generation) else { return false };
+    let Some(header) = l.slab.find(index, generation) else {
+        return false;
+    };
     if header.sequence.get() != sequence || header.has(WOKEN) {
         return false;
     }
@@ -143,10 +153,18 @@ pub fn park_until(reason: &'static str, at: Option<Instant>) -> Result<Wakeup, S
     if let Some(reason) = stopped(l, header) {
         // Once through the run queue, so that a loop that ignores the error cannot starve the others.
         switch_out(header, || l.make_ready(header));
-        return if header.has(WOKEN) { Ok(Wakeup::Woken) } else { Err(refuse(header, reason)) };
+        return if header.has(WOKEN) {
+            Ok(Wakeup::Woken)
+        } else {
+            Err(refuse(header, reason))
+        };
     }
     let limit = at.unwrap_or(Instant::NEVER);
-    let deadline = if header.shields.get() == 0 { header.deadline.get() } else { Instant::NEVER };
+    let deadline = if header.shields.get() == 0 {
+        header.deadline.get()
+    } else {
+        Instant::NEVER
+    };
     let alarm = limit.min(deadline);
     loop {
         suspend_parked(l, header, reason, alarm, INTERRUPTIBLE);
@@ -175,7 +193,13 @@ pub fn park_uninterruptible(reason: &'static str) {
 }
 
 #[inline]
-fn suspend_parked(l: &Inner, header: &Header, reason: &'static str, alarm: Instant, interruptible: u8) {
+fn suspend_parked(
+    l: &Inner,
+    header: &Header,
+    reason: &'static str,
+    alarm: Instant,
+    interruptible: u8,
+) {
     switch_out(header, || {
         header.reason.set(reason);
         header.clear(INTERRUPTIBLE);

@@ -30,17 +30,28 @@ impl Guard {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         // SAFETY: an anonymous mapping of one page at an address of the kernel's choice, unmapped again below.
         let installed = unsafe {
-            let page = libc::mmap(std::ptr::null_mut(), PAGE, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
-            let installed = page != libc::MAP_FAILED && libc::madvise(page, PAGE, MADV_GUARD_INSTALL) == 0;
+            let page = libc::mmap(
+                std::ptr::null_mut(),
+                PAGE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                flags,
+                -1,
+                0,
+            );
+            let installed =
+                page != libc::MAP_FAILED && libc::madvise(page, PAGE, MADV_GUARD_INSTALL) == 0;
             if page != libc::MAP_FAILED {
                 libc::munmap(page, PAGE);
             }
             installed
         };
-        if installed && std::env::var_os("YUE_STACK_GUARD").is_none_or(|value| value != "mprotect") {
+        if installed && std::env::var_os("YUE_STACK_GUARD").is_none_or(|value| value != "mprotect")
+        {
             Guard::Marker
         } else {
-            Guard::Protect { left: Cell::new(protect_limit()) }
+            Guard::Protect {
+                left: Cell::new(protect_limit()),
+            }
         }
     }
 
@@ -65,13 +76,19 @@ impl Guard {
                 unsafe { libc::mprotect(memory, bytes, libc::PROT_NONE) }
             }
         };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
 }
 
 /// Stacks that `mprotect` can guard: each takes two mappings.
 fn protect_limit() -> usize {
     let limit = fs::read_to_string("/proc/sys/vm/max_map_count").ok();
-    let limit = limit.and_then(|text| text.trim().parse::<usize>().ok()).unwrap_or(65_530);
+    let limit = limit
+        .and_then(|text| text.trim().parse::<usize>().ok())
+        .unwrap_or(65_530);
     limit.saturating_sub(MAPPINGS_SPARED) / 2
 }

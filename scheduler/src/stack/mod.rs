@@ -50,7 +50,10 @@ pub struct StackConfig {
 
 impl Default for StackConfig {
     fn default() -> Self {
-        StackConfig { native: 256 << 10, lua: 1 << 20 }
+        StackConfig {
+            native: 256 << 10,
+            lua: 1 << 20,
+        }
     }
 }
 
@@ -67,7 +70,9 @@ const SIZE_BITS: u32 = 20;
 impl FiberStack {
     fn new(base: usize, bytes: usize, class: StackClass) -> Self {
         let (base, pages) = ((base / PAGE) as u64, (bytes / PAGE) as u64);
-        FiberStack(StackBounds(base << (SIZE_BITS + 1) | pages << 1 | u64::from(class == StackClass::Lua)))
+        FiberStack(StackBounds(
+            base << (SIZE_BITS + 1) | pages << 1 | u64::from(class == StackClass::Lua),
+        ))
     }
 
     #[inline]
@@ -93,7 +98,11 @@ impl StackBounds {
 
     #[inline]
     fn class(self) -> StackClass {
-        if self.0 & 1 == 1 { StackClass::Lua } else { StackClass::Native }
+        if self.0 & 1 == 1 {
+            StackClass::Lua
+        } else {
+            StackClass::Native
+        }
     }
 
     /// The lowest address of the guard.
@@ -196,7 +205,11 @@ impl Class {
         }
         guard.install(next, guard_bytes(self.kind))?;
         self.fresh.set((next + self.slot_bytes, end));
-        Ok(FiberStack::new(next + self.slot_bytes, self.slot_bytes, self.kind))
+        Ok(FiberStack::new(
+            next + self.slot_bytes,
+            self.slot_bytes,
+            self.kind,
+        ))
     }
 
     fn map_arena(&self) -> io::Result<(usize, usize)> {
@@ -205,7 +218,16 @@ impl Class {
         let bytes = slots * self.slot_bytes;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
         // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory of ours.
-        let memory = unsafe { libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        let memory = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                flags,
+                -1,
+                0,
+            )
+        };
         if memory == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }

@@ -63,7 +63,11 @@ impl AlternateStack {
             if memory == libc::MAP_FAILED {
                 return None;
             }
-            let stack = libc::stack_t { ss_sp: memory, ss_flags: 0, ss_size: ALTERNATE_STACK };
+            let stack = libc::stack_t {
+                ss_sp: memory,
+                ss_flags: 0,
+                ss_size: ALTERNATE_STACK,
+            };
             if libc::sigaltstack(&stack, ptr::null_mut()) != 0 {
                 libc::munmap(memory, ALTERNATE_STACK);
                 return None;
@@ -82,7 +86,11 @@ impl Drop for AlternateStack {
             if libc::sigaltstack(ptr::null(), &mut now) != 0 || now.ss_sp != self.memory {
                 return;
             }
-            let off = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+            let off = libc::stack_t {
+                ss_sp: ptr::null_mut(),
+                ss_flags: libc::SS_DISABLE,
+                ss_size: 0,
+            };
             if libc::sigaltstack(&off, ptr::null_mut()) == 0 {
                 libc::munmap(self.memory, ALTERNATE_STACK);
             }

@@ -36,7 +36,10 @@ impl Instant {
 
     /// What the system's monotonic clock (`CLOCK_MONOTONIC`) says now.
     pub fn system() -> Self {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         // SAFETY: `time` is a valid, writable timespec; CLOCK_MONOTONIC always exists.
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
         Instant(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)

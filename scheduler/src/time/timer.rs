@@ -76,10 +76,17 @@ impl Timer {
         with_loop(|l| {
             let id = l.id();
             let armed = self.entry.node.is_armed();
-            assert!(!armed || self.entry.loop_id.get() == id, "the timer is armed on another loop");
+            assert!(
+                !armed || self.entry.loop_id.get() == id,
+                "the timer is armed on another loop"
+            );
             self.entry.loop_id.set(id);
             self.entry.cancelled.set(false);
-            let entry = if armed { Rc::as_ptr(&self.entry) } else { Rc::into_raw(self.entry.clone()) };
+            let entry = if armed {
+                Rc::as_ptr(&self.entry)
+            } else {
+                Rc::into_raw(self.entry.clone())
+            };
             // SAFETY: the count just made, or the one made when it was first armed, keeps the node where it is.
             unsafe { l.wheel.arm(&(*entry).node, at) };
         });
@@ -115,6 +122,8 @@ impl Drop for Timer {
 
 impl fmt::Debug for Timer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Timer").field("armed", &self.is_armed()).finish_non_exhaustive()
+        f.debug_struct("Timer")
+            .field("armed", &self.is_armed())
+            .finish_non_exhaustive()
     }
 }

@@ -98,7 +98,10 @@ fn tick_of(at: Instant) -> u64 {
 
 impl Wheel {
     pub(crate) fn new(now: Instant) -> Self {
-        let level = || Level { occupied: Cell::new(0), slots: [const { Cell::new(ptr::null()) }; SLOTS] };
+        let level = || Level {
+            occupied: Cell::new(0),
+            slots: [const { Cell::new(ptr::null()) }; SLOTS],
+        };
         let position = now.as_nanos() >> TICK_SHIFT;
         Wheel {
             position: Cell::new(position),
@@ -203,7 +206,9 @@ impl Wheel {
         let mut node = self.levels[level].slots[slot].get();
         for _ in 0..EXACT_SCAN {
             if node.is_null() {
-                return Some(Instant::from_nanos(tick_of(Instant::from_nanos(earliest)) << TICK_SHIFT));
+                return Some(Instant::from_nanos(
+                    tick_of(Instant::from_nanos(earliest)) << TICK_SHIFT,
+                ));
             }
             // SAFETY: a linked node is alive, by the contract of `arm`.
             let linked = unsafe { &*node };
@@ -237,7 +242,13 @@ impl Wheel {
         }
     }
 
-    fn empty_slot(&self, level: usize, slot: usize, target: u64, fire: &mut impl FnMut(*const Node)) {
+    fn empty_slot(
+        &self,
+        level: usize,
+        slot: usize,
+        target: u64,
+        fire: &mut impl FnMut(*const Node),
+    ) {
         loop {
             let head = self.levels[level].slots[slot].get();
             if head.is_null() {
