@@ -98,7 +98,7 @@ fn check(header: &Header) -> Result<(), &'static str> {
 ///
 /// # Panics
 /// Where suspension is forbidden.
-#[inline]
+#[inline(always)]
 pub(super) fn switch_out(header: &Header, commit: impl FnOnce()) {
     if let Err(reason) = check(header) {
         refuse(header, reason);

@@ -27,7 +27,7 @@ use std::ptr;
 // out: the pool's arenas are unmapped only with all stacks in, and are leaked otherwise.
 unsafe impl Stack for FiberStack {
     fn base(&self) -> StackPointer {
-        StackPointer::new(self.bounds().base()).unwrap_or(StackPointer::MIN)
+        StackPointer::new(self.bounds().start()).unwrap_or(StackPointer::MIN)
     }
 
     fn limit(&self) -> StackPointer {
@@ -101,7 +101,7 @@ impl Switch {
     ///
     /// # Safety
     /// Called on this fiber's own stack, which the loop has resumed.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn suspend(&self) {
         // SAFETY: the yielder lives at the root of the fiber's stack for as long as the fiber runs.
         unsafe { (*self.yielder.get()).suspend(()) };

@@ -66,6 +66,9 @@ pub(crate) struct FiberStack(StackBounds);
 pub(crate) struct StackBounds(u64);
 
 const SIZE_BITS: u32 = 20;
+const CACHE_LINE: usize = 64;
+/// Sixteen lines: a quarter of the page that a parked fiber holds anyway.
+const COLORS: usize = 16;
 
 impl FiberStack {
     fn new(base: usize, bytes: usize, class: StackClass) -> Self {
@@ -84,9 +87,18 @@ impl FiberStack {
 impl StackBounds {
     pub(crate) const NONE: StackBounds = StackBounds(0);
 
+    /// Where the first frame goes: a little below the base, by an amount that differs from slot to slot.
+    ///
+    /// Slots are a power of two apart, so without this the hot frames of all fibers would compete for the same few
+    /// sets of the caches.
+    #[inline]
+    pub(crate) fn start(self) -> usize {
+        self.base() - (self.base() / self.size() % COLORS) * CACHE_LINE
+    }
+
     /// The address just above the stack.
     #[inline]
-    pub(crate) fn base(self) -> usize {
+    fn base(self) -> usize {
         (self.0 >> (SIZE_BITS + 1)) as usize * PAGE
     }
 
