@@ -44,12 +44,13 @@ mod time;
 pub use driver::{Bell, Driver, SleepDriver, Wait};
 pub use event_loop::this_loop;
 pub use event_loop::{
-    Config, Counters, Loop, LoopHandle, RemoteJoin, Spin, StopReport, Tick, TickEnd,
+    Config, Counters, Loop, LoopHandle, PanicHook, RemoteJoin, Spin, StopReport, Tick, TickEnd,
 };
 pub use fiber::{
-    Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, LocalWaker, RemoteWaker, Stopped, SwitchHook,
-    Wakeup, cancel, context, current_id, in_fiber, is_cancelled, may_suspend, no_suspend, park, park_uninterruptible,
-    park_until, prepare_park, set_context, shield, spawn, stack_limit, timeout, with_deadline, with_switch_hook, yield_now,
+    Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, LocalWaker, RemoteWaker,
+    Stopped, SwitchHook, Wakeup, cancel, context, current_id, in_fiber, is_cancelled, may_suspend,
+    no_suspend, park, park_uninterruptible, park_until, prepare_park, set_context, shield, spawn,
+    stack_limit, timeout, with_deadline, with_switch_hook, yield_now,
 };
 pub use stack::{StackClass, StackConfig};
 pub use time::{Clock, Instant, Timer, now, sleep, sleep_until};

@@ -54,6 +54,9 @@ pub enum Spin {
     BusyPoll,
 }
 
+/// Is told of the panic of a fiber that nobody joins: the fiber, and the panic's words.
+pub type PanicHook = Box<dyn Fn(FiberId, &str)>;
+
 /// How a loop is made.
 pub struct Config {
     /// What waits for I/O. Made on the thread on which the loop will run.
@@ -70,7 +73,7 @@ pub struct Config {
     pub stop_grace: Duration,
     /// Called with the panic of a fiber whose handle was dropped: the fiber and the panic's words. By default only the
     /// counter and the usual panic message tell of it.
-    pub on_panic: Option<Box<dyn Fn(FiberId, &str)>>,
+    pub on_panic: Option<PanicHook>,
 }
 
 impl Default for Config {
@@ -143,7 +146,7 @@ pub(crate) struct Inner {
     shutdown: Cell<bool>,
     shutdown_waiters: RefCell<Vec<crate::fiber::LocalWaker>>,
     stop_grace: Duration,
-    on_panic: Option<Box<dyn Fn(FiberId, &str)>>,
+    on_panic: Option<PanicHook>,
     spawned: Cell<u64>,
     panics: Cell<u64>,
     ticks: Cell<u64>,
@@ -261,11 +264,8 @@ pub(crate) fn with_loop<R>(f: impl FnOnce(&Inner) -> R) -> R {
 pub(crate) fn try_with_loop<R>(f: impl FnOnce(&Inner) -> R) -> Option<R> {
     let inner = CURRENT.try_with(Cell::get).unwrap_or(ptr::null());
     // SAFETY: the pointer is set only while the loop is entered, and a loop that is entered is borrowed.
-    if inner.is_null() {
-        None
-    } else {
-        Some(f(unsafe { &*inner }))
-    }
+    let inner = unsafe { inner.as_ref() };
+    inner.map(f)
 }
 
 /// The header of the calling fiber.

@@ -180,13 +180,9 @@ pub fn current_id() -> FiberId {
 /// What the calling fiber works for: set with [`set_context`], inherited by the fibers it spawns. `None` outside.
 pub fn context() -> Option<Rc<dyn Any>> {
     try_with_loop(|l| {
-        let header = l.running();
         // SAFETY: the running fiber's header lives as long as the fiber.
-        if header.is_null() {
-            None
-        } else {
-            unsafe { (*header).context.get() }
-        }
+        let header = unsafe { l.running().as_ref()? };
+        header.context.get()
     })
     .flatten()
 }

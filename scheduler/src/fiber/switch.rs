@@ -127,6 +127,6 @@ impl Switch {
     /// Forgets a fiber that has started and will never run again. Its stack stays mapped for ever.
     pub(crate) fn abandon(&self) {
         // SAFETY: no resume is running: the loop calls this between two fibers.
-        mem::forget(ManuallyDrop::new(unsafe { (*self.coroutine.get()).take() }));
+        let _ = ManuallyDrop::new(unsafe { (*self.coroutine.get()).take() });
     }
 }

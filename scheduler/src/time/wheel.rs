@@ -122,7 +122,8 @@ impl Wheel {
     /// `node` stays at its address, and alive, until it has fired or is cancelled.
     pub(crate) unsafe fn arm(&self, node: &Node, at: Instant) {
         self.cancel(node);
-        node.at_ns.set(at.as_nanos().min(LATEST_NS));
+        let soonest = (self.floor.get() + 1) << TICK_SHIFT;
+        node.at_ns.set(at.as_nanos().max(soonest).min(LATEST_NS));
         self.link(node);
         self.armed.set(self.armed.get() + 1);
     }
@@ -137,7 +138,7 @@ impl Wheel {
 
     fn link(&self, node: &Node) {
         let position = self.position.get();
-        let tick = tick_of(Instant::from_nanos(node.at_ns.get())).max(self.floor.get() + 1);
+        let tick = tick_of(Instant::from_nanos(node.at_ns.get()));
         let differing = (tick ^ position) | 1;
         let level = ((63 - differing.leading_zeros()) / SLOT_BITS) as usize;
         let level = level.min(LEVELS - 1);
@@ -264,5 +265,102 @@ impl Wheel {
                 self.link(node);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Arm { timer: usize, after_ns: u64 },
+        Cancel { timer: usize },
+        Advance { by_ns: u64 },
+    }
+
+    const TIMERS: usize = 24;
+
+    /// Times of all magnitudes, so that every level is used.
+    fn time() -> impl Strategy<Value = u64> {
+        (0u32..56, 0u64..1 << 8).prop_map(|(shift, mantissa)| mantissa << shift)
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..TIMERS, time()).prop_map(|(timer, after_ns)| Step::Arm { timer, after_ns }),
+            1 => (0..TIMERS).prop_map(|timer| Step::Cancel { timer }),
+            3 => time().prop_map(|by_ns| Step::Advance { by_ns }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_wheel_fires_what_a_sorted_set_would(
+            start in time(),
+            steps in prop::collection::vec(step(), 1..200),
+        ) {
+            let nodes: Vec<Node> = (0..TIMERS).map(|_| Node::new(Owner::Bare)).collect();
+            let wheel = Wheel::new(Instant::from_nanos(start));
+            // The model: (tick from which the timer is due, timer).
+            let mut model: BTreeSet<(u64, usize)> = BTreeSet::new();
+            let mut now = start;
+            for step in steps {
+                match step {
+                    Step::Arm { timer, after_ns } => {
+                        let at = Instant::from_nanos(now.saturating_add(after_ns).min(LATEST_NS));
+                        model.retain(|&(_, other)| other != timer);
+                        let soonest = ((now >> TICK_SHIFT) + 1).min(tick_of(Instant::from_nanos(LATEST_NS)));
+                        model.insert((tick_of(at).max(soonest), timer));
+                        // SAFETY: `nodes` outlives the wheel and never moves.
+                        unsafe { wheel.arm(&nodes[timer], at) };
+                    }
+                    Step::Cancel { timer } => {
+                        model.retain(|&(_, other)| other != timer);
+                        wheel.cancel(&nodes[timer]);
+                    }
+                    Step::Advance { by_ns } => {
+                        now = now.saturating_add(by_ns).min(LATEST_NS);
+                        let mut fired = BTreeSet::new();
+                        wheel.advance(Instant::from_nanos(now), |node| {
+                            let timer = nodes.iter().position(|other| ptr::eq(other, node)).unwrap();
+                            fired.insert(timer);
+                        });
+                        let target = now >> TICK_SHIFT;
+                        let due: BTreeSet<_> =
+                            model.iter().filter(|(tick, _)| *tick <= target).map(|&(_, timer)| timer).collect();
+                        model.retain(|&(tick, _)| tick > target);
+                        prop_assert_eq!(fired, due);
+                    }
+                }
+                prop_assert_eq!(wheel.armed(), model.len());
+                let first = model.first().map(|&(tick, _)| tick << TICK_SHIFT);
+                let wake = wheel.next_deadline().map(Instant::as_nanos);
+                prop_assert_eq!(wake.is_some(), first.is_some());
+                // Never later than the first timer, and never in the past for one in the future.
+                if let (Some(wake), Some(first)) = (wake, first) {
+                    prop_assert!(wake <= first, "wakes at {} for {}", wake, first);
+                }
+            }
+            wheel.drain(|_| {});
+        }
+    }
+
+    #[test]
+    fn a_timer_that_arms_itself_for_the_past_does_not_hold_the_wheel() {
+        let node = Node::new(Owner::Bare);
+        let wheel = Wheel::new(Instant::from_nanos(0));
+        // SAFETY: `node` outlives the wheel's use of it: it is cancelled below.
+        unsafe { wheel.arm(&node, Instant::from_nanos(1)) };
+        let mut count = 0;
+        wheel.advance(Instant::from_nanos(1 << 30), |_| {
+            count += 1;
+            // SAFETY: as above.
+            unsafe { wheel.arm(&node, Instant::from_nanos(1)) };
+        });
+        assert_eq!(count, 1);
+        wheel.cancel(&node);
     }
 }

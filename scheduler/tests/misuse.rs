@@ -1,0 +1,194 @@
+//! Misuse that ends the process: each case runs in a child, which must say the documented words and end as documented.
+
+use std::env;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Output};
+use yue_scheduler::*;
+
+const CASE: &str = "YUE_MISUSE_CASE";
+
+/// In the parent: runs this test again in a child. In the child: runs `case`.
+fn in_child(test: &str, case: impl FnOnce()) -> Option<Output> {
+    if env::var(CASE).is_ok_and(|name| name == test) {
+        case();
+        return None;
+    }
+    let this = env::current_exe().unwrap();
+    let output = Command::new(this)
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CASE, test)
+        .env("RUST_BACKTRACE", "0")
+        .output()
+        .unwrap();
+    Some(output)
+}
+
+fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn recurse(depth: u64) -> u64 {
+    let frame = std::hint::black_box([depth; 64]);
+    if depth == u64::MAX {
+        frame[0]
+    } else {
+        recurse(depth + 1) + frame[63]
+    }
+}
+
+#[test]
+fn a_native_stack_overflow_names_the_fiber_and_its_size() {
+    let Some(output) = in_child(
+        "a_native_stack_overflow_names_the_fiber_and_its_size",
+        || {
+            Loop::new(Config::default()).unwrap().run(|| {
+                Builder::new()
+                    .name("deep")
+                    .spawn(|| recurse(0))
+                    .unwrap()
+                    .join()
+                    .unwrap();
+            });
+        },
+    ) else {
+        return;
+    };
+    assert_eq!(
+        output.status.signal(),
+        Some(libc::SIGABRT),
+        "{}",
+        words(&output)
+    );
+    assert!(
+        words(&output).contains("'deep' (spawned at scheduler/tests/misuse.rs:"),
+        "{}",
+        words(&output)
+    );
+    assert!(
+        words(&output).contains("overflowed its stack of 256 KiB"),
+        "{}",
+        words(&output)
+    );
+}
+
+#[test]
+fn the_same_with_guards_by_mprotect() {
+    let Some(output) = in_child("the_same_with_guards_by_mprotect", || {
+        // SAFETY: the only thread that reads the environment is this one.
+        unsafe { env::set_var("YUE_STACK_GUARD", "mprotect") };
+        Loop::new(Config::default()).unwrap().run(|| {
+            Builder::new()
+                .name("deep")
+                .stack(StackClass::Lua)
+                .spawn(|| recurse(0))
+                .unwrap()
+                .join()
+                .unwrap();
+        });
+    }) else {
+        return;
+    };
+    assert_eq!(
+        output.status.signal(),
+        Some(libc::SIGABRT),
+        "{}",
+        words(&output)
+    );
+    assert!(
+        words(&output).contains("overflowed its stack of 1024 KiB"),
+        "{}",
+        words(&output)
+    );
+}
+
+#[test]
+fn a_fault_that_is_no_overflow_keeps_its_default_end() {
+    let Some(output) = in_child("a_fault_that_is_no_overflow_keeps_its_default_end", || {
+        Loop::new(Config::default()).unwrap().run(|| {
+            let nowhere = std::hint::black_box(8 as *const u8);
+            // SAFETY: none; the fault is what the test is about.
+            unsafe { nowhere.read_volatile() };
+        });
+    }) else {
+        return;
+    };
+    assert_eq!(
+        output.status.signal(),
+        Some(libc::SIGSEGV),
+        "{}",
+        words(&output)
+    );
+    assert!(!words(&output).contains("overflowed"), "{}", words(&output));
+}
+
+#[test]
+fn suspending_in_a_drop_while_panicking_says_so_and_aborts() {
+    struct SleepsInDrop;
+    impl Drop for SleepsInDrop {
+        fn drop(&mut self) {
+            let _ = yield_now();
+        }
+    }
+    let Some(output) = in_child(
+        "suspending_in_a_drop_while_panicking_says_so_and_aborts",
+        || {
+            Loop::new(Config::default()).unwrap().run(|| {
+                let _guard = SleepsInDrop;
+                panic!("the first panic");
+            });
+        },
+    ) else {
+        return;
+    };
+    assert_eq!(
+        output.status.signal(),
+        Some(libc::SIGABRT),
+        "{}",
+        words(&output)
+    );
+    assert!(
+        words(&output).contains("a fiber cannot suspend while it unwinds"),
+        "{}",
+        words(&output)
+    );
+}
+
+#[test]
+fn without_address_space_for_a_stack_spawning_is_an_error() {
+    let Some(output) = in_child(
+        "without_address_space_for_a_stack_spawning_is_an_error",
+        || {
+            let config = Config {
+                stacks: StackConfig {
+                    native: 64 << 20,
+                    lua: 1 << 20,
+                },
+                ..Config::default()
+            };
+            Loop::new(config).unwrap().run(|| {
+                let limit = libc::rlimit {
+                    rlim_cur: 1 << 30,
+                    rlim_max: libc::RLIM_INFINITY,
+                };
+                // SAFETY: sets a limit of this child process.
+                unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) };
+                let mut fibers = Vec::new();
+                let error = loop {
+                    match Builder::new().spawn(|| ()) {
+                        Ok(fiber) => fibers.push(fiber),
+                        Err(error) => break error,
+                    }
+                };
+                eprintln!("after {} fibers: {error}", fibers.len());
+            });
+        },
+    ) else {
+        return;
+    };
+    assert!(output.status.success(), "{}", words(&output));
+    assert!(
+        words(&output).contains("Cannot allocate memory"),
+        "{}",
+        words(&output)
+    );
+}
