@@ -6,6 +6,14 @@
 //! - The receiver's block and all later ones are not retired; it retires a block when it steps to the next.
 //! - When the receiver is gone its place is kept in `Shared::rest`, for whoever drops the last handle.
 //!
+//! # Speed
+//!
+//! Measured on two cores with values of 8 bytes: 7 ns for a push and 1 ns for a pop, most of the push being its locked
+//! instruction; 4–8 ns per value from core to core in batches of 64. Single pushes cost 10 ns as long as the consumer is
+//! some microseconds behind, but over 20 when it polls for each value: every look takes the cache line from the
+//! producer, whose next locked instruction waits until it has it back (a bare ring with a ticket counter shows the same
+//! figures). So a consumer should drain what is there and then do something else, as a loop's tick does.
+//!
 //! # Threads
 //!
 //! [`Sender`]s push from anywhere; the [`Receiver`] may move between threads but is used by one at a time.
