@@ -158,8 +158,8 @@ pub fn in_fiber() -> bool {
     try_with_loop(|l| !l.running().is_null()).unwrap_or(false)
 }
 
-/// The lowest address of the calling fiber's stack that code may touch. Code that recurses without a limit of its own (a
-/// C library that calls back) compares its stack pointer with it.
+/// The lowest address of the calling fiber's stack that code may touch. Code that recurses without a limit of its own
+/// (a C library that calls back) compares its stack pointer with it.
 ///
 /// # Panics
 /// Outside a fiber.
