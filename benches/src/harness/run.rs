@@ -1,0 +1,164 @@
+//! Runs the rows: rounds interleaved between contestants, each measurement in a child process.
+
+use std::io::{IsTerminal, Write};
+use std::process::{Command, Stdio};
+
+use super::model::{Case, Contestant, Effort, Kind, Problem, Row, Sample};
+use super::process;
+use super::report::{self, CaseReport, RowReport};
+
+/// How to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Measurements per contestant; the median counts.
+    pub rounds: usize,
+    /// How much work each does.
+    pub effort: Effort,
+}
+
+/// Measures every contestant of every row.
+pub fn run_rows(rows: Vec<Row>, settings: Settings) -> Vec<RowReport> {
+    rows.into_iter().map(|row| run_row(row, settings)).collect()
+}
+
+fn run_row(row: Row, settings: Settings) -> RowReport {
+    let mut cases: Vec<CaseReport> = Vec::new();
+    let mut notes = row.notes.clone();
+    for (index, case) in row.cases.iter().enumerate() {
+        cases.push(run_case(&row, index, case, settings, &mut notes));
+    }
+    progress("");
+    notes.dedup();
+    RowReport {
+        number: row.number,
+        title: row.title.to_owned(),
+        method: row.method.to_owned(),
+        cases,
+        notes,
+    }
+}
+
+fn run_case(
+    row: &Row,
+    index: usize,
+    case: &Case,
+    settings: Settings,
+    notes: &mut Vec<String>,
+) -> CaseReport {
+    let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); case.contestants.len()];
+    let mut problems: Vec<Option<Problem>> = case.contestants.iter().map(|_| None).collect();
+    for round in 0..settings.rounds {
+        for step in 0..case.contestants.len() {
+            // Each round begins with another contestant, so that none is always the one after the heaviest.
+            let which = (step + round) % case.contestants.len();
+            let contestant = &case.contestants[which];
+            if problems[which].is_some() || (contestant.kind == Kind::Seen && round > 0) {
+                continue;
+            }
+            progress(&format!(
+                "row {} · {} · round {}/{} · {}",
+                row.number,
+                case.name,
+                round + 1,
+                settings.rounds,
+                contestant.name
+            ));
+            match measure(row.number, index, contestant, settings) {
+                Ok(sample) => samples[which].push(sample),
+                Err(problem) => problems[which] = Some(problem),
+            }
+        }
+    }
+    for (contestant, problem) in case.contestants.iter().zip(&problems) {
+        if let Some(problem) = problem {
+            notes.push(format!(
+                "{}, {}: no figure: {problem}",
+                case.name, contestant.name
+            ));
+        }
+    }
+    report::summarize(case, samples)
+}
+
+fn measure(
+    row: u32,
+    case: usize,
+    contestant: &Contestant,
+    settings: Settings,
+) -> Result<Sample, Problem> {
+    if contestant.kind == Kind::Seen {
+        return (contestant.measure)(settings.effort);
+    }
+    let arguments = [
+        "measure".to_owned(),
+        row.to_string(),
+        case.to_string(),
+        contestant.name.clone(),
+        format!("--effort={}", settings.effort.0),
+    ];
+    let command = process::own_program(&arguments.each_ref().map(String::as_str))?;
+    run_to_the_end(command)
+}
+
+/// Runs a measuring child; its last line is the sample.
+fn run_to_the_end(mut command: Command) -> Result<Sample, Problem> {
+    process::die_with_parent(&mut command);
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        let why = complaint
+            .lines()
+            .map(str::trim)
+            .find(|line| !line.is_empty())
+            .unwrap_or("no message");
+        return Err(Problem::failed(format!("{} ({why})", output.status)));
+    }
+    let line = text.lines().last().unwrap_or_default();
+    serde_json::from_str(line)
+        .map_err(|error| Problem::failed(format!("not a sample: {line:?} ({error})")))
+}
+
+/// The child's side: measures one contestant in this process and prints the sample.
+///
+/// # Errors
+///
+/// When there is no such contestant, or it could not be measured.
+pub fn measure_here(
+    rows: Vec<Row>,
+    row: u32,
+    case: usize,
+    name: &str,
+    effort: Effort,
+) -> Result<(), Problem> {
+    let found = rows
+        .iter()
+        .find(|candidate| candidate.number == row)
+        .and_then(|row| row.cases.get(case))
+        .and_then(|case| {
+            case.contestants
+                .iter()
+                .find(|contestant| contestant.name == name)
+        });
+    let contestant = found.ok_or_else(|| {
+        Problem::failed(format!("no contestant {name:?} in row {row}, case {case}"))
+    })?;
+    let sample = (contestant.measure)(effort)?;
+    let line =
+        serde_json::to_string(&sample).map_err(|error| Problem::failed(error.to_string()))?;
+    println!("{line}");
+    Ok(())
+}
+
+/// One line on a terminal's stderr, replaced by the next.
+fn progress(text: &str) {
+    let mut stderr = std::io::stderr();
+    if stderr.is_terminal() {
+        // Progress is a courtesy: if it cannot be shown, nothing is lost.
+        let _ = write!(stderr, "\r\x1b[K{text}");
+        let _ = stderr.flush();
+    }
+}

@@ -1,0 +1,1 @@
+//! Load generators: the same code for every contestant.

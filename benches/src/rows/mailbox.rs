@@ -1,0 +1,343 @@
+//! Row 4: messages between threads through an unbounded queue, one or four producers and one consumer.
+//!
+//! Every contestant does the same: producers push numbers as fast as they can, the consumer takes them without
+//! blocking and backs off in the same way (spins, then gives its processor away) when there is none, so that it is the
+//! queue that is measured and not a way of sleeping. The sum of what arrived is checked. In the batch cases producers
+//! hand over [`BATCH`] numbers at a time and the consumer drains; a queue that has no such call gets a loop of single
+//! ones, which is what its user would write.
+
+use std::ops::Range;
+use std::sync::Barrier;
+use std::time::Instant;
+
+use crossbeam_utils::Backoff;
+
+use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit};
+
+/// Messages at full effort.
+const MESSAGES: usize = 4_000_000;
+/// Messages that are handed over at once in the batch cases.
+const BATCH: u64 = 64;
+
+/// The row.
+pub fn row() -> Row {
+    let cases = vec![
+        case("1 -> 1, single", 1, false),
+        case("1 -> 1, batches of 64", 1, true),
+        case("4 -> 1, single", 4, false),
+        case("4 -> 1, batches of 64", 4, true),
+    ];
+    Row {
+        number: 4,
+        title: "mailbox between threads",
+        method: "One unit: an 8-byte message from a producer's push to the consumer's hands.",
+        cases,
+        notes: Vec::new(),
+    }
+}
+
+fn case(name: &str, producers: u64, batch: bool) -> Case {
+    let mut case = Case::new(name, Unit::time("ns/message"))
+        .ours("yue", move |effort| {
+            measure::<Yue>(producers, batch, effort)
+        })
+        .peer("std mpsc", move |effort| {
+            measure::<Std>(producers, batch, effort)
+        });
+    #[cfg(feature = "peers")]
+    {
+        case = case
+            .peer("crossbeam-channel", move |effort| {
+                measure::<peers::Crossbeam>(producers, batch, effort)
+            })
+            .peer("kanal", move |effort| {
+                measure::<peers::Kanal>(producers, batch, effort)
+            })
+            .peer("flume", move |effort| {
+                measure::<peers::Flume>(producers, batch, effort)
+            });
+    }
+    case = case
+        .ceiling("bare ring per producer", move |effort| {
+            let each = effort.count(MESSAGES) as u64 / producers;
+            crate::ceilings::ring::messages(producers, each, if batch { BATCH as usize } else { 1 })
+        })
+        .ceiling("a cache line's way", |effort| {
+            Ok(crate::ceilings::ping_pong::cache_line(effort))
+        })
+        .goal("yue", Against::Absolute, 10.0)
+        .goal("yue", Against::EveryPeer, 1.0);
+    case
+}
+
+/// What the row needs of a queue.
+trait Queue {
+    type Sender: Clone + Send + 'static;
+    type Receiver: Send;
+    fn open() -> (Self::Sender, Self::Receiver);
+    fn push(sender: &Self::Sender, value: u64);
+    fn pop(receiver: &mut Self::Receiver) -> Option<u64>;
+
+    fn push_batch(sender: &Self::Sender, values: Range<u64>) {
+        values.for_each(|value| Self::push(sender, value));
+    }
+
+    /// Takes all that is there, up to a batch; gives how many and their sum.
+    fn drain(receiver: &mut Self::Receiver) -> (u64, u64) {
+        let (mut count, mut sum) = (0, 0);
+        while count < BATCH
+            && let Some(value) = Self::pop(receiver)
+        {
+            count += 1;
+            sum += value;
+        }
+        (count, sum)
+    }
+}
+
+fn measure<Q: Queue>(producers: u64, batch: bool, effort: Effort) -> Result<Sample, Problem> {
+    let each = effort.count(MESSAGES) as u64 / producers / BATCH * BATCH;
+    let (sender, mut receiver) = Q::open();
+    // The same queue is warmed up first, so that its first blocks are there.
+    run::<Q>(
+        &sender,
+        &mut receiver,
+        producers,
+        each / 10 / BATCH * BATCH + BATCH,
+        batch,
+    )?;
+    run::<Q>(&sender, &mut receiver, producers, each, batch)
+}
+
+fn run<Q: Queue>(
+    sender: &Q::Sender,
+    receiver: &mut Q::Receiver,
+    producers: u64,
+    each: u64,
+    batch: bool,
+) -> Result<Sample, Problem> {
+    let barrier = Barrier::new(producers as usize + 1);
+    let all = producers * each;
+    let (elapsed, sum) = std::thread::scope(|scope| {
+        for _ in 0..producers {
+            let sender = sender.clone();
+            let barrier = &barrier;
+            scope.spawn(move || {
+                barrier.wait();
+                produce::<Q>(&sender, each, batch);
+            });
+        }
+        barrier.wait();
+        let start = Instant::now();
+        let sum = if batch {
+            consume_batches::<Q>(receiver, all)
+        } else {
+            consume::<Q>(receiver, all)
+        };
+        (start.elapsed(), sum)
+    });
+    let expected = producers * (each * (each - 1) / 2);
+    if sum != expected {
+        return Err(Problem::failed(format!(
+            "messages were lost or invented: sum {sum}, not {expected}"
+        )));
+    }
+    Ok(Sample::of(elapsed.as_nanos() as f64 / all as f64))
+}
+
+fn produce<Q: Queue>(sender: &Q::Sender, each: u64, batch: bool) {
+    if batch {
+        for first in (0..each).step_by(BATCH as usize) {
+            Q::push_batch(sender, first..first + BATCH);
+        }
+    } else {
+        (0..each).for_each(|value| Q::push(sender, value));
+    }
+}
+
+fn consume<Q: Queue>(receiver: &mut Q::Receiver, all: u64) -> u64 {
+    let backoff = Backoff::new();
+    let (mut count, mut sum) = (0, 0);
+    while count < all {
+        match Q::pop(receiver) {
+            Some(value) => {
+                count += 1;
+                sum += value;
+                backoff.reset();
+            }
+            None => backoff.snooze(),
+        }
+    }
+    sum
+}
+
+fn consume_batches<Q: Queue>(receiver: &mut Q::Receiver, all: u64) -> u64 {
+    let backoff = Backoff::new();
+    let (mut count, mut sum) = (0, 0);
+    while count < all {
+        match Q::drain(receiver) {
+            (0, _) => backoff.snooze(),
+            (some, part) => {
+                count += some;
+                sum += part;
+                backoff.reset();
+            }
+        }
+    }
+    sum
+}
+
+struct Yue;
+
+impl Queue for Yue {
+    type Sender = yue_queue::Sender<u64>;
+    type Receiver = yue_queue::Receiver<u64>;
+
+    fn open() -> (Self::Sender, Self::Receiver) {
+        yue_queue::mailbox()
+    }
+
+    fn push(sender: &Self::Sender, value: u64) {
+        sender.push(value);
+    }
+
+    fn pop(receiver: &mut Self::Receiver) -> Option<u64> {
+        receiver.pop()
+    }
+
+    fn push_batch(sender: &Self::Sender, values: Range<u64>) {
+        sender.push_batch(ExactRange(values));
+    }
+
+    fn drain(receiver: &mut Self::Receiver) -> (u64, u64) {
+        let mut sum = 0;
+        let count = receiver.drain(BATCH as usize, |value| sum += value);
+        (count as u64, sum)
+    }
+}
+
+/// A range of at most [`BATCH`] numbers; `Range<u64>` does not know its exact size, since it may exceed `usize`.
+struct ExactRange(Range<u64>);
+
+impl Iterator for ExactRange {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        self.0.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl ExactSizeIterator for ExactRange {}
+
+struct Std;
+
+impl Queue for Std {
+    type Sender = std::sync::mpsc::Sender<u64>;
+    type Receiver = std::sync::mpsc::Receiver<u64>;
+
+    fn open() -> (Self::Sender, Self::Receiver) {
+        std::sync::mpsc::channel()
+    }
+
+    fn push(sender: &Self::Sender, value: u64) {
+        sender.send(value).expect("the receiver is alive");
+    }
+
+    fn pop(receiver: &mut Self::Receiver) -> Option<u64> {
+        receiver.try_recv().ok()
+    }
+}
+
+#[cfg(feature = "peers")]
+mod peers {
+    use super::Queue;
+
+    pub struct Crossbeam;
+
+    impl Queue for Crossbeam {
+        type Sender = crossbeam_channel::Sender<u64>;
+        type Receiver = crossbeam_channel::Receiver<u64>;
+
+        fn open() -> (Self::Sender, Self::Receiver) {
+            crossbeam_channel::unbounded()
+        }
+
+        fn push(sender: &Self::Sender, value: u64) {
+            sender.send(value).expect("the receiver is alive");
+        }
+
+        fn pop(receiver: &mut Self::Receiver) -> Option<u64> {
+            receiver.try_recv().ok()
+        }
+    }
+
+    pub struct Kanal;
+
+    /// kanal drains into a vector only; it is kept, as its user would.
+    pub struct KanalReceiver {
+        receiver: kanal::Receiver<u64>,
+        drained: Vec<u64>,
+    }
+
+    impl Queue for Kanal {
+        type Sender = kanal::Sender<u64>;
+        type Receiver = KanalReceiver;
+
+        fn open() -> (Self::Sender, Self::Receiver) {
+            let (sender, receiver) = kanal::unbounded();
+            (
+                sender,
+                KanalReceiver {
+                    receiver,
+                    drained: Vec::new(),
+                },
+            )
+        }
+
+        fn push(sender: &Self::Sender, value: u64) {
+            sender.send(value).expect("the receiver is alive");
+        }
+
+        fn pop(receiver: &mut Self::Receiver) -> Option<u64> {
+            receiver.receiver.try_recv().ok().flatten()
+        }
+
+        fn drain(receiver: &mut Self::Receiver) -> (u64, u64) {
+            receiver.drained.clear();
+            let count = receiver
+                .receiver
+                .drain_into(&mut receiver.drained)
+                .unwrap_or(0);
+            (count as u64, receiver.drained.iter().sum())
+        }
+    }
+
+    pub struct Flume;
+
+    impl Queue for Flume {
+        type Sender = flume::Sender<u64>;
+        type Receiver = flume::Receiver<u64>;
+
+        fn open() -> (Self::Sender, Self::Receiver) {
+            flume::unbounded()
+        }
+
+        fn push(sender: &Self::Sender, value: u64) {
+            sender.send(value).expect("the receiver is alive");
+        }
+
+        fn pop(receiver: &mut Self::Receiver) -> Option<u64> {
+            receiver.try_recv().ok()
+        }
+
+        fn drain(receiver: &mut Self::Receiver) -> (u64, u64) {
+            receiver
+                .drain()
+                .fold((0, 0), |(count, sum), value| (count + 1, sum + value))
+        }
+    }
+}

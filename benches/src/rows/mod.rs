@@ -1,0 +1,21 @@
+//! The rows of the table, one file each.
+
+mod fiber_yield;
+mod mailbox;
+mod spawn_join;
+
+use crate::harness::{Problem, Row};
+
+/// All rows, in order.
+pub fn all() -> Vec<Row> {
+    vec![fiber_yield::row(), spawn_join::row(), mailbox::row()]
+}
+
+/// Runs one of the network rows' servers until the process is ended.
+///
+/// # Errors
+///
+/// When there is no server of that name, or it cannot serve.
+pub fn serve(server: &str) -> Result<(), Problem> {
+    Err(Problem::failed(format!("there is no server {server:?}")))
+}
