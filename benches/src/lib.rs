@@ -25,6 +25,7 @@
 
 pub mod ceilings;
 mod cli;
+pub mod epoll;
 pub mod harness;
 pub mod load;
 pub mod rows;

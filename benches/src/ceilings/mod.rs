@@ -5,5 +5,7 @@
 
 #[cfg(feature = "peers")]
 pub mod coroutine;
+pub mod epoll_echo;
 pub mod ping_pong;
 pub mod ring;
+pub mod uring_echo;

@@ -1,5 +1,6 @@
 //! The rows of the table, one file each.
 
+mod echo;
 mod fiber_yield;
 mod mailbox;
 mod spawn_join;
@@ -8,7 +9,12 @@ use crate::harness::{Problem, Row};
 
 /// All rows, in order.
 pub fn all() -> Vec<Row> {
-    vec![fiber_yield::row(), spawn_join::row(), mailbox::row()]
+    vec![
+        fiber_yield::row(),
+        spawn_join::row(),
+        mailbox::row(),
+        echo::row(),
+    ]
 }
 
 /// Runs one of the network rows' servers until the process is ended.
@@ -17,5 +23,6 @@ pub fn all() -> Vec<Row> {
 ///
 /// When there is no server of that name, or it cannot serve.
 pub fn serve(server: &str) -> Result<(), Problem> {
-    Err(Problem::failed(format!("there is no server {server:?}")))
+    let known = echo::serve(server);
+    known.unwrap_or_else(|| Err(Problem::failed(format!("there is no server {server:?}"))))
 }

@@ -1,0 +1,195 @@
+//! Row 7: TCP echo of 64-byte messages over 1, 100 and 1 000 connections.
+//!
+//! The server is a process of its own with one loop (one thread that works); the load generator is the same raw epoll
+//! client for all of them, in the measuring process, with one message in flight on each connection. It checks every
+//! byte. The server's CPU time per message is read from its process's clock.
+
+use crate::harness::process::{Running, own_program};
+use crate::harness::{Case, Effort, Problem, Row, Sample, Unit};
+use crate::load::closed;
+
+const MESSAGE_BYTES: usize = 64;
+/// How long each measurement runs at full effort.
+const SECONDS: f64 = 2.0;
+
+/// The row.
+pub fn row() -> Row {
+    Row {
+        number: 7,
+        title: "TCP echo, one loop",
+        method: "One unit: 64 bytes to the server and back; one message in flight on each connection.",
+        cases: vec![
+            case("1 connection", 1),
+            case("100 connections", 100),
+            case("1 000 connections", 1_000),
+        ],
+        notes: Vec::new(),
+    }
+}
+
+fn case(name: &str, connections: usize) -> Case {
+    let by = |server: &'static str| move |effort| measure(server, connections, effort);
+    let mut case = Case::new(name, Unit::rate("messages/s"));
+    #[cfg(feature = "peers")]
+    {
+        case = case
+            .peer("tokio (current thread)", by("echo-tokio"))
+            .peer("may (one worker)", by("echo-may"))
+            .peer("monoio (io_uring)", by("echo-monoio"));
+    }
+    case = case
+        .ceiling("epoll by hand", by("echo-epoll"))
+        .ceiling("io_uring by hand", by("echo-uring"));
+    case
+}
+
+/// Loads one server of this row, in a process of its own.
+fn measure(server: &str, connections: usize, effort: Effort) -> Result<Sample, Problem> {
+    let message: Vec<u8> = (0..MESSAGE_BYTES as u8).collect();
+    let plan = closed::Plan {
+        connections,
+        in_flight: 1,
+        request: message.clone(),
+        response: message,
+        seconds: effort.seconds(SECONDS),
+    };
+    load(server, &plan)
+}
+
+/// Starts a server of this program, loads it as planned, and gives messages per second and what they cost it.
+pub fn load(server: &str, plan: &closed::Plan) -> Result<Sample, Problem> {
+    let mut running = Running::start(own_program(&["serve", server])?)?;
+    let port = running.line_after("ready")?;
+    let port: u16 = port
+        .parse()
+        .map_err(|_| Problem::failed(format!("not a port: {port:?}")))?;
+    let mut cpu_before = std::time::Duration::ZERO;
+    let seen = closed::run(port, plan, || {
+        cpu_before = running.cpu()?;
+        Ok(())
+    })?;
+    let cpu = running.cpu()?.saturating_sub(cpu_before);
+    let per_million_s = cpu.as_secs_f64() / seen.messages as f64 * 1e6;
+    Ok(Sample::of(seen.rate()).with("server_cpu_s_per_million", per_million_s))
+}
+
+/// Tells the measuring process where to connect.
+pub fn ready(port: u16) -> Result<(), Problem> {
+    use std::io::Write;
+    let mut out = std::io::stdout();
+    writeln!(out, "ready {port}")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Runs the server of this name until the process is ended; `None` if it is not one of this row.
+pub fn serve(server: &str) -> Option<Result<(), Problem>> {
+    use crate::ceilings::{epoll_echo, uring_echo};
+    let by_hand = |uring: bool| {
+        let listener = crate::epoll::listen()?;
+        ready(listener.local_addr()?.port())?;
+        let same = epoll_echo::Reply::Same;
+        match uring {
+            true => uring_echo::serve(&listener, &same, uring_echo::MANY_SMALL)?,
+            false => epoll_echo::serve(&listener, &same)?,
+        };
+        Ok(())
+    };
+    match server {
+        "echo-epoll" => Some(by_hand(false)),
+        "echo-uring" => Some(by_hand(true)),
+        #[cfg(feature = "peers")]
+        "echo-tokio" => Some(peers::tokio()),
+        #[cfg(feature = "peers")]
+        "echo-may" => Some(peers::may()),
+        #[cfg(feature = "peers")]
+        "echo-monoio" => Some(peers::monoio()),
+        _ => None,
+    }
+}
+
+#[cfg(feature = "peers")]
+mod peers {
+    use std::io;
+
+    use super::{Problem, ready};
+
+    const BUFFER_BYTES: usize = 4096;
+
+    /// tokio's current-thread runtime, one task per connection.
+    pub fn tokio() -> Result<(), Problem> {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = crate::epoll::listen()?;
+        listener.set_nonblocking(true)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()?;
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            ready(listener.local_addr()?.port())?;
+            loop {
+                let (mut stream, _) = listener.accept().await?;
+                tokio::spawn(async move {
+                    let mut buffer = [0; BUFFER_BYTES];
+                    loop {
+                        let count = stream.read(&mut buffer).await?;
+                        if count == 0 {
+                            return Ok::<(), io::Error>(());
+                        }
+                        stream.write_all(&buffer[..count]).await?;
+                    }
+                });
+            }
+        })
+    }
+
+    /// may on one worker, one coroutine per connection.
+    pub fn may() -> Result<(), Problem> {
+        use std::io::{Read, Write};
+        may::config().set_workers(1);
+        let listener = may::net::TcpListener::bind("127.0.0.1:0")?;
+        ready(listener.local_addr()?.port())?;
+        loop {
+            let (mut stream, _) = listener.accept()?;
+            stream.set_nodelay(true)?;
+            may::go!(move || {
+                let mut buffer = [0; BUFFER_BYTES];
+                loop {
+                    let count = stream.read(&mut buffer)?;
+                    if count == 0 {
+                        return Ok::<(), io::Error>(());
+                    }
+                    stream.write_all(&buffer[..count])?;
+                }
+            });
+        }
+    }
+
+    /// monoio on io_uring, one task per connection.
+    pub fn monoio() -> Result<(), Problem> {
+        use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
+        let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
+            .with_entries(2048)
+            .build()?;
+        runtime.block_on(async {
+            let listener = monoio::net::TcpListener::from_std(crate::epoll::listen()?)?;
+            ready(listener.local_addr()?.port())?;
+            loop {
+                let (mut stream, _) = listener.accept().await?;
+                monoio::spawn(async move {
+                    let mut buffer = Vec::with_capacity(BUFFER_BYTES);
+                    loop {
+                        let (count, back) = stream.read(buffer).await;
+                        if count? == 0 {
+                            return Ok::<(), io::Error>(());
+                        }
+                        let (written, back) = stream.write_all(back).await;
+                        written?;
+                        buffer = back;
+                        buffer.clear();
+                    }
+                });
+            }
+        })
+    }
+}
