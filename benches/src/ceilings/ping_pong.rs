@@ -67,18 +67,54 @@ fn wait_for(turn: &AtomicU64, value: u64) {
     }
 }
 
+/// Where the two threads of a ping-pong run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Where the kernel puts them; when they take turns anyway that may be one processor.
+    Anywhere,
+    /// Each on a processor of its own.
+    Apart,
+}
+
+/// Binds the calling thread to a processor.
+fn bind(processor: usize) -> io::Result<()> {
+    // SAFETY: an all-zero set is a valid empty one; the calls only write to and read from it.
+    let result = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(processor, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set)
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// A round trip between two threads that sleep in `read` on an eventfd each, in ns.
-pub fn eventfd(effort: Effort) -> Result<Sample, Problem> {
+pub fn eventfd(effort: Effort, place: Place) -> Result<Sample, Problem> {
     let trips = effort.count(SLEEP_TRIPS);
     let (there, back) = (event()?, event()?);
     let warm_up = trips / 10;
+    if place == Place::Apart && std::thread::available_parallelism()?.get() < 2 {
+        return Err(Problem::failed("this process may use one processor only"));
+    }
+    let bind = |processor| {
+        if place == Place::Apart {
+            bind(processor)
+        } else {
+            Ok(())
+        }
+    };
     let elapsed = std::thread::scope(|scope| {
         let other = scope.spawn(|| {
+            bind(1)?;
             (0..trips + warm_up).try_for_each(|_| {
                 take(&there)?;
                 ring(&back)
             })
         });
+        bind(0)?;
         let mut start = Instant::now();
         for trip in 0..trips + warm_up {
             if trip == warm_up {

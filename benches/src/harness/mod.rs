@@ -1,5 +1,6 @@
 //! What the rows have in common: the model of a table, how a measurement is run, and how results are shown.
 
+pub mod lua;
 pub mod model;
 pub mod plot;
 pub mod process;

@@ -17,6 +17,8 @@ use super::model::Problem;
 pub struct Running {
     child: Child,
     output: BufReader<ChildStdout>,
+    /// Where it leaves files; removed with it.
+    folder: Option<PathBuf>,
 }
 
 impl Running {
@@ -36,7 +38,14 @@ impl Running {
         Ok(Running {
             child,
             output: BufReader::new(output),
+            folder: None,
         })
+    }
+
+    /// Removes this folder, with all in it, when the child has ended.
+    pub fn with_folder(mut self, folder: PathBuf) -> Running {
+        self.folder = Some(folder);
+        self
     }
 
     /// The next line that the child prints, without its end; an error when it ended instead.
@@ -69,6 +78,10 @@ impl Drop for Running {
         // It may have ended already; then both fail and there is nothing to do.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if let Some(folder) = &self.folder {
+            // Left-over temporary files are no reason to fail a measurement.
+            let _ = std::fs::remove_dir_all(folder);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Runs the rows: rounds interleaved between contestants, each measurement in a child process.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::process::{Command, Stdio};
 
@@ -23,12 +24,12 @@ pub fn run_rows(rows: Vec<Row>, settings: Settings) -> Vec<RowReport> {
 
 fn run_row(row: Row, settings: Settings) -> RowReport {
     let mut cases: Vec<CaseReport> = Vec::new();
-    let mut notes = row.notes.clone();
+    let mut missing = Missing::default();
     for (index, case) in row.cases.iter().enumerate() {
-        cases.push(run_case(&row, index, case, settings, &mut notes));
+        cases.push(run_case(&row, index, case, settings, &mut missing));
     }
     progress("");
-    notes.dedup();
+    let notes = row.notes.iter().cloned().chain(missing.notes()).collect();
     RowReport {
         number: row.number,
         title: row.title.to_owned(),
@@ -43,7 +44,7 @@ fn run_case(
     index: usize,
     case: &Case,
     settings: Settings,
-    notes: &mut Vec<String>,
+    missing: &mut Missing,
 ) -> CaseReport {
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); case.contestants.len()];
     let mut problems: Vec<Option<Problem>> = case.contestants.iter().map(|_| None).collect();
@@ -71,10 +72,7 @@ fn run_case(
     }
     for (contestant, problem) in case.contestants.iter().zip(&problems) {
         if let Some(problem) = problem {
-            notes.push(format!(
-                "{}, {}: no figure: {problem}",
-                case.name, contestant.name
-            ));
+            missing.add(&contestant.name, &case.name, problem);
         }
     }
     report::summarize(case, samples)
@@ -100,6 +98,31 @@ fn measure(
     run_to_the_end(command)
 }
 
+/// Who has no figure and why; the same reason is told once.
+#[derive(Debug, Default)]
+struct Missing(BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)>);
+
+impl Missing {
+    fn add(&mut self, contestant: &str, case: &str, problem: &Problem) {
+        let (contestants, cases) = self.0.entry(problem.to_string()).or_default();
+        contestants.insert(contestant.to_owned());
+        cases.insert(case.to_owned());
+    }
+
+    fn notes(self) -> impl Iterator<Item = String> {
+        let list = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>().join(", ");
+        self.0
+            .into_iter()
+            .map(move |(problem, (contestants, cases))| {
+                format!(
+                    "no figure for {} ({}): {problem}",
+                    list(contestants),
+                    list(cases)
+                )
+            })
+    }
+}
+
 /// Runs a measuring child; its last line is the sample.
 fn run_to_the_end(mut command: Command) -> Result<Sample, Problem> {
     process::die_with_parent(&mut command);
@@ -115,7 +138,11 @@ fn run_to_the_end(mut command: Command) -> Result<Sample, Problem> {
             .map(str::trim)
             .find(|line| !line.is_empty())
             .unwrap_or("no message");
-        return Err(Problem::failed(format!("{} ({why})", output.status)));
+        // A child that says why has said enough; one that died has its status told too.
+        return Err(Problem::failed(match why.strip_prefix("yue-figures: ") {
+            Some(said) => said.to_owned(),
+            None => format!("{} ({why})", output.status),
+        }));
     }
     let line = text.lines().last().unwrap_or_default();
     serde_json::from_str(line)

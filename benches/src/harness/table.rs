@@ -145,6 +145,11 @@ fn write_extra(text: &mut String, line: &Line) {
     }
 }
 
+/// A count, thousands set apart.
+pub fn count(value: usize) -> String {
+    grouped(&value.to_string())
+}
+
 /// A number with about three significant digits, thousands set apart.
 pub fn number(value: f64) -> String {
     let size = value.abs();
@@ -161,17 +166,21 @@ pub fn number(value: f64) -> String {
     let (sign, whole) = whole
         .strip_prefix('-')
         .map_or(("", whole), |whole| ("-", whole));
+    match rest {
+        Some(rest) => format!("{sign}{}.{rest}", grouped(whole)),
+        None => format!("{sign}{}", grouped(whole)),
+    }
+}
+
+fn grouped(digits: &str) -> String {
     let mut grouped = String::new();
-    for (index, digit) in whole.chars().enumerate() {
-        if index > 0 && (whole.len() - index).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             grouped.push(' ');
         }
         grouped.push(digit);
     }
-    match rest {
-        Some(rest) => format!("{sign}{grouped}.{rest}"),
-        None => format!("{sign}{grouped}"),
-    }
+    grouped
 }
 
 #[cfg(test)]
@@ -186,5 +195,7 @@ mod tests {
         assert_eq!(number(0.456), "0.46");
         assert_eq!(number(0.0123), "0.0123");
         assert_eq!(number(-1234.0), "-1 234");
+        assert_eq!(count(64), "64");
+        assert_eq!(count(10_000), "10 000");
     }
 }

@@ -4,3 +4,5 @@
 //! server that it loads.
 
 pub mod closed;
+pub mod open;
+pub mod protocol;

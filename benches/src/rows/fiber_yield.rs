@@ -4,22 +4,19 @@
 //! the first one has done its warm-up rounds and stops when the last one has done its counted ones; then all run on
 //! for a round, so that no fiber's end is measured. ([`Laps`] is touched twice per fiber, never per yield.)
 
-#[cfg(feature = "peers")]
 use std::sync::{
     Arc, OnceLock,
     atomic::{AtomicUsize, Ordering},
 };
-#[cfg(feature = "peers")]
 use std::time::Instant;
 
-use crate::harness::{Against, Case, Row, Unit};
-#[cfg(feature = "peers")]
-use crate::harness::{Effort, Problem, Sample};
+use yue_scheduler::{Config, Loop, Stopped, spawn, yield_now};
+
+use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit};
 
 /// Yields that are counted at full effort, over all fibers.
 const YIELDS: usize = 10_000_000;
 /// Rounds before the clock starts.
-#[cfg(feature = "peers")]
 const WARM_UP_LAPS: usize = 3;
 
 /// The row.
@@ -39,7 +36,8 @@ pub fn row() -> Row {
 }
 
 fn case(name: &str, fibers: usize) -> Case {
-    let mut case = Case::new(name, Unit::time("ns/yield"));
+    let mut case =
+        Case::new(name, Unit::time("ns/yield")).ours("yue", move |effort| yue(fibers, effort));
     #[cfg(feature = "peers")]
     {
         case = case
@@ -64,7 +62,7 @@ fn case(name: &str, fibers: usize) -> Case {
 }
 
 /// Rounds per fiber.
-fn laps(fibers: usize, effort: crate::harness::Effort) -> usize {
+fn laps(fibers: usize, effort: Effort) -> usize {
     (effort.count(YIELDS) / fibers).max(10)
 }
 
@@ -77,8 +75,37 @@ fn bare(fibers: usize, effort: Effort, shifted: bool) -> Result<Sample, Problem>
     ))
 }
 
+/// Our scheduler, one loop.
+fn yue(fibers: usize, effort: Effort) -> Result<Sample, Problem> {
+    let laps = Laps::new(fibers, effort);
+    let event_loop = Loop::new(Config::default())?;
+    let clock = Arc::clone(&laps);
+    event_loop.run(move || {
+        let all: Vec<_> = (0..fibers)
+            .map(|_| {
+                let laps = Arc::clone(&clock);
+                spawn(move || yue_fiber(&laps))
+            })
+            .collect();
+        all.into_iter()
+            .all(|fiber| matches!(fiber.join(), Ok(Ok(()))))
+    });
+    laps.sample()
+}
+
+fn yue_fiber(laps: &Laps) -> Result<(), Stopped> {
+    for _ in 0..WARM_UP_LAPS {
+        yield_now()?;
+    }
+    laps.warmed_up();
+    for _ in 0..laps.laps {
+        yield_now()?;
+    }
+    laps.finished();
+    yield_now()
+}
+
 /// The clock that the fibers of one measurement share.
-#[cfg(feature = "peers")]
 struct Laps {
     fibers: usize,
     laps: usize,
@@ -87,7 +114,6 @@ struct Laps {
     done: AtomicUsize,
 }
 
-#[cfg(feature = "peers")]
 impl Laps {
     fn new(fibers: usize, effort: Effort) -> Arc<Laps> {
         let laps = laps(fibers, effort);

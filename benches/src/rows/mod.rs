@@ -2,8 +2,13 @@
 
 mod echo;
 mod fiber_yield;
+mod lua_fibers;
 mod mailbox;
+mod rpc_tcp;
+mod rpc_thread;
 mod spawn_join;
+#[cfg(feature = "peers")]
+mod tarpc_peer;
 
 use crate::harness::{Problem, Row};
 
@@ -14,6 +19,9 @@ pub fn all() -> Vec<Row> {
         spawn_join::row(),
         mailbox::row(),
         echo::row(),
+        lua_fibers::row(),
+        rpc_tcp::row(),
+        rpc_thread::row(),
     ]
 }
 
@@ -23,6 +31,6 @@ pub fn all() -> Vec<Row> {
 ///
 /// When there is no server of that name, or it cannot serve.
 pub fn serve(server: &str) -> Result<(), Problem> {
-    let known = echo::serve(server);
+    let known = echo::serve(server).or_else(|| rpc_tcp::serve(server));
     known.unwrap_or_else(|| Err(Problem::failed(format!("there is no server {server:?}"))))
 }

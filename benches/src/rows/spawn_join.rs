@@ -3,9 +3,12 @@
 //! The fiber's body returns a number that the compiler cannot see through; join takes it. All contestants spawn from
 //! within a fiber (or task) of their own runtime, on one thread.
 
-use crate::harness::{Case, Row, Unit};
-#[cfg(feature = "peers")]
-use crate::harness::{Effort, Problem, Sample};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use yue_scheduler::{Config, Loop, spawn};
+
+use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit};
 
 /// Fibers that are spawned and joined at full effort.
 const FIBERS: usize = 2_000_000;
@@ -25,7 +28,8 @@ pub fn row() -> Row {
 }
 
 fn case(name: &str, at_once: usize) -> Case {
-    let mut case = Case::new(name, Unit::time("ns/fiber"));
+    let mut case =
+        Case::new(name, Unit::time("ns/fiber")).ours("yue", move |effort| yue(at_once, effort));
     #[cfg(feature = "peers")]
     {
         case = case
@@ -39,9 +43,33 @@ fn case(name: &str, at_once: usize) -> Case {
         }
     }
     if at_once == 1 {
-        case = case.goal("yue", crate::harness::Against::Absolute, 100.0);
+        case = case.goal("yue", Against::Absolute, 100.0);
     }
     case
+}
+
+/// Our scheduler, one loop.
+fn yue(at_once: usize, effort: Effort) -> Result<Sample, Problem> {
+    let batches = effort.count(FIBERS) / at_once;
+    let elapsed = Loop::new(Config::default())?.run(move || {
+        yue_batches(batches / 10 + 1, at_once);
+        yue_batches(batches, at_once)
+    });
+    Ok(Sample::of(
+        elapsed.as_nanos() as f64 / (batches * at_once) as f64,
+    ))
+}
+
+fn yue_batches(batches: usize, at_once: usize) -> Duration {
+    let mut handles = Vec::with_capacity(at_once);
+    let start = Instant::now();
+    for _ in 0..batches {
+        handles.extend((0..at_once).map(|value| spawn(move || black_box(value))));
+        for handle in handles.drain(..) {
+            black_box(handle.join().unwrap_or_default());
+        }
+    }
+    start.elapsed()
 }
 
 #[cfg(feature = "peers")]
@@ -53,10 +81,7 @@ fn bare(effort: Effort) -> Result<Sample, Problem> {
 
 #[cfg(feature = "peers")]
 mod peers {
-    use std::hint::black_box;
-    use std::time::{Duration, Instant};
-
-    use super::{Effort, FIBERS, Problem, Sample};
+    use super::{Duration, Effort, FIBERS, Instant, Problem, Sample, black_box};
 
     /// may on one worker thread.
     pub fn may(at_once: usize, effort: Effort) -> Result<Sample, Problem> {

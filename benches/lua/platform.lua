@@ -1,0 +1,83 @@
+-- What the scripts of the figures need of a runtime, for yue and for Tarantool: one script then does the same work on
+-- both. Settings arrive as environment variables, since both can read those.
+
+local ffi = require 'ffi'
+ffi.cdef [[ int figures_clock(int clock, int64_t *time) __asm__("clock_gettime"); ]]
+
+local platform = {}
+
+-- Seconds on the monotonic clock, read anew each time (a runtime's own clock may be the one of its current turn).
+local time = ffi.new 'int64_t[2]'
+function platform.now()
+  ffi.C.figures_clock(1, time)
+  return tonumber(time[0]) + tonumber(time[1]) / 1e9
+end
+
+function platform.setting(name, default)
+  return tonumber(os.getenv(name)) or default or error('no setting ' .. name)
+end
+
+function platform.say(...)
+  io.stdout:write(table.concat({ ... }, ' '), '\n')
+  io.stdout:flush()
+end
+
+local tarantool = rawget(_G, '_TARANTOOL')
+
+if tarantool then
+  local fiber = require 'fiber'
+  platform.yield = fiber.yield
+  platform.sleep = fiber.sleep
+
+  function platform.spawn(fn, ...)
+    local new = fiber.new(fn, ...)
+    new:set_joinable(true)
+    return new
+  end
+
+  function platform.join(new)
+    local ok, result = new:join()
+    return ok and result or error(result)
+  end
+
+  -- A connection of its own, as the function that calls `echo` through it.
+  function platform.connect(port)
+    local connection = require('net.box').connect('127.0.0.1:' .. port)
+    return function(value)
+      return connection:call('echo', { value })
+    end
+  end
+
+  function platform.serve(port, echo)
+    rawset(_G, 'echo', echo)
+    box.cfg {
+      listen = '127.0.0.1:' .. port,
+      wal_mode = 'none',
+      log_level = 1,
+      net_msg_max = 100000,
+      readahead = 1048576,
+    }
+    box.schema.user.grant('guest', 'super')
+    return port
+  end
+else
+  local yue = require 'yue'
+  platform.yield = yue.yield
+  platform.sleep = yue.sleep
+  platform.spawn = yue.spawn
+
+  function platform.join(future)
+    return future:get()
+  end
+
+  function platform.connect(port)
+    return yue.open('tcp://127.0.0.1:' .. port, { no_cache = true }, {}).echo
+  end
+
+  function platform.serve(_, echo)
+    platform.listener = yue.listen('tcp://127.0.0.1:0', { echo = echo })
+    return tostring(platform.listener:addr()):match ':(%d+)$'
+  end
+end
+
+return platform
