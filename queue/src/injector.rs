@@ -148,8 +148,8 @@ impl<T: Send> Injector<T> {
                     .block
                     .compare_exchange(block, next, Ordering::AcqRel, Ordering::Relaxed);
             if moved.is_ok() {
-                // SAFETY: passed and left; the tickets go beyond the block, so each of its slots has an owner, which holds a pin until it
-                // has read the value; and only one thread wins the exchange.
+                // SAFETY: passed and left; the tickets go beyond the block, so each of its slots has an owner, which
+                // holds a pin until it has read the value; and only one thread wins the exchange.
                 unsafe { self.tail.retire(block, pin) };
             }
         }

@@ -35,7 +35,7 @@
 //! slot, and so nothing behind it: `pop` answers `None` and `is_empty` answers `true`, *although later values may be
 //! published already*. Order demands it. It costs no wake-up, because the rule of [`SleepFlag`] is that every producer
 //! calls [`SleepFlag::notify`] *after* its push: the late one finds the sleeper idle and rings. (The other choice,
-//! answering "not empty" while a ticket is out, would make the loop spin on the very core that the late producer needs.)
+//! answering "not empty" while a ticket is out, would make the loop spin on the core that the late producer needs.)
 
 mod block;
 mod injector;
