@@ -11,8 +11,9 @@
 //!
 //! Both sides do a read-modify-write on the same word, so one of them comes first. If the producer's does, the
 //! consumer's swap reads from it and its recheck finds the value. If the consumer's does, the producer sees IDLE and
-//! rings; and the bell remembers a ring that comes before the wait. Either way no wake-up is lost, and of many producers
-//! only the first rings. The recheck must come *after* the swap: `tests/loom.rs` shows that the protocol fails without it.
+//! rings; and the bell remembers a ring that comes before the wait. Either way no wake-up is lost, and of many
+//! producers only the first rings. The recheck must come *after* the swap: `tests/loom.rs` shows that the protocol
+//! fails without it.
 //!
 //! # Threads
 //!
