@@ -48,7 +48,7 @@ pub fn run(vm: &Vm, source: &str) -> Result<String, String> {
     thread_local! {
         static RESULT: RefCell<Option<Result<String, String>>> = const { RefCell::new(None) };
     }
-    let source = format!("return tostring((function(...) {source}\nend)(...))");
+    let source = format!("return tostring(((function(...) {source}\nend)(...)))");
     let fiber = chunk(vm, &source).spawn(Some("test"), |mut ended: Ended| {
         let result = if ended.ok {
             Ok(String::from_utf8_lossy(ended.thread.bytes(1).expect("a string")).into_owned())
