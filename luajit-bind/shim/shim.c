@@ -248,7 +248,7 @@ GUARDED(GUARD)
 static void guard(lua_State *L, lua_CFunction *original, lua_CFunction guarded)
 {
   cTValue *o = L->top-1;
-  if (tvisfunc(o) && iscfunc(funcV(o)) && funcV(o)->c.f != guarded) {
+  if (tvisfunc(o) && !isluafunc(funcV(o)) && funcV(o)->c.f != guarded) {
     __atomic_store_n(original, funcV(o)->c.f, __ATOMIC_RELAXED);
     funcV(o)->c.f = guarded;
   }

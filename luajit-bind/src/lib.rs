@@ -23,7 +23,8 @@
 //!
 //! ```text
 //!   vm.rs        the VM, its pool of states, protected sections, idle-time collection
-//!   fiber.rs     Lua fibers, calls, the switch hook
+//!   thread.rs    a borrowed lua_State, and starting a fiber with it
+//!   fiber.rs     Lua fibers: calls, and the switch hook
 //!   function.rs  functions that Lua calls: the three stages
 //!   codec/       Lua values <-> msgpack bytes, references
 //!   exports.rs   our functions in a peer's hands
@@ -40,13 +41,15 @@ mod function;
 mod require;
 mod shim;
 mod stack;
+mod thread;
 mod vm;
 
 pub use codec::{Codec, NoRefs, RefTable};
 pub use exports::{EXPORTS_MAX, Exports};
-pub use fiber::{CallError, Ended, LuaThread, NATIVE_STACK_RESERVE, Raised, Running};
+pub use fiber::{CallError, NATIVE_STACK_RESERVE, Raised, Running};
 pub use function::{Error, Frame, Function, Raise, Refusal, entry, may_suspend, raise, suspending};
 pub use mlua;
 pub use mlua_sys as ffi;
 pub use stack::Stack;
+pub use thread::{Ended, LuaThread};
 pub use vm::{Vm, VmError};

@@ -11,11 +11,12 @@
 //! ```
 
 use crate::codec::Codec;
-use crate::fiber::{self, LuaThread};
+use crate::fiber;
 use crate::function::{Function, entry};
 use crate::require::{self, Loading};
 use crate::shim;
 use crate::stack::Stack;
+use crate::thread::LuaThread;
 use mlua_sys as ffi;
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};

@@ -1,0 +1,108 @@
+//! Encoding what Lua text evaluates to, decoding and encoding again, and a table of references.
+
+use super::chunk;
+use std::cell::RefCell;
+use std::ffi::c_int;
+use yue_luajit::codec::{DecodeError, EncodeError, Object, ObjectKind, Owner, Reader, Ref};
+use yue_luajit::{Codec, NoRefs, RefTable, Stack, Vm};
+
+/// Runs an expression and encodes its values; `None` is an encoding error, kept in `ERROR`.
+pub fn encode_with(vm: &Vm, source: &str, refs: &dyn RefTable) -> Result<Vec<u8>, EncodeError> {
+    let mut thread = chunk(vm, &format!("return {source}"));
+    thread.attach(|running| {
+        running.call().expect("no error");
+        let codec = running.thread().vm().codec();
+        let (state, first, count) = (
+            running.thread().raw(),
+            running.thread().first(),
+            running.thread().count(),
+        );
+        let mut out = vec![7];
+        // SAFETY: the values are on this state.
+        let result = unsafe { codec.encode_values(state, first, count, "args", refs, &mut out) };
+        if result.is_err() {
+            assert_eq!(out, [7], "the buffer is truncated on error");
+        }
+        result.map(|()| out.split_off(1))
+    })
+}
+
+pub fn encode(vm: &Vm, source: &str) -> Result<Vec<u8>, EncodeError> {
+    let (vm, source) = (vm.clone(), source.to_owned());
+    lua_fiber(move || encode_with(&vm, &source, &NoRefs))
+}
+
+/// Runs `body` in a fiber with a Lua stack.
+pub fn lua_fiber<R: 'static>(body: impl FnOnce() -> R + 'static) -> R {
+    let builder = yue_scheduler::Builder::new().stack(yue_scheduler::StackClass::Lua);
+    builder
+        .spawn(body)
+        .expect("a fiber")
+        .join()
+        .expect("no panic")
+}
+
+/// Decodes all values in `bytes` on the main state and encodes them again.
+pub fn round(vm: &Vm, bytes: &[u8], refs: &dyn RefTable) -> Result<Vec<u8>, DecodeError> {
+    let codec = vm.codec();
+    let mut out = Vec::new();
+    let sink = &raw mut out;
+    vm.protect(|stack| {
+        let count = decode_all(&codec, stack, bytes, refs)?;
+        // SAFETY: `out` outlives the call; encoding raises nothing.
+        unsafe {
+            codec
+                .encode_values(stack.raw(), 1, count, "args", refs, &mut *sink)
+                .expect("what was decoded encodes")
+        };
+        Ok(())
+    })
+    .expect("no Lua error")
+    .map(|()| out)
+}
+
+pub fn decode_all(
+    codec: &Codec,
+    stack: Stack<'_>,
+    bytes: &[u8],
+    refs: &dyn RefTable,
+) -> Result<c_int, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    let mut count = 0;
+    while !reader.rest().is_empty() {
+        count += codec.decode_values(stack, &mut reader, 1, refs)?;
+    }
+    Ok(count)
+}
+
+/// A table that gives functions ascending ids and remembers them.
+#[derive(Default)]
+pub struct Table {
+    pub given: RefCell<Vec<Ref>>,
+    pub taken_back: RefCell<Vec<Ref>>,
+    pub limit: usize,
+}
+
+impl RefTable for Table {
+    fn give(&self, object: Object) -> Option<Ref> {
+        let mut given = self.given.borrow_mut();
+        if object.kind != ObjectKind::Function || given.len() >= self.limit {
+            return None;
+        }
+        let reference = Ref {
+            owner: Owner::Sender,
+            id: (1 << 40) + given.len() as u64,
+        };
+        given.push(reference);
+        Some(reference)
+    }
+
+    fn take_back(&self, reference: Ref) {
+        self.taken_back.borrow_mut().push(reference);
+    }
+
+    fn arrive(&self, stack: Stack<'_>, reference: Ref) -> bool {
+        stack.push_number(reference.id as f64);
+        true
+    }
+}
