@@ -6,6 +6,7 @@
 #[cfg(feature = "peers")]
 pub mod coroutine;
 pub mod epoll_echo;
+pub mod lua_yield;
 pub mod ping_pong;
 pub mod ring;
 pub mod uring_echo;

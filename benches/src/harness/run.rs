@@ -133,11 +133,15 @@ fn run_to_the_end(mut command: Command) -> Result<Sample, Problem> {
     let text = String::from_utf8_lossy(&output.stdout);
     let complaint = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        let why = complaint
+        let mut lines = complaint
             .lines()
             .map(str::trim)
-            .find(|line| !line.is_empty())
-            .unwrap_or("no message");
+            .filter(|line| !line.is_empty());
+        // A panic says where in its first line and why in the second.
+        let why = match lines.next() {
+            Some(first) if first.contains("panicked at") => lines.next().unwrap_or(first),
+            first => first.unwrap_or("no message"),
+        };
         // A child that says why has said enough; one that died has its status told too.
         return Err(Problem::failed(match why.strip_prefix("yue-figures: ") {
             Some(said) => said.to_owned(),

@@ -30,6 +30,13 @@ fn yielding(name: &str, fibers: usize) -> Case {
     let case = Case::new(name, Unit::time("ns/yield"))
         .ours("yue", by(Runtime::YueUring))
         .peer("Tarantool", by(Runtime::Tarantool))
+        .ceiling("lua_resume and lua_yield", move |effort| {
+            let laps = laps(fibers, effort);
+            let elapsed = crate::ceilings::lua_yield::round_robin(fibers, laps)?;
+            Ok(Sample::of(
+                elapsed.as_nanos() as f64 / (laps * fibers) as f64,
+            ))
+        })
         .goal_against("yue", "Tarantool", 0.45);
     if fibers == 1_000 {
         case.goal("yue", Against::Absolute, 60.0)
@@ -38,8 +45,13 @@ fn yielding(name: &str, fibers: usize) -> Case {
     }
 }
 
+/// Rounds per fiber.
+fn laps(fibers: usize, effort: Effort) -> usize {
+    (effort.count(YIELDS) / fibers).max(10)
+}
+
 fn yields(runtime: Runtime, fibers: usize, effort: Effort) -> Result<Sample, Problem> {
-    let each = (effort.count(YIELDS) / fibers).max(10);
+    let each = laps(fibers, effort);
     let settings = [("FIBERS", fibers.to_string()), ("YIELDS", each.to_string())];
     per_unit(run(runtime, "fiber_yield.lua", &settings)?)
 }
