@@ -1,0 +1,288 @@
+//! Choosing a driver at run time, and reaching the one of the loop that runs here.
+
+use crate::shared::Shared;
+use crate::uring::Unavailable;
+use crate::{readiness, uring};
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::str::FromStr;
+use std::sync::{Arc, Once};
+use std::time::Duration;
+use yue_scheduler::{Bell, Driver, Instant, Wait, in_fiber, this_loop};
+
+/// Which driver a loop gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Choice {
+    /// io_uring where the kernel allows it, else mio; the environment's `YUE_IO` may say otherwise.
+    #[default]
+    Auto,
+    /// io_uring, or an error.
+    Uring,
+    /// mio (epoll).
+    Mio,
+}
+
+/// A name that is no driver's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no I/O driver '{0}'; choose uring, mio or auto")]
+pub struct UnknownDriver(String);
+
+impl FromStr for Choice {
+    type Err = UnknownDriver;
+
+    fn from_str(name: &str) -> Result<Self, UnknownDriver> {
+        match name {
+            "auto" | "" => Ok(Choice::Auto),
+            "uring" | "io_uring" => Ok(Choice::Uring),
+            "mio" | "epoll" => Ok(Choice::Mio),
+            other => Err(UnknownDriver(other.to_owned())),
+        }
+    }
+}
+
+impl Choice {
+    /// What the environment variable `YUE_IO` says; [`Choice::Auto`] if it is not set.
+    ///
+    /// # Errors
+    /// When it names no driver.
+    pub fn from_environment() -> Result<Self, UnknownDriver> {
+        match std::env::var_os("YUE_IO") {
+            None => Ok(Choice::Auto),
+            Some(name) => name.to_string_lossy().parse(),
+        }
+    }
+}
+
+/// Makes a driver for a loop on the calling thread.
+///
+/// [`Choice::Auto`] asks `YUE_IO` first. If nobody forces a driver and io_uring is refused, mio takes its place, and one
+/// line on standard error, once a process, says so and why.
+///
+/// # Errors
+/// When io_uring is forced and refused (the message says why, and what to do), `YUE_IO` names no driver, or the process
+/// is out of descriptors or memory.
+pub fn driver(choice: Choice) -> io::Result<Box<dyn Driver>> {
+    let choice = match choice {
+        Choice::Auto => Choice::from_environment()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?,
+        forced => forced,
+    };
+    let backend = match choice {
+        Choice::Mio => Backend::Mio(readiness::Core::new()?),
+        Choice::Uring => Backend::Uring(uring::Core::new().map_err(forced_and_refused)?),
+        Choice::Auto => match uring::Core::new() {
+            Ok(core) => Backend::Uring(core),
+            Err(reason) => {
+                static NOTICE: Once = Once::new();
+                NOTICE.call_once(|| eprintln!("yue: {reason}; using mio (epoll) instead"));
+                Backend::Mio(readiness::Core::new()?)
+            }
+        },
+    };
+    Ok(Box::new(IoDriver { backend }))
+}
+
+/// What the driver of a loop has met, for diagnosis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct DriverCounters {
+    /// Times that the kernel had data and found no receive buffer (io_uring only); each costs another submission.
+    pub buffers_exhausted: u64,
+}
+
+/// The counters of the calling thread's loop.
+///
+/// # Errors
+/// When the loop's driver does no I/O.
+///
+/// # Panics
+/// Outside a loop.
+pub fn counters() -> io::Result<DriverCounters> {
+    Ok(match backend()? {
+        Backend::Uring(core) => DriverCounters {
+            buffers_exhausted: core.buffers_exhausted.get(),
+        },
+        Backend::Mio(_) => DriverCounters::default(),
+    })
+}
+
+fn forced_and_refused(reason: Unavailable) -> io::Error {
+    let text = format!(
+        "the io_uring driver was asked for (YUE_IO or --io), but {reason}; choose mio or auto"
+    );
+    io::Error::new(io::Error::from(reason).kind(), text)
+}
+
+pub(crate) enum Backend {
+    Uring(Rc<uring::Core>),
+    Mio(Rc<readiness::Core>),
+}
+
+impl Backend {
+    /// What owned operations keep with the driver.
+    pub(crate) fn shared(&self) -> &Shared {
+        match self {
+            Backend::Uring(core) => &core.shared,
+            Backend::Mio(core) => &core.shared,
+        }
+    }
+}
+
+impl Clone for Backend {
+    fn clone(&self) -> Self {
+        match self {
+            Backend::Uring(core) => Backend::Uring(core.clone()),
+            Backend::Mio(core) => Backend::Mio(core.clone()),
+        }
+    }
+}
+
+/// The driver of a loop that does I/O.
+pub(crate) struct IoDriver {
+    backend: Backend,
+}
+
+impl fmt::Debug for IoDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IoDriver")
+            .field("name", &self.name())
+            .field("in_flight", &self.in_flight())
+            .finish()
+    }
+}
+
+impl Driver for IoDriver {
+    #[inline]
+    fn turn(&self, wait: Wait) -> io::Result<()> {
+        match &self.backend {
+            Backend::Uring(core) => core.turn(wait),
+            Backend::Mio(core) => core.turn(wait),
+        }
+    }
+
+    fn bell(&self) -> Arc<dyn Bell> {
+        match &self.backend {
+            Backend::Uring(core) => core.bell(),
+            Backend::Mio(core) => core.bell(),
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        match &self.backend {
+            Backend::Uring(core) => core.in_flight(),
+            Backend::Mio(core) => core.in_flight(),
+        }
+    }
+
+    fn cancel_all(&self) {
+        match &self.backend {
+            Backend::Uring(core) => core.cancel_all(),
+            Backend::Mio(core) => core.cancel_all(),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match &self.backend {
+            Backend::Uring(_) => "uring",
+            Backend::Mio(_) => "mio",
+        }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// How long a driver that is dropped waits for the kernel to let go of what is in flight.
+const DRAIN: Duration = Duration::from_millis(500);
+
+impl Drop for IoDriver {
+    fn drop(&mut self) {
+        let until = Instant::system().saturating_add(DRAIN);
+        while self.in_flight() > 0 && Instant::system() < until {
+            self.cancel_all();
+            let pause = Instant::system().saturating_add(Duration::from_millis(1));
+            if self.turn(Wait::Block(Some(pause))).is_err() {
+                break;
+            }
+        }
+        match &self.backend {
+            Backend::Mio(core) => core.clear(),
+            Backend::Uring(core) => {
+                core.shared.clear();
+                let left = core.in_kernel();
+                if left > 0 {
+                    eprintln!(
+                        "yue: the kernel still works on {left} operations of a loop that ends; its ring is leaked"
+                    );
+                    std::mem::forget(core.clone());
+                }
+            }
+        }
+    }
+}
+
+/// What stands behind an operation that is called here and now.
+pub(crate) enum Here {
+    /// A fiber of a loop with the io_uring driver.
+    Uring(Rc<uring::Core>),
+    /// A fiber of a loop with the mio driver.
+    Mio(Rc<readiness::Core>),
+    /// A plain thread: it may block.
+    Thread,
+    /// A loop's callback: nothing can wait, and what would block says so.
+    Callback,
+}
+
+/// Where the caller is.
+///
+/// # Errors
+/// In a fiber of a loop whose driver does no I/O.
+#[inline]
+pub(crate) fn here() -> io::Result<Here> {
+    if in_fiber() {
+        match backend()? {
+            Backend::Uring(core) => Ok(Here::Uring(core)),
+            Backend::Mio(core) => Ok(Here::Mio(core)),
+        }
+    } else if this_loop::exists() {
+        Ok(Here::Callback)
+    } else {
+        Ok(Here::Thread)
+    }
+}
+
+/// The driver of the loop that runs on this thread.
+///
+/// # Errors
+/// When the loop's driver does no I/O.
+///
+/// # Panics
+/// Outside a loop.
+#[inline]
+pub(crate) fn backend() -> io::Result<Backend> {
+    let found = this_loop::with_driver(|driver| {
+        driver
+            .as_any()
+            .downcast_ref::<IoDriver>()
+            .map(|driver| driver.backend.clone())
+    });
+    found.ok_or_else(|| {
+        let text =
+            "this loop's driver does no I/O; make the loop with yue_io::driver in its Config";
+        io::Error::new(io::ErrorKind::Unsupported, text)
+    })
+}
+
+/// The mio driver of the loop that runs on this thread, if that is what it has.
+pub(crate) fn mio_here() -> Option<Rc<readiness::Core>> {
+    if !this_loop::exists() {
+        return None;
+    }
+    match backend() {
+        Ok(Backend::Mio(core)) => Some(core),
+        _ => None,
+    }
+}

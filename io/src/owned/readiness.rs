@@ -1,0 +1,134 @@
+//! A connection on mio: read while the socket is readable, write until it is full.
+//!
+//! Edges come once, so what they said is kept until a call says WouldBlock. All connections of a loop read into one
+//! buffer; a connection that has had its share of a turn goes on in the next.
+
+use super::State;
+use crate::readiness::{Core, READ_BYTES, Readiness, Ready};
+use crate::sys;
+use std::cell::Cell;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+
+/// Buffers that one send gathers.
+const GATHER: usize = sys::SLICES_MAX;
+
+/// Reads of one connection in one turn, of up to [`READ_BYTES`] each; the other connections come between.
+const READS_PER_TURN: u32 = 4;
+
+pub(super) struct ReadyState {
+    readable: Cell<bool>,
+    writable: Cell<bool>,
+    /// The peer is through: read until the end is seen, also after a short read.
+    hung_up: Cell<bool>,
+}
+
+impl Default for ReadyState {
+    fn default() -> Self {
+        // Nothing is known yet: the first calls find out.
+        ReadyState {
+            readable: Cell::new(true),
+            writable: Cell::new(true),
+            hung_up: Cell::new(false),
+        }
+    }
+}
+
+impl State {
+    pub(super) fn begin_ready(self: &Rc<Self>, core: &Core) -> io::Result<()> {
+        match self.socket() {
+            Some(socket) => core.own(socket.identity(), self.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads and writes what the socket and the wishes allow. Returns whether callbacks were made.
+    pub(super) fn drive_ready(self: &Rc<Self>, core: &Rc<Core>) -> bool {
+        let mut called = self.read_ready(core);
+        called |= self.write_ready();
+        called |= self.tell_end_of_input();
+        called
+    }
+
+    fn read_ready(self: &Rc<Self>, core: &Rc<Core>) -> bool {
+        let mut called = false;
+        let mut buffer = core.read_buffer.take();
+        buffer.resize(READ_BYTES, 0);
+        for _ in 0..READS_PER_TURN {
+            if !self.wants_data() {
+                break;
+            }
+            let Some(socket) = self.socket() else { break };
+            match sys::recv(socket.raw(), &mut buffer, 0) {
+                Ok(0) => self.input_ended.set(true),
+                Ok(count) => {
+                    // What comes after a short read brings an edge of its own.
+                    self.ready
+                        .readable
+                        .set(count == buffer.len() || self.ready.hung_up.get());
+                    called = true;
+                    self.deliver(&buffer[..count]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.ready.readable.set(false)
+                }
+                Err(error) => self.end(Some(error)),
+            }
+        }
+        core.read_buffer.set(buffer);
+        if self.wants_data() {
+            self.defer();
+        }
+        called
+    }
+
+    fn wants_data(&self) -> bool {
+        self.is_open() && self.reading.get() && self.ready.readable.get() && !self.input_ended.get()
+    }
+
+    fn write_ready(self: &Rc<Self>) -> bool {
+        let mut called = false;
+        while self.is_open() && self.ready.writable.get() {
+            let Some(socket) = self.socket() else { break };
+            let written = {
+                let queue = self.queue.borrow();
+                let Some(first) = queue.front() else { break };
+                let first = &first[self.first_sent.get()..];
+                if queue.len() == 1 {
+                    sys::send(socket.raw(), first)
+                } else {
+                    let rest = queue.iter().skip(1).map(Vec::as_slice);
+                    let all = std::iter::once(first).chain(rest).map(IoSlice::new);
+                    let slices: smallvec::SmallVec<[IoSlice<'_>; GATHER]> =
+                        all.take(GATHER).collect();
+                    sys::send_vectored(socket.raw(), &slices)
+                }
+            };
+            match written {
+                Ok(count) => {
+                    called = true;
+                    self.advance(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.ready.writable.set(false)
+                }
+                Err(error) => self.end(Some(error)),
+            }
+        }
+        called
+    }
+}
+
+impl Ready for State {
+    fn ready(self: Rc<Self>, ready: Readiness) {
+        let state = &self.ready;
+        state
+            .readable
+            .set(state.readable.get() || ready.readable || ready.hung_up);
+        state
+            .writable
+            .set(state.writable.get() || ready.writable || ready.hung_up);
+        state.hung_up.set(state.hung_up.get() || ready.hung_up);
+        self.defer();
+    }
+}

@@ -1,0 +1,224 @@
+//! A connection on io_uring: one multishot receive, and at most one send at a time.
+//!
+//! A multishot receive goes on until it ends for a reason of its own (no buffers left, the completion queue was full):
+//! that is a normal path, and the next turn starts it again. Where the kernel has no multishot receive or no buffer
+//! rings, receives are single and go into a buffer of the connection's.
+//!
+//! ```text
+//!   receive:  none ──start──▶ running ──last completion──▶ none
+//!                                └─ not wanted, closing ─▶ ending (cancel submitted) ─┘
+//! ```
+
+use super::{Phase, State};
+use crate::driver::Backend;
+use crate::sys;
+use crate::uring::{Completed, Core, GROUP, OperationId};
+use io_uring::{opcode, types};
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::io;
+use std::rc::Rc;
+
+/// Buffers that one send gathers.
+const GATHER: usize = 32;
+
+/// Bytes of a single receive, where there are no buffer rings.
+const SINGLE_BYTES: usize = 16 * 1024;
+
+const RECEIVE: u8 = 0;
+const SEND: u8 = 1;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Operation {
+    #[default]
+    None,
+    Running(OperationId),
+    /// Its cancel is submitted.
+    Ending,
+}
+
+pub(super) struct RingState {
+    receive: Cell<Operation>,
+    send: Cell<Operation>,
+    /// What the running send names: the kernel reads it until the send is over, and we write it only in between.
+    message: UnsafeCell<libc::msghdr>,
+    slices: UnsafeCell<[libc::iovec; GATHER]>,
+    /// Where a single receive goes.
+    single: RefCell<Vec<u8>>,
+}
+
+impl Default for RingState {
+    fn default() -> Self {
+        RingState {
+            receive: Cell::default(),
+            send: Cell::default(),
+            message: UnsafeCell::new(sys::header_of(std::ptr::null_mut(), 0)),
+            slices: UnsafeCell::new(
+                [libc::iovec {
+                    iov_base: std::ptr::null_mut(),
+                    iov_len: 0,
+                }; GATHER],
+            ),
+            single: RefCell::default(),
+        }
+    }
+}
+
+impl RingState {
+    pub(super) fn in_flight(&self) -> bool {
+        self.receive.get() != Operation::None || self.send.get() != Operation::None
+    }
+}
+
+impl State {
+    pub(super) fn begin_ring(&self) -> io::Result<()> {
+        match self.socket() {
+            Some(socket) => socket.set_blocking(),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts and cancels operations as the wishes are now. Makes no callbacks.
+    pub(super) fn drive_ring(self: &Rc<Self>, core: &Rc<Core>) -> bool {
+        let open = self.is_open();
+        match self.ring.receive.get() {
+            Operation::None if open && self.reading.get() && !self.input_ended.get() => {
+                self.start_receive(core)
+            }
+            Operation::Running(id) if !open || !self.reading.get() => {
+                core.cancel(id);
+                self.ring.receive.set(Operation::Ending);
+            }
+            _ => {}
+        }
+        match self.ring.send.get() {
+            Operation::None if open => self.start_send(core),
+            Operation::Running(id) if !open => {
+                core.cancel(id);
+                self.ring.send.set(Operation::Ending);
+            }
+            _ => {}
+        }
+        false
+    }
+
+    fn start_receive(self: &Rc<Self>, core: &Rc<Core>) {
+        let Some(socket) = self.socket() else { return };
+        let fd = types::Fd(socket.raw());
+        let entry = if core.multishot.get() && core.buffers().is_some() {
+            opcode::RecvMulti::new(fd, GROUP).build()
+        } else {
+            let mut single = self.ring.single.borrow_mut();
+            single.resize(SINGLE_BYTES, 0);
+            opcode::Recv::new(fd, single.as_mut_ptr(), SINGLE_BYTES as u32).build()
+        };
+        // SAFETY: a multishot receive names no memory of ours; a single one names `single`, which is not touched, and
+        // with `self` kept alive by the operation, until its completion.
+        let id = unsafe { core.start(entry, self.clone(), RECEIVE) };
+        self.ring.receive.set(Operation::Running(id));
+    }
+
+    /// Sends as much of the queue as one operation can name.
+    fn start_send(self: &Rc<Self>, core: &Rc<Core>) {
+        let (queue, Some(socket)) = (self.queue.borrow(), self.socket()) else {
+            return;
+        };
+        if queue.is_empty() {
+            return;
+        }
+        let fd = types::Fd(socket.raw());
+        // The kernel itself goes on after a short write, unless an error comes between.
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let first = &queue[0][self.first_sent.get()..];
+        let entry = if queue.len() == 1 {
+            opcode::Send::new(fd, first.as_ptr(), first.len().min(1 << 30) as u32)
+                .flags(flags)
+                .build()
+        } else {
+            let slices = self.ring.slices.get();
+            let rest = queue.iter().skip(1).map(Vec::as_slice);
+            let mut count = 0;
+            for bytes in std::iter::once(first).chain(rest).take(GATHER) {
+                // SAFETY: no send is in flight, so that nobody else uses the array; `count` is below GATHER.
+                unsafe {
+                    (*slices)[count] = libc::iovec {
+                        iov_base: bytes.as_ptr().cast_mut().cast(),
+                        iov_len: bytes.len(),
+                    };
+                }
+                count += 1;
+            }
+            // SAFETY: as above.
+            unsafe { *self.ring.message.get() = sys::header_of(slices.cast(), count) };
+            opcode::SendMsg::new(fd, self.ring.message.get())
+                .flags(flags as u32)
+                .build()
+        };
+        // SAFETY: buffers stay in the queue, where their bytes do not move, until the completion takes them off; header
+        // and slices are in `self`, which the operation keeps alive, and are written only when no send is in flight.
+        let id = unsafe { core.start(entry, self.clone(), SEND) };
+        self.ring.send.set(Operation::Running(id));
+    }
+
+    fn received(self: &Rc<Self>, core: &Rc<Core>, result: i32, flags: u32, last: bool) {
+        if last {
+            self.ring.receive.set(Operation::None);
+        }
+        match usize::try_from(result) {
+            Ok(0) => self.input_ended.set(true),
+            Ok(count) if io_uring::cqueue::buffer_select(flags).is_some() => {
+                if let Some(buffers) = core.buffers() {
+                    buffers.lend(flags, count, |bytes| self.deliver(bytes));
+                }
+            }
+            Ok(count) => {
+                let bytes = self.ring.single.take();
+                self.deliver(&bytes[..count.min(bytes.len())]);
+                self.ring.single.replace(bytes);
+            }
+            Err(_) => self.receive_failed(core, -result),
+        }
+        if last {
+            self.defer();
+        }
+    }
+
+    fn receive_failed(self: &Rc<Self>, core: &Rc<Core>, error: i32) {
+        match error {
+            libc::ENOBUFS => core.buffers_exhausted.set(core.buffers_exhausted.get() + 1),
+            // Our own cancel; or everybody's, and then the abort is on its way.
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
+            libc::EINVAL if core.multishot.get() => core.multishot.set(false),
+            error => self.end(Some(io::Error::from_raw_os_error(error))),
+        }
+    }
+
+    fn sent(self: &Rc<Self>, core: &Rc<Core>, result: i32) {
+        self.ring.send.set(Operation::None);
+        match usize::try_from(result) {
+            Ok(count) => {
+                self.advance(count);
+                if self.is_open() && self.ring.send.get() == Operation::None {
+                    self.start_send(core);
+                }
+            }
+            Err(_) if matches!(-result, libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {}
+            Err(_) => self.end(Some(io::Error::from_raw_os_error(-result))),
+        }
+        self.after_queue();
+        if self.phase.get() != Phase::Open || self.ring.send.get() == Operation::None {
+            self.defer();
+        }
+    }
+}
+
+impl Completed for State {
+    fn completed(self: Rc<Self>, tag: u8, result: i32, flags: u32, last: bool) {
+        let Backend::Uring(core) = &self.backend else {
+            return;
+        };
+        match tag {
+            RECEIVE => self.received(core, result, flags, last),
+            _ => self.sent(core, result),
+        }
+    }
+}

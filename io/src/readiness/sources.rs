@@ -1,0 +1,208 @@
+//! Which descriptors this loop has registered, and who waits for their readiness.
+//!
+//! A socket may be used on several loops, closed on a thread that is none of them, and its descriptor's number reused:
+//! so an entry names the socket by an id that is never reused, and an entry of another socket under the same number is
+//! stale and replaced. Tokens carry a generation; an event of a stale registration finds nobody.
+
+use mio::Token;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use yue_scheduler::LocalWaker;
+
+/// What is told of a descriptor's readiness, other than a waiting fiber. Called by the loop outside fibers.
+pub(crate) trait Ready {
+    fn ready(self: Rc<Self>, ready: Readiness);
+}
+
+/// What an event says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Readiness {
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// The peer sends no more, or the socket is broken: a read will say so.
+    pub(crate) hung_up: bool,
+}
+
+/// What a fiber waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Read,
+    Write,
+}
+
+/// A descriptor under the name that only one socket has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) fd: RawFd,
+    pub(crate) id: u64,
+}
+
+struct Waiter {
+    ticket: u64,
+    direction: Direction,
+    waker: LocalWaker,
+}
+
+struct Source {
+    identity: Identity,
+    generation: u32,
+    used: bool,
+    waiters: Vec<Waiter>,
+    owner: Option<Rc<dyn Ready>>,
+}
+
+/// A registered source: index and generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SourceId {
+    index: u32,
+    generation: u32,
+}
+
+#[derive(Default)]
+pub(super) struct Sources {
+    sources: Vec<Source>,
+    free: Vec<u32>,
+    /// By descriptor: the source's index plus one, or zero.
+    by_fd: Vec<u32>,
+    tickets: u64,
+    used: usize,
+}
+
+impl SourceId {
+    pub(super) fn token(self) -> Token {
+        // A usize has 64 bits on the platforms that have the drivers of this crate.
+        Token(((u64::from(self.generation) << 32) | u64::from(self.index)) as usize)
+    }
+
+    pub(super) fn from_token(token: Token) -> Self {
+        SourceId {
+            index: token.0 as u32,
+            generation: (token.0 as u64 >> 32) as u32,
+        }
+    }
+}
+
+impl Sources {
+    /// Registered descriptors.
+    pub(super) fn used(&self) -> usize {
+        self.used
+    }
+
+    /// The registration of a socket on this loop, if it has one.
+    pub(super) fn find(&self, identity: Identity) -> Option<SourceId> {
+        let slot = *self.by_fd.get(usize::try_from(identity.fd).ok()?)?;
+        let index = slot.checked_sub(1)?;
+        let source = &self.sources[index as usize];
+        (source.identity == identity).then_some(SourceId {
+            index,
+            generation: source.generation,
+        })
+    }
+
+    /// Makes an entry, in the place of a stale one if there is one.
+    pub(super) fn insert(&mut self, identity: Identity) -> SourceId {
+        let place = usize::try_from(identity.fd).unwrap_or(0);
+        if self.by_fd.len() <= place {
+            self.by_fd.resize(place + 1, 0);
+        }
+        if let Some(stale) = self.by_fd[place].checked_sub(1) {
+            self.release(stale);
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            let fresh = Source {
+                identity,
+                generation: 0,
+                used: false,
+                waiters: Vec::new(),
+                owner: None,
+            };
+            self.sources.push(fresh);
+            (self.sources.len() - 1) as u32
+        });
+        let source = &mut self.sources[index as usize];
+        source.identity = identity;
+        source.used = true;
+        self.used += 1;
+        self.by_fd[place] = index + 1;
+        SourceId {
+            index,
+            generation: source.generation,
+        }
+    }
+
+    /// Removes a socket's entry. Returns whether it had one.
+    pub(super) fn remove(&mut self, identity: Identity) -> bool {
+        let Some(id) = self.find(identity) else {
+            return false;
+        };
+        self.release(id.index);
+        true
+    }
+
+    fn release(&mut self, index: u32) {
+        let source = &mut self.sources[index as usize];
+        if !source.used {
+            return;
+        }
+        source.used = false;
+        source.generation = source.generation.wrapping_add(1);
+        // A waiter here lost its descriptor under it; it tries its call again and gets the error.
+        for waiter in source.waiters.drain(..) {
+            waiter.waker.wake();
+        }
+        source.owner = None;
+        self.by_fd[source.identity.fd as usize] = 0;
+        self.free.push(index);
+        self.used -= 1;
+    }
+
+    fn get(&mut self, id: SourceId) -> Option<&mut Source> {
+        self.sources
+            .get_mut(id.index as usize)
+            .filter(|source| source.used && source.generation == id.generation)
+    }
+
+    pub(super) fn set_owner(&mut self, id: SourceId, owner: Rc<dyn Ready>) {
+        if let Some(source) = self.get(id) {
+            source.owner = Some(owner);
+        }
+    }
+
+    /// Lines a fiber up. The ticket is for [`Sources::unlink`].
+    pub(super) fn wait(&mut self, id: SourceId, direction: Direction, waker: LocalWaker) -> u64 {
+        self.tickets += 1;
+        let ticket = self.tickets;
+        if let Some(source) = self.get(id) {
+            source.waiters.push(Waiter {
+                ticket,
+                direction,
+                waker,
+            });
+        }
+        ticket
+    }
+
+    /// Takes a waiter out that is still there.
+    pub(super) fn unlink(&mut self, id: SourceId, ticket: u64) {
+        if let Some(source) = self.get(id) {
+            source.waiters.retain(|waiter| waiter.ticket != ticket);
+        }
+    }
+
+    /// Wakes the fibers whom the event concerns; returns the owner, to be told after the borrow.
+    pub(super) fn event(&mut self, id: SourceId, ready: Readiness) -> Option<Rc<dyn Ready>> {
+        let source = self.get(id)?;
+        source.waiters.retain(|waiter| {
+            let concerned = ready.hung_up
+                || match waiter.direction {
+                    Direction::Read => ready.readable,
+                    Direction::Write => ready.writable,
+                };
+            if concerned {
+                waiter.waker.wake();
+            }
+            !concerned
+        });
+        source.owner.clone()
+    }
+}

@@ -1,0 +1,158 @@
+//! The system calls on descriptors that the drivers make themselves, as safe functions.
+//!
+//! All of them are non-blocking whatever the descriptor's mode (`MSG_DONTWAIT`), except where they say otherwise, and
+//! none of them keeps anything: memory that is passed in is free again when the call returns. `EINTR` is retried here
+//! and is seen nowhere else. Any thread may call them.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// The most buffers that one vectored call takes; the kernel's own limit (`IOV_MAX`) is 1024.
+pub(crate) const SLICES_MAX: usize = 64;
+
+/// Turns a system call's answer into a result, retrying when a signal came first.
+fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+    loop {
+        match usize::try_from(call()) {
+            Ok(count) => return Ok(count),
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+pub(crate) fn recv(fd: RawFd, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
+    let flags = flags | libc::MSG_DONTWAIT;
+    // SAFETY: the pointer and the length are those of a live, writable slice.
+    retry(|| unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) })
+}
+
+pub(crate) fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the pointer and the length are those of a live slice.
+    retry(|| unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) })
+}
+
+pub(crate) fn recv_vectored(fd: RawFd, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    let mut header = read_header(slices);
+    // SAFETY: the header names slices that are live and writable during the call.
+    retry(|| unsafe { libc::recvmsg(fd, &mut header, libc::MSG_DONTWAIT) })
+}
+
+pub(crate) fn send_vectored(fd: RawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    let header = write_header(slices);
+    // SAFETY: the header names slices that are live during the call.
+    retry(|| unsafe { libc::sendmsg(fd, &header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) })
+}
+
+/// A message header that names `slices`, the first [`SLICES_MAX`] of them; valid while they are.
+pub(crate) fn read_header(slices: &mut [IoSliceMut<'_>]) -> libc::msghdr {
+    let count = slices.len().min(SLICES_MAX);
+    // `IoSliceMut` is guaranteed to have the layout of `iovec`.
+    header_of(slices.as_mut_ptr().cast(), count)
+}
+
+/// As [`read_header`], for writing: the kernel only reads through it.
+pub(crate) fn write_header(slices: &[IoSlice<'_>]) -> libc::msghdr {
+    let count = slices.len().min(SLICES_MAX);
+    header_of(slices.as_ptr().cast_mut().cast(), count)
+}
+
+/// A message header for `count` entries at `slices`.
+pub(crate) fn header_of(slices: *mut libc::iovec, count: usize) -> libc::msghdr {
+    // SAFETY: a header of zeros is a valid one without address and without control data.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = slices;
+    header.msg_iovlen = count;
+    header
+}
+
+/// Waits, blocking the thread, until the descriptor is ready for `events` (`POLLIN`, `POLLOUT`).
+pub(crate) fn block_until_ready(fd: RawFd, events: i16) -> io::Result<()> {
+    let mut entry = libc::pollfd {
+        fd,
+        events,
+        revents: 0,
+    };
+    // SAFETY: one live, writable entry.
+    retry(|| unsafe { libc::poll(&mut entry, 1, -1) } as isize).map(drop)
+}
+
+fn new_fd(result: i32) -> io::Result<OwnedFd> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(result) })
+}
+
+pub(crate) fn event_fd() -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    new_fd(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })
+}
+
+/// Adds one to an eventfd. A counter that is full is readable as it is, so that a refusal needs no answer.
+pub(crate) fn ring_event_fd(fd: &OwnedFd) {
+    let one = 1u64.to_ne_bytes();
+    // SAFETY: eight readable bytes.
+    let _ = retry(|| unsafe { libc::write(fd.as_raw_fd(), one.as_ptr().cast(), one.len()) });
+}
+
+pub(crate) fn timer_fd() -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    new_fd(unsafe {
+        libc::timerfd_create(
+            libc::CLOCK_MONOTONIC,
+            libc::TFD_CLOEXEC | libc::TFD_NONBLOCK,
+        )
+    })
+}
+
+/// Arms a timerfd for an absolute time in nanoseconds of `CLOCK_MONOTONIC`; a time that is over fires at once.
+pub(crate) fn set_timer_fd(fd: &OwnedFd, at_ns: u64) -> io::Result<()> {
+    let at_ns = at_ns.max(1); // Zero would disarm it.
+    let value = libc::timespec {
+        tv_sec: (at_ns / 1_000_000_000).min(i64::MAX as u64) as i64,
+        tv_nsec: (at_ns % 1_000_000_000) as i64,
+    };
+    let spec = libc::itimerspec {
+        it_interval: libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        },
+        it_value: value,
+    };
+    let old = std::ptr::null_mut();
+    // SAFETY: `spec` is a live itimerspec, and the old value is not asked for.
+    retry(
+        || unsafe { libc::timerfd_settime(fd.as_raw_fd(), libc::TFD_TIMER_ABSTIME, &spec, old) }
+            as isize,
+    )
+    .map(drop)
+}
+
+/// A signalfd for `mask`, non-blocking.
+pub(crate) fn signal_fd(mask: &libc::sigset_t) -> io::Result<OwnedFd> {
+    // SAFETY: `mask` is a live signal set.
+    new_fd(unsafe { libc::signalfd(-1, mask, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })
+}
+
+/// The next signal that a signalfd holds; `None` when it holds none.
+pub(crate) fn read_signal(fd: RawFd) -> Option<i32> {
+    // SAFETY: a signalfd_siginfo is plain integers.
+    let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
+    let size = size_of_val(&info);
+    // SAFETY: `size` writable bytes.
+    let count = retry(|| unsafe { libc::read(fd, (&raw mut info).cast(), size) }).ok()?;
+    (count == size).then_some(info.ssi_signo as i32)
+}
+
+/// Takes over a descriptor that the kernel has just made for us, as the answer of an operation in the ring.
+pub(crate) fn own_fd(fd: u32) -> OwnedFd {
+    // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
+    unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
+}

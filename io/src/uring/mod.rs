@@ -1,0 +1,256 @@
+//! The io_uring driver: operations go into a ring, and their completions come back through it.
+//!
+//! ```text
+//!   fiber:  push an entry, park ─────────────┐                       (no system call)
+//!   turn:   one io_uring_enter: submits all, ▼ waits if nothing can run
+//!           completions ──▶ slot ──▶ wake the fiber, or call the owner
+//! ```
+//!
+//! Invariants:
+//! - An operation that a fiber waits for ends the wait by its terminal completion only; so memory that is borrowed for
+//!   it stays valid for as long as the kernel uses it. A cancel asks for that completion; it does not replace it.
+//! - No borrow of the ring or of the slots is live while a callback or another fiber runs.
+//! - One thread: the one that made the driver (`SINGLE_ISSUER`). Other threads only ring the bell.
+
+mod buffers;
+mod ring;
+mod setup;
+mod slots;
+
+pub(crate) use buffers::{BufferRing, GROUP};
+pub use setup::Unavailable;
+pub(crate) use slots::{Completed, OperationId};
+
+use crate::bell::EventBell;
+use crate::shared::{Shared, guarded};
+use io_uring::{cqueue, opcode, squeue, types};
+use ring::{Patience, Ring};
+use slots::{BELL, Found, NOBODY, Slot, Slots};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use yue_scheduler::{Bell, Instant, Wait, may_suspend, park, park_uninterruptible, prepare_park};
+
+/// Completions that are taken out of the ring at once.
+const BATCH: usize = 64;
+
+pub(crate) struct Core {
+    // Before `buffers`: fields are dropped in order, and the kernel must let go of the memory first.
+    ring: RefCell<Ring>,
+    buffers: OnceCell<Option<BufferRing>>,
+    slots: RefCell<Slots>,
+    bell: Arc<EventBell>,
+    pub(crate) shared: Shared,
+    /// Cleared when a multishot receive turns out to be unknown to the kernel.
+    pub(crate) multishot: Cell<bool>,
+    pub(crate) buffers_exhausted: Cell<u64>,
+}
+
+impl Core {
+    pub(crate) fn new() -> Result<Rc<Core>, Unavailable> {
+        let ring = setup::make()?;
+        let core = Core {
+            ring: RefCell::new(Ring::new(ring)),
+            buffers: OnceCell::new(),
+            slots: RefCell::new(Slots::new()),
+            bell: Arc::new(EventBell::new().map_err(Unavailable::Other)?),
+            shared: Shared::default(),
+            multishot: Cell::new(true),
+            buffers_exhausted: Cell::new(0),
+        };
+        core.arm_bell();
+        Ok(Rc::new(core))
+    }
+
+    fn arm_bell(&self) {
+        let poll =
+            opcode::PollAdd::new(types::Fd(self.bell.raw()), libc::POLLIN as u32).multi(true);
+        self.push_plain(poll.build().user_data(BELL));
+    }
+
+    /// Pushes an entry that points to nothing.
+    fn push_plain(&self, entry: squeue::Entry) {
+        // SAFETY: there is no memory that would have to stay valid.
+        unsafe { self.ring.borrow_mut().push(entry) };
+    }
+
+    pub(crate) fn bell(&self) -> Arc<dyn Bell> {
+        self.bell.clone()
+    }
+
+    /// What is open or in flight; an owned operation counts once, with its owner.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.slots.borrow().fibers() + self.shared.open()
+    }
+
+    /// Operations that the kernel may still work on.
+    pub(crate) fn in_kernel(&self) -> usize {
+        self.slots.borrow().pending()
+    }
+
+    pub(crate) fn cancel_all(&self) {
+        self.shared.abort_all();
+        let pending = self.slots.borrow().in_flight();
+        for id in pending {
+            self.cancel(id);
+        }
+    }
+
+    /// Asks the kernel to end an operation; its terminal completion still comes.
+    pub(crate) fn cancel(&self, id: OperationId) {
+        self.push_plain(
+            opcode::AsyncCancel::new(id.user_data())
+                .build()
+                .user_data(NOBODY),
+        );
+    }
+
+    /// The ring of receive buffers, made when it is first asked for; `None` if the kernel offers none.
+    pub(crate) fn buffers(&self) -> Option<&BufferRing> {
+        self.buffers
+            .get_or_init(|| BufferRing::new(self.ring.borrow().io()).ok())
+            .as_ref()
+    }
+
+    /// Starts an operation whose completions go to `owner`.
+    ///
+    /// # Safety
+    /// What the entry points to stays valid and in place until the completion that is told to be the last.
+    pub(crate) unsafe fn start(
+        &self,
+        entry: squeue::Entry,
+        owner: Rc<dyn Completed>,
+        tag: u8,
+    ) -> OperationId {
+        let id = self.slots.borrow_mut().insert(Slot::Owned(owner, tag));
+        // SAFETY: passed on to the caller.
+        unsafe { self.ring.borrow_mut().push(entry.user_data(id.user_data())) };
+        id
+    }
+
+    /// Does an operation for the calling fiber, which waits for its end, and returns the kernel's answer.
+    ///
+    /// A fiber that is told to stop meanwhile has the operation cancelled and waits on; if it completed all the same,
+    /// that is the result.
+    ///
+    /// # Safety
+    /// What the entry points to is valid for as long as this call runs; the call does not end before the operation.
+    ///
+    /// # Panics
+    /// Where the calling code may not suspend.
+    pub(crate) unsafe fn run(&self, entry: squeue::Entry, reason: &'static str) -> io::Result<u32> {
+        if let Err(why) = may_suspend() {
+            panic!("{why}");
+        }
+        let waker = prepare_park();
+        let id = self.slots.borrow_mut().insert(Slot::Fiber(waker));
+        let flight = Flight { core: self, id };
+        // SAFETY: passed on to the caller; `flight` keeps this frame, and so the caller's, until the operation ended,
+        // also if the park below panics.
+        unsafe { self.ring.borrow_mut().push(entry.user_data(id.user_data())) };
+        let stopped = park(reason).err();
+        if stopped.is_some() {
+            self.cancel(id);
+            park_uninterruptible(reason);
+        }
+        std::mem::forget(flight);
+        let result = self
+            .slots
+            .borrow_mut()
+            .take_result(id)
+            .unwrap_or(-libc::EIO);
+        match (u32::try_from(result), stopped) {
+            (Ok(result), _) => Ok(result),
+            (Err(_), Some(stopped)) if matches!(-result, libc::ECANCELED | libc::EINTR) => {
+                Err(stopped.into())
+            }
+            (Err(_), _) => Err(io::Error::from_raw_os_error(-result)),
+        }
+    }
+
+    /// See [`yue_scheduler::Driver::turn`].
+    pub(crate) fn turn(&self, wait: Wait) -> io::Result<()> {
+        let mut busy = self.shared.run_deferred();
+        busy |= self.dispatch();
+        let patience = match wait {
+            _ if busy || self.shared.has_deferred() => Patience::None,
+            Wait::Poll => Patience::None,
+            Wait::Block(None) => Patience::Forever,
+            Wait::Block(Some(at)) => match at.saturating_since(Instant::system()) {
+                Duration::ZERO => Patience::None,
+                left => Patience::Until(left),
+            },
+        };
+        self.ring.borrow_mut().enter(patience)?;
+        self.dispatch();
+        Ok(())
+    }
+
+    /// Hands the completions that are there to whom they concern. Returns whether there were any.
+    fn dispatch(&self) -> bool {
+        let mut batch = [(0, 0, 0); BATCH];
+        let mut any = false;
+        loop {
+            let count = self.ring.borrow_mut().pop_many(&mut batch);
+            for &(user_data, result, flags) in &batch[..count] {
+                self.complete(user_data, result, flags);
+            }
+            any |= count > 0;
+            if count < BATCH {
+                return any;
+            }
+        }
+    }
+
+    #[inline]
+    fn complete(&self, user_data: u64, result: i32, flags: u32) {
+        let last = !cqueue::more(flags);
+        let found = self.slots.borrow_mut().complete(user_data, result, last);
+        match found {
+            Found::Fiber(waker) => {
+                waker.wake();
+            }
+            Found::Owned(owner, tag) => guarded(|| owner.completed(tag, result, flags, last)),
+            Found::Nobody => {
+                if user_data == BELL && last {
+                    self.arm_bell();
+                }
+            }
+        }
+    }
+
+    /// Ends an operation whose fiber cannot wait for it any more, blocking the thread until the kernel let go.
+    #[cold]
+    fn finish(&self, id: OperationId) {
+        self.cancel(id);
+        while self.slots.borrow_mut().take_result(id).is_none() {
+            let taken = {
+                let mut ring = self.ring.borrow_mut();
+                // An error is no way out: the kernel may still write to the frame that is about to go.
+                let _ = ring.enter(Patience::Until(Duration::from_millis(1)));
+                ring.reap();
+                ring.take_reaped(id.user_data())
+            };
+            if let Some((result, _)) = taken {
+                self.slots
+                    .borrow_mut()
+                    .complete(id.user_data(), result, true);
+            }
+        }
+    }
+}
+
+/// An operation of a fiber, from its submission to its end. Dropped before (the park refused by a panic), it sees to
+/// the end itself: the frame that it guards must not go while the kernel works on it.
+struct Flight<'a> {
+    core: &'a Core,
+    id: OperationId,
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.core.finish(self.id);
+    }
+}

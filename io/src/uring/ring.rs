@@ -1,0 +1,158 @@
+//! The ring itself: entries in, completions out, and what happens when either queue is full.
+//!
+//! ```text
+//!   push ──▶ submission queue ──enter──▶ kernel ──▶ completion queue ──▶ pop
+//!      └─ full: enter at once; still full: ▶ waiting          full, and the kernel says EBUSY: ▶ reaped
+//! ```
+//!
+//! A push never fails. Completions are only moved here, never acted upon, so that a push is safe wherever a fiber is.
+//! Entries hold pointers; whoever pushes one promises that what it points to stays until its terminal completion.
+
+use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, squeue};
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+pub(super) struct Ring {
+    io: IoUring,
+    /// Entries for which the submission queue had no room, oldest first.
+    waiting: VecDeque<squeue::Entry>,
+    /// Completions taken from the queue to make room, oldest first.
+    reaped: VecDeque<cqueue::Entry>,
+}
+
+/// How long [`Ring::enter`] may wait for a completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    None,
+    Until(Duration),
+    Forever,
+}
+
+impl Ring {
+    pub(super) fn new(io: IoUring) -> Self {
+        Ring {
+            io,
+            waiting: VecDeque::new(),
+            reaped: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn io(&self) -> &IoUring {
+        &self.io
+    }
+
+    /// Queues an entry for the next [`Ring::enter`].
+    ///
+    /// # Safety
+    /// Whatever the entry points to stays valid, and unmoved, until the entry's terminal completion.
+    #[inline]
+    pub(super) unsafe fn push(&mut self, entry: squeue::Entry) {
+        // SAFETY: passed on to the caller.
+        if !self.waiting.is_empty() || unsafe { self.io.submission().push(&entry) }.is_err() {
+            self.push_full(entry);
+        }
+    }
+
+    #[cold]
+    fn push_full(&mut self, entry: squeue::Entry) {
+        self.waiting.push_back(entry);
+        // An error here is met again, and reported, by the next turn.
+        let _ = self.enter(Patience::None);
+        self.refill();
+    }
+
+    /// Moves entries that had no room into the submission queue.
+    fn refill(&mut self) {
+        let mut queue = self.io.submission();
+        while let Some(entry) = self.waiting.front() {
+            // SAFETY: who pushed the entry promised that what it points to stays.
+            if unsafe { queue.push(entry) }.is_err() {
+                break;
+            }
+            self.waiting.pop_front();
+        }
+    }
+
+    /// Takes completions, oldest first: user data, result, flags. Returns how many.
+    #[inline]
+    pub(super) fn pop_many(&mut self, into: &mut [(u64, i32, u32)]) -> usize {
+        let mut count = 0;
+        while count < into.len()
+            && let Some(entry) = self.reaped.pop_front()
+        {
+            into[count] = (entry.user_data(), entry.result(), entry.flags());
+            count += 1;
+        }
+        let mut queue = self.io.completion();
+        while count < into.len()
+            && let Some(entry) = queue.next()
+        {
+            into[count] = (entry.user_data(), entry.result(), entry.flags());
+            count += 1;
+        }
+        count
+    }
+
+    /// Submits what is queued and waits as `patience` says. Makes no system call if there is nothing to submit, nothing
+    /// for the kernel to work out and nothing to wait for.
+    ///
+    /// # Errors
+    /// Only what leaves the ring unusable.
+    pub(super) fn enter(&mut self, patience: Patience) -> io::Result<()> {
+        if !self.waiting.is_empty() {
+            self.refill();
+        }
+        let result = match patience {
+            Patience::None => {
+                let queue = self.io.submission();
+                if queue.is_empty() && !queue.taskrun() && !queue.cq_overflow() {
+                    return Ok(());
+                }
+                drop(queue);
+                self.io.submit()
+            }
+            Patience::Forever => self.io.submit_and_wait(1),
+            Patience::Until(limit) => {
+                let limit = Timespec::new()
+                    .sec(limit.as_secs())
+                    .nsec(limit.subsec_nanos());
+                self.io
+                    .submitter()
+                    .submit_with_args(1, &SubmitArgs::new().timespec(&limit))
+            }
+        };
+        match result {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                // The time came, or a signal: the loop looks at what there is, and comes again.
+                Some(libc::ETIME | libc::EINTR) => Ok(()),
+                // The completion queue must be emptied first, or the kernel is short of memory for a moment.
+                Some(libc::EBUSY | libc::EAGAIN) => {
+                    self.reap();
+                    Ok(())
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Empties the completion queue without acting on what is in it.
+    #[cold]
+    pub(super) fn reap(&mut self) {
+        self.reaped.extend(self.io.completion());
+    }
+
+    /// Whether a reaped completion carries `user_data`; removes and returns its result and flags.
+    #[cold]
+    pub(super) fn take_reaped(&mut self, user_data: u64) -> Option<(i32, u32)> {
+        let place = self
+            .reaped
+            .iter()
+            .position(|entry| entry.user_data() == user_data)?;
+        self.reaped
+            .remove(place)
+            .map(|entry| (entry.result(), entry.flags()))
+    }
+}

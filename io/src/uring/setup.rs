@@ -1,0 +1,122 @@
+//! Making a ring: the best flags that the kernel takes, and what it must be able to do.
+//!
+//! Nothing here looks at a version string. Flags that the kernel does not know are refused with `EINVAL`, and the next
+//! step of the ladder asks for fewer; operations are asked for with a probe.
+
+use io_uring::{IoUring, Probe, opcode};
+use std::io;
+
+/// Submissions that one system call can take. A tick that queues more makes a second call.
+const SUBMISSIONS: u32 = 1024;
+
+/// Completions that can wait; the kernel keeps the rest in a list of its own until there is room.
+const COMPLETIONS: u32 = 4096;
+
+/// Why a ring could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    /// `EPERM` or `EACCES`.
+    #[error(
+        "io_uring is forbidden here (EPERM: a seccomp filter, as containers have by default, or \
+         sysctl kernel.io_uring_disabled)"
+    )]
+    Forbidden,
+    /// `ENOSYS`.
+    #[error("this kernel has no io_uring (ENOSYS)")]
+    Missing,
+    /// The kernel lacks something that the driver cannot do without.
+    #[error("this kernel's io_uring is too old (it lacks {0})")]
+    TooOld(&'static str),
+    /// Anything else, such as too little memory.
+    #[error("io_uring could not be set up: {0}")]
+    Other(io::Error),
+}
+
+impl From<Unavailable> for io::Error {
+    fn from(reason: Unavailable) -> io::Error {
+        let kind = match &reason {
+            Unavailable::Forbidden => io::ErrorKind::PermissionDenied,
+            Unavailable::Missing | Unavailable::TooOld(_) => io::ErrorKind::Unsupported,
+            Unavailable::Other(error) => error.kind(),
+        };
+        io::Error::new(kind, reason)
+    }
+}
+
+impl From<io::Error> for Unavailable {
+    fn from(error: io::Error) -> Unavailable {
+        match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Unavailable::Forbidden,
+            Some(libc::ENOSYS) => Unavailable::Missing,
+            _ => Unavailable::Other(error),
+        }
+    }
+}
+
+/// Makes a ring for the calling thread.
+pub(super) fn make() -> Result<IoUring, Unavailable> {
+    let ring = climb()?;
+    let params = ring.params();
+    for (has, name) in [
+        (
+            params.is_feature_ext_arg(),
+            "a timeout for io_uring_enter, since Linux 5.11",
+        ),
+        (
+            params.is_feature_nodrop(),
+            "completions that are never dropped, since Linux 5.5",
+        ),
+        (params.is_feature_fast_poll(), "fast poll, since Linux 5.7"),
+    ] {
+        if !has {
+            return Err(Unavailable::TooOld(name));
+        }
+    }
+    let mut probe = Probe::new();
+    ring.submitter().register_probe(&mut probe)?;
+    for (code, name) in [
+        (opcode::Accept::CODE, "accept"),
+        (opcode::Connect::CODE, "connect"),
+        (opcode::Recv::CODE, "recv"),
+        (opcode::Send::CODE, "send"),
+        (opcode::RecvMsg::CODE, "recvmsg"),
+        (opcode::SendMsg::CODE, "sendmsg"),
+        (opcode::PollAdd::CODE, "poll"),
+        (opcode::AsyncCancel::CODE, "cancel"),
+    ] {
+        if !probe.is_supported(code) {
+            return Err(Unavailable::TooOld(name));
+        }
+    }
+    Ok(ring)
+}
+
+/// From the flags that help most down to those that every kernel knows.
+fn climb() -> io::Result<IoUring> {
+    let mut last = None;
+    for step in 0..4 {
+        let mut builder = IoUring::builder();
+        builder.setup_clamp().setup_cqsize(COMPLETIONS);
+        match step {
+            // Linux 6.1: completions are worked out when we ask for them, on our own thread.
+            0 => builder
+                .setup_single_issuer()
+                .setup_defer_taskrun()
+                .setup_taskrun_flag()
+                .setup_submit_all(),
+            // Linux 5.19: ... at our next system call, without an interrupt.
+            1 => builder
+                .setup_coop_taskrun()
+                .setup_taskrun_flag()
+                .setup_submit_all(),
+            // Linux 5.18.
+            2 => builder.setup_submit_all(),
+            _ => &mut builder,
+        };
+        match builder.build(SUBMISSIONS) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => last = Some(error),
+            other => return other,
+        }
+    }
+    Err(last.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EINVAL)))
+}

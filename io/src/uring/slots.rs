@@ -1,0 +1,209 @@
+//! Who waits for which completion.
+//!
+//! `user_data` is a slot's index and generation, never a pointer: a completion that comes for a slot that is free, or
+//! serves another operation by now, finds nobody.
+//!
+//! ```text
+//!   user_data   63 ······ 32  31 ······ 0
+//!               generation    index          index 0xffff_ffff: nobody; generation says why
+//! ```
+
+use std::rc::Rc;
+use yue_scheduler::LocalWaker;
+
+/// The completion of a cancel, in which nobody is interested.
+pub(super) const NOBODY: u64 = 0xffff_ffff;
+/// The bell's poll.
+pub(super) const BELL: u64 = (1 << 32) | 0xffff_ffff;
+
+/// An operation, as long as its terminal completion is still to come (or to be picked up by its fiber).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OperationId(u64);
+
+impl OperationId {
+    fn new(index: u32, generation: u32) -> Self {
+        OperationId((u64::from(generation) << 32) | u64::from(index))
+    }
+
+    pub(super) fn user_data(self) -> u64 {
+        self.0
+    }
+}
+
+/// What is told of the completions of an operation that no fiber waits for.
+pub(crate) trait Completed {
+    /// One completion: `tag` as given with the operation, `flags` as in the queue entry, `last` if no more will come.
+    /// Called by the loop outside fibers.
+    fn completed(self: Rc<Self>, tag: u8, result: i32, flags: u32, last: bool);
+}
+
+pub(super) enum Slot {
+    Free { next: u32 },
+    Fiber(LocalWaker),
+    Done(i32),
+    Owned(Rc<dyn Completed>, u8),
+}
+
+/// What a completion means for its slot.
+pub(super) enum Found {
+    Nobody,
+    Fiber(LocalWaker),
+    Owned(Rc<dyn Completed>, u8),
+}
+
+pub(super) struct Slots {
+    slots: Vec<(u32, Slot)>,
+    free: u32,
+    pending: usize,
+    /// Of these, the ones that fibers wait for.
+    fibers: usize,
+}
+
+const END: u32 = u32::MAX;
+
+impl Slots {
+    pub(super) fn new() -> Self {
+        Slots {
+            slots: Vec::new(),
+            free: END,
+            pending: 0,
+            fibers: 0,
+        }
+    }
+
+    /// Operations whose terminal completion is still to come.
+    pub(super) fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// Of these, the ones that fibers wait for.
+    pub(super) fn fibers(&self) -> usize {
+        self.fibers
+    }
+
+    #[inline]
+    pub(super) fn insert(&mut self, slot: Slot) -> OperationId {
+        self.pending += 1;
+        self.fibers += usize::from(matches!(slot, Slot::Fiber(_)));
+        let index = self.free;
+        if index == END {
+            let index = self.slots.len() as u32;
+            assert!(
+                index != END,
+                "more than four thousand million operations in flight"
+            );
+            self.slots.push((0, slot));
+            return OperationId::new(index, 0);
+        }
+        let (generation, place) = &mut self.slots[index as usize];
+        if let Slot::Free { next } = *place {
+            self.free = next;
+        }
+        *place = slot;
+        OperationId::new(index, *generation)
+    }
+
+    fn find(&mut self, user_data: u64) -> Option<(u32, &mut (u32, Slot))> {
+        let index = user_data as u32;
+        let generation = (user_data >> 32) as u32;
+        self.slots
+            .get_mut(index as usize)
+            .filter(|entry| entry.0 == generation)
+            .map(|entry| (index, entry))
+    }
+
+    /// Takes note of a completion and tells whom it concerns.
+    #[inline]
+    pub(super) fn complete(&mut self, user_data: u64, result: i32, last: bool) -> Found {
+        let Some((_, entry)) = self.find(user_data) else {
+            return Found::Nobody;
+        };
+        match &entry.1 {
+            Slot::Free { .. } | Slot::Done(_) => Found::Nobody,
+            Slot::Fiber(waker) => {
+                let waker = *waker;
+                entry.1 = Slot::Done(result);
+                self.pending -= 1;
+                self.fibers -= 1;
+                Found::Fiber(waker)
+            }
+            Slot::Owned(owner, tag) => {
+                let found = Found::Owned(owner.clone(), *tag);
+                if last {
+                    self.pending -= 1;
+                    self.free(user_data);
+                }
+                found
+            }
+        }
+    }
+
+    /// The result of a fiber's operation, once it is there; frees the slot then.
+    #[inline]
+    pub(super) fn take_result(&mut self, id: OperationId) -> Option<i32> {
+        let result = match self.find(id.0) {
+            Some((_, (_, Slot::Done(result)))) => *result,
+            _ => return None,
+        };
+        self.free(id.0);
+        Some(result)
+    }
+
+    fn free(&mut self, user_data: u64) {
+        let next = self.free;
+        let Some((index, entry)) = self.find(user_data) else {
+            return;
+        };
+        entry.0 = entry.0.wrapping_add(1);
+        entry.1 = Slot::Free { next };
+        self.free = index;
+    }
+
+    /// Every operation in flight.
+    pub(super) fn in_flight(&self) -> Vec<OperationId> {
+        let pending = |slot: &Slot| matches!(slot, Slot::Fiber(_) | Slot::Owned(..));
+        let numbered = (0u32..).zip(&self.slots);
+        numbered
+            .filter(|(_, entry)| pending(&entry.1))
+            .map(|(index, entry)| OperationId::new(index, entry.0))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+    impl Completed for Nothing {
+        fn completed(self: Rc<Self>, _: u8, _: i32, _: u32, _: bool) {}
+    }
+
+    #[test]
+    fn a_completion_for_an_earlier_use_of_a_slot_finds_nobody() {
+        let mut slots = Slots::new();
+        let first = slots.insert(Slot::Owned(Rc::new(Nothing), 1));
+        assert!(matches!(
+            slots.complete(first.user_data(), 0, true),
+            Found::Owned(_, 1)
+        ));
+        let second = slots.insert(Slot::Owned(Rc::new(Nothing), 2));
+        assert_eq!(first.user_data() as u32, second.user_data() as u32);
+        assert!(matches!(
+            slots.complete(first.user_data(), 0, true),
+            Found::Nobody
+        ));
+        assert!(matches!(
+            slots.complete(second.user_data(), 0, false),
+            Found::Owned(_, 2)
+        ));
+        assert_eq!(slots.pending(), 1);
+        assert!(matches!(
+            slots.complete(second.user_data(), 0, true),
+            Found::Owned(_, 2)
+        ));
+        assert_eq!(slots.pending(), 0);
+        assert!(matches!(slots.complete(NOBODY, 0, true), Found::Nobody));
+        assert!(matches!(slots.complete(BELL, 0, true), Found::Nobody));
+    }
+}

@@ -1,0 +1,80 @@
+//! Runs a test's body on both drivers, or on the one that `YUE_IO` names, and checks that nothing is left behind.
+
+#![allow(dead_code)] // Each test binary uses a part of it.
+
+use std::time::Duration;
+use yue_io::Choice;
+use yue_scheduler::{Config, Loop, LoopHandle, StopReport, sleep, this_loop, timeout};
+
+/// How long a test waits for what must come.
+pub const LONG: Duration = Duration::from_secs(30);
+
+/// The drivers to test: both, unless the environment chooses.
+pub fn choices() -> Vec<Choice> {
+    match Choice::from_environment().unwrap() {
+        Choice::Auto => match yue_io::driver(Choice::Uring) {
+            Ok(_) => vec![Choice::Uring, Choice::Mio],
+            Err(error) => {
+                eprintln!("only mio is tested: {error}");
+                vec![Choice::Mio]
+            }
+        },
+        forced => vec![forced],
+    }
+}
+
+/// A loop with that driver.
+pub fn new_loop(choice: Choice) -> Loop {
+    Loop::new(Config {
+        driver: yue_io::driver(choice).unwrap(),
+        ..Config::default()
+    })
+    .unwrap()
+}
+
+/// Runs `body` as the main fiber of a loop with each driver.
+pub fn on_each_driver(body: fn()) {
+    for choice in choices() {
+        eprintln!("on {choice:?}");
+        run_on(choice, body);
+    }
+}
+
+/// Runs `body` on a loop with that driver; all fibers and operations must be over by themselves or by a cancel.
+pub fn run_on<T: 'static>(choice: Choice, body: impl FnOnce() -> T + 'static) -> T {
+    let (result, report) = new_loop(choice).run_reported(body);
+    assert_eq!(report, StopReport::default());
+    result
+}
+
+/// A second loop, on a thread of its own, until its handle is told to shut down.
+pub fn worker(choice: Choice) -> (LoopHandle, std::thread::JoinHandle<StopReport>) {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let one = new_loop(choice);
+        sender.send(one.handle()).unwrap();
+        one.run_reported(|| this_loop::wait_for_shutdown().unwrap())
+            .1
+    });
+    (receiver.recv().unwrap(), thread)
+}
+
+/// The choice that gives the driver of the calling loop.
+pub fn this_choice() -> Choice {
+    this_loop::with_driver(|driver| driver.name().parse().unwrap())
+}
+
+/// Operations in flight on the calling loop.
+pub fn operations() -> usize {
+    this_loop::counters().operations
+}
+
+/// Waits, on a fiber, until `condition` holds.
+pub fn wait_until(condition: impl Fn() -> bool) {
+    let come = timeout(LONG, || {
+        while !condition() {
+            sleep(Duration::from_micros(200)).unwrap();
+        }
+    });
+    assert!(come.is_ok(), "what was waited for did not come");
+}

@@ -1,0 +1,395 @@
+//! Connections without a fiber, on both drivers.
+
+mod common;
+
+use common::*;
+use std::cell::{Cell, RefCell};
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+use yue_io::net::{TcpListener, TcpStream, UnixStream};
+use yue_io::owned::{Connection, Sink};
+use yue_scheduler::*;
+
+type OnData = Box<dyn Fn(&Connection, &[u8])>;
+
+/// Notes what it is told; what data does is for the test to say.
+#[derive(Default)]
+struct Recorder {
+    connection: RefCell<Option<Connection>>,
+    on_data: RefCell<Option<OnData>>,
+    data: RefCell<Vec<u8>>,
+    sent: RefCell<Vec<usize>>,
+    stay_at_end: Cell<bool>,
+    ended: Cell<u32>,
+    closed: RefCell<Vec<Result<(), io::ErrorKind>>>,
+    inside: Cell<bool>,
+}
+
+impl Recorder {
+    fn enter(&self) -> Inside<'_> {
+        assert!(!self.inside.replace(true), "a callback inside a callback");
+        assert!(self.closed.borrow().is_empty(), "a callback after the end");
+        Inside(&self.inside)
+    }
+
+    fn connection(&self) -> Connection {
+        self.connection.borrow().clone().unwrap()
+    }
+
+    fn is_closed(&self) -> bool {
+        !self.closed.borrow().is_empty()
+    }
+}
+
+struct Inside<'a>(&'a Cell<bool>);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+impl Sink for Recorder {
+    fn data(&self, bytes: &[u8]) {
+        let _inside = self.enter();
+        self.data.borrow_mut().extend_from_slice(bytes);
+        if let Some(on_data) = &*self.on_data.borrow() {
+            on_data(&self.connection(), bytes);
+        }
+    }
+
+    fn sent(&self, buffer: Vec<u8>) {
+        let _inside = self.enter();
+        self.sent.borrow_mut().push(buffer.len());
+    }
+
+    fn end_of_input(&self) -> bool {
+        let _inside = self.enter();
+        self.ended.set(self.ended.get() + 1);
+        self.stay_at_end.get()
+    }
+
+    fn closed(&self, result: io::Result<()>) {
+        let inside = self.enter();
+        self.closed
+            .borrow_mut()
+            .push(result.map_err(|error| error.kind()));
+        drop(inside);
+        self.connection.take();
+    }
+}
+
+/// A connection under test and the other end of it.
+fn started() -> (Connection, Rc<Recorder>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = spawn(move || TcpStream::connect(address).unwrap());
+    let (server, _) = listener.accept().unwrap();
+    let recorder = Rc::new(Recorder::default());
+    let connection = Connection::start(server, recorder.clone()).unwrap();
+    *recorder.connection.borrow_mut() = Some(connection.clone());
+    (connection, recorder, client.join().unwrap())
+}
+
+fn echo(connection: &Connection, bytes: &[u8]) {
+    connection.send(bytes.to_vec());
+}
+
+#[test]
+fn data_comes_and_answers_go_from_inside_the_callback() {
+    on_each_driver(|| {
+        let (_, recorder, mut peer) = started();
+        *recorder.on_data.borrow_mut() = Some(Box::new(echo));
+        for text in ["hello", "again"] {
+            peer.write_all(text.as_bytes()).unwrap();
+            let mut answer = [0; 5];
+            peer.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, text.as_bytes());
+        }
+        drop(peer);
+        wait_until(|| recorder.is_closed());
+        assert_eq!(*recorder.closed.borrow(), [Ok(())]);
+        assert_eq!(recorder.ended.get(), 1);
+        assert_eq!(*recorder.sent.borrow(), [5, 5]);
+        assert_eq!(operations(), 0);
+    });
+}
+
+#[test]
+fn buffers_go_in_order_and_come_back() {
+    on_each_driver(|| {
+        let (connection, recorder, mut peer) = started();
+        let mut expected = Vec::new();
+        let sizes: Vec<usize> = (0..200).map(|n| 1 + n * 37 % 5000).collect();
+        for (n, &size) in sizes.iter().enumerate() {
+            connection.send(vec![n as u8; size]);
+            expected.extend(vec![n as u8; size]);
+            if n % 50 == 0 {
+                yield_now().unwrap();
+            }
+        }
+        assert!(connection.queued_bytes() > 0);
+        let mut got = vec![0; expected.len()];
+        peer.read_exact(&mut got).unwrap();
+        assert!(got == expected);
+        wait_until(|| recorder.sent.borrow().len() == sizes.len());
+        assert_eq!(*recorder.sent.borrow(), sizes);
+        assert_eq!(connection.queued_bytes(), 0);
+        connection.close();
+        wait_until(|| recorder.is_closed());
+        assert_eq!(operations(), 0);
+    });
+}
+
+#[test]
+fn big_buffers_go_through_short_writes() {
+    on_each_driver(|| {
+        let (connection, recorder, mut peer) = started();
+        let bytes: Vec<u8> = (0..6_000_000u32).map(|n| (n % 253) as u8).collect();
+        connection.send(bytes.clone());
+        connection.send(bytes.clone());
+        connection.shutdown_write();
+        connection.send(vec![1]);
+        let mut got = Vec::new();
+        peer.read_to_end(&mut got).unwrap();
+        assert!(got == [&bytes[..], &bytes[..]].concat());
+        wait_until(|| recorder.sent.borrow().len() == 2);
+        assert!(connection.is_open());
+        drop(peer);
+        wait_until(|| recorder.is_closed());
+        assert_eq!(*recorder.closed.borrow(), [Ok(())]);
+    });
+}
+
+#[test]
+fn nothing_is_delivered_while_reading_is_off_and_nothing_is_lost() {
+    on_each_driver(|| {
+        let (connection, recorder, mut peer) = started();
+        *recorder.on_data.borrow_mut() =
+            Some(Box::new(|connection, _| connection.set_reading(false)));
+        let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n % 241) as u8).collect();
+        let expected = bytes.clone();
+        let writer = spawn(move || {
+            peer.write_all(&bytes).unwrap();
+            peer
+        });
+        let mut rounds = 0;
+        while recorder.data.borrow().len() < expected.len() {
+            let before = recorder.data.borrow().len();
+            wait_until(|| recorder.data.borrow().len() > before);
+            for _ in 0..3 {
+                let length = recorder.data.borrow().len();
+                sleep(Duration::from_micros(50)).unwrap();
+                assert_eq!(recorder.data.borrow().len(), length);
+            }
+            rounds += 1;
+            connection.set_reading(true);
+        }
+        assert!(rounds > 1);
+        assert!(*recorder.data.borrow() == expected);
+        drop(writer.join().unwrap());
+        connection.set_reading(true);
+        wait_until(|| recorder.is_closed());
+        assert_eq!(operations(), 0);
+    });
+}
+
+#[test]
+fn a_connection_that_is_not_read_slows_its_peer_down() {
+    on_each_driver(|| {
+        let (connection, recorder, mut peer) = started();
+        connection.set_reading(false);
+        let chunk = vec![7; 1 << 20];
+        let limit = now().saturating_add(Duration::from_millis(50));
+        let mut written = 0;
+        let error = with_deadline(limit, || {
+            loop {
+                match peer.write(&chunk) {
+                    Ok(count) => written += count,
+                    Err(error) => return error,
+                }
+            }
+        });
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(recorder.data.borrow().len(), 0);
+        peer.shutdown(Shutdown::Write).unwrap();
+        connection.set_reading(true);
+        wait_until(|| recorder.is_closed());
+        assert_eq!(recorder.data.borrow().len(), written);
+    });
+}
+
+#[test]
+fn a_close_in_a_callback_is_the_last_that_is_heard() {
+    on_each_driver(|| {
+        let (_, recorder, mut peer) = started();
+        *recorder.on_data.borrow_mut() = Some(Box::new(|connection, _| {
+            connection.send(vec![0; 10_000_000]);
+            connection.close();
+            connection.close();
+        }));
+        peer.write_all(b"bye").unwrap();
+        wait_until(|| recorder.is_closed());
+        // The kernel may answer what is left unread with a reset.
+        let _ = peer.write_all(b"still there?");
+        sleep(Duration::from_millis(2)).unwrap();
+        assert_eq!(*recorder.closed.borrow(), [Ok(())]);
+        assert_eq!(operations(), 0);
+    });
+}
+
+#[test]
+fn what_is_queued_goes_out_before_a_close_when_sent() {
+    on_each_driver(|| {
+        let (connection, recorder, mut peer) = started();
+        connection.send(vec![1; 3_000_000]);
+        connection.close_when_sent();
+        let mut got = Vec::new();
+        peer.read_to_end(&mut got).unwrap();
+        assert_eq!(got.len(), 3_000_000);
+        wait_until(|| recorder.is_closed());
+        assert_eq!(*recorder.closed.borrow(), [Ok(())]);
+        assert_eq!(*recorder.sent.borrow(), [3_000_000]);
+    });
+}
+
+#[test]
+fn the_end_of_input_may_leave_the_sending_side_open() {
+    on_each_driver(|| {
+        let (connection, recorder, mut peer) = started();
+        recorder.stay_at_end.set(true);
+        peer.write_all(b"question").unwrap();
+        peer.shutdown(Shutdown::Write).unwrap();
+        wait_until(|| recorder.ended.get() == 1);
+        assert_eq!(*recorder.data.borrow(), b"question");
+        connection.send(b"answer".to_vec());
+        connection.close_when_sent();
+        assert_eq!(io::read_to_string(peer).unwrap(), "answer");
+        wait_until(|| recorder.is_closed());
+        assert_eq!(recorder.ended.get(), 1);
+    });
+}
+
+#[test]
+fn a_reset_closes_with_an_error() {
+    on_each_driver(|| {
+        let (_, recorder, peer) = started();
+        let peer = peer.into_std().unwrap();
+        socket2::SockRef::from(&peer)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        drop(peer);
+        wait_until(|| recorder.is_closed());
+        assert_eq!(
+            *recorder.closed.borrow(),
+            [Err(io::ErrorKind::ConnectionReset)]
+        );
+        assert_eq!(operations(), 0);
+    });
+}
+
+#[test]
+fn the_loops_end_closes_what_is_open() {
+    for choice in choices() {
+        let recorders = run_on(choice, || {
+            let (busy, first, _peer) = started();
+            busy.send(vec![0; 20_000_000]);
+            let (quiet, second, _other) = started();
+            quiet.set_reading(false);
+            yield_now().unwrap();
+            assert_eq!(operations(), 2);
+            std::mem::forget((_peer, _other));
+            [first, second]
+        });
+        for recorder in recorders {
+            assert_eq!(
+                *recorder.closed.borrow(),
+                [Err(io::ErrorKind::ConnectionAborted)]
+            );
+        }
+    }
+}
+
+#[test]
+fn a_flood_on_many_connections_uses_the_buffers_up_and_loses_nothing() {
+    on_each_driver(|| {
+        let size = 2_000_000;
+        let all: Vec<_> = (0..24).map(|_| started()).collect();
+        let mut writers = Vec::new();
+        let mut recorders = Vec::new();
+        for (n, (connection, recorder, mut peer)) in all.into_iter().enumerate() {
+            connection.set_reading(false);
+            recorders.push((connection, recorder));
+            writers.push(spawn(move || {
+                let bytes: Vec<u8> = (0..size).map(|i| (i + n) as u8).collect();
+                peer.write_all(&bytes).unwrap();
+            }));
+        }
+        sleep(Duration::from_millis(20)).unwrap();
+        // The kernel's buffers are full on all of them; now all are read at once.
+        recorders
+            .iter()
+            .for_each(|(connection, _)| connection.set_reading(true));
+        writers
+            .into_iter()
+            .for_each(|writer| writer.join().unwrap());
+        for (n, (_, recorder)) in recorders.iter().enumerate() {
+            wait_until(|| recorder.is_closed());
+            let data = recorder.data.borrow();
+            assert_eq!(data.len(), size);
+            assert!(
+                data.iter()
+                    .enumerate()
+                    .all(|(i, &byte)| byte == (i + n) as u8)
+            );
+        }
+        if this_choice() == yue_io::Choice::Uring {
+            let exhausted = yue_io::counters().unwrap().buffers_exhausted;
+            assert!(exhausted > 0, "the test did not use the buffers up");
+        }
+    });
+}
+
+#[test]
+fn a_unix_socket_works_as_well() {
+    on_each_driver(|| {
+        let (one, mut other) = UnixStream::pair().unwrap();
+        let recorder = Rc::new(Recorder::default());
+        let connection = Connection::start_unix(one, recorder.clone()).unwrap();
+        *recorder.connection.borrow_mut() = Some(connection);
+        *recorder.on_data.borrow_mut() = Some(Box::new(echo));
+        other.write_all(b"unix").unwrap();
+        let mut answer = [0; 4];
+        other.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"unix");
+        drop(other);
+        wait_until(|| recorder.is_closed());
+    });
+}
+
+#[test]
+fn a_sink_is_let_go_after_the_end() {
+    on_each_driver(|| {
+        let (connection, recorder, peer) = started();
+        let weak: Weak<Recorder> = Rc::downgrade(&recorder);
+        drop((connection, recorder, peer));
+        wait_until(|| weak.upgrade().is_none());
+    });
+}
+
+#[test]
+fn a_callback_that_panics_does_not_take_the_loop_with_it() {
+    on_each_driver(|| {
+        let (_, recorder, mut peer) = started();
+        *recorder.on_data.borrow_mut() =
+            Some(Box::new(|_, bytes| assert_ne!(bytes, b"bad", "on purpose")));
+        peer.write_all(b"bad").unwrap();
+        wait_until(|| recorder.data.borrow().len() == 3);
+        peer.write_all(b"good").unwrap();
+        wait_until(|| recorder.data.borrow().len() == 7);
+        drop(peer);
+        wait_until(|| recorder.is_closed());
+    });
+}
