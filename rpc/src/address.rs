@@ -54,10 +54,20 @@ pub struct AddressError {
 
 impl AddressError {
     fn new(address: &str, byte: usize, reason: &'static str) -> AddressError {
-        let at = address.char_indices().take_while(|(index, _)| *index < byte).count();
+        let at = address
+            .char_indices()
+            .take_while(|(index, _)| *index < byte)
+            .count();
         // A line break or a tab would move the marker, and an address never has one.
-        let address = address.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-        AddressError { address, at, reason }
+        let address = address
+            .chars()
+            .map(|c| if c.is_control() { '?' } else { c })
+            .collect();
+        AddressError {
+            address,
+            at,
+            reason,
+        }
     }
 }
 
@@ -66,20 +76,42 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Address, AddressError> {
         let Some(scheme_end) = text.find("://") else {
-            return Err(AddressError::new(text, 0, "it must begin with tcp://, unix:// or thread://"));
+            return Err(AddressError::new(
+                text,
+                0,
+                "it must begin with tcp://, unix:// or thread://",
+            ));
         };
         let rest_at = scheme_end + "://".len();
         let rest = &text[rest_at..];
         if let Some(at) = text.find(|c: char| c.is_control() || c == ' ') {
-            return Err(AddressError::new(text, at, "an address has no blanks or control characters"));
+            return Err(AddressError::new(
+                text,
+                at,
+                "an address has no blanks or control characters",
+            ));
         }
         match &text[..scheme_end] {
             "tcp" => parse_tcp(text, rest_at),
-            "unix" if rest.is_empty() => Err(AddressError::new(text, rest_at, "the path is missing")),
-            "unix" => Ok(Address::Unix { path: rest.to_owned() }),
-            "thread" if rest.is_empty() => Err(AddressError::new(text, rest_at, "the thread's name is missing")),
-            "thread" => Ok(Address::Thread { name: rest.to_owned() }),
-            _ => Err(AddressError::new(text, 0, "this scheme is not known; use tcp, unix or thread")),
+            "unix" if rest.is_empty() => {
+                Err(AddressError::new(text, rest_at, "the path is missing"))
+            }
+            "unix" => Ok(Address::Unix {
+                path: rest.to_owned(),
+            }),
+            "thread" if rest.is_empty() => Err(AddressError::new(
+                text,
+                rest_at,
+                "the thread's name is missing",
+            )),
+            "thread" => Ok(Address::Thread {
+                name: rest.to_owned(),
+            }),
+            _ => Err(AddressError::new(
+                text,
+                0,
+                "this scheme is not known; use tcp, unix or thread",
+            )),
         }
     }
 }
@@ -88,32 +120,63 @@ fn parse_tcp(text: &str, rest_at: usize) -> Result<Address, AddressError> {
     let rest = &text[rest_at..];
     let (host, port_at) = if let Some(inner) = rest.strip_prefix('[') {
         let Some(end) = inner.find(']') else {
-            return Err(AddressError::new(text, rest_at, "this bracket is not closed"));
+            return Err(AddressError::new(
+                text,
+                rest_at,
+                "this bracket is not closed",
+            ));
         };
         if inner[..end].parse::<std::net::Ipv6Addr>().is_err() {
-            return Err(AddressError::new(text, rest_at + 1, "this is no IPv6 address"));
+            return Err(AddressError::new(
+                text,
+                rest_at + 1,
+                "this is no IPv6 address",
+            ));
         }
         (&inner[..end], rest_at + end + 2)
     } else {
         let end = rest.rfind(':').unwrap_or(rest.len());
         if let Some(first) = rest[..end].find(':') {
-            return Err(AddressError::new(text, rest_at + first, "an IPv6 address goes in brackets: [::1]:80"));
+            return Err(AddressError::new(
+                text,
+                rest_at + first,
+                "an IPv6 address goes in brackets: [::1]:80",
+            ));
         }
         (&rest[..end], rest_at + end)
     };
     if host.is_empty() {
-        return Err(AddressError::new(text, rest_at, "the host is missing; 0.0.0.0 means every interface"));
+        return Err(AddressError::new(
+            text,
+            rest_at,
+            "the host is missing; 0.0.0.0 means every interface",
+        ));
     }
     if let Some(at) = host.find(|c: char| matches!(c, '/' | '?' | '#' | '@' | '[' | ']')) {
-        return Err(AddressError::new(text, rest_at + at, "a host name has no such character"));
+        return Err(AddressError::new(
+            text,
+            rest_at + at,
+            "a host name has no such character",
+        ));
     }
     let Some(port) = text[port_at..].strip_prefix(':') else {
-        return Err(AddressError::new(text, port_at, "the port is missing, as in :8080"));
+        return Err(AddressError::new(
+            text,
+            port_at,
+            "the port is missing, as in :8080",
+        ));
     };
     let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     match port.parse() {
-        Ok(port) if digits => Ok(Address::Tcp { host: host.to_owned(), port }),
-        _ => Err(AddressError::new(text, port_at + 1, "the port must be a number from 0 to 65535")),
+        Ok(port) if digits => Ok(Address::Tcp {
+            host: host.to_owned(),
+            port,
+        }),
+        _ => Err(AddressError::new(
+            text,
+            port_at + 1,
+            "the port must be a number from 0 to 65535",
+        )),
     }
 }
 
@@ -140,7 +203,13 @@ mod tests {
 
     #[test]
     fn good_addresses_parse_and_print_the_same() {
-        for text in ["tcp://localhost:80", "tcp://[::1]:0", "tcp://10.0.0.1:65535", "unix:///tmp/a", "thread://worker"] {
+        for text in [
+            "tcp://localhost:80",
+            "tcp://[::1]:0",
+            "tcp://10.0.0.1:65535",
+            "unix:///tmp/a",
+            "thread://worker",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
     }
@@ -149,7 +218,10 @@ mod tests {
     fn a_bad_address_shows_where() {
         assert_eq!(fault("localhost:80").0, 0);
         assert_eq!(fault("http://localhost").0, 0);
-        assert_eq!(fault("tcp://localhost"), (15, "the port is missing, as in :8080"));
+        assert_eq!(
+            fault("tcp://localhost"),
+            (15, "the port is missing, as in :8080")
+        );
         assert_eq!(fault("tcp://localhost:99999").0, 16);
         assert_eq!(fault("tcp://localhost:+80").0, 16);
         assert_eq!(fault("tcp://::1:80").0, 6);
@@ -159,7 +231,10 @@ mod tests {
         assert_eq!(fault("tcp://a b:80").0, 7);
         assert_eq!(fault("thread://").0, 9);
         let shown = "tcp://häst:x".parse::<Address>().unwrap_err().to_string();
-        assert!(shown.ends_with("\n  tcp://häst:x\n             ^"), "{shown}");
+        assert!(
+            shown.ends_with("\n  tcp://häst:x\n             ^"),
+            "{shown}"
+        );
     }
 
     proptest! {

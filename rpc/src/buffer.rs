@@ -89,7 +89,12 @@ pub struct Response {
 impl Response {
     pub(crate) fn new(segment: Segment, range: Range<usize>, count: u32) -> Response {
         // Segments are bounded by the message size limit plus a read, both far below 4 GiB.
-        Response { segment, start: range.start as u32, end: range.end as u32, count }
+        Response {
+            segment,
+            start: range.start as u32,
+            end: range.end as u32,
+            count,
+        }
     }
 
     /// The values' bytes.
@@ -114,7 +119,10 @@ impl Response {
 
 impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Response").field("count", &self.count).field("bytes", &self.bytes().len()).finish()
+        f.debug_struct("Response")
+            .field("count", &self.count)
+            .field("bytes", &self.bytes().len())
+            .finish()
     }
 }
 

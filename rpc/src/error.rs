@@ -145,12 +145,20 @@ pub struct LocalError {
 impl Error {
     /// An error of this side.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error::Local(Box::new(LocalError { kind, message: message.into(), retryable: false }))
+        Error::Local(Box::new(LocalError {
+            kind,
+            message: message.into(),
+            retryable: false,
+        }))
     }
 
     /// As [`Error::new`], for a call that certainly did not run.
     pub fn retryable(kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error::Local(Box::new(LocalError { kind, message: message.into(), retryable: true }))
+        Error::Local(Box::new(LocalError {
+            kind,
+            message: message.into(),
+            retryable: true,
+        }))
     }
 
     /// The error's place in the tree.
@@ -188,8 +196,12 @@ impl Error {
     /// What a failed attempt to connect means to the caller.
     pub fn from_connect(address: &str, error: &io::Error) -> Error {
         let kind = match error.kind() {
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ErrorKind::ConnectionRefused,
-            io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => ErrorKind::NetworkUnreachable,
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
+                ErrorKind::ConnectionRefused
+            }
+            io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
+                ErrorKind::NetworkUnreachable
+            }
             io::ErrorKind::TimedOut => ErrorKind::ConnectionTimeout,
             io::ErrorKind::InvalidInput => ErrorKind::Address,
             _ => ErrorKind::Transport,
@@ -201,8 +213,13 @@ impl Error {
 impl From<Stopped> for Error {
     fn from(stopped: Stopped) -> Error {
         match stopped {
-            Stopped::Cancelled => Error::new(ErrorKind::Cancelled, "the calling fiber was cancelled"),
-            Stopped::Deadline => Error::new(ErrorKind::Timeout, "the calling fiber's deadline has passed"),
+            Stopped::Cancelled => {
+                Error::new(ErrorKind::Cancelled, "the calling fiber was cancelled")
+            }
+            Stopped::Deadline => Error::new(
+                ErrorKind::Timeout,
+                "the calling fiber's deadline has passed",
+            ),
         }
     }
 }
@@ -246,20 +263,28 @@ impl RemoteError {
 
     /// Whether the other side says that the call may be made again.
     pub fn retryable(&self) -> bool {
-        self.data("retryable").and_then(|mut reader| reader.read_bool()).unwrap_or(false)
+        self.data("retryable")
+            .and_then(|mut reader| reader.read_bool())
+            .unwrap_or(false)
     }
 
     /// The message: ours, or the closest thing to one that a foreign error has.
     pub fn message(&self) -> String {
-        let text = self.element(1).and_then(|mut reader| reader.read_str().map(str::to_owned));
+        let text = self
+            .element(1)
+            .and_then(|mut reader| reader.read_str().map(str::to_owned));
         let text = text.or_else(|| Reader::new(self.bytes()).read_str().map(str::to_owned));
         text.unwrap_or_else(|| "the other side answered with an error of its own form".to_owned())
     }
 
     /// The place in the tree: by the type's name, else by the number, else `RPCError`.
     pub fn kind(&self) -> ErrorKind {
-        let by_name = self.type_name().and_then(|name| ErrorKind::from_name(&name));
-        by_name.or_else(|| self.code().and_then(ErrorKind::from_code)).unwrap_or(ErrorKind::Rpc)
+        let by_name = self
+            .type_name()
+            .and_then(|name| ErrorKind::from_name(&name));
+        by_name
+            .or_else(|| self.code().and_then(ErrorKind::from_code))
+            .unwrap_or(ErrorKind::Rpc)
     }
 
     fn element(&self, index: u32) -> Option<Reader<'_>> {

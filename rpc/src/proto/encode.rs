@@ -91,20 +91,34 @@ pub fn array(out: &mut Vec<u8>, values: impl Encoder) -> Result<u32, Error> {
 /// # Errors
 /// Those of `params`; `out` is then as it was.
 #[inline]
-pub fn method_and_params(out: &mut Vec<u8>, method: Method<'_>, params: impl Encoder) -> Result<(), Error> {
+pub fn method_and_params(
+    out: &mut Vec<u8>,
+    method: Method<'_>,
+    params: impl Encoder,
+) -> Result<(), Error> {
     let start = out.len();
     match method {
         Method::Name(name) => str_or_bin(out, name),
         Method::Reference(id) => uint(out, id),
     }
-    array(out, params).map(drop).inspect_err(|_| out.truncate(start))
+    array(out, params)
+        .map(drop)
+        .inspect_err(|_| out.truncate(start))
 }
 
 /// Appends the beginning of a request; [`method_and_params`] and, if so announced, [`remaining_time`] follow.
 #[inline]
 pub fn request_head(out: &mut Vec<u8>, msgid: u32, with_extensions: bool) {
     let [a, b, c, d] = msgid.to_be_bytes();
-    out.extend_from_slice(&[FIX_ARRAY | 4 | u8::from(with_extensions), 0, 0xce, a, b, c, d]);
+    out.extend_from_slice(&[
+        FIX_ARRAY | 4 | u8::from(with_extensions),
+        0,
+        0xce,
+        a,
+        b,
+        c,
+        d,
+    ]);
 }
 
 /// Appends a map of extensions that holds the remaining time of a call.
@@ -138,7 +152,11 @@ pub fn request(
 ///
 /// # Errors
 /// Those of `params`; `out` is then as it was.
-pub fn notification(out: &mut Vec<u8>, method: Method<'_>, params: impl Encoder) -> Result<(), Error> {
+pub fn notification(
+    out: &mut Vec<u8>,
+    method: Method<'_>,
+    params: impl Encoder,
+) -> Result<(), Error> {
     let start = out.len();
     out.extend_from_slice(&[FIX_ARRAY | 3, 2]);
     method_and_params(out, method, params).inspect_err(|_| out.truncate(start))
@@ -156,7 +174,12 @@ fn response_head(out: &mut Vec<u8>, msgid: u32) {
 /// # Errors
 /// Those of `results`; `out` is then as it was.
 #[inline]
-pub fn response(out: &mut Vec<u8>, msgid: u32, counted: bool, results: impl Encoder) -> Result<(), Error> {
+pub fn response(
+    out: &mut Vec<u8>,
+    msgid: u32,
+    counted: bool,
+    results: impl Encoder,
+) -> Result<(), Error> {
     let start = out.len();
     response_head(out, msgid);
     out.push(NIL);
@@ -213,7 +236,14 @@ impl<'a> ErrorValue<'a> {
     /// An error of a known kind, with nothing more to say.
     pub fn of_kind(kind: ErrorKind, message: &'a str) -> ErrorValue<'a> {
         let (code, type_name) = (kind.code(), kind.name());
-        ErrorValue { code, message, type_name, retryable: false, traceback: None, value: None }
+        ErrorValue {
+            code,
+            message,
+            type_name,
+            retryable: false,
+            traceback: None,
+            value: None,
+        }
     }
 
     /// Appends it as one value.

@@ -70,13 +70,20 @@ impl<'a> Message<'a> {
                 msgid: parse_msgid(element(1))?,
                 method: parse_method(element(2))?,
                 params: parse_params(element(3))?,
-                extensions: if frame.fields == 5 { parse_extensions(element(4))? } else { None },
+                extensions: if frame.fields == 5 {
+                    parse_extensions(element(4))?
+                } else {
+                    None
+                },
             }),
             (Some(1), 4 | 5) => parse_response(frame, element),
-            (Some(2), 3 | 4) => {
-                Ok(Message::Notification { method: parse_method(element(1))?, params: parse_params(element(2))? })
-            }
-            _ => Err(ProtocolError::WrongType { element: "number of elements" }),
+            (Some(2), 3 | 4) => Ok(Message::Notification {
+                method: parse_method(element(1))?,
+                params: parse_params(element(2))?,
+            }),
+            _ => Err(ProtocolError::WrongType {
+                element: "number of elements",
+            }),
         }
     }
 }
@@ -85,16 +92,24 @@ fn range_of(frame: &Frame, index: usize) -> Range<usize> {
     frame.starts[index]..frame.end_of(index)
 }
 
-fn parse_response<'a>(frame: &Frame, element: impl Fn(usize) -> &'a [u8]) -> Result<Message<'a>, ProtocolError> {
+fn parse_response<'a>(
+    frame: &Frame,
+    element: impl Fn(usize) -> &'a [u8],
+) -> Result<Message<'a>, ProtocolError> {
     let msgid = parse_msgid(element(1))?;
     let error = Some(element(2)).filter(|error| *error != [0xc0]);
     let mut result = element(3);
     let mut count = 1;
     if frame.fields == 5 && error.is_none() {
-        let wrong = ProtocolError::WrongType { element: "result count" };
+        let wrong = ProtocolError::WrongType {
+            element: "result count",
+        };
         let mut reader = Reader::new(element(4));
         if !reader.read_nil() {
-            count = reader.read_uint().and_then(|count| u32::try_from(count).ok()).ok_or(wrong)?;
+            count = reader
+                .read_uint()
+                .and_then(|count| u32::try_from(count).ok())
+                .ok_or(wrong)?;
             // Several results, or none, come in an array; one comes bare.
             if count != 1 {
                 let mut results = Reader::new(result);
@@ -105,7 +120,12 @@ fn parse_response<'a>(frame: &Frame, element: impl Fn(usize) -> &'a [u8]) -> Res
             }
         }
     }
-    Ok(Message::Response { msgid, error, result, count })
+    Ok(Message::Response {
+        msgid,
+        error,
+        result,
+        count,
+    })
 }
 
 #[inline]
@@ -113,7 +133,9 @@ fn parse_msgid(bytes: &[u8]) -> Result<u32, ProtocolError> {
     let msgid = match *bytes {
         // What most peers write for all but the first few.
         [0xce, a, b, c, d] => Some(u32::from_be_bytes([a, b, c, d])),
-        _ => Reader::new(bytes).read_uint().and_then(|msgid| u32::try_from(msgid).ok()),
+        _ => Reader::new(bytes)
+            .read_uint()
+            .and_then(|msgid| u32::try_from(msgid).ok()),
     };
     msgid.ok_or(ProtocolError::WrongType { element: "msgid" })
 }
@@ -124,15 +146,23 @@ fn parse_method(bytes: &[u8]) -> Result<Method<'_>, ProtocolError> {
     if let Some(name) = reader.read_bytes() {
         return Ok(Method::Name(name));
     }
-    reader.read_uint().map(Method::Reference).ok_or(ProtocolError::WrongType { element: "method" })
+    reader
+        .read_uint()
+        .map(Method::Reference)
+        .ok_or(ProtocolError::WrongType { element: "method" })
 }
 
 #[inline]
 fn parse_params(bytes: &[u8]) -> Result<Params<'_>, ProtocolError> {
     let mut reader = Reader::new(bytes);
     match reader.read_array() {
-        Some(count) => Ok(Params { count, bytes: reader.rest() }),
-        None => Err(ProtocolError::WrongType { element: "list of arguments" }),
+        Some(count) => Ok(Params {
+            count,
+            bytes: reader.rest(),
+        }),
+        None => Err(ProtocolError::WrongType {
+            element: "list of arguments",
+        }),
     }
 }
 
@@ -141,7 +171,12 @@ fn parse_extensions(bytes: &[u8]) -> Result<Option<&[u8]>, ProtocolError> {
     if reader.read_nil() {
         return Ok(None);
     }
-    reader.read_map().map(|_| Some(bytes)).ok_or(ProtocolError::WrongType { element: "map of extensions" })
+    reader
+        .read_map()
+        .map(|_| Some(bytes))
+        .ok_or(ProtocolError::WrongType {
+            element: "map of extensions",
+        })
 }
 
 /// The remaining time in milliseconds that a request's map of extensions carries.

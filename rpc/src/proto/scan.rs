@@ -22,7 +22,10 @@ pub struct ScanLimits {
 impl Default for ScanLimits {
     /// 16 MiB and 128 levels, as the protocol's document says.
     fn default() -> Self {
-        ScanLimits { message_bytes_max: 16 * 1024 * 1024, nesting_max: 128 }
+        ScanLimits {
+            message_bytes_max: 16 * 1024 * 1024,
+            nesting_max: 128,
+        }
     }
 }
 
@@ -43,7 +46,11 @@ pub struct Frame {
 impl Frame {
     /// Where element `index` ends.
     pub fn end_of(&self, index: usize) -> usize {
-        if index + 1 < self.fields { self.starts[index + 1] } else { self.len }
+        if index + 1 < self.fields {
+            self.starts[index + 1]
+        } else {
+            self.len
+        }
     }
 }
 
@@ -73,7 +80,15 @@ impl Scanner {
     /// A scanner at the beginning of a message.
     pub fn new(limits: ScanLimits) -> Scanner {
         let open = Vec::with_capacity(limits.nesting_max.min(1024) + 1);
-        Scanner { limits, at: 0, open, lacking: 0, fields: 0, seen: 0, starts: [0; FIELDS_MAX] }
+        Scanner {
+            limits,
+            at: 0,
+            open,
+            lacking: 0,
+            fields: 0,
+            seen: 0,
+            starts: [0; FIELDS_MAX],
+        }
     }
 
     /// Goes on in `bytes`, which begin where the message begins and hold all that has come of it, earlier pieces
@@ -96,13 +111,19 @@ impl Scanner {
             if self.at >= bytes.len() {
                 return Ok(None);
             }
-            let Some(header) = read_header(&bytes[self.at..])? else { return Ok(None) };
+            let Some(header) = read_header(&bytes[self.at..])? else {
+                return Ok(None);
+            };
             self.step(bytes[self.at], &header)?;
         }
         if self.at > bytes.len() {
             return Ok(None);
         }
-        let frame = Frame { len: self.at, fields: self.fields, starts: self.starts };
+        let frame = Frame {
+            len: self.at,
+            fields: self.fields,
+            starts: self.starts,
+        };
         self.reset();
         Ok(Some(frame))
     }
@@ -122,10 +143,15 @@ impl Scanner {
     /// Reads the message's own array header. `false`: it is not whole.
     fn begin(&mut self, bytes: &[u8]) -> Result<bool, ProtocolError> {
         let not_a_message = ProtocolError::NotAMessage { byte: bytes[0] };
-        if !matches!(Marker::from_u8(bytes[0]), Marker::FixArray(_) | Marker::Array16 | Marker::Array32) {
+        if !matches!(
+            Marker::from_u8(bytes[0]),
+            Marker::FixArray(_) | Marker::Array16 | Marker::Array32
+        ) {
             return Err(not_a_message);
         }
-        let Some(header) = read_header(bytes)? else { return Ok(false) };
+        let Some(header) = read_header(bytes)? else {
+            return Ok(false);
+        };
         if !(3..=FIELDS_MAX as u64).contains(&header.values) {
             return Err(not_a_message);
         }
@@ -148,14 +174,20 @@ impl Scanner {
             self.seen += 1;
         }
         self.lacking = self.lacking - 1 + header.values;
-        let end = (self.at as u64).saturating_add(header.header_bytes as u64).saturating_add(header.payload_bytes);
+        let end = (self.at as u64)
+            .saturating_add(header.header_bytes as u64)
+            .saturating_add(header.payload_bytes);
         if end.saturating_add(self.lacking) > self.limits.message_bytes_max as u64 {
-            return Err(ProtocolError::TooLarge { limit_bytes: self.limits.message_bytes_max });
+            return Err(ProtocolError::TooLarge {
+                limit_bytes: self.limits.message_bytes_max,
+            });
         }
         self.at = end as usize;
         if header.values != 0 {
             if self.open.len() > self.limits.nesting_max {
-                return Err(ProtocolError::TooDeep { limit: self.limits.nesting_max });
+                return Err(ProtocolError::TooDeep {
+                    limit: self.limits.nesting_max,
+                });
             }
             self.open.push(header.values as u32);
         } else {
@@ -180,9 +212,17 @@ impl Scanner {
 /// Reads the header of the value that begins `bytes`, which are not empty. `None`: it is cut.
 #[inline]
 fn read_header(bytes: &[u8]) -> Result<Option<Header>, ProtocolError> {
-    let whole = |header_bytes, payload_bytes, values| Ok(Some(Header { header_bytes, payload_bytes, values }));
+    let whole = |header_bytes, payload_bytes, values| {
+        Ok(Some(Header {
+            header_bytes,
+            payload_bytes,
+            values,
+        }))
+    };
     match Marker::from_u8(bytes[0]) {
-        Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => whole(1, 0, 0),
+        Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => {
+            whole(1, 0, 0)
+        }
         Marker::FixStr(length) => whole(1, u64::from(length), 0),
         Marker::FixArray(count) => whole(1, 0, u64::from(count)),
         Marker::FixMap(count) => whole(1, 0, 2 * u64::from(count)),
@@ -211,16 +251,31 @@ fn read_header(bytes: &[u8]) -> Result<Option<Header>, ProtocolError> {
 
 /// A header with a big-endian size of `width` bytes behind the marker; `meaning` gives (payload bytes, values).
 #[inline]
-fn sized(bytes: &[u8], width: usize, meaning: impl FnOnce(u64) -> (u64, u64)) -> Result<Option<Header>, ProtocolError> {
-    let Some(size) = bytes.get(1..1 + width) else { return Ok(None) };
-    let size = size.iter().fold(0, |size, byte| size << 8 | u64::from(*byte));
+fn sized(
+    bytes: &[u8],
+    width: usize,
+    meaning: impl FnOnce(u64) -> (u64, u64),
+) -> Result<Option<Header>, ProtocolError> {
+    let Some(size) = bytes.get(1..1 + width) else {
+        return Ok(None);
+    };
+    let size = size
+        .iter()
+        .fold(0, |size, byte| size << 8 | u64::from(*byte));
     let (payload_bytes, values) = meaning(size);
-    Ok(Some(Header { header_bytes: 1 + width, payload_bytes, values }))
+    Ok(Some(Header {
+        header_bytes: 1 + width,
+        payload_bytes,
+        values,
+    }))
 }
 
 /// The length of the single value that begins `bytes`; `None` if it is cut, malformed, or nested too deep.
 pub(crate) fn value_len(bytes: &[u8], nesting_max: usize) -> Option<usize> {
-    let limits = ScanLimits { message_bytes_max: bytes.len(), nesting_max };
+    let limits = ScanLimits {
+        message_bytes_max: bytes.len(),
+        nesting_max,
+    };
     let mut scanner = Scanner::new(limits);
     // One value, as if it were an array's last: `seen` is past the checks that only a message's first element has.
     (scanner.open, scanner.lacking, scanner.fields, scanner.seen) = (vec![1], 1, 1, 1);

@@ -44,10 +44,31 @@ fn parse_one(bytes: &[u8]) -> Message<'_> {
 #[test]
 fn a_request_comes_back_as_it_was_written() {
     let mut out = Vec::new();
-    encode::request(&mut out, u32::MAX, Method::Name(b"a.b"), Some(5000), one_int).unwrap();
-    let Message::Request { msgid, method, params, extensions } = parse_one(&out) else { panic!() };
+    encode::request(
+        &mut out,
+        u32::MAX,
+        Method::Name(b"a.b"),
+        Some(5000),
+        one_int,
+    )
+    .unwrap();
+    let Message::Request {
+        msgid,
+        method,
+        params,
+        extensions,
+    } = parse_one(&out)
+    else {
+        panic!()
+    };
     assert_eq!((msgid, method), (u32::MAX, Method::Name(b"a.b")));
-    assert_eq!(params, Params { count: 1, bytes: &[0xf9] });
+    assert_eq!(
+        params,
+        Params {
+            count: 1,
+            bytes: &[0xf9]
+        }
+    );
     assert_eq!(message::remaining_time_ms(extensions.unwrap()), Some(5000));
 }
 
@@ -60,7 +81,9 @@ fn more_than_fifteen_arguments_get_a_longer_header() {
             Ok(count)
         };
         encode::notification(&mut out, Method::Name(b"f"), many).unwrap();
-        let Message::Notification { params, .. } = parse_one(&out) else { panic!() };
+        let Message::Notification { params, .. } = parse_one(&out) else {
+            panic!()
+        };
         assert_eq!((params.count, params.bytes.len()), (count, count as usize));
     }
 }
@@ -82,7 +105,15 @@ fn results_travel_bare_counted_or_as_an_array() {
     assert_eq!(encoded(false, 2), [0x94, 1, 1, 0xc0, 0x92, 5, 5]);
     for count in [0, 2, 20] {
         let out = encoded(true, count);
-        let Message::Response { msgid: 1, error: None, result, count: n } = parse_one(&out) else { panic!() };
+        let Message::Response {
+            msgid: 1,
+            error: None,
+            result,
+            count: n,
+        } = parse_one(&out)
+        else {
+            panic!()
+        };
         assert_eq!((n, result.len()), (count, count as usize));
     }
 }
@@ -97,13 +128,26 @@ fn an_error_value_keeps_its_parts() {
         Ok(1)
     })
     .unwrap();
-    let Message::Response { msgid: 9, error: Some(error), .. } = parse_one(&out) else { panic!() };
+    let Message::Response {
+        msgid: 9,
+        error: Some(error),
+        ..
+    } = parse_one(&out)
+    else {
+        panic!()
+    };
     let mut reader = Reader::new(error);
     assert_eq!(reader.read_array(), Some(3));
     assert_eq!(reader.read_int(), Some(ErrorKind::NoMethod.code()));
     assert_eq!(reader.read_str(), Some("no method f"));
-    assert_eq!(reader.find_key("traceback").unwrap().read_str(), Some("here"));
-    assert_eq!(reader.find_key("retryable").unwrap().read_bool(), Some(true));
+    assert_eq!(
+        reader.find_key("traceback").unwrap().read_str(),
+        Some("here")
+    );
+    assert_eq!(
+        reader.find_key("retryable").unwrap().read_bool(),
+        Some(true)
+    );
     assert!(reader.find_key("value").is_none());
 }
 
@@ -122,11 +166,22 @@ fn an_encoder_that_fails_leaves_nothing_behind() {
 
 #[test]
 fn a_gigabyte_is_refused_at_its_length_prefix() {
-    let too_large = Err(ProtocolError::TooLarge { limit_bytes: 16 * 1024 * 1024 });
+    let too_large = Err(ProtocolError::TooLarge {
+        limit_bytes: 16 * 1024 * 1024,
+    });
     assert_eq!(scan_all(&[0x94, 0, 1, 0xdb, 0x40, 0, 0, 0]), too_large);
-    assert_eq!(scan_all(&[0x94, 0, 1, 0xa1, b'f', 0xdd, 0x40, 0, 0, 0]), too_large);
-    assert_eq!(scan_all(&[0x94, 0, 1, 0xa1, b'f', 0xdf, 0xff, 0xff, 0xff, 0xff]), too_large);
-    assert_eq!(scan_all(&[0x94, 0, 1, 0xa1, b'f', 0xc9, 0xff, 0xff, 0xff, 0xff]), too_large);
+    assert_eq!(
+        scan_all(&[0x94, 0, 1, 0xa1, b'f', 0xdd, 0x40, 0, 0, 0]),
+        too_large
+    );
+    assert_eq!(
+        scan_all(&[0x94, 0, 1, 0xa1, b'f', 0xdf, 0xff, 0xff, 0xff, 0xff]),
+        too_large
+    );
+    assert_eq!(
+        scan_all(&[0x94, 0, 1, 0xa1, b'f', 0xc9, 0xff, 0xff, 0xff, 0xff]),
+        too_large
+    );
 }
 
 #[test]
@@ -142,9 +197,18 @@ fn ten_thousand_nested_arrays_are_refused() {
 
 #[test]
 fn what_is_no_message_is_refused_at_its_first_bytes() {
-    assert_eq!(scan_all(b"GET / HTTP/1.1"), Err(ProtocolError::NotAMessage { byte: b'G' }));
-    assert_eq!(scan_all(&[0x92]), Err(ProtocolError::NotAMessage { byte: 0x92 }));
-    assert_eq!(scan_all(&[0x94, 3]), Err(ProtocolError::NotAMessage { byte: 3 }));
+    assert_eq!(
+        scan_all(b"GET / HTTP/1.1"),
+        Err(ProtocolError::NotAMessage { byte: b'G' })
+    );
+    assert_eq!(
+        scan_all(&[0x92]),
+        Err(ProtocolError::NotAMessage { byte: 0x92 })
+    );
+    assert_eq!(
+        scan_all(&[0x94, 3]),
+        Err(ProtocolError::NotAMessage { byte: 3 })
+    );
     assert_eq!(scan_all(&[0x94, 0, 0xc1]), Err(ProtocolError::ReservedByte));
 }
 
@@ -164,7 +228,10 @@ fn elements_of_the_wrong_type_are_errors() {
     ] {
         let frame = scan_all(bytes).unwrap().first().copied();
         let outcome = frame.map(|frame| Message::parse(bytes, &frame));
-        assert!(matches!(outcome, None | Some(Err(ProtocolError::WrongType { .. }))), "{bytes:02x?}: {outcome:?}");
+        assert!(
+            matches!(outcome, None | Some(Err(ProtocolError::WrongType { .. }))),
+            "{bytes:02x?}: {outcome:?}"
+        );
     }
 }
 
@@ -174,9 +241,19 @@ fn names_may_be_bin_and_ids_of_any_width() {
         &[0x94, 0, 0, 0xc4, 1, b'f', 0x90][..],
         &[0x94, 0, 0xcc, 0, 0xd9, 1, b'f', 0x90],
         &[0x94, 0, 0xcd, 0, 0, 0xda, 0, 1, b'f', 0xdc, 0, 0],
-        &[0xdc, 0, 4, 0, 0xce, 0, 0, 0, 0, 0xdb, 0, 0, 0, 1, b'f', 0xdd, 0, 0, 0, 0],
+        &[
+            0xdc, 0, 4, 0, 0xce, 0, 0, 0, 0, 0xdb, 0, 0, 0, 1, b'f', 0xdd, 0, 0, 0, 0,
+        ],
     ] {
-        let Message::Request { msgid: 0, method: Method::Name(b"f"), params, .. } = parse_one(bytes) else { panic!() };
+        let Message::Request {
+            msgid: 0,
+            method: Method::Name(b"f"),
+            params,
+            ..
+        } = parse_one(bytes)
+        else {
+            panic!()
+        };
         assert_eq!(params.count, 0);
     }
 }

@@ -1,0 +1,153 @@
+//! The messages that sessions exchange among themselves: `$yue/…`.
+
+use super::request::{Queued, RequestContext};
+use super::{Inner, Phase, Role};
+use crate::buffer::{Response, Segment};
+use crate::error::{Error, ErrorKind, RemoteError};
+use crate::proto::encode::{self, ErrorValue};
+use crate::proto::value::Reader;
+use crate::proto::{Method, Params};
+use std::ops::Range;
+use std::rc::Rc;
+
+/// The version of these extensions that we speak.
+pub(super) const VERSION: u64 = 1;
+
+/// Appends what a hello says, as a question and as an answer: the version, and the features beyond it.
+pub(super) fn hello(out: &mut Vec<u8>) -> Result<u32, Error> {
+    encode::uint(out, VERSION);
+    // No features beyond the version's: an empty map.
+    out.push(0x80);
+    Ok(2)
+}
+
+impl Inner {
+    pub(super) fn control_request(&self, msgid: u32, name: &[u8], _params: Params<'_>) {
+        match name {
+            b"$yue/hello" => {
+                self.peer_is_yue.set(true);
+                self.answer_control(msgid, |out| encode::array(out, hello).map(|_| 1));
+                if self.role == Role::Accepted && self.phase.get() == Phase::Up {
+                    self.send_granted();
+                }
+            }
+            b"$yue/ping" => self.answer_control(msgid, |out| {
+                out.push(0xc0);
+                Ok(1)
+            }),
+            _ => {
+                let text = format!("there is no method '{}'", String::from_utf8_lossy(name));
+                self.answer_error(msgid, &ErrorValue::of_kind(ErrorKind::NoMethod, &text));
+            }
+        }
+    }
+
+    fn answer_control(&self, msgid: u32, result: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>) {
+        let written = self.write(|out| encode::response(out, msgid, false, result));
+        debug_assert!(written.is_ok(), "control answers are small");
+    }
+
+    /// One that is unknown, or makes no sense now, is ignored, as every unknown notification is.
+    pub(super) fn control_notification(
+        &self,
+        segment: &Segment,
+        name: Range<usize>,
+        params: (u32, Range<usize>),
+    ) {
+        let bytes = &segment.bytes()[params.1.clone()];
+        match &segment.bytes()[name] {
+            b"$yue/granted" => {
+                let value = Reader::new(bytes).read_raw().map(<[u8]>::to_vec);
+                self.granted_to_us(value);
+            }
+            b"$yue/refused" => {
+                let value = Reader::new(bytes).read_raw().map_or(0, <[u8]>::len);
+                let start = params.1.start;
+                let range = start..start + value;
+                self.refused_to_us(Error::Remote(RemoteError::new(Response::new(
+                    segment.clone(),
+                    range,
+                    1,
+                ))));
+            }
+            b"$yue/cancel" => {
+                if let Some(msgid) = Reader::new(bytes)
+                    .read_uint()
+                    .and_then(|id| u32::try_from(id).ok())
+                {
+                    self.cancel_request(msgid);
+                }
+            }
+            b"$yue/release" => self.take_releases(bytes),
+            _ => {}
+        }
+    }
+
+    fn take_releases(&self, bytes: &[u8]) {
+        let mut reader = Reader::new(bytes);
+        let count = reader.read_array().unwrap_or(0);
+        self.release_exports((0..count).map_while(|_| match reader.read_array() {
+            Some(2) => Some((reader.read_uint()?, reader.read_uint()?)),
+            _ => None,
+        }));
+    }
+
+    /// Tells the other side that nobody waits for a call's answer.
+    pub(super) fn send_cancel(&self, id: u32) {
+        if !self.peer_is_yue.get() || self.link.borrow().is_none() {
+            return;
+        }
+        let written = self.write(|out| {
+            encode::notification(out, Method::Name(b"$yue/cancel"), |out| {
+                encode::uint(out, u64::from(id));
+                Ok(1)
+            })
+        });
+        debug_assert!(written.is_ok(), "a cancel is small");
+    }
+
+    /// The other side gave a request up: one that runs is told to stop, one that waits is not started.
+    fn cancel_request(&self, msgid: u32) {
+        let running = self.running.borrow().by_id.get(&msgid).cloned();
+        if let Some(context) = running {
+            context.scope.cancel();
+            return;
+        }
+        let mut running = self.running.borrow_mut();
+        if !self.queue.borrow().is_empty()
+            && running.cancelled.len() < self.options.limits.in_flight_max
+        {
+            let arrivals = running.arrivals;
+            running.cancelled.insert(msgid, arrivals);
+        }
+    }
+
+    /// Whether a request that is about to start was given up since it arrived.
+    #[inline]
+    pub(super) fn take_cancelled(&self, request: &Queued) -> bool {
+        let mut running = self.running.borrow_mut();
+        if running.cancelled.is_empty() {
+            return false;
+        }
+        let cancelled = request
+            .msgid
+            .and_then(|msgid| running.cancelled.remove(&msgid));
+        if self.queue.borrow().is_empty() {
+            running.cancelled.clear();
+        }
+        cancelled.is_some_and(|arrivals| request.arrival < arrivals)
+    }
+
+    /// A request is over and cannot be cancelled any more. Another with the same msgid is left alone.
+    #[inline]
+    pub(super) fn forget_running(&self, msgid: u32, context: &Rc<RequestContext>) {
+        let mut running = self.running.borrow_mut();
+        if running
+            .by_id
+            .get(&msgid)
+            .is_some_and(|other| Rc::ptr_eq(other, context))
+        {
+            running.by_id.remove(&msgid);
+        }
+    }
+}

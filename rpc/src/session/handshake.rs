@@ -1,0 +1,274 @@
+//! From a link that is up to calls that go both ways.
+//!
+//! ```text
+//!   client                                   server
+//!     $yue/hello ─────────────────────────▶    on_accept(conn) runs: calls the client, requests wait
+//!          ◀────────────────────── result
+//!          ◀──────── requests ─────────────    (its own calls, answered meanwhile)
+//!          ◀──── $yue/granted [value] ─────    true: requests start
+//!     on_accept(conn, value) runs
+//!     held calls ─────────────────────────▶
+//! ```
+//!
+//! A peer that answers hello with an error, or that never says it, is a plain msgpack-rpc one: there is no gate for it
+//! to wait at, and ours still holds its requests.
+
+use super::options::count;
+use super::pending::Waiter;
+use super::request::RequestContext;
+use super::service::{CloseReason, Failure, Moment, Verdict};
+use super::{Inner, Phase, Role, Session, control};
+use crate::error::{Error, ErrorKind};
+use crate::proto::Method;
+use crate::proto::encode;
+use yue_scheduler::{Builder, now, set_context};
+
+impl Inner {
+    /// Runs a hook in a fiber of its own whose calls are not held back.
+    pub(super) fn spawn_life(&self, name: &'static str, run: impl FnOnce() + 'static) {
+        let Some(this) = self.strong() else { return };
+        let body = move || {
+            let context = RequestContext::new();
+            context.handshake.set(true);
+            context.begin(this, yue_scheduler::Instant::NEVER);
+            set_context(Some(context));
+            run();
+        };
+        match Builder::new()
+            .name(name)
+            .stack(self.options.stack)
+            .spawn(body)
+        {
+            Ok(fiber) => self.life_fiber.set(Some(fiber.id())),
+            Err(error) => {
+                eprintln!("yue: cannot spawn a fiber for a connection's callback: {error}");
+                self.drain(CloseReason::HookFailed(error.to_string()));
+            }
+        }
+    }
+
+    fn arm_handshake(&self) {
+        self.timer
+            .arm(now().saturating_add(self.options.limits.handshake));
+    }
+
+    /// Server: the link is up.
+    pub(super) fn begin_accepted(&self) {
+        let hooks = &self.service.hooks;
+        let (open, accept) = (hooks.wants(Moment::Open), hooks.wants(Moment::Accept));
+        self.phase.set(Phase::Accepting);
+        if !accept {
+            self.grant(vec![0xc3]);
+        } else {
+            self.arm_handshake();
+        }
+        if (open || accept)
+            && let Some(session) = self.session()
+        {
+            self.spawn_life("rpc on_accept", move || {
+                session.run_accept_hooks(open, accept)
+            });
+        }
+    }
+
+    /// Server: requests start, and the client is told.
+    fn grant(&self, value: Vec<u8>) {
+        *self.granted.borrow_mut() = Some(value);
+        self.timer.cancel();
+        self.phase.set(Phase::Up);
+        self.ever_up.set(true);
+        if self.peer_is_yue.get() {
+            self.send_granted();
+        }
+        self.list_requests();
+    }
+
+    pub(super) fn send_granted(&self) {
+        let Some(value) = self.granted.take() else {
+            return;
+        };
+        let written = self.write(|out| {
+            encode::notification(out, Method::Name(b"$yue/granted"), |out| {
+                out.extend_from_slice(&value);
+                Ok(1)
+            })
+        });
+        if let Err(error) = written {
+            self.drain(CloseReason::HookFailed(format!(
+                "the value that it granted with cannot be sent: {error}"
+            )));
+        }
+    }
+
+    /// Server: says why not, and closes when that has arrived.
+    pub(super) fn refuse(&self, failure: Failure) {
+        let reason =
+            CloseReason::Refused(Error::new(ErrorKind::NotGranted, failure.message.clone()));
+        self.refuse_for(&failure, reason);
+    }
+
+    fn refuse_for(&self, failure: &Failure, reason: CloseReason) {
+        if self.peer_is_yue.get() {
+            let written = self.write(|out| {
+                encode::notification(out, Method::Name(b"$yue/refused"), |out| {
+                    failure.encode(out);
+                    Ok(1)
+                })
+            });
+            debug_assert!(
+                written.is_ok() || !failure.message.is_empty(),
+                "a refusal can be sent"
+            );
+        }
+        self.answer_held_requests(failure);
+        self.drain(reason);
+    }
+
+    /// A plain msgpack-rpc client learns from the answers to its requests that it was refused.
+    fn answer_held_requests(&self, failure: &Failure) {
+        let requests = self.queue.take();
+        let text = format!("the connection was not granted: {}", failure.message);
+        let value = encode::ErrorValue::of_kind(ErrorKind::NotGranted, &text);
+        for msgid in requests.iter().filter_map(|request| request.msgid) {
+            self.answer_error(msgid, &value);
+        }
+    }
+
+    /// The handshake's time is over.
+    pub(super) fn handshake_is_late(&self) {
+        count(&self.counters.handshake_timeouts);
+        self.cancel_life_fiber();
+        if self.role == Role::Accepted {
+            let failure = Failure::of_kind(ErrorKind::Timeout, "the handshake took too long");
+            self.refuse_for(&failure, CloseReason::HandshakeTimeout);
+        } else {
+            self.drain(CloseReason::HandshakeTimeout);
+        }
+    }
+
+    /// Client: the link is up.
+    pub(super) fn greet(&self) {
+        self.phase.set(Phase::Greeting);
+        self.arm_handshake();
+        let epoch = self.epoch.get();
+        if self.service.hooks.wants(Moment::Open)
+            && let Some(session) = self.session()
+        {
+            self.spawn_life("rpc on_open", move || {
+                if let Err(failure) = session.inner.service.hooks.on_open(&session)
+                    && session.inner.epoch.get() == epoch
+                {
+                    session
+                        .inner
+                        .drain(CloseReason::HookFailed(failure.message));
+                }
+            });
+        }
+        if self.options.legacy {
+            return self.granted_to_us(None);
+        }
+        let this = self.this.clone();
+        let answered = Box::new(move |outcome| {
+            if let Some(inner) = this.upgrade() {
+                inner.hello_answered(outcome);
+            }
+        });
+        let inserted =
+            self.pending
+                .borrow_mut()
+                .insert(Waiter::Callback(answered), true, usize::MAX);
+        let written = inserted.and_then(|id| {
+            self.write(|out| {
+                encode::request(out, id, Method::Name(b"$yue/hello"), None, control::hello)
+            })
+        });
+        if let Err(error) = written {
+            self.drain(CloseReason::HookFailed(error.to_string()));
+        }
+        self.flush();
+    }
+
+    fn hello_answered(&self, outcome: Result<crate::Response, Error>) {
+        match outcome {
+            Ok(_) => self.peer_is_yue.set(true),
+            Err(Error::Remote(_)) => self.granted_to_us(None),
+            // The link is lost; what follows from that is done elsewhere.
+            Err(Error::Local(_)) => {}
+        }
+    }
+
+    /// Client: the server grants, or has no gate (`None`).
+    pub(super) fn granted_to_us(&self, value: Option<Vec<u8>>) {
+        if self.role != Role::Opened || self.phase.get() != Phase::Greeting {
+            return;
+        }
+        if !self.service.hooks.wants(Moment::Accept) {
+            return self.up();
+        }
+        self.phase.set(Phase::Accepting);
+        let Some(session) = self.session() else {
+            return;
+        };
+        let epoch = self.epoch.get();
+        self.spawn_life("rpc on_accept", move || {
+            let verdict = session
+                .inner
+                .service
+                .hooks
+                .on_accept(&session, value.as_deref());
+            let inner = &session.inner;
+            if inner.epoch.get() != epoch || inner.phase.get() != Phase::Accepting {
+                return;
+            }
+            match verdict {
+                Verdict::Grant(_) => inner.up(),
+                Verdict::Refuse(failure) => inner.drain(CloseReason::HookFailed(failure.message)),
+            }
+        });
+    }
+
+    /// Client: calls go out, those first that waited.
+    fn up(&self) {
+        self.timer.cancel();
+        self.phase.set(Phase::Up);
+        self.ever_up.set(true);
+        self.attempts.set(0);
+        self.write_held();
+        self.list_requests();
+    }
+
+    /// Client: the server refuses.
+    pub(super) fn refused_to_us(&self, error: Error) {
+        if self.role == Role::Opened
+            && matches!(self.phase.get(), Phase::Greeting | Phase::Accepting)
+        {
+            self.end_link(CloseReason::Refused(error));
+        }
+    }
+}
+
+impl Session {
+    /// The body of the fiber that runs a server's hooks.
+    fn run_accept_hooks(&self, open: bool, accept: bool) {
+        let (inner, hooks) = (&self.inner, &self.inner.service.hooks);
+        let epoch = inner.epoch.get();
+        let over = || inner.epoch.get() != epoch || inner.phase.get() == Phase::Draining;
+        if open
+            && let Err(failure) = hooks.on_open(self)
+            && !over()
+        {
+            return inner.drain(CloseReason::HookFailed(failure.message));
+        }
+        if !accept || over() {
+            return;
+        }
+        let verdict = hooks.on_accept(self, None);
+        if over() {
+            return;
+        }
+        match verdict {
+            Verdict::Grant(value) => inner.grant(value),
+            Verdict::Refuse(failure) => inner.refuse(failure),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Calls that wait for the link to come up and be granted, whole but for what only the link decides: msgid, remaining
+//! time, and the references among the arguments, which are counted when they go on the wire.
+
+use super::Inner;
+use super::options::count;
+use crate::error::{Error, ErrorKind};
+use crate::proto::Method;
+use crate::proto::encode;
+use std::collections::VecDeque;
+use yue_scheduler::Instant;
+
+pub(super) struct HeldCall {
+    /// `None`: a notification.
+    pub(super) id: Option<u32>,
+    pub(super) deadline: Instant,
+    /// Method and arguments.
+    pub(super) body: Vec<u8>,
+    /// References among the arguments: (id, token).
+    pub(super) exports: Vec<(u64, u64)>,
+}
+
+#[derive(Default)]
+pub(super) struct Held {
+    calls: VecDeque<HeldCall>,
+    bytes: usize,
+    /// Calls among them that were given up.
+    dead: usize,
+}
+
+/// What a held call costs beside its bytes.
+const OVERHEAD_BYTES: usize = 64;
+
+impl Inner {
+    /// Encodes a call now, to be written later.
+    #[cold]
+    pub(super) fn hold(
+        &self,
+        id: Option<u32>,
+        deadline: Instant,
+        method: Method<'_>,
+        params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
+    ) -> Result<(), Error> {
+        let mut body = Vec::new();
+        self.references.borrow_mut().hold_exports(true);
+        let encoded = encode::method_and_params(&mut body, method, params);
+        self.references.borrow_mut().hold_exports(false);
+        let call = self.held_call(id, deadline, body);
+        if let Err(error) = encoded.and_then(|()| self.admit_held(call.body.len())) {
+            self.drop_exports(&call.exports);
+            return Err(error);
+        }
+        count(&self.counters.calls_held);
+        let mut held = self.held.borrow_mut();
+        held.bytes += call.body.len() + OVERHEAD_BYTES;
+        held.calls.push_back(call);
+        Ok(())
+    }
+
+    fn admit_held(&self, length: usize) -> Result<(), Error> {
+        if length > self.options.limits.message_bytes_max {
+            return Err(self.too_large(length));
+        }
+        let limit = self.options.limits.held_bytes_max;
+        if self.held.borrow().bytes + length + OVERHEAD_BYTES > limit {
+            count(&self.counters.refused_held);
+            let text = format!(
+                "calls of {limit} bytes, the limit, wait for the connection to {}",
+                self.address
+            );
+            return Err(Error::retryable(ErrorKind::MessageRefused, text));
+        }
+        Ok(())
+    }
+
+    /// Writes what was held, in the order in which it was called.
+    pub(super) fn write_held(&self) {
+        loop {
+            let next = self.held.borrow_mut().pop();
+            let Some(call) = next else { break };
+            if let Err(error) = self.write_held_call(&call) {
+                self.drop_exports(&call.exports);
+                if let Some(id) = call.id {
+                    let completed = self.pending.borrow_mut().complete(id, Err(error));
+                    completed.deliver();
+                }
+            }
+        }
+    }
+
+    fn write_held_call(&self, call: &HeldCall) -> Result<(), Error> {
+        if !call.exports.is_empty() {
+            if !self.peer_is_yue.get() {
+                let text = "the other side is no yue: it cannot be given functions";
+                return Err(Error::new(ErrorKind::Argument, text));
+            }
+            self.references.borrow_mut().export_held(&call.exports)?;
+        }
+        let Some(id) = call.id else {
+            return self.write(|out| {
+                out.extend_from_slice(&[0x93, 2]);
+                out.extend_from_slice(&call.body);
+                Ok(())
+            });
+        };
+        if !self.pending.borrow_mut().mark_written(id) {
+            self.release_exports(call.exports.iter().map(|&(id, _)| (id, 1)));
+            return Ok(());
+        }
+        let remaining = self.remaining_ms(call.deadline);
+        self.write(|out| {
+            encode::request_head(out, id, remaining.is_some());
+            out.extend_from_slice(&call.body);
+            if let Some(ms) = remaining {
+                encode::remaining_time(out, ms);
+            }
+            Ok(())
+        })
+    }
+
+    /// A held call was given up. It is taken out when half of them are dead, so that each costs a constant share.
+    pub(super) fn drop_held(&self, _id: u32) {
+        self.held.borrow_mut().dead += 1;
+        let many = {
+            let held = self.held.borrow();
+            held.dead * 2 >= held.calls.len()
+        };
+        if !many {
+            return;
+        }
+        let calls = self.held.take().calls;
+        let mut kept = Held::default();
+        for call in calls {
+            if call
+                .id
+                .is_none_or(|id| self.pending.borrow_mut().is_waiting(id))
+            {
+                kept.bytes += call.body.len() + OVERHEAD_BYTES;
+                kept.calls.push_back(call);
+            } else {
+                self.drop_exports(&call.exports);
+            }
+        }
+        *self.held.borrow_mut() = kept;
+    }
+
+    /// Fails all that is held, and all other calls that wait.
+    pub(super) fn fail_held(&self, error: impl Fn() -> Error) {
+        let held = self.held.take();
+        for call in &held.calls {
+            self.drop_exports(&call.exports);
+        }
+        self.fail_calls(false, error);
+    }
+
+    /// Tells the program that these functions did not go out after all.
+    fn drop_exports(&self, exports: &[(u64, u64)]) {
+        if !exports.is_empty() {
+            let unused = self.references.borrow_mut().forget_held(exports);
+            if !unused.is_empty() {
+                self.service.dispatch.release(&unused);
+            }
+        }
+    }
+}
+
+impl Held {
+    fn pop(&mut self) -> Option<HeldCall> {
+        let call = self.calls.pop_front();
+        match &call {
+            Some(call) => self.bytes -= call.body.len() + OVERHEAD_BYTES,
+            None => *self = Held::default(),
+        }
+        call
+    }
+}

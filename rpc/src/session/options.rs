@@ -1,0 +1,174 @@
+//! What a session allows, what it counts, and how one call is made.
+
+use super::MILLION;
+use crate::proto::ScanLimits;
+use std::cell::Cell;
+use std::time::Duration;
+use yue_scheduler::StackClass;
+
+/// How sessions behave. The defaults serve most programs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What is refused, and when.
+    pub limits: Limits,
+    /// How long a call waits for its answer, if it does not say otherwise.
+    pub timeout: Duration,
+    /// Opened connections: do not ask the other side whether it is a yue; it gets plain msgpack-rpc.
+    pub legacy: bool,
+    /// Opened connections: connect again when a link that was up is lost, or was refused, if the hooks do not decide.
+    pub reconnect: bool,
+    /// Opened connections: wait and try again even when the very first attempt is refused.
+    pub retry: bool,
+    /// The stacks on which handlers and hooks run.
+    pub stack: StackClass,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            limits: Limits::default(),
+            timeout: Duration::from_secs(5),
+            legacy: false,
+            reconnect: true,
+            retry: false,
+            stack: StackClass::default(),
+        }
+    }
+}
+
+/// The limits of one connection. Each has an error that says that it was crossed, and a counter in [`Stats`].
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of one message, either way.
+    pub message_bytes_max: usize,
+    /// Arrays and maps inside each other in a message.
+    pub nesting_max: usize,
+    /// Requests of the other side that wait or run, and, separately, calls of ours that wait for an answer.
+    pub in_flight_max: usize,
+    /// Bytes of requests that wait to be started; above it the connection is not read.
+    pub pending_input_bytes_max: usize,
+    /// Bytes waiting to be sent; above it no request is started, and callers wait before they write.
+    pub output_bytes_high: usize,
+    /// Bytes of calls that are held back until the link is up and granted.
+    pub held_bytes_max: usize,
+    /// References to functions of ours that the other side holds.
+    pub references_max: usize,
+    /// How long greeting and `on_accept` may take together.
+    pub handshake: Duration,
+    /// How long the other side may read nothing at all while more than `output_bytes_high` waits for it.
+    pub stall: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let ScanLimits {
+            message_bytes_max,
+            nesting_max,
+        } = ScanLimits::default();
+        Limits {
+            message_bytes_max,
+            nesting_max,
+            in_flight_max: 65_536,
+            // A message of the largest size must fit, or it could never be read.
+            pending_input_bytes_max: message_bytes_max,
+            // Many times what a socket's own buffers hold, so that a fast peer never meets it.
+            output_bytes_high: 4 * MILLION,
+            held_bytes_max: message_bytes_max,
+            references_max: MILLION,
+            handshake: Duration::from_secs(30),
+            stall: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Limits {
+    pub(super) fn scan(&self) -> ScanLimits {
+        // Places in a segment are kept in 32 bits.
+        let message_bytes_max = self.message_bytes_max.min(1 << 30);
+        ScanLimits {
+            message_bytes_max,
+            nesting_max: self.nesting_max,
+        }
+    }
+}
+
+/// How long a call may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Timeout {
+    /// As the session's [`Options::timeout`] says.
+    #[default]
+    Default,
+    /// That long.
+    After(Duration),
+    /// As long as it takes.
+    Never,
+}
+
+macro_rules! stats {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What a connection has done, and which limits it met. All counts are since the session was made.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        pub struct Stats { $($(#[$doc])* pub $name: u64,)* }
+
+        /// The live counters behind [`Stats`].
+        #[derive(Default)]
+        pub(super) struct Counters { $(pub(super) $name: Cell<u64>,)* }
+
+        impl Counters {
+            pub(super) fn snapshot(&self) -> Stats {
+                Stats { $($name: self.$name.get(),)* }
+            }
+        }
+    };
+}
+
+stats! {
+    /// Calls made.
+    calls,
+    /// Calls that were held back at first.
+    calls_held,
+    /// Notifications sent.
+    notifications,
+    /// Requests and notifications of the other side that were started.
+    requests,
+    /// Calls that ran out of time.
+    timeouts,
+    /// Answers that nobody waited for.
+    answers_ignored,
+    /// Bytes read.
+    bytes_in,
+    /// Bytes handed to the transport.
+    bytes_out,
+    /// Buffers handed to the transport.
+    writes,
+    /// Links that came up.
+    links,
+    /// Requests refused because too many were in flight.
+    refused_in_flight,
+    /// Messages, either way, refused for their size.
+    refused_too_large,
+    /// Messages that were malformed or nested too deep.
+    refused_malformed,
+    /// Calls refused because too many wait for answers.
+    refused_calls,
+    /// Calls refused because too many bytes are held back.
+    refused_held,
+    /// References refused because the other side holds too many.
+    refused_references,
+    /// How often reading stopped because too much input was waiting.
+    reading_stopped,
+    /// How often requests were not started because too much output was waiting.
+    dispatch_stopped,
+    /// Handshakes that took too long.
+    handshake_timeouts,
+    /// Links ended because the other side did not read.
+    stalls,
+}
+
+pub(super) fn count(counter: &Cell<u64>) {
+    counter.set(counter.get() + 1);
+}
+
+pub(super) fn add(counter: &Cell<u64>, amount: usize) {
+    counter.set(counter.get() + amount as u64);
+}

@@ -1,0 +1,349 @@
+//! Calls of ours: made, waited for, given up.
+//!
+//! A call that can be written is encoded straight into the output. One that cannot yet (no link, not granted) is
+//! encoded all the same and held; see `held.rs`. Either way the caller waits at its place in the pending slab.
+
+use super::held::HeldCall;
+use super::options::count;
+use super::pending::{Callback, Waiter};
+use super::references::ImportedReference;
+use super::request::RequestContext;
+use super::service::Moment;
+use super::{Inner, Phase, Role, Session, Timeout};
+use crate::buffer::Response;
+use crate::error::{Error, ErrorKind};
+use crate::proto::Method;
+use crate::proto::encode;
+use std::rc::Rc;
+use yue_scheduler::{
+    Instant, Stopped, Timer, Wakeup, in_fiber, may_suspend, now, park_until, prepare_park,
+};
+
+/// What is called on the other side.
+#[derive(Debug, Clone, Copy)]
+pub enum Target<'a> {
+    /// A name, perhaps dotted.
+    Name(&'a [u8]),
+    /// A function that the other side passed as a value.
+    Reference(&'a ImportedReference),
+}
+
+impl<'a> From<&'a str> for Target<'a> {
+    fn from(name: &'a str) -> Target<'a> {
+        Target::Name(name.as_bytes())
+    }
+}
+
+impl<'a> From<&'a [u8]> for Target<'a> {
+    fn from(name: &'a [u8]) -> Target<'a> {
+        Target::Name(name)
+    }
+}
+
+/// Names one call of one session while it waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CallId(u32);
+
+/// Where a message can go now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Route {
+    Write,
+    Hold,
+}
+
+impl Session {
+    /// Calls and waits: parks the calling fiber. `params` appends the arguments and says how many.
+    ///
+    /// A call made before the link is up and granted waits for that, within its timeout.
+    ///
+    /// # Errors
+    /// [`Error::Remote`] if the other side answers with an error, else what went wrong on this side, `TimeoutError` and
+    /// `ConnectionLostError` among them.
+    ///
+    /// # Panics
+    /// Outside a fiber, or where it may not suspend.
+    pub fn call<'a>(
+        &self,
+        target: impl Into<Target<'a>>,
+        timeout: Timeout,
+        params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
+    ) -> Result<Response, Error> {
+        if let Err(reason) = may_suspend() {
+            panic!("a call cannot wait here: {reason}");
+        }
+        let inner = &*self.inner;
+        let deadline = inner.deadline(timeout);
+        let id = inner.start_call(target.into(), deadline, params, Waiter::Fiber(None))?;
+        inner.wait_for_answer(id, deadline)
+    }
+
+    /// Calls, and has `done` called on the loop (outside fibers, it cannot park) with the outcome, once.
+    ///
+    /// # Errors
+    /// What kept the call from being made; `done` is not called then.
+    ///
+    /// # Panics
+    /// On another loop than the session's.
+    pub fn call_async<'a>(
+        &self,
+        target: impl Into<Target<'a>>,
+        timeout: Timeout,
+        params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
+        done: impl FnOnce(Result<Response, Error>) + 'static,
+    ) -> Result<CallId, Error> {
+        let inner = &*self.inner;
+        let deadline = inner.deadline(timeout);
+        let callback: Callback = Box::new(done);
+        let id = inner.start_call(target.into(), deadline, params, Waiter::Callback(callback))?;
+        if deadline != Instant::NEVER {
+            inner.arm_call_timer(id, deadline);
+        }
+        Ok(CallId(id))
+    }
+
+    /// Gives a call up: its outcome is `CancelledError`, and the other side is told. `false` if it was over already.
+    pub fn cancel_call(&self, call: CallId) -> bool {
+        let error = || Error::new(ErrorKind::Cancelled, "the call was cancelled");
+        self.inner.give_up(call.0, error)
+    }
+
+    /// Calls without an answer. What the other side makes of it, this side never learns.
+    ///
+    /// # Errors
+    /// What kept it from being sent. Parks, within the session's timeout, while the output is full.
+    ///
+    /// # Panics
+    /// On another loop than the session's.
+    pub fn notify<'a>(
+        &self,
+        target: impl Into<Target<'a>>,
+        params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
+    ) -> Result<(), Error> {
+        let inner = &*self.inner;
+        let deadline = inner.deadline(Timeout::Default);
+        let (target, route) = (target.into(), inner.route(deadline)?);
+        let method = inner.method_of(target)?;
+        count(&inner.counters.notifications);
+        match route {
+            Route::Write => inner.write(|out| encode::notification(out, method, params)),
+            Route::Hold => inner.hold(None, Instant::NEVER, method, params),
+        }
+    }
+}
+
+impl Inner {
+    /// When a call with that timeout must be over: not later than the request that the caller serves.
+    #[inline]
+    fn deadline(&self, timeout: Timeout) -> Instant {
+        let own = match timeout {
+            Timeout::Default => now().saturating_add(self.options.timeout),
+            Timeout::After(duration) => now().saturating_add(duration),
+            Timeout::Never => Instant::NEVER,
+        };
+        RequestContext::current().map_or(own, |context| own.min(context.deadline.get()))
+    }
+
+    #[inline]
+    fn start_call(
+        &self,
+        target: Target<'_>,
+        deadline: Instant,
+        params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
+        waiter: Waiter,
+    ) -> Result<u32, Error> {
+        let route = self.route(deadline)?;
+        let method = self.method_of(target)?;
+        let limit = self.options.limits.in_flight_max;
+        let inserted = self
+            .pending
+            .borrow_mut()
+            .insert(waiter, route == Route::Write, limit);
+        let id = inserted.inspect_err(|_| count(&self.counters.refused_calls))?;
+        count(&self.counters.calls);
+        let outcome = match route {
+            Route::Write => {
+                let remaining = self.remaining_ms(deadline);
+                self.write(|out| encode::request(out, id, method, remaining, params))
+            }
+            Route::Hold => self.hold(Some(id), deadline, method, params),
+        };
+        outcome.inspect_err(|_| self.pending.borrow_mut().take_back(id))?;
+        Ok(id)
+    }
+
+    /// The time left, in the form in which it travels to a peer that understands it.
+    #[inline]
+    pub(super) fn remaining_ms(&self, deadline: Instant) -> Option<u64> {
+        if deadline == Instant::NEVER || !self.peer_is_yue.get() {
+            return None;
+        }
+        let left = deadline.saturating_since(now());
+        Some(u64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
+    }
+
+    fn method_of<'a>(&self, target: Target<'a>) -> Result<Method<'a>, Error> {
+        match target {
+            Target::Name(name) => Ok(Method::Name(name)),
+            Target::Reference(reference) if reference.is_of(self) => {
+                Ok(Method::Reference(reference.id()))
+            }
+            Target::Reference(_) => {
+                let text = "the function belonged to a connection that is lost; ask the other side for it again";
+                Err(Error::retryable(ErrorKind::ConnectionLost, text))
+            }
+        }
+    }
+
+    /// Where the message goes. Starts connecting, and waits for room in the output, where that is due.
+    #[inline]
+    fn route(&self, deadline: Instant) -> Result<Route, Error> {
+        if self.phase.get() == Phase::Up {
+            if self.output_is_full() {
+                self.wait_for_room(deadline)?;
+                return self.route_otherwise();
+            }
+            return Ok(Route::Write);
+        }
+        self.route_otherwise()
+    }
+
+    #[cold]
+    fn route_otherwise(&self) -> Result<Route, Error> {
+        match (self.phase.get(), self.role) {
+            (Phase::Up, _) | (Phase::Accepting, Role::Accepted) => Ok(Route::Write),
+            (Phase::Accepting, Role::Opened) if self.in_own_handshake() => Ok(Route::Write),
+            (Phase::Idle, Role::Opened) => {
+                self.start_connecting();
+                Ok(Route::Hold)
+            }
+            (
+                Phase::Connecting | Phase::Greeting | Phase::Accepting | Phase::Ending,
+                Role::Opened,
+            ) => Ok(Route::Hold),
+            _ => Err(self.closed_error()),
+        }
+    }
+
+    /// Whether the calling fiber runs this session's `on_accept`, or was spawned by it.
+    fn in_own_handshake(&self) -> bool {
+        in_fiber()
+            && RequestContext::current().is_some_and(|context| {
+                let session = context.session.borrow();
+                context.handshake.get()
+                    && session
+                        .as_ref()
+                        .is_some_and(|other| std::ptr::eq(&raw const **other, self))
+            })
+    }
+
+    fn wait_for_answer(&self, id: u32, deadline: Instant) -> Result<Response, Error> {
+        loop {
+            let waker = prepare_park();
+            if !self.pending.borrow_mut().set_waker(id, waker) {
+                let outcome = self.pending.borrow_mut().take_outcome(id);
+                return outcome.unwrap_or_else(|| Err(self.closed_error()));
+            }
+            let ended = park_until("the answer of a remote call", Some(deadline));
+            let outcome = self.pending.borrow_mut().take_outcome(id);
+            if let Some(outcome) = outcome {
+                return outcome;
+            }
+            match ended {
+                Ok(Wakeup::Woken) => {}
+                Ok(Wakeup::TimedOut) | Err(Stopped::Deadline) => {
+                    self.give_up_quietly(id);
+                    return Err(self.timed_out(deadline));
+                }
+                Err(stopped) => {
+                    self.give_up_quietly(id);
+                    return Err(stopped.into());
+                }
+            }
+        }
+    }
+
+    fn timed_out(&self, deadline: Instant) -> Error {
+        count(&self.counters.timeouts);
+        if self.service.hooks.wants(Moment::Timeout)
+            && let Some(session) = self.session()
+        {
+            self.spawn_life("rpc on_timeout", move || {
+                session.inner.service.hooks.on_timeout(&session)
+            });
+        }
+        let text = match self.phase.get() {
+            Phase::Up => format!("{} did not answer in time", self.address),
+            _ => format!("the connection to {} was not ready in time", self.address),
+        };
+        let ran_out_by = now().saturating_since(deadline);
+        debug_assert!(ran_out_by.as_secs() < 3600, "a call's deadline is watched");
+        Error::new(ErrorKind::Timeout, text)
+    }
+
+    /// Nobody waits for the call any more: tells the other side, or takes it back if it was held.
+    fn give_up_quietly(&self, id: u32) -> Option<Waiter> {
+        let (written, waiter) = self.pending.borrow_mut().abandon(id)?;
+        if written {
+            self.send_cancel(id);
+        } else {
+            self.drop_held(id);
+        }
+        Some(waiter)
+    }
+
+    fn give_up(&self, id: u32, error: impl FnOnce() -> Error) -> bool {
+        if !self.pending.borrow_mut().is_waiting(id) {
+            return false;
+        }
+        match self.give_up_quietly(id) {
+            Some(Waiter::Callback(callback)) => callback(Err(error())),
+            Some(Waiter::Fiber(Some(waker))) => drop(waker.wake()),
+            _ => {}
+        }
+        true
+    }
+
+    fn arm_call_timer(&self, id: u32, deadline: Instant) {
+        let mut pending = self.pending.borrow_mut();
+        let timer = pending.timer(id, |index| {
+            let this = self.this.clone();
+            Timer::new(move || {
+                if let Some(inner) = this.upgrade() {
+                    inner.call_timer_fired(index);
+                }
+            })
+        });
+        if let Some(timer) = timer {
+            timer.arm(deadline);
+        }
+    }
+
+    /// Whoever has the place now is the one whose time is over: a place's timer is cancelled with its call.
+    fn call_timer_fired(&self, index: u32) {
+        let id = self.pending.borrow().id_at(index);
+        if let Some(id) = id {
+            self.give_up(id, || self.timed_out(now()));
+        }
+    }
+
+    /// Fails calls that wait: those that were written, or all.
+    pub(super) fn fail_calls(&self, only_written: bool, error: impl Fn() -> Error) {
+        let ids = self.pending.borrow_mut().drain_ids(only_written);
+        for id in ids {
+            let completed = self.pending.borrow_mut().complete(id, Err(error()));
+            completed.deliver();
+        }
+    }
+
+    pub(super) fn held_call(&self, id: Option<u32>, deadline: Instant, body: Vec<u8>) -> HeldCall {
+        HeldCall {
+            id,
+            deadline,
+            body,
+            exports: self.references.borrow_mut().take_held_exports(),
+        }
+    }
+}
+
+/// A call's place is freed by the fiber that waits there, so a session must outlive its callers; it does: they hold it.
+const _: fn(&Session) -> Rc<Inner> = |session| session.inner.clone();

@@ -1,0 +1,233 @@
+//! What the session says: one buffer that everybody appends to, and that leaves at the end of the tick, or earlier when
+//! it is worth a write.
+//!
+//! Invariant: while an encoder runs, the buffer is out of its cell. What is written meanwhile (a release from a
+//! finalizer, say) goes to a buffer of its own and is appended behind.
+
+use super::options::{add, count};
+use super::{Inner, Phase};
+use crate::buffer;
+use crate::error::{Error, ErrorKind};
+use std::cell::Cell;
+use std::rc::Rc;
+use yue_scheduler::{Instant, TickEnd, Wakeup, in_fiber, now, park_until, prepare_park, this_loop};
+
+/// A buffer leaves when it holds so many messages,
+const FLUSH_MESSAGES: u32 = 256;
+/// or so many bytes: then one system call is little beside the work of making them, and the other side gets going.
+const FLUSH_BYTES: usize = 16 * 1024;
+
+#[derive(Default)]
+pub(super) struct Output {
+    buffer: Cell<Vec<u8>>,
+    bytes: Cell<usize>,
+    messages: Cell<u32>,
+    at_tick_end: Cell<bool>,
+    /// Dispatch was stopped since too much was waiting.
+    pub(super) above_mark: Cell<bool>,
+}
+
+/// The buffer while an encoder has it. Dropped, also by a panic, it puts the buffer back without what the encoder wrote.
+struct Writing<'a> {
+    output: &'a Output,
+    buffer: Vec<u8>,
+    keep: usize,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.truncate(self.keep);
+        let meanwhile = self.output.buffer.take();
+        if !meanwhile.is_empty() {
+            buffer.extend_from_slice(&meanwhile);
+        }
+        self.output.bytes.set(buffer.len());
+        self.output.buffer.set(buffer);
+    }
+}
+
+impl Inner {
+    /// Appends one message. Nothing is left behind by an `encode` that fails, or makes too large a message.
+    #[inline]
+    pub(super) fn write<R>(
+        &self,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let mut buffer = self.output.buffer.take();
+        if buffer.capacity() == 0 {
+            buffer = buffer::take();
+        }
+        let start = buffer.len();
+        let mut writing = Writing {
+            output: &self.output,
+            keep: start,
+            buffer,
+        };
+        let length = |writing: &Writing<'_>| writing.buffer.len() - start;
+        let result = match encode(&mut writing.buffer) {
+            Ok(_) if length(&writing) > self.options.limits.message_bytes_max => {
+                Err(self.too_large(length(&writing)))
+            }
+            result => result,
+        };
+        self.settle_exports(result.is_ok());
+        let result = result?;
+        writing.keep = writing.buffer.len();
+        drop(writing);
+        self.output.messages.set(self.output.messages.get() + 1);
+        if self.output.messages.get() >= FLUSH_MESSAGES || self.output.bytes.get() >= FLUSH_BYTES {
+            self.flush();
+        } else if !self.output.at_tick_end.get() {
+            self.flush_at_tick_end();
+        }
+        Ok(result)
+    }
+
+    #[cold]
+    pub(super) fn too_large(&self, length: usize) -> Error {
+        count(&self.counters.refused_too_large);
+        let limit = self.options.limits.message_bytes_max;
+        let text = format!(
+            "the message has {length} bytes, more than the limit of {limit}; send it in parts"
+        );
+        Error::new(ErrorKind::MessageTooLarge, text)
+    }
+
+    fn flush_at_tick_end(&self) {
+        if let Some(this) = self.strong() {
+            self.output.at_tick_end.set(true);
+            this_loop::at_tick_end(this);
+        }
+    }
+
+    /// Hands what was said to the transport.
+    pub(super) fn flush(&self) {
+        self.send_releases();
+        let buffer = self.output.buffer.take();
+        self.output.bytes.set(0);
+        self.output.messages.set(0);
+        if buffer.is_empty() {
+            self.output.buffer.set(buffer);
+            return;
+        }
+        add(&self.counters.bytes_out, buffer.len());
+        count(&self.counters.writes);
+        let link = self.link.borrow().clone();
+        match link {
+            Some(link) => link.send(buffer),
+            None => buffer::give_back(buffer),
+        }
+    }
+
+    /// Registers for the end of the tick because of something that is not in the buffer yet.
+    pub(super) fn flush_soon(&self) {
+        if !self.output.at_tick_end.get() && this_loop::exists() {
+            self.flush_at_tick_end();
+        }
+    }
+
+    /// Forgets what was said and has not left: the link is gone.
+    pub(super) fn clear_output(&self) {
+        buffer::give_back(self.output.buffer.take());
+        self.output.bytes.set(0);
+        self.output.messages.set(0);
+        self.output.above_mark.set(false);
+    }
+
+    /// Bytes that wait to leave.
+    #[inline]
+    pub(super) fn output_bytes(&self) -> usize {
+        let in_link = self
+            .link
+            .borrow()
+            .as_ref()
+            .map_or(0, |link| link.queued_bytes());
+        self.output.bytes.get() + in_link
+    }
+
+    /// Whether so much waits to leave that nothing more should be made.
+    #[inline]
+    pub(super) fn output_is_full(&self) -> bool {
+        self.output_bytes() > self.options.limits.output_bytes_high
+    }
+
+    /// Notes that the other side does not keep up; from now on it has `stall` to read something.
+    pub(super) fn note_output_full(&self) {
+        if !self.output.above_mark.replace(true) {
+            count(&self.counters.dispatch_stopped);
+            self.flush();
+            self.arm_stall();
+        }
+    }
+
+    fn arm_stall(&self) {
+        if self.phase.get() == Phase::Up {
+            self.timer
+                .arm(now().saturating_add(self.options.limits.stall));
+        }
+    }
+
+    /// The transport has passed a buffer on.
+    pub(super) fn sent(&self, buffer: Option<Vec<u8>>) {
+        if let Some(buffer) = buffer {
+            buffer::give_back(buffer);
+        }
+        let waiting = !self.room_waiters.borrow().is_empty();
+        if !(self.output.above_mark.get() || waiting || !self.reading.get()) {
+            return;
+        }
+        // Half the mark, so that a slow reader does not have us stop and go with each buffer.
+        if self.output_bytes() > self.options.limits.output_bytes_high / 2 {
+            return self.arm_stall();
+        }
+        if self.output.above_mark.replace(false) && self.phase.get() == Phase::Up {
+            self.timer.cancel();
+        }
+        self.wake_room_waiters();
+        self.list_requests();
+        self.watch_input();
+    }
+
+    /// Parks the calling fiber until the output has room.
+    ///
+    /// # Errors
+    /// When the fiber is told to stop, or `until` comes, first.
+    #[inline]
+    pub(super) fn wait_for_room(&self, until: Instant) -> Result<(), Error> {
+        while self.output_is_full() && in_fiber() {
+            self.park_for_room(until)?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn park_for_room(&self, until: Instant) -> Result<(), Error> {
+        self.note_output_full();
+        let waker = prepare_park();
+        self.room_waiters.borrow_mut().push(waker);
+        match park_until("room in the connection's output", Some(until))? {
+            Wakeup::Woken => Ok(()),
+            Wakeup::TimedOut => Err(Error::retryable(
+                ErrorKind::Timeout,
+                "the other side read nothing, and the time to send was over",
+            )),
+        }
+    }
+
+    pub(super) fn wake_room_waiters(&self) {
+        for waiter in self.room_waiters.take() {
+            waiter.wake();
+        }
+    }
+}
+
+impl TickEnd for Inner {
+    fn tick_end(&self) {
+        self.output.at_tick_end.set(false);
+        self.flush();
+    }
+}
+
+/// So that the compiler checks that the pointer can be registered.
+const _: fn(Rc<Inner>) -> Rc<dyn TickEnd> = |inner| inner;

@@ -1,0 +1,380 @@
+//! Calls that wait for their answers: a slab whose places are the msgids.
+//!
+//! ```text
+//!   msgid   31 ......... 20 19 ................. 0
+//!           generation      index into the slots
+//! ```
+//!
+//! An answer finds its caller without hashing. A place's generation counts its uses, so an answer that comes late meets
+//! a place that is another call's by now and is ignored. Twelve bits of generation wrap soon in a place that is used
+//! again at once; so the place of a call that was given up after it was written is kept (a *ghost*) until its answer
+//! comes after all, the link is lost, or so many ghosts have gathered that the oldest must serve again.
+//!
+//! Invariant: no callback runs while the slab is borrowed; [`Pending::complete`] hands it out instead.
+
+use crate::buffer::Response;
+use crate::error::{Error, ErrorKind};
+use std::collections::VecDeque;
+use yue_scheduler::{LocalWaker, Timer};
+
+const INDEX_BITS: u32 = 20;
+const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
+
+/// The most calls that can wait at a time, whatever the limits say.
+pub(super) const PLACES_MAX: usize = 1 << INDEX_BITS;
+
+/// How many ghosts are kept: enough that an answer would have to be this many given-up calls late to be mistaken.
+const GHOSTS_MAX: usize = 16 * 1024;
+
+/// Takes the outcome of a call that no fiber waits for.
+pub(super) type Callback = Box<dyn FnOnce(Result<Response, Error>)>;
+
+/// Who is told.
+pub(super) enum Waiter {
+    /// A fiber that is about to park, or has.
+    Fiber(Option<LocalWaker>),
+    /// A closure, called on the loop.
+    Callback(Callback),
+}
+
+enum State {
+    Free,
+    Waiting(Waiter),
+    Done(Result<Response, Error>),
+    Ghost,
+}
+
+struct Place {
+    generation: u32,
+    state: State,
+    /// Whether the request is on its way; else it is held back and can still be taken back.
+    written: bool,
+    /// For calls with a callback: made once for the place, armed for each call.
+    timer: Option<Timer>,
+}
+
+/// What is to be done, once the slab is free again, for a call that has its outcome.
+pub(super) enum Completed {
+    /// Nobody waits by that msgid.
+    Ignored,
+    /// The outcome is in the slab.
+    Wake(Option<LocalWaker>),
+    /// The closure takes the outcome.
+    Run(Callback, Result<Response, Error>),
+}
+
+impl Completed {
+    /// Tells the one who waits. Not while the slab is borrowed.
+    #[inline]
+    pub(super) fn deliver(self) -> bool {
+        match self {
+            Completed::Ignored => false,
+            Completed::Wake(waker) => {
+                waker.map(LocalWaker::wake);
+                true
+            }
+            Completed::Run(callback, outcome) => {
+                callback(outcome);
+                true
+            }
+        }
+    }
+}
+
+/// The calls of one session.
+#[derive(Default)]
+pub(super) struct Pending {
+    places: Vec<Place>,
+    free: Vec<u32>,
+    ghosts: VecDeque<u32>,
+    waiting: usize,
+}
+
+impl Pending {
+    /// Calls without an outcome.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// A place for a call; the result is its msgid.
+    #[inline]
+    pub(super) fn insert(
+        &mut self,
+        waiter: Waiter,
+        written: bool,
+        limit: usize,
+    ) -> Result<u32, Error> {
+        if self.waiting >= limit.min(PLACES_MAX - GHOSTS_MAX) {
+            let text = format!(
+                "{} calls wait for answers on this connection already, the limit; wait for some",
+                limit
+            );
+            return Err(Error::retryable(ErrorKind::MessageRefused, text));
+        }
+        if self.ghosts.len() > GHOSTS_MAX {
+            self.lay_ghost();
+        }
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                self.places.push(Place {
+                    generation: 0,
+                    state: State::Free,
+                    written: false,
+                    timer: None,
+                });
+                self.places.len() as u32 - 1
+            }
+        };
+        let place = &mut self.places[index as usize];
+        place.state = State::Waiting(waiter);
+        place.written = written;
+        self.waiting += 1;
+        Ok(msgid(place.generation, index))
+    }
+
+    #[cold]
+    fn lay_ghost(&mut self) {
+        while let Some(id) = self.ghosts.pop_front() {
+            if matches!(
+                self.find(id),
+                Some(Place {
+                    state: State::Ghost,
+                    ..
+                })
+            ) {
+                self.release(id);
+                return;
+            }
+        }
+    }
+
+    #[inline]
+    fn find(&mut self, id: u32) -> Option<&mut Place> {
+        self.places
+            .get_mut((id & INDEX_MASK) as usize)
+            .filter(|place| place.generation == id >> INDEX_BITS)
+    }
+
+    fn release(&mut self, id: u32) {
+        let index = id & INDEX_MASK;
+        let place = &mut self.places[index as usize];
+        place.state = State::Free;
+        place.generation = (place.generation + 1) & (u32::MAX >> INDEX_BITS);
+        self.free.push(index);
+    }
+
+    /// Sets who is to be woken; `false` if the call has its outcome already, or is gone.
+    #[inline]
+    pub(super) fn set_waker(&mut self, id: u32, waker: LocalWaker) -> bool {
+        match self.find(id) {
+            Some(Place {
+                state: State::Waiting(Waiter::Fiber(slot)),
+                ..
+            }) => {
+                *slot = Some(waker);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes the outcome that a woken fiber finds, and frees the place.
+    #[inline]
+    pub(super) fn take_outcome(&mut self, id: u32) -> Option<Result<Response, Error>> {
+        let place = self.find(id)?;
+        match std::mem::replace(&mut place.state, State::Free) {
+            State::Done(outcome) => {
+                self.release(id);
+                Some(outcome)
+            }
+            other => {
+                place.state = other;
+                None
+            }
+        }
+    }
+
+    /// Notes the outcome of a call.
+    #[inline]
+    pub(super) fn complete(&mut self, id: u32, outcome: Result<Response, Error>) -> Completed {
+        let Some(place) = self.find(id) else {
+            return Completed::Ignored;
+        };
+        match std::mem::replace(&mut place.state, State::Free) {
+            State::Waiting(Waiter::Fiber(waker)) => {
+                place.state = State::Done(outcome);
+                self.waiting -= 1;
+                Completed::Wake(waker)
+            }
+            State::Waiting(Waiter::Callback(callback)) => {
+                if let Some(timer) = &place.timer {
+                    timer.cancel();
+                }
+                self.waiting -= 1;
+                self.release(id);
+                Completed::Run(callback, outcome)
+            }
+            State::Ghost => {
+                self.release(id);
+                Completed::Ignored
+            }
+            other => {
+                place.state = other;
+                Completed::Ignored
+            }
+        }
+    }
+
+    /// Gives a waiting call up: its answer will not be taken. Tells whether it had been written, `None` if it was not
+    /// waiting any more.
+    pub(super) fn abandon(&mut self, id: u32) -> Option<(bool, Waiter)> {
+        let place = self.find(id)?;
+        match std::mem::replace(&mut place.state, State::Free) {
+            State::Waiting(waiter) => {
+                let written = place.written;
+                if let Some(timer) = &place.timer {
+                    timer.cancel();
+                }
+                if written {
+                    place.state = State::Ghost;
+                    self.ghosts.push_back(id);
+                } else {
+                    self.release(id);
+                }
+                self.waiting -= 1;
+                Some((written, waiter))
+            }
+            other => {
+                place.state = other;
+                None
+            }
+        }
+    }
+
+    /// Takes a call back that never went out, as if it had not been made.
+    pub(super) fn take_back(&mut self, id: u32) {
+        if self
+            .find(id)
+            .is_some_and(|place| matches!(place.state, State::Waiting(_)))
+        {
+            self.waiting -= 1;
+            self.release(id);
+        }
+    }
+
+    /// Marks a held call as written; `false` if nobody waits for it any more.
+    pub(super) fn mark_written(&mut self, id: u32) -> bool {
+        match self.find(id) {
+            Some(place) if matches!(place.state, State::Waiting(_)) => {
+                place.written = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether somebody waits for that call.
+    pub(super) fn is_waiting(&mut self, id: u32) -> bool {
+        self.find(id)
+            .is_some_and(|place| matches!(place.state, State::Waiting(_)))
+    }
+
+    /// The timer of a call's place, made by `make` (which gets the index) when the place is first used so.
+    pub(super) fn timer(&mut self, id: u32, make: impl FnOnce(u32) -> Timer) -> Option<&Timer> {
+        let place = self.find(id)?;
+        Some(place.timer.get_or_insert_with(|| make(id & INDEX_MASK)))
+    }
+
+    /// The call that has the place `index` now.
+    pub(super) fn id_at(&self, index: u32) -> Option<u32> {
+        self.places
+            .get(index as usize)
+            .map(|place| msgid(place.generation, index))
+    }
+
+    /// The calls that were written and wait, or all that wait; ghosts are laid.
+    pub(super) fn drain_ids(&mut self, only_written: bool) -> Vec<u32> {
+        while !self.ghosts.is_empty() {
+            self.lay_ghost();
+        }
+        let waits = |place: &Place| {
+            matches!(place.state, State::Waiting(_)) && (place.written || !only_written)
+        };
+        let waiting = self
+            .places
+            .iter()
+            .enumerate()
+            .filter(|(_, place)| waits(place));
+        waiting
+            .map(|(index, place)| msgid(place.generation, index as u32))
+            .collect()
+    }
+}
+
+#[inline]
+fn msgid(generation: u32, index: u32) -> u32 {
+    generation << INDEX_BITS | index
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::Segment;
+
+    fn answer() -> Result<Response, Error> {
+        Ok(Response::new(Segment::new(vec![1]), 0..1, 1))
+    }
+
+    fn call(pending: &mut Pending) -> u32 {
+        pending.insert(Waiter::Fiber(None), true, 100).unwrap()
+    }
+
+    #[test]
+    fn a_late_answer_never_meets_another_call() {
+        let mut pending = Pending::default();
+        let given_up = call(&mut pending);
+        assert!(pending.abandon(given_up).unwrap().0);
+        for _ in 0..10_000 {
+            let id = call(&mut pending);
+            assert_ne!(id, given_up);
+            pending.complete(id, answer()).deliver();
+            assert!(pending.take_outcome(id).is_some());
+        }
+        assert!(matches!(
+            pending.complete(given_up, answer()),
+            Completed::Ignored
+        ));
+    }
+
+    #[test]
+    fn ghosts_are_laid_when_too_many_gather() {
+        let mut pending = Pending::default();
+        for _ in 0..3 * GHOSTS_MAX {
+            let id = call(&mut pending);
+            pending.abandon(id);
+        }
+        assert!(pending.places.len() <= GHOSTS_MAX + 2);
+        assert_eq!(pending.waiting(), 0);
+    }
+
+    #[test]
+    fn the_limit_refuses_the_next_call_and_a_free_place_admits_one() {
+        let mut pending = Pending::default();
+        let first = call(&mut pending);
+        (1..100).for_each(|_| assert_ne!(call(&mut pending), first));
+        let refused = pending.insert(Waiter::Fiber(None), true, 100).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::MessageRefused);
+        pending.complete(first, answer()).deliver();
+        call(&mut pending);
+    }
+
+    #[test]
+    fn msgids_that_were_never_given_are_ignored() {
+        let mut pending = Pending::default();
+        for id in [0, 1, u32::MAX] {
+            assert!(matches!(pending.complete(id, answer()), Completed::Ignored));
+            assert!(pending.take_outcome(id).is_none() && pending.abandon(id).is_none());
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Functions that crossed as values.
+//!
+//! The program names a function of its own by a *token*; the other side gets an *id* for it. Each crossing adds one to
+//! the id's count; `$yue/release` takes crossings back; with the last one, or with the link, the program hears that
+//! the token is free. Ids are never used twice in a session, so that one of an earlier link cannot mean another
+//! function. What a held call exports is kept apart until the call goes on the wire.
+//!
+//! Functions of the other side are [`ImportedReference`]s. A collector that finds one dead only records that
+//! ([`Session::release_reference`]); the records leave in one message.
+
+use super::options::count;
+use super::{Inner, Session};
+use crate::error::{Error, ErrorKind};
+use crate::proto::Method;
+use crate::proto::encode;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::rc::{Rc, Weak};
+
+struct Export {
+    token: u64,
+    /// Crossings that the other side has not given back.
+    crossings: u64,
+    /// Held calls that will carry it.
+    held: u64,
+}
+
+pub(super) struct References {
+    limit: usize,
+    next_id: u64,
+    exports: HashMap<u64, Export>,
+    by_token: HashMap<u64, u64>,
+    holding: bool,
+    /// What the message that is being encoded has exported: (id, token).
+    in_message: Vec<(u64, u64)>,
+    /// What is to be given back to the other side: (id, crossings).
+    releases: Vec<(u64, u64)>,
+}
+
+impl References {
+    pub(super) fn new(limit: usize) -> References {
+        References {
+            limit,
+            next_id: 1,
+            exports: HashMap::new(),
+            by_token: HashMap::new(),
+            holding: false,
+            in_message: Vec::new(),
+            releases: Vec::new(),
+        }
+    }
+
+    fn export(&mut self, token: u64) -> Option<u64> {
+        let id = match self.by_token.entry(token) {
+            Entry::Occupied(entry) => *entry.get(),
+            Entry::Vacant(_) if self.exports.len() >= self.limit => return None,
+            Entry::Vacant(entry) => {
+                let id = self.next_id;
+                self.next_id += 1;
+                self.exports.insert(
+                    id,
+                    Export {
+                        token,
+                        crossings: 0,
+                        held: 0,
+                    },
+                );
+                *entry.insert(id)
+            }
+        };
+        if let Some(export) = self.exports.get_mut(&id) {
+            if self.holding {
+                export.held += 1;
+            } else {
+                export.crossings += 1;
+            }
+        }
+        self.in_message.push((id, token));
+        Some(id)
+    }
+
+    /// The function that the other side calls by `id`.
+    pub(super) fn token(&self, id: u64) -> Option<u64> {
+        self.exports
+            .get(&id)
+            .filter(|export| export.crossings != 0)
+            .map(|export| export.token)
+    }
+
+    /// Takes crossings back; the token, if it was the last.
+    fn release(&mut self, id: u64, crossings: u64) -> Option<u64> {
+        let export = self.exports.get_mut(&id)?;
+        export.crossings = export.crossings.saturating_sub(crossings);
+        self.remove_unused(id)
+    }
+
+    fn remove_unused(&mut self, id: u64) -> Option<u64> {
+        let unused = self
+            .exports
+            .get(&id)
+            .filter(|export| export.crossings == 0 && export.held == 0)?;
+        let token = unused.token;
+        self.exports.remove(&id);
+        self.by_token.remove(&token);
+        Some(token)
+    }
+
+    /// Whether exports are for a held call.
+    pub(super) fn hold_exports(&mut self, on: bool) {
+        self.holding = on;
+    }
+
+    pub(super) fn take_held_exports(&mut self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.in_message)
+    }
+
+    /// A held call goes on the wire: what it exports counts from now on.
+    pub(super) fn export_held(&mut self, exports: &[(u64, u64)]) -> Result<(), Error> {
+        for (id, _) in exports {
+            if let Some(export) = self.exports.get_mut(id) {
+                export.held -= 1;
+                export.crossings += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// A held call does not go out; gives the tokens that nothing needs any more.
+    pub(super) fn forget_held(&mut self, exports: &[(u64, u64)]) -> Vec<u64> {
+        let mut unused = Vec::new();
+        for (id, _) in exports {
+            if let Some(export) = self.exports.get_mut(id) {
+                export.held = export.held.saturating_sub(1);
+            }
+            unused.extend(self.remove_unused(*id));
+        }
+        unused
+    }
+
+    fn end_link(&mut self) -> Vec<u64> {
+        self.releases.clear();
+        let ids: Vec<u64> = self.exports.keys().copied().collect();
+        ids.into_iter()
+            .filter_map(|id| self.release(id, u64::MAX))
+            .collect()
+    }
+}
+
+/// A function of the other side. It dies with the link that it came over.
+#[derive(Clone)]
+pub struct ImportedReference {
+    session: Weak<Inner>,
+    epoch: u32,
+    id: u64,
+}
+
+impl ImportedReference {
+    /// The number that its owner gave it.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The connection that it came over; `None` if that is gone.
+    pub fn session(&self) -> Option<Session> {
+        self.session.upgrade().map(|inner| Session { inner })
+    }
+
+    pub(super) fn is_of(&self, session: &Inner) -> bool {
+        std::ptr::eq(self.session.as_ptr(), session) && self.epoch == session.epoch.get()
+    }
+}
+
+impl fmt::Debug for ImportedReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImportedReference")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// The id under which the other side may call the function that the program names by `token`. To be called by an
+    /// encoder, once for each crossing.
+    ///
+    /// # Errors
+    /// `ArgumentError` if the other side is no yue, `MessageRefusedError` if it holds too many references.
+    pub fn export_reference(&self, token: u64) -> Result<u64, Error> {
+        let inner = &*self.inner;
+        let mut references = inner.references.borrow_mut();
+        if !references.holding && !inner.peer_is_yue.get() {
+            let text = "the other side is no yue: it cannot be given functions";
+            return Err(Error::new(ErrorKind::Argument, text));
+        }
+        references.export(token).ok_or_else(|| {
+            count(&inner.counters.refused_references);
+            let limit = inner.options.limits.references_max;
+            let text = format!("the other side holds {limit} functions already, the limit");
+            Error::new(ErrorKind::MessageRefused, text)
+        })
+    }
+
+    /// A function of the other side, by the id that a decoder found.
+    pub fn import_reference(&self, id: u64) -> ImportedReference {
+        ImportedReference {
+            session: Rc::downgrade(&self.inner),
+            epoch: self.inner.epoch.get(),
+            id,
+        }
+    }
+
+    /// Notes that so many crossings of a function of the other side are not needed any more. It only records that, and
+    /// may be called by a finalizer.
+    pub fn release_reference(&self, reference: &ImportedReference, crossings: u64) {
+        if reference.is_of(&self.inner) {
+            self.inner
+                .references
+                .borrow_mut()
+                .releases
+                .push((reference.id, crossings));
+            self.inner.flush_soon();
+        }
+    }
+
+    /// Functions of this side that the other side holds.
+    pub fn references_held(&self) -> usize {
+        self.inner.references.borrow().exports.len()
+    }
+}
+
+impl Inner {
+    /// The other side gave crossings back.
+    pub(super) fn release_exports(&self, released: impl Iterator<Item = (u64, u64)>) {
+        let tokens: Vec<u64> = {
+            let mut references = self.references.borrow_mut();
+            released
+                .filter_map(|(id, crossings)| references.release(id, crossings))
+                .collect()
+        };
+        if !tokens.is_empty() {
+            self.service.dispatch.release(&tokens);
+        }
+    }
+
+    /// The message that was encoded is on its way, or was taken back.
+    #[inline]
+    pub(super) fn settle_exports(&self, sent: bool) {
+        if self.references.borrow().in_message.is_empty() {
+            return;
+        }
+        let exported = self.references.borrow_mut().take_held_exports();
+        if !sent {
+            self.release_exports(exported.into_iter().map(|(id, _)| (id, 1)));
+        }
+    }
+
+    /// The link is over, and every reference with it.
+    pub(super) fn end_references(&self) {
+        let tokens = self.references.borrow_mut().end_link();
+        if !tokens.is_empty() {
+            self.service.dispatch.release(&tokens);
+        }
+    }
+
+    /// Writes what collectors have recorded.
+    #[inline]
+    pub(super) fn send_releases(&self) {
+        if self.references.borrow().releases.is_empty() {
+            return;
+        }
+        let releases = std::mem::take(&mut self.references.borrow_mut().releases);
+        let written = self.write(|out| {
+            encode::notification(out, Method::Name(b"$yue/release"), |out| {
+                encode::array(out, |out| {
+                    for &(id, crossings) in &releases {
+                        out.push(0x92);
+                        encode::uint(out, id);
+                        encode::uint(out, crossings);
+                    }
+                    Ok(releases.len() as u32)
+                })?;
+                Ok(1)
+            })
+        });
+        debug_assert!(
+            written.is_ok() || self.link.borrow().is_none(),
+            "releases are small"
+        );
+    }
+}

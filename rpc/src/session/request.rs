@@ -1,0 +1,408 @@
+//! A request of the other side, from the queue to its reply.
+//!
+//! Each request has an identity of its own, the [`RequestContext`]: it is the fiber's context while the handler runs,
+//! and is inherited by the fibers that the handler spawns. The worker under it is only a stack. A context that nobody
+//! has kept serves for the worker's next request, so that the steady state allocates none.
+
+use super::options::count;
+use super::service::Failure;
+use super::{Inner, Session};
+use crate::buffer::Segment;
+use crate::error::{Error, ErrorKind};
+use crate::proto::Params;
+use crate::proto::encode::{self, ErrorValue};
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+use std::ops::Range;
+use std::rc::Rc;
+use yue_scheduler::{CancelScope, Instant};
+
+/// A request that has arrived and not started.
+pub(super) struct Queued {
+    pub(super) segment: Segment,
+    /// `None`: a notification.
+    pub(super) msgid: Option<u32>,
+    pub(super) name: Range<usize>,
+    /// A reference is called, not a name.
+    pub(super) reference: Option<u64>,
+    pub(super) count: u32,
+    pub(super) params: Range<usize>,
+    pub(super) deadline: Instant,
+    /// The whole message's, for the accounts.
+    pub(super) bytes: usize,
+    /// How many requests arrived before it.
+    pub(super) arrival: u64,
+}
+
+impl Queued {
+    pub(super) fn name(&self) -> &[u8] {
+        &self.segment.bytes()[self.name.clone()]
+    }
+}
+
+/// The identity of a request while it is served.
+pub struct RequestContext {
+    pub(super) session: RefCell<Option<Rc<Inner>>>,
+    pub(super) epoch: Cell<u32>,
+    pub(super) deadline: Cell<Instant>,
+    pub(super) scope: CancelScope,
+    /// Whether this is no request, but the connection's handshake: its calls are not held back.
+    pub(super) handshake: Cell<bool>,
+    /// Whether the request has been answered.
+    pub(super) replied: Cell<bool>,
+    locals: RefCell<Option<Rc<dyn Any>>>,
+}
+
+impl RequestContext {
+    pub(super) fn new() -> Rc<RequestContext> {
+        Rc::new(RequestContext {
+            session: RefCell::default(),
+            epoch: Cell::new(0),
+            deadline: Cell::new(Instant::NEVER),
+            scope: CancelScope::new(),
+            handshake: Cell::new(false),
+            replied: Cell::new(false),
+            locals: RefCell::default(),
+        })
+    }
+
+    /// Makes it that of a new request.
+    #[inline]
+    pub(super) fn begin(&self, session: Rc<Inner>, deadline: Instant) {
+        self.epoch.set(session.epoch.get());
+        self.deadline.set(deadline);
+        self.replied.set(false);
+        *self.session.borrow_mut() = Some(session);
+    }
+
+    /// Forgets the request.
+    #[inline]
+    pub(super) fn end(&self) {
+        let session = self.session.take();
+        self.scope.reset();
+        let locals = self.locals.take();
+        drop((session, locals));
+    }
+
+    /// The context of the request that the calling fiber works for.
+    #[inline]
+    pub fn current() -> Option<Rc<RequestContext>> {
+        yue_scheduler::context()?.downcast().ok()
+    }
+
+    /// The connection that the request came over.
+    pub fn session(&self) -> Option<Session> {
+        self.session.borrow().clone().map(|inner| Session { inner })
+    }
+
+    /// When the caller stops waiting; [`Instant::NEVER`] if it did not say.
+    pub fn deadline(&self) -> Instant {
+        self.deadline.get()
+    }
+
+    /// Whether the caller has given the request up, or its connection is lost.
+    pub fn is_cancelled(&self) -> bool {
+        let lost = |session: &Rc<Inner>| session.epoch.get() != self.epoch.get();
+        self.scope.is_cancelled() || self.session.borrow().as_ref().is_none_or(lost)
+    }
+
+    /// Sets the program's own values for this request; returns those before. They end with the request, or with the
+    /// last fiber that inherited it.
+    pub fn set_locals(&self, locals: Option<Rc<dyn Any>>) -> Option<Rc<dyn Any>> {
+        self.locals.replace(locals)
+    }
+
+    /// The program's own values for this request.
+    pub fn locals(&self) -> Option<Rc<dyn Any>> {
+        self.locals.borrow().clone()
+    }
+}
+
+impl fmt::Debug for RequestContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestContext")
+            .field("deadline", &self.deadline.get())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The connection through which the running handler was called; `None` outside of handlers. Fibers that a handler
+/// spawns inherit it.
+///
+/// # Panics
+/// Never; outside a loop there is no peer.
+pub fn peer() -> Option<Session> {
+    RequestContext::current()?.session()
+}
+
+/// What a request calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallMethod<'a> {
+    /// A name, perhaps dotted.
+    Name(&'a [u8]),
+    /// A function of this side that was passed as a value: the token it was exported with.
+    Token(u64),
+}
+
+/// A request that is being served.
+pub struct Call {
+    segment: Option<Segment>,
+    name: Range<usize>,
+    token: Option<u64>,
+    count: u32,
+    params: Range<usize>,
+    deadline: Instant,
+    notification: bool,
+    session: Session,
+}
+
+impl Call {
+    pub(super) fn new(session: Rc<Inner>, request: Queued, token: Option<u64>) -> Call {
+        let Queued {
+            segment,
+            msgid,
+            name,
+            count,
+            params,
+            deadline,
+            ..
+        } = request;
+        let (segment, notification, session) =
+            (Some(segment), msgid.is_none(), Session { inner: session });
+        Call {
+            segment,
+            name,
+            token,
+            count,
+            params,
+            deadline,
+            notification,
+            session,
+        }
+    }
+
+    /// What is called. Empty after [`Call::release_params`], if it was a name.
+    #[inline]
+    pub fn method(&self) -> CallMethod<'_> {
+        match self.token {
+            Some(token) => CallMethod::Token(token),
+            None => CallMethod::Name(self.slice(&self.name)),
+        }
+    }
+
+    /// The arguments. None after [`Call::release_params`].
+    #[inline]
+    pub fn params(&self) -> Params<'_> {
+        Params {
+            count: self.count,
+            bytes: self.slice(&self.params),
+        }
+    }
+
+    fn slice(&self, range: &Range<usize>) -> &[u8] {
+        self.segment
+            .as_ref()
+            .map_or(&[], |segment| &segment.bytes()[range.clone()])
+    }
+
+    /// Gives the buffer back that holds name and arguments. To be called when they are decoded, before the handler
+    /// runs: one that waits for long then holds no buffer.
+    #[inline]
+    pub fn release_params(&mut self) {
+        self.segment = None;
+        self.count = 0;
+    }
+
+    /// The connection that the request came over.
+    #[inline]
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// When the caller stops waiting; [`Instant::NEVER`] if it did not say. The handler runs under it already.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Whether nobody waits for a reply.
+    pub fn is_notification(&self) -> bool {
+        self.notification
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("method", &self.method())
+            .field("count", &self.count)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Proof that a [`Reply`] was used.
+#[derive(Debug)]
+#[must_use]
+pub struct Replied(());
+
+/// The right, and the duty, to answer one request. For a notification, or when the link is gone, answers go nowhere.
+#[derive(Debug)]
+pub struct Reply {
+    pub(super) session: Session,
+    pub(super) context: Rc<RequestContext>,
+    pub(super) epoch: u32,
+    pub(super) msgid: Option<u32>,
+}
+
+impl Reply {
+    /// Answers with values.
+    ///
+    /// If they cannot be encoded, or are too large, the answer is that error. Parks while the output is full.
+    #[inline]
+    pub fn results(self, encoder: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>) -> Replied {
+        let inner = &self.session.inner;
+        if let Some(msgid) = self.open_msgid() {
+            let counted = inner.peer_is_yue.get();
+            let written = inner.write(|out| encode::response(out, msgid, counted, encoder));
+            if let Err(error) = written {
+                return self.fail(&Failure::from(error));
+            }
+        }
+        self.context.replied.set(true);
+        Replied(())
+    }
+
+    /// Answers with an error.
+    pub fn fail(self, failure: &Failure) -> Replied {
+        if let Some(msgid) = self.open_msgid() {
+            let encode = |out: &mut Vec<u8>| {
+                failure.encode(out);
+                Ok(1)
+            };
+            let inner = &self.session.inner;
+            if inner
+                .write(|out| encode::error_response(out, msgid, encode))
+                .is_err()
+            {
+                let text = format!(
+                    "{} (the rest of the error is too large to be sent)",
+                    failure.type_name
+                );
+                inner.answer_error(
+                    msgid,
+                    &ErrorValue::of_kind(ErrorKind::MessageTooLarge, &text),
+                );
+            }
+        }
+        self.context.replied.set(true);
+        Replied(())
+    }
+
+    /// Answers that there is nothing by the name that was called.
+    pub fn no_method(self, call: &Call) -> Replied {
+        let text = match call.method() {
+            CallMethod::Name(name) => {
+                format!("there is no method '{}'", String::from_utf8_lossy(name))
+            }
+            CallMethod::Token(_) => "the function is not there any more".to_owned(),
+        };
+        self.fail(&Failure::of_kind(ErrorKind::NoMethod, text))
+    }
+
+    /// The msgid to answer, if there is somebody to hear it. Waits for room in the output.
+    #[inline]
+    fn open_msgid(&self) -> Option<u32> {
+        let msgid = self.msgid?;
+        let inner = &self.session.inner;
+        if inner.epoch.get() == self.epoch && inner.output_is_full() {
+            // Even a handler that was cancelled must answer, so the wait is shielded; the stall limit bounds it.
+            let waited = yue_scheduler::shield(|| inner.wait_for_room(Instant::NEVER));
+            if waited.is_err() {
+                return None;
+            }
+        }
+        (inner.epoch.get() == self.epoch).then_some(msgid)
+    }
+}
+
+/// What the other side can cancel.
+#[derive(Default)]
+pub(super) struct Running {
+    /// The requests that run.
+    pub(super) by_id: HashMap<u32, Rc<RequestContext>, IdHash>,
+    /// Requests that were given up before they started, with the count of arrivals at that time: it does not concern a
+    /// later one with the same msgid.
+    pub(super) cancelled: HashMap<u32, u64, IdHash>,
+    /// Requests that have arrived.
+    pub(super) arrivals: u64,
+}
+
+/// Hashes msgids with one multiplication; the factor is the process's secret, so that a peer cannot choose collisions.
+#[derive(Clone)]
+pub(super) struct IdHash(u64);
+
+impl Default for IdHash {
+    fn default() -> Self {
+        thread_local!(static FACTOR: u64 = RandomState::new().hash_one(0) | 1);
+        IdHash(FACTOR.with(|factor| *factor))
+    }
+}
+
+impl BuildHasher for IdHash {
+    type Hasher = IdHasher;
+    fn build_hasher(&self) -> IdHasher {
+        IdHasher {
+            factor: self.0,
+            hash: 0,
+        }
+    }
+}
+
+pub(super) struct IdHasher {
+    factor: u64,
+    hash: u64,
+}
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.hash
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        let product =
+            u128::from(self.hash ^ u64::from(value)).wrapping_mul(u128::from(self.factor));
+        self.hash = (product >> 64) as u64 ^ product as u64;
+    }
+}
+
+impl Inner {
+    /// Takes the next request, and leaves the accounts as they are when it starts.
+    #[inline]
+    pub(super) fn pop_request(&self) -> Option<Queued> {
+        let request = self.queue.borrow_mut().pop_front()?;
+        self.queued_bytes
+            .set(self.queued_bytes.get() - request.bytes);
+        if !self.reading.get() {
+            self.watch_input();
+        }
+        count(&self.counters.requests);
+        Some(request)
+    }
+
+    /// A request is over.
+    #[inline]
+    pub(super) fn request_done(&self, epoch: u32) {
+        if self.epoch.get() == epoch {
+            self.in_flight.set(self.in_flight.get() - 1);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! What the program gives to its sessions: who answers requests, and who is told of a connection's life.
+
+use super::Session;
+use super::request::{Call, Replied, Reply};
+use crate::error::{Error, ErrorKind};
+use crate::proto::ProtocolError;
+use crate::proto::encode::ErrorValue;
+use std::fmt;
+use std::rc::Rc;
+
+/// Answers requests. Each runs in a fiber of its own identity, and may park, call back, and spawn.
+pub trait Dispatch {
+    /// Serves one request or notification. [`Reply`] must be used: one of its methods gives the [`Replied`].
+    ///
+    /// Names of which a segment begins with `_` never come here; they are answered with `NoMethodError`.
+    fn call(&self, call: &mut Call, reply: Reply) -> Replied;
+
+    /// The other side holds no more references to these functions, named by the tokens that
+    /// [`Session::export_reference`] was given.
+    fn release(&self, tokens: &[u64]) {
+        let _ = tokens;
+    }
+}
+
+impl<F: Fn(&mut Call, Reply) -> Replied> Dispatch for F {
+    fn call(&self, call: &mut Call, reply: Reply) -> Replied {
+        self(call, reply)
+    }
+}
+
+/// A moment in a connection's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// The transport is up.
+    Open,
+    /// The other side must be granted, or has granted us.
+    Accept,
+    /// The link is over.
+    Close,
+    /// A call of ours ran out of time.
+    Timeout,
+}
+
+/// What `on_accept` decides.
+#[derive(Debug, Clone)]
+pub enum Verdict {
+    /// Go on. On the server, the msgpack value (exactly one) travels to the client.
+    Grant(Vec<u8>),
+    /// Say so and close.
+    Refuse(Failure),
+}
+
+impl Verdict {
+    /// Grants with the value `true`.
+    pub fn granted() -> Verdict {
+        Verdict::Grant(vec![0xc3])
+    }
+}
+
+/// Whether a lost connection is made again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Retry {
+    /// As [`Options::reconnect`](super::Options::reconnect) says; a link that was refused is not tried again.
+    #[default]
+    Default,
+    /// Yes.
+    Yes,
+    /// No: calls that are held back fail.
+    No,
+}
+
+/// Is told of a connection's life. Every method runs in a fiber and may call over the connection.
+///
+/// A method is called only if [`Hooks::wants`] said so just before, so that a connection without hooks costs no fiber.
+pub trait Hooks {
+    /// Whether the method for that moment is to be called.
+    fn wants(&self, moment: Moment) -> bool {
+        let _ = moment;
+        false
+    }
+
+    /// The transport is up. An error closes the link.
+    ///
+    /// # Errors
+    /// Why the link is to be closed.
+    fn on_open(&self, session: &Session) -> Result<(), Failure> {
+        let _ = session;
+        Ok(())
+    }
+
+    /// On the server: decides whether the connection is granted; meanwhile its requests wait, and calls to it work.
+    /// On the client: the server has granted with the msgpack value `granted`; calls made before wait until this
+    /// returns, calls made in here go out at once.
+    fn on_accept(&self, session: &Session, granted: Option<&[u8]>) -> Verdict {
+        let _ = (session, granted);
+        Verdict::granted()
+    }
+
+    /// The link is over. On the client the result says whether to make it again.
+    fn on_close(&self, session: &Session, reason: &CloseReason) -> Retry {
+        let _ = (session, reason);
+        Retry::Default
+    }
+
+    /// A call of ours ran out of time.
+    fn on_timeout(&self, session: &Session) {
+        let _ = session;
+    }
+}
+
+struct NoHooks;
+impl Hooks for NoHooks {}
+
+/// What the sessions of one listener, or one opened connection, have in common.
+#[derive(Clone)]
+pub struct Service {
+    /// Who answers requests.
+    pub dispatch: Rc<dyn Dispatch>,
+    /// Who is told of a connection's life.
+    pub hooks: Rc<dyn Hooks>,
+}
+
+impl Service {
+    /// A service that answers through `dispatch`, without hooks.
+    pub fn new(dispatch: Rc<dyn Dispatch>) -> Service {
+        Service {
+            dispatch,
+            hooks: Rc::new(NoHooks),
+        }
+    }
+
+    /// A service that offers no methods.
+    pub fn none() -> Service {
+        Service::new(Rc::new(|call: &mut Call, reply: Reply| {
+            reply.no_method(call)
+        }))
+    }
+
+    /// The same with hooks.
+    pub fn with_hooks(mut self, hooks: Rc<dyn Hooks>) -> Service {
+        self.hooks = hooks;
+        self
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").finish_non_exhaustive()
+    }
+}
+
+/// Why a link ended.
+#[derive(Debug, Clone)]
+pub enum CloseReason {
+    /// This side closed it.
+    Local,
+    /// The other side ended it in order.
+    Peer,
+    /// It broke: what the system said.
+    Lost(String),
+    /// The server did not grant the connection: its error, on either side.
+    Refused(Error),
+    /// The other side sent what is not the protocol, or beyond the limits.
+    Protocol(ProtocolError),
+    /// The handshake took longer than the limit.
+    HandshakeTimeout,
+    /// The other side read nothing for too long.
+    Stalled,
+    /// A hook failed: its words.
+    HookFailed(String),
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CloseReason::Local => f.write_str("closed by this side"),
+            CloseReason::Peer => f.write_str("closed by the other side"),
+            CloseReason::Lost(what) => write!(f, "the link broke: {what}"),
+            CloseReason::Refused(error) => write!(f, "the connection was not granted: {error}"),
+            CloseReason::Protocol(error) => write!(f, "{error}"),
+            CloseReason::HandshakeTimeout => f.write_str("the handshake took too long"),
+            CloseReason::Stalled => f.write_str("the other side reads nothing"),
+            CloseReason::HookFailed(what) => {
+                write!(f, "a callback of the connection failed: {what}")
+            }
+        }
+    }
+}
+
+impl CloseReason {
+    /// What a call gets that was written before the link ended.
+    pub(super) fn as_lost_call(&self, retryable: bool) -> Error {
+        let text = format!("the connection was lost before the answer came: {self}");
+        if retryable {
+            Error::retryable(ErrorKind::ConnectionLost, text)
+        } else {
+            Error::new(ErrorKind::ConnectionLost, text)
+        }
+    }
+}
+
+/// Why a handler failed, as it travels to the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The number of the type.
+    pub code: i64,
+    /// The type's name.
+    pub type_name: String,
+    /// What happened.
+    pub message: String,
+    /// Whether the call may be made again without the danger that it runs twice.
+    pub retryable: bool,
+    /// Where it happened.
+    pub traceback: Option<String>,
+    /// The raised value in msgpack (one value), if it was more than a text.
+    pub value: Option<Vec<u8>>,
+}
+
+impl Failure {
+    /// A failure of a known kind.
+    pub fn of_kind(kind: ErrorKind, message: impl Into<String>) -> Failure {
+        Failure {
+            code: kind.code(),
+            type_name: kind.name().to_owned(),
+            message: message.into(),
+            retryable: false,
+            traceback: None,
+            value: None,
+        }
+    }
+
+    /// A failure of the handler itself: `RuntimeError`.
+    pub fn new(message: impl Into<String>) -> Failure {
+        Failure::of_kind(ErrorKind::Runtime, message)
+    }
+
+    /// Appends it as one msgpack value.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        ErrorValue {
+            code: self.code,
+            message: &self.message,
+            type_name: &self.type_name,
+            retryable: self.retryable,
+            traceback: self.traceback.as_deref(),
+            value: self.value.as_deref(),
+        }
+        .encode(out);
+    }
+}
+
+impl From<Error> for Failure {
+    /// A failed onward call, passed on as what it was.
+    fn from(error: Error) -> Failure {
+        let mut failure = Failure::of_kind(error.kind(), error.message());
+        failure.code = error.code();
+        if let Error::Remote(remote) = &error {
+            failure.type_name = remote.type_name().unwrap_or(failure.type_name);
+            failure.traceback = remote.traceback();
+            failure.value = remote.value().map(<[u8]>::to_vec);
+        }
+        failure
+    }
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Failure {
+        Failure::new(message)
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(message: &str) -> Failure {
+        Failure::new(message)
+    }
+}
+
+impl From<yue_scheduler::Stopped> for Failure {
+    fn from(stopped: yue_scheduler::Stopped) -> Failure {
+        Failure::from(Error::from(stopped))
+    }
+}

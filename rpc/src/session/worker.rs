@@ -1,0 +1,307 @@
+//! The fibers that serve requests, pooled per loop: an idle connection holds no stack.
+//!
+//! ```text
+//!   listed sessions:  A ─ B ─ C          (each has requests in its queue)
+//!   worker 1: takes A's request ─ handler ─ takes A's next ─ handler … ─ B's …     no switch in between
+//!   worker 2: the spare: made runnable before a handler starts, if more requests wait
+//! ```
+//!
+//! While handlers do not park, one worker serves everything and the spare finds nothing left when its turn comes. If a
+//! handler parks, the spare is in the run queue already and carries on with the batch, having made a spare of its own.
+//! So the price is one switch a batch, and nobody has to notice that a handler parked.
+//!
+//! Invariant: if a session is listed, a worker is running, or a spare is in the run queue.
+
+use super::Inner;
+use super::request::{Call, Queued, Reply, RequestContext};
+use super::service::Failure;
+use crate::error::ErrorKind;
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use yue_scheduler::{
+    Builder, FiberId, Instant, LocalWaker, StackClass, now, park, prepare_park, set_context,
+    this_loop, with_deadline, yield_now,
+};
+
+/// Idle workers that are kept; more would only hold stacks.
+const IDLE_MAX: usize = 256;
+
+/// After so many requests a worker lets other fibers run, and another connection have its turn.
+const BATCH: u32 = 64;
+
+#[derive(Default)]
+struct Pool {
+    loop_id: u32,
+    listed: VecDeque<Rc<Inner>>,
+    idle: Vec<(FiberId, LocalWaker)>,
+    /// Workers in the run queue on their way to look for a request.
+    spares: usize,
+}
+
+thread_local! {
+    /// By stack class.
+    static POOLS: [RefCell<Pool>; 2] = Default::default();
+}
+
+fn with_pool<R>(class: StackClass, f: impl FnOnce(&mut Pool) -> R) -> R {
+    POOLS.with(|pools| {
+        let mut pool = pools[class as usize % 2].borrow_mut();
+        let loop_id = this_loop::id();
+        if pool.loop_id != loop_id {
+            // Another loop of this thread is over, and its fibers with it.
+            *pool = Pool {
+                loop_id,
+                ..Pool::default()
+            };
+        }
+        f(&mut pool)
+    })
+}
+
+/// Lets a session's requests be served.
+pub(super) fn list(session: Rc<Inner>) {
+    let class = session.options.stack;
+    with_pool(class, |pool| pool.listed.push_back(session));
+    ensure_spare(class);
+}
+
+/// Sees to it that a worker comes to look for requests.
+#[inline]
+fn ensure_spare(class: StackClass) {
+    let spawn = with_pool(class, |pool| {
+        if pool.spares != 0 || pool.listed.is_empty() {
+            return false;
+        }
+        while let Some((_, waker)) = pool.idle.pop() {
+            if waker.wake() {
+                pool.spares += 1;
+                return false;
+            }
+        }
+        pool.spares += 1;
+        true
+    });
+    if spawn
+        && let Err(error) = Builder::new()
+            .name("rpc worker")
+            .stack(class)
+            .spawn(move || work(class))
+            .map(drop)
+    {
+        eprintln!(
+            "yue: cannot spawn a fiber to serve requests: {error}; they wait for one that is free"
+        );
+        with_pool(class, |pool| pool.spares -= 1);
+    }
+}
+
+/// The life of a worker.
+fn work(class: StackClass) {
+    with_pool(class, |pool| pool.spares -= 1);
+    let mut context = RequestContext::new();
+    set_context(Some(context.clone()));
+    let mut served = 0;
+    loop {
+        while let Some((session, request)) = next_request(class) {
+            ensure_spare(class);
+            serve(&context, session, request);
+            // The worker's own, and the fiber's: more means that somebody inherited it.
+            if Rc::strong_count(&context) > 2 {
+                context = RequestContext::new();
+                set_context(Some(context.clone()));
+            } else {
+                context.end();
+            }
+            if yue_scheduler::is_cancelled() {
+                // Told to stop, by a handler or by the loop: another worker, if any may still run, carries on.
+                return ensure_spare(class);
+            }
+            served += 1;
+            if served % BATCH == 0 && !rest(class) {
+                return;
+            }
+        }
+        if !wait(class) {
+            return;
+        }
+    }
+}
+
+/// The next request of a listed session. Sessions take turns of a batch each.
+#[inline]
+fn next_request(class: StackClass) -> Option<(Rc<Inner>, Queued)> {
+    loop {
+        let session = with_pool(class, |pool| pool.listed.front().cloned())?;
+        let request = if session.may_start_requests() {
+            session.pop_request()
+        } else {
+            None
+        };
+        let more = request.is_some() && !session.queue.borrow().is_empty();
+        if !more {
+            session.listed.set(false);
+            with_pool(class, |pool| pool.listed.pop_front());
+        }
+        if let Some(request) = request {
+            return Some((session, request));
+        }
+    }
+}
+
+/// Lets others run. `false`: the worker was told to stop.
+fn rest(class: StackClass) -> bool {
+    with_pool(class, |pool| {
+        if let Some(session) = pool.listed.pop_front() {
+            pool.listed.push_back(session);
+        }
+        pool.spares += 1;
+    });
+    let go_on = yield_now().is_ok();
+    with_pool(class, |pool| pool.spares -= 1);
+    if !go_on {
+        ensure_spare(class);
+    }
+    go_on
+}
+
+/// Waits to be needed. `false`: the worker is not.
+fn wait(class: StackClass) -> bool {
+    let waker = prepare_park();
+    let stays = with_pool(class, |pool| {
+        let stays = pool.idle.len() < IDLE_MAX;
+        if stays {
+            pool.idle.push((waker.fiber(), waker));
+        }
+        stays
+    });
+    if !stays {
+        return false;
+    }
+    let woken = park("a request to serve").is_ok();
+    with_pool(class, |pool| {
+        if woken {
+            pool.spares -= 1;
+        } else {
+            pool.idle.retain(|(fiber, _)| *fiber != waker.fiber());
+        }
+    });
+    woken
+}
+
+/// Serves one request in the worker's fiber.
+fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Queued) {
+    let epoch = session.epoch.get();
+    let (msgid, deadline) = (request.msgid, request.deadline);
+    let reply = || Reply {
+        session: super::Session {
+            inner: session.clone(),
+        },
+        context: context.clone(),
+        epoch,
+        msgid,
+    };
+    if let Some(failure) = refusal(&session, &request) {
+        let _ = reply().fail(&failure);
+        return session.request_done(epoch);
+    }
+    let token = match request
+        .reference
+        .map(|id| session.references.borrow().token(id))
+    {
+        None => None,
+        Some(Some(token)) => Some(token),
+        Some(None) => {
+            let _ = reply().fail(&Failure::of_kind(
+                ErrorKind::NoMethod,
+                "the function is not there any more",
+            ));
+            return session.request_done(epoch);
+        }
+    };
+    context.begin(session.clone(), deadline);
+    let cancellable = msgid.filter(|_| session.peer_is_yue.get());
+    if let Some(msgid) = cancellable {
+        session
+            .running
+            .borrow_mut()
+            .by_id
+            .insert(msgid, context.clone());
+    }
+    let mut call = Call::new(session.clone(), request, token);
+    let mut run = || session.service.dispatch.call(&mut call, reply());
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        context.scope.enter(|| {
+            if deadline == Instant::NEVER {
+                run()
+            } else {
+                with_deadline(deadline, run)
+            }
+        })
+    }));
+    drop(call);
+    if let Err(payload) = outcome
+        && !context.replied.get()
+    {
+        let text = format!("the handler panicked: {}", panic_text(&*payload));
+        let _ = reply().fail(&Failure::new(text));
+    }
+    if let Some(msgid) = cancellable {
+        session.forget_running(msgid, context);
+    }
+    session.request_done(epoch);
+}
+
+/// Why a request is not even started.
+#[inline]
+fn refusal(session: &Inner, request: &Queued) -> Option<Failure> {
+    if request.deadline <= now() {
+        return Some(Failure::of_kind(
+            ErrorKind::Timeout,
+            "the time for the call was over before it could be started",
+        ));
+    }
+    if request.reference.is_none() && is_private(request.name()) {
+        let name = String::from_utf8_lossy(request.name());
+        let text = format!(
+            "the method '{name}' is private: a name that begins with '_' cannot be called from outside"
+        );
+        return Some(Failure::of_kind(ErrorKind::NoMethod, text));
+    }
+    if session.take_cancelled(request) {
+        return Some(Failure::of_kind(
+            ErrorKind::Cancelled,
+            "the caller gave the call up before it was started",
+        ));
+    }
+    None
+}
+
+/// Whether a segment of a dotted name begins with `_`.
+#[inline]
+fn is_private(name: &[u8]) -> bool {
+    name.first() == Some(&b'_') || name.windows(2).any(|pair| pair == b"._")
+}
+
+fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no message)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_private;
+
+    #[test]
+    fn a_leading_underscore_of_any_segment_is_private() {
+        for name in ["_x", "a._b", "a.b._", "_", "._", "a.__index"] {
+            assert!(is_private(name.as_bytes()), "{name}");
+        }
+        for name in ["x", "a_b", "a.b_c_", "", "a..b"] {
+            assert!(!is_private(name.as_bytes()), "{name}");
+        }
+    }
+}
