@@ -157,6 +157,7 @@ impl Inner {
         if !self.output.above_mark.replace(true) {
             count(&self.counters.dispatch_stopped);
             self.flush();
+            self.with_link(|link| link.tell_when_sent());
             self.arm_stall();
         }
     }
@@ -206,6 +207,7 @@ impl Inner {
         self.note_output_full();
         let waker = prepare_park();
         self.room_waiters.borrow_mut().push(waker);
+        self.with_link(|link| link.tell_when_sent());
         match park_until("room in the connection's output", Some(until))? {
             Wakeup::Woken => Ok(()),
             Wakeup::TimedOut => Err(Error::retryable(

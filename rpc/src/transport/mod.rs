@@ -5,7 +5,10 @@
 
 pub mod hub;
 pub mod memory;
+pub mod socket;
+pub mod thread;
 
+use crate::address::Address;
 use crate::error::Error;
 use std::io;
 use std::rc::Rc;
@@ -26,6 +29,10 @@ pub trait Transport {
 
     /// Bytes taken and not yet passed on, the measure of how far the other side lags behind.
     fn queued_bytes(&self) -> usize;
+
+    /// The session waits for room: [`Events::sent`] must come when bytes are passed on, also if there is no buffer to
+    /// give back. Transports that always say so need not do anything.
+    fn tell_when_sent(&self) {}
 
     /// Reads no more, or again. What is read already may still arrive.
     fn set_reading(&self, on: bool);
@@ -59,4 +66,14 @@ pub trait Connect {
 
     /// The address, for messages.
     fn address(&self) -> &str;
+}
+
+/// The connector for an address.
+pub fn connector(address: &Address) -> Rc<dyn Connect> {
+    match address {
+        Address::Tcp { .. } | Address::Unix { .. } => {
+            Rc::new(socket::SocketConnector::new(address.clone()))
+        }
+        Address::Thread { name } => Rc::new(thread::ThreadConnector::new(name)),
+    }
 }

@@ -1,0 +1,221 @@
+//! Listening: links that others make become sessions of one service.
+
+use crate::address::Address;
+use crate::error::{Error, ErrorKind};
+use crate::session::{Options, Service, Session};
+use crate::transport::thread::{IncomingLink, ThreadName};
+use crate::transport::{Events, Transport, socket};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::rc::{Rc, Weak};
+use yue_io::net::{ListenOptions, TcpListener, UnixListener};
+use yue_scheduler::{Builder, FiberId, cancel, set_context, yield_now};
+
+/// Accepts connections until it is closed. Clones are the same listener; dropping them all closes nothing.
+#[derive(Clone)]
+pub struct Listener {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    address: Address,
+    service: Service,
+    options: Options,
+    sessions: RefCell<HashMap<usize, Session>>,
+    fiber: Cell<Option<FiberId>>,
+    name: RefCell<Option<ThreadName>>,
+    closed: Cell<bool>,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Listens at `address`, and serves whoever connects, on this loop.
+    ///
+    /// # Errors
+    /// `AddressError` if it cannot be listened at, as when another has it.
+    ///
+    /// # Panics
+    /// Outside a loop.
+    pub fn bind(address: &Address, service: Service, options: Options) -> Result<Listener, Error> {
+        Self::bind_with(address, service, options, &ListenOptions::default())
+    }
+
+    /// As [`Listener::bind`], with the socket's options: several loops may share a port.
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    ///
+    /// # Panics
+    /// Outside a loop.
+    pub fn bind_with(
+        address: &Address,
+        service: Service,
+        options: Options,
+        socket: &ListenOptions,
+    ) -> Result<Listener, Error> {
+        let failed = |error: io::Error| {
+            let text = match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    format!("cannot listen at {address}: another listens there")
+                }
+                _ => format!("cannot listen at {address}: {error}"),
+            };
+            Error::new(ErrorKind::Address, text)
+        };
+        match address {
+            Address::Tcp { host, port } => {
+                let listener =
+                    TcpListener::bind_with((host.as_str(), *port), socket).map_err(failed)?;
+                let port = listener.local_addr().map_err(failed)?.port();
+                let address = Address::Tcp {
+                    host: host.clone(),
+                    port,
+                };
+                Self::spawn(address, service, options, Socket::Tcp(listener)).map_err(failed)
+            }
+            Address::Unix { path } => {
+                let listener = UnixListener::bind(path).map_err(failed)?;
+                Self::spawn(address.clone(), service, options, Socket::Unix(listener))
+                    .map_err(failed)
+            }
+            Address::Thread { name } => {
+                let inner = Inner::new(address.clone(), service, options);
+                let weak = Rc::downgrade(&inner);
+                let accept = move |link: IncomingLink| {
+                    if let Some(inner) = weak.upgrade() {
+                        let from = format!("thread://#{}", link.from_loop);
+                        inner.accept(from, |events| Ok(link.start(events)));
+                    }
+                };
+                *inner.name.borrow_mut() = Some(ThreadName::listen(name, accept).map_err(failed)?);
+                Ok(Listener { inner })
+            }
+        }
+    }
+
+    fn spawn(
+        address: Address,
+        service: Service,
+        options: Options,
+        socket: Socket,
+    ) -> io::Result<Listener> {
+        let inner = Inner::new(address, service, options);
+        let accepting = inner.clone();
+        let body = move || {
+            set_context(None);
+            accepting.run(&socket);
+        };
+        let fiber = Builder::new()
+            .name(format!("rpc listener {}", inner.address))
+            .spawn(body)?;
+        inner.fiber.set(Some(fiber.id()));
+        Ok(Listener { inner })
+    }
+
+    /// The address, with the port that the system chose.
+    pub fn address(&self) -> &Address {
+        &self.inner.address
+    }
+
+    /// The sessions that are not over.
+    pub fn connections(&self) -> Vec<Session> {
+        self.inner.sessions.borrow().values().cloned().collect()
+    }
+
+    /// Accepts no more. Connections stay.
+    pub fn close(&self) {
+        self.inner.closed.set(true);
+        self.inner.name.take();
+        if let Some(fiber) = self.inner.fiber.take() {
+            cancel(fiber);
+        }
+    }
+
+    /// Closes every connection.
+    pub fn close_connections(&self) {
+        for session in self.connections() {
+            session.close();
+        }
+    }
+
+    /// Whether it accepts no more.
+    pub fn is_closed(&self) -> bool {
+        self.inner.closed.get()
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connections = self.inner.sessions.borrow().len();
+        f.debug_struct("Listener")
+            .field("address", &self.inner.address)
+            .field("connections", &connections)
+            .finish()
+    }
+}
+
+impl Inner {
+    fn new(address: Address, service: Service, options: Options) -> Rc<Inner> {
+        Rc::new(Inner {
+            address,
+            service,
+            options,
+            sessions: RefCell::default(),
+            fiber: Cell::new(None),
+            name: RefCell::default(),
+            closed: Cell::new(false),
+        })
+    }
+
+    /// The life of the accepting fiber.
+    fn run(self: &Rc<Inner>, socket: &Socket) {
+        while !self.closed.get() {
+            let accepted = match socket {
+                Socket::Tcp(listener) => listener.accept().map(|(stream, from)| {
+                    self.accept(format!("tcp://{from}"), |events| {
+                        socket::start_tcp(stream, events)
+                    });
+                }),
+                Socket::Unix(listener) => listener.accept().map(|stream| {
+                    self.accept(self.address.to_string(), |events| {
+                        socket::start_unix(stream, events)
+                    });
+                }),
+            };
+            // A client that is gone again, or no descriptors left: the next may fare better. To be told to stop is
+            // final.
+            if accepted.is_err() && yield_now().is_err() {
+                break;
+            }
+        }
+        self.closed.set(true);
+    }
+
+    fn accept(
+        self: &Rc<Inner>,
+        from: String,
+        start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
+    ) {
+        let session = match Session::accept(from, self.service.clone(), self.options.clone(), start)
+        {
+            Ok(session) => session,
+            // The link broke before it began.
+            Err(_) => return,
+        };
+        let key = session.key();
+        self.sessions.borrow_mut().insert(key, session.clone());
+        let this: Weak<Inner> = Rc::downgrade(self);
+        session.on_gone(move || {
+            if let Some(this) = this.upgrade() {
+                let gone = this.sessions.borrow_mut().remove(&key);
+                drop(gone);
+            }
+        });
+    }
+}
