@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
 
+use crate::harness::processors::{Processors, Side};
 use crate::harness::{Effort, Problem, Sample};
 
 /// Round trips that spin, at full effort.
@@ -76,45 +77,28 @@ pub enum Place {
     Apart,
 }
 
-/// Binds the calling thread to a processor.
-fn bind(processor: usize) -> io::Result<()> {
-    // SAFETY: an all-zero set is a valid empty one; the calls only write to and read from it.
-    let result = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(processor, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set)
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
 /// A round trip between two threads that sleep in `read` on an eventfd each, in ns.
 pub fn eventfd(effort: Effort, place: Place) -> Result<Sample, Problem> {
     let trips = effort.count(SLEEP_TRIPS);
     let (there, back) = (event()?, event()?);
     let warm_up = trips / 10;
-    if place == Place::Apart && std::thread::available_parallelism()?.get() < 2 {
+    let processors = Processors::detect()?;
+    if place == Place::Apart && !processors.are_two() {
         return Err(Problem::failed("this process may use one processor only"));
     }
-    let bind = |processor| {
-        if place == Place::Apart {
-            bind(processor)
-        } else {
-            Ok(())
-        }
+    let bind = |side| match place {
+        Place::Apart => processors.bind(side),
+        Place::Anywhere => Ok(()),
     };
     let elapsed = std::thread::scope(|scope| {
         let other = scope.spawn(|| {
-            bind(1)?;
+            bind(Side::Server)?;
             (0..trips + warm_up).try_for_each(|_| {
                 take(&there)?;
                 ring(&back)
             })
         });
-        bind(0)?;
+        bind(Side::Client)?;
         let mut start = Instant::now();
         for trip in 0..trips + warm_up {
             if trip == warm_up {
@@ -184,14 +168,17 @@ pub fn tcp(effort: Effort, wait: Wait, request: usize, response: usize) -> Resul
         stream.set_nodelay(true)?;
         stream.set_nonblocking(wait == Wait::Spinning)?;
     }
+    let processors = Processors::detect()?;
     let elapsed = std::thread::scope(|scope| {
         let other = scope.spawn(move || {
+            processors.bind(Side::Server)?;
             let (mut input, output) = (vec![0; request], vec![b'r'; response]);
             (0..trips + warm_up).try_for_each(|_| {
                 read_exact(&mut server, &mut input)?;
                 server.write_all(&output)
             })
         });
+        processors.bind(Side::Client)?;
         let (output, mut input) = (vec![b'q'; request], vec![0; response]);
         let mut start = Instant::now();
         for trip in 0..trips + warm_up {

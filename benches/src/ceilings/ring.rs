@@ -1,8 +1,8 @@
 //! The bare way of messages from one thread to another: a bounded ring for each producer, nothing else.
 //!
 //! One writer and one reader to each ring, each with its own copy of the other's position, so that a position's cache
-//! line travels only when the copy no longer says enough. No wake-ups, no growth, no reclamation: what a mailbox must do
-//! besides is what this leaves out.
+//! line travels only when the copy no longer says enough. No wake-ups, no growth, no reclamation: what a mailbox must
+//! do besides is what this leaves out.
 
 use std::cell::UnsafeCell;
 use std::sync::Barrier;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::model::{Effort, Problem, Sample};
 use super::process::{Running, on_path, script, yue_program};
+use super::processors::{Processors, Side};
 
 /// Which program runs a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,8 +99,13 @@ pub fn client_settings(calls: Calls, port: &str, effort: Effort) -> Vec<(&'stati
 }
 
 /// Runs a client's script from `started` to `result`; gives calls per second and CPU seconds per million calls.
+///
+/// A client that has a server is bound to its side's processor; one that is its own server is not bound.
 pub fn measure_client(client: Command, server: Option<&Running>) -> Result<Sample, Problem> {
-    let mut client = Running::start(client)?;
+    let mut client = match server {
+        Some(_) => Running::start_bound(client, Processors::detect()?, Side::Client)?,
+        None => Running::start(client)?,
+    };
     client.line_after("started")?;
     let cpu = |client: &Running| -> Result<(Duration, Duration), Problem> {
         Ok((

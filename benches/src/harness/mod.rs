@@ -4,6 +4,7 @@ pub mod lua;
 pub mod model;
 pub mod plot;
 pub mod process;
+pub mod processors;
 pub mod report;
 mod run;
 pub mod table;

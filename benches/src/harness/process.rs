@@ -11,6 +11,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use super::model::Problem;
+use super::processors::{Processors, Side};
 
 /// A child that is killed and reaped on drop.
 #[derive(Debug)]
@@ -46,6 +47,16 @@ impl Running {
     pub fn with_folder(mut self, folder: PathBuf) -> Running {
         self.folder = Some(folder);
         self
+    }
+
+    /// Starts `command` as a side of a measurement, on that side's processor.
+    pub fn start_bound(
+        mut command: Command,
+        processors: Processors,
+        side: Side,
+    ) -> Result<Running, Problem> {
+        processors.bind_command(&mut command, side);
+        Running::start(command)
     }
 
     /// The next line that the child prints, without its end; an error when it ended instead.

@@ -2,11 +2,16 @@
 //!
 //! The server is a process of its own with one loop (one thread that works); the load generator is the same raw epoll
 //! client for all of them, in the measuring process, with one message in flight on each connection. It checks every
-//! byte. The server's CPU time per message is read from its process's clock.
+//! byte. Each side has a processor of its own where there are two. The server's CPU time per message is read from its process's clock.
+
+use yue_io::Choice;
 
 use crate::harness::process::{Running, own_program};
-use crate::harness::{Case, Effort, Problem, Row, Sample, Unit};
+use crate::harness::processors::{Processors, Side};
+use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit};
 use crate::load::closed;
+
+use super::echo_yue::{self, Way};
 
 const MESSAGE_BYTES: usize = 64;
 /// How long each measurement runs at full effort.
@@ -28,8 +33,14 @@ pub fn row() -> Row {
 }
 
 fn case(name: &str, connections: usize) -> Case {
+    const URING: &str = "yue (io_uring)";
+    const MIO: &str = "yue (mio)";
     let by = |server: &'static str| move |effort| measure(server, connections, effort);
-    let mut case = Case::new(name, Unit::rate("messages/s"));
+    let mut case = Case::new(name, Unit::rate("messages/s"))
+        .ours(URING, by("echo-yue-uring"))
+        .ours(MIO, by("echo-yue-mio"))
+        .ours("yue, no fiber (io_uring)", by("echo-yue-owned-uring"))
+        .ours("yue, no fiber (mio)", by("echo-yue-owned-mio"));
     #[cfg(feature = "peers")]
     {
         case = case
@@ -37,10 +48,12 @@ fn case(name: &str, connections: usize) -> Case {
             .peer("may (one worker)", by("echo-may"))
             .peer("monoio (io_uring)", by("echo-monoio"));
     }
-    case = case
-        .ceiling("epoll by hand", by("echo-epoll"))
-        .ceiling("io_uring by hand", by("echo-uring"));
-    case
+    case.ceiling("epoll by hand", by("echo-epoll"))
+        .ceiling("io_uring by hand", by("echo-uring"))
+        .goal_against(URING, "io_uring by hand", 0.95)
+        .goal_against(MIO, "epoll by hand", 0.95)
+        .goal(URING, Against::EveryPeer, 1.0)
+        .goal(MIO, Against::EveryPeer, 1.0)
 }
 
 /// Loads one server of this row, in a process of its own.
@@ -58,7 +71,10 @@ fn measure(server: &str, connections: usize, effort: Effort) -> Result<Sample, P
 
 /// Starts a server of this program, loads it as planned, and gives messages per second and what they cost it.
 pub fn load(server: &str, plan: &closed::Plan) -> Result<Sample, Problem> {
-    let mut running = Running::start(own_program(&["serve", server])?)?;
+    let processors = Processors::detect()?;
+    let mut running =
+        Running::start_bound(own_program(&["serve", server])?, processors, Side::Server)?;
+    processors.bind(Side::Client)?;
     let port = running.line_after("ready")?;
     let port: u16 = port
         .parse()
@@ -95,7 +111,12 @@ pub fn serve(server: &str) -> Option<Result<(), Problem>> {
         };
         Ok(())
     };
+    let ours = |choice, way| Some(echo_yue::serve(choice, way));
     match server {
+        "echo-yue-uring" => ours(Choice::Uring, Way::Fiber),
+        "echo-yue-mio" => ours(Choice::Mio, Way::Fiber),
+        "echo-yue-owned-uring" => ours(Choice::Uring, Way::Owned),
+        "echo-yue-owned-mio" => ours(Choice::Mio, Way::Owned),
         "echo-epoll" => Some(by_hand(false)),
         "echo-uring" => Some(by_hand(true)),
         #[cfg(feature = "peers")]

@@ -1,6 +1,7 @@
 //! The rows of the table, one file each.
 
 mod echo;
+mod echo_yue;
 mod fiber_yield;
 mod lua_fibers;
 mod mailbox;

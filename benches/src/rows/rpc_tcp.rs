@@ -2,7 +2,8 @@
 //!
 //! A call is `echo(x)` with a small integer; the caller checks the answer. Throughput is measured in a closed loop (a
 //! number of fibers that call again as soon as they are answered), latency in an open one by a raw generator that is
-//! the same for every server ([`crate::load::open`]). CPU seconds per million calls are read from the processes' clocks.
+//! the same for every server ([`crate::load::open`]). CPU seconds per million calls are read from the processes' own
+//! clocks.
 //!
 //! The ceiling is a raw echo: hand-written client and server that move exactly the bytes of these calls, in the same
 //! numbers, and look at nothing but their count.
@@ -11,6 +12,7 @@ use crate::ceilings::epoll_echo::Reply;
 use crate::ceilings::ping_pong::{self, Wait};
 use crate::harness::lua::{Calls, Runtime, client_settings, measure_client, tarantool_note};
 use crate::harness::process::Running;
+use crate::harness::processors::{Processors, Side};
 use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit};
 use crate::load::protocol::{Iproto, MsgpackRpc, Protocol};
 use crate::load::{closed, open};
@@ -146,7 +148,8 @@ fn start_server(runtime: Runtime) -> Result<(Running, String), Problem> {
     let folder = std::env::temp_dir().join(format!("yue-figures-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     command.current_dir(&folder);
-    let mut server = Running::start(command)?.with_folder(folder);
+    let mut server =
+        Running::start_bound(command, Processors::detect()?, Side::Server)?.with_folder(folder);
     let port = server.line_after("ready")?;
     Ok((server, port))
 }
@@ -169,6 +172,7 @@ fn open_to<P: Protocol>(runtime: Runtime, effort: Effort) -> Result<Sample, Prob
     let port: u16 = port
         .parse()
         .map_err(|_| Problem::failed(format!("not a port: {port:?}")))?;
+    Processors::detect()?.bind(Side::Client)?;
     let seconds = effort.seconds(SECONDS);
     let mut before = std::time::Duration::ZERO;
     let sample = open::run::<P>(port, OPEN_RATE, seconds, || {

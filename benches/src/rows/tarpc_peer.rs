@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::echo::ready;
 use crate::harness::lua::Calls;
 use crate::harness::process::{Running, cpu_of, own_program};
+use crate::harness::processors::{Processors, Side};
 use crate::harness::{Effort, Problem, Sample};
 
 #[tarpc::service]
@@ -63,7 +64,13 @@ pub fn serve() -> Result<(), Problem> {
 
 /// Calls per second in a closed loop, and what they cost each side.
 pub fn measure(calls: Calls, effort: Effort) -> Result<Sample, Problem> {
-    let mut server = Running::start(own_program(&["serve", "rpc-tarpc"])?)?;
+    let processors = Processors::detect()?;
+    let mut server = Running::start_bound(
+        own_program(&["serve", "rpc-tarpc"])?,
+        processors,
+        Side::Server,
+    )?;
+    processors.bind(Side::Client)?;
     let port = server.line_after("ready")?;
     let port: u16 = port
         .parse()
