@@ -1,0 +1,245 @@
+//! A worker fiber answers one encoded request after the other on one state, the way of an RPC handler.
+
+mod common;
+
+use common::codec::lua_fiber;
+use common::{background, eval, wake_all, with_vm};
+use yue_luajit::{CallError, Error, NoRefs, Raise, Running, Stack, Vm, ffi};
+use yue_scheduler::yield_now;
+
+/// Runs `body` with a worker; `globals` defines the functions that it calls.
+fn worker(globals: &'static str, body: impl FnOnce(&Vm, &mut Running<'_>) + 'static) {
+    with_vm(move |vm| {
+        background(2, 50);
+        eval(vm, globals);
+        let vm = vm.clone();
+        lua_fiber(move || {
+            let mut thread = vm.thread().expect("a thread");
+            thread.attach(|running| body(&vm, running));
+        });
+    });
+}
+
+/// Calls the global function `name` with encoded params.
+fn call(
+    running: &mut Running<'_>,
+    name: &'static str,
+    params: &[u8],
+) -> Result<(i32, Vec<u8>), CallError> {
+    let mut out = b"head".to_vec();
+    let lookup = |stack: Stack<'_>| {
+        // SAFETY: `call_encoded` runs this protected.
+        unsafe {
+            stack.push_bytes(name.as_bytes());
+            ffi::lua_rawget(stack.raw(), ffi::LUA_GLOBALSINDEX);
+            ffi::lua_type(stack.raw(), -1) == ffi::LUA_TFUNCTION
+        }
+    };
+    let result = running.call_encoded(lookup, params, &NoRefs, &mut out);
+    assert_eq!(&out[..4], b"head");
+    assert!(
+        result.is_ok() || out.len() == 4,
+        "the buffer is as it was after an error"
+    );
+    result.map(|count| (count, out.split_off(4)))
+}
+
+#[test]
+fn results_keep_their_places() {
+    worker(
+        "function echo(...) yield() return ... end function count(...) return select('#', ...) end function none() end",
+        |_, running| {
+            for _ in 0..3 {
+                assert_eq!(
+                    call(running, "echo", b"\x94\xc0\x01\xa1x\xc0"),
+                    Ok((4, b"\xc0\x01\xa1x\xc0".to_vec()))
+                );
+                assert_eq!(
+                    call(running, "count", b"\x93\xc0\xc0\xc0"),
+                    Ok((1, vec![3]))
+                );
+                assert_eq!(call(running, "none", b"\x90"), Ok((0, vec![])));
+                yield_now().expect("a worker may park between calls");
+            }
+        },
+    );
+}
+
+#[test]
+fn what_cannot_be_called_is_said() {
+    worker(
+        "function id(a) return a end function bad() return 1, {x = print} end",
+        |_, running| {
+            assert_eq!(call(running, "missing", b"\x90"), Err(CallError::NotFound));
+            assert!(matches!(
+                call(running, "id", b"\x92\x01"),
+                Err(CallError::Params(_))
+            ));
+            assert!(matches!(
+                call(running, "id", b"\x91\x01\x01"),
+                Err(CallError::Params(_))
+            ));
+            assert!(matches!(
+                call(running, "id", b"\x01"),
+                Err(CallError::Params(_))
+            ));
+            let error = call(running, "bad", b"\x90").expect_err("a function in a result");
+            assert!(
+                error.to_string().starts_with("cannot send results[2].x"),
+                "{error}"
+            );
+            assert_eq!(
+                call(running, "id", b"\x91\x05"),
+                Ok((1, vec![5])),
+                "the worker goes on"
+            );
+        },
+    );
+}
+
+#[test]
+fn an_error_leaves_its_value_on_the_stack() {
+    worker(
+        "function f() yield() error('oh no') end function ok() return 1 end",
+        |_, running| {
+            assert_eq!(call(running, "f", b"\x90"), Err(CallError::Raised));
+            let first = running.thread().count();
+            let text =
+                String::from_utf8_lossy(running.thread().bytes(first).expect("text")).into_owned();
+            assert!(
+                text.contains("test:1: oh no") && text.contains("stack traceback"),
+                "{text}"
+            );
+            assert_eq!(call(running, "ok", b"\x90"), Ok((1, vec![1])));
+        },
+    );
+}
+
+#[test]
+fn a_call_with_too_many_parameters_is_refused() {
+    worker(
+        "function count(...) return select('#', ...) end",
+        |_, running| {
+            let params = |count: u16| {
+                let mut bytes = vec![0xdc];
+                bytes.extend(count.to_be_bytes());
+                bytes.resize(3 + usize::from(count), 0xc0);
+                bytes
+            };
+            assert_eq!(
+                call(running, "count", &params(200)),
+                Ok((1, vec![0xcc, 200]))
+            );
+            let error =
+                call(running, "count", &params(60_000)).expect_err("more than a stack holds");
+            assert!(
+                error
+                    .to_string()
+                    .contains("60000 values are more than a call can take"),
+                "{error}"
+            );
+        },
+    );
+}
+
+/// An error value with fields, as the layers above raise them.
+struct Refused;
+
+impl Raise for Refused {
+    fn push(&self, stack: Stack<'_>) {
+        // SAFETY: `Stack` is a frame that may raise.
+        unsafe {
+            ffi::lua_createtable(stack.raw(), 0, 1);
+            stack.push_bytes(b"TimeoutError");
+            ffi::lua_setfield(stack.raw(), -2, c"type".as_ptr());
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn refuse(state: *mut ffi::lua_State) -> i32 {
+    // SAFETY: called by Lua; the error is the only value, and `raise` takes it over.
+    unsafe {
+        match yue_luajit::suspending(state, "refuse", || yield_now().map_err(Error::from)) {
+            Ok(()) => yue_luajit::raise(state, Error::value(Refused)),
+            Err(error) => yue_luajit::raise(state, error),
+        }
+    }
+}
+
+#[test]
+fn raw_functions_can_suspend_and_raise_objects() {
+    let got = with_vm(|vm| {
+        vm.protect(|stack| {
+            // SAFETY: protected.
+            unsafe {
+                ffi::lua_pushcclosure(stack.raw(), refuse, 0);
+                ffi::lua_setfield(stack.raw(), ffi::LUA_GLOBALSINDEX, c"refuse".as_ptr());
+            }
+        })
+        .expect("a global");
+        eval(vm, "local ok, e = pcall(refuse) return e.type")
+    });
+    assert_eq!(got, "TimeoutError");
+}
+
+#[test]
+fn a_cancelled_fiber_gets_an_error_it_can_catch() {
+    let got = with_vm(|vm| {
+        let mut thread = common::chunk(
+            vm,
+            "local ok, e = pcall(park) back = tostring(ok) .. ' ' .. tostring(e)",
+        );
+        let first = thread.first();
+        assert_eq!(first, 3);
+        assert!(thread.push_number(1.0));
+        let fiber = thread
+            .spawn(None, |ended| assert!(ended.ok))
+            .expect("a fiber");
+        yield_now().expect("not cancelled");
+        fiber.cancel();
+        fiber.join().expect("it ends");
+        wake_all();
+        eval(vm, "return back")
+    });
+    assert!(got.starts_with("false ") && got.contains("cancel"), "{got}");
+}
+
+#[test]
+fn pooled_states_come_back_clean() {
+    with_vm(|vm| {
+        assert_eq!(eval(vm, "setfenv(0, {}) return 'changed'"), "changed");
+        assert_eq!(eval(vm, "return type(print)"), "function");
+        assert_eq!(
+            eval(
+                vm,
+                "local a = {} for i = 1, 200 do a[i] = i end return select('#', unpack(a))"
+            ),
+            "200"
+        );
+        assert_eq!(eval(vm, "return select('#', ...)"), "0");
+    });
+}
+
+#[test]
+fn the_idle_hook_collects_and_then_rests() {
+    with_vm(|vm| {
+        eval(vm, "for i = 1, 200000 do local t = {i} end");
+        eval(
+            vm,
+            "collectgarbage('stop') junk = {} for i = 1, 100000 do junk[i] = {i} end junk = nil",
+        );
+        let before = vm.memory();
+        let mut steps = 0;
+        while vm.gc_step_idle() {
+            steps += 1;
+            assert!(steps < 1_000_000, "a cycle ends");
+        }
+        assert!(steps > 10, "in steps, not at once: {steps}");
+        assert!(
+            vm.memory() < before / 2,
+            "{} of {before} bytes are left",
+            vm.memory()
+        );
+        assert!(!vm.gc_step_idle(), "there is nothing more to do");
+    });
+}
