@@ -13,7 +13,7 @@
 //!   driver.rs     the choice, and finding the driver of the loop that runs here
 //!   uring/        the io_uring driver            readiness/   the mio driver
 //!   net/          borrowed operations            owned/       owned ones
-//!   signal.rs     Unix signals                   sys.rs       system calls
+//!   signal/       Unix signals                   sys.rs       system calls
 //! ```
 
 #![deny(missing_docs)]
@@ -24,6 +24,7 @@ pub mod net;
 pub mod owned;
 mod readiness;
 mod shared;
+pub mod signal;
 mod sys;
 mod uring;
 

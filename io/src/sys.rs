@@ -156,3 +156,25 @@ pub(crate) fn own_fd(fd: u32) -> OwnedFd {
     // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
     unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
 }
+
+/// The set of those signals.
+pub(crate) fn signal_set(signals: impl Iterator<Item = i32>) -> libc::sigset_t {
+    // SAFETY: a signal set is plain integers, and is emptied before it is used.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is live and writable.
+    unsafe { libc::sigemptyset(&mut set) };
+    for signal in signals {
+        // SAFETY: as above; a number that is no signal is refused.
+        unsafe { libc::sigaddset(&mut set, signal) };
+    }
+    set
+}
+
+/// Changes the calling thread's signal mask; `how` is `SIG_BLOCK`, `SIG_UNBLOCK` or `SIG_SETMASK`.
+pub(crate) fn mask_signals(how: i32, set: &libc::sigset_t) -> io::Result<()> {
+    // SAFETY: `set` is a live signal set, and the old mask is not asked for.
+    match unsafe { libc::pthread_sigmask(how, set, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
