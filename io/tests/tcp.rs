@@ -272,6 +272,31 @@ fn the_readers_of_the_standard_library_run_on_it() {
 }
 
 #[test]
+fn a_fiber_whose_writes_never_wait_starves_nobody() {
+    on_each_driver(|| {
+        let (mut client, server) = pair();
+        let stop = Rc::new(Cell::new(false));
+        let flag = stop.clone();
+        // A thread empties the socket, so that the writer has no need to wait.
+        let sink = server.into_std().unwrap();
+        let drain = std::thread::spawn(move || io::copy(&mut &sink, &mut io::sink()).unwrap());
+        let writer = spawn(move || {
+            let mut count = 0;
+            while !flag.get() {
+                count += client.write(b"x").unwrap() as u64;
+            }
+            count
+        });
+        for _ in 0..10 {
+            yield_now().unwrap();
+            sleep(Duration::from_micros(10)).unwrap();
+        }
+        stop.set(true);
+        assert_eq!(writer.join().unwrap(), drain.join().unwrap());
+    });
+}
+
+#[test]
 fn a_cancel_ends_incoming() {
     on_each_driver(|| {
         let (_address, server) = echo_server();

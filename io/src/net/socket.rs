@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Type};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use yue_scheduler::{is_cancelled, park, prepare_park};
+use yue_scheduler::{is_cancelled, park, prepare_park, yield_now};
 
 /// A socket that its loops know by a number that is never reused.
 #[derive(Debug)]
@@ -119,6 +119,11 @@ impl Socket {
         reason: &'static str,
         mut call: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
+        if let Here::Mio(core) = here
+            && core.had_its_share()
+        {
+            yield_now()?;
+        }
         loop {
             match call() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -193,6 +198,9 @@ impl Socket {
         not_stopped(REASON)?;
         match here()? {
             Here::Uring(core) => {
+                if let Some(result) = directly(&core, || sys::send(self.raw(), bytes)) {
+                    return result;
+                }
                 let (start, length) = (bytes.as_ptr(), clamp(bytes.len()));
                 let entry = || {
                     opcode::Send::new(self.entry_fd(), start, length)
@@ -232,6 +240,9 @@ impl Socket {
         not_stopped(REASON)?;
         match here()? {
             Here::Uring(core) => {
+                if let Some(result) = directly(&core, || sys::send_vectored(self.raw(), slices)) {
+                    return result;
+                }
                 let header = sys::write_header(slices);
                 let header: *const libc::msghdr = &header;
                 let flags = libc::MSG_NOSIGNAL as u32;
@@ -326,6 +337,22 @@ impl Socket {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Tries to send by a system call of its own, where that is cheaper than a turn of the ring; `None` if the ring must do
+/// it. Receiving is not tried: who asks mostly has to wait.
+#[inline]
+fn directly(
+    core: &uring::Core,
+    call: impl FnOnce() -> io::Result<usize>,
+) -> Option<io::Result<usize>> {
+    if !core.may_call_directly() {
+        return None;
+    }
+    match call() {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        result => Some(result),
     }
 }
 

@@ -35,6 +35,9 @@ const EVENTS: usize = 1024;
 /// Bytes of the buffer that all connections of a loop read into.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
 
+/// Operations of fibers between two turns after which each lets the others run first.
+const SHARE: u32 = 256;
+
 const BELL: Token = Token(usize::MAX);
 const TIMER: Token = Token(usize::MAX - 1);
 
@@ -61,6 +64,7 @@ pub(crate) struct Core {
     skipped: Cell<bool>,
     pub(crate) shared: Shared,
     pub(crate) read_buffer: Cell<Vec<u8>>,
+    calls: Cell<u32>,
 }
 
 impl Core {
@@ -82,6 +86,7 @@ impl Core {
             skipped: Cell::new(false),
             shared: Shared::default(),
             read_buffer: Cell::new(Vec::new()),
+            calls: Cell::new(0),
         }))
     }
 
@@ -142,6 +147,14 @@ impl Core {
         }
     }
 
+    /// Whether so many operations were done since the last turn that a fiber must let others run before its next: one
+    /// whose calls all succeed at once would never park.
+    pub(crate) fn had_its_share(&self) -> bool {
+        let calls = self.calls.get().saturating_add(1);
+        self.calls.set(calls);
+        calls > SHARE
+    }
+
     /// Parks the calling fiber until the descriptor may be ready. The caller has just seen its call say WouldBlock.
     pub(crate) fn wait(
         &self,
@@ -164,6 +177,7 @@ impl Core {
 
     /// See [`yue_scheduler::Driver::turn`].
     pub(crate) fn turn(&self, wait: Wait) -> io::Result<()> {
+        self.calls.set(0);
         let busy = self.shared.run_deferred();
         if busy && wait != Wait::Poll && !self.skipped.replace(true) {
             // Callbacks may have made fibers runnable: let the loop run them before it asks the kernel.

@@ -36,6 +36,13 @@ use yue_scheduler::{Bell, Instant, Wait, may_suspend, park, park_uninterruptible
 /// Completions that are taken out of the ring at once.
 const BATCH: usize = 64;
 
+/// Completions in a turn up to which a loop counts as quiet. Measured with TCP echo, processor time for a message: with
+/// one connection a send by itself saves 4 to 10 %, with ten it costs 12 %.
+const QUIET: usize = 2;
+
+/// Sends in a turn that may go by themselves.
+const DIRECT_CALLS: u32 = 64;
+
 pub(crate) struct Core {
     // Before `buffers`: fields are dropped in order, and the kernel must let go of the memory first.
     ring: RefCell<Ring>,
@@ -46,6 +53,9 @@ pub(crate) struct Core {
     /// Cleared when a multishot receive turns out to be unknown to the kernel.
     pub(crate) multishot: Cell<bool>,
     pub(crate) buffers_exhausted: Cell<u64>,
+    /// Completions of the last turn that had any.
+    last_batch: Cell<usize>,
+    direct_calls: Cell<u32>,
 }
 
 impl Core {
@@ -59,6 +69,8 @@ impl Core {
             shared: Shared::default(),
             multishot: Cell::new(true),
             buffers_exhausted: Cell::new(0),
+            last_batch: Cell::new(0),
+            direct_calls: Cell::new(0),
         };
         core.arm_bell();
         Ok(Rc::new(core))
@@ -96,6 +108,14 @@ impl Core {
         for id in pending {
             self.cancel(id);
         }
+    }
+
+    /// Whether so little goes on that a system call for one operation costs less than a turn for it. Not more than some
+    /// times in a turn, since a fiber whose calls all succeed at once would never let others run.
+    pub(crate) fn may_call_directly(&self) -> bool {
+        let calls = self.direct_calls.get();
+        self.direct_calls.set(calls + 1);
+        calls < DIRECT_CALLS && self.last_batch.get() <= QUIET
     }
 
     /// Asks the kernel to end an operation; its terminal completion still comes.
@@ -172,6 +192,7 @@ impl Core {
 
     /// See [`yue_scheduler::Driver::turn`].
     pub(crate) fn turn(&self, wait: Wait) -> io::Result<()> {
+        self.direct_calls.set(0);
         let mut busy = self.shared.run_deferred();
         busy |= self.dispatch();
         let patience = match wait {
@@ -191,17 +212,21 @@ impl Core {
     /// Hands the completions that are there to whom they concern. Returns whether there were any.
     fn dispatch(&self) -> bool {
         let mut batch = [(0, 0, 0); BATCH];
-        let mut any = false;
+        let mut total = 0;
         loop {
             let count = self.ring.borrow_mut().pop_many(&mut batch);
             for &(user_data, result, flags) in &batch[..count] {
                 self.complete(user_data, result, flags);
             }
-            any |= count > 0;
+            total += count;
             if count < BATCH {
-                return any;
+                break;
             }
         }
+        if total > 0 {
+            self.last_batch.set(total);
+        }
+        total > 0
     }
 
     #[inline]
