@@ -29,7 +29,7 @@ const MEASURE_SECONDS_MAX: u32 = 180;
     yue-figures --row 1 --row 2 --quick\n  \
     yue-figures --json figures.json && yue-figures plot figures.json\n\n\
     Row 1 fiber yield · 2 spawn and join · 4 mailbox · 7 TCP echo · 8 Lua fibers · 9 RPC over TCP · \
-    10 RPC between threads\n\
+    10 RPC between threads · 11 RPC, Rust to Rust\n\
     Environment: YUE_BIN names the `yue` command that rows 8 to 10 run (default: the one beside this program).")]
 struct Arguments {
     /// Only this row (repeatable).

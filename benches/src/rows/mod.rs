@@ -5,6 +5,7 @@ mod echo_yue;
 mod fiber_yield;
 mod lua_fibers;
 mod mailbox;
+mod rpc_native;
 mod rpc_tcp;
 mod rpc_thread;
 mod spawn_join;
@@ -23,6 +24,7 @@ pub fn all() -> Vec<Row> {
         lua_fibers::row(),
         rpc_tcp::row(),
         rpc_thread::row(),
+        rpc_native::row(),
     ]
 }
 
@@ -32,6 +34,8 @@ pub fn all() -> Vec<Row> {
 ///
 /// When there is no server of that name, or it cannot serve.
 pub fn serve(server: &str) -> Result<(), Problem> {
-    let known = echo::serve(server).or_else(|| rpc_tcp::serve(server));
+    let known = echo::serve(server)
+        .or_else(|| rpc_tcp::serve(server))
+        .or_else(|| rpc_native::serve(server));
     known.unwrap_or_else(|| Err(Problem::failed(format!("there is no server {server:?}"))))
 }

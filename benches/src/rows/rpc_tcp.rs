@@ -62,7 +62,8 @@ fn case(name: &str, calls: Calls) -> Case {
     case
 }
 
-fn raw_echo(case: Case, calls: Calls) -> Case {
+/// Adds the ceilings: the same numbers of bytes, and nothing done with them.
+pub fn raw_echo(case: Case, calls: Calls) -> Case {
     case.ceiling("raw echo, epoll", move |effort| {
         raw("rpc-echo-epoll", calls, effort)
     })

@@ -1,0 +1,182 @@
+//! Row 11: calls over TCP, Rust to Rust, each side one loop in a process of its own; what the RPC layer costs without
+//! Lua.
+//!
+//! Handler and caller decode and encode the integer themselves, as the Lua side does. Otherwise as row 9.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use yue_io::Choice;
+use yue_rpc::session::{Call, Options, Reply, Service, Session, Timeout};
+use yue_rpc::{Address, Error, ErrorKind, Listener, transport};
+use yue_scheduler::{Config, Loop, sleep, spawn};
+
+use super::echo::ready;
+use crate::harness::lua::Calls;
+use crate::harness::process::{Running, cpu_of, own_program};
+use crate::harness::processors::{Processors, Side};
+use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit};
+
+/// How long each measurement runs at full effort.
+const SECONDS: f64 = 2.0;
+
+const URING: &str = "yue (io_uring)";
+const MIO: &str = "yue (mio)";
+
+/// The row.
+pub fn row() -> Row {
+    Row {
+        number: 11,
+        title: "fiber RPC over TCP, Rust to Rust",
+        method: "One unit: a call of echo(x) and its checked answer; client and server are one loop each.",
+        cases: vec![
+            case("64 in flight on one connection", 1, 64),
+            thousand(),
+            case("1 000 connections x 1", 1_000, 1),
+        ],
+        notes: Vec::new(),
+    }
+}
+
+fn thousand() -> Case {
+    case("1 000 in flight on one connection", 1, 1_000).goal(URING, Against::Absolute, 4_000_000.0)
+}
+
+fn case(name: &str, connections: usize, in_flight: usize) -> Case {
+    let calls = Calls {
+        connections,
+        in_flight,
+        seconds: SECONDS,
+    };
+    let case = Case::new(name, Unit::rate("calls/s"))
+        .ours(URING, move |effort| measure(Choice::Uring, calls, effort))
+        .ours(MIO, move |effort| measure(Choice::Mio, calls, effort));
+    #[cfg(feature = "peers")]
+    let case = case.peer("tarpc", move |effort| {
+        super::tarpc_peer::measure(calls, effort)
+    });
+    super::rpc_tcp::raw_echo(case, calls)
+}
+
+/// Runs the server of this name until the process is ended; `None` if it is not one of this row.
+pub fn serve(server: &str) -> Option<Result<(), Problem>> {
+    match server {
+        "rpc-native-uring" => Some(serve_on(Choice::Uring)),
+        "rpc-native-mio" => Some(serve_on(Choice::Mio)),
+        _ => None,
+    }
+}
+
+fn serve_on(choice: Choice) -> Result<(), Problem> {
+    let config = Config {
+        driver: yue_io::driver(choice)?,
+        ..Config::default()
+    };
+    Loop::new(config)?.run(|| {
+        let service = Service::new(Rc::new(|call: &mut Call, reply: Reply| {
+            match integer(call.params().bytes) {
+                Ok(value) => reply.results(|out| write_integer(out, value)),
+                Err(_) => reply.no_method(call),
+            }
+        }));
+        let listener = Listener::bind(&address(0)?, service, Options::default()).map_err(failed)?;
+        match listener.address() {
+            Address::Tcp { port, .. } => ready(*port)?,
+            other => return Err(Problem::failed(format!("listening at {other:?}"))),
+        }
+        loop {
+            sleep(Duration::from_secs(3_600))
+                .map_err(|stopped| Problem::failed(stopped.to_string()))?;
+        }
+    })
+}
+
+fn address(port: u16) -> Result<Address, Problem> {
+    format!("tcp://127.0.0.1:{port}").parse().map_err(failed)
+}
+
+fn failed(error: impl std::fmt::Display) -> Problem {
+    Problem::failed(error.to_string())
+}
+
+fn integer(bytes: &[u8]) -> Result<i64, Error> {
+    let mut rest = bytes;
+    rmp::decode::read_int(&mut rest).map_err(|_| Error::new(ErrorKind::Argument, "not an integer"))
+}
+
+fn write_integer(out: &mut Vec<u8>, value: i64) -> Result<u32, Error> {
+    let written = rmp::encode::write_sint(out, value);
+    written
+        .map(|_| 1)
+        .map_err(|_| Error::new(ErrorKind::Argument, "not an integer"))
+}
+
+fn measure(choice: Choice, calls: Calls, effort: Effort) -> Result<Sample, Problem> {
+    let name = if choice == Choice::Mio {
+        "rpc-native-mio"
+    } else {
+        "rpc-native-uring"
+    };
+    let processors = Processors::detect()?;
+    let mut server =
+        Running::start_bound(own_program(&["serve", name])?, processors, Side::Server)?;
+    processors.bind(Side::Client)?;
+    let port = server.line_after("ready")?;
+    let port: u16 = port
+        .parse()
+        .map_err(|_| Problem::failed(format!("not a port: {port:?}")))?;
+    let config = Config {
+        driver: yue_io::driver(choice)?,
+        ..Config::default()
+    };
+    Loop::new(config)?.run(move || load(port, calls, effort.seconds(calls.seconds), &server))
+}
+
+fn load(port: u16, calls: Calls, seconds: f64, server: &Running) -> Result<Sample, Problem> {
+    let answered = Rc::new(Cell::new(0_u64));
+    let connector = transport::connector(&address(port)?);
+    for connection in 0..calls.connections {
+        let session = Session::open(Rc::clone(&connector), Service::none(), Options::default());
+        // The first call connects; all are connected before any counts.
+        echo(&session, 1).map_err(failed)?;
+        for index in 0..calls.in_flight {
+            let (session, answered) = (session.clone(), Rc::clone(&answered));
+            drop(spawn(move || {
+                caller(&session, ((connection + index) % 100) as i64, &answered)
+            }));
+        }
+    }
+    let pause = |seconds| sleep(Duration::from_secs_f64(seconds)).map_err(failed);
+    pause(seconds / 4.0)?;
+    let (before, own_before, server_before) = (answered.get(), cpu_of(0)?, server.cpu()?);
+    let start = Instant::now();
+    pause(seconds)?;
+    let elapsed = start.elapsed();
+    let count = (answered.get() - before) as f64;
+    if count == 0.0 {
+        return Err(Problem::failed("nothing was answered"));
+    }
+    let per_million = |cpu: Duration| cpu.as_secs_f64() / count * 1e6;
+    Ok(Sample::of(count / elapsed.as_secs_f64())
+        .with(
+            "client_cpu_s_per_million",
+            per_million(cpu_of(0)?.saturating_sub(own_before)),
+        )
+        .with(
+            "server_cpu_s_per_million",
+            per_million(server.cpu()?.saturating_sub(server_before)),
+        ))
+}
+
+/// Calls until a call fails or is answered wrongly; a figure of nothing answered is refused.
+fn caller(session: &Session, value: i64, answered: &Cell<u64>) {
+    while echo(session, value).is_ok_and(|answer| answer == value) {
+        answered.set(answered.get() + 1);
+    }
+}
+
+fn echo(session: &Session, value: i64) -> Result<i64, Error> {
+    let response = session.call("echo", Timeout::Default, |out| write_integer(out, value))?;
+    integer(response.bytes())
+}
