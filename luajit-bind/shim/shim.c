@@ -9,9 +9,9 @@
 **   g->jit_base     non-NULL while compiled code runs: its frames cannot be resumed, so a switch is refused
 **   g->hookmask     the upper bits say "in a hook", "in __gc", "in a VM event": the VM is not re-entrant there: refused
 **   g->vmstate      what the profiler is told: saved and written back
-**   cts->L          the lua_State that the FFI raises errors in and runs callbacks on: saved and written back
 **   J->state        a trace being recorded belongs to one stack: aborted
 **
+** (The FFI's own notion of the running lua_State is set by each call into it, and calls through the FFI cannot suspend.)
 ** And one rule that needs no knowledge of all the ways in which C can call C: a fiber inside Lua may switch only if the
 ** innermost C function of the current lua_State is one of ours, in its second stage (src/function.rs). So an FFI call,
 ** a C function of somebody else, or a destructor that runs while a Lua error unwinds cannot switch by accident.
@@ -99,7 +99,7 @@ static const char *refusal(YueFiber *f, global_State *g)
       "cannot suspend here: not inside a suspending function (or a Lua error is unwinding)";
   if (obj2gco(L) != gcref(g->cur_L) || savestack(L, L->base) != f->inside_at)
     return "cannot suspend here: the innermost C function cannot suspend (an FFI call, or a Lua error is unwinding)";
-  if (ctype_ctsG(g) && ctype_ctsG(g)->cb.topid != 0 && under_callback(f->root, L))
+  if (ctype_ctsG(g) && ctype_ctsG(g)->cb.sizeid != 0 && under_callback(f->root, L))  /* Callbacks were ever made. */
     return "cannot suspend under an FFI callback";
   return NULL;
 }
@@ -114,13 +114,11 @@ const char *yue_shim_may_switch(void)
 const char *yue_shim_leave(YueFiber *f)
 {
   global_State *g = G(f->root);
-  CTState *cts = ctype_ctsG(g);
   const char *why = refusal(f, g);
   if (why)
     return why;
   if (LJ_UNLIKELY(G2J(g)->state != LJ_TRACE_IDLE))
     lj_trace_abort(g);
-  f->saved_cts = cts ? cts->L : NULL;
   f->saved_vmstate = g->vmstate;
   current = NULL;
   return NULL;
@@ -132,11 +130,8 @@ void yue_shim_enter(YueFiber *f)
   current = f;
   if (f->inside) {
     global_State *g = G(f->root);
-    CTState *cts = ctype_ctsG(g);
     setgcref(g->cur_L, obj2gco(f->inside));
     g->vmstate = f->saved_vmstate;
-    if (cts)
-      cts->L = f->saved_cts ? f->saved_cts : f->inside;
   }
 }
 
@@ -188,6 +183,12 @@ int yue_shim_protect(lua_State *L, lua_CFunction f, void *argument)
     setgcrefnull(g->cur_L);
   g->vmstate = vmstate;
   return status;
+}
+
+/* Has the program stopped the collector? Then idle time is none of its business either. */
+int yue_shim_gc_stopped(lua_State *L)
+{
+  return G(L)->gc.threshold >= LJ_MAX_MEM;
 }
 
 /* The main thread of L's VM: what names the VM. */

@@ -14,8 +14,7 @@ typedef struct YueFiber {
   lua_State *inside;    /* the lua_State whose innermost C function is ours and may suspend, or NULL */
   ptrdiff_t inside_at;  /* ... and that function's frame, as an offset into the Lua stack */
   char *floor;          /* native stack address below which C must not call Lua back any more */
-  lua_State *saved_cts; /* saved over a switch: the FFI's idea of the current lua_State */
-  int32_t saved_vmstate;
+  int32_t saved_vmstate; /* saved over a switch */
 } YueFiber;
 
 /* One Lua value, as the encoder wants it. */

@@ -28,7 +28,6 @@ pub(crate) struct FiberState {
     pub inside: *mut lua_State,
     pub inside_at: isize,
     pub floor: *mut c_char,
-    pub saved_cts: *mut lua_State,
     pub saved_vmstate: i32,
 }
 
@@ -39,7 +38,6 @@ impl FiberState {
             inside: ptr::null_mut(),
             inside_at: 0,
             floor,
-            saved_cts: ptr::null_mut(),
             saved_vmstate: 0,
         }
     }
@@ -116,6 +114,7 @@ unsafe extern "C-unwind" {
         f: lua_CFunction,
         argument: *mut c_void,
     ) -> c_int;
+    pub(crate) fn yue_shim_gc_stopped(state: *mut lua_State) -> c_int;
     pub(crate) fn yue_shim_main(state: *mut lua_State) -> *mut lua_State;
     pub(crate) fn yue_shim_reset(state: *mut lua_State);
     /// Raises.

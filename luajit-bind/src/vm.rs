@@ -239,12 +239,15 @@ impl Vm {
     }
 
     /// One step of the collector, for a loop that has nothing else to do: install it as the loop's idle hook. Returns
-    /// whether it wants to be called again soon; it does not when a cycle has ended and little was allocated since.
+    /// whether it wants to be called again soon; it does not when a cycle has ended and little was allocated since, or
+    /// when the program has stopped the collector.
     pub fn gc_step_idle(&self) -> bool {
         let inner: &VmInner = &self.0;
         // SAFETY: counting raises nothing.
         let kib = || unsafe { ffi::lua_gc(inner.main, ffi::LUA_GCCOUNT, 0) };
-        if !inner.idle_cycle.get() && kib() - inner.idle_kib.get() < IDLE_CYCLE_AFTER_KIB {
+        let rested = !inner.idle_cycle.get() && kib() - inner.idle_kib.get() < IDLE_CYCLE_AFTER_KIB;
+        // SAFETY: reads the collector's state.
+        if rested || unsafe { shim::yue_shim_gc_stopped(inner.main) } != 0 {
             return false;
         }
         // SAFETY: protected; finalizers may run, and cannot suspend.

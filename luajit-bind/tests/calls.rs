@@ -226,7 +226,7 @@ fn the_idle_hook_collects_and_then_rests() {
         eval(vm, "for i = 1, 200000 do local t = {i} end");
         eval(
             vm,
-            "collectgarbage('stop') junk = {} for i = 1, 100000 do junk[i] = {i} end junk = nil",
+            "collectgarbage('setpause', 1000) junk = {} for i = 1, 100000 do junk[i] = {i} end junk = nil",
         );
         let before = vm.memory();
         let mut steps = 0;
@@ -241,5 +241,18 @@ fn the_idle_hook_collects_and_then_rests() {
             vm.memory()
         );
         assert!(!vm.gc_step_idle(), "there is nothing more to do");
+    });
+}
+
+#[test]
+fn the_idle_hook_leaves_a_stopped_collector_alone() {
+    with_vm(|vm| {
+        eval(
+            vm,
+            "collectgarbage('stop') for i = 1, 100000 do local t = {i} end",
+        );
+        let before = vm.memory();
+        assert!(!vm.gc_step_idle());
+        assert_eq!(vm.memory(), before);
     });
 }
