@@ -152,7 +152,7 @@ fn parse_tcp(text: &str, rest_at: usize) -> Result<Address, AddressError> {
             "the host is missing; 0.0.0.0 means every interface",
         ));
     }
-    if let Some(at) = host.find(|c: char| matches!(c, '/' | '?' | '#' | '@' | '[' | ']')) {
+    if let Some(at) = host.find(['/', '?', '#', '@', '[', ']']) {
         return Err(AddressError::new(
             text,
             rest_at + at,

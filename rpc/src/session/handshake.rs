@@ -76,7 +76,6 @@ impl Inner {
         *self.granted.borrow_mut() = Some(value);
         self.timer.cancel();
         self.phase.set(Phase::Up);
-        self.ever_up.set(true);
         if self.peer_is_yue.get() {
             self.send_granted();
         }
@@ -108,6 +107,11 @@ impl Inner {
     }
 
     fn refuse_for(&self, failure: &Failure, reason: CloseReason) {
+        if self.phase.get() == Phase::Accepting && !self.heard.get() {
+            // Who the other side is shows with its first message, which is on its way.
+            *self.refusal.borrow_mut() = Some((failure.clone(), reason));
+            return;
+        }
         if self.peer_is_yue.get() {
             let written = self.write(|out| {
                 encode::notification(out, Method::Name(b"$yue/refused"), |out| {
@@ -124,6 +128,16 @@ impl Inner {
         self.drain(reason);
     }
 
+    /// A refusal was decided before the other side had said anything; now it has.
+    #[inline]
+    pub(super) fn refuse_late(&self) {
+        if self.refusal.borrow().is_some()
+            && let Some((failure, reason)) = self.refusal.take()
+        {
+            self.refuse_for(&failure, reason);
+        }
+    }
+
     /// A plain msgpack-rpc client learns from the answers to its requests that it was refused.
     fn answer_held_requests(&self, failure: &Failure) {
         let requests = self.queue.take();
@@ -136,11 +150,18 @@ impl Inner {
 
     /// The handshake's time is over.
     pub(super) fn handshake_is_late(&self) {
+        if let Some((_, reason)) = self.refusal.take() {
+            return self.drain(reason);
+        }
         count(&self.counters.handshake_timeouts);
         self.cancel_life_fiber();
         if self.role == Role::Accepted {
             let failure = Failure::of_kind(ErrorKind::Timeout, "the handshake took too long");
             self.refuse_for(&failure, CloseReason::HandshakeTimeout);
+            // One that has not said a word in all that time is not waited for.
+            if let Some((_, reason)) = self.refusal.take() {
+                self.drain(reason);
+            }
         } else {
             self.drain(CloseReason::HandshakeTimeout);
         }
@@ -231,7 +252,7 @@ impl Inner {
     fn up(&self) {
         self.timer.cancel();
         self.phase.set(Phase::Up);
-        self.ever_up.set(true);
+        self.keep_trying.set(false);
         self.attempts.set(0);
         self.write_held();
         self.list_requests();

@@ -147,6 +147,7 @@ impl Inner {
                 return;
             }
         }
+        self.refuse_late();
         self.list_requests();
         self.watch_input();
     }
@@ -163,7 +164,9 @@ impl Inner {
             let at = part.as_ptr() as usize - segment.bytes().as_ptr() as usize;
             at..at + part.len()
         };
-        match Message::parse(bytes, frame)? {
+        let message = Message::parse(bytes, frame)?;
+        self.heard.set(true);
+        match message {
             Message::Response {
                 msgid,
                 error: None,

@@ -126,7 +126,7 @@ impl Inner {
                     let hopeless = error.kind() == ErrorKind::Address;
                     if yue_scheduler::is_cancelled()
                         || hopeless
-                        || !(self.ever_up.get() || self.options.retry)
+                        || !(self.keep_trying.get() || self.options.retry)
                     {
                         return self.give_up_connecting(&error);
                     }
@@ -138,6 +138,7 @@ impl Inner {
 
     fn give_up_connecting(&self, error: &Error) {
         self.attempts.set(0);
+        self.keep_trying.set(false);
         if self.phase.get() == Phase::Connecting {
             self.phase.set(Phase::Idle);
         }
@@ -214,6 +215,7 @@ impl Inner {
         self.timer.cancel();
         self.draining_for.take();
         self.granted.take();
+        self.refusal.take();
         self.peer_is_yue.set(false);
         self.input.borrow_mut().reset();
         self.clear_output();
@@ -265,7 +267,7 @@ impl Inner {
         if again {
             // A link that was refused, or broke at once, is not tried again without a pause.
             self.attempts.set(self.attempts.get().max(1));
-            self.ever_up.set(true);
+            self.keep_trying.set(true);
             return self.start_connecting();
         }
         self.attempts.set(0);

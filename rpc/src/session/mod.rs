@@ -130,12 +130,16 @@ struct Inner {
     epoch: Cell<u32>,
     link: RefCell<Option<Rc<dyn Transport>>>,
     peer_is_yue: Cell<bool>,
-    /// The session was up at least once.
-    ever_up: Cell<bool>,
+    /// A link was lost and is to be made again, however often that fails.
+    keep_trying: Cell<bool>,
     /// Attempts to connect since it was last up.
     attempts: Cell<u32>,
     /// Why the session drains.
     draining_for: RefCell<Option<CloseReason>>,
+    /// A whole message has come.
+    heard: Cell<bool>,
+    /// A refusal that waits for the other side's first words, and the reason that it gives.
+    refusal: RefCell<Option<(Failure, CloseReason)>>,
     /// The server's grant, for a hello that comes after it.
     granted: RefCell<Option<Vec<u8>>>,
     output: Output,
@@ -301,9 +305,11 @@ impl Inner {
                 epoch: Cell::new(0),
                 link: RefCell::default(),
                 peer_is_yue: Cell::new(false),
-                ever_up: Cell::new(false),
+                keep_trying: Cell::new(false),
                 attempts: Cell::new(0),
                 draining_for: RefCell::default(),
+                heard: Cell::new(false),
+                refusal: RefCell::default(),
                 granted: RefCell::default(),
                 output: Output::default(),
                 queue: RefCell::default(),

@@ -1,0 +1,476 @@
+//! A connection's life: granted or refused, lost and made again, closed.
+
+mod common;
+
+use common::*;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+use yue_rpc::session::{CloseReason, Failure, Limits, Options, Retry, Timeout, Verdict};
+use yue_rpc::transport::hub::Hub;
+use yue_rpc::transport::{Incoming, Transport};
+use yue_rpc::{ErrorKind, Session};
+use yue_scheduler::{sleep, spawn};
+
+type Accept = Box<dyn Fn(&Session, Option<&[u8]>) -> Verdict>;
+type Close = Box<dyn Fn(&Session, &CloseReason) -> Retry>;
+
+fn with_accept(accept: Accept) -> yue_rpc::Service {
+    methods().with_hooks(Rc::new(TestHooks {
+        accept: Some(accept),
+        ..TestHooks::default()
+    }))
+}
+
+fn with_close(close: Close) -> yue_rpc::Service {
+    methods().with_hooks(Rc::new(TestHooks {
+        close: Some(close),
+        ..TestHooks::default()
+    }))
+}
+
+#[test]
+fn a_refused_client_learns_the_servers_words() {
+    over_each(|kind| {
+        let refuse =
+            |_: &Session, _: Option<&[u8]>| Verdict::Refuse(Failure::new("wrong password"));
+        let server = serve(kind, with_accept(Box::new(refuse)), Options::default());
+        let client = server.client();
+        let error = call(&client, "sum", &[1]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotGranted, "{kind:?}: {error}");
+        assert!(error.message().contains("wrong password"), "{error}");
+        eventually("the server's session is over", || {
+            server.sessions().is_empty()
+        });
+        client.close();
+    });
+}
+
+#[test]
+fn a_refused_client_that_tries_again_gets_in_and_its_call_survives() {
+    over_each(|kind| {
+        // The server asks for the password in the middle of the handshake; the client's second answer is right.
+        let accept = |session: &Session, _: Option<&[u8]>| match call(session, "echo", &[]) {
+            Ok(answer) if answer == [2] => Verdict::granted(),
+            _ => Verdict::Refuse(Failure::new("wrong password")),
+        };
+        let server = serve(kind, with_accept(Box::new(accept)), Options::default());
+        let tries = Rc::new(Cell::new(0));
+        let reasons = Rc::new(RefCell::new(Vec::new()));
+        let (asked, log) = (tries.clone(), reasons.clone());
+        let password = move |_: &mut yue_rpc::session::Call, reply: yue_rpc::session::Reply| {
+            asked.set(asked.get() + 1);
+            reply.results(ints(&[asked.get()]))
+        };
+        let close = move |_: &Session, reason: &CloseReason| {
+            log.borrow_mut().push(reason.to_string());
+            Retry::Yes
+        };
+        let hooks = TestHooks {
+            close: Some(Box::new(close)),
+            ..TestHooks::default()
+        };
+        let service = yue_rpc::Service::new(Rc::new(password)).with_hooks(Rc::new(hooks));
+        let client = server.open(service, Options::default());
+        assert_eq!(call(&client, "sum", &[40, 2]).unwrap(), [42], "{kind:?}");
+        assert_eq!(tries.get(), 2);
+        assert_eq!(reasons.borrow().len(), 1);
+        assert!(reasons.borrow()[0].contains("wrong password"));
+        client.close();
+    });
+}
+
+#[test]
+fn a_plain_client_that_is_refused_gets_errors_for_its_requests() {
+    over_each(|kind| {
+        let refuse = |_: &Session, _: Option<&[u8]>| {
+            sleep(Duration::from_millis(5)).unwrap();
+            Verdict::Refuse(Failure::new("members only"))
+        };
+        let server = serve(kind, with_accept(Box::new(refuse)), Options::default());
+        let client = server.open(
+            methods(),
+            Options {
+                legacy: true,
+                reconnect: false,
+                ..Options::default()
+            },
+        );
+        let error = call(&client, "sum", &[1]).unwrap_err();
+        // Whichever is first: the answer, or, if the request came too late for one, the end of the link.
+        assert!(
+            matches!(
+                error.kind(),
+                ErrorKind::NotGranted | ErrorKind::ConnectionLost
+            ),
+            "{kind:?}: {error}"
+        );
+        client.close();
+    });
+}
+
+#[test]
+fn a_handshake_that_takes_too_long_is_refused_while_others_are_served() {
+    over_each(|kind| {
+        let turn = Cell::new(0);
+        let accept = move |_: &Session, _: Option<&[u8]>| {
+            turn.set(turn.get() + 1);
+            if turn.get() == 1 {
+                let _ = sleep(Duration::from_secs(600));
+            }
+            Verdict::granted()
+        };
+        let limits = Limits {
+            handshake: Duration::from_millis(50),
+            ..Limits::default()
+        };
+        let server = serve(
+            kind,
+            with_accept(Box::new(accept)),
+            Options {
+                limits,
+                ..Options::default()
+            },
+        );
+        let slow = server.open(
+            methods(),
+            Options {
+                reconnect: false,
+                ..Options::default()
+            },
+        );
+        let waiting = {
+            let slow = slow.clone();
+            spawn(move || call(&slow, "sum", &[1]).unwrap_err())
+        };
+        eventually("the slow one is being accepted", || {
+            server.sessions().len() == 1
+        });
+        let session = server.sessions()[0].clone();
+        sleep(Duration::from_millis(5)).unwrap();
+        let quick = server.client();
+        assert_eq!(call(&quick, "sum", &[1, 1]).unwrap(), [2], "{kind:?}");
+        let error = waiting.join().unwrap();
+        assert_eq!(error.kind(), ErrorKind::NotGranted, "{error}");
+        assert_eq!(session.stats().handshake_timeouts, 1);
+        assert_eq!(call(&quick, "sum", &[1, 2]).unwrap(), [3]);
+        (slow.close(), quick.close());
+    });
+}
+
+#[test]
+fn a_first_connect_that_is_refused_is_an_error_unless_told_to_wait() {
+    run_loop(|| {
+        let hub = Hub::new(methods(), Options::default());
+        hub.refuse(true);
+        let client = Session::open(hub.clone(), methods(), Options::default());
+        assert_eq!(
+            call(&client, "sum", &[1]).unwrap_err().kind(),
+            ErrorKind::ConnectionRefused
+        );
+        let waits = Session::open(
+            hub.clone(),
+            methods(),
+            Options {
+                retry: true,
+                ..Options::default()
+            },
+        );
+        let waiting = {
+            let waits = waits.clone();
+            spawn(move || call(&waits, "sum", &[1]))
+        };
+        sleep(Duration::from_millis(5)).unwrap();
+        assert!(!waiting.is_done());
+        hub.refuse(false);
+        assert_eq!(waiting.join().unwrap().unwrap(), [1]);
+        // The other one's next call connects anew.
+        assert_eq!(call(&client, "sum", &[2]).unwrap(), [2]);
+        (client.close(), waits.close());
+    });
+}
+
+#[test]
+fn nobody_at_a_socket_or_a_thread_is_connection_refused() {
+    run_loop(|| {
+        for address in [
+            "tcp://127.0.0.1:1",
+            "thread://nobody",
+            "unix:///nonexistent/socket",
+        ] {
+            let connector = yue_rpc::transport::connector(&address.parse().unwrap());
+            let client = Session::open(connector, methods(), Options::default());
+            let error = call(&client, "sum", &[1]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+            assert!(error.message().contains(address), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_lost_link_fails_what_was_written_and_keeps_what_was_held() {
+    run_loop(|| {
+        let hub = Hub::new(methods(), Options::default());
+        let client = Session::open(hub.clone(), methods(), Options::default());
+        assert_eq!(call(&client, "sum", &[1]).unwrap(), [1]);
+        let written = {
+            let client = client.clone();
+            spawn(move || {
+                client
+                    .call("nap", Timeout::Never, ints(&[60_000]))
+                    .unwrap_err()
+            })
+        };
+        eventually("the call is on the other side", || {
+            hub.sessions()[0].requests_in_flight() == 1
+        });
+        hub.refuse(true);
+        hub.break_last();
+        let error = written.join().unwrap();
+        assert_eq!(error.kind(), ErrorKind::ConnectionLost);
+        assert!(!error.is_retryable(), "it may have run");
+        let held: Vec<_> = (0..10)
+            .map(|n| {
+                let client = client.clone();
+                spawn(move || call(&client, "sum", &[n, n]))
+            })
+            .collect();
+        let hopeless = {
+            let client = client.clone();
+            spawn(move || {
+                client
+                    .call("sum", Timeout::After(Duration::from_millis(1)), ints(&[1]))
+                    .unwrap_err()
+            })
+        };
+        assert_eq!(hopeless.join().unwrap().kind(), ErrorKind::Timeout);
+        assert!(!client.connected());
+        hub.refuse(false);
+        for (n, fiber) in held.into_iter().enumerate() {
+            assert_eq!(fiber.join().unwrap().unwrap(), [2 * n as i64]);
+        }
+        assert_eq!(client.stats().links, 2);
+        client.close();
+    });
+}
+
+#[test]
+fn a_server_that_comes_back_finds_its_clients_calls_waiting() {
+    for kind in [Kind::Tcp, Kind::Thread] {
+        run_loop(move || {
+            let server = serve(kind, methods(), Options::default());
+            let Server::Listener(listener) = &server else {
+                unreachable!()
+            };
+            let address = listener.address().clone();
+            let client = server.client();
+            assert_eq!(call(&client, "sum", &[1]).unwrap(), [1]);
+            listener.close();
+            listener.close_connections();
+            eventually("the link is lost", || !client.connected());
+            let waiting = {
+                let client = client.clone();
+                spawn(move || {
+                    client.call(
+                        "sum",
+                        Timeout::After(Duration::from_secs(20)),
+                        ints(&[4, 5]),
+                    )
+                })
+            };
+            drop(server);
+            let mut again = Err(yue_rpc::Error::new(ErrorKind::Address, ""));
+            eventually("the address is free again", || {
+                yue_rpc::Listener::bind(&address, methods(), Options::default())
+                    .map(|l| l.close())
+                    .is_ok()
+            });
+            while again.is_err() {
+                again = yue_rpc::Listener::bind(&address, methods(), Options::default());
+                sleep(Duration::from_millis(1)).unwrap();
+            }
+            assert_eq!(
+                read_ints(waiting.join().unwrap().unwrap().bytes()),
+                [9],
+                "{kind:?}"
+            );
+            client.close();
+            again.unwrap().close();
+        });
+    }
+}
+
+#[test]
+fn references_and_replies_of_an_earlier_link_are_recognized() {
+    run_loop(|| {
+        let hub = Hub::new(methods(), Options::default());
+        let client = Session::open(hub.clone(), methods(), Options::default());
+        call(&client, "sum", &[]).unwrap();
+        let old = client.import_reference(1);
+        let server_side = hub.sessions()[0].clone();
+        client.notify("nap", ints(&[30])).unwrap();
+        let waiting = {
+            let client = client.clone();
+            spawn(move || call(&client, "nap", &[30]).unwrap_err())
+        };
+        eventually("both are there", || server_side.requests_in_flight() == 2);
+        hub.break_last();
+        waiting.join().unwrap();
+        assert_eq!(call(&client, "sum", &[3]).unwrap(), [3]);
+        let error = client
+            .call(
+                yue_rpc::Target::Reference(&old),
+                Timeout::Default,
+                ints(&[]),
+            )
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionLost);
+        // The handlers of the lost link finish now; their replies go nowhere.
+        sleep(Duration::from_millis(60)).unwrap();
+        assert_eq!(client.stats().answers_ignored, 0);
+        assert_eq!(hub.sessions()[1].requests_in_flight(), 0);
+        assert_eq!(server_side.requests_in_flight(), 0);
+        client.close();
+    });
+}
+
+#[test]
+fn both_sides_are_told_why_a_connection_ended() {
+    over_each(|kind| {
+        let reasons = Rc::new(RefCell::new(Vec::new()));
+        let (ours, theirs) = (reasons.clone(), reasons.clone());
+        let close = move |_: &Session, reason: &CloseReason| {
+            theirs.borrow_mut().push(format!("server: {reason}"));
+            Retry::Default
+        };
+        let server = serve(kind, with_close(Box::new(close)), Options::default());
+        let close = move |_: &Session, reason: &CloseReason| {
+            ours.borrow_mut().push(format!("client: {reason}"));
+            Retry::Default
+        };
+        let client = server.open(with_close(Box::new(close)), Options::default());
+        call(&client, "sum", &[]).unwrap();
+        client.close();
+        eventually("both are told", || reasons.borrow().len() == 2);
+        let mut reasons = reasons.take();
+        reasons.sort();
+        assert_eq!(
+            reasons,
+            [
+                "client: closed by this side",
+                "server: closed by the other side"
+            ],
+            "{kind:?}"
+        );
+        assert_eq!(
+            call(&client, "sum", &[]).unwrap_err().kind(),
+            ErrorKind::ConnectionLost
+        );
+    });
+}
+
+#[test]
+fn hooks_may_call_and_a_hook_that_fails_closes_only_its_connection() {
+    over_each(|kind| {
+        let opened = Rc::new(RefCell::new(Vec::new()));
+        let log = opened.clone();
+        let open = move |session: &Session| {
+            log.borrow_mut()
+                .push(call(session, "sum", &[7]).unwrap()[0]);
+            if log.borrow().len() == 1 {
+                Err(Failure::new("not this one"))
+            } else {
+                Ok(())
+            }
+        };
+        let hooks = TestHooks {
+            open: Some(Box::new(open)),
+            ..TestHooks::default()
+        };
+        let server = serve(
+            kind,
+            methods().with_hooks(Rc::new(hooks)),
+            Options::default(),
+        );
+        let first = server.open(
+            methods(),
+            Options {
+                reconnect: false,
+                ..Options::default()
+            },
+        );
+        let _ = call(&first, "nap", &[1000]).unwrap_err();
+        let second = server.client();
+        assert_eq!(call(&second, "sum", &[1]).unwrap(), [1], "{kind:?}");
+        assert_eq!(*opened.borrow(), [7, 7]);
+        (first.close(), second.close());
+    });
+}
+
+#[test]
+fn a_timed_out_call_is_told_to_its_hook() {
+    over_each(|kind| {
+        let server = serve(kind, methods(), Options::default());
+        let told = Rc::new(Cell::new(0));
+        let note = told.clone();
+        let hooks = TestHooks {
+            timeout: Some(Box::new(move |_| note.set(note.get() + 1))),
+            ..TestHooks::default()
+        };
+        let client = server.open(methods().with_hooks(Rc::new(hooks)), Options::default());
+        call(&client, "sum", &[]).unwrap();
+        client
+            .call(
+                "nap",
+                Timeout::After(Duration::from_millis(5)),
+                ints(&[60_000]),
+            )
+            .unwrap_err();
+        eventually("the hook is told", || told.get() == 1);
+        assert_eq!(call(&client, "sum", &[1]).unwrap(), [1], "{kind:?}");
+        client.close();
+    });
+}
+
+/// Takes raw bytes in at the far end of a link, for tests that speak the wire themselves.
+#[derive(Default)]
+struct Raw {
+    bytes: RefCell<Vec<u8>>,
+    closed: Cell<bool>,
+}
+
+impl yue_rpc::transport::Events for Raw {
+    fn data(&self, incoming: Incoming<'_>) {
+        match incoming {
+            Incoming::Borrowed(bytes) => self.bytes.borrow_mut().extend_from_slice(bytes),
+            Incoming::Owned(bytes) => self.bytes.borrow_mut().extend(bytes),
+        }
+    }
+    fn sent(&self, _: Option<Vec<u8>>) {}
+    fn closed(&self, _: std::io::Result<()>) {
+        self.closed.set(true);
+    }
+}
+
+#[test]
+fn a_server_does_not_speak_first_and_grants_after_hello() {
+    run_loop(|| {
+        let hub = Hub::new(methods(), Options::default());
+        let (link, raw) = (hub.connect_raw(), Rc::new(Raw::default()));
+        link.start(raw.clone());
+        sleep(Duration::from_millis(10)).unwrap();
+        assert!(raw.bytes.borrow().is_empty());
+        link.send(vec![
+            0x94, 0, 0, 0xaa, b'$', b'y', b'u', b'e', b'/', b'h', b'e', b'l', b'l', b'o', 0x92, 1,
+            0x80,
+        ]);
+        let mut expected = vec![0x94, 1, 0, 0xc0, 0x92, 1, 0x80, 0x93, 2, 0xac];
+        expected.extend_from_slice(b"$yue/granted");
+        expected.extend_from_slice(&[0x91, 0xc3]);
+        eventually("hello is answered", || {
+            raw.bytes.borrow().len() >= expected.len()
+        });
+        assert_eq!(*raw.bytes.borrow(), expected);
+        link.close();
+    });
+}
