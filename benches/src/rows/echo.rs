@@ -36,18 +36,16 @@ fn case(name: &str, connections: usize) -> Case {
     const URING: &str = "yue (io_uring)";
     const MIO: &str = "yue (mio)";
     let by = |server: &'static str| move |effort| measure(server, connections, effort);
-    let mut case = Case::new(name, Unit::rate("messages/s"))
+    let case = Case::new(name, Unit::rate("messages/s"))
         .ours(URING, by("echo-yue-uring"))
         .ours(MIO, by("echo-yue-mio"))
         .ours("yue, no fiber (io_uring)", by("echo-yue-owned-uring"))
         .ours("yue, no fiber (mio)", by("echo-yue-owned-mio"));
     #[cfg(feature = "peers")]
-    {
-        case = case
-            .peer("tokio (current thread)", by("echo-tokio"))
-            .peer("may (one worker)", by("echo-may"))
-            .peer("monoio (io_uring)", by("echo-monoio"));
-    }
+    let case = case
+        .peer("tokio (current thread)", by("echo-tokio"))
+        .peer("may (one worker)", by("echo-may"))
+        .peer("monoio (io_uring)", by("echo-monoio"));
     case.ceiling("epoll by hand", by("echo-epoll"))
         .ceiling("io_uring by hand", by("echo-uring"))
         .goal_against(URING, "io_uring by hand", 0.95)
