@@ -83,7 +83,9 @@ fn draw_line(body: &mut String, line: &Line, largest: f64, y: f64) {
         "<rect x=\"{NAMES}\" y=\"{y}\" width=\"{length:.1}\" height=\"{}\" fill=\"{colour}\"/>",
         STEP - 4.0
     );
-    let ratio = line.ours_to_this.map_or(String::new(), |ratio| {
+    // Between two of ours the table has the ratio; in a plot it would only be read the wrong way round.
+    let ratio = line.ours_to_this.filter(|_| line.kind != Kind::Ours);
+    let ratio = ratio.map_or(String::new(), |ratio| {
         format!("  (ours is {} x)", number(ratio))
     });
     let label = escape(&format!("{}{ratio}", number(median)));
