@@ -1,7 +1,10 @@
 //! Signals on loops. They concern a whole process, so each test is a child process: this binary, started again.
 
+#[path = "common/child.rs"]
+mod child;
 mod common;
 
+use child::in_child;
 use common::*;
 use std::cell::RefCell;
 use std::process::Command;
@@ -9,20 +12,6 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use yue_io::signal::{self, Signal};
 use yue_scheduler::*;
-
-/// Runs `body` in a process of its own, by running the calling test there alone.
-fn in_child(test: &str, body: impl FnOnce()) {
-    if std::env::var("YUE_TEST_CHILD").as_deref() == Ok(test) {
-        return body();
-    }
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env("YUE_TEST_CHILD", test);
-    let output = command.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {text}", output.status);
-}
 
 /// Sends a signal to this thread alone: the harness has threads that block nothing.
 fn kill(signal: Signal) {

@@ -272,6 +272,42 @@ fn the_readers_of_the_standard_library_run_on_it() {
 }
 
 #[test]
+fn descriptors_in_non_blocking_mode_work_as_well() {
+    on_each_driver(|| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = TcpListener::from(listener);
+        let server = spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            text
+        });
+        yield_now().unwrap();
+        let client = std::net::TcpStream::connect(address).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let mut client = TcpStream::from(client);
+        let peek = timeout(Duration::from_millis(2), || client.peek(&mut [0]));
+        assert_eq!(peek.unwrap_err(), Elapsed);
+        // More than fits into the socket's buffer.
+        let text = "text ".repeat(2_000_000);
+        client.write_all(text.as_bytes()).unwrap();
+        drop(client);
+        assert!(server.join().unwrap() == text);
+    });
+}
+
+#[test]
+fn an_empty_buffer_does_not_wait() {
+    on_each_driver(|| {
+        let (mut client, _server) = pair();
+        assert_eq!(client.read(&mut []).unwrap(), 0);
+        assert_eq!(client.write(&[]).unwrap(), 0);
+    });
+}
+
+#[test]
 fn a_fiber_whose_writes_never_wait_starves_nobody() {
     on_each_driver(|| {
         let (mut client, server) = pair();

@@ -186,7 +186,13 @@ impl State {
         match error {
             libc::ENOBUFS => core.buffers_exhausted.set(core.buffers_exhausted.get() + 1),
             // Our own cancel; or everybody's, and then the abort is on its way.
-            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
+            libc::ECANCELED | libc::EINTR => {}
+            // Somebody made the descriptor non-blocking, through a clone.
+            libc::EAGAIN => {
+                if let Err(error) = self.begin_ring() {
+                    self.end(Some(error));
+                }
+            }
             libc::EINVAL if core.multishot.get() => core.multishot.set(false),
             error => self.end(Some(io::Error::from_raw_os_error(error))),
         }

@@ -100,9 +100,13 @@ impl Ring {
     ///
     /// # Errors
     /// Only what leaves the ring unusable.
-    pub(super) fn enter(&mut self, patience: Patience) -> io::Result<()> {
+    pub(super) fn enter(&mut self, mut patience: Patience) -> io::Result<()> {
         if !self.waiting.is_empty() {
             self.refill();
+            if !self.waiting.is_empty() {
+                // Who waits for the rest must not be kept waiting for those before it.
+                patience = Patience::None;
+            }
         }
         let result = match patience {
             Patience::None => {

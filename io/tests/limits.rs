@@ -1,0 +1,246 @@
+//! Descriptors that run out, loops that come and go, bells that ring at the wrong moment.
+
+#[path = "common/child.rs"]
+mod child;
+mod common;
+
+use child::in_child;
+use common::*;
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use yue_io::net::{TcpListener, TcpStream};
+use yue_scheduler::*;
+
+/// What each descriptor of the process is.
+fn open_descriptors() -> Vec<String> {
+    let entries = std::fs::read_dir("/proc/self/fd").unwrap();
+    let name = |entry: std::fs::DirEntry| std::fs::read_link(entry.path()).unwrap_or_default();
+    entries
+        .map(|entry| format!("{:?}", name(entry.unwrap())))
+        .collect()
+}
+
+/// Sets how many descriptors the process may have, as far as the hard limit allows; returns how many that is.
+fn limit_descriptors(most: u64) -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: a live, writable rlimit.
+    let got = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    assert_eq!(got, 0);
+    limit.rlim_cur = most.min(limit.rlim_max);
+    // SAFETY: a live rlimit.
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+    assert_eq!(set, 0);
+    limit.rlim_cur
+}
+
+#[test]
+fn an_accept_without_descriptors_left_fails_after_a_pause_and_works_again_later() {
+    in_child(
+        "an_accept_without_descriptors_left_fails_after_a_pause_and_works_again_later",
+        || {
+            on_each_driver(|| {
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let address = listener.local_addr().unwrap();
+                limit_descriptors(64);
+                // Both ends are in this process: all clients are queued before the first is accepted.
+                let mut held = Vec::new();
+                let client = TcpStream::connect(address).unwrap();
+                while let Ok(file) = std::fs::File::open("/dev/null") {
+                    held.push(file);
+                }
+                let (errors, before) = (Rc::new(Cell::new(0u32)), now());
+                let count = errors.clone();
+                let server = spawn(move || {
+                    loop {
+                        match listener.accept() {
+                            Ok((stream, _)) => return stream,
+                            Err(error) => {
+                                assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+                                count.set(count.get() + 1);
+                            }
+                        }
+                    }
+                });
+                wait_until(|| errors.get() >= 3);
+                // Each error took its pause: a loop that ignores them does not spin.
+                assert!(Instant::system().saturating_since(before) >= Duration::from_millis(150));
+                held.clear();
+                let stream = server.join().unwrap();
+                assert_eq!(stream.peer_addr().unwrap(), client.local_addr().unwrap());
+            });
+        },
+    );
+}
+
+/// Loops made and dropped; each has done some I/O.
+const LOOPS: usize = if cfg!(debug_assertions) {
+    3_000
+} else {
+    10_000
+};
+
+#[test]
+fn loops_come_and_go_and_leave_no_descriptor_behind() {
+    in_child("loops_come_and_go_and_leave_no_descriptor_behind", || {
+        for choice in choices() {
+            let round = || {
+                run_on(choice, || {
+                    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                    let address = listener.local_addr().unwrap();
+                    drop(spawn(move || listener.accept()));
+                    let mut stream = TcpStream::connect(address).unwrap();
+                    stream.write_all(b"gone").unwrap();
+                });
+            };
+            let before = open_descriptors();
+            (0..LOOPS).for_each(|_| round());
+            // The bells of the last loops wait for the epoch in which no other thread can ring them.
+            let after = open_descriptors();
+            assert!(
+                after.len() < before.len() + 10,
+                "{before:?} became {after:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_loop_that_is_dropped_with_fibers_in_operations_drains_them() {
+    for choice in choices() {
+        run_on(choice, || {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let streams: Vec<_> = (0..50)
+                .map(|_| TcpStream::connect(address).unwrap())
+                .collect();
+            for mut stream in streams {
+                drop(spawn(move || stream.read(&mut [0; 64])));
+            }
+            yield_now().unwrap();
+            sleep(Duration::from_millis(1)).unwrap();
+            assert_eq!(operations(), 50);
+        });
+    }
+}
+
+/// Refuses every switch, as Lua's bindings do where a switch would break them.
+struct Never;
+
+impl SwitchHook for Never {
+    fn leave(&self) -> Result<(), &'static str> {
+        Err("not here")
+    }
+
+    fn enter(&self) {}
+}
+
+#[test]
+fn an_operation_whose_wait_is_refused_is_taken_back_before_its_memory_goes() {
+    on_each_driver(|| {
+        let (mut one, mut other) = yue_io::net::UnixStream::pair().unwrap();
+        for refuse in [false, true] {
+            let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let mut bytes = [7; 64];
+                if refuse {
+                    with_switch_hook(&Never, || one.read(&mut bytes))
+                } else {
+                    no_suspend(|| one.read(&mut bytes))
+                }
+            }));
+            assert!(panic.is_err());
+            assert_eq!(operations(), 0);
+        }
+        // The refused reads took nothing.
+        other.write_all(b"mine").unwrap();
+        let mut bytes = [0; 4];
+        one.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"mine");
+    });
+}
+
+#[test]
+fn no_ring_of_the_bell_is_lost_between_two_loops() {
+    const ROUNDS: u64 = 5_000;
+    on_each_driver(|| {
+        let (there, thread) = worker(this_choice());
+        let here = this_loop::handle();
+        let count = Arc::new(AtomicU64::new(0));
+        for round in 0..ROUNDS {
+            let waker = prepare_park().remote();
+            let (back, count) = (here.clone(), count.clone());
+            there.run(move || {
+                count.fetch_add(1, Ordering::Relaxed);
+                back.run(move || waker.wake());
+            });
+            // Both loops are asleep between the rounds, or about to be: each ring comes at another moment of that.
+            if round % 7 == 0 {
+                std::thread::yield_now();
+            }
+            timeout(LONG, || park("the other loop"))
+                .expect("a ring was lost")
+                .unwrap();
+        }
+        assert_eq!(count.load(Ordering::Relaxed), ROUNDS);
+        there.shutdown();
+        assert_eq!(thread.join().unwrap(), StopReport::default());
+    });
+}
+
+#[test]
+fn timers_fire_in_order_while_the_driver_waits() {
+    on_each_driver(|| {
+        let order = Rc::new(std::cell::RefCell::new(Vec::new()));
+        let fibers: Vec<_> = [900u64, 300, 600, 100, 1200]
+            .into_iter()
+            .map(|micros| {
+                let order = order.clone();
+                spawn(move || {
+                    let before = Instant::system();
+                    sleep(Duration::from_micros(micros)).unwrap();
+                    assert!(
+                        Instant::system().saturating_since(before)
+                            >= Duration::from_micros(micros / 2)
+                    );
+                    order.borrow_mut().push(micros);
+                })
+            })
+            .collect();
+        fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+        assert_eq!(*order.borrow(), [100, 300, 600, 900, 1200]);
+    });
+}
+
+#[test]
+fn more_operations_than_the_queues_hold_all_complete() {
+    on_each_driver(|| {
+        // Far more than the submission queue (1024) and the completion queue (4096) have places for.
+        const PAIRS: usize = 2500;
+        let limit = limit_descriptors(2 * PAIRS as u64 + 500);
+        let pairs = PAIRS.min((limit as usize - 200) / 2);
+        let mut fibers = Vec::new();
+        let mut writers = Vec::new();
+        for n in 0..pairs {
+            let (mut one, other) = yue_io::net::UnixStream::pair().unwrap();
+            writers.push(other);
+            fibers.push(spawn(move || {
+                let mut bytes = [0; 8];
+                one.read_exact(&mut bytes).unwrap();
+                assert_eq!(bytes, (n as u64).to_le_bytes());
+            }));
+        }
+        yield_now().unwrap();
+        wait_until(|| operations() == pairs);
+        for (n, writer) in writers.iter_mut().enumerate() {
+            writer.write_all(&(n as u64).to_le_bytes()).unwrap();
+        }
+        fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+        assert_eq!(operations(), 0);
+    });
+}
