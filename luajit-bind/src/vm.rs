@@ -1,7 +1,8 @@
 //! One LuaJIT VM, for one loop and its thread.
 //!
-//! mlua makes the VM and owns it (so that handles of mlua's stay valid as long as they live); everything on a path that
-//! may suspend is raw, for mlua keeps state in last-in-first-out order and would break if fibers interleaved in it.
+//! The VM uses LuaJIT's own allocator, which is up to twice as fast as mlua's. mlua is put on top of it when asked for;
+//! everything on a path that may suspend is raw, for mlua keeps state in last-in-first-out order and would break if
+//! fibers interleaved in it. Handles of mlua's may outlive the [`Vm`], so a VM that mlua has seen is never closed.
 //!
 //! The VM keeps a pool of `lua_State`s (coroutines that the registry anchors). A Lua fiber borrows one for its life and
 //! gives it back; see `fiber.rs`. Layout of such a state's stack:
@@ -22,7 +23,7 @@ use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
 use std::mem::needs_drop;
 use std::rc::{Rc, Weak};
-use std::{fmt, ptr, slice};
+use std::{fmt, slice};
 use yue_scheduler::no_suspend;
 
 /// Why a VM, or a state of it, could not be made or entered.
@@ -40,8 +41,9 @@ pub enum VmError {
 const IDLE_CYCLE_AFTER_KIB: c_int = 512;
 
 pub(crate) struct VmInner {
-    lua: mlua::Lua,
     main: *mut ffi::lua_State,
+    /// Whether mlua has seen the VM.
+    mlua: Cell<bool>,
     codec: Cell<Codec>,
     /// Registry references: the error handler, and the function that enters Rust.
     handler: Cell<c_int>,
@@ -49,9 +51,9 @@ pub(crate) struct VmInner {
     /// States that nobody uses, with their anchors in the registry.
     pool: RefCell<Vec<(*mut ffi::lua_State, c_int)>>,
     pub(crate) loading: RefCell<Loading>,
-    /// The collector: memory in use when the last idle-time cycle ended (KiB), and whether one is under way.
+    /// The collector at idle time: memory in use when the last cycle ended (KiB), and cycles still to be run.
     idle_kib: Cell<c_int>,
-    idle_cycle: Cell<bool>,
+    idle_cycles: Cell<u32>,
 }
 
 /// A LuaJIT VM. Cloning it gives another handle on the same one; the last handle closes it.
@@ -71,28 +73,28 @@ impl Vm {
     /// # Errors
     /// [`VmError`] if LuaJIT cannot be set up.
     pub fn new() -> Result<Vm, VmError> {
-        // SAFETY: "unsafe" because it loads `debug`, `ffi` and C modules: scripts are trusted like native code.
-        let lua = unsafe { mlua::Lua::unsafe_new_with(mlua::StdLib::ALL, mlua::LuaOptions::new()) };
-        let mut main = ptr::null_mut();
-        // SAFETY: only reads the pointer.
-        unsafe { lua.exec_raw::<()>((), |state| main = shim::yue_shim_main(state)) }
-            .map_err(|error| VmError::Lua(error.to_string()))?;
+        // SAFETY: makes a state of its own, or returns null.
+        let main = unsafe { ffi::luaL_newstate() };
+        if main.is_null() {
+            return Err(VmError::OutOfMemory);
+        }
         let vm = Vm(Rc::new(VmInner {
-            lua,
             main,
+            mlua: Cell::new(false),
             codec: Cell::new(Codec::UNSET),
             handler: Cell::new(0),
             trampoline: Cell::new(0),
             pool: RefCell::new(Vec::new()),
             loading: RefCell::new(Loading::default()),
             idle_kib: Cell::new(0),
-            idle_cycle: Cell::new(false),
+            idle_cycles: Cell::new(0),
         }));
         VMS.with_borrow_mut(|vms| vms.push((main, Rc::downgrade(&vm.0))));
         let inner: &VmInner = &vm.0;
         vm.protect(|stack| {
             // SAFETY: protected, on the main state.
             unsafe {
+                ffi::luaL_openlibs(stack.raw());
                 shim::yue_shim_setup(stack.raw());
                 // Makes the registry's free list, so that no later luaL_unref allocates.
                 stack.push_boolean(true);
@@ -123,9 +125,12 @@ impl Vm {
     }
 
     /// Runs `f` with mlua's interface to this VM, for set-up and other sections that do not suspend: a suspension in it
-    /// is a panic.
+    /// is a panic. A VM for which this was called is not closed (nor its finalizers run) when its last handle is
+    /// dropped, since mlua's values may be kept longer; its memory is then kept until the process ends.
     pub fn with_mlua<R>(&self, f: impl FnOnce(&mlua::Lua) -> R) -> R {
-        no_suspend(|| f(&self.0.lua))
+        self.0.mlua.set(true);
+        // SAFETY: the main state is valid, and from now on for as long as the process lives.
+        no_suspend(|| f(unsafe { mlua::Lua::get_or_init_from_ptr(self.0.main) }))
     }
 
     /// The main state. It runs no fiber; use it inside [`protect`](Vm::protect).
@@ -245,21 +250,27 @@ impl Vm {
         let inner: &VmInner = &self.0;
         // SAFETY: counting raises nothing.
         let kib = || unsafe { ffi::lua_gc(inner.main, ffi::LUA_GCCOUNT, 0) };
-        let rested = !inner.idle_cycle.get() && kib() - inner.idle_kib.get() < IDLE_CYCLE_AFTER_KIB;
+        let resting =
+            inner.idle_cycles.get() == 0 && kib() - inner.idle_kib.get() < IDLE_CYCLE_AFTER_KIB;
         // SAFETY: reads the collector's state.
-        if rested || unsafe { shim::yue_shim_gc_stopped(inner.main) } != 0 {
+        if resting || unsafe { shim::yue_shim_gc_stopped(inner.main) } != 0 {
             return false;
         }
-        // SAFETY: protected; finalizers may run, and cannot suspend.
-        let done =
-            self.protect(|stack| unsafe { ffi::lua_gc(stack.raw(), ffi::LUA_GCSTEP, 0) } != 0);
-        // An error (a finalizer's are caught by LuaJIT; so no memory) ends the cycle for now.
-        let done = done.unwrap_or(true);
-        inner.idle_cycle.set(!done);
-        if done {
-            inner.idle_kib.set(kib());
+        if inner.idle_cycles.get() == 0 {
+            // The cycle that may be under way keeps what became garbage since it began; the next one finds it.
+            inner.idle_cycles.set(2);
         }
-        !done
+        // SAFETY: protected; finalizers may run, and cannot suspend.
+        let step =
+            self.protect(|stack| unsafe { ffi::lua_gc(stack.raw(), ffi::LUA_GCSTEP, 0) } != 0);
+        match step {
+            Ok(false) => return true,
+            Ok(true) => inner.idle_cycles.set(inner.idle_cycles.get() - 1),
+            // A finalizer's errors are caught by LuaJIT, so there is no memory. Enough for now.
+            Err(_) => inner.idle_cycles.set(0),
+        }
+        inner.idle_kib.set(kib());
+        inner.idle_cycles.get() > 0
     }
 }
 
@@ -277,6 +288,10 @@ impl Drop for VmInner {
         let main = self.main;
         // A thread that is ending has no list any more, and needs none.
         let _ = VMS.try_with(|vms| vms.borrow_mut().retain(|(own, _)| *own != main));
+        if !self.mlua.get() {
+            // SAFETY: every fiber and thread of the VM holds a handle on it, so none is left; mlua never saw it.
+            unsafe { ffi::lua_close(main) };
+        }
     }
 }
 

@@ -256,3 +256,19 @@ fn the_idle_hook_leaves_a_stopped_collector_alone() {
         assert_eq!(vm.memory(), before);
     });
 }
+
+#[test]
+fn a_closed_vm_runs_its_finalizers() {
+    let path = std::env::temp_dir().join(format!("yue-finalized-{}", std::process::id()));
+    let finalized = path.clone();
+    with_vm(move |vm| {
+        let source = format!(
+            "G = newproxy(true) getmetatable(G).__gc = function() io.open('{}', 'w'):close() end",
+            finalized.display()
+        );
+        eval(vm, &source);
+        assert!(!finalized.exists());
+    });
+    assert!(path.exists());
+    std::fs::remove_file(&path).expect("it was there");
+}
