@@ -209,3 +209,132 @@ fn suspending_while_unwinding_is_refused_and_poisons_nobody() {
         assert!(may_suspend().is_ok());
     });
 }
+
+fn manual() -> (Rc<Cell<u64>>, Loop) {
+    let time = Rc::new(Cell::new(0));
+    let config = Config {
+        clock: Clock::Manual(time.clone()),
+        stop_grace: Duration::from_millis(20),
+        ..Config::default()
+    };
+    (time, Loop::new(config).unwrap())
+}
+
+/// Ticks until nothing can run at this instant.
+fn settle(one: &Loop) {
+    while one.tick().unwrap() == Tick::Runnable {}
+}
+
+#[test]
+fn a_timeout_without_end_never_elapses() {
+    assert_eq!(run(|| timeout(Duration::MAX, || 5)), Ok(5));
+}
+
+#[test]
+fn of_timeouts_for_the_same_instant_only_the_outer_elapses_and_nothing_is_left_of_it() {
+    let (time, one) = manual();
+    let second = Duration::from_secs(1);
+    let fiber = one.enter(|| {
+        spawn(move || {
+            let nested = timeout(second, || {
+                let inner = timeout(second, || sleep(LONG));
+                assert_eq!(inner, Ok(Err(Stopped::Deadline)));
+            });
+            (nested, timeout(Duration::ZERO, || 5))
+        })
+    });
+    settle(&one);
+    time.set(1_100_000_000);
+    settle(&one);
+    assert_eq!(fiber.join().unwrap(), (Err(Elapsed), Ok(5)));
+}
+
+#[test]
+fn a_timeout_that_was_handled_inside_does_not_elapse_outside() {
+    run(|| {
+        let outcome = timeout(LONG, || timeout(SHORT, || sleep(LONG)).unwrap_or(Ok(())));
+        assert_eq!(outcome, Ok(Ok(())));
+    });
+}
+
+#[test]
+fn a_shield_hides_outer_deadlines_and_scopes_but_not_those_inside_it() {
+    run(|| {
+        let outer = CancelScope::new();
+        let inner = CancelScope::new();
+        inner.cancel();
+        let seen = timeout(Duration::ZERO, || {
+            outer.enter(|| {
+                outer.cancel();
+                shield(|| {
+                    let through = sleep(SHORT);
+                    let elapsed = timeout(SHORT, || sleep(LONG));
+                    let cancelled = inner.enter(|| sleep(LONG));
+                    assert_eq!(
+                        (through, elapsed, cancelled),
+                        (Ok(()), Err(Elapsed), Err(Stopped::Cancelled))
+                    );
+                    assert!(!is_cancelled());
+                });
+                sleep(LONG)
+            })
+        });
+        assert_eq!(seen, Ok(Err(Stopped::Cancelled)));
+    });
+}
+
+#[test]
+fn a_shield_ends_at_the_hard_stop() {
+    let ended = Rc::new(Cell::new(None));
+    let copy = ended.clone();
+    let (_, one) = manual();
+    let ((), report) = one.run_reported(move || {
+        drop(spawn(move || copy.set(Some(shield(|| sleep(LONG))))));
+        yield_now().unwrap();
+    });
+    assert_eq!(ended.get(), Some(Err(Stopped::Cancelled)));
+    assert_eq!(report, StopReport::default());
+}
+
+#[test]
+fn a_scope_that_refused_a_second_fiber_still_reaches_the_first() {
+    run(|| {
+        let scope = CancelScope::new();
+        let (first, second) = (scope.clone(), scope.clone());
+        let first = spawn(move || first.enter(|| sleep(LONG)));
+        let second = spawn(move || second.enter(|| ()));
+        assert!(matches!(second.join(), Err(JoinError::Panicked(_))));
+        scope.cancel();
+        assert_eq!(first.join().unwrap(), Err(Stopped::Cancelled));
+    });
+}
+
+#[test]
+fn fibers_and_scopes_are_cancelled_between_ticks_and_from_another_loop() {
+    let (_, one) = manual();
+    let (_, other) = manual();
+    let scope = CancelScope::new();
+    let inner = scope.clone();
+    let (by_handle, by_scope, elsewhere) = one.enter(|| {
+        (
+            spawn(|| sleep(LONG)),
+            spawn(move || inner.enter(|| sleep(LONG))),
+            spawn(|| sleep(LONG)),
+        )
+    });
+    settle(&one);
+    let innocent = other.enter(|| {
+        let innocent = spawn(|| sleep(LONG));
+        scope.cancel();
+        elsewhere.cancel();
+        innocent
+    });
+    by_handle.cancel();
+    settle(&other);
+    settle(&one);
+    for fiber in [by_handle, by_scope, elsewhere] {
+        assert_eq!(fiber.join().unwrap(), Err(Stopped::Cancelled));
+    }
+    assert!(!innocent.is_done());
+    assert_eq!(one.counters().fibers, 0);
+}

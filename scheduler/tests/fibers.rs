@@ -217,3 +217,74 @@ fn many_fibers_come_and_go_and_leave_nothing() {
         );
     });
 }
+
+#[test]
+fn a_waker_of_a_loop_that_is_gone_ends_no_wait_of_the_next_loop() {
+    let stale = run(prepare_park);
+    run(move || {
+        let _ = prepare_park();
+        assert!(!stale.wake());
+        let soon = now().saturating_add(Duration::from_millis(1));
+        assert_eq!(park_until("nobody", Some(soon)), Ok(Wakeup::TimedOut));
+    });
+}
+
+#[test]
+fn a_local_wake_between_two_ticks_and_from_another_loop_is_not_lost() {
+    let one = Loop::new(Config::default()).unwrap();
+    let other = Loop::new(Config::default()).unwrap();
+    let place = Rc::new(Cell::new(None));
+    let waker = place.clone();
+    let fiber = one.enter(|| {
+        spawn(move || {
+            for _ in 0..2 {
+                waker.set(Some(prepare_park()));
+                park_uninterruptible("a wake from outside");
+            }
+        })
+    });
+    while one.tick().unwrap() == Tick::Runnable {}
+    let first = place.take().unwrap();
+    assert!(!first.wake(), "nobody can know yet");
+    while one.tick().unwrap() == Tick::Runnable {}
+    let second = place.take().unwrap();
+    other.enter(|| second.wake());
+    first.wake();
+    while one.tick().unwrap() == Tick::Runnable {}
+    fiber.join().unwrap();
+}
+
+#[test]
+fn a_hook_may_wake_its_own_fiber_and_cannot_suspend() {
+    struct Hook(Cell<Option<LocalWaker>>, bool);
+    impl SwitchHook for Hook {
+        fn leave(&self) -> Result<(), &'static str> {
+            if self.1 {
+                let _ = yield_now();
+            }
+            self.0.take().map(LocalWaker::wake);
+            Ok(())
+        }
+        fn enter(&self) {}
+    }
+    run(|| {
+        let hook = Hook(Cell::new(Some(prepare_park())), false);
+        with_switch_hook(&hook, || park_uninterruptible("the hook's wake"));
+        let fiber = spawn(|| with_switch_hook(&Hook(Cell::new(None), true), yield_now));
+        assert!(matches!(fiber.join(), Err(JoinError::Panicked(_))));
+    });
+}
+
+#[test]
+fn a_closure_with_a_strict_alignment_is_run() {
+    #[repr(align(256))]
+    struct Aligned(u8);
+    run(|| {
+        let aligned = Aligned(7);
+        let fiber = spawn(move || {
+            let place = &raw const aligned as usize;
+            (place % 256, aligned.0)
+        });
+        assert_eq!(fiber.join().unwrap(), (0, 7));
+    });
+}

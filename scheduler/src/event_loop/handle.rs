@@ -1,10 +1,12 @@
 //! Reaching a loop from other threads: spawn there, run there, shut it down; and waiting for the result.
 
 use super::inbox::{Message, Shared};
-use crate::fiber::{Builder, JoinError, RemoteWaker, in_fiber, park, prepare_park};
+use crate::fiber::{
+    Builder, JoinError, RemoteWaker, current_id, in_fiber, note_panic, park, prepare_park,
+};
 use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A loop, for any thread. Cheap to clone. Whatever is sent to a loop that is gone is dropped.
@@ -34,9 +36,16 @@ impl LoopHandle {
             done: Condvar::new(),
         });
         let completion = RemoteCompletion { cell: cell.clone() };
+        let location = Location::caller();
         self.run(move || {
+            let abandoned = Arc::downgrade(&completion.cell);
+            let builder = Builder::new().on_abandon(move || {
+                if let Some(cell) = abandoned.upgrade() {
+                    cell.finish(Err(JoinError::LoopGone));
+                }
+            });
             let body = move || completion.complete(catch_unwind(AssertUnwindSafe(f)));
-            if let Err(error) = Builder::new().spawn(body) {
+            if let Err(error) = builder.spawn_from(location, body) {
                 eprintln!("yue: cannot spawn a fiber for another thread: {error}");
             }
         });
@@ -110,6 +119,11 @@ struct RemoteCompletion<T> {
 
 impl<T> RemoteCompletion<T> {
     fn complete(self, result: Result<T, Box<dyn Any + Send>>) {
+        if let Err(payload) = &result {
+            // Of the two sides of the cell only this one is left when the join was dropped.
+            let detached = Arc::strong_count(&self.cell) == 1;
+            note_panic(current_id(), detached, &**payload);
+        }
         self.cell.finish(result.map_err(JoinError::Panicked));
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use yue_queue::{Receiver, Sender, SleepFlag, mailbox};
 
 /// One thing that another thread asks of a loop.
-pub(super) enum Message {
+pub(crate) enum Message {
     /// End a wait.
     Wake(RemoteWaker),
     /// Run this on the loop, outside any fiber.

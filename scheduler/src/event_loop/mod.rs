@@ -28,11 +28,12 @@ pub use stop::StopReport;
 pub use tick::{Tick, TickEnd};
 
 use crate::driver::{Driver, SleepDriver};
-use crate::fiber::{FiberId, Header, Slab, State};
+use crate::fiber::{Extra, FiberId, Header, Slab, State};
 use crate::stack::{StackConfig, StackPool, install_overflow_report};
 use crate::time::wheel::Wheel;
 use crate::time::{Clock, Instant};
 use inbox::Inbox;
+pub(crate) use inbox::Message;
 use run_queue::RunQueue;
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -63,7 +64,7 @@ pub struct Config {
     pub driver: Box<dyn Driver>,
     /// Sizes of the stacks.
     pub stacks: StackConfig,
-    /// The source of time.
+    /// The source of time. A loop whose clock is [`Clock::Manual`] is ticked by hand; drivers wait in real time.
     pub clock: Clock,
     /// What to do before sleeping.
     pub spin: Spin,
@@ -113,7 +114,7 @@ pub struct Counters {
     pub operations: usize,
     /// Fibers spawned since the loop began.
     pub spawned: u64,
-    /// Fibers that ended by a panic.
+    /// Fibers and callbacks that ended by a panic.
     pub panics: u64,
     /// Ticks.
     pub ticks: u64,
@@ -126,6 +127,7 @@ pub struct Loop {
 
 /// The loop, as its fibers and callbacks reach it.
 pub(crate) struct Inner {
+    id: u32,
     pub(crate) wheel: Wheel,
     pub(crate) slab: Slab,
     pub(crate) stacks: StackPool,
@@ -140,9 +142,14 @@ pub(crate) struct Inner {
     at_tick_end: RefCell<Vec<Rc<dyn TickEnd>>>,
     idle_hook: RefCell<Option<Rc<dyn Fn() -> bool>>>,
     idle_since: Cell<Option<Instant>>,
+    ticking: Cell<bool>,
+    /// Between two ticks by hand: the sleep flag is set, so that a message rings the bell.
+    resting: Cell<bool>,
     main_over: Cell<bool>,
     stopping: Cell<bool>,
     hard_stop: Cell<bool>,
+    /// Fibers that are left have been given up; no more can be spawned.
+    ended: Cell<bool>,
     shutdown: Cell<bool>,
     shutdown_waiters: RefCell<Vec<crate::fiber::LocalWaker>>,
     stop_grace: Duration,
@@ -167,6 +174,7 @@ impl Loop {
         let alternate_stack = install_overflow_report();
         let now = config.clock.read();
         let inner = Box::new(Inner {
+            id,
             wheel: Wheel::new(now),
             slab: Slab::new(),
             stacks: StackPool::new(config.stacks),
@@ -181,9 +189,12 @@ impl Loop {
             at_tick_end: RefCell::new(Vec::new()),
             idle_hook: RefCell::new(None),
             idle_since: Cell::new(None),
+            ticking: Cell::new(false),
+            resting: Cell::new(false),
             main_over: Cell::new(false),
             stopping: Cell::new(false),
             hard_stop: Cell::new(false),
+            ended: Cell::new(false),
             shutdown: Cell::new(false),
             shutdown_waiters: RefCell::new(Vec::new()),
             stop_grace: config.stop_grace,
@@ -239,6 +250,13 @@ impl Entered {
             panic!("this thread runs a loop already; use another thread for another loop");
         }
         Entered { before }
+    }
+
+    /// Also while the thread is in another loop; for what does not run fibers.
+    fn anyway(inner: &Inner) -> Entered {
+        Entered {
+            before: CURRENT.replace(inner),
+        }
     }
 }
 
@@ -302,10 +320,11 @@ pub(crate) fn current_fiber_for_signal() -> Option<SignalView> {
     let header = unsafe { (*inner).running.get().as_ref()? };
     let bounds = header.switch.bounds();
     // SAFETY: the name is read in place; the thread that could change it is the one interrupted, and it never resumes.
-    let name: Option<&'static Box<Box<str>>> = unsafe { (*header.name.as_ptr()).as_ref() };
+    let extra: Option<&'static Box<Extra>> = unsafe { (*header.extra.as_ptr()).as_ref() };
+    let name = extra.and_then(|extra| extra.name.as_deref());
     Some(SignalView {
         id: header.id(),
-        name: name.map_or("unnamed", |name| name),
+        name: name.unwrap_or("unnamed"),
         location: header.location.get(),
         guard_start: bounds.lowest(),
         guard_end: bounds.limit_of_use(),
@@ -315,7 +334,7 @@ pub(crate) fn current_fiber_for_signal() -> Option<SignalView> {
 
 impl Inner {
     pub(crate) fn id(&self) -> u32 {
-        self.inbox.shared.id
+        self.id
     }
 
     #[inline]
@@ -343,8 +362,8 @@ impl Inner {
         self.stopping.get()
     }
 
-    pub(crate) fn find(&self, id: FiberId) -> Option<&Header> {
-        self.slab.find(id.index, id.generation)
+    pub(crate) fn ended(&self) -> bool {
+        self.ended.get()
     }
 
     /// Puts a fiber that is not runnable at the end of the run queue.
@@ -369,11 +388,12 @@ impl Inner {
         self.spawned.set(self.spawned.get() + 1);
     }
 
-    pub(crate) fn note_panic(&self, fiber: FiberId, detached: bool, text: &str) {
+    pub(crate) fn count_panic(&self) {
         self.panics.set(self.panics.get() + 1);
-        if detached && let Some(hook) = &self.on_panic {
-            hook(fiber, text);
-        }
+    }
+
+    pub(crate) fn panic_hook(&self) -> Option<&PanicHook> {
+        self.on_panic.as_ref()
     }
 
     fn handle(&self) -> LoopHandle {

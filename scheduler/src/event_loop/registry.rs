@@ -9,7 +9,6 @@
 //! freed by epochs: a thread that just read the pointer may go on using it until it leaves its pin.
 
 use super::inbox::{Message, Shared};
-use crate::fiber::RemoteWaker;
 use std::io;
 use std::ptr;
 use std::sync::Arc;
@@ -65,13 +64,13 @@ fn page(id: u32) -> &'static Page {
 /// Makes a loop reachable.
 pub(super) fn publish(shared: &Arc<Shared>) {
     let raw = Arc::into_raw(shared.clone()).cast_mut();
-    // Release: pairs with the Acquire in `with`.
+    // Release: pairs with the Acquire in `send`.
     page(shared.id)[shared.id as usize % PAGE].store(raw, Ordering::Release);
 }
 
 /// Makes a loop unreachable; the entry's count is given back when no thread can be reading it.
 pub(super) fn withdraw(id: u32) {
-    // AcqRel: takes the pointer from whoever published it; pairs with the Acquire in `with`.
+    // AcqRel: takes the pointer from whoever published it; pairs with the Acquire in `send`.
     let raw = page(id)[id as usize % PAGE].swap(ptr::null_mut(), Ordering::AcqRel);
     if !raw.is_null() {
         yue_queue::pin(|guard| {
@@ -81,20 +80,22 @@ pub(super) fn withdraw(id: u32) {
     }
 }
 
-fn with(id: u32, f: impl FnOnce(&Shared)) {
-    if id == 0 || id as usize >= PAGE * PAGE {
-        return;
-    }
+/// Sends `message` to a loop; drops it if the loop is gone.
+pub(crate) fn send(id: u32, message: Message) {
     yue_queue::pin(|_guard| {
         // Acquire: pairs with the Release in `publish`.
         let raw = page(id)[id as usize % PAGE].load(Ordering::Acquire);
         if !raw.is_null() {
             // SAFETY: the pin keeps the entry's count from being given back.
-            f(unsafe { &*raw });
+            unsafe { (*raw).send(message) };
         }
     });
 }
 
-pub(crate) fn wake(waker: RemoteWaker) {
-    with(waker.loop_id, |shared| shared.send(Message::Wake(waker)));
+/// Whether the loop that had that number has ended.
+pub(crate) fn is_gone(id: u32) -> bool {
+    // Relaxed: asked on the loop's own thread; the pointer is not followed.
+    page(id)[id as usize % PAGE]
+        .load(Ordering::Relaxed)
+        .is_null()
 }

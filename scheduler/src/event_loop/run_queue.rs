@@ -32,6 +32,13 @@ impl RunQueue {
         self.head.get().is_null() && self.next.get().is_null()
     }
 
+    /// Forgets who is in it: for the end of the loop.
+    pub(super) fn clear(&self) {
+        self.head.set(ptr::null());
+        self.tail.set(ptr::null());
+        self.next.set(ptr::null());
+    }
+
     /// Appends a fiber that is not in the queue.
     #[inline]
     pub(super) fn push(&self, header: &Header) {
@@ -60,7 +67,7 @@ impl RunQueue {
         let next = self.next.get();
         if !next.is_null() && (self.next_runs.get() < NEXT_RUNS_MAX || self.head.get().is_null()) {
             self.next.set(ptr::null());
-            self.next_runs.set(self.next_runs.get() + 1);
+            self.next_runs.set(self.next_runs.get().saturating_add(1));
             // SAFETY: headers live as long as the loop.
             return Some(unsafe { &*next });
         }

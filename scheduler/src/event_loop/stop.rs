@@ -5,12 +5,15 @@
 //! 3. A fiber that is still there is abandoned: its stack may hold frames of the kernel's or of Lua's, so it is neither
 //!    unwound nor unmapped, but named, counted and leaked.
 
-use super::{Inner, Loop, registry};
-use crate::driver::Wait;
-use crate::fiber::{Header, STARTED, State, cancel_header};
+use super::{Entered, Inner, Loop, registry};
+use crate::fiber::{Header, STARTED, State, cancel_header, guarded};
 use crate::time::wheel::Owner;
 use crate::time::{Instant, TimerEntry};
+use std::cell::Cell;
 use std::time::Duration;
+
+/// How long a stopping loop waits in its driver before it looks at the clock again.
+const STOP_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a loop's shutdown had to leave behind; all zero for a program whose fibers co-operate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,72 +29,63 @@ impl Inner {
         self.stopping.set(true);
         self.begin_shutdown();
         self.cancel_all();
-        self.tick_while_live();
+        self.tick_while(|| self.slab.live() > 0);
         if self.slab.live() > 0 || self.driver.in_flight() > 0 {
             self.hard_stop.set(true);
             self.cancel_all();
-            self.driver.cancel_all();
-            self.tick_while_live();
+            let next = Cell::new(Instant::system());
+            self.tick_while(|| {
+                // Again and again: what ends may begin something else.
+                if Instant::system() >= next.get() {
+                    self.driver.cancel_all();
+                    next.set(Instant::system().saturating_add(STOP_PAUSE));
+                }
+                self.slab.live() > 0 || self.driver.in_flight() > 0
+            });
         }
-        let report = StopReport {
+        StopReport {
             fibers_abandoned: self.abandon_rest(),
-            operations_left: self.drain_driver(),
-        };
-        self.end_tick();
-        report
+            operations_left: self.driver.in_flight(),
+        }
     }
 
     fn cancel_all(&self) {
         self.slab.each(|header| cancel_header(self, header));
     }
 
-    fn tick_while_live(&self) {
+    fn tick_while(&self, unfinished: impl Fn() -> bool) {
         // The system's clock: a virtual one stands still while nobody moves it.
         let until = Instant::system().saturating_add(self.stop_grace);
-        while self.slab.live() > 0 && Instant::system() < until {
-            let pause = Instant::system()
-                .saturating_add(Duration::from_millis(20))
-                .min(until);
+        while unfinished() && Instant::system() < until {
+            let pause = Instant::system().saturating_add(STOP_PAUSE).min(until);
             if self.tick(Some(pause)).is_err() {
                 return;
             }
         }
     }
 
-    fn drain_driver(&self) -> usize {
-        let until = Instant::system().saturating_add(self.stop_grace);
-        while self.driver.in_flight() > 0 && Instant::system() < until {
-            self.driver.cancel_all();
-            let pause = Instant::system().saturating_add(Duration::from_millis(5));
-            if self.driver.turn(Wait::Block(Some(pause))).is_err() {
-                break;
-            }
-        }
-        self.driver.in_flight()
-    }
-
     fn abandon_rest(&self) -> usize {
-        // Whoever is in the run queue stays there; the queue is not run again.
+        // From here on nobody can spawn, so that one pass reaches them all.
+        self.ended.set(true);
         let mut abandoned = 0;
         self.slab.each(|header| {
-            if header.has(STARTED) {
-                self.abandon(header);
-                abandoned += 1;
-            } else {
+            if !header.has(STARTED) {
                 // SAFETY: the fiber never ran; dropping its closure is all there is to undo.
                 if let Some(stack) = unsafe { header.switch.discard() } {
                     self.stacks.give_back(stack);
                 }
                 self.retire(header);
+            } else if header.state.get() != State::Abandoned {
+                self.abandon(header);
+                abandoned += 1;
             }
         });
+        // The queue is not run again, and the headers in it are not all in use.
+        self.queue.clear();
         abandoned
     }
 
     fn abandon(&self, header: &Header) {
-        if header.state.get() == State::Abandoned {
-            return;
-        }
         header.with_name(|name| {
             eprintln!(
                 "yue: fiber {} '{}' (spawned at {}) ignored the shutdown, last waiting for: {}; it is abandoned",
@@ -104,23 +98,43 @@ impl Inner {
         self.wheel.cancel(&header.timer);
         header.state.set(State::Abandoned);
         header.switch.abandon();
+        let mut extra = header.extra.take();
+        let callback = extra.as_mut().and_then(|extra| extra.on_abandon.take());
+        header.extra.set(extra);
+        if let Some(callback) = callback {
+            guarded("what an abandoned fiber's end calls", callback);
+        }
+    }
+
+    /// Drops what the program gave to the loop, while it still can be reached as the thread's current one.
+    fn drop_callbacks(&self) {
+        while let Some(message) = self.inbox.pop() {
+            guarded("dropping a message", || drop(message));
+        }
+        let hook = self.idle_hook.take();
+        guarded("dropping the idle hook", || drop(hook));
+        for callback in self.at_tick_end.take() {
+            guarded("dropping an end-of-tick callback", || drop(callback));
+        }
+        self.wheel.drain(|node| {
+            // SAFETY: the wheel has just taken the node out, and it is alive by the contract of `arm`.
+            if unsafe { (*node).owner() } == Owner::Bare {
+                // SAFETY: as above; a bare node is a timer's.
+                let entry = unsafe { TimerEntry::from_wheel(node) };
+                guarded("dropping a timer's callback", || drop(entry));
+            }
+        });
     }
 }
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        // A loop that was stopped has nothing left here; one that was never run, or only ticked, is cleaned up.
-        if self.inner.slab.live() > 0 {
-            self.enter(|| self.inner.abandon_rest());
-        }
+        // In a fiber of another loop, too: what is dropped here belongs to this one.
+        let _entered = Entered::anyway(&self.inner);
+        // A loop that was stopped has no fibers left; one that was never run, or only ticked, may.
+        self.inner.abandon_rest();
         registry::withdraw(self.inner.id());
-        self.inner.wheel.drain(|node| {
-            // SAFETY: the wheel has just taken the node out, and it is alive by the contract of `arm`.
-            if unsafe { (*node).owner() } == Owner::Bare {
-                // SAFETY: as above; a bare node is a timer's.
-                drop(unsafe { TimerEntry::from_wheel(node) });
-            }
-        });
+        self.inner.drop_callbacks();
         yue_queue::flush();
     }
 }

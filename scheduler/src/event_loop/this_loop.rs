@@ -71,7 +71,13 @@ pub fn wait_for_shutdown() -> Result<(), Stopped> {
     while !shutdown_requested() {
         let waker = prepare_park();
         with_loop(|l| l.shutdown_waiters.borrow_mut().push(waker));
-        park("shutdown")?;
+        if let Err(stopped) = park("shutdown") {
+            with_loop(|l| {
+                let mut waiters = l.shutdown_waiters.borrow_mut();
+                waiters.retain(|other| !other.is_same(waker));
+            });
+            return Err(stopped);
+        }
     }
     Ok(())
 }

@@ -3,12 +3,13 @@
 use super::inbox::Message;
 use super::{Entered, Inner, Loop, Spin, StopReport, with_loop};
 use crate::driver::Wait;
-use crate::fiber::{Header, JoinError, JoinHandle, OnDrop, STARTED, State, spawn, wake_in};
+use crate::fiber::{
+    Header, JoinError, JoinHandle, OnDrop, STARTED, State, guarded, spawn, wake_in,
+};
 use crate::time::wheel::{Node, Owner};
 use crate::time::{Instant, TimerEntry};
-use std::any::Any;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::rc::Rc;
 
 /// Messages that one tick takes from the inbox; what is left waits for the next, so that a flood of them cannot keep
@@ -29,9 +30,10 @@ const TICK_END_ROUNDS: u32 = 4;
 pub enum Tick {
     /// Something can run: tick again.
     Runnable,
-    /// Nothing can run before the instant (if there is one), a completion, or a message from another thread.
+    /// Nothing can run before the instant (if there is one), a completion, or a message from another thread. Such a
+    /// message rings the driver's bell, as it does for a loop that sleeps.
     IdleUntil(Option<Instant>),
-    /// No fiber is left.
+    /// No fiber is left. A message from another thread may still bring one.
     Done,
 }
 
@@ -94,7 +96,7 @@ impl Loop {
     /// When the driver fails; the loop is unusable then.
     ///
     /// # Panics
-    /// If this thread runs another loop.
+    /// If this thread runs another loop, or calls this inside a tick of the same loop (from a fiber or a callback).
     pub fn tick(&self) -> io::Result<Tick> {
         let _entered = Entered::new(&self.inner);
         self.inner.tick(None)
@@ -104,28 +106,48 @@ impl Loop {
 impl Inner {
     /// One turn. `block_until`: `None` not at all, else no longer than that.
     pub(super) fn tick(&self, block_until: Option<Instant>) -> io::Result<Tick> {
+        assert!(
+            !self.ticking.replace(true),
+            "a loop cannot tick inside its own tick (from a fiber or a callback)"
+        );
+        let _over = OnDrop(|| self.ticking.set(false));
         self.ticks.set(self.ticks.get() + 1);
+        if self.resting.replace(false) {
+            self.inbox.awake();
+        }
         self.take_messages();
         let now = self.refresh_clock();
         self.wheel.advance(now, |node| self.fire(node));
         self.run_fibers(now);
         self.end_tick();
-        if !self.queue.is_empty() || !self.at_tick_end.borrow().is_empty() {
-            self.idle_since.set(None);
-            self.driver.turn(Wait::Poll)?;
-            return Ok(Tick::Runnable);
-        }
         match block_until {
-            Some(limit) if self.slab.live() > 0 && !self.main_over.get() => self.idle(limit)?,
+            Some(limit) if !self.has_work() && self.may_wait() => self.idle(limit)?,
             _ => self.driver.turn(Wait::Poll)?,
         }
-        Ok(if !self.queue.is_empty() {
-            Tick::Runnable
-        } else if self.slab.live() == 0 {
-            Tick::Done
-        } else {
-            Tick::IdleUntil(self.wheel.next_deadline())
-        })
+        Ok(
+            if self.has_work() || (block_until.is_none() && !self.rest()) {
+                Tick::Runnable
+            } else if self.slab.live() == 0 {
+                Tick::Done
+            } else {
+                Tick::IdleUntil(self.wheel.next_deadline())
+            },
+        )
+    }
+
+    fn has_work(&self) -> bool {
+        !self.queue.is_empty() || !self.at_tick_end.borrow().is_empty()
+    }
+
+    /// Whether there is anything to wait for.
+    fn may_wait(&self) -> bool {
+        !self.main_over.get() && (self.slab.live() > 0 || self.driver.in_flight() > 0)
+    }
+
+    /// Leaves the loop so that a message rings the bell. Returns whether none is there already.
+    fn rest(&self) -> bool {
+        self.resting.set(self.inbox.arm());
+        self.resting.get()
     }
 
     fn take_messages(&self) {
@@ -133,11 +155,12 @@ impl Inner {
             match self.inbox.pop() {
                 None => break,
                 Some(Message::Wake(waker)) => {
-                    wake_in(self, waker.index, waker.generation, waker.sequence);
+                    wake_in(self, waker);
                 }
-                Some(Message::Run(work)) => self.guarded("a closure sent to the loop", work),
+                Some(Message::Run(work)) => guarded("a closure sent to the loop", work),
                 Some(Message::Shutdown) => self.begin_shutdown(),
             }
+            self.idle_since.set(None);
         }
     }
 
@@ -146,22 +169,6 @@ impl Inner {
         for waker in self.shutdown_waiters.take() {
             waker.wake();
         }
-    }
-
-    /// Runs a callback; its panic is counted and reported, and the loop goes on.
-    fn guarded(&self, what: &str, callback: impl FnOnce()) {
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(callback)) {
-            self.note_callback_panic(what, &*payload);
-        }
-    }
-
-    #[cold]
-    fn note_callback_panic(&self, what: &str, payload: &(dyn Any + Send)) {
-        self.panics.set(self.panics.get() + 1);
-        eprintln!(
-            "yue: {what} panicked: {}; the loop goes on",
-            crate::fiber::panic_text(payload)
-        );
     }
 
     fn fire(&self, node: *const Node) {
@@ -177,12 +184,15 @@ impl Inner {
             Owner::Bare => {
                 // SAFETY: the wheel has just taken the node out.
                 let entry = unsafe { TimerEntry::from_wheel(node) };
-                self.guarded("a timer's callback", || entry.fire());
+                guarded("a timer's callback", move || entry.fire());
             }
         }
     }
 
     fn run_fibers(&self, start: Instant) {
+        if !self.queue.is_empty() {
+            self.idle_since.set(None);
+        }
         for count in 1..=self.fibers_per_tick {
             let Some(header) = self.queue.pop() else {
                 break;
@@ -201,7 +211,6 @@ impl Inner {
         self.running.set(header);
         header.state.set(State::Running);
         header.set(STARTED);
-        header.switches.set(header.switches.get().wrapping_add(1));
         // SAFETY: a fiber in the run queue is prepared and not over, and we are on the loop's stack.
         let ended = unsafe { header.switch.resume() };
         self.running.set(std::ptr::null());
@@ -214,12 +223,12 @@ impl Inner {
     /// Frees the header of a fiber that is over.
     #[inline]
     pub(super) fn retire(&self, header: &Header) {
-        let (name, context) = (header.name.take(), header.context.replace(None));
+        let (extra, context) = (header.extra.take(), header.context.replace(None));
         self.slab.give_back(header);
         // Last, since dropping a context may run anything.
-        drop(name);
+        drop(extra);
         if context.is_some() {
-            self.guarded("dropping a fiber's context", || drop(context));
+            guarded("dropping a fiber's context", || drop(context));
         }
     }
 
@@ -230,7 +239,7 @@ impl Inner {
             }
             let mut callbacks = self.at_tick_end.take();
             for callback in callbacks.drain(..) {
-                self.guarded("an end-of-tick callback", || callback.tick_end());
+                guarded("an end-of-tick callback", move || callback.tick_end());
             }
             // The emptied vector goes back, unless somebody registered meanwhile: no allocation in the steady state.
             let mut place = self.at_tick_end.borrow_mut();
@@ -246,10 +255,9 @@ impl Inner {
 
     /// Waits, as the configuration says.
     fn idle(&self, limit: Instant) -> io::Result<()> {
-        if self.run_idle_hook() || self.keeps_spinning() {
-            return self.driver.turn(Wait::Poll);
-        }
-        if !self.inbox.arm() {
+        let again = self.run_idle_hook();
+        // The hook may have woken somebody.
+        if again || self.has_work() || self.keeps_spinning() || !self.inbox.arm() {
             return self.driver.turn(Wait::Poll);
         }
         let wake_at = self.wheel.next_deadline().map_or(limit, |at| at.min(limit));
@@ -264,7 +272,8 @@ impl Inner {
         let hook = self.idle_hook.borrow().clone();
         let mut again = false;
         if let Some(hook) = hook {
-            self.guarded("the idle hook", || again = hook());
+            let again = &mut again;
+            guarded("the idle hook", move || *again = hook());
         }
         again
     }

@@ -7,15 +7,18 @@
 //! Who waits for an operation that the kernel works on does not return at once: it asks for the operation's cancel and
 //! goes on waiting for its terminal completion, with [`park_uninterruptible`](super::park_uninterruptible).
 //!
-//! Scopes lie in a list on the fiber's stack; the header points to the innermost one and holds the earliest deadline.
+//! Scopes lie in a list on the fiber's stack; the header points to the innermost one and holds the earliest deadline,
+//! with the frame it comes from. A shield hides all of them, and the fiber's own cancel, until it ends.
 
+use super::FiberId;
 use super::header::{CANCELLED, Header, INTERRUPTIBLE, State};
 use super::hook::OnDrop;
-use crate::event_loop::{Inner, current_fiber, try_with_loop, with_loop};
+use crate::event_loop::{Inner, Message, current_fiber, registry, try_with_loop, with_loop};
 use crate::time::Instant;
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::ptr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -57,13 +60,18 @@ pub struct CancelScope {
 #[derive(Default)]
 struct Scope {
     cancelled: Cell<bool>,
-    /// The fiber that runs in the scope: (index, generation).
-    fiber: Cell<Option<(u32, u32)>>,
+    /// The fiber that runs in the scope, and its loop.
+    fiber: Cell<Option<(u32, FiberId)>>,
 }
 
 pub(crate) struct ScopeFrame {
     scope: *const Scope,
     outer: *const ScopeFrame,
+}
+
+pub(crate) struct DeadlineFrame {
+    /// Whether a call was refused because this deadline, the earliest then, had passed.
+    pub(super) refused: Cell<bool>,
 }
 
 impl CancelScope {
@@ -79,14 +87,12 @@ impl CancelScope {
     pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
         // SAFETY: the running fiber's header lives as long as the fiber.
         let header = unsafe { &*current_fiber() };
-        let before = self
-            .shared
-            .fiber
-            .replace(Some((header.index.get(), header.generation.get())));
         assert!(
-            before.is_none(),
+            self.shared.fiber.get().is_none(),
             "a cancel scope can be entered by one fiber at a time"
         );
+        let loop_id = with_loop(|l| l.id());
+        self.shared.fiber.set(Some((loop_id, header.id())));
         let frame = ScopeFrame {
             scope: Rc::as_ptr(&self.shared),
             outer: header.scopes.get(),
@@ -102,11 +108,11 @@ impl CancelScope {
     /// Cancels what runs in the scope, or will.
     pub fn cancel(&self) {
         self.shared.cancelled.set(true);
-        if let Some((index, generation)) = self.shared.fiber.get() {
-            try_with_loop(|l| {
-                l.slab
-                    .find(index, generation)
-                    .map(|header| interrupt(l, header))
+        if let Some((loop_id, fiber)) = self.shared.fiber.get() {
+            on_loop(loop_id, move |l| {
+                if let Some(header) = l.slab.find(fiber) {
+                    interrupt(l, header);
+                }
             });
         }
     }
@@ -130,15 +136,23 @@ impl fmt::Debug for CancelScope {
     }
 }
 
-/// Wakes a fiber whose wait may be interrupted; it looks by itself why.
-fn interrupt(l: &Inner, header: &Header) {
-    if header.state.get() == State::Parked && may_interrupt(l, header) {
-        l.make_ready(header);
+/// Does `work` in that loop: at once if this thread is in it, else by a message.
+fn on_loop(loop_id: u32, work: impl FnOnce(&Inner) + Send + Copy + 'static) {
+    let here = try_with_loop(|l| l.id() == loop_id && (work(l), true).1).unwrap_or(false);
+    if !here {
+        let work = Box::new(move || with_loop(work));
+        registry::send(loop_id, Message::Run(work));
     }
 }
 
-fn may_interrupt(l: &Inner, header: &Header) -> bool {
-    header.has(INTERRUPTIBLE) && (header.shields.get() == 0 || l.hard_stop())
+/// Makes a fiber runnable whose wait may be interrupted, if it has been told to stop.
+fn interrupt(l: &Inner, header: &Header) {
+    if header.state.get() == State::Parked
+        && header.has(INTERRUPTIBLE)
+        && stopped(l, header).is_some()
+    {
+        l.make_ready(header);
+    }
 }
 
 /// Cancels the fiber with that header.
@@ -150,10 +164,7 @@ pub(crate) fn cancel_header(l: &Inner, header: &Header) {
 /// Why the fiber must stop, if it must. A cancel wins over a deadline.
 #[inline]
 pub(super) fn stopped(l: &Inner, header: &Header) -> Option<Stopped> {
-    if header.shields.get() != 0 && !l.hard_stop() {
-        return None;
-    }
-    if header.has(CANCELLED) {
+    if header.has(CANCELLED) && (header.shields.get() == 0 || l.hard_stop()) {
         return Some(Stopped::Cancelled);
     }
     let mut frame = header.scopes.get();
@@ -170,9 +181,20 @@ pub(super) fn stopped(l: &Inner, header: &Header) -> Option<Stopped> {
     (deadline != Instant::NEVER && deadline <= l.now()).then_some(Stopped::Deadline)
 }
 
-/// Cancels a fiber of this loop. Returns whether it was there to be cancelled.
-pub fn cancel(fiber: super::FiberId) -> bool {
-    try_with_loop(|l| match l.find(fiber) {
+/// Cancels a fiber of the loop that it is on, from wherever this thread is.
+pub(super) fn cancel_on(loop_id: u32, fiber: FiberId) {
+    on_loop(loop_id, move |l| {
+        if let Some(header) = l.slab.find(fiber) {
+            cancel_header(l, header);
+        }
+    });
+}
+
+/// Cancels a fiber of this loop. Returns whether it was there to be cancelled; `false` outside a loop.
+///
+/// A cancelled fiber that has not run yet still runs; its first suspending call fails.
+pub fn cancel(fiber: FiberId) -> bool {
+    try_with_loop(|l| match l.slab.find(fiber) {
         Some(header) => {
             cancel_header(l, header);
             true
@@ -182,7 +204,8 @@ pub fn cancel(fiber: super::FiberId) -> bool {
     .unwrap_or(false)
 }
 
-/// Whether the calling fiber has been told to stop. `false` outside a fiber and inside [`shield`].
+/// Whether the calling fiber has been told to stop, or a deadline has passed: whether its next suspending call would
+/// fail. `false` outside a fiber.
 pub fn is_cancelled() -> bool {
     try_with_loop(|l| {
         let header = l.running();
@@ -192,7 +215,8 @@ pub fn is_cancelled() -> bool {
     .unwrap_or(false)
 }
 
-/// Runs `f` shielded from cancels and deadlines, for clean-up that must wait. A shield ends at the loop's hard stop.
+/// Runs `f` shielded from the fiber's cancel and from the scopes and deadlines that it is in, for clean-up that must
+/// wait. Scopes and deadlines that `f` enters by itself do hold. A shield ends at the loop's hard stop.
 ///
 /// # Panics
 /// Outside a fiber.
@@ -200,7 +224,13 @@ pub fn shield<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: the running fiber's header lives as long as the fiber.
     let header = unsafe { &*current_fiber() };
     header.shields.set(header.shields.get() + 1);
-    let _unshield = OnDrop(|| header.shields.set(header.shields.get() - 1));
+    let scopes = header.scopes.replace(ptr::null());
+    let deadline = header.deadline.replace(Instant::NEVER);
+    let _unshield = OnDrop(|| {
+        header.shields.set(header.shields.get() - 1);
+        header.scopes.set(scopes);
+        header.deadline.set(deadline);
+    });
     f()
 }
 
@@ -210,29 +240,40 @@ pub fn shield<R>(f: impl FnOnce() -> R) -> R {
 /// # Panics
 /// Outside a fiber.
 pub fn with_deadline<R>(at: Instant, f: impl FnOnce() -> R) -> R {
+    under_deadline(at, f).0
+}
+
+/// Runs `f` under a deadline; also tells whether it was this deadline that refused a call.
+fn under_deadline<R>(at: Instant, f: impl FnOnce() -> R) -> (R, bool) {
     // SAFETY: the running fiber's header lives as long as the fiber.
     let header = unsafe { &*current_fiber() };
-    let outer = header.deadline.get();
-    header.deadline.set(outer.min(at));
-    let _restore = OnDrop(|| header.deadline.set(outer));
-    f()
+    let frame = DeadlineFrame {
+        refused: Cell::new(false),
+    };
+    let (deadline, earliest) = (header.deadline.get(), header.earliest.get());
+    if at < deadline {
+        header.deadline.set(at);
+        header.earliest.set(&frame);
+    }
+    let _restore = OnDrop(|| {
+        header.deadline.set(deadline);
+        header.earliest.set(earliest);
+    });
+    (f(), frame.refused.get())
 }
 
 /// Runs `f` under a deadline `duration` from now.
 ///
 /// # Errors
-/// [`Elapsed`] if this very deadline refused a suspending call in `f`; what `f` returned is dropped then.
+/// [`Elapsed`] if this very deadline (of two for the same instant, the outer one) refused a suspending call in `f`; what
+/// `f` returned is dropped then.
 ///
 /// # Panics
 /// Outside a fiber.
 pub fn timeout<R>(duration: Duration, f: impl FnOnce() -> R) -> Result<R, Elapsed> {
     let at = with_loop(|l| l.refresh_clock()).saturating_add(duration);
-    let result = with_deadline(at, f);
-    // SAFETY: the running fiber's header lives as long as the fiber.
-    let refused = unsafe { (*current_fiber()).refused.get() };
-    if refused == at {
-        Err(Elapsed)
-    } else {
-        Ok(result)
+    match under_deadline(at, f) {
+        (_, true) => Err(Elapsed),
+        (result, false) => Ok(result),
     }
 }

@@ -10,13 +10,14 @@
 //! - `timer` is armed only while the fiber is parked.
 
 use super::FiberId;
-use super::cancel::ScopeFrame;
+use super::cancel::{DeadlineFrame, ScopeFrame};
 use super::hook::HookFrame;
 use super::switch::Switch;
 use crate::time::Instant;
 use crate::time::wheel::{Node, Owner};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::mem;
 use std::panic::Location;
 use std::ptr;
@@ -54,9 +55,8 @@ pub(crate) struct Header {
     pub(crate) timer: Node,
     pub(crate) index: Cell<u32>,
     pub(crate) generation: Cell<u32>,
-    /// Counts the waits; a waker carries the value of the one that it ends.
-    pub(crate) sequence: Cell<u32>,
-    pub(crate) switches: Cell<u32>,
+    /// Counts the waits of all fibers that had this header; a waker carries the value of the one that it ends.
+    pub(crate) sequence: Cell<u64>,
     pub(crate) state: Cell<State>,
     pub(crate) flags: Cell<u8>,
     pub(crate) shields: Cell<u16>,
@@ -66,14 +66,30 @@ pub(crate) struct Header {
     pub(crate) switch: Switch,
     /// The earliest of the deadlines in force.
     pub(crate) deadline: Cell<Instant>,
-    /// The deadline that last refused a call.
-    pub(crate) refused: Cell<Instant>,
+    /// Whose deadline that is.
+    pub(crate) earliest: Cell<*const DeadlineFrame>,
     pub(crate) scopes: Cell<*const ScopeFrame>,
     pub(crate) hook: Cell<*const HookFrame>,
     pub(crate) context: ContextSlot,
     pub(crate) reason: Cell<&'static str>,
-    pub(crate) name: Cell<Option<Box<Box<str>>>>,
+    pub(crate) extra: Cell<Option<Box<Extra>>>,
     pub(crate) location: Cell<&'static Location<'static>>,
+}
+
+/// What most fibers do not have.
+#[derive(Default)]
+pub(crate) struct Extra {
+    pub(crate) name: Option<Box<str>>,
+    /// Called if the fiber is given up at shutdown: tells another thread that waits for it.
+    pub(crate) on_abandon: Option<Box<dyn FnOnce()>>,
+}
+
+impl fmt::Debug for Extra {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Extra")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A cell whose value is cloned out.
@@ -106,7 +122,6 @@ impl Header {
             index: Cell::new(index),
             generation: Cell::new(0),
             sequence: Cell::new(0),
-            switches: Cell::new(0),
             state: Cell::new(State::Free),
             flags: Cell::new(0),
             shields: Cell::new(0),
@@ -114,12 +129,12 @@ impl Header {
             next: Cell::new(ptr::null()),
             switch: Switch::empty(),
             deadline: Cell::new(Instant::NEVER),
-            refused: Cell::new(Instant::NEVER),
+            earliest: Cell::new(ptr::null()),
             scopes: Cell::new(ptr::null()),
             hook: Cell::new(ptr::null()),
             context: ContextSlot(Cell::new(None)),
             reason: Cell::new(""),
-            name: Cell::new(None),
+            extra: Cell::new(None),
             location: Cell::new(Location::caller()),
         }
     }
@@ -145,9 +160,9 @@ impl Header {
 
     /// Hands the fiber's name to `f`; `None` for one without.
     pub(crate) fn with_name<R>(&self, f: impl FnOnce(Option<&str>) -> R) -> R {
-        let name = self.name.take();
-        let result = f(name.as_ref().map(|name| &***name));
-        self.name.set(name);
+        let extra = self.extra.take();
+        let result = f(extra.as_ref().and_then(|extra| extra.name.as_deref()));
+        self.extra.set(extra);
         result
     }
 }
@@ -205,25 +220,35 @@ impl Slab {
     /// Gives a header back whose fiber is over.
     #[inline]
     pub(crate) fn give_back(&self, header: &Header) {
-        header
-            .generation
-            .set(header.generation.get().wrapping_add(1));
         header.state.set(State::Free);
-        header.next.set(self.free.get());
-        self.free.set(header);
+        // The waker of its last wait is void.
+        header.sequence.set(header.sequence.get() + 1);
         self.live.set(self.live.get() - 1);
+        // A header whose generations are used up (four thousand million fibers) is left: an id names one fiber.
+        if let Some(generation) = header.generation.get().checked_add(1) {
+            header.generation.set(generation);
+            header.next.set(self.free.get());
+            self.free.set(header);
+        }
     }
 
     /// The header of a living fiber.
+    pub(crate) fn find(&self, fiber: FiberId) -> Option<&Header> {
+        let header = self.at(fiber.index)?;
+        let alive =
+            header.generation.get() == fiber.generation && header.state.get() != State::Free;
+        alive.then_some(header)
+    }
+
+    /// The header of that number, whoever has it.
     #[inline]
-    pub(crate) fn find(&self, index: u32, generation: u32) -> Option<&Header> {
+    pub(crate) fn at(&self, index: u32) -> Option<&Header> {
         let chunks = self.chunks.borrow();
         let header = chunks
             .get(index as usize / CHUNK)?
             .get(index as usize % CHUNK)?;
-        let alive = header.generation.get() == generation && header.state.get() != State::Free;
         // SAFETY: chunks are never freed or moved while the slab lives; only the vector of boxes may be.
-        alive.then(|| unsafe { &*ptr::from_ref(header) })
+        Some(unsafe { &*ptr::from_ref(header) })
     }
 
     /// Calls `visit` for each living fiber, oldest slot first.

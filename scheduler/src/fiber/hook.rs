@@ -11,7 +11,7 @@ use super::header::Header;
 use crate::event_loop::{current_fiber, try_with_loop};
 use std::ptr;
 
-/// Is told when its fiber leaves the processor and when it comes back.
+/// Is told when its fiber leaves the processor and when it comes back. Cannot suspend, and must not cancel the fiber.
 pub trait SwitchHook {
     /// Before the fiber parks.
     ///
@@ -57,7 +57,11 @@ pub fn no_suspend<R>(f: impl FnOnce() -> R) -> R {
         return f();
     }
     // SAFETY: the running fiber's header lives as long as the fiber.
-    let header = unsafe { &*header };
+    ban_suspension(unsafe { &*header }, f)
+}
+
+#[inline]
+fn ban_suspension<R>(header: &Header, f: impl FnOnce() -> R) -> R {
     header.suspension_bans.set(header.suspension_bans.get() + 1);
     let _allow = OnDrop(|| header.suspension_bans.set(header.suspension_bans.get() - 1));
     f()
@@ -106,7 +110,7 @@ pub(super) fn switch_out(header: &Header, commit: impl FnOnce()) {
     let frame = header.hook.get();
     if !frame.is_null() {
         // SAFETY: frames lie on the fiber's stack, below this call, and are popped before they end.
-        if let Err(reason) = unsafe { (*(*frame).hook).leave() } {
+        if let Err(reason) = ban_suspension(header, || unsafe { (*(*frame).hook).leave() }) {
             refuse(header, reason);
         }
     }
@@ -115,7 +119,7 @@ pub(super) fn switch_out(header: &Header, commit: impl FnOnce()) {
     unsafe { header.switch.suspend() };
     if !frame.is_null() {
         // SAFETY: as above; the stack, and with it the frame, has not changed during the switch.
-        unsafe { (*(*frame).hook).enter() };
+        ban_suspension(header, || unsafe { (*(*frame).hook).enter() });
     }
 }
 

@@ -1,11 +1,14 @@
 //! The result of a fiber, and waiting for it.
 
+use super::cancel::cancel_on;
 use super::park::{LocalWaker, park, prepare_park};
-use super::{FiberId, Stopped, cancel};
-use crate::event_loop::with_loop;
+use super::root::{drop_payload, guarded, panic_text};
+use super::{FiberId, Stopped};
+use crate::event_loop::{registry, with_loop};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::mem;
 use std::rc::Rc;
 
 /// Why a join gave no result.
@@ -28,14 +31,8 @@ impl fmt::Debug for JoinError {
     }
 }
 
-/// The words of a panic's payload.
-pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
-    let text = payload.downcast_ref::<&str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("(no message)")
-}
-
 pub(super) struct JoinCell<T> {
+    loop_id: u32,
     fiber: FiberId,
     result: RefCell<Option<Result<T, JoinError>>>,
     waiter: Cell<Option<LocalWaker>>,
@@ -44,8 +41,9 @@ pub(super) struct JoinCell<T> {
 }
 
 impl<T> JoinCell<T> {
-    pub(super) fn new(fiber: FiberId) -> Self {
+    pub(super) fn new(loop_id: u32, fiber: FiberId) -> Self {
         JoinCell {
+            loop_id,
             fiber,
             result: RefCell::new(None),
             waiter: Cell::new(None),
@@ -54,19 +52,8 @@ impl<T> JoinCell<T> {
         }
     }
 
-    fn complete(&self, result: Result<T, Box<dyn Any + Send>>) {
+    fn finish(&self) {
         self.done.set(true);
-        let result = result.map_err(|payload| {
-            let detached = self.detached.get();
-            with_loop(|l| l.note_panic(self.fiber, detached, panic_text(&*payload)));
-            JoinError::Panicked(payload)
-        });
-        if self.detached.get() {
-            // Nobody will ask; a result whose own drop panics must not take the loop down.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(result)));
-            return;
-        }
-        *self.result.borrow_mut() = Some(result);
         if let Some(waker) = self.waiter.take() {
             waker.wake();
         }
@@ -77,19 +64,44 @@ impl<T> JoinCell<T> {
 pub(super) struct Completion<T>(pub(super) Rc<JoinCell<T>>);
 
 impl<T> Completion<T> {
-    /// Called on the fiber's stack, when its closure is over.
+    /// Called on the fiber's stack, when its closure is over. Does not unwind.
     #[inline]
-    pub(super) fn complete(self, result: Result<T, Box<dyn Any + Send>>) {
-        self.0.complete(result);
+    pub(super) fn complete(&self, result: Result<T, Box<dyn Any + Send>>) {
+        let cell = &*self.0;
+        if let Err(payload) = &result {
+            note_panic(cell.fiber, cell.detached.get(), &**payload);
+        }
+        if !cell.detached.get() {
+            *cell.result.borrow_mut() = Some(result.map_err(JoinError::Panicked));
+            return cell.finish();
+        }
+        // Nobody will ask.
+        match result {
+            Ok(result) if mem::needs_drop::<T>() => {
+                guarded("dropping a fiber's result", || drop(result));
+            }
+            Ok(_) => {}
+            Err(payload) => drop_payload(payload),
+        }
+        cell.done.set(true);
     }
+}
+
+/// Counts the panic that ended a fiber; tells the loop's hook of one that nobody will learn of from a join.
+#[cold]
+pub(crate) fn note_panic(fiber: FiberId, detached: bool, payload: &(dyn Any + Send)) {
+    with_loop(|l| {
+        l.count_panic();
+        if detached && let Some(hook) = l.panic_hook() {
+            guarded("the panic hook", || hook(fiber, panic_text(payload)));
+        }
+    });
 }
 
 impl<T> Drop for Completion<T> {
     fn drop(&mut self) {
-        if !self.0.done.replace(true)
-            && let Some(waker) = self.0.waiter.take()
-        {
-            waker.wake();
+        if !self.0.done.get() {
+            self.0.finish();
         }
     }
 }
@@ -112,9 +124,12 @@ impl<T> JoinHandle<T> {
     /// (the fiber is detached then), [`JoinError::LoopGone`] if the loop ended first.
     ///
     /// # Panics
-    /// Outside a fiber, unless the fiber is over already.
+    /// Outside a fiber, unless the fiber, or its loop, is over already.
     pub fn join(self) -> Result<T, JoinError> {
         while !self.cell.done.get() {
+            if registry::is_gone(self.cell.loop_id) {
+                return Err(JoinError::LoopGone);
+            }
             self.cell.waiter.set(Some(prepare_park()));
             park("join")?;
         }
@@ -127,7 +142,9 @@ impl<T> JoinHandle<T> {
 
     /// Tells the fiber to stop: its suspending calls fail from now on.
     pub fn cancel(&self) {
-        cancel(self.cell.fiber);
+        if !self.cell.done.get() {
+            cancel_on(self.cell.loop_id, self.cell.fiber);
+        }
     }
 
     /// Whether the fiber is over.

@@ -5,31 +5,34 @@ mod header;
 mod hook;
 mod join;
 mod park;
+mod root;
 mod switch;
 
 pub(crate) use cancel::cancel_header;
 pub use cancel::{
     CancelScope, Elapsed, Stopped, cancel, is_cancelled, shield, timeout, with_deadline,
 };
-pub(crate) use header::{Header, STARTED, Slab, State};
+pub(crate) use header::{Extra, Header, STARTED, Slab, State};
 pub(crate) use hook::OnDrop;
 pub use hook::{SwitchHook, may_suspend, no_suspend, with_switch_hook};
-pub(crate) use join::panic_text;
+pub(crate) use join::note_panic;
 pub use join::{JoinError, JoinHandle};
 pub(crate) use park::wake_in;
 pub use park::{
     LocalWaker, RemoteWaker, Wakeup, park, park_uninterruptible, park_until, prepare_park,
     yield_now,
 };
+pub(crate) use root::guarded;
 
 use crate::event_loop::{current_fiber, try_with_loop, with_loop};
 use crate::stack::StackClass;
 use crate::time::Instant;
 use join::{Completion, JoinCell};
+use root::Root;
 use std::any::Any;
 use std::fmt;
 use std::io;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::Location;
 use std::rc::Rc;
 
 /// Names one fiber of one loop, for as long as the loop lives: ids are not given to another fiber.
@@ -47,10 +50,11 @@ impl fmt::Display for FiberId {
 
 /// Starts a fiber on this loop; it runs when the others that are runnable have had their turn.
 ///
-/// The fiber inherits the caller's [`context`]. Dropping the handle detaches it.
+/// The fiber inherits the caller's [`context`]. Dropping the handle detaches it. While the loop shuts down, new fibers
+/// start cancelled.
 ///
 /// # Panics
-/// Outside a loop, or when the system has no memory for another stack ([`Builder::spawn`] gives an error instead).
+/// Outside a loop, or where [`Builder::spawn`] gives an error.
 #[track_caller]
 pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
     match Builder::new().spawn(f) {
@@ -71,7 +75,7 @@ pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
 /// ```
 #[derive(Debug, Default)]
 pub struct Builder {
-    name: Option<Box<Box<str>>>,
+    extra: Option<Box<Extra>>,
     stack: StackClass,
 }
 
@@ -83,7 +87,13 @@ impl Builder {
 
     /// A name for listings and reports.
     pub fn name(mut self, name: impl Into<Box<str>>) -> Self {
-        self.name = Some(Box::new(name.into()));
+        self.extra.get_or_insert_default().name = Some(name.into());
+        self
+    }
+
+    /// What to call if the fiber is given up at shutdown.
+    pub(crate) fn on_abandon(mut self, callback: impl FnOnce() + 'static) -> Self {
+        self.extra.get_or_insert_default().on_abandon = Some(Box::new(callback));
         self
     }
 
@@ -96,24 +106,35 @@ impl Builder {
     /// Starts the fiber on this loop.
     ///
     /// # Errors
-    /// When the system gives no memory for another stack; the closure is dropped.
+    /// When the system gives no memory for another stack, or the loop has ended (what its end drops may still try); the
+    /// closure is dropped.
     ///
     /// # Panics
     /// Outside a loop.
     #[track_caller]
     #[inline]
     pub fn spawn<T: 'static>(self, f: impl FnOnce() -> T + 'static) -> io::Result<JoinHandle<T>> {
-        let location = Location::caller();
+        self.spawn_from(Location::caller(), f)
+    }
+
+    #[inline]
+    pub(crate) fn spawn_from<T: 'static>(
+        self,
+        location: &'static Location<'static>,
+        f: impl FnOnce() -> T + 'static,
+    ) -> io::Result<JoinHandle<T>> {
         with_loop(|l| {
+            if l.ended() {
+                return Err(io::Error::other("the loop has ended"));
+            }
             let stack = l.stacks.take(self.stack)?;
             // SAFETY: headers of the slab live as long as the loop.
             let header = unsafe { &*l.slab.take() };
-            let cell = Rc::new(JoinCell::new(header.id()));
-            let result = Completion(cell.clone());
-            let body = move || result.complete(catch_unwind(AssertUnwindSafe(f)));
-            l.set_up(header, self.name, location);
-            // SAFETY: the header is fresh from the slab and stays in place; the body catches every panic.
-            unsafe { header.switch.prepare(stack, body) };
+            let cell = Rc::new(JoinCell::new(l.id(), header.id()));
+            let root = Root::new(f, Completion(cell.clone()));
+            l.set_up(header, self.extra, location);
+            // SAFETY: the header is fresh from the slab and stays in place; a root catches every panic.
+            unsafe { header.switch.prepare(stack, move || root.run()) };
             l.make_ready(header);
             Ok(JoinHandle::new(cell))
         })
@@ -125,7 +146,7 @@ impl crate::event_loop::Inner {
     fn set_up(
         &self,
         header: &Header,
-        name: Option<Box<Box<str>>>,
+        extra: Option<Box<Extra>>,
         location: &'static Location<'static>,
     ) {
         self.count_spawn();
@@ -134,14 +155,14 @@ impl crate::event_loop::Inner {
         } else {
             0
         });
-        header.switches.set(0);
         header.shields.set(0);
         header.suspension_bans.set(0);
         header.deadline.set(Instant::NEVER);
+        header.earliest.set(std::ptr::null());
         header.scopes.set(std::ptr::null());
         header.hook.set(std::ptr::null());
         header.location.set(location);
-        header.name.set(name);
+        header.extra.set(extra);
         let parent = self.running();
         if !parent.is_null() {
             // SAFETY: the running fiber's header lives as long as the fiber.

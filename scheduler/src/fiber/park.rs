@@ -6,7 +6,8 @@
 //!   park("why")                      suspends, unless the waker was used in between
 //! ```
 //!
-//! A waker names its fiber by index and generation and its wait by sequence. One that comes late (the fiber went on for
+//! A waker names its loop and its fiber's header by number, and its wait by the header's count of waits, which no other
+//! wait of that header ever has (64 bits, not begun anew for the next fiber). One that comes late (the fiber went on for
 //! another reason, or is over) does not match and does nothing; so wakers need no reference counts, are used at most
 //! once, and may be dropped. A wake never runs its target: it puts it into the run queue.
 
@@ -14,7 +15,7 @@ use super::cancel::stopped;
 use super::header::{Header, INTERRUPTIBLE, State, WOKEN};
 use super::hook::switch_out;
 use super::{FiberId, Stopped};
-use crate::event_loop::{Inner, current_fiber, registry, try_with_loop, with_loop};
+use crate::event_loop::{Inner, Message, current_fiber, registry, try_with_loop, with_loop};
 use crate::time::Instant;
 use std::marker::PhantomData;
 
@@ -27,68 +28,76 @@ pub enum Wakeup {
     TimedOut,
 }
 
-/// Ends one wait of one fiber of this loop.
+/// Ends one wait of one fiber of this thread.
 #[derive(Debug, Clone, Copy)]
 pub struct LocalWaker {
-    index: u32,
+    wait: RemoteWaker,
     generation: u32,
-    sequence: u32,
     _this_thread: PhantomData<*const ()>,
 }
 
 /// Ends one wait of one fiber, from any thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RemoteWaker {
-    pub(crate) loop_id: u32,
-    pub(crate) index: u32,
-    pub(crate) generation: u32,
-    pub(crate) sequence: u32,
+    loop_id: u32,
+    index: u32,
+    sequence: u64,
 }
 
 impl LocalWaker {
     /// Makes the fiber runnable if it is still in this wait. Returns whether it was this waker that ended the wait.
+    ///
+    /// While the thread is not in the fiber's loop (between two ticks, or in another loop) the wake is sent as
+    /// [`RemoteWaker::wake`] would, and the answer is `false`.
     #[inline]
     pub fn wake(self) -> bool {
-        try_with_loop(|l| wake_in(l, self.index, self.generation, self.sequence)).unwrap_or(false)
+        match try_with_loop(|l| (l.id() == self.wait.loop_id).then(|| wake_in(l, self.wait))) {
+            Some(Some(woken)) => woken,
+            _ => {
+                self.wait.wake();
+                false
+            }
+        }
     }
 
     /// The same wait, for another thread.
-    ///
-    /// # Panics
-    /// Outside a loop.
+    #[inline]
     pub fn remote(self) -> RemoteWaker {
-        let loop_id = with_loop(|l| l.id());
-        RemoteWaker {
-            loop_id,
-            index: self.index,
-            generation: self.generation,
-            sequence: self.sequence,
-        }
+        self.wait
     }
 
     /// The fiber that waits.
     pub fn fiber(self) -> FiberId {
         FiberId {
-            index: self.index,
+            index: self.wait.index,
             generation: self.generation,
         }
+    }
+
+    pub(crate) fn is_same(self, other: LocalWaker) -> bool {
+        self.wait == other.wait
     }
 }
 
 impl RemoteWaker {
     /// Makes the fiber runnable if it is still in this wait. A loop that is gone is ignored. Never blocks.
     pub fn wake(self) {
-        registry::wake(self);
+        registry::send(self.loop_id, Message::Wake(self));
     }
 }
 
+const _: () = assert!(
+    size_of::<RemoteWaker>() == 16,
+    "a waker is passed in two registers"
+);
+
 /// Does what a waker asks, on the loop's thread.
 #[inline]
-pub(crate) fn wake_in(l: &Inner, index: u32, generation: u32, sequence: u32) -> bool {
-    let Some(header) = l.slab.find(index, generation) else {
+pub(crate) fn wake_in(l: &Inner, wait: RemoteWaker) -> bool {
+    let Some(header) = l.slab.at(wait.index) else {
         return false;
     };
-    if header.sequence.get() != sequence || header.has(WOKEN) {
+    if header.sequence.get() != wait.sequence || header.has(WOKEN) {
         return false;
     }
     match header.state.get() {
@@ -112,15 +121,17 @@ pub(crate) fn wake_in(l: &Inner, index: u32, generation: u32, sequence: u32) -> 
 /// Outside a fiber.
 #[inline]
 pub fn prepare_park() -> LocalWaker {
-    // SAFETY: the running fiber's header lives as long as the fiber.
-    let header = unsafe { &*current_fiber() };
-    let sequence = header.sequence.get().wrapping_add(1);
+    let (l, header) = here();
+    let sequence = header.sequence.get() + 1;
     header.sequence.set(sequence);
     header.clear(WOKEN);
     LocalWaker {
-        index: header.index.get(),
+        wait: RemoteWaker {
+            loop_id: l.id(),
+            index: header.index.get(),
+            sequence,
+        },
         generation: header.generation.get(),
-        sequence,
         _this_thread: PhantomData,
     }
 }
@@ -160,12 +171,7 @@ pub fn park_until(reason: &'static str, at: Option<Instant>) -> Result<Wakeup, S
         };
     }
     let limit = at.unwrap_or(Instant::NEVER);
-    let deadline = if header.shields.get() == 0 {
-        header.deadline.get()
-    } else {
-        Instant::NEVER
-    };
-    let alarm = limit.min(deadline);
+    let alarm = limit.min(header.deadline.get());
     loop {
         suspend_parked(l, header, reason, alarm, INTERRUPTIBLE);
         if header.has(WOKEN) {
@@ -204,6 +210,10 @@ fn suspend_parked(
         header.reason.set(reason);
         header.clear(INTERRUPTIBLE);
         header.set(interruptible);
+        if header.has(WOKEN) {
+            // A switch hook woke it, after the caller looked.
+            return l.make_ready(header);
+        }
         if alarm != Instant::NEVER {
             // SAFETY: headers stay in place; the timer is cancelled below, before the fiber goes on.
             unsafe { l.wheel.arm(&header.timer, alarm) };
@@ -235,8 +245,10 @@ pub fn yield_now() -> Result<(), Stopped> {
 /// Notes which deadline refused a call, so that the `timeout` it belongs to knows.
 #[cold]
 fn refuse(header: &Header, reason: Stopped) -> Stopped {
-    if reason == Stopped::Deadline {
-        header.refused.set(header.deadline.get());
+    let frame = header.earliest.get();
+    if reason == Stopped::Deadline && !frame.is_null() {
+        // SAFETY: frames lie on the fiber's stack and are taken off before they end.
+        unsafe { (*frame).refused.set(true) };
     }
     reason
 }

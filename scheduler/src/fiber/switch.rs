@@ -42,7 +42,8 @@ const CLOSURE_ON_STACK_MAX: usize = 1024;
 
 /// The machine state of one fiber, in its header.
 pub(crate) struct Switch {
-    coroutine: UnsafeCell<Option<Fiber>>,
+    /// Never dropped where it is: the drop of a coroutine that has started would unwind it.
+    coroutine: UnsafeCell<ManuallyDrop<Option<Fiber>>>,
     yielder: Cell<*const Yielder<(), ()>>,
     bounds: Cell<StackBounds>,
 }
@@ -50,7 +51,7 @@ pub(crate) struct Switch {
 impl Switch {
     pub(crate) const fn empty() -> Self {
         Switch {
-            coroutine: UnsafeCell::new(None),
+            coroutine: UnsafeCell::new(ManuallyDrop::new(None)),
             yielder: Cell::new(ptr::null()),
             bounds: Cell::new(StackBounds::NONE),
         }
@@ -59,7 +60,8 @@ impl Switch {
     /// Puts `body` on `stack`, to start at the first [`Switch::resume`].
     ///
     /// # Safety
-    /// The switch is empty, stays at its address until the fiber is over, and `body` never unwinds.
+    /// The switch is empty, stays at its address until the fiber is over, and neither a call of `body` nor its drop
+    /// unwinds (corosensei would drop it a second time).
     #[inline]
     pub(crate) unsafe fn prepare<F: FnOnce() + 'static>(&self, stack: FiberStack, body: F) {
         self.bounds.set(stack.bounds());
@@ -79,7 +81,7 @@ impl Switch {
             })
         };
         // SAFETY: nobody else holds a reference into the cell: `resume` is not running.
-        unsafe { *self.coroutine.get() = Some(coroutine) };
+        unsafe { *self.coroutine.get() = ManuallyDrop::new(Some(coroutine)) };
     }
 
     /// Runs the fiber until it suspends or ends; gives its stack back when it ended.
@@ -127,6 +129,6 @@ impl Switch {
     /// Forgets a fiber that has started and will never run again. Its stack stays mapped for ever.
     pub(crate) fn abandon(&self) {
         // SAFETY: no resume is running: the loop calls this between two fibers.
-        let _ = ManuallyDrop::new(unsafe { (*self.coroutine.get()).take() });
+        std::mem::forget(unsafe { (*self.coroutine.get()).take() });
     }
 }

@@ -122,7 +122,8 @@ impl Wheel {
     /// `node` stays at its address, and alive, until it has fired or is cancelled.
     pub(crate) unsafe fn arm(&self, node: &Node, at: Instant) {
         self.cancel(node);
-        let soonest = (self.floor.get() + 1) << TICK_SHIFT;
+        let soonest =
+            (self.floor.get() + 1).min(tick_of(Instant::from_nanos(LATEST_NS))) << TICK_SHIFT;
         node.at_ns.set(at.as_nanos().max(soonest).min(LATEST_NS));
         self.link(node);
         self.armed.set(self.armed.get() + 1);
