@@ -57,8 +57,8 @@ impl Choice {
 
 /// Makes a driver for a loop on the calling thread.
 ///
-/// [`Choice::Auto`] asks `YUE_IO` first. If nobody forces a driver and io_uring is refused, mio takes its place, and one
-/// line on standard error, once a process, says so and why.
+/// [`Choice::Auto`] asks `YUE_IO` first. If nobody forces a driver and io_uring is refused, mio takes its place, and
+/// one line on standard error, once a process, says so and why.
 ///
 /// # Errors
 /// When io_uring is forced and refused (the message says why, and what to do), `YUE_IO` names no driver, or the process

@@ -9,7 +9,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use yue_io::net::{ListenOptions, TcpListener, TcpStream};
+use yue_io::net::{ListenOptions, TcpListener, TcpStream, ToSocketAddrs};
 use yue_scheduler::*;
 
 /// An echo server: a fiber for each connection.
@@ -304,6 +304,26 @@ fn an_empty_buffer_does_not_wait() {
         let (mut client, _server) = pair();
         assert_eq!(client.read(&mut []).unwrap(), 0);
         assert_eq!(client.write(&[]).unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_name_is_looked_up_without_stopping_the_loop() {
+    on_each_driver(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let ticks = Rc::new(Cell::new(0));
+        let count = ticks.clone();
+        drop(spawn(move || {
+            while yield_now().is_ok() {
+                count.set(count.get() + 1);
+            }
+        }));
+        // In capitals it is not the name that is known without a lookup; the system's resolver knows it all the same.
+        let addresses = ("LOCALHOST", port).resolve().unwrap();
+        assert!(ticks.get() > 0, "the loop stood still");
+        let stream = TcpStream::connect(&addresses[..]).unwrap();
+        assert_eq!(stream.peer_addr().unwrap().port(), port);
     });
 }
 

@@ -191,9 +191,22 @@ impl Socket {
                 unsafe { self.ring_operation(&core, Direction::Read, REASON, entry) }
                     .map(|count| count as usize)
             }
-            other => self.when_ready(&other, Direction::Read, REASON, || {
-                sys::recv(self.raw(), buffer, flags)
-            }),
+            other => {
+                if let Here::Mio(core) = &other
+                    && core.is_drained(self.identity())
+                {
+                    core.wait(self.identity(), Direction::Read, REASON)?;
+                }
+                let call = || sys::recv(self.raw(), buffer, flags);
+                let count = self.when_ready(&other, Direction::Read, REASON, call)?;
+                if let Here::Mio(core) = &other
+                    && (1..buffer.len()).contains(&count)
+                    && flags == 0
+                {
+                    core.set_drained(self.identity());
+                }
+                Ok(count)
+            }
         }
     }
 

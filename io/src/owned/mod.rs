@@ -37,8 +37,8 @@ pub trait Sink {
     /// be cleared and used again.
     fn sent(&self, buffer: Vec<u8>);
 
-    /// The peer sends no more. `true` keeps the connection open for sending; by default what is queued is sent, and then
-    /// the connection is closed.
+    /// The peer sends no more. `true` keeps the connection open for sending; by default what is queued is sent, and
+    /// then the connection is closed.
     fn end_of_input(&self) -> bool {
         false
     }
@@ -50,8 +50,8 @@ pub trait Sink {
 
 /// A connection that a loop reads and writes by itself.
 ///
-/// Clones are the same connection. It goes on when all of them are dropped: its end is [`Connection::close`], the end of
-/// input, or an error.
+/// Clones are the same connection. It goes on when all of them are dropped: its end is [`Connection::close`], the end
+/// of input, or an error.
 #[derive(Clone)]
 pub struct Connection {
     state: Rc<State>,

@@ -228,3 +228,74 @@ impl Completed for State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Connection, Sink};
+    use crate::driver::{Backend, backend};
+    use crate::net::UnixStream;
+    use crate::{Choice, driver};
+    use std::cell::{Cell, RefCell};
+    use std::io::{self, Read, Write};
+    use std::rc::Rc;
+    use yue_scheduler::{Config, LocalWaker, Loop, park, prepare_park};
+
+    #[derive(Default)]
+    struct Echo {
+        connection: RefCell<Option<Connection>>,
+        waker: Cell<Option<LocalWaker>>,
+    }
+
+    impl Sink for Echo {
+        fn data(&self, bytes: &[u8]) {
+            if let Some(connection) = &*self.connection.borrow() {
+                connection.send(bytes.to_vec());
+            }
+        }
+
+        fn sent(&self, _: Vec<u8>) {}
+
+        fn closed(&self, result: io::Result<()>) {
+            result.unwrap();
+            self.connection.take();
+            self.waker.take().unwrap().wake();
+        }
+    }
+
+    #[test]
+    fn single_receives_take_the_place_of_a_multishot_one() {
+        let Ok(driver) = driver(Choice::Uring) else {
+            eprintln!("not tested: there is no io_uring here");
+            return;
+        };
+        Loop::new(Config {
+            driver,
+            ..Config::default()
+        })
+        .unwrap()
+        .run(|| {
+            let Ok(Backend::Uring(core)) = backend() else {
+                unreachable!("it was asked for")
+            };
+            core.multishot.set(false);
+            let (one, mut other) = UnixStream::pair().unwrap();
+            let echo = Rc::new(Echo::default());
+            let connection = Connection::start_unix(one, echo.clone()).unwrap();
+            *echo.connection.borrow_mut() = Some(connection.clone());
+            for size in [1, 100, 40_000] {
+                let sent = vec![size as u8; size];
+                other.write_all(&sent).unwrap();
+                let mut got = vec![0; size];
+                other.read_exact(&mut got).unwrap();
+                assert!(got == sent);
+            }
+            connection.set_reading(false);
+            connection.set_reading(true);
+            echo.waker.set(Some(prepare_park()));
+            // The wait begins before the end can come: both are of this turn.
+            std::mem::drop(other);
+            park("the end").unwrap();
+            assert!(!core.multishot.get());
+        });
+    }
+}

@@ -147,6 +147,16 @@ impl Core {
         }
     }
 
+    /// Whether a read from the socket would find nothing, so that it can wait without trying.
+    pub(crate) fn is_drained(&self, identity: Identity) -> bool {
+        self.sources.borrow_mut().is_drained(identity)
+    }
+
+    /// Notes that the last call on the socket read all there was: it got less than it asked for.
+    pub(crate) fn set_drained(&self, identity: Identity) {
+        self.sources.borrow_mut().set_drained(identity);
+    }
+
     /// Whether so many operations were done since the last turn that a fiber must let others run before its next: one
     /// whose calls all succeed at once would never park.
     pub(crate) fn had_its_share(&self) -> bool {

@@ -5,6 +5,7 @@
 //! stale and replaced. Tokens carry a generation; an event of a stale registration finds nobody.
 
 use mio::Token;
+use smallvec::SmallVec;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use yue_scheduler::LocalWaker;
@@ -47,7 +48,12 @@ struct Source {
     identity: Identity,
     generation: u32,
     used: bool,
-    waiters: Vec<Waiter>,
+    /// A read took all there was, and no event has come since: the next would find nothing.
+    drained: bool,
+    /// The peer is through: reads find the rest, and the end, without another event.
+    hung_up: bool,
+    /// A reader and a writer have room without an allocation.
+    waiters: SmallVec<[Waiter; 2]>,
     owner: Option<Rc<dyn Ready>>,
 }
 
@@ -113,7 +119,9 @@ impl Sources {
                 identity,
                 generation: 0,
                 used: false,
-                waiters: Vec::new(),
+                drained: false,
+                hung_up: false,
+                waiters: SmallVec::new(),
                 owner: None,
             };
             self.sources.push(fresh);
@@ -122,6 +130,8 @@ impl Sources {
         let source = &mut self.sources[index as usize];
         source.identity = identity;
         source.used = true;
+        source.drained = false;
+        source.hung_up = false;
         self.used += 1;
         self.by_fd[place] = index + 1;
         SourceId {
@@ -168,6 +178,20 @@ impl Sources {
         }
     }
 
+    /// Whether a read would find nothing, for all that is known.
+    pub(super) fn is_drained(&mut self, identity: Identity) -> bool {
+        self.find(identity)
+            .and_then(|id| self.get(id))
+            .is_some_and(|source| source.drained)
+    }
+
+    /// Notes that a read took all there was. Only of a socket that is registered: its next byte makes an event.
+    pub(super) fn set_drained(&mut self, identity: Identity) {
+        if let Some(source) = self.find(identity).and_then(|id| self.get(id)) {
+            source.drained = !source.hung_up;
+        }
+    }
+
     /// Lines a fiber up. The ticket is for [`Sources::unlink`].
     pub(super) fn wait(&mut self, id: SourceId, direction: Direction, waker: LocalWaker) -> u64 {
         self.tickets += 1;
@@ -192,6 +216,8 @@ impl Sources {
     /// Wakes the fibers whom the event concerns; returns the owner, to be told after the borrow.
     pub(super) fn event(&mut self, id: SourceId, ready: Readiness) -> Option<Rc<dyn Ready>> {
         let source = self.get(id)?;
+        source.hung_up |= ready.hung_up;
+        source.drained &= !(ready.readable || source.hung_up);
         source.waiters.retain(|waiter| {
             let concerned = ready.hung_up
                 || match waiter.direction {
@@ -204,5 +230,78 @@ impl Sources {
             !concerned
         });
         source.owner.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+    impl Ready for Nobody {
+        fn ready(self: Rc<Self>, _: Readiness) {}
+    }
+
+    const READABLE: Readiness = Readiness {
+        readable: true,
+        writable: false,
+        hung_up: false,
+    };
+
+    #[test]
+    fn an_event_of_a_stale_registration_finds_nobody() {
+        let mut sources = Sources::default();
+        let (old, new) = (Identity { fd: 5, id: 1 }, Identity { fd: 5, id: 2 });
+        let first = sources.insert(old);
+        sources.set_owner(first, Rc::new(Nobody));
+        assert!(
+            sources
+                .event(SourceId::from_token(first.token()), READABLE)
+                .is_some()
+        );
+        // The descriptor was closed on another thread, and its number came again.
+        assert_eq!(sources.find(new), None);
+        let second = sources.insert(new);
+        sources.set_owner(second, Rc::new(Nobody));
+        assert!(sources.event(first, READABLE).is_none());
+        assert!(sources.event(second, READABLE).is_some());
+        assert_eq!((sources.find(old), sources.used()), (None, 1));
+        assert!(!sources.remove(old));
+        assert!(sources.remove(new));
+        assert_eq!(sources.used(), 0);
+    }
+
+    #[test]
+    fn a_drained_socket_is_tried_again_after_an_event_and_always_after_a_hang_up() {
+        let mut sources = Sources::default();
+        let socket = Identity { fd: 3, id: 1 };
+        sources.set_drained(socket);
+        assert!(
+            !sources.is_drained(socket),
+            "not registered: no event would come"
+        );
+        let id = sources.insert(socket);
+        sources.set_drained(socket);
+        assert!(sources.is_drained(socket));
+        sources.event(
+            id,
+            Readiness {
+                readable: false,
+                writable: true,
+                hung_up: false,
+            },
+        );
+        assert!(sources.is_drained(socket));
+        sources.event(id, READABLE);
+        assert!(!sources.is_drained(socket));
+        sources.event(
+            id,
+            Readiness {
+                hung_up: true,
+                ..READABLE
+            },
+        );
+        sources.set_drained(socket);
+        assert!(!sources.is_drained(socket));
     }
 }

@@ -82,7 +82,7 @@ impl Signal {
     /// The signal with that number.
     ///
     /// # Errors
-    /// When there is none, or it cannot be waited for: `KILL`, `STOP`, and those by which the processor reports a fault.
+    /// When there is none, or it cannot be waited for: `KILL`, `STOP`, and those by which a fault is reported.
     pub fn from_number(number: i32) -> Result<Signal, UnknownSignal> {
         let reserved = [
             libc::SIGKILL,
