@@ -20,6 +20,7 @@ mod listener;
 pub mod proto;
 pub mod session;
 pub mod transport;
+pub mod typed;
 
 pub use address::{Address, AddressError};
 pub use buffer::Response;

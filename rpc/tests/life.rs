@@ -154,7 +154,8 @@ fn a_handshake_that_takes_too_long_is_refused_while_others_are_served() {
         assert_eq!(error.kind(), ErrorKind::NotGranted, "{error}");
         assert_eq!(session.stats().handshake_timeouts, 1);
         assert_eq!(call(&quick, "sum", &[1, 2]).unwrap(), [3]);
-        (slow.close(), quick.close());
+        slow.close();
+        quick.close();
     });
 }
 
@@ -186,7 +187,8 @@ fn a_first_connect_that_is_refused_is_an_error_unless_told_to_wait() {
         assert_eq!(waiting.join().unwrap().unwrap(), [1]);
         // The other one's next call connects anew.
         assert_eq!(call(&client, "sum", &[2]).unwrap(), [2]);
-        (client.close(), waits.close());
+        client.close();
+        waits.close();
     });
 }
 
@@ -403,7 +405,8 @@ fn hooks_may_call_and_a_hook_that_fails_closes_only_its_connection() {
         let second = server.client();
         assert_eq!(call(&second, "sum", &[1]).unwrap(), [1], "{kind:?}");
         assert_eq!(*opened.borrow(), [7, 7]);
-        (first.close(), second.close());
+        first.close();
+        second.close();
     });
 }
 

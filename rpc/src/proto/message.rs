@@ -19,8 +19,10 @@ pub enum Method<'a> {
 pub struct Params<'a> {
     /// How many values.
     pub count: u32,
-    /// Their bytes, without the header of the array that held them.
+    /// Their bytes, without the header of the array that holds them.
     pub bytes: &'a [u8],
+    /// The whole array, as one value.
+    pub array: &'a [u8],
 }
 
 /// One message.
@@ -159,6 +161,7 @@ fn parse_params(bytes: &[u8]) -> Result<Params<'_>, ProtocolError> {
         Some(count) => Ok(Params {
             count,
             bytes: reader.rest(),
+            array: bytes,
         }),
         None => Err(ProtocolError::WrongType {
             element: "list of arguments",

@@ -66,7 +66,8 @@ fn a_request_comes_back_as_it_was_written() {
         params,
         Params {
             count: 1,
-            bytes: &[0xf9]
+            bytes: &[0xf9],
+            array: &[0x91, 0xf9]
         }
     );
     assert_eq!(message::remaining_time_ms(extensions.unwrap()), Some(5000));

@@ -5,7 +5,7 @@
 //! proportion to the bytes, whatever the pieces.
 
 use super::options::{add, count};
-use super::request::Queued;
+use super::request::{Place, Queued};
 use super::worker;
 use super::{Inner, Phase, Role};
 use crate::buffer::{self, Response, Segment};
@@ -13,9 +13,8 @@ use crate::error::{Error, ErrorKind, RemoteError};
 use crate::proto::encode::{self, ErrorValue};
 use crate::proto::message::remaining_time_ms;
 use crate::proto::value::Reader;
-use crate::proto::{Frame, Message, Method, ProtocolError, ScanLimits, Scanner};
+use crate::proto::{Frame, Message, Method, Params, ProtocolError, ScanLimits, Scanner};
 use crate::transport::Incoming;
-use std::ops::Range;
 use std::time::Duration;
 use yue_scheduler::{Instant, now};
 
@@ -212,39 +211,21 @@ impl Inner {
                 extensions,
             } => {
                 let remaining = extensions.and_then(remaining_time_ms);
-                let deadline = remaining.map_or(Instant::NEVER, |ms| {
-                    now().saturating_add(Duration::from_millis(ms))
-                });
-                let (count, params) = (params.count, place(params.bytes));
-                let (name, reference) = method_place(method, place);
-                let bytes = frame.len;
-                let (msgid, arrival) = (Some(msgid), 0);
+                let after = |ms| now().saturating_add(Duration::from_millis(ms));
+                let request = queued(&segment, frame, method, params);
+                let deadline = remaining.map_or(Instant::NEVER, after);
                 self.enqueue(Queued {
-                    segment,
-                    msgid,
-                    name,
-                    reference,
-                    count,
-                    params,
+                    segment: Some(segment),
+                    msgid: Some(msgid),
                     deadline,
-                    bytes,
-                    arrival,
+                    ..request
                 });
             }
             Message::Notification { method, params } => {
-                let (count, params) = (params.count, place(params.bytes));
-                let (name, reference) = method_place(method, place);
-                let (msgid, deadline, bytes, arrival) = (None, Instant::NEVER, frame.len, 0);
+                let request = queued(&segment, frame, method, params);
                 self.enqueue(Queued {
-                    segment,
-                    msgid,
-                    name,
-                    reference,
-                    count,
-                    params,
-                    deadline,
-                    bytes,
-                    arrival,
+                    segment: Some(segment),
+                    ..request
                 });
             }
         }
@@ -268,7 +249,7 @@ impl Inner {
         running.arrivals += 1;
         self.in_flight.set(self.in_flight.get() + 1);
         self.queued_bytes
-            .set(self.queued_bytes.get() + request.bytes);
+            .set(self.queued_bytes.get() + request.bytes as usize);
         self.queue.borrow_mut().push_back(request);
     }
 
@@ -377,12 +358,36 @@ impl Inner {
     }
 }
 
-fn method_place(
-    method: Method<'_>,
-    place: impl Fn(&[u8]) -> Range<usize>,
-) -> (Range<usize>, Option<u64>) {
-    match method {
+/// A notification of that method and those arguments, its segment and arrival still to be filled in.
+#[inline]
+fn queued(segment: &Segment, frame: &Frame, method: Method<'_>, params: Params<'_>) -> Queued {
+    let base = segment.bytes().as_ptr() as usize;
+    let place = |part: &[u8]| {
+        // Segments are far smaller than 4 GiB; see `Limits::scan`.
+        let start = (part.as_ptr() as usize - base) as u32;
+        Place {
+            start,
+            end: start + part.len() as u32,
+        }
+    };
+    let (name, reference) = match method {
         Method::Name(name) => (place(name), None),
-        Method::Reference(id) => (0..0, Some(id)),
+        Method::Reference(id) => (Place { start: 0, end: 0 }, Some(id)),
+    };
+    let array = place(params.array);
+    let first = array.end - params.bytes.len() as u32;
+    let (count, bytes) = (params.count, frame.len as u32);
+    let (segment, msgid, deadline, arrival) = (None, None, Instant::NEVER, 0);
+    Queued {
+        segment,
+        msgid,
+        reference,
+        name,
+        params: array,
+        first,
+        count,
+        bytes,
+        deadline,
+        arrival,
     }
 }

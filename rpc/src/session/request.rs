@@ -17,30 +17,48 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
-use std::ops::Range;
 use std::rc::Rc;
 use yue_scheduler::{CancelScope, Instant};
 
 /// A request that has arrived and not started.
 pub(super) struct Queued {
-    pub(super) segment: Segment,
+    /// What holds name and arguments; `None` once they are decoded.
+    pub(super) segment: Option<Segment>,
     /// `None`: a notification.
     pub(super) msgid: Option<u32>,
-    pub(super) name: Range<usize>,
     /// A reference is called, not a name.
     pub(super) reference: Option<u64>,
+    pub(super) name: Place,
+    /// The array of arguments, its header included,
+    pub(super) params: Place,
+    /// and where the first of them begins.
+    pub(super) first: u32,
     pub(super) count: u32,
-    pub(super) params: Range<usize>,
-    pub(super) deadline: Instant,
     /// The whole message's, for the accounts.
-    pub(super) bytes: usize,
+    pub(super) bytes: u32,
+    pub(super) deadline: Instant,
     /// How many requests arrived before it.
     pub(super) arrival: u64,
 }
 
+/// A range of a segment, in half the room.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) start: u32,
+    pub(super) end: u32,
+}
+
 impl Queued {
     pub(super) fn name(&self) -> &[u8] {
-        &self.segment.bytes()[self.name.clone()]
+        self.slice(self.name)
+    }
+
+    #[inline]
+    fn slice(&self, place: Place) -> &[u8] {
+        let range = place.start as usize..place.end as usize;
+        self.segment
+            .as_ref()
+            .map_or(&[], |segment| &segment.bytes()[range])
     }
 }
 
@@ -150,38 +168,17 @@ pub enum CallMethod<'a> {
 
 /// A request that is being served.
 pub struct Call {
-    segment: Option<Segment>,
-    name: Range<usize>,
+    request: Queued,
     token: Option<u64>,
-    count: u32,
-    params: Range<usize>,
-    deadline: Instant,
-    notification: bool,
     session: Session,
 }
 
 impl Call {
     pub(super) fn new(session: Rc<Inner>, request: Queued, token: Option<u64>) -> Call {
-        let Queued {
-            segment,
-            msgid,
-            name,
-            count,
-            params,
-            deadline,
-            ..
-        } = request;
-        let (segment, notification, session) =
-            (Some(segment), msgid.is_none(), Session { inner: session });
         Call {
-            segment,
-            name,
+            request,
             token,
-            count,
-            params,
-            deadline,
-            notification,
-            session,
+            session: Session { inner: session },
         }
     }
 
@@ -190,31 +187,36 @@ impl Call {
     pub fn method(&self) -> CallMethod<'_> {
         match self.token {
             Some(token) => CallMethod::Token(token),
-            None => CallMethod::Name(self.slice(&self.name)),
+            None => CallMethod::Name(self.request.name()),
         }
     }
 
     /// The arguments. None after [`Call::release_params`].
     #[inline]
     pub fn params(&self) -> Params<'_> {
+        let Queued {
+            params,
+            first,
+            count,
+            ..
+        } = self.request;
+        let bytes = self.request.slice(Place {
+            start: first,
+            end: params.end,
+        });
         Params {
-            count: self.count,
-            bytes: self.slice(&self.params),
+            count,
+            bytes,
+            array: self.request.slice(params),
         }
-    }
-
-    fn slice(&self, range: &Range<usize>) -> &[u8] {
-        self.segment
-            .as_ref()
-            .map_or(&[], |segment| &segment.bytes()[range.clone()])
     }
 
     /// Gives the buffer back that holds name and arguments. To be called when they are decoded, before the handler
     /// runs: one that waits for long then holds no buffer.
     #[inline]
     pub fn release_params(&mut self) {
-        self.segment = None;
-        self.count = 0;
+        self.request.segment = None;
+        self.request.count = 0;
     }
 
     /// The connection that the request came over.
@@ -225,12 +227,12 @@ impl Call {
 
     /// When the caller stops waiting; [`Instant::NEVER`] if it did not say. The handler runs under it already.
     pub fn deadline(&self) -> Instant {
-        self.deadline
+        self.request.deadline
     }
 
     /// Whether nobody waits for a reply.
     pub fn is_notification(&self) -> bool {
-        self.notification
+        self.request.msgid.is_none()
     }
 }
 
@@ -238,7 +240,7 @@ impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call")
             .field("method", &self.method())
-            .field("count", &self.count)
+            .field("count", &self.request.count)
             .finish_non_exhaustive()
     }
 }
@@ -390,7 +392,7 @@ impl Inner {
     pub(super) fn pop_request(&self) -> Option<Queued> {
         let request = self.queue.borrow_mut().pop_front()?;
         self.queued_bytes
-            .set(self.queued_bytes.get() - request.bytes);
+            .set(self.queued_bytes.get() - request.bytes as usize);
         if !self.reading.get() {
             self.watch_input();
         }

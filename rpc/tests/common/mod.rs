@@ -1,15 +1,16 @@
 //! What the session tests share: a server and its clients over each transport, and a service of many small methods.
 #![allow(dead_code)]
 
-use std::cell::RefCell;
+pub mod raw;
+
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use yue_rpc::proto::encode;
 use yue_rpc::proto::value::Reader;
 use yue_rpc::session::{
-    Call, CallMethod, Failure, Hooks, Moment, Options, Replied, Reply, Service, Session, Timeout,
-    Verdict,
+    Call, CallMethod, CloseReason, Failure, Hooks, Moment, Options, Replied, Reply, Retry, Service,
+    Session, Timeout, Verdict,
 };
 use yue_rpc::transport::connector;
 use yue_rpc::transport::hub::Hub;
@@ -210,15 +211,18 @@ fn serve_method(call: &mut Call, reply: Reply) -> Replied {
     }
 }
 
+type Accept = Box<dyn Fn(&Session, Option<&[u8]>) -> Verdict>;
+type Open = Box<dyn Fn(&Session) -> Result<(), Failure>>;
+type Close = Box<dyn Fn(&Session, &CloseReason) -> Retry>;
+type Told = Box<dyn Fn(&Session)>;
+
 /// Hooks that call closures.
 #[derive(Default)]
 pub struct TestHooks {
-    pub accept: Option<Box<dyn Fn(&Session, Option<&[u8]>) -> Verdict>>,
-    pub open: Option<Box<dyn Fn(&Session) -> Result<(), Failure>>>,
-    pub close:
-        Option<Box<dyn Fn(&Session, &yue_rpc::session::CloseReason) -> yue_rpc::session::Retry>>,
-    pub timeout: Option<Box<dyn Fn(&Session)>>,
-    pub log: RefCell<Vec<String>>,
+    pub accept: Option<Accept>,
+    pub open: Option<Open>,
+    pub close: Option<Close>,
+    pub timeout: Option<Told>,
 }
 
 impl Hooks for TestHooks {
@@ -241,11 +245,7 @@ impl Hooks for TestHooks {
             .map_or(Verdict::granted(), |accept| accept(session, granted))
     }
 
-    fn on_close(
-        &self,
-        session: &Session,
-        reason: &yue_rpc::session::CloseReason,
-    ) -> yue_rpc::session::Retry {
+    fn on_close(&self, session: &Session, reason: &CloseReason) -> Retry {
         self.close
             .as_ref()
             .map_or_else(Default::default, |close| close(session, reason))

@@ -1,0 +1,134 @@
+//! A service made of Rust functions.
+
+use super::values;
+use crate::address::Address;
+use crate::error::{Error, ErrorKind};
+use crate::listener::Listener;
+use crate::session::{
+    Call, CallMethod, Dispatch, Failure, Hooks, Options, Replied, Reply, Service,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::HashMap;
+use std::fmt;
+use std::rc::Rc;
+
+type Handler = Box<dyn Fn(&mut Call, Reply) -> Replied>;
+
+/// Names and the functions behind them; then a listener, or what a client offers in return.
+#[derive(Default)]
+pub struct Server {
+    handlers: HashMap<Box<[u8]>, Handler>,
+    hooks: Option<Rc<dyn Hooks>>,
+    options: Options,
+}
+
+impl Server {
+    /// A server without handlers.
+    pub fn new() -> Server {
+        Server::default()
+    }
+
+    /// Offers a function by a name, which may be dotted. It runs in a fiber of its own for each request, and may park;
+    /// `P` is what it takes (see [the module](super)), `R` what it returns. A name that begins with `_`, or has a
+    /// segment that does, is never called from outside.
+    pub fn handler<P, R>(
+        mut self,
+        name: &str,
+        handler: impl Fn(P) -> Result<R, Failure> + 'static,
+    ) -> Server
+    where
+        P: DeserializeOwned,
+        R: Serialize,
+    {
+        let serve = move |call: &mut Call, reply: Reply| match values::read_params(call.params()) {
+            Err(error) => reply.fail(&wrong_arguments(call, &error)),
+            Ok(params) => {
+                call.release_params();
+                match handler(params) {
+                    Ok(result) => reply.results(|out| values::append(out, &result).map(|()| 1)),
+                    Err(failure) => reply.fail(&failure),
+                }
+            }
+        };
+        self.handlers
+            .insert(name.as_bytes().into(), Box::new(serve));
+        self
+    }
+
+    /// Has the hooks told of each connection's life.
+    pub fn hooks(mut self, hooks: Rc<dyn Hooks>) -> Server {
+        self.hooks = Some(hooks);
+        self
+    }
+
+    /// Sets how connections behave.
+    pub fn options(mut self, options: Options) -> Server {
+        self.options = options;
+        self
+    }
+
+    /// Serves at an address, on this loop.
+    ///
+    /// # Errors
+    /// `AddressError` if the address is none, or cannot be listened at.
+    ///
+    /// # Panics
+    /// Outside a loop.
+    pub fn listen(self, address: &str) -> Result<Listener, Error> {
+        let address = parse(address)?;
+        let options = self.options.clone();
+        Listener::bind(&address, self.into_service(), options)
+    }
+
+    /// The service by itself.
+    pub fn into_service(self) -> Service {
+        let service = Service::new(Rc::new(Handlers(self.handlers)));
+        match self.hooks {
+            Some(hooks) => service.with_hooks(hooks),
+            None => service,
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self
+            .handlers
+            .keys()
+            .map(|name| String::from_utf8_lossy(name));
+        f.debug_set().entries(names).finish()
+    }
+}
+
+pub(super) fn parse(address: &str) -> Result<Address, Error> {
+    address
+        .parse()
+        .map_err(|error: crate::AddressError| Error::new(ErrorKind::Address, error.to_string()))
+}
+
+fn wrong_arguments(call: &Call, error: &rmp_serde::decode::Error) -> Failure {
+    let name = match call.method() {
+        CallMethod::Name(name) => String::from_utf8_lossy(name).into_owned(),
+        CallMethod::Token(_) => "the function".to_owned(),
+    };
+    Failure::of_kind(
+        ErrorKind::Argument,
+        format!("these are not the arguments that '{name}' takes: {error}"),
+    )
+}
+
+struct Handlers(HashMap<Box<[u8]>, Handler>);
+
+impl Dispatch for Handlers {
+    fn call(&self, call: &mut Call, reply: Reply) -> Replied {
+        let handler = match call.method() {
+            CallMethod::Name(name) => self.0.get(name),
+            CallMethod::Token(_) => None,
+        };
+        match handler {
+            Some(handler) => handler(call, reply),
+            None => reply.no_method(call),
+        }
+    }
+}

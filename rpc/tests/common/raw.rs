@@ -1,0 +1,74 @@
+//! A peer that speaks raw bytes, and a client that must be served meanwhile.
+
+use super::{call, ints, methods};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use yue_rpc::Session;
+use yue_rpc::proto::{Method, encode};
+use yue_rpc::session::Options;
+use yue_rpc::transport::hub::Hub;
+use yue_rpc::transport::memory::MemoryTransport;
+use yue_rpc::transport::{Events, Incoming, Transport};
+
+/// A peer that speaks raw bytes.
+pub struct Raw {
+    pub link: Rc<MemoryTransport>,
+    pub heard: Rc<Heard>,
+}
+
+#[derive(Default)]
+pub struct Heard {
+    pub bytes: RefCell<Vec<u8>>,
+    pub closed: Cell<bool>,
+}
+
+impl Events for Heard {
+    fn data(&self, incoming: Incoming<'_>) {
+        match incoming {
+            Incoming::Borrowed(bytes) => self.bytes.borrow_mut().extend_from_slice(bytes),
+            Incoming::Owned(bytes) => self.bytes.borrow_mut().extend(bytes),
+        }
+    }
+    fn sent(&self, _: Option<Vec<u8>>) {}
+    fn closed(&self, result: std::io::Result<()>) {
+        result.unwrap();
+        self.closed.set(true);
+    }
+}
+
+impl Raw {
+    pub fn connect(hub: &Hub) -> Raw {
+        let (link, heard) = (hub.connect_raw(), Rc::new(Heard::default()));
+        link.start(heard.clone());
+        Raw { link, heard }
+    }
+
+    pub fn request(&self, msgid: u32, method: &str, values: &[i64]) {
+        let mut out = Vec::new();
+        encode::request(
+            &mut out,
+            msgid,
+            Method::Name(method.as_bytes()),
+            None,
+            ints(values),
+        )
+        .unwrap();
+        self.link.send(out);
+    }
+
+    pub fn heard(&self, text: &str) -> bool {
+        self.heard
+            .bytes
+            .borrow()
+            .windows(text.len())
+            .any(|window| window == text.as_bytes())
+    }
+}
+
+/// A hub, and a client of it that must be served whatever the others do.
+pub fn hub_and_witness(options: Options) -> (Rc<Hub>, Session) {
+    let hub = Hub::new(methods(), options);
+    let witness = Session::open(hub.clone(), methods(), Options::default());
+    assert_eq!(call(&witness, "sum", &[1]).unwrap(), [1]);
+    (hub, witness)
+}

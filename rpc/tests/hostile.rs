@@ -1,0 +1,244 @@
+//! Peers that send what they should not, or do not read what they should: they end, others are served.
+
+mod common;
+
+use common::raw::{Raw, hub_and_witness};
+use common::*;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+use yue_rpc::Session;
+use yue_rpc::proto::{Method, encode};
+use yue_rpc::session::{CloseReason, Limits, Options, Retry, Verdict};
+use yue_rpc::transport::Transport;
+use yue_rpc::transport::hub::Hub;
+use yue_scheduler::sleep;
+
+fn limited(limits: Limits) -> Options {
+    Options {
+        limits,
+        ..Options::default()
+    }
+}
+
+#[test]
+fn bytes_that_are_no_message_end_their_connection_only() {
+    run_loop(|| {
+        let (hub, witness) = hub_and_witness(Options::default());
+        for bytes in [
+            &b"GET / HTTP/1.1\r\n\r\n"[..],
+            &[0xc1],
+            &[0x94, 0, 0xc1],
+            &[0xff; 100],
+            &[0x93, 9, 9, 9],
+        ] {
+            let raw = Raw::connect(&hub);
+            raw.link.send(bytes.to_vec());
+            eventually("the link is closed", || raw.heard.closed.get());
+            assert_eq!(
+                hub.sessions().pop().unwrap().stats().refused_malformed,
+                1,
+                "{bytes:02x?}"
+            );
+            assert_eq!(call(&witness, "sum", &[2]).unwrap(), [2]);
+        }
+    });
+}
+
+#[test]
+fn too_large_and_too_deep_messages_are_answered_and_end_their_connection() {
+    run_loop(|| {
+        let (hub, witness) = hub_and_witness(Options::default());
+        let raw = Raw::connect(&hub);
+        raw.link
+            .send(vec![0x94, 0, 7, 0xa1, b'f', 0xdd, 0x40, 0, 0, 0]);
+        eventually("the link is closed", || raw.heard.closed.get());
+        assert!(raw.heard("MessageTooLargeError") && raw.heard("16777216"));
+        assert_eq!(hub.sessions().pop().unwrap().stats().refused_too_large, 1);
+
+        let raw = Raw::connect(&hub);
+        let mut deep = vec![0x94, 0, 7, 0xa1, b'f'];
+        deep.resize(10_000, 0x91);
+        raw.link.send(deep);
+        eventually("the link is closed", || raw.heard.closed.get());
+        assert!(raw.heard("MessageRefusedError") && raw.heard("128"));
+        assert_eq!(call(&witness, "sum", &[2]).unwrap(), [2]);
+    });
+}
+
+#[test]
+fn half_a_message_and_a_close_harm_nobody() {
+    run_loop(|| {
+        let (hub, witness) = hub_and_witness(Options::default());
+        let mut whole = Vec::new();
+        encode::request(&mut whole, 1, Method::Name(b"sum"), None, ints(&[1, 2, 3])).unwrap();
+        for length in 1..whole.len() {
+            let raw = Raw::connect(&hub);
+            raw.link.send(whole[..length].to_vec());
+            raw.link.shutdown_write();
+            eventually("the link is closed", || raw.heard.closed.get());
+            assert!(raw.heard.bytes.borrow().is_empty());
+        }
+        assert_eq!(call(&witness, "sum", &[2]).unwrap(), [2]);
+    });
+}
+
+#[test]
+fn requests_that_wait_for_the_grant_are_bounded_in_bytes() {
+    run_loop(|| {
+        let accept = |_: &Session, _: Option<&[u8]>| {
+            let _ = sleep(Duration::from_secs(600));
+            Verdict::granted()
+        };
+        let hooks = TestHooks {
+            accept: Some(Box::new(accept)),
+            ..TestHooks::default()
+        };
+        let limits = Limits {
+            pending_input_bytes_max: 1000,
+            ..Limits::default()
+        };
+        let hub = Hub::new(methods().with_hooks(Rc::new(hooks)), limited(limits));
+        let raw = Raw::connect(&hub);
+        for n in 0..200 {
+            raw.request(n, "sum", &[1, 2, 3]);
+        }
+        eventually("the link is closed", || raw.heard.closed.get());
+        assert!(raw.heard("NotGrantedError") && raw.heard("more than the limit of 1000"));
+    });
+}
+
+/// A client that never reads: its requests go in, nothing comes out.
+fn flood_without_reading(
+    options: Options,
+    method: &'static str,
+    argument: i64,
+) -> (Rc<Hub>, Session, Session, Raw) {
+    let (hub, witness) = hub_and_witness(options);
+    let raw = Raw::connect(&hub);
+    raw.link.set_reading(false);
+    let session = hub.sessions().pop().unwrap();
+    for n in 0..2000 {
+        raw.request(n, method, &[argument]);
+        if n % 100 == 0 {
+            assert_eq!(call(&witness, "sum", &[1]).unwrap(), [1]);
+        }
+    }
+    (hub, witness, session, raw)
+}
+
+#[test]
+fn a_client_that_never_reads_costs_its_limits_and_no_more() {
+    run_loop(|| {
+        let limits = Limits {
+            output_bytes_high: 100_000,
+            pending_input_bytes_max: 2_000,
+            ..Limits::default()
+        };
+        let (_hub, witness, session, raw) = flood_without_reading(limited(limits), "big", 10_000);
+        eventually("reading stops", || session.stats().reading_stopped > 0);
+        assert!(session.stats().dispatch_stopped > 0);
+        assert!(session.stats().bytes_out < 300_000, "{:?}", session.stats());
+        assert!(
+            raw.link.queued_bytes() > 0,
+            "its own requests wait on its own side"
+        );
+        // It reads after all: everything is answered.
+        raw.link.set_reading(true);
+        eventually("all is answered", || {
+            raw.heard.bytes.borrow().len() > 2000 * 10_000
+        });
+        assert_eq!(call(&witness, "sum", &[1]).unwrap(), [1]);
+    });
+}
+
+#[test]
+fn refusals_for_a_client_that_never_reads_are_bounded_too() {
+    run_loop(|| {
+        let limits = Limits {
+            output_bytes_high: 10_000,
+            in_flight_max: 10,
+            ..Limits::default()
+        };
+        let (_hub, _witness, session, raw) = flood_without_reading(limited(limits), "big", 10_000);
+        eventually("reading stops", || session.stats().reading_stopped > 0);
+        assert!(session.stats().bytes_out < 200_000, "{:?}", session.stats());
+        raw.link.close();
+    });
+}
+
+#[test]
+fn a_client_that_reads_nothing_for_too_long_is_closed() {
+    run_loop(|| {
+        let reasons = Rc::new(RefCell::new(Vec::new()));
+        let log = reasons.clone();
+        let close = move |_: &Session, reason: &CloseReason| {
+            log.borrow_mut().push(reason.to_string());
+            Retry::Default
+        };
+        let hooks = TestHooks {
+            close: Some(Box::new(close)),
+            ..TestHooks::default()
+        };
+        let limits = Limits {
+            output_bytes_high: 1000,
+            stall: Duration::from_millis(50),
+            ..Limits::default()
+        };
+        let hub = Hub::new(methods().with_hooks(Rc::new(hooks)), limited(limits));
+        let raw = Raw::connect(&hub);
+        raw.link.set_reading(false);
+        raw.request(1, "big", &[5000]);
+        raw.request(2, "big", &[5000]);
+        eventually("the session is over", || hub.sessions()[0].is_closed());
+        assert_eq!(*reasons.borrow(), ["the other side reads nothing"]);
+        assert_eq!(hub.sessions()[0].stats().stalls, 1);
+    });
+}
+
+#[test]
+fn random_bytes_reach_no_panic() {
+    run_loop(|| {
+        let (hub, witness) = hub_and_witness(Options::default());
+        let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+        let mut random = move || {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed
+        };
+        // Valid beginnings, so that the noise gets further in.
+        let mut starts: Vec<Vec<u8>> = vec![
+            vec![],
+            vec![0x94, 0, 1],
+            vec![0x94, 1, 0, 0xc0],
+            vec![0x93, 2],
+        ];
+        for name in [
+            "$yue/hello",
+            "$yue/granted",
+            "$yue/refused",
+            "$yue/cancel",
+            "$yue/release",
+            "sum",
+            "echo",
+        ] {
+            for head in [&[0x93, 2][..], &[0x94, 0, 5], &[0x95, 0, 6]] {
+                let mut start = head.to_vec();
+                encode::str_or_bin(&mut start, name.as_bytes());
+                starts.push(start);
+            }
+        }
+        for round in 0..3000 {
+            let raw = Raw::connect(&hub);
+            let mut bytes = starts[random() as usize % starts.len()].clone();
+            let length = random() as usize % 40;
+            bytes.extend((0..length).map(|_| random() as u8 >> (round % 4)));
+            raw.link.send(bytes);
+            raw.link.shutdown_write();
+            eventually("the link is closed", || raw.heard.closed.get());
+        }
+        assert_eq!(call(&witness, "sum", &[2]).unwrap(), [2]);
+        assert_eq!(yue_scheduler::this_loop::counters().panics, 0);
+    });
+}
