@@ -11,10 +11,11 @@
 **   g->vmstate      what the profiler is told: saved and written back
 **   J->state        a trace being recorded belongs to one stack: aborted
 **
-** (The FFI's own notion of the running lua_State is set by each call into it, and calls through the FFI cannot suspend.)
-** And one rule that needs no knowledge of all the ways in which C can call C: a fiber inside Lua may switch only if the
-** innermost C function of the current lua_State is one of ours, in its second stage (src/function.rs). So an FFI call,
-** a C function of somebody else, or a destructor that runs while a Lua error unwinds cannot switch by accident.
+** (The FFI's own notion of the running lua_State is set by each call into it, and calls through the FFI cannot
+** suspend.) And one rule that needs no knowledge of all the ways in which C can call C: a fiber inside Lua may switch
+** only if the innermost C function of the current lua_State is one of ours, in its second stage (src/function.rs). So
+** an FFI call, a C function of somebody else, or a destructor that runs while a Lua error unwinds cannot switch by
+** accident.
 **
 ** Everything here runs on the VM's own thread. Functions that may raise a Lua error say so.
 */
@@ -269,7 +270,8 @@ static void guard_field(lua_State *L, const char *lib, const char *name, lua_CFu
 /* Flushes and leaves at once: no VM is closed, for its fibers' frames are alive. */
 static int os_exit(lua_State *L)
 {
-  int code = lua_isboolean(L, 1) ? (lua_toboolean(L, 1) ? EXIT_SUCCESS : EXIT_FAILURE) : luaL_optint(L, 1, EXIT_SUCCESS);
+  int code = !lua_isboolean(L, 1) ? luaL_optint(L, 1, EXIT_SUCCESS) :
+	     lua_toboolean(L, 1) ? EXIT_SUCCESS : EXIT_FAILURE;
   fflush(NULL);
   _exit(code);
   return 0;

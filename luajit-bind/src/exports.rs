@@ -1,4 +1,5 @@
-//! Our functions in other people's hands: which of them a connection's peer may call, by id, and how often it holds each.
+//! Our functions in other people's hands: which of them a connection's peer may call, by id, and how often it holds
+//! each.
 //!
 //! Each time a function crosses, its count goes up ([`Exports::give`], from a `RefTable`); the peer's releases bring it
 //! down; at zero the function is let go, and all end with the connection. An anchored function cannot be collected, so

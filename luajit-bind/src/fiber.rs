@@ -12,8 +12,8 @@
 //!   └────────────────────┘
 //! ```
 //!
-//! A fiber that serves many calls one after the other (an RPC worker) attaches once and calls often: between two calls no
-//! Lua runs on it, and it may park there too.
+//! A fiber that serves many calls one after the other (an RPC worker) attaches once and calls often: between two calls
+//! no Lua runs on it, and it may park there too.
 
 use crate::codec::{DecodeError, EncodeError, Reader, RefTable};
 use crate::shim::{self, FiberState};
@@ -112,9 +112,9 @@ impl Running<'_> {
         }
     }
 
-    /// Runs `push` under protection with an empty frame; it pushes a function and its arguments and returns true, and the
-    /// function is called; or returns false, and nothing is. The results are on the stack afterwards. `push` may make
-    /// any Lua call, but nothing in it may have a destructor. `None` says that nothing was called.
+    /// Runs `push` under protection with an empty frame; it pushes a function and its arguments and returns true, and
+    /// the function is called; or returns false, and nothing is. The results are on the stack afterwards. `push` may
+    /// make any Lua call, but nothing in it may have a destructor. `None` says that nothing was called.
     ///
     /// # Errors
     /// An error was raised, in `push` or in the function.

@@ -1,11 +1,11 @@
 //! `require` among fibers.
 //!
-//! Lua's `require` marks a module as being loaded and calls its loader, which may suspend. A second fiber that wants the
-//! same module must then wait, not fail; a fiber that comes back to a module that it is loading itself, directly or by
-//! waiting for a fiber that waits for it, has found a loop, which is the error.
+//! Lua's `require` marks a module as being loaded and calls its loader, which may suspend. A second fiber that wants
+//! the same module must then wait, not fail; a fiber that comes back to a module that it is loading itself, directly or
+//! by waiting for a fiber that waits for it, has found a loop, which is the error.
 //!
-//! The Lua part below is the new `require`; it asks `begin` for permission and tells `finish`. One table, in the VM, says
-//! who loads what and who waits. All of it runs on the loop's thread.
+//! The Lua part below is the new `require`; it asks `begin` for permission and tells `finish`. One table, in the VM,
+//! says who loads what and who waits. All of it runs on the loop's thread.
 
 use crate::fiber::current_vm;
 use crate::function::{Error, Frame, Function};

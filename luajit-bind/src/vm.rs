@@ -66,9 +66,9 @@ thread_local! {
 }
 
 impl Vm {
-    /// Makes a VM with all of Lua's and LuaJIT's libraries, changed as fibers need it: `require` waits for a module that
-    /// another fiber is loading, `os.exit` flushes and leaves at once, and library functions that call Lua back raise an
-    /// error when the native stack runs low.
+    /// Makes a VM with all of Lua's and LuaJIT's libraries, changed as fibers need it: `require` waits for a module
+    /// that another fiber is loading, `os.exit` flushes and leaves at once, and library functions that call Lua back
+    /// raise an error when the native stack runs low.
     ///
     /// # Errors
     /// [`VmError`] if LuaJIT cannot be set up.

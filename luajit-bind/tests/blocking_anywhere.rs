@@ -64,7 +64,8 @@ fn metamethods_can_suspend() {
 #[test]
 fn iterators_can_suspend() {
     gives(
-        "local n = 0 for i in function(_, i) yield() i = (i or 0) + 1 if i < 50 then return i end end do n = n + i end return n",
+        "local n = 0 for i in function(_, i) yield() i = (i or 0) + 1 if i < 50 then return i end end do n = n
+            + i end return n",
         "1225",
     );
 }
@@ -153,7 +154,8 @@ fn an_error_passes_through_nested_calls_of_all_kinds() {
         r#"local ok, e = pcall(function()
             table.sort({3, 2, 1}, function(a, b)
                 yield()
-                return (('x'):gsub('x', function() yield() coroutine.wrap(function() yield() error('deep', 0) end)() end))
+                return (('x'):gsub('x', function() yield() coroutine.wrap(function() yield() error('deep', 0)
+                    end)() end))
             end)
         end)
         yield()

@@ -90,7 +90,8 @@ fn recursion_through_index_metamethods() {
 #[test]
 fn recursion_through_tostring() {
     overflows(
-        "local t = setmetatable({}, {__tostring = function(t) return string.format('%s', t) .. 'x' end}) return tostring(t)",
+        "local t = setmetatable({}, {__tostring = function(t) return string.format('%s', t) .. 'x' end}) return
+            tostring(t)",
         "stack overflow",
     );
 }
@@ -101,7 +102,8 @@ fn recursion_through_load() {
     let got = with_vm(|vm| {
         eval(
             vm,
-            "local deepest local function f() local _, e = load(f) deepest = deepest or e end f() yield() return deepest",
+            "local deepest local function f() local _, e = load(f) deepest = deepest or e end f() yield()
+                return deepest",
         )
     });
     assert!(got.contains("stack overflow"), "{got}");
@@ -110,7 +112,8 @@ fn recursion_through_load() {
 #[test]
 fn recursion_through_require() {
     overflows(
-        "local n = 0 local function f() n = n + 1 local name = 'm' .. n package.preload[name] = f return require(name) end
+        "local n = 0 local function f() n = n + 1 local name = 'm' .. n package.preload[name] = f return
+            require(name) end
         return f()",
         "stack overflow",
     );

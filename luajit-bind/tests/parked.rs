@@ -1,6 +1,7 @@
 //! A hundred thousand parked Lua fibers, and what each costs.
 //!
-//! The count is scaled down to a quarter of the free memory, and the test says so; `YUE_PARKED_LUA_FIBERS=n` insists on n.
+//! The count is scaled down to a quarter of the free memory, and the test says so; `YUE_PARKED_LUA_FIBERS=n` insists on
+//! n.
 
 mod common;
 

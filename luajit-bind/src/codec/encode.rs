@@ -1,7 +1,7 @@
 //! Lua values to bytes: raw reads, no Lua allocation, no error raised; on a fault the buffer is truncated.
 //!
-//! The shim flattens a value into a `Slot`, and walks tables by pointer, so nothing is pushed on the Lua stack. The path
-//! of a bad value costs nothing until there is one: it is put together on the way back out of the recursion.
+//! The shim flattens a value into a `Slot`, and walks tables by pointer, so nothing is pushed on the Lua stack. The
+//! path of a bad value costs nothing until there is one: it is put together on the way back out of the recursion.
 
 use super::error::{EncodeError, EncodeFault};
 use super::refs::{ID_MAX, Object, ObjectKind, Ref, RefTable};

@@ -15,9 +15,9 @@
 //!   what a foreign ext was decoded to              that ext
 //! ```
 //!
-//! Encoding reads tables raw: no metamethod runs, nothing is allocated in Lua, nothing can raise. Decoding allocates, so
-//! it may raise (out of memory) and belongs inside a protected call; it checks every length against the bytes that are
-//! there and never panics, whatever they are.
+//! Encoding reads tables raw: no metamethod runs, nothing is allocated in Lua, nothing can raise. Decoding allocates,
+//! so it may raise (out of memory) and belongs inside a protected call; it checks every length against the bytes that
+//! are there and never panics, whatever they are.
 
 mod decode;
 mod encode;

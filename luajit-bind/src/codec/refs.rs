@@ -7,8 +7,8 @@
 //!             1 = the sender owns it      2 = the receiver owns it: it comes home
 //! ```
 //!
-//! The codec does not know who is connected to whom. It asks a [`RefTable`], which the layer above keeps per connection:
-//! it gives out ids, counts crossings, and makes a callable of an id that arrives.
+//! The codec does not know who is connected to whom. It asks a [`RefTable`], which the layer above keeps per
+//! connection: it gives out ids, counts crossings, and makes a callable of an id that arrives.
 
 use crate::codec::{DecodeError, EXT_CODE};
 use crate::stack::Stack;
@@ -78,8 +78,8 @@ pub enum ObjectKind {
     Userdata,
 }
 
-/// A Lua object by identity. LuaJIT never moves objects, so the address names it for as long as it is alive, which it is
-/// while it is being encoded.
+/// A Lua object by identity. LuaJIT never moves objects, so the address names it for as long as it is alive, which it
+/// is while it is being encoded.
 #[derive(Clone, Copy, Debug)]
 pub struct Object {
     /// What it is.
