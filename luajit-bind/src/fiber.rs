@@ -32,7 +32,8 @@ use yue_scheduler::{SwitchHook, stack_limit, with_switch_hook};
 pub const NATIVE_STACK_RESERVE: usize = 32 << 10;
 
 impl LuaThread {
-    /// Makes the calling fiber a Lua fiber with this state while `f` runs. It must have a [`StackClass::Lua`] stack.
+    /// Makes the calling fiber a Lua fiber with this state while `f` runs. Its stack should be of
+    /// [`StackClass::Lua`](yue_scheduler::StackClass::Lua): C code needs the room.
     ///
     /// # Panics
     /// Outside a fiber, and on a fiber that is a Lua fiber already.

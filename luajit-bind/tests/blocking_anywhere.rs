@@ -160,7 +160,7 @@ fn an_error_passes_through_nested_calls_of_all_kinds() {
         end)
         yield()
         return e"#,
-        "test:4: deep",
+        "test:5: deep",
     );
 }
 
