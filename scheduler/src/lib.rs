@@ -48,9 +48,9 @@ pub use event_loop::{
 };
 pub use fiber::{
     Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, LocalWaker, RemoteWaker,
-    Stopped, SwitchHook, Wakeup, cancel, context, current_id, in_fiber, is_cancelled, may_suspend,
-    no_suspend, park, park_uninterruptible, park_until, prepare_park, set_context, shield, spawn,
-    stack_limit, timeout, with_deadline, with_switch_hook, yield_now,
+    Stopped, SwitchHook, Wakeup, cancel, context, current_id, current_name, in_fiber, is_cancelled,
+    may_suspend, no_suspend, park, park_uninterruptible, park_until, prepare_park, set_context,
+    shield, spawn, stack_limit, timeout, with_deadline, with_switch_hook, yield_now,
 };
 pub use stack::{StackClass, StackConfig};
 pub use time::{Clock, Instant, Timer, now, sleep, sleep_until};

@@ -42,6 +42,21 @@ pub struct FiberId {
     pub(crate) generation: u32,
 }
 
+impl FiberId {
+    /// The id as a number, for tables that other languages keep: the generation in the upper half, the index below.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    /// The id that [`to_bits`](FiberId::to_bits) made the number of. Any number is fine; most name no fiber.
+    pub fn from_bits(bits: u64) -> FiberId {
+        FiberId {
+            index: bits as u32,
+            generation: (bits >> 32) as u32,
+        }
+    }
+}
+
 impl fmt::Display for FiberId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.index, self.generation)
@@ -196,6 +211,13 @@ pub fn stack_limit() -> usize {
 pub fn current_id() -> FiberId {
     // SAFETY: the running fiber's header lives as long as the fiber.
     unsafe { (*current_fiber()).id() }
+}
+
+/// The name of the calling fiber, if it was given one. `None` outside.
+pub fn current_name() -> Option<String> {
+    let header = try_with_loop(|l| l.running()).filter(|header| !header.is_null())?;
+    // SAFETY: the running fiber's header lives as long as the fiber.
+    unsafe { &*header }.with_name(|name| name.map(str::to_owned))
 }
 
 /// What the calling fiber works for: set with [`set_context`], inherited by the fibers it spawns. `None` outside.
