@@ -1,0 +1,70 @@
+-- Namespaces: what a connection may call.
+--
+-- A namespace is a list of layers (tables), searched from the last to the first; a table given as symbols is a layer
+-- itself, so that changing it changes what the next call reaches. The lookup of a call is native (and raw, so that a
+-- metatable cannot let Lua's globals out); this file makes the layers.
+local core, yue, internal = ...
+local setmetatable, type, rawget = setmetatable, type, rawget
+
+--- Runs a file with an environment of its own: its globals become a layer, reads fall back to `_G`.
+local function load_file(path)
+  local chunk, message = loadfile(path)
+  if not chunk then error(yue.errors.ArgumentError.new('cannot load the symbols: ' .. message), 0) end
+  local layer = setmetatable({}, { __index = _G })
+  setfenv(chunk, layer)
+  chunk()
+  return layer
+end
+
+local function looks_like_list(symbols)
+  if #symbols == 0 then return false end
+  for key in pairs(symbols) do
+    if type(key) ~= 'number' then return false end
+  end
+  return true
+end
+
+local function add(layers, symbols)
+  local kind = type(symbols)
+  if kind == 'string' then
+    layers[#layers + 1] = load_file(symbols)
+  elseif kind ~= 'table' then
+    internal.argument_error('symbols are a table of functions, a file name, or a list of these, not a ' .. kind)
+  elseif looks_like_list(symbols) then
+    for i = 1, #symbols do add(layers, symbols[i]) end
+  else
+    layers[#layers + 1] = symbols
+  end
+end
+
+local view_meta = {
+  __index = function(view, key)
+    local layers = rawget(view, 1)
+    for i = #layers, 1, -1 do
+      local value = rawget(layers[i], key)
+      if value ~= nil then return value end
+    end
+  end,
+  __newindex = function(view, key, value)
+    local layers = rawget(view, 1)
+    local top = layers[#layers]
+    top[key] = value
+    -- Taking a name away takes it out of every layer, or the one below would show.
+    if value == nil then
+      for i = 1, #layers do layers[i][key] = nil end
+    end
+  end,
+}
+
+--- Makes a namespace of symbols (nil: an empty one): `{ layers, view }`; the view is what programs read and write.
+function internal.new_namespace(symbols)
+  local layers = {}
+  if symbols ~= nil then add(layers, symbols) end
+  if #layers == 0 then layers[1] = {} end
+  return { layers = layers, view = setmetatable({ layers }, view_meta) }
+end
+
+--- Adds symbols to a namespace that may be in use.
+function internal.import(namespace, symbols)
+  add(namespace.layers, symbols)
+end

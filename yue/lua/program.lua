@@ -1,0 +1,155 @@
+-- The program: arguments, log, its end, and `yue.client`.
+local core, yue, internal = ...
+local setmetatable, type, error, xpcall, tostring = setmetatable, type, error, xpcall, tostring
+local Emitter, wrap = internal.Emitter, internal.wrap
+
+-- -- Arguments and facts -------------------------------------------------------------------------------------------
+
+yue.args = {}
+for _, argument in ipairs(core.args) do
+  local key, value = argument:match('^([%a_][%w_]*)=(.*)$')
+  if key then
+    yue.args[key] = value
+  else
+    yue.args[#yue.args + 1] = argument
+  end
+end
+yue.args.script = core.script ~= '' and core.script or nil
+
+yue.mode = core.role
+yue.feature = { driver = core.driver, timer = 'wheel', os = jit.os, arch = jit.arch, jit = (jit.status()) }
+yue.version = core.version
+
+-- -- Log -----------------------------------------------------------------------------------------------------------
+
+local function pretty(value, indent, seen)
+  if type(value) == 'string' then return ('%q'):format(value):gsub('\\\n', '\\n') .. '' end
+  if type(value) ~= 'table' then return tostring(value) end
+  local meta = getmetatable(value)
+  if internal.is_error(value) or (type(meta) == 'table' and meta.__tostring) or type(meta) == 'string' then
+    return tostring(value)
+  end
+  if seen[value] then return '<the table above>' end
+  if next(value) == nil then return '{}' end
+  seen[value] = true
+  local lines, count = {}, #value
+  local inner = indent .. '  '
+  for i = 1, count do lines[i] = inner .. pretty(value[i], inner, seen) end
+  local keys = {}
+  for key in pairs(value) do
+    if not (type(key) == 'number' and key >= 1 and key <= count and key % 1 == 0) then keys[#keys + 1] = key end
+  end
+  table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
+  for _, key in ipairs(keys) do
+    local name = type(key) == 'string' and key:match('^[%a_][%w_]*$') or '[' .. pretty(key, inner, seen) .. ']'
+    lines[#lines + 1] = inner .. name .. ' = ' .. pretty(value[key], inner, seen)
+  end
+  seen[value] = nil
+  return '{\n' .. table.concat(lines, ',\n') .. '\n' .. indent .. '}'
+end
+
+--- Prints values so that one can read them; tables with all that is in them.
+function yue.pp(...)
+  local parts = {}
+  for i = 1, select('#', ...) do parts[i] = pretty((select(i, ...)), '', {}) end
+  io.stdout:write(table.concat(parts, '\t'), '\n')
+end
+
+yue.log = {}
+for _, level in ipairs { 'debug', 'info', 'warn', 'error' } do
+  yue.log[level] = function(...)
+    local parts = {}
+    for i = 1, select('#', ...) do
+      local value = (select(i, ...))
+      parts[i] = type(value) == 'string' and value or pretty(value, '', {})
+    end
+    core.log(level, table.concat(parts, ' '))
+  end
+end
+
+-- -- The end -------------------------------------------------------------------------------------------------------
+
+--- Ends the program gracefully: `msg` goes to standard error, `shutdown_after` seconds are waited first.
+function yue.die(options)
+  options = options or {}
+  if type(options) ~= 'table' then internal.argument_error('yue.die takes a table: yue.die{ msg = …, shutdown_after = … }') end
+  if options.msg ~= nil then core.log('info', 'the program ends: ' .. tostring(options.msg)) end
+  core.die(tonumber(options.shutdown_after) or 0)
+end
+
+-- -- Clients: programs in the program --------------------------------------------------------------------------------
+
+--- Notes that a fiber belongs to a client.
+function internal.adopt(scope, fiber)
+  scope.fibers[fiber] = true
+end
+
+--- Notes that a resource, which has a `close` method, belongs to the calling fiber's client, if it has one.
+function internal.adopt_current(resource)
+  local scope = internal.current().scope
+  if scope then
+    scope.resources[#scope.resources + 1] = resource
+  end
+end
+
+local Client = {}
+Client.__index = Client
+
+--- Ends the client from anywhere: `yue.client` returns `ok, result`.
+function Client:exit(ok, result)
+  if self.over then return end
+  self.over, self.ok, self.result = true, ok, result
+  if self.wait then core.wake(self.wait) end
+end
+
+local function close_all(client)
+  for i = #client.resources, 1, -1 do
+    local ok, e = xpcall(client.resources[i].close, wrap, client.resources[i])
+    if not ok then yue.log.warn('closing what a client opened: ' .. internal.report(e)) end
+  end
+  for fiber in pairs(client.fibers) do
+    if fiber ~= client.fiber and not fiber:done() then
+      fiber.quiet = true
+      fiber:cancel()
+    end
+  end
+end
+
+local function run_client(client, fn)
+  local result = fn(client)
+  if result then client:exit(true, result) end
+  while not client.over do
+    client.wait = core.prepare()
+    core.park(client.wait, 'client')
+  end
+end
+
+local function load_client(code)
+  if type(code) == 'function' then return code end
+  if type(code) ~= 'string' then internal.argument_error('yue.client takes a function or a file name') end
+  local chunk, message = loadfile(code)
+  if not chunk then error(yue.errors.ArgumentError.new('cannot load the client: ' .. message), 0) end
+  return chunk
+end
+
+--- Runs `fn(client)` and waits until it returns a true value, raises, or `client:exit(ok, result)` is called; closes all
+--- that it opened. Returns `ok, result`. Globals that `fn` sets stay inside.
+function yue.client(code)
+  local fn = load_client(code)
+  local fiber = internal.current()
+  local client = setmetatable({ resources = {}, fibers = setmetatable({}, { __mode = 'k' }), fiber = fiber }, Client)
+  local outer, environment = fiber.scope, getfenv(fn)
+  fiber.scope = client
+  setfenv(fn, setmetatable({}, { __index = environment }))
+  local ok, e = internal.guarded(run_client, client, fn)
+  setfenv(fn, environment)
+  fiber.scope = outer
+  core.shield(close_all, client)
+  if not ok and not client.over then return false, e end
+  return client.ok, client.result
+end
+
+--- Called at the program's end.
+function internal.at_end()
+  internal.tell_unseen()
+end

@@ -1,0 +1,125 @@
+-- Proxies: the callables behind `c.f` and `c.a.b.f`.
+--
+-- A node is a table with integer fields only, since every string is a name of the other side's:
+--
+--   [0] the connection object     [1] its number     [2] the method, without prefixes     [3] the path, as written
+--
+-- Its metatable holds `__call`: for a plain name the native `core.call`, straight; for a prefixed name a function made
+-- for that combination of prefixes. Nodes are made once and cached in their parent.
+local core, yue, internal = ...
+local setmetatable, type, rawget, rawset, select, error = setmetatable, type, rawget, rawset, select, error
+
+local PREFIXES = { async_ = 'async', timed_ = 'timed', notify_ = 'notify' }
+
+--- Splits the prefixes off a name: the rest, and the set of prefixes in a fixed order ('' for none).
+local function parse(name)
+  if name:sub(1, 1) == '=' then return name:sub(2), '' end
+  local found = {}
+  while true do
+    local prefix = name:match('^%l+_')
+    local kind = prefix and PREFIXES[prefix]
+    if not kind or found[kind] or #name == #prefix then break end
+    found[kind] = true
+    name = name:sub(#prefix + 1)
+  end
+  return name, (found.async and 'a' or '') .. (found.timed and 't' or '') .. (found.notify and 'n' or '')
+end
+
+local function check_seconds(seconds)
+  if type(seconds) ~= 'number' or seconds ~= seconds or seconds < 0 then
+    internal.argument_error('a timed_ call takes the seconds that it may last as its first argument')
+  end
+  return seconds
+end
+
+local futures = {} -- of asynchronous calls, by the number of the call
+
+local function take_completion(number, ok, ...)
+  local future = futures[number]
+  futures[number] = nil
+  if future then internal.complete(future, ok, ...) end
+end
+
+-- The one fiber that hands outcomes to futures. It lives as long as the VM.
+core.spawn_daemon(function()
+  while true do take_completion(core.next_completion()) end
+end)
+
+local function cancel_call(future)
+  core.cancel_call(future.call)
+end
+
+local function async(node, seconds, ...)
+  local number = core.call_async(node, seconds, ...)
+  local future = internal.new_future()
+  future.call, future.canceller = number, cancel_call
+  futures[number] = future
+  return future
+end
+
+
+local function notify_async(node, ...)
+  local future = internal.new_future()
+  core.notify(node, ...)
+  internal.complete(future, true)
+  return future
+end
+
+local CALLS = {
+  [''] = core.call,
+  a = function(node, ...) return async(node, -1, ...) end,
+  t = function(node, seconds, ...) return core.call_timed(node, check_seconds(seconds), ...) end,
+  at = function(node, seconds, ...) return async(node, check_seconds(seconds), ...) end,
+  n = core.notify,
+  an = notify_async,
+  tn = function(node, seconds, ...) check_seconds(seconds) return core.notify(node, ...) end,
+  atn = function(node, seconds, ...) check_seconds(seconds) return notify_async(node, ...) end,
+}
+
+local metas = {}
+
+local function child(parent, name)
+  if type(name) ~= 'string' then return nil end
+  local path = parent[3]
+  local stripped, mode = parse(name)
+  local prefix = path == '' and '' or path .. '.'
+  local raw = name:sub(1, 1) == '=' and stripped or name
+  local node = setmetatable(
+    { [0] = parent[0], parent[1], prefix .. stripped, prefix .. raw },
+    metas[mode]
+  )
+  rawset(parent, name, node)
+  return node
+end
+
+for mode, call in pairs(CALLS) do
+  metas[mode] = {
+    __call = call,
+    __index = child,
+    __tostring = function(node) return 'remote ' .. (node[2] == '' and 'procedures' or node[2]) end,
+    __metatable = 'remote procedure',
+    __newindex = function() internal.argument_error('the procedures of the other side cannot be assigned to') end,
+  }
+  internal.proxy_metas = metas
+end
+
+-- The root is no procedure.
+local root_meta = {
+  __index = child,
+  __call = function() internal.argument_error('name a procedure: c.name(…)') end,
+  __tostring = function(node) return 'remote procedures of ' .. tostring(node[0]) end,
+  __metatable = 'remote procedures',
+  __newindex = metas[''].__newindex,
+}
+
+--- The root of a connection's procedures.
+function internal.new_proxy(connection, id)
+  return setmetatable({ [0] = connection, id, '', '' }, root_meta)
+end
+
+--- The connection object of procedures that `yue.open` returned.
+function yue.conn(procs)
+  local connection = type(procs) == 'table' and rawget(procs, 0)
+  if not connection then internal.argument_error('yue.conn takes the procedures of a connection, such as yue.open returns') end
+  return connection
+end

@@ -1,0 +1,381 @@
+//! Calling the other side: the hot path.
+//!
+//! `c.f(1)` is a table whose `__call` is [`call_raw`]: the arguments are encoded from the Lua stack into the
+//! connection's output, the fiber parks, and the answer is decoded on to the stack. No tree, no copy, no Lua in between.
+
+use super::connections::{Connection, connection};
+use super::errors::{error, rpc_error};
+use super::host::{Hold, Host, with_host};
+use super::native::{native, register, register_raw};
+use super::references::Refs;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::ffi::c_int;
+use std::mem::ManuallyDrop;
+use std::rc::Rc;
+use std::slice;
+use std::time::Duration;
+use yue_luajit::codec::{EncodeFault, Reader};
+use yue_luajit::{Error, Stack, ffi, may_suspend, raise, suspending};
+use yue_rpc::session::{CallId, Target, Timeout};
+use yue_rpc::{ErrorKind, Response};
+use yue_scheduler::{LocalWaker, park, prepare_park};
+
+/// What a raw function that calls was given: which connection, what, and how long it may take.
+struct Order<'a> {
+    connection: f64,
+    method: &'a [u8],
+    timeout: Option<Duration>,
+}
+
+/// Reads the node (a proxy's table) at index 1. May raise.
+///
+/// # Safety
+/// Lua runs the calling C function on `state`; the node's strings live as long as the node does, which is on the stack.
+#[inline]
+unsafe fn read_node<'a>(state: *mut ffi::lua_State) -> (f64, &'a [u8]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        ffi::luaL_checktype(state, 1, ffi::LUA_TTABLE);
+        ffi::lua_rawgeti(state, 1, 1);
+        let connection = ffi::lua_tonumber(state, -1);
+        ffi::lua_rawgeti(state, 1, 2);
+        let mut length = 0;
+        let start = ffi::lua_tolstring(state, -1, &mut length);
+        ffi::lua_settop(state, -3);
+        let method = if start.is_null() { &[] } else { slice::from_raw_parts(start.cast(), length) };
+        (connection, method)
+    }
+}
+
+/// Appends the arguments from `first` to the top, making room for functions among them if need be.
+///
+/// # Safety
+/// Lua runs the calling C function on `state`.
+#[inline]
+pub(crate) unsafe fn encode_arguments(
+    host: &Rc<Host>,
+    connection: &Rc<Connection>,
+    state: *mut ffi::lua_State,
+    first: c_int,
+    label: &str,
+    out: &mut Vec<u8>,
+) -> Result<u32, yue_rpc::Error> {
+    // SAFETY: the caller's promise, for both calls.
+    unsafe {
+        let count = (ffi::lua_gettop(state) - first + 1).max(0);
+        encode(host, connection, state, first, count, label, out)?;
+        Ok(count as u32)
+    }
+}
+
+/// Appends `count` values from `first` on, one after the other.
+///
+/// # Safety
+/// `state` is a state of the host's VM with those values on it.
+#[inline]
+pub(crate) unsafe fn encode(
+    host: &Rc<Host>,
+    connection: &Rc<Connection>,
+    state: *mut ffi::lua_State,
+    first: c_int,
+    count: c_int,
+    label: &str,
+    out: &mut Vec<u8>,
+) -> Result<(), yue_rpc::Error> {
+    let codec = host.vm.codec();
+    let refs = Refs::new(connection);
+    // SAFETY: the caller's promise.
+    let mut outcome = unsafe { codec.encode_values(state, first, count, label, &refs, out) };
+    if matches!(&outcome, Err(failure) if failure.fault == EncodeFault::FunctionRefused) && refs.make_room() {
+        // SAFETY: as above.
+        outcome = unsafe { codec.encode_values(state, first, count, label, &refs, out) };
+    }
+    outcome.map_err(|failure| yue_rpc::Error::new(ErrorKind::Argument, failure.to_string()))
+}
+
+/// Makes one call with the arguments from `first` on, and waits for its answer.
+///
+/// # Safety
+/// Lua runs the calling C function on `state`.
+#[inline]
+unsafe fn call(
+    state: *mut ffi::lua_State,
+    order: &Order<'_>,
+    first: c_int,
+) -> Result<(Response, Rc<Connection>), Error> {
+    may_suspend()?;
+    let (host, connection) = connection(order.connection)?;
+    let timeout = Timeout::After(order.timeout.unwrap_or_else(|| connection.timeout(&host)));
+    let response = connection.session.call(Target::Name(order.method), timeout, |out| {
+        // SAFETY: the caller's promise.
+        unsafe { encode_arguments(&host, &connection, state, first, "args", out) }
+    });
+    match response {
+        Ok(response) => Ok((response, connection)),
+        Err(failure) => Err(rpc_error(&failure)),
+    }
+}
+
+/// Pushes an answer's values, or raises what is wrong with it.
+///
+/// # Safety
+/// Lua runs the calling C function on `state`, and nothing in it has a destructor but in a `ManuallyDrop`.
+#[inline]
+unsafe fn finish_call(state: *mut ffi::lua_State, outcome: Result<(Response, Rc<Connection>), Error>) -> c_int {
+    // SAFETY: the caller's promise; the response is dropped before anything that may raise but decoding itself, and is
+    // leaked if that runs out of memory.
+    unsafe {
+        let answer = match outcome {
+            Ok(answer) => answer,
+            Err(failure) => raise(state, failure),
+        };
+        let mut answer = ManuallyDrop::new(answer);
+        let decoded = decode_answer(Stack::new(state), &answer.0, &answer.1);
+        ManuallyDrop::drop(&mut answer);
+        match decoded {
+            Ok(count) => count,
+            Err(failure) => {
+                raise(state, error(ErrorKind::Rpc, format!("the answer cannot be read: {failure}")))
+            }
+        }
+    }
+}
+
+/// Pushes the values of an answer. May raise when out of memory.
+#[inline]
+pub(crate) fn decode_answer(
+    stack: Stack<'_>,
+    response: &Response,
+    connection: &Rc<Connection>,
+) -> Result<c_int, yue_luajit::codec::DecodeError> {
+    let codec = connection.vm.codec();
+    let mut reader = Reader::new(response.bytes());
+    stack.reserve(8);
+    codec.decode_values(stack, &mut reader, response.count(), &Refs::new(connection))
+}
+
+/// `node(...)`: the call of a plain name.
+pub(crate) unsafe extern "C-unwind" fn call_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    unsafe {
+        let (connection, method) = read_node(state);
+        let outcome = suspending(state, "a remote call", || {
+            call(state, &Order { connection, method, timeout: None }, 2)
+        });
+        finish_call(state, outcome)
+    }
+}
+
+/// `call_timed(node, seconds, ...)`.
+unsafe extern "C-unwind" fn call_timed_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    unsafe {
+        let (connection, method) = read_node(state);
+        let timeout = Some(super::wait::seconds(ffi::luaL_checknumber(state, 2)));
+        let outcome = suspending(state, "a remote call", || {
+            call(state, &Order { connection, method, timeout }, 3)
+        });
+        finish_call(state, outcome)
+    }
+}
+
+/// `notify(node, ...)`.
+unsafe extern "C-unwind" fn notify_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    unsafe {
+        let (connection_id, method) = read_node(state);
+        let outcome = suspending(state, "a notification", || {
+            may_suspend()?;
+            let (host, connection) = connection(connection_id)?;
+            let sent = connection.session.notify(Target::Name(method), |out| {
+                // SAFETY: Lua runs this very function on the state.
+                encode_arguments(&host, &connection, state, 2, "args", out)
+            });
+            sent.map_err(|failure| rpc_error(&failure))
+        });
+        match outcome {
+            Ok(()) => 0,
+            Err(failure) => raise(state, failure),
+        }
+    }
+}
+
+/// Calls that futures wait for.
+#[derive(Default)]
+pub(crate) struct AsyncCalls {
+    next: Cell<u64>,
+    /// The calls that have no outcome, by the number that Lua knows.
+    open: RefCell<HashMap<u64, OpenCall>>,
+    done: RefCell<VecDeque<(u64, Outcome)>>,
+    /// The fiber that hands outcomes to Lua.
+    waiter: Cell<Option<LocalWaker>>,
+}
+
+struct OpenCall {
+    connection: Rc<Connection>,
+    call: Option<CallId>,
+    _hold: Hold,
+}
+
+type Outcome = Result<(Response, Rc<Connection>), yue_rpc::Error>;
+
+impl AsyncCalls {
+    fn finish(&self, number: u64, outcome: Result<Response, yue_rpc::Error>) {
+        let Some(open) = self.open.borrow_mut().remove(&number) else { return };
+        let outcome = outcome.map(|mut response| {
+            // It may lie here until Lua takes it.
+            response.detach();
+            (response, open.connection.clone())
+        });
+        self.done.borrow_mut().push_back((number, outcome));
+        if let Some(waker) = self.waiter.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// `call_async(node, seconds or -1, ...)`: the number of the call, which `next_completion` will give with its outcome.
+unsafe extern "C-unwind" fn call_async_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    unsafe {
+        let (connection_id, method) = read_node(state);
+        let seconds = ffi::luaL_checknumber(state, 2);
+        let outcome = suspending(state, "a remote call", || {
+            may_suspend()?;
+            let (host, connection) = connection(connection_id)?;
+            let timeout =
+                if seconds < 0.0 { connection.timeout(&host) } else { super::wait::seconds(seconds) };
+            let number = host.async_calls.next.get() + 1;
+            host.async_calls.next.set(number);
+            let open = OpenCall { connection: connection.clone(), call: None, _hold: host.hold() };
+            host.async_calls.open.borrow_mut().insert(number, open);
+            let told = Rc::downgrade(&host);
+            let made = connection.session.call_async(
+                Target::Name(method),
+                Timeout::After(timeout),
+                // SAFETY: Lua runs this very function on the state.
+                |out| encode_arguments(&host, &connection, state, 3, "args", out),
+                move |outcome| {
+                    if let Some(host) = told.upgrade() {
+                        host.async_calls.finish(number, outcome);
+                    }
+                },
+            );
+            match made {
+                Ok(call) => {
+                    if let Some(open) = host.async_calls.open.borrow_mut().get_mut(&number) {
+                        open.call = Some(call);
+                    }
+                }
+                // Every failure reaches the future, whenever it was found.
+                Err(failure) => host.async_calls.finish(number, Err(failure)),
+            }
+            Ok(number as f64)
+        });
+        match outcome {
+            Ok(number) => {
+                ffi::lua_pushnumber(state, number);
+                1
+            }
+            Err(failure) => raise(state, failure),
+        }
+    }
+}
+
+/// `next_completion()`: waits for the next outcome: the call's number, then true and results, or false and the error.
+unsafe extern "C-unwind" fn next_completion_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this; what has a destructor is in a `ManuallyDrop` while Lua may raise.
+    unsafe {
+        let next = suspending(state, "next_completion", || {
+            may_suspend()?;
+            loop {
+                let next = with_host(|host| {
+                    let next = host.async_calls.done.borrow_mut().pop_front();
+                    if next.is_none() {
+                        host.async_calls.waiter.set(Some(prepare_park()));
+                    }
+                    next
+                })?;
+                match next {
+                    Some(next) => return Ok(next),
+                    None => park("answers of calls").map_err(super::errors::stopped)?,
+                }
+            }
+        });
+        let (number, outcome) = match next {
+            Ok(next) => next,
+            Err(failure) => raise(state, failure),
+        };
+        let mut outcome = ManuallyDrop::new(outcome);
+        let stack = Stack::new(state);
+        stack.push_number(number as f64);
+        let count = match &*outcome {
+            Ok((response, connection)) => {
+                stack.push_boolean(true);
+                match decode_answer(stack, response, connection) {
+                    Ok(count) => count + 2,
+                    Err(_) => {
+                        ffi::lua_settop(state, 0);
+                        stack.push_number(number as f64);
+                        stack.push_boolean(false);
+                        let failure = ManuallyDrop::new(super::errors::ErrorObject::of_kind(
+                            ErrorKind::Rpc,
+                            "the answer cannot be read",
+                        ));
+                        failure.push(stack);
+                        3
+                    }
+                }
+            }
+            Err(failure) => {
+                stack.push_boolean(false);
+                let mut object = ManuallyDrop::new(super::errors::ErrorObject::from(failure));
+                object.push(stack);
+                ManuallyDrop::drop(&mut object);
+                3
+            }
+        };
+        ManuallyDrop::drop(&mut outcome);
+        count
+    }
+}
+
+native! {
+    /// `cancel_call(number)`: gives an asynchronous call up.
+    CancelCall = "cancel_call", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(number) -> bool {
+        let open = with_host(|host| {
+            let open = host.async_calls.open.borrow();
+            open.get(&(number as u64)).and_then(|open| Some((open.connection.clone(), open.call?)))
+        })?;
+        Ok(open.is_some_and(|(connection, call)| connection.session.cancel_call(call)))
+    }
+}
+
+native! {
+    /// `yue.config.timeout`, in seconds.
+    GetTimeout = "get_timeout", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> f64 { with_host(|host| host.call_timeout.get().as_secs_f64()) }
+}
+
+native! {
+    SetTimeout = "set_timeout", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(length) -> () { with_host(|host| host.call_timeout.set(super::wait::seconds(length))) }
+}
+
+/// Adds the natives to the `core` table on top of the stack. May raise.
+pub(crate) fn register_all(stack: Stack<'_>) {
+    register!(stack; CancelCall, GetTimeout, SetTimeout);
+    // SAFETY: the table is on top, and errors may be raised.
+    unsafe {
+        register_raw(stack, "call", call_raw);
+        register_raw(stack, "call_timed", call_timed_raw);
+        register_raw(stack, "call_async", call_async_raw);
+        register_raw(stack, "notify", notify_raw);
+        register_raw(stack, "next_completion", next_completion_raw);
+    }
+}

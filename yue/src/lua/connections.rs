@@ -1,0 +1,263 @@
+//! The connections and listeners of one loop, by the numbers that Lua knows them by.
+//!
+//! A connection gets a number when Lua first sees it: an opened one at once, an accepted one when a callback, `yue.peer()`
+//! or a function that crosses needs it. Numbers are never given twice, so a stale one finds nothing. Connections that are
+//! closed for good are forgotten when the table has doubled since the last look.
+
+use super::calls;
+use super::dispatch::LuaService;
+use super::errors::error;
+use super::host::{Hold, Host, with_host};
+use super::references::{Imports, RemoteFunction};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ffi::c_int;
+use std::rc::Rc;
+use std::time::Duration;
+use yue_luajit::{Error, Exports, Stack, Vm};
+use yue_rpc::ErrorKind;
+use yue_rpc::session::Session;
+
+/// The table is looked through for closed connections when it has at least this many.
+const SWEEP_MIN: usize = 64;
+
+/// One connection that Lua knows.
+pub(crate) struct Connection {
+    pub(crate) id: u32,
+    pub(crate) vm: Vm,
+    pub(crate) session: Session,
+    pub(crate) service: Rc<LuaService>,
+    /// Of calls, if the options say so.
+    timeout: Option<Duration>,
+    /// Our functions that the other side holds.
+    pub(crate) exports: RefCell<Exports>,
+    /// Functions of the other side that Lua holds.
+    pub(crate) imports: RefCell<Imports>,
+}
+
+impl Connection {
+    /// How long a call waits that does not say otherwise.
+    #[inline]
+    pub(crate) fn timeout(&self, host: &Host) -> Duration {
+        self.timeout.unwrap_or_else(|| host.call_timeout.get())
+    }
+}
+
+/// A listener that is open.
+pub(crate) struct Listening {
+    pub(crate) listener: yue_rpc::Listener,
+    pub(crate) service: Rc<LuaService>,
+    /// Taken away from the own listener of a worker thread.
+    pub(crate) hold: Option<Hold>,
+}
+
+/// All of one loop's.
+pub(crate) struct Connections {
+    vm: Vm,
+    by_id: RefCell<HashMap<u32, Rc<Connection>, Identity>>,
+    next_id: Cell<u32>,
+    sweep_at: Cell<usize>,
+    pub(crate) listeners: RefCell<HashMap<u32, Listening>>,
+    pub(crate) services: Cell<u32>,
+    /// How often each address was listened at, for the ports that loops share.
+    listened: RefCell<HashMap<Vec<u8>, u32>>,
+    /// Functions of other sides that were collected: connection, place.
+    dead: RefCell<Vec<RemoteFunction>>,
+    /// Connections whose objects were collected.
+    to_close: RefCell<Vec<u32>>,
+    /// The registry reference of the prelude's `connection_event`.
+    pub(crate) callback: Cell<c_int>,
+}
+
+/// Ids are counted up, so they are their own hash.
+#[derive(Default, Clone)]
+pub(crate) struct Identity;
+
+impl std::hash::BuildHasher for Identity {
+    type Hasher = IdentityHasher;
+    fn build_hasher(&self) -> IdentityHasher {
+        IdentityHasher(0)
+    }
+}
+
+/// The hasher of [`Identity`].
+pub(crate) struct IdentityHasher(u64);
+
+impl std::hash::Hasher for IdentityHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0 << 8 | u64::from(*byte));
+    }
+    fn write_u32(&mut self, value: u32) {
+        // The table looks at the upper bits too.
+        self.0 = u64::from(value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+impl Connections {
+    pub(crate) fn new(vm: &Vm) -> Connections {
+        Connections {
+            vm: vm.clone(),
+            by_id: RefCell::default(),
+            next_id: Cell::new(1),
+            sweep_at: Cell::new(SWEEP_MIN),
+            listeners: RefCell::default(),
+            services: Cell::new(0),
+            listened: RefCell::default(),
+            dead: RefCell::default(),
+            to_close: RefCell::default(),
+            callback: Cell::new(0),
+        }
+    }
+
+    /// Gives a session a number.
+    pub(crate) fn add(
+        &self,
+        session: Session,
+        service: Rc<LuaService>,
+        timeout: Option<Duration>,
+    ) -> Rc<Connection> {
+        self.sweep();
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        let connection = Rc::new(Connection {
+            id,
+            vm: self.vm.clone(),
+            session,
+            service,
+            timeout,
+            exports: RefCell::new(Exports::new(&self.vm)),
+            imports: RefCell::default(),
+        });
+        // The session and the connection hold each other until `forget`.
+        connection.session.set_extension(Some(connection.clone()));
+        self.by_id.borrow_mut().insert(id, connection.clone());
+        connection
+    }
+
+    /// The connection of a session of that service; it gets a number now if it has none.
+    #[inline]
+    pub(crate) fn known(&self, session: &Session, service: &LuaService) -> Rc<Connection> {
+        let known = session.extension().and_then(|extension| extension.downcast::<Connection>().ok());
+        known.unwrap_or_else(|| self.add(session.clone(), service.strong(), service.timeout))
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: u32) -> Option<Rc<Connection>> {
+        self.by_id.borrow().get(&id).cloned()
+    }
+
+    /// Tells this use of an address from the loop's other uses, and is the same on every loop of the program.
+    pub(crate) fn next_listen_key(&self, address: &[u8]) -> String {
+        let mut listened = self.listened.borrow_mut();
+        let count = listened.entry(address.to_vec()).or_default();
+        *count += 1;
+        format!("{}#{count}", String::from_utf8_lossy(address))
+    }
+
+    /// The service of a listener.
+    pub(crate) fn service(&self, id: u32) -> Option<Rc<LuaService>> {
+        self.listeners.borrow().get(&id).map(|listening| listening.service.clone())
+    }
+
+    fn sweep(&self) {
+        let mut all = self.by_id.borrow_mut();
+        if all.len() < self.sweep_at.get() {
+            return;
+        }
+        let closed: Vec<_> = all.extract_if(|_, connection| connection.session.is_closed()).collect();
+        self.sweep_at.set((all.len() * 2).max(SWEEP_MIN));
+        drop(all);
+        // Outside of the borrow: the end of a connection releases what it anchored.
+        closed.iter().for_each(|(_, connection)| forget(connection));
+    }
+
+    /// At the end of the loop: lets go of everything.
+    pub(crate) fn clear(&self) {
+        let all: Vec<_> = self.by_id.borrow_mut().drain().collect();
+        all.iter().for_each(|(_, connection)| forget(connection));
+        let listeners = self.listeners.take();
+        drop(listeners);
+    }
+
+    /// Notes that a function of another side was collected. For finalizers.
+    pub(crate) fn note_dead(&self, function: RemoteFunction) {
+        self.dead.borrow_mut().push(function);
+    }
+
+    /// Notes that the object of an opened connection was collected. For finalizers.
+    pub(crate) fn close_later(&self, id: u32) {
+        self.to_close.borrow_mut().push(id);
+    }
+
+    /// Does what finalizers noted.
+    pub(crate) fn tidy(&self) {
+        if !self.dead.borrow().is_empty() {
+            for function in self.dead.take() {
+                if let Some(connection) = self.get(function.connection) {
+                    connection.release_import(function.place);
+                }
+            }
+        }
+        if !self.to_close.borrow().is_empty() {
+            for id in self.to_close.take() {
+                if let Some(connection) = self.get(id) {
+                    connection.session.close();
+                }
+            }
+        }
+    }
+
+    /// No new connections, no new requests.
+    pub(crate) fn stop_listening(&self) {
+        for listening in self.listeners.borrow().values() {
+            listening.listener.close();
+        }
+    }
+
+    fn each(&self, mut f: impl FnMut(&Session)) {
+        for listening in self.listeners.borrow().values() {
+            listening.listener.connections().iter().for_each(&mut f);
+        }
+        let all: Vec<_> = self.by_id.borrow().values().cloned().collect();
+        all.iter().filter(|connection| connection.service.opened).for_each(|connection| f(&connection.session));
+    }
+
+    pub(crate) fn requests_in_flight(&self) -> usize {
+        let mut count = 0;
+        self.each(|session| count += session.requests_in_flight());
+        count
+    }
+
+    pub(crate) fn open_count(&self) -> usize {
+        let mut count = 0;
+        self.each(|session| count += usize::from(session.connected() && !session.is_closed()));
+        count
+    }
+
+    pub(crate) fn close_all(&self) {
+        let mut all = Vec::new();
+        self.each(|session| all.push(session.clone()));
+        all.iter().for_each(Session::close);
+    }
+}
+
+fn forget(connection: &Rc<Connection>) {
+    connection.session.set_extension(None);
+}
+
+/// The host and the connection behind a number from Lua.
+#[inline]
+pub(crate) fn connection(id: f64) -> Result<(Rc<Host>, Rc<Connection>), Error> {
+    let found = with_host(|host| host.connections.get(id as u32).map(|connection| (host.clone(), connection)))?;
+    found.ok_or_else(|| error(ErrorKind::ConnectionLost, "the connection is closed"))
+}
+
+/// Adds the natives to the `core` table on top of the stack. May raise.
+pub(crate) fn register_all(stack: Stack<'_>) {
+    calls::register_all(stack);
+    super::endpoints::register_all(stack);
+    super::references::register_all(stack);
+}

@@ -1,0 +1,96 @@
+//! Errors on their way to Lua: every failure becomes an error object of the prelude's classes.
+
+use super::host;
+use yue_luajit::{Error, Raise, Stack, ffi};
+use yue_rpc::ErrorKind;
+use yue_scheduler::Stopped;
+
+/// A failure that will be an error object. Plain data: it is built where no Lua runs, and pushed later.
+#[derive(Debug, Clone)]
+pub(crate) struct ErrorObject {
+    pub(crate) type_name: String,
+    pub(crate) code: i64,
+    pub(crate) message: String,
+    pub(crate) traceback: Option<String>,
+    pub(crate) retryable: bool,
+    /// A raised value in msgpack.
+    pub(crate) value: Option<Vec<u8>>,
+}
+
+impl ErrorObject {
+    pub(crate) fn of_kind(kind: ErrorKind, message: impl Into<String>) -> ErrorObject {
+        ErrorObject {
+            type_name: kind.name().to_owned(),
+            code: kind.code(),
+            message: message.into(),
+            traceback: None,
+            retryable: false,
+            value: None,
+        }
+    }
+
+    /// Pushes the object: a call of the prelude's `make_error`. May raise. Nothing here has a destructor of its own.
+    pub(crate) fn push(&self, stack: Stack<'_>) {
+        let state = stack.raw();
+        stack.reserve(10);
+        // SAFETY: `Stack` promises a valid state where errors may be raised; there is room.
+        unsafe {
+            let Some(make) = host::make_error_ref() else {
+                return stack.push_bytes(self.message.as_bytes());
+            };
+            ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, make.into());
+            stack.push_bytes(self.type_name.as_bytes());
+            stack.push_bytes(self.message.as_bytes());
+            stack.push_number(self.code as f64);
+            match &self.traceback {
+                Some(text) => stack.push_bytes(text.as_bytes()),
+                None => stack.push_nil(),
+            }
+            stack.push_boolean(self.retryable);
+            if !host::push_decoded(stack, self.value.as_deref()) {
+                stack.push_nil();
+            }
+            ffi::lua_call(state, 6, 1);
+        }
+    }
+}
+
+impl Raise for ErrorObject {
+    fn push(&self, stack: Stack<'_>) {
+        ErrorObject::push(self, stack);
+    }
+}
+
+impl From<&yue_rpc::Error> for ErrorObject {
+    fn from(error: &yue_rpc::Error) -> ErrorObject {
+        let mut object = ErrorObject::of_kind(error.kind(), error.message());
+        object.code = error.code();
+        object.retryable = error.is_retryable();
+        if let yue_rpc::Error::Remote(remote) = error {
+            if let Some(name) = remote.type_name() {
+                object.type_name = name;
+            }
+            object.traceback = remote.traceback();
+            object.value = remote.value().map(<[u8]>::to_vec);
+        }
+        object
+    }
+}
+
+/// A failure of a given kind, to be raised.
+pub(crate) fn error(kind: ErrorKind, message: impl Into<String>) -> Error {
+    Error::value(ErrorObject::of_kind(kind, message))
+}
+
+/// A failed call, to be raised.
+pub(crate) fn rpc_error(error: &yue_rpc::Error) -> Error {
+    Error::value(ErrorObject::from(error))
+}
+
+/// Why a fiber was told to stop, to be raised.
+pub(crate) fn stopped(stopped: Stopped) -> Error {
+    match stopped {
+        Stopped::Cancelled => error(ErrorKind::Cancelled, "the fiber was cancelled"),
+        Stopped::Deadline => error(ErrorKind::Timeout, "the time is over"),
+    }
+}

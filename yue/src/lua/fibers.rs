@@ -1,0 +1,140 @@
+//! Starting, naming and cancelling Lua fibers.
+
+use super::errors::error;
+use super::host::{Hold, with_host};
+use super::native::{native, register, register_raw};
+use std::ffi::c_int;
+use std::slice;
+use yue_luajit::{Error, LuaThread, Stack, Vm, ffi, raise, suspending};
+use yue_rpc::ErrorKind;
+use yue_scheduler::{FiberId, cancel, current_id};
+
+/// Bits of a fiber's number in Lua that hold its index; 29 bits of generation are above, so that a double is exact.
+const INDEX_BITS: u32 = 24;
+
+fn number(id: FiberId) -> f64 {
+    let (generation, index) = (id.to_bits() >> 32, id.to_bits() & ((1 << INDEX_BITS) - 1));
+    ((generation & ((1 << 29) - 1)) << INDEX_BITS | index) as f64
+}
+
+fn fiber_id(number: f64) -> FiberId {
+    let number = number as u64;
+    FiberId::from_bits((number >> INDEX_BITS) << 32 | number & ((1 << INDEX_BITS) - 1))
+}
+
+native! {
+    Current = "current", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> f64 { Ok(number(current_id())) }
+}
+
+native! {
+    FiberName = "fiber_name", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> Option<String> { Ok(yue_scheduler::current_name()) }
+}
+
+native! {
+    Cancel = "cancel", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> bool { Ok(cancel(fiber_id(id))) }
+}
+
+/// A state for a new fiber with the function at `function_at` and the values above it moved over.
+///
+/// # Safety
+/// Lua runs the calling C function on `state`.
+unsafe fn thread_with(state: *mut ffi::lua_State, function_at: c_int) -> Result<LuaThread, Error> {
+    let vm = Vm::current().ok_or_else(|| Error::text("not in a Lua fiber"))?;
+    let mut thread = vm.thread().map_err(|failure| error(ErrorKind::Runtime, failure.to_string()))?;
+    // SAFETY: the caller's promise; both states belong to one VM.
+    let moved = unsafe { thread.take_values(state, ffi::lua_gettop(state) - function_at + 1) };
+    if moved { Ok(thread) } else { Err(error(ErrorKind::Runtime, "too many arguments")) }
+}
+
+fn start(thread: LuaThread, name: Option<&str>, hold: Option<Hold>) -> Result<f64, Error> {
+    let spawned = thread.spawn(name, move |mut ended| {
+        // A daemon is cancelled at the end; that is no failure.
+        if !ended.ok && hold.is_some() {
+            super::log::error(&format!("a fiber failed: {}", ended.error_text()));
+        }
+        drop(hold);
+    });
+    let handle = spawned.map_err(|failure| error(ErrorKind::Runtime, format!("cannot start a fiber: {failure}")))?;
+    Ok(number(handle.id()))
+}
+
+/// `spawn(name or nil, fn, ...)`: the number of the new fiber, which holds the program until it is over.
+unsafe extern "C-unwind" fn spawn_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this. The name lies on the Lua stack until the function has returned.
+    unsafe {
+        let mut length = 0;
+        let start_of_name = ffi::lua_tolstring(state, 1, &mut length);
+        let name = if start_of_name.is_null() {
+            None
+        } else {
+            std::str::from_utf8(slice::from_raw_parts(start_of_name.cast(), length)).ok()
+        };
+        ffi::luaL_checktype(state, 2, ffi::LUA_TFUNCTION);
+        finish(state, suspending(state, "spawn", || {
+            let thread = thread_with(state, 2)?;
+            let hold = with_host(|host| host.hold())?;
+            start(thread, name, Some(hold))
+        }))
+    }
+}
+
+/// `spawn_helper(fn, ...)`: as `spawn`, without a name.
+unsafe extern "C-unwind" fn spawn_helper_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    unsafe { spawn_unnamed(state, true) }
+}
+
+/// `spawn_daemon(fn, ...)`: a fiber that holds no program; it ends with the loop.
+unsafe extern "C-unwind" fn spawn_daemon_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    unsafe { spawn_unnamed(state, false) }
+}
+
+/// # Safety
+/// Lua runs the calling C function on `state`.
+unsafe fn spawn_unnamed(state: *mut ffi::lua_State, holds: bool) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
+        ffi::luaL_checktype(state, 1, ffi::LUA_TFUNCTION);
+        let outcome = suspending(state, "spawn", || {
+            let thread = thread_with(state, 1)?;
+            let hold = if holds { Some(with_host(|host| host.hold())?) } else { None };
+            start(thread, None, hold)
+        });
+        finish(state, outcome)
+    }
+}
+
+/// Pushes the number, or raises.
+///
+/// # Safety
+/// Lua runs the calling C function on `state`, and nothing in it has a destructor any more.
+unsafe fn finish(state: *mut ffi::lua_State, outcome: Result<f64, Error>) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match outcome {
+            Ok(id) => {
+                ffi::lua_pushnumber(state, id);
+                1
+            }
+            Err(failure) => raise(state, failure),
+        }
+    }
+}
+
+/// Adds the natives to the `core` table on top of the stack. May raise.
+pub(crate) fn register_all(stack: Stack<'_>) {
+    register!(stack; Current, FiberName, Cancel);
+    // SAFETY: the table is on top, and errors may be raised.
+    unsafe {
+        register_raw(stack, "spawn", spawn_raw);
+        register_raw(stack, "spawn_helper", spawn_helper_raw);
+        register_raw(stack, "spawn_daemon", spawn_daemon_raw);
+    }
+}

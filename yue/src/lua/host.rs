@@ -1,0 +1,307 @@
+//! The host: what one loop knows about the Lua program that runs on it.
+//!
+//! There is one per loop, reached through a thread-local, as the loop itself is. It owns the VM, the tables that give
+//! Lua numbers for things of Rust's (waits, connections), and the count of what keeps the program going.
+
+use super::calls::AsyncCalls;
+use super::connections::Connections;
+use super::errors::ErrorObject;
+use super::program::Program;
+use super::signals::Signals;
+use super::wait::Waits;
+use super::{fibers, log, modules, signals, threads, wait};
+use std::cell::{Cell, RefCell};
+use std::ffi::c_int;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use yue_luajit::codec::Reader;
+use yue_luajit::{Error, NoRefs, Stack, Vm, VmError, ffi};
+use yue_rpc::ErrorKind;
+use yue_scheduler::{Builder, LocalWaker, StackClass};
+
+/// How long a call waits for its answer unless something else is configured.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a loop is to the program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// One of the loops that run the program's script: its index, from 1.
+    Main(usize),
+    /// A worker thread, by name.
+    Worker(String),
+}
+
+/// One loop's side of a Lua program.
+pub(crate) struct Host {
+    pub(crate) vm: Vm,
+    pub(crate) program: Arc<Program>,
+    pub(crate) role: Role,
+    pub(crate) waits: Waits,
+    pub(crate) signals: Signals,
+    pub(crate) connections: Connections,
+    /// `yue.config.timeout`.
+    pub(crate) call_timeout: Cell<Duration>,
+    holds: Cell<usize>,
+    /// The main fiber, when it waits for the end of the program.
+    main_waiter: Cell<Option<LocalWaker>>,
+    /// Set by `yue.die`, by a shutdown, by `yue.thread.current:exit`.
+    pub(crate) dying: Cell<bool>,
+    /// Texts that finalizers left, to be logged where Lua may run.
+    tell: RefCell<Vec<String>>,
+    /// Registry references to functions of the prelude.
+    pub(crate) make_error: Cell<Option<c_int>>,
+    pub(crate) error_handler: Cell<Option<c_int>>,
+    pub(crate) describe_failure: Cell<Option<c_int>>,
+    pub(crate) import_symbols: Cell<Option<c_int>>,
+    pub(crate) at_end: Cell<Option<c_int>>,
+    pub(crate) async_calls: AsyncCalls,
+}
+
+thread_local! {
+    static HOST: RefCell<Option<Rc<Host>>> = const { RefCell::new(None) };
+}
+
+/// Keeps the program from ending while it lives.
+pub(crate) struct Hold(Rc<Host>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.holds.set(self.0.holds.get() - 1);
+        if self.0.holds.get() == 0 {
+            self.0.wake_main();
+        }
+    }
+}
+
+impl Host {
+    /// Makes the host of the calling thread's loop, and runs the prelude. In a fiber.
+    pub(crate) fn start(program: Arc<Program>, role: Role) -> Result<Rc<Host>, VmError> {
+        let vm = Vm::new()?;
+        let host = Rc::new(Host {
+            vm: vm.clone(),
+            program,
+            role,
+            waits: Waits::default(),
+            signals: Signals::default(),
+            connections: Connections::new(&vm),
+            call_timeout: Cell::new(CALL_TIMEOUT),
+            holds: Cell::new(0),
+            main_waiter: Cell::new(None),
+            dying: Cell::new(false),
+            tell: RefCell::new(Vec::new()),
+            make_error: Cell::new(None),
+            error_handler: Cell::new(None),
+            describe_failure: Cell::new(None),
+            import_symbols: Cell::new(None),
+            at_end: Cell::new(None),
+            async_calls: AsyncCalls::default(),
+        });
+        HOST.set(Some(host.clone()));
+        modules::install(&host)?;
+        Ok(host)
+    }
+
+    /// Forgets the calling thread's host.
+    pub(crate) fn end() {
+        // Dropped outside of the cell: what goes with it may look for the host.
+        let host = HOST.take();
+        if let Some(host) = host {
+            host.connections.clear();
+            host.signals.clear();
+        }
+    }
+
+    /// Something that could still call the program is open while the result lives.
+    pub(crate) fn hold(self: &Rc<Self>) -> Hold {
+        self.holds.set(self.holds.get() + 1);
+        Hold(self.clone())
+    }
+
+    /// Whether nothing is left that could call the program.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.holds.get() == 0
+    }
+
+    pub(crate) fn set_main_waiter(&self, waker: LocalWaker) {
+        self.main_waiter.set(Some(waker));
+    }
+
+    pub(crate) fn wake_main(&self) {
+        if let Some(waker) = self.main_waiter.take() {
+            waker.wake();
+        }
+    }
+
+    /// When the loop has nothing to do: acts on what finalizers noted, and lets the collector go on. Returns whether
+    /// there is more to do.
+    pub(crate) fn idle(&self) -> bool {
+        for text in self.tell.take() {
+            log::write(log::Level::Warn, text.as_bytes());
+        }
+        self.connections.tidy();
+        self.vm.gc_step_idle()
+    }
+
+    /// Notes a text that is to be told soon; usable in finalizers.
+    pub(crate) fn tell_later(&self, text: String) {
+        self.tell.borrow_mut().push(text);
+    }
+
+    /// The loop's name in logs.
+    pub(crate) fn name(&self) -> String {
+        match &self.role {
+            Role::Main(index) if self.program.loops > 1 => format!("loop {index}"),
+            Role::Main(_) => String::new(),
+            Role::Worker(name) => name.clone(),
+        }
+    }
+}
+
+/// The calling thread's host.
+pub(crate) fn current() -> Option<Rc<Host>> {
+    HOST.try_with(|host| host.borrow().clone()).ok().flatten()
+}
+
+/// Runs `f` with the calling thread's host. `f` must not suspend and must not call Lua.
+pub(crate) fn with_host<R>(f: impl FnOnce(&Rc<Host>) -> R) -> Result<R, Error> {
+    HOST.with_borrow(|host| host.as_ref().map(f)).ok_or_else(|| {
+        super::errors::error(ErrorKind::Runtime, "the program is over on this thread")
+    })
+}
+
+/// The registry reference of the prelude's `make_error`.
+pub(crate) fn make_error_ref() -> Option<c_int> {
+    HOST.with_borrow(|host| host.as_ref().and_then(|host| host.make_error.get()))
+}
+
+/// Pushes the prelude's error handler, or nil while there is none.
+///
+/// # Safety
+/// `state` is a state of the host's VM with room for one value.
+pub(crate) unsafe fn push_error_handler(state: *mut ffi::lua_State) {
+    let handler = HOST.with_borrow(|host| host.as_ref().and_then(|host| host.error_handler.get()));
+    // SAFETY: the caller's promise; the reference is never freed.
+    unsafe {
+        match handler {
+            Some(handler) => drop(ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, handler.into())),
+            None => ffi::lua_pushnil(state),
+        }
+    }
+}
+
+/// Decodes one msgpack value and pushes it; pushes nothing and returns false if there is none, or it is no good. May
+/// raise.
+pub(crate) fn push_decoded(stack: Stack<'_>, bytes: Option<&[u8]>) -> bool {
+    let Some(bytes) = bytes else { return false };
+    let codec = HOST.with_borrow(|host| host.as_ref().map(|host| host.vm.codec()));
+    let Some(codec) = codec else { return false };
+    let top = stack.top();
+    match codec.decode_values(stack, &mut Reader::new(bytes), 1, &NoRefs) {
+        Ok(_) => true,
+        Err(_) => {
+            // SAFETY: drops what was half decoded.
+            unsafe { ffi::lua_settop(stack.raw(), top) };
+            false
+        }
+    }
+}
+
+/// The error value on top of `state` in parts. Lua runs for it, but nothing that suspends.
+pub(crate) fn describe_failure(state: *mut ffi::lua_State) -> ErrorObject {
+    let unknown = || ErrorObject::of_kind(ErrorKind::Runtime, "an error of unknown form was raised");
+    let Some(host) = current() else { return unknown() };
+    let Some(describe) = host.describe_failure.get() else { return plain_text(state) };
+    // SAFETY: `state` is a state of this thread's VM that runs no Lua, with a value on top; the call is protected.
+    unsafe {
+        if ffi::lua_checkstack(state, 12) == 0 {
+            return unknown();
+        }
+        let top = ffi::lua_gettop(state);
+        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, describe.into());
+        ffi::lua_pushvalue(state, top);
+        if ffi::lua_pcall(state, 1, 6, 0) != ffi::LUA_OK {
+            ffi::lua_settop(state, top);
+            return unknown();
+        }
+        let text = |index: c_int| text_at(state, top + index);
+        let mut object = ErrorObject {
+            type_name: text(1).unwrap_or_default(),
+            code: ffi::lua_tonumber(state, top + 2) as i64,
+            message: text(3).unwrap_or_default(),
+            traceback: text(4),
+            retryable: ffi::lua_toboolean(state, top + 5) != 0,
+            value: None,
+        };
+        if ffi::lua_type(state, top + 6) != ffi::LUA_TNIL {
+            let mut bytes = Vec::new();
+            if host.vm.codec().encode_values(state, top + 6, 1, "value", &NoRefs, &mut bytes).is_ok() {
+                object.value = Some(bytes);
+            }
+        }
+        ffi::lua_settop(state, top);
+        object
+    }
+}
+
+/// The error value on top, if it is a text: while there is no prelude yet.
+fn plain_text(state: *mut ffi::lua_State) -> ErrorObject {
+    // SAFETY: as in `describe_failure`.
+    let text = unsafe { text_at(state, ffi::lua_gettop(state)) };
+    ErrorObject::of_kind(ErrorKind::Runtime, text.unwrap_or_else(|| "an error that is no text was raised".to_owned()))
+}
+
+/// The string at the index, if it is one.
+///
+/// # Safety
+/// A valid state and index.
+unsafe fn text_at(state: *mut ffi::lua_State, index: c_int) -> Option<String> {
+    // SAFETY: the caller's promise; the bytes are copied at once.
+    unsafe {
+        if ffi::lua_type(state, index) != ffi::LUA_TSTRING {
+            return None;
+        }
+        let mut length = 0;
+        let start = ffi::lua_tolstring(state, index, &mut length);
+        Some(String::from_utf8_lossy(std::slice::from_raw_parts(start.cast(), length)).into_owned())
+    }
+}
+
+/// Calls a function of the prelude with one msgpack value, in a fiber of its own, and waits for it.
+pub(crate) fn call_prelude(host: &Rc<Host>, function: Option<c_int>, argument: Vec<u8>) -> Result<(), ErrorObject> {
+    let Some(function) = function else { return Ok(()) };
+    let mut thread = host.vm.thread()?;
+    let work = move || {
+        thread.attach(|running| {
+            let argument_at: *const [u8] = &raw const *argument;
+            let outcome = running.enter(move |stack| {
+                // SAFETY: protected by `enter`, which the bytes outlive.
+                unsafe {
+                    ffi::lua_rawgeti(stack.raw(), ffi::LUA_REGISTRYINDEX, function.into());
+                    if !push_decoded(stack, Some(&*argument_at)) {
+                        stack.push_nil();
+                    }
+                }
+                true
+            });
+            outcome.map(drop).map_err(|_| describe_failure(running.thread().raw()))
+        })
+    };
+    let spawned = Builder::new().stack(StackClass::Lua).name("prelude").spawn(work);
+    let runtime = |text: String| ErrorObject::of_kind(ErrorKind::Runtime, text);
+    match spawned.map_err(|error| runtime(error.to_string()))?.join() {
+        Ok(outcome) => outcome,
+        Err(error) => Err(runtime(error.to_string())),
+    }
+}
+
+/// Adds every native to the `core` table on top of the stack. May raise.
+pub(crate) fn register_natives(stack: Stack<'_>) {
+    wait::register_all(stack);
+    fibers::register_all(stack);
+    log::register_all(stack);
+    signals::register_all(stack);
+    threads::register_all(stack);
+    super::program::register_all(stack);
+    super::connections::register_all(stack);
+}

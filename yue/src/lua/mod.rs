@@ -1,0 +1,56 @@
+//! The Lua API: programs on loops.
+//!
+//! ```text
+//!   program.rs      loops of a program, its end            host.rs        what one loop knows of its program
+//!   modules.rs      the prelude (../../lua/*.lua)          native.rs      how natives are written
+//!   wait.rs         waiting, time, scopes                  fibers.rs      fibers
+//!   calls.rs        calling: the hot path                  dispatch.rs    serving, callbacks
+//!   connections.rs  connections by number                  endpoints.rs   open, listen
+//!   references.rs   functions as values                    errors.rs      failures as error objects
+//!   threads.rs      worker threads                         signals.rs, log.rs
+//! ```
+
+mod calls;
+mod connections;
+mod dispatch;
+mod endpoints;
+mod errors;
+mod fibers;
+mod host;
+mod log;
+mod modules;
+mod native;
+mod program;
+mod references;
+mod signals;
+mod threads;
+mod wait;
+
+use std::path::PathBuf;
+pub use yue_io::Choice;
+
+/// A Lua program to run: a script, its arguments, and how many loops run it.
+#[derive(Debug, Clone)]
+pub struct Script {
+    /// The file.
+    pub path: PathBuf,
+    /// What the script sees as `yue.args`.
+    pub args: Vec<Vec<u8>>,
+    /// How many loops run it at once, each in a thread of its own; at least 1.
+    pub loops: usize,
+    /// Which I/O driver the loops have.
+    pub io: Choice,
+}
+
+impl Script {
+    /// A script without arguments, on one loop, with the driver that this machine allows.
+    pub fn new(path: impl Into<PathBuf>) -> Script {
+        Script { path: path.into(), args: Vec::new(), loops: 1, io: Choice::Auto }
+    }
+
+    /// Runs the program to its end: when its script has returned and nothing is open, when it was told to end, or when
+    /// the script has raised (the traceback is on standard error then). The result is the process's exit code.
+    pub fn run(self) -> i32 {
+        program::Program::new(self.path, self.args, self.loops.max(1), self.io).run()
+    }
+}

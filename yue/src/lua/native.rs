@@ -1,0 +1,112 @@
+//! How the functions of the `core` table are written: small types on top of `yue_luajit::Function`.
+//!
+//! A native has three stages (see `yue_luajit`): it reads its arguments where Lua errors may be raised, works where Rust
+//! may panic and the fiber may suspend, and pushes its results where Lua errors may be raised again.
+
+use std::ffi::c_int;
+use yue_luajit::Stack;
+
+/// What a native's second stage hands to Lua.
+pub(crate) trait Results {
+    /// Pushes the results and says how many. May raise.
+    fn push(&mut self, stack: Stack<'_>) -> c_int;
+}
+
+impl Results for () {
+    fn push(&mut self, _: Stack<'_>) -> c_int {
+        0
+    }
+}
+
+impl Results for bool {
+    fn push(&mut self, stack: Stack<'_>) -> c_int {
+        stack.push_boolean(*self);
+        1
+    }
+}
+
+impl Results for f64 {
+    fn push(&mut self, stack: Stack<'_>) -> c_int {
+        stack.push_number(*self);
+        1
+    }
+}
+
+impl Results for String {
+    fn push(&mut self, stack: Stack<'_>) -> c_int {
+        stack.push_bytes(self.as_bytes());
+        1
+    }
+}
+
+impl<T: Results> Results for Option<T> {
+    fn push(&mut self, stack: Stack<'_>) -> c_int {
+        match self {
+            Some(value) => value.push(stack),
+            None => {
+                stack.push_nil();
+                1
+            }
+        }
+    }
+}
+
+impl<A: Results, B: Results> Results for (A, B) {
+    fn push(&mut self, stack: Stack<'_>) -> c_int {
+        self.0.push(stack) + self.1.push(stack)
+    }
+}
+
+/// Defines a native: its type, its name, whether it suspends, how it reads its input, what it does.
+macro_rules! native {
+    (
+        $(#[$doc:meta])*
+        $name:ident = $lua_name:literal, suspends: $suspends:literal;
+        read($stack:ident) -> $input:ty { $($read:tt)* }
+        run($argument:pat) -> $output:ty { $($run:tt)* }
+    ) => {
+        $(#[$doc])*
+        pub(crate) struct $name;
+
+        impl yue_luajit::Function for $name {
+            const NAME: &'static str = $lua_name;
+            const SUSPENDS: bool = $suspends;
+            type Input<'a> = $input;
+            type Output = $output;
+
+            fn read<'a>($stack: yue_luajit::Stack<'a>) -> $input {
+                $($read)*
+            }
+
+            fn run(_: yue_luajit::Frame<'_>, $argument: Self::Input<'_>) -> Result<$output, yue_luajit::Error> {
+                $($run)*
+            }
+
+            fn push(output: &mut $output, results: yue_luajit::Stack<'_>) -> std::ffi::c_int {
+                $crate::lua::native::Results::push(output, results)
+            }
+        }
+    };
+}
+pub(crate) use native;
+
+/// Registers natives, under their own names, in the table on top of the stack.
+macro_rules! register {
+    ($stack:expr; $($name:ty),* $(,)?) => {
+        $(yue_luajit::Vm::register::<$name>($stack, <$name as yue_luajit::Function>::NAME);)*
+    };
+}
+pub(crate) use register;
+
+/// Registers a raw C function in the table on top of the stack.
+///
+/// # Safety
+/// `stack` is where Lua errors may be raised, with a table on top.
+pub(crate) unsafe fn register_raw(stack: Stack<'_>, name: &str, function: yue_luajit::ffi::lua_CFunction) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        stack.push_bytes(name.as_bytes());
+        yue_luajit::ffi::lua_pushcclosure(stack.raw(), function, 0);
+        yue_luajit::ffi::lua_rawset(stack.raw(), -3);
+    }
+}

@@ -1,0 +1,344 @@
+//! Running a program: its loops, and its end.
+//!
+//! ```text
+//!   thread 1 .. N   Loop::run ── main fiber ── Host::start ── the script's fiber
+//!                                   └── waits until: nothing holds the program │ a shutdown │ yue.die │ the script raised
+//! ```
+//!
+//! A program ends when its script has returned and nothing that could still call it is open: everything of that sort
+//! keeps a [`Hold`](super::host::Hold). On SIGINT and SIGTERM it ends gracefully; a second signal ends the process.
+
+use super::errors::{ErrorObject, stopped};
+use super::host::{Host, Role, with_host};
+use super::native::{native, register};
+use super::threads;
+use super::wait::seconds;
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use yue_io::{Choice, signal};
+use yue_luajit::{Ended, Stack};
+use yue_rpc::ErrorKind;
+use yue_scheduler::{
+    Config, Instant, Loop, LoopHandle, RemoteWaker, park, park_until, prepare_park, sleep, spawn, this_loop,
+};
+
+/// How long requests that are being served may take when the program ends.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A program, as all of its loops see it.
+pub(crate) struct Program {
+    pub(crate) script: PathBuf,
+    pub(crate) args: Vec<Vec<u8>>,
+    pub(crate) loops: usize,
+    pub(crate) io: Choice,
+    handles: Mutex<Vec<LoopHandle>>,
+    pub(crate) shared_ports: SharedPorts,
+    /// A shutdown has begun. Relaxed is enough: it is only ever set, and only hastens the end.
+    ending: AtomicBool,
+}
+
+/// A lock whose poison means nothing: no code of the program's runs under it.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Program {
+    /// A program that is not running yet.
+    pub(crate) fn new(script: PathBuf, args: Vec<Vec<u8>>, loops: usize, io: Choice) -> Arc<Program> {
+        Arc::new(Program {
+            script,
+            args,
+            loops,
+            io,
+            handles: Mutex::default(),
+            shared_ports: SharedPorts::default(),
+            ending: AtomicBool::new(false),
+        })
+    }
+
+    /// Runs the program to its end and returns the process's exit code.
+    pub(crate) fn run(self: &Arc<Self>) -> i32 {
+        // Before any thread starts: threads inherit what is blocked.
+        if let Err(error) = signal::block(&[signal::Signal::INT, signal::Signal::TERM]) {
+            eprintln!("yue: no graceful shutdown by signals: {error}");
+        }
+        let others: Vec<_> = (2..=self.loops)
+            .map(|index| {
+                let program = self.clone();
+                std::thread::Builder::new()
+                    .name(format!("yue loop {index}"))
+                    .spawn(move || run_loop(&program, index))
+            })
+            .collect();
+        let mut code = run_loop(self, 1);
+        if code != 0 {
+            self.shut_down();
+        }
+        for other in others {
+            match other.map(std::thread::JoinHandle::join) {
+                Ok(Ok(other_code)) => code = code.max(other_code),
+                Ok(Err(_)) => code = code.max(1),
+                Err(error) => {
+                    eprintln!("yue: cannot start a thread for another loop: {error}");
+                    code = 1;
+                }
+            }
+        }
+        threads::end_all();
+        code
+    }
+
+    /// Asks every loop of the program to end.
+    pub(crate) fn shut_down(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+        for handle in lock(&self.handles).iter() {
+            handle.shutdown();
+        }
+    }
+
+    /// Runs `work` on each loop of the program, soon.
+    pub(crate) fn on_each_loop(&self, work: impl FnOnce() + Send + Clone + 'static) {
+        for handle in lock(&self.handles).iter() {
+            handle.run(work.clone());
+        }
+    }
+
+    /// Makes a loop one of the program's.
+    pub(crate) fn enlist(&self, handle: LoopHandle) {
+        lock(&self.handles).push(handle.clone());
+        if self.ending.load(Ordering::Relaxed) {
+            handle.shutdown();
+        }
+    }
+
+    pub(crate) fn dismiss(&self, id: u32) {
+        lock(&self.handles).retain(|handle| handle.id() != id);
+    }
+}
+
+/// Runs one of the program's main loops on the calling thread; returns its exit code.
+fn run_loop(program: &Arc<Program>, index: usize) -> i32 {
+    let config = match yue_io::driver(program.io) {
+        Ok(driver) => Config { driver, ..Config::default() },
+        Err(error) => {
+            eprintln!("yue: {error}");
+            return 1;
+        }
+    };
+    let l = match Loop::new(config) {
+        Ok(l) => l,
+        Err(error) => {
+            eprintln!("yue: cannot make a loop: {error}");
+            return 1;
+        }
+    };
+    let program = program.clone();
+    let code = l.run(move || main_fiber(&program, index));
+    Host::end();
+    code
+}
+
+fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
+    let _signals = if index == 1 { subscribe_to_the_end(program) } else { None };
+    program.enlist(this_loop::handle());
+    let host = match Host::start(program.clone(), Role::Main(index)) {
+        Ok(host) => host,
+        Err(error) => {
+            eprintln!("yue: cannot start Lua: {error}");
+            return 1;
+        }
+    };
+    let script = program.script.clone();
+    let outcome = start_script(&host, |thread| {
+        let path = CString::new(script.into_os_string().into_encoded_bytes())
+            .map_err(|_| "the script's name has a zero byte in it".to_owned())?;
+        thread.load_file(&path).map_err(|error| error.to_string())
+    });
+    let result = match outcome {
+        Ok(outcome) => wait_for_end(&host, &outcome, true),
+        Err(text) => Err(ErrorObject::of_kind(ErrorKind::Runtime, text)),
+    };
+    let code = match result {
+        Ok(()) => 0,
+        Err(failure) => {
+            eprintln!("yue: {}", failure.report());
+            1
+        }
+    };
+    close(&host);
+    program.dismiss(this_loop::id());
+    code
+}
+
+/// What became of a script: `None` while it runs.
+pub(crate) type Outcome = Rc<Cell<Option<Result<(), Ended>>>>;
+
+/// Starts a fiber that runs what `load` puts on its stack. It holds the program until it is over.
+pub(crate) fn start_script(
+    host: &Rc<Host>,
+    load: impl FnOnce(&mut yue_luajit::LuaThread) -> Result<(), String>,
+) -> Result<Outcome, String> {
+    let mut thread = host.vm.thread().map_err(|error| error.to_string())?;
+    load(&mut thread)?;
+    let outcome: Outcome = Rc::default();
+    let (told, hold, waiting) = (outcome.clone(), host.hold(), host.clone());
+    thread
+        .spawn(Some("main"), move |ended| {
+            told.set(Some(if ended.ok { Ok(()) } else { Err(ended) }));
+            drop(hold);
+            waiting.wake_main();
+        })
+        .map_err(|error| format!("cannot start a fiber: {error}"))?;
+    Ok(outcome)
+}
+
+/// Waits until the program is over on this loop. `ends_by_itself`: also when nothing holds it any more.
+///
+/// # Errors
+/// What the script raised.
+pub(crate) fn wait_for_end(host: &Rc<Host>, script: &Outcome, ends_by_itself: bool) -> Result<(), ErrorObject> {
+    let watched = host.clone();
+    let watcher = spawn(move || {
+        if this_loop::wait_for_shutdown().is_ok() {
+            watched.dying.set(true);
+            watched.wake_main();
+        }
+    });
+    let idle_host = Rc::downgrade(host);
+    this_loop::set_idle_hook(move || idle_host.upgrade().is_some_and(|host| host.idle()));
+    let result = loop {
+        if let Some(Err(mut ended)) = script.take() {
+            break Err(threads::error_of(&mut ended));
+        }
+        if host.dying.get() || (ends_by_itself && host.is_idle()) {
+            break Ok(());
+        }
+        host.set_main_waiter(prepare_park());
+        if park("the end of the program").is_err() {
+            break Ok(());
+        }
+    };
+    watcher.cancel();
+    result
+}
+
+/// Ends what the loop has open: no new requests, time for those that run, then the rest is cancelled by the loop.
+pub(crate) fn close(host: &Rc<Host>) {
+    host.connections.stop_listening();
+    let until = Instant::system().saturating_add(GRACE);
+    while host.connections.requests_in_flight() > 0 && Instant::system() < until {
+        if sleep(Duration::from_millis(2)).is_err() {
+            break;
+        }
+    }
+    host.connections.close_all();
+    // What the sessions still have to say leaves in the ticks that follow.
+    while host.connections.open_count() > 0 && Instant::system() < until {
+        let _ = prepare_park();
+        let at = yue_scheduler::now().saturating_add(Duration::from_millis(1));
+        if park_until("connections to close", Some(at)).is_err() {
+            break;
+        }
+    }
+    let told = super::host::call_prelude(host, host.at_end.get(), Vec::new());
+    if let Err(failure) = told {
+        super::log::error(&failure.report());
+    }
+    host.idle();
+    this_loop::clear_idle_hook();
+}
+
+/// SIGINT and SIGTERM: the first ends the program gracefully, the second at once.
+fn subscribe_to_the_end(program: &Arc<Program>) -> Option<signal::Subscription> {
+    let program = program.clone();
+    let seen = Cell::new(false);
+    let subscription = signal::subscribe(&[signal::Signal::INT, signal::Signal::TERM], move |signal| {
+        // A program that binds the signal itself decides for itself.
+        if super::signals::is_bound(signal.number()) {
+            return;
+        }
+        if seen.replace(true) {
+            std::process::exit(128 + signal.number());
+        }
+        program.shut_down();
+    });
+    subscription.inspect_err(|error| eprintln!("yue: no graceful shutdown by signals: {error}")).ok()
+}
+
+/// Ports that the loops of a `-c N` program share: whoever listens first finds out whether the port is free, and which
+/// number a port 0 becomes; the others then join it.
+#[derive(Default)]
+pub(crate) struct SharedPorts {
+    state: Mutex<HashMap<String, Port>>,
+}
+
+enum Port {
+    /// Somebody is finding out; these wait.
+    Asking(Vec<RemoteWaker>),
+    Known(Result<u16, String>),
+}
+
+impl SharedPorts {
+    /// The port number behind `key`, which `find_out` finds out once for all loops. In a fiber; may park.
+    pub(crate) fn resolve(
+        &self,
+        key: &str,
+        find_out: impl FnOnce() -> Result<u16, String>,
+    ) -> Result<Result<u16, String>, yue_luajit::Error> {
+        loop {
+            let waker = {
+                let mut state = lock(&self.state);
+                match state.get_mut(key) {
+                    None => {
+                        state.insert(key.to_owned(), Port::Asking(Vec::new()));
+                        break;
+                    }
+                    Some(Port::Known(outcome)) => return Ok(outcome.clone()),
+                    Some(Port::Asking(waiting)) => {
+                        let waker = prepare_park();
+                        waiting.push(waker.remote());
+                        waker
+                    }
+                }
+            };
+            let _ = waker;
+            park("another loop to listen").map_err(stopped)?;
+        }
+        let outcome = find_out();
+        let before = lock(&self.state).insert(key.to_owned(), Port::Known(outcome.clone()));
+        if let Some(Port::Asking(waiting)) = before {
+            waiting.into_iter().for_each(RemoteWaker::wake);
+        }
+        Ok(outcome)
+    }
+}
+
+native! {
+    /// `die(seconds)`: ends the program, all loops of it, after a delay.
+    Die = "die", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(delay) -> () {
+        let program = with_host(|host| host.program.clone())?;
+        if delay > 0.0 {
+            spawn(move || {
+                if sleep(seconds(delay)).is_ok() {
+                    program.shut_down();
+                }
+            });
+        } else {
+            program.shut_down();
+        }
+        Ok(())
+    }
+}
+
+/// Adds the natives to the `core` table on top of the stack. May raise.
+pub(crate) fn register_all(stack: Stack<'_>) {
+    register!(stack; Die);
+}

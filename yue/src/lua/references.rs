@@ -1,0 +1,271 @@
+//! Functions as values: ours in the other side's hands, the other side's in ours.
+//!
+//! Ours are anchored in the connection's [`Exports`]; the RPC layer counts crossings and says when the last one is
+//! back. A *token* names an export to the RPC layer: the connection's number above, the anchor's id below.
+//!
+//! Theirs arrive in Lua as a callable userdata that holds a place in the connection's [`Imports`]. Its finalizer only
+//! notes that it is dead; the note is acted upon when the loop comes round.
+
+use super::calls::{decode_answer, encode_arguments};
+use super::connections::{Connection, connection};
+use super::errors::{error, rpc_error};
+use super::host::{self, with_host};
+use super::native::register_raw;
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::mem::ManuallyDrop;
+use std::rc::Rc;
+use yue_luajit::codec::{Object, ObjectKind, Owner, Ref};
+use yue_luajit::{RefTable, Stack, ffi, may_suspend, raise, suspending};
+use yue_rpc::ErrorKind;
+use yue_rpc::session::{ImportedReference, Target, Timeout};
+
+/// Anchors are made for so many more functions than are held.
+const ROOM: u32 = 64;
+
+/// What a callable userdata holds. Plain data, for the collector frees it without a word.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct RemoteFunction {
+    pub(crate) connection: u32,
+    pub(crate) place: u32,
+}
+
+/// The functions of the other side that Lua holds, by place.
+#[derive(Default)]
+pub(crate) struct Imports {
+    places: Vec<Option<ImportedReference>>,
+    free: Vec<u32>,
+}
+
+impl Imports {
+    fn insert(&mut self, reference: ImportedReference) -> u32 {
+        match self.free.pop() {
+            Some(place) => {
+                self.places[place as usize] = Some(reference);
+                place
+            }
+            None => {
+                self.places.push(Some(reference));
+                self.places.len() as u32 - 1
+            }
+        }
+    }
+
+    fn get(&self, place: u32) -> Option<ImportedReference> {
+        self.places.get(place as usize)?.clone()
+    }
+
+    fn take(&mut self, place: u32) -> Option<ImportedReference> {
+        let reference = self.places.get_mut(place as usize)?.take()?;
+        self.free.push(place);
+        Some(reference)
+    }
+}
+
+impl Connection {
+    /// Lua holds the function of the other side no more.
+    pub(crate) fn release_import(&self, place: u32) {
+        let reference = self.imports.borrow_mut().take(place);
+        if let Some(reference) = reference {
+            self.session.release_reference(&reference, 1);
+        }
+    }
+
+    /// The RPC layer's name for one of our functions.
+    fn token(&self, id: u64) -> u64 {
+        u64::from(self.id) << 32 | id
+    }
+}
+
+/// Takes back what the other side holds no more.
+pub(crate) fn release_tokens(tokens: &[u64]) {
+    for token in tokens {
+        let found = with_host(|host| host.connections.get((token >> 32) as u32)).ok().flatten();
+        if let Some(connection) = found {
+            connection.exports.borrow_mut().release(token & u64::from(u32::MAX), u64::MAX);
+        }
+    }
+}
+
+/// A connection's references, as the codec asks for them.
+pub(crate) struct Refs<'a> {
+    connection: &'a Rc<Connection>,
+}
+
+thread_local! {
+    /// The registry reference and the address of the metatable of callable userdata, in this thread's VM.
+    static MARK: Cell<(c_int, *const c_void)> = const { Cell::new((0, std::ptr::null())) };
+}
+
+impl<'a> Refs<'a> {
+    #[inline]
+    pub(crate) fn new(connection: &'a Rc<Connection>) -> Refs<'a> {
+        Refs { connection }
+    }
+
+    /// Makes room for functions to be given.
+    #[cold]
+    pub(crate) fn make_room(&self) -> bool {
+        self.connection.exports.borrow_mut().make_room(ROOM)
+    }
+
+    /// Pushes the function of ours that a token names, if it is still there. Raises nothing.
+    pub(crate) fn push_export(&self, stack: Stack<'_>, token: u64) -> bool {
+        self.connection.exports.borrow().push(stack, token & u64::from(u32::MAX))
+    }
+
+    fn give_back_home(&self, object: Object) -> Option<Ref> {
+        if object.metatable != MARK.get().1 || object.metatable.is_null() {
+            return None;
+        }
+        // SAFETY: only `push_remote` makes userdata with this metatable, which programs cannot get at.
+        let function = unsafe { *object.pointer.cast::<RemoteFunction>() };
+        if function.connection != self.connection.id {
+            return None;
+        }
+        let id = self.connection.imports.borrow().get(function.place)?.id();
+        Some(Ref { owner: Owner::Receiver, id })
+    }
+}
+
+impl RefTable for Refs<'_> {
+    fn give(&self, object: Object) -> Option<Ref> {
+        match object.kind {
+            ObjectKind::Userdata => self.give_back_home(object),
+            ObjectKind::Table => None,
+            ObjectKind::Function => {
+                let id = self.connection.exports.borrow_mut().give(object)?;
+                match self.connection.session.export_reference(self.connection.token(id)) {
+                    Ok(id) => Some(Ref { owner: Owner::Sender, id }),
+                    Err(_) => {
+                        self.connection.exports.borrow_mut().release(id, 1);
+                        None
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_back(&self, reference: Ref) {
+        if reference.owner == Owner::Sender {
+            self.connection.session.take_back_reference(reference.id);
+        }
+    }
+
+    fn arrive(&self, stack: Stack<'_>, reference: Ref) -> bool {
+        match reference.owner {
+            Owner::Receiver => {
+                let token = self.connection.session.exported_token(reference.id);
+                token.is_some_and(|token| self.push_export(stack, token))
+            }
+            Owner::Sender => {
+                let imported = self.connection.session.import_reference(reference.id);
+                let place = self.connection.imports.borrow_mut().insert(imported);
+                push_remote(stack, RemoteFunction { connection: self.connection.id, place });
+                true
+            }
+        }
+    }
+}
+
+/// Pushes a callable userdata. Raises when out of memory (the reference is then released with the connection).
+fn push_remote(stack: Stack<'_>, function: RemoteFunction) {
+    let state = stack.raw();
+    // SAFETY: the userdata has room for the value; the metatable is in the registry.
+    unsafe {
+        let payload: *mut RemoteFunction = ffi::lua_newuserdata(state, size_of::<RemoteFunction>()).cast();
+        payload.write(function);
+        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, MARK.get().0.into());
+        ffi::lua_setmetatable(state, -2);
+    }
+}
+
+/// The function behind the userdata at index 1, which a metamethod got.
+///
+/// # Safety
+/// Lua runs the calling metamethod on `state`.
+unsafe fn argument(state: *mut ffi::lua_State) -> Option<RemoteFunction> {
+    // SAFETY: the caller's promise; a userdata with our metatable holds a RemoteFunction.
+    unsafe {
+        let payload = ffi::lua_touserdata(state, 1);
+        if payload.is_null() || ffi::lua_getmetatable(state, 1) == 0 {
+            return None;
+        }
+        let ours = ffi::lua_topointer(state, -1) == MARK.get().1;
+        ffi::lua_settop(state, -2);
+        ours.then(|| *payload.cast::<RemoteFunction>())
+    }
+}
+
+/// `f(...)` of the other side's function.
+unsafe extern "C-unwind" fn call_remote(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this; what has a destructor is in a `ManuallyDrop` while Lua may raise.
+    unsafe {
+        let function = argument(state);
+        let outcome = suspending(state, "a remote function", || {
+            may_suspend()?;
+            let function = function.ok_or_else(|| error(ErrorKind::Argument, "this is no remote function"))?;
+            let (host, connection) = connection(f64::from(function.connection))?;
+            let reference = connection.imports.borrow().get(function.place);
+            let reference = reference.ok_or_else(|| error(ErrorKind::NoMethod, "the function is not there any more"))?;
+            let timeout = Timeout::After(connection.timeout(&host));
+            let response = connection.session.call(Target::Reference(&reference), timeout, |out| {
+                // SAFETY: Lua runs this very function on the state.
+                encode_arguments(&host, &connection, state, 2, "args", out)
+            });
+            response.map(|response| (response, connection.clone())).map_err(|failure| rpc_error(&failure))
+        });
+        match outcome {
+            Ok(answer) => {
+                let mut answer = ManuallyDrop::new(answer);
+                let decoded = decode_answer(Stack::new(state), &answer.0, &answer.1);
+                ManuallyDrop::drop(&mut answer);
+                match decoded {
+                    Ok(count) => count,
+                    Err(failure) => {
+                        raise(state, error(ErrorKind::Rpc, format!("the answer cannot be read: {failure}")))
+                    }
+                }
+            }
+            Err(failure) => raise(state, failure),
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn collect_remote(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this finalizer; it only notes a number.
+    unsafe {
+        if let Some(function) = argument(state)
+            && let Some(host) = host::current()
+        {
+            host.connections.note_dead(function);
+        }
+    }
+    0
+}
+
+unsafe extern "C-unwind" fn describe_remote(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    unsafe {
+        ffi::lua_pushstring(state, c"remote function".as_ptr());
+        1
+    }
+}
+
+/// Makes the metatable of callable userdata. May raise. The natives are for the `core` table on top of the stack.
+pub(crate) fn register_all(stack: Stack<'_>) {
+    let state = stack.raw();
+    // SAFETY: `Stack` promises a valid state where errors may be raised.
+    unsafe {
+        ffi::lua_createtable(state, 0, 4);
+        register_raw(stack, "__call", call_remote);
+        register_raw(stack, "__gc", collect_remote);
+        register_raw(stack, "__tostring", describe_remote);
+        stack.push_bytes(b"__metatable");
+        stack.push_bytes(b"remote function");
+        ffi::lua_rawset(state, -3);
+        let address = ffi::lua_topointer(state, -1);
+        MARK.set((ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX), address));
+    }
+}

@@ -1,0 +1,156 @@
+//! Signals in Lua: subscriptions whose deliveries wake the fiber that waits for them.
+
+use super::errors::{error, stopped};
+use super::host::with_host;
+use super::native::{native, register};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use yue_io::signal::{self, Signal};
+use yue_luajit::{Stack, ffi};
+use yue_rpc::ErrorKind;
+use yue_scheduler::{LocalWaker, park, prepare_park};
+
+/// The signals that programs can name. KILL and STOP cannot be caught; those that mean a broken program should not be.
+const NAMES: &[(&str, i32)] = &[
+    ("SIGHUP", libc::SIGHUP),
+    ("SIGINT", libc::SIGINT),
+    ("SIGQUIT", libc::SIGQUIT),
+    ("SIGUSR1", libc::SIGUSR1),
+    ("SIGUSR2", libc::SIGUSR2),
+    ("SIGPIPE", libc::SIGPIPE),
+    ("SIGALRM", libc::SIGALRM),
+    ("SIGTERM", libc::SIGTERM),
+    ("SIGCHLD", libc::SIGCHLD),
+    ("SIGCONT", libc::SIGCONT),
+    ("SIGTSTP", libc::SIGTSTP),
+    ("SIGTTIN", libc::SIGTTIN),
+    ("SIGTTOU", libc::SIGTTOU),
+    ("SIGURG", libc::SIGURG),
+    ("SIGWINCH", libc::SIGWINCH),
+    ("SIGIO", libc::SIGIO),
+];
+
+/// How many subscriptions of programs there are, by signal. Relaxed: a signal that comes at the very moment of a change
+/// may meet either.
+static BOUND: [AtomicU32; 65] = [const { AtomicU32::new(0) }; 65];
+
+/// Whether a program handles that signal itself.
+pub(crate) fn is_bound(number: i32) -> bool {
+    usize::try_from(number).ok().and_then(|index| BOUND.get(index)).is_some_and(|n| n.load(Ordering::Relaxed) > 0)
+}
+
+/// The subscriptions of one loop.
+#[derive(Default)]
+pub(crate) struct Signals {
+    open: RefCell<HashMap<u32, Rc<Bound>>>,
+    next: Cell<u32>,
+}
+
+impl Signals {
+    /// At the end of the loop: lets go of everything.
+    pub(crate) fn clear(&self) {
+        let all = self.open.take();
+        drop(all);
+    }
+}
+
+struct Bound {
+    number: i32,
+    _subscription: RefCell<Option<signal::Subscription>>,
+    arrived: Cell<u32>,
+    waiter: Cell<Option<LocalWaker>>,
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        BOUND[self.number as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+native! {
+    SignalOpen = "signal_open", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(number) -> f64 {
+        let number = number as i32;
+        let signal = Signal::from_number(number).ok().filter(|_| NAMES.iter().any(|(_, known)| *known == number));
+        let Some(signal) = signal else {
+            return Err(error(ErrorKind::Argument, format!("signal {number} cannot be bound; see yue.const.SIG…")));
+        };
+        // A signal can be waited for only while every thread blocks it.
+        with_host(|host| host.program.on_each_loop(move || drop(signal::block(&[signal]))))?;
+        BOUND[number as usize].fetch_add(1, Ordering::Relaxed);
+        let bound = Rc::new(Bound {
+            number,
+            _subscription: RefCell::new(None),
+            arrived: Cell::new(0),
+            waiter: Cell::new(None),
+        });
+        let told = Rc::downgrade(&bound);
+        let subscription = signal::subscribe(&[signal], move |_| {
+            if let Some(bound) = told.upgrade() {
+                bound.arrived.set(bound.arrived.get() + 1);
+                bound.waiter.take().map(LocalWaker::wake);
+            }
+        });
+        let subscription = subscription
+            .map_err(|failure| error(ErrorKind::Runtime, format!("cannot bind signal {number}: {failure}")))?;
+        *bound._subscription.borrow_mut() = Some(subscription);
+        with_host(|host| {
+            let id = host.signals.next.get() + 1;
+            host.signals.next.set(id);
+            host.signals.open.borrow_mut().insert(id, bound);
+            f64::from(id)
+        })
+    }
+}
+
+native! {
+    /// Waits for one delivery: true; false when the subscription was closed.
+    SignalWait = "signal_wait", suspends: true;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> bool {
+        loop {
+            let bound = with_host(|host| host.signals.open.borrow().get(&(id as u32)).cloned())?;
+            let Some(bound) = bound else { return Ok(false) };
+            if let Some(rest) = bound.arrived.get().checked_sub(1) {
+                bound.arrived.set(rest);
+                return Ok(true);
+            }
+            bound.waiter.set(Some(prepare_park()));
+            park("a signal").map_err(stopped)?;
+        }
+    }
+}
+
+native! {
+    SignalClose = "signal_close", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> () {
+        let bound = with_host(|host| host.signals.open.borrow_mut().remove(&(id as u32)))?;
+        if let Some(waker) = bound.and_then(|bound| bound.waiter.take()) {
+            waker.wake();
+        }
+        Ok(())
+    }
+}
+
+/// Pushes the table of `yue.const`. May raise.
+pub(crate) fn push_constants(stack: Stack<'_>) {
+    let state = stack.raw();
+    // SAFETY: `Stack` promises a valid state where errors may be raised.
+    unsafe {
+        ffi::lua_createtable(state, 0, NAMES.len() as i32);
+        for (name, number) in NAMES {
+            stack.push_bytes(name.as_bytes());
+            stack.push_number(f64::from(*number));
+            ffi::lua_rawset(state, -3);
+        }
+    }
+}
+
+/// Adds the natives to the `core` table on top of the stack. May raise.
+pub(crate) fn register_all(stack: Stack<'_>) {
+    register!(stack; SignalOpen, SignalWait, SignalClose);
+}

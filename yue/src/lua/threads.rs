@@ -1,0 +1,411 @@
+//! Worker threads: an OS thread with a loop, a VM and a namespace, reached as `thread://name`.
+//!
+//! ```text
+//!   creator                                  worker
+//!   thread_start ── spawns the OS thread ──▶ Loop::run ─ main fiber ─ Host::start ─ import symbols ─ script's fiber
+//!        └── waits ◀── started (Ok, or what the script raised) ── when the script has returned or first parks
+//!   thread_join  ── waits ◀── over (the value given to exit, or what the script raised later)
+//! ```
+//!
+//! What crosses is plain data: names, source or bytecode, msgpack, errors in parts.
+
+use super::errors::{ErrorObject, error, stopped};
+use super::host::{self, Hold, Host, Role, with_host};
+use super::native::{Results, native, register, register_raw};
+use super::program::{Program, close, lock, start_script, wait_for_end};
+use std::collections::HashMap;
+use std::ffi::{CString, c_int};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use yue_luajit::{Ended, Error, LuaThread, NoRefs, Stack, ffi, raise, suspending};
+use yue_rpc::ErrorKind;
+use yue_scheduler::{
+    Config, Instant, Loop, LoopHandle, RemoteWaker, Wakeup, now, park_until, prepare_park, spawn, this_loop, yield_now,
+};
+
+/// How long the end of a program waits for a worker thread.
+const END_WAIT: Duration = Duration::from_secs(7);
+
+/// A worker, as every thread sees it.
+struct Worker {
+    id: u64,
+    name: String,
+    state: Mutex<State>,
+    os_thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct State {
+    handle: Option<LoopHandle>,
+    started: Option<Result<(), ErrorObject>>,
+    /// The msgpack value given to `exit`, or the error that ended it.
+    over: Option<Result<Option<Vec<u8>>, ErrorObject>>,
+    exit_value: Option<Vec<u8>>,
+    waiting: Vec<RemoteWaker>,
+}
+
+static WORKERS: Mutex<Option<HashMap<u64, Arc<Worker>>>> = Mutex::new(None);
+/// Ids only have to differ; nothing is published with them.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+fn find(id: f64) -> Option<Arc<Worker>> {
+    lock(&WORKERS).as_ref()?.get(&(id as u64)).cloned()
+}
+
+fn find_by_name(name: &str) -> Option<Arc<Worker>> {
+    let workers = lock(&WORKERS);
+    workers.as_ref()?.values().find(|worker| worker.name == name && !worker.is_over()).cloned()
+}
+
+impl Worker {
+    fn is_over(&self) -> bool {
+        lock(&self.state).over.is_some()
+    }
+
+    /// Changes the state and wakes who waits for a change.
+    fn change(&self, f: impl FnOnce(&mut State)) {
+        let waiting = {
+            let mut state = lock(&self.state);
+            f(&mut state);
+            std::mem::take(&mut state.waiting)
+        };
+        waiting.into_iter().for_each(RemoteWaker::wake);
+    }
+
+    /// Waits, in a fiber, until `ready` gives something, or the time is over.
+    fn wait<R>(&self, until: Instant, ready: impl Fn(&State) -> Option<R>) -> Result<Option<R>, Error> {
+        loop {
+            let waker = prepare_park();
+            {
+                let mut state = lock(&self.state);
+                if let Some(result) = ready(&state) {
+                    return Ok(Some(result));
+                }
+                state.waiting.push(waker.remote());
+            }
+            let at = (until != Instant::NEVER).then_some(until);
+            if park_until("another thread", at).map_err(stopped)? == Wakeup::TimedOut {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// What a worker runs.
+struct Job {
+    program: Arc<Program>,
+    worker: Arc<Worker>,
+    /// A file's name, or bytecode.
+    code: Code,
+    /// Symbols in msgpack.
+    symbols: Option<Vec<u8>>,
+}
+
+enum Code {
+    File(Vec<u8>),
+    Function(Vec<u8>),
+}
+
+fn run_worker(job: Job) {
+    let (worker, program) = (job.worker.clone(), job.program.clone());
+    let outcome = yue_io::driver(program.io)
+        .and_then(|driver| Loop::new(Config { driver, ..Config::default() }))
+        .map(|l| l.run(move || worker_fiber(job)));
+    Host::end();
+    let over = match outcome {
+        Ok(over) => over,
+        Err(failure) => Err(ErrorObject::of_kind(ErrorKind::Runtime, format!("cannot make a loop: {failure}"))),
+    };
+    worker.change(|state| {
+        if state.started.is_none() {
+            state.started = Some(over.clone().map(drop));
+        }
+        state.over = Some(over.map(|()| state.exit_value.take()));
+        state.handle = None;
+    });
+}
+
+fn worker_fiber(job: Job) -> Result<(), ErrorObject> {
+    let handle = this_loop::handle();
+    job.program.enlist(handle.clone());
+    lock(&job.worker.state).handle = Some(handle);
+    let result = worker_program(&job);
+    job.program.dismiss(this_loop::id());
+    result
+}
+
+fn worker_program(job: &Job) -> Result<(), ErrorObject> {
+    let host = Host::start(job.program.clone(), Role::Worker(job.worker.name.clone()))?;
+    let runtime = |text: String| ErrorObject::of_kind(ErrorKind::Runtime, text);
+    if let Some(symbols) = &job.symbols {
+        host::call_prelude(&host, host.import_symbols.get(), symbols.clone())?;
+    }
+    let outcome = start_script(&host, |thread| load(thread, &job.code)).map_err(runtime)?;
+    // The script's fiber is in the run queue before us: when we run again it has returned, or parked.
+    let _ = yield_now();
+    if let Some(Err(mut ended)) = outcome.take() {
+        let failure = error_of(&mut ended);
+        close(&host);
+        return Err(failure);
+    }
+    job.worker.change(|state| state.started = Some(Ok(())));
+    // An error that comes later ends the thread too.
+    let result = wait_for_end(&host, &outcome, false);
+    close(&host);
+    result
+}
+
+fn load(thread: &mut LuaThread, code: &Code) -> Result<(), String> {
+    match code {
+        Code::File(path) => {
+            let path = CString::new(path.clone()).map_err(|_| "the file's name has a zero byte in it".to_owned())?;
+            thread.load_file(&path).map_err(|failure| failure.to_string())
+        }
+        Code::Function(bytecode) => {
+            let (start, length) = (bytecode.as_ptr().cast(), bytecode.len());
+            // SAFETY: an idle state of ours; loading is protected by itself. `string.dump` made the bytecode in this
+            // very process: only `thread_start` puts it here.
+            let status = unsafe {
+                ffi::luaL_loadbufferx(thread.raw(), start, length, c"=thread".as_ptr(), c"b".as_ptr())
+            };
+            if status == ffi::LUA_OK { Ok(()) } else { Err(host::describe_failure(thread.raw()).message) }
+        }
+    }
+}
+
+/// The error that ended a fiber, in parts that may cross threads.
+pub(crate) fn error_of(ended: &mut Ended) -> ErrorObject {
+    host::describe_failure(ended.thread.raw())
+}
+
+impl ErrorObject {
+    /// What the user of a program sees of an error that nobody caught.
+    pub(crate) fn report(&self) -> String {
+        match self.traceback.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
+            Some(traceback) => format!("{}: {}\n{}", self.type_name, self.message, traceback),
+            None => format!("{}: {}", self.type_name, self.message),
+        }
+    }
+}
+
+/// At the end of the program: tells every worker to end, and waits for them for a while.
+pub(crate) fn end_all() {
+    let workers: Vec<_> = lock(&WORKERS).as_ref().map(|all| all.values().cloned().collect()).unwrap_or_default();
+    for worker in &workers {
+        if let Some(handle) = &lock(&worker.state).handle {
+            handle.shutdown();
+        }
+    }
+    let until = Instant::system().saturating_add(END_WAIT);
+    for worker in workers {
+        while !worker.is_over() && Instant::system() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if !worker.is_over() {
+            eprintln!("yue: the thread {} did not end; it is left behind", worker.name);
+            continue;
+        }
+        if let Some(os_thread) = lock(&worker.os_thread).take() {
+            // Its outcome has been taken already.
+            let _ = os_thread.join();
+        }
+    }
+}
+
+/// `thread_start(name, kind, text, timeout, symbols or nil)`: the number of the new thread.
+unsafe extern "C-unwind" fn start_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this; the arguments stay on its stack until the function returns.
+    unsafe {
+        let stack = Stack::new(state);
+        let (name, kind, text) = (stack.bytes(1), stack.bytes(2), stack.bytes(3));
+        let timeout = stack.number(4);
+        let outcome = suspending(state, "yue.thread", || {
+            yue_luajit::may_suspend()?;
+            let symbols = if stack.is_none_or_nil(5) { None } else { Some(encode_one(state, 5)?) };
+            start(name, kind, text, timeout, symbols)
+        });
+        match outcome {
+            Ok(id) => {
+                ffi::lua_pushnumber(state, id);
+                1
+            }
+            Err(failure) => raise(state, failure),
+        }
+    }
+}
+
+/// One value of the stack in msgpack.
+///
+/// # Safety
+/// Lua runs the calling function on `state`.
+unsafe fn encode_one(state: *mut ffi::lua_State, index: c_int) -> Result<Vec<u8>, Error> {
+    let codec = with_host(|host| host.vm.codec())?;
+    let mut bytes = Vec::new();
+    // SAFETY: the caller's promise.
+    unsafe { codec.encode_values(state, index, 1, "value", &NoRefs, &mut bytes) }
+        .map_err(|failure| error(ErrorKind::Argument, failure.to_string()))?;
+    Ok(bytes)
+}
+
+fn start(name: &[u8], kind: &[u8], text: &[u8], timeout: f64, symbols: Option<Vec<u8>>) -> Result<f64, Error> {
+    let name = String::from_utf8_lossy(name).into_owned();
+    let (program, hold) = with_host(|host| (host.program.clone(), host.hold()))?;
+    let worker = enlist(name)?;
+    let code = if kind == b"file" { Code::File(text.to_vec()) } else { Code::Function(text.to_vec()) };
+    let job = Job { program, worker: worker.clone(), code, symbols };
+    let spawned = std::thread::Builder::new().name(worker.name.clone()).spawn(move || run_worker(job));
+    match spawned {
+        Ok(os_thread) => *lock(&worker.os_thread) = Some(os_thread),
+        Err(failure) => {
+            forget(worker.id);
+            return Err(error(ErrorKind::Runtime, format!("cannot start a thread: {failure}")));
+        }
+    }
+    keep_until_over(worker.clone(), hold);
+    let until = now().saturating_add(super::wait::seconds(timeout));
+    match worker.wait(until, |state| state.started.clone())? {
+        Some(Ok(())) => Ok(worker.id as f64),
+        Some(Err(failure)) => Err(Error::value(failure)),
+        None => {
+            if let Some(handle) = &lock(&worker.state).handle {
+                handle.shutdown();
+            }
+            let text = format!("the thread {} did not start within {timeout} s", worker.name);
+            Err(error(ErrorKind::Timeout, text))
+        }
+    }
+}
+
+fn enlist(name: String) -> Result<Arc<Worker>, Error> {
+    let mut workers = lock(&WORKERS);
+    let workers = workers.get_or_insert_default();
+    if workers.values().any(|worker| worker.name == name && !worker.is_over()) {
+        return Err(error(ErrorKind::Argument, format!("there is a thread named {name} already")));
+    }
+    // What is over and was never joined makes room for its successor.
+    workers.retain(|_, worker| worker.name != name);
+    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    let worker = Arc::new(Worker { id, name, state: Mutex::default(), os_thread: Mutex::new(None) });
+    workers.insert(id, worker.clone());
+    Ok(worker)
+}
+
+fn forget(id: u64) {
+    if let Some(workers) = lock(&WORKERS).as_mut() {
+        workers.remove(&id);
+    }
+}
+
+/// The creator's program goes on while the thread does.
+fn keep_until_over(worker: Arc<Worker>, hold: Hold) {
+    spawn(move || {
+        let _hold = hold;
+        // An error means that the program ends, which ends the thread.
+        let _ = worker.wait(Instant::NEVER, |state| state.over.as_ref().map(drop));
+    });
+}
+
+native! {
+    /// `thread_close(id)`: a graceful end; waits for it.
+    Close = "thread_close", suspends: true;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> () {
+        let Some(worker) = find(id) else { return Ok(()) };
+        if let Some(handle) = &lock(&worker.state).handle {
+            handle.shutdown();
+        }
+        worker.wait(Instant::NEVER, |state| state.over.as_ref().map(drop))?;
+        Ok(())
+    }
+}
+
+/// A msgpack value, or nothing.
+pub(crate) struct Value(Option<Vec<u8>>);
+
+impl Results for Value {
+    fn push(&mut self, stack: Stack<'_>) -> c_int {
+        host::push_decoded(stack, self.0.as_deref()).into()
+    }
+}
+
+native! {
+    /// `thread_join(id)`: waits for the end; what was given to `exit`, or raises what ended it.
+    Join = "thread_join", suspends: true;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> Value {
+        let Some(worker) = find(id) else { return Ok(Value(None)) };
+        match worker.wait(Instant::NEVER, |state| state.over.clone())? {
+            Some(Ok(value)) => Ok(Value(value)),
+            Some(Err(failure)) => Err(Error::value(failure)),
+            None => Ok(Value(None)),
+        }
+    }
+}
+
+native! {
+    Find = "thread_find", suspends: false;
+    read(stack) -> &'a [u8] { stack.bytes(1) }
+    run(name) -> Option<f64> {
+        Ok(find_by_name(&String::from_utf8_lossy(name)).map(|worker| worker.id as f64))
+    }
+}
+
+native! {
+    Count = "thread_count", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> f64 {
+        let workers = lock(&WORKERS);
+        let alive = workers.as_ref().map_or(0, |all| all.values().filter(|worker| !worker.is_over()).count());
+        Ok(alive as f64)
+    }
+}
+
+/// `thread_exit(value)`: ends the calling thread's program.
+unsafe extern "C-unwind" fn exit_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    unsafe {
+        let stack = Stack::new(state);
+        let outcome = suspending(state, "exit", || {
+            let value = if stack.is_none_or_nil(1) { None } else { Some(encode_one(state, 1)?) };
+            with_host(|host| {
+                if let Role::Worker(name) = &host.role
+                    && let Some(worker) = find_by_name(name)
+                {
+                    lock(&worker.state).exit_value = value;
+                }
+                host.dying.set(true);
+                host.wake_main();
+            })
+        });
+        match outcome {
+            Ok(()) => 0,
+            Err(failure) => raise(state, failure),
+        }
+    }
+}
+
+/// `load_bytecode(text)`: the function that `string.dump` made the text of, in this process.
+unsafe extern "C-unwind" fn load_bytecode_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    unsafe {
+        let text = Stack::new(state).bytes(1);
+        let status = ffi::luaL_loadbufferx(state, text.as_ptr().cast(), text.len(), c"=thread".as_ptr(), c"b".as_ptr());
+        if status != ffi::LUA_OK {
+            ffi::lua_error(state);
+        }
+        1
+    }
+}
+
+/// Adds the natives to the `core` table on top of the stack. May raise.
+pub(crate) fn register_all(stack: Stack<'_>) {
+    register!(stack; Close, Join, Find, Count);
+    // SAFETY: the table is on top, and errors may be raised.
+    unsafe {
+        register_raw(stack, "thread_start", start_raw);
+        register_raw(stack, "thread_exit", exit_raw);
+        register_raw(stack, "load_bytecode", load_bytecode_raw);
+    }
+}

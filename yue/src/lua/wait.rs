@@ -1,0 +1,262 @@
+//! Waiting: the natives under futures, emitters, sleep, deadlines and shields.
+//!
+//! `prepare` begins a wait of the calling fiber and gives its number; anybody passes that to `wake`; `park` waits. A
+//! number is good for one wait: the slot's generation is part of it, so a late `wake` does nothing.
+
+use super::errors::{error, stopped};
+use super::host::{self, with_host};
+use super::native::{native, register, register_raw};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::c_int;
+use std::rc::Rc;
+use std::time::Duration;
+use yue_luajit::{Stack, ffi};
+use yue_rpc::ErrorKind;
+use yue_scheduler::{
+    CancelScope, Instant, LocalWaker, Wakeup, now, park_until, prepare_park, shield, sleep, sleep_until, with_deadline,
+    yield_now,
+};
+
+/// Longer sleeps are as good as endless, and `Duration` has no room for every number.
+const SECONDS_MAX: f64 = 1e9;
+
+/// Bits of a wait's number that hold its slot; the rest, up to 2^53, counts uses.
+const SLOT_BITS: u32 = 24;
+
+/// The waits of one VM, and its cancel scopes.
+#[derive(Default)]
+pub(crate) struct Waits {
+    slots: RefCell<Slots>,
+    scopes: RefCell<HashMap<u64, Rc<CancelScope>>>,
+    scope_next: std::cell::Cell<u64>,
+}
+
+#[derive(Default)]
+struct Slots {
+    all: Vec<(u32, Option<LocalWaker>)>,
+    free: Vec<u32>,
+}
+
+impl Waits {
+    fn begin(&self, waker: LocalWaker) -> Option<f64> {
+        let mut slots = self.slots.borrow_mut();
+        let index = match slots.free.pop() {
+            Some(index) => index,
+            None => {
+                let index = u32::try_from(slots.all.len()).ok().filter(|index| *index < 1 << SLOT_BITS)?;
+                slots.all.push((0, None));
+                index
+            }
+        };
+        let slot = &mut slots.all[index as usize];
+        slot.1 = Some(waker);
+        Some((u64::from(slot.0) << SLOT_BITS | u64::from(index)) as f64)
+    }
+
+    /// Takes the waker of a wait that is not over.
+    fn find(&self, number: f64) -> Option<LocalWaker> {
+        let (generation, index) = parts(number)?;
+        let slots = self.slots.borrow();
+        slots.all.get(index).filter(|slot| slot.0 == generation).and_then(|slot| slot.1)
+    }
+
+    fn end(&self, number: f64) {
+        let Some((generation, index)) = parts(number) else { return };
+        let mut slots = self.slots.borrow_mut();
+        if let Some(slot) = slots.all.get_mut(index).filter(|slot| slot.0 == generation && slot.1.is_some()) {
+            // 29 bits of generation: with the slot they make the 53 bits of a Lua number.
+            *slot = ((generation + 1) & ((1 << 29) - 1), None);
+            slots.free.push(index as u32);
+        }
+    }
+}
+
+fn parts(number: f64) -> Option<(u32, usize)> {
+    if !(0.0..9_007_199_254_740_992.0).contains(&number) {
+        return None;
+    }
+    let number = number as u64;
+    Some(((number >> SLOT_BITS) as u32, (number & ((1 << SLOT_BITS) - 1)) as usize))
+}
+
+/// Seconds from Lua as a duration.
+pub(crate) fn seconds(value: f64) -> Duration {
+    if value.is_nan() || value <= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(value.min(SECONDS_MAX)) }
+}
+
+/// What listings show of a wait.
+fn reason(text: &[u8]) -> &'static str {
+    match text {
+        b"future" => "a future",
+        b"any future" => "any of some futures",
+        b"event" => "an event",
+        b"client" => "a client's end",
+        b"thread" => "another thread",
+        _ => "Lua",
+    }
+}
+
+native! {
+    Prepare = "prepare", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> f64 {
+        with_host(|host| host.waits.begin(prepare_park()))?
+            .ok_or_else(|| error(ErrorKind::Runtime, "too many fibers wait at once"))
+    }
+}
+
+native! {
+    Wake = "wake", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(number) -> bool {
+        Ok(with_host(|host| host.waits.find(number))?.is_some_and(LocalWaker::wake))
+    }
+}
+
+native! {
+    Park = "park", suspends: true;
+    read(stack) -> (f64, &'static str, Option<f64>) {
+        let limit = if stack.is_none_or_nil(3) { None } else { Some(stack.number(3)) };
+        (stack.number(1), reason(stack.bytes(2)), limit)
+    }
+    run((number, reason, limit)) -> bool {
+        let at = limit.map(|limit| now().saturating_add(seconds(limit)));
+        let outcome = park_until(reason, at);
+        with_host(|host| host.waits.end(number))?;
+        Ok(outcome.map_err(stopped)? == Wakeup::Woken)
+    }
+}
+
+native! {
+    Sleep = "sleep", suspends: true;
+    read(stack) -> f64 { stack.number(1) }
+    run(length) -> () {
+        let outcome = if length > 0.0 { sleep(seconds(length)) } else { yield_now() };
+        outcome.map_err(stopped)
+    }
+}
+
+native! {
+    SleepUntil = "sleep_until", suspends: true;
+    read(stack) -> f64 { stack.number(1) }
+    run(at) -> () {
+        let at = Instant::from_nanos(seconds(at).as_nanos() as u64);
+        sleep_until(at).map_err(stopped)
+    }
+}
+
+native! {
+    Yield = "yield", suspends: true;
+    read(_stack) -> () {}
+    run(()) -> () { yield_now().map_err(stopped) }
+}
+
+native! {
+    /// Seconds on the loop's clock.
+    Clock = "clock", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> f64 { Ok(Instant::system().as_nanos() as f64 / 1e9) }
+}
+
+native! {
+    /// Microseconds since 1970, integral.
+    NowUs = "now_us", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> f64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Ok(since.as_micros() as f64)
+    }
+}
+
+native! {
+    NewScope = "new_scope", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> f64 {
+        with_host(|host| {
+            let waits = &host.waits;
+            let number = waits.scope_next.get() + 1;
+            waits.scope_next.set(number);
+            waits.scopes.borrow_mut().insert(number, Rc::new(CancelScope::new()));
+            number as f64
+        })
+    }
+}
+
+native! {
+    CancelScopeOf = "cancel_scope", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(number) -> bool {
+        let scope = with_host(|host| host.waits.scopes.borrow().get(&(number as u64)).cloned())?;
+        Ok(scope.inspect(|scope| scope.cancel()).is_some())
+    }
+}
+
+/// Calls the function at `function_at` with the values above it, protected, inside `around`; returns its results or
+/// raises its error.
+///
+/// # Safety
+/// Called from a C function that Lua runs on `state`; `around` calls its argument once and keeps nothing that has a
+/// destructor in the caller's frame.
+unsafe fn call_around(
+    state: *mut ffi::lua_State,
+    function_at: c_int,
+    around: impl FnOnce(&mut dyn FnMut()),
+) -> c_int {
+    let mut status = ffi::LUA_OK;
+    // SAFETY: the caller's promise. The protected call keeps every Lua error above `around`'s frames.
+    unsafe {
+        ffi::luaL_checktype(state, function_at, ffi::LUA_TFUNCTION);
+        host::push_error_handler(state);
+        ffi::lua_insert(state, function_at);
+        let arguments = ffi::lua_gettop(state) - function_at - 1;
+        around(&mut || status = ffi::lua_pcall(state, arguments, ffi::LUA_MULTRET, function_at));
+        if status != ffi::LUA_OK {
+            ffi::lua_error(state);
+        }
+        ffi::lua_gettop(state) - function_at
+    }
+}
+
+/// `with_deadline(seconds, fn, ...)`.
+unsafe extern "C-unwind" fn with_deadline_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this; only `Copy` values are alive.
+    unsafe {
+        let length = ffi::luaL_checknumber(state, 1);
+        let at = Instant::system().saturating_add(seconds(length));
+        call_around(state, 2, |call| with_deadline(at, call))
+    }
+}
+
+/// `shield(fn, ...)`.
+unsafe extern "C-unwind" fn shield_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: as above.
+    unsafe { call_around(state, 1, |call| shield(call)) }
+}
+
+/// `in_scope(scope, fn, ...)`: runs the function in a fresh scope, which is gone afterwards.
+unsafe extern "C-unwind" fn in_scope_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: as above.
+    unsafe {
+        let number = ffi::luaL_checknumber(state, 1) as u64;
+        call_around(state, 2, |call| {
+            let scope = with_host(|host| host.waits.scopes.borrow().get(&number).cloned()).ok().flatten();
+            match scope {
+                Some(scope) => scope.enter(call),
+                None => call(),
+            }
+            let _ = with_host(|host| host.waits.scopes.borrow_mut().remove(&number));
+        })
+    }
+}
+
+/// Adds the natives to the `core` table on top of the stack. May raise.
+pub(crate) fn register_all(stack: Stack<'_>) {
+    register!(stack; Prepare, Wake, Park, Sleep, SleepUntil, Yield, Clock, NowUs, NewScope, CancelScopeOf);
+    // SAFETY: the table is on top, and errors may be raised.
+    unsafe {
+        register_raw(stack, "with_deadline", with_deadline_raw);
+        register_raw(stack, "shield", shield_raw);
+        register_raw(stack, "in_scope", in_scope_raw);
+    }
+}
