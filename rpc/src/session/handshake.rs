@@ -21,7 +21,11 @@ use super::{Inner, Phase, Role, Session, control};
 use crate::error::{Error, ErrorKind};
 use crate::proto::Method;
 use crate::proto::encode;
-use yue_scheduler::{Builder, now, set_context};
+use std::time::Duration;
+use yue_scheduler::{Builder, now, park_until, prepare_park, set_context};
+
+/// A yue client speaks as soon as the link is up; its words are no more than a packet behind.
+const FIRST_WORDS_WAIT: Duration = Duration::from_millis(100);
 
 impl Inner {
     /// Runs a hook in a fiber of its own whose calls are not held back.
@@ -268,6 +272,21 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Server: lets the client's hello come first, so that the first call of `on_accept` knows who it speaks to. A client
+    /// that says nothing waits to be spoken to, and is, after a moment.
+    fn wait_for_first_words(&self) {
+        if self.counters.bytes_in.get() != 0 {
+            return;
+        }
+        self.first_words.set(Some(prepare_park()));
+        let until = now().saturating_add(FIRST_WORDS_WAIT);
+        // Whatever ends the wait, the hook is next; if the fiber was told to stop, the hook's first call finds that out.
+        let _ = park_until("the client's first words", Some(until));
+        self.first_words.set(None);
+    }
+}
+
 impl Session {
     /// The body of the fiber that runs a server's hooks.
     fn run_accept_hooks(&self, open: bool, accept: bool) {
@@ -281,6 +300,10 @@ impl Session {
             return inner.drain(CloseReason::HookFailed(failure.message));
         }
         if !accept || over() {
+            return;
+        }
+        inner.wait_for_first_words();
+        if over() {
             return;
         }
         let verdict = hooks.on_accept(self, None);

@@ -35,6 +35,9 @@ impl Events for LinkEvents {
     fn data(&self, incoming: Incoming<'_>) {
         if let Some(session) = self.current() {
             session.data(incoming);
+            if let Some(waiting) = session.first_words.take() {
+                waiting.wake();
+            }
         }
     }
 

@@ -162,6 +162,8 @@ struct Inner {
     timer: Timer,
     /// The fiber that connects, or runs a hook.
     life_fiber: Cell<Option<FiberId>>,
+    /// The fiber that lets the client speak first.
+    first_words: Cell<Option<LocalWaker>>,
     extension: RefCell<Option<Rc<dyn Any>>>,
     /// Told when an accepted session is over.
     on_gone: RefCell<Option<Box<dyn FnOnce()>>>,
@@ -327,6 +329,7 @@ impl Inner {
                     }
                 }),
                 life_fiber: Cell::new(None),
+                first_words: Cell::new(None),
                 extension: RefCell::default(),
                 on_gone: RefCell::default(),
                 counters: Counters::default(),

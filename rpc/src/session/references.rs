@@ -95,6 +95,19 @@ impl References {
         self.remove_unused(id)
     }
 
+    /// Undoes one export of the message that is being encoded; the token, if nothing needs it any more.
+    fn take_back(&mut self, id: u64) -> Option<u64> {
+        let holding = self.holding;
+        let export = self.exports.get_mut(&id)?;
+        let count = if holding {
+            &mut export.held
+        } else {
+            &mut export.crossings
+        };
+        *count = count.saturating_sub(1);
+        self.remove_unused(id)
+    }
+
     fn remove_unused(&mut self, id: u64) -> Option<u64> {
         let unused = self
             .exports
@@ -198,6 +211,30 @@ impl Session {
             let text = format!("the other side holds {limit} functions already, the limit");
             Error::new(ErrorKind::MessageRefused, text)
         })
+    }
+
+    /// Takes back one [`export_reference`](Session::export_reference): the encoder gave the message up, or begins it anew.
+    pub fn take_back_reference(&self, id: u64) {
+        let unused = {
+            let mut references = self.inner.references.borrow_mut();
+            let Some(at) = references
+                .in_message
+                .iter()
+                .rposition(|(given, _)| *given == id)
+            else {
+                return;
+            };
+            references.in_message.remove(at);
+            references.take_back(id)
+        };
+        if let Some(token) = unused {
+            self.inner.service.dispatch.release(&[token]);
+        }
+    }
+
+    /// The token of a function of this side that comes home, by the id that a decoder found.
+    pub fn exported_token(&self, id: u64) -> Option<u64> {
+        self.inner.references.borrow().token(id)
     }
 
     /// A function of the other side, by the id that a decoder found.
