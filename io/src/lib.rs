@@ -29,4 +29,4 @@ mod sys;
 mod uring;
 
 pub use driver::{Choice, DriverCounters, UnknownDriver, counters, driver};
-pub use uring::Unavailable;
+pub use uring::{Unavailable, probe_uring};

@@ -52,5 +52,5 @@ pub use fiber::{
     may_suspend, no_suspend, park, park_uninterruptible, park_until, prepare_park, set_context,
     shield, spawn, stack_limit, timeout, with_deadline, with_switch_hook, yield_now,
 };
-pub use stack::{StackClass, StackConfig};
+pub use stack::{StackClass, StackConfig, guard_kind};
 pub use time::{Clock, Instant, Timer, now, sleep, sleep_until};

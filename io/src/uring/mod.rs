@@ -18,7 +18,7 @@ mod setup;
 mod slots;
 
 pub(crate) use buffers::{BufferRing, GROUP};
-pub use setup::Unavailable;
+pub use setup::{Unavailable, probe_uring};
 pub(crate) use slots::{Completed, OperationId};
 
 use crate::bell::EventBell;

@@ -91,6 +91,27 @@ pub(super) fn make() -> Result<IoUring, Unavailable> {
     Ok(ring)
 }
 
+/// What io_uring can do here beyond what the driver needs: makes a ring, asks it, and lets it go. For reports.
+///
+/// # Errors
+/// Why the driver cannot be used.
+pub fn probe_uring() -> Result<Vec<&'static str>, Unavailable> {
+    let ring = make()?;
+    let params = ring.params();
+    let mut found = Vec::new();
+    for (has, name) in [
+        (params.is_setup_single_issuer(), "single issuer"),
+        (params.is_feature_ext_arg(), "exact timeouts"),
+        (params.is_feature_nodrop(), "no dropped completions"),
+        (params.is_feature_fast_poll(), "fast poll"),
+    ] {
+        if has {
+            found.push(name);
+        }
+    }
+    Ok(found)
+}
+
 /// From the flags that help most down to those that every kernel knows.
 fn climb() -> io::Result<IoUring> {
     let mut last = None;

@@ -24,6 +24,21 @@ pub(super) enum Guard {
     Protect { left: Cell<usize> },
 }
 
+/// How this kernel guards stacks, in words. For reports.
+pub fn guard_kind() -> String {
+    match Guard::detect() {
+        Guard::Marker => {
+            "page-table markers (MADV_GUARD_INSTALL): as many stacks as memory allows".to_owned()
+        }
+        Guard::Protect { left } => {
+            format!(
+                "mprotect: at most {} stacks; vm.max_map_count is the limit",
+                left.get()
+            )
+        }
+    }
+}
+
 impl Guard {
     /// Asks the kernel, once a pool, by guarding a page of its own.
     pub(super) fn detect() -> Guard {

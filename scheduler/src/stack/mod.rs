@@ -18,6 +18,7 @@
 mod guard;
 mod overflow;
 
+pub use guard::guard_kind;
 pub(crate) use overflow::{AlternateStack, install as install_overflow_report};
 
 use guard::Guard;
