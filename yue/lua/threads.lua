@@ -23,8 +23,15 @@ local function portable(what, code)
   if type(code) ~= 'function' then
     internal.argument_error(what .. ' is a file name, or a function without upvalues')
   end
-  if debug.getupvalue(code, 1) then
-    internal.argument_error(what .. ' is a function with upvalues, which cannot cross to another thread: pass what it needs in a call')
+  for i = 1, 60 do
+    local name, value = debug.getupvalue(code, i)
+    if not name then break end
+    -- `local yue = require 'yue'` is the one upvalue that every thread has.
+    if value ~= yue then
+      internal.argument_error(
+        ('%s uses the upvalue %s, which cannot cross to another thread: pass what it needs in a call'):format(what, name)
+      )
+    end
   end
   local ok, bytecode = pcall(string.dump, code)
   if not ok then internal.argument_error(what .. ' is a native function, which cannot cross to another thread') end

@@ -1,4 +1,49 @@
-//! Real-time stateful network servers on fibers
+//! Real-time, stateful network servers on fibers.
+//!
+//! This crate is what a program adds. It gathers the layers below: fibers and loops, plain `Read` and `Write` sockets
+//! that wait without blocking the thread, remote calls in both directions, and (feature `lua`, on by default) Lua
+//! programs that do the same in a line.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use yue::net::{TcpListener, TcpStream};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+//!     let listener = TcpListener::bind("127.0.0.1:0")?;
+//!     let address = listener.local_addr()?;
+//!     let server = yue::spawn(move || -> std::io::Result<()> {
+//!         let (mut stream, _) = listener.accept()?;
+//!         stream.write_all(b"hello")
+//!     });
+//!     let mut greeting = String::new();
+//!     TcpStream::connect(address)?.read_to_string(&mut greeting)?;
+//!     assert_eq!(greeting, "hello");
+//!     server.join().unwrap()
+//! })
+//! # }
+//! ```
+//!
+//! | module | what it has |
+//! |---|---|
+//! | the root | [`Runtime`], [`spawn`], [`sleep`], [`timeout`], [`yield_now`], cancellation |
+//! | [`net`] | TCP and Unix sockets over `std::io::Read` and `Write` |
+//! | [`rpc`] | msgpack-rpc: sessions, listeners, typed clients and servers |
+//! | [`signal`] | Unix signals on loops |
+//! | [`scheduler`] | all of fibers and loops |
+//! | `lua` | running Lua programs (feature `lua`) |
+
+#![warn(missing_docs)]
 
 #[cfg(feature = "lua")]
 pub mod lua;
+mod runtime;
+
+pub use runtime::Runtime;
+pub use yue_io::{Choice, net, signal};
+pub use yue_rpc as rpc;
+pub use yue_scheduler as scheduler;
+pub use yue_scheduler::{
+    Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, LoopHandle, StackClass, Stopped,
+    cancel, is_cancelled, shield, sleep, spawn, timeout, with_deadline, yield_now,
+};

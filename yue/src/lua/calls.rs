@@ -43,7 +43,11 @@ unsafe fn read_node<'a>(state: *mut ffi::lua_State) -> (f64, &'a [u8]) {
         let mut length = 0;
         let start = ffi::lua_tolstring(state, -1, &mut length);
         ffi::lua_settop(state, -3);
-        let method = if start.is_null() { &[] } else { slice::from_raw_parts(start.cast(), length) };
+        let method = if start.is_null() {
+            &[]
+        } else {
+            slice::from_raw_parts(start.cast(), length)
+        };
         (connection, method)
     }
 }
@@ -87,7 +91,9 @@ pub(crate) unsafe fn encode(
     let refs = Refs::new(connection);
     // SAFETY: the caller's promise.
     let mut outcome = unsafe { codec.encode_values(state, first, count, label, &refs, out) };
-    if matches!(&outcome, Err(failure) if failure.fault == EncodeFault::FunctionRefused) && refs.make_room() {
+    if matches!(&outcome, Err(failure) if failure.fault == EncodeFault::FunctionRefused)
+        && refs.make_room()
+    {
         // SAFETY: as above.
         outcome = unsafe { codec.encode_values(state, first, count, label, &refs, out) };
     }
@@ -107,10 +113,12 @@ unsafe fn call(
     may_suspend()?;
     let (host, connection) = connection(order.connection)?;
     let timeout = Timeout::After(order.timeout.unwrap_or_else(|| connection.timeout(&host)));
-    let response = connection.session.call(Target::Name(order.method), timeout, |out| {
-        // SAFETY: the caller's promise.
-        unsafe { encode_arguments(&host, &connection, state, first, "args", out) }
-    });
+    let response = connection
+        .session
+        .call(Target::Name(order.method), timeout, |out| {
+            // SAFETY: the caller's promise.
+            unsafe { encode_arguments(&host, &connection, state, first, "args", out) }
+        });
     match response {
         Ok(response) => Ok((response, connection)),
         Err(failure) => Err(rpc_error(&failure)),
@@ -122,7 +130,10 @@ unsafe fn call(
 /// # Safety
 /// Lua runs the calling C function on `state`, and nothing in it has a destructor but in a `ManuallyDrop`.
 #[inline]
-unsafe fn finish_call(state: *mut ffi::lua_State, outcome: Result<(Response, Rc<Connection>), Error>) -> c_int {
+unsafe fn finish_call(
+    state: *mut ffi::lua_State,
+    outcome: Result<(Response, Rc<Connection>), Error>,
+) -> c_int {
     // SAFETY: the caller's promise; the response is dropped before anything that may raise but decoding itself, and is
     // leaked if that runs out of memory.
     unsafe {
@@ -135,9 +146,13 @@ unsafe fn finish_call(state: *mut ffi::lua_State, outcome: Result<(Response, Rc<
         ManuallyDrop::drop(&mut answer);
         match decoded {
             Ok(count) => count,
-            Err(failure) => {
-                raise(state, error(ErrorKind::Rpc, format!("the answer cannot be read: {failure}")))
-            }
+            Err(failure) => raise(
+                state,
+                error(
+                    ErrorKind::Rpc,
+                    format!("the answer cannot be read: {failure}"),
+                ),
+            ),
         }
     }
 }
@@ -161,7 +176,15 @@ pub(crate) unsafe extern "C-unwind" fn call_raw(state: *mut ffi::lua_State) -> c
     unsafe {
         let (connection, method) = read_node(state);
         let outcome = suspending(state, "a remote call", || {
-            call(state, &Order { connection, method, timeout: None }, 2)
+            call(
+                state,
+                &Order {
+                    connection,
+                    method,
+                    timeout: None,
+                },
+                2,
+            )
         });
         finish_call(state, outcome)
     }
@@ -174,7 +197,15 @@ unsafe extern "C-unwind" fn call_timed_raw(state: *mut ffi::lua_State) -> c_int 
         let (connection, method) = read_node(state);
         let timeout = Some(super::wait::seconds(ffi::luaL_checknumber(state, 2)));
         let outcome = suspending(state, "a remote call", || {
-            call(state, &Order { connection, method, timeout }, 3)
+            call(
+                state,
+                &Order {
+                    connection,
+                    method,
+                    timeout,
+                },
+                3,
+            )
         });
         finish_call(state, outcome)
     }
@@ -222,7 +253,9 @@ type Outcome = Result<(Response, Rc<Connection>), yue_rpc::Error>;
 
 impl AsyncCalls {
     fn finish(&self, number: u64, outcome: Result<Response, yue_rpc::Error>) {
-        let Some(open) = self.open.borrow_mut().remove(&number) else { return };
+        let Some(open) = self.open.borrow_mut().remove(&number) else {
+            return;
+        };
         let outcome = outcome.map(|mut response| {
             // It may lie here until Lua takes it.
             response.detach();
@@ -244,11 +277,18 @@ unsafe extern "C-unwind" fn call_async_raw(state: *mut ffi::lua_State) -> c_int 
         let outcome = suspending(state, "a remote call", || {
             may_suspend()?;
             let (host, connection) = connection(connection_id)?;
-            let timeout =
-                if seconds < 0.0 { connection.timeout(&host) } else { super::wait::seconds(seconds) };
+            let timeout = if seconds < 0.0 {
+                connection.timeout(&host)
+            } else {
+                super::wait::seconds(seconds)
+            };
             let number = host.async_calls.next.get() + 1;
             host.async_calls.next.set(number);
-            let open = OpenCall { connection: connection.clone(), call: None, _hold: host.hold() };
+            let open = OpenCall {
+                connection: connection.clone(),
+                call: None,
+                _hold: host.hold(),
+            };
             host.async_calls.open.borrow_mut().insert(number, open);
             let told = Rc::downgrade(&host);
             let made = connection.session.call_async(

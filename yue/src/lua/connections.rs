@@ -88,7 +88,9 @@ impl std::hash::Hasher for IdentityHasher {
         self.0
     }
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.0 = self.0 << 8 | u64::from(*byte));
+        bytes
+            .iter()
+            .for_each(|byte| self.0 = self.0 << 8 | u64::from(*byte));
     }
     fn write_u32(&mut self, value: u32) {
         // The table looks at the upper bits too.
@@ -140,7 +142,9 @@ impl Connections {
     /// The connection of a session of that service; it gets a number now if it has none.
     #[inline]
     pub(crate) fn known(&self, session: &Session, service: &LuaService) -> Rc<Connection> {
-        let known = session.extension().and_then(|extension| extension.downcast::<Connection>().ok());
+        let known = session
+            .extension()
+            .and_then(|extension| extension.downcast::<Connection>().ok());
         known.unwrap_or_else(|| self.add(session.clone(), service.strong(), service.timeout))
     }
 
@@ -159,7 +163,10 @@ impl Connections {
 
     /// The service of a listener.
     pub(crate) fn service(&self, id: u32) -> Option<Rc<LuaService>> {
-        self.listeners.borrow().get(&id).map(|listening| listening.service.clone())
+        self.listeners
+            .borrow()
+            .get(&id)
+            .map(|listening| listening.service.clone())
     }
 
     fn sweep(&self) {
@@ -167,7 +174,9 @@ impl Connections {
         if all.len() < self.sweep_at.get() {
             return;
         }
-        let closed: Vec<_> = all.extract_if(|_, connection| connection.session.is_closed()).collect();
+        let closed: Vec<_> = all
+            .extract_if(|_, connection| connection.session.is_closed())
+            .collect();
         self.sweep_at.set((all.len() * 2).max(SWEEP_MIN));
         drop(all);
         // Outside of the borrow: the end of a connection releases what it anchored.
@@ -222,7 +231,9 @@ impl Connections {
             listening.listener.connections().iter().for_each(&mut f);
         }
         let all: Vec<_> = self.by_id.borrow().values().cloned().collect();
-        all.iter().filter(|connection| connection.service.opened).for_each(|connection| f(&connection.session));
+        all.iter()
+            .filter(|connection| connection.service.opened)
+            .for_each(|connection| f(&connection.session));
     }
 
     pub(crate) fn requests_in_flight(&self) -> usize {
@@ -251,7 +262,11 @@ fn forget(connection: &Rc<Connection>) {
 /// The host and the connection behind a number from Lua.
 #[inline]
 pub(crate) fn connection(id: f64) -> Result<(Rc<Host>, Rc<Connection>), Error> {
-    let found = with_host(|host| host.connections.get(id as u32).map(|connection| (host.clone(), connection)))?;
+    let found = with_host(|host| {
+        host.connections
+            .get(id as u32)
+            .map(|connection| (host.clone(), connection))
+    })?;
     found.ok_or_else(|| error(ErrorKind::ConnectionLost, "the connection is closed"))
 }
 

@@ -8,16 +8,17 @@ use super::connections::Connection;
 use super::errors::ErrorObject;
 use super::host::{self, Host};
 use super::references::{Refs, release_tokens};
-use std::ffi::c_int;
 use std::cell::Cell;
+use std::ffi::c_int;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 use yue_luajit::codec::Reader;
 use yue_luajit::{LuaThread, Running, Stack, ffi};
-use yue_rpc::session::{
-    Call, CallMethod, CloseReason, Dispatch, Failure, Hooks, Moment, Replied, Reply, Retry, Session, Verdict,
-};
 use yue_rpc::ErrorKind;
+use yue_rpc::session::{
+    Call, CallMethod, CloseReason, Dispatch, Failure, Hooks, Moment, Replied, Reply, Retry,
+    Session, Verdict,
+};
 
 /// What a listener, or an opened connection, offers.
 pub(crate) struct LuaService {
@@ -35,7 +36,12 @@ pub(crate) struct LuaService {
 }
 
 impl LuaService {
-    pub(crate) fn new(id: u32, layers: c_int, opened: bool, timeout: Option<Duration>) -> Rc<LuaService> {
+    pub(crate) fn new(
+        id: u32,
+        layers: c_int,
+        opened: bool,
+        timeout: Option<Duration>,
+    ) -> Rc<LuaService> {
         Rc::new_cyclic(|this| LuaService {
             id,
             layers,
@@ -48,7 +54,9 @@ impl LuaService {
 
     /// The counted pointer to this very service, or to a copy if the last one is just being dropped.
     pub(crate) fn strong(&self) -> Rc<LuaService> {
-        self.this.upgrade().unwrap_or_else(|| LuaService::new(self.id, self.layers, self.opened, self.timeout))
+        self.this
+            .upgrade()
+            .unwrap_or_else(|| LuaService::new(self.id, self.layers, self.opened, self.timeout))
     }
 }
 
@@ -115,7 +123,9 @@ impl Dispatch for LuaService {
         };
         let mut thread = match host.vm.thread() {
             Ok(thread) => thread,
-            Err(error) => return reply.fail(&Failure::of_kind(ErrorKind::ServerBusy, error.to_string())),
+            Err(error) => {
+                return reply.fail(&Failure::of_kind(ErrorKind::ServerBusy, error.to_string()));
+            }
         };
         let connection = host.connections.known(call.session(), self);
         thread.attach(|running| self.serve(&host, &connection, running, call, reply))
@@ -148,16 +158,19 @@ impl LuaService {
                 let call = &mut *call_at;
                 let found = match call.method() {
                     CallMethod::Name(name) => push_method(stack, layers, name),
-                    CallMethod::Token(token) => {
-                        (*refs_at).push_export(stack, token)
-                    }
+                    CallMethod::Token(token) => (*refs_at).push_export(stack, token),
                 };
                 if !found {
                     return false;
                 }
                 let params = call.params();
                 stack.reserve(8);
-                match codec.decode_values(stack, &mut Reader::new(params.bytes), params.count, &*refs_at) {
+                match codec.decode_values(
+                    stack,
+                    &mut Reader::new(params.bytes),
+                    params.count,
+                    &*refs_at,
+                ) {
                     Ok(_) => {
                         *lookup_at = Lookup::Found;
                         call.release_params();
@@ -181,7 +194,10 @@ impl LuaService {
             }),
             (Ok(None), Lookup::BadArguments) => {
                 let text = fault.map_or_else(String::new, |fault| fault.to_string());
-                reply.fail(&Failure::of_kind(ErrorKind::Argument, format!("the arguments cannot be read: {text}")))
+                reply.fail(&Failure::of_kind(
+                    ErrorKind::Argument,
+                    format!("the arguments cannot be read: {text}"),
+                ))
             }
             (Ok(None), _) => reply.no_method(call),
             (Err(_), _) => reply.fail(&failure_of(host::describe_failure(state))),
@@ -190,7 +206,9 @@ impl LuaService {
 
     /// Whether a layer has the callback, or somebody bound the event.
     fn has_callback(&self, name: &str) -> bool {
-        let Some(host) = host::current() else { return false };
+        let Some(host) = host::current() else {
+            return false;
+        };
         let layers = self.layers;
         let found = host.vm.protect(|stack| {
             let state = stack.raw();
@@ -292,7 +310,9 @@ impl Hooks for LuaService {
 
     fn on_open(&self, session: &Session) -> Result<(), Failure> {
         let outcome = self.event(session, "open", Payload::None, |_, _, _| ());
-        outcome.map(drop).map_err(|failure| failure_of(logged("__open", failure)))
+        outcome
+            .map(drop)
+            .map_err(|failure| failure_of(logged("__open", failure)))
     }
 
     fn on_accept(&self, session: &Session, granted: Option<&[u8]>) -> Verdict {
@@ -302,7 +322,10 @@ impl Hooks for LuaService {
             // SAFETY: the callback's first result, or nothing, is there.
             unsafe {
                 if ffi::lua_toboolean(state, at) == 0 {
-                    return Verdict::Refuse(Failure::of_kind(ErrorKind::NotGranted, "the connection was not granted"));
+                    return Verdict::Refuse(Failure::of_kind(
+                        ErrorKind::NotGranted,
+                        "the connection was not granted",
+                    ));
                 }
                 let mut value = Vec::new();
                 match encode(host, connection, state, at, 1, "granted", &mut value) {

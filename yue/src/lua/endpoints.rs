@@ -42,13 +42,15 @@ impl Settings {
             ffi::luaL_checktype(state, index, ffi::LUA_TTABLE);
             let number = |name: &std::ffi::CStr| {
                 ffi::lua_getfield(state, index, name.as_ptr());
-                let value = (ffi::lua_type(state, -1) == ffi::LUA_TNUMBER).then(|| ffi::lua_tonumber(state, -1));
+                let value = (ffi::lua_type(state, -1) == ffi::LUA_TNUMBER)
+                    .then(|| ffi::lua_tonumber(state, -1));
                 ffi::lua_settop(state, -2);
                 value
             };
             let flag = |name: &std::ffi::CStr| {
                 ffi::lua_getfield(state, index, name.as_ptr());
-                let value = (ffi::lua_type(state, -1) == ffi::LUA_TBOOLEAN).then(|| ffi::lua_toboolean(state, -1) != 0);
+                let value = (ffi::lua_type(state, -1) == ffi::LUA_TBOOLEAN)
+                    .then(|| ffi::lua_toboolean(state, -1) != 0);
                 ffi::lua_settop(state, -2);
                 value
             };
@@ -71,7 +73,8 @@ impl Settings {
     fn options(&self) -> Options {
         let defaults = Limits::default();
         // `as` saturates, so that a huge number is no limit.
-        let size = |value: Option<f64>, default: usize| value.map_or(default, |value| value as usize);
+        let size =
+            |value: Option<f64>, default: usize| value.map_or(default, |value| value as usize);
         let message_bytes_max = size(self.message_max, defaults.message_bytes_max);
         let limits = Limits {
             message_bytes_max,
@@ -110,16 +113,26 @@ unsafe fn read_endpoint<'a>(state: *mut ffi::lua_State) -> (&'a [u8], Settings, 
         let settings = Settings::read(state, 2);
         ffi::luaL_checktype(state, 3, ffi::LUA_TTABLE);
         ffi::lua_pushvalue(state, 3);
-        (address, settings, ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX))
+        (
+            address,
+            settings,
+            ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX),
+        )
     }
 }
 
 fn parse(address: &[u8]) -> Result<Address, Error> {
     let text = String::from_utf8_lossy(address);
-    text.parse().map_err(|failure: yue_rpc::AddressError| error(ErrorKind::Address, failure.to_string()))
+    text.parse()
+        .map_err(|failure: yue_rpc::AddressError| error(ErrorKind::Address, failure.to_string()))
 }
 
-fn new_service(host: &Host, settings: &Settings, layers: c_int, opened: bool) -> (Rc<LuaService>, Service) {
+fn new_service(
+    host: &Host,
+    settings: &Settings,
+    layers: c_int,
+    opened: bool,
+) -> (Rc<LuaService>, Service) {
     let id = host.connections.services.get() + 1;
     host.connections.services.set(id);
     let service = LuaService::new(id, layers, opened, settings.timeout.map(seconds));
@@ -137,7 +150,9 @@ unsafe extern "C-unwind" fn open_raw(state: *mut ffi::lua_State) -> c_int {
             with_host(|host| {
                 let (service, both) = new_service(host, &settings, layers, true);
                 let session = Session::open(connector, both, settings.options());
-                host.connections.add(session, service, settings.timeout.map(seconds)).id
+                host.connections
+                    .add(session, service, settings.timeout.map(seconds))
+                    .id
             })
         });
         match outcome {
@@ -157,15 +172,23 @@ unsafe extern "C-unwind" fn listen_raw(state: *mut ffi::lua_State) -> c_int {
         let (address, settings, layers) = read_endpoint(state);
         let outcome = suspending(state, "listen", || {
             may_suspend()?;
-            let (host, key) = with_host(|host| (host.clone(), host.connections.next_listen_key(address)))?;
+            let (host, key) =
+                with_host(|host| (host.clone(), host.connections.next_listen_key(address)))?;
             let (address, options) = place(&host, parse(address)?, &key)?;
             let (service, both) = new_service(&host, &settings, layers, false);
             let listener = Listener::bind_with(&address, both, settings.options(), &options)
                 .map_err(|failure| rpc_error(&failure))?;
             let text = listener.address().to_string();
             let id = service.id;
-            let listening = Listening { listener, service, hold: Some(host.hold()) };
-            host.connections.listeners.borrow_mut().insert(id, listening);
+            let listening = Listening {
+                listener,
+                service,
+                hold: Some(host.hold()),
+            };
+            host.connections
+                .listeners
+                .borrow_mut()
+                .insert(id, listening);
             Ok((f64::from(id), text))
         });
         match outcome {
@@ -192,16 +215,31 @@ fn place(host: &Rc<Host>, address: Address, key: &str) -> Result<(Address, Liste
     };
     let find_out = || {
         // Bound alone, without sharing: so a port that another program has is found out.
-        let probe = yue_io::net::TcpListener::bind_with((name.as_str(), *port), &ListenOptions::default());
-        probe.and_then(|probe| probe.local_addr()).map(|at| at.port()).map_err(|failure| match failure.kind() {
-            std::io::ErrorKind::AddrInUse => format!("cannot listen at {address}: another listens there"),
-            _ => format!("cannot listen at {address}: {failure}"),
-        })
+        let probe =
+            yue_io::net::TcpListener::bind_with((name.as_str(), *port), &ListenOptions::default());
+        probe
+            .and_then(|probe| probe.local_addr())
+            .map(|at| at.port())
+            .map_err(|failure| match failure.kind() {
+                std::io::ErrorKind::AddrInUse => {
+                    format!("cannot listen at {address}: another listens there")
+                }
+                _ => format!("cannot listen at {address}: {failure}"),
+            })
     };
     match host.program.shared_ports.resolve(key, find_out)? {
         Ok(port) => {
-            let shared = ListenOptions { reuse_port: true, ..ListenOptions::default() };
-            Ok((Address::Tcp { host: name.clone(), port }, shared))
+            let shared = ListenOptions {
+                reuse_port: true,
+                ..ListenOptions::default()
+            };
+            Ok((
+                Address::Tcp {
+                    host: name.clone(),
+                    port,
+                },
+                shared,
+            ))
         }
         Err(text) => Err(error(ErrorKind::Address, text)),
     }

@@ -46,10 +46,16 @@ native! {
 /// Lua runs the calling C function on `state`.
 unsafe fn thread_with(state: *mut ffi::lua_State, function_at: c_int) -> Result<LuaThread, Error> {
     let vm = Vm::current().ok_or_else(|| Error::text("not in a Lua fiber"))?;
-    let mut thread = vm.thread().map_err(|failure| error(ErrorKind::Runtime, failure.to_string()))?;
+    let mut thread = vm
+        .thread()
+        .map_err(|failure| error(ErrorKind::Runtime, failure.to_string()))?;
     // SAFETY: the caller's promise; both states belong to one VM.
     let moved = unsafe { thread.take_values(state, ffi::lua_gettop(state) - function_at + 1) };
-    if moved { Ok(thread) } else { Err(error(ErrorKind::Runtime, "too many arguments")) }
+    if moved {
+        Ok(thread)
+    } else {
+        Err(error(ErrorKind::Runtime, "too many arguments"))
+    }
 }
 
 fn start(thread: LuaThread, name: Option<&str>, hold: Option<Hold>) -> Result<f64, Error> {
@@ -60,7 +66,12 @@ fn start(thread: LuaThread, name: Option<&str>, hold: Option<Hold>) -> Result<f6
         }
         drop(hold);
     });
-    let handle = spawned.map_err(|failure| error(ErrorKind::Runtime, format!("cannot start a fiber: {failure}")))?;
+    let handle = spawned.map_err(|failure| {
+        error(
+            ErrorKind::Runtime,
+            format!("cannot start a fiber: {failure}"),
+        )
+    })?;
     Ok(number(handle.id()))
 }
 
@@ -76,11 +87,14 @@ unsafe extern "C-unwind" fn spawn_raw(state: *mut ffi::lua_State) -> c_int {
             std::str::from_utf8(slice::from_raw_parts(start_of_name.cast(), length)).ok()
         };
         ffi::luaL_checktype(state, 2, ffi::LUA_TFUNCTION);
-        finish(state, suspending(state, "spawn", || {
-            let thread = thread_with(state, 2)?;
-            let hold = with_host(|host| host.hold())?;
-            start(thread, name, Some(hold))
-        }))
+        finish(
+            state,
+            suspending(state, "spawn", || {
+                let thread = thread_with(state, 2)?;
+                let hold = with_host(|host| host.hold())?;
+                start(thread, name, Some(hold))
+            }),
+        )
     }
 }
 
@@ -104,7 +118,11 @@ unsafe fn spawn_unnamed(state: *mut ffi::lua_State, holds: bool) -> c_int {
         ffi::luaL_checktype(state, 1, ffi::LUA_TFUNCTION);
         let outcome = suspending(state, "spawn", || {
             let thread = thread_with(state, 1)?;
-            let hold = if holds { Some(with_host(|host| host.hold())?) } else { None };
+            let hold = if holds {
+                Some(with_host(|host| host.hold())?)
+            } else {
+                None
+            };
             start(thread, None, hold)
         });
         finish(state, outcome)

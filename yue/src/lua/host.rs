@@ -20,6 +20,9 @@ use yue_luajit::{Error, NoRefs, Stack, Vm, VmError, ffi};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{Builder, LocalWaker, StackClass};
 
+/// LuaJIT's functions have no more upvalues.
+const UPVALUES_MAX: c_int = 60;
+
 /// How long a call waits for its answer unless something else is configured.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -55,6 +58,8 @@ pub(crate) struct Host {
     pub(crate) describe_failure: Cell<Option<c_int>>,
     pub(crate) import_symbols: Cell<Option<c_int>>,
     pub(crate) at_end: Cell<Option<c_int>>,
+    /// The registry reference of the table that programs see as `yue`.
+    pub(crate) yue: Cell<Option<c_int>>,
     pub(crate) async_calls: AsyncCalls,
 }
 
@@ -95,6 +100,7 @@ impl Host {
             describe_failure: Cell::new(None),
             import_symbols: Cell::new(None),
             at_end: Cell::new(None),
+            yue: Cell::new(None),
             async_calls: AsyncCalls::default(),
         });
         HOST.set(Some(host.clone()));
@@ -165,9 +171,10 @@ pub(crate) fn current() -> Option<Rc<Host>> {
 
 /// Runs `f` with the calling thread's host. `f` must not suspend and must not call Lua.
 pub(crate) fn with_host<R>(f: impl FnOnce(&Rc<Host>) -> R) -> Result<R, Error> {
-    HOST.with_borrow(|host| host.as_ref().map(f)).ok_or_else(|| {
-        super::errors::error(ErrorKind::Runtime, "the program is over on this thread")
-    })
+    HOST.with_borrow(|host| host.as_ref().map(f))
+        .ok_or_else(|| {
+            super::errors::error(ErrorKind::Runtime, "the program is over on this thread")
+        })
 }
 
 /// The registry reference of the prelude's `make_error`.
@@ -184,9 +191,43 @@ pub(crate) unsafe fn push_error_handler(state: *mut ffi::lua_State) {
     // SAFETY: the caller's promise; the reference is never freed.
     unsafe {
         match handler {
-            Some(handler) => drop(ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, handler.into())),
+            Some(handler) => drop(ffi::lua_rawgeti(
+                state,
+                ffi::LUA_REGISTRYINDEX,
+                handler.into(),
+            )),
             None => ffi::lua_pushnil(state),
         }
+    }
+}
+
+/// Loads what `string.dump` made of a function whose upvalues were all `yue`, and gives it this VM's `yue` for them.
+/// Leaves the function, or an error message, on the stack, and returns LuaJIT's status.
+///
+/// # Safety
+/// `state` is a state of the host's VM with room for two values; the bytecode was made in this process.
+pub(crate) unsafe fn load_function(state: *mut ffi::lua_State, bytecode: &[u8]) -> c_int {
+    let yue = HOST.with_borrow(|host| host.as_ref().and_then(|host| host.yue.get()));
+    // SAFETY: the caller's promise; loading is protected by itself, and the rest raises nothing.
+    unsafe {
+        let (start, length) = (bytecode.as_ptr().cast(), bytecode.len());
+        let status =
+            ffi::luaL_loadbufferx(state, start, length, c"=thread".as_ptr(), c"b".as_ptr());
+        if status != ffi::LUA_OK {
+            return status;
+        }
+        let function = ffi::lua_gettop(state);
+        for index in 1..=UPVALUES_MAX {
+            match yue {
+                Some(yue) => drop(ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, yue.into())),
+                None => ffi::lua_pushnil(state),
+            }
+            if ffi::lua_setupvalue(state, function, index).is_null() {
+                ffi::lua_settop(state, function);
+                break;
+            }
+        }
+        status
     }
 }
 
@@ -209,9 +250,14 @@ pub(crate) fn push_decoded(stack: Stack<'_>, bytes: Option<&[u8]>) -> bool {
 
 /// The error value on top of `state` in parts. Lua runs for it, but nothing that suspends.
 pub(crate) fn describe_failure(state: *mut ffi::lua_State) -> ErrorObject {
-    let unknown = || ErrorObject::of_kind(ErrorKind::Runtime, "an error of unknown form was raised");
-    let Some(host) = current() else { return unknown() };
-    let Some(describe) = host.describe_failure.get() else { return plain_text(state) };
+    let unknown =
+        || ErrorObject::of_kind(ErrorKind::Runtime, "an error of unknown form was raised");
+    let Some(host) = current() else {
+        return unknown();
+    };
+    let Some(describe) = host.describe_failure.get() else {
+        return plain_text(state);
+    };
     // SAFETY: `state` is a state of this thread's VM that runs no Lua, with a value on top; the call is protected.
     unsafe {
         if ffi::lua_checkstack(state, 12) == 0 {
@@ -235,7 +281,12 @@ pub(crate) fn describe_failure(state: *mut ffi::lua_State) -> ErrorObject {
         };
         if ffi::lua_type(state, top + 6) != ffi::LUA_TNIL {
             let mut bytes = Vec::new();
-            if host.vm.codec().encode_values(state, top + 6, 1, "value", &NoRefs, &mut bytes).is_ok() {
+            if host
+                .vm
+                .codec()
+                .encode_values(state, top + 6, 1, "value", &NoRefs, &mut bytes)
+                .is_ok()
+            {
                 object.value = Some(bytes);
             }
         }
@@ -248,7 +299,10 @@ pub(crate) fn describe_failure(state: *mut ffi::lua_State) -> ErrorObject {
 fn plain_text(state: *mut ffi::lua_State) -> ErrorObject {
     // SAFETY: as in `describe_failure`.
     let text = unsafe { text_at(state, ffi::lua_gettop(state)) };
-    ErrorObject::of_kind(ErrorKind::Runtime, text.unwrap_or_else(|| "an error that is no text was raised".to_owned()))
+    ErrorObject::of_kind(
+        ErrorKind::Runtime,
+        text.unwrap_or_else(|| "an error that is no text was raised".to_owned()),
+    )
 }
 
 /// The string at the index, if it is one.
@@ -268,8 +322,14 @@ unsafe fn text_at(state: *mut ffi::lua_State, index: c_int) -> Option<String> {
 }
 
 /// Calls a function of the prelude with one msgpack value, in a fiber of its own, and waits for it.
-pub(crate) fn call_prelude(host: &Rc<Host>, function: Option<c_int>, argument: Vec<u8>) -> Result<(), ErrorObject> {
-    let Some(function) = function else { return Ok(()) };
+pub(crate) fn call_prelude(
+    host: &Rc<Host>,
+    function: Option<c_int>,
+    argument: Vec<u8>,
+) -> Result<(), ErrorObject> {
+    let Some(function) = function else {
+        return Ok(());
+    };
     let mut thread = host.vm.thread()?;
     let work = move || {
         thread.attach(|running| {
@@ -284,10 +344,15 @@ pub(crate) fn call_prelude(host: &Rc<Host>, function: Option<c_int>, argument: V
                 }
                 true
             });
-            outcome.map(drop).map_err(|_| describe_failure(running.thread().raw()))
+            outcome
+                .map(drop)
+                .map_err(|_| describe_failure(running.thread().raw()))
         })
     };
-    let spawned = Builder::new().stack(StackClass::Lua).name("prelude").spawn(work);
+    let spawned = Builder::new()
+        .stack(StackClass::Lua)
+        .name("prelude")
+        .spawn(work);
     let runtime = |text: String| ErrorObject::of_kind(ErrorKind::Runtime, text);
     match spawned.map_err(|error| runtime(error.to_string()))?.join() {
         Ok(outcome) => outcome,

@@ -44,7 +44,10 @@ pub(crate) fn write(level: Level, text: &[u8]) {
     if level < threshold() {
         return;
     }
-    let (name, loop_name) = (format!("{level:?}").to_lowercase(), host::current().map(|host| host.name()));
+    let (name, loop_name) = (
+        format!("{level:?}").to_lowercase(),
+        host::current().map(|host| host.name()),
+    );
     let mut line = format!("yue {name}: ").into_bytes();
     if let Some(loop_name) = loop_name.filter(|name| !name.is_empty()) {
         line.extend_from_slice(format!("[{loop_name}] ").as_bytes());

@@ -45,12 +45,41 @@ pub struct Script {
 impl Script {
     /// A script without arguments, on one loop, with the driver that this machine allows.
     pub fn new(path: impl Into<PathBuf>) -> Script {
-        Script { path: path.into(), args: Vec::new(), loops: 1, io: Choice::Auto }
+        Script {
+            path: path.into(),
+            args: Vec::new(),
+            loops: 1,
+            io: Choice::Auto,
+        }
     }
 
     /// Runs the program to its end: when its script has returned and nothing is open, when it was told to end, or when
     /// the script has raised (the traceback is on standard error then). The result is the process's exit code.
     pub fn run(self) -> i32 {
         program::Program::new(self.path, self.args, self.loops.max(1), self.io).run()
+    }
+}
+
+/// What a report says about Lua.
+#[derive(Debug, Clone)]
+pub struct LuaFacts {
+    /// LuaJIT's name and version.
+    pub version: String,
+    /// Whether the compiler is on.
+    pub jit_on: bool,
+}
+
+impl LuaFacts {
+    /// Starts a VM and asks it.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn find() -> Result<LuaFacts, String> {
+        let vm = yue_luajit::Vm::new().map_err(|error| error.to_string())?;
+        vm.with_mlua(|lua| {
+            let (version, jit_on) = lua.load("return jit.version, (jit.status())").eval()?;
+            Ok(LuaFacts { version, jit_on })
+        })
+        .map_err(|error: yue_luajit::mlua::Error| error.to_string())
     }
 }

@@ -25,7 +25,9 @@ pub(crate) fn install(host: &Rc<Host>) -> Result<(), VmError> {
     let facts = Facts::of(host);
     let facts_at: *const Facts = &facts;
     // SAFETY: the facts outlive the protected call, which is over when it returns.
-    let shared = host.vm.protect(|stack| unsafe { make_tables(stack, &*facts_at) })?;
+    let shared = host
+        .vm
+        .protect(|stack| unsafe { make_tables(stack, &*facts_at) })?;
     for (name, source) in FILES {
         run_file(host, name, source, shared)?;
     }
@@ -114,7 +116,11 @@ unsafe fn make_tables(stack: Stack<'_>, facts: &Facts) -> Shared {
         let yue = ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
         ffi::lua_createtable(state, 0, 32);
         let internal = ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
-        Shared { core, yue, internal }
+        Shared {
+            core,
+            yue,
+            internal,
+        }
     }
 }
 
@@ -154,12 +160,20 @@ fn run_file(host: &Rc<Host>, name: &str, source: &str, shared: Shared) -> Result
     let outcome = Rc::new(outcome);
     let told = outcome.clone();
     let spawned = thread.spawn(Some("prelude"), move |mut ended| {
-        told.set(Some(if ended.ok { Ok(()) } else { Err(VmError::Lua(ended.error_text())) }));
+        told.set(Some(if ended.ok {
+            Ok(())
+        } else {
+            Err(VmError::Lua(ended.error_text()))
+        }));
     });
-    let joined = spawned.map_err(|error| VmError::Lua(error.to_string()))?.join();
+    let joined = spawned
+        .map_err(|error| VmError::Lua(error.to_string()))?
+        .join();
     match outcome.take() {
         Some(outcome) => outcome,
-        None => Err(VmError::Lua(format!("the prelude's {name} did not run: {joined:?}"))),
+        None => Err(VmError::Lua(format!(
+            "the prelude's {name} did not run: {joined:?}"
+        ))),
     }
 }
 
@@ -186,6 +200,7 @@ fn finish(stack: Stack<'_>, shared: Shared) {
             host.describe_failure.set(Some(describe));
             host.import_symbols.set(Some(import_symbols));
             host.at_end.set(Some(at_end));
+            host.yue.set(Some(shared.yue));
             // The root of every fiber from now on.
             host.vm.set_error_handler(stack);
         });

@@ -102,7 +102,11 @@ pub(crate) use register;
 ///
 /// # Safety
 /// `stack` is where Lua errors may be raised, with a table on top.
-pub(crate) unsafe fn register_raw(stack: Stack<'_>, name: &str, function: yue_luajit::ffi::lua_CFunction) {
+pub(crate) unsafe fn register_raw(
+    stack: Stack<'_>,
+    name: &str,
+    function: yue_luajit::ffi::lua_CFunction,
+) {
     // SAFETY: the caller's promise.
     unsafe {
         stack.push_bytes(name.as_bytes());

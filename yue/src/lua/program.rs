@@ -25,7 +25,8 @@ use yue_io::{Choice, signal};
 use yue_luajit::{Ended, Stack};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{
-    Config, Instant, Loop, LoopHandle, RemoteWaker, park, park_until, prepare_park, sleep, spawn, this_loop,
+    Config, Instant, Loop, LoopHandle, RemoteWaker, park, park_until, prepare_park, sleep, spawn,
+    this_loop,
 };
 
 /// How long requests that are being served may take when the program ends.
@@ -50,7 +51,12 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Program {
     /// A program that is not running yet.
-    pub(crate) fn new(script: PathBuf, args: Vec<Vec<u8>>, loops: usize, io: Choice) -> Arc<Program> {
+    pub(crate) fn new(
+        script: PathBuf,
+        args: Vec<Vec<u8>>,
+        loops: usize,
+        io: Choice,
+    ) -> Arc<Program> {
         Arc::new(Program {
             script,
             args,
@@ -125,7 +131,10 @@ impl Program {
 /// Runs one of the program's main loops on the calling thread; returns its exit code.
 fn run_loop(program: &Arc<Program>, index: usize) -> i32 {
     let config = match yue_io::driver(program.io) {
-        Ok(driver) => Config { driver, ..Config::default() },
+        Ok(driver) => Config {
+            driver,
+            ..Config::default()
+        },
         Err(error) => {
             eprintln!("yue: {error}");
             return 1;
@@ -145,7 +154,11 @@ fn run_loop(program: &Arc<Program>, index: usize) -> i32 {
 }
 
 fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
-    let _signals = if index == 1 { subscribe_to_the_end(program) } else { None };
+    let _signals = if index == 1 {
+        subscribe_to_the_end(program)
+    } else {
+        None
+    };
     program.enlist(this_loop::handle());
     let host = match Host::start(program.clone(), Role::Main(index)) {
         Ok(host) => host,
@@ -188,13 +201,12 @@ pub(crate) fn start_script(
     load(&mut thread)?;
     let outcome: Outcome = Rc::default();
     let (told, hold, waiting) = (outcome.clone(), host.hold(), host.clone());
-    thread
-        .spawn(Some("main"), move |ended| {
-            told.set(Some(if ended.ok { Ok(()) } else { Err(ended) }));
-            drop(hold);
-            waiting.wake_main();
-        })
-        .map_err(|error| format!("cannot start a fiber: {error}"))?;
+    let fiber = thread.spawn(Some("main"), move |ended| {
+        told.set(Some(if ended.ok { Ok(()) } else { Err(ended) }));
+        drop(hold);
+        waiting.wake_main();
+    });
+    drop(fiber.map_err(|error| format!("cannot start a fiber: {error}"))?);
     Ok(outcome)
 }
 
@@ -202,7 +214,11 @@ pub(crate) fn start_script(
 ///
 /// # Errors
 /// What the script raised.
-pub(crate) fn wait_for_end(host: &Rc<Host>, script: &Outcome, ends_by_itself: bool) -> Result<(), ErrorObject> {
+pub(crate) fn wait_for_end(
+    host: &Rc<Host>,
+    script: &Outcome,
+    ends_by_itself: bool,
+) -> Result<(), ErrorObject> {
     let watched = host.clone();
     let watcher = spawn(move || {
         if this_loop::wait_for_shutdown().is_ok() {
@@ -258,17 +274,22 @@ pub(crate) fn close(host: &Rc<Host>) {
 fn subscribe_to_the_end(program: &Arc<Program>) -> Option<signal::Subscription> {
     let program = program.clone();
     let seen = Cell::new(false);
-    let subscription = signal::subscribe(&[signal::Signal::INT, signal::Signal::TERM], move |signal| {
-        // A program that binds the signal itself decides for itself.
-        if super::signals::is_bound(signal.number()) {
-            return;
-        }
-        if seen.replace(true) {
-            std::process::exit(128 + signal.number());
-        }
-        program.shut_down();
-    });
-    subscription.inspect_err(|error| eprintln!("yue: no graceful shutdown by signals: {error}")).ok()
+    let subscription = signal::subscribe(
+        &[signal::Signal::INT, signal::Signal::TERM],
+        move |signal| {
+            // A program that binds the signal itself decides for itself.
+            if super::signals::is_bound(signal.number()) {
+                return;
+            }
+            if seen.replace(true) {
+                std::process::exit(128 + signal.number());
+            }
+            program.shut_down();
+        },
+    );
+    subscription
+        .inspect_err(|error| eprintln!("yue: no graceful shutdown by signals: {error}"))
+        .ok()
 }
 
 /// Ports that the loops of a `-c N` program share: whoever listens first finds out whether the port is free, and which
@@ -326,11 +347,11 @@ native! {
     run(delay) -> () {
         let program = with_host(|host| host.program.clone())?;
         if delay > 0.0 {
-            spawn(move || {
+            drop(spawn(move || {
                 if sleep(seconds(delay)).is_ok() {
                     program.shut_down();
                 }
-            });
+            }));
         } else {
             program.shut_down();
         }

@@ -81,9 +81,14 @@ impl Connection {
 /// Takes back what the other side holds no more.
 pub(crate) fn release_tokens(tokens: &[u64]) {
     for token in tokens {
-        let found = with_host(|host| host.connections.get((token >> 32) as u32)).ok().flatten();
+        let found = with_host(|host| host.connections.get((token >> 32) as u32))
+            .ok()
+            .flatten();
         if let Some(connection) = found {
-            connection.exports.borrow_mut().release(token & u64::from(u32::MAX), u64::MAX);
+            connection
+                .exports
+                .borrow_mut()
+                .release(token & u64::from(u32::MAX), u64::MAX);
         }
     }
 }
@@ -112,7 +117,10 @@ impl<'a> Refs<'a> {
 
     /// Pushes the function of ours that a token names, if it is still there. Raises nothing.
     pub(crate) fn push_export(&self, stack: Stack<'_>, token: u64) -> bool {
-        self.connection.exports.borrow().push(stack, token & u64::from(u32::MAX))
+        self.connection
+            .exports
+            .borrow()
+            .push(stack, token & u64::from(u32::MAX))
     }
 
     fn give_back_home(&self, object: Object) -> Option<Ref> {
@@ -125,7 +133,10 @@ impl<'a> Refs<'a> {
             return None;
         }
         let id = self.connection.imports.borrow().get(function.place)?.id();
-        Some(Ref { owner: Owner::Receiver, id })
+        Some(Ref {
+            owner: Owner::Receiver,
+            id,
+        })
     }
 }
 
@@ -136,8 +147,15 @@ impl RefTable for Refs<'_> {
             ObjectKind::Table => None,
             ObjectKind::Function => {
                 let id = self.connection.exports.borrow_mut().give(object)?;
-                match self.connection.session.export_reference(self.connection.token(id)) {
-                    Ok(id) => Some(Ref { owner: Owner::Sender, id }),
+                match self
+                    .connection
+                    .session
+                    .export_reference(self.connection.token(id))
+                {
+                    Ok(id) => Some(Ref {
+                        owner: Owner::Sender,
+                        id,
+                    }),
                     Err(_) => {
                         self.connection.exports.borrow_mut().release(id, 1);
                         None
@@ -162,7 +180,13 @@ impl RefTable for Refs<'_> {
             Owner::Sender => {
                 let imported = self.connection.session.import_reference(reference.id);
                 let place = self.connection.imports.borrow_mut().insert(imported);
-                push_remote(stack, RemoteFunction { connection: self.connection.id, place });
+                push_remote(
+                    stack,
+                    RemoteFunction {
+                        connection: self.connection.id,
+                        place,
+                    },
+                );
                 true
             }
         }
@@ -174,7 +198,8 @@ fn push_remote(stack: Stack<'_>, function: RemoteFunction) {
     let state = stack.raw();
     // SAFETY: the userdata has room for the value; the metatable is in the registry.
     unsafe {
-        let payload: *mut RemoteFunction = ffi::lua_newuserdata(state, size_of::<RemoteFunction>()).cast();
+        let payload: *mut RemoteFunction =
+            ffi::lua_newuserdata(state, size_of::<RemoteFunction>()).cast();
         payload.write(function);
         ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, MARK.get().0.into());
         ffi::lua_setmetatable(state, -2);
@@ -205,16 +230,22 @@ unsafe extern "C-unwind" fn call_remote(state: *mut ffi::lua_State) -> c_int {
         let function = argument(state);
         let outcome = suspending(state, "a remote function", || {
             may_suspend()?;
-            let function = function.ok_or_else(|| error(ErrorKind::Argument, "this is no remote function"))?;
+            let function =
+                function.ok_or_else(|| error(ErrorKind::Argument, "this is no remote function"))?;
             let (host, connection) = connection(f64::from(function.connection))?;
             let reference = connection.imports.borrow().get(function.place);
-            let reference = reference.ok_or_else(|| error(ErrorKind::NoMethod, "the function is not there any more"))?;
+            let reference = reference
+                .ok_or_else(|| error(ErrorKind::NoMethod, "the function is not there any more"))?;
             let timeout = Timeout::After(connection.timeout(&host));
-            let response = connection.session.call(Target::Reference(&reference), timeout, |out| {
-                // SAFETY: Lua runs this very function on the state.
-                encode_arguments(&host, &connection, state, 2, "args", out)
-            });
-            response.map(|response| (response, connection.clone())).map_err(|failure| rpc_error(&failure))
+            let response = connection
+                .session
+                .call(Target::Reference(&reference), timeout, |out| {
+                    // SAFETY: Lua runs this very function on the state.
+                    encode_arguments(&host, &connection, state, 2, "args", out)
+                });
+            response
+                .map(|response| (response, connection.clone()))
+                .map_err(|failure| rpc_error(&failure))
         });
         match outcome {
             Ok(answer) => {
@@ -223,9 +254,13 @@ unsafe extern "C-unwind" fn call_remote(state: *mut ffi::lua_State) -> c_int {
                 ManuallyDrop::drop(&mut answer);
                 match decoded {
                     Ok(count) => count,
-                    Err(failure) => {
-                        raise(state, error(ErrorKind::Rpc, format!("the answer cannot be read: {failure}")))
-                    }
+                    Err(failure) => raise(
+                        state,
+                        error(
+                            ErrorKind::Rpc,
+                            format!("the answer cannot be read: {failure}"),
+                        ),
+                    ),
                 }
             }
             Err(failure) => raise(state, failure),

@@ -38,7 +38,10 @@ static BOUND: [AtomicU32; 65] = [const { AtomicU32::new(0) }; 65];
 
 /// Whether a program handles that signal itself.
 pub(crate) fn is_bound(number: i32) -> bool {
-    usize::try_from(number).ok().and_then(|index| BOUND.get(index)).is_some_and(|n| n.load(Ordering::Relaxed) > 0)
+    usize::try_from(number)
+        .ok()
+        .and_then(|index| BOUND.get(index))
+        .is_some_and(|n| n.load(Ordering::Relaxed) > 0)
 }
 
 /// The subscriptions of one loop.

@@ -22,7 +22,8 @@ use std::time::Duration;
 use yue_luajit::{Ended, Error, LuaThread, NoRefs, Stack, ffi, raise, suspending};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{
-    Config, Instant, Loop, LoopHandle, RemoteWaker, Wakeup, now, park_until, prepare_park, spawn, this_loop, yield_now,
+    Config, Instant, Loop, LoopHandle, RemoteWaker, Wakeup, now, park_until, prepare_park, spawn,
+    this_loop, yield_now,
 };
 
 /// How long the end of a program waits for a worker thread.
@@ -56,7 +57,11 @@ fn find(id: f64) -> Option<Arc<Worker>> {
 
 fn find_by_name(name: &str) -> Option<Arc<Worker>> {
     let workers = lock(&WORKERS);
-    workers.as_ref()?.values().find(|worker| worker.name == name && !worker.is_over()).cloned()
+    workers
+        .as_ref()?
+        .values()
+        .find(|worker| worker.name == name && !worker.is_over())
+        .cloned()
 }
 
 impl Worker {
@@ -75,7 +80,11 @@ impl Worker {
     }
 
     /// Waits, in a fiber, until `ready` gives something, or the time is over.
-    fn wait<R>(&self, until: Instant, ready: impl Fn(&State) -> Option<R>) -> Result<Option<R>, Error> {
+    fn wait<R>(
+        &self,
+        until: Instant,
+        ready: impl Fn(&State) -> Option<R>,
+    ) -> Result<Option<R>, Error> {
         loop {
             let waker = prepare_park();
             {
@@ -111,12 +120,20 @@ enum Code {
 fn run_worker(job: Job) {
     let (worker, program) = (job.worker.clone(), job.program.clone());
     let outcome = yue_io::driver(program.io)
-        .and_then(|driver| Loop::new(Config { driver, ..Config::default() }))
+        .and_then(|driver| {
+            Loop::new(Config {
+                driver,
+                ..Config::default()
+            })
+        })
         .map(|l| l.run(move || worker_fiber(job)));
     Host::end();
     let over = match outcome {
         Ok(over) => over,
-        Err(failure) => Err(ErrorObject::of_kind(ErrorKind::Runtime, format!("cannot make a loop: {failure}"))),
+        Err(failure) => Err(ErrorObject::of_kind(
+            ErrorKind::Runtime,
+            format!("cannot make a loop: {failure}"),
+        )),
     };
     worker.change(|state| {
         if state.started.is_none() {
@@ -160,17 +177,20 @@ fn worker_program(job: &Job) -> Result<(), ErrorObject> {
 fn load(thread: &mut LuaThread, code: &Code) -> Result<(), String> {
     match code {
         Code::File(path) => {
-            let path = CString::new(path.clone()).map_err(|_| "the file's name has a zero byte in it".to_owned())?;
-            thread.load_file(&path).map_err(|failure| failure.to_string())
+            let path = CString::new(path.clone())
+                .map_err(|_| "the file's name has a zero byte in it".to_owned())?;
+            thread
+                .load_file(&path)
+                .map_err(|failure| failure.to_string())
         }
         Code::Function(bytecode) => {
-            let (start, length) = (bytecode.as_ptr().cast(), bytecode.len());
-            // SAFETY: an idle state of ours; loading is protected by itself. `string.dump` made the bytecode in this
-            // very process: only `thread_start` puts it here.
-            let status = unsafe {
-                ffi::luaL_loadbufferx(thread.raw(), start, length, c"=thread".as_ptr(), c"b".as_ptr())
-            };
-            if status == ffi::LUA_OK { Ok(()) } else { Err(host::describe_failure(thread.raw()).message) }
+            // SAFETY: an idle state of ours; only `thread_start` makes the bytecode, of a function of this process.
+            let status = unsafe { host::load_function(thread.raw(), bytecode) };
+            if status == ffi::LUA_OK {
+                Ok(())
+            } else {
+                Err(host::describe_failure(thread.raw()).message)
+            }
         }
     }
 }
@@ -183,7 +203,12 @@ pub(crate) fn error_of(ended: &mut Ended) -> ErrorObject {
 impl ErrorObject {
     /// What the user of a program sees of an error that nobody caught.
     pub(crate) fn report(&self) -> String {
-        match self.traceback.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
+        match self
+            .traceback
+            .as_deref()
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+        {
             Some(traceback) => format!("{}: {}\n{}", self.type_name, self.message, traceback),
             None => format!("{}: {}", self.type_name, self.message),
         }
@@ -192,7 +217,10 @@ impl ErrorObject {
 
 /// At the end of the program: tells every worker to end, and waits for them for a while.
 pub(crate) fn end_all() {
-    let workers: Vec<_> = lock(&WORKERS).as_ref().map(|all| all.values().cloned().collect()).unwrap_or_default();
+    let workers: Vec<_> = lock(&WORKERS)
+        .as_ref()
+        .map(|all| all.values().cloned().collect())
+        .unwrap_or_default();
     for worker in &workers {
         if let Some(handle) = &lock(&worker.state).handle {
             handle.shutdown();
@@ -204,7 +232,10 @@ pub(crate) fn end_all() {
             std::thread::sleep(Duration::from_millis(1));
         }
         if !worker.is_over() {
-            eprintln!("yue: the thread {} did not end; it is left behind", worker.name);
+            eprintln!(
+                "yue: the thread {} did not end; it is left behind",
+                worker.name
+            );
             continue;
         }
         if let Some(os_thread) = lock(&worker.os_thread).take() {
@@ -223,7 +254,11 @@ unsafe extern "C-unwind" fn start_raw(state: *mut ffi::lua_State) -> c_int {
         let timeout = stack.number(4);
         let outcome = suspending(state, "yue.thread", || {
             yue_luajit::may_suspend()?;
-            let symbols = if stack.is_none_or_nil(5) { None } else { Some(encode_one(state, 5)?) };
+            let symbols = if stack.is_none_or_nil(5) {
+                None
+            } else {
+                Some(encode_one(state, 5)?)
+            };
             start(name, kind, text, timeout, symbols)
         });
         match outcome {
@@ -249,18 +284,38 @@ unsafe fn encode_one(state: *mut ffi::lua_State, index: c_int) -> Result<Vec<u8>
     Ok(bytes)
 }
 
-fn start(name: &[u8], kind: &[u8], text: &[u8], timeout: f64, symbols: Option<Vec<u8>>) -> Result<f64, Error> {
+fn start(
+    name: &[u8],
+    kind: &[u8],
+    text: &[u8],
+    timeout: f64,
+    symbols: Option<Vec<u8>>,
+) -> Result<f64, Error> {
     let name = String::from_utf8_lossy(name).into_owned();
     let (program, hold) = with_host(|host| (host.program.clone(), host.hold()))?;
     let worker = enlist(name)?;
-    let code = if kind == b"file" { Code::File(text.to_vec()) } else { Code::Function(text.to_vec()) };
-    let job = Job { program, worker: worker.clone(), code, symbols };
-    let spawned = std::thread::Builder::new().name(worker.name.clone()).spawn(move || run_worker(job));
+    let code = if kind == b"file" {
+        Code::File(text.to_vec())
+    } else {
+        Code::Function(text.to_vec())
+    };
+    let job = Job {
+        program,
+        worker: worker.clone(),
+        code,
+        symbols,
+    };
+    let spawned = std::thread::Builder::new()
+        .name(worker.name.clone())
+        .spawn(move || run_worker(job));
     match spawned {
         Ok(os_thread) => *lock(&worker.os_thread) = Some(os_thread),
         Err(failure) => {
             forget(worker.id);
-            return Err(error(ErrorKind::Runtime, format!("cannot start a thread: {failure}")));
+            return Err(error(
+                ErrorKind::Runtime,
+                format!("cannot start a thread: {failure}"),
+            ));
         }
     }
     keep_until_over(worker.clone(), hold);
@@ -272,7 +327,10 @@ fn start(name: &[u8], kind: &[u8], text: &[u8], timeout: f64, symbols: Option<Ve
             if let Some(handle) = &lock(&worker.state).handle {
                 handle.shutdown();
             }
-            let text = format!("the thread {} did not start within {timeout} s", worker.name);
+            let text = format!(
+                "the thread {} did not start within {timeout} s",
+                worker.name
+            );
             Err(error(ErrorKind::Timeout, text))
         }
     }
@@ -281,13 +339,24 @@ fn start(name: &[u8], kind: &[u8], text: &[u8], timeout: f64, symbols: Option<Ve
 fn enlist(name: String) -> Result<Arc<Worker>, Error> {
     let mut workers = lock(&WORKERS);
     let workers = workers.get_or_insert_default();
-    if workers.values().any(|worker| worker.name == name && !worker.is_over()) {
-        return Err(error(ErrorKind::Argument, format!("there is a thread named {name} already")));
+    if workers
+        .values()
+        .any(|worker| worker.name == name && !worker.is_over())
+    {
+        return Err(error(
+            ErrorKind::Argument,
+            format!("there is a thread named {name} already"),
+        ));
     }
     // What is over and was never joined makes room for its successor.
     workers.retain(|_, worker| worker.name != name);
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-    let worker = Arc::new(Worker { id, name, state: Mutex::default(), os_thread: Mutex::new(None) });
+    let worker = Arc::new(Worker {
+        id,
+        name,
+        state: Mutex::default(),
+        os_thread: Mutex::new(None),
+    });
     workers.insert(id, worker.clone());
     Ok(worker)
 }
@@ -300,11 +369,11 @@ fn forget(id: u64) {
 
 /// The creator's program goes on while the thread does.
 fn keep_until_over(worker: Arc<Worker>, hold: Hold) {
-    spawn(move || {
+    drop(spawn(move || {
         let _hold = hold;
         // An error means that the program ends, which ends the thread.
         let _ = worker.wait(Instant::NEVER, |state| state.over.as_ref().map(drop));
-    });
+    }));
 }
 
 native! {
@@ -368,7 +437,11 @@ unsafe extern "C-unwind" fn exit_raw(state: *mut ffi::lua_State) -> c_int {
     unsafe {
         let stack = Stack::new(state);
         let outcome = suspending(state, "exit", || {
-            let value = if stack.is_none_or_nil(1) { None } else { Some(encode_one(state, 1)?) };
+            let value = if stack.is_none_or_nil(1) {
+                None
+            } else {
+                Some(encode_one(state, 1)?)
+            };
             with_host(|host| {
                 if let Role::Worker(name) = &host.role
                     && let Some(worker) = find_by_name(name)
@@ -391,7 +464,7 @@ unsafe extern "C-unwind" fn load_bytecode_raw(state: *mut ffi::lua_State) -> c_i
     // SAFETY: Lua calls this.
     unsafe {
         let text = Stack::new(state).bytes(1);
-        let status = ffi::luaL_loadbufferx(state, text.as_ptr().cast(), text.len(), c"=thread".as_ptr(), c"b".as_ptr());
+        let status = host::load_function(state, text);
         if status != ffi::LUA_OK {
             ffi::lua_error(state);
         }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use yue_luajit::{Stack, ffi};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{
-    CancelScope, Instant, LocalWaker, Wakeup, now, park_until, prepare_park, shield, sleep, sleep_until, with_deadline,
-    yield_now,
+    CancelScope, Instant, LocalWaker, Wakeup, now, park_until, prepare_park, shield, sleep,
+    sleep_until, with_deadline, yield_now,
 };
 
 /// Longer sleeps are as good as endless, and `Duration` has no room for every number.
@@ -44,7 +44,9 @@ impl Waits {
         let index = match slots.free.pop() {
             Some(index) => index,
             None => {
-                let index = u32::try_from(slots.all.len()).ok().filter(|index| *index < 1 << SLOT_BITS)?;
+                let index = u32::try_from(slots.all.len())
+                    .ok()
+                    .filter(|index| *index < 1 << SLOT_BITS)?;
                 slots.all.push((0, None));
                 index
             }
@@ -58,13 +60,23 @@ impl Waits {
     fn find(&self, number: f64) -> Option<LocalWaker> {
         let (generation, index) = parts(number)?;
         let slots = self.slots.borrow();
-        slots.all.get(index).filter(|slot| slot.0 == generation).and_then(|slot| slot.1)
+        slots
+            .all
+            .get(index)
+            .filter(|slot| slot.0 == generation)
+            .and_then(|slot| slot.1)
     }
 
     fn end(&self, number: f64) {
-        let Some((generation, index)) = parts(number) else { return };
+        let Some((generation, index)) = parts(number) else {
+            return;
+        };
         let mut slots = self.slots.borrow_mut();
-        if let Some(slot) = slots.all.get_mut(index).filter(|slot| slot.0 == generation && slot.1.is_some()) {
+        if let Some(slot) = slots
+            .all
+            .get_mut(index)
+            .filter(|slot| slot.0 == generation && slot.1.is_some())
+        {
             // 29 bits of generation: with the slot they make the 53 bits of a Lua number.
             *slot = ((generation + 1) & ((1 << 29) - 1), None);
             slots.free.push(index as u32);
@@ -77,12 +89,19 @@ fn parts(number: f64) -> Option<(u32, usize)> {
         return None;
     }
     let number = number as u64;
-    Some(((number >> SLOT_BITS) as u32, (number & ((1 << SLOT_BITS) - 1)) as usize))
+    Some((
+        (number >> SLOT_BITS) as u32,
+        (number & ((1 << SLOT_BITS) - 1)) as usize,
+    ))
 }
 
 /// Seconds from Lua as a duration.
 pub(crate) fn seconds(value: f64) -> Duration {
-    if value.is_nan() || value <= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(value.min(SECONDS_MAX)) }
+    if value.is_nan() || value <= 0.0 {
+        Duration::ZERO
+    } else {
+        Duration::from_secs_f64(value.min(SECONDS_MAX))
+    }
 }
 
 /// What listings show of a wait.
@@ -240,7 +259,9 @@ unsafe extern "C-unwind" fn in_scope_raw(state: *mut ffi::lua_State) -> c_int {
     unsafe {
         let number = ffi::luaL_checknumber(state, 1) as u64;
         call_around(state, 2, |call| {
-            let scope = with_host(|host| host.waits.scopes.borrow().get(&number).cloned()).ok().flatten();
+            let scope = with_host(|host| host.waits.scopes.borrow().get(&number).cloned())
+                .ok()
+                .flatten();
             match scope {
                 Some(scope) => scope.enter(call),
                 None => call(),

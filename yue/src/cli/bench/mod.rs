@@ -1,0 +1,159 @@
+//! `yue bench`: a load generator for any msgpack-rpc server.
+//!
+//! Two ways of loading:
+//!
+//! - **closed loop** (the default): so many calls are in flight at a time; the next goes out when one is answered. It
+//!   finds out how much a server can do.
+//! - **open loop** (`--rate`): calls go out by the clock, whatever the server does, and each latency is counted from the
+//!   moment at which the call was *due*. A server that stalls is seen to stall (no coordinated omission). It finds out
+//!   how long users wait at that rate.
+//!
+//! ```text
+//!   mod.rs      the command line            arguments.rs   JSON to msgpack
+//!   load.rs     the calls                   report.rs      live display, table, JSON
+//! ```
+
+mod arguments;
+mod load;
+mod report;
+
+use std::time::Duration;
+use yue::lua::Choice;
+use yue_rpc::Address;
+
+const EXAMPLES: &str = "\
+Examples:
+  yue bench tcp://127.0.0.1:8080 -m hello -a '[\"world\"]'
+  yue bench tcp://127.0.0.1:8080 -m math.add -a '[1, 2]' -c 10 -f 100 -d 30
+  yue bench tcp://127.0.0.1:8080 -m hello --rate 5000 --json > result.json
+  yue bench tcp://127.0.0.1:6666 -m nvim_get_mode --legacy";
+
+/// Loads a msgpack-rpc server, and says how fast it answers.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// The server: tcp://host:port or unix:///path.
+    address: String,
+
+    /// What to call; dots go into nested names.
+    #[arg(short, long, default_value = "hello")]
+    method: String,
+
+    /// The arguments, as a JSON array.
+    #[arg(short, long, default_value = "[]", value_name = "JSON")]
+    args: String,
+
+    /// How many connections.
+    #[arg(short, long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    connections: u32,
+
+    /// Closed loop: how many calls each connection has in flight.
+    #[arg(short = 'f', long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    in_flight: u32,
+
+    /// For how many seconds.
+    #[arg(short, long, default_value_t = 5.0, value_name = "SECONDS", value_parser = parse_seconds)]
+    duration: f64,
+
+    /// Seconds of load before anything is counted.
+    #[arg(short, long, default_value_t = 0.5, value_name = "SECONDS", value_parser = parse_seconds)]
+    warmup: f64,
+
+    /// Open loop: so many calls a second, all connections together.
+    #[arg(short, long, value_name = "CALLS", value_parser = parse_rate)]
+    rate: Option<f64>,
+
+    /// How long a call may take, in seconds.
+    #[arg(short, long, default_value_t = 5.0, value_name = "SECONDS", value_parser = parse_seconds)]
+    timeout: f64,
+
+    /// The server is no yue: no hello, no deadlines on the wire.
+    #[arg(long)]
+    legacy: bool,
+
+    /// Prints one JSON object instead of the table; nothing live.
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number of seconds from 0 to 86400 is needed".to_owned()),
+    }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (0.01..=10_000_000.0).contains(&rate) => Ok(rate),
+        _ => Err("a number of calls per second from 0.01 to 10000000 is needed".to_owned()),
+    }
+}
+
+/// What is done to the server.
+#[derive(Debug, Clone)]
+struct Plan {
+    address: Address,
+    method: String,
+    /// The arguments in msgpack, one after the other.
+    arguments: Vec<u8>,
+    count: u32,
+    connections: u32,
+    in_flight: u32,
+    warmup: Duration,
+    duration: Duration,
+    rate: Option<f64>,
+    timeout: Duration,
+    legacy: bool,
+    json: bool,
+}
+
+/// Runs the load and prints the report; returns the exit code.
+pub(crate) fn main(arguments: Arguments) -> i32 {
+    let plan = match plan(&arguments) {
+        Ok(plan) => plan,
+        Err(text) => {
+            eprintln!("yue bench: {text}");
+            return 2;
+        }
+    };
+    match load::run(&plan, Choice::Auto) {
+        Ok(result) => {
+            report::print(&plan, &result);
+            // A server that answers nothing but errors has not been measured.
+            i32::from(result.latencies.is_empty())
+        }
+        Err(text) => {
+            eprintln!("yue bench: {text}");
+            1
+        }
+    }
+}
+
+fn plan(arguments: &Arguments) -> Result<Plan, String> {
+    let address = arguments
+        .address
+        .parse::<Address>()
+        .map_err(|error| error.to_string())?;
+    if let Address::Thread { .. } = address {
+        return Err(
+            "a thread can be called only from its own program; give a tcp:// or unix:// address"
+                .to_owned(),
+        );
+    }
+    let (bytes, count) = arguments::encode(&arguments.args)?;
+    Ok(Plan {
+        address,
+        method: arguments.method.clone(),
+        arguments: bytes,
+        count,
+        connections: arguments.connections,
+        in_flight: arguments.in_flight,
+        warmup: Duration::from_secs_f64(arguments.warmup),
+        duration: Duration::from_secs_f64(arguments.duration),
+        rate: arguments.rate,
+        timeout: Duration::from_secs_f64(arguments.timeout),
+        legacy: arguments.legacy,
+        json: arguments.json,
+    })
+}

@@ -1,0 +1,100 @@
+//! The command line.
+//!
+//! Exit codes: 0 all is well, 1 something failed (a line on standard error says what), 2 the command was used wrongly.
+
+mod bench;
+mod doctor;
+
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use yue::lua::{Choice, Script};
+
+const EXAMPLES: &str = "\
+Examples:
+  yue server.lua                      run a program
+  yue -c 4 server.lua port=8080       run it on four loops, which share its ports
+  yue --io mio server.lua             run it on epoll, whatever the kernel allows
+  yue doctor                          which driver this machine gets, and its limits
+  yue bench tcp://127.0.0.1:8080 -m hello -a '[\"world\"]'
+
+Options stand before the script; all that stands after it is the script's own (yue.args).";
+
+/// Runs Lua programs whose functions call each other over the network.
+#[derive(Debug, Parser)]
+#[command(name = "yue", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(subcommand_precedence_over_arg = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Debug, clap::Args)]
+struct Run {
+    /// How many loops run the script at once, each in a thread of its own; listeners share their ports.
+    #[arg(short = 'c', long = "loops", value_name = "LOOPS", default_value_t = 1, value_parser = parse_loops)]
+    loops: usize,
+
+    /// Which I/O driver to use: uring, mio or auto (uring where the kernel allows it). Also the variable YUE_IO.
+    #[arg(long, value_name = "DRIVER", default_value = "auto", value_parser = parse_driver)]
+    io: Choice,
+
+    /// The script, and what it finds in yue.args.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_names = ["SCRIPT", "ARGS"], required = true)]
+    script: Vec<OsString>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Says which driver this machine gets, and why, and shows its limits.
+    Doctor(doctor::Arguments),
+    /// Loads a msgpack-rpc server, and says how fast it answers.
+    Bench(bench::Arguments),
+}
+
+fn parse_loops(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(loops @ 1..=1024) => Ok(loops),
+        _ => Err("a number from 1 to 1024 is needed".to_owned()),
+    }
+}
+
+fn parse_driver(text: &str) -> Result<Choice, String> {
+    text.parse()
+        .map_err(|error: yue_io::UnknownDriver| error.to_string())
+}
+
+/// Reads the command line and does what it says.
+pub(crate) fn main() -> ExitCode {
+    // clap ends the process itself: 2 for wrong usage, 0 for help and version.
+    let arguments = Arguments::parse();
+    let code = match arguments.command {
+        Some(Command::Doctor(arguments)) => doctor::main(&arguments),
+        Some(Command::Bench(arguments)) => bench::main(arguments),
+        None => run(arguments.run),
+    };
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+fn run(run: Run) -> i32 {
+    let mut words = run.script.into_iter();
+    let Some(path) = words.next().map(PathBuf::from) else {
+        return 2;
+    };
+    if !path.is_file() {
+        eprintln!("yue: there is no script {}", path.display());
+        return 1;
+    }
+    let args = words.map(OsString::into_encoded_bytes).collect();
+    let script = Script {
+        path,
+        args,
+        loops: run.loops,
+        io: run.io,
+    };
+    script.run()
+}
