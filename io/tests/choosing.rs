@@ -105,6 +105,27 @@ fn where_there_is_no_io_uring_a_line_says_so_and_mio_works() {
 }
 
 #[test]
+fn with_no_memory_to_lock_there_is_io_all_the_same() {
+    let test = "with_no_memory_to_lock_there_is_io_all_the_same";
+    child_output(
+        test,
+        |command| {
+            command.env_remove("YUE_IO");
+        },
+        || {
+            let none = libc::rlimit {
+                rlim_cur: 0,
+                rlim_max: 0,
+            };
+            // SAFETY: a live rlimit.
+            let set = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &none) };
+            assert_eq!(set, 0);
+            run_on(Choice::Auto, echo_once);
+        },
+    );
+}
+
+#[test]
 fn the_environment_forces_a_driver() {
     let test = "the_environment_forces_a_driver";
     child_output(
