@@ -364,4 +364,15 @@ mod tests {
         assert_eq!(count, 1);
         wheel.cancel(&node);
     }
+
+    #[test]
+    fn a_clock_that_has_come_to_its_end_still_fires() {
+        let node = Node::new(Owner::Bare);
+        let wheel = Wheel::new(Instant::NEVER);
+        // SAFETY: `node` outlives the wheel's use of it: it is fired below.
+        unsafe { wheel.arm(&node, Instant::from_nanos(5)) };
+        let mut count = 0;
+        wheel.advance(Instant::NEVER, |_| count += 1);
+        assert_eq!((count, wheel.armed()), (1, 0));
+    }
 }
