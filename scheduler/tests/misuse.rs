@@ -192,3 +192,67 @@ fn without_address_space_for_a_stack_spawning_is_an_error() {
         words(&output)
     );
 }
+
+#[test]
+fn an_overflow_is_reported_after_another_loop_of_the_thread_ended_for_a_fiber_from_outside_too() {
+    let name = "an_overflow_is_reported_after_another_loop_of_the_thread_ended_for_a_fiber_from_outside_too";
+    let Some(output) = in_child(name, || {
+        let first = Loop::new(Config::default()).unwrap();
+        let second = Loop::new(Config::default()).unwrap();
+        drop(first);
+        let handle = second.handle();
+        second.run(move || handle.spawn(|| recurse(0)).join().unwrap());
+    }) else {
+        return;
+    };
+    assert!(
+        words(&output).contains("'unnamed' (spawned at scheduler/tests/misuse.rs:"),
+        "{}",
+        words(&output)
+    );
+}
+
+#[test]
+fn a_loop_gives_the_thread_its_signal_stack_back() {
+    fn signal_stack() -> (usize, usize, i32) {
+        // SAFETY: a query into a local place.
+        unsafe {
+            let mut stack: libc::stack_t = std::mem::zeroed();
+            assert_eq!(libc::sigaltstack(std::ptr::null(), &mut stack), 0);
+            (stack.ss_sp as usize, stack.ss_size, stack.ss_flags)
+        }
+    }
+    let before = signal_stack();
+    let one = Loop::new(Config::default()).unwrap();
+    assert_ne!(signal_stack(), before);
+    drop(one);
+    assert_eq!(signal_stack(), before);
+}
+
+#[test]
+fn with_little_address_space_stacks_come_from_smaller_arenas() {
+    let name = "with_little_address_space_stacks_come_from_smaller_arenas";
+    let Some(output) = in_child(name, || {
+        let limit = libc::rlimit {
+            rlim_cur: 2 << 30,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: sets a limit of this child process.
+        unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) };
+        let stacks = StackConfig {
+            native: 64 << 20,
+            lua: 1 << 20,
+        };
+        let config = Config {
+            stacks,
+            ..Config::default()
+        };
+        Loop::new(config).unwrap().run(|| {
+            let fibers: Vec<_> = (0..20).map(|n| spawn(move || n)).collect();
+            assert!(fibers.into_iter().all(|fiber| fiber.join().is_ok()));
+        });
+    }) else {
+        return;
+    };
+    assert!(output.status.success(), "{}", words(&output));
+}

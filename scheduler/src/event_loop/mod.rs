@@ -157,7 +157,7 @@ pub(crate) struct Inner {
     spawned: Cell<u64>,
     panics: Cell<u64>,
     ticks: Cell<u64>,
-    _alternate_stack: Option<crate::stack::AlternateStack>,
+    _alternate_stack: Option<Rc<crate::stack::AlternateStack>>,
 }
 
 thread_local! {

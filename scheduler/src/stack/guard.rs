@@ -2,12 +2,14 @@
 //!
 //! Linux 6.13 has `MADV_GUARD_INSTALL`, which marks pages in the page table and costs no mapping; a million guarded
 //! stacks then share a few mappings. On an older kernel each guard is an `mprotect`, which splits the mapping, and the
-//! number of mappings of a process is limited (`vm.max_map_count`), so there the number of stacks is, too.
+//! number of mappings of a process is limited (`vm.max_map_count`), so there the number of stacks is, too: of all loops
+//! together, and with enough left over that the program's own allocations go on working.
 
 use super::PAGE;
-use std::cell::Cell;
 use std::fs;
 use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// From `include/uapi/asm-generic/mman-common.h`; not in libc yet.
 const MADV_GUARD_INSTALL: libc::c_int = 102;
@@ -16,12 +18,12 @@ const MADV_GUARD_INSTALL: libc::c_int = 102;
 const MAPPINGS_SPARED: usize = 8_192;
 
 /// How this kernel guards a stack.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Guard {
     /// By page-table markers.
     Marker,
-    /// By protection; so many more can be made.
-    Protect { left: Cell<usize> },
+    /// By protection, of which a process can have only so many.
+    Protect,
 }
 
 /// How this kernel guards stacks, in words. For reports.
@@ -40,8 +42,14 @@ pub fn guard_kind() -> String {
 }
 
 impl Guard {
-    /// Asks the kernel, once a pool, by guarding a page of its own.
+    /// Asks the kernel, once a process.
     pub(super) fn detect() -> Guard {
+        static FOUND: OnceLock<Guard> = OnceLock::new();
+        *FOUND.get_or_init(Guard::try_out)
+    }
+
+    /// Guards a page of its own.
+    fn try_out() -> Guard {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         // SAFETY: an anonymous mapping of one page at an address of the kernel's choice, unmapped again below.
         let installed = unsafe {
@@ -64,9 +72,7 @@ impl Guard {
         {
             Guard::Marker
         } else {
-            Guard::Protect {
-                left: Cell::new(protect_limit()),
-            }
+            Guard::Protect
         }
     }
 
@@ -74,21 +80,30 @@ impl Guard {
     ///
     /// # Errors
     /// When the kernel refuses, or the limit on mappings is near.
-    pub(super) fn install(&self, address: usize, bytes: usize) -> io::Result<()> {
+    pub(super) fn install(self, address: usize, bytes: usize) -> io::Result<()> {
         let memory = address as *mut libc::c_void;
         let result = match self {
             // SAFETY: the range is the unused bottom of a slot that the calling pool mapped.
             Guard::Marker => unsafe { libc::madvise(memory, bytes, MADV_GUARD_INSTALL) },
-            Guard::Protect { left } => {
-                let Some(rest) = left.get().checked_sub(1) else {
+            Guard::Protect => {
+                // Relaxed: only the number matters.
+                let taken = left().fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                    left.checked_sub(1)
+                });
+                if taken.is_err() {
                     return Err(io::Error::new(
                         io::ErrorKind::OutOfMemory,
                         "no more guarded stacks: this kernel needs two mappings for each; raise vm.max_map_count",
                     ));
-                };
-                left.set(rest);
+                }
                 // SAFETY: as above.
-                unsafe { libc::mprotect(memory, bytes, libc::PROT_NONE) }
+                let result = unsafe { libc::mprotect(memory, bytes, libc::PROT_NONE) };
+                if result != 0 {
+                    let error = io::Error::last_os_error();
+                    self.uninstalled(1);
+                    return Err(error);
+                }
+                result
             }
         };
         if result == 0 {
@@ -97,6 +112,20 @@ impl Guard {
             Err(io::Error::last_os_error())
         }
     }
+
+    /// Says that `count` guards went with their mapping.
+    pub(super) fn uninstalled(self, count: usize) {
+        if self == Guard::Protect {
+            // Relaxed: only the number matters.
+            left().fetch_add(count, Ordering::Relaxed);
+        }
+    }
+}
+
+/// How many more stacks of this process `mprotect` may guard.
+fn left() -> &'static AtomicUsize {
+    static LEFT: OnceLock<AtomicUsize> = OnceLock::new();
+    LEFT.get_or_init(|| AtomicUsize::new(protect_limit()))
 }
 
 /// Stacks that `mprotect` can guard: each takes two mappings.
@@ -106,4 +135,30 @@ fn protect_limit() -> usize {
         .and_then(|text| text.trim().parse::<usize>().ok())
         .unwrap_or(65_530);
     limit.saturating_sub(MAPPINGS_SPARED) / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A page to guard, never unmapped.
+    fn page() -> usize {
+        let layout = std::alloc::Layout::from_size_align(PAGE, PAGE).unwrap();
+        // SAFETY: the layout is not empty; the page is leaked, so that nobody else ever touches it.
+        unsafe { std::alloc::alloc(layout) as usize }
+    }
+
+    #[test]
+    fn all_loops_of_a_process_share_one_number_of_protected_guards() {
+        let all = left().swap(1, Ordering::Relaxed);
+        Guard::Protect.install(page(), PAGE).unwrap();
+        let error = Guard::Protect.install(page(), PAGE).unwrap_err();
+        assert!(error.to_string().contains("vm.max_map_count"), "{error}");
+        Guard::Protect.uninstalled(1);
+        Guard::Protect.install(page(), PAGE).unwrap();
+        // A guard that the kernel refuses costs none.
+        Guard::Protect.uninstalled(1);
+        assert!(Guard::Protect.install(1, PAGE).is_err());
+        assert_eq!(left().swap(all, Ordering::Relaxed), 1);
+    }
 }

@@ -140,17 +140,19 @@ const fn guard_bytes(class: StackClass) -> usize {
 /// All stacks of one size on one loop.
 struct Class {
     kind: StackClass,
+    guard: Guard,
     slot_bytes: usize,
     free: RefCell<Vec<FiberStack>>,
     /// The part of the newest arena that has not been handed out: (next, end).
     fresh: Cell<(usize, usize)>,
     arenas: RefCell<Vec<(usize, usize)>>,
+    /// Slots that have been guarded.
+    guarded: Cell<usize>,
     out: Cell<usize>,
 }
 
 /// The stacks of one loop.
 pub(crate) struct StackPool {
-    guard: Guard,
     native: Class,
     lua: Class,
 }
@@ -159,20 +161,24 @@ pub(crate) struct StackPool {
 const ARENA_SLOTS_FIRST: usize = 64;
 /// 4 GiB of address space in native stacks: few mappings even for millions of fibers.
 const ARENA_SLOTS_MAX: usize = 16_384;
+/// For larger stacks, an arena that a process with 47 bits of address space can have many of.
+const ARENA_BYTES_MAX: usize = 16 << 30;
 
 impl StackPool {
     pub(crate) fn new(config: StackConfig) -> Self {
         let round = |bytes: usize, least: usize| bytes.clamp(least, 1 << 30).next_multiple_of(PAGE);
+        let guard = Guard::detect();
         let class = |kind, slot_bytes| Class {
             kind,
+            guard,
             slot_bytes,
             free: RefCell::new(Vec::new()),
             fresh: Cell::new((0, 0)),
             arenas: RefCell::new(Vec::new()),
+            guarded: Cell::new(0),
             out: Cell::new(0),
         };
         StackPool {
-            guard: Guard::detect(),
             native: class(StackClass::Native, round(config.native, 16 << 10)),
             lua: class(StackClass::Lua, round(config.lua, 256 << 10)),
         }
@@ -194,7 +200,7 @@ impl StackPool {
         let class = self.class(kind);
         let stack = match class.free.borrow_mut().pop() {
             Some(stack) => stack,
-            None => class.fresh_slot(&self.guard)?,
+            None => class.fresh_slot()?,
         };
         class.out.set(class.out.get() + 1);
         Ok(stack)
@@ -211,12 +217,13 @@ impl StackPool {
 
 impl Class {
     #[cold]
-    fn fresh_slot(&self, guard: &Guard) -> io::Result<FiberStack> {
+    fn fresh_slot(&self) -> io::Result<FiberStack> {
         let (mut next, mut end) = self.fresh.get();
         if next == end {
             (next, end) = self.map_arena()?;
         }
-        guard.install(next, guard_bytes(self.kind))?;
+        self.guard.install(next, guard_bytes(self.kind))?;
+        self.guarded.set(self.guarded.get() + 1);
         self.fresh.set((next + self.slot_bytes, end));
         Ok(FiberStack::new(
             next + self.slot_bytes,
@@ -225,32 +232,45 @@ impl Class {
         ))
     }
 
+    /// A new arena: large, or as large as the system allows.
     fn map_arena(&self) -> io::Result<(usize, usize)> {
         let mut arenas = self.arenas.borrow_mut();
-        let slots = (ARENA_SLOTS_FIRST << arenas.len().min(16)).min(ARENA_SLOTS_MAX);
-        let bytes = slots * self.slot_bytes;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
-        // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory of ours.
-        let memory = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                flags,
-                -1,
-                0,
-            )
+        let mut slots = (ARENA_SLOTS_FIRST << arenas.len().min(16))
+            .min(ARENA_SLOTS_MAX)
+            .min(ARENA_BYTES_MAX / self.slot_bytes);
+        let (start, bytes) = loop {
+            let bytes = slots * self.slot_bytes;
+            match map(bytes) {
+                Ok(start) => break (start, bytes),
+                Err(error) if slots == 1 => return Err(error),
+                Err(_) => slots /= 2,
+            }
         };
-        if memory == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the range has just been mapped. A kernel without huge pages answers EINVAL, which is as good.
-        unsafe { libc::madvise(memory, bytes, libc::MADV_NOHUGEPAGE) };
-        let start = memory as usize;
         arenas.push((start, bytes));
         self.fresh.set((start, start + bytes));
         Ok((start, start + bytes))
     }
+}
+
+fn map(bytes: usize) -> io::Result<usize> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
+    // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory of ours.
+    let memory = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            flags,
+            -1,
+            0,
+        )
+    };
+    if memory == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the range has just been mapped. A kernel without huge pages answers EINVAL, which is as good.
+    unsafe { libc::madvise(memory, bytes, libc::MADV_NOHUGEPAGE) };
+    Ok(memory as usize)
 }
 
 impl Drop for Class {
@@ -263,5 +283,6 @@ impl Drop for Class {
             // SAFETY: the range is a mapping of ours, and no stack of it is out.
             unsafe { libc::munmap(start as *mut libc::c_void, bytes) };
         }
+        self.guard.uninstalled(self.guarded.get());
     }
 }

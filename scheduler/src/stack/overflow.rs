@@ -8,9 +8,11 @@
 //! In the handler only async-signal-safe calls are made: no allocation, no lock, `write(2)` of a buffer on the stack.
 
 use crate::event_loop::current_fiber_for_signal;
+use std::cell::RefCell;
 use std::io::Write;
 use std::mem;
 use std::ptr;
+use std::rc::{Rc, Weak};
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,13 +24,19 @@ static INSTALL: Once = Once::new();
 /// Bytes of the alternate stack: formatting in the handler needs a few KiB, and AVX-512 state 3 KiB more.
 const ALTERNATE_STACK: usize = 64 << 10;
 
-/// The alternate stack of one loop's thread; taken down with the loop.
+/// The alternate stack of a thread; taken down with the last of the thread's loops.
 pub(crate) struct AlternateStack {
     memory: *mut libc::c_void,
+    /// The one that was there before: that of Rust's runtime.
+    before: libc::stack_t,
+}
+
+thread_local! {
+    static OF_THIS_THREAD: RefCell<Weak<AlternateStack>> = const { RefCell::new(Weak::new()) };
 }
 
 /// Installs the handler (once a process) and gives the calling thread an alternate stack, if it has none large enough.
-pub(crate) fn install() -> Option<AlternateStack> {
+pub(crate) fn install() -> Option<Rc<AlternateStack>> {
     INSTALL.call_once(|| {
         // SAFETY: an all-zero sigaction is a valid one; the handler is async-signal-safe and chains to the old one.
         unsafe {
@@ -43,18 +51,30 @@ pub(crate) fn install() -> Option<AlternateStack> {
             }
         }
     });
-    AlternateStack::set_up()
+    AlternateStack::of_this_thread()
 }
 
 impl AlternateStack {
+    fn of_this_thread() -> Option<Rc<AlternateStack>> {
+        let shared = OF_THIS_THREAD.try_with(|shared| {
+            if let Some(stack) = shared.borrow().upgrade() {
+                return Some(stack);
+            }
+            let stack = Rc::new(AlternateStack::set_up()?);
+            shared.replace(Rc::downgrade(&stack));
+            Some(stack)
+        });
+        shared.ok().flatten()
+    }
+
     fn set_up() -> Option<AlternateStack> {
         // SAFETY: plain queries and settings of this thread's signal stack; the memory outlives its use (see `drop`).
         unsafe {
             let mut old: libc::stack_t = mem::zeroed();
-            if libc::sigaltstack(ptr::null(), &mut old) == 0
-                && old.ss_flags & libc::SS_DISABLE == 0
-                && old.ss_size >= ALTERNATE_STACK
-            {
+            if libc::sigaltstack(ptr::null(), &mut old) != 0 {
+                return None;
+            }
+            if old.ss_flags & libc::SS_DISABLE == 0 && old.ss_size >= ALTERNATE_STACK {
                 return None;
             }
             let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -72,7 +92,10 @@ impl AlternateStack {
                 libc::munmap(memory, ALTERNATE_STACK);
                 return None;
             }
-            Some(AlternateStack { memory })
+            Some(AlternateStack {
+                memory,
+                before: old,
+            })
         }
     }
 }
@@ -80,18 +103,14 @@ impl AlternateStack {
 impl Drop for AlternateStack {
     fn drop(&mut self) {
         // SAFETY: the memory is unmapped only if it was this thread's signal stack and no longer is; a loop is dropped
-        // on its own thread, outside the handler.
+        // on its own thread, outside the handler. The one before lives as long as the thread: who takes it down earlier
+        // switches the signal stack off, and is seen here.
         unsafe {
             let mut now: libc::stack_t = mem::zeroed();
             if libc::sigaltstack(ptr::null(), &mut now) != 0 || now.ss_sp != self.memory {
                 return;
             }
-            let off = libc::stack_t {
-                ss_sp: ptr::null_mut(),
-                ss_flags: libc::SS_DISABLE,
-                ss_size: 0,
-            };
-            if libc::sigaltstack(&off, ptr::null_mut()) == 0 {
+            if libc::sigaltstack(&self.before, ptr::null_mut()) == 0 {
                 libc::munmap(self.memory, ALTERNATE_STACK);
             }
         }
