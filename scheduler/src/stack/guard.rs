@@ -32,11 +32,10 @@ pub fn guard_kind() -> String {
         Guard::Marker => {
             "page-table markers (MADV_GUARD_INSTALL): as many stacks as memory allows".to_owned()
         }
-        Guard::Protect { left } => {
-            format!(
-                "mprotect: at most {} stacks; vm.max_map_count is the limit",
-                left.get()
-            )
+        Guard::Protect => {
+            // Relaxed: only the number matters.
+            let left = left().load(Ordering::Relaxed);
+            format!("mprotect: {left} more stacks at most; vm.max_map_count is the limit")
         }
     }
 }
