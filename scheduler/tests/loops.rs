@@ -177,3 +177,45 @@ fn what_is_registered_for_the_end_of_a_tick_runs_once() {
         assert_eq!(count.0.get(), 1);
     });
 }
+
+#[test]
+fn a_timer_outlives_its_loop_and_serves_the_next() {
+    let fired = Rc::new(Cell::new(0));
+    let counter = fired.clone();
+    let timer = Rc::new(Timer::new(move || counter.set(counter.get() + 1)));
+    let copy = timer.clone();
+    Loop::new(Config::default())
+        .unwrap()
+        .run(move || copy.arm(now().saturating_add(Duration::from_secs(3600))));
+    assert!(!timer.is_armed());
+    timer.cancel();
+    let copy = timer.clone();
+    Loop::new(Config::default()).unwrap().run(move || {
+        copy.arm(now());
+        sleep(Duration::from_millis(1)).unwrap();
+    });
+    assert_eq!(fired.get(), 1);
+}
+
+#[test]
+fn a_timer_cancelled_between_two_ticks_fires_no_more() {
+    let time = Rc::new(Cell::new(0));
+    let config = Config {
+        clock: Clock::Manual(time.clone()),
+        ..Config::default()
+    };
+    let one = Loop::new(config).unwrap();
+    let fired = Rc::new(Cell::new(0));
+    let timer = |at| {
+        let counter = fired.clone();
+        let timer = Timer::new(move || counter.set(counter.get() + 1));
+        one.enter(|| timer.arm(Instant::from_nanos(at)));
+        timer
+    };
+    let (cancelled, _kept, dropped) = (timer(5_000), timer(5_000), timer(5_000));
+    cancelled.cancel();
+    drop(dropped);
+    time.set(1_000_000);
+    one.tick().unwrap();
+    assert_eq!((fired.get(), one.counters().timers), (1, 0));
+}
