@@ -4,7 +4,9 @@ local platform = dofile(os.getenv 'FIGURES_LUA' .. '/platform.lua')
 local yue = require 'yue'
 local calls = 0
 
+-- Without upvalues: the function's code is sent to the other thread, and nothing else.
 local thread = yue.thread('echoer', function()
+  local yue = require 'yue'
   yue.thread.current:import {
     echo = function(value)
       return value
