@@ -65,7 +65,7 @@ fn a_native_stack_overflow_names_the_fiber_and_its_size() {
         words(&output)
     );
     assert!(
-        words(&output).contains("overflowed its stack of 256 KiB"),
+        words(&output).contains("overflowed its stack of 260 KiB"),
         "{}",
         words(&output)
     );
@@ -95,7 +95,7 @@ fn the_same_with_guards_by_mprotect() {
         words(&output)
     );
     assert!(
-        words(&output).contains("overflowed its stack of 1024 KiB"),
+        words(&output).contains("overflowed its stack of 1028 KiB"),
         "{}",
         words(&output)
     );
