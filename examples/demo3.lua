@@ -1,5 +1,5 @@
--- Demo 3: the callee decides what a function does, the caller how a call behaves, by a prefix of its name. And a handler
--- may call back whoever is calling it, in the middle of the call.
+-- Demo 3: the callee decides what a function does, the caller how a call behaves, by a prefix of its name. And a
+-- handler may call back whoever is calling it, in the middle of the call.
 local yue = require 'yue'
 
 local noted = {}

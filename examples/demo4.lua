@@ -1,4 +1,4 @@
--- Demo 4: many servers, many threads, one syntax. A few threads on one machine are a distributed system to try things on.
+-- Demo 4: many servers, many threads, one syntax. A few threads on one machine are a distributed system to play with.
 local yue = require 'yue'
 
 -- A database, in a thread of its own. The function has no upvalues: it runs in another Lua.

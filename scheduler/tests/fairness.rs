@@ -1,4 +1,5 @@
-//! Nobody keeps the others waiting for ever: neither a pair that talks, nor who yields, wakes, registers or sends a lot.
+//! Nobody keeps the others waiting for ever: neither a pair that talks, nor who yields, wakes, registers or sends a
+//! lot.
 //!
 //! Each test has somebody who never stops by himself and somebody whose turn must come all the same.
 

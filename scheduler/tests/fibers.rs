@@ -41,9 +41,8 @@ fn a_panic_is_the_joiners_error_and_nobody_elses() {
     run(|| {
         let bad = spawn(|| panic!("on purpose"));
         let good = spawn(|| 7);
-        assert!(
-            matches!(bad.join(), Err(JoinError::Panicked(payload)) if payload.downcast_ref::<&str>().is_some_and(|text| *text == "on purpose"))
-        );
+        assert!(matches!(bad.join(), Err(JoinError::Panicked(payload))
+                if payload.downcast_ref::<&str>().is_some_and(|text| *text == "on purpose")));
         assert_eq!(good.join().unwrap(), 7);
         assert_eq!(this_loop::counters().panics, 1);
     });

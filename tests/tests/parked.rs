@@ -6,8 +6,8 @@ use std::time::Instant;
 use yue_scheduler::*;
 use yue_tests::{memory_taken, scaled_to_memory};
 
-/// The goal is 4.8 KiB: one page of stack, the header, an eighth of a page of page table. The handle that the test keeps
-/// of each fiber, and the steps in which the kernel counts pages, come on top.
+/// The goal is 4.8 KiB: one page of stack, the header, an eighth of a page of page table. The handle that the test
+/// keeps of each fiber, and the steps in which the kernel counts pages, come on top.
 const NATIVE_BYTES_MAX: usize = 5_120;
 
 #[test]

@@ -148,7 +148,9 @@ end
 --- Ticks after `start` seconds and then every `interval` seconds (once, without `interval`). Ticks do not drift; a tick
 --- whose callback is still busy with an earlier one is left out.
 function yue.timer(start, interval)
-  if type(start) ~= 'number' or start < 0 then internal.argument_error('yue.timer takes seconds until the first tick') end
+  if type(start) ~= 'number' or start < 0 then
+    internal.argument_error('yue.timer takes seconds until the first tick')
+  end
   if interval ~= nil and (type(interval) ~= 'number' or interval <= 0) then
     internal.argument_error('the interval of a timer is a number of seconds above 0')
   end

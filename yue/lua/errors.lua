@@ -3,7 +3,8 @@
 -- An error object is a table with the fields type, code, msg, bt (traceback), and, where a table was raised, value. The
 -- tree below `RPCError` comes from the RPC layer (`core.error_kinds`), so that names and numbers have one source.
 local core, yue, internal = ...
-local getmetatable, setmetatable, type, tostring, xpcall, error = getmetatable, setmetatable, type, tostring, xpcall, error
+local getmetatable, setmetatable, type, tostring = getmetatable, setmetatable, type, tostring
+local xpcall, error = xpcall, error
 local traceback = debug.traceback
 
 local classes = {} -- by name
@@ -87,7 +88,8 @@ function internal.wrap(e)
   if type(e) == 'string' then
     return internal.make_error('RuntimeError', e, nil, traceback('', 2))
   end
-  return internal.make_error('RuntimeError', 'an error value was raised: ' .. tostring(e), nil, traceback('', 2), nil, e)
+  local text = 'an error value was raised: ' .. tostring(e)
+  return internal.make_error('RuntimeError', text, nil, traceback('', 2), nil, e)
 end
 
 internal.is_error = is_error
@@ -121,7 +123,7 @@ end
 --- `finally` runs in any case, and may wait even if the fiber was cancelled.
 function yue.try(block)
   if type(block) ~= 'table' or type(block[1]) ~= 'function' then
-    internal.argument_error('yue.try takes a table whose first item is a function: yue.try{function() … end, catch = …}')
+    internal.argument_error('yue.try takes a table that begins with a function: yue.try{function() … end, catch = …}')
   end
   return run_catch(block, internal.guarded(block[1]))
 end

@@ -1,7 +1,7 @@
 -- Fibers and futures.
 --
--- A future is a place for the results of something that goes on. A fiber started by a program has one: it completes when
--- the fiber's function returns or raises. Futures know nothing of fibers but the waits that they end.
+-- A future is a place for the results of something that goes on. A fiber started by a program has one: it completes
+-- when the fiber's function returns or raises. Futures know nothing of fibers but the waits that they end.
 local core, yue, internal = ...
 local setmetatable, type, select, unpack, xpcall, error = setmetatable, type, select, unpack, xpcall, error
 local wrap = internal.wrap
@@ -166,7 +166,8 @@ end
 local Fiber = setmetatable({}, { __index = Future })
 Fiber.__index = Fiber
 Fiber.__tostring = function(self)
-  return ('fiber: %s (%s)'):format(self.name or 'unnamed', self.finished and 'over' or self.id and 'running' or 'not started')
+  local state = self.finished and 'over' or self.id and 'running' or 'not started'
+  return ('fiber: %s (%s)'):format(self.name or 'unnamed', state)
 end
 
 local running = {} -- fibers started by programs, by the number of the native fiber

@@ -72,7 +72,9 @@ end
 --- Ends the program gracefully: `msg` goes to standard error, `shutdown_after` seconds are waited first.
 function yue.die(options)
   options = options or {}
-  if type(options) ~= 'table' then internal.argument_error('yue.die takes a table: yue.die{ msg = …, shutdown_after = … }') end
+  if type(options) ~= 'table' then
+    internal.argument_error('yue.die takes a table: yue.die{ msg = …, shutdown_after = … }')
+  end
   if options.msg ~= nil then core.log('info', 'the program ends: ' .. tostring(options.msg)) end
   core.die(tonumber(options.shutdown_after) or 0)
 end
@@ -132,8 +134,8 @@ local function load_client(code)
   return chunk
 end
 
---- Runs `fn(client)` and waits until it returns a true value, raises, or `client:exit(ok, result)` is called; closes all
---- that it opened. Returns `ok, result`. Globals that `fn` sets stay inside.
+--- Runs `fn(client)` and waits until it returns a true value, raises, or `client:exit(ok, result)` is called; closes
+--- all that it opened. Returns `ok, result`. Globals that `fn` sets stay inside.
 function yue.client(code)
   local fn = load_client(code)
   local fiber = internal.current()

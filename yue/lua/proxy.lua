@@ -120,6 +120,8 @@ end
 --- The connection object of procedures that `yue.open` returned.
 function yue.conn(procs)
   local connection = type(procs) == 'table' and rawget(procs, 0)
-  if not connection then internal.argument_error('yue.conn takes the procedures of a connection, such as yue.open returns') end
+  if not connection then
+    internal.argument_error('yue.conn takes the procedures of a connection, such as yue.open returns')
+  end
   return connection
 end

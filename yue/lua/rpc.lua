@@ -39,8 +39,8 @@ local function check_not_options(name, symbols)
     if not OPTIONS[key] or type(value) == 'function' or type(value) == 'table' then return end
   end
   internal.argument_error(
-    ('%s(addr, symbols): the second of two arguments is symbols, but these keys are options; to give options write %s(addr, options, symbols), symbols may be nil')
-      :format(name, name)
+    ('%s(addr, symbols): the second of two arguments is symbols, but these keys are options; '
+      .. 'to give options write %s(addr, options, symbols), symbols may be nil'):format(name, name)
   )
 end
 
@@ -240,10 +240,12 @@ function internal.connection_event(moment, id, layers, payload)
   return false
 end
 
---- The parts of what a handler raised, for its way back to the caller: type, code, message, traceback, retryable, value.
+--- The parts of what a handler raised, for its way back to the caller: type, code, message, traceback, retryable,
+--- value.
 function internal.describe_failure(e)
   if not internal.is_error(e) then e = wrap(e) end
-  return tostring(e.type), tonumber(e.code) or -1, tostring(e.msg), e.bt and tostring(e.bt), e.retryable and true or false, e.value
+  local code, bt, retryable = tonumber(e.code) or -1, e.bt and tostring(e.bt), e.retryable and true or false
+  return tostring(e.type), code, tostring(e.msg), bt, retryable, e.value
 end
 
 --- Marks a table so that it travels as a map, even if it is empty or a sequence.

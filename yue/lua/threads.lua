@@ -29,7 +29,7 @@ local function portable(what, code)
     -- `local yue = require 'yue'` is the one upvalue that every thread has.
     if value ~= yue then
       internal.argument_error(
-        ('%s uses the upvalue %s, which cannot cross to another thread: pass what it needs in a call'):format(what, name)
+        ('%s uses the upvalue %s, which cannot cross to another thread: pass it in a call'):format(what, name)
       )
     end
   end

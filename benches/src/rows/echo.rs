@@ -2,7 +2,8 @@
 //!
 //! The server is a process of its own with one loop (one thread that works); the load generator is the same raw epoll
 //! client for all of them, in the measuring process, with one message in flight on each connection. It checks every
-//! byte. Each side has a processor of its own where there are two. The server's CPU time per message is read from its process's clock.
+//! byte. Each side has a processor of its own where there are two. The server's CPU time per message is read from its
+//! process's clock.
 
 use yue_io::Choice;
 

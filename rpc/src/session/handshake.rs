@@ -273,15 +273,16 @@ impl Inner {
 }
 
 impl Inner {
-    /// Server: lets the client's hello come first, so that the first call of `on_accept` knows who it speaks to. A client
-    /// that says nothing waits to be spoken to, and is, after a moment.
+    /// Server: lets the client's hello come first, so that the first call of `on_accept` knows who it speaks to. A
+    /// client that says nothing waits to be spoken to, and is, after a moment.
     fn wait_for_first_words(&self) {
         if self.counters.bytes_in.get() != 0 {
             return;
         }
         self.first_words.set(Some(prepare_park()));
         let until = now().saturating_add(FIRST_WORDS_WAIT);
-        // Whatever ends the wait, the hook is next; if the fiber was told to stop, the hook's first call finds that out.
+        // Whatever ends the wait, the hook is next; if the fiber was told to stop, the hook's first call finds that
+        // out.
         let _ = park_until("the client's first words", Some(until));
         self.first_words.set(None);
     }

@@ -12,9 +12,11 @@
 //!
 //! ```text
 //! Session::open(connector, service, options) -> Session        never blocks; the first call connects
-//! Session::accept(address, service, options, start) -> Session start: FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>
+//! Session::accept(address, service, options, start) -> Session
+//!                                      start: FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>
 //!   call(target, timeout, encoder) -> Result<Response, Error>      parks the calling fiber
-//!   call_async(target, timeout, encoder, done) -> Result<CallId, Error>   done: FnOnce(Result<Response, Error>), on the loop
+//!   call_async(target, timeout, encoder, done) -> Result<CallId, Error>
+//!                                      done: FnOnce(Result<Response, Error>), on the loop
 //!   cancel_call(CallId) -> bool
 //!   notify(target, encoder) -> Result<(), Error>
 //!   close()   connected()   stats()   address()   peer_is_yue()

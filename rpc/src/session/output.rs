@@ -27,7 +27,8 @@ pub(super) struct Output {
     pub(super) above_mark: Cell<bool>,
 }
 
-/// The buffer while an encoder has it. Dropped, also by a panic, it puts the buffer back without what the encoder wrote.
+/// The buffer while an encoder has it. Dropped, also by a panic, it puts the buffer back without what the encoder
+/// wrote.
 struct Writing<'a> {
     output: &'a Output,
     buffer: Vec<u8>,

@@ -213,7 +213,8 @@ impl Session {
         })
     }
 
-    /// Takes back one [`export_reference`](Session::export_reference): the encoder gave the message up, or begins it anew.
+    /// Takes back one [`export_reference`](Session::export_reference): the encoder gave the message up, or begins it
+    /// anew.
     pub fn take_back_reference(&self, id: u64) {
         let unused = {
             let mut references = self.inner.references.borrow_mut();

@@ -3,14 +3,14 @@
 //! ```text
 //!   loop A                                              loop B
 //!   ThreadLink ── parcel (the buffer itself) ─▶ inbox ──▶ ThreadLink ── Events::data(Owned)
-//!        ▲                                                    │ the emptied buffer joins B's pool and carries an answer
-//!        └──────────────── inbox ◀── parcel ──────────────────┘
+//!        ▲                                                    │ the emptied buffer joins B's pool and carries an
+//!        answer └──────────────── inbox ◀── parcel ──────────────────┘
 //! ```
 //!
-//! A link has an end on each loop, in a table of the thread, under a key that the process never gives twice. A parcel is
-//! a closure for the other loop's inbox, which keeps the order. One that cannot be delivered, since that loop is gone,
-//! is dropped, and its drop tells the sender that the link is over. Bytes on their way are counted in a pair of atomics,
-//! so that a sender sees how far the other side lags behind.
+//! A link has an end on each loop, in a table of the thread, under a key that the process never gives twice. A parcel
+//! is a closure for the other loop's inbox, which keeps the order. One that cannot be delivered, since that loop is
+//! gone, is dropped, and its drop tells the sender that the link is over. Bytes on their way are counted in a pair of
+//! atomics, so that a sender sees how far the other side lags behind.
 
 use super::{Connect, Events, Incoming, Transport};
 use crate::error::{Error, ErrorKind};

@@ -265,8 +265,8 @@ fn under_deadline<R>(at: Instant, f: impl FnOnce() -> R) -> (R, bool) {
 /// Runs `f` under a deadline `duration` from now.
 ///
 /// # Errors
-/// [`Elapsed`] if this very deadline (of two for the same instant, the outer one) refused a suspending call in `f`; what
-/// `f` returned is dropped then.
+/// [`Elapsed`] if this very deadline (of two for the same instant, the outer one) refused a suspending call in `f`;
+/// what `f` returned is dropped then.
 ///
 /// # Panics
 /// Outside a fiber.

@@ -7,9 +7,9 @@
 //! ```
 //!
 //! A waker names its loop and its fiber's header by number, and its wait by the header's count of waits, which no other
-//! wait of that header ever has (64 bits, not begun anew for the next fiber). One that comes late (the fiber went on for
-//! another reason, or is over) does not match and does nothing; so wakers need no reference counts, are used at most
-//! once, and may be dropped. A wake never runs its target: it puts it into the run queue.
+//! wait of that header ever has (64 bits, not begun anew for the next fiber). One that comes late (the fiber went on
+//! for another reason, or is over) does not match and does nothing; so wakers need no reference counts, are used at
+//! most once, and may be dropped. A wake never runs its target: it puts it into the run queue.
 
 use super::cancel::stopped;
 use super::header::{Header, INTERRUPTIBLE, State, WOKEN};

@@ -40,8 +40,8 @@ pub enum StackClass {
     Lua,
 }
 
-/// Sizes of the stacks of one loop, in bytes of address space, rounded up to an odd number of pages; memory is used as it
-/// is touched.
+/// Sizes of the stacks of one loop, in bytes of address space, rounded up to an odd number of pages; memory is used as
+/// it is touched.
 #[derive(Debug, Clone, Copy)]
 pub struct StackConfig {
     /// The size of a [`StackClass::Native`] stack. At least 16 KiB.

@@ -1,7 +1,8 @@
 //! Calling the other side: the hot path.
 //!
 //! `c.f(1)` is a table whose `__call` is [`call_raw`]: the arguments are encoded from the Lua stack into the
-//! connection's output, the fiber parks, and the answer is decoded on to the stack. No tree, no copy, no Lua in between.
+//! connection's output, the fiber parks, and the answer is decoded on to the stack. No tree, no copy, no Lua in
+//! between.
 
 use super::connections::{Connection, connection};
 use super::errors::{error, rpc_error};

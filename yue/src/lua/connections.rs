@@ -1,8 +1,8 @@
 //! The connections and listeners of one loop, by the numbers that Lua knows them by.
 //!
-//! A connection gets a number when Lua first sees it: an opened one at once, an accepted one when a callback, `yue.peer()`
-//! or a function that crosses needs it. Numbers are never given twice, so a stale one finds nothing. Connections that are
-//! closed for good are forgotten when the table has doubled since the last look.
+//! A connection gets a number when Lua first sees it: an opened one at once, an accepted one when a callback,
+//! `yue.peer()` or a function that crosses needs it. Numbers are never given twice, so a stale one finds nothing.
+//! Connections that are closed for good are forgotten when the table has doubled since the last look.
 
 use super::calls;
 use super::dispatch::LuaService;

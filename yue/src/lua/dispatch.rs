@@ -1,7 +1,7 @@
 //! Serving: requests become Lua calls, moments of a connection's life become callbacks.
 //!
-//! A namespace is a Lua list of layers (tables). A name is looked up raw, from the last layer to the first, one interned
-//! string per segment, when it is called: so what a program changes, the next call finds.
+//! A namespace is a Lua list of layers (tables). A name is looked up raw, from the last layer to the first, one
+//! interned string per segment, when it is called: so what a program changes, the next call finds.
 
 use super::calls::encode;
 use super::connections::Connection;

@@ -150,7 +150,8 @@ fn run_file(host: &Rc<Host>, name: &str, source: &str, shared: Shared) -> Result
     let chunk = std::ffi::CString::new(format!("=[yue]/{name}.lua")).unwrap_or_default();
     thread.load(source.as_bytes(), &chunk)?;
     let state = thread.raw();
-    // SAFETY: an idle state of ours with a function on it and room for three values; reading the registry raises nothing.
+    // SAFETY: an idle state of ours with a function on it and room for three values; reading the registry raises
+    // nothing.
     unsafe {
         for reference in [shared.core, shared.yue, shared.internal] {
             ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, reference.into());

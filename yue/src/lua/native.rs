@@ -1,7 +1,7 @@
 //! How the functions of the `core` table are written: small types on top of `yue_luajit::Function`.
 //!
-//! A native has three stages (see `yue_luajit`): it reads its arguments where Lua errors may be raised, works where Rust
-//! may panic and the fiber may suspend, and pushes its results where Lua errors may be raised again.
+//! A native has three stages (see `yue_luajit`): it reads its arguments where Lua errors may be raised, works where
+//! Rust may panic and the fiber may suspend, and pushes its results where Lua errors may be raised again.
 
 use std::ffi::c_int;
 use yue_luajit::Stack;

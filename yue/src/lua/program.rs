@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   thread 1 .. N   Loop::run ── main fiber ── Host::start ── the script's fiber
-//!                                   └── waits until: nothing holds the program │ a shutdown │ yue.die │ the script raised
+//!                                   └── waits until: nothing holds the program, a shutdown, yue.die, or the script
+//!                                       has raised
 //! ```
 //!
 //! A program ends when its script has returned and nothing that could still call it is open: everything of that sort

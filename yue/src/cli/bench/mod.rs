@@ -4,7 +4,8 @@
 //!
 //! - **closed loop** (the default): so many calls are in flight at a time; the next goes out when one is answered. It
 //!   finds out how much a server can do.
-//! - **open loop** (`--rate`): calls go out by the clock, whatever the server does, and each latency is counted from the
+//! - **open loop** (`--rate`): calls go out by the clock, whatever the server does, and each latency is counted from
+//! the
 //!   moment at which the call was *due*. A server that stalls is seen to stall (no coordinated omission). It finds out
 //!   how long users wait at that rate.
 //!
@@ -44,11 +45,13 @@ pub(crate) struct Arguments {
     args: String,
 
     /// How many connections.
-    #[arg(short, long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(short, long, default_value_t = 1, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     connections: u32,
 
     /// Closed loop: how many calls each connection has in flight.
-    #[arg(short = 'f', long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    #[arg(short = 'f', long, default_value_t = 64, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=60_000))]
     in_flight: u32,
 
     /// For how many seconds.
