@@ -76,7 +76,9 @@ pub fn driver(choice: Choice) -> io::Result<Box<dyn Driver>> {
             Ok(core) => Backend::Uring(core),
             Err(reason) => {
                 static NOTICE: Once = Once::new();
-                NOTICE.call_once(|| eprintln!("yue: {reason}; using mio (epoll) instead"));
+                NOTICE.call_once(|| {
+                    yue_scheduler::say(format_args!("{reason}; using mio (epoll) instead"))
+                });
                 Backend::Mio(readiness::Core::new()?)
             }
         },
@@ -214,9 +216,9 @@ impl Drop for IoDriver {
                 core.shared.clear();
                 let left = core.in_kernel();
                 if left > 0 {
-                    eprintln!(
-                        "yue: the kernel still works on {left} operations of a loop that ends; its ring is leaked"
-                    );
+                    yue_scheduler::say(format_args!(
+                        "the kernel still works on {left} operations of a loop that ends; its ring is leaked"
+                    ));
                     std::mem::forget(core.clone());
                 }
             }

@@ -100,6 +100,8 @@ impl Shared {
 /// Runs a callback of the program's; its panic is reported, and the loop goes on.
 pub(crate) fn guarded(callback: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(callback)).is_err() {
-        eprintln!("yue: an I/O callback panicked (the message is above); the loop goes on");
+        yue_scheduler::say(format_args!(
+            "an I/O callback panicked (the message is above); the loop goes on"
+        ));
     }
 }

@@ -31,6 +31,7 @@
 //!   time/        the clock, the timer wheel, sleep, deadlines
 //!   event_loop/  the tick, the inbox, handles for other threads, shutdown
 //!   driver.rs    what a loop asks of I/O
+//!   say.rs       lines on standard error
 //! ```
 
 #![deny(missing_docs)]
@@ -38,6 +39,7 @@
 mod driver;
 mod event_loop;
 mod fiber;
+mod say;
 mod stack;
 mod time;
 
@@ -52,5 +54,6 @@ pub use fiber::{
     may_suspend, no_suspend, park, park_uninterruptible, park_until, prepare_park, set_context,
     shield, spawn, stack_limit, timeout, with_deadline, with_switch_hook, yield_now,
 };
+pub use say::say;
 pub use stack::{StackClass, StackConfig, guard_kind};
 pub use time::{Clock, Instant, Timer, now, sleep, sleep_until};

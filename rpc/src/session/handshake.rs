@@ -45,7 +45,9 @@ impl Inner {
         {
             Ok(fiber) => self.life_fiber.set(Some(fiber.id())),
             Err(error) => {
-                eprintln!("yue: cannot spawn a fiber for a connection's callback: {error}");
+                yue_scheduler::say(format_args!(
+                    "cannot spawn a fiber for a connection's callback: {error}"
+                ));
                 self.drain(CloseReason::HookFailed(error.to_string()));
             }
         }

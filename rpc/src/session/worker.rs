@@ -91,9 +91,9 @@ fn ensure_spare(class: StackClass) {
             .spawn(move || work(class))
             .map(drop)
     {
-        eprintln!(
-            "yue: cannot spawn a fiber to serve requests: {error}; they wait for one that is free"
-        );
+        yue_scheduler::say(format_args!(
+            "cannot spawn a fiber to serve requests: {error}; they wait for one that is free"
+        ));
         with_pool(class, |pool| pool.spares -= 1);
     }
 }

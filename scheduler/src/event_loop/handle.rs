@@ -46,7 +46,9 @@ impl LoopHandle {
             });
             let body = move || completion.complete(catch_unwind(AssertUnwindSafe(f)));
             if let Err(error) = builder.spawn_from(location, body) {
-                eprintln!("yue: cannot spawn a fiber for another thread: {error}");
+                crate::say(format_args!(
+                    "cannot spawn a fiber for another thread: {error}"
+                ));
             }
         });
         RemoteJoin { cell }

@@ -87,13 +87,13 @@ impl Inner {
 
     fn abandon(&self, header: &Header) {
         header.with_name(|name| {
-            eprintln!(
-                "yue: fiber {} '{}' (spawned at {}) ignored the shutdown, last waiting for: {}; it is abandoned",
+            crate::say(format_args!(
+                "fiber {} '{}' (spawned at {}) ignored the shutdown, last waiting for: {}; it is abandoned",
                 header.id(),
                 name.unwrap_or("unnamed"),
                 header.location.get(),
                 header.reason.get(),
-            );
+            ));
         });
         self.wheel.cancel(&header.timer);
         header.state.set(State::Abandoned);

@@ -128,7 +128,7 @@ fn refuse(header: &Header, reason: &'static str) -> ! {
     let id = header.index.get();
     if std::thread::panicking() {
         // A second panic during unwinding ends the process without our words; say them first.
-        eprintln!("yue: fiber {id}: {reason}");
+        crate::say(format_args!("fiber {id}: {reason}"));
     }
     panic!("{reason}");
 }

@@ -53,7 +53,7 @@ pub(crate) fn guarded(what: &str, callback: impl FnOnce()) {
 fn note(what: &str, payload: Box<dyn Any + Send>) {
     try_with_loop(|l| l.count_panic());
     let text = panic_text(&*payload);
-    eprintln!("yue: {what} panicked: {text}; the loop goes on");
+    crate::say(format_args!("{what} panicked: {text}; the loop goes on"));
     drop_payload(payload);
 }
 

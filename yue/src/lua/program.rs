@@ -73,7 +73,7 @@ impl Program {
     pub(crate) fn run(self: &Arc<Self>) -> i32 {
         // Before any thread starts: threads inherit what is blocked.
         if let Err(error) = signal::block(&[signal::Signal::INT, signal::Signal::TERM]) {
-            eprintln!("yue: no graceful shutdown by signals: {error}");
+            yue_scheduler::say(format_args!("no graceful shutdown by signals: {error}"));
         }
         let others: Vec<_> = (2..=self.loops)
             .map(|index| {
@@ -92,7 +92,9 @@ impl Program {
                 Ok(Ok(other_code)) => code = code.max(other_code),
                 Ok(Err(_)) => code = code.max(1),
                 Err(error) => {
-                    eprintln!("yue: cannot start a thread for another loop: {error}");
+                    yue_scheduler::say(format_args!(
+                        "cannot start a thread for another loop: {error}"
+                    ));
                     code = 1;
                 }
             }
@@ -137,14 +139,14 @@ fn run_loop(program: &Arc<Program>, index: usize) -> i32 {
             ..Config::default()
         },
         Err(error) => {
-            eprintln!("yue: {error}");
+            yue_scheduler::say(format_args!("{error}"));
             return 1;
         }
     };
     let l = match Loop::new(config) {
         Ok(l) => l,
         Err(error) => {
-            eprintln!("yue: cannot make a loop: {error}");
+            yue_scheduler::say(format_args!("cannot make a loop: {error}"));
             return 1;
         }
     };
@@ -164,7 +166,7 @@ fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
     let host = match Host::start(program.clone(), Role::Main(index)) {
         Ok(host) => host,
         Err(error) => {
-            eprintln!("yue: cannot start Lua: {error}");
+            yue_scheduler::say(format_args!("cannot start Lua: {error}"));
             return 1;
         }
     };
@@ -181,7 +183,7 @@ fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
     let code = match result {
         Ok(()) => 0,
         Err(failure) => {
-            eprintln!("yue: {}", failure.report());
+            yue_scheduler::say(format_args!("{}", failure.report()));
             1
         }
     };
@@ -289,7 +291,9 @@ fn subscribe_to_the_end(program: &Arc<Program>) -> Option<signal::Subscription> 
         },
     );
     subscription
-        .inspect_err(|error| eprintln!("yue: no graceful shutdown by signals: {error}"))
+        .inspect_err(|error| {
+            yue_scheduler::say(format_args!("no graceful shutdown by signals: {error}"))
+        })
         .ok()
 }
 

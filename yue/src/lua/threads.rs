@@ -232,10 +232,10 @@ pub(crate) fn end_all() {
             std::thread::sleep(Duration::from_millis(1));
         }
         if !worker.is_over() {
-            eprintln!(
-                "yue: the thread {} did not end; it is left behind",
+            yue_scheduler::say(format_args!(
+                "the thread {} did not end; it is left behind",
                 worker.name
-            );
+            ));
             continue;
         }
         if let Some(os_thread) = lock(&worker.os_thread).take() {
