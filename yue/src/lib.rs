@@ -32,9 +32,12 @@
 //! | [`signal`] | Unix signals on loops |
 //! | [`scheduler`] | all of fibers and loops |
 //! | `lua` | running Lua programs (feature `lua`) |
+//! | `cli` | the `yue` command (feature `cli`) |
 
 #![warn(missing_docs)]
 
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(feature = "lua")]
 pub mod lua;
 mod runtime;

@@ -1,9 +1,7 @@
 //! The `yue` command: see `yue --help`.
 
-mod cli;
-
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main()
+    yue::cli::main()
 }

@@ -1,8 +1,8 @@
 //! `yue doctor`: which driver this machine gets, and why; its limits; what the runtime found.
 
+use crate::lua::{Choice, LuaFacts};
 use std::fs;
 use std::io::Write;
-use yue::lua::{Choice, LuaFacts};
 use yue_io::Unavailable;
 
 /// Says which driver this machine gets, and why, and shows its limits.

@@ -5,11 +5,11 @@
 mod bench;
 mod doctor;
 
+use crate::lua::{Choice, Script};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use yue::lua::{Choice, Script};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -68,8 +68,15 @@ fn parse_driver(text: &str) -> Result<Choice, String> {
         .map_err(|error: yue_io::UnknownDriver| error.to_string())
 }
 
-/// Reads the command line and does what it says.
-pub(crate) fn main() -> ExitCode {
+/// Reads the process's command line and does what it says: all that the `yue` command is.
+///
+/// ```no_run
+/// // A command of one's own that runs Lua programs as `yue` does.
+/// fn main() -> std::process::ExitCode {
+///     yue::cli::main()
+/// }
+/// ```
+pub fn main() -> ExitCode {
     // clap ends the process itself: 2 for wrong usage, 0 for help and version.
     let arguments = Arguments::parse();
     let code = match arguments.command {
@@ -85,9 +92,9 @@ fn run(run: Run) -> i32 {
     let Some(path) = words.next().map(PathBuf::from) else {
         return 2;
     };
-    if !path.is_file() {
-        eprintln!("yue: there is no script {}", path.display());
-        return 1;
+    if let Err((code, text)) = check(&path) {
+        yue_scheduler::say(format_args!("{text}"));
+        return code;
     }
     let args = words.map(OsString::into_encoded_bytes).collect();
     let script = Script {
@@ -97,4 +104,21 @@ fn run(run: Run) -> i32 {
         io: run.io,
     };
     script.run()
+}
+
+/// A script may be anything that can be read, a pipe too. What is none is refused here, in better words than Lua has.
+fn check(path: &Path) -> Result<(), (i32, String)> {
+    let shown = path.display();
+    match path.metadata() {
+        Ok(facts) if facts.is_dir() => Err((1, format!("{shown} is a folder, not a script"))),
+        Ok(_) => Ok(()),
+        // Words with a hyphen belong to the script once it has been named; the first one names it.
+        Err(_) if path.as_os_str().as_encoded_bytes().starts_with(b"-") => {
+            Err((2, format!("there is no option {shown}; see yue --help")))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err((1, format!("there is no script {shown}")))
+        }
+        Err(error) => Err((1, format!("cannot read the script {shown}: {error}"))),
+    }
 }

@@ -5,9 +5,8 @@
 //! - **closed loop** (the default): so many calls are in flight at a time; the next goes out when one is answered. It
 //!   finds out how much a server can do.
 //! - **open loop** (`--rate`): calls go out by the clock, whatever the server does, and each latency is counted from
-//! the
-//!   moment at which the call was *due*. A server that stalls is seen to stall (no coordinated omission). It finds out
-//!   how long users wait at that rate.
+//!   the moment at which the call was *due*. A server that stalls is seen to stall (no coordinated omission). It finds
+//!   out how long users wait at that rate.
 //!
 //! ```text
 //!   mod.rs      the command line            arguments.rs   JSON to msgpack
@@ -18,8 +17,8 @@ mod arguments;
 mod load;
 mod report;
 
+use crate::lua::Choice;
 use std::time::Duration;
-use yue::lua::Choice;
 use yue_rpc::Address;
 
 const EXAMPLES: &str = "\
@@ -55,7 +54,7 @@ pub(crate) struct Arguments {
     in_flight: u32,
 
     /// For how many seconds.
-    #[arg(short, long, default_value_t = 5.0, value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(short, long, default_value_t = 5.0, value_name = "SECONDS", value_parser = parse_seconds_above_0)]
     duration: f64,
 
     /// Seconds of load before anything is counted.
@@ -67,7 +66,7 @@ pub(crate) struct Arguments {
     rate: Option<f64>,
 
     /// How long a call may take, in seconds.
-    #[arg(short, long, default_value_t = 5.0, value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(short, long, default_value_t = 5.0, value_name = "SECONDS", value_parser = parse_seconds_above_0)]
     timeout: f64,
 
     /// The server is no yue: no hello, no deadlines on the wire.
@@ -84,6 +83,14 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
         Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
         _ => Err("a number of seconds from 0 to 86400 is needed".to_owned()),
     }
+}
+
+fn parse_seconds_above_0(text: &str) -> Result<f64, String> {
+    // A nanosecond is the least that the clock knows.
+    parse_seconds(text)
+        .ok()
+        .filter(|seconds| *seconds >= 1e-9)
+        .ok_or_else(|| "a number of seconds above 0, up to 86400, is needed".to_owned())
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
@@ -116,18 +123,22 @@ pub(crate) fn main(arguments: Arguments) -> i32 {
     let plan = match plan(&arguments) {
         Ok(plan) => plan,
         Err(text) => {
-            eprintln!("yue bench: {text}");
+            yue_scheduler::say(format_args!("{text}"));
             return 2;
         }
     };
     match load::run(&plan, Choice::Auto) {
         Ok(result) => {
             report::print(&plan, &result);
-            // A server that answers nothing but errors has not been measured.
-            i32::from(result.latencies.is_empty())
+            if result.latencies.is_empty() {
+                // A server that answers nothing, or nothing but errors, has not been measured.
+                yue_scheduler::say(format_args!("no call was answered while it was counted"));
+                return 1;
+            }
+            0
         }
         Err(text) => {
-            eprintln!("yue bench: {text}");
+            yue_scheduler::say(format_args!("{text}"));
             1
         }
     }
