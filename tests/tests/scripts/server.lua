@@ -1,0 +1,26 @@
+-- What the tests talk to. Serves at yue.args[1]; `key=value` arguments become options of the listener.
+local yue = require 'yue'
+
+local noted = {}
+local options = {}
+for _, name in ipairs { 'message_max', 'nesting_max', 'in_flight_max', 'output_high' } do
+  options[name] = tonumber(yue.args[name])
+end
+
+local listener = yue.listen(yue.args[1], options, {
+  hello = function(name) return 'hello ' .. name end,
+  math = { add = function(a, b) return a + b end },
+  fail = function() error('this went wrong on the server') end,
+  echo = function(...) return ... end,
+  bytes = function(count) return ('x'):rep(count) end,
+  note = function(text) noted[#noted + 1] = text end,
+  noted = function() return noted end,
+  _secret = function() return 'a secret' end,
+  hidden = { _secret = function() return 'a secret' end },
+  text = 'not a function',
+  -- The caller is called back, in the middle of its call.
+  ask_back = function(a, b) return 'the client says ' .. tostring(yue.peer().procs.client_add(a, b)) end,
+})
+
+print('serving at ' .. listener:addr())
+io.stdout:flush()
