@@ -36,6 +36,7 @@
 
 #![deny(missing_docs)]
 
+mod blocking;
 mod driver;
 mod event_loop;
 mod fiber;
@@ -43,6 +44,10 @@ mod say;
 mod stack;
 mod time;
 
+pub use blocking::{
+    BlockingCounters, BlockingError, BlockingLimits, blocking, blocking_borrowed,
+    blocking_counters, set_blocking_limits, wait_for_blocking,
+};
 pub use driver::{Bell, Driver, SleepDriver, Wait};
 pub use event_loop::this_loop;
 pub use event_loop::{

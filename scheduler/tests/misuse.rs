@@ -256,3 +256,65 @@ fn with_little_address_space_stacks_come_from_smaller_arenas() {
     };
     assert!(output.status.success(), "{}", words(&output));
 }
+
+#[test]
+fn without_a_thread_for_a_blocking_call_it_is_an_error_and_the_closure_never_runs() {
+    let name = "without_a_thread_for_a_blocking_call_it_is_an_error_and_the_closure_never_runs";
+    let Some(output) = in_child(name, || {
+        Loop::new(Config::default()).unwrap().run(|| {
+            let limit = |bytes| {
+                let limit = libc::rlimit {
+                    rlim_cur: bytes,
+                    rlim_max: libc::RLIM_INFINITY,
+                };
+                // SAFETY: sets a limit of this child process.
+                unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) };
+            };
+            limit(1 << 20);
+            let refused = blocking(|| eprintln!("it ran"));
+            let mut number = 1;
+            let refused_too = blocking_borrowed(|| number = 2);
+            limit(libc::RLIM_INFINITY);
+            eprintln!(
+                "{}; {}; {number}",
+                refused.unwrap_err(),
+                refused_too.is_err()
+            );
+            eprintln!("{}", blocking(|| "a thread again").unwrap());
+        });
+    }) else {
+        return;
+    };
+    let words = words(&output);
+    assert!(output.status.success(), "{words}");
+    assert!(
+        words.contains("cannot start a thread for a blocking call: "),
+        "{words}"
+    );
+    assert!(words.contains("; true; 1"), "{words}");
+    assert!(words.contains("a thread again"), "{words}");
+    assert!(!words.contains("it ran"), "{words}");
+}
+
+#[test]
+fn a_closure_that_was_left_does_not_keep_the_process() {
+    let name = "a_closure_that_was_left_does_not_keep_the_process";
+    let Some(output) = in_child(name, || {
+        Loop::new(Config::default()).unwrap().run(|| {
+            let for_ever = || {
+                blocking(|| {
+                    loop {
+                        std::thread::park();
+                    }
+                })
+            };
+            let elapsed = timeout(std::time::Duration::from_millis(5), for_ever);
+            eprintln!("{}", elapsed.is_err());
+        });
+        std::process::exit(7);
+    }) else {
+        return;
+    };
+    assert_eq!(output.status.code(), Some(7), "{}", words(&output));
+    assert!(words(&output).contains("true"), "{}", words(&output));
+}

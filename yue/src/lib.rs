@@ -26,7 +26,7 @@
 //!
 //! | module | what it has |
 //! |---|---|
-//! | the root | [`Runtime`], [`spawn`], [`sleep`], [`timeout`], [`yield_now`], cancellation |
+//! | the root | [`Runtime`], [`spawn`], [`sleep`], [`timeout`], [`yield_now`], [`blocking`], cancellation |
 //! | [`net`] | TCP and Unix sockets over `std::io::Read` and `Write` |
 //! | [`rpc`] | msgpack-rpc: sessions, listeners, typed clients and servers |
 //! | [`signal`] | Unix signals on loops |
@@ -47,6 +47,7 @@ pub use yue_io::{Choice, net, signal};
 pub use yue_rpc as rpc;
 pub use yue_scheduler as scheduler;
 pub use yue_scheduler::{
-    Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, LoopHandle, StackClass, Stopped,
-    cancel, is_cancelled, shield, sleep, spawn, timeout, with_deadline, yield_now,
+    BlockingError, Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, LoopHandle,
+    StackClass, Stopped, blocking, blocking_borrowed, cancel, is_cancelled, shield, sleep, spawn,
+    timeout, with_deadline, yield_now,
 };

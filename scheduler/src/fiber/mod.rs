@@ -22,7 +22,7 @@ pub use park::{
     LocalWaker, RemoteWaker, Wakeup, park, park_uninterruptible, park_until, prepare_park,
     yield_now,
 };
-pub(crate) use root::guarded;
+pub(crate) use root::{drop_payload, guarded};
 
 use crate::event_loop::{current_fiber, try_with_loop, with_loop};
 use crate::stack::StackClass;

@@ -1,0 +1,363 @@
+//! The threads that run blocking closures: one pool for the process.
+//!
+//! ```text
+//!   submit:  queue the job; tell an idle thread of it, or start one, up to the limit
+//!   thread:  take jobs, first come first served; with none, wait; after `idle` without any, end
+//! ```
+//!
+//! Threads are no part of any loop, and nobody joins them: what a closure does in them may never end. Each job runs
+//! with the signals blocked that its caller has blocked, so that children started in it inherit what they would from
+//! the caller; a thread that waits has them all blocked, so that no signal is ever delivered to it.
+//!
+//! Invariants:
+//! - `idle` counts the threads that wait and have not been told of a job; `told` those that have been and did not wake
+//!   up yet. So a job that is queued with `idle == 0` gets a new thread if the limit allows.
+//! - No closure of the program's runs under the lock. Locks are taken in the order pool, task.
+
+use super::BlockingError;
+use crate::fiber::guarded;
+use std::collections::VecDeque;
+use std::io;
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// What the pool knows of a task.
+pub(super) trait Job: Send + Sync {
+    /// Says that a thread has taken the job. Returns whether there is anything to run.
+    fn claim(&self) -> bool;
+
+    /// Runs the closure of a claimed job. Does not unwind.
+    fn run(&self);
+
+    /// Whether the closure was taken back.
+    fn is_void(&self) -> bool;
+}
+
+/// How far the pool of threads for blocking calls may grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlockingLimits {
+    /// Threads at most; at least one. The default is 256: closures mostly wait, and one that waits for another must not
+    /// find the pool full, but each costs a stack and the system's scheduler some work.
+    pub threads: usize,
+    /// How long a thread waits for more work before it ends. The default is ten seconds.
+    pub idle: Duration,
+}
+
+impl BlockingLimits {
+    const DEFAULT: BlockingLimits = BlockingLimits {
+        threads: 256,
+        idle: Duration::from_secs(10),
+    };
+
+    /// As these, with that many threads at most.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// As these, with threads ending after that long without work.
+    pub fn idle(mut self, idle: Duration) -> Self {
+        self.idle = idle;
+        self
+    }
+}
+
+impl Default for BlockingLimits {
+    fn default() -> Self {
+        BlockingLimits::DEFAULT
+    }
+}
+
+/// What the pool of threads for blocking calls has now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct BlockingCounters {
+    /// Threads that live.
+    pub threads: usize,
+    /// Closures that run.
+    pub running: usize,
+    /// Of these, those whose fiber was told to stop and waits no more.
+    pub left: usize,
+    /// Closures for which there is no thread yet.
+    pub queued: usize,
+}
+
+struct JobOf {
+    job: Arc<dyn Job>,
+    signals: libc::sigset_t,
+}
+
+pub(super) struct State {
+    jobs: VecDeque<JobOf>,
+    /// Jobs in the queue that were taken back; swept out when they are the larger part.
+    void: usize,
+    threads: usize,
+    idle: usize,
+    told: usize,
+    running: usize,
+    left: usize,
+    limits: BlockingLimits,
+}
+
+struct Pool {
+    state: Mutex<State>,
+    /// A thread has been told of a job, or the limits have changed.
+    work: Condvar,
+    /// Nothing is queued and nothing runs.
+    quiet: Condvar,
+}
+
+static POOL: Pool = Pool {
+    state: Mutex::new(State {
+        jobs: VecDeque::new(),
+        void: 0,
+        threads: 0,
+        idle: 0,
+        told: 0,
+        running: 0,
+        left: 0,
+        limits: BlockingLimits::DEFAULT,
+    }),
+    work: Condvar::new(),
+    quiet: Condvar::new(),
+};
+
+/// Sweeping pays when there is something to sweep.
+const VOID_JOBS_MIN: usize = 32;
+
+pub(super) fn lock() -> MutexGuard<'static, State> {
+    POOL.state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Bounds the pool of threads for blocking calls, for the whole process, from now on. Threads that are too many end
+/// when they have done what they are doing.
+pub fn set_blocking_limits(limits: BlockingLimits) {
+    let mut state = lock();
+    state.limits = BlockingLimits {
+        threads: limits.threads.max(1),
+        ..limits
+    };
+    let missing = state.queued().min(state.room());
+    state.threads += missing;
+    // Who waits counts its time anew.
+    POOL.work.notify_all();
+    drop(state);
+    for _ in 0..missing {
+        if start_thread().is_err() {
+            lock().threads -= 1;
+        }
+    }
+}
+
+/// What the pool has now.
+pub fn blocking_counters() -> BlockingCounters {
+    let state = lock();
+    BlockingCounters {
+        threads: state.threads,
+        running: state.running,
+        left: state.left,
+        queued: state.queued(),
+    }
+}
+
+/// Blocks the calling thread until no blocking call is queued or running, at most for `limit`; returns how many are
+/// left. For the end of a program that has closures which must not be cut off. Outside fibers.
+///
+/// # Panics
+/// In a fiber: its loop would stand still.
+pub fn wait_for_blocking(limit: Duration) -> usize {
+    assert!(
+        !crate::fiber::in_fiber(),
+        "wait_for_blocking blocks the thread; call it outside of fibers, when the loop is over"
+    );
+    let busy = |state: &mut State| state.running + state.queued() > 0;
+    let (state, _) = POOL
+        .quiet
+        .wait_timeout_while(lock(), limit, busy)
+        .unwrap_or_else(PoisonError::into_inner);
+    state.running + state.queued()
+}
+
+/// Queues a job.
+///
+/// # Errors
+/// When no thread could ever run it; it is not queued then.
+pub(super) fn submit(job: Arc<dyn Job>) -> Result<(), BlockingError> {
+    let signals = change_mask(libc::SIG_BLOCK, None);
+    let mut state = lock();
+    state.jobs.push_back(JobOf {
+        job: job.clone(),
+        signals,
+    });
+    if state.tell_one() || state.room() == 0 {
+        return Ok(());
+    }
+    state.threads += 1;
+    drop(state);
+    let Err(error) = start_thread() else {
+        return Ok(());
+    };
+    let mut state = lock();
+    state.threads -= 1;
+    if state.threads > 0 {
+        // One of those comes to it.
+        return Ok(());
+    }
+    let before = state.jobs.len();
+    state.jobs.retain(|other| !Arc::ptr_eq(&other.job, &job));
+    if state.jobs.len() == before {
+        // A thread that somebody else could start has come to it.
+        return Ok(());
+    }
+    Err(BlockingError::NoThread(error))
+}
+
+impl State {
+    /// One of the jobs in the queue has been taken back.
+    pub(super) fn count_retracted(&mut self) {
+        self.void += 1;
+        if self.void >= VOID_JOBS_MIN && self.void * 2 > self.jobs.len() {
+            self.void = 0;
+            self.jobs.retain(|queued| !queued.job.is_void());
+        }
+        self.tell_if_quiet();
+    }
+
+    /// A running closure has been left to itself.
+    pub(super) fn count_left(&mut self) {
+        self.left += 1;
+    }
+
+    /// A closure that was left to itself is over.
+    pub(super) fn count_left_over(&mut self) {
+        self.left -= 1;
+    }
+
+    fn queued(&self) -> usize {
+        self.jobs.len() - self.void
+    }
+
+    /// Tells a waiting thread, if there is one, that there is a job.
+    fn tell_one(&mut self) -> bool {
+        let waiting = self.idle > 0;
+        if waiting {
+            self.idle -= 1;
+            self.told += 1;
+            POOL.work.notify_one();
+        }
+        waiting
+    }
+
+    /// How many more threads may be started.
+    fn room(&self) -> usize {
+        self.limits.threads.saturating_sub(self.threads)
+    }
+
+    fn tell_if_quiet(&self) {
+        if self.running == 0 && self.queued() == 0 {
+            POOL.quiet.notify_all();
+        }
+    }
+}
+
+fn start_thread() -> io::Result<()> {
+    // The thread begins with what this one has blocked; a signal must find it with all of them blocked.
+    let before = change_mask(libc::SIG_BLOCK, Some(&asynchronous_signals()));
+    let started = thread::Builder::new()
+        .name("yue-blocking".into())
+        .spawn(run_jobs);
+    change_mask(libc::SIG_SETMASK, Some(&before));
+    started.map(drop)
+}
+
+fn run_jobs() {
+    let mut state = lock();
+    loop {
+        if state.threads > state.limits.threads {
+            // The limit was lowered. This thread may have been told of a job: another one takes it.
+            if state.queued() > 0 {
+                state.tell_one();
+            }
+            break;
+        }
+        if let Some(queued) = state.jobs.pop_front() {
+            state = run_one(state, queued);
+            continue;
+        }
+        state.idle += 1;
+        let limits = state.limits;
+        let waiting = |state: &mut State| state.told == 0 && state.limits == limits;
+        let (after, wait) = POOL
+            .work
+            .wait_timeout_while(state, limits.idle, waiting)
+            .unwrap_or_else(PoisonError::into_inner);
+        state = after;
+        if state.told > 0 {
+            state.told -= 1;
+            continue;
+        }
+        state.idle -= 1;
+        if wait.timed_out() {
+            break;
+        }
+    }
+    state.threads -= 1;
+}
+
+/// Runs a job without the lock.
+fn run_one(mut state: MutexGuard<'static, State>, queued: JobOf) -> MutexGuard<'static, State> {
+    if !queued.job.claim() {
+        state.void -= 1;
+        return state;
+    }
+    state.running += 1;
+    drop(state);
+    let JobOf { job, signals } = queued;
+    change_mask(libc::SIG_SETMASK, Some(&signals));
+    guarded("what a blocking call left behind", || {
+        job.run();
+        drop(job);
+    });
+    change_mask(libc::SIG_BLOCK, Some(&asynchronous_signals()));
+    let mut state = lock();
+    state.running -= 1;
+    state.tell_if_quiet();
+    state
+}
+
+/// All signals but those by which a thread's own fault is reported.
+fn asynchronous_signals() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: `sigfillset` initializes the whole set; then it is only changed.
+    unsafe {
+        libc::sigfillset(set.as_mut_ptr());
+        let mut set = set.assume_init();
+        for fault in [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGFPE,
+            libc::SIGILL,
+            libc::SIGTRAP,
+            libc::SIGABRT,
+            libc::SIGSYS,
+        ] {
+            libc::sigdelset(&mut set, fault);
+        }
+        set
+    }
+}
+
+/// Changes which signals the calling thread has blocked; returns which it had.
+fn change_mask(how: libc::c_int, set: Option<&libc::sigset_t>) -> libc::sigset_t {
+    let mut before = MaybeUninit::zeroed();
+    let set = set.map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: `set` is null or a valid set, `before` has room for one; it is valid as zeros, too.
+    unsafe {
+        libc::pthread_sigmask(how, set, before.as_mut_ptr());
+        before.assume_init()
+    }
+}
