@@ -18,6 +18,11 @@ local listener = yue.listen(yue.args[1], options, {
   _secret = function() return 'a secret' end,
   hidden = { _secret = function() return 'a secret' end },
   text = 'not a function',
+  -- Clients that take every server for an editor ask this first: a channel, and what the editor has.
+  nvim_get_api_info = function()
+    return { 1, yue.map { version = yue.map { major = 0 }, functions = {}, types = yue.map {} } }
+  end,
+
   -- The caller is called back, in the middle of its call.
   ask_back = function(a, b) return 'the client says ' .. tostring(yue.peer().procs.client_add(a, b)) end,
 })
