@@ -1,7 +1,7 @@
 //! Buffers that go round: what is read, what is written, and answers that point into what was read.
 //!
 //! Every loop (thread) keeps a small stack of empty buffers. A transport fills one, the session cuts messages out of it
-//! as ranges of a counted [`Segment`], and when the last range is dropped the buffer goes back. Output buffers come
+//! as ranges of a counted `Segment`, and when the last range is dropped the buffer goes back. Output buffers come
 //! from the same stack, and return to it when the transport has written them. So the steady state allocates nothing for
 //! bytes. Counts are not atomic: a segment belongs to one loop.
 

@@ -39,7 +39,7 @@
 //!   program's code runs (encoders included: the output buffer is taken out of its cell for them).
 //! - The *epoch* counts links. Whatever belongs to an earlier link (an event, a reply, a reference) is recognized by it
 //!   and dropped.
-//! - Only `link.rs` changes the link; only `handshake.rs` lets a phase become [`Phase::Up`].
+//! - Only `link.rs` changes the link; only `handshake.rs` lets a phase become `Phase::Up`.
 //! - Requests of one connection start in the order in which they arrived.
 
 mod control;
