@@ -134,3 +134,18 @@ fn one_file_knows_the_stack_switch() {
         .collect();
     assert_eq!(users, [Path::new("scheduler/src/fiber/switch.rs")]);
 }
+
+#[test]
+fn the_readme_shows_the_rust_example_as_it_is() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let example = fs::read_to_string(root().join("examples/echo.rs")).unwrap();
+    let code: Vec<&str> = example
+        .lines()
+        .skip_while(|line| line.starts_with("//!"))
+        .collect();
+    let block = format!("```rust,no_run\n{}\n```", code.join("\n").trim());
+    assert!(
+        readme.contains(&block),
+        "README.md shows another program than examples/echo.rs"
+    );
+}

@@ -51,3 +51,14 @@ pub use yue_scheduler::{
     StackClass, Stopped, blocking, blocking_borrowed, cancel, is_cancelled, shield, sleep, spawn,
     timeout, with_deadline, yield_now,
 };
+
+/// The book's pages, whose Rust programs are compiled and run as tests.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../../docs/src/cancellation.md")]
+    struct Cancellation;
+    #[doc = include_str!("../../docs/src/from-tokio.md")]
+    struct FromTokio;
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+}
