@@ -30,6 +30,7 @@
 //!   fiber/       the switch, the header of a fiber, park and wake, spawn and join, cancellation
 //!   time/        the clock, the timer wheel, sleep, deadlines
 //!   event_loop/  the tick, the inbox, handles for other threads, shutdown
+//!   inspect/     seeing inside: the list of fibers, counters
 //!   driver.rs    what a loop asks of I/O
 //!   say.rs       lines on standard error
 //! ```
@@ -40,6 +41,7 @@ mod blocking;
 mod driver;
 mod event_loop;
 mod fiber;
+pub mod inspect;
 mod say;
 mod stack;
 mod time;

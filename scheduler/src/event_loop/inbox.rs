@@ -4,8 +4,9 @@
 //! The loop's side is: arm the flag, look into the inbox once more, block. Whichever order the two meet in, either the
 //! loop sees the message or the sender sees the armed flag; the queue crate's models show it.
 
-use crate::driver::Bell;
+use crate::driver::{Bell, Driver};
 use crate::fiber::RemoteWaker;
+use crate::inspect::vitals::Vitals;
 use std::cell::RefCell;
 use std::sync::Arc;
 use yue_queue::{Receiver, Sender, SleepFlag, mailbox};
@@ -26,10 +27,20 @@ pub(crate) struct Shared {
     sender: Sender<Message>,
     flag: SleepFlag,
     bell: Arc<dyn Bell>,
+    vitals: Vitals,
 }
 
 impl Shared {
-    pub(super) fn send(&self, message: Message) {
+    /// The loop's number.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    pub(crate) fn vitals(&self) -> &Vitals {
+        &self.vitals
+    }
+
+    pub(crate) fn send(&self, message: Message) {
         self.sender.push(message);
         if self.flag.notify() {
             self.bell.ring();
@@ -44,13 +55,14 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn new(id: u32, bell: Arc<dyn Bell>) -> Self {
+    pub(super) fn new(id: u32, driver: &dyn Driver) -> Self {
         let (sender, receiver) = mailbox();
         let shared = Arc::new(Shared {
             id,
             sender,
             flag: SleepFlag::new(),
-            bell,
+            bell: driver.bell(),
+            vitals: Vitals::new(driver.name()),
         });
         Inbox {
             shared,

@@ -22,6 +22,7 @@ mod run_queue;
 mod stop;
 pub mod this_loop;
 mod tick;
+mod timing;
 
 pub use handle::{LoopHandle, RemoteJoin};
 pub use stop::StopReport;
@@ -33,7 +34,7 @@ use crate::stack::{StackConfig, StackPool, install_overflow_report};
 use crate::time::wheel::Wheel;
 use crate::time::{Clock, Instant};
 use inbox::Inbox;
-pub(crate) use inbox::Message;
+pub(crate) use inbox::{Message, Shared};
 use run_queue::RunQueue;
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -133,6 +134,8 @@ pub(crate) struct Inner {
     pub(crate) stacks: StackPool,
     queue: RunQueue,
     running: Cell<*const Header>,
+    /// Fibers whose state is [`State::Parked`].
+    parked: Cell<usize>,
     now: Cell<Instant>,
     clock: Clock,
     spin: Spin,
@@ -157,6 +160,12 @@ pub(crate) struct Inner {
     spawned: Cell<u64>,
     panics: Cell<u64>,
     ticks: Cell<u64>,
+    switches: Cell<u64>,
+    wakes_local: Cell<u64>,
+    wakes_remote: Cell<u64>,
+    messages: Cell<u64>,
+    /// How long each fiber ran while timing was on, by the number of its header; with the generation it belongs to.
+    run_times: RefCell<Vec<(u32, u64)>>,
     _alternate_stack: Option<Rc<crate::stack::AlternateStack>>,
 }
 
@@ -180,11 +189,12 @@ impl Loop {
             stacks: StackPool::new(config.stacks),
             queue: RunQueue::new(),
             running: Cell::new(ptr::null()),
+            parked: Cell::new(0),
             now: Cell::new(now),
             clock: config.clock,
             spin: config.spin,
             fibers_per_tick: config.fibers_per_tick.max(1),
-            inbox: Inbox::new(id, config.driver.bell()),
+            inbox: Inbox::new(id, &*config.driver),
             driver: config.driver,
             at_tick_end: RefCell::new(Vec::new()),
             idle_hook: RefCell::new(None),
@@ -202,6 +212,11 @@ impl Loop {
             spawned: Cell::new(0),
             panics: Cell::new(0),
             ticks: Cell::new(0),
+            switches: Cell::new(0),
+            wakes_local: Cell::new(0),
+            wakes_remote: Cell::new(0),
+            messages: Cell::new(0),
+            run_times: RefCell::new(Vec::new()),
             _alternate_stack: alternate_stack,
         });
         registry::publish(&inner.inbox.shared);
@@ -366,16 +381,40 @@ impl Inner {
         self.ended.get()
     }
 
-    /// Puts a fiber that is not runnable at the end of the run queue.
+    /// Puts a new fiber at the end of the run queue.
     #[inline]
     pub(crate) fn make_ready(&self, header: &Header) {
+        header.since.set(self.now());
+        self.requeue(header);
+    }
+
+    /// Puts a fiber that could go on running at the end of the run queue.
+    #[inline]
+    pub(crate) fn requeue(&self, header: &Header) {
         header.state.set(State::Ready);
         self.queue.push(header);
     }
 
-    /// As [`Inner::make_ready`], but a fiber that is woken by a running one may run right after it.
+    /// Takes a fiber that begins to wait off the processor.
     #[inline]
-    pub(crate) fn make_ready_soon(&self, header: &Header) {
+    pub(crate) fn park(&self, header: &Header) {
+        header.state.set(State::Parked);
+        header.since.set(self.now());
+        self.parked.set(self.parked.get() + 1);
+    }
+
+    /// Puts a parked fiber at the end of the run queue.
+    #[inline]
+    pub(crate) fn unpark(&self, header: &Header) {
+        self.parked.set(self.parked.get() - 1);
+        self.make_ready(header);
+    }
+
+    /// As [`Inner::unpark`], but a fiber that is woken by a running one may run right after it.
+    #[inline]
+    pub(crate) fn unpark_soon(&self, header: &Header) {
+        self.parked.set(self.parked.get() - 1);
+        header.since.set(self.now());
         header.state.set(State::Ready);
         if self.running.get().is_null() {
             self.queue.push(header);
@@ -384,8 +423,21 @@ impl Inner {
         }
     }
 
+    /// Says of a fiber that is given up that it no longer waits, if it did.
+    fn leave_parked(&self, header: &Header) {
+        if header.state.get() == State::Parked {
+            self.parked.set(self.parked.get() - 1);
+        }
+    }
+
     pub(crate) fn count_spawn(&self) {
         self.spawned.set(self.spawned.get() + 1);
+    }
+
+    /// Counts a wait that was ended by this thread.
+    #[inline]
+    pub(crate) fn count_wake(&self) {
+        self.wakes_local.set(self.wakes_local.get() + 1);
     }
 
     pub(crate) fn count_panic(&self) {
@@ -400,7 +452,7 @@ impl Inner {
         LoopHandle::new(self.inbox.shared.clone())
     }
 
-    fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> Counters {
         Counters {
             fibers: self.slab.live(),
             timers: self.wheel.armed(),

@@ -11,8 +11,8 @@
 use super::inbox::{Message, Shared};
 use std::io;
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 const PAGE: usize = 1024;
 
@@ -20,6 +20,8 @@ type Page = [AtomicPtr<Shared>; PAGE];
 
 static DIRECTORY: [AtomicPtr<Page>; PAGE] = [const { AtomicPtr::new(ptr::null_mut()) }; PAGE];
 static NEXT_ID: AtomicU32 = AtomicU32::new(1);
+/// The loops that there are, for who asks for all of them; nothing hot does.
+static LOOPS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
 
 /// A number for a new loop.
 ///
@@ -66,10 +68,25 @@ pub(super) fn publish(shared: &Arc<Shared>) {
     let raw = Arc::into_raw(shared.clone()).cast_mut();
     // Release: pairs with the Acquire in `send`.
     page(shared.id)[shared.id as usize % PAGE].store(raw, Ordering::Release);
+    let mut loops = LOOPS.lock().unwrap_or_else(PoisonError::into_inner);
+    loops.push(Arc::downgrade(shared));
+}
+
+/// All loops that have not ended, in the order of their numbers.
+pub(crate) fn all() -> Vec<Arc<Shared>> {
+    let loops = LOOPS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all: Vec<_> = loops.iter().filter_map(Weak::upgrade).collect();
+    drop(loops);
+    all.retain(|shared| !is_gone(shared.id));
+    all.sort_by_key(|shared| shared.id);
+    all
 }
 
 /// Makes a loop unreachable; the entry's count is given back when no thread can be reading it.
 pub(super) fn withdraw(id: u32) {
+    let mut loops = LOOPS.lock().unwrap_or_else(PoisonError::into_inner);
+    loops.retain(|shared| shared.upgrade().is_some_and(|shared| shared.id != id));
+    drop(loops);
     // AcqRel: takes the pointer from whoever published it; pairs with the Acquire in `send`.
     let raw = page(id)[id as usize % PAGE].swap(ptr::null_mut(), Ordering::AcqRel);
     if !raw.is_null() {
@@ -94,7 +111,7 @@ pub(crate) fn send(id: u32, message: Message) {
 
 /// Whether the loop that had that number has ended.
 pub(crate) fn is_gone(id: u32) -> bool {
-    // Relaxed: asked on the loop's own thread; the pointer is not followed.
+    // Relaxed: the pointer is not followed; another thread than the loop's own may be told of the end late.
     page(id)[id as usize % PAGE]
         .load(Ordering::Relaxed)
         .is_null()

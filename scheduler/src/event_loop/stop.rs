@@ -92,10 +92,11 @@ impl Inner {
                 header.id(),
                 name.unwrap_or("unnamed"),
                 header.location.get(),
-                header.reason.get(),
+                header.reason.get().text(),
             ));
         });
         self.wheel.cancel(&header.timer);
+        self.leave_parked(header);
         header.state.set(State::Abandoned);
         header.switch.abandon();
         let mut extra = header.extra.take();

@@ -4,7 +4,8 @@
 
 use super::{Counters, LoopHandle, TickEnd, try_with_loop, with_loop};
 use crate::driver::Driver;
-use crate::fiber::{Stopped, park, prepare_park};
+use crate::fiber::{FiberId, Stopped, park, prepare_park};
+use crate::inspect::{self, FiberInfo};
 use std::rc::Rc;
 
 /// Whether the calling thread runs a loop.
@@ -25,6 +26,29 @@ pub fn handle() -> LoopHandle {
 /// What the loop has now, and has done.
 pub fn counters() -> Counters {
     with_loop(|l| l.counters())
+}
+
+/// All fibers of the loop that are not over, the calling one included, in no order that matters.
+///
+/// ```
+/// use std::time::Duration;
+/// use yue_scheduler::{Builder, Config, Loop, sleep, this_loop, yield_now};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let _ = Builder::new().name("sleeper").spawn(|| sleep(Duration::from_secs(60)));
+///     yield_now().unwrap();
+///     for fiber in this_loop::fibers() {
+///         println!("{fiber}"); // fiber 1.0 'sleeper' parked in 'sleep' for 0.1ms, spawned at src/main.rs:5:42, …
+///     }
+/// });
+/// ```
+pub fn fibers() -> Vec<FiberInfo> {
+    inspect::here()
+}
+
+/// One fiber of the loop, if it is not over.
+pub fn fiber(id: FiberId) -> Option<FiberInfo> {
+    inspect::one(id)
 }
 
 /// Hands the loop's driver to `f`, which must not suspend.

@@ -6,6 +6,7 @@ use crate::driver::Wait;
 use crate::fiber::{
     Header, JoinError, JoinHandle, OnDrop, STARTED, State, guarded, spawn, wake_in,
 };
+use crate::inspect::timing;
 use crate::time::wheel::{Node, Owner};
 use crate::time::{Instant, TimerEntry};
 use std::io;
@@ -17,10 +18,10 @@ use std::rc::Rc;
 const INBOX_PER_TICK: u32 = 1024;
 
 /// After how many fibers the tick looks at the clock, to keep its budget of time.
-const CLOCK_CHECK_EVERY: u32 = 64;
+pub(super) const CLOCK_CHECK_EVERY: u32 = 64;
 
 /// How long a tick runs fibers before it looks at I/O and timers again.
-const TICK_NS_MAX: u64 = 1_000_000;
+pub(super) const TICK_NS_MAX: u64 = 1_000_000;
 
 /// How often end-of-tick callbacks may register each other in one tick.
 const TICK_END_ROUNDS: u32 = 4;
@@ -110,16 +111,28 @@ impl Inner {
             !self.ticking.replace(true),
             "a loop cannot tick inside its own tick (from a fiber or a callback)"
         );
-        let _over = OnDrop(|| self.ticking.set(false));
+        let _over = OnDrop(|| {
+            self.end_work();
+            self.ticking.set(false);
+        });
         self.ticks.set(self.ticks.get() + 1);
+        self.begin_work();
         if self.resting.replace(false) {
             self.inbox.awake();
         }
         self.take_messages();
         let now = self.refresh_clock();
-        self.wheel.advance(now, |node| self.fire(node));
-        self.run_fibers(now);
-        self.end_tick();
+        if timing() {
+            self.wheel.advance(now, |node| self.fire_late(node));
+            self.run_fibers_timed(now);
+            self.end_tick();
+            self.note_tick(now);
+        } else {
+            self.wheel.advance(now, |node| self.fire(node));
+            self.run_fibers(now);
+            self.end_tick();
+        }
+        self.publish();
         match block_until {
             Some(limit) if !self.has_work() && self.may_wait() => self.idle(limit)?,
             _ => self.driver.turn(Wait::Poll)?,
@@ -152,10 +165,17 @@ impl Inner {
 
     fn take_messages(&self) {
         for _ in 0..INBOX_PER_TICK {
-            match self.inbox.pop() {
+            let message = self.inbox.pop();
+            self.messages
+                .set(self.messages.get() + u64::from(message.is_some()));
+            match message {
                 None => break,
                 Some(Message::Wake(waker)) => {
-                    wake_in(self, waker);
+                    let before = self.wakes_local.get();
+                    if wake_in(self, waker) {
+                        self.wakes_local.set(before);
+                        self.wakes_remote.set(self.wakes_remote.get() + 1);
+                    }
                 }
                 Some(Message::Run(work)) => guarded("a closure sent to the loop", work),
                 Some(Message::Shutdown) => self.begin_shutdown(),
@@ -171,14 +191,14 @@ impl Inner {
         }
     }
 
-    fn fire(&self, node: *const Node) {
+    pub(super) fn fire(&self, node: *const Node) {
         // SAFETY: the wheel hands out nodes that were armed: alive, by the contract of `Wheel::arm`.
         match unsafe { (*node).owner() } {
             Owner::Fiber => {
                 // SAFETY: the node is the first field of a header, which is `repr(C)`.
                 let header = unsafe { &*node.cast::<Header>() };
                 if header.state.get() == State::Parked {
-                    self.make_ready(header);
+                    self.unpark(header);
                 }
             }
             Owner::Bare => {
@@ -193,24 +213,28 @@ impl Inner {
         if !self.queue.is_empty() {
             self.idle_since.set(None);
         }
+        let mut switches = 0;
         for count in 1..=self.fibers_per_tick {
             let Some(header) = self.queue.pop() else {
                 break;
             };
             self.resume(header);
+            switches = count;
             if count % CLOCK_CHECK_EVERY == 0
                 && self.refresh_clock().as_nanos() > start.as_nanos().saturating_add(TICK_NS_MAX)
             {
                 break;
             }
         }
+        self.switches.set(self.switches.get() + u64::from(switches));
     }
 
     #[inline]
-    fn resume(&self, header: &Header) {
+    pub(super) fn resume(&self, header: &Header) {
         self.running.set(header);
         header.state.set(State::Running);
         header.set(STARTED);
+        header.count_switch();
         // SAFETY: a fiber in the run queue is prepared and not over, and we are on the loop's stack.
         let ended = unsafe { header.switch.resume() };
         self.running.set(std::ptr::null());
@@ -261,9 +285,11 @@ impl Inner {
             return self.driver.turn(Wait::Poll);
         }
         let wake_at = self.wheel.next_deadline().map_or(limit, |at| at.min(limit));
+        self.end_work();
         let result = self
             .driver
             .turn(Wait::Block((wake_at != Instant::NEVER).then_some(wake_at)));
+        self.begin_work();
         self.inbox.awake();
         result
     }

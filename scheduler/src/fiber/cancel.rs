@@ -151,7 +151,7 @@ fn interrupt(l: &Inner, header: &Header) {
         && header.has(INTERRUPTIBLE)
         && stopped(l, header).is_some()
     {
-        l.make_ready(header);
+        l.unpark(header);
     }
 }
 

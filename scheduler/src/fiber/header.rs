@@ -7,7 +7,7 @@
 //! Invariants:
 //! - Only the loop's thread touches a header; all fields are cells and no reference into one lives across a switch.
 //! - A header is in the run queue if and only if its state is [`State::Ready`].
-//! - `timer` is armed only while the fiber is parked.
+//! - `timer` is armed only while the fiber is parked; its spare field counts the fiber's switches.
 
 use super::FiberId;
 use super::cancel::{DeadlineFrame, ScopeFrame};
@@ -19,9 +19,11 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::mem;
+use std::ops::Range;
 use std::panic::Location;
 use std::ptr;
 use std::rc::Rc;
+use std::slice;
 
 /// Where a fiber is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +73,10 @@ pub(crate) struct Header {
     pub(crate) scopes: Cell<*const ScopeFrame>,
     pub(crate) hook: Cell<*const HookFrame>,
     pub(crate) context: ContextSlot,
-    pub(crate) reason: Cell<&'static str>,
+    /// What it waits, or waited last, for.
+    pub(crate) reason: Cell<Words>,
+    /// Since when it waits or, if it does not, since when it could run.
+    pub(crate) since: Cell<Instant>,
     pub(crate) extra: Cell<Option<Box<Extra>>>,
     pub(crate) location: Cell<&'static Location<'static>>,
 }
@@ -89,6 +94,31 @@ impl fmt::Debug for Extra {
         f.debug_struct("Extra")
             .field("name", &self.name)
             .finish_non_exhaustive()
+    }
+}
+
+/// A `&'static str` in one word: the address in the lower 48 bits, where all of a program's constants lie, and the
+/// length above. A text of more than 65 535 bytes is cut.
+#[derive(Clone, Copy)]
+pub(crate) struct Words(u64);
+
+const ADDRESS_BITS: u32 = 48;
+
+impl Words {
+    #[inline]
+    pub(crate) fn new(text: &'static str) -> Self {
+        let bytes = text.len().min(usize::from(u16::MAX)) as u64;
+        Words(bytes << ADDRESS_BITS | text.as_ptr().expose_provenance() as u64)
+    }
+
+    pub(crate) fn text(self) -> &'static str {
+        let address = (self.0 & ((1 << ADDRESS_BITS) - 1)) as usize;
+        let bytes = (self.0 >> ADDRESS_BITS) as usize;
+        // SAFETY: address and length are those of a `&'static str`, or the length is that of a part of it.
+        let bytes = unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(address), bytes) };
+        let whole = std::str::from_utf8(bytes).map_err(|error| error.valid_up_to());
+        // SAFETY: the text is valid up to there, where a character was cut through.
+        whole.unwrap_or_else(|valid| unsafe { std::str::from_utf8_unchecked(&bytes[..valid]) })
     }
 }
 
@@ -133,7 +163,8 @@ impl Header {
             scopes: Cell::new(ptr::null()),
             hook: Cell::new(ptr::null()),
             context: ContextSlot(Cell::new(None)),
-            reason: Cell::new(""),
+            reason: Cell::new(Words::new("")),
+            since: Cell::new(Instant::from_nanos(0)),
             extra: Cell::new(None),
             location: Cell::new(Location::caller()),
         }
@@ -158,6 +189,13 @@ impl Header {
         self.flags.set(self.flags.get() & !flag);
     }
 
+    /// Counts a switch to the fiber; after 2^32 of them from 0 again.
+    #[inline]
+    pub(crate) fn count_switch(&self) {
+        let switches = &self.timer.spare;
+        switches.set(switches.get().wrapping_add(1));
+    }
+
     /// Hands the fiber's name to `f`; `None` for one without.
     pub(crate) fn with_name<R>(&self, f: impl FnOnce(Option<&str>) -> R) -> R {
         let extra = self.extra.take();
@@ -167,6 +205,7 @@ impl Header {
     }
 }
 
+/// Headers in a page of the slab.
 const CHUNK: usize = 256;
 
 /// The headers of one loop.
@@ -252,9 +291,19 @@ impl Slab {
     }
 
     /// Calls `visit` for each living fiber, oldest slot first.
-    pub(crate) fn each(&self, mut visit: impl FnMut(&Header)) {
-        let count = self.chunks.borrow().len();
-        for chunk in 0..count {
+    pub(crate) fn each(&self, visit: impl FnMut(&Header)) {
+        self.each_in(0..self.pages(), visit);
+    }
+
+    /// How many pages of headers there are.
+    pub(crate) fn pages(&self) -> usize {
+        self.chunks.borrow().len()
+    }
+
+    /// Calls `visit` for each living fiber of some pages.
+    pub(crate) fn each_in(&self, pages: Range<usize>, mut visit: impl FnMut(&Header)) {
+        let count = self.pages();
+        for chunk in pages.start.min(count)..pages.end.min(count) {
             // SAFETY: as in `find`; the borrow is over before `visit` may grow the slab.
             let headers: &[Header] = unsafe { &*ptr::from_ref(&*self.chunks.borrow()[chunk]) };
             headers

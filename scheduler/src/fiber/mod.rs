@@ -12,7 +12,7 @@ pub(crate) use cancel::cancel_header;
 pub use cancel::{
     CancelScope, Elapsed, Stopped, cancel, is_cancelled, shield, timeout, with_deadline,
 };
-pub(crate) use header::{Extra, Header, STARTED, Slab, State};
+pub(crate) use header::{CANCELLED, Extra, Header, STARTED, Slab, State};
 pub(crate) use hook::OnDrop;
 pub use hook::{SwitchHook, may_suspend, no_suspend, with_switch_hook};
 pub(crate) use join::note_panic;
@@ -177,6 +177,7 @@ impl crate::event_loop::Inner {
         header.scopes.set(std::ptr::null());
         header.hook.set(std::ptr::null());
         header.location.set(location);
+        header.timer.spare.set(0);
         header.extra.set(extra);
         let parent = self.running();
         if !parent.is_null() {

@@ -12,7 +12,7 @@
 //! most once, and may be dropped. A wake never runs its target: it puts it into the run queue.
 
 use super::cancel::stopped;
-use super::header::{Header, INTERRUPTIBLE, State, WOKEN};
+use super::header::{Header, INTERRUPTIBLE, State, WOKEN, Words};
 use super::hook::switch_out;
 use super::{FiberId, Stopped};
 use crate::event_loop::{Inner, Message, current_fiber, registry, try_with_loop, with_loop};
@@ -103,12 +103,14 @@ pub(crate) fn wake_in(l: &Inner, wait: RemoteWaker) -> bool {
     match header.state.get() {
         State::Parked => {
             header.set(WOKEN);
-            l.make_ready_soon(header);
+            l.unpark_soon(header);
+            l.count_wake();
             true
         }
         // Not parked yet, or already on its way for another reason: the park that comes returns at once.
         State::Running | State::Ready => {
             header.set(WOKEN);
+            l.count_wake();
             true
         }
         State::Free | State::Abandoned => false,
@@ -163,7 +165,7 @@ pub fn park_until(reason: &'static str, at: Option<Instant>) -> Result<Wakeup, S
     }
     if let Some(reason) = stopped(l, header) {
         // Once through the run queue, so that a loop that ignores the error cannot starve the others.
-        switch_out(header, || l.make_ready(header));
+        switch_out(header, || l.requeue(header));
         return if header.has(WOKEN) {
             Ok(Wakeup::Woken)
         } else {
@@ -207,18 +209,18 @@ fn suspend_parked(
     interruptible: u8,
 ) {
     switch_out(header, || {
-        header.reason.set(reason);
+        header.reason.set(Words::new(reason));
         header.clear(INTERRUPTIBLE);
         header.set(interruptible);
         if header.has(WOKEN) {
             // A switch hook woke it, after the caller looked.
-            return l.make_ready(header);
+            return l.requeue(header);
         }
         if alarm != Instant::NEVER {
             // SAFETY: headers stay in place; the timer is cancelled below, before the fiber goes on.
             unsafe { l.wheel.arm(&header.timer, alarm) };
         }
-        header.state.set(State::Parked);
+        l.park(header);
     });
     l.wheel.cancel(&header.timer);
 }
@@ -235,7 +237,7 @@ fn suspend_parked(
 #[inline(always)]
 pub fn yield_now() -> Result<(), Stopped> {
     let (l, header) = here();
-    switch_out(header, || l.make_ready(header));
+    switch_out(header, || l.requeue(header));
     match stopped(l, header) {
         None => Ok(()),
         Some(reason) => Err(refuse(header, reason)),

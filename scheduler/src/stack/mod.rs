@@ -21,6 +21,7 @@ mod overflow;
 pub use guard::guard_kind;
 pub(crate) use overflow::{AlternateStack, install as install_overflow_report};
 
+use crate::inspect::vitals::StackCounted;
 use guard::Guard;
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -120,7 +121,7 @@ impl StackBounds {
     }
 
     #[inline]
-    fn class(self) -> StackClass {
+    pub(crate) fn class(self) -> StackClass {
         if self.0 & 1 == 1 {
             StackClass::Lua
         } else {
@@ -159,6 +160,7 @@ struct Class {
     /// Slots that have been guarded.
     guarded: Cell<usize>,
     out: Cell<usize>,
+    mapped_bytes: Cell<usize>,
 }
 
 /// The stacks of one loop.
@@ -190,6 +192,7 @@ impl StackPool {
             arenas: RefCell::new(Vec::new()),
             guarded: Cell::new(0),
             out: Cell::new(0),
+            mapped_bytes: Cell::new(0),
         };
         StackPool {
             native: class(StackClass::Native, round(config.native, 16 << 10)),
@@ -219,6 +222,11 @@ impl StackPool {
         Ok(stack)
     }
 
+    /// What there is of each class, for the counters.
+    pub(crate) fn counted(&self) -> (StackCounted, StackCounted) {
+        (self.native.counted(), self.lua.counted())
+    }
+
     /// Takes back a stack on which nothing runs any more.
     #[inline]
     pub(crate) fn give_back(&self, stack: FiberStack) {
@@ -229,6 +237,15 @@ impl StackPool {
 }
 
 impl Class {
+    fn counted(&self) -> StackCounted {
+        StackCounted {
+            used: self.out.get() as u64,
+            idle: self.free.borrow().len() as u64,
+            mapped_bytes: self.mapped_bytes.get() as u64,
+            ..StackCounted::default()
+        }
+    }
+
     #[cold]
     fn fresh_slot(&self) -> io::Result<FiberStack> {
         let (mut next, mut end) = self.fresh.get();
@@ -260,6 +277,7 @@ impl Class {
             }
         };
         arenas.push((start, bytes));
+        self.mapped_bytes.set(self.mapped_bytes.get() + bytes);
         self.fresh.set((start, start + bytes));
         Ok((start, start + bytes))
     }

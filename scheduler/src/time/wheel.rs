@@ -52,6 +52,8 @@ pub(crate) struct Node {
     level: Cell<u8>,
     slot: Cell<u8>,
     owner: Owner,
+    /// Not the wheel's: four bytes that would be padding, for whoever owns the node.
+    pub(crate) spare: Cell<u32>,
 }
 
 impl Node {
@@ -63,7 +65,13 @@ impl Node {
             level: Cell::new(UNARMED),
             slot: Cell::new(0),
             owner,
+            spare: Cell::new(0),
         }
+    }
+
+    /// The instant that it was armed for last.
+    pub(crate) fn at(&self) -> Instant {
+        Instant::from_nanos(self.at_ns.get())
     }
 
     pub(crate) fn is_armed(&self) -> bool {

@@ -1,0 +1,119 @@
+//! What a tick does for those who look on: the heartbeat, the counters it publishes, and (if asked for) the times.
+//!
+//! A tick that takes times runs its fibers with a loop of its own, so that the usual one pays nothing for it.
+
+use super::tick::{CLOCK_CHECK_EVERY, TICK_NS_MAX};
+use super::{Inner, Shared};
+use crate::fiber::{FiberId, Header};
+use crate::inspect::vitals::{Counted, Vitals};
+use crate::time::Instant;
+use crate::time::wheel::Node;
+use std::time::Duration;
+
+impl Inner {
+    fn vitals(&self) -> &Vitals {
+        Shared::vitals(&self.inbox.shared)
+    }
+
+    /// From here on the loop is expected to get on.
+    #[inline]
+    pub(super) fn begin_work(&self) {
+        self.vitals().beat(self.ticks.get(), true);
+    }
+
+    /// From here on it waits, or is left.
+    #[inline]
+    pub(super) fn end_work(&self) {
+        self.vitals().beat(self.ticks.get(), false);
+    }
+
+    /// Makes what has been counted visible to other threads.
+    pub(super) fn publish(&self) {
+        let (stacks_native, stacks_lua) = self.stacks.counted();
+        self.vitals().publish(&Counted {
+            live: self.slab.live() as u64,
+            parked: self.parked.get() as u64,
+            timers: self.wheel.armed() as u64,
+            operations: self.driver.in_flight() as u64,
+            spawned: self.spawned.get(),
+            panics: self.panics.get(),
+            ticks: self.ticks.get(),
+            switches: self.switches.get(),
+            wakes_local: self.wakes_local.get(),
+            wakes_remote: self.wakes_remote.get(),
+            messages: self.messages.get(),
+            stacks_native,
+            stacks_lua,
+        });
+    }
+
+    /// As [`Inner::fire`]; notes how late it is.
+    pub(super) fn fire_late(&self, node: *const Node) {
+        // SAFETY: as in `fire`.
+        let at = unsafe { (*node).at() };
+        let lateness = self.now().saturating_since(at);
+        self.vitals().timer_lateness.note(lateness);
+        self.fire(node);
+    }
+
+    /// As [`Inner::run_fibers`]; notes how long each fiber waited for its turn, and how long it ran.
+    pub(super) fn run_fibers_timed(&self, start: Instant) {
+        if !self.queue.is_empty() {
+            self.idle_since.set(None);
+        }
+        let mut began = self.clock.read();
+        for count in 1..=self.fibers_per_tick {
+            let Some(header) = self.queue.pop() else {
+                break;
+            };
+            let waited = began.saturating_since(header.since.get());
+            self.vitals().run_latency.note(waited);
+            let fiber = header.id();
+            self.switches.set(self.switches.get() + 1);
+            self.resume(header);
+            let ended = self.clock.read();
+            self.add_run_time(fiber, ended.saturating_since(began));
+            self.start_turn(header, fiber, ended);
+            began = ended;
+            let used = began.saturating_since(start).as_nanos() as u64;
+            if count % CLOCK_CHECK_EVERY == 0 {
+                self.refresh_clock();
+                if used > TICK_NS_MAX {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// A fiber that yielded waits for its next turn from now on.
+    fn start_turn(&self, header: &Header, fiber: FiberId, now: Instant) {
+        if header.id() == fiber && header.state.get() == crate::fiber::State::Ready {
+            header.since.set(now);
+        }
+    }
+
+    fn add_run_time(&self, fiber: FiberId, ran: Duration) {
+        let mut times = self.run_times.borrow_mut();
+        let index = fiber.index as usize;
+        if times.len() <= index {
+            times.resize(index + 1, (0, 0));
+        }
+        let (generation, ns) = &mut times[index];
+        if *generation != fiber.generation {
+            (*generation, *ns) = (fiber.generation, 0);
+        }
+        *ns += ran.as_nanos() as u64;
+    }
+
+    /// How long a fiber ran while timing was on, if it did.
+    pub(crate) fn run_time(&self, fiber: FiberId) -> Option<Duration> {
+        let times = self.run_times.borrow();
+        let (generation, ns) = *times.get(fiber.index as usize)?;
+        (generation == fiber.generation && ns > 0).then(|| Duration::from_nanos(ns))
+    }
+
+    pub(super) fn note_tick(&self, start: Instant) {
+        let took = self.clock.read().saturating_since(start);
+        self.vitals().tick_duration.note(took);
+    }
+}
