@@ -176,7 +176,9 @@ impl fmt::Display for CloseReason {
             CloseReason::Local => f.write_str("closed by this side"),
             CloseReason::Peer => f.write_str("closed by the other side"),
             CloseReason::Lost(what) => write!(f, "the link broke: {what}"),
-            CloseReason::Refused(error) => write!(f, "the connection was not granted: {error}"),
+            CloseReason::Refused(error) => {
+                write!(f, "the connection was not granted: {}", error.message())
+            }
             CloseReason::Protocol(error) => write!(f, "{error}"),
             CloseReason::HandshakeTimeout => f.write_str("the handshake took too long"),
             CloseReason::Stalled => f.write_str("the other side reads nothing"),

@@ -324,7 +324,7 @@ impl Hooks for LuaService {
                 if ffi::lua_toboolean(state, at) == 0 {
                     return Verdict::Refuse(Failure::of_kind(
                         ErrorKind::NotGranted,
-                        "the connection was not granted",
+                        "__accept returned false or nil",
                     ));
                 }
                 let mut value = Vec::new();
