@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::str::FromStr;
 use std::sync::{Arc, Once};
 use std::time::Duration;
-use yue_scheduler::{Bell, Driver, Instant, Wait, in_fiber, this_loop};
+use yue_scheduler::{Bell, Config, Driver, Instant, Loop, Wait, in_fiber, this_loop};
 
 /// Which driver a loop gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,6 +84,22 @@ pub fn driver(choice: Choice) -> io::Result<Box<dyn Driver>> {
         },
     };
     Ok(Box::new(IoDriver { backend }))
+}
+
+/// Runs `main` as the first fiber of a loop with the driver that this machine allows; fibers that are left when it is
+/// over are cancelled and waited for. For programs that use this crate alone.
+///
+/// # Errors
+/// When the driver or the loop cannot be set up.
+///
+/// # Panics
+/// With the panic of `main`; if this thread runs another loop.
+pub fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> io::Result<T> {
+    let config = Config {
+        driver: driver(Choice::Auto)?,
+        ..Config::default()
+    };
+    Ok(Loop::new(config)?.run(main))
 }
 
 /// What the driver of a loop has met, for diagnosis.

@@ -1,10 +1,10 @@
-//! Sockets, signals and drivers for yue's fibers.
+//! Sockets, pipes, signals and drivers for yue's fibers.
 //!
 //! A loop of [`yue_scheduler`] asks its driver to wait for the kernel; [`driver`] makes one: **io_uring** where the
 //! kernel allows it, else **mio** (epoll). Both do the same operations with the same results.
 //!
 //! Two kinds of operation:
-//! - **borrowed** ([`net`]): the fiber that calls parks, and the buffer is the caller's own. Any library over
+//! - **borrowed** ([`net`], [`pipe`]): the fiber that calls parks, and the buffer is the caller's own. Any library over
 //!   [`std::io::Read`] and [`std::io::Write`] runs on fibers as it is.
 //! - **owned** ([`owned`]): no fiber; what comes is handed to a sink, what goes is queued. For a server with many
 //!   connections, most of which are idle.
@@ -12,21 +12,24 @@
 //! ```text
 //!   driver.rs     the choice, and finding the driver of the loop that runs here
 //!   uring/        the io_uring driver            readiness/   the mio driver
-//!   net/          borrowed operations            owned/       owned ones
-//!   signal/       Unix signals                   sys.rs       system calls
+//!   descriptor.rs what every descriptor does     sys.rs       system calls
+//!   net/          sockets                        owned/       connections without a fiber
+//!   pipe.rs       pipes                          signal/      Unix signals
 //! ```
 
 #![deny(missing_docs)]
 
 mod bell;
+mod descriptor;
 mod driver;
 pub mod net;
 pub mod owned;
+pub mod pipe;
 mod readiness;
 mod shared;
 pub mod signal;
 mod sys;
 mod uring;
 
-pub use driver::{Choice, DriverCounters, UnknownDriver, counters, driver};
+pub use driver::{Choice, DriverCounters, UnknownDriver, counters, driver, run};
 pub use uring::{Unavailable, probe_uring};

@@ -6,6 +6,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 /// The most buffers that one vectored call takes; the kernel's own limit (`IOV_MAX`) is 1024.
 pub(crate) const SLICES_MAX: usize = 64;
@@ -37,16 +38,91 @@ pub(crate) fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     retry(|| unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) })
 }
 
-pub(crate) fn recv_vectored(fd: RawFd, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-    let mut header = read_header(slices);
-    // SAFETY: the header names slices that are live and writable during the call.
-    retry(|| unsafe { libc::recvmsg(fd, &mut header, libc::MSG_DONTWAIT) })
+/// # Safety
+/// All that the header names is valid and writable.
+pub(crate) unsafe fn recv_message(
+    fd: RawFd,
+    header: *mut libc::msghdr,
+    flags: i32,
+) -> io::Result<usize> {
+    // SAFETY: passed on to the caller.
+    retry(|| unsafe { libc::recvmsg(fd, header, flags | libc::MSG_DONTWAIT) })
+}
+
+/// # Safety
+/// All that the header names is valid.
+pub(crate) unsafe fn send_message(fd: RawFd, header: &libc::msghdr) -> io::Result<usize> {
+    // SAFETY: passed on to the caller.
+    retry(|| unsafe { libc::sendmsg(fd, header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) })
 }
 
 pub(crate) fn send_vectored(fd: RawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     let header = write_header(slices);
     // SAFETY: the header names slices that are live during the call.
-    retry(|| unsafe { libc::sendmsg(fd, &header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) })
+    unsafe { send_message(fd, &header) }
+}
+
+/// Receives as many messages as there are, up to the number of headers; returns how many.
+///
+/// # Safety
+/// All that the headers name is valid and writable.
+pub(crate) unsafe fn recv_messages(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
+    let (start, count) = (headers.as_mut_ptr(), headers.len() as u32);
+    let no_limit = std::ptr::null_mut();
+    // SAFETY: the headers are live and writable; what they name is the caller's promise.
+    retry(|| unsafe { libc::recvmmsg(fd, start, count, libc::MSG_DONTWAIT, no_limit) } as isize)
+}
+
+/// Sends messages until one finds no room; returns how many went.
+///
+/// # Safety
+/// All that the headers name is valid.
+pub(crate) unsafe fn send_messages(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
+    let (start, count) = (headers.as_mut_ptr(), headers.len() as u32);
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: as above; the kernel writes the counts into the headers.
+    retry(|| unsafe { libc::sendmmsg(fd, start, count, flags) } as isize)
+}
+
+/// Reads as the descriptor's mode has it.
+pub(crate) fn read(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and the length are those of a live, writable slice.
+    retry(|| unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) })
+}
+
+/// Writes as the descriptor's mode has it.
+pub(crate) fn write(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and the length are those of a live slice.
+    retry(|| unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) })
+}
+
+/// Reads as the descriptor's mode has it.
+pub(crate) fn read_vectored(fd: RawFd, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    let count = slices.len().min(SLICES_MAX) as i32;
+    // SAFETY: `IoSliceMut` has the layout of `iovec`, and names live, writable memory.
+    retry(|| unsafe { libc::readv(fd, slices.as_ptr().cast(), count) })
+}
+
+/// Writes as the descriptor's mode has it.
+pub(crate) fn write_vectored(fd: RawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    let count = slices.len().min(SLICES_MAX) as i32;
+    // SAFETY: `IoSlice` has the layout of `iovec`, and names live memory.
+    retry(|| unsafe { libc::writev(fd, slices.as_ptr().cast(), count) })
+}
+
+/// Sets or clears the non-blocking mode of an open file.
+pub(crate) fn set_nonblocking(fd: RawFd, nonblocking: bool) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    let flags = retry(|| unsafe { libc::fcntl(fd, libc::F_GETFL) } as isize)? as i32;
+    let wanted = match nonblocking {
+        true => flags | libc::O_NONBLOCK,
+        false => flags & !libc::O_NONBLOCK,
+    };
+    if wanted == flags {
+        return Ok(());
+    }
+    // SAFETY: no memory is passed.
+    retry(|| unsafe { libc::fcntl(fd, libc::F_SETFL, wanted) } as isize).map(drop)
 }
 
 /// A message header that names `slices`, the first [`SLICES_MAX`] of them; valid while they are.
@@ -72,14 +148,44 @@ pub(crate) fn header_of(slices: *mut libc::iovec, count: usize) -> libc::msghdr 
 }
 
 /// Waits, blocking the thread, until the descriptor is ready for `events` (`POLLIN`, `POLLOUT`).
-pub(crate) fn block_until_ready(fd: RawFd, events: i16) -> io::Result<()> {
+///
+/// # Errors
+/// `TimedOut` if that takes longer than `limit`.
+pub(crate) fn block_until_ready(fd: RawFd, events: i16, limit: Option<Duration>) -> io::Result<()> {
     let mut entry = libc::pollfd {
         fd,
         events,
         revents: 0,
     };
+    // Rounded up: a wait is never shorter than asked.
+    let millis = limit.map_or(-1, |limit| {
+        i32::try_from(limit.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+    });
     // SAFETY: one live, writable entry.
-    retry(|| unsafe { libc::poll(&mut entry, 1, -1) } as isize).map(drop)
+    match retry(|| unsafe { libc::poll(&mut entry, 1, millis) } as isize)? {
+        0 => Err(io::ErrorKind::TimedOut.into()),
+        _ => Ok(()),
+    }
+}
+
+fn set_option(fd: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let (start, length) = (
+        (&raw const value).cast(),
+        size_of::<i32>() as libc::socklen_t,
+    );
+    // SAFETY: four readable bytes.
+    retry(|| unsafe { libc::setsockopt(fd, level, name, start, length) } as isize).map(drop)
+}
+
+/// Lets connections that are not accepted yet bring their first bytes along, `queue` of them.
+pub(crate) fn set_fast_open(fd: RawFd, queue: u32) -> io::Result<()> {
+    let queue = queue.min(i32::MAX as u32) as i32;
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue)
+}
+
+/// Has the first bytes that are sent go with the connection's opening.
+pub(crate) fn set_fast_open_connect(fd: RawFd) -> io::Result<()> {
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)
 }
 
 fn new_fd(result: i32) -> io::Result<OwnedFd> {

@@ -187,7 +187,7 @@ impl Inner {
                         socket::start_tcp(stream, events)
                     });
                 }),
-                Socket::Unix(listener) => listener.accept().map(|stream| {
+                Socket::Unix(listener) => listener.accept().map(|(stream, _)| {
                     self.accept(self.address.to_string(), |events| {
                         socket::start_unix(stream, events)
                     });

@@ -2,12 +2,15 @@
 
 use super::resolve::ToSocketAddrs;
 use super::socket::Socket;
+use super::stream::{descriptor_of, timeouts};
 use super::tcp::{TcpStream, first_of, inet, tcp_socket};
+use crate::sys;
 use socket2::SockAddr;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::AsRawFd;
+use std::sync::Once;
 use std::time::Duration;
 use yue_scheduler::{in_fiber, is_cancelled, sleep};
 
@@ -18,6 +21,11 @@ pub struct ListenOptions {
     pub reuse_port: bool,
     /// Connections that may wait to be accepted; the kernel has a limit of its own (`net.core.somaxconn`).
     pub backlog: u32,
+    /// Has an IPv6 socket leave IPv4 alone; `None` does as the system is set (`IPV6_V6ONLY`).
+    pub only_v6: Option<bool>,
+    /// Connections that may bring their first bytes along before they are accepted (`TCP_FASTOPEN`); 0 takes none.
+    /// Where the kernel has no such thing it is left out.
+    pub fast_open: u32,
 }
 
 impl Default for ListenOptions {
@@ -26,11 +34,29 @@ impl Default for ListenOptions {
         ListenOptions {
             reuse_port: false,
             backlog: 4096,
+            only_v6: None,
+            fast_open: 0,
         }
     }
 }
 
 /// A TCP socket that accepts connections, as [`std::net::TcpListener`]; accepting parks the calling fiber.
+///
+/// ```
+/// use yue_io::net::{ListenOptions, TcpListener, TcpStream};
+///
+/// yue_io::run(|| -> std::io::Result<()> {
+///     let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
+///     let listener = TcpListener::bind_with("127.0.0.1:0", &options)?;
+///     let address = listener.local_addr()?;
+///     let server = yue_scheduler::spawn(move || listener.incoming().take(2).count());
+///     TcpStream::connect(address)?;
+///     TcpStream::connect(address)?;
+///     assert_eq!(server.join().unwrap(), 2);
+///     Ok(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct TcpListener {
     socket: Socket,
 }
@@ -60,7 +86,14 @@ impl TcpListener {
             if options.reuse_port {
                 socket.options().set_reuse_port(true)?;
             }
+            if let (Some(only_v6), true) = (options.only_v6, address.is_ipv6()) {
+                socket.options().set_only_v6(only_v6)?;
+            }
             socket.options().bind(&address)?;
+            if options.fast_open > 0 {
+                // A kernel without it listens as usual.
+                let _ = sys::set_fast_open(socket.raw(), options.fast_open);
+            }
             socket
                 .options()
                 .listen(options.backlog.min(i32::MAX as u32) as i32)?;
@@ -80,6 +113,23 @@ impl TcpListener {
         Ok((TcpStream::from_socket(socket), inet(&address)?))
     }
 
+    /// Waits for a connection, and takes those along that have come with it, `most` at the most.
+    ///
+    /// # Errors
+    /// As [`TcpListener::accept`], if there is none at all.
+    pub fn accept_many(&self, most: usize) -> io::Result<Vec<(TcpStream, SocketAddr)>> {
+        let mut accepted = vec![self.accept()?];
+        self.socket.set_nonblocking()?;
+        while accepted.len() < most {
+            // An error is the next call's: what was accepted must not be lost.
+            let Ok((socket, address)) = self.socket.accept_now() else {
+                break;
+            };
+            accepted.push((TcpStream::from_socket(socket), inet(&address)?));
+        }
+        Ok(accepted)
+    }
+
     /// The connections as they come. Ends when the fiber is told to stop.
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming { listener: self }
@@ -92,25 +142,10 @@ impl TcpListener {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         inet(&self.socket.options().local_addr()?)
     }
-
-    /// A second handle on the same socket, for another loop.
-    ///
-    /// # Errors
-    /// When the process is out of descriptors.
-    pub fn try_clone(&self) -> io::Result<TcpListener> {
-        Ok(TcpListener {
-            socket: Socket::from(self.socket.as_fd().try_clone_to_owned()?),
-        })
-    }
-
-    /// The standard library's listener, in blocking mode.
-    ///
-    /// # Errors
-    /// When the process is out of descriptors.
-    pub fn into_std(self) -> io::Result<std::net::TcpListener> {
-        Ok(std::net::TcpListener::from(self.socket.into_fd()?))
-    }
 }
+
+descriptor_of!(TcpListener, std::net::TcpListener);
+timeouts!(TcpListener);
 
 /// How long an accept waits before it reports that the process is out of something.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -122,6 +157,7 @@ pub(super) fn accept(socket: &Socket) -> io::Result<(Socket, SockAddr)> {
             // The client has gone again; that is no concern of ours.
             Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {}
             Err(error) if is_shortage(&error) => {
+                say_so(&error);
                 if in_fiber() {
                     sleep(PAUSE)?;
                 } else if !yue_scheduler::this_loop::exists() {
@@ -134,31 +170,22 @@ pub(super) fn accept(socket: &Socket) -> io::Result<(Socket, SockAddr)> {
     }
 }
 
+/// Says what is going on, once a process: whoever runs the server should know why clients wait.
+fn say_so(error: &io::Error) {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        eprintln!(
+            "yue: no connection can be accepted: {error}; clients wait until there is room (the limit on open files \
+             is `ulimit -n`)"
+        );
+    });
+}
+
 fn is_shortage(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
     )
-}
-
-impl From<std::net::TcpListener> for TcpListener {
-    fn from(listener: std::net::TcpListener) -> Self {
-        TcpListener {
-            socket: Socket::from(OwnedFd::from(listener)),
-        }
-    }
-}
-
-impl AsFd for TcpListener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-impl AsRawFd for TcpListener {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.raw()
-    }
 }
 
 impl fmt::Debug for TcpListener {

@@ -1,12 +1,11 @@
-//! TCP and Unix sockets, as in `std::net`, on fibers: a call that waits parks the fiber, and the loop runs others.
+//! TCP, UDP and Unix sockets, as in `std::net`, on fibers: a call that waits parks the fiber, and the loop runs others.
 //!
 //! ```
 //! use std::io::{Read, Write};
 //! use yue_io::net::{TcpListener, TcpStream};
-//! use yue_scheduler::{Config, Loop, spawn};
+//! use yue_scheduler::spawn;
 //!
-//! let config = Config { driver: yue_io::driver(yue_io::Choice::Auto)?, ..Config::default() };
-//! let answer = Loop::new(config)?.run(|| -> std::io::Result<String> {
+//! let answer = yue_io::run(|| -> std::io::Result<String> {
 //!     let listener = TcpListener::bind("127.0.0.1:0")?;
 //!     let address = listener.local_addr()?;
 //!     spawn(move || -> std::io::Result<()> {
@@ -18,7 +17,7 @@
 //!     let mut stream = TcpStream::connect(address)?;
 //!     stream.write_all(b"hello")?;
 //!     std::io::read_to_string(stream)
-//! })?;
+//! })??;
 //! assert_eq!(answer, "hello");
 //! # Ok::<(), std::io::Error>(())
 //! ```
@@ -30,13 +29,27 @@
 //! A fiber that is cancelled, or whose deadline passes, gets the error from the operation it waits in; bytes that an
 //! operation had moved by then are its result instead, and the next one gets the error.
 
+mod batch;
+mod connect;
+mod halves;
 mod listener;
 mod resolve;
+mod rights;
 pub(crate) mod socket;
+mod stream;
 mod tcp;
+mod udp;
 mod unix;
+mod unix_datagram;
 
+pub use batch::{Datagram, Datagrams};
+pub use connect::ConnectOptions;
+pub use halves::{Duplex, NotTheSame, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 pub use listener::{Incoming, ListenOptions, TcpListener};
 pub use resolve::ToSocketAddrs;
-pub use tcp::TcpStream;
-pub use unix::{UnixListener, UnixStream};
+pub use rights::Received;
+pub use std::net::Shutdown;
+pub use tcp::{Keepalive, TcpStream};
+pub use udp::UdpSocket;
+pub use unix::{UnixIncoming, UnixListener, UnixStream};
+pub use unix_datagram::UnixDatagram;

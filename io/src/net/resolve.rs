@@ -1,12 +1,12 @@
 //! From what a user writes to socket addresses, without blocking a loop.
 //!
 //! Numbers and `localhost` are answered at once. Any other name takes the system's resolver, which blocks: a fiber has
-//! it asked on a helper thread, and parks. A fiber that is told to stop meanwhile leaves the thread to itself.
+//! it asked on a thread of the blocking pool, and parks. A fiber that is told to stop meanwhile leaves the thread to
+//! itself.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::sync::{Arc, Mutex, PoisonError};
-use yue_scheduler::{in_fiber, park, prepare_park};
+use yue_scheduler::{blocking, in_fiber};
 
 /// What can be turned into socket addresses: addresses, `(host, port)`, `"host:port"`.
 ///
@@ -120,19 +120,7 @@ fn look_up(host: String) -> io::Result<Vec<IpAddr>> {
     if !in_fiber() {
         return ask_system(&host);
     }
-    let answer = Arc::new(Mutex::new(None));
-    let waker = prepare_park().remote();
-    let place = answer.clone();
-    std::thread::Builder::new()
-        .name("yue-resolver".into())
-        .spawn(move || {
-            let result = ask_system(&host);
-            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-            waker.wake();
-        })?;
-    park("look up a host name")?;
-    let result = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
-    result.unwrap_or_else(|| Err(io::Error::other("the lookup of a host name gave no answer")))
+    blocking(move || ask_system(&host))?
 }
 
 fn ask_system(host: &str) -> io::Result<Vec<IpAddr>> {

@@ -1,70 +1,57 @@
-//! A socket, and its operations on whichever driver the caller's loop has.
+//! A socket: what all kinds of sockets do, on whichever driver the caller's loop has.
 //!
-//! Every operation borrows the socket and its memory until it is over, so that dropping a socket is a plain close. A
-//! socket may be used from any loop, from several at once, and from threads without a loop, which it blocks.
-//!
-//! The descriptor's mode: sending and receiving say `MSG_DONTWAIT` themselves, so the mode does not matter to them.
-//! io_uring waits by itself on a blocking descriptor only; on a non-blocking one it answers `EAGAIN`, and we poll and
-//! try again. Accepting and connecting on mio need the non-blocking mode, and set it for good.
+//! Sending and receiving say `MSG_DONTWAIT` themselves where they are tried, so that the descriptor's mode does not
+//! matter to them. Accepting and connecting on mio need the non-blocking mode, and set it for good.
 
-use crate::driver::{Here, here, mio_here};
-use crate::readiness::{Direction, Identity};
+use crate::descriptor::{Descriptor, clamp, not_stopped};
+use crate::driver::{Here, here};
+use crate::readiness::Direction;
 use crate::{sys, uring};
-use io_uring::{opcode, squeue, types};
+use io_uring::opcode;
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Type};
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use yue_scheduler::{is_cancelled, park, prepare_park, yield_now};
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// A socket that its loops know by a number that is never reused.
+const READ: &str = "read from a socket";
+const WRITE: &str = "write to a socket";
+
+/// A descriptor that is a socket.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    fd: OwnedFd,
-    id: u64,
-    /// Whether the non-blocking mode was set here. It never goes back, so that a stale `false` costs a call only.
-    nonblocking: AtomicBool,
+    descriptor: Descriptor,
 }
 
 impl From<OwnedFd> for Socket {
     fn from(fd: OwnedFd) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        // Relaxed: only the numbers' being different matters; it pairs with nothing.
         Socket {
-            fd,
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            nonblocking: AtomicBool::new(false),
+            descriptor: Descriptor::from(fd),
         }
     }
 }
 
-impl Drop for Socket {
-    fn drop(&mut self) {
-        if let Some(core) = mio_here() {
-            core.forget(self.identity());
-        }
+impl Deref for Socket {
+    type Target = Descriptor;
+
+    #[inline]
+    fn deref(&self) -> &Descriptor {
+        &self.descriptor
     }
 }
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.descriptor.as_fd()
     }
-}
-
-/// An operation's turn, unless its fiber has been told to stop: it does not begin another then.
-#[inline]
-fn not_stopped(reason: &'static str) -> io::Result<()> {
-    if is_cancelled() {
-        prepare_park();
-        park(reason)?;
-    }
-    Ok(())
 }
 
 impl Socket {
-    pub(crate) fn new(domain: Domain, protocol: Option<Protocol>) -> io::Result<Socket> {
-        let socket = socket2::Socket::new(domain, Type::STREAM, protocol)?;
+    pub(crate) fn new(
+        domain: Domain,
+        kind: Type,
+        protocol: Option<Protocol>,
+    ) -> io::Result<Socket> {
+        let socket = socket2::Socket::new(domain, kind, protocol)?;
         Ok(Socket::from(OwnedFd::from(socket)))
     }
 
@@ -72,225 +59,205 @@ impl Socket {
         SockRef::from(self)
     }
 
-    pub(crate) fn raw(&self) -> RawFd {
-        self.fd.as_raw_fd()
+    /// A second handle on the same socket, with the same timeouts.
+    pub(crate) fn try_clone(&self) -> io::Result<Socket> {
+        let socket = Socket::from(self.as_fd().try_clone_to_owned()?);
+        socket.read_limit.set(self.read_limit.get())?;
+        socket.write_limit.set(self.write_limit.get())?;
+        Ok(socket)
     }
 
-    pub(crate) fn identity(&self) -> Identity {
-        Identity {
-            fd: self.raw(),
-            id: self.id,
-        }
-    }
-
-    /// The descriptor, in blocking mode as the standard library expects it, and registered nowhere on this loop.
+    /// The descriptor; see [`Descriptor::into_fd`].
     pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
-        let duplicate = self.fd.try_clone()?;
-        if let Some(core) = mio_here() {
-            core.deregister(self.identity());
-        }
-        SockRef::from(&duplicate).set_nonblocking(false)?;
-        Ok(duplicate)
+        self.descriptor.into_fd()
     }
 
-    fn set_nonblocking(&self) -> io::Result<()> {
-        // Relaxed: the mode is the kernel's to order; this only saves the call.
-        if !self.nonblocking.load(Ordering::Relaxed) {
-            self.options().set_nonblocking(true)?;
-            self.nonblocking.store(true, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Sets the blocking mode, on which the ring's multishot operations wait by themselves.
-    pub(crate) fn set_blocking(&self) -> io::Result<()> {
-        self.options().set_nonblocking(false)
-    }
-
-    fn entry_fd(&self) -> types::Fd {
-        types::Fd(self.raw())
-    }
-
-    /// Tries `call`, and again whenever the descriptor is ready, until it says something else than WouldBlock.
-    fn when_ready<T>(
-        &self,
-        here: &Here,
-        direction: Direction,
-        reason: &'static str,
-        mut call: impl FnMut() -> io::Result<T>,
-    ) -> io::Result<T> {
-        if let Here::Mio(core) = here
-            && core.had_its_share()
-        {
-            yield_now()?;
-        }
-        loop {
-            match call() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                other => return other,
-            }
-            match here {
-                Here::Callback => return Err(io::ErrorKind::WouldBlock.into()),
-                Here::Thread => sys::block_until_ready(self.raw(), poll_events(direction))?,
-                Here::Mio(core) => core.wait(self.identity(), direction, reason)?,
-                Here::Uring(core) => self.poll_ring(core, direction, reason)?,
-            }
-        }
-    }
-
-    /// Waits for readiness through the ring.
-    fn poll_ring(
-        &self,
-        core: &uring::Core,
-        direction: Direction,
-        reason: &'static str,
-    ) -> io::Result<()> {
-        let entry = opcode::PollAdd::new(self.entry_fd(), poll_events(direction) as u32).build();
-        // SAFETY: the entry points to no memory.
-        unsafe { core.run(entry, reason) }.map(drop)
-    }
-
-    /// Does an operation through the ring; if the descriptor is non-blocking, polls and tries again.
-    ///
-    /// # Safety
-    /// What the entries point to is valid for as long as this call runs.
-    unsafe fn ring_operation(
-        &self,
-        core: &uring::Core,
-        direction: Direction,
-        reason: &'static str,
-        mut entry: impl FnMut() -> squeue::Entry,
-    ) -> io::Result<u32> {
-        loop {
-            // SAFETY: passed on to the caller.
-            match unsafe { core.run(entry(), reason) } {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.poll_ring(core, direction, reason)?
-                }
-                other => return other,
-            }
-        }
-    }
-
+    /// Receives bytes of a stream.
+    #[inline]
     pub(crate) fn recv(&self, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
-        const REASON: &str = "read from a socket";
-        not_stopped(REASON)?;
         if buffer.is_empty() {
             // The kernel would wait for a byte all the same.
-            return Ok(0);
+            return not_stopped(READ).map(|()| 0);
         }
-        match here()? {
-            Here::Uring(core) => {
-                let (start, length) = (buffer.as_mut_ptr(), clamp(buffer.len()));
-                let entry = || {
-                    opcode::Recv::new(self.entry_fd(), start, length)
-                        .flags(flags)
-                        .build()
-                };
-                // SAFETY: `buffer` is borrowed until the call is over.
-                unsafe { self.ring_operation(&core, Direction::Read, REASON, entry) }
-                    .map(|count| count as usize)
+        self.read_limit.enforce(|| {
+            not_stopped(READ)?;
+            match here()? {
+                Here::Uring(core) => self.recv_ring(&core, buffer, flags),
+                other => self.recv_ready(&other, buffer, flags),
             }
-            other => {
-                if let Here::Mio(core) = &other
-                    && core.is_drained(self.identity())
-                {
-                    core.wait(self.identity(), Direction::Read, REASON)?;
-                }
-                let call = || sys::recv(self.raw(), buffer, flags);
-                let count = self.when_ready(&other, Direction::Read, REASON, call)?;
-                if let Here::Mio(core) = &other
-                    && (1..buffer.len()).contains(&count)
-                    && flags == 0
-                {
-                    core.set_drained(self.identity());
-                }
-                Ok(count)
-            }
-        }
+        })
     }
 
-    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        const REASON: &str = "write to a socket";
-        not_stopped(REASON)?;
-        match here()? {
-            Here::Uring(core) => {
-                if let Some(result) = directly(&core, || sys::send(self.raw(), bytes)) {
-                    return result;
-                }
-                let (start, length) = (bytes.as_ptr(), clamp(bytes.len()));
-                let entry = || {
-                    opcode::Send::new(self.entry_fd(), start, length)
-                        .flags(libc::MSG_NOSIGNAL)
-                        .build()
-                };
-                // SAFETY: `bytes` is borrowed until the call is over.
-                unsafe { self.ring_operation(&core, Direction::Write, REASON, entry) }
-                    .map(|count| count as usize)
-            }
-            other => self.when_ready(&other, Direction::Write, REASON, || {
-                sys::send(self.raw(), bytes)
-            }),
+    #[inline]
+    fn recv_ring(&self, core: &uring::Core, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
+        let (start, length) = (buffer.as_mut_ptr(), clamp(buffer.len()));
+        let entry = || {
+            opcode::Recv::new(self.entry_fd(), start, length)
+                .flags(flags)
+                .build()
+        };
+        // SAFETY: `buffer` is borrowed until the call is over.
+        unsafe { self.ring_operation(core, Direction::Read, READ, entry) }
+    }
+
+    #[inline]
+    fn recv_ready(&self, here: &Here, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
+        if let Here::Mio(core) = here
+            && core.is_drained(self.identity())
+        {
+            core.wait(self.identity(), Direction::Read, READ)?;
         }
+        let call = || sys::recv(self.raw(), buffer, flags);
+        let count = self.when_ready(here, Direction::Read, READ, call)?;
+        if let Here::Mio(core) = here
+            && (1..buffer.len()).contains(&count)
+            && flags == 0
+        {
+            core.set_drained(self.identity());
+        }
+        Ok(count)
+    }
+
+    #[inline]
+    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_limit.enforce(|| {
+            not_stopped(WRITE)?;
+            let call = || sys::send(self.raw(), bytes);
+            let core = match here()? {
+                Here::Uring(core) => core,
+                other => return self.when_ready(&other, Direction::Write, WRITE, call),
+            };
+            if let Some(result) = directly(&core, call) {
+                return result;
+            }
+            let (start, length) = (bytes.as_ptr(), clamp(bytes.len()));
+            let entry = || {
+                opcode::Send::new(self.entry_fd(), start, length)
+                    .flags(libc::MSG_NOSIGNAL)
+                    .build()
+            };
+            // SAFETY: `bytes` is borrowed until the call is over.
+            unsafe { self.ring_operation(&core, Direction::Write, WRITE, entry) }
+        })
+    }
+
+    /// Receives one datagram, cut to the buffer, which may be empty.
+    pub(crate) fn recv_datagram(&self, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
+        let mut slice = [IoSliceMut::new(buffer)];
+        let mut header = sys::read_header(&mut slice);
+        // SAFETY: header and slice are in this frame, and the buffer is borrowed until the call is over.
+        unsafe { self.recv_message(&mut header, flags) }
+    }
+
+    /// As [`Socket::recv_datagram`]; also tells where it came from.
+    pub(crate) fn recv_from(&self, buffer: &mut [u8], flags: i32) -> io::Result<(usize, SockAddr)> {
+        let mut slice = [IoSliceMut::new(buffer)];
+        let mut header = sys::read_header(&mut slice);
+        let mut storage = SockAddrStorage::zeroed();
+        header.msg_name = (&raw mut storage).cast();
+        header.msg_namelen = storage.size_of();
+        // SAFETY: header, slice and address are in this frame, and the buffer is borrowed until the call is over.
+        let count = unsafe { self.recv_message(&mut header, flags)? };
+        // SAFETY: the kernel has filled in an address of that length.
+        Ok((count, unsafe { SockAddr::new(storage, header.msg_namelen) }))
+    }
+
+    /// Sends one datagram to an address.
+    pub(crate) fn send_to(&self, bytes: &[u8], address: &SockAddr) -> io::Result<usize> {
+        let slice = [IoSlice::new(bytes)];
+        let mut header = sys::write_header(&slice);
+        header.msg_name = address.as_ptr().cast_mut().cast();
+        header.msg_namelen = address.len();
+        // SAFETY: header and slice are in this frame; address and bytes are borrowed until the call is over.
+        unsafe { self.send_message(&header) }
     }
 
     pub(crate) fn recv_vectored(&self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        const REASON: &str = "read from a socket";
-        not_stopped(REASON)?;
-        match here()? {
-            Here::Uring(core) => {
-                let mut header = sys::read_header(slices);
-                let header: *mut libc::msghdr = &mut header;
-                let entry = || opcode::RecvMsg::new(self.entry_fd(), header).build();
-                // SAFETY: the header is in this frame, and the slices it names are borrowed until the call is over.
-                unsafe { self.ring_operation(&core, Direction::Read, REASON, entry) }
-                    .map(|count| count as usize)
-            }
-            other => self.when_ready(&other, Direction::Read, REASON, || {
-                sys::recv_vectored(self.raw(), slices)
-            }),
-        }
+        let mut header = sys::read_header(slices);
+        // SAFETY: the header is in this frame, and the slices it names are borrowed until the call is over.
+        unsafe { self.recv_message(&mut header, 0) }
     }
 
     pub(crate) fn send_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        const REASON: &str = "write to a socket";
-        not_stopped(REASON)?;
-        match here()? {
-            Here::Uring(core) => {
-                if let Some(result) = directly(&core, || sys::send_vectored(self.raw(), slices)) {
-                    return result;
+        let header = sys::write_header(slices);
+        // SAFETY: as above.
+        unsafe { self.send_message(&header) }
+    }
+
+    /// Receives as `recvmsg(2)` does.
+    ///
+    /// # Safety
+    /// All that the header names is valid, and writable, for as long as this call runs.
+    pub(crate) unsafe fn recv_message(
+        &self,
+        header: &mut libc::msghdr,
+        flags: i32,
+    ) -> io::Result<usize> {
+        self.read_limit.enforce(|| {
+            not_stopped(READ)?;
+            let header: *mut libc::msghdr = header;
+            match here()? {
+                Here::Uring(core) => {
+                    let entry = || {
+                        opcode::RecvMsg::new(self.entry_fd(), header)
+                            .flags(flags as u32)
+                            .build()
+                    };
+                    // SAFETY: passed on to the caller; the header is borrowed until the call is over.
+                    unsafe { self.ring_operation(&core, Direction::Read, READ, entry) }
                 }
-                let header = sys::write_header(slices);
-                let header: *const libc::msghdr = &header;
-                let flags = libc::MSG_NOSIGNAL as u32;
-                let entry = || {
-                    opcode::SendMsg::new(self.entry_fd(), header)
-                        .flags(flags)
-                        .build()
-                };
-                // SAFETY: the header is in this frame, and the slices it names are borrowed until the call is over.
-                unsafe { self.ring_operation(&core, Direction::Write, REASON, entry) }
-                    .map(|count| count as usize)
+                other => self.when_ready(&other, Direction::Read, READ, || {
+                    // SAFETY: passed on to the caller.
+                    unsafe { sys::recv_message(self.raw(), header, flags) }
+                }),
             }
-            other => self.when_ready(&other, Direction::Write, REASON, || {
-                sys::send_vectored(self.raw(), slices)
-            }),
-        }
+        })
+    }
+
+    /// Sends as `sendmsg(2)` does.
+    ///
+    /// # Safety
+    /// All that the header names is valid for as long as this call runs.
+    pub(crate) unsafe fn send_message(&self, header: &libc::msghdr) -> io::Result<usize> {
+        self.write_limit.enforce(|| {
+            not_stopped(WRITE)?;
+            // SAFETY: passed on to the caller.
+            let call = || unsafe { sys::send_message(self.raw(), header) };
+            let core = match here()? {
+                Here::Uring(core) => core,
+                other => return self.when_ready(&other, Direction::Write, WRITE, call),
+            };
+            if let Some(result) = directly(&core, call) {
+                return result;
+            }
+            let entry = || {
+                opcode::SendMsg::new(self.entry_fd(), header)
+                    .flags(libc::MSG_NOSIGNAL as u32)
+                    .build()
+            };
+            // SAFETY: passed on to the caller; the header is borrowed until the call is over.
+            unsafe { self.ring_operation(&core, Direction::Write, WRITE, entry) }
+        })
     }
 
     pub(crate) fn accept(&self) -> io::Result<(Socket, SockAddr)> {
         const REASON: &str = "accept a connection";
-        not_stopped(REASON)?;
-        match here()? {
-            Here::Uring(core) => self.accept_ring(&core, REASON),
-            other => {
-                self.set_nonblocking()?;
-                self.when_ready(&other, Direction::Read, REASON, || {
-                    let (socket, address) = self.options().accept4(libc::SOCK_CLOEXEC)?;
-                    Ok((Socket::from(OwnedFd::from(socket)), address))
-                })
+        self.read_limit.enforce(|| {
+            not_stopped(REASON)?;
+            match here()? {
+                Here::Uring(core) => self.accept_ring(&core, REASON),
+                other => {
+                    self.set_nonblocking()?;
+                    self.when_ready(&other, Direction::Read, REASON, || self.accept_now())
+                }
             }
-        }
+        })
+    }
+
+    /// The next connection that is there. The descriptor is in non-blocking mode.
+    pub(crate) fn accept_now(&self) -> io::Result<(Socket, SockAddr)> {
+        let (socket, address) = self.options().accept4(libc::SOCK_CLOEXEC)?;
+        Ok((Socket::from(OwnedFd::from(socket)), address))
     }
 
     fn accept_ring(
@@ -308,7 +275,7 @@ impl Socket {
         };
         // SAFETY: address and length are in this frame.
         let fd = unsafe { self.ring_operation(core, Direction::Read, reason, entry)? };
-        let fd = sys::own_fd(fd);
+        let fd = sys::own_fd(fd as u32);
         // SAFETY: the kernel has filled in an address of that length.
         Ok((Socket::from(fd), unsafe { SockAddr::new(storage, length) }))
     }
@@ -371,16 +338,4 @@ fn directly(
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
         result => Some(result),
     }
-}
-
-fn poll_events(direction: Direction) -> i16 {
-    match direction {
-        Direction::Read => libc::POLLIN,
-        Direction::Write => libc::POLLOUT,
-    }
-}
-
-/// The ring counts bytes in 32 bits, and answers in 31; what is more takes another call, as a short read would.
-fn clamp(length: usize) -> u32 {
-    length.min(1 << 30) as u32
 }

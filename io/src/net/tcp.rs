@@ -1,25 +1,87 @@
 //! A TCP connection.
 
+use super::connect::{ConnectOptions, connect};
 use super::resolve::ToSocketAddrs;
 use super::socket::Socket;
-use socket2::{Domain, Protocol, SockAddr};
+use super::stream::{buffer_sizes, descriptor_of, read_and_write, timeouts};
+use crate::sys;
+use socket2::{Domain, Protocol, SockAddr, TcpKeepalive, Type};
 use std::fmt;
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+use yue_scheduler::{in_fiber, now, with_deadline};
 
 /// A TCP connection, as [`std::net::TcpStream`]; reading and writing park the calling fiber.
+///
+/// ```
+/// use std::io::{BufRead, BufReader, Write};
+/// use yue_io::net::{TcpListener, TcpStream};
+///
+/// yue_io::run(|| -> std::io::Result<()> {
+///     let listener = TcpListener::bind("localhost:0")?;
+///     let address = listener.local_addr()?;
+///     yue_scheduler::spawn(move || -> std::io::Result<()> {
+///         let (stream, _) = listener.accept()?;
+///         let mut line = String::new();
+///         BufReader::new(&stream).read_line(&mut line)?;
+///         (&stream).write_all(line.to_uppercase().as_bytes())
+///     });
+///     let mut stream = TcpStream::connect(address)?;
+///     stream.set_nodelay(true)?;
+///     stream.write_all(b"hello\n")?;
+///     assert_eq!(std::io::read_to_string(stream)?, "HELLO\n");
+///     Ok(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct TcpStream {
     socket: Socket,
 }
 
+/// When a connection on which nothing happens is probed, and given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe; whole seconds.
+    pub idle: Duration,
+    /// The time between two probes; whole seconds.
+    pub interval: Duration,
+    /// Probes without an answer after which the connection is broken.
+    pub retries: u32,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        // A peer that is gone is found within a minute; Linux itself would take two hours.
+        Keepalive {
+            idle: Duration::from_secs(30),
+            interval: Duration::from_secs(10),
+            retries: 3,
+        }
+    }
+}
+
 impl TcpStream {
-    /// Connects to the first address that accepts.
+    /// Connects to the address that answers first, the earlier ones preferred: the next is tried beside one that does
+    /// not answer soon, and the two families take turns (RFC 8305).
     ///
     /// # Errors
-    /// Of the last address tried; when there is none; when a name cannot be resolved; when the fiber is told to stop.
+    /// Of the last attempt that failed; when there is no address; when a name cannot be resolved; when the fiber is
+    /// told to stop.
     pub fn connect(addresses: impl ToSocketAddrs) -> io::Result<TcpStream> {
-        first_of(addresses, TcpStream::connect_addr)
+        TcpStream::connect_with(addresses, &ConnectOptions::default())
+    }
+
+    /// As [`TcpStream::connect`], with options.
+    ///
+    /// # Errors
+    /// As [`TcpStream::connect`].
+    pub fn connect_with(
+        addresses: impl ToSocketAddrs,
+        options: &ConnectOptions,
+    ) -> io::Result<TcpStream> {
+        connect(addresses.resolve()?, options)
     }
 
     /// Connects to one address.
@@ -27,8 +89,34 @@ impl TcpStream {
     /// # Errors
     /// The system's; or when the fiber is told to stop.
     pub fn connect_addr(address: SocketAddr) -> io::Result<TcpStream> {
+        TcpStream::connect_one(address, &ConnectOptions::default())
+    }
+
+    /// Connects to one address, and gives up after `timeout`.
+    ///
+    /// # Errors
+    /// Of the kind `TimedOut` when it took too long; else as [`TcpStream::connect_addr`].
+    pub fn connect_timeout(address: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+        if in_fiber() {
+            let at = now().saturating_add(timeout);
+            return with_deadline(at, || TcpStream::connect_addr(*address));
+        }
+        std::net::TcpStream::connect_timeout(address, timeout).map(TcpStream::from)
+    }
+
+    pub(super) fn connect_one(
+        address: SocketAddr,
+        options: &ConnectOptions,
+    ) -> io::Result<TcpStream> {
         let address = SockAddr::from(address);
-        let socket = Socket::new(address.domain(), Some(Protocol::TCP))?;
+        let socket = tcp_socket(&address)?;
+        if options.fast_open {
+            // A kernel without it connects as usual.
+            let _ = sys::set_fast_open_connect(socket.raw());
+        }
+        if let Some(local) = options.local {
+            socket.options().bind(&SockAddr::from(local))?;
+        }
         socket.connect(&address)?;
         Ok(TcpStream { socket })
     }
@@ -73,30 +161,79 @@ impl TcpStream {
         self.socket.options().tcp_nodelay()
     }
 
+    /// Has the kernel look after a silent peer; `None` turns that off (`SO_KEEPALIVE`).
+    ///
+    /// # Errors
+    /// The system's, also for times that it cannot count.
+    pub fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
+        match keepalive {
+            None => self.socket.options().set_keepalive(false),
+            Some(keepalive) => {
+                let wanted = TcpKeepalive::new()
+                    .with_time(keepalive.idle)
+                    .with_interval(keepalive.interval)
+                    .with_retries(keepalive.retries);
+                self.socket.options().set_tcp_keepalive(&wanted)
+            }
+        }
+    }
+
+    /// What [`TcpStream::set_keepalive`] has set.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn keepalive(&self) -> io::Result<Option<Keepalive>> {
+        let options = self.socket.options();
+        if !options.keepalive()? {
+            return Ok(None);
+        }
+        Ok(Some(Keepalive {
+            idle: options.tcp_keepalive_time()?,
+            interval: options.tcp_keepalive_interval()?,
+            retries: options.tcp_keepalive_retries()?,
+        }))
+    }
+
+    /// What closing does with bytes that are not sent yet: `None` (as at the start) sends them in the background; a
+    /// time has the closing thread wait for them that long, whole loops included; zero drops them and resets the
+    /// connection (`SO_LINGER`).
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
+        self.socket.options().set_linger(linger)
+    }
+
+    /// What [`TcpStream::set_linger`] has set.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn linger(&self) -> io::Result<Option<Duration>> {
+        self.socket.options().linger()
+    }
+
+    /// The time to live of packets that are sent (`IP_TTL`).
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+        self.socket.options().set_ttl_v4(ttl)
+    }
+
+    /// What [`TcpStream::set_ttl`] has set.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn ttl(&self) -> io::Result<u32> {
+        self.socket.options().ttl_v4()
+    }
+
     /// Reads without taking the bytes out: the next read sees them again.
     ///
     /// # Errors
     /// As a read.
     pub fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.socket.recv(buffer, libc::MSG_PEEK)
-    }
-
-    /// A second handle on the same connection.
-    ///
-    /// # Errors
-    /// When the process is out of descriptors.
-    pub fn try_clone(&self) -> io::Result<TcpStream> {
-        Ok(TcpStream {
-            socket: Socket::from(self.socket.as_fd().try_clone_to_owned()?),
-        })
-    }
-
-    /// The standard library's stream, in blocking mode.
-    ///
-    /// # Errors
-    /// When the process is out of descriptors.
-    pub fn into_std(self) -> io::Result<std::net::TcpStream> {
-        Ok(std::net::TcpStream::from(self.socket.into_fd()?))
     }
 
     pub(super) fn from_socket(socket: Socket) -> TcpStream {
@@ -107,6 +244,11 @@ impl TcpStream {
         self.socket
     }
 }
+
+read_and_write!(TcpStream, &TcpStream);
+descriptor_of!(TcpStream, std::net::TcpStream);
+timeouts!(TcpStream);
+buffer_sizes!(TcpStream);
 
 /// Calls `attempt` with each address in turn until one succeeds.
 pub(super) fn first_of<T>(
@@ -134,78 +276,6 @@ pub(super) fn inet(address: &SockAddr) -> io::Result<SocketAddr> {
     address.as_socket().ok_or_else(unexpected)
 }
 
-impl From<std::net::TcpStream> for TcpStream {
-    fn from(stream: std::net::TcpStream) -> Self {
-        TcpStream {
-            socket: Socket::from(OwnedFd::from(stream)),
-        }
-    }
-}
-
-impl Read for &TcpStream {
-    #[inline]
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.recv(buffer, 0)
-    }
-
-    fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.socket.recv_vectored(buffers)
-    }
-}
-
-impl Write for &TcpStream {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.socket.send(bytes)
-    }
-
-    fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.socket.send_vectored(buffers)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Read for TcpStream {
-    #[inline]
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.recv(buffer, 0)
-    }
-
-    fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.socket.recv_vectored(buffers)
-    }
-}
-
-impl Write for TcpStream {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.socket.send(bytes)
-    }
-
-    fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.socket.send_vectored(buffers)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl AsFd for TcpStream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-impl AsRawFd for TcpStream {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.raw()
-    }
-}
-
 impl fmt::Debug for TcpStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TcpStream")
@@ -219,6 +289,7 @@ impl fmt::Debug for TcpStream {
 pub(super) fn tcp_socket(address: &SockAddr) -> io::Result<Socket> {
     Socket::new(
         Domain::from(i32::from(address.family())),
+        Type::STREAM,
         Some(Protocol::TCP),
     )
 }

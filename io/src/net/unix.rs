@@ -2,16 +2,36 @@
 
 use super::listener::accept;
 use super::socket::Socket;
-use socket2::{Domain, SockAddr};
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use super::stream::{buffer_sizes, descriptor_of, read_and_write, timeouts};
+use socket2::{Domain, SockAddr, Type};
+use std::ffi::OsStr;
+use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::SocketAddr;
 use std::path::Path;
+use yue_scheduler::is_cancelled;
 
 /// A connection over a Unix socket, as [`std::os::unix::net::UnixStream`]; reading and writing park the calling fiber.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use yue_io::net::{UnixListener, UnixStream};
+///
+/// yue_io::run(|| -> std::io::Result<()> {
+///     let path = std::env::temp_dir().join(format!("yue-example-{}.sock", std::process::id()));
+///     let listener = UnixListener::bind(&path)?;
+///     yue_scheduler::spawn(move || listener.accept()?.0.write_all(b"hello"));
+///     let greeting = std::io::read_to_string(UnixStream::connect(&path)?)?;
+///     assert_eq!(greeting, "hello");
+///     std::fs::remove_file(path)
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct UnixStream {
-    socket: Socket,
+    pub(super) socket: Socket,
 }
 
 impl UnixStream {
@@ -20,9 +40,20 @@ impl UnixStream {
     /// # Errors
     /// The system's; or when the fiber is told to stop.
     pub fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
-        let address = SockAddr::unix(path)?;
-        let socket = Socket::new(Domain::UNIX, None)?;
-        socket.connect(&address)?;
+        UnixStream::connect_sock_addr(&SockAddr::unix(path)?)
+    }
+
+    /// Connects to an address, which may be an abstract name.
+    ///
+    /// # Errors
+    /// As [`UnixStream::connect`].
+    pub fn connect_addr(address: &SocketAddr) -> io::Result<UnixStream> {
+        UnixStream::connect_sock_addr(&sock_addr(address)?)
+    }
+
+    fn connect_sock_addr(address: &SockAddr) -> io::Result<UnixStream> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.connect(address)?;
         Ok(UnixStream { socket })
     }
 
@@ -43,72 +74,39 @@ impl UnixStream {
         self.socket.options().shutdown(how)
     }
 
+    /// The address of the other side; mostly unnamed.
+    ///
+    /// # Errors
+    /// The system's, when the connection is gone.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        unix(&self.socket.options().peer_addr()?)
+    }
+
+    /// The address of this side.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        unix(&self.socket.options().local_addr()?)
+    }
+
+    /// Reads without taking the bytes out: the next read sees them again.
+    ///
+    /// # Errors
+    /// As a read.
+    pub fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.socket.recv(buffer, libc::MSG_PEEK)
+    }
+
     pub(crate) fn into_socket(self) -> Socket {
         self.socket
     }
 }
 
-impl From<std::os::unix::net::UnixStream> for UnixStream {
-    fn from(stream: std::os::unix::net::UnixStream) -> Self {
-        UnixStream {
-            socket: Socket::from(OwnedFd::from(stream)),
-        }
-    }
-}
-
-impl Read for &UnixStream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.recv(buffer, 0)
-    }
-
-    fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.socket.recv_vectored(buffers)
-    }
-}
-
-impl Write for &UnixStream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.socket.send(bytes)
-    }
-
-    fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.socket.send_vectored(buffers)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Read for UnixStream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*self).read(buffer)
-    }
-
-    fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        (&*self).read_vectored(buffers)
-    }
-}
-
-impl Write for UnixStream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&*self).write(bytes)
-    }
-
-    fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-        (&*self).write_vectored(buffers)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl AsFd for UnixStream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
+read_and_write!(UnixStream, &UnixStream);
+descriptor_of!(UnixStream, std::os::unix::net::UnixStream);
+timeouts!(UnixStream);
+buffer_sizes!(UnixStream);
 
 /// A Unix socket that accepts connections. The file at its path stays when it is dropped.
 #[derive(Debug)]
@@ -122,8 +120,20 @@ impl UnixListener {
     /// # Errors
     /// The system's.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
-        let socket = Socket::new(Domain::UNIX, None)?;
-        socket.options().bind(&SockAddr::unix(path)?)?;
+        UnixListener::bind_sock_addr(&SockAddr::unix(path)?)
+    }
+
+    /// Listens at an address, which may be an abstract name.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn bind_addr(address: &SocketAddr) -> io::Result<UnixListener> {
+        UnixListener::bind_sock_addr(&sock_addr(address)?)
+    }
+
+    fn bind_sock_addr(address: &SockAddr) -> io::Result<UnixListener> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.options().bind(address)?;
         socket
             .options()
             .listen(super::ListenOptions::default().backlog as i32)?;
@@ -134,14 +144,65 @@ impl UnixListener {
     ///
     /// # Errors
     /// As there.
-    pub fn accept(&self) -> io::Result<UnixStream> {
-        let (socket, _) = accept(&self.socket)?;
-        Ok(UnixStream { socket })
+    pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
+        let (socket, address) = accept(&self.socket)?;
+        Ok((UnixStream { socket }, unix(&address)?))
+    }
+
+    /// The connections as they come. Ends when the fiber is told to stop.
+    pub fn incoming(&self) -> UnixIncoming<'_> {
+        UnixIncoming { listener: self }
+    }
+
+    /// The address on which the socket listens.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        unix(&self.socket.options().local_addr()?)
     }
 }
 
-impl AsFd for UnixListener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+/// The connections of a [`UnixListener`].
+#[derive(Debug)]
+pub struct UnixIncoming<'a> {
+    listener: &'a UnixListener,
+}
+
+impl Iterator for UnixIncoming<'_> {
+    type Item = io::Result<UnixStream>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.listener.accept() {
+            Ok((stream, _)) => Some(Ok(stream)),
+            Err(_) if is_cancelled() => None,
+            Err(error) => Some(Err(error)),
+        }
     }
 }
+
+/// The address of a Unix socket: a path, an abstract name, or none.
+pub(super) fn unix(address: &SockAddr) -> io::Result<SocketAddr> {
+    match (address.as_unix(), address.as_abstract_namespace()) {
+        (Some(path), _) => Ok(path),
+        (None, Some(name)) => SocketAddr::from_abstract_name(name),
+        (None, None) => SocketAddr::from_pathname(""),
+    }
+}
+
+/// The other way round.
+pub(super) fn sock_addr(address: &SocketAddr) -> io::Result<SockAddr> {
+    if let Some(path) = address.as_pathname() {
+        return SockAddr::unix(path);
+    }
+    match address.as_abstract_name() {
+        Some(name) => SockAddr::unix(OsStr::from_bytes(&[b"\0", name].concat())),
+        None => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the address of a Unix socket has neither a path nor a name",
+        )),
+    }
+}
+
+descriptor_of!(UnixListener, std::os::unix::net::UnixListener);
+timeouts!(UnixListener);

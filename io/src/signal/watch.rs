@@ -3,8 +3,8 @@
 //! It counts as an operation in flight until it is stopped, so that a loop's end waits for the kernel to let go of it.
 
 use super::{Signal, announce, watch_ended};
+use crate::descriptor::Descriptor;
 use crate::driver::{Backend, backend};
-use crate::net::socket::Socket;
 use crate::readiness::{Readiness, Ready};
 use crate::shared::Member;
 use crate::sys;
@@ -16,8 +16,7 @@ use std::rc::Rc;
 
 pub(super) struct Watch {
     backend: Backend,
-    /// A descriptor with an identity is all that is asked of the socket here.
-    fd: RefCell<Option<Socket>>,
+    fd: RefCell<Option<Descriptor>>,
     place: Cell<usize>,
     poll: Cell<Option<OperationId>>,
     stopping: Cell<bool>,
@@ -28,7 +27,7 @@ impl Watch {
     pub(super) fn start(set: &libc::sigset_t) -> io::Result<Rc<Watch>> {
         let watch = Rc::new(Watch {
             backend: backend()?,
-            fd: RefCell::new(Some(Socket::from(sys::signal_fd(set)?))),
+            fd: RefCell::new(Some(Descriptor::from(sys::signal_fd(set)?))),
             place: Cell::new(0),
             poll: Cell::new(None),
             stopping: Cell::new(false),

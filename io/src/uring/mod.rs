@@ -114,8 +114,16 @@ impl Core {
     /// times in a turn, since a fiber whose calls all succeed at once would never let others run.
     pub(crate) fn may_call_directly(&self) -> bool {
         let calls = self.direct_calls.get();
-        self.direct_calls.set(calls + 1);
+        self.direct_calls.set(calls.saturating_add(1));
         calls < DIRECT_CALLS && self.last_batch.get() <= QUIET
+    }
+
+    /// Whether so many operations were tried by system calls since the last turn that a fiber must let others run
+    /// before its next.
+    pub(crate) fn had_its_share(&self) -> bool {
+        let calls = self.direct_calls.get().saturating_add(1);
+        self.direct_calls.set(calls);
+        calls > DIRECT_CALLS
     }
 
     /// Asks the kernel to end an operation; its terminal completion still comes.

@@ -1,0 +1,162 @@
+//! Many datagrams in one system call, as `recvmmsg(2)` and `sendmmsg(2)`.
+//!
+//! io_uring has no operation for a batch, so that both drivers do the same: they try the call and wait for readiness.
+
+use super::socket::Socket;
+use super::tcp::inet;
+use crate::readiness::Direction;
+use crate::sys;
+use socket2::{SockAddr, SockAddrStorage};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+/// Messages that one system call sends; the kernel's own limit is 1024.
+const SEND_MOST: usize = 64;
+
+/// Room for a batch of datagrams, to be used again and again: the buffers of [`UdpSocket::recv_batch`].
+///
+/// [`UdpSocket::recv_batch`]: super::UdpSocket::recv_batch
+pub struct Datagrams {
+    bytes: Vec<u8>,
+    size: usize,
+    addresses: Vec<SockAddrStorage>,
+    /// Of the datagrams that came last: length, length of the address, whether it was cut.
+    came: Vec<(usize, u32, bool)>,
+}
+
+/// One datagram of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Datagram<'a> {
+    /// What it holds.
+    pub bytes: &'a [u8],
+    /// Where it came from.
+    pub from: SocketAddr,
+    /// Whether it was longer than there was room for, and lost its end.
+    pub cut: bool,
+}
+
+impl Datagrams {
+    /// Room for `count` datagrams (1 to 1024) of up to `size` bytes.
+    pub fn new(count: usize, size: usize) -> Datagrams {
+        let count = count.clamp(1, 1024);
+        Datagrams {
+            bytes: vec![0; count * size],
+            size,
+            addresses: (0..count).map(|_| SockAddrStorage::zeroed()).collect(),
+            came: Vec::with_capacity(count),
+        }
+    }
+
+    /// Datagrams that came last.
+    pub fn len(&self) -> usize {
+        self.came.len()
+    }
+
+    /// Whether none came yet.
+    pub fn is_empty(&self) -> bool {
+        self.came.is_empty()
+    }
+
+    /// The datagrams that came last, in order. One whose sender has no internet address is left out.
+    pub fn iter(&self) -> impl Iterator<Item = Datagram<'_>> {
+        let numbered = self.came.iter().enumerate();
+        numbered.filter_map(|(n, &(length, address_length, cut))| {
+            // SAFETY: any bytes are a valid storage, and so is a copy; the kernel has filled in that many of them.
+            let address =
+                unsafe { SockAddr::new(std::ptr::read(&self.addresses[n]), address_length) };
+            Some(Datagram {
+                bytes: &self.bytes[n * self.size..][..length],
+                from: inet(&address).ok()?,
+                cut,
+            })
+        })
+    }
+
+    pub(super) fn receive(&mut self, socket: &Socket) -> io::Result<usize> {
+        self.came.clear();
+        let count = self.addresses.len();
+        let start = self.bytes.as_mut_ptr();
+        let mut slices: Vec<libc::iovec> = (0..count)
+            .map(|n| libc::iovec {
+                iov_base: start.wrapping_add(n * self.size).cast(),
+                iov_len: self.size,
+            })
+            .collect();
+        let mut headers: Vec<libc::mmsghdr> = slices
+            .iter_mut()
+            .zip(&mut self.addresses)
+            .map(|(slice, address)| {
+                let mut header = sys::header_of(slice, 1);
+                header.msg_namelen = address.size_of();
+                header.msg_name = std::ptr::from_mut(address).cast();
+                message(header)
+            })
+            .collect();
+        let received = socket.read_limit.enforce(|| {
+            socket.by_readiness(Direction::Read, "receive datagrams", || {
+                // SAFETY: the headers name the slices, the slices parts of `bytes`; all are borrowed until the end.
+                unsafe { sys::recv_messages(socket.raw(), &mut headers) }
+            })
+        })?;
+        self.came.extend(headers[..received].iter().map(|header| {
+            let cut = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+            let length = (header.msg_len as usize).min(self.size);
+            (length, header.msg_hdr.msg_namelen, cut)
+        }));
+        Ok(received)
+    }
+}
+
+impl fmt::Debug for Datagrams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+fn message(header: libc::msghdr) -> libc::mmsghdr {
+    libc::mmsghdr {
+        msg_hdr: header,
+        msg_len: 0,
+    }
+}
+
+/// Sends the first datagrams of `datagrams`, as many as find room at once; waits until the first does.
+pub(super) fn send(
+    socket: &Socket,
+    datagrams: &[(&[u8], Option<SocketAddr>)],
+) -> io::Result<usize> {
+    let datagrams = &datagrams[..datagrams.len().min(SEND_MOST)];
+    if datagrams.is_empty() {
+        return Ok(0);
+    }
+    let addresses: Vec<Option<SockAddr>> = datagrams
+        .iter()
+        .map(|(_, address)| address.map(SockAddr::from))
+        .collect();
+    let mut slices: Vec<libc::iovec> = datagrams
+        .iter()
+        .map(|(bytes, _)| libc::iovec {
+            iov_base: bytes.as_ptr().cast_mut().cast(),
+            iov_len: bytes.len(),
+        })
+        .collect();
+    let mut headers: Vec<libc::mmsghdr> = slices
+        .iter_mut()
+        .zip(&addresses)
+        .map(|(slice, address)| {
+            let mut header = sys::header_of(slice, 1);
+            if let Some(address) = address {
+                header.msg_name = address.as_ptr().cast_mut().cast();
+                header.msg_namelen = address.len();
+            }
+            message(header)
+        })
+        .collect();
+    socket.write_limit.enforce(|| {
+        socket.by_readiness(Direction::Write, "send datagrams", || {
+            // SAFETY: the headers name slices, addresses and bytes that live until the call is over.
+            unsafe { sys::send_messages(socket.raw(), &mut headers) }
+        })
+    })
+}

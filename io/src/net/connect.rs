@@ -1,0 +1,180 @@
+//! Connecting to the best of several addresses: "happy eyeballs", RFC 8305.
+//!
+//! ```text
+//!   0 ms     attempt at address 1 ─────────────────────✗ (nobody answers)
+//!   250 ms   attempt at address 2 ────────✓ wins; the others are cancelled and waited for
+//!   …        an attempt that fails starts the next at once
+//! ```
+//!
+//! Each attempt is a fiber of the caller's loop. None outlives the call.
+
+use super::tcp::TcpStream;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use yue_scheduler::{
+    JoinHandle, LocalWaker, Stopped, in_fiber, now, park_uninterruptible, park_until, prepare_park,
+    spawn,
+};
+
+/// How [`TcpStream::connect_with`] connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectOptions {
+    /// The address of this side; `None` lets the system choose. Addresses of the other family are not tried then.
+    pub local: Option<SocketAddr>,
+    /// How long an attempt runs alone before the next address is tried beside it.
+    pub attempt_delay: Duration,
+    /// Sends the first bytes with the connection's opening (`TCP_FASTOPEN_CONNECT`): connecting returns at once, and
+    /// an error of it is met by the first read or write. Where the kernel has no such thing it is left out.
+    pub fast_open: bool,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        ConnectOptions {
+            local: None,
+            // Recommended by RFC 8305, section 8.
+            attempt_delay: Duration::from_millis(250),
+            fast_open: false,
+        }
+    }
+}
+
+/// What the attempts tell the fiber that waits for them.
+#[derive(Default)]
+struct Race {
+    winner: RefCell<Option<TcpStream>>,
+    last_error: Cell<Option<io::Error>>,
+    running: Cell<usize>,
+    /// Attempts that failed.
+    failed: Cell<usize>,
+    waiter: Cell<Option<LocalWaker>>,
+}
+
+/// Connects to one of the addresses, the earlier ones preferred.
+pub(super) fn connect(
+    addresses: Vec<SocketAddr>,
+    options: &ConnectOptions,
+) -> io::Result<TcpStream> {
+    if addresses.len() < 2 || !in_fiber() {
+        return super::tcp::first_of(&addresses[..], |address| {
+            TcpStream::connect_one(address, options)
+        });
+    }
+    let race = Rc::new(Race::default());
+    let mut attempts = Vec::new();
+    let stopped = run(&race, interleaved(addresses), options, &mut attempts).err();
+    attempts.iter().for_each(JoinHandle::cancel);
+    while race.running.get() > 0 {
+        race.waiter.set(Some(prepare_park()));
+        park_uninterruptible("cancelled attempts to connect");
+    }
+    if let Some(stream) = race.winner.take() {
+        return Ok(stream);
+    }
+    match (stopped, race.last_error.take()) {
+        (Some(stopped), _) => Err(stopped.into()),
+        (None, Some(error)) => Err(error),
+        (None, None) => Err(io::Error::other(
+            "an attempt to connect ended without a result",
+        )),
+    }
+}
+
+/// Starts attempts until one wins or all have failed.
+fn run(
+    race: &Rc<Race>,
+    mut addresses: VecDeque<SocketAddr>,
+    options: &ConnectOptions,
+    attempts: &mut Vec<JoinHandle<()>>,
+) -> Result<(), Stopped> {
+    while let Some(address) = addresses.pop_front() {
+        let failed = race.failed.get();
+        attempts.push(race.start(address, *options));
+        let next = (!addresses.is_empty()).then(|| now().saturating_add(options.attempt_delay));
+        while race.winner.borrow().is_none() && race.failed.get() == failed {
+            race.waiter.set(Some(prepare_park()));
+            let end = park_until("connect", next)?;
+            if end == yue_scheduler::Wakeup::TimedOut {
+                break;
+            }
+        }
+        if race.winner.borrow().is_some() {
+            return Ok(());
+        }
+    }
+    while race.winner.borrow().is_none() && race.running.get() > 0 {
+        race.waiter.set(Some(prepare_park()));
+        park_until("connect", None)?;
+    }
+    Ok(())
+}
+
+impl Race {
+    fn start(self: &Rc<Self>, address: SocketAddr, options: ConnectOptions) -> JoinHandle<()> {
+        self.running.set(self.running.get() + 1);
+        let attempt = Attempt(self.clone());
+        spawn(move || {
+            let race = &attempt.0;
+            match TcpStream::connect_one(address, &options) {
+                Ok(stream) if race.winner.borrow().is_none() => {
+                    race.winner.replace(Some(stream));
+                }
+                Ok(_) => {}
+                Err(error) => race.last_error.set(Some(error)),
+            }
+        })
+    }
+}
+
+/// An attempt's share in the race, given back however it ends.
+struct Attempt(Rc<Race>);
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.0.running.set(self.0.running.get() - 1);
+        self.0.failed.set(self.0.failed.get() + 1);
+        if let Some(waiter) = self.0.waiter.take() {
+            waiter.wake();
+        }
+    }
+}
+
+/// The addresses with the two families in turn, the first one's family first (RFC 8305, section 4).
+fn interleaved(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
+    let first_is_v4 = addresses.first().is_some_and(SocketAddr::is_ipv4);
+    let (first, second): (Vec<_>, Vec<_>) = addresses
+        .into_iter()
+        .partition(|address| address.is_ipv4() == first_is_v4);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut mixed = VecDeque::new();
+    loop {
+        let pair = (first.next(), second.next());
+        if pair == (None, None) {
+            return mixed;
+        }
+        mixed.extend(pair.0);
+        mixed.extend(pair.1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns_and_the_first_stays_first() {
+        let parse = |texts: &[&str]| -> Vec<SocketAddr> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let given = parse(&["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1", "2.2.2.2:1"]);
+        let wanted = parse(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "2.2.2.2:1", "[::3]:1"]);
+        assert_eq!(interleaved(given), wanted);
+        let only = parse(&["1.1.1.1:1", "2.2.2.2:1"]);
+        assert_eq!(interleaved(only.clone()), only);
+        assert!(interleaved(Vec::new()).is_empty());
+    }
+}

@@ -1,0 +1,131 @@
+//! Pipes between fibers, threads and processes, as [`std::io::pipe`].
+
+use crate::descriptor::Descriptor;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+const READ: &str = "read from a pipe";
+const WRITE: &str = "write to a pipe";
+
+/// Makes a pipe: what is written into the one end is read from the other.
+///
+/// # Errors
+/// When the process is out of descriptors.
+///
+/// ```
+/// use std::io::{Read, Write};
+///
+/// yue_io::run(|| -> std::io::Result<()> {
+///     let (mut reader, mut writer) = yue_io::pipe::pipe()?;
+///     yue_scheduler::spawn(move || writer.write_all(b"through"));
+///     let mut text = String::new();
+///     reader.read_to_string(&mut text)?;
+///     assert_eq!(text, "through");
+///     Ok(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn pipe() -> io::Result<(PipeReader, PipeWriter)> {
+    let (reader, writer) = std::io::pipe()?;
+    Ok((reader.into(), writer.into()))
+}
+
+/// The end of a pipe that is read; reading parks the calling fiber. At its end when all writers are gone.
+///
+/// It can be made from any descriptor that can be polled and is no socket, such as a FIFO or a terminal. On the mio
+/// driver the open file becomes non-blocking, for whoever shares it as well.
+#[derive(Debug)]
+pub struct PipeReader {
+    descriptor: Descriptor,
+}
+
+/// The end of a pipe that is written; writing parks the calling fiber while the pipe is full. As [`PipeReader`].
+#[derive(Debug)]
+pub struct PipeWriter {
+    descriptor: Descriptor,
+}
+
+macro_rules! reads {
+    ($($reader:ty),+) => {$(
+        impl Read for $reader {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.descriptor.read(buffer, READ)
+            }
+
+            fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+                self.descriptor.read_vectored(buffers, READ)
+            }
+        }
+    )+};
+}
+
+macro_rules! writes {
+    ($($writer:ty),+) => {$(
+        impl Write for $writer {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.descriptor.write(bytes, WRITE)
+            }
+
+            fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+                self.descriptor.write_vectored(buffers, WRITE)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+    )+};
+}
+
+macro_rules! descriptor_of {
+    ($end:ty, $standard:ty) => {
+        impl AsFd for $end {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.descriptor.as_fd()
+            }
+        }
+
+        impl AsRawFd for $end {
+            fn as_raw_fd(&self) -> RawFd {
+                self.descriptor.raw()
+            }
+        }
+
+        impl From<OwnedFd> for $end {
+            fn from(fd: OwnedFd) -> Self {
+                Self {
+                    descriptor: Descriptor::from(fd),
+                }
+            }
+        }
+
+        impl From<$standard> for $end {
+            fn from(end: $standard) -> Self {
+                Self::from(OwnedFd::from(end))
+            }
+        }
+
+        impl $end {
+            /// A second handle on the same end.
+            ///
+            /// # Errors
+            /// When the process is out of descriptors.
+            pub fn try_clone(&self) -> io::Result<Self> {
+                Ok(Self::from(self.as_fd().try_clone_to_owned()?))
+            }
+
+            /// The standard library's type, in blocking mode.
+            ///
+            /// # Errors
+            /// When the process is out of descriptors.
+            pub fn into_std(self) -> io::Result<$standard> {
+                Ok(<$standard>::from(self.descriptor.into_fd()?))
+            }
+        }
+    };
+}
+
+reads!(PipeReader, &PipeReader);
+writes!(PipeWriter, &PipeWriter);
+descriptor_of!(PipeReader, io::PipeReader);
+descriptor_of!(PipeWriter, io::PipeWriter);
