@@ -56,10 +56,11 @@ pub use event_loop::{
     Config, Counters, Loop, LoopHandle, PanicHook, RemoteJoin, Spin, StopReport, Tick, TickEnd,
 };
 pub use fiber::{
-    Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, LocalWaker, RemoteWaker,
-    Stopped, SwitchHook, Wakeup, cancel, context, current_id, current_name, in_fiber, is_cancelled,
-    may_suspend, no_suspend, park, park_uninterruptible, park_until, prepare_park, set_context,
-    shield, spawn, stack_limit, timeout, with_deadline, with_switch_hook, yield_now,
+    Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, JoinSet, LocalWaker,
+    RemoteWaker, Scope, ScopedJoinHandle, Stopped, SwitchHook, TryJoinHandle, TryScope, Wakeup,
+    cancel, context, current_id, current_name, in_fiber, is_cancelled, may_suspend, no_suspend,
+    park, park_uninterruptible, park_until, prepare_park, scope, set_context, shield, spawn,
+    stack_limit, timeout, try_scope, with_deadline, with_switch_hook, yield_now,
 };
 pub use say::say;
 pub use stack::{StackClass, StackConfig, guard_kind};

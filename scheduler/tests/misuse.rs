@@ -318,3 +318,46 @@ fn a_closure_that_was_left_does_not_keep_the_process() {
     assert_eq!(output.status.code(), Some(7), "{}", words(&output));
     assert!(words(&output).contains("true"), "{}", words(&output));
 }
+
+#[test]
+fn a_scope_that_cannot_wait_for_its_children_says_so_and_aborts() {
+    struct Refuses(std::cell::Cell<bool>);
+    impl SwitchHook for Refuses {
+        fn leave(&self) -> Result<(), &'static str> {
+            if self.0.get() {
+                Err("no switch here")
+            } else {
+                Ok(())
+            }
+        }
+        fn enter(&self) {}
+    }
+    let name = "a_scope_that_cannot_wait_for_its_children_says_so_and_aborts";
+    let Some(output) = in_child(name, || {
+        Loop::new(Config::default()).unwrap().run(|| {
+            let hook = Refuses(std::cell::Cell::new(false));
+            let mut place = 0;
+            with_switch_hook(&hook, || {
+                scope(|s| {
+                    s.spawn(|| {
+                        sleep(std::time::Duration::from_millis(1)).unwrap();
+                        place = 1;
+                    });
+                    yield_now().unwrap();
+                    hook.0.set(true);
+                });
+            });
+            eprintln!("the scope was left");
+        });
+    }) else {
+        return;
+    };
+    let words = words(&output);
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{words}");
+    assert!(words.contains("no switch here"), "{words}");
+    assert!(
+        words.contains("a scope cannot wait for its children here"),
+        "{words}"
+    );
+    assert!(!words.contains("the scope was left"), "{words}");
+}

@@ -26,7 +26,7 @@
 //!
 //! | module | what it has |
 //! |---|---|
-//! | the root | [`Runtime`], [`spawn`], [`sleep`], [`timeout`], [`yield_now`], [`blocking`], cancellation |
+//! | the root | [`Runtime`], [`spawn`], [`scope`], [`JoinSet`], [`sleep`], [`timeout`], [`blocking`], cancellation |
 //! | [`net`] | TCP and Unix sockets over `std::io::Read` and `Write` |
 //! | [`rpc`] | msgpack-rpc: sessions, listeners, typed clients and servers |
 //! | [`signal`] | Unix signals on loops |
@@ -47,9 +47,10 @@ pub use yue_io::{Choice, net, signal};
 pub use yue_rpc as rpc;
 pub use yue_scheduler as scheduler;
 pub use yue_scheduler::{
-    BlockingError, Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, LoopHandle,
-    StackClass, Stopped, blocking, blocking_borrowed, cancel, is_cancelled, shield, sleep, spawn,
-    timeout, with_deadline, yield_now,
+    BlockingError, Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, JoinSet,
+    LoopHandle, RemoteJoin, Scope, ScopedJoinHandle, StackClass, Stopped, TryJoinHandle, TryScope,
+    blocking, blocking_borrowed, cancel, is_cancelled, scope, shield, sleep, spawn, timeout,
+    try_scope, with_deadline, yield_now,
 };
 
 /// The book's pages, whose Rust programs are compiled and run as tests.

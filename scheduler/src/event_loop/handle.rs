@@ -1,8 +1,10 @@
 //! Reaching a loop from other threads: spawn there, run there, shut it down; and waiting for the result.
 
 use super::inbox::{Message, Shared};
+use super::this_loop;
 use crate::fiber::{
-    Builder, JoinError, RemoteWaker, current_id, in_fiber, note_panic, park, prepare_park,
+    Builder, FiberId, JoinError, RemoteWaker, Stopped, cancel, cancel_on, current_id, in_fiber,
+    note_panic, park, park_uninterruptible, prepare_park,
 };
 use std::any::Any;
 use std::fmt;
@@ -31,27 +33,9 @@ impl LoopHandle {
         &self,
         f: impl FnOnce() -> T + Send + 'static,
     ) -> RemoteJoin<T> {
-        let cell = Arc::new(RemoteCell {
-            slot: Mutex::new(Slot::default()),
-            done: Condvar::new(),
-        });
-        let completion = RemoteCompletion { cell: cell.clone() };
-        let location = Location::caller();
-        self.run(move || {
-            let abandoned = Arc::downgrade(&completion.cell);
-            let builder = Builder::new().on_abandon(move || {
-                if let Some(cell) = abandoned.upgrade() {
-                    cell.finish(Err(JoinError::LoopGone));
-                }
-            });
-            let body = move || completion.complete(catch_unwind(AssertUnwindSafe(f)));
-            if let Err(error) = builder.spawn_from(location, body) {
-                crate::say(format_args!(
-                    "cannot spawn a fiber for another thread: {error}"
-                ));
-            }
-        });
-        RemoteJoin { cell }
+        let (start, join) = remote_fiber(Location::caller(), f);
+        self.run(start);
+        join
     }
 
     /// Runs `work` on the loop, outside any fiber. It must be short and cannot suspend.
@@ -73,7 +57,39 @@ impl fmt::Debug for LoopHandle {
     }
 }
 
+/// What starts a fiber on whichever loop calls it, and the join of that fiber.
+pub(super) fn remote_fiber<T: Send + 'static>(
+    location: &'static Location<'static>,
+    f: impl FnOnce() -> T + Send + 'static,
+) -> (impl FnOnce() + Send + 'static, RemoteJoin<T>) {
+    let cell = Arc::new(RemoteCell {
+        slot: Mutex::new(Slot::default()),
+        done: Condvar::new(),
+    });
+    let completion = RemoteCompletion { cell: cell.clone() };
+    let start = move || {
+        let cell = completion.cell.clone();
+        let abandoned = Arc::downgrade(&cell);
+        let builder = Builder::new().on_abandon(move || {
+            if let Some(cell) = abandoned.upgrade() {
+                cell.finish(Err(JoinError::LoopGone));
+            }
+        });
+        let body = move || completion.complete(catch_unwind(AssertUnwindSafe(f)));
+        match builder.spawn_from(location, body) {
+            Ok(fiber) => cell.started(fiber.id()),
+            Err(error) => crate::say(format_args!(
+                "cannot spawn a fiber for another thread: {error}"
+            )),
+        }
+    };
+    (start, RemoteJoin { cell })
+}
+
 struct Slot<T> {
+    /// The fiber and its loop, once it has been started.
+    fiber: Option<(u32, FiberId)>,
+    cancelled: bool,
     result: Option<Result<T, JoinError>>,
     done: bool,
     waiter: Option<RemoteWaker>,
@@ -82,6 +98,8 @@ struct Slot<T> {
 impl<T> Default for Slot<T> {
     fn default() -> Self {
         Slot {
+            fiber: None,
+            cancelled: false,
             result: None,
             done: false,
             waiter: None,
@@ -98,6 +116,18 @@ impl<T> RemoteCell<T> {
     /// No code of the program's runs under the lock, so a poisoned one still holds a whole value.
     fn lock(&self) -> MutexGuard<'_, Slot<T>> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Called on the fiber's loop, before it runs.
+    fn started(&self, fiber: FiberId) {
+        let cancelled = {
+            let mut slot = self.lock();
+            slot.fiber = Some((this_loop::id(), fiber));
+            slot.cancelled
+        };
+        if cancelled {
+            cancel(fiber);
+        }
     }
 
     fn finish(&self, result: Result<T, JoinError>) {
@@ -148,38 +178,82 @@ impl<T> RemoteJoin<T> {
     ///
     /// # Errors
     /// As [`JoinHandle::join`](crate::JoinHandle::join).
-    pub fn join(self) -> Result<T, JoinError> {
-        if in_fiber() {
-            self.join_in_fiber()
-        } else {
-            self.join_in_thread()
-        }
+    pub fn join(mut self) -> Result<T, JoinError> {
+        self.wait()?;
+        self.take()
     }
 
-    fn join_in_fiber(self) -> Result<T, JoinError> {
-        loop {
-            let waker = prepare_park().remote();
-            {
-                let mut slot = self.cell.lock();
-                if slot.done {
-                    return slot.result.take().unwrap_or(Err(JoinError::LoopGone));
-                }
-                slot.waiter = Some(waker);
-            }
+    /// Waits until the fiber is over and leaves its result for [`RemoteJoin::join`].
+    ///
+    /// # Errors
+    /// When the calling fiber is told to stop first. The other one goes on.
+    pub fn wait(&mut self) -> Result<(), Stopped> {
+        if !in_fiber() {
+            self.block();
+            return Ok(());
+        }
+        while self.begin_wait() {
             park("join on another loop")?;
         }
+        Ok(())
     }
 
-    fn join_in_thread(self) -> Result<T, JoinError> {
-        let mut slot = self.cell.lock();
-        while !slot.done {
-            slot = self
-                .cell
-                .done
-                .wait(slot)
-                .unwrap_or_else(PoisonError::into_inner);
+    /// Tells the fiber to stop: its suspending calls fail from now on.
+    pub fn cancel(&self) {
+        let fiber = {
+            let mut slot = self.cell.lock();
+            slot.cancelled = true;
+            slot.fiber.filter(|_| !slot.done)
+        };
+        if let Some((loop_id, fiber)) = fiber {
+            cancel_on(loop_id, fiber);
         }
-        slot.result.take().unwrap_or(Err(JoinError::LoopGone))
+    }
+
+    /// Tells the fiber to stop and waits until it is over, also when the caller is told to stop meanwhile.
+    ///
+    /// ```
+    /// use yue_scheduler::{Config, Loop, sleep, this_loop};
+    /// use std::time::Duration;
+    ///
+    /// Loop::new(Config::default()).unwrap().run(|| {
+    ///     let here = this_loop::handle();
+    ///     let fiber = here.spawn(|| sleep(Duration::from_secs(3600)));
+    ///     assert!(fiber.cancel_and_join().unwrap().is_err());
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    /// [`JoinError::Panicked`] and [`JoinError::LoopGone`], as [`RemoteJoin::join`].
+    pub fn cancel_and_join(self) -> Result<T, JoinError> {
+        self.cancel();
+        if in_fiber() {
+            while self.begin_wait() {
+                park_uninterruptible("join of a cancelled fiber on another loop");
+            }
+        } else {
+            self.block();
+        }
+        self.take()
+    }
+
+    /// Begins a wait of the calling fiber, unless there is nothing to wait for.
+    fn begin_wait(&self) -> bool {
+        let waker = prepare_park().remote();
+        let mut slot = self.cell.lock();
+        slot.waiter = Some(waker);
+        !slot.done
+    }
+
+    fn block(&self) {
+        let slot = self.cell.lock();
+        let over = self.cell.done.wait_while(slot, |slot| !slot.done);
+        drop(over.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn take(self) -> Result<T, JoinError> {
+        let result = self.cell.lock().result.take();
+        result.unwrap_or(Err(JoinError::LoopGone))
     }
 
     /// Whether the fiber is over.

@@ -182,7 +182,7 @@ pub(super) fn stopped(l: &Inner, header: &Header) -> Option<Stopped> {
 }
 
 /// Cancels a fiber of the loop that it is on, from wherever this thread is.
-pub(super) fn cancel_on(loop_id: u32, fiber: FiberId) {
+pub(crate) fn cancel_on(loop_id: u32, fiber: FiberId) {
     on_loop(loop_id, move |l| {
         if let Some(header) = l.slab.find(fiber) {
             cancel_header(l, header);

@@ -1,7 +1,7 @@
 //! The result of a fiber, and waiting for it.
 
 use super::cancel::cancel_on;
-use super::park::{LocalWaker, park, prepare_park};
+use super::park::{LocalWaker, park, park_uninterruptible, prepare_park};
 use super::root::{drop_payload, guarded, panic_text};
 use super::{FiberId, Stopped};
 use crate::event_loop::{registry, with_loop};
@@ -125,19 +125,66 @@ impl<T> JoinHandle<T> {
     ///
     /// # Panics
     /// Outside a fiber, unless the fiber, or its loop, is over already.
-    pub fn join(self) -> Result<T, JoinError> {
-        while !self.cell.done.get() {
-            if registry::is_gone(self.cell.loop_id) {
-                return Err(JoinError::LoopGone);
-            }
-            self.cell.waiter.set(Some(prepare_park()));
+    pub fn join(mut self) -> Result<T, JoinError> {
+        self.wait()?;
+        self.take()
+    }
+
+    /// Waits until the fiber is over and leaves its result for [`JoinHandle::join`]: for a wait with a time limit that
+    /// may be tried again.
+    ///
+    /// ```
+    /// use yue_scheduler::{Config, Loop, sleep, spawn, timeout};
+    /// use std::time::Duration;
+    ///
+    /// Loop::new(Config::default()).unwrap().run(|| {
+    ///     let mut fiber = spawn(|| sleep(Duration::from_secs(3600)));
+    ///     if timeout(Duration::from_millis(1), || fiber.wait()).is_err() {
+    ///         assert!(fiber.cancel_and_join().unwrap().is_err());
+    ///     }
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    /// When the caller is told to stop first. The fiber goes on.
+    ///
+    /// # Panics
+    /// As [`JoinHandle::join`].
+    pub fn wait(&mut self) -> Result<(), Stopped> {
+        while self.begin_wait() {
             park("join")?;
         }
-        self.cell
-            .result
-            .borrow_mut()
-            .take()
-            .unwrap_or(Err(JoinError::LoopGone))
+        Ok(())
+    }
+
+    /// Tells the fiber to stop and waits until it is over, also when the caller is told to stop meanwhile. What the
+    /// fiber makes of the cancel is in the result; one that ignores it is waited for.
+    ///
+    /// # Errors
+    /// [`JoinError::Panicked`] and [`JoinError::LoopGone`], as [`JoinHandle::join`].
+    ///
+    /// # Panics
+    /// As [`JoinHandle::join`].
+    pub fn cancel_and_join(self) -> Result<T, JoinError> {
+        self.cancel();
+        while self.begin_wait() {
+            park_uninterruptible("join of a cancelled fiber");
+        }
+        self.take()
+    }
+
+    /// Begins a wait of the calling fiber, unless there is nothing to wait for.
+    fn begin_wait(&self) -> bool {
+        if self.cell.done.get() || registry::is_gone(self.cell.loop_id) {
+            return false;
+        }
+        self.cell.waiter.set(Some(prepare_park()));
+        true
+    }
+
+    fn take(self) -> Result<T, JoinError> {
+        let result = self.cell.result.borrow_mut().take();
+        result.unwrap_or(Err(JoinError::LoopGone))
     }
 
     /// Tells the fiber to stop: its suspending calls fail from now on.

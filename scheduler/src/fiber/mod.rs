@@ -4,25 +4,29 @@ mod cancel;
 mod header;
 mod hook;
 mod join;
+mod join_set;
 mod park;
 mod root;
+mod scope;
 mod switch;
 
-pub(crate) use cancel::cancel_header;
 pub use cancel::{
     CancelScope, Elapsed, Stopped, cancel, is_cancelled, shield, timeout, with_deadline,
 };
+pub(crate) use cancel::{cancel_header, cancel_on};
 pub(crate) use header::{CANCELLED, Extra, Header, STARTED, Slab, State};
 pub(crate) use hook::OnDrop;
 pub use hook::{SwitchHook, may_suspend, no_suspend, with_switch_hook};
 pub(crate) use join::note_panic;
 pub use join::{JoinError, JoinHandle};
+pub use join_set::JoinSet;
 pub(crate) use park::wake_in;
 pub use park::{
     LocalWaker, RemoteWaker, Wakeup, park, park_uninterruptible, park_until, prepare_park,
     yield_now,
 };
 pub(crate) use root::{drop_payload, guarded};
+pub use scope::{Scope, ScopedJoinHandle, TryJoinHandle, TryScope, scope, try_scope};
 
 use crate::event_loop::{current_fiber, try_with_loop, with_loop};
 use crate::stack::StackClass;
@@ -153,6 +157,28 @@ impl Builder {
             l.make_ready(header);
             Ok(JoinHandle::new(cell))
         })
+    }
+}
+
+impl Builder {
+    /// Starts a fiber on this loop whose closure may borrow.
+    ///
+    /// # Errors
+    /// As [`Builder::spawn`].
+    ///
+    /// # Safety
+    /// What `body` borrows stays valid, and in place, until `body` has been dropped, by running or without; or for
+    /// ever, if the fiber is given up at the loop's end.
+    pub(super) unsafe fn spawn_borrowing(
+        self,
+        location: &'static Location<'static>,
+        body: Box<dyn FnOnce() + '_>,
+    ) -> io::Result<FiberId> {
+        // SAFETY: only the lifetime is changed, and the caller promises that it is not used past its end: a fiber does
+        // nothing with its closure but run it or drop it.
+        let body =
+            unsafe { std::mem::transmute::<Box<dyn FnOnce() + '_>, Box<dyn FnOnce()>>(body) };
+        Ok(self.spawn_from(location, body)?.id())
     }
 }
 

@@ -1,0 +1,272 @@
+//! A set of fibers that are waited for together, in the order in which they end.
+//!
+//! Each fiber holds the set's shared part and puts its result there itself; the set knows those that run only to cancel
+//! them. When the set is gone, results are dropped where they arise.
+
+use super::cancel::cancel_on;
+use super::join::note_panic;
+use super::park::{park, park_uninterruptible, prepare_park};
+use super::root::{drop_payload, guarded};
+use super::{Builder, FiberId, JoinError, LocalWaker, Stopped, current_id};
+use crate::event_loop::{registry, this_loop};
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::rc::Rc;
+
+/// Fibers of this loop that are waited for in the order in which they end. Dropping the set cancels those that run.
+///
+/// ```
+/// use yue_scheduler::{Config, JoinSet, Loop, sleep};
+/// use std::time::Duration;
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let mut set = JoinSet::new();
+///     for ms in [30, 1, 10] {
+///         set.spawn(move || sleep(Duration::from_millis(ms)).map(|()| ms).unwrap());
+///     }
+///     let mut order = Vec::new();
+///     while let Some(result) = set.join_next().unwrap() {
+///         order.push(result.unwrap());
+///     }
+///     assert_eq!(order, [1, 10, 30]);
+/// });
+/// ```
+#[must_use = "dropping a set cancels its fibers"]
+pub struct JoinSet<T> {
+    shared: Rc<Shared<T>>,
+}
+
+struct Shared<T> {
+    /// The loop of those that run.
+    loop_id: Cell<u32>,
+    /// By the number that the set gives them.
+    running: RefCell<HashMap<u64, FiberId>>,
+    next: Cell<u64>,
+    done: RefCell<VecDeque<Result<T, JoinError>>>,
+    waiter: Cell<Option<LocalWaker>>,
+    /// Nobody will ask for results.
+    gone: Cell<bool>,
+}
+
+impl<T: 'static> JoinSet<T> {
+    /// An empty set.
+    pub fn new() -> Self {
+        JoinSet {
+            shared: Rc::new(Shared {
+                loop_id: Cell::new(0),
+                running: RefCell::default(),
+                next: Cell::new(0),
+                done: RefCell::default(),
+                waiter: Cell::new(None),
+                gone: Cell::new(false),
+            }),
+        }
+    }
+
+    /// Starts a fiber of the set.
+    ///
+    /// # Panics
+    /// As [`spawn`](super::spawn), and while the set has fibers of another loop.
+    #[track_caller]
+    pub fn spawn(&self, f: impl FnOnce() -> T + 'static) -> FiberId {
+        self.spawn_from(Builder::new(), Location::caller(), f)
+            .unwrap_or_else(|error| panic!("cannot spawn a fiber: {error}"))
+    }
+
+    /// As [`JoinSet::spawn`], with a name or another stack.
+    ///
+    /// # Errors
+    /// As [`Builder::spawn`].
+    #[track_caller]
+    pub fn spawn_with(
+        &self,
+        builder: Builder,
+        f: impl FnOnce() -> T + 'static,
+    ) -> io::Result<FiberId> {
+        self.spawn_from(builder, Location::caller(), f)
+    }
+
+    fn spawn_from(
+        &self,
+        builder: Builder,
+        location: &'static Location<'static>,
+        f: impl FnOnce() -> T + 'static,
+    ) -> io::Result<FiberId> {
+        self.shared.settle(this_loop::id());
+        let number = self.shared.next.get();
+        self.shared.next.set(number + 1);
+        let member = Membership {
+            shared: self.shared.clone(),
+            number,
+        };
+        let body = move || member.end(catch_unwind(AssertUnwindSafe(f)));
+        let fiber = builder.spawn_from(location, body)?.id();
+        let mut running = self.shared.running.borrow_mut();
+        running.insert(number, fiber);
+        Ok(fiber)
+    }
+
+    /// Waits for the next fiber to end and takes its result; `None` when the set is empty.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the *caller* is told to stop first. What went wrong in the fiber is in the inner result.
+    ///
+    /// # Panics
+    /// Outside a fiber, unless a fiber of the set is over already.
+    pub fn join_next(&mut self) -> Result<Option<Result<T, JoinError>>, Stopped> {
+        loop {
+            if let Some(result) = self.try_join_next() {
+                return Ok(Some(result));
+            }
+            if self.is_empty() {
+                return Ok(None);
+            }
+            self.shared.waiter.set(Some(prepare_park()));
+            park("join of a set")?;
+        }
+    }
+
+    /// The result of a fiber that is over and was not asked for yet.
+    pub fn try_join_next(&mut self) -> Option<Result<T, JoinError>> {
+        let done = self.shared.done.borrow_mut().pop_front();
+        if done.is_none() {
+            self.give_up_the_abandoned();
+            return self.shared.done.borrow_mut().pop_front();
+        }
+        done
+    }
+
+    /// Fibers that were given up with their loop never come here by themselves.
+    fn give_up_the_abandoned(&self) {
+        if registry::is_gone(self.shared.loop_id.get()) {
+            let lost = self.shared.running.take().into_iter();
+            let lost = lost.map(|_| Err(JoinError::LoopGone));
+            self.shared.done.borrow_mut().extend(lost);
+        }
+    }
+
+    /// Tells all fibers of the set to stop. Their results still come.
+    pub fn cancel_all(&self) {
+        self.shared.cancel_all();
+    }
+
+    /// Tells all fibers of the set to stop, waits until they are over, also when the caller is told to stop meanwhile,
+    /// and drops their results.
+    ///
+    /// # Panics
+    /// Outside a fiber, unless all of them are over already.
+    pub fn cancel_and_join(&mut self) {
+        self.cancel_all();
+        loop {
+            while let Some(result) = self.try_join_next() {
+                drop(result);
+            }
+            if self.is_empty() {
+                return;
+            }
+            self.shared.waiter.set(Some(prepare_park()));
+            park_uninterruptible("join of a cancelled set");
+        }
+    }
+
+    /// Lets the fibers of the set go on by themselves; it is empty then.
+    pub fn detach_all(&mut self) {
+        let set = JoinSet::new();
+        let left = std::mem::replace(self, set);
+        left.shared.running.borrow_mut().clear();
+    }
+
+    /// Fibers whose result was not taken yet, running or over.
+    pub fn len(&self) -> usize {
+        self.shared.running.borrow().len() + self.shared.done.borrow().len()
+    }
+
+    /// Whether all results have been taken.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<T> Shared<T> {
+    /// Makes the set one of that loop's.
+    fn settle(&self, loop_id: u32) {
+        let before = self.loop_id.replace(loop_id);
+        assert!(
+            before == loop_id || self.running.borrow().is_empty(),
+            "a JoinSet has fibers of one loop only"
+        );
+    }
+
+    fn cancel_all(&self) {
+        for fiber in self.running.borrow().values() {
+            cancel_on(self.loop_id.get(), *fiber);
+        }
+    }
+
+    fn end(&self, number: u64, result: Result<T, JoinError>) {
+        let is_member = self.running.borrow_mut().remove(&number).is_some();
+        if is_member && !self.gone.get() {
+            self.done.borrow_mut().push_back(result);
+            if let Some(waiter) = self.waiter.take() {
+                waiter.wake();
+            }
+            return;
+        }
+        match result {
+            Ok(result) => guarded("dropping a fiber's result", || drop(result)),
+            Err(JoinError::Panicked(payload)) => drop_payload(payload),
+            Err(_) => {}
+        }
+    }
+}
+
+/// A fiber's place in a set. Dropped without a result (a fiber that never ran), it says so.
+struct Membership<T> {
+    shared: Rc<Shared<T>>,
+    number: u64,
+}
+
+impl<T> Membership<T> {
+    /// Does not unwind.
+    fn end(self, outcome: std::thread::Result<T>) {
+        if let Err(payload) = &outcome {
+            note_panic(current_id(), self.shared.gone.get(), &**payload);
+        }
+        let result = outcome.map_err(JoinError::Panicked);
+        self.shared.end(self.number, result);
+    }
+}
+
+impl<T> Drop for Membership<T> {
+    fn drop(&mut self) {
+        if self.shared.running.borrow().contains_key(&self.number) {
+            self.shared.end(self.number, Err(JoinError::LoopGone));
+        }
+    }
+}
+
+impl<T: 'static> Default for JoinSet<T> {
+    fn default() -> Self {
+        JoinSet::new()
+    }
+}
+
+impl<T> Drop for JoinSet<T> {
+    fn drop(&mut self) {
+        self.shared.gone.set(true);
+        self.shared.waiter.set(None);
+        self.shared.cancel_all();
+        for result in self.shared.done.take() {
+            drop(result);
+        }
+    }
+}
+
+impl<T: 'static> fmt::Debug for JoinSet<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinSet").field("len", &self.len()).finish()
+    }
+}

@@ -1,0 +1,234 @@
+//! What a scope knows of its children, and how they end.
+
+use crate::fiber::join::note_panic;
+use crate::fiber::park::{park, park_uninterruptible, prepare_park};
+use crate::fiber::root::{drop_payload, guarded};
+use crate::fiber::{CancelScope, FiberId, LocalWaker, cancel, current_id, shield};
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::process;
+use std::rc::Rc;
+use std::thread;
+
+/// What a scope knows of its children.
+#[derive(Default)]
+pub(super) struct Family {
+    /// By place; places of children that are over are used again, so that a scope may live as long as a server.
+    children: RefCell<Vec<Option<Member>>>,
+    free: RefCell<Vec<usize>>,
+    pub(super) live: Cell<usize>,
+    waiter: Cell<Option<LocalWaker>>,
+    cancelled: Cell<bool>,
+    pub(super) shielded: bool,
+    /// The first panic of a child that no join took.
+    panic: Cell<Option<Box<dyn Any + Send>>>,
+}
+
+struct Member {
+    /// `None` for a moment, while it is being started.
+    fiber: Option<FiberId>,
+    /// For a shielded child, which does not heed its fiber's cancel.
+    cancel: Option<CancelScope>,
+}
+
+impl Family {
+    pub(super) fn new(shielded: bool) -> Self {
+        Family {
+            shielded,
+            ..Family::default()
+        }
+    }
+
+    pub(super) fn enter(&self, cancel: Option<CancelScope>) -> usize {
+        self.live.set(self.live.get() + 1);
+        let member = Some(Member {
+            fiber: None,
+            cancel,
+        });
+        let mut children = self.children.borrow_mut();
+        match self.free.borrow_mut().pop() {
+            Some(place) => {
+                children[place] = member;
+                place
+            }
+            None => {
+                children.push(member);
+                children.len() - 1
+            }
+        }
+    }
+
+    pub(super) fn entered(&self, place: usize, fiber: FiberId) {
+        if let Some(member) = &mut self.children.borrow_mut()[place] {
+            member.fiber = Some(fiber);
+            if self.cancelled.get() {
+                member.cancel();
+            }
+        }
+    }
+
+    fn leave(&self, place: usize) {
+        self.children.borrow_mut()[place] = None;
+        self.free.borrow_mut().push(place);
+        self.live.set(self.live.get() - 1);
+        if self.live.get() == 0
+            && let Some(waiter) = self.waiter.take()
+        {
+            waiter.wake();
+        }
+    }
+
+    pub(super) fn cancel(&self) {
+        self.cancelled.set(true);
+        let children = self.children.borrow();
+        children.iter().flatten().for_each(Member::cancel);
+    }
+
+    /// Runs the body of a scope, and waits for the children.
+    ///
+    /// # Panics
+    /// With the panic of the body, or of a child.
+    pub(super) fn run<R>(&self, body: impl FnOnce() -> R) -> R {
+        let outcome = catch_unwind(AssertUnwindSafe(body));
+        // From here to the end of the waiting none of the program's code runs, and nothing may unwind.
+        let no_way_out = NoWayOut;
+        if outcome.is_err() {
+            self.cancel();
+        }
+        self.join();
+        mem::forget(no_way_out);
+        let of_child = self.panic.take();
+        match (outcome, of_child) {
+            (Ok(result), None) => result,
+            (Ok(_), Some(payload)) => resume_unwind(payload),
+            (Err(payload), of_child) => {
+                if let Some(of_child) = of_child {
+                    drop_payload(of_child);
+                }
+                resume_unwind(payload)
+            }
+        }
+    }
+
+    /// Waits for the children; cancels them if the caller is told to stop meanwhile.
+    fn join(&self) {
+        while self.live.get() > 0 {
+            self.waiter.set(Some(prepare_park()));
+            if self.cancelled.get() {
+                park_uninterruptible("the children of a scope");
+            } else if park("the children of a scope").is_err() {
+                self.cancel();
+            }
+        }
+    }
+
+    /// Keeps the first panic, for the end of the scope.
+    pub(super) fn keep_panic(&self, payload: Box<dyn Any + Send>) {
+        match self.panic.take() {
+            None => self.panic.set(Some(payload)),
+            Some(first) => {
+                self.panic.set(Some(first));
+                drop_payload(payload);
+            }
+        }
+    }
+}
+
+impl Member {
+    fn cancel(&self) {
+        if let Some(cancel) = &self.cancel {
+            cancel.cancel();
+        }
+        if let Some(fiber) = self.fiber {
+            cancel(fiber);
+        }
+    }
+}
+
+/// Dropped only if the waiting of a scope panics.
+struct NoWayOut;
+
+impl Drop for NoWayOut {
+    fn drop(&mut self) {
+        crate::say(format_args!(
+            "a scope cannot wait for its children here, and cannot be left while they use its frame; aborting"
+        ));
+        process::abort();
+    }
+}
+
+/// A child that has not begun, or runs. The order of the fields is the order in which they are dropped: `_end` last.
+pub(super) struct Child<T, F: FnOnce() -> T> {
+    pub(super) work: Option<F>,
+    pub(super) cancel: Option<CancelScope>,
+    pub(super) packet: Rc<Packet<T>>,
+    pub(super) _end: End,
+}
+
+impl<T, F: FnOnce() -> T> Child<T, F> {
+    pub(super) fn run(mut self) {
+        let Some(work) = self.work.take() else { return };
+        let outcome = catch_unwind(AssertUnwindSafe(|| match &self.cancel {
+            None => work(),
+            Some(cancel) => shield(|| cancel.enter(work)),
+        }));
+        if let Err(payload) = &outcome {
+            note_panic(current_id(), false, &**payload);
+        }
+        self.packet.finish(Some(outcome));
+    }
+}
+
+/// Says that a child is over.
+pub(super) struct End {
+    pub(super) family: Rc<Family>,
+    pub(super) place: usize,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.family.leave(self.place);
+    }
+}
+
+/// Where a child's result goes.
+pub(super) struct Packet<T> {
+    pub(super) family: Rc<Family>,
+    pub(super) result: Cell<Option<thread::Result<T>>>,
+    pub(super) waiter: Cell<Option<LocalWaker>>,
+    pub(super) done: Cell<bool>,
+}
+
+impl<T> Packet<T> {
+    pub(super) fn new(family: Rc<Family>) -> Self {
+        Packet {
+            family,
+            result: Cell::new(None),
+            waiter: Cell::new(None),
+            done: Cell::new(false),
+        }
+    }
+
+    fn finish(&self, outcome: Option<thread::Result<T>>) {
+        self.result.set(outcome);
+        self.done.set(true);
+        if let Some(waiter) = self.waiter.take() {
+            waiter.wake();
+        }
+    }
+}
+
+impl<T> Drop for Packet<T> {
+    /// Also on the child's stack, where nothing may unwind past `End` with a result half dropped.
+    fn drop(&mut self) {
+        match self.result.take() {
+            Some(Ok(result)) if mem::needs_drop::<T>() => {
+                guarded("dropping a fiber's result", || drop(result));
+            }
+            Some(Err(payload)) => self.family.keep_panic(payload),
+            _ => {}
+        }
+    }
+}
