@@ -5,7 +5,7 @@
 use super::{Counters, LoopHandle, TickEnd, try_with_loop, with_loop};
 use crate::driver::Driver;
 use crate::fiber::{FiberId, Stopped, park, prepare_park};
-use crate::inspect::{self, FiberInfo};
+use crate::inspect::{self, Backtrace, FiberInfo};
 use std::rc::Rc;
 
 /// Whether the calling thread runs a loop.
@@ -49,6 +49,29 @@ pub fn fibers() -> Vec<FiberInfo> {
 /// One fiber of the loop, if it is not over.
 pub fn fiber(id: FiberId) -> Option<FiberInfo> {
     inspect::one(id)
+}
+
+/// The calls that a fiber of the loop is in. `None` for one that is over, has not run yet, or is the calling one.
+///
+/// ```
+/// use std::time::Duration;
+/// use yue_scheduler::{Config, Loop, sleep, spawn, this_loop, yield_now};
+///
+/// #[inline(never)]
+/// fn wait_for_spring() {
+///     let _ = sleep(Duration::from_secs(60));
+///     std::hint::black_box(()); // not a tail call
+/// }
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let fiber = spawn(wait_for_spring);
+///     yield_now().unwrap();
+///     let calls = this_loop::backtrace(fiber.id()).unwrap();
+///     assert!(calls.to_string().contains("wait_for_spring"));
+/// });
+/// ```
+pub fn backtrace(id: FiberId) -> Option<Backtrace> {
+    inspect::of_fiber(id)
 }
 
 /// Hands the loop's driver to `f`, which must not suspend.

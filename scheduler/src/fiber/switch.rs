@@ -16,12 +16,14 @@
 //! - Nothing unwinds out of a fiber: its root catches the panic. A fiber that has started is never unwound from
 //!   outside and its stack never freed; an abandoned one is leaked.
 
+use crate::inspect::Registers;
 use crate::stack::{FiberStack, StackBounds};
 use corosensei::stack::{Stack, StackPointer};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use std::cell::{Cell, UnsafeCell};
 use std::mem::{self, ManuallyDrop};
 use std::ptr;
+use std::sync::OnceLock;
 
 // SAFETY: the two addresses bound memory that the pool mapped, page-aligned, and that stays mapped while the stack is
 // out: the pool's arenas are unmapped only with all stacks in, and are leaked otherwise.
@@ -39,6 +41,62 @@ type Fiber = Coroutine<(), (), (), FiberStack>;
 
 /// A larger closure goes to the heap, so that writing it to a fresh stack can never step over the guard.
 const CLOSURE_ON_STACK_MAX: usize = 1024;
+
+/// The words of a coroutine. One of them is where its stack pointer is saved, which corosensei does not give away.
+const WORDS: usize = 4;
+const _: () = assert!(
+    size_of::<Option<Fiber>>() == WORDS * size_of::<usize>(),
+    "corosensei's coroutine has another shape: saved_pointer looks into it"
+);
+
+/// Which word of a coroutine the saved stack pointer is: found by experiment, with a coroutine made for that. It is
+/// the one word that the first suspension changes, and it then points into the coroutine's stack.
+fn saved_pointer() -> Option<usize> {
+    static FOUND: OnceLock<Option<usize>> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let stack = FiberStack::for_experiment()?;
+        let bounds = stack.bounds();
+        let mut coroutine = Some(Fiber::with_stack(stack, |yielder, ()| yielder.suspend(())));
+        // SAFETY: reads the words of an initialized value; the assertion above says how many they are.
+        let words = |coroutine: &Option<Fiber>| unsafe {
+            ptr::from_ref(coroutine).cast::<[usize; WORDS]>().read()
+        };
+        let before = words(&coroutine);
+        coroutine.as_mut()?.resume(());
+        let after = words(&coroutine);
+        coroutine.as_mut()?.resume(());
+        coroutine.map(Coroutine::into_stack)?.end_experiment();
+        let mut changed = (0..WORDS).filter(|&word| before[word] != after[word]);
+        let word = changed.next()?;
+        let points_into_stack = (bounds.lowest()..bounds.start()).contains(&after[word]);
+        (changed.next().is_none() && points_into_stack).then_some(word)
+    })
+}
+
+/// How backtraces name the switch: a part of its files' paths, and the beginning of its functions' names.
+pub(crate) const FRAMES: (&str, &str) = ("/corosensei-", "corosensei::");
+
+/// What the switch saved at `saved`.
+///
+/// # Safety
+/// `saved` is the stack pointer of a suspended coroutine.
+unsafe fn saved_registers(saved: usize) -> Registers {
+    // Keep in step with corosensei's arch/: on x86-64 it pushes rbp, rbx and the address to go on at; on AArch64 it
+    // stores x19, x29 and the address in 32 bytes. Here: the words of the address and of the frame pointer, and all.
+    #[cfg(target_arch = "x86_64")]
+    const LAYOUT: (usize, usize, usize) = (0, 2, 3);
+    #[cfg(target_arch = "aarch64")]
+    const LAYOUT: (usize, usize, usize) = (2, 1, 4);
+    let (instruction, frame, words) = LAYOUT;
+    // SAFETY: the switch left these words there, by the caller's promise.
+    let word = |index: usize| unsafe { (saved as *const u64).add(index).read() };
+    Registers {
+        instruction: word(instruction),
+        stack: (saved + words * size_of::<u64>()) as u64,
+        frame: word(frame),
+        after_call: true,
+    }
+}
 
 /// The machine state of one fiber, in its header.
 pub(crate) struct Switch {
@@ -107,6 +165,27 @@ impl Switch {
     pub(crate) unsafe fn suspend(&self) {
         // SAFETY: the yielder lives at the root of the fiber's stack for as long as the fiber runs.
         unsafe { (*self.yielder.get()).suspend(()) };
+    }
+
+    /// Where a fiber that has started and does not run goes on, and the part of its stack that is in use: from the
+    /// frame that suspended it to the coroutine's own at the root. `None` where we do not know how to find it.
+    ///
+    /// # Safety
+    /// Called by the loop, for a fiber that has started, has not ended, and is not the one that runs.
+    pub(crate) unsafe fn suspended(&self) -> Option<(Registers, usize)> {
+        let place = saved_pointer()?;
+        // SAFETY: the cell holds a coroutine that is not being resumed; its words are all initialized.
+        let words = unsafe { self.coroutine.get().cast::<[usize; WORDS]>().read() };
+        let saved = words[place];
+        let bounds = self.bounds();
+        if !(bounds.limit_of_use()..bounds.start()).contains(&saved) {
+            return None;
+        }
+        // SAFETY: `saved` is where the switch left its few words, on a stack that stays as it is while we are here.
+        Some((
+            unsafe { saved_registers(saved) },
+            self.yielder.get() as usize,
+        ))
     }
 
     /// Where the fiber's stack lies.

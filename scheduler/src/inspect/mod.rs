@@ -3,17 +3,25 @@
 //! | question | answer |
 //! |---|---|
 //! | Which fibers are there, and what do they wait for? | [`this_loop::fibers`], [`LoopHandle::fibers`] |
+//! | Where in its code is a fiber that waits? | [`this_loop::backtrace`], [`LoopHandle::backtrace`] |
 //! | How busy are the loops? | [`metrics_text`], [`set_timing`] |
 //!
 //! [`this_loop::fibers`]: crate::this_loop::fibers
 //! [`LoopHandle::fibers`]: crate::LoopHandle::fibers
+//! [`this_loop::backtrace`]: crate::this_loop::backtrace
+//! [`LoopHandle::backtrace`]: crate::LoopHandle::backtrace
 
+mod backtrace;
 mod fibers;
 mod histogram;
 mod metrics;
+mod unwind;
 pub(crate) mod vitals;
 
+pub use backtrace::Backtrace;
+pub(crate) use backtrace::of_fiber;
 pub use fibers::{FiberInfo, FiberState};
 pub(crate) use fibers::{here, one};
 pub use metrics::{add_metrics, metrics_text};
+pub(crate) use unwind::Registers;
 pub use vitals::{set_timing, timing};

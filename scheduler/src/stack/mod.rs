@@ -69,6 +69,7 @@ pub(crate) struct FiberStack(StackBounds);
 pub(crate) struct StackBounds(u64);
 
 const SIZE_BITS: u32 = 20;
+const EXPERIMENT_BYTES: usize = 64 << 10;
 const CACHE_LINE: usize = 64;
 
 /// By how many different amounts the first frames are shifted.
@@ -88,6 +89,18 @@ impl FiberStack {
         FiberStack(StackBounds(
             base << (SIZE_BITS + 1) | pages << 1 | u64::from(class == StackClass::Lua),
         ))
+    }
+
+    /// A stack for a coroutine that does next to nothing. Without a guard.
+    pub(crate) fn for_experiment() -> Option<Self> {
+        let base = map(EXPERIMENT_BYTES).ok()? + EXPERIMENT_BYTES;
+        Some(FiberStack::new(base, EXPERIMENT_BYTES, StackClass::Native))
+    }
+
+    /// Unmaps a stack for an experiment.
+    pub(crate) fn end_experiment(self) {
+        // SAFETY: `for_experiment` mapped the range, and nothing runs on it any more.
+        unsafe { libc::munmap(self.0.lowest() as *mut libc::c_void, EXPERIMENT_BYTES) };
     }
 
     #[inline]

@@ -1,0 +1,237 @@
+//! The calls on a fiber's stack, with names.
+//!
+//! Taking a backtrace gives addresses; names and lines are looked up when it is printed, which for a large program
+//! takes a second the first time and belongs on no loop's thread.
+
+use super::unwind::StackCopy;
+use crate::event_loop::{LoopHandle, with_loop};
+use crate::fiber::{FiberId, JoinError, STARTED, State};
+use std::env;
+use std::ffi::c_void;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The calls that a fiber is in, innermost first.
+///
+/// `{}` leaves out the frames of the scheduler at both ends; `{:#}` shows all. Two that are equal are of the same calls
+/// from the same places. Names need symbols, and lines the debug information that `debug = "line-tables-only"` gives.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Backtrace {
+    addresses: Vec<usize>,
+    cut: bool,
+}
+
+impl Backtrace {
+    pub(crate) fn of(copy: &StackCopy) -> Backtrace {
+        Backtrace {
+            addresses: copy.addresses(),
+            cut: copy.cut,
+        }
+    }
+
+    /// The addresses of the calls.
+    pub fn addresses(&self) -> &[usize] {
+        &self.addresses
+    }
+
+    /// The calls with their names.
+    fn frames(&self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        for &address in &self.addresses {
+            let before = frames.len();
+            // Of a call that was inlined there are several names for one address.
+            backtrace::resolve(address as *mut c_void, |symbol| {
+                frames.push(Frame {
+                    address,
+                    name: symbol.name().map(|name| format!("{name:#}")),
+                    file: symbol.filename().map(Path::to_owned),
+                    line: symbol.lineno(),
+                });
+            });
+            if frames.len() == before {
+                frames.push(Frame {
+                    address,
+                    name: None,
+                    file: None,
+                    line: None,
+                });
+            }
+        }
+        frames
+    }
+}
+
+struct Frame {
+    address: usize,
+    name: Option<String>,
+    file: Option<PathBuf>,
+    line: Option<u32>,
+}
+
+/// What lies at the two ends of a fiber's stack and is the scheduler's own. A frame is recognized by its file, since of
+/// a call that was inlined a release build knows the bare name only; or else by its name.
+struct Part {
+    files: &'static [&'static str],
+    names: &'static [&'static str],
+}
+
+macro_rules! ours {
+    ($folder:literal) => {
+        concat!(env!("CARGO_MANIFEST_DIR"), "/src/", $folder)
+    };
+}
+
+/// How a fiber gets off the processor.
+const INNER: Part = Part {
+    files: &[
+        "/corosensei-",
+        ours!("fiber/"),
+        ours!("event_loop/"),
+        ours!("time/mod.rs"),
+    ],
+    names: &[
+        "corosensei::",
+        "yue_scheduler::fiber::",
+        "yue_scheduler::event_loop::",
+    ],
+};
+
+/// From here on there is nothing of the program's any more: the root of a fiber, or its loop.
+const ROOT: Part = Part {
+    files: &[
+        ours!("fiber/root.rs"),
+        ours!("event_loop/tick.rs"),
+        ours!("event_loop/timing.rs"),
+    ],
+    names: &[
+        "yue_scheduler::fiber::root::",
+        "yue_scheduler::event_loop::tick::",
+    ],
+};
+
+/// What the root calls a fiber's closure through.
+const CATCHING: Part = Part {
+    files: &[
+        "/library/std/src/panicking.rs",
+        "/library/std/src/panic.rs",
+        "/library/core/src/panic/unwind_safe.rs",
+        "/library/core/src/ops/function.rs",
+    ],
+    names: &[
+        "std::panicking::",
+        "std::panic::",
+        "core::panic::",
+        "core::ops::function::",
+    ],
+};
+
+/// Characters of a name that are shown: those of generic functions go on for lines.
+const NAME_MAX: usize = 120;
+
+impl Frame {
+    fn is_of(&self, part: &Part) -> bool {
+        let file = self.file.as_deref().and_then(Path::to_str).unwrap_or("");
+        let name = self.name.as_deref().unwrap_or("").trim_start_matches('<');
+        part.files.iter().any(|known| file.contains(known))
+            || part.names.iter().any(|known| name.starts_with(known))
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, here: &Path) -> fmt::Result {
+        match &self.name {
+            Some(name) if name.chars().count() > NAME_MAX => {
+                let start: String = name.chars().take(NAME_MAX).collect();
+                write!(f, "    {start}...")?;
+            }
+            Some(name) => write!(f, "    {name}")?,
+            None => write!(f, "    {:#x}", self.address)?,
+        }
+        if let (Some(file), Some(line)) = (&self.file, self.line) {
+            let file = file.strip_prefix(here).unwrap_or(file).to_string_lossy();
+            write!(f, " ({}:{line})", without_origin(&file))?;
+        }
+        writeln!(f)
+    }
+}
+
+/// A library's file without the folder that this machine, or the one that built it, keeps it in.
+fn without_origin(file: &str) -> &str {
+    for (origin, folders) in [("/registry/src/", 1), ("/rustc/", 1)] {
+        if let Some((_, rest)) = file.split_once(origin) {
+            return rest.splitn(folders + 1, '/').last().unwrap_or(rest);
+        }
+    }
+    file
+}
+
+/// The part that is of interest.
+fn shortened(frames: &[Frame]) -> &[Frame] {
+    let start = frames
+        .iter()
+        .position(|frame| !frame.is_of(&INNER))
+        .unwrap_or(0);
+    let root = frames[start..].iter().position(|frame| frame.is_of(&ROOT));
+    let mut end = root.map_or(frames.len(), |root| start + root);
+    while end > start && frames[end - 1].is_of(&CATCHING) {
+        end -= 1;
+    }
+    if start == end {
+        frames
+    } else {
+        &frames[start..end]
+    }
+}
+
+impl fmt::Display for Backtrace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let frames = self.frames();
+        let here = env::current_dir().unwrap_or_default();
+        let shown = if f.alternate() {
+            &frames[..]
+        } else {
+            shortened(&frames)
+        };
+        for frame in shown {
+            frame.write(f, &here)?;
+        }
+        if self.cut {
+            writeln!(
+                f,
+                "    (and more: the stack is deeper than what is looked at)"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// A copy of the stack of a fiber that has started and is not running.
+pub(crate) fn copy_stack(fiber: FiberId) -> Option<StackCopy> {
+    with_loop(|l| {
+        let header = l.slab.find(fiber)?;
+        let off = matches!(header.state.get(), State::Parked | State::Ready);
+        if !off || !header.has(STARTED) {
+            return None;
+        }
+        // SAFETY: the fiber has started, and neither runs nor is over; nothing runs on its stack while we copy.
+        unsafe {
+            let (registers, end) = header.switch.suspended()?;
+            Some(StackCopy::take(registers, end))
+        }
+    })
+}
+
+/// The calls that a fiber of this loop is in. `None` for one that is over, has not run yet, or is the one that runs.
+pub(crate) fn of_fiber(fiber: FiberId) -> Option<Backtrace> {
+    copy_stack(fiber).map(|copy| Backtrace::of(&copy))
+}
+
+impl LoopHandle {
+    /// Asks the loop for the calls that a fiber of it is in, and waits for the answer as
+    /// [`LoopHandle::fibers`] does. `None` for a fiber that is over or has not run yet, and for the one that asks.
+    ///
+    /// # Errors
+    /// As [`LoopHandle::fibers`].
+    pub fn backtrace(&self, fiber: FiberId) -> Result<Option<Backtrace>, JoinError> {
+        let copy = self.spawn(move || copy_stack(fiber)).join()?;
+        Ok(copy.map(|copy| Backtrace::of(&copy)))
+    }
+}
