@@ -2,6 +2,7 @@
 
 use super::LONG;
 use serde::Serialize;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::{Value, json};
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
@@ -14,6 +15,32 @@ pub fn pack(value: &impl Serialize) -> Vec<u8> {
 /// A request in msgpack.
 pub fn request(id: u32, method: &str, params: &[Value]) -> Vec<u8> {
     pack(&json!([0, id, method, params]))
+}
+
+/// A message of which only the first element counts: 0 request, 1 response, 2 notification. What a JSON value cannot
+/// hold (numbers as keys, extensions) is no harm in the rest.
+pub struct Kind(pub u64);
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
+        struct Elements;
+
+        impl<'de> Visitor<'de> for Elements {
+            type Value = Kind;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a message")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Kind, A::Error> {
+                let kind = elements.next_element()?.unwrap_or(u64::MAX);
+                while elements.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Kind(kind))
+            }
+        }
+
+        deserializer.deserialize_seq(Elements)
+    }
 }
 
 /// One connection, with no knowledge of yue: no hello, no extensions.
@@ -51,6 +78,12 @@ impl Raw {
     /// The next message, or `None` when the server has closed.
     #[track_caller]
     pub fn next(&mut self) -> Option<Value> {
+        self.next_as()
+    }
+
+    /// The next message, read as a `T`.
+    #[track_caller]
+    pub fn next_as<T: DeserializeOwned>(&mut self) -> Option<T> {
         match rmp_serde::from_read(&mut self.stream) {
             Ok(value) => Some(value),
             Err(rmp_serde::decode::Error::InvalidMarkerRead(error)) => {
