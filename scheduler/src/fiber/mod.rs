@@ -27,6 +27,7 @@ pub use park::{
 };
 pub(crate) use root::{drop_payload, guarded};
 pub use scope::{Scope, ScopedJoinHandle, TryJoinHandle, TryScope, scope, try_scope};
+pub(crate) use switch::FRAMES as SWITCH_FRAMES;
 
 use crate::event_loop::{current_fiber, try_with_loop, with_loop};
 use crate::stack::StackClass;

@@ -5,7 +5,7 @@
 
 use super::unwind::StackCopy;
 use crate::event_loop::{LoopHandle, with_loop};
-use crate::fiber::{FiberId, JoinError, STARTED, State};
+use crate::fiber::{FiberId, JoinError, STARTED, SWITCH_FRAMES, State};
 use std::env;
 use std::ffi::c_void;
 use std::fmt;
@@ -84,13 +84,13 @@ macro_rules! ours {
 /// How a fiber gets off the processor.
 const INNER: Part = Part {
     files: &[
-        "/corosensei-",
+        SWITCH_FRAMES.0,
         ours!("fiber/"),
         ours!("event_loop/"),
         ours!("time/mod.rs"),
     ],
     names: &[
-        "corosensei::",
+        SWITCH_FRAMES.1,
         "yue_scheduler::fiber::",
         "yue_scheduler::event_loop::",
     ],
