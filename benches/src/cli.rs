@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::harness::{
-    Effort, Problem, Settings, measure_here, plot, process, report, run_rows, table,
+    Effort, Problem, Row, Settings, measure_here, plot, process, report, run_rows, table,
 };
 use crate::rows;
 
@@ -28,9 +28,9 @@ const MEASURE_SECONDS_MAX: u32 = 180;
     cargo run --release -p yue-benches --features peers\n  \
     yue-figures --row 1 --row 2 --quick\n  \
     yue-figures --json figures.json && yue-figures plot figures.json\n\n\
-    Row 1 fiber yield · 2 spawn and join · 4 mailbox · 7 TCP echo · 8 Lua fibers · 9 RPC over TCP · \
-    10 RPC between threads · 11 RPC, Rust to Rust\n\
-    Environment: YUE_BIN names the `yue` command that rows 8 to 10 run (default: the one beside this program).")]
+    Row 1 fiber yield · 2 spawn and join · 3 idle memory · 4 mailbox · 5 between two loops · 6 timers · 7 TCP echo · \
+    8 Lua fibers · 9 RPC over TCP · 10 RPC between threads · 11 RPC, Rust to Rust · 12 growth\n\
+    Environment: YUE_BIN names the `yue` command that rows 3 and 8 to 10 run (default: the one beside this program).")]
 struct Arguments {
     /// Only this row (repeatable).
     #[arg(long = "row", value_name = "N")]
@@ -140,7 +140,8 @@ fn figures(arguments: &Arguments) -> Result<(), Problem> {
             "yue-figures: peers and ceilings that are crates were not built (--features peers)"
         );
     }
-    if rows.iter().any(|row| row.number >= 8) && process::yue_program().is_none() {
+    let runs_lua = |row: &Row| matches!(row.number, 3 | 8..=10);
+    if rows.iter().any(runs_lua) && process::yue_program().is_none() {
         eprintln!(
             "yue-figures: no `yue` command beside this program (cargo build --release -p yue)"
         );

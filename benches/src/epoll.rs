@@ -143,6 +143,27 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     }
 }
 
+/// Lets this process, and what it starts from now on, have so many connections at once.
+///
+/// # Errors
+///
+/// When the system's hard limit is below that.
+pub fn allow_descriptors(connections: usize) -> io::Result<()> {
+    /// Besides the connections: standard streams, epoll, rings, bells, a listener.
+    const OTHERS: usize = 100;
+    let wanted = (connections + OTHERS) as libc::rlim_t;
+    // SAFETY: an all-zero limit is a valid one; the calls write to it and read it.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        check(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit))?;
+        if limit.rlim_cur < wanted {
+            limit.rlim_cur = wanted;
+            check(libc::setrlimit(libc::RLIMIT_NOFILE, &limit))?;
+        }
+    }
+    Ok(())
+}
+
 /// A listener on a free port of this host, with a backlog that takes a thousand connections at once.
 ///
 /// Small messages are sent at once on what it accepts: the option is inherited.

@@ -69,6 +69,22 @@ fn fibers_that_only_yield_leave_time_for_timers_and_messages() {
 }
 
 #[test]
+fn a_message_does_not_wait_for_the_end_of_a_tick_that_is_full_of_yields() {
+    run(|_| {
+        // A tick runs 1 024 fibers here, and this one is most of them.
+        let heard = Arc::new(AtomicBool::new(false));
+        let hear = heard.clone();
+        this_loop::handle().run(move || hear.store(true, Ordering::Relaxed));
+        let mut yields = 0;
+        while !heard.load(Ordering::Relaxed) {
+            yield_now().unwrap();
+            yields += 1;
+        }
+        assert!(yields <= 128, "{yields} yields before the message");
+    });
+}
+
+#[test]
 fn callbacks_that_register_themselves_again_leave_time_for_fibers_and_timers() {
     struct Again(Rc<Cell<bool>>);
     impl TickEnd for Again {

@@ -6,6 +6,9 @@
 #[cfg(feature = "peers")]
 pub mod coroutine;
 pub mod epoll_echo;
+pub mod idle_pages;
+pub mod kernel_timer;
+pub mod linked_list;
 pub mod lua_yield;
 pub mod ping_pong;
 pub mod ring;

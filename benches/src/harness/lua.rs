@@ -50,7 +50,7 @@ pub fn tarantool_note() -> Option<String> {
     missing.then(|| "Tarantool was not measured: `tarantool` is not on the PATH".to_owned())
 }
 
-/// Runs a script to its `result`; gives units and seconds.
+/// Runs a script to its `result`; gives units and seconds (row 3: and bytes).
 pub fn run(
     runtime: Runtime,
     name: &str,

@@ -54,6 +54,8 @@ pub enum Kind {
     Peer,
     /// The same work with nothing around it: nobody should beat it.
     Ceiling,
+    /// Serves the same purpose by doing less, and is shown for scale: no goal and no ceiling is about it.
+    Aside,
     /// A figure seen earlier on this kind of machine; it was not measured in this run.
     Seen,
 }
@@ -228,6 +230,15 @@ impl Case {
         measure: impl Fn(Effort) -> Result<Sample, Problem> + 'static,
     ) -> Case {
         self.add(Kind::Ceiling, name, measure)
+    }
+
+    /// Adds something that serves the same purpose by doing less: it is measured, but nothing is held to it.
+    pub fn aside(
+        self,
+        name: impl Into<String>,
+        measure: impl Fn(Effort) -> Result<Sample, Problem> + 'static,
+    ) -> Case {
+        self.add(Kind::Aside, name, measure)
     }
 
     /// Adds a figure that was seen earlier and cannot be measured here.

@@ -57,6 +57,7 @@ fn draw_line(body: &mut String, line: &Line, largest: f64, y: f64) {
         Kind::Ours => "#c8641e",
         Kind::Peer => "#5b7fa6",
         Kind::Ceiling => "#8a8a8a",
+        Kind::Aside => "#a7bccf",
         Kind::Seen => "#c4c4c4",
     };
     let text = y + 12.0;

@@ -79,6 +79,7 @@ fn cells(case: &CaseReport, line: &Line) -> [String; 5] {
         Kind::Ours => "",
         Kind::Peer => " (peer)",
         Kind::Ceiling => " (ceiling)",
+        Kind::Aside => " (for scale)",
         Kind::Seen => " (seen)",
     };
     let name = format!("{}{role}", line.name);

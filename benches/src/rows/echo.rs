@@ -57,15 +57,19 @@ fn case(name: &str, connections: usize) -> Case {
 
 /// Loads one server of this row, in a process of its own.
 fn measure(server: &str, connections: usize, effort: Effort) -> Result<Sample, Problem> {
+    load(server, &plan(connections, effort.seconds(SECONDS)))
+}
+
+/// One of this row's messages in flight on each of so many connections.
+pub fn plan(connections: usize, seconds: f64) -> closed::Plan {
     let message: Vec<u8> = (0..MESSAGE_BYTES as u8).collect();
-    let plan = closed::Plan {
+    closed::Plan {
         connections,
         in_flight: 1,
         request: message.clone(),
         response: message,
-        seconds: effort.seconds(SECONDS),
-    };
-    load(server, &plan)
+        seconds,
+    }
 }
 
 /// Starts a server of this program, loads it as planned, and gives messages per second and what they cost it.

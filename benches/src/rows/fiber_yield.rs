@@ -66,8 +66,9 @@ fn laps(fibers: usize, effort: Effort) -> usize {
     (effort.count(YIELDS) / fibers).max(10)
 }
 
+/// Bare coroutines.
 #[cfg(feature = "peers")]
-fn bare(fibers: usize, effort: Effort, shifted: bool) -> Result<Sample, Problem> {
+pub fn bare(fibers: usize, effort: Effort, shifted: bool) -> Result<Sample, Problem> {
     let laps = laps(fibers, effort);
     let elapsed = crate::ceilings::coroutine::round_robin(fibers, laps, shifted)?;
     Ok(Sample::of(
@@ -76,7 +77,7 @@ fn bare(fibers: usize, effort: Effort, shifted: bool) -> Result<Sample, Problem>
 }
 
 /// Our scheduler, one loop.
-fn yue(fibers: usize, effort: Effort) -> Result<Sample, Problem> {
+pub fn yue(fibers: usize, effort: Effort) -> Result<Sample, Problem> {
     let laps = Laps::new(fibers, effort);
     let event_loop = Loop::new(Config::default())?;
     let clock = Arc::clone(&laps);

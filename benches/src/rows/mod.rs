@@ -1,8 +1,11 @@
 //! The rows of the table, one file each.
 
+mod cross_loop;
 mod echo;
 mod echo_yue;
 mod fiber_yield;
+mod growth;
+mod idle_memory;
 mod lua_fibers;
 mod mailbox;
 mod rpc_native;
@@ -11,6 +14,7 @@ mod rpc_thread;
 mod spawn_join;
 #[cfg(feature = "peers")]
 mod tarpc_peer;
+mod timers;
 
 use crate::harness::{Problem, Row};
 
@@ -19,12 +23,16 @@ pub fn all() -> Vec<Row> {
     vec![
         fiber_yield::row(),
         spawn_join::row(),
+        idle_memory::row(),
         mailbox::row(),
+        cross_loop::row(),
+        timers::row(),
         echo::row(),
         lua_fibers::row(),
         rpc_tcp::row(),
         rpc_thread::row(),
         rpc_native::row(),
+        growth::row(),
     ]
 }
 

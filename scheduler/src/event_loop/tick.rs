@@ -17,8 +17,12 @@ use std::rc::Rc;
 /// fibers and timers from running.
 const INBOX_PER_TICK: u32 = 1024;
 
-/// After how many fibers the tick looks at the clock, to keep its budget of time.
-pub(super) const CLOCK_CHECK_EVERY: u32 = 64;
+/// After how many fibers the tick looks at the clock, to keep its budget of time, and at the inbox: fibers that only
+/// give way to each other would otherwise keep a caller on another thread waiting for a whole tick.
+pub(super) const CHECK_EVERY: u32 = 64;
+
+/// Messages that each of these looks takes: no more than fibers have run since the last one.
+pub(super) const INBOX_PER_CHECK: u32 = CHECK_EVERY;
 
 /// How long a tick runs fibers before it looks at I/O and timers again.
 pub(super) const TICK_NS_MAX: u64 = 1_000_000;
@@ -120,7 +124,7 @@ impl Inner {
         if self.resting.replace(false) {
             self.inbox.awake();
         }
-        self.take_messages();
+        self.take_messages(INBOX_PER_TICK);
         let now = self.refresh_clock();
         if timing() {
             self.wheel.advance(now, |node| self.fire_late(node));
@@ -163,8 +167,8 @@ impl Inner {
         self.resting.get()
     }
 
-    fn take_messages(&self) {
-        for _ in 0..INBOX_PER_TICK {
+    pub(super) fn take_messages(&self, max: u32) {
+        for _ in 0..max {
             let message = self.inbox.pop();
             self.messages
                 .set(self.messages.get() + u64::from(message.is_some()));
@@ -220,10 +224,11 @@ impl Inner {
             };
             self.resume(header);
             switches = count;
-            if count % CLOCK_CHECK_EVERY == 0
-                && self.refresh_clock().as_nanos() > start.as_nanos().saturating_add(TICK_NS_MAX)
-            {
-                break;
+            if count % CHECK_EVERY == 0 {
+                self.take_messages(INBOX_PER_CHECK);
+                if self.refresh_clock().as_nanos() > start.as_nanos().saturating_add(TICK_NS_MAX) {
+                    break;
+                }
             }
         }
         self.switches.set(self.switches.get() + u64::from(switches));

@@ -2,7 +2,7 @@
 //!
 //! A tick that takes times runs its fibers with a loop of its own, so that the usual one pays nothing for it.
 
-use super::tick::{CLOCK_CHECK_EVERY, TICK_NS_MAX};
+use super::tick::{CHECK_EVERY, INBOX_PER_CHECK, TICK_NS_MAX};
 use super::{Inner, Shared};
 use crate::fiber::{FiberId, Header};
 use crate::inspect::vitals::{Counted, Vitals};
@@ -76,7 +76,8 @@ impl Inner {
             self.start_turn(header, fiber, ended);
             began = ended;
             let used = began.saturating_since(start).as_nanos() as u64;
-            if count % CLOCK_CHECK_EVERY == 0 {
+            if count % CHECK_EVERY == 0 {
+                self.take_messages(INBOX_PER_CHECK);
                 self.refresh_clock();
                 if used > TICK_NS_MAX {
                     break;
