@@ -61,6 +61,10 @@ impl Node {
 }
 
 /// Nodes and lists; all nodes but the hot one are linked.
+#[expect(
+    clippy::vec_box,
+    reason = "nodes point to each other, and are reached through a pointer as a timer is"
+)]
 struct Lists {
     heads: Vec<Box<Node>>,
     nodes: Vec<Box<Node>>,

@@ -20,7 +20,8 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use super::epoll_echo::Reply;
 
 const RING_ENTRIES: u32 = 2048;
-const CONNECTIONS_MAX: u32 = 4096;
+/// Slots of the ring's table of files: more than any row has connections.
+const CONNECTIONS_MAX: u32 = 12_288;
 const GROUP: u16 = 0;
 
 const ACCEPT: u64 = 0;
@@ -56,6 +57,7 @@ pub const FEW_LARGE: Shape = Shape {
 ///
 /// When the kernel refuses io_uring, or the listener fails; a broken connection is closed and no error.
 pub fn serve(listener: &TcpListener, reply: &Reply, shape: Shape) -> io::Result<Infallible> {
+    crate::epoll::allow_descriptors(CONNECTIONS_MAX as usize)?;
     let mut builder = IoUring::builder();
     builder
         .setup_single_issuer()

@@ -1,9 +1,9 @@
 //! Row 5: a call from a fiber on one loop to another loop, and a bare wake there and back.
 //!
-//! Each loop has a thread and a processor of its own. *Call*: a closure is sent to the other loop, runs there in a fiber
-//! (a task) of its own, and its result comes back to the fiber that waits. *Wake*: a fiber on each side; each tells the
-//! other that it is its turn and waits for its own. A count under a lock and the waiter's waker do it, which is what
-//! tokio's `Notify` is too.
+//! Each loop has a thread and a processor of its own. *Call*: a closure is sent to the other loop, runs there in a
+//! fiber (a task) of its own, and its result comes back to the fiber that waits. *Wake*: a fiber on each side; each
+//! tells the other that it is its turn and waits for its own. A count under a lock and the waiter's waker do it, which
+//! is what tokio's `Notify` is too.
 //!
 //! *Both busy*: neither side ever sleeps, since a fiber beside the measured one yields all the time; or, where a line
 //! says `busy_poll`, since its loop polls instead of sleeping. *Target asleep*: nothing else to do on either side, so
@@ -66,7 +66,7 @@ pub fn row() -> Row {
     Row {
         number: 5,
         title: "between two loops",
-        method: "One unit: a closure runs in a fiber of the other loop and its result is back; or a wake there and one back.",
+        method: "One unit: a closure runs in a fiber of the other loop, its result is back; or a wake and its answer.",
         cases: vec![
             case("call, both busy", Work::Call, Awake::Yielding),
             case("call, target asleep", Work::Call, Awake::Never),
