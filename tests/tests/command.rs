@@ -424,6 +424,25 @@ fn the_second_signal_ends_it_at_once() {
 }
 
 #[test]
+fn a_program_that_never_waits_is_ended_by_the_second_signal() {
+    let spinning = "print('serving at nothing') io.stdout:flush() while true do end";
+    // The pipe is read up to the first line, and then no more: the write blocks the loop.
+    let writing = "print('serving at nothing') io.stdout:flush() while true do io.stdout:write(('x'):rep(9999)) end";
+    for (name, text) in [("spinning", spinning), ("writing", writing)] {
+        let program = Program::new(name, text);
+        let (Server { mut running, .. }, _stdout) = Server::of_unread(&mut program.command());
+        wait_until("the end of a program that got two signals", || {
+            let over = !running.is_running();
+            if !over {
+                running.signal(libc::SIGINT);
+            }
+            over
+        });
+        assert_eq!(running.outcome().code(), 128 + libc::SIGINT);
+    }
+}
+
+#[test]
 fn a_signal_while_it_starts_ends_it_too() {
     for delay_us in [0, 300, 1_000, 3_000, 6_000, 10_000, 20_000] {
         let running = Running::start(yue().arg(script("server.lua")).arg("tcp://127.0.0.1:0"));

@@ -224,16 +224,23 @@ impl Server {
     /// Starts a command that prints `serving at ADDRESS`.
     #[track_caller]
     pub fn of(command: &mut Command) -> Server {
-        let (mut running, stdout) = Running::start_unread(command);
+        let (mut server, stdout) = Server::of_unread(command);
+        server.running.stdout = Some(collect(stdout));
+        server
+    }
+
+    /// As [`Server::of`]; what it prints after the first line is the caller's to read, or not to.
+    #[track_caller]
+    pub fn of_unread(command: &mut Command) -> (Server, BufReader<ChildStdout>) {
+        let (running, stdout) = Running::start_unread(command);
         let mut stdout = BufReader::new(stdout.unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
-        running.stdout = Some(collect(stdout));
         let Some(address) = line.trim_end().strip_prefix("serving at ") else {
             panic!("it does not serve: {line:?} {:#?}", running.outcome());
         };
         let address = address.to_owned();
-        Server { running, address }
+        (Server { running, address }, stdout)
     }
 
     /// `host:port`.

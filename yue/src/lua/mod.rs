@@ -8,11 +8,13 @@
 //!   connections.rs  connections by number                  endpoints.rs   open, listen
 //!   references.rs   functions as values                    errors.rs      failures as error objects
 //!   threads.rs      worker threads                         signals.rs, log.rs
+//!   end_signals.rs  SIGINT, SIGTERM
 //! ```
 
 mod calls;
 mod connections;
 mod dispatch;
+mod end_signals;
 mod endpoints;
 mod errors;
 mod fibers;

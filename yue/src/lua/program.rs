@@ -9,6 +9,7 @@
 //! A program ends when its script has returned and nothing that could still call it is open: everything of that sort
 //! keeps a [`Hold`](super::host::Hold). On SIGINT and SIGTERM it ends gracefully; a second signal ends the process.
 
+use super::end_signals::EndSignals;
 use super::errors::{ErrorObject, stopped};
 use super::host::{Host, Role, with_host};
 use super::native::{native, register};
@@ -22,7 +23,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use yue_io::{Choice, signal};
+use yue_io::Choice;
 use yue_luajit::{Ended, Stack};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{
@@ -71,10 +72,8 @@ impl Program {
 
     /// Runs the program to its end and returns the process's exit code.
     pub(crate) fn run(self: &Arc<Self>) -> i32 {
-        // Before any thread starts: threads inherit what is blocked.
-        if let Err(error) = signal::block(&[signal::Signal::INT, signal::Signal::TERM]) {
-            yue_scheduler::say(format_args!("no graceful shutdown by signals: {error}"));
-        }
+        // Before any other thread starts: threads inherit what is blocked.
+        let signals = EndSignals::listen(self);
         let others: Vec<_> = (2..=self.loops)
             .map(|index| {
                 let program = self.clone();
@@ -100,6 +99,7 @@ impl Program {
             }
         }
         threads::end_all();
+        drop(signals);
         code
     }
 
@@ -157,11 +157,6 @@ fn run_loop(program: &Arc<Program>, index: usize) -> i32 {
 }
 
 fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
-    let _signals = if index == 1 {
-        subscribe_to_the_end(program)
-    } else {
-        None
-    };
     program.enlist(this_loop::handle());
     let host = match Host::start(program.clone(), Role::Main(index)) {
         Ok(host) => host,
@@ -271,30 +266,6 @@ pub(crate) fn close(host: &Rc<Host>) {
     }
     host.idle();
     this_loop::clear_idle_hook();
-}
-
-/// SIGINT and SIGTERM: the first ends the program gracefully, the second at once.
-fn subscribe_to_the_end(program: &Arc<Program>) -> Option<signal::Subscription> {
-    let program = program.clone();
-    let seen = Cell::new(false);
-    let subscription = signal::subscribe(
-        &[signal::Signal::INT, signal::Signal::TERM],
-        move |signal| {
-            // A program that binds the signal itself decides for itself.
-            if super::signals::is_bound(signal.number()) {
-                return;
-            }
-            if seen.replace(true) {
-                std::process::exit(128 + signal.number());
-            }
-            program.shut_down();
-        },
-    );
-    subscription
-        .inspect_err(|error| {
-            yue_scheduler::say(format_args!("no graceful shutdown by signals: {error}"))
-        })
-        .ok()
 }
 
 /// Ports that the loops of a `-c N` program share: whoever listens first finds out whether the port is free, and which
