@@ -10,12 +10,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::rc::{Rc, Weak};
-use std::time::Duration;
 use yue_io::net::{ListenOptions, TcpListener, UnixListener};
-use yue_scheduler::{Builder, FiberId, Instant, cancel, now, say, set_context, yield_now};
-
-/// While connections cannot be accepted, it is said no more often than this.
-const REMINDER: Duration = Duration::from_secs(60);
+use yue_scheduler::{Builder, FiberId, cancel, set_context, yield_now};
 
 /// Accepts connections until it is closed. Clones are the same listener; dropping them all closes nothing.
 #[derive(Clone)]
@@ -179,7 +175,6 @@ impl Inner {
 
     /// The life of the accepting fiber.
     fn run(self: &Rc<Inner>, socket: &Socket) {
-        let mut told = None;
         while !self.closed.get() {
             let accepted = match socket {
                 Socket::Tcp(listener) => listener.accept().map(|(stream, from)| {
@@ -195,27 +190,11 @@ impl Inner {
             };
             // A client that is gone again, or no descriptors left: the next may fare better. To be told to stop is
             // final.
-            if let Err(error) = accepted {
-                if yield_now().is_err() {
-                    break;
-                }
-                self.tell(&error, &mut told);
+            if accepted.is_err() && yield_now().is_err() {
+                break;
             }
         }
         self.closed.set(true);
-    }
-
-    /// Says why clients are kept waiting, now and then. A client that gave up is no news.
-    #[cold]
-    fn tell(&self, error: &io::Error, told: &mut Option<Instant>) {
-        let due = told.is_none_or(|at| now().saturating_since(at) >= REMINDER);
-        if due && error.kind() != io::ErrorKind::ConnectionAborted {
-            *told = Some(now());
-            let address = &self.address;
-            say(format_args!(
-                "cannot accept connections at {address}: {error}; they wait"
-            ));
-        }
     }
 
     fn accept(

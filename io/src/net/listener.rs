@@ -174,10 +174,10 @@ pub(super) fn accept(socket: &Socket) -> io::Result<(Socket, SockAddr)> {
 fn say_so(error: &io::Error) {
     static SAID: Once = Once::new();
     SAID.call_once(|| {
-        eprintln!(
-            "yue: no connection can be accepted: {error}; clients wait until there is room (the limit on open files \
-             is `ulimit -n`)"
-        );
+        yue_scheduler::say(format_args!(
+            "no connection can be accepted: {error}; clients wait until there is room (the limit on open files is \
+             `ulimit -n`)"
+        ));
     });
 }
 
