@@ -30,6 +30,7 @@
 //!   fiber/       the switch, the header of a fiber, park and wake, spawn and join, cancellation
 //!   time/        the clock, the timer wheel, sleep, deadlines
 //!   event_loop/  the tick, the inbox, handles for other threads, shutdown
+//!   sync/        locks, permits, channels, select, fiber-locals
 //!   inspect/     seeing inside: the list of fibers, counters
 //!   driver.rs    what a loop asks of I/O
 //!   say.rs       lines on standard error
@@ -44,6 +45,7 @@ mod fiber;
 pub mod inspect;
 mod say;
 mod stack;
+pub mod sync;
 mod time;
 
 pub use blocking::{

@@ -20,10 +20,12 @@ pub use hook::{SwitchHook, may_suspend, no_suspend, with_switch_hook};
 pub(crate) use join::note_panic;
 pub use join::{JoinError, JoinHandle};
 pub use join_set::JoinSet;
-pub(crate) use park::wake_in;
 pub use park::{
     LocalWaker, RemoteWaker, Wakeup, park, park_uninterruptible, park_until, prepare_park,
     yield_now,
+};
+pub(crate) use park::{
+    begin_wait_number, check_stopped, park_unrefused, refuse_call, wake_from_here, wake_in,
 };
 pub(crate) use root::{drop_payload, guarded};
 pub use scope::{Scope, ScopedJoinHandle, TryJoinHandle, TryScope, scope, try_scope};

@@ -159,6 +159,12 @@ pub fn park(reason: &'static str) -> Result<(), Stopped> {
 /// # Panics
 /// As [`park`].
 pub fn park_until(reason: &'static str, at: Option<Instant>) -> Result<Wakeup, Stopped> {
+    park_unrefused(reason, at.unwrap_or(Instant::NEVER)).map_err(refuse_call)
+}
+
+/// As [`park_until`], for a caller that may find that it got what it waited for after all: an error is not a refusal
+/// yet. The caller says so with [`refuse_call`] when it hands the error on.
+pub(crate) fn park_unrefused(reason: &'static str, limit: Instant) -> Result<Wakeup, Stopped> {
     let (l, header) = here();
     if header.has(WOKEN) {
         return Ok(Wakeup::Woken);
@@ -169,10 +175,9 @@ pub fn park_until(reason: &'static str, at: Option<Instant>) -> Result<Wakeup, S
         return if header.has(WOKEN) {
             Ok(Wakeup::Woken)
         } else {
-            Err(refuse(header, reason))
+            Err(reason)
         };
     }
-    let limit = at.unwrap_or(Instant::NEVER);
     let alarm = limit.min(header.deadline.get());
     loop {
         suspend_parked(l, header, reason, alarm, INTERRUPTIBLE);
@@ -180,7 +185,7 @@ pub fn park_until(reason: &'static str, at: Option<Instant>) -> Result<Wakeup, S
             return Ok(Wakeup::Woken);
         }
         if let Some(reason) = stopped(l, header) {
-            return Err(refuse(header, reason));
+            return Err(reason);
         }
         if limit <= l.now() {
             return Ok(Wakeup::TimedOut);
@@ -241,6 +246,51 @@ pub fn yield_now() -> Result<(), Stopped> {
     match stopped(l, header) {
         None => Ok(()),
         Some(reason) => Err(refuse(header, reason)),
+    }
+}
+
+/// Begins a wait, as [`prepare_park`] does, for the sake of its number: differs from fiber to fiber and from wait to
+/// wait, and is the same in a run that is repeated.
+pub(crate) fn begin_wait_number() -> u64 {
+    let wait = prepare_park().wait;
+    wait.sequence.wrapping_add(u64::from(wait.index) << 32)
+}
+
+/// What a suspending call does first: in a fiber that has been told to stop it goes once through the run queue, and
+/// fails. Outside fibers nothing is ever told to stop.
+///
+/// # Errors
+/// [`Stopped`], as the call's own.
+#[inline]
+pub(crate) fn check_stopped() -> Result<(), Stopped> {
+    let told = try_with_loop(|l| {
+        // SAFETY: the running fiber's header lives as long as the fiber.
+        let header = unsafe { l.running().as_ref()? };
+        stopped(l, header)
+    });
+    match told.flatten() {
+        None => Ok(()),
+        Some(reason) => Err(stop_here(reason)),
+    }
+}
+
+#[cold]
+fn stop_here(reason: Stopped) -> Stopped {
+    let (l, header) = here();
+    switch_out(header, || l.make_ready(header));
+    refuse(header, reason)
+}
+
+/// Notes that the calling fiber is refused a call for `reason`.
+pub(crate) fn refuse_call(reason: Stopped) -> Stopped {
+    refuse(here().1, reason)
+}
+
+/// As [`RemoteWaker::wake`], but at once if this thread is in the fiber's loop.
+pub(crate) fn wake_from_here(wait: RemoteWaker) {
+    let woken = try_with_loop(|l| l.id() == wait.loop_id && (wake_in(l, wait), true).1);
+    if woken != Some(true) {
+        wait.wake();
     }
 }
 

@@ -1,0 +1,130 @@
+//! The barrier: nobody goes on before all are there.
+
+use super::policy::{Policy, constructors};
+use super::wait::{Enlisted, Node, Source, WaitQueue, Wakes, wait_for};
+use crate::fiber::Stopped;
+use std::fmt;
+
+struct State {
+    /// How many wait in the present round.
+    arrived: usize,
+    queue: WaitQueue<bool>,
+}
+
+/// Lets a number of fibers go on together, round after round.
+///
+/// A fiber that is told to stop while it waits counts as not having arrived; the others go on waiting.
+///
+/// The type behind [`sync::Barrier`](crate::sync::Barrier) and [`sync::local::Barrier`](crate::sync::local::Barrier).
+///
+/// ```
+/// use yue_scheduler::sync::Barrier;
+/// use std::{sync::Arc, thread};
+///
+/// let barrier = Arc::new(Barrier::new(3));
+/// let threads: Vec<_> = (0..3).map(|_| {
+///     let barrier = barrier.clone();
+///     thread::spawn(move || barrier.wait().unwrap())
+/// }).collect();
+/// let last = threads.into_iter().map(|thread| thread.join().unwrap());
+/// assert_eq!(last.filter(|last| *last).count(), 1);
+/// ```
+pub struct Barrier<P: Policy> {
+    count: usize,
+    state: P::Lock<State>,
+}
+
+constructors! { impl[] Barrier<P>,
+    /// A barrier for `count` fibers. With 0 or 1, nobody ever waits.
+    pub fn new(count: usize) {
+        Barrier { count, state: <P as Policy>::Lock::new(State { arrived: 0, queue: WaitQueue::new() }) }
+    }
+}
+
+impl<P: Policy> Barrier<P> {
+    /// Waits until as many fibers wait as the barrier is for. Answers `true` to the one that came last.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the fiber is told to stop first, or had been before.
+    ///
+    /// # Panics
+    /// If it must wait where suspension is forbidden.
+    ///
+    /// ```
+    /// use yue_scheduler::{Config, Loop, spawn, sync::local::Barrier};
+    /// use std::rc::Rc;
+    ///
+    /// Loop::new(Config::default()).unwrap().run(|| {
+    ///     let two = Rc::new(Barrier::new(2));
+    ///     let other = two.clone();
+    ///     let first = spawn(move || other.wait().unwrap());
+    ///     let second = two.wait().unwrap();
+    ///     assert_ne!(first.join().unwrap(), second);
+    /// });
+    /// ```
+    pub fn wait(&self) -> Result<bool, Stopped> {
+        wait_for(&Arriving(self), false).map_err(|(stopped, _)| stopped)
+    }
+}
+
+impl<P: Policy> fmt::Debug for Barrier<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Barrier")
+            .field("count", &self.count)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Arriving at the barrier; the slot is whether the fiber was the last.
+struct Arriving<'a, P: Policy>(&'a Barrier<P>);
+
+impl<P: Policy> Source for Arriving<'_, P> {
+    type Policy = P;
+    type State = State;
+    type Slot = bool;
+    type Output = bool;
+    const REASON: &'static str = "barrier";
+
+    fn state(&self) -> &P::Lock<State> {
+        &self.0.state
+    }
+
+    fn quick(&self, last: &mut bool) -> bool {
+        *last = self.0.count <= 1;
+        *last
+    }
+
+    fn enlist(&self, state: &mut State, node: &Node<bool>, wakes: &mut Wakes<P>) -> Enlisted {
+        if state.arrived + 1 < self.0.count {
+            state.arrived += 1;
+            // SAFETY: the caller attached the node and keeps it in place until it is taken out.
+            unsafe { state.queue.push(node) };
+            return Enlisted::Waiting;
+        }
+        // A barrier is waited for alone, and given up under the lock: so all that arrived can be released, and the
+        // caller's own wait can be claimed.
+        let released = state.queue.grant_all(wakes, |_| ());
+        debug_assert_eq!(released, state.arrived);
+        state.arrived = 0;
+        // SAFETY: we have the lock.
+        unsafe { node.with_slot(|last| *last = true) };
+        let claimed = node.claim();
+        debug_assert!(claimed);
+        Enlisted::Done
+    }
+
+    fn queue(state: &mut State) -> &mut WaitQueue<bool> {
+        &mut state.queue
+    }
+
+    fn withdrawn(&self, state: &mut State, _wakes: &mut Wakes<P>) {
+        state.arrived -= 1;
+    }
+
+    /// The round is over; there is nothing to hand on.
+    fn hand_on(&self, _last: &mut bool) {}
+
+    fn finish(&self, last: bool) -> bool {
+        last
+    }
+}

@@ -1,0 +1,159 @@
+//! Why a channel took or gave nothing.
+
+use crate::fiber::Stopped;
+use std::fmt;
+
+/// All senders, or all receivers, of a channel are gone, or it was closed.
+///
+/// ```
+/// use yue_scheduler::sync::{Closed, RecvError};
+///
+/// assert_eq!(RecvError::from(Closed), RecvError::Closed);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the channel is closed")]
+pub struct Closed;
+
+/// Why a receive came back without a value.
+///
+/// ```
+/// use yue_scheduler::sync::{RecvError, channel};
+///
+/// let (sender, receiver) = channel::<u8>(1);
+/// drop(sender);
+/// assert_eq!(receiver.recv(), Err(RecvError::Closed));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecvError {
+    /// The channel is empty and nobody will send any more.
+    #[error("the channel is closed")]
+    Closed,
+    /// The fiber was told to stop. What is in the channel stays there.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Why there was no value.
+///
+/// ```
+/// use yue_scheduler::sync::{TryRecvError, channel};
+///
+/// let (_sender, receiver) = channel::<u8>(1);
+/// assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TryRecvError {
+    /// There is none now.
+    #[error("the channel is empty")]
+    Empty,
+    /// There is none, and nobody will send any more.
+    #[error("the channel is closed")]
+    Closed,
+}
+
+/// Why a value was not sent, with the value.
+///
+/// ```
+/// use yue_scheduler::sync::{SendError, channel};
+///
+/// let (sender, receiver) = channel(1);
+/// drop(receiver);
+/// assert_eq!(sender.send("back").unwrap_err().into_value(), "back");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum SendError<T> {
+    /// Nobody will receive it.
+    Closed(T),
+    /// The fiber was told to stop while the channel was full.
+    Stopped(T, Stopped),
+}
+
+/// Why a value was not sent at once, with the value.
+///
+/// ```
+/// use yue_scheduler::sync::{TrySendError, channel};
+///
+/// let (sender, _receiver) = channel(1);
+/// sender.try_send(1).unwrap();
+/// assert_eq!(sender.try_send(2), Err(TrySendError::Full(2)));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum TrySendError<T> {
+    /// The channel has no room now.
+    Full(T),
+    /// Nobody will receive it.
+    Closed(T),
+}
+
+impl From<Closed> for RecvError {
+    fn from(_: Closed) -> RecvError {
+        RecvError::Closed
+    }
+}
+
+impl From<Closed> for TryRecvError {
+    fn from(_: Closed) -> TryRecvError {
+        TryRecvError::Closed
+    }
+}
+
+impl<T> SendError<T> {
+    /// The value.
+    pub fn into_value(self) -> T {
+        match self {
+            SendError::Closed(value) | SendError::Stopped(value, _) => value,
+        }
+    }
+
+    fn reason(&self) -> &dyn fmt::Display {
+        match self {
+            SendError::Closed(_) => &Closed,
+            SendError::Stopped(_, stopped) => stopped,
+        }
+    }
+}
+
+impl<T> TrySendError<T> {
+    /// The value.
+    pub fn into_value(self) -> T {
+        match self {
+            TrySendError::Full(value) | TrySendError::Closed(value) => value,
+        }
+    }
+
+    fn reason(&self) -> &dyn fmt::Display {
+        match self {
+            TrySendError::Full(_) => &"the channel is full",
+            TrySendError::Closed(_) => &Closed,
+        }
+    }
+}
+
+// By hand, so that the value need not be `Debug`.
+impl<T> fmt::Debug for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SendError({self})")
+    }
+}
+
+impl<T> fmt::Display for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason().fmt(f)
+    }
+}
+
+impl<T> std::error::Error for SendError<T> {}
+
+impl<T> fmt::Debug for TrySendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TrySendError({self})")
+    }
+}
+
+impl<T> fmt::Display for TrySendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason().fmt(f)
+    }
+}
+
+impl<T> std::error::Error for TrySendError<T> {}

@@ -1,0 +1,233 @@
+//! Waiting for each other: locks, permits, notifications, channels, select.
+//!
+//! # Two of each
+//!
+//! [`sync::local`] is for the fibers of one loop: no atomics, no locks, and the compiler keeps it on its thread.
+//! `sync` itself is for fibers of any loops *and for plain threads*, which block where a fiber would park. Both are the
+//! same code over two [lock policies](Policy), with the same methods and the same promises. A program that keeps what
+//! belongs together on one loop, as yue is made for, mostly wants `local`.
+//!
+//! # Which one
+//!
+//! | I want to … | use |
+//! |---|---|
+//! | hand values from fiber to fiber | [`channel`] (bounded: a slow receiver slows its senders), [`unbounded`] |
+//! | get one answer from elsewhere | [`oneshot`] |
+//! | start work and get its result | no lock at all: [`spawn`](crate::spawn) and [`join`](crate::JoinHandle::join) |
+//! | change a value over several suspensions, undisturbed | [`Mutex`], [`RwLock`] |
+//! | change a value between two suspensions | `Cell`, `RefCell`: on one loop nobody comes in between |
+//! | limit how many do something at once | [`Semaphore`] |
+//! | say "look again" | [`Notify`]; with a condition on a locked value: [`Condvar`] |
+//! | begin a phase together | [`Barrier`] |
+//! | make something once, on demand | [`OnceCell`], [`Once`] |
+//! | wait for whichever comes first | [`select!`](crate::select) |
+//! | wait no longer than … | any of these inside [`timeout`](crate::timeout) or [`with_deadline`](crate::with_deadline) |
+//!
+//! ```
+//! use yue_scheduler::{Config, Loop, select, sleep, spawn};
+//! use yue_scheduler::sync::local::channel;
+//! use std::time::Duration;
+//!
+//! Loop::new(Config::default()).unwrap().run(|| {
+//!     let (results, results_in) = channel(4);
+//!     for n in 1..=3u64 {
+//!         let results = results.clone();
+//!         spawn(move || {
+//!             sleep(Duration::from_millis(n)).unwrap();
+//!             results.send(n * n).unwrap();
+//!         });
+//!     }
+//!     drop(results);
+//!     let mut sum = 0;
+//!     loop {
+//!         select! {
+//!             result = recv(results_in) => match result {
+//!                 Ok(square) => sum += square,
+//!                 Err(_closed) => break,
+//!             },
+//!             _ = after(Duration::from_secs(30)) => panic!("too slow"),
+//!         }.unwrap();
+//!     }
+//!     assert_eq!(sum, 14);
+//! });
+//! ```
+//!
+//! # What all of them promise
+//!
+//! - **Fair.** Whoever waits is served in the order in which it came. A lock, a permit, a message is *given* to who has
+//!   waited longest; it is not up for grabs.
+//! - **Cancellable.** Every call that may wait answers [`Stopped`](crate::Stopped) (by itself, or inside its own error)
+//!   when the fiber is cancelled or a deadline passes. It is sticky: in a fiber that has been told to stop such a call
+//!   fails even if it need not have waited, so that a fiber whose channel is never empty can be stopped too; clean-up
+//!   that must wait runs in [`shield`](crate::shield). The `try_` forms never fail for that, nor do unlocking,
+//!   notifying, and sending to an unbounded channel, which never wait. Plain threads are never told to stop.
+//! - **Nothing lost.** When a cancel meets a grant, the grant wins: the call returns with what it was given, and the next
+//!   one fails. A message, a permit, a notification goes to somebody who takes it, or stays.
+//! - **No allocation** by waiting: a waiter's place is on its own stack. Only an act that wakes several at once between
+//!   threads, and a channel's buffer as it grows, allocate.
+//! - **Not poisoned.** A panic ends its own fiber, and guards unlock on the way. See [`Mutex`].
+//!
+//! A fiber that is abandoned at its loop's shutdown (it ignored the hard stop) keeps what it has, and its place.
+//!
+//! # Inside
+//!
+//! `wait.rs` has the one wait queue that all of it is made of, `policy.rs` the two policies, `semaphore.rs` the permits
+//! that mutex and read-write lock are. Each other file is one primitive.
+
+mod atomic;
+mod barrier;
+mod channel;
+mod condvar;
+mod mutex;
+mod notify;
+mod once;
+mod oneshot;
+#[allow(
+    missing_debug_implementations,
+    reason = "public only as a part of bounds"
+)]
+mod policy;
+mod rwlock;
+pub mod select;
+mod semaphore;
+#[allow(
+    missing_debug_implementations,
+    reason = "public only as a part of bounds"
+)]
+mod wait;
+mod waker;
+
+pub use channel::{Closed, RecvError, SendError, TryRecvError, TrySendError};
+pub use condvar::WaitStopped;
+pub use policy::{Local, Policy, Shared};
+
+/// The types themselves, over either policy: for code that is written for both.
+///
+/// ```
+/// use yue_scheduler::sync::{Policy, generic};
+///
+/// fn add<P: Policy>(total: &generic::Mutex<P, u32>, n: u32) {
+///     *total.lock().unwrap() += n;
+/// }
+///
+/// let total = yue_scheduler::sync::Mutex::new(1);
+/// add(&total, 2);
+/// assert_eq!(total.into_inner(), 3);
+/// ```
+pub mod generic {
+    pub use super::barrier::Barrier;
+    pub use super::channel::{Iter, Receiver, RecvBranch, SendBranch, Sender};
+    pub use super::condvar::{Condvar, Waited};
+    pub use super::mutex::{LockBranch, Mutex, MutexGuard};
+    pub use super::notify::{NotifiedBranch, Notify};
+    pub use super::once::{Once, OnceCell};
+    pub use super::oneshot::{
+        Receiver as OneshotReceiver, RecvBranch as OneshotBranch, Sender as OneshotSender,
+    };
+    pub use super::rwlock::{ReadGuard, RwLock, WriteGuard};
+    pub use super::semaphore::{AcquireBranch, Permit, Semaphore};
+}
+
+/// The names of one policy's types.
+macro_rules! names {
+    ($policy:ty, $whose:literal, $path:literal) => {
+        #[doc = concat!("A mutex ", $whose, ".")]
+        pub type Mutex<T> = sync::generic::Mutex<$policy, T>;
+        #[doc = concat!("The lock of a [`Mutex`] ", $whose, ".")]
+        pub type MutexGuard<'a, T> = sync::generic::MutexGuard<'a, $policy, T>;
+        #[doc = concat!("A read-write lock ", $whose, ".")]
+        pub type RwLock<T> = sync::generic::RwLock<$policy, T>;
+        #[doc = concat!("A condition variable ", $whose, ".")]
+        pub type Condvar = sync::generic::Condvar<$policy>;
+        #[doc = concat!("A semaphore ", $whose, ".")]
+        pub type Semaphore = sync::generic::Semaphore<$policy>;
+        #[doc = concat!("Permits of a [`Semaphore`] ", $whose, ".")]
+        pub type Permit<'a> = sync::generic::Permit<'a, $policy>;
+        #[doc = concat!("A barrier ", $whose, ".")]
+        pub type Barrier = sync::generic::Barrier<$policy>;
+        #[doc = concat!("Notifications ", $whose, ".")]
+        pub type Notify = sync::generic::Notify<$policy>;
+        #[doc = concat!("A value that is made once, ", $whose, ".")]
+        pub type OnceCell<T> = sync::generic::OnceCell<$policy, T>;
+        #[doc = concat!("Something that is done once, ", $whose, ".")]
+        pub type Once = sync::generic::Once<$policy>;
+        #[doc = concat!("The sending end of a channel ", $whose, ".")]
+        pub type Sender<T> = sync::generic::Sender<$policy, T>;
+        #[doc = concat!("The receiving end of a channel ", $whose, ".")]
+        pub type Receiver<T> = sync::generic::Receiver<$policy, T>;
+        #[doc = concat!("The sending end of a oneshot ", $whose, ".")]
+        pub type OneshotSender<T> = sync::generic::OneshotSender<$policy, T>;
+        #[doc = concat!("The receiving end of a oneshot ", $whose, ".")]
+        pub type OneshotReceiver<T> = sync::generic::OneshotReceiver<$policy, T>;
+
+        #[doc = concat!("A channel ", $whose, " with room for `capacity` values.")]
+        ///
+        /// Any number of senders and receivers (clone the ends); each value goes to one receiver. With no room at all
+        /// (0) a send waits for its receiver.
+        ///
+        /// ```
+        #[doc = concat!("use ", $path, "::{TrySendError, channel};")]
+        ///
+        /// let (sender, receiver) = channel(1);
+        /// sender.send(1).unwrap();
+        /// assert_eq!(sender.try_send(2), Err(TrySendError::Full(2)));
+        /// assert_eq!(receiver.recv(), Ok(1));
+        /// ```
+        pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+            sync::channel::channel(Some(capacity))
+        }
+
+        #[doc = concat!("A channel ", $whose, " with room for as many values as memory holds: sends never wait.")]
+        ///
+        /// ```
+        #[doc = concat!("use ", $path, "::unbounded;")]
+        ///
+        /// let (sender, receiver) = unbounded();
+        /// (0..1000).for_each(|n| sender.send(n).unwrap());
+        /// drop(sender);
+        /// assert_eq!(receiver.iter().count(), 1000);
+        /// ```
+        pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
+            sync::channel::channel(None)
+        }
+
+        #[doc = concat!("A channel ", $whose, " for one value.")]
+        ///
+        /// ```
+        #[doc = concat!("use ", $path, "::oneshot;")]
+        ///
+        /// let (sender, receiver) = oneshot();
+        /// sender.send("the answer").unwrap();
+        /// assert_eq!(receiver.recv(), Ok("the answer"));
+        /// ```
+        pub fn oneshot<T>() -> (OneshotSender<T>, OneshotReceiver<T>) {
+            sync::oneshot::oneshot()
+        }
+    };
+}
+
+// The names are made here and one module down; both find the rest of this module under one path.
+use super::sync;
+
+names!(Shared, "between loops and threads", "yue_scheduler::sync");
+
+/// For the fibers of one loop: no atomics, `!Send`. See [`sync`](super) for what is what.
+///
+/// A call that must wait panics outside a fiber; what need not wait (sending to an unbounded channel, unlocking,
+/// notifying, all `try_` forms) may be used anywhere on the thread, in a timer's callback for example.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, spawn, sync::local::channel};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let (sender, receiver) = channel(1);
+///     spawn(move || sender.send("from another fiber"));
+///     assert_eq!(receiver.recv(), Ok("from another fiber"));
+/// });
+/// ```
+pub mod local {
+    pub use super::{Closed, RecvError, SendError, TryRecvError, TrySendError, WaitStopped};
+    use super::{Local, sync};
+
+    names!(Local, "of one loop", "yue_scheduler::sync::local");
+}

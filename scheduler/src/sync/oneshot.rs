@@ -1,0 +1,265 @@
+//! The oneshot: one value, from one end to the other.
+
+use super::channel::{Closed, RecvError, TryRecvError};
+use super::policy::{Lock, Policy};
+use super::select::SourceBranch;
+use super::wait::{Enlisted, Node, Source, WaitQueue, Wakes, locked, wait_for};
+use std::fmt;
+
+/// A value on its way, or the news that none will come.
+type Slot<T> = Option<Result<T, Closed>>;
+
+/// The state of a oneshot.
+#[allow(
+    missing_debug_implementations,
+    reason = "public only as a part of bounds"
+)]
+pub struct State<T> {
+    value: Option<T>,
+    /// The sender is gone; what is in `value` is all.
+    sent: bool,
+    receiver_gone: bool,
+    queue: WaitQueue<Slot<T>>,
+}
+
+/// What the two ends share.
+#[allow(
+    missing_debug_implementations,
+    reason = "public only as a part of bounds"
+)]
+pub struct Oneshot<P: Policy, T> {
+    state: P::Lock<State<T>>,
+}
+
+pub(super) fn oneshot<P: Policy, T>() -> (Sender<P, T>, Receiver<P, T>) {
+    let shared = P::share(Oneshot {
+        state: P::Lock::new_lock(State {
+            value: None,
+            sent: false,
+            receiver_gone: false,
+            queue: WaitQueue::new(),
+        }),
+    });
+    let other = shared.clone();
+    (Sender { shared: other }, Receiver { shared })
+}
+
+/// The end of a oneshot that sends. Dropped without sending, it tells the other end.
+pub struct Sender<P: Policy, T> {
+    shared: P::Ref<Oneshot<P, T>>,
+}
+
+/// The end of a oneshot that receives.
+pub struct Receiver<P: Policy, T> {
+    shared: P::Ref<Oneshot<P, T>>,
+}
+
+impl<P: Policy, T> Sender<P, T> {
+    /// Sends the value. Never waits.
+    ///
+    /// # Errors
+    /// With the value, if the receiver is gone.
+    ///
+    /// ```
+    /// use yue_scheduler::sync::oneshot;
+    ///
+    /// let (sender, receiver) = oneshot();
+    /// drop(receiver);
+    /// assert_eq!(sender.send(1), Err(1));
+    /// ```
+    pub fn send(self, value: T) -> Result<(), T> {
+        let mut value = Some(value);
+        locked(&Receiving(&self.shared), |state, wakes| {
+            state.sent = true;
+            if state.receiver_gone {
+                return;
+            }
+            let given = state
+                .queue
+                .grant(wakes, |slot| *slot = value.take().map(Ok));
+            if !given {
+                state.value = value.take();
+            }
+        });
+        value.map_or(Ok(()), Err)
+    }
+
+    /// Whether the receiver is gone, so that the value need not be made.
+    pub fn is_closed(&self) -> bool {
+        self.shared.state.with(|state| state.receiver_gone)
+    }
+}
+
+impl<P: Policy, T> Drop for Sender<P, T> {
+    fn drop(&mut self) {
+        locked(&Receiving(&self.shared), |state, wakes| {
+            if !std::mem::replace(&mut state.sent, true) {
+                state
+                    .queue
+                    .grant_all(wakes, |slot| *slot = Some(Err(Closed)));
+            }
+        });
+    }
+}
+
+impl<P: Policy, T> Receiver<P, T> {
+    /// Waits for the value. There is one: asked again, it answers `Closed`.
+    ///
+    /// # Errors
+    /// [`RecvError::Closed`] if the sender was dropped, [`RecvError::Stopped`] when the fiber is told to stop first, or
+    /// had been before.
+    ///
+    /// # Panics
+    /// If it must wait where suspension is forbidden.
+    ///
+    /// ```
+    /// use yue_scheduler::sync::oneshot;
+    /// use std::thread;
+    ///
+    /// let (sender, receiver) = oneshot();
+    /// thread::spawn(move || sender.send("done"));
+    /// assert_eq!(receiver.recv(), Ok("done"));
+    /// ```
+    pub fn recv(&self) -> Result<T, RecvError> {
+        match wait_for(&Receiving(&self.shared), None) {
+            Ok(received) => Ok(received?),
+            Err((stopped, _)) => Err(RecvError::Stopped(stopped)),
+        }
+    }
+
+    /// The value, if it is there.
+    ///
+    /// # Errors
+    /// [`TryRecvError::Empty`] if it is not, [`TryRecvError::Closed`] if it never will be.
+    ///
+    /// ```
+    /// use yue_scheduler::sync::{TryRecvError, local::oneshot};
+    ///
+    /// let (sender, receiver) = oneshot();
+    /// assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
+    /// sender.send(1).unwrap();
+    /// assert_eq!(receiver.try_recv(), Ok(1));
+    /// ```
+    pub fn try_recv(&self) -> Result<T, TryRecvError> {
+        let mut slot = None;
+        Receiving(&self.shared).quick(&mut slot);
+        match slot {
+            Some(received) => Ok(received?),
+            None => Err(TryRecvError::Empty),
+        }
+    }
+
+    /// [`Receiver::recv`] as a branch of [`select!`](crate::select); its outcome is `Result<T, Closed>`.
+    ///
+    /// ```
+    /// use yue_scheduler::{select, sync::{Closed, oneshot}};
+    ///
+    /// let (sender, receiver) = oneshot::<u8>();
+    /// drop(sender);
+    /// let got = select! { value = recv(receiver) => value }.unwrap();
+    /// assert_eq!(got, Err(Closed));
+    /// ```
+    pub fn recv_branch(&self) -> RecvBranch<'_, P, T> {
+        SourceBranch::new(Receiving(&self.shared), None)
+    }
+}
+
+impl<P: Policy, T> Drop for Receiver<P, T> {
+    fn drop(&mut self) {
+        let value = self.shared.state.with(|state| {
+            state.receiver_gone = true;
+            state.value.take()
+        });
+        // Outside the lock: dropping it may run anything.
+        drop(value);
+    }
+}
+
+impl<P: Policy, T> fmt::Debug for Sender<P, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("oneshot::Sender").finish_non_exhaustive()
+    }
+}
+
+impl<P: Policy, T> fmt::Debug for Receiver<P, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("oneshot::Receiver").finish_non_exhaustive()
+    }
+}
+
+/// Receiving as a branch of a select.
+pub type RecvBranch<'a, P, T> = SourceBranch<Receiving<'a, P, T>>;
+
+/// Receiving the value of a oneshot.
+#[allow(
+    missing_debug_implementations,
+    reason = "public only as a part of bounds"
+)]
+pub struct Receiving<'a, P: Policy, T>(&'a Oneshot<P, T>);
+
+impl<P: Policy, T> Source for Receiving<'_, P, T> {
+    type Policy = P;
+    type State = State<T>;
+    type Slot = Slot<T>;
+    type Output = Result<T, Closed>;
+    const REASON: &'static str = "oneshot";
+
+    fn state(&self) -> &P::Lock<State<T>> {
+        &self.0.state
+    }
+
+    fn quick(&self, slot: &mut Slot<T>) -> bool {
+        *slot = self.0.state.with(State::take);
+        slot.is_some()
+    }
+
+    fn enlist(
+        &self,
+        state: &mut State<T>,
+        node: &Node<Slot<T>>,
+        _wakes: &mut Wakes<P>,
+    ) -> Enlisted {
+        if state.sent {
+            if !node.claim() {
+                return Enlisted::Lost;
+            }
+            // SAFETY: we have the lock. (The slot was empty: nothing is dropped.)
+            unsafe { node.with_slot(|slot| *slot = state.take()) };
+            return Enlisted::Done;
+        }
+        // SAFETY: the caller attached the node and keeps it in place until it is taken out.
+        unsafe { state.queue.push(node) };
+        Enlisted::Waiting
+    }
+
+    fn queue(state: &mut State<T>) -> &mut WaitQueue<Slot<T>> {
+        &mut state.queue
+    }
+
+    fn hand_on(&self, slot: &mut Slot<T>) {
+        if let Some(Ok(value)) = slot.take() {
+            let mut value = Some(value);
+            locked(self, |state, wakes| {
+                if !state
+                    .queue
+                    .grant(wakes, |slot| *slot = value.take().map(Ok))
+                {
+                    state.value = value.take();
+                }
+            });
+        }
+    }
+
+    fn finish(&self, slot: Slot<T>) -> Result<T, Closed> {
+        slot.unwrap_or(Err(Closed))
+    }
+}
+
+impl<T> State<T> {
+    fn take(&mut self) -> Slot<T> {
+        match self.value.take() {
+            Some(value) => Some(Ok(value)),
+            None => self.sent.then_some(Err(Closed)),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The read-write lock: a value, and as many permits as there can be readers; a writer takes them all.
+
+use super::policy::{Policy, Shared, constructors};
+use super::semaphore::{PERMITS_MAX, RawSemaphore};
+use crate::fiber::Stopped;
+use std::cell::UnsafeCell;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+/// Every permit there is: what a writer takes.
+const ALL: usize = PERMITS_MAX;
+
+/// A value that either many fibers read or one changes.
+///
+/// Fair: who comes first is served first. So readers that come while a writer waits stand behind it, and no writer
+/// starves; a fiber that reads and wants to read once more must not wait for a second guard. Not poisoned, as
+/// [`Mutex`](super::Mutex) is not.
+///
+/// The type behind [`sync::RwLock`](crate::sync::RwLock) and [`sync::local::RwLock`](crate::sync::local::RwLock).
+///
+/// ```
+/// use yue_scheduler::sync::RwLock;
+///
+/// let prices = RwLock::new(vec![1, 2]);
+/// {
+///     let (one, two) = (prices.read().unwrap(), prices.read().unwrap());
+///     assert_eq!(one[0] + two[1], 3);
+///     assert!(prices.try_write().is_none());
+/// }
+/// prices.write().unwrap().push(3);
+/// assert_eq!(prices.into_inner(), [1, 2, 3]);
+/// ```
+pub struct RwLock<P: Policy, T: ?Sized> {
+    raw: RawSemaphore<P>,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: a reader's `&T` goes to several threads at once (`T: Sync`); a writer's `&mut T` is made by who has all
+// permits, one thread at a time (`T: Send`).
+unsafe impl<T: ?Sized + Send + Sync> Sync for RwLock<Shared, T> {}
+
+constructors! { impl[T] RwLock<P, T>,
+    /// A lock that nobody has.
+    pub fn new(value: T) {
+        RwLock { raw: <RawSemaphore<P>>::new(ALL), value: UnsafeCell::new(value) }
+    }
+}
+
+impl<P: Policy, T: Default> Default for RwLock<P, T> {
+    fn default() -> Self {
+        RwLock {
+            raw: RawSemaphore::with_permits(ALL),
+            value: UnsafeCell::default(),
+        }
+    }
+}
+
+impl<P: Policy, T> RwLock<P, T> {
+    /// The value, for good.
+    pub fn into_inner(self) -> T {
+        self.value.into_inner()
+    }
+}
+
+impl<P: Policy, T: ?Sized> RwLock<P, T> {
+    /// Waits until nobody writes and no writer that came before waits, and reads.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the fiber is told to stop first, or had been before.
+    ///
+    /// # Panics
+    /// If it must wait where suspension is forbidden.
+    ///
+    /// ```
+    /// let lock = yue_scheduler::sync::RwLock::new(5);
+    /// assert_eq!(*lock.read().unwrap(), 5);
+    /// ```
+    #[inline]
+    pub fn read(&self) -> Result<ReadGuard<'_, P, T>, Stopped> {
+        self.raw.acquire(1)?;
+        Ok(ReadGuard { lock: self })
+    }
+
+    /// Waits until nobody reads or writes, and takes the value for itself.
+    ///
+    /// # Errors
+    /// As [`RwLock::read`].
+    ///
+    /// # Panics
+    /// As [`RwLock::read`].
+    ///
+    /// ```
+    /// let lock = yue_scheduler::sync::RwLock::new(5);
+    /// *lock.write().unwrap() += 1;
+    /// assert_eq!(*lock.read().unwrap(), 6);
+    /// ```
+    #[inline]
+    pub fn write(&self) -> Result<WriteGuard<'_, P, T>, Stopped> {
+        self.raw.acquire(ALL)?;
+        Ok(WriteGuard { lock: self })
+    }
+
+    /// Reads if nobody writes or waits.
+    ///
+    /// ```
+    /// let lock = yue_scheduler::sync::RwLock::new(());
+    /// let writer = lock.write().unwrap();
+    /// assert!(lock.try_read().is_none());
+    /// ```
+    #[inline]
+    pub fn try_read(&self) -> Option<ReadGuard<'_, P, T>> {
+        self.raw.try_acquire(1).then(|| ReadGuard { lock: self })
+    }
+
+    /// Takes the value for itself if nobody reads, writes or waits.
+    ///
+    /// ```
+    /// let lock = yue_scheduler::sync::RwLock::new(());
+    /// let reader = lock.read().unwrap();
+    /// assert!(lock.try_write().is_none());
+    /// ```
+    #[inline]
+    pub fn try_write(&self) -> Option<WriteGuard<'_, P, T>> {
+        self.raw.try_acquire(ALL).then(|| WriteGuard { lock: self })
+    }
+
+    /// The value, which nobody else can be using.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+}
+
+impl<P: Policy, T: ?Sized + fmt::Debug> fmt::Debug for RwLock<P, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("RwLock");
+        match self.try_read() {
+            Some(guard) => out.field("value", &&*guard).finish(),
+            None => out.finish_non_exhaustive(),
+        }
+    }
+}
+
+/// A reader's lock of a [`RwLock`]; dropping it unlocks.
+#[must_use = "dropping it unlocks at once"]
+pub struct ReadGuard<'a, P: Policy, T: ?Sized> {
+    lock: &'a RwLock<P, T>,
+}
+
+impl<P: Policy, T: ?Sized> Deref for ReadGuard<'_, P, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: while one permit is out no writer has all of them.
+        unsafe { &*self.lock.value.get() }
+    }
+}
+
+impl<P: Policy, T: ?Sized> Drop for ReadGuard<'_, P, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.lock.raw.release(1);
+    }
+}
+
+impl<P: Policy, T: ?Sized + fmt::Debug> fmt::Debug for ReadGuard<'_, P, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+/// The writer's lock of a [`RwLock`]; dropping it unlocks.
+#[must_use = "dropping it unlocks at once"]
+pub struct WriteGuard<'a, P: Policy, T: ?Sized> {
+    lock: &'a RwLock<P, T>,
+}
+
+impl<'a, P: Policy, T: ?Sized> WriteGuard<'a, P, T> {
+    /// Goes on as a reader; nobody writes in between.
+    ///
+    /// ```
+    /// let lock = yue_scheduler::sync::RwLock::new(1);
+    /// let mut writer = lock.write().unwrap();
+    /// *writer += 1;
+    /// let reader = writer.downgrade();
+    /// assert_eq!((*reader, *lock.read().unwrap()), (2, 2));
+    /// ```
+    pub fn downgrade(self) -> ReadGuard<'a, P, T> {
+        let lock = self.lock;
+        std::mem::forget(self);
+        lock.raw.release(ALL - 1);
+        ReadGuard { lock }
+    }
+}
+
+impl<P: Policy, T: ?Sized> Deref for WriteGuard<'_, P, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the guard is all the permits.
+        unsafe { &*self.lock.value.get() }
+    }
+}
+
+impl<P: Policy, T: ?Sized> DerefMut for WriteGuard<'_, P, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the guard is all the permits, and it is borrowed uniquely.
+        unsafe { &mut *self.lock.value.get() }
+    }
+}
+
+impl<P: Policy, T: ?Sized> Drop for WriteGuard<'_, P, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.lock.raw.release(ALL);
+    }
+}
+
+impl<P: Policy, T: ?Sized + fmt::Debug> fmt::Debug for WriteGuard<'_, P, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}

@@ -1,0 +1,389 @@
+//! The kinds of branches: a primitive of `sync`, a moment, a fiber's end, a foreign readiness.
+
+use super::sealed::Internal;
+use super::{Branch, Readiness, Signal};
+use crate::event_loop::try_with_loop;
+use crate::fiber::{JoinError, JoinHandle, in_fiber};
+use crate::sync::atomic::thread_time_is_up;
+use crate::sync::channel::{SendBranch, SendError, sent};
+use crate::sync::policy::Policy;
+use crate::sync::wait::{Enlisted, Node, Source, Wait, locked};
+use crate::time::Instant;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::time::Duration;
+
+/// Whether a branch has an outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    None,
+    Kept,
+    Taken,
+}
+
+/// A primitive of [`sync`](crate::sync) as a branch: made by its `…_branch` method.
+///
+/// A branch that was taken by a select and is dropped without its outcome being looked at hands the outcome on: a
+/// permit is given back, a message goes to the next receiver.
+///
+/// ```
+/// use yue_scheduler::sync::{Semaphore, select};
+///
+/// let one = Semaphore::new(1);
+/// let branch = one.acquire_branch(1);
+/// assert_eq!(select::wait(&[&branch]), Ok(0));
+/// assert_eq!(one.available(), 0);
+/// drop(branch);
+/// assert_eq!(one.available(), 1);
+/// ```
+pub struct SourceBranch<S: Source> {
+    source: S,
+    /// Its slot has been moved out when the outcome is `Taken`.
+    node: ManuallyDrop<Node<S::Slot>>,
+    outcome: Cell<Outcome>,
+    enabled: bool,
+}
+
+impl<S: Source> SourceBranch<S> {
+    pub(in crate::sync) fn new(source: S, slot: S::Slot) -> Self {
+        SourceBranch {
+            source,
+            node: ManuallyDrop::new(Node::new(slot)),
+            outcome: Cell::new(Outcome::None),
+            enabled: true,
+        }
+    }
+
+    /// One that is not enabled never comes.
+    pub(in crate::sync) fn enabled_if(mut self, enabled: bool) -> Self {
+        self.enabled = enabled;
+        self
+    }
+}
+
+impl<S: Source> Internal for SourceBranch<S> {
+    fn try_now(&self) -> bool {
+        if self.outcome.get() == Outcome::None && self.enabled {
+            // SAFETY: the node is in no queue: selects take it out before they end.
+            if unsafe { self.node.with_slot(|slot| self.source.quick(slot)) } {
+                self.outcome.set(Outcome::Kept);
+            }
+        }
+        self.outcome.get() == Outcome::Kept
+    }
+
+    unsafe fn enlist(&self, wait: &Wait, number: u32, _signal: &Signal) -> Enlisted {
+        if self.outcome.get() == Outcome::Taken || !self.enabled {
+            return Enlisted::Waiting;
+        }
+        // SAFETY: the node is in no queue; the wait lives until `withdraw`, by the caller's promise.
+        unsafe { self.node.attach(wait, number) };
+        locked(&self.source, |state, wakes| {
+            self.source.enlist(state, &self.node, wakes)
+        })
+    }
+
+    fn withdraw(&self, served: bool) {
+        // Also when it was served: whoever did that has the lock until it is done with the node.
+        locked(&self.source, |state, wakes| {
+            if S::queue(state).remove(&self.node) {
+                self.source.withdrawn(state, wakes);
+            }
+        });
+        if served {
+            self.outcome.set(Outcome::Kept);
+        }
+    }
+
+    fn between_threads(&self) -> bool {
+        S::Policy::BETWEEN_THREADS
+    }
+}
+
+impl<S: Source> Branch for SourceBranch<S> {
+    type Output = S::Output;
+
+    fn take(&self) -> Option<S::Output> {
+        if self.outcome.get() != Outcome::Kept {
+            return None;
+        }
+        self.outcome.set(Outcome::Taken);
+        // SAFETY: the node is in no queue. Nobody looks at the slot of a branch whose outcome is `Taken`, and it is not
+        // dropped either.
+        let slot = unsafe { self.node.with_slot(|slot| std::ptr::read(slot)) };
+        Some(self.source.finish(slot))
+    }
+}
+
+impl<S: Source> Drop for SourceBranch<S> {
+    fn drop(&mut self) {
+        if self.outcome.get() == Outcome::Taken {
+            return;
+        }
+        // SAFETY: the node is in no queue; the slot has not been moved out, and is dropped once, here.
+        unsafe {
+            self.node.with_slot(|slot| match self.outcome.get() {
+                Outcome::Kept => self.source.hand_on(slot),
+                _ => self.source.unused(slot),
+            });
+            ManuallyDrop::drop(&mut self.node);
+        }
+    }
+}
+
+impl<S: Source> fmt::Debug for SourceBranch<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SourceBranch")
+            .field("of", &S::REASON)
+            .field("outcome", &self.outcome.get())
+            .finish()
+    }
+}
+
+impl<P: Policy, T> Internal for SendBranch<'_, P, T> {
+    fn try_now(&self) -> bool {
+        self.0.try_now()
+    }
+
+    unsafe fn enlist(&self, wait: &Wait, number: u32, signal: &Signal) -> Enlisted {
+        // SAFETY: as the caller promises.
+        unsafe { self.0.enlist(wait, number, signal) }
+    }
+
+    fn withdraw(&self, served: bool) {
+        self.0.withdraw(served);
+    }
+
+    fn between_threads(&self) -> bool {
+        self.0.between_threads()
+    }
+}
+
+impl<P: Policy, T> Branch for SendBranch<'_, P, T> {
+    type Output = Result<(), SendError<T>>;
+
+    fn take(&self) -> Option<Self::Output> {
+        self.0.take().map(sent)
+    }
+}
+
+/// A branch that there may be: `None` never comes. What `if` makes of a branch in [`select!`](crate::select).
+impl<B: Internal> Internal for Option<B> {
+    fn try_now(&self) -> bool {
+        self.as_ref().is_some_and(Internal::try_now)
+    }
+
+    unsafe fn enlist(&self, wait: &Wait, number: u32, signal: &Signal) -> Enlisted {
+        match self {
+            // SAFETY: as the caller promises.
+            Some(branch) => unsafe { branch.enlist(wait, number, signal) },
+            None => Enlisted::Waiting,
+        }
+    }
+
+    fn withdraw(&self, served: bool) {
+        if let Some(branch) = self {
+            branch.withdraw(served);
+        }
+    }
+
+    fn due(&self) -> Instant {
+        self.as_ref().map_or(Instant::NEVER, Internal::due)
+    }
+
+    fn between_threads(&self) -> bool {
+        self.as_ref().is_none_or(Internal::between_threads)
+    }
+}
+
+impl<B: Branch> Branch for Option<B> {
+    type Output = B::Output;
+
+    fn take(&self) -> Option<B::Output> {
+        self.as_ref().and_then(Branch::take)
+    }
+}
+
+/// A moment, as a branch: made by [`after`] and [`at`].
+#[derive(Debug)]
+pub struct Timer {
+    at: Instant,
+    come: Cell<bool>,
+}
+
+/// A branch that comes when `duration` has passed since this call.
+///
+/// ```
+/// use yue_scheduler::{select, sync::channel};
+/// use std::time::Duration;
+///
+/// let (_sender, receiver) = channel::<u8>(1);
+/// let got = select! {
+///     value = recv(receiver) => value.ok(),
+///     _ = after(Duration::from_millis(1)) => None,
+/// };
+/// assert_eq!(got, Ok(None));
+/// ```
+pub fn after(duration: Duration) -> Timer {
+    let now = try_with_loop(|l| l.refresh_clock()).unwrap_or_else(Instant::system);
+    at(now.saturating_add(duration))
+}
+
+/// A branch that comes when the instant has, on the loop's clock (in a plain thread, on the system's).
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, now, select};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let deadline = now();
+///     select! { _ = at(deadline) => {} }.unwrap();
+/// });
+/// ```
+pub fn at(at: Instant) -> Timer {
+    Timer {
+        at,
+        come: Cell::new(false),
+    }
+}
+
+impl Internal for Timer {
+    fn try_now(&self) -> bool {
+        let come = match try_with_loop(|l| l.now()).filter(|_| in_fiber()) {
+            Some(now) => self.at != Instant::NEVER && self.at <= now,
+            // In a model time passes while a thread waits, and only then.
+            None => !cfg!(loom) && thread_time_is_up(self.at),
+        };
+        self.come.set(come);
+        come
+    }
+
+    unsafe fn enlist(&self, _wait: &Wait, _number: u32, _signal: &Signal) -> Enlisted {
+        Enlisted::Waiting
+    }
+
+    fn withdraw(&self, served: bool) {
+        self.come.set(served);
+    }
+
+    fn due(&self) -> Instant {
+        self.at
+    }
+}
+
+impl Branch for Timer {
+    type Output = ();
+
+    fn take(&self) -> Option<()> {
+        self.come.take().then_some(())
+    }
+}
+
+/// A [`Readiness`] as a branch: made by [`ready`].
+pub struct Ready<R: Readiness> {
+    readiness: RefCell<R>,
+    output: RefCell<Option<R::Output>>,
+    watched: Cell<bool>,
+    between_threads: bool,
+}
+
+/// Makes a branch of a [`Readiness`]; see there for an example.
+pub fn ready<R: Readiness>(readiness: R) -> Ready<R> {
+    Ready {
+        readiness: RefCell::new(readiness),
+        output: RefCell::new(None),
+        watched: Cell::new(false),
+        between_threads: true,
+    }
+}
+
+impl<R: Readiness> Internal for Ready<R> {
+    fn try_now(&self) -> bool {
+        let mut output = self.output.borrow_mut();
+        if output.is_none() {
+            *output = self.readiness.borrow_mut().poll();
+        }
+        output.is_some()
+    }
+
+    unsafe fn enlist(&self, _wait: &Wait, _number: u32, signal: &Signal) -> Enlisted {
+        self.watched.set(true);
+        self.readiness.borrow_mut().watch(signal.clone());
+        Enlisted::Waiting
+    }
+
+    fn withdraw(&self, _served: bool) {
+        if self.watched.replace(false) {
+            self.readiness.borrow_mut().unwatch();
+        }
+    }
+
+    fn between_threads(&self) -> bool {
+        self.between_threads
+    }
+}
+
+impl<R: Readiness> Branch for Ready<R> {
+    type Output = R::Output;
+
+    fn take(&self) -> Option<R::Output> {
+        self.output.take()
+    }
+}
+
+impl<R: Readiness> fmt::Debug for Ready<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ready").finish_non_exhaustive()
+    }
+}
+
+/// The end of a fiber of this loop as a branch: made by [`JoinHandle::join_branch`].
+pub type JoinBranch<'a, T> = Ready<Joining<'a, T>>;
+
+/// Waiting for a fiber's end.
+#[derive(Debug)]
+pub struct Joining<'a, T>(&'a mut JoinHandle<T>);
+
+impl<T> Readiness for Joining<'_, T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(&mut self) -> Option<Self::Output> {
+        self.0.poll()
+    }
+
+    fn watch(&mut self, signal: Signal) {
+        self.0.watch(signal.fiber());
+    }
+
+    fn unwatch(&mut self) {
+        self.0.watch(None);
+    }
+}
+
+impl<T> JoinHandle<T> {
+    /// [`JoinHandle::join`] as a branch of [`select!`](crate::select). If the branch is taken it has the result, and a
+    /// later `join` does not; if it is not, the handle is as it was.
+    ///
+    /// ```
+    /// use yue_scheduler::{Config, Loop, select, sleep, spawn};
+    /// use std::time::Duration;
+    ///
+    /// Loop::new(Config::default()).unwrap().run(|| {
+    ///     let mut slow = spawn(|| sleep(Duration::from_secs(30)));
+    ///     let mut quick = spawn(|| 1);
+    ///     let first = select! {
+    ///         _ = join(slow) => 0,
+    ///         result = join(quick) => result.unwrap(),
+    ///     };
+    ///     assert_eq!(first, Ok(1));
+    ///     slow.cancel();
+    ///     assert!(slow.join().unwrap().is_err());
+    /// });
+    /// ```
+    pub fn join_branch(&mut self) -> JoinBranch<'_, T> {
+        Ready {
+            between_threads: false,
+            ..ready(Joining(self))
+        }
+    }
+}

@@ -1,0 +1,545 @@
+//! Locks, permits, notifications and channels among the fibers of one loop.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+use yue_scheduler::sync::local::*;
+use yue_scheduler::*;
+
+/// Runs `main` on a loop, and sees to it that nothing is left behind.
+fn on_loop<T: 'static>(main: impl FnOnce() -> T + 'static) -> T {
+    let (result, report) = Loop::new(Config::default()).unwrap().run_reported(main);
+    assert_eq!(report, StopReport::default());
+    result
+}
+
+/// Lets every other fiber run until it waits.
+fn settle() {
+    (0..20).for_each(|_| yield_now().unwrap());
+}
+
+type Log = Rc<RefCell<Vec<u32>>>;
+
+/// Starts fibers 0, 1, …, each of which runs `wait` and logs its number.
+fn queue_up(log: &Log, count: u32, wait: impl Fn(u32) + Clone + 'static) -> Vec<JoinHandle<()>> {
+    let start = |number| {
+        let (log, wait) = (log.clone(), wait.clone());
+        let fiber = spawn(move || {
+            wait(number);
+            log.borrow_mut().push(number);
+        });
+        settle();
+        fiber
+    };
+    (0..count).map(start).collect()
+}
+
+#[test]
+fn a_mutex_is_handed_over_in_the_order_of_the_waiters() {
+    on_loop(|| {
+        let (log, mutex) = (Log::default(), Rc::new(Mutex::new(())));
+        let guard = mutex.lock().unwrap();
+        let other = mutex.clone();
+        let fibers = queue_up(&log, 5, move |_| drop(other.lock().unwrap()));
+        drop(guard);
+        // It has been handed over: nobody can snatch it from those who wait.
+        assert!(mutex.try_lock().is_none());
+        fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+        assert_eq!(*log.borrow(), [0, 1, 2, 3, 4]);
+        assert!(mutex.try_lock().is_some());
+    });
+}
+
+#[test]
+fn a_cancelled_waiter_leaves_the_queue_and_the_others_move_up() {
+    on_loop(|| {
+        let (log, mutex) = (Log::default(), Rc::new(Mutex::new(())));
+        let guard = mutex.lock().unwrap();
+        let other = mutex.clone();
+        let fibers = queue_up(&log, 4, move |number| {
+            let locked = other.lock();
+            assert_eq!(locked.is_err(), number == 1);
+        });
+        fibers[1].cancel();
+        settle();
+        assert_eq!(*log.borrow(), [1]);
+        drop(guard);
+        fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+        assert_eq!(*log.borrow(), [1, 0, 2, 3]);
+    });
+}
+
+#[test]
+fn a_lock_that_was_handed_over_is_taken_although_a_cancel_follows() {
+    on_loop(|| {
+        let mutex = Rc::new(Mutex::new(0));
+        let guard = mutex.lock().unwrap();
+        let other = mutex.clone();
+        let fiber = spawn(move || {
+            *other.lock().unwrap() += 1;
+            assert_eq!(other.lock().err(), Some(Stopped::Cancelled));
+        });
+        settle();
+        drop(guard);
+        fiber.cancel();
+        fiber.join().unwrap();
+        assert_eq!(*mutex.lock().unwrap(), 1);
+    });
+}
+
+#[test]
+fn every_waiting_call_fails_in_a_fiber_that_was_told_to_stop() {
+    on_loop(|| {
+        let fiber = spawn(|| {
+            let (sender, receiver) = channel(2);
+            sender.try_send(1).unwrap();
+            let (_answer, question) = oneshot::<u8>();
+            let (free, late) = (Mutex::new(()), Instant::from_nanos(1));
+            with_deadline(late, || {
+                assert_eq!(free.lock().err(), Some(Stopped::Deadline));
+                assert!(RwLock::new(()).read().is_err());
+                assert!(RwLock::new(()).write().is_err());
+                assert!(Semaphore::new(1).acquire(1).is_err());
+                let notify = Notify::new();
+                notify.notify_one();
+                assert!(notify.notified().is_err());
+                assert!(Barrier::new(1).wait().is_err());
+                assert!(OnceCell::<u8>::new().get_or_init(|| 1).is_err());
+                let stopped = Stopped::Deadline;
+                assert_eq!(receiver.recv(), Err(RecvError::Stopped(stopped)));
+                assert_eq!(sender.send(2), Err(SendError::Stopped(2, stopped)));
+                assert_eq!(question.recv(), Err(RecvError::Stopped(stopped)));
+                let refused: Result<u8, _> = select! {
+                    value = recv(receiver) => value.unwrap(),
+                    default => 0,
+                };
+                assert_eq!(refused, Err(stopped));
+                // What never waits goes on.
+                assert!(free.try_lock().is_some());
+                let (never_full, _rest) = unbounded();
+                assert_eq!(never_full.send(1), Ok(()));
+                assert_eq!(shield(|| receiver.recv()), Ok(1));
+            });
+            drop(free.lock().unwrap());
+        });
+        fiber.join().unwrap();
+    });
+}
+
+#[test]
+fn one_who_ignores_the_error_does_not_keep_the_others_waiting() {
+    on_loop(|| {
+        let over = Rc::new(Cell::new(false));
+        let seen = over.clone();
+        let stubborn = spawn(move || {
+            let mutex = Mutex::new(());
+            while !seen.get() {
+                let _ = mutex.lock();
+            }
+        });
+        stubborn.cancel();
+        settle();
+        over.set(true);
+        stubborn.join().unwrap();
+    });
+}
+
+#[test]
+fn few_permits_do_not_overtake_many() {
+    on_loop(|| {
+        let (log, permits) = (Log::default(), Rc::new(Semaphore::new(3)));
+        let held = permits.acquire(2).unwrap();
+        let other = permits.clone();
+        // 0 wants three of which one is there; 1 and 2 want one each.
+        let fibers = queue_up(&log, 3, move |number| {
+            let wanted = if number == 0 { 3 } else { 1 };
+            drop(other.acquire(wanted).unwrap());
+        });
+        assert!(permits.try_acquire(1).is_none());
+        assert!(log.borrow().is_empty());
+        drop(held);
+        fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+        assert_eq!(*log.borrow(), [0, 1, 2]);
+        assert_eq!(permits.available(), 3);
+    });
+}
+
+#[test]
+fn those_behind_one_who_gives_up_get_what_is_there() {
+    on_loop(|| {
+        let (log, permits) = (Log::default(), Rc::new(Semaphore::new(2)));
+        let other = permits.clone();
+        let fibers = queue_up(&log, 3, move |number| {
+            let wanted = if number == 0 { 3 } else { 1 };
+            assert_eq!(
+                other.acquire(wanted).map(Permit::forget).is_err(),
+                number == 0
+            );
+        });
+        assert!(log.borrow().is_empty());
+        fibers[0].cancel();
+        fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+        assert_eq!(*log.borrow(), [0, 1, 2]);
+        assert_eq!(permits.available(), 0);
+    });
+}
+
+#[test]
+fn a_writer_waits_for_the_readers_and_later_readers_for_it() {
+    on_loop(|| {
+        let (log, lock) = (Log::default(), Rc::new(RwLock::new(0)));
+        let (one, two) = (lock.read().unwrap(), lock.read().unwrap());
+        let other = lock.clone();
+        let fibers = queue_up(&log, 4, move |number| {
+            if number == 0 {
+                *other.write().unwrap() = 7;
+            } else {
+                assert_eq!(*other.read().unwrap(), 7);
+            }
+        });
+        assert!(lock.try_read().is_none(), "the writer comes first");
+        drop(one);
+        settle();
+        assert!(log.borrow().is_empty());
+        drop(two);
+        fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+        assert_eq!(*log.borrow(), [0, 1, 2, 3]);
+    });
+}
+
+#[test]
+fn a_condvar_gives_the_lock_back_while_it_waits_and_has_it_again_when_it_is_stopped() {
+    on_loop(|| {
+        let shared = Rc::new((Mutex::new(0), Condvar::new()));
+        let other = shared.clone();
+        let waiter = spawn(move || {
+            let guard = other.0.lock().unwrap();
+            let error = other.1.wait(guard).unwrap_err();
+            assert_eq!(error.stopped, Stopped::Cancelled);
+            assert!(other.0.try_lock().is_none());
+            *error.guard
+        });
+        settle();
+        let mut guard = shared.0.try_lock().expect("the waiter has given it back");
+        waiter.cancel();
+        settle();
+        assert!(!waiter.is_done(), "it waits for the lock, though cancelled");
+        *guard = 5;
+        drop(guard);
+        assert_eq!(waiter.join().unwrap(), 5);
+        assert!(shared.0.try_lock().is_some());
+    });
+}
+
+#[test]
+fn a_condvar_wakes_one_or_all() {
+    on_loop(|| {
+        let (log, shared) = (Log::default(), Rc::new((Mutex::new(()), Condvar::new())));
+        let other = shared.clone();
+        let fibers = queue_up(&log, 4, move |_| {
+            drop(other.1.wait(other.0.lock().unwrap()).unwrap());
+        });
+        shared.1.notify_one();
+        settle();
+        assert_eq!(*log.borrow(), [0]);
+        shared.1.notify_all();
+        fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+        assert_eq!(*log.borrow(), [0, 1, 2, 3]);
+    });
+}
+
+#[test]
+fn a_notification_is_kept_for_one_and_goes_to_the_longest_waiting() {
+    on_loop(|| {
+        let (log, notify) = (Log::default(), Rc::new(Notify::new()));
+        notify.notify_all();
+        assert!(!notify.try_notified());
+        notify.notify_one();
+        notify.notify_one();
+        notify.notified().unwrap();
+        assert!(!notify.try_notified());
+        let other = notify.clone();
+        let fibers = queue_up(&log, 3, move |_| other.notified().unwrap());
+        notify.notify_one();
+        settle();
+        assert_eq!(*log.borrow(), [0]);
+        notify.notify_all();
+        fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+        assert!(!notify.try_notified());
+    });
+}
+
+#[test]
+fn a_barrier_does_not_count_one_who_was_cancelled() {
+    on_loop(|| {
+        let barrier = Rc::new(Barrier::new(3));
+        let wait = || {
+            let barrier = barrier.clone();
+            let fiber = spawn(move || barrier.wait());
+            settle();
+            fiber
+        };
+        let (first, second) = (wait(), wait());
+        second.cancel();
+        assert_eq!(second.join().unwrap(), Err(Stopped::Cancelled));
+        let third = wait();
+        assert!(!first.is_done() && !third.is_done());
+        let fourth = wait();
+        let results = [first, third, fourth].map(|fiber| fiber.join().unwrap().unwrap());
+        assert_eq!(results, [false, false, true]);
+        // The next round begins at nothing.
+        let next = wait();
+        assert!(!next.is_done());
+        next.cancel();
+        let _ = next.join();
+    });
+}
+
+#[test]
+fn a_once_cell_is_made_by_the_next_one_when_making_it_failed() {
+    on_loop(|| {
+        let (cell, calls) = (Rc::new(OnceCell::new()), Rc::new(Cell::new(0)));
+        let get = |number: u32| {
+            let (cell, calls) = (cell.clone(), calls.clone());
+            spawn(move || {
+                let made = cell.get_or_try_init(|| {
+                    calls.set(calls.get() + 1);
+                    yield_now()?;
+                    match number {
+                        0 => Err(Stopped::Deadline),
+                        1 => panic!("the second one panics"),
+                        _ => Ok(number),
+                    }
+                });
+                made.copied()
+            })
+        };
+        let fibers = [get(0), get(1), get(2), get(3)];
+        let [first, second, third, fourth] = fibers.map(JoinHandle::join);
+        assert_eq!(first.unwrap(), Err(Stopped::Deadline));
+        assert!(matches!(second, Err(JoinError::Panicked(_))));
+        assert_eq!((third.unwrap(), fourth.unwrap()), (Ok(2), Ok(2)));
+        assert_eq!(calls.get(), 3);
+    });
+}
+
+#[test]
+fn a_panic_unlocks_and_does_not_poison() {
+    on_loop(|| {
+        let mutex = Rc::new(Mutex::new(1));
+        let other = mutex.clone();
+        let fiber = spawn(move || {
+            *other.lock().unwrap() = 2;
+            let _guard = other.lock().unwrap();
+            panic!("with the lock");
+        });
+        assert!(fiber.join().is_err());
+        assert_eq!(*mutex.lock().unwrap(), 2);
+    });
+}
+
+#[test]
+fn a_bounded_channel_makes_senders_wait_and_keeps_their_order() {
+    on_loop(|| {
+        let (log, (sender, receiver)) = (Log::default(), channel(2));
+        let fibers = queue_up(&log, 5, move |number| sender.send(number).unwrap());
+        assert_eq!(*log.borrow(), [0, 1]);
+        assert_eq!(receiver.recv(), Ok(0));
+        settle();
+        assert_eq!((log.borrow().len(), receiver.len()), (3, 2));
+        assert_eq!(receiver.iter().collect::<Vec<_>>(), [1, 2, 3, 4]);
+        fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+    });
+}
+
+#[test]
+fn a_channel_without_room_hands_over_from_hand_to_hand() {
+    on_loop(|| {
+        let (sender, receiver) = channel(0);
+        assert_eq!(sender.try_send(1), Err(TrySendError::Full(1)));
+        assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
+        let other = sender.clone();
+        let fiber = spawn(move || other.send(2));
+        settle();
+        assert!(!fiber.is_done());
+        assert_eq!(receiver.recv(), Ok(2));
+        assert_eq!(fiber.join().unwrap(), Ok(()));
+        let fiber = spawn(move || receiver.recv());
+        settle();
+        assert_eq!(sender.try_send(3), Ok(()));
+        assert_eq!(fiber.join().unwrap(), Ok(3));
+    });
+}
+
+#[test]
+fn the_end_of_a_channel_reaches_those_who_wait() {
+    on_loop(|| {
+        let (sender, receiver) = channel(1);
+        sender.send(1).unwrap();
+        let other = sender.clone();
+        let blocked = spawn(move || other.send(2));
+        settle();
+        receiver.close();
+        assert_eq!(blocked.join().unwrap(), Err(SendError::Closed(2)));
+        assert_eq!(receiver.recv(), Ok(1), "what is in it can be received");
+        assert_eq!(receiver.recv(), Err(RecvError::Closed));
+
+        let (sender, receiver) = channel::<u8>(1);
+        let waiting = spawn(move || receiver.recv());
+        settle();
+        drop(sender);
+        assert_eq!(waiting.join().unwrap(), Err(RecvError::Closed));
+    });
+}
+
+#[test]
+fn values_are_dropped_with_the_last_receiver_and_may_use_the_channel() {
+    struct Back(Option<Sender<Back>>, Rc<Cell<u32>>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            self.1.set(self.1.get() + 1);
+            if let Some(sender) = self.0.take() {
+                // Comes back closed, in the middle of the channel's end.
+                let error = sender.send(Back(None, self.1.clone())).unwrap_err();
+                assert!(matches!(error, SendError::Closed(_)));
+            }
+        }
+    }
+    on_loop(|| {
+        let dropped = Rc::new(Cell::new(0));
+        let (sender, receiver) = unbounded();
+        sender
+            .send(Back(Some(sender.clone()), dropped.clone()))
+            .unwrap();
+        drop(receiver);
+        assert_eq!(dropped.get(), 2);
+    });
+}
+
+#[test]
+fn a_cancelled_send_gives_the_value_back_and_a_cancelled_receive_takes_none() {
+    on_loop(|| {
+        let (sender, receiver) = channel(1);
+        sender.send(1).unwrap();
+        let other = sender.clone();
+        let blocked = spawn(move || other.send(2));
+        settle();
+        blocked.cancel();
+        let stopped = Stopped::Cancelled;
+        assert_eq!(blocked.join().unwrap(), Err(SendError::Stopped(2, stopped)));
+        assert_eq!(receiver.recv(), Ok(1));
+        let other = receiver.clone();
+        let waiting = spawn(move || other.recv());
+        settle();
+        waiting.cancel();
+        settle();
+        sender.send(3).unwrap();
+        assert_eq!(waiting.join().unwrap(), Err(RecvError::Stopped(stopped)));
+        assert_eq!(receiver.try_recv(), Ok(3));
+    });
+}
+
+#[test]
+fn a_timeout_that_meets_a_message_does_not_lose_it() {
+    on_loop(|| {
+        let (sender, receiver) = channel(1);
+        let fiber = spawn(move || {
+            let got = timeout(Duration::from_millis(1), || receiver.recv());
+            (got, receiver)
+        });
+        settle();
+        // Sends within the tick in which the timeout is due: whichever is first, the value is somewhere.
+        let start = now();
+        while now().saturating_since(start) < Duration::from_millis(2) {
+            std::hint::spin_loop();
+            yield_now().unwrap();
+            if fiber.is_done() {
+                break;
+            }
+        }
+        sender.send(1).unwrap();
+        let (got, receiver) = fiber.join().unwrap();
+        match got {
+            Ok(received) => assert_eq!(received, Ok(1)),
+            Err(Elapsed) => assert_eq!(receiver.recv(), Ok(1)),
+        }
+    });
+}
+
+#[test]
+fn a_oneshot_gives_one_value_or_says_that_there_is_none() {
+    on_loop(|| {
+        let (sender, receiver) = oneshot();
+        let fiber = spawn(move || (receiver.recv(), receiver.recv()));
+        settle();
+        sender.send(1).unwrap();
+        assert_eq!(fiber.join().unwrap(), (Ok(1), Err(RecvError::Closed)));
+        let (sender, receiver) = oneshot::<u8>();
+        let fiber = spawn(move || receiver.recv());
+        settle();
+        assert!(!sender.is_closed());
+        drop(sender);
+        assert_eq!(fiber.join().unwrap(), Err(RecvError::Closed));
+    });
+}
+
+#[test]
+fn outside_fibers_what_need_not_wait_works_and_what_must_panics() {
+    let (sender, receiver) = unbounded();
+    sender.send(1).unwrap();
+    assert_eq!(receiver.recv(), Ok(1));
+    let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| receiver.recv()));
+    assert!(refused.is_err());
+    // The panic has left nothing behind.
+    sender.send(2).unwrap();
+    assert_eq!(receiver.try_recv(), Ok(2));
+}
+
+#[test]
+fn a_timers_callback_can_send_and_notify() {
+    on_loop(|| {
+        let (sender, receiver) = unbounded();
+        let timer = Timer::new(move || sender.send("tick").unwrap());
+        timer.arm(now());
+        assert_eq!(receiver.recv(), Ok("tick"));
+    });
+}
+
+#[test]
+fn a_wait_where_suspension_is_forbidden_panics_and_leaves_no_trace() {
+    on_loop(|| {
+        let mutex = Rc::new(Mutex::new(()));
+        let guard = mutex.lock().unwrap();
+        let other = mutex.clone();
+        let fiber = spawn(move || no_suspend(|| drop(other.lock())));
+        assert!(fiber.join().is_err());
+        drop(guard);
+        assert!(mutex.try_lock().is_some());
+    });
+}
+
+#[test]
+fn a_switch_hook_that_refuses_takes_the_waiter_out_of_the_queue() {
+    struct Refuse;
+    impl SwitchHook for Refuse {
+        fn leave(&self) -> Result<(), &'static str> {
+            Err("not now")
+        }
+        fn enter(&self) {}
+    }
+    on_loop(|| {
+        let (sender, receiver) = channel(1);
+        let other = receiver.clone();
+        let refused = spawn(move || with_switch_hook(&Refuse, || other.recv().is_ok()));
+        assert!(refused.join().is_err());
+        let selecting = receiver.clone();
+        let refused = spawn(move || {
+            with_switch_hook(&Refuse, || {
+                select! { value = recv(selecting) => value.is_ok() }
+            })
+        });
+        assert!(refused.join().is_err());
+        sender.send(1).unwrap();
+        assert_eq!(receiver.recv(), Ok(1));
+    });
+}
