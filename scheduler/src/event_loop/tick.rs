@@ -254,8 +254,10 @@ impl Inner {
     pub(super) fn retire(&self, header: &Header) {
         let (extra, context) = (header.extra.take(), header.context.replace(None));
         self.slab.give_back(header);
-        // Last, since dropping a context may run anything.
-        drop(extra);
+        // Last, since dropping these may run anything.
+        if extra.is_some() {
+            guarded("dropping what a fiber left", || drop(extra));
+        }
         if context.is_some() {
             guarded("dropping a fiber's context", || drop(context));
         }

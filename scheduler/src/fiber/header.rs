@@ -85,6 +85,8 @@ pub(crate) struct Header {
 #[derive(Default)]
 pub(crate) struct Extra {
     pub(crate) name: Option<Box<str>>,
+    /// The fiber's own values of fiber-locals.
+    pub(crate) locals: crate::sync::Locals,
     /// Called if the fiber is given up at shutdown: tells another thread that waits for it.
     pub(crate) on_abandon: Option<Box<dyn FnOnce()>>,
 }

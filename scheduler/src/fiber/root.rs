@@ -27,8 +27,9 @@ impl<T, F: FnOnce() -> T> Root<T, F> {
     #[inline]
     pub(super) fn run(mut self) {
         if let Some(work) = self.work.take() {
-            self.completion
-                .complete(catch_unwind(AssertUnwindSafe(work)));
+            let result = catch_unwind(AssertUnwindSafe(work));
+            crate::sync::drop_fiber_locals();
+            self.completion.complete(result);
         }
     }
 }

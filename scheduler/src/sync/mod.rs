@@ -1,4 +1,4 @@
-//! Waiting for each other: locks, permits, notifications, channels, select.
+//! Waiting for each other: locks, permits, notifications, channels, select, fiber-locals.
 //!
 //! # Two of each
 //!
@@ -20,8 +20,9 @@
 //! | say "look again" | [`Notify`]; with a condition on a locked value: [`Condvar`] |
 //! | begin a phase together | [`Barrier`] |
 //! | make something once, on demand | [`OnceCell`], [`Once`] |
+//! | have a value for each fiber | [`fiber_local!`](crate::fiber_local) |
 //! | wait for whichever comes first | [`select!`](crate::select) |
-//! | wait no longer than … | any of these inside [`timeout`](crate::timeout) or [`with_deadline`](crate::with_deadline) |
+//! | wait no longer than … | any of these in [`timeout`](crate::timeout) or [`with_deadline`](crate::with_deadline) |
 //!
 //! ```
 //! use yue_scheduler::{Config, Loop, select, sleep, spawn};
@@ -61,8 +62,8 @@
 //!   fails even if it need not have waited, so that a fiber whose channel is never empty can be stopped too; clean-up
 //!   that must wait runs in [`shield`](crate::shield). The `try_` forms never fail for that, nor do unlocking,
 //!   notifying, and sending to an unbounded channel, which never wait. Plain threads are never told to stop.
-//! - **Nothing lost.** When a cancel meets a grant, the grant wins: the call returns with what it was given, and the next
-//!   one fails. A message, a permit, a notification goes to somebody who takes it, or stays.
+//! - **Nothing lost.** When a cancel meets a grant, the grant wins: the call returns with what it was given, and the
+//!   next one fails. A message, a permit, a notification goes to somebody who takes it, or stays.
 //! - **No allocation** by waiting: a waiter's place is on its own stack. Only an act that wakes several at once between
 //!   threads, and a channel's buffer as it grows, allocate.
 //! - **Not poisoned.** A panic ends its own fiber, and guards unlock on the way. See [`Mutex`].
@@ -78,6 +79,7 @@ mod atomic;
 mod barrier;
 mod channel;
 mod condvar;
+mod fiber_local;
 mod mutex;
 mod notify;
 mod once;
@@ -99,6 +101,8 @@ mod waker;
 
 pub use channel::{Closed, RecvError, SendError, TryRecvError, TrySendError};
 pub use condvar::WaitStopped;
+pub use fiber_local::{FiberLocal, NotInFiber};
+pub(crate) use fiber_local::{Locals, drop_all as drop_fiber_locals};
 pub use policy::{Local, Policy, Shared};
 
 /// The types themselves, over either policy: for code that is written for both.
