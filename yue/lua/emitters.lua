@@ -3,7 +3,7 @@
 -- A callback runs in a fiber of its own and may block. Its error goes to the fiber that bound it, if that waits in
 -- `yue.try` or `yue.client`, else to the log.
 local core, yue, internal = ...
-local setmetatable, type, xpcall, select = setmetatable, type, xpcall, select
+local setmetatable, type, xpcall, select, ipairs, unpack = setmetatable, type, xpcall, select, ipairs, unpack
 local wrap = internal.wrap
 
 local Emitter = {}
@@ -17,36 +17,50 @@ function internal.new_emitter(class, object)
   return setmetatable(object, class or Emitter)
 end
 
+local function check_event(event)
+  if event == nil or event ~= event or type(event) == 'table' then
+    internal.argument_error("an event is named by a string, such as 'tick', not " .. internal.describe_value(event))
+  end
+end
+
 local function each_event(events, f)
   if type(events) == 'table' then
+    for i = 1, #events do check_event(events[i]) end
     for i = 1, #events do f(events[i]) end
-  elseif events ~= nil then
-    f(events)
   else
-    internal.argument_error('an event name, or a list of them, is needed')
+    check_event(events)
+    f(events)
   end
 end
 
 --- Calls `fn(...)` with each `emit` of the event (or of each of a list of events). Returns `fn`, for `unbind`.
 function Emitter:bind(events, fn)
-  if type(fn) ~= 'function' then internal.argument_error('bind takes an event, or a list of events, and a function') end
+  if not internal.is_callable(fn) then
+    internal.argument_error('bind takes an event, or a list of events, and a function')
+  end
+  if self.closed then
+    error(yue.errors.RuntimeError.new(tostring(self) .. ' is closed: there will be no event to bind'), 0)
+  end
   local owner = internal.current()
   each_event(events, function(event)
     local list = self.bindings[event] or {}
     self.bindings[event] = list
-    list[#list + 1] = { fn = fn, owner = owner }
+    list[#list + 1] = { fn = fn, owner = owner, scope = owner.scope }
   end)
   return fn
 end
 
 --- Undoes `bind`; without `fn` for all functions bound to the event.
 function Emitter:unbind(events, fn)
+  if fn ~= nil and not internal.is_callable(fn) then
+    internal.argument_error('unbind takes an event and the function')
+  end
   each_event(events, function(event)
     local kept = {}
     for _, binding in ipairs(self.bindings[event] or {}) do
       if fn and binding.fn ~= fn then kept[#kept + 1] = binding end
     end
-    self.bindings[event] = kept
+    self.bindings[event] = #kept > 0 and kept or nil
   end)
 end
 
@@ -58,24 +72,25 @@ local function run_binding(binding, ...)
 end
 internal.run_binding = run_binding
 
+local function take_event(entry, event, ...)
+  entry.count, entry.payload = select('#', ...), { ... }
+  core.wake(entry.wait)
+end
+
 local function wake_waiting(self, event, ...)
   local waiting = self.waiting and self.waiting[event]
   if not waiting then return end
   self.waiting[event] = nil
-  for i = 1, #waiting do
-    local entry = waiting[i]
-    entry.count = select('#', ...)
-    entry.payload = { ... }
-    core.wake(entry.wait)
-  end
+  internal.wake_all(waiting, event, ...)
 end
 
 --- Tells everybody who bound the event or waits for it. Returns before the callbacks have run.
 function Emitter:emit(event, ...)
+  check_event(event)
   wake_waiting(self, event, ...)
   local list = self.bindings[event]
   if not list then return end
-  for i = 1, #list do internal.start(run_binding, list[i], ...) end
+  for i = 1, #list do internal.start_in(list[i].scope, run_binding, list[i], ...) end
 end
 
 --- As `emit`, but runs the callbacks one after the other in the calling fiber.
@@ -88,32 +103,44 @@ end
 
 --- Waits for the event: `true, payload…`, or `false` when `timeout` (seconds) is over or the emitter was closed.
 function Emitter:wait(event, timeout)
+  check_event(event)
+  if timeout ~= nil then internal.check_seconds('wait', timeout) end
   if self.closed then return false end
-  local entry = { wait = core.prepare() }
   self.waiting = self.waiting or {}
   local waiting = self.waiting[event] or {}
   self.waiting[event] = waiting
-  waiting[#waiting + 1] = entry
-  core.park(entry.wait, 'event', timeout)
+  local entry = internal.enlist(waiting, core.prepare())
+  entry.done = take_event
+  internal.park(entry.wait, 'event', timeout, internal.delist, entry)
   if entry.payload then return true, unpack(entry.payload, 1, entry.count) end
-  for i = #waiting, 1, -1 do
-    if waiting[i] == entry then table.remove(waiting, i) end
-  end
+  internal.delist(entry)
   return false
 end
 
---- No more events: callbacks are forgotten, who waits gets `false`.
-function Emitter:close()
-  if self.closed then return end
+--- Ends an emitter: callbacks are forgotten, who waits gets `false`.
+function internal.end_emitter(self)
   self.closed = true
   self.bindings = {}
+  if self.scope then self.scope.resources[self] = nil end
   local waiting = self.waiting
   self.waiting = nil
   for _, list in pairs(waiting or {}) do
-    for i = 1, #list do core.wake(list[i].wait) end
+    local entry = list.first
+    while entry do
+      core.wake(entry.wait)
+      entry = entry.after
+    end
   end
+end
+
+--- No more events: callbacks are forgotten, who waits gets `false`. To close twice does no harm.
+function Emitter:close()
+  if self.closed then return end
+  internal.end_emitter(self)
   if self.on_close then self:on_close() end
 end
+
+Emitter.__tostring = function(self) return self.closed and 'emitter (closed)' or 'emitter' end
 
 --- An emitter of the program's own.
 function yue.emitter()
@@ -124,6 +151,7 @@ end
 
 local Timer = setmetatable({}, { __index = Emitter })
 Timer.__index = Timer
+Timer.__tostring = function(self) return self.closed and 'timer (closed)' or 'timer' end
 
 local function run_timer(timer, start, interval)
   local at = core.clock() + start
@@ -142,16 +170,17 @@ local function run_timer(timer, start, interval)
 end
 
 function Timer:on_close()
-  if not self.in_callback then self.fiber:cancel() end
+  -- A callback that runs is let to its end; the loop above looks before the next tick.
+  if not self.in_callback and internal.current() ~= self.fiber then self.fiber:cancel() end
 end
 
 --- Ticks after `start` seconds and then every `interval` seconds (once, without `interval`). Ticks do not drift; a tick
 --- whose callback is still busy with an earlier one is left out.
 function yue.timer(start, interval)
-  if type(start) ~= 'number' or start < 0 then
-    internal.argument_error('yue.timer takes seconds until the first tick')
+  if type(start) ~= 'number' or not (start >= 0) then
+    internal.argument_error('yue.timer takes the seconds until the first tick, not ' .. internal.describe_value(start))
   end
-  if interval ~= nil and (type(interval) ~= 'number' or interval <= 0) then
+  if interval ~= nil and (type(interval) ~= 'number' or not (interval > 0)) then
     internal.argument_error('the interval of a timer is a number of seconds above 0')
   end
   local timer = internal.new_emitter(Timer)
@@ -166,6 +195,7 @@ end
 
 local Signal = setmetatable({}, { __index = Emitter })
 Signal.__index = Signal
+Signal.__tostring = function(self) return ('signal %d%s'):format(self.number, self.closed and ' (closed)' or '') end
 
 yue.const = core.signals
 
@@ -182,7 +212,9 @@ end
 
 --- Emits `signal` (with its number) each time the process gets the signal, whose default action is off meanwhile.
 function yue.signal(number)
-  if type(number) ~= 'number' then internal.argument_error('yue.signal takes a number, such as yue.const.SIGUSR1') end
+  if type(number) ~= 'number' or number % 1 ~= 0 then
+    internal.argument_error('yue.signal takes a number, such as yue.const.SIGUSR1')
+  end
   local signal = internal.new_emitter(Signal, { number = number, subscription = core.signal_open(number) })
   signal.fiber = yue.fiber(run_signal, 'signal')
   signal.fiber.quiet = true

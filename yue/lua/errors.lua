@@ -15,6 +15,9 @@ local methods = {}
 --- Whether the error is of the class, or of one below it.
 function methods:is_a(class)
   if type(class) == 'table' then class = class.type end
+  if type(class) ~= 'string' then
+    internal.argument_error("e:is_a takes a class, or its name: e:is_a('TimeoutError')")
+  end
   local this = class_of[getmetatable(self)]
   while this do
     if this.type == class then return true end
@@ -23,8 +26,33 @@ function methods:is_a(class)
   return self.type == class
 end
 
+--- `tostring` of anything, whatever its metatable does.
+local function to_text(value)
+  local ok, text = pcall(tostring, value)
+  return ok and text or type(value)
+end
+
+internal.to_text = to_text
+
 local function describe(e)
-  return tostring(e.type) .. ': ' .. tostring(e.msg)
+  return to_text(e.type) .. ': ' .. to_text(e.msg)
+end
+
+--- What an argument was, for messages about it: `nil`, `a string`.
+function internal.describe_value(value)
+  local kind = type(value)
+  if kind == 'nil' then return 'nil' end
+  if kind == 'number' then return 'the number ' .. tostring(value) end
+  return 'a ' .. kind
+end
+
+local debug_getmetatable = debug.getmetatable
+
+--- Whether the value can be called: a function, a procedure of another side, anything with `__call`.
+function internal.is_callable(value)
+  if type(value) == 'function' then return true end
+  local meta = debug_getmetatable(value)
+  return meta ~= nil and rawget(meta, '__call') ~= nil
 end
 
 local function is_error(value)
@@ -41,7 +69,7 @@ local function define(name, code, parent)
     if value == nil and type(msg) == 'table' then
       value, msg = msg, 'a table was raised'
     end
-    return setmetatable({ type = name, code = code, msg = tostring(msg), value = value }, meta)
+    return setmetatable({ type = name, code = code, msg = to_text(msg), value = value }, meta)
   end
   classes[name] = class
   return class
@@ -60,10 +88,12 @@ for name, class in pairs(classes) do
   )
 end
 
+local remote = setmetatable({}, { __mode = 'k' }) -- errors with a traceback that does not tell yet where they arrived
+
 --- Makes an error object of its parts. A type that we do not know is an `RPCError` by class and keeps its name.
 function internal.make_error(name, msg, code, bt, retryable, value)
   local class = classes[name] or classes.RPCError
-  return setmetatable({
+  local e = setmetatable({
     type = name,
     code = code or class.code,
     msg = msg,
@@ -71,25 +101,30 @@ function internal.make_error(name, msg, code, bt, retryable, value)
     retryable = retryable or nil,
     value = value,
   }, class.meta)
+  if bt then remote[e] = true end
+  return e
 end
 
 --- The error handler of every protected call of ours: any value becomes an error object with a traceback.
 function internal.wrap(e)
   if is_error(e) then
-    local here = traceback('', 2)
-    if not e.bt then
-      e.bt = here
-    elseif e.remote_bt == nil and e.retraced == nil then
-      e.retraced = true
-      e.bt = e.bt .. '\ncalled from:' .. here
+    if e.bt == nil then
+      e.bt = traceback('', 2)
+    elseif remote[e] then
+      -- It came with the traceback of another side; where it arrived belongs to it.
+      remote[e] = nil
+      e.bt = to_text(e.bt) .. '\ncalled from:' .. traceback('', 2)
     end
     return e
   end
+  local made
   if type(e) == 'string' then
-    return internal.make_error('RuntimeError', e, nil, traceback('', 2))
+    made = internal.make_error('RuntimeError', e)
+  else
+    made = internal.make_error('RuntimeError', 'an error value was raised: ' .. to_text(e), nil, nil, nil, e)
   end
-  local text = 'an error value was raised: ' .. tostring(e)
-  return internal.make_error('RuntimeError', text, nil, traceback('', 2), nil, e)
+  made.bt = traceback('', 2)
+  return made
 end
 
 internal.is_error = is_error
@@ -101,8 +136,8 @@ end
 
 --- The text that a program's user sees of an error that nobody caught.
 function internal.report(e)
-  if not is_error(e) then return tostring(e) end
-  local bt = e.bt and e.bt:gsub('^%s+', '')
+  if not is_error(e) then return to_text(e) end
+  local bt = type(e.bt) == 'string' and e.bt:gsub('^%s+', '')
   return bt and bt ~= '' and (describe(e) .. '\n' .. bt) or describe(e)
 end
 
@@ -122,8 +157,14 @@ end
 --- `yue.try{fn, catch = function(e) end, finally = function() end}`: the result of `fn`, or of `catch` if it raised.
 --- `finally` runs in any case, and may wait even if the fiber was cancelled.
 function yue.try(block)
-  if type(block) ~= 'table' or type(block[1]) ~= 'function' then
+  if type(block) ~= 'table' or not internal.is_callable(block[1]) then
     internal.argument_error('yue.try takes a table that begins with a function: yue.try{function() … end, catch = …}')
+  end
+  for _, name in ipairs { 'catch', 'finally' } do
+    local value = block[name]
+    if value ~= nil and not internal.is_callable(value) then
+      internal.argument_error(('yue.try: %s is a function, not %s'):format(name, internal.describe_value(value)))
+    end
   end
   return run_catch(block, internal.guarded(block[1]))
 end

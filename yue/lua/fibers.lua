@@ -3,26 +3,78 @@
 -- A future is a place for the results of something that goes on. A fiber started by a program has one: it completes
 -- when the fiber's function returns or raises. Futures know nothing of fibers but the waits that they end.
 local core, yue, internal = ...
-local setmetatable, type, select, unpack, xpcall, error = setmetatable, type, select, unpack, xpcall, error
-local wrap = internal.wrap
+local setmetatable, getmetatable, type, select = setmetatable, getmetatable, type, select
+local unpack, xpcall, pcall, error = unpack, xpcall, pcall, error
+local wrap, is_callable = internal.wrap, internal.is_callable
+
+-- -- Waiting -------------------------------------------------------------------------------------------------------
+--
+-- Who waits for a future or an event is an entry in a doubly linked list, so that whoever stops waiting (a timeout, a
+-- cancel, another future that was faster) takes its entry out at once, wherever it is.
+
+--- Adds an entry for the wait to the list, which is any table with the fields `first` and `last`.
+function internal.enlist(list, wait)
+  local entry = { wait = wait, list = list, before = list.last }
+  if list.last then list.last.after = entry else list.first = entry end
+  list.last = entry
+  return entry
+end
+
+--- Takes an entry out of its list; nothing happens if it is in none.
+function internal.delist(entry)
+  local list, before, after = entry.list, entry.before, entry.after
+  if not list then return end
+  if before then before.after = after else list.first = after end
+  if after then after.before = before else list.last = before end
+  entry.list = nil
+end
+
+--- Ends the waits of a list, first come first. An entry with the field `done` gets a call, `done(entry, ...)`, and
+--- then decides about the wait itself.
+function internal.wake_all(list, ...)
+  local entry = list.first
+  list.first, list.last = nil, nil
+  while entry do
+    entry.list = nil
+    if entry.done then entry:done(...) else core.wake(entry.wait) end
+    entry = entry.after
+  end
+end
+
+local enlist, delist, wake_all = internal.enlist, internal.delist, internal.wake_all
+
+--- Parks for the prepared wait: whether it was woken (false: the time is over). What stops the fiber is raised after
+--- `undo(...)`.
+local function park(wait, why, limit, undo, ...)
+  local woken, stopped = core.park(wait, why, limit)
+  if woken == nil then
+    if undo then undo(...) end
+    error(stopped, 0)
+  end
+  return woken
+end
+internal.park = park
 
 -- -- Futures -------------------------------------------------------------------------------------------------------
 
 local Future = {}
 Future.__index = Future
 
-local function new_future()
-  return setmetatable({ finished = false }, Future)
+local function new_future(what)
+  return setmetatable({ finished = false, what = what }, Future)
 end
 
 local unseen = setmetatable({}, { __mode = 'k' }) -- futures that failed and that nobody has asked yet
+local ending = false -- from now on failures are due to the program's end
 
-local UNSEEN = 'a fiber failed and nobody asked for its result: '
+local function unseen_text(future)
+  return (future.what or 'a fiber') .. ' failed and nobody asked for its result: ' .. internal.report(future[1])
+end
 
 local function note_unseen(future)
   local sentinel = newproxy(true)
-  local text = internal.report(future[1])
-  getmetatable(sentinel).__gc = function() core.tell_later(UNSEEN .. text) end
+  local text = unseen_text(future)
+  getmetatable(sentinel).__gc = function() core.tell_later(text) end
   future.sentinel = sentinel
   unseen[future] = text
 end
@@ -34,11 +86,12 @@ local function seen(future)
   end
 end
 
---- At the end of a program: what failed unseen is told.
+--- At the end of a program: what failed unseen is told. What fails after this fails because of the end.
 function internal.tell_unseen()
+  ending = true
   for future, text in pairs(unseen) do
     seen(future)
-    core.log('warn', UNSEEN .. text)
+    core.log('warn', text)
   end
 end
 
@@ -47,21 +100,23 @@ local function complete(future, ok, ...)
   future.finished, future.ok = true, ok
   future.count = select('#', ...)
   for i = 1, future.count do future[i] = (select(i, ...)) end
-  local waits = future.waits
-  future.waits, future.canceller = nil, nil
-  if waits then
-    for i = 1, #waits do core.wake(waits[i]) end
+  local waited = future.first ~= nil
+  future.canceller, future.keep = nil, nil
+  if not ok then
+    if not internal.is_error(future[1]) then future[1] = wrap(future[1]) end
+    -- Who was cancelled and ends by that has not failed.
+    local quiet = future.quiet or (future.cancelled and future[1].type == 'CancelledError')
+    if not waited and not future.observed and not quiet and not ending then note_unseen(future) end
   end
-  if not ok and not waits and not future.observed and not future.quiet then note_unseen(future) end
+  if waited then wake_all(future) end
   return true
 end
 
 local function await(self)
+  self.observed = true
   while not self.finished do
-    local wait = core.prepare()
-    self.waits = self.waits or {}
-    self.waits[#self.waits + 1] = wait
-    core.park(wait, 'future')
+    local entry = enlist(self, core.prepare())
+    park(entry.wait, 'future', nil, delist, entry)
   end
   seen(self)
 end
@@ -74,7 +129,7 @@ end
 
 --- Calls `fn(ok, ...)` when the future is done, in a fiber of its own, which inherits what this one works for.
 function Future:on(fn)
-  if type(fn) ~= 'function' then internal.argument_error('future:on takes a function(ok, ...)') end
+  if not is_callable(fn) then internal.argument_error('future:on takes a function(ok, ...)') end
   seen(self)
   self.observed = true
   internal.start(run_callback, self, fn)
@@ -101,15 +156,13 @@ function Future:done()
   return self.finished
 end
 
---- Gives it up: what works for it is cancelled, and it is done with a CancelledError. Returns whether it was not done.
+--- Gives it up: a call is done at once, with a CancelledError. Returns whether it was not done.
 function Future:cancel()
   if self.finished then return false end
+  self.cancelled = true
   local canceller = self.canceller
-  self.quiet = true
-  if canceller then
-    self.canceller = nil
-    canceller(self)
-  end
+  self.canceller = nil
+  if canceller then canceller(self) end
   complete(self, false, yue.errors.CancelledError.new('the future was cancelled'))
   return true
 end
@@ -120,26 +173,68 @@ end
 
 internal.Future, internal.new_future, internal.complete = Future, new_future, complete
 
+local Fiber = setmetatable({}, { __index = Future })
+
 local function check_futures(name, list)
-  if type(list) ~= 'table' then internal.argument_error(name .. ' takes a list of futures') end
+  if type(list) ~= 'table' or getmetatable(list) == Future or getmetatable(list) == Fiber then
+    internal.argument_error(name .. ' takes a list of futures: ' .. name .. '{ first, second }')
+  end
   for i = 1, #list do
-    local item = list[i]
-    if type(item) ~= 'table' or type(item.sync) ~= 'function' then
+    local meta = getmetatable(list[i])
+    if meta ~= Future and meta ~= Fiber then
       internal.argument_error(('%s: item %d is no future'):format(name, i))
     end
   end
 end
 
---- Waits for all; a list of the first result of each. Raises the error of the first in the list that failed.
+--- Waits until `done`, called with each future of the list that gets done, says so. None fails unseen from now on.
+local function await_some(list, done)
+  local wait, entries = core.prepare(), {}
+  for i = 1, #list do
+    local future = list[i]
+    if not future.finished then
+      local entry = enlist(future, wait)
+      entry.done = function()
+        if done(future) then core.wake(wait) end
+      end
+      entries[#entries + 1] = entry
+    end
+  end
+  local function leave()
+    for i = 1, #entries do delist(entries[i]) end
+  end
+  park(wait, 'any future', nil, leave)
+  leave()
+end
+
+local function observe(list)
+  for i = 1, #list do
+    seen(list[i])
+    list[i].observed = true
+  end
+end
+
+--- Waits for all; a list of the first result of each. Raises the error of the first that fails, at once.
 function yue.all(list)
   check_futures('yue.all', list)
-  local results, failure = {}, nil
+  observe(list)
+  local results, pending, failed = {}, 0, nil
   for i = 1, #list do
-    local ok, result = list[i]:sync()
-    if not ok then failure = failure or result end
-    results[i] = result
+    if not list[i].finished then
+      pending = pending + 1
+    elseif not list[i].ok then
+      failed = failed or list[i]
+    end
   end
-  if failure then error(failure, 0) end
+  while pending > 0 and not failed do
+    await_some(list, function(future)
+      pending = pending - 1
+      if not future.ok then failed = failed or future end
+      return pending == 0 or failed
+    end)
+  end
+  if failed then error(failed[1], 0) end
+  for i = 1, #list do results[i] = list[i][1] end
   return results
 end
 
@@ -147,23 +242,17 @@ end
 function yue.any(list)
   check_futures('yue.any', list)
   if #list == 0 then internal.argument_error('yue.any needs at least one future') end
+  observe(list)
   while true do
     for i = 1, #list do
-      if list[i]:done() then return i, list[i]:get() end
+      if list[i].finished then return i, list[i]:get() end
     end
-    local wait = core.prepare()
-    for i = 1, #list do
-      local future = list[i].future or list[i]
-      future.waits = future.waits or {}
-      future.waits[#future.waits + 1] = wait
-    end
-    core.park(wait, 'any future')
+    await_some(list, function() return true end)
   end
 end
 
 -- -- Fibers --------------------------------------------------------------------------------------------------------
 
-local Fiber = setmetatable({}, { __index = Future })
 Fiber.__index = Fiber
 Fiber.__tostring = function(self)
   local state = self.finished and 'over' or self.id and 'running' or 'not started'
@@ -171,19 +260,34 @@ Fiber.__tostring = function(self)
 end
 
 local running = {} -- fibers started by programs, by the number of the native fiber
-local others = setmetatable({}, { __mode = 'v' }) -- records of the rest: the main fiber, handlers of requests
+
+-- Records of the rest: the main fiber, helpers, handlers of requests. The native fiber of a handler goes on to the next
+-- request; what it is known by then ends here (`internal.fiber_over`).
+local others = setmetatable({}, { __mode = 'v' })
+
+local function cancel_native(fiber)
+  core.cancel(fiber.id)
+end
 
 --- The record of the calling fiber.
 local function current()
   local id = core.current()
   local record = running[id] or others[id]
   if not record then
-    record = setmetatable({ id = id, name = core.fiber_name(), finished = false }, Fiber)
+    record = setmetatable({ id = id, name = core.fiber_name(), finished = false, quiet = true }, Fiber)
     others[id] = record
+    core.note_record()
   end
   return record
 end
 internal.current = current
+
+--- What a record was made for is over, though its native fiber may go on.
+function internal.fiber_over(id, ok, ...)
+  local record = others[id]
+  others[id] = nil
+  if record then complete(record, ok, ...) end
+end
 
 local function body(fiber, fn, ...)
   local id = fiber.id
@@ -191,34 +295,57 @@ local function body(fiber, fn, ...)
   running[id] = nil
 end
 
-local function cancel_native(fiber)
-  core.cancel(fiber.id)
-end
-
 local function start(fiber, fn, ...)
   local parent = running[core.current()] or others[core.current()]
   fiber.scope = parent and parent.scope
   local id = core.spawn(fiber.name, body, fiber, fn, ...)
   fiber.id = id
-  fiber.canceller = cancel_native
   running[id] = fiber
   if fiber.scope then internal.adopt(fiber.scope, fiber) end
   return fiber
 end
 
---- A helper fiber that has no future and holds no program.
-function internal.start(fn, ...)
+local function helper(scope, fn, ...)
+  local fiber = current()
+  fiber.scope = scope
+  if scope then internal.adopt(scope, fiber) end
+  internal.fiber_over(fiber.id, pcall(fn, ...))
+end
+
+--- A fiber that programs have not started themselves (callbacks). It belongs to the client `scope`, if any is given,
+--- or else to that of the calling fiber.
+function internal.start_in(scope, fn, ...)
+  if scope then return core.spawn_helper(helper, scope, fn, ...) end
   return core.spawn_helper(fn, ...)
+end
+
+function internal.start(fn, ...)
+  local parent = running[core.current()] or others[core.current()]
+  return internal.start_in(parent and parent.scope, fn, ...)
+end
+
+--- Tells the fiber to stop: what it waits for raises a CancelledError in it. It is done when it has ended, with what it
+--- returned or raised; a fiber that was never started is done at once. Returns whether it was not done.
+function Fiber:cancel()
+  if self.finished then return false end
+  self.cancelled = true
+  if self.id then
+    core.cancel(self.id)
+  else
+    complete(self, false, yue.errors.CancelledError.new('the fiber was cancelled before it was started'))
+  end
+  return true
 end
 
 function Fiber:run(...)
   if self.id then error(yue.errors.RuntimeError.new('the fiber has been started already'), 0) end
+  if self.finished then error(self[1], 0) end
   return start(self, self.fn, ...)
 end
 
 --- Starts `fn(...)` in a new fiber and returns it: a future of its results.
 function yue.spawn(fn, ...)
-  if type(fn) ~= 'function' then internal.argument_error('yue.spawn takes a function and its arguments') end
+  if not is_callable(fn) then internal.argument_error('yue.spawn takes a function and its arguments') end
   return start(setmetatable({ finished = false }, Fiber), fn, ...)
 end
 
@@ -242,29 +369,48 @@ end
 --- `yue.fiber(fn [, name])`: a fiber that will run `fn`; `:run(...)` starts it and returns it. It is the future of its
 --- own results.
 local function fiber_new(_, fn, name)
-  if type(fn) ~= 'function' then internal.argument_error('yue.fiber takes a function') end
+  if not is_callable(fn) then internal.argument_error('yue.fiber takes a function, and a name if you like') end
+  if name ~= nil and type(name) ~= 'string' then internal.argument_error('the name of a fiber is a string') end
   return setmetatable({ finished = false, fn = fn, name = name }, Fiber)
 end
 
 yue.fiber = setmetatable(fiber_api, { __call = fiber_new })
 
+-- -- Time ----------------------------------------------------------------------------------------------------------
+
+--- Raises unless `seconds` is a number that can be waited for.
+local function check_seconds(name, seconds)
+  if type(seconds) ~= 'number' or seconds ~= seconds then
+    internal.argument_error(('%s takes seconds, as a number, not %s'):format(name, internal.describe_value(seconds)))
+  end
+end
+internal.check_seconds = check_seconds
+
 --- Runs `fn(...)`; blocking calls in it fail with a TimeoutError once the time is over.
 function yue.timeout(seconds, fn, ...)
-  if type(seconds) ~= 'number' or type(fn) ~= 'function' then
-    internal.argument_error('yue.timeout takes seconds, a function and its arguments')
-  end
+  check_seconds('yue.timeout', seconds)
+  if not is_callable(fn) then internal.argument_error('yue.timeout takes seconds, a function and its arguments') end
   return core.with_deadline(seconds, fn, ...)
 end
 
 --- Runs `fn(...)` untouched by cancels and deadlines: clean-up that must wait.
 function yue.shield(fn, ...)
-  if type(fn) ~= 'function' then internal.argument_error('yue.shield takes a function and its arguments') end
+  if not is_callable(fn) then internal.argument_error('yue.shield takes a function and its arguments') end
   return core.shield(fn, ...)
 end
 
-yue.sleep = core.sleep
-yue.yield = core.yield
-yue.util = { time = { now = core.now_us, suspend = core.sleep } }
+--- Waits so long; the other fibers run. A number that is not above 0 lets each that is ready run once.
+function yue.sleep(seconds)
+  if type(seconds) ~= 'number' or seconds ~= seconds then check_seconds('yue.sleep', seconds) end
+  return core.sleep(seconds)
+end
+
+--- Lets each fiber that is ready run once.
+function yue.yield()
+  return core.yield()
+end
+
+yue.util = { time = { now = core.now_us, suspend = yue.sleep } }
 
 -- -- Errors of callbacks that reach the fiber which bound them -------------------------------------------------------
 

@@ -24,47 +24,52 @@ local function looks_like_list(symbols)
   return true
 end
 
-local function add(layers, symbols)
+local LISTS_MAX = 16 -- lists inside of lists
+
+local function add(layers, symbols, depth)
   local kind = type(symbols)
   if kind == 'string' then
     layers[#layers + 1] = load_file(symbols)
   elseif kind ~= 'table' then
     internal.argument_error('symbols are a table of functions, a file name, or a list of these, not a ' .. kind)
   elseif looks_like_list(symbols) then
-    for i = 1, #symbols do add(layers, symbols[i]) end
+    if depth > LISTS_MAX then internal.argument_error('symbols: too many lists inside of each other') end
+    for i = 1, #symbols do add(layers, symbols[i], depth + 1) end
   else
     layers[#layers + 1] = symbols
   end
 end
 
-local view_meta = {
-  __index = function(view, key)
-    local layers = rawget(view, 1)
-    for i = #layers, 1, -1 do
-      local value = rawget(layers[i], key)
-      if value ~= nil then return value end
-    end
-  end,
-  __newindex = function(view, key, value)
-    local layers = rawget(view, 1)
-    local top = layers[#layers]
-    top[key] = value
-    -- Taking a name away takes it out of every layer, or the one below would show.
-    if value == nil then
-      for i = 1, #layers do layers[i][key] = nil end
-    end
-  end,
-}
+--- What programs read and write of a namespace.
+local function new_view(layers)
+  return setmetatable({}, {
+    __index = function(_, key)
+      for i = #layers, 1, -1 do
+        local value = rawget(layers[i], key)
+        if value ~= nil then return value end
+      end
+    end,
+    __newindex = function(_, key, value)
+      layers[#layers][key] = value
+      -- Taking a name away takes it out of every layer, or the one below would show.
+      if value == nil then
+        for i = 1, #layers do layers[i][key] = nil end
+      end
+    end,
+    __tostring = function() return 'namespace' end,
+    __metatable = 'namespace',
+  })
+end
 
 --- Makes a namespace of symbols (nil: an empty one): `{ layers, view }`; the view is what programs read and write.
 function internal.new_namespace(symbols)
   local layers = {}
-  if symbols ~= nil then add(layers, symbols) end
+  if symbols ~= nil then add(layers, symbols, 1) end
   if #layers == 0 then layers[1] = {} end
-  return { layers = layers, view = setmetatable({ layers }, view_meta) }
+  return { layers = layers, view = new_view(layers) }
 end
 
 --- Adds symbols to a namespace that may be in use.
 function internal.import(namespace, symbols)
-  add(namespace.layers, symbols)
+  add(namespace.layers, symbols, 1)
 end

@@ -1,7 +1,7 @@
 -- The program: arguments, log, its end, and `yue.client`.
 local core, yue, internal = ...
 local setmetatable, type, error, xpcall, tostring = setmetatable, type, error, xpcall, tostring
-local Emitter, wrap = internal.Emitter, internal.wrap
+local wrap = internal.wrap
 
 -- -- Arguments and facts -------------------------------------------------------------------------------------------
 
@@ -14,7 +14,7 @@ for _, argument in ipairs(core.args) do
     yue.args[#yue.args + 1] = argument
   end
 end
-yue.args.script = core.script ~= '' and core.script or nil
+yue.args[0] = core.script
 
 yue.mode = core.role
 yue.feature = { driver = core.driver, timer = 'wheel', os = jit.os, arch = jit.arch, jit = (jit.status()) }
@@ -48,11 +48,18 @@ local function pretty(value, indent, seen)
   return '{\n' .. table.concat(lines, ',\n') .. '\n' .. indent .. '}'
 end
 
+--- As Lua's own, but a line is written at once, so that those of several threads do not mix.
+function print(...)
+  local parts = {}
+  for i = 1, select('#', ...) do parts[i] = tostring((select(i, ...))) end
+  io.stdout:write(table.concat(parts, '\t') .. '\n')
+end
+
 --- Prints values so that one can read them; tables with all that is in them.
 function yue.pp(...)
   local parts = {}
   for i = 1, select('#', ...) do parts[i] = pretty((select(i, ...)), '', {}) end
-  io.stdout:write(table.concat(parts, '\t'), '\n')
+  io.stdout:write(table.concat(parts, '\t') .. '\n')
 end
 
 yue.log = {}
@@ -75,8 +82,10 @@ function yue.die(options)
   if type(options) ~= 'table' then
     internal.argument_error('yue.die takes a table: yue.die{ msg = …, shutdown_after = … }')
   end
+  local delay = options.shutdown_after
+  if delay ~= nil then internal.check_seconds('yue.die: shutdown_after', delay) end
   if options.msg ~= nil then core.log('info', 'the program ends: ' .. tostring(options.msg)) end
-  core.die(tonumber(options.shutdown_after) or 0)
+  core.die(delay or 0)
 end
 
 -- -- Clients: programs in the program --------------------------------------------------------------------------------
@@ -90,23 +99,40 @@ end
 function internal.adopt_current(resource)
   local scope = internal.current().scope
   if scope then
-    scope.resources[#scope.resources + 1] = resource
+    resource.scope = scope
+    scope.opened = scope.opened + 1
+    scope.resources[resource] = scope.opened
   end
+end
+
+--- The resource is no client's any more.
+function internal.disown(resource)
+  resource.scope.resources[resource] = nil
+  resource.scope = nil
 end
 
 local Client = {}
 Client.__index = Client
+Client.__tostring = function(self) return self.over and 'client (over)' or 'client' end
 
---- Ends the client from anywhere: `yue.client` returns `ok, result`.
+--- Ends the client from anywhere: `yue.client` returns `ok, result`. If another fiber than the client's own calls it,
+--- what the client waits for is cancelled.
 function Client:exit(ok, result)
   if self.over then return end
   self.over, self.ok, self.result = true, ok, result
-  if self.wait then core.wake(self.wait) end
+  if self.wait then
+    core.wake(self.wait)
+  elseif internal.current() ~= self.fiber and self.guard then
+    core.cancel_scope(self.guard.scope)
+  end
 end
 
 local function close_all(client)
-  for i = #client.resources, 1, -1 do
-    local ok, e = xpcall(client.resources[i].close, wrap, client.resources[i])
+  local resources = {}
+  for resource in pairs(client.resources) do resources[#resources + 1] = resource end
+  table.sort(resources, function(a, b) return client.resources[a] > client.resources[b] end)
+  for _, resource in ipairs(resources) do
+    local ok, e = xpcall(resource.close, wrap, resource)
     if not ok then yue.log.warn('closing what a client opened: ' .. internal.report(e)) end
   end
   for fiber in pairs(client.fibers) do
@@ -118,17 +144,31 @@ local function close_all(client)
 end
 
 local function run_client(client, fn)
+  client.guard = client.fiber.guard
   local result = fn(client)
   if result then client:exit(true, result) end
   while not client.over do
     client.wait = core.prepare()
-    core.park(client.wait, 'client')
+    internal.park(client.wait, 'client')
   end
 end
 
+--- A copy of a Lua function that shares its upvalues, and whose globals are its own.
+local function with_own_globals(fn)
+  if type(fn) ~= 'function' then return fn end
+  local environment = setmetatable({}, { __index = getfenv(fn) })
+  local dumped, bytecode = pcall(string.dump, fn)
+  if not dumped then return fn end -- a native function sets none
+  local copy = loadstring(bytecode)
+  for i = 1, debug.getinfo(fn, 'u').nups do debug.upvaluejoin(copy, i, fn, i) end
+  return setfenv(copy, environment)
+end
+
 local function load_client(code)
-  if type(code) == 'function' then return code end
-  if type(code) ~= 'string' then internal.argument_error('yue.client takes a function or a file name') end
+  if type(code) ~= 'string' and internal.is_callable(code) then return code end
+  if type(code) ~= 'string' then
+    internal.argument_error('yue.client takes a function or a file name, not ' .. internal.describe_value(code))
+  end
   local chunk, message = loadfile(code)
   if not chunk then error(yue.errors.ArgumentError.new('cannot load the client: ' .. message), 0) end
   return chunk
@@ -137,14 +177,17 @@ end
 --- Runs `fn(client)` and waits until it returns a true value, raises, or `client:exit(ok, result)` is called; closes
 --- all that it opened. Returns `ok, result`. Globals that `fn` sets stay inside.
 function yue.client(code)
-  local fn = load_client(code)
+  local fn = with_own_globals(load_client(code))
   local fiber = internal.current()
-  local client = setmetatable({ resources = {}, fibers = setmetatable({}, { __mode = 'k' }), fiber = fiber }, Client)
-  local outer, environment = fiber.scope, getfenv(fn)
+  local client = setmetatable({
+    resources = {},
+    opened = 0,
+    fibers = setmetatable({}, { __mode = 'k' }),
+    fiber = fiber,
+  }, Client)
+  local outer = fiber.scope
   fiber.scope = client
-  setfenv(fn, setmetatable({}, { __index = environment }))
   local ok, e = internal.guarded(run_client, client, fn)
-  setfenv(fn, environment)
   fiber.scope = outer
   core.shield(close_all, client)
   if not ok and not client.over then return false, e end

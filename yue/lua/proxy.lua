@@ -3,11 +3,12 @@
 -- A node is a table with integer fields only, since every string is a name of the other side's:
 --
 --   [0] the connection object     [1] its number     [2] the method, without prefixes     [3] the path, as written
+--   [4] how many names are cached in it
 --
 -- Its metatable holds `__call`: for a plain name the native `core.call`, straight; for a prefixed name a function made
 -- for that combination of prefixes. Nodes are made once and cached in their parent.
 local core, yue, internal = ...
-local setmetatable, type, rawget, rawset, select, error = setmetatable, type, rawget, rawset, select, error
+local setmetatable, type, rawget, rawset, pcall = setmetatable, type, rawget, rawset, pcall
 
 local PREFIXES = { async_ = 'async', timed_ = 'timed', notify_ = 'notify' }
 
@@ -27,7 +28,9 @@ end
 
 local function check_seconds(seconds)
   if type(seconds) ~= 'number' or seconds ~= seconds or seconds < 0 then
-    internal.argument_error('a timed_ call takes the seconds that it may last as its first argument')
+    internal.argument_error(
+      'a timed_ call takes the seconds that it may last as its first argument, not ' .. internal.describe_value(seconds)
+    )
   end
   return seconds
 end
@@ -40,9 +43,15 @@ local function take_completion(number, ok, ...)
   if future then internal.complete(future, ok, ...) end
 end
 
--- The one fiber that hands outcomes to futures. It lives as long as the VM.
+-- The one fiber that hands outcomes to futures. It lives as long as the VM: until it is cancelled.
 core.spawn_daemon(function()
-  while true do take_completion(core.next_completion()) end
+  while true do
+    local ok, e = pcall(function() take_completion(core.next_completion()) end)
+    if not ok then
+      if internal.is_error(e) and e:is_a('CancelledError') then return end
+      core.log('error', 'an answer cannot be taken: ' .. internal.report(e))
+    end
+  end
 end)
 
 local function cancel_call(future)
@@ -51,17 +60,17 @@ end
 
 local function async(node, seconds, ...)
   local number = core.call_async(node, seconds, ...)
-  local future = internal.new_future()
+  local future = internal.new_future('a call')
   future.call, future.canceller = number, cancel_call
+  -- The connection, which would be closed if nobody could reach it.
+  future.keep = node
   futures[number] = future
   return future
 end
 
-
 local function notify_async(node, ...)
-  local future = internal.new_future()
-  core.notify(node, ...)
-  internal.complete(future, true)
+  local future = internal.new_future('a notification')
+  internal.complete(future, pcall(core.notify, node, ...))
   return future
 end
 
@@ -78,6 +87,9 @@ local CALLS = {
 
 local metas = {}
 
+--- Names of a node that are kept, so that a program which makes names up does not keep them all.
+local CHILDREN_MAX = 4096
+
 local function child(parent, name)
   if type(name) ~= 'string' then return nil end
   local path = parent[3]
@@ -88,7 +100,11 @@ local function child(parent, name)
     { [0] = parent[0], parent[1], prefix .. stripped, prefix .. raw },
     metas[mode]
   )
-  rawset(parent, name, node)
+  local count = rawget(parent, 4) or 0
+  if count < CHILDREN_MAX then
+    rawset(parent, 4, count + 1)
+    rawset(parent, name, node)
+  end
   return node
 end
 

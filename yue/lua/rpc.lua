@@ -1,9 +1,9 @@
 -- Listening, opening, connection objects, and the callbacks of a connection's life.
 local core, yue, internal = ...
-local setmetatable, type, select, error, xpcall = setmetatable, type, select, error, xpcall
+local setmetatable, type, select, error, rawget = setmetatable, type, select, error, rawget
 local Emitter, wrap = internal.Emitter, internal.wrap
 
---- Options, with the type of each. Times are seconds, sizes bytes.
+--- Options, with the type of each. Times are seconds, sizes bytes; numbers are above 0.
 local OPTIONS = {
   timeout = 'number', -- of a call, unless the call says otherwise
   no_cache = 'boolean', -- open: a connection of one's own
@@ -50,8 +50,11 @@ local function check_options(name, options)
   for key, value in pairs(options) do
     local wanted = OPTIONS[key]
     if not wanted then internal.argument_error(('%s: there is no option %s'):format(name, tostring(key))) end
-    if type(value) ~= wanted or value ~= value or (wanted == 'number' and value < 0) then
-      internal.argument_error(('%s: the option %s is a %s'):format(name, key, wanted))
+    if type(value) ~= wanted or (wanted == 'number' and not (value > 0)) then
+      local what = wanted == 'number' and 'number above 0' or wanted
+      internal.argument_error(
+        ('%s: the option %s is a %s, not %s'):format(name, key, what, internal.describe_value(value))
+      )
     end
   end
   return options
@@ -59,7 +62,11 @@ end
 
 --- Tells (addr, symbols) from (addr, options, symbols).
 local function arguments(name, count, addr, first, second)
-  if type(addr) ~= 'string' then internal.argument_error(name .. ' takes an address, such as tcp://localhost:8080') end
+  if type(addr) ~= 'string' then
+    internal.argument_error(
+      ('%s takes an address, such as tcp://localhost:8080, not %s'):format(name, internal.describe_value(addr))
+    )
+  end
   if count > 3 then internal.argument_error(name .. ' takes an address, options and symbols') end
   if count < 3 then
     check_not_options(name, first)
@@ -72,37 +79,58 @@ end
 
 local Connection = setmetatable({}, { __index = Emitter })
 Connection.__index = Connection
-Connection.__tostring = function(self) return 'connection to ' .. self:addr() end
+Connection.__tostring = function(self)
+  return ('connection to %s%s'):format(self.address, self.closed and ' (closed)' or '')
+end
 
-local connections = setmetatable({}, { __mode = 'v' }) -- by number; the cache and the proxies hold them
-local held = {} -- connections that are up, so that their callbacks have an object to name
+-- By number. An opened connection lives as long as somebody can reach it: its object, its procedures, a future or a
+-- function of it. The object of an accepted one lives as long as the connection does, with all that a program notes in
+-- it; so does that of an opened one which has callbacks.
+local connections = setmetatable({}, { __mode = 'v' })
+local held = {}
+
+internal.connections = connections
 
 local function connection_of(id, namespace)
   local connection = connections[id]
   if not connection then
-    connection = internal.new_emitter(Connection, { id = id, names = namespace })
+    connection = internal.new_emitter(Connection, { id = id, names = namespace, address = core.address(id) })
     connection.procs = internal.new_proxy(connection, id)
     connection.namespace = namespace and namespace.view
-    -- When nobody can reach it any more, an accepted connection's object may go; an opened one is closed with it.
     connections[id] = connection
+    if core.is_accepted(id) then
+      if core.is_closed(id) then
+        connection.closed = true
+      else
+        held[id] = connection
+        core.know(id)
+      end
+    end
   end
   return connection
 end
 
+local function forget(connection)
+  held[connection.id] = nil
+  internal.end_emitter(connection)
+end
+
 --- As every emitter's; the events are `open`, `accept`, `close` and `timeout`.
 function Connection:bind(events, fn)
-  core.watch(self.id)
-  return Emitter.bind(self, events, fn)
+  if not self.closed then core.watch(self.id) end
+  local bound = Emitter.bind(self, events, fn)
+  held[self.id] = self
+  return bound
 end
 
 function Connection:wait(event, timeout)
-  core.watch(self.id)
+  if not self.closed then core.watch(self.id) end
   return Emitter.wait(self, event, timeout)
 end
 
 --- The address of the other side.
 function Connection:addr()
-  return core.address(self.id)
+  return self.address
 end
 
 --- Whether calls go through at once: the link is up and granted.
@@ -117,15 +145,19 @@ end
 
 --- Adds to what the other side may call.
 function Connection:import(symbols)
+  if not self.names then error(yue.errors.ConnectionLostError.new('the connection is closed'), 0) end
   internal.import(self.names, symbols)
 end
 
 local cache = {} -- opened connections that are shared, by address
 
-function Connection:on_close()
+--- Closes it for good. Who bound `close` is told when it is done.
+function Connection:close()
+  if self.closed then return end
+  self.closed = true
   if self.cached and cache[self.cached] == self then cache[self.cached] = nil end
-  held[self.id] = nil
   core.close(self.id)
+  if core.is_closed(self.id) or not (next(self.bindings) or self.waiting) then forget(self) end
 end
 
 --- The connection object of an address: `.procs`, `.namespace`, `:addr()`, `:close()`, `:connected()`, `:stats()`, and
@@ -133,7 +165,12 @@ end
 local function socket(name, count, ...)
   local addr, options, symbols = arguments(name, count, ...)
   local shared = symbols == nil and not options.no_cache
-  if shared and cache[addr] then return cache[addr] end
+  local known = shared and cache[addr]
+  if known then
+    -- What a client opened and others use too is not the client's to close.
+    if known.scope and known.scope ~= internal.current().scope then internal.disown(known) end
+    return known
+  end
   local namespace = internal.new_namespace(symbols)
   local id = core.open(addr, options, namespace.layers)
   local connection = connection_of(id, namespace)
@@ -173,7 +210,9 @@ end
 
 local Listener = setmetatable({}, { __index = Emitter })
 Listener.__index = Listener
-Listener.__tostring = function(self) return 'listener at ' .. self.address end
+Listener.__tostring = function(self)
+  return ('listener at %s%s'):format(self.address, self.closed and ' (closed)' or '')
+end
 
 internal.names_of = {} -- namespaces by the number of the native service
 
@@ -231,6 +270,7 @@ function internal.connection_event(moment, id, layers, payload)
   local namespace = internal.names_of[core.service_of(id)]
   local connection = connection_of(id, namespace)
   connection:emit(moment, payload)
+  if moment == 'close' and (connection.closed or core.is_accepted(id)) then forget(connection) end
   local name = CALLBACKS[moment]
   for i = #layers, 1, -1 do
     local callback = rawget(layers[i], name)
@@ -244,12 +284,13 @@ end
 --- value.
 function internal.describe_failure(e)
   if not internal.is_error(e) then e = wrap(e) end
-  local code, bt, retryable = tonumber(e.code) or -1, e.bt and tostring(e.bt), e.retryable and true or false
-  return tostring(e.type), code, tostring(e.msg), bt, retryable, e.value
+  local text = internal.to_text
+  local code, bt, retryable = tonumber(e.code) or -1, e.bt and text(e.bt), e.retryable and true or false
+  return text(e.type), code, text(e.msg), bt, retryable, e.value
 end
 
 --- Marks a table so that it travels as a map, even if it is empty or a sequence.
 function yue.map(t)
-  if type(t) ~= 'table' then internal.argument_error('yue.map takes a table') end
+  if type(t) ~= 'table' then internal.argument_error('yue.map takes a table, not ' .. internal.describe_value(t)) end
   return core.map(t)
 end

@@ -1,6 +1,6 @@
 -- Worker threads: an OS thread with a loop and a VM of its own, called like any other server.
 local core, yue, internal = ...
-local setmetatable, type, error = setmetatable, type, error
+local setmetatable, type, pairs, pcall = setmetatable, type, pairs, pcall
 local Emitter = internal.Emitter
 
 local Thread = setmetatable({}, { __index = Emitter })
@@ -8,20 +8,26 @@ Thread.__index = Thread
 Thread.__tostring = function(self) return 'thread ' .. self.name end
 
 local function check_options(options)
-  for key, value in pairs(options or {}) do
+  if options == nil then return {} end
+  if type(options) ~= 'table' then
+    internal.argument_error('yue.thread: options are a table, not ' .. internal.describe_value(options))
+  end
+  for key, value in pairs(options) do
     if key ~= 'timeout' then internal.argument_error('yue.thread: there is no option ' .. tostring(key)) end
     if type(value) ~= 'number' or not (value > 0) then
       internal.argument_error('yue.thread: the option timeout is a number of seconds above 0')
     end
   end
-  return options or {}
+  return options
 end
 
 --- What crosses to the new thread: source or bytecode of a function, or a file's name.
 local function portable(what, code)
   if type(code) == 'string' then return 'file', code end
   if type(code) ~= 'function' then
-    internal.argument_error(what .. ' is a file name, or a function without upvalues')
+    internal.argument_error(
+      ('%s is a file name, or a function without upvalues, not %s'):format(what, internal.describe_value(code))
+    )
   end
   for i = 1, 60 do
     local name, value = debug.getupvalue(code, i)
@@ -38,20 +44,30 @@ local function portable(what, code)
   return 'code', bytecode
 end
 
---- Symbols cross as a file name, or as functions without upvalues in (nested) tables.
-local function portable_symbols(symbols, path)
-  if symbols == nil then return nil end
+local SYMBOLS_DEPTH_MAX = 100
+
+--- Symbols cross as a file name, or as functions without upvalues in (nested) tables: each value as a pair of what it
+--- is and what it holds.
+local function portable_symbols(symbols, path, depth)
   if type(symbols) == 'string' then return symbols end
+  if type(symbols) ~= 'table' then
+    internal.argument_error(
+      ('yue.thread: %s are a table of functions or a file name, not %s'):format(path, internal.describe_value(symbols))
+    )
+  end
+  if depth > SYMBOLS_DEPTH_MAX then
+    internal.argument_error('yue.thread: the symbols are too deep, or hold themselves')
+  end
   local out = {}
   for key, value in pairs(symbols) do
     local where = path .. '.' .. tostring(key)
     if type(value) == 'function' then
       local _, bytecode = portable(where, value)
-      out[key] = { bytecode }
+      out[key] = { 'function', bytecode }
     elseif type(value) == 'table' then
-      out[key] = portable_symbols(value, where)
+      out[key] = { 'table', portable_symbols(value, where, depth + 1) }
     else
-      out[key] = value
+      out[key] = { 'value', value }
     end
   end
   return yue.map(out)
@@ -60,32 +76,46 @@ end
 local function unpack_symbols(symbols)
   if type(symbols) == 'string' then return symbols end
   local out = {}
-  for key, value in pairs(symbols) do
-    if type(value) == 'table' and type(value[1]) == 'string' and next(value, 1) == nil then
-      out[key] = core.load_bytecode(value[1])
-    elseif type(value) == 'table' then
-      out[key] = unpack_symbols(value)
+  for key, pair in pairs(symbols) do
+    if pair[1] == 'function' then
+      out[key] = core.load_bytecode(pair[2])
+    elseif pair[1] == 'table' then
+      out[key] = unpack_symbols(pair[2])
     else
-      out[key] = value
+      out[key] = pair[2]
     end
   end
   return out
 end
 
-local function new(_, name, code, first, second)
-  if type(name) ~= 'string' or name == '' then internal.argument_error('yue.thread takes a name') end
-  local options, symbols = first, second
-  if second == nil and first ~= nil then
-    -- Options alone, or symbols alone: told apart as for listen and open.
-    if type(first) ~= 'table' or next(first) == nil or first.timeout == nil or type(first.timeout) == 'function' then
-      options, symbols = nil, first
-    end
-  end
-  options = check_options(options)
-  local kind, text = portable('the code of yue.thread', code)
-  local id = core.thread_start(name, kind, text, options.timeout or 3, portable_symbols(symbols, 'symbols'))
+--- The object of a thread. While any lives, what became of the thread is kept.
+local function new_object(name, id)
   local thread = internal.new_emitter(Thread, { name = name, id = id })
   thread.procs = yue.open('thread://' .. name)
+  internal.guard_collection(thread, function() core.thread_release(id) end)
+  return thread
+end
+
+--- Whether a table that was given where options or symbols may stand can only be options.
+local function are_options(value)
+  if type(value) ~= 'table' or next(value) == nil then return false end
+  for key, item in pairs(value) do
+    if key ~= 'timeout' or type(item) == 'function' or type(item) == 'table' then return false end
+  end
+  return true
+end
+
+local function new(_, name, code, first, second)
+  if type(name) ~= 'string' or not name:find('^[^%c%s/]+$') then
+    internal.argument_error('yue.thread takes a name first: letters and such, without spaces')
+  end
+  local options, symbols = first, second
+  if second == nil and not are_options(first) then options, symbols = nil, first end
+  options = check_options(options)
+  local kind, text = portable('the code of yue.thread', code)
+  if symbols ~= nil then symbols = portable_symbols(symbols, 'symbols', 1) end
+  local id = core.thread_start(name, kind, text, options.timeout or 3, symbols)
+  local thread = new_object(name, id)
   internal.adopt_current(thread)
   return thread
 end
@@ -93,6 +123,8 @@ end
 --- Ends the thread: its program gets a graceful shutdown. Returns when it is over.
 function Thread:on_close()
   core.thread_close(self.id)
+  -- Nobody will answer there: calls that are made now shall not wait for it.
+  yue.conn(self.procs):close()
 end
 
 --- Waits until the thread is over: what it passed to `exit`, or raises what its program raised.
@@ -104,11 +136,11 @@ local api = {}
 
 --- The thread of that name, or nil.
 function api.find(name)
+  if type(name) ~= 'string' then
+    internal.argument_error('yue.thread.find takes the name of a thread, not ' .. internal.describe_value(name))
+  end
   local id = core.thread_find(name)
-  if not id then return nil end
-  local thread = internal.new_emitter(Thread, { name = name, id = id })
-  thread.procs = yue.open('thread://' .. name)
-  return thread
+  return id and new_object(name, id)
 end
 
 --- How many worker threads are running.
@@ -146,6 +178,7 @@ end
 
 --- Ends this thread (in the main program: the program), as if its script were over. `join` returns the result.
 function current:exit(result)
+  if self ~= current then internal.argument_error('write yue.thread.current:exit(result), with a colon') end
   core.thread_exit(result)
 end
 

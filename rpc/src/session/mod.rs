@@ -213,9 +213,14 @@ impl Session {
         self.inner.phase.get() == Phase::Up
     }
 
-    /// Whether the session is over for good.
+    /// Whether the session was closed for good. What was written may still be leaving; see [`Session::is_over`].
     pub fn is_closed(&self) -> bool {
         matches!(self.inner.phase.get(), Phase::Closed | Phase::Draining)
+    }
+
+    /// Whether the session is over for good, and has said so: no hook is called any more.
+    pub fn is_over(&self) -> bool {
+        self.inner.phase.get() == Phase::Closed
     }
 
     /// Whether the other side said hello, and so understands references, deadlines and several results.

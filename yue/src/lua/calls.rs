@@ -4,7 +4,7 @@
 //! connection's output, the fiber parks, and the answer is decoded on to the stack. No tree, no copy, no Lua in
 //! between.
 
-use super::connections::{Connection, connection};
+use super::connections::{CLOSED, Connection, connection};
 use super::errors::{error, rpc_error};
 use super::host::{Hold, Host, with_host};
 use super::native::{native, register, register_raw};
@@ -262,6 +262,11 @@ impl AsyncCalls {
             response.detach();
             (response, open.connection.clone())
         });
+        self.hand_over(number, outcome);
+    }
+
+    /// Gives an outcome to the fiber that tells futures.
+    fn hand_over(&self, number: u64, outcome: Outcome) {
         self.done.borrow_mut().push_back((number, outcome));
         if let Some(waker) = self.waiter.take() {
             waker.wake();
@@ -277,14 +282,19 @@ unsafe extern "C-unwind" fn call_async_raw(state: *mut ffi::lua_State) -> c_int 
         let seconds = ffi::luaL_checknumber(state, 2);
         let outcome = suspending(state, "a remote call", || {
             may_suspend()?;
-            let (host, connection) = connection(connection_id)?;
+            let host = with_host(Rc::clone)?;
+            let number = host.async_calls.next.get() + 1;
+            host.async_calls.next.set(number);
+            let Some(connection) = host.connections.get(connection_id as u32) else {
+                let lost = yue_rpc::Error::new(ErrorKind::ConnectionLost, CLOSED);
+                host.async_calls.hand_over(number, Err(lost));
+                return Ok(number as f64);
+            };
             let timeout = if seconds < 0.0 {
                 connection.timeout(&host)
             } else {
                 super::wait::seconds(seconds)
             };
-            let number = host.async_calls.next.get() + 1;
-            host.async_calls.next.set(number);
             let open = OpenCall {
                 connection: connection.clone(),
                 call: None,
@@ -356,15 +366,16 @@ unsafe extern "C-unwind" fn next_completion_raw(state: *mut ffi::lua_State) -> c
                 stack.push_boolean(true);
                 match decode_answer(stack, response, connection) {
                     Ok(count) => count + 2,
-                    Err(_) => {
+                    Err(fault) => {
                         ffi::lua_settop(state, 0);
                         stack.push_number(number as f64);
                         stack.push_boolean(false);
-                        let failure = ManuallyDrop::new(super::errors::ErrorObject::of_kind(
+                        let mut failure = ManuallyDrop::new(super::errors::ErrorObject::of_kind(
                             ErrorKind::Rpc,
-                            "the answer cannot be read",
+                            format!("the answer cannot be read: {fault}"),
                         ));
                         failure.push(stack);
+                        ManuallyDrop::drop(&mut failure);
                         3
                     }
                 }

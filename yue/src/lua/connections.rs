@@ -21,6 +21,9 @@ use yue_rpc::session::Session;
 /// The table is looked through for closed connections when it has at least this many.
 const SWEEP_MIN: usize = 64;
 
+/// What calls over a connection fail with that is closed and forgotten.
+pub(crate) const CLOSED: &str = "the connection is closed";
+
 /// One connection that Lua knows.
 pub(crate) struct Connection {
     pub(crate) id: u32,
@@ -29,6 +32,8 @@ pub(crate) struct Connection {
     pub(crate) service: Rc<LuaService>,
     /// Of calls, if the options say so.
     timeout: Option<Duration>,
+    /// Handlers and callbacks that run.
+    pub(crate) handlers: Cell<u32>,
     /// Our functions that the other side holds.
     pub(crate) exports: RefCell<Exports>,
     /// Functions of the other side that Lua holds.
@@ -36,6 +41,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// Whether nothing can come of it any more: it is over, and so are the handlers that were called through it.
+    fn is_forgettable(&self) -> bool {
+        self.session.is_over() && self.handlers.get() == 0
+    }
+
     /// How long a call waits that does not say otherwise.
     #[inline]
     pub(crate) fn timeout(&self, host: &Host) -> Duration {
@@ -65,8 +75,9 @@ pub(crate) struct Connections {
     dead: RefCell<Vec<RemoteFunction>>,
     /// Connections whose objects were collected.
     to_close: RefCell<Vec<u32>>,
-    /// The registry reference of the prelude's `connection_event`.
+    /// The registry references of the prelude's `connection_event`, and of its table of connection objects by number.
     pub(crate) callback: Cell<c_int>,
+    pub(crate) objects: Cell<c_int>,
 }
 
 /// Ids are counted up, so they are their own hash.
@@ -111,6 +122,7 @@ impl Connections {
             dead: RefCell::default(),
             to_close: RefCell::default(),
             callback: Cell::new(0),
+            objects: Cell::new(0),
         }
     }
 
@@ -130,6 +142,7 @@ impl Connections {
             session,
             service,
             timeout,
+            handlers: Cell::new(0),
             exports: RefCell::new(Exports::new(&self.vm)),
             imports: RefCell::default(),
         });
@@ -175,7 +188,7 @@ impl Connections {
             return;
         }
         let closed: Vec<_> = all
-            .extract_if(|_, connection| connection.session.is_closed())
+            .extract_if(|_, connection| connection.is_forgettable())
             .collect();
         self.sweep_at.set((all.len() * 2).max(SWEEP_MIN));
         drop(all);
@@ -267,7 +280,7 @@ pub(crate) fn connection(id: f64) -> Result<(Rc<Host>, Rc<Connection>), Error> {
             .get(id as u32)
             .map(|connection| (host.clone(), connection))
     })?;
-    found.ok_or_else(|| error(ErrorKind::ConnectionLost, "the connection is closed"))
+    found.ok_or_else(|| error(ErrorKind::ConnectionLost, CLOSED))
 }
 
 /// Adds the natives to the `core` table on top of the stack. May raise.

@@ -13,32 +13,94 @@ use std::ffi::c_int;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 use yue_luajit::codec::Reader;
-use yue_luajit::{LuaThread, Running, Stack, ffi};
+use yue_luajit::{Error, LuaThread, Running, Stack, Vm, ffi};
 use yue_rpc::ErrorKind;
 use yue_rpc::session::{
     Call, CallMethod, CloseReason, Dispatch, Failure, Hooks, Moment, Replied, Reply, Retry,
     Session, Verdict,
 };
+use yue_scheduler::current_id;
+
+/// A list of layers in the registry, until it is dropped.
+pub(crate) struct Layers {
+    vm: Vm,
+    reference: c_int,
+}
+
+impl Layers {
+    /// Takes over a registry reference of the calling thread's VM.
+    pub(crate) fn new(reference: c_int) -> Result<Layers, Error> {
+        let vm = host::with_host(|host| host.vm.clone())?;
+        Ok(Layers { vm, reference })
+    }
+}
+
+impl Drop for Layers {
+    fn drop(&mut self) {
+        // SAFETY: the reference is ours; setting an existing registry slot allocates nothing and runs no code.
+        unsafe {
+            ffi::luaL_unref(self.vm.main_state(), ffi::LUA_REGISTRYINDEX, self.reference);
+        }
+    }
+}
+
+/// Counts a handler or callback of a connection while it runs.
+struct Handling<'a>(&'a Connection);
+
+impl Handling<'_> {
+    fn begin(connection: &Connection) -> Handling<'_> {
+        connection.handlers.set(connection.handlers.get() + 1);
+        Handling(connection)
+    }
+}
+
+impl Drop for Handling<'_> {
+    fn drop(&mut self) {
+        self.0.handlers.set(self.0.handlers.get() - 1);
+    }
+}
+
+/// The prelude may have a record of the calling fiber, made for what is over now: it forgets it.
+fn end_record(host: &Host, running: &mut Running<'_>) {
+    let fiber = current_id();
+    if !host.records.take(fiber) {
+        return;
+    }
+    let (function, number) = (host.fiber_over.get(), super::fibers::number(fiber));
+    // What it raises (out of memory) has nowhere to go.
+    let _ = running.enter(move |stack| {
+        let Some(function) = function else {
+            return false;
+        };
+        // SAFETY: protected by `enter`; there is room for these few.
+        unsafe { ffi::lua_rawgeti(stack.raw(), ffi::LUA_REGISTRYINDEX, function.into()) };
+        stack.push_number(number);
+        stack.push_boolean(true);
+        true
+    });
+}
 
 /// What a listener, or an opened connection, offers.
 pub(crate) struct LuaService {
     /// Its number in Lua.
     pub(crate) id: u32,
-    /// The list of layers, in the registry.
-    pub(crate) layers: c_int,
+    /// The list of layers.
+    pub(crate) layers: Rc<Layers>,
     /// An opened connection's, not a listener's.
     pub(crate) opened: bool,
     /// Of calls over its connections, if the options say so.
     pub(crate) timeout: Option<Duration>,
     /// Somebody bound an event of one of its connections.
     pub(crate) watched: Cell<bool>,
+    /// Lua has an object of one of its connections, and wants to know when that is over.
+    pub(crate) known: Cell<bool>,
     this: Weak<LuaService>,
 }
 
 impl LuaService {
     pub(crate) fn new(
         id: u32,
-        layers: c_int,
+        layers: Rc<Layers>,
         opened: bool,
         timeout: Option<Duration>,
     ) -> Rc<LuaService> {
@@ -48,15 +110,16 @@ impl LuaService {
             opened,
             timeout,
             watched: Cell::new(false),
+            known: Cell::new(false),
             this: this.clone(),
         })
     }
 
     /// The counted pointer to this very service, or to a copy if the last one is just being dropped.
     pub(crate) fn strong(&self) -> Rc<LuaService> {
-        self.this
-            .upgrade()
-            .unwrap_or_else(|| LuaService::new(self.id, self.layers, self.opened, self.timeout))
+        self.this.upgrade().unwrap_or_else(|| {
+            LuaService::new(self.id, self.layers.clone(), self.opened, self.timeout)
+        })
     }
 }
 
@@ -128,7 +191,12 @@ impl Dispatch for LuaService {
             }
         };
         let connection = host.connections.known(call.session(), self);
-        thread.attach(|running| self.serve(&host, &connection, running, call, reply))
+        let _handling = Handling::begin(&connection);
+        thread.attach(|running| {
+            let replied = self.serve(&host, &connection, running, call, reply);
+            end_record(&host, running);
+            replied
+        })
     }
 
     fn release(&self, tokens: &[u64]) {
@@ -148,7 +216,7 @@ impl LuaService {
         let mut lookup = Lookup::Missing;
         let mut fault = None;
         let (lookup_at, fault_at) = (&raw mut lookup, &raw mut fault);
-        let (layers, codec) = (self.layers, host.vm.codec());
+        let (layers, codec) = (self.layers.reference, host.vm.codec());
         let refs = Refs::new(connection);
         let (call_at, refs_at) = (&raw mut *call, &raw const refs);
         let outcome = running.enter(move |stack| {
@@ -209,7 +277,7 @@ impl LuaService {
         let Some(host) = host::current() else {
             return false;
         };
-        let layers = self.layers;
+        let layers = self.layers.reference;
         let found = host.vm.protect(|stack| {
             let state = stack.raw();
             // SAFETY: protected; raw accesses only.
@@ -243,7 +311,14 @@ impl LuaService {
         let host = host::current().ok_or_else(over)?;
         let mut thread = host.vm.thread()?;
         let connection = host.connections.known(session, self);
-        let (callback, layers, id) = (host.connections.callback.get(), self.layers, connection.id);
+        let _handling = Handling::begin(&connection);
+        let (callback, layers, id) = (
+            host.connections.callback.get(),
+            self.layers.reference,
+            connection.id,
+        );
+        let (codec, refs) = (host.vm.codec(), Refs::new(&connection));
+        let refs_at = &raw const refs;
         thread.attach(|running| {
             let outcome = running.enter(|stack| {
                 let state = stack.raw();
@@ -257,8 +332,12 @@ impl LuaService {
                         Payload::None => stack.push_nil(),
                         Payload::Text(text) => stack.push_bytes(text.as_bytes()),
                         Payload::Encoded(bytes) => {
-                            if !host::push_decoded(stack, Some(bytes)) {
-                                stack.push_nil();
+                            // The references outlive `enter`.
+                            let decoded =
+                                codec.decode_values(stack, &mut Reader::new(bytes), 1, &*refs_at);
+                            if decoded.is_err() {
+                                stack.push_bytes(b"the value that was granted cannot be read");
+                                ffi::lua_error(state);
                             }
                         }
                     }
@@ -266,14 +345,16 @@ impl LuaService {
                 true
             });
             let state = running.thread().raw();
-            match outcome {
+            let result = match outcome {
                 // SAFETY: the results are on the stack of this fiber's own state.
                 Ok(_) => unsafe {
                     let has = ffi::lua_toboolean(state, running.thread().first()) != 0;
                     Ok(has.then(|| take(&host, &connection, running.thread())))
                 },
                 Err(_) => Err(host::describe_failure(state)),
-            }
+            };
+            end_record(&host, running);
+            result
         })
     }
 }
@@ -305,7 +386,8 @@ impl Hooks for LuaService {
             Moment::Close => "__close",
             Moment::Timeout => "__timeout",
         };
-        self.watched.get() || self.has_callback(name)
+        let wanted = self.watched.get() || (moment == Moment::Close && self.known.get());
+        wanted || self.has_callback(name)
     }
 
     fn on_open(&self, session: &Session) -> Result<(), Failure> {
@@ -321,7 +403,17 @@ impl Hooks for LuaService {
             let (state, at) = (thread.raw(), thread.first() + 1);
             // SAFETY: the callback's first result, or nothing, is there.
             unsafe {
-                if ffi::lua_toboolean(state, at) == 0 {
+                let refused = if self.opened {
+                    // The client has the last word, but need not say it.
+                    ffi::lua_type(state, at) == ffi::LUA_TBOOLEAN
+                        && ffi::lua_toboolean(state, at) == 0
+                } else {
+                    ffi::lua_toboolean(state, at) == 0
+                };
+                if self.opened && !refused {
+                    return Verdict::granted();
+                }
+                if refused {
                     return Verdict::Refuse(Failure::of_kind(
                         ErrorKind::NotGranted,
                         "__accept returned false or nil",

@@ -1,9 +1,9 @@
 //! Listening and opening: the natives behind `yue.listen` and `yue.open`, and what Lua asks of a connection.
 
 use super::connections::{Connection, Listening, connection};
-use super::dispatch::LuaService;
+use super::dispatch::{Layers, LuaService};
 use super::errors::{error, rpc_error};
-use super::host::{Host, with_host};
+use super::host::{self, Host, with_host};
 use super::native::{Results, native, register, register_raw};
 use super::wait::seconds;
 use std::ffi::c_int;
@@ -100,7 +100,7 @@ impl Settings {
     }
 }
 
-/// Reads (address, options, layers); the layers go into the registry. May raise.
+/// Reads (address, options, layers); the layers go into the registry. May raise, before that.
 ///
 /// # Safety
 /// Lua runs the calling C function on `state`.
@@ -130,12 +130,12 @@ fn parse(address: &[u8]) -> Result<Address, Error> {
 fn new_service(
     host: &Host,
     settings: &Settings,
-    layers: c_int,
+    layers: Layers,
     opened: bool,
 ) -> (Rc<LuaService>, Service) {
     let id = host.connections.services.get() + 1;
     host.connections.services.set(id);
-    let service = LuaService::new(id, layers, opened, settings.timeout.map(seconds));
+    let service = LuaService::new(id, Rc::new(layers), opened, settings.timeout.map(seconds));
     let both = Service::new(service.clone()).with_hooks(service.clone());
     (service, both)
 }
@@ -146,6 +146,7 @@ unsafe extern "C-unwind" fn open_raw(state: *mut ffi::lua_State) -> c_int {
     unsafe {
         let (address, settings, layers) = read_endpoint(state);
         let outcome = suspending(state, "open", || {
+            let layers = Layers::new(layers)?;
             let connector: Rc<dyn Connect> = connector(&parse(address)?);
             with_host(|host| {
                 let (service, both) = new_service(host, &settings, layers, true);
@@ -171,6 +172,7 @@ unsafe extern "C-unwind" fn listen_raw(state: *mut ffi::lua_State) -> c_int {
     unsafe {
         let (address, settings, layers) = read_endpoint(state);
         let outcome = suspending(state, "listen", || {
+            let layers = Layers::new(layers)?;
             may_suspend()?;
             let (host, key) =
                 with_host(|host| (host.clone(), host.connections.next_listen_key(address)))?;
@@ -334,6 +336,29 @@ native! {
 }
 
 native! {
+    /// Lua has an object of an accepted connection, and wants to know when the connection is over.
+    Know = "know", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> () {
+        connection(id)?.1.service.known.set(true);
+        Ok(())
+    }
+}
+
+native! {
+    IsAccepted = "is_accepted", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> bool { Ok(!connection(id)?.1.service.opened) }
+}
+
+native! {
+    /// Whether it is closed for good and has said so: no callback comes any more.
+    IsClosed = "is_closed", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> bool { Ok(connection(id).map_or(true, |(_, connection)| connection.session.is_over())) }
+}
+
+native! {
     AddressOf = "address", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(id) -> String { Ok(connection(id)?.1.session.address().to_owned()) }
@@ -360,7 +385,13 @@ native! {
     /// For finalizers: closes the connection when the loop comes round.
     CloseLater = "close_later", suspends: false;
     read(stack) -> f64 { stack.number(1) }
-    run(id) -> () { with_host(|host| host.connections.close_later(id as u32)) }
+    run(id) -> () {
+        // At the very end all connections are closed already.
+        if let Some(host) = host::current() {
+            host.connections.close_later(id as u32);
+        }
+        Ok(())
+    }
 }
 
 /// Counters by name, as a Lua table.
@@ -421,8 +452,8 @@ unsafe extern "C-unwind" fn map_raw(state: *mut ffi::lua_State) -> c_int {
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    register!(stack; CloseListener, ReleaseListenerHold, ListenerConnections, Peer, ServiceOf, Watch, AddressOf);
-    register!(stack; Connected, CloseConnection, CloseLater, Stats);
+    register!(stack; CloseListener, ReleaseListenerHold, ListenerConnections, Peer, ServiceOf, Watch, Know);
+    register!(stack; IsAccepted, IsClosed, AddressOf, Connected, CloseConnection, CloseLater, Stats);
     // SAFETY: the table is on top, and errors may be raised.
     unsafe {
         register_raw(stack, "open", open_raw);

@@ -87,10 +87,15 @@ pub(crate) fn rpc_error(error: &yue_rpc::Error) -> Error {
     Error::value(ErrorObject::from(error))
 }
 
-/// Why a fiber was told to stop, to be raised.
-pub(crate) fn stopped(stopped: Stopped) -> Error {
+/// Why a fiber was told to stop.
+pub(crate) fn stopped_object(stopped: Stopped) -> ErrorObject {
     match stopped {
-        Stopped::Cancelled => error(ErrorKind::Cancelled, "the fiber was cancelled"),
-        Stopped::Deadline => error(ErrorKind::Timeout, "the time is over"),
+        Stopped::Cancelled => ErrorObject::of_kind(ErrorKind::Cancelled, "the fiber was cancelled"),
+        Stopped::Deadline => ErrorObject::of_kind(ErrorKind::Timeout, "the time is over"),
     }
+}
+
+/// The same, to be raised.
+pub(crate) fn stopped(stopped: Stopped) -> Error {
+    Error::value(stopped_object(stopped))
 }

@@ -12,7 +12,7 @@ use yue_scheduler::{FiberId, cancel, current_id};
 /// Bits of a fiber's number in Lua that hold its index; 29 bits of generation are above, so that a double is exact.
 const INDEX_BITS: u32 = 24;
 
-fn number(id: FiberId) -> f64 {
+pub(crate) fn number(id: FiberId) -> f64 {
     let (generation, index) = (id.to_bits() >> 32, id.to_bits() & ((1 << INDEX_BITS) - 1));
     ((generation & ((1 << 29) - 1)) << INDEX_BITS | index) as f64
 }
@@ -32,6 +32,13 @@ native! {
     FiberName = "fiber_name", suspends: false;
     read(_stack) -> () {}
     run(()) -> Option<String> { Ok(yue_scheduler::current_name()) }
+}
+
+native! {
+    /// The prelude has a record of the calling fiber, and wants to know when what it was made for is over.
+    NoteRecord = "note_record", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> () { with_host(|host| host.records.note(current_id())) }
 }
 
 native! {
@@ -86,7 +93,6 @@ unsafe extern "C-unwind" fn spawn_raw(state: *mut ffi::lua_State) -> c_int {
         } else {
             std::str::from_utf8(slice::from_raw_parts(start_of_name.cast(), length)).ok()
         };
-        ffi::luaL_checktype(state, 2, ffi::LUA_TFUNCTION);
         finish(
             state,
             suspending(state, "spawn", || {
@@ -115,7 +121,6 @@ unsafe extern "C-unwind" fn spawn_daemon_raw(state: *mut ffi::lua_State) -> c_in
 unsafe fn spawn_unnamed(state: *mut ffi::lua_State, holds: bool) -> c_int {
     // SAFETY: the caller's promise.
     unsafe {
-        ffi::luaL_checktype(state, 1, ffi::LUA_TFUNCTION);
         let outcome = suspending(state, "spawn", || {
             let thread = thread_with(state, 1)?;
             let hold = if holds {
@@ -148,7 +153,7 @@ unsafe fn finish(state: *mut ffi::lua_State, outcome: Result<f64, Error>) -> c_i
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    register!(stack; Current, FiberName, Cancel);
+    register!(stack; Current, FiberName, NoteRecord, Cancel);
     // SAFETY: the table is on top, and errors may be raised.
     unsafe {
         register_raw(stack, "spawn", spawn_raw);

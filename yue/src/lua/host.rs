@@ -11,6 +11,7 @@ use super::signals::Signals;
 use super::wait::Waits;
 use super::{fibers, log, modules, signals, threads, wait};
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::ffi::c_int;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use yue_luajit::codec::Reader;
 use yue_luajit::{Error, NoRefs, Stack, Vm, VmError, ffi};
 use yue_rpc::ErrorKind;
-use yue_scheduler::{Builder, LocalWaker, StackClass};
+use yue_scheduler::{Builder, FiberId, LocalWaker, StackClass};
 
 /// LuaJIT's functions have no more upvalues.
 const UPVALUES_MAX: c_int = 60;
@@ -58,6 +59,9 @@ pub(crate) struct Host {
     pub(crate) describe_failure: Cell<Option<c_int>>,
     pub(crate) import_symbols: Cell<Option<c_int>>,
     pub(crate) at_end: Cell<Option<c_int>>,
+    pub(crate) fiber_over: Cell<Option<c_int>>,
+    /// Fibers of which the prelude has a record that it made itself.
+    pub(crate) records: Records,
     /// The registry reference of the table that programs see as `yue`.
     pub(crate) yue: Cell<Option<c_int>>,
     pub(crate) async_calls: AsyncCalls,
@@ -100,6 +104,8 @@ impl Host {
             describe_failure: Cell::new(None),
             import_symbols: Cell::new(None),
             at_end: Cell::new(None),
+            fiber_over: Cell::new(None),
+            records: Records::default(),
             yue: Cell::new(None),
             async_calls: AsyncCalls::default(),
         });
@@ -161,6 +167,22 @@ impl Host {
             Role::Main(_) => String::new(),
             Role::Worker(name) => name.clone(),
         }
+    }
+}
+
+/// Fibers that somebody wants to know the end of; see `note_record`.
+#[derive(Default)]
+pub(crate) struct Records(RefCell<HashSet<FiberId>>);
+
+impl Records {
+    pub(crate) fn note(&self, fiber: FiberId) {
+        self.0.borrow_mut().insert(fiber);
+    }
+
+    #[inline]
+    pub(crate) fn take(&self, fiber: FiberId) -> bool {
+        let mut fibers = self.0.borrow_mut();
+        !fibers.is_empty() && fibers.remove(&fiber)
     }
 }
 

@@ -192,7 +192,8 @@ fn finish(stack: Stack<'_>, shared: Shared) {
         let callback = take(c"connection_event");
         let describe = take(c"describe_failure");
         let import_symbols = take(c"import_symbols");
-        let at_end = take(c"at_end");
+        let (at_end, fiber_over) = (take(c"at_end"), take(c"fiber_over"));
+        let objects = take(c"connections");
         ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, wrap.into());
         let _ = host::with_host(|host| {
             host.make_error.set(Some(make));
@@ -201,6 +202,8 @@ fn finish(stack: Stack<'_>, shared: Shared) {
             host.describe_failure.set(Some(describe));
             host.import_symbols.set(Some(import_symbols));
             host.at_end.set(Some(at_end));
+            host.fiber_over.set(Some(fiber_over));
+            host.connections.objects.set(objects);
             host.yue.set(Some(shared.yue));
             // The root of every fiber from now on.
             host.vm.set_error_handler(stack);

@@ -34,6 +34,9 @@ use yue_scheduler::{
 /// How long requests that are being served may take when the program ends.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long connections have to say what they have said already, when a program ends by an error.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 /// A program, as all of its loops see it.
 pub(crate) struct Program {
     pub(crate) script: PathBuf,
@@ -182,7 +185,7 @@ fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
             1
         }
     };
-    close(&host);
+    close(&host, code == 0);
     program.dismiss(this_loop::id());
     code
 }
@@ -242,27 +245,30 @@ pub(crate) fn wait_for_end(
     result
 }
 
-/// Ends what the loop has open: no new requests, time for those that run, then the rest is cancelled by the loop.
-pub(crate) fn close(host: &Rc<Host>) {
+/// Ends what the loop has open: no new requests, time for those that run (`gracefully`), then the rest is cancelled by
+/// the loop.
+pub(crate) fn close(host: &Rc<Host>, gracefully: bool) {
     host.connections.stop_listening();
-    let until = Instant::system().saturating_add(GRACE);
+    let grace = if gracefully { GRACE } else { Duration::ZERO };
+    let until = Instant::system().saturating_add(grace);
     while host.connections.requests_in_flight() > 0 && Instant::system() < until {
         if sleep(Duration::from_millis(2)).is_err() {
-            break;
-        }
-    }
-    host.connections.close_all();
-    // What the sessions still have to say leaves in the ticks that follow.
-    while host.connections.open_count() > 0 && Instant::system() < until {
-        let _ = prepare_park();
-        let at = yue_scheduler::now().saturating_add(Duration::from_millis(1));
-        if park_until("connections to close", Some(at)).is_err() {
             break;
         }
     }
     let told = super::host::call_prelude(host, host.at_end.get(), Vec::new());
     if let Err(failure) = told {
         super::log::error(&failure.report());
+    }
+    host.connections.close_all();
+    // What the sessions still have to say leaves in the ticks that follow.
+    let until = Instant::system().saturating_add(grace.max(LAST_WORDS));
+    while host.connections.open_count() > 0 && Instant::system() < until {
+        let _ = prepare_park();
+        let at = yue_scheduler::now().saturating_add(Duration::from_millis(1));
+        if park_until("connections to close", Some(at)).is_err() {
+            break;
+        }
     }
     host.idle();
     this_loop::clear_idle_hook();

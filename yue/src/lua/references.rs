@@ -180,13 +180,7 @@ impl RefTable for Refs<'_> {
             Owner::Sender => {
                 let imported = self.connection.session.import_reference(reference.id);
                 let place = self.connection.imports.borrow_mut().insert(imported);
-                push_remote(
-                    stack,
-                    RemoteFunction {
-                        connection: self.connection.id,
-                        place,
-                    },
-                );
+                push_remote(stack, self.connection, place);
                 true
             }
         }
@@ -194,8 +188,13 @@ impl RefTable for Refs<'_> {
 }
 
 /// Pushes a callable userdata. Raises when out of memory (the reference is then released with the connection).
-fn push_remote(stack: Stack<'_>, function: RemoteFunction) {
+fn push_remote(stack: Stack<'_>, connection: &Connection, place: u32) {
     let state = stack.raw();
+    let function = RemoteFunction {
+        connection: connection.id,
+        place,
+    };
+    stack.reserve(4);
     // SAFETY: the userdata has room for the value; the metatable is in the registry.
     unsafe {
         let payload: *mut RemoteFunction =
@@ -203,6 +202,30 @@ fn push_remote(stack: Stack<'_>, function: RemoteFunction) {
         payload.write(function);
         ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, MARK.get().0.into());
         ffi::lua_setmetatable(state, -2);
+        if connection.service.opened {
+            keep_object(state, connection);
+        }
+    }
+}
+
+/// Lets the userdata on top hold the object of its connection, which is closed when nobody can reach it any more.
+///
+/// # Safety
+/// `state` is where Lua errors may be raised, with room for two values.
+unsafe fn keep_object(state: *mut ffi::lua_State, connection: &Connection) {
+    let Ok(objects) = with_host(|host| host.connections.objects.get()) else {
+        return;
+    };
+    // SAFETY: the caller's promise. The environment of a userdata is a table that it holds.
+    unsafe {
+        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, objects.into());
+        ffi::lua_rawgeti(state, -1, connection.id.into());
+        if ffi::lua_type(state, -1) == ffi::LUA_TTABLE {
+            ffi::lua_setfenv(state, -3);
+            ffi::lua_settop(state, -2);
+        } else {
+            ffi::lua_settop(state, -3);
+        }
     }
 }
 

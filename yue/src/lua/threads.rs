@@ -15,7 +15,7 @@ use super::native::{Results, native, register, register_raw};
 use super::program::{Program, close, lock, start_script, wait_for_end};
 use std::collections::HashMap;
 use std::ffi::{CString, c_int};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -35,6 +35,8 @@ struct Worker {
     name: String,
     state: Mutex<State>,
     os_thread: Mutex<Option<JoinHandle<()>>>,
+    /// Objects of it in any VM. Once it is over and there is none, it is forgotten.
+    objects: AtomicU32,
 }
 
 #[derive(Default)]
@@ -44,6 +46,8 @@ struct State {
     /// The msgpack value given to `exit`, or the error that ended it.
     over: Option<Result<Option<Vec<u8>>, ErrorObject>>,
     exit_value: Option<Vec<u8>>,
+    /// Perhaps before it had a loop.
+    told_to_end: bool,
     waiting: Vec<RemoteWaker>,
 }
 
@@ -67,6 +71,23 @@ fn find_by_name(name: &str) -> Option<Arc<Worker>> {
 impl Worker {
     fn is_over(&self) -> bool {
         lock(&self.state).over.is_some()
+    }
+
+    /// Asks its program to end.
+    fn shut_down(&self) {
+        let mut state = lock(&self.state);
+        state.told_to_end = true;
+        if let Some(handle) = &state.handle {
+            handle.shutdown();
+        }
+    }
+
+    /// One object less. Relaxed: the count guards nothing but the entry in the table, which has a lock.
+    fn release_object(&self) {
+        let before = self.objects.fetch_sub(1, Ordering::Relaxed);
+        if before == 1 && self.is_over() {
+            forget(self.id);
+        }
     }
 
     /// Changes the state and wakes who waits for a change.
@@ -147,7 +168,13 @@ fn run_worker(job: Job) {
 fn worker_fiber(job: Job) -> Result<(), ErrorObject> {
     let handle = this_loop::handle();
     job.program.enlist(handle.clone());
-    lock(&job.worker.state).handle = Some(handle);
+    {
+        let mut state = lock(&job.worker.state);
+        if state.told_to_end {
+            handle.shutdown();
+        }
+        state.handle = Some(handle);
+    }
     let result = worker_program(&job);
     job.program.dismiss(this_loop::id());
     result
@@ -164,13 +191,16 @@ fn worker_program(job: &Job) -> Result<(), ErrorObject> {
     let _ = yield_now();
     if let Some(Err(mut ended)) = outcome.take() {
         let failure = error_of(&mut ended);
-        close(&host);
+        close(&host, false);
         return Err(failure);
     }
     job.worker.change(|state| state.started = Some(Ok(())));
-    // An error that comes later ends the thread too.
+    // An error that comes later ends the thread too. Nobody may be waiting for it, so it is told.
     let result = wait_for_end(&host, &outcome, false);
-    close(&host);
+    if let Err(failure) = &result {
+        super::log::error(&format!("the thread ends: {}", failure.report()));
+    }
+    close(&host, result.is_ok());
     result
 }
 
@@ -222,9 +252,7 @@ pub(crate) fn end_all() {
         .map(|all| all.values().cloned().collect())
         .unwrap_or_default();
     for worker in &workers {
-        if let Some(handle) = &lock(&worker.state).handle {
-            handle.shutdown();
-        }
+        worker.shut_down();
     }
     let until = Instant::system().saturating_add(END_WAIT);
     for worker in workers {
@@ -320,20 +348,25 @@ fn start(
     }
     keep_until_over(worker.clone(), hold);
     let until = now().saturating_add(super::wait::seconds(timeout));
-    match worker.wait(until, |state| state.started.clone())? {
-        Some(Ok(())) => Ok(worker.id as f64),
-        Some(Err(failure)) => Err(Error::value(failure)),
-        None => {
-            if let Some(handle) = &lock(&worker.state).handle {
-                handle.shutdown();
-            }
+    let failure = match worker.wait(until, |state| state.started.clone()) {
+        Ok(Some(Ok(()))) => return Ok(worker.id as f64),
+        Ok(Some(Err(failure))) => Error::value(failure),
+        Ok(None) => {
+            worker.shut_down();
             let text = format!(
                 "the thread {} did not start within {timeout} s",
                 worker.name
             );
-            Err(error(ErrorKind::Timeout, text))
+            error(ErrorKind::Timeout, text)
         }
-    }
+        Err(stopped) => {
+            worker.shut_down();
+            stopped
+        }
+    };
+    // No object of it will be made.
+    worker.release_object();
+    Err(failure)
 }
 
 fn enlist(name: String) -> Result<Arc<Worker>, Error> {
@@ -356,6 +389,7 @@ fn enlist(name: String) -> Result<Arc<Worker>, Error> {
         name,
         state: Mutex::default(),
         os_thread: Mutex::new(None),
+        objects: AtomicU32::new(1),
     });
     workers.insert(id, worker.clone());
     Ok(worker)
@@ -373,6 +407,9 @@ fn keep_until_over(worker: Arc<Worker>, hold: Hold) {
         let _hold = hold;
         // An error means that the program ends, which ends the thread.
         let _ = worker.wait(Instant::NEVER, |state| state.over.as_ref().map(drop));
+        if worker.is_over() && worker.objects.load(Ordering::Relaxed) == 0 {
+            forget(worker.id);
+        }
     }));
 }
 
@@ -382,9 +419,7 @@ native! {
     read(stack) -> f64 { stack.number(1) }
     run(id) -> () {
         let Some(worker) = find(id) else { return Ok(()) };
-        if let Some(handle) = &lock(&worker.state).handle {
-            handle.shutdown();
-        }
+        worker.shut_down();
         worker.wait(Instant::NEVER, |state| state.over.as_ref().map(drop))?;
         Ok(())
     }
@@ -417,7 +452,23 @@ native! {
     Find = "thread_find", suspends: false;
     read(stack) -> &'a [u8] { stack.bytes(1) }
     run(name) -> Option<f64> {
-        Ok(find_by_name(&String::from_utf8_lossy(name)).map(|worker| worker.id as f64))
+        let found = find_by_name(&String::from_utf8_lossy(name));
+        Ok(found.map(|worker| {
+            worker.objects.fetch_add(1, Ordering::Relaxed);
+            worker.id as f64
+        }))
+    }
+}
+
+native! {
+    /// `thread_release(id)`: an object of it was collected. For finalizers.
+    Release = "thread_release", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> () {
+        if let Some(worker) = find(id) {
+            worker.release_object();
+        }
+        Ok(())
     }
 }
 
@@ -474,7 +525,7 @@ unsafe extern "C-unwind" fn load_bytecode_raw(state: *mut ffi::lua_State) -> c_i
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    register!(stack; Close, Join, Find, Count);
+    register!(stack; Close, Join, Find, Release, Count);
     // SAFETY: the table is on top, and errors may be raised.
     unsafe {
         register_raw(stack, "thread_start", start_raw);

@@ -3,15 +3,15 @@
 //! `prepare` begins a wait of the calling fiber and gives its number; anybody passes that to `wake`; `park` waits. A
 //! number is good for one wait: the slot's generation is part of it, so a late `wake` does nothing.
 
-use super::errors::{error, stopped};
+use super::errors::{ErrorObject, error, stopped, stopped_object};
 use super::host::{self, with_host};
-use super::native::{native, register, register_raw};
+use super::native::{Results, native, register, register_raw};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::rc::Rc;
 use std::time::Duration;
-use yue_luajit::{Stack, ffi};
+use yue_luajit::{Stack, ffi, may_suspend};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{
     CancelScope, Instant, LocalWaker, Wakeup, now, park_until, prepare_park, shield, sleep,
@@ -120,6 +120,8 @@ native! {
     Prepare = "prepare", suspends: false;
     read(_stack) -> () {}
     run(()) -> f64 {
+        // Refused here already, so that no wait is begun which `park` then would not end.
+        may_suspend()?;
         with_host(|host| host.waits.begin(prepare_park()))?
             .ok_or_else(|| error(ErrorKind::Runtime, "too many fibers wait at once"))
     }
@@ -133,17 +135,33 @@ native! {
     }
 }
 
+/// How a wait ended: whether it was woken; or nil and the error, which the prelude raises when it has tidied up.
+pub(crate) struct Parked(Result<bool, ErrorObject>);
+
+impl Results for Parked {
+    fn push(&mut self, stack: Stack<'_>) -> c_int {
+        match &mut self.0 {
+            Ok(woken) => woken.push(stack),
+            Err(object) => {
+                stack.push_nil();
+                object.push(stack);
+                2
+            }
+        }
+    }
+}
+
 native! {
     Park = "park", suspends: true;
     read(stack) -> (f64, &'static str, Option<f64>) {
         let limit = if stack.is_none_or_nil(3) { None } else { Some(stack.number(3)) };
         (stack.number(1), reason(stack.bytes(2)), limit)
     }
-    run((number, reason, limit)) -> bool {
+    run((number, reason, limit)) -> Parked {
         let at = limit.map(|limit| now().saturating_add(seconds(limit)));
         let outcome = park_until(reason, at);
         with_host(|host| host.waits.end(number))?;
-        Ok(outcome.map_err(stopped)? == Wakeup::Woken)
+        Ok(Parked(outcome.map(|wakeup| wakeup == Wakeup::Woken).map_err(stopped_object)))
     }
 }
 
@@ -225,7 +243,6 @@ unsafe fn call_around(
     let mut status = ffi::LUA_OK;
     // SAFETY: the caller's promise. The protected call keeps every Lua error above `around`'s frames.
     unsafe {
-        ffi::luaL_checktype(state, function_at, ffi::LUA_TFUNCTION);
         host::push_error_handler(state);
         ffi::lua_insert(state, function_at);
         let arguments = ffi::lua_gettop(state) - function_at - 1;
