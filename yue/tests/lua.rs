@@ -1,0 +1,204 @@
+//! What a Lua program sees, shown by Lua programs: each script in `lua/` is about one behaviour, and is run by the
+//! `yue` command, once on each driver (with `YUE_IO`, on that one alone).
+//!
+//! A script checks with `lua/lib/check.lua` and ends with `check.done()`, whose last line is looked for: a script that
+//! ends early has failed. Lines at its top say what else is expected of it:
+//!
+//! ```text
+//!   --! options: -c 3           options of the command
+//!   --! args: a b=c             arguments of the script
+//!   --! exit: 1                 its exit code, 0 by default; the last line is not looked for if it is another
+//!   --! stdout: some text       is among what it prints (may be given more than once)
+//!   --! stderr: some text       is among its complaints; without such a line it must have none
+//! ```
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// No script needs a fraction of this; a machine under load may.
+const DEADLINE: Duration = Duration::from_secs(180);
+
+/// What the top of a script says.
+#[derive(Default)]
+struct Expected {
+    options: Vec<String>,
+    args: Vec<String>,
+    exit: i32,
+    stdout: Vec<String>,
+    stderr: Vec<String>,
+}
+
+impl Expected {
+    fn of(source: &str) -> Expected {
+        let mut expected = Expected::default();
+        for line in source.lines().map_while(|line| line.strip_prefix("--! ")) {
+            let (key, value) = line.split_once(": ").expect("`--! key: value`");
+            let words = || value.split_whitespace().map(str::to_owned).collect();
+            match key {
+                "options" => expected.options = words(),
+                "args" => expected.args = words(),
+                "exit" => expected.exit = value.parse().expect("an exit code"),
+                "stdout" => expected.stdout.push(value.to_owned()),
+                "stderr" => expected.stderr.push(value.to_owned()),
+                _ => panic!("the line `{line}` says nothing that is known"),
+            }
+        }
+        expected
+    }
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lua")
+}
+
+/// The drivers to test: the one that `YUE_IO` names, or all that this machine has.
+fn drivers() -> Vec<String> {
+    match std::env::var("YUE_IO") {
+        Ok(driver) if !driver.is_empty() => vec![driver],
+        _ if yue::Runtime::with_driver(yue::Choice::Uring).is_ok() => {
+            vec!["uring".to_owned(), "mio".to_owned()]
+        }
+        _ => {
+            eprintln!("io_uring is refused on this machine: only mio is tested");
+            vec!["mio".to_owned()]
+        }
+    }
+}
+
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn run(script: &Path, expected: &Expected, driver: &str) -> Ended {
+    let folder = folder();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_yue"))
+        .args(["--io", driver])
+        .args(&expected.options)
+        .arg(script)
+        .args(&expected.args)
+        .env("LUA_PATH", format!("{}/lib/?.lua;;", folder.display()))
+        .env("YUE_META", folder.join("../../lua/meta/yue.lua"))
+        .env_remove("YUE_IO")
+        .env_remove("YUE_LOG")
+        .current_dir(&folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the yue command runs");
+    let collect = |mut from: Box<dyn Read + Send>| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            // What was read before an error is what there is.
+            let _ = from.read_to_end(&mut bytes);
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    };
+    let stdout = collect(Box::new(child.stdout.take().expect("piped")));
+    let stderr = collect(Box::new(child.stderr.take().expect("piped")));
+    let since = Instant::now();
+    let code = loop {
+        match child.try_wait().expect("the child can be waited for") {
+            Some(status) => break status.code(),
+            None if since.elapsed() > DEADLINE => {
+                child.kill().expect("the child can be killed");
+                child.wait().expect("the child can be waited for");
+                break None;
+            }
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    Ended {
+        code,
+        stdout: stdout.join().expect("the reader is fine"),
+        stderr: stderr.join().expect("the reader is fine"),
+    }
+}
+
+/// What is wrong with how the script ended.
+fn faults(expected: &Expected, ended: &Ended) -> Vec<String> {
+    let mut faults = Vec::new();
+    if ended.code != Some(expected.exit) {
+        let code = ended
+            .code
+            .map_or("no exit code".to_owned(), |code| code.to_string());
+        faults.push(format!("it ended with {code}, not {}", expected.exit));
+    }
+    if expected.exit == 0
+        && !ended
+            .stdout
+            .lines()
+            .any(|line| line.starts_with("checks: "))
+    {
+        faults.push("it ended before `check.done()`".to_owned());
+    }
+    for text in expected
+        .stdout
+        .iter()
+        .filter(|text| !ended.stdout.contains(*text))
+    {
+        faults.push(format!("it did not print `{text}`"));
+    }
+    for text in expected
+        .stderr
+        .iter()
+        .filter(|text| !ended.stderr.contains(*text))
+    {
+        faults.push(format!("it did not complain of `{text}`"));
+    }
+    if expected.stderr.is_empty() && !ended.stderr.is_empty() {
+        faults.push("it complained".to_owned());
+    }
+    faults
+}
+
+fn check(name: &str) {
+    let script = folder().join(format!("{name}.lua"));
+    let expected = Expected::of(&std::fs::read_to_string(&script).expect("the script can be read"));
+    for driver in drivers() {
+        let ended = run(&script, &expected, &driver);
+        let faults = faults(&expected, &ended);
+        assert!(
+            faults.is_empty(),
+            "{name}.lua on {driver}: {}\n--- stdout\n{}\n--- stderr\n{}",
+            faults.join("; "),
+            ended.stdout,
+            ended.stderr
+        );
+    }
+}
+
+macro_rules! scripts {
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                check(stringify!($name));
+            }
+        )*
+
+        /// A script that nobody runs shows nothing.
+        #[test]
+        fn every_script_is_listed() {
+            let listed = [$(stringify!($name)),*];
+            let files = std::fs::read_dir(folder()).expect("the folder is there");
+            for file in files.map(|file| file.expect("the folder can be read").path()) {
+                let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+                assert!(
+                    file.extension().is_none_or(|extension| extension != "lua") || listed.contains(&name),
+                    "{name}.lua is not listed in tests/lua.rs"
+                );
+            }
+        }
+    };
+}
+
+scripts! {
+    accept anywhere arguments calls client deadlines emitters endpoints ends errors exit_code fibers
+    finalizers functions futures life load loops peer printing quiet_end raises raises_value signals
+    syntax threads time tries unseen values
+}
