@@ -160,7 +160,7 @@ fn a_script_finds_its_arguments_as_they_were_given() {
     let text = "local yue = require 'yue'
         for i, word in ipairs(yue.args) do print(i, #word, word) end
         print(yue.args.key, yue.args.path, yue.args.empty)
-        print(yue.args.script)";
+        print(yue.args[0])";
     let program = Program::new("arguments", text);
     let words = [
         "two words",

@@ -4,11 +4,11 @@ local E = yue.errors
 
 local tree = {
   RPCError = 'Error', TimeoutError = 'RPCError', CancelledError = 'RPCError', RuntimeError = 'RPCError',
-  ClientError = 'Error', TransportError = 'ClientError', NetworkUnreachableError = 'TransportError',
+  ClientError = 'RPCError', TransportError = 'ClientError', NetworkUnreachableError = 'TransportError',
   ConnectionRefusedError = 'TransportError', ConnectionTimeoutError = 'TransportError',
   ConnectionLostError = 'TransportError', AddressError = 'TransportError', MessageRefusedError = 'ClientError',
   MessageTooLargeError = 'MessageRefusedError', CallError = 'ClientError', NoMethodError = 'CallError',
-  ArgumentError = 'CallError', NotGrantedError = 'CallError', ServerError = 'Error', ServerBusyError = 'ServerError',
+  ArgumentError = 'CallError', NotGrantedError = 'CallError', ServerError = 'RPCError', ServerBusyError = 'ServerError',
 }
 local codes = {}
 for name, parent in pairs(tree) do
