@@ -60,6 +60,10 @@ fn start(program: Arc<Program>) -> io::Result<(LoopHandle, JoinHandle<()>)> {
 
 /// The life of the thread.
 fn listen(program: &Arc<Program>, started: &mpsc::SyncSender<io::Result<LoopHandle>>) {
+    // A signal that a program binds must find no thread that would let it take its usual course.
+    if let Err(error) = signal::block(&super::signals::bindable()) {
+        return drop(started.send(Err(error)));
+    }
     // epoll: two descriptors where io_uring maps rings, and it has next to nothing to do.
     let l = yue_io::driver(Choice::Mio).and_then(|driver| {
         Loop::new(Config {

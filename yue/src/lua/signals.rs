@@ -32,6 +32,14 @@ const NAMES: &[(&str, i32)] = &[
     ("SIGIO", libc::SIGIO),
 ];
 
+/// All that a program may bind.
+pub(crate) fn bindable() -> Vec<Signal> {
+    let numbers = NAMES.iter().map(|(_, number)| *number);
+    numbers
+        .filter_map(|number| Signal::from_number(number).ok())
+        .collect()
+}
+
 /// How many subscriptions of programs there are, by signal. Relaxed: a signal that comes at the very moment of a change
 /// may meet either.
 static BOUND: [AtomicU32; 65] = [const { AtomicU32::new(0) }; 65];
