@@ -73,7 +73,12 @@ impl Outcome {
     /// The exit code; no child may die of a signal, or of a panic that a user would see.
     #[track_caller]
     pub fn code(&self) -> i32 {
-        let words = ["panicked", "RUST_BACKTRACE", "abandoned"];
+        let words = [
+            "panicked",
+            "RUST_BACKTRACE",
+            "abandoned",
+            "ERROR in finalizer",
+        ];
         let found = words.iter().find(|word| self.stderr.contains(**word));
         assert!(found.is_none(), "{found:?} on standard error: {self:#?}");
         self.status

@@ -27,5 +27,5 @@ local listener = yue.listen(yue.args[1], options, {
   ask_back = function(a, b) return 'the client says ' .. tostring(yue.peer().procs.client_add(a, b)) end,
 })
 
-print('serving at ' .. listener:addr())
+io.stdout:write('serving at ' .. listener:addr() .. '\n')
 io.stdout:flush()
