@@ -39,6 +39,7 @@ use run_queue::RunQueue;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::panic::Location;
 use std::ptr;
 use std::rc::Rc;
@@ -318,7 +319,7 @@ pub(crate) fn current_fiber() -> *const Header {
 /// What the overflow report says of a fiber.
 pub(crate) struct SignalView {
     pub(crate) id: FiberId,
-    pub(crate) name: &'static str,
+    pub(crate) name: Option<&'static str>,
     pub(crate) location: &'static Location<'static>,
     pub(crate) guard_start: usize,
     pub(crate) guard_end: usize,
@@ -331,20 +332,31 @@ pub(crate) fn current_fiber_for_signal() -> Option<SignalView> {
     if inner.is_null() {
         return None;
     }
-    // SAFETY: as in `try_with_loop`; the handler runs on the loop's thread and the process ends in it.
+    // SAFETY: as in `try_with_loop`; the handler runs on the loop's thread, which stands still meanwhile.
     let header = unsafe { (*inner).running.get().as_ref()? };
     let bounds = header.switch.bounds();
-    // SAFETY: the name is read in place; the thread that could change it is the one interrupted, and it never resumes.
+    // SAFETY: the name is read in place, and only within the handler; the thread that could change it is the one that
+    // was interrupted, and it frees the name after it has left the fiber.
     let extra: Option<&'static Box<Extra>> = unsafe { (*header.extra.as_ptr()).as_ref() };
     let name = extra.and_then(|extra| extra.name.as_deref());
     Some(SignalView {
         id: header.id(),
-        name: name.unwrap_or("unnamed"),
+        name,
         location: header.location.get(),
         guard_start: bounds.lowest(),
         guard_end: bounds.limit_of_use(),
         stack_bytes: bounds.size(),
     })
+}
+
+/// The stack of the calling thread, if it runs a loop; read from a signal handler.
+pub(crate) fn thread_stack_for_signal() -> Range<usize> {
+    let inner = CURRENT.try_with(Cell::get).unwrap_or(ptr::null());
+    if inner.is_null() {
+        return 0..0;
+    }
+    // SAFETY: as in `try_with_loop`; what is read is never changed.
+    unsafe { (*inner).inbox.shared.vitals().thread.stack.clone() }
 }
 
 impl Inner {

@@ -74,6 +74,12 @@ pub fn backtrace(id: FiberId) -> Option<Backtrace> {
     inspect::of_fiber(id)
 }
 
+/// What the layers above say of a fiber of the loop that does not run, in lines: the traceback of its Lua. See
+/// [`SwitchHook::describe`](crate::SwitchHook::describe).
+pub fn describe(id: FiberId) -> Vec<String> {
+    inspect::notes(id)
+}
+
 /// Hands the loop's driver to `f`, which must not suspend.
 pub fn with_driver<R>(f: impl FnOnce(&dyn Driver) -> R) -> R {
     with_loop(|l| f(&*l.driver))

@@ -4,13 +4,13 @@ use super::inbox::Message;
 use super::{Entered, Inner, Loop, Spin, StopReport, with_loop};
 use crate::driver::Wait;
 use crate::fiber::{
-    Header, JoinError, JoinHandle, OnDrop, STARTED, State, guarded, spawn, wake_in,
+    Builder, Header, JoinError, JoinHandle, OnDrop, STARTED, State, guarded, wake_in,
 };
 use crate::inspect::timing;
 use crate::time::wheel::{Node, Owner};
 use crate::time::{Instant, TimerEntry};
 use std::io;
-use std::panic::resume_unwind;
+use std::panic::{Location, resume_unwind};
 use std::rc::Rc;
 
 /// Messages that one tick takes from the inbox; what is left waits for the next, so that a flood of them cannot keep
@@ -64,13 +64,18 @@ impl Loop {
     /// As [`Loop::run`].
     #[track_caller]
     pub fn run_reported<T: 'static>(self, main: impl FnOnce() -> T + 'static) -> (T, StopReport) {
-        let main = self.enter(|| {
-            spawn(|| {
-                // Also when `main` panics: a loop must not go to sleep on a main fiber that is over.
-                let _over = OnDrop(|| with_loop(|l| l.main_over.set(true)));
-                main()
-            })
-        });
+        let location = Location::caller();
+        let body = || {
+            // Also when `main` panics: a loop must not go to sleep on a main fiber that is over.
+            let _over = OnDrop(|| with_loop(|l| l.main_over.set(true)));
+            main()
+        };
+        let main = self.enter(
+            || match Builder::new().name("main").spawn_from(location, body) {
+                Ok(main) => main,
+                Err(error) => panic!("cannot spawn the main fiber: {error}"),
+            },
+        );
         let outcome = self.drive(&main);
         self.inner.main_over.set(false);
         let report = self.enter(|| self.inner.stop());

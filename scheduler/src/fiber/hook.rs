@@ -21,11 +21,33 @@ pub trait SwitchHook {
 
     /// The fiber runs again. Called only after a `leave` that allowed the switch.
     fn enter(&self);
+
+    /// What the fiber, which is not running, is doing, in lines for a report: the traceback of another language. Called
+    /// on the loop, outside any fiber.
+    fn describe(&self) -> Option<String> {
+        None
+    }
 }
 
 pub(crate) struct HookFrame {
     pub(crate) hook: *const dyn SwitchHook,
     outer: *const HookFrame,
+}
+
+/// What the hooks of a fiber that has left the processor say of it, the innermost first.
+///
+/// # Safety
+/// The fiber has started, is not over, and is not the one that runs.
+pub(crate) unsafe fn descriptions(header: &Header) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut frame = header.hook.get();
+    while !frame.is_null() {
+        // SAFETY: frames lie on the fiber's stack, which stands still, and are popped before they end.
+        let (hook, outer) = unsafe { (&*(*frame).hook, (*frame).outer) };
+        all.extend(hook.describe());
+        frame = outer;
+    }
+    all
 }
 
 /// Runs `f` with `hook` told of every switch of the calling fiber. Of nested hooks only the innermost is told.

@@ -94,6 +94,7 @@ unsafe fn saved_registers(saved: usize) -> Registers {
         instruction: word(instruction),
         stack: (saved + words * size_of::<u64>()) as u64,
         frame: word(frame),
+        link: 0,
         after_call: true,
     }
 }

@@ -4,8 +4,8 @@
 //! takes a second the first time and belongs on no loop's thread.
 
 use super::unwind::StackCopy;
-use crate::event_loop::{LoopHandle, with_loop};
-use crate::fiber::{FiberId, JoinError, STARTED, SWITCH_FRAMES, State};
+use crate::event_loop::{Inner, LoopHandle, with_loop};
+use crate::fiber::{FiberId, Header, JoinError, STARTED, SWITCH_FRAMES, State, descriptions};
 use std::env;
 use std::ffi::c_void;
 use std::fmt;
@@ -203,14 +203,26 @@ impl fmt::Display for Backtrace {
     }
 }
 
+/// The header of a fiber of this loop that has started and is not running.
+fn standing(l: &Inner, fiber: FiberId) -> Option<&Header> {
+    let header = l.slab.find(fiber)?;
+    let off = matches!(header.state.get(), State::Parked | State::Ready);
+    (off && header.has(STARTED)).then_some(header)
+}
+
+/// What the layers above say of a fiber of this loop that does not run: the traceback of its Lua.
+pub(crate) fn notes(fiber: FiberId) -> Vec<String> {
+    with_loop(|l| {
+        let header = standing(l, fiber);
+        // SAFETY: the fiber has started, and neither runs nor is over.
+        header.map_or(Vec::new(), |header| unsafe { descriptions(header) })
+    })
+}
+
 /// A copy of the stack of a fiber that has started and is not running.
 pub(crate) fn copy_stack(fiber: FiberId) -> Option<StackCopy> {
     with_loop(|l| {
-        let header = l.slab.find(fiber)?;
-        let off = matches!(header.state.get(), State::Parked | State::Ready);
-        if !off || !header.has(STARTED) {
-            return None;
-        }
+        let header = standing(l, fiber)?;
         // SAFETY: the fiber has started, and neither runs nor is over; nothing runs on its stack while we copy.
         unsafe {
             let (registers, end) = header.switch.suspended()?;

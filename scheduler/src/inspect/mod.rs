@@ -4,6 +4,8 @@
 //! |---|---|
 //! | Which fibers are there, and what do they wait for? | [`this_loop::fibers`], [`LoopHandle::fibers`] |
 //! | Where in its code is a fiber that waits? | [`this_loop::backtrace`], [`LoopHandle::backtrace`] |
+//! | Who keeps a loop from getting on? | [`watch_loops`] |
+//! | Everything at once, from outside, of a program that hangs? | `kill -QUIT`, after [`report_on`]`(SIGQUIT)` |
 //! | How busy are the loops? | [`metrics_text`], [`set_timing`] |
 //!
 //! [`this_loop::fibers`]: crate::this_loop::fibers
@@ -12,16 +14,22 @@
 //! [`LoopHandle::backtrace`]: crate::LoopHandle::backtrace
 
 mod backtrace;
+mod capture;
 mod fibers;
 mod histogram;
 mod metrics;
+mod report;
 mod unwind;
 pub(crate) mod vitals;
+mod watchdog;
 
 pub use backtrace::Backtrace;
-pub(crate) use backtrace::of_fiber;
+pub(crate) use backtrace::{notes, of_fiber};
+pub use capture::{Probe, set_probe};
 pub use fibers::{FiberInfo, FiberState};
 pub(crate) use fibers::{here, one};
 pub use metrics::{add_metrics, metrics_text};
+pub use report::{report, report_on};
 pub(crate) use unwind::Registers;
 pub use vitals::{set_timing, timing};
+pub use watchdog::{HeldLoop, stop_watching, watch_loops, watch_loops_with};

@@ -33,6 +33,8 @@ pub(crate) struct Registers {
     pub(crate) instruction: u64,
     pub(crate) stack: u64,
     pub(crate) frame: u64,
+    /// The link register of a function that has not saved it, on machines that have one.
+    pub(crate) link: u64,
     /// Whether `instruction` is the address behind a call, and not of an instruction that was interrupted.
     pub(crate) after_call: bool,
 }
@@ -45,8 +47,7 @@ impl Registers {
 
     #[cfg(target_arch = "aarch64")]
     fn to_unwind(self) -> UnwindRegsNative {
-        // The link register of a frame that has called somebody is on the stack.
-        UnwindRegsNative::new(0, self.stack, self.frame)
+        UnwindRegsNative::new(self.link, self.stack, self.frame)
     }
 }
 

@@ -8,6 +8,7 @@
 //! by them.
 
 use super::histogram::Histogram;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Whether loops also take the times that cost something to take.
@@ -98,6 +99,7 @@ pub(crate) struct OwnThread {
     pub(crate) name: Box<str>,
     /// The kernel's number for it.
     pub(crate) number: libc::pid_t,
+    pub(crate) stack: Range<usize>,
 }
 
 impl OwnThread {
@@ -106,7 +108,24 @@ impl OwnThread {
             name: std::thread::current().name().unwrap_or("unnamed").into(),
             // SAFETY: a plain query.
             number: unsafe { libc::gettid() },
+            stack: own_stack(),
         }
+    }
+}
+
+/// The calling thread's stack; empty if it is not known.
+fn own_stack() -> Range<usize> {
+    // SAFETY: the attributes are filled by the call, read, and destroyed.
+    unsafe {
+        let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
+        if libc::pthread_getattr_np(libc::pthread_self(), &mut attributes) != 0 {
+            return 0..0;
+        }
+        let (mut lowest, mut bytes) = (std::ptr::null_mut(), 0);
+        let known = libc::pthread_attr_getstack(&attributes, &mut lowest, &mut bytes) == 0;
+        libc::pthread_attr_destroy(&mut attributes);
+        let lowest = lowest as usize;
+        if known { lowest..lowest + bytes } else { 0..0 }
     }
 }
 

@@ -131,7 +131,7 @@ extern "C" fn on_segv(signal: libc::c_int, info: *mut libc::siginfo_t, context: 
             "\nyue: fiber {} '{}' (spawned at {}:{}) overflowed its stack of {} KiB; \
              give it a larger one, or recurse less deeply\n",
             fiber.id,
-            fiber.name,
+            fiber.name.unwrap_or("unnamed"),
             fiber.location.file(),
             fiber.location.line(),
             fiber.stack_bytes >> 10,

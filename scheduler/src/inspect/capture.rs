@@ -1,0 +1,288 @@
+//! Looking at a thread that runs: what its loop executes at this moment.
+//!
+//! Who wants to know sends the thread a signal ([`SIGNAL`]). The handler, on that thread, notes the interrupted
+//! registers, copies the stack, and names the fiber; all else (walking the copy, names, lines) is done by who asked.
+//!
+//! ```text
+//!   asker:    FREE ──▶ ASKED ── tgkill ─ ─ ─ ─ ─ ─ ─ ─ ─ waits ─ ─ ─ ─ ─ ─ ─ ─▶ DONE ──▶ reads ──▶ FREE
+//!   handler:                        ASKED ──▶ WRITING ── fills the place ──▶ DONE
+//! ```
+//!
+//! Invariants:
+//! - One asker at a time (a lock), and so one place. The handler writes to it between WRITING and DONE only, the asker
+//!   reads it after DONE. An asker that gives up takes ASKED back; a handler that comes later finds FREE and leaves.
+//! - The handler makes async-signal-safe calls only: no allocation, no lock. It reads what its own thread may have been
+//!   about to change, so it takes single words and checks them.
+
+use super::unwind::{COPY_MAX, Registers, StackCopy};
+use crate::event_loop::{SignalView, current_fiber_for_signal, thread_stack_for_signal};
+use crate::fiber::FiberId;
+use std::cell::UnsafeCell;
+use std::ffi::c_void;
+use std::panic::Location;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use std::{mem, ptr, slice, thread};
+
+/// The signal that is taken for this: by default it is ignored, and hardly any program uses it (it tells of urgent data
+/// on a socket); the Go runtime takes it for the same purpose.
+pub(crate) const SIGNAL: libc::c_int = libc::SIGURG;
+
+const FREE: u32 = 0;
+const ASKED: u32 = 1;
+const WRITING: u32 = 2;
+const DONE: u32 = 3;
+
+/// Bytes of what a [`set_probe`] writes that are kept.
+const NOTE_MAX: usize = 4096;
+/// Bytes of a fiber's name that are kept.
+const NAME_MAX: usize = 64;
+
+/// How often an asker looks whether it is done.
+const LOOK_AGAIN: Duration = Duration::from_micros(200);
+
+static STATE: AtomicU32 = AtomicU32::new(FREE);
+static THREAD: AtomicI32 = AtomicI32::new(0);
+static PLACE: Place = Place(UnsafeCell::new(Noted::EMPTY));
+static PROBE: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+struct Place(UnsafeCell<Noted>);
+
+// SAFETY: the states above say who may touch it.
+unsafe impl Sync for Place {}
+
+/// What the handler writes down.
+struct Noted {
+    registers: Registers,
+    copied: usize,
+    cut: bool,
+    fiber: Option<(FiberId, &'static Location<'static>)>,
+    name_bytes: usize,
+    note_bytes: usize,
+    name: [u8; NAME_MAX],
+    note: [u8; NOTE_MAX],
+    stack: [u8; COPY_MAX],
+}
+
+impl Noted {
+    const EMPTY: Noted = Noted {
+        registers: Registers {
+            instruction: 0,
+            stack: 0,
+            frame: 0,
+            link: 0,
+            after_call: false,
+        },
+        copied: 0,
+        cut: false,
+        fiber: None,
+        name_bytes: 0,
+        note_bytes: 0,
+        name: [0; NAME_MAX],
+        note: [0; NOTE_MAX],
+        stack: [0; COPY_MAX],
+    };
+}
+
+/// What a thread was found at.
+pub(crate) struct Capture {
+    pub(crate) fiber: Option<FiberId>,
+    pub(crate) name: Option<String>,
+    pub(crate) location: Option<&'static Location<'static>>,
+    /// What a layer above says of the code that runs: the lines of Lua.
+    pub(crate) note: Option<String>,
+    pub(crate) copy: StackCopy,
+}
+
+/// Writes what the calling thread executes into the buffer and returns how many bytes that were. It runs in a signal
+/// handler, `context` being the interrupted thread's `ucontext_t`: no allocation, no lock, and nothing that may be
+/// half-done can be relied on.
+pub type Probe = unsafe extern "C" fn(context: *mut c_void, text: *mut u8, bytes: usize) -> usize;
+
+/// Has the watchdog and the report ask `probe` as well, when they look at a thread that runs: for a layer that runs
+/// code of another language on fibers.
+///
+/// # Safety
+/// `probe` writes no more bytes than it is told there is room for, and calls async-signal-safe functions only, on any
+/// thread that has a loop, at any instruction.
+pub unsafe fn set_probe(probe: Probe) {
+    // Release: pairs with the Acquire in the handler.
+    PROBE.store(probe as *mut (), Ordering::Release);
+}
+
+/// Installs the handler, once a process.
+///
+/// # Errors
+/// Why there will be no captures.
+pub(crate) fn install() -> Result<(), &'static str> {
+    static DONE: OnceLock<Result<(), &'static str>> = OnceLock::new();
+    *DONE.get_or_init(|| {
+        // SAFETY: queries and sets this process's action; an all-zero one is valid, and the handler is
+        // async-signal-safe.
+        unsafe {
+            let mut old: libc::sigaction = mem::zeroed();
+            if libc::sigaction(SIGNAL, ptr::null(), &mut old) != 0 {
+                return Err("the system refuses a handler for SIGURG");
+            }
+            if !matches!(old.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN) {
+                return Err("the program has a handler of its own for SIGURG");
+            }
+            let mut action: libc::sigaction = mem::zeroed();
+            action.sa_sigaction = on_signal as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
+            match libc::sigaction(SIGNAL, &action, ptr::null_mut()) {
+                0 => Ok(()),
+                _ => Err("the system refuses a handler for SIGURG"),
+            }
+        }
+    })
+}
+
+/// Looks at a thread of this process.
+///
+/// # Errors
+/// Why nothing could be seen.
+pub(crate) fn capture(thread: libc::pid_t, patience: Duration) -> Result<Capture, &'static str> {
+    static ASKERS: Mutex<()> = Mutex::new(());
+    install()?;
+    let _one_at_a_time = ASKERS.lock().unwrap_or_else(PoisonError::into_inner);
+    THREAD.store(thread, Ordering::Relaxed);
+    // Release: pairs with the Acquire of the handler's exchange; it sees THREAD.
+    STATE.store(ASKED, Ordering::Release);
+    // SAFETY: sends a signal whose handler is ours. A thread that is gone answers ESRCH.
+    let sent = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, SIGNAL) };
+    if sent != 0 {
+        STATE.store(FREE, Ordering::Relaxed);
+        return Err("the thread is gone");
+    }
+    let mut waited = Duration::ZERO;
+    // Acquire: pairs with the handler's Release of DONE; what it noted is seen.
+    while STATE.load(Ordering::Acquire) != DONE {
+        thread::sleep(LOOK_AGAIN);
+        waited += LOOK_AGAIN;
+        if waited >= patience
+            && STATE
+                .compare_exchange(ASKED, FREE, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        {
+            return Err(
+                "the thread does not take signals: it is inside a system call, or blocks SIGURG",
+            );
+        }
+    }
+    // SAFETY: after DONE and before FREE the place is the asker's.
+    let found = read(unsafe { &*PLACE.0.get() });
+    STATE.store(FREE, Ordering::Relaxed);
+    Ok(found)
+}
+
+fn read(noted: &Noted) -> Capture {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Capture {
+        fiber: noted.fiber.map(|(id, _)| id),
+        name: (noted.name_bytes > 0).then(|| text(&noted.name[..noted.name_bytes])),
+        location: noted.fiber.map(|(_, location)| location),
+        note: (noted.note_bytes > 0).then(|| text(&noted.note[..noted.note_bytes])),
+        copy: StackCopy {
+            registers: noted.registers,
+            bytes: noted.stack[..noted.copied].into(),
+            cut: noted.cut,
+        },
+    }
+}
+
+extern "C" fn on_signal(_signal: libc::c_int, _info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: a plain query, and the address of this thread's errno, which is put back below.
+    let (thread, errno) = unsafe { (libc::gettid(), libc::__errno_location()) };
+    let asked = THREAD.load(Ordering::Relaxed) == thread
+        && STATE
+            // Acquire: pairs with the asker's Release of ASKED.
+            .compare_exchange(ASKED, WRITING, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok();
+    if asked {
+        // SAFETY: in WRITING the place is ours, and the kernel hands a valid context.
+        unsafe {
+            let before = *errno;
+            note(&mut *PLACE.0.get(), context);
+            *errno = before;
+        }
+        // Release: pairs with the Acquire in `capture`.
+        STATE.store(DONE, Ordering::Release);
+    }
+}
+
+/// # Safety
+/// In the handler, with the context that it was given.
+unsafe fn note(noted: &mut Noted, context: *mut c_void) {
+    // SAFETY: as the caller promises.
+    noted.registers = unsafe { interrupted(&*context.cast::<libc::ucontext_t>()) };
+    let fiber = current_fiber_for_signal();
+    let end = stack_end(noted.registers.stack as usize, fiber.as_ref());
+    let start = noted.registers.stack as usize;
+    let bytes = end.saturating_sub(start);
+    noted.copied = bytes.min(COPY_MAX);
+    noted.cut = bytes > COPY_MAX;
+    // SAFETY: from the stack pointer to the stack's end is memory of the interrupted thread, which stands still.
+    let stack = unsafe { slice::from_raw_parts(start as *const u8, noted.copied) };
+    noted.stack[..noted.copied].copy_from_slice(stack);
+    noted.name_bytes = 0;
+    if let Some(fiber) = &fiber {
+        let name = fiber.name.unwrap_or("").as_bytes();
+        noted.name_bytes = name.len().min(NAME_MAX);
+        noted.name[..noted.name_bytes].copy_from_slice(&name[..noted.name_bytes]);
+    }
+    noted.fiber = fiber.map(|fiber| (fiber.id, fiber.location));
+    noted.note_bytes = 0;
+    // Acquire: pairs with the Release in `set_probe`.
+    let probe = PROBE.load(Ordering::Acquire);
+    if !probe.is_null() {
+        // SAFETY: `set_probe` stored a `Probe`, whose contract allows this call.
+        let bytes = unsafe {
+            let probe: Probe = mem::transmute::<*mut (), Probe>(probe);
+            probe(context, noted.note.as_mut_ptr(), NOTE_MAX)
+        };
+        noted.note_bytes = bytes.min(NOTE_MAX);
+    }
+}
+
+/// Where the stack ends that the thread runs on: that of its fiber, or its own. The same as the pointer (nothing to
+/// copy) if it is neither.
+fn stack_end(pointer: usize, fiber: Option<&SignalView>) -> usize {
+    let (fiber_start, fiber_end) = fiber.map_or((0, 0), |fiber| {
+        let lowest = fiber.guard_start;
+        (lowest, lowest + fiber.stack_bytes)
+    });
+    let own = thread_stack_for_signal();
+    if (fiber_start..fiber_end).contains(&pointer) {
+        fiber_end
+    } else if own.contains(&pointer) {
+        own.end
+    } else {
+        pointer
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn interrupted(context: &libc::ucontext_t) -> Registers {
+    let register = |number: libc::c_int| context.uc_mcontext.gregs[number as usize] as u64;
+    Registers {
+        instruction: register(libc::REG_RIP),
+        stack: register(libc::REG_RSP),
+        frame: register(libc::REG_RBP),
+        link: 0,
+        after_call: false,
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+fn interrupted(context: &libc::ucontext_t) -> Registers {
+    let machine = &context.uc_mcontext;
+    Registers {
+        instruction: machine.pc,
+        stack: machine.sp,
+        frame: machine.regs[29],
+        link: machine.regs[30],
+        after_call: false,
+    }
+}

@@ -1,0 +1,247 @@
+//! Who holds a loop: a thread that looks at all loops now and then, and speaks up when one does not get on.
+//!
+//! A loop stores a number at the beginning of each tick, and another when it begins to wait (two stores a tick; that is
+//! all it does for this). A number that says *working*, and is the same for longer than the threshold, means that one
+//! fiber or callback has kept the processor all that time: a tick ends its turn after a millisecond otherwise. The
+//! watchdog then looks at the thread (see `capture.rs`) and tells what it found. It never stops anything.
+
+use super::backtrace::Backtrace;
+use super::capture::{self, Capture};
+use crate::event_loop::{Shared, registry};
+use crate::fiber::FiberId;
+use crate::time::Instant;
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, Write};
+use std::panic::Location;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// How long the watchdog waits for the thread that it looks at.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(250);
+/// A loop that is still held is told of again when it has been held that many times as long.
+const AGAIN_AFTER: u32 = 8;
+/// Looks at the loops within one threshold.
+const LOOKS: u32 = 4;
+const PERIOD_MIN: Duration = Duration::from_millis(1);
+
+/// Zero: not watching.
+static THRESHOLD_NS: AtomicU64 = AtomicU64::new(0);
+static STATE: Mutex<State> = Mutex::new(State {
+    thread: None,
+    tell: None,
+});
+
+type Tell = Box<dyn Fn(&HeldLoop) + Send>;
+
+struct State {
+    thread: Option<thread::Thread>,
+    tell: Option<Tell>,
+}
+
+/// A loop that does not get on, and what was found on its thread.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct HeldLoop {
+    /// The loop's number.
+    pub loop_id: u32,
+    /// The name of its thread.
+    pub thread: Box<str>,
+    /// For how long it has been held, at least.
+    pub duration: Duration,
+    /// The fiber that runs; `None` if it is a callback, or if it could not be found out.
+    pub fiber: Option<FiberId>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Where it was spawned.
+    pub location: Option<&'static Location<'static>>,
+    /// What the layer above says of the code that runs: the lines of Lua.
+    pub note: Option<String>,
+    /// The calls that it is in, or why they could not be found out.
+    pub backtrace: Result<Backtrace, &'static str>,
+}
+
+impl HeldLoop {
+    pub(crate) fn look_at(shared: &Shared, duration: Duration) -> HeldLoop {
+        let thread = &shared.vitals().thread;
+        let mut held = HeldLoop {
+            loop_id: shared.id(),
+            thread: thread.name.clone(),
+            duration,
+            fiber: None,
+            name: None,
+            location: None,
+            note: None,
+            backtrace: Err("it was not looked at"),
+        };
+        match capture::capture(thread.number, PATIENCE) {
+            Ok(found) => held.add(found),
+            Err(why) => held.backtrace = Err(why),
+        }
+        held
+    }
+
+    fn add(&mut self, found: Capture) {
+        self.fiber = found.fiber;
+        self.name = found.name;
+        self.location = found.location;
+        self.note = found.note;
+        self.backtrace = Ok(Backtrace::of(&found.copy));
+    }
+}
+
+impl fmt::Display for HeldLoop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (id, thread, duration) = (self.loop_id, &self.thread, self.duration);
+        write!(
+            f,
+            "loop {id} (thread '{thread}') has been held for {duration:.1?} by "
+        )?;
+        match (self.fiber, self.location) {
+            (Some(fiber), Some(location)) => {
+                write!(f, "fiber {fiber}")?;
+                if let Some(name) = &self.name {
+                    write!(f, " '{name}'")?;
+                }
+                writeln!(f, ", spawned at {location}")?;
+            }
+            _ if self.backtrace.is_ok() => writeln!(f, "a callback, outside any fiber")?,
+            _ => writeln!(f, "something unknown")?,
+        }
+        if let Some(note) = &self.note {
+            for line in note.lines() {
+                writeln!(f, "  {line}")?;
+            }
+        }
+        match &self.backtrace {
+            Ok(calls) => write!(f, "{calls}"),
+            Err(why) => writeln!(f, "    (no stack: {why})"),
+        }
+    }
+}
+
+/// Watches all loops of the process, those that are made later included, and writes to standard error which fiber holds
+/// one for longer than `threshold`, with the calls that it is in. Called again, it changes the threshold.
+///
+/// A thread of its own does that, which wakes four times within a threshold. It signals the thread of the held loop with
+/// SIGURG; a program that handles SIGURG by itself gets reports without stacks.
+///
+/// ```
+/// use std::time::Duration;
+/// use yue_scheduler::{Config, Loop, inspect};
+///
+/// inspect::watch_loops(Duration::from_millis(100)).unwrap();
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     // std::thread::sleep(Duration::from_millis(200)) here would be told of.
+/// });
+/// ```
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn watch_loops(threshold: Duration) -> io::Result<()> {
+    watch_loops_with(threshold, |held| {
+        // In one piece, so that the lines of others do not come in between; nobody is left to be told of an error.
+        let text = format!("yue: {held}");
+        let _ = io::stderr().write_all(text.as_bytes());
+    })
+}
+
+/// As [`watch_loops`], but hands what was found to `tell`, on the watchdog's thread.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn watch_loops_with(
+    threshold: Duration,
+    tell: impl Fn(&HeldLoop) + Send + 'static,
+) -> io::Result<()> {
+    let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+    state.tell = Some(Box::new(tell));
+    let ns = u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX);
+    // Relaxed: a number that says all by itself.
+    THRESHOLD_NS.store(ns.max(1), Ordering::Relaxed);
+    match &state.thread {
+        Some(thread) => thread.unpark(),
+        None => {
+            let builder = thread::Builder::new().name("yue watchdog".to_owned());
+            state.thread = Some(builder.spawn(watch)?.thread().clone());
+        }
+    }
+    // Without it, reports say why they have no stacks.
+    let _ = capture::install();
+    Ok(())
+}
+
+/// Ends [`watch_loops`].
+pub fn stop_watching() {
+    THRESHOLD_NS.store(0, Ordering::Relaxed);
+}
+
+fn threshold() -> Option<Duration> {
+    match THRESHOLD_NS.load(Ordering::Relaxed) {
+        0 => None,
+        ns => Some(Duration::from_nanos(ns)),
+    }
+}
+
+/// What the watchdog remembers of a loop.
+struct Seen {
+    tick: u64,
+    since: Instant,
+    /// The age at which it is told of next.
+    tell_at: Duration,
+}
+
+fn watch() {
+    let mut seen = HashMap::new();
+    loop {
+        let Some(threshold) = threshold() else {
+            seen.clear();
+            thread::park();
+            continue;
+        };
+        let loops = registry::all();
+        seen.retain(|id, _| loops.iter().any(|shared| shared.id() == *id));
+        for shared in &loops {
+            look(&mut seen, shared, threshold);
+        }
+        drop(loops);
+        thread::park_timeout((threshold / LOOKS).max(PERIOD_MIN));
+    }
+}
+
+fn look(seen: &mut HashMap<u32, Seen>, shared: &Shared, threshold: Duration) {
+    let Some(tick) = shared.vitals().working_on() else {
+        seen.remove(&shared.id());
+        return;
+    };
+    let now = Instant::system();
+    let fresh = Seen {
+        tick,
+        since: now,
+        tell_at: threshold,
+    };
+    let known = seen.entry(shared.id()).or_insert(fresh);
+    if known.tick != tick {
+        (known.tick, known.since, known.tell_at) = (tick, now, threshold);
+        return;
+    }
+    let age = now.saturating_since(known.since);
+    if age < known.tell_at {
+        return;
+    }
+    if known.tell_at == threshold {
+        // Relaxed: a count. The watchdog is the only one that writes it.
+        shared.vitals().held.fetch_add(1, Ordering::Relaxed);
+    }
+    known.tell_at = age * AGAIN_AFTER;
+    let held = HeldLoop::look_at(shared, age);
+    // What ended meanwhile held the loop for too long all the same, but it is not what was seen.
+    if shared.vitals().working_on() == Some(tick) {
+        let state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tell) = &state.tell {
+            tell(&held);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The watchdog names what holds a loop.
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
+use yue_scheduler::inspect::{HeldLoop, stop_watching, watch_loops_with};
+use yue_scheduler::*;
+
+const THRESHOLD: Duration = Duration::from_millis(20);
+
+/// One watchdog a process: the tests take turns.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has the watchdog open the gate when it tells of a loop.
+fn watch() -> (Arc<AtomicBool>, mpsc::Receiver<HeldLoop>) {
+    let gate = Arc::new(AtomicBool::new(false));
+    let (sender, receiver) = mpsc::channel();
+    let opened = gate.clone();
+    watch_loops_with(THRESHOLD, move |held| {
+        let _ = sender.send(held.clone());
+        opened.store(true, Ordering::Relaxed);
+    })
+    .unwrap();
+    (gate, receiver)
+}
+
+#[inline(never)]
+fn spin_until(gate: &AtomicBool) -> u64 {
+    let mut turns = 0;
+    while !gate.load(Ordering::Relaxed) {
+        turns = black_box(turns + 1);
+    }
+    turns
+}
+
+#[inline(never)]
+fn greedy_work(gate: &AtomicBool) -> u64 {
+    black_box(spin_until(gate)) + 1
+}
+
+#[test]
+fn a_fiber_that_holds_its_loop_is_named_with_its_calls() {
+    let _turn = turn();
+    let (gate, told) = watch();
+    let (id, fiber) = Loop::new(Config::default()).unwrap().run(move || {
+        let hog = Builder::new()
+            .name("hog")
+            .spawn(move || greedy_work(&gate))
+            .unwrap();
+        let fiber = hog.id();
+        hog.join().unwrap();
+        (this_loop::id(), fiber)
+    });
+    stop_watching();
+    let held = told.recv().unwrap();
+    assert_eq!((held.loop_id, held.fiber), (id, Some(fiber)));
+    assert_eq!(held.name.as_deref(), Some("hog"));
+    assert!(held.location.unwrap().file().ends_with("watchdog.rs"));
+    assert!(held.duration >= THRESHOLD);
+    let text = held.to_string();
+    assert!(text.contains("by fiber 1.0 'hog', spawned at "), "{text}");
+    let (spin, work) = (text.find("spin_until"), text.find("greedy_work"));
+    assert!(spin.unwrap() < work.unwrap(), "{text}");
+    assert!(!text.contains("run_fibers"), "{text}");
+}
+
+#[test]
+fn a_callback_that_holds_its_loop_is_told_from_a_fiber() {
+    let _turn = turn();
+    let (gate, told) = watch();
+    let l = Loop::new(Config::default()).unwrap();
+    let handle = l.handle();
+    l.run(move || {
+        handle.run(move || {
+            greedy_work(&gate);
+        });
+        sleep(Duration::from_millis(1)).unwrap();
+    });
+    stop_watching();
+    let text = told.recv().unwrap().to_string();
+    assert!(text.contains("by a callback, outside any fiber"), "{text}");
+    assert!(text.contains("greedy_work"), "{text}");
+}
+
+#[test]
+fn a_loop_that_waits_is_left_alone() {
+    let _turn = turn();
+    let (_gate, told) = watch();
+    // Long, so that no machine that is busy with something else is taken for a loop that is held.
+    let threshold = THRESHOLD * 15;
+    let (sender, receiver) = mpsc::channel();
+    watch_loops_with(threshold, move |held| {
+        let _ = sender.send(held.clone());
+    })
+    .unwrap();
+    Loop::new(Config::default()).unwrap().run(move || {
+        sleep(threshold * 3).unwrap();
+    });
+    stop_watching();
+    assert!(receiver.try_recv().is_err());
+    assert!(told.try_recv().is_err());
+}
+
+#[test]
+fn each_time_that_a_loop_is_held_is_counted_once() {
+    let _turn = turn();
+    let (gate, _told) = watch();
+    let held = Loop::new(Config::default()).unwrap().run(move || {
+        greedy_work(&gate);
+        // Held for several thresholds more, which is still the same time.
+        let until = Instant::system().saturating_add(THRESHOLD * 3);
+        while Instant::system() < until {}
+        let start = format!("yue_loop_held_total{{loop=\"{}\"}} ", this_loop::id());
+        let text = inspect::metrics_text();
+        let line = text.lines().find(|line| line.starts_with(&start)).unwrap();
+        line[start.len()..].parse::<u64>().unwrap()
+    });
+    stop_watching();
+    assert_eq!(held, 1);
+}
