@@ -1,0 +1,149 @@
+//! A key-value server that speaks Redis's protocol (RESP2), so that `redis-cli` and `redis-benchmark` can talk to it.
+//!
+//! `cargo run --release --example kvs -- 127.0.0.1:6380`, then `redis-cli -p 6380 set name frodo`. The data needs no
+//! lock: all connections are fibers of one loop, and no command waits in the middle.
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader, BufWriter, Error, ErrorKind, Read, Write};
+use std::rc::Rc;
+use yue::net::{TcpListener, TcpStream};
+
+const ARGUMENTS_MAX: usize = 1024;
+const COMMAND_BYTES_MAX: usize = 64 * 1024 * 1024;
+const LINE_BYTES_MAX: u64 = 64;
+const BUFFER_BYTES: usize = 64 * 1024;
+
+type Store = HashMap<Vec<u8>, Vec<u8>>;
+
+fn main() -> io::Result<()> {
+    let address = std::env::args().nth(1);
+    let address = address.unwrap_or_else(|| "127.0.0.1:6380".to_owned());
+    yue::Runtime::new()?.run(move || {
+        let listener = TcpListener::bind(address)?;
+        println!("serving at {}", listener.local_addr()?);
+        let store = Rc::new(RefCell::new(Store::new()));
+        for stream in listener.incoming() {
+            let (stream, store) = (stream?, store.clone());
+            drop(yue::spawn(move || converse(&stream, &store)));
+        }
+        Ok(())
+    })
+}
+
+/// One connection. The answers to commands that came together leave together.
+fn converse(stream: &TcpStream, store: &RefCell<Store>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::with_capacity(BUFFER_BYTES, stream);
+    let mut writer = BufWriter::with_capacity(BUFFER_BYTES, stream);
+    let mut command = Command::default();
+    loop {
+        if reader.buffer().is_empty() {
+            writer.flush()?;
+            if reader.fill_buf()?.is_empty() {
+                return Ok(());
+            }
+        }
+        match command.read(&mut reader) {
+            Ok(()) => execute(&command, &mut store.borrow_mut(), &mut writer)?,
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                write!(writer, "-ERR Protocol error: {error}\r\n")?;
+                return writer.flush();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The words of a command, one after the other, and where each ends. Used again for the next command.
+#[derive(Default)]
+struct Command {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Command {
+    fn read(&mut self, from: &mut impl BufRead) -> io::Result<()> {
+        self.bytes.clear();
+        self.ends.clear();
+        for _ in 0..self.number(b'*', ARGUMENTS_MAX, from)? {
+            let length = self.number(b'$', COMMAND_BYTES_MAX - self.bytes.len(), from)?;
+            let start = self.bytes.len();
+            // Memory grows with what comes, not with what is announced.
+            from.take(length as u64 + 2).read_to_end(&mut self.bytes)?;
+            if self.bytes.get(start + length..) != Some(b"\r\n") {
+                return Err(invalid("expected CRLF after a bulk string"));
+            }
+            self.bytes.truncate(start + length);
+            self.ends.push(self.bytes.len());
+        }
+        Ok(())
+    }
+
+    /// A line of a sign and a number.
+    fn number(&mut self, sign: u8, max: usize, from: &mut impl BufRead) -> io::Result<usize> {
+        let start = self.bytes.len();
+        from.take(LINE_BYTES_MAX)
+            .read_until(b'\n', &mut self.bytes)?;
+        let line = std::str::from_utf8(&self.bytes[start..]).ok();
+        let digits = line.and_then(|line| line.strip_prefix(sign as char)?.strip_suffix("\r\n"));
+        let number = digits.and_then(|digits| digits.parse().ok());
+        self.bytes.truncate(start);
+        let wrong = || {
+            invalid(format!(
+                "expected {}, a number up to {max}, CRLF",
+                sign as char
+            ))
+        };
+        number.filter(|number| *number <= max).ok_or_else(wrong)
+    }
+
+    fn words(&self) -> Vec<&[u8]> {
+        let starts = [0].iter().chain(&self.ends);
+        let places = starts.zip(&self.ends);
+        places
+            .map(|(start, end)| &self.bytes[*start..*end])
+            .collect()
+    }
+}
+
+fn invalid(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidData, text.into())
+}
+
+fn execute(command: &Command, store: &mut Store, out: &mut impl Write) -> io::Result<()> {
+    let words = command.words();
+    let Some((name, arguments)) = words.split_first() else {
+        return Ok(());
+    };
+    let count = |found: usize, out: &mut dyn Write| write!(out, ":{found}\r\n");
+    match (name.to_ascii_uppercase().as_slice(), arguments) {
+        (b"PING", []) => out.write_all(b"+PONG\r\n"),
+        (b"PING" | b"ECHO", [text]) => bulk(out, text),
+        (b"GET", [key]) => match store.get(*key) {
+            Some(value) => bulk(out, value),
+            None => out.write_all(b"$-1\r\n"),
+        },
+        (b"SET", [key, value]) => {
+            store.insert(key.to_vec(), value.to_vec());
+            out.write_all(b"+OK\r\n")
+        }
+        (b"DEL", keys) => count(
+            keys.iter().filter_map(|key| store.remove(*key)).count(),
+            out,
+        ),
+        (b"EXISTS", keys) => count(keys.iter().filter_map(|key| store.get(*key)).count(), out),
+        (b"DBSIZE", []) => count(store.len(), out),
+        // What redis-benchmark and redis-cli ask before they begin.
+        (b"CONFIG" | b"COMMAND", _) => out.write_all(b"*0\r\n"),
+        (name, _) => {
+            let (name, count) = (name.escape_ascii(), arguments.len());
+            write!(out, "-ERR no command '{name}' of {count} arguments\r\n")
+        }
+    }
+}
+
+fn bulk(out: &mut impl Write, value: &[u8]) -> io::Result<()> {
+    write!(out, "${}\r\n", value.len())?;
+    out.write_all(value)?;
+    out.write_all(b"\r\n")
+}
