@@ -149,3 +149,27 @@ fn the_readme_shows_the_rust_example_as_it_is() {
         "README.md shows another program than examples/echo.rs"
     );
 }
+
+#[test]
+fn every_link_between_pages_leads_somewhere() {
+    let mut pages = Vec::new();
+    files(&root(), &[".md"], &mut pages);
+    let mut dead = Vec::new();
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for target in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            let file = target.split('#').next().unwrap_or("");
+            if file.is_empty() || file.contains("://") {
+                continue;
+            }
+            if !page.parent().unwrap().join(file).exists() {
+                dead.push(format!("{}: {target}", page.display()));
+            }
+        }
+    }
+    assert_none(dead);
+}

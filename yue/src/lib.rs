@@ -29,6 +29,7 @@
 //! | the root | [`Runtime`], [`spawn`], [`scope`], [`JoinSet`], [`sleep`], [`timeout`], [`blocking`], cancellation |
 //! | [`net`] | TCP and Unix sockets over `std::io::Read` and `Write` |
 //! | [`rpc`] | msgpack-rpc: sessions, listeners, typed clients and servers |
+//! | [`sync`], [`select!`] | locks, channels and the like, of one loop or between loops; waiting for the first of several |
 //! | [`signal`] | Unix signals on loops |
 //! | [`scheduler`] | all of fibers and loops |
 //! | `lua` | running Lua programs (feature `lua`) |
@@ -52,12 +53,15 @@ pub use yue_scheduler::{
     blocking, blocking_borrowed, cancel, is_cancelled, scope, shield, sleep, spawn, timeout,
     try_scope, with_deadline, yield_now,
 };
+pub use yue_scheduler::{fiber_local, select, sync};
 
 /// The book's pages, whose Rust programs are compiled and run as tests.
 #[cfg(doctest)]
 mod book {
     #[doc = include_str!("../../docs/src/cancellation.md")]
     struct Cancellation;
+    #[doc = include_str!("../../docs/src/concurrency.md")]
+    struct Concurrency;
     #[doc = include_str!("../../docs/src/from-tokio.md")]
     struct FromTokio;
     #[doc = include_str!("../../README.md")]
