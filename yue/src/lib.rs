@@ -29,7 +29,7 @@
 //! | the root | [`Runtime`], [`spawn`], [`scope`], [`JoinSet`], [`sleep`], [`timeout`], [`blocking`], cancellation |
 //! | [`net`] | TCP and Unix sockets over `std::io::Read` and `Write` |
 //! | [`rpc`] | msgpack-rpc: sessions, listeners, typed clients and servers |
-//! | [`sync`], [`select!`] | locks, channels and the like, of one loop or between loops; waiting for the first of several |
+//! | [`sync`], [`select!`] | locks, channels and the like, on one loop or between loops; the first of several |
 //! | [`signal`] | Unix signals on loops |
 //! | [`scheduler`] | all of fibers and loops |
 //! | `lua` | running Lua programs (feature `lua`) |

@@ -125,8 +125,8 @@ impl fmt::Display for HeldLoop {
 /// Watches all loops of the process, those that are made later included, and writes to standard error which fiber holds
 /// one for longer than `threshold`, with the calls that it is in. Called again, it changes the threshold.
 ///
-/// A thread of its own does that, which wakes four times within a threshold. It signals the thread of the held loop with
-/// SIGURG; a program that handles SIGURG by itself gets reports without stacks.
+/// A thread of its own does that, which wakes four times within a threshold. It signals the thread of the held loop
+/// with SIGURG; a program that handles SIGURG by itself gets reports without stacks.
 ///
 /// ```
 /// use std::time::Duration;
