@@ -279,7 +279,7 @@ impl<T> Batch<T> {
 
     /// Publishes the next ticket's slot with `publish`.
     #[inline(always)]
-    fn step(&mut self, publish: impl FnOnce(&block::Slot<T>)) {
+    fn step(&mut self, publish: impl FnOnce(block::Slot<'_, T>)) {
         debug_assert!(self.ticket < self.end);
         // SAFETY: our unpublished ticket keeps the block.
         let current = unsafe { &*self.block };
