@@ -103,7 +103,8 @@ fn write_counters(out: &mut String, c: &Counted) -> fmt::Result {
     let ready = c.live.saturating_sub(c.parked);
     writeln!(
         out,
-        "  {} fibers ({} parked, {ready} ready), {} timers, {} operations; {} spawned, {} panics, {} ticks, {} switches",
+        "  {} fibers ({} parked, {ready} ready), {} timers, {} operations; \
+         {} spawned, {} panics, {} ticks, {} switches",
         c.live, c.parked, c.timers, c.operations, c.spawned, c.panics, c.ticks, c.switches
     )
 }
