@@ -3,9 +3,10 @@
 use super::inbox::{Message, Shared};
 use super::this_loop;
 use crate::fiber::{
-    Builder, FiberId, JoinError, RemoteWaker, Stopped, cancel, cancel_on, current_id, in_fiber,
-    note_panic, park, park_uninterruptible, prepare_park,
+    Builder, FiberId, JoinError, Stopped, cancel, cancel_on, current_id, in_fiber, note_panic,
+    park, park_uninterruptible,
 };
+use crate::sync::select::Signal;
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
@@ -92,7 +93,7 @@ struct Slot<T> {
     cancelled: bool,
     result: Option<Result<T, JoinError>>,
     done: bool,
-    waiter: Option<RemoteWaker>,
+    waiter: Option<Signal>,
 }
 
 impl<T> Default for Slot<T> {
@@ -139,7 +140,7 @@ impl<T> RemoteCell<T> {
         };
         self.done.notify_all();
         if let Some(waiter) = waiter {
-            waiter.wake();
+            waiter.raise();
         }
     }
 }
@@ -239,10 +240,29 @@ impl<T> RemoteJoin<T> {
 
     /// Begins a wait of the calling fiber, unless there is nothing to wait for.
     fn begin_wait(&self) -> bool {
-        let waker = prepare_park().remote();
+        let signal = Signal::new();
         let mut slot = self.cell.lock();
-        slot.waiter = Some(waker);
+        slot.waiter = Some(signal);
         !slot.done
+    }
+
+    /// The result, once the fiber is over: for a select.
+    pub(crate) fn poll(&mut self) -> Option<Result<T, JoinError>> {
+        let mut slot = self.cell.lock();
+        let result = slot.result.take();
+        slot.done
+            .then(|| result.unwrap_or(Err(JoinError::LoopGone)))
+    }
+
+    /// Has `signal` raised when the fiber is over.
+    pub(crate) fn watch(&mut self, signal: Option<Signal>) {
+        let mut slot = self.cell.lock();
+        let over = slot.done;
+        slot.waiter = signal.clone();
+        drop(slot);
+        if let Some(signal) = signal.filter(|_| over) {
+            signal.raise();
+        }
     }
 
     fn block(&self) {

@@ -1,7 +1,7 @@
 //! The result of a fiber, and waiting for it.
 
 use super::cancel::cancel_on;
-use super::park::{RemoteWaker, park, park_uninterruptible, prepare_park, wake_from_here};
+use super::park::{LocalWaker, park, park_uninterruptible, prepare_park};
 use super::root::{drop_payload, guarded, panic_text};
 use super::{FiberId, Stopped};
 use crate::event_loop::{registry, with_loop};
@@ -35,7 +35,7 @@ pub(super) struct JoinCell<T> {
     loop_id: u32,
     fiber: FiberId,
     result: RefCell<Option<Result<T, JoinError>>>,
-    waiter: Cell<Option<RemoteWaker>>,
+    waiter: Cell<Option<LocalWaker>>,
     done: Cell<bool>,
     detached: Cell<bool>,
 }
@@ -55,7 +55,7 @@ impl<T> JoinCell<T> {
     fn finish(&self) {
         self.done.set(true);
         if let Some(waker) = self.waiter.take() {
-            wake_from_here(waker);
+            waker.wake();
         }
     }
 }
@@ -178,7 +178,7 @@ impl<T> JoinHandle<T> {
         if self.cell.done.get() || registry::is_gone(self.cell.loop_id) {
             return false;
         }
-        self.cell.waiter.set(Some(prepare_park().remote()));
+        self.cell.waiter.set(Some(prepare_park()));
         true
     }
 
@@ -187,7 +187,7 @@ impl<T> JoinHandle<T> {
         result.unwrap_or(Err(JoinError::LoopGone))
     }
 
-    /// The result, if there is one and it has not been taken; for a select.
+    /// The result, once the fiber is over: for a select.
     pub(crate) fn poll(&mut self) -> Option<Result<T, JoinError>> {
         if !self.cell.done.get() && !registry::is_gone(self.cell.loop_id) {
             return None;
@@ -197,7 +197,7 @@ impl<T> JoinHandle<T> {
     }
 
     /// Has `waiter` woken when the fiber is over.
-    pub(crate) fn watch(&mut self, waiter: Option<RemoteWaker>) {
+    pub(crate) fn watch(&mut self, waiter: Option<LocalWaker>) {
         self.cell.waiter.set(waiter);
     }
 

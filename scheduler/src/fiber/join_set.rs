@@ -139,6 +139,11 @@ impl<T: 'static> JoinSet<T> {
         done
     }
 
+    /// Has `waiter` woken when a fiber of the set is over: for a select.
+    pub(crate) fn watch(&mut self, waiter: Option<LocalWaker>) {
+        self.shared.waiter.set(waiter);
+    }
+
     /// Fibers that were given up with their loop never come here by themselves.
     fn give_up_the_abandoned(&self) {
         if registry::is_gone(self.shared.loop_id.get()) {

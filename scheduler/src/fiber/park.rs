@@ -74,6 +74,19 @@ impl LocalWaker {
         }
     }
 
+    /// The waker of the calling fiber's present wait, if `wait` is that.
+    pub(crate) fn of_this_fiber(wait: RemoteWaker) -> Option<LocalWaker> {
+        let (l, header) = here();
+        let same = l.id() == wait.loop_id
+            && header.index.get() == wait.index
+            && header.sequence.get() == wait.sequence;
+        same.then_some(LocalWaker {
+            wait,
+            generation: header.generation.get(),
+            _this_thread: PhantomData,
+        })
+    }
+
     pub(crate) fn is_same(self, other: LocalWaker) -> bool {
         self.wait == other.wait
     }

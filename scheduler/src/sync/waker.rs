@@ -2,8 +2,8 @@
 
 use super::atomic::{Thread, current_thread, park_thread, park_thread_until, thread_time_is_up};
 use crate::fiber::{
-    RemoteWaker, Stopped, Wakeup, begin_wait_number, in_fiber, may_suspend, park_uninterruptible,
-    park_unrefused, prepare_park, wake_from_here,
+    LocalWaker, RemoteWaker, Stopped, Wakeup, begin_wait_number, in_fiber, may_suspend,
+    park_uninterruptible, park_unrefused, prepare_park, wake_from_here,
 };
 use crate::time::Instant;
 use std::cell::Cell;
@@ -22,7 +22,7 @@ enum Target {
 
 impl Signal {
     /// Begins a wait of the calling fiber or thread; earlier signals of the fiber are void from here on.
-    pub(super) fn new() -> Signal {
+    pub(crate) fn new() -> Signal {
         Signal(if in_fiber() {
             Target::Fiber(prepare_park().remote())
         } else {
@@ -30,11 +30,12 @@ impl Signal {
         })
     }
 
-    /// The fiber's waker, for who keeps one of those.
-    pub(crate) fn fiber(&self) -> Option<RemoteWaker> {
+    /// The same as a [`LocalWaker`], for who keeps those. `None` if a plain thread waits, or another fiber than the
+    /// calling one.
+    pub fn local_waker(&self) -> Option<LocalWaker> {
         match &self.0 {
-            Target::Fiber(waker) => Some(*waker),
-            Target::Thread(_) => None,
+            Target::Fiber(waker) if in_fiber() => LocalWaker::of_this_fiber(*waker),
+            _ => None,
         }
     }
 

@@ -27,7 +27,7 @@ pub use failing::{TryJoinHandle, TryScope, try_scope};
 
 use super::cancel::cancel_on;
 use super::park::{park, prepare_park};
-use super::{Builder, CancelScope, FiberId, JoinError, may_suspend};
+use super::{Builder, CancelScope, FiberId, JoinError, LocalWaker, may_suspend};
 use crate::event_loop::{current_fiber, this_loop};
 use family::{Child, End, Family, Packet};
 use std::fmt;
@@ -202,10 +202,24 @@ impl<T> ScopedJoinHandle<'_, T> {
             self.packet.waiter.set(Some(prepare_park()));
             park("join")?;
         }
+        self.take()
+    }
+
+    fn take(&self) -> Result<T, JoinError> {
         match self.packet.result.take() {
             Some(outcome) => outcome.map_err(JoinError::Panicked),
             None => Err(JoinError::LoopGone),
         }
+    }
+
+    /// The result, once the child is over: for a select.
+    pub(crate) fn poll(&mut self) -> Option<Result<T, JoinError>> {
+        self.is_done().then(|| self.take())
+    }
+
+    /// Has `waiter` woken when the child is over.
+    pub(crate) fn watch(&mut self, waiter: Option<LocalWaker>) {
+        self.packet.waiter.set(waiter);
     }
 
     /// Tells the child to stop: its suspending calls fail from now on.

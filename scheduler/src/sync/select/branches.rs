@@ -1,9 +1,9 @@
-//! The kinds of branches: a primitive of `sync`, a moment, a fiber's end, a foreign readiness.
+//! The kinds of branches: a primitive of `sync`, a moment, a foreign readiness.
 
 use super::sealed::Internal;
 use super::{Branch, Readiness, Signal};
 use crate::event_loop::try_with_loop;
-use crate::fiber::{JoinError, JoinHandle, in_fiber};
+use crate::fiber::in_fiber;
 use crate::sync::atomic::thread_time_is_up;
 use crate::sync::channel::{SendBranch, SendError, sent};
 use crate::sync::policy::Policy;
@@ -297,6 +297,16 @@ pub fn ready<R: Readiness>(readiness: R) -> Ready<R> {
     }
 }
 
+impl<R: Readiness> Ready<R> {
+    /// Of what only fibers of its own loop can wait for.
+    pub(super) fn on_this_loop(self) -> Self {
+        Ready {
+            between_threads: false,
+            ..self
+        }
+    }
+}
+
 impl<R: Readiness> Internal for Ready<R> {
     fn try_now(&self) -> bool {
         let mut output = self.output.borrow_mut();
@@ -334,56 +344,5 @@ impl<R: Readiness> Branch for Ready<R> {
 impl<R: Readiness> fmt::Debug for Ready<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ready").finish_non_exhaustive()
-    }
-}
-
-/// The end of a fiber of this loop as a branch: made by [`JoinHandle::join_branch`].
-pub type JoinBranch<'a, T> = Ready<Joining<'a, T>>;
-
-/// Waiting for a fiber's end.
-#[derive(Debug)]
-pub struct Joining<'a, T>(&'a mut JoinHandle<T>);
-
-impl<T> Readiness for Joining<'_, T> {
-    type Output = Result<T, JoinError>;
-
-    fn poll(&mut self) -> Option<Self::Output> {
-        self.0.poll()
-    }
-
-    fn watch(&mut self, signal: Signal) {
-        self.0.watch(signal.fiber());
-    }
-
-    fn unwatch(&mut self) {
-        self.0.watch(None);
-    }
-}
-
-impl<T> JoinHandle<T> {
-    /// [`JoinHandle::join`] as a branch of [`select!`](crate::select). If the branch is taken it has the result, and a
-    /// later `join` does not; if it is not, the handle is as it was.
-    ///
-    /// ```
-    /// use yue_scheduler::{Config, Loop, select, sleep, spawn};
-    /// use std::time::Duration;
-    ///
-    /// Loop::new(Config::default()).unwrap().run(|| {
-    ///     let mut slow = spawn(|| sleep(Duration::from_secs(30)));
-    ///     let mut quick = spawn(|| 1);
-    ///     let first = select! {
-    ///         _ = join(slow) => 0,
-    ///         result = join(quick) => result.unwrap(),
-    ///     };
-    ///     assert_eq!(first, Ok(1));
-    ///     slow.cancel();
-    ///     assert!(slow.join().unwrap().is_err());
-    /// });
-    /// ```
-    pub fn join_branch(&mut self) -> JoinBranch<'_, T> {
-        Ready {
-            between_threads: false,
-            ..ready(Joining(self))
-        }
     }
 }

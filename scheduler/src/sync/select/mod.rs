@@ -19,9 +19,11 @@
 //! nothing.
 
 mod branches;
+mod joins;
 mod macros;
 
-pub use branches::{JoinBranch, Ready, SourceBranch, Timer, after, at, ready};
+pub use branches::{Ready, SourceBranch, Timer, after, at, ready};
+pub use joins::JoinBranch;
 
 use super::wait::{Enlisted, Wait};
 pub use super::waker::Signal;
