@@ -135,8 +135,8 @@ impl<T> RemoteJoin<T> {
 }
 
 impl<T: 'static> JoinSet<T> {
-    /// [`JoinSet::join_next`] as a branch of [`select!`](crate::select): the result of the next fiber to end, or `None`,
-    /// at once, if the set is empty.
+    /// [`JoinSet::join_next`] as a branch of [`select!`](crate::select): the result of the next fiber to end, or
+    /// `None`, at once, if the set is empty.
     ///
     /// ```
     /// use yue_scheduler::{Config, JoinSet, Loop, select, sleep};
