@@ -91,7 +91,7 @@ function internal.tell_unseen()
   ending = true
   for future, text in pairs(unseen) do
     seen(future)
-    core.log('warn', text)
+    core.tell_later(text)
   end
 end
 

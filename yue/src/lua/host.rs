@@ -24,8 +24,17 @@ use yue_scheduler::{Builder, FiberId, LocalWaker, StackClass};
 /// LuaJIT's functions have no more upvalues.
 const UPVALUES_MAX: c_int = 60;
 
+/// A thousand fibers that fail alike are one remark, and so are those that fail in a few ways by turns.
+const REMARKS_COMPARED: usize = 16;
+
 /// How long a call waits for its answer unless something else is configured.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A text that is to be logged, and how often it came.
+struct Remark {
+    text: String,
+    times: usize,
+}
 
 /// What a loop is to the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +61,7 @@ pub(crate) struct Host {
     /// Set by `yue.die`, by a shutdown, by `yue.thread.current:exit`.
     pub(crate) dying: Cell<bool>,
     /// Texts that finalizers left, to be logged where Lua may run.
-    tell: RefCell<Vec<String>>,
+    tell: RefCell<Vec<Remark>>,
     /// Registry references to functions of the prelude.
     pub(crate) make_error: Cell<Option<c_int>>,
     pub(crate) error_handler: Cell<Option<c_int>>,
@@ -148,8 +157,12 @@ impl Host {
     /// When the loop has nothing to do: acts on what finalizers noted, and lets the collector go on. Returns whether
     /// there is more to do.
     pub(crate) fn idle(&self) -> bool {
-        for text in self.tell.take() {
-            log::write(log::Level::Warn, text.as_bytes());
+        for Remark { text, times } in self.tell.take() {
+            let line = match times {
+                1 => text,
+                _ => format!("{times} times: {text}"),
+            };
+            log::write(log::Level::Warn, line.as_bytes());
         }
         self.connections.tidy();
         self.vm.gc_step_idle()
@@ -157,7 +170,12 @@ impl Host {
 
     /// Notes a text that is to be told soon; usable in finalizers.
     pub(crate) fn tell_later(&self, text: String) {
-        self.tell.borrow_mut().push(text);
+        let mut remarks = self.tell.borrow_mut();
+        let compared = remarks.len().saturating_sub(REMARKS_COMPARED);
+        match remarks[compared..].iter_mut().find(|one| one.text == text) {
+            Some(same) => same.times += 1,
+            None => remarks.push(Remark { text, times: 1 }),
+        }
     }
 
     /// The loop's name in logs.

@@ -1,6 +1,7 @@
 --! stderr: a fiber failed and nobody asked for its result: RuntimeError
 --! stderr: lost in a fiber
 --! stderr: a call failed and nobody asked for its result: NoMethodError
+--! stderr: 100 times: a fiber failed and nobody asked for its result: RuntimeError
 -- What fails and is never asked for is told: when it is collected, or at the end.
 local check = require 'check'
 yue.spawn(function() error('lost in a fiber') end)
@@ -17,4 +18,8 @@ for _ = 1, 5 do
   yue.sleep(0.01)
 end
 listener:close()
+-- Many that fail alike, at the end, are one remark.
+local function fail() error('all alike') end
+for _ = 1, 100 do yue.spawn(fail) end
+yue.sleep(0.01)
 check.done()
