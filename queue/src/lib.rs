@@ -4,6 +4,7 @@
 //!
 //! - [`mailbox`]: many producers, one consumer; how anything reaches a loop from outside of its thread.
 //! - [`Injector`]: many producers, many consumers; work that any loop may take.
+//! - [`IdleSet`]: which of the consumers of an injector sleep, to wake exactly one.
 //! - [`SleepFlag`]: the handshake by which a loop goes to sleep without ever missing a message.
 //! - [`pin`], [`flush`], [`garbage_bytes`]: the epoch that all of them, and the loop registry above, share.
 //!
@@ -38,6 +39,7 @@
 //! answering "not empty" while a ticket is out, would make the loop spin on the core that the late producer needs.)
 
 mod block;
+mod idle;
 mod injector;
 mod mailbox;
 mod reclaim;
@@ -47,6 +49,7 @@ mod sleep;
 mod sync;
 mod tail;
 
+pub use idle::IdleSet;
 pub use injector::Injector;
 pub use mailbox::{Receiver, Sender, mailbox};
 pub use reclaim::{flush, garbage_bytes, pin};

@@ -11,7 +11,7 @@ use loom::{
     thread,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
-use yue_queue::{Injector, Receiver, SleepFlag, mailbox};
+use yue_queue::{IdleSet, Injector, Receiver, SleepFlag, mailbox};
 
 /// Tries all interleavings with at most `preemptions` preemptions (`LOOM_MAX_PREEMPTIONS` overrides it).
 fn model(preemptions: usize, program: impl Fn() + Send + Sync + 'static) {
@@ -291,4 +291,74 @@ fn a_value_can_be_slept_over(recheck: bool) -> bool {
 fn only_the_recheck_keeps_a_value_from_being_slept_over() {
     assert!(!a_value_can_be_slept_over(true));
     assert!(a_value_can_be_slept_over(false));
+}
+
+/// Several consumers of one injector, each with a flag and a bell of its own.
+struct Crew {
+    work: Injector<u32>,
+    idle: IdleSet,
+    flags: Vec<(SleepFlag, Bell)>,
+}
+
+impl Crew {
+    fn wake_one(&self) {
+        if let Some(place) = self.idle.take_one() {
+            let (flag, bell) = &self.flags[place];
+            if flag.notify() {
+                bell.ring();
+            }
+        }
+    }
+
+    /// Sleeps until there is work, takes one piece of it, and leaves for good.
+    fn take_one(&self, place: usize) -> u32 {
+        let (flag, bell) = &self.flags[place];
+        let value = loop {
+            if let Some(value) = self.work.pop() {
+                break value;
+            }
+            flag.prepare_sleep();
+            self.idle.announce(place);
+            if self.work.is_empty() {
+                bell.wait();
+            }
+            flag.wake_up();
+            self.idle.withdraw(place);
+        };
+        self.idle.withdraw(place);
+        // A producer may have relied on this one for the rest.
+        if !self.work.is_empty() {
+            self.wake_one();
+        }
+        value
+    }
+}
+
+/// Loom reports a deadlock if a piece of work stays while its consumer sleeps (as it does without the second look, or
+/// if who leaves does not pass a wake on).
+fn crew() {
+    let crew = Arc::new(Crew {
+        work: Injector::new(),
+        idle: IdleSet::new(2),
+        flags: (0..2)
+            .map(|_| (SleepFlag::new(), Bell::default()))
+            .collect(),
+    });
+    let consumers: Vec<_> = (0..2)
+        .map(|place| {
+            let crew = crew.clone();
+            thread::spawn(move || crew.take_one(place))
+        })
+        .collect();
+    for value in [1, 2] {
+        crew.work.push(value);
+        crew.wake_one();
+    }
+    let sum: u32 = consumers.into_iter().map(|c| c.join().unwrap()).sum();
+    assert_eq!(sum, 3);
+}
+
+#[test]
+fn each_piece_of_work_wakes_a_consumer_that_sleeps() {
+    model(2, crew);
 }

@@ -55,7 +55,8 @@ pub use blocking::{
 pub use driver::{Bell, Driver, SleepDriver, Wait};
 pub use event_loop::this_loop;
 pub use event_loop::{
-    Config, Counters, Loop, LoopHandle, PanicHook, RemoteJoin, Spin, StopReport, Tick, TickEnd,
+    Config, Counters, Loop, LoopGroup, LoopHandle, PanicHook, RemoteJoin, Spin, StopReport, Tick,
+    TickEnd,
 };
 pub use fiber::{
     Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, JoinSet, LocalWaker,

@@ -26,7 +26,7 @@
 //!
 //! | module | what it has |
 //! |---|---|
-//! | the root | [`Runtime`], [`spawn`], [`scope`], [`JoinSet`], [`sleep`], [`timeout`], [`blocking`], cancellation |
+//! | the root | [`Runtime`], [`spawn`], [`spawn_any`], [`scope`], [`JoinSet`], [`timeout`], [`blocking`], stopping |
 //! | [`net`] | TCP and Unix sockets over `std::io::Read` and `Write` |
 //! | [`rpc`] | msgpack-rpc: sessions, listeners, typed clients and servers |
 //! | [`sync`], [`select!`] | locks, channels and the like, on one loop or between loops; the first of several |
@@ -42,16 +42,18 @@ pub mod cli;
 #[cfg(feature = "lua")]
 pub mod lua;
 mod runtime;
+mod system;
 
-pub use runtime::Runtime;
+pub use runtime::{Runtime, RuntimeBuilder, RuntimeHandle, RuntimeReport, spawn_any};
 pub use yue_io::{Choice, net, signal};
 pub use yue_rpc as rpc;
 pub use yue_scheduler as scheduler;
+pub use yue_scheduler::this_loop::wait_for_shutdown;
 pub use yue_scheduler::{
     BlockingError, Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, JoinSet,
-    LoopHandle, RemoteJoin, Scope, ScopedJoinHandle, StackClass, Stopped, TryJoinHandle, TryScope,
-    blocking, blocking_borrowed, cancel, is_cancelled, scope, shield, sleep, spawn, timeout,
-    try_scope, with_deadline, yield_now,
+    LoopHandle, RemoteJoin, Scope, ScopedJoinHandle, Spin, StackClass, StackConfig, Stopped, Tick,
+    TryJoinHandle, TryScope, blocking, blocking_borrowed, cancel, is_cancelled, scope, shield,
+    sleep, spawn, timeout, try_scope, with_deadline, yield_now,
 };
 pub use yue_scheduler::{fiber_local, select, sync};
 

@@ -19,6 +19,7 @@
 
 mod pool;
 
+pub(crate) use pool::note_processors;
 pub use pool::{
     BlockingCounters, BlockingLimits, blocking_counters, set_blocking_limits, wait_for_blocking,
 };

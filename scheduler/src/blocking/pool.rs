@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -264,6 +264,29 @@ impl State {
     }
 }
 
+/// The processors that the process could use when its first loop was made, before threads were pinned: a thread of the
+/// pool must not inherit the one processor of the loop that happened to start it.
+static PROCESSORS: OnceLock<Option<libc::cpu_set_t>> = OnceLock::new();
+
+/// Notes which processors the pool's threads may use, if nobody has yet.
+pub(crate) fn note_processors() {
+    PROCESSORS.get_or_init(|| {
+        // SAFETY: a set of bits is valid as zeros, and the call writes no more than its size.
+        unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            let answer = libc::sched_getaffinity(0, size_of_val(&set), &mut set);
+            (answer == 0).then_some(set)
+        }
+    });
+}
+
+fn use_all_processors() {
+    if let Some(Some(set)) = PROCESSORS.get() {
+        // SAFETY: the set is valid for its size; 0 is the calling thread. If it fails, the thread stays where it is.
+        unsafe { libc::sched_setaffinity(0, size_of_val(set), set) };
+    }
+}
+
 fn start_thread() -> io::Result<()> {
     // The thread begins with what this one has blocked; a signal must find it with all of them blocked.
     let before = change_mask(libc::SIG_BLOCK, Some(&asynchronous_signals()));
@@ -275,6 +298,7 @@ fn start_thread() -> io::Result<()> {
 }
 
 fn run_jobs() {
+    use_all_processors();
     let mut state = lock();
     loop {
         if state.threads > state.limits.threads {

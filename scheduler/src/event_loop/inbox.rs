@@ -4,6 +4,7 @@
 //! The loop's side is: arm the flag, look into the inbox once more, block. Whichever order the two meet in, either the
 //! loop sees the message or the sender sees the armed flag; the queue crate's models show it.
 
+use super::group::Membership;
 use crate::driver::{Bell, Driver};
 use crate::fiber::RemoteWaker;
 use crate::inspect::vitals::Vitals;
@@ -42,6 +43,11 @@ impl Shared {
 
     pub(crate) fn send(&self, message: Message) {
         self.sender.push(message);
+        self.ring();
+    }
+
+    /// Ends the loop's sleep, if it sleeps or is about to.
+    pub(super) fn ring(&self) {
         if self.flag.notify() {
             self.bell.ring();
         }
@@ -52,10 +58,12 @@ impl Shared {
 pub(super) struct Inbox {
     pub(super) shared: Arc<Shared>,
     receiver: RefCell<Receiver<Message>>,
+    /// Where work comes from that any loop may do.
+    pub(super) group: RefCell<Option<Membership>>,
 }
 
 impl Inbox {
-    pub(super) fn new(id: u32, driver: &dyn Driver) -> Self {
+    pub(super) fn new(id: u32, driver: &dyn Driver, group: Option<Membership>) -> Self {
         let (sender, receiver) = mailbox();
         let shared = Arc::new(Shared {
             id,
@@ -67,6 +75,7 @@ impl Inbox {
         Inbox {
             shared,
             receiver: RefCell::new(receiver),
+            group: RefCell::new(group),
         }
     }
 
@@ -77,14 +86,27 @@ impl Inbox {
     /// Says that the loop is about to block. Returns whether it still may; then [`Inbox::awake`] must follow.
     pub(super) fn arm(&self) -> bool {
         self.shared.flag.prepare_sleep();
-        if self.receiver.borrow().is_empty() {
-            return true;
+        let group = self.group.borrow();
+        // Both flags are set before the second look at either queue.
+        let no_work = group.as_ref().is_none_or(Membership::may_sleep);
+        drop(group);
+        let may_block = no_work && self.receiver.borrow().is_empty();
+        if !may_block {
+            self.awake();
         }
-        self.shared.flag.wake_up();
-        false
+        may_block
     }
 
     pub(super) fn awake(&self) {
         self.shared.flag.wake_up();
+        if let Some(group) = &*self.group.borrow() {
+            group.awake();
+        }
+    }
+
+    /// Runs a piece of work that any loop may do, if there is one.
+    pub(super) fn take_work(&self) -> bool {
+        let group = self.group.borrow();
+        group.as_ref().is_some_and(Membership::take)
     }
 }

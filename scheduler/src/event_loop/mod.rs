@@ -15,6 +15,7 @@
 //! - `running` is null exactly while no fiber is on the processor.
 //! - Callbacks (timers, end of tick, driver sinks) run outside fibers, and cannot suspend.
 
+mod group;
 mod handle;
 mod inbox;
 pub(crate) mod registry;
@@ -24,6 +25,7 @@ pub mod this_loop;
 mod tick;
 mod timing;
 
+pub use group::LoopGroup;
 pub use handle::{LoopHandle, RemoteJoin};
 pub use stop::StopReport;
 pub use tick::{Tick, TickEnd};
@@ -72,8 +74,13 @@ pub struct Config {
     pub spin: Spin,
     /// How many fibers run before the loop looks at its driver again.
     pub fibers_per_tick: u32,
+    /// After a shutdown was asked for: how long the main fiber may go on before everything is cancelled. `None`: as
+    /// long as it likes.
+    pub grace: Option<Duration>,
     /// At shutdown: how long cancelled fibers may take to end, and after that, shields off, once more.
     pub stop_grace: Duration,
+    /// The loops with which this one shares work.
+    pub group: Option<LoopGroup>,
     /// Called with the panic of a fiber whose handle was dropped: the fiber and the panic's words. By default only the
     /// counter and the usual panic message tell of it.
     pub on_panic: Option<PanicHook>,
@@ -89,7 +96,9 @@ impl Default for Config {
             spin: Spin::Off,
             // A few microseconds of short runs: long against the cost of a turn, short against a client's patience.
             fibers_per_tick: 1024,
+            grace: None,
             stop_grace: Duration::from_secs(1),
+            group: None,
             on_panic: None,
         }
     }
@@ -155,6 +164,9 @@ pub(crate) struct Inner {
     /// Fibers that are left have been given up; no more can be spawned.
     ended: Cell<bool>,
     shutdown: Cell<bool>,
+    /// When the main fiber's grace is over; set when a shutdown is asked for.
+    grace_ends: Cell<Instant>,
+    grace: Option<Duration>,
     shutdown_waiters: RefCell<Vec<crate::fiber::LocalWaker>>,
     stop_grace: Duration,
     on_panic: Option<PanicHook>,
@@ -178,9 +190,11 @@ impl Loop {
     /// Makes a loop for the calling thread.
     ///
     /// # Errors
-    /// When the process has made more than a million loops.
+    /// When the process has made more than a million loops, or the loop's group is full.
     pub fn new(config: Config) -> io::Result<Loop> {
         let id = registry::new_id()?;
+        let group = config.group.map(|group| group.join(id)).transpose()?;
+        crate::blocking::note_processors();
         let alternate_stack = install_overflow_report();
         let now = config.clock.read();
         let inner = Box::new(Inner {
@@ -195,7 +209,7 @@ impl Loop {
             clock: config.clock,
             spin: config.spin,
             fibers_per_tick: config.fibers_per_tick.max(1),
-            inbox: Inbox::new(id, &*config.driver),
+            inbox: Inbox::new(id, &*config.driver, group),
             driver: config.driver,
             at_tick_end: RefCell::new(Vec::new()),
             idle_hook: RefCell::new(None),
@@ -207,6 +221,8 @@ impl Loop {
             hard_stop: Cell::new(false),
             ended: Cell::new(false),
             shutdown: Cell::new(false),
+            grace_ends: Cell::new(Instant::NEVER),
+            grace: config.grace,
             shutdown_waiters: RefCell::new(Vec::new()),
             stop_grace: config.stop_grace,
             on_panic: config.on_panic,

@@ -109,6 +109,17 @@ pub(crate) fn send(id: u32, message: Message) {
     });
 }
 
+/// Has a loop look at its queues, if it sleeps. Returns whether the loop is there.
+pub(super) fn ring(id: u32) -> bool {
+    yue_queue::pin(|_guard| {
+        // Acquire: pairs with the Release in `publish`.
+        let raw = page(id)[id as usize % PAGE].load(Ordering::Acquire);
+        // SAFETY: the pin keeps the entry's count from being given back.
+        let shared = unsafe { raw.as_ref() };
+        shared.inspect(|shared| shared.ring()).is_some()
+    })
+}
+
 /// Whether the loop that had that number has ended.
 pub(crate) fn is_gone(id: u32) -> bool {
     // Relaxed: the pointer is not followed; another thread than the loop's own may be told of the end late.

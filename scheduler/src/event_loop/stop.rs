@@ -27,7 +27,10 @@ pub struct StopReport {
 impl Inner {
     pub(super) fn stop(&self) -> StopReport {
         self.stopping.set(true);
+        // No more work from outside; what waits is for the others.
+        drop(self.inbox.group.take());
         self.begin_shutdown();
+        self.grace_ends.set(Instant::NEVER);
         self.cancel_all();
         self.tick_while(|| self.slab.live() > 0);
         if self.slab.live() > 0 || self.driver.in_flight() > 0 {
@@ -134,6 +137,7 @@ impl Drop for Loop {
         let _entered = Entered::anyway(&self.inner);
         // A loop that was stopped has no fibers left; one that was never run, or only ticked, may.
         self.inner.abandon_rest();
+        drop(self.inner.inbox.group.take());
         registry::withdraw(self.inner.id());
         self.inner.drop_callbacks();
         yue_queue::flush();

@@ -2,7 +2,7 @@
 //!
 //! All of these panic on a thread that runs no loop, except where they say otherwise.
 
-use super::{Counters, LoopHandle, TickEnd, try_with_loop, with_loop};
+use super::{Counters, LoopGroup, LoopHandle, TickEnd, try_with_loop, with_loop};
 use crate::driver::Driver;
 use crate::fiber::{FiberId, Stopped, park, prepare_park};
 use crate::inspect::{self, Backtrace, FiberInfo};
@@ -21,6 +21,11 @@ pub fn id() -> u32 {
 /// A handle by which other threads reach this loop.
 pub fn handle() -> LoopHandle {
     with_loop(|l| l.handle())
+}
+
+/// The group of loops with which this one shares work, if it has one.
+pub fn group() -> Option<LoopGroup> {
+    with_loop(|l| l.inbox.group.borrow().as_ref().map(|place| place.group()))
 }
 
 /// What the loop has now, and has done.

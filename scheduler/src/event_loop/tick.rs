@@ -52,7 +52,8 @@ impl Loop {
     /// Runs `main` as a fiber, and the loop until it is over; then cancels the fibers that are left and waits for them.
     ///
     /// # Panics
-    /// With the panic of `main`, if it panicked; if its driver fails; if this thread runs another loop.
+    /// With the panic of `main`, if it panicked; if its driver fails; if this thread runs another loop; if `main` had
+    /// to be given up, because it outlasted the [grace](crate::Config::grace) and ignored its cancel.
     #[track_caller]
     pub fn run<T: 'static>(self, main: impl FnOnce() -> T + 'static) -> T {
         self.run_reported(main).0
@@ -85,6 +86,10 @@ impl Loop {
                 self.inner.driver.name()
             );
         }
+        assert!(
+            main.is_done(),
+            "the main fiber ignored the shutdown and was given up"
+        );
         match main.join() {
             Ok(result) => (result, report),
             Err(JoinError::Panicked(payload)) => resume_unwind(payload),
@@ -95,6 +100,9 @@ impl Loop {
     fn drive<T>(&self, main: &JoinHandle<T>) -> io::Result<()> {
         let _entered = Entered::new(&self.inner);
         while !main.is_done() {
+            if self.inner.grace_ends.get() <= Instant::system() {
+                break;
+            }
             self.inner.tick(Some(Instant::NEVER))?;
         }
         Ok(())
@@ -130,6 +138,8 @@ impl Inner {
             self.inbox.awake();
         }
         self.take_messages(INBOX_PER_TICK);
+        // Also when there is enough to do: with all loops busy it would wait for ever.
+        self.take_work();
         let now = self.refresh_clock();
         if timing() {
             self.wheel.advance(now, |node| self.fire_late(node));
@@ -194,7 +204,13 @@ impl Inner {
     }
 
     pub(super) fn begin_shutdown(&self) {
-        self.shutdown.set(true);
+        if !self.shutdown.replace(true)
+            && let Some(grace) = self.grace
+        {
+            // The system's clock: a virtual one stands still while nobody moves it.
+            let ends = Instant::system().saturating_add(grace);
+            self.grace_ends.set(ends);
+        }
         for waker in self.shutdown_waiters.take() {
             waker.wake();
         }
@@ -224,7 +240,7 @@ impl Inner {
         }
         let mut switches = 0;
         for count in 1..=self.fibers_per_tick {
-            let Some(header) = self.queue.pop() else {
+            let Some(header) = self.next_fiber() else {
                 break;
             };
             self.resume(header);
@@ -237,6 +253,24 @@ impl Inner {
             }
         }
         self.switches.set(self.switches.get() + u64::from(switches));
+    }
+
+    /// The fiber that runs next; with none of its own the loop takes work that any loop may do.
+    #[inline]
+    pub(super) fn next_fiber(&self) -> Option<&Header> {
+        match self.queue.pop() {
+            Some(header) => Some(header),
+            None if self.take_work() => self.queue.pop(),
+            None => None,
+        }
+    }
+
+    fn take_work(&self) -> bool {
+        let taken = self.inbox.take_work();
+        if taken {
+            self.idle_since.set(None);
+        }
+        taken
     }
 
     #[inline]
@@ -296,6 +330,7 @@ impl Inner {
         if again || self.has_work() || self.keeps_spinning() || !self.inbox.arm() {
             return self.driver.turn(Wait::Poll);
         }
+        let limit = limit.min(self.grace_ends.get());
         let wake_at = self.wheel.next_deadline().map_or(limit, |at| at.min(limit));
         self.end_work();
         let result = self

@@ -63,7 +63,7 @@ impl Inner {
         }
         let mut began = self.clock.read();
         for count in 1..=self.fibers_per_tick {
-            let Some(header) = self.queue.pop() else {
+            let Some(header) = self.next_fiber() else {
                 break;
             };
             let waited = began.saturating_since(header.since.get());

@@ -1,0 +1,302 @@
+//! Loops with drivers that do I/O: one for the calling thread, and others on threads of their own.
+//!
+//! ```text
+//!   calling thread    loop 1 ── the program's main fiber
+//!   worker threads    loop 2 .. N ── a main fiber that waits for the end of the runtime
+//!
+//!   spawn                       this loop         LoopHandle::spawn        that loop
+//!   spawn_any, handle.spawn     whichever loop has time for it
+//! ```
+//!
+//! The end: the program's main fiber returns, or is cancelled when a shutdown was asked for and its grace is over. Then
+//! what is left on loop 1 is cancelled and waited for, then what is left on the others, and their threads are joined.
+
+mod builder;
+mod workers;
+
+pub use builder::RuntimeBuilder;
+
+use crate::system::{Blocked, Pinned};
+use std::cell::Cell;
+use std::io;
+use workers::Workers;
+use yue_io::Choice;
+use yue_io::signal::{self, Signal};
+use yue_scheduler::{
+    Config, Loop, LoopGroup, LoopHandle, RemoteJoin, Spin, StopReport, Tick, blocking_counters,
+    this_loop,
+};
+
+/// What asks a runtime to shut down, if it listens to signals.
+const SIGNALS: [Signal; 2] = [Signal::INT, Signal::TERM];
+
+/// Loops that run fibers, ready to do I/O: one on the calling thread, more if [`Runtime::builder`] is asked for them.
+///
+/// They have io_uring where the kernel allows it, else epoll (a line on standard error then says why); the variable
+/// `YUE_IO` (`uring`, `mio`) forces one. Fibers never move between loops.
+///
+/// ```
+/// let runtime = yue::Runtime::builder().loops(2).build().unwrap();
+/// let sum = runtime.run(|| {
+///     let parts: Vec<_> = (0..10u64).map(|n| yue::spawn_any(move || n * n)).collect();
+///     parts.into_iter().map(|part| part.join().unwrap()).sum::<u64>()
+/// });
+/// assert_eq!(sum, 285);
+/// ```
+#[derive(Debug)]
+pub struct Runtime {
+    /// Dropped first: see `Workers`.
+    workers: Workers,
+    signals: Option<Listening>,
+    handle: RuntimeHandle,
+    _pinned: Option<Pinned>,
+    /// Taken when it runs.
+    main: Option<Loop>,
+}
+
+impl Runtime {
+    /// A runtime of one loop, with the driver that this machine allows.
+    ///
+    /// # Errors
+    /// When no driver can be set up, or `YUE_IO` asks for one that is refused.
+    pub fn new() -> io::Result<Runtime> {
+        Runtime::builder().build()
+    }
+
+    /// Settings for a runtime.
+    pub fn builder() -> RuntimeBuilder {
+        RuntimeBuilder::default()
+    }
+
+    /// A runtime of one loop with a given driver.
+    ///
+    /// # Errors
+    /// When the driver cannot be set up.
+    pub fn with_driver(choice: Choice) -> io::Result<Runtime> {
+        Runtime::builder().driver(choice).build()
+    }
+
+    /// A runtime of one loop that never sleeps: the lowest latency, for a processor of its own.
+    ///
+    /// # Errors
+    /// As [`Runtime::new`].
+    pub fn busy() -> io::Result<Runtime> {
+        Runtime::builder().spin(Spin::BusyPoll).build()
+    }
+
+    /// A runtime of one loop with all the settings that a loop has.
+    ///
+    /// # Errors
+    /// When the process has made more than a million loops, or the config's group is full.
+    pub fn with_config(mut config: Config) -> io::Result<Runtime> {
+        let group = config.group.get_or_insert_with(|| LoopGroup::new(1));
+        let group = group.clone();
+        let main = Loop::new(config)?;
+        Ok(Runtime {
+            workers: Workers::default(),
+            signals: None,
+            handle: RuntimeHandle {
+                group,
+                loops: vec![main.handle()],
+            },
+            _pinned: None,
+            main: Some(main),
+        })
+    }
+
+    /// A handle by which other threads reach the loop that [`Runtime::run`] runs.
+    pub fn handle(&self) -> LoopHandle {
+        self.handle.loops[0].clone()
+    }
+
+    /// A handle of the whole runtime, for any thread.
+    pub fn whole(&self) -> RuntimeHandle {
+        self.handle.clone()
+    }
+
+    /// Runs `f` with the calling thread's loop as its current one, outside any fiber: to spawn before the first tick.
+    ///
+    /// # Panics
+    /// If this thread runs another loop.
+    pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.one().enter(f)
+    }
+
+    /// One turn of the calling thread's loop, which does not block: for a program that has a loop of its own (a game's,
+    /// a window's) around this one. The other loops run by themselves.
+    ///
+    /// ```
+    /// use yue::Tick;
+    ///
+    /// let runtime = yue::Runtime::new().unwrap();
+    /// let fiber = runtime.enter(|| yue::spawn(|| 6 * 7));
+    /// while runtime.tick().unwrap() != Tick::Done {
+    ///     // … draw a frame …
+    /// }
+    /// assert_eq!(fiber.join().unwrap(), 42);
+    /// ```
+    ///
+    /// # Errors
+    /// When the driver fails; the loop is unusable then.
+    ///
+    /// # Panics
+    /// If this thread runs another loop, or calls this from a fiber.
+    pub fn tick(&self) -> io::Result<Tick> {
+        self.one().tick()
+    }
+
+    fn one(&self) -> &Loop {
+        match &self.main {
+            Some(one) => one,
+            None => unreachable!("a runtime is used up by its run"),
+        }
+    }
+
+    /// Runs `main` as a fiber, and the loops until it is over; fibers that are left, on any loop, are cancelled and
+    /// waited for.
+    ///
+    /// # Panics
+    /// With the panic of `main`, if it panicked; if the driver fails; if this thread runs another loop; if `main` had
+    /// to be given up, because it outlasted the [grace](RuntimeBuilder::grace) of a shutdown and ignored its cancel.
+    #[track_caller]
+    pub fn run<T: 'static>(self, main: impl FnOnce() -> T + 'static) -> T {
+        self.run_reported(main).0
+    }
+
+    /// As [`Runtime::run`]; also tells what had to be left behind.
+    ///
+    /// # Panics
+    /// As [`Runtime::run`].
+    #[track_caller]
+    pub fn run_reported<T: 'static>(
+        mut self,
+        main: impl FnOnce() -> T + 'static,
+    ) -> (T, RuntimeReport) {
+        let Some(one) = self.main.take() else {
+            unreachable!("a runtime is used up by its run")
+        };
+        let signals = self.signals.take();
+        let (result, own) = one.run_reported(move || {
+            let _signals = signals;
+            main()
+        });
+        let mut report = self.workers.end();
+        report.add(own);
+        report.blocking_left = blocking_counters().left;
+        (result, report)
+    }
+}
+
+/// A whole runtime, for any thread.
+///
+/// ```
+/// let runtime = yue::Runtime::builder().loops(2).build().unwrap();
+/// let whole = runtime.whole();
+/// let outside = std::thread::spawn(move || {
+///     let answer = whole.spawn(|| 6 * 7).join().unwrap();
+///     whole.shutdown();
+///     answer
+/// });
+/// runtime.run(|| yue::wait_for_shutdown().unwrap());
+/// assert_eq!(outside.join().unwrap(), 42);
+/// ```
+#[derive(Debug, Clone)]
+pub struct RuntimeHandle {
+    group: LoopGroup,
+    loops: Vec<LoopHandle>,
+}
+
+impl RuntimeHandle {
+    /// Starts a fiber on whichever loop has time for it.
+    #[track_caller]
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> RemoteJoin<T> {
+        self.group.spawn(f)
+    }
+
+    /// The loops; the first is the one on which the main fiber runs.
+    pub fn loops(&self) -> &[LoopHandle] {
+        &self.loops
+    }
+
+    /// Asks the runtime to shut down: [`wait_for_shutdown`](crate::wait_for_shutdown) returns on every loop. The main
+    /// fiber has the [grace](RuntimeBuilder::grace) to return.
+    pub fn shutdown(&self) {
+        self.loops.iter().for_each(LoopHandle::shutdown);
+    }
+}
+
+/// What the end of a runtime had to leave behind; all zero for a program that co-operates. Each fiber that is given up
+/// is also named on standard error, with the place where it was spawned and what it waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct RuntimeReport {
+    /// Fibers that ignored the hard stop; their stacks are leaked.
+    pub fibers_abandoned: usize,
+    /// Operations that the kernel had not ended.
+    pub operations_left: usize,
+    /// Closures of [`blocking`](crate::blocking) that still run though nobody waits for them, in the whole process.
+    pub blocking_left: usize,
+    /// Loops that ended early, because their driver failed.
+    pub loops_failed: usize,
+}
+
+impl RuntimeReport {
+    fn add(&mut self, of_loop: StopReport) {
+        self.fibers_abandoned += of_loop.fibers_abandoned;
+        self.operations_left += of_loop.operations_left;
+    }
+}
+
+/// Starts a fiber on whichever loop of this runtime has time for it; the calling loop is one of them.
+///
+/// # Panics
+/// Outside a loop.
+#[track_caller]
+pub fn spawn_any<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> RemoteJoin<T> {
+    match this_loop::group() {
+        Some(group) => group.spawn(f),
+        None => this_loop::handle().spawn(f),
+    }
+}
+
+/// Listens to the signals that ask for the end: the first one shuts the runtime down; from then on they take their
+/// usual course again, so that a second one ends the process at once, whatever the loops are doing.
+#[derive(Debug)]
+struct Listening {
+    /// Dropped on the loop, and before the signals take their usual course.
+    _subscription: signal::Subscription,
+    _blocked: Blocked,
+}
+
+impl Listening {
+    /// # Errors
+    /// The system's.
+    fn start(main: &Loop, handle: RuntimeHandle, blocked: Blocked) -> io::Result<Listening> {
+        let seen = Cell::new(false);
+        let told = move |_| {
+            if !seen.replace(true) {
+                // This thread alone suffices: the system gives the signal to any that does not block it.
+                drop(signal::unblock(&SIGNALS));
+                handle.shutdown();
+            }
+        };
+        let subscription = main.enter(|| signal::subscribe(&SIGNALS, told))?;
+        Ok(Listening {
+            _subscription: subscription,
+            _blocked: blocked,
+        })
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // One that never ran: a subscription belongs to its loop.
+        if let Some(one) = &self.main {
+            let signals = self.signals.take();
+            one.enter(|| drop(signals));
+        }
+    }
+}

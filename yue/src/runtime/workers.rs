@@ -1,0 +1,111 @@
+//! The threads of a runtime's other loops: started, told of the end, joined.
+//!
+//! A worker's main fiber waits for nothing but the end of the runtime, which comes when the program's main fiber is
+//! over. A shutdown does not end it: fibers on the worker have the same grace as the main fiber to finish what they do.
+
+use super::RuntimeReport;
+use super::builder::Settings;
+use crate::system::Pinned;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+use yue_scheduler::{Loop, LoopGroup, LoopHandle, RemoteWaker, StopReport, park, prepare_park};
+
+/// The other loops of a runtime. Dropping it ends them.
+#[derive(Debug, Default)]
+pub(super) struct Workers {
+    end: Arc<End>,
+    threads: Vec<thread::JoinHandle<StopReport>>,
+}
+
+impl Workers {
+    /// Starts a loop on a thread of its own.
+    ///
+    /// # Errors
+    /// When the system gives no thread, or the loop cannot be set up.
+    pub(super) fn start(
+        &mut self,
+        name: String,
+        settings: &Settings,
+        group: &LoopGroup,
+        pin_to: Option<usize>,
+    ) -> io::Result<LoopHandle> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let (settings, group, end) = (settings.clone(), group.clone(), self.end.clone());
+        let body = move || {
+            let made = make(&settings, &group, pin_to);
+            let handle = made.as_ref().map(Loop::handle);
+            // The receiver waits for it.
+            let _ = sender.send(handle.map_err(copy_of));
+            match made {
+                Ok(one) => one.run_reported(move || end.wait()).1,
+                Err(_) => StopReport::default(),
+            }
+        };
+        let thread = thread::Builder::new().name(name).spawn(body)?;
+        self.threads.push(thread);
+        let gone = |_| io::Error::other("the thread of a loop ended while it was set up");
+        receiver.recv().map_err(gone)?
+    }
+
+    /// Ends the loops and waits for their threads.
+    pub(super) fn end(&mut self) -> RuntimeReport {
+        let mut report = RuntimeReport::default();
+        self.end.come();
+        for thread in self.threads.drain(..) {
+            match thread.join() {
+                Ok(of_loop) => report.add(of_loop),
+                // Its panic message has said why.
+                Err(_) => report.loops_failed += 1,
+            }
+        }
+        report
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn make(settings: &Settings, group: &LoopGroup, pin_to: Option<usize>) -> io::Result<Loop> {
+    if let Some(processor) = pin_to {
+        // For as long as the thread lives.
+        std::mem::forget(Pinned::to(processor)?);
+    }
+    Loop::new(settings.config(group)?)
+}
+
+fn copy_of(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), error.to_string())
+}
+
+/// The end of the runtime, for the fibers that wait for it.
+#[derive(Debug, Default)]
+struct End {
+    state: Mutex<(bool, Vec<RemoteWaker>)>,
+}
+
+impl End {
+    fn wait(&self) {
+        loop {
+            let waker = prepare_park().remote();
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if state.0 {
+                return;
+            }
+            state.1.push(waker);
+            drop(state);
+            if park("the end of the runtime").is_err() {
+                return;
+            }
+        }
+    }
+
+    fn come(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 = true;
+        state.1.drain(..).for_each(RemoteWaker::wake);
+    }
+}
