@@ -120,7 +120,7 @@ fn join(path: &str, name: &str) -> io::Result<()> {
         let speaking = io::copy(&mut yue::stdio::stdin(), &mut &stream);
         // The terminal has said all; what is still being said to it is heard to the end.
         stream.shutdown(std::net::Shutdown::Write)?;
-        hearing.join().map_err(io::Error::other)??;
+        hearing.join()??;
         speaking.map(drop)
     })
 }

@@ -8,6 +8,7 @@ use crate::event_loop::{registry, with_loop};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::io;
 use std::mem;
 use std::rc::Rc;
 
@@ -23,6 +24,16 @@ pub enum JoinError {
     /// The fiber, or its whole loop, was given up at shutdown before it was done.
     #[error("the fiber's loop ended before the fiber did")]
     LoopGone,
+}
+
+impl From<JoinError> for io::Error {
+    /// For programs whose errors are all of I/O: a stop as [`Stopped`] itself says, a panic as its words.
+    fn from(error: JoinError) -> io::Error {
+        match error {
+            JoinError::Stopped(stopped) => stopped.into(),
+            other => io::Error::other(other.to_string()),
+        }
+    }
 }
 
 impl fmt::Debug for JoinError {
