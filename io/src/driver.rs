@@ -60,15 +60,31 @@ impl Choice {
 /// [`Choice::Auto`] asks `YUE_IO` first. If nobody forces a driver and io_uring is refused, mio takes its place, and
 /// one line on standard error, once a process, says so and why.
 ///
+/// `YUE_URING_OFF` switches off what io_uring may use, by names with commas between them:
+///
+/// | name | without it |
+/// |---|---|
+/// | `defer-taskrun` | the kernel works completions out when it likes, not when the loop asks for them |
+/// | `registered-ring` | each system call looks the ring up by its descriptor |
+/// | `no-iowait` | a loop that waits counts as waiting for a disk in the system's load figures |
+/// | `buffers` | owned connections receive into buffers of their own |
+/// | `multishot` | owned connections ask for each receive anew |
+/// | `direct` | sends of a quiet loop go through the ring like all others |
+/// | `files` | files are read, written and opened on the blocking pool, as on mio |
+///
 /// # Errors
-/// When io_uring is forced and refused (the message says why, and what to do), `YUE_IO` names no driver, or the process
-/// is out of descriptors or memory.
+/// When io_uring is forced and refused (the message says why, and what to do), `YUE_IO` names no driver or
+/// `YUE_URING_OFF` no feature, or the process is out of descriptors or memory.
 pub fn driver(choice: Choice) -> io::Result<Box<dyn Driver>> {
     let choice = match choice {
         Choice::Auto => Choice::from_environment()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?,
         forced => forced,
     };
+    if choice != Choice::Mio {
+        uring::check_switches()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    }
     let backend = match choice {
         Choice::Mio => Backend::Mio(readiness::Core::new()?),
         Choice::Uring => Backend::Uring(uring::Core::new().map_err(forced_and_refused)?),

@@ -1,10 +1,10 @@
-//! Sockets, pipes, signals and drivers for yue's fibers.
+//! Sockets, files, pipes, processes, signals and drivers for yue's fibers.
 //!
 //! A loop of [`yue_scheduler`] asks its driver to wait for the kernel; [`driver`] makes one: **io_uring** where the
 //! kernel allows it, else **mio** (epoll). Both do the same operations with the same results.
 //!
 //! Two kinds of operation:
-//! - **borrowed** ([`net`], [`pipe`]): the fiber that calls parks, and the buffer is the caller's own. Any library over
+//! - **borrowed** ([`net`], [`fs`], [`pipe`], [`process`], [`stdio`]): the fiber that calls parks, and the buffer is the caller's own. Any library over
 //!   [`std::io::Read`] and [`std::io::Write`] runs on fibers as it is.
 //! - **owned** ([`owned`]): no fiber; what comes is handed to a sink, what goes is queued. For a server with many
 //!   connections, most of which are idle.
@@ -14,7 +14,10 @@
 //!   uring/        the io_uring driver            readiness/   the mio driver
 //!   descriptor.rs what every descriptor does     sys.rs       system calls
 //!   net/          sockets                        owned/       connections without a fiber
-//!   pipe.rs       pipes                          signal/      Unix signals
+//!   fs/           files and directories          process/     child processes
+//!   pipe.rs       pipes                          stdio.rs     the process's own streams
+//!   signal/       Unix signals                   watch.rs     what happens to files
+//!   offload.rs    calls that block, on a pool    bell.rs      waking a loop
 //! ```
 
 #![deny(missing_docs)]
@@ -22,14 +25,19 @@
 mod bell;
 mod descriptor;
 mod driver;
+pub mod fs;
 pub mod net;
+mod offload;
 pub mod owned;
 pub mod pipe;
+pub mod process;
 mod readiness;
 mod shared;
 pub mod signal;
+pub mod stdio;
 mod sys;
 mod uring;
+pub mod watch;
 
 pub use driver::{Choice, DriverCounters, UnknownDriver, counters, driver, run};
 pub use uring::{Unavailable, probe_uring};

@@ -129,3 +129,17 @@ reads!(PipeReader, &PipeReader);
 writes!(PipeWriter, &PipeWriter);
 descriptor_of!(PipeReader, io::PipeReader);
 descriptor_of!(PipeWriter, io::PipeWriter);
+
+impl PipeReader {
+    /// What a child process writes.
+    pub(crate) fn from_child(end: impl Into<OwnedFd>) -> PipeReader {
+        PipeReader::from(end.into())
+    }
+}
+
+impl PipeWriter {
+    /// What a child process reads.
+    pub(crate) fn from_child(end: impl Into<OwnedFd>) -> PipeWriter {
+        PipeWriter::from(end.into())
+    }
+}

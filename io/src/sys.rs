@@ -4,6 +4,7 @@
 //! none of them keeps anything: memory that is passed in is free again when the call returns. `EINTR` is retried here
 //! and is seen nowhere else. Any thread may call them.
 
+use std::ffi::CStr;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -283,4 +284,93 @@ pub(crate) fn mask_signals(how: i32, set: &libc::sigset_t) -> io::Result<()> {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),
     }
+}
+
+/// A descriptor that becomes readable when the process is over.
+pub(crate) fn pid_fd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    new_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as i32)
+}
+
+/// Sends a signal to the process of a pidfd; one that is over is no error.
+pub(crate) fn signal_process(pidfd: RawFd, signal: i32) -> io::Result<()> {
+    let nothing = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: no memory is passed.
+    let sent = retry(|| unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, nothing, 0) as isize
+    });
+    match sent {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Waits, blocking the thread, until one of the descriptors is readable.
+pub(crate) fn block_until_any_readable(fds: impl Iterator<Item = RawFd>) -> io::Result<()> {
+    let mut entries: Vec<libc::pollfd> = fds
+        .map(|fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        })
+        .collect();
+    let (start, count) = (entries.as_mut_ptr(), entries.len() as libc::nfds_t);
+    // SAFETY: live, writable entries.
+    retry(|| unsafe { libc::poll(start, count, -1) } as isize).map(drop)
+}
+
+/// Sets an eventfd to zero.
+pub(crate) fn clear_event_fd(fd: &OwnedFd) {
+    let mut count = [0u8; 8];
+    // One that is zero already says WouldBlock.
+    let _ = read(fd.as_raw_fd(), &mut count);
+}
+
+/// Says WouldBlock unless the descriptor is ready for `events`, or broken.
+pub(crate) fn demand_ready(fd: RawFd, events: i16) -> io::Result<()> {
+    let mut entry = libc::pollfd {
+        fd,
+        events,
+        revents: 0,
+    };
+    // SAFETY: one live, writable entry.
+    match retry(|| unsafe { libc::poll(&mut entry, 1, 0) } as isize)? {
+        0 => Err(io::ErrorKind::WouldBlock.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the descriptor is a file on a disk.
+pub(crate) fn is_regular_file(fd: RawFd) -> bool {
+    // SAFETY: a stat is plain integers.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: a live, writable stat.
+    let known = unsafe { libc::fstat(fd, &mut stat) } == 0;
+    known && stat.st_mode & libc::S_IFMT == libc::S_IFREG
+}
+
+/// See `fallocate(2)`.
+pub(crate) fn allocate(fd: RawFd, offset: u64, length: u64) -> io::Result<()> {
+    let wrong = |_| io::Error::from_raw_os_error(libc::EINVAL);
+    let offset = i64::try_from(offset).map_err(wrong)?;
+    let length = i64::try_from(length).map_err(wrong)?;
+    // SAFETY: no memory is passed.
+    retry(|| unsafe { libc::fallocate(fd, 0, offset, length) } as isize).map(drop)
+}
+
+pub(crate) fn inotify_fd() -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    new_fd(unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) })
+}
+
+/// Adds a watch to an inotify descriptor, or changes it; returns its number.
+pub(crate) fn inotify_add(fd: RawFd, path: &CStr, mask: u32) -> io::Result<i32> {
+    // SAFETY: a live string with its end.
+    retry(|| unsafe { libc::inotify_add_watch(fd, path.as_ptr(), mask) } as isize)
+        .map(|watch| watch as i32)
+}
+
+pub(crate) fn inotify_remove(fd: RawFd, watch: i32) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    retry(|| unsafe { libc::inotify_rm_watch(fd, watch) } as isize).map(drop)
 }

@@ -9,9 +9,12 @@ mod seccomp;
 use child::child_output;
 use common::run_on;
 use seccomp::refuse_io_uring;
+use std::cell::RefCell;
 use std::io::{self, Read, Write};
+use std::rc::Rc;
 use yue_io::Choice;
-use yue_io::net::{TcpListener, TcpStream};
+use yue_io::net::{TcpListener, TcpStream, UnixStream};
+use yue_io::owned::{Connection, Sink};
 use yue_scheduler::{Config, Driver, Loop, spawn};
 
 fn echo_once() {
@@ -27,6 +30,35 @@ fn echo_once() {
     stream.write_all(b"x").unwrap();
     assert_eq!(io::read_to_string(stream).unwrap(), "x");
     server.join().unwrap();
+}
+
+/// An echo by a connection without a fiber.
+fn owned_echo() {
+    struct Echo(RefCell<Option<Connection>>);
+    impl Sink for Echo {
+        fn data(&self, bytes: &[u8]) {
+            if let Some(connection) = &*self.0.borrow() {
+                connection.send(bytes.to_vec());
+            }
+        }
+        fn sent(&self, _: Vec<u8>) {}
+        fn closed(&self, result: io::Result<()>) {
+            result.unwrap();
+            self.0.take();
+        }
+    }
+    let (one, mut other) = UnixStream::pair().unwrap();
+    let echo = Rc::new(Echo(RefCell::new(None)));
+    let connection = Connection::start_unix(one, echo.clone()).unwrap();
+    echo.0.replace(Some(connection));
+    for round in 0..20u8 {
+        other.write_all(&[round; 100]).unwrap();
+        let mut bytes = [0; 100];
+        other.read_exact(&mut bytes).unwrap();
+        assert_eq!(bytes, [round; 100]);
+    }
+    drop(other);
+    common::wait_until(|| common::operations() == 0);
 }
 
 fn name(driver: io::Result<Box<dyn Driver>>) -> &'static str {
@@ -167,4 +199,64 @@ fn an_explicit_choice_is_not_asked_twice() {
     assert_eq!("epoll".parse(), Ok(Choice::Mio));
     assert_eq!("io_uring".parse(), Ok(Choice::Uring));
     assert!("none".parse::<Choice>().is_err());
+}
+
+const FEATURES: &str = "defer-taskrun,registered-ring,no-iowait,buffers,multishot,direct,files";
+
+#[test]
+fn each_feature_of_io_uring_can_be_switched_off() {
+    let test = "each_feature_of_io_uring_can_be_switched_off";
+    if yue_io::probe_uring().is_err() {
+        eprintln!("not tested: there is no io_uring here");
+        return;
+    }
+    for off in FEATURES.split(',').chain(["", FEATURES]) {
+        let prepare = |command: &mut std::process::Command| {
+            command.env("YUE_IO", "uring").env("YUE_URING_OFF", off);
+        };
+        let body = || {
+            let found = yue_io::probe_uring().unwrap();
+            let off = std::env::var("YUE_URING_OFF").unwrap();
+            for (name, is) in [("registered-ring", "registered ring"), ("files", "files")] {
+                assert_eq!(found.contains(&is), !off.contains(name), "{found:?}");
+            }
+            run_on(Choice::Auto, || {
+                echo_once();
+                owned_echo();
+                let mut file = yue_io::fs::tempfile().unwrap();
+                file.write_all(b"whole").unwrap();
+                file.sync_all().unwrap();
+                io::Seek::rewind(&mut file).unwrap();
+                assert_eq!(io::read_to_string(file).unwrap(), "whole");
+            });
+        };
+        if child_output(test, prepare, body).is_none() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn an_unknown_feature_is_an_error_that_names_the_known_ones() {
+    child_output(
+        "an_unknown_feature_is_an_error_that_names_the_known_ones",
+        |command| {
+            command
+                .env("YUE_URING_OFF", "files,sqpoll")
+                .env_remove("YUE_IO");
+        },
+        || {
+            for choice in [Choice::Auto, Choice::Uring] {
+                let error = yue_io::driver(choice).err().unwrap();
+                assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+                let text = error.to_string();
+                assert!(
+                    text.contains("'sqpoll'") && text.contains("registered-ring"),
+                    "{text}"
+                );
+            }
+            // It concerns the other driver only.
+            assert_eq!(name(yue_io::driver(Choice::Mio)), "mio");
+        },
+    );
 }

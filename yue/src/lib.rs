@@ -27,7 +27,9 @@
 //! | module | what it has |
 //! |---|---|
 //! | the root | [`Runtime`], [`spawn`], [`spawn_any`], [`scope`], [`JoinSet`], [`timeout`], [`blocking`], stopping |
-//! | [`net`] | TCP and Unix sockets over `std::io::Read` and `Write` |
+//! | [`net`] | TCP, UDP and Unix sockets over `std::io::Read` and `Write` |
+//! | [`fs`], [`watch`] | files and directories; being told what happens to them |
+//! | [`process`], [`pipe`], [`stdio`] | child processes, pipes, the process's own streams |
 //! | [`rpc`] | msgpack-rpc: sessions, listeners, typed clients and servers |
 //! | [`sync`], [`select!`] | locks, channels and the like, on one loop or between loops; the first of several |
 //! | [`signal`] | Unix signals on loops |
@@ -45,7 +47,7 @@ mod runtime;
 mod system;
 
 pub use runtime::{Runtime, RuntimeBuilder, RuntimeHandle, RuntimeReport, spawn_any};
-pub use yue_io::{Choice, net, signal};
+pub use yue_io::{Choice, fs, net, pipe, process, signal, stdio, watch};
 pub use yue_rpc as rpc;
 pub use yue_scheduler as scheduler;
 pub use yue_scheduler::this_loop::wait_for_shutdown;

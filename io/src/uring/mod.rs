@@ -13,16 +13,20 @@
 //! - One thread: the one that made the driver (`SINGLE_ISSUER`). Other threads only ring the bell.
 
 mod buffers;
+mod enter;
+mod features;
 mod ring;
 mod setup;
 mod slots;
 
 pub(crate) use buffers::{BufferRing, GROUP};
+pub(crate) use features::check_switches;
 pub use setup::{Unavailable, probe_uring};
 pub(crate) use slots::{Completed, OperationId};
 
 use crate::bell::EventBell;
 use crate::shared::{Shared, guarded};
+use features::{Feature, Features};
 use io_uring::{cqueue, opcode, squeue, types};
 use ring::{Patience, Ring};
 use slots::{BELL, Found, NOBODY, Slot, Slots};
@@ -47,6 +51,7 @@ pub(crate) struct Core {
     // Before `buffers`: fields are dropped in order, and the kernel must let go of the memory first.
     ring: RefCell<Ring>,
     buffers: OnceCell<Option<BufferRing>>,
+    features: Features,
     slots: RefCell<Slots>,
     bell: Arc<EventBell>,
     pub(crate) shared: Shared,
@@ -60,14 +65,15 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new() -> Result<Rc<Core>, Unavailable> {
-        let ring = setup::make()?;
+        let (ring, features) = setup::make()?;
         let core = Core {
-            ring: RefCell::new(Ring::new(ring)),
+            ring: RefCell::new(ring),
             buffers: OnceCell::new(),
             slots: RefCell::new(Slots::new()),
             bell: Arc::new(EventBell::new().map_err(Unavailable::Other)?),
             shared: Shared::default(),
-            multishot: Cell::new(true),
+            multishot: Cell::new(features.allow(Feature::Multishot)),
+            features,
             buffers_exhausted: Cell::new(0),
             last_batch: Cell::new(0),
             direct_calls: Cell::new(0),
@@ -115,7 +121,13 @@ impl Core {
     pub(crate) fn may_call_directly(&self) -> bool {
         let calls = self.direct_calls.get();
         self.direct_calls.set(calls.saturating_add(1));
-        calls < DIRECT_CALLS && self.last_batch.get() <= QUIET
+        let quiet = calls < DIRECT_CALLS && self.last_batch.get() <= QUIET;
+        quiet && self.features.allow(Feature::Direct)
+    }
+
+    /// Whether files may be worked on by the operation with that code.
+    pub(crate) fn does_files(&self, code: u8) -> bool {
+        self.features.does_files(code)
     }
 
     /// Whether so many operations were tried by system calls since the last turn that a fiber must let others run
@@ -138,7 +150,10 @@ impl Core {
     /// The ring of receive buffers, made when it is first asked for; `None` if the kernel offers none.
     pub(crate) fn buffers(&self) -> Option<&BufferRing> {
         self.buffers
-            .get_or_init(|| BufferRing::new(self.ring.borrow().io()).ok())
+            .get_or_init(|| {
+                let allowed = self.features.allow(Feature::Buffers);
+                allowed.then(|| BufferRing::new(self.ring.borrow().io()).ok())?
+            })
             .as_ref()
     }
 

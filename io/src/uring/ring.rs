@@ -8,14 +8,16 @@
 //! A push never fails. Completions are only moved here, never acted upon, so that a push is safe wherever a fiber is.
 //! Entries hold pointers; whoever pushes one promises that what it points to stays until its terminal completion.
 
-use io_uring::types::{SubmitArgs, Timespec};
+use super::enter::Door;
 use io_uring::{IoUring, cqueue, squeue};
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 pub(super) struct Ring {
     io: IoUring,
+    door: Door,
     /// Entries for which the submission queue had no room, oldest first.
     waiting: VecDeque<squeue::Entry>,
     /// Completions taken from the queue to make room, oldest first.
@@ -31,8 +33,10 @@ pub(super) enum Patience {
 }
 
 impl Ring {
-    pub(super) fn new(io: IoUring) -> Self {
+    /// `register` and `no_iowait`: see [`Door`].
+    pub(super) fn new(io: IoUring, register: bool, no_iowait: bool) -> Self {
         Ring {
+            door: Door::new(io.as_raw_fd(), register, no_iowait),
             io,
             waiting: VecDeque::new(),
             reaped: VecDeque::new(),
@@ -41,6 +45,11 @@ impl Ring {
 
     pub(super) fn io(&self) -> &IoUring {
         &self.io
+    }
+
+    /// Whether the ring is entered by a registered number.
+    pub(super) fn is_registered(&self) -> bool {
+        self.door.is_registered()
     }
 
     /// Queues an entry for the next [`Ring::enter`].
@@ -108,27 +117,17 @@ impl Ring {
                 patience = Patience::None;
             }
         }
+        let queue = self.io.submission();
+        let (count, events) = (queue.len() as u32, queue.taskrun() || queue.cq_overflow());
+        drop(queue);
         let result = match patience {
-            Patience::None => {
-                let queue = self.io.submission();
-                if queue.is_empty() && !queue.taskrun() && !queue.cq_overflow() {
-                    return Ok(());
-                }
-                drop(queue);
-                self.io.submit()
-            }
-            Patience::Forever => self.io.submit_and_wait(1),
-            Patience::Until(limit) => {
-                let limit = Timespec::new()
-                    .sec(limit.as_secs())
-                    .nsec(limit.subsec_nanos());
-                self.io
-                    .submitter()
-                    .submit_with_args(1, &SubmitArgs::new().timespec(&limit))
-            }
+            Patience::None if count == 0 && !events => return Ok(()),
+            Patience::None => self.door.submit(count, events),
+            Patience::Forever => self.door.submit_and_wait(count, None),
+            Patience::Until(limit) => self.door.submit_and_wait(count, Some(limit)),
         };
         match result {
-            Ok(_) => Ok(()),
+            Ok(()) => Ok(()),
             Err(error) => match error.raw_os_error() {
                 // The time came, or a signal: the loop looks at what there is, and comes again.
                 Some(libc::ETIME | libc::EINTR) => Ok(()),
@@ -158,5 +157,11 @@ impl Ring {
         self.reaped
             .remove(place)
             .map(|entry| (entry.result(), entry.flags()))
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.door.close();
     }
 }

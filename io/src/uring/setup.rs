@@ -3,7 +3,10 @@
 //! Nothing here looks at a version string. Flags that the kernel does not know are refused with `EINVAL`, and the next
 //! step of the ladder asks for fewer; operations are asked for with a probe.
 
-use io_uring::{IoUring, Probe, opcode};
+use super::buffers::BufferRing;
+use super::features::{Feature, Features, Switches, UnknownFeature};
+use super::ring::Ring;
+use io_uring::{IoUring, opcode};
 use std::io;
 
 /// Submissions that one system call can take. A tick that queues more makes a second call.
@@ -53,9 +56,16 @@ impl From<io::Error> for Unavailable {
     }
 }
 
-/// Makes a ring for the calling thread.
-pub(super) fn make() -> Result<IoUring, Unavailable> {
-    let ring = climb()?;
+impl From<UnknownFeature> for Unavailable {
+    fn from(error: UnknownFeature) -> Unavailable {
+        Unavailable::Other(io::Error::new(io::ErrorKind::InvalidInput, error))
+    }
+}
+
+/// Makes a ring for the calling thread; also tells what it may use.
+pub(super) fn make() -> Result<(Ring, Features), Unavailable> {
+    let switches = Switches::from_environment()?;
+    let ring = climb(switches.allow(Feature::DeferTaskrun))?;
     let params = ring.params();
     for (has, name) in [
         (
@@ -72,8 +82,7 @@ pub(super) fn make() -> Result<IoUring, Unavailable> {
             return Err(Unavailable::TooOld(name));
         }
     }
-    let mut probe = Probe::new();
-    ring.submitter().register_probe(&mut probe)?;
+    let features = Features::ask(&ring, switches)?;
     for (code, name) in [
         (opcode::Accept::CODE, "accept"),
         (opcode::Connect::CODE, "connect"),
@@ -84,11 +93,13 @@ pub(super) fn make() -> Result<IoUring, Unavailable> {
         (opcode::PollAdd::CODE, "poll"),
         (opcode::AsyncCancel::CODE, "cancel"),
     ] {
-        if !probe.is_supported(code) {
+        if !features.knows(code) {
             return Err(Unavailable::TooOld(name));
         }
     }
-    Ok(ring)
+    let register = features.allow(Feature::RegisteredRing);
+    let no_iowait = features.allow(Feature::NoIowait);
+    Ok((Ring::new(ring, register, no_iowait), features))
 }
 
 /// What io_uring can do here beyond what the driver needs: makes a ring, asks it, and lets it go. For reports.
@@ -96,14 +107,22 @@ pub(super) fn make() -> Result<IoUring, Unavailable> {
 /// # Errors
 /// Why the driver cannot be used.
 pub fn probe_uring() -> Result<Vec<&'static str>, Unavailable> {
-    let ring = make()?;
-    let params = ring.params();
+    let (ring, features) = make()?;
+    let params = ring.io().params();
+    let buffers = features.allow(Feature::Buffers) && BufferRing::new(ring.io()).is_ok();
     let mut found = Vec::new();
     for (has, name) in [
         (params.is_setup_single_issuer(), "single issuer"),
         (params.is_feature_ext_arg(), "exact timeouts"),
         (params.is_feature_nodrop(), "no dropped completions"),
         (params.is_feature_fast_poll(), "fast poll"),
+        (ring.is_registered(), "registered ring"),
+        (
+            features.allow(Feature::NoIowait),
+            "waits that count as idle",
+        ),
+        (buffers, "receive buffers of the ring"),
+        (features.does_files(opcode::OpenAt::CODE), "files"),
     ] {
         if has {
             found.push(name);
@@ -113,9 +132,10 @@ pub fn probe_uring() -> Result<Vec<&'static str>, Unavailable> {
 }
 
 /// From the flags that help most down to those that every kernel knows.
-fn climb() -> io::Result<IoUring> {
+fn climb(defer_taskrun: bool) -> io::Result<IoUring> {
     let mut last = None;
-    for step in 0..4 {
+    let first = if defer_taskrun { 0 } else { 1 };
+    for step in first..4 {
         let mut builder = IoUring::builder();
         builder.setup_clamp().setup_cqsize(COMPLETIONS);
         match step {

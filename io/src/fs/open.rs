@@ -1,0 +1,183 @@
+//! How a file is opened.
+
+use super::File;
+use super::way::{Way, c_path, on_ring, way};
+use crate::offload::offload;
+use crate::sys;
+use io_uring::{opcode, types};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+const OPEN: &str = "open a file";
+
+/// How a file is opened, as [`std::fs::OpenOptions`].
+///
+/// ```
+/// use std::io::Write;
+/// use yue_io::fs::OpenOptions;
+///
+/// yue_io::run(|| -> std::io::Result<()> {
+///     let place = yue_io::fs::TempDir::new()?;
+///     let path = place.path().join("log");
+///     for line in ["one\n", "two\n"] {
+///         let mut log = OpenOptions::new().append(true).create(true).open(&path)?;
+///         log.write_all(line.as_bytes())?;
+///     }
+///     assert_eq!(yue_io::fs::read_to_string(&path)?, "one\ntwo\n");
+///     Ok(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    read: bool,
+    write: bool,
+    append: bool,
+    truncate: bool,
+    create: bool,
+    create_new: bool,
+    mode: u32,
+    custom_flags: i32,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        OpenOptions {
+            read: false,
+            write: false,
+            append: false,
+            truncate: false,
+            create: false,
+            create_new: false,
+            mode: 0o666,
+            custom_flags: 0,
+        }
+    }
+}
+
+impl OpenOptions {
+    /// Nothing is allowed yet.
+    pub fn new() -> OpenOptions {
+        OpenOptions::default()
+    }
+
+    /// Whether it may be read.
+    pub fn read(&mut self, read: bool) -> &mut Self {
+        self.read = read;
+        self
+    }
+
+    /// Whether it may be written.
+    pub fn write(&mut self, write: bool) -> &mut Self {
+        self.write = write;
+        self
+    }
+
+    /// Whether all that is written goes to the end, wherever that is then.
+    pub fn append(&mut self, append: bool) -> &mut Self {
+        self.append = append;
+        self
+    }
+
+    /// Whether what it holds is dropped.
+    pub fn truncate(&mut self, truncate: bool) -> &mut Self {
+        self.truncate = truncate;
+        self
+    }
+
+    /// Whether it is made if there is none.
+    pub fn create(&mut self, create: bool) -> &mut Self {
+        self.create = create;
+        self
+    }
+
+    /// Whether it must be made: one that is there already is an error.
+    pub fn create_new(&mut self, create_new: bool) -> &mut Self {
+        self.create_new = create_new;
+        self
+    }
+
+    /// The permissions of a file that is made, less the process's umask; at the start `0o666`.
+    pub fn mode(&mut self, mode: u32) -> &mut Self {
+        self.mode = mode;
+        self
+    }
+
+    /// More flags for `open(2)`, such as `O_NOFOLLOW`.
+    pub fn custom_flags(&mut self, flags: i32) -> &mut Self {
+        self.custom_flags = flags;
+        self
+    }
+
+    /// Opens the file.
+    ///
+    /// # Errors
+    /// The system's; `InvalidInput` for options that contradict each other; or when the fiber is told to stop.
+    pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File> {
+        self.open_path(path.as_ref())
+    }
+
+    fn open_path(&self, path: &Path) -> io::Result<File> {
+        match way(opcode::OpenAt::CODE)? {
+            Way::Ring(core) => {
+                let flags = self.flags()?;
+                let path = c_path(path)?;
+                let entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr())
+                    .flags(flags)
+                    .mode(self.mode)
+                    .build();
+                // SAFETY: the path is in this frame.
+                let fd = unsafe { on_ring(&core, OPEN, entry)? };
+                Ok(File::from(sys::own_fd(fd as u32)))
+            }
+            Way::Offload => offload(OPEN, || self.standard().open(path)).map(File::from),
+        }
+    }
+
+    fn standard(&self) -> std::fs::OpenOptions {
+        let mut options = std::fs::OpenOptions::new();
+        options
+            .read(self.read)
+            .write(self.write)
+            .append(self.append)
+            .truncate(self.truncate)
+            .create(self.create)
+            .create_new(self.create_new)
+            .mode(self.mode)
+            .custom_flags(self.custom_flags);
+        options
+    }
+
+    /// What the standard library makes of the same options.
+    fn flags(&self) -> io::Result<i32> {
+        let access = match (self.read, self.write, self.append) {
+            (true, false, false) => libc::O_RDONLY,
+            (false, true, false) => libc::O_WRONLY,
+            (true, true, false) => libc::O_RDWR,
+            (false, _, true) => libc::O_WRONLY | libc::O_APPEND,
+            (true, _, true) => libc::O_RDWR | libc::O_APPEND,
+            (false, false, false) => return Err(contradiction()),
+        };
+        let makes = self.truncate || self.create || self.create_new;
+        if makes && !self.write && !self.append {
+            return Err(contradiction());
+        }
+        if self.append && self.truncate && !self.create_new {
+            return Err(contradiction());
+        }
+        let creation = match (self.create, self.truncate, self.create_new) {
+            (_, _, true) => libc::O_CREAT | libc::O_EXCL,
+            (true, true, false) => libc::O_CREAT | libc::O_TRUNC,
+            (true, false, false) => libc::O_CREAT,
+            (false, true, false) => libc::O_TRUNC,
+            (false, false, false) => 0,
+        };
+        Ok(libc::O_CLOEXEC | access | creation | (self.custom_flags & !libc::O_ACCMODE))
+    }
+}
+
+fn contradiction() -> io::Error {
+    let text = "these options for opening a file contradict each other, or allow nothing";
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}

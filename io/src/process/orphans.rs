@@ -1,0 +1,69 @@
+//! Processes whose [`Child`](super::Child) was dropped before they were over: a thread waits for them, so that no
+//! zombie stays. It is started with the first, and ends with the last.
+//!
+//! Loops do not do it: a child may outlive the loop that started it.
+
+use super::child::Process;
+use crate::sys;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+struct Orphans {
+    /// Those that the thread does not know yet.
+    fresh: Vec<Process>,
+    /// Rings the thread, which is there as long as this is.
+    bell: Option<OwnedFd>,
+}
+
+static ORPHANS: Mutex<Orphans> = Mutex::new(Orphans {
+    fresh: Vec::new(),
+    bell: None,
+});
+
+/// No code of the program's runs under the lock, so a poisoned one still holds a whole value.
+fn lock() -> MutexGuard<'static, Orphans> {
+    ORPHANS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sees to it that a process is reaped when it is over.
+pub(super) fn adopt(process: Process) {
+    let mut orphans = lock();
+    orphans.fresh.push(process);
+    if let Some(bell) = &orphans.bell {
+        sys::ring_event_fd(bell);
+        return;
+    }
+    // Without a descriptor or a thread left, they wait for the next child that is dropped.
+    let Ok(bell) = sys::event_fd() else { return };
+    let Ok(own) = bell.try_clone() else { return };
+    let thread = thread::Builder::new().name("yue-reaper".into());
+    if thread.spawn(move || reap(own)).is_ok() {
+        orphans.bell = Some(bell);
+    }
+}
+
+/// The thread: waits for all of them at once, until there is none.
+fn reap(bell: OwnedFd) {
+    let mut known = Vec::new();
+    loop {
+        {
+            let mut orphans = lock();
+            known.append(&mut orphans.fresh);
+            // An error means that somebody else has reaped it.
+            known.retain_mut(|process: &mut Process| matches!(process.child.try_wait(), Ok(None)));
+            if known.is_empty() {
+                orphans.bell = None;
+                return;
+            }
+        }
+        let pidfds = known.iter().map(|process| process.pidfd.raw());
+        let all = std::iter::once(bell.as_raw_fd()).chain(pidfds);
+        if sys::block_until_any_readable(all).is_err() {
+            // Too little memory for the call, say: try again later.
+            thread::sleep(Duration::from_millis(100));
+        }
+        sys::clear_event_fd(&bell);
+    }
+}

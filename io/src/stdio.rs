@@ -1,0 +1,176 @@
+//! The process's own standard input, output and error, on fibers.
+//!
+//! They may be anything (a terminal, a pipe, a file) and are shared with other processes, so that their mode must not be
+//! changed for us. On io_uring that is no matter. On mio they are asked whether they are ready, and then called; a file
+//! is called on the blocking pool. Two limits remain there: where another process takes the input between the question
+//! and the call, the call blocks the loop until more comes; and a terminal that is stopped in the middle of a write
+//! blocks it, too.
+//!
+//! Unlike the standard library's, they have no buffer and no lock: put a [`std::io::BufReader`] or
+//! [`std::io::LineWriter`] around one. What `println!` writes goes past them, and blocks the loop while it waits.
+
+use crate::descriptor::{Descriptor, not_stopped};
+use crate::driver::{Here, here};
+use crate::offload::offload;
+use crate::readiness::Direction;
+use crate::sys;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
+
+/// Bytes that a pipe takes without blocking when it says that it is writable (`PIPE_BUF`).
+const WRITE_MOST: usize = 4096;
+
+struct Standard {
+    descriptor: Descriptor,
+    is_file: bool,
+}
+
+/// The descriptor with that number, which is never closed here.
+fn standard(number: RawFd) -> &'static Standard {
+    static ALL: [OnceLock<Standard>; 3] = [const { OnceLock::new() }; 3];
+    ALL[number as usize].get_or_init(|| {
+        // SAFETY: the standard library opens these three before `main`, and leaves them to the process. The owner is in
+        // a static, and so is never dropped.
+        let fd = unsafe { OwnedFd::from_raw_fd(number) };
+        Standard {
+            is_file: sys::is_regular_file(number),
+            descriptor: Descriptor::from(fd),
+        }
+    })
+}
+
+impl Standard {
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        const REASON: &str = "read from standard input";
+        let fd = self.descriptor.raw();
+        match here()? {
+            Here::Uring(_) => self.descriptor.read(buffer, REASON),
+            Here::Thread => sys::read(fd, buffer),
+            _ if self.is_file => offload(REASON, || sys::read(fd, buffer)),
+            other => {
+                not_stopped(REASON)?;
+                self.descriptor
+                    .when_ready(&other, Direction::Read, REASON, || {
+                        sys::demand_ready(fd, libc::POLLIN)?;
+                        sys::read(fd, buffer)
+                    })
+            }
+        }
+    }
+
+    fn write(&self, bytes: &[u8], reason: &'static str) -> io::Result<usize> {
+        let fd = self.descriptor.raw();
+        match here()? {
+            Here::Uring(_) => self.descriptor.write(bytes, reason),
+            Here::Thread => sys::write(fd, bytes),
+            _ if self.is_file => offload(reason, || sys::write(fd, bytes)),
+            other => {
+                not_stopped(reason)?;
+                let some = &bytes[..bytes.len().min(WRITE_MOST)];
+                self.descriptor
+                    .when_ready(&other, Direction::Write, reason, || {
+                        sys::demand_ready(fd, libc::POLLOUT)?;
+                        sys::write(fd, some)
+                    })
+            }
+        }
+    }
+}
+
+macro_rules! standard_stream {
+    ($(#[$doc:meta])* $stream:ident, $function:ident, $number:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default)]
+        pub struct $stream(());
+
+        $(#[$doc])*
+        pub fn $function() -> $stream {
+            $stream(())
+        }
+
+        impl AsFd for $stream {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                standard($number).descriptor.as_fd()
+            }
+        }
+
+        impl AsRawFd for $stream {
+            fn as_raw_fd(&self) -> RawFd {
+                $number
+            }
+        }
+    };
+}
+
+macro_rules! writes {
+    ($($stream:ty, $number:expr, $reason:expr;)+) => {$(
+        impl Write for $stream {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                standard($number).write(bytes, $reason)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+    )+};
+}
+
+standard_stream! {
+    /// The process's standard input; reading parks the calling fiber.
+    ///
+    /// ```no_run
+    /// use std::io::{BufRead, BufReader};
+    ///
+    /// yue_io::run(|| -> std::io::Result<()> {
+    ///     for line in BufReader::new(yue_io::stdio::stdin()).lines() {
+    ///         println!("{} characters", line?.chars().count());
+    ///     }
+    ///     Ok(())
+    /// })??;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    Stdin, stdin, 0
+}
+standard_stream! {
+    /// The process's standard output; writing parks the calling fiber. Not buffered.
+    ///
+    /// ```
+    /// use std::io::Write;
+    ///
+    /// yue_io::run(|| writeln!(std::io::LineWriter::new(yue_io::stdio::stdout()), "hello"))??;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    Stdout, stdout, 1
+}
+standard_stream! {
+    /// The process's standard error; writing parks the calling fiber. Not buffered.
+    ///
+    /// ```
+    /// use std::io::Write;
+    ///
+    /// yue_io::run(|| yue_io::stdio::stderr().write_all(b"careful\n"))??;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    Stderr, stderr, 2
+}
+
+impl Read for Stdin {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        standard(0).read(buffer)
+    }
+}
+
+impl Read for &Stdin {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        standard(0).read(buffer)
+    }
+}
+
+writes! {
+    Stdout, 1, "write to standard output";
+    &Stdout, 1, "write to standard output";
+    Stderr, 2, "write to standard error";
+    &Stderr, 2, "write to standard error";
+}

@@ -1,0 +1,240 @@
+//! Being told what happens to files and directories (`inotify`).
+//!
+//! ```text
+//!   kernel ──▶ records in the inotify descriptor ──▶ Watcher::next, one record a call
+//!   record:  watch, mask, cookie, length of the name, name and zeros
+//! ```
+//!
+//! A directory's watch is told of what happens to the files in it, not of what happens deeper: watch each directory.
+
+use crate::descriptor::Descriptor;
+use crate::sys;
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::io;
+use std::ops::{BitOr, BitOrAssign};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Bytes of records that one read takes; a record with the longest name has 272.
+const READ_BYTES: usize = 4096;
+
+/// Bytes of a record without its name.
+const HEADER: usize = size_of::<libc::inotify_event>();
+
+/// Kinds of events, as a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Events(u32);
+
+impl Events {
+    /// What the file holds was changed.
+    pub const MODIFIED: Events = Events(libc::IN_MODIFY);
+    /// A file that was open for writing was closed: what was written is whole.
+    pub const WRITTEN: Events = Events(libc::IN_CLOSE_WRITE);
+    /// A file was made in the directory.
+    pub const CREATED: Events = Events(libc::IN_CREATE);
+    /// A file was removed from the directory.
+    pub const REMOVED: Events = Events(libc::IN_DELETE);
+    /// A file was renamed, and its name was this.
+    pub const MOVED_FROM: Events = Events(libc::IN_MOVED_FROM);
+    /// A file was renamed, and its name is this; the event with the same cookie tells the other name.
+    pub const MOVED_TO: Events = Events(libc::IN_MOVED_TO);
+    /// Permissions, times or owner were changed.
+    pub const ATTRIBUTES: Events = Events(libc::IN_ATTRIB);
+    /// What is watched was itself removed.
+    pub const SELF_REMOVED: Events = Events(libc::IN_DELETE_SELF);
+    /// What is watched was itself renamed.
+    pub const SELF_MOVED: Events = Events(libc::IN_MOVE_SELF);
+    /// The event concerns a directory. Only in events, not to be asked for.
+    pub const DIRECTORY: Events = Events(libc::IN_ISDIR);
+    /// The watch is over: it was taken off, or what it watched is gone. Always told.
+    pub const UNWATCHED: Events = Events(libc::IN_IGNORED);
+    /// Events were lost, since they were not taken in time: look at everything anew. Always told.
+    pub const OVERFLOW: Events = Events(libc::IN_Q_OVERFLOW);
+    /// All that changes a file or a directory.
+    pub const CHANGES: Events = Events(
+        libc::IN_CLOSE_WRITE
+            | libc::IN_MODIFY
+            | libc::IN_CREATE
+            | libc::IN_DELETE
+            | libc::IN_MOVED_FROM
+            | libc::IN_MOVED_TO
+            | libc::IN_DELETE_SELF
+            | libc::IN_MOVE_SELF,
+    );
+
+    /// Whether all kinds of `other` are in the set.
+    pub fn contains(self, other: Events) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl BitOr for Events {
+    type Output = Events;
+
+    fn bitor(self, other: Events) -> Events {
+        Events(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Events {
+    fn bitor_assign(&mut self, other: Events) {
+        self.0 |= other.0;
+    }
+}
+
+/// What is watched, by a number of its [`Watcher`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Watch(i32);
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// What it happened to; for [`Events::OVERFLOW`], nothing in particular.
+    pub watch: Watch,
+    /// What happened.
+    pub events: Events,
+    /// The name of the file in the directory that is watched.
+    pub name: Option<OsString>,
+    /// Equal in the two events of one renaming; else 0.
+    pub cookie: u32,
+}
+
+/// Is told what happens to files and directories; waiting parks the calling fiber.
+///
+/// ```
+/// use yue_io::watch::{Events, Watcher};
+///
+/// yue_io::run(|| -> std::io::Result<()> {
+///     let place = yue_io::fs::TempDir::new()?;
+///     let watcher = Watcher::new()?;
+///     let watch = watcher.add(place.path(), Events::WRITTEN | Events::REMOVED)?;
+///     yue_io::fs::write(place.path().join("config"), "new")?;
+///     let event = watcher.next()?;
+///     assert_eq!((event.watch, event.events), (watch, Events::WRITTEN));
+///     assert_eq!(event.name.unwrap(), "config");
+///     Ok(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Watcher {
+    descriptor: Descriptor,
+    read: Mutex<VecDeque<Event>>,
+}
+
+impl Watcher {
+    /// A watcher of nothing yet.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors, or the user of watchers (`fs.inotify.max_user_instances`).
+    pub fn new() -> io::Result<Watcher> {
+        Ok(Watcher {
+            descriptor: Descriptor::from(sys::inotify_fd()?),
+            read: Mutex::default(),
+        })
+    }
+
+    /// Watches a file or a directory. Of one that is watched already, the kinds of events are replaced.
+    ///
+    /// # Errors
+    /// The system's, as when there is no such file, or there are too many watches (`fs.inotify.max_user_watches`).
+    pub fn add(&self, path: impl AsRef<Path>, events: Events) -> io::Result<Watch> {
+        let path = CString::new(path.as_ref().as_os_str().as_bytes())?;
+        sys::inotify_add(self.descriptor.raw(), &path, events.0).map(Watch)
+    }
+
+    /// Watches no longer; [`Events::UNWATCHED`] follows what was told before.
+    ///
+    /// # Errors
+    /// When it is not watched.
+    pub fn remove(&self, watch: Watch) -> io::Result<()> {
+        sys::inotify_remove(self.descriptor.raw(), watch.0)
+    }
+
+    /// Waits for the next event.
+    ///
+    /// # Errors
+    /// The system's; or when the fiber is told to stop.
+    pub fn next(&self) -> io::Result<Event> {
+        loop {
+            if let Some(event) = self.queue().pop_front() {
+                return Ok(event);
+            }
+            let mut buffer = [0; READ_BYTES];
+            let count = self.descriptor.read(&mut buffer, "watch files")?;
+            self.queue().extend(events(&buffer[..count]));
+        }
+    }
+
+    /// No code of the program's runs under the lock, so a poisoned one still holds a whole value.
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Event>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsFd for Watcher {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+/// The records in what was read.
+fn events(mut bytes: &[u8]) -> Vec<Event> {
+    let mut all = Vec::new();
+    let number = |bytes: &[u8], at: usize| {
+        bytes[at..at + 4]
+            .try_into()
+            .map(u32::from_ne_bytes)
+            .unwrap_or(0)
+    };
+    while bytes.len() >= HEADER {
+        let (watch, mask) = (number(bytes, 0) as i32, number(bytes, 4));
+        let (cookie, length) = (number(bytes, 8), number(bytes, 12) as usize);
+        let end = (HEADER + length).min(bytes.len());
+        let name = CStr::from_bytes_until_nul(&bytes[HEADER..end]).ok();
+        let name = name.filter(|name| !name.is_empty());
+        all.push(Event {
+            watch: Watch(watch),
+            events: Events(mask),
+            name: name.map(|name| OsStr::from_bytes(name.to_bytes()).to_owned()),
+            cookie,
+        });
+        bytes = &bytes[end..];
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_read_one_after_the_other_and_garbage_does_no_harm() {
+        let record = |watch: i32, mask: u32, cookie: u32, name: &[u8]| {
+            let length = name.len() as u32;
+            let numbers = [watch as u32, mask, cookie, length];
+            let mut bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_ne_bytes()).collect();
+            bytes.extend(name);
+            bytes
+        };
+        let bytes = [
+            record(1, libc::IN_CREATE | libc::IN_ISDIR, 0, b"sub\0\0\0\0\0"),
+            record(2, libc::IN_MODIFY, 0, b""),
+            record(-1, libc::IN_Q_OVERFLOW, 0, b""),
+        ]
+        .concat();
+        let all = events(&bytes);
+        assert_eq!(all.len(), 3);
+        assert_eq!(all[0].name.as_deref(), Some(OsStr::new("sub")));
+        assert!(all[0].events.contains(Events::CREATED | Events::DIRECTORY));
+        assert_eq!((all[1].watch, &all[1].name), (Watch(2), &None));
+        assert_eq!(all[2].events, Events::OVERFLOW);
+        for cut in 0..bytes.len() {
+            assert!(events(&bytes[..cut]).len() <= 3);
+        }
+        assert_eq!(events(&[0xff; 40]).len(), 1);
+    }
+}
