@@ -17,6 +17,7 @@
 //!   fs/           files and directories          process/     child processes
 //!   pipe.rs       pipes                          stdio.rs     the process's own streams
 //!   signal/       Unix signals                   watch.rs     what happens to files
+//!   tls/          TLS (feature `tls`)
 //!   offload.rs    calls that block, on a pool    bell.rs      waking a loop
 //! ```
 
@@ -36,6 +37,8 @@ mod shared;
 pub mod signal;
 pub mod stdio;
 mod sys;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod uring;
 pub mod watch;
 

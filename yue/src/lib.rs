@@ -32,6 +32,7 @@
 //! | [`process`], [`pipe`], [`stdio`] | child processes, pipes, the process's own streams |
 //! | [`rpc`] | msgpack-rpc: sessions, listeners, typed clients and servers |
 //! | [`sync`], [`select!`] | locks, channels and the like, on one loop or between loops; the first of several |
+//! | `tls` | TLS over any stream (feature `tls`) |
 //! | [`signal`] | Unix signals on loops |
 //! | [`scheduler`] | all of fibers and loops |
 //! | `lua` | running Lua programs (feature `lua`) |
@@ -47,6 +48,8 @@ mod runtime;
 mod system;
 
 pub use runtime::{Runtime, RuntimeBuilder, RuntimeHandle, RuntimeReport, spawn_any};
+#[cfg(feature = "tls")]
+pub use yue_io::tls;
 pub use yue_io::{Choice, fs, net, pipe, process, signal, stdio, watch};
 pub use yue_rpc as rpc;
 pub use yue_scheduler as scheduler;

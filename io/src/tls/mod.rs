@@ -1,0 +1,41 @@
+//! TLS over any stream, by rustls (feature `tls`): plain [`Read`] and [`Write`] around plain `Read` and `Write`.
+//!
+//! A [`Connector`] or an [`Acceptor`] is made once, from certificates in files or memory, and used for every connection.
+//! For what they do not offer, both can be made from rustls's own configurations, and [`rustls`] is exported here. The
+//! cryptography is *ring*'s, which needs no more than a C compiler.
+//!
+//! ```
+//! # use std::io::{Read, Write};
+//! # use yue_io::net::{TcpListener, TcpStream};
+//! # use yue_io::tls::{Acceptor, Connector, Identity, Roots};
+//! # let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+//! # let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+//! yue_io::run(move || -> std::io::Result<()> {
+//!     let listener = TcpListener::bind("localhost:0")?;
+//!     let address = listener.local_addr()?;
+//!     let acceptor = Acceptor::new(Identity::from_pem(&certificate, &key)?)?;
+//!     yue_scheduler::spawn(move || -> std::io::Result<()> {
+//!         let (stream, _) = listener.accept()?;
+//!         let mut stream = acceptor.accept(stream)?;
+//!         stream.write_all(b"secret")?;
+//!         stream.close()
+//!     });
+//!     let connector = Connector::new(Roots::from_pem(&certificate)?)?;
+//!     let mut stream = connector.connect("localhost", TcpStream::connect(address)?)?;
+//!     let mut text = String::new();
+//!     stream.read_to_string(&mut text)?;
+//!     assert_eq!(text, "secret");
+//!     Ok(())
+//! })??;
+//! # Ok::<(), std::io::Error>(())
+//! ```
+
+mod config;
+mod stream;
+
+pub use config::{Acceptor, Connector, Identity, Roots};
+pub use rustls;
+pub use stream::TlsStream;
+
+#[allow(unused_imports)] // For the links above.
+use std::io::{Read, Write};

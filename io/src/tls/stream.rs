@@ -1,0 +1,150 @@
+//! A connection with TLS.
+//!
+//! ```text
+//!   read:    stream ──▶ read_tls ──▶ process_new_packets ──▶ reader ──▶ the caller
+//!   write:   the caller ──▶ writer (encrypts into a bounded buffer) ──▶ write_tls ──▶ stream
+//! ```
+//!
+//! What was encrypted must go out exactly once, also when a write to the stream is cancelled in between: the rest stays
+//! in rustls's buffer, and the next call begins with it.
+
+use rustls::pki_types::CertificateDer;
+use rustls::{Connection, ProtocolVersion};
+use std::fmt;
+use std::io::{self, Read, Write};
+
+/// A stream inside TLS; made by [`Connector::connect`](super::Connector::connect) and
+/// [`Acceptor::accept`](super::Acceptor::accept).
+///
+/// Dropping it ends the connection without telling the peer so, who cannot know then that nothing is missing: call
+/// [`TlsStream::close`] first.
+pub struct TlsStream<S> {
+    connection: Connection,
+    stream: S,
+}
+
+impl<S: Read + Write> TlsStream<S> {
+    pub(super) fn handshake(connection: Connection, stream: S) -> io::Result<TlsStream<S>> {
+        let mut tls = TlsStream { connection, stream };
+        while tls.connection.is_handshaking() {
+            tls.send_pending()?;
+            if tls.connection.is_handshaking() && !tls.receive()? {
+                let text = "the peer closed the connection during the TLS handshake";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+            }
+        }
+        tls.send_pending()?;
+        tls.stream.flush()?;
+        Ok(tls)
+    }
+
+    /// Sends what is encrypted.
+    fn send_pending(&mut self) -> io::Result<()> {
+        while self.connection.wants_write() {
+            if self.connection.write_tls(&mut self.stream)? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives some of what the peer sent. Returns whether there was anything; `false` is the stream's end.
+    fn receive(&mut self) -> io::Result<bool> {
+        let count = self.connection.read_tls(&mut self.stream)?;
+        if let Err(error) = self.connection.process_new_packets() {
+            // The peer is told why, if it still listens.
+            let _ = self.send_pending();
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+        }
+        Ok(count > 0)
+    }
+
+    /// Tells the peer that no more comes, so that it can tell this from a connection that broke. What it sends can be
+    /// read on.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub fn close(&mut self) -> io::Result<()> {
+        self.connection.send_close_notify();
+        self.send_pending()?;
+        self.stream.flush()
+    }
+}
+
+impl<S> TlsStream<S> {
+    /// The application protocol that both sides speak, if they agreed on one.
+    pub fn alpn_protocol(&self) -> Option<&[u8]> {
+        self.connection.alpn_protocol()
+    }
+
+    /// The peer's certificate and those that lead to the root, if it showed any.
+    pub fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.connection.peer_certificates()
+    }
+
+    /// The version of TLS that is spoken.
+    pub fn protocol_version(&self) -> Option<ProtocolVersion> {
+        self.connection.protocol_version()
+    }
+
+    /// The name by which the client called this server, if it did.
+    pub fn server_name(&self) -> Option<&str> {
+        match &self.connection {
+            Connection::Server(server) => server.server_name(),
+            Connection::Client(_) => None,
+        }
+    }
+
+    /// rustls's connection.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The stream below, for its settings; what is read or written past TLS breaks the connection.
+    pub fn get_ref(&self) -> &S {
+        &self.stream
+    }
+}
+
+impl<S: Read + Write> Read for TlsStream<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            match self.connection.reader().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
+            // Answers to what came before, such as to a change of keys.
+            self.send_pending()?;
+            self.receive()?;
+        }
+    }
+}
+
+impl<S: Read + Write> Write for TlsStream<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // An error here has taken none of `bytes`.
+        self.send_pending()?;
+        let count = self.connection.writer().write(bytes)?;
+        // These are taken, and go out with a later call if not now: an error that lasts is the next call's.
+        let _ = self.send_pending();
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.connection.writer().flush()?;
+        self.send_pending()?;
+        self.stream.flush()
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for TlsStream<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsStream")
+            .field("stream", &self.stream)
+            .field("version", &self.protocol_version())
+            .finish_non_exhaustive()
+    }
+}
