@@ -4,8 +4,8 @@
 //! kernel allows it, else **mio** (epoll). Both do the same operations with the same results.
 //!
 //! Two kinds of operation:
-//! - **borrowed** ([`net`], [`fs`], [`pipe`], [`process`], [`stdio`]): the fiber that calls parks, and the buffer is the caller's own. Any library over
-//!   [`std::io::Read`] and [`std::io::Write`] runs on fibers as it is.
+//! - **borrowed** ([`net`], [`fs`], [`pipe`], [`process`], [`stdio`]): the fiber that calls parks, and the buffer is
+//!   the caller's own. Any library over [`std::io::Read`] and [`std::io::Write`] runs on fibers as it is.
 //! - **owned** ([`owned`]): no fiber; what comes is handed to a sink, what goes is queued. For a server with many
 //!   connections, most of which are idle.
 //!

@@ -1,7 +1,7 @@
 //! The process's own standard input, output and error, on fibers.
 //!
-//! They may be anything (a terminal, a pipe, a file) and are shared with other processes, so that their mode must not be
-//! changed for us. On io_uring that is no matter. On mio they are asked whether they are ready, and then called; a file
+//! They may be anything (a terminal, a pipe, a file) and are shared with other processes, so that their mode must stay
+//! as it is. On io_uring that is no matter. On mio they are asked whether they are ready, and then called; a file
 //! is called on the blocking pool. Two limits remain there: where another process takes the input between the question
 //! and the call, the call blocks the loop until more comes; and a terminal that is stopped in the middle of a write
 //! blocks it, too.

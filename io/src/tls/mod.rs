@@ -1,6 +1,6 @@
 //! TLS over any stream, by rustls (feature `tls`): plain [`Read`] and [`Write`] around plain `Read` and `Write`.
 //!
-//! A [`Connector`] or an [`Acceptor`] is made once, from certificates in files or memory, and used for every connection.
+//! A [`Connector`] or an [`Acceptor`] is made once, from certificates in files or memory, and serves every connection.
 //! For what they do not offer, both can be made from rustls's own configurations, and [`rustls`] is exported here. The
 //! cryptography is *ring*'s, which needs no more than a C compiler.
 //!
