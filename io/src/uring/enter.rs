@@ -1,5 +1,6 @@
 //! The system call `io_uring_enter` by hand, for what the crate that wraps it does not offer: entering by the number
-//! of a registered ring, which saves the kernel looking its descriptor up, and without counting the wait as one for a disk.
+//! of a registered ring, which saves the kernel looking its descriptor up, and without counting the wait as one for a
+//! disk.
 //!
 //! A thread registers rings with itself (16 at the most), and only it can enter by the number. A registration keeps its
 //! ring alive, so it is taken back before the ring goes.
