@@ -56,9 +56,10 @@ pub use yue_scheduler as scheduler;
 pub use yue_scheduler::this_loop::wait_for_shutdown;
 pub use yue_scheduler::{
     BlockingError, Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, JoinSet,
-    LoopHandle, RemoteJoin, Scope, ScopedJoinHandle, Spin, StackClass, StackConfig, Stopped, Tick,
-    TryJoinHandle, TryScope, blocking, blocking_borrowed, cancel, is_cancelled, scope, shield,
-    sleep, spawn, timeout, try_scope, with_deadline, yield_now,
+    LoopHandle, Priority, RemoteJoin, Scope, ScopedJoinHandle, Spin, StackClass, StackConfig,
+    Stopped, Tick, TryJoinHandle, TryScope, block_on, blocking, blocking_borrowed, cancel,
+    is_cancelled, scope, set_priority, shield, sleep, spawn, timeout, try_scope, with_deadline,
+    yield_now,
 };
 pub use yue_scheduler::{fiber_local, select, sync};
 

@@ -1,20 +1,23 @@
 //! Fibers: spawning, joining, parking, cancelling.
 
+mod block_on;
 mod cancel;
 mod header;
 mod hook;
 mod join;
 mod join_set;
 mod park;
+mod priority;
 mod root;
 mod scope;
 mod switch;
 
+pub use block_on::block_on;
 pub use cancel::{
     CancelScope, Elapsed, Stopped, cancel, is_cancelled, shield, timeout, with_deadline,
 };
 pub(crate) use cancel::{cancel_header, cancel_on};
-pub(crate) use header::{CANCELLED, Extra, Header, STARTED, Slab, State};
+pub(crate) use header::{CANCELLED, Extra, HIGH, Header, STARTED, Slab, State};
 pub(crate) use hook::{OnDrop, descriptions};
 pub use hook::{SwitchHook, may_suspend, no_suspend, with_switch_hook};
 pub(crate) use join::note_panic;
@@ -27,6 +30,7 @@ pub use park::{
 pub(crate) use park::{
     begin_wait_number, check_stopped, park_unrefused, refuse_call, wake_from_here, wake_in,
 };
+pub use priority::{Priority, set_priority};
 pub(crate) use root::{drop_payload, guarded};
 pub use scope::{Scope, ScopedJoinHandle, TryJoinHandle, TryScope, scope, try_scope};
 pub(crate) use switch::FRAMES as SWITCH_FRAMES;
@@ -99,6 +103,7 @@ pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
 pub struct Builder {
     extra: Option<Box<Extra>>,
     stack: StackClass,
+    priority: Priority,
 }
 
 impl Builder {
@@ -122,6 +127,12 @@ impl Builder {
     /// What the stack is for.
     pub fn stack(mut self, class: StackClass) -> Self {
         self.stack = class;
+        self
+    }
+
+    /// In which order the fiber runs among those that are ready. It is not inherited.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
         self
     }
 
@@ -154,7 +165,7 @@ impl Builder {
             let header = unsafe { &*l.slab.take() };
             let cell = Rc::new(JoinCell::new(l.id(), header.id()));
             let root = Root::new(f, Completion(cell.clone()));
-            l.set_up(header, self.extra, location);
+            l.set_up(header, self.extra, self.priority, location);
             // SAFETY: the header is fresh from the slab and stays in place; a root catches every panic.
             unsafe { header.switch.prepare(stack, move || root.run()) };
             l.make_ready(header);
@@ -191,14 +202,12 @@ impl crate::event_loop::Inner {
         &self,
         header: &Header,
         extra: Option<Box<Extra>>,
+        priority: Priority,
         location: &'static Location<'static>,
     ) {
         self.count_spawn();
-        header.flags.set(if self.stopping() {
-            header::CANCELLED
-        } else {
-            0
-        });
+        let cancelled = if self.stopping() { CANCELLED } else { 0 };
+        header.flags.set(priority.flag() | cancelled);
         header.shields.set(0);
         header.suspension_bans.set(0);
         header.deadline.set(Instant::NEVER);

@@ -51,13 +51,7 @@ impl LocalWaker {
     /// [`RemoteWaker::wake`] would, and the answer is `false`.
     #[inline]
     pub fn wake(self) -> bool {
-        match try_with_loop(|l| (l.id() == self.wait.loop_id).then(|| wake_in(l, self.wait))) {
-            Some(Some(woken)) => woken,
-            _ => {
-                self.wait.wake();
-                false
-            }
-        }
+        self.wait.wake_from_here()
     }
 
     /// The same wait, for another thread.
@@ -96,6 +90,28 @@ impl RemoteWaker {
     /// Makes the fiber runnable if it is still in this wait. A loop that is gone is ignored. Never blocks.
     pub fn wake(self) {
         registry::send(self.loop_id, Message::Wake(self));
+    }
+
+    /// As [`LocalWaker::wake`], on any thread.
+    #[inline]
+    pub(super) fn wake_from_here(self) -> bool {
+        match try_with_loop(|l| (l.id() == self.loop_id).then(|| wake_in(l, self))) {
+            Some(Some(woken)) => woken,
+            _ => {
+                self.wake();
+                false
+            }
+        }
+    }
+
+    /// The number of the wait among all waits of its fiber's header; never 0.
+    pub(super) fn sequence(self) -> u64 {
+        self.sequence
+    }
+
+    /// The waker of another wait of the same fiber.
+    pub(super) fn of_wait(self, sequence: u64) -> RemoteWaker {
+        RemoteWaker { sequence, ..self }
     }
 }
 
