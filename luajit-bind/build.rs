@@ -31,6 +31,7 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("Cargo sets OUT_DIR"));
     let mut shim = cc::Build::new();
     shim.file("shim/shim.c")
+        .file("shim/where.c")
         .include("shim")
         .include(out.join("luajit-build/src"));
     // Lua errors unwind through the shim's frames, so they need unwind tables.

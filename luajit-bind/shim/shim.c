@@ -61,7 +61,7 @@ static int has_callback_frame(lua_State *L)
 }
 
 /* The coroutine that `L`, stopped in coroutine.resume or in a wrapped coroutine, is waiting for. */
-static lua_State *resumed_by(lua_State *L)
+lua_State *yue_shim_resumed_by(lua_State *L)
 {
   GCfunc *fn = curr_func(L);
   if (fn->c.ffid == FF_coroutine_resume && tvisthread(L->base))
@@ -79,7 +79,7 @@ static int under_callback(lua_State *L, lua_State *running)
       return 1;
     if (L == running)
       return 0;
-    L = resumed_by(L);
+    L = yue_shim_resumed_by(L);
   }
   return 1;  /* The chain is broken: C code resumed a coroutine. Play safe. */
 }

@@ -33,6 +33,10 @@ enum {
   YUE_USERDATA, YUE_CDATA, YUE_THREAD, YUE_LIGHT
 };
 
+/* Shared by the shim's own files. */
+YueFiber *yue_shim_current(void);
+lua_State *yue_shim_resumed_by(lua_State *L);
+
 /* A table's shape. `count` is the number of pairs; `sequence` says that the keys are exactly 1..count. */
 typedef struct YueTable {
   const void *metatable;

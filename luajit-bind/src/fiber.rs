@@ -31,6 +31,9 @@ use yue_scheduler::{SwitchHook, stack_limit, with_switch_hook};
 /// 8 KiB of buffer), an error's unwinding and a traceback.
 pub const NATIVE_STACK_RESERVE: usize = 32 << 10;
 
+/// Bytes of a traceback in a report.
+const TRACEBACK_MAX: usize = 4096;
+
 impl LuaThread {
     /// Makes the calling fiber a Lua fiber with this state while `f` runs. Its stack should be of
     /// [`StackClass::Lua`](yue_scheduler::StackClass::Lua): C code needs the room.
@@ -251,6 +254,15 @@ impl SwitchHook for Context {
     fn enter(&self) {
         // SAFETY: as above.
         unsafe { shim::yue_shim_enter(self.fiber.get()) }
+    }
+
+    fn describe(&self) -> Option<String> {
+        let mut text = vec![0; TRACEBACK_MAX];
+        // SAFETY: the fiber stands still, so its Lua state is as it was left; the shim writes no more than it may.
+        let bytes =
+            unsafe { shim::yue_shim_traceback(self.fiber.get(), text.as_mut_ptr(), text.len()) };
+        text.truncate(bytes);
+        (bytes > 0).then(|| format!("Lua:\n{}", String::from_utf8_lossy(&text)))
     }
 }
 

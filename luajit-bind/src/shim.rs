@@ -97,6 +97,11 @@ pub(crate) struct Shape {
     pub sequence: u32,
 }
 
+unsafe extern "C" {
+    /// A signal handler's: see [`yue_scheduler::inspect::Probe`].
+    pub(crate) fn yue_shim_where(context: *mut c_void, text: *mut u8, bytes: usize) -> usize;
+}
+
 unsafe extern "C-unwind" {
     pub(crate) fn yue_shim_may_switch() -> *const c_char;
     pub(crate) fn yue_shim_leave(fiber: *mut FiberState) -> *const c_char;
@@ -109,6 +114,7 @@ unsafe extern "C-unwind" {
     );
     pub(crate) fn yue_shim_outside(old: *mut lua_State, old_at: isize);
     pub(crate) fn yue_shim_current() -> *mut FiberState;
+    pub(crate) fn yue_shim_traceback(fiber: *mut FiberState, text: *mut u8, bytes: usize) -> usize;
     pub(crate) fn yue_shim_protect(
         state: *mut lua_State,
         f: lua_CFunction,

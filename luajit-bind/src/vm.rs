@@ -90,6 +90,8 @@ impl Vm {
             idle_cycles: Cell::new(0),
         }));
         VMS.with_borrow_mut(|vms| vms.push((main, Rc::downgrade(&vm.0))));
+        // SAFETY: the shim's function is made for signal handlers, and writes no more than it may.
+        unsafe { yue_scheduler::inspect::set_probe(shim::yue_shim_where) };
         let inner: &VmInner = &vm.0;
         vm.protect(|stack| {
             // SAFETY: protected, on the main state.

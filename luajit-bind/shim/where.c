@@ -1,0 +1,275 @@
+/*
+** Where a Lua fiber is: its traceback, for listings and for the watchdog.
+**
+** Two cases, and they have little in common:
+**
+**   parked    The fiber stands in one of our functions; all frames are written back. Lua's own debug calls work, and
+**             none of those used here allocates, raises, or changes the stack.
+**
+**   running   A signal handler asks, between any two instructions. In the interpreter the current frame and bytecode
+**             are in machine registers; in compiled code they are nowhere, and the trace's first line must do. The
+**             Lua stack may be about to move. So every pointer that is followed is checked first, and memory that may
+**             be gone is read through the kernel (process_vm_readv), which answers with an error where we would crash.
+**
+** Nothing here allocates. The text is cut where the buffer ends.
+*/
+
+#define LUA_CORE
+#define _GNU_SOURCE
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include <sys/uio.h>
+#include <ucontext.h>
+
+#include "lua.h"
+#include "lauxlib.h"
+#include "lj_obj.h"
+#include "lj_frame.h"
+#include "lj_bc.h"
+#include "lj_debug.h"
+#include "lj_jit.h"
+#include "lj_dispatch.h"
+#include "shim.h"
+
+#define LEVELS_MAX 24      /* Frames that are told of. */
+#define COROUTINES_MAX 8   /* Coroutines in each other. */
+
+typedef struct Text {
+  char *at, *end;
+} Text;
+
+static void add(Text *t, const char *s)
+{
+  while (*s && t->at < t->end)
+    *t->at++ = *s++;
+}
+
+static void add_number(Text *t, unsigned long n)
+{
+  char digits[24];
+  char *d = digits + sizeof(digits);
+  *--d = 0;
+  do { *--d = (char)('0' + n % 10); n /= 10; } while (n);
+  add(t, d);
+}
+
+/* -- Parked ---------------------------------------------------------------- */
+
+static void add_level(Text *t, lua_State *L, lua_Debug *ar)
+{
+  lua_getinfo(L, "Snl", ar);
+  add(t, "  ");
+  if (ar->currentline > 0 || *ar->what != 'C') {
+    add(t, ar->short_src);
+    add(t, ":");
+    add_number(t, (unsigned long)(ar->currentline > 0 ? ar->currentline : ar->linedefined));
+    add(t, ": ");
+  }
+  if (*ar->what == 'C')
+    add(t, "C function ");
+  else
+    add(t, *ar->what == 'm' ? "main chunk" : "function ");
+  if (*ar->what != 'm') {
+    add(t, "'");
+    add(t, ar->name ? ar->name : "?");
+    add(t, "'");
+  }
+  add(t, "\n");
+}
+
+/* The traceback of a fiber that is not running, innermost coroutine first; how many bytes it has. Never raises. */
+size_t yue_shim_traceback(YueFiber *f, char *out, size_t room)
+{
+  Text t = { out, out + room };
+  lua_State *chain[COROUTINES_MAX];
+  int count = 0;
+  lua_State *L = f->root;
+  if (L->cframe == NULL)  /* Between two calls. */
+    return 0;
+  while (L != NULL && count < COROUTINES_MAX) {
+    chain[count++] = L;
+    L = L == f->inside ? NULL : yue_shim_resumed_by(L);
+  }
+  while (count-- > 0) {
+    lua_Debug ar;
+    int level;
+    for (level = 0; level < LEVELS_MAX && lua_getstack(chain[count], level, &ar); level++)
+      add_level(&t, chain[count], &ar);
+    if (level == LEVELS_MAX)
+      add(&t, "  ...\n");
+    if (count > 0)
+      add(&t, "  resumed by\n");
+  }
+  return (size_t)(t.at - out);
+}
+
+/* -- Running --------------------------------------------------------------- */
+
+/* Copies memory that may not be there. */
+static int peek(void *to, const void *from, size_t bytes)
+{
+  struct iovec local = { to, bytes }, remote = { (void *)from, bytes };
+  return process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == (ssize_t)bytes;
+}
+
+/* A frame, read safely: its function and its link. */
+typedef struct Frame {
+  TValue slots[2];  /* [func] [PC/delta/ft] */
+  const TValue *at; /* the second of them, where LuaJIT's frame pointers point */
+  GCproto *pt;      /* NULL for a C function */
+  int dummy;        /* neither: LuaJIT pushes some in between */
+} Frame;
+
+/* Is the frame at `at` one, in this stack? */
+static int read_frame(Frame *f, const TValue *at, const TValue *lowest, const TValue *highest)
+{
+  GCfuncL fn;
+  GCproto pt;
+  if (((uintptr_t)at & 7) || at <= lowest+LJ_FR2 || at > highest || !peek(f->slots, at-1, sizeof(f->slots)))
+    return 0;
+  f->at = at;
+  f->pt = NULL;
+  f->dummy = 0;
+  if (!peek(&fn, gcval(&f->slots[0]), sizeof(fn)))
+    return 0;
+  if (fn.gct == (uint8_t)~LJ_TTHREAD)
+    return (f->dummy = 1);
+  if (fn.gct != (uint8_t)~LJ_TFUNC)
+    return 0;
+  if (fn.ffid == FF_LUA) {
+    GCproto *p = (GCproto *)(mref(fn.pc, char) - sizeof(GCproto));
+    if (!peek(&pt, p, sizeof(pt)) || pt.gct != (uint8_t)~LJ_TPROTO)
+      return 0;
+    f->pt = p;
+  }
+  return 1;
+}
+
+static int is_pc_of(const GCproto *pt, const BCIns *pc)
+{
+  return pt && pc > proto_bc(pt) && pc <= proto_bc(pt) + pt->sizebc;
+}
+
+static void add_place(Text *t, GCproto *pt, long line)
+{
+  const char *name = proto_chunknamestr(pt);
+  add(t, *name == '@' || *name == '=' ? name+1 : "[string]");
+  add(t, ":");
+  add_number(t, (unsigned long)line);
+}
+
+/* One line of the traceback; `pc` is the address behind the instruction that is being executed, if it is known. */
+static void add_frame(Text *t, const Frame *f, const BCIns *pc)
+{
+  add(t, "  ");
+  if (f->pt == NULL) {
+    add(t, "a C function\n");
+  } else if (is_pc_of(f->pt, pc)) {
+    add_place(t, f->pt, (long)lj_debug_line(f->pt, proto_bcpos(f->pt, pc) - 1));
+    add(t, ": in the function at line ");
+    add_number(t, (unsigned long)f->pt->firstline);
+    add(t, "\n");
+  } else {
+    add(t, "in the function at ");
+    add_place(t, f->pt, (long)f->pt->firstline);
+    add(t, "\n");
+  }
+}
+
+/* From a frame down to the bottom. */
+static void add_frames(Text *t, Frame *f, const BCIns *pc, const TValue *lowest, const TValue *highest)
+{
+  int level, skip = 0;
+  for (level = 0; level < LEVELS_MAX; level++) {
+    const TValue *link = &f->slots[1], *below;
+    BCIns call;
+    if (!skip && !f->dummy)
+      add_frame(t, f, pc);
+    skip = frame_isvarg(link);  /* Below it is the frame of the same call, as its caller made it. */
+    pc = NULL;
+    if (frame_islua(link)) {
+      pc = frame_pc(link);
+      if (((uintptr_t)pc & 3) || !peek(&call, pc-1, sizeof(call)))
+	return;
+      below = f->at - (1+LJ_FR2+bc_a(call));
+    } else {
+      below = (const TValue *)((const char *)f->at - frame_sized(link));
+    }
+    if (below >= f->at || !read_frame(f, below, lowest, highest))
+      return;
+  }
+  add(t, "  ...\n");
+}
+
+#if defined(__x86_64__)
+#define REGISTER_BASE(u) ((const TValue *)(u)->uc_mcontext.gregs[REG_RDX])
+#define REGISTER_PC(u) ((const BCIns *)(u)->uc_mcontext.gregs[REG_RBX])
+#elif defined(__aarch64__)
+#define REGISTER_BASE(u) ((const TValue *)(u)->uc_mcontext.regs[19])
+#define REGISTER_PC(u) ((const BCIns *)(u)->uc_mcontext.regs[21])
+#else
+#define REGISTER_BASE(u) ((const TValue *)NULL)
+#define REGISTER_PC(u) ((const BCIns *)NULL)
+#endif
+
+/* In compiled code: the line on which the trace begins, and the frames below those that it has inlined. */
+static void add_trace(Text *t, global_State *g, lua_State *L, TraceNo number)
+{
+  jit_State *J = G2J(g);
+  const TValue *lowest = tvref(L->stack), *highest = tvref(L->maxstack);
+  GCtrace *T;
+  GCproto *pt;
+  Frame f;
+  if (number >= J->sizetrace || (T = traceref(J, number)) == NULL)
+    return;
+  pt = &gcref(T->startpt)->pt;
+  add(t, "  ");
+  add_place(t, pt, (long)lj_debug_line(pt, proto_bcpos(pt, mref(T->startpc, const BCIns))));
+  add(t, ": in compiled code (the first line of its trace)\n");
+  if (tvref(g->jit_base) != NULL && read_frame(&f, tvref(g->jit_base)-1, lowest, highest)) {
+    if (f.pt == pt) {  /* It is the trace's own frame. */
+      add_frames(t, &f, NULL, lowest, highest);
+    }
+  }
+}
+
+/* In the interpreter, a C function, the collector or the compiler. */
+static void add_interpreted(Text *t, lua_State *L, ucontext_t *u)
+{
+  const TValue *lowest = tvref(L->stack), *highest = tvref(L->maxstack);
+  const BCIns *pc = REGISTER_PC(u);
+  Frame f;
+  /* In the interpreter itself. */
+  if (read_frame(&f, REGISTER_BASE(u)-1, lowest, highest) && is_pc_of(f.pt, pc)) {
+    add_frames(t, &f, pc, lowest, highest);
+    return;
+  }
+  /* In what it called. */
+  if (read_frame(&f, L->base-1, lowest, highest))
+    add_frames(t, &f, pc, lowest, highest);
+}
+
+/* What the calling thread's fiber executes; called in a signal handler. How many bytes of text that is. */
+size_t yue_shim_where(void *context, unsigned char *out, size_t room)
+{
+  Text t = { (char *)out, (char *)out + room };
+  YueFiber *f = yue_shim_current();
+  global_State *g;
+  lua_State *L;
+  int32_t state;
+  if (f == NULL || f->root->cframe == NULL)
+    return 0;
+  g = G(f->root);
+  L = gcrefp(g->cur_L, lua_State);
+  if (L == NULL)
+    return 0;
+  add(&t, "Lua:\n");
+  state = g->vmstate;
+  if (state > 0)
+    add_trace(&t, g, L, (TraceNo)state);
+  else
+    add_interpreted(&t, L, (ucontext_t *)context);
+  return (size_t)(t.at - (char *)out);
+}

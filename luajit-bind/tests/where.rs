@@ -1,0 +1,187 @@
+//! Where a Lua fiber is: the traceback of one that waits, and the lines of one that holds its loop.
+
+mod common;
+
+use common::{chunk, with_vm};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
+use yue_luajit::Vm;
+use yue_scheduler::inspect::{HeldLoop, stop_watching, watch_loops_with};
+use yue_scheduler::{JoinHandle, this_loop, yield_now};
+
+fn start(vm: &Vm, source: &str) -> JoinHandle<()> {
+    let fiber = chunk(vm, source).spawn(Some("lua"), |mut ended| {
+        assert!(ended.ok || ended.error_text().contains("cancelled"));
+    });
+    fiber.unwrap()
+}
+
+/// What is said of a fiber that runs `source` up to its `park()`.
+fn parked(source: &'static str) -> String {
+    with_vm(move |vm| {
+        let fiber = start(vm, source);
+        yield_now().unwrap();
+        let text = this_loop::describe(fiber.id()).join("\n");
+        // It can go on as if nothing had been.
+        fiber.cancel();
+        fiber.join().unwrap();
+        text
+    })
+}
+
+#[test]
+fn a_parked_fiber_shows_its_lua_calls_innermost_first() {
+    let text = parked(
+        "local function inner()
+           park()
+         end
+         function outer()
+           inner()
+           return 1
+         end
+         outer()",
+    );
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    assert_eq!(
+        lines,
+        [
+            "Lua:",
+            "C function 'park'",
+            "test:2: function 'inner'",
+            "test:5: function 'outer'",
+            "test:8: main chunk",
+        ]
+    );
+}
+
+#[test]
+fn a_fiber_parked_inside_coroutines_shows_all_of_them() {
+    let text = parked(
+        "local co = coroutine.create(function()
+           coroutine.wrap(function()
+             park()
+           end)()
+         end)
+         coroutine.resume(co)",
+    );
+    assert_eq!(text.matches("resumed by").count(), 2, "{text}");
+    for line in ["test:3: ", "test:4: ", "test:6: main chunk"] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+}
+
+#[test]
+fn a_fiber_parked_below_pcall_and_a_sort_shows_the_way_down() {
+    let text = parked(
+        "pcall(table.sort, {2, 1}, function(a, b)
+           park()
+           return a < b
+         end)",
+    );
+    for part in ["test:2: ", "C function 'sort'", "test:1: main chunk"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+/// What the watchdog says of a fiber that runs `source`, in which `gate()` becomes true when it has been said.
+fn held(source: &'static str) -> HeldLoop {
+    static TURN: Mutex<()> = Mutex::new(());
+    static GATE: AtomicI32 = AtomicI32::new(0);
+    let _turn: MutexGuard<'_, ()> = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    GATE.store(0, Ordering::Relaxed);
+    let (sender, receiver) = mpsc::channel();
+    watch_loops_with(Duration::from_millis(30), move |held| {
+        let _ = sender.send(held.clone());
+        GATE.store(1, Ordering::Relaxed);
+    })
+    .unwrap();
+    with_vm(move |vm| {
+        // A call through the FFI, which is compiled but never moved out of a loop.
+        extern "C" fn is_open() -> i32 {
+            GATE.load(Ordering::Relaxed)
+        }
+        let address = is_open as *const () as usize;
+        let gate = format!(
+            "local open = require'ffi'.cast('int (*)(void)', {address}ULL)
+             local function gate() return open() ~= 0 end "
+        );
+        // The gate is on the first two lines.
+        start(vm, &(gate + source)).join().unwrap();
+    });
+    stop_watching();
+    receiver.recv().unwrap()
+}
+
+#[test]
+fn interpreted_code_that_holds_its_loop_is_named_with_file_and_line() {
+    let held = held(
+        "jit.off()
+         local function busy(...)
+           local n = 0
+           while not gate() do
+             n = n + 1
+           end
+           return n
+         end
+         local function work(...) local n = busy(...) return n + 1 end
+         local n = work(1, 2)
+         jit.on()",
+    );
+    let note = held.note.clone().unwrap();
+    let lines: Vec<_> = note.lines().map(str::trim).collect();
+    assert_eq!(lines[0], "Lua:");
+    // The innermost may be `gate` itself.
+    let busy = lines.iter().position(|line| {
+        (5..=6).any(|number| line.starts_with(&format!("test:{number}: in the function at line 3")))
+    });
+    let busy = busy.unwrap_or_else(|| panic!("{note}"));
+    assert!(
+        lines[busy + 1].starts_with("test:10: in the function at line 10"),
+        "{note}"
+    );
+    assert!(
+        lines[busy + 2].starts_with("test:11: in the function at line 0"),
+        "{note}"
+    );
+    assert_eq!(lines.len(), busy + 3, "{note}");
+    assert_eq!(held.name.as_deref(), Some("lua"));
+    assert!(
+        held.to_string().contains("lj_"),
+        "the calls in C as well: {held}"
+    );
+}
+
+#[test]
+fn compiled_code_that_holds_its_loop_is_named_by_its_traces_first_line() {
+    let held = held(
+        "local n = 0
+         while not gate() do
+           n = n + 1
+         end",
+    );
+    let note = held.note.clone().unwrap();
+    assert!(
+        note.contains("in compiled code (the first line of its trace)"),
+        "{held}"
+    );
+    assert!(
+        (3..=4).any(|line| note.contains(&format!("test:{line}: in compiled"))),
+        "{held}"
+    );
+}
+
+#[test]
+fn a_c_function_that_holds_its_loop_is_named_by_its_caller() {
+    let held = held(
+        "local text = ('a'):rep(30)
+         while not gate() do
+           local _ = text:find(('a?'):rep(14) .. ('a'):rep(40))
+         end",
+    );
+    let note = held.note.clone().unwrap();
+    assert!(
+        note.contains("test:4: ") || note.contains("test:3: "),
+        "{held}"
+    );
+}
