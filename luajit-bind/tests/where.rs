@@ -79,7 +79,7 @@ fn a_fiber_parked_below_pcall_and_a_sort_shows_the_way_down() {
            return a < b
          end)",
     );
-    for part in ["test:2: ", "C function 'sort'", "test:1: main chunk"] {
+    for part in ["test:2: ", "C function 'pcall'", "test:1: main chunk"] {
         assert!(text.contains(part), "{part} in {text}");
     }
 }

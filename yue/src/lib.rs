@@ -34,6 +34,7 @@
 //! | [`sync`], [`select!`] | locks, channels and the like, on one loop or between loops; the first of several |
 //! | `tls` | TLS over any stream (feature `tls`) |
 //! | [`signal`] | Unix signals on loops |
+//! | [`inspect`] | seeing inside: fibers, stacks, counters, the watchdog, the report |
 //! | [`scheduler`] | all of fibers and loops |
 //! | `lua` | running Lua programs (feature `lua`) |
 //! | `cli` | the `yue` command (feature `cli`) |
@@ -53,6 +54,7 @@ pub use yue_io::tls;
 pub use yue_io::{Choice, fs, net, pipe, process, signal, stdio, watch};
 pub use yue_rpc as rpc;
 pub use yue_scheduler as scheduler;
+pub use yue_scheduler::inspect;
 pub use yue_scheduler::this_loop::wait_for_shutdown;
 pub use yue_scheduler::{
     BlockingError, Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, JoinSet,

@@ -136,6 +136,20 @@ impl Running {
         running
     }
 
+    /// Starts it with its standard error somewhere else than in what is collected.
+    #[track_caller]
+    pub fn start_with_stderr(command: &mut Command, stderr: Stdio) -> Running {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr);
+        Running {
+            child: command.spawn().unwrap(),
+            stdout: None,
+            stderr: None,
+        }
+    }
+
     fn start_unread(command: &mut Command) -> (Running, Option<ChildStdout>) {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();

@@ -10,6 +10,8 @@ use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
+use yue_scheduler::inspect;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,6 +35,10 @@ struct Arguments {
     run: Run,
 }
 
+/// Long against any run of a fiber that was meant, and against a pause of a machine that is busy; short against the
+/// patience of a client.
+const WATCHDOG_MS: u64 = 250;
+
 #[derive(Debug, clap::Args)]
 struct Run {
     /// How many loops run the script at once, each in a thread of its own; listeners share their ports.
@@ -42,6 +48,15 @@ struct Run {
     /// Which I/O driver to use: uring, mio or auto (uring where the kernel allows it). Also the variable YUE_IO.
     #[arg(long, value_name = "DRIVER", default_value = "auto", value_parser = parse_driver)]
     io: Choice,
+
+    /// Tell on standard error which fiber, and which line of Lua, holds a loop for longer than that. 0: never.
+    #[arg(long, value_name = "MS", default_value_t = WATCHDOG_MS)]
+    watchdog: u64,
+
+    /// Leave SIGQUIT (Ctrl-\ in a terminal) as it is. By default it makes a report of all loops and fibers, with what
+    /// they wait for and where, on standard error; the program goes on.
+    #[arg(long)]
+    no_report: bool,
 
     /// The script, and what it finds in yue.args.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_names = ["SCRIPT", "ARGS"], required = true)]
@@ -87,7 +102,22 @@ pub fn main() -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
+/// Makes a program that hangs, or holds its loop, tell so.
+fn look_on(run: &Run) {
+    if run.watchdog > 0
+        && let Err(error) = inspect::watch_loops(Duration::from_millis(run.watchdog))
+    {
+        yue_scheduler::say(format_args!("no watchdog: {error}"));
+    }
+    if !run.no_report
+        && let Err(error) = inspect::report_on(libc::SIGQUIT)
+    {
+        yue_scheduler::say(format_args!("no report on SIGQUIT: {error}"));
+    }
+}
+
 fn run(run: Run) -> i32 {
+    look_on(&run);
     let mut words = run.script.into_iter();
     let Some(path) = words.next().map(PathBuf::from) else {
         return 2;
