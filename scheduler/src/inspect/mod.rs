@@ -16,6 +16,7 @@
 mod backtrace;
 mod capture;
 mod fibers;
+mod helper;
 mod histogram;
 mod metrics;
 mod report;

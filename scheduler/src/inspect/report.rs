@@ -10,6 +10,7 @@
 
 use super::backtrace::{Backtrace, copy_stack, notes};
 use super::fibers::{FiberInfo, FiberState, PAGES_AT_ONCE};
+use super::helper;
 use super::unwind::StackCopy;
 use super::vitals::Counted;
 use super::watchdog::HeldLoop;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
-use std::{mem, ptr, thread};
+use std::{mem, ptr};
 
 /// How long a loop may take to answer before it counts as held.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -283,15 +284,13 @@ pub fn report_on(signal: i32) -> io::Result<()> {
         // A handler must not wait for room: a full pipe means that there are reports to come enough.
         // SAFETY: a setting of a descriptor of ours.
         unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
-        thread::Builder::new()
-            .name("yue report".to_owned())
-            .spawn(move || {
-                while matches!(reader.read(&mut [0]), Ok(1)) {
-                    let text = format!("yue: {}", report());
-                    // Nobody is left to be told.
-                    let _ = io::stderr().write_all(text.as_bytes());
-                }
-            })?;
+        helper::spawn("yue report", move || {
+            while matches!(reader.read(&mut [0]), Ok(1)) {
+                let text = format!("yue: {}", report());
+                // Nobody is left to be told.
+                let _ = io::stderr().write_all(text.as_bytes());
+            }
+        })?;
         // Release: pairs with the handler's Acquire.
         PIPE.store(writer.as_raw_fd(), Ordering::Release);
         mem::forget(writer);

@@ -7,6 +7,7 @@
 
 use super::backtrace::Backtrace;
 use super::capture::{self, Capture};
+use super::helper;
 use crate::event_loop::{Shared, registry};
 use crate::fiber::FiberId;
 use crate::time::Instant;
@@ -164,8 +165,7 @@ pub fn watch_loops_with(
     match &state.thread {
         Some(thread) => thread.unpark(),
         None => {
-            let builder = thread::Builder::new().name("yue watchdog".to_owned());
-            state.thread = Some(builder.spawn(watch)?.thread().clone());
+            state.thread = Some(helper::spawn("yue watchdog", watch)?);
         }
     }
     // Without it, reports say why they have no stacks.
