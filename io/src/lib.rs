@@ -17,6 +17,7 @@
 //!   fs/           files and directories          process/     child processes
 //!   pipe.rs       pipes                          stdio.rs     the process's own streams
 //!   signal/       Unix signals                   watch.rs     what happens to files
+//!   errors.rs     what the kernel's answers become
 //!   tls/          TLS (feature `tls`)
 //!   offload.rs    calls that block, on a pool    bell.rs      waking a loop
 //! ```
@@ -26,6 +27,7 @@
 mod bell;
 mod descriptor;
 mod driver;
+pub mod errors;
 pub mod fs;
 pub mod net;
 mod offload;

@@ -218,6 +218,62 @@ fn timers_fire_in_order_while_the_driver_waits() {
 }
 
 #[test]
+fn timers_by_the_hundred_thousand_all_fire_and_none_early() {
+    on_each_driver(|| {
+        const TIMERS: u64 = 100_000;
+        let fired = Rc::new(Cell::new(0u64));
+        let begin = now();
+        let timers: Vec<_> = (0..TIMERS)
+            .map(|n| {
+                let at = begin.saturating_add(Duration::from_micros(n % 50_000));
+                let count = fired.clone();
+                let timer = Timer::new(move || {
+                    assert!(now() >= at, "a timer fired early");
+                    count.set(count.get() + 1);
+                });
+                timer.arm(at);
+                timer
+            })
+            .collect();
+        // The driver goes on with its own work meanwhile.
+        let (mut one, mut other) = yue_io::net::UnixStream::pair().unwrap();
+        while fired.get() < TIMERS {
+            one.write_all(b"x").unwrap();
+            other.read_exact(&mut [0]).unwrap();
+            sleep(Duration::from_micros(100)).unwrap();
+        }
+        assert_eq!(this_loop::counters().panics, 0);
+        drop(timers);
+        assert_eq!(this_loop::counters().timers, 0);
+    });
+}
+
+#[test]
+fn a_writer_waits_for_a_reader_that_does_not_read() {
+    on_each_driver(|| {
+        let (mut one, mut other) = yue_io::net::UnixStream::pair().unwrap();
+        let written = Rc::new(Cell::new(0usize));
+        let count = written.clone();
+        let writer = spawn(move || {
+            for _ in 0..10_000 {
+                one.write_all(&[7; 1000]).unwrap();
+                count.set(count.get() + 1000);
+            }
+        });
+        // It comes to a stop long before the end, and goes on when there is room.
+        let before = Cell::new(usize::MAX);
+        wait_until(|| operations() == 1 && before.replace(written.get()) == written.get());
+        assert!(written.get() < 5_000_000, "{}", written.get());
+        let mut total = 0;
+        let mut buffer = vec![0; 65_536];
+        while total < 10_000_000 {
+            total += other.read(&mut buffer).unwrap();
+        }
+        writer.join().unwrap();
+    });
+}
+
+#[test]
 fn more_operations_than_the_queues_hold_all_complete() {
     on_each_driver(|| {
         // Far more than the submission queue (1024) and the completion queue (4096) have places for.

@@ -4,6 +4,7 @@ use super::resolve::ToSocketAddrs;
 use super::socket::Socket;
 use super::stream::{descriptor_of, timeouts};
 use super::tcp::{TcpStream, first_of, inet, tcp_socket};
+use crate::errors::{is_gone_client, is_shortage};
 use crate::sys;
 use socket2::SockAddr;
 use std::fmt;
@@ -155,7 +156,7 @@ pub(super) fn accept(socket: &Socket) -> io::Result<(Socket, SockAddr)> {
     loop {
         match socket.accept() {
             // The client has gone again; that is no concern of ours.
-            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {}
+            Err(error) if is_gone_client(&error) => {}
             Err(error) if is_shortage(&error) => {
                 say_so(&error);
                 if in_fiber() {
@@ -179,13 +180,6 @@ fn say_so(error: &io::Error) {
              `ulimit -n`)"
         ));
     });
-}
-
-fn is_shortage(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-    )
 }
 
 impl fmt::Debug for TcpListener {

@@ -11,6 +11,7 @@
 
 use super::{Phase, State};
 use crate::driver::Backend;
+use crate::errors::was_cancelled;
 use crate::sys;
 use crate::uring::{Completed, Core, GROUP, OperationId};
 use io_uring::{opcode, types};
@@ -186,7 +187,7 @@ impl State {
         match error {
             libc::ENOBUFS => core.buffers_exhausted.set(core.buffers_exhausted.get() + 1),
             // Our own cancel; or everybody's, and then the abort is on its way.
-            libc::ECANCELED | libc::EINTR => {}
+            error if was_cancelled(error) => {}
             // Somebody made the descriptor non-blocking, through a clone.
             libc::EAGAIN => {
                 if let Err(error) = self.begin_ring() {
@@ -207,7 +208,7 @@ impl State {
                     self.start_send(core);
                 }
             }
-            Err(_) if matches!(-result, libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {}
+            Err(_) if was_cancelled(-result) || -result == libc::EAGAIN => {}
             Err(_) => self.end(Some(io::Error::from_raw_os_error(-result))),
         }
         self.after_queue();

@@ -25,6 +25,7 @@ pub use setup::{Unavailable, probe_uring};
 pub(crate) use slots::{Completed, OperationId};
 
 use crate::bell::EventBell;
+use crate::errors;
 use crate::shared::{Shared, guarded};
 use features::{Feature, Features};
 use io_uring::{cqueue, opcode, squeue, types};
@@ -204,13 +205,7 @@ impl Core {
             .borrow_mut()
             .take_result(id)
             .unwrap_or(-libc::EIO);
-        match (u32::try_from(result), stopped) {
-            (Ok(result), _) => Ok(result),
-            (Err(_), Some(stopped)) if matches!(-result, libc::ECANCELED | libc::EINTR) => {
-                Err(stopped.into())
-            }
-            (Err(_), _) => Err(io::Error::from_raw_os_error(-result)),
-        }
+        errors::of_operation(result, stopped)
     }
 
     /// See [`yue_scheduler::Driver::turn`].
