@@ -31,9 +31,11 @@
 //! ```
 
 mod config;
+mod halves;
 mod stream;
 
 pub use config::{Acceptor, Connector, Identity, Roots};
+pub use halves::{TlsReader, TlsWriter};
 pub use rustls;
 pub use stream::TlsStream;
 

@@ -72,6 +72,10 @@ impl<S: Read + Write> TlsStream<S> {
 }
 
 impl<S> TlsStream<S> {
+    pub(super) fn into_parts(self) -> (Connection, S) {
+        (self.connection, self.stream)
+    }
+
     /// The application protocol that both sides speak, if they agreed on one.
     pub fn alpn_protocol(&self) -> Option<&[u8]> {
         self.connection.alpn_protocol()
