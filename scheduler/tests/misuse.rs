@@ -361,3 +361,34 @@ fn a_scope_that_cannot_wait_for_its_children_says_so_and_aborts() {
     );
     assert!(!words.contains("the scope was left"), "{words}");
 }
+
+#[test]
+fn a_fiber_that_ignores_the_hard_stop_is_named_and_does_not_keep_the_process() {
+    let name = "a_fiber_that_ignores_the_hard_stop_is_named_and_does_not_keep_the_process";
+    let Some(output) = in_child(name, || {
+        let config = Config {
+            stop_grace: std::time::Duration::from_millis(20),
+            ..Config::default()
+        };
+        let ((), report) = Loop::new(config).unwrap().run_reported(|| {
+            let ignores = || {
+                loop {
+                    let _ = shield(|| sleep(std::time::Duration::MAX));
+                }
+            };
+            drop(Builder::new().name("stubborn").spawn(ignores).unwrap());
+            yield_now().unwrap();
+        });
+        eprintln!("{report:?}");
+        std::process::exit(3);
+    }) else {
+        return;
+    };
+    let words = words(&output);
+    assert_eq!(output.status.code(), Some(3), "{words}");
+    let named = "'stubborn' (spawned at scheduler/tests/misuse.rs:";
+    assert!(words.contains(named), "{words}");
+    let told = "ignored the shutdown, last waiting for: sleep; it is abandoned";
+    assert!(words.contains(told), "{words}");
+    assert!(words.contains("fibers_abandoned: 1"), "{words}");
+}
