@@ -1,11 +1,14 @@
 //! Plain threads and fibers of several loops on the same primitives. The parts without fibers run under Miri too.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
+#[cfg(not(miri))]
+use std::{cell::Cell, rc::Rc, sync::Arc, sync::atomic::AtomicU32};
+use yue_scheduler::select;
 use yue_scheduler::sync::*;
-use yue_scheduler::{Config, Loop, Stopped, select, spawn, timeout, yield_now};
+#[cfg(not(miri))]
+use yue_scheduler::{Clock, Config, JoinHandle, Loop, Stopped, now, spawn, timeout, yield_now};
 
 const ROUNDS: u64 = if cfg!(miri) { 20 } else { 20_000 };
 
@@ -283,4 +286,54 @@ fn cancels_and_deadlines_between_loops_lose_nothing() {
     });
     assert_eq!(u64::from(given.load(Ordering::Relaxed)), ROUNDS / 10);
     assert_eq!(took[1], (1..=ROUNDS / 10).sum::<u64>());
+}
+
+/// A fiber of one loop waits; then, in one tick and before the fiber runs, it is told to stop and given a value from
+/// another thread, whose wake is still in the loop's inbox. `stop` gets the loop's clock.
+#[cfg(not(miri))]
+fn told_to_stop_and_given<T: 'static>(
+    wait: impl FnOnce(Receiver<u32>) -> T + 'static,
+    stop: impl FnOnce(&JoinHandle<T>, &Cell<u64>) + 'static,
+) -> T {
+    let time = Rc::new(Cell::new(0));
+    let config = Config {
+        clock: Clock::Manual(time.clone()),
+        ..Config::default()
+    };
+    Loop::new(config).unwrap().run(move || {
+        let (sender, receiver) = channel(1);
+        let fiber = spawn(move || wait(receiver));
+        (0..20).for_each(|_| yield_now().unwrap());
+        stop(&fiber, &time);
+        let given = thread::spawn(move || sender.send(1));
+        given.join().unwrap().unwrap();
+        fiber.join().unwrap()
+    })
+}
+
+#[test]
+#[cfg(not(miri))]
+fn what_another_thread_has_given_is_taken_although_a_cancel_is_seen_first() {
+    let wait = |receiver: Receiver<u32>| {
+        let received = receiver.recv();
+        (received, receiver.recv())
+    };
+    let (first, second) = told_to_stop_and_given(wait, |fiber, _| fiber.cancel());
+    assert_eq!(first, Ok(1));
+    assert_eq!(second, Err(RecvError::Stopped(Stopped::Cancelled)));
+}
+
+#[test]
+#[cfg(not(miri))]
+fn a_timeout_does_not_drop_what_another_thread_has_given() {
+    let limit = Duration::from_secs(1);
+    let wait = move |receiver: Receiver<u32>| timeout(limit, || receiver.recv());
+    // The tick that sees the time makes the fiber runnable, behind the main fiber, which was so before.
+    let expire = move |_: &JoinHandle<_>, time: &Cell<u64>| {
+        time.set(2 * limit.as_nanos() as u64);
+        while now().as_nanos() == 0 {
+            yield_now().unwrap();
+        }
+    };
+    assert_eq!(told_to_stop_and_given(wait, expire), Ok(Ok(1)));
 }

@@ -193,6 +193,7 @@ pub fn park_until(reason: &'static str, at: Option<Instant>) -> Result<Wakeup, S
 
 /// As [`park_until`], for a caller that may find that it got what it waited for after all: an error is not a refusal
 /// yet. The caller says so with [`refuse_call`] when it hands the error on.
+#[inline(always)]
 pub(crate) fn park_unrefused(reason: &'static str, limit: Instant) -> Result<Wakeup, Stopped> {
     let (l, header) = here();
     if header.has(WOKEN) {

@@ -70,6 +70,14 @@
 //!
 //! A fiber that is abandoned at its loop's shutdown (it ignored the hard stop) keeps what it has, and its place.
 //!
+//! # What they cost
+//!
+//! Seen on the development machine, release build, uncontended, of one fiber: a local mutex's lock and unlock 1.2 ns
+//! (33 instructions with the use of the value), a local channel's send and receive 4 to 5 ns (100 instructions; a bare
+//! `VecDeque` 1.5 ns), a ready select of two 25 ns. Between loops: lock and unlock 16 ns (std's mutex 14 ns), send and
+//! receive 25 ns (std's channel 27 ns). A call that waits costs what a park and a wake cost, and some 50 ns more for a
+//! channel's round trip.
+//!
 //! # Inside
 //!
 //! `wait.rs` has the one wait queue that all of it is made of, `policy.rs` the two policies, `semaphore.rs` the permits

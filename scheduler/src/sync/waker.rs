@@ -57,9 +57,10 @@ impl fmt::Debug for Signal {
     }
 }
 
-/// A pseudo-random number: for a fiber a function of its number and of the waits that it has begun, this being one.
-pub(super) fn shuffle() -> u64 {
-    if in_fiber() {
+/// A pseudo-random number below `count`: for a fiber a function of its number and of the waits that it has begun, this
+/// being one.
+pub(super) fn shuffle(count: usize) -> usize {
+    let number = if in_fiber() {
         mix(begin_wait_number())
     } else if cfg!(loom) {
         // A model must not depend on what ran before it.
@@ -67,7 +68,9 @@ pub(super) fn shuffle() -> u64 {
     } else {
         THREAD_SELECTS.set(THREAD_SELECTS.get().wrapping_add(1));
         mix(THREAD_SELECTS.get())
-    }
+    };
+    // Its upper half, as a fraction of one, times the count: no division.
+    (((number >> 32) * count as u64) >> 32) as usize
 }
 
 thread_local! {
@@ -101,6 +104,7 @@ pub(super) fn assert_may_wait(between_threads: bool) {
 
 /// Suspends until a signal, until `at`, or until the fiber is told to stop. A refusal is not noted yet: the caller may
 /// find that it was given what it waited for. Threads may come back for no reason.
+#[inline(always)]
 pub(super) fn suspend(reason: &'static str, at: Instant) -> Result<Wakeup, Stopped> {
     if in_fiber() {
         return park_unrefused(reason, at);

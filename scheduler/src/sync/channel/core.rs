@@ -96,6 +96,14 @@ impl<P: Policy, T> Channel<P, T> {
     /// Sends without waiting. The value comes back if it cannot.
     #[inline]
     pub(super) fn send_now(&self, value: T) -> SendSlot<T> {
+        match self.state.with(|state| state.send_quietly(value)) {
+            None => SendSlot::Sent,
+            Some(value) => self.send_to_waiters(value),
+        }
+    }
+
+    #[cold]
+    fn send_to_waiters(&self, value: T) -> SendSlot<T> {
         let mut slot = SendSlot::Waiting(value);
         self.locked(|state, wakes| state.send(&mut slot, wakes));
         slot
@@ -103,6 +111,14 @@ impl<P: Policy, T> Channel<P, T> {
 
     #[inline]
     pub(super) fn receive_now(&self) -> RecvSlot<T> {
+        match self.state.with(State::receive_quietly) {
+            Some(value) => Some(Ok(value)),
+            None => self.receive_from_waiters(),
+        }
+    }
+
+    #[cold]
+    fn receive_from_waiters(&self) -> RecvSlot<T> {
         self.locked(State::receive)
     }
 
@@ -152,6 +168,27 @@ impl<T> State<T> {
 
     pub(super) fn is_closed(&self) -> bool {
         self.closed
+    }
+
+    /// The short way: there is room, and nobody to wake. Else gives the value back.
+    #[inline]
+    fn send_quietly(&mut self, value: T) -> Option<T> {
+        let room = self.buffer.len() < self.capacity;
+        if !room || self.closed || !self.receivers.is_empty() {
+            return Some(value);
+        }
+        self.buffer.push_back(value);
+        None
+    }
+
+    /// The short way: there is a value, and nobody to wake.
+    #[inline]
+    fn receive_quietly(&mut self) -> Option<T> {
+        if self.senders.is_empty() {
+            self.buffer.pop_front()
+        } else {
+            None
+        }
     }
 
     /// Sends what is in the slot if it need not wait. The slot says what became of it; `Waiting` is "not now".
@@ -325,7 +362,9 @@ impl<P: Policy, T> Source for Sending<'_, P, T> {
 
     #[inline]
     fn quick(&self, slot: &mut SendSlot<T>) -> bool {
-        self.channel.locked(|state, wakes| state.send(slot, wakes));
+        if let SendSlot::Waiting(value) = mem::replace(slot, SendSlot::Nothing) {
+            *slot = self.channel.send_now(value);
+        }
         !matches!(slot, SendSlot::Waiting(_) | SendSlot::Nothing)
     }
 

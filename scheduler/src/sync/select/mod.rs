@@ -191,11 +191,7 @@ pub fn poll(branches: &[&dyn AnyBranch]) -> Result<Option<usize>, Stopped> {
 /// Takes the first branch that is ready, from a random one on.
 fn take_ready(branches: &[&dyn AnyBranch]) -> Option<usize> {
     let count = branches.len();
-    let first = if count > 1 {
-        shuffle() as usize % count
-    } else {
-        0
-    };
+    let first = if count > 1 { shuffle(count) } else { 0 };
     let mut order = (first..count).chain(0..first);
     order.find(|index| branches[*index].try_now())
 }
