@@ -144,6 +144,8 @@ pub(crate) struct Inner {
     pub(crate) stacks: StackPool,
     queue: RunQueue,
     running: Cell<*const Header>,
+    /// When the pool of stacks is tended next.
+    tend_at: Cell<Instant>,
     /// Fibers whose state is [`State::Parked`].
     parked: Cell<usize>,
     now: Cell<Instant>,
@@ -205,6 +207,7 @@ impl Loop {
             queue: RunQueue::new(),
             running: Cell::new(ptr::null()),
             parked: Cell::new(0),
+            tend_at: Cell::new(now),
             now: Cell::new(now),
             clock: config.clock,
             spin: config.spin,

@@ -151,6 +151,9 @@ impl Inner {
             self.run_fibers(now);
             self.end_tick();
         }
+        if now >= self.tend_at.get() {
+            self.tend_stacks(now);
+        }
         self.publish();
         match block_until {
             Some(limit) if !self.has_work() && self.may_wait() => self.idle(limit)?,
@@ -332,6 +335,7 @@ impl Inner {
         }
         let limit = limit.min(self.grace_ends.get());
         let wake_at = self.wheel.next_deadline().map_or(limit, |at| at.min(limit));
+        let wake_at = wake_at.min(self.next_tending());
         self.end_work();
         let result = self
             .driver

@@ -6,11 +6,35 @@ use super::tick::{CHECK_EVERY, INBOX_PER_CHECK, TICK_NS_MAX};
 use super::{Inner, Shared};
 use crate::fiber::{FiberId, Header};
 use crate::inspect::vitals::{Counted, Vitals};
-use crate::time::Instant;
 use crate::time::wheel::Node;
+use crate::time::{Clock, Instant};
 use std::time::Duration;
 
+/// How often the pool of stacks is tended: a stack that was not taken for that long gives its memory back.
+const TEND_EVERY: Duration = Duration::from_secs(1);
+/// After how long it goes on, when there is more to give back than is done in one go.
+const TEND_AGAIN: Duration = Duration::from_millis(10);
+
 impl Inner {
+    #[cold]
+    pub(super) fn tend_stacks(&self, now: Instant) {
+        let pause = if self.stacks.tend() {
+            TEND_AGAIN
+        } else {
+            TEND_EVERY
+        };
+        self.tend_at.set(now.saturating_add(pause));
+    }
+
+    /// When a loop that is idle should wake for its stacks. Virtual time stands still meanwhile, so there it never does.
+    pub(super) fn next_tending(&self) -> Instant {
+        if matches!(self.clock, Clock::System) && self.stacks.wants_tending() {
+            self.tend_at.get()
+        } else {
+            Instant::NEVER
+        }
+    }
+
     fn vitals(&self) -> &Vitals {
         Shared::vitals(&self.inbox.shared)
     }

@@ -17,6 +17,7 @@
 
 mod guard;
 mod overflow;
+mod trim;
 
 pub use guard::guard_kind;
 pub(crate) use overflow::{AlternateStack, install as install_overflow_report};
@@ -175,6 +176,7 @@ struct Class {
     guard: Guard,
     slot_bytes: usize,
     free: RefCell<Vec<FiberStack>>,
+    trim: trim::Trim,
     /// The part of the newest arena that has not been handed out: (next, end).
     fresh: Cell<(usize, usize)>,
     arenas: RefCell<Vec<(usize, usize)>>,
@@ -209,6 +211,7 @@ impl StackPool {
             guard,
             slot_bytes,
             free: RefCell::new(Vec::new()),
+            trim: trim::Trim::default(),
             fresh: Cell::new((0, 0)),
             arenas: RefCell::new(Vec::new()),
             guarded: Cell::new(0),
@@ -235,10 +238,16 @@ impl StackPool {
     #[inline]
     pub(crate) fn take(&self, kind: StackClass) -> io::Result<FiberStack> {
         let class = self.class(kind);
-        let stack = match class.free.borrow_mut().pop() {
-            Some(stack) => stack,
+        let mut free = class.free.borrow_mut();
+        let stack = match free.pop() {
+            Some(stack) => {
+                let least = &class.trim.least_free;
+                least.set(least.get().min(free.len()));
+                stack
+            }
             None => class.fresh_slot()?,
         };
+        drop(free);
         class.out.set(class.out.get() + 1);
         Ok(stack)
     }
@@ -263,7 +272,9 @@ impl Class {
             used: self.out.get() as u64,
             idle: self.free.borrow().len() as u64,
             mapped_bytes: self.mapped_bytes.get() as u64,
-            ..StackCounted::default()
+            high_water_bytes: self.trim.high_water_bytes.get() as u64,
+            samples: self.trim.samples.get(),
+            trimmed_bytes: self.trim.trimmed_bytes.get(),
         }
     }
 
