@@ -4,6 +4,9 @@
 //! all it does for this). A number that says *working*, and is the same for longer than the threshold, means that one
 //! fiber or callback has kept the processor all that time: a tick ends its turn after a millisecond otherwise. The
 //! watchdog then looks at the thread (see `capture.rs`) and tells what it found. It never stops anything.
+//!
+//! A thread that could run and did not get a processor is not held: on a machine that is busy with other things every
+//! loop would be. So a thread that is runnable counts only if it has had the processor for half of the threshold.
 
 use super::backtrace::Backtrace;
 use super::capture::{self, Capture};
@@ -189,6 +192,8 @@ fn threshold() -> Option<Duration> {
 struct Seen {
     tick: u64,
     since: Instant,
+    /// How much processor time the thread had had by then.
+    cpu: Duration,
     /// The age at which it is told of next.
     tell_at: Duration,
 }
@@ -217,18 +222,20 @@ fn look(seen: &mut HashMap<u32, Seen>, shared: &Shared, threshold: Duration) {
         return;
     };
     let now = Instant::system();
-    let fresh = Seen {
+    let thread = shared.vitals().thread.number;
+    let fresh = || Seen {
         tick,
         since: now,
+        cpu: cpu_time(thread),
         tell_at: threshold,
     };
-    let known = seen.entry(shared.id()).or_insert(fresh);
+    let known = seen.entry(shared.id()).or_insert_with(fresh);
     if known.tick != tick {
-        (known.tick, known.since, known.tell_at) = (tick, now, threshold);
+        *known = fresh();
         return;
     }
     let age = now.saturating_since(known.since);
-    if age < known.tell_at {
+    if age < known.tell_at || is_starved(thread, known.cpu, threshold) {
         return;
     }
     if known.tell_at == threshold {
@@ -243,5 +250,53 @@ fn look(seen: &mut HashMap<u32, Seen>, shared: &Shared, threshold: Duration) {
         if let Some(tell) = &state.tell {
             tell(&held);
         }
+    }
+}
+
+/// Whether the thread waits for a processor and nothing else, and has had too little of one to hold its loop.
+fn is_starved(thread: libc::pid_t, cpu_before: Duration, threshold: Duration) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
+    // The state follows the name, which is in parentheses and may have any character in it.
+    let runnable = stat.is_ok_and(|text| {
+        text.rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with('R'))
+    });
+    runnable && cpu_time(thread).saturating_sub(cpu_before) < threshold / 2
+}
+
+/// The processor time that a thread of this process has had; zero if it is gone.
+fn cpu_time(thread: libc::pid_t) -> Duration {
+    // The clock of a thread by its number, as the kernel defines it (clock_gettime(2), pthread_getcpuclockid(3)).
+    const PER_THREAD_SCHEDULED: libc::clockid_t = 4 | 2;
+    let clock = (!thread << 3) | PER_THREAD_SCHEDULED;
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is ours; an unknown clock is answered with an error.
+    let outcome = unsafe { libc::clock_gettime(clock, &mut time) };
+    if outcome != 0 {
+        return Duration::ZERO;
+    }
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_threads_processor_time_is_found_by_its_number() {
+        // SAFETY: it only asks.
+        let me = unsafe { libc::gettid() };
+        let before = cpu_time(me);
+        let mut sum = 0u64;
+        while cpu_time(me) < before + Duration::from_millis(5) {
+            sum = (0..10_000).fold(sum, |sum, n| std::hint::black_box(sum ^ n));
+        }
+        // This thread runs, so that it is runnable; it has had more than half of 8 ms and less than half of an hour.
+        assert!(!is_starved(me, before, Duration::from_millis(8)));
+        assert!(is_starved(me, before, Duration::from_secs(3600)));
+        assert_eq!(cpu_time(libc::pid_t::MAX >> 4), Duration::ZERO);
     }
 }
