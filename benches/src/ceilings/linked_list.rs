@@ -1,6 +1,6 @@
 //! Timers without time: nodes in doubly linked lists, which is the least that arming and cancelling can be.
 //!
-//! A node lies in a box of its own, as a timer does, and goes to one of [`LISTS`] lists that are given to it instead of
+//! A node lies in a box of its own, as a timer does, and goes to one of `LISTS` lists that are given to it instead of
 //! being found from a deadline. Lists are rings with a head of their own, so that nothing is asked on the way.
 
 use std::cell::Cell;

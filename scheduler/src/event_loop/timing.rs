@@ -26,7 +26,8 @@ impl Inner {
         self.tend_at.set(now.saturating_add(pause));
     }
 
-    /// When a loop that is idle should wake for its stacks. Virtual time stands still meanwhile, so there it never does.
+    /// When a loop that is idle should wake for its stacks. Virtual time stands still meanwhile, so there it never
+    /// does.
     pub(super) fn next_tending(&self) -> Instant {
         if matches!(self.clock, Clock::System) && self.stacks.wants_tending() {
             self.tend_at.get()
