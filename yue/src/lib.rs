@@ -4,8 +4,31 @@
 //! that wait without blocking the thread, remote calls in both directions, and (feature `lua`, on by default) Lua
 //! programs that do the same in a line.
 //!
+//! # Ten minutes
+//!
+//! **A fiber is a function that may wait.** It has a stack of its own, so that it may wait anywhere: in a loop, in a
+//! method of a trait, in a closure that a library calls. While it waits, its loop runs the others.
+//!
 //! ```
-//! use std::io::{Read, Write};
+//! use std::time::Duration;
+//!
+//! # fn main() -> std::io::Result<()> {
+//! yue::Runtime::new()?.run(|| {
+//!     let fiber = yue::spawn(|| {
+//!         yue::sleep(Duration::from_millis(1)).unwrap();
+//!         6 * 7
+//!     });
+//!     assert_eq!(fiber.join().unwrap(), 42);
+//! });
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **I/O is that of the standard library.** [`net`], [`fs`], [`process`] have its types and names; what reads and writes
+//! is plain [`Read`](std::io::Read) and [`Write`](std::io::Write), so any library over those works as it is.
+//!
+//! ```
+//! use std::io::{BufRead, BufReader, Write};
 //! use yue::net::{TcpListener, TcpStream};
 //!
 //! # fn main() -> std::io::Result<()> {
@@ -13,16 +36,135 @@
 //!     let listener = TcpListener::bind("127.0.0.1:0")?;
 //!     let address = listener.local_addr()?;
 //!     let server = yue::spawn(move || -> std::io::Result<()> {
-//!         let (mut stream, _) = listener.accept()?;
-//!         stream.write_all(b"hello")
+//!         let (stream, _) = listener.accept()?;
+//!         let mut name = String::new();
+//!         BufReader::new(&stream).read_line(&mut name)?;
+//!         write!(&stream, "hello {name}")
 //!     });
-//!     let mut greeting = String::new();
-//!     TcpStream::connect(address)?.read_to_string(&mut greeting)?;
-//!     assert_eq!(greeting, "hello");
+//!     let mut stream = TcpStream::connect(address)?;
+//!     stream.write_all(b"frodo\n")?;
+//!     assert_eq!(std::io::read_to_string(stream)?, "hello frodo\n");
 //!     server.join().unwrap()
 //! })
 //! # }
 //! ```
+//!
+//! **Fibers of a loop share its thread**, and nobody else runs between two lines that do not wait. So what they share is
+//! an `Rc`, a `Cell`, a `RefCell`; no lock. A fiber that computes for long keeps the others waiting: give such work to
+//! [`blocking`], to another loop, or [`yield_now`] in between.
+//!
+//! ```
+//! use std::{cell::Cell, rc::Rc};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! yue::Runtime::new()?.run(|| {
+//!     let visits = Rc::new(Cell::new(0));
+//!     let fibers: Vec<_> = (0..1000)
+//!         .map(|_| {
+//!             let visits = visits.clone();
+//!             yue::spawn(move || visits.set(visits.get() + 1))
+//!         })
+//!         .collect();
+//!     fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+//!     assert_eq!(visits.get(), 1000);
+//! });
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **Fibers that belong together end together.** [`scope`] starts fibers that may borrow, and is not left before they
+//! are over; in a [`try_scope`] the first error cancels the others. A [`JoinSet`] is for fibers that come and go.
+//! [`select!`] waits for whichever comes first of channels, joins and timers.
+//!
+//! ```
+//! use std::time::Duration;
+//! use yue::sync::local::channel;
+//!
+//! # fn main() -> std::io::Result<()> {
+//! yue::Runtime::new()?.run(|| {
+//!     let words = ["tea".to_owned(), "cake".to_owned()];
+//!     let (orders, orders_in) = channel(1);
+//!     let orders = &orders;
+//!     yue::scope(|s| {
+//!         for word in &words {
+//!             s.spawn(move || orders.send(word.as_str()).unwrap());
+//!         }
+//!         for expected in ["tea", "cake"] {
+//!             yue::select! {
+//!                 order = recv(orders_in) => assert_eq!(order, Ok(expected)),
+//!                 _ = after(Duration::from_secs(10)) => panic!("nobody came"),
+//!             }
+//!             .unwrap();
+//!         }
+//!     });
+//! });
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **A fiber is asked to stop; it is never torn down.** After [`cancel`], or when a deadline has passed, each call that
+//! waits gives an error ([`Stopped`], or an [`io::Error`](std::io::Error) that holds it), and `?` passes it on. Clean-up
+//! that must wait runs in [`shield`].
+//!
+//! ```
+//! use std::io::Read;
+//! use std::time::Duration;
+//! use yue::net::UnixStream;
+//!
+//! # fn main() -> std::io::Result<()> {
+//! yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+//!     let (mut stream, _silent) = UnixStream::pair()?;
+//!     let outcome = yue::timeout(Duration::from_millis(1), || stream.read(&mut [0; 16]));
+//!     assert_eq!(outcome.err(), Some(yue::Elapsed));
+//!     Ok(())
+//! })
+//! # }
+//! ```
+//!
+//! **More processors are more loops.** Each is a thread; fibers stay on theirs. Work crosses as closures: to a given loop
+//! with [`LoopHandle::spawn`], to whichever has time with [`spawn_any`]. [`sync`] has channels and locks that work
+//! between loops, and with plain threads.
+//!
+//! ```
+//! # fn main() -> std::io::Result<()> {
+//! let sum = yue::Runtime::builder().loops(2).build()?.run(|| {
+//!     let parts: Vec<_> = (0..10u64).map(|n| yue::spawn_any(move || n * n)).collect();
+//!     parts.into_iter().map(|part| part.join().unwrap()).sum::<u64>()
+//! });
+//! assert_eq!(sum, 285);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **A remote call looks like a call**, and the server may call back in the middle of it. Types travel by serde; a Lua
+//! program, or a msgpack-rpc client of any language, is as good a peer.
+//!
+//! ```
+//! use yue::rpc::typed::{Client, Server, peer};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! yue::Runtime::new()?.run(|| {
+//!     let listener = Server::new()
+//!         .handler("greet", |()| {
+//!             let name: String = peer().ok_or("no peer")?.call("name", ())?; // asks the caller
+//!             Ok(format!("hello {name}"))
+//!         })
+//!         .listen("tcp://127.0.0.1:0")
+//!         .unwrap();
+//!     let us = Server::new().handler("name", |()| Ok("frodo"));
+//!     let address = listener.address().to_string();
+//!     let server = Client::open_with(&address, us, Default::default()).unwrap();
+//!     assert_eq!(server.call::<_, String>("greet", ()).unwrap(), "hello frodo");
+//!     listener.close();
+//! });
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **What hangs can be looked at.** [`inspect::report_on`]`(SIGQUIT)` prints every fiber with what it waits for and its
+//! stack; [`inspect::watch_loops`] names who holds a loop; [`inspect::metrics_text`] has the numbers.
+//!
+//! # Where things are
 //!
 //! | module | what it has |
 //! |---|---|
