@@ -24,8 +24,8 @@
 //! # }
 //! ```
 //!
-//! **I/O is that of the standard library.** [`net`], [`fs`], [`process`] have its types and names; what reads and writes
-//! is plain [`Read`](std::io::Read) and [`Write`](std::io::Write), so any library over those works as it is.
+//! **I/O is that of the standard library.** [`net`], [`fs`], [`process`] have its types and names; what reads and
+//! writes is plain [`Read`](std::io::Read) and [`Write`](std::io::Write), so any library over those works as it is.
 //!
 //! ```
 //! use std::io::{BufRead, BufReader, Write};
@@ -49,9 +49,9 @@
 //! # }
 //! ```
 //!
-//! **Fibers of a loop share its thread**, and nobody else runs between two lines that do not wait. So what they share is
-//! an `Rc`, a `Cell`, a `RefCell`; no lock. A fiber that computes for long keeps the others waiting: give such work to
-//! [`blocking`], to another loop, or [`yield_now`] in between.
+//! **Fibers of a loop share its thread**, and nobody else runs between two lines that do not wait. So what they share
+//! is an `Rc`, a `Cell`, a `RefCell`; no lock. A fiber that computes for long keeps the others waiting: give such work
+//! to [`blocking`], to another loop, or [`yield_now`] in between.
 //!
 //! ```
 //! use std::{cell::Cell, rc::Rc};
@@ -103,8 +103,8 @@
 //! ```
 //!
 //! **A fiber is asked to stop; it is never torn down.** After [`cancel`], or when a deadline has passed, each call that
-//! waits gives an error ([`Stopped`], or an [`io::Error`](std::io::Error) that holds it), and `?` passes it on. Clean-up
-//! that must wait runs in [`shield`].
+//! waits gives an error ([`Stopped`], or an [`io::Error`](std::io::Error) that holds it), and `?` passes it on.
+//! Clean-up that must wait runs in [`shield`].
 //!
 //! ```
 //! use std::io::Read;
@@ -121,8 +121,8 @@
 //! # }
 //! ```
 //!
-//! **More processors are more loops.** Each is a thread; fibers stay on theirs. Work crosses as closures: to a given loop
-//! with [`LoopHandle::spawn`], to whichever has time with [`spawn_any`]. [`sync`] has channels and locks that work
+//! **More processors are more loops.** Each is a thread; fibers stay on theirs. Work crosses as closures: to a given
+//! loop with [`LoopHandle::spawn`], to whichever has time with [`spawn_any`]. [`sync`] has channels and locks that work
 //! between loops, and with plain threads.
 //!
 //! ```
