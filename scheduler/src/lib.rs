@@ -35,6 +35,23 @@
 //!   driver.rs    what a loop asks of I/O
 //!   say.rs       lines on standard error
 //! ```
+//!
+//! # `tracing`
+//!
+//! With the feature `tracing` (off by default), the spans that a fiber has entered follow it: it exits them when it
+//! leaves the processor, and enters them again when it comes back, so that a span may be entered by a guard over any
+//! suspension. The spans that the thread itself is in around its loop stay, and surround those of every fiber; a span
+//! left open by a fiber that ends is exited. A new fiber inherits no span, as a new task of tokio does not; let it
+//! enter the one that it works for:
+//!
+//! ```ignore
+//! let span = tracing::Span::current();
+//! spawn(move || span.in_scope(|| serve(connection)));
+//! ```
+//!
+//! The subscriber must tell the current span, as the registry of `tracing-subscriber` does. A subscriber that is set
+//! for a scope (`with_default`) belongs to the thread and does not follow a fiber: set one outside the loop. If a fiber
+//! enters once more a span that the thread is in around its loop, that entry is left in place during switches.
 
 #![deny(missing_docs)]
 

@@ -180,6 +180,8 @@
 //! | [`scheduler`] | all of fibers and loops |
 //! | `lua` | running Lua programs (feature `lua`) |
 //! | `cli` | the `yue` command (feature `cli`) |
+//!
+//! With the feature `tracing`, the spans of the `tracing` crate that a fiber has entered follow it ([`scheduler`]).
 
 #![warn(missing_docs)]
 

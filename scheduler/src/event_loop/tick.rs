@@ -282,10 +282,14 @@ impl Inner {
         header.state.set(State::Running);
         header.set(STARTED);
         header.count_switch();
+        #[cfg(feature = "tracing")]
+        crate::fiber::spans::begin_turn();
         // SAFETY: a fiber in the run queue is prepared and not over, and we are on the loop's stack.
         let ended = unsafe { header.switch.resume() };
         self.running.set(std::ptr::null());
         if let Some(stack) = ended {
+            #[cfg(feature = "tracing")]
+            crate::fiber::spans::clean_up();
             self.stacks.give_back(stack);
             self.retire(header);
         }

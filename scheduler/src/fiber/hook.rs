@@ -83,7 +83,7 @@ pub fn no_suspend<R>(f: impl FnOnce() -> R) -> R {
 }
 
 #[inline]
-fn ban_suspension<R>(header: &Header, f: impl FnOnce() -> R) -> R {
+pub(super) fn ban_suspension<R>(header: &Header, f: impl FnOnce() -> R) -> R {
     header.suspension_bans.set(header.suspension_bans.get() + 1);
     let _allow = OnDrop(|| header.suspension_bans.set(header.suspension_bans.get() - 1));
     f()
@@ -129,6 +129,8 @@ pub(super) fn switch_out(header: &Header, commit: impl FnOnce()) {
     if let Err(reason) = check(header) {
         refuse(header, reason);
     }
+    #[cfg(feature = "tracing")]
+    let _spans = super::spans::leave(header);
     let frame = header.hook.get();
     if !frame.is_null() {
         // SAFETY: frames lie on the fiber's stack, below this call, and are popped before they end.

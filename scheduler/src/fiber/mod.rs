@@ -10,6 +10,8 @@ mod park;
 mod priority;
 mod root;
 mod scope;
+#[cfg(feature = "tracing")]
+pub(crate) mod spans;
 mod switch;
 
 pub use block_on::block_on;
