@@ -37,6 +37,7 @@ fn each_fiber_is_listed_with_what_it_waits_for() {
         assert_eq!(found.state, FiberState::Parked);
         assert_eq!(found.reason, "sleep");
         assert_eq!(found.switches, 1);
+        assert_eq!(found.priority, Priority::Normal);
         assert!(found.location.file().ends_with("listing.rs"));
         assert!(!found.cancelled);
         assert_eq!(named("parked").reason, "a long word for a wait");
@@ -204,4 +205,27 @@ fn with_timing_on_run_times_and_histograms_fill() {
 fn a_loop_that_has_ended_is_in_the_metrics_no_more() {
     let id = Loop::new(Config::default()).unwrap().run(this_loop::id);
     assert!(!metrics_text().contains(&format!("loop=\"{id}\"")));
+}
+
+#[test]
+fn the_list_tells_priorities() {
+    Loop::new(Config::default()).unwrap().run(|| {
+        let fibers = [Priority::High, Priority::Normal, Priority::Low].map(|priority| {
+            let wait = || assert!(sleep(Duration::from_secs(60)).is_err(), "cancelled");
+            let fiber = Builder::new().priority(priority).spawn(wait).unwrap();
+            let found = this_loop::fiber(fiber.id()).unwrap();
+            assert_eq!(found.priority, priority);
+            (fiber, found.to_string())
+        });
+        let told = fibers
+            .each_ref()
+            .map(|(_, line)| [" high priority", " low priority"].map(|words| line.contains(words)));
+        assert_eq!(told, [[true, false], [false, false], [false, true]]);
+        set_priority(Priority::Low);
+        let mine = this_loop::fiber(current_id()).unwrap();
+        assert_eq!(mine.priority, Priority::Low);
+        for (fiber, _) in fibers {
+            fiber.cancel_and_join().unwrap();
+        }
+    });
 }

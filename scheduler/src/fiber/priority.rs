@@ -2,7 +2,7 @@
 //!
 //! A class is two bits of the header's flags. The run queue knows the rest.
 
-use super::header::{HIGH, LOW};
+use super::header::{HIGH, Header, LOW};
 use crate::event_loop::current_fiber;
 
 /// In which order a fiber runs among those that are ready.
@@ -38,6 +38,14 @@ pub enum Priority {
 }
 
 impl Priority {
+    pub(crate) fn of(header: &Header) -> Self {
+        match (header.has(HIGH), header.has(LOW)) {
+            (true, _) => Priority::High,
+            (_, true) => Priority::Low,
+            _ => Priority::Normal,
+        }
+    }
+
     #[inline]
     pub(super) fn flag(self) -> u8 {
         match self {
@@ -55,11 +63,7 @@ impl Priority {
 pub fn set_priority(priority: Priority) -> Priority {
     // SAFETY: the running fiber's header lives as long as the fiber. It is in no queue while it runs.
     let header = unsafe { &*current_fiber() };
-    let before = match (header.has(HIGH), header.has(LOW)) {
-        (true, _) => Priority::High,
-        (_, true) => Priority::Low,
-        _ => Priority::Normal,
-    };
+    let before = Priority::of(header);
     header.clear(HIGH | LOW);
     header.set(priority.flag());
     before

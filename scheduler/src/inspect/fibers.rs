@@ -5,7 +5,9 @@
 //! the loop is asked, and runs its other fibers between two pages.
 
 use crate::event_loop::{Inner, LoopHandle, this_loop, with_loop};
-use crate::fiber::{CANCELLED, FiberId, Header, JoinError, STARTED, State, current_id, yield_now};
+use crate::fiber::{
+    CANCELLED, FiberId, Header, JoinError, Priority, STARTED, State, current_id, yield_now,
+};
 use crate::stack::StackClass;
 use crate::time::Instant;
 use std::fmt;
@@ -72,6 +74,8 @@ pub struct FiberInfo {
     pub cancelled: bool,
     /// Whether it is inside a [`shield`](crate::shield).
     pub shielded: bool,
+    /// In which order it runs among those that are ready.
+    pub priority: Priority,
     /// What its stack is for.
     pub stack: StackClass,
 }
@@ -88,6 +92,11 @@ impl fmt::Display for FiberInfo {
             write!(f, " in '{}'", self.reason)?;
         }
         write!(f, " for {:.1?}", self.duration)?;
+        match self.priority {
+            Priority::High => f.write_str(", high priority")?,
+            Priority::Normal => {}
+            Priority::Low => f.write_str(", low priority")?,
+        }
         if self.cancelled {
             f.write_str(", cancelled")?;
         }
@@ -128,6 +137,7 @@ impl FiberInfo {
             deadline: (deadline != Instant::NEVER).then_some(deadline),
             cancelled: header.has(CANCELLED),
             shielded: header.shields.get() > 0,
+            priority: Priority::of(header),
             stack: header.switch.bounds().class(),
         }
     }
