@@ -37,7 +37,7 @@ struct Arguments {
 
 /// Long against any run of a fiber that was meant, and against a pause of a machine that is busy; short against the
 /// patience of a client.
-const WATCHDOG_MS: u64 = 250;
+const WATCHDOG_MS: u64 = 500;
 
 #[derive(Debug, clap::Args)]
 struct Run {
@@ -50,7 +50,7 @@ struct Run {
     io: Choice,
 
     /// Tell on standard error which fiber, and which line of Lua, holds a loop for longer than that. 0: never.
-    #[arg(long, value_name = "MS", default_value_t = WATCHDOG_MS)]
+    #[arg(long, value_name = "MS", env = "YUE_WATCHDOG", default_value_t = WATCHDOG_MS)]
     watchdog: u64,
 
     /// Leave SIGQUIT (Ctrl-\ in a terminal) as it is. By default it makes a report of all loops and fibers, with what
