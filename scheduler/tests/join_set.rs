@@ -22,11 +22,24 @@ fn results_come_in_the_order_in_which_the_fibers_end() {
     run(|| {
         let mut set = JoinSet::new();
         assert!(set.join_next().unwrap().is_none());
+        // Whose turn it is to end.
+        let turn = Rc::new(Cell::new(0));
         for n in [3_u64, 1, 2] {
-            set.spawn(move || sleep(Duration::from_millis(n * 5)).map(|()| n).unwrap());
+            let turn = turn.clone();
+            set.spawn(move || {
+                while turn.get() != n {
+                    yield_now().unwrap();
+                }
+                turn.set(n + 1);
+                n
+            });
         }
         let named = Builder::new().name("named");
-        set.spawn_with(named, || 9).unwrap();
+        set.spawn_with(named, move || {
+            turn.set(1);
+            9
+        })
+        .unwrap();
         assert!(set.try_join_next().is_none());
         assert_eq!(set.len(), 4);
         let mut order = Vec::new();

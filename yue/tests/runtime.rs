@@ -23,6 +23,14 @@ fn three() -> Runtime {
     Runtime::builder().loops(3).name("three").build().unwrap()
 }
 
+/// That a runtime left nothing of its own behind. The pool for blocking calls is the process's: what is left there may
+/// be of a test that runs beside this one.
+#[track_caller]
+fn assert_nothing_left(mut report: RuntimeReport) {
+    report.blocking_left = 0;
+    assert_eq!(report, RuntimeReport::default());
+}
+
 #[test]
 fn fibers_start_here_there_and_anywhere_and_do_io_on_each_loop() {
     let runtime = three();
@@ -65,7 +73,8 @@ fn fibers_start_here_there_and_anywhere_and_do_io_on_each_loop() {
         server.join().unwrap();
         clients.into_iter().map(|c| c.join().unwrap()).sum::<u32>()
     });
-    assert_eq!((served, report), (435, RuntimeReport::default()));
+    assert_eq!(served, 435);
+    assert_nothing_left(report);
 }
 
 #[test]
@@ -85,7 +94,7 @@ fn what_is_left_on_any_loop_is_cancelled_when_main_returns() {
             started.join().unwrap();
         }
     });
-    assert_eq!(report, RuntimeReport::default());
+    assert_nothing_left(report);
     assert_eq!(cancelled.load(Ordering::SeqCst), 3);
 }
 
@@ -119,7 +128,7 @@ fn a_shutdown_gives_main_its_grace_and_then_cancels_everything() {
     // On a busy machine the grace may be over before the worker's answer is here.
     assert!(told.0.is_none_or(|told| told), "{told:?}");
     assert_eq!(told.1, Err(Stopped::Cancelled));
-    assert_eq!(report, RuntimeReport::default());
+    assert_nothing_left(report);
 }
 
 #[test]
