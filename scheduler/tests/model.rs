@@ -140,6 +140,8 @@ enum Frame {
 /// What a fiber of the model waits for.
 struct Waiting {
     limit: Option<u64>,
+    /// The limit as it was given; it may have passed already.
+    given: Option<u64>,
     interruptible: bool,
     /// Counted as the subject counts; 0 for a sleep, which nobody has a waker of.
     number: usize,
@@ -192,6 +194,17 @@ impl Model {
         Some(reason)
     }
 
+    /// A cancel has made the fiber runnable: it looks at its limit when it runs, though the cancel may be forgotten
+    /// until then.
+    fn looks_again(&mut self, now: u64) {
+        let stopped = self.stopped(now).is_some();
+        if let Some(wait) = self.waiting.as_mut().filter(|wait| wait.interruptible)
+            && stopped
+        {
+            wait.limit = wait.given;
+        }
+    }
+
     /// How the wait that is going on ends at `now`, if it does.
     fn end_of_wait(&mut self, now: u64) -> Option<Result<Wakeup, Stopped>> {
         let wait = self.waiting.as_ref()?;
@@ -210,6 +223,7 @@ impl Model {
         self.waiting = Some(Waiting {
             // A limit that has passed is kept in the next tick.
             limit: limit.map(|at| at.max(now + 1)),
+            given: limit,
             interruptible,
             number: if has_waker { self.waits } else { 0 },
             woken: false,
@@ -352,6 +366,10 @@ impl World {
             Action::CancelScope { which, inside } => {
                 let step = which / FIBERS % self.subjects[fiber(which)].steps.len();
                 self.models[fiber(which)].scopes[step] = true;
+                if inside {
+                    let now = self.time.get() / UNIT;
+                    self.models[fiber(which)].looks_again(now);
+                }
                 self.inside(inside, || self.subjects[fiber(which)].scopes[step].cancel());
             }
             Action::ResetScope { which } => {
