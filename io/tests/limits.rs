@@ -149,7 +149,7 @@ fn an_operation_whose_wait_is_refused_is_taken_back_before_its_memory_goes() {
             let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 let mut bytes = [7; 64];
                 if refuse {
-                    with_switch_hook(&Never, || one.read(&mut bytes))
+                    with_switch_hook(&Never, |_| one.read(&mut bytes))
                 } else {
                     no_suspend(|| one.read(&mut bytes))
                 }

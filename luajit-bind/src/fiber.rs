@@ -55,12 +55,12 @@ impl LuaThread {
             pending: Cell::new(None),
             called: Cell::new(false),
         };
-        let _end = EndOnDrop(&context);
-        context.enter();
-        with_switch_hook(&context, || {
+        with_switch_hook(context, |context| {
+            let _end = EndOnDrop(context);
+            context.enter();
             f(&mut Running {
                 thread: self,
-                context: &context,
+                context,
             })
         })
     }

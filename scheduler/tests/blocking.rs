@@ -436,7 +436,7 @@ fn a_refused_switch_never_leaves_a_frame_to_a_closure_that_borrows_it() {
         let mut refusals = 0;
         while refusals < 100 {
             let refused = catch_unwind(AssertUnwindSafe(|| {
-                with_switch_hook(&Refuses, || {
+                with_switch_hook(&Refuses, |_| {
                     blocking_borrowed(|| {
                         inside.fetch_add(1, Ordering::SeqCst);
                         thread::sleep(Duration::from_micros(100));

@@ -182,7 +182,7 @@ fn a_hook_sees_every_switch_and_may_refuse() {
     }
     run(|| {
         let hook = Hook(Cell::new(0), Cell::new(false));
-        with_switch_hook(&hook, || {
+        with_switch_hook(&hook, |_| {
             yield_now().unwrap();
             sleep(Duration::from_micros(10)).unwrap();
         });
@@ -190,7 +190,7 @@ fn a_hook_sees_every_switch_and_may_refuse() {
         assert_eq!(hook.0.get(), 2);
         let refused = spawn(|| {
             let hook = Hook(Cell::new(0), Cell::new(true));
-            with_switch_hook(&hook, || yield_now().unwrap());
+            with_switch_hook(&hook, |_| yield_now().unwrap());
         });
         let Err(JoinError::Panicked(payload)) = refused.join() else {
             panic!("it switched")
@@ -268,8 +268,8 @@ fn a_hook_may_wake_its_own_fiber_and_cannot_suspend() {
     }
     run(|| {
         let hook = Hook(Cell::new(Some(prepare_park())), false);
-        with_switch_hook(&hook, || park_uninterruptible("the hook's wake"));
-        let fiber = spawn(|| with_switch_hook(&Hook(Cell::new(None), true), yield_now));
+        with_switch_hook(&hook, |_| park_uninterruptible("the hook's wake"));
+        let fiber = spawn(|| with_switch_hook(&Hook(Cell::new(None), true), |_| yield_now()));
         assert!(matches!(fiber.join(), Err(JoinError::Panicked(_))));
     });
 }

@@ -337,7 +337,7 @@ fn a_scope_that_cannot_wait_for_its_children_says_so_and_aborts() {
         Loop::new(Config::default()).unwrap().run(|| {
             let hook = Refuses(std::cell::Cell::new(false));
             let mut place = 0;
-            with_switch_hook(&hook, || {
+            with_switch_hook(&hook, |_| {
                 scope(|s| {
                     s.spawn(|| {
                         sleep(std::time::Duration::from_millis(1)).unwrap();

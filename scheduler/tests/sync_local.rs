@@ -530,11 +530,11 @@ fn a_switch_hook_that_refuses_takes_the_waiter_out_of_the_queue() {
     on_loop(|| {
         let (sender, receiver) = channel(1);
         let other = receiver.clone();
-        let refused = spawn(move || with_switch_hook(&Refuse, || other.recv().is_ok()));
+        let refused = spawn(move || with_switch_hook(&Refuse, |_| other.recv().is_ok()));
         assert!(refused.join().is_err());
         let selecting = receiver.clone();
         let refused = spawn(move || {
-            with_switch_hook(&Refuse, || {
+            with_switch_hook(&Refuse, |_| {
                 select! { value = recv(selecting) => value.is_ok() }
             })
         });

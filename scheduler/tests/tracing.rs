@@ -358,7 +358,8 @@ fn a_refused_switch_changes_nothing() {
         on_loop(move || {
             let fiber = spawn(move || {
                 let _span = info_span!("a").entered();
-                let refused = std::panic::catch_unwind(|| with_switch_hook(&Stubborn, yield_now));
+                let refused =
+                    std::panic::catch_unwind(|| with_switch_hook(&Stubborn, |_| yield_now()));
                 assert!(refused.is_err());
                 assert_eq!(here(&seen), "a");
                 yield_now().unwrap();

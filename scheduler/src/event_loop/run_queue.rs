@@ -69,8 +69,10 @@ impl Fifo {
         let header = unsafe { self.head.get().as_ref()? };
         let second = header.next.get();
         self.head.set(second);
-        if second.is_null() {
-            self.tail.set(ptr::null());
+        // SAFETY: as above.
+        match unsafe { second.as_ref() } {
+            Some(second) => second.prefetch_run(),
+            None => self.tail.set(ptr::null()),
         }
         Some(header)
     }

@@ -50,26 +50,67 @@ pub(crate) unsafe fn descriptions(header: &Header) -> Vec<String> {
     all
 }
 
+/// A frame and its hook beside each other: each switch reads both, from one cache line if what the hook needs comes
+/// first in it.
+#[repr(C, align(64))]
+struct Hooked<H> {
+    frame: HookFrame,
+    hook: H,
+}
+
 /// Runs `f` with `hook` told of every switch of the calling fiber. Of nested hooks only the innermost is told.
 ///
 /// # Panics
 /// Outside a fiber.
-pub fn with_switch_hook<R>(hook: &dyn SwitchHook, f: impl FnOnce() -> R) -> R {
-    let header = current_fiber();
+#[inline]
+pub fn with_switch_hook<H: SwitchHook, R>(hook: H, f: impl FnOnce(&H) -> R) -> R {
     // SAFETY: the running fiber's header lives as long as the fiber.
-    let header = unsafe { &*header };
-    let hook: *const (dyn SwitchHook + '_) = hook;
-    // SAFETY: only the lifetime is changed; the frame is taken off again before `hook` ends.
-    let hook = unsafe {
-        std::mem::transmute::<*const (dyn SwitchHook + '_), *const (dyn SwitchHook + 'static)>(hook)
-    };
-    let frame = HookFrame {
+    let header = unsafe { &*current_fiber() };
+    let outer = header.hook.get();
+    let mut hooked = Hooked {
+        frame: HookFrame {
+            hook: ptr::null::<Never>(),
+            outer,
+        },
         hook,
-        outer: header.hook.get(),
     };
-    header.hook.set(&frame);
-    let _pop = OnDrop(|| header.hook.set(frame.outer));
-    f()
+    let told: *const (dyn SwitchHook + '_) = &raw const hooked.hook;
+    // SAFETY: only the lifetime is changed; the frame is taken off again before `hooked` ends.
+    hooked.frame.hook = unsafe {
+        std::mem::transmute::<*const (dyn SwitchHook + '_), *const (dyn SwitchHook + 'static)>(told)
+    };
+    header.hook.set(&raw const hooked.frame);
+    let _pop = OnDrop(|| header.hook.set(outer));
+    f(&hooked.hook)
+}
+
+/// The hook of a frame that has none yet.
+enum Never {}
+
+impl SwitchHook for Never {
+    fn leave(&self) -> Result<(), &'static str> {
+        match *self {}
+    }
+
+    fn enter(&self) {
+        match *self {}
+    }
+}
+
+impl<H: SwitchHook + ?Sized> SwitchHook for &H {
+    #[inline]
+    fn leave(&self) -> Result<(), &'static str> {
+        (**self).leave()
+    }
+
+    #[inline]
+    fn enter(&self) {
+        (**self).enter();
+    }
+
+    fn describe(&self) -> Option<String> {
+        (**self).describe()
+    }
 }
 
 /// Runs `f`; any attempt to suspend the calling fiber in it is a panic. Outside a fiber it only calls `f`.

@@ -17,7 +17,7 @@
 //!   outside and its stack never freed; an abandoned one is leaked.
 
 use crate::inspect::Registers;
-use crate::stack::{FiberStack, StackBounds};
+use crate::stack::{CACHE_LINE, FiberStack, StackBounds};
 use corosensei::stack::{Stack, StackPointer};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use std::cell::{Cell, UnsafeCell};
@@ -71,6 +71,24 @@ fn saved_pointer() -> Option<usize> {
         let points_into_stack = (bounds.lowest()..bounds.start()).contains(&after[word]);
         (changed.next().is_none() && points_into_stack).then_some(word)
     })
+}
+
+/// Brings a cache line near, if there is one at `at`.
+#[inline]
+pub(super) fn prefetch<T>(at: *const T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a hint; it faults at no address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) at, options(nostack, readonly, preserves_flags));
+    }
+    #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+    let _ = at;
 }
 
 /// How backtraces name the switch: a part of its files' paths, and the beginning of its functions' names.
@@ -187,6 +205,20 @@ impl Switch {
             unsafe { saved_registers(saved) },
             self.yielder.get() as usize,
         ))
+    }
+
+    /// Fetches the first `lines` cache lines of the frames that a suspended fiber goes on with, and the root's, where
+    /// the switch leaves the way back.
+    #[inline]
+    pub(crate) fn prefetch(&self, lines: usize) {
+        prefetch(self.yielder.get());
+        if let Some(place) = saved_pointer() {
+            // SAFETY: reads a word of an initialized value; `place` is one of its words.
+            let saved = unsafe { self.coroutine.get().cast::<*const u8>().add(place).read() };
+            for line in 0..lines {
+                prefetch(saved.wrapping_add(line * CACHE_LINE));
+            }
+        }
     }
 
     /// Where the fiber's stack lies.

@@ -74,7 +74,7 @@ pub(crate) struct StackBounds(u64);
 const SIZE_BITS: u32 = 20;
 const COLOR_BITS: u32 = 6;
 const EXPERIMENT_BYTES: usize = 64 << 10;
-const CACHE_LINE: usize = 64;
+pub(crate) const CACHE_LINE: usize = 64;
 
 /// By how many different amounts the first frames are shifted.
 ///

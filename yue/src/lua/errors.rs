@@ -87,7 +87,9 @@ pub(crate) fn rpc_error(error: &yue_rpc::Error) -> Error {
     Error::value(ErrorObject::from(error))
 }
 
-/// Why a fiber was told to stop.
+/// Why a fiber was told to stop. Out of line, since its frame would be that of every suspending function.
+#[cold]
+#[inline(never)]
 pub(crate) fn stopped_object(stopped: Stopped) -> ErrorObject {
     match stopped {
         Stopped::Cancelled => ErrorObject::of_kind(ErrorKind::Cancelled, "the fiber was cancelled"),
@@ -96,6 +98,8 @@ pub(crate) fn stopped_object(stopped: Stopped) -> ErrorObject {
 }
 
 /// The same, to be raised.
+#[cold]
+#[inline(never)]
 pub(crate) fn stopped(stopped: Stopped) -> Error {
     Error::value(stopped_object(stopped))
 }

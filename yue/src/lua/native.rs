@@ -78,6 +78,8 @@ macro_rules! native {
                 $($read)*
             }
 
+            // Part of the C function's frame: a return behind a switch is one that the processor does not predict.
+            #[inline(always)]
             fn run(_: yue_luajit::Frame<'_>, $argument: Self::Input<'_>) -> Result<$output, yue_luajit::Error> {
                 $($run)*
             }
