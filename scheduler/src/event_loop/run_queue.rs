@@ -71,7 +71,8 @@ impl Fifo {
         self.head.set(second);
         // SAFETY: as above.
         match unsafe { second.as_ref() } {
-            Some(second) => second.prefetch_run(),
+            // SAFETY: fibers are taken off by the loop, outside any fiber, and this one is in the queue.
+            Some(second) => unsafe { second.prefetch_run() },
             None => self.tail.set(ptr::null()),
         }
         Some(header)

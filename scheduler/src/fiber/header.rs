@@ -191,16 +191,17 @@ impl Header {
     /// Fetches what the fiber needs when it goes on, and the header of the one behind it in the queue. Called one turn
     /// ahead, so that the other fiber's turn hides the way to memory: a yield among a thousand Lua fibers then costs
     /// 60 ns and not 130, among a hundred thousand native ones 102 ns and not 122.
+    ///
+    /// # Safety
+    /// Called by the loop, outside any fiber, for one that is in the run queue.
     #[inline]
-    pub(crate) fn prefetch_run(&self) {
+    pub(crate) unsafe fn prefetch_run(&self) {
         let hook = self.hook.get();
-        if hook.is_null() {
-            self.switch.prefetch(1);
-        } else {
-            // Another language's frames are between the switch and the code that goes on.
-            prefetch(hook);
-            self.switch.prefetch(HOOKED_LINES);
-        }
+        // Another language's frames are between the switch and the code that goes on.
+        let lines = if hook.is_null() { 1 } else { HOOKED_LINES };
+        prefetch(hook);
+        // SAFETY: a fiber in the run queue is prepared and not over.
+        unsafe { self.switch.prefetch(lines) };
         let behind = self.next.get();
         prefetch(behind);
         prefetch(behind.cast::<u8>().wrapping_add(CACHE_LINE));

@@ -209,11 +209,14 @@ impl Switch {
 
     /// Fetches the first `lines` cache lines of the frames that a suspended fiber goes on with, and the root's, where
     /// the switch leaves the way back.
+    ///
+    /// # Safety
+    /// Called by the loop, outside any fiber, for a fiber that was prepared and has not ended.
     #[inline]
-    pub(crate) fn prefetch(&self, lines: usize) {
+    pub(crate) unsafe fn prefetch(&self, lines: usize) {
         prefetch(self.yielder.get());
         if let Some(place) = saved_pointer() {
-            // SAFETY: reads a word of an initialized value; `place` is one of its words.
+            // SAFETY: no resume is running, and there is a coroutine; its words are initialized, and `place` is one.
             let saved = unsafe { self.coroutine.get().cast::<*const u8>().add(place).read() };
             for line in 0..lines {
                 prefetch(saved.wrapping_add(line * CACHE_LINE));
