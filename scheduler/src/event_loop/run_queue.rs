@@ -31,13 +31,21 @@ const BUDGETS: [u32; 3] = [16, 4, 1];
 struct Fifo {
     head: Cell<*const Header>,
     tail: Cell<*const Header>,
+    /// So many fibers behind the first have been fetched.
+    fetched: Cell<u32>,
 }
+
+/// How many fibers with deep frames are fetched at once. The stack of each is a page of its own, for which the
+/// processor has to walk the page tables; it has several walkers, which work side by side on what it is asked at once:
+/// 1 000 Lua fibers that call through one connection so made 1.42 M calls/s, and one by one 1.28.
+const FETCHED_AT_ONCE: u32 = 6;
 
 impl Fifo {
     const fn new() -> Self {
         Fifo {
             head: Cell::new(ptr::null()),
             tail: Cell::new(ptr::null()),
+            fetched: Cell::new(0),
         }
     }
 
@@ -49,6 +57,7 @@ impl Fifo {
     fn clear(&self) {
         self.head.set(ptr::null());
         self.tail.set(ptr::null());
+        self.fetched.set(0);
     }
 
     #[inline]
@@ -69,13 +78,44 @@ impl Fifo {
         let header = unsafe { self.head.get().as_ref()? };
         let second = header.next.get();
         self.head.set(second);
-        // SAFETY: as above.
-        match unsafe { second.as_ref() } {
-            // SAFETY: fibers are taken off by the loop, outside any fiber, and this one is in the queue.
-            Some(second) => unsafe { second.prefetch_run() },
-            None => self.tail.set(ptr::null()),
+        if second.is_null() {
+            self.tail.set(ptr::null());
+        }
+        match self.fetched.get() {
+            0 => self.fetch(),
+            fetched => self.fetched.set(fetched - 1),
         }
         Some(header)
+    }
+
+    /// Fetches what the next fiber needs when it goes on, while the present one runs; before one with deep frames also
+    /// what those behind it need.
+    #[inline]
+    fn fetch(&self) {
+        // SAFETY: as in `push`.
+        let Some(first) = (unsafe { self.head.get().as_ref() }) else {
+            return;
+        };
+        if first.hook.get().is_null() {
+            // SAFETY: fibers are taken off by the loop, outside any fiber, and this one is in the queue.
+            unsafe { first.prefetch_run() };
+        } else {
+            self.fetch_many(first);
+        }
+    }
+
+    fn fetch_many(&self, first: &Header) {
+        let mut header = first;
+        for fetched in 0..FETCHED_AT_ONCE {
+            // SAFETY: as in `fetch`.
+            unsafe { header.prefetch_run() };
+            self.fetched.set(fetched);
+            // SAFETY: as in `push`.
+            match unsafe { header.next.get().as_ref() } {
+                Some(next) => header = next,
+                None => break,
+            }
+        }
     }
 }
 
