@@ -85,7 +85,7 @@ pub enum CallError {
     Raised,
     /// A result has no form on the wire.
     #[error(transparent)]
-    Results(#[from] EncodeError),
+    Results(#[from] Box<EncodeError>),
 }
 
 /// A Lua fiber between calls: what [`LuaThread::attach`] gives.

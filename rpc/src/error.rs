@@ -121,6 +121,8 @@ impl fmt::Display for ErrorKind {
 }
 
 /// Why a call, or a connection, failed.
+///
+/// Two words: results with it are returned in registers.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// It failed on this side of the connection.
@@ -128,7 +130,7 @@ pub enum Error {
     Local(Box<LocalError>),
     /// The other side answered with an error.
     #[error("{0}")]
-    Remote(RemoteError),
+    Remote(Box<RemoteError>),
 }
 
 /// An error that this side found.
@@ -159,6 +161,11 @@ impl Error {
             message: message.into(),
             retryable: true,
         }))
+    }
+
+    /// The error that a response carries.
+    pub(crate) fn remote(response: Response) -> Error {
+        Error::Remote(Box::new(RemoteError { response }))
     }
 
     /// The error's place in the tree.
@@ -231,11 +238,6 @@ pub struct RemoteError {
 }
 
 impl RemoteError {
-    /// Wraps the response that carries the error value.
-    pub(crate) fn new(response: Response) -> RemoteError {
-        RemoteError { response }
-    }
-
     /// The error value in msgpack, for a layer that decodes values.
     pub fn bytes(&self) -> &[u8] {
         self.response.bytes()

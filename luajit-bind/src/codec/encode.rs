@@ -29,7 +29,7 @@ impl Codec {
         label: &str,
         refs: &dyn RefTable,
         out: &mut Vec<u8>,
-    ) -> Result<(), EncodeError> {
+    ) -> Result<(), Box<EncodeError>> {
         let start = out.len();
         let mut encoder = Encoder {
             codec: *self,
@@ -66,7 +66,7 @@ impl Codec {
         label: &str,
         refs: &dyn RefTable,
         out: &mut Vec<u8>,
-    ) -> Result<(), EncodeError> {
+    ) -> Result<(), Box<EncodeError>> {
         let start = out.len();
         // SAFETY: the caller's promise.
         let count = unsafe { ffi::lua_gettop(state) } - first + 1;
@@ -111,15 +111,15 @@ impl Trouble {
     }
 
     #[cold]
-    fn into_error(self, label: &str, position: c_int) -> EncodeError {
+    fn into_error(self, label: &str, position: c_int) -> Box<EncodeError> {
         let mut path = format!("{label}[{position}]");
         for step in self.steps.iter().rev() {
             path.push_str(step);
         }
-        EncodeError {
+        Box::new(EncodeError {
             path,
             fault: self.fault,
-        }
+        })
     }
 }
 

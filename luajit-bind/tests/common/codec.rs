@@ -7,7 +7,11 @@ use yue_luajit::codec::{DecodeError, EncodeError, Object, ObjectKind, Owner, Rea
 use yue_luajit::{Codec, NoRefs, RefTable, Stack, Vm};
 
 /// Runs an expression and encodes its values; `None` is an encoding error, kept in `ERROR`.
-pub fn encode_with(vm: &Vm, source: &str, refs: &dyn RefTable) -> Result<Vec<u8>, EncodeError> {
+pub fn encode_with(
+    vm: &Vm,
+    source: &str,
+    refs: &dyn RefTable,
+) -> Result<Vec<u8>, Box<EncodeError>> {
     let mut thread = chunk(vm, &format!("return {source}"));
     thread.attach(|running| {
         running.call().expect("no error");
@@ -27,7 +31,7 @@ pub fn encode_with(vm: &Vm, source: &str, refs: &dyn RefTable) -> Result<Vec<u8>
     })
 }
 
-pub fn encode(vm: &Vm, source: &str) -> Result<Vec<u8>, EncodeError> {
+pub fn encode(vm: &Vm, source: &str) -> Result<Vec<u8>, Box<EncodeError>> {
     let (vm, source) = (vm.clone(), source.to_owned());
     lua_fiber(move || encode_with(&vm, &source, &NoRefs))
 }

@@ -3,7 +3,7 @@
 use super::request::{Queued, RequestContext};
 use super::{Inner, Phase, Role};
 use crate::buffer::{Response, Segment};
-use crate::error::{Error, ErrorKind, RemoteError};
+use crate::error::{Error, ErrorKind};
 use crate::proto::encode::{self, ErrorValue};
 use crate::proto::value::Reader;
 use crate::proto::{Method, Params};
@@ -64,11 +64,7 @@ impl Inner {
                 let value = Reader::new(bytes).read_raw().map_or(0, <[u8]>::len);
                 let start = params.1.start;
                 let range = start..start + value;
-                self.refused_to_us(Error::Remote(RemoteError::new(Response::new(
-                    segment.clone(),
-                    range,
-                    1,
-                ))));
+                self.refused_to_us(Error::remote(Response::new(segment.clone(), range, 1)));
             }
             b"$yue/cancel" => {
                 if let Some(msgid) = Reader::new(bytes)

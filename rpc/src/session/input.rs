@@ -9,7 +9,7 @@ use super::request::{Place, Queued};
 use super::worker;
 use super::{Inner, Phase, Role};
 use crate::buffer::{self, Response, Segment};
-use crate::error::{Error, ErrorKind, RemoteError};
+use crate::error::{Error, ErrorKind};
 use crate::proto::encode::{self, ErrorValue};
 use crate::proto::message::remaining_time_ms;
 use crate::proto::value::Reader;
@@ -181,12 +181,7 @@ impl Inner {
                 ..
             } => {
                 let range = place(error);
-                self.take_answer(
-                    msgid,
-                    Err(Error::Remote(RemoteError::new(Response::new(
-                        segment, range, 1,
-                    )))),
-                );
+                self.take_answer(msgid, Err(Error::remote(Response::new(segment, range, 1))));
             }
             Message::Request {
                 method: Method::Name(name),
