@@ -65,7 +65,7 @@ fn a_native_stack_overflow_names_the_fiber_and_its_size() {
         words(&output)
     );
     assert!(
-        words(&output).contains("overflowed its stack of 260 KiB"),
+        words(&output).contains("overflowed its stack of 252 KiB"),
         "{}",
         words(&output)
     );

@@ -6,7 +6,7 @@
 //!    unwound nor unmapped, but named, counted and leaked.
 
 use super::{Entered, Inner, Loop, registry};
-use crate::fiber::{Header, STARTED, State, cancel_header, guarded};
+use crate::fiber::{Header, State, cancel_header, guarded};
 use crate::time::wheel::Owner;
 use crate::time::{Instant, TimerEntry};
 use std::cell::Cell;
@@ -72,7 +72,7 @@ impl Inner {
         self.ended.set(true);
         let mut abandoned = 0;
         self.slab.each(|header| {
-            if !header.has(STARTED) {
+            if !header.switch.started() {
                 // SAFETY: the fiber never ran; dropping its closure is all there is to undo.
                 if let Some(stack) = unsafe { header.switch.discard() } {
                     self.stacks.give_back(stack);

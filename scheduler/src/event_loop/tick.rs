@@ -3,9 +3,7 @@
 use super::inbox::Message;
 use super::{Entered, Inner, Loop, Spin, StopReport, with_loop};
 use crate::driver::Wait;
-use crate::fiber::{
-    Builder, Header, JoinError, JoinHandle, OnDrop, STARTED, State, guarded, wake_in,
-};
+use crate::fiber::{Builder, Header, JoinError, JoinHandle, OnDrop, State, guarded, wake_in};
 use crate::inspect::timing;
 use crate::time::wheel::{Node, Owner};
 use crate::time::{Instant, TimerEntry};
@@ -280,7 +278,6 @@ impl Inner {
     pub(super) fn resume(&self, header: &Header) {
         self.running.set(header);
         header.state.set(State::Running);
-        header.set(STARTED);
         header.count_switch();
         #[cfg(feature = "tracing")]
         crate::fiber::spans::begin_turn();

@@ -51,8 +51,6 @@ pub(crate) const WOKEN: u8 = 1;
 pub(crate) const CANCELLED: u8 = 2;
 /// The current wait may be ended by a cancel or a deadline.
 pub(crate) const INTERRUPTIBLE: u8 = 4;
-/// The fiber has run at least once.
-pub(crate) const STARTED: u8 = 8;
 /// The fiber goes before the others, up to a budget. This flag and the next are the highest of all, so that the run
 /// queue tells by one comparison that a fiber has neither.
 pub(crate) const HIGH: u8 = 64;

@@ -19,7 +19,7 @@ pub use cancel::{
     CancelScope, Elapsed, Stopped, cancel, is_cancelled, shield, timeout, with_deadline,
 };
 pub(crate) use cancel::{cancel_header, cancel_on};
-pub(crate) use header::{CANCELLED, Extra, HIGH, Header, STARTED, Slab, State};
+pub(crate) use header::{CANCELLED, Extra, HIGH, Header, Slab, State};
 pub(crate) use hook::{OnDrop, descriptions};
 pub use hook::{SwitchHook, may_suspend, no_suspend, with_switch_hook};
 pub(crate) use join::note_panic;

@@ -121,6 +121,7 @@ unsafe fn saved_registers(saved: usize) -> Registers {
 pub(crate) struct Switch {
     /// Never dropped where it is: the drop of a coroutine that has started would unwind it.
     coroutine: UnsafeCell<ManuallyDrop<Option<Fiber>>>,
+    /// Null until the fiber has started.
     yielder: Cell<*const Yielder<(), ()>>,
     bounds: Cell<StackBounds>,
 }
@@ -142,6 +143,7 @@ impl Switch {
     #[inline]
     pub(crate) unsafe fn prepare<F: FnOnce() + 'static>(&self, stack: FiberStack, body: F) {
         self.bounds.set(stack.bounds());
+        self.yielder.set(ptr::null());
         let place: *const Switch = self;
         let coroutine = if mem::size_of::<F>() <= CLOSURE_ON_STACK_MAX {
             Fiber::with_stack(stack, move |yielder, ()| {
@@ -222,6 +224,11 @@ impl Switch {
                 prefetch(saved.wrapping_add(line * CACHE_LINE));
             }
         }
+    }
+
+    /// Whether the fiber that was prepared last has run at all.
+    pub(crate) fn started(&self) -> bool {
+        !self.yielder.get().is_null()
     }
 
     /// Where the fiber's stack lies.

@@ -5,7 +5,7 @@
 
 use super::unwind::StackCopy;
 use crate::event_loop::{Inner, LoopHandle, with_loop};
-use crate::fiber::{FiberId, Header, JoinError, STARTED, SWITCH_FRAMES, State, descriptions};
+use crate::fiber::{FiberId, Header, JoinError, SWITCH_FRAMES, State, descriptions};
 use std::env;
 use std::ffi::c_void;
 use std::fmt;
@@ -207,7 +207,7 @@ impl fmt::Display for Backtrace {
 fn standing(l: &Inner, fiber: FiberId) -> Option<&Header> {
     let header = l.slab.find(fiber)?;
     let off = matches!(header.state.get(), State::Parked | State::Ready);
-    (off && header.has(STARTED)).then_some(header)
+    (off && header.switch.started()).then_some(header)
 }
 
 /// What the layers above say of a fiber of this loop that does not run: the traceback of its Lua.

@@ -5,9 +5,7 @@
 //! the loop is asked, and runs its other fibers between two pages.
 
 use crate::event_loop::{Inner, LoopHandle, this_loop, with_loop};
-use crate::fiber::{
-    CANCELLED, FiberId, Header, JoinError, Priority, STARTED, State, current_id, yield_now,
-};
+use crate::fiber::{CANCELLED, FiberId, Header, JoinError, Priority, State, current_id, yield_now};
 use crate::stack::StackClass;
 use crate::time::Instant;
 use std::fmt;
@@ -123,7 +121,7 @@ impl FiberInfo {
             id: header.id(),
             name: header.with_name(|name| name.map(Into::into)),
             state: match header.state.get() {
-                State::Ready if !header.has(STARTED) => FiberState::New,
+                State::Ready if !header.switch.started() => FiberState::New,
                 State::Ready | State::Free => FiberState::Ready,
                 State::Running => FiberState::Running,
                 State::Parked => FiberState::Parked,

@@ -1,7 +1,7 @@
 //! Stacks for fibers: address space in large arenas, a guard under each stack, a free list per loop.
 //!
 //! ```text
-//!   one slot of an arena (256 KiB, or 1 MiB for a fiber that runs Lua)
+//!   one slot of an arena (252 KiB, or 1 MiB for a fiber that runs Lua)
 //!   +-------+----------------------------------------------+
 //!   | guard |   never touched, costs nothing   | in use    |
 //!   +-------+----------------------------------------------+
@@ -34,7 +34,7 @@ pub(crate) const PAGE: usize = 4096;
 /// What a fiber's stack is for; it decides the size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StackClass {
-    /// Rust code. 256 KiB of address space by default.
+    /// Rust code. 252 KiB of address space by default: 63 pages, and so many entries of a page table.
     #[default]
     Native,
     /// Code that runs Lua, whose C functions call each other deeply (thirty nested `gsub` callbacks overflow 256 KiB).
@@ -55,7 +55,7 @@ pub struct StackConfig {
 impl Default for StackConfig {
     fn default() -> Self {
         StackConfig {
-            native: 256 << 10,
+            native: 252 << 10,
             lua: 1 << 20,
         }
     }
