@@ -20,8 +20,8 @@ const MEASURE_SECONDS_MAX: u32 = 180;
 /// The ratio column is ours divided by that line (for times less is better, for rates more). A ceiling is the same
 /// work with nothing around it. Absolute figures mean little on a shared machine, ratios within one run mean more.
 ///
-/// Peers that are crates are built with `--features peers`; peers that are programs (Tarantool) are used when they are
-/// on the PATH.
+/// Peers that are crates are built with `--features peers`; programs (Tarantool, redis-server, redis-benchmark, wrk)
+/// are used when they are on the PATH.
 #[derive(Debug, Parser)]
 #[command(name = "yue-figures", version, args_conflicts_with_subcommands = true)]
 #[command(after_help = "Examples:\n  \
@@ -29,7 +29,8 @@ const MEASURE_SECONDS_MAX: u32 = 180;
     yue-figures --row 1 --row 2 --quick\n  \
     yue-figures --json figures.json && yue-figures plot figures.json\n\n\
     Row 1 fiber yield · 2 spawn and join · 3 idle memory · 4 mailbox · 5 between two loops · 6 timers · 7 TCP echo · \
-    8 Lua fibers · 9 RPC over TCP · 10 RPC between threads · 11 RPC, Rust to Rust · 12 growth\n\
+    8 Lua fibers · 9 RPC over TCP · 10 RPC between threads · \
+    11 RPC, Rust to Rust · 12 growth · 13 example servers\n\
     Environment: YUE_BIN names the `yue` command that rows 3 and 8 to 10 run (default: the one beside this program).")]
 struct Arguments {
     /// Only this row (repeatable).

@@ -11,6 +11,7 @@ mod mailbox;
 mod rpc_native;
 mod rpc_tcp;
 mod rpc_thread;
+mod servers;
 mod spawn_join;
 #[cfg(feature = "peers")]
 mod tarpc_peer;
@@ -33,6 +34,7 @@ pub fn all() -> Vec<Row> {
         rpc_thread::row(),
         rpc_native::row(),
         growth::row(),
+        servers::row(),
     ]
 }
 
@@ -44,6 +46,7 @@ pub fn all() -> Vec<Row> {
 pub fn serve(server: &str) -> Result<(), Problem> {
     let known = echo::serve(server)
         .or_else(|| rpc_tcp::serve(server))
-        .or_else(|| rpc_native::serve(server));
+        .or_else(|| rpc_native::serve(server))
+        .or_else(|| servers::serve(server));
     known.unwrap_or_else(|| Err(Problem::failed(format!("there is no server {server:?}"))))
 }

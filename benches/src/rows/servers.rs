@@ -1,0 +1,336 @@
+//! Row 13: two of the example servers under other people's load generators, beside what one would pick instead.
+//!
+//! `examples/kvs.rs` is loaded by `redis-benchmark`, as `redis-server` is; `examples/http.rs` by `wrk`, as a small
+//! server on hyper is. Every server is one process and one loop on the first processor, the generator has the second.
+//! Where the generator is what is slow, the rates come out alike; then the server's CPU time per million requests, from
+//! its process's clock, tells who is the faster. It includes connecting, which is a small part.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::epoll::allow_descriptors;
+use crate::harness::process::{Running, on_path};
+use crate::harness::processors::{Processors, Side};
+use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit};
+
+const URING: &str = "yue (io_uring)";
+const MIO: &str = "yue (mio)";
+/// How long a server may take to listen.
+const START_MAX: Duration = Duration::from_secs(10);
+
+/// The row.
+pub fn row() -> Row {
+    let mut cases = Vec::new();
+    for pipelined in [1, 32] {
+        cases.extend([50, 1_000].map(|connections| store(connections, pipelined)));
+    }
+    cases.extend([50, 1_000].map(pages));
+    Row {
+        number: 13,
+        title: "the example servers under redis-benchmark and wrk",
+        method: "One unit: a request and its answer. Key-value server: as many SETs as GETs, 64 bytes, 10 000 keys. \
+                 HTTP: GET of 13 bytes, keep-alive.",
+        cases,
+        notes: Vec::new(),
+    }
+}
+
+/// The key-value server, `pipelined` commands at once on each connection.
+fn store(connections: usize, pipelined: usize) -> Case {
+    let by = move |driver| {
+        move |effort| {
+            let server = example("kvs", driver)?;
+            redis_benchmark(server, connections, pipelined, effort)
+        }
+    };
+    let name =
+        format!("key-value server, {connections} connections, {pipelined} in flight on each");
+    let case = Case::new(name, Unit::rate("requests/s"))
+        .ours(URING, by("uring"))
+        .ours(MIO, by("mio"))
+        .peer("redis-server", move |effort| {
+            redis_benchmark(redis_server()?, connections, pipelined, effort)
+        });
+    with_goals(case)
+}
+
+/// The HTTP server.
+fn pages(connections: usize) -> Case {
+    let by = move |driver| move |effort| wrk(example("http", driver)?, connections, effort);
+    let name = format!("HTTP server, {connections} connections");
+    let case = Case::new(name, Unit::rate("requests/s"))
+        .ours(URING, by("uring"))
+        .ours(MIO, by("mio"));
+    #[cfg(feature = "peers")]
+    let case = case.peer("hyper on tokio (current thread)", move |effort| {
+        wrk(peers::hyper_server()?, connections, effort)
+    });
+    with_goals(case)
+}
+
+fn with_goals(case: Case) -> Case {
+    case.goal(URING, Against::EveryPeer, 1.0)
+        .goal(MIO, Against::EveryPeer, 1.0)
+}
+
+/// A server that listens.
+struct Server {
+    running: Running,
+    port: u16,
+}
+
+fn start(command: Command) -> Result<Running, Problem> {
+    Running::start_bound(command, Processors::detect()?, Side::Server)
+}
+
+/// An example of ours, on a driver.
+fn example(name: &str, driver: &str) -> Result<Server, Problem> {
+    let own = std::env::current_exe()?;
+    // Beside this program, or beside the folder of benches that it is in.
+    let found = own
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join("examples").join(name))
+        .find(|file| file.is_file());
+    let file = found.ok_or_else(|| {
+        Problem::failed("no examples beside this program (cargo build --release -p yue --examples)")
+    })?;
+    let mut command = Command::new(file);
+    command.arg("127.0.0.1:0").env("YUE_IO", driver);
+    let mut running = start(command)?;
+    let address = running.line_after("serving at")?;
+    let port = address.trim_end_matches('/').rsplit(':').next();
+    let port = port.and_then(|port| port.parse().ok());
+    let port = port.ok_or_else(|| Problem::failed(format!("not an address: {address:?}")))?;
+    Ok(Server { running, port })
+}
+
+fn installed(program: &str) -> Result<PathBuf, Problem> {
+    on_path(program).ok_or_else(|| Problem::NotFound(program.to_owned()))
+}
+
+/// Redis that only serves: it writes nothing to the disk.
+fn redis_server() -> Result<Server, Problem> {
+    let mut command = Command::new(installed("redis-server")?);
+    // Whoever takes the port in between makes the start fail, not the figure wrong.
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = free.local_addr()?.port();
+    drop(free);
+    command
+        .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
+        .args(["--save", "", "--appendonly", "no", "--loglevel", "warning"])
+        .args(["--tcp-backlog", "4096"])
+        .current_dir(std::env::temp_dir());
+    let running = start(command)?;
+    let deadline = Instant::now() + START_MAX;
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        if Instant::now() > deadline {
+            return Err(Problem::failed("redis-server does not listen"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(Server { running, port })
+}
+
+/// Runs a load generator on the other processor; what it prints, and what it cost the server.
+fn generate(
+    server: &Server,
+    program: &str,
+    arguments: &[String],
+) -> Result<(String, Duration), Problem> {
+    let mut command = Command::new(installed(program)?);
+    Processors::detect()?.bind_command(&mut command, Side::Client);
+    let before = server.running.cpu()?;
+    let output = command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()?;
+    let cpu = server.running.cpu()?.saturating_sub(before);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        return Err(Problem::failed(format!(
+            "{program}: {} {text}",
+            output.status
+        )));
+    }
+    Ok((text, cpu))
+}
+
+fn with_cost(sample: Sample, cpu: Duration, requests: f64) -> Sample {
+    sample.with(
+        "server_cpu_s_per_million",
+        cpu.as_secs_f64() / requests * 1e6,
+    )
+}
+
+fn redis_benchmark(
+    server: Server,
+    connections: usize,
+    pipelined: usize,
+    effort: Effort,
+) -> Result<Sample, Problem> {
+    /// Of each command, without pipelining and with it: one to two seconds.
+    const REQUESTS: usize = 150_000;
+    const REQUESTS_PIPELINED: usize = 1_500_000;
+    let requests = match pipelined {
+        1 => effort.count(REQUESTS),
+        _ => effort.count(REQUESTS_PIPELINED),
+    };
+    allow_descriptors(connections)?;
+    let run = |requests: usize| {
+        let text = format!(
+            "-h 127.0.0.1 -p {} -c {connections} -P {pipelined} -n {requests} -r 10000 -d 64 -t set,get --csv",
+            server.port
+        );
+        let arguments: Vec<String> = text.split(' ').map(str::to_owned).collect();
+        generate(&server, "redis-benchmark", &arguments)
+    };
+    run(requests / 5)?;
+    let (text, cpu) = run(requests)?;
+    let (set, get) = (csv_rate(&text, "SET")?, csv_rate(&text, "GET")?);
+    let sample = Sample::of(2.0 / (1.0 / set + 1.0 / get))
+        .with("set_per_s", set)
+        .with("get_per_s", get);
+    Ok(with_cost(sample, cpu, 2.0 * requests as f64))
+}
+
+/// Of a line `"GET","123456.78",…` the second word.
+fn csv_rate(text: &str, command: &str) -> Result<f64, Problem> {
+    let found = text.lines().find_map(|line| {
+        let mut words = line.split(',').map(|word| word.trim_matches('"'));
+        (words.next()? == command).then(|| words.next()?.parse().ok())?
+    });
+    found.ok_or_else(|| {
+        Problem::failed(format!("redis-benchmark says nothing of {command}: {text}"))
+    })
+}
+
+fn wrk(server: Server, connections: usize, effort: Effort) -> Result<Sample, Problem> {
+    const SECONDS: f64 = 3.0;
+    allow_descriptors(connections)?;
+    let run = |seconds: f64| {
+        let seconds = seconds.ceil();
+        let text = format!(
+            "-t 1 -c {connections} -d {seconds}s http://127.0.0.1:{}/",
+            server.port
+        );
+        let arguments: Vec<String> = text.split(' ').map(str::to_owned).collect();
+        generate(&server, "wrk", &arguments)
+    };
+    run(1.0)?;
+    let (text, cpu) = run(effort.seconds(SECONDS))?;
+    let (requests, rate) = wrk_result(&text)?;
+    Ok(with_cost(Sample::of(rate), cpu, requests))
+}
+
+/// Of what wrk prints the number of requests, and how many there were a second.
+fn wrk_result(text: &str) -> Result<(f64, f64), Problem> {
+    let wrong = || Problem::failed(format!("wrk says {text:?}"));
+    // Printed only where there were some.
+    if text.contains("Socket errors") || text.contains("Non-2xx") {
+        return Err(wrong());
+    }
+    let number = |text: &str| text.trim().parse::<f64>().ok();
+    let requests = text
+        .lines()
+        .find_map(|line| number(line.split_once(" requests in ")?.0));
+    let rate = text
+        .lines()
+        .find_map(|line| number(line.trim().strip_prefix("Requests/sec:")?));
+    requests.zip(rate).ok_or_else(wrong)
+}
+
+/// Runs the server of this name until the process is ended; `None` if it is not one of this row.
+pub fn serve(server: &str) -> Option<Result<(), Problem>> {
+    match server {
+        #[cfg(feature = "peers")]
+        "http-hyper" => Some(peers::serve_hyper()),
+        _ => None,
+    }
+}
+
+#[cfg(feature = "peers")]
+mod peers {
+    use super::{Problem, Server, start};
+    use crate::harness::process::own_program;
+    use crate::rows::echo::ready;
+    use std::convert::Infallible;
+
+    use http_body_util::Full;
+    use hyper::body::{Bytes, Incoming};
+    use hyper::header::{CONTENT_TYPE, HeaderValue};
+    use hyper::{Method, Request, Response, StatusCode};
+    use hyper_util::rt::TokioIo;
+
+    pub fn hyper_server() -> Result<Server, Problem> {
+        let mut running = start(own_program(&["serve", "http-hyper"])?)?;
+        let port = running.line_after("ready")?;
+        let port = port
+            .parse()
+            .map_err(|_| Problem::failed(format!("not a port: {port:?}")))?;
+        Ok(Server { running, port })
+    }
+
+    /// hyper on tokio's current-thread runtime, one task per connection. As our example it sends no date, and lets the
+    /// answers to what was pipelined leave together.
+    pub fn serve_hyper() -> Result<(), Problem> {
+        let listener = crate::epoll::listen()?;
+        listener.set_nonblocking(true)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()?;
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            ready(listener.local_addr()?.port())?;
+            loop {
+                let (stream, _) = listener.accept().await?;
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new()
+                        .auto_date_header(false)
+                        .pipeline_flush(true)
+                        .serve_connection(TokioIo::new(stream), hyper::service::service_fn(answer)),
+                );
+            }
+        })
+    }
+
+    async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        let (status, body): (_, &[u8]) = match (request.method(), request.uri().path()) {
+            (&Method::GET, "/") => (StatusCode::OK, b"hello, world\n"),
+            (_, "/") => (StatusCode::METHOD_NOT_ALLOWED, b""),
+            _ => (StatusCode::NOT_FOUND, b"there is no such page\n"),
+        };
+        let mut response = Response::new(Full::new(Bytes::from_static(body)));
+        *response.status_mut() = status;
+        let kind = HeaderValue::from_static("text/plain");
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+        Ok(response)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rates_are_found_in_what_redis_benchmark_prints() {
+        let text = "\"test\",\"rps\",\"avg_latency_ms\"\n\"SET\",\"1000.50\",\"0.2\"\n\"GET\",\"2000.00\",\"0.1\"\n";
+        assert_eq!(csv_rate(text, "SET").ok(), Some(1000.5));
+        assert_eq!(csv_rate(text, "GET").ok(), Some(2000.0));
+        assert!(csv_rate(text, "PING").is_err());
+    }
+
+    #[test]
+    fn a_run_of_wrk_counts_only_when_every_request_was_answered() {
+        let good = "  2 threads\n  30105 requests in 3.01s, 4.2MB read\nRequests/sec:  10001.66\nTransfer/sec: 1MB\n";
+        assert_eq!(wrk_result(good).ok(), Some((30_105.0, 10_001.66)));
+        let errors = format!("{good}  Socket errors: connect 0, read 7, write 0, timeout 0\n");
+        assert!(wrk_result(&errors).is_err());
+        assert!(wrk_result(&format!("{good}  Non-2xx or 3xx responses: 3\n")).is_err());
+        assert!(wrk_result("unable to connect").is_err());
+    }
+}
