@@ -1,4 +1,5 @@
-//! Row 7: TCP echo of 64-byte messages over 1, 100 and 1 000 connections.
+//! Row 7: TCP echo of 64-byte messages over 1, 100 and 1 000 connections, and over a new one for each message
+//! (`churn.rs`).
 //!
 //! The server is a process of its own with one loop (one thread that works); the load generator is the same raw epoll
 //! client for all of them, in the measuring process, with one message in flight on each connection. It checks every
@@ -14,9 +15,9 @@ use crate::load::closed;
 
 use super::echo_yue::{self, Way};
 
-const MESSAGE_BYTES: usize = 64;
+pub(super) const MESSAGE_BYTES: usize = 64;
 /// How long each measurement runs at full effort.
-const SECONDS: f64 = 2.0;
+pub(super) const SECONDS: f64 = 2.0;
 
 /// The row.
 pub fn row() -> Row {
@@ -28,6 +29,7 @@ pub fn row() -> Row {
             case("1 connection", 1),
             case("100 connections", 100),
             case("1 000 connections", 1_000),
+            super::churn::case(),
         ],
         notes: Vec::new(),
     }

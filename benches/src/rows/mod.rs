@@ -1,5 +1,6 @@
 //! The rows of the table, one file each.
 
+mod churn;
 mod cross_loop;
 mod echo;
 mod echo_yue;
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Row> {
 /// When there is no server of that name, or it cannot serve.
 pub fn serve(server: &str) -> Result<(), Problem> {
     let known = echo::serve(server)
+        .or_else(|| churn::serve(server))
         .or_else(|| rpc_tcp::serve(server))
         .or_else(|| rpc_native::serve(server))
         .or_else(|| servers::serve(server));

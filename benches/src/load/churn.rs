@@ -1,0 +1,133 @@
+//! Connections that come and go: each makes one request, reads the answer to the end of the stream, and is over.
+//!
+//! The server closes first. So what lingers for a minute (`TIME_WAIT`) lingers at the server's end, whose port is
+//! fixed, and this side does not run out of ports.
+
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use super::closed::Seen;
+use crate::epoll::{Epoll, Moved, connect, receive, send};
+use crate::harness::Problem;
+
+/// No answer at all for so long means that the server hangs.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Connections at any moment.
+    pub at_once: usize,
+    /// The bytes of a request, which are those of its answer; they are checked.
+    pub message: Vec<u8>,
+    /// How long to measure; a fifth of it is spent on warming up before.
+    pub seconds: f64,
+}
+
+struct Connection {
+    stream: TcpStream,
+    /// Bytes of the answer so far.
+    got: usize,
+}
+
+/// Loads the server on `port`. `at_start` is called when the clock starts, after warming up.
+///
+/// # Errors
+///
+/// When a connection is refused or breaks, an answer is wrong, or none comes.
+pub fn run(
+    port: u16,
+    plan: &Plan,
+    at_start: impl FnOnce() -> Result<(), Problem>,
+) -> Result<Seen, Problem> {
+    let mut load = Load {
+        port,
+        plan,
+        epoll: Epoll::new()?,
+        connections: Vec::with_capacity(plan.at_once),
+        buffer: vec![0; plan.message.len() + 1],
+    };
+    for token in 0..plan.at_once {
+        let connection = load.open(token)?;
+        load.connections.push(connection);
+    }
+    load.for_seconds(plan.seconds / 5.0)?;
+    at_start()?;
+    load.for_seconds(plan.seconds)
+}
+
+struct Load<'a> {
+    port: u16,
+    plan: &'a Plan,
+    epoll: Epoll,
+    connections: Vec<Connection>,
+    buffer: Vec<u8>,
+}
+
+impl Load<'_> {
+    /// Connects and asks at once. On the loopback there is a connection as soon as the call returns.
+    fn open(&self, token: usize) -> Result<Connection, Problem> {
+        let stream = connect(self.port)?;
+        self.epoll.add(stream.as_raw_fd(), token as u64, false)?;
+        match send(stream.as_raw_fd(), &self.plan.message)? {
+            Moved::Bytes(count) if count == self.plan.message.len() => {}
+            other => {
+                return Err(Problem::failed(format!(
+                    "a request was not sent: {other:?}"
+                )));
+            }
+        }
+        Ok(Connection { stream, got: 0 })
+    }
+
+    fn for_seconds(&mut self, seconds: f64) -> Result<Seen, Problem> {
+        let start = Instant::now();
+        let (mut messages, mut last_answer) = (0, start);
+        let mut ready = Vec::new();
+        loop {
+            self.epoll.wait(Some(Duration::from_secs(1)), |event| {
+                ready.push(event.token as usize);
+                Ok(())
+            })?;
+            let now = Instant::now();
+            for token in ready.drain(..) {
+                if self.is_over(token)? {
+                    messages += 1;
+                    last_answer = now;
+                    // The old one is closed when the new one takes its place.
+                    self.connections[token] = self.open(token)?;
+                }
+            }
+            if now - last_answer > SILENCE_MAX {
+                return Err(Problem::failed("the server does not answer"));
+            }
+            if (now - start).as_secs_f64() >= seconds {
+                return Ok(Seen {
+                    messages,
+                    elapsed: now - start,
+                });
+            }
+        }
+    }
+
+    /// Takes what is there; whether that was the end of the stream, after the whole answer.
+    fn is_over(&mut self, token: usize) -> Result<bool, Problem> {
+        let connection = &mut self.connections[token];
+        let message = &self.plan.message;
+        loop {
+            match receive(connection.stream.as_raw_fd(), &mut self.buffer)? {
+                Moved::Bytes(count) => {
+                    let rest = &message[connection.got..];
+                    if rest.get(..count) != Some(&self.buffer[..count]) {
+                        return Err(Problem::failed("an answer has wrong bytes"));
+                    }
+                    connection.got += count;
+                }
+                Moved::Later => return Ok(false),
+                Moved::Ended if connection.got == message.len() => return Ok(true),
+                Moved::Ended => return Err(Problem::failed("a connection ended early")),
+            }
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Row 7, connections that come and go: accept, one message of 64 bytes back, close.
+//!
+//! All servers do the same: they accept, read once, write that back and close. The generator (`load/churn.rs`) keeps 64
+//! connections open. Connecting costs it more than accepting costs any server, so that rates would measure the
+//! generator: the figure is the server's CPU time, from its process's clock.
+
+use std::cell::RefCell;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use yue_io::Choice;
+use yue_io::net::{TcpListener, TcpStream};
+use yue_io::owned::{Connection, Sink};
+use yue_scheduler::{Config, Loop, spawn};
+
+use super::echo::{MESSAGE_BYTES, SECONDS, ready};
+use super::echo_yue::Way;
+use crate::epoll::{Epoll, Moved, receive, send};
+use crate::harness::process::{Running, own_program};
+use crate::harness::processors::{Processors, Side};
+use crate::harness::{Against, Case, Effort, Problem, Sample, Unit};
+use crate::load::churn;
+
+const AT_ONCE: usize = 64;
+const BUFFER_BYTES: usize = 4096;
+
+/// The case.
+pub fn case() -> Case {
+    const URING: &str = "yue (io_uring)";
+    const MIO: &str = "yue (mio)";
+    let by = |server: &'static str| move |effort| measure(server, effort);
+    let case = Case::new(
+        "a connection for each message, 64 at once",
+        Unit::time("µs of the server's CPU / connection"),
+    )
+    .ours(URING, by("churn-yue-uring"))
+    .ours(MIO, by("churn-yue-mio"))
+    .ours("yue, no fiber (io_uring)", by("churn-yue-owned-uring"))
+    .ours("yue, no fiber (mio)", by("churn-yue-owned-mio"));
+    #[cfg(feature = "peers")]
+    let case = case
+        .peer("tokio (current thread)", by("churn-tokio"))
+        .peer("may (one worker)", by("churn-may"))
+        .peer("monoio (io_uring)", by("churn-monoio"));
+    case.ceiling("epoll by hand", by("churn-epoll"))
+        .goal_against(MIO, "epoll by hand", 1.05)
+        .goal(URING, Against::EveryPeer, 1.0)
+        .goal(MIO, Against::EveryPeer, 1.0)
+}
+
+fn measure(server: &str, effort: Effort) -> Result<Sample, Problem> {
+    let processors = Processors::detect()?;
+    let program = own_program(&["serve", server])?;
+    let mut running = Running::start_bound(program, processors, Side::Server)?;
+    processors.bind(Side::Client)?;
+    let port = running.line_after("ready")?;
+    let port: u16 = port
+        .parse()
+        .map_err(|_| Problem::failed(format!("not a port: {port:?}")))?;
+    let plan = churn::Plan {
+        at_once: AT_ONCE,
+        message: (0..MESSAGE_BYTES as u8).collect(),
+        seconds: effort.seconds(SECONDS),
+    };
+    let mut cpu_before = Duration::ZERO;
+    let seen = churn::run(port, &plan, || {
+        cpu_before = running.cpu()?;
+        Ok(())
+    })?;
+    let cpu = running.cpu()?.saturating_sub(cpu_before);
+    let each_us = cpu.as_secs_f64() / seen.messages as f64 * 1e6;
+    Ok(Sample::of(each_us).with("connections_per_s", seen.rate()))
+}
+
+/// Runs the server of this name until the process is ended; `None` if it is not one of this case.
+pub fn serve(server: &str) -> Option<Result<(), Problem>> {
+    match server {
+        "churn-yue-uring" => Some(serve_ours(Choice::Uring, Way::Fiber)),
+        "churn-yue-mio" => Some(serve_ours(Choice::Mio, Way::Fiber)),
+        "churn-yue-owned-uring" => Some(serve_ours(Choice::Uring, Way::Owned)),
+        "churn-yue-owned-mio" => Some(serve_ours(Choice::Mio, Way::Owned)),
+        "churn-epoll" => Some(by_hand().map_err(Problem::from)),
+        #[cfg(feature = "peers")]
+        "churn-tokio" => Some(peers::tokio()),
+        #[cfg(feature = "peers")]
+        "churn-may" => Some(peers::may()),
+        #[cfg(feature = "peers")]
+        "churn-monoio" => Some(peers::monoio()),
+        _ => None,
+    }
+}
+
+fn serve_ours(choice: Choice, way: Way) -> Result<(), Problem> {
+    let config = Config {
+        driver: yue_io::driver(choice)?,
+        ..Config::default()
+    };
+    Loop::new(config)?.run(move || {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        ready(listener.local_addr()?.port())?;
+        loop {
+            let (stream, _) = listener.accept()?;
+            match way {
+                Way::Fiber => drop(spawn(move || answer(&stream))),
+                Way::Owned => Once::start(stream)?,
+            }
+        }
+    })
+}
+
+fn answer(mut stream: &TcpStream) -> io::Result<()> {
+    let mut buffer = [0; BUFFER_BYTES];
+    let count = stream.read(&mut buffer)?;
+    stream.write_all(&buffer[..count])
+}
+
+/// Sends what came, and closes.
+struct Once(RefCell<Option<Connection>>);
+
+impl Once {
+    fn start(stream: TcpStream) -> io::Result<()> {
+        let sink = Rc::new(Once(RefCell::new(None)));
+        let connection = Connection::start(stream, Rc::clone(&sink) as Rc<dyn Sink>)?;
+        *sink.0.borrow_mut() = Some(connection);
+        Ok(())
+    }
+}
+
+impl Sink for Once {
+    fn data(&self, bytes: &[u8]) {
+        // Taken: the connection holds this sink, and the two would keep each other for ever.
+        if let Some(connection) = self.0.borrow_mut().take() {
+            connection.send(bytes.to_vec());
+            connection.close_when_sent();
+        }
+    }
+
+    fn sent(&self, _: Vec<u8>) {}
+
+    fn closed(&self, _: io::Result<()>) {
+        self.0.borrow_mut().take();
+    }
+}
+
+/// One thread on epoll. A connection is tried at once: its message has often come along.
+fn by_hand() -> io::Result<()> {
+    const LISTENER: u64 = u64::MAX;
+    let listener = crate::epoll::listen()?;
+    listener.set_nonblocking(true)?;
+    println!("ready {}", listener.local_addr()?.port());
+    let mut epoll = Epoll::new()?;
+    epoll.add(listener.as_raw_fd(), LISTENER, false)?;
+    let mut ready = Vec::new();
+    let mut buffer = [0; BUFFER_BYTES];
+    loop {
+        epoll.wait(None, |event| {
+            ready.push(event.token);
+            Ok(())
+        })?;
+        for token in ready.drain(..) {
+            if token != LISTENER {
+                try_to_answer(token as RawFd, &mut buffer);
+                continue;
+            }
+            // Until it says that there is none: the edge comes once.
+            while let Ok((stream, _)) = listener.accept() {
+                let descriptor = stream.into_raw_fd();
+                if !try_to_answer(descriptor, &mut buffer) {
+                    epoll.add(descriptor, descriptor as u64, false)?;
+                }
+            }
+        }
+    }
+}
+
+/// Answers if the message is there; whether the connection is over.
+fn try_to_answer(descriptor: RawFd, buffer: &mut [u8]) -> bool {
+    match receive(descriptor, buffer) {
+        Ok(Moved::Later) => return false,
+        Ok(Moved::Bytes(count)) => {
+            // The buffers of a new connection have room for it; a client that is gone misses nothing.
+            let _ = send(descriptor, &buffer[..count]);
+        }
+        Ok(Moved::Ended) | Err(_) => {}
+    }
+    // SAFETY: the descriptor came from `into_raw_fd` and is closed once: a registration ends with it.
+    drop(unsafe { <std::net::TcpStream as std::os::fd::FromRawFd>::from_raw_fd(descriptor) });
+    true
+}
+
+#[cfg(feature = "peers")]
+mod peers {
+    use std::io;
+
+    use super::{BUFFER_BYTES, Problem, ready};
+
+    /// tokio's current-thread runtime, one task per connection.
+    pub fn tokio() -> Result<(), Problem> {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = crate::epoll::listen()?;
+        listener.set_nonblocking(true)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()?;
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            ready(listener.local_addr()?.port())?;
+            loop {
+                let (mut stream, _) = listener.accept().await?;
+                tokio::spawn(async move {
+                    let mut buffer = [0; BUFFER_BYTES];
+                    let count = stream.read(&mut buffer).await?;
+                    stream.write_all(&buffer[..count]).await
+                });
+            }
+        })
+    }
+
+    /// may on one worker, one coroutine per connection.
+    pub fn may() -> Result<(), Problem> {
+        use std::io::{Read, Write};
+        may::config().set_workers(1);
+        let listener = may::net::TcpListener::bind("127.0.0.1:0")?;
+        ready(listener.local_addr()?.port())?;
+        loop {
+            let (mut stream, _) = listener.accept()?;
+            may::go!(move || {
+                let mut buffer = [0; BUFFER_BYTES];
+                let count = stream.read(&mut buffer)?;
+                stream.write_all(&buffer[..count])
+            });
+        }
+    }
+
+    /// monoio on io_uring, one task per connection.
+    pub fn monoio() -> Result<(), Problem> {
+        use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
+        let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
+            .with_entries(2048)
+            .build()?;
+        runtime.block_on(async {
+            let listener = monoio::net::TcpListener::from_std(crate::epoll::listen()?)?;
+            ready(listener.local_addr()?.port())?;
+            loop {
+                let (mut stream, _) = listener.accept().await?;
+                monoio::spawn(async move {
+                    let (count, buffer) = stream.read(Vec::with_capacity(BUFFER_BYTES)).await;
+                    count?;
+                    let (written, _) = stream.write_all(buffer).await;
+                    written?;
+                    Ok::<(), io::Error>(())
+                });
+            }
+        })
+    }
+}
