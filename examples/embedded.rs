@@ -37,7 +37,10 @@ fn main() -> io::Result<()> {
             match network.tick()? {
                 Tick::Runnable => {}
                 Tick::IdleUntil(_) => std::thread::sleep(Duration::from_millis(1)),
-                Tick::Done => return Ok(()),
+                Tick::Done => {
+                    println!("the end: score {}", score.get());
+                    return Ok(());
+                }
             }
         }
     }

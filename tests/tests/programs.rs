@@ -157,6 +157,28 @@ fn the_time_service_tells_how_far_a_clock_is_off() {
 }
 
 #[test]
+fn the_embedded_loop_serves_between_the_frames_of_its_thread() {
+    for driver in drivers() {
+        let path = env!("CARGO_BIN_EXE_embedded-under-test");
+        let outcome = run(&mut program(path, driver, &[]));
+        assert_eq!(outcome.code(), 0, "{outcome:?}");
+        let (frames, end) = outcome.stdout.trim_end().rsplit_once('\n').unwrap();
+        assert_eq!(end, "the end: score 8", "{frames}");
+        let scores = frames.lines().enumerate().map(|(frame, line)| {
+            let score = line.strip_prefix(&format!("frame {frame}: score "));
+            let score = score.unwrap_or_else(|| panic!("frame {frame} says {line:?}"));
+            score.parse::<u32>().unwrap()
+        });
+        // Which scores the frames see is a matter of time, but not in which order.
+        let scores: Vec<_> = scores.collect();
+        assert_eq!(scores.first(), Some(&0), "{frames}");
+        assert!(scores.len() > 1 && scores.is_sorted(), "{frames}");
+        let possible = |score: &u32| [0, 3, 4, 8].contains(score);
+        assert!(scores.iter().all(possible), "{frames}");
+    }
+}
+
+#[test]
 fn a_chat_tells_everybody_what_each_says() {
     for driver in drivers() {
         let path = env!("CARGO_BIN_EXE_chat-under-test");
