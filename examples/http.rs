@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 use yue::net::{TcpListener, TcpStream};
 
+const BUFFER_BYTES: usize = 8 * 1024;
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// A connection that says nothing for so long is closed.
@@ -29,6 +30,7 @@ fn main() -> io::Result<()> {
 fn converse(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (mut input, mut output) = (Vec::new(), Vec::new());
+    let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         match parse(&input) {
             Ok(Some((request, used))) => {
@@ -42,7 +44,7 @@ fn converse(mut stream: TcpStream) -> io::Result<()> {
                 // Nothing more to answer: now the answers to all that was pipelined leave in one write.
                 stream.write_all(&output)?;
                 output.clear();
-                match yue::timeout(IDLE, || read_more(&mut stream, &mut input)) {
+                match yue::timeout(IDLE, || read_more(&mut stream, &mut buffer, &mut input)) {
                     Ok(Ok(1..)) => {}
                     Ok(Ok(0)) | Err(yue::Elapsed) => return Ok(()),
                     Ok(Err(error)) => return Err(error),
@@ -56,9 +58,8 @@ fn converse(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-fn read_more(stream: &mut TcpStream, input: &mut Vec<u8>) -> io::Result<usize> {
-    let mut buffer = [0; 8 * 1024];
-    let count = stream.read(&mut buffer)?;
+fn read_more(stream: &mut TcpStream, buffer: &mut [u8], input: &mut Vec<u8>) -> io::Result<usize> {
+    let count = stream.read(buffer)?;
     input.extend_from_slice(&buffer[..count]);
     Ok(count)
 }
@@ -72,6 +73,9 @@ struct Request<'a> {
 
 /// The first request of the input and its length, if all of it is there; or the status that refuses it.
 fn parse(input: &[u8]) -> Result<Option<(Request<'_>, usize)>, &'static str> {
+    if input.is_empty() {
+        return Ok(None);
+    }
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut head = httparse::Request::new(&mut headers);
     let head_bytes = match head.parse(input) {
@@ -133,9 +137,10 @@ fn answer(request: &Request<'_>, output: &mut Vec<u8>) {
 fn respond(output: &mut Vec<u8>, status: &str, body: &[u8], keep_alive: bool) {
     let connection = if keep_alive { "keep-alive" } else { "close" };
     let (kind, length) = ("text/plain", body.len());
-    let head = format!(
+    // Writing to a vector does not fail.
+    let _ = write!(
+        output,
         "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: {connection}\r\n\r\n"
     );
-    output.extend_from_slice(head.as_bytes());
     output.extend_from_slice(body);
 }
