@@ -11,7 +11,7 @@ use yue::net::{TcpListener, TcpStream};
 const ARGUMENTS_MAX: usize = 1024;
 const COMMAND_BYTES_MAX: usize = 64 * 1024 * 1024;
 const LINE_BYTES_MAX: u64 = 64;
-const BUFFER_BYTES: usize = 64 * 1024;
+const BUFFER_BYTES: usize = 16 * 1024;
 
 type Store = HashMap<Vec<u8>, Vec<u8>>;
 
