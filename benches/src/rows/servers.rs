@@ -2,8 +2,11 @@
 //!
 //! `examples/kvs.rs` is loaded by `redis-benchmark`, as `redis-server` is; `examples/http.rs` by `wrk`, as a small
 //! server on hyper is. Every server is one process and one loop on the first processor, the generator has the second.
-//! Where the generator is what is slow, the rates come out alike; then the server's CPU time per million requests, from
-//! its process's clock, tells who is the faster. It includes connecting, which is a small part.
+//!
+//! The figure is what a processor that does nothing but serve would answer: requests for each second of CPU time that
+//! the server took, connecting included. The rate that the generator tells stands beside it. It is the generator's as
+//! much as the server's: where the generator is the slower one, a server that takes less time sleeps more often, and
+//! waking it costs the generator.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -47,7 +50,7 @@ fn store(connections: usize, pipelined: usize) -> Case {
     };
     let name =
         format!("key-value server, {connections} connections, {pipelined} in flight on each");
-    let case = Case::new(name, Unit::rate("requests/s"))
+    let case = Case::new(name, Unit::rate("requests / CPU second of the server"))
         .ours(URING, by("uring"))
         .ours(MIO, by("mio"))
         .peer("redis-server", move |effort| {
@@ -60,7 +63,7 @@ fn store(connections: usize, pipelined: usize) -> Case {
 fn pages(connections: usize) -> Case {
     let by = move |driver| move |effort| wrk(example("http", driver)?, connections, effort);
     let name = format!("HTTP server, {connections} connections");
-    let case = Case::new(name, Unit::rate("requests/s"))
+    let case = Case::new(name, Unit::rate("requests / CPU second of the server"))
         .ours(URING, by("uring"))
         .ours(MIO, by("mio"));
     #[cfg(feature = "peers")]
@@ -160,11 +163,9 @@ fn generate(
     Ok((text, cpu))
 }
 
-fn with_cost(sample: Sample, cpu: Duration, requests: f64) -> Sample {
-    sample.with(
-        "server_cpu_s_per_million",
-        cpu.as_secs_f64() / requests * 1e6,
-    )
+/// The figure, and the rate that the generator told.
+fn sample(requests: f64, cpu: Duration, rate: f64) -> Sample {
+    Sample::of(requests / cpu.as_secs_f64()).with("requests_per_s", rate)
 }
 
 fn redis_benchmark(
@@ -192,10 +193,10 @@ fn redis_benchmark(
     run(requests / 5)?;
     let (text, cpu) = run(requests)?;
     let (set, get) = (csv_rate(&text, "SET")?, csv_rate(&text, "GET")?);
-    let sample = Sample::of(2.0 / (1.0 / set + 1.0 / get))
+    let rate = 2.0 / (1.0 / set + 1.0 / get);
+    Ok(sample(2.0 * requests as f64, cpu, rate)
         .with("set_per_s", set)
-        .with("get_per_s", get);
-    Ok(with_cost(sample, cpu, 2.0 * requests as f64))
+        .with("get_per_s", get))
 }
 
 /// Of a line `"GET","123456.78",…` the second word.
@@ -224,7 +225,7 @@ fn wrk(server: Server, connections: usize, effort: Effort) -> Result<Sample, Pro
     run(1.0)?;
     let (text, cpu) = run(effort.seconds(SECONDS))?;
     let (requests, rate) = wrk_result(&text)?;
-    Ok(with_cost(Sample::of(rate), cpu, requests))
+    Ok(sample(requests, cpu, rate))
 }
 
 /// Of what wrk prints the number of requests, and how many there were a second.
