@@ -228,6 +228,7 @@ impl Inner {
         self.reading.set(true);
         let running = self.running.take();
         if let Some(link) = link {
+            count(&self.counters.links_ended);
             link.close();
         }
         drop((dropped, running));

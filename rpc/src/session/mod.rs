@@ -47,6 +47,7 @@ mod handshake;
 mod held;
 mod input;
 mod link;
+mod metrics;
 mod options;
 mod outgoing;
 mod output;
@@ -66,7 +67,7 @@ use crate::error::Error;
 use crate::transport::{Connect, Events, Transport};
 use held::Held;
 use input::Input;
-use options::Counters;
+use metrics::Counted;
 use output::Output;
 use pending::Pending;
 use references::References;
@@ -169,7 +170,7 @@ struct Inner {
     extension: RefCell<Option<Rc<dyn Any>>>,
     /// Told when an accepted session is over.
     on_gone: RefCell<Option<Box<dyn FnOnce()>>>,
-    counters: Counters,
+    counters: Counted,
 }
 
 impl Session {
@@ -339,7 +340,7 @@ impl Inner {
                 first_words: Cell::new(None),
                 extension: RefCell::default(),
                 on_gone: RefCell::default(),
-                counters: Counters::default(),
+                counters: Counted::new(role),
             }
         })
     }

@@ -2,7 +2,7 @@
 
 use super::MILLION;
 use crate::proto::ScanLimits;
-use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use yue_scheduler::StackClass;
 
@@ -112,11 +112,19 @@ macro_rules! stats {
 
         /// The live counters behind [`Stats`].
         #[derive(Default)]
-        pub(super) struct Counters { $(pub(super) $name: Cell<u64>,)* }
+        pub(super) struct Counters { $(pub(super) $name: Counter,)* }
 
         impl Counters {
             pub(super) fn snapshot(&self) -> Stats {
                 Stats { $($name: self.$name.get(),)* }
+            }
+        }
+
+        impl Stats {
+            pub(super) const NONE: Stats = Stats { $($name: 0,)* };
+
+            pub(super) fn plus(self, other: Stats) -> Stats {
+                Stats { $($name: self.$name + other.$name,)* }
             }
         }
     };
@@ -143,6 +151,8 @@ stats! {
     writes,
     /// Links that came up.
     links,
+    /// Links that ended.
+    links_ended,
     /// Requests refused because too many were in flight.
     refused_in_flight,
     /// Messages, either way, refused for their size.
@@ -165,10 +175,29 @@ stats! {
     stalls,
 }
 
-pub(super) fn count(counter: &Cell<u64>) {
-    counter.set(counter.get() + 1);
+/// A number that the session's loop changes and any thread may read.
+#[derive(Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) fn get(&self) -> u64 {
+        // Relaxed: a count, which nothing else depends on.
+        self.0.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn add(&self, amount: u64) {
+        // One thread writes, so that this is a plain addition.
+        self.0.store(self.get() + amount, Ordering::Relaxed);
+    }
 }
 
-pub(super) fn add(counter: &Cell<u64>, amount: usize) {
-    counter.set(counter.get() + amount as u64);
+#[inline]
+pub(super) fn count(counter: &Counter) {
+    counter.add(1);
+}
+
+#[inline]
+pub(super) fn add(counter: &Counter, amount: usize) {
+    counter.add(amount as u64);
 }

@@ -1,0 +1,178 @@
+//! What all sessions of the process have done, as lines of [`metrics_text`](yue_scheduler::inspect::metrics_text).
+//!
+//! A session counts in its own counters (`options.rs`), which it shares with a list of all. Whoever reads adds them up,
+//! together with what those that are gone have left. So a call costs no more for being counted, and the list is locked
+//! when a session begins, when it ends, and for a reader.
+//!
+//! Invariant: a session is in the list or in what is left, never in both and never in neither; so no sum ever falls.
+
+use super::Role;
+use super::options::{Counters, Stats};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+
+/// The sessions of one role.
+struct Sessions {
+    live: BTreeMap<usize, Arc<Counters>>,
+    gone: Stats,
+}
+
+impl Sessions {
+    const NONE: Sessions = Sessions {
+        live: BTreeMap::new(),
+        gone: Stats::NONE,
+    };
+
+    fn sum(&self) -> Stats {
+        let live = self.live.values().map(|counters| counters.snapshot());
+        live.fold(self.gone, Stats::plus)
+    }
+}
+
+/// Those that were opened, and those that were accepted.
+static ALL: Mutex<[Sessions; 2]> = Mutex::new([Sessions::NONE; 2]);
+
+fn all() -> MutexGuard<'static, [Sessions; 2]> {
+    ALL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A session's counters, which are in the list as long as it lives.
+pub(super) struct Counted {
+    counters: Arc<Counters>,
+    role: Role,
+}
+
+impl Counted {
+    pub(super) fn new(role: Role) -> Counted {
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| yue_scheduler::inspect::add_metrics(write));
+        let counters = Arc::new(Counters::default());
+        let key = Arc::as_ptr(&counters) as usize;
+        all()[role as usize].live.insert(key, counters.clone());
+        Counted { counters, role }
+    }
+}
+
+impl Deref for Counted {
+    type Target = Counters;
+
+    fn deref(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut left = self.counters.snapshot();
+        // A session that is dropped with its link ends it.
+        left.links_ended = left.links;
+        let mut all = all();
+        let sessions = &mut all[self.role as usize];
+        sessions
+            .live
+            .remove(&(Arc::as_ptr(&self.counters) as usize));
+        sessions.gone = sessions.gone.plus(left);
+    }
+}
+
+type Value = fn(&Stats) -> u64;
+
+/// Name, help, and which counter it is.
+const COUNTERS: [(&str, &str, Value); 13] = [
+    ("links_total", "Links that came up.", |s| s.links),
+    ("links_ended_total", "Links that ended.", |s| s.links_ended),
+    ("calls_total", "Calls made.", |s| s.calls),
+    (
+        "calls_held_total",
+        "Calls that had to wait for a link, or for its grant.",
+        |s| s.calls_held,
+    ),
+    ("call_timeouts_total", "Calls that ran out of time.", |s| {
+        s.timeouts
+    }),
+    ("notifications_total", "Notifications sent.", |s| {
+        s.notifications
+    }),
+    (
+        "requests_total",
+        "Requests and notifications of the other side that were started.",
+        |s| s.requests,
+    ),
+    ("received_bytes_total", "Bytes read.", |s| s.bytes_in),
+    ("sent_bytes_total", "Bytes handed to the transport.", |s| {
+        s.bytes_out
+    }),
+    ("writes_total", "Buffers handed to the transport.", |s| {
+        s.writes
+    }),
+    (
+        "reading_stopped_total",
+        "Times that reading stopped because too much input was waiting.",
+        |s| s.reading_stopped,
+    ),
+    (
+        "handshake_timeouts_total",
+        "Handshakes that took too long.",
+        |s| s.handshake_timeouts,
+    ),
+    (
+        "stalls_total",
+        "Links ended because the other side did not read.",
+        |s| s.stalls,
+    ),
+];
+
+/// What was refused, and why.
+const REFUSED: [(&str, Value); 6] = [
+    ("in_flight", |s| s.refused_in_flight),
+    ("too_large", |s| s.refused_too_large),
+    ("malformed", |s| s.refused_malformed),
+    ("calls", |s| s.refused_calls),
+    ("held", |s| s.refused_held),
+    ("references", |s| s.refused_references),
+];
+
+fn write(out: &mut String) {
+    let (live, sums) = {
+        let all = all();
+        let live = all.each_ref().map(|sessions| sessions.live.len() as u64);
+        (live, all.each_ref().map(Sessions::sum))
+    };
+    family(
+        out,
+        "sessions",
+        "gauge",
+        "Connections that a program holds.",
+    );
+    each(out, "sessions", "", |role| live[role]);
+    family(out, "links", "gauge", "Links that are up.");
+    each(out, "links", "", |role| {
+        sums[role].links - sums[role].links_ended
+    });
+    for (name, help, value) in COUNTERS {
+        family(out, name, "counter", help);
+        each(out, name, "", |role| value(&sums[role]));
+    }
+    let name = "refused_total";
+    let help = "What a limit refused, by the limit.";
+    family(out, name, "counter", help);
+    for (reason, value) in REFUSED {
+        let label = format!(",limit=\"{reason}\"");
+        each(out, name, &label, |role| value(&sums[role]));
+    }
+}
+
+fn family(out: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(out, "# HELP yue_rpc_{name} {help}");
+    let _ = writeln!(out, "# TYPE yue_rpc_{name} {kind}");
+}
+
+/// One line for each role.
+fn each(out: &mut String, name: &str, labels: &str, value: impl Fn(usize) -> u64) {
+    for (label, role) in [("opened", Role::Opened), ("accepted", Role::Accepted)] {
+        let value = value(role as usize);
+        let _ = writeln!(out, "yue_rpc_{name}{{role=\"{label}\"{labels}}} {value}");
+    }
+}
