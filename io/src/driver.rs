@@ -72,9 +72,14 @@ impl Choice {
 /// | `direct` | sends of a quiet loop go through the ring like all others |
 /// | `files` | files are read, written and opened on the blocking pool, as on mio |
 ///
+/// `YUE_URING_ENTRIES` is the number of places in a ring's submission queue (1024); the completion queue has four times
+/// as many. Fewer take less memory, and more system calls when many operations start in one turn. Nothing is lost when
+/// either is full; [`counters`] tell how often that was.
+///
 /// # Errors
-/// When io_uring is forced and refused (the message says why, and what to do), `YUE_IO` names no driver or
-/// `YUE_URING_OFF` no feature, or the process is out of descriptors or memory.
+/// When io_uring is forced and refused (the message says why, and what to do), `YUE_IO` names no driver,
+/// `YUE_URING_OFF` no feature or `YUE_URING_ENTRIES` no number from 1 to 32768, or the process is out of descriptors or
+/// memory.
 pub fn driver(choice: Choice) -> io::Result<Box<dyn Driver>> {
     let choice = match choice {
         Choice::Auto => Choice::from_environment()
@@ -82,7 +87,7 @@ pub fn driver(choice: Choice) -> io::Result<Box<dyn Driver>> {
         forced => forced,
     };
     if choice != Choice::Mio {
-        uring::check_switches()
+        uring::check_settings()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     }
     let backend = match choice {
@@ -124,6 +129,10 @@ pub fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> io::Result<T> {
 pub struct DriverCounters {
     /// Times that the kernel had data and found no receive buffer (io_uring only); each costs another submission.
     pub buffers_exhausted: u64,
+    /// Operations for which the submission queue had no place (io_uring only); each costs another system call.
+    pub submissions_full: u64,
+    /// Times that the kernel had more completions than their queue has places (io_uring only). They come later.
+    pub completions_full: u64,
 }
 
 /// The counters of the calling thread's loop.
@@ -135,9 +144,14 @@ pub struct DriverCounters {
 /// Outside a loop.
 pub fn counters() -> io::Result<DriverCounters> {
     Ok(match backend()? {
-        Backend::Uring(core) => DriverCounters {
-            buffers_exhausted: core.buffers_exhausted.get(),
-        },
+        Backend::Uring(core) => {
+            let (submissions_full, completions_full) = core.times_full();
+            DriverCounters {
+                buffers_exhausted: core.buffers_exhausted.get(),
+                submissions_full,
+                completions_full,
+            }
+        }
         Backend::Mio(_) => DriverCounters::default(),
     })
 }

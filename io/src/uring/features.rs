@@ -1,8 +1,8 @@
-//! What the ring may use: what the kernel offers, less what the environment switches off.
+//! What the ring may use: what the kernel offers, less what the environment switches off; and how large it is.
 //!
 //! `YUE_URING_OFF` holds names of [`Feature`]s with commas between them, for a kernel on which one of them misbehaves,
-//! and for tests of what is done without it. It is read when a driver is made. What is done
-//! without each is told where the driver is made ([`driver`](crate::driver())).
+//! and for tests of what is done without it. `YUE_URING_ENTRIES` is the number of places in the submission queue. Both
+//! are read when a driver is made, and told of there ([`driver`](crate::driver())).
 
 use io_uring::{IoUring, Parameters, Probe};
 use std::io;
@@ -31,10 +31,25 @@ const NAMES: [(&str, Feature); 7] = [
 
 const VARIABLE: &str = "YUE_URING_OFF";
 
-/// A name in `YUE_URING_OFF` that is no feature's.
+const ENTRIES_VARIABLE: &str = "YUE_URING_ENTRIES";
+
+/// Submissions that one system call can take, unless the environment says otherwise. A tick that queues more makes a
+/// second call.
+const ENTRIES: u32 = 1024;
+
+/// What the kernel makes at the most.
+const ENTRIES_MAX: u32 = 32_768;
+
+/// What the environment says makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("YUE_URING_OFF names '{0}', which is no feature; there are {known}", known = known())]
-pub(crate) struct UnknownFeature(String);
+pub(crate) enum BadSetting {
+    /// A name in `YUE_URING_OFF` that is no feature's.
+    #[error("YUE_URING_OFF names '{0}', which is no feature; there are {known}", known = known())]
+    UnknownFeature(String),
+    /// `YUE_URING_ENTRIES` is no number, or too small or large a one.
+    #[error("YUE_URING_ENTRIES is '{0}'; it takes a number from 1 to {ENTRIES_MAX}")]
+    Entries(String),
+}
 
 fn known() -> String {
     NAMES.map(|(name, _)| name).join(", ")
@@ -46,21 +61,21 @@ pub(crate) struct Switches(u8);
 
 impl Switches {
     /// What the environment says.
-    pub(crate) fn from_environment() -> Result<Switches, UnknownFeature> {
+    pub(crate) fn from_environment() -> Result<Switches, BadSetting> {
         match std::env::var_os(VARIABLE) {
             None => Ok(Switches::default()),
             Some(names) => Switches::parse(&names.to_string_lossy()),
         }
     }
 
-    fn parse(names: &str) -> Result<Switches, UnknownFeature> {
+    fn parse(names: &str) -> Result<Switches, BadSetting> {
         let mut off = Switches::default();
         for name in names.split(',').map(str::trim) {
             if name.is_empty() {
                 continue;
             }
             let found = NAMES.iter().find(|(known, _)| *known == name);
-            let (_, feature) = found.ok_or_else(|| UnknownFeature(name.to_owned()))?;
+            let (_, feature) = found.ok_or_else(|| BadSetting::UnknownFeature(name.to_owned()))?;
             off.0 |= 1 << *feature as u8;
         }
         Ok(off)
@@ -72,8 +87,21 @@ impl Switches {
     }
 }
 
+/// Places in the submission queue, as the environment says.
+pub(super) fn entries() -> Result<u32, BadSetting> {
+    let Some(text) = std::env::var_os(ENTRIES_VARIABLE) else {
+        return Ok(ENTRIES);
+    };
+    let text = text.to_string_lossy();
+    match text.trim().parse() {
+        Ok(entries @ 1..=ENTRIES_MAX) => Ok(entries),
+        _ => Err(BadSetting::Entries(text.into_owned())),
+    }
+}
+
 /// Whether the environment makes sense.
-pub(crate) fn check_switches() -> Result<(), UnknownFeature> {
+pub(crate) fn check_settings() -> Result<(), BadSetting> {
+    entries()?;
     Switches::from_environment().map(drop)
 }
 

@@ -20,7 +20,7 @@ mod setup;
 mod slots;
 
 pub(crate) use buffers::{BufferRing, GROUP};
-pub(crate) use features::check_switches;
+pub(crate) use features::check_settings;
 pub use setup::{Unavailable, probe_uring};
 pub(crate) use slots::{Completed, OperationId};
 
@@ -137,6 +137,11 @@ impl Core {
         let calls = self.direct_calls.get().saturating_add(1);
         self.direct_calls.set(calls);
         calls > DIRECT_CALLS
+    }
+
+    /// How often the submission queue and the completion queue were full.
+    pub(crate) fn times_full(&self) -> (u64, u64) {
+        self.ring.borrow().times_full()
     }
 
     /// Asks the kernel to end an operation; its terminal completion still comes.

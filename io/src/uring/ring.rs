@@ -22,6 +22,8 @@ pub(super) struct Ring {
     waiting: VecDeque<squeue::Entry>,
     /// Completions taken from the queue to make room, oldest first.
     reaped: VecDeque<cqueue::Entry>,
+    submissions_full: u64,
+    completions_full: u64,
 }
 
 /// How long [`Ring::enter`] may wait for a completion.
@@ -40,7 +42,14 @@ impl Ring {
             io,
             waiting: VecDeque::new(),
             reaped: VecDeque::new(),
+            submissions_full: 0,
+            completions_full: 0,
         }
+    }
+
+    /// How often the submission queue, and how often the completion queue, was found full.
+    pub(super) fn times_full(&self) -> (u64, u64) {
+        (self.submissions_full, self.completions_full)
     }
 
     pub(super) fn io(&self) -> &IoUring {
@@ -67,6 +76,7 @@ impl Ring {
     #[cold]
     fn push_full(&mut self, entry: squeue::Entry) {
         self.waiting.push_back(entry);
+        self.submissions_full += 1;
         // An error here is met again, and reported, by the next turn.
         let _ = self.enter(Patience::None);
         self.refill();
@@ -118,8 +128,10 @@ impl Ring {
             }
         }
         let queue = self.io.submission();
-        let (count, events) = (queue.len() as u32, queue.taskrun() || queue.cq_overflow());
+        let (count, overflow) = (queue.len() as u32, queue.cq_overflow());
+        let events = overflow || queue.taskrun();
         drop(queue);
+        self.completions_full += u64::from(overflow);
         let result = match patience {
             Patience::None if count == 0 && !events => return Ok(()),
             Patience::None => self.door.submit(count, events),

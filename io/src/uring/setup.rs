@@ -4,16 +4,14 @@
 //! step of the ladder asks for fewer; operations are asked for with a probe.
 
 use super::buffers::BufferRing;
-use super::features::{Feature, Features, Switches, UnknownFeature};
+use super::features::{BadSetting, Feature, Features, Switches, entries};
 use super::ring::Ring;
 use io_uring::{IoUring, opcode};
 use std::io;
 
-/// Submissions that one system call can take. A tick that queues more makes a second call.
-const SUBMISSIONS: u32 = 1024;
-
-/// Completions that can wait; the kernel keeps the rest in a list of its own until there is room.
-const COMPLETIONS: u32 = 4096;
+/// Completions that can wait, for each entry of the submission queue; the kernel keeps the rest in a list of its own
+/// until there is room.
+const COMPLETIONS_PER_ENTRY: u32 = 4;
 
 /// Why a ring could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -56,8 +54,8 @@ impl From<io::Error> for Unavailable {
     }
 }
 
-impl From<UnknownFeature> for Unavailable {
-    fn from(error: UnknownFeature) -> Unavailable {
+impl From<BadSetting> for Unavailable {
+    fn from(error: BadSetting) -> Unavailable {
         Unavailable::Other(io::Error::new(io::ErrorKind::InvalidInput, error))
     }
 }
@@ -65,7 +63,7 @@ impl From<UnknownFeature> for Unavailable {
 /// Makes a ring for the calling thread; also tells what it may use.
 pub(super) fn make() -> Result<(Ring, Features), Unavailable> {
     let switches = Switches::from_environment()?;
-    let ring = climb(switches.allow(Feature::DeferTaskrun))?;
+    let ring = climb(switches.allow(Feature::DeferTaskrun), entries()?)?;
     let params = ring.params();
     for (has, name) in [
         (
@@ -132,12 +130,14 @@ pub fn probe_uring() -> Result<Vec<&'static str>, Unavailable> {
 }
 
 /// From the flags that help most down to those that every kernel knows.
-fn climb(defer_taskrun: bool) -> io::Result<IoUring> {
+fn climb(defer_taskrun: bool, entries: u32) -> io::Result<IoUring> {
     let mut last = None;
     let first = if defer_taskrun { 0 } else { 1 };
     for step in first..4 {
         let mut builder = IoUring::builder();
-        builder.setup_clamp().setup_cqsize(COMPLETIONS);
+        builder
+            .setup_clamp()
+            .setup_cqsize(entries * COMPLETIONS_PER_ENTRY);
         match step {
             // Linux 6.1: completions are worked out when we ask for them, on our own thread.
             0 => builder
@@ -154,7 +154,7 @@ fn climb(defer_taskrun: bool) -> io::Result<IoUring> {
             2 => builder.setup_submit_all(),
             _ => &mut builder,
         };
-        match builder.build(SUBMISSIONS) {
+        match builder.build(entries) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => last = Some(error),
             other => return other,
         }

@@ -1,0 +1,389 @@
+//! What the kernel answers when it cannot go on at once: full queues, no buffers, `EBUSY`, `EAGAIN`, `EINTR`, less than
+//! was asked for. Each is provoked, is seen to have come, and costs not one byte of what many fibers transfer.
+
+#[path = "common/child.rs"]
+mod child;
+mod common;
+#[path = "common/supervised.rs"]
+mod supervised;
+
+use child::child_output;
+use common::*;
+use std::cell::{Cell, RefCell};
+use std::io::{self, Read, Write};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use supervised::supervised;
+use yue_io::Choice;
+use yue_io::net::UnixStream;
+use yue_io::owned::{Connection, Sink};
+use yue_scheduler::*;
+
+/// Streams that transfer at once, a third of them each by plain reads, reads that are cancelled again and again, and
+/// without a fiber.
+const STREAMS: usize = 96;
+const BYTES: usize = 60_000;
+/// Of a socket's buffer, so that most writes find room for a part only.
+const SOCKET_BUFFER: usize = 4096;
+
+/// Byte `at` of stream `n`.
+fn byte(n: usize, at: usize) -> u8 {
+    (at.wrapping_mul(at / 255 + 7) + n * 13) as u8
+}
+
+/// What went other than asked, without being an error.
+#[derive(Debug, Default)]
+struct Seen {
+    short_writes: Cell<usize>,
+    short_reads: Cell<usize>,
+    cancelled_reads: Cell<usize>,
+    refused_waits: Cell<usize>,
+}
+
+fn count(cell: &Cell<usize>) {
+    cell.set(cell.get() + 1);
+}
+
+/// Takes note of what it is told.
+#[derive(Default)]
+struct Collector {
+    data: RefCell<Vec<u8>>,
+    ended: Cell<bool>,
+}
+
+impl Sink for Collector {
+    fn data(&self, bytes: &[u8]) {
+        self.data.borrow_mut().extend_from_slice(bytes);
+    }
+
+    fn sent(&self, _: Vec<u8>) {}
+
+    fn closed(&self, result: io::Result<()>) {
+        result.unwrap();
+        self.ended.set(true);
+    }
+}
+
+fn write_all(n: usize, mut stream: UnixStream, seen: &Seen) {
+    // There is nothing to read yet: the first read of each impatient reader is cancelled for sure.
+    wait_until(|| seen.cancelled_reads.get() >= STREAMS / 3);
+    let bytes: Vec<u8> = (0..BYTES).map(|at| byte(n, at)).collect();
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        let asked = rest.len().min(20_000);
+        match stream.write(&rest[..asked]) {
+            Ok(written) => {
+                if written < asked {
+                    count(&seen.short_writes);
+                }
+                rest = &rest[written..];
+            }
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::Interrupted, "{error}"),
+        }
+    }
+}
+
+/// Reads to the end; every third stream's reads have a deadline that mostly comes first, and some may not wait at all.
+fn read_all(n: usize, mut stream: UnixStream, seen: &Seen) -> Vec<u8> {
+    let mut got = Vec::new();
+    let mut buffer = [0; 3000];
+    for round in 0.. {
+        if n % 3 == 1 && round % 8 == 0 && refuse_a_wait(&mut stream) {
+            count(&seen.refused_waits);
+        }
+        let impatient = n % 3 == 1 && round % 2 == 0;
+        let result = match impatient {
+            true => with_deadline(now().saturating_add(Duration::from_micros(30)), || {
+                stream.read(&mut buffer)
+            }),
+            false => stream.read(&mut buffer),
+        };
+        match result {
+            Ok(0) => break,
+            Ok(length) => {
+                if length < buffer.len() {
+                    count(&seen.short_reads);
+                }
+                got.extend_from_slice(&buffer[..length]);
+            }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => count(&seen.cancelled_reads),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::Interrupted, "{error}"),
+        }
+    }
+    got
+}
+
+/// A read of nothing where the fiber may not wait: the ring must have let go before the panic goes on.
+fn refuse_a_wait(stream: &mut UnixStream) -> bool {
+    struct Never;
+    impl SwitchHook for Never {
+        fn leave(&self) -> Result<(), &'static str> {
+            Err("not here")
+        }
+        fn enter(&self) {}
+    }
+    let peek = || with_switch_hook(&Never, |_| stream.peek(&mut [0; 1]));
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(peek)).is_err()
+}
+
+/// Transfers among many fibers and compares every byte.
+fn transfer() -> Rc<Seen> {
+    let seen = Rc::new(Seen::default());
+    let mut readers = Vec::new();
+    let mut collectors = Vec::new();
+    for n in 0..STREAMS {
+        let (reader, writer) = UnixStream::pair().unwrap();
+        socket2::SockRef::from(&writer)
+            .set_send_buffer_size(SOCKET_BUFFER)
+            .unwrap();
+        let noted = seen.clone();
+        drop(spawn(move || write_all(n, writer, &noted)));
+        if n % 3 == 2 {
+            let collector = Rc::new(Collector::default());
+            Connection::start_unix(reader, collector.clone()).unwrap();
+            collectors.push((n, collector));
+        } else {
+            let noted = seen.clone();
+            readers.push((n, spawn(move || read_all(n, reader, &noted))));
+        }
+    }
+    for (n, reader) in readers {
+        compare(n, &reader.join().unwrap());
+    }
+    for (n, collector) in collectors {
+        wait_until(|| collector.ended.get());
+        compare(n, &collector.data.borrow());
+    }
+    assert_eq!(operations(), 0);
+    seen
+}
+
+fn compare(n: usize, got: &[u8]) {
+    assert_eq!(got.len(), BYTES, "stream {n}");
+    let wrong = (0..BYTES).find(|&at| got[at] != byte(n, at));
+    assert_eq!(wrong, None, "the first wrong byte of stream {n}");
+}
+
+#[test]
+fn short_reads_and_writes_and_cancelled_ones_lose_nothing() {
+    on_each_driver(|| {
+        let seen = transfer();
+        assert!(seen.short_writes.get() > 0, "{seen:?}");
+        assert!(seen.short_reads.get() > 0, "{seen:?}");
+        assert!(seen.cancelled_reads.get() > 0, "{seen:?}");
+    });
+}
+
+/// Runs `body` in a child process with rings of that size; where there is no io_uring, says so.
+fn with_ring_entries(test: &str, entries: &str, body: fn()) {
+    if yue_io::probe_uring().is_err() {
+        eprintln!("not tested: there is no io_uring here");
+        return;
+    }
+    let prepare = |command: &mut std::process::Command| {
+        command
+            .env("YUE_URING_ENTRIES", entries)
+            .env("YUE_IO", "uring");
+    };
+    child_output(test, prepare, body);
+}
+
+#[test]
+fn a_ring_with_one_place_takes_as_many_operations_as_any() {
+    with_ring_entries(
+        "a_ring_with_one_place_takes_as_many_operations_as_any",
+        "1",
+        || {
+            run_on(Choice::Uring, || {
+                let seen = transfer();
+                let met = yue_io::counters().unwrap();
+                assert!(met.submissions_full > 100, "{met:?}");
+                assert!(met.completions_full > 0, "{met:?}");
+                assert!(seen.cancelled_reads.get() > 0, "{seen:?}");
+                assert!(seen.refused_waits.get() > 0, "{seen:?}");
+            });
+        },
+    );
+}
+
+#[test]
+fn completions_that_find_no_place_come_later_and_none_is_lost() {
+    with_ring_entries(
+        "completions_that_find_no_place_come_later_and_none_is_lost",
+        "2",
+        || {
+            run_on(Choice::Uring, || {
+                // Eight completions have a place; all of these come between two looks.
+                const READS: usize = 400;
+                let (readers, writers): (Vec<_>, Vec<_>) =
+                    (0..READS).map(|_| UnixStream::pair().unwrap()).unzip();
+                let fibers: Vec<_> = readers
+                    .into_iter()
+                    .map(|mut reader| {
+                        spawn(move || {
+                            let mut byte = [0];
+                            reader.read_exact(&mut byte).unwrap();
+                            byte[0]
+                        })
+                    })
+                    .collect();
+                wait_until(|| operations() == READS);
+                for (n, writer) in writers.iter().enumerate() {
+                    // Not through the ring: this fiber gives the loop no turn meanwhile.
+                    socket2::SockRef::from(writer).send(&[n as u8]).unwrap();
+                }
+                for (n, fiber) in fibers.into_iter().enumerate() {
+                    assert_eq!(fiber.join().unwrap(), n as u8);
+                }
+                let met = yue_io::counters().unwrap();
+                assert!(met.completions_full > 0, "{met:?}");
+                assert_eq!(operations(), 0);
+            });
+        },
+    );
+}
+
+#[test]
+fn a_size_that_makes_no_sense_is_an_error_that_says_what_does() {
+    for entries in ["0", "many", "100000"] {
+        let prepare = |command: &mut std::process::Command| {
+            command
+                .env("YUE_URING_ENTRIES", entries)
+                .env_remove("YUE_IO");
+        };
+        let test = "a_size_that_makes_no_sense_is_an_error_that_says_what_does";
+        let child = child_output(test, prepare, || {
+            for choice in [Choice::Auto, Choice::Uring] {
+                let error = yue_io::driver(choice).err().unwrap();
+                assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+                assert!(error.to_string().contains("from 1 to 32768"), "{error}");
+            }
+            assert!(yue_io::driver(Choice::Mio).is_ok());
+        });
+        if child.is_none() {
+            return;
+        }
+    }
+}
+
+/// Transfers with every other call of those numbers, or about that, answered by one of the errors.
+fn transfer_despite(choice: Choice, numbers: &[i64], errors: &[i32]) {
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut injected = vec![0u64; errors.len()];
+    let answer = |_| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        // As many calls are made as answered, and more: else it would never end.
+        let which = (random >> 20) as usize % (2 * errors.len());
+        let error = errors.get(which).copied();
+        if error.is_some() {
+            injected[which] += 1;
+        }
+        error
+    };
+    let result = supervised(numbers, answer, move || {
+        run_on(choice, || drop(transfer()));
+    });
+    match result {
+        Ok(()) => assert!(injected.iter().all(|count| *count > 20), "{injected:?}"),
+        Err(error) => eprintln!("not tested on {choice:?}: no supervised system calls: {error}"),
+    }
+}
+
+/// What a driver sees of a machine that is short of everything, and interrupted all the time.
+fn refuse_calls_now_and_then(test: &str, of_ring: &'static [i32], of_calls: &'static [i32]) {
+    child_output(
+        test,
+        |_| {},
+        || {
+            for choice in choices() {
+                match choice {
+                    Choice::Uring => {
+                        transfer_despite(choice, &[libc::SYS_io_uring_enter], of_ring);
+                    }
+                    _ => {
+                        let calls = [
+                            libc::SYS_epoll_wait,
+                            libc::SYS_epoll_pwait,
+                            libc::SYS_recvfrom,
+                            libc::SYS_recvmsg,
+                            libc::SYS_sendto,
+                            libc::SYS_sendmsg,
+                            libc::SYS_read,
+                            libc::SYS_write,
+                        ];
+                        transfer_despite(choice, &calls, of_calls);
+                    }
+                }
+            }
+        },
+    );
+}
+
+#[test]
+fn system_calls_that_are_interrupted_are_made_again() {
+    refuse_calls_now_and_then(
+        "system_calls_that_are_interrupted_are_made_again",
+        &[libc::EINTR],
+        &[libc::EINTR],
+    );
+}
+
+#[test]
+fn a_kernel_that_is_busy_or_short_of_memory_is_asked_again() {
+    refuse_calls_now_and_then(
+        "a_kernel_that_is_busy_or_short_of_memory_is_asked_again",
+        &[libc::EBUSY, libc::EAGAIN, libc::EINTR],
+        &[libc::EINTR],
+    );
+}
+
+static SIGNALS: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn note_signal(_: i32) {
+    SIGNALS.fetch_add(1, Ordering::Relaxed);
+}
+
+#[test]
+fn a_storm_of_signals_interrupts_everything_and_breaks_nothing() {
+    child_output(
+        "a_storm_of_signals_interrupts_everything_and_breaks_nothing",
+        |_| {},
+        || {
+            // SAFETY: a zeroed sigaction is one without flags: system calls are not restarted.
+            let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+            action.sa_sigaction = note_signal as *const () as usize;
+            // SAFETY: a live action whose handler only adds to an atomic.
+            let set = unsafe { libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()) };
+            assert_eq!(set, 0);
+            for choice in choices() {
+                let before = SIGNALS.load(Ordering::Relaxed);
+                // SAFETY: no arguments.
+                let target = unsafe { libc::pthread_self() };
+                let over = std::sync::atomic::AtomicBool::new(false);
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        while !over.load(Ordering::Relaxed) {
+                            // SAFETY: the target outlives this thread, which its scope waits for.
+                            unsafe { libc::pthread_kill(target, libc::SIGUSR1) };
+                            std::thread::sleep(Duration::from_micros(20));
+                        }
+                    });
+                    let _over = SetWhenDropped(&over);
+                    run_on(choice, || drop(transfer()));
+                });
+                assert!(SIGNALS.load(Ordering::Relaxed) > before + 100);
+            }
+        },
+    );
+}
+
+struct SetWhenDropped<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
