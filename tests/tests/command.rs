@@ -315,6 +315,36 @@ fn bench_says_that_nobody_is_there() {
     yue_with(&["bench", "unix:///no/such/socket", "-d", "0.1"]).fails(1, &["/no/such/socket"]);
 }
 
+#[test]
+fn bench_says_that_the_server_hangs_up() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp://{}", listener.local_addr().unwrap());
+    // It ends with the test's process.
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    for more in [&["--legacy"][..], &["-c", "20"]] {
+        let outcome = run(yue().args(["bench", &address, "-d", "0.1"]).args(more));
+        outcome.fails(1, &["ConnectionLostError"]);
+        assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:#?}");
+    }
+}
+
+#[test]
+fn bench_ends_when_its_server_dies() {
+    for more in [
+        &["-w", "0"][..],
+        &["-w", "0", "--rate", "5000"],
+        &["-w", "300"],
+    ] {
+        let server = Server::start(script("dies.lua"));
+        // It would take longer than this test waits.
+        let always = ["bench", &server.address, "-d", "300", "-m", "count"];
+        let outcome = run(yue().args(always).args(more));
+        outcome.fails(1, &["the server went away", "ConnectionLostError"]);
+        assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:#?}");
+        assert!(outcome.stdout.contains("calls"), "{outcome:#?}");
+    }
+}
+
 /// Has the child start without these descriptors.
 fn without(command: &mut Command, descriptors: &'static [i32]) {
     let close = move || {

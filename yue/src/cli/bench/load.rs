@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 use yue_io::Choice;
+use yue_rpc::ErrorKind;
 use yue_rpc::session::{Options, Service, Session, Timeout};
 use yue_rpc::transport::connector;
 use yue_scheduler::{Config, Instant, Loop, now, sleep, sleep_until, spawn};
@@ -32,6 +33,8 @@ pub(super) struct Outcome {
     pub(super) cpu: Duration,
     /// The driver.
     pub(super) driver: &'static str,
+    /// Why a connection was lost: that ended the load early.
+    pub(super) lost: Option<String>,
 }
 
 struct State {
@@ -42,6 +45,8 @@ struct State {
     left_out: Cell<u64>,
     latencies: RefCell<Histogram<u64>>,
     errors: RefCell<BTreeMap<String, u64>>,
+    /// The error of the first call whose connection was lost.
+    lost: RefCell<Option<String>>,
 }
 
 /// Loads the server as planned.
@@ -67,6 +72,7 @@ pub(super) fn run(plan: &Plan, io: Choice) -> Result<Outcome, String> {
             left_out: Cell::new(0),
             latencies: RefCell::new(latencies),
             errors: RefCell::default(),
+            lost: RefCell::default(),
         });
         load(&state, driver)
     })
@@ -77,7 +83,8 @@ fn load(state: &Rc<State>, driver: &'static str) -> Result<Outcome, String> {
     let options = Options {
         timeout: plan.timeout,
         legacy: plan.legacy,
-        reconnect: true,
+        // A server that comes and goes is not measured by what is left of it.
+        reconnect: false,
         ..Options::default()
     };
     let sessions: Vec<Session> = (0..plan.connections)
@@ -98,7 +105,8 @@ fn load(state: &Rc<State>, driver: &'static str) -> Result<Outcome, String> {
         None => closed_loop(state, &sessions),
         Some(rate) => vec![open_loop(state, &sessions, rate)],
     };
-    sleep(plan.warmup).map_err(|error| error.to_string())?;
+    let warm = Instant::system().saturating_add(plan.warmup);
+    wait_until(state, warm, || {})?;
     let outcome = count(state, driver)?;
     state.over.set(true);
     for worker in workers {
@@ -117,14 +125,10 @@ fn count(state: &Rc<State>, driver: &'static str) -> Result<Outcome, String> {
     let (start, cpu) = (Instant::system(), cpu_time());
     state.counting.set(true);
     let end = start.saturating_add(plan.duration);
-    while Instant::system() < end {
-        let step = end
-            .saturating_since(Instant::system())
-            .min(Duration::from_millis(100));
-        sleep(step).map_err(|error| error.to_string())?;
+    wait_until(state, end, || {
         let elapsed = Instant::system().saturating_since(start);
         live.show(elapsed, &state.latencies.borrow(), &state.errors.borrow());
-    }
+    })?;
     state.counting.set(false);
     live.end();
     Ok(Outcome {
@@ -134,7 +138,20 @@ fn count(state: &Rc<State>, driver: &'static str) -> Result<Outcome, String> {
         elapsed: Instant::system().saturating_since(start),
         cpu: cpu_time().saturating_sub(cpu),
         driver,
+        lost: state.lost.take(),
     })
+}
+
+/// Waits until then, or until a connection is lost; calls `look` now and then.
+fn wait_until(state: &State, end: Instant, look: impl Fn()) -> Result<(), String> {
+    while Instant::system() < end && state.lost.borrow().is_none() {
+        let step = end
+            .saturating_since(Instant::system())
+            .min(Duration::from_millis(100));
+        sleep(step).map_err(|error| error.to_string())?;
+        look();
+    }
+    Ok(())
 }
 
 fn closed_loop(state: &Rc<State>, sessions: &[Session]) -> Vec<yue_scheduler::JoinHandle<()>> {
@@ -163,7 +180,7 @@ fn open_loop(state: &Rc<State>, sessions: &[Session], rate: f64) -> yue_schedule
         let mut sent: u64 = 0;
         while !state.over.get() {
             let due = start.saturating_add(Duration::from_secs_f64(sent as f64 / rate));
-            if sleep_until(due).is_err() {
+            if sleep_until(due).is_err() || state.lost.borrow().is_some() {
                 break;
             }
             let session = sessions[sent as usize % sessions.len()].clone();
@@ -193,11 +210,21 @@ fn call(state: &State, session: &Session) -> Result<(), yue_rpc::Error> {
     answer.map(drop)
 }
 
-/// Notes an outcome. `false`: the fiber was told to stop.
+/// Notes an outcome. `false`: no more calls, for the fiber was told to stop or its connection is lost.
 fn record(state: &State, due: Instant, outcome: Result<(), yue_rpc::Error>) -> bool {
-    let stopped = matches!(&outcome, Err(error) if error.kind() == yue_rpc::ErrorKind::Cancelled);
-    if stopped || !state.counting.get() {
-        return !stopped;
+    let kind = outcome.as_ref().err().map(yue_rpc::Error::kind);
+    if kind == Some(ErrorKind::Cancelled) {
+        return false;
+    }
+    let lost = kind.is_some_and(|kind| kind.is_a(ErrorKind::Transport));
+    if lost && !state.over.get() {
+        let mut first = state.lost.borrow_mut();
+        *first = first
+            .take()
+            .or(outcome.as_ref().err().map(ToString::to_string));
+    }
+    if !state.counting.get() {
+        return !lost;
     }
     match outcome {
         Ok(()) => {
@@ -215,7 +242,7 @@ fn record(state: &State, due: Instant, outcome: Result<(), yue_rpc::Error>) -> b
                 .or_default() += 1
         }
     }
-    true
+    !lost
 }
 
 /// Processor time of this process so far.

@@ -130,6 +130,10 @@ pub(crate) fn main(arguments: Arguments) -> i32 {
     match load::run(&plan, Choice::Auto) {
         Ok(result) => {
             report::print(&plan, &result);
+            if let Some(error) = &result.lost {
+                yue_scheduler::say(format_args!("the server went away: {error}"));
+                return 1;
+            }
             if result.latencies.is_empty() {
                 // A server that answers nothing, or nothing but errors, has not been measured.
                 yue_scheduler::say(format_args!("no call was answered while it was counted"));
