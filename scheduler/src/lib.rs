@@ -61,6 +61,7 @@ mod event_loop;
 mod fiber;
 pub mod inspect;
 mod say;
+mod signals;
 mod stack;
 pub mod sync;
 mod time;

@@ -16,12 +16,10 @@
 
 use super::BlockingError;
 use crate::fiber::guarded;
+use crate::signals::{self, change_mask};
 use std::collections::VecDeque;
 use std::io;
-use std::mem::MaybeUninit;
-use std::ptr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 /// What the pool knows of a task.
@@ -288,13 +286,7 @@ fn use_all_processors() {
 }
 
 fn start_thread() -> io::Result<()> {
-    // The thread begins with what this one has blocked; a signal must find it with all of them blocked.
-    let before = change_mask(libc::SIG_BLOCK, Some(&asynchronous_signals()));
-    let started = thread::Builder::new()
-        .name("yue-blocking".into())
-        .spawn(run_jobs);
-    change_mask(libc::SIG_SETMASK, Some(&before));
-    started.map(drop)
+    signals::spawn_deaf("yue-blocking", run_jobs).map(drop)
 }
 
 fn run_jobs() {
@@ -346,42 +338,9 @@ fn run_one(mut state: MutexGuard<'static, State>, queued: JobOf) -> MutexGuard<'
         job.run();
         drop(job);
     });
-    change_mask(libc::SIG_BLOCK, Some(&asynchronous_signals()));
+    change_mask(libc::SIG_BLOCK, Some(&signals::asynchronous()));
     let mut state = lock();
     state.running -= 1;
     state.tell_if_quiet();
     state
-}
-
-/// All signals but those by which a thread's own fault is reported.
-fn asynchronous_signals() -> libc::sigset_t {
-    let mut set = MaybeUninit::uninit();
-    // SAFETY: `sigfillset` initializes the whole set; then it is only changed.
-    unsafe {
-        libc::sigfillset(set.as_mut_ptr());
-        let mut set = set.assume_init();
-        for fault in [
-            libc::SIGSEGV,
-            libc::SIGBUS,
-            libc::SIGFPE,
-            libc::SIGILL,
-            libc::SIGTRAP,
-            libc::SIGABRT,
-            libc::SIGSYS,
-        ] {
-            libc::sigdelset(&mut set, fault);
-        }
-        set
-    }
-}
-
-/// Changes which signals the calling thread has blocked; returns which it had.
-fn change_mask(how: libc::c_int, set: Option<&libc::sigset_t>) -> libc::sigset_t {
-    let mut before = MaybeUninit::zeroed();
-    let set = set.map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: `set` is null or a valid set, `before` has room for one; it is valid as zeros, too.
-    unsafe {
-        libc::pthread_sigmask(how, set, before.as_mut_ptr());
-        before.assume_init()
-    }
 }

@@ -16,7 +16,6 @@
 mod backtrace;
 mod capture;
 mod fibers;
-mod helper;
 mod histogram;
 mod metrics;
 mod report;

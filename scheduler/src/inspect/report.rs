@@ -10,12 +10,12 @@
 
 use super::backtrace::{Backtrace, copy_stack, notes};
 use super::fibers::{FiberInfo, FiberState, PAGES_AT_ONCE};
-use super::helper;
 use super::unwind::StackCopy;
 use super::vitals::Counted;
 use super::watchdog::HeldLoop;
 use crate::event_loop::{Message, Shared, registry, with_loop};
 use crate::fiber::FiberId;
+use crate::signals;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -284,7 +284,7 @@ pub fn report_on(signal: i32) -> io::Result<()> {
         // A handler must not wait for room: a full pipe means that there are reports to come enough.
         // SAFETY: a setting of a descriptor of ours.
         unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
-        helper::spawn("yue report", move || {
+        signals::spawn_deaf("yue report", move || {
             while matches!(reader.read(&mut [0]), Ok(1)) {
                 let text = format!("yue: {}", report());
                 // Nobody is left to be told.

@@ -10,9 +10,9 @@
 
 use super::backtrace::Backtrace;
 use super::capture::{self, Capture};
-use super::helper;
 use crate::event_loop::{Shared, registry};
 use crate::fiber::FiberId;
+use crate::signals;
 use crate::time::Instant;
 use std::collections::HashMap;
 use std::fmt;
@@ -168,7 +168,7 @@ pub fn watch_loops_with(
     match &state.thread {
         Some(thread) => thread.unpark(),
         None => {
-            state.thread = Some(helper::spawn("yue watchdog", watch)?);
+            state.thread = Some(signals::spawn_deaf("yue watchdog", watch)?);
         }
     }
     // Without it, reports say why they have no stacks.
