@@ -27,6 +27,23 @@ fn words(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Demands these words of it.
+#[track_caller]
+fn says(output: &Output, expected: &[&str]) {
+    let words = words(output);
+    for expected in expected {
+        assert!(words.contains(expected), "no {expected:?} in {words}");
+    }
+}
+
+/// Demands that it was ended by that signal, with these words.
+#[track_caller]
+fn ended_by(output: &Output, signal: i32, expected: &[&str]) {
+    let ended = output.status.signal();
+    assert_eq!(ended, Some(signal), "{}", words(output));
+    says(output, expected);
+}
+
 fn recurse(depth: u64) -> u64 {
     let frame = std::hint::black_box([depth; 64]);
     if depth == u64::MAX {
@@ -53,21 +70,13 @@ fn a_native_stack_overflow_names_the_fiber_and_its_size() {
     ) else {
         return;
     };
-    assert_eq!(
-        output.status.signal(),
-        Some(libc::SIGABRT),
-        "{}",
-        words(&output)
-    );
-    assert!(
-        words(&output).contains("'deep' (spawned at scheduler/tests/misuse.rs:"),
-        "{}",
-        words(&output)
-    );
-    assert!(
-        words(&output).contains("overflowed its stack of 252 KiB"),
-        "{}",
-        words(&output)
+    ended_by(
+        &output,
+        libc::SIGABRT,
+        &[
+            "'deep' (spawned at scheduler/tests/misuse.rs:",
+            "overflowed its stack of 252 KiB",
+        ],
     );
 }
 
@@ -88,16 +97,10 @@ fn the_same_with_guards_by_mprotect() {
     }) else {
         return;
     };
-    assert_eq!(
-        output.status.signal(),
-        Some(libc::SIGABRT),
-        "{}",
-        words(&output)
-    );
-    assert!(
-        words(&output).contains("overflowed its stack of 1028 KiB"),
-        "{}",
-        words(&output)
+    ended_by(
+        &output,
+        libc::SIGABRT,
+        &["overflowed its stack of 1028 KiB"],
     );
 }
 
@@ -112,12 +115,7 @@ fn a_fault_that_is_no_overflow_keeps_its_default_end() {
     }) else {
         return;
     };
-    assert_eq!(
-        output.status.signal(),
-        Some(libc::SIGSEGV),
-        "{}",
-        words(&output)
-    );
+    ended_by(&output, libc::SIGSEGV, &[]);
     assert!(!words(&output).contains("overflowed"), "{}", words(&output));
 }
 
@@ -140,16 +138,10 @@ fn suspending_in_a_drop_while_panicking_says_so_and_aborts() {
     ) else {
         return;
     };
-    assert_eq!(
-        output.status.signal(),
-        Some(libc::SIGABRT),
-        "{}",
-        words(&output)
-    );
-    assert!(
-        words(&output).contains("a fiber cannot suspend while it unwinds"),
-        "{}",
-        words(&output)
+    ended_by(
+        &output,
+        libc::SIGABRT,
+        &["a fiber cannot suspend while it unwinds"],
     );
 }
 
@@ -186,11 +178,7 @@ fn without_address_space_for_a_stack_spawning_is_an_error() {
         return;
     };
     assert!(output.status.success(), "{}", words(&output));
-    assert!(
-        words(&output).contains("Cannot allocate memory"),
-        "{}",
-        words(&output)
-    );
+    says(&output, &["Cannot allocate memory"]);
 }
 
 #[test]
@@ -205,10 +193,9 @@ fn an_overflow_is_reported_after_another_loop_of_the_thread_ended_for_a_fiber_fr
     }) else {
         return;
     };
-    assert!(
-        words(&output).contains("'unnamed' (spawned at scheduler/tests/misuse.rs:"),
-        "{}",
-        words(&output)
+    says(
+        &output,
+        &["'unnamed' (spawned at scheduler/tests/misuse.rs:"],
     );
 }
 
@@ -316,7 +303,7 @@ fn a_closure_that_was_left_does_not_keep_the_process() {
         return;
     };
     assert_eq!(output.status.code(), Some(7), "{}", words(&output));
-    assert!(words(&output).contains("true"), "{}", words(&output));
+    says(&output, &["true"]);
 }
 
 #[test]
@@ -352,13 +339,12 @@ fn a_scope_that_cannot_wait_for_its_children_says_so_and_aborts() {
     }) else {
         return;
     };
+    let told = [
+        "no switch here",
+        "a scope cannot wait for its children here",
+    ];
+    ended_by(&output, libc::SIGABRT, &told);
     let words = words(&output);
-    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{words}");
-    assert!(words.contains("no switch here"), "{words}");
-    assert!(
-        words.contains("a scope cannot wait for its children here"),
-        "{words}"
-    );
     assert!(!words.contains("the scope was left"), "{words}");
 }
 
@@ -384,11 +370,8 @@ fn a_fiber_that_ignores_the_hard_stop_is_named_and_does_not_keep_the_process() {
     }) else {
         return;
     };
-    let words = words(&output);
-    assert_eq!(output.status.code(), Some(3), "{words}");
+    assert_eq!(output.status.code(), Some(3), "{}", words(&output));
     let named = "'stubborn' (spawned at scheduler/tests/misuse.rs:";
-    assert!(words.contains(named), "{words}");
     let told = "ignored the shutdown, last waiting for: sleep; it is abandoned";
-    assert!(words.contains(told), "{words}");
-    assert!(words.contains("fibers_abandoned: 1"), "{words}");
+    says(&output, &[named, told, "fibers_abandoned: 1"]);
 }
