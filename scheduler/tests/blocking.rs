@@ -1,5 +1,8 @@
 //! Blocking calls on the pool of threads. The pool is the process's, so the tests here take turns.
 
+mod common;
+
+use common::run;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -25,12 +28,6 @@ impl Drop for Turn {
 fn turn() -> Turn {
     static TURN: Mutex<()> = Mutex::new(());
     Turn(TURN.lock().unwrap_or_else(PoisonError::into_inner))
-}
-
-fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> T {
-    let (result, report) = Loop::new(Config::default()).unwrap().run_reported(main);
-    assert_eq!(report, StopReport::default());
-    result
 }
 
 /// Waits in a fiber until the condition holds.

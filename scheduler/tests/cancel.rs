@@ -1,15 +1,12 @@
 //! Cancellation, deadlines, shields, shutdown.
 
+mod common;
+
+use common::run;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::*;
-
-fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> T {
-    let (result, report) = Loop::new(Config::default()).unwrap().run_reported(main);
-    assert_eq!(report, StopReport::default());
-    result
-}
 
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(2);

@@ -1,15 +1,12 @@
 //! Values that each fiber has its own of.
 
+mod common;
+
+use common::run;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use yue_scheduler::sync::NotInFiber;
 use yue_scheduler::*;
-
-fn on_loop<T: 'static>(main: impl FnOnce() -> T + 'static) -> T {
-    let (result, report) = Loop::new(Config::default()).unwrap().run_reported(main);
-    assert_eq!(report, StopReport::default());
-    result
-}
 
 /// Adds its number to a log when it is dropped.
 struct Noted(u32, Rc<RefCell<Vec<u32>>>);
@@ -28,7 +25,7 @@ fiber_local! {
 
 #[test]
 fn each_fiber_has_its_own_over_suspensions_and_does_not_inherit() {
-    on_loop(|| {
+    run(|| {
         COUNT.with(|count| count.set(100));
         let fibers: Vec<_> = (0..10)
             .map(|number| {
@@ -53,7 +50,7 @@ fn each_fiber_has_its_own_over_suspensions_and_does_not_inherit() {
 
 #[test]
 fn a_reused_header_begins_without_locals() {
-    on_loop(|| {
+    run(|| {
         for _ in 0..10 {
             let fiber = spawn(|| COUNT.with(|count| count.replace(0)));
             assert_eq!(fiber.join().unwrap(), 7);
@@ -63,7 +60,7 @@ fn a_reused_header_begins_without_locals() {
 
 #[test]
 fn making_a_value_may_use_another() {
-    on_loop(|| assert_eq!(NESTED.with(|value| *value), 8));
+    run(|| assert_eq!(NESTED.with(|value| *value), 8));
 }
 
 #[test]
@@ -76,7 +73,7 @@ fn outside_fibers_there_are_none() {
 
 #[test]
 fn they_are_dropped_before_the_fiber_is_joined_also_after_a_panic() {
-    on_loop(|| {
+    run(|| {
         let log = Rc::new(RefCell::new(Vec::new()));
         for number in 0..2 {
             let other = log.clone();
@@ -103,7 +100,7 @@ fn their_drops_are_code_of_the_fiber() {
         }
     }
     fiber_local! { static LAST: RefCell<Option<Last>> = RefCell::new(None); }
-    on_loop(|| {
+    run(|| {
         let sum = Rc::new(Cell::new(0));
         let other = sum.clone();
         let fiber = spawn(move || LAST.with(|last| *last.borrow_mut() = Some(Last(other))));
@@ -121,7 +118,7 @@ fn a_drop_that_panics_harms_nobody() {
         }
     }
     fiber_local! { static BOMB: Bomb = Bomb; }
-    on_loop(|| {
+    run(|| {
         let fiber = spawn(|| BOMB.with(|_| 1));
         assert_eq!(fiber.join().unwrap(), 1);
         assert_eq!(this_loop::counters().panics, 1);

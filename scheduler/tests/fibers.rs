@@ -1,16 +1,13 @@
 //! Spawning, joining, yielding, parking.
 
+mod common;
+
+use common::run;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 use yue_scheduler::*;
-
-fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> T {
-    let (result, report) = Loop::new(Config::default()).unwrap().run_reported(main);
-    assert_eq!(report, StopReport::default());
-    result
-}
 
 #[test]
 fn yielding_fibers_take_turns() {

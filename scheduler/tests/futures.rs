@@ -1,5 +1,8 @@
 //! Futures in fibers: woken from everywhere, at any time, as often as anybody likes.
 
+mod common;
+
+use common::run;
 use futures::StreamExt;
 use futures::channel::{mpsc, oneshot};
 use futures::future::{join_all, pending, poll_fn};
@@ -16,12 +19,6 @@ use yue_scheduler::*;
 
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(2);
-
-fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> T {
-    let (result, report) = Loop::new(Config::default()).unwrap().run_reported(main);
-    assert_eq!(report, StopReport::default());
-    result
-}
 
 #[test]
 fn a_future_that_is_ready_does_not_suspend() {

@@ -1,5 +1,8 @@
 //! Join sets, and waiting for single fibers in other ways than by `join`.
 
+mod common;
+
+use common::run;
 use std::cell::Cell;
 use std::panic::panic_any;
 use std::rc::Rc;
@@ -10,12 +13,6 @@ use yue_scheduler::*;
 
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(2);
-
-fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> T {
-    let (result, report) = Loop::new(Config::default()).unwrap().run_reported(main);
-    assert_eq!(report, StopReport::default());
-    result
-}
 
 #[test]
 fn results_come_in_the_order_in_which_the_fibers_end() {

@@ -1,15 +1,12 @@
 //! Priorities: who goes first, and that nobody waits for ever.
 
+mod common;
+
+use common::run;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::*;
-
-fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> T {
-    let (result, report) = Loop::new(Config::default()).unwrap().run_reported(main);
-    assert_eq!(report, StopReport::default());
-    result
-}
 
 fn spawn_at(priority: Priority, f: impl FnOnce() + 'static) -> JoinHandle<()> {
     Builder::new().priority(priority).spawn(f).unwrap()

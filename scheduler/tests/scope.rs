@@ -1,5 +1,8 @@
 //! Scopes: children that borrow, and how trouble travels between them and the body.
 
+mod common;
+
+use common::run;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::rc::Rc;
@@ -8,12 +11,6 @@ use yue_scheduler::*;
 
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(2);
-
-fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> T {
-    let (result, report) = Loop::new(Config::default()).unwrap().run_reported(main);
-    assert_eq!(report, StopReport::default());
-    result
-}
 
 /// The payload with which `f` panics.
 fn panic_of<R>(f: impl FnOnce() -> R) -> u32 {

@@ -1,17 +1,14 @@
 //! Waiting for whichever comes first, and what happens to the rest.
 
+mod common;
+
+use common::run;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::sync::select::{self, AnyBranch, Branch, Readiness, Signal};
 use yue_scheduler::sync::{Closed, local};
 use yue_scheduler::*;
-
-fn on_loop<T: 'static>(main: impl FnOnce() -> T + 'static) -> T {
-    let (result, report) = Loop::new(Config::default()).unwrap().run_reported(main);
-    assert_eq!(report, StopReport::default());
-    result
-}
 
 fn settle() {
     (0..20).for_each(|_| yield_now().unwrap());
@@ -21,7 +18,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn the_first_of_all_kinds_is_taken_and_the_others_are_as_they_were() {
-    on_loop(|| {
+    run(|| {
         for which in 0..7 {
             let (values, values_in) = local::channel(1);
             let (full, full_in) = local::channel(1);
@@ -97,7 +94,7 @@ fn the_first_of_all_kinds_is_taken_and_the_others_are_as_they_were() {
 
 #[test]
 fn what_is_ready_is_taken_without_waiting_and_default_when_nothing_is() {
-    on_loop(|| {
+    run(|| {
         let (sender, receiver) = local::channel(1);
         let ask = || select! { value = recv(receiver) => value.unwrap(), default => 0 };
         assert_eq!(ask(), Ok(0));
@@ -109,7 +106,7 @@ fn what_is_ready_is_taken_without_waiting_and_default_when_nothing_is() {
 
 #[test]
 fn of_several_that_are_ready_each_is_taken_now_and_then() {
-    on_loop(|| {
+    run(|| {
         let channels: Vec<_> = (0..4).map(|_| local::channel(1)).collect();
         let mut taken = [0; 4];
         for _ in 0..400 {
@@ -131,7 +128,7 @@ fn of_several_that_are_ready_each_is_taken_now_and_then() {
 #[test]
 fn a_run_that_is_repeated_takes_the_same_branches() {
     let run = || {
-        on_loop(|| {
+        run(|| {
             let (first, second) = (local::Semaphore::new(100), local::Semaphore::new(100));
             let which = |_| {
                 select! {
@@ -148,7 +145,7 @@ fn a_run_that_is_repeated_takes_the_same_branches() {
 
 #[test]
 fn a_cancelled_select_takes_nothing() {
-    on_loop(|| {
+    run(|| {
         let (sender, receiver) = local::channel(1);
         let notify = Rc::new(local::Notify::new());
         let (other, notified) = (receiver.clone(), notify.clone());
@@ -171,7 +168,7 @@ fn a_cancelled_select_takes_nothing() {
 
 #[test]
 fn a_timer_ends_a_select_and_a_deadline_does_so_as_an_error() {
-    on_loop(|| {
+    run(|| {
         let notify = local::Notify::new();
         let timed = select! {
             _ = notified(notify) => false,
@@ -189,7 +186,7 @@ fn a_timer_ends_a_select_and_a_deadline_does_so_as_an_error() {
 
 #[test]
 fn a_select_does_not_serve_itself() {
-    on_loop(|| {
+    run(|| {
         let (sender, receiver) = local::channel(0);
         let (other_end, other_sender) = (receiver.clone(), sender.clone());
         let both = spawn(move || {
@@ -218,7 +215,7 @@ fn a_select_does_not_serve_itself() {
 
 #[test]
 fn a_closed_channel_is_ready() {
-    on_loop(|| {
+    run(|| {
         let (sender, receiver) = local::channel::<u8>(1);
         let waiting = spawn(move || select! { value = recv(receiver) => value });
         settle();
@@ -234,7 +231,7 @@ fn a_closed_channel_is_ready() {
 
 #[test]
 fn an_empty_send_and_a_condition_that_fails_are_branches_that_never_come() {
-    on_loop(|| {
+    run(|| {
         let (sender, receiver) = local::channel(1);
         let mut nothing: Option<u8> = None;
         sender.send(1).unwrap();
@@ -263,7 +260,7 @@ fn a_body_can_leave_the_surrounding_code() {
         }
         Ok(0)
     }
-    on_loop(|| {
+    run(|| {
         let (sender, receiver) = local::unbounded();
         (0..5).for_each(|n| sender.send(n).unwrap());
         assert_eq!(find(&receiver), Ok(3));
@@ -298,7 +295,7 @@ impl Readiness for Shy {
 
 #[test]
 fn a_foreign_readiness_may_wake_for_nothing() {
-    on_loop(|| {
+    run(|| {
         let state: Rc<(Cell<u32>, Cell<Option<Signal>>)> = Rc::default();
         let (shy, notify) = (state.clone(), local::Notify::new());
         let waiting = spawn(move || {
@@ -320,7 +317,7 @@ fn a_foreign_readiness_may_wake_for_nothing() {
 
 #[test]
 fn an_outcome_that_nobody_looks_at_is_handed_on() {
-    on_loop(|| {
+    run(|| {
         let (sender, receiver) = local::channel(1);
         sender.send(1).unwrap();
         let branch = receiver.recv_branch();
@@ -342,7 +339,7 @@ fn an_outcome_that_nobody_looks_at_is_handed_on() {
 
 #[test]
 fn a_join_in_a_select_gives_the_result_or_leaves_the_handle() {
-    on_loop(|| {
+    run(|| {
         let notify = Rc::new(local::Notify::new());
         let gate = notify.clone();
         let mut fiber = spawn(move || gate.notified().map(|()| 1));

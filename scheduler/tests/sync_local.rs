@@ -1,17 +1,13 @@
 //! Locks, permits, notifications and channels among the fibers of one loop.
 
+mod common;
+
+use common::run;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::sync::local::*;
 use yue_scheduler::*;
-
-/// Runs `main` on a loop, and sees to it that nothing is left behind.
-fn on_loop<T: 'static>(main: impl FnOnce() -> T + 'static) -> T {
-    let (result, report) = Loop::new(Config::default()).unwrap().run_reported(main);
-    assert_eq!(report, StopReport::default());
-    result
-}
 
 /// Lets every other fiber run until it waits.
 fn settle() {
@@ -36,7 +32,7 @@ fn queue_up(log: &Log, count: u32, wait: impl Fn(u32) + Clone + 'static) -> Vec<
 
 #[test]
 fn a_mutex_is_handed_over_in_the_order_of_the_waiters() {
-    on_loop(|| {
+    run(|| {
         let (log, mutex) = (Log::default(), Rc::new(Mutex::new(())));
         let guard = mutex.lock().unwrap();
         let other = mutex.clone();
@@ -52,7 +48,7 @@ fn a_mutex_is_handed_over_in_the_order_of_the_waiters() {
 
 #[test]
 fn a_cancelled_waiter_leaves_the_queue_and_the_others_move_up() {
-    on_loop(|| {
+    run(|| {
         let (log, mutex) = (Log::default(), Rc::new(Mutex::new(())));
         let guard = mutex.lock().unwrap();
         let other = mutex.clone();
@@ -71,7 +67,7 @@ fn a_cancelled_waiter_leaves_the_queue_and_the_others_move_up() {
 
 #[test]
 fn a_lock_that_was_handed_over_is_taken_although_a_cancel_follows() {
-    on_loop(|| {
+    run(|| {
         let mutex = Rc::new(Mutex::new(0));
         let guard = mutex.lock().unwrap();
         let other = mutex.clone();
@@ -89,7 +85,7 @@ fn a_lock_that_was_handed_over_is_taken_although_a_cancel_follows() {
 
 #[test]
 fn every_waiting_call_fails_in_a_fiber_that_was_told_to_stop() {
-    on_loop(|| {
+    run(|| {
         let fiber = spawn(|| {
             let (sender, receiver) = channel(2);
             sender.try_send(1).unwrap();
@@ -128,7 +124,7 @@ fn every_waiting_call_fails_in_a_fiber_that_was_told_to_stop() {
 
 #[test]
 fn one_who_ignores_the_error_does_not_keep_the_others_waiting() {
-    on_loop(|| {
+    run(|| {
         let over = Rc::new(Cell::new(false));
         let seen = over.clone();
         let stubborn = spawn(move || {
@@ -146,7 +142,7 @@ fn one_who_ignores_the_error_does_not_keep_the_others_waiting() {
 
 #[test]
 fn few_permits_do_not_overtake_many() {
-    on_loop(|| {
+    run(|| {
         let (log, permits) = (Log::default(), Rc::new(Semaphore::new(3)));
         let held = permits.acquire(2).unwrap();
         let other = permits.clone();
@@ -166,7 +162,7 @@ fn few_permits_do_not_overtake_many() {
 
 #[test]
 fn those_behind_one_who_gives_up_get_what_is_there() {
-    on_loop(|| {
+    run(|| {
         let (log, permits) = (Log::default(), Rc::new(Semaphore::new(2)));
         let other = permits.clone();
         let fibers = queue_up(&log, 3, move |number| {
@@ -186,7 +182,7 @@ fn those_behind_one_who_gives_up_get_what_is_there() {
 
 #[test]
 fn a_writer_waits_for_the_readers_and_later_readers_for_it() {
-    on_loop(|| {
+    run(|| {
         let (log, lock) = (Log::default(), Rc::new(RwLock::new(0)));
         let (one, two) = (lock.read().unwrap(), lock.read().unwrap());
         let other = lock.clone();
@@ -209,7 +205,7 @@ fn a_writer_waits_for_the_readers_and_later_readers_for_it() {
 
 #[test]
 fn a_condvar_gives_the_lock_back_while_it_waits_and_has_it_again_when_it_is_stopped() {
-    on_loop(|| {
+    run(|| {
         let shared = Rc::new((Mutex::new(0), Condvar::new()));
         let other = shared.clone();
         let waiter = spawn(move || {
@@ -233,7 +229,7 @@ fn a_condvar_gives_the_lock_back_while_it_waits_and_has_it_again_when_it_is_stop
 
 #[test]
 fn a_condvar_wakes_one_or_all() {
-    on_loop(|| {
+    run(|| {
         let (log, shared) = (Log::default(), Rc::new((Mutex::new(()), Condvar::new())));
         let other = shared.clone();
         let fibers = queue_up(&log, 4, move |_| {
@@ -250,7 +246,7 @@ fn a_condvar_wakes_one_or_all() {
 
 #[test]
 fn a_notification_is_kept_for_one_and_goes_to_the_longest_waiting() {
-    on_loop(|| {
+    run(|| {
         let (log, notify) = (Log::default(), Rc::new(Notify::new()));
         notify.notify_all();
         assert!(!notify.try_notified());
@@ -271,7 +267,7 @@ fn a_notification_is_kept_for_one_and_goes_to_the_longest_waiting() {
 
 #[test]
 fn a_barrier_does_not_count_one_who_was_cancelled() {
-    on_loop(|| {
+    run(|| {
         let barrier = Rc::new(Barrier::new(3));
         let wait = || {
             let barrier = barrier.clone();
@@ -297,7 +293,7 @@ fn a_barrier_does_not_count_one_who_was_cancelled() {
 
 #[test]
 fn a_once_cell_is_made_by_the_next_one_when_making_it_failed() {
-    on_loop(|| {
+    run(|| {
         let (cell, calls) = (Rc::new(OnceCell::new()), Rc::new(Cell::new(0)));
         let get = |number: u32| {
             let (cell, calls) = (cell.clone(), calls.clone());
@@ -325,7 +321,7 @@ fn a_once_cell_is_made_by_the_next_one_when_making_it_failed() {
 
 #[test]
 fn a_panic_unlocks_and_does_not_poison() {
-    on_loop(|| {
+    run(|| {
         let mutex = Rc::new(Mutex::new(1));
         let other = mutex.clone();
         let fiber = spawn(move || {
@@ -340,7 +336,7 @@ fn a_panic_unlocks_and_does_not_poison() {
 
 #[test]
 fn a_bounded_channel_makes_senders_wait_and_keeps_their_order() {
-    on_loop(|| {
+    run(|| {
         let (log, (sender, receiver)) = (Log::default(), channel(2));
         let fibers = queue_up(&log, 5, move |number| sender.send(number).unwrap());
         assert_eq!(*log.borrow(), [0, 1]);
@@ -354,7 +350,7 @@ fn a_bounded_channel_makes_senders_wait_and_keeps_their_order() {
 
 #[test]
 fn a_channel_without_room_hands_over_from_hand_to_hand() {
-    on_loop(|| {
+    run(|| {
         let (sender, receiver) = channel(0);
         assert_eq!(sender.try_send(1), Err(TrySendError::Full(1)));
         assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
@@ -373,7 +369,7 @@ fn a_channel_without_room_hands_over_from_hand_to_hand() {
 
 #[test]
 fn the_end_of_a_channel_reaches_those_who_wait() {
-    on_loop(|| {
+    run(|| {
         let (sender, receiver) = channel(1);
         sender.send(1).unwrap();
         let other = sender.clone();
@@ -405,7 +401,7 @@ fn values_are_dropped_with_the_last_receiver_and_may_use_the_channel() {
             }
         }
     }
-    on_loop(|| {
+    run(|| {
         let dropped = Rc::new(Cell::new(0));
         let (sender, receiver) = unbounded();
         sender
@@ -418,7 +414,7 @@ fn values_are_dropped_with_the_last_receiver_and_may_use_the_channel() {
 
 #[test]
 fn a_cancelled_send_gives_the_value_back_and_a_cancelled_receive_takes_none() {
-    on_loop(|| {
+    run(|| {
         let (sender, receiver) = channel(1);
         sender.send(1).unwrap();
         let other = sender.clone();
@@ -441,7 +437,7 @@ fn a_cancelled_send_gives_the_value_back_and_a_cancelled_receive_takes_none() {
 
 #[test]
 fn a_timeout_that_meets_a_message_does_not_lose_it() {
-    on_loop(|| {
+    run(|| {
         let (sender, receiver) = channel(1);
         let fiber = spawn(move || {
             let got = timeout(Duration::from_millis(1), || receiver.recv());
@@ -468,7 +464,7 @@ fn a_timeout_that_meets_a_message_does_not_lose_it() {
 
 #[test]
 fn a_oneshot_gives_one_value_or_says_that_there_is_none() {
-    on_loop(|| {
+    run(|| {
         let (sender, receiver) = oneshot();
         let fiber = spawn(move || (receiver.recv(), receiver.recv()));
         settle();
@@ -497,7 +493,7 @@ fn outside_fibers_what_need_not_wait_works_and_what_must_panics() {
 
 #[test]
 fn a_timers_callback_can_send_and_notify() {
-    on_loop(|| {
+    run(|| {
         let (sender, receiver) = unbounded();
         let timer = Timer::new(move || sender.send("tick").unwrap());
         timer.arm(now());
@@ -507,7 +503,7 @@ fn a_timers_callback_can_send_and_notify() {
 
 #[test]
 fn a_wait_where_suspension_is_forbidden_panics_and_leaves_no_trace() {
-    on_loop(|| {
+    run(|| {
         let mutex = Rc::new(Mutex::new(()));
         let guard = mutex.lock().unwrap();
         let other = mutex.clone();
@@ -527,7 +523,7 @@ fn a_switch_hook_that_refuses_takes_the_waiter_out_of_the_queue() {
         }
         fn enter(&self) {}
     }
-    on_loop(|| {
+    run(|| {
         let (sender, receiver) = channel(1);
         let other = receiver.clone();
         let refused = spawn(move || with_switch_hook(&Refuse, |_| other.recv().is_ok()));

@@ -1,5 +1,8 @@
 //! The spans of `tracing` follow the fiber that has entered them.
 
+mod common;
+
+use common::run;
 use std::cell::RefCell;
 use std::mem;
 use std::rc::Rc;
@@ -67,12 +70,6 @@ fn logged<T>(f: impl FnOnce(&Log) -> T) -> T {
     tracing::subscriber::with_default(subscriber, || f(&log))
 }
 
-fn on_loop<T: 'static>(main: impl FnOnce() -> T + 'static) -> T {
-    let (result, report) = Loop::new(Config::default()).unwrap().run_reported(main);
-    assert_eq!(report, StopReport::default());
-    result
-}
-
 /// Where the calling code is, by the names of the current span and its callers: what an event here would be in.
 fn here(log: &Log) -> String {
     info!("here");
@@ -83,7 +80,7 @@ fn here(log: &Log) -> String {
 fn spans_of_fibers_that_take_turns_do_not_mix() {
     logged(|log| {
         let seen = log.clone();
-        on_loop(move || {
+        run(move || {
             let fibers = [info_span!("a"), info_span!("b"), info_span!("c")].map(|span| {
                 let (seen, name) = (seen.clone(), span.metadata().unwrap().name());
                 spawn(move || {
@@ -117,7 +114,7 @@ fn spans_of_fibers_that_take_turns_do_not_mix() {
 fn nested_spans_are_left_and_entered_in_order() {
     logged(|log| {
         let seen = log.clone();
-        on_loop(move || {
+        run(move || {
             let fiber = spawn({
                 let seen = seen.clone();
                 move || {
@@ -149,7 +146,7 @@ fn nested_spans_are_left_and_entered_in_order() {
 fn a_span_made_after_a_switch_has_the_right_parent() {
     logged(|log| {
         let seen = log.clone();
-        on_loop(move || {
+        run(move || {
             let fibers = ["left", "right"].map(|side| {
                 let seen = seen.clone();
                 spawn(move || {
@@ -173,7 +170,7 @@ fn a_span_made_after_a_switch_has_the_right_parent() {
 fn a_span_entered_twice_is_entered_twice_again() {
     logged(|log| {
         let seen = log.clone();
-        on_loop(move || {
+        run(move || {
             let span = info_span!("a");
             let first = span.enter();
             let second = span.enter();
@@ -192,7 +189,7 @@ fn a_span_entered_twice_is_entered_twice_again() {
 fn a_fiber_that_ends_in_a_span_leaves_it() {
     logged(|log| {
         let seen = log.clone();
-        on_loop(move || {
+        run(move || {
             let forgetful = spawn(|| {
                 let outer = info_span!("outer").entered();
                 mem::forget((outer, info_span!("forgotten").entered()));
@@ -217,7 +214,7 @@ fn a_fiber_that_ends_in_a_span_leaves_it() {
 fn a_guard_that_outlives_its_fiber_harms_nobody() {
     logged(|log| {
         let seen = log.clone();
-        on_loop(move || {
+        run(move || {
             let kept: Rc<RefCell<Option<EnteredSpan>>> = Rc::default();
             let keep = kept.clone();
             let fiber = spawn(move || keep.replace(Some(info_span!("kept").entered())).is_none());
@@ -239,7 +236,7 @@ fn the_spans_around_the_loop_stay() {
         let service = info_span!("service").entered();
         log.moves();
         let seen = log.clone();
-        on_loop(move || {
+        run(move || {
             assert_eq!(here(&seen), "process service");
             let fiber = spawn({
                 let seen = seen.clone();
@@ -270,7 +267,7 @@ fn a_fiber_may_enter_the_span_around_the_loop() {
     logged(|log| {
         let service = info_span!("service").entered();
         let seen = log.clone();
-        on_loop(move || {
+        run(move || {
             let fibers = [0, 1].map(|_| {
                 let seen = seen.clone();
                 spawn(move || {
@@ -323,7 +320,7 @@ fn each_tick_may_have_its_own_span() {
 fn a_fiber_may_enter_the_span_that_it_was_spawned_in() {
     logged(|log| {
         let seen = log.clone();
-        on_loop(move || {
+        run(move || {
             let request = info_span!("request").entered();
             let current = Span::current();
             let fibers = [0, 1].map(|_| {
@@ -355,7 +352,7 @@ fn a_refused_switch_changes_nothing() {
     }
     logged(|log| {
         let seen = log.clone();
-        on_loop(move || {
+        run(move || {
             let fiber = spawn(move || {
                 let _span = info_span!("a").entered();
                 let refused =
@@ -372,7 +369,7 @@ fn a_refused_switch_changes_nothing() {
 
 #[test]
 fn without_a_subscriber_nothing_happens() {
-    on_loop(|| {
+    run(|| {
         let _span = info_span!("a").entered();
         yield_now().unwrap();
         assert!(Span::current().is_none());
