@@ -245,7 +245,11 @@ fn a_lost_link_fails_what_was_written_and_keeps_what_was_held() {
                     .unwrap_err()
             })
         };
-        assert_eq!(hopeless.join().unwrap().kind(), ErrorKind::Timeout);
+        let hopeless = hopeless.join().unwrap();
+        assert_eq!(hopeless.kind(), ErrorKind::Timeout);
+        // It says why there is no connection.
+        let text = hopeless.message();
+        assert!(text.contains("was not ready in time: "), "{text}");
         assert!(!client.connected());
         hub.refuse(false);
         for (n, fiber) in held.into_iter().enumerate() {

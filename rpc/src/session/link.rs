@@ -133,6 +133,7 @@ impl Inner {
                     {
                         return self.give_up_connecting(&error);
                     }
+                    *self.last_trouble.borrow_mut() = Some(error.message());
                 }
                 Err(_) => return,
             }
@@ -272,6 +273,7 @@ impl Inner {
             // A link that was refused, or broke at once, is not tried again without a pause.
             self.attempts.set(self.attempts.get().max(1));
             self.keep_trying.set(true);
+            *self.last_trouble.borrow_mut() = Some(reason.to_string());
             return self.start_connecting();
         }
         self.attempts.set(0);

@@ -137,6 +137,8 @@ struct Inner {
     keep_trying: Cell<bool>,
     /// Attempts to connect since it was last up.
     attempts: Cell<u32>,
+    /// Why the last attempt, or the last link, was none for long: what a call hears whose time is over before the next.
+    last_trouble: RefCell<Option<String>>,
     /// Why the session drains.
     draining_for: RefCell<Option<CloseReason>>,
     /// A whole message has come.
@@ -317,6 +319,7 @@ impl Inner {
                 peer_is_yue: Cell::new(false),
                 keep_trying: Cell::new(false),
                 attempts: Cell::new(0),
+                last_trouble: RefCell::default(),
                 draining_for: RefCell::default(),
                 heard: Cell::new(false),
                 refusal: RefCell::default(),

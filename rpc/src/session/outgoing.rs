@@ -273,11 +273,20 @@ impl Inner {
         }
         let text = match self.phase.get() {
             Phase::Up => format!("{} did not answer in time", self.address),
-            _ => format!("the connection to {} was not ready in time", self.address),
+            _ => self.not_ready(),
         };
         let ran_out_by = now().saturating_since(deadline);
         debug_assert!(ran_out_by.as_secs() < 3600, "a call's deadline is watched");
         Error::new(ErrorKind::Timeout, text)
+    }
+
+    /// That the connection did not come up in time, and why the last attempt failed.
+    fn not_ready(&self) -> String {
+        let text = format!("the connection to {} was not ready in time", self.address);
+        match &*self.last_trouble.borrow() {
+            Some(trouble) => format!("{text}: {trouble}"),
+            None => text,
+        }
     }
 
     /// Nobody waits for the call any more: tells the other side, or takes it back if it was held.
