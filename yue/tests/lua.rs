@@ -202,5 +202,5 @@ macro_rules! scripts {
 scripts! {
     accept anywhere arguments calls client deadlines emitters endpoints ends errors exit_code fibers
     finalizers functions futures life load loops peer printing quiet_end raises raises_value signals stubs
-    syntax threads time tries unseen values
+    syntax threads time tries unseen unseen_many values
 }

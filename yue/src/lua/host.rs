@@ -157,6 +157,17 @@ impl Host {
     /// When the loop has nothing to do: acts on what finalizers noted, and lets the collector go on. Returns whether
     /// there is more to do.
     pub(crate) fn idle(&self) -> bool {
+        self.connections.tidy();
+        let more = self.vm.gc_step_idle();
+        if !more {
+            self.tell_remarks();
+        }
+        more
+    }
+
+    /// Logs what finalizers noted. The collector comes upon a thousand fibers that failed alike in many steps; told
+    /// after the last of them, they are one line.
+    pub(crate) fn tell_remarks(&self) {
         for Remark { text, times } in self.tell.take() {
             let line = match times {
                 1 => text,
@@ -164,8 +175,6 @@ impl Host {
             };
             log::write(log::Level::Warn, line.as_bytes());
         }
-        self.connections.tidy();
-        self.vm.gc_step_idle()
     }
 
     /// Notes a text that is to be told soon; usable in finalizers.

@@ -270,7 +270,7 @@ pub(crate) fn close(host: &Rc<Host>, gracefully: bool) {
             break;
         }
     }
-    host.idle();
+    host.tell_remarks();
     this_loop::clear_idle_hook();
 }
 
