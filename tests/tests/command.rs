@@ -426,6 +426,18 @@ fn busy() -> (Program, Server) {
     (program, server)
 }
 
+/// Sends signals until it is over. Those that arrive together are one: it takes more than two.
+fn ends_by_a_second_signal(mut running: Running) {
+    wait_until("the end of a program that got two signals", || {
+        let over = !running.is_running();
+        if !over {
+            running.signal(libc::SIGINT);
+        }
+        over
+    });
+    assert_eq!(running.outcome().code(), 128 + libc::SIGINT);
+}
+
 #[test]
 fn the_first_signal_ends_a_program_gracefully() {
     for signal in [libc::SIGINT, libc::SIGTERM] {
@@ -440,17 +452,9 @@ fn the_first_signal_ends_a_program_gracefully() {
 
 #[test]
 fn the_second_signal_ends_it_at_once() {
-    let (_program, Server { mut running, .. }) = busy();
+    let (_program, Server { running, .. }) = busy();
     running.signal(libc::SIGINT);
-    // Signals that arrive together are one: it goes again until one is heard as the second.
-    wait_until("the end of a program that got two signals", || {
-        let over = !running.is_running();
-        if !over {
-            running.signal(libc::SIGINT);
-        }
-        over
-    });
-    assert_eq!(running.outcome().code(), 128 + libc::SIGINT);
+    ends_by_a_second_signal(running);
 }
 
 #[test]
@@ -460,15 +464,8 @@ fn a_program_that_never_waits_is_ended_by_the_second_signal() {
     let writing = "print('serving at nothing') io.stdout:flush() while true do io.stdout:write(('x'):rep(9999)) end";
     for (name, text) in [("spinning", spinning), ("writing", writing)] {
         let program = Program::new(name, text);
-        let (Server { mut running, .. }, _stdout) = Server::of_unread(&mut program.command());
-        wait_until("the end of a program that got two signals", || {
-            let over = !running.is_running();
-            if !over {
-                running.signal(libc::SIGINT);
-            }
-            over
-        });
-        assert_eq!(running.outcome().code(), 128 + libc::SIGINT);
+        let (Server { running, .. }, _stdout) = Server::of_unread(&mut program.command());
+        ends_by_a_second_signal(running);
     }
 }
 

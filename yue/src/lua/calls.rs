@@ -131,7 +131,7 @@ unsafe fn call(
 /// # Safety
 /// Lua runs the calling C function on `state`, and nothing in it has a destructor but in a `ManuallyDrop`.
 #[inline]
-unsafe fn finish_call(
+pub(crate) unsafe fn finish_call(
     state: *mut ffi::lua_State,
     outcome: Result<(Response, Rc<Connection>), Error>,
 ) -> c_int {
@@ -160,7 +160,7 @@ unsafe fn finish_call(
 
 /// Pushes the values of an answer. May raise when out of memory.
 #[inline]
-pub(crate) fn decode_answer(
+fn decode_answer(
     stack: Stack<'_>,
     response: &Response,
     connection: &Rc<Connection>,

@@ -6,17 +6,16 @@
 //! Theirs arrive in Lua as a callable userdata that holds a place in the connection's [`Imports`]. Its finalizer only
 //! notes that it is dead; the note is acted upon when the loop comes round.
 
-use super::calls::{decode_answer, encode_arguments};
+use super::calls::{encode_arguments, finish_call};
 use super::connections::{Connection, connection};
 use super::errors::{error, rpc_error};
 use super::host::{self, with_host};
 use super::native::register_raw;
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
-use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use yue_luajit::codec::{Object, ObjectKind, Owner, Ref};
-use yue_luajit::{RefTable, Stack, ffi, may_suspend, raise, suspending};
+use yue_luajit::{RefTable, Stack, ffi, may_suspend, suspending};
 use yue_rpc::ErrorKind;
 use yue_rpc::session::{ImportedReference, Target, Timeout};
 
@@ -248,7 +247,7 @@ unsafe fn argument(state: *mut ffi::lua_State) -> Option<RemoteFunction> {
 
 /// `f(...)` of the other side's function.
 unsafe extern "C-unwind" fn call_remote(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: Lua calls this; what has a destructor is in a `ManuallyDrop` while Lua may raise.
+    // SAFETY: Lua calls this; `finish_call` takes over what has a destructor.
     unsafe {
         let function = argument(state);
         let outcome = suspending(state, "a remote function", || {
@@ -270,24 +269,7 @@ unsafe extern "C-unwind" fn call_remote(state: *mut ffi::lua_State) -> c_int {
                 .map(|response| (response, connection.clone()))
                 .map_err(|failure| rpc_error(&failure))
         });
-        match outcome {
-            Ok(answer) => {
-                let mut answer = ManuallyDrop::new(answer);
-                let decoded = decode_answer(Stack::new(state), &answer.0, &answer.1);
-                ManuallyDrop::drop(&mut answer);
-                match decoded {
-                    Ok(count) => count,
-                    Err(failure) => raise(
-                        state,
-                        error(
-                            ErrorKind::Rpc,
-                            format!("the answer cannot be read: {failure}"),
-                        ),
-                    ),
-                }
-            }
-            Err(failure) => raise(state, failure),
-        }
+        finish_call(state, outcome)
     }
 }
 
