@@ -11,6 +11,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use yue_io::Choice;
 use yue_io::fs;
@@ -21,6 +22,8 @@ use yue_scheduler::*;
 const PROGRAMS: u64 = 150;
 const FIBERS: u64 = 12;
 const STEPS: u64 = 40;
+/// Programs that run at once: they wait most of the time.
+const AT_ONCE: usize = 8;
 /// Bytes on their way in one direction, so that no write ever waits.
 const ON_THE_WAY: usize = 6_000;
 /// Datagrams on their way: a Unix socket takes ten.
@@ -445,13 +448,18 @@ fn both_drivers_show_the_same() {
             .map(|n| n.wrapping_mul(0x2545_f491_4f6c_dd1d))
             .collect(),
     };
-    let mut operations = 0;
-    for seed in seeds {
-        let (seen, too) = (program(one, seed), program(other, seed));
-        for (n, (one, other)) in seen.iter().zip(&too).enumerate() {
-            assert_eq!(one, other, "YUE_SEED={seed}, fiber {n}");
-            operations += one.len();
+    let (next, operations) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let work = || {
+        while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (seen, too) = (program(one, seed), program(other, seed));
+            for (n, (one, other)) in seen.iter().zip(&too).enumerate() {
+                assert_eq!(one, other, "YUE_SEED={seed}, fiber {n}");
+                operations.fetch_add(one.len(), Ordering::Relaxed);
+            }
         }
-    }
-    assert!(operations > 0);
+    };
+    std::thread::scope(|scope| {
+        (0..AT_ONCE).for_each(|_| drop(scope.spawn(work)));
+    });
+    assert!(operations.into_inner() > 0);
 }
