@@ -2,17 +2,19 @@
 //! timeout, a timeout within a shield, the end of the loop. Run on both drivers by `YUE_IO`.
 
 use std::cell::RefCell;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
-use yue::net::{TcpListener, TcpStream, UdpSocket};
+use yue::net::{ListenOptions, TcpListener, TcpStream, UdpSocket, UnixDatagram};
 use yue::scheduler::{now, park_until, prepare_park, this_loop};
+use yue::sync::RecvError;
+use yue::watch::{Events, Watcher};
 use yue::{
-    CancelScope, Elapsed, JoinSet, Runtime, Stopped, block_on, blocking, scope, shield, sleep,
-    spawn, timeout, wait_for_shutdown, with_deadline, yield_now,
+    CancelScope, Elapsed, JoinSet, Runtime, Stopped, block_on, blocking, scope, select, shield,
+    sleep, spawn, timeout, wait_for_shutdown, with_deadline, yield_now,
 };
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -20,6 +22,83 @@ const SHORT: Duration = Duration::from_millis(3);
 
 /// A call that would wait for ever.
 type Call = fn() -> io::Result<()>;
+
+/// What waits for other fibers, for one of the two lock policies.
+macro_rules! waits {
+    ($($sync:ident)::+) => {{
+        use yue::$($sync)::+::*;
+        &[
+            ("lock", || {
+                let mutex = Mutex::new(());
+                let _held = mutex.lock()?;
+                Ok(drop(mutex.lock()?))
+            }),
+            ("read lock", || {
+                let lock = RwLock::new(());
+                let _held = lock.write()?;
+                Ok(drop(lock.read()?))
+            }),
+            ("write lock", || {
+                let lock = RwLock::new(());
+                let _held = lock.read()?;
+                Ok(drop(lock.write()?))
+            }),
+            ("condition", || {
+                let mutex = Mutex::new(());
+                let waited = Condvar::new().wait(mutex.lock()?).map(drop);
+                waited.map_err(|error| error.stopped.into())
+            }),
+            ("semaphore", || Ok(drop(Semaphore::new(0).acquire(1)?))),
+            ("barrier", || Ok(Barrier::new(2).wait().map(|_| ())?)),
+            ("notification", || Ok(Notify::new().notified()?)),
+            ("receive", || {
+                let (_sender, receiver) = channel::<()>(1);
+                received(receiver.recv())
+            }),
+            ("receive, unbounded", || {
+                let (_sender, receiver) = unbounded::<()>();
+                received(receiver.recv())
+            }),
+            ("send", || {
+                let (sender, _receiver) = channel(1);
+                loop {
+                    match sender.send(()) {
+                        Ok(()) => {}
+                        Err(SendError::Stopped((), stopped)) => return Err(stopped.into()),
+                        Err(SendError::Closed(())) => return Err(io::ErrorKind::BrokenPipe.into()),
+                    }
+                }
+            }),
+            ("oneshot", || {
+                let (_sender, receiver) = oneshot::<()>();
+                received(receiver.recv())
+            }),
+            ("select", || {
+                let (_sender, receiver) = channel::<()>(1);
+                let notify = Notify::new();
+                Ok(select! {
+                    _ = recv(receiver) => (),
+                    _ = notified(notify) => (),
+                    _ = after(LONG) => (),
+                }?)
+            }),
+        ]
+    }};
+}
+
+fn received(outcome: Result<(), RecvError>) -> io::Result<()> {
+    outcome.map_err(|error| match error {
+        RecvError::Stopped(stopped) => stopped.into(),
+        RecvError::Closed => io::ErrorKind::BrokenPipe.into(),
+    })
+}
+
+const OF_ONE_LOOP: &[(&str, Call)] = waits!(sync::local);
+const BETWEEN_LOOPS: &[(&str, Call)] = waits!(sync);
+
+fn calls() -> impl Iterator<Item = &'static (&'static str, Call)> {
+    CALLS.iter().chain(OF_ONE_LOOP).chain(BETWEEN_LOOPS)
+}
 
 const CALLS: &[(&str, Call)] = &[
     ("sleep", || Ok(sleep(LONG)?)),
@@ -82,6 +161,38 @@ const CALLS: &[(&str, Call)] = &[
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         socket.recv_from(&mut [0; 8]).map(drop)
     }),
+    ("receive a datagram of Unix", || {
+        let (socket, _other) = UnixDatagram::pair()?;
+        socket.recv(&mut [0; 8]).map(drop)
+    }),
+    ("connect", || {
+        let options = ListenOptions {
+            backlog: 1,
+            ..ListenOptions::default()
+        };
+        // Nobody accepts: when as many wait as may, the kernel lets further ones wait for an answer.
+        let listener = TcpListener::bind_with("127.0.0.1:0", &options)?;
+        let mut connected = Vec::new();
+        loop {
+            connected.push(TcpStream::connect(listener.local_addr()?)?);
+        }
+    }),
+    ("write", || {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut stream = TcpStream::connect(listener.local_addr()?)?;
+        loop {
+            stream.write_all(&[0; 1 << 16])?;
+        }
+    }),
+    ("read a pipe", || {
+        let (mut reader, _writer) = yue::pipe::pipe()?;
+        reader.read(&mut [0; 8]).map(drop)
+    }),
+    ("watch a file", || {
+        let watcher = Watcher::new()?;
+        watcher.add(env!("CARGO_MANIFEST_DIR"), Events::SELF_REMOVED)?;
+        watcher.next().map(drop)
+    }),
 ];
 
 /// Why the call says that it stopped.
@@ -97,7 +208,7 @@ fn each(way: &str, expected: Stopped, stop: impl Fn(Call) -> io::Result<()> + 's
     let way = way.to_owned();
     let runtime = Runtime::new().unwrap();
     let ((), report) = runtime.run_reported(move || {
-        for (name, call) in CALLS {
+        for (name, call) in calls() {
             let outcome = stop(*call);
             let said = format!("{outcome:?}");
             assert_eq!(reason(outcome), Some(expected), "{name}, {way}: {said}");
@@ -182,7 +293,7 @@ fn the_end_of_the_loop_reaches_every_call() {
         // Their children are not shielded, so the end of the loop gives them what they wait for.
         let concerned = move |name: &str| !(shielded && name.starts_with("join"));
         let ((), report) = runtime.build().unwrap().run_reported(move || {
-            for (name, call) in CALLS.iter().filter(|(name, _)| concerned(name)) {
+            for (name, call) in calls().filter(|(name, _)| concerned(name)) {
                 let log = log.clone();
                 drop(spawn(move || {
                     let outcome = if shielded { shield(call) } else { call() };
@@ -193,7 +304,7 @@ fn the_end_of_the_loop_reaches_every_call() {
         });
         // A closure that was left may take a moment to see that it may end.
         assert_eq!(report.fibers_abandoned + report.operations_left, 0);
-        let count = CALLS.iter().filter(|(name, _)| concerned(name)).count();
+        let count = calls().filter(|(name, _)| concerned(name)).count();
         assert_eq!(said.borrow().len(), count);
         for (name, reason) in said.take() {
             // The end is what that one waits for.
