@@ -78,6 +78,13 @@ impl Running {
         }
     }
 
+    /// Where the child listens, as it says when it is `ready`.
+    pub fn port(&mut self) -> Result<u16, Problem> {
+        let port = self.line_after("ready")?;
+        port.parse()
+            .map_err(|_| Problem::failed(format!("not a port: {port:?}")))
+    }
+
     /// CPU time that the child used so far, user and system, all threads.
     pub fn cpu(&self) -> Result<Duration, Problem> {
         cpu_of(self.child.id() as libc::pid_t)

@@ -55,10 +55,7 @@ fn measure(server: &str, effort: Effort) -> Result<Sample, Problem> {
     let program = own_program(&["serve", server])?;
     let mut running = Running::start_bound(program, processors, Side::Server)?;
     processors.bind(Side::Client)?;
-    let port = running.line_after("ready")?;
-    let port: u16 = port
-        .parse()
-        .map_err(|_| Problem::failed(format!("not a port: {port:?}")))?;
+    let port = running.port()?;
     let plan = churn::Plan {
         at_once: AT_ONCE,
         message: (0..MESSAGE_BYTES as u8).collect(),

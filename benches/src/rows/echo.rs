@@ -80,10 +80,7 @@ pub fn load(server: &str, plan: &closed::Plan) -> Result<Sample, Problem> {
     let mut running =
         Running::start_bound(own_program(&["serve", server])?, processors, Side::Server)?;
     processors.bind(Side::Client)?;
-    let port = running.line_after("ready")?;
-    let port: u16 = port
-        .parse()
-        .map_err(|_| Problem::failed(format!("not a port: {port:?}")))?;
+    let port = running.port()?;
     let mut cpu_before = std::time::Duration::ZERO;
     let seen = closed::run(port, plan, || {
         cpu_before = running.cpu()?;

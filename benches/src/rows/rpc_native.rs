@@ -122,10 +122,7 @@ fn measure(choice: Choice, calls: Calls, effort: Effort) -> Result<Sample, Probl
     let mut server =
         Running::start_bound(own_program(&["serve", name])?, processors, Side::Server)?;
     processors.bind(Side::Client)?;
-    let port = server.line_after("ready")?;
-    let port: u16 = port
-        .parse()
-        .map_err(|_| Problem::failed(format!("not a port: {port:?}")))?;
+    let port = server.port()?;
     let config = Config {
         driver: yue_io::driver(choice)?,
         ..Config::default()

@@ -269,10 +269,7 @@ mod peers {
 
     pub fn hyper_server() -> Result<Server, Problem> {
         let mut running = start(own_program(&["serve", "http-hyper"])?)?;
-        let port = running.line_after("ready")?;
-        let port = port
-            .parse()
-            .map_err(|_| Problem::failed(format!("not a port: {port:?}")))?;
+        let port = running.port()?;
         Ok(Server { running, port })
     }
 

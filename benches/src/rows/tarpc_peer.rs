@@ -71,10 +71,7 @@ pub fn measure(calls: Calls, effort: Effort) -> Result<Sample, Problem> {
         Side::Server,
     )?;
     processors.bind(Side::Client)?;
-    let port = server.line_after("ready")?;
-    let port: u16 = port
-        .parse()
-        .map_err(|_| Problem::failed(format!("not a port: {port:?}")))?;
+    let port = server.port()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
