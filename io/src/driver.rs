@@ -13,6 +13,15 @@ use std::time::Duration;
 use yue_scheduler::{Bell, Config, Driver, Instant, Loop, Wait, in_fiber, this_loop};
 
 /// Which driver a loop gets.
+///
+/// ```
+/// use yue::Choice;
+///
+/// let choice: Choice = "mio".parse().unwrap();
+/// let runtime = yue::Runtime::builder().driver(choice).build()?;
+/// assert_eq!(runtime.run(|| 6 * 7), 42);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Choice {
     /// io_uring where the kernel allows it, else mio; the environment's `YUE_IO` may say otherwise.
@@ -25,6 +34,11 @@ pub enum Choice {
 }
 
 /// A name that is no driver's.
+///
+/// ```
+/// let error = "kqueue".parse::<yue::Choice>().unwrap_err();
+/// assert_eq!(error.to_string(), "there is no I/O driver 'kqueue'; choose uring, mio or auto");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no I/O driver '{0}'; choose uring, mio or auto")]
 pub struct UnknownDriver(String);
@@ -47,6 +61,13 @@ impl Choice {
     ///
     /// # Errors
     /// When it names no driver.
+    ///
+    /// ```
+    /// match yue::Choice::from_environment() {
+    ///     Ok(choice) => println!("loops get {choice:?}"),
+    ///     Err(unknown) => println!("YUE_IO is wrong: {unknown}"),
+    /// }
+    /// ```
     pub fn from_environment() -> Result<Self, UnknownDriver> {
         match std::env::var_os("YUE_IO") {
             None => Ok(Choice::Auto),
@@ -80,6 +101,15 @@ impl Choice {
 /// When io_uring is forced and refused (the message says why, and what to do), `YUE_IO` names no driver,
 /// `YUE_URING_OFF` no feature or `YUE_URING_ENTRIES` no number from 1 to 32768, or the process is out of descriptors or
 /// memory.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop};
+///
+/// let config = Config { driver: yue_io::driver(yue_io::Choice::Auto)?, ..Config::default() };
+/// let name = Loop::new(config)?.run(|| yue_scheduler::this_loop::with_driver(|driver| driver.name()));
+/// assert!(["uring", "mio"].contains(&name));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn driver(choice: Choice) -> io::Result<Box<dyn Driver>> {
     let choice = match choice {
         Choice::Auto => Choice::from_environment()
@@ -115,6 +145,12 @@ pub fn driver(choice: Choice) -> io::Result<Box<dyn Driver>> {
 ///
 /// # Panics
 /// With the panic of `main`; if this thread runs another loop.
+///
+/// ```
+/// let text = yue_io::run(|| std::fs::read_to_string("/proc/self/comm"))??;
+/// assert!(!text.is_empty());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> io::Result<T> {
     let config = Config {
         driver: driver(Choice::Auto)?,
@@ -124,6 +160,18 @@ pub fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> io::Result<T> {
 }
 
 /// What the driver of a loop has met, for diagnosis.
+///
+/// See [`counters`].
+///
+/// ```
+/// yue_io::run(|| -> std::io::Result<()> {
+///     let met = yue_io::counters()?;
+///     println!("the ring was full {} times", met.submissions_full);
+///     assert_eq!(met.buffers_exhausted, 0);
+///     Ok(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct DriverCounters {
@@ -142,6 +190,12 @@ pub struct DriverCounters {
 ///
 /// # Panics
 /// Outside a loop.
+///
+/// ```
+/// let met = yue_io::run(yue_io::counters)??;
+/// assert_eq!(met, yue_io::DriverCounters::default()); // Nothing special has happened.
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn counters() -> io::Result<DriverCounters> {
     Ok(match backend()? {
         Backend::Uring(core) => {

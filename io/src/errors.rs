@@ -18,6 +18,25 @@
 //! | a short read or write | its length, as the standard library has it; `read_exact` and `write_all` go on |
 //! | the end of input | a length of 0 |
 //! | all else | [`io::Error::from_raw_os_error`], whose kind is the standard library's |
+//!
+//! So one `?` passes on both what the system says and that the fiber is to stop, and the two can be told apart:
+//!
+//! ```
+//! use std::io::Read;
+//! use yue::net::UnixStream;
+//!
+//! yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+//!     let (mut here, _silent) = UnixStream::pair()?;
+//!     let reader = yue::spawn(move || here.read(&mut [0; 16]));
+//!     reader.cancel();
+//!     let error = reader.join().unwrap().unwrap_err();
+//!     assert_eq!(error.kind(), std::io::ErrorKind::Other);
+//!     let inside = error.get_ref().and_then(|inner| inner.downcast_ref());
+//!     assert_eq!(inside, Some(&yue::Stopped::Cancelled));
+//!     Ok(())
+//! })?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 use std::io;
 use yue_scheduler::Stopped;

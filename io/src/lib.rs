@@ -21,6 +21,21 @@
 //!   tls/          TLS (feature `tls`)
 //!   offload.rs    calls that block, on a pool    bell.rs      waking a loop
 //! ```
+//!
+//! A program reaches this crate through `yue`, which has its modules under their names; so do the examples.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use yue_io::net::UnixStream;
+//!
+//! let answer = yue_io::run(|| -> std::io::Result<String> {
+//!     let (mut here, mut there) = UnixStream::pair()?;
+//!     yue_scheduler::spawn(move || there.write_all(b"from another fiber"));
+//!     std::io::read_to_string(here)
+//! })??;
+//! assert_eq!(answer, "from another fiber");
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 #![deny(missing_docs)]
 

@@ -1,4 +1,18 @@
 //! Pipes between fibers, threads and processes, as [`std::io::pipe`].
+//!
+//! ```
+//! use std::io::{BufRead, BufReader, Write};
+//! use yue::pipe::pipe;
+//!
+//! yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+//!     let (reader, mut writer) = pipe()?;
+//!     // A plain thread at the other end, which blocks where a fiber would park.
+//!     let thread = std::thread::spawn(move || writer.write_all(b"one\ntwo\n"));
+//!     assert_eq!(BufReader::new(reader).lines().count(), 2);
+//!     thread.join().unwrap()
+//! })?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 use crate::descriptor::Descriptor;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -15,14 +29,14 @@ const WRITE: &str = "write to a pipe";
 /// ```
 /// use std::io::{Read, Write};
 ///
-/// yue_io::run(|| -> std::io::Result<()> {
-///     let (mut reader, mut writer) = yue_io::pipe::pipe()?;
-///     yue_scheduler::spawn(move || writer.write_all(b"through"));
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let (mut reader, mut writer) = yue::pipe::pipe()?;
+///     yue::spawn(move || writer.write_all(b"through"));
 ///     let mut text = String::new();
 ///     reader.read_to_string(&mut text)?;
 ///     assert_eq!(text, "through");
 ///     Ok(())
-/// })??;
+/// })?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn pipe() -> io::Result<(PipeReader, PipeWriter)> {
@@ -34,12 +48,48 @@ pub fn pipe() -> io::Result<(PipeReader, PipeWriter)> {
 ///
 /// It can be made from any descriptor that can be polled and is no socket, such as a FIFO or a terminal. On the mio
 /// driver the open file becomes non-blocking, for whoever shares it as well.
+///
+/// ```
+/// use yue::pipe::pipe;
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let (reader, writer) = pipe()?;
+///     let other = writer.try_clone()?;
+///     drop(writer);
+///     let reading = yue::spawn(move || std::io::read_to_string(reader));
+///     drop(other); // The last writer: the reader is at its end.
+///     assert_eq!(reading.join().unwrap()?, "");
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct PipeReader {
     descriptor: Descriptor,
 }
 
 /// The end of a pipe that is written; writing parks the calling fiber while the pipe is full. As [`PipeReader`].
+///
+/// ```
+/// use std::io::Write;
+/// use yue::pipe::pipe;
+/// use yue::process::{Command, Stdio};
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let (reader, mut writer) = pipe()?;
+///     let mut sort = Command::new("sort")
+///         .stdin(reader.into_std()?)
+///         .stdout(Stdio::piped())
+///         .spawn()?;
+///     writer.write_all(b"b\na\n")?;
+///     drop(writer); // `sort` begins when its input ends.
+///     let sorted = std::io::read_to_string(sort.stdout.take().unwrap())?;
+///     assert_eq!(sorted, "a\nb\n");
+///     assert!(sort.wait()?.success());
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct PipeWriter {
     descriptor: Descriptor,

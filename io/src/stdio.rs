@@ -8,6 +8,20 @@
 //!
 //! Unlike the standard library's, they have no buffer and no lock: put a [`std::io::BufReader`] or
 //! [`std::io::LineWriter`] around one. What `println!` writes goes past them, and blocks the loop while it waits.
+//!
+//! ```
+//! use std::io::{LineWriter, Write};
+//! use yue::stdio::stdout;
+//!
+//! yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+//!     let mut out = LineWriter::new(stdout());
+//!     for line in 1..=3 {
+//!         writeln!(out, "line {line}")?;
+//!     }
+//!     out.flush()
+//! })?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 use crate::descriptor::{Descriptor, not_stopped};
 use crate::driver::{Here, here};
@@ -123,12 +137,12 @@ standard_stream! {
     /// ```no_run
     /// use std::io::{BufRead, BufReader};
     ///
-    /// yue_io::run(|| -> std::io::Result<()> {
-    ///     for line in BufReader::new(yue_io::stdio::stdin()).lines() {
+    /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+    ///     for line in BufReader::new(yue::stdio::stdin()).lines() {
     ///         println!("{} characters", line?.chars().count());
     ///     }
     ///     Ok(())
-    /// })??;
+    /// })?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     Stdin, stdin, 0
@@ -139,7 +153,7 @@ standard_stream! {
     /// ```
     /// use std::io::Write;
     ///
-    /// yue_io::run(|| writeln!(std::io::LineWriter::new(yue_io::stdio::stdout()), "hello"))??;
+    /// yue::Runtime::new()?.run(|| writeln!(std::io::LineWriter::new(yue::stdio::stdout()), "hello"))?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     Stdout, stdout, 1
@@ -150,7 +164,7 @@ standard_stream! {
     /// ```
     /// use std::io::Write;
     ///
-    /// yue_io::run(|| yue_io::stdio::stderr().write_all(b"careful\n"))??;
+    /// yue::Runtime::new()?.run(|| yue::stdio::stderr().write_all(b"careful\n"))?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     Stderr, stderr, 2

@@ -25,6 +25,14 @@ const READ_BYTES: usize = 4096;
 const HEADER: usize = size_of::<libc::inotify_event>();
 
 /// Kinds of events, as a set.
+///
+/// ```
+/// use yue::watch::Events;
+///
+/// let saved = Events::WRITTEN | Events::MOVED_TO;
+/// assert!(saved.contains(Events::WRITTEN));
+/// assert!(!saved.contains(Events::REMOVED));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Events(u32);
 
@@ -86,10 +94,45 @@ impl BitOrAssign for Events {
 }
 
 /// What is watched, by a number of its [`Watcher`].
+///
+/// ```
+/// use yue::watch::{Events, Watcher};
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let (one, other) = (yue::fs::TempDir::new()?, yue::fs::TempDir::new()?);
+///     let watcher = Watcher::new()?;
+///     let first = watcher.add(one.path(), Events::CREATED)?;
+///     let second = watcher.add(other.path(), Events::CREATED)?;
+///     yue::fs::write(other.path().join("file"), "")?;
+///     assert_eq!(watcher.next()?.watch, second);
+///     watcher.remove(first)?;
+///     assert!(watcher.next()?.events.contains(Events::UNWATCHED));
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Watch(i32);
 
 /// Something that happened.
+///
+/// ```
+/// use yue::watch::{Events, Watcher};
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let place = yue::fs::TempDir::new()?;
+///     let (draft, page) = (place.path().join("draft"), place.path().join("page"));
+///     yue::fs::write(&draft, "text")?;
+///     let watcher = Watcher::new()?;
+///     watcher.add(place.path(), Events::MOVED_FROM | Events::MOVED_TO)?;
+///     yue::fs::rename(&draft, &page)?;
+///     let (from, to) = (watcher.next()?, watcher.next()?);
+///     assert_eq!((from.name.unwrap(), to.name.unwrap()), ("draft".into(), "page".into()));
+///     assert_eq!(from.cookie, to.cookie); // One renaming.
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// What it happened to; for [`Events::OVERFLOW`], nothing in particular.
@@ -105,18 +148,18 @@ pub struct Event {
 /// Is told what happens to files and directories; waiting parks the calling fiber.
 ///
 /// ```
-/// use yue_io::watch::{Events, Watcher};
+/// use yue::watch::{Events, Watcher};
 ///
-/// yue_io::run(|| -> std::io::Result<()> {
-///     let place = yue_io::fs::TempDir::new()?;
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let place = yue::fs::TempDir::new()?;
 ///     let watcher = Watcher::new()?;
 ///     let watch = watcher.add(place.path(), Events::WRITTEN | Events::REMOVED)?;
-///     yue_io::fs::write(place.path().join("config"), "new")?;
+///     yue::fs::write(place.path().join("config"), "new")?;
 ///     let event = watcher.next()?;
 ///     assert_eq!((event.watch, event.events), (watch, Events::WRITTEN));
 ///     assert_eq!(event.name.unwrap(), "config");
 ///     Ok(())
-/// })??;
+/// })?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]

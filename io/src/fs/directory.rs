@@ -18,15 +18,15 @@ const REASON: &str = "read a directory";
 /// The system's; or when the fiber is told to stop.
 ///
 /// ```
-/// yue_io::run(|| -> std::io::Result<()> {
-///     let place = yue_io::fs::TempDir::new()?;
-///     yue_io::fs::write(place.path().join("one"), "1")?;
-///     let names: Vec<_> = yue_io::fs::read_dir(place.path())?
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let place = yue::fs::TempDir::new()?;
+///     yue::fs::write(place.path().join("one"), "1")?;
+///     let names: Vec<_> = yue::fs::read_dir(place.path())?
 ///         .map(|entry| Ok(entry?.file_name()))
 ///         .collect::<std::io::Result<_>>()?;
 ///     assert_eq!(names, ["one"]);
 ///     Ok(())
-/// })??;
+/// })?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn read_dir(path: impl AsRef<Path>) -> io::Result<ReadDir> {
@@ -40,6 +40,23 @@ pub fn read_dir(path: impl AsRef<Path>) -> io::Result<ReadDir> {
 }
 
 /// The entries of a directory; see [`read_dir`].
+///
+/// ```
+/// use yue::fs;
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let place = fs::TempDir::new()?;
+///     fs::write(place.path().join("a"), "1")?;
+///     fs::write(place.path().join("b"), "22")?;
+///     let mut bytes = 0;
+///     for entry in fs::read_dir(place.path())? {
+///         bytes += fs::metadata(entry?.path())?.len();
+///     }
+///     assert_eq!(bytes, 3);
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct ReadDir {
     rest: std::fs::ReadDir,
     batch: VecDeque<io::Result<DirEntry>>,

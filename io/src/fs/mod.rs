@@ -5,15 +5,15 @@
 //! begun is waited for, also by a fiber that is told to stop, and reports what really happened.
 //!
 //! ```
-//! yue_io::run(|| -> std::io::Result<()> {
-//!     let place = yue_io::fs::TempDir::new()?;
+//! yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+//!     let place = yue::fs::TempDir::new()?;
 //!     let (draft, done) = (place.path().join("draft"), place.path().join("done"));
-//!     yue_io::fs::write(&draft, "text")?;
-//!     yue_io::fs::rename(&draft, &done)?;
-//!     assert_eq!(yue_io::fs::read_to_string(&done)?, "text");
-//!     assert!(!yue_io::fs::exists(&draft)?);
+//!     yue::fs::write(&draft, "text")?;
+//!     yue::fs::rename(&draft, &done)?;
+//!     assert_eq!(yue::fs::read_to_string(&done)?, "text");
+//!     assert!(!yue::fs::exists(&draft)?);
 //!     Ok(())
-//! })??;
+//! })?;
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
@@ -47,6 +47,19 @@ const CWD: types::Fd = types::Fd(libc::AT_FDCWD);
 ///
 /// # Errors
 /// The system's; or when the fiber is told to stop.
+///
+/// ```
+/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// use yue::fs;
+///
+/// let place = fs::TempDir::new()?;
+/// let path = place.path().join("data");
+/// fs::write(&path, [1, 2, 3])?;
+/// assert_eq!(fs::read(&path)?, [1, 2, 3]);
+/// #     Ok(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     let path = path.as_ref();
     if let Way::Offload = way(opcode::Read::CODE)? {
@@ -75,6 +88,22 @@ pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// As [`read`]; of the kind `InvalidData` if it is not UTF-8.
+///
+/// ```
+/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// use yue::fs;
+///
+/// let place = fs::TempDir::new()?;
+/// let path = place.path().join("settings");
+/// fs::write(&path, "port = 80")?;
+/// assert_eq!(fs::read_to_string(&path)?, "port = 80");
+/// fs::write(&path, [0xff])?;
+/// let error = fs::read_to_string(&path).unwrap_err();
+/// assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+/// #     Ok(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
     String::from_utf8(read(path)?)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
@@ -84,6 +113,20 @@ pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
 ///
 /// # Errors
 /// The system's; or when the fiber is told to stop. The file may hold a part of it then.
+///
+/// ```
+/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// use yue::fs;
+///
+/// let place = fs::TempDir::new()?;
+/// let path = place.path().join("state");
+/// fs::write(&path, "a longer text")?;
+/// fs::write(&path, "short")?;
+/// assert_eq!(fs::read_to_string(&path)?, "short");
+/// #     Ok(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> io::Result<()> {
     let (path, bytes) = (path.as_ref(), bytes.as_ref());
     match way(opcode::Write::CODE)? {
@@ -96,6 +139,23 @@ pub fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> io::Result<()> 
 ///
 /// # Errors
 /// The system's; or when the fiber is told to stop.
+///
+/// So a file is replaced as a whole: readers see the old one or the new one.
+///
+/// ```
+/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// use yue::fs;
+///
+/// let place = fs::TempDir::new()?;
+/// let (draft, state) = (place.path().join("draft"), place.path().join("state"));
+/// fs::write(&state, "old")?;
+/// fs::write(&draft, "new")?;
+/// fs::rename(&draft, &state)?;
+/// assert_eq!(fs::read_to_string(&state)?, "new");
+/// #     Ok(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
     const REASON: &str = "rename a file";
     let (from, to) = (from.as_ref(), to.as_ref());
@@ -114,6 +174,20 @@ pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
 ///
 /// # Errors
 /// The system's; or when the fiber is told to stop.
+///
+/// ```
+/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// use yue::fs;
+///
+/// let place = fs::TempDir::new()?;
+/// let path = place.path().join("lock");
+/// fs::write(&path, "")?;
+/// fs::remove_file(&path)?;
+/// assert!(!fs::exists(&path)?);
+/// #     Ok(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn remove_file(path: impl AsRef<Path>) -> io::Result<()> {
     unlink(path.as_ref(), 0, |path| std::fs::remove_file(path))
 }
@@ -122,6 +196,22 @@ pub fn remove_file(path: impl AsRef<Path>) -> io::Result<()> {
 ///
 /// # Errors
 /// The system's; or when the fiber is told to stop.
+///
+/// ```
+/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// use yue::fs;
+///
+/// let place = fs::TempDir::new()?;
+/// let path = place.path().join("queue");
+/// fs::create_dir(&path)?;
+/// fs::write(path.join("job"), "")?;
+/// assert!(fs::remove_dir(&path).is_err()); // It is not empty.
+/// fs::remove_file(path.join("job"))?;
+/// fs::remove_dir(&path)?;
+/// #     Ok(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn remove_dir(path: impl AsRef<Path>) -> io::Result<()> {
     let flags = libc::AT_REMOVEDIR;
     unlink(path.as_ref(), flags, |path| std::fs::remove_dir(path))
@@ -144,6 +234,20 @@ fn unlink(path: &Path, flags: i32, call: fn(&Path) -> io::Result<()>) -> io::Res
 ///
 /// # Errors
 /// The system's; or when the fiber is told to stop.
+///
+/// ```
+/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// use yue::fs;
+///
+/// let place = fs::TempDir::new()?;
+/// let path = place.path().join("queue");
+/// fs::create_dir(&path)?;
+/// let error = fs::create_dir(&path).unwrap_err();
+/// assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
+/// #     Ok(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn create_dir(path: impl AsRef<Path>) -> io::Result<()> {
     const REASON: &str = "make a directory";
     let path = path.as_ref();
@@ -162,6 +266,21 @@ pub fn create_dir(path: impl AsRef<Path>) -> io::Result<()> {
 ///
 /// # Errors
 /// The system's; or when the fiber is told to stop.
+///
+/// ```
+/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// use yue::fs;
+///
+/// let place = fs::TempDir::new()?;
+/// let (one, other) = (place.path().join("one"), place.path().join("other"));
+/// fs::write(&one, "kept")?;
+/// fs::hard_link(&one, &other)?;
+/// fs::remove_file(&one)?;
+/// assert_eq!(fs::read_to_string(&other)?, "kept");
+/// #     Ok(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn hard_link(original: impl AsRef<Path>, link: impl AsRef<Path>) -> io::Result<()> {
     const REASON: &str = "link a file";
     let (original, link) = (original.as_ref(), link.as_ref());
@@ -180,6 +299,21 @@ pub fn hard_link(original: impl AsRef<Path>, link: impl AsRef<Path>) -> io::Resu
 ///
 /// # Errors
 /// The system's; or when the fiber is told to stop.
+///
+/// ```
+/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// use yue::fs;
+///
+/// let place = fs::TempDir::new()?;
+/// let (release, current) = (place.path().join("1.0"), place.path().join("current"));
+/// fs::write(&release, "one")?;
+/// fs::symlink(&release, &current)?;
+/// assert_eq!(fs::read_to_string(&current)?, "one");
+/// assert!(fs::symlink_metadata(&current)?.is_symlink());
+/// #     Ok(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn symlink(original: impl AsRef<Path>, link: impl AsRef<Path>) -> io::Result<()> {
     const REASON: &str = "make a symbolic link";
     let (original, link) = (original.as_ref(), link.as_ref());
@@ -210,20 +344,130 @@ macro_rules! offloaded {
 
 offloaded! {
     /// Makes a directory and those above it that are missing.
+    ///
+    /// ```
+    /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+    /// use yue::fs;
+    ///
+    /// let place = fs::TempDir::new()?;
+    /// let deep = place.path().join("a/b/c");
+    /// fs::create_dir_all(&deep)?;
+    /// fs::create_dir_all(&deep)?; // That it is there already is no error.
+    /// assert!(fs::metadata(&deep)?.is_dir());
+    /// #     Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     fn create_dir_all(path: impl AsRef<Path>) -> ();
     /// Removes a directory with all that is in it.
+    ///
+    /// ```
+    /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+    /// use yue::fs;
+    ///
+    /// let place = fs::TempDir::new()?;
+    /// let build = place.path().join("build");
+    /// fs::create_dir_all(build.join("debug"))?;
+    /// fs::remove_dir_all(&build)?;
+    /// assert!(!fs::exists(&build)?);
+    /// #     Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     fn remove_dir_all(path: impl AsRef<Path>) -> ();
     /// What the file system knows about a file; symbolic links are followed.
+    ///
+    /// ```
+    /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+    /// use yue::fs;
+    ///
+    /// let place = fs::TempDir::new()?;
+    /// let path = place.path().join("page");
+    /// fs::write(&path, "hello")?;
+    /// let known = fs::metadata(&path)?;
+    /// assert!(known.is_file());
+    /// assert_eq!(known.len(), 5);
+    /// #     Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     fn metadata(path: impl AsRef<Path>) -> Metadata;
     /// What the file system knows about a file, or a symbolic link itself.
+    ///
+    /// ```
+    /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+    /// use yue::fs;
+    ///
+    /// let place = fs::TempDir::new()?;
+    /// let link = place.path().join("link");
+    /// fs::symlink("nowhere", &link)?;
+    /// assert!(fs::symlink_metadata(&link)?.is_symlink());
+    /// assert!(fs::metadata(&link).is_err()); // It leads nowhere.
+    /// #     Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     fn symlink_metadata(path: impl AsRef<Path>) -> Metadata;
     /// Whether there is a file; an error when that cannot be told.
+    ///
+    /// ```
+    /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+    /// use yue::fs;
+    ///
+    /// let place = fs::TempDir::new()?;
+    /// assert!(fs::exists(place.path())?);
+    /// assert!(!fs::exists(place.path().join("file"))?);
+    /// #     Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     fn exists(path: impl AsRef<Path>) -> bool;
     /// The absolute path without symbolic links.
+    ///
+    /// ```
+    /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+    /// use yue::fs;
+    ///
+    /// let place = fs::TempDir::new()?;
+    /// fs::create_dir(place.path().join("a"))?;
+    /// let whole = fs::canonicalize(place.path().join("a/.."))?;
+    /// assert_eq!(whole, fs::canonicalize(place.path())?);
+    /// #     Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     fn canonicalize(path: impl AsRef<Path>) -> PathBuf;
     /// Where a symbolic link leads.
+    ///
+    /// ```
+    /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+    /// use std::path::Path;
+    /// use yue::fs;
+    ///
+    /// let place = fs::TempDir::new()?;
+    /// let current = place.path().join("current");
+    /// fs::symlink("1.0", &current)?;
+    /// assert_eq!(fs::read_link(&current)?, Path::new("1.0"));
+    /// #     Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     fn read_link(path: impl AsRef<Path>) -> PathBuf;
     /// Copies what a file holds, and its permissions, to another; returns the number of bytes.
+    ///
+    /// ```
+    /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+    /// use yue::fs;
+    ///
+    /// let place = fs::TempDir::new()?;
+    /// let (one, other) = (place.path().join("one"), place.path().join("other"));
+    /// fs::write(&one, "hello")?;
+    /// assert_eq!(fs::copy(&one, &other)?, 5);
+    /// assert_eq!(fs::read(&other)?, fs::read(&one)?);
+    /// #     Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     fn copy(from: impl AsRef<Path>, to: impl AsRef<Path>) -> u64;
 }
 
@@ -231,6 +475,22 @@ offloaded! {
 ///
 /// # Errors
 /// The system's; or when the fiber is told to stop.
+///
+/// ```
+/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// use yue::fs;
+///
+/// let place = fs::TempDir::new()?;
+/// let path = place.path().join("secret");
+/// fs::write(&path, "")?;
+/// let mut permissions = fs::metadata(&path)?.permissions();
+/// permissions.set_readonly(true);
+/// fs::set_permissions(&path, permissions)?;
+/// assert!(fs::metadata(&path)?.permissions().readonly());
+/// #     Ok(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn set_permissions(path: impl AsRef<Path>, permissions: Permissions) -> io::Result<()> {
     let path = path.as_ref();
     offload("set permissions", || {

@@ -9,6 +9,21 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// The system's; or when the fiber is told to stop.
+///
+/// ```
+/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// use std::io::{Read, Seek, Write};
+///
+/// let mut file = yue::fs::tempfile()?;
+/// file.write_all(b"for now")?;
+/// file.rewind()?;
+/// let mut text = String::new();
+/// file.read_to_string(&mut text)?;
+/// assert_eq!(text, "for now");
+/// #     Ok(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn tempfile() -> io::Result<File> {
     offload("make a temporary file", tempfile::tempfile).map(File::from)
 }
@@ -18,14 +33,14 @@ pub fn tempfile() -> io::Result<File> {
 /// Dropping blocks the loop for as long as the removal takes; [`TempDir::close`] does not.
 ///
 /// ```
-/// yue_io::run(|| -> std::io::Result<()> {
-///     let place = yue_io::fs::TempDir::new()?;
-///     yue_io::fs::write(place.path().join("notes"), "for now")?;
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let place = yue::fs::TempDir::new()?;
+///     yue::fs::write(place.path().join("notes"), "for now")?;
 ///     let path = place.path().to_owned();
 ///     place.close()?;
 ///     assert!(!path.exists());
 ///     Ok(())
-/// })??;
+/// })?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
@@ -79,15 +94,15 @@ impl TempDir {
 /// ```
 /// use std::io::Write;
 ///
-/// yue_io::run(|| -> std::io::Result<()> {
-///     let place = yue_io::fs::TempDir::new()?;
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let place = yue::fs::TempDir::new()?;
 ///     let goal = place.path().join("config");
-///     let mut file = yue_io::fs::NamedTempFile::new_in(place.path())?;
+///     let mut file = yue::fs::NamedTempFile::new_in(place.path())?;
 ///     file.file().write_all(b"whole")?;
 ///     file.persist(&goal)?;
-///     assert_eq!(yue_io::fs::read_to_string(goal)?, "whole");
+///     assert_eq!(yue::fs::read_to_string(goal)?, "whole");
 ///     Ok(())
-/// })??;
+/// })?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]

@@ -17,6 +17,29 @@ const SEND_MOST: usize = 64;
 /// Room for a batch of datagrams, to be used again and again: the buffers of [`UdpSocket::recv_batch`].
 ///
 /// [`UdpSocket::recv_batch`]: super::UdpSocket::recv_batch
+///
+/// ```
+/// use yue::net::{Datagrams, UdpSocket};
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let server = UdpSocket::bind("127.0.0.1:0")?;
+///     let client = UdpSocket::bind("127.0.0.1:0")?;
+///     client.connect(server.local_addr()?)?;
+///     client.send(b"one")?;
+///     client.send(b"two")?;
+///
+///     let mut batch = Datagrams::new(32, 1500); // To be used again for every batch.
+///     let (mut count, mut bytes) = (0, 0);
+///     while count < 2 {
+///         server.recv_batch(&mut batch)?;
+///         count += batch.len();
+///         bytes += batch.iter().map(|datagram| datagram.bytes.len()).sum::<usize>();
+///     }
+///     assert_eq!((count, bytes), (2, 6));
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Datagrams {
     bytes: Vec<u8>,
     size: usize,
@@ -26,6 +49,25 @@ pub struct Datagrams {
 }
 
 /// One datagram of a batch.
+///
+/// ```
+/// use yue::net::{Datagrams, UdpSocket};
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let server = UdpSocket::bind("127.0.0.1:0")?;
+///     let client = UdpSocket::bind("127.0.0.1:0")?;
+///     client.send_to(b"too long", server.local_addr()?)?;
+///
+///     let mut batch = Datagrams::new(1, 3);
+///     server.recv_batch(&mut batch)?;
+///     let datagram = batch.iter().next().unwrap();
+///     assert_eq!(datagram.bytes, b"too");
+///     assert!(datagram.cut);
+///     assert_eq!(datagram.from, client.local_addr()?);
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Datagram<'a> {
     /// What it holds.

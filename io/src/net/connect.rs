@@ -21,6 +21,26 @@ use yue_scheduler::{
 };
 
 /// How [`TcpStream::connect_with`] connects.
+///
+/// ```
+/// use std::time::Duration;
+/// use yue::net::{ConnectOptions, TcpListener, TcpStream};
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let listener = TcpListener::bind("127.0.0.1:0")?;
+///     let options = ConnectOptions {
+///         local: Some("127.0.0.2:0".parse().unwrap()),
+///         attempt_delay: Duration::from_millis(100),
+///         ..ConnectOptions::default()
+///     };
+///     let stream = TcpStream::connect_with(listener.local_addr()?, &options)?;
+///     let (_, from) = listener.accept()?;
+///     assert_eq!(from.ip().to_string(), "127.0.0.2");
+///     assert_eq!(from, stream.local_addr()?);
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectOptions {
     /// The address of this side; `None` lets the system choose. Addresses of the other family are not tried then.

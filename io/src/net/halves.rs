@@ -10,6 +10,32 @@ use std::net::Shutdown;
 use std::sync::Arc;
 
 /// A stream that can be split.
+///
+/// Programs use it as a bound, to take halves of any stream.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use yue::net::{Duplex, OwnedReadHalf, OwnedWriteHalf, UnixStream};
+///
+/// fn echo<S: Duplex>(stream: (OwnedReadHalf<S>, OwnedWriteHalf<S>)) -> std::io::Result<u64> {
+///     let (mut reader, mut writer) = stream;
+///     std::io::copy(&mut reader, &mut writer)
+/// }
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let (here, there) = UnixStream::pair()?;
+///     let echo = yue::spawn(|| echo(there.into_split()));
+///     let (mut reader, mut writer) = here.into_split();
+///     writer.write_all(b"hello")?;
+///     drop(writer);
+///     let mut back = String::new();
+///     reader.read_to_string(&mut back)?;
+///     assert_eq!(back, "hello");
+///     assert_eq!(echo.join().unwrap()?, 5);
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub trait Duplex: fmt::Debug {
     #[doc(hidden)]
     fn read_from(&self, buffer: &mut [u8]) -> io::Result<usize>;
@@ -58,9 +84,9 @@ macro_rules! duplex {
             ///
             /// ```
             /// use std::io::{Read, Write};
-            /// use yue_io::net::UnixStream;
+            /// use yue::net::UnixStream;
             ///
-            /// yue_io::run(|| -> std::io::Result<()> {
+            /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
             ///     let (here, there) = UnixStream::pair()?;
             ///     let (mut reader, mut writer) = here.into_split();
             ///     writer.write_all(b"all")?;
@@ -72,7 +98,7 @@ macro_rules! duplex {
             ///     reader.read_to_string(&mut text)?;
             ///     assert_eq!(text, "all");
             ///     Ok(())
-            /// })??;
+            /// })?;
             /// # Ok::<(), std::io::Error>(())
             /// ```
             pub fn into_split(self) -> (OwnedReadHalf<Self>, OwnedWriteHalf<Self>) {
@@ -87,20 +113,86 @@ macro_rules! duplex {
 duplex!(TcpStream, UnixStream);
 
 /// The reading direction of a stream.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use yue::net::UnixStream;
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let (mut here, mut there) = UnixStream::pair()?;
+///     there.write_all(b"ping")?;
+///     let (mut reader, mut writer) = here.split(); // `here` is whole again after them.
+///     let mut bytes = [0; 4];
+///     reader.read_exact(&mut bytes)?;
+///     writer.write_all(&bytes)?;
+///     there.read_exact(&mut bytes)?;
+///     assert_eq!(&bytes, b"ping");
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct ReadHalf<'a, S>(&'a S);
 
 /// The writing direction of a stream.
+///
+/// Unlike an [`OwnedWriteHalf`] it does not end the sending side when it is dropped.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use yue::net::UnixStream;
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let (mut here, there) = UnixStream::pair()?;
+///     let (_reader, mut writer) = here.split();
+///     writer.write_all(b"first, ")?;
+///     here.write_all(b"second")?;
+///     drop(here);
+///     assert_eq!(std::io::read_to_string(there)?, "first, second");
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct WriteHalf<'a, S>(&'a S);
 
 /// The reading direction of a stream, on its own.
+///
+/// ```
+/// use std::io::{BufRead, BufReader, Write};
+/// use yue::net::UnixStream;
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let (here, mut there) = UnixStream::pair()?;
+///     let (reader, writer) = here.into_split();
+///     let lines = yue::spawn(move || BufReader::new(reader).lines().count());
+///     there.write_all(b"one\ntwo\n")?;
+///     drop((there, writer));
+///     assert_eq!(lines.join().unwrap(), 2);
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct OwnedReadHalf<S: Duplex> {
     stream: Arc<S>,
 }
 
 /// The writing direction of a stream, on its own. Dropping it ends the sending side.
+///
+/// ```
+/// use std::io::Write;
+/// use yue::net::UnixStream;
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let (here, there) = UnixStream::pair()?;
+///     let (_reader, mut writer) = here.into_split();
+///     let news = yue::spawn(move || writeln!(writer, "all is well")); // and the writing half is gone
+///     assert_eq!(std::io::read_to_string(there)?, "all is well\n");
+///     news.join().unwrap()
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct OwnedWriteHalf<S: Duplex> {
     stream: Arc<S>,
@@ -108,6 +200,18 @@ pub struct OwnedWriteHalf<S: Duplex> {
 }
 
 /// Two halves that do not belong to one stream; they come back.
+///
+/// ```
+/// use yue::net::{NotTheSame, UnixStream};
+///
+/// let (one, other) = UnixStream::pair()?;
+/// let (one_reader, one_writer) = one.into_split();
+/// let (other_reader, other_writer) = other.into_split();
+/// let NotTheSame(one_reader, other_writer) = one_reader.reunite(other_writer).unwrap_err();
+/// assert!(one_reader.reunite(one_writer).is_ok());
+/// assert!(other_reader.reunite(other_writer).is_ok());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("the two halves are not of the same stream")]
 pub struct NotTheSame<S: Duplex>(pub OwnedReadHalf<S>, pub OwnedWriteHalf<S>);
@@ -117,6 +221,16 @@ impl<S: Duplex> OwnedReadHalf<S> {
     ///
     /// # Errors
     /// When they are not of the same stream.
+    ///
+    /// ```
+    /// use yue::net::UnixStream;
+    ///
+    /// let (stream, _peer) = UnixStream::pair()?;
+    /// let (reader, writer) = stream.into_split();
+    /// let stream: UnixStream = reader.reunite(writer).unwrap();
+    /// # drop(stream);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn reunite(self, mut other: OwnedWriteHalf<S>) -> Result<S, NotTheSame<S>> {
         if !Arc::ptr_eq(&self.stream, &other.stream) {
             return Err(NotTheSame(self, other));

@@ -16,6 +16,16 @@ use std::time::Duration;
 use yue_scheduler::{in_fiber, is_cancelled, sleep};
 
 /// How [`TcpListener::bind_with`] makes the socket.
+///
+/// ```
+/// use yue::net::{ListenOptions, TcpListener};
+///
+/// let options = ListenOptions { reuse_port: true, backlog: 128, ..ListenOptions::default() };
+/// let one = TcpListener::bind_with("127.0.0.1:0", &options)?;
+/// let other = TcpListener::bind_with(one.local_addr()?, &options)?; // On another loop, say.
+/// assert_eq!(one.local_addr()?, other.local_addr()?);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenOptions {
     /// Lets several listeners share the address; the kernel spreads connections over them (`SO_REUSEPORT`).
@@ -44,18 +54,18 @@ impl Default for ListenOptions {
 /// A TCP socket that accepts connections, as [`std::net::TcpListener`]; accepting parks the calling fiber.
 ///
 /// ```
-/// use yue_io::net::{ListenOptions, TcpListener, TcpStream};
+/// use yue::net::{ListenOptions, TcpListener, TcpStream};
 ///
-/// yue_io::run(|| -> std::io::Result<()> {
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 ///     let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
 ///     let listener = TcpListener::bind_with("127.0.0.1:0", &options)?;
 ///     let address = listener.local_addr()?;
-///     let server = yue_scheduler::spawn(move || listener.incoming().take(2).count());
+///     let server = yue::spawn(move || listener.incoming().take(2).count());
 ///     TcpStream::connect(address)?;
 ///     TcpStream::connect(address)?;
 ///     assert_eq!(server.join().unwrap(), 2);
 ///     Ok(())
-/// })??;
+/// })?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct TcpListener {
@@ -192,6 +202,29 @@ impl fmt::Debug for TcpListener {
 }
 
 /// The connections of a [`TcpListener`].
+///
+/// ```
+/// use yue::net::{TcpListener, TcpStream};
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let listener = TcpListener::bind("127.0.0.1:0")?;
+///     let address = listener.local_addr()?;
+///     let server = yue::spawn(move || {
+///         let mut served = 0;
+///         for stream in listener.incoming() {
+///             // A server starts a fiber for each, which reads and writes.
+///             yue::spawn(move || stream?.set_nodelay(true));
+///             served += 1;
+///         }
+///         served
+///     });
+///     std::io::read_to_string(TcpStream::connect(address)?)?; // The end comes when it is served.
+///     server.cancel(); // The iteration ends.
+///     assert_eq!(server.join().unwrap(), 1);
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Incoming<'a> {
     listener: &'a TcpListener,

@@ -11,6 +11,19 @@ use yue_scheduler::{blocking, in_fiber};
 /// What can be turned into socket addresses: addresses, `(host, port)`, `"host:port"`.
 ///
 /// The standard library's trait of this name would block the loop for as long as a lookup takes.
+///
+/// ```
+/// use yue::net::ToSocketAddrs;
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     assert_eq!("127.0.0.1:80".resolve()?, ["127.0.0.1:80".parse().unwrap()]);
+///     assert_eq!(("::1", 80).resolve()?, ["[::1]:80".parse().unwrap()]);
+///     let error = "localhost".resolve().unwrap_err();
+///     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput); // The port is missing.
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub trait ToSocketAddrs {
     /// The addresses, in the order in which they should be tried.
     ///

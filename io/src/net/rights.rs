@@ -14,6 +14,26 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 const MOST: usize = 253;
 
 /// What came in one receive.
+///
+/// ```
+/// use std::io::Write;
+/// use std::os::fd::AsFd;
+/// use yue::net::{TcpListener, UnixStream};
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     // A server hands its listener over to the one that takes its place.
+///     let (old, new) = UnixStream::pair()?;
+///     let listener = TcpListener::bind("127.0.0.1:0")?;
+///     old.send_with_fds(b"!", &[listener.as_fd()])?;
+///     let received = new.recv_with_fds(&mut [0; 1])?;
+///     assert_eq!((received.count, received.descriptors.len(), received.lost), (1, 1, false));
+///     let descriptor = received.descriptors.into_iter().next().unwrap();
+///     let inherited = TcpListener::from(descriptor);
+///     assert_eq!(inherited.local_addr()?, listener.local_addr()?);
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Received {
     /// Bytes that came.
@@ -109,10 +129,10 @@ impl UnixStream {
     /// ```
     /// use std::io::Write;
     /// use std::os::fd::AsFd;
-    /// use yue_io::net::UnixStream;
-    /// use yue_io::pipe::{PipeWriter, pipe};
+    /// use yue::net::UnixStream;
+    /// use yue::pipe::{PipeWriter, pipe};
     ///
-    /// yue_io::run(|| -> std::io::Result<()> {
+    /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
     ///     let (here, there) = UnixStream::pair()?;
     ///     let (reader, writer) = pipe()?;
     ///     here.send_with_fds(b"a pipe", &[writer.as_fd()])?;
@@ -123,7 +143,7 @@ impl UnixStream {
     ///     drop(writer);
     ///     assert_eq!(std::io::read_to_string(reader)?, "through it");
     ///     Ok(())
-    /// })??;
+    /// })?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn send_with_fds(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {

@@ -14,12 +14,12 @@ use std::os::fd::AsRawFd;
 /// A UDP socket, as [`std::net::UdpSocket`]; sending and receiving park the calling fiber.
 ///
 /// ```
-/// use yue_io::net::UdpSocket;
+/// use yue::net::UdpSocket;
 ///
-/// yue_io::run(|| -> std::io::Result<()> {
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 ///     let server = UdpSocket::bind("127.0.0.1:0")?;
 ///     let address = server.local_addr()?;
-///     yue_scheduler::spawn(move || -> std::io::Result<()> {
+///     yue::spawn(move || -> std::io::Result<()> {
 ///         let mut buffer = [0; 1500];
 ///         let (length, from) = server.recv_from(&mut buffer)?;
 ///         server.send_to(&buffer[..length], from)?;
@@ -32,7 +32,7 @@ use std::os::fd::AsRawFd;
 ///     assert_eq!(client.recv(&mut buffer)?, 4);
 ///     assert_eq!(&buffer[..4], b"ping");
 ///     Ok(())
-/// })??;
+/// })?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct UdpSocket {
@@ -137,9 +137,9 @@ impl UdpSocket {
     /// As [`UdpSocket::recv_from`].
     ///
     /// ```
-    /// use yue_io::net::{Datagrams, UdpSocket};
+    /// use yue::net::{Datagrams, UdpSocket};
     ///
-    /// yue_io::run(|| -> std::io::Result<()> {
+    /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
     ///     let (one, other) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
     ///     let to = Some(other.local_addr()?);
     ///     assert_eq!(one.send_batch(&[(b"a", to), (b"bc", to)])?, 2);
@@ -147,7 +147,7 @@ impl UdpSocket {
     ///     other.recv_batch(&mut batch)?;
     ///     assert_eq!(batch.iter().next().unwrap().bytes, b"a");
     ///     Ok(())
-    /// })??;
+    /// })?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn recv_batch(&self, into: &mut Datagrams) -> io::Result<usize> {

@@ -17,16 +17,16 @@ use yue_scheduler::is_cancelled;
 ///
 /// ```
 /// use std::io::{Read, Write};
-/// use yue_io::net::{UnixListener, UnixStream};
+/// use yue::net::{UnixListener, UnixStream};
 ///
-/// yue_io::run(|| -> std::io::Result<()> {
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 ///     let path = std::env::temp_dir().join(format!("yue-example-{}.sock", std::process::id()));
 ///     let listener = UnixListener::bind(&path)?;
-///     yue_scheduler::spawn(move || listener.accept()?.0.write_all(b"hello"));
+///     yue::spawn(move || listener.accept()?.0.write_all(b"hello"));
 ///     let greeting = std::io::read_to_string(UnixStream::connect(&path)?)?;
 ///     assert_eq!(greeting, "hello");
 ///     std::fs::remove_file(path)
-/// })??;
+/// })?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
@@ -109,6 +109,22 @@ timeouts!(UnixStream);
 buffer_sizes!(UnixStream);
 
 /// A Unix socket that accepts connections. The file at its path stays when it is dropped.
+///
+/// ```
+/// use yue::net::{UnixListener, UnixStream};
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let place = yue::fs::TempDir::new()?;
+///     let path = place.path().join("socket");
+///     let listener = UnixListener::bind(&path)?;
+///     let client = UnixStream::connect(&path)?; // Waits in the backlog.
+///     let (server, _) = listener.accept()?;
+///     assert_eq!(server.local_addr()?.as_pathname(), Some(path.as_path()));
+///     assert_eq!(client.peer_addr()?.as_pathname(), Some(path.as_path()));
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct UnixListener {
     socket: Socket,
@@ -164,6 +180,28 @@ impl UnixListener {
 }
 
 /// The connections of a [`UnixListener`].
+///
+/// ```
+/// use std::io::Write;
+/// use yue::net::{UnixListener, UnixStream};
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let place = yue::fs::TempDir::new()?;
+///     let path = place.path().join("socket");
+///     let listener = UnixListener::bind(&path)?;
+///     yue::spawn(move || -> std::io::Result<()> {
+///         for stream in listener.incoming() {
+///             stream?.write_all(b"next")?;
+///         }
+///         Ok(())
+///     });
+///     for _ in 0..2 {
+///         assert_eq!(std::io::read_to_string(UnixStream::connect(&path)?)?, "next");
+///     }
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct UnixIncoming<'a> {
     listener: &'a UnixListener,

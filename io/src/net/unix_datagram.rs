@@ -13,9 +13,9 @@ use std::path::Path;
 /// No datagram is lost or overtaken: a sender waits until the receiver has room.
 ///
 /// ```
-/// use yue_io::net::UnixDatagram;
+/// use yue::net::UnixDatagram;
 ///
-/// yue_io::run(|| -> std::io::Result<()> {
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 ///     let (one, other) = UnixDatagram::pair()?;
 ///     one.send(b"first")?;
 ///     one.send(b"second")?;
@@ -23,7 +23,7 @@ use std::path::Path;
 ///     assert_eq!(other.recv(&mut buffer)?, 5);
 ///     assert_eq!(other.recv(&mut buffer)?, 6);
 ///     Ok(())
-/// })??;
+/// })?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]

@@ -29,6 +29,45 @@ use std::net::Shutdown;
 use std::rc::Rc;
 
 /// Is told what happens on a [`Connection`]. Called by the loop, outside fibers; must not wait.
+///
+/// ```
+/// use std::cell::RefCell;
+/// use std::io::Write;
+/// use std::rc::Rc;
+/// use yue_io::net::UnixStream;
+/// use yue_io::owned::{Connection, Sink};
+/// use yue_scheduler::sync::local::Notify;
+///
+/// /// Gathers what the peer says, and tells when that is all.
+/// struct Gather {
+///     said: RefCell<Vec<u8>>,
+///     over: Notify,
+/// }
+///
+/// impl Sink for Gather {
+///     fn data(&self, bytes: &[u8]) {
+///         self.said.borrow_mut().extend_from_slice(bytes);
+///     }
+///
+///     fn sent(&self, _buffer: Vec<u8>) {}
+///
+///     fn closed(&self, _result: std::io::Result<()>) {
+///         self.over.notify_one();
+///     }
+/// }
+///
+/// yue_io::run(|| -> std::io::Result<()> {
+///     let (mut here, there) = UnixStream::pair()?;
+///     let sink = Rc::new(Gather { said: RefCell::default(), over: Notify::new() });
+///     Connection::start_unix(there, sink.clone())?;
+///     here.write_all(b"hello")?;
+///     drop(here);
+///     sink.over.notified()?;
+///     assert_eq!(*sink.said.borrow(), b"hello");
+///     Ok(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub trait Sink {
     /// Bytes that came, in order; they are gone after the call.
     fn data(&self, bytes: &[u8]);
@@ -52,6 +91,44 @@ pub trait Sink {
 ///
 /// Clones are the same connection. It goes on when all of them are dropped: its end is [`Connection::close`], the end
 /// of input, or an error.
+///
+/// ```
+/// use std::cell::RefCell;
+/// use std::io::{Read, Write};
+/// use std::rc::Rc;
+/// use yue_io::net::UnixStream;
+/// use yue_io::owned::{Connection, Sink};
+///
+/// /// Sends back what comes. No fiber waits for it.
+/// #[derive(Default)]
+/// struct Echo(RefCell<Option<Connection>>);
+///
+/// impl Sink for Echo {
+///     fn data(&self, bytes: &[u8]) {
+///         if let Some(connection) = &*self.0.borrow() {
+///             connection.send(bytes.to_vec());
+///         }
+///     }
+///
+///     fn sent(&self, _buffer: Vec<u8>) {}
+///
+///     fn closed(&self, result: std::io::Result<()>) {
+///         assert!(result.is_ok());
+///         self.0.take(); // The connection and its sink hold each other.
+///     }
+/// }
+///
+/// yue_io::run(|| -> std::io::Result<()> {
+///     let (mut here, there) = UnixStream::pair()?;
+///     let echo = Rc::new(Echo::default());
+///     *echo.0.borrow_mut() = Some(Connection::start_unix(there, echo.clone())?);
+///     here.write_all(b"hello")?;
+///     here.shutdown(std::net::Shutdown::Write)?;
+///     assert_eq!(std::io::read_to_string(here)?, "hello");
+///     Ok(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Connection {
     state: Rc<State>,

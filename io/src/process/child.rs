@@ -17,9 +17,9 @@ use yue_scheduler::{FiberId, JoinError, cancel, in_fiber, spawn};
 ///
 /// ```
 /// use std::io::{Read, Write};
-/// use yue_io::process::{Command, Stdio};
+/// use yue::process::{Command, Stdio};
 ///
-/// yue_io::run(|| -> std::io::Result<()> {
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 ///     let mut child = Command::new("tr")
 ///         .args(["a-z", "A-Z"])
 ///         .stdin(Stdio::piped())
@@ -31,7 +31,7 @@ use yue_scheduler::{FiberId, JoinError, cancel, in_fiber, spawn};
 ///     assert_eq!(answer, "SHOUT");
 ///     assert!(child.wait()?.success());
 ///     Ok(())
-/// })??;
+/// })?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Child {

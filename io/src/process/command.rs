@@ -9,6 +9,23 @@ use std::path::Path;
 
 /// What program to start, and how, as [`std::process::Command`]; see [`Command::as_std_mut`] for what has no method
 /// here.
+///
+/// ```
+/// use yue::process::Command;
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let output = Command::new("sh")
+///         .args(["-c", "echo $GREETING; pwd >&2; exit 3"])
+///         .env("GREETING", "hello")
+///         .current_dir("/")
+///         .output()?;
+///     assert_eq!(output.status.code(), Some(3));
+///     assert_eq!(output.stdout, b"hello\n");
+///     assert_eq!(output.stderr, b"/\n");
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Command {
     inner: std::process::Command,
@@ -123,6 +140,21 @@ impl Command {
     }
 
     /// Whether the child is killed when its [`Child`] is dropped before it is over; at the start it is not.
+    ///
+    /// ```
+    /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+    /// use std::time::Duration;
+    /// use yue::process::Command;
+    ///
+    /// // A command with a time limit: after it, the child is killed and reaped.
+    /// let late = yue::timeout(Duration::from_millis(10), || {
+    ///     Command::new("sleep").arg("1000").kill_on_drop(true).status()
+    /// });
+    /// assert_eq!(late.err(), Some(yue::Elapsed));
+    /// #     Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn kill_on_drop(&mut self, kill: bool) -> &mut Self {
         self.kill_on_drop = kill;
         self

@@ -8,14 +8,14 @@
 //! some hundred microseconds, more in a process with much memory.
 //!
 //! ```
-//! use yue_io::process::Command;
+//! use yue::process::Command;
 //!
-//! yue_io::run(|| -> std::io::Result<()> {
+//! yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 //!     let output = Command::new("echo").arg("hello").output()?;
 //!     assert!(output.status.success());
 //!     assert_eq!(output.stdout, b"hello\n");
 //!     Ok(())
-//! })??;
+//! })?;
 //! # Ok::<(), std::io::Error>(())
 //! ```
 

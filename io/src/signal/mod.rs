@@ -15,6 +15,24 @@
 //! tells all. So no loop is special, and any of them may end.
 //!
 //! Child processes inherit blocked signals: start them through [`unblocked`].
+//!
+//! ```
+//! use yue::process::Command;
+//! use yue::signal::{self, Signal};
+//!
+//! fn main() -> std::io::Result<()> {
+//!     signal::block(&[Signal::HUP])?;
+//!     yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+//!         let (told, heard) = yue::sync::local::channel(1);
+//!         let _subscription = signal::subscribe(&[Signal::HUP], move |signal| {
+//!             let _ = told.try_send(signal); // One that waits already is enough.
+//!         })?;
+//!         Command::new("sh").args(["-c", "kill -HUP $PPID"]).status()?; // An operator's part.
+//!         assert_eq!(heard.recv().unwrap(), Signal::HUP);
+//!         Ok(())
+//!     })
+//! }
+//! ```
 
 mod watch;
 
@@ -31,6 +49,15 @@ use watch::Watch;
 use yue_scheduler::{LoopHandle, this_loop};
 
 /// A signal, by its number.
+///
+/// ```
+/// use yue::signal::Signal;
+///
+/// let signal: Signal = "term".parse().unwrap();
+/// assert_eq!(signal, Signal::TERM);
+/// assert_eq!(signal.to_string(), "SIGTERM");
+/// assert_eq!(Signal::from_number(15), Ok(Signal::TERM));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Signal(i32);
 
@@ -55,6 +82,13 @@ const NAMES: [(&str, i32); 16] = [
 ];
 
 /// A name or number that is no signal which a program can wait for.
+///
+/// ```
+/// use yue::signal::Signal;
+///
+/// let error = "KILL".parse::<Signal>().unwrap_err();
+/// assert!(error.to_string().starts_with("'KILL' is no signal that can be waited for"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "'{0}' is no signal that can be waited for; use a name such as INT or SIGTERM, or a number from 1 to 64"
@@ -158,6 +192,19 @@ impl fmt::Debug for Signal {
 ///
 /// # Errors
 /// The system's.
+///
+/// ```
+/// use yue::signal::{self, Signal};
+///
+/// fn main() -> std::io::Result<()> {
+///     signal::block(&[Signal::USR1])?;
+///     // Threads that are started from here on inherit it.
+///     yue::Runtime::builder().loops(2).build()?.run(|| {
+///         // … subscribe, on any loop …
+///     });
+///     Ok(())
+/// }
+/// ```
 pub fn block(signals: &[Signal]) -> io::Result<()> {
     sys::mask_signals(libc::SIG_BLOCK, &set_of(signals))
 }
@@ -166,11 +213,37 @@ pub fn block(signals: &[Signal]) -> io::Result<()> {
 ///
 /// # Errors
 /// The system's.
+///
+/// ```
+/// use yue::signal::{self, Signal};
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let reload = signal::subscribe(&[Signal::USR2], |_| ())?;
+///     drop(reload);
+///     signal::unblock(&[Signal::USR2])?; // From now on it ends the process again.
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn unblock(signals: &[Signal]) -> io::Result<()> {
     sys::mask_signals(libc::SIG_UNBLOCK, &set_of(signals))
 }
 
 /// Has the process that `command` starts begin with no signal blocked, as programs expect.
+///
+/// A [`process::Command`](crate::process::Command) does so by itself; this is for the standard library's.
+///
+/// ```
+/// use std::process::Command;
+/// use yue::signal::{self, Signal};
+///
+/// signal::block(&[Signal::TERM])?;
+/// // The child can be ended politely, though this thread has the signal blocked.
+/// let mut child = signal::unblocked(Command::new("sleep").arg("1000")).spawn()?;
+/// Command::new("sh").args(["-c", &format!("kill {}", child.id())]).status()?;
+/// assert!(!child.wait()?.success());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn unblocked(command: &mut Command) -> &mut Command {
     // SAFETY: between fork and exec only an async-signal-safe call is made, and nothing is allocated.
     unsafe {
@@ -227,6 +300,22 @@ thread_local! {
 ///
 /// # Panics
 /// Outside a loop.
+///
+/// ```
+/// use yue::process::Command;
+/// use yue::signal::{self, Signal};
+/// use yue::sync::Notify;
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let reload = std::rc::Rc::new(Notify::new());
+///     let told = reload.clone();
+///     let _subscription = signal::subscribe(&[Signal::USR1], move |_| told.notify_one())?;
+///     Command::new("sh").args(["-c", "kill -USR1 $PPID"]).status()?;
+///     reload.notified()?;
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn subscribe(
     signals: &[Signal],
     callback: impl Fn(Signal) + 'static,
@@ -260,6 +349,19 @@ pub fn subscribe(
 }
 
 /// A callback that waits for signals; dropped, it is called no more. The signals stay blocked: see [`unblock`].
+///
+/// ```
+/// use yue::signal::{self, Signal};
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let resized = signal::subscribe(&[Signal::WINCH], |_| println!("draw again"))?;
+///     drop(resized); // Not called any more.
+///     let reload = signal::subscribe(&[Signal::HUP], |_| println!("read the settings again"))?;
+///     reload.detach(); // Called until the loop ends.
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Subscription {
     id: u64,
     over: Cell<bool>,

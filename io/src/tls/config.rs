@@ -34,6 +34,21 @@ fn certificates(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {
 }
 
 /// A certificate with those that lead to the root, and its private key.
+///
+/// ```
+/// use yue::tls::{Acceptor, Identity};
+///
+/// # let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+/// # let place = yue::Runtime::new()?.run(yue::fs::TempDir::new)?;
+/// # let (chain, key) = (place.path().join("chain.pem"), place.path().join("key.pem"));
+/// # std::fs::write(&chain, made.cert.pem())?;
+/// # std::fs::write(&key, made.signing_key.serialize_pem())?;
+/// let identity = Identity::from_pem_files(&chain, &key)?;
+/// let acceptor = Acceptor::new(identity)?;
+/// assert!(Identity::from_pem_files(&key, &chain).is_err()); // The wrong way round.
+/// # drop(acceptor);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Identity {
     certificates: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -73,6 +88,18 @@ impl fmt::Debug for Identity {
 }
 
 /// The certificates by which those of others must be signed.
+///
+/// ```
+/// use yue::tls::{Connector, Roots};
+///
+/// # let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+/// # let authority = made.cert.pem();
+/// // Servers of one's own, signed by an authority of one's own; others are signed by `Roots::system()`.
+/// let connector = Connector::new(Roots::from_pem(authority)?)?;
+/// assert!(Roots::from_pem("no certificate").is_err());
+/// # drop(connector);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Roots {
     store: Arc<RootCertStore>,
@@ -124,6 +151,27 @@ impl Roots {
 }
 
 /// Makes the client's side of connections.
+///
+/// Made once, for all connections; see [the module](super) for a whole connection.
+///
+/// ```
+/// use yue::net::UnixStream;
+/// use yue::tls::{Acceptor, Connector, Identity, Roots};
+///
+/// # let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+/// # let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+/// yue::Runtime::new()?.run(move || -> std::io::Result<()> {
+///     let (here, there) = UnixStream::pair()?;
+///     let acceptor = Acceptor::new(Identity::from_pem(&certificate, &key)?)?;
+///     yue::spawn(move || acceptor.accept(there).map(drop));
+///     let connector = Connector::new(Roots::from_pem(&certificate)?)?;
+///     // The server proves to be `localhost`, and so it is not `example.org`.
+///     let error = connector.connect("example.org", here).unwrap_err();
+///     assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Connector {
     config: Arc<ClientConfig>,
@@ -183,6 +231,25 @@ impl From<Arc<ClientConfig>> for Connector {
 }
 
 /// Makes the server's side of connections.
+///
+/// Made once, for all connections. A client may take its time for the handshake, so a deadline belongs around it:
+///
+/// ```
+/// use std::time::Duration;
+/// use yue::net::UnixStream;
+/// use yue::tls::{Acceptor, Identity};
+///
+/// # let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+/// # let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+/// yue::Runtime::new()?.run(move || -> std::io::Result<()> {
+///     let acceptor = Acceptor::new(Identity::from_pem(&certificate, &key)?)?;
+///     let (there, _silent) = UnixStream::pair()?;
+///     let outcome = yue::timeout(Duration::from_millis(1), || acceptor.accept(there));
+///     assert_eq!(outcome.err(), Some(yue::Elapsed));
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,

@@ -18,6 +18,29 @@ use std::io::{self, Read, Write};
 ///
 /// Dropping it ends the connection without telling the peer so, who cannot know then that nothing is missing: call
 /// [`TlsStream::close`] first.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use yue::net::UnixStream;
+/// use yue::tls::{Acceptor, Connector, Identity, Roots};
+///
+/// # let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+/// # let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+/// yue::Runtime::new()?.run(move || -> std::io::Result<()> {
+///     let (here, there) = UnixStream::pair()?;
+///     let acceptor = Acceptor::new(Identity::from_pem(&certificate, &key)?)?;
+///     let server = yue::spawn(move || -> std::io::Result<String> {
+///         std::io::read_to_string(acceptor.accept(there)?)
+///     });
+///     let connector = Connector::new(Roots::from_pem(&certificate)?)?;
+///     let mut stream = connector.connect("localhost", here)?;
+///     stream.write_all(b"secret")?;
+///     stream.close()?; // Without it, the server's read is an error: something might be missing.
+///     assert_eq!(server.join().unwrap()?, "secret");
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct TlsStream<S> {
     connection: Connection,
     stream: S,

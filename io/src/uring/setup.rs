@@ -14,6 +14,14 @@ use std::io;
 const COMPLETIONS_PER_ENTRY: u32 = 4;
 
 /// Why a ring could not be made.
+///
+/// ```
+/// match yue_io::probe_uring() {
+///     Ok(_) => println!("io_uring works here"),
+///     Err(yue_io::Unavailable::Forbidden) => println!("a container's seccomp filter, most likely"),
+///     Err(other) => println!("{other}"),
+/// }
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum Unavailable {
     /// `EPERM` or `EACCES`.
@@ -104,6 +112,13 @@ pub(super) fn make() -> Result<(Ring, Features), Unavailable> {
 ///
 /// # Errors
 /// Why the driver cannot be used.
+///
+/// ```
+/// match yue_io::probe_uring() {
+///     Ok(found) => assert!(found.contains(&"exact timeouts")),
+///     Err(reason) => assert!(yue_io::driver(yue_io::Choice::Uring).is_err(), "{reason}"),
+/// }
+/// ```
 pub fn probe_uring() -> Result<Vec<&'static str>, Unavailable> {
     let (ring, features) = make()?;
     let params = ring.io().params();
