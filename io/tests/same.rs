@@ -433,10 +433,12 @@ fn program(choice: Choice, seed: u64) -> Vec<Vec<String>> {
 
 #[test]
 fn both_drivers_show_the_same() {
-    let [one, other] = choices()[..] else {
-        eprintln!("not tested: it takes both drivers");
+    // Both, whichever the environment chooses for other tests.
+    let (one, other) = (Choice::Uring, Choice::Mio);
+    if let Err(error) = yue_io::driver(one) {
+        eprintln!("not tested, since it takes both drivers: {error}");
         return;
-    };
+    }
     let number = |name| {
         std::env::var(name)
             .ok()
