@@ -129,13 +129,18 @@ fn a_fiber_changes_its_own_priority_and_children_do_not_inherit_it() {
 #[test]
 fn timers_cancels_and_the_end_of_the_loop_reach_every_class() {
     run(|| {
+        let woken = Rc::new(Cell::new(0));
         let fibers = ALL.map(|priority| {
-            spawn_at(priority, || {
+            let woken = woken.clone();
+            spawn_at(priority, move || {
                 sleep(Duration::from_millis(1)).unwrap();
+                woken.set(woken.get() + 1);
                 assert_eq!(sleep(Duration::MAX), Err(Stopped::Cancelled));
             })
         });
-        sleep(Duration::from_millis(5)).unwrap();
+        while woken.get() < ALL.len() {
+            sleep(Duration::from_millis(1)).unwrap();
+        }
         let _ = fibers.map(|fiber| fiber.cancel_and_join().unwrap());
         for priority in ALL {
             drop(spawn_at(priority, || {

@@ -43,7 +43,7 @@ type Fiber = Coroutine<(), (), (), FiberStack>;
 const CLOSURE_ON_STACK_MAX: usize = 1024;
 
 /// The words of a coroutine. One of them is where its stack pointer is saved, which corosensei does not give away.
-const WORDS: usize = 4;
+const WORDS: usize = if cfg!(feature = "asan") { 6 } else { 4 };
 const _: () = assert!(
     size_of::<Option<Fiber>>() == WORDS * size_of::<usize>(),
     "corosensei's coroutine has another shape: saved_pointer looks into it"

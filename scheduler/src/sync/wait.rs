@@ -25,7 +25,7 @@
 //! 4. A signal is raised after the lock is left (between threads), by value: the waiter's frame may be gone by then.
 //!
 //! What would catch a breach: `tests/loom_sync.rs` (1, 3 and 4: loom checks each access to a slot or a signal against
-//! all others), `tests/sync_threads.rs` under AddressSanitizer with `detect_stack_use_after_return`, or Miri (2: a node
+//! all others), `tests/sync_threads.rs` under AddressSanitizer, which looks for uses after return (`ci/asan`; 2: a node
 //! that outlives its frame), and `tests/sync_races.rs` (3: all orders of a grant, a cancel and a deadline; nothing lost
 //! and nothing twice).
 
