@@ -1,6 +1,6 @@
-//! Programs built with `panic = "abort"`: fibers run as ever, and a panic ends the process with its usual words.
+//! Programs built with `panic = "abort"`: fibers run and do I/O as ever, and a panic ends the process with its usual words.
 //!
-//! The profile concerns the whole program, so a small one is built for it, in a folder of its own under `target/`.
+//! The profile concerns the whole program, so a small one is built for it, in a folder of its own under `target/`. Run on both drivers by `YUE_IO`.
 
 use std::env;
 use std::fs;
@@ -9,21 +9,36 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const PROGRAM: &str = r#"
+use std::io::{Read, Write};
 use std::time::Duration;
+use yue_io::net::{TcpListener, TcpStream};
 use yue_scheduler::*;
 
 fn main() {
     let panics = std::env::args().nth(1).is_some_and(|argument| argument == "panic");
-    let (sum, report) = Loop::new(Config::default()).unwrap().run_reported(move || {
+    let driver = yue_io::driver(yue_io::Choice::from_environment().unwrap()).unwrap();
+    let config = Config { driver, ..Config::default() };
+    let (sum, report) = Loop::new(config).unwrap().run_reported(move || {
         let fibers: Vec<_> = (0..10u64)
             .map(|n| spawn(move || sleep(Duration::from_millis(n)).map(|()| n).unwrap()))
             .collect();
         let sum: u64 = fibers.into_iter().map(|fiber| fiber.join().unwrap()).sum();
         let mut borrowed = 0;
         scope(|s| drop(s.spawn(|| borrowed = blocking(|| 5).unwrap())));
-        if panics {
-            let _ = spawn(|| panic!("a fiber's panic")).join();
-        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        let server = spawn(move || {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            if panics {
+                panic!("a fiber's panic");
+            }
+            stream.write_all(&byte).unwrap();
+            byte[0]
+        });
+        client.write_all(&[7]).unwrap();
+        let sum = sum + u64::from(server.join().unwrap());
         // One that waits and one that never runs, for the end of the loop.
         drop(spawn(|| sleep(Duration::MAX)));
         yield_now().unwrap();
@@ -35,18 +50,19 @@ fn main() {
 "#;
 
 fn build() -> PathBuf {
-    let scheduler = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let io = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let scheduler = io.join("../scheduler");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("abort");
     fs::create_dir_all(folder.join("src")).unwrap();
     fs::write(folder.join("src/main.rs"), PROGRAM).unwrap();
     let manifest = format!(
         "[package]\nname = \"abort\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\
-         [dependencies]\nyue-scheduler.path = {scheduler:?}\n\
+         [dependencies]\nyue-scheduler.path = {scheduler:?}\nyue-io.path = {io:?}\n\
          [profile.dev]\npanic = \"abort\"\nopt-level = 1\n[workspace]\n"
     );
     fs::write(folder.join("Cargo.toml"), manifest).unwrap();
     // The same versions as everywhere; without it cargo would ask the registry.
-    fs::copy(scheduler.join("../Cargo.lock"), folder.join("Cargo.lock")).unwrap();
+    fs::copy(io.join("../Cargo.lock"), folder.join("Cargo.lock")).unwrap();
     let built = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--quiet", "--offline"])
         .current_dir(&folder)
@@ -64,7 +80,7 @@ fn a_program_that_aborts_on_panics_runs_fibers_and_ends_by_a_panic_with_its_word
     let fine = Command::new(&program).output().unwrap();
     let words = String::from_utf8_lossy(&fine.stdout).into_owned();
     assert!(fine.status.success(), "{fine:?}");
-    let expected = "50 StopReport { fibers_abandoned: 0, operations_left: 0 }\n";
+    let expected = "57 StopReport { fibers_abandoned: 0, operations_left: 0 }\n";
     assert_eq!(words, expected);
     let panics = Command::new(&program).arg("panic").output().unwrap();
     let words = String::from_utf8_lossy(&panics.stderr).into_owned();
