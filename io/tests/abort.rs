@@ -1,6 +1,8 @@
-//! Programs built with `panic = "abort"`: fibers run and do I/O as ever, and a panic ends the process with its usual words.
+//! Programs built with `panic = "abort"`: fibers run and do I/O as ever, and a panic ends the process with its usual
+//! words.
 //!
-//! The profile concerns the whole program, so a small one is built for it, in a folder of its own under `target/`. Run on both drivers by `YUE_IO`.
+//! The profile concerns the whole program, so a small one is built for it, in a folder of its own under `target/`. Run
+//! on both drivers by `YUE_IO`.
 
 use std::env;
 use std::fs;
