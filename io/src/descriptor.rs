@@ -7,7 +7,7 @@
 //! waits by itself on a blocking one only; on a non-blocking one it answers `EAGAIN`, and we poll and try again. What
 //! mio tries must not block: either the call says so itself (`MSG_DONTWAIT`), or the mode was set.
 
-use crate::driver::{Here, here, mio_here};
+use crate::driver::{Backend, Here, backend_here, here};
 use crate::readiness::{Direction, Identity};
 use crate::{sys, uring};
 use io_uring::{opcode, squeue, types};
@@ -87,8 +87,10 @@ impl From<OwnedFd> for Descriptor {
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        if let Some(core) = mio_here() {
-            core.forget(self.identity());
+        match backend_here() {
+            Some(Backend::Mio(core)) => core.forget(self.identity()),
+            Some(Backend::Uring(core)) => core.settle(self.id),
+            None => {}
         }
     }
 }
@@ -124,7 +126,7 @@ impl Descriptor {
     /// The descriptor, in blocking mode as the standard library expects it, and registered nowhere on this loop.
     pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
         let duplicate = self.fd.try_clone()?;
-        if let Some(core) = mio_here() {
+        if let Some(Backend::Mio(core)) = backend_here() {
             core.deregister(self.identity());
         }
         sys::set_nonblocking(duplicate.as_raw_fd(), false)?;

@@ -378,13 +378,10 @@ pub(crate) fn backend() -> io::Result<Backend> {
     })
 }
 
-/// The mio driver of the loop that runs on this thread, if that is what it has.
-pub(crate) fn mio_here() -> Option<Rc<readiness::Core>> {
+/// The driver of the loop that runs on this thread, if there is one that does I/O.
+pub(crate) fn backend_here() -> Option<Backend> {
     if !this_loop::exists() {
         return None;
     }
-    match backend() {
-        Ok(Backend::Mio(core)) => Some(core),
-        _ => None,
-    }
+    backend().ok()
 }

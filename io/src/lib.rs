@@ -13,6 +13,7 @@
 //!   driver.rs     the choice, and finding the driver of the loop that runs here
 //!   uring/        the io_uring driver            readiness/   the mio driver
 //!   descriptor.rs what every descriptor does     sys.rs       system calls
+//!   poll.rs       waiting for readiness alone, and in `select!`
 //!   net/          sockets                        owned/       connections without a fiber
 //!   fs/           files and directories          process/     child processes
 //!   pipe.rs       pipes                          stdio.rs     the process's own streams
@@ -48,6 +49,7 @@ pub mod net;
 mod offload;
 pub mod owned;
 pub mod pipe;
+mod poll;
 pub mod process;
 mod readiness;
 mod shared;
@@ -60,4 +62,5 @@ mod uring;
 pub mod watch;
 
 pub use driver::{Choice, DriverCounters, UnknownDriver, counters, driver, run};
+pub use poll::{DescriptorReadiness, ReadinessBranch};
 pub use uring::{Unavailable, probe_uring};

@@ -15,6 +15,7 @@
 //! ```
 
 use crate::descriptor::Descriptor;
+use crate::poll::{readable, writable};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -179,6 +180,16 @@ reads!(PipeReader, &PipeReader);
 writes!(PipeWriter, &PipeWriter);
 descriptor_of!(PipeReader, io::PipeReader);
 descriptor_of!(PipeWriter, io::PipeWriter);
+readable!(
+    PipeReader,
+    descriptor,
+    "a read would not wait: bytes are there, the end, or an error"
+);
+writable!(
+    PipeWriter,
+    descriptor,
+    "a write would not wait: there is room in the pipe, or nobody reads it"
+);
 
 impl PipeReader {
     /// What a child process writes.

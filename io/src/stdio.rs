@@ -23,6 +23,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+use crate::ReadinessBranch;
 use crate::descriptor::{Descriptor, not_stopped};
 use crate::driver::{Here, here};
 use crate::offload::offload;
@@ -179,6 +180,36 @@ impl Read for Stdin {
 impl Read for &Stdin {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         standard(0).read(buffer)
+    }
+}
+
+impl Stdin {
+    /// Waits until a read would not wait: there is input, or its end. Takes nothing.
+    ///
+    /// # Errors
+    /// The system's; or when the fiber is told to stop.
+    pub fn readable(&self) -> io::Result<()> {
+        standard(0).descriptor.wait_ready(Direction::Read)
+    }
+
+    /// `readable` as a branch of `select!`, written `readable(…)` there.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use yue::stdio::stdin;
+    ///
+    /// yue::Runtime::new()?.run(|| {
+    ///     let input = stdin();
+    ///     let what = yue::select! {
+    ///         _ = readable(input) => "somebody typed",
+    ///         _ = after(Duration::from_millis(1)) => "silence",
+    ///     };
+    ///     println!("{}", what.unwrap());
+    /// });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn readable_branch(&self) -> ReadinessBranch<'static> {
+        standard(0).descriptor.ready_branch(Direction::Read)
     }
 }
 

@@ -74,7 +74,7 @@
 //!
 //! **Fibers that belong together end together.** [`scope`] starts fibers that may borrow, and is not left before they
 //! are over; in a [`try_scope`] the first error cancels the others. A [`JoinSet`] is for fibers that come and go.
-//! [`select!`] waits for whichever comes first of channels, joins and timers.
+//! [`select!`] waits for whichever comes first of channels, joins, timers and sockets that can be read.
 //!
 //! ```
 //! use std::time::Duration;
@@ -195,7 +195,9 @@ mod system;
 pub use runtime::{Runtime, RuntimeBuilder, RuntimeHandle, RuntimeReport, spawn_any};
 #[cfg(feature = "tls")]
 pub use yue_io::tls;
-pub use yue_io::{Choice, fs, net, pipe, process, signal, stdio, watch};
+pub use yue_io::{
+    Choice, DescriptorReadiness, ReadinessBranch, fs, net, pipe, process, signal, stdio, watch,
+};
 pub use yue_rpc as rpc;
 pub use yue_scheduler as scheduler;
 pub use yue_scheduler::inspect;

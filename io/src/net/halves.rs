@@ -4,6 +4,7 @@
 //! the compiler to see to it that each has one user, and that dropping the writing half tells the peer.
 
 use super::{TcpStream, UnixStream};
+use crate::ReadinessBranch;
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
@@ -47,6 +48,14 @@ pub trait Duplex: fmt::Debug {
     fn write_vectored_to(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize>;
     #[doc(hidden)]
     fn end(&self, how: Shutdown) -> io::Result<()>;
+    #[doc(hidden)]
+    fn wait_readable(&self) -> io::Result<()>;
+    #[doc(hidden)]
+    fn wait_writable(&self) -> io::Result<()>;
+    #[doc(hidden)]
+    fn when_readable(&self) -> ReadinessBranch<'_>;
+    #[doc(hidden)]
+    fn when_writable(&self) -> ReadinessBranch<'_>;
 }
 
 macro_rules! duplex {
@@ -70,6 +79,22 @@ macro_rules! duplex {
 
             fn end(&self, how: Shutdown) -> io::Result<()> {
                 self.shutdown(how)
+            }
+
+            fn wait_readable(&self) -> io::Result<()> {
+                self.readable()
+            }
+
+            fn wait_writable(&self) -> io::Result<()> {
+                self.writable()
+            }
+
+            fn when_readable(&self) -> ReadinessBranch<'_> {
+                self.readable_branch()
+            }
+
+            fn when_writable(&self) -> ReadinessBranch<'_> {
+                self.writable_branch()
             }
         }
 
@@ -254,6 +279,55 @@ impl<S: Duplex> AsRef<S> for OwnedWriteHalf<S> {
     fn as_ref(&self) -> &S {
         &self.stream
     }
+}
+
+/// The methods of the reading halves that wait for readiness.
+macro_rules! readable {
+    ($([$($generics:tt)*] $half:ty, $stream:tt;)+) => {$(
+        impl<$($generics)*> $half {
+            /// Waits until a read would not wait; as [`TcpStream::readable`].
+            ///
+            /// # Errors
+            /// As there.
+            pub fn readable(&self) -> io::Result<()> {
+                self.$stream.wait_readable()
+            }
+
+            /// As [`TcpStream::readable_branch`]: `readable(…)` in `select!`.
+            pub fn readable_branch(&self) -> ReadinessBranch<'_> {
+                self.$stream.when_readable()
+            }
+        }
+    )+};
+}
+
+/// The same for the writing halves.
+macro_rules! writable {
+    ($([$($generics:tt)*] $half:ty, $stream:tt;)+) => {$(
+        impl<$($generics)*> $half {
+            /// Waits until a write would not wait; as [`TcpStream::writable`].
+            ///
+            /// # Errors
+            /// As there.
+            pub fn writable(&self) -> io::Result<()> {
+                self.$stream.wait_writable()
+            }
+
+            /// As [`TcpStream::writable_branch`]: `writable(…)` in `select!`.
+            pub fn writable_branch(&self) -> ReadinessBranch<'_> {
+                self.$stream.when_writable()
+            }
+        }
+    )+};
+}
+
+readable! {
+    ['a, S: Duplex] ReadHalf<'a, S>, 0;
+    [S: Duplex] OwnedReadHalf<S>, stream;
+}
+writable! {
+    ['a, S: Duplex] WriteHalf<'a, S>, 0;
+    [S: Duplex] OwnedWriteHalf<S>, stream;
 }
 
 impl<S: Duplex> Drop for OwnedWriteHalf<S> {

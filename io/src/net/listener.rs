@@ -5,6 +5,7 @@ use super::socket::Socket;
 use super::stream::{descriptor_of, timeouts};
 use super::tcp::{TcpStream, first_of, inet, tcp_socket};
 use crate::errors::{is_gone_client, is_shortage};
+use crate::poll::readable;
 use crate::sys;
 use socket2::SockAddr;
 use std::fmt;
@@ -157,6 +158,7 @@ impl TcpListener {
 
 descriptor_of!(TcpListener, std::net::TcpListener);
 timeouts!(TcpListener);
+readable!(TcpListener, socket, "a connection waits to be accepted");
 
 /// How long an accept waits before it reports that the process is out of something.
 const PAUSE: Duration = Duration::from_millis(50);

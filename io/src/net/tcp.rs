@@ -4,6 +4,7 @@ use super::connect::{ConnectOptions, connect};
 use super::resolve::ToSocketAddrs;
 use super::socket::Socket;
 use super::stream::{buffer_sizes, descriptor_of, read_and_write, timeouts};
+use crate::poll::{readable, writable};
 use crate::sys;
 use socket2::{Domain, Protocol, SockAddr, TcpKeepalive, Type};
 use std::fmt;
@@ -264,6 +265,16 @@ read_and_write!(TcpStream, &TcpStream);
 descriptor_of!(TcpStream, std::net::TcpStream);
 timeouts!(TcpStream);
 buffer_sizes!(TcpStream);
+readable!(
+    TcpStream,
+    socket,
+    "a read would not wait: bytes are there, the end, or an error"
+);
+writable!(
+    TcpStream,
+    socket,
+    "a write would not wait: there is room in the kernel, or the connection is broken"
+);
 
 /// Calls `attempt` with each address in turn until one succeeds.
 pub(super) fn first_of<T>(

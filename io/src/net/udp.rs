@@ -5,6 +5,7 @@ use super::resolve::ToSocketAddrs;
 use super::socket::Socket;
 use super::stream::{buffer_sizes, descriptor_of, timeouts};
 use super::tcp::{first_of, inet};
+use crate::poll::{readable, writable};
 use socket2::{Domain, Protocol, SockAddr, Type};
 use std::fmt;
 use std::io;
@@ -296,6 +297,16 @@ impl UdpSocket {
 descriptor_of!(UdpSocket, std::net::UdpSocket);
 timeouts!(UdpSocket);
 buffer_sizes!(UdpSocket);
+readable!(
+    UdpSocket,
+    socket,
+    "a datagram is there to be received, or an error"
+);
+writable!(
+    UdpSocket,
+    socket,
+    "there is room in the kernel for a datagram"
+);
 
 impl fmt::Debug for UdpSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

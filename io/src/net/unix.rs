@@ -3,6 +3,7 @@
 use super::listener::accept;
 use super::socket::Socket;
 use super::stream::{buffer_sizes, descriptor_of, read_and_write, timeouts};
+use crate::poll::{readable, writable};
 use socket2::{Domain, SockAddr, Type};
 use std::ffi::OsStr;
 use std::io;
@@ -107,6 +108,16 @@ read_and_write!(UnixStream, &UnixStream);
 descriptor_of!(UnixStream, std::os::unix::net::UnixStream);
 timeouts!(UnixStream);
 buffer_sizes!(UnixStream);
+readable!(
+    UnixStream,
+    socket,
+    "a read would not wait: bytes are there, the end, or an error"
+);
+writable!(
+    UnixStream,
+    socket,
+    "a write would not wait: there is room in the kernel, or the connection is broken"
+);
 
 /// A Unix socket that accepts connections. The file at its path stays when it is dropped.
 ///
@@ -244,3 +255,4 @@ pub(super) fn sock_addr(address: &SocketAddr) -> io::Result<SockAddr> {
 
 descriptor_of!(UnixListener, std::os::unix::net::UnixListener);
 timeouts!(UnixListener);
+readable!(UnixListener, socket, "a connection waits to be accepted");

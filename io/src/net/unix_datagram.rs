@@ -3,6 +3,7 @@
 use super::socket::Socket;
 use super::stream::{buffer_sizes, descriptor_of, timeouts};
 use super::unix::{sock_addr, unix};
+use crate::poll::{readable, writable};
 use socket2::{Domain, SockAddr, Type};
 use std::io;
 use std::net::Shutdown;
@@ -174,3 +175,13 @@ impl UnixDatagram {
 descriptor_of!(UnixDatagram, std::os::unix::net::UnixDatagram);
 timeouts!(UnixDatagram);
 buffer_sizes!(UnixDatagram);
+readable!(
+    UnixDatagram,
+    socket,
+    "a datagram is there to be received, or an error"
+);
+writable!(
+    UnixDatagram,
+    socket,
+    "there is room in the kernel for a datagram"
+);

@@ -23,11 +23,12 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use sources::{SourceId, Sources};
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use yue_scheduler::{Bell, Instant, Wait, park, prepare_park};
+use yue_scheduler::{Bell, Instant, LocalWaker, Wait, park, prepare_park};
 
 /// Events that one `epoll_wait` returns.
 const EVENTS: usize = 1024;
@@ -173,16 +174,33 @@ impl Core {
         reason: &'static str,
     ) -> io::Result<()> {
         let id = self.register(identity)?;
-        let waker = prepare_park();
-        let ticket = self.sources.borrow_mut().wait(id, direction, waker);
-        self.waiting.set(self.waiting.get() + 1);
-        let _unlink = Unlink {
-            core: self,
-            id,
-            ticket,
-        };
+        let _waiting = self.line_up(self, id, direction, prepare_park());
         park(reason)?;
         Ok(())
+    }
+
+    /// Has `waker` wake its fiber when the descriptor may be ready, for as long as the answer lives. The kernel has
+    /// just said that it is not, and the fiber parks before the next turn.
+    pub(crate) fn watch(
+        self: &Rc<Self>,
+        identity: Identity,
+        direction: Direction,
+        waker: LocalWaker,
+    ) -> io::Result<Waiting> {
+        let id = self.register(identity)?;
+        Ok(self.line_up(self.clone(), id, direction, waker))
+    }
+
+    fn line_up<C: Deref<Target = Core>>(
+        &self,
+        core: C,
+        id: SourceId,
+        direction: Direction,
+        waker: LocalWaker,
+    ) -> Waiting<C> {
+        let ticket = self.sources.borrow_mut().wait(id, direction, waker);
+        self.waiting.set(self.waiting.get() + 1);
+        Waiting { core, id, ticket }
     }
 
     /// See [`yue_scheduler::Driver::turn`].
@@ -270,13 +288,13 @@ impl Core {
 }
 
 /// A fiber in a list of waiters. It leaves the list on every way out of the park, a panic included.
-struct Unlink<'a> {
-    core: &'a Core,
+pub(crate) struct Waiting<C: Deref<Target = Core> = Rc<Core>> {
+    core: C,
     id: SourceId,
     ticket: u64,
 }
 
-impl Drop for Unlink<'_> {
+impl<C: Deref<Target = Core>> Drop for Waiting<C> {
     fn drop(&mut self) {
         self.core.sources.borrow_mut().unlink(self.id, self.ticket);
         self.core.waiting.set(self.core.waiting.get() - 1);

@@ -15,12 +15,14 @@
 mod buffers;
 mod enter;
 mod features;
+mod polls;
 mod ring;
 mod setup;
 mod slots;
 
 pub(crate) use buffers::{BufferRing, GROUP};
 pub(crate) use features::check_settings;
+pub(crate) use polls::Poll;
 pub use setup::{Unavailable, probe_uring};
 pub(crate) use slots::{Completed, OperationId};
 
@@ -29,6 +31,7 @@ use crate::errors;
 use crate::shared::{Shared, guarded};
 use features::{Feature, Features};
 use io_uring::{cqueue, opcode, squeue, types};
+use polls::Polls;
 use ring::{Patience, Ring};
 use slots::{BELL, Found, NOBODY, Slot, Slots};
 use std::cell::{Cell, OnceCell, RefCell};
@@ -54,6 +57,7 @@ pub(crate) struct Core {
     buffers: OnceCell<Option<BufferRing>>,
     features: Features,
     slots: RefCell<Slots>,
+    polls: Polls,
     bell: Arc<EventBell>,
     pub(crate) shared: Shared,
     /// Cleared when a multishot receive turns out to be unknown to the kernel.
@@ -71,6 +75,7 @@ impl Core {
             ring: RefCell::new(ring),
             buffers: OnceCell::new(),
             slots: RefCell::new(Slots::new()),
+            polls: Polls::default(),
             bell: Arc::new(EventBell::new().map_err(Unavailable::Other)?),
             shared: Shared::default(),
             multishot: Cell::new(features.allow(Feature::Multishot)),
@@ -101,7 +106,7 @@ impl Core {
 
     /// What is open or in flight; an owned operation counts once, with its owner.
     pub(crate) fn in_flight(&self) -> usize {
-        self.slots.borrow().fibers() + self.shared.open()
+        self.slots.borrow().fibers() + self.polls.in_kernel() + self.shared.open()
     }
 
     /// Operations that the kernel may still work on.

@@ -159,6 +159,13 @@ impl Ring {
         self.reaped.extend(self.io.completion());
     }
 
+    /// Whether a reaped completion carries `user_data`.
+    #[cold]
+    pub(super) fn has_reaped(&self, user_data: u64) -> bool {
+        let mut reaped = self.reaped.iter();
+        reaped.any(|entry| entry.user_data() == user_data)
+    }
+
     /// Whether a reaped completion carries `user_data`; removes and returns its result and flags.
     #[cold]
     pub(super) fn take_reaped(&mut self, user_data: u64) -> Option<(i32, u32)> {

@@ -97,7 +97,8 @@ pub(super) fn assert_may_wait(between_threads: bool) {
         }
     } else if !between_threads {
         panic!(
-            "not in a fiber: only a fiber can wait for what is in sync::local; use spawn, or sync"
+            "not in a fiber: only a fiber can wait for what belongs to a loop, such as what is in sync::local; use \
+             spawn, or sync"
         );
     }
 }

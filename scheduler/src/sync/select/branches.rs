@@ -298,8 +298,27 @@ pub fn ready<R: Readiness>(readiness: R) -> Ready<R> {
 }
 
 impl<R: Readiness> Ready<R> {
-    /// Of what only fibers of its own loop can wait for.
-    pub(super) fn on_this_loop(self) -> Self {
+    /// Of what only fibers can wait for: a plain thread that selects over it panics.
+    ///
+    /// ```should_panic
+    /// use yue_scheduler::sync::select::{self, Readiness, Signal};
+    ///
+    /// /// What the loop of the fiber that waits must do.
+    /// struct OfTheLoop;
+    ///
+    /// impl Readiness for OfTheLoop {
+    ///     type Output = ();
+    ///     fn poll(&mut self) -> Option<()> {
+    ///         None
+    ///     }
+    ///     fn watch(&mut self, _: Signal) {}
+    ///     fn unwatch(&mut self) {}
+    /// }
+    ///
+    /// let branch = select::ready(OfTheLoop).on_this_loop();
+    /// let _ = select::wait(&[&branch]); // Not in a fiber: nobody would ever wake it.
+    /// ```
+    pub fn on_this_loop(self) -> Self {
         Ready {
             between_threads: false,
             ..self

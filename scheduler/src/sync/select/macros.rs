@@ -14,6 +14,8 @@
 ///     pattern = lock(mutex)            => body,   // MutexGuard
 ///     pattern = acquire(semaphore, n)  => body,   // Permit
 ///     pattern = notified(notify)       => body,   // ()
+///     pattern = readable(socket)       => body,   // io::Result<()>, of yue's sockets, listeners and pipes
+///     pattern = writable(socket)       => body,   // io::Result<()>
 ///     pattern = after(duration)        => body,   // ()
 ///     pattern = at(instant)            => body,   // ()
 ///     pattern = branch                 => body,   // any other expression: a `Branch`
@@ -91,6 +93,12 @@ macro_rules! __select {
     };
     (@arms $done:tt $pattern:pat = notified($notify:expr) $($rest:tt)+) => {
         $crate::__select!(@if $done [$pattern] [($notify).notified_branch()] $($rest)+)
+    };
+    (@arms $done:tt $pattern:pat = readable($descriptor:expr) $($rest:tt)+) => {
+        $crate::__select!(@if $done [$pattern] [($descriptor).readable_branch()] $($rest)+)
+    };
+    (@arms $done:tt $pattern:pat = writable($descriptor:expr) $($rest:tt)+) => {
+        $crate::__select!(@if $done [$pattern] [($descriptor).writable_branch()] $($rest)+)
     };
     (@arms $done:tt $pattern:pat = after($duration:expr) $($rest:tt)+) => {
         $crate::__select!(@if $done [$pattern] [$crate::sync::select::after($duration)] $($rest)+)

@@ -1,0 +1,205 @@
+//! Readiness: waiting until a descriptor can be read or written, without doing it; alone or as a branch of a select.
+//!
+//! What holds:
+//! - The kernel is the only one who is asked (`poll(2)`, without waiting). So a branch that was taken was ready within
+//!   that call, and nothing is taken from the descriptor: who waits and goes away leaves all bytes where they were.
+//! - Between two answers somebody watches: on io_uring a poll in the ring, which looks at the descriptor when it is
+//!   submitted; on mio a place in the list of its edge-triggered registration. Both begin after the kernel has said
+//!   "not ready" and before the next turn, so that no change falls between. What they bring is "ask again", no more.
+//! - A watch ends with the round of the select that began it. What the ring still has to say then concerns nobody; the
+//!   descriptor, when it is closed, waits for it, since the kernel holds the file until then (see `uring/polls.rs`).
+//! - A descriptor is borrowed for as long as it is watched, so that it cannot be closed meanwhile. The watch belongs to
+//!   the loop of the fiber that waits, whichever loops use the descriptor besides.
+
+use crate::descriptor::{Descriptor, poll_events};
+use crate::driver::{Backend, backend};
+use crate::readiness::{Direction, Waiting};
+use crate::sys;
+use crate::uring::Poll;
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use yue_scheduler::LocalWaker;
+use yue_scheduler::sync::select::{Readiness, Ready, Signal, ready};
+
+/// Readiness as a branch of `select!`: made by the methods `readable_branch` and `writable_branch` of sockets,
+/// listeners and pipes, for which `readable(…)` and `writable(…)` stand in the macro.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use std::time::Duration;
+/// use yue::ReadinessBranch;
+/// use yue::net::UnixStream;
+/// use yue::scheduler::sync::select::{self, Branch};
+///
+/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+///     let pairs = [UnixStream::pair()?, UnixStream::pair()?];
+///     (&pairs[1].0).write_all(b"here")?;
+///     let branches: Vec<ReadinessBranch<'_>> =
+///         pairs.iter().map(|(_, stream)| stream.readable_branch()).collect();
+///     let first = select::wait(&[&branches[0], &branches[1], &select::after(Duration::from_secs(30))]);
+///     assert_eq!(first, Ok(1));
+///     branches[1].take().unwrap()?;
+///     let mut bytes = [0; 4];
+///     (&pairs[1].1).read_exact(&mut bytes)?;
+///     assert_eq!(&bytes, b"here");
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub type ReadinessBranch<'a> = Ready<DescriptorReadiness<'a>>;
+
+/// A descriptor's becoming readable, or writable; inside a [`ReadinessBranch`].
+pub struct DescriptorReadiness<'a> {
+    descriptor: &'a Descriptor,
+    direction: Direction,
+    watch: Option<Watch>,
+    /// Why it cannot be watched; the next answer.
+    failed: Option<io::Error>,
+}
+
+enum Watch {
+    Uring(Rc<Poll>),
+    Mio(Waiting),
+}
+
+impl Descriptor {
+    /// Waits until the descriptor is ready, or broken.
+    pub(crate) fn wait_ready(&self, direction: Direction) -> io::Result<()> {
+        let (reason, limit) = match direction {
+            Direction::Read => ("wait until readable", &self.read_limit),
+            Direction::Write => ("wait until writable", &self.write_limit),
+        };
+        limit.enforce(|| self.by_readiness(direction, reason, || self.ask(direction)))
+    }
+
+    pub(crate) fn ready_branch(&self, direction: Direction) -> ReadinessBranch<'_> {
+        let readiness = DescriptorReadiness {
+            descriptor: self,
+            direction,
+            watch: None,
+            failed: None,
+        };
+        ready(readiness).on_this_loop()
+    }
+
+    /// Says WouldBlock if the descriptor is not ready now.
+    fn ask(&self, direction: Direction) -> io::Result<()> {
+        sys::demand_ready(self.raw(), poll_events(direction))
+    }
+}
+
+impl DescriptorReadiness<'_> {
+    fn begin(&self, waker: LocalWaker) -> io::Result<Watch> {
+        let descriptor = self.descriptor;
+        Ok(match backend()? {
+            Backend::Uring(core) => {
+                let events = poll_events(self.direction);
+                Watch::Uring(core.start_poll(descriptor.identity(), events, waker))
+            }
+            Backend::Mio(core) => {
+                Watch::Mio(core.watch(descriptor.identity(), self.direction, waker)?)
+            }
+        })
+    }
+}
+
+impl Readiness for DescriptorReadiness<'_> {
+    type Output = io::Result<()>;
+
+    fn poll(&mut self) -> Option<io::Result<()>> {
+        if let Some(error) = self.failed.take() {
+            return Some(Err(error));
+        }
+        match self.descriptor.ask(self.direction) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            answer => Some(answer),
+        }
+    }
+
+    fn watch(&mut self, signal: Signal) {
+        self.unwatch();
+        let begun = match signal.local_waker() {
+            Some(waker) => self.begin(waker),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        };
+        match begun {
+            Ok(watch) => self.watch = Some(watch),
+            Err(error) => {
+                self.failed = Some(error);
+                signal.raise();
+            }
+        }
+    }
+
+    fn unwatch(&mut self) {
+        match self.watch.take() {
+            Some(Watch::Uring(poll)) => self.failed = poll.end(),
+            Some(Watch::Mio(waiting)) => drop(waiting),
+            None => {}
+        }
+    }
+}
+
+impl Drop for DescriptorReadiness<'_> {
+    fn drop(&mut self) {
+        self.unwatch();
+    }
+}
+
+impl fmt::Debug for DescriptorReadiness<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DescriptorReadiness")
+            .field("descriptor", self.descriptor)
+            .field("direction", &self.direction)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The methods of a type whose reading can be waited for, over its descriptor in the field `$field`.
+macro_rules! readable {
+    ($type:ty, $field:ident, $when:literal) => {
+        impl $type {
+            #[doc = concat!("Waits until ", $when, ". Takes nothing.")]
+            ///
+            /// It holds for this moment: where several read, another may be quicker.
+            ///
+            /// # Errors
+            /// The system's; or when the fiber is told to stop.
+            pub fn readable(&self) -> std::io::Result<()> {
+                self.$field.wait_ready(crate::readiness::Direction::Read)
+            }
+
+            /// `readable` as a branch of `select!`, written `readable(…)` there. Timeouts that were set do not concern
+            /// it. Only fibers can wait for it.
+            pub fn readable_branch(&self) -> crate::ReadinessBranch<'_> {
+                self.$field.ready_branch(crate::readiness::Direction::Read)
+            }
+        }
+    };
+}
+
+/// The same for writing.
+macro_rules! writable {
+    ($type:ty, $field:ident, $when:literal) => {
+        impl $type {
+            #[doc = concat!("Waits until ", $when, ". Writes nothing.")]
+            ///
+            /// It holds for this moment, and for a small write: a large one may wait all the same.
+            ///
+            /// # Errors
+            /// The system's; or when the fiber is told to stop.
+            pub fn writable(&self) -> std::io::Result<()> {
+                self.$field.wait_ready(crate::readiness::Direction::Write)
+            }
+
+            /// `writable` as a branch of `select!`, written `writable(…)` there. Timeouts that were set do not concern
+            /// it. Only fibers can wait for it.
+            pub fn writable_branch(&self) -> crate::ReadinessBranch<'_> {
+                self.$field.ready_branch(crate::readiness::Direction::Write)
+            }
+        }
+    };
+}
+
+pub(crate) use {readable, writable};

@@ -1,0 +1,134 @@
+//! Polls that a select watches by: a one-shot poll in the ring whose completion wakes the fiber.
+//!
+//! ```text
+//!   start ──▶ in the kernel ──▶ completion: wake, over
+//!                  └─ end: the waker is forgotten, cancel submitted ──▶ ending ──▶ completion: over
+//! ```
+//!
+//! A poll names no memory of ours, so that nobody need wait for its end: the select that began it returns at once. But
+//! it holds the file open until then. So it counts as in flight until its terminal completion, and a descriptor that is
+//! closed before that has the kernel let go first: a listener's address is free again when the listener is dropped, and
+//! a peer reads its end.
+
+use super::ring::Patience;
+use super::{Completed, Core, OperationId};
+use crate::errors::was_cancelled;
+use crate::readiness::Identity;
+use io_uring::{opcode, types};
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+use yue_scheduler::LocalWaker;
+
+/// How often a descriptor that is closed asks the ring whether its poll is over. The first time it is, as a rule.
+const TRIES: u32 = 10;
+
+/// What the ring knows of all polls.
+#[derive(Default)]
+pub(super) struct Polls {
+    in_kernel: Cell<usize>,
+    /// Those that were cancelled, by the number of their descriptor. Empty after a turn, so mostly short.
+    ending: RefCell<Vec<(u64, OperationId)>>,
+}
+
+impl Polls {
+    /// Polls whose completion is still to come.
+    pub(super) fn in_kernel(&self) -> usize {
+        self.in_kernel.get()
+    }
+}
+
+/// A poll that was started for a fiber.
+pub(crate) struct Poll {
+    core: Rc<Core>,
+    descriptor: u64,
+    /// `None` once it is over.
+    operation: Cell<Option<OperationId>>,
+    waker: Cell<Option<LocalWaker>>,
+    /// The number of the system's error, if the poll failed.
+    error: Cell<Option<i32>>,
+}
+
+impl Core {
+    /// Has `waker` wake its fiber, once, when the descriptor is ready or broken; at the next turn if it is already.
+    pub(crate) fn start_poll(
+        self: &Rc<Core>,
+        of: Identity,
+        events: i16,
+        waker: LocalWaker,
+    ) -> Rc<Poll> {
+        let poll = Rc::new(Poll {
+            core: self.clone(),
+            descriptor: of.id,
+            operation: Cell::new(None),
+            waker: Cell::new(Some(waker)),
+            error: Cell::new(None),
+        });
+        let entry = opcode::PollAdd::new(types::Fd(of.fd), events as u32).build();
+        // SAFETY: the entry points to no memory.
+        let id = unsafe { self.start(entry, poll.clone(), 0) };
+        poll.operation.set(Some(id));
+        self.polls.in_kernel.set(self.polls.in_kernel.get() + 1);
+        poll
+    }
+
+    /// Waits, blocking the thread for a moment, until the kernel has let go of a descriptor that is about to be closed.
+    #[inline]
+    pub(crate) fn settle(&self, descriptor: u64) {
+        if !self.polls.ending.borrow().is_empty() {
+            self.settle_polls(descriptor);
+        }
+    }
+
+    #[cold]
+    fn settle_polls(&self, descriptor: u64) {
+        for (of, id) in self.polls.ending.borrow().iter() {
+            if *of != descriptor {
+                continue;
+            }
+            // Completions are only moved here; they are acted upon by the next turn.
+            let mut ring = self.ring.borrow_mut();
+            for _ in 0..TRIES {
+                ring.reap();
+                if ring.has_reaped(id.user_data()) {
+                    break;
+                }
+                // An error is met again, and reported, by the next turn.
+                let _ = ring.enter(Patience::Until(Duration::from_millis(1)));
+            }
+        }
+    }
+}
+
+impl Poll {
+    /// Ends it: the fiber is not woken any more. Returns the error if it could not poll.
+    pub(crate) fn end(&self) -> Option<io::Error> {
+        self.waker.take();
+        if let Some(id) = self.operation.get() {
+            self.core.cancel(id);
+            let mut ending = self.core.polls.ending.borrow_mut();
+            ending.push((self.descriptor, id));
+        }
+        self.error.take().map(io::Error::from_raw_os_error)
+    }
+}
+
+impl Completed for Poll {
+    fn completed(self: Rc<Self>, _tag: u8, result: i32, _flags: u32, last: bool) {
+        if result < 0 && !was_cancelled(-result) {
+            self.error.set(Some(-result));
+        }
+        if last && let Some(id) = self.operation.take() {
+            let polls = &self.core.polls;
+            polls.in_kernel.set(polls.in_kernel.get() - 1);
+            polls
+                .ending
+                .borrow_mut()
+                .retain(|(_, ending)| *ending != id);
+        }
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
