@@ -2,13 +2,15 @@
 //! timeout, a timeout within a shield, the end of the loop. Run on both drivers by `YUE_IO`.
 
 use std::cell::RefCell;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
-use yue::net::{ListenOptions, TcpListener, TcpStream, UdpSocket, UnixDatagram};
+use yue::fs::{File, TempDir};
+use yue::net::{ListenOptions, TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixStream};
+use yue::process::{Command, Stdio};
 use yue::scheduler::{now, park_until, prepare_park, this_loop};
 use yue::sync::RecvError;
 use yue::watch::{Events, Watcher};
@@ -188,12 +190,93 @@ const CALLS: &[(&str, Call)] = &[
         let (mut reader, _writer) = yue::pipe::pipe()?;
         reader.read(&mut [0; 8]).map(drop)
     }),
+    ("wait until readable", || {
+        let (stream, _other) = UnixStream::pair()?;
+        stream.readable()
+    }),
+    ("wait until writable", || {
+        let (_reader, mut writer) = yue::pipe::pipe()?;
+        loop {
+            writer.writable()?;
+            writer.write_all(&[0; 4096])?;
+        }
+    }),
+    ("select over readiness", || {
+        let (stream, _other) = UnixStream::pair()?;
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        let (reader, _writer) = yue::pipe::pipe()?;
+        select! {
+            ready = readable(stream) => ready,
+            ready = readable(listener) => ready,
+            ready = readable(socket) => ready,
+            ready = readable(reader) => ready,
+        }?
+    }),
+    ("write a file", || {
+        let place = TempDir::new()?;
+        let mut file = File::create(place.path().join("file"))?;
+        loop {
+            file.write_all(b"again")?;
+            file.seek(SeekFrom::Start(0))?;
+        }
+    }),
+    ("read a file", || {
+        let mut file = File::open(FILE)?;
+        loop {
+            file.read_to_end(&mut Vec::new())?;
+            file.seek(SeekFrom::Start(0))?;
+        }
+    }),
+    ("open a file", || {
+        loop {
+            File::open(FILE)?;
+        }
+    }),
+    ("sync a file", || {
+        let place = TempDir::new()?;
+        let file = File::create(place.path().join("file"))?;
+        loop {
+            file.sync_data()?;
+        }
+    }),
+    ("look at a file", || {
+        loop {
+            yue::fs::metadata(FILE)?;
+        }
+    }),
+    ("list a directory", || {
+        loop {
+            for entry in yue::fs::read_dir(env!("CARGO_MANIFEST_DIR"))? {
+                entry?;
+            }
+        }
+    }),
+    ("wait for a child", || {
+        let mut child = sleeper().spawn()?;
+        child.wait().map(drop)
+    }),
+    ("read from a child", || {
+        let mut child = sleeper().stdout(Stdio::piped()).spawn()?;
+        child.stdout.take().unwrap().read(&mut [0; 8]).map(drop)
+    }),
+    ("wait for a child's output", || sleeper().output().map(drop)),
     ("watch a file", || {
         let watcher = Watcher::new()?;
         watcher.add(env!("CARGO_MANIFEST_DIR"), Events::SELF_REMOVED)?;
         watcher.next().map(drop)
     }),
 ];
+
+/// A file that is there.
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+
+/// A child that goes on for long, unless it is dropped.
+fn sleeper() -> Command {
+    let mut command = Command::new("sleep");
+    command.arg("3600").kill_on_drop(true);
+    command
+}
 
 /// Why the call says that it stopped.
 fn reason(outcome: io::Result<()>) -> Option<Stopped> {
