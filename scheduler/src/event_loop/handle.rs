@@ -94,6 +94,9 @@ struct Slot<T> {
     result: Option<Result<T, JoinError>>,
     done: bool,
     waiter: Option<Signal>,
+    /// A plain thread waits for `RemoteCell::done`. Waking nobody is a system call too, and stood in the way of each
+    /// answer.
+    blocked: bool,
 }
 
 impl<T> Default for Slot<T> {
@@ -104,6 +107,7 @@ impl<T> Default for Slot<T> {
             result: None,
             done: false,
             waiter: None,
+            blocked: false,
         }
     }
 }
@@ -132,13 +136,15 @@ impl<T> RemoteCell<T> {
     }
 
     fn finish(&self, result: Result<T, JoinError>) {
-        let waiter = {
+        let (waiter, blocked) = {
             let mut slot = self.lock();
             slot.result = Some(result);
             slot.done = true;
-            slot.waiter.take()
+            (slot.waiter.take(), slot.blocked)
         };
-        self.done.notify_all();
+        if blocked {
+            self.done.notify_all();
+        }
         if let Some(waiter) = waiter {
             waiter.raise();
         }
@@ -266,7 +272,8 @@ impl<T> RemoteJoin<T> {
     }
 
     fn block(&self) {
-        let slot = self.cell.lock();
+        let mut slot = self.cell.lock();
+        slot.blocked = true;
         let over = self.cell.done.wait_while(slot, |slot| !slot.done);
         drop(over.unwrap_or_else(PoisonError::into_inner));
     }
