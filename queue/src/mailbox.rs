@@ -234,6 +234,7 @@ impl<T> Receiver<T> {
     }
 
     /// Whether [`Receiver::pop`] would find nothing at this moment.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         let Place {
             mut block,

@@ -79,6 +79,11 @@ impl Inbox {
         }
     }
 
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.receiver.borrow().is_empty()
+    }
+
     pub(super) fn pop(&self) -> Option<Message> {
         self.receiver.borrow_mut().pop()
     }
@@ -90,7 +95,7 @@ impl Inbox {
         // Both flags are set before the second look at either queue.
         let no_work = group.as_ref().is_none_or(Membership::may_sleep);
         drop(group);
-        let may_block = no_work && self.receiver.borrow().is_empty();
+        let may_block = no_work && self.is_empty();
         if !may_block {
             self.awake();
         }

@@ -6,24 +6,28 @@ use crate::driver::Wait;
 use crate::fiber::{Builder, Header, JoinError, JoinHandle, OnDrop, State, guarded, wake_in};
 use crate::inspect::timing;
 use crate::time::wheel::{Node, Owner};
-use crate::time::{Instant, TimerEntry};
+use crate::time::{DueTimer, Instant};
 use std::io;
 use std::panic::{Location, resume_unwind};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Messages that one tick takes from the inbox; what is left waits for the next, so that a flood of them cannot keep
 /// fibers and timers from running.
 const INBOX_PER_TICK: u32 = 1024;
 
-/// After how many fibers the tick looks at the clock, to keep its budget of time, and at the inbox: fibers that only
-/// give way to each other would otherwise keep a caller on another thread waiting for a whole tick.
-pub(super) const CHECK_EVERY: u32 = 64;
+/// After how many fibers the tick looks at the clock, to keep its budget of time.
+const CHECK_EVERY: u32 = 64;
+
+/// After how many fibers the tick looks at its inbox: fibers that only give way to each other would otherwise keep a
+/// caller on another thread waiting for a whole tick. A look that finds nothing is one load from the own cache.
+const LOOK_EVERY: u32 = 16;
 
 /// Messages that each of these looks takes: no more than fibers have run since the last one.
-pub(super) const INBOX_PER_CHECK: u32 = CHECK_EVERY;
+const INBOX_PER_LOOK: u32 = LOOK_EVERY;
 
 /// How long a tick runs fibers before it looks at I/O and timers again.
-pub(super) const TICK_NS_MAX: u64 = 1_000_000;
+const TICK_MAX: Duration = Duration::from_millis(1);
 
 /// How often end-of-tick callbacks may register each other in one tick.
 const TICK_END_ROUNDS: u32 = 4;
@@ -229,8 +233,8 @@ impl Inner {
             }
             Owner::Bare => {
                 // SAFETY: the wheel has just taken the node out.
-                let entry = unsafe { TimerEntry::from_wheel(node) };
-                guarded("a timer's callback", move || entry.fire());
+                let timer = unsafe { DueTimer::from_wheel(node) };
+                guarded("a timer's callback", move || timer.fire());
             }
         }
     }
@@ -246,14 +250,23 @@ impl Inner {
             };
             self.resume(header);
             switches = count;
-            if count % CHECK_EVERY == 0 {
-                self.take_messages(INBOX_PER_CHECK);
-                if self.refresh_clock().as_nanos() > start.as_nanos().saturating_add(TICK_NS_MAX) {
-                    break;
-                }
+            if self.looked_around(count, start) {
+                break;
             }
         }
         self.switches.set(self.switches.get() + u64::from(switches));
+    }
+
+    /// What the tick does between fibers, now that `count` of them have run. Returns whether its time is over.
+    #[inline]
+    pub(super) fn looked_around(&self, count: u32, start: Instant) -> bool {
+        if !count.is_multiple_of(LOOK_EVERY) {
+            return false;
+        }
+        if !self.inbox.is_empty() {
+            self.take_messages(INBOX_PER_LOOK);
+        }
+        count.is_multiple_of(CHECK_EVERY) && self.refresh_clock() > start.saturating_add(TICK_MAX)
     }
 
     /// The fiber that runs next; with none of its own the loop takes work that any loop may do.

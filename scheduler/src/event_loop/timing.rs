@@ -2,7 +2,6 @@
 //!
 //! A tick that takes times runs its fibers with a loop of its own, so that the usual one pays nothing for it.
 
-use super::tick::{CHECK_EVERY, INBOX_PER_CHECK, TICK_NS_MAX};
 use super::{Inner, Shared};
 use crate::fiber::{FiberId, Header};
 use crate::inspect::vitals::{Counted, Vitals};
@@ -100,13 +99,8 @@ impl Inner {
             self.add_run_time(fiber, ended.saturating_since(began));
             self.start_turn(header, fiber, ended);
             began = ended;
-            let used = began.saturating_since(start).as_nanos() as u64;
-            if count % CHECK_EVERY == 0 {
-                self.take_messages(INBOX_PER_CHECK);
-                self.refresh_clock();
-                if used > TICK_NS_MAX {
-                    break;
-                }
+            if self.looked_around(count, start) {
+                break;
             }
         }
     }
