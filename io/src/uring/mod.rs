@@ -239,6 +239,9 @@ impl Core {
 
     /// Hands the completions that are there to whom they concern. Returns whether there were any.
     fn dispatch(&self) -> bool {
+        if self.ring.borrow_mut().has_none() {
+            return false;
+        }
         let mut batch = [(0, 0, 0); BATCH];
         let mut total = 0;
         loop {

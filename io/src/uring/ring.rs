@@ -94,6 +94,11 @@ impl Ring {
         }
     }
 
+    /// Whether no completion is there to be taken.
+    pub(super) fn has_none(&mut self) -> bool {
+        self.reaped.is_empty() && self.io.completion().is_empty()
+    }
+
     /// Takes completions, oldest first: user data, result, flags. Returns how many.
     #[inline]
     pub(super) fn pop_many(&mut self, into: &mut [(u64, i32, u32)]) -> usize {
