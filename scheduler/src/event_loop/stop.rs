@@ -8,7 +8,7 @@
 use super::{Entered, Inner, Loop, registry};
 use crate::fiber::{Header, State, cancel_header, guarded};
 use crate::time::wheel::Owner;
-use crate::time::{Instant, TimerEntry};
+use crate::time::{DueTimer, Instant};
 use std::cell::Cell;
 use std::time::Duration;
 
@@ -124,8 +124,8 @@ impl Inner {
             // SAFETY: the wheel has just taken the node out, and it is alive by the contract of `arm`.
             if unsafe { (*node).owner() } == Owner::Bare {
                 // SAFETY: as above; a bare node is a timer's.
-                let entry = unsafe { TimerEntry::from_wheel(node) };
-                guarded("dropping a timer's callback", || drop(entry));
+                let timer = unsafe { DueTimer::from_wheel(node) };
+                guarded("dropping a timer's callback", || drop(timer));
             }
         });
     }

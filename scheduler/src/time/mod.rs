@@ -8,7 +8,7 @@ mod timer;
 pub(crate) mod wheel;
 
 pub use instant::{Clock, Instant};
-pub(crate) use timer::Entry as TimerEntry;
+pub(crate) use timer::Due as DueTimer;
 pub use timer::Timer;
 
 use crate::event_loop::with_loop;

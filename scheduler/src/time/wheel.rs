@@ -30,6 +30,7 @@ const TICK_SHIFT: u32 = 10;
 const UNARMED: u8 = u8::MAX;
 /// The last deadline that has a tick; later ones, `Instant::NEVER` among them, are as good as it.
 const LATEST_NS: u64 = u64::MAX - (1 << TICK_SHIFT);
+const LATEST_TICK: u64 = LATEST_NS.div_ceil(1 << TICK_SHIFT);
 /// How many timers of the next slot are looked at to find the exact deadline, instead of the slot's beginning.
 const EXACT_SCAN: usize = 8;
 
@@ -52,7 +53,8 @@ pub(crate) struct Node {
     level: Cell<u8>,
     slot: Cell<u8>,
     owner: Owner,
-    /// Not the wheel's: four bytes that would be padding, for whoever owns the node.
+    /// Not the wheel's, nor is the next: bytes that would be padding, for whoever owns the node.
+    pub(crate) spare_byte: Cell<u8>,
     pub(crate) spare: Cell<u32>,
 }
 
@@ -65,6 +67,7 @@ impl Node {
             level: Cell::new(UNARMED),
             slot: Cell::new(0),
             owner,
+            spare_byte: Cell::new(0),
             spare: Cell::new(0),
         }
     }
@@ -130,8 +133,7 @@ impl Wheel {
     /// `node` stays at its address, and alive, until it has fired or is cancelled.
     pub(crate) unsafe fn arm(&self, node: &Node, at: Instant) {
         self.cancel(node);
-        let soonest =
-            (self.floor.get() + 1).min(tick_of(Instant::from_nanos(LATEST_NS))) << TICK_SHIFT;
+        let soonest = (self.floor.get() + 1).min(LATEST_TICK) << TICK_SHIFT;
         node.at_ns.set(at.as_nanos().max(soonest).min(LATEST_NS));
         self.link(node);
         self.armed.set(self.armed.get() + 1);
