@@ -353,7 +353,7 @@ pub(crate) fn current_fiber_for_signal() -> Option<SignalView> {
     }
     // SAFETY: as in `try_with_loop`; the handler runs on the loop's thread, which stands still meanwhile.
     let header = unsafe { (*inner).running.get().as_ref()? };
-    let bounds = header.switch.bounds();
+    let bounds = header.bounds.get();
     // SAFETY: the name is read in place, and only within the handler; the thread that could change it is the one that
     // was interrupted, and it frees the name after it has left the fiber.
     let extra: Option<&'static Box<Extra>> = unsafe { (*header.extra.as_ptr()).as_ref() };

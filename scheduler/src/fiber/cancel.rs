@@ -95,11 +95,11 @@ impl CancelScope {
         self.shared.fiber.set(Some((loop_id, header.id())));
         let frame = ScopeFrame {
             scope: Rc::as_ptr(&self.shared),
-            outer: header.scopes.get(),
+            outer: header.scopes(),
         };
-        header.scopes.set(&frame);
+        header.set_scopes(&frame);
         let _leave = OnDrop(|| {
-            header.scopes.set(frame.outer);
+            header.set_scopes(frame.outer);
             self.shared.fiber.set(None);
         });
         f()
@@ -164,10 +164,18 @@ pub(crate) fn cancel_header(l: &Inner, header: &Header) {
 /// Why the fiber must stop, if it must. A cancel wins over a deadline.
 #[inline]
 pub(super) fn stopped(l: &Inner, header: &Header) -> Option<Stopped> {
-    if header.has(CANCELLED) && (header.shields.get() == 0 || l.hard_stop()) {
+    if header.may_be_stopped() {
+        stopped_by(l, header)
+    } else {
+        None
+    }
+}
+
+fn stopped_by(l: &Inner, header: &Header) -> Option<Stopped> {
+    if header.has(CANCELLED) && (header.shields().get() == 0 || l.hard_stop()) {
         return Some(Stopped::Cancelled);
     }
-    let mut frame = header.scopes.get();
+    let mut frame = header.scopes();
     while !frame.is_null() {
         // SAFETY: frames lie on the fiber's stack and are popped before they end; each keeps its scope alive, since
         // `enter` borrows it.
@@ -177,7 +185,7 @@ pub(super) fn stopped(l: &Inner, header: &Header) -> Option<Stopped> {
         }
         frame = outer;
     }
-    let deadline = header.deadline.get();
+    let deadline = header.deadline();
     (deadline != Instant::NEVER && deadline <= l.now()).then_some(Stopped::Deadline)
 }
 
@@ -223,13 +231,15 @@ pub fn is_cancelled() -> bool {
 pub fn shield<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: the running fiber's header lives as long as the fiber.
     let header = unsafe { &*current_fiber() };
-    header.shields.set(header.shields.get() + 1);
-    let scopes = header.scopes.replace(ptr::null());
-    let deadline = header.deadline.replace(Instant::NEVER);
+    let shields = header.shields();
+    shields.set(shields.get() + 1);
+    let (scopes, deadline) = (header.scopes(), header.deadline());
+    header.set_scopes(ptr::null());
+    header.set_deadline(Instant::NEVER);
     let _unshield = OnDrop(|| {
-        header.shields.set(header.shields.get() - 1);
-        header.scopes.set(scopes);
-        header.deadline.set(deadline);
+        shields.set(shields.get() - 1);
+        header.set_scopes(scopes);
+        header.set_deadline(deadline);
     });
     f()
 }
@@ -250,13 +260,13 @@ fn under_deadline<R>(at: Instant, f: impl FnOnce() -> R) -> (R, bool) {
     let frame = DeadlineFrame {
         refused: Cell::new(false),
     };
-    let (deadline, earliest) = (header.deadline.get(), header.earliest.get());
+    let (deadline, earliest) = (header.deadline(), header.earliest.get());
     if at < deadline {
-        header.deadline.set(at);
+        header.set_deadline(at);
         header.earliest.set(&frame);
     }
     let _restore = OnDrop(|| {
-        header.deadline.set(deadline);
+        header.set_deadline(deadline);
         header.earliest.set(earliest);
     });
     (f(), frame.refused.get())

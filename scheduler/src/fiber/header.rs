@@ -7,16 +7,17 @@
 //! Invariants:
 //! - Only the loop's thread touches a header; all fields are cells and no reference into one lives across a switch.
 //! - A header is in the run queue if and only if its state is [`State::Ready`].
-//! - `timer` is armed only while the fiber is parked; its spare field counts the fiber's switches.
+//! - `timer` is armed only while the fiber is parked.
+//! - [`LIMITED`] is set exactly while the fiber has a deadline or is in a scope.
 //!
-//! A header is three cache lines, in the order in which they are needed: a yield takes the second and looks at the
-//! first, a wait needs the third too. Among a thousand fibers each line is one more that comes from far away.
+//! A header is three cache lines. A yield touches the second and no other (that is what [`LIMITED`] is for), a wait
+//! needs all of them. Among many fibers each line is one more that comes from far away.
 
 use super::FiberId;
 use super::cancel::{DeadlineFrame, ScopeFrame};
 use super::hook::HookFrame;
 use super::switch::{Switch, prefetch};
-use crate::stack::CACHE_LINE;
+use crate::stack::{CACHE_LINE, StackBounds};
 use crate::time::Instant;
 use crate::time::wheel::{Node, Owner};
 use std::any::Any;
@@ -51,6 +52,8 @@ pub(crate) const WOKEN: u8 = 1;
 pub(crate) const CANCELLED: u8 = 2;
 /// The current wait may be ended by a cancel or a deadline.
 pub(crate) const INTERRUPTIBLE: u8 = 4;
+/// A deadline or a cancel scope holds for the fiber: the first cache line says which.
+const LIMITED: u8 = 8;
 /// The fiber goes before the others, up to a budget. This flag and the next are the highest of all, so that the run
 /// queue tells by one comparison that a fiber has neither.
 pub(crate) const HIGH: u8 = 64;
@@ -65,20 +68,23 @@ const HOOKED_LINES: usize = 6;
 pub(crate) struct Header {
     /// The first field, so that a pointer to it is one to the header.
     pub(crate) timer: Node,
-    pub(crate) hook: Cell<*const HookFrame>,
+    /// The stack of the fiber that the header had last.
+    pub(crate) bounds: Cell<StackBounds>,
     /// Counts the waits of all fibers that had this header; a waker carries the value of the one that it ends.
     pub(crate) sequence: Cell<u64>,
     /// The earliest of the deadlines in force.
-    pub(crate) deadline: Cell<Instant>,
-    pub(crate) scopes: Cell<*const ScopeFrame>,
+    deadline: Cell<Instant>,
+    scopes: Cell<*const ScopeFrame>,
 
     pub(crate) state: Cell<State>,
     pub(crate) flags: Cell<u8>,
-    pub(crate) shields: Cell<u16>,
-    pub(crate) suspension_bans: Cell<u32>,
+    pub(crate) suspension_bans: Cell<u16>,
+    /// Counts the switches to the fiber; after 2^32 of them from 0 again.
+    pub(crate) switches: Cell<u32>,
     /// The next fiber of the run queue, or the next free header.
     pub(crate) next: Cell<*const Header>,
     pub(crate) switch: Switch,
+    pub(crate) hook: Cell<*const HookFrame>,
 
     pub(crate) index: Cell<u32>,
     pub(crate) generation: Cell<u32>,
@@ -171,10 +177,11 @@ impl Header {
             sequence: Cell::new(0),
             state: Cell::new(State::Free),
             flags: Cell::new(0),
-            shields: Cell::new(0),
             suspension_bans: Cell::new(0),
+            switches: Cell::new(0),
             next: Cell::new(ptr::null()),
             switch: Switch::empty(),
+            bounds: Cell::new(StackBounds::NONE),
             deadline: Cell::new(Instant::NEVER),
             earliest: Cell::new(ptr::null()),
             scopes: Cell::new(ptr::null()),
@@ -202,7 +209,6 @@ impl Header {
         // SAFETY: a fiber in the run queue is prepared and not over.
         unsafe { self.switch.prefetch(lines) };
         let behind = self.next.get();
-        prefetch(behind);
         prefetch(behind.cast::<u8>().wrapping_add(CACHE_LINE));
     }
 
@@ -225,11 +231,49 @@ impl Header {
         self.flags.set(self.flags.get() & !flag);
     }
 
-    /// Counts a switch to the fiber; after 2^32 of them from 0 again.
+    /// Counts a switch to the fiber.
     #[inline]
     pub(crate) fn count_switch(&self) {
-        let switches = &self.timer.spare;
-        switches.set(switches.get().wrapping_add(1));
+        self.switches.set(self.switches.get().wrapping_add(1));
+    }
+
+    /// The earliest of the deadlines in force.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline.get()
+    }
+
+    pub(crate) fn set_deadline(&self, at: Instant) {
+        self.deadline.set(at);
+        self.note_limits();
+    }
+
+    /// The innermost cancel scope that the fiber is in.
+    pub(crate) fn scopes(&self) -> *const ScopeFrame {
+        self.scopes.get()
+    }
+
+    pub(crate) fn set_scopes(&self, innermost: *const ScopeFrame) {
+        self.scopes.set(innermost);
+        self.note_limits();
+    }
+
+    fn note_limits(&self) {
+        if self.deadline.get() == Instant::NEVER && self.scopes.get().is_null() {
+            self.clear(LIMITED);
+        } else {
+            self.set(LIMITED);
+        }
+    }
+
+    /// Whether anything may stop the fiber: a cancel, a deadline or a scope.
+    #[inline]
+    pub(crate) fn may_be_stopped(&self) -> bool {
+        self.has(CANCELLED | LIMITED)
+    }
+
+    /// How many shields are up. In the timer's spare bytes.
+    pub(crate) fn shields(&self) -> &Cell<u32> {
+        &self.timer.spare
     }
 
     /// Hands the fiber's name to `f`; `None` for one without.

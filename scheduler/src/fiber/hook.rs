@@ -125,7 +125,9 @@ pub fn no_suspend<R>(f: impl FnOnce() -> R) -> R {
 
 #[inline]
 pub(super) fn ban_suspension<R>(header: &Header, f: impl FnOnce() -> R) -> R {
-    header.suspension_bans.set(header.suspension_bans.get() + 1);
+    let bans = header.suspension_bans.get();
+    assert!(bans < u16::MAX, "no_suspend is nested too deep");
+    header.suspension_bans.set(bans + 1);
     let _allow = OnDrop(|| header.suspension_bans.set(header.suspension_bans.get() - 1));
     f()
 }

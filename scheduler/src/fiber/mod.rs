@@ -168,6 +168,7 @@ impl Builder {
             let cell = Rc::new(JoinCell::new(l.id(), header.id()));
             let root = Root::new(f, Completion(cell.clone()));
             l.set_up(header, self.extra, self.priority, location);
+            header.bounds.set(stack.bounds());
             // SAFETY: the header is fresh from the slab and stays in place; a root catches every panic.
             unsafe { header.switch.prepare(stack, move || root.run()) };
             l.make_ready(header);
@@ -210,14 +211,14 @@ impl crate::event_loop::Inner {
         self.count_spawn();
         let cancelled = if self.stopping() { CANCELLED } else { 0 };
         header.flags.set(priority.flag() | cancelled);
-        header.shields.set(0);
+        header.shields().set(0);
         header.suspension_bans.set(0);
-        header.deadline.set(Instant::NEVER);
+        header.set_deadline(Instant::NEVER);
         header.earliest.set(std::ptr::null());
-        header.scopes.set(std::ptr::null());
+        header.set_scopes(std::ptr::null());
         header.hook.set(std::ptr::null());
         header.location.set(location);
-        header.timer.spare.set(0);
+        header.switches.set(0);
         header.extra.set(extra);
         let parent = self.running();
         if !parent.is_null() {
@@ -242,7 +243,7 @@ pub fn in_fiber() -> bool {
 /// Outside a fiber.
 pub fn stack_limit() -> usize {
     // SAFETY: the running fiber's header lives as long as the fiber.
-    unsafe { &*current_fiber() }.switch.bounds().limit_of_use()
+    unsafe { &*current_fiber() }.bounds.get().limit_of_use()
 }
 
 /// The calling fiber.

@@ -208,7 +208,7 @@ pub(crate) fn park_unrefused(reason: &'static str, limit: Instant) -> Result<Wak
             Err(reason)
         };
     }
-    let alarm = limit.min(header.deadline.get());
+    let alarm = limit.min(header.deadline());
     loop {
         suspend_parked(l, header, reason, alarm, INTERRUPTIBLE);
         if header.has(WOKEN) {

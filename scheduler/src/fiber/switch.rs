@@ -123,7 +123,6 @@ pub(crate) struct Switch {
     coroutine: UnsafeCell<ManuallyDrop<Option<Fiber>>>,
     /// Null until the fiber has started.
     yielder: Cell<*const Yielder<(), ()>>,
-    bounds: Cell<StackBounds>,
 }
 
 impl Switch {
@@ -131,7 +130,6 @@ impl Switch {
         Switch {
             coroutine: UnsafeCell::new(ManuallyDrop::new(None)),
             yielder: Cell::new(ptr::null()),
-            bounds: Cell::new(StackBounds::NONE),
         }
     }
 
@@ -142,7 +140,6 @@ impl Switch {
     /// unwinds (corosensei would drop it a second time).
     #[inline]
     pub(crate) unsafe fn prepare<F: FnOnce() + 'static>(&self, stack: FiberStack, body: F) {
-        self.bounds.set(stack.bounds());
         self.yielder.set(ptr::null());
         let place: *const Switch = self;
         let coroutine = if mem::size_of::<F>() <= CLOSURE_ON_STACK_MAX {
@@ -189,16 +186,16 @@ impl Switch {
     }
 
     /// Where a fiber that has started and does not run goes on, and the part of its stack that is in use: from the
-    /// frame that suspended it to the coroutine's own at the root. `None` where we do not know how to find it.
+    /// frame that suspended it to the coroutine's own at the root. `None` where we do not know how to find it. `bounds`
+    /// are those of its stack.
     ///
     /// # Safety
     /// Called by the loop, for a fiber that has started, has not ended, and is not the one that runs.
-    pub(crate) unsafe fn suspended(&self) -> Option<(Registers, usize)> {
+    pub(crate) unsafe fn suspended(&self, bounds: StackBounds) -> Option<(Registers, usize)> {
         let place = saved_pointer()?;
         // SAFETY: the cell holds a coroutine that is not being resumed; its words are all initialized.
         let words = unsafe { self.coroutine.get().cast::<[usize; WORDS]>().read() };
         let saved = words[place];
-        let bounds = self.bounds();
         if !(bounds.limit_of_use()..bounds.start()).contains(&saved) {
             return None;
         }
@@ -229,11 +226,6 @@ impl Switch {
     /// Whether the fiber that was prepared last has run at all.
     pub(crate) fn started(&self) -> bool {
         !self.yielder.get().is_null()
-    }
-
-    /// Where the fiber's stack lies.
-    pub(crate) fn bounds(&self) -> StackBounds {
-        self.bounds.get()
     }
 
     /// Drops a fiber that never ran, with its closure; gives its stack back.

@@ -225,7 +225,7 @@ pub(crate) fn copy_stack(fiber: FiberId) -> Option<StackCopy> {
         let header = standing(l, fiber)?;
         // SAFETY: the fiber has started, and neither runs nor is over; nothing runs on its stack while we copy.
         unsafe {
-            let (registers, end) = header.switch.suspended()?;
+            let (registers, end) = header.switch.suspended(header.bounds.get())?;
             Some(StackCopy::take(registers, end))
         }
     })

@@ -115,7 +115,7 @@ impl fmt::Display for FiberInfo {
 
 impl FiberInfo {
     fn of(l: &Inner, header: &Header) -> FiberInfo {
-        let deadline = header.deadline.get();
+        let deadline = header.deadline();
         FiberInfo {
             loop_id: l.id(),
             id: header.id(),
@@ -130,13 +130,13 @@ impl FiberInfo {
             reason: header.reason.get().text(),
             duration: l.now().saturating_since(header.since.get()),
             location: header.location.get(),
-            switches: header.timer.spare.get(),
+            switches: header.switches.get(),
             run_time: l.run_time(header.id()),
             deadline: (deadline != Instant::NEVER).then_some(deadline),
             cancelled: header.has(CANCELLED),
-            shielded: header.shields.get() > 0,
+            shielded: header.shields().get() > 0,
             priority: Priority::of(header),
-            stack: header.switch.bounds().class(),
+            stack: header.bounds.get().class(),
         }
     }
 }

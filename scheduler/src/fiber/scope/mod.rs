@@ -94,7 +94,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
             panic!("a scope must be able to wait for its children: {reason}");
         }
         // SAFETY: the running fiber's header lives as long as the fiber.
-        let shielded = unsafe { &*current_fiber() }.shields.get() > 0;
+        let shielded = unsafe { &*current_fiber() }.shields().get() > 0;
         Scope {
             family: Rc::new(Family::new(shielded)),
             scope: PhantomData,
