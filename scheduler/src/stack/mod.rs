@@ -65,14 +65,12 @@ impl Default for StackConfig {
 #[derive(Debug)]
 pub(crate) struct FiberStack(StackBounds);
 
-/// Where a stack lies, in one word: pages of the base address, by how many cache lines the first frame is shifted (6
-/// bits), pages of the size (20 bits), the class (1 bit). The shift is kept, since each switch asks for it and finding
-/// it takes two divisions.
+/// Where a stack lies, in one word: the address at which its first frame begins, in cache lines, since each switch asks
+/// for that; pages of the size (20 bits), the class (1 bit).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StackBounds(u64);
 
 const SIZE_BITS: u32 = 20;
-const COLOR_BITS: u32 = 6;
 const EXPERIMENT_BYTES: usize = 64 << 10;
 pub(crate) const CACHE_LINE: usize = 64;
 
@@ -89,13 +87,10 @@ const fn colors(class: StackClass) -> usize {
 
 impl FiberStack {
     fn new(base: usize, bytes: usize, class: StackClass) -> Self {
-        let color = (base / bytes % colors(class)) as u64;
-        let (base, pages) = ((base / PAGE) as u64, (bytes / PAGE) as u64);
+        let first = (base / CACHE_LINE - base / bytes % colors(class)) as u64;
+        let pages = (bytes / PAGE) as u64;
         FiberStack(StackBounds(
-            base << (COLOR_BITS + SIZE_BITS + 1)
-                | color << (SIZE_BITS + 1)
-                | pages << 1
-                | u64::from(class == StackClass::Lua),
+            first << (SIZE_BITS + 1) | pages << 1 | u64::from(class == StackClass::Lua),
         ))
     }
 
@@ -126,14 +121,13 @@ impl StackBounds {
     /// of the caches.
     #[inline]
     pub(crate) fn start(self) -> usize {
-        let color = (self.0 >> (SIZE_BITS + 1)) as usize % (1 << COLOR_BITS);
-        self.base() - color * CACHE_LINE
+        (self.0 >> (SIZE_BITS + 1)) as usize * CACHE_LINE
     }
 
-    /// The address just above the stack.
+    /// The address just above the stack: the end of the page in which the first frame begins.
     #[inline]
     fn base(self) -> usize {
-        (self.0 >> (COLOR_BITS + SIZE_BITS + 1)) as usize * PAGE
+        self.start().next_multiple_of(PAGE)
     }
 
     /// Bytes from the lowest address of the guard to the base.
