@@ -104,6 +104,7 @@ impl Fifo {
         }
     }
 
+    #[inline(never)]
     fn fetch_many(&self, first: &Header) {
         let mut header = first;
         for fetched in 0..FETCHED_AT_ONCE {

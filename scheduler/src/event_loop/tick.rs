@@ -243,18 +243,17 @@ impl Inner {
         if !self.queue.is_empty() {
             self.idle_since.set(None);
         }
-        let mut switches = 0;
-        for count in 1..=self.fibers_per_tick {
-            let Some(header) = self.next_fiber() else {
-                break;
-            };
+        let mut count = 0;
+        while count < self.fibers_per_tick
+            && let Some(header) = self.next_fiber()
+        {
             self.resume(header);
-            switches = count;
+            count += 1;
             if self.looked_around(count, start) {
                 break;
             }
         }
-        self.switches.set(self.switches.get() + u64::from(switches));
+        self.switches.set(self.switches.get() + u64::from(count));
     }
 
     /// What the tick does between fibers, now that `count` of them have run. Returns whether its time is over.

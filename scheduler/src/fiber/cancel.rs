@@ -171,6 +171,7 @@ pub(super) fn stopped(l: &Inner, header: &Header) -> Option<Stopped> {
     }
 }
 
+#[inline(never)]
 fn stopped_by(l: &Inner, header: &Header) -> Option<Stopped> {
     if header.has(CANCELLED) && (header.shields().get() == 0 || l.hard_stop()) {
         return Some(Stopped::Cancelled);

@@ -203,9 +203,13 @@ impl Header {
     #[inline]
     pub(crate) unsafe fn prefetch_run(&self) {
         let hook = self.hook.get();
-        // Another language's frames are between the switch and the code that goes on.
-        let lines = if hook.is_null() { 1 } else { HOOKED_LINES };
-        prefetch(hook);
+        let lines = if hook.is_null() {
+            1
+        } else {
+            prefetch(hook);
+            // Another language's frames are between the switch and the code that goes on.
+            HOOKED_LINES
+        };
         // SAFETY: a fiber in the run queue is prepared and not over.
         unsafe { self.switch.prefetch(lines) };
         let behind = self.next.get();
