@@ -4,11 +4,12 @@
 //! blocking and backs off in the same way (spins, then gives its processor away) when there is none, so that it is the
 //! queue that is measured and not a way of sleeping. The sum of what arrived is checked. In the batch cases producers
 //! hand over [`BATCH`] numbers at a time and the consumer drains; a queue that has no such call gets a loop of single
-//! ones, which is what its user would write.
+//! ones, which is what its user would write. In the cases with ticks producers push single numbers and the consumer
+//! does what a loop does: it takes all that is there and then has other work, for [`TICK`].
 
 use std::ops::Range;
 use std::sync::Barrier;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_utils::Backoff;
 
@@ -18,14 +19,27 @@ use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit};
 const MESSAGES: usize = 4_000_000;
 /// Messages that are handed over at once in the batch cases.
 const BATCH: u64 = 64;
+/// For how long the consumer of the cases with ticks does something else.
+const TICK: Duration = Duration::from_micros(1);
+
+/// How messages are handed over and taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Singles,
+    Batches,
+    /// Singles, taken once a tick.
+    Ticks,
+}
 
 /// The row.
 pub fn row() -> Row {
     let cases = vec![
-        case("1 -> 1, single", 1, false),
-        case("1 -> 1, batches of 64", 1, true),
-        case("4 -> 1, single", 4, false),
-        case("4 -> 1, batches of 64", 4, true),
+        case("1 -> 1, single", 1, Manner::Singles),
+        case("1 -> 1, batches of 64", 1, Manner::Batches),
+        case("4 -> 1, single", 4, Manner::Singles),
+        case("4 -> 1, batches of 64", 4, Manner::Batches),
+        case("1 -> 1, single, taken each microsecond", 1, Manner::Ticks),
+        case("4 -> 1, single, taken each microsecond", 4, Manner::Ticks),
     ];
     Row {
         number: 4,
@@ -36,31 +50,35 @@ pub fn row() -> Row {
     }
 }
 
-fn case(name: &str, producers: u64, batch: bool) -> Case {
+fn case(name: &str, producers: u64, manner: Manner) -> Case {
     let mut case = Case::new(name, Unit::time("ns/message"))
         .ours("yue", move |effort| {
-            measure::<Yue>(producers, batch, effort)
+            measure::<Yue>(producers, manner, effort)
         })
         .peer("std mpsc", move |effort| {
-            measure::<Std>(producers, batch, effort)
+            measure::<Std>(producers, manner, effort)
         });
     #[cfg(feature = "peers")]
     {
         case = case
             .peer("crossbeam-channel", move |effort| {
-                measure::<peers::Crossbeam>(producers, batch, effort)
+                measure::<peers::Crossbeam>(producers, manner, effort)
             })
             .peer("kanal", move |effort| {
-                measure::<peers::Kanal>(producers, batch, effort)
+                measure::<peers::Kanal>(producers, manner, effort)
             })
             .peer("flume", move |effort| {
-                measure::<peers::Flume>(producers, batch, effort)
+                measure::<peers::Flume>(producers, manner, effort)
             });
     }
+    let step = match manner {
+        Manner::Batches => BATCH as usize,
+        Manner::Singles | Manner::Ticks => 1,
+    };
     case = case
         .ceiling("bare ring per producer", move |effort| {
             let each = effort.count(MESSAGES) as u64 / producers;
-            crate::ceilings::ring::messages(producers, each, if batch { BATCH as usize } else { 1 })
+            crate::ceilings::ring::messages(producers, each, step)
         })
         .ceiling("a cache line's way", |effort| {
             Ok(crate::ceilings::ping_pong::cache_line(effort))
@@ -95,7 +113,7 @@ trait Queue {
     }
 }
 
-fn measure<Q: Queue>(producers: u64, batch: bool, effort: Effort) -> Result<Sample, Problem> {
+fn measure<Q: Queue>(producers: u64, manner: Manner, effort: Effort) -> Result<Sample, Problem> {
     let each = effort.count(MESSAGES) as u64 / producers / BATCH * BATCH;
     let (sender, mut receiver) = Q::open();
     // The same queue is warmed up first, so that its first blocks are there.
@@ -104,9 +122,9 @@ fn measure<Q: Queue>(producers: u64, batch: bool, effort: Effort) -> Result<Samp
         &mut receiver,
         producers,
         each / 10 / BATCH * BATCH + BATCH,
-        batch,
+        manner,
     )?;
-    run::<Q>(&sender, &mut receiver, producers, each, batch)
+    run::<Q>(&sender, &mut receiver, producers, each, manner)
 }
 
 fn run<Q: Queue>(
@@ -114,7 +132,7 @@ fn run<Q: Queue>(
     receiver: &mut Q::Receiver,
     producers: u64,
     each: u64,
-    batch: bool,
+    manner: Manner,
 ) -> Result<Sample, Problem> {
     let barrier = Barrier::new(producers as usize + 1);
     let all = producers * each;
@@ -124,15 +142,15 @@ fn run<Q: Queue>(
             let barrier = &barrier;
             scope.spawn(move || {
                 barrier.wait();
-                produce::<Q>(&sender, each, batch);
+                produce::<Q>(&sender, each, manner);
             });
         }
         barrier.wait();
         let start = Instant::now();
-        let sum = if batch {
-            consume_batches::<Q>(receiver, all)
-        } else {
-            consume::<Q>(receiver, all)
+        let sum = match manner {
+            Manner::Singles => consume::<Q>(receiver, all),
+            Manner::Batches => consume_batches::<Q>(receiver, all),
+            Manner::Ticks => consume_in_ticks::<Q>(receiver, all),
         };
         (start.elapsed(), sum)
     });
@@ -145,8 +163,8 @@ fn run<Q: Queue>(
     Ok(Sample::of(elapsed.as_nanos() as f64 / all as f64))
 }
 
-fn produce<Q: Queue>(sender: &Q::Sender, each: u64, batch: bool) {
-    if batch {
+fn produce<Q: Queue>(sender: &Q::Sender, each: u64, manner: Manner) {
+    if manner == Manner::Batches {
         for first in (0..each).step_by(BATCH as usize) {
             Q::push_batch(sender, first..first + BATCH);
         }
@@ -182,6 +200,25 @@ fn consume_batches<Q: Queue>(receiver: &mut Q::Receiver, all: u64) -> u64 {
                 sum += part;
                 backoff.reset();
             }
+        }
+    }
+    sum
+}
+
+fn consume_in_ticks<Q: Queue>(receiver: &mut Q::Receiver, all: u64) -> u64 {
+    let (mut count, mut sum) = (0, 0);
+    while count < all {
+        let tick = Instant::now();
+        loop {
+            let (some, part) = Q::drain(receiver);
+            count += some;
+            sum += part;
+            if some < BATCH {
+                break;
+            }
+        }
+        while tick.elapsed() < TICK {
+            std::hint::spin_loop();
         }
     }
     sum
