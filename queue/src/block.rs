@@ -41,6 +41,11 @@ pub(crate) const SLOTS: usize = if cfg!(loom) { 2 } else { 128 };
 /// Slots per group: their states fill a word, so that values of a word's alignment follow without a gap.
 const GROUP: usize = if SLOTS < 8 { SLOTS } else { 8 };
 
+const CACHE_LINE: usize = 64;
+
+/// Lines that are fetched ahead at the most: those of a group of a loop's messages, which have 24 bytes.
+const LINES_AHEAD_MAX: usize = 4;
+
 /// Nothing was published here yet.
 const EMPTY: u8 = 0;
 /// The value is here.
@@ -186,6 +191,25 @@ impl<T> Block<T> {
         }
     }
 
+    /// Asks for the group after that of `ticket`, for writing, when the first slot of a group is about to be used: the
+    /// consumer has read its lines when the memory was another block, and a producer would wait for each of them at its
+    /// next locked instruction.
+    #[inline(always)]
+    pub(crate) fn fetch_ahead(&self, ticket: u64) {
+        let offset = offset(ticket);
+        if offset.is_multiple_of(GROUP)
+            && let Some(group) = self.groups.get(offset / GROUP + 1)
+        {
+            let group = ptr::from_ref(group).cast::<u8>();
+            let lines = size_of::<Group<T>>()
+                .div_ceil(CACHE_LINE)
+                .min(LINES_AHEAD_MAX);
+            for line in 0..lines {
+                prefetch_write(group.wrapping_add(line * CACHE_LINE));
+            }
+        }
+    }
+
     /// The next block, or null if nobody linked one yet.
     #[inline(always)]
     pub(crate) fn next(&self) -> *mut Block<T> {
@@ -241,6 +265,24 @@ impl<T> Block<T> {
     pub(crate) fn mark_freed(&self) {
         self.freed.store(true, Ordering::Relaxed);
     }
+}
+
+/// Brings a line near, as one that will be written.
+#[inline(always)]
+fn prefetch_write(at: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a hint, which touches no memory that a program can see, and faults at no address; a processor that does
+    // not know it does nothing. By hand, because the compiler assumes processors without it.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pstl1keep, [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+    let _ = at;
 }
 
 /// The index of the block that holds `ticket`.

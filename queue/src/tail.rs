@@ -91,6 +91,7 @@ impl<T> Tail<T> {
         // SAFETY: our unpublished ticket keeps the block, and we publish it once.
         unsafe {
             (*block).assert_alive();
+            (*block).fetch_ahead(ticket);
             (*block).slot(ticket).publish(value);
         }
     }
