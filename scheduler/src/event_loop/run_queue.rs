@@ -35,9 +35,10 @@ struct Fifo {
     fetched: Cell<u32>,
 }
 
-/// How many fibers with deep frames are fetched at once. The stack of each is a page of its own, for which the
-/// processor has to walk the page tables; it has several walkers, which work side by side on what it is asked at once:
-/// 1 000 Lua fibers that call through one connection so made 1.42 M calls/s, and one by one 1.28.
+/// How many fibers are fetched at once. The stack of each is a page of its own, for which the processor has to walk the
+/// page tables; it has several walkers, which work side by side on what it is asked at once, and one by one it waits
+/// for each. 1 000 Lua fibers that call through one connection so made 1.42 M calls/s, and one by one 1.28; a yield
+/// among 100 000 native fibers takes 69 ns and not 79.
 const FETCHED_AT_ONCE: u32 = 6;
 
 impl Fifo {
@@ -88,34 +89,26 @@ impl Fifo {
         Some(header)
     }
 
-    /// Fetches what the next fiber needs when it goes on, while the present one runs; before one with deep frames also
-    /// what those behind it need.
+    /// Fetches what the next fibers need when they go on, while the present one runs.
     #[inline]
     fn fetch(&self) {
-        // SAFETY: as in `push`.
-        let Some(first) = (unsafe { self.head.get().as_ref() }) else {
-            return;
-        };
-        if first.hook.get().is_null() {
-            // SAFETY: fibers are taken off by the loop, outside any fiber, and this one is in the queue.
-            unsafe { first.prefetch_run() };
-        } else {
-            self.fetch_many(first);
+        if !self.head.get().is_null() {
+            self.fetch_many();
         }
     }
 
     #[inline(never)]
-    fn fetch_many(&self, first: &Header) {
-        let mut header = first;
+    fn fetch_many(&self) {
+        let mut next = self.head.get();
         for fetched in 0..FETCHED_AT_ONCE {
-            // SAFETY: as in `fetch`.
+            // SAFETY: headers live as long as the loop; one in the queue belongs to a living fiber.
+            let Some(header) = (unsafe { next.as_ref() }) else {
+                break;
+            };
+            // SAFETY: fibers are taken off by the loop, outside any fiber, and this one is in the queue.
             unsafe { header.prefetch_run() };
             self.fetched.set(fetched);
-            // SAFETY: as in `push`.
-            match unsafe { header.next.get().as_ref() } {
-                Some(next) => header = next,
-                None => break,
-            }
+            next = header.next.get();
         }
     }
 }

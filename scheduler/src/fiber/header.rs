@@ -63,6 +63,13 @@ pub(crate) const LOW: u8 = 128;
 /// Cache lines of stack between the switch of a Lua fiber and the Lua code that goes on.
 const HOOKED_LINES: usize = 6;
 
+/// The same for a native fiber that was woken: the frames of what it waited in, down to the code that called. A
+/// thousand that echo over sockets so do 7 % more messages a second; with one line and six lines it was 2 and 5 %.
+const WOKEN_LINES: usize = 10;
+
+/// The same for a fiber that has only yielded.
+const YIELDED_LINES: usize = 1;
+
 /// One fiber. The gaps between the fields are the borders of cache lines.
 #[repr(C, align(64))]
 pub(crate) struct Header {
@@ -194,21 +201,23 @@ impl Header {
         }
     }
 
-    /// Fetches what the fiber needs when it goes on, and the header of the one behind it in the queue. Called one turn
-    /// ahead, so that the other fiber's turn hides the way to memory: a yield among a thousand Lua fibers then costs
-    /// 60 ns and not 130, among a hundred thousand native ones 102 ns and not 122.
+    /// Fetches what the fiber needs when it goes on, and the header of the one behind it in the queue. Called some
+    /// turns ahead, so that the other fibers' turns hide the way to memory: a yield among a thousand Lua fibers then
+    /// costs 60 ns and not 130.
     ///
     /// # Safety
     /// Called by the loop, outside any fiber, for one that is in the run queue.
     #[inline]
     pub(crate) unsafe fn prefetch_run(&self) {
         let hook = self.hook.get();
-        let lines = if hook.is_null() {
-            1
-        } else {
+        let lines = if !hook.is_null() {
             prefetch(hook);
             // Another language's frames are between the switch and the code that goes on.
             HOOKED_LINES
+        } else if self.has(WOKEN) {
+            WOKEN_LINES
+        } else {
+            YIELDED_LINES
         };
         // SAFETY: a fiber in the run queue is prepared and not over.
         unsafe { self.switch.prefetch(lines) };
