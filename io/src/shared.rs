@@ -22,6 +22,8 @@ pub(crate) trait Member {
 pub(crate) struct Shared {
     deferred: RefCell<VecDeque<Rc<dyn Member>>>,
     members: RefCell<Vec<Option<Rc<dyn Member>>>>,
+    /// Places of `members` that are free, so that none has to be looked for.
+    free: RefCell<Vec<usize>>,
     open: Cell<usize>,
 }
 
@@ -53,7 +55,7 @@ impl Shared {
     pub(crate) fn enter(&self, member: Rc<dyn Member>) -> usize {
         let mut members = self.members.borrow_mut();
         self.open.set(self.open.get() + 1);
-        match members.iter().position(Option::is_none) {
+        match self.free.borrow_mut().pop() {
             Some(place) => {
                 members[place] = Some(member);
                 place
@@ -72,6 +74,7 @@ impl Shared {
             .get_mut(place)
             .and_then(Option::take);
         if member.is_some() {
+            self.free.borrow_mut().push(place);
             self.open.set(self.open.get() - 1);
         }
     }
@@ -92,6 +95,7 @@ impl Shared {
     pub(crate) fn clear(&self) {
         let members = self.members.take();
         let deferred = self.deferred.take();
+        self.free.take();
         self.open.set(0);
         drop((members, deferred));
     }
