@@ -13,6 +13,7 @@ use crate::{sys, uring};
 use io_uring::{opcode, squeue, types};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use yue_scheduler::{in_fiber, is_cancelled, now, park, prepare_park, with_deadline, yield_now};
@@ -27,6 +28,8 @@ pub(crate) struct Descriptor {
     id: u64,
     /// Whether the non-blocking mode was set here. It never goes back, so that a stale `false` costs a call only.
     nonblocking: AtomicBool,
+    /// A listener's connections that were taken from the system before somebody asked for them.
+    pub(crate) ahead: Option<Arc<uring::Taken>>,
     pub(crate) read_limit: Limit,
     pub(crate) write_limit: Limit,
 }
@@ -79,6 +82,7 @@ impl From<OwnedFd> for Descriptor {
             fd,
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             nonblocking: AtomicBool::new(false),
+            ahead: None,
             read_limit: Limit::default(),
             write_limit: Limit::default(),
         }

@@ -89,7 +89,7 @@ impl Choice {
 /// | `registered-ring` | each system call looks the ring up by its descriptor |
 /// | `no-iowait` | a loop that waits counts as waiting for a disk in the system's load figures |
 /// | `buffers` | owned connections receive into buffers of their own |
-/// | `multishot` | owned connections ask for each receive anew |
+/// | `multishot` | owned connections ask for each receive anew, and `incoming` for each connection |
 /// | `direct` | sends of a quiet loop go through the ring like all others |
 /// | `files` | files are read, written and opened on the blocking pool, as on mio |
 ///

@@ -3,6 +3,7 @@
 //! What holds:
 //! - The kernel is the only one who is asked (`poll(2)`, without waiting). So a branch that was taken was ready within
 //!   that call, and nothing is taken from the descriptor: who waits and goes away leaves all bytes where they were.
+//!   The one exception are a listener's connections that were taken ahead: they count as well.
 //! - Between two answers somebody watches: on io_uring a poll in the ring, which looks at the descriptor when it is
 //!   submitted; on mio a place in the list of its edge-triggered registration. Both begin after the kernel has said
 //!   "not ready" and before the next turn, so that no change falls between. What they bring is "ask again", no more.
@@ -85,6 +86,9 @@ impl Descriptor {
 
     /// Says WouldBlock if the descriptor is not ready now.
     fn ask(&self, direction: Direction) -> io::Result<()> {
+        if direction == Direction::Read && self.ahead.as_ref().is_some_and(|ahead| ahead.any()) {
+            return Ok(());
+        }
         sys::demand_ready(self.raw(), poll_events(direction))
     }
 }

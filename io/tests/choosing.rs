@@ -21,7 +21,7 @@ fn echo_once() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let server = spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
+        let mut stream = listener.incoming().next().unwrap().unwrap();
         let mut byte = [0];
         stream.read_exact(&mut byte).unwrap();
         stream.write_all(&byte).unwrap();

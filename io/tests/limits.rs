@@ -79,6 +79,48 @@ fn an_accept_without_descriptors_left_fails_after_a_pause_and_works_again_later(
     );
 }
 
+#[test]
+fn connections_that_come_when_descriptors_run_out_come_later_and_none_is_lost() {
+    const CLIENTS: usize = 12;
+    in_child(
+        "connections_that_come_when_descriptors_run_out_come_later_and_none_is_lost",
+        || {
+            on_each_driver(|| {
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let address = listener.local_addr().unwrap();
+                limit_descriptors(64);
+                let clients: Vec<_> = (0..CLIENTS)
+                    .map(|_| TcpStream::connect(address).unwrap())
+                    .collect();
+                let mut held = Vec::new();
+                while let Ok(file) = std::fs::File::open("/dev/null") {
+                    held.push(file);
+                }
+                // Room for some of them only.
+                held.truncate(held.len() - CLIENTS / 3);
+                let (before, mut errors, mut accepted) = (now(), 0, Vec::new());
+                for stream in listener.incoming().take(CLIENTS + 3) {
+                    match stream {
+                        Ok(stream) => accepted.push(stream),
+                        Err(error) => {
+                            assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+                            errors += 1;
+                            if errors == 3 {
+                                assert_eq!(accepted.len(), CLIENTS / 3);
+                                held.clear();
+                            }
+                        }
+                    }
+                }
+                assert!(Instant::system().saturating_since(before) >= Duration::from_millis(150));
+                let local = clients.iter().map(|client| client.local_addr().unwrap());
+                let peers = accepted.iter().map(|stream| stream.peer_addr().unwrap());
+                assert!(local.eq(peers));
+            });
+        },
+    );
+}
+
 /// Loops made and dropped; each has done some I/O.
 const LOOPS: usize = if cfg!(debug_assertions) {
     3_000

@@ -175,24 +175,20 @@ impl Inner {
 
     /// The life of the accepting fiber.
     fn run(self: &Rc<Inner>, socket: &Socket) {
-        while !self.closed.get() {
-            let accepted = match socket {
-                Socket::Tcp(listener) => listener.accept().map(|(stream, from)| {
+        match socket {
+            Socket::Tcp(listener) => take_all(listener.incoming(), |stream| {
+                // A client that has no address any more is gone again.
+                if let Ok(from) = stream.peer_addr() {
                     self.accept(format!("tcp://{from}"), |events| {
                         socket::start_tcp(stream, events)
                     });
-                }),
-                Socket::Unix(listener) => listener.accept().map(|(stream, _)| {
-                    self.accept(self.address.to_string(), |events| {
-                        socket::start_unix(stream, events)
-                    });
-                }),
-            };
-            // A client that is gone again, or no descriptors left: the next may fare better. To be told to stop is
-            // final.
-            if accepted.is_err() && yield_now().is_err() {
-                break;
-            }
+                }
+            }),
+            Socket::Unix(listener) => take_all(listener.incoming(), |stream| {
+                self.accept(self.address.to_string(), |events| {
+                    socket::start_unix(stream, events)
+                });
+            }),
         }
         self.closed.set(true);
     }
@@ -217,5 +213,17 @@ impl Inner {
                 drop(gone);
             }
         });
+    }
+}
+
+/// Accepts until the fiber is told to stop.
+fn take_all<S>(incoming: impl Iterator<Item = io::Result<S>>, accept: impl Fn(S)) {
+    for stream in incoming {
+        match stream {
+            Ok(stream) => accept(stream),
+            // No descriptors are left, say: the next may fare better. To be told to stop is final.
+            Err(_) if yield_now().is_err() => break,
+            Err(_) => {}
+        }
     }
 }

@@ -97,13 +97,14 @@ fn serve_ours(choice: Choice, way: Way) -> Result<(), Problem> {
     Loop::new(config)?.run(move || {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         ready(listener.local_addr()?.port())?;
-        loop {
-            let (stream, _) = listener.accept()?;
+        for stream in listener.incoming() {
+            let stream = stream?;
             match way {
                 Way::Fiber => drop(spawn(move || answer(&stream))),
                 Way::Owned => Once::start(stream)?,
             }
         }
+        Ok(())
     })
 }
 

@@ -1,10 +1,9 @@
 //! A TCP socket that accepts connections.
 
+use super::listening::{Arrivals, Listening};
 use super::resolve::ToSocketAddrs;
-use super::socket::Socket;
 use super::stream::{descriptor_of, timeouts};
 use super::tcp::{TcpStream, first_of, inet, tcp_socket};
-use crate::errors::{is_gone_client, is_shortage};
 use crate::poll::readable;
 use crate::sys;
 use socket2::SockAddr;
@@ -12,9 +11,6 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::sync::Once;
-use std::time::Duration;
-use yue_scheduler::{in_fiber, is_cancelled, sleep};
 
 /// How [`TcpListener::bind_with`] makes the socket.
 ///
@@ -70,7 +66,7 @@ impl Default for ListenOptions {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct TcpListener {
-    socket: Socket,
+    socket: Listening,
 }
 
 impl TcpListener {
@@ -109,7 +105,9 @@ impl TcpListener {
             socket
                 .options()
                 .listen(options.backlog.min(i32::MAX as u32) as i32)?;
-            Ok(TcpListener { socket })
+            Ok(TcpListener {
+                socket: socket.into(),
+            })
         })
     }
 
@@ -121,7 +119,7 @@ impl TcpListener {
     /// # Errors
     /// The system's; or when the fiber is told to stop.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (socket, address) = accept(&self.socket)?;
+        let (socket, address) = self.socket.accept()?;
         Ok((TcpStream::from_socket(socket), inet(&address)?))
     }
 
@@ -143,8 +141,16 @@ impl TcpListener {
     }
 
     /// The connections as they come. Ends when the fiber is told to stop.
+    ///
+    /// On io_uring one operation takes them all, for as long as the fiber waits for the next: that costs less than to
+    /// accept each by itself, but a connection may be taken before its turn. None is lost: what was taken when the
+    /// fiber is told to stop still comes, and what is left when the iterator is dropped is for the next to accept,
+    /// here or on a clone of the listener.
     pub fn incoming(&self) -> Incoming<'_> {
-        Incoming { listener: self }
+        Incoming {
+            listener: self,
+            arrivals: Arrivals::default(),
+        }
     }
 
     /// The address on which the socket listens, the port that the system chose included.
@@ -160,40 +166,6 @@ descriptor_of!(TcpListener, std::net::TcpListener);
 timeouts!(TcpListener);
 readable!(TcpListener, socket, "a connection waits to be accepted");
 
-/// How long an accept waits before it reports that the process is out of something.
-const PAUSE: Duration = Duration::from_millis(50);
-
-/// Accepts on any kind of socket.
-pub(super) fn accept(socket: &Socket) -> io::Result<(Socket, SockAddr)> {
-    loop {
-        match socket.accept() {
-            // The client has gone again; that is no concern of ours.
-            Err(error) if is_gone_client(&error) => {}
-            Err(error) if is_shortage(&error) => {
-                say_so(&error);
-                if in_fiber() {
-                    sleep(PAUSE)?;
-                } else if !yue_scheduler::this_loop::exists() {
-                    std::thread::sleep(PAUSE);
-                }
-                return Err(error);
-            }
-            other => return other,
-        }
-    }
-}
-
-/// Says what is going on, once a process: whoever runs the server should know why clients wait.
-fn say_so(error: &io::Error) {
-    static SAID: Once = Once::new();
-    SAID.call_once(|| {
-        yue_scheduler::say(format_args!(
-            "no connection can be accepted: {error}; clients wait until there is room (the limit on open files is \
-             `ulimit -n`)"
-        ));
-    });
-}
-
 impl fmt::Debug for TcpListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TcpListener")
@@ -203,7 +175,7 @@ impl fmt::Debug for TcpListener {
     }
 }
 
-/// The connections of a [`TcpListener`].
+/// The connections of a [`TcpListener`]. It belongs to the loop where it is used.
 ///
 /// ```
 /// use yue::net::{TcpListener, TcpStream};
@@ -230,16 +202,14 @@ impl fmt::Debug for TcpListener {
 #[derive(Debug)]
 pub struct Incoming<'a> {
     listener: &'a TcpListener,
+    arrivals: Arrivals,
 }
 
 impl Iterator for Incoming<'_> {
     type Item = io::Result<TcpStream>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.listener.accept() {
-            Ok((stream, _)) => Some(Ok(stream)),
-            Err(_) if is_cancelled() => None,
-            Err(error) => Some(Err(error)),
-        }
+        let next = self.arrivals.next(&self.listener.socket)?;
+        Some(next.map(TcpStream::from_socket))
     }
 }

@@ -33,6 +33,7 @@ mod batch;
 mod connect;
 mod halves;
 mod listener;
+mod listening;
 mod resolve;
 mod rights;
 pub(crate) mod socket;

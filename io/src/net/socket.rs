@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Type};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 const READ: &str = "read from a socket";
 const WRITE: &str = "write to a socket";
@@ -53,6 +54,11 @@ impl Socket {
     ) -> io::Result<Socket> {
         let socket = socket2::Socket::new(domain, kind, protocol)?;
         Ok(Socket::from(OwnedFd::from(socket)))
+    }
+
+    /// Has the socket count as readable while there is something here.
+    pub(crate) fn set_ahead(&mut self, ahead: Arc<uring::Taken>) {
+        self.descriptor.ahead = Some(ahead);
     }
 
     pub(crate) fn options(&self) -> SockRef<'_> {

@@ -54,9 +54,7 @@ macro_rules! descriptor_of {
 
         impl From<std::os::fd::OwnedFd> for $socket {
             fn from(fd: std::os::fd::OwnedFd) -> Self {
-                Self {
-                    socket: crate::net::socket::Socket::from(fd),
-                }
+                Self { socket: fd.into() }
             }
         }
 

@@ -1,6 +1,6 @@
 //! Sockets of one machine, named by a path.
 
-use super::listener::accept;
+use super::listening::{Arrivals, Listening};
 use super::socket::Socket;
 use super::stream::{buffer_sizes, descriptor_of, read_and_write, timeouts};
 use crate::poll::{readable, writable};
@@ -12,7 +12,6 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::SocketAddr;
 use std::path::Path;
-use yue_scheduler::is_cancelled;
 
 /// A connection over a Unix socket, as [`std::os::unix::net::UnixStream`]; reading and writing park the calling fiber.
 ///
@@ -138,7 +137,7 @@ writable!(
 /// ```
 #[derive(Debug)]
 pub struct UnixListener {
-    socket: Socket,
+    socket: Listening,
 }
 
 impl UnixListener {
@@ -164,7 +163,9 @@ impl UnixListener {
         socket
             .options()
             .listen(super::ListenOptions::default().backlog as i32)?;
-        Ok(UnixListener { socket })
+        Ok(UnixListener {
+            socket: socket.into(),
+        })
     }
 
     /// Waits for the next connection; as [`TcpListener::accept`](super::TcpListener::accept).
@@ -172,13 +173,16 @@ impl UnixListener {
     /// # Errors
     /// As there.
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
-        let (socket, address) = accept(&self.socket)?;
+        let (socket, address) = self.socket.accept()?;
         Ok((UnixStream { socket }, unix(&address)?))
     }
 
-    /// The connections as they come. Ends when the fiber is told to stop.
+    /// The connections as they come; as [`TcpListener::incoming`](super::TcpListener::incoming).
     pub fn incoming(&self) -> UnixIncoming<'_> {
-        UnixIncoming { listener: self }
+        UnixIncoming {
+            listener: self,
+            arrivals: Arrivals::default(),
+        }
     }
 
     /// The address on which the socket listens.
@@ -190,7 +194,7 @@ impl UnixListener {
     }
 }
 
-/// The connections of a [`UnixListener`].
+/// The connections of a [`UnixListener`]. It belongs to the loop where it is used.
 ///
 /// ```
 /// use std::io::Write;
@@ -216,17 +220,15 @@ impl UnixListener {
 #[derive(Debug)]
 pub struct UnixIncoming<'a> {
     listener: &'a UnixListener,
+    arrivals: Arrivals,
 }
 
 impl Iterator for UnixIncoming<'_> {
     type Item = io::Result<UnixStream>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.listener.accept() {
-            Ok((stream, _)) => Some(Ok(stream)),
-            Err(_) if is_cancelled() => None,
-            Err(error) => Some(Err(error)),
-        }
+        let next = self.arrivals.next(&self.listener.socket)?;
+        Some(next.map(|socket| UnixStream { socket }))
     }
 }
 

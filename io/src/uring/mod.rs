@@ -12,6 +12,7 @@
 //! - No borrow of the ring or of the slots is live while a callback or another fiber runs.
 //! - One thread: the one that made the driver (`SINGLE_ISSUER`). Other threads only ring the bell.
 
+mod accept;
 mod buffers;
 mod enter;
 mod features;
@@ -20,6 +21,7 @@ mod ring;
 mod setup;
 mod slots;
 
+pub(crate) use accept::{Accepting, Taken};
 pub(crate) use buffers::{BufferRing, GROUP};
 pub(crate) use features::check_settings;
 pub(crate) use polls::Poll;
@@ -293,6 +295,27 @@ impl Core {
                 self.slots
                     .borrow_mut()
                     .complete(id.user_data(), result, true);
+            }
+        }
+    }
+
+    /// Ends an operation that has an owner, and tells it all that comes of it, without a wait of the calling fiber's.
+    /// Not for callbacks: completions that the turn has in its hands are not found.
+    pub(crate) fn finish_owned(&self, id: OperationId) {
+        self.cancel(id);
+        loop {
+            let taken = {
+                let mut ring = self.ring.borrow_mut();
+                // An error is met again by the next turn; the kernel may still answer.
+                let _ = ring.enter(Patience::Until(Duration::from_millis(1)));
+                ring.reap();
+                std::iter::from_fn(|| ring.take_reaped(id.user_data())).collect::<Vec<_>>()
+            };
+            for (result, flags) in taken {
+                self.complete(id.user_data(), result, flags);
+                if !cqueue::more(flags) {
+                    return;
+                }
             }
         }
     }
