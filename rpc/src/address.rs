@@ -41,6 +41,14 @@ pub enum Address {
 }
 
 /// What is wrong with an address, and where.
+///
+/// ```
+/// let error = "tcp://[::1:8080".parse::<yue::rpc::Address>().unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "bad address: this bracket is not closed\n  tcp://[::1:8080\n        ^",
+/// );
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("bad address: {reason}\n  {address}\n  {:>width$}", "^", width = .at + 1)]
 pub struct AddressError {

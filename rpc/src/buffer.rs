@@ -78,6 +78,23 @@ impl Segment {
 ///
 /// It points into the buffer that was read, which is kept as long as this lives; take what you need from it soon, or
 /// [`detach`](Response::detach) it.
+///
+/// ```
+/// use yue::rpc::session::{Service, Session};
+/// use yue::rpc::typed::Server;
+/// use yue::rpc::{Error, Options, Timeout, transport};
+///
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let listener = Server::new().handler("pair", |()| Ok(("a", 1))).listen("tcp://127.0.0.1:0")?;
+///     let connector = transport::connector(listener.address());
+///     let session = Session::open(connector, Service::none(), Options::default());
+///     let answer = session.call("pair", Timeout::Default, |_| Ok(0))?;
+///     assert_eq!(answer.count(), 1);
+///     assert_eq!(answer.bytes(), b"\x92\xa1a\x01"); // the array ["a", 1]
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Response {
     segment: Segment,

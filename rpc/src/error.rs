@@ -1,14 +1,5 @@
 //! Everything that can go wrong with a call, as one enum whose variants are the leaves of the error tree.
 //!
-//! ```text
-//! RPCError ─ TimeoutError · CancelledError · RuntimeError
-//!          ─ ClientError ─ TransportError ─ NetworkUnreachableError · ConnectionRefusedError
-//!          │             │                  · ConnectionTimeoutError · ConnectionLostError · AddressError
-//!          │             ─ MessageRefusedError ─ MessageTooLargeError
-//!          │             ─ CallError ─ NoMethodError · ArgumentError · NotGrantedError
-//!          ─ ServerError ─ ServerBusyError
-//! ```
-//!
 //! [`ErrorKind`] is the node of that tree with its name and its number; the number is what travels as the `code` of an
 //! error on the wire. An error that came from the other side keeps the bytes it came in ([`RemoteError`]), so that a
 //! layer above decodes from them whatever values it understands.
@@ -21,7 +12,33 @@ use yue_scheduler::Stopped;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident = $code:literal, $name:literal, $parent:expr;)*) => {
-        /// A node of the error tree.
+        /// What kind of failure it is: a node of the error tree, which Lua and the wire know by the same names.
+        ///
+        /// ```text
+        /// RPCError ─ TimeoutError · CancelledError · RuntimeError
+        ///          ─ ClientError ─ TransportError ─ NetworkUnreachableError · ConnectionRefusedError
+        ///          │             │                  · ConnectionTimeoutError · ConnectionLostError · AddressError
+        ///          │             ─ MessageRefusedError ─ MessageTooLargeError
+        ///          │             ─ CallError ─ NoMethodError · ArgumentError · NotGrantedError
+        ///          ─ ServerError ─ ServerBusyError
+        /// ```
+        ///
+        /// [`Error::kind`] gives it; [`ErrorKind::is_a`] tests for a whole branch.
+        ///
+        /// ```
+        /// use yue::rpc::{Error, ErrorKind};
+        ///
+        /// fn advice(error: &Error) -> &'static str {
+        ///     match error.kind() {
+        ///         ErrorKind::NoMethod => "ask the server's author",
+        ///         kind if kind.is_a(ErrorKind::Transport) => "look at the network",
+        ///         _ => "read the message",
+        ///     }
+        /// }
+        ///
+        /// let error = Error::new(ErrorKind::ConnectionRefused, "nobody listens there");
+        /// assert_eq!(advice(&error), "look at the network");
+        /// ```
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum ErrorKind {
             $($(#[$doc])* $variant,)*
@@ -102,6 +119,14 @@ impl ErrorKind {
     }
 
     /// Whether this is `other` or below it in the tree.
+    ///
+    /// ```
+    /// use yue::rpc::ErrorKind;
+    ///
+    /// assert!(ErrorKind::ConnectionLost.is_a(ErrorKind::Transport));
+    /// assert!(ErrorKind::ConnectionLost.is_a(ErrorKind::Rpc));
+    /// assert!(!ErrorKind::Timeout.is_a(ErrorKind::Transport));
+    /// ```
     pub fn is_a(self, other: ErrorKind) -> bool {
         let mut kind = Some(self);
         while let Some(this) = kind {
@@ -123,6 +148,26 @@ impl fmt::Display for ErrorKind {
 /// Why a call, or a connection, failed.
 ///
 /// Two words: results with it are returned in registers.
+///
+/// ```
+/// use yue::rpc::typed::{Client, Server};
+/// use yue::rpc::{Error, ErrorKind};
+///
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let listener = Server::new()
+///         .handler("order", |dish: String| Err::<(), _>(format!("no {dish} today").into()))
+///         .listen("tcp://127.0.0.1:0")?;
+///     let kitchen = Client::open(&listener.address().to_string())?;
+///
+///     let error = kitchen.call::<_, ()>("order", "soup").unwrap_err();
+///     assert_eq!(error.kind(), ErrorKind::Runtime); // The handler failed.
+///     assert_eq!(error.message(), "no soup today");
+///     let error = kitchen.call::<_, ()>("pay", ()).unwrap_err();
+///     assert_eq!(error.kind(), ErrorKind::NoMethod);
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// It failed on this side of the connection.
@@ -134,6 +179,15 @@ pub enum Error {
 }
 
 /// An error that this side found.
+///
+/// ```
+/// use yue::rpc::{Error, ErrorKind};
+///
+/// let error = yue::rpc::typed::Server::new().listen("tcp://localhost").unwrap_err();
+/// let Error::Local(local) = error else { panic!("nobody else was asked") };
+/// assert_eq!(local.kind, ErrorKind::Address);
+/// assert!(local.message.contains("the port is missing"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalError {
     /// Its place in the tree.
@@ -201,6 +255,16 @@ impl Error {
     }
 
     /// What a failed attempt to connect means to the caller.
+    ///
+    /// ```
+    /// use std::io;
+    /// use yue::rpc::{Error, ErrorKind};
+    ///
+    /// let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+    /// let error = Error::from_connect("tcp://10.0.0.1:80", &refused);
+    /// assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    /// assert!(error.is_retryable());
+    /// ```
     pub fn from_connect(address: &str, error: &io::Error) -> Error {
         let kind = match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
@@ -232,6 +296,28 @@ impl From<Stopped> for Error {
 }
 
 /// An error that came over the wire: any value. Ours is `[code, message, {type, traceback, retryable, value}]`.
+///
+/// ```
+/// use yue::rpc::typed::{Client, Server};
+/// use yue::rpc::Error;
+///
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let listener = Server::new()
+///         .handler("fail", |()| Err::<(), _>("out of eggs".into()))
+///         .listen("tcp://127.0.0.1:0")?;
+///     let kitchen = Client::open(&listener.address().to_string())?;
+///     match kitchen.call::<_, ()>("fail", ()) {
+///         Err(Error::Remote(error)) => {
+///             assert_eq!(error.type_name().as_deref(), Some("RuntimeError"));
+///             assert_eq!(error.message(), "out of eggs");
+///             assert!(!error.retryable());
+///         }
+///         other => panic!("{other:?}"),
+///     }
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct RemoteError {
     response: Response,

@@ -2,7 +2,8 @@
 
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
-use crate::session::{Options, Service, Session};
+use crate::session::options::Options;
+use crate::session::{Service, Session};
 use crate::transport::thread::{IncomingLink, ThreadName};
 use crate::transport::{Events, Transport, socket};
 use std::cell::{Cell, RefCell};
@@ -14,6 +15,25 @@ use yue_io::net::{ListenOptions, TcpListener, UnixListener};
 use yue_scheduler::{Builder, FiberId, cancel, set_context, yield_now};
 
 /// Accepts connections until it is closed. Clones are the same listener; dropping them all closes nothing.
+///
+/// ```
+/// use yue::rpc::typed::{Client, Server};
+/// use yue::rpc::{Error, ErrorKind};
+///
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let listener = Server::new().handler("ping", |()| Ok("pong")).listen("tcp://127.0.0.1:0")?;
+///     let address = listener.address().to_string(); // With the port that the system chose.
+///     let client = Client::open(&address)?;
+///     assert_eq!(client.call::<_, String>("ping", ())?, "pong");
+///     assert_eq!(listener.connections().len(), 1);
+///
+///     listener.close(); // Nobody new gets in; who is in stays.
+///     assert_eq!(client.call::<_, String>("ping", ())?, "pong");
+///     assert!(listener.is_closed());
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Listener {
     inner: Rc<Inner>,

@@ -6,8 +6,8 @@ use common::*;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
-use yue_rpc::session::{Call, CallMethod, Failure, Options, Reply, Service, Timeout, Verdict};
-use yue_rpc::{Error, ErrorKind, Target, peer};
+use yue_rpc::session::{Call, CallMethod, Reply, Service, Target, peer};
+use yue_rpc::{Error, ErrorKind, Failure, Options, Timeout, Verdict};
 use yue_scheduler::{sleep, spawn};
 
 #[test]
@@ -247,7 +247,7 @@ fn an_asynchronous_call_tells_its_outcome_once() {
         let outcomes = Rc::new(RefCell::new(Vec::new()));
         for n in 0..100 {
             let outcomes = outcomes.clone();
-            let done = move |result: Result<yue_rpc::Response, Error>| {
+            let done = move |result: Result<yue_rpc::session::Response, Error>| {
                 outcomes
                     .borrow_mut()
                     .push(result.map(|response| read_ints(response.bytes())[0]));
@@ -257,7 +257,7 @@ fn an_asynchronous_call_tells_its_outcome_once() {
                 .unwrap();
         }
         let late = outcomes.clone();
-        let done = move |result: Result<yue_rpc::Response, Error>| {
+        let done = move |result: Result<yue_rpc::session::Response, Error>| {
             late.borrow_mut().push(result.map(|_| -1))
         };
         client
@@ -463,7 +463,7 @@ fn spawned_fibers_inherit_the_peer_and_nothing_leaks_to_the_next_request() {
 #[test]
 fn a_grant_carries_its_value_and_calls_go_both_ways_before_it() {
     over_each(|kind| {
-        let accept = |session: &yue_rpc::Session, _: Option<&[u8]>| {
+        let accept = |session: &yue_rpc::session::Session, _: Option<&[u8]>| {
             let answer = call(session, "sum", &[20, 22]).unwrap();
             Verdict::Grant(answer.iter().map(|n| *n as u8).collect())
         };
@@ -478,7 +478,7 @@ fn a_grant_carries_its_value_and_calls_go_both_ways_before_it() {
         );
         let order = Rc::new(RefCell::new(Vec::new()));
         let log = order.clone();
-        let accept = move |session: &yue_rpc::Session, granted: Option<&[u8]>| {
+        let accept = move |session: &yue_rpc::session::Session, granted: Option<&[u8]>| {
             assert_eq!(granted, Some(&[42][..]));
             // A call made in here goes out before those that wait.
             assert_eq!(call(session, "sum", &[1]).unwrap(), [1]);

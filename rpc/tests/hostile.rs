@@ -7,11 +7,11 @@ use common::*;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
-use yue_rpc::Session;
 use yue_rpc::proto::{Method, encode};
-use yue_rpc::session::{CloseReason, Limits, Options, Retry, Verdict};
+use yue_rpc::session::Session;
+use yue_rpc::transport::Hub;
 use yue_rpc::transport::Transport;
-use yue_rpc::transport::hub::Hub;
+use yue_rpc::{CloseReason, Limits, Options, Retry, Verdict};
 use yue_scheduler::sleep;
 
 fn limited(limits: Limits) -> Options {

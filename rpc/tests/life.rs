@@ -6,23 +6,23 @@ use common::*;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
-use yue_rpc::session::{CloseReason, Failure, Limits, Options, Retry, Timeout, Verdict};
-use yue_rpc::transport::hub::Hub;
+use yue_rpc::session::Session;
+use yue_rpc::transport::Hub;
 use yue_rpc::transport::{Incoming, Transport};
-use yue_rpc::{ErrorKind, Session};
+use yue_rpc::{CloseReason, ErrorKind, Failure, Limits, Options, Retry, Timeout, Verdict};
 use yue_scheduler::{sleep, spawn};
 
 type Accept = Box<dyn Fn(&Session, Option<&[u8]>) -> Verdict>;
 type Close = Box<dyn Fn(&Session, &CloseReason) -> Retry>;
 
-fn with_accept(accept: Accept) -> yue_rpc::Service {
+fn with_accept(accept: Accept) -> yue_rpc::session::Service {
     methods().with_hooks(Rc::new(TestHooks {
         accept: Some(accept),
         ..TestHooks::default()
     }))
 }
 
-fn with_close(close: Close) -> yue_rpc::Service {
+fn with_close(close: Close) -> yue_rpc::session::Service {
     methods().with_hooks(Rc::new(TestHooks {
         close: Some(close),
         ..TestHooks::default()
@@ -70,7 +70,7 @@ fn a_refused_client_that_tries_again_gets_in_and_its_call_survives() {
             close: Some(Box::new(close)),
             ..TestHooks::default()
         };
-        let service = yue_rpc::Service::new(Rc::new(password)).with_hooks(Rc::new(hooks));
+        let service = yue_rpc::session::Service::new(Rc::new(password)).with_hooks(Rc::new(hooks));
         let client = server.open(service, Options::default());
         assert_eq!(call(&client, "sum", &[40, 2]).unwrap(), [42], "{kind:?}");
         assert_eq!(tries.get(), 2);
@@ -325,7 +325,7 @@ fn references_and_replies_of_an_earlier_link_are_recognized() {
         assert_eq!(call(&client, "sum", &[3]).unwrap(), [3]);
         let error = client
             .call(
-                yue_rpc::Target::Reference(&old),
+                yue_rpc::session::Target::Reference(&old),
                 Timeout::Default,
                 ints(&[]),
             )

@@ -5,9 +5,9 @@ mod common;
 use common::*;
 use std::time::Duration;
 use yue_rpc::proto::encode;
-use yue_rpc::session::{Limits, Options, Timeout};
-use yue_rpc::transport::hub::Hub;
-use yue_rpc::{ErrorKind, Session};
+use yue_rpc::session::Session;
+use yue_rpc::transport::Hub;
+use yue_rpc::{ErrorKind, Limits, Options, Timeout};
 use yue_scheduler::{sleep, spawn};
 
 fn limited(limits: Limits) -> Options {

@@ -6,9 +6,9 @@ use common::*;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
-use yue_rpc::session::Options;
+use yue_rpc::session::Session;
 use yue_rpc::transport::connector;
-use yue_rpc::{Address, ErrorKind, Listener, Session};
+use yue_rpc::{Address, ErrorKind, Listener, Options};
 use yue_scheduler::{LoopHandle, sleep, spawn, this_loop};
 
 /// A thread that serves until it is told to shut down.

@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use yue_io::Choice;
-use yue_rpc::session::{Call, Options, Reply, Service, Session, Timeout};
-use yue_rpc::{Address, Error, ErrorKind, Listener, transport};
+use yue_rpc::session::{Call, Reply, Service, Session};
+use yue_rpc::{Address, Error, ErrorKind, Listener, Options, Timeout, transport};
 use yue_scheduler::{Config, Loop, sleep, spawn};
 
 use super::echo::ready;

@@ -17,6 +17,17 @@ pub use message::{Message, Method, Params};
 pub use scan::{Frame, ScanLimits, Scanner};
 
 /// Why bytes are not a message. The connection they came over cannot go on: where the next message begins is unknown.
+///
+/// ```
+/// use yue::rpc::{CloseReason, ProtocolError};
+///
+/// // What a hook is told when a browser connects to the port.
+/// let reason = CloseReason::Protocol(ProtocolError::NotAMessage { byte: b'G' });
+/// assert_eq!(
+///     reason.to_string(),
+///     "the bytes are no msgpack-rpc message (0x47 where one begins)",
+/// );
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
     /// The bytes do not begin a msgpack-rpc message.

@@ -215,7 +215,7 @@ impl Inner {
         self.flush();
     }
 
-    fn hello_answered(&self, outcome: Result<crate::Response, Error>) {
+    fn hello_answered(&self, outcome: Result<crate::buffer::Response, Error>) {
         match outcome {
             Ok(_) => self.peer_is_yue.set(true),
             Err(Error::Remote(_)) => self.granted_to_us(None),

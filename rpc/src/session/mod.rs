@@ -8,30 +8,37 @@
 //!                                      └─ requests ──▶ queue ──▶ worker fiber ──▶ Dispatch ──▶ output
 //! ```
 //!
-//! # The public parts
-//!
-//! ```text
-//! Session::open(connector, service, options) -> Session        never blocks; the first call connects
-//! Session::accept(address, service, options, start) -> Session
-//!                                      start: FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>
-//!   call(target, timeout, encoder) -> Result<Response, Error>      parks the calling fiber
-//!   call_async(target, timeout, encoder, done) -> Result<CallId, Error>
-//!                                      done: FnOnce(Result<Response, Error>), on the loop
-//!   cancel_call(CallId) -> bool
-//!   notify(target, encoder) -> Result<(), Error>
-//!   close()   connected()   stats()   address()   peer_is_yue()
-//!   export_reference(token) -> Result<u64, Error>   inside an encoder; release_reference(&ImportedReference, count)
-//!   set_extension(Rc<dyn Any>) / extension()        the program's own object beside the connection
-//! peer() -> Option<Session>                         in a handler: the connection that it was called through
-//! RequestContext::current() -> Option<Rc<..>>       in a handler: deadline, fiber-locals
-//! Target::from("a.b") | Target::Reference(&imported)
-//! encoder: FnOnce(&mut Vec<u8>) -> Result<u32, Error>   appends values, says how many
-//! Service { dispatch: Rc<dyn Dispatch>, hooks: Rc<dyn Hooks> }
-//!   Dispatch::call(&self, call: &mut Call, reply: Reply) -> Replied    in a worker fiber, may park
-//!   Call { method(), params(), release_params(), session(), deadline(), is_notification() }
-//!   Reply { results(encoder), fail(&Failure), no_method(&Call) }
-//!   Hooks { wants(Moment), on_open, on_accept -> Verdict, on_close -> Retry, on_timeout }
 //! ```
+//! use std::rc::Rc;
+//! use yue::rpc::session::{Call, Reply, Service, Session};
+//! use yue::rpc::{Error, Listener, Options, Timeout, transport};
+//!
+//! yue::Runtime::new()?.run(|| -> Result<(), Error> {
+//!     // Whatever is called, it answers with its arguments.
+//!     let echo = |call: &mut Call, reply: Reply| {
+//!         let params = call.params();
+//!         reply.results(|out| {
+//!             out.extend_from_slice(params.bytes);
+//!             Ok(params.count)
+//!         })
+//!     };
+//!     let address = "tcp://127.0.0.1:0".parse().unwrap();
+//!     let listener = Listener::bind(&address, Service::new(Rc::new(echo)), Options::default())?;
+//!
+//!     let connector = transport::connector(listener.address());
+//!     let session = Session::open(connector, Service::none(), Options::default());
+//!     let answer = session.call("echo", Timeout::Default, |out| {
+//!         out.extend_from_slice(b"\x01\xa2hi"); // 1 and "hi" in msgpack
+//!         Ok(2)
+//!     })?;
+//!     assert_eq!((answer.count(), answer.bytes()), (2, &b"\x01\xa2hi"[..]));
+//!     session.close();
+//!     Ok(())
+//! })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Values are written by *encoders*: closures that append any number of msgpack values to a buffer, and say how many.
 //!
 //! # Invariants
 //!
@@ -48,30 +55,33 @@ mod held;
 mod input;
 mod link;
 mod metrics;
-mod options;
+pub(crate) mod options;
 mod outgoing;
 mod output;
 mod pending;
 mod references;
 mod request;
-mod service;
+pub(crate) mod service;
 mod worker;
 
-pub use options::{Limits, Options, Stats, Timeout};
+pub use crate::buffer::Response;
+pub use crate::proto::Params;
 pub use outgoing::{CallId, Target};
 pub use references::ImportedReference;
 pub use request::{Call, CallMethod, Replied, Reply, RequestContext, peer};
-pub use service::{CloseReason, Dispatch, Failure, Hooks, Moment, Retry, Service, Verdict};
+pub use service::{Dispatch, Service};
 
 use crate::error::Error;
 use crate::transport::{Connect, Events, Transport};
 use held::Held;
 use input::Input;
 use metrics::Counted;
+use options::{Options, Stats};
 use output::Output;
 use pending::Pending;
 use references::References;
 use request::{Queued, Running};
+use service::{CloseReason, Failure};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -83,6 +93,28 @@ use yue_scheduler::{FiberId, LocalWaker, Timer};
 const MILLION: usize = 1 << 20;
 
 /// One side of a connection. Clones are the same session.
+///
+/// ```
+/// use std::rc::Rc;
+/// use yue::rpc::session::{Service, Session};
+/// use yue::rpc::typed::{Caller, Server};
+/// use yue::rpc::{Error, Options, transport};
+///
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let listener = Server::new().handler("ping", |()| Ok("pong")).listen("tcp://127.0.0.1:0")?;
+///     let connector = transport::connector(listener.address());
+///     let session = Session::open(connector, Service::none(), Options::default());
+///     session.set_extension(Some(Rc::new("what the program keeps with a connection")));
+///     assert!(!session.connected()); // Nobody has called yet.
+///     let caller = Caller::new(session.clone()); // The same session, with serde.
+///     assert_eq!(caller.call::<_, String>("ping", ())?, "pong");
+///     assert!(session.connected() && session.peer_is_yue());
+///     session.close();
+///     assert!(session.is_closed());
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Session {
     inner: Rc<Inner>,

@@ -7,6 +7,21 @@ use std::time::Duration;
 use yue_scheduler::StackClass;
 
 /// How sessions behave. The defaults serve most programs.
+///
+/// ```
+/// use std::time::Duration;
+/// use yue::rpc::typed::{Client, Server};
+/// use yue::rpc::{Error, ErrorKind, Options};
+///
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let options = Options { timeout: Duration::from_secs(1), ..Options::default() };
+///     let client = Client::open_with("thread://nobody", Server::new(), options)?;
+///     let error = client.call::<_, ()>("f", ()).unwrap_err();
+///     assert_eq!(error.kind(), ErrorKind::ConnectionRefused); // With `retry` it would wait for somebody.
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Options {
     /// What is refused, and when.
@@ -37,6 +52,24 @@ impl Default for Options {
 }
 
 /// The limits of one connection. Each has an error that says that it was crossed, and a counter in [`Stats`].
+///
+/// ```
+/// use yue::rpc::typed::{Client, Server};
+/// use yue::rpc::{Error, ErrorKind, Limits, Options};
+///
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let limits = Limits { message_bytes_max: 1000, ..Limits::default() };
+///     let options = Options { limits, ..Options::default() };
+///     let server = Server::new().handler("len", |text: String| Ok(text.len()));
+///     let listener = server.listen("tcp://127.0.0.1:0")?;
+///     let client = Client::open_with(&listener.address().to_string(), Server::new(), options)?;
+///     let error = client.call::<_, usize>("len", "x".repeat(1000)).unwrap_err();
+///     assert_eq!(error.kind(), ErrorKind::MessageTooLarge);
+///     assert_eq!(client.call::<_, usize>("len", "short")?, 5); // The connection goes on.
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Bytes of one message, either way.
@@ -93,6 +126,24 @@ impl Limits {
 }
 
 /// How long a call may take.
+///
+/// ```
+/// use std::time::Duration;
+/// use yue::rpc::typed::{Client, Server};
+/// use yue::rpc::{Error, ErrorKind, Timeout};
+///
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let listener = Server::new()
+///         .handler("nap", |()| Ok(yue::sleep(Duration::from_secs(1000))?))
+///         .listen("tcp://127.0.0.1:0")?;
+///     let client = Client::open(&listener.address().to_string())?;
+///     let soon = Timeout::After(Duration::from_millis(10));
+///     let error = client.call_within::<_, ()>(soon, "nap", ()).unwrap_err();
+///     assert_eq!(error.kind(), ErrorKind::Timeout); // And the handler's nap is cancelled.
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Timeout {
     /// As the session's [`Options::timeout`] says.
@@ -107,6 +158,23 @@ pub enum Timeout {
 macro_rules! stats {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// What a connection has done, and which limits it met. All counts are since the session was made.
+        ///
+        /// ```
+        /// use yue::rpc::typed::{Client, Server};
+        /// use yue::rpc::Error;
+        ///
+        /// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+        ///     let listener = Server::new().handler("ping", |()| Ok(())).listen("tcp://127.0.0.1:0")?;
+        ///     let client = Client::open(&listener.address().to_string())?;
+        ///     for _ in 0..3 {
+        ///         client.call::<_, ()>("ping", ())?;
+        ///     }
+        ///     let stats = client.session().stats();
+        ///     assert_eq!((stats.calls, stats.timeouts, stats.links), (3, 0, 1));
+        ///     Ok(())
+        /// })?;
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
         pub struct Stats { $($(#[$doc])* pub $name: u64,)* }
 

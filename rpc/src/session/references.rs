@@ -161,6 +161,49 @@ impl References {
 }
 
 /// A function of the other side. It dies with the link that it came over.
+///
+/// ```
+/// use std::rc::Rc;
+/// use yue::rpc::session::{Call, CallMethod, Reply, Service, Session, Target};
+/// use yue::rpc::transport::Hub;
+/// use yue::rpc::{Error, Options, Timeout};
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     // The server calls the function whose id it is given (in msgpack, a number below 128 is one byte)
+///     // and gives it back.
+///     let twice = |call: &mut Call, reply: Reply| {
+///         let session = call.session().clone();
+///         let function = session.import_reference(call.params().bytes[0].into());
+///         let answer = session.call(Target::Reference(&function), Timeout::Default, |_| Ok(0));
+///         session.release_reference(&function, 1);
+///         match answer {
+///             Ok(answer) => reply.results(|out| {
+///                 out.push(2 * answer.bytes()[0]);
+///                 Ok(1)
+///             }),
+///             Err(error) => reply.fail(&error.into()),
+///         }
+///     };
+///     let server = Hub::new(Service::new(Rc::new(twice)), Options::default());
+///
+///     // The client names its function by a token of its own choice.
+///     let functions = |call: &mut Call, reply: Reply| match call.method() {
+///         CallMethod::Token(7) => reply.results(|out| {
+///             out.push(21);
+///             Ok(1)
+///         }),
+///         _ => reply.no_method(call),
+///     };
+///     let session = Session::open(server, Service::new(Rc::new(functions)), Options::default());
+///     let exporting = session.clone();
+///     let answer = session.call("twice", Timeout::Default, move |out| {
+///         out.push(exporting.export_reference(7)? as u8);
+///         Ok(1)
+///     })?;
+///     assert_eq!(answer.bytes(), [42]);
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct ImportedReference {
     session: Weak<Inner>,

@@ -63,6 +63,33 @@ impl Queued {
 }
 
 /// The identity of a request while it is served.
+///
+/// ```
+/// use std::rc::Rc;
+/// use yue::rpc::session::RequestContext;
+/// use yue::rpc::typed::{Client, Server};
+/// use yue::rpc::Error;
+///
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let listener = Server::new()
+///         .handler("who", |name: String| {
+///             let request = RequestContext::current().ok_or("no request")?;
+///             request.set_locals(Some(Rc::new(name)));
+///             // A fiber that the handler starts works for the same request.
+///             let helper = yue::spawn(|| {
+///                 let locals = RequestContext::current()?.locals()?;
+///                 locals.downcast_ref::<String>().cloned()
+///             });
+///             Ok(helper.join().map_err(|error| error.to_string())?)
+///         })
+///         .listen("tcp://127.0.0.1:0")?;
+///     let client = Client::open(&listener.address().to_string())?;
+///     assert_eq!(client.call::<_, Option<String>>("who", "bilbo")?.as_deref(), Some("bilbo"));
+///     assert!(RequestContext::current().is_none()); // Here nobody is served.
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct RequestContext {
     pub(super) session: RefCell<Option<Rc<Inner>>>,
     pub(super) epoch: Cell<u32>,
@@ -153,11 +180,41 @@ impl fmt::Debug for RequestContext {
 ///
 /// # Panics
 /// Never; outside a loop there is no peer.
+///
+/// ```
+/// use yue::rpc::Error;
+/// use yue::rpc::session::peer;
+/// use yue::rpc::typed::{Client, Server};
+///
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let listener = Server::new()
+///         .handler("where_from", |()| Ok(peer().ok_or("no peer")?.address().to_owned()))
+///         .listen("tcp://127.0.0.1:0")?;
+///     let client = Client::open(&listener.address().to_string())?;
+///     let address: String = client.call("where_from", ())?;
+///     assert!(address.starts_with("tcp://127.0.0.1:"));
+///     assert!(peer().is_none());
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn peer() -> Option<Session> {
     RequestContext::current()?.session()
 }
 
 /// What a request calls.
+///
+/// ```
+/// use yue::rpc::session::{Call, CallMethod, Reply, Service};
+///
+/// let service = Service::new(std::rc::Rc::new(|call: &mut Call, reply: Reply| {
+///     match call.method() {
+///         CallMethod::Name(b"ping") => reply.results(|_| Ok(0)),
+///         CallMethod::Name(_) | CallMethod::Token(_) => reply.no_method(call),
+///     }
+/// }));
+/// # drop(service);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallMethod<'a> {
     /// A name, perhaps dotted.
@@ -167,6 +224,33 @@ pub enum CallMethod<'a> {
 }
 
 /// A request that is being served.
+///
+/// ```
+/// use std::rc::Rc;
+/// use yue::rpc::Error;
+/// use yue::rpc::session::{Call, Reply, Service, Session};
+/// use yue::rpc::transport::Hub;
+/// use yue::rpc::{Options, Timeout};
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let count = |call: &mut Call, reply: Reply| {
+///         let count = call.params().count as u8;
+///         call.release_params(); // They are not needed any more; the handler may take its time.
+///         reply.results(|out| {
+///             out.push(count);
+///             Ok(1)
+///         })
+///     };
+///     let hub = Hub::new(Service::new(Rc::new(count)), Options::default());
+///     let session = Session::open(hub, Service::none(), Options::default());
+///     let answer = session.call("count", Timeout::Default, |out| {
+///         out.extend_from_slice(&[10, 20, 30]);
+///         Ok(3)
+///     })?;
+///     assert_eq!(answer.bytes(), [3]);
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Call {
     request: Queued,
     token: Option<u64>,
@@ -246,11 +330,48 @@ impl fmt::Debug for Call {
 }
 
 /// Proof that a [`Reply`] was used.
+///
+/// So a handler that forgets to answer does not compile:
+///
+/// ```compile_fail
+/// use yue::rpc::session::{Call, Reply, Service};
+///
+/// Service::new(std::rc::Rc::new(|_: &mut Call, _: Reply| {}));
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct Replied(());
 
 /// The right, and the duty, to answer one request. For a notification, or when the link is gone, answers go nowhere.
+///
+/// ```
+/// use std::rc::Rc;
+/// use yue::rpc::session::{Call, Reply, Service, Session};
+/// use yue::rpc::transport::Hub;
+/// use yue::rpc::{Error, ErrorKind, Failure, Options, Timeout};
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let divide = |call: &mut Call, reply: Reply| match call.params().bytes {
+///         &[_, 0] => reply.fail(&Failure::new("division by zero")),
+///         &[a, b] => reply.results(|out| {
+///             out.push(a / b);
+///             Ok(1)
+///         }),
+///         _ => reply.fail(&Failure::of_kind(ErrorKind::Argument, "two small numbers, please")),
+///     };
+///     let hub = Hub::new(Service::new(Rc::new(divide)), Options::default());
+///     let session = Session::open(hub, Service::none(), Options::default());
+///     let divide = |a, b| {
+///         session.call("divide", Timeout::Default, |out| {
+///             out.extend_from_slice(&[a, b]);
+///             Ok(2)
+///         })
+///     };
+///     assert_eq!(divide(42, 6)?.bytes(), [7]);
+///     assert_eq!(divide(1, 0).unwrap_err().message(), "division by zero");
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Reply {
     pub(super) session: Session,

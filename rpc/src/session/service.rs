@@ -9,6 +9,38 @@ use std::fmt;
 use std::rc::Rc;
 
 /// Answers requests. Each runs in a fiber of its own identity, and may park, call back, and spawn.
+///
+/// A closure is a `Dispatch`, as [the module](super) shows. A type of one's own is told of references, too:
+///
+/// ```
+/// use std::cell::RefCell;
+/// use std::rc::Rc;
+/// use yue::rpc::session::{Call, CallMethod, Dispatch, Replied, Reply, Service};
+///
+/// #[derive(Default)]
+/// struct Functions {
+///     free: RefCell<Vec<u64>>,
+/// }
+///
+/// impl Dispatch for Functions {
+///     fn call(&self, call: &mut Call, reply: Reply) -> Replied {
+///         match call.method() {
+///             CallMethod::Token(token) => reply.results(|out| {
+///                 out.push(token as u8);
+///                 Ok(1)
+///             }),
+///             CallMethod::Name(_) => reply.no_method(call),
+///         }
+///     }
+///
+///     fn release(&self, tokens: &[u64]) {
+///         self.free.borrow_mut().extend(tokens);
+///     }
+/// }
+///
+/// let service = Service::new(Rc::new(Functions::default()));
+/// # drop(service);
+/// ```
 pub trait Dispatch {
     /// Serves one request or notification. [`Reply`] must be used: one of its methods gives the [`Replied`].
     ///
@@ -29,6 +61,22 @@ impl<F: Fn(&mut Call, Reply) -> Replied> Dispatch for F {
 }
 
 /// A moment in a connection's life.
+///
+/// See [`Hooks::wants`]:
+///
+/// ```
+/// use yue::rpc::{Hooks, Moment};
+///
+/// struct Log;
+///
+/// impl Hooks for Log {
+///     fn wants(&self, moment: Moment) -> bool {
+///         matches!(moment, Moment::Open | Moment::Close)
+///     }
+///     // … on_open, on_close …
+/// }
+/// assert!(!Log.wants(Moment::Timeout));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
     /// The transport is up.
@@ -42,6 +90,17 @@ pub enum Moment {
 }
 
 /// What `on_accept` decides.
+///
+/// ```
+/// use yue::rpc::{ErrorKind, Failure, Verdict};
+///
+/// let verdict = |password: &str| match password {
+///     "mellon" => Verdict::granted(),
+///     _ => Verdict::Refuse(Failure::of_kind(ErrorKind::NotGranted, "wrong password")),
+/// };
+/// assert!(matches!(verdict("mellon"), Verdict::Grant(_)));
+/// assert!(matches!(verdict("sesame"), Verdict::Refuse(why) if why.message == "wrong password"));
+/// ```
 #[derive(Debug, Clone)]
 pub enum Verdict {
     /// Go on. On the server, the msgpack value (exactly one) travels to the client.
@@ -58,9 +117,30 @@ impl Verdict {
 }
 
 /// Whether a lost connection is made again.
+///
+/// ```
+/// use yue::rpc::session::Session;
+/// use yue::rpc::{CloseReason, Hooks, Moment, Retry};
+///
+/// struct Stubborn;
+///
+/// impl Hooks for Stubborn {
+///     fn wants(&self, moment: Moment) -> bool {
+///         moment == Moment::Close
+///     }
+///
+///     fn on_close(&self, _session: &Session, reason: &CloseReason) -> Retry {
+///         match reason {
+///             CloseReason::Refused(_) => Retry::Yes, // The password may be another by then.
+///             _ => Retry::Default,
+///         }
+///     }
+/// }
+/// # drop(Stubborn);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Retry {
-    /// As [`Options::reconnect`](super::Options::reconnect) says; a link that was refused is not tried again.
+    /// As [`Options::reconnect`](crate::Options::reconnect) says; a link that was refused is not tried again.
     #[default]
     Default,
     /// Yes.
@@ -72,6 +152,44 @@ pub enum Retry {
 /// Is told of a connection's life. Every method runs in a fiber and may call over the connection.
 ///
 /// A method is called only if [`Hooks::wants`] said so just before, so that a connection without hooks costs no fiber.
+///
+/// The server asks each client for a password, as straight-line code, before it lets it in:
+///
+/// ```
+/// use std::rc::Rc;
+/// use yue::rpc::session::Session;
+/// use yue::rpc::typed::{Caller, Client, Server};
+/// use yue::rpc::{Error, ErrorKind, Failure, Hooks, Moment, Verdict};
+///
+/// struct Door;
+///
+/// impl Hooks for Door {
+///     fn wants(&self, moment: Moment) -> bool {
+///         moment == Moment::Accept
+///     }
+///
+///     fn on_accept(&self, session: &Session, _granted: Option<&[u8]>) -> Verdict {
+///         match Caller::new(session.clone()).call::<_, String>("password", ()) {
+///             Ok(word) if word == "mellon" => Verdict::granted(),
+///             _ => Verdict::Refuse(Failure::new("wrong password")),
+///         }
+///     }
+/// }
+///
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let server = Server::new().hooks(Rc::new(Door)).handler("treasure", |()| Ok("mithril"));
+///     let listener = server.listen("tcp://127.0.0.1:0")?;
+///     let open = |password: &'static str| {
+///         let us = Server::new().handler("password", move |()| Ok(password));
+///         Client::open_with(&listener.address().to_string(), us, Default::default())
+///     };
+///     assert_eq!(open("mellon")?.call::<_, String>("treasure", ())?, "mithril");
+///     let error = open("sesame")?.call::<_, String>("treasure", ()).unwrap_err();
+///     assert_eq!(error.kind(), ErrorKind::NotGranted);
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Hooks {
     /// Whether the method for that moment is to be called.
     fn wants(&self, moment: Moment) -> bool {
@@ -112,6 +230,15 @@ struct NoHooks;
 impl Hooks for NoHooks {}
 
 /// What the sessions of one listener, or one opened connection, have in common.
+///
+/// ```
+/// use std::rc::Rc;
+/// use yue::rpc::session::{Call, Reply, Service};
+///
+/// let service = Service::new(Rc::new(|_: &mut Call, reply: Reply| reply.results(|_| Ok(0))));
+/// let silent = Service::none(); // For a client that is not to be called.
+/// # drop((service, silent));
+/// ```
 #[derive(Clone)]
 pub struct Service {
     /// Who answers requests.
@@ -150,6 +277,38 @@ impl fmt::Debug for Service {
 }
 
 /// Why a link ended.
+///
+/// ```
+/// use std::rc::Rc;
+/// use yue::rpc::session::Session;
+/// use yue::rpc::typed::{Client, Server};
+/// use yue::rpc::{CloseReason, Error, Hooks, Moment, Retry};
+///
+/// struct Log(yue::sync::local::Sender<String>);
+///
+/// impl Hooks for Log {
+///     fn wants(&self, moment: Moment) -> bool {
+///         moment == Moment::Close
+///     }
+///
+///     fn on_close(&self, _session: &Session, reason: &CloseReason) -> Retry {
+///         drop(self.0.try_send(reason.to_string()));
+///         Retry::Default
+///     }
+/// }
+///
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let (told, log) = yue::sync::local::channel(1);
+///     let server = Server::new().hooks(Rc::new(Log(told))).handler("ping", |()| Ok(()));
+///     let listener = server.listen("tcp://127.0.0.1:0")?;
+///     let client = Client::open(&listener.address().to_string())?;
+///     client.call::<_, ()>("ping", ())?;
+///     drop(client);
+///     assert_eq!(log.recv().unwrap(), "closed by the other side");
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub enum CloseReason {
     /// This side closed it.
@@ -202,6 +361,20 @@ impl CloseReason {
 }
 
 /// Why a handler failed, as it travels to the caller.
+///
+/// A handler of [`typed`](crate::typed) returns it as its error; texts, and errors of calls, become one by `?` or
+/// `into()`.
+///
+/// ```
+/// use yue::rpc::{ErrorKind, Failure};
+///
+/// let parse = |text: &str| -> Result<i64, Failure> {
+///     text.parse().map_err(|_| Failure::of_kind(ErrorKind::Argument, format!("'{text}' is no number")))
+/// };
+/// assert_eq!(parse("42").unwrap(), 42);
+/// assert_eq!(parse("x").unwrap_err().type_name, "ArgumentError");
+/// assert_eq!(Failure::from("out of eggs").code, ErrorKind::Runtime.code());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The number of the type.

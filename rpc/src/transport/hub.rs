@@ -3,7 +3,8 @@
 use super::memory::MemoryTransport;
 use super::{Connect, Events, Transport};
 use crate::error::{Error, ErrorKind};
-use crate::session::{Options, Service, Session};
+use crate::session::options::Options;
+use crate::session::{Service, Session};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
@@ -12,27 +13,26 @@ use std::rc::Rc;
 /// Accepts what connects to it, as sessions of one service.
 ///
 /// ```
-/// use std::rc::Rc;
-/// use yue_rpc::session::{Call, Options, Reply, Service, Session, Timeout};
-/// use yue_rpc::transport::hub::Hub;
-/// use yue_scheduler::{Config, Loop};
+/// use yue::rpc::session::{Service, Session};
+/// use yue::rpc::transport::Hub;
+/// use yue::rpc::typed::{Caller, Server};
+/// use yue::rpc::{Error, ErrorKind, Options};
 ///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     let echo = |call: &mut Call, reply: Reply| {
-///         reply.results(|out| {
-///             out.extend_from_slice(call.params().bytes);
-///             Ok(call.params().count)
-///         })
-///     };
-///     let hub = Hub::new(Service::new(Rc::new(echo)), Options::default());
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let service = Server::new().handler("add", |(a, b): (i64, i64)| Ok(a + b)).into_service();
+///     let hub = Hub::new(service, Options::default());
 ///     let session = Session::open(hub.clone(), Service::none(), Options::default());
-///     let answer = session.call("echo", Timeout::Default, |out| {
-///         out.push(42);
-///         Ok(1)
-///     });
-///     assert_eq!(answer.unwrap().bytes(), [42]);
+///     let sum: i64 = Caller::new(session.clone()).call("add", (1, 2))?;
+///     assert_eq!(sum, 3);
 ///     session.close();
-/// });
+///
+///     hub.refuse(true);
+///     let late = Session::open(hub, Service::none(), Options::default());
+///     let error = Caller::new(late).call::<_, i64>("add", (1, 2)).unwrap_err();
+///     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Hub {
     service: Service,
@@ -82,6 +82,7 @@ impl Hub {
     }
 
     /// The accepting end of a new link, its other end for the caller to speak raw bytes over.
+    #[doc(hidden)]
     pub fn connect_raw(&self) -> Rc<MemoryTransport> {
         let (near, far) = MemoryTransport::pair();
         for end in [&near, &far] {

@@ -2,11 +2,53 @@
 //!
 //! A transport belongs to one loop. It calls its [`Events`] on that loop, outside fibers; they do not park. The session
 //! gives whole buffers away and gets empty ones back, so that nothing is copied or allocated on the way.
+//!
+//! ```
+//! use std::cell::Cell;
+//! use std::rc::Rc;
+//! use yue::rpc::session::{Service, Session};
+//! use yue::rpc::transport::{Connect, Events, Hub, Transport};
+//! use yue::rpc::typed::{Caller, Server};
+//! use yue::rpc::{Error, Options};
+//!
+//! /// Counts the links that are made through it.
+//! struct Counting(Rc<dyn Connect>, Cell<u32>);
+//!
+//! impl Connect for Counting {
+//!     fn connect(&self, events: Rc<dyn Events>) -> Result<Rc<dyn Transport>, Error> {
+//!         self.1.set(self.1.get() + 1);
+//!         self.0.connect(events)
+//!     }
+//!
+//!     fn address(&self) -> &str {
+//!         self.0.address()
+//!     }
+//! }
+//!
+//! yue::Runtime::new()?.run(|| -> Result<(), Error> {
+//!     let service = Server::new().handler("ping", |()| Ok(())).into_service();
+//!     let hub = Hub::new(service, Options::default());
+//!     let counting = Rc::new(Counting(hub.clone(), Cell::new(0)));
+//!     let session = Session::open(counting.clone(), Service::none(), Options::default());
+//!     let caller = Caller::new(session.clone());
+//!     caller.call::<_, ()>("ping", ())?;
+//!     hub.break_last(); // As a cable would.
+//!     caller.call::<_, ()>("ping", ()).ok(); // It may meet the break,
+//!     caller.call::<_, ()>("ping", ())?; // and this one has a new link.
+//!     assert_eq!(counting.1.get(), 2);
+//!     session.close();
+//!     Ok(())
+//! })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
-pub mod hub;
+mod hub;
+#[doc(hidden)] // For the tests, which speak the wire themselves.
 pub mod memory;
-pub mod socket;
-pub mod thread;
+pub(crate) mod socket;
+pub(crate) mod thread;
+
+pub use hub::Hub;
 
 use crate::address::Address;
 use crate::error::Error;
@@ -14,6 +56,23 @@ use std::io;
 use std::rc::Rc;
 
 /// Bytes that arrived.
+///
+/// ```
+/// use yue::rpc::transport::Incoming;
+///
+/// fn gather(text: &mut Vec<u8>, incoming: Incoming<'_>) {
+///     match incoming {
+///         Incoming::Borrowed(bytes) => text.extend_from_slice(bytes),
+///         Incoming::Owned(bytes) if text.is_empty() => *text = bytes, // Nothing is copied.
+///         Incoming::Owned(bytes) => text.extend(bytes),
+///     }
+/// }
+///
+/// let mut text = Vec::new();
+/// gather(&mut text, Incoming::Owned(b"one, ".to_vec()));
+/// gather(&mut text, Incoming::Borrowed(b"two"));
+/// assert_eq!(text, b"one, two");
+/// ```
 #[derive(Debug)]
 pub enum Incoming<'a> {
     /// The transport's own memory, to be copied.
@@ -23,6 +82,46 @@ pub enum Incoming<'a> {
 }
 
 /// The sending side of a link. All of its methods return at once.
+///
+/// One that counts what goes through it, around another:
+///
+/// ```
+/// use std::cell::Cell;
+/// use std::rc::Rc;
+/// use yue::rpc::transport::Transport;
+///
+/// struct Metered {
+///     inner: Rc<dyn Transport>,
+///     bytes: Cell<usize>,
+/// }
+///
+/// impl Transport for Metered {
+///     fn send(&self, buffer: Vec<u8>) {
+///         self.bytes.set(self.bytes.get() + buffer.len());
+///         self.inner.send(buffer);
+///     }
+///
+///     fn queued_bytes(&self) -> usize {
+///         self.inner.queued_bytes()
+///     }
+///
+///     fn tell_when_sent(&self) {
+///         self.inner.tell_when_sent();
+///     }
+///
+///     fn set_reading(&self, on: bool) {
+///         self.inner.set_reading(on);
+///     }
+///
+///     fn shutdown_write(&self) {
+///         self.inner.shutdown_write();
+///     }
+///
+///     fn close(&self) {
+///         self.inner.close();
+///     }
+/// }
+/// ```
 pub trait Transport {
     /// Takes a buffer; buffers leave in order. It comes back through [`Events::sent`].
     fn send(&self, buffer: Vec<u8>);
@@ -45,6 +144,36 @@ pub trait Transport {
 }
 
 /// What a link tells its session, on the loop, outside fibers.
+///
+/// A session has them; a filter between session and link passes them on:
+///
+/// ```
+/// use std::io;
+/// use std::rc::Rc;
+/// use yue::rpc::transport::{Events, Incoming};
+///
+/// /// Undoes what the other side's filter did to the bytes.
+/// struct Unmask(Rc<dyn Events>);
+///
+/// impl Events for Unmask {
+///     fn data(&self, incoming: Incoming<'_>) {
+///         let mut bytes = match incoming {
+///             Incoming::Borrowed(bytes) => bytes.to_vec(),
+///             Incoming::Owned(bytes) => bytes,
+///         };
+///         bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
+///         self.0.data(Incoming::Owned(bytes));
+///     }
+///
+///     fn sent(&self, buffer: Option<Vec<u8>>) {
+///         self.0.sent(buffer);
+///     }
+///
+///     fn closed(&self, result: io::Result<()>) {
+///         self.0.closed(result);
+///     }
+/// }
+/// ```
 pub trait Events {
     /// Bytes arrived.
     fn data(&self, incoming: Incoming<'_>);
@@ -57,6 +186,15 @@ pub trait Events {
 }
 
 /// Makes links to one address, one after another.
+///
+/// [The module](self) has an example of one around another.
+///
+/// ```
+/// use yue::rpc::transport::{Connect, connector};
+///
+/// let connector = connector(&"tcp://localhost:80".parse().unwrap());
+/// assert_eq!(connector.address(), "tcp://localhost:80");
+/// ```
 pub trait Connect {
     /// Makes a link. Runs in a fiber and may park.
     ///
@@ -69,6 +207,19 @@ pub trait Connect {
 }
 
 /// The connector for an address.
+///
+/// ```
+/// use yue::rpc::session::{Service, Session};
+/// use yue::rpc::{Options, transport::connector};
+///
+/// yue::Runtime::new()?.run(|| {
+///     let connector = connector(&"unix:///run/kitchen".parse().unwrap());
+///     let session = Session::open(connector, Service::none(), Options::default());
+///     assert_eq!(session.address(), "unix:///run/kitchen");
+///     session.close();
+/// });
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn connector(address: &Address) -> Rc<dyn Connect> {
     match address {
         Address::Tcp { .. } | Address::Unix { .. } => {

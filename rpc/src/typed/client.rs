@@ -3,13 +3,36 @@
 use super::server::{Server, parse};
 use super::values;
 use crate::error::Error;
-use crate::session::{Options, Session, Timeout};
+use crate::session::options::{Options, Timeout};
+use crate::session::{self, Session};
 use crate::transport::connector;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::ops::Deref;
 
 /// A connection, to call over.
+///
+/// In a handler it is the caller, by [`peer`]; around any [`Session`] it is made by [`Caller::new`]. A [`Client`] is
+/// one, too.
+///
+/// ```
+/// use yue::rpc::Error;
+/// use yue::rpc::typed::{Caller, Client, Server};
+///
+/// fn total(kitchen: &Caller, dishes: &[&str]) -> Result<u32, Error> {
+///     dishes.iter().map(|dish| kitchen.call::<_, u32>("price", dish)).sum()
+/// }
+///
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let listener = Server::new()
+///         .handler("price", |dish: String| Ok(dish.len()))
+///         .listen("tcp://127.0.0.1:0")?;
+///     let client = Client::open(&listener.address().to_string())?;
+///     assert_eq!(total(&client, &["tea", "cake"])?, 7);
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     session: Session,
@@ -65,6 +88,23 @@ impl Caller {
     ///
     /// # Errors
     /// See [`Session::notify`].
+    ///
+    /// ```
+    /// use yue::rpc::Error;
+    /// use yue::rpc::typed::{Client, Server};
+    ///
+    /// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+    ///     let (told, heard) = yue::sync::local::channel(1);
+    ///     let listener = Server::new()
+    ///         .handler("move_to", move |position: (i64, i64)| Ok(drop(told.try_send(position))))
+    ///         .listen("tcp://127.0.0.1:0")?;
+    ///     let client = Client::open(&listener.address().to_string())?;
+    ///     client.notify("move_to", (3, 4))?; // Does not wait for the other side.
+    ///     assert_eq!(heard.recv(), Ok((3, 4)));
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn notify<P: Serialize>(&self, method: &str, params: P) -> Result<(), Error> {
         self.session
             .notify(method, |out| values::append_params(out, &params))
@@ -72,11 +112,61 @@ impl Caller {
 }
 
 /// The connection through which the running handler was called; `None` outside of handlers.
+///
+/// ```
+/// use yue::rpc::Error;
+/// use yue::rpc::typed::{Client, Server, peer};
+///
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let listener = Server::new()
+///         .handler("new_hero", |()| {
+///             let player = peer().ok_or("no peer")?;
+///             let class: String = player.call("which", "class")?;
+///             let face: String = player.call("which", "face")?;
+///             Ok(format!("a {face} {class}"))
+///         })
+///         .listen("tcp://127.0.0.1:0")?;
+///     let player = Server::new()
+///         .handler("which", |what: String| Ok(if what == "class" { "wizard" } else { "bearded" }));
+///     let game = Client::open_with(&listener.address().to_string(), player, Default::default())?;
+///     assert_eq!(game.call::<_, String>("new_hero", ())?, "a bearded wizard");
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn peer() -> Option<Caller> {
-    crate::peer().map(Caller::new)
+    session::peer().map(Caller::new)
 }
 
 /// An opened connection. It closes when this is dropped.
+///
+/// ```
+/// use yue::rpc::Error;
+/// use yue::rpc::typed::{Client, Server};
+///
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let listener = Server::new()
+///         .handler("add", |(a, b): (i64, i64)| Ok(a + b))
+///         .handler("now", |()| Ok("noon"))
+///         .listen("tcp://127.0.0.1:0")?;
+///     let server = Client::open(&listener.address().to_string())?; // Connects at the first call.
+///     let sum: i64 = server.call("add", (1, 2))?;
+///     assert_eq!(sum, 3);
+///
+///     // Many fibers may call at once over the one connection.
+///     let server = std::rc::Rc::new(server);
+///     let calls: Vec<_> = (0..10)
+///         .map(|n| {
+///             let server = server.clone();
+///             yue::spawn(move || server.call::<_, i64>("add", (n, n)))
+///         })
+///         .collect();
+///     let sums: Result<Vec<i64>, Error> = calls.into_iter().map(|call| call.join().unwrap()).collect();
+///     assert_eq!(sums?.into_iter().sum::<i64>(), 90);
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Client {
     caller: Caller,

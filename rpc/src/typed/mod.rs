@@ -1,11 +1,10 @@
 //! Calls with Rust's own types: serde on both sides, one line each.
 //!
 //! ```
-//! use yue_rpc::typed::{Client, Server, peer};
-//! use yue_scheduler::{Config, Loop};
+//! use yue::rpc::Error;
+//! use yue::rpc::typed::{Client, Server, peer};
 //!
-//! let config = Config { driver: yue_io::driver(yue_io::Choice::Auto).unwrap(), ..Config::default() };
-//! Loop::new(config).unwrap().run(|| {
+//! yue::Runtime::new()?.run(|| -> Result<(), Error> {
 //!     let listener = Server::new()
 //!         .handler("add", |(a, b): (i64, i64)| Ok(a + b))
 //!         .handler("greet", |()| {
@@ -13,15 +12,17 @@
 //!             let name: String = peer().ok_or("no peer")?.call("name", ())?;
 //!             Ok(format!("hello {name}"))
 //!         })
-//!         .listen("tcp://127.0.0.1:0")
-//!         .unwrap();
+//!         .listen("tcp://127.0.0.1:0")?;
 //!
 //!     let us = Server::new().handler("name", |()| Ok("world"));
-//!     let client = Client::open_with(&listener.address().to_string(), us, Default::default()).unwrap();
-//!     assert_eq!(client.call::<_, i64>("add", (1, 2)).unwrap(), 3);
-//!     assert_eq!(client.call::<_, String>("greet", ()).unwrap(), "hello world");
-//!     listener.close();
-//! });
+//!     let client = Client::open_with(&listener.address().to_string(), us, Default::default())?;
+//!     let sum: i64 = client.call("add", (1, 2))?;
+//!     assert_eq!(sum, 3);
+//!     let greeting: String = client.call("greet", ())?;
+//!     assert_eq!(greeting, "hello world");
+//!     Ok(())
+//! })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! Arguments: a tuple (or a list) holds one value for each argument; `()` is none; anything else is a single argument.

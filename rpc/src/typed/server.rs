@@ -4,9 +4,9 @@ use super::values;
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
 use crate::listener::Listener;
-use crate::session::{
-    Call, CallMethod, Dispatch, Failure, Hooks, Options, Replied, Reply, Service,
-};
+use crate::session::options::Options;
+use crate::session::service::{Failure, Hooks};
+use crate::session::{Call, CallMethod, Dispatch, Replied, Reply, Service};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
@@ -16,6 +16,37 @@ use std::rc::Rc;
 type Handler = Box<dyn Fn(&mut Call, Reply) -> Replied>;
 
 /// Names and the functions behind them; then a listener, or what a client offers in return.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use yue::rpc::typed::{Client, Server};
+/// use yue::rpc::{Error, ErrorKind};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Point {
+///     x: f64,
+///     y: f64,
+/// }
+///
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let listener = Server::new()
+///         .handler("text.upper", |text: String| Ok(text.to_uppercase()))
+///         .handler("geometry.distance", |(a, b): (Point, Point)| Ok((a.x - b.x).hypot(a.y - b.y)))
+///         .handler("divide", |(a, b): (i64, i64)| Ok(a.checked_div(b).ok_or("division by zero")?))
+///         .listen("tcp://127.0.0.1:0")?;
+///
+///     let server = Client::open(&listener.address().to_string())?;
+///     assert_eq!(server.call::<_, String>("text.upper", "hello")?, "HELLO");
+///     let points = (Point { x: 0.0, y: 0.0 }, Point { x: 3.0, y: 4.0 });
+///     assert_eq!(server.call::<_, f64>("geometry.distance", points)?, 5.0);
+///     let error = server.call::<_, i64>("divide", (1, 0)).unwrap_err();
+///     assert_eq!(error.message(), "division by zero");
+///     let error = server.call::<_, i64>("divide", "one").unwrap_err();
+///     assert_eq!(error.kind(), ErrorKind::Argument);
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Default)]
 pub struct Server {
     handlers: HashMap<Box<[u8]>, Handler>,

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use yue_rpc::proto::encode;
 use yue_rpc::proto::value::Reader;
-use yue_rpc::session::{
-    Call, CallMethod, CloseReason, Failure, Hooks, Moment, Options, Replied, Reply, Retry, Service,
-    Session, Timeout, Verdict,
-};
+use yue_rpc::session::{Call, CallMethod, Replied, Reply, Response, Service, Session, peer};
+use yue_rpc::transport::Hub;
 use yue_rpc::transport::connector;
-use yue_rpc::transport::hub::Hub;
-use yue_rpc::{Address, Error, ErrorKind, Listener, Response, peer};
+use yue_rpc::{
+    Address, CloseReason, Error, ErrorKind, Failure, Hooks, Listener, Moment, Options, Retry,
+    Timeout, Verdict,
+};
 use yue_scheduler::{Config, Instant, Loop, StopReport, now, sleep};
 
 /// What the bytes go over.

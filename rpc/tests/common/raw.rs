@@ -3,10 +3,10 @@
 use super::{call, ints, methods};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use yue_rpc::Session;
+use yue_rpc::Options;
 use yue_rpc::proto::{Method, encode};
-use yue_rpc::session::Options;
-use yue_rpc::transport::hub::Hub;
+use yue_rpc::session::Session;
+use yue_rpc::transport::Hub;
 use yue_rpc::transport::memory::MemoryTransport;
 use yue_rpc::transport::{Events, Incoming, Transport};
 

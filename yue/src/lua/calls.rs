@@ -18,8 +18,8 @@ use std::slice;
 use std::time::Duration;
 use yue_luajit::codec::{EncodeFault, Reader};
 use yue_luajit::{Error, Stack, ffi, may_suspend, raise, suspending};
-use yue_rpc::session::{CallId, Target, Timeout};
-use yue_rpc::{ErrorKind, Response};
+use yue_rpc::session::{CallId, Response, Target};
+use yue_rpc::{ErrorKind, Timeout};
 use yue_scheduler::{LocalWaker, park, prepare_park};
 
 /// What a raw function that calls was given: which connection, what, and how long it may take.

@@ -14,11 +14,8 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 use yue_luajit::codec::Reader;
 use yue_luajit::{Error, LuaThread, Running, Stack, Vm, ffi};
-use yue_rpc::ErrorKind;
-use yue_rpc::session::{
-    Call, CallMethod, CloseReason, Dispatch, Failure, Hooks, Moment, Replied, Reply, Retry,
-    Session, Verdict,
-};
+use yue_rpc::session::{Call, CallMethod, Dispatch, Replied, Reply, Session};
+use yue_rpc::{CloseReason, ErrorKind, Failure, Hooks, Moment, Retry, Verdict};
 use yue_scheduler::current_id;
 
 /// A list of layers in the registry, until it is dropped.

@@ -10,9 +10,9 @@ use std::ffi::c_int;
 use std::rc::Rc;
 use yue_io::net::ListenOptions;
 use yue_luajit::{Error, Stack, ffi, may_suspend, raise, suspending};
-use yue_rpc::session::{Limits, Options, Service, Session, peer};
+use yue_rpc::session::{Service, Session, peer};
 use yue_rpc::transport::{Connect, connector};
-use yue_rpc::{Address, ErrorKind, Listener};
+use yue_rpc::{Address, ErrorKind, Limits, Listener, Options};
 use yue_scheduler::StackClass;
 
 /// Options as Lua gives them: seconds, bytes, counts. Absent means the default.

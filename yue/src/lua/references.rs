@@ -16,8 +16,8 @@ use std::ffi::{c_int, c_void};
 use std::rc::Rc;
 use yue_luajit::codec::{Object, ObjectKind, Owner, Ref};
 use yue_luajit::{RefTable, Stack, ffi, may_suspend, suspending};
-use yue_rpc::ErrorKind;
-use yue_rpc::session::{ImportedReference, Target, Timeout};
+use yue_rpc::session::{ImportedReference, Target};
+use yue_rpc::{ErrorKind, Timeout};
 
 /// Anchors are made for so many more functions than are held.
 const ROOM: u32 = 64;

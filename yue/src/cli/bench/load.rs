@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 use yue_io::Choice;
-use yue_rpc::ErrorKind;
-use yue_rpc::session::{Options, Service, Session, Timeout};
+use yue_rpc::session::{Service, Session};
 use yue_rpc::transport::connector;
+use yue_rpc::{ErrorKind, Options, Timeout};
 use yue_scheduler::{Config, Instant, Loop, now, sleep, sleep_until, spawn};
 
 /// Latencies are kept to three digits, up to an hour, in nanoseconds.
