@@ -193,15 +193,23 @@ mod runtime;
 mod system;
 
 pub use runtime::{Runtime, RuntimeBuilder, RuntimeHandle, RuntimeReport, spawn_any};
+// Inlined, so that the documentation reads as that of one library.
 #[cfg(feature = "tls")]
+#[doc(inline)]
 pub use yue_io::tls;
+#[doc(inline)]
 pub use yue_io::{
-    Choice, DescriptorReadiness, ReadinessBranch, fs, net, pipe, process, signal, stdio, watch,
+    Choice, DescriptorReadiness, ReadinessBranch, UnknownDriver, fs, net, pipe, process, signal,
+    stdio, watch,
 };
+#[doc(inline)]
 pub use yue_rpc as rpc;
 pub use yue_scheduler as scheduler;
+#[doc(inline)]
 pub use yue_scheduler::inspect;
+#[doc(inline)]
 pub use yue_scheduler::this_loop::wait_for_shutdown;
+#[doc(inline)]
 pub use yue_scheduler::{
     BlockingError, Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, JoinSet,
     LoopHandle, Priority, RemoteJoin, Scope, ScopedJoinHandle, Spin, StackClass, StackConfig,
@@ -209,6 +217,7 @@ pub use yue_scheduler::{
     is_cancelled, scope, set_priority, shield, sleep, spawn, timeout, try_scope, with_deadline,
     yield_now,
 };
+#[doc(inline)]
 pub use yue_scheduler::{fiber_local, select, sync};
 
 /// The book's pages, whose Rust programs are compiled and run as tests.

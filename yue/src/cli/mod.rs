@@ -1,6 +1,13 @@
 //! The command line.
 //!
 //! Exit codes: 0 all is well, 1 something failed (a line on standard error says what), 2 the command was used wrongly.
+//!
+//! ```no_run
+//! // The `yue` command under another name.
+//! fn main() -> std::process::ExitCode {
+//!     yue::cli::main()
+//! }
+//! ```
 
 mod bench;
 mod doctor;

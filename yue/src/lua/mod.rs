@@ -10,6 +10,18 @@
 //!   threads.rs      worker threads                         signals.rs, log.rs
 //!   end_signals.rs  SIGINT, SIGTERM
 //! ```
+//!
+//! A Rust program runs a Lua program as the `yue` command does:
+//!
+//! ```
+//! use yue::lua::Script;
+//!
+//! let path = std::env::temp_dir().join(format!("yue-example-{}.lua", std::process::id()));
+//! std::fs::write(&path, "assert(6 * 7 == 42)")?;
+//! assert_eq!(Script::new(&path).run(), 0);
+//! std::fs::remove_file(path)?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 mod calls;
 mod connections;
@@ -32,6 +44,21 @@ use std::path::PathBuf;
 pub use yue_io::Choice;
 
 /// A Lua program to run: a script, its arguments, and how many loops run it.
+///
+/// ```
+/// use yue::lua::{Choice, Script};
+///
+/// let path = std::env::temp_dir().join(format!("yue-script-{}.lua", std::process::id()));
+/// std::fs::write(&path, "assert(yue.args[1] == 'hello')")?;
+/// let script = Script {
+///     args: vec![b"hello".to_vec()],
+///     io: Choice::Mio,
+///     ..Script::new(&path)
+/// };
+/// assert_eq!(script.run(), 0); // 1, and a traceback on standard error, without the argument.
+/// std::fs::remove_file(path)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Script {
     /// The file.
@@ -63,6 +90,12 @@ impl Script {
 }
 
 /// What a report says about Lua.
+///
+/// ```
+/// let facts = yue::lua::LuaFacts::find().unwrap();
+/// assert!(facts.version.starts_with("LuaJIT 2.1"));
+/// println!("{}, compiler {}", facts.version, if facts.jit_on { "on" } else { "off" });
+/// ```
 #[derive(Debug, Clone)]
 pub struct LuaFacts {
     /// LuaJIT's name and version.
