@@ -43,7 +43,9 @@ pub fn case() -> Case {
     let case = case
         .peer("tokio (current thread)", by("churn-tokio"))
         .peer("may (one worker)", by("churn-may"))
-        .peer("monoio (io_uring)", by("churn-monoio"));
+        .peer("monoio (io_uring)", by("churn-monoio"))
+        .peer("compio (io_uring)", by("churn-compio"))
+        .peer("glommio (io_uring)", by("churn-glommio"));
     case.ceiling("epoll by hand", by("churn-epoll"))
         .goal_against(MIO, "epoll by hand", 1.05)
         .goal(URING, Against::EveryPeer, 1.0)
@@ -79,13 +81,7 @@ pub fn serve(server: &str) -> Option<Result<(), Problem>> {
         "churn-yue-owned-uring" => Some(serve_ours(Choice::Uring, Way::Owned)),
         "churn-yue-owned-mio" => Some(serve_ours(Choice::Mio, Way::Owned)),
         "churn-epoll" => Some(by_hand().map_err(Problem::from)),
-        #[cfg(feature = "peers")]
-        "churn-tokio" => Some(peers::tokio()),
-        #[cfg(feature = "peers")]
-        "churn-may" => Some(peers::may()),
-        #[cfg(feature = "peers")]
-        "churn-monoio" => Some(peers::monoio()),
-        _ => None,
+        _ => peer(server.strip_prefix("churn-")?),
     }
 }
 
@@ -189,68 +185,11 @@ fn try_to_answer(descriptor: RawFd, buffer: &mut [u8]) -> bool {
 }
 
 #[cfg(feature = "peers")]
-mod peers {
-    use std::io;
+fn peer(name: &str) -> Option<Result<(), Problem>> {
+    super::echo_peers::serve(name, super::echo_peers::Life::OneMessage)
+}
 
-    use super::{BUFFER_BYTES, Problem, ready};
-
-    /// tokio's current-thread runtime, one task per connection.
-    pub fn tokio() -> Result<(), Problem> {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let listener = crate::epoll::listen()?;
-        listener.set_nonblocking(true)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()?;
-        runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            ready(listener.local_addr()?.port())?;
-            loop {
-                let (mut stream, _) = listener.accept().await?;
-                tokio::spawn(async move {
-                    let mut buffer = [0; BUFFER_BYTES];
-                    let count = stream.read(&mut buffer).await?;
-                    stream.write_all(&buffer[..count]).await
-                });
-            }
-        })
-    }
-
-    /// may on one worker, one coroutine per connection.
-    pub fn may() -> Result<(), Problem> {
-        use std::io::{Read, Write};
-        may::config().set_workers(1);
-        let listener = may::net::TcpListener::bind("127.0.0.1:0")?;
-        ready(listener.local_addr()?.port())?;
-        loop {
-            let (mut stream, _) = listener.accept()?;
-            may::go!(move || {
-                let mut buffer = [0; BUFFER_BYTES];
-                let count = stream.read(&mut buffer)?;
-                stream.write_all(&buffer[..count])
-            });
-        }
-    }
-
-    /// monoio on io_uring, one task per connection.
-    pub fn monoio() -> Result<(), Problem> {
-        use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
-        let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
-            .with_entries(2048)
-            .build()?;
-        runtime.block_on(async {
-            let listener = monoio::net::TcpListener::from_std(crate::epoll::listen()?)?;
-            ready(listener.local_addr()?.port())?;
-            loop {
-                let (mut stream, _) = listener.accept().await?;
-                monoio::spawn(async move {
-                    let (count, buffer) = stream.read(Vec::with_capacity(BUFFER_BYTES)).await;
-                    count?;
-                    let (written, _) = stream.write_all(buffer).await;
-                    written?;
-                    Ok::<(), io::Error>(())
-                });
-            }
-        })
-    }
+#[cfg(not(feature = "peers"))]
+fn peer(_: &str) -> Option<Result<(), Problem>> {
+    None
 }

@@ -48,7 +48,9 @@ fn case(name: &str, connections: usize) -> Case {
     let case = case
         .peer("tokio (current thread)", by("echo-tokio"))
         .peer("may (one worker)", by("echo-may"))
-        .peer("monoio (io_uring)", by("echo-monoio"));
+        .peer("monoio (io_uring)", by("echo-monoio"))
+        .peer("compio (io_uring)", by("echo-compio"))
+        .peer("glommio (io_uring)", by("echo-glommio"));
     case.ceiling("epoll by hand", by("echo-epoll"))
         .ceiling("io_uring by hand", by("echo-uring"))
         .goal_against(URING, "io_uring by hand", 0.95)
@@ -121,98 +123,16 @@ pub fn serve(server: &str) -> Option<Result<(), Problem>> {
         "echo-yue-owned-mio" => ours(Choice::Mio, Way::Owned),
         "echo-epoll" => Some(by_hand(false)),
         "echo-uring" => Some(by_hand(true)),
-        #[cfg(feature = "peers")]
-        "echo-tokio" => Some(peers::tokio()),
-        #[cfg(feature = "peers")]
-        "echo-may" => Some(peers::may()),
-        #[cfg(feature = "peers")]
-        "echo-monoio" => Some(peers::monoio()),
-        _ => None,
+        _ => peer(server.strip_prefix("echo-")?),
     }
 }
 
 #[cfg(feature = "peers")]
-mod peers {
-    use std::io;
+fn peer(name: &str) -> Option<Result<(), Problem>> {
+    super::echo_peers::serve(name, super::echo_peers::Life::Long)
+}
 
-    use super::{Problem, ready};
-
-    const BUFFER_BYTES: usize = 4096;
-
-    /// tokio's current-thread runtime, one task per connection.
-    pub fn tokio() -> Result<(), Problem> {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let listener = crate::epoll::listen()?;
-        listener.set_nonblocking(true)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()?;
-        runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            ready(listener.local_addr()?.port())?;
-            loop {
-                let (mut stream, _) = listener.accept().await?;
-                tokio::spawn(async move {
-                    let mut buffer = [0; BUFFER_BYTES];
-                    loop {
-                        let count = stream.read(&mut buffer).await?;
-                        if count == 0 {
-                            return Ok::<(), io::Error>(());
-                        }
-                        stream.write_all(&buffer[..count]).await?;
-                    }
-                });
-            }
-        })
-    }
-
-    /// may on one worker, one coroutine per connection.
-    pub fn may() -> Result<(), Problem> {
-        use std::io::{Read, Write};
-        may::config().set_workers(1);
-        let listener = may::net::TcpListener::bind("127.0.0.1:0")?;
-        ready(listener.local_addr()?.port())?;
-        loop {
-            let (mut stream, _) = listener.accept()?;
-            stream.set_nodelay(true)?;
-            may::go!(move || {
-                let mut buffer = [0; BUFFER_BYTES];
-                loop {
-                    let count = stream.read(&mut buffer)?;
-                    if count == 0 {
-                        return Ok::<(), io::Error>(());
-                    }
-                    stream.write_all(&buffer[..count])?;
-                }
-            });
-        }
-    }
-
-    /// monoio on io_uring, one task per connection.
-    pub fn monoio() -> Result<(), Problem> {
-        use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
-        let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
-            .with_entries(2048)
-            .build()?;
-        runtime.block_on(async {
-            let listener = monoio::net::TcpListener::from_std(crate::epoll::listen()?)?;
-            ready(listener.local_addr()?.port())?;
-            loop {
-                let (mut stream, _) = listener.accept().await?;
-                monoio::spawn(async move {
-                    let mut buffer = Vec::with_capacity(BUFFER_BYTES);
-                    loop {
-                        let (count, back) = stream.read(buffer).await;
-                        if count? == 0 {
-                            return Ok::<(), io::Error>(());
-                        }
-                        let (written, back) = stream.write_all(back).await;
-                        written?;
-                        buffer = back;
-                        buffer.clear();
-                    }
-                });
-            }
-        })
-    }
+#[cfg(not(feature = "peers"))]
+fn peer(_: &str) -> Option<Result<(), Problem>> {
+    None
 }

@@ -3,6 +3,8 @@
 mod churn;
 mod cross_loop;
 mod echo;
+#[cfg(feature = "peers")]
+mod echo_peers;
 mod echo_yue;
 mod fiber_yield;
 mod growth;
