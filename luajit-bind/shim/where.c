@@ -259,6 +259,7 @@ size_t yue_shim_where(void *context, unsigned char *out, size_t room)
   global_State *g;
   lua_State *L;
   int32_t state;
+  char *frames;
   if (f == NULL || f->root->cframe == NULL)
     return 0;
   g = G(f->root);
@@ -266,10 +267,13 @@ size_t yue_shim_where(void *context, unsigned char *out, size_t room)
   if (L == NULL)
     return 0;
   add(&t, "Lua:\n");
+  frames = t.at;
   state = g->vmstate;
   if (state > 0)
     add_trace(&t, g, L, (TraceNo)state);
   else
     add_interpreted(&t, L, (ucontext_t *)context);
+  if (t.at == frames)
+    add(&t, "  in the midst of a call or a return, where no frame can be read\n");
   return (size_t)(t.at - (char *)out);
 }
