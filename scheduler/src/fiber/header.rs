@@ -201,6 +201,12 @@ impl Header {
         }
     }
 
+    /// Whether many frames are between the switch and the code that goes on: another language's, or of what it waited in.
+    #[inline]
+    pub(crate) fn goes_on_deep(&self) -> bool {
+        !self.hook.get().is_null() || self.has(WOKEN)
+    }
+
     /// Fetches what the fiber needs when it goes on, and the header of the one behind it in the queue. Called some
     /// turns ahead, so that the other fibers' turns hide the way to memory: a yield among a thousand Lua fibers then
     /// costs 60 ns and not 130.
