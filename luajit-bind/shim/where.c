@@ -105,6 +105,42 @@ size_t yue_shim_traceback(YueFiber *f, char *out, size_t room)
   return (size_t)(t.at - out);
 }
 
+static void add_place(Text *t, GCproto *pt, long line)
+{
+  const char *name = proto_chunknamestr(pt);
+  add(t, *name == '@' || *name == '=' ? name+1 : "[string]");
+  if (line > 0) {  /* A main chunk begins at line 0. */
+    add(t, ":");
+    add_number(t, (unsigned long)line);
+  }
+}
+
+/* The outermost function that a fiber which is not running is in, on its own lua_State; how many bytes its place has.
+** Chunks whose names begin with "=[" are the embedder's own (the prelude) and do not count. One walk from the top, for
+** frames are linked that way only. Never raises.
+*/
+size_t yue_shim_origin(YueFiber *f, char *out, size_t room)
+{
+  Text t = { out, out + room };
+  lua_State *L = f->root;
+  cTValue *frame, *bottom = tvref(L->stack)+LJ_FR2;
+  GCproto *outermost = NULL;
+  if (L->cframe == NULL)  /* Between two calls. */
+    return 0;
+  for (frame = L->base-1; frame > bottom; ) {
+    if (frame_gc(frame) != obj2gco(L) && isluafunc(frame_func(frame))) {  /* LuaJIT pushes dummies in between. */
+      GCproto *pt = funcproto(frame_func(frame));
+      const char *name = proto_chunknamestr(pt);
+      if (name[0] != '=' || name[1] != '[')
+	outermost = pt;
+    }
+    frame = frame_islua(frame) ? frame_prevl(frame) : frame_prevd(frame);
+  }
+  if (outermost != NULL)
+    add_place(&t, outermost, (long)outermost->firstline);
+  return (size_t)(t.at - out);
+}
+
 /* -- Running --------------------------------------------------------------- */
 
 /* Copies memory that may not be there. */
@@ -150,14 +186,6 @@ static int read_frame(Frame *f, const TValue *at, const TValue *lowest, const TV
 static int is_pc_of(const GCproto *pt, const BCIns *pc)
 {
   return pt && pc > proto_bc(pt) && pc <= proto_bc(pt) + pt->sizebc;
-}
-
-static void add_place(Text *t, GCproto *pt, long line)
-{
-  const char *name = proto_chunknamestr(pt);
-  add(t, *name == '@' || *name == '=' ? name+1 : "[string]");
-  add(t, ":");
-  add_number(t, (unsigned long)line);
 }
 
 /* One line of the traceback; `pc` is the address behind the instruction that is being executed, if it is known. */

@@ -31,6 +31,9 @@ use yue_scheduler::{SwitchHook, stack_limit, with_switch_hook};
 /// 8 KiB of buffer), an error's unwinding and a traceback.
 pub const NATIVE_STACK_RESERVE: usize = 32 << 10;
 
+/// Bytes of a file's name and a line in a list of fibers; of longer ones the end is cut off.
+const ORIGIN_MAX: usize = 512;
+
 /// Bytes of a traceback in a report.
 const TRACEBACK_MAX: usize = 4096;
 
@@ -263,6 +266,14 @@ impl SwitchHook for Context {
             unsafe { shim::yue_shim_traceback(self.fiber.get(), text.as_mut_ptr(), text.len()) };
         text.truncate(bytes);
         (bytes > 0).then(|| format!("Lua:\n{}", String::from_utf8_lossy(&text)))
+    }
+
+    fn origin(&self) -> Option<Box<str>> {
+        let mut text = [0; ORIGIN_MAX];
+        // SAFETY: as above.
+        let bytes =
+            unsafe { shim::yue_shim_origin(self.fiber.get(), text.as_mut_ptr(), text.len()) };
+        (bytes > 0).then(|| String::from_utf8_lossy(&text[..bytes]).into())
     }
 }
 

@@ -115,6 +115,7 @@ unsafe extern "C-unwind" {
     pub(crate) fn yue_shim_outside(old: *mut lua_State, old_at: isize);
     pub(crate) fn yue_shim_current() -> *mut FiberState;
     pub(crate) fn yue_shim_traceback(fiber: *mut FiberState, text: *mut u8, bytes: usize) -> usize;
+    pub(crate) fn yue_shim_origin(fiber: *mut FiberState, text: *mut u8, bytes: usize) -> usize;
     pub(crate) fn yue_shim_protect(
         state: *mut lua_State,
         f: lua_CFunction,

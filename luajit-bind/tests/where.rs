@@ -85,6 +85,69 @@ fn a_fiber_parked_below_pcall_and_a_sort_shows_the_way_down() {
     }
 }
 
+/// What the list says that the fiber runs which `source` leaves parked.
+fn origin(source: &'static str) -> Option<Box<str>> {
+    with_vm(move |vm| {
+        let fiber = start(vm, source);
+        let of = |id| this_loop::fiber(id).unwrap().origin;
+        assert_eq!(of(fiber.id()), None, "it has not run yet");
+        yield_now().unwrap();
+        let found = of(fiber.id());
+        let line = this_loop::fiber(fiber.id()).unwrap().to_string();
+        assert_eq!(found.is_some(), line.contains(" to run "), "{line}");
+        fiber.cancel();
+        fiber.join().unwrap();
+        found
+    })
+}
+
+#[test]
+fn the_list_has_the_outermost_function_of_a_parked_fiber() {
+    let functions = "local function inner()
+           local ok, message = pcall(park)
+           return error(message)
+         end
+         local function outer(...)
+           inner()
+           return ...
+         end
+         ";
+    let text = origin(
+        "local function inner() park() return 1 end
+         inner()
+         return 1",
+    );
+    // The main chunk has no line.
+    assert_eq!(text.as_deref(), Some("test"));
+    // A tail call leaves no frame of who made it.
+    let tail: &'static str = format!("{functions} return outer(1, 2, 3)").leak();
+    assert_eq!(origin(tail).as_deref(), Some("test:5"));
+    let coroutine: &'static str =
+        format!("{functions} return (function() coroutine.wrap(outer)() return 1 end)()").leak();
+    assert_eq!(origin(coroutine).as_deref(), Some("test:9"));
+    let deep = "local function deep(n) if n == 0 then park() end return 1 + deep(n - 1) end
+         return deep(5000)";
+    assert_eq!(origin(deep).as_deref(), Some("test:1"));
+    // What is loaded under no name, and what is called by no function of Lua's.
+    let nameless = "return loadstring('park() return 1')()";
+    assert_eq!(origin(nameless).as_deref(), Some("[string]"));
+    assert_eq!(origin("return park()"), None);
+}
+
+#[test]
+fn functions_of_the_embedder_are_not_the_origin() {
+    let wrapped = "local wrap = loadstring([[
+           local fn = ...
+           fn()
+           return 1
+         ]], '=[core]/wrap.lua')
+         return wrap(function()
+           park()
+           return 1
+         end)";
+    assert_eq!(origin(wrapped).as_deref(), Some("test:6"));
+}
+
 /// What the watchdog says of a fiber that runs `source`, in which `gate()` becomes true when it has been said. Now and
 /// then it comes upon the fiber in the midst of a call, and says that; then it is asked again.
 fn held(source: &'static str) -> HeldLoop {

@@ -229,3 +229,50 @@ fn the_list_tells_priorities() {
         }
     });
 }
+
+/// Tells where its fiber comes from, or not.
+struct Knows(Option<&'static str>);
+
+impl SwitchHook for Knows {
+    fn leave(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+
+    fn enter(&self) {}
+
+    fn origin(&self) -> Option<Box<str>> {
+        self.0.map(Into::into)
+    }
+}
+
+#[test]
+fn the_outermost_hook_that_can_tell_says_what_a_fiber_runs() {
+    Loop::new(Config::default()).unwrap().run(|| {
+        let fiber = spawn_named("foreign", || {
+            let wait = || sleep(Duration::from_secs(60));
+            let inner = || with_switch_hook(Knows(Some("inner.lua:2")), |_| wait());
+            let middle = || with_switch_hook(Knows(Some("outer.lua:1")), |_| inner());
+            let _ = with_switch_hook(Knows(None), |_| middle());
+            assert_eq!(
+                named("foreign").origin,
+                None,
+                "of the one that runs nothing is asked"
+            );
+            let _ = shield(wait);
+        });
+        assert_eq!(named("foreign").origin, None);
+        yield_now().unwrap();
+        let found = named("foreign");
+        assert_eq!(found.origin.as_deref(), Some("outer.lua:1"));
+        assert!(
+            found.to_string().contains(" to run outer.lua:1, "),
+            "{found}"
+        );
+        fiber.cancel();
+        yield_now().unwrap();
+        yield_now().unwrap();
+        // It waits on, but outside of the hooks.
+        assert_eq!(named("foreign").state, FiberState::Parked);
+        assert_eq!(named("foreign").origin, None);
+    });
+}

@@ -139,6 +139,9 @@ fn a_leak_of_fibers_is_one_group_with_its_number_and_its_line() {
     for driver in drivers() {
         let program = "local never = yue.fiber(function() yue.sleep(3600) end):run()
             local function asks_and_is_never_answered() local x = never:get() return x end
+            local function asks_too() local x = never:get() return x end
+            for i = 1, 3 do yue.spawn(asks_too) end
+            yue.sleep(0.05)
             for i = 1, 500 do yue.spawn(asks_and_is_never_answered) end
             yue.sleep(0.05)
             io.stderr:write('ready\\n')
@@ -147,5 +150,16 @@ fn a_leak_of_fibers_is_one_group_with_its_number_and_its_line() {
         program.until("ready");
         let text = program.report("and 496 more");
         has(&text, &["500 fibers parked in ", ".lua:2: function "]);
+        // Two groups, though the same line of Rust starts them: each says which function of Lua's it runs.
+        let groups = text
+            .lines()
+            .filter(|line| line.contains(" fibers parked in "));
+        let ends = |count: &str, line: &str| {
+            let mut found = groups
+                .clone()
+                .filter(|group| group.trim().starts_with(count));
+            found.any(|group| group.ends_with(line))
+        };
+        assert!(ends("500 ", ".lua:2") && ends("3 ", ".lua:3"), "{text}");
     }
 }

@@ -35,11 +35,11 @@ struct Fifo {
     fetched: Cell<u32>,
 }
 
-/// How many fibers with deep frames are fetched at once. The stack of each is a page of its own, for which the processor
-/// has to walk the page tables; it has several walkers, which work side by side on what it is asked at once, and one by
-/// one it waits for each. 1 000 Lua fibers that call through one connection so made 1.42 M calls/s, and one by one 1.28;
-/// 1 000 that echo over TCP do 7 % more messages. Fibers that only yield are better fetched one by one: among a thousand
-/// a yield takes 8.0 ns so, and 9.2 with six at once.
+/// How many fibers with deep frames are fetched at once. The stack of each is a page of its own, for which the
+/// processor has to walk the page tables; it has several walkers, which work side by side on what it is asked at once,
+/// and one by one it waits for each. 1 000 Lua fibers that call through one connection so made 1.42 M calls/s, and one
+/// by one 1.28; 1 000 that echo over TCP do 7 % more messages. Fibers that only yield are better fetched one by one:
+/// among a thousand a yield takes 8.0 ns so, and 9.2 with six at once.
 const FETCHED_AT_ONCE: u32 = 6;
 
 impl Fifo {

@@ -7,6 +7,7 @@
 
 use super::{Entered, Inner, Loop, registry};
 use crate::fiber::{Header, State, cancel_header, guarded};
+use crate::inspect::origin_of;
 use crate::time::wheel::Owner;
 use crate::time::{DueTimer, Instant};
 use std::cell::Cell;
@@ -89,9 +90,10 @@ impl Inner {
     }
 
     fn abandon(&self, header: &Header) {
+        let origin = origin_of(header).map_or(String::new(), |origin| format!(" to run {origin}"));
         header.with_name(|name| {
             crate::say(format_args!(
-                "fiber {} '{}' (spawned at {}) ignored the shutdown, last waiting for: {}; it is abandoned",
+                "fiber {} '{}' (spawned at {}{origin}) ignored the shutdown, last waiting for: {}; it is abandoned",
                 header.id(),
                 name.unwrap_or("unnamed"),
                 header.location.get(),

@@ -201,7 +201,8 @@ impl Header {
         }
     }
 
-    /// Whether many frames are between the switch and the code that goes on: another language's, or of what it waited in.
+    /// Whether many frames are between the switch and the code that goes on: another language's, or those of what it
+    /// waited in.
     #[inline]
     pub(crate) fn goes_on_deep(&self) -> bool {
         !self.hook.get().is_null() || self.has(WOKEN)

@@ -27,6 +27,13 @@ pub trait SwitchHook {
     fn describe(&self) -> Option<String> {
         None
     }
+
+    /// What the fiber, which is not running, was started to do, where the place that spawned it does not tell: a
+    /// function of another language, as `file:line`. Called on the loop's thread for each fiber of a list, so it is to
+    /// be quick, and must not call the loop.
+    fn origin(&self) -> Option<Box<str>> {
+        None
+    }
 }
 
 pub(crate) struct HookFrame {
@@ -48,6 +55,22 @@ pub(crate) unsafe fn descriptions(header: &Header) -> Vec<String> {
         frame = outer;
     }
     all
+}
+
+/// What a fiber that has left the processor was started to do, by the outermost of its hooks that can tell.
+///
+/// # Safety
+/// As [`descriptions`].
+pub(crate) unsafe fn origin(header: &Header) -> Option<Box<str>> {
+    let mut found = None;
+    let mut frame = header.hook.get();
+    while !frame.is_null() {
+        // SAFETY: as in `descriptions`.
+        let (hook, outer) = unsafe { (&*(*frame).hook, (*frame).outer) };
+        found = hook.origin().or(found);
+        frame = outer;
+    }
+    found
 }
 
 /// A frame and its hook beside each other: each switch reads both, from one cache line if what the hook needs comes
@@ -110,6 +133,10 @@ impl<H: SwitchHook + ?Sized> SwitchHook for &H {
 
     fn describe(&self) -> Option<String> {
         (**self).describe()
+    }
+
+    fn origin(&self) -> Option<Box<str>> {
+        (**self).origin()
     }
 }
 

@@ -26,6 +26,7 @@ mod watchdog;
 pub use backtrace::Backtrace;
 pub(crate) use backtrace::{notes, of_fiber};
 pub use capture::{Probe, set_probe};
+pub(crate) use fibers::origin_of;
 pub use fibers::{FiberInfo, FiberState};
 pub(crate) use fibers::{here, one};
 pub use metrics::{add_metrics, metrics_text};

@@ -1,9 +1,9 @@
 //! All that can be seen from outside, as text: each loop's counters, and its fibers with what they wait for and the
 //! calls that they are in.
 //!
-//! Fibers that wait for the same thing and come from the same place are one group, so that the report of a million
-//! fibers is a page; the groups whose members wait longest come first. Of each group some stacks are shown, the longest
-//! wait's first.
+//! Fibers that wait for the same thing and come from the same place (and, of Lua, run the same function) are one
+//! group, so that the report of a million fibers is a page; the groups whose members wait longest come first. Of each
+//! group some stacks are shown, the longest wait's first.
 //!
 //! A loop is asked page by page and goes on between two pages. One that does not answer is held: its thread is looked
 //! at as the watchdog does, and the counters that it published last are shown all the same.
@@ -121,7 +121,7 @@ fn report_held(out: &mut String, shared: &Shared) -> fmt::Result {
     write!(out, "  it does not answer: {held}")
 }
 
-/// Fibers of one loop that wait for the same, or do not wait, and were spawned at the same place.
+/// Fibers of one loop that wait for the same, or do not wait, and were spawned at the same place to run the same.
 struct Group {
     count: u64,
     longest: Duration,
@@ -129,7 +129,12 @@ struct Group {
     samples: Vec<FiberInfo>,
 }
 
-type Key = (FiberState, &'static str, &'static Location<'static>);
+type Key = (
+    FiberState,
+    &'static str,
+    &'static Location<'static>,
+    Option<Box<str>>,
+);
 
 /// Adds a page of the list.
 fn sort_in(groups: &mut HashMap<Key, Group>, page: Vec<FiberInfo>) {
@@ -139,7 +144,7 @@ fn sort_in(groups: &mut HashMap<Key, Group>, page: Vec<FiberInfo>) {
         } else {
             ""
         };
-        let key = (fiber.state, reason, fiber.location);
+        let key = (fiber.state, reason, fiber.location, fiber.origin.clone());
         let group = groups.entry(key).or_insert_with(|| Group {
             count: 0,
             longest: Duration::ZERO,
@@ -205,7 +210,11 @@ fn write_group(out: &mut String, shared: &Shared, group: &Group) -> fmt::Result 
         write!(out, " in '{}'", first.reason)?;
     }
     let (longest, location) = (group.longest, first.location);
-    writeln!(out, " for up to {longest:.1?}, spawned at {location}")?;
+    write!(out, " for up to {longest:.1?}, spawned at {location}")?;
+    if let Some(origin) = &first.origin {
+        write!(out, " to run {origin}")?;
+    }
+    out.write_char('\n')?;
     // Those in the same calls are told of together.
     let mut alike: Vec<(Vec<&FiberInfo>, Option<Backtrace>, Vec<String>)> = Vec::new();
     for fiber in &group.samples {
