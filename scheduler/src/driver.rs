@@ -14,6 +14,15 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 /// How long a [`Driver::turn`] may block.
+///
+/// ```
+/// use yue_scheduler::{Driver, Instant, SleepDriver, Wait};
+///
+/// let driver = SleepDriver::new();
+/// driver.turn(Wait::Poll).unwrap();
+/// driver.turn(Wait::Block(Some(Instant::system()))).unwrap(); // a moment that has come: no wait either
+/// assert_eq!(driver.in_flight(), 0);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
     /// Not at all: fibers can run.
@@ -23,6 +32,42 @@ pub enum Wait {
 }
 
 /// The side of a loop that waits for the kernel.
+///
+/// ```
+/// use std::{any::Any, cell::Cell, io, rc::Rc, sync::Arc};
+/// use yue_scheduler::{Bell, Config, Driver, Loop, SleepDriver, Wait, yield_now};
+///
+/// /// Counts the turns of another driver.
+/// struct Counting { inner: SleepDriver, turns: Rc<Cell<u32>> }
+///
+/// impl Driver for Counting {
+///     fn turn(&self, wait: Wait) -> io::Result<()> {
+///         self.turns.set(self.turns.get() + 1);
+///         self.inner.turn(wait)
+///     }
+///     fn bell(&self) -> Arc<dyn Bell> {
+///         self.inner.bell()
+///     }
+///     fn in_flight(&self) -> usize {
+///         self.inner.in_flight()
+///     }
+///     fn cancel_all(&self) {
+///         self.inner.cancel_all();
+///     }
+///     fn name(&self) -> &'static str {
+///         "counting"
+///     }
+///     fn as_any(&self) -> &dyn Any {
+///         self
+///     }
+/// }
+///
+/// let turns = Rc::new(Cell::new(0));
+/// let driver = Counting { inner: SleepDriver::new(), turns: turns.clone() };
+/// let config = Config { driver: Box::new(driver), ..Config::default() };
+/// Loop::new(config).unwrap().run(|| yue_scheduler::sleep(std::time::Duration::from_millis(1)).unwrap());
+/// assert!(turns.get() > 0);
+/// ```
 pub trait Driver {
     /// Submits what is queued, blocks as `wait` allows, and wakes whoever an operation's end concerns.
     ///
@@ -47,12 +92,30 @@ pub trait Driver {
 }
 
 /// Ends a blocking turn of one driver; usable from any thread, also after the loop is gone.
+///
+/// ```
+/// use yue_scheduler::{Bell, Driver, SleepDriver, Wait};
+///
+/// let driver = SleepDriver::new();
+/// let bell = driver.bell();
+/// std::thread::spawn(move || bell.ring()).join().unwrap();
+/// assert!(driver.turn(Wait::Block(None)).is_ok()); // would sleep for ever without the ring
+/// ```
 pub trait Bell: Send + Sync {
     /// Rings. Never blocks.
     fn ring(&self);
 }
 
 /// A driver without I/O: it only sleeps. The loop must run on the thread that made it.
+///
+/// ```
+/// use yue_scheduler::{Config, Driver, Loop, SleepDriver};
+///
+/// let driver = SleepDriver::new();
+/// assert_eq!(driver.name(), "sleep");
+/// let config = Config { driver: Box::new(driver), ..Config::default() };
+/// assert_eq!(Loop::new(config).unwrap().run(|| 1 + 1), 2);
+/// ```
 pub struct SleepDriver {
     bell: Arc<ThreadBell>,
 }

@@ -37,6 +37,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 /// Why a blocking call gave no result.
+///
+/// ```
+/// use std::sync::mpsc::channel;
+/// use yue_scheduler::{BlockingError, Config, Loop, blocking, spawn};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let (answer, question) = channel::<u32>();
+///     let caller = spawn(move || blocking(move || question.recv()));
+///     caller.cancel();
+///     assert!(matches!(caller.join().unwrap(), Err(BlockingError::Stopped(_))));
+///     drop(answer); // it would have waited until now
+/// });
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum BlockingError {
     /// The calling fiber was told to stop first.

@@ -35,6 +35,14 @@ pub(super) trait Job: Send + Sync {
 }
 
 /// How far the pool of threads for blocking calls may grow.
+///
+/// ```
+/// use std::time::Duration;
+/// use yue_scheduler::BlockingLimits;
+///
+/// let limits = BlockingLimits::default().threads(512).idle(Duration::from_secs(60));
+/// assert_eq!((limits.threads, limits.idle.as_secs()), (512, 60));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlockingLimits {
@@ -71,6 +79,13 @@ impl Default for BlockingLimits {
 }
 
 /// What the pool of threads for blocking calls has now.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, blocking, blocking_counters};
+///
+/// let seen = Loop::new(Config::default()).unwrap().run(|| blocking(blocking_counters)).unwrap();
+/// assert!(seen.running >= 1 && seen.threads >= seen.running); // at least the one that looked
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BlockingCounters {
@@ -133,6 +148,14 @@ pub(super) fn lock() -> MutexGuard<'static, State> {
 
 /// Bounds the pool of threads for blocking calls, for the whole process, from now on. Threads that are too many end
 /// when they have done what they are doing.
+///
+/// ```
+/// use yue_scheduler::{BlockingLimits, Config, Loop, blocking, set_blocking_limits};
+///
+/// set_blocking_limits(BlockingLimits::default().threads(64));
+/// let sum = Loop::new(Config::default()).unwrap().run(|| blocking(|| (1..=100).sum::<u32>()));
+/// assert_eq!(sum.unwrap(), 5050);
+/// ```
 pub fn set_blocking_limits(limits: BlockingLimits) {
     let mut state = lock();
     state.limits = BlockingLimits {
@@ -152,6 +175,15 @@ pub fn set_blocking_limits(limits: BlockingLimits) {
 }
 
 /// What the pool has now.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, blocking, blocking_counters};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let threads = blocking(|| blocking_counters().threads).unwrap();
+///     assert!(threads >= 1);
+/// });
+/// ```
 pub fn blocking_counters() -> BlockingCounters {
     let state = lock();
     BlockingCounters {
@@ -164,6 +196,23 @@ pub fn blocking_counters() -> BlockingCounters {
 
 /// Blocks the calling thread until no blocking call is queued or running, at most for `limit`; returns how many are
 /// left. For the end of a program that has closures which must not be cut off. Outside fibers.
+///
+/// ```standalone_crate
+/// use std::sync::atomic::{AtomicBool, Ordering};
+/// use std::time::Duration;
+/// use yue_scheduler::{Config, Loop, blocking, spawn, wait_for_blocking, yield_now};
+///
+/// static SAVED: AtomicBool = AtomicBool::new(false);
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let saving = spawn(|| blocking(|| SAVED.store(true, Ordering::Relaxed)));
+///     while !SAVED.load(Ordering::Relaxed) {
+///         yield_now().unwrap();
+///     }
+///     saving.cancel(); // too late for that
+/// });
+/// assert_eq!(wait_for_blocking(Duration::from_secs(60)), 0);
+/// ```
 ///
 /// # Panics
 /// In a fiber: its loop would stand still.

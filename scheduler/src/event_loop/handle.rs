@@ -13,6 +13,20 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A loop, for any thread. Cheap to clone. Whatever is sent to a loop that is gone is dropped.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, this_loop};
+///
+/// let l = Loop::new(Config::default()).unwrap();
+/// let handle = l.handle();
+/// let other_thread = std::thread::spawn(move || {
+///     let sum = handle.spawn(|| (1..=4).sum::<u32>()).join().unwrap();
+///     handle.shutdown();
+///     sum
+/// });
+/// l.run(|| this_loop::wait_for_shutdown().unwrap());
+/// assert_eq!(other_thread.join().unwrap(), 10);
+/// ```
 #[derive(Clone)]
 pub struct LoopHandle {
     shared: Arc<Shared>,
@@ -40,6 +54,22 @@ impl LoopHandle {
     }
 
     /// Runs `work` on the loop, outside any fiber. It must be short and cannot suspend.
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    /// use yue_scheduler::{Config, Loop, in_fiber, this_loop, yield_now};
+    ///
+    /// Loop::new(Config::default()).unwrap().run(|| {
+    ///     let (sender, receiver) = channel();
+    ///     this_loop::handle().run(move || sender.send(in_fiber()).unwrap());
+    ///     let mut answer = receiver.try_recv();
+    ///     while answer.is_err() {
+    ///         yield_now().unwrap();
+    ///         answer = receiver.try_recv();
+    ///     }
+    ///     assert_eq!(answer, Ok(false));
+    /// });
+    /// ```
     pub fn run(&self, work: impl FnOnce() + Send + 'static) {
         self.shared.send(Message::Run(Box::new(work)));
     }
@@ -176,6 +206,17 @@ impl<T> Drop for RemoteCompletion<T> {
 }
 
 /// Waits for a fiber on another loop, from a fiber or from a plain thread. Dropping it lets the fiber go on.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, this_loop};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let mut answer = this_loop::handle().spawn(|| 6 * 7);
+///     answer.wait().unwrap();
+///     assert!(answer.is_done());
+///     assert_eq!(answer.join().unwrap(), 42);
+/// });
+/// ```
 pub struct RemoteJoin<T> {
     cell: Arc<RemoteCell<T>>,
 }
@@ -206,6 +247,17 @@ impl<T> RemoteJoin<T> {
     }
 
     /// Tells the fiber to stop: its suspending calls fail from now on.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use yue_scheduler::{Config, Loop, sleep, this_loop};
+    ///
+    /// Loop::new(Config::default()).unwrap().run(|| {
+    ///     let sleeper = this_loop::handle().spawn(|| sleep(Duration::from_secs(3600)));
+    ///     sleeper.cancel();
+    ///     assert!(sleeper.join().unwrap().is_err());
+    /// });
+    /// ```
     pub fn cancel(&self) {
         let fiber = {
             let mut slot = self.cell.lock();

@@ -48,6 +48,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// What a loop does when nothing can run, before it sleeps.
+///
+/// ```
+/// use std::time::Duration;
+/// use yue_scheduler::{Config, Loop, Spin, yield_now};
+///
+/// let config = Config { spin: Spin::For(Duration::from_micros(50)), ..Config::default() };
+/// Loop::new(config).unwrap().run(|| yield_now().unwrap());
+/// assert_eq!(Config::default().spin, Spin::Off);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Spin {
     /// Sleeps at once: no processor time is spent on waiting.
@@ -60,9 +69,38 @@ pub enum Spin {
 }
 
 /// Is told of the panic of a fiber that nobody joins: the fiber, and the panic's words.
+///
+/// ```
+/// use std::cell::RefCell;
+/// use std::rc::Rc;
+/// use yue_scheduler::{Config, Loop, PanicHook, spawn, yield_now};
+///
+/// let words = Rc::new(RefCell::new(Vec::new()));
+/// let heard = words.clone();
+/// let hook: PanicHook = Box::new(move |_fiber, words| heard.borrow_mut().push(words.to_owned()));
+/// let config = Config { on_panic: Some(hook), ..Config::default() };
+/// Loop::new(config).unwrap().run(|| {
+///     drop(spawn(|| None::<u32>.expect("no such player")));
+///     yield_now().unwrap();
+/// });
+/// assert_eq!(*words.borrow(), ["no such player"]);
+/// ```
 pub type PanicHook = Box<dyn Fn(FiberId, &str)>;
 
 /// How a loop is made.
+///
+/// ```
+/// use std::time::Duration;
+/// use yue_scheduler::{Config, Loop, spawn};
+///
+/// let config = Config {
+///     fibers_per_tick: 128,
+///     grace: Some(Duration::from_secs(5)),
+///     ..Config::default()
+/// };
+/// let answer = Loop::new(config).unwrap().run(|| spawn(|| 42).join().unwrap());
+/// assert_eq!(answer, 42);
+/// ```
 pub struct Config {
     /// What waits for I/O. Made on the thread on which the loop will run.
     pub driver: Box<dyn Driver>,
@@ -115,6 +153,17 @@ impl fmt::Debug for Config {
 }
 
 /// What a loop has now, and has done.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, spawn, this_loop};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     spawn(|| ()).join().unwrap();
+///     let counters = this_loop::counters();
+///     assert_eq!((counters.fibers, counters.spawned), (1, 2)); // the main fiber is one, too
+///     assert_eq!(counters.panics, 0);
+/// });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Fibers that are not over.
@@ -132,6 +181,20 @@ pub struct Counters {
 }
 
 /// A loop that has not run yet, or runs on the calling thread.
+///
+/// ```
+/// use std::time::Duration;
+/// use yue_scheduler::{Config, Loop, sleep, spawn};
+///
+/// let greeting = Loop::new(Config::default()).unwrap().run(|| {
+///     let name = spawn(|| {
+///         sleep(Duration::from_millis(1)).unwrap();
+///         "world"
+///     });
+///     format!("hello, {}", name.join().unwrap())
+/// });
+/// assert_eq!(greeting, "hello, world");
+/// ```
 pub struct Loop {
     inner: Box<Inner>,
 }
@@ -254,6 +317,14 @@ impl Loop {
     }
 
     /// Runs `f` with this loop as the calling thread's current one, outside any fiber: to spawn before the first tick.
+    ///
+    /// ```
+    /// use yue_scheduler::{Config, Loop, spawn};
+    ///
+    /// let l = Loop::new(Config::default()).unwrap();
+    /// let early = l.enter(|| spawn(|| "I was here first"));
+    /// assert_eq!(l.run(|| early.join().unwrap()), "I was here first");
+    /// ```
     ///
     /// # Panics
     /// If another loop is being run by this thread.

@@ -17,6 +17,17 @@ use std::time::Duration;
 const STOP_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a loop's shutdown had to leave behind; all zero for a program whose fibers co-operate.
+///
+/// ```
+/// use std::time::Duration;
+/// use yue_scheduler::{Config, Loop, StopReport, sleep, spawn};
+///
+/// let (answer, report) = Loop::new(Config::default()).unwrap().run_reported(|| {
+///     spawn(|| sleep(Duration::from_secs(3600))); // is cancelled at the end, and complies
+///     42
+/// });
+/// assert_eq!((answer, report), (42, StopReport::default()));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StopReport {
     /// Fibers that ignored the hard stop; their stacks are leaked.

@@ -33,6 +33,19 @@ const TICK_MAX: Duration = Duration::from_millis(1);
 const TICK_END_ROUNDS: u32 = 4;
 
 /// What a tick left behind.
+///
+/// ```
+/// use std::time::Duration;
+/// use yue_scheduler::{Config, Loop, Tick, sleep, spawn};
+///
+/// let l = Loop::new(Config::default()).unwrap();
+/// assert_eq!(l.tick().unwrap(), Tick::Done);
+/// let sleeper = l.enter(|| spawn(|| sleep(Duration::from_secs(3600))));
+/// assert!(matches!(l.tick().unwrap(), Tick::IdleUntil(Some(_))));
+/// l.enter(|| sleeper.cancel());
+/// while l.tick().unwrap() != Tick::Done {}
+/// assert!(sleeper.is_done());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tick {
     /// Something can run: tick again.
@@ -45,6 +58,29 @@ pub enum Tick {
 }
 
 /// Is called once at the end of a tick, when it asked for that with [`this_loop::at_tick_end`](super::this_loop).
+///
+/// ```
+/// use std::cell::RefCell;
+/// use std::rc::Rc;
+/// use yue_scheduler::{Config, Loop, TickEnd, this_loop};
+///
+/// /// Lines that go out together, once a tick.
+/// #[derive(Default)]
+/// struct Log { lines: RefCell<Vec<&'static str>>, written: RefCell<Vec<String>> }
+///
+/// impl TickEnd for Log {
+///     fn tick_end(&self) {
+///         self.written.borrow_mut().push(self.lines.take().join("; "));
+///     }
+/// }
+///
+/// let log = Rc::new(Log::default());
+/// let l = Loop::new(Config::default()).unwrap();
+/// l.enter(|| this_loop::at_tick_end(log.clone()));
+/// log.lines.borrow_mut().extend(["one", "two"]);
+/// l.tick().unwrap();
+/// assert_eq!(*log.written.borrow(), ["one; two"]);
+/// ```
 pub trait TickEnd {
     /// Runs on the loop, outside any fiber, before the driver's turn. Cannot suspend.
     fn tick_end(&self);
@@ -52,6 +88,16 @@ pub trait TickEnd {
 
 impl Loop {
     /// Runs `main` as a fiber, and the loop until it is over; then cancels the fibers that are left and waits for them.
+    ///
+    /// ```
+    /// use yue_scheduler::{Config, Loop, spawn};
+    ///
+    /// let squares = Loop::new(Config::default()).unwrap().run(|| {
+    ///     let fibers: Vec<_> = (1..=3).map(|n| spawn(move || n * n)).collect();
+    ///     fibers.into_iter().map(|fiber| fiber.join().unwrap()).collect::<Vec<u32>>()
+    /// });
+    /// assert_eq!(squares, [1, 4, 9]);
+    /// ```
     ///
     /// # Panics
     /// With the panic of `main`, if it panicked; if its driver fails; if this thread runs another loop; if `main` had
@@ -62,6 +108,14 @@ impl Loop {
     }
 
     /// As [`Loop::run`]; also tells what the shutdown had to leave behind.
+    ///
+    /// ```
+    /// use yue_scheduler::{Config, Loop};
+    ///
+    /// let (answer, report) = Loop::new(Config::default()).unwrap().run_reported(|| 42);
+    /// assert_eq!(answer, 42);
+    /// assert_eq!((report.fibers_abandoned, report.operations_left), (0, 0));
+    /// ```
     ///
     /// # Panics
     /// As [`Loop::run`].
@@ -111,6 +165,23 @@ impl Loop {
     }
 
     /// One turn that does not block: for a thread that has a loop of its own around this one, and for simulations.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// use std::rc::Rc;
+    /// use std::time::Duration;
+    /// use yue_scheduler::{Clock, Config, Loop, sleep, spawn};
+    ///
+    /// let time = Rc::new(Cell::new(0)); // an hour of it passes in no time
+    /// let config = Config { clock: Clock::Manual(time.clone()), ..Config::default() };
+    /// let l = Loop::new(config).unwrap();
+    /// let sleeper = l.enter(|| spawn(|| sleep(Duration::from_secs(3600))));
+    /// l.tick().unwrap();
+    /// assert!(!sleeper.is_done());
+    /// time.set(3_600_000_000_000);
+    /// l.tick().unwrap();
+    /// assert!(sleeper.is_done());
+    /// ```
     ///
     /// # Errors
     /// When the driver fails; the loop is unusable then.

@@ -15,6 +15,19 @@ use std::path::{Path, PathBuf};
 ///
 /// `{}` leaves out the frames of the scheduler at both ends; `{:#}` shows all. Two that are equal are of the same calls
 /// from the same places. Names need symbols, and lines the debug information that `debug = "line-tables-only"` gives.
+///
+/// ```
+/// use std::time::Duration;
+/// use yue_scheduler::{Config, Loop, sleep, spawn, this_loop, yield_now};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let fiber = spawn(|| sleep(Duration::from_secs(3600)));
+///     yield_now().unwrap();
+///     let calls = this_loop::backtrace(fiber.id()).unwrap();
+///     assert!(!calls.addresses().is_empty());
+///     println!("{calls}");
+/// });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Backtrace {
     addresses: Vec<usize>,
@@ -239,6 +252,18 @@ pub(crate) fn of_fiber(fiber: FiberId) -> Option<Backtrace> {
 impl LoopHandle {
     /// Asks the loop for the calls that a fiber of it is in, and waits for the answer as
     /// [`LoopHandle::fibers`] does. `None` for a fiber that is over or has not run yet, and for the one that asks.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use yue_scheduler::{Config, Loop, sleep, spawn, this_loop, yield_now};
+    ///
+    /// Loop::new(Config::default()).unwrap().run(|| {
+    ///     let fiber = spawn(|| sleep(Duration::from_secs(3600)));
+    ///     yield_now().unwrap();
+    ///     let calls = this_loop::handle().backtrace(fiber.id()).unwrap();
+    ///     assert!(!calls.unwrap().addresses().is_empty());
+    /// });
+    /// ```
     ///
     /// # Errors
     /// As [`LoopHandle::fibers`].

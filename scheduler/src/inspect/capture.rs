@@ -98,10 +98,45 @@ pub(crate) struct Capture {
 /// Writes what the calling thread executes into the buffer and returns how many bytes that were. It runs in a signal
 /// handler, `context` being the interrupted thread's `ucontext_t`: no allocation, no lock, and nothing that may be
 /// half-done can be relied on.
+///
+/// ```
+/// use std::ffi::c_void;
+/// use yue_scheduler::inspect::Probe;
+///
+/// unsafe extern "C" fn nothing_to_say(_context: *mut c_void, _text: *mut u8, _bytes: usize) -> usize {
+///     0
+/// }
+///
+/// let probe: Probe = nothing_to_say;
+/// let mut text = [0; 64];
+/// assert_eq!(unsafe { probe(std::ptr::null_mut(), text.as_mut_ptr(), text.len()) }, 0);
+/// ```
 pub type Probe = unsafe extern "C" fn(context: *mut c_void, text: *mut u8, bytes: usize) -> usize;
 
 /// Has the watchdog and the report ask `probe` as well, when they look at a thread that runs: for a layer that runs
 /// code of another language on fibers.
+///
+/// ```standalone_crate
+/// use std::ffi::c_void;
+/// use std::sync::mpsc::channel;
+/// use std::time::Duration;
+/// use yue_scheduler::{Config, Loop, inspect};
+///
+/// unsafe extern "C" fn probe(_context: *mut c_void, text: *mut u8, bytes: usize) -> usize {
+///     let line = b"in main.lua:1";
+///     let count = line.len().min(bytes);
+///     unsafe { text.copy_from_nonoverlapping(line.as_ptr(), count) };
+///     count
+/// }
+///
+/// unsafe { inspect::set_probe(probe) };
+/// let (told, heard) = channel();
+/// inspect::watch_loops_with(Duration::from_millis(20), move |held| drop(told.send(held.note.clone()))).unwrap();
+/// Loop::new(Config::default()).unwrap().run(move || {
+///     // Blocks the whole loop, until the watchdog notices.
+///     assert!(heard.iter().any(|note| note.as_deref() == Some("in main.lua:1")));
+/// });
+/// ```
 ///
 /// # Safety
 /// `probe` writes no more bytes than it is told there is room for, and calls async-signal-safe functions only, on any

@@ -22,6 +22,19 @@ use std::time::Duration;
 pub(crate) const PAGES_AT_ONCE: usize = 16;
 
 /// Where a fiber is in its life.
+///
+/// ```
+/// use yue_scheduler::inspect::FiberState;
+/// use yue_scheduler::{Config, Loop, current_id, spawn, this_loop};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let state = |id| this_loop::fiber(id).map(|fiber| fiber.state);
+///     let fiber = spawn(|| ());
+///     assert_eq!(state(fiber.id()), Some(FiberState::New));
+///     assert_eq!(state(current_id()), Some(FiberState::Running));
+///     assert_eq!(FiberState::Parked.to_string(), "parked");
+/// });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FiberState {
@@ -50,6 +63,17 @@ impl fmt::Display for FiberState {
 }
 
 /// One fiber, as it was when it was listed.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, current_id, this_loop};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let me = this_loop::fiber(current_id()).unwrap();
+///     assert_eq!(me.name.as_deref(), Some("main"));
+///     assert!(!me.cancelled && me.deadline.is_none());
+///     assert!(me.to_string().contains("'main' running"));
+/// });
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct FiberInfo {

@@ -44,6 +44,13 @@ pub fn set_timing(on: bool) {
 }
 
 /// Whether [`set_timing`] is on.
+///
+/// ```
+/// use yue_scheduler::inspect;
+///
+/// inspect::set_timing(true);
+/// assert!(inspect::timing());
+/// ```
 pub fn timing() -> bool {
     TIMING.load(Ordering::Relaxed)
 }

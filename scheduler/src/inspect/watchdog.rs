@@ -46,6 +46,21 @@ struct State {
 }
 
 /// A loop that does not get on, and what was found on its thread.
+///
+/// ```standalone_crate
+/// use std::sync::mpsc::channel;
+/// use std::time::Duration;
+/// use yue_scheduler::{Config, Loop, current_id, inspect};
+///
+/// let (told, heard) = channel();
+/// inspect::watch_loops_with(Duration::from_millis(20), move |held| drop(told.send(held.clone()))).unwrap();
+/// Loop::new(Config::default()).unwrap().run(move || {
+///     // Blocks the whole loop, until the watchdog notices.
+///     let held = heard.iter().find(|held| held.fiber == Some(current_id())).unwrap();
+///     assert_eq!(held.name.as_deref(), Some("main"));
+///     println!("{held}");
+/// });
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct HeldLoop {
@@ -154,6 +169,18 @@ pub fn watch_loops(threshold: Duration) -> io::Result<()> {
 
 /// As [`watch_loops`], but hands what was found to `tell`, on the watchdog's thread.
 ///
+/// ```standalone_crate
+/// use std::sync::mpsc::channel;
+/// use std::time::Duration;
+/// use yue_scheduler::{Config, Loop, inspect, this_loop};
+///
+/// let (told, heard) = channel();
+/// inspect::watch_loops_with(Duration::from_millis(20), move |held| drop(told.send(held.loop_id))).unwrap();
+/// Loop::new(Config::default()).unwrap().run(move || {
+///     assert_eq!(heard.recv(), Ok(this_loop::id())); // blocks the whole loop, until the watchdog notices
+/// });
+/// ```
+///
 /// # Errors
 /// When the system gives no thread.
 pub fn watch_loops_with(
@@ -177,6 +204,14 @@ pub fn watch_loops_with(
 }
 
 /// Ends [`watch_loops`].
+///
+/// ```standalone_crate
+/// use std::time::Duration;
+/// use yue_scheduler::inspect;
+///
+/// assert!(inspect::watch_loops(Duration::from_secs(1)).is_ok());
+/// inspect::stop_watching();
+/// ```
 pub fn stop_watching() {
     THRESHOLD_NS.store(0, Ordering::Relaxed);
 }

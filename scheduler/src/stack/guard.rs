@@ -27,6 +27,11 @@ pub(super) enum Guard {
 }
 
 /// How this kernel guards stacks, in words. For reports.
+///
+/// ```
+/// println!("stacks are guarded by {}", yue_scheduler::guard_kind());
+/// assert!(!yue_scheduler::guard_kind().is_empty());
+/// ```
 pub fn guard_kind() -> String {
     match Guard::detect() {
         Guard::Marker => {

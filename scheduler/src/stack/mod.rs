@@ -32,6 +32,15 @@ use std::ptr;
 pub(crate) const PAGE: usize = 4096;
 
 /// What a fiber's stack is for; it decides the size.
+///
+/// ```
+/// use yue_scheduler::{Builder, Config, Loop, StackClass, current_id, this_loop};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let roomy = Builder::new().stack(StackClass::Lua).spawn(|| this_loop::fiber(current_id()).unwrap().stack);
+///     assert_eq!(roomy.unwrap().join().unwrap(), StackClass::Lua);
+/// });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StackClass {
     /// Rust code. 252 KiB of address space by default: 63 pages, and so many entries of a page table.
@@ -44,6 +53,17 @@ pub enum StackClass {
 
 /// Sizes of the stacks of one loop, in bytes of address space, rounded up to an odd number of pages; memory is used as
 /// it is touched.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, StackConfig};
+///
+/// let stacks = StackConfig { native: 1 << 20, ..StackConfig::default() };
+/// let sum = Loop::new(Config { stacks, ..Config::default() }).unwrap().run(|| {
+///     let large = [1u8; 512 << 10]; // more than a stack of the default size has room for
+///     std::hint::black_box(&large).iter().map(|n| u32::from(*n)).sum::<u32>()
+/// });
+/// assert_eq!(sum, 512 << 10);
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct StackConfig {
     /// The size of a [`StackClass::Native`] stack. At least 16 KiB.

@@ -96,6 +96,16 @@ impl<T: 'static> FiberLocal<T> {
 
     /// As [`FiberLocal::with`], but outside a fiber an error.
     ///
+    /// ```
+    /// use yue_scheduler::{Config, Loop, fiber_local};
+    ///
+    /// fiber_local! { static LUCKY: u32 = 7; }
+    ///
+    /// assert!(LUCKY.try_with(|n| *n).is_err());
+    /// let lucky = Loop::new(Config::default()).unwrap().run(|| LUCKY.try_with(|n| *n));
+    /// assert_eq!(lucky, Ok(7));
+    /// ```
+    ///
     /// # Errors
     /// [`NotInFiber`] outside a fiber.
     ///

@@ -169,6 +169,17 @@ impl<P: Policy, T: ?Sized + fmt::Debug> fmt::Debug for Mutex<P, T> {
 }
 
 /// The lock of a [`Mutex`]; dropping it unlocks.
+///
+/// ```
+/// use yue_scheduler::sync::Mutex;
+///
+/// let score = Mutex::new(1);
+/// let mut guard = score.lock().unwrap();
+/// *guard += 1;
+/// assert!(score.try_lock().is_none());
+/// drop(guard);
+/// assert_eq!(*score.lock().unwrap(), 2);
+/// ```
 #[must_use = "dropping it unlocks at once"]
 pub struct MutexGuard<'a, P: Policy, T: ?Sized> {
     mutex: &'a Mutex<P, T>,
@@ -225,4 +236,14 @@ impl<'a, P: Policy, T: ?Sized> Holder for &'a Mutex<P, T> {
 }
 
 /// Locking a mutex as a branch of a select.
+///
+/// ```
+/// use yue_scheduler::sync::{Mutex, select};
+/// use yue_scheduler::sync::select::Branch;
+///
+/// let score = Mutex::new(1);
+/// let branch = score.lock_branch();
+/// assert_eq!(select::wait(&[&branch]), Ok(0));
+/// assert_eq!(*branch.take().unwrap(), 1);
+/// ```
 pub type LockBranch<'a, P, T> = SourceBranch<Acquiring<'a, P, &'a Mutex<P, T>>>;

@@ -150,6 +150,15 @@ impl<P: Policy> fmt::Debug for Notify<P> {
 pub struct Notified<'a, P: Policy>(&'a Notify<P>);
 
 /// Waiting for a notification as a branch of a select.
+///
+/// ```
+/// use yue_scheduler::sync::{Notify, select};
+///
+/// let news = Notify::new();
+/// news.notify_one();
+/// let branch = news.notified_branch();
+/// assert_eq!(select::wait(&[&branch]), Ok(0));
+/// ```
 pub type NotifiedBranch<'a, P> = SourceBranch<Notified<'a, P>>;
 
 impl<P: Policy> Source for Notified<'_, P> {

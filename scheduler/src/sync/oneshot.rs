@@ -45,11 +45,28 @@ pub(super) fn oneshot<P: Policy, T>() -> (Sender<P, T>, Receiver<P, T>) {
 }
 
 /// The end of a oneshot that sends. Dropped without sending, it tells the other end.
+///
+/// ```
+/// use yue_scheduler::sync::oneshot;
+///
+/// let (answer, question) = oneshot::<u32>();
+/// drop(question);
+/// assert!(answer.is_closed()); // nobody wants to know any more
+/// assert!(answer.send(42).is_err());
+/// ```
 pub struct Sender<P: Policy, T> {
     shared: P::Ref<Oneshot<P, T>>,
 }
 
 /// The end of a oneshot that receives.
+///
+/// ```
+/// use yue_scheduler::sync::oneshot;
+///
+/// let (answer, question) = oneshot();
+/// std::thread::spawn(move || answer.send(42).unwrap());
+/// assert_eq!(question.recv(), Ok(42));
+/// ```
 pub struct Receiver<P: Policy, T> {
     shared: P::Ref<Oneshot<P, T>>,
 }
@@ -188,6 +205,17 @@ impl<P: Policy, T> fmt::Debug for Receiver<P, T> {
 }
 
 /// Receiving as a branch of a select.
+///
+/// ```
+/// use yue_scheduler::sync::{oneshot, select};
+/// use yue_scheduler::sync::select::Branch;
+///
+/// let (answer, question) = oneshot();
+/// answer.send(42).unwrap();
+/// let branch = question.recv_branch();
+/// assert_eq!(select::wait(&[&branch]), Ok(0));
+/// assert_eq!(branch.take(), Some(Ok(42)));
+/// ```
 pub type RecvBranch<'a, P, T> = SourceBranch<Receiving<'a, P, T>>;
 
 /// Receiving the value of a oneshot.

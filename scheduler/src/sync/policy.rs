@@ -20,6 +20,20 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 /// Whether a primitive is for one thread's fibers ([`Local`]) or for all threads ([`Shared`]). Sealed.
+///
+/// ```
+/// use yue_scheduler::sync::{Local, Policy, Shared, generic};
+///
+/// fn take<P: Policy>(seats: &generic::Semaphore<P>) -> usize {
+///     seats.acquire(1).unwrap().forget();
+///     seats.available()
+/// }
+///
+/// assert_eq!(take(&generic::Semaphore::<Shared>::new(3)), 2);
+/// yue_scheduler::Loop::new(yue_scheduler::Config::default()).unwrap().run(|| {
+///     assert_eq!(take(&generic::Semaphore::<Local>::new(3)), 2);
+/// });
+/// ```
 pub trait Policy: sealed::Sealed + Sized + fmt::Debug + 'static {
     #[doc(hidden)]
     type Lock<T>: Lock<T>;
@@ -40,10 +54,24 @@ mod sealed {
 }
 
 /// For the fibers of one thread: no atomics, `!Send`.
+///
+/// ```
+/// use yue_scheduler::sync::{Local, generic, local};
+///
+/// let gold: generic::Mutex<Local, u32> = local::Mutex::new(3); // two names of one type
+/// assert_eq!(gold.into_inner(), 3);
+/// ```
 #[derive(Debug)]
 pub struct Local(());
 
 /// For fibers of any loops, and for plain threads, which block.
+///
+/// ```
+/// use yue_scheduler::sync::{self, Shared, generic};
+///
+/// let gold: generic::Mutex<Shared, u32> = sync::Mutex::new(3); // two names of one type
+/// assert_eq!(gold.into_inner(), 3);
+/// ```
 #[derive(Debug)]
 pub struct Shared(());
 

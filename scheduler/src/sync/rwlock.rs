@@ -141,6 +141,15 @@ impl<P: Policy, T: ?Sized + fmt::Debug> fmt::Debug for RwLock<P, T> {
 }
 
 /// A reader's lock of a [`RwLock`]; dropping it unlocks.
+///
+/// ```
+/// use yue_scheduler::sync::RwLock;
+///
+/// let map = RwLock::new("the map");
+/// let (one, other) = (map.read().unwrap(), map.read().unwrap());
+/// assert_eq!(*one, *other);
+/// assert!(map.try_write().is_none());
+/// ```
 #[must_use = "dropping it unlocks at once"]
 pub struct ReadGuard<'a, P: Policy, T: ?Sized> {
     lock: &'a RwLock<P, T>,
@@ -170,6 +179,17 @@ impl<P: Policy, T: ?Sized + fmt::Debug> fmt::Debug for ReadGuard<'_, P, T> {
 }
 
 /// The writer's lock of a [`RwLock`]; dropping it unlocks.
+///
+/// ```
+/// use yue_scheduler::sync::RwLock;
+///
+/// let map = RwLock::new(String::from("the map"));
+/// let mut writer = map.write().unwrap();
+/// writer.push_str(", redrawn");
+/// assert!(map.try_read().is_none());
+/// drop(writer);
+/// assert_eq!(*map.read().unwrap(), "the map, redrawn");
+/// ```
 #[must_use = "dropping it unlocks at once"]
 pub struct WriteGuard<'a, P: Policy, T: ?Sized> {
     lock: &'a RwLock<P, T>,

@@ -401,4 +401,15 @@ impl<'a, P: Policy> Holder for &'a Semaphore<P> {
 }
 
 /// Acquiring permits as a branch of a select.
+///
+/// ```
+/// use yue_scheduler::sync::{Semaphore, select};
+/// use yue_scheduler::sync::select::Branch;
+///
+/// let seats = Semaphore::new(3);
+/// let branch = seats.acquire_branch(2);
+/// assert_eq!(select::wait(&[&branch]), Ok(0));
+/// let taken = branch.take().unwrap();
+/// assert_eq!((taken.count(), seats.available()), (2, 1));
+/// ```
 pub type AcquireBranch<'a, P> = SourceBranch<Acquiring<'a, P, &'a Semaphore<P>>>;

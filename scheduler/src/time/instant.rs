@@ -6,6 +6,18 @@ use std::time::Duration;
 
 /// Nanoseconds on the loop's clock: for the system's clock, since some fixed moment before the program's start
 /// (`CLOCK_MONOTONIC`).
+///
+/// ```
+/// use std::time::Duration;
+/// use yue_scheduler::Instant;
+///
+/// let start = Instant::from_nanos(1_000);
+/// let end = start.saturating_add(Duration::from_micros(2));
+/// assert_eq!(end.as_nanos(), 3_000);
+/// assert_eq!(end.saturating_since(start), Duration::from_micros(2));
+/// assert_eq!(start.saturating_since(end), Duration::ZERO);
+/// assert!(Instant::system() < Instant::NEVER);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
@@ -47,6 +59,20 @@ impl Instant {
 }
 
 /// Where a loop takes its time from.
+///
+/// ```
+/// use std::cell::Cell;
+/// use std::rc::Rc;
+/// use yue_scheduler::{Clock, Config, Instant, Loop, now};
+///
+/// let time = Rc::new(Cell::new(5));
+/// let config = Config { clock: Clock::Manual(time.clone()), ..Config::default() };
+/// let l = Loop::new(config).unwrap();
+/// assert_eq!(l.enter(now), Instant::from_nanos(5));
+/// time.set(7);
+/// l.tick().unwrap();
+/// assert_eq!(l.enter(now), Instant::from_nanos(7));
+/// ```
 #[derive(Debug, Clone, Default)]
 pub enum Clock {
     /// The system's monotonic clock.

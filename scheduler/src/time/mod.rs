@@ -17,6 +17,17 @@ use std::time::Duration;
 
 /// The time of this tick.
 ///
+/// ```
+/// use std::time::Duration;
+/// use yue_scheduler::{Config, Loop, now, sleep};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let start = now();
+///     sleep(Duration::from_millis(1)).unwrap();
+///     assert!(now() > start);
+/// });
+/// ```
+///
 /// # Panics
 /// Outside a loop.
 pub fn now() -> Instant {
@@ -24,6 +35,18 @@ pub fn now() -> Instant {
 }
 
 /// Suspends the calling fiber for `duration`, counted from the time of this tick.
+///
+/// ```
+/// use std::time::Duration;
+/// use yue_scheduler::{Config, Loop, sleep, spawn};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     sleep(Duration::from_millis(1)).unwrap();
+///     let sleeper = spawn(|| sleep(Duration::from_secs(3600)));
+///     sleeper.cancel();
+///     assert!(sleeper.join().unwrap().is_err());
+/// });
+/// ```
 ///
 /// # Errors
 /// [`Stopped`] when the fiber is cancelled, or a deadline passes, before the time is over.
@@ -36,6 +59,20 @@ pub fn sleep(duration: Duration) -> Result<(), Stopped> {
 }
 
 /// Suspends the calling fiber until `at`.
+///
+/// ```
+/// use std::time::Duration;
+/// use yue_scheduler::{Config, Loop, now, sleep_until};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let mut frame = now();
+///     for _ in 0..3 {
+///         frame = frame.saturating_add(Duration::from_millis(1)); // does not drift, whatever a frame takes
+///         sleep_until(frame).unwrap();
+///         assert!(now() >= frame);
+///     }
+/// });
+/// ```
 ///
 /// # Errors
 /// As [`sleep`].

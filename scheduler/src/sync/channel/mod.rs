@@ -288,6 +288,16 @@ impl<P: Policy, T> Receiver<P, T> {
 }
 
 /// The values of a channel as they come; from [`Receiver::iter`].
+///
+/// ```
+/// use yue_scheduler::sync::channel;
+///
+/// let (sender, receiver) = channel(2);
+/// sender.send("one").unwrap();
+/// sender.send("two").unwrap();
+/// drop(sender);
+/// assert_eq!(receiver.iter().collect::<Vec<_>>(), ["one", "two"]);
+/// ```
 #[derive(Debug)]
 pub struct Iter<'a, P: Policy, T>(&'a Receiver<P, T>);
 
@@ -353,9 +363,31 @@ impl<P: Policy, T> fmt::Debug for Receiver<P, T> {
 }
 
 /// Receiving as a branch of a select.
+///
+/// ```
+/// use yue_scheduler::sync::{channel, select};
+/// use yue_scheduler::sync::select::Branch;
+///
+/// let (sender, receiver) = channel(1);
+/// sender.send("hello").unwrap();
+/// let branch = receiver.recv_branch();
+/// assert_eq!(select::wait(&[&branch]), Ok(0));
+/// assert_eq!(branch.take(), Some(Ok("hello")));
+/// ```
 pub type RecvBranch<'a, P, T> = SourceBranch<Receiving<'a, P, T>>;
 
 /// Sending as a branch of a select; from [`Sender::send_branch`].
+///
+/// ```
+/// use yue_scheduler::sync::{channel, select};
+///
+/// let (sender, receiver) = channel(1);
+/// let mut pending = Some("hello");
+/// let branch = sender.send_branch(&mut pending);
+/// assert_eq!(select::wait(&[&branch]), Ok(0));
+/// drop(branch);
+/// assert_eq!((receiver.recv(), pending), (Ok("hello"), None));
+/// ```
 pub struct SendBranch<'a, P: Policy, T>(pub(super) SourceBranch<Sending<'a, P, T>>);
 
 impl<P: Policy, T> fmt::Debug for SendBranch<'_, P, T> {

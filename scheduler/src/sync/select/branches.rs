@@ -206,6 +206,16 @@ impl<B: Branch> Branch for Option<B> {
 }
 
 /// A moment, as a branch: made by [`after`] and [`at`].
+///
+/// ```
+/// use std::time::Duration;
+/// use yue_scheduler::sync::select::{self, Branch, Timer};
+///
+/// let soon: Timer = select::after(Duration::from_millis(1));
+/// let later = select::after(Duration::from_secs(3600));
+/// assert_eq!(select::wait(&[&later, &soon]), Ok(1));
+/// assert_eq!((soon.take(), later.take()), (Some(()), None));
+/// ```
 #[derive(Debug)]
 pub struct Timer {
     at: Instant,
@@ -280,6 +290,18 @@ impl Branch for Timer {
 }
 
 /// A [`Readiness`] as a branch: made by [`ready`].
+///
+/// ```
+/// use yue_scheduler::sync::select::{self, Branch, Ready};
+/// use yue_scheduler::{Config, Loop, spawn};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let (mut one, mut other) = (spawn(|| 1), spawn(|| 2));
+///     let branches: [Ready<_>; 2] = [one.join_branch(), other.join_branch()];
+///     let taken = select::wait(&[&branches[0], &branches[1]]).unwrap();
+///     assert_eq!(branches[taken].take().unwrap().unwrap(), taken + 1);
+/// });
+/// ```
 pub struct Ready<R: Readiness> {
     readiness: RefCell<R>,
     output: RefCell<Option<R::Output>>,
@@ -288,6 +310,26 @@ pub struct Ready<R: Readiness> {
 }
 
 /// Makes a branch of a [`Readiness`]; see there for an example.
+///
+/// ```
+/// use yue_scheduler::sync::select::{self, Branch, Readiness, Signal};
+///
+/// /// Is there from the beginning.
+/// struct Here(Option<&'static str>);
+///
+/// impl Readiness for Here {
+///     type Output = &'static str;
+///     fn poll(&mut self) -> Option<&'static str> {
+///         self.0.take()
+///     }
+///     fn watch(&mut self, _: Signal) {}
+///     fn unwatch(&mut self) {}
+/// }
+///
+/// let branch = select::ready(Here(Some("a gift")));
+/// assert_eq!(select::wait(&[&branch]), Ok(0));
+/// assert_eq!(branch.take(), Some("a gift"));
+/// ```
 pub fn ready<R: Readiness>(readiness: R) -> Ready<R> {
     Ready {
         readiness: RefCell::new(readiness),

@@ -110,6 +110,21 @@ pub trait Readiness {
 pub trait AnyBranch: sealed::Internal {}
 
 /// One branch of a select, with its outcome.
+///
+/// ```
+/// use yue_scheduler::sync::channel;
+/// use yue_scheduler::sync::select::{self, Branch};
+///
+/// /// Waits for one thing only.
+/// fn one<B: Branch>(branch: B) -> Option<B::Output> {
+///     select::wait(&[&branch]).ok()?;
+///     branch.take()
+/// }
+///
+/// let (sender, receiver) = channel(1);
+/// sender.send("hello").unwrap();
+/// assert_eq!(one(receiver.recv_branch()), Some(Ok("hello")));
+/// ```
 pub trait Branch: AnyBranch {
     /// What the branch gives.
     type Output;
@@ -154,6 +169,17 @@ impl<B: sealed::Internal> AnyBranch for B {}
 /// form; this one is for a number of branches that is not known beforehand.
 ///
 /// Without branches it waits until the fiber is told to stop.
+///
+/// ```
+/// use yue_scheduler::sync::{channel, select};
+/// use yue_scheduler::sync::select::Branch;
+///
+/// let (quiet, busy) = (channel::<u32>(1), channel(1));
+/// busy.0.send(7).unwrap();
+/// let (one, other) = (quiet.1.recv_branch(), busy.1.recv_branch());
+/// assert_eq!(select::wait(&[&one, &other]), Ok(1));
+/// assert_eq!((one.take(), other.take()), (None, Some(Ok(7))));
+/// ```
 ///
 /// # Errors
 /// [`Stopped`] when the fiber is told to stop first, or had been before; no branch is taken then.
