@@ -23,6 +23,19 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// Why a suspending call came back without what it waited for.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, Stopped, now, sleep, spawn, with_deadline};
+/// use std::time::Duration;
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let fiber = spawn(|| sleep(Duration::from_secs(3600)));
+///     assert_eq!(fiber.cancel_and_join().unwrap(), Err(Stopped::Cancelled));
+///
+///     let late = with_deadline(now(), || sleep(Duration::from_secs(3600)));
+///     assert_eq!(late, Err(Stopped::Deadline));
+/// });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Stopped {
     /// The fiber, or the scope it runs in, was cancelled.
@@ -45,6 +58,16 @@ impl From<Stopped> for io::Error {
 }
 
 /// A [`timeout`] passed before its closure was done.
+///
+/// ```
+/// use yue_scheduler::{Config, Elapsed, Loop, sleep, timeout};
+/// use std::time::Duration;
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let result = timeout(Duration::from_millis(1), || sleep(Duration::from_secs(3600)));
+///     assert_eq!(result, Err(Elapsed));
+/// });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the timeout has passed")]
 pub struct Elapsed;
@@ -52,6 +75,24 @@ pub struct Elapsed;
 /// A part of a fiber's work that can be cancelled by itself, as one request of many that a fiber serves.
 ///
 /// Clones are the same scope. It may be entered again after [`CancelScope::reset`].
+///
+/// ```
+/// use yue_scheduler::{CancelScope, Config, Loop, Stopped, is_cancelled, sleep, spawn};
+/// use std::time::Duration;
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let request = CancelScope::new();
+///     let hang_up = request.clone();
+///     let _ = spawn(move || hang_up.cancel());
+///
+///     let result = request.enter(|| sleep(Duration::from_secs(3600)));
+///     assert_eq!(result, Err(Stopped::Cancelled));
+///     assert!(!is_cancelled()); // the fiber itself goes on
+///
+///     request.reset();
+///     assert_eq!(request.enter(|| sleep(Duration::from_millis(1))), Ok(()));
+/// });
+/// ```
 #[derive(Clone, Default)]
 pub struct CancelScope {
     shared: Rc<Scope>,
@@ -202,6 +243,19 @@ pub(crate) fn cancel_on(loop_id: u32, fiber: FiberId) {
 /// Cancels a fiber of this loop. Returns whether it was there to be cancelled; `false` outside a loop.
 ///
 /// A cancelled fiber that has not run yet still runs; its first suspending call fails.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, Stopped, cancel, sleep, spawn};
+/// use std::time::Duration;
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let fiber = spawn(|| sleep(Duration::from_secs(3600)));
+///     let id = fiber.id();
+///     assert!(cancel(id));
+///     assert_eq!(fiber.join().unwrap(), Err(Stopped::Cancelled));
+///     assert!(!cancel(id)); // it is over
+/// });
+/// ```
 pub fn cancel(fiber: FiberId) -> bool {
     try_with_loop(|l| match l.slab.find(fiber) {
         Some(header) => {
@@ -215,6 +269,23 @@ pub fn cancel(fiber: FiberId) -> bool {
 
 /// Whether the calling fiber has been told to stop, or a deadline has passed: whether its next suspending call would
 /// fail. `false` outside a fiber.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, is_cancelled, spawn, yield_now};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let fiber = spawn(|| {
+///         let mut rounds = 0;
+///         while !is_cancelled() {
+///             rounds += 1;
+///             let _ = yield_now();
+///         }
+///         rounds
+///     });
+///     yield_now().unwrap();
+///     assert!(fiber.cancel_and_join().unwrap() > 0);
+/// });
+/// ```
 pub fn is_cancelled() -> bool {
     try_with_loop(|l| {
         let header = l.running();
@@ -226,6 +297,20 @@ pub fn is_cancelled() -> bool {
 
 /// Runs `f` shielded from the fiber's cancel and from the scopes and deadlines that it is in, for clean-up that must
 /// wait. Scopes and deadlines that `f` enters by itself do hold. A shield ends at the loop's hard stop.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, Stopped, shield, sleep, spawn};
+/// use std::time::Duration;
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let fiber = spawn(|| {
+///         let work = sleep(Duration::from_secs(3600));
+///         let farewell = shield(|| sleep(Duration::from_millis(1)));
+///         (work, farewell)
+///     });
+///     assert_eq!(fiber.cancel_and_join().unwrap(), (Err(Stopped::Cancelled), Ok(())));
+/// });
+/// ```
 ///
 /// # Panics
 /// Outside a fiber.
@@ -247,6 +332,18 @@ pub fn shield<R>(f: impl FnOnce() -> R) -> R {
 
 /// Runs `f` under a deadline: from `at` on, suspending calls in it fail with [`Stopped::Deadline`]. The earliest of
 /// nested deadlines wins.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, Stopped, now, sleep, with_deadline};
+/// use std::time::Duration;
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let soon = now().saturating_add(Duration::from_millis(1));
+///     let result = with_deadline(soon, || sleep(Duration::from_secs(3600)));
+///     assert_eq!(result, Err(Stopped::Deadline));
+///     sleep(Duration::from_millis(1)).unwrap(); // the deadline is no longer in force
+/// });
+/// ```
 ///
 /// # Panics
 /// Outside a fiber.
@@ -274,6 +371,17 @@ fn under_deadline<R>(at: Instant, f: impl FnOnce() -> R) -> (R, bool) {
 }
 
 /// Runs `f` under a deadline `duration` from now.
+///
+/// ```
+/// use yue_scheduler::{Config, Elapsed, Loop, sleep, timeout};
+/// use std::time::Duration;
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     assert_eq!(timeout(Duration::from_secs(3600), || 42), Ok(42));
+///     let late = timeout(Duration::from_millis(1), || sleep(Duration::from_secs(3600)));
+///     assert_eq!(late, Err(Elapsed));
+/// });
+/// ```
 ///
 /// # Errors
 /// [`Elapsed`] if this very deadline (of two for the same instant, the outer one) refused a suspending call in `f`;

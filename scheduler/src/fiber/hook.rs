@@ -12,6 +12,32 @@ use crate::event_loop::{current_fiber, try_with_loop};
 use std::ptr;
 
 /// Is told when its fiber leaves the processor and when it comes back. Cannot suspend, and must not cancel the fiber.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, SwitchHook, with_switch_hook, yield_now};
+/// use std::cell::Cell;
+///
+/// #[derive(Default)]
+/// struct Count(Cell<u32>);
+///
+/// impl SwitchHook for Count {
+///     fn leave(&self) -> Result<(), &'static str> {
+///         self.0.set(self.0.get() + 1);
+///         Ok(())
+///     }
+///
+///     fn enter(&self) {}
+/// }
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let switches = with_switch_hook(Count::default(), |count| {
+///         yield_now().unwrap();
+///         yield_now().unwrap();
+///         count.0.get()
+///     });
+///     assert_eq!(switches, 2);
+/// });
+/// ```
 pub trait SwitchHook {
     /// Before the fiber parks.
     ///
@@ -83,6 +109,26 @@ struct Hooked<H> {
 
 /// Runs `f` with `hook` told of every switch of the calling fiber. Of nested hooks only the innermost is told.
 ///
+/// ```
+/// use yue_scheduler::{Config, Loop, SwitchHook, spawn, with_switch_hook, yield_now};
+///
+/// struct Stay;
+///
+/// impl SwitchHook for Stay {
+///     fn leave(&self) -> Result<(), &'static str> {
+///         Err("not now")
+///     }
+///
+///     fn enter(&self) {}
+/// }
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let fiber = spawn(|| with_switch_hook(Stay, |_| yield_now()));
+///     let error = fiber.join().unwrap_err(); // the hook made it panic
+///     assert!(error.to_string().contains("not now"));
+/// });
+/// ```
+///
 /// # Panics
 /// Outside a fiber.
 #[inline]
@@ -141,6 +187,16 @@ impl<H: SwitchHook + ?Sized> SwitchHook for &H {
 }
 
 /// Runs `f`; any attempt to suspend the calling fiber in it is a panic. Outside a fiber it only calls `f`.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, no_suspend, spawn, yield_now};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     assert_eq!(no_suspend(|| 6 * 7), 42);
+///     let fiber = spawn(|| no_suspend(|| yield_now()));
+///     assert!(fiber.join().is_err()); // it panicked
+/// });
+/// ```
 pub fn no_suspend<R>(f: impl FnOnce() -> R) -> R {
     let header = with_loop_fiber();
     if header.is_null() {
@@ -164,6 +220,16 @@ fn with_loop_fiber() -> *const Header {
 }
 
 /// Whether the calling code may suspend here; if not, why.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, may_suspend, no_suspend};
+///
+/// assert!(may_suspend().is_err()); // not in a fiber
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     assert!(may_suspend().is_ok());
+///     assert!(no_suspend(|| may_suspend()).is_err());
+/// });
+/// ```
 ///
 /// # Errors
 /// The reason, as the panic of a suspending call would say it.

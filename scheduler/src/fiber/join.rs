@@ -13,6 +13,17 @@ use std::mem;
 use std::rc::Rc;
 
 /// Why a join gave no result.
+///
+/// ```
+/// use yue_scheduler::{Config, JoinError, Loop, spawn};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let fiber = spawn(|| "forty-two".parse::<i32>().unwrap());
+///     let error = fiber.join().unwrap_err();
+///     assert!(matches!(error, JoinError::Panicked(_)));
+///     assert!(error.to_string().starts_with("the fiber panicked: "));
+/// });
+/// ```
 #[derive(thiserror::Error)]
 pub enum JoinError {
     /// The fiber panicked; this is the payload.
@@ -118,6 +129,20 @@ impl<T> Drop for Completion<T> {
 }
 
 /// Waits for a fiber of this loop, or cancels it. Dropping it lets the fiber go on by itself.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, Stopped, sleep, spawn};
+/// use std::time::Duration;
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let sum = spawn(|| (1..=10).sum::<i32>());
+///     let sleeper = spawn(|| sleep(Duration::from_secs(3600)));
+///     assert_eq!(sum.join().unwrap(), 55);
+///     assert!(!sleeper.is_done());
+///     sleeper.cancel();
+///     assert_eq!(sleeper.join().unwrap(), Err(Stopped::Cancelled));
+/// });
+/// ```
 #[must_use = "dropping a handle detaches its fiber; say so with drop(handle)"]
 pub struct JoinHandle<T> {
     cell: Rc<JoinCell<T>>,

@@ -49,6 +49,17 @@ use std::panic::Location;
 use std::rc::Rc;
 
 /// Names one fiber of one loop, for as long as the loop lives: ids are not given to another fiber.
+///
+/// ```
+/// use yue_scheduler::{Config, FiberId, Loop, current_id, spawn};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let fiber = spawn(|| current_id());
+///     let id = fiber.id();
+///     assert_eq!(FiberId::from_bits(id.to_bits()), id);
+///     assert_eq!(fiber.join().unwrap(), id);
+/// });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FiberId {
     pub(crate) index: u32,
@@ -80,6 +91,16 @@ impl fmt::Display for FiberId {
 ///
 /// The fiber inherits the caller's [`context`]. Dropping the handle detaches it. While the loop shuts down, new fibers
 /// start cancelled.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, spawn};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let fiber = spawn(|| "from the fiber");
+///     assert!(!fiber.is_done()); // it has not had its turn yet
+///     assert_eq!(fiber.join().unwrap(), "from the fiber");
+/// });
+/// ```
 ///
 /// # Panics
 /// Outside a loop, or where [`Builder::spawn`] gives an error.
@@ -232,12 +253,28 @@ impl crate::event_loop::Inner {
 }
 
 /// Whether the calling code runs in a fiber.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, in_fiber};
+///
+/// assert!(!in_fiber());
+/// Loop::new(Config::default()).unwrap().run(|| assert!(in_fiber()));
+/// ```
 pub fn in_fiber() -> bool {
     try_with_loop(|l| !l.running().is_null()).unwrap_or(false)
 }
 
 /// The lowest address of the calling fiber's stack that code may touch. Code that recurses without a limit of its own
 /// (a C library that calls back) compares its stack pointer with it.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, stack_limit};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let here = 0u8;
+///     assert!(&raw const here as usize > stack_limit());
+/// });
+/// ```
 ///
 /// # Panics
 /// Outside a fiber.
@@ -248,6 +285,18 @@ pub fn stack_limit() -> usize {
 
 /// The calling fiber.
 ///
+/// ```
+/// use yue_scheduler::{Config, Loop, current_id, spawn};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let me = current_id();
+///     let other = spawn(current_id);
+///     assert_ne!(other.id(), me);
+///     let id = other.id();
+///     assert_eq!(other.join().unwrap(), id);
+/// });
+/// ```
+///
 /// # Panics
 /// Outside a fiber.
 pub fn current_id() -> FiberId {
@@ -256,6 +305,15 @@ pub fn current_id() -> FiberId {
 }
 
 /// The name of the calling fiber, if it was given one. `None` outside.
+///
+/// ```
+/// use yue_scheduler::{Builder, Config, Loop, current_name};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let fiber = Builder::new().name("mailman").spawn(current_name).unwrap();
+///     assert_eq!(fiber.join().unwrap().as_deref(), Some("mailman"));
+/// });
+/// ```
 pub fn current_name() -> Option<String> {
     let header = try_with_loop(|l| l.running()).filter(|header| !header.is_null())?;
     // SAFETY: the running fiber's header lives as long as the fiber.
@@ -263,6 +321,17 @@ pub fn current_name() -> Option<String> {
 }
 
 /// What the calling fiber works for: set with [`set_context`], inherited by the fibers it spawns. `None` outside.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, context, set_context, spawn};
+/// use std::rc::Rc;
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     set_context(Some(Rc::new("request 7")));
+///     let fiber = spawn(|| *context().unwrap().downcast::<&str>().unwrap());
+///     assert_eq!(fiber.join().unwrap(), "request 7");
+/// });
+/// ```
 pub fn context() -> Option<Rc<dyn Any>> {
     try_with_loop(|l| {
         // SAFETY: the running fiber's header lives as long as the fiber.
@@ -273,6 +342,18 @@ pub fn context() -> Option<Rc<dyn Any>> {
 }
 
 /// Sets what the calling fiber works for; returns what it was before.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, context, set_context};
+/// use std::rc::Rc;
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let before = set_context(Some(Rc::new(7)));
+///     assert!(context().unwrap().is::<i32>());
+///     set_context(before);
+///     assert!(context().is_none());
+/// });
+/// ```
 ///
 /// # Panics
 /// Outside a fiber.

@@ -20,6 +20,19 @@ use crate::time::Instant;
 use std::marker::PhantomData;
 
 /// What ended a wait with a time limit.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, Wakeup, now, park_until, prepare_park};
+/// use std::time::Duration;
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     prepare_park().wake();
+///     assert_eq!(park_until("nap", None).unwrap(), Wakeup::Woken);
+///     prepare_park(); // nobody has the waker
+///     let soon = now().saturating_add(Duration::from_millis(1));
+///     assert_eq!(park_until("nap", Some(soon)).unwrap(), Wakeup::TimedOut);
+/// });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wakeup {
     /// The waker was used.
@@ -29,6 +42,18 @@ pub enum Wakeup {
 }
 
 /// Ends one wait of one fiber of this thread.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, current_id, park, prepare_park, spawn};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let waker = prepare_park();
+///     assert_eq!(waker.fiber(), current_id());
+///     let other = spawn(move || (waker.wake(), waker.wake()));
+///     park("a friend").unwrap();
+///     assert_eq!(other.join().unwrap(), (true, false)); // only one ends the wait
+/// });
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct LocalWaker {
     wait: RemoteWaker,
@@ -37,6 +62,23 @@ pub struct LocalWaker {
 }
 
 /// Ends one wait of one fiber, from any thread.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, park, prepare_park};
+/// use std::sync::{Arc, atomic::{AtomicU32, Ordering}};
+/// use std::thread;
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let answer = Arc::new(AtomicU32::new(0));
+///     let (waker, place) = (prepare_park().remote(), answer.clone());
+///     thread::spawn(move || {
+///         place.store(42, Ordering::Release);
+///         waker.wake();
+///     });
+///     park("the thread's answer").unwrap();
+///     assert_eq!(answer.load(Ordering::Acquire), 42);
+/// });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RemoteWaker {
     loop_id: u32,
@@ -148,6 +190,18 @@ pub(crate) fn wake_in(l: &Inner, wait: RemoteWaker) -> bool {
 
 /// Begins a wait of the calling fiber: wakers of earlier waits are void from here on.
 ///
+/// ```
+/// use yue_scheduler::{Config, Loop, park, prepare_park};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let stale = prepare_park();
+///     let waker = prepare_park();
+///     assert!(!stale.wake());
+///     assert!(waker.wake());
+///     park("what has come already").unwrap(); // returns at once
+/// });
+/// ```
+///
 /// # Panics
 /// Outside a fiber.
 #[inline]
@@ -169,6 +223,22 @@ pub fn prepare_park() -> LocalWaker {
 
 /// Waits until the waker of the last [`prepare_park`] is used. `reason` is what listings show.
 ///
+/// ```
+/// use yue_scheduler::{Config, Loop, Stopped, park, prepare_park, spawn};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let waker = prepare_park();
+///     let _ = spawn(move || waker.wake());
+///     park("the other fiber").unwrap();
+///
+///     let fiber = spawn(|| {
+///         prepare_park();
+///         park("what never comes")
+///     });
+///     assert_eq!(fiber.cancel_and_join().unwrap(), Err(Stopped::Cancelled));
+/// });
+/// ```
+///
 /// # Errors
 /// [`Stopped`] when the fiber is cancelled or a deadline passes first; the waker is void then, or soon: the next
 /// `prepare_park` sees to that.
@@ -181,6 +251,18 @@ pub fn park(reason: &'static str) -> Result<(), Stopped> {
 }
 
 /// As [`park`], but waits no longer than to `at`.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, Wakeup, now, park_until, prepare_park};
+/// use std::time::Duration;
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     prepare_park();
+///     let soon = now().saturating_add(Duration::from_millis(1));
+///     let wakeup = park_until("what never comes", Some(soon)).unwrap();
+///     assert_eq!(wakeup, Wakeup::TimedOut);
+/// });
+/// ```
 ///
 /// # Errors
 /// As [`park`].
@@ -226,6 +308,21 @@ pub(crate) fn park_unrefused(reason: &'static str, limit: Instant) -> Result<Wak
 /// Waits until the waker of the last [`prepare_park`] is used, whatever else happens to the fiber. For what must not be
 /// left behind: an operation that the kernel works on.
 ///
+/// ```
+/// use yue_scheduler::{Config, Loop, is_cancelled, park_uninterruptible, prepare_park, spawn};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let fiber = spawn(|| {
+///         let waker = prepare_park();
+///         let _ = spawn(move || waker.wake());
+///         park_uninterruptible("the kernel");
+///         is_cancelled()
+///     });
+///     fiber.cancel(); // it learns of it when its wait is over
+///     assert!(fiber.join().unwrap());
+/// });
+/// ```
+///
 /// # Panics
 /// Outside a fiber, or where suspension is forbidden.
 pub fn park_uninterruptible(reason: &'static str) {
@@ -261,6 +358,17 @@ fn suspend_parked(
 }
 
 /// Lets the other runnable fibers run first.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, spawn, yield_now};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let fiber = spawn(|| 42);
+///     yield_now().unwrap();
+///     assert!(fiber.is_done());
+///     assert_eq!(fiber.join().unwrap(), 42);
+/// });
+/// ```
 ///
 /// # Errors
 /// [`Stopped`] when the fiber has been told to stop; it has yielded all the same.

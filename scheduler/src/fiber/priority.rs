@@ -58,6 +58,16 @@ impl Priority {
 
 /// Changes the calling fiber's priority, from its next turn on; returns what it was.
 ///
+/// ```
+/// use yue_scheduler::{Config, Loop, Priority, set_priority};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     assert_eq!(set_priority(Priority::Low), Priority::Normal);
+///     // What can wait.
+///     assert_eq!(set_priority(Priority::Normal), Priority::Low);
+/// });
+/// ```
+///
 /// # Panics
 /// Outside a fiber.
 pub fn set_priority(priority: Priority) -> Priority {

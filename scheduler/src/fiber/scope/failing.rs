@@ -50,6 +50,20 @@ pub fn try_scope<'env, R, E>(
 }
 
 /// Starts fibers that fail together; see [`try_scope`].
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, try_scope};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let (left, right) = ("20", "22");
+///     let sum = try_scope(|s| {
+///         let left = s.spawn(|| left.parse::<i32>());
+///         let right = s.spawn(|| right.parse::<i32>());
+///         Ok(left.join().unwrap() + right.join().unwrap())
+///     });
+///     assert_eq!(sum, Ok(42));
+/// });
+/// ```
 pub struct TryScope<'scope, 'env: 'scope, E> {
     scope: Scope<'scope, 'env>,
     /// The body runs in it, so that a child's error reaches the body.
@@ -135,6 +149,19 @@ impl<E> fmt::Debug for TryScope<'_, '_, E> {
 }
 
 /// Waits for a child of a [`try_scope`].
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, Stopped, try_scope};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let result = try_scope(|s| {
+///         let number = s.spawn(|| "forty-two".parse::<i32>());
+///         assert_eq!(number.join(), Err(Stopped::Cancelled)); // the error itself is the scope's
+///         Ok(())
+///     });
+///     assert!(result.is_err());
+/// });
+/// ```
 #[derive(Debug)]
 pub struct TryJoinHandle<'scope, T> {
     handle: ScopedJoinHandle<'scope, Option<T>>,

@@ -82,6 +82,22 @@ pub fn scope<'env, R>(body: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>)
 }
 
 /// Starts fibers that may borrow what outlives the scope; see [`scope`].
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, scope, sleep};
+/// use std::time::Duration;
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let greeting = String::from("hello");
+///     scope(|s| {
+///         let length = s.spawn(|| greeting.len());
+///         let _ = s.spawn(|| sleep(Duration::from_secs(3600)));
+///         assert_eq!(length.join().unwrap(), 5);
+///         assert_eq!(s.live(), 1);
+///         s.cancel(); // or the scope would wait an hour
+///     });
+/// });
+/// ```
 pub struct Scope<'scope, 'env: 'scope> {
     family: Rc<Family>,
     scope: PhantomData<&'scope mut &'scope ()>,
@@ -179,6 +195,19 @@ impl fmt::Debug for Scope<'_, '_> {
 }
 
 /// Waits for a child of a [`scope`], or cancels it.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, Stopped, scope, sleep};
+/// use std::time::Duration;
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     scope(|s| {
+///         let sleeper = s.spawn(|| sleep(Duration::from_secs(3600)));
+///         sleeper.cancel();
+///         assert_eq!(sleeper.join().unwrap(), Err(Stopped::Cancelled));
+///     });
+/// });
+/// ```
 pub struct ScopedJoinHandle<'scope, T> {
     packet: Rc<Packet<T>>,
     fiber: FiberId,
