@@ -90,7 +90,8 @@ fn a_deadlock_shows_who_waits_for_what_and_where() {
         Loop::new(Config::default()).unwrap().run(|| {
             let left = named("left", takes_left_then_right);
             let right = named("right", takes_right_then_left);
-            yield_now().unwrap();
+            // For a whole tick, so that the loop has counted them.
+            sleep(Duration::from_millis(1)).unwrap();
             eprintln!("ready");
             left.join().unwrap();
             right.join().unwrap();
