@@ -252,7 +252,7 @@ fn check(header: &Header) -> Result<(), &'static str> {
             "a fiber cannot suspend while it unwinds (a blocking call in a Drop during a panic)",
         );
     }
-    // Not looked for in release builds: it costs more than the switch, and what it does is a slow leak.
+    // Not looked for in release builds: each switch would pay for it, and what it does is a slow leak.
     if cfg!(debug_assertions) && crossbeam_epoch::is_pinned() {
         return Err(
             "a fiber cannot suspend under an epoch pin of crossbeam-epoch: no garbage would be freed until it goes on",
