@@ -16,7 +16,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use yue_scheduler::{in_fiber, is_cancelled, now, park, prepare_park, with_deadline, yield_now};
+use yue_scheduler::{
+    deadline_after, in_fiber, is_cancelled, park, prepare_park, with_deadline, yield_now,
+};
 
 /// Says to io_uring: at the file's own position, or it has none.
 const NO_OFFSET: u64 = u64::MAX;
@@ -68,7 +70,7 @@ impl Limit {
     #[inline]
     pub(crate) fn enforce<T>(&self, call: impl FnOnce() -> T) -> T {
         match self.get() {
-            Some(limit) if in_fiber() => with_deadline(now().saturating_add(limit), call),
+            Some(limit) if in_fiber() => with_deadline(deadline_after(limit), call),
             _ => call(),
         }
     }

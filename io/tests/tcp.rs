@@ -157,6 +157,30 @@ fn a_deadline_ends_a_read_and_a_write() {
 }
 
 #[test]
+fn a_socket_timeout_counts_from_the_call_and_not_from_what_was_computed_before() {
+    on_each_driver(|| {
+        let (mut client, mut server) = pair();
+        let limit = Duration::from_millis(300);
+        client.set_read_timeout(Some(limit)).unwrap();
+        let peer = spawn(move || {
+            let mut question = [0; 1];
+            server.read_exact(&mut question).unwrap();
+            sleep(Duration::from_millis(20)).unwrap();
+            server.write_all(b"answer").unwrap();
+            server
+        });
+        yield_now().unwrap();
+        let end = Instant::system().saturating_add(limit * 2);
+        while Instant::system() < end {}
+        client.write_all(b"?").unwrap();
+        let mut answer = [0; 6];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"answer");
+        drop(peer.join().unwrap());
+    });
+}
+
+#[test]
 fn a_big_transfer_over_short_writes_arrives_whole() {
     on_each_driver(|| {
         let (mut client, mut server) = pair();

@@ -86,4 +86,6 @@ pub use fiber::{
 };
 pub use say::say;
 pub use stack::{StackClass, StackConfig, guard_kind};
-pub use time::{Clock, Instant, Timer, now, sleep, sleep_until};
+pub use time::{
+    Clock, Instant, Timer, deadline_after, is_past, now, sleep, sleep_until, time_left,
+};

@@ -153,7 +153,11 @@ local Timer = setmetatable({}, { __index = Emitter })
 Timer.__index = Timer
 Timer.__tostring = function(self) return self.closed and 'timer (closed)' or 'timer' end
 
+-- The clock has no finer steps, and `at + interval` must get ahead.
+local INTERVAL_MIN = 1e-6
+
 local function run_timer(timer, start, interval)
+  interval = interval and math.max(interval, INTERVAL_MIN)
   local at = core.clock() + start
   while not timer.closed do
     core.sleep_until(at)

@@ -16,8 +16,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::{
-    JoinHandle, LocalWaker, Stopped, in_fiber, now, park_uninterruptible, park_until, prepare_park,
-    spawn,
+    JoinHandle, LocalWaker, Stopped, deadline_after, in_fiber, park_uninterruptible, park_until,
+    prepare_park, spawn,
 };
 
 /// How [`TcpStream::connect_with`] connects.
@@ -114,7 +114,7 @@ fn run(
     while let Some(address) = addresses.pop_front() {
         let failed = race.failed.get();
         attempts.push(race.start(address, *options));
-        let next = (!addresses.is_empty()).then(|| now().saturating_add(options.attempt_delay));
+        let next = (!addresses.is_empty()).then(|| deadline_after(options.attempt_delay));
         while race.winner.borrow().is_none() && race.failed.get() == failed {
             race.waiter.set(Some(prepare_park()));
             let end = park_until("connect", next)?;

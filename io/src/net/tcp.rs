@@ -12,7 +12,7 @@ use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
-use yue_scheduler::{in_fiber, now, with_deadline};
+use yue_scheduler::{deadline_after, in_fiber, with_deadline};
 
 /// A TCP connection, as [`std::net::TcpStream`]; reading and writing park the calling fiber.
 ///
@@ -114,7 +114,7 @@ impl TcpStream {
     /// Of the kind `TimedOut` when it took too long; else as [`TcpStream::connect_addr`].
     pub fn connect_timeout(address: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         if in_fiber() {
-            let at = now().saturating_add(timeout);
+            let at = deadline_after(timeout);
             return with_deadline(at, || TcpStream::connect_addr(*address));
         }
         std::net::TcpStream::connect_timeout(address, timeout).map(TcpStream::from)

@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind};
 use crate::proto::Method;
 use crate::proto::encode;
 use std::time::Duration;
-use yue_scheduler::{Builder, now, park_until, prepare_park, set_context};
+use yue_scheduler::{Builder, deadline_after, park_until, prepare_park, set_context};
 
 /// A yue client speaks as soon as the link is up; its words are no more than a packet behind.
 const FIRST_WORDS_WAIT: Duration = Duration::from_millis(100);
@@ -55,7 +55,7 @@ impl Inner {
 
     fn arm_handshake(&self) {
         self.timer
-            .arm(now().saturating_add(self.options.limits.handshake));
+            .arm(deadline_after(self.options.limits.handshake));
     }
 
     /// Server: the link is up.
@@ -282,7 +282,7 @@ impl Inner {
             return;
         }
         self.first_words.set(Some(prepare_park()));
-        let until = now().saturating_add(FIRST_WORDS_WAIT);
+        let until = deadline_after(FIRST_WORDS_WAIT);
         // Whatever ends the wait, the hook is next; if the fiber was told to stop, the hook's first call finds that
         // out.
         let _ = park_until("the client's first words", Some(until));

@@ -16,7 +16,7 @@ use crate::proto::value::Reader;
 use crate::proto::{Frame, Message, Method, Params, ProtocolError, ScanLimits, Scanner};
 use crate::transport::Incoming;
 use std::time::Duration;
-use yue_scheduler::{Instant, now};
+use yue_scheduler::{Instant, deadline_after};
 
 pub(super) struct Input {
     scanner: Scanner,
@@ -206,7 +206,7 @@ impl Inner {
                 extensions,
             } => {
                 let remaining = extensions.and_then(remaining_time_ms);
-                let after = |ms| now().saturating_add(Duration::from_millis(ms));
+                let after = |ms| deadline_after(Duration::from_millis(ms));
                 let request = queued(&segment, frame, method, params);
                 let deadline = remaining.map_or(Instant::NEVER, after);
                 self.enqueue(Queued {

@@ -8,7 +8,7 @@ use crate::transport::{Events, Incoming, Transport};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
-use yue_scheduler::{Builder, cancel, now, sleep, this_loop};
+use yue_scheduler::{Builder, cancel, deadline_after, now, sleep, this_loop};
 
 /// The wait before the first new attempt; every further one waits twice as long,
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -178,7 +178,7 @@ impl Inner {
             link.set_reading(true);
             link.shutdown_write();
         });
-        self.timer.arm(now().saturating_add(DRAIN));
+        self.timer.arm(deadline_after(DRAIN));
         self.wake_room_waiters();
         self.fail_calls(true, || reason.as_lost_call(false));
         if matches!(reason, CloseReason::Local) {

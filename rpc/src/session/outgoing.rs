@@ -16,7 +16,8 @@ use crate::proto::Method;
 use crate::proto::encode;
 use std::rc::Rc;
 use yue_scheduler::{
-    Instant, Stopped, Timer, Wakeup, in_fiber, may_suspend, now, park_until, prepare_park,
+    Instant, Stopped, Timer, Wakeup, deadline_after, in_fiber, may_suspend, now, park_until,
+    prepare_park, time_left,
 };
 
 /// What is called on the other side.
@@ -181,8 +182,8 @@ impl Inner {
     #[inline]
     fn deadline(&self, timeout: Timeout) -> Instant {
         let own = match timeout {
-            Timeout::Default => now().saturating_add(self.options.timeout),
-            Timeout::After(duration) => now().saturating_add(duration),
+            Timeout::Default => deadline_after(self.options.timeout),
+            Timeout::After(duration) => deadline_after(duration),
             Timeout::Never => Instant::NEVER,
         };
         RequestContext::current().map_or(own, |context| own.min(context.deadline.get()))
@@ -222,7 +223,7 @@ impl Inner {
         if deadline == Instant::NEVER || !self.peer_is_yue.get() {
             return None;
         }
-        let left = deadline.saturating_since(now());
+        let left = time_left(deadline);
         Some(u64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
     }
 

@@ -10,7 +10,9 @@ use crate::buffer;
 use crate::error::{Error, ErrorKind};
 use std::cell::Cell;
 use std::rc::Rc;
-use yue_scheduler::{Instant, TickEnd, Wakeup, in_fiber, now, park_until, prepare_park, this_loop};
+use yue_scheduler::{
+    Instant, TickEnd, Wakeup, deadline_after, in_fiber, park_until, prepare_park, this_loop,
+};
 
 /// A buffer leaves when it holds so many messages,
 const FLUSH_MESSAGES: u32 = 256;
@@ -165,8 +167,7 @@ impl Inner {
 
     fn arm_stall(&self) {
         if self.phase.get() == Phase::Up {
-            self.timer
-                .arm(now().saturating_add(self.options.limits.stall));
+            self.timer.arm(deadline_after(self.options.limits.stall));
         }
     }
 

@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use yue_scheduler::{
-    Builder, FiberId, Instant, LocalWaker, StackClass, now, park, prepare_park, set_context,
+    Builder, FiberId, Instant, LocalWaker, StackClass, is_past, park, prepare_park, set_context,
     this_loop, with_deadline, yield_now,
 };
 
@@ -257,7 +257,7 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Queued) {
 /// Why a request is not even started.
 #[inline]
 fn refusal(session: &Inner, request: &Queued) -> Option<Failure> {
-    if request.deadline <= now() {
+    if is_past(request.deadline) {
         return Some(Failure::of_kind(
             ErrorKind::Timeout,
             "the time for the call was over before it could be started",

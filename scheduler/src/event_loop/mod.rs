@@ -34,7 +34,7 @@ use crate::driver::{Driver, SleepDriver};
 use crate::fiber::{Extra, FiberId, Header, Slab, State};
 use crate::stack::{StackConfig, StackPool, install_overflow_report};
 use crate::time::wheel::Wheel;
-use crate::time::{Clock, Instant};
+use crate::time::{Clock, Instant, TickTime};
 use inbox::Inbox;
 pub(crate) use inbox::{Message, Shared};
 use run_queue::RunQueue;
@@ -211,7 +211,8 @@ pub(crate) struct Inner {
     tend_at: Cell<Instant>,
     /// Fibers whose state is [`State::Parked`].
     parked: Cell<usize>,
-    now: Cell<Instant>,
+    /// The clock as it was read last in this tick. For bookkeeping alone.
+    tick_time: Cell<TickTime>,
     clock: Clock,
     spin: Spin,
     fibers_per_tick: u32,
@@ -219,7 +220,7 @@ pub(crate) struct Inner {
     inbox: Inbox,
     at_tick_end: RefCell<Vec<Rc<dyn TickEnd>>>,
     idle_hook: RefCell<Option<Rc<dyn Fn() -> bool>>>,
-    idle_since: Cell<Option<Instant>>,
+    idle_since: Cell<Option<TickTime>>,
     ticking: Cell<bool>,
     /// Between two ticks by hand: the sleep flag is set, so that a message rings the bell.
     resting: Cell<bool>,
@@ -264,14 +265,14 @@ impl Loop {
         let now = config.clock.read();
         let inner = Box::new(Inner {
             id,
-            wheel: Wheel::new(now),
+            wheel: Wheel::new(TickTime::new(now)),
             slab: Slab::new(),
             stacks: StackPool::new(config.stacks),
             queue: RunQueue::new(),
             running: Cell::new(ptr::null()),
             parked: Cell::new(0),
             tend_at: Cell::new(now),
-            now: Cell::new(now),
+            tick_time: Cell::new(TickTime::new(now)),
             clock: config.clock,
             spin: config.spin,
             fibers_per_tick: config.fibers_per_tick.max(1),
@@ -454,16 +455,21 @@ impl Inner {
         self.id
     }
 
-    #[inline]
-    pub(crate) fn now(&self) -> Instant {
-        self.now.get()
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
-    /// Reads the clock again within the tick.
     #[inline]
-    pub(crate) fn refresh_clock(&self) -> Instant {
-        self.now.set(self.clock.read());
-        self.now.get()
+    pub(crate) fn tick_time(&self) -> TickTime {
+        self.tick_time.get()
+    }
+
+    /// Reads the clock and makes that the tick's time.
+    #[inline]
+    pub(crate) fn refresh_tick_time(&self) -> TickTime {
+        let now = TickTime::new(self.clock.read());
+        self.tick_time.set(now);
+        now
     }
 
     #[inline]
@@ -486,7 +492,7 @@ impl Inner {
     /// Puts a new fiber at the end of the run queue.
     #[inline]
     pub(crate) fn make_ready(&self, header: &Header) {
-        header.since.set(self.now());
+        header.since.set(self.tick_time());
         self.requeue(header);
     }
 
@@ -501,7 +507,7 @@ impl Inner {
     #[inline]
     pub(crate) fn park(&self, header: &Header) {
         header.state.set(State::Parked);
-        header.since.set(self.now());
+        header.since.set(self.tick_time());
         self.parked.set(self.parked.get() + 1);
     }
 
@@ -516,7 +522,7 @@ impl Inner {
     #[inline]
     pub(crate) fn unpark_soon(&self, header: &Header) {
         self.parked.set(self.parked.get() - 1);
-        header.since.set(self.now());
+        header.since.set(self.tick_time());
         header.state.set(State::Ready);
         if self.running.get().is_null() {
             self.queue.push(header);

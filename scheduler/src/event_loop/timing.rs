@@ -6,7 +6,7 @@ use super::{Inner, Shared};
 use crate::fiber::{FiberId, Header};
 use crate::inspect::vitals::{Counted, Vitals};
 use crate::time::wheel::Node;
-use crate::time::{Clock, Instant};
+use crate::time::{Clock, Instant, TickTime};
 use std::time::Duration;
 
 /// How often the pool of stacks is tended: a stack that was not taken for that long gives its memory back.
@@ -16,13 +16,13 @@ const TEND_AGAIN: Duration = Duration::from_millis(10);
 
 impl Inner {
     #[cold]
-    pub(super) fn tend_stacks(&self, now: Instant) {
+    pub(super) fn tend_stacks(&self) {
         let pause = if self.stacks.tend() {
             TEND_AGAIN
         } else {
             TEND_EVERY
         };
-        self.tend_at.set(now.saturating_add(pause));
+        self.tend_at.set(self.clock.read().saturating_add(pause));
     }
 
     /// When a loop that is idle should wake for its stacks. Virtual time stands still meanwhile, so there it never
@@ -75,13 +75,13 @@ impl Inner {
     pub(super) fn fire_late(&self, node: *const Node) {
         // SAFETY: as in `fire`.
         let at = unsafe { (*node).at() };
-        let lateness = self.now().saturating_since(at);
+        let lateness = self.tick_time().past(at);
         self.vitals().timer_lateness.note(lateness);
         self.fire(node);
     }
 
     /// As [`Inner::run_fibers`]; notes how long each fiber waited for its turn, and how long it ran.
-    pub(super) fn run_fibers_timed(&self, start: Instant) {
+    pub(super) fn run_fibers_timed(&self, start: TickTime) {
         if !self.queue.is_empty() {
             self.idle_since.set(None);
         }
@@ -90,14 +90,14 @@ impl Inner {
             let Some(header) = self.next_fiber() else {
                 break;
             };
-            let waited = began.saturating_since(header.since.get());
+            let waited = TickTime::new(began).since(header.since.get());
             self.vitals().run_latency.note(waited);
             let fiber = header.id();
             self.switches.set(self.switches.get() + 1);
             self.resume(header);
             let ended = self.clock.read();
             self.add_run_time(fiber, ended.saturating_since(began));
-            self.start_turn(header, fiber, ended);
+            self.start_turn(header, fiber, TickTime::new(ended));
             began = ended;
             if self.looked_around(count, start) {
                 break;
@@ -106,7 +106,7 @@ impl Inner {
     }
 
     /// A fiber that yielded waits for its next turn from now on.
-    fn start_turn(&self, header: &Header, fiber: FiberId, now: Instant) {
+    fn start_turn(&self, header: &Header, fiber: FiberId, now: TickTime) {
         if header.id() == fiber && header.state.get() == crate::fiber::State::Ready {
             header.since.set(now);
         }
@@ -132,8 +132,8 @@ impl Inner {
         (generation == fiber.generation && ns > 0).then(|| Duration::from_nanos(ns))
     }
 
-    pub(super) fn note_tick(&self, start: Instant) {
-        let took = self.clock.read().saturating_since(start);
+    pub(super) fn note_tick(&self, start: TickTime) {
+        let took = TickTime::new(self.clock.read()).since(start);
         self.vitals().tick_duration.note(took);
     }
 }

@@ -14,7 +14,7 @@ use super::FiberId;
 use super::header::{CANCELLED, Header, INTERRUPTIBLE, State};
 use super::hook::OnDrop;
 use crate::event_loop::{Inner, Message, current_fiber, registry, try_with_loop, with_loop};
-use crate::time::Instant;
+use crate::time::{Instant, deadline_after};
 use std::cell::Cell;
 use std::fmt;
 use std::io;
@@ -228,7 +228,7 @@ fn stopped_by(l: &Inner, header: &Header) -> Option<Stopped> {
         frame = outer;
     }
     let deadline = header.deadline();
-    (deadline != Instant::NEVER && deadline <= l.now()).then_some(Stopped::Deadline)
+    (deadline != Instant::NEVER && l.clock().is_past(deadline)).then_some(Stopped::Deadline)
 }
 
 /// Cancels a fiber of the loop that it is on, from wherever this thread is.
@@ -390,7 +390,7 @@ fn under_deadline<R>(at: Instant, f: impl FnOnce() -> R) -> (R, bool) {
 /// # Panics
 /// Outside a fiber.
 pub fn timeout<R>(duration: Duration, f: impl FnOnce() -> R) -> Result<R, Elapsed> {
-    let at = with_loop(|l| l.refresh_clock()).saturating_add(duration);
+    let at = deadline_after(duration);
     match under_deadline(at, f) {
         (_, true) => Err(Elapsed),
         (result, false) => Ok(result),

@@ -18,8 +18,8 @@ use super::cancel::{DeadlineFrame, ScopeFrame};
 use super::hook::HookFrame;
 use super::switch::{Switch, prefetch};
 use crate::stack::{CACHE_LINE, StackBounds};
-use crate::time::Instant;
 use crate::time::wheel::{Node, Owner};
+use crate::time::{Instant, TickTime};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -101,7 +101,7 @@ pub(crate) struct Header {
     /// What it waits, or waited last, for.
     pub(crate) reason: Cell<Words>,
     /// Since when it waits or, if it does not, since when it could run.
-    pub(crate) since: Cell<Instant>,
+    pub(crate) since: Cell<TickTime>,
     pub(crate) extra: Cell<Option<Box<Extra>>>,
     pub(crate) location: Cell<&'static Location<'static>>,
 }
@@ -195,7 +195,7 @@ impl Header {
             hook: Cell::new(ptr::null()),
             context: ContextSlot(Cell::new(None)),
             reason: Cell::new(Words::new("")),
-            since: Cell::new(Instant::from_nanos(0)),
+            since: Cell::new(TickTime::ORIGIN),
             extra: Cell::new(None),
             location: Cell::new(Location::caller()),
         }

@@ -299,7 +299,7 @@ pub(crate) fn park_unrefused(reason: &'static str, limit: Instant) -> Result<Wak
         if let Some(reason) = stopped(l, header) {
             return Err(reason);
         }
-        if limit <= l.now() {
+        if l.clock().is_past(limit) {
             return Ok(Wakeup::TimedOut);
         }
     }

@@ -160,7 +160,7 @@ impl FiberInfo {
                 State::Abandoned => FiberState::Abandoned,
             },
             reason: header.reason.get().text(),
-            duration: l.now().saturating_since(header.since.get()),
+            duration: l.tick_time().since(header.since.get()),
             location: header.location.get(),
             origin: origin_of(header),
             switches: header.switches.get(),
@@ -201,7 +201,7 @@ impl Inner {
 pub(crate) fn here() -> Vec<FiberInfo> {
     with_loop(|l| {
         let mut list = Vec::with_capacity(l.counters().fibers);
-        l.refresh_clock();
+        l.refresh_tick_time();
         l.list(0..usize::MAX, &mut list);
         list
     })
@@ -210,7 +210,7 @@ pub(crate) fn here() -> Vec<FiberInfo> {
 /// One fiber of the calling thread's loop.
 pub(crate) fn one(fiber: FiberId) -> Option<FiberInfo> {
     with_loop(|l| {
-        l.refresh_clock();
+        l.refresh_tick_time();
         l.slab.find(fiber).map(|header| FiberInfo::of(l, header))
     })
 }

@@ -179,7 +179,7 @@ fn list(shared: &Shared) -> Option<Vec<Group>> {
         let (list, more) = ask(shared, move || {
             let mut list = Vec::new();
             let more = with_loop(|l| {
-                l.refresh_clock();
+                l.refresh_tick_time();
                 l.list(page..page + PAGES_AT_ONCE, &mut list)
             });
             (list, more)

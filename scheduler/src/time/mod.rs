@@ -1,21 +1,24 @@
 //! Time: the loop's clock, sleeping, and bare timers.
 //!
-//! A loop reads its clock once a tick and everything in that tick sees the same [`now`]. The clock is injected, so
-//! that a simulation can own it; nothing else in the workspace asks the system what time it is.
+//! The clock is injected into the loop, so that a simulation can own it; nothing else in the workspace asks the system
+//! what time it is. [`now`] reads it at each call. For its own bookkeeping a loop keeps the time that it read last, in
+//! a type of its own ([`TickTime`]) that cannot become a deadline.
 
 mod instant;
+mod tick_time;
 mod timer;
 pub(crate) mod wheel;
 
 pub use instant::{Clock, Instant};
+pub(crate) use tick_time::TickTime;
 pub(crate) use timer::Due as DueTimer;
 pub use timer::Timer;
 
-use crate::event_loop::with_loop;
+use crate::event_loop::try_with_loop;
 use crate::fiber::{Stopped, park_until, prepare_park};
 use std::time::Duration;
 
-/// The time of this tick.
+/// Reads the clock of the loop that runs on this thread; outside a loop, the system's.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,18 +26,70 @@ use std::time::Duration;
 ///
 /// Loop::new(Config::default()).unwrap().run(|| {
 ///     let start = now();
-///     sleep(Duration::from_millis(1)).unwrap();
+///     std::thread::sleep(Duration::from_millis(1)); // a fiber that computes sees the time pass
 ///     assert!(now() > start);
 /// });
 /// ```
-///
-/// # Panics
-/// Outside a loop.
 pub fn now() -> Instant {
-    with_loop(|l| l.now())
+    with_clock(Clock::read)
 }
 
-/// Suspends the calling fiber for `duration`, counted from the time of this tick.
+/// The instant at which a wait that begins now and may take `duration` is over.
+///
+/// Like `now().saturating_add(duration)`, but cheaper for a second and more, where it may be up to 10 ms later. It is
+/// never earlier.
+///
+/// ```
+/// use std::time::Duration;
+/// use yue_scheduler::{Config, Loop, deadline_after, now, with_deadline, yield_now};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let before = now();
+///     let at = deadline_after(Duration::from_secs(5));
+///     assert!(at >= before.saturating_add(Duration::from_secs(5)));
+///     with_deadline(at, yield_now).unwrap();
+/// });
+/// ```
+pub fn deadline_after(duration: Duration) -> Instant {
+    with_clock(|clock| clock.deadline_after(duration))
+}
+
+/// How long it is until `at`; zero if it has come.
+///
+/// Like `at.saturating_since(now())`, but cheaper for a second and more, where it may be up to 10 ms less than what is
+/// really left. It is never more, and [`deadline_after`] followed by this gives the same duration back.
+///
+/// ```
+/// use std::time::Duration;
+/// use yue_scheduler::{deadline_after, time_left};
+///
+/// let left = time_left(deadline_after(Duration::from_secs(5)));
+/// assert!(left <= Duration::from_secs(5) && left > Duration::from_secs(4));
+/// ```
+pub fn time_left(at: Instant) -> Duration {
+    with_clock(|clock| clock.time_left(at))
+}
+
+/// Whether `at` has come, by the same clock as [`now`].
+///
+/// Cheaper than comparing with [`now`] when `at` is more than 10 ms ahead.
+///
+/// ```
+/// use yue_scheduler::{Instant, is_past, now};
+///
+/// assert!(is_past(now()));
+/// assert!(!is_past(Instant::NEVER));
+/// ```
+pub fn is_past(at: Instant) -> bool {
+    at != Instant::NEVER && with_clock(|clock| clock.is_past(at))
+}
+
+#[inline]
+fn with_clock<R>(read: impl Fn(&Clock) -> R) -> R {
+    try_with_loop(|l| read(l.clock())).unwrap_or_else(|| read(&Clock::System))
+}
+
+/// Suspends the calling fiber for `duration`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -54,8 +109,7 @@ pub fn now() -> Instant {
 /// # Panics
 /// Outside a fiber, or where suspension is forbidden.
 pub fn sleep(duration: Duration) -> Result<(), Stopped> {
-    // The tick's time may be up to one tick's budget old; a sleep is never shorter than asked.
-    sleep_until(with_loop(|l| l.refresh_clock()).saturating_add(duration))
+    sleep_until(now().saturating_add(duration))
 }
 
 /// Suspends the calling fiber until `at`.

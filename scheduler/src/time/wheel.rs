@@ -17,7 +17,7 @@
 //! - The wheel belongs to one loop; nothing here is shared between threads.
 //! - A timer never fires early: its tick is its deadline rounded up.
 
-use super::Instant;
+use super::{Instant, TickTime};
 use std::cell::Cell;
 use std::ptr;
 
@@ -108,7 +108,7 @@ fn tick_of(at: Instant) -> u64 {
 }
 
 impl Wheel {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: TickTime) -> Self {
         let level = || Level {
             occupied: Cell::new(0),
             slots: [const { Cell::new(ptr::null()) }; SLOTS],
@@ -231,7 +231,7 @@ impl Wheel {
     }
 
     /// Moves the wheel to `now` and hands each timer that is due to `fire`, unlinked. `fire` may arm and cancel timers.
-    pub(crate) fn advance(&self, now: Instant, mut fire: impl FnMut(*const Node)) {
+    pub(crate) fn advance(&self, now: TickTime, mut fire: impl FnMut(*const Node)) {
         let target = (now.as_nanos() >> TICK_SHIFT).max(self.position.get());
         self.floor.set(target);
         while let Some((level, slot, tick)) = self.next_slot() {
@@ -314,7 +314,7 @@ mod tests {
             steps in prop::collection::vec(step(), 1..200),
         ) {
             let nodes: Vec<Node> = (0..TIMERS).map(|_| Node::new(Owner::Bare)).collect();
-            let wheel = Wheel::new(Instant::from_nanos(start));
+            let wheel = Wheel::new(TickTime::new(Instant::from_nanos(start)));
             // The model: (tick from which the timer is due, timer).
             let mut model: BTreeSet<(u64, usize)> = BTreeSet::new();
             let mut now = start;
@@ -335,7 +335,7 @@ mod tests {
                     Step::Advance { by_ns } => {
                         now = now.saturating_add(by_ns).min(LATEST_NS);
                         let mut fired = BTreeSet::new();
-                        wheel.advance(Instant::from_nanos(now), |node| {
+                        wheel.advance(TickTime::new(Instant::from_nanos(now)), |node| {
                             let timer = nodes.iter().position(|other| ptr::eq(other, node)).unwrap();
                             fired.insert(timer);
                         });
@@ -362,11 +362,11 @@ mod tests {
     #[test]
     fn a_timer_that_arms_itself_for_the_past_does_not_hold_the_wheel() {
         let node = Node::new(Owner::Bare);
-        let wheel = Wheel::new(Instant::from_nanos(0));
+        let wheel = Wheel::new(TickTime::new(Instant::from_nanos(0)));
         // SAFETY: `node` outlives the wheel's use of it: it is cancelled below.
         unsafe { wheel.arm(&node, Instant::from_nanos(1)) };
         let mut count = 0;
-        wheel.advance(Instant::from_nanos(1 << 30), |_| {
+        wheel.advance(TickTime::new(Instant::from_nanos(1 << 30)), |_| {
             count += 1;
             // SAFETY: as above.
             unsafe { wheel.arm(&node, Instant::from_nanos(1)) };
@@ -378,11 +378,11 @@ mod tests {
     #[test]
     fn a_clock_that_has_come_to_its_end_still_fires() {
         let node = Node::new(Owner::Bare);
-        let wheel = Wheel::new(Instant::NEVER);
+        let wheel = Wheel::new(TickTime::new(Instant::NEVER));
         // SAFETY: `node` outlives the wheel's use of it: it is fired below.
         unsafe { wheel.arm(&node, Instant::from_nanos(5)) };
         let mut count = 0;
-        wheel.advance(Instant::NEVER, |_| count += 1);
+        wheel.advance(TickTime::new(Instant::NEVER), |_| count += 1);
         assert_eq!((count, wheel.armed()), (1, 0));
     }
 }

@@ -22,8 +22,8 @@ use std::time::Duration;
 use yue_luajit::{Ended, Error, LuaThread, NoRefs, Stack, ffi, raise, suspending};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{
-    Config, Instant, Loop, LoopHandle, RemoteWaker, Wakeup, now, park_until, prepare_park, spawn,
-    this_loop, yield_now,
+    Config, Instant, Loop, LoopHandle, RemoteWaker, Wakeup, deadline_after, park_until,
+    prepare_park, spawn, this_loop, yield_now,
 };
 
 /// How long the end of a program waits for a worker thread.
@@ -347,7 +347,7 @@ fn start(
         }
     }
     keep_until_over(worker.clone(), hold);
-    let until = now().saturating_add(super::wait::seconds(timeout));
+    let until = deadline_after(super::wait::seconds(timeout));
     let failure = match worker.wait(until, |state| state.started.clone()) {
         Ok(Some(Ok(()))) => return Ok(worker.id as f64),
         Ok(Some(Err(failure))) => Error::value(failure),

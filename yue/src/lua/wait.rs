@@ -14,8 +14,8 @@ use std::time::Duration;
 use yue_luajit::{Stack, ffi, may_suspend};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{
-    CancelScope, Instant, LocalWaker, Wakeup, now, park_until, prepare_park, shield, sleep,
-    sleep_until, with_deadline, yield_now,
+    CancelScope, Instant, LocalWaker, Wakeup, deadline_after, now, park_until, prepare_park,
+    shield, sleep, sleep_until, with_deadline, yield_now,
 };
 
 /// Longer sleeps are as good as endless, and `Duration` has no room for every number.
@@ -158,7 +158,7 @@ native! {
         (stack.number(1), reason(stack.bytes(2)), limit)
     }
     run((number, reason, limit)) -> Parked {
-        let at = limit.map(|limit| now().saturating_add(seconds(limit)));
+        let at = limit.map(|limit| deadline_after(seconds(limit)));
         let outcome = park_until(reason, at);
         with_host(|host| host.waits.end(number))?;
         Ok(Parked(outcome.map(|wakeup| wakeup == Wakeup::Woken).map_err(stopped_object)))
@@ -178,8 +178,8 @@ native! {
     SleepUntil = "sleep_until", suspends: true;
     read(stack) -> f64 { stack.number(1) }
     run(at) -> () {
-        let at = Instant::from_nanos(seconds(at).as_nanos() as u64);
-        sleep_until(at).map_err(stopped)
+        // A float that is too large becomes the latest instant; NaN and what is negative, the first.
+        sleep_until(Instant::from_nanos((at * 1e9) as u64)).map_err(stopped)
     }
 }
 
@@ -193,7 +193,7 @@ native! {
     /// Seconds on the loop's clock.
     Clock = "clock", suspends: false;
     read(_stack) -> () {}
-    run(()) -> f64 { Ok(Instant::system().as_nanos() as f64 / 1e9) }
+    run(()) -> f64 { Ok(now().as_nanos() as f64 / 1e9) }
 }
 
 native! {
@@ -259,7 +259,7 @@ unsafe extern "C-unwind" fn with_deadline_raw(state: *mut ffi::lua_State) -> c_i
     // SAFETY: Lua calls this; only `Copy` values are alive.
     unsafe {
         let length = ffi::luaL_checknumber(state, 1);
-        let at = Instant::system().saturating_add(seconds(length));
+        let at = deadline_after(seconds(length));
         call_around(state, 2, |call| with_deadline(at, call))
     }
 }

@@ -2,13 +2,12 @@
 
 use super::sealed::Internal;
 use super::{Branch, Readiness, Signal};
-use crate::event_loop::try_with_loop;
 use crate::fiber::in_fiber;
 use crate::sync::atomic::thread_time_is_up;
 use crate::sync::channel::{SendBranch, SendError, sent};
 use crate::sync::policy::Policy;
 use crate::sync::wait::{Enlisted, Node, Source, Wait, locked};
-use crate::time::Instant;
+use crate::time::{Instant, is_past, now};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -236,8 +235,7 @@ pub struct Timer {
 /// assert_eq!(got, Ok(None));
 /// ```
 pub fn after(duration: Duration) -> Timer {
-    let now = try_with_loop(|l| l.refresh_clock()).unwrap_or_else(Instant::system);
-    at(now.saturating_add(duration))
+    at(now().saturating_add(duration))
 }
 
 /// A branch that comes when the instant has, on the loop's clock (in a plain thread, on the system's).
@@ -259,10 +257,10 @@ pub fn at(at: Instant) -> Timer {
 
 impl Internal for Timer {
     fn try_now(&self) -> bool {
-        let come = match try_with_loop(|l| l.now()).filter(|_| in_fiber()) {
-            Some(now) => self.at != Instant::NEVER && self.at <= now,
+        let come = match in_fiber() {
+            true => is_past(self.at),
             // In a model time passes while a thread waits, and only then.
-            None => !cfg!(loom) && thread_time_is_up(self.at),
+            false => !cfg!(loom) && thread_time_is_up(self.at),
         };
         self.come.set(come);
         come
