@@ -34,7 +34,7 @@ fn serve(folder: &Path, address: &str) -> io::Result<()> {
                 let stream = stream?;
                 s.spawn(move || {
                     // A client that goes away in the middle is no concern of the others.
-                    let _ = answer(&stream, folder);
+                    let _ = serve_one(&stream, folder);
                 });
             }
             Ok(())
@@ -46,6 +46,20 @@ fn serve(folder: &Path, address: &str) -> io::Result<()> {
     })?;
     println!("all downloads are over");
     Ok(())
+}
+
+/// Waits for a request and answers it. A client that has not asked yet does not hold up the end.
+fn serve_one(stream: &TcpStream, folder: &Path) -> io::Result<()> {
+    let asked = yue::select! {
+        outcome = readable(stream) => outcome.map(|()| true),
+        _ = after(PATIENCE) => Ok(false),
+        _ = shutdown() => Ok(false),
+    };
+    match asked? {
+        Ok(true) => answer(stream, folder),
+        Ok(false) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// One request; then the connection ends.

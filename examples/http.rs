@@ -1,7 +1,7 @@
-//! An HTTP/1.1 server: httparse over plain `Read` and `Write`, with keep-alive and pipelining.
+//! An HTTP/1.1 server: httparse over plain `Read` and `Write`, with keep-alive, pipelining and a graceful end.
 //!
 //! `cargo run --release --example http -- 127.0.0.1:8080`, then `curl http://127.0.0.1:8080/`. Each connection is a
-//! fiber that reads a request, answers it, and reads the next.
+//! fiber that reads a request, answers it, and reads the next. Ctrl-C ends the program when the answers are sent.
 use std::io::{self, Read, Write};
 use std::time::Duration;
 use yue::net::{TcpListener, TcpStream};
@@ -15,13 +15,19 @@ const IDLE: Duration = Duration::from_secs(60);
 fn main() -> io::Result<()> {
     let address = std::env::args().nth(1);
     let address = address.unwrap_or_else(|| "127.0.0.1:8080".to_owned());
-    yue::Runtime::new()?.run(move || {
+    let runtime = yue::Runtime::builder().shutdown_on_signals(true).build()?;
+    runtime.run(move || {
         let listener = TcpListener::bind(address)?;
         println!("serving at http://{}/", listener.local_addr()?);
-        for stream in listener.incoming() {
-            let stream = stream?;
-            drop(yue::spawn(move || converse(stream)));
-        }
+        drop(yue::spawn(move || -> io::Result<()> {
+            for stream in listener.incoming() {
+                let stream = stream?;
+                drop(yue::spawn(move || converse(stream)));
+            }
+            Ok(())
+        }));
+        yue::wait_for_shutdown()?;
+        // The fibers that are left are cancelled now: they end where they wait for a request.
         Ok(())
     })
 }
@@ -31,18 +37,24 @@ fn converse(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (mut input, mut output) = (Vec::new(), Vec::new());
     let mut buffer = vec![0; BUFFER_BYTES];
+    let mut told_to_continue = false;
     loop {
         match parse(&input) {
             Ok(Some((request, used))) => {
                 answer(&request, &mut output);
                 if !request.keep_alive {
-                    return stream.write_all(&output);
+                    return send(&mut stream, &output);
                 }
                 input.drain(..used);
+                told_to_continue = false;
             }
             Ok(None) => {
+                if !told_to_continue && expects_continue(&input) {
+                    output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                    told_to_continue = true;
+                }
                 // Nothing more to answer: now the answers to all that was pipelined leave in one write.
-                stream.write_all(&output)?;
+                send(&mut stream, &output)?;
                 output.clear();
                 match yue::timeout(IDLE, || read_more(&mut stream, &mut buffer, &mut input)) {
                     Ok(Ok(1..)) => {}
@@ -52,10 +64,15 @@ fn converse(mut stream: TcpStream) -> io::Result<()> {
             }
             Err(status) => {
                 respond(&mut output, status, b"", false);
-                return stream.write_all(&output);
+                return send(&mut stream, &output);
             }
         }
     }
+}
+
+/// What has been answered is sent, also in a program that is being shut down.
+fn send(stream: &mut TcpStream, output: &[u8]) -> io::Result<()> {
+    yue::shield(|| stream.write_all(output))
 }
 
 fn read_more(stream: &mut TcpStream, buffer: &mut [u8], input: &mut Vec<u8>) -> io::Result<usize> {
@@ -87,12 +104,13 @@ fn parse(input: &[u8]) -> Result<Option<(Request<'_>, usize)>, &'static str> {
         Err(_) => return Err("400 Bad Request"),
     };
     let (method, path) = (head.method.unwrap_or(""), head.path.unwrap_or(""));
-    let mut keep_alive = head.version == Some(1);
-    let mut length = None;
+    let version_1_1 = head.version == Some(1);
+    let (mut hosts, mut length) = (0, None);
+    let (mut close, mut keep_alive) = (false, version_1_1);
     for header in head.headers.iter() {
         let value = std::str::from_utf8(header.value).map_err(|_| "400 Bad Request")?;
         if header.name.eq_ignore_ascii_case("content-length") {
-            let claimed: usize = value.trim().parse().map_err(|_| "400 Bad Request")?;
+            let claimed = digits(value.trim()).ok_or("400 Bad Request")?;
             // Two lengths that differ are how a request is smuggled past a proxy.
             if length
                 .replace(claimed)
@@ -103,11 +121,19 @@ fn parse(input: &[u8]) -> Result<Option<(Request<'_>, usize)>, &'static str> {
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
             return Err("501 Not Implemented");
         } else if header.name.eq_ignore_ascii_case("connection") {
-            keep_alive &= !value.eq_ignore_ascii_case("close");
-            keep_alive |= value.eq_ignore_ascii_case("keep-alive");
+            for option in value.split(',').map(str::trim) {
+                close |= option.eq_ignore_ascii_case("close");
+                keep_alive |= option.eq_ignore_ascii_case("keep-alive");
+            }
+        } else if header.name.eq_ignore_ascii_case("host") {
+            hosts += 1;
         }
     }
-    let length = length.unwrap_or(0);
+    // RFC 9112, 3.2: exactly one Host in a request of HTTP/1.1.
+    if hosts > 1 || (version_1_1 && hosts == 0) {
+        return Err("400 Bad Request");
+    }
+    let (keep_alive, length) = (keep_alive && !close, length.unwrap_or(0));
     if length > BODY_BYTES_MAX {
         return Err("413 Content Too Large");
     }
@@ -123,24 +149,56 @@ fn parse(input: &[u8]) -> Result<Option<(Request<'_>, usize)>, &'static str> {
     }))
 }
 
+/// A number as HTTP writes it: digits alone, where Rust would take a sign, too.
+fn digits(text: &str) -> Option<usize> {
+    let only_digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| only_digits)
+}
+
+/// Whether the client has sent a head, and waits to be told to send the body.
+fn expects_continue(input: &[u8]) -> bool {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut head = httparse::Request::new(&mut headers);
+    matches!(head.parse(input), Ok(httparse::Status::Complete(_)))
+        && head.version == Some(1)
+        && head.headers.iter().any(|header| {
+            header.name.eq_ignore_ascii_case("expect")
+                && header.value.eq_ignore_ascii_case(b"100-continue")
+        })
+}
+
 /// The program: two pages.
 fn answer(request: &Request<'_>, output: &mut Vec<u8>) {
     let keep = request.keep_alive;
-    match (request.method, request.path) {
+    let path = request.path.split('?').next().unwrap_or_default();
+    match (request.method, path) {
         ("GET", "/") => respond(output, "200 OK", b"hello, world\n", keep),
         ("POST", "/echo") => respond(output, "200 OK", request.body, keep),
-        (_, "/" | "/echo") => respond(output, "405 Method Not Allowed", b"", keep),
+        ("HEAD", "/") => respond_head(output, "200 OK", b"hello, world\n".len(), keep),
+        // The answer to a HEAD has no body, whatever it says.
+        ("HEAD", _) => respond_head(output, "404 Not Found", 0, keep),
+        (_, "/") => respond(
+            output,
+            "405 Method Not Allowed\r\nallow: GET, HEAD",
+            b"",
+            keep,
+        ),
+        (_, "/echo") => respond(output, "405 Method Not Allowed\r\nallow: POST", b"", keep),
         _ => respond(output, "404 Not Found", b"there is no such page\n", keep),
     }
 }
 
 fn respond(output: &mut Vec<u8>, status: &str, body: &[u8], keep_alive: bool) {
+    respond_head(output, status, body.len(), keep_alive);
+    output.extend_from_slice(body);
+}
+
+fn respond_head(output: &mut Vec<u8>, status: &str, length: usize, keep_alive: bool) {
     let connection = if keep_alive { "keep-alive" } else { "close" };
-    let (kind, length) = ("text/plain", body.len());
+    let kind = "text/plain";
     // Writing to a vector does not fail.
     let _ = write!(
         output,
         "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: {connection}\r\n\r\n"
     );
-    output.extend_from_slice(body);
 }

@@ -44,8 +44,8 @@ fn http_keeps_a_connection_and_answers_what_is_pipelined() {
         let address = server.address.strip_prefix("http://").unwrap();
         let address = address.trim_end_matches('/');
         let first = "GET / HTTP/1.1\r\nhost: here\r\n\r\n";
-        let second = "POST /echo HTTP/1.1\r\ncontent-length: 5\r\n\r\nhello";
-        let last = "GET /nowhere HTTP/1.1\r\nconnection: close\r\n\r\n";
+        let second = "POST /echo HTTP/1.1\r\nhost: here\r\ncontent-length: 5\r\n\r\nhello";
+        let last = "GET /nowhere HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n";
         let answers = exchange(address, format!("{first}{second}{last}").as_bytes());
         let bodies = ["\r\n\r\nhello, world\n", "\r\n\r\nhello", "404 Not Found"];
         let mut rest = answers.as_str();
@@ -71,7 +71,7 @@ fn http_refuses_what_it_cannot_read_and_goes_on() {
         let address = server.address.strip_prefix("http://").unwrap();
         let address = address.trim_end_matches('/');
         let endless = format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(20_000));
-        let huge = "POST /echo HTTP/1.1\r\ncontent-length: 99999999\r\n\r\n";
+        let huge = "POST /echo HTTP/1.1\r\nhost: here\r\ncontent-length: 99999999\r\n\r\n";
         let smuggled = "POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab";
         for (request, status) in [
             ("\u{1}\u{2}\u{3}\r\n\r\n", "400 "),
@@ -82,7 +82,20 @@ fn http_refuses_what_it_cannot_read_and_goes_on() {
                 "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
                 "501 ",
             ),
-            ("DELETE / HTTP/1.1\r\nconnection: close\r\n\r\n", "405 "),
+            ("GET / HTTP/1.1\r\n\r\n", "400 "),
+            ("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", "400 "),
+            (
+                "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: +5\r\n\r\nhello",
+                "400 ",
+            ),
+            (
+                "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length:\r\n\r\n",
+                "400 ",
+            ),
+            (
+                "DELETE / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+                "405 ",
+            ),
         ] {
             let mut stream = connect(address);
             // The server may refuse before it has read all.
@@ -94,6 +107,86 @@ fn http_refuses_what_it_cannot_read_and_goes_on() {
         }
         let answer = exchange(address, b"GET / HTTP/1.0\r\n\r\n");
         assert!(answer.ends_with("hello, world\n"), "{answer}");
+    }
+}
+
+#[test]
+fn http_closes_and_continues_and_omits_bodies_as_the_client_asks() {
+    for driver in drivers() {
+        let path = env!("CARGO_BIN_EXE_http-under-test");
+        let server = Server::of(&mut program(path, driver, &["127.0.0.1:0"]));
+        let address = server.address.strip_prefix("http://").unwrap();
+        let address = address.trim_end_matches('/');
+        // A HEAD is answered without a body, or the next answer would be taken for it.
+        let heads = "HEAD / HTTP/1.1\r\nhost: a\r\n\r\nHEAD /nope HTTP/1.1\r\nhost: a\r\n\r\n";
+        let last = "GET /?query HTTP/1.1\r\nhost: a\r\nconnection: keep-alive, close\r\n\r\n";
+        let mut stream = connect(address);
+        stream
+            .write_all(format!("{heads}{last}").as_bytes())
+            .unwrap();
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).unwrap();
+        let parts: Vec<_> = answers.split("\r\n\r\n").collect();
+        assert_eq!(parts.len(), 4, "{answers}");
+        assert!(parts[0].contains("content-length: 13") && parts[1].starts_with("HTTP/1.1 404"));
+        assert!(parts[2].ends_with("connection: close") && parts[3] == "hello, world\n");
+
+        let mut stream = BufReader::new(connect(address));
+        let head =
+            "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n";
+        stream.get_mut().write_all(head.as_bytes()).unwrap();
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        assert_eq!(line, "HTTP/1.1 100 Continue\r\n");
+        stream.get_mut().write_all(b"hello").unwrap();
+        stream
+            .get_mut()
+            .shutdown(std::net::Shutdown::Write)
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(
+            answer.starts_with("\r\nHTTP/1.1 200 OK") && answer.ends_with("hello"),
+            "{answer}"
+        );
+    }
+}
+
+/// A client that keeps its connection and asks nothing must not keep a server from ending.
+#[test]
+fn idle_connections_do_not_hold_up_the_end() {
+    for driver in drivers() {
+        for (path, arguments) in [
+            (env!("CARGO_BIN_EXE_http-under-test"), &["127.0.0.1:0"][..]),
+            (env!("CARGO_BIN_EXE_kvs-under-test"), &["127.0.0.1:0"]),
+            (
+                env!("CARGO_BIN_EXE_files-under-test"),
+                &[".", "127.0.0.1:0"],
+            ),
+        ] {
+            let server = Server::of(&mut program(path, driver, arguments));
+            let address = server.address.trim_start_matches("http://");
+            let mut idle: Vec<_> = (0..5)
+                .map(|_| connect(address.trim_end_matches('/')))
+                .collect();
+            // One has been served before, if it may stay.
+            if path.contains("http") {
+                let stream = &mut idle[0];
+                stream
+                    .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+                    .unwrap();
+                let mut answer = [0; 1];
+                stream.read_exact(&mut answer).unwrap();
+            }
+            let begin = std::time::Instant::now();
+            server.running.signal(libc::SIGTERM);
+            let outcome = server.running.outcome();
+            assert_eq!(outcome.code(), 0, "{outcome:#?}");
+            // The shortest grace is five seconds.
+            let took = begin.elapsed();
+            assert!(took < std::time::Duration::from_secs(4), "{path}: {took:?}");
+            drop(idle);
+        }
     }
 }
 
@@ -118,16 +211,21 @@ fn the_key_value_server_speaks_the_redis_protocol() {
             command(&["DEL", "name", "nobody"]),
             command(&["DBSIZE"]),
             command(&["FLY", "away"]),
+            // As people type, and as redis-benchmark begins.
+            "PING\r\n\r\n  set  typed  by-hand \nget typed\r\n".to_owned(),
+            command(&["SELECT", "0"]),
         ];
         assert_eq!(
             exchange(&server.address, pipelined.concat().as_bytes()),
-            "+PONG\r\n+OK\r\n$5\r\nfrodo\r\n$-1\r\n:1\r\n:1\r\n:0\r\n-ERR no command 'FLY' of 1 arguments\r\n"
+            "+PONG\r\n+OK\r\n$5\r\nfrodo\r\n$-1\r\n:1\r\n:1\r\n:0\r\n-ERR no command 'FLY' of 1 arguments\r\n\
+             +PONG\r\n+OK\r\n$7\r\nby-hand\r\n+OK\r\n"
         );
         for nonsense in [
             "*x\r\n",
             "*1\r\n$-5\r\n",
+            "*+1\r\n$4\r\nPING\r\n",
+            "*1\r\n$+4\r\nPING\r\n",
             "*99999999\r\n",
-            "GET / HTTP/1.1\r\n",
         ] {
             let answer = exchange(&server.address, nonsense.as_bytes());
             assert!(
@@ -135,10 +233,23 @@ fn the_key_value_server_speaks_the_redis_protocol() {
                 "{answer}"
             );
         }
+        let mut quitting = connect(&server.address);
+        quitting.write_all(b"QUIT\r\n").unwrap();
+        let mut answer = String::new();
+        quitting.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "+OK\r\n");
         let large = "x".repeat(3_000_000);
         let stored = command(&["SET", "large", &large]) + &command(&["GET", "large"]);
         let answer = exchange(&server.address, stored.as_bytes());
         assert_eq!(answer, format!("+OK\r\n$3000000\r\n{large}\r\n"));
+        // While a client does not read its large answer, the others are served.
+        let mut unread = connect(&server.address);
+        unread
+            .write_all(command(&["GET", "large"]).repeat(20).as_bytes())
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let answer = exchange(&server.address, command(&["EXISTS", "large"]).as_bytes());
+        assert_eq!(answer, ":1\r\n");
     }
 }
 

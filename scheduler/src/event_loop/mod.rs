@@ -20,6 +20,7 @@ mod handle;
 mod inbox;
 pub(crate) mod registry;
 mod run_queue;
+mod shutdown_waiters;
 mod stop;
 pub mod this_loop;
 mod tick;
@@ -38,6 +39,7 @@ use crate::time::{Clock, Instant, TickTime};
 use inbox::Inbox;
 pub(crate) use inbox::{Message, Shared};
 use run_queue::RunQueue;
+use shutdown_waiters::ShutdownWaiters;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
@@ -233,7 +235,7 @@ pub(crate) struct Inner {
     /// When the main fiber's grace is over; set when a shutdown is asked for.
     grace_ends: Cell<Instant>,
     grace: Option<Duration>,
-    shutdown_waiters: RefCell<Vec<crate::fiber::LocalWaker>>,
+    pub(crate) shutdown_waiters: ShutdownWaiters,
     stop_grace: Duration,
     on_panic: Option<PanicHook>,
     spawned: Cell<u64>,
@@ -290,7 +292,7 @@ impl Loop {
             shutdown: Cell::new(false),
             grace_ends: Cell::new(Instant::NEVER),
             grace: config.grace,
-            shutdown_waiters: RefCell::new(Vec::new()),
+            shutdown_waiters: ShutdownWaiters::default(),
             stop_grace: config.stop_grace,
             on_panic: config.on_panic,
             spawned: Cell::new(0),

@@ -304,14 +304,10 @@ pub fn request_shutdown() {
 pub fn wait_for_shutdown() -> Result<(), Stopped> {
     while !shutdown_requested() {
         let waker = prepare_park();
-        with_loop(|l| l.shutdown_waiters.borrow_mut().push(waker));
-        if let Err(stopped) = park("shutdown") {
-            with_loop(|l| {
-                let mut waiters = l.shutdown_waiters.borrow_mut();
-                waiters.retain(|other| !other.is_same(waker));
-            });
-            return Err(stopped);
-        }
+        let place = with_loop(|l| l.shutdown_waiters.add(waker));
+        let woken = park("shutdown");
+        with_loop(|l| l.shutdown_waiters.remove(place));
+        woken?;
     }
     Ok(())
 }

@@ -305,9 +305,7 @@ impl Inner {
             let ends = Instant::system().saturating_add(grace);
             self.grace_ends.set(ends);
         }
-        for waker in self.shutdown_waiters.take() {
-            waker.wake();
-        }
+        self.shutdown_waiters.wake_all();
     }
 
     pub(super) fn fire(&self, node: *const Node) {

@@ -122,10 +122,6 @@ impl LocalWaker {
             _this_thread: PhantomData,
         })
     }
-
-    pub(crate) fn is_same(self, other: LocalWaker) -> bool {
-        self.wait == other.wait
-    }
 }
 
 impl RemoteWaker {

@@ -18,6 +18,7 @@
 ///     pattern = writable(socket)       => body,   // io::Result<()>
 ///     pattern = after(duration)        => body,   // ()
 ///     pattern = at(instant)            => body,   // ()
+///     pattern = shutdown()             => body,   // (), when the loop is asked to shut down
 ///     pattern = branch                 => body,   // any other expression: a `Branch`
 ///     default                          => body,   // last: do not wait
 /// }
@@ -105,6 +106,9 @@ macro_rules! __select {
     };
     (@arms $done:tt $pattern:pat = at($instant:expr) $($rest:tt)+) => {
         $crate::__select!(@if $done [$pattern] [$crate::sync::select::at($instant)] $($rest)+)
+    };
+    (@arms $done:tt $pattern:pat = shutdown() $($rest:tt)+) => {
+        $crate::__select!(@if $done [$pattern] [$crate::sync::select::shutdown()] $($rest)+)
     };
     (@arms $done:tt $pattern:pat = $branch:expr => $($rest:tt)+) => {
         $crate::__select!(@body $done [$pattern] [$branch] $($rest)+)

@@ -21,9 +21,11 @@
 mod branches;
 mod joins;
 mod macros;
+mod shutdown;
 
 pub use branches::{Ready, SourceBranch, Timer, after, at, ready};
 pub use joins::JoinBranch;
+pub use shutdown::{Shutdown, shutdown};
 
 use super::wait::{Enlisted, Wait};
 pub use super::waker::Signal;
