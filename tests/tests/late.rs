@@ -36,3 +36,34 @@ fn an_answer_that_came_while_the_client_was_stopped_is_not_lost() {
         fs::remove_file(calling).unwrap();
     }
 }
+
+/// With `YUE_IDLE_SECONDS=600` the silence lasts ten minutes: the run before a release.
+#[test]
+fn the_first_call_after_a_silence_longer_than_its_limit_is_answered() {
+    let silence = std::env::var("YUE_IDLE_SECONDS").unwrap_or_else(|_| "6".to_owned());
+    let pairs: Vec<_> = drivers()
+        .into_iter()
+        .map(|driver| {
+            let server = Server::of(
+                yue()
+                    .env("YUE_IO", driver)
+                    .arg(script("naps.lua"))
+                    .arg("tcp://127.0.0.1:0"),
+            );
+            let client = Running::start(
+                yue()
+                    .env("YUE_IO", driver)
+                    .arg(script("calls_after_silence.lua"))
+                    .arg(&server.address)
+                    .arg(&silence),
+            );
+            (server, client)
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(silence.parse().unwrap()));
+    for (server, client) in pairs {
+        let outcome = client.outcome();
+        assert_eq!(outcome.lines(), ["answer", "answer", "answer"]);
+        server.end();
+    }
+}
