@@ -9,7 +9,31 @@
 //! archives once, from left to right, would have passed LuaJIT's by then.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// Lua modules that come with LuaJIT and are of use on the machine that runs it: its listings and profiler.
+const JIT_MODULES: &[&str] = &[
+    "bc",
+    "dis_arm64",
+    "dis_x64",
+    "dis_x86",
+    "dump",
+    "p",
+    "v",
+    "vmdef",
+    "zone",
+];
+
+/// Writes a Rust file that has the sources of LuaJIT's Lua modules, which its makefile would install.
+fn embed_jit_modules(out: &Path) {
+    let folder = out.join("luajit-build/src/jit");
+    let entries = JIT_MODULES.iter().map(|name| {
+        let path = folder.join(format!("{name}.lua"));
+        format!("    (\"jit.{name}\", include_bytes!({path:?})),\n")
+    });
+    let text = format!("&[\n{}]\n", entries.collect::<String>());
+    std::fs::write(out.join("jit_modules.rs"), text).expect("the build's folder can be written");
+}
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -29,6 +53,7 @@ fn main() {
     let artifacts = luajit_src::Build::new().debug(debug).build();
 
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("Cargo sets OUT_DIR"));
+    embed_jit_modules(&out);
     let mut shim = cc::Build::new();
     shim.file("shim/shim.c")
         .file("shim/where.c")

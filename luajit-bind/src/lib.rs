@@ -38,6 +38,7 @@ pub mod codec;
 mod exports;
 mod fiber;
 mod function;
+mod jit_modules;
 mod require;
 mod shim;
 mod stack;

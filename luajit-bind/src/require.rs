@@ -1,11 +1,11 @@
 //! `require` among fibers.
 //!
-//! Lua's `require` marks a module as being loaded and calls its loader, which may suspend. A second fiber that wants
-//! the same module must then wait, not fail; a fiber that comes back to a module that it is loading itself, directly or
-//! by waiting for a fiber that waits for it, has found a loop, which is the error.
+//! A module's loader may suspend. A second fiber that wants the same module must then wait. A fiber that comes back to a
+//! module that it is loading itself, directly or by waiting for a fiber that waits for it, gets what the module has
+//! published in `package.loaded` so far, as in Lua; if that is nothing, it has found a loop, which is the error.
 //!
-//! The Lua part below is the new `require`; it asks `begin` for permission and tells `finish`. One table, in the VM,
-//! says who loads what and who waits. All of it runs on the loop's thread.
+//! The Lua part below is the new `require`, which does what LuaJIT's does and asks `begin` and `finish` besides. One
+//! table, in the VM, says which fiber loads what and which wait. All of it runs on the loop's thread.
 
 use crate::fiber::current_vm;
 use crate::function::{Error, Frame, Function};
@@ -18,19 +18,40 @@ use std::ffi::c_int;
 use yue_scheduler::{LocalWaker, park, prepare_park};
 
 const SOURCE: &str = r#"
-local require, loaded, begin, finish = ...
-local pcall, error = pcall, error
+local loaded, package, begin, finish = ...
+local pcall, error, type, concat = pcall, error, type, table.concat
+
+-- What `package.loaded` holds while a module is being loaded and has published nothing.
+local unpublished = newproxy() -- no table, which `module` would take for the module
+-- Modules that are being loaded, published or not.
 local busy = {}
 
-local function done(name, ok, ...)
+-- The loader, or nil, the message, and where it points to: 0 nowhere, 2 the caller of `require`.
+local function find(name)
+  local loaders = package.loaders
+  if type(loaders) ~= 'table' then return nil, "'package.loaders' must be a table", 2 end
+  local tried = {}
+  for i = 1, #loaders do
+    local ok, loader = pcall(loaders[i], name)
+    if not ok then return nil, loader, 0 end
+    if type(loader) == 'function' then return loader end
+    if type(loader) == 'string' then tried[#tried + 1] = loader end
+  end
+  return nil, "module '" .. name .. "' not found:" .. concat(tried), 2
+end
+
+local function done(name, ok, result)
   busy[name] = nil
   if not ok then
-    loaded[name] = nil -- Lua's mark, which would make every later require fail
-    finish(name)
-    error((...), 0)
+    loaded[name] = nil -- else a later require would find a module that never was
+  elseif result ~= nil then
+    loaded[name] = result
+  elseif loaded[name] == unpublished then
+    loaded[name] = true
   end
   finish(name)
-  return ...
+  if not ok then error(result, 0) end
+  return loaded[name]
 end
 
 return function(name)
@@ -38,14 +59,25 @@ return function(name)
   if module and not busy[name] then
     return module
   end
-  name = begin(name) -- waits while another fiber loads it
+  local mine
+  name, mine = begin(name) -- waits while another fiber loads it; not `mine`: that would never end
+  if not mine then
+    module = loaded[name]
+    if module and module ~= unpublished then return module end
+    error("loop while loading module '" .. name .. "'", 2)
+  end
   module = loaded[name]
   if module then
     finish(name)
     return module
   end
-  busy[name] = true
-  return done(name, pcall(require, name))
+  local loader, message, level = find(name)
+  if not loader then
+    finish(name)
+    error(message, level)
+  end
+  busy[name], loaded[name] = true, unpublished
+  return done(name, pcall(loader, name))
 end
 "#;
 
@@ -99,8 +131,8 @@ pub(crate) fn install(stack: Stack<'_>) {
         {
             ffi::lua_error(state);
         }
-        ffi::lua_getfield(state, ffi::LUA_GLOBALSINDEX, c"require".as_ptr());
         ffi::lua_getfield(state, ffi::LUA_REGISTRYINDEX, c"_LOADED".as_ptr());
+        ffi::lua_getfield(state, ffi::LUA_GLOBALSINDEX, c"package".as_ptr());
         ffi::lua_pushcclosure(state, crate::function::entry::<Begin>, 0);
         ffi::lua_pushcclosure(state, crate::function::entry::<Finish>, 0);
         ffi::lua_call(state, 4, 1);
@@ -120,27 +152,27 @@ fn this_fiber() -> FiberKey {
     unsafe { shim::yue_shim_current() }.addr()
 }
 
-/// `begin(name)` -> name: the caller may load the module now, or find it loaded.
+/// `begin(name)` -> name, mine: with `mine` the caller may load the module now, or find it loaded. Without, it loads the
+/// module already, or waits for a fiber that does.
 struct Begin;
 
 impl Function for Begin {
     const NAME: &'static str = "require";
     const SUSPENDS: bool = false;
     type Input<'a> = &'a [u8];
-    type Output = ();
+    type Output = bool;
 
     fn read<'a>(arguments: Stack<'a>) -> &'a [u8] {
         arguments.bytes(1)
     }
 
-    fn run(frame: Frame<'_>, name: &[u8]) -> Result<(), Error> {
+    fn run(frame: Frame<'_>, name: &[u8]) -> Result<bool, Error> {
         let fiber = this_fiber();
         loop {
             let turn = with_loading(frame, |vm| {
                 let mut loading = vm.loading.borrow_mut();
                 if loading.is_loop(fiber, name) {
-                    let name = String::from_utf8_lossy(name);
-                    return Err(Error::text(format!("loop while loading module '{name}'")));
+                    return Ok(Some(false));
                 }
                 let Some(load) = loading.modules.get_mut(name) else {
                     let load = Load {
@@ -148,15 +180,15 @@ impl Function for Begin {
                         waiters: Vec::new(),
                     };
                     loading.modules.insert(name.to_vec(), load);
-                    return Ok(true);
+                    return Ok(Some(true));
                 };
                 crate::function::may_suspend()?;
                 load.waiters.push(prepare_park());
                 loading.waiting.insert(fiber, name.to_vec());
-                Ok(false)
+                Ok::<_, Error>(None)
             })??;
-            if turn {
-                return Ok(());
+            if let Some(mine) = turn {
+                return Ok(mine);
             }
             let waited = park("require");
             with_loading(frame, |vm| vm.loading.borrow_mut().waiting.remove(&fiber))?;
@@ -164,9 +196,10 @@ impl Function for Begin {
         }
     }
 
-    fn push(_: &mut (), results: Stack<'_>) -> c_int {
+    fn push(mine: &mut bool, results: Stack<'_>) -> c_int {
         results.push_copy(1);
-        1
+        results.push_boolean(*mine);
+        2
     }
 }
 

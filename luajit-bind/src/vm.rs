@@ -14,6 +14,7 @@
 use crate::codec::Codec;
 use crate::fiber;
 use crate::function::{Function, entry};
+use crate::jit_modules;
 use crate::require::{self, Loading};
 use crate::shim;
 use crate::stack::Stack;
@@ -106,6 +107,7 @@ impl Vm {
             inner.codec.set(Codec::install(stack));
             fiber::install(stack, &inner.handler, &inner.trampoline);
             require::install(stack);
+            jit_modules::install(stack);
         })?;
         Ok(vm)
     }

@@ -123,3 +123,77 @@ fn os_exit_flushes_and_leaves_while_fibers_are_parked() {
     assert!(text.contains("written before leaving"), "{text}");
     assert_eq!(output.status.code(), Some(7));
 }
+
+#[test]
+fn a_module_that_published_itself_is_found_by_what_it_requires() {
+    let got = with_vm(|vm| {
+        eval(
+            vm,
+            "package.preload.a = function(name)
+                local M = {}
+                package.loaded[name] = M
+                yield()
+                M.b = require('b')
+                return M
+            end
+            package.preload.b = function() return {a = require('a')} end
+            -- The old way of modules: nothing is returned.
+            package.preload.old = function(name) module(name, package.seeall) _M.self = require(name) end
+            local a = require('a')
+            assert(a.b.a == a and package.loaded.a == a and require('a') == a)
+            local old = require('old')
+            assert(old.self == old and old._NAME == 'old')
+            package.preload.nothing = function() end
+            assert(require('nothing') == true)
+            return 'found'",
+        )
+    });
+    assert_eq!(got, "found");
+}
+
+#[test]
+fn a_module_that_another_fiber_loads_is_waited_for_though_it_published_itself() {
+    let got = with_vm(|vm| {
+        eval(
+            vm,
+            "package.preload.half = function(name)
+                local M = {}
+                package.loaded[name] = M
+                for i = 1, 5 do yield() end
+                M.whole = true
+                return M
+            end
+            local seen
+            spawn(function() require('half') end)
+            spawn(function() seen = require('half').whole end)
+            for i = 1, 20 do yield() end
+            return tostring(seen)",
+        )
+    });
+    assert_eq!(got, "true");
+}
+
+#[test]
+fn errors_of_require_point_to_the_line_that_called_it() {
+    let directory = std::env::temp_dir().join(format!("yue-broken-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    std::fs::write(directory.join("broken.lua"), "local = 1").expect("a file");
+    let source = format!(
+        "package.path = '{}/?.lua'
+        local function says(name) return (select(2, pcall(function() local m = require(name) return m end))) end
+        local missing = says('no.such')
+        assert(missing:match('^[^\\n]*:2: module .no.such. not found:\\n'), missing)
+        package.preload.loop = function() return require('loop') .. '' end
+        assert(says('loop'):match(':5: loop while loading module .loop.$'), says('loop'))
+        package.preload.raises = function() error('as it is', 0) end
+        assert(says('raises') == 'as it is')
+        assert(says('broken'):match('^error loading module .broken. from file'), says('broken'))
+        package.loaders = nil
+        assert(says('any'):match(':2: .package.loaders. must be a table$'), says('any'))
+        return 'all'",
+        directory.display()
+    );
+    let got = with_vm(move |vm| eval(vm, &source));
+    std::fs::remove_dir_all(&directory).expect("it was there");
+    assert_eq!(got, "all");
+}

@@ -10,6 +10,7 @@ use yue_rpc::ErrorKind;
 
 /// The files, in the order in which they run.
 const FILES: &[(&str, &str)] = &[
+    ("packages", include_str!("../../lua/packages.lua")),
     ("errors", include_str!("../../lua/errors.lua")),
     ("fibers", include_str!("../../lua/fibers.lua")),
     ("emitters", include_str!("../../lua/emitters.lua")),
@@ -38,6 +39,8 @@ pub(crate) fn install(host: &Rc<Host>) -> Result<(), VmError> {
 struct Facts {
     args: Vec<Vec<u8>>,
     script: String,
+    /// Where the script lies, without the last `/`; empty for the current folder.
+    script_folder: String,
     role: &'static str,
     name: String,
     index: usize,
@@ -54,6 +57,11 @@ impl Facts {
         Facts {
             args: host.program.args.clone(),
             script: host.program.script.to_string_lossy().into_owned(),
+            script_folder: host
+                .program
+                .script
+                .parent()
+                .map_or_else(String::new, |folder| folder.to_string_lossy().into_owned()),
             role,
             name,
             index,
@@ -91,6 +99,7 @@ unsafe fn make_tables(stack: Stack<'_>, facts: &Facts) -> Shared {
         ffi::lua_setfield(state, -2, c"args".as_ptr());
         for (key, text) in [
             (c"script", &*facts.script),
+            (c"script_folder", &*facts.script_folder),
             (c"role", facts.role),
             (c"name", &facts.name),
             (c"driver", facts.driver),

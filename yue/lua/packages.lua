@@ -1,0 +1,47 @@
+-- Where `require` looks: here, beside the script, in luarocks' tree of the user, where LuaJIT looks, and where the
+-- distribution puts its packages.
+local core = ...
+
+local ARCHITECTURES = { x64 = 'x86_64', arm64 = 'aarch64' }
+local machine = ARCHITECTURES[jit.arch] or jit.arch
+
+-- `before` and `after` are folders; between them stands what LuaJIT has set.
+local function extend(variable, field, before, after, suffixes)
+  -- The user's own say; only where it has `;;` do the defaults stand, Lua's and so ours.
+  local set = os.getenv(variable)
+  if set and not set:find(';;', 1, true) then return end
+  local places, known = {}, {}
+  local function add(place)
+    if not known[place] then
+      known[place] = true
+      places[#places + 1] = place
+    end
+  end
+  local function add_folders(folders)
+    for _, folder in ipairs(folders) do
+      -- Both have a meaning in a path, and cannot be escaped.
+      if not folder:find('[;?]') then
+        for _, suffix in ipairs(suffixes) do add(folder .. suffix) end
+      end
+    end
+  end
+  add_folders(before)
+  for place in package[field]:gmatch('[^;]+') do add(place) end
+  add_folders(after)
+  package[field] = table.concat(places, ';')
+end
+
+local home = os.getenv('HOME')
+local function own(kind)
+  local folders = { '.' }
+  if core.script_folder ~= '' then folders[#folders + 1] = core.script_folder end
+  if home and home ~= '' then folders[#folders + 1] = home .. '/.luarocks/' .. kind .. '/lua/5.1' end
+  return folders
+end
+
+extend('LUA_PATH', 'path', own 'share', { '/usr/share/lua/5.1' }, { '/?.lua', '/?/init.lua' })
+extend('LUA_CPATH', 'cpath', own 'lib', {
+  '/usr/lib/' .. machine .. '-linux-gnu/lua/5.1',
+  '/usr/lib64/lua/5.1',
+  '/usr/lib/lua/5.1',
+}, { '/?.so' })
