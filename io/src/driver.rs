@@ -121,7 +121,7 @@ pub fn driver(choice: Choice) -> io::Result<Box<dyn Driver>> {
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     }
     let backend = match choice {
-        Choice::Mio => Backend::Mio(readiness::Core::new()?),
+        Choice::Mio => Backend::Mio(epoll()?),
         Choice::Uring => Backend::Uring(uring::Core::new().map_err(forced_and_refused)?),
         Choice::Auto => match uring::Core::new() {
             Ok(core) => Backend::Uring(core),
@@ -130,7 +130,7 @@ pub fn driver(choice: Choice) -> io::Result<Box<dyn Driver>> {
                 NOTICE.call_once(|| {
                     yue_scheduler::say(format_args!("{reason}; using mio (epoll) instead"))
                 });
-                Backend::Mio(readiness::Core::new()?)
+                Backend::Mio(epoll()?)
             }
         },
     };
@@ -210,10 +210,31 @@ pub fn counters() -> io::Result<DriverCounters> {
     })
 }
 
+fn epoll() -> io::Result<Rc<readiness::Core>> {
+    readiness::Core::new().map_err(|error| {
+        let text = format!(
+            "the mio driver could not be set up: {error}{}",
+            hint(&error)
+        );
+        io::Error::new(error.kind(), text)
+    })
+}
+
+/// What to do about an error that the other driver would meet, too.
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => "; allow the process more descriptors (ulimit -n)",
+        Some(libc::ENFILE) => "; the whole system is out of descriptors (sysctl fs.file-max)",
+        _ => "",
+    }
+}
+
 fn forced_and_refused(reason: Unavailable) -> io::Error {
-    let text = format!(
-        "the io_uring driver was asked for (YUE_IO or --io), but {reason}; choose mio or auto"
-    );
+    let advice = match &reason {
+        Unavailable::Other(error) => hint(error),
+        _ => "; choose mio or auto",
+    };
+    let text = format!("the io_uring driver was asked for (YUE_IO or --io), but {reason}{advice}");
     io::Error::new(io::Error::from(reason).kind(), text)
 }
 

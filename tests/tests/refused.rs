@@ -186,6 +186,8 @@ fn without_enough_descriptors_to_begin_with_the_command_says_so() {
                         words.iter().all(|word| outcome.stderr.contains(word)),
                         "{most}: {outcome:#?}"
                     );
+                    let bare = "yue: Too many open files (os error 24)\n";
+                    assert!(!outcome.stderr.contains(bare), "{most}: {outcome:#?}");
                     assert_eq!(code, 1, "{most}: {outcome:#?}");
                 }
             }
