@@ -33,6 +33,17 @@ local function each_event(events, f)
   end
 end
 
+-- Emitters of a class with `events`, a set of names, have no others: a name that is misspelt would never come.
+local function check_known(self, event)
+  local known = self.events
+  if not known or known[event] then return end
+  local names = {}
+  for name in pairs(known) do names[#names + 1] = name end
+  table.sort(names)
+  internal.argument_error(('%s has no event %s; it has: %s'):format(
+    tostring(self), internal.to_text(event), table.concat(names, ', ')))
+end
+
 --- Calls `fn(...)` with each `emit` of the event (or of each of a list of events). Returns `fn`, for `unbind`.
 function Emitter:bind(events, fn)
   if not internal.is_callable(fn) then
@@ -42,6 +53,7 @@ function Emitter:bind(events, fn)
     error(yue.errors.RuntimeError.new(tostring(self) .. ' is closed: there will be no event to bind'), 0)
   end
   local owner = internal.current()
+  each_event(events, function(event) check_known(self, event) end)
   each_event(events, function(event)
     local list = self.bindings[event] or {}
     self.bindings[event] = list
@@ -65,10 +77,7 @@ function Emitter:unbind(events, fn)
 end
 
 local function run_binding(binding, ...)
-  local ok, e = xpcall(binding.fn, wrap, ...)
-  if not ok and not internal.deliver(binding.owner, e) then
-    yue.log.error('callback: ' .. internal.report(e))
-  end
+  internal.callback_over(binding.owner, 'callback', xpcall(binding.fn, wrap, ...))
 end
 internal.run_binding = run_binding
 
@@ -104,6 +113,7 @@ end
 --- Waits for the event: `true, payload…`, or `false` when `timeout` (seconds) is over or the emitter was closed.
 function Emitter:wait(event, timeout)
   check_event(event)
+  check_known(self, event)
   if timeout ~= nil then internal.check_seconds('wait', timeout) end
   if self.closed then return false end
   self.waiting = self.waiting or {}
@@ -151,6 +161,7 @@ end
 
 local Timer = setmetatable({}, { __index = Emitter })
 Timer.__index = Timer
+Timer.events = { tick = true }
 Timer.__tostring = function(self) return self.closed and 'timer (closed)' or 'timer' end
 
 -- The clock has no finer steps, and `at + interval` must get ahead.
@@ -199,6 +210,7 @@ end
 
 local Signal = setmetatable({}, { __index = Emitter })
 Signal.__index = Signal
+Signal.events = { signal = true }
 Signal.__tostring = function(self) return ('signal %d%s'):format(self.number, self.closed and ' (closed)' or '') end
 
 yue.const = core.signals

@@ -59,9 +59,14 @@ local function is_error(value)
   return type(value) == 'table' and class_of[getmetatable(value)] ~= nil
 end
 
+--- `'failed: ' .. e`
+local function concat(a, b)
+  return to_text(a) .. to_text(b)
+end
+
 local function define(name, code, parent)
   local class = { type = name, code = code, parent = parent }
-  local meta = { __index = methods, __tostring = describe, __name = name }
+  local meta = { __index = methods, __tostring = describe, __concat = concat, __name = name }
   class_of[meta] = class
   class.meta = meta
   --- A new error object; raise it with `error(e)`.

@@ -115,6 +115,7 @@ local function complete(future, ok, ...)
     if not internal.is_error(future[1]) then future[1] = wrap(future[1]) end
     -- Who was cancelled and ends by that has not failed.
     local quiet = future.quiet or (future.cancelled and future[1].type == 'CancelledError')
+      or internal.is_exit(future[1])
     if not waited and not future.observed and not quiet and not ending then note_unseen(future) end
   end
   if waited then wake_all(future) end
@@ -130,18 +131,18 @@ local function await(self)
   seen(self)
 end
 
-local function run_callback(future, fn)
+local function run_callback(future, fn, owner)
   local function call() fn(future:sync()) end
-  local fine, e = xpcall(call, wrap)
-  if not fine then yue.log.error('callback of a future: ' .. internal.report(e)) end
+  internal.callback_over(owner, 'callback of a future', xpcall(call, wrap))
 end
 
---- Calls `fn(ok, ...)` when the future is done, in a fiber of its own, which inherits what this one works for.
+--- Calls `fn(ok, ...)` when the future is done, in a fiber of its own, which inherits what this one works for. Its error
+--- goes to the fiber that called `on`, if that waits in `yue.try` or `yue.client`, else to the log.
 function Future:on(fn)
   if not is_callable(fn) then internal.argument_error('future:on takes a function(ok, ...)') end
   seen(self)
   self.observed = true
-  internal.start(run_callback, self, fn)
+  internal.start(run_callback, self, fn, internal.current())
   return self
 end
 
@@ -457,6 +458,26 @@ function internal.guarded(fn, ...)
   local guard = { outer = fiber.guard, scope = core.new_scope(), fiber = fiber }
   fiber.guard = guard
   return leave_guard(fiber, guard, xpcall(core.in_scope, wrap, guard.scope, fn, ...))
+end
+
+-- What `exit` raises in whoever called it, so that nothing after it runs.
+local exits = setmetatable({}, { __mode = 'k' })
+
+--- An error that ends the calling fiber and is no failure.
+function internal.new_exit(text)
+  local e = yue.errors.CancelledError.new(text)
+  exits[e] = true
+  return e
+end
+
+function internal.is_exit(e)
+  return exits[e] ~= nil
+end
+
+--- What a callback returned or raised: its error goes to the fiber `owner`, else to the log.
+function internal.callback_over(owner, what, ok, e)
+  if ok or internal.is_exit(e) or internal.deliver(owner, e) then return end
+  yue.log.error(what .. ': ' .. internal.report(e))
 end
 
 --- Delivers an error to a fiber: true if it waits in `yue.try` or `yue.client`.

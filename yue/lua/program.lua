@@ -115,16 +115,18 @@ local Client = {}
 Client.__index = Client
 Client.__tostring = function(self) return self.over and 'client (over)' or 'client' end
 
---- Ends the client from anywhere: `yue.client` returns `ok, result`. If another fiber than the client's own calls it,
---- what the client waits for is cancelled.
+--- Ends the client from anywhere: `yue.client` returns `ok, result`. What the client waits for is cancelled. Does not
+--- return: it raises what ends the calling fiber without being a failure.
 function Client:exit(ok, result)
-  if self.over then return end
-  self.over, self.ok, self.result = true, ok, result
-  if self.wait then
-    core.wake(self.wait)
-  elseif internal.current() ~= self.fiber and self.guard then
-    core.cancel_scope(self.guard.scope)
+  if not self.over then
+    self.over, self.ok, self.result = true, ok, result
+    if self.wait then
+      core.wake(self.wait)
+    elseif self.guard then
+      core.cancel_scope(self.guard.scope)
+    end
   end
+  error(internal.new_exit('the client has ended'), 0)
 end
 
 local function close_all(client)
@@ -146,7 +148,9 @@ end
 local function run_client(client, fn)
   client.guard = client.fiber.guard
   local result = fn(client)
-  if result then client:exit(true, result) end
+  if result and not client.over then
+    client.over, client.ok, client.result = true, true, result
+  end
   while not client.over do
     client.wait = core.prepare()
     internal.park(client.wait, 'client')

@@ -79,6 +79,7 @@ end
 
 local Connection = setmetatable({}, { __index = Emitter })
 Connection.__index = Connection
+Connection.events = { open = true, accept = true, close = true, timeout = true }
 Connection.__tostring = function(self)
   return ('connection to %s%s'):format(self.address, self.closed and ' (closed)' or '')
 end

@@ -3,7 +3,7 @@ local check = require 'check'
 local listener = yue.listen('tcp://127.0.0.1:0', {
   echo = function(...) return ... end,
   slow = function() yue.sleep(60) end,
-  call_me = function(f) yue.spawn(function() yue.sleep(0.002) f() end) end,
+  call_me = function(f) yue.spawn(function() yue.sleep(0.002) pcall(f) end) end,
 })
 local address = listener:addr()
 
@@ -26,6 +26,43 @@ end) }, { true, 'from a timer' })
 check.equal({ yue.client(function(cl)
   yue.open(address, nil, {}).call_me(function() cl:exit(true, 'from the server') end)
 end) }, { true, 'from the server' })
+-- Nothing after it runs, wherever it is called, and nobody is told of a failure.
+local after = 0
+check.equal({ yue.client(function(cl)
+  cl:exit(true, 1)
+  after = after + 1
+end) }, { true, 1 })
+check.equal({ yue.client(function(cl)
+  yue.timer(0.002):bind('tick', function() cl:exit(true, 2) after = after + 1 end)
+end) }, { true, 2 })
+check.equal({ yue.client(function(cl)
+  yue.spawn(function() yue.sleep(0.002) cl:exit(true, 3) after = after + 1 end)
+end) }, { true, 3 })
+check.equal({ yue.client(function(cl)
+  yue.spawn(function() return 'done' end):on(function(_, how) cl:exit(true, how) after = after + 1 end)
+end) }, { true, 'done' })
+check.equal({ yue.client(function(cl)
+  pcall(cl.exit, cl, true, 'caught')
+  yue.sleep(3600)
+end) }, { true, 'caught' })
+collectgarbage()
+check.equal(after, 0)
+-- An error in a future's callback reaches it, too.
+ok, e = yue.client(function()
+  yue.spawn(yue.sleep, 0.002):on(function() error('in a callback of a future') end)
+  yue.sleep(3600)
+end)
+check.that(not ok)
+check.contains(e.msg, 'in a callback of a future')
+local caught
+yue.try {
+  function()
+    yue.spawn(yue.sleep, 0.002):on(function() error('for yue.try') end)
+    yue.sleep(3600)
+  end,
+  catch = function(raised) caught = raised end,
+}
+check.contains(caught.msg, 'for yue.try')
 -- An error in a callback reaches it.
 ok, e = yue.client(function() yue.timer(0.002):bind('tick', function() error('in a callback') end) end)
 check.that(not ok)

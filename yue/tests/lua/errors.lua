@@ -87,4 +87,11 @@ check.raises('AddressError', nil, yue.open, 'nonsense://x')
 check.raises('AddressError', nil, yue.listen, 'tcp://127.0.0.1:99999', {})
 check.raises('TransportError', nil, yue.open('thread://nobody', { no_cache = true }, nil).x)
 listener:close()
+
+-- Errors can be concatenated, as the texts that they stand for.
+local concatenated = yue.errors.RuntimeError.new('no luck')
+check.equal('failed: ' .. concatenated, 'failed: RuntimeError: no luck')
+check.equal(concatenated .. '!', 'RuntimeError: no luck!')
+check.equal(concatenated .. concatenated, 'RuntimeError: no luckRuntimeError: no luck')
+check.equal(1 .. concatenated, '1RuntimeError: no luck')
 check.done()
