@@ -49,9 +49,10 @@ local function pretty(value, indent, seen)
 end
 
 --- As Lua's own, but a line is written at once, so that those of several threads do not mix.
-function print(...)
+function _G.print(...)
   local parts = {}
-  for i = 1, select('#', ...) do parts[i] = tostring((select(i, ...))) end
+  local to_text = _G.tostring -- as Lua's own, which asks for the program's
+  for i = 1, select('#', ...) do parts[i] = to_text((select(i, ...))) end
   io.stdout:write(table.concat(parts, '\t') .. '\n')
 end
 

@@ -10,6 +10,7 @@ use yue_rpc::ErrorKind;
 
 /// The files, in the order in which they run.
 const FILES: &[(&str, &str)] = &[
+    ("environment", include_str!("../../lua/environment.lua")),
     ("packages", include_str!("../../lua/packages.lua")),
     ("errors", include_str!("../../lua/errors.lua")),
     ("fibers", include_str!("../../lua/fibers.lua")),
@@ -159,9 +160,18 @@ fn run_file(host: &Rc<Host>, name: &str, source: &str, shared: Shared) -> Result
     let chunk = std::ffi::CString::new(format!("=[yue]/{name}.lua")).unwrap_or_default();
     thread.load(source.as_bytes(), &chunk)?;
     let state = thread.raw();
-    // SAFETY: an idle state of ours with a function on it and room for three values; reading the registry raises
-    // nothing.
+    // SAFETY: an idle state of ours with a function on it and room for three values; reading the registry, and a field
+    // of a table that has no metatable, raises nothing: the name is a string already.
     unsafe {
+        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, shared.internal.into());
+        ffi::lua_getfield(state, -1, c"environment".as_ptr());
+        // The first file has no environment yet: it makes it.
+        if ffi::lua_type(state, -1) == ffi::LUA_TTABLE {
+            ffi::lua_setfenv(state, -3);
+            ffi::lua_settop(state, -2);
+        } else {
+            ffi::lua_settop(state, -3);
+        }
         for reference in [shared.core, shared.yue, shared.internal] {
             ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, reference.into());
         }
