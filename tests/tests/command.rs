@@ -61,6 +61,12 @@ fn help_goes_to_standard_output() {
                 .any(|line| line.starts_with("Usage: yue")),
             "{outcome:#?}"
         );
+        let widest = outcome
+            .lines()
+            .iter()
+            .map(|line| line.chars().count())
+            .max();
+        assert!(widest <= Some(80), "{widest:?} columns: {outcome:#?}");
     }
     let outcome = yue_with(&["--help"]);
     assert!(
@@ -192,6 +198,22 @@ fn a_script_finds_its_arguments_as_they_were_given() {
 }
 
 #[test]
+fn a_misspelt_command_is_guessed() {
+    for (arguments, advice) in [
+        (&["doctro"][..], "did you mean 'yue doctor'?"),
+        (&["benhc", "tcp://127.0.0.1:1"], "did you mean 'yue bench'?"),
+        (
+            &["run", "examples/hello.lua"],
+            "to run a script: yue examples/hello.lua",
+        ),
+    ] {
+        yue_with(arguments).fails(1, &["there is no script", advice]);
+    }
+    let other = yue_with(&["server.lua"]);
+    assert_eq!(other.stderr, "yue: there is no script server.lua\n");
+}
+
+#[test]
 fn doctor_tells_the_driver_and_why_and_the_limits() {
     let table = yue_with(&["doctor"]);
     let lines = table.lines();
@@ -210,6 +232,10 @@ fn doctor_tells_the_driver_and_why_and_the_limits() {
             "no {name} in {lines:#?}"
         );
     }
+    assert!(
+        lines.iter().all(|line| line.chars().count() <= 80),
+        "{lines:#?}"
+    );
     let json = yue_with(&["doctor", "--json"]);
     let facts: Value = serde_json::from_str(json.lines()[0]).unwrap();
     assert_eq!(facts["version"], env!("CARGO_PKG_VERSION"));
@@ -217,6 +243,9 @@ fn doctor_tells_the_driver_and_why_and_the_limits() {
         facts["lua"].as_str().unwrap().starts_with("LuaJIT"),
         "{facts}"
     );
+    for number in ["processors", "memory_maps", "free_memory"] {
+        assert!(facts[number].is_u64(), "{number}: {facts}");
+    }
     run(yue().arg("doctor").env("YUE_IO", "mio")).lines();
     let wrong = run(yue().arg("doctor").env("YUE_IO", "kqueue"));
     assert_eq!(wrong.code(), 1);

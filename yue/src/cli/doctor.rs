@@ -19,18 +19,34 @@ pub(crate) struct Arguments {
 /// Fewer descriptors than this, and a small server with its clients runs out.
 const DESCRIPTORS_MIN: u64 = 256;
 
+/// With fewer than this a server of many clients runs out.
+const DESCRIPTORS_FEW: u64 = 4096;
+
 struct Line {
     name: &'static str,
+    /// For people.
     value: String,
+    /// For programs: numbers are numbers, memory is in bytes, and no limit is null.
+    json: serde_json::Value,
     /// What to do about it, if something should be done.
     advice: Option<String>,
 }
 
 fn line(name: &'static str, value: impl Into<String>) -> Line {
+    let value = value.into();
     Line {
         name,
-        value: value.into(),
+        json: value.clone().into(),
+        value,
         advice: None,
+    }
+}
+
+/// A line whose number programs read as a number; `None`: there is none.
+fn number(name: &'static str, value: impl Into<String>, number: Option<u64>) -> Line {
+    Line {
+        json: number.into(),
+        ..line(name, value)
     }
 }
 
@@ -43,9 +59,10 @@ pub(crate) fn main(arguments: &Arguments) -> i32 {
     lines.push(line("stack guards", yue_scheduler::guard_kind()));
     lua_lines(&mut lines);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    lines.push(line(
+    lines.push(number(
         "processors",
         format!("{cores} (yue -c {cores} uses them all)"),
+        Some(cores as u64),
     ));
     let text = if arguments.json {
         json(&lines)
@@ -83,11 +100,13 @@ fn driver_lines(lines: &mut Vec<Line>) -> bool {
     lines.push(line("driver", name));
     lines.push(line("  because", why));
     match uring {
-        Ok(features) => lines.push(line("  io_uring has", features.join(", "))),
+        Ok(features) => lines.push(Line {
+            json: features.as_slice().into(),
+            ..line("  io_uring has", features.join(", "))
+        }),
         Err(reason) => lines.push(Line {
-            name: "  io_uring",
-            value: "refused".to_owned(),
             advice: Some(advice_for(&reason).to_owned()),
+            ..line("  io_uring", "refused")
         }),
     }
     works
@@ -105,23 +124,32 @@ fn advice_for(reason: &Unavailable) -> &'static str {
 fn limit_lines(lines: &mut Vec<Line>) -> bool {
     let (descriptors, descriptors_hard) = limit(libc::RLIMIT_NOFILE);
     let enough = descriptors >= DESCRIPTORS_MIN;
-    let advice = (descriptors < 4096).then(|| {
-        format!(
-            "each connection needs one; `ulimit -n {}` allows more",
-            shown(descriptors_hard)
-        )
+    let advice = (descriptors < DESCRIPTORS_FEW).then(|| {
+        let more = if descriptors_hard > descriptors {
+            format!("`ulimit -n {}` allows more", shown(descriptors_hard))
+        } else {
+            "the hard limit is as low: raise it in /etc/security/limits.conf, or by LimitNOFILE= in a systemd unit"
+                .to_owned()
+        };
+        format!("each connection needs one; {more}")
     });
     lines.push(Line {
-        name: "descriptors",
-        value: shown(descriptors),
         advice,
+        ..number("descriptors", shown(descriptors), finite(descriptors))
     });
     let (locked, _) = limit(libc::RLIMIT_MEMLOCK);
-    lines.push(line("locked memory", bytes(locked)));
+    lines.push(number("locked memory", bytes(locked), finite(locked)));
     let maps = read("/proc/sys/vm/max_map_count");
-    lines.push(line("memory maps", maps));
-    lines.push(line("free memory", free_memory()));
+    let count = maps.parse().ok();
+    lines.push(number("memory maps", maps, count));
+    let free = free_memory_bytes();
+    let text = free.map_or("unknown".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
+    lines.push(number("free memory", text, free));
     enough
+}
+
+fn finite(limit: u64) -> Option<u64> {
+    (limit != libc::RLIM_INFINITY).then_some(limit)
 }
 
 fn limit(which: libc::__rlimit_resource_t) -> (u64, u64) {
@@ -154,19 +182,13 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
-fn free_memory() -> String {
+fn free_memory_bytes() -> Option<u64> {
     let text = read("/proc/meminfo");
-    let kib = text.lines().find_map(|line| {
-        line.strip_prefix("MemAvailable:")?
-            .trim()
-            .strip_suffix(" kB")?
-            .parse()
-            .ok()
-    });
-    kib.map_or_else(
-        || "unknown".to_owned(),
-        |kib: u64| format!("{} MiB", kib / 1024),
-    )
+    text.lines().find_map(|line| {
+        let kib = line.strip_prefix("MemAvailable:")?.trim();
+        let kib: u64 = kib.strip_suffix(" kB")?.parse().ok()?;
+        Some(kib * 1024)
+    })
 }
 
 fn lua_lines(lines: &mut Vec<Line>) {
@@ -183,9 +205,8 @@ fn lua_lines(lines: &mut Vec<Line>) {
             ));
         }
         Err(text) => lines.push(Line {
-            name: "Lua",
-            value: "does not start".to_owned(),
             advice: Some(text),
+            ..line("Lua", "does not start")
         }),
     }
 }
@@ -193,12 +214,36 @@ fn lua_lines(lines: &mut Vec<Line>) {
 fn table(lines: &[Line]) -> String {
     let mut text = format!("yue {}\n\n", env!("CARGO_PKG_VERSION"));
     for line in lines {
-        text.push_str(&format!("  {:<16}{}\n", line.name, line.value));
+        push_wrapped(&mut text, line.name, &line.value);
         if let Some(advice) = &line.advice {
-            text.push_str(&format!("  {:<16}-> {advice}\n", ""));
+            push_wrapped(&mut text, "", &format!("-> {advice}"));
         }
     }
     text
+}
+
+/// Two columns that fit a terminal of 80.
+fn push_wrapped(text: &mut String, name: &str, value: &str) {
+    const VALUE_COLUMNS: usize = 80 - 18;
+    let mut row = format!("  {name:<16}");
+    let mut used = 0;
+    for word in value.split(' ') {
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > VALUE_COLUMNS {
+            text.push_str(&row);
+            text.push('\n');
+            row = " ".repeat(18);
+            used = 0;
+        }
+        if used > 0 {
+            row.push(' ');
+            used += 1;
+        }
+        row.push_str(word);
+        used += length;
+    }
+    text.push_str(&row);
+    text.push('\n');
 }
 
 fn json(lines: &[Line]) -> String {
@@ -207,7 +252,7 @@ fn json(lines: &[Line]) -> String {
     for line in lines {
         object.insert(
             line.name.trim().replace(' ', "_").to_lowercase(),
-            line.value.clone().into(),
+            line.json.clone(),
         );
     }
     serde_json::Value::Object(object).to_string() + "\n"

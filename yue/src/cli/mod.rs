@@ -13,7 +13,7 @@ mod bench;
 mod doctor;
 
 use crate::lua::{Choice, Script};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,17 +23,21 @@ use yue_scheduler::inspect;
 const EXAMPLES: &str = "\
 Examples:
   yue server.lua                      run a program
-  yue -c 4 server.lua port=8080       run it on four loops, which share its ports
-  yue --io mio server.lua             run it on epoll, whatever the kernel allows
-  yue doctor                          which driver this machine gets, and its limits
+  yue -c 4 server.lua port=8080       run it on four loops
+  yue --io mio server.lua             run it on epoll
+  yue doctor                          show this machine's driver and limits
   yue bench tcp://127.0.0.1:8080 -m hello -a '[\"world\"]'
 
-Options stand before the script; all that stands after it is the script's own (yue.args).";
+Options stand before the script. Everything after it is the script's own.";
 
 /// Runs Lua programs whose functions call each other over the network.
 #[derive(Debug, Parser)]
 #[command(name = "yue", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
-#[command(subcommand_precedence_over_arg = true, arg_required_else_help = true)]
+#[command(
+    subcommand_precedence_over_arg = true,
+    arg_required_else_help = true,
+    max_term_width = 80
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -48,24 +52,23 @@ const WATCHDOG_MS: u64 = 500;
 
 #[derive(Debug, clap::Args)]
 struct Run {
-    /// How many loops run the script at once, each in a thread of its own; listeners share their ports.
+    /// Run the script on this many loops, a thread each. Their listeners share ports.
     #[arg(short = 'c', long = "loops", value_name = "LOOPS", default_value_t = 1, value_parser = parse_loops)]
     loops: usize,
 
-    /// Which I/O driver to use: uring, mio or auto (uring where the kernel allows it). Also the variable YUE_IO.
+    /// I/O driver: uring, mio, or auto (uring where the kernel allows it). YUE_IO does the same.
     #[arg(long, value_name = "DRIVER", default_value = "auto", value_parser = parse_driver)]
     io: Choice,
 
-    /// Tell on standard error which fiber, and which line of Lua, holds a loop for longer than that. 0: never.
+    /// Report on standard error what holds a loop for longer than this. 0: never.
     #[arg(long, value_name = "MS", env = "YUE_WATCHDOG", default_value_t = WATCHDOG_MS)]
     watchdog: u64,
 
-    /// Leave SIGQUIT (Ctrl-\ in a terminal) as it is. By default it makes a report of all loops and fibers, with what
-    /// they wait for and where, on standard error; the program goes on.
+    /// Do not report all fibers, and what they wait for, on SIGQUIT (Ctrl-\).
     #[arg(long)]
     no_report: bool,
 
-    /// The script, and what it finds in yue.args.
+    /// The script, and its arguments (yue.args).
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_names = ["SCRIPT", "ARGS"], required = true)]
     script: Vec<OsString>,
 }
@@ -129,11 +132,12 @@ fn run(run: Run) -> i32 {
     let Some(path) = words.next().map(PathBuf::from) else {
         return 2;
     };
-    if let Err((code, text)) = check(&path) {
+    let args: Vec<OsString> = words.collect();
+    if let Err((code, text)) = check(&path, args.first()) {
         yue_scheduler::say(format_args!("{text}"));
         return code;
     }
-    let args = words.map(OsString::into_encoded_bytes).collect();
+    let args = args.into_iter().map(OsString::into_encoded_bytes).collect();
     let script = Script {
         path,
         args,
@@ -144,7 +148,7 @@ fn run(run: Run) -> i32 {
 }
 
 /// A script may be anything that can be read, a pipe too. What is none is refused here, in better words than Lua has.
-fn check(path: &Path) -> Result<(), (i32, String)> {
+fn check(path: &Path, next: Option<&OsString>) -> Result<(), (i32, String)> {
     let shown = path.display();
     match path.metadata() {
         Ok(facts) if facts.is_dir() => Err((1, format!("{shown} is a folder, not a script"))),
@@ -154,8 +158,33 @@ fn check(path: &Path) -> Result<(), (i32, String)> {
             Err((2, format!("there is no option {shown}; see yue --help")))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err((1, format!("there is no script {shown}")))
+            let advice = meant(path, next).map_or_else(String::new, |advice| format!("; {advice}"));
+            Err((1, format!("there is no script {shown}{advice}")))
         }
         Err(error) => Err((1, format!("cannot read the script {shown}: {error}"))),
+    }
+}
+
+/// What somebody may have meant who named a script that is not there.
+fn meant(path: &Path, next: Option<&OsString>) -> Option<String> {
+    let word = path.to_str()?;
+    let commands = Arguments::command();
+    let similar = commands
+        .get_subcommands()
+        .map(|command| {
+            (
+                strsim::damerau_levenshtein(command.get_name(), word),
+                command,
+            )
+        })
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, _)| *distance <= 2);
+    match (similar, next.map(Path::new)) {
+        (Some((_, command)), _) => Some(format!("did you mean 'yue {}'?", command.get_name())),
+        // `yue run server.lua`
+        (None, Some(next)) if next.is_file() && !word.contains(['.', '/']) => {
+            Some(format!("to run a script: yue {}", next.display()))
+        }
+        _ => None,
     }
 }
