@@ -127,6 +127,16 @@ impl<S> Node<S> {
         unsafe { (*self.wait.get()).claim(self.number.get()) }
     }
 
+    /// Whether the wait was claimed for this node.
+    ///
+    /// # Safety
+    /// The node is attached, and its wait is still there.
+    pub unsafe fn is_served(&self) -> bool {
+        let wait = self.wait.get();
+        // SAFETY: null, or alive as the caller promises.
+        unsafe { wait.as_ref() }.is_some_and(|wait| wait.claimed_by() == Some(self.number.get()))
+    }
+
     /// The slot, under the queue's lock or while the node is in no queue.
     ///
     /// # Safety
@@ -170,7 +180,10 @@ impl<S> WaitQueue<S> {
     /// # Safety
     /// The node is attached, in no queue, and stays where it is until it is taken out (invariant 2).
     pub unsafe fn push(&mut self, node: &Node<S>) {
-        debug_assert!(!node.linked.get());
+        debug_assert!(
+            !node.linked.get(),
+            "a node in two places: its owner must refuse a second wait before it comes here"
+        );
         node.linked.set(true);
         node.next.set(ptr::null());
         node.previous.set(self.tail);

@@ -13,6 +13,32 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::time::Duration;
 
+/// Whether a select waits for the branch at this moment.
+///
+/// A branch has one place in its queue, so one select at a time may have it. Named twice in a select, or shared by the
+/// selects of two fibers, its node would be linked twice, and the queue would lead to it after it is gone.
+#[derive(Debug, Default)]
+struct Occupied(Cell<bool>);
+
+impl Occupied {
+    fn assert_free(&self) {
+        assert!(
+            !self.0.get(),
+            "a select already waits for this branch: it is named twice, or another fiber selects on it; make a branch \
+             for each"
+        );
+    }
+
+    fn enter(&self) {
+        self.assert_free();
+        self.0.set(true);
+    }
+
+    fn leave(&self) {
+        self.0.set(false);
+    }
+}
+
 /// Whether a branch has an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
@@ -41,6 +67,7 @@ pub struct SourceBranch<S: Source> {
     /// Its slot has been moved out when the outcome is `Taken`.
     node: ManuallyDrop<Node<S::Slot>>,
     outcome: Cell<Outcome>,
+    occupied: Occupied,
     enabled: bool,
 }
 
@@ -50,6 +77,7 @@ impl<S: Source> SourceBranch<S> {
             source,
             node: ManuallyDrop::new(Node::new(slot)),
             outcome: Cell::new(Outcome::None),
+            occupied: Occupied::default(),
             enabled: true,
         }
     }
@@ -59,12 +87,30 @@ impl<S: Source> SourceBranch<S> {
         self.enabled = enabled;
         self
     }
+
+    /// Takes the node out of its queue. Reached only where the select's fiber was abandoned with its loop, and the
+    /// branch did not lie on that fiber's stack, which is leaked, but in a thread-local of the loop's thread.
+    #[cold]
+    fn leave_abandoned_select(&self) {
+        let served = locked(&self.source, |state, wakes| {
+            if S::queue(state).remove(&self.node) {
+                self.source.withdrawn(state, wakes);
+            }
+            // SAFETY: the wait lies on the fiber's stack, which stays mapped; the lock is held.
+            unsafe { self.node.is_served() }
+        });
+        self.occupied.leave();
+        if served && self.outcome.get() == Outcome::None {
+            self.outcome.set(Outcome::Kept);
+        }
+    }
 }
 
 impl<S: Source> Internal for SourceBranch<S> {
     fn try_now(&self) -> bool {
+        self.occupied.assert_free();
         if self.outcome.get() == Outcome::None && self.enabled {
-            // SAFETY: the node is in no queue: selects take it out before they end.
+            // SAFETY: no select has the branch, and selects take the node out before they end: it is in no queue.
             if unsafe { self.node.with_slot(|slot| self.source.quick(slot)) } {
                 self.outcome.set(Outcome::Kept);
             }
@@ -72,11 +118,15 @@ impl<S: Source> Internal for SourceBranch<S> {
         self.outcome.get() == Outcome::Kept
     }
 
+    fn enter(&self) {
+        self.occupied.enter();
+    }
+
     unsafe fn enlist(&self, wait: &Wait, number: u32, _signal: &Signal) -> Enlisted {
         if self.outcome.get() == Outcome::Taken || !self.enabled {
             return Enlisted::Waiting;
         }
-        // SAFETY: the node is in no queue; the wait lives until `withdraw`, by the caller's promise.
+        // SAFETY: the node is in no queue: this select alone has the branch (`enter`). The wait lives until `withdraw`, by the caller's promise.
         unsafe { self.node.attach(wait, number) };
         locked(&self.source, |state, wakes| {
             self.source.enlist(state, &self.node, wakes)
@@ -90,6 +140,7 @@ impl<S: Source> Internal for SourceBranch<S> {
                 self.source.withdrawn(state, wakes);
             }
         });
+        self.occupied.leave();
         if served {
             self.outcome.set(Outcome::Kept);
         }
@@ -117,6 +168,9 @@ impl<S: Source> Branch for SourceBranch<S> {
 
 impl<S: Source> Drop for SourceBranch<S> {
     fn drop(&mut self) {
+        if self.occupied.0.get() {
+            self.leave_abandoned_select();
+        }
         if self.outcome.get() == Outcome::Taken {
             return;
         }
@@ -145,6 +199,10 @@ impl<P: Policy, T> Internal for SendBranch<'_, P, T> {
         self.0.try_now()
     }
 
+    fn enter(&self) {
+        self.0.enter();
+    }
+
     unsafe fn enlist(&self, wait: &Wait, number: u32, signal: &Signal) -> Enlisted {
         // SAFETY: as the caller promises.
         unsafe { self.0.enlist(wait, number, signal) }
@@ -171,6 +229,12 @@ impl<P: Policy, T> Branch for SendBranch<'_, P, T> {
 impl<B: Internal> Internal for Option<B> {
     fn try_now(&self) -> bool {
         self.as_ref().is_some_and(Internal::try_now)
+    }
+
+    fn enter(&self) {
+        if let Some(branch) = self {
+            branch.enter();
+        }
     }
 
     unsafe fn enlist(&self, wait: &Wait, number: u32, signal: &Signal) -> Enlisted {
@@ -219,6 +283,7 @@ impl<B: Branch> Branch for Option<B> {
 pub struct Timer {
     at: Instant,
     come: Cell<bool>,
+    occupied: Occupied,
 }
 
 /// A branch that comes when `duration` has passed since this call.
@@ -252,11 +317,13 @@ pub fn at(at: Instant) -> Timer {
     Timer {
         at,
         come: Cell::new(false),
+        occupied: Occupied::default(),
     }
 }
 
 impl Internal for Timer {
     fn try_now(&self) -> bool {
+        self.occupied.assert_free();
         let come = match in_fiber() {
             true => is_past(self.at),
             // In a model time passes while a thread waits, and only then.
@@ -266,11 +333,16 @@ impl Internal for Timer {
         come
     }
 
+    fn enter(&self) {
+        self.occupied.enter();
+    }
+
     unsafe fn enlist(&self, _wait: &Wait, _number: u32, _signal: &Signal) -> Enlisted {
         Enlisted::Waiting
     }
 
     fn withdraw(&self, served: bool) {
+        self.occupied.leave();
         self.come.set(served);
     }
 
@@ -304,6 +376,7 @@ pub struct Ready<R: Readiness> {
     readiness: RefCell<R>,
     output: RefCell<Option<R::Output>>,
     watched: Cell<bool>,
+    occupied: Occupied,
     between_threads: bool,
 }
 
@@ -333,6 +406,7 @@ pub fn ready<R: Readiness>(readiness: R) -> Ready<R> {
         readiness: RefCell::new(readiness),
         output: RefCell::new(None),
         watched: Cell::new(false),
+        occupied: Occupied::default(),
         between_threads: true,
     }
 }
@@ -368,11 +442,16 @@ impl<R: Readiness> Ready<R> {
 
 impl<R: Readiness> Internal for Ready<R> {
     fn try_now(&self) -> bool {
+        self.occupied.assert_free();
         let mut output = self.output.borrow_mut();
         if output.is_none() {
             *output = self.readiness.borrow_mut().poll();
         }
         output.is_some()
+    }
+
+    fn enter(&self) {
+        self.occupied.enter();
     }
 
     unsafe fn enlist(&self, _wait: &Wait, _number: u32, signal: &Signal) -> Enlisted {
@@ -382,6 +461,7 @@ impl<R: Readiness> Internal for Ready<R> {
     }
 
     fn withdraw(&self, _served: bool) {
+        self.occupied.leave();
         if self.watched.replace(false) {
             self.readiness.borrow_mut().unwatch();
         }

@@ -88,6 +88,10 @@ pub trait Readiness {
 
     /// Has `signal` raised, once, when `poll` may give something. If that is so already, raises it at once. Replaces
     /// the signal of an earlier call.
+    ///
+    /// Called on the waiting fiber, whose wait has begun. It must not suspend, nor begin another wait in any other way
+    /// ([`prepare_park`](crate::prepare_park), a select that only polls): that would void the signal. The select panics
+    /// if it finds that it did.
     fn watch(&mut self, signal: Signal);
 
     /// Forgets the signal. The call that ends a `watch` before the select returns, whatever it returns. Must not
@@ -141,16 +145,26 @@ pub(super) mod sealed {
     /// What a select asks of a branch. All of it by shared references: the branch's node may be in a queue.
     pub trait Internal {
         /// Takes the branch if it is ready.
+        ///
+        /// # Panics
+        /// If a select waits for the branch.
         fn try_now(&self) -> bool;
+
+        /// Makes the branch the caller's until `withdraw`. Comes before `enlist`, and by itself, so that the withdrawal
+        /// of a select that was refused a branch does not take it from the select that has it.
+        ///
+        /// # Panics
+        /// If a select waits for the branch.
+        fn enter(&self);
 
         /// Has the wait claimed with `number` when the branch is ready; from here to `withdraw` the branch must not
         /// move.
         ///
         /// # Safety
-        /// `wait` lives until `withdraw` has returned.
+        /// The caller has entered the branch, and `wait` lives until `withdraw` has returned.
         unsafe fn enlist(&self, wait: &Wait, number: u32, signal: &Signal) -> Enlisted;
 
-        /// Ends what `enlist` began. If the branch was `served`, keeps the outcome.
+        /// Ends what `enter` and `enlist` began. If the branch was `served`, keeps the outcome.
         fn withdraw(&self, served: bool);
 
         /// When the branch becomes ready by itself.
@@ -187,7 +201,8 @@ impl<B: sealed::Internal> AnyBranch for B {}
 /// [`Stopped`] when the fiber is told to stop first, or had been before; no branch is taken then.
 ///
 /// # Panics
-/// If it must wait where suspension is forbidden; in a plain thread, if there are branches of `sync::local`.
+/// If it must wait where suspension is forbidden, or in a callback of a loop; in a plain thread, if there are branches
+/// of `sync::local`. If another select waits for one of the branches, or this one must wait and names a branch twice.
 pub fn wait(branches: &[&dyn AnyBranch]) -> Result<usize, Stopped> {
     check_stopped()?;
     loop {
@@ -239,8 +254,9 @@ impl Round<'_> {
     /// Puts the wait into every branch's queue. Returns whether it must be waited for.
     fn enlist(&self, signal: &Signal) -> bool {
         for (index, branch) in self.branches.iter().enumerate() {
+            branch.enter();
             self.count.set(index + 1);
-            // SAFETY: the wait lives until this round has been dropped, which withdraws.
+            // SAFETY: entered; the wait lives until this round has been dropped, which withdraws.
             match unsafe { branch.enlist(self.wait, index as u32 + 1, signal) } {
                 Enlisted::Waiting => {}
                 Enlisted::Done | Enlisted::Lost => return false,
@@ -290,6 +306,11 @@ fn wait_once(branches: &[&dyn AnyBranch]) -> Result<Option<usize>, Stopped> {
     };
     let mut stopped = None;
     if round.enlist(&signal) {
+        assert!(
+            signal.is_current(),
+            "a Readiness began another wait in its `watch`, so that the select would never be woken; `watch` must not \
+             suspend or call prepare_park"
+        );
         let due = branches.iter().map(|branch| branch.due()).min();
         let due = due.unwrap_or(Instant::NEVER);
         match suspend("select", due) {
