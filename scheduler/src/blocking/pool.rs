@@ -15,6 +15,7 @@
 //! - No closure of the program's runs under the lock. Locks are taken in the order pool, task.
 
 use super::BlockingError;
+use crate::event_loop::this_loop;
 use crate::fiber::guarded;
 use crate::signals::{self, change_mask};
 use std::collections::VecDeque;
@@ -215,11 +216,11 @@ pub fn blocking_counters() -> BlockingCounters {
 /// ```
 ///
 /// # Panics
-/// In a fiber: its loop would stand still.
+/// In a fiber or a callback of a loop, which would stand still.
 pub fn wait_for_blocking(limit: Duration) -> usize {
     assert!(
-        !crate::fiber::in_fiber(),
-        "wait_for_blocking blocks the thread; call it outside of fibers, when the loop is over"
+        !this_loop::exists(),
+        "wait_for_blocking blocks the thread; call it outside of fibers and callbacks, when the loop is over"
     );
     let busy = |state: &mut State| state.running + state.queued() > 0;
     let (state, _) = POOL

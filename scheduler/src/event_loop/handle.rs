@@ -226,6 +226,9 @@ impl<T> RemoteJoin<T> {
     ///
     /// # Errors
     /// As [`JoinHandle::join`](crate::JoinHandle::join).
+    ///
+    /// # Panics
+    /// In a callback of a loop, unless the fiber is over already: nothing can wait there.
     pub fn join(mut self) -> Result<T, JoinError> {
         self.wait()?;
         self.take()
@@ -235,6 +238,9 @@ impl<T> RemoteJoin<T> {
     ///
     /// # Errors
     /// When the calling fiber is told to stop first. The other one goes on.
+    ///
+    /// # Panics
+    /// As [`RemoteJoin::join`].
     pub fn wait(&mut self) -> Result<(), Stopped> {
         if !in_fiber() {
             self.block();
@@ -284,6 +290,9 @@ impl<T> RemoteJoin<T> {
     ///
     /// # Errors
     /// [`JoinError::Panicked`] and [`JoinError::LoopGone`], as [`RemoteJoin::join`].
+    ///
+    /// # Panics
+    /// As [`RemoteJoin::join`].
     pub fn cancel_and_join(self) -> Result<T, JoinError> {
         self.cancel();
         if in_fiber() {
@@ -323,8 +332,13 @@ impl<T> RemoteJoin<T> {
         }
     }
 
+    /// Blocks a plain thread until the fiber is over.
     fn block(&self) {
         let mut slot = self.cell.lock();
+        if slot.done {
+            return;
+        }
+        this_loop::assert_not_in_callback();
         slot.blocked = true;
         let over = self.cell.done.wait_while(slot, |slot| !slot.done);
         drop(over.unwrap_or_else(PoisonError::into_inner));

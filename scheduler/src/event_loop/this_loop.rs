@@ -20,6 +20,18 @@ pub fn exists() -> bool {
     try_with_loop(|_| ()).is_some()
 }
 
+/// For calls that would block the thread, outside fibers.
+///
+/// # Panics
+/// On a thread that runs a loop.
+pub(crate) fn assert_not_in_callback() {
+    assert!(
+        !exists(),
+        "a wait in a loop's callback would hold up the whole loop, and never end if the loop is needed to end it; spawn \
+         a fiber for it"
+    );
+}
+
 /// The loop's number: never given to another loop of this process.
 ///
 /// ```

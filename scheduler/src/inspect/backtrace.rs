@@ -267,6 +267,9 @@ impl LoopHandle {
     ///
     /// # Errors
     /// As [`LoopHandle::fibers`].
+    ///
+    /// # Panics
+    /// As [`LoopHandle::fibers`].
     pub fn backtrace(&self, fiber: FiberId) -> Result<Option<Backtrace>, JoinError> {
         let copy = self.spawn(move || copy_stack(fiber)).join()?;
         Ok(copy.map(|copy| Backtrace::of(&copy)))

@@ -241,6 +241,9 @@ impl LoopHandle {
     /// # Errors
     /// [`JoinError::LoopGone`] when the loop ends first, or [`JoinError::Stopped`] when the calling fiber is told to
     /// stop.
+    ///
+    /// # Panics
+    /// In a callback of a loop: nothing can wait there. [`this_loop::fibers`] needs no wait.
     pub fn fibers(&self) -> Result<Vec<FiberInfo>, JoinError> {
         self.spawn(|| {
             let mut list = Vec::with_capacity(this_loop::counters().fibers);

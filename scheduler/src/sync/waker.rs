@@ -1,6 +1,7 @@
 //! Whoever waits, fiber or thread: how it suspends, and how it is woken.
 
 use super::atomic::{Thread, current_thread, park_thread, park_thread_until, thread_time_is_up};
+use crate::event_loop::this_loop;
 use crate::fiber::{
     LocalWaker, RemoteWaker, Stopped, Wakeup, begin_wait_number, in_fiber, may_suspend,
     park_uninterruptible, park_unrefused, prepare_park, wake_from_here,
@@ -97,13 +98,17 @@ fn mix(mut number: u64) -> u64 {
 /// Panics where the caller could not wait: before it is in any queue.
 ///
 /// # Panics
-/// As [`park`](crate::park) would; for what only fibers can wait for, on a plain thread too.
+/// As [`park`](crate::park) would; in a callback of a loop; for what only fibers can wait for, on a plain thread too.
 pub(super) fn assert_may_wait(between_threads: bool) {
     if in_fiber() {
         if let Err(reason) = may_suspend() {
             panic!("{reason}");
         }
-    } else if !between_threads {
+        return;
+    }
+    // Its loop, for which others may be waiting, would stand still; most likely the one that could end the wait, too.
+    this_loop::assert_not_in_callback();
+    if !between_threads {
         panic!(
             "not in a fiber: only a fiber can wait for what belongs to a loop, such as what is in sync::local; use \
              spawn, or sync"
