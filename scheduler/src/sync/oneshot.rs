@@ -97,6 +97,10 @@ impl<P: Policy, T> Sender<P, T> {
             if !given {
                 state.value = value.take();
             }
+            // Several fibers may wait at one receiver. There is one value, and no other will come.
+            state
+                .queue
+                .grant_all(wakes, |slot| *slot = Some(Err(Closed)));
         });
         value.map_or(Ok(()), Err)
     }
@@ -120,10 +124,11 @@ impl<P: Policy, T> Drop for Sender<P, T> {
 }
 
 impl<P: Policy, T> Receiver<P, T> {
-    /// Waits for the value. There is one: asked again, it answers `Closed`.
+    /// Waits for the value. There is one: asked again, it answers `Closed`. Of several fibers that wait, the one that
+    /// came first gets it, and the others are told `Closed`.
     ///
     /// # Errors
-    /// [`RecvError::Closed`] if the sender was dropped, [`RecvError::Stopped`] when the fiber is told to stop first, or
+    /// [`RecvError::Closed`] if the sender was dropped, or another wait got the value; [`RecvError::Stopped`] when the fiber is told to stop first, or
     /// had been before.
     ///
     /// # Panics

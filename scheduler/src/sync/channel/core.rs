@@ -228,7 +228,10 @@ impl<T> State<T> {
     fn receive<P: Policy>(&mut self, wakes: &mut Wakes<P>) -> RecvSlot<T> {
         let received = match self.buffer.pop_front() {
             Some(value) => {
-                if let Some(next) = self.take_from_sender(wakes) {
+                // Not if it is still full: a value that was handed on comes back beyond the capacity.
+                if self.buffer.len() < self.capacity
+                    && let Some(next) = self.take_from_sender(wakes)
+                {
                     self.buffer.push_back(next);
                 }
                 Some(value)
