@@ -118,8 +118,8 @@ pub(super) fn remote_fiber<T: Send + 'static>(
 }
 
 struct Slot<T> {
-    /// The fiber and its loop, once it has been started.
-    fiber: Option<(u32, FiberId)>,
+    /// The fiber, once it has been started.
+    fiber: Option<FiberId>,
     cancelled: bool,
     result: Option<Result<T, JoinError>>,
     done: bool,
@@ -157,7 +157,7 @@ impl<T> RemoteCell<T> {
     fn started(&self, fiber: FiberId) {
         let cancelled = {
             let mut slot = self.lock();
-            slot.fiber = Some((this_loop::id(), fiber));
+            slot.fiber = Some(fiber);
             slot.cancelled
         };
         if cancelled {
@@ -270,8 +270,8 @@ impl<T> RemoteJoin<T> {
             slot.cancelled = true;
             slot.fiber.filter(|_| !slot.done)
         };
-        if let Some((loop_id, fiber)) = fiber {
-            cancel_on(loop_id, fiber);
+        if let Some(fiber) = fiber {
+            cancel_on(fiber);
         }
     }
 

@@ -268,7 +268,7 @@ impl Loop {
         let inner = Box::new(Inner {
             id,
             wheel: Wheel::new(TickTime::new(now)),
-            slab: Slab::new(),
+            slab: Slab::new(id),
             stacks: StackPool::new(config.stacks),
             queue: RunQueue::new(),
             running: Cell::new(ptr::null()),
@@ -426,14 +426,14 @@ pub(crate) fn current_fiber_for_signal() -> Option<SignalView> {
         return None;
     }
     // SAFETY: as in `try_with_loop`; the handler runs on the loop's thread, which stands still meanwhile.
-    let header = unsafe { (*inner).running.get().as_ref()? };
+    let (loop_id, header) = unsafe { ((*inner).id, (*inner).running.get().as_ref()?) };
     let bounds = header.bounds.get();
     // SAFETY: the name is read in place, and only within the handler; the thread that could change it is the one that
     // was interrupted, and it frees the name after it has left the fiber.
     let extra: Option<&'static Box<Extra>> = unsafe { (*header.extra.as_ptr()).as_ref() };
     let name = extra.and_then(|extra| extra.name.as_deref());
     Some(SignalView {
-        id: header.id(),
+        id: header.id(loop_id),
         name,
         location: header.location.get(),
         guard_start: bounds.lowest(),

@@ -105,7 +105,7 @@ impl Inner {
         header.with_name(|name| {
             crate::say(format_args!(
                 "fiber {} '{}' (spawned at {}{origin}) ignored the shutdown, last waiting for: {}; it is abandoned",
-                header.id(),
+                header.id(self.id()),
                 name.unwrap_or("unnamed"),
                 header.location.get(),
                 header.reason.get().text(),

@@ -92,7 +92,7 @@ impl Inner {
             };
             let waited = TickTime::new(began).since(header.since.get());
             self.vitals().run_latency.note(waited);
-            let fiber = header.id();
+            let fiber = header.id(self.id());
             self.switches.set(self.switches.get() + 1);
             self.resume(header);
             let ended = self.clock.read();
@@ -107,7 +107,7 @@ impl Inner {
 
     /// A fiber that yielded waits for its next turn from now on.
     fn start_turn(&self, header: &Header, fiber: FiberId, now: TickTime) {
-        if header.id() == fiber && header.state.get() == crate::fiber::State::Ready {
+        if header.id(self.id()) == fiber && header.state.get() == crate::fiber::State::Ready {
             header.since.set(now);
         }
     }

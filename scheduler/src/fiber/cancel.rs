@@ -101,8 +101,8 @@ pub struct CancelScope {
 #[derive(Default)]
 struct Scope {
     cancelled: Cell<bool>,
-    /// The fiber that runs in the scope, and its loop.
-    fiber: Cell<Option<(u32, FiberId)>>,
+    /// The fiber that runs in the scope.
+    fiber: Cell<Option<FiberId>>,
 }
 
 pub(crate) struct ScopeFrame {
@@ -132,8 +132,8 @@ impl CancelScope {
             self.shared.fiber.get().is_none(),
             "a cancel scope can be entered by one fiber at a time"
         );
-        let loop_id = with_loop(|l| l.id());
-        self.shared.fiber.set(Some((loop_id, header.id())));
+        let fiber = with_loop(|l| header.id(l.id()));
+        self.shared.fiber.set(Some(fiber));
         let frame = ScopeFrame {
             scope: Rc::as_ptr(&self.shared),
             outer: header.scopes(),
@@ -149,8 +149,8 @@ impl CancelScope {
     /// Cancels what runs in the scope, or will.
     pub fn cancel(&self) {
         self.shared.cancelled.set(true);
-        if let Some((loop_id, fiber)) = self.shared.fiber.get() {
-            on_loop(loop_id, move |l| {
+        if let Some(fiber) = self.shared.fiber.get() {
+            on_loop(fiber.loop_id, move |l| {
                 if let Some(header) = l.slab.find(fiber) {
                     interrupt(l, header);
                 }
@@ -232,15 +232,16 @@ fn stopped_by(l: &Inner, header: &Header) -> Option<Stopped> {
 }
 
 /// Cancels a fiber of the loop that it is on, from wherever this thread is.
-pub(crate) fn cancel_on(loop_id: u32, fiber: FiberId) {
-    on_loop(loop_id, move |l| {
+pub(crate) fn cancel_on(fiber: FiberId) {
+    on_loop(fiber.loop_id, move |l| {
         if let Some(header) = l.slab.find(fiber) {
             cancel_header(l, header);
         }
     });
 }
 
-/// Cancels a fiber of this loop. Returns whether it was there to be cancelled; `false` outside a loop.
+/// Cancels a fiber of this loop. Returns whether it was there to be cancelled; `false` outside a loop, and for a fiber
+/// of another loop, which only its handles can cancel.
 ///
 /// A cancelled fiber that has not run yet still runs; its first suspending call fails.
 ///

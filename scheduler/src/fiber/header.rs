@@ -26,7 +26,7 @@ use std::fmt;
 use std::mem;
 use std::ops::Range;
 use std::panic::Location;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::slice;
 
@@ -232,8 +232,10 @@ impl Header {
         prefetch(behind.cast::<u8>().wrapping_add(CACHE_LINE));
     }
 
-    pub(crate) fn id(&self) -> FiberId {
+    /// The id of the fiber. A header does not know its loop: there is no room for the number in its cache lines.
+    pub(crate) fn id(&self, loop_id: u32) -> FiberId {
         FiberId {
+            loop_id,
             index: self.index.get(),
             generation: self.generation.get(),
         }
@@ -310,14 +312,19 @@ const CHUNK: usize = 256;
 
 /// The headers of one loop.
 pub(crate) struct Slab {
-    chunks: RefCell<Vec<Box<[Header]>>>,
+    /// The number of that loop, which is part of its fibers' ids.
+    loop_id: u32,
+    /// Leaked boxes, freed with the slab. Not boxes: a box that is moved claims its contents for itself,
+    /// and they are pointed to from all over.
+    chunks: RefCell<Vec<NonNull<[Header]>>>,
     free: Cell<*const Header>,
     live: Cell<usize>,
 }
 
 impl Slab {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(loop_id: u32) -> Self {
         Slab {
+            loop_id,
             chunks: RefCell::new(Vec::new()),
             free: Cell::new(ptr::null()),
             live: Cell::new(0),
@@ -349,7 +356,9 @@ impl Slab {
         let chunk: Box<[Header]> = (first..first + CHUNK)
             .map(|index| Header::new(index as u32))
             .collect();
-        for header in chunk.iter().rev() {
+        let chunk = NonNull::from(Box::leak(chunk));
+        // SAFETY: just made, and freed with the slab.
+        for header in unsafe { chunk.as_ref() }.iter().rev() {
             header.next.set(self.free.get());
             self.free.set(header);
         }
@@ -376,18 +385,15 @@ impl Slab {
         let header = self.at(fiber.index)?;
         let alive =
             header.generation.get() == fiber.generation && header.state.get() != State::Free;
-        alive.then_some(header)
+        (alive && fiber.loop_id == self.loop_id).then_some(header)
     }
 
     /// The header of that number, whoever has it.
     #[inline]
     pub(crate) fn at(&self, index: u32) -> Option<&Header> {
-        let chunks = self.chunks.borrow();
-        let header = chunks
-            .get(index as usize / CHUNK)?
-            .get(index as usize % CHUNK)?;
-        // SAFETY: chunks are never freed or moved while the slab lives; only the vector of boxes may be.
-        Some(unsafe { &*ptr::from_ref(header) })
+        let chunk = *self.chunks.borrow().get(index as usize / CHUNK)?;
+        // SAFETY: chunks are never freed or moved while the slab lives.
+        unsafe { chunk.as_ref() }.get(index as usize % CHUNK)
     }
 
     /// Calls `visit` for each living fiber, oldest slot first.
@@ -404,12 +410,21 @@ impl Slab {
     pub(crate) fn each_in(&self, pages: Range<usize>, mut visit: impl FnMut(&Header)) {
         let count = self.pages();
         for chunk in pages.start.min(count)..pages.end.min(count) {
-            // SAFETY: as in `find`; the borrow is over before `visit` may grow the slab.
-            let headers: &[Header] = unsafe { &*ptr::from_ref(&*self.chunks.borrow()[chunk]) };
-            headers
+            let chunk = self.chunks.borrow()[chunk];
+            // SAFETY: as in `at`. The borrow of the vector has ended, so `visit` may grow the slab.
+            unsafe { chunk.as_ref() }
                 .iter()
                 .filter(|header| header.state.get() != State::Free)
                 .for_each(&mut visit);
+        }
+    }
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        for chunk in self.chunks.take() {
+            // SAFETY: made by `Box::leak`; the loop is over, and nobody reaches its headers any more.
+            drop(unsafe { Box::from_raw(chunk.as_ptr()) });
         }
     }
 }

@@ -54,7 +54,6 @@ impl fmt::Debug for JoinError {
 }
 
 pub(super) struct JoinCell<T> {
-    loop_id: u32,
     fiber: FiberId,
     result: RefCell<Option<Result<T, JoinError>>>,
     waiter: Cell<Option<LocalWaker>>,
@@ -63,9 +62,8 @@ pub(super) struct JoinCell<T> {
 }
 
 impl<T> JoinCell<T> {
-    pub(super) fn new(loop_id: u32, fiber: FiberId) -> Self {
+    pub(super) fn new(fiber: FiberId) -> Self {
         JoinCell {
-            loop_id,
             fiber,
             result: RefCell::new(None),
             waiter: Cell::new(None),
@@ -211,7 +209,7 @@ impl<T> JoinHandle<T> {
 
     /// Begins a wait of the calling fiber, unless there is nothing to wait for.
     fn begin_wait(&self) -> bool {
-        if self.cell.done.get() || registry::is_gone(self.cell.loop_id) {
+        if self.cell.done.get() || registry::is_gone(self.cell.fiber.loop_id) {
             return false;
         }
         self.cell.waiter.set(Some(prepare_park()));
@@ -225,7 +223,7 @@ impl<T> JoinHandle<T> {
 
     /// The result, once the fiber is over: for a select.
     pub(crate) fn poll(&mut self) -> Option<Result<T, JoinError>> {
-        if !self.cell.done.get() && !registry::is_gone(self.cell.loop_id) {
+        if !self.cell.done.get() && !registry::is_gone(self.cell.fiber.loop_id) {
             return None;
         }
         let result = self.cell.result.borrow_mut().take();
@@ -240,7 +238,7 @@ impl<T> JoinHandle<T> {
     /// Tells the fiber to stop: its suspending calls fail from now on.
     pub fn cancel(&self) {
         if !self.cell.done.get() {
-            cancel_on(self.cell.loop_id, self.cell.fiber);
+            cancel_on(self.cell.fiber);
         }
     }
 

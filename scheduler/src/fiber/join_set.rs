@@ -207,7 +207,7 @@ impl<T> Shared<T> {
 
     fn cancel_all(&self) {
         for fiber in self.running.borrow().values() {
-            cancel_on(self.loop_id.get(), *fiber);
+            cancel_on(*fiber);
         }
     }
 

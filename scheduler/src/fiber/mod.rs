@@ -48,7 +48,9 @@ use std::io;
 use std::panic::Location;
 use std::rc::Rc;
 
-/// Names one fiber of one loop, for as long as the loop lives: ids are not given to another fiber.
+/// Names one fiber of one loop of this process: no other fiber, of this loop or another, ever gets the same id.
+///
+/// It is displayed without its loop, as `index.generation`: lists and reports name the loop beside it.
 ///
 /// ```
 /// use yue_scheduler::{Config, FiberId, Loop, current_id, spawn};
@@ -62,19 +64,33 @@ use std::rc::Rc;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FiberId {
+    pub(crate) loop_id: u32,
     pub(crate) index: u32,
     pub(crate) generation: u32,
 }
 
 impl FiberId {
-    /// The id as a number, for tables that other languages keep: the generation in the upper half, the index below.
-    pub fn to_bits(self) -> u64 {
-        u64::from(self.generation) << 32 | u64::from(self.index)
+    /// The number of the fiber's loop; see [`this_loop::id`](crate::this_loop::id).
+    ///
+    /// ```
+    /// use yue_scheduler::{Config, Loop, current_id, this_loop};
+    ///
+    /// Loop::new(Config::default()).unwrap().run(|| assert_eq!(current_id().loop_id(), this_loop::id()));
+    /// ```
+    pub fn loop_id(self) -> u32 {
+        self.loop_id
+    }
+
+    /// The id as a number, for tables that other languages keep: the index in bits 0 to 31, the generation (which of
+    /// the fibers that had that index) in bits 32 to 63, the number of the loop in bits 64 to 95.
+    pub fn to_bits(self) -> u128 {
+        u128::from(self.loop_id) << 64 | u128::from(self.generation) << 32 | u128::from(self.index)
     }
 
     /// The id that [`to_bits`](FiberId::to_bits) made the number of. Any number is fine; most name no fiber.
-    pub fn from_bits(bits: u64) -> FiberId {
+    pub fn from_bits(bits: u128) -> FiberId {
         FiberId {
+            loop_id: (bits >> 64) as u32,
             index: bits as u32,
             generation: (bits >> 32) as u32,
         }
@@ -186,7 +202,7 @@ impl Builder {
             let stack = l.stacks.take(self.stack)?;
             // SAFETY: headers of the slab live as long as the loop.
             let header = unsafe { &*l.slab.take() };
-            let cell = Rc::new(JoinCell::new(l.id(), header.id()));
+            let cell = Rc::new(JoinCell::new(header.id(l.id())));
             let root = Root::new(f, Completion(cell.clone()));
             l.set_up(header, self.extra, self.priority, location);
             header.bounds.set(stack.bounds());
@@ -301,7 +317,8 @@ pub fn stack_limit() -> usize {
 /// Outside a fiber.
 pub fn current_id() -> FiberId {
     // SAFETY: the running fiber's header lives as long as the fiber.
-    unsafe { (*current_fiber()).id() }
+    let header = unsafe { &*current_fiber() };
+    with_loop(|l| header.id(l.id()))
 }
 
 /// The name of the calling fiber, if it was given one. `None` outside.

@@ -105,6 +105,7 @@ impl LocalWaker {
     /// The fiber that waits.
     pub fn fiber(self) -> FiberId {
         FiberId {
+            loop_id: self.wait.loop_id,
             index: self.wait.index,
             generation: self.generation,
         }

@@ -150,7 +150,7 @@ impl FiberInfo {
         let deadline = header.deadline();
         FiberInfo {
             loop_id: l.id(),
-            id: header.id(),
+            id: header.id(l.id()),
             name: header.with_name(|name| name.map(Into::into)),
             state: match header.state.get() {
                 State::Ready if !header.switch.started() => FiberState::New,
@@ -164,7 +164,7 @@ impl FiberInfo {
             location: header.location.get(),
             origin: origin_of(header),
             switches: header.switches.get(),
-            run_time: l.run_time(header.id()),
+            run_time: l.run_time(header.id(l.id())),
             deadline: (deadline != Instant::NEVER).then_some(deadline),
             cancelled: header.has(CANCELLED),
             shielded: header.shields().get() > 0,

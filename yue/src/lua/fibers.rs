@@ -7,19 +7,22 @@ use std::ffi::c_int;
 use std::slice;
 use yue_luajit::{Error, LuaThread, Stack, Vm, ffi, raise, suspending};
 use yue_rpc::ErrorKind;
-use yue_scheduler::{FiberId, cancel, current_id};
+use yue_scheduler::{FiberId, cancel, current_id, this_loop};
 
-/// Bits of a fiber's number in Lua that hold its index; 29 bits of generation are above, so that a double is exact.
+/// Bits of a fiber's number in Lua that hold its index; 29 bits of generation are above, so that a double is exact. The
+/// loop is not in it: a number is used on the loop of the Lua state that it was given to.
 const INDEX_BITS: u32 = 24;
 
 pub(crate) fn number(id: FiberId) -> f64 {
-    let (generation, index) = (id.to_bits() >> 32, id.to_bits() & ((1 << INDEX_BITS) - 1));
+    let bits = id.to_bits() as u64;
+    let (generation, index) = (bits >> 32, bits & ((1 << INDEX_BITS) - 1));
     ((generation & ((1 << 29) - 1)) << INDEX_BITS | index) as f64
 }
 
 fn fiber_id(number: f64) -> FiberId {
     let number = number as u64;
-    FiberId::from_bits((number >> INDEX_BITS) << 32 | number & ((1 << INDEX_BITS) - 1))
+    let fiber = (number >> INDEX_BITS) << 32 | number & ((1 << INDEX_BITS) - 1);
+    FiberId::from_bits(u128::from(this_loop::id()) << 64 | u128::from(fiber))
 }
 
 native! {

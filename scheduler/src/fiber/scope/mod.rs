@@ -28,7 +28,7 @@ pub use failing::{TryJoinHandle, TryScope, try_scope};
 use super::cancel::cancel_on;
 use super::park::{park, prepare_park};
 use super::{Builder, CancelScope, FiberId, JoinError, LocalWaker, may_suspend};
-use crate::event_loop::{current_fiber, this_loop};
+use crate::event_loop::current_fiber;
 use family::{Child, End, Family, Packet};
 use std::fmt;
 use std::io;
@@ -170,7 +170,6 @@ impl<'scope, 'env> Scope<'scope, 'env> {
             packet,
             fiber,
             cancel,
-            loop_id: this_loop::id(),
             scope: PhantomData,
         })
     }
@@ -213,7 +212,6 @@ pub struct ScopedJoinHandle<'scope, T> {
     fiber: FiberId,
     /// For a shielded child, which does not heed its fiber's cancel.
     cancel: Option<CancelScope>,
-    loop_id: u32,
     scope: PhantomData<&'scope mut &'scope ()>,
 }
 
@@ -257,7 +255,7 @@ impl<T> ScopedJoinHandle<'_, T> {
             cancel.cancel();
         }
         if !self.packet.done.get() {
-            cancel_on(self.loop_id, self.fiber);
+            cancel_on(self.fiber);
         }
     }
 
