@@ -115,6 +115,37 @@ fn virtual_time_is_stepped_by_hand() {
 }
 
 #[test]
+fn timers_that_are_late_fire_in_the_order_of_their_deadlines_and_equal_ones_as_they_were_armed() {
+    let time = Rc::new(Cell::new(0));
+    let config = Config {
+        clock: Clock::Manual(time.clone()),
+        ..Config::default()
+    };
+    let one = Loop::new(config).unwrap();
+    let order = Rc::new(RefCell::new(Vec::new()));
+    // Of all magnitudes, twice each, and in no order.
+    let deadlines_us: Vec<u64> = (0..200)
+        .map(|n| n * 7919 % 100 * 37 + 2 << (n % 10))
+        .collect();
+    let timers: Vec<_> = one.enter(|| {
+        let mut timers = Vec::new();
+        for (number, at_us) in deadlines_us.iter().enumerate() {
+            let place = order.clone();
+            let timer = Timer::new(move || place.borrow_mut().push(number));
+            timer.arm(Instant::from_nanos(at_us * 1024));
+            timers.push(timer);
+        }
+        timers
+    });
+    time.set(60_000_000_000);
+    one.tick().unwrap();
+    let mut expected: Vec<usize> = (0..deadlines_us.len()).collect();
+    expected.sort_by_key(|number| deadlines_us[*number]);
+    assert_eq!(*order.borrow(), expected);
+    drop(timers);
+}
+
+#[test]
 fn a_timer_may_arm_itself_again_and_be_dropped_while_armed() {
     Loop::new(Config::default()).unwrap().run(|| {
         let fired = Rc::new(Cell::new(0));

@@ -11,6 +11,10 @@
 //! is moved at most once a level on its way down, and most are cancelled before they move at all. Each level has a
 //! bitmap of its occupied slots; the next timer is found by two bit scans.
 //!
+//! Timers fire in the order of their ticks, also when the wheel comes late and many are due at once: a slot of a higher
+//! level is spread over the levels below, which are then emptied in order. Those of one tick fire in the order in which
+//! they were armed: a slot is a queue, and its timers move down in its order, before any can be armed below it.
+//!
 //! Invariants:
 //! - A node is in at most one list; `level == UNARMED` says that it is in none.
 //! - A node's memory stays where it is while it is armed (it lies in a fiber's header, or in a pinned box).
@@ -88,7 +92,21 @@ impl Node {
 
 struct Level {
     occupied: Cell<u64>,
-    slots: [Cell<*const Node>; SLOTS],
+    slots: [Slot; SLOTS],
+}
+
+/// The timers of a slot, in the order in which they came. The tail is kept here rather than in a node, so that arming
+/// and cancelling touch no more nodes than their neighbours.
+struct Slot {
+    head: Cell<*const Node>,
+    tail: Cell<*const Node>,
+}
+
+impl Slot {
+    const EMPTY: Slot = Slot {
+        head: Cell::new(ptr::null()),
+        tail: Cell::new(ptr::null()),
+    };
 }
 
 /// The wheel of one loop.
@@ -111,7 +129,7 @@ impl Wheel {
     pub(crate) fn new(now: TickTime) -> Self {
         let level = || Level {
             occupied: Cell::new(0),
-            slots: [const { Cell::new(ptr::null()) }; SLOTS],
+            slots: [Slot::EMPTY; SLOTS],
         };
         let position = now.as_nanos() >> TICK_SHIFT;
         Wheel {
@@ -154,27 +172,29 @@ impl Wheel {
         let level = ((63 - differing.leading_zeros()) / SLOT_BITS) as usize;
         let level = level.min(LEVELS - 1);
         let slot = (tick >> (SLOT_BITS * level as u32)) as usize & (SLOTS - 1);
-        let head = &self.levels[level].slots[slot];
-        let first = head.get();
-        node.previous.set(ptr::null());
-        node.next.set(first);
+        let place = &self.levels[level].slots[slot];
+        let last = place.tail.replace(node);
+        node.previous.set(last);
+        node.next.set(ptr::null());
         node.level.set(level as u8);
         node.slot.set(slot as u8);
-        if !first.is_null() {
+        if last.is_null() {
+            place.head.set(node);
+            let occupied = &self.levels[level].occupied;
+            occupied.set(occupied.get() | 1 << slot);
+        } else {
             // SAFETY: a linked node is alive, by the contract of `arm`.
-            unsafe { (*first).previous.set(node) };
+            unsafe { (*last).next.set(node) };
         }
-        head.set(node);
-        let occupied = &self.levels[level].occupied;
-        occupied.set(occupied.get() | 1 << slot);
     }
 
     fn unlink(&self, node: &Node) {
         let (previous, next) = (node.previous.get(), node.next.get());
         let level = &self.levels[node.level.get() as usize];
+        let slot = node.slot.get() as usize;
+        let place = &level.slots[slot];
         if previous.is_null() {
-            let slot = node.slot.get() as usize;
-            level.slots[slot].set(next);
+            place.head.set(next);
             if next.is_null() {
                 level.occupied.set(level.occupied.get() & !(1 << slot));
             }
@@ -182,7 +202,9 @@ impl Wheel {
             // SAFETY: a linked node is alive, by the contract of `arm`.
             unsafe { (*previous).next.set(next) };
         }
-        if !next.is_null() {
+        if next.is_null() {
+            place.tail.set(previous);
+        } else {
             // SAFETY: as above.
             unsafe { (*next).previous.set(previous) };
         }
@@ -215,7 +237,7 @@ impl Wheel {
         let (level, slot, tick) = self.next_slot()?;
         let beginning = tick << TICK_SHIFT;
         let mut earliest = u64::MAX;
-        let mut node = self.levels[level].slots[slot].get();
+        let mut node = self.levels[level].slots[slot].head.get();
         for _ in 0..EXACT_SCAN {
             if node.is_null() {
                 return Some(Instant::from_nanos(
@@ -230,7 +252,8 @@ impl Wheel {
         Some(Instant::from_nanos(beginning))
     }
 
-    /// Moves the wheel to `now` and hands each timer that is due to `fire`, unlinked. `fire` may arm and cancel timers.
+    /// Moves the wheel to `now` and hands each timer that is due to `fire`, unlinked, in the order of their ticks. `fire`
+    /// may arm and cancel timers.
     pub(crate) fn advance(&self, now: TickTime, mut fire: impl FnMut(*const Node)) {
         let target = (now.as_nanos() >> TICK_SHIFT).max(self.position.get());
         self.floor.set(target);
@@ -247,7 +270,7 @@ impl Wheel {
     /// Takes every timer out, whatever its time: for the end of the loop.
     pub(crate) fn drain(&self, mut taken: impl FnMut(*const Node)) {
         while let Some((level, slot, _)) = self.next_slot() {
-            let head = self.levels[level].slots[slot].get();
+            let head = self.levels[level].slots[slot].head.get();
             // SAFETY: a linked node is alive, by the contract of `arm`.
             self.cancel(unsafe { &*head });
             taken(head);
@@ -261,15 +284,19 @@ impl Wheel {
         target: u64,
         fire: &mut impl FnMut(*const Node),
     ) {
+        let place = &self.levels[level].slots[slot];
+        // One that is alone in its slot has nobody to be ordered with: it need not move down first.
+        let alone = place.head.get() == place.tail.get();
         loop {
-            let head = self.levels[level].slots[slot].get();
+            let head = place.head.get();
             if head.is_null() {
                 break;
             }
             // SAFETY: a linked node is alive, by the contract of `arm`.
             let node = unsafe { &*head };
             self.unlink(node);
-            if tick_of(Instant::from_nanos(node.at_ns.get())) <= target {
+            let due = tick_of(Instant::from_nanos(node.at_ns.get())) <= target;
+            if due && (level == 0 || alone) {
                 self.armed.set(self.armed.get() - 1);
                 fire(head);
             } else {
@@ -309,45 +336,45 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_wheel_fires_what_a_sorted_set_would(
+        fn the_wheel_fires_what_a_sorted_set_would_in_its_order(
             start in time(),
             steps in prop::collection::vec(step(), 1..200),
         ) {
             let nodes: Vec<Node> = (0..TIMERS).map(|_| Node::new(Owner::Bare)).collect();
             let wheel = Wheel::new(TickTime::new(Instant::from_nanos(start)));
-            // The model: (tick from which the timer is due, timer).
-            let mut model: BTreeSet<(u64, usize)> = BTreeSet::new();
+            // The model: (tick from which the timer is due, number of the step that armed it, timer).
+            let mut model: BTreeSet<(u64, usize, usize)> = BTreeSet::new();
             let mut now = start;
-            for step in steps {
+            for (number, step) in steps.into_iter().enumerate() {
                 match step {
                     Step::Arm { timer, after_ns } => {
                         let at = Instant::from_nanos(now.saturating_add(after_ns).min(LATEST_NS));
-                        model.retain(|&(_, other)| other != timer);
+                        model.retain(|&(_, _, other)| other != timer);
                         let soonest = ((now >> TICK_SHIFT) + 1).min(tick_of(Instant::from_nanos(LATEST_NS)));
-                        model.insert((tick_of(at).max(soonest), timer));
+                        model.insert((tick_of(at).max(soonest), number, timer));
                         // SAFETY: `nodes` outlives the wheel and never moves.
                         unsafe { wheel.arm(&nodes[timer], at) };
                     }
                     Step::Cancel { timer } => {
-                        model.retain(|&(_, other)| other != timer);
+                        model.retain(|&(_, _, other)| other != timer);
                         wheel.cancel(&nodes[timer]);
                     }
                     Step::Advance { by_ns } => {
                         now = now.saturating_add(by_ns).min(LATEST_NS);
-                        let mut fired = BTreeSet::new();
+                        let mut fired = Vec::new();
                         wheel.advance(TickTime::new(Instant::from_nanos(now)), |node| {
                             let timer = nodes.iter().position(|other| ptr::eq(other, node)).unwrap();
-                            fired.insert(timer);
+                            fired.push(timer);
                         });
                         let target = now >> TICK_SHIFT;
-                        let due: BTreeSet<_> =
-                            model.iter().filter(|(tick, _)| *tick <= target).map(|&(_, timer)| timer).collect();
-                        model.retain(|&(tick, _)| tick > target);
+                        let due: Vec<_> =
+                            model.iter().filter(|(tick, ..)| *tick <= target).map(|&(.., timer)| timer).collect();
+                        model.retain(|&(tick, ..)| tick > target);
                         prop_assert_eq!(fired, due);
                     }
                 }
                 prop_assert_eq!(wheel.armed(), model.len());
-                let first = model.first().map(|&(tick, _)| tick << TICK_SHIFT);
+                let first = model.first().map(|&(tick, ..)| tick << TICK_SHIFT);
                 let wake = wheel.next_deadline().map(Instant::as_nanos);
                 prop_assert_eq!(wake.is_some(), first.is_some());
                 // Never later than the first timer, and never in the past for one in the future.
