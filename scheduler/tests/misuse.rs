@@ -284,6 +284,55 @@ fn without_a_thread_for_a_blocking_call_it_is_an_error_and_the_closure_never_run
 }
 
 #[test]
+fn without_a_thread_for_blocking_calls_of_several_loops_each_is_an_error_and_none_waits_for_ever() {
+    let name = "without_a_thread_for_blocking_calls_of_several_loops_each_is_an_error_and_none_waits_for_ever";
+    let Some(output) = in_child(name, || {
+        const LOOPS: usize = 3;
+        let start = std::sync::Arc::new(std::sync::Barrier::new(LOOPS + 1));
+        let calls = |start: std::sync::Arc<std::sync::Barrier>| {
+            Loop::new(Config::default()).unwrap().run(move || {
+                start.wait();
+                start.wait();
+                for _ in 0..20_000 {
+                    let refused = timeout(std::time::Duration::from_secs(20), || blocking(|| ()));
+                    assert!(
+                        matches!(refused, Ok(Err(BlockingError::NoThread(_)))),
+                        "{refused:?}"
+                    );
+                }
+                // One that ends gives memory back, which would do for a thread.
+                start.wait();
+            });
+        };
+        set_blocking_limits(BlockingLimits::default().threads(LOOPS - 1));
+        let loops: Vec<_> = (0..LOOPS)
+            .map(|_| {
+                let start = start.clone();
+                std::thread::spawn(move || calls(start))
+            })
+            .collect();
+        start.wait();
+        // Room for what the calls allocate, and none for a thread's stack.
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+        let limit = libc::rlimit {
+            rlim_cur: pages * 4096 + (1 << 20),
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: sets a limit of this child process.
+        unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) };
+        start.wait();
+        start.wait();
+        loops.into_iter().for_each(|one| one.join().unwrap());
+        eprintln!("{:?}", blocking_counters());
+    }) else {
+        return;
+    };
+    assert!(output.status.success(), "{}", words(&output));
+    says(&output, &["threads: 0, running: 0, left: 0, queued: 0"]);
+}
+
+#[test]
 fn a_closure_that_was_left_does_not_keep_the_process() {
     let name = "a_closure_that_was_left_does_not_keep_the_process";
     let Some(output) = in_child(name, || {

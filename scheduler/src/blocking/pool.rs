@@ -12,6 +12,9 @@
 //! Invariants:
 //! - `idle` counts the threads that wait and have not been told of a job; `told` those that have been and did not wake
 //!   up yet. So a job that is queued with `idle == 0` gets a new thread if the limit allows.
+//! - `threads` counts threads from before they are started, so that the limit holds; `unsure` counts those of them that
+//!   the system may still refuse. A job stays in the queue only while there is a thread that is sure, or its submitter
+//!   has not decided yet: a thread that is sure ends only when it finds the queue empty, or more such threads than the limit.
 //! - No closure of the program's runs under the lock. Locks are taken in the order pool, task.
 
 use super::BlockingError;
@@ -110,6 +113,7 @@ pub(super) struct State {
     /// Jobs in the queue that were taken back; swept out when they are the larger part.
     void: usize,
     threads: usize,
+    unsure: usize,
     idle: usize,
     told: usize,
     running: usize,
@@ -121,6 +125,8 @@ struct Pool {
     state: Mutex<State>,
     /// A thread has been told of a job, or the limits have changed.
     work: Condvar,
+    /// A thread has been started, or refused.
+    decided: Condvar,
     /// Nothing is queued and nothing runs.
     quiet: Condvar,
 }
@@ -130,6 +136,7 @@ static POOL: Pool = Pool {
         jobs: VecDeque::new(),
         void: 0,
         threads: 0,
+        unsure: 0,
         idle: 0,
         told: 0,
         running: 0,
@@ -137,6 +144,7 @@ static POOL: Pool = Pool {
         limits: BlockingLimits::DEFAULT,
     }),
     work: Condvar::new(),
+    decided: Condvar::new(),
     quiet: Condvar::new(),
 };
 
@@ -164,14 +172,11 @@ pub fn set_blocking_limits(limits: BlockingLimits) {
         ..limits
     };
     let missing = state.queued().min(state.room());
-    state.threads += missing;
     // Who waits counts its time anew.
     POOL.work.notify_all();
-    drop(state);
     for _ in 0..missing {
-        if start_thread().is_err() {
-            lock().threads -= 1;
-        }
+        // Refused, the jobs are left to the threads that there are, or to their submitters.
+        (state, _) = try_start(state);
     }
 }
 
@@ -241,27 +246,69 @@ pub(super) fn submit(job: Arc<dyn Job>) -> Result<(), BlockingError> {
         job: job.clone(),
         signals,
     });
-    if state.tell_one() || state.room() == 0 {
+    if state.tell_one() {
         return Ok(());
     }
-    state.threads += 1;
-    drop(state);
-    let Err(error) = start_thread() else {
-        return Ok(());
-    };
-    let mut state = lock();
-    state.threads -= 1;
-    if state.threads > 0 {
-        // One of those comes to it.
+    if state.room() > 0 {
+        let (after, started) = try_start(state);
+        if let Err(error) = started {
+            return leave_to_others(after, &job, error);
+        }
         return Ok(());
     }
-    let before = state.jobs.len();
-    state.jobs.retain(|other| !Arc::ptr_eq(&other.job, &job));
-    if state.jobs.len() == before {
-        // A thread that somebody else could start has come to it.
+    // Threads that are all busy come to it. If none is sure yet, all may be refused.
+    while state.sure() == 0 && state.room() == 0 {
+        state = wait_for_decision(state);
+    }
+    if state.sure() > 0 || !state.has(&job) {
         return Ok(());
     }
+    let (state, started) = try_start(state);
+    match started {
+        Ok(()) => Ok(()),
+        Err(error) => leave_to_others(state, &job, error),
+    }
+}
+
+/// What becomes of a job for which no thread could be started: another thread does it, if there is one or somebody else
+/// can start one; else it is taken out again.
+#[cold]
+fn leave_to_others(
+    mut state: MutexGuard<'_, State>,
+    job: &Arc<dyn Job>,
+    error: io::Error,
+) -> Result<(), BlockingError> {
+    while state.sure() == 0 && state.unsure > 0 {
+        state = wait_for_decision(state);
+    }
+    if state.sure() > 0 || !state.has(job) {
+        return Ok(());
+    }
+    state.jobs.retain(|other| !Arc::ptr_eq(&other.job, job));
     Err(BlockingError::NoThread(error))
+}
+
+fn wait_for_decision(state: MutexGuard<'_, State>) -> MutexGuard<'_, State> {
+    POOL.decided
+        .wait(state)
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a thread, without the lock. The caller has made sure that there is room for it.
+fn try_start(
+    mut state: MutexGuard<'static, State>,
+) -> (MutexGuard<'static, State>, io::Result<()>) {
+    state.threads += 1;
+    state.unsure += 1;
+    drop(state);
+    let started = start_thread();
+    let mut state = lock();
+    state.unsure -= 1;
+    if started.is_err() {
+        state.threads -= 1;
+    }
+    POOL.decided.notify_all();
+    (state, started)
 }
 
 impl State {
@@ -298,6 +345,16 @@ impl State {
             POOL.work.notify_one();
         }
         waiting
+    }
+
+    /// Threads that there are, or will be.
+    fn sure(&self) -> usize {
+        // One that has ended already may still count as unsure, until its starter has the lock.
+        self.threads.saturating_sub(self.unsure)
+    }
+
+    fn has(&self, job: &Arc<dyn Job>) -> bool {
+        self.jobs.iter().any(|queued| Arc::ptr_eq(&queued.job, job))
     }
 
     /// How many more threads may be started.
@@ -343,7 +400,8 @@ fn run_jobs() {
     use_all_processors();
     let mut state = lock();
     loop {
-        if state.threads > state.limits.threads {
+        // Of the sure ones: the last of them must not go for the sake of one that may be refused.
+        if state.sure() > state.limits.threads {
             // The limit was lowered. This thread may have been told of a job: another one takes it.
             if state.queued() > 0 {
                 state.tell_one();
