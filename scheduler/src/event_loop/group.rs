@@ -53,7 +53,7 @@ struct Shared {
     /// The loop at each place; 0 for none.
     members: Box<[AtomicU32]>,
     /// How many members there are. `closed` changes only under this lock, so that a loop that joins while the last one
-    /// leaves cannot be in a closed group.
+    /// leaves cannot be in a closed group; and work is refused only under it, so that none of a loop's is.
     count: Mutex<usize>,
     closed: AtomicBool,
 }
@@ -134,8 +134,8 @@ impl Shared {
         self.injector.push(work);
         // SeqCst, with the store in `leave`: either this sees that the group is closed, or `leave`, which empties the
         // injector after its store, sees the work.
-        if self.closed.load(Ordering::SeqCst) {
-            return self.drop_work();
+        if self.closed.load(Ordering::SeqCst) && self.drop_work_if_closed() {
+            return;
         }
         self.wake_one();
     }
@@ -152,10 +152,22 @@ impl Shared {
         }
     }
 
-    fn drop_work(&self) {
-        while let Some(work) = self.injector.pop() {
+    /// Drops what nobody will do. Returns `false` if a loop has joined meanwhile, and will do it.
+    #[cold]
+    fn drop_work_if_closed(&self) -> bool {
+        let count = self.lock();
+        // Under the lock, so that no loop joins between the look and the last piece that is taken out: what is added
+        // for that loop must stay.
+        if !self.closed.load(Ordering::SeqCst) {
+            return false;
+        }
+        let refused: Vec<Work> = std::iter::from_fn(|| self.injector.pop()).collect();
+        // Its drops are code of the program's, which may use the group.
+        drop(count);
+        for work in refused {
             guarded("dropping work for a loop that is gone", || drop(work));
         }
+        true
     }
 }
 
@@ -209,10 +221,52 @@ impl Drop for Membership {
             shared.closed.store(true, Ordering::SeqCst);
         }
         drop(count);
-        if is_last {
-            shared.drop_work();
-        } else if !shared.injector.is_empty() {
+        if is_last && shared.drop_work_if_closed() {
+            return;
+        }
+        if !shared.injector.is_empty() {
             shared.wake_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::thread;
+
+    /// Holds up who drops it.
+    struct Slow {
+        dropping: Sender<()>,
+        go_on: Receiver<()>,
+    }
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            self.dropping.send(()).unwrap();
+            self.go_on.recv().unwrap();
+        }
+    }
+
+    #[test]
+    fn who_refuses_work_of_a_closed_group_leaves_that_of_a_loop_which_joins_meanwhile() {
+        let group = LoopGroup::new(1);
+        drop(group.join(1).unwrap());
+        let (dropping, is_dropping) = channel();
+        let (tell, go_on) = channel();
+        let (other, slow) = (group.clone(), Slow { dropping, go_on });
+        let refused = thread::spawn(move || other.shared.push(Box::new(move || drop(slow))));
+        is_dropping.recv().unwrap();
+        let member = group.join(2).unwrap();
+        let done = Arc::new(AtomicBool::new(false));
+        let work = done.clone();
+        group
+            .shared
+            .push(Box::new(move || work.store(true, Ordering::Relaxed)));
+        tell.send(()).unwrap();
+        refused.join().unwrap();
+        assert!(member.take(), "it was dropped");
+        assert!(done.load(Ordering::Relaxed));
     }
 }
