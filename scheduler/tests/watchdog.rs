@@ -86,6 +86,47 @@ fn a_callback_that_holds_its_loop_is_told_from_a_fiber() {
     assert!(text.contains("greedy_work"), "{text}");
 }
 
+/// Holds a loop until the gate opens.
+fn hold(gate: Arc<AtomicBool>) {
+    Loop::new(Config::default())
+        .unwrap()
+        .run(move || greedy_work(&gate));
+}
+
+#[test]
+fn what_it_calls_may_panic_and_is_called_again() {
+    let _turn = turn();
+    let (gates, told) = (
+        [(); 2].map(|()| Arc::new(AtomicBool::new(false))),
+        Mutex::new(0),
+    );
+    let open = gates.clone();
+    watch_loops_with(THRESHOLD, move |_| {
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        *told += 1;
+        open[usize::from(*told > 1)].store(true, Ordering::Relaxed);
+        assert!(*told > 1, "on purpose, in the watchdog's closure");
+    })
+    .unwrap();
+    gates.into_iter().for_each(hold);
+    stop_watching();
+}
+
+#[test]
+fn what_it_calls_may_set_another_to_be_called() {
+    let _turn = turn();
+    let gates = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+    let open = gates.clone();
+    watch_loops_with(THRESHOLD, move |_| {
+        let second = open[1].clone();
+        watch_loops_with(THRESHOLD, move |_| second.store(true, Ordering::Relaxed)).unwrap();
+        open[0].store(true, Ordering::Relaxed);
+    })
+    .unwrap();
+    gates.into_iter().for_each(hold);
+    stop_watching();
+}
+
 #[test]
 fn a_loop_that_waits_is_left_alone() {
     let _turn = turn();

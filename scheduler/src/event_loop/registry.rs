@@ -20,8 +20,9 @@ type Page = [AtomicPtr<Shared>; PAGE];
 
 static DIRECTORY: [AtomicPtr<Page>; PAGE] = [const { AtomicPtr::new(ptr::null_mut()) }; PAGE];
 static NEXT_ID: AtomicU32 = AtomicU32::new(1);
-/// The loops that there are, for who asks for all of them; nothing hot does.
-static LOOPS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+/// The loops that there are with their numbers, for who asks for all of them; nothing hot does. Under the lock no count
+/// of a loop is given back: with the last one go the messages that it has not taken, which are code of the program's.
+static LOOPS: Mutex<Vec<(u32, Weak<Shared>)>> = Mutex::new(Vec::new());
 
 /// A number for a new loop.
 ///
@@ -69,13 +70,16 @@ pub(super) fn publish(shared: &Arc<Shared>) {
     // Release: pairs with the Acquire in `send`.
     page(shared.id)[shared.id as usize % PAGE].store(raw, Ordering::Release);
     let mut loops = LOOPS.lock().unwrap_or_else(PoisonError::into_inner);
-    loops.push(Arc::downgrade(shared));
+    loops.push((shared.id, Arc::downgrade(shared)));
 }
 
 /// All loops that have not ended, in the order of their numbers.
 pub(crate) fn all() -> Vec<Arc<Shared>> {
     let loops = LOOPS.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut all: Vec<_> = loops.iter().filter_map(Weak::upgrade).collect();
+    let mut all: Vec<_> = loops
+        .iter()
+        .filter_map(|(_, shared)| shared.upgrade())
+        .collect();
     drop(loops);
     all.retain(|shared| !is_gone(shared.id));
     all.sort_by_key(|shared| shared.id);
@@ -85,7 +89,7 @@ pub(crate) fn all() -> Vec<Arc<Shared>> {
 /// Makes a loop unreachable; the entry's count is given back when no thread can be reading it.
 pub(super) fn withdraw(id: u32) {
     let mut loops = LOOPS.lock().unwrap_or_else(PoisonError::into_inner);
-    loops.retain(|shared| shared.upgrade().is_some_and(|shared| shared.id != id));
+    loops.retain(|(other, _)| *other != id);
     drop(loops);
     // AcqRel: takes the pointer from whoever published it; pairs with the Acquire in `send`.
     let raw = page(id)[id as usize % PAGE].swap(ptr::null_mut(), Ordering::AcqRel);

@@ -5,15 +5,22 @@
 
 use super::vitals::{Counted, StackCounted, Vitals};
 use crate::event_loop::registry;
+use crate::fiber::{OnDrop, drop_payload, no_suspend};
+use std::cell::Cell;
 use std::fmt::{Display, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-type More = Box<dyn Fn(&mut String) + Send>;
+type More = Arc<dyn Fn(&mut String) + Send + Sync>;
 
 static MORE: Mutex<Vec<More>> = Mutex::new(Vec::new());
 
 /// Has `write` add lines of its own to each [`metrics_text`], for as long as the process lives.
+///
+/// It is called by whoever asks for the text, several threads at once perhaps, and must not suspend. If it panics, the
+/// text is without its lines, and standard error says so. Called inside it, `metrics_text` gives only the lines of the
+/// loops.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,10 +33,10 @@ static MORE: Mutex<Vec<More>> = Mutex::new(Vec::new());
 /// });
 /// assert!(inspect::metrics_text().contains("game_logins_total 3\n"));
 /// ```
-pub fn add_metrics(write: impl Fn(&mut String) + Send + 'static) {
+pub fn add_metrics(write: impl Fn(&mut String) + Send + Sync + 'static) {
     MORE.lock()
         .unwrap_or_else(PoisonError::into_inner)
-        .push(Box::new(write));
+        .push(Arc::new(write));
 }
 
 /// What all loops of the process have and have done, in Prometheus' text format; the label `loop` is the loop's number.
@@ -66,10 +73,29 @@ pub fn metrics_text() -> String {
     text.stacks();
     text.histograms();
     let mut out = text.out;
-    for write in MORE.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        write(&mut out);
+    if !ADDING.replace(true) {
+        let _done = OnDrop(|| ADDING.set(false));
+        // Without the lock: they are code of the program's, which may add others.
+        let more = MORE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for write in more {
+            let mut lines = String::new();
+            match catch_unwind(AssertUnwindSafe(|| no_suspend(|| write(&mut lines)))) {
+                Ok(()) => out.push_str(&lines),
+                Err(payload) => {
+                    crate::say(format_args!(
+                        "a closure of add_metrics panicked; its lines are missing"
+                    ));
+                    drop_payload(payload);
+                }
+            }
+        }
     }
     out
+}
+
+thread_local! {
+    /// Whether this thread is in the closures of [`add_metrics`]: one that asks for the text again would never end.
+    static ADDING: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Text<'a> {

@@ -11,15 +11,15 @@
 use super::backtrace::Backtrace;
 use super::capture::{self, Capture};
 use crate::event_loop::{Shared, registry};
-use crate::fiber::FiberId;
+use crate::fiber::{FiberId, drop_payload, guarded};
 use crate::signals;
 use crate::time::Instant;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -167,7 +167,8 @@ pub fn watch_loops(threshold: Duration) -> io::Result<()> {
     })
 }
 
-/// As [`watch_loops`], but hands what was found to `tell`, on the watchdog's thread.
+/// As [`watch_loops`], but hands what was found to `tell`, on the watchdog's thread. A panic in `tell` is reported on
+/// standard error, and the watchdog goes on.
 ///
 /// ```standalone_crate
 /// use std::sync::mpsc::channel;
@@ -187,8 +188,8 @@ pub fn watch_loops_with(
     threshold: Duration,
     tell: impl Fn(&HeldLoop) + Send + 'static,
 ) -> io::Result<()> {
-    let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
-    state.tell = Some(Box::new(tell));
+    let mut state = lock();
+    let before = state.tell.replace(Box::new(tell));
     let ns = u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX);
     // Relaxed: a number that says all by itself.
     THRESHOLD_NS.store(ns.max(1), Ordering::Relaxed);
@@ -198,6 +199,9 @@ pub fn watch_loops_with(
             state.thread = Some(signals::spawn_deaf("yue watchdog", watch)?);
         }
     }
+    drop(state);
+    // Without the lock, as its drop is code of the program's.
+    drop(before);
     // Without it, reports say why they have no stacks.
     let _ = capture::install();
     Ok(())
@@ -281,11 +285,33 @@ fn look(seen: &mut HashMap<u32, Seen>, shared: &Shared, threshold: Duration) {
     let held = HeldLoop::look_at(shared, age);
     // What ended meanwhile held the loop for too long all the same, but it is not what was seen.
     if shared.vitals().working_on() == Some(tick) {
-        let state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tell) = &state.tell {
-            tell(&held);
-        }
+        tell(&held);
     }
+}
+
+fn lock() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Calls the program's closure, without the lock: it may call [`watch_loops`]. Its panic must not end the watchdog.
+fn tell(held: &HeldLoop) {
+    let Some(tell) = lock().tell.take() else {
+        return;
+    };
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| tell(held))) {
+        crate::say(format_args!(
+            "the closure of watch_loops_with panicked; the watchdog goes on, and will call it again"
+        ));
+        drop_payload(payload);
+    }
+    let mut state = lock();
+    if state.tell.is_none() {
+        state.tell = Some(tell);
+        return;
+    }
+    // It has been replaced meanwhile. Its drop is code of the program's, too.
+    drop(state);
+    guarded("dropping what the watchdog called", || drop(tell));
 }
 
 /// Whether the thread waits for a processor and nothing else, and has had too little of one to hold its loop.
