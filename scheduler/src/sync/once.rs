@@ -126,10 +126,16 @@ impl<P: Policy, T> OnceCell<P, T> {
             return Ok(value);
         }
         let value = make()?;
-        // SAFETY: the state is EMPTY and we have the permit, so nobody reads or writes the value.
-        let value = unsafe { (*self.value.get()).insert(value) };
+        Ok(self.fill(value))
+    }
+
+    /// Puts the value into the empty cell. The caller has the permit.
+    fn fill(&self, value: T) -> &T {
+        // SAFETY: the state is EMPTY and the caller has the permit, so nobody reads or writes the value. From `insert`
+        // on the reference is a shared one: others make their own once the state is FULL.
+        let value: &T = unsafe { (*self.value.get()).insert(value) };
         self.state.store(FULL);
-        Ok(value)
+        value
     }
 
     /// Sets the value, if there is none and nobody is making one.
@@ -150,9 +156,7 @@ impl<P: Policy, T> OnceCell<P, T> {
         if self.get().is_some() {
             return Err(value);
         }
-        // SAFETY: as in `make`.
-        unsafe { *self.value.get() = Some(value) };
-        self.state.store(FULL);
+        self.fill(value);
         Ok(())
     }
 
