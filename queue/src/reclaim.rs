@@ -36,15 +36,16 @@ pub fn pin<R>(f: impl FnOnce(&crossbeam_epoch::Guard) -> R) -> R {
 
 /// Hands what this thread retired to the process-wide collector and frees what is old enough.
 ///
-/// A loop calls it once per tick, and before it sleeps: a sleeping thread would otherwise sit on its garbage.
+/// A loop calls it when it ends, because its thread may never pin again and would keep its garbage. While it runs it
+/// need not: a thread holds back at most 64 blocks, and all threads together some 256 KiB before one of them collects.
 pub fn flush() {
     crossbeam_epoch::pin().flush();
 }
 
 /// Bytes of queue blocks that were retired and are not freed yet, over all queues of the process.
 ///
-/// It stays at some hundred KiB (with large values, at some blocks of 128 values) unless a pin is held for long or a
-/// thread sleeps without [`flush`]; a steady rise names such a pin.
+/// It stays at some hundred KiB (with large values, at some blocks of 128 values) unless a pin is held for long; a steady
+/// rise names such a pin.
 pub fn garbage_bytes() -> usize {
     GARBAGE_BYTES.load(Ordering::Relaxed)
 }
