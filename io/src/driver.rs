@@ -299,6 +299,14 @@ impl Driver for IoDriver {
         }
     }
 
+    fn lent(&self) -> usize {
+        match &self.backend {
+            Backend::Uring(core) => core.lent(),
+            // The kernel has nothing: calls are made when they need not wait, or by the blocking pool.
+            Backend::Mio(_) => 0,
+        }
+    }
+
     fn cancel_all(&self) {
         match &self.backend {
             Backend::Uring(core) => core.cancel_all(),

@@ -81,6 +81,14 @@ pub trait Driver {
     /// Operations whose terminal completion is still to come.
     fn in_flight(&self) -> usize;
 
+    /// Of these, the ones by which the kernel reads or writes memory that a fiber lent for as long as it waits. A thread
+    /// whose loop has abandoned such fibers does not end before they are over.
+    ///
+    /// All of them, if the driver does not say.
+    fn lent(&self) -> usize {
+        self.in_flight()
+    }
+
     /// Asks the kernel to cancel every operation in flight. Their terminal completions still come, through `turn`.
     fn cancel_all(&self);
 

@@ -111,6 +111,11 @@ impl Core {
         self.slots.borrow().fibers() + self.polls.in_kernel() + self.shared.open()
     }
 
+    /// Operations that work on memory of the fibers that wait for them.
+    pub(crate) fn lent(&self) -> usize {
+        self.slots.borrow().fibers()
+    }
+
     /// Operations that the kernel may still work on.
     pub(crate) fn in_kernel(&self) -> usize {
         self.slots.borrow().pending()

@@ -15,7 +15,8 @@
 //! - A task is over (`Stage::Over`) only after its closure is consumed. From then on the thread touches nothing but the
 //!   task itself, which is counted, so a frame that the closure borrowed from may be left.
 //! - `Stage::Queued` changes only under the pool's lock, which is taken before the task's.
-//! - [`blocking_borrowed`] is not left, by return or by unwinding, while its closure runs.
+//! - [`blocking_borrowed`] is not left, by return or by unwinding, while its closure runs. If its fiber is abandoned then,
+//!   its stack and its fiber-locals are leaked, and its thread does not end before the closure has (`Loan`).
 
 mod pool;
 
@@ -24,7 +25,7 @@ pub use pool::{
     BlockingCounters, BlockingLimits, blocking_counters, set_blocking_limits, wait_for_blocking,
 };
 
-use crate::event_loop::this_loop;
+use crate::event_loop::{Loan, this_loop, with_loop};
 use crate::fiber::{
     RemoteWaker, Stopped, drop_payload, guarded, in_fiber, may_suspend, park, park_uninterruptible,
     prepare_park,
@@ -103,7 +104,7 @@ pub fn blocking<T: Send + 'static>(
     if !must_park() {
         return Ok(work());
     }
-    let task = Arc::new(Task::new(work));
+    let task = Arc::new(Task::new(work, None));
     pool::submit(task.clone())?;
     // Also when the park panics, because something forbids the switch.
     let leave = Unwinding(|| drop(task.leave()));
@@ -138,7 +139,7 @@ pub fn blocking_borrowed<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, 
     if !must_park() {
         return Ok(work());
     }
-    let task = Arc::new(Task::new(work));
+    let task = Arc::new(Task::new(work, Some(with_loop(|l| l.lend()))));
     let job: Arc<dyn Job + '_> = task.clone();
     // SAFETY: only the lifetime is changed. What `work` and `T` borrow lives at least until this function is left, and
     // it is left only when the task holds neither: retracted (the closure taken back), or over and its outcome taken.
@@ -207,6 +208,8 @@ struct Slot<F, T> {
     work: Option<F>,
     outcome: Option<thread::Result<T>>,
     waiter: Option<RemoteWaker>,
+    /// For a closure that borrows: held until it is consumed or taken back, also when its fiber is abandoned meanwhile.
+    loan: Option<Loan>,
 }
 
 /// One closure, and where its outcome goes.
@@ -216,13 +219,14 @@ struct Task<F, T> {
 }
 
 impl<F: FnOnce() -> T + Send, T: Send> Task<F, T> {
-    fn new(work: F) -> Self {
+    fn new(work: F, loan: Option<Loan>) -> Self {
         Task {
             slot: Mutex::new(Slot {
                 stage: Stage::Queued,
                 work: Some(work),
                 outcome: None,
                 waiter: None,
+                loan,
             }),
             over: Condvar::new(),
         }
@@ -269,9 +273,10 @@ impl<F: FnOnce() -> T + Send, T: Send> Task<F, T> {
             return None;
         }
         slot.stage = Stage::Over;
-        let work = slot.work.take();
+        let (work, loan) = (slot.work.take(), slot.loan.take());
         drop(slot);
         queue.count_retracted();
+        drop((queue, loan));
         work
     }
 
@@ -318,9 +323,11 @@ impl<F: FnOnce() -> T + Send, T: Send> Task<F, T> {
         }
         slot.stage = Stage::Over;
         slot.outcome = Some(outcome);
-        let waiter = slot.waiter.take();
+        let (waiter, loan) = (slot.waiter.take(), slot.loan.take());
         self.over.notify_all();
         drop(slot);
+        // The closure is consumed, and the result waits in the task, which an abandoned fiber leaks.
+        drop(loan);
         if let Some(waiter) = waiter {
             waiter.wake();
         }

@@ -165,9 +165,14 @@ impl<T> RemoteCell<T> {
         }
     }
 
+    /// Only the first outcome counts: a fiber that has given its result may still be abandoned, in the drop of one of
+    /// its fiber-locals.
     fn finish(&self, result: Result<T, JoinError>) {
         let (waiter, blocked) = {
             let mut slot = self.lock();
+            if slot.done {
+                return;
+            }
             slot.result = Some(result);
             slot.done = true;
             (slot.waiter.take(), slot.blocked)

@@ -5,6 +5,7 @@
 //! loop sees the message or the sender sees the armed flag; the queue crate's models show it.
 
 use super::group::Membership;
+use super::loans::Loans;
 use crate::driver::{Bell, Driver};
 use crate::fiber::RemoteWaker;
 use crate::inspect::vitals::Vitals;
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     flag: SleepFlag,
     bell: Arc<dyn Bell>,
     vitals: Vitals,
+    pub(super) loans: Loans,
 }
 
 impl Shared {
@@ -71,6 +73,7 @@ impl Inbox {
             flag: SleepFlag::new(),
             bell: driver.bell(),
             vitals: Vitals::new(driver.name()),
+            loans: Loans::default(),
         });
         Inbox {
             shared,
@@ -86,6 +89,13 @@ impl Inbox {
 
     pub(super) fn pop(&self) -> Option<Message> {
         self.receiver.borrow_mut().pop()
+    }
+
+    /// From here on whoever sends drops the message itself.
+    pub(super) fn close(&self) {
+        let (_, closed) = mailbox();
+        let receiver = self.receiver.replace(closed);
+        drop(receiver);
     }
 
     /// Says that the loop is about to block. Returns whether it still may; then [`Inbox::awake`] must follow.

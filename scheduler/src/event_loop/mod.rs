@@ -18,6 +18,7 @@
 mod group;
 mod handle;
 mod inbox;
+mod loans;
 pub(crate) mod registry;
 mod run_queue;
 mod shutdown_waiters;
@@ -38,6 +39,7 @@ use crate::time::wheel::Wheel;
 use crate::time::{Clock, Instant, TickTime};
 use inbox::Inbox;
 pub(crate) use inbox::{Message, Shared};
+pub(crate) use loans::Loan;
 use run_queue::RunQueue;
 use shutdown_waiters::ShutdownWaiters;
 use std::cell::{Cell, RefCell};

@@ -3,14 +3,17 @@
 //! 1. Cancel all fibers; wait for the grace period. Shielded clean-up goes on meanwhile.
 //! 2. Hard stop: shields end, operations in the kernel are cancelled; wait once more.
 //! 3. A fiber that is still there is abandoned: its stack may hold frames of the kernel's or of Lua's, so it is neither
-//!    unwound nor unmapped, but named, counted and leaked.
+//!    unwound nor unmapped, but named, counted and leaked, with its fiber-locals. What it has lent of the thread's own
+//!    memory keeps the thread from ending (see `loans.rs`).
 
-use super::{Entered, Inner, Loop, registry};
+use super::{Entered, Inner, Loop, loans, registry};
+use crate::driver::SleepDriver;
 use crate::fiber::{Header, State, cancel_header, guarded};
 use crate::inspect::origin_of;
 use crate::time::wheel::Owner;
 use crate::time::{DueTimer, Instant};
 use std::cell::Cell;
+use std::mem;
 use std::time::Duration;
 
 /// How long a stopping loop waits in its driver before it looks at the clock again.
@@ -30,7 +33,7 @@ const STOP_PAUSE: Duration = Duration::from_millis(10);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StopReport {
-    /// Fibers that ignored the hard stop; their stacks are leaked.
+    /// Fibers that ignored the hard stop; their stacks and fiber-locals are leaked.
     pub fibers_abandoned: usize,
     /// Operations that the kernel had not ended.
     pub operations_left: usize,
@@ -118,6 +121,8 @@ impl Inner {
         let mut extra = header.extra.take();
         let callback = extra.as_mut().and_then(|extra| extra.on_abandon.take());
         header.extra.set(extra);
+        let context = header.context.replace(None);
+        guarded("dropping a fiber's context", || drop(context));
         if let Some(callback) = callback {
             guarded("what an abandoned fiber's end calls", callback);
         }
@@ -128,6 +133,7 @@ impl Inner {
         while let Some(message) = self.inbox.pop() {
             guarded("dropping a message", || drop(message));
         }
+        guarded("dropping late messages", || self.inbox.close());
         let hook = self.idle_hook.take();
         guarded("dropping the idle hook", || drop(hook));
         for callback in self.at_tick_end.take() {
@@ -147,12 +153,19 @@ impl Inner {
 impl Drop for Loop {
     fn drop(&mut self) {
         // In a fiber of another loop, too: what is dropped here belongs to this one.
-        let _entered = Entered::anyway(&self.inner);
+        let entered = Entered::anyway(&self.inner);
         // A loop that was stopped has no fibers left; one that was never run, or only ticked, may.
         self.inner.abandon_rest();
         drop(self.inner.inbox.group.take());
         registry::withdraw(self.inner.id());
         self.inner.drop_callbacks();
         yue_queue::flush();
+        drop(entered);
+        // Before everything else that the loop has: the kernel must be done with it first.
+        let driver = mem::replace(&mut self.inner.driver, Box::new(SleepDriver::new()));
+        if self.inner.slab.live() > 0 {
+            let shared = self.inner.inbox.shared.clone();
+            loans::outlive(driver, shared, self.inner.stop_grace);
+        }
     }
 }

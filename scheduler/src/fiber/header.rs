@@ -424,7 +424,14 @@ impl Drop for Slab {
     fn drop(&mut self) {
         for chunk in self.chunks.take() {
             // SAFETY: made by `Box::leak`; the loop is over, and nobody reaches its headers any more.
-            drop(unsafe { Box::from_raw(chunk.as_ptr()) });
+            let chunk = unsafe { Box::from_raw(chunk.as_ptr()) };
+            for header in &chunk {
+                if header.state.get() == State::Abandoned {
+                    // Leaked, as the fiber's stack is: its fiber-locals may be lent to the kernel, to a thread of the
+                    // blocking pool, or to a scoped thread.
+                    mem::forget(header.extra.take());
+                }
+            }
         }
     }
 }
