@@ -124,6 +124,34 @@ fn a_loop_that_is_dropped_in_a_fiber_of_another_gives_its_fibers_up() {
 }
 
 #[test]
+fn a_wait_for_a_fiber_of_another_loop_of_the_thread_ends_with_that_loop() {
+    let other = Loop::new(Config::default()).unwrap();
+    let park_for_ever = || {
+        park_uninterruptible("for ever");
+        1
+    };
+    let mut set = JoinSet::new();
+    let (joined, mut selected) = other.enter(|| {
+        set.spawn(park_for_ever);
+        (spawn(park_for_ever), spawn(park_for_ever))
+    });
+    while other.tick().unwrap() == Tick::Runnable {}
+    Loop::new(Config::default()).unwrap().run(move || {
+        let waiting = [
+            spawn(move || joined.join()),
+            spawn(move || select! { result = join(selected) => result }.unwrap()),
+            spawn(move || set.join_next().unwrap().unwrap()),
+        ];
+        yield_now().unwrap();
+        drop(other);
+        for fiber in waiting {
+            let result = timeout(LONG, || fiber.join().unwrap()).unwrap();
+            assert!(matches!(result, Err(JoinError::LoopGone)));
+        }
+    });
+}
+
+#[test]
 fn what_the_end_of_a_loop_drops_cannot_spawn() {
     struct Spawns(Rc<Cell<Option<bool>>>);
     impl Drop for Spawns {

@@ -6,6 +6,7 @@
 //!    unwound nor unmapped, but named, counted and leaked, with its fiber-locals. What it has lent of the thread's own
 //!    memory keeps the thread from ending (see `loans.rs`).
 
+use super::loop_end::wake_waiting_for;
 use super::{Entered, Inner, Loop, loans, registry};
 use crate::driver::SleepDriver;
 use crate::fiber::{Header, State, cancel_header, guarded};
@@ -158,6 +159,7 @@ impl Drop for Loop {
         self.inner.abandon_rest();
         drop(self.inner.inbox.group.take());
         registry::withdraw(self.inner.id());
+        wake_waiting_for(self.inner.id());
         self.inner.drop_callbacks();
         yue_queue::flush();
         drop(entered);

@@ -4,7 +4,7 @@ use super::cancel::cancel_on;
 use super::park::{LocalWaker, park, park_uninterruptible, prepare_park};
 use super::root::{drop_payload, guarded, panic_text};
 use super::{FiberId, Stopped};
-use crate::event_loop::{registry, with_loop};
+use crate::event_loop::{registry, wake_at_end_of, with_loop};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -212,7 +212,9 @@ impl<T> JoinHandle<T> {
         if self.cell.done.get() || registry::is_gone(self.cell.fiber.loop_id) {
             return false;
         }
-        self.cell.waiter.set(Some(prepare_park()));
+        let waker = prepare_park();
+        self.cell.waiter.set(Some(waker));
+        wake_at_end_of(self.cell.fiber.loop_id, waker);
         true
     }
 
@@ -233,6 +235,9 @@ impl<T> JoinHandle<T> {
     /// Has `waiter` woken when the fiber is over.
     pub(crate) fn watch(&mut self, waiter: Option<LocalWaker>) {
         self.cell.waiter.set(waiter);
+        if let Some(waker) = waiter {
+            wake_at_end_of(self.cell.fiber.loop_id, waker);
+        }
     }
 
     /// Tells the fiber to stop: its suspending calls fail from now on.

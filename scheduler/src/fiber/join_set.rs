@@ -8,7 +8,7 @@ use super::join::note_panic;
 use super::park::{park, park_uninterruptible, prepare_park};
 use super::root::{drop_payload, guarded};
 use super::{Builder, FiberId, JoinError, LocalWaker, Stopped, current_id};
-use crate::event_loop::{registry, this_loop};
+use crate::event_loop::{registry, this_loop, wake_at_end_of};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -124,7 +124,7 @@ impl<T: 'static> JoinSet<T> {
             if self.is_empty() {
                 return Ok(None);
             }
-            self.shared.waiter.set(Some(prepare_park()));
+            self.watch(Some(prepare_park()));
             park("join of a set")?;
         }
     }
@@ -139,9 +139,12 @@ impl<T: 'static> JoinSet<T> {
         done
     }
 
-    /// Has `waiter` woken when a fiber of the set is over: for a select.
+    /// Has `waiter` woken when a fiber of the set is over.
     pub(crate) fn watch(&mut self, waiter: Option<LocalWaker>) {
         self.shared.waiter.set(waiter);
+        if let Some(waker) = waiter {
+            wake_at_end_of(self.shared.loop_id.get(), waker);
+        }
     }
 
     /// Fibers that were given up with their loop never come here by themselves.
@@ -172,7 +175,7 @@ impl<T: 'static> JoinSet<T> {
             if self.is_empty() {
                 return;
             }
-            self.shared.waiter.set(Some(prepare_park()));
+            self.watch(Some(prepare_park()));
             park_uninterruptible("join of a cancelled set");
         }
     }
