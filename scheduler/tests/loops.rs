@@ -125,7 +125,7 @@ fn timers_that_are_late_fire_in_the_order_of_their_deadlines_and_equal_ones_as_t
     let order = Rc::new(RefCell::new(Vec::new()));
     // Of all magnitudes, twice each, and in no order.
     let deadlines_us: Vec<u64> = (0..200)
-        .map(|n| n * 7919 % 100 * 37 + 2 << (n % 10))
+        .map(|n| (n * 7919 % 100 * 37 + 2) << (n % 10))
         .collect();
     let timers: Vec<_> = one.enter(|| {
         let mut timers = Vec::new();

@@ -103,10 +103,12 @@ struct Slot {
 }
 
 impl Slot {
-    const EMPTY: Slot = Slot {
-        head: Cell::new(ptr::null()),
-        tail: Cell::new(ptr::null()),
-    };
+    const fn new() -> Self {
+        Slot {
+            head: Cell::new(ptr::null()),
+            tail: Cell::new(ptr::null()),
+        }
+    }
 }
 
 /// The wheel of one loop.
@@ -129,7 +131,7 @@ impl Wheel {
     pub(crate) fn new(now: TickTime) -> Self {
         let level = || Level {
             occupied: Cell::new(0),
-            slots: [Slot::EMPTY; SLOTS],
+            slots: [const { Slot::new() }; SLOTS],
         };
         let position = now.as_nanos() >> TICK_SHIFT;
         Wheel {
