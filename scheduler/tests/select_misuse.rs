@@ -144,6 +144,37 @@ fn a_readiness_that_begins_another_wait_while_it_is_watched_is_told_off() {
     });
 }
 
+#[test]
+fn a_readiness_that_panics_when_it_is_left_does_not_leave_the_other_branches_in_their_queues() {
+    struct Panics;
+    impl Readiness for Panics {
+        type Output = ();
+        fn poll(&mut self) -> Option<()> {
+            None
+        }
+        fn watch(&mut self, _: Signal) {}
+        fn unwatch(&mut self) {
+            panic!("on purpose, in unwatch");
+        }
+    }
+    run(|| {
+        let (notify, seats) = (local::Notify::new(), sync::Semaphore::new(0));
+        let (before, after) = (notify.notified_branch(), seats.acquire_branch(1));
+        let panics = select::ready(Panics);
+        for _ in 0..2 {
+            let soon = select::after(Duration::from_millis(1));
+            let text = panic_of(|| select::wait(&[&before, &panics, &after, &soon]));
+            assert!(text.contains("on purpose"), "{text}");
+        }
+        // Nobody waits.
+        notify.notify_one();
+        seats.add(1);
+        assert_eq!((notify.try_notified(), seats.available()), (true, 1));
+        assert_eq!(select::poll(&[&before]), Ok(None));
+        assert_eq!(select::poll(&[&after]), Ok(Some(0)));
+    });
+}
+
 thread_local! {
     /// A branch that outlives the fiber whose select waits for it, but not the thread.
     static KEPT: Cell<Option<Box<dyn AnyBranch>>> = const { Cell::new(None) };

@@ -277,8 +277,11 @@ impl Round<'_> {
                 .set(self.wait.claimed_by().map(|number| number as usize - 1));
         }
         let served = self.served.get();
-        for (index, branch) in self.branches[..self.count.take()].iter().enumerate() {
-            branch.withdraw(served == Some(index));
+        while let Some(index) = self.count.get().checked_sub(1) {
+            // First: an `unwatch` of the program's may panic, and the drop of the round then withdraws the rest. A node
+            // that stayed in its queue would lead to a wait that is gone.
+            self.count.set(index);
+            self.branches[index].withdraw(served == Some(index));
         }
         served
     }
@@ -286,7 +289,7 @@ impl Round<'_> {
 
 impl Drop for Round<'_> {
     fn drop(&mut self) {
-        // Only while unwinding is there still something to withdraw; a branch that was served hands on what it got.
+        // Only while unwinding is there still something to withdraw. A branch that was served hands on what it got.
         self.withdraw();
     }
 }
