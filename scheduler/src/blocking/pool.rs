@@ -285,6 +285,7 @@ fn leave_to_others(
         return Ok(());
     }
     state.jobs.retain(|other| !Arc::ptr_eq(&other.job, job));
+    state.tell_if_quiet();
     Err(BlockingError::NoThread(error))
 }
 
