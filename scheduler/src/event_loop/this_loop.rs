@@ -4,7 +4,7 @@
 
 use super::{Counters, LoopGroup, LoopHandle, TickEnd, try_with_loop, with_loop};
 use crate::driver::Driver;
-use crate::fiber::{FiberId, Stopped, park, prepare_park};
+use crate::fiber::{FiberId, Stopped, in_fiber, park, prepare_park};
 use crate::inspect::{self, Backtrace, FiberInfo};
 use std::rc::Rc;
 
@@ -20,13 +20,13 @@ pub fn exists() -> bool {
     try_with_loop(|_| ()).is_some()
 }
 
-/// For calls that would block the thread, outside fibers.
+/// For calls that wait, in a fiber or in a plain thread.
 ///
 /// # Panics
-/// On a thread that runs a loop.
+/// On a thread that runs a loop, outside of fibers.
 pub(crate) fn assert_not_in_callback() {
     assert!(
-        !exists(),
+        in_fiber() || !exists(),
         "a wait in a loop's callback would hold up the whole loop, and never end if the loop is needed to end it; spawn \
          a fiber for it"
     );

@@ -4,7 +4,7 @@
 //! takes a second the first time and belongs on no loop's thread.
 
 use super::unwind::StackCopy;
-use crate::event_loop::{Inner, LoopHandle, with_loop};
+use crate::event_loop::{Inner, LoopHandle, this_loop, with_loop};
 use crate::fiber::{FiberId, Header, JoinError, SWITCH_FRAMES, State, descriptions};
 use std::env;
 use std::ffi::c_void;
@@ -271,6 +271,7 @@ impl LoopHandle {
     /// # Panics
     /// As [`LoopHandle::fibers`].
     pub fn backtrace(&self, fiber: FiberId) -> Result<Option<Backtrace>, JoinError> {
+        this_loop::assert_not_in_callback();
         let copy = self.spawn(move || copy_stack(fiber)).join()?;
         Ok(copy.map(|copy| Backtrace::of(&copy)))
     }

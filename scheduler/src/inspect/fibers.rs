@@ -245,6 +245,7 @@ impl LoopHandle {
     /// # Panics
     /// In a callback of a loop: nothing can wait there. [`this_loop::fibers`] needs no wait.
     pub fn fibers(&self) -> Result<Vec<FiberInfo>, JoinError> {
+        this_loop::assert_not_in_callback();
         self.spawn(|| {
             let mut list = Vec::with_capacity(this_loop::counters().fibers);
             let myself = current_id();
