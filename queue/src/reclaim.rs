@@ -44,8 +44,8 @@ pub fn flush() {
 
 /// Bytes of queue blocks that were retired and are not freed yet, over all queues of the process.
 ///
-/// It stays at some hundred KiB (with large values, at some blocks of 128 values) unless a pin is held for long; a steady
-/// rise names such a pin.
+/// It stays at some hundred KiB (with large values, at some blocks of 128 values) unless a pin is held for long; a
+/// steady rise names such a pin.
 pub fn garbage_bytes() -> usize {
     GARBAGE_BYTES.load(Ordering::Relaxed)
 }

@@ -81,8 +81,8 @@ pub trait Driver {
     /// Operations whose terminal completion is still to come.
     fn in_flight(&self) -> usize;
 
-    /// Of these, the ones by which the kernel reads or writes memory that a fiber lent for as long as it waits. A thread
-    /// whose loop has abandoned such fibers does not end before they are over.
+    /// Of these, the ones by which the kernel reads or writes memory that a fiber lent for as long as it waits. A
+    /// thread whose loop has abandoned such fibers does not end before they are over.
     ///
     /// All of them, if the driver does not say.
     fn lent(&self) -> usize {

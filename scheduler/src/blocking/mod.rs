@@ -15,8 +15,8 @@
 //! - A task is over (`Stage::Over`) only after its closure is consumed. From then on the thread touches nothing but the
 //!   task itself, which is counted, so a frame that the closure borrowed from may be left.
 //! - `Stage::Queued` changes only under the pool's lock, which is taken before the task's.
-//! - [`blocking_borrowed`] is not left, by return or by unwinding, while its closure runs. If its fiber is abandoned then,
-//!   its stack and its fiber-locals are leaked, and its thread does not end before the closure has (`Loan`).
+//! - [`blocking_borrowed`] is not left, by return or by unwinding, while its closure runs. If its fiber is abandoned
+//!   then, its stack and its fiber-locals are leaked, and its thread does not end before the closure has (`Loan`).
 
 mod pool;
 

@@ -14,7 +14,8 @@
 //!   up yet. So a job that is queued with `idle == 0` gets a new thread if the limit allows.
 //! - `threads` counts threads from before they are started, so that the limit holds; `unsure` counts those of them that
 //!   the system may still refuse. A job stays in the queue only while there is a thread that is sure, or its submitter
-//!   has not decided yet: a thread that is sure ends only when it finds the queue empty, or more such threads than the limit.
+//!   has not decided yet: a thread that is sure ends only when it finds the queue empty, or more such threads than the
+//!   limit.
 //! - No closure of the program's runs under the lock. Locks are taken in the order pool, task.
 
 use super::BlockingError;

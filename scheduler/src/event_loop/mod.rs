@@ -121,9 +121,9 @@ pub struct Config {
     /// After a shutdown was asked for: how long the main fiber may go on before everything is cancelled. `None`: as
     /// long as it likes.
     pub grace: Option<Duration>,
-    /// At shutdown: how long cancelled fibers may take to end, and after that, shields off, once more. If some had to be
-    /// abandoned and the kernel or the blocking pool still uses memory that they lent, the end of the loop's thread waits
-    /// five times as long for that, and then aborts the process.
+    /// At shutdown: how long cancelled fibers may take to end, and after that, shields off, once more. If some had to
+    /// be abandoned and the kernel or the blocking pool still uses memory that they lent, the end of the loop's thread
+    /// waits five times as long for that, and then aborts the process.
     pub stop_grace: Duration,
     /// The loops with which this one shares work.
     pub group: Option<LoopGroup>,

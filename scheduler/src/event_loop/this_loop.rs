@@ -27,8 +27,8 @@ pub fn exists() -> bool {
 pub(crate) fn assert_not_in_callback() {
     assert!(
         in_fiber() || !exists(),
-        "a wait in a loop's callback would hold up the whole loop, and never end if the loop is needed to end it; spawn \
-         a fiber for it"
+        "a wait in a loop's callback would hold up the whole loop, and never end if the loop is needed to end it; \
+         spawn a fiber for it"
     );
 }
 

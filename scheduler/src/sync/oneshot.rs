@@ -128,8 +128,8 @@ impl<P: Policy, T> Receiver<P, T> {
     /// came first gets it, and the others are told `Closed`.
     ///
     /// # Errors
-    /// [`RecvError::Closed`] if the sender was dropped, or another wait got the value; [`RecvError::Stopped`] when the fiber is told to stop first, or
-    /// had been before.
+    /// [`RecvError::Closed`] if the sender was dropped, or another wait got the value; [`RecvError::Stopped`] when the
+    /// fiber is told to stop first, or had been before.
     ///
     /// # Panics
     /// If it must wait where suspension is forbidden.

@@ -40,7 +40,7 @@ impl Signal {
         }
     }
 
-    /// Whether the calling fiber has begun no other wait since. Always so for a plain thread, whose waits have no number.
+    /// Whether the calling fiber has begun no other wait since. Always so for a plain thread: its waits have no number.
     pub(crate) fn is_current(&self) -> bool {
         match &self.0 {
             Target::Fiber(waker) => LocalWaker::of_this_fiber(*waker).is_some(),

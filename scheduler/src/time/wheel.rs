@@ -254,8 +254,8 @@ impl Wheel {
         Some(Instant::from_nanos(beginning))
     }
 
-    /// Moves the wheel to `now` and hands each timer that is due to `fire`, unlinked, in the order of their ticks. `fire`
-    /// may arm and cancel timers.
+    /// Moves the wheel to `now` and hands each timer that is due to `fire`, unlinked, in the order of their ticks.
+    /// `fire` may arm and cancel timers.
     pub(crate) fn advance(&self, now: TickTime, mut fire: impl FnMut(*const Node)) {
         let target = (now.as_nanos() >> TICK_SHIFT).max(self.position.get());
         self.floor.set(target);

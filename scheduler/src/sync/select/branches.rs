@@ -126,7 +126,8 @@ impl<S: Source> Internal for SourceBranch<S> {
         if self.outcome.get() == Outcome::Taken || !self.enabled {
             return Enlisted::Waiting;
         }
-        // SAFETY: the node is in no queue: this select alone has the branch (`enter`). The wait lives until `withdraw`, by the caller's promise.
+        // SAFETY: the node is in no queue: this select alone has the branch (`enter`). The wait lives until `withdraw`,
+        // by the caller's promise.
         unsafe { self.node.attach(wait, number) };
         locked(&self.source, |state, wakes| {
             self.source.enlist(state, &self.node, wakes)
