@@ -4,6 +4,7 @@ mod common;
 
 use common::run;
 use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
@@ -282,5 +283,50 @@ fn a_closure_with_a_strict_alignment_is_run() {
             (place % 256, aligned.0)
         });
         assert_eq!(fiber.join().unwrap(), (0, 7));
+    });
+}
+
+#[test]
+fn a_hook_that_begins_a_wait_is_refused_and_leaves_no_timer_behind() {
+    #[derive(PartialEq)]
+    enum In {
+        Leave,
+        Enter,
+    }
+    struct Hook(In);
+    impl SwitchHook for Hook {
+        fn leave(&self) -> Result<(), &'static str> {
+            if self.0 == In::Leave {
+                prepare_park();
+            }
+            Ok(())
+        }
+        fn enter(&self) {
+            if self.0 == In::Enter {
+                prepare_park();
+            }
+        }
+    }
+    run(|| {
+        for hook in [Hook(In::Leave), Hook(In::Enter)] {
+            let timers = this_loop::counters().timers;
+            let soon = now().saturating_add(Duration::from_millis(1));
+            let far = now().saturating_add(Duration::from_secs(10));
+            let fiber = spawn(move || {
+                let waker = prepare_park();
+                let _ = spawn(move || sleep_until(soon).map(|()| waker.wake()));
+                let caught = catch_unwind(AssertUnwindSafe(|| {
+                    with_switch_hook(hook, |_| park_until("a wake", Some(far)))
+                }));
+                let armed = this_loop::counters().timers;
+                // The fiber can wait for something else afterwards.
+                sleep_until(soon.saturating_add(Duration::from_millis(1))).unwrap();
+                (caught.unwrap_err(), armed)
+            });
+            let (panic, armed) = fiber.join().unwrap();
+            let text = *panic.downcast_ref::<&str>().unwrap();
+            assert!(text.contains("a switch hook cannot begin a wait"), "{text}");
+            assert_eq!(armed, timers);
+        }
     });
 }

@@ -12,6 +12,8 @@ use crate::event_loop::{current_fiber, try_with_loop};
 use std::ptr;
 
 /// Is told when its fiber leaves the processor and when it comes back. Cannot suspend, and must not cancel the fiber.
+/// It cannot begin a wait either ([`prepare_park`](crate::prepare_park), or a `select::poll` of several branches): the
+/// waker of the wait that its fiber is entering would become void. Both are panics.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, SwitchHook, with_switch_hook, yield_now};
@@ -206,13 +208,35 @@ pub fn no_suspend<R>(f: impl FnOnce() -> R) -> R {
     ban_suspension(unsafe { &*header }, f)
 }
 
-#[inline]
-pub(super) fn ban_suspension<R>(header: &Header, f: impl FnOnce() -> R) -> R {
+fn ban_suspension<R>(header: &Header, f: impl FnOnce() -> R) -> R {
     let bans = header.suspension_bans.get();
-    assert!(bans < u16::MAX, "no_suspend is nested too deep");
+    assert!(
+        bans & !IN_SWITCH < IN_SWITCH - 1,
+        "no_suspend is nested too deep"
+    );
     header.suspension_bans.set(bans + 1);
     let _allow = OnDrop(|| header.suspension_bans.set(header.suspension_bans.get() - 1));
     f()
+}
+
+/// The bit of a fiber's suspension bans that is set while the code of a switch runs: hooks, and a tracing subscriber.
+/// The other bits count the calls of `no_suspend` that are open.
+const IN_SWITCH: u16 = 1 << 15;
+
+/// Runs a part of the fiber's switch that is not ours. It can neither suspend the fiber nor begin a wait of it.
+#[inline]
+pub(super) fn during_switch<R>(header: &Header, f: impl FnOnce() -> R) -> R {
+    // A switch begins only where there is no ban.
+    debug_assert_eq!(header.suspension_bans.get(), 0);
+    header.suspension_bans.set(IN_SWITCH);
+    let _allow = OnDrop(|| header.suspension_bans.set(0));
+    f()
+}
+
+/// Whether the code of a switch of this fiber runs.
+#[inline]
+pub(super) fn is_in_switch(header: &Header) -> bool {
+    header.suspension_bans.get() & IN_SWITCH != 0
 }
 
 fn with_loop_fiber() -> *const Header {
@@ -245,7 +269,11 @@ pub fn may_suspend() -> Result<(), &'static str> {
 #[inline]
 fn check(header: &Header) -> Result<(), &'static str> {
     if header.suspension_bans.get() != 0 {
-        return Err("a fiber cannot suspend inside no_suspend");
+        return Err(if is_in_switch(header) {
+            "a fiber cannot suspend in a switch hook"
+        } else {
+            "a fiber cannot suspend inside no_suspend"
+        });
     }
     if std::thread::panicking() {
         return Err(
@@ -276,7 +304,7 @@ pub(super) fn switch_out(header: &Header, commit: impl FnOnce()) {
     let frame = header.hook.get();
     if !frame.is_null() {
         // SAFETY: frames lie on the fiber's stack, below this call, and are popped before they end.
-        if let Err(reason) = ban_suspension(header, || unsafe { (*(*frame).hook).leave() }) {
+        if let Err(reason) = during_switch(header, || unsafe { (*(*frame).hook).leave() }) {
             refuse(header, reason);
         }
     }
@@ -285,7 +313,7 @@ pub(super) fn switch_out(header: &Header, commit: impl FnOnce()) {
     unsafe { header.switch.suspend() };
     if !frame.is_null() {
         // SAFETY: as above; the stack, and with it the frame, has not changed during the switch.
-        ban_suspension(header, || unsafe { (*(*frame).hook).enter() });
+        during_switch(header, || unsafe { (*(*frame).hook).enter() });
     }
 }
 

@@ -13,7 +13,7 @@
 
 use super::cancel::stopped;
 use super::header::{Header, INTERRUPTIBLE, State, WOKEN, Words};
-use super::hook::switch_out;
+use super::hook::{OnDrop, is_in_switch, switch_out};
 use super::{FiberId, Stopped};
 use crate::event_loop::{Inner, Message, current_fiber, registry, try_with_loop, with_loop};
 use crate::time::Instant;
@@ -200,10 +200,13 @@ pub(crate) fn wake_in(l: &Inner, wait: RemoteWaker) -> bool {
 /// ```
 ///
 /// # Panics
-/// Outside a fiber.
+/// Outside a fiber; in a [`SwitchHook`](crate::SwitchHook), whose fiber is about to wait by the waker that it has.
 #[inline]
 pub fn prepare_park() -> LocalWaker {
     let (l, header) = here();
+    if is_in_switch(header) {
+        refuse_wait();
+    }
     let sequence = header.sequence.get() + 1;
     header.sequence.set(sequence);
     header.clear(WOKEN);
@@ -216,6 +219,13 @@ pub fn prepare_park() -> LocalWaker {
         generation: header.generation.get(),
         _this_thread: PhantomData,
     }
+}
+
+#[cold]
+fn refuse_wait() -> ! {
+    panic!(
+        "a switch hook cannot begin a wait: the waker that its fiber is about to wait for would become void"
+    );
 }
 
 /// Waits until the waker of the last [`prepare_park`] is used. `reason` is what listings show.
@@ -329,7 +339,8 @@ pub fn park_uninterruptible(reason: &'static str) {
     }
 }
 
-#[inline]
+// Inlined for the same reason as `yield_now`.
+#[inline(always)]
 fn suspend_parked(
     l: &Inner,
     header: &Header,
@@ -337,6 +348,8 @@ fn suspend_parked(
     alarm: Instant,
     interruptible: u8,
 ) {
+    // Also when a switch hook panics on the way back: the timer is armed only while the fiber is parked.
+    let _disarm = OnDrop(|| l.wheel.cancel(&header.timer));
     switch_out(header, || {
         header.reason.set(Words::new(reason));
         header.clear(INTERRUPTIBLE);
@@ -346,12 +359,11 @@ fn suspend_parked(
             return l.requeue(header);
         }
         if alarm != Instant::NEVER {
-            // SAFETY: headers stay in place; the timer is cancelled below, before the fiber goes on.
+            // SAFETY: headers stay in place; `_disarm` cancels the timer before the fiber goes on.
             unsafe { l.wheel.arm(&header.timer, alarm) };
         }
         l.park(header);
     });
-    l.wheel.cancel(&header.timer);
 }
 
 /// Lets the other runnable fibers run first.

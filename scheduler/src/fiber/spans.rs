@@ -9,7 +9,7 @@
 //! of this. So a fiber's entry into a span that the loop runs in already counts as the loop's, and is left in place.
 
 use super::header::Header;
-use super::hook::ban_suspension;
+use super::hook::during_switch;
 use smallvec::SmallVec;
 use std::cell::Cell;
 use std::num::NonZeroU64;
@@ -42,7 +42,7 @@ pub(super) struct Away<'a> {
 /// Exits the spans that the running fiber has entered.
 #[inline]
 pub(super) fn leave(header: &Header) -> Away<'_> {
-    let exited = ban_suspension(header, exit_own_spans);
+    let exited = during_switch(header, exit_own_spans);
     Away { header, exited }
 }
 
@@ -50,7 +50,7 @@ impl Drop for Away<'_> {
     #[inline]
     fn drop(&mut self) {
         if let Some(exited) = self.exited.take() {
-            ban_suspension(self.header, || exited.enter_again());
+            during_switch(self.header, || exited.enter_again());
         }
     }
 }
