@@ -207,6 +207,31 @@ fn suspending_while_unwinding_is_refused_and_poisons_nobody() {
     });
 }
 
+#[test]
+fn a_call_that_need_not_wait_answers_a_stopped_fiber_without_a_panic_where_suspension_is_forbidden()
+{
+    run(|| {
+        let fiber = spawn(|| {
+            let stopped = sleep(LONG).unwrap_err();
+            let mutex = sync::local::Mutex::new(0);
+            let semaphore = sync::Semaphore::new(1);
+            no_suspend(|| {
+                let (sender, receiver) = sync::local::channel(1);
+                assert_eq!(mutex.lock().map(drop), Err(stopped));
+                assert_eq!(semaphore.acquire(1).map(drop), Err(stopped));
+                assert!(sender.send(1).is_err());
+                assert!(receiver.recv().is_err());
+                assert_eq!(sync::select::poll(&[]), Err(stopped));
+                assert_eq!(sleep(SHORT), Err(stopped));
+            });
+            // The answer counts as a refusal all the same.
+            let lock = || no_suspend(|| mutex.lock().map(drop));
+            shield(|| timeout(Duration::ZERO, lock))
+        });
+        assert_eq!(fiber.cancel_and_join().unwrap(), Err(Elapsed));
+    });
+}
+
 fn manual() -> (Rc<Cell<u64>>, Loop) {
     let time = Rc::new(Cell::new(0));
     let config = Config {

@@ -1,11 +1,15 @@
 //! Misuse that ends the process: each case runs in a child, which must say the documented words and end as documented.
 
+use std::cell::Cell;
 use std::env;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
+use std::rc::Rc;
+use std::time::Duration;
 use yue_scheduler::*;
 
 const CASE: &str = "YUE_MISUSE_CASE";
+const SHORT: Duration = Duration::from_millis(2);
 
 /// In the parent: runs this test again in a child. In the child: runs `case`.
 fn in_child(test: &str, case: impl FnOnce()) -> Option<Output> {
@@ -143,6 +147,52 @@ fn suspending_in_a_drop_while_panicking_says_so_and_aborts() {
         libc::SIGABRT,
         &["a fiber cannot suspend while it unwinds"],
     );
+}
+
+#[test]
+fn a_destructor_that_runs_during_a_panic_of_a_stopped_fiber_is_refused_what_need_not_wait() {
+    struct Leave(Rc<sync::local::Mutex<u32>>, Rc<Cell<Option<Stopped>>>);
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            let (answer, nap) = (self.0.lock().map(drop), sleep(SHORT));
+            assert_eq!(answer, nap);
+            self.1.set(answer.err());
+        }
+    }
+    let name =
+        "a_destructor_that_runs_during_a_panic_of_a_stopped_fiber_is_refused_what_need_not_wait";
+    let Some(output) = in_child(name, || {
+        Loop::new(Config::default()).unwrap().run(|| {
+            let mutex = Rc::new(sync::local::Mutex::new(1));
+            for by_deadline in [true, false] {
+                let answer = Rc::new(Cell::new(None));
+                let leave = Leave(mutex.clone(), answer.clone());
+                let fiber = spawn(move || {
+                    let limit = if by_deadline { SHORT } else { Duration::MAX };
+                    timeout(limit, move || {
+                        let _leave = leave;
+                        sleep(Duration::MAX).unwrap();
+                    })
+                });
+                yield_now().unwrap();
+                if !by_deadline {
+                    fiber.cancel();
+                }
+                let error = fiber.join().unwrap_err().to_string();
+                let expected = match by_deadline {
+                    true => Stopped::Deadline,
+                    false => Stopped::Cancelled,
+                };
+                assert!(error.ends_with(&format!("{expected:?}")), "{error}");
+                assert_eq!(answer.get(), Some(expected));
+                // Nothing is left locked.
+                assert!(mutex.try_lock().is_some());
+            }
+        });
+    }) else {
+        return;
+    };
+    assert!(output.status.success(), "{}", words(&output));
 }
 
 #[test]

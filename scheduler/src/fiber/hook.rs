@@ -296,17 +296,21 @@ fn check(header: &Header) -> Result<(), &'static str> {
 /// Where suspension is forbidden.
 #[inline(always)]
 pub(super) fn switch_out(header: &Header, commit: impl FnOnce()) {
-    if let Err(reason) = check(header) {
+    if let Err(reason) = try_switch_out(header, commit) {
         refuse(header, reason);
     }
+}
+
+/// As [`switch_out`]; where suspension is forbidden, nothing happens and the answer is why.
+#[inline(always)]
+pub(super) fn try_switch_out(header: &Header, commit: impl FnOnce()) -> Result<(), &'static str> {
+    check(header)?;
     #[cfg(feature = "tracing")]
     let _spans = super::spans::leave(header);
     let frame = header.hook.get();
     if !frame.is_null() {
         // SAFETY: frames lie on the fiber's stack, below this call, and are popped before they end.
-        if let Err(reason) = during_switch(header, || unsafe { (*(*frame).hook).leave() }) {
-            refuse(header, reason);
-        }
+        during_switch(header, || unsafe { (*(*frame).hook).leave() })?;
     }
     commit();
     // SAFETY: `header` is that of the running fiber: the callers take it from the loop.
@@ -315,6 +319,7 @@ pub(super) fn switch_out(header: &Header, commit: impl FnOnce()) {
         // SAFETY: as above; the stack, and with it the frame, has not changed during the switch.
         during_switch(header, || unsafe { (*(*frame).hook).enter() });
     }
+    Ok(())
 }
 
 #[cold]

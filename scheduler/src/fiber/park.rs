@@ -13,7 +13,7 @@
 
 use super::cancel::stopped;
 use super::header::{Header, INTERRUPTIBLE, State, WOKEN, Words};
-use super::hook::{OnDrop, is_in_switch, switch_out};
+use super::hook::{OnDrop, is_in_switch, switch_out, try_switch_out};
 use super::{FiberId, Stopped};
 use crate::event_loop::{Inner, Message, current_fiber, registry, try_with_loop, with_loop};
 use crate::time::Instant;
@@ -251,7 +251,7 @@ fn refuse_wait() -> ! {
 /// `prepare_park` sees to that.
 ///
 /// # Panics
-/// Outside a fiber, or where suspension is forbidden.
+/// Outside a fiber, or where suspension is forbidden; but a fiber that has been told to stop gets the error there, too.
 #[inline]
 pub fn park(reason: &'static str) -> Result<(), Stopped> {
     park_until(reason, None).map(|_| ())
@@ -289,8 +289,9 @@ pub(crate) fn park_unrefused(reason: &'static str, limit: Instant) -> Result<Wak
         return Ok(Wakeup::Woken);
     }
     if let Some(reason) = stopped(l, header) {
-        // Once through the run queue, so that a loop that ignores the error cannot starve the others.
-        switch_out(header, || l.requeue(header));
+        // Once through the run queue, so that a loop that ignores the error cannot starve the others. Where that is
+        // forbidden (in a destructor that runs during a panic, say) the answer is the same.
+        let _ = try_switch_out(header, || l.requeue(header));
         return if header.has(WOKEN) {
             Ok(Wakeup::Woken)
         } else {
@@ -403,8 +404,8 @@ pub(crate) fn begin_wait_number() -> u64 {
     wait.sequence.wrapping_add(u64::from(wait.index) << 32)
 }
 
-/// What a suspending call does first: in a fiber that has been told to stop it goes once through the run queue, and
-/// fails. Outside fibers nothing is ever told to stop.
+/// What a suspending call does first: in a fiber that has been told to stop it goes once through the run queue, where
+/// the fiber may be suspended, and fails. Outside fibers nothing is ever told to stop.
 ///
 /// # Errors
 /// [`Stopped`], as the call's own.
@@ -424,7 +425,7 @@ pub(crate) fn check_stopped() -> Result<(), Stopped> {
 #[cold]
 fn stop_here(reason: Stopped) -> Stopped {
     let (l, header) = here();
-    switch_out(header, || l.make_ready(header));
+    let _ = try_switch_out(header, || l.make_ready(header));
     refuse(header, reason)
 }
 
