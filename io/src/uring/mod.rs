@@ -41,7 +41,9 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use yue_scheduler::{Bell, Instant, Wait, may_suspend, park, park_uninterruptible, prepare_park};
+use yue_scheduler::{
+    Bell, Instant, Stopped, Wait, may_suspend, park, park_uninterruptible, prepare_park,
+};
 
 /// Completions that are taken out of the ring at once.
 const BATCH: usize = 64;
@@ -211,18 +213,33 @@ impl Core {
         // SAFETY: passed on to the caller; `flight` keeps this frame, and so the caller's, until the operation ended,
         // also if the park below panics.
         unsafe { self.ring.borrow_mut().push(entry.user_data(id.user_data())) };
-        let stopped = park(reason).err();
+        let mut stopped = park(reason).err();
         if stopped.is_some() {
             self.cancel(id);
-            park_uninterruptible(reason);
         }
+        // Only the completion ends the operation: until it is there, the kernel may write to the caller's memory, no
+        // matter what woke the fiber.
+        let result = loop {
+            if let Some(result) = self.slots.borrow_mut().take_result(id) {
+                break result;
+            }
+            self.wait_on(id, reason, &mut stopped);
+        };
         std::mem::forget(flight);
-        let result = self
-            .slots
-            .borrow_mut()
-            .take_result(id)
-            .unwrap_or(-libc::EIO);
         errors::of_operation(result, stopped)
+    }
+
+    /// Waits once more for an operation that is not over: its cancel is on its way, or another wake came.
+    #[cold]
+    fn wait_on(&self, id: OperationId, reason: &'static str, stopped: &mut Option<Stopped>) {
+        self.slots.borrow_mut().set_waker(id, prepare_park());
+        if stopped.is_some() {
+            return park_uninterruptible(reason);
+        }
+        *stopped = park(reason).err();
+        if stopped.is_some() {
+            self.cancel(id);
+        }
     }
 
     /// See [`yue_scheduler::Driver::turn`].

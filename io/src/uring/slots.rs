@@ -138,6 +138,13 @@ impl Slots {
         }
     }
 
+    /// Has another waker used when a fiber's operation is over.
+    pub(super) fn set_waker(&mut self, id: OperationId, new: LocalWaker) {
+        if let Some((_, (_, Slot::Fiber(waker)))) = self.find(id.0) {
+            *waker = new;
+        }
+    }
+
     /// The result of a fiber's operation, once it is there; frees the slot then.
     #[inline]
     pub(super) fn take_result(&mut self, id: OperationId) -> Option<i32> {
