@@ -80,9 +80,9 @@ pub use fiber::{
     Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, JoinSet, LocalWaker, Priority,
     RemoteWaker, Scope, ScopedJoinHandle, Stopped, SwitchHook, TryJoinHandle, TryScope, Wakeup,
     block_on, cancel, context, current_id, current_name, in_fiber, is_cancelled, may_suspend,
-    no_suspend, park, park_uninterruptible, park_until, prepare_park, scope, set_context,
-    set_priority, shield, spawn, stack_limit, timeout, try_scope, with_deadline, with_switch_hook,
-    yield_now,
+    no_suspend, park, park_uninterruptible, park_unrefused, park_until, prepare_park, refuse_call,
+    scope, set_context, set_priority, shield, spawn, stack_limit, timeout, try_scope,
+    with_deadline, with_switch_hook, yield_now,
 };
 pub use say::say;
 pub use stack::{StackClass, StackConfig, guard_kind};

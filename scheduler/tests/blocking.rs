@@ -199,6 +199,33 @@ fn a_closure_that_borrows_is_waited_for_and_what_it_did_is_reported() {
 }
 
 #[test]
+fn a_timeout_passes_on_the_result_of_a_closure_that_was_waited_for() {
+    let _turn = turn();
+    run(|| {
+        let gate = Gate::default();
+        let inside = gate.clone();
+        let caller = spawn(move || {
+            let result = timeout(SHORT, || {
+                blocking_borrowed(|| {
+                    inside.pass();
+                    42
+                })
+            });
+            (result.unwrap().unwrap(), timeout(SHORT, || sleep(LONG)))
+        });
+        until(|| waits_for(caller.id(), "a blocking call that borrows"));
+        gate.open();
+        assert_eq!(caller.join().unwrap(), (42, Err(Elapsed)));
+    });
+}
+
+fn waits_for(fiber: FiberId, reason: &str) -> bool {
+    let fibers = this_loop::fibers();
+    let found = fibers.iter().find(|info| info.id == fiber);
+    found.is_some_and(|info| info.reason == reason)
+}
+
+#[test]
 fn a_closure_that_was_done_before_the_cancel_wins() {
     let _turn = turn();
     run(|| {

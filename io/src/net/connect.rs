@@ -16,8 +16,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::{
-    JoinHandle, LocalWaker, Stopped, deadline_after, in_fiber, park_uninterruptible, park_until,
-    prepare_park, spawn,
+    Instant, JoinHandle, LocalWaker, Stopped, deadline_after, in_fiber, park_uninterruptible,
+    park_unrefused, prepare_park, refuse_call, spawn,
 };
 
 /// How [`TcpStream::connect_with`] connects.
@@ -96,7 +96,8 @@ pub(super) fn connect(
         return Ok(stream);
     }
     match (stopped, race.last_error.take()) {
-        (Some(stopped), _) => Err(stopped.into()),
+        // Only now is it clear that the call is refused: no attempt has won after all.
+        (Some(stopped), _) => Err(refuse_call(stopped).into()),
         (None, Some(error)) => Err(error),
         (None, None) => Err(io::Error::other(
             "an attempt to connect ended without a result",
@@ -104,7 +105,7 @@ pub(super) fn connect(
     }
 }
 
-/// Starts attempts until one wins or all have failed.
+/// Starts attempts until one wins or all have failed. An error is not a refusal yet.
 fn run(
     race: &Rc<Race>,
     mut addresses: VecDeque<SocketAddr>,
@@ -114,10 +115,13 @@ fn run(
     while let Some(address) = addresses.pop_front() {
         let failed = race.failed.get();
         attempts.push(race.start(address, *options));
-        let next = (!addresses.is_empty()).then(|| deadline_after(options.attempt_delay));
+        let next = match addresses.is_empty() {
+            true => Instant::NEVER,
+            false => deadline_after(options.attempt_delay),
+        };
         while race.winner.borrow().is_none() && race.failed.get() == failed {
             race.waiter.set(Some(prepare_park()));
-            let end = park_until("connect", next)?;
+            let end = park_unrefused("connect", next)?;
             if end == yue_scheduler::Wakeup::TimedOut {
                 break;
             }
@@ -128,7 +132,7 @@ fn run(
     }
     while race.winner.borrow().is_none() && race.running.get() > 0 {
         race.waiter.set(Some(prepare_park()));
-        park_until("connect", None)?;
+        park_unrefused("connect", Instant::NEVER)?;
     }
     Ok(())
 }

@@ -14,7 +14,6 @@
 //! What was taken belongs to the listener, not to the operation: whoever accepts next gets it.
 
 use super::{Completed, Core, OperationId};
-use crate::descriptor::not_stopped;
 use crate::errors::was_cancelled;
 use crate::shared::Member;
 use crate::sys;
@@ -25,7 +24,10 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
-use yue_scheduler::{LocalWaker, in_fiber, may_suspend, park, prepare_park, yield_now};
+use yue_scheduler::{
+    Instant, LocalWaker, Stopped, in_fiber, is_cancelled, may_suspend, park_unrefused,
+    prepare_park, refuse_call, yield_now,
+};
 
 /// Connections that the kernel has handed over and no fiber has, oldest first. Any thread; the lock is never held over
 /// a wait.
@@ -119,7 +121,9 @@ impl Accepting {
             }
             if let Err(stopped) = self.wait(reason) {
                 self.end();
-                return self.taken.pop().map(Some).ok_or(stopped);
+                let taken = self.taken.pop();
+                // Only now is it clear that the call is refused.
+                return taken.map(Some).ok_or_else(|| refuse_call(stopped).into());
             }
         }
     }
@@ -137,15 +141,18 @@ impl Accepting {
         }
     }
 
-    fn wait(self: &Rc<Self>, reason: &'static str) -> io::Result<()> {
-        not_stopped(reason)?;
+    /// Parks the fiber until there is news. An error is not a refusal yet.
+    fn wait(self: &Rc<Self>, reason: &'static str) -> Result<(), Stopped> {
         if let Err(why) = may_suspend() {
             panic!("{why}");
         }
         self.waiter.set(Some(prepare_park()));
         let _left = Left(self);
-        self.drive();
-        Ok(park(reason)?)
+        // A fiber that has been told to stop starts nothing: the park only takes it through the run queue.
+        if !is_cancelled() {
+            self.drive();
+        }
+        park_unrefused(reason, Instant::NEVER).map(drop)
     }
 
     /// Starts or cancels the operation, as is wanted now.

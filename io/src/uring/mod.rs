@@ -42,7 +42,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use yue_scheduler::{
-    Bell, Instant, Stopped, Wait, may_suspend, park, park_uninterruptible, prepare_park,
+    Bell, Instant, Stopped, Wait, may_suspend, park_uninterruptible, park_unrefused, prepare_park,
+    refuse_call,
 };
 
 /// Completions that are taken out of the ring at once.
@@ -213,7 +214,7 @@ impl Core {
         // SAFETY: passed on to the caller; `flight` keeps this frame, and so the caller's, until the operation ended,
         // also if the park below panics.
         unsafe { self.ring.borrow_mut().push(entry.user_data(id.user_data())) };
-        let mut stopped = park(reason).err();
+        let mut stopped = park_unrefused(reason, Instant::NEVER).err();
         if stopped.is_some() {
             self.cancel(id);
         }
@@ -226,7 +227,9 @@ impl Core {
             self.wait_on(id, reason, &mut stopped);
         };
         std::mem::forget(flight);
-        errors::of_operation(result, stopped)
+        // What happened is what counts: the call is refused only if its operation did nothing.
+        let stopped = stopped.filter(|_| errors::was_cancelled(-result));
+        errors::of_operation(result, stopped.map(refuse_call))
     }
 
     /// Waits once more for an operation that is not over: its cancel is on its way, or another wake came.
@@ -236,7 +239,7 @@ impl Core {
         if stopped.is_some() {
             return park_uninterruptible(reason);
         }
-        *stopped = park(reason).err();
+        *stopped = park_unrefused(reason, Instant::NEVER).err();
         if stopped.is_some() {
             self.cancel(id);
         }

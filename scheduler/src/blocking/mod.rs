@@ -27,9 +27,10 @@ pub use pool::{
 
 use crate::event_loop::{Loan, this_loop, with_loop};
 use crate::fiber::{
-    RemoteWaker, Stopped, drop_payload, guarded, in_fiber, may_suspend, park, park_uninterruptible,
-    prepare_park,
+    RemoteWaker, Stopped, drop_payload, guarded, in_fiber, may_suspend, park_uninterruptible,
+    park_unrefused, prepare_park, refuse_call,
 };
+use crate::time::Instant;
 use pool::Job;
 use std::io;
 use std::mem;
@@ -112,7 +113,7 @@ pub fn blocking<T: Send + 'static>(
     mem::forget(leave);
     match outcome.or_else(|stopped| task.leave().ok_or(stopped)) {
         Ok(outcome) => Ok(outcome.unwrap_or_else(|payload| resume_unwind(payload))),
-        Err(stopped) => Err(stopped.into()),
+        Err(stopped) => Err(refuse_call(stopped).into()),
     }
 }
 
@@ -158,7 +159,7 @@ pub fn blocking_borrowed<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, 
             if let Some(work) = task.retract() {
                 mem::forget(finish);
                 drop(work);
-                return Err(stopped.into());
+                return Err(refuse_call(stopped).into());
             }
             task.park_uninterruptible()
         }
@@ -237,13 +238,13 @@ impl<F: FnOnce() -> T + Send, T: Send> Task<F, T> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits in the calling fiber.
+    /// Waits in the calling fiber. An error is not a refusal yet: the outcome may still be had.
     fn park(&self) -> Result<thread::Result<T>, Stopped> {
         loop {
             if let Some(outcome) = self.take_or_wait() {
                 return Ok(outcome);
             }
-            park("a blocking call")?;
+            park_unrefused("a blocking call", Instant::NEVER)?;
         }
     }
 

@@ -26,12 +26,10 @@ pub(crate) use join::note_panic;
 pub use join::{JoinError, JoinHandle};
 pub use join_set::JoinSet;
 pub use park::{
-    LocalWaker, RemoteWaker, Wakeup, park, park_uninterruptible, park_until, prepare_park,
-    yield_now,
+    LocalWaker, RemoteWaker, Wakeup, park, park_uninterruptible, park_unrefused, park_until,
+    prepare_park, refuse_call, yield_now,
 };
-pub(crate) use park::{
-    begin_wait_number, check_stopped, park_unrefused, refuse_call, wake_from_here, wake_in,
-};
+pub(crate) use park::{begin_wait_number, check_stopped, wake_from_here, wake_in};
 pub use priority::{Priority, set_priority};
 pub(crate) use root::{drop_payload, guarded};
 pub use scope::{Scope, ScopedJoinHandle, TryJoinHandle, TryScope, scope, try_scope};

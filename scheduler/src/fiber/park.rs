@@ -282,8 +282,34 @@ pub fn park_until(reason: &'static str, at: Option<Instant>) -> Result<Wakeup, S
 
 /// As [`park_until`], for a caller that may find that it got what it waited for after all: an error is not a refusal
 /// yet. The caller says so with [`refuse_call`] when it hands the error on.
+///
+/// [`timeout`](crate::timeout) drops a result only if its deadline refused a call. So an operation that is cancelled,
+/// and then waited for, uses this: when it completed all the same, nothing was refused.
+///
+/// ```
+/// use yue_scheduler::{
+///     Config, Elapsed, Instant, Loop, Stopped, park_unrefused, prepare_park, refuse_call, timeout,
+/// };
+/// use std::time::Duration;
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let wait = || {
+///         prepare_park(); // nobody has the waker
+///         park_unrefused("what never comes", Instant::NEVER)
+///     };
+///     let short = Duration::from_millis(1);
+///     assert_eq!(timeout(short, || wait().is_err()), Ok(true));
+///     assert_eq!(timeout(short, || wait().map_err(refuse_call)), Err(Elapsed));
+/// });
+/// ```
+///
+/// # Errors
+/// As [`park`].
+///
+/// # Panics
+/// As [`park`].
 #[inline(always)]
-pub(crate) fn park_unrefused(reason: &'static str, limit: Instant) -> Result<Wakeup, Stopped> {
+pub fn park_unrefused(reason: &'static str, limit: Instant) -> Result<Wakeup, Stopped> {
     let (l, header) = here();
     if header.has(WOKEN) {
         return Ok(Wakeup::Woken);
@@ -429,8 +455,11 @@ fn stop_here(reason: Stopped) -> Stopped {
     refuse(header, reason)
 }
 
-/// Notes that the calling fiber is refused a call for `reason`.
-pub(crate) fn refuse_call(reason: Stopped) -> Stopped {
+/// Notes that a call of the calling fiber is refused for `reason`, and gives it back: see [`park_unrefused`].
+///
+/// # Panics
+/// Outside a fiber.
+pub fn refuse_call(reason: Stopped) -> Stopped {
     refuse(here().1, reason)
 }
 
