@@ -8,6 +8,7 @@
 //! mio tries must not block: either the call says so itself (`MSG_DONTWAIT`), or the mode was set.
 
 use crate::driver::{Backend, Here, backend_here, here};
+use crate::errors::cannot_wait;
 use crate::readiness::{Direction, Identity};
 use crate::{sys, uring};
 use io_uring::{opcode, squeue, types};
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use yue_scheduler::{
-    deadline_after, in_fiber, is_cancelled, park, prepare_park, with_deadline, yield_now,
+    deadline_after, in_fiber, is_cancelled, park, prepare_park, with_deadline, yield_if_allowed,
 };
 
 /// Says to io_uring: at the file's own position, or it has none.
@@ -160,7 +161,7 @@ impl Descriptor {
     /// Sees to it that a call which is tried does not block a loop. A thread without one may be blocked.
     fn set_mode_for(&self, here: &Here) -> io::Result<()> {
         match here {
-            Here::Mio(_) | Here::Callback => self.set_nonblocking(),
+            Here::Mio(_) | Here::Callback | Here::Unwinding => self.set_nonblocking(),
             Here::Uring(_) | Here::Thread => Ok(()),
         }
     }
@@ -176,10 +177,11 @@ impl Descriptor {
         let had_its_share = match here {
             Here::Mio(core) => core.had_its_share(),
             Here::Uring(core) => core.had_its_share(),
-            Here::Thread | Here::Callback => false,
+            Here::Thread | Here::Callback | Here::Unwinding => false,
         };
         if had_its_share {
-            yield_now()?;
+            // Where the fiber may not be suspended, the call is made without it: as a rule it need not wait.
+            yield_if_allowed()?;
         }
         loop {
             match call() {
@@ -188,6 +190,7 @@ impl Descriptor {
             }
             match here {
                 Here::Callback => return Err(io::ErrorKind::WouldBlock.into()),
+                Here::Unwinding => return Err(cannot_wait()),
                 Here::Thread => self.block_thread(direction)?,
                 Here::Mio(core) => core.wait(self.identity(), direction, reason)?,
                 Here::Uring(core) => self.poll_ring(core, direction, reason)?,

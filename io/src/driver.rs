@@ -365,6 +365,9 @@ pub(crate) enum Here {
     Thread,
     /// A loop's callback: nothing can wait, and what would block says so.
     Callback,
+    /// A fiber of either driver, in a destructor that runs during a panic: a call is tried, and is an error if it would
+    /// have to wait.
+    Unwinding,
 }
 
 /// Where the caller is.
@@ -374,6 +377,9 @@ pub(crate) enum Here {
 #[inline]
 pub(crate) fn here() -> io::Result<Here> {
     if in_fiber() {
+        if std::thread::panicking() {
+            return Ok(Here::Unwinding);
+        }
         match backend()? {
             Backend::Uring(core) => Ok(Here::Uring(core)),
             Backend::Mio(core) => Ok(Here::Mio(core)),

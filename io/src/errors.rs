@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `EAGAIN`, `EWOULDBLOCK` | nothing: the operation waits until the descriptor is ready, and is tried again |
 //! | the same, in a callback of a loop | kind `WouldBlock`: nothing can wait there |
+//! | the same, in a destructor that runs during a panic | kind `Other`: the fiber cannot wait before that is over |
 //! | `EINTR` of a call | nothing: the call is made again |
 //! | `ECANCELED`, `EINTR` of an operation of the ring whose fiber was told to stop | why it was told to: see below |
 //! | a result of an operation whose fiber was told to stop | the result; the next call gets the error |
@@ -48,6 +49,13 @@ pub(crate) fn of_operation(result: i32, stopped: Option<Stopped>) -> io::Result<
         (Err(_), Some(stopped)) if was_cancelled(-result) => Err(stopped.into()),
         (Err(_), _) => Err(io::Error::from_raw_os_error(-result)),
     }
+}
+
+/// The error of a call that would have to wait in a fiber that unwinds. It is an error and not a panic, because a panic
+/// that leaves a destructor then ends the process.
+#[cold]
+pub(crate) fn cannot_wait() -> io::Error {
+    io::Error::other("cannot wait while unwinding from a panic")
 }
 
 /// Whether an operation of the ring ended because that was asked for. One that a thread of the kernel's works on is

@@ -26,15 +26,12 @@
 use crate::ReadinessBranch;
 use crate::descriptor::{Descriptor, not_stopped};
 use crate::driver::{Here, here};
-use crate::offload::offload;
+use crate::offload::{WRITE_MOST, offload_transfer};
 use crate::readiness::Direction;
 use crate::sys;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
-
-/// Bytes that a pipe takes without blocking when it says that it is writable (`PIPE_BUF`).
-const WRITE_MOST: usize = 4096;
 
 struct Standard {
     descriptor: Descriptor,
@@ -62,7 +59,9 @@ impl Standard {
         match here()? {
             Here::Uring(_) => self.descriptor.read(buffer, REASON),
             Here::Thread => sys::read(fd, buffer),
-            _ if self.is_file => offload(REASON, || sys::read(fd, buffer)),
+            _ if self.is_file => {
+                offload_transfer(REASON, fd, libc::POLLIN, || sys::read(fd, buffer))
+            }
             other => {
                 not_stopped(REASON)?;
                 self.descriptor
@@ -79,7 +78,9 @@ impl Standard {
         match here()? {
             Here::Uring(_) => self.descriptor.write(bytes, reason),
             Here::Thread => sys::write(fd, bytes),
-            _ if self.is_file => offload(reason, || sys::write(fd, bytes)),
+            _ if self.is_file => {
+                offload_transfer(reason, fd, libc::POLLOUT, || sys::write(fd, bytes))
+            }
             other => {
                 not_stopped(reason)?;
                 let some = &bytes[..bytes.len().min(WRITE_MOST)];

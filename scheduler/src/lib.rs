@@ -82,7 +82,7 @@ pub use fiber::{
     block_on, cancel, context, current_id, current_name, in_fiber, is_cancelled, may_suspend,
     no_suspend, park, park_uninterruptible, park_unrefused, park_until, prepare_park, refuse_call,
     scope, set_context, set_priority, shield, spawn, stack_limit, timeout, try_scope,
-    with_deadline, with_switch_hook, yield_now,
+    with_deadline, with_switch_hook, yield_if_allowed, yield_now,
 };
 pub use say::say;
 pub use stack::{StackClass, StackConfig, guard_kind};

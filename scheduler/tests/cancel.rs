@@ -223,6 +223,7 @@ fn a_call_that_need_not_wait_answers_a_stopped_fiber_without_a_panic_where_suspe
                 assert!(receiver.recv().is_err());
                 assert_eq!(sync::select::poll(&[]), Err(stopped));
                 assert_eq!(sleep(SHORT), Err(stopped));
+                assert_eq!(yield_if_allowed(), Err(stopped));
             });
             // The answer counts as a refusal all the same.
             let lock = || no_suspend(|| mutex.lock().map(drop));

@@ -196,6 +196,44 @@ fn a_destructor_that_runs_during_a_panic_of_a_stopped_fiber_is_refused_what_need
 }
 
 #[test]
+fn a_blocking_call_in_a_destructor_that_runs_during_a_panic_is_an_error_and_does_not_begin() {
+    struct Call(Rc<Cell<u32>>);
+    impl Drop for Call {
+        fn drop(&mut self) {
+            let mut begun = 0;
+            let borrowed = blocking_borrowed(|| begun += 1);
+            assert!(matches!(borrowed, Err(BlockingError::Unwinding)));
+            let owned = blocking(|| ()).unwrap_err();
+            assert_eq!(
+                std::io::Error::from(owned).kind(),
+                std::io::ErrorKind::Other
+            );
+            assert_eq!(begun, 0);
+            self.0.set(self.0.get() + 1);
+        }
+    }
+    let name =
+        "a_blocking_call_in_a_destructor_that_runs_during_a_panic_is_an_error_and_does_not_begin";
+    let Some(output) = in_child(name, || {
+        Loop::new(Config::default()).unwrap().run(|| {
+            let calls = Rc::new(Cell::new(0));
+            let call = Call(calls.clone());
+            let fiber = spawn(move || {
+                let _call = call;
+                panic!("a handler's bug");
+            });
+            let error = fiber.join().unwrap_err();
+            assert_eq!(error.to_string(), "the fiber panicked: a handler's bug");
+            assert_eq!(calls.get(), 1);
+            assert_eq!(blocking(|| 7).unwrap(), 7);
+        });
+    }) else {
+        return;
+    };
+    assert!(output.status.success(), "{}", words(&output));
+}
+
+#[test]
 fn without_address_space_for_a_stack_spawning_is_an_error() {
     let Some(output) = in_child(
         "without_address_space_for_a_stack_spawning_is_an_error",

@@ -3,7 +3,7 @@
 use super::open::OpenOptions;
 use super::way::{Way, on_ring, way};
 use crate::descriptor::clamp;
-use crate::offload::offload;
+use crate::offload::{offload, offload_transfer, unwinds, writable_now};
 use crate::sys;
 use io_uring::{opcode, types};
 use std::fs::{Metadata, Permissions};
@@ -213,7 +213,7 @@ impl File {
                 // SAFETY: `buffer` is borrowed until the call is over.
                 unsafe { on_ring(&core, READ, entry.build()) }
             }
-            Way::Offload => offload(READ, || match offset {
+            Way::Offload => offload_transfer(READ, self.raw(), libc::POLLIN, || match offset {
                 HERE => (&self.file).read(buffer),
                 offset => self.file.read_at(buffer, offset),
             }),
@@ -229,10 +229,13 @@ impl File {
                 // SAFETY: `bytes` is borrowed until the call is over.
                 unsafe { on_ring(&core, WRITE, entry.build()) }
             }
-            Way::Offload => offload(WRITE, || match offset {
-                HERE => (&self.file).write(bytes),
-                offset => self.file.write_at(bytes, offset),
-            }),
+            Way::Offload => {
+                let bytes = writable_now(self.raw(), bytes);
+                offload_transfer(WRITE, self.raw(), libc::POLLOUT, || match offset {
+                    HERE => (&self.file).write(bytes),
+                    offset => self.file.write_at(bytes, offset),
+                })
+            }
         }
     }
 }
@@ -269,7 +272,9 @@ impl Read for &File {
                 // SAFETY: `IoSliceMut` has the layout of `iovec`; all is borrowed until the call is over.
                 unsafe { on_ring(&core, READ, entry.build()) }
             }
-            Way::Offload => offload(READ, || (&self.file).read_vectored(buffers)),
+            Way::Offload => offload_transfer(READ, self.raw(), libc::POLLIN, || {
+                (&self.file).read_vectored(buffers)
+            }),
         }
     }
 }
@@ -287,6 +292,11 @@ impl Write for &File {
                 let entry = opcode::Writev::new(self.entry_fd(), start, count).offset(HERE);
                 // SAFETY: `IoSlice` has the layout of `iovec`; all is borrowed until the call is over.
                 unsafe { on_ring(&core, WRITE, entry.build()) }
+            }
+            // One by one, as long as the next is known not to wait.
+            Way::Offload if unwinds() => {
+                let first = buffers.iter().find(|buffer| !buffer.is_empty());
+                self.write_from(first.map_or(&[], |first| first), HERE)
             }
             Way::Offload => offload(WRITE, || (&self.file).write_vectored(buffers)),
         }

@@ -79,7 +79,8 @@ pub(super) fn connect(
     addresses: Vec<SocketAddr>,
     options: &ConnectOptions,
 ) -> io::Result<TcpStream> {
-    if addresses.len() < 2 || !in_fiber() {
+    // A fiber that unwinds cannot wait for attempts either; the first that would have to wait is an error.
+    if addresses.len() < 2 || !in_fiber() || std::thread::panicking() {
         return super::tcp::first_of(&addresses[..], |address| {
             TcpStream::connect_one(address, options)
         });

@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::{Arc, Once};
 use std::time::Duration;
-use yue_scheduler::{in_fiber, is_cancelled, sleep};
+use yue_scheduler::{in_fiber, is_cancelled, may_suspend, sleep};
 
 const REASON: &str = "accept a connection";
 
@@ -158,7 +158,9 @@ fn patiently<T>(mut accept: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             Err(error) if is_shortage(&error) => {
                 say_so(&error);
                 if in_fiber() {
-                    sleep(PAUSE)?;
+                    if may_suspend().is_ok() {
+                        sleep(PAUSE)?;
+                    }
                 } else if !yue_scheduler::this_loop::exists() {
                     std::thread::sleep(PAUSE);
                 }

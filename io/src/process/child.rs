@@ -8,6 +8,7 @@ use crate::signal::Signal;
 use crate::sys;
 use std::fmt;
 use std::io::{self, Read};
+use std::thread;
 use yue_scheduler::{FiberId, JoinError, cancel, in_fiber, spawn};
 
 /// A process that was started here, as [`std::process::Child`].
@@ -158,7 +159,7 @@ fn read_all(stream: Option<impl Read>) -> io::Result<Vec<u8>> {
 /// Reads both at once: a child that finds the one pipe full does not go on with the other.
 fn read_both(stdout: ChildStdout, stderr: ChildStderr) -> io::Result<(Vec<u8>, Vec<u8>)> {
     if !in_fiber() {
-        return std::thread::scope(|scope| {
+        return thread::scope(|scope| {
             let other = scope.spawn(|| read_all(Some(stderr)));
             let bytes = read_all(Some(stdout))?;
             let other = other
@@ -166,6 +167,10 @@ fn read_both(stdout: ChildStdout, stderr: ChildStderr) -> io::Result<(Vec<u8>, V
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             Ok((bytes, other?))
         });
+    }
+    if thread::panicking() {
+        // A fiber that unwinds cannot wait for another; what would have to wait is an error.
+        return Ok((read_all(Some(stdout))?, read_all(Some(stderr))?));
     }
     let other = spawn(move || read_all(Some(stderr)));
     // It ends with us: it owns all that it uses, so that nobody need wait for it.

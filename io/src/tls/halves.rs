@@ -11,6 +11,8 @@
 //!   front by whoever has the `sending` lock. What a cancelled send left there goes out with the next.
 
 use super::TlsStream;
+use crate::errors::cannot_wait;
+use crate::offload::unwinds;
 use rustls::Connection;
 use std::cell::RefCell;
 use std::fmt;
@@ -104,7 +106,11 @@ where
             if self.outbox.borrow().is_empty() {
                 return Ok(());
             }
-            let _sending = self.sending.lock()?;
+            let _sending = if unwinds() {
+                self.sending.try_lock().ok_or_else(cannot_wait)?
+            } else {
+                self.sending.lock()?
+            };
             let mut bytes = self.outbox.take();
             let mut sent = 0;
             let outcome = loop {

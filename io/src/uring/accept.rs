@@ -13,7 +13,7 @@
 //!
 //! What was taken belongs to the listener, not to the operation: whoever accepts next gets it.
 
-use super::{Completed, Core, OperationId};
+use super::{Completed, Core, OperationId, demand_suspension};
 use crate::errors::was_cancelled;
 use crate::shared::Member;
 use crate::sys;
@@ -25,8 +25,8 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use yue_scheduler::{
-    Instant, LocalWaker, Stopped, in_fiber, is_cancelled, may_suspend, park_unrefused,
-    prepare_park, refuse_call, yield_now,
+    Instant, LocalWaker, Stopped, in_fiber, is_cancelled, park_unrefused, prepare_park,
+    refuse_call, yield_if_allowed,
 };
 
 /// Connections that the kernel has handed over and no fiber has, oldest first. Any thread; the lock is never held over
@@ -102,12 +102,15 @@ impl Accepting {
     ///
     /// A fiber that is told to stop still gets what was taken by then. The error comes after the last of it.
     ///
+    /// # Errors
+    /// The system's; why the fiber is told to stop; or that it would have to wait and unwinds.
+    ///
     /// # Panics
-    /// Where the calling code may not suspend.
+    /// If it must wait where the calling code may not suspend for another reason.
     pub(crate) fn next(self: &Rc<Self>, reason: &'static str) -> io::Result<Option<OwnedFd>> {
         if self.core.had_its_share() {
             // Told to stop or not, what is there is taken first.
-            let _ = yield_now();
+            let _ = yield_if_allowed();
         }
         loop {
             if let Some(connection) = self.taken.pop() {
@@ -118,6 +121,9 @@ impl Accepting {
             }
             if self.refused.get() {
                 return Ok(None);
+            }
+            if !is_cancelled() {
+                demand_suspension()?;
             }
             if let Err(stopped) = self.wait(reason) {
                 self.end();
@@ -143,9 +149,6 @@ impl Accepting {
 
     /// Parks the fiber until there is news. An error is not a refusal yet.
     fn wait(self: &Rc<Self>, reason: &'static str) -> Result<(), Stopped> {
-        if let Err(why) = may_suspend() {
-            panic!("{why}");
-        }
         self.waiter.set(Some(prepare_park()));
         let _left = Left(self);
         // A fiber that has been told to stop starts nothing: the park only takes it through the run queue.

@@ -202,12 +202,13 @@ impl Core {
     /// # Safety
     /// What the entry points to is valid for as long as this call runs; the call does not end before the operation.
     ///
+    /// # Errors
+    /// The system's; why the fiber is told to stop; or that it unwinds, and nothing has begun.
+    ///
     /// # Panics
-    /// Where the calling code may not suspend.
+    /// Where the calling code may not suspend for another reason.
     pub(crate) unsafe fn run(&self, entry: squeue::Entry, reason: &'static str) -> io::Result<u32> {
-        if let Err(why) = may_suspend() {
-            panic!("{why}");
-        }
+        demand_suspension()?;
         let waker = prepare_park();
         let id = self.slots.borrow_mut().insert(Slot::Fiber(waker));
         let flight = Flight { core: self, id };
@@ -343,6 +344,18 @@ impl Core {
                 }
             }
         }
+    }
+}
+
+/// Fails where an operation of the ring could not be waited for.
+///
+/// # Panics
+/// Where the calling code may not suspend, unless that is because it unwinds.
+fn demand_suspension() -> io::Result<()> {
+    match may_suspend() {
+        Ok(()) => Ok(()),
+        Err(_) if std::thread::panicking() => Err(errors::cannot_wait()),
+        Err(why) => panic!("{why}"),
     }
 }
 

@@ -60,6 +60,9 @@ pub enum BlockingError {
     /// The pool has no thread and the system gives none.
     #[error("cannot start a thread for a blocking call: {0}")]
     NoThread(io::Error),
+    /// The calling fiber unwinds from a panic (the call is made in a destructor), and cannot wait before that is over.
+    #[error("cannot wait for a blocking call while unwinding from a panic")]
+    Unwinding,
 }
 
 impl From<BlockingError> for io::Error {
@@ -67,6 +70,7 @@ impl From<BlockingError> for io::Error {
         match error {
             BlockingError::Stopped(stopped) => stopped.into(),
             BlockingError::NoThread(ref cause) => io::Error::new(cause.kind(), error.to_string()),
+            BlockingError::Unwinding => io::Error::other(error),
         }
     }
 }
@@ -95,14 +99,15 @@ impl From<BlockingError> for io::Error {
 ///
 /// # Errors
 /// [`BlockingError::Stopped`] when the fiber is cancelled or a deadline passes before `work` is done,
-/// [`BlockingError::NoThread`] when there is no thread to run it.
+/// [`BlockingError::NoThread`] when there is no thread to run it, [`BlockingError::Unwinding`] in a destructor that
+/// runs during a panic.
 ///
 /// # Panics
 /// With the panic of `work`; in a callback of a loop (nothing can wait there); where suspension is forbidden.
 pub fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, BlockingError> {
-    if !must_park() {
+    if !must_park()? {
         return Ok(work());
     }
     let task = Arc::new(Task::new(work, None));
@@ -132,12 +137,13 @@ pub fn blocking<T: Send + 'static>(
 ///
 /// # Errors
 /// [`BlockingError::Stopped`] when the fiber is told to stop before `work` has begun, [`BlockingError::NoThread`] when
-/// there is no thread to run it. `work` has not run then.
+/// there is no thread to run it, [`BlockingError::Unwinding`] in a destructor that runs during a panic. `work` has not
+/// run then.
 ///
 /// # Panics
 /// As [`blocking`].
 pub fn blocking_borrowed<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, BlockingError> {
-    if !must_park() {
+    if !must_park()? {
         return Ok(work());
     }
     let task = Arc::new(Task::new(work, Some(with_loop(|l| l.lend()))));
@@ -169,18 +175,22 @@ pub fn blocking_borrowed<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, 
 }
 
 /// Whether the caller is a fiber, and not a plain thread that may block by itself.
-fn must_park() -> bool {
+fn must_park() -> Result<bool, BlockingError> {
     if !in_fiber() {
         assert!(
             !this_loop::exists(),
             "a blocking call in a loop's callback would hold up the whole loop; spawn a fiber for it"
         );
-        return false;
+        return Ok(false);
+    }
+    if thread::panicking() {
+        // Not a panic: one that leaves a destructor now would end the process.
+        return Err(BlockingError::Unwinding);
     }
     if let Err(reason) = may_suspend() {
         panic!("{reason}");
     }
-    true
+    Ok(true)
 }
 
 /// Calls its closure when it is dropped by unwinding; who gets through forgets it.

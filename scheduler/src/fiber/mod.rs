@@ -27,7 +27,7 @@ pub use join::{JoinError, JoinHandle};
 pub use join_set::JoinSet;
 pub use park::{
     LocalWaker, RemoteWaker, Wakeup, park, park_uninterruptible, park_unrefused, park_until,
-    prepare_park, refuse_call, yield_now,
+    prepare_park, refuse_call, yield_if_allowed, yield_now,
 };
 pub(crate) use park::{begin_wait_number, check_stopped, wake_from_here, wake_in};
 pub use priority::{Priority, set_priority};

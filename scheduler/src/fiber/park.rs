@@ -423,6 +423,36 @@ pub fn yield_now() -> Result<(), Stopped> {
     }
 }
 
+/// As [`yield_now`] where the fiber may be suspended. Elsewhere (in [`no_suspend`](crate::no_suspend), or in a
+/// destructor that runs during a panic) it does not yield: for calls that yield only to be fair to other fibers.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, no_suspend, spawn, yield_if_allowed};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let fiber = spawn(|| ());
+///     no_suspend(yield_if_allowed).unwrap();
+///     assert!(!fiber.is_done());
+///     yield_if_allowed().unwrap();
+///     assert!(fiber.is_done());
+/// });
+/// ```
+///
+/// # Errors
+/// [`Stopped`] when the fiber has been told to stop.
+///
+/// # Panics
+/// Outside a fiber.
+#[inline(always)]
+pub fn yield_if_allowed() -> Result<(), Stopped> {
+    let (l, header) = here();
+    let _ = try_switch_out(header, || l.requeue(header));
+    match stopped(l, header) {
+        None => Ok(()),
+        Some(reason) => Err(refuse(header, reason)),
+    }
+}
+
 /// Begins a wait, as [`prepare_park`] does, for the sake of its number: differs from fiber to fiber and from wait to
 /// wait, and is the same in a run that is repeated.
 pub(crate) fn begin_wait_number() -> u64 {
