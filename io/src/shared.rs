@@ -101,11 +101,17 @@ impl Shared {
     }
 }
 
-/// Runs a callback of the program's; its panic is reported, and the loop goes on.
-pub(crate) fn guarded(callback: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(callback)).is_err() {
-        yue_scheduler::say(format_args!(
-            "an I/O callback panicked (the message is above); the loop goes on"
-        ));
+/// Runs a callback of the program's; its panic is reported, and the loop goes on. Returns whether there was none.
+pub(crate) fn guarded(callback: impl FnOnce()) -> bool {
+    let Err(payload) = catch_unwind(AssertUnwindSafe(callback)) else {
+        return true;
+    };
+    yue_scheduler::say(format_args!(
+        "an I/O callback panicked (the message is above); the loop goes on"
+    ));
+    // What a panic carries may panic in its own destructor; what that one carries is leaked.
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(another);
     }
+    false
 }

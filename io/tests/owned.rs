@@ -25,13 +25,20 @@ struct Recorder {
     ended: Cell<u32>,
     closed: RefCell<Vec<Result<(), io::ErrorKind>>>,
     inside: Cell<bool>,
+    calls: Cell<u32>,
+    panics_in: Cell<&'static str>,
 }
 
 impl Recorder {
     fn enter(&self) -> Inside<'_> {
         assert!(!self.inside.replace(true), "a callback inside a callback");
         assert!(self.closed.borrow().is_empty(), "a callback after the end");
+        self.calls.set(self.calls.get() + 1);
         Inside(&self.inside)
+    }
+
+    fn panic_in(&self, callback: &str) {
+        assert_ne!(self.panics_in.get(), callback, "on purpose");
     }
 
     fn connection(&self) -> Connection {
@@ -55,6 +62,8 @@ impl Sink for Recorder {
     fn data(&self, bytes: &[u8]) {
         let _inside = self.enter();
         self.data.borrow_mut().extend_from_slice(bytes);
+        self.panic_in("data");
+        self.panic_in("held back");
         if let Some(on_data) = &*self.on_data.borrow() {
             on_data(&self.connection(), bytes);
         }
@@ -63,11 +72,13 @@ impl Sink for Recorder {
     fn sent(&self, buffer: Vec<u8>) {
         let _inside = self.enter();
         self.sent.borrow_mut().push(buffer.len());
+        self.panic_in("sent");
     }
 
     fn end_of_input(&self) -> bool {
         let _inside = self.enter();
         self.ended.set(self.ended.get() + 1);
+        self.panic_in("end of input");
         self.stay_at_end.get()
     }
 
@@ -78,6 +89,7 @@ impl Sink for Recorder {
             .push(result.map_err(|error| error.kind()));
         drop(inside);
         self.connection.take();
+        self.panic_in("closed");
     }
 }
 
@@ -380,16 +392,44 @@ fn a_sink_is_let_go_after_the_end() {
 }
 
 #[test]
-fn a_callback_that_panics_does_not_take_the_loop_with_it() {
+fn a_callback_that_panics_closes_its_connection_and_no_other() {
     on_each_driver(|| {
-        let (_, recorder, mut peer) = started();
-        *recorder.on_data.borrow_mut() =
-            Some(Box::new(|_, bytes| assert_ne!(bytes, b"bad", "on purpose")));
-        peer.write_all(b"bad").unwrap();
-        wait_until(|| recorder.data.borrow().len() == 3);
-        peer.write_all(b"good").unwrap();
-        wait_until(|| recorder.data.borrow().len() == 7);
-        drop(peer);
-        wait_until(|| recorder.is_closed());
+        let (_, other, mut other_peer) = started();
+        *other.on_data.borrow_mut() = Some(Box::new(echo));
+        for callback in ["data", "held back", "sent", "end of input", "closed"] {
+            eprintln!("{callback} panics");
+            let (connection, recorder, mut peer) = started();
+            connection.set_reading(callback != "held back");
+            recorder.panics_in.set(callback);
+            *recorder.on_data.borrow_mut() = Some(Box::new(echo));
+            // More than is handed over at once; a peer that is cut off may be told so while it writes.
+            let writer = spawn(move || {
+                let _ = peer.write_all(&[7; 200_000]);
+                let _ = peer.shutdown(Shutdown::Write);
+                let mut back = Vec::new();
+                let _ = peer.read_to_end(&mut back);
+            });
+            sleep(Duration::from_millis(2)).unwrap();
+            connection.set_reading(true);
+            wait_until(|| recorder.is_closed());
+            assert!(!connection.is_open());
+            let expected = match callback {
+                "closed" => Ok(()),
+                _ => Err(io::ErrorKind::Other),
+            };
+            assert_eq!(*recorder.closed.borrow(), [expected]);
+            let calls = recorder.calls.get();
+            // The peer sees the end.
+            writer.join().unwrap();
+            assert_eq!(recorder.calls.get(), calls, "a callback after the end");
+
+            other_peer.write_all(b"still there").unwrap();
+            let mut answer = [0; 11];
+            other_peer.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"still there");
+        }
+        drop(other_peer);
+        wait_until(|| other.is_closed());
+        assert_eq!(operations(), 0);
     });
 }

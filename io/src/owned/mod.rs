@@ -19,7 +19,7 @@ mod ring;
 use crate::driver::{Backend, backend};
 use crate::net::socket::Socket;
 use crate::net::{TcpStream, UnixStream};
-use crate::shared::Member;
+use crate::shared::{Member, guarded};
 use ring::RingState;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -29,6 +29,9 @@ use std::net::Shutdown;
 use std::rc::Rc;
 
 /// Is told what happens on a [`Connection`]. Called by the loop, outside fibers; must not wait.
+///
+/// A callback that panics ends its connection, and no other: nobody knows what it did with what it was given, so the
+/// connection is closed, and [`Sink::closed`] follows with an error.
 ///
 /// ```
 /// use std::cell::RefCell;
@@ -298,8 +301,16 @@ impl State {
         self.socket.borrow().clone()
     }
 
-    fn sink(&self) -> Option<Rc<dyn Sink>> {
-        self.sink.borrow().clone()
+    /// Makes a callback. One that panics closes the connection, on either driver; the peer is not left waiting.
+    fn call<R>(self: &Rc<Self>, callback: impl FnOnce(&dyn Sink) -> R) -> Option<R> {
+        let sink = self.sink.borrow().clone()?;
+        let mut result = None;
+        let returned = guarded(|| result = Some(callback(&*sink)));
+        if !returned {
+            let text = "a callback of the connection panicked";
+            self.end(Some(io::Error::other(text)));
+        }
+        result
     }
 
     fn is_open(&self) -> bool {
@@ -316,7 +327,7 @@ impl State {
     }
 
     /// Hands bytes over, or keeps them if they are not wanted now.
-    fn deliver(&self, bytes: &[u8]) {
+    fn deliver(self: &Rc<Self>, bytes: &[u8]) {
         if !self.is_open() {
             return;
         }
@@ -324,22 +335,18 @@ impl State {
             self.held_back.borrow_mut().push_back(bytes.to_vec());
             return;
         }
-        if let Some(sink) = self.sink() {
-            sink.data(bytes);
-        }
+        self.call(|sink| sink.data(bytes));
     }
 
     /// Hands over what was held back. Returns whether there was any.
-    fn deliver_held_back(&self) -> bool {
+    fn deliver_held_back(self: &Rc<Self>) -> bool {
         let mut any = false;
         while self.is_open() && self.reading.get() {
             let Some(bytes) = self.held_back.borrow_mut().pop_front() else {
                 break;
             };
             any = true;
-            if let Some(sink) = self.sink() {
-                sink.data(&bytes);
-            }
+            self.call(|sink| sink.data(&bytes));
         }
         any
     }
@@ -351,7 +358,7 @@ impl State {
             return false;
         }
         self.told_end.set(true);
-        let stay = self.sink().is_some_and(|sink| sink.end_of_input());
+        let stay = self.call(|sink| sink.end_of_input()).unwrap_or(false);
         if !stay {
             self.wants_close.set(true);
             self.defer();
@@ -360,7 +367,7 @@ impl State {
     }
 
     /// Takes `count` sent bytes off the queue and hands the buffers that are through back.
-    fn advance(&self, mut count: usize) {
+    fn advance(self: &Rc<Self>, mut count: usize) {
         self.queued_bytes
             .set(self.queued_bytes.get().saturating_sub(count));
         let mut through = smallvec::SmallVec::<[Vec<u8>; 8]>::new();
@@ -377,8 +384,8 @@ impl State {
                 through.extend(queue.pop_front());
             }
         }
-        if let Some(sink) = self.sink() {
-            through.into_iter().for_each(|buffer| sink.sent(buffer));
+        for buffer in through {
+            self.call(|sink| sink.sent(buffer));
         }
     }
 

@@ -296,7 +296,9 @@ impl Core {
             Found::Fiber(waker) => {
                 waker.wake();
             }
-            Found::Owned(owner, tag) => guarded(|| owner.completed(tag, result, flags, last)),
+            Found::Owned(owner, tag) => {
+                guarded(|| owner.completed(tag, result, flags, last));
+            }
             Found::Nobody => {
                 if user_data == BELL && last {
                     self.arm_bell();
