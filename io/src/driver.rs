@@ -4,6 +4,7 @@ use crate::shared::Shared;
 use crate::uring::Unavailable;
 use crate::{readiness, uring};
 use std::any::Any;
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::rc::Rc;
@@ -134,7 +135,10 @@ pub fn driver(choice: Choice) -> io::Result<Box<dyn Driver>> {
             }
         },
     };
-    Ok(Box::new(IoDriver { backend }))
+    Ok(Box::new(IoDriver {
+        backend,
+        turning: Cell::new(false),
+    }))
 }
 
 /// Runs `main` as the first fiber of a loop with the driver that this machine allows; fibers that are left when it is
@@ -265,6 +269,31 @@ impl Clone for Backend {
 /// The driver of a loop that does I/O.
 pub(crate) struct IoDriver {
     backend: Backend,
+    /// Whether a turn is being made.
+    turning: Cell<bool>,
+}
+
+impl IoDriver {
+    #[inline]
+    fn make_turn(&self, wait: Wait) -> io::Result<()> {
+        assert!(
+            !self.turning.replace(true),
+            "a callback called the turn of its driver: what comes would be delivered out of order"
+        );
+        let _turned = Turned(&self.turning);
+        match &self.backend {
+            Backend::Uring(core) => core.turn(wait),
+            Backend::Mio(core) => core.turn(wait),
+        }
+    }
+}
+
+struct Turned<'a>(&'a Cell<bool>);
+
+impl Drop for Turned<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
 }
 
 impl fmt::Debug for IoDriver {
@@ -279,10 +308,11 @@ impl fmt::Debug for IoDriver {
 impl Driver for IoDriver {
     #[inline]
     fn turn(&self, wait: Wait) -> io::Result<()> {
-        match &self.backend {
-            Backend::Uring(core) => core.turn(wait),
-            Backend::Mio(core) => core.turn(wait),
-        }
+        assert!(
+            !in_fiber(),
+            "only a loop may call its driver's turn: called by a fiber, it would run callbacks inside the fiber"
+        );
+        self.make_turn(wait)
     }
 
     fn bell(&self) -> Arc<dyn Bell> {
@@ -335,7 +365,7 @@ impl Drop for IoDriver {
         while self.in_flight() > 0 && Instant::system() < until {
             self.cancel_all();
             let pause = Instant::system().saturating_add(Duration::from_millis(1));
-            if self.turn(Wait::Block(Some(pause))).is_err() {
+            if self.make_turn(Wait::Block(Some(pause))).is_err() {
                 break;
             }
         }

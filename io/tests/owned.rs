@@ -6,6 +6,7 @@ use common::*;
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::panic::catch_unwind;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 use yue_io::net::{TcpListener, TcpStream, UnixStream};
@@ -431,5 +432,32 @@ fn a_callback_that_panics_closes_its_connection_and_no_other() {
         drop(other_peer);
         wait_until(|| other.is_closed());
         assert_eq!(operations(), 0);
+    });
+}
+
+#[test]
+fn a_drivers_turn_is_refused_in_a_fiber_and_in_a_callback() {
+    on_each_driver(|| {
+        let (_, recorder, mut peer) = started();
+        let refused = spawn(|| this_loop::with_driver(|driver| driver.turn(Wait::Poll)));
+        let error = refused.join().map(drop).unwrap_err().to_string();
+        assert!(
+            error.contains("only a loop may call its driver's turn"),
+            "{error}"
+        );
+        *recorder.on_data.borrow_mut() = Some(Box::new(|_, _| {
+            let turn = || this_loop::with_driver(|driver| driver.turn(Wait::Poll)).map(drop);
+            let panic = catch_unwind(turn).unwrap_err();
+            let text = panic.downcast_ref::<&str>().unwrap();
+            assert!(text.contains("a callback called the turn"), "{text}");
+        }));
+        for _ in 0..3 {
+            let before = recorder.data.borrow().len();
+            peer.write_all(b"x").unwrap();
+            wait_until(|| recorder.data.borrow().len() > before);
+        }
+        drop(peer);
+        wait_until(|| recorder.is_closed());
+        assert_eq!(*recorder.closed.borrow(), [Ok(())]);
     });
 }
