@@ -118,6 +118,22 @@ pub(crate) fn not_stopped(reason: &'static str) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets the other fibers run first, if this one's loop has tried many system calls since its last turn: a fiber whose
+/// calls all succeed at once would never park.
+#[inline]
+pub(crate) fn let_others_run(here: &Here) -> io::Result<()> {
+    let had_its_share = match here {
+        Here::Mio(core) => core.had_its_share(),
+        Here::Uring(core) => core.had_its_share(),
+        Here::Thread | Here::Callback | Here::Unwinding => false,
+    };
+    if had_its_share {
+        // Where the fiber may not be suspended, the call is made without it: as a rule it need not wait.
+        yield_if_allowed()?;
+    }
+    Ok(())
+}
+
 impl Descriptor {
     pub(crate) fn raw(&self) -> RawFd {
         self.fd.as_raw_fd()
@@ -174,27 +190,29 @@ impl Descriptor {
         reason: &'static str,
         mut call: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
-        let had_its_share = match here {
-            Here::Mio(core) => core.had_its_share(),
-            Here::Uring(core) => core.had_its_share(),
-            Here::Thread | Here::Callback | Here::Unwinding => false,
-        };
-        if had_its_share {
-            // Where the fiber may not be suspended, the call is made without it: as a rule it need not wait.
-            yield_if_allowed()?;
-        }
+        let_others_run(here)?;
         loop {
             match call() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 other => return other,
             }
-            match here {
-                Here::Callback => return Err(io::ErrorKind::WouldBlock.into()),
-                Here::Unwinding => return Err(cannot_wait()),
-                Here::Thread => self.block_thread(direction)?,
-                Here::Mio(core) => core.wait(self.identity(), direction, reason)?,
-                Here::Uring(core) => self.poll_ring(core, direction, reason)?,
-            }
+            self.wait_until_ready(here, direction, reason)?;
+        }
+    }
+
+    /// Waits until the descriptor may be ready. The caller's call has just said WouldBlock.
+    pub(crate) fn wait_until_ready(
+        &self,
+        here: &Here,
+        direction: Direction,
+        reason: &'static str,
+    ) -> io::Result<()> {
+        match here {
+            Here::Callback => Err(io::ErrorKind::WouldBlock.into()),
+            Here::Unwinding => Err(cannot_wait()),
+            Here::Thread => self.block_thread(direction),
+            Here::Mio(core) => core.wait(self.identity(), direction, reason),
+            Here::Uring(core) => self.poll_ring(core, direction, reason),
         }
     }
 

@@ -21,6 +21,7 @@
 //!   errors.rs     what the kernel's answers become
 //!   tls/          TLS (feature `tls`)
 //!   offload.rs    calls that block, on a pool    bell.rs      waking a loop
+//!   backoff.rs    pauses between attempts
 //! ```
 //!
 //! A program reaches this crate through `yue`, which has its modules under their names; so do the examples.
@@ -40,6 +41,7 @@
 
 #![deny(missing_docs)]
 
+mod backoff;
 mod bell;
 mod descriptor;
 mod driver;

@@ -2,7 +2,7 @@
 //!
 //! io_uring has no operation for a batch, so that both drivers do the same: they try the call and wait for readiness.
 
-use super::socket::Socket;
+use super::socket::{Socket, cut};
 use super::tcp::inet;
 use crate::readiness::Direction;
 use crate::sys;
@@ -195,10 +195,17 @@ pub(super) fn send(
             message(header)
         })
         .collect();
-    socket.write_limit.enforce(|| {
+    let sent = socket.write_limit.enforce(|| {
         socket.by_readiness(Direction::Write, "send datagrams", || {
             // SAFETY: the headers name slices, addresses and bytes that live until the call is over.
             unsafe { sys::send_messages(socket.raw(), &mut headers) }
         })
-    })
+    })?;
+    for (header, (bytes, _)) in headers[..sent].iter().zip(datagrams) {
+        let sent = header.msg_len as usize;
+        if sent < bytes.len() {
+            return Err(cut(sent, bytes.len()));
+        }
+    }
+    Ok(sent)
 }

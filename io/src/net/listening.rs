@@ -82,7 +82,7 @@ impl Listening {
         while let Some(connection) = self.taken.pop() {
             // One that is broken by now has no address, and is no use either.
             if let Ok(address) = SockRef::from(&connection).peer_addr() {
-                return Ok((Socket::from(connection), address));
+                return Ok((self.socket.accepted(connection), address));
             }
         }
         accept(&self.socket)
@@ -123,7 +123,7 @@ impl Arrivals {
             }
         };
         match listener.read_limit.enforce(|| ring.next(REASON))? {
-            Some(connection) => Ok(Socket::from(connection)),
+            Some(connection) => Ok(listener.accepted(connection)),
             None => alone(),
         }
     }

@@ -32,6 +32,7 @@
 mod batch;
 mod connect;
 mod halves;
+pub(crate) mod kind;
 mod listener;
 mod listening;
 mod resolve;

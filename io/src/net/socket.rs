@@ -3,11 +3,13 @@
 //! Sending and receiving say `MSG_DONTWAIT` themselves where they are tried, so that the descriptor's mode does not
 //! matter to them. Accepting and connecting on mio need the non-blocking mode, and set it for good.
 
-use crate::descriptor::{Descriptor, clamp, not_stopped};
+use super::kind::Kind;
+use crate::backoff::Backoff;
+use crate::descriptor::{Descriptor, clamp, let_others_run, not_stopped};
 use crate::driver::{Here, here};
 use crate::readiness::Direction;
 use crate::{sys, uring};
-use io_uring::opcode;
+use io_uring::{opcode, squeue};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Type};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Deref;
@@ -21,13 +23,13 @@ const WRITE: &str = "write to a socket";
 #[derive(Debug)]
 pub(crate) struct Socket {
     descriptor: Descriptor,
+    kind: Kind,
 }
 
 impl From<OwnedFd> for Socket {
     fn from(fd: OwnedFd) -> Self {
-        Socket {
-            descriptor: Descriptor::from(fd),
-        }
+        let kind = Kind::of(&fd);
+        Socket::with_kind(fd, kind)
     }
 }
 
@@ -53,7 +55,20 @@ impl Socket {
         protocol: Option<Protocol>,
     ) -> io::Result<Socket> {
         let socket = socket2::Socket::new(domain, kind, protocol)?;
-        Ok(Socket::from(OwnedFd::from(socket)))
+        let kind = Kind::new(domain, kind);
+        Ok(Socket::with_kind(OwnedFd::from(socket), kind))
+    }
+
+    fn with_kind(fd: OwnedFd, kind: Kind) -> Socket {
+        Socket {
+            descriptor: Descriptor::from(fd),
+            kind,
+        }
+    }
+
+    /// A connection that this listener has accepted.
+    pub(crate) fn accepted(&self, fd: OwnedFd) -> Socket {
+        Socket::with_kind(fd, self.kind)
     }
 
     /// Has the socket count as readable while there is something here.
@@ -67,7 +82,7 @@ impl Socket {
 
     /// A second handle on the same socket, with the same timeouts.
     pub(crate) fn try_clone(&self) -> io::Result<Socket> {
-        let socket = Socket::from(self.as_fd().try_clone_to_owned()?);
+        let socket = Socket::with_kind(self.as_fd().try_clone_to_owned()?, self.kind);
         socket.read_limit.set(self.read_limit.get())?;
         socket.write_limit.set(self.write_limit.get())?;
         Ok(socket)
@@ -129,6 +144,16 @@ impl Socket {
         self.write_limit.enforce(|| {
             not_stopped(WRITE)?;
             let call = || sys::send(self.raw(), bytes);
+            let (start, length) = (bytes.as_ptr(), clamp(bytes.len()));
+            let entry = || {
+                opcode::Send::new(self.entry_fd(), start, length)
+                    .flags(self.send_flags())
+                    .build()
+            };
+            if self.kind.has_messages() {
+                // SAFETY: `bytes` is borrowed until the call is over.
+                return unsafe { self.send_whole(bytes.len(), call, entry) };
+            }
             let core = match here()? {
                 Here::Uring(core) => core,
                 other => return self.when_ready(&other, Direction::Write, WRITE, call),
@@ -136,12 +161,6 @@ impl Socket {
             if let Some(result) = directly(&core, call) {
                 return result;
             }
-            let (start, length) = (bytes.as_ptr(), clamp(bytes.len()));
-            let entry = || {
-                opcode::Send::new(self.entry_fd(), start, length)
-                    .flags(libc::MSG_NOSIGNAL)
-                    .build()
-            };
             // SAFETY: `bytes` is borrowed until the call is over.
             unsafe { self.ring_operation(&core, Direction::Write, WRITE, entry) }
         })
@@ -229,6 +248,15 @@ impl Socket {
             not_stopped(WRITE)?;
             // SAFETY: passed on to the caller.
             let call = || unsafe { sys::send_message(self.raw(), header) };
+            let entry = || {
+                opcode::SendMsg::new(self.entry_fd(), header)
+                    .flags(self.send_flags() as u32)
+                    .build()
+            };
+            if self.kind.has_messages() {
+                // SAFETY: passed on to the caller; the header is borrowed until the call is over.
+                return unsafe { self.send_whole(length_of(header), call, entry) };
+            }
             let core = match here()? {
                 Here::Uring(core) => core,
                 other => return self.when_ready(&other, Direction::Write, WRITE, call),
@@ -236,14 +264,67 @@ impl Socket {
             if let Some(result) = directly(&core, call) {
                 return result;
             }
-            let entry = || {
-                opcode::SendMsg::new(self.entry_fd(), header)
-                    .flags(libc::MSG_NOSIGNAL as u32)
-                    .build()
-            };
             // SAFETY: passed on to the caller; the header is borrowed until the call is over.
             unsafe { self.ring_operation(&core, Direction::Write, WRITE, entry) }
         })
+    }
+
+    /// Sends one message of a socket that keeps messages apart, by `call` or by the ring's `entry`.
+    ///
+    /// The ring must never retry such a send by itself: a kernel that has copied the bytes, and only then finds the
+    /// receiver's queue full, would retry with the bytes used up, and send an empty message. So the entry must say
+    /// `MSG_DONTWAIT`, and after `EAGAIN` we wait and make a fresh one.
+    ///
+    /// # Safety
+    /// What the entries point to is valid for as long as this call runs.
+    unsafe fn send_whole(
+        &self,
+        length: usize,
+        mut call: impl FnMut() -> io::Result<usize>,
+        entry: impl Fn() -> squeue::Entry,
+    ) -> io::Result<usize> {
+        let here = here()?;
+        if !matches!(here, Here::Uring(_)) {
+            let_others_run(&here)?;
+        }
+        let mut backoff = Backoff::default();
+        loop {
+            let sent = match &here {
+                Here::Uring(core) => directly(core, &mut call).unwrap_or_else(|| {
+                    // SAFETY: passed on to the caller.
+                    unsafe { core.run(entry(), WRITE) }.map(|count| count as usize)
+                }),
+                _ => call(),
+            };
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait_for_room(&here, &mut backoff)?
+                }
+                Ok(sent) if sent < length => return Err(cut(sent, length)),
+                other => return other,
+            }
+        }
+    }
+
+    /// The flags of a send by the ring; for messages see [`Socket::send_whole`].
+    fn send_flags(&self) -> i32 {
+        match self.kind.has_messages() {
+            true => libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
+            false => libc::MSG_NOSIGNAL,
+        }
+    }
+
+    /// Waits until there may be room for a message that was refused with `EAGAIN`.
+    ///
+    /// On a Unix socket that error has two meanings. If the socket itself is full, or the receiver that it is connected
+    /// to, the socket is not writable, and becomes so. If it is the receiver that a `send_to` names, the socket is
+    /// writable all the time, and nothing tells when that receiver has room.
+    fn wait_for_room(&self, here: &Here, backoff: &mut Backoff) -> io::Result<()> {
+        if self.kind.is_unix() && sys::demand_ready(self.raw(), libc::POLLOUT).is_ok() {
+            return backoff.pause(here, WRITE, self.write_limit.get());
+        }
+        *backoff = Backoff::default();
+        self.wait_until_ready(here, Direction::Write, WRITE)
     }
 
     pub(crate) fn accept(&self) -> io::Result<(Socket, SockAddr)> {
@@ -263,7 +344,7 @@ impl Socket {
     /// The next connection that is there. The descriptor is in non-blocking mode.
     pub(crate) fn accept_now(&self) -> io::Result<(Socket, SockAddr)> {
         let (socket, address) = self.options().accept4(libc::SOCK_CLOEXEC)?;
-        Ok((Socket::from(OwnedFd::from(socket)), address))
+        Ok((self.accepted(OwnedFd::from(socket)), address))
     }
 
     fn accept_ring(
@@ -283,7 +364,7 @@ impl Socket {
         let fd = unsafe { self.ring_operation(core, Direction::Read, reason, entry)? };
         let fd = sys::own_fd(fd as u32);
         // SAFETY: the kernel has filled in an address of that length.
-        Ok((Socket::from(fd), unsafe { SockAddr::new(storage, length) }))
+        Ok((self.accepted(fd), unsafe { SockAddr::new(storage, length) }))
     }
 
     pub(crate) fn connect(&self, address: &SockAddr) -> io::Result<()> {
@@ -344,4 +425,20 @@ fn directly(
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
         result => Some(result),
     }
+}
+
+/// The bytes of a message that is to be sent.
+///
+/// # Safety
+/// The header names live slices.
+unsafe fn length_of(header: &libc::msghdr) -> usize {
+    // SAFETY: passed on to the caller.
+    let slices = unsafe { std::slice::from_raw_parts(header.msg_iov, header.msg_iovlen) };
+    slices.iter().map(|slice| slice.iov_len).sum()
+}
+
+/// The error of a message that was sent in part: the receiver has got one that nobody meant.
+pub(super) fn cut(sent: usize, length: usize) -> io::Error {
+    let text = format!("the system sent {sent} bytes of a message of {length}");
+    io::Error::other(text)
 }

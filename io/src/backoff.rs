@@ -1,0 +1,56 @@
+//! Pauses between attempts at what the kernel refuses with `EAGAIN` and never announces: a Unix connect that finds the
+//! backlog full, and a datagram for a receiver whose queue is full. No readiness event follows either of them.
+
+use crate::driver::Here;
+use crate::errors::cannot_wait;
+use std::io;
+use std::time::Duration;
+use yue_scheduler::{deadline_after, park_until, prepare_park, yield_now};
+
+/// The second pause; the first only lets other fibers run.
+const FIRST: Duration = Duration::from_millis(1);
+
+/// The longest pause: a compromise between a peer's latency and a hundred wake-ups a second for each waiting fiber.
+const LONGEST: Duration = Duration::from_millis(10);
+
+/// The pauses of one operation, each twice as long as the one before.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    next: Duration,
+    /// The sum of the pauses so far. Only counted on a thread without a loop, which has no deadline to end its wait.
+    waited: Duration,
+}
+
+impl Backoff {
+    /// Pauses. `limit` is the longest that a thread without a loop may wait in all; a fiber has its deadline.
+    ///
+    /// # Errors
+    /// When the fiber is told to stop; `TimedOut` on a thread when the limit has passed; `WouldBlock` in a callback.
+    pub(crate) fn pause(
+        &mut self,
+        here: &Here,
+        reason: &'static str,
+        limit: Option<Duration>,
+    ) -> io::Result<()> {
+        let pause = self.next;
+        self.next = (2 * pause).clamp(FIRST, LONGEST);
+        match here {
+            Here::Callback => return Err(io::ErrorKind::WouldBlock.into()),
+            Here::Unwinding => return Err(cannot_wait()),
+            Here::Thread => {
+                let left = limit.map_or(Duration::MAX, |limit| limit.saturating_sub(self.waited));
+                if left.is_zero() {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                std::thread::sleep(pause.min(left));
+                self.waited += pause.min(left);
+            }
+            Here::Uring(_) | Here::Mio(_) if pause.is_zero() => yield_now()?,
+            Here::Uring(_) | Here::Mio(_) => {
+                prepare_park();
+                park_until(reason, Some(deadline_after(pause)))?;
+            }
+        }
+        Ok(())
+    }
+}

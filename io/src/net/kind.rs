@@ -1,0 +1,67 @@
+//! The kind of a socket, as far as the kernel treats kinds differently. A socket never changes its kind, so it is
+//! known from the socket's creation or asked of the kernel once.
+
+use socket2::{Domain, SockRef, Type};
+use std::os::fd::OwnedFd;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kind {
+    unix: bool,
+    /// Whether a send is one message, which goes as a whole or not at all.
+    messages: bool,
+}
+
+impl Kind {
+    pub(crate) fn new(domain: Domain, kind: Type) -> Kind {
+        Kind {
+            unix: domain == Domain::UNIX,
+            messages: kind != Type::STREAM,
+        }
+    }
+
+    /// The kind of a socket that somebody else made. A type's name does not tell: a `UnixStream` may be made of a
+    /// descriptor that keeps messages apart (`SOCK_SEQPACKET`).
+    pub(crate) fn of(fd: &OwnedFd) -> Kind {
+        let socket = SockRef::from(fd);
+        match (socket.domain(), socket.r#type()) {
+            (Ok(domain), Ok(kind)) => Kind::new(domain, kind),
+            // It is no socket: every call on it will say so.
+            _ => Kind {
+                unix: false,
+                messages: false,
+            },
+        }
+    }
+
+    pub(crate) fn is_unix(self) -> bool {
+        self.unix
+    }
+
+    pub(crate) fn has_messages(self) -> bool {
+        self.messages
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, UdpSocket};
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+
+    #[test]
+    fn the_kernel_tells_the_kind_that_a_socket_was_made_with() {
+        let tcp = OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
+        assert_eq!(Kind::of(&tcp), Kind::new(Domain::IPV4, Type::STREAM));
+        assert!(!Kind::of(&tcp).has_messages());
+        let udp = OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
+        assert!(Kind::of(&udp).has_messages() && !Kind::of(&udp).is_unix());
+        let stream = OwnedFd::from(UnixStream::pair().unwrap().0);
+        assert!(Kind::of(&stream).is_unix() && !Kind::of(&stream).has_messages());
+        let datagram = OwnedFd::from(UnixDatagram::pair().unwrap().0);
+        assert!(Kind::of(&datagram).is_unix() && Kind::of(&datagram).has_messages());
+        let packets = socket2::Socket::pair(Domain::UNIX, Type::SEQPACKET, None)
+            .unwrap()
+            .0;
+        assert!(Kind::of(&OwnedFd::from(packets)).has_messages());
+    }
+}

@@ -1,0 +1,190 @@
+//! Receivers that are full, on both drivers: whoever waits for room loses nothing and burns no time.
+
+mod common;
+
+use common::*;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use yue_io::net::UnixDatagram;
+use yue_scheduler::*;
+
+/// An abstract address that nobody has yet.
+fn fresh_address() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("yue-full-{}-{number}", std::process::id());
+    SocketAddr::from_abstract_name(name).unwrap()
+}
+
+/// More than a receiver's queue takes.
+const MANY: u32 = 300;
+
+fn message(number: u32) -> Vec<u8> {
+    format!("message {number:04}").into_bytes()
+}
+
+/// Sends [`MANY`] messages through `send`, to be received by `receive`, which gets less time than the sender.
+fn arrive_whole_and_in_order(
+    send: impl Fn(&[u8]) -> io::Result<usize> + 'static,
+    receive: impl Fn(&mut [u8]) -> io::Result<usize>,
+) {
+    let sender = spawn(move || {
+        for number in 0..MANY {
+            let message = message(number);
+            assert_eq!(send(&message).unwrap(), message.len());
+        }
+    });
+    let received = timeout(LONG, || {
+        for number in 0..MANY {
+            if number % 7 == 0 {
+                sleep(Duration::from_micros(200)).unwrap();
+            }
+            let mut buffer = [0; 64];
+            let count = receive(&mut buffer).unwrap();
+            assert_eq!(buffer[..count], message(number));
+        }
+    });
+    received.unwrap();
+    sender.join().unwrap();
+}
+
+type Sending = Box<dyn Fn(&[u8]) -> io::Result<usize> + Send + Sync>;
+
+/// A receiver at an address, and how to send to it.
+struct Bound {
+    receiver: UnixDatagram,
+    address: SocketAddr,
+    sender: Arc<UnixDatagram>,
+    send: Sending,
+}
+
+/// With a sender that is connected to the receiver.
+fn connected() -> Bound {
+    let mut bound = named();
+    bound.sender.connect_addr(&bound.address).unwrap();
+    let sender = bound.sender.clone();
+    bound.send = Box::new(move |bytes| sender.send(bytes));
+    bound
+}
+
+/// With a sender that is not, and names the receiver each time.
+fn named() -> Bound {
+    let address = fresh_address();
+    let receiver = UnixDatagram::bind_addr(&address).unwrap();
+    let sender = Arc::new(UnixDatagram::unbound().unwrap());
+    let (from, to) = (sender.clone(), address.clone());
+    Bound {
+        receiver,
+        address,
+        sender,
+        send: Box::new(move |bytes| from.send_to_addr(bytes, &to)),
+    }
+}
+
+#[test]
+fn datagrams_for_a_full_receiver_arrive_whole_and_in_order() {
+    on_each_driver(|| {
+        for Bound { receiver, send, .. } in [connected(), named()] {
+            arrive_whole_and_in_order(send, |buffer| receiver.recv(buffer));
+        }
+    });
+}
+
+#[test]
+fn datagrams_with_descriptors_for_a_full_receiver_arrive_whole_and_in_order() {
+    on_each_driver(|| {
+        let Bound {
+            receiver, sender, ..
+        } = connected();
+        let passed = std::fs::File::open("/dev/null").unwrap();
+        arrive_whole_and_in_order(
+            move |bytes| sender.send_with_fds(bytes, &[passed.as_fd()]),
+            |buffer| {
+                let received = receiver.recv_with_fds(buffer)?;
+                assert_eq!(received.descriptors.len(), 1);
+                Ok(received.count)
+            },
+        );
+    });
+}
+
+#[test]
+fn a_sender_that_is_told_to_stop_has_sent_nothing() {
+    on_each_driver(|| {
+        for Bound { receiver, send, .. } in [connected(), named()] {
+            let mut sent = 0;
+            // As many as find room, and one that does not.
+            while let Ok(Ok(_)) = timeout(Duration::from_millis(20), || send(b"one")) {
+                sent += 1;
+            }
+            let cancelled = spawn(move || send(b"two"));
+            yield_now().unwrap();
+            let error = cancelled.cancel_and_join().unwrap().unwrap_err();
+            assert!(error.downcast::<Stopped>().is_ok());
+            for _ in 0..sent {
+                assert_eq!(receiver.recv(&mut [0; 8]).unwrap(), 3);
+            }
+            let nothing = timeout(Duration::from_millis(5), || receiver.recv(&mut [0; 8]));
+            assert_eq!(nothing.unwrap_err(), Elapsed);
+        }
+    });
+}
+
+#[test]
+fn a_plain_thread_waits_for_a_full_receiver_as_long_as_its_timeout_allows() {
+    for Bound {
+        receiver,
+        send,
+        sender,
+        ..
+    } in [connected(), named()]
+    {
+        sender
+            .set_write_timeout(Some(Duration::from_millis(20)))
+            .unwrap();
+        let error = loop {
+            if let Err(error) = send(b"one") {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        sender.set_write_timeout(None).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| send(b"last"));
+            let mut buffer = [0; 8];
+            while receiver.recv(&mut buffer).unwrap() != 4 {}
+            assert_eq!(waiting.join().unwrap().unwrap(), 4);
+        });
+    }
+}
+
+/// Ticks of the loop while a fiber does `wait` for a while, and is cancelled then.
+fn ticks_while_waiting<T: 'static>(wait: impl FnOnce() -> io::Result<T> + 'static) -> u64 {
+    let waiting = spawn(wait);
+    sleep(Duration::from_millis(20)).unwrap();
+    let before = this_loop::counters().ticks;
+    sleep(Duration::from_millis(200)).unwrap();
+    let ticks = this_loop::counters().ticks - before;
+    assert!(waiting.cancel_and_join().unwrap().is_err());
+    ticks
+}
+
+#[test]
+fn nobody_who_waits_for_room_keeps_the_loop_busy() {
+    on_each_driver(|| {
+        for (how, bound) in [("connected", connected()), ("named", named())] {
+            // Full of what another socket has sent.
+            let other = UnixDatagram::unbound().unwrap().into_std().unwrap();
+            other.set_nonblocking(true).unwrap();
+            while other.send_to_addr(b"x", &bound.address).is_ok() {}
+            let _receiver = bound.receiver;
+            let ticks = ticks_while_waiting(move || (bound.send)(b"x"));
+            assert!(ticks < 200, "a full receiver, {how}: {ticks} ticks");
+        }
+    });
+}
