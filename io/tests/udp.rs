@@ -173,6 +173,22 @@ fn a_batch_is_sent_and_received_as_one() {
 }
 
 #[test]
+fn room_for_more_than_memory_has_is_room_for_the_largest_datagrams() {
+    on_each_driver(|| {
+        let ((one, _), (other, to)) = (socket(), socket());
+        // The product of the second pair is 1024, as far as 64 bits can hold it.
+        for (count, size) in [(usize::MAX, usize::MAX), (1024, (1 << 54) + 1)] {
+            let mut batch = Datagrams::new(count, size);
+            one.send_to(&[0x55; 4000], to).unwrap();
+            assert_eq!(other.recv_batch(&mut batch).unwrap(), 1);
+            let datagram = batch.iter().next().unwrap();
+            assert_eq!(datagram.bytes, [0x55; 4000]);
+            assert!(!datagram.cut);
+        }
+    });
+}
+
+#[test]
 fn multicast_reaches_the_members_of_a_group() {
     on_each_driver(|| {
         let group = Ipv4Addr::new(239, 255, 77, 77);

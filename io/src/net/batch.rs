@@ -14,6 +14,14 @@ use std::net::SocketAddr;
 /// Messages that one system call sends; the kernel's own limit is 1024.
 const SEND_MOST: usize = 64;
 
+/// The most datagrams of a batch; the kernel's own limit.
+const COUNT_MOST: usize = 1024;
+
+/// The most bytes of a UDP datagram, whose length is a number of 16 bits.
+const SIZE_MOST: usize = 65_535;
+
+const _: () = assert!(COUNT_MOST.checked_mul(SIZE_MOST).is_some());
+
 /// Room for a batch of datagrams, to be used again and again: the buffers of [`UdpSocket::recv_batch`].
 ///
 /// [`UdpSocket::recv_batch`]: super::UdpSocket::recv_batch
@@ -79,9 +87,11 @@ pub struct Datagram<'a> {
 }
 
 impl Datagrams {
-    /// Room for `count` datagrams (1 to 1024) of up to `size` bytes.
+    /// Room for `count` datagrams of up to `size` bytes. The count is at least 1 and at most 1024, and the size at most
+    /// 65 535, the longest that a datagram can be: other arguments are brought into that range.
     pub fn new(count: usize, size: usize) -> Datagrams {
-        let count = count.clamp(1, 1024);
+        // Together the two limits also keep the product from overflowing.
+        let (count, size) = (count.clamp(1, COUNT_MOST), size.min(SIZE_MOST));
         Datagrams {
             bytes: vec![0; count * size],
             size,
