@@ -14,6 +14,7 @@
 //! | `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM` of an accept | themselves, after a pause; the first is told on stderr |
 //! | `ENOBUFS` of a receive into the ring's buffers | nothing: it is started again when buffers are back |
 //! | `EINPROGRESS` of a connect | nothing: the end is waited for, and its error is the connect's |
+//! | `EAGAIN` of a connect to a Unix socket | nothing: the backlog is full, and it is tried again after a pause |
 //! | `EAGAIN` of a datagram whose Unix receiver is full | nothing: it is tried again after a pause |
 //! | `ETIME` of a wait in the ring | nothing: the loop looks at its timers |
 //! | `EBUSY` of the ring | nothing: completions are taken out, and it is entered again |

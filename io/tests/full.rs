@@ -1,16 +1,17 @@
-//! Receivers that are full, on both drivers: whoever waits for room loses nothing and burns no time.
+//! Receivers and listeners that are full, on both drivers: whoever waits for room loses nothing and burns no time.
 
 mod common;
 
 use common::*;
-use std::io;
-use std::os::fd::AsFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use yue_io::net::UnixDatagram;
+use yue_io::net::{UnixDatagram, UnixListener, UnixStream};
 use yue_scheduler::*;
 
 /// An abstract address that nobody has yet.
@@ -163,6 +164,72 @@ fn a_plain_thread_waits_for_a_full_receiver_as_long_as_its_timeout_allows() {
     }
 }
 
+/// A listener whose backlog is full, and the clients in it.
+fn full_listener() -> (
+    UnixListener,
+    SocketAddr,
+    Vec<std::os::unix::net::UnixStream>,
+) {
+    let address = fresh_address();
+    let listener = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+    // SAFETY: no memory is passed.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 1) }, 0);
+    let connect = || std::os::unix::net::UnixStream::connect_addr(&address).unwrap();
+    // One more than the backlog: the kernel counts so.
+    let clients = vec![connect(), connect()];
+    (listener.into(), address, clients)
+}
+
+#[test]
+fn a_connect_waits_for_room_in_the_backlog_and_then_succeeds() {
+    on_each_driver(|| {
+        let (listener, address, queued) = full_listener();
+        let connecting = spawn(move || UnixStream::connect_addr(&address));
+        sleep(Duration::from_millis(30)).unwrap();
+        assert!(!connecting.is_done());
+        let accepting =
+            spawn(move || -> Vec<_> { (0..3).map(|_| listener.accept().unwrap()).collect() });
+        let mut stream = timeout(LONG, || connecting.join())
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        stream.write_all(b"in").unwrap();
+        let mut accepted = accepting.join().unwrap();
+        drop(queued);
+        let mut texts: Vec<_> = accepted
+            .iter_mut()
+            .map(|(stream, _)| {
+                let mut bytes = [0; 2];
+                stream
+                    .read(&mut bytes)
+                    .map(|count| bytes[..count].to_vec())
+                    .unwrap()
+            })
+            .collect();
+        texts.sort();
+        assert_eq!(texts, [&b""[..], b"", b"in"]);
+    });
+}
+
+#[test]
+fn a_connect_to_a_full_backlog_is_cancelled_and_times_out() {
+    on_each_driver(|| {
+        let (_listener, address, _queued) = full_listener();
+        let address = Rc::new(address);
+        let late = timeout(Duration::from_millis(20), || {
+            UnixStream::connect_addr(&address)
+        });
+        assert_eq!(late.unwrap_err(), Elapsed);
+        let connecting = {
+            let address = address.clone();
+            spawn(move || UnixStream::connect_addr(&address))
+        };
+        sleep(Duration::from_millis(5)).unwrap();
+        let error = connecting.cancel_and_join().unwrap().unwrap_err();
+        assert_eq!(error.downcast::<Stopped>().unwrap(), Stopped::Cancelled);
+    });
+}
+
 /// Ticks of the loop while a fiber does `wait` for a while, and is cancelled then.
 fn ticks_while_waiting<T: 'static>(wait: impl FnOnce() -> io::Result<T> + 'static) -> u64 {
     let waiting = spawn(wait);
@@ -177,6 +244,9 @@ fn ticks_while_waiting<T: 'static>(wait: impl FnOnce() -> io::Result<T> + 'stati
 #[test]
 fn nobody_who_waits_for_room_keeps_the_loop_busy() {
     on_each_driver(|| {
+        let (_listener, address, _queued) = full_listener();
+        let ticks = ticks_while_waiting(move || UnixStream::connect_addr(&address));
+        assert!(ticks < 200, "a full backlog: {ticks} ticks");
         for (how, bound) in [("connected", connected()), ("named", named())] {
             // Full of what another socket has sent.
             let other = UnixDatagram::unbound().unwrap().into_std().unwrap();

@@ -29,6 +29,7 @@
 //! A fiber that is cancelled, or whose deadline passes, gets the error from the operation it waits in; bytes that an
 //! operation had moved by then are its result instead, and the next one gets the error.
 
+mod attempt;
 mod batch;
 mod connect;
 mod halves;

@@ -1,7 +1,8 @@
 //! A socket: what all kinds of sockets do, on whichever driver the caller's loop has.
 //!
 //! Sending and receiving say `MSG_DONTWAIT` themselves where they are tried, so that the descriptor's mode does not
-//! matter to them. Accepting and connecting on mio need the non-blocking mode, and set it for good.
+//! matter to them. Accepting and connecting on mio need the non-blocking mode, and set it for good. Connecting is in
+//! `attempt.rs`.
 
 use super::kind::Kind;
 use crate::backoff::Backoff;
@@ -69,6 +70,10 @@ impl Socket {
     /// A connection that this listener has accepted.
     pub(crate) fn accepted(&self, fd: OwnedFd) -> Socket {
         Socket::with_kind(fd, self.kind)
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Has the socket count as readable while there is something here.
@@ -365,49 +370,6 @@ impl Socket {
         let fd = sys::own_fd(fd as u32);
         // SAFETY: the kernel has filled in an address of that length.
         Ok((self.accepted(fd), unsafe { SockAddr::new(storage, length) }))
-    }
-
-    pub(crate) fn connect(&self, address: &SockAddr) -> io::Result<()> {
-        const REASON: &str = "connect";
-        not_stopped(REASON)?;
-        match here()? {
-            Here::Uring(core) => {
-                let (start, length) = (address.as_ptr().cast::<libc::sockaddr>(), address.len());
-                let entry = opcode::Connect::new(self.entry_fd(), start, length).build();
-                // SAFETY: `address` is borrowed until the call is over.
-                unsafe { core.run(entry, REASON) }.map(drop)
-            }
-            Here::Thread => self.options().connect(address),
-            other => {
-                self.set_nonblocking()?;
-                let mut asked = false;
-                self.when_ready(&other, Direction::Write, REASON, || {
-                    self.connect_step(address, &mut asked)
-                })
-            }
-        }
-    }
-
-    /// One step of a non-blocking connect: ask once, then look how it went.
-    fn connect_step(&self, address: &SockAddr, asked: &mut bool) -> io::Result<()> {
-        if !std::mem::replace(asked, true) {
-            return match self.options().connect(address) {
-                Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
-                    Err(io::ErrorKind::WouldBlock.into())
-                }
-                other => other,
-            };
-        }
-        if let Some(error) = self.options().take_error()? {
-            return Err(error);
-        }
-        match self.options().peer_addr() {
-            Ok(_) => Ok(()),
-            Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
-                Err(io::ErrorKind::WouldBlock.into())
-            }
-            Err(error) => Err(error),
-        }
     }
 }
 

@@ -1,0 +1,88 @@
+//! One attempt to connect a socket, on whichever driver the caller's loop has.
+//!
+//! ```text
+//!   connect(2), non-blocking:  0            connected
+//!                              EINPROGRESS  under way: the socket becomes writable, and then knows the outcome
+//!                              EAGAIN       AF_UNIX: the listener's backlog is full, nothing has begun, and no event
+//!                                           will follow: ask again after a pause
+//! ```
+//!
+//! io_uring does all of that in the kernel.
+
+use super::socket::Socket;
+use crate::backoff::Backoff;
+use crate::descriptor::not_stopped;
+use crate::driver::{Here, here};
+use crate::readiness::Direction;
+use io_uring::opcode;
+use socket2::SockAddr;
+use std::io;
+
+const REASON: &str = "connect";
+
+impl Socket {
+    /// Connects to an address, and waits for the outcome.
+    pub(crate) fn connect(&self, address: &SockAddr) -> io::Result<()> {
+        not_stopped(REASON)?;
+        match here()? {
+            Here::Uring(core) => {
+                let (start, length) = (address.as_ptr().cast::<libc::sockaddr>(), address.len());
+                let entry = opcode::Connect::new(self.entry_fd(), start, length).build();
+                // SAFETY: `address` is borrowed until the call is over.
+                unsafe { core.run(entry, REASON) }.map(drop)
+            }
+            Here::Thread => self.connect_blocking(address),
+            other => {
+                self.set_nonblocking()?;
+                self.connect_ready(&other, address)
+            }
+        }
+    }
+
+    /// Connects on a thread that may be blocked. A signal interrupts the wait, not the attempt: asked again, the system
+    /// goes on with it, or tells that it has succeeded meanwhile.
+    fn connect_blocking(&self, address: &SockAddr) -> io::Result<()> {
+        let mut interrupted = false;
+        loop {
+            match self.options().connect(address) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => interrupted = true,
+                Err(error) if interrupted && error.raw_os_error() == Some(libc::EISCONN) => {
+                    return Ok(());
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn connect_ready(&self, here: &Here, address: &SockAddr) -> io::Result<()> {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.options().connect(address) {
+                Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => break,
+                Err(error) if self.kind().is_unix() && is_full_backlog(&error) => {
+                    backoff.pause(here, REASON, None)?
+                }
+                other => return other,
+            }
+        }
+        self.when_ready(here, Direction::Write, REASON, || self.outcome())
+    }
+
+    /// How the attempt that is under way has ended; WouldBlock if it has not.
+    fn outcome(&self) -> io::Result<()> {
+        if let Some(error) = self.options().take_error()? {
+            return Err(error);
+        }
+        match self.options().peer_addr() {
+            Ok(_) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn is_full_backlog(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EAGAIN)
+}
