@@ -17,6 +17,7 @@ use crate::readiness::Direction;
 use io_uring::opcode;
 use socket2::SockAddr;
 use std::io;
+use std::time::Duration;
 
 const REASON: &str = "connect";
 
@@ -79,6 +80,27 @@ impl Socket {
                 Err(io::ErrorKind::WouldBlock.into())
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses a TCP connection that has been made to itself.
+    ///
+    /// Whoever tries a port of this machine that nobody listens on may be given that very port as its own, and then TCP
+    /// connects the socket to itself (a simultaneous open, RFC 9293, 3.5). The program talks to itself, and keeps the
+    /// server that it waits for from starting. Go's net refuses it as well.
+    ///
+    /// # Errors
+    /// `ConnectionRefused`, which is what the port would have answered.
+    pub(crate) fn refuse_self_connection(&self) -> io::Result<()> {
+        let local = self.options().local_addr()?;
+        match self.options().peer_addr() {
+            Ok(peer) if peer == local => {
+                // A reset, so that the port is free at once and not only after TIME_WAIT.
+                let _ = self.options().set_linger(Some(Duration::ZERO));
+                Err(io::Error::from_raw_os_error(libc::ECONNREFUSED))
+            }
+            // Not connected yet (fast open), or not any more: reading and writing will tell.
+            _ => Ok(()),
         }
     }
 }

@@ -84,7 +84,7 @@ impl TcpStream {
     ///
     /// # Errors
     /// Of the last attempt that failed; when there is no address; when a name cannot be resolved; when the fiber is
-    /// told to stop.
+    /// told to stop. A connection that the system makes from a free local port to itself is a `ConnectionRefused`.
     pub fn connect(addresses: impl ToSocketAddrs) -> io::Result<TcpStream> {
         TcpStream::connect_with(addresses, &ConnectOptions::default())
     }
@@ -117,7 +117,9 @@ impl TcpStream {
             let at = deadline_after(timeout);
             return with_deadline(at, || TcpStream::connect_addr(*address));
         }
-        std::net::TcpStream::connect_timeout(address, timeout).map(TcpStream::from)
+        let stream = TcpStream::from(std::net::TcpStream::connect_timeout(address, timeout)?);
+        stream.socket.refuse_self_connection()?;
+        Ok(stream)
     }
 
     pub(super) fn connect_one(
@@ -134,6 +136,10 @@ impl TcpStream {
             socket.options().bind(&SockAddr::from(local))?;
         }
         socket.connect(&address)?;
+        if options.local.is_none_or(|local| local.port() == 0) {
+            // With a port of the program's own choice it is deliberate.
+            socket.refuse_self_connection()?;
+        }
         Ok(TcpStream { socket })
     }
 
