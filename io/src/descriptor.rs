@@ -3,9 +3,10 @@
 //! Every operation borrows the descriptor and its memory until it is over: dropping one is a plain close. It may
 //! be used from any loop, from several at once, and from threads without a loop, which it blocks.
 //!
-//! A descriptor's mode (blocking or not) belongs to whatever shares its open file, and matters little here: io_uring
-//! waits by itself on a blocking one only; on a non-blocking one it answers `EAGAIN`, and we poll and try again. What
-//! mio tries must not block: either the call says so itself (`MSG_DONTWAIT`), or the mode was set.
+//! A descriptor's mode (blocking or not) belongs to the open file, which other handles, threads and processes may share
+//! and may change at any time; so nothing is remembered about it here. io_uring waits by itself on a blocking one only;
+//! on a non-blocking one it answers `EAGAIN`, and we poll and try again. What mio tries must not block: either the call
+//! says so itself (`MSG_DONTWAIT`), or the mode is set before every try.
 
 use crate::driver::{Backend, Here, backend_here, here};
 use crate::errors::cannot_wait;
@@ -15,7 +16,7 @@ use io_uring::{opcode, squeue, types};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use yue_scheduler::{
     deadline_after, in_fiber, is_cancelled, park, prepare_park, with_deadline, yield_if_allowed,
@@ -29,8 +30,6 @@ const NO_OFFSET: u64 = u64::MAX;
 pub(crate) struct Descriptor {
     fd: OwnedFd,
     id: u64,
-    /// Whether the non-blocking mode was set here. It never goes back, so that a stale `false` costs a call only.
-    nonblocking: AtomicBool,
     /// A listener's connections that were taken from the system before somebody asked for them.
     pub(crate) ahead: Option<Arc<uring::Taken>>,
     pub(crate) read_limit: Limit,
@@ -84,7 +83,6 @@ impl From<OwnedFd> for Descriptor {
         Descriptor {
             fd,
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            nonblocking: AtomicBool::new(false),
             ahead: None,
             read_limit: Limit::default(),
             write_limit: Limit::default(),
@@ -156,13 +154,9 @@ impl Descriptor {
         Ok(duplicate)
     }
 
+    /// Sets the non-blocking mode, unless it is set already.
     pub(crate) fn set_nonblocking(&self) -> io::Result<()> {
-        // Relaxed: the mode is the kernel's to order; this only saves the call.
-        if !self.nonblocking.load(Ordering::Relaxed) {
-            sys::set_nonblocking(self.raw(), true)?;
-            self.nonblocking.store(true, Ordering::Relaxed);
-        }
-        Ok(())
+        sys::set_nonblocking(self.raw(), true)
     }
 
     /// Sets the blocking mode, on which the ring's multishot operations wait by themselves.
@@ -285,12 +279,10 @@ impl Descriptor {
                 // SAFETY: `buffer` is borrowed until the call is over.
                 unsafe { self.ring_operation(&core, Direction::Read, reason, entry) }
             }
-            other => {
+            other => self.when_ready(&other, Direction::Read, reason, || {
                 self.set_mode_for(&other)?;
-                self.when_ready(&other, Direction::Read, reason, || {
-                    sys::read(self.raw(), buffer)
-                })
-            }
+                sys::read(self.raw(), buffer)
+            }),
         }
     }
 
@@ -307,12 +299,10 @@ impl Descriptor {
                 // SAFETY: `bytes` is borrowed until the call is over.
                 unsafe { self.ring_operation(&core, Direction::Write, reason, entry) }
             }
-            other => {
+            other => self.when_ready(&other, Direction::Write, reason, || {
                 self.set_mode_for(&other)?;
-                self.when_ready(&other, Direction::Write, reason, || {
-                    sys::write(self.raw(), bytes)
-                })
-            }
+                sys::write(self.raw(), bytes)
+            }),
         }
     }
 
@@ -335,12 +325,10 @@ impl Descriptor {
                 // SAFETY: the slices and what they name are borrowed until the call is over.
                 unsafe { self.ring_operation(&core, Direction::Read, reason, entry) }
             }
-            other => {
+            other => self.when_ready(&other, Direction::Read, reason, || {
                 self.set_mode_for(&other)?;
-                self.when_ready(&other, Direction::Read, reason, || {
-                    sys::read_vectored(self.raw(), slices)
-                })
-            }
+                sys::read_vectored(self.raw(), slices)
+            }),
         }
     }
 
@@ -362,12 +350,10 @@ impl Descriptor {
                 // SAFETY: the slices and what they name are borrowed until the call is over.
                 unsafe { self.ring_operation(&core, Direction::Write, reason, entry) }
             }
-            other => {
+            other => self.when_ready(&other, Direction::Write, reason, || {
                 self.set_mode_for(&other)?;
-                self.when_ready(&other, Direction::Write, reason, || {
-                    sys::write_vectored(self.raw(), slices)
-                })
-            }
+                sys::write_vectored(self.raw(), slices)
+            }),
         }
     }
 }

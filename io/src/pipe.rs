@@ -167,6 +167,9 @@ macro_rules! descriptor_of {
 
             /// The standard library's type, in blocking mode.
             ///
+            /// The mode belongs to the open file, not to the handle: a clone that goes on on the mio driver makes it
+            /// non-blocking again.
+            ///
             /// # Errors
             /// When the process is out of descriptors.
             pub fn into_std(self) -> io::Result<$standard> {

@@ -129,7 +129,6 @@ impl TcpListener {
     /// As [`TcpListener::accept`], if there is none at all.
     pub fn accept_many(&self, most: usize) -> io::Result<Vec<(TcpStream, SocketAddr)>> {
         let mut accepted = vec![self.accept()?];
-        self.socket.set_nonblocking()?;
         while accepted.len() < most {
             // An error is the next call's: what was accepted must not be lost.
             let Ok((socket, address)) = self.socket.accept_now() else {

@@ -70,7 +70,7 @@ impl Listening {
         patiently(|| self.accept_one(Socket::accept))
     }
 
-    /// The next connection that is there. The descriptor is in non-blocking mode.
+    /// The next connection that is there; WouldBlock if there is none.
     pub(crate) fn accept_now(&self) -> io::Result<(Socket, SockAddr)> {
         self.accept_one(Socket::accept_now)
     }

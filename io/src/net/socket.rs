@@ -1,8 +1,7 @@
 //! A socket: what all kinds of sockets do, on whichever driver the caller's loop has.
 //!
 //! Sending and receiving say `MSG_DONTWAIT` themselves where they are tried, so that the descriptor's mode does not
-//! matter to them. Accepting and connecting on mio need the non-blocking mode, and set it for good. Connecting is in
-//! `attempt.rs`.
+//! matter to them. Accepting and connecting on mio need the non-blocking mode, and set it. Connecting is in `attempt.rs`.
 
 use super::kind::Kind;
 use crate::backoff::Backoff;
@@ -338,16 +337,14 @@ impl Socket {
             not_stopped(REASON)?;
             match here()? {
                 Here::Uring(core) => self.accept_ring(&core, REASON),
-                other => {
-                    self.set_nonblocking()?;
-                    self.when_ready(&other, Direction::Read, REASON, || self.accept_now())
-                }
+                other => self.when_ready(&other, Direction::Read, REASON, || self.accept_now()),
             }
         })
     }
 
-    /// The next connection that is there. The descriptor is in non-blocking mode.
+    /// The next connection that is there; WouldBlock if there is none.
     pub(crate) fn accept_now(&self) -> io::Result<(Socket, SockAddr)> {
+        self.set_nonblocking()?;
         let (socket, address) = self.options().accept4(libc::SOCK_CLOEXEC)?;
         Ok((self.accepted(OwnedFd::from(socket)), address))
     }

@@ -77,6 +77,10 @@ macro_rules! descriptor_of {
 
             /// The standard library's type, in blocking mode.
             ///
+            /// The mode belongs to the socket, not to the handle. Where a clone of a listener goes on to accept, on the
+            /// mio driver or outside a loop, the socket becomes non-blocking again, and the std listener's `accept` may
+            /// say `WouldBlock`.
+            ///
             /// # Errors
             /// When the process is out of descriptors.
             pub fn into_std(self) -> std::io::Result<$standard> {
