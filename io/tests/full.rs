@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::SocketAddr;
 use std::rc::Rc;
@@ -110,6 +110,21 @@ fn datagrams_with_descriptors_for_a_full_receiver_arrive_whole_and_in_order() {
                 assert_eq!(received.descriptors.len(), 1);
                 Ok(received.count)
             },
+        );
+    });
+}
+
+#[test]
+fn a_stream_type_over_a_socket_that_keeps_messages_apart_sends_them_whole() {
+    on_each_driver(|| {
+        let (kind, domain) = (socket2::Type::SEQPACKET, socket2::Domain::UNIX);
+        let (one, other) = socket2::Socket::pair(domain, kind, None).unwrap();
+        one.set_send_buffer_size(1).unwrap();
+        let stream = |socket: socket2::Socket| UnixStream::from(OwnedFd::from(socket));
+        let (writer, reader) = (stream(one), stream(other));
+        arrive_whole_and_in_order(
+            move |bytes| (&writer).write(bytes),
+            move |buffer| (&reader).read(buffer),
         );
     });
 }

@@ -1,7 +1,7 @@
 //! The kind of a socket, as far as the kernel treats kinds differently. A socket never changes its kind, so it is
 //! known from the socket's creation or asked of the kernel once.
 
-use socket2::{Domain, SockRef, Type};
+use socket2::{Domain, Protocol, SockRef, Type};
 use std::os::fd::OwnedFd;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,13 +9,19 @@ pub(crate) struct Kind {
     unix: bool,
     /// Whether a send is one message, which goes as a whole or not at all.
     messages: bool,
+    tcp: bool,
 }
 
 impl Kind {
-    pub(crate) fn new(domain: Domain, kind: Type) -> Kind {
+    pub(crate) fn new(domain: Domain, kind: Type, protocol: Option<Protocol>) -> Kind {
+        let stream = kind == Type::STREAM;
+        let internet = domain == Domain::IPV4 || domain == Domain::IPV6;
+        // The default protocol of an internet stream is TCP.
+        let tcp = matches!(protocol, None | Some(Protocol::TCP));
         Kind {
             unix: domain == Domain::UNIX,
-            messages: kind != Type::STREAM,
+            messages: !stream,
+            tcp: internet && stream && tcp,
         }
     }
 
@@ -23,12 +29,13 @@ impl Kind {
     /// descriptor that keeps messages apart (`SOCK_SEQPACKET`).
     pub(crate) fn of(fd: &OwnedFd) -> Kind {
         let socket = SockRef::from(fd);
-        match (socket.domain(), socket.r#type()) {
-            (Ok(domain), Ok(kind)) => Kind::new(domain, kind),
+        match (socket.domain(), socket.r#type(), socket.protocol()) {
+            (Ok(domain), Ok(kind), Ok(protocol)) => Kind::new(domain, kind, protocol),
             // It is no socket: every call on it will say so.
             _ => Kind {
                 unix: false,
                 messages: false,
+                tcp: false,
             },
         }
     }
@@ -39,6 +46,10 @@ impl Kind {
 
     pub(crate) fn has_messages(self) -> bool {
         self.messages
+    }
+
+    pub(crate) fn is_tcp(self) -> bool {
+        self.tcp
     }
 }
 
@@ -51,8 +62,11 @@ mod tests {
     #[test]
     fn the_kernel_tells_the_kind_that_a_socket_was_made_with() {
         let tcp = OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
-        assert_eq!(Kind::of(&tcp), Kind::new(Domain::IPV4, Type::STREAM));
-        assert!(!Kind::of(&tcp).has_messages());
+        assert_eq!(
+            Kind::of(&tcp),
+            Kind::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))
+        );
+        assert!(Kind::of(&tcp).is_tcp() && !Kind::of(&tcp).has_messages());
         let udp = OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
         assert!(Kind::of(&udp).has_messages() && !Kind::of(&udp).is_unix());
         let stream = OwnedFd::from(UnixStream::pair().unwrap().0);

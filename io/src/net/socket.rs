@@ -55,7 +55,7 @@ impl Socket {
         protocol: Option<Protocol>,
     ) -> io::Result<Socket> {
         let socket = socket2::Socket::new(domain, kind, protocol)?;
-        let kind = Kind::new(domain, kind);
+        let kind = Kind::new(domain, kind, protocol);
         Ok(Socket::with_kind(OwnedFd::from(socket), kind))
     }
 
@@ -137,6 +137,8 @@ impl Socket {
         if let Here::Mio(core) = here
             && (1..buffer.len()).contains(&count)
             && flags == 0
+            // A Unix socket also ends a read behind a message with descriptors, and no event tells of what follows.
+            && self.kind.is_tcp()
         {
             core.set_drained(self.identity());
         }

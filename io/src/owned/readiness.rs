@@ -19,8 +19,8 @@ const READS_PER_TURN: u32 = 4;
 pub(super) struct ReadyState {
     readable: Cell<bool>,
     writable: Cell<bool>,
-    /// The peer is through: read until the end is seen, also after a short read.
-    hung_up: Cell<bool>,
+    /// A short read does not mean that the socket is empty: the peer is through, or has sent urgent data.
+    short_reads_may_lie: Cell<bool>,
 }
 
 impl Default for ReadyState {
@@ -29,7 +29,7 @@ impl Default for ReadyState {
         ReadyState {
             readable: Cell::new(true),
             writable: Cell::new(true),
-            hung_up: Cell::new(false),
+            short_reads_may_lie: Cell::new(false),
         }
     }
 }
@@ -62,10 +62,12 @@ impl State {
             match sys::recv(socket.raw(), &mut buffer, 0) {
                 Ok(0) => self.input_ended.set(true),
                 Ok(count) => {
-                    // What comes after a short read brings an edge of its own.
-                    self.ready
-                        .readable
-                        .set(count == buffer.len() || self.ready.hung_up.get());
+                    // What comes after a short read brings an edge of its own. Not so with a Unix socket, which also
+                    // ends a read behind a message with descriptors.
+                    let may_have_more = count == buffer.len()
+                        || !socket.kind().is_tcp()
+                        || self.ready.short_reads_may_lie.get();
+                    self.ready.readable.set(may_have_more);
                     called = true;
                     self.deliver(&buffer[..count]);
                 }
@@ -128,7 +130,9 @@ impl Ready for State {
         state
             .writable
             .set(state.writable.get() || ready.writable || ready.hung_up);
-        state.hung_up.set(state.hung_up.get() || ready.hung_up);
+        state
+            .short_reads_may_lie
+            .set(state.short_reads_may_lie.get() || ready.hung_up || ready.urgent);
         self.defer();
     }
 }

@@ -110,7 +110,8 @@ impl Core {
             return Ok(id);
         }
         let id = self.sources.borrow_mut().insert(identity);
-        let interest = Interest::READABLE | Interest::WRITABLE;
+        // Priority is urgent data, at which reads end early.
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let result = match self
             .registry
             .register(&mut SourceFd(&identity.fd), id.token(), interest)
@@ -266,6 +267,7 @@ impl Core {
                         readable: event.is_readable(),
                         writable: event.is_writable(),
                         hung_up: event.is_read_closed() || event.is_error(),
+                        urgent: event.is_priority(),
                     };
                     let owner = self
                         .sources

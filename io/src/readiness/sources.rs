@@ -22,6 +22,8 @@ pub(crate) struct Readiness {
     pub(crate) writable: bool,
     /// The peer sends no more, or the socket is broken: a read will say so.
     pub(crate) hung_up: bool,
+    /// Urgent data has come (TCP): reads end before it, however much follows.
+    pub(crate) urgent: bool,
 }
 
 /// What a fiber waits for.
@@ -50,8 +52,9 @@ struct Source {
     used: bool,
     /// A read took all there was, and no event has come since: the next would find nothing.
     drained: bool,
-    /// The peer is through: reads find the rest, and the end, without another event.
-    hung_up: bool,
+    /// The peer is through, or has sent urgent data: a short read does not mean that no more is there, and what is there
+    /// makes no other event. So `drained` is not trusted any more.
+    always_tried: bool,
     /// A reader and a writer have room without an allocation.
     waiters: SmallVec<[Waiter; 2]>,
     owner: Option<Rc<dyn Ready>>,
@@ -120,7 +123,7 @@ impl Sources {
                 generation: 0,
                 used: false,
                 drained: false,
-                hung_up: false,
+                always_tried: false,
                 waiters: SmallVec::new(),
                 owner: None,
             };
@@ -131,7 +134,7 @@ impl Sources {
         source.identity = identity;
         source.used = true;
         source.drained = false;
-        source.hung_up = false;
+        source.always_tried = false;
         self.used += 1;
         self.by_fd[place] = index + 1;
         SourceId {
@@ -188,7 +191,7 @@ impl Sources {
     /// Notes that a read took all there was. Only of a socket that is registered: its next byte makes an event.
     pub(super) fn set_drained(&mut self, identity: Identity) {
         if let Some(source) = self.find(identity).and_then(|id| self.get(id)) {
-            source.drained = !source.hung_up;
+            source.drained = !source.always_tried;
         }
     }
 
@@ -216,8 +219,8 @@ impl Sources {
     /// Wakes the fibers whom the event concerns; returns the owner, to be told after the borrow.
     pub(super) fn event(&mut self, id: SourceId, ready: Readiness) -> Option<Rc<dyn Ready>> {
         let source = self.get(id)?;
-        source.hung_up |= ready.hung_up;
-        source.drained &= !(ready.readable || source.hung_up);
+        source.always_tried |= ready.hung_up || ready.urgent;
+        source.drained &= !(ready.readable || source.always_tried);
         source.waiters.retain(|waiter| {
             let concerned = ready.hung_up
                 || match waiter.direction {
@@ -246,6 +249,7 @@ mod tests {
         readable: true,
         writable: false,
         hung_up: false,
+        urgent: false,
     };
 
     #[test]
@@ -272,6 +276,21 @@ mod tests {
     }
 
     #[test]
+    fn a_drained_socket_is_always_tried_again_once_urgent_data_has_come() {
+        let mut sources = Sources::default();
+        let socket = Identity { fd: 3, id: 1 };
+        let id = sources.insert(socket);
+        let urgent = Readiness {
+            urgent: true,
+            ..READABLE
+        };
+        sources.event(id, urgent);
+        sources.event(id, READABLE);
+        sources.set_drained(socket);
+        assert!(!sources.is_drained(socket));
+    }
+
+    #[test]
     fn a_drained_socket_is_tried_again_after_an_event_and_always_after_a_hang_up() {
         let mut sources = Sources::default();
         let socket = Identity { fd: 3, id: 1 };
@@ -288,7 +307,7 @@ mod tests {
             Readiness {
                 readable: false,
                 writable: true,
-                hung_up: false,
+                ..READABLE
             },
         );
         assert!(sources.is_drained(socket));
