@@ -11,6 +11,7 @@
 use crate::driver::{Backend, Here, backend_here, here};
 use crate::errors::cannot_wait;
 use crate::readiness::{Direction, Identity};
+use crate::taken::Taken;
 use crate::{sys, uring};
 use io_uring::{opcode, squeue, types};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -31,7 +32,7 @@ pub(crate) struct Descriptor {
     fd: OwnedFd,
     id: u64,
     /// A listener's connections that were taken from the system before somebody asked for them.
-    pub(crate) ahead: Option<Arc<uring::Taken>>,
+    pub(crate) ahead: Option<Arc<Taken>>,
     pub(crate) read_limit: Limit,
     pub(crate) write_limit: Limit,
 }
@@ -204,6 +205,7 @@ impl Descriptor {
         match here {
             Here::Callback => Err(io::ErrorKind::WouldBlock.into()),
             Here::Unwinding => Err(cannot_wait()),
+            _ if self.ahead.is_some() => self.wait_for_connection(here, reason),
             Here::Thread => self.block_thread(direction),
             Here::Mio(core) => core.wait(self.identity(), direction, reason),
             Here::Uring(core) => self.poll_ring(core, direction, reason),

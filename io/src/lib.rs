@@ -58,6 +58,7 @@ mod shared;
 pub mod signal;
 pub mod stdio;
 mod sys;
+mod taken;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod uring;

@@ -13,15 +13,17 @@
 //!   the loop of the fiber that waits, whichever loops use the descriptor besides.
 
 use crate::descriptor::{Descriptor, poll_events};
-use crate::driver::{Backend, backend};
-use crate::readiness::{Direction, Waiting};
+use crate::driver::{Backend, Here, backend};
+use crate::readiness::Direction;
 use crate::sys;
+use crate::taken::Waiting;
 use crate::uring::Poll;
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 use std::rc::Rc;
-use yue_scheduler::LocalWaker;
 use yue_scheduler::sync::select::{Readiness, Ready, Signal, ready};
+use yue_scheduler::{LocalWaker, park, prepare_park};
 
 /// Readiness as a branch of `select!`: made by the methods `readable_branch` and `writable_branch` of sockets,
 /// listeners and pipes, for which `readable(…)` and `writable(…)` stand in the macro.
@@ -55,13 +57,16 @@ pub struct DescriptorReadiness<'a> {
     descriptor: &'a Descriptor,
     direction: Direction,
     watch: Option<Watch>,
+    /// The place among those who wait for what a listener takes ahead.
+    ahead: Option<Waiting<'a>>,
     /// Why it cannot be watched; the next answer.
     failed: Option<io::Error>,
 }
 
 enum Watch {
     Uring(Rc<Poll>),
-    Mio(Waiting),
+    /// Held for its end.
+    Mio(#[allow(dead_code)] crate::readiness::Waiting),
 }
 
 impl Descriptor {
@@ -74,11 +79,50 @@ impl Descriptor {
         limit.enforce(|| self.by_readiness(direction, reason, || self.ask(direction)))
     }
 
+    /// Waits until a listener may have a connection: in the kernel, or among those that an operation of another fiber
+    /// has taken ahead.
+    pub(crate) fn wait_for_connection(&self, here: &Here, reason: &'static str) -> io::Result<()> {
+        let ahead = self.ahead.as_deref();
+        let backend = match here {
+            Here::Callback => return Err(io::ErrorKind::WouldBlock.into()),
+            Here::Unwinding => return Err(cannot_wait()),
+            Here::Thread => {
+                let limit = self.read_limit.get();
+                return ahead.map_or(Ok(()), |taken| taken.block_thread(&self.as_fd(), limit));
+            }
+            Here::Uring(core) => Backend::Uring(core.clone()),
+            Here::Mio(core) => Backend::Mio(core.clone()),
+        };
+        let waker = prepare_park();
+        let Some(_waiting) = ahead.and_then(|taken| taken.wait(waker.remote())) else {
+            return Ok(());
+        };
+        let _watch = self.watch(&backend, Direction::Read, waker)?;
+        Ok(park(reason)?)
+    }
+
+    /// Has `waker` woken when the descriptor may be ready, for as long as the answer lives.
+    fn watch(
+        &self,
+        backend: &Backend,
+        direction: Direction,
+        waker: LocalWaker,
+    ) -> io::Result<Watch> {
+        Ok(match backend {
+            Backend::Uring(core) => {
+                let events = poll_events(direction);
+                Watch::Uring(core.start_poll(self.identity(), events, waker))
+            }
+            Backend::Mio(core) => Watch::Mio(core.watch(self.identity(), direction, waker)?),
+        })
+    }
+
     pub(crate) fn ready_branch(&self, direction: Direction) -> ReadinessBranch<'_> {
         let readiness = DescriptorReadiness {
             descriptor: self,
             direction,
             watch: None,
+            ahead: None,
             failed: None,
         };
         ready(readiness).on_this_loop()
@@ -93,18 +137,20 @@ impl Descriptor {
     }
 }
 
-impl DescriptorReadiness<'_> {
-    fn begin(&self, waker: LocalWaker) -> io::Result<Watch> {
-        let descriptor = self.descriptor;
-        Ok(match backend()? {
-            Backend::Uring(core) => {
-                let events = poll_events(self.direction);
-                Watch::Uring(core.start_poll(descriptor.identity(), events, waker))
-            }
-            Backend::Mio(core) => {
-                Watch::Mio(core.watch(descriptor.identity(), self.direction, waker)?)
-            }
-        })
+impl Watch {
+    /// Ends it. Returns the error if the kernel could not watch.
+    fn end(&mut self) -> Option<io::Error> {
+        match self {
+            Watch::Uring(poll) => poll.end(),
+            Watch::Mio(_) => None,
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // An error is met again by whoever asks the kernel next.
+        let _ = self.end();
     }
 }
 
@@ -123,10 +169,19 @@ impl Readiness for DescriptorReadiness<'_> {
 
     fn watch(&mut self, signal: Signal) {
         self.unwatch();
-        let begun = match signal.local_waker() {
-            Some(waker) => self.begin(waker),
-            None => Err(io::ErrorKind::Unsupported.into()),
+        let Some(waker) = signal.local_waker() else {
+            self.failed = Some(io::ErrorKind::Unsupported.into());
+            return signal.raise();
         };
+        if let (Direction::Read, Some(ahead)) = (self.direction, &self.descriptor.ahead) {
+            self.ahead = ahead.wait(waker.remote());
+            if self.ahead.is_none() {
+                // Taken since the last poll.
+                return signal.raise();
+            }
+        }
+        let begun =
+            backend().and_then(|backend| self.descriptor.watch(&backend, self.direction, waker));
         match begun {
             Ok(watch) => self.watch = Some(watch),
             Err(error) => {
@@ -137,10 +192,9 @@ impl Readiness for DescriptorReadiness<'_> {
     }
 
     fn unwatch(&mut self) {
-        match self.watch.take() {
-            Some(Watch::Uring(poll)) => self.failed = poll.end(),
-            Some(Watch::Mio(waiting)) => drop(waiting),
-            None => {}
+        self.ahead = None;
+        if let Some(mut watch) = self.watch.take() {
+            self.failed = watch.end();
         }
     }
 }

@@ -4,10 +4,12 @@
 //! none of them keeps anything: memory that is passed in is free again when the call returns. `EINTR` is retried here
 //! and is seen nowhere else. Any thread may call them.
 
+use socket2::{SockAddr, SockAddrStorage, SockRef};
 use std::ffi::CStr;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
+use yue_scheduler::Instant;
 
 /// The most buffers that one vectored call takes; the kernel's own limit (`IOV_MAX`) is 1024.
 pub(crate) const SLICES_MAX: usize = 64;
@@ -153,19 +155,67 @@ pub(crate) fn header_of(slices: *mut libc::iovec, count: usize) -> libc::msghdr 
 /// # Errors
 /// `TimedOut` if that takes longer than `limit`.
 pub(crate) fn block_until_ready(fd: RawFd, events: i16, limit: Option<Duration>) -> io::Result<()> {
-    let mut entry = libc::pollfd {
+    let revents = 0;
+    block_until_one_ready(
+        &mut [libc::pollfd {
+            fd,
+            events,
+            revents,
+        }],
+        limit,
+    )
+}
+
+/// As [`block_until_ready`], until one of the descriptors is readable.
+pub(crate) fn block_until_one_readable(fds: &[RawFd], limit: Option<Duration>) -> io::Result<()> {
+    let entry = |&fd: &RawFd| libc::pollfd {
         fd,
-        events,
+        events: libc::POLLIN,
         revents: 0,
     };
-    // Rounded up: a wait is never shorter than asked.
-    let millis = limit.map_or(-1, |limit| {
-        i32::try_from(limit.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
-    });
-    // SAFETY: one live, writable entry.
-    match retry(|| unsafe { libc::poll(&mut entry, 1, millis) } as isize)? {
+    let mut entries: Vec<libc::pollfd> = fds.iter().map(entry).collect();
+    block_until_one_ready(&mut entries, limit)
+}
+
+fn block_until_one_ready(entries: &mut [libc::pollfd], limit: Option<Duration>) -> io::Result<()> {
+    let until = limit.map(|limit| Instant::system().saturating_add(limit));
+    let (start, count) = (entries.as_mut_ptr(), entries.len() as libc::nfds_t);
+    // A signal does not begin the limit anew: what is left is worked out for each call.
+    let call = || {
+        let left = until.map(|until| until.saturating_since(Instant::system()));
+        // Rounded up: a wait is never shorter than asked.
+        let millis = left.map_or(-1, |left| {
+            i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+        });
+        // SAFETY: live, writable entries.
+        unsafe { libc::poll(start, count, millis) as isize }
+    };
+    match retry(call)? {
         0 => Err(io::ErrorKind::TimedOut.into()),
         _ => Ok(()),
+    }
+}
+
+/// The peer's address of a connection, also of one that the peer has reset: `getpeername(2)` says ENOTCONN then, while
+/// `SO_PEERNAME` still knows what `accept(2)` would have told.
+pub(crate) fn peer_address(socket: SockRef<'_>) -> io::Result<SockAddr> {
+    let error = match socket.peer_addr() {
+        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => error,
+        other => return other,
+    };
+    // The option wants exactly the length of the address, which is that of the local one.
+    let length = socket.local_addr()?.len();
+    let mut storage = SockAddrStorage::zeroed();
+    let mut got = length;
+    let (fd, start) = (socket.as_raw_fd(), (&raw mut storage).cast());
+    // SAFETY: the storage is writable, and longer than any address.
+    let result = retry(|| unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERNAME, start, &mut got) as isize
+    });
+    match result {
+        // SAFETY: the kernel has filled in an address of that length.
+        Ok(_) if got == length => Ok(unsafe { SockAddr::new(storage, length) }),
+        _ => Err(error),
     }
 }
 

@@ -142,14 +142,45 @@ impl TcpListener {
     /// The connections as they come. Ends when the fiber is told to stop.
     ///
     /// On io_uring one operation takes them all, for as long as the fiber waits for the next: that costs less than to
-    /// accept each by itself, but a connection may be taken before its turn. None is lost: what was taken when the
-    /// fiber is told to stop still comes, and what is left when the iterator is dropped is for the next to accept,
-    /// here or on a clone of the listener.
+    /// accept each by itself, but a connection may be taken before its turn. Then it is for whoever accepts next from
+    /// this listener or a clone of it, and one that waits already gets it at once. So none is lost: what was taken when
+    /// the fiber is told to stop still comes, and what is left when the iterator is dropped stays with the listener.
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming {
             listener: self,
             arrivals: Arrivals::default(),
         }
+    }
+
+    /// A connection that [`TcpListener::incoming`] took from the system before its turn, if one is left. It does not
+    /// wait.
+    ///
+    /// A listener that is handed to another process, or converted by `into_std`, leaves these behind: take them first.
+    ///
+    /// ```
+    /// use yue::net::{TcpListener, TcpStream};
+    ///
+    /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+    ///     let listener = TcpListener::bind("127.0.0.1:0")?;
+    ///     let address = listener.local_addr()?;
+    ///     let clients = [TcpStream::connect(address)?, TcpStream::connect(address)?];
+    ///     let first = listener.incoming().next().unwrap()?;
+    ///     let mut served = vec![first.peer_addr()?];
+    ///     while let Some((_, from)) = listener.accept_taken() {
+    ///         served.push(from); // On io_uring the second is here.
+    ///     }
+    ///     let listener = listener.into_std()?; // Else it is there.
+    ///     if served.len() == 1 {
+    ///         served.push(listener.accept()?.1);
+    ///     }
+    ///     assert_eq!(served, [clients[0].local_addr()?, clients[1].local_addr()?]);
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn accept_taken(&self) -> Option<(TcpStream, SocketAddr)> {
+        let (socket, address) = self.socket.accept_taken()?;
+        Some((TcpStream::from_socket(socket), inet(&address).ok()?))
     }
 
     /// The address on which the socket listens, the port that the system chose included.

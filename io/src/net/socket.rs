@@ -1,13 +1,14 @@
 //! A socket: what all kinds of sockets do, on whichever driver the caller's loop has.
 //!
 //! Sending and receiving say `MSG_DONTWAIT` themselves where they are tried, so that the descriptor's mode does not
-//! matter to them. Accepting and connecting on mio need the non-blocking mode, and set it. Connecting is in `attempt.rs`.
+//! matter to them. Connecting is in `attempt.rs`, accepting in `listening.rs`.
 
 use super::kind::Kind;
 use crate::backoff::Backoff;
 use crate::descriptor::{Descriptor, clamp, let_others_run, not_stopped};
 use crate::driver::{Here, here};
 use crate::readiness::Direction;
+use crate::taken::Taken;
 use crate::{sys, uring};
 use io_uring::{opcode, squeue};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Type};
@@ -75,8 +76,8 @@ impl Socket {
         self.kind
     }
 
-    /// Has the socket count as readable while there is something here.
-    pub(crate) fn set_ahead(&mut self, ahead: Arc<uring::Taken>) {
+    /// Has the socket count as readable while there is a connection here.
+    pub(crate) fn set_ahead(&mut self, ahead: Arc<Taken>) {
         self.descriptor.ahead = Some(ahead);
     }
 
@@ -333,42 +334,10 @@ impl Socket {
         self.wait_until_ready(here, Direction::Write, WRITE)
     }
 
-    pub(crate) fn accept(&self) -> io::Result<(Socket, SockAddr)> {
-        const REASON: &str = "accept a connection";
-        self.read_limit.enforce(|| {
-            not_stopped(REASON)?;
-            match here()? {
-                Here::Uring(core) => self.accept_ring(&core, REASON),
-                other => self.when_ready(&other, Direction::Read, REASON, || self.accept_now()),
-            }
-        })
-    }
-
-    /// The next connection that is there; WouldBlock if there is none.
-    pub(crate) fn accept_now(&self) -> io::Result<(Socket, SockAddr)> {
-        self.set_nonblocking()?;
+    /// The next connection that is there. On an open file in blocking mode it would wait.
+    pub(super) fn accept_now(&self) -> io::Result<(Socket, SockAddr)> {
         let (socket, address) = self.options().accept4(libc::SOCK_CLOEXEC)?;
         Ok((self.accepted(OwnedFd::from(socket)), address))
-    }
-
-    fn accept_ring(
-        &self,
-        core: &uring::Core,
-        reason: &'static str,
-    ) -> io::Result<(Socket, SockAddr)> {
-        let mut storage = SockAddrStorage::zeroed();
-        let mut length = storage.size_of();
-        let (address_at, length_at) =
-            ((&raw mut storage).cast::<libc::sockaddr>(), &raw mut length);
-        let entry = || {
-            let accept = opcode::Accept::new(self.entry_fd(), address_at, length_at);
-            accept.flags(libc::SOCK_CLOEXEC).build()
-        };
-        // SAFETY: address and length are in this frame.
-        let fd = unsafe { self.ring_operation(core, Direction::Read, reason, entry)? };
-        let fd = sys::own_fd(fd as u32);
-        // SAFETY: the kernel has filled in an address of that length.
-        Ok((self.accepted(fd), unsafe { SockAddr::new(storage, length) }))
     }
 }
 

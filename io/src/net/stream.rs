@@ -82,7 +82,8 @@ macro_rules! descriptor_of {
             /// say `WouldBlock`.
             ///
             /// # Errors
-            /// When the process is out of descriptors.
+            /// When the process is out of descriptors. For the last handle of a listener also when connections that
+            /// `incoming` took are left, which would be lost: take them by `accept_taken` first.
             pub fn into_std(self) -> std::io::Result<$standard> {
                 Ok(<$standard>::from(self.socket.into_fd()?))
             }

@@ -185,6 +185,13 @@ impl UnixListener {
         }
     }
 
+    /// A connection that `incoming` took before its turn, if one is left; as
+    /// [`TcpListener::accept_taken`](super::TcpListener::accept_taken).
+    pub fn accept_taken(&self) -> Option<(UnixStream, SocketAddr)> {
+        let (socket, address) = self.socket.accept_taken()?;
+        Some((UnixStream { socket }, unix(&address).ok()?))
+    }
+
     /// The address on which the socket listens.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
-//! Connections that come in one operation: a multishot accept, for a fiber that takes one after the other.
+//! Connections that come through the ring: a multishot accept, for a fiber that takes one after the other, or an accept
+//! of one.
 //!
 //! ```text
-//!   kernel ──▶ completion each ──▶ taken ──▶ the fiber, now or at its next call
+//!   kernel ──▶ completion each ──▶ taken ──▶ the fiber, now or at its next call; or another that waits
 //!
 //!   operation:  none ──fiber waits──▶ running ──last completion──▶ none
 //!                                        └─ nobody waits at the next turn (cancel submitted) ─┘
@@ -11,47 +12,25 @@
 //! fiber waits, and on to the next turn: a fiber that comes back within the tick finds it running, and one that does
 //! something else leaves the connections where they are, for other loops and processes.
 //!
-//! What was taken belongs to the listener, not to the operation: whoever accepts next gets it.
+//! What was taken belongs to the listener, not to the operation: whoever accepts next gets it, and one that waits
+//! already is woken for it (`taken.rs`). For that, an accept of one connection is an operation of this kind as well: the
+//! fiber's wait can end by a connection that another fiber's operation took.
 
 use super::{Completed, Core, OperationId, demand_suspension};
 use crate::errors::was_cancelled;
 use crate::shared::Member;
 use crate::sys;
+use crate::taken::Taken;
 use io_uring::{opcode, types};
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use yue_scheduler::{
     Instant, LocalWaker, Stopped, in_fiber, is_cancelled, park_unrefused, prepare_park,
     refuse_call, yield_if_allowed,
 };
-
-/// Connections that the kernel has handed over and no fiber has, oldest first. Any thread; the lock is never held over
-/// a wait.
-#[derive(Debug, Default)]
-pub(crate) struct Taken(Mutex<VecDeque<OwnedFd>>);
-
-impl Taken {
-    pub(crate) fn pop(&self) -> Option<OwnedFd> {
-        self.queue().pop_front()
-    }
-
-    pub(crate) fn any(&self) -> bool {
-        !self.queue().is_empty()
-    }
-
-    fn push(&self, connection: OwnedFd) {
-        self.queue().push_back(connection);
-    }
-
-    fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<OwnedFd>> {
-        // A queue is whole whatever panicked.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
@@ -71,17 +50,26 @@ pub(crate) struct Accepting {
     waiter: Cell<Option<LocalWaker>>,
     /// What ended the operation while the fiber waited.
     error: Cell<Option<i32>>,
-    /// It cannot be done: accept one at a time.
+    /// Whether the operation takes all that come, or one.
+    multishot: Cell<bool>,
+    /// The ring does not wait on a non-blocking descriptor: wait by a poll, and try again.
     refused: Cell<bool>,
     deferred: Cell<bool>,
     place: Cell<usize>,
 }
 
 impl Accepting {
-    /// For a listener that outlives the operation: [`Accepting::end`] comes before its end.
-    pub(crate) fn new(core: Rc<Core>, listener: RawFd, taken: Arc<Taken>) -> Rc<Accepting> {
+    /// For a listener that outlives the operation: [`Accepting::end`] comes before its end. `many` says that the fiber
+    /// will take one connection after the other.
+    pub(crate) fn new(
+        core: Rc<Core>,
+        listener: RawFd,
+        taken: Arc<Taken>,
+        many: bool,
+    ) -> Rc<Accepting> {
         Rc::new(Accepting {
-            refused: Cell::new(!core.multishot.get()),
+            multishot: Cell::new(many && core.multishot.get()),
+            refused: Cell::new(false),
             core,
             listener,
             taken,
@@ -98,7 +86,7 @@ impl Accepting {
         Rc::ptr_eq(&self.core, core)
     }
 
-    /// Waits for the next connection; `None` if it must be accepted in another way.
+    /// Waits for the next connection; `None` if the listener must be polled first, since its descriptor is non-blocking.
     ///
     /// A fiber that is told to stop still gets what was taken by then. The error comes after the last of it.
     ///
@@ -119,7 +107,7 @@ impl Accepting {
             if let Some(error) = self.error.take() {
                 return Err(io::Error::from_raw_os_error(error));
             }
-            if self.refused.get() {
+            if self.refused.take() {
                 return Ok(None);
             }
             if !is_cancelled() {
@@ -149,7 +137,11 @@ impl Accepting {
 
     /// Parks the fiber until there is news. An error is not a refusal yet.
     fn wait(self: &Rc<Self>, reason: &'static str) -> Result<(), Stopped> {
-        self.waiter.set(Some(prepare_park()));
+        let waker = prepare_park();
+        let Some(_waiting) = self.taken.wait(waker.remote()) else {
+            return Ok(());
+        };
+        self.waiter.set(Some(waker));
         let _left = Left(self);
         // A fiber that has been told to stop starts nothing: the park only takes it through the run queue.
         if !is_cancelled() {
@@ -172,8 +164,15 @@ impl Accepting {
     }
 
     fn start(self: &Rc<Self>) {
-        let accept = opcode::AcceptMulti::new(types::Fd(self.listener));
-        let entry = accept.flags(libc::SOCK_CLOEXEC).build();
+        let fd = types::Fd(self.listener);
+        let entry = if self.multishot.get() {
+            let accept = opcode::AcceptMulti::new(fd);
+            accept.flags(libc::SOCK_CLOEXEC).build()
+        } else {
+            let nowhere = std::ptr::null_mut();
+            let accept = opcode::Accept::new(fd, nowhere, nowhere.cast());
+            accept.flags(libc::SOCK_CLOEXEC).build()
+        };
         // SAFETY: the entry names no memory.
         let id = unsafe { self.core.start(entry, self.clone(), 0) };
         self.operation.set(Operation::Running(id));
@@ -190,11 +189,10 @@ impl Accepting {
     fn failed(&self, error: i32) {
         match error {
             error if was_cancelled(error) => {}
-            // The client has gone again: the next is waited for.
-            libc::ECONNABORTED => {}
-            // The descriptor is non-blocking; the kernel knows no multishot accept; or it is no listener, which the
-            // other way finds out.
-            libc::EAGAIN | libc::EINVAL => self.refused.set(true),
+            // The descriptor is non-blocking.
+            libc::EAGAIN => self.refused.set(true),
+            // The kernel knows no multishot accept, or it is no listener, which the accept of one finds out.
+            libc::EINVAL if self.multishot.get() => self.multishot.set(false),
             // Kept only for somebody who waits: for a later call it would be old.
             error if self.waiter.get().is_some() => self.error.set(Some(error)),
             _ => {}
@@ -209,7 +207,10 @@ impl Completed for Accepting {
             self.core.shared.leave(self.place.get());
         }
         match u32::try_from(result) {
-            Ok(connection) => self.taken.push(sys::own_fd(connection)),
+            Ok(connection) => {
+                let expected = self.waiter.get().is_some();
+                self.taken.push(sys::own_fd(connection), expected);
+            }
             Err(_) => self.failed(-result),
         }
         let news = result >= 0 || self.error.get().is_some() || self.refused.get();

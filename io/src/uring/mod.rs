@@ -21,7 +21,7 @@ mod ring;
 mod setup;
 mod slots;
 
-pub(crate) use accept::{Accepting, Taken};
+pub(crate) use accept::Accepting;
 pub(crate) use buffers::{BufferRing, GROUP};
 pub(crate) use features::check_settings;
 pub(crate) use polls::Poll;

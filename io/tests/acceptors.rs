@@ -1,0 +1,304 @@
+//! Several acceptors of one listener: fibers, clones, loops and threads. None sleeps while a connection lies with
+//! another that is busy, and no connection is lost. On both drivers.
+
+mod common;
+
+use common::*;
+use std::cell::Cell;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use yue_io::Choice;
+use yue_io::net::{TcpListener, TcpStream};
+use yue_scheduler::*;
+
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// Ways in which a second acceptor waits for a connection.
+const WAITS: [&str; 5] = ["incoming", "accept", "accept_many", "readable", "select"];
+
+/// Waits for a connection in that way, and returns it.
+fn next_connection(listener: &TcpListener, way: &str) -> io::Result<TcpStream> {
+    match way {
+        // The end of the iteration is the fiber's being told to stop.
+        "incoming" => listener
+            .incoming()
+            .next()
+            .unwrap_or_else(|| Err(Stopped::Deadline.into())),
+        "accept" => listener.accept().map(|(stream, _)| stream),
+        "accept_many" => listener.accept_many(1).map(|mut all| all.remove(0).0),
+        "readable" => {
+            listener.readable()?;
+            listener.accept().map(|(stream, _)| stream)
+        }
+        _ => {
+            select! { ready = readable(listener) => ready }??;
+            listener.accept().map(|(stream, _)| stream)
+        }
+    }
+}
+
+fn was_stopped(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Stopped>())
+}
+
+/// Two clients that connect before the loop looks.
+fn two_clients(address: SocketAddr) -> [std::net::TcpStream; 2] {
+    [(), ()].map(|()| std::net::TcpStream::connect(address).unwrap())
+}
+
+/// One fiber serves the first connection that comes by `incoming`, for as long as the second is not served: it must be
+/// the other acceptor that does, which is idle.
+fn the_idle_one_serves(
+    listener: TcpListener,
+    address: SocketAddr,
+    start_other: impl FnOnce(TcpListener),
+) {
+    let clone = listener.try_clone().unwrap();
+    let busy = spawn(move || -> io::Result<()> {
+        let mut stream = listener.incoming().next().unwrap()?;
+        let mut byte = [0];
+        // The client goes on when the other connection was served.
+        stream.read_exact(&mut byte)?;
+        stream.write_all(b"x")
+    });
+    yield_now().unwrap();
+    start_other(clone);
+    sleep(Duration::from_millis(5)).unwrap();
+    let clients = two_clients(address);
+    let mut clients = clients.map(TcpStream::from);
+    let served = Rc::new(Cell::new(None));
+    // Whichever of the two connections the idle one has got, it writes at once.
+    let readers: Vec<_> = clients
+        .iter()
+        .enumerate()
+        .map(|(n, client)| {
+            let (client, served) = (client.try_clone().unwrap(), served.clone());
+            spawn(move || {
+                let got = (&client).read(&mut [0; 1]);
+                if matches!(got, Ok(1)) {
+                    served.set(Some(n));
+                }
+            })
+        })
+        .collect();
+    wait_until(|| served.get().is_some());
+    let waiting = 1 - served.get().unwrap();
+    clients[waiting].write_all(b"go").unwrap();
+    busy.join().unwrap().unwrap();
+    readers
+        .into_iter()
+        .for_each(|reader| reader.join().unwrap());
+}
+
+#[test]
+fn a_connection_goes_to_an_acceptor_that_is_idle_and_not_to_one_that_is_busy() {
+    on_each_driver(|| {
+        for way in WAITS {
+            eprintln!("{way}");
+            let (listener, address) = listener();
+            the_idle_one_serves(listener, address, |listener| {
+                drop(spawn(move || {
+                    next_connection(&listener, way).unwrap().write_all(b"y")
+                }));
+            });
+        }
+    });
+}
+
+#[test]
+fn a_connection_goes_to_an_acceptor_that_is_idle_on_another_loop_or_thread() {
+    for choice in choices() {
+        // Loops with either driver may share a listener.
+        for other in choices() {
+            let (handle, thread) = worker(other);
+            run_on(choice, move || {
+                for way in WAITS {
+                    eprintln!("{choice:?}, {other:?}: {way}");
+                    let (listener, address) = listener();
+                    the_idle_one_serves(listener, address, |listener| {
+                        let serve =
+                            move || next_connection(&listener, way).unwrap().write_all(b"y");
+                        drop(handle.spawn(serve));
+                    });
+                }
+                handle.shutdown();
+            });
+            thread.join().unwrap();
+        }
+        run_on(choice, || {
+            for way in WAITS.into_iter().filter(|way| *way != "select") {
+                eprintln!("{way}, on a thread");
+                let (listener, address) = listener();
+                the_idle_one_serves(listener, address, |listener| {
+                    let serve = move || next_connection(&listener, way).unwrap().write_all(b"y");
+                    drop(std::thread::spawn(serve));
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn acceptors_of_all_kinds_that_come_and_go_lose_no_connection() {
+    const CLIENTS: usize = 60;
+    for choice in choices() {
+        let (handle, thread) = worker(choice);
+        run_on(choice, move || {
+            let (listener, address) = listener();
+            let served = Arc::new(Mutex::new(Vec::new()));
+            let serve =
+                |listener: TcpListener, way: &'static str, served: Arc<Mutex<Vec<SocketAddr>>>| {
+                    move || {
+                        for round in 0.. {
+                            let soon = now().saturating_add(Duration::from_millis(1 + round % 3));
+                            // A deadline ends the wait, but a connection that came all the same is the result.
+                            match with_deadline(soon, || next_connection(&listener, way)) {
+                                Ok(stream) => {
+                                    served.lock().unwrap().push(stream.peer_addr().unwrap());
+                                    let _ = sleep(Duration::from_micros(300));
+                                }
+                                Err(error) => assert!(was_stopped(&error), "{way}: {error}"),
+                            }
+                            if is_cancelled() {
+                                return;
+                            }
+                        }
+                    }
+                };
+            let fibers: Vec<_> = WAITS
+                .iter()
+                .map(|way| spawn(serve(listener.try_clone().unwrap(), way, served.clone())))
+                .collect();
+            let elsewhere: Vec<_> = WAITS
+                .iter()
+                .map(|way| handle.spawn(serve(listener.try_clone().unwrap(), way, served.clone())))
+                .collect();
+            let clients: Vec<_> = (0..CLIENTS)
+                .map(|n| {
+                    if n % 5 == 0 {
+                        sleep(Duration::from_millis(1)).unwrap();
+                    }
+                    std::net::TcpStream::connect(address).unwrap()
+                })
+                .collect();
+            wait_until(|| served.lock().unwrap().len() >= CLIENTS);
+            for fiber in fibers {
+                fiber.cancel_and_join().unwrap();
+            }
+            for fiber in elsewhere {
+                fiber.cancel_and_join().unwrap();
+            }
+            let mut got = served.lock().unwrap().clone();
+            let mut expected: Vec<_> = clients
+                .iter()
+                .map(|client| client.local_addr().unwrap())
+                .collect();
+            got.sort();
+            expected.sort();
+            assert_eq!(got, expected);
+            handle.shutdown();
+        });
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn the_last_handle_of_a_listener_does_not_become_the_standard_librarys_with_connections_left() {
+    on_each_driver(|| {
+        let (listener, address) = listener();
+        let clients: Vec<_> = (0..3)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        let first = listener.incoming().next().unwrap().unwrap();
+        assert_eq!(first.peer_addr().unwrap(), clients[0].local_addr().unwrap());
+        // A clone can, since this handle still accepts them.
+        drop(listener.try_clone().unwrap().into_std().unwrap());
+        let mut served = vec![first.peer_addr().unwrap()];
+        let refused = match this_choice() {
+            Choice::Uring => {
+                let refused = listener.try_clone().unwrap();
+                let (_, from) = listener.accept().unwrap();
+                served.push(from);
+                drop(listener);
+                refused
+            }
+            _ => {
+                // Nothing is taken ahead: the system has the rest.
+                assert!(listener.accept_taken().is_none());
+                let standard = listener.into_std().unwrap();
+                for client in &clients[1..] {
+                    assert_eq!(standard.accept().unwrap().1, client.local_addr().unwrap());
+                }
+                return;
+            }
+        };
+        let (_, from) = refused.accept_taken().unwrap();
+        served.push(from);
+        assert!(refused.accept_taken().is_none());
+        refused.into_std().unwrap();
+        let expected: Vec<_> = clients
+            .iter()
+            .map(|client| client.local_addr().unwrap())
+            .collect();
+        assert_eq!(served, expected);
+    });
+}
+
+#[test]
+fn a_conversion_that_would_lose_connections_is_refused() {
+    run_on(Choice::Auto, || {
+        if this_choice() != Choice::Uring {
+            return;
+        }
+        let (listener, address) = listener();
+        let clients: Vec<_> = (0..3)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        drop(listener.incoming().next().unwrap().unwrap());
+        let error = listener.into_std().unwrap_err();
+        assert!(error.to_string().contains("2 connections"), "{error}");
+        drop(clients);
+    });
+}
+
+#[test]
+fn a_client_that_has_reset_its_connection_is_accepted_with_its_address() {
+    on_each_driver(|| {
+        let (listener, address) = listener();
+        for by_incoming_first in [false, true] {
+            let clients: Vec<_> = (0..3)
+                .map(|_| TcpStream::connect(address).unwrap())
+                .collect();
+            let expected: Vec<_> = clients
+                .iter()
+                .map(|client| client.local_addr().unwrap())
+                .collect();
+            let mut served = Vec::new();
+            if by_incoming_first {
+                served.push(
+                    listener
+                        .incoming()
+                        .next()
+                        .unwrap()
+                        .unwrap()
+                        .peer_addr()
+                        .unwrap(),
+                );
+            }
+            for client in clients {
+                client.set_linger(Some(Duration::ZERO)).unwrap();
+            }
+            while served.len() < expected.len() {
+                served.push(timeout(LONG, || listener.accept()).unwrap().unwrap().1);
+            }
+            assert_eq!(served, expected);
+        }
+    });
+}
