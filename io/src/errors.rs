@@ -10,12 +10,13 @@
 //! | a result of an operation whose fiber was told to stop | the result; the next call gets the error |
 //! | cancelled | kind `Other`, with [`Stopped::Cancelled`] inside |
 //! | a deadline or a timeout has passed | kind `TimedOut`, with [`Stopped::Deadline`] inside (a fiber's) |
-//! | `ECONNABORTED` of an accept | nothing: the client has gone again, and the next is waited for |
-//! | `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM` of an accept | themselves, after a pause; the first is told on stderr |
+//! | `ECONNABORTED`, `EPROTO`, `EPERM`, `ENETDOWN`, … of an accept | nothing: one client is gone; the next is waited for |
+//! | `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`, `ENOSPC` of an accept | themselves, after a pause; stderr is told once a minute |
+//! | the same, in `incoming` | nothing: it waits until there is room again |
+//! | `EAGAIN` of a connect to a Unix socket | nothing: the backlog is full, and it is tried again after a pause |
+//! | `EAGAIN` of a datagram for a Unix receiver that is full | the same |
 //! | `ENOBUFS` of a receive into the ring's buffers | nothing: it is started again when buffers are back |
 //! | `EINPROGRESS` of a connect | nothing: the end is waited for, and its error is the connect's |
-//! | `EAGAIN` of a connect to a Unix socket | nothing: the backlog is full, and it is tried again after a pause |
-//! | `EAGAIN` of a datagram whose Unix receiver is full | nothing: it is tried again after a pause |
 //! | `ETIME` of a wait in the ring | nothing: the loop looks at its timers |
 //! | `EBUSY` of the ring | nothing: completions are taken out, and it is entered again |
 //! | a short read or write | its length, as the standard library has it; `read_exact` and `write_all` go on |
@@ -70,13 +71,29 @@ pub(crate) fn was_cancelled(errno: i32) -> bool {
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+        // ENOSPC is what epoll says when the user watches too many descriptors.
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC)
     )
 }
 
-/// Whether an accepted client was gone before it was looked at.
-pub(crate) fn is_gone_client(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ECONNABORTED)
+/// Whether an error of an accept concerns one client, so that the next may be accepted all the same: the client was
+/// gone before it was looked at, a firewall forbids it, or the network's error on its way was its socket's first news
+/// (see `accept(2)`, "Error handling").
+pub(crate) fn is_of_one_client(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::EPERM
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+        )
+    )
 }
 
 #[cfg(test)]

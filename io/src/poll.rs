@@ -14,6 +14,7 @@
 
 use crate::descriptor::{Descriptor, poll_events};
 use crate::driver::{Backend, Here, backend};
+use crate::errors::cannot_wait;
 use crate::readiness::Direction;
 use crate::sys;
 use crate::taken::Waiting;

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use supervised::supervised;
 use yue_io::Choice;
-use yue_io::net::UnixStream;
+use yue_io::net::{TcpListener, UnixStream};
 use yue_io::owned::{Connection, Sink};
 use yue_scheduler::*;
 
@@ -386,4 +386,99 @@ impl Drop for SetWhenDropped<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// What `accept(2)` lists as errors of one client, or of a moment.
+const CLIENTS_ERRORS: [i32; 8] = [
+    libc::ECONNABORTED,
+    libc::EPROTO,
+    libc::EPERM,
+    libc::ENETDOWN,
+    libc::EHOSTUNREACH,
+    libc::ENETUNREACH,
+    libc::ENONET,
+    libc::ENOPROTOOPT,
+];
+const SHORTAGES: [i32; 5] = [
+    libc::EMFILE,
+    libc::ENFILE,
+    libc::ENOBUFS,
+    libc::ENOMEM,
+    libc::ENOSPC,
+];
+
+#[test]
+fn a_server_goes_on_whatever_an_accept_says_of_a_client_or_of_a_shortage() {
+    child_output(
+        "a_server_goes_on_whatever_an_accept_says_of_a_client_or_of_a_shortage",
+        |_| {},
+        || {
+            let errors = CLIENTS_ERRORS.iter().chain(&SHORTAGES);
+            let mut errors = errors.flat_map(|error| [Some(*error), None]);
+            let clients = errors.clone().count() / 2;
+            let answer = move |_| errors.next().flatten();
+            let served = supervised(&[libc::SYS_accept4], answer, move || {
+                run_on(Choice::Mio, move || {
+                    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                    let address = listener.local_addr().unwrap();
+                    let served = Rc::new(Cell::new(0));
+                    let server = {
+                        let served = served.clone();
+                        // The loop of README.
+                        spawn(move || -> io::Result<()> {
+                            for stream in listener.incoming() {
+                                drop(stream?);
+                                count(&served);
+                            }
+                            Ok(())
+                        })
+                    };
+                    for n in 0..clients {
+                        let _client = std::net::TcpStream::connect(address).unwrap();
+                        wait_until(|| served.get() == n + 1);
+                    }
+                    server.cancel_and_join().unwrap().unwrap();
+                    served.get()
+                })
+            });
+            match served {
+                Ok(served) => assert_eq!(served, clients),
+                Err(error) => eprintln!("not tested: no supervised system calls: {error}"),
+            }
+        },
+    );
+}
+
+#[test]
+fn a_system_that_refuses_every_client_keeps_no_loop_busy() {
+    child_output(
+        "a_system_that_refuses_every_client_keeps_no_loop_busy",
+        |_| {},
+        || {
+            let calls = AtomicU64::new(0);
+            let answer = |_| {
+                calls.fetch_add(1, Ordering::Relaxed);
+                Some(libc::EPERM)
+            };
+            let result = supervised(&[libc::SYS_accept4], answer, || {
+                run_on(Choice::Mio, || {
+                    for one_by_one in [false, true] {
+                        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                        let server = spawn(move || match one_by_one {
+                            true => drop(listener.accept()),
+                            false => drop(listener.incoming().next()),
+                        });
+                        sleep(Duration::from_millis(300)).unwrap();
+                        assert!(!server.is_done());
+                        server.cancel_and_join().unwrap();
+                    }
+                });
+            });
+            match result {
+                // Some at once, and then some after each pause.
+                Ok(()) => assert!(calls.into_inner() < 4_000),
+                Err(error) => eprintln!("not tested: no supervised system calls: {error}"),
+            }
+        },
+    );
 }

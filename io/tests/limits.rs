@@ -4,9 +4,9 @@
 mod child;
 mod common;
 
-use child::in_child;
+use child::{child_output, in_child};
 use common::*;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -98,27 +98,97 @@ fn connections_that_come_when_descriptors_run_out_come_later_and_none_is_lost() 
                 }
                 // Room for some of them only.
                 held.truncate(held.len() - CLIENTS / 3);
-                let (before, mut errors, mut accepted) = (now(), 0, Vec::new());
-                for stream in listener.incoming().take(CLIENTS + 3) {
-                    match stream {
-                        Ok(stream) => accepted.push(stream),
-                        Err(error) => {
-                            assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
-                            errors += 1;
-                            if errors == 3 {
-                                assert_eq!(accepted.len(), CLIENTS / 3);
-                                held.clear();
-                            }
+                let (before, accepted) = (now(), Rc::new(RefCell::new(Vec::new())));
+                let server = {
+                    let accepted = accepted.clone();
+                    // README's own loop: a shortage must not end it.
+                    spawn(move || -> std::io::Result<()> {
+                        for stream in listener.incoming() {
+                            let stream = stream?;
+                            accepted.borrow_mut().push(stream);
                         }
-                    }
-                }
+                        Ok(())
+                    })
+                };
+                wait_until(|| accepted.borrow().len() == CLIENTS / 3);
+                let ticks = this_loop::counters().ticks;
+                sleep(Duration::from_millis(150)).unwrap();
+                assert!(!server.is_done());
+                // Between two attempts it pauses.
+                assert!(this_loop::counters().ticks - ticks < 50);
+                held.clear();
+                wait_until(|| accepted.borrow().len() == CLIENTS);
                 assert!(Instant::system().saturating_since(before) >= Duration::from_millis(150));
+                // It still ends when it is told to.
+                server.cancel_and_join().unwrap().unwrap();
+                let accepted = accepted.take();
                 let local = clients.iter().map(|client| client.local_addr().unwrap());
                 let peers = accepted.iter().map(|stream| stream.peer_addr().unwrap());
                 assert!(local.eq(peers));
             });
         },
     );
+}
+
+#[test]
+fn a_fiber_that_accepts_without_descriptors_left_is_cancelled_and_times_out() {
+    in_child(
+        "a_fiber_that_accepts_without_descriptors_left_is_cancelled_and_times_out",
+        || {
+            on_each_driver(|| {
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let address = listener.local_addr().unwrap();
+                limit_descriptors(64);
+                let _client = TcpStream::connect(address).unwrap();
+                let mut held = Vec::new();
+                while let Ok(file) = std::fs::File::open("/dev/null") {
+                    held.push(file);
+                }
+                // The limit of the wait goes on while it pauses.
+                listener
+                    .set_read_timeout(Some(Duration::from_millis(120)))
+                    .unwrap();
+                let error = listener.incoming().next().unwrap().unwrap_err();
+                assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+                listener.set_read_timeout(None).unwrap();
+                let server = spawn(move || listener.incoming().count());
+                sleep(Duration::from_millis(20)).unwrap();
+                assert_eq!(server.cancel_and_join().unwrap(), 0);
+            });
+        },
+    );
+}
+
+#[test]
+fn a_shortage_is_said_once_and_not_for_each_client() {
+    let said = child_output(
+        "a_shortage_is_said_once_and_not_for_each_client",
+        |_| {},
+        || {
+            on_each_driver(|| {
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let address = listener.local_addr().unwrap();
+                limit_descriptors(64);
+                let _clients: Vec<_> = (0..5)
+                    .map(|_| TcpStream::connect(address).unwrap())
+                    .collect();
+                let mut held = Vec::new();
+                while let Ok(file) = std::fs::File::open("/dev/null") {
+                    held.push(file);
+                }
+                let server = spawn(move || listener.incoming().count());
+                sleep(Duration::from_millis(250)).unwrap();
+                assert_eq!(server.cancel_and_join().unwrap(), 0);
+            });
+        },
+    );
+    if let Some(said) = said {
+        assert_eq!(
+            said.matches("no connection can be accepted").count(),
+            1,
+            "{said}"
+        );
+    }
 }
 
 /// Loops made and dropped; each has done some I/O.

@@ -6,7 +6,7 @@
 use super::socket::Socket;
 use crate::descriptor::{let_others_run, not_stopped};
 use crate::driver::{Here, here};
-use crate::errors::{is_gone_client, is_shortage};
+use crate::errors::{is_of_one_client, is_shortage};
 use crate::sys;
 use crate::taken::Share;
 use crate::uring::Accepting;
@@ -16,9 +16,9 @@ use std::io;
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use yue_scheduler::{in_fiber, is_cancelled, may_suspend, sleep};
+use yue_scheduler::{Instant, in_fiber, is_cancelled, may_suspend, sleep, this_loop};
 
 const REASON: &str = "accept a connection";
 
@@ -78,7 +78,21 @@ impl Listening {
 
     /// Waits for the next connection.
     pub(crate) fn accept(&self) -> io::Result<(Socket, SockAddr)> {
-        patiently(|| self.read_limit.enforce(|| self.accept_one()))
+        let accepted = self.read_limit.enforce(|| {
+            let mut patience = Patience::default();
+            loop {
+                match self.accept_one() {
+                    Err(error) if is_of_one_client(&error) => patience.forgive(error)?,
+                    other => return other,
+                }
+            }
+        });
+        if let Err(error) = &accepted
+            && is_shortage(error)
+        {
+            pause(error)?;
+        }
+        accepted
     }
 
     fn accept_one(&self) -> io::Result<(Socket, SockAddr)> {
@@ -166,9 +180,22 @@ pub(crate) struct Arrivals {
 impl Arrivals {
     /// Waits for the next one; `None` when the fiber has been told to stop.
     pub(crate) fn next(&mut self, listener: &Listening) -> Option<io::Result<Socket>> {
-        match patiently(|| listener.read_limit.enforce(|| self.take(listener))) {
+        // One limit for the whole wait, pauses included.
+        match listener.read_limit.enforce(|| self.patiently(listener)) {
             Err(_) if is_cancelled() => None,
             other => Some(other),
+        }
+    }
+
+    /// Waits for the next one, past all errors that may be over by then.
+    fn patiently(&mut self, listener: &Listening) -> io::Result<Socket> {
+        let mut patience = Patience::default();
+        loop {
+            match self.take(listener) {
+                Err(error) if is_of_one_client(&error) => patience.forgive(error)?,
+                Err(error) if is_shortage(&error) && !cannot_pause() => pause(&error)?,
+                other => return other,
+            }
         }
     }
 
@@ -209,38 +236,73 @@ impl fmt::Debug for Arrivals {
     }
 }
 
-/// How long an accept waits before it reports that the process is out of something.
+/// How long an accept waits when the process is out of something.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts until there is a connection, or an error that is not the client's.
-fn patiently<T>(mut accept: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match accept() {
-            // The client has gone again; that is no concern of ours.
-            Err(error) if is_gone_client(&error) => {}
-            Err(error) if is_shortage(&error) => {
-                say_so(&error);
-                if in_fiber() {
-                    if may_suspend().is_ok() {
-                        sleep(PAUSE)?;
-                    }
-                } else if !yue_scheduler::this_loop::exists() {
-                    std::thread::sleep(PAUSE);
-                }
-                return Err(error);
-            }
-            other => return other,
+/// Errors in a row that concern one client each, after which the next attempt waits.
+const CLIENTS_AT_ONCE: u32 = 64;
+
+/// Counts clients that could not be accepted. A system that refuses each of them must not keep the loop busy.
+#[derive(Default)]
+struct Patience(u32);
+
+impl Patience {
+    /// Lets the next attempt be made, after a pause if there were many.
+    ///
+    /// # Errors
+    /// When the fiber is told to stop; the client's error where nothing can wait.
+    fn forgive(&mut self, error: io::Error) -> io::Result<()> {
+        self.0 += 1;
+        if self.0 < CLIENTS_AT_ONCE {
+            return Ok(());
+        }
+        self.0 = 0;
+        match cannot_pause() {
+            true => Err(error),
+            false => pause(&error),
         }
     }
 }
 
-/// Says what is going on, once a process: whoever runs the server should know why clients wait.
+/// Whether nothing can wait here: in a callback, or in a destructor during a panic.
+fn cannot_pause() -> bool {
+    match in_fiber() {
+        true => may_suspend().is_err(),
+        false => this_loop::exists(),
+    }
+}
+
+/// Waits before the next attempt to accept, and says why if that has not been said lately.
+///
+/// # Errors
+/// When the fiber is told to stop.
+fn pause(error: &io::Error) -> io::Result<()> {
+    if is_shortage(error) {
+        say_so(error);
+    }
+    match in_fiber() {
+        _ if cannot_pause() => {}
+        true => sleep(PAUSE)?,
+        false => std::thread::sleep(PAUSE),
+    }
+    Ok(())
+}
+
+/// The least time between two remarks, in nanoseconds.
+const SILENCE_NS: u64 = 60_000_000_000;
+
+/// Says what is going on, once a minute at the most in a process: whoever runs the server should know why clients wait.
 fn say_so(error: &io::Error) {
-    static SAID: Once = Once::new();
-    SAID.call_once(|| {
-        yue_scheduler::say(format_args!(
-            "no connection can be accepted: {error}; clients wait until there is room (the limit on open files is \
-             `ulimit -n`)"
-        ));
-    });
+    /// When it may be said again. Relaxed: the number stands alone.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let (now, next) = (Instant::system().as_nanos(), NEXT.load(Ordering::Relaxed));
+    let later = now.saturating_add(SILENCE_NS);
+    let order = Ordering::Relaxed;
+    if now < next || NEXT.compare_exchange(next, later, order, order).is_err() {
+        return;
+    }
+    yue_scheduler::say(format_args!(
+        "no connection can be accepted: {error}; clients wait until there is room (the limit on open files is \
+         `ulimit -n`)"
+    ));
 }
