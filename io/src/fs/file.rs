@@ -11,6 +11,9 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
+use yue_scheduler::sync::{Mutex, MutexGuard};
+use yue_scheduler::{in_fiber, this_loop};
 
 const READ: &str = "read from a file";
 const WRITE: &str = "write to a file";
@@ -41,9 +44,16 @@ const HERE: u64 = u64::MAX;
 /// })?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// Reads, writes and seeks at the file's own position follow one after the other, also when several fibers share the
+/// file or a clone of it: none gets what another has read, or writes over it. (A position that is shared with another
+/// process, or with a descriptor that was duplicated by hand, is not guarded so; positional reads and writes, and a file
+/// that is opened for appending, need no guard.)
 #[derive(Debug)]
 pub struct File {
     file: std::fs::File,
+    /// Who uses the file's own position. The kernel has a lock for that, which the ring's operations do not take.
+    position: Arc<Mutex<()>>,
 }
 
 impl File {
@@ -188,7 +198,10 @@ impl File {
     /// # Errors
     /// When the process is out of descriptors.
     pub fn try_clone(&self) -> io::Result<File> {
-        self.file.try_clone().map(File::from)
+        Ok(File {
+            file: self.file.try_clone()?,
+            position: self.position.clone(),
+        })
     }
 
     /// The standard library's file.
@@ -204,8 +217,30 @@ impl File {
         types::Fd(self.raw())
     }
 
+    /// The turn to use the file's own position. `None` where there is no position to guard: what is no regular file may
+    /// be read by one fiber and written by another for as long as they like.
+    fn position_turn(&self) -> io::Result<Option<MutexGuard<'_, ()>>> {
+        if let Some(turn) = self.position.try_lock() {
+            return Ok(Some(turn));
+        }
+        // In a callback nothing can wait, and the operation itself says so.
+        let in_callback = !in_fiber() && this_loop::exists();
+        if in_callback || !sys::is_regular_file(self.raw()) {
+            return Ok(None);
+        }
+        Ok(Some(self.position.lock()?))
+    }
+
+    fn turn_at(&self, offset: u64) -> io::Result<Option<MutexGuard<'_, ()>>> {
+        match offset {
+            HERE => self.position_turn(),
+            _ => Ok(None),
+        }
+    }
+
     /// Reads at an offset, or [`HERE`].
     fn read_from(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let _turn = self.turn_at(offset)?;
         match way(opcode::Read::CODE)? {
             Way::Ring(core) => {
                 let (start, length) = (buffer.as_mut_ptr(), clamp(buffer.len()));
@@ -222,6 +257,7 @@ impl File {
 
     /// Writes at an offset, or [`HERE`].
     fn write_from(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let _turn = self.turn_at(offset)?;
         match way(opcode::Write::CODE)? {
             Way::Ring(core) => {
                 let (start, length) = (bytes.as_ptr(), clamp(bytes.len()));
@@ -264,6 +300,7 @@ impl Read for &File {
     }
 
     fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let _turn = self.position_turn()?;
         match way(opcode::Readv::CODE)? {
             Way::Ring(core) => {
                 let start = buffers.as_mut_ptr().cast_const().cast::<libc::iovec>();
@@ -285,6 +322,7 @@ impl Write for &File {
     }
 
     fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        let _turn = self.position_turn()?;
         match way(opcode::Writev::CODE)? {
             Way::Ring(core) => {
                 let start = buffers.as_ptr().cast::<libc::iovec>();
@@ -331,30 +369,32 @@ impl Write for File {
     }
 }
 
-/// Seeking only moves a number, and does not wait.
+/// Seeking only moves a number, and waits for nothing but another fiber's operation at the file's position.
 impl Seek for &File {
     fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        let _turn = self.position_turn()?;
         (&self.file).seek(position)
     }
 }
 
 impl Seek for File {
     fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
-        (&self.file).seek(position)
+        (&*self).seek(position)
     }
 }
 
 impl From<std::fs::File> for File {
     fn from(file: std::fs::File) -> Self {
-        File { file }
+        File {
+            file,
+            position: Arc::default(),
+        }
     }
 }
 
 impl From<OwnedFd> for File {
     fn from(fd: OwnedFd) -> Self {
-        File {
-            file: std::fs::File::from(fd),
-        }
+        File::from(std::fs::File::from(fd))
     }
 }
 
