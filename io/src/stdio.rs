@@ -1,10 +1,11 @@
 //! The process's own standard input, output and error, on fibers.
 //!
 //! They may be anything (a terminal, a pipe, a file) and are shared with other processes, so that their mode must stay
-//! as it is. On io_uring that is no matter. On mio they are asked whether they are ready, and then called; a file
-//! is called on the blocking pool. Two limits remain there: where another process takes the input between the question
-//! and the call, the call blocks the loop until more comes; and a terminal that is stopped in the middle of a write
-//! blocks it, too.
+//! as it is. On io_uring that is no matter. On mio they are asked whether they are ready, and then called. A file is
+//! called on the blocking pool, on either driver: its position is shared as well, and the ring's operations do not take
+//! the kernel's lock of it, so that they would write over each other and over other processes. Two limits remain on mio:
+//! where another process takes the input between the question and the call, the call blocks the loop until more comes;
+//! and a terminal that is stopped in the middle of a write blocks it, too.
 //!
 //! Unlike the standard library's, they have no buffer and no lock: put a [`std::io::BufReader`] or
 //! [`std::io::LineWriter`] around one. What `println!` writes goes past them, and blocks the loop while it waits.
@@ -57,11 +58,11 @@ impl Standard {
         const REASON: &str = "read from standard input";
         let fd = self.descriptor.raw();
         match here()? {
-            Here::Uring(_) => self.descriptor.read(buffer, REASON),
             Here::Thread => sys::read(fd, buffer),
             _ if self.is_file => {
                 offload_transfer(REASON, fd, libc::POLLIN, || sys::read(fd, buffer))
             }
+            Here::Uring(_) => self.descriptor.read(buffer, REASON),
             other => {
                 not_stopped(REASON)?;
                 self.descriptor
@@ -76,11 +77,11 @@ impl Standard {
     fn write(&self, bytes: &[u8], reason: &'static str) -> io::Result<usize> {
         let fd = self.descriptor.raw();
         match here()? {
-            Here::Uring(_) => self.descriptor.write(bytes, reason),
             Here::Thread => sys::write(fd, bytes),
             _ if self.is_file => {
                 offload_transfer(reason, fd, libc::POLLOUT, || sys::write(fd, bytes))
             }
+            Here::Uring(_) => self.descriptor.write(bytes, reason),
             other => {
                 not_stopped(reason)?;
                 let some = &bytes[..bytes.len().min(WRITE_MOST)];

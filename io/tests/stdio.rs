@@ -127,6 +127,47 @@ fn files_are_read_and_written() {
 }
 
 #[test]
+fn lines_that_fibers_of_several_loops_write_into_a_file_are_all_there() {
+    const LINES: usize = 300;
+    const FIBERS: usize = 3;
+    fn write_lines() {
+        let line = "x".repeat(5_000) + "\n";
+        for _ in 0..LINES {
+            assert_eq!(stdout().write(line.as_bytes()).unwrap(), line.len());
+        }
+    }
+    let test = "lines_that_fibers_of_several_loops_write_into_a_file_are_all_there";
+    if is_child() {
+        return run_on(yue_io::Choice::Auto, || {
+            let (handle, thread) = worker(this_choice());
+            let there: Vec<_> = (0..FIBERS).map(|_| handle.spawn(write_lines)).collect();
+            let here: Vec<_> = (0..FIBERS).map(|_| spawn(write_lines)).collect();
+            here.into_iter().for_each(|fiber| fiber.join().unwrap());
+            there.into_iter().for_each(|fiber| fiber.join().unwrap());
+            handle.shutdown();
+            thread.join().unwrap();
+        });
+    }
+    for driver in drivers() {
+        let place = yue_io::fs::TempDir::new().unwrap();
+        let output = place.path().join("out");
+        let status = command(test, driver)
+            .stdin(Stdio::null())
+            .stdout(std::fs::File::create(&output).unwrap())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let text = std::fs::read_to_string(&output).unwrap();
+        // The test's harness writes into it as well, in front of the first line.
+        let whole = text
+            .lines()
+            .filter(|line| line.ends_with(&"x".repeat(5_000)));
+        assert!(text.lines().all(|line| line.len() < 6_000));
+        assert_eq!(whole.count(), 2 * FIBERS * LINES);
+    }
+}
+
+#[test]
 fn nothing_is_an_empty_input() {
     let test = "nothing_is_an_empty_input";
     if is_child() {
