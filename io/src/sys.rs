@@ -292,22 +292,6 @@ pub(crate) fn set_timer_fd(fd: &OwnedFd, at_ns: u64) -> io::Result<()> {
     .map(drop)
 }
 
-/// A signalfd for `mask`, non-blocking.
-pub(crate) fn signal_fd(mask: &libc::sigset_t) -> io::Result<OwnedFd> {
-    // SAFETY: `mask` is a live signal set.
-    new_fd(unsafe { libc::signalfd(-1, mask, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })
-}
-
-/// The next signal that a signalfd holds; `None` when it holds none.
-pub(crate) fn read_signal(fd: RawFd) -> Option<i32> {
-    // SAFETY: a signalfd_siginfo is plain integers.
-    let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
-    let size = size_of_val(&info);
-    // SAFETY: `size` writable bytes.
-    let count = retry(|| unsafe { libc::read(fd, (&raw mut info).cast(), size) }).ok()?;
-    (count == size).then_some(info.ssi_signo as i32)
-}
-
 /// Takes over a descriptor that the kernel has just made for us, as the answer of an operation in the ring.
 pub(crate) fn own_fd(fd: u32) -> OwnedFd {
     // SAFETY: the kernel has just made the descriptor, and nobody else knows it.

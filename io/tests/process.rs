@@ -192,6 +192,35 @@ fn a_child_that_is_dropped_leaves_no_zombie() {
 }
 
 #[test]
+fn the_thread_that_reaps_takes_no_signals() {
+    on_each_driver(|| {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let (id, input) = (child.id(), child.stdin.take());
+        drop(child);
+        let mask = || {
+            let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+            let statuses = tasks
+                .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok());
+            let reaper = statuses
+                .into_iter()
+                .find(|status| status.starts_with("Name:\tyue-reaper"))?;
+            let mask = reaper
+                .lines()
+                .find_map(|line| line.strip_prefix("SigBlk:"))?;
+            u64::from_str_radix(mask.trim(), 16).ok()
+        };
+        // A thread that was just started has the name of its starter for a moment.
+        wait_until(|| mask().is_some());
+        let all = [Signal::HUP, Signal::TERM, Signal::CHLD, Signal::USR1];
+        for signal in all {
+            assert_ne!(mask().unwrap() & 1 << (signal.number() - 1), 0, "{signal}");
+        }
+        drop(input);
+        wait_until(|| state(id).is_none());
+    });
+}
+
+#[test]
 fn many_children_are_waited_for_at_once() {
     on_each_driver(|| {
         let fibers: Vec<_> = (0..40)

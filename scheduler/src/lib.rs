@@ -34,6 +34,7 @@
 //!   inspect/     seeing inside: the list of fibers, counters
 //!   driver.rs    what a loop asks of I/O
 //!   say.rs       lines on standard error
+//!   signals.rs   threads that take no signals
 //! ```
 //!
 //! # `tracing`
@@ -85,6 +86,7 @@ pub use fiber::{
     with_deadline, with_switch_hook, yield_if_allowed, yield_now,
 };
 pub use say::say;
+pub use signals::spawn_with_signals_blocked;
 pub use stack::{StackClass, StackConfig, guard_kind};
 pub use time::{
     Clock, Instant, Timer, deadline_after, is_past, now, sleep, sleep_until, time_left,

@@ -1,20 +1,35 @@
-//! Which signals the threads take that the scheduler starts.
+//! Threads that take no signals.
 //!
-//! A signal for the process goes to any thread that does not block it. Who expects it may read it from a descriptor;
-//! the default action in another thread would forestall that. So our threads block them all, and begin so: a thread
-//! begins with the mask of the one that starts it.
+//! The kernel gives a signal for the process to any thread that does not block it, and a handler there may interrupt a
+//! system call. A helper thread must not be that thread: a program that blocks a signal in its own threads, to read it
+//! from a descriptor or by `sigwait`, would be ended by the default action in ours. So helper threads block all signals
+//! from their first instruction on: a thread inherits the mask of the thread that starts it.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::thread::{self, Thread};
+use std::thread::{self, JoinHandle};
 
-/// Starts a thread that takes no signals.
-pub(crate) fn spawn_deaf(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
+/// Starts a thread that has all signals blocked, except those that report a fault of the thread itself (SIGSEGV and the
+/// like): for helper threads of a library, which must not take the signals of the program.
+///
+/// A child process that such a thread starts inherits the mask; the thread should start none.
+///
+/// ```
+/// let helper = yue_scheduler::spawn_with_signals_blocked("helper", || ()).unwrap();
+/// helper.join().unwrap();
+/// ```
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn spawn_with_signals_blocked(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
     let before = change_mask(libc::SIG_BLOCK, Some(&asynchronous()));
     let started = thread::Builder::new().name(name.to_owned()).spawn(work);
     change_mask(libc::SIG_SETMASK, Some(&before));
-    Ok(started?.thread().clone())
+    started
 }
 
 /// All signals but those by which a thread's own fault is reported.

@@ -1,9 +1,8 @@
-//! What a runtime asks of the system for its threads: processors and signal masks.
+//! What a runtime asks of the system for its threads: processors.
 
 use std::fmt;
 use std::io;
 use std::mem;
-use std::ptr;
 
 /// The processors that the calling thread may run on.
 ///
@@ -68,39 +67,5 @@ impl Drop for Pinned {
     fn drop(&mut self) {
         // Processors that were taken from the process meanwhile are the only cause of an error; then it stays as it is.
         let _ = set_affinity(&self.before);
-    }
-}
-
-/// While it lives, the calling thread has these signals blocked, and those that it had before.
-pub(crate) struct Blocked {
-    before: libc::sigset_t,
-}
-
-impl Blocked {
-    pub(crate) fn new(signals: &[i32]) -> Blocked {
-        // SAFETY: the sets are made by the system's own functions; zeros are valid until then.
-        unsafe {
-            let mut set = mem::zeroed();
-            libc::sigemptyset(&mut set);
-            for signal in signals {
-                libc::sigaddset(&mut set, *signal);
-            }
-            let mut before = mem::zeroed();
-            libc::pthread_sigmask(libc::SIG_BLOCK, &set, &mut before);
-            Blocked { before }
-        }
-    }
-}
-
-impl fmt::Debug for Blocked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Blocked").finish_non_exhaustive()
-    }
-}
-
-impl Drop for Blocked {
-    fn drop(&mut self) {
-        // SAFETY: the set came from the system.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, ptr::null_mut()) };
     }
 }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::env;
 use std::io::{Read, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
@@ -238,29 +238,12 @@ fn a_loop_is_ticked_by_the_thread_that_owns_it() {
 const CASE: &str = "YUE_RUNTIME_CASE";
 
 /// In the parent: this test in a child, once it has said that it is ready. In the child: runs `case`, and ends.
-///
-/// `blocked`: signals that the child begins with blocked. A program builds its runtime before it starts threads; here
-/// the test harness has started one first.
-fn child_of(test: &str, blocked: &[i32], case: impl FnOnce()) -> Child {
+fn child_of(test: &str, case: impl FnOnce()) -> Child {
     if env::var(CASE).is_ok_and(|name| name == test) {
         case();
         std::process::exit(0);
     }
-    let signals = blocked.to_vec();
-    let mut command = Command::new(env::current_exe().unwrap());
-    // SAFETY: between fork and exec only async-signal-safe calls are made, on a set on the stack.
-    unsafe {
-        command.pre_exec(move || {
-            let mut set = std::mem::zeroed();
-            libc::sigemptyset(&mut set);
-            for signal in &signals {
-                libc::sigaddset(&mut set, *signal);
-            }
-            libc::pthread_sigmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
-            Ok(())
-        })
-    };
-    let mut child = command
+    let mut child = Command::new(env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(CASE, test)
         .stdout(Stdio::piped())
@@ -296,13 +279,11 @@ fn listening() -> Runtime {
         .unwrap()
 }
 
-const BOTH: [i32; 2] = [libc::SIGINT, libc::SIGTERM];
-
 #[test]
 fn the_first_signal_shuts_the_runtime_down_in_an_orderly_way() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
         let name = "the_first_signal_shuts_the_runtime_down_in_an_orderly_way";
-        let child = child_of(name, &BOTH, || {
+        let child = child_of(name, || {
             let ((), report) = listening().run_reported(|| {
                 let other = spawn_any(|| yue::wait_for_shutdown().unwrap());
                 println!("ready");
@@ -321,28 +302,47 @@ fn the_first_signal_shuts_the_runtime_down_in_an_orderly_way() {
 }
 
 #[test]
-fn a_second_signal_ends_the_process_also_while_a_loop_is_held_up() {
-    let name = "a_second_signal_ends_the_process_also_while_a_loop_is_held_up";
-    let mut child = child_of(name, &BOTH, || {
+fn a_signal_right_behind_the_first_is_the_same_request() {
+    let name = "a_signal_right_behind_the_first_is_the_same_request";
+    let child = child_of(name, || {
         listening().run(|| {
             println!("ready");
             yue::wait_for_shutdown().unwrap();
-            println!("held up");
+            sleep(Duration::from_millis(50)).unwrap();
+            println!("over");
+        });
+    });
+    // As GNU timeout does it: the process, and at once its group.
+    send(&child, libc::SIGTERM);
+    send(&child, libc::SIGTERM);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("over"));
+}
+
+#[test]
+fn a_second_signal_ends_the_process_also_while_all_loops_are_held_up() {
+    let name = "a_second_signal_ends_the_process_also_while_all_loops_are_held_up";
+    let mut child = child_of(name, || {
+        listening().run(|| {
+            println!("ready");
             loop {
                 thread::sleep(LONG);
             }
         });
     });
-    send(&child, libc::SIGTERM);
-    hear(&mut child, "held up\n");
-    send(&child, libc::SIGTERM);
+    // Those that come within half a second are one.
+    while child.try_wait().unwrap().is_none() {
+        send(&child, libc::SIGTERM);
+        thread::sleep(SHORT);
+    }
     assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
 }
 
 #[test]
 fn signals_are_the_programs_own_unless_it_asks() {
     let name = "signals_are_the_programs_own_unless_it_asks";
-    let mut child = child_of(name, &[], || {
+    let mut child = child_of(name, || {
         Runtime::builder().loops(2).build().unwrap().run(|| {
             println!("ready");
             let _ = yue::wait_for_shutdown();
@@ -351,16 +351,19 @@ fn signals_are_the_programs_own_unless_it_asks() {
     send(&child, libc::SIGTERM);
     assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
     // And afterwards, in a process that goes on, they are as they were.
-    let blocked = || {
-        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
-        let line = status.lines().find(|line| line.starts_with("SigBlk:"));
-        line.unwrap().to_owned()
+    let action = || {
+        // SAFETY: asks only; zeros are a valid action.
+        unsafe {
+            let mut now: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(libc::SIGTERM, std::ptr::null(), &mut now);
+            now.sa_sigaction
+        }
     };
-    let before = blocked();
+    let before = action();
     let runtime = listening();
-    assert_ne!(blocked(), before);
+    assert_ne!(action(), before);
     runtime.run(|| ());
-    assert_eq!(blocked(), before);
+    assert_eq!(action(), before);
     drop(listening());
-    assert_eq!(blocked(), before);
+    assert_eq!(action(), before);
 }

@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+use yue_scheduler::spawn_with_signals_blocked;
 
 struct Orphans {
     /// Those that the thread does not know yet.
@@ -38,8 +39,7 @@ pub(super) fn adopt(process: Process) {
     // Without a descriptor or a thread left, they wait for the next child that is dropped.
     let Ok(bell) = sys::event_fd() else { return };
     let Ok(own) = bell.try_clone() else { return };
-    let thread = thread::Builder::new().name("yue-reaper".into());
-    if thread.spawn(move || reap(own)).is_ok() {
+    if spawn_with_signals_blocked("yue-reaper", move || reap(own)).is_ok() {
         orphans.bell = Some(bell);
     }
 }

@@ -1,41 +1,40 @@
 //! Unix signals, delivered on loops.
 //!
 //! ```text
-//!   main():  signal::block(&[INT, TERM])          before any thread starts: threads inherit the mask
-//!   loops:   signal::subscribe(&[INT], callback)
-//!
-//!   kernel ──▶ the signalfd of some subscribed loop ──▶ every subscriber: here by a call, elsewhere through its inbox
+//!   kernel ──▶ a handler, on any thread ──▶ the thread "yue signals" ──▶ every subscriber, through its loop's inbox
 //! ```
 //!
-//! A signal can be read from a signalfd only while it is blocked, in every thread: one that is not blocked somewhere
-//! takes its usual course there, which mostly ends the process. So block first, then start threads. Only signals that
-//! somebody asked for are touched.
+//! While a signal has a subscriber, a handler takes it, on whichever thread it arrives: also on one that computes, or
+//! that the program or a C library started. So from the moment [`subscribe`] returns the signal's default action is off,
+//! and with the last subscription it is back. Only signals that somebody subscribed to are touched; all loops are
+//! alike, and any of them may end.
 //!
-//! Every loop with a subscription has a signalfd of its own; the kernel gives a signal to one of them, and that loop
-//! tells all. So no loop is special, and any of them may end.
-//!
-//! Child processes inherit blocked signals: start them through [`unblocked`].
+//! Nothing is blocked, and a program that is executed starts without handlers: child processes begin as if nobody had
+//! subscribed, however they are started. A signal may interrupt a system call that the system does not restart (poll,
+//! nanosleep; see signal(7)) in foreign code; a thread that must not see that may [`block`] the signal, which is then
+//! taken on another.
 //!
 //! ```
 //! use yue::process::Command;
 //! use yue::signal::{self, Signal};
 //!
-//! fn main() -> std::io::Result<()> {
-//!     signal::block(&[Signal::HUP])?;
-//!     yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-//!         let (told, heard) = yue::sync::local::channel(1);
-//!         let _subscription = signal::subscribe(&[Signal::HUP], move |signal| {
-//!             let _ = told.try_send(signal); // One that waits already is enough.
-//!         })?;
-//!         Command::new("sh").args(["-c", "kill -HUP $PPID"]).status()?; // An operator's part.
-//!         assert_eq!(heard.recv().unwrap(), Signal::HUP);
-//!         Ok(())
-//!     })
-//! }
+//! yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+//!     let (told, heard) = yue::sync::local::channel(1);
+//!     let _subscription = signal::subscribe(&[Signal::HUP], move |signal| {
+//!         let _ = told.try_send(signal); // One that waits already is enough.
+//!     })?;
+//!     Command::new("sh").args(["-c", "kill -HUP $PPID"]).status()?; // An operator's part.
+//!     assert_eq!(heard.recv().unwrap(), Signal::HUP);
+//!     Ok(())
+//! })?;
+//! # Ok::<(), std::io::Error>(())
 //! ```
 
-mod watch;
+mod forward;
+mod name;
 
+use crate::driver::{Backend, backend};
+use crate::shared::{Member, guarded};
 use crate::sys;
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -43,152 +42,14 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::rc::Rc;
-use std::str::FromStr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use watch::Watch;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use yue_scheduler::{LoopHandle, this_loop};
 
-/// A signal, by its number.
-///
-/// ```
-/// use yue::signal::Signal;
-///
-/// let signal: Signal = "term".parse().unwrap();
-/// assert_eq!(signal, Signal::TERM);
-/// assert_eq!(signal.to_string(), "SIGTERM");
-/// assert_eq!(Signal::from_number(15), Ok(Signal::TERM));
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Signal(i32);
+pub use name::{Signal, UnknownSignal};
 
-/// Signals with their names without `SIG`.
-const NAMES: [(&str, i32); 16] = [
-    ("HUP", libc::SIGHUP),
-    ("INT", libc::SIGINT),
-    ("QUIT", libc::SIGQUIT),
-    ("USR1", libc::SIGUSR1),
-    ("USR2", libc::SIGUSR2),
-    ("PIPE", libc::SIGPIPE),
-    ("ALRM", libc::SIGALRM),
-    ("TERM", libc::SIGTERM),
-    ("CHLD", libc::SIGCHLD),
-    ("CONT", libc::SIGCONT),
-    ("TSTP", libc::SIGTSTP),
-    ("TTIN", libc::SIGTTIN),
-    ("TTOU", libc::SIGTTOU),
-    ("URG", libc::SIGURG),
-    ("WINCH", libc::SIGWINCH),
-    ("IO", libc::SIGIO),
-];
-
-/// A name or number that is no signal which a program can wait for.
-///
-/// ```
-/// use yue::signal::Signal;
-///
-/// let error = "KILL".parse::<Signal>().unwrap_err();
-/// assert!(error.to_string().starts_with("'KILL' is no signal that can be waited for"));
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "'{0}' is no signal that can be waited for; use a name such as INT or SIGTERM, or a number from 1 to 64"
-)]
-pub struct UnknownSignal(String);
-
-impl Signal {
-    /// Hang-up: the terminal is gone; for servers, by custom, "read the configuration again".
-    pub const HUP: Signal = Signal(libc::SIGHUP);
-    /// Interrupt, from the keyboard.
-    pub const INT: Signal = Signal(libc::SIGINT);
-    /// Quit, from the keyboard.
-    pub const QUIT: Signal = Signal(libc::SIGQUIT);
-    /// A polite request to end.
-    pub const TERM: Signal = Signal(libc::SIGTERM);
-    /// For the program's own use.
-    pub const USR1: Signal = Signal(libc::SIGUSR1);
-    /// For the program's own use.
-    pub const USR2: Signal = Signal(libc::SIGUSR2);
-    /// A child process ended or stopped.
-    pub const CHLD: Signal = Signal(libc::SIGCHLD);
-    /// The terminal's size changed.
-    pub const WINCH: Signal = Signal(libc::SIGWINCH);
-
-    /// The signal with that number.
-    ///
-    /// # Errors
-    /// When there is none, or it cannot be waited for: `KILL`, `STOP`, and those by which a fault is reported.
-    pub fn from_number(number: i32) -> Result<Signal, UnknownSignal> {
-        let reserved = [
-            libc::SIGKILL,
-            libc::SIGSTOP,
-            libc::SIGSEGV,
-            libc::SIGBUS,
-            libc::SIGFPE,
-            libc::SIGILL,
-            libc::SIGTRAP,
-            libc::SIGABRT,
-            libc::SIGSYS,
-        ];
-        // 32 and 33 are the C library's own.
-        let known =
-            (1..32).contains(&number) || (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number);
-        if known && !reserved.contains(&number) {
-            Ok(Signal(number))
-        } else {
-            Err(UnknownSignal(number.to_string()))
-        }
-    }
-
-    /// The signal's number.
-    pub fn number(self) -> i32 {
-        self.0
-    }
-
-    /// The signal's name without `SIG`, if it has one.
-    pub fn name(self) -> Option<&'static str> {
-        NAMES
-            .iter()
-            .find(|(_, number)| *number == self.0)
-            .map(|(name, _)| *name)
-    }
-}
-
-impl FromStr for Signal {
-    type Err = UnknownSignal;
-
-    /// `INT`, `SIGINT`, `int` or `2`.
-    fn from_str(text: &str) -> Result<Self, UnknownSignal> {
-        let unknown = || UnknownSignal(text.to_owned());
-        if let Ok(number) = text.parse() {
-            return Signal::from_number(number).map_err(|_| unknown());
-        }
-        let upper = text.to_ascii_uppercase();
-        let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
-        NAMES
-            .iter()
-            .find(|(name, _)| *name == bare)
-            .map(|(_, number)| Signal(*number))
-            .ok_or_else(unknown)
-    }
-}
-
-impl fmt::Display for Signal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => write!(f, "SIG{name}"),
-            None => write!(f, "signal {}", self.0),
-        }
-    }
-}
-
-impl fmt::Debug for Signal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// Blocks signals in the calling thread, and so in the threads that it starts from here on: what `main` does first with
-/// the signals that its loops will subscribe to. One that comes before it is subscribed to waits.
+/// Blocks signals in the calling thread, and so in the threads that it starts from here on. One that all threads block
+/// waits until it is subscribed to, or unblocked: what `main` does first with a signal that may come before its loops
+/// are ready.
 ///
 /// # Errors
 /// The system's.
@@ -209,7 +70,7 @@ pub fn block(signals: &[Signal]) -> io::Result<()> {
     sys::mask_signals(libc::SIG_BLOCK, &set_of(signals))
 }
 
-/// Lets signals take their usual course in the calling thread again.
+/// Ends [`block`] in the calling thread.
 ///
 /// # Errors
 /// The system's.
@@ -217,19 +78,17 @@ pub fn block(signals: &[Signal]) -> io::Result<()> {
 /// ```
 /// use yue::signal::{self, Signal};
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let reload = signal::subscribe(&[Signal::USR2], |_| ())?;
-///     drop(reload);
-///     signal::unblock(&[Signal::USR2])?; // From now on it ends the process again.
-///     Ok(())
-/// })?;
+/// signal::block(&[Signal::USR2])?;
+/// // … what must not be interrupted …
+/// signal::unblock(&[Signal::USR2])?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn unblock(signals: &[Signal]) -> io::Result<()> {
     sys::mask_signals(libc::SIG_UNBLOCK, &set_of(signals))
 }
 
-/// Has the process that `command` starts begin with no signal blocked, as programs expect.
+/// Has the process that `command` starts begin with no signal blocked, as programs expect, though the calling thread
+/// has some blocked.
 ///
 /// A [`process::Command`](crate::process::Command) does so by itself; this is for the standard library's.
 ///
@@ -252,15 +111,41 @@ pub fn unblocked(command: &mut Command) -> &mut Command {
     }
 }
 
+/// Ends the process by that signal, as its default action would: the parent sees that it died of the signal. Nothing
+/// is flushed, and no destructor runs.
+///
+/// ```no_run
+/// use yue::signal::{self, Signal};
+///
+/// signal::end_process_by(Signal::TERM)
+/// ```
+pub fn end_process_by(signal: Signal) -> ! {
+    // SAFETY: sets an action, unblocks the signal and sends it to this thread; all numbers are a signal's.
+    unsafe {
+        libc::signal(signal.0, libc::SIG_DFL);
+        let _ = unblock(&[signal]);
+        libc::raise(signal.0);
+        // Its default action ends no process, or this is process 1 of a container, which a default action spares.
+        libc::_exit(128 + signal.0)
+    }
+}
+
 fn set_of(signals: &[Signal]) -> libc::sigset_t {
     sys::signal_set(signals.iter().map(|signal| signal.0))
 }
 
-/// A subscriber, as every loop may see it.
+/// A subscriber, as every thread may see it.
 struct Entry {
     id: u64,
     signals: Vec<Signal>,
-    at: LoopHandle,
+    target: Target,
+}
+
+#[derive(Clone)]
+enum Target {
+    /// A callback in `LOCAL`, on the thread of that loop.
+    Loop(LoopHandle),
+    OffLoop(Arc<dyn Fn(Signal) + Send + Sync>),
 }
 
 /// All subscribers of the process.
@@ -283,7 +168,9 @@ struct Local {
     id: u64,
     loop_id: u32,
     callback: Rc<dyn Fn(Signal)>,
-    watch: Rc<Watch>,
+    backend: Backend,
+    /// Where [`AtLoopEnd`] is entered.
+    place: usize,
 }
 
 thread_local! {
@@ -292,11 +179,11 @@ thread_local! {
 }
 
 /// Calls `callback` on this loop, outside fibers, whenever one of the signals comes. Equal signals that come in quick
-/// succession may be one call, as it is with signals. The signals are blocked in the calling thread; see [`block`] for
-/// the others.
+/// succession may be one call, as it is with signals. When this returns, the default action of the signals is off in
+/// the whole process; it is back when the last subscription is dropped.
 ///
 /// # Errors
-/// When the loop's driver does no I/O, or the process is out of descriptors.
+/// When the loop's driver does no I/O, or the system gives no thread; nothing is changed then.
 ///
 /// # Panics
 /// Outside a loop.
@@ -320,9 +207,52 @@ pub fn subscribe(
     signals: &[Signal],
     callback: impl Fn(Signal) + 'static,
 ) -> io::Result<Subscription> {
-    block(signals)?;
+    let backend = backend()?;
     let at = this_loop::handle();
-    let watch = Watch::start(&set_of(signals))?;
+    let loop_id = at.id();
+    let id = enter(signals, Target::Loop(at))?;
+    let place = backend.shared().enter(Rc::new(AtLoopEnd(id)));
+    let local = Local {
+        id,
+        loop_id,
+        callback: Rc::new(callback),
+        backend,
+        place,
+    };
+    LOCAL.with_borrow_mut(|all| all.push(local));
+    Ok(Subscription::of(id))
+}
+
+/// As [`subscribe`], but calls `callback` on a thread of its own that takes the process's signals: it is called at once,
+/// also while every loop computes or is blocked. It delays the other subscribers, so it should only pass the signal on;
+/// it must not wait for a loop.
+///
+/// ```
+/// use std::sync::mpsc;
+/// use yue::process::Command;
+/// use yue::signal::{self, Signal};
+///
+/// let (told, heard) = mpsc::channel();
+/// let subscription = signal::subscribe_off_loop(&[Signal::USR1], move |signal| {
+///     let _ = told.send(signal);
+/// })?;
+/// std::process::Command::new("sh").args(["-c", "kill -USR1 $PPID"]).status()?;
+/// assert_eq!(heard.recv(), Ok(Signal::USR1));
+/// drop(subscription); // From here on it ends the process again.
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// When the system gives no thread; nothing is changed then.
+pub fn subscribe_off_loop(
+    signals: &[Signal],
+    callback: impl Fn(Signal) + Send + Sync + 'static,
+) -> io::Result<Subscription> {
+    enter(signals, Target::OffLoop(Arc::new(callback))).map(Subscription::of)
+}
+
+/// Makes an entry in the hub. The entry is there first: a signal that the handler takes finds it.
+fn enter(signals: &[Signal], target: Target) -> io::Result<u64> {
     let id = {
         let mut hub = hub();
         let id = hub.next;
@@ -330,25 +260,17 @@ pub fn subscribe(
         hub.entries.push(Entry {
             id,
             signals: signals.to_vec(),
-            at: at.clone(),
+            target,
         });
         id
     };
-    let local = Local {
-        id,
-        loop_id: at.id(),
-        callback: Rc::new(callback),
-        watch,
-    };
-    LOCAL.with_borrow_mut(|all| all.push(local));
-    Ok(Subscription {
-        id,
-        over: Cell::new(false),
-        _this_thread: std::marker::PhantomData,
-    })
+    forward::acquire(signals)
+        .inspect_err(|_| hub().entries.retain(|entry| entry.id != id))
+        .map(|()| id)
 }
 
-/// A callback that waits for signals; dropped, it is called no more. The signals stay blocked: see [`unblock`].
+/// A callback that waits for signals; dropped, it is called no more, and a signal without subscribers has its default
+/// action again (or the action that the program had given it).
 ///
 /// ```
 /// use yue::signal::{self, Signal};
@@ -369,7 +291,15 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Keeps the callback for as long as the loop runs.
+    fn of(id: u64) -> Subscription {
+        Subscription {
+            id,
+            over: Cell::new(false),
+            _this_thread: std::marker::PhantomData,
+        }
+    }
+
+    /// Keeps the callback for as long as the loop runs; one of [`subscribe_off_loop`] for as long as the process runs.
     pub fn detach(self) {
         self.over.set(true);
     }
@@ -391,51 +321,66 @@ impl fmt::Debug for Subscription {
     }
 }
 
-/// Ends a subscription of this thread.
+/// Ends a subscription, once: of this thread, or one without a loop.
 fn end(id: u64) {
-    hub().entries.retain(|entry| entry.id != id);
+    let entry = {
+        let mut hub = hub();
+        let found = hub.entries.iter().position(|entry| entry.id == id);
+        found.map(|place| hub.entries.swap_remove(place))
+    };
+    let Some(entry) = entry else { return };
+    forward::release(&entry.signals);
     // During a thread's end the table may be gone; the subscription is then, too.
     let local = LOCAL.try_with(|all| {
         let mut all = all.borrow_mut();
         let place = all.iter().position(|local| local.id == id)?;
-        Some(all.remove(place))
+        Some(all.swap_remove(place))
     });
     if let Ok(Some(local)) = local {
-        local.watch.stop();
+        local.backend.shared().leave(local.place);
     }
 }
 
-/// The loop with that watch ends.
-fn watch_ended(watch: &Watch) {
-    let id = LOCAL.try_with(|all| {
-        let all = all.borrow();
-        all.iter()
-            .find(|local| std::ptr::eq(&*local.watch, watch))
-            .map(|local| local.id)
-    });
-    if let Ok(Some(id)) = id {
-        end(id);
+/// Ends a subscription with its loop.
+struct AtLoopEnd(u64);
+
+impl Member for AtLoopEnd {
+    fn deferred(self: Rc<Self>) -> bool {
+        false
+    }
+
+    fn abort(self: Rc<Self>) {
+        end(self.0);
     }
 }
 
-/// Tells every subscriber of the process of a signal that was read on this loop.
+impl Drop for AtLoopEnd {
+    fn drop(&mut self) {
+        end(self.0);
+    }
+}
+
+/// Tells every subscriber of a signal. On the thread that takes them.
 fn announce(signal: Signal) {
-    let here = this_loop::id();
-    let concerned: Vec<(u64, LoopHandle)> = {
+    let concerned: Vec<(u64, Target)> = {
         let hub = hub();
         let concerned = hub
             .entries
             .iter()
             .filter(|entry| entry.signals.contains(&signal));
         concerned
-            .map(|entry| (entry.id, entry.at.clone()))
+            .map(|entry| (entry.id, entry.target.clone()))
             .collect()
     };
-    for (id, at) in concerned {
-        if at.id() == here {
-            deliver(id, signal);
-        } else {
-            at.run(move || deliver(id, signal));
+    if concerned.is_empty() {
+        // It came while the last subscription was ended: it gets the action that it has now.
+        // SAFETY: a signal to this very process.
+        unsafe { libc::kill(libc::getpid(), signal.0) };
+    }
+    for (id, target) in concerned {
+        match target {
+            Target::Loop(at) => at.run(move || deliver(id, signal)),
+            Target::OffLoop(callback) => guarded(|| callback(signal)),
         }
     }
 }
@@ -449,23 +394,6 @@ fn deliver(id: u64, signal: Signal) {
             .map(|local| local.callback.clone())
     });
     if let Some(callback) = callback {
-        crate::shared::guarded(|| callback(signal));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signals_are_read_by_name_and_by_number() {
-        for text in ["INT", "SIGINT", "int", "sigint", "2"] {
-            assert_eq!(text.parse(), Ok(Signal::INT), "{text}");
-        }
-        assert_eq!(Signal::INT.to_string(), "SIGINT");
-        assert_eq!(Signal::from_number(40).unwrap().to_string(), "signal 40");
-        for text in ["", "SIG", "KILL", "9", "11", "0", "65", "32", "-1", "NOPE"] {
-            assert!(text.parse::<Signal>().is_err(), "{text}");
-        }
+        guarded(|| callback(signal));
     }
 }

@@ -395,7 +395,7 @@ fn use_all_processors() {
 }
 
 fn start_thread() -> io::Result<()> {
-    signals::spawn_deaf("yue-blocking", run_jobs).map(drop)
+    signals::spawn_with_signals_blocked("yue-blocking", run_jobs).map(drop)
 }
 
 fn run_jobs() {

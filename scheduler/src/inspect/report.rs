@@ -293,7 +293,7 @@ pub fn report_on(signal: i32) -> io::Result<()> {
         // A handler must not wait for room: a full pipe means that there are reports to come enough.
         // SAFETY: a setting of a descriptor of ours.
         unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
-        signals::spawn_deaf("yue report", move || {
+        signals::spawn_with_signals_blocked("yue report", move || {
             while matches!(reader.read(&mut [0]), Ok(1)) {
                 let text = format!("yue: {}", report());
                 // Nobody is left to be told.

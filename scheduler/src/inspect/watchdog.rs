@@ -196,7 +196,8 @@ pub fn watch_loops_with(
     match &state.thread {
         Some(thread) => thread.unpark(),
         None => {
-            state.thread = Some(signals::spawn_deaf("yue watchdog", watch)?);
+            let started = signals::spawn_with_signals_blocked("yue watchdog", watch)?;
+            state.thread = Some(started.thread().clone());
         }
     }
     drop(state);

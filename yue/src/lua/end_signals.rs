@@ -21,13 +21,9 @@ pub(crate) struct EndSignals {
 }
 
 impl EndSignals {
-    /// Blocks the signals in the calling thread, and so in those that it starts from here on, and listens. What cannot
-    /// be had is said: the program runs all the same.
+    /// Listens. What cannot be had is said: the program runs all the same.
     pub(crate) fn listen(program: &Arc<Program>) -> EndSignals {
-        let listening = signal::block(&SIGNALS).and_then(|()| start(program.clone()));
-        let listening = listening.inspect_err(|error| {
-            // Their usual course is better than no course.
-            let _ = signal::unblock(&SIGNALS);
+        let listening = start(program.clone()).inspect_err(|error| {
             say(format_args!("no graceful shutdown by signals: {error}"));
         });
         EndSignals {
@@ -60,10 +56,6 @@ fn start(program: Arc<Program>) -> io::Result<(LoopHandle, JoinHandle<()>)> {
 
 /// The life of the thread.
 fn listen(program: &Arc<Program>, started: &mpsc::SyncSender<io::Result<LoopHandle>>) {
-    // A signal that a program binds must find no thread that would let it take its usual course.
-    if let Err(error) = signal::block(&super::signals::bindable()) {
-        return drop(started.send(Err(error)));
-    }
     // epoll: two descriptors where io_uring maps rings, and it has next to nothing to do.
     let l = yue_io::driver(Choice::Mio).and_then(|driver| {
         Loop::new(Config {

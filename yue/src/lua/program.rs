@@ -114,13 +114,6 @@ impl Program {
         }
     }
 
-    /// Runs `work` on each loop of the program, soon.
-    pub(crate) fn on_each_loop(&self, work: impl FnOnce() + Send + Clone + 'static) {
-        for handle in lock(&self.handles).iter() {
-            handle.run(work.clone());
-        }
-    }
-
     /// Makes a loop one of the program's.
     pub(crate) fn enlist(&self, handle: LoopHandle) {
         lock(&self.handles).push(handle.clone());

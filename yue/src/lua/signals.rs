@@ -32,14 +32,6 @@ const NAMES: &[(&str, i32)] = &[
     ("SIGIO", libc::SIGIO),
 ];
 
-/// All that a program may bind.
-pub(crate) fn bindable() -> Vec<Signal> {
-    let numbers = NAMES.iter().map(|(_, number)| *number);
-    numbers
-        .filter_map(|number| Signal::from_number(number).ok())
-        .collect()
-}
-
 /// How many subscriptions of programs there are, by signal. Relaxed: a signal that comes at the very moment of a change
 /// may meet either.
 static BOUND: [AtomicU32; 65] = [const { AtomicU32::new(0) }; 65];
@@ -89,8 +81,6 @@ native! {
         let Some(signal) = signal else {
             return Err(error(ErrorKind::Argument, format!("signal {number} cannot be bound; see yue.const.SIG…")));
         };
-        // A signal can be waited for only while every thread blocks it.
-        with_host(|host| host.program.on_each_loop(move || drop(signal::block(&[signal]))))?;
         BOUND[number as usize].fetch_add(1, Ordering::Relaxed);
         let bound = Rc::new(Bound {
             number,

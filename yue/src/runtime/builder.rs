@@ -1,12 +1,11 @@
 //! Settings of a runtime.
 
 use super::workers::Workers;
-use super::{Listening, Runtime, RuntimeHandle, SIGNALS};
-use crate::system::{Blocked, Pinned, processors};
+use super::{Runtime, RuntimeHandle, listen};
+use crate::system::{Pinned, processors};
 use std::io;
 use std::time::Duration;
 use yue_io::Choice;
-use yue_io::signal::Signal;
 use yue_scheduler::{
     BlockingLimits, Config, Loop, LoopGroup, Spin, StackConfig, set_blocking_limits,
 };
@@ -155,9 +154,9 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Whether SIGINT and SIGTERM shut the runtime down, as [`RuntimeHandle::shutdown`] does; a second one ends the
-    /// process at once. Off by default, since signals belong to the program. Threads that the program itself starts
-    /// before the runtime is built do not block these signals, and so end the process: build first.
+    /// Whether SIGINT and SIGTERM shut the runtime down, as [`RuntimeHandle::shutdown`] does; a second one, half a
+    /// second later or more, ends the process at once, also while all loops are busy. Off by default, since signals
+    /// belong to the program; the signals' actions are as they were when the runtime has ended.
     ///
     /// ```no_run
     /// yue::Runtime::builder().shutdown_on_signals(true).build().unwrap().run(|| {
@@ -186,9 +185,6 @@ impl RuntimeBuilder {
         if let Some(threads) = self.blocking_threads {
             set_blocking_limits(BlockingLimits::default().threads(threads));
         }
-        // Before any thread starts: threads inherit what is blocked.
-        let numbers = SIGNALS.map(Signal::number);
-        let blocked = self.listens.then(|| Blocked::new(&numbers));
         let group = LoopGroup::new(loops);
         let mut config = self.settings.config(&group)?;
         config.grace = Some(self.settings.grace);
@@ -205,12 +201,10 @@ impl RuntimeBuilder {
             group,
             loops: handles,
         };
-        let signals = blocked
-            .map(|blocked| Listening::start(&main, handle.clone(), blocked))
-            .transpose()?;
+        let signals = self.listens.then(|| listen(handle.clone())).transpose()?;
         Ok(Runtime {
             workers,
-            signals,
+            _signals: signals,
             handle,
             _pinned: pinned,
             main: Some(main),

@@ -16,9 +16,10 @@ mod workers;
 
 pub use builder::RuntimeBuilder;
 
-use crate::system::{Blocked, Pinned};
-use std::cell::Cell;
+use crate::system::Pinned;
 use std::io;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 use workers::Workers;
 use yue_io::Choice;
 use yue_io::signal::{self, Signal};
@@ -29,6 +30,10 @@ use yue_scheduler::{
 
 /// What asks a runtime to shut down, if it listens to signals.
 const SIGNALS: [Signal; 2] = [Signal::INT, Signal::TERM];
+
+/// Signals that follow the first one within this time are the same request: GNU `timeout`, for one, signals the process
+/// and then its group. Nobody presses Ctrl-C twice that fast and means it.
+pub(crate) const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 /// Loops that run fibers, ready to do I/O: one on the calling thread, more if [`Runtime::builder`] is asked for them.
 ///
@@ -47,7 +52,8 @@ const SIGNALS: [Signal; 2] = [Signal::INT, Signal::TERM];
 pub struct Runtime {
     /// Dropped first: see `Workers`.
     workers: Workers,
-    signals: Option<Listening>,
+    /// Kept until the loops have ended: a signal that comes meanwhile may belong to the request that ended them.
+    _signals: Option<signal::Subscription>,
     handle: RuntimeHandle,
     _pinned: Option<Pinned>,
     /// Taken when it runs.
@@ -94,7 +100,7 @@ impl Runtime {
         let main = Loop::new(config)?;
         Ok(Runtime {
             workers: Workers::default(),
-            signals: None,
+            _signals: None,
             handle: RuntimeHandle {
                 group,
                 loops: vec![main.handle()],
@@ -175,11 +181,7 @@ impl Runtime {
         let Some(one) = self.main.take() else {
             unreachable!("a runtime is used up by its run")
         };
-        let signals = self.signals.take();
-        let (result, own) = one.run_reported(move || {
-            let _signals = signals;
-            main()
-        });
+        let (result, own) = one.run_reported(main);
         let mut report = self.workers.end();
         report.add(own);
         report.blocking_left = blocking_counters().left;
@@ -278,41 +280,18 @@ pub fn spawn_any<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> R
     }
 }
 
-/// Listens to the signals that ask for the end: the first one shuts the runtime down; from then on they take their
-/// usual course again, so that a second one ends the process at once, whatever the loops are doing.
-#[derive(Debug)]
-struct Listening {
-    /// Dropped on the loop, and before the signals take their usual course.
-    _subscription: signal::Subscription,
-    _blocked: Blocked,
-}
-
-impl Listening {
-    /// # Errors
-    /// The system's.
-    fn start(main: &Loop, handle: RuntimeHandle, blocked: Blocked) -> io::Result<Listening> {
-        let seen = Cell::new(false);
-        let told = move |_| {
-            if !seen.replace(true) {
-                // This thread alone suffices: the system gives the signal to any that does not block it.
-                drop(signal::unblock(&SIGNALS));
-                handle.shutdown();
-            }
-        };
-        let subscription = main.enter(|| signal::subscribe(&SIGNALS, told))?;
-        Ok(Listening {
-            _subscription: subscription,
-            _blocked: blocked,
-        })
-    }
-}
-
-impl Drop for Runtime {
-    fn drop(&mut self) {
-        // One that never ran: a subscription belongs to its loop.
-        if let Some(one) = &self.main {
-            let signals = self.signals.take();
-            one.enter(|| drop(signals));
+/// Listens to the signals that ask for the end: the first one shuts the runtime down; a later one ends the process at
+/// once, as if nobody listened, whatever the loops are doing.
+fn listen(handle: RuntimeHandle) -> io::Result<signal::Subscription> {
+    let first = OnceLock::new();
+    signal::subscribe_off_loop(&SIGNALS, move |signal| {
+        let now = Instant::now();
+        let first = *first.get_or_init(|| {
+            handle.shutdown();
+            now
+        });
+        if now.duration_since(first) >= SAME_SIGNAL {
+            signal::end_process_by(signal);
         }
-    }
+    })
 }
