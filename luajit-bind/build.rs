@@ -46,10 +46,12 @@ fn main() {
         "TARGET_STRIP",
         "CC",
         "CFLAGS",
+        "TARGET_CFLAGS",
     ] {
         println!("cargo:rerun-if-env-changed={name}");
     }
     let debug = env::var_os("CARGO_CFG_DEBUG_ASSERTIONS").is_some();
+    check_hooks_in_compiled_code();
     let artifacts = luajit_src::Build::new().debug(debug).build();
 
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("Cargo sets OUT_DIR"));
@@ -57,6 +59,7 @@ fn main() {
     let mut shim = cc::Build::new();
     shim.file("shim/shim.c")
         .file("shim/where.c")
+        .file("shim/interrupt.c")
         .include("shim")
         .include(out.join("luajit-build/src"));
     // Lua errors unwind through the shim's frames, so they need unwind tables.
@@ -84,4 +87,18 @@ fn main() {
         println!("cargo:rustc-link-lib=m");
         println!("cargo:rustc-link-lib=dl");
     }
+}
+
+/// Has LuaJIT's compiled code look for a debug hook once an iteration or call: it is how code that never waits is
+/// interrupted (see `shim/interrupt.c`). The look is one load and a branch that is predicted; measured, it costs nothing
+/// but 2 % of the tightest FFI loops. LuaJIT's makefile has these flags for the target's files alone.
+fn check_hooks_in_compiled_code() {
+    let before = env::var("TARGET_CFLAGS").unwrap_or_default();
+    // SAFETY: a build script has one thread.
+    unsafe {
+        env::set_var(
+            "TARGET_CFLAGS",
+            format!("{before} -DLUAJIT_ENABLE_CHECKHOOK"),
+        )
+    };
 }

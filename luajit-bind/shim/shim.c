@@ -21,11 +21,16 @@
 */
 
 #define LUA_CORE
+#define _GNU_SOURCE
 
 #include <stdlib.h>
 #include <stdio.h>
 #include <math.h>
+#include <errno.h>
+#include <signal.h>
+#include <spawn.h>
 #include <unistd.h>
+#include <sys/wait.h>
 
 #include "lua.h"
 #include "lauxlib.h"
@@ -267,14 +272,53 @@ static void guard_field(lua_State *L, const char *lib, const char *name, lua_CFu
   lua_pop(L, 1);
 }
 
-/* Flushes and leaves at once: no VM is closed, for its fibers' frames are alive. */
+/* Flushes what Lua and Rust have buffered and leaves at once: no VM is closed, for its fibers' frames are alive. */
 static int os_exit(lua_State *L)
 {
   int code = !lua_isboolean(L, 1) ? luaL_optint(L, 1, EXIT_SUCCESS) :
 	     lua_toboolean(L, 1) ? EXIT_SUCCESS : EXIT_FAILURE;
   fflush(NULL);
+  yue_flush_rust();
   _exit(code);
   return 0;
+}
+
+/*
+** As LuaJIT's, which calls system(). But that ignores SIGINT and SIGQUIT in the whole process while the command runs,
+** and here other loops run meanwhile, which have to hear of them. The command begins with no signal blocked, and dies
+** when nobody reads its output (Rust ignores SIGPIPE). Returns the status of waitpid, -1 if there is no shell.
+*/
+static int os_execute(lua_State *L)
+{
+  const char *command = luaL_optstring(L, 1, NULL);
+  char *arguments[] = { "sh", "-c", (char *)command, NULL };
+  posix_spawnattr_t attributes;
+  sigset_t none, pipe;
+  pid_t child;
+  int status = -1;
+  if (command == NULL) {  /* Is there a shell? */
+    lua_pushinteger(L, access("/bin/sh", X_OK) == 0);
+    return 1;
+  }
+  sigemptyset(&none);
+  sigemptyset(&pipe);
+  sigaddset(&pipe, SIGPIPE);
+  if (posix_spawnattr_init(&attributes) == 0) {
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &pipe);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK|POSIX_SPAWN_SETSIGDEF);
+    if (posix_spawn(&child, "/bin/sh", NULL, &attributes, arguments, environ) == 0) {
+      while (waitpid(child, &status, 0) < 0) {
+	if (errno != EINTR) {  /* SIGCHLD is ignored: nobody keeps the status. */
+	  status = -1;
+	  break;
+	}
+      }
+    }
+    posix_spawnattr_destroy(&attributes);
+  }
+  lua_pushinteger(L, status);
+  return 1;
 }
 
 /* Installs all this in a fresh VM. Raises. */
@@ -303,6 +347,8 @@ int yue_shim_setup(lua_State *L)
   lua_getfield(L, LUA_GLOBALSINDEX, "os");
   lua_pushcfunction(L, os_exit);
   lua_setfield(L, -2, "exit");
+  lua_pushcfunction(L, os_execute);
+  lua_setfield(L, -2, "execute");
   lua_pop(L, 1);
   return 0;
 }

@@ -33,6 +33,9 @@ enum {
   YUE_USERDATA, YUE_CDATA, YUE_THREAD, YUE_LIGHT
 };
 
+/* What Rust does for the shim: writes what Rust's standard output has buffered (src/vm.rs). */
+void yue_flush_rust(void);
+
 /* Shared by the shim's own files. */
 YueFiber *yue_shim_current(void);
 lua_State *yue_shim_resumed_by(lua_State *L);

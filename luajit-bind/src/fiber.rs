@@ -115,7 +115,7 @@ impl Running<'_> {
         // SAFETY: a function and its arguments are on top; the handler is at 1. This is the fiber's own state.
         match unsafe { ffi::lua_pcall(self.thread.raw(), arguments, ffi::LUA_MULTRET, 1) } {
             ffi::LUA_OK => Ok(self.thread.count()),
-            _ => Err(Raised),
+            _ => Err(self.raised()),
         }
     }
 
@@ -152,9 +152,17 @@ impl Running<'_> {
                     Ok(Some(ffi::lua_gettop(state) - (FIRST - 1)))
                 }
                 ffi::LUA_OK => Ok(None),
-                _ => Err(Raised),
+                _ => Err(self.raised()),
             }
         }
+    }
+
+    /// The outermost call has raised.
+    #[cold]
+    fn raised(&self) -> Raised {
+        // SAFETY: this is the fiber's own state, on which no Lua runs now.
+        unsafe { shim::yue_shim_unwound(self.thread.raw()) };
+        Raised
     }
 
     /// A whole request: pushes the function with `lookup`, decodes the array `params` as its arguments, calls it, and

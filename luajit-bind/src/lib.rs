@@ -29,6 +29,7 @@
 //!   codec/       Lua values <-> msgpack bytes, references
 //!   exports.rs   our functions in a peer's hands
 //!   require.rs   require among fibers
+//!   interrupt.rs ending Lua code that never waits
 //!   shim.rs      ../shim/shim.c: what must know LuaJIT from the inside
 //! ```
 
@@ -38,6 +39,7 @@ pub mod codec;
 mod exports;
 mod fiber;
 mod function;
+mod interrupt;
 mod jit_modules;
 mod require;
 mod shim;
@@ -49,6 +51,7 @@ pub use codec::{Codec, NoRefs, RefTable};
 pub use exports::{EXPORTS_MAX, Exports};
 pub use fiber::{CallError, NATIVE_STACK_RESERVE, Raised, Running};
 pub use function::{Error, Frame, Function, Raise, Refusal, entry, may_suspend, raise, suspending};
+pub use interrupt::{Interrupt, interrupt, set_interrupt_error};
 pub use mlua;
 pub use mlua_sys as ffi;
 pub use stack::Stack;

@@ -100,6 +100,8 @@ pub(crate) struct Shape {
 unsafe extern "C" {
     /// A signal handler's: see [`yue_scheduler::inspect::Probe`].
     pub(crate) fn yue_shim_where(context: *mut c_void, text: *mut u8, bytes: usize) -> usize;
+    /// A signal handler's: see [`yue_scheduler::inspect::Interruption`].
+    pub(crate) fn yue_shim_interrupt(once: usize);
 }
 
 unsafe extern "C-unwind" {
@@ -114,6 +116,8 @@ unsafe extern "C-unwind" {
     );
     pub(crate) fn yue_shim_outside(old: *mut lua_State, old_at: isize);
     pub(crate) fn yue_shim_current() -> *mut FiberState;
+    pub(crate) fn yue_shim_set_interruption(raise: unsafe extern "C-unwind" fn(*mut lua_State));
+    pub(crate) fn yue_shim_unwound(state: *mut lua_State);
     pub(crate) fn yue_shim_traceback(fiber: *mut FiberState, text: *mut u8, bytes: usize) -> usize;
     pub(crate) fn yue_shim_origin(fiber: *mut FiberState, text: *mut u8, bytes: usize) -> usize;
     pub(crate) fn yue_shim_protect(

@@ -14,6 +14,7 @@
 use crate::codec::Codec;
 use crate::fiber;
 use crate::function::{Function, entry};
+use crate::interrupt;
 use crate::jit_modules;
 use crate::require::{self, Loading};
 use crate::shim;
@@ -22,6 +23,7 @@ use crate::thread::LuaThread;
 use mlua_sys as ffi;
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
+use std::io::Write;
 use std::mem::needs_drop;
 use std::rc::{Rc, Weak};
 use std::{fmt, slice};
@@ -93,6 +95,7 @@ impl Vm {
         VMS.with_borrow_mut(|vms| vms.push((main, Rc::downgrade(&vm.0))));
         // SAFETY: the shim's function is made for signal handlers, and writes no more than it may.
         unsafe { yue_scheduler::inspect::set_probe(shim::yue_shim_where) };
+        interrupt::install();
         let inner: &VmInner = &vm.0;
         vm.protect(|stack| {
             // SAFETY: protected, on the main state.
@@ -297,6 +300,12 @@ impl Drop for VmInner {
             unsafe { ffi::lua_close(main) };
         }
     }
+}
+
+/// Called by the shim's `os.exit`. An output that cannot be written has been told of by whoever wrote to it.
+#[unsafe(no_mangle)]
+extern "C" fn yue_flush_rust() {
+    let _ = std::io::stdout().flush();
 }
 
 struct Protected<R, F> {

@@ -20,7 +20,7 @@ use crate::fiber::FiberId;
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::panic::Location;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use std::{mem, ptr, slice, thread};
@@ -41,11 +41,23 @@ const NAME_MAX: usize = 64;
 
 /// How often an asker looks whether it is done.
 const LOOK_AGAIN: Duration = Duration::from_micros(200);
+/// How long an interrupted thread may take to get to its handler: it runs, or a signal ends its system call.
+const INTERRUPT_PATIENCE: Duration = Duration::from_millis(50);
+
+const NO_ANSWER: &str =
+    "the thread does not take signals: it is inside a system call, or blocks SIGURG";
+
+/// Held by an asker.
+static ASKERS: Mutex<()> = Mutex::new(());
 
 static STATE: AtomicU32 = AtomicU32::new(FREE);
 static THREAD: AtomicI32 = AtomicI32::new(0);
 static PLACE: Place = Place(UnsafeCell::new(Noted::EMPTY));
 static PROBE: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+/// The thread that is to be interrupted, until its handler runs; 0 is none.
+static INTERRUPTED: AtomicI32 = AtomicI32::new(0);
+static ARGUMENT: AtomicUsize = AtomicUsize::new(0);
+static INTERRUPTION: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
 struct Place(UnsafeCell<Noted>);
 
@@ -146,6 +158,55 @@ pub unsafe fn set_probe(probe: Probe) {
     PROBE.store(probe as *mut (), Ordering::Release);
 }
 
+/// What [`interrupt_thread`] has a thread do, in a signal handler: no allocation, no lock, and nothing that may be
+/// half-done can be relied on. It gets the number that `interrupt_thread` was given.
+pub type Interruption = unsafe extern "C" fn(argument: usize);
+
+/// Sets what [`interrupt_thread`] does: for a layer that runs code of another language on fibers, and can end it.
+///
+/// # Safety
+/// `interruption` calls async-signal-safe functions only, on any thread that has a loop, at any instruction.
+pub unsafe fn set_interruption(interruption: Interruption) {
+    // Release: pairs with the Acquire in the handler.
+    INTERRUPTION.store(interruption as *mut (), Ordering::Release);
+}
+
+/// Interrupts a thread of this process, by its number, with the signal that the watchdog uses; what was set by
+/// [`set_interruption`] runs there. Returns when it has.
+///
+/// # Errors
+/// Why it has not: the thread is gone, or does not take the signal.
+pub fn interrupt_thread(thread: libc::pid_t, argument: usize) -> Result<(), &'static str> {
+    install()?;
+    let _one_at_a_time = ASKERS.lock().unwrap_or_else(PoisonError::into_inner);
+    ARGUMENT.store(argument, Ordering::Relaxed);
+    // Release: pairs with the handler's exchange; it sees ARGUMENT.
+    INTERRUPTED.store(thread, Ordering::Release);
+    send(thread).inspect_err(|_| INTERRUPTED.store(0, Ordering::Relaxed))?;
+    let mut waited = Duration::ZERO;
+    while INTERRUPTED.load(Ordering::Relaxed) != 0 {
+        thread::sleep(LOOK_AGAIN);
+        waited += LOOK_AGAIN;
+        if waited >= INTERRUPT_PATIENCE
+            && INTERRUPTED
+                .compare_exchange(thread, 0, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        {
+            return Err(NO_ANSWER);
+        }
+    }
+    Ok(())
+}
+
+/// Sends the signal to a thread.
+fn send(thread: libc::pid_t) -> Result<(), &'static str> {
+    // SAFETY: sends a signal whose handler is ours. A thread that is gone answers ESRCH.
+    match unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, SIGNAL) } {
+        0 => Ok(()),
+        _ => Err("the thread is gone"),
+    }
+}
+
 /// Installs the handler, once a process.
 ///
 /// # Errors
@@ -179,18 +240,12 @@ pub(crate) fn install() -> Result<(), &'static str> {
 /// # Errors
 /// Why nothing could be seen.
 pub(crate) fn capture(thread: libc::pid_t, patience: Duration) -> Result<Capture, &'static str> {
-    static ASKERS: Mutex<()> = Mutex::new(());
     install()?;
     let _one_at_a_time = ASKERS.lock().unwrap_or_else(PoisonError::into_inner);
     THREAD.store(thread, Ordering::Relaxed);
     // Release: pairs with the Acquire of the handler's exchange; it sees THREAD.
     STATE.store(ASKED, Ordering::Release);
-    // SAFETY: sends a signal whose handler is ours. A thread that is gone answers ESRCH.
-    let sent = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, SIGNAL) };
-    if sent != 0 {
-        STATE.store(FREE, Ordering::Relaxed);
-        return Err("the thread is gone");
-    }
+    send(thread).inspect_err(|_| STATE.store(FREE, Ordering::Relaxed))?;
     let mut waited = Duration::ZERO;
     // Acquire: pairs with the handler's Release of DONE; what it noted is seen.
     while STATE.load(Ordering::Acquire) != DONE {
@@ -201,9 +256,7 @@ pub(crate) fn capture(thread: libc::pid_t, patience: Duration) -> Result<Capture
                 .compare_exchange(ASKED, FREE, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
         {
-            return Err(
-                "the thread does not take signals: it is inside a system call, or blocks SIGURG",
-            );
+            return Err(NO_ANSWER);
         }
     }
     // SAFETY: after DONE and before FREE the place is the asker's.
@@ -244,6 +297,21 @@ extern "C" fn on_signal(_signal: libc::c_int, _info: *mut libc::siginfo_t, conte
         }
         // Release: pairs with the Acquire in `capture`.
         STATE.store(DONE, Ordering::Release);
+    }
+    // Acquire: pairs with the Release in `interrupt_thread`.
+    if INTERRUPTED.load(Ordering::Acquire) == thread {
+        let interruption = INTERRUPTION.load(Ordering::Acquire);
+        let argument = ARGUMENT.load(Ordering::Relaxed);
+        if !interruption.is_null() {
+            // SAFETY: `set_interruption` stored an `Interruption`, whose contract allows this call; errno is put back.
+            unsafe {
+                let before = *errno;
+                mem::transmute::<*mut (), Interruption>(interruption)(argument);
+                *errno = before;
+            }
+        }
+        // The asker may have given up meanwhile, and ask another thread.
+        let _ = INTERRUPTED.compare_exchange(thread, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 

@@ -25,7 +25,7 @@ mod watchdog;
 
 pub use backtrace::Backtrace;
 pub(crate) use backtrace::{notes, of_fiber};
-pub use capture::{Probe, set_probe};
+pub use capture::{Interruption, Probe, interrupt_thread, set_interruption, set_probe};
 pub(crate) use fibers::origin_of;
 pub use fibers::{FiberInfo, FiberState};
 pub(crate) use fibers::{here, one};

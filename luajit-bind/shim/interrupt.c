@@ -1,0 +1,71 @@
+/*
+** Interrupting Lua code that never waits: at the end of a program, when its time is over.
+**
+**   another thread        SIGURG ──▶ the thread that runs Lua: yue_shim_interrupt, in a signal handler
+**   that thread, then     the next bytecode calls the hook, which raises an error in the fiber that was running
+**
+** A count hook is the one thing that LuaJIT looks at between any two bytecodes, also in compiled code (which is built
+** with LUAJIT_ENABLE_CHECKHOOK for it), and lua_sethook may be called in a signal handler on the VM's own thread. It is
+** a property of the VM, not of a lua_State; so the hook asks whether the fiber that runs is the one that was meant. If
+** it is not, that one has waited or ended, and nobody has to be interrupted any more.
+**
+** The hook only raises: it cannot suspend (refusal in shim.c), and LuaJIT leaves the hook when the error unwinds it.
+** C functions, finalizers and error handlers of xpcall are not interrupted: no hook is called in them.
+*/
+
+#define LUA_CORE
+
+#include "lua.h"
+#include "lj_obj.h"
+#include "shim.h"
+
+/* The fiber of this thread that is to be interrupted, and whether once or until it has unwound. */
+static __thread YueFiber *victim;
+static __thread int only_once;
+
+static void (*raise_interruption)(lua_State *L);
+
+/* Raises the error of an interruption; called with room for it. Set before the first VM runs. */
+void yue_shim_set_interruption(void (*raise)(lua_State *L))
+{
+  __atomic_store_n(&raise_interruption, raise, __ATOMIC_RELAXED);
+}
+
+static void on_hook(lua_State *L, lua_Debug *ar);
+
+static void disarm(lua_State *L)
+{
+  victim = NULL;
+  if (G(L)->hookf == on_hook)
+    lua_sethook(L, NULL, 0, 0);
+}
+
+static void on_hook(lua_State *L, lua_Debug *ar)
+{
+  int meant = victim != NULL && victim == yue_shim_current();
+  (void)ar;
+  if (!meant || only_once)
+    disarm(L);
+  if (meant)
+    __atomic_load_n(&raise_interruption, __ATOMIC_RELAXED)(L);
+}
+
+/* In a signal handler: interrupts what this thread runs, if that is Lua. */
+void yue_shim_interrupt(size_t once)
+{
+  YueFiber *f = yue_shim_current();
+  if (f == NULL || f->root->cframe == NULL)
+    return;
+  victim = f;
+  only_once = (int)once;
+  /* Off first: should the last change have been cut short by this very signal, the tables are written anew. */
+  lua_sethook(f->root, NULL, 0, 0);
+  lua_sethook(f->root, on_hook, LUA_MASKCOUNT, 1);
+}
+
+/* The running fiber's outermost call has raised: it is where an interruption ends. */
+void yue_shim_unwound(lua_State *L)
+{
+  if (LJ_UNLIKELY(victim != NULL))
+    disarm(L);
+}
