@@ -34,6 +34,23 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
+/// Writes what the buffers of standard output hold: that of Rust's standard library, and that of C's (which `print` of
+/// Lua uses). It blocks the thread until the reader has taken it, and while another thread is in the middle of a write.
+///
+/// ```
+/// print!("no end of a line: it is in a buffer");
+/// yue::stdio::flush_buffers(); // Before the process ends by `_exit`, or by a signal.
+/// ```
+pub fn flush_buffers() {
+    unsafe extern "C" {
+        static stdout: *mut libc::FILE;
+    }
+    // SAFETY: the C library's own stream, which is there from the start; nobody here assigns to the variable.
+    unsafe { libc::fflush(stdout) };
+    // Nobody is left to be told.
+    let _ = io::stdout().flush();
+}
+
 struct Standard {
     descriptor: Descriptor,
     is_file: bool,

@@ -113,10 +113,15 @@ pub(crate) fn write_vectored(fd: RawFd, slices: &[IoSlice<'_>]) -> io::Result<us
     retry(|| unsafe { libc::writev(fd, slices.as_ptr().cast(), count) })
 }
 
+/// The flags of an open file, its access mode among them.
+pub(crate) fn status_flags(fd: RawFd) -> io::Result<i32> {
+    // SAFETY: no memory is passed.
+    retry(|| unsafe { libc::fcntl(fd, libc::F_GETFL) } as isize).map(|flags| flags as i32)
+}
+
 /// Sets or clears the non-blocking mode of an open file.
 pub(crate) fn set_nonblocking(fd: RawFd, nonblocking: bool) -> io::Result<()> {
-    // SAFETY: no memory is passed.
-    let flags = retry(|| unsafe { libc::fcntl(fd, libc::F_GETFL) } as isize)? as i32;
+    let flags = status_flags(fd)?;
     let wanted = match nonblocking {
         true => flags | libc::O_NONBLOCK,
         false => flags & !libc::O_NONBLOCK,
@@ -320,6 +325,16 @@ pub(crate) fn mask_signals(how: i32, set: &libc::sigset_t) -> io::Result<()> {
     }
 }
 
+/// The process's action for a signal: `SIG_DFL`, `SIG_IGN`, or the address of a handler. Async-signal-safe.
+pub(crate) fn signal_action(number: i32) -> usize {
+    // SAFETY: zeros are a valid action; the call only asks.
+    unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(number, std::ptr::null(), &mut now);
+        now.sa_sigaction
+    }
+}
+
 /// A descriptor that becomes readable when the process is over.
 pub(crate) fn pid_fd(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: no memory is passed.
@@ -376,11 +391,16 @@ pub(crate) fn demand_ready(fd: RawFd, events: i16) -> io::Result<()> {
 
 /// Whether the descriptor is a file on a disk.
 pub(crate) fn is_regular_file(fd: RawFd) -> bool {
+    file_type(fd) == Some(libc::S_IFREG)
+}
+
+/// What kind of file a descriptor is (`S_IFREG`, `S_IFIFO`, …), if it is open.
+pub(crate) fn file_type(fd: RawFd) -> Option<libc::mode_t> {
     // SAFETY: a stat is plain integers.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: a live, writable stat.
     let known = unsafe { libc::fstat(fd, &mut stat) } == 0;
-    known && stat.st_mode & libc::S_IFMT == libc::S_IFREG
+    known.then_some(stat.st_mode & libc::S_IFMT)
 }
 
 /// See `fallocate(2)`.

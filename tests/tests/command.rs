@@ -1,48 +1,18 @@
-//! The `yue` command, as a user meets it: help, mistakes, scripts that fail, output that goes nowhere, signals.
+//! The `yue` command, as a user meets it: help, mistakes, scripts that fail, output that goes nowhere.
 
 mod common;
 
-use common::{Outcome, Running, Server, run, script, wait_until, yue};
+use common::{Outcome, Program, Server, run, script, yue};
 use serde_json::Value;
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 /// Runs `yue` with these arguments.
 #[track_caller]
 fn yue_with(arguments: &[&str]) -> Outcome {
     run(yue().args(arguments))
-}
-
-/// A Lua program in a file of its own, which goes away with it.
-struct Program(PathBuf);
-
-impl Program {
-    fn new(name: &str, text: &str) -> Program {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-        let path = folder.join(format!("{name}-{}.lua", std::process::id()));
-        std::fs::write(&path, text).unwrap();
-        Program(path)
-    }
-
-    fn command(&self) -> Command {
-        let mut command = yue();
-        command.arg(&self.0);
-        command
-    }
-
-    fn name(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 #[test]
@@ -439,76 +409,6 @@ fn output_that_goes_nowhere_is_no_reason_to_fail_otherwise() {
             Some(code),
             "{arguments:?} with closed outputs: {status}"
         );
-    }
-}
-
-/// A program whose end takes as long as it is let: a request is being served.
-fn busy() -> (Program, Server) {
-    let text = "local yue = require 'yue'
-        local listener = yue.listen('tcp://127.0.0.1:0', { wait = function() yue.sleep(1e6) end })
-        yue.open(listener:addr(), { timeout = 1e6 }, nil).async_wait()
-        yue.sleep(0.01)
-        print('serving at ' .. listener:addr())
-        io.stdout:flush()";
-    let program = Program::new("busy", text);
-    let server = Server::of(&mut program.command());
-    (program, server)
-}
-
-/// Sends signals until it is over. Those that arrive together are one: it takes more than two.
-fn ends_by_a_second_signal(mut running: Running) {
-    wait_until("the end of a program that got two signals", || {
-        let over = !running.is_running();
-        if !over {
-            running.signal(libc::SIGINT);
-        }
-        over
-    });
-    assert_eq!(running.outcome().code(), 128 + libc::SIGINT);
-}
-
-#[test]
-fn the_first_signal_ends_a_program_gracefully() {
-    for signal in [libc::SIGINT, libc::SIGTERM] {
-        let server = Server::start(script("server.lua"));
-        server.serves();
-        server.running.signal(signal);
-        let outcome = server.running.outcome();
-        assert_eq!(outcome.code(), 0, "{outcome:#?}");
-        assert_eq!(outcome.stderr, "");
-    }
-}
-
-#[test]
-fn the_second_signal_ends_it_at_once() {
-    let (_program, Server { running, .. }) = busy();
-    running.signal(libc::SIGINT);
-    ends_by_a_second_signal(running);
-}
-
-#[test]
-fn a_program_that_never_waits_is_ended_by_the_second_signal() {
-    let spinning = "print('serving at nothing') io.stdout:flush() while true do end";
-    // The pipe is read up to the first line, and then no more: the write blocks the loop.
-    let writing = "print('serving at nothing') io.stdout:flush() while true do io.stdout:write(('x'):rep(9999)) end";
-    for (name, text) in [("spinning", spinning), ("writing", writing)] {
-        let program = Program::new(name, text);
-        let (Server { running, .. }, _stdout) = Server::of_unread(&mut program.command());
-        ends_by_a_second_signal(running);
-    }
-}
-
-#[test]
-fn a_signal_while_it_starts_ends_it_too() {
-    for delay_us in [0, 300, 1_000, 3_000, 6_000, 10_000, 20_000] {
-        let running = Running::start(yue().arg(script("server.lua")).arg("tcp://127.0.0.1:0"));
-        // No condition to wait for: the moment is the point, and any will do.
-        std::thread::sleep(Duration::from_micros(delay_us));
-        running.signal(libc::SIGTERM);
-        let outcome = running.outcome();
-        let (code, signal) = (outcome.status.code(), outcome.status.signal());
-        let ended = code == Some(0) || signal == Some(libc::SIGTERM);
-        assert!(ended && outcome.stderr.is_empty(), "{outcome:#?}");
     }
 }
 

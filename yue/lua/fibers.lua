@@ -114,8 +114,9 @@ local function complete(future, ok, ...)
   if not ok then
     if not internal.is_error(future[1]) then future[1] = wrap(future[1]) end
     -- Who was cancelled and ends by that has not failed.
-    local quiet = future.quiet or (future.cancelled and future[1].type == 'CancelledError')
-      or internal.is_exit(future[1])
+    -- At a program's end fibers are cancelled that nobody here has told to stop.
+    local quiet = future.quiet or internal.is_exit(future[1])
+      or (future[1].type == 'CancelledError' and (future.cancelled or core.shutting_down()))
     if not waited and not future.observed and not quiet and not ending then note_unseen(future) end
   end
   if waited then wake_all(future) end

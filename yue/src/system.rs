@@ -1,8 +1,10 @@
-//! What a runtime asks of the system for its threads: processors.
+//! What a runtime and the command ask of the system: processors for threads, and signals as a program expects them.
 
 use std::fmt;
 use std::io;
 use std::mem;
+#[cfg(feature = "lua")]
+use std::ptr;
 
 /// The processors that the calling thread may run on.
 ///
@@ -67,5 +69,39 @@ impl Drop for Pinned {
     fn drop(&mut self) {
         // Processors that were taken from the process meanwhile are the only cause of an error; then it stays as it is.
         let _ = set_affinity(&self.before);
+    }
+}
+
+/// Has a write into a pipe without a reader fail as it does when SIGPIPE is ignored, but by a handler that does nothing:
+/// a program that is executed starts without handlers, while it would inherit the ignoring. So children of any sort,
+/// those of C's `popen` too, end when nobody reads what they write.
+#[cfg(feature = "lua")]
+pub(crate) fn handle_broken_pipes() {
+    use yue_io::signal::{Signal, is_ignored};
+    extern "C" fn do_nothing(_: libc::c_int) {}
+    if !Signal::from_number(libc::SIGPIPE).is_ok_and(is_ignored) {
+        return; // The program has an opinion of its own.
+    }
+    // SAFETY: zeros are a valid action; the handler does nothing.
+    unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        action.sa_sigaction = do_nothing as *const () as usize;
+        action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+        libc::sigaction(libc::SIGPIPE, &action, ptr::null_mut());
+    }
+}
+
+/// Undoes what a careless parent has left: blocked signals, which our children would inherit, and an ignored SIGCHLD,
+/// which throws away their exit codes. Other signals that are ignored stay so.
+#[cfg(feature = "cli")]
+pub(crate) fn reset_signals() {
+    // SAFETY: zeros are a valid set and action; both are made by the system's functions.
+    unsafe {
+        let mut none = mem::zeroed();
+        libc::sigemptyset(&mut none);
+        if yue_io::signal::is_ignored(yue_io::signal::Signal::CHLD) {
+            libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &none, ptr::null_mut());
     }
 }

@@ -253,13 +253,9 @@ fn restore(number: usize) {
     if !is_set(&INSTALLED[number]) {
         return;
     }
-    // SAFETY: `OLD` was written before `INSTALLED` was set; zeros are a valid action.
-    unsafe {
-        let mut now: libc::sigaction = mem::zeroed();
-        libc::sigaction(number as i32, ptr::null(), &mut now);
-        if now.sa_sigaction == on_signal as *const () as usize {
-            libc::sigaction(number as i32, OLD[number].get(), ptr::null_mut());
-        }
+    if sys::signal_action(number as i32) == on_signal as *const () as usize {
+        // SAFETY: `OLD` was written before `INSTALLED` was set.
+        unsafe { libc::sigaction(number as i32, OLD[number].get(), ptr::null_mut()) };
     }
     INSTALLED[number].store(false, Ordering::Relaxed);
 }

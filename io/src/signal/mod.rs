@@ -111,6 +111,18 @@ pub fn unblocked(command: &mut Command) -> &mut Command {
     }
 }
 
+/// Whether the process ignores a signal. At the start of a program that is its parent's wish: a shell ignores SIGINT for
+/// what it starts in the background, `nohup` ignores SIGHUP. Programs leave such signals alone.
+///
+/// ```
+/// use yue::signal::{self, Signal};
+///
+/// assert!(!signal::is_ignored(Signal::USR1));
+/// ```
+pub fn is_ignored(signal: Signal) -> bool {
+    sys::signal_action(signal.0) == libc::SIG_IGN
+}
+
 /// Ends the process by that signal, as its default action would: the parent sees that it died of the signal. Nothing
 /// is flushed, and no destructor runs.
 ///

@@ -63,6 +63,34 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// A Lua program in a file of its own, which goes away with it.
+pub struct Program(PathBuf);
+
+impl Program {
+    pub fn new(name: &str, text: &str) -> Program {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        let path = folder.join(format!("{name}-{}.lua", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        Program(path)
+    }
+
+    pub fn command(&self) -> Command {
+        let mut command = yue();
+        command.arg(&self.0);
+        command
+    }
+
+    pub fn name(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// What became of a child.
 #[derive(Debug)]
 pub struct Outcome {
@@ -292,7 +320,7 @@ impl Server {
     pub fn end(self) -> Outcome {
         self.running.signal(libc::SIGTERM);
         let outcome = self.running.outcome();
-        assert_eq!(outcome.code(), 0, "{outcome:#?}");
+        assert_eq!(outcome.code(), 128 + libc::SIGTERM, "{outcome:#?}");
         outcome
     }
 }

@@ -1,6 +1,7 @@
 //! The command line.
 //!
-//! Exit codes: 0 all is well, 1 something failed (a line on standard error says what), 2 the command was used wrongly.
+//! Exit codes: 0 all is well, 1 something failed (a line on standard error says what), 2 the command was used wrongly,
+//! 128 + n the program was ended by signal n (130 SIGINT, 143 SIGTERM) that it had not bound.
 //!
 //! ```no_run
 //! // The `yue` command under another name.
@@ -13,6 +14,7 @@ mod bench;
 mod doctor;
 
 use crate::lua::{Choice, Script};
+use crate::system::reset_signals;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -28,7 +30,11 @@ Examples:
   yue doctor                          show this machine's driver and limits
   yue bench tcp://127.0.0.1:8080 -m hello -a '[\"world\"]'
 
-Options stand before the script. Everything after it is the script's own.";
+Options stand before the script. Everything after it is the script's own.
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 128 + n ended by signal n
+(SIGINT 130, SIGTERM 143). The first SIGINT or SIGTERM ends a program
+gracefully, within 6 seconds; another one ends it at once.";
 
 /// Runs Lua programs whose functions call each other over the network.
 #[derive(Debug, Parser)]
@@ -102,6 +108,7 @@ fn parse_driver(text: &str) -> Result<Choice, String> {
 /// }
 /// ```
 pub fn main() -> ExitCode {
+    reset_signals();
     // clap ends the process itself: 2 for wrong usage, 0 for help and version.
     let arguments = Arguments::parse();
     let code = match arguments.command {

@@ -8,7 +8,7 @@
 //!   connections.rs  connections by number                  endpoints.rs   open, listen
 //!   references.rs   functions as values                    errors.rs      failures as error objects
 //!   threads.rs      worker threads                         signals.rs, log.rs
-//!   end_signals.rs  SIGINT, SIGTERM
+//!   shutdown.rs     SIGINT, SIGTERM, the deadline
 //! ```
 //!
 //! A Rust program runs a Lua program as the `yue` command does:
@@ -26,7 +26,6 @@
 mod calls;
 mod connections;
 mod dispatch;
-mod end_signals;
 mod endpoints;
 mod errors;
 mod fibers;
@@ -36,6 +35,7 @@ mod modules;
 mod native;
 mod program;
 mod references;
+mod shutdown;
 mod signals;
 mod threads;
 mod wait;
@@ -83,7 +83,12 @@ impl Script {
     }
 
     /// Runs the program to its end: when its script has returned and nothing is open, when it was told to end, or when
-    /// the script has raised (the traceback is on standard error then). The result is the process's exit code.
+    /// the script has raised (the traceback is on standard error then). The result is the exit code for the process:
+    /// 128 + n if signal n has ended the program.
+    ///
+    /// While it runs, SIGINT and SIGTERM end the program, unless they were ignored when it started; their actions are
+    /// as they were when this returns. If a shutdown takes longer than its grace of 5 s and one more, or another signal
+    /// comes, the process ends.
     pub fn run(self) -> i32 {
         program::Program::new(self.path, self.args, self.loops.max(1), self.io).run()
     }

@@ -7,32 +7,33 @@
 //! ```
 //!
 //! A program ends when its script has returned and nothing that could still call it is open: everything of that sort
-//! keeps a [`Hold`](super::host::Hold). On SIGINT and SIGTERM it ends gracefully; a second signal ends the process.
+//! keeps a [`Hold`](super::host::Hold). On SIGINT and SIGTERM it ends gracefully; `shutdown.rs` sees to it that the end
+//! comes.
 
-use super::end_signals::EndSignals;
 use super::errors::{ErrorObject, stopped};
 use super::host::{Host, Role, with_host};
 use super::native::{native, register};
+use super::shutdown::{GRACE, Guard, Notice};
 use super::threads;
 use super::wait::seconds;
+use crate::system::handle_broken_pipes;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{self, Duration};
 use yue_io::Choice;
+use yue_io::signal::Signal;
+use yue_io::stdio::flush_buffers;
 use yue_luajit::{Ended, Stack};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{
     Config, Instant, Loop, LoopHandle, RemoteWaker, park, park_until, prepare_park, sleep, spawn,
     this_loop,
 };
-
-/// How long requests that are being served may take when the program ends.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// How long connections have to say what they have said already, when a program ends by an error.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -43,10 +44,25 @@ pub(crate) struct Program {
     pub(crate) args: Vec<Vec<u8>>,
     pub(crate) loops: usize,
     pub(crate) io: Choice,
-    handles: Mutex<Vec<LoopHandle>>,
+    /// The loops of the program, with the numbers of their threads.
+    members: Mutex<Vec<(LoopHandle, libc::pid_t)>>,
     pub(crate) shared_ports: SharedPorts,
-    /// A shutdown has begun. Relaxed is enough: it is only ever set, and only hastens the end.
-    ending: AtomicBool,
+    /// A shutdown has begun.
+    ending: OnceLock<Ending>,
+    guard: Mutex<Option<Sender<Notice>>>,
+}
+
+/// Why a program is being shut down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// By `yue.die`, or because a script has raised.
+    Program,
+    Signal(Signal),
+}
+
+struct Ending {
+    cause: Cause,
+    begun: time::Instant,
 }
 
 /// A lock whose poison means nothing: no code of the program's runs under it.
@@ -67,16 +83,17 @@ impl Program {
             args,
             loops,
             io,
-            handles: Mutex::default(),
+            members: Mutex::default(),
             shared_ports: SharedPorts::default(),
-            ending: AtomicBool::new(false),
+            ending: OnceLock::new(),
+            guard: Mutex::default(),
         })
     }
 
     /// Runs the program to its end and returns the process's exit code.
     pub(crate) fn run(self: &Arc<Self>) -> i32 {
-        // Before any other thread starts: threads inherit what is blocked.
-        let signals = EndSignals::listen(self);
+        handle_broken_pipes();
+        let guard = Guard::start(self);
         let others: Vec<_> = (2..=self.loops)
             .map(|index| {
                 let program = self.clone();
@@ -87,7 +104,7 @@ impl Program {
             .collect();
         let mut code = run_loop(self, 1);
         if code != 0 {
-            self.shut_down();
+            self.shut_down(Cause::Program);
         }
         for other in others {
             match other.map(std::thread::JoinHandle::join) {
@@ -102,28 +119,61 @@ impl Program {
             }
         }
         threads::end_all();
-        drop(signals);
-        code
+        // Under the guard's eye: nobody may be reading.
+        flush_buffers();
+        drop(guard);
+        match self.cause() {
+            Some(Cause::Signal(signal)) => 128 + signal.number(),
+            _ => code,
+        }
     }
 
-    /// Asks every loop of the program to end.
-    pub(crate) fn shut_down(&self) {
-        self.ending.store(true, Ordering::Relaxed);
-        for handle in lock(&self.handles).iter() {
+    /// Asks every loop of the program to end. The first cause counts.
+    pub(crate) fn shut_down(&self, cause: Cause) {
+        self.ending.get_or_init(|| Ending {
+            cause,
+            begun: time::Instant::now(),
+        });
+        if let Some(guard) = &*lock(&self.guard) {
+            let _ = guard.send(Notice::ShutDown);
+        }
+        for (handle, _) in lock(&self.members).iter() {
             handle.shutdown();
         }
     }
 
-    /// Makes a loop one of the program's.
+    /// Why the program is being shut down, if it is.
+    pub(crate) fn cause(&self) -> Option<Cause> {
+        self.ending.get().map(|ending| ending.cause)
+    }
+
+    /// When what runs is cancelled, if a shutdown has begun.
+    pub(crate) fn grace_ends(&self) -> Option<time::Instant> {
+        self.ending.get().map(|ending| ending.begun + GRACE)
+    }
+
+    pub(crate) fn set_guard(&self, guard: Option<Sender<Notice>>) {
+        *lock(&self.guard) = guard;
+    }
+
+    /// The loops of the program, with the numbers of their threads.
+    pub(crate) fn members(&self) -> Vec<(LoopHandle, libc::pid_t)> {
+        lock(&self.members).clone()
+    }
+
+    /// Makes the calling thread's loop one of the program's.
     pub(crate) fn enlist(&self, handle: LoopHandle) {
-        lock(&self.handles).push(handle.clone());
-        if self.ending.load(Ordering::Relaxed) {
+        // SAFETY: asks only. (glibc has gettid from 2.30 on only.)
+        let thread = unsafe { libc::syscall(libc::SYS_gettid) } as libc::pid_t;
+        // The lock orders this with a shutdown's look at the members.
+        lock(&self.members).push((handle.clone(), thread));
+        if self.ending.get().is_some() {
             handle.shutdown();
         }
     }
 
     pub(crate) fn dismiss(&self, id: u32) {
-        lock(&self.handles).retain(|handle| handle.id() != id);
+        lock(&self.members).retain(|(handle, _)| handle.id() != id);
     }
 }
 
@@ -224,7 +274,13 @@ pub(crate) fn wait_for_end(
     this_loop::set_idle_hook(move || idle_host.upgrade().is_some_and(|host| host.idle()));
     let result = loop {
         if let Some(Err(mut ended)) = script.take() {
-            break Err(threads::error_of(&mut ended));
+            let error = threads::error_of(&mut ended);
+            // Interrupted, since its time was over: it is known why.
+            let cancelled = error.type_name == ErrorKind::Cancelled.name();
+            break match host.program.cause() {
+                Some(_) if cancelled => Ok(()),
+                _ => Err(error),
+            };
         }
         if host.dying.get() || (ends_by_itself && host.is_idle()) {
             break Ok(());
@@ -242,7 +298,11 @@ pub(crate) fn wait_for_end(
 /// the loop.
 pub(crate) fn close(host: &Rc<Host>, gracefully: bool) {
     host.connections.stop_listening();
-    let grace = if gracefully { GRACE } else { Duration::ZERO };
+    let grace = match host.program.grace_ends() {
+        _ if !gracefully => Duration::ZERO,
+        Some(at) => at.saturating_duration_since(time::Instant::now()),
+        None => GRACE,
+    };
     let until = Instant::system().saturating_add(grace);
     while host.connections.requests_in_flight() > 0 && Instant::system() < until {
         if sleep(Duration::from_millis(2)).is_err() {
@@ -255,7 +315,7 @@ pub(crate) fn close(host: &Rc<Host>, gracefully: bool) {
     }
     host.connections.close_all();
     // What the sessions still have to say leaves in the ticks that follow.
-    let until = Instant::system().saturating_add(grace.max(LAST_WORDS));
+    let until = until.max(Instant::system().saturating_add(LAST_WORDS));
     while host.connections.open_count() > 0 && Instant::system() < until {
         let _ = prepare_park();
         let at = yue_scheduler::now().saturating_add(Duration::from_millis(1));
@@ -324,17 +384,26 @@ native! {
         if delay > 0.0 {
             drop(spawn(move || {
                 if sleep(seconds(delay)).is_ok() {
-                    program.shut_down();
+                    program.shut_down(Cause::Program);
                 }
             }));
         } else {
-            program.shut_down();
+            program.shut_down(Cause::Program);
         }
         Ok(())
     }
 }
 
+native! {
+    /// `shutting_down()`: whether the end of the program has begun.
+    ShuttingDown = "shutting_down", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> bool {
+        with_host(|host| host.program.cause().is_some())
+    }
+}
+
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    register!(stack; Die);
+    register!(stack; Die, ShuttingDown);
 }

@@ -1,99 +1,247 @@
-//! SIGINT and SIGTERM: the first ends the program gracefully, the second at once.
+//! The end of a program from outside (SIGINT, SIGTERM), and the deadline of every end.
 //!
-//! They are heard on a loop and a thread of their own. The program's loops may be busy with a script that never waits,
-//! or blocked in a write that nobody reads: the one who presses Ctrl-C then is the one who must be heard.
+//! A thread of its own keeps the time: the program's loops may compute, or be blocked in a write that nobody reads, and
+//! whoever presses Ctrl-C then must be heard all the same. Times from the beginning of the shutdown:
+//!
+//! ```text
+//!   0 s             the loops are told: no new requests, time for those that run
+//!   GRACE (5 s)     what still runs is cancelled by its loop; a loop that does not come round is asked for a sign
+//!   + 0.1 s         Lua that holds a loop gets a cancel error, once: clean-up can run
+//!   + 0.3 s         … and again before each bytecode, until its fiber has unwound: pcall does not help it any more
+//!   + 0.8 s         buffered output is flushed, if that can be done
+//!   GRACE + 1 s     the process ends
+//! ```
+//!
+//! Signals that follow the first within half a second are the same request; a later one ends the process at once.
 
-use super::program::Program;
-use std::cell::Cell;
-use std::io;
+use super::errors::stopped;
+use super::program::{Cause, Program};
+use super::signals::is_bound;
+use crate::runtime::SAME_SIGNAL;
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
-use yue_io::{Choice, signal};
-use yue_scheduler::{Config, Loop, LoopHandle, say, this_loop};
+use std::time::{Duration, Instant};
+use yue_io::signal::{self, Signal, Subscription};
+use yue_io::stdio::flush_buffers;
+use yue_luajit::{Interrupt, interrupt, set_interrupt_error};
+use yue_scheduler::{LoopHandle, Stopped, say, spawn_with_signals_blocked};
+
+/// How long requests that are being served may take when the program ends.
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// What ends a program from outside.
-const SIGNALS: [signal::Signal; 2] = [signal::Signal::INT, signal::Signal::TERM];
+const SIGNALS: [Signal; 2] = [Signal::INT, Signal::TERM];
 
-/// Listens for as long as it lives.
-pub(crate) struct EndSignals {
-    listening: Option<(LoopHandle, JoinHandle<()>)>,
+/// What happens after the grace, and when; see above. A loop has a tenth of a second to give a sign.
+const STEPS: [(Duration, Step); 9] = [
+    (Duration::ZERO, Step::Ask),
+    (Duration::from_millis(100), Step::Interrupt(Interrupt::Once)),
+    (Duration::from_millis(200), Step::Ask),
+    (
+        Duration::from_millis(300),
+        Step::Interrupt(Interrupt::UntilUnwound),
+    ),
+    (Duration::from_millis(400), Step::Ask),
+    (
+        Duration::from_millis(500),
+        Step::Interrupt(Interrupt::UntilUnwound),
+    ),
+    (Duration::from_millis(600), Step::Ask),
+    (
+        Duration::from_millis(700),
+        Step::Interrupt(Interrupt::UntilUnwound),
+    ),
+    (Duration::from_millis(800), Step::End),
+];
+
+/// What flushing and the last remark may take before the process ends; a full pipe takes for ever.
+const LAST_FLUSH: Duration = Duration::from_millis(200);
+
+#[derive(Clone, Copy)]
+enum Step {
+    /// Asks each loop for a sign.
+    Ask,
+    /// Interrupts the loops that have given none.
+    Interrupt(Interrupt),
+    End,
 }
 
-impl EndSignals {
-    /// Listens. What cannot be had is said: the program runs all the same.
-    pub(crate) fn listen(program: &Arc<Program>) -> EndSignals {
-        let listening = start(program.clone()).inspect_err(|error| {
-            say(format_args!("no graceful shutdown by signals: {error}"));
-        });
-        EndSignals {
-            listening: listening.ok(),
+/// What the thread is told.
+pub(crate) enum Notice {
+    Signal(Signal),
+    /// A shutdown has begun, for whatever cause.
+    ShutDown,
+}
+
+/// The thread that sees to it that a shutdown ends, and its signals. It is there for as long as this lives.
+pub(crate) struct Guard {
+    signals: Option<Subscription>,
+    thread: Option<JoinHandle<()>>,
+    program: Arc<Program>,
+}
+
+impl Guard {
+    /// Starts it. What cannot be had is said: the program runs all the same.
+    pub(crate) fn start(program: &Arc<Program>) -> Guard {
+        set_interrupt_error(|| stopped(Stopped::Cancelled));
+        let (sender, receiver) = mpsc::channel();
+        program.set_guard(Some(sender.clone()));
+        let watched = program.clone();
+        let thread = spawn_with_signals_blocked("yue shutdown", move || watch(&watched, &receiver));
+        // What our parent ignores is to stay ignored: a shell does so for its background jobs, and nohup for SIGHUP.
+        let heard = SIGNALS
+            .into_iter()
+            .filter(|signal| !signal::is_ignored(*signal));
+        let heard: Vec<Signal> = heard.collect();
+        let signals = match &thread {
+            Ok(_) => listen(&heard, sender).map(Some),
+            Err(_) => Ok(None),
+        };
+        for error in [thread.as_ref().err(), signals.as_ref().err()] {
+            if let Some(error) = error {
+                say(format_args!("no graceful shutdown by signals: {error}"));
+            }
+        }
+        Guard {
+            signals: signals.ok().flatten(),
+            thread: thread.ok(),
+            program: program.clone(),
         }
     }
 }
 
-impl Drop for EndSignals {
+impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some((handle, thread)) = self.listening.take() {
-            handle.shutdown();
-            // A panic there has been reported.
+        drop(self.signals.take());
+        self.program.set_guard(None);
+        // Nobody has a sender any more, so that the thread ends. A panic there has been reported.
+        if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-fn start(program: Arc<Program>) -> io::Result<(LoopHandle, JoinHandle<()>)> {
-    let (sender, receiver) = mpsc::sync_channel(1);
-    let thread = std::thread::Builder::new()
-        .name("yue signals".to_owned())
-        .spawn(move || listen(&program, &sender))?;
-    match receiver.recv() {
-        Ok(Ok(handle)) => Ok((handle, thread)),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(io::Error::other("its thread ended")),
+fn listen(signals: &[Signal], guard: Sender<Notice>) -> std::io::Result<Subscription> {
+    signal::subscribe_off_loop(signals, move |signal| {
+        // A program that binds the signal itself decides for itself.
+        if !is_bound(signal.number()) {
+            let _ = guard.send(Notice::Signal(signal));
+        }
+    })
+}
+
+/// The thread's life. Ends when nobody can tell it anything any more.
+fn watch(program: &Arc<Program>, notices: &Receiver<Notice>) {
+    let mut first_signal: Option<Instant> = None;
+    let mut asked = Vec::new();
+    let mut steps = STEPS.iter();
+    let mut next: Option<(Instant, Step)> = None;
+    loop {
+        let notice = match next {
+            None => notices.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some((at, _)) => notices.recv_timeout(at.saturating_duration_since(Instant::now())),
+        };
+        match (notice, next) {
+            (Err(RecvTimeoutError::Disconnected), _) => return,
+            (Ok(Notice::Signal(signal)), _) => {
+                let first = *first_signal.get_or_insert_with(Instant::now);
+                if first.elapsed() >= SAME_SIGNAL {
+                    end_process(128 + signal.number(), None);
+                }
+                program.shut_down(Cause::Signal(signal));
+            }
+            (Err(RecvTimeoutError::Timeout), Some((_, step))) => {
+                take(step, program, &mut asked);
+                next = None;
+            }
+            (Ok(Notice::ShutDown) | Err(RecvTimeoutError::Timeout), _) => {}
+        }
+        if next.is_none()
+            && let Some(grace_ends) = program.grace_ends()
+        {
+            next = steps
+                .next()
+                .map(|(after, step)| (grace_ends + *after, *step));
+        }
     }
 }
 
-/// The life of the thread.
-fn listen(program: &Arc<Program>, started: &mpsc::SyncSender<io::Result<LoopHandle>>) {
-    // epoll: two descriptors where io_uring maps rings, and it has next to nothing to do.
-    let l = yue_io::driver(Choice::Mio).and_then(|driver| {
-        Loop::new(Config {
-            driver,
-            ..Config::default()
-        })
-    });
-    let l = match l {
-        Ok(l) => l,
-        Err(error) => return drop(started.send(Err(error))),
-    };
-    let (program, started) = (program.clone(), started.clone());
-    l.run(move || {
-        let subscribed = subscribe(&program);
-        let told = match &subscribed {
-            Ok(_) => Ok(this_loop::handle()),
-            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-        };
-        let _ = started.send(told);
-        if subscribed.is_ok() {
-            let _ = this_loop::wait_for_shutdown();
-        }
-    });
+/// A loop that was asked for a sign of life, and whether it has given one.
+struct Asked {
+    thread: libc::pid_t,
+    answered: Arc<AtomicBool>,
 }
 
-fn subscribe(program: &Arc<Program>) -> io::Result<signal::Subscription> {
-    let program = program.clone();
-    let seen = Cell::new(false);
-    signal::subscribe(&SIGNALS, move |signal| {
-        // A program that binds the signal itself decides for itself.
-        if super::signals::is_bound(signal.number()) {
-            return;
+fn take(step: Step, program: &Program, asked: &mut Vec<Asked>) {
+    match step {
+        Step::Ask => *asked = program.members().iter().map(ask).collect(),
+        Step::Interrupt(how) => {
+            for one in asked
+                .iter()
+                .filter(|one| !one.answered.load(Ordering::Relaxed))
+            {
+                // One that does not take the signal ends with the process.
+                let _ = interrupt(one.thread, how);
+            }
         }
-        if seen.replace(true) {
-            // Not `exit`, which would wait for the outputs that the program may be blocked in.
-            // SAFETY: ends the process, and runs no code of it.
-            unsafe { libc::_exit(128 + signal.number()) };
+        Step::End => {
+            let (code, why) = match program.cause() {
+                Some(Cause::Signal(signal)) => (128 + signal.number(), signal.to_string()),
+                _ => (1, "it was told to end".to_owned()),
+            };
+            let held = asked
+                .iter()
+                .filter(|one| !one.answered.load(Ordering::Relaxed));
+            let held = match held.count() {
+                0 => "it has not ended".to_owned(),
+                1 => "a loop is still held by what it runs".to_owned(),
+                count => format!("{count} loops are still held by what they run"),
+            };
+            let seconds = GRACE.as_secs() + 1;
+            end_process(
+                code,
+                Some(format!(
+                    "{seconds} s after {why}, {held}; the process ends without the rest of its clean-up"
+                )),
+            );
         }
-        program.shut_down();
-    })
+    }
+}
+
+fn ask((handle, thread): &(LoopHandle, libc::pid_t)) -> Asked {
+    let answered = Arc::new(AtomicBool::new(false));
+    let answer = answered.clone();
+    handle.run(move || answer.store(true, Ordering::Relaxed));
+    Asked {
+        thread: *thread,
+        answered,
+    }
+}
+
+/// Ends the process, once buffered output is written and the remark is said, or the time for that is over.
+fn end_process(code: i32, remark: Option<String>) -> ! {
+    let until = Instant::now() + LAST_FLUSH;
+    let (done, waiting) = mpsc::channel();
+    let mut started = 0;
+    let mut start = |work: Box<dyn FnOnce() + Send>| {
+        let done = done.clone();
+        let work = move || {
+            work();
+            let _ = done.send(());
+        };
+        started += usize::from(spawn_with_signals_blocked("yue last words", work).is_ok());
+    };
+    // Apart from each other: either may wait for ever for a reader, or for a lock that somebody has who does.
+    start(Box::new(flush_buffers));
+    if let Some(remark) = remark {
+        start(Box::new(move || say(format_args!("{remark}"))));
+    }
+    for _ in 0..started {
+        let _ = waiting.recv_timeout(until.saturating_duration_since(Instant::now()));
+    }
+    // Not `exit`, which would wait for what the program may be blocked in.
+    // SAFETY: ends the process, and runs no code of it.
+    unsafe { libc::_exit(code) }
 }

@@ -61,14 +61,25 @@ impl Signals {
 
 struct Bound {
     number: i32,
-    _subscription: RefCell<Option<signal::Subscription>>,
+    /// Until it is closed.
+    subscription: Cell<Option<signal::Subscription>>,
     arrived: Cell<u32>,
     waiter: Cell<Option<LocalWaker>>,
 }
 
+impl Bound {
+    /// The signal is as it was before. A fiber that waits may hold this for a little longer.
+    fn close(&self) {
+        if let Some(subscription) = self.subscription.take() {
+            BOUND[self.number as usize].fetch_sub(1, Ordering::Relaxed);
+            drop(subscription);
+        }
+    }
+}
+
 impl Drop for Bound {
     fn drop(&mut self) {
-        BOUND[self.number as usize].fetch_sub(1, Ordering::Relaxed);
+        self.close();
     }
 }
 
@@ -81,23 +92,28 @@ native! {
         let Some(signal) = signal else {
             return Err(error(ErrorKind::Argument, format!("signal {number} cannot be bound; see yue.const.SIG…")));
         };
-        BOUND[number as usize].fetch_add(1, Ordering::Relaxed);
         let bound = Rc::new(Bound {
             number,
-            _subscription: RefCell::new(None),
+            subscription: Cell::new(None),
             arrived: Cell::new(0),
             waiter: Cell::new(None),
         });
         let told = Rc::downgrade(&bound);
+        // Before: the shutdown's guard must find it when the first signal comes.
+        BOUND[number as usize].fetch_add(1, Ordering::Relaxed);
         let subscription = signal::subscribe(&[signal], move |_| {
             if let Some(bound) = told.upgrade() {
                 bound.arrived.set(bound.arrived.get() + 1);
                 bound.waiter.take().map(LocalWaker::wake);
             }
         });
-        let subscription = subscription
-            .map_err(|failure| error(ErrorKind::Runtime, format!("cannot bind signal {number}: {failure}")))?;
-        *bound._subscription.borrow_mut() = Some(subscription);
+        match subscription {
+            Ok(subscription) => bound.subscription.set(Some(subscription)),
+            Err(failure) => {
+                BOUND[number as usize].fetch_sub(1, Ordering::Relaxed);
+                return Err(error(ErrorKind::Runtime, format!("cannot bind signal {number}: {failure}")));
+            }
+        }
         with_host(|host| {
             let id = host.signals.next.get() + 1;
             host.signals.next.set(id);
@@ -130,8 +146,9 @@ native! {
     read(stack) -> f64 { stack.number(1) }
     run(id) -> () {
         let bound = with_host(|host| host.signals.open.borrow_mut().remove(&(id as u32)))?;
-        if let Some(waker) = bound.and_then(|bound| bound.waiter.take()) {
-            waker.wake();
+        if let Some(bound) = bound {
+            bound.close();
+            bound.waiter.take().map(LocalWaker::wake);
         }
         Ok(())
     }

@@ -35,6 +35,27 @@ check.equal(waiter:get(), true)
 term:close()
 int:close()
 
+-- It is caught from the moment that yue.signal returns, whatever other threads do at that time.
+local thread = yue.thread('computes', function()
+  yue.thread.current:import {
+    compute = function(seconds)
+      local over = os.clock() + seconds
+      while os.clock() < over do end
+    end,
+  }
+end)
+local computed = thread.procs.async_compute(0.3)
+for _ = 1, 20 do
+  local heard = 0
+  local hup = yue.signal(yue.const.SIGHUP)
+  hup:bind('signal', function() heard = heard + 1 end)
+  send(yue.const.SIGHUP)
+  check.eventually(function() return heard == 1 end)
+  hup:close()
+end
+computed:get()
+thread:close()
+
 check.raises('ArgumentError', 'number', yue.signal)
 check.raises('ArgumentError', 'number', yue.signal, 'SIGINT')
 check.raises('ArgumentError', 'number', yue.signal, 2.5)
