@@ -411,3 +411,48 @@ fn a_program_hears_of_signals_while_a_command_of_its_runs() {
     let outcome = ended_by(libc::SIGINT, "executing", &text);
     assert_eq!(outcome.code(), ENDED_BY_INT, "{outcome:#?}");
 }
+
+fn is_there(id: &str) -> bool {
+    std::path::Path::new("/proc").join(id).exists()
+}
+
+#[test]
+fn orphans_that_come_to_the_command_are_reaped_and_its_own_children_are_not_taken_from_it() {
+    // As for process 1 of a container, but the test needs no rights for it.
+    let subreaper = || {
+        // SAFETY: async-signal-safe.
+        unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
+    };
+    let text = "local l = yue.listen('tcp://127.0.0.1:0', {
+          orphan = function()
+            local pipe = io.popen('sleep 0.05 >/dev/null & echo $!')
+            local id = pipe:read('*l')
+            assert(pipe:close())
+            return id
+          end,
+          own = function()
+            local pipe = io.popen('exit 0')
+            yue.sleep(0.05)
+            return { pipe:close(), os.execute('exit 3') }
+          end,
+        })
+        print('serving at ' .. l:addr())
+        io.stdout:flush()";
+    let program = Program::new("reaping", text);
+    let server = Server::of(before_exec(&mut program.command(), subreaper));
+    let mut client = server.connect();
+    for _ in 0..5 {
+        let id = client.call("orphan", &[]).unwrap();
+        let id = id.as_str().unwrap();
+        wait_until("the orphan to be reaped", || !is_there(id));
+        let own = client.call("own", &[]).unwrap();
+        assert_eq!(own, serde_json::json!([true, 3 << 8]));
+    }
+    assert_eq!(server.end().stderr, "");
+    let exits = Program::new("exits", "os.exit(9)");
+    let outcome = run(before_exec(&mut exits.command(), subreaper));
+    assert_eq!(outcome.code(), 9);
+    let killed = Program::new("killed", "os.execute('kill -9 $PPID')");
+    let outcome = run(before_exec(&mut killed.command(), subreaper));
+    assert_eq!(outcome.code(), 128 + libc::SIGKILL);
+}

@@ -12,6 +12,7 @@
 
 mod bench;
 mod doctor;
+mod init;
 
 use crate::lua::{Choice, Script};
 use crate::system::reset_signals;
@@ -134,6 +135,7 @@ fn look_on(run: &Run) {
 }
 
 fn run(run: Run) -> i32 {
+    init::split_if_orphans_come_here();
     look_on(&run);
     let mut words = run.script.into_iter();
     let Some(path) = words.next().map(PathBuf::from) else {

@@ -1,0 +1,145 @@
+//! What process 1 of a container owes the others: it reaps processes whose parents have ended.
+//!
+//! The kernel gives such orphans to process 1 of the pid namespace, or to the nearest child subreaper, and they stay
+//! zombies until that one waits for them. A program cannot do so beside its own work: a wait for "any child" takes the
+//! exit status from whoever in the same process waits for that child (`pclose`, a C library). So the command splits:
+//!
+//! ```text
+//!   process 1     reaps whoever ends; passes on the signals that it gets; ends as its child ends
+//!     └── child   runs the program, and is the parent of what that starts
+//! ```
+
+use std::io;
+use std::mem;
+use std::ptr;
+use yue_scheduler::say;
+
+/// Signals by which a fault is reported, or which cannot be blocked: they are not passed on.
+const OWN: [libc::c_int; 9] = [
+    libc::SIGKILL,
+    libc::SIGSTOP,
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+    libc::SIGSYS,
+];
+
+/// Signals that a terminal sends to its whole foreground group: the child has got them by itself.
+const OF_A_TERMINAL: [libc::c_int; 6] = [
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGWINCH,
+];
+
+/// Where this process is the one that orphans come to: returns in a child, which is to run the program, and stays
+/// behind to reap. Elsewhere it does nothing. The process has one thread yet.
+pub(super) fn split_if_orphans_come_here() {
+    if !orphans_come_here() {
+        return;
+    }
+    let before = block_all();
+    // SAFETY: the process has one thread, so that the child may go on as if nothing had been.
+    match unsafe { libc::fork() } {
+        -1 => {
+            let error = io::Error::last_os_error();
+            say(format_args!(
+                "orphaned processes will not be reaped: {error}"
+            ));
+            set_mask(&before);
+        }
+        0 => {
+            // What is killed hard takes the program along, as if there were one process.
+            // SAFETY: a setting of this process.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            set_mask(&before);
+        }
+        child => {
+            // A reader of our output is to see its end when the program closes it.
+            // SAFETY: nothing here uses them; standard error stays.
+            unsafe {
+                libc::close(0);
+                libc::close(1);
+            }
+            watch_over(child)
+        }
+    }
+}
+
+fn orphans_come_here() -> bool {
+    let mut subreaper: libc::c_int = 0;
+    // SAFETY: the kernel writes an int.
+    let known = unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut subreaper) } == 0;
+    std::process::id() == 1 || known && subreaper != 0
+}
+
+fn all_signals() -> libc::sigset_t {
+    // SAFETY: the set is filled by the system's function; the numbers are those of signals.
+    unsafe {
+        let mut set = mem::zeroed();
+        libc::sigfillset(&mut set);
+        for number in OWN {
+            libc::sigdelset(&mut set, number);
+        }
+        set
+    }
+}
+
+fn block_all() -> libc::sigset_t {
+    // SAFETY: both sets are live.
+    unsafe {
+        let mut before = mem::zeroed();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all_signals(), &mut before);
+        before
+    }
+}
+
+fn set_mask(mask: &libc::sigset_t) {
+    // SAFETY: a live set.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, ptr::null_mut()) };
+}
+
+/// The life of the process that stays behind.
+fn watch_over(child: libc::pid_t) -> ! {
+    let all = all_signals();
+    loop {
+        // SAFETY: the kernel fills in a siginfo, of which zeros are a valid value.
+        let (number, info) = unsafe {
+            let mut info: libc::siginfo_t = mem::zeroed();
+            (libc::sigwaitinfo(&all, &mut info), info)
+        };
+        match number {
+            libc::SIGCHLD => reap_until_none_is_over(child),
+            // An interrupted wait.
+            -1 => {}
+            number if OF_A_TERMINAL.contains(&number) && info.si_code == libc::SI_KERNEL => {}
+            // SAFETY: a child of ours that has not been waited for.
+            number => drop(unsafe { libc::kill(child, number) }),
+        }
+    }
+}
+
+/// Reaps all processes that are over. If `child` is one of them, this one ends as it did.
+fn reap_until_none_is_over(child: libc::pid_t) {
+    let mut status = 0;
+    loop {
+        // SAFETY: the kernel writes an int.
+        let over = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+        if over <= 0 {
+            return;
+        }
+        if over == child {
+            let code = match libc::WIFSIGNALED(status) {
+                true => 128 + libc::WTERMSIG(status),
+                false => libc::WEXITSTATUS(status),
+            };
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(code) };
+        }
+    }
+}
