@@ -32,6 +32,7 @@ use crate::readiness::Direction;
 use crate::sys;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::OnceLock;
 
 /// Writes what the buffers of standard output hold: that of Rust's standard library, and that of C's (which `print` of
@@ -49,6 +50,40 @@ pub fn flush_buffers() {
     unsafe { libc::fflush(stdout) };
     // Nobody is left to be told.
     let _ = io::stdout().flush();
+}
+
+/// Gives standard output and standard error descriptions of their own that block, where they are pipes or terminals
+/// that somebody made non-blocking. What C's and Rust's buffered streams cannot write at once is lost otherwise. Those
+/// who share the descriptor keep it as it is.
+///
+/// What cannot be opened anew (a socket, a pipe of another user) stays as it is. To be called before threads are
+/// started.
+///
+/// ```
+/// fn main() {
+///     yue::stdio::make_outputs_blocking();
+///     println!("arrives, however slow the reader is");
+/// }
+/// ```
+pub fn make_outputs_blocking() {
+    for number in [1, 2] {
+        // What is closed has no flags.
+        let flags = sys::status_flags(number).unwrap_or(0);
+        let kind = sys::file_type(number);
+        if flags & libc::O_NONBLOCK == 0 || !matches!(kind, Some(libc::S_IFIFO | libc::S_IFCHR)) {
+            continue;
+        }
+        let flags = flags & (libc::O_ACCMODE | libc::O_APPEND);
+        let own = std::fs::OpenOptions::new()
+            .read(flags & libc::O_ACCMODE != libc::O_WRONLY)
+            .write(flags & libc::O_ACCMODE != libc::O_RDONLY)
+            .custom_flags(flags & libc::O_APPEND | libc::O_NOCTTY)
+            .open(format!("/proc/self/fd/{number}"));
+        if let Ok(own) = own {
+            // SAFETY: both descriptors are open; the old one is replaced in one step, and the new one goes.
+            unsafe { libc::dup2(own.as_raw_fd(), number) };
+        }
+    }
 }
 
 struct Standard {

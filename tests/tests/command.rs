@@ -2,12 +2,14 @@
 
 mod common;
 
-use common::{Outcome, Program, Server, run, script, yue};
+use common::{Outcome, Program, Server, run, script, wait_until, yue};
 use serde_json::Value;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::thread;
 
 /// Runs `yue` with these arguments.
 #[track_caller]
@@ -424,4 +426,47 @@ fn a_port_that_is_taken_is_named() {
     .fails(1, &["another listens there"]);
     run(yue().arg(script("server.lua")).arg("tcp//nonsense")).fails(1, &["tcp://"]);
     server.serves();
+}
+
+#[test]
+fn a_pipe_that_somebody_made_non_blocking_loses_no_line() {
+    let text =
+        "for i = 1, 20000 do print('line number ' .. i) end io.stderr:write(('e'):rep(200000))";
+    let program = Program::new("printing", text);
+    let outputs: [_; 2] = std::array::from_fn(|_| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        // SAFETY: a setting of a descriptor of ours.
+        unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+        (reader, writer)
+    });
+    let [(mut reader, stdout), (mut errors, stderr)] = outputs;
+    let own = stdout.try_clone().unwrap();
+    let mut command = program.command();
+    let mut child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
+    drop(command);
+    let errors = thread::spawn(move || {
+        let mut bytes = Vec::new();
+        errors.read_to_end(&mut bytes).unwrap();
+        bytes.len()
+    });
+    // A reader that is slow to begin with: the pipe is full meanwhile.
+    wait_until("a full pipe", || {
+        let mut room = libc::pollfd {
+            fd: own.as_raw_fd(),
+            events: libc::POLLOUT,
+            revents: 0,
+        };
+        // SAFETY: one live entry.
+        (unsafe { libc::poll(&mut room, 1, 0) }) == 0
+    });
+    // SAFETY: asks only. Those who share the pipe find it as it was.
+    let flags = unsafe { libc::fcntl(own.as_raw_fd(), libc::F_GETFL) };
+    assert_ne!(flags & libc::O_NONBLOCK, 0);
+    drop(own);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(text.lines().count(), 20000);
+    assert!(text.ends_with("line number 20000\n"));
+    assert_eq!(errors.join().unwrap(), 200000);
 }

@@ -110,6 +110,7 @@ fn parse_driver(text: &str) -> Result<Choice, String> {
 /// ```
 pub fn main() -> ExitCode {
     reset_signals();
+    yue_io::stdio::make_outputs_blocking();
     // clap ends the process itself: 2 for wrong usage, 0 for help and version.
     let arguments = Arguments::parse();
     let code = match arguments.command {
