@@ -6,6 +6,7 @@ use common::{Outcome, Program, Running, Server, run, script, wait_until, yue};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ const READY: &str = "print('serving at nothing') io.stdout:flush() ";
 
 /// Runs a program after the other in a thread of its own, for each takes the whole grace.
 fn side_by_side(cases: &'static [(&'static str, &'static str)], check: fn(&str, &Outcome)) {
+    // Most of them compute: those of one test at a time leave each the time to clean up.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let threads = cases.iter().map(|(name, text)| {
         let work = move || {
             let outcome = ended_by(libc::SIGTERM, name, &format!("{READY}{text}"));
@@ -114,7 +118,7 @@ fn what_a_loop_that_never_waits_has_to_clean_up_is_cleaned_up() {
         (
             "own-finally",
             "yue.try { function() while true do end end, finally = function()
-               for i = 1, 1e6 do end
+               for i = 1, 1e4 do end
                yue.sleep(0.01)
                print('cleaned up')
              end }",
@@ -132,6 +136,12 @@ fn what_a_loop_that_never_waits_has_to_clean_up_is_cleaned_up() {
              end)
              yue.yield()
              while true do pcall(function() while true do end end) end",
+        ),
+        (
+            "after-a-finally-without-end",
+            "for _, finally in ipairs { function() while true do end end, function() print('cleaned up') end } do
+               yue.spawn(function() yue.try { function() yue.sleep(1e6) end, finally = finally } end)
+             end",
         ),
         (
             "handlers",

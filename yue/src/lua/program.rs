@@ -196,8 +196,10 @@ fn run_loop(program: &Arc<Program>, index: usize) -> i32 {
             return 1;
         }
     };
-    let program = program.clone();
-    let code = l.run(move || main_fiber(&program, index));
+    let (id, running) = (l.handle().id(), program.clone());
+    let code = l.run(move || main_fiber(&running, index));
+    // Not before: a fiber that is cancelled may still hold the loop.
+    program.dismiss(id);
     Host::end();
     code
 }
@@ -229,7 +231,6 @@ fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
         }
     };
     close(&host, code == 0);
-    program.dismiss(this_loop::id());
     code
 }
 

@@ -7,8 +7,8 @@
 //!   0 s             the loops are told: no new requests, time for those that run
 //!   GRACE (5 s)     what still runs is cancelled by its loop; a loop that does not come round is asked for a sign
 //!   + 0.1 s         Lua that holds a loop gets a cancel error, once: clean-up can run
-//!   + 0.3 s         … and again before each bytecode, until its fiber has unwound: pcall does not help it any more
-//!   + 0.8 s         buffered output is flushed, if that can be done
+//!   + 0.5 s         … and again before each bytecode, until its fiber has unwound: pcall does not help it any more
+//!   + 0.85 s        buffered output is flushed, if that can be done
 //!   GRACE + 1 s     the process ends
 //! ```
 //!
@@ -38,26 +38,26 @@ const SIGNALS: [Signal; 2] = [Signal::INT, Signal::TERM];
 const STEPS: [(Duration, Step); 9] = [
     (Duration::ZERO, Step::Ask),
     (Duration::from_millis(100), Step::Interrupt(Interrupt::Once)),
-    (Duration::from_millis(200), Step::Ask),
-    (
-        Duration::from_millis(300),
-        Step::Interrupt(Interrupt::UntilUnwound),
-    ),
     (Duration::from_millis(400), Step::Ask),
     (
         Duration::from_millis(500),
         Step::Interrupt(Interrupt::UntilUnwound),
     ),
-    (Duration::from_millis(600), Step::Ask),
+    (Duration::from_millis(550), Step::Ask),
     (
-        Duration::from_millis(700),
+        Duration::from_millis(650),
         Step::Interrupt(Interrupt::UntilUnwound),
     ),
-    (Duration::from_millis(800), Step::End),
+    (Duration::from_millis(700), Step::Ask),
+    (
+        Duration::from_millis(800),
+        Step::Interrupt(Interrupt::UntilUnwound),
+    ),
+    (Duration::from_millis(850), Step::End),
 ];
 
 /// What flushing and the last remark may take before the process ends; a full pipe takes for ever.
-const LAST_FLUSH: Duration = Duration::from_millis(200);
+const LAST_FLUSH: Duration = Duration::from_millis(150);
 
 #[derive(Clone, Copy)]
 enum Step {

@@ -147,7 +147,13 @@ fn run_worker(job: Job) {
                 ..Config::default()
             })
         })
-        .map(|l| l.run(move || worker_fiber(job)));
+        .map(|l| {
+            let id = l.handle().id();
+            let over = l.run(move || worker_fiber(job));
+            // Not before: a fiber that is cancelled may still hold the loop.
+            program.dismiss(id);
+            over
+        });
     Host::end();
     let over = match outcome {
         Ok(over) => over,
@@ -175,9 +181,7 @@ fn worker_fiber(job: Job) -> Result<(), ErrorObject> {
         }
         state.handle = Some(handle);
     }
-    let result = worker_program(&job);
-    job.program.dismiss(this_loop::id());
-    result
+    worker_program(&job)
 }
 
 fn worker_program(job: &Job) -> Result<(), ErrorObject> {
