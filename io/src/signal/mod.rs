@@ -392,7 +392,7 @@ fn announce(signal: Signal) {
     for (id, target) in concerned {
         match target {
             Target::Loop(at) => at.run(move || deliver(id, signal)),
-            Target::OffLoop(callback) => guarded(|| callback(signal)),
+            Target::OffLoop(callback) => drop(guarded(|| callback(signal))),
         }
     }
 }
