@@ -5,6 +5,7 @@
 
 use super::held::HeldCall;
 use super::options::{Timeout, count};
+use super::output::cannot_wait;
 use super::pending::{Callback, Waiter};
 use super::references::ImportedReference;
 use super::request::RequestContext;
@@ -15,6 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::proto::Method;
 use crate::proto::encode;
 use std::rc::Rc;
+use std::thread;
 use yue_scheduler::{
     Instant, Stopped, Timer, Wakeup, deadline_after, in_fiber, may_suspend, now, park_until,
     prepare_park, time_left,
@@ -107,7 +109,8 @@ impl Session {
     /// `ConnectionLostError` among them.
     ///
     /// # Panics
-    /// Outside a fiber, or where it may not suspend.
+    /// Outside a fiber, or where it may not suspend; but in a destructor that runs during a panic, where a second panic
+    /// would end the process, the call is an error.
     pub fn call<'a>(
         &self,
         target: impl Into<Target<'a>>,
@@ -115,6 +118,9 @@ impl Session {
         params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
     ) -> Result<Response, Error> {
         if let Err(reason) = may_suspend() {
+            if thread::panicking() {
+                return Err(cannot_wait());
+            }
             panic!("a call cannot wait here: {reason}");
         }
         let inner = &*self.inner;

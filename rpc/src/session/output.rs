@@ -10,6 +10,7 @@ use crate::buffer;
 use crate::error::{Error, ErrorKind};
 use std::cell::Cell;
 use std::rc::Rc;
+use std::thread;
 use yue_scheduler::{
     Instant, TickEnd, Wakeup, deadline_after, in_fiber, park_until, prepare_park, this_loop,
 };
@@ -195,7 +196,7 @@ impl Inner {
     /// Parks the calling fiber until the output has room.
     ///
     /// # Errors
-    /// When the fiber is told to stop, or `until` comes, first.
+    /// When the fiber is told to stop, or `until` comes, first; when it unwinds.
     #[inline]
     pub(super) fn wait_for_room(&self, until: Instant) -> Result<(), Error> {
         while self.output_is_full() && in_fiber() {
@@ -207,6 +208,9 @@ impl Inner {
     #[cold]
     fn park_for_room(&self, until: Instant) -> Result<(), Error> {
         self.note_output_full();
+        if thread::panicking() {
+            return Err(cannot_wait());
+        }
         let waker = prepare_park();
         self.room_waiters.borrow_mut().push(waker);
         self.with_link(|link| link.tell_when_sent());
@@ -224,6 +228,15 @@ impl Inner {
             waiter.wake();
         }
     }
+}
+
+/// The error of a call in a destructor that runs during a panic. Nothing was sent.
+#[cold]
+pub(super) fn cannot_wait() -> Error {
+    Error::retryable(
+        ErrorKind::Client,
+        "cannot wait while unwinding from a panic; make the call in a fiber of its own",
+    )
 }
 
 impl TickEnd for Inner {
