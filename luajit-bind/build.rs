@@ -89,9 +89,9 @@ fn main() {
     }
 }
 
-/// Has LuaJIT's compiled code look for a debug hook once an iteration or call: it is how code that never waits is
-/// interrupted (see `shim/interrupt.c`). The look is one load and a branch that is predicted; measured, it costs nothing
-/// but 2 % of the tightest FFI loops. LuaJIT's makefile has these flags for the target's files alone.
+/// Has LuaJIT's compiled code look for a debug hook at the start of each trace and loop: that is how code which never
+/// waits is interrupted (see `shim/interrupt.c`). It is one load and a branch that is predicted; measured, it costs
+/// nothing but 2 % of the tightest FFI loops. LuaJIT's makefile uses these flags for the target's files alone.
 fn check_hooks_in_compiled_code() {
     let before = env::var("TARGET_CFLAGS").unwrap_or_default();
     // SAFETY: a build script has one thread.

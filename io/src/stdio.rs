@@ -60,10 +60,8 @@ pub fn flush_buffers() {
 /// started.
 ///
 /// ```
-/// fn main() {
-///     yue::stdio::make_outputs_blocking();
-///     println!("arrives, however slow the reader is");
-/// }
+/// yue::stdio::make_outputs_blocking();
+/// println!("arrives, however slow the reader is");
 /// ```
 pub fn make_outputs_blocking() {
     for number in [1, 2] {

@@ -23,9 +23,9 @@ pub fn set_interrupt_error(error: fn() -> Error) {
     let _ = ERROR.set(error);
 }
 
-/// Raises an error in the Lua fiber that `thread` (a number of the kernel's, of this process) runs at this moment; if it
-/// runs none, nothing happens. The error comes at the fiber's next bytecode, so that C functions go on, and so do
-/// finalizers. Should another Lua fiber of the VM run before, nobody is interrupted.
+/// Raises an error in the Lua fiber that `thread` (the kernel's number of a thread of this process) runs at this
+/// moment; if it runs none, nothing happens. The error comes at the fiber's next bytecode, so that C functions go on,
+/// and so do finalizers. Should another Lua fiber of the VM run before, nobody is interrupted.
 ///
 /// It is for the end of a program: a fiber that is interrupted between any two bytecodes may leave its data half
 /// changed. It replaces a debug hook that the program has set in that VM.

@@ -115,7 +115,8 @@ fn on_each_compiler(body: fn(&Vm)) {
             eval(vm, switch);
             body(vm);
             // And the VM is as good as before: no hook is left, and fibers wait in it.
-            let text = "local sum = 0 for i = 1, 1e5 do sum = sum + i end yield() return tostring(debug.gethook()) .. sum";
+            let text = "local sum = 0 for i = 1, 1e5 do sum = sum + i end yield()
+                return tostring(debug.gethook()) .. sum";
             assert_eq!(eval(vm, text), "nil5000050000");
         });
     }
@@ -137,7 +138,7 @@ fn a_loop_without_end_is_interrupted_wherever_it_is() {
             "setmetatable({}, { __index = function() busy() while true do end end }).x()",
             "local co = coroutine.create(function() busy() while true do end end)
              local ok, e = coroutine.resume(co) error(e, 0)",
-            "local ffi = require 'ffi' local a = ffi.new('int[4]') busy() while true do a[0] = a[0] + 1 end",
+            "local a = require 'ffi'.new('int[4]') busy() while true do a[0] = a[0] + 1 end",
         ];
         for source in places {
             let error = error_of(vm, source);

@@ -72,9 +72,9 @@ impl Drop for Pinned {
     }
 }
 
-/// Has a write into a pipe without a reader fail as it does when SIGPIPE is ignored, but by a handler that does nothing:
-/// a program that is executed starts without handlers, while it would inherit the ignoring. So children of any sort,
-/// those of C's `popen` too, end when nobody reads what they write.
+/// Puts a SIGPIPE handler that does nothing in the place of ignoring the signal. A write into a pipe without a reader
+/// fails as before; but a program that is executed starts without handlers, while it inherits what is ignored. So
+/// children of any sort, those of C's `popen` too, end when nobody reads what they write.
 #[cfg(feature = "lua")]
 pub(crate) fn handle_broken_pipes() {
     use yue_io::signal::{Signal, is_ignored};

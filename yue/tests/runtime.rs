@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::env;
 use std::io::{Read, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
@@ -239,11 +239,25 @@ const CASE: &str = "YUE_RUNTIME_CASE";
 
 /// In the parent: this test in a child, once it has said that it is ready. In the child: runs `case`, and ends.
 fn child_of(test: &str, case: impl FnOnce()) -> Child {
+    // A shell may have had it ignored for the tests, in the background.
+    child_with(libc::SIG_DFL, test, case)
+}
+
+/// As [`child_of`]; the child begins with that action for SIGINT.
+fn child_with(action: libc::sighandler_t, test: &str, case: impl FnOnce()) -> Child {
     if env::var(CASE).is_ok_and(|name| name == test) {
         case();
         std::process::exit(0);
     }
-    let mut child = Command::new(env::current_exe().unwrap())
+    let mut command = Command::new(env::current_exe().unwrap());
+    let set_action = move || {
+        // SAFETY: async-signal-safe.
+        unsafe { libc::signal(libc::SIGINT, action) };
+        Ok(())
+    };
+    // SAFETY: between fork and exec only an async-signal-safe call is made.
+    unsafe { command.pre_exec(set_action) };
+    let mut child = command
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(CASE, test)
         .stdout(Stdio::piped())
@@ -318,6 +332,25 @@ fn a_signal_right_behind_the_first_is_the_same_request() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("over"));
+}
+
+#[test]
+fn a_signal_that_is_ignored_at_the_start_stays_ignored() {
+    let name = "a_signal_that_is_ignored_at_the_start_stays_ignored";
+    let mut child = child_with(libc::SIG_IGN, name, || {
+        listening().run(|| {
+            let wanted = [yue::signal::Signal::USR1];
+            let told = |_| println!("still here");
+            let _subscription = yue::signal::subscribe(&wanted, told).unwrap();
+            println!("ready");
+            yue::wait_for_shutdown().unwrap();
+        });
+    });
+    send(&child, libc::SIGINT);
+    send(&child, libc::SIGUSR1);
+    hear(&mut child, "still here\n");
+    send(&child, libc::SIGTERM);
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! How a signal gets from the kernel to our thread: one handler for the process, and the thread that it wakes.
 //!
 //! ```text
-//!   any thread of the process     on_signal: PENDING[n] = true, sem_post         a handler: async-signal-safe calls only
+//!   any thread of the process     on_signal: PENDING[n] = true, sem_post       a handler: async-signal-safe calls only
 //!   the thread "yue signals"      sem_wait ──▶ PENDING[n].swap(false) ──▶ announce(n) to the subscribers
 //! ```
 //!

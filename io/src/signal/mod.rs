@@ -5,9 +5,9 @@
 //! ```
 //!
 //! While a signal has a subscriber, a handler takes it, on whichever thread it arrives: also on one that computes, or
-//! that the program or a C library started. So from the moment [`subscribe`] returns the signal's default action is off,
-//! and with the last subscription it is back. Only signals that somebody subscribed to are touched; all loops are
-//! alike, and any of them may end.
+//! that the program or a C library started. So the signal's default action is off from the moment that [`subscribe`]
+//! returns, and back with the end of the last subscription. Only signals that somebody subscribed to are touched; all
+//! loops are alike, and any of them may end.
 //!
 //! Nothing is blocked, and a program that is executed starts without handlers: child processes begin as if nobody had
 //! subscribed, however they are started. A signal may interrupt a system call that the system does not restart (poll,
@@ -111,8 +111,8 @@ pub fn unblocked(command: &mut Command) -> &mut Command {
     }
 }
 
-/// Whether the process ignores a signal. At the start of a program that is its parent's wish: a shell ignores SIGINT for
-/// what it starts in the background, `nohup` ignores SIGHUP. Programs leave such signals alone.
+/// Whether the process ignores a signal. At the start of a program that is its parent's wish: a shell ignores SIGINT
+/// for what it starts in the background, `nohup` ignores SIGHUP. Programs leave such signals alone.
 ///
 /// ```
 /// use yue::signal::{self, Signal};

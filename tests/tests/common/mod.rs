@@ -40,6 +40,16 @@ pub fn yue() -> Command {
         // On a busy machine a script that is not slow may be.
         .env("YUE_WATCHDOG", "0")
         .stdin(Stdio::null());
+    // A shell may have had these ignored for the tests: in the background, or under nohup.
+    let hear = || {
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+            // SAFETY: async-signal-safe.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only an async-signal-safe call is made.
+    unsafe { command.pre_exec(hear) };
     command
 }
 

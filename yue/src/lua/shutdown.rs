@@ -99,10 +99,9 @@ impl Guard {
             Ok(_) => listen(&heard, sender).map(Some),
             Err(_) => Ok(None),
         };
-        for error in [thread.as_ref().err(), signals.as_ref().err()] {
-            if let Some(error) = error {
-                say(format_args!("no graceful shutdown by signals: {error}"));
-            }
+        let errors = [thread.as_ref().err(), signals.as_ref().err()];
+        for error in errors.into_iter().flatten() {
+            say(format_args!("no graceful shutdown by signals: {error}"));
         }
         Guard {
             signals: signals.ok().flatten(),

@@ -284,7 +284,12 @@ pub fn spawn_any<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> R
 /// once, as if nobody listened, whatever the loops are doing.
 fn listen(handle: RuntimeHandle) -> io::Result<signal::Subscription> {
     let first = OnceLock::new();
-    signal::subscribe_off_loop(&SIGNALS, move |signal| {
+    // What our parent ignores is to stay ignored.
+    let heard = SIGNALS
+        .into_iter()
+        .filter(|signal| !signal::is_ignored(*signal));
+    let heard: Vec<Signal> = heard.collect();
+    signal::subscribe_off_loop(&heard, move |signal| {
         let now = Instant::now();
         let first = *first.get_or_init(|| {
             handle.shutdown();
