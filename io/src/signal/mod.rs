@@ -235,9 +235,9 @@ pub fn subscribe(
     Ok(Subscription::of(id))
 }
 
-/// As [`subscribe`], but calls `callback` on a thread of its own that takes the process's signals: it is called at once,
-/// also while every loop computes or is blocked. It delays the other subscribers, so it should only pass the signal on;
-/// it must not wait for a loop.
+/// As [`subscribe`], but calls `callback` on a thread of its own that takes the process's signals: it is called at
+/// once, also while every loop computes or is blocked. It delays the other subscribers, so it should only pass the
+/// signal on; it must not wait for a loop.
 ///
 /// ```
 /// use std::sync::mpsc;

@@ -156,8 +156,8 @@ impl RuntimeBuilder {
 
     /// Whether SIGINT and SIGTERM shut the runtime down, as [`RuntimeHandle::shutdown`] does; a second one, half a
     /// second later or more, ends the process at once, also while all loops are busy. Off by default, since signals
-    /// belong to the program; the signals' actions are as they were when the runtime has ended. A signal that is ignored
-    /// when the runtime is built, as SIGINT is for what a shell starts in the background, stays ignored.
+    /// belong to the program; the signals' actions are as they were when the runtime has ended. A signal that is
+    /// ignored when the runtime is built, as SIGINT is for what a shell starts in the background, stays ignored.
     ///
     /// ```no_run
     /// yue::Runtime::builder().shutdown_on_signals(true).build().unwrap().run(|| {
