@@ -329,7 +329,8 @@ fn a_deadline_travels_along_a_chain_of_calls() {
             )
             .unwrap();
         let left = read_ints(answer.bytes())[0];
-        assert!((1..=3_000_001).contains(&left), "{kind:?}: {left}");
+        // What a message takes on its way is not known to either side, and so not taken off.
+        assert!((1..=3_060_000).contains(&left), "{kind:?}: {left}");
         client.close();
     });
 }

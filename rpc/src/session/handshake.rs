@@ -13,24 +13,63 @@
 //! A peer that answers hello with an error, or that never says it, is a plain msgpack-rpc one: there is no gate for it
 //! to wait at, and ours still holds its requests.
 
+use super::in_flight::Waiter;
 use super::options::count;
-use super::pending::Waiter;
+use super::phase::{Action, Event, Phase, Role};
 use super::request::RequestContext;
 use super::service::{CloseReason, Failure, Moment, Verdict};
-use super::{Inner, Phase, Role, Session, control};
+use super::{Inner, Session, control_messages};
 use crate::error::{Error, ErrorKind};
 use crate::proto::Method;
 use crate::proto::encode;
+use std::cell::{Cell, RefCell};
+use std::io;
 use std::time::Duration;
-use yue_scheduler::{Builder, deadline_after, park_until, prepare_park, set_context};
+use yue_scheduler::{
+    Builder, FiberId, LocalWaker, cancel, deadline_after, park_until, prepare_park, set_context,
+};
 
 /// A yue client speaks as soon as the link is up; its words are no more than a packet behind.
 const FIRST_WORDS_WAIT: Duration = Duration::from_millis(100);
 
+/// What the handshake of the present link has come to.
+#[derive(Default)]
+pub(super) struct Handshake {
+    /// A whole message has come.
+    pub(super) heard: Cell<bool>,
+    /// A refusal that waits for the peer's first message, and the reason that it gives.
+    refusal: RefCell<Option<(Failure, CloseReason)>>,
+    /// The server's grant, for a hello that comes after it.
+    granted: RefCell<Option<Vec<u8>>>,
+    /// The fiber that lets the client speak first.
+    pub(super) first_words: Cell<Option<LocalWaker>>,
+    /// The fiber that runs a hook of the handshake.
+    fiber: Cell<Option<FiberId>>,
+}
+
+impl Handshake {
+    /// Forgets what belonged to a link that is over.
+    pub(super) fn reset(&self) {
+        self.heard.set(false);
+        self.granted.take();
+        self.refusal.take();
+    }
+
+    fn cancel(&self) {
+        if let Some(fiber) = self.fiber.take() {
+            cancel(fiber);
+        }
+    }
+}
+
 impl Inner {
-    /// Runs a hook in a fiber of its own whose calls are not held back.
-    pub(super) fn spawn_life(&self, name: &'static str, run: impl FnOnce() + 'static) {
-        let Some(this) = self.strong() else { return };
+    /// Runs a hook in a fiber of its own whose calls do not wait for the grant.
+    pub(super) fn spawn_hook(
+        &self,
+        name: &'static str,
+        run: impl FnOnce() + 'static,
+    ) -> io::Result<FiberId> {
+        let this = self.strong().ok_or(io::ErrorKind::NotConnected)?;
         let body = move || {
             let context = RequestContext::new();
             context.handshake.set(true);
@@ -38,23 +77,29 @@ impl Inner {
             set_context(Some(context));
             run();
         };
-        match Builder::new()
+        let fiber = Builder::new()
             .name(name)
             .stack(self.options.stack)
             .spawn(body)
-        {
-            Ok(fiber) => self.life_fiber.set(Some(fiber.id())),
-            Err(error) => {
+            .inspect_err(|error| {
                 yue_scheduler::say(format_args!(
                     "cannot spawn a fiber for a connection's callback: {error}"
                 ));
-                self.drain(CloseReason::HookFailed(error.to_string()));
-            }
+            })?;
+        Ok(fiber.id())
+    }
+
+    /// Runs a hook of the handshake; without a fiber for it the link ends.
+    fn spawn_handshake(&self, name: &'static str, run: impl FnOnce() + 'static) {
+        match self.spawn_hook(name, run) {
+            Ok(fiber) => self.handshake.fiber.set(Some(fiber)),
+            Err(error) => self.drain(CloseReason::HookFailed(error.to_string())),
         }
     }
 
     fn arm_handshake(&self) {
-        self.timer
+        self.link
+            .timer
             .arm(deadline_after(self.options.limits.handshake));
     }
 
@@ -62,7 +107,6 @@ impl Inner {
     pub(super) fn begin_accepted(&self) {
         let hooks = &self.service.hooks;
         let (open, accept) = (hooks.wants(Moment::Open), hooks.wants(Moment::Accept));
-        self.phase.set(Phase::Accepting);
         if !accept {
             self.grant(vec![0xc3]);
         } else {
@@ -71,7 +115,7 @@ impl Inner {
         if (open || accept)
             && let Some(session) = self.session()
         {
-            self.spawn_life("rpc on_accept", move || {
+            self.spawn_handshake("rpc on_accept", move || {
                 session.run_accept_hooks(open, accept)
             });
         }
@@ -79,17 +123,19 @@ impl Inner {
 
     /// Server: requests start, and the client is told.
     fn grant(&self, value: Vec<u8>) {
-        *self.granted.borrow_mut() = Some(value);
-        self.timer.cancel();
-        self.phase.set(Phase::Up);
-        if self.peer_is_yue.get() {
+        if self.happen(Event::Accepted).is_none() {
+            return;
+        }
+        *self.handshake.granted.borrow_mut() = Some(value);
+        self.link.timer.cancel();
+        if self.link.peer_is_yue.get() {
             self.send_granted();
         }
         self.list_requests();
     }
 
     pub(super) fn send_granted(&self) {
-        let Some(value) = self.granted.take() else {
+        let Some(value) = self.handshake.granted.take() else {
             return;
         };
         let written = self.write(|out| {
@@ -113,12 +159,12 @@ impl Inner {
     }
 
     fn refuse_for(&self, failure: &Failure, reason: CloseReason) {
-        if self.phase.get() == Phase::Accepting && !self.heard.get() {
+        if self.phase.get() == Phase::Accepting && !self.handshake.heard.get() {
             // Who the other side is shows with its first message, which is on its way.
-            *self.refusal.borrow_mut() = Some((failure.clone(), reason));
+            *self.handshake.refusal.borrow_mut() = Some((failure.clone(), reason));
             return;
         }
-        if self.peer_is_yue.get() {
+        if self.link.peer_is_yue.get() {
             let written = self.write(|out| {
                 encode::notification(out, Method::Name(b"$yue/refused"), |out| {
                     failure.encode(out);
@@ -137,8 +183,8 @@ impl Inner {
     /// A refusal was decided before the other side had said anything; now it has.
     #[inline]
     pub(super) fn refuse_late(&self) {
-        if self.refusal.borrow().is_some()
-            && let Some((failure, reason)) = self.refusal.take()
+        if self.handshake.refusal.borrow().is_some()
+            && let Some((failure, reason)) = self.handshake.refusal.take()
         {
             self.refuse_for(&failure, reason);
         }
@@ -146,7 +192,7 @@ impl Inner {
 
     /// A plain msgpack-rpc client learns from the answers to its requests that it was refused.
     fn answer_held_requests(&self, failure: &Failure) {
-        let requests = self.queue.take();
+        let requests = self.inbox.queue.take();
         let text = format!("the connection was not granted: {}", failure.message);
         let value = encode::ErrorValue::of_kind(ErrorKind::NotGranted, &text);
         for msgid in requests.iter().filter_map(|request| request.msgid) {
@@ -156,16 +202,16 @@ impl Inner {
 
     /// The handshake's time is over.
     pub(super) fn handshake_is_late(&self) {
-        if let Some((_, reason)) = self.refusal.take() {
+        if let Some((_, reason)) = self.handshake.refusal.take() {
             return self.drain(reason);
         }
         count(&self.counters.handshake_timeouts);
-        self.cancel_life_fiber();
+        self.handshake.cancel();
         if self.role == Role::Accepted {
             let failure = Failure::of_kind(ErrorKind::Timeout, "the handshake took too long");
             self.refuse_for(&failure, CloseReason::HandshakeTimeout);
             // One that has not said a word in all that time is not waited for.
-            if let Some((_, reason)) = self.refusal.take() {
+            if let Some((_, reason)) = self.handshake.refusal.take() {
                 self.drain(reason);
             }
         } else {
@@ -175,15 +221,14 @@ impl Inner {
 
     /// Client: the link is up.
     pub(super) fn greet(&self) {
-        self.phase.set(Phase::Greeting);
         self.arm_handshake();
-        let epoch = self.epoch.get();
+        let epoch = self.link.epoch.get();
         if self.service.hooks.wants(Moment::Open)
             && let Some(session) = self.session()
         {
-            self.spawn_life("rpc on_open", move || {
+            self.spawn_handshake("rpc on_open", move || {
                 if let Err(failure) = session.inner.service.hooks.on_open(&session)
-                    && session.inner.epoch.get() == epoch
+                    && session.inner.link.epoch.get() == epoch
                 {
                     session
                         .inner
@@ -200,13 +245,19 @@ impl Inner {
                 inner.hello_answered(outcome);
             }
         });
-        let inserted =
-            self.pending
-                .borrow_mut()
-                .insert(Waiter::Callback(answered), true, usize::MAX);
+        let inserted = self
+            .calls
+            .borrow_mut()
+            .insert(Waiter::Callback(answered), true, usize::MAX);
         let written = inserted.and_then(|id| {
             self.write(|out| {
-                encode::request(out, id, Method::Name(b"$yue/hello"), None, control::hello)
+                encode::request(
+                    out,
+                    id,
+                    Method::Name(b"$yue/hello"),
+                    None,
+                    control_messages::hello,
+                )
             })
         });
         if let Err(error) = written {
@@ -217,7 +268,7 @@ impl Inner {
 
     fn hello_answered(&self, outcome: Result<crate::buffer::Response, Error>) {
         match outcome {
-            Ok(_) => self.peer_is_yue.set(true),
+            Ok(_) => self.link.peer_is_yue.set(true),
             Err(Error::Remote(_)) => self.granted_to_us(None),
             // The link is lost; what follows from that is done elsewhere.
             Err(Error::Local(_)) => {}
@@ -226,29 +277,36 @@ impl Inner {
 
     /// Client: the server grants, or has no gate (`None`).
     pub(super) fn granted_to_us(&self, value: Option<Vec<u8>>) {
-        if self.role != Role::Opened || self.phase.get() != Phase::Greeting {
-            return;
+        let hook = self.phase.get() == Phase::Greeting && self.service.hooks.wants(Moment::Accept);
+        match self.happen(Event::Granted { hook }) {
+            Some(Action::AskHook) => self.ask_hook(value),
+            Some(_) => self.up(),
+            None => {}
         }
-        if !self.service.hooks.wants(Moment::Accept) {
-            return self.up();
-        }
-        self.phase.set(Phase::Accepting);
+    }
+
+    /// Client: our own `on_accept` has the last word.
+    fn ask_hook(&self, value: Option<Vec<u8>>) {
         let Some(session) = self.session() else {
             return;
         };
-        let epoch = self.epoch.get();
-        self.spawn_life("rpc on_accept", move || {
+        let epoch = self.link.epoch.get();
+        self.spawn_handshake("rpc on_accept", move || {
             let verdict = session
                 .inner
                 .service
                 .hooks
                 .on_accept(&session, value.as_deref());
             let inner = &session.inner;
-            if inner.epoch.get() != epoch || inner.phase.get() != Phase::Accepting {
+            if inner.link.epoch.get() != epoch || inner.phase.get() != Phase::Accepting {
                 return;
             }
             match verdict {
-                Verdict::Grant(_) => inner.up(),
+                Verdict::Grant(_) => {
+                    if inner.happen(Event::Accepted).is_some() {
+                        inner.up();
+                    }
+                }
                 Verdict::Refuse(failure) => inner.drain(CloseReason::HookFailed(failure.message)),
             }
         });
@@ -256,11 +314,9 @@ impl Inner {
 
     /// Client: calls go out, those first that waited.
     fn up(&self) {
-        self.timer.cancel();
-        self.phase.set(Phase::Up);
-        self.keep_trying.set(false);
-        self.attempts.set(0);
-        self.write_held();
+        self.link.timer.cancel();
+        self.connector.succeeded();
+        self.write_queued_calls();
         self.list_requests();
     }
 
@@ -281,12 +337,12 @@ impl Inner {
         if self.counters.bytes_in.get() != 0 {
             return;
         }
-        self.first_words.set(Some(prepare_park()));
+        self.handshake.first_words.set(Some(prepare_park()));
         let until = deadline_after(FIRST_WORDS_WAIT);
         // Whatever ends the wait, the hook is next; if the fiber was told to stop, the hook's first call finds that
         // out.
         let _ = park_until("the client's first words", Some(until));
-        self.first_words.set(None);
+        self.handshake.first_words.set(None);
     }
 }
 
@@ -294,8 +350,8 @@ impl Session {
     /// The body of the fiber that runs a server's hooks.
     fn run_accept_hooks(&self, open: bool, accept: bool) {
         let (inner, hooks) = (&self.inner, &self.inner.service.hooks);
-        let epoch = inner.epoch.get();
-        let over = || inner.epoch.get() != epoch || inner.phase.get() == Phase::Draining;
+        let epoch = inner.link.epoch.get();
+        let over = || inner.link.epoch.get() != epoch || inner.phase.get() == Phase::Draining;
         if open
             && let Err(failure) = hooks.on_open(self)
             && !over()

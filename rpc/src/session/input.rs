@@ -4,10 +4,11 @@
 //! that is not whole yet is moved, once, to the front of the next segment, where the rest is appended: work stays in
 //! proportion to the bytes, whatever the pieces.
 
+use super::Inner;
+use super::inbox::{Place, Request};
 use super::options::{add, count};
-use super::request::{Place, Queued};
-use super::worker;
-use super::{Inner, Phase, Role};
+use super::phase::Phase;
+use super::service::CloseReason;
 use crate::buffer::{self, Response, Segment};
 use crate::error::{Error, ErrorKind};
 use crate::proto::encode::{self, ErrorValue};
@@ -129,7 +130,7 @@ impl Inner {
         if matches!(self.phase.get(), Phase::Draining | Phase::Closed) {
             return;
         }
-        let epoch = self.epoch.get();
+        let epoch = self.link.epoch.get();
         self.input.borrow_mut().feed(incoming);
         loop {
             let next = self.input.borrow_mut().next();
@@ -142,7 +143,7 @@ impl Inner {
                 return self.refuse_input(error);
             }
             // The message may have ended the link.
-            if self.epoch.get() != epoch || self.phase.get() == Phase::Draining {
+            if self.link.epoch.get() != epoch || self.phase.get() == Phase::Draining {
                 return;
             }
         }
@@ -164,7 +165,7 @@ impl Inner {
             at..at + part.len()
         };
         let message = Message::parse(bytes, frame)?;
-        self.heard.set(true);
+        self.handshake.heard.set(true);
         match message {
             Message::Response {
                 msgid,
@@ -209,7 +210,7 @@ impl Inner {
                 let after = |ms| deadline_after(Duration::from_millis(ms));
                 let request = queued(&segment, frame, method, params);
                 let deadline = remaining.map_or(Instant::NEVER, after);
-                self.enqueue(Queued {
+                self.enqueue(Request {
                     segment: Some(segment),
                     msgid: Some(msgid),
                     deadline,
@@ -218,7 +219,7 @@ impl Inner {
             }
             Message::Notification { method, params } => {
                 let request = queued(&segment, frame, method, params);
-                self.enqueue(Queued {
+                self.enqueue(Request {
                     segment: Some(segment),
                     ..request
                 });
@@ -229,40 +230,9 @@ impl Inner {
 
     #[inline]
     fn take_answer(&self, msgid: u32, outcome: Result<Response, Error>) {
-        let completed = self.pending.borrow_mut().complete(msgid, outcome);
+        let completed = self.calls.borrow_mut().complete(msgid, outcome);
         if !completed.deliver() {
             count(&self.counters.answers_ignored);
-        }
-    }
-
-    fn enqueue(&self, mut request: Queued) {
-        if self.in_flight.get() >= self.options.limits.in_flight_max {
-            return self.refuse_busy(request.msgid);
-        }
-        let mut running = self.running.borrow_mut();
-        request.arrival = running.arrivals;
-        running.arrivals += 1;
-        self.in_flight.set(self.in_flight.get() + 1);
-        self.queued_bytes
-            .set(self.queued_bytes.get() + request.bytes as usize);
-        self.queue.borrow_mut().push_back(request);
-    }
-
-    #[cold]
-    fn refuse_busy(&self, msgid: Option<u32>) {
-        count(&self.counters.refused_in_flight);
-        let limit = self.options.limits.in_flight_max;
-        let text = format!(
-            "{limit} requests of this connection are in flight already, the limit; wait for some"
-        );
-        let mut value = ErrorValue::of_kind(ErrorKind::ServerBusy, &text);
-        value.retryable = true;
-        if let Some(msgid) = msgid {
-            self.answer_error(msgid, &value);
-        }
-        // Answers are made here without a worker, so the mark is watched here too.
-        if self.output_is_full() {
-            self.note_output_full();
         }
     }
 
@@ -291,71 +261,13 @@ impl Inner {
         if let Some(msgid) = msgid {
             self.answer_error(msgid, &ErrorValue::of_kind(kind, &error.to_string()));
         }
-        self.drain(super::CloseReason::Protocol(error));
-    }
-
-    /// Tells the workers that requests wait, if they may be started now.
-    #[inline]
-    pub(super) fn list_requests(&self) {
-        if self.listed.get() || self.queue.borrow().is_empty() || !self.may_start_requests() {
-            return;
-        }
-        if let Some(this) = self.strong() {
-            self.listed.set(true);
-            worker::list(this);
-        }
-    }
-
-    /// Whether requests may be started: the connection is granted (a client answers from the beginning), and what was
-    /// said is being read.
-    #[inline]
-    pub(super) fn may_start_requests(&self) -> bool {
-        let open = match self.phase.get() {
-            Phase::Up => true,
-            Phase::Greeting | Phase::Accepting => self.role == Role::Opened,
-            _ => false,
-        };
-        if !open {
-            return false;
-        }
-        let full = self.output_is_full();
-        if full {
-            self.note_output_full();
-        }
-        !full
-    }
-
-    /// Stops reading while too many bytes of requests wait to be started, or twice as much output as the mark waits to
-    /// be read (refusals are made without a worker, so nothing else bounds them); and reads again when half of it is
-    /// gone. A full output alone is no reason: behind the requests may come the answers that our own handlers wait for.
-    /// Input that only the grant can let in is another matter: the answers to the server's own calls come behind it, so
-    /// it cannot stop being read, and too much of it ends the link.
-    pub(super) fn watch_input(&self) {
-        let limit = self.options.limits.pending_input_bytes_max;
-        let waiting = self.queued_bytes.get();
-        if waiting > limit && self.phase.get() == Phase::Accepting && self.role == Role::Accepted {
-            count(&self.counters.refused_held);
-            let text = format!(
-                "{waiting} bytes of requests wait for the grant, more than the limit of {limit}"
-            );
-            return self.refuse(super::Failure::of_kind(ErrorKind::MessageRefused, text));
-        }
-        let output = self.output_bytes() / 2;
-        let output_limit = self.options.limits.output_bytes_high;
-        if self.reading.get() && (waiting > limit || output > output_limit) {
-            self.reading.set(false);
-            count(&self.counters.reading_stopped);
-            self.with_link(|link| link.set_reading(false));
-        } else if !self.reading.get() && waiting <= limit / 2 && output <= output_limit / 2 {
-            self.reading.set(true);
-            self.with_link(|link| link.set_reading(true));
-        }
+        self.drain(CloseReason::Protocol(error));
     }
 }
 
 /// A notification of that method and those arguments, its segment and arrival still to be filled in.
 #[inline]
-fn queued(segment: &Segment, frame: &Frame, method: Method<'_>, params: Params<'_>) -> Queued {
+fn queued(segment: &Segment, frame: &Frame, method: Method<'_>, params: Params<'_>) -> Request {
     let base = segment.bytes().as_ptr() as usize;
     let place = |part: &[u8]| {
         // Segments are far smaller than 4 GiB; see `Limits::scan`.
@@ -373,7 +285,7 @@ fn queued(segment: &Segment, frame: &Frame, method: Method<'_>, params: Params<'
     let first = array.end - params.bytes.len() as u32;
     let (count, bytes) = (params.count, frame.len as u32);
     let (segment, msgid, deadline, arrival) = (None, None, Instant::NEVER, 0);
-    Queued {
+    Request {
         segment,
         msgid,
         reference,

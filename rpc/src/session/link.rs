@@ -1,23 +1,65 @@
-//! Links come and go; the session stays. Connecting, losing, trying again, closing.
+//! The link under a session: its events, its end, and how the session goes on from there.
 
+use super::Inner;
+use super::options::count;
+use super::phase::{Action, Afterwards, Event, Phase, Role};
 use super::service::{CloseReason, Moment, Retry};
-use super::{Inner, Phase, Role};
 use crate::error::{Error, ErrorKind};
-use crate::session::options::count;
 use crate::transport::{Events, Incoming, Transport};
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
-use yue_scheduler::{Builder, cancel, deadline_after, now, sleep, this_loop};
+use yue_scheduler::{Timer, deadline_after, this_loop};
 
-/// The wait before the first new attempt; every further one waits twice as long,
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-/// up to this. Of each wait a random half is left out, so that the clients of a server that went away do not all come
-/// back in the same instant.
-const RETRY_MAX: Duration = Duration::from_secs(5);
-
-/// How long a link that is being closed may take to pass on what was said.
+/// How long a link that is being closed may take to pass on what was written.
 const DRAIN: Duration = Duration::from_secs(1);
+
+/// The present link, if there is one, and what is known of the peer behind it.
+pub(super) struct Link {
+    /// Counts the links. What belongs to an earlier one is recognized by it.
+    pub(super) epoch: Cell<u32>,
+    pub(super) transport: RefCell<Option<Rc<dyn Transport>>>,
+    /// The peer said hello, or answered ours.
+    pub(super) peer_is_yue: Cell<bool>,
+    /// Why the session drains.
+    draining_for: RefCell<Option<CloseReason>>,
+    /// Handshake, draining and stalls, one at a time: the phase tells which.
+    pub(super) timer: Timer,
+}
+
+impl Link {
+    pub(super) fn new(timer: Timer) -> Link {
+        Link {
+            epoch: Cell::new(0),
+            transport: RefCell::default(),
+            peer_is_yue: Cell::new(false),
+            draining_for: RefCell::default(),
+            timer,
+        }
+    }
+
+    /// Whether a link exists.
+    pub(super) fn exists(&self) -> bool {
+        self.transport.borrow().is_some()
+    }
+
+    /// Calls `f` with the transport, if there is one.
+    #[inline]
+    pub(super) fn with<R>(&self, f: impl FnOnce(&dyn Transport) -> R) -> Option<R> {
+        let transport = self.transport.borrow().clone();
+        transport.map(|transport| f(&*transport))
+    }
+
+    /// Forgets the link; the next one has another epoch.
+    fn end(&self) -> Option<Rc<dyn Transport>> {
+        self.epoch.set(self.epoch.get().wrapping_add(1));
+        self.timer.cancel();
+        self.draining_for.take();
+        self.peer_is_yue.set(false);
+        self.transport.take()
+    }
+}
 
 /// The events of one link. Those of a link that is over do nothing.
 struct LinkEvents {
@@ -27,7 +69,7 @@ struct LinkEvents {
 
 impl LinkEvents {
     fn current(&self) -> Option<&Inner> {
-        (self.session.epoch.get() == self.epoch).then_some(&*self.session)
+        (self.session.link.epoch.get() == self.epoch).then_some(&*self.session)
     }
 }
 
@@ -35,7 +77,7 @@ impl Events for LinkEvents {
     fn data(&self, incoming: Incoming<'_>) {
         if let Some(session) = self.current() {
             session.data(incoming);
-            if let Some(waiting) = session.first_words.take() {
+            if let Some(waiting) = session.handshake.first_words.take() {
                 waiting.wake();
             }
         }
@@ -50,7 +92,7 @@ impl Events for LinkEvents {
 
     fn closed(&self, result: io::Result<()>) {
         if let Some(session) = self.current() {
-            let draining = session.draining_for.take();
+            let draining = session.link.draining_for.take();
             session.end_link(match (draining, result) {
                 (Some(reason), _) => reason,
                 (None, Ok(())) => CloseReason::Peer,
@@ -72,117 +114,45 @@ impl Inner {
         match self.strong() {
             Some(session) => Rc::new(LinkEvents {
                 session,
-                epoch: self.epoch.get(),
+                epoch: self.link.epoch.get(),
             }),
             None => Rc::new(Gone),
         }
     }
 
     /// A link is there.
-    pub(super) fn link_up(&self, link: Rc<dyn Transport>) {
-        *self.link.borrow_mut() = Some(link);
-        count(&self.counters.links);
-        match self.role {
-            Role::Accepted => self.begin_accepted(),
-            Role::Opened => self.greet(),
-        }
-    }
-
-    /// Client: a fiber makes the link.
-    pub(super) fn start_connecting(&self) {
-        self.phase.set(Phase::Connecting);
-        let Some(this) = self.strong() else { return };
-        let spawned = Builder::new().name("rpc connect").spawn(move || {
-            // It works for the session, not for the request that happened to make the first call.
-            yue_scheduler::set_context(None);
-            this.connect();
-        });
-        match spawned {
-            Ok(fiber) => self.life_fiber.set(Some(fiber.id())),
-            Err(error) => {
-                self.phase.set(Phase::Idle);
-                let text = format!(
-                    "cannot spawn a fiber to connect to {}: {error}",
-                    self.address
-                );
-                self.fail_held(|| Error::retryable(ErrorKind::Transport, text.clone()));
-            }
-        }
-    }
-
-    fn connect(&self) {
-        let Some(connector) = self.connector.clone() else {
-            return;
+    pub(super) fn link_up(&self, transport: Rc<dyn Transport>) {
+        let Some(action) = self.happen(Event::LinkUp) else {
+            return transport.close();
         };
-        loop {
-            if self.attempts.get() != 0 && sleep(self.backoff()).is_err() {
-                return self.give_up_connecting(&self.closed_error());
-            }
-            if self.phase.get() != Phase::Connecting {
-                return;
-            }
-            self.attempts.set(self.attempts.get().saturating_add(1));
-            match connector.connect(self.link_events()) {
-                Ok(link) if self.phase.get() == Phase::Connecting => return self.link_up(link),
-                Ok(link) => return link.close(),
-                Err(error) if self.phase.get() == Phase::Connecting => {
-                    let hopeless = error.kind() == ErrorKind::Address;
-                    if yue_scheduler::is_cancelled()
-                        || hopeless
-                        || !(self.keep_trying.get() || self.options.retry)
-                    {
-                        return self.give_up_connecting(&error);
-                    }
-                    *self.last_trouble.borrow_mut() = Some(error.message());
-                }
-                Err(_) => return,
-            }
+        *self.link.transport.borrow_mut() = Some(transport);
+        count(&self.counters.links);
+        if action == Action::Greet {
+            self.greet();
+        } else {
+            self.begin_accepted();
         }
     }
 
-    fn give_up_connecting(&self, error: &Error) {
-        self.attempts.set(0);
-        self.keep_trying.set(false);
-        if self.phase.get() == Phase::Connecting {
-            self.phase.set(Phase::Idle);
-        }
-        self.fail_held(|| error.clone());
-    }
-
-    /// How long to wait before the next attempt.
-    fn backoff(&self) -> Duration {
-        let doublings = self.attempts.get().saturating_sub(1).min(16);
-        let longest = RETRY_FIRST.saturating_mul(1 << doublings).min(RETRY_MAX);
-        // A hash of the moment and the session is random enough to spread clients.
-        let mut seed = now().as_nanos() ^ (self as *const Inner as u64);
-        seed = (seed ^ seed >> 31).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let jitter = (seed >> 40) as f64 / f64::from(1u32 << 24);
-        longest.mul_f64(0.5 + jitter / 2.0)
-    }
-
-    /// Sends what was said, then closes; nothing more is heard, and calls that wait fail now.
+    /// Sends what was written, then closes; nothing more is heard, and calls that wait fail now.
     pub(super) fn drain(&self, reason: CloseReason) {
-        if matches!(
-            self.phase.get(),
-            Phase::Draining | Phase::Ending | Phase::Closed
-        ) {
-            return;
+        if self.happen(Event::DrainAsked).is_some() {
+            self.drain_link(reason);
         }
-        if self.link.borrow().is_none() {
-            return self.end_link(reason);
-        }
-        self.phase.set(Phase::Draining);
+    }
+
+    fn drain_link(&self, reason: CloseReason) {
         self.flush();
-        *self.draining_for.borrow_mut() = Some(reason.clone());
-        self.with_link(|link| {
+        *self.link.draining_for.borrow_mut() = Some(reason.clone());
+        self.link.with(|link| {
             link.set_reading(true);
             link.shutdown_write();
         });
-        self.timer.arm(deadline_after(DRAIN));
-        self.wake_room_waiters();
+        self.link.timer.arm(deadline_after(DRAIN));
+        self.output.wake_room_waiters();
         self.fail_calls(true, || reason.as_lost_call(false));
         if matches!(reason, CloseReason::Local) {
-            self.fail_held(|| self.closed_error());
+            self.fail_queued(|| self.closed_error());
         }
     }
 
@@ -191,7 +161,7 @@ impl Inner {
         match self.phase.get() {
             Phase::Greeting | Phase::Accepting => self.handshake_is_late(),
             Phase::Draining => {
-                let reason = self.draining_for.take().unwrap_or(CloseReason::Local);
+                let reason = self.link.draining_for.take().unwrap_or(CloseReason::Local);
                 self.end_link(reason);
             }
             Phase::Up if self.output.above_mark.get() => {
@@ -202,39 +172,23 @@ impl Inner {
         }
     }
 
-    pub(super) fn cancel_life_fiber(&self) {
-        if let Some(fiber) = self.life_fiber.take() {
-            cancel(fiber);
-        }
-    }
-
     /// The link is over. Everything that belonged to it ends; then the session decides how it goes on.
     pub(super) fn end_link(&self, reason: CloseReason) {
-        if matches!(self.phase.get(), Phase::Ending | Phase::Closed) {
+        if self.happen(Event::LinkOver).is_none() {
             return;
         }
-        self.phase.set(Phase::Ending);
-        self.epoch.set(self.epoch.get().wrapping_add(1));
-        let link = self.link.take();
-        self.timer.cancel();
-        self.draining_for.take();
-        self.granted.take();
-        self.refusal.take();
-        self.peer_is_yue.set(false);
+        let transport = self.link.end();
+        self.handshake.reset();
         self.input.borrow_mut().reset();
-        self.clear_output();
-        let dropped = self.queue.take();
-        self.queued_bytes.set(0);
-        self.in_flight.set(0);
-        self.reading.set(true);
-        let running = self.running.take();
-        if let Some(link) = link {
+        self.output.clear();
+        let dropped = self.inbox.reset();
+        if let Some(transport) = transport {
             count(&self.counters.links_ended);
-            link.close();
+            transport.close();
         }
-        drop((dropped, running));
+        drop(dropped);
         self.end_references();
-        self.wake_room_waiters();
+        self.output.wake_room_waiters();
         self.fail_calls(true, || reason.as_lost_call(false));
         self.tell_close(reason);
     }
@@ -246,19 +200,36 @@ impl Inner {
         let Some(session) = self.session() else {
             return;
         };
-        self.spawn_life("rpc on_close", move || {
+        let unheard = reason.clone();
+        let spawned = self.spawn_hook("rpc on_close", move || {
             let retry = session.inner.service.hooks.on_close(&session, &reason);
             session.inner.after_close(&reason, retry);
         });
+        if spawned.is_err() {
+            self.after_close(&unheard, Retry::Default);
+        }
     }
 
     fn after_close(&self, reason: &CloseReason, retry: Retry) {
-        if self.phase.get() != Phase::Ending {
-            return;
+        let afterwards = self.afterwards(reason, retry);
+        match self.happen(Event::CloseHandled(afterwards)) {
+            Some(Action::Connect) => {
+                self.connector.try_again(reason.to_string());
+                self.connect_in_fiber();
+            }
+            Some(Action::FailQueued) => {
+                self.connector.rest();
+                self.fail_queued(|| reason.as_unsent_call());
+            }
+            Some(_) => self.closed_for_good(),
+            None => {}
         }
-        let local = matches!(reason, CloseReason::Local);
-        if self.role == Role::Accepted || local {
-            return self.closed_for_good();
+    }
+
+    /// How the session goes on after a link that ended for that reason.
+    fn afterwards(&self, reason: &CloseReason, retry: Retry) -> Afterwards {
+        if self.role == Role::Accepted || matches!(reason, CloseReason::Local) {
+            return Afterwards::Finish;
         }
         let again = match retry {
             Retry::Yes => true,
@@ -270,33 +241,14 @@ impl Inner {
             }
         };
         if again {
-            // A link that was refused, or broke at once, is not tried again without a pause.
-            self.attempts.set(self.attempts.get().max(1));
-            self.keep_trying.set(true);
-            *self.last_trouble.borrow_mut() = Some(reason.to_string());
-            return self.start_connecting();
-        }
-        self.attempts.set(0);
-        self.phase.set(Phase::Idle);
-        match reason {
-            CloseReason::Refused(error) => {
-                let text = format!(
-                    "the server did not grant the connection: {}",
-                    error.message()
-                );
-                self.fail_held(|| Error::retryable(ErrorKind::NotGranted, text.clone()));
-            }
-            CloseReason::HandshakeTimeout | CloseReason::HookFailed(_) => {
-                let text = format!("the connection was not granted: {reason}");
-                self.fail_held(|| Error::retryable(ErrorKind::NotGranted, text.clone()));
-            }
-            _ => self.fail_held(|| reason.as_lost_call(true)),
+            Afterwards::Reconnect
+        } else {
+            Afterwards::Rest
         }
     }
 
     fn closed_for_good(&self) {
-        self.phase.set(Phase::Closed);
-        self.fail_held(|| self.closed_error());
+        self.fail_queued(|| self.closed_error());
         let gone = self.on_gone.take();
         if let Some(gone) = gone {
             gone();
@@ -305,17 +257,43 @@ impl Inner {
 
     /// This side closes the session for good.
     pub(super) fn close(&self) {
-        match self.phase.get() {
-            Phase::Closed | Phase::Draining => {}
-            Phase::Idle => self.closed_for_good(),
-            Phase::Connecting | Phase::Ending => {
-                let connecting = self.phase.get() == Phase::Connecting;
+        match self.happen(Event::CloseAsked) {
+            Some(Action::DrainLink) => self.drain_link(CloseReason::Local),
+            Some(Action::FinishConnecting) => {
                 self.closed_for_good();
-                if connecting {
-                    self.cancel_life_fiber();
-                }
+                self.stop_connecting();
             }
-            Phase::Greeting | Phase::Accepting | Phase::Up => self.drain(CloseReason::Local),
+            Some(_) => self.closed_for_good(),
+            None => {}
         }
+    }
+}
+
+impl CloseReason {
+    /// The error of a call that was written before the link ended.
+    pub(super) fn as_lost_call(&self, retryable: bool) -> Error {
+        let text = format!("the connection was lost before the answer came: {self}");
+        if retryable {
+            Error::retryable(ErrorKind::ConnectionLost, text)
+        } else {
+            Error::new(ErrorKind::ConnectionLost, text)
+        }
+    }
+
+    /// The error of a call that was still waiting for a link.
+    fn as_unsent_call(&self) -> Error {
+        let text = match self {
+            CloseReason::Refused(error) => {
+                format!(
+                    "the server did not grant the connection: {}",
+                    error.message()
+                )
+            }
+            CloseReason::HandshakeTimeout | CloseReason::HookFailed(_) => {
+                format!("the connection was not granted: {self}")
+            }
+            _ => return self.as_lost_call(true),
+        };
+        Error::retryable(ErrorKind::NotGranted, text)
     }
 }

@@ -2,10 +2,12 @@
 //! many links it takes.
 //!
 //! ```text
-//!   caller fiber ──encode──▶ output ──flush──▶ Transport ─ ─ ─▶ the other side
-//!        ▲ wake                                                      │
-//!        └── pending ◀── responses ── input (scanner, segments) ◀─ ─ ┘
-//!                                      └─ requests ──▶ queue ──▶ worker fiber ──▶ Dispatch ──▶ output
+//!   caller fiber ──encode──▶ WriteBuffer ──flush──▶ Transport ─ ─ ─▶ the peer
+//!        ▲ wake                                                          │
+//!        └── InFlight ◀── responses ── Input (scanner, segments) ◀─ ─ ─ ─┘
+//!                                       └─ requests ──▶ Inbox ──▶ worker fiber ──▶ Dispatch ──▶ WriteBuffer
+//!
+//!   Connector makes links, Handshake gets each granted, QueuedCalls holds the calls that are made before that.
 //! ```
 //!
 //! ```
@@ -46,49 +48,54 @@
 //!   program's code runs (encoders included: the output buffer is taken out of its cell for them).
 //! - The *epoch* counts links. Whatever belongs to an earlier link (an event, a reply, a reference) is recognized by it
 //!   and dropped.
-//! - Only `link.rs` changes the link; only `handshake.rs` lets a phase become `Phase::Up`.
+//! - The phase changes only by `happen`, as `phase.rs` says; only `link.rs` changes the link.
 //! - Requests of one connection start in the order in which they arrived.
 
-mod control;
+mod call;
+mod connector;
+mod control_messages;
 mod handshake;
-mod held;
+mod in_flight;
+mod inbox;
 mod input;
 mod link;
 mod metrics;
 pub(crate) mod options;
-mod outgoing;
-mod output;
-mod pending;
+mod phase;
+mod queued_calls;
 mod references;
 mod request;
 pub(crate) mod service;
 mod worker;
+mod write_buffer;
 
 pub use crate::buffer::Response;
 pub use crate::proto::Params;
-pub use outgoing::{CallId, Target};
+pub use call::{CallId, Target};
 pub use references::ImportedReference;
 pub use request::{Call, CallMethod, Replied, Reply, RequestContext, peer};
 pub use service::{Dispatch, Service};
 
 use crate::error::Error;
 use crate::transport::{Connect, Events, Transport};
-use held::Held;
+use connector::Connector;
+use handshake::Handshake;
+use in_flight::InFlight;
+use inbox::Inbox;
 use input::Input;
+use link::Link;
 use metrics::Counted;
 use options::{Options, Stats};
-use output::Output;
-use pending::Pending;
+use phase::{Action, Event, Phase, Role};
+use queued_calls::QueuedCalls;
 use references::References;
-use request::{Queued, Running};
-use service::{CloseReason, Failure};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::rc::{Rc, Weak};
-use yue_scheduler::{FiberId, LocalWaker, Timer};
+use write_buffer::WriteBuffer;
+use yue_scheduler::Timer;
 
 const MILLION: usize = 1 << 20;
 
@@ -120,89 +127,26 @@ pub struct Session {
     inner: Rc<Inner>,
 }
 
-/// Where a session is in its life.
-///
-/// ```text
-///   opened:    Idle ─call─▶ Connecting ─▶ Greeting ─granted─▶ Accepting ─▶ Up
-///                ▲               ▲            └──────┬───────────┴─────────┘
-///                └─ gave up ─────┴─── retry ── Ending (on_close runs)
-///   accepted:  Accepting ─granted─▶ Up ─▶ Closed           any ─close()─▶ Draining ─▶ Closed
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Opened, and there is no link, nor is one being made.
-    Idle,
-    /// A fiber makes a link, or waits to try again.
-    Connecting,
-    /// The link is up; hello is asked, or the grant awaited.
-    Greeting,
-    /// `on_accept` runs.
-    Accepting,
-    /// Calls go both ways.
-    Up,
-    /// Nothing but what is on its way out: refused, or closed by this side.
-    Draining,
-    /// The link is over and `on_close` runs.
-    Ending,
-    /// For ever.
-    Closed,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Opened,
-    Accepted,
-}
-
 struct Inner {
     this: Weak<Inner>,
     role: Role,
     address: String,
     options: Options,
     service: Service,
-    connector: Option<Rc<dyn Connect>>,
     phase: Cell<Phase>,
-    epoch: Cell<u32>,
-    link: RefCell<Option<Rc<dyn Transport>>>,
-    peer_is_yue: Cell<bool>,
-    /// A link was lost and is to be made again, however often that fails.
-    keep_trying: Cell<bool>,
-    /// Attempts to connect since it was last up.
-    attempts: Cell<u32>,
-    /// Why the last attempt, or the last link, was none for long: what a call hears whose time is over before the next.
-    last_trouble: RefCell<Option<String>>,
-    /// Why the session drains.
-    draining_for: RefCell<Option<CloseReason>>,
-    /// A whole message has come.
-    heard: Cell<bool>,
-    /// A refusal that waits for the other side's first words, and the reason that it gives.
-    refusal: RefCell<Option<(Failure, CloseReason)>>,
-    /// The server's grant, for a hello that comes after it.
-    granted: RefCell<Option<Vec<u8>>>,
-    output: Output,
+    link: Link,
+    connector: Connector,
+    handshake: Handshake,
     input: RefCell<Input>,
-    /// Requests that have arrived and not started.
-    queue: RefCell<VecDeque<Queued>>,
-    queued_bytes: Cell<usize>,
-    /// Whether the workers know that the queue holds something.
-    listed: Cell<bool>,
-    /// Requests of the other side that wait or run.
-    in_flight: Cell<usize>,
-    reading: Cell<bool>,
-    running: RefCell<Running>,
-    pending: RefCell<Pending>,
-    held: RefCell<Held>,
+    inbox: Inbox,
+    output: WriteBuffer,
+    /// Calls of ours that wait for their answers,
+    calls: RefCell<InFlight>,
+    /// and those among them that wait for a link.
+    queued_calls: RefCell<QueuedCalls>,
     references: RefCell<References>,
-    /// Callers that wait for room in the output.
-    room_waiters: RefCell<Vec<LocalWaker>>,
-    /// Handshake, draining and stalls, one at a time.
-    timer: Timer,
-    /// The fiber that connects, or runs a hook.
-    life_fiber: Cell<Option<FiberId>>,
-    /// The fiber that lets the client speak first.
-    first_words: Cell<Option<LocalWaker>>,
     extension: RefCell<Option<Rc<dyn Any>>>,
-    /// Told when an accepted session is over.
+    /// Called when an accepted session is over.
     on_gone: RefCell<Option<Box<dyn FnOnce()>>>,
     counters: Counted,
 }
@@ -260,7 +204,7 @@ impl Session {
 
     /// Whether the other side said hello, and so understands references, deadlines and several results.
     pub fn peer_is_yue(&self) -> bool {
-        self.inner.peer_is_yue.get()
+        self.inner.link.peer_is_yue.get()
     }
 
     /// What the session has done so far.
@@ -270,12 +214,12 @@ impl Session {
 
     /// Calls of ours that wait for their answers.
     pub fn calls_in_flight(&self) -> usize {
-        self.inner.pending.borrow().waiting()
+        self.inner.calls.borrow().waiting()
     }
 
     /// Requests of the other side that wait or run.
     pub fn requests_in_flight(&self) -> usize {
-        self.inner.in_flight.get()
+        self.inner.inbox.in_flight.get()
     }
 
     /// Closes the session for good: what is written already still leaves, calls that wait fail.
@@ -336,6 +280,11 @@ impl Inner {
     ) -> Rc<Inner> {
         Rc::new_cyclic(|this: &Weak<Inner>| {
             let for_timer = this.clone();
+            let timer = Timer::new(move || {
+                if let Some(inner) = for_timer.upgrade() {
+                    inner.time_is_over();
+                }
+            });
             Inner {
                 this: this.clone(),
                 role,
@@ -344,40 +293,26 @@ impl Inner {
                 references: RefCell::new(References::new(options.limits.references_max)),
                 options,
                 service,
-                connector,
                 phase: Cell::new(Phase::Idle),
-                epoch: Cell::new(0),
-                link: RefCell::default(),
-                peer_is_yue: Cell::new(false),
-                keep_trying: Cell::new(false),
-                attempts: Cell::new(0),
-                last_trouble: RefCell::default(),
-                draining_for: RefCell::default(),
-                heard: Cell::new(false),
-                refusal: RefCell::default(),
-                granted: RefCell::default(),
-                output: Output::default(),
-                queue: RefCell::default(),
-                queued_bytes: Cell::new(0),
-                listed: Cell::new(false),
-                in_flight: Cell::new(0),
-                reading: Cell::new(true),
-                running: RefCell::default(),
-                pending: RefCell::default(),
-                held: RefCell::default(),
-                room_waiters: RefCell::default(),
-                timer: Timer::new(move || {
-                    if let Some(inner) = for_timer.upgrade() {
-                        inner.time_is_over();
-                    }
-                }),
-                life_fiber: Cell::new(None),
-                first_words: Cell::new(None),
+                link: Link::new(timer),
+                connector: Connector::new(connector),
+                handshake: Handshake::default(),
+                inbox: Inbox::default(),
+                output: WriteBuffer::default(),
+                calls: RefCell::default(),
+                queued_calls: RefCell::default(),
                 extension: RefCell::default(),
                 on_gone: RefCell::default(),
                 counters: Counted::new(role),
             }
         })
+    }
+
+    /// Moves to the phase that the event leads to; what must be done about it, or `None` if it means nothing now.
+    fn happen(&self, event: Event) -> Option<Action> {
+        let (phase, action) = phase::next(self.role, self.phase.get(), event)?;
+        self.phase.set(phase);
+        Some(action)
     }
 
     /// The counted pointer to this very session. It exists while any method runs, since one is held to call it.
@@ -387,13 +322,6 @@ impl Inner {
 
     fn session(&self) -> Option<Session> {
         self.strong().map(|inner| Session { inner })
-    }
-
-    /// The link, if there is one.
-    #[inline]
-    fn with_link<R>(&self, f: impl FnOnce(&dyn Transport) -> R) -> Option<R> {
-        let link = self.link.borrow().clone();
-        link.map(|link| f(&*link))
     }
 
     fn closed_error(&self) -> Error {

@@ -22,7 +22,7 @@ struct Export {
     token: u64,
     /// Crossings that the other side has not given back.
     crossings: u64,
-    /// Held calls that will carry it.
+    /// QueuedCalls calls that will carry it.
     held: u64,
 }
 
@@ -223,7 +223,7 @@ impl ImportedReference {
     }
 
     pub(super) fn is_of(&self, session: &Inner) -> bool {
-        std::ptr::eq(self.session.as_ptr(), session) && self.epoch == session.epoch.get()
+        std::ptr::eq(self.session.as_ptr(), session) && self.epoch == session.link.epoch.get()
     }
 }
 
@@ -244,7 +244,7 @@ impl Session {
     pub fn export_reference(&self, token: u64) -> Result<u64, Error> {
         let inner = &*self.inner;
         let mut references = inner.references.borrow_mut();
-        if !references.holding && !inner.peer_is_yue.get() {
+        if !references.holding && !inner.link.peer_is_yue.get() {
             let text = "the other side is no yue: it cannot be given functions";
             return Err(Error::new(ErrorKind::Argument, text));
         }
@@ -285,7 +285,7 @@ impl Session {
     pub fn import_reference(&self, id: u64) -> ImportedReference {
         ImportedReference {
             session: Rc::downgrade(&self.inner),
-            epoch: self.inner.epoch.get(),
+            epoch: self.inner.link.epoch.get(),
             id,
         }
     }
@@ -363,9 +363,6 @@ impl Inner {
                 Ok(1)
             })
         });
-        debug_assert!(
-            written.is_ok() || self.link.borrow().is_none(),
-            "releases are small"
-        );
+        debug_assert!(written.is_ok() || !self.link.exists(), "releases are small");
     }
 }

@@ -4,63 +4,17 @@
 //! and is inherited by the fibers that the handler spawns. The worker under it is only a stack. A context that nobody
 //! has kept serves for the worker's next request, so that the steady state allocates none.
 
-use super::options::count;
+use super::inbox::{Place, Request};
 use super::service::Failure;
 use super::{Inner, Session};
-use crate::buffer::Segment;
 use crate::error::{Error, ErrorKind};
 use crate::proto::Params;
 use crate::proto::encode::{self, ErrorValue};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::{BuildHasher, Hasher};
 use std::rc::Rc;
 use yue_scheduler::{CancelScope, Instant};
-
-/// A request that has arrived and not started.
-pub(super) struct Queued {
-    /// What holds name and arguments; `None` once they are decoded.
-    pub(super) segment: Option<Segment>,
-    /// `None`: a notification.
-    pub(super) msgid: Option<u32>,
-    /// A reference is called, not a name.
-    pub(super) reference: Option<u64>,
-    pub(super) name: Place,
-    /// The array of arguments, its header included,
-    pub(super) params: Place,
-    /// and where the first of them begins.
-    pub(super) first: u32,
-    pub(super) count: u32,
-    /// The whole message's, for the accounts.
-    pub(super) bytes: u32,
-    pub(super) deadline: Instant,
-    /// How many requests arrived before it.
-    pub(super) arrival: u64,
-}
-
-/// A range of a segment, in half the room.
-#[derive(Clone, Copy)]
-pub(super) struct Place {
-    pub(super) start: u32,
-    pub(super) end: u32,
-}
-
-impl Queued {
-    pub(super) fn name(&self) -> &[u8] {
-        self.slice(self.name)
-    }
-
-    #[inline]
-    fn slice(&self, place: Place) -> &[u8] {
-        let range = place.start as usize..place.end as usize;
-        self.segment
-            .as_ref()
-            .map_or(&[], |segment| &segment.bytes()[range])
-    }
-}
 
 /// The identity of a request while it is served.
 ///
@@ -118,7 +72,7 @@ impl RequestContext {
     /// Makes it that of a new request.
     #[inline]
     pub(super) fn begin(&self, session: Rc<Inner>, deadline: Instant) {
-        self.epoch.set(session.epoch.get());
+        self.epoch.set(session.link.epoch.get());
         self.deadline.set(deadline);
         self.replied.set(false);
         *self.session.borrow_mut() = Some(session);
@@ -151,7 +105,7 @@ impl RequestContext {
 
     /// Whether the caller has given the request up, or its connection is lost.
     pub fn is_cancelled(&self) -> bool {
-        let lost = |session: &Rc<Inner>| session.epoch.get() != self.epoch.get();
+        let lost = |session: &Rc<Inner>| session.link.epoch.get() != self.epoch.get();
         self.scope.is_cancelled() || self.session.borrow().as_ref().is_none_or(lost)
     }
 
@@ -252,13 +206,13 @@ pub enum CallMethod<'a> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Call {
-    request: Queued,
+    request: Request,
     token: Option<u64>,
     session: Session,
 }
 
 impl Call {
-    pub(super) fn new(session: Rc<Inner>, request: Queued, token: Option<u64>) -> Call {
+    pub(super) fn new(session: Rc<Inner>, request: Request, token: Option<u64>) -> Call {
         Call {
             request,
             token,
@@ -278,7 +232,7 @@ impl Call {
     /// The arguments. None after [`Call::release_params`].
     #[inline]
     pub fn params(&self) -> Params<'_> {
-        let Queued {
+        let Request {
             params,
             first,
             count,
@@ -388,7 +342,7 @@ impl Reply {
     pub fn results(self, encoder: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>) -> Replied {
         let inner = &self.session.inner;
         if let Some(msgid) = self.open_msgid() {
-            let counted = inner.peer_is_yue.get();
+            let counted = inner.link.peer_is_yue.get();
             let written = inner.write(|out| encode::response(out, msgid, counted, encoder));
             if let Err(error) = written {
                 return self.fail(&Failure::from(error));
@@ -440,92 +394,13 @@ impl Reply {
     fn open_msgid(&self) -> Option<u32> {
         let msgid = self.msgid?;
         let inner = &self.session.inner;
-        if inner.epoch.get() == self.epoch && inner.output_is_full() {
+        if inner.link.epoch.get() == self.epoch && inner.output_is_full() {
             // Even a handler that was cancelled must answer, so the wait is shielded; the stall limit bounds it.
             let waited = yue_scheduler::shield(|| inner.wait_for_room(Instant::NEVER));
             if waited.is_err() {
                 return None;
             }
         }
-        (inner.epoch.get() == self.epoch).then_some(msgid)
-    }
-}
-
-/// What the other side can cancel.
-#[derive(Default)]
-pub(super) struct Running {
-    /// The requests that run.
-    pub(super) by_id: HashMap<u32, Rc<RequestContext>, IdHash>,
-    /// Requests that were given up before they started, with the count of arrivals at that time: it does not concern a
-    /// later one with the same msgid.
-    pub(super) cancelled: HashMap<u32, u64, IdHash>,
-    /// Requests that have arrived.
-    pub(super) arrivals: u64,
-}
-
-/// Hashes msgids with one multiplication; the factor is the process's secret, so that a peer cannot choose collisions.
-#[derive(Clone)]
-pub(super) struct IdHash(u64);
-
-impl Default for IdHash {
-    fn default() -> Self {
-        thread_local!(static FACTOR: u64 = RandomState::new().hash_one(0) | 1);
-        IdHash(FACTOR.with(|factor| *factor))
-    }
-}
-
-impl BuildHasher for IdHash {
-    type Hasher = IdHasher;
-    fn build_hasher(&self) -> IdHasher {
-        IdHasher {
-            factor: self.0,
-            hash: 0,
-        }
-    }
-}
-
-pub(super) struct IdHasher {
-    factor: u64,
-    hash: u64,
-}
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.hash
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u32(u32::from(*byte));
-        }
-    }
-
-    fn write_u32(&mut self, value: u32) {
-        let product =
-            u128::from(self.hash ^ u64::from(value)).wrapping_mul(u128::from(self.factor));
-        self.hash = (product >> 64) as u64 ^ product as u64;
-    }
-}
-
-impl Inner {
-    /// Takes the next request, and leaves the accounts as they are when it starts.
-    #[inline]
-    pub(super) fn pop_request(&self) -> Option<Queued> {
-        let request = self.queue.borrow_mut().pop_front()?;
-        self.queued_bytes
-            .set(self.queued_bytes.get() - request.bytes as usize);
-        if !self.reading.get() {
-            self.watch_input();
-        }
-        count(&self.counters.requests);
-        Some(request)
-    }
-
-    /// A request is over.
-    #[inline]
-    pub(super) fn request_done(&self, epoch: u32) {
-        if self.epoch.get() == epoch {
-            self.in_flight.set(self.in_flight.get() - 1);
-        }
+        (inner.link.epoch.get() == self.epoch).then_some(msgid)
     }
 }

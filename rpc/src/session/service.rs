@@ -348,18 +348,6 @@ impl fmt::Display for CloseReason {
     }
 }
 
-impl CloseReason {
-    /// What a call gets that was written before the link ended.
-    pub(super) fn as_lost_call(&self, retryable: bool) -> Error {
-        let text = format!("the connection was lost before the answer came: {self}");
-        if retryable {
-            Error::retryable(ErrorKind::ConnectionLost, text)
-        } else {
-            Error::new(ErrorKind::ConnectionLost, text)
-        }
-    }
-}
-
 /// Why a handler failed, as it travels to the caller.
 ///
 /// A handler of [`typed`](crate::typed) returns it as its error; texts, and errors of calls, become one by `?` or

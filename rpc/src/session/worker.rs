@@ -13,7 +13,8 @@
 //! Invariant: if a session is listed, a worker is running, or a spare is in the run queue.
 
 use super::Inner;
-use super::request::{Call, Queued, Reply, RequestContext};
+use super::inbox::Request;
+use super::request::{Call, Reply, RequestContext};
 use super::service::Failure;
 use crate::error::ErrorKind;
 use std::any::Any;
@@ -132,7 +133,7 @@ fn work(class: StackClass) {
 
 /// The next request of a listed session. Sessions take turns of a batch each.
 #[inline]
-fn next_request(class: StackClass) -> Option<(Rc<Inner>, Queued)> {
+fn next_request(class: StackClass) -> Option<(Rc<Inner>, Request)> {
     loop {
         let session = with_pool(class, |pool| pool.listed.front().cloned())?;
         let request = if session.may_start_requests() {
@@ -140,9 +141,9 @@ fn next_request(class: StackClass) -> Option<(Rc<Inner>, Queued)> {
         } else {
             None
         };
-        let more = request.is_some() && !session.queue.borrow().is_empty();
+        let more = request.is_some() && !session.inbox.queue.borrow().is_empty();
         if !more {
-            session.listed.set(false);
+            session.inbox.listed.set(false);
             with_pool(class, |pool| pool.listed.pop_front());
         }
         if let Some(request) = request {
@@ -192,8 +193,8 @@ fn wait(class: StackClass) -> bool {
 }
 
 /// Serves one request in the worker's fiber.
-fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Queued) {
-    let epoch = session.epoch.get();
+fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
+    let epoch = session.link.epoch.get();
     let (msgid, deadline) = (request.msgid, request.deadline);
     let reply = || Reply {
         session: super::Session {
@@ -222,9 +223,10 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Queued) {
         }
     };
     context.begin(session.clone(), deadline);
-    let cancellable = msgid.filter(|_| session.peer_is_yue.get());
+    let cancellable = msgid.filter(|_| session.link.peer_is_yue.get());
     if let Some(msgid) = cancellable {
         session
+            .inbox
             .running
             .borrow_mut()
             .by_id
@@ -256,7 +258,7 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Queued) {
 
 /// Why a request is not even started.
 #[inline]
-fn refusal(session: &Inner, request: &Queued) -> Option<Failure> {
+fn refusal(session: &Inner, request: &Request) -> Option<Failure> {
     if is_past(request.deadline) {
         return Some(Failure::of_kind(
             ErrorKind::Timeout,

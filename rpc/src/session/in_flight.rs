@@ -10,7 +10,7 @@
 //! again at once; so the place of a call that was given up after it was written is kept (a *ghost*) until its answer
 //! comes after all, the link is lost, or so many ghosts have gathered that the oldest must serve again.
 //!
-//! Invariant: no callback runs while the slab is borrowed; [`Pending::complete`] hands it out instead.
+//! Invariant: no callback runs while the slab is borrowed; [`InFlight::complete`] hands it out instead.
 
 use crate::buffer::Response;
 use crate::error::{Error, ErrorKind};
@@ -83,14 +83,14 @@ impl Completed {
 
 /// The calls of one session.
 #[derive(Default)]
-pub(super) struct Pending {
+pub(super) struct InFlight {
     places: Vec<Place>,
     free: Vec<u32>,
     ghosts: VecDeque<u32>,
     waiting: usize,
 }
 
-impl Pending {
+impl InFlight {
     /// Calls without an outcome.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
@@ -326,55 +326,55 @@ mod tests {
         Ok(Response::new(Segment::new(vec![1]), 0..1, 1))
     }
 
-    fn call(pending: &mut Pending) -> u32 {
-        pending.insert(Waiter::Fiber(None), true, 100).unwrap()
+    fn call(calls: &mut InFlight) -> u32 {
+        calls.insert(Waiter::Fiber(None), true, 100).unwrap()
     }
 
     #[test]
     fn a_late_answer_never_meets_another_call() {
-        let mut pending = Pending::default();
-        let given_up = call(&mut pending);
-        assert!(pending.abandon(given_up).unwrap().0);
+        let mut calls = InFlight::default();
+        let given_up = call(&mut calls);
+        assert!(calls.abandon(given_up).unwrap().0);
         for _ in 0..10_000 {
-            let id = call(&mut pending);
+            let id = call(&mut calls);
             assert_ne!(id, given_up);
-            pending.complete(id, answer()).deliver();
-            assert!(pending.take_outcome(id).is_some());
+            calls.complete(id, answer()).deliver();
+            assert!(calls.take_outcome(id).is_some());
         }
         assert!(matches!(
-            pending.complete(given_up, answer()),
+            calls.complete(given_up, answer()),
             Completed::Ignored
         ));
     }
 
     #[test]
     fn ghosts_are_laid_when_too_many_gather() {
-        let mut pending = Pending::default();
+        let mut calls = InFlight::default();
         for _ in 0..3 * GHOSTS_MAX {
-            let id = call(&mut pending);
-            pending.abandon(id);
+            let id = call(&mut calls);
+            calls.abandon(id);
         }
-        assert!(pending.places.len() <= GHOSTS_MAX + 2);
-        assert_eq!(pending.waiting(), 0);
+        assert!(calls.places.len() <= GHOSTS_MAX + 2);
+        assert_eq!(calls.waiting(), 0);
     }
 
     #[test]
     fn the_limit_refuses_the_next_call_and_a_free_place_admits_one() {
-        let mut pending = Pending::default();
-        let first = call(&mut pending);
-        (1..100).for_each(|_| assert_ne!(call(&mut pending), first));
-        let refused = pending.insert(Waiter::Fiber(None), true, 100).unwrap_err();
+        let mut calls = InFlight::default();
+        let first = call(&mut calls);
+        (1..100).for_each(|_| assert_ne!(call(&mut calls), first));
+        let refused = calls.insert(Waiter::Fiber(None), true, 100).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::MessageRefused);
-        pending.complete(first, answer()).deliver();
-        call(&mut pending);
+        calls.complete(first, answer()).deliver();
+        call(&mut calls);
     }
 
     #[test]
     fn msgids_that_were_never_given_are_ignored() {
-        let mut pending = Pending::default();
+        let mut calls = InFlight::default();
         for id in [0, 1, u32::MAX] {
-            assert!(matches!(pending.complete(id, answer()), Completed::Ignored));
-            assert!(pending.take_outcome(id).is_none() && pending.abandon(id).is_none());
+            assert!(matches!(calls.complete(id, answer()), Completed::Ignored));
+            assert!(calls.take_outcome(id).is_none() && calls.abandon(id).is_none());
         }
     }
 }

@@ -1,6 +1,5 @@
 //! The messages that sessions exchange among themselves: `$yue/…`.
 
-use super::request::{Queued, RequestContext};
 use super::{Inner, Phase, Role};
 use crate::buffer::{Response, Segment};
 use crate::error::{Error, ErrorKind};
@@ -8,7 +7,6 @@ use crate::proto::encode::{self, ErrorValue};
 use crate::proto::value::Reader;
 use crate::proto::{Method, Params};
 use std::ops::Range;
-use std::rc::Rc;
 
 /// The version of these extensions that we speak.
 pub(super) const VERSION: u64 = 1;
@@ -25,7 +23,7 @@ impl Inner {
     pub(super) fn control_request(&self, msgid: u32, name: &[u8], _params: Params<'_>) {
         match name {
             b"$yue/hello" => {
-                self.peer_is_yue.set(true);
+                self.link.peer_is_yue.set(true);
                 self.answer_control(msgid, |out| encode::array(out, hello).map(|_| 1));
                 if self.role == Role::Accepted && self.phase.get() == Phase::Up {
                     self.send_granted();
@@ -90,7 +88,7 @@ impl Inner {
 
     /// Tells the other side that nobody waits for a call's answer.
     pub(super) fn send_cancel(&self, id: u32) {
-        if !self.peer_is_yue.get() || self.link.borrow().is_none() {
+        if !self.link.peer_is_yue.get() || !self.link.exists() {
             return;
         }
         let written = self.write(|out| {
@@ -100,50 +98,5 @@ impl Inner {
             })
         });
         debug_assert!(written.is_ok(), "a cancel is small");
-    }
-
-    /// The other side gave a request up: one that runs is told to stop, one that waits is not started.
-    fn cancel_request(&self, msgid: u32) {
-        let running = self.running.borrow().by_id.get(&msgid).cloned();
-        if let Some(context) = running {
-            context.scope.cancel();
-            return;
-        }
-        let mut running = self.running.borrow_mut();
-        if !self.queue.borrow().is_empty()
-            && running.cancelled.len() < self.options.limits.in_flight_max
-        {
-            let arrivals = running.arrivals;
-            running.cancelled.insert(msgid, arrivals);
-        }
-    }
-
-    /// Whether a request that is about to start was given up since it arrived.
-    #[inline]
-    pub(super) fn take_cancelled(&self, request: &Queued) -> bool {
-        let mut running = self.running.borrow_mut();
-        if running.cancelled.is_empty() {
-            return false;
-        }
-        let cancelled = request
-            .msgid
-            .and_then(|msgid| running.cancelled.remove(&msgid));
-        if self.queue.borrow().is_empty() {
-            running.cancelled.clear();
-        }
-        cancelled.is_some_and(|arrivals| request.arrival < arrivals)
-    }
-
-    /// A request is over and cannot be cancelled any more. Another with the same msgid is left alone.
-    #[inline]
-    pub(super) fn forget_running(&self, msgid: u32, context: &Rc<RequestContext>) {
-        let mut running = self.running.borrow_mut();
-        if running
-            .by_id
-            .get(&msgid)
-            .is_some_and(|other| Rc::ptr_eq(other, context))
-        {
-            running.by_id.remove(&msgid);
-        }
     }
 }

@@ -3,13 +3,13 @@
 //! A call that can be written is encoded straight into the output. One that cannot yet (no link, not granted) is
 //! encoded all the same and held; see `held.rs`. Either way the caller waits at its place in the pending slab.
 
-use super::held::HeldCall;
+use super::in_flight::{Callback, Waiter};
 use super::options::{Timeout, count};
-use super::output::cannot_wait;
-use super::pending::{Callback, Waiter};
+use super::queued_calls::QueuedCall;
 use super::references::ImportedReference;
 use super::request::RequestContext;
 use super::service::Moment;
+use super::write_buffer::cannot_wait;
 use super::{Inner, Phase, Role, Session};
 use crate::buffer::Response;
 use crate::error::{Error, ErrorKind};
@@ -207,7 +207,7 @@ impl Inner {
         let method = self.method_of(target)?;
         let limit = self.options.limits.in_flight_max;
         let inserted = self
-            .pending
+            .calls
             .borrow_mut()
             .insert(waiter, route == Route::Write, limit);
         let id = inserted.inspect_err(|_| count(&self.counters.refused_calls))?;
@@ -219,14 +219,14 @@ impl Inner {
             }
             Route::Hold => self.hold(Some(id), deadline, method, params),
         };
-        outcome.inspect_err(|_| self.pending.borrow_mut().take_back(id))?;
+        outcome.inspect_err(|_| self.calls.borrow_mut().take_back(id))?;
         Ok(id)
     }
 
     /// The time left, in the form in which it travels to a peer that understands it.
     #[inline]
     pub(super) fn remaining_ms(&self, deadline: Instant) -> Option<u64> {
-        if deadline == Instant::NEVER || !self.peer_is_yue.get() {
+        if deadline == Instant::NEVER || !self.link.peer_is_yue.get() {
             return None;
         }
         let left = time_left(deadline);
@@ -291,12 +291,12 @@ impl Inner {
     fn wait_for_answer(&self, id: u32, deadline: Instant) -> Result<Response, Error> {
         loop {
             let waker = prepare_park();
-            if !self.pending.borrow_mut().set_waker(id, waker) {
-                let outcome = self.pending.borrow_mut().take_outcome(id);
+            if !self.calls.borrow_mut().set_waker(id, waker) {
+                let outcome = self.calls.borrow_mut().take_outcome(id);
                 return outcome.unwrap_or_else(|| Err(self.closed_error()));
             }
             let ended = park_until("the answer of a remote call", Some(deadline));
-            let outcome = self.pending.borrow_mut().take_outcome(id);
+            let outcome = self.calls.borrow_mut().take_outcome(id);
             if let Some(outcome) = outcome {
                 return outcome;
             }
@@ -319,7 +319,7 @@ impl Inner {
         if self.service.hooks.wants(Moment::Timeout)
             && let Some(session) = self.session()
         {
-            self.spawn_life("rpc on_timeout", move || {
+            let _ = self.spawn_hook("rpc on_timeout", move || {
                 session.inner.service.hooks.on_timeout(&session)
             });
         }
@@ -335,7 +335,7 @@ impl Inner {
     /// That the connection did not come up in time, and why the last attempt failed.
     fn not_ready(&self) -> String {
         let text = format!("the connection to {} was not ready in time", self.address);
-        match &*self.last_trouble.borrow() {
+        match self.connector.last_trouble() {
             Some(trouble) => format!("{text}: {trouble}"),
             None => text,
         }
@@ -343,17 +343,17 @@ impl Inner {
 
     /// Nobody waits for the call any more: tells the other side, or takes it back if it was held.
     fn give_up_quietly(&self, id: u32) -> Option<Waiter> {
-        let (written, waiter) = self.pending.borrow_mut().abandon(id)?;
+        let (written, waiter) = self.calls.borrow_mut().abandon(id)?;
         if written {
             self.send_cancel(id);
         } else {
-            self.drop_held(id);
+            self.drop_queued();
         }
         Some(waiter)
     }
 
     fn give_up(&self, id: u32, error: impl FnOnce() -> Error) -> bool {
-        if !self.pending.borrow_mut().is_waiting(id) {
+        if !self.calls.borrow_mut().is_waiting(id) {
             return false;
         }
         match self.give_up_quietly(id) {
@@ -365,8 +365,8 @@ impl Inner {
     }
 
     fn arm_call_timer(&self, id: u32, deadline: Instant) {
-        let mut pending = self.pending.borrow_mut();
-        let timer = pending.timer(id, |index| {
+        let mut calls = self.calls.borrow_mut();
+        let timer = calls.timer(id, |index| {
             let this = self.this.clone();
             Timer::new(move || {
                 if let Some(inner) = this.upgrade() {
@@ -381,7 +381,7 @@ impl Inner {
 
     /// Whoever has the place now is the one whose time is over: a place's timer is cancelled with its call.
     fn call_timer_fired(&self, index: u32) {
-        let id = self.pending.borrow().id_at(index);
+        let id = self.calls.borrow().id_at(index);
         if let Some(id) = id {
             self.give_up(id, || self.timed_out(now()));
         }
@@ -389,15 +389,20 @@ impl Inner {
 
     /// Fails calls that wait: those that were written, or all.
     pub(super) fn fail_calls(&self, only_written: bool, error: impl Fn() -> Error) {
-        let ids = self.pending.borrow_mut().drain_ids(only_written);
+        let ids = self.calls.borrow_mut().drain_ids(only_written);
         for id in ids {
-            let completed = self.pending.borrow_mut().complete(id, Err(error()));
+            let completed = self.calls.borrow_mut().complete(id, Err(error()));
             completed.deliver();
         }
     }
 
-    pub(super) fn held_call(&self, id: Option<u32>, deadline: Instant, body: Vec<u8>) -> HeldCall {
-        HeldCall {
+    pub(super) fn held_call(
+        &self,
+        id: Option<u32>,
+        deadline: Instant,
+        body: Vec<u8>,
+    ) -> QueuedCall {
+        QueuedCall {
             id,
             deadline,
             body,

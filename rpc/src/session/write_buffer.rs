@@ -4,15 +4,17 @@
 //! Invariant: while an encoder runs, the buffer is out of its cell. What is written meanwhile (a release from a
 //! finalizer, say) goes to a buffer of its own and is appended behind.
 
+use super::Inner;
 use super::options::{add, count};
-use super::{Inner, Phase};
+use super::phase::Phase;
 use crate::buffer;
 use crate::error::{Error, ErrorKind};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::thread;
 use yue_scheduler::{
-    Instant, TickEnd, Wakeup, deadline_after, in_fiber, park_until, prepare_park, this_loop,
+    Instant, LocalWaker, TickEnd, Wakeup, deadline_after, in_fiber, park_until, prepare_park,
+    this_loop,
 };
 
 /// A buffer leaves when it holds so many messages,
@@ -21,19 +23,37 @@ const FLUSH_MESSAGES: u32 = 256;
 const FLUSH_BYTES: usize = 16 * 1024;
 
 #[derive(Default)]
-pub(super) struct Output {
+pub(super) struct WriteBuffer {
     buffer: Cell<Vec<u8>>,
     bytes: Cell<usize>,
     messages: Cell<u32>,
     at_tick_end: Cell<bool>,
     /// Dispatch was stopped since too much was waiting.
     pub(super) above_mark: Cell<bool>,
+    /// Fibers that wait for room.
+    room_waiters: RefCell<Vec<LocalWaker>>,
+}
+
+impl WriteBuffer {
+    /// Forgets what has not left: the link is gone.
+    pub(super) fn clear(&self) {
+        buffer::give_back(self.buffer.take());
+        self.bytes.set(0);
+        self.messages.set(0);
+        self.above_mark.set(false);
+    }
+
+    pub(super) fn wake_room_waiters(&self) {
+        for waiter in self.room_waiters.take() {
+            waiter.wake();
+        }
+    }
 }
 
 /// The buffer while an encoder has it. Dropped, also by a panic, it puts the buffer back without what the encoder
 /// wrote.
 struct Writing<'a> {
-    output: &'a Output,
+    output: &'a WriteBuffer,
     buffer: Vec<u8>,
     keep: usize,
 }
@@ -117,7 +137,7 @@ impl Inner {
         }
         add(&self.counters.bytes_out, buffer.len());
         count(&self.counters.writes);
-        let link = self.link.borrow().clone();
+        let link = self.link.transport.borrow().clone();
         match link {
             Some(link) => link.send(buffer),
             None => buffer::give_back(buffer),
@@ -131,19 +151,12 @@ impl Inner {
         }
     }
 
-    /// Forgets what was said and has not left: the link is gone.
-    pub(super) fn clear_output(&self) {
-        buffer::give_back(self.output.buffer.take());
-        self.output.bytes.set(0);
-        self.output.messages.set(0);
-        self.output.above_mark.set(false);
-    }
-
     /// Bytes that wait to leave.
     #[inline]
     pub(super) fn output_bytes(&self) -> usize {
         let in_link = self
             .link
+            .transport
             .borrow()
             .as_ref()
             .map_or(0, |link| link.queued_bytes());
@@ -161,14 +174,16 @@ impl Inner {
         if !self.output.above_mark.replace(true) {
             count(&self.counters.dispatch_stopped);
             self.flush();
-            self.with_link(|link| link.tell_when_sent());
+            self.link.with(|link| link.tell_when_sent());
             self.arm_stall();
         }
     }
 
     fn arm_stall(&self) {
         if self.phase.get() == Phase::Up {
-            self.timer.arm(deadline_after(self.options.limits.stall));
+            self.link
+                .timer
+                .arm(deadline_after(self.options.limits.stall));
         }
     }
 
@@ -177,8 +192,8 @@ impl Inner {
         if let Some(buffer) = buffer {
             buffer::give_back(buffer);
         }
-        let waiting = !self.room_waiters.borrow().is_empty();
-        if !(self.output.above_mark.get() || waiting || !self.reading.get()) {
+        let waiting = !self.output.room_waiters.borrow().is_empty();
+        if !(self.output.above_mark.get() || waiting || !self.inbox.reading.get()) {
             return;
         }
         // Half the mark, so that a slow reader does not have us stop and go with each buffer.
@@ -186,9 +201,9 @@ impl Inner {
             return self.arm_stall();
         }
         if self.output.above_mark.replace(false) && self.phase.get() == Phase::Up {
-            self.timer.cancel();
+            self.link.timer.cancel();
         }
-        self.wake_room_waiters();
+        self.output.wake_room_waiters();
         self.list_requests();
         self.watch_input();
     }
@@ -212,20 +227,14 @@ impl Inner {
             return Err(cannot_wait());
         }
         let waker = prepare_park();
-        self.room_waiters.borrow_mut().push(waker);
-        self.with_link(|link| link.tell_when_sent());
+        self.output.room_waiters.borrow_mut().push(waker);
+        self.link.with(|link| link.tell_when_sent());
         match park_until("room in the connection's output", Some(until))? {
             Wakeup::Woken => Ok(()),
             Wakeup::TimedOut => Err(Error::retryable(
                 ErrorKind::Timeout,
                 "the other side read nothing, and the time to send was over",
             )),
-        }
-    }
-
-    pub(super) fn wake_room_waiters(&self) {
-        for waiter in self.room_waiters.take() {
-            waiter.wake();
         }
     }
 }

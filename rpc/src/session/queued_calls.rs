@@ -9,7 +9,7 @@ use crate::proto::encode;
 use std::collections::VecDeque;
 use yue_scheduler::Instant;
 
-pub(super) struct HeldCall {
+pub(super) struct QueuedCall {
     /// `None`: a notification.
     pub(super) id: Option<u32>,
     pub(super) deadline: Instant,
@@ -20,8 +20,8 @@ pub(super) struct HeldCall {
 }
 
 #[derive(Default)]
-pub(super) struct Held {
-    calls: VecDeque<HeldCall>,
+pub(super) struct QueuedCalls {
+    calls: VecDeque<QueuedCall>,
     bytes: usize,
     /// Calls among them that were given up.
     dead: usize,
@@ -45,23 +45,23 @@ impl Inner {
         let encoded = encode::method_and_params(&mut body, method, params);
         self.references.borrow_mut().hold_exports(false);
         let call = self.held_call(id, deadline, body);
-        if let Err(error) = encoded.and_then(|()| self.admit_held(call.body.len())) {
+        if let Err(error) = encoded.and_then(|()| self.admit_queued(call.body.len())) {
             self.drop_exports(&call.exports);
             return Err(error);
         }
         count(&self.counters.calls_held);
-        let mut held = self.held.borrow_mut();
-        held.bytes += call.body.len() + OVERHEAD_BYTES;
-        held.calls.push_back(call);
+        let mut queued = self.queued_calls.borrow_mut();
+        queued.bytes += call.body.len() + OVERHEAD_BYTES;
+        queued.calls.push_back(call);
         Ok(())
     }
 
-    fn admit_held(&self, length: usize) -> Result<(), Error> {
+    fn admit_queued(&self, length: usize) -> Result<(), Error> {
         if length > self.options.limits.message_bytes_max {
             return Err(self.too_large(length));
         }
         let limit = self.options.limits.held_bytes_max;
-        if self.held.borrow().bytes + length + OVERHEAD_BYTES > limit {
+        if self.queued_calls.borrow().bytes + length + OVERHEAD_BYTES > limit {
             count(&self.counters.refused_held);
             let text = format!(
                 "calls of {limit} bytes, the limit, wait for the connection to {}",
@@ -73,23 +73,23 @@ impl Inner {
     }
 
     /// Writes what was held, in the order in which it was called.
-    pub(super) fn write_held(&self) {
+    pub(super) fn write_queued_calls(&self) {
         loop {
-            let next = self.held.borrow_mut().pop();
+            let next = self.queued_calls.borrow_mut().pop();
             let Some(call) = next else { break };
-            if let Err(error) = self.write_held_call(&call) {
+            if let Err(error) = self.write_queued_call(&call) {
                 self.drop_exports(&call.exports);
                 if let Some(id) = call.id {
-                    let completed = self.pending.borrow_mut().complete(id, Err(error));
+                    let completed = self.calls.borrow_mut().complete(id, Err(error));
                     completed.deliver();
                 }
             }
         }
     }
 
-    fn write_held_call(&self, call: &HeldCall) -> Result<(), Error> {
+    fn write_queued_call(&self, call: &QueuedCall) -> Result<(), Error> {
         if !call.exports.is_empty() {
-            if !self.peer_is_yue.get() {
+            if !self.link.peer_is_yue.get() {
                 let text = "the other side is no yue: it cannot be given functions";
                 return Err(Error::new(ErrorKind::Argument, text));
             }
@@ -102,7 +102,7 @@ impl Inner {
                 Ok(())
             });
         };
-        if !self.pending.borrow_mut().mark_written(id) {
+        if !self.calls.borrow_mut().mark_written(id) {
             self.release_exports(call.exports.iter().map(|&(id, _)| (id, 1)));
             return Ok(());
         }
@@ -118,21 +118,21 @@ impl Inner {
     }
 
     /// A held call was given up. It is taken out when half of them are dead, so that each costs a constant share.
-    pub(super) fn drop_held(&self, _id: u32) {
-        self.held.borrow_mut().dead += 1;
+    pub(super) fn drop_queued(&self) {
+        self.queued_calls.borrow_mut().dead += 1;
         let many = {
-            let held = self.held.borrow();
-            held.dead * 2 >= held.calls.len()
+            let queued = self.queued_calls.borrow();
+            queued.dead * 2 >= queued.calls.len()
         };
         if !many {
             return;
         }
-        let calls = self.held.take().calls;
-        let mut kept = Held::default();
+        let calls = self.queued_calls.take().calls;
+        let mut kept = QueuedCalls::default();
         for call in calls {
             if call
                 .id
-                .is_none_or(|id| self.pending.borrow_mut().is_waiting(id))
+                .is_none_or(|id| self.calls.borrow_mut().is_waiting(id))
             {
                 kept.bytes += call.body.len() + OVERHEAD_BYTES;
                 kept.calls.push_back(call);
@@ -140,13 +140,13 @@ impl Inner {
                 self.drop_exports(&call.exports);
             }
         }
-        *self.held.borrow_mut() = kept;
+        *self.queued_calls.borrow_mut() = kept;
     }
 
     /// Fails all that is held, and all other calls that wait.
-    pub(super) fn fail_held(&self, error: impl Fn() -> Error) {
-        let held = self.held.take();
-        for call in &held.calls {
+    pub(super) fn fail_queued(&self, error: impl Fn() -> Error) {
+        let queued = self.queued_calls.take();
+        for call in &queued.calls {
             self.drop_exports(&call.exports);
         }
         self.fail_calls(false, error);
@@ -163,12 +163,12 @@ impl Inner {
     }
 }
 
-impl Held {
-    fn pop(&mut self) -> Option<HeldCall> {
+impl QueuedCalls {
+    fn pop(&mut self) -> Option<QueuedCall> {
         let call = self.calls.pop_front();
         match &call {
             Some(call) => self.bytes -= call.body.len() + OVERHEAD_BYTES,
-            None => *self = Held::default(),
+            None => *self = QueuedCalls::default(),
         }
         call
     }

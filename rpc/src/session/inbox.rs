@@ -1,0 +1,314 @@
+//! Requests of the peer: those that wait to be started, those that run, and what they cost.
+
+use super::Inner;
+use super::options::count;
+use super::phase::{Phase, Role};
+use super::request::RequestContext;
+use super::service::Failure;
+use super::worker;
+use crate::buffer::Segment;
+use crate::error::ErrorKind;
+use crate::proto::encode::ErrorValue;
+use std::cell::{Cell, RefCell};
+use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, Hasher};
+use std::rc::Rc;
+use yue_scheduler::Instant;
+
+/// The requests of the present link.
+pub(super) struct Inbox {
+    /// Requests that have arrived and not started.
+    pub(super) queue: RefCell<VecDeque<Request>>,
+    pub(super) queued_bytes: Cell<usize>,
+    /// Whether the workers know that the queue holds something.
+    pub(super) listed: Cell<bool>,
+    /// Requests that wait or run.
+    pub(super) in_flight: Cell<usize>,
+    /// Whether the link is read.
+    pub(super) reading: Cell<bool>,
+    pub(super) running: RefCell<Running>,
+}
+
+impl Default for Inbox {
+    fn default() -> Inbox {
+        Inbox {
+            queue: RefCell::default(),
+            queued_bytes: Cell::new(0),
+            listed: Cell::new(false),
+            in_flight: Cell::new(0),
+            reading: Cell::new(true),
+            running: RefCell::default(),
+        }
+    }
+}
+
+impl Inbox {
+    /// Forgets the requests of a link that is over. The result is to be dropped when no cell is borrowed.
+    pub(super) fn reset(&self) -> (VecDeque<Request>, Running) {
+        self.queued_bytes.set(0);
+        self.in_flight.set(0);
+        self.reading.set(true);
+        (self.queue.take(), self.running.take())
+    }
+}
+
+/// A request that has arrived and not started.
+pub(super) struct Request {
+    /// What holds name and arguments; `None` once they are decoded.
+    pub(super) segment: Option<Segment>,
+    /// `None`: a notification.
+    pub(super) msgid: Option<u32>,
+    /// A reference is called, not a name.
+    pub(super) reference: Option<u64>,
+    pub(super) name: Place,
+    /// The array of arguments, its header included,
+    pub(super) params: Place,
+    /// and where the first of them begins.
+    pub(super) first: u32,
+    pub(super) count: u32,
+    /// The whole message's, for the accounts.
+    pub(super) bytes: u32,
+    pub(super) deadline: Instant,
+    /// How many requests arrived before it.
+    pub(super) arrival: u64,
+}
+
+/// A range of a segment, in half the room.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) start: u32,
+    pub(super) end: u32,
+}
+
+impl Request {
+    pub(super) fn name(&self) -> &[u8] {
+        self.slice(self.name)
+    }
+
+    #[inline]
+    pub(super) fn slice(&self, place: Place) -> &[u8] {
+        let range = place.start as usize..place.end as usize;
+        self.segment
+            .as_ref()
+            .map_or(&[], |segment| &segment.bytes()[range])
+    }
+}
+
+/// What the other side can cancel.
+#[derive(Default)]
+pub(super) struct Running {
+    /// The requests that run.
+    pub(super) by_id: HashMap<u32, Rc<RequestContext>, IdHash>,
+    /// Requests that were given up before they started, with the count of arrivals at that time: it does not concern a
+    /// later one with the same msgid.
+    pub(super) cancelled: HashMap<u32, u64, IdHash>,
+    /// Requests that have arrived.
+    pub(super) arrivals: u64,
+}
+
+/// Hashes msgids with one multiplication; the factor is the process's secret, so that a peer cannot choose collisions.
+#[derive(Clone)]
+pub(super) struct IdHash(u64);
+
+impl Default for IdHash {
+    fn default() -> Self {
+        thread_local!(static FACTOR: u64 = RandomState::new().hash_one(0) | 1);
+        IdHash(FACTOR.with(|factor| *factor))
+    }
+}
+
+impl BuildHasher for IdHash {
+    type Hasher = IdHasher;
+    fn build_hasher(&self) -> IdHasher {
+        IdHasher {
+            factor: self.0,
+            hash: 0,
+        }
+    }
+}
+
+pub(super) struct IdHasher {
+    factor: u64,
+    hash: u64,
+}
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.hash
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        let product =
+            u128::from(self.hash ^ u64::from(value)).wrapping_mul(u128::from(self.factor));
+        self.hash = (product >> 64) as u64 ^ product as u64;
+    }
+}
+
+impl Inner {
+    pub(super) fn enqueue(&self, mut request: Request) {
+        if self.inbox.in_flight.get() >= self.options.limits.in_flight_max {
+            return self.refuse_busy(request.msgid);
+        }
+        let mut running = self.inbox.running.borrow_mut();
+        request.arrival = running.arrivals;
+        running.arrivals += 1;
+        self.inbox.in_flight.set(self.inbox.in_flight.get() + 1);
+        self.inbox
+            .queued_bytes
+            .set(self.inbox.queued_bytes.get() + request.bytes as usize);
+        self.inbox.queue.borrow_mut().push_back(request);
+    }
+
+    #[cold]
+    fn refuse_busy(&self, msgid: Option<u32>) {
+        count(&self.counters.refused_in_flight);
+        let limit = self.options.limits.in_flight_max;
+        let text = format!(
+            "{limit} requests of this connection are in flight already, the limit; wait for some"
+        );
+        let mut value = ErrorValue::of_kind(ErrorKind::ServerBusy, &text);
+        value.retryable = true;
+        if let Some(msgid) = msgid {
+            self.answer_error(msgid, &value);
+        }
+        // Answers are made here without a worker, so the mark is watched here too.
+        if self.output_is_full() {
+            self.note_output_full();
+        }
+    }
+
+    /// Tells the workers that requests wait, if they may be started now.
+    #[inline]
+    pub(super) fn list_requests(&self) {
+        if self.inbox.listed.get()
+            || self.inbox.queue.borrow().is_empty()
+            || !self.may_start_requests()
+        {
+            return;
+        }
+        if let Some(this) = self.strong() {
+            self.inbox.listed.set(true);
+            worker::list(this);
+        }
+    }
+
+    /// Whether requests may be started: the connection is granted (a client answers from the beginning), and what was
+    /// said is being read.
+    #[inline]
+    pub(super) fn may_start_requests(&self) -> bool {
+        let open = match self.phase.get() {
+            Phase::Up => true,
+            Phase::Greeting | Phase::Accepting => self.role == Role::Opened,
+            _ => false,
+        };
+        if !open {
+            return false;
+        }
+        let full = self.output_is_full();
+        if full {
+            self.note_output_full();
+        }
+        !full
+    }
+
+    /// Stops reading while too many bytes of requests wait to be started, or twice as much output as the mark waits to
+    /// be read (refusals are made without a worker, so nothing else bounds them); and reads again when half of it is
+    /// gone. A full output alone is no reason: behind the requests may come the answers that our own handlers wait for.
+    /// Input that only the grant can let in is another matter: the answers to the server's own calls come behind it, so
+    /// it cannot stop being read, and too much of it ends the link.
+    pub(super) fn watch_input(&self) {
+        let limit = self.options.limits.pending_input_bytes_max;
+        let waiting = self.inbox.queued_bytes.get();
+        if waiting > limit && self.phase.get() == Phase::Accepting && self.role == Role::Accepted {
+            count(&self.counters.refused_held);
+            let text = format!(
+                "{waiting} bytes of requests wait for the grant, more than the limit of {limit}"
+            );
+            return self.refuse(Failure::of_kind(ErrorKind::MessageRefused, text));
+        }
+        let output = self.output_bytes() / 2;
+        let output_limit = self.options.limits.output_bytes_high;
+        if self.inbox.reading.get() && (waiting > limit || output > output_limit) {
+            self.inbox.reading.set(false);
+            count(&self.counters.reading_stopped);
+            self.link.with(|link| link.set_reading(false));
+        } else if !self.inbox.reading.get() && waiting <= limit / 2 && output <= output_limit / 2 {
+            self.inbox.reading.set(true);
+            self.link.with(|link| link.set_reading(true));
+        }
+    }
+
+    /// Takes the next request, and leaves the accounts as they are when it starts.
+    #[inline]
+    pub(super) fn pop_request(&self) -> Option<Request> {
+        let request = self.inbox.queue.borrow_mut().pop_front()?;
+        self.inbox
+            .queued_bytes
+            .set(self.inbox.queued_bytes.get() - request.bytes as usize);
+        if !self.inbox.reading.get() {
+            self.watch_input();
+        }
+        count(&self.counters.requests);
+        Some(request)
+    }
+
+    /// A request is over.
+    #[inline]
+    pub(super) fn request_done(&self, epoch: u32) {
+        if self.link.epoch.get() == epoch {
+            self.inbox.in_flight.set(self.inbox.in_flight.get() - 1);
+        }
+    }
+
+    /// The other side gave a request up: one that runs is told to stop, one that waits is not started.
+    pub(super) fn cancel_request(&self, msgid: u32) {
+        let running = self.inbox.running.borrow().by_id.get(&msgid).cloned();
+        if let Some(context) = running {
+            context.scope.cancel();
+            return;
+        }
+        let mut running = self.inbox.running.borrow_mut();
+        if !self.inbox.queue.borrow().is_empty()
+            && running.cancelled.len() < self.options.limits.in_flight_max
+        {
+            let arrivals = running.arrivals;
+            running.cancelled.insert(msgid, arrivals);
+        }
+    }
+
+    /// Whether a request that is about to start was given up since it arrived.
+    #[inline]
+    pub(super) fn take_cancelled(&self, request: &Request) -> bool {
+        let mut running = self.inbox.running.borrow_mut();
+        if running.cancelled.is_empty() {
+            return false;
+        }
+        let cancelled = request
+            .msgid
+            .and_then(|msgid| running.cancelled.remove(&msgid));
+        if self.inbox.queue.borrow().is_empty() {
+            running.cancelled.clear();
+        }
+        cancelled.is_some_and(|arrivals| request.arrival < arrivals)
+    }
+
+    /// A request is over and cannot be cancelled any more. Another with the same msgid is left alone.
+    #[inline]
+    pub(super) fn forget_running(&self, msgid: u32, context: &Rc<RequestContext>) {
+        let mut running = self.inbox.running.borrow_mut();
+        if running
+            .by_id
+            .get(&msgid)
+            .is_some_and(|other| Rc::ptr_eq(other, context))
+        {
+            running.by_id.remove(&msgid);
+        }
+    }
+}
