@@ -5,6 +5,7 @@
 //! from the same stack, and return to it when the transport has written them. So the steady state allocates nothing for
 //! bytes. Counts are not atomic: a segment belongs to one loop.
 
+use crate::session::{Era, LinkNumber};
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
@@ -50,6 +51,8 @@ pub(crate) struct Segment(Rc<SegmentBytes>);
 
 struct SegmentBytes {
     bytes: Vec<u8>,
+    /// When they were received, as far as releases of references are concerned.
+    era: Option<Rc<Era>>,
 }
 
 impl Drop for SegmentBytes {
@@ -59,8 +62,8 @@ impl Drop for SegmentBytes {
 }
 
 impl Segment {
-    pub(crate) fn new(bytes: Vec<u8>) -> Segment {
-        Segment(Rc::new(SegmentBytes { bytes }))
+    pub(crate) fn new(bytes: Vec<u8>, era: Option<Rc<Era>>) -> Segment {
+        Segment(Rc::new(SegmentBytes { bytes, era }))
     }
 
     #[inline]
@@ -68,9 +71,20 @@ impl Segment {
         &self.0.bytes
     }
 
-    /// The bytes, to change them, if no message points into them.
-    pub(crate) fn unique(&mut self) -> Option<&mut Vec<u8>> {
-        Rc::get_mut(&mut self.0).map(|segment| &mut segment.bytes)
+    /// The bytes, to change them, if no message points into them. What is put there belongs to `era`.
+    pub(crate) fn unique(&mut self, era: &Option<Rc<Era>>) -> Option<&mut Vec<u8>> {
+        let segment = Rc::get_mut(&mut self.0)?;
+        if let (Some(old), Some(new)) = (&segment.era, era)
+            && !Rc::ptr_eq(old, new)
+        {
+            segment.era = Some(new.clone());
+        }
+        Some(&mut segment.bytes)
+    }
+
+    /// A segment of its own with a part of this one's bytes.
+    pub(crate) fn copy_of(&self, range: Range<usize>) -> Segment {
+        Segment::new(self.0.bytes[range].to_vec(), self.0.era.clone())
     }
 }
 
@@ -128,9 +142,16 @@ impl Response {
 
     /// Copies the bytes out, so that a response that is kept for long holds no more memory than it needs.
     pub fn detach(&mut self) {
-        let bytes = self.bytes().to_vec();
-        let end = bytes.len();
-        *self = Response::new(Segment::new(bytes), 0..end, self.count);
+        let segment = self.segment.copy_of(self.start as usize..self.end as usize);
+        let end = segment.bytes().len();
+        *self = Response::new(segment, 0..end, self.count);
+    }
+
+    /// The link that it came over: what the references in it belong to.
+    #[inline]
+    pub fn link(&self) -> LinkNumber {
+        let era = self.segment.0.era.as_ref();
+        LinkNumber(era.map_or(0, |era| era.epoch()))
     }
 }
 
@@ -152,7 +173,7 @@ mod tests {
         POOL.with(|pool| pool.borrow_mut().clear());
         let mut buffer = take();
         buffer.extend_from_slice(&[1, 2, 3]);
-        let response = Response::new(Segment::new(buffer), 1..3, 2);
+        let response = Response::new(Segment::new(buffer, None), 1..3, 2);
         assert_eq!(response.bytes(), [2, 3]);
         let copy = response.clone();
         drop(response);
@@ -163,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_detached_answer_holds_only_its_own_bytes() {
-        let mut response = Response::new(Segment::new(vec![7; 4096]), 10..12, 1);
+        let mut response = Response::new(Segment::new(vec![7; 4096], None), 10..12, 1);
         response.detach();
         assert_eq!(response.bytes(), [7, 7]);
         assert_eq!(response.segment.bytes().len(), 2);

@@ -342,7 +342,7 @@ fn functions_cross_as_references_and_are_released() {
         let dispatch = |call: &mut Call, reply: Reply| {
             let id = read_ints(call.params().bytes)[0];
             let session = call.session().clone();
-            let function = session.import_reference(id as u64);
+            let function = session.import_reference(id as u64, call.link());
             let first = session
                 .call(Target::Reference(&function), Timeout::Default, ints(&[20]))
                 .unwrap();
@@ -383,7 +383,7 @@ fn functions_cross_as_references_and_are_released() {
         eventually("the function is released", || *functions.0.borrow() == [7]);
         assert_eq!(client.references_held(), 0);
         // An id that was released is nobody's.
-        let gone = client.import_reference(1);
+        let gone = client.import_reference(1, client.link());
         let error = client
             .call(Target::Reference(&gone), Timeout::Default, ints(&[1]))
             .unwrap_err();

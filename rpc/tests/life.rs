@@ -312,7 +312,7 @@ fn references_and_replies_of_an_earlier_link_are_recognized() {
         let hub = Hub::new(methods(), Options::default());
         let client = Session::open(hub.clone(), methods(), Options::default());
         call(&client, "sum", &[]).unwrap();
-        let old = client.import_reference(1);
+        let old = client.import_reference(1, client.link());
         let server_side = hub.sessions()[0].clone();
         client.notify("nap", ints(&[30])).unwrap();
         let waiting = {

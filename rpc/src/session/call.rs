@@ -5,8 +5,7 @@
 
 use super::in_flight::{Callback, Waiter};
 use super::options::{Timeout, count};
-use super::queued_calls::QueuedCall;
-use super::references::ImportedReference;
+use super::references::{ImportedReference, stale_reference};
 use super::request::RequestContext;
 use super::service::Moment;
 use super::write_buffer::cannot_wait;
@@ -239,10 +238,7 @@ impl Inner {
             Target::Reference(reference) if reference.is_of(self) => {
                 Ok(Method::Reference(reference.id()))
             }
-            Target::Reference(_) => {
-                let text = "the function belonged to a connection that is lost; ask the other side for it again";
-                Err(Error::retryable(ErrorKind::ConnectionLost, text))
-            }
+            Target::Reference(_) => Err(stale_reference()),
         }
     }
 
@@ -393,20 +389,6 @@ impl Inner {
         for id in ids {
             let completed = self.calls.borrow_mut().complete(id, Err(error()));
             completed.deliver();
-        }
-    }
-
-    pub(super) fn held_call(
-        &self,
-        id: Option<u32>,
-        deadline: Instant,
-        body: Vec<u8>,
-    ) -> QueuedCall {
-        QueuedCall {
-            id,
-            deadline,
-            body,
-            exports: self.references.borrow_mut().take_held_exports(),
         }
     }
 }

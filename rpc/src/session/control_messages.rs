@@ -80,10 +80,14 @@ impl Inner {
     fn take_releases(&self, bytes: &[u8]) {
         let mut reader = Reader::new(bytes);
         let count = reader.read_array().unwrap_or(0);
-        self.release_exports((0..count).map_while(|_| match reader.read_array() {
+        let given_back = (0..count).map_while(|_| match reader.read_array() {
             Some(2) => Some((reader.read_uint()?, reader.read_uint()?)),
             _ => None,
-        }));
+        });
+        let accepted = self.references.borrow_mut().accept_releases(given_back);
+        if !accepted.is_empty() {
+            self.input.borrow_mut().release_later(accepted);
+        }
     }
 
     /// Tells the other side that nobody waits for a call's answer.

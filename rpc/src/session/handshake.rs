@@ -292,6 +292,9 @@ impl Inner {
         };
         let epoch = self.link.epoch.get();
         self.spawn_handshake("rpc on_accept", move || {
+            if session.inner.link.epoch.get() != epoch {
+                return;
+            }
             let verdict = session
                 .inner
                 .service

@@ -323,7 +323,7 @@ mod tests {
     use crate::buffer::Segment;
 
     fn answer() -> Result<Response, Error> {
-        Ok(Response::new(Segment::new(vec![1]), 0..1, 1))
+        Ok(Response::new(Segment::new(vec![1], None), 0..1, 1))
     }
 
     fn call(calls: &mut InFlight) -> u32 {

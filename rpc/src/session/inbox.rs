@@ -28,6 +28,8 @@ pub(super) struct Inbox {
     /// Whether the link is read.
     pub(super) reading: Cell<bool>,
     pub(super) running: RefCell<Running>,
+    /// Releases of references whose turn has come: (id, crossings).
+    pub(super) released: RefCell<Vec<(u64, u64)>>,
 }
 
 impl Default for Inbox {
@@ -39,6 +41,7 @@ impl Default for Inbox {
             in_flight: Cell::new(0),
             reading: Cell::new(true),
             running: RefCell::default(),
+            released: RefCell::default(),
         }
     }
 }
@@ -49,6 +52,7 @@ impl Inbox {
         self.queued_bytes.set(0);
         self.in_flight.set(0);
         self.reading.set(true);
+        self.released.take();
         (self.queue.take(), self.running.take())
     }
 }

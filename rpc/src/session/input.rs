@@ -5,6 +5,7 @@
 //! proportion to the bytes, whatever the pieces.
 
 use super::Inner;
+use super::era::Era;
 use super::inbox::{Place, Request};
 use super::options::{add, count};
 use super::phase::Phase;
@@ -16,6 +17,7 @@ use crate::proto::message::remaining_time_ms;
 use crate::proto::value::Reader;
 use crate::proto::{Frame, Message, Method, Params, ProtocolError, ScanLimits, Scanner};
 use crate::transport::Incoming;
+use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::{Instant, deadline_after};
 
@@ -25,21 +27,29 @@ pub(super) struct Input {
     segment: Option<Segment>,
     /// Where in the segment the message begins that is scanned.
     start: usize,
+    /// What arrives now belongs to it.
+    era: Option<Rc<Era>>,
 }
 
 impl Input {
-    pub(super) fn new(limits: ScanLimits) -> Input {
+    pub(super) fn new(limits: ScanLimits, era: Rc<Era>) -> Input {
         Input {
             scanner: Scanner::new(limits),
             limits,
             segment: None,
             start: 0,
+            era: Some(era),
         }
     }
 
     /// Forgets all, for another link.
-    pub(super) fn reset(&mut self) {
-        *self = Input::new(self.limits);
+    pub(super) fn reset(&mut self, era: Rc<Era>) {
+        *self = Input::new(self.limits, era);
+    }
+
+    /// Applies releases when everything that has arrived so far is decoded.
+    pub(super) fn release_later(&mut self, releases: Vec<(u64, u64)>) {
+        self.era = self.era.as_ref().map(|era| era.close(releases));
     }
 
     fn feed(&mut self, incoming: Incoming<'_>) {
@@ -56,14 +66,14 @@ impl Input {
         };
         let start = std::mem::take(&mut self.start);
         if let Some(segment) = &mut self.segment {
-            if let Some(buffer) = segment.unique() {
+            if let Some(buffer) = segment.unique(&self.era) {
                 buffer.drain(..start);
                 buffer.extend_from_slice(bytes);
             } else {
                 let mut buffer = buffer::take();
                 buffer.extend_from_slice(&segment.bytes()[start..]);
                 buffer.extend_from_slice(bytes);
-                *segment = Segment::new(buffer);
+                *segment = Segment::new(buffer, self.era.clone());
             }
         }
         if let Incoming::Owned(emptied) = incoming {
@@ -74,16 +84,23 @@ impl Input {
     fn begin_segment(&mut self, incoming: Incoming<'_>) {
         self.start = 0;
         match incoming {
-            Incoming::Owned(bytes) => self.segment = Some(Segment::new(bytes)),
+            Incoming::Owned(bytes) => {
+                self.segment = Some(Segment::new(bytes, self.era.clone()));
+            }
             Incoming::Borrowed(bytes) => {
-                if let Some(buffer) = self.segment.as_mut().and_then(Segment::unique) {
+                let era = &self.era;
+                let reused = self
+                    .segment
+                    .as_mut()
+                    .and_then(|segment| segment.unique(era));
+                if let Some(buffer) = reused {
                     buffer.clear();
                     buffer.extend_from_slice(bytes);
                     return;
                 }
                 let mut buffer = buffer::take();
                 buffer.extend_from_slice(bytes);
-                self.segment = Some(Segment::new(buffer));
+                self.segment = Some(Segment::new(buffer, self.era.clone()));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The link under a session: its events, its end, and how the session goes on from there.
 
 use super::Inner;
+use super::era::Era;
 use super::options::count;
 use super::phase::{Action, Afterwards, Event, Phase, Role};
 use super::service::{CloseReason, Moment, Retry};
@@ -179,7 +180,8 @@ impl Inner {
         }
         let transport = self.link.end();
         self.handshake.reset();
-        self.input.borrow_mut().reset();
+        let era = Era::new(self.this.clone(), self.link.epoch.get());
+        self.input.borrow_mut().reset(era);
         self.output.clear();
         let dropped = self.inbox.reset();
         if let Some(transport) = transport {

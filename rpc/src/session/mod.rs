@@ -54,6 +54,7 @@
 mod call;
 mod connector;
 mod control_messages;
+mod era;
 mod handshake;
 mod in_flight;
 mod inbox;
@@ -72,7 +73,8 @@ mod write_buffer;
 pub use crate::buffer::Response;
 pub use crate::proto::Params;
 pub use call::{CallId, Target};
-pub use references::ImportedReference;
+pub(crate) use era::Era;
+pub use references::{ImportedReference, LinkNumber};
 pub use request::{Call, CallMethod, Replied, Reply, RequestContext, peer};
 pub use service::{Dispatch, Service};
 
@@ -289,7 +291,7 @@ impl Inner {
                 this: this.clone(),
                 role,
                 address,
-                input: RefCell::new(Input::new(options.limits.scan())),
+                input: RefCell::new(Input::new(options.limits.scan(), Era::new(this.clone(), 0))),
                 references: RefCell::new(References::new(options.limits.references_max)),
                 options,
                 service,

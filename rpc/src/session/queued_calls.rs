@@ -3,6 +3,7 @@
 
 use super::Inner;
 use super::options::count;
+use super::references::stale_reference;
 use crate::error::{Error, ErrorKind};
 use crate::proto::Method;
 use crate::proto::encode;
@@ -17,6 +18,8 @@ pub(super) struct QueuedCall {
     pub(super) body: Vec<u8>,
     /// References among the arguments: (id, token).
     pub(super) exports: Vec<(u64, u64)>,
+    /// The link to which the functions of the peer belong that the call names, if it names any.
+    link: Option<u32>,
 }
 
 #[derive(Default)]
@@ -25,6 +28,8 @@ pub(super) struct QueuedCalls {
     bytes: usize,
     /// Calls among them that were given up.
     dead: usize,
+    /// Calls among them that name functions of the peer.
+    naming_imports: usize,
 }
 
 /// What a held call costs beside its bytes.
@@ -43,16 +48,25 @@ impl Inner {
         let mut body = Vec::new();
         self.references.borrow_mut().hold_exports(true);
         let encoded = encode::method_and_params(&mut body, method, params);
-        self.references.borrow_mut().hold_exports(false);
-        let call = self.held_call(id, deadline, body);
+        let call = {
+            let mut references = self.references.borrow_mut();
+            let names_imports =
+                references.names_imports() || matches!(method, Method::Reference(_));
+            references.hold_exports(false);
+            QueuedCall {
+                id,
+                deadline,
+                body,
+                exports: references.take_held_exports(),
+                link: names_imports.then(|| self.link.epoch.get()),
+            }
+        };
         if let Err(error) = encoded.and_then(|()| self.admit_queued(call.body.len())) {
             self.drop_exports(&call.exports);
             return Err(error);
         }
         count(&self.counters.calls_held);
-        let mut queued = self.queued_calls.borrow_mut();
-        queued.bytes += call.body.len() + OVERHEAD_BYTES;
-        queued.calls.push_back(call);
+        self.queued_calls.borrow_mut().push(call);
         Ok(())
     }
 
@@ -78,7 +92,6 @@ impl Inner {
             let next = self.queued_calls.borrow_mut().pop();
             let Some(call) = next else { break };
             if let Err(error) = self.write_queued_call(&call) {
-                self.drop_exports(&call.exports);
                 if let Some(id) = call.id {
                     let completed = self.calls.borrow_mut().complete(id, Err(error));
                     completed.deliver();
@@ -88,13 +101,25 @@ impl Inner {
     }
 
     fn write_queued_call(&self, call: &QueuedCall) -> Result<(), Error> {
-        if !call.exports.is_empty() {
-            if !self.link.peer_is_yue.get() {
-                let text = "the other side is no yue: it cannot be given functions";
-                return Err(Error::new(ErrorKind::Argument, text));
-            }
-            self.references.borrow_mut().export_held(&call.exports)?;
+        let refusal = if call.link.is_some_and(|link| link != self.link.epoch.get()) {
+            Some(stale_reference())
+        } else if !call.exports.is_empty() && !self.link.peer_is_yue.get() {
+            let text = "the other side is no yue: it cannot be given functions";
+            Some(Error::new(ErrorKind::Argument, text))
+        } else {
+            None
+        };
+        let given_up = (call.id).is_some_and(|id| !self.calls.borrow_mut().mark_written(id));
+        if refusal.is_some() || given_up {
+            self.drop_exports(&call.exports);
+            return refusal.map_or(Ok(()), Err);
         }
+        self.references.borrow_mut().export_held(&call.exports);
+        self.write_body(call)
+            .inspect_err(|_| self.release_exports(call.exports.iter().map(|&(id, _)| (id, 1))))
+    }
+
+    fn write_body(&self, call: &QueuedCall) -> Result<(), Error> {
         let Some(id) = call.id else {
             return self.write(|out| {
                 out.extend_from_slice(&[0x93, 2]);
@@ -102,10 +127,6 @@ impl Inner {
                 Ok(())
             });
         };
-        if !self.calls.borrow_mut().mark_written(id) {
-            self.release_exports(call.exports.iter().map(|&(id, _)| (id, 1)));
-            return Ok(());
-        }
         let remaining = self.remaining_ms(call.deadline);
         self.write(|out| {
             encode::request_head(out, id, remaining.is_some());
@@ -134,8 +155,7 @@ impl Inner {
                 .id
                 .is_none_or(|id| self.calls.borrow_mut().is_waiting(id))
             {
-                kept.bytes += call.body.len() + OVERHEAD_BYTES;
-                kept.calls.push_back(call);
+                kept.push(call);
             } else {
                 self.drop_exports(&call.exports);
             }
@@ -164,12 +184,27 @@ impl Inner {
 }
 
 impl QueuedCalls {
+    fn push(&mut self, call: QueuedCall) {
+        self.bytes += call.body.len() + OVERHEAD_BYTES;
+        self.naming_imports += usize::from(call.link.is_some());
+        self.calls.push_back(call);
+    }
+
     fn pop(&mut self) -> Option<QueuedCall> {
         let call = self.calls.pop_front();
         match &call {
-            Some(call) => self.bytes -= call.body.len() + OVERHEAD_BYTES,
+            Some(call) => {
+                self.bytes -= call.body.len() + OVERHEAD_BYTES;
+                self.naming_imports -= usize::from(call.link.is_some());
+            }
             None => *self = QueuedCalls::default(),
         }
         call
+    }
+
+    /// Whether a call among them names functions of the peer.
+    #[inline]
+    pub(super) fn name_imports(&self) -> bool {
+        self.naming_imports != 0
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! The program names a function of its own by a *token*; the other side gets an *id* for it. Each crossing adds one to
 //! the id's count; `$yue/release` takes crossings back; with the last one, or with the link, the program hears that
-//! the token is free. Ids are never used twice in a session, so that one of an earlier link cannot mean another
-//! function. What a held call exports is kept apart until the call goes on the wire.
+//! the token is free. Ids begin at a random number for each link, so that one of an earlier link finds nothing. What a
+//! queued call exports is kept apart until the call goes on the wire.
+//!
+//! A release takes effect after everything that the peer sent before it: see `era.rs`. And what a decoder finds is a
+//! function of the link that its message came over ([`LinkNumber`]), whichever link is up when it decodes.
 //!
 //! Functions of the other side are [`ImportedReference`]s. A collector that finds one dead only records that
 //! ([`Session::release_reference`]); the records leave in one message.
@@ -14,14 +17,17 @@ use crate::error::{Error, ErrorKind};
 use crate::proto::Method;
 use crate::proto::encode;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::hash_map::{Entry, RandomState};
 use std::fmt;
+use std::hash::BuildHasher;
 use std::rc::{Rc, Weak};
 
 struct Export {
     token: u64,
     /// Crossings that the other side has not given back.
     crossings: u64,
+    /// Crossings among them whose release has arrived, but not its turn.
+    releasing: u64,
     /// QueuedCalls calls that will carry it.
     held: u64,
 }
@@ -32,6 +38,8 @@ pub(super) struct References {
     exports: HashMap<u64, Export>,
     by_token: HashMap<u64, u64>,
     holding: bool,
+    /// The queued call that is being encoded names functions of the peer.
+    names_imports: bool,
     /// What the message that is being encoded has exported: (id, token).
     in_message: Vec<(u64, u64)>,
     /// What is to be given back to the other side: (id, crossings).
@@ -42,10 +50,11 @@ impl References {
     pub(super) fn new(limit: usize) -> References {
         References {
             limit,
-            next_id: 1,
+            next_id: first_id(),
             exports: HashMap::new(),
             by_token: HashMap::new(),
             holding: false,
+            names_imports: false,
             in_message: Vec::new(),
             releases: Vec::new(),
         }
@@ -63,6 +72,7 @@ impl References {
                     Export {
                         token,
                         crossings: 0,
+                        releasing: 0,
                         held: 0,
                     },
                 );
@@ -88,10 +98,25 @@ impl References {
             .map(|export| export.token)
     }
 
+    /// Of what a release gives back, that which the peer really holds; it is bounded by what we sent.
+    pub(super) fn accept_releases(
+        &mut self,
+        given_back: impl Iterator<Item = (u64, u64)>,
+    ) -> Vec<(u64, u64)> {
+        let accept = |(id, crossings): (u64, u64)| {
+            let export = self.exports.get_mut(&id)?;
+            let crossings = crossings.min(export.crossings.saturating_sub(export.releasing));
+            export.releasing += crossings;
+            (crossings != 0).then_some((id, crossings))
+        };
+        given_back.filter_map(accept).collect()
+    }
+
     /// Takes crossings back; the token, if it was the last.
     fn release(&mut self, id: u64, crossings: u64) -> Option<u64> {
         let export = self.exports.get_mut(&id)?;
         export.crossings = export.crossings.saturating_sub(crossings);
+        export.releasing = export.releasing.saturating_sub(crossings);
         self.remove_unused(id)
     }
 
@@ -122,6 +147,12 @@ impl References {
     /// Whether exports are for a held call.
     pub(super) fn hold_exports(&mut self, on: bool) {
         self.holding = on;
+        self.names_imports = false;
+    }
+
+    /// Whether the queued call that was encoded names functions of the peer.
+    pub(super) fn names_imports(&self) -> bool {
+        self.names_imports
     }
 
     pub(super) fn take_held_exports(&mut self) -> Vec<(u64, u64)> {
@@ -129,14 +160,13 @@ impl References {
     }
 
     /// A held call goes on the wire: what it exports counts from now on.
-    pub(super) fn export_held(&mut self, exports: &[(u64, u64)]) -> Result<(), Error> {
+    pub(super) fn export_held(&mut self, exports: &[(u64, u64)]) {
         for (id, _) in exports {
             if let Some(export) = self.exports.get_mut(id) {
-                export.held -= 1;
+                export.held = export.held.saturating_sub(1);
                 export.crossings += 1;
             }
         }
-        Ok(())
     }
 
     /// A held call does not go out; gives the tokens that nothing needs any more.
@@ -153,12 +183,44 @@ impl References {
 
     fn end_link(&mut self) -> Vec<u64> {
         self.releases.clear();
+        self.next_id = first_id();
         let ids: Vec<u64> = self.exports.keys().copied().collect();
         ids.into_iter()
             .filter_map(|id| self.release(id, u64::MAX))
             .collect()
     }
 }
+
+/// Where the ids of a link begin: anywhere in 48 bits, which every language's numbers hold.
+fn first_id() -> u64 {
+    let random = RandomState::new().hash_one(0u8);
+    (random >> 16).max(1)
+}
+
+/// Names one of the links that a session has had. References that came over a link belong to it.
+///
+/// ```
+/// use yue::rpc::session::{Service, Session};
+/// use yue::rpc::transport::Hub;
+/// use yue::rpc::typed::Server;
+/// use yue::rpc::{Error, Options, Timeout};
+///
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let service = Server::new().handler("ping", |()| Ok(())).into_service();
+///     let hub = Hub::new(service, Options::default());
+///     let session = Session::open(hub.clone(), Service::none(), Options::default());
+///     let ping = || session.call("ping", Timeout::Default, |_| Ok(0));
+///     let first = ping()?;
+///     hub.break_last();
+///     ping().ok(); // It may meet the break.
+///     assert_ne!(first.link(), ping()?.link());
+///     session.close();
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LinkNumber(pub(crate) u32);
 
 /// A function of the other side. It dies with the link that it came over.
 ///
@@ -168,11 +230,11 @@ impl References {
 /// use yue::rpc::transport::Hub;
 /// use yue::rpc::{Error, Options, Timeout};
 /// yue::Runtime::new()?.run(|| -> Result<(), Error> {
-///     // The server calls the function whose id it is given (in msgpack, a number below 128 is one byte)
-///     // and gives it back.
+///     // The server calls the function whose id it is given (as a msgpack uint 64) and gives it back.
 ///     let twice = |call: &mut Call, reply: Reply| {
 ///         let session = call.session().clone();
-///         let function = session.import_reference(call.params().bytes[0].into());
+///         let id = u64::from_be_bytes(call.params().bytes[1..9].try_into().unwrap());
+///         let function = session.import_reference(id, call.link());
 ///         let answer = session.call(Target::Reference(&function), Timeout::Default, |_| Ok(0));
 ///         session.release_reference(&function, 1);
 ///         match answer {
@@ -196,7 +258,8 @@ impl References {
 ///     let session = Session::open(server, Service::new(Rc::new(functions)), Options::default());
 ///     let exporting = session.clone();
 ///     let answer = session.call("twice", Timeout::Default, move |out| {
-///         out.push(exporting.export_reference(7)? as u8);
+///         out.push(0xcf);
+///         out.extend_from_slice(&exporting.export_reference(7)?.to_be_bytes());
 ///         Ok(1)
 ///     })?;
 ///     assert_eq!(answer.bytes(), [42]);
@@ -281,13 +344,32 @@ impl Session {
         self.inner.references.borrow().token(id)
     }
 
-    /// A function of the other side, by the id that a decoder found.
-    pub fn import_reference(&self, id: u64) -> ImportedReference {
+    /// A function of the other side, by the id that a decoder found in a message that came over `link`
+    /// ([`Response::link`](super::Response::link), [`Call::link`](super::Call::link)).
+    pub fn import_reference(&self, id: u64, link: LinkNumber) -> ImportedReference {
         ImportedReference {
             session: Rc::downgrade(&self.inner),
-            epoch: self.inner.link.epoch.get(),
+            epoch: link.0,
             id,
         }
+    }
+
+    /// The id by which a function of the other side goes home among the values of a message. To be called by an
+    /// encoder.
+    ///
+    /// # Errors
+    /// `ConnectionLostError`, retryable, if the function came over a link that is lost, or over another connection.
+    pub fn return_reference(&self, reference: &ImportedReference) -> Result<u64, Error> {
+        if !reference.is_of(&self.inner) {
+            return Err(stale_reference());
+        }
+        self.inner.references.borrow_mut().names_imports = true;
+        Ok(reference.id)
+    }
+
+    /// The present link, or the one that comes next.
+    pub fn link(&self) -> LinkNumber {
+        LinkNumber(self.inner.link.epoch.get())
     }
 
     /// Notes that so many crossings of a function of the other side are not needed any more. It only records that, and
@@ -310,7 +392,17 @@ impl Session {
 }
 
 impl Inner {
-    /// The other side gave crossings back.
+    /// Applies the releases whose turn has come.
+    #[inline]
+    pub(super) fn apply_releases(&self) {
+        if self.inbox.released.borrow().is_empty() {
+            return;
+        }
+        let released = self.inbox.released.take();
+        self.release_exports(released.into_iter());
+    }
+
+    /// Crossings have come back.
     pub(super) fn release_exports(&self, released: impl Iterator<Item = (u64, u64)>) {
         let tokens: Vec<u64> = {
             let mut references = self.references.borrow_mut();
@@ -346,7 +438,9 @@ impl Inner {
     /// Writes what collectors have recorded.
     #[inline]
     pub(super) fn send_releases(&self) {
-        if self.references.borrow().releases.is_empty() {
+        // A queued call may name a function whose last proxy is gone meanwhile: the release must not overtake it.
+        if self.references.borrow().releases.is_empty() || self.queued_calls.borrow().name_imports()
+        {
             return;
         }
         let releases = std::mem::take(&mut self.references.borrow_mut().releases);
@@ -365,4 +459,11 @@ impl Inner {
         });
         debug_assert!(written.is_ok() || !self.link.exists(), "releases are small");
     }
+}
+
+/// Why a function that came over an earlier link can be neither called nor sent home.
+pub(super) fn stale_reference() -> Error {
+    let text =
+        "the function belonged to a connection that is lost; ask the other side for it again";
+    Error::retryable(ErrorKind::ConnectionLost, text)
 }

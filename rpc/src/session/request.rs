@@ -5,6 +5,7 @@
 //! has kept serves for the worker's next request, so that the steady state allocates none.
 
 use super::inbox::{Place, Request};
+use super::references::LinkNumber;
 use super::service::Failure;
 use super::{Inner, Session};
 use crate::error::{Error, ErrorKind};
@@ -209,6 +210,7 @@ pub struct Call {
     request: Request,
     token: Option<u64>,
     session: Session,
+    epoch: u32,
 }
 
 impl Call {
@@ -216,6 +218,7 @@ impl Call {
         Call {
             request,
             token,
+            epoch: session.link.epoch.get(),
             session: Session { inner: session },
         }
     }
@@ -266,6 +269,12 @@ impl Call {
     /// When the caller stops waiting; [`Instant::NEVER`] if it did not say. The handler runs under it already.
     pub fn deadline(&self) -> Instant {
         self.request.deadline
+    }
+
+    /// The link that it came over: what the references among its arguments belong to.
+    #[inline]
+    pub fn link(&self) -> LinkNumber {
+        LinkNumber(self.epoch)
     }
 
     /// Whether nobody waits for a reply.

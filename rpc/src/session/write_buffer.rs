@@ -127,6 +127,7 @@ impl Inner {
 
     /// Hands what was said to the transport.
     pub(super) fn flush(&self) {
+        self.apply_releases();
         self.send_releases();
         let buffer = self.output.buffer.take();
         self.output.bytes.set(0);

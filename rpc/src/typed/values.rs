@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn results_none_one_and_several() {
         let response = |bytes: &[u8], count| {
-            Response::new(Segment::new(bytes.to_vec()), 0..bytes.len(), count)
+            Response::new(Segment::new(bytes.to_vec(), None), 0..bytes.len(), count)
         };
         read_results::<()>(&response(&[], 0)).unwrap();
         assert_eq!(

@@ -89,7 +89,7 @@ pub(crate) unsafe fn encode(
     out: &mut Vec<u8>,
 ) -> Result<(), yue_rpc::Error> {
     let codec = host.vm.codec();
-    let refs = Refs::new(connection);
+    let refs = Refs::new(connection, connection.session.link());
     // SAFETY: the caller's promise.
     let mut outcome = unsafe { codec.encode_values(state, first, count, label, &refs, out) };
     if matches!(&outcome, Err(failure) if failure.fault == EncodeFault::FunctionRefused)
@@ -168,7 +168,8 @@ fn decode_answer(
     let codec = connection.vm.codec();
     let mut reader = Reader::new(response.bytes());
     stack.reserve(8);
-    codec.decode_values(stack, &mut reader, response.count(), &Refs::new(connection))
+    let refs = Refs::new(connection, response.link());
+    codec.decode_values(stack, &mut reader, response.count(), &refs)
 }
 
 /// `node(...)`: the call of a plain name.

@@ -214,7 +214,7 @@ impl LuaService {
         let mut fault = None;
         let (lookup_at, fault_at) = (&raw mut lookup, &raw mut fault);
         let (layers, codec) = (self.layers.reference, host.vm.codec());
-        let refs = Refs::new(connection);
+        let refs = Refs::new(connection, call.link());
         let (call_at, refs_at) = (&raw mut *call, &raw const refs);
         let outcome = running.enter(move |stack| {
             // SAFETY: all of these outlive `enter`, which calls this closure on this very fiber before it returns.
@@ -314,7 +314,7 @@ impl LuaService {
             self.layers.reference,
             connection.id,
         );
-        let (codec, refs) = (host.vm.codec(), Refs::new(&connection));
+        let (codec, refs) = (host.vm.codec(), Refs::new(&connection, session.link()));
         let refs_at = &raw const refs;
         thread.attach(|running| {
             let outcome = running.enter(|stack| {

@@ -16,7 +16,7 @@ use std::ffi::{c_int, c_void};
 use std::rc::Rc;
 use yue_luajit::codec::{Object, ObjectKind, Owner, Ref};
 use yue_luajit::{RefTable, Stack, ffi, may_suspend, suspending};
-use yue_rpc::session::{ImportedReference, Target};
+use yue_rpc::session::{ImportedReference, LinkNumber, Target};
 use yue_rpc::{ErrorKind, Timeout};
 
 /// Anchors are made for so many more functions than are held.
@@ -95,6 +95,8 @@ pub(crate) fn release_tokens(tokens: &[u64]) {
 /// A connection's references, as the codec asks for them.
 pub(crate) struct Refs<'a> {
     connection: &'a Rc<Connection>,
+    /// The link that the message came over which is decoded.
+    link: LinkNumber,
 }
 
 thread_local! {
@@ -104,8 +106,8 @@ thread_local! {
 
 impl<'a> Refs<'a> {
     #[inline]
-    pub(crate) fn new(connection: &'a Rc<Connection>) -> Refs<'a> {
-        Refs { connection }
+    pub(crate) fn new(connection: &'a Rc<Connection>, link: LinkNumber) -> Refs<'a> {
+        Refs { connection, link }
     }
 
     /// Makes room for functions to be given.
@@ -131,7 +133,8 @@ impl<'a> Refs<'a> {
         if function.connection != self.connection.id {
             return None;
         }
-        let id = self.connection.imports.borrow().get(function.place)?.id();
+        let reference = self.connection.imports.borrow().get(function.place)?;
+        let id = self.connection.session.return_reference(&reference).ok()?;
         Some(Ref {
             owner: Owner::Receiver,
             id,
@@ -177,7 +180,10 @@ impl RefTable for Refs<'_> {
                 token.is_some_and(|token| self.push_export(stack, token))
             }
             Owner::Sender => {
-                let imported = self.connection.session.import_reference(reference.id);
+                let imported = self
+                    .connection
+                    .session
+                    .import_reference(reference.id, self.link);
                 let place = self.connection.imports.borrow_mut().insert(imported);
                 push_remote(stack, self.connection, place);
                 true

@@ -1,0 +1,259 @@
+//! Functions as values: in which order releases take effect, and to which link a function belongs.
+
+mod common;
+
+use common::raw::Raw;
+use common::*;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use yue_rpc::proto::{Method, encode};
+use yue_rpc::session::{Call, CallMethod, ImportedReference, Reply, Service, Session, Target};
+use yue_rpc::transport::{Hub, Transport};
+use yue_rpc::{ErrorKind, Options, Timeout, Verdict};
+use yue_scheduler::spawn;
+
+/// A service that gives functions away (`give`), and tells whether one that comes home is known (`known`).
+fn giving() -> Service {
+    Service::new(Rc::new(|call: &mut Call, reply: Reply| {
+        let session = call.session().clone();
+        match call.method() {
+            CallMethod::Name(b"give") => reply.results(move |out| {
+                encode::uint(out, session.export_reference(7)?);
+                Ok(1)
+            }),
+            CallMethod::Name(b"known") => {
+                let id = read_ints(call.params().bytes)[0] as u64;
+                let known = session.exported_token(id).is_some();
+                reply.results(ints(&[i64::from(known)]))
+            }
+            CallMethod::Token(token) => reply.results(ints(&[token as i64])),
+            CallMethod::Name(_) => reply.no_method(call),
+        }
+    }))
+}
+
+fn hello(raw: &Raw) {
+    let mut out = Vec::new();
+    encode::request(&mut out, 0, Method::Name(b"$yue/hello"), None, |out| {
+        encode::uint(out, 1);
+        out.push(0x80);
+        Ok(2)
+    })
+    .unwrap();
+    raw.link.send(out);
+}
+
+fn append_release(out: &mut Vec<u8>, id: u64, crossings: u64) {
+    encode::notification(out, Method::Name(b"$yue/release"), |out| {
+        out.extend_from_slice(&[0x91, 0x92]);
+        encode::uint(out, id);
+        encode::uint(out, crossings);
+        Ok(1)
+    })
+    .unwrap();
+}
+
+/// The result of the last answer that the raw peer has heard, which must be that of `msgid`.
+fn answer(raw: &Raw, msgid: u32) -> i64 {
+    let head = |bytes: &[u8]| bytes.starts_with(&[0x94, 1, msgid as u8, 0xc0]);
+    eventually("the answer is there", || {
+        raw.heard.bytes.borrow().windows(4).any(head)
+    });
+    let bytes = raw.heard.bytes.borrow();
+    let at = bytes.windows(4).rposition(head).unwrap();
+    read_ints(&bytes[at + 4..])[0]
+}
+
+#[test]
+fn a_release_takes_effect_after_the_requests_that_came_before_it() {
+    run_loop(|| {
+        let hub = Hub::new(giving(), Options::default());
+        let raw = Raw::connect(&hub);
+        hello(&raw);
+        raw.request(1, "give", &[]);
+        let id = answer(&raw, 1);
+        // The last message that names the function and its release arrive together.
+        let mut out = Vec::new();
+        encode::request(&mut out, 2, Method::Name(b"known"), None, ints(&[id])).unwrap();
+        append_release(&mut out, id as u64, 1);
+        raw.link.send(out);
+        assert_eq!(answer(&raw, 2), 1, "the release overtook the request");
+        let session = hub.sessions()[0].clone();
+        eventually("the function is released", || {
+            session.references_held() == 0
+        });
+        raw.request(3, "known", &[id]);
+        assert_eq!(answer(&raw, 3), 0);
+        raw.link.close();
+    });
+}
+
+#[test]
+fn a_release_takes_effect_after_the_answers_that_came_before_it() {
+    run_loop(|| {
+        let hub = Hub::new(methods(), Options::default());
+        let raw = Raw::connect(&hub);
+        hello(&raw);
+        eventually("the hello is answered", || {
+            !raw.heard.bytes.borrow().is_empty()
+        });
+        let session = hub.sessions()[0].clone();
+        let exporting = session.clone();
+        let id = Rc::new(Cell::new(0));
+        let (calling, noted) = (session.clone(), id.clone());
+        let caller = spawn(move || {
+            let answer = calling
+                .call("echo", Timeout::Default, |out| {
+                    noted.set(exporting.export_reference(7)?);
+                    encode::uint(out, noted.get());
+                    Ok(1)
+                })
+                .unwrap();
+            let id = read_ints(answer.bytes())[0] as u64;
+            calling.exported_token(id)
+        });
+        eventually("the call is out", || id.get() != 0);
+        // The answer sends the function home, and the release follows it in the same packet.
+        let heard = || raw.heard("echo");
+        eventually("the call is there", heard);
+        let msgid = {
+            let bytes = raw.heard.bytes.borrow();
+            let at = bytes.windows(5).rposition(|w| w == b"\xa4echo").unwrap();
+            u32::from_be_bytes(bytes[at - 4..at].try_into().unwrap())
+        };
+        let mut out = Vec::new();
+        encode::response(&mut out, msgid, true, |out| {
+            encode::uint(out, id.get());
+            Ok(1)
+        })
+        .unwrap();
+        append_release(&mut out, id.get(), 1);
+        raw.link.send(out);
+        assert_eq!(
+            caller.join().unwrap(),
+            Some(7),
+            "the release overtook the answer"
+        );
+        eventually("the function is released", || {
+            session.references_held() == 0
+        });
+        raw.link.close();
+    });
+}
+
+#[test]
+fn a_peer_can_give_back_only_what_it_holds() {
+    run_loop(|| {
+        let hub = Hub::new(giving(), Options::default());
+        let raw = Raw::connect(&hub);
+        hello(&raw);
+        raw.request(1, "give", &[]);
+        let id = answer(&raw, 1);
+        let mut out = Vec::new();
+        for _ in 0..1000 {
+            append_release(&mut out, id as u64 + 1, 5);
+            append_release(&mut out, id as u64, u64::MAX);
+        }
+        raw.link.send(out);
+        let session = hub.sessions()[0].clone();
+        eventually("the function is released", || {
+            session.references_held() == 0
+        });
+        // Given again, it has a crossing that those releases did not mean.
+        raw.request(2, "give", &[]);
+        let id = answer(&raw, 2);
+        raw.request(3, "known", &[id]);
+        assert_eq!(answer(&raw, 3), 1);
+        raw.link.close();
+    });
+}
+
+#[test]
+fn a_queued_call_of_a_function_of_a_lost_link_fails_and_calls_nothing() {
+    run_loop(|| {
+        let called = Rc::new(RefCell::new(Vec::new()));
+        let log = called.clone();
+        let service = Service::new(Rc::new(move |call: &mut Call, reply: Reply| {
+            let method = format!("{:?}", call.method());
+            log.borrow_mut().push(method);
+            reply.results(ints(&[1]))
+        }));
+        let hub = Hub::new(service, Options::default());
+        // The first grant is followed by a long on_accept, during which calls are queued.
+        let (first, go_on) = (Cell::new(true), Rc::new(Cell::new(false)));
+        let waiting = go_on.clone();
+        let hooks = TestHooks {
+            accept: Some(Box::new(move |_, _| {
+                if first.replace(false) {
+                    eventually("the test goes on", || waiting.get());
+                }
+                Verdict::granted()
+            })),
+            ..TestHooks::default()
+        };
+        let client = Session::open(
+            hub.clone(),
+            methods().with_hooks(Rc::new(hooks)),
+            Options::default(),
+        );
+        let plain = {
+            let client = client.clone();
+            spawn(move || call(&client, "plain", &[]))
+        };
+        eventually("the link is up", || client.peer_is_yue());
+        let function = client.import_reference(1, client.link());
+        let calling = |as_argument: bool| {
+            let (client, function) = (client.clone(), function.clone());
+            spawn(move || match as_argument {
+                false => client.call(Target::Reference(&function), Timeout::Default, ints(&[])),
+                true => client.call("take", Timeout::Default, |out| {
+                    encode::uint(out, client.return_reference(&function)?);
+                    Ok(1)
+                }),
+            })
+        };
+        let (by_reference, as_argument) = (calling(false), calling(true));
+        eventually("they are queued", || client.stats().calls_held == 3);
+        hub.break_last();
+        for lost in [by_reference, as_argument] {
+            let error = lost.join().unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionLost, "{error}");
+            assert!(error.is_retryable());
+        }
+        assert_eq!(plain.join().unwrap().unwrap(), [1]);
+        assert_eq!(called.borrow().len(), 1, "{:?}", called.borrow());
+        go_on.set(true);
+        client.close();
+    });
+}
+
+#[test]
+fn a_function_belongs_to_the_link_that_its_message_came_over() {
+    run_loop(|| {
+        let hub = Hub::new(giving(), Options::default());
+        let client = Session::open(hub.clone(), methods(), Options::default());
+        let give = || {
+            let answer = client.call("give", Timeout::Default, ints(&[])).unwrap();
+            (read_ints(answer.bytes())[0] as u64, answer)
+        };
+        let use_it = |function: &ImportedReference| {
+            client.call(Target::Reference(function), Timeout::Default, ints(&[]))
+        };
+        let (old_id, old) = give();
+        hub.break_last();
+        eventually("the loss is noticed", || !client.connected());
+        let (new_id, new) = give();
+        assert_ne!(old_id, new_id, "ids of links begin anywhere");
+        // The answer of the old link is decoded only now.
+        let stale = client.import_reference(old_id, old.link());
+        assert_eq!(
+            use_it(&stale).unwrap_err().kind(),
+            ErrorKind::ConnectionLost
+        );
+        let error = client.return_reference(&stale).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionLost);
+        let function = client.import_reference(new_id, new.link());
+        assert_eq!(read_ints(use_it(&function).unwrap().bytes()), [7]);
+        client.close();
+    });
+}
