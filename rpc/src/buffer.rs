@@ -91,7 +91,8 @@ impl Segment {
 /// The values that answered a call: `count` of them, one after another, in msgpack.
 ///
 /// It points into the buffer that was read, which is kept as long as this lives; take what you need from it soon, or
-/// [`detach`](Response::detach) it.
+/// [`detach`](Response::detach) it. Functions that the other side gives back after it stay known as long as it lives,
+/// since it may name them.
 ///
 /// ```
 /// use yue::rpc::session::{Service, Session};

@@ -20,10 +20,10 @@ pub struct ScanLimits {
 }
 
 impl Default for ScanLimits {
-    /// 16 MiB and 128 levels, as the protocol's document says.
+    /// 4 MiB and 128 levels, as the protocol's document says.
     fn default() -> Self {
         ScanLimits {
-            message_bytes_max: 16 * 1024 * 1024,
+            message_bytes_max: 4 * 1024 * 1024,
             nesting_max: 128,
         }
     }

@@ -168,7 +168,7 @@ fn an_encoder_that_fails_leaves_nothing_behind() {
 #[test]
 fn a_gigabyte_is_refused_at_its_length_prefix() {
     let too_large = Err(ProtocolError::TooLarge {
-        limit_bytes: 16 * 1024 * 1024,
+        limit_bytes: 4 * 1024 * 1024,
     });
     assert_eq!(scan_all(&[0x94, 0, 1, 0xdb, 0x40, 0, 0, 0]), too_large);
     assert_eq!(

@@ -8,7 +8,7 @@ use super::options::{Timeout, count};
 use super::references::{ImportedReference, stale_reference};
 use super::request::RequestContext;
 use super::service::Moment;
-use super::write_buffer::cannot_wait;
+use super::write_buffer::{Writes, cannot_wait};
 use super::{Inner, Phase, Role, Session};
 use crate::buffer::Response;
 use crate::error::{Error, ErrorKind};
@@ -211,6 +211,10 @@ impl Inner {
             .insert(waiter, route == Route::Write, limit);
         let id = inserted.inspect_err(|_| count(&self.counters.refused_calls))?;
         count(&self.counters.calls);
+        if !self.inbox.reading.get() {
+            // The answer comes behind what is not read.
+            self.watch_input();
+        }
         let outcome = match route {
             Route::Write => {
                 let remaining = self.remaining_ms(deadline);
@@ -246,8 +250,8 @@ impl Inner {
     #[inline]
     fn route(&self, deadline: Instant) -> Result<Route, Error> {
         if self.phase.get() == Phase::Up {
-            if self.output_is_full() {
-                self.wait_for_room(deadline)?;
+            if self.calls_must_wait() {
+                self.wait_for_room(Writes::Call, deadline)?;
                 return self.route_otherwise();
             }
             return Ok(Route::Write);

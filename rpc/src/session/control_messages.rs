@@ -43,6 +43,7 @@ impl Inner {
     fn answer_control(&self, msgid: u32, result: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>) {
         let written = self.write(|out| encode::response(out, msgid, false, result));
         debug_assert!(written.is_ok(), "control answers are small");
+        self.watch_output();
     }
 
     /// One that is unknown, or makes no sense now, is ignored, as every unknown notification is.

@@ -2,13 +2,8 @@
 
 use super::Inner;
 use super::options::count;
-use super::phase::{Phase, Role};
 use super::request::RequestContext;
-use super::service::Failure;
-use super::worker;
 use crate::buffer::Segment;
-use crate::error::ErrorKind;
-use crate::proto::encode::ErrorValue;
 use std::cell::{Cell, RefCell};
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
@@ -23,8 +18,10 @@ pub(super) struct Inbox {
     pub(super) queued_bytes: Cell<usize>,
     /// Whether the workers know that the queue holds something.
     pub(super) listed: Cell<bool>,
-    /// Requests that wait or run.
+    /// Requests that wait or run, those of lost links included,
     pub(super) in_flight: Cell<usize>,
+    /// and the bytes in which they came.
+    pub(super) request_bytes: Cell<usize>,
     /// Whether the link is read.
     pub(super) reading: Cell<bool>,
     pub(super) running: RefCell<Running>,
@@ -39,6 +36,7 @@ impl Default for Inbox {
             queued_bytes: Cell::new(0),
             listed: Cell::new(false),
             in_flight: Cell::new(0),
+            request_bytes: Cell::new(0),
             reading: Cell::new(true),
             running: RefCell::default(),
             released: RefCell::default(),
@@ -47,13 +45,20 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    /// Forgets the requests of a link that is over. The result is to be dropped when no cell is borrowed.
+    /// Forgets the requests of a link that is over; those that run stay in the accounts until they end. The result is to
+    /// be dropped when no cell is borrowed.
     pub(super) fn reset(&self) -> (VecDeque<Request>, Running) {
-        self.queued_bytes.set(0);
-        self.in_flight.set(0);
+        self.leave(self.queue.borrow().len(), self.queued_bytes.take());
         self.reading.set(true);
         self.released.take();
         (self.queue.take(), self.running.take())
+    }
+
+    /// Takes requests out of the accounts.
+    #[inline]
+    pub(super) fn leave(&self, requests: usize, bytes: usize) {
+        self.in_flight.set(self.in_flight.get() - requests);
+        self.request_bytes.set(self.request_bytes.get() - bytes);
     }
 }
 
@@ -156,100 +161,23 @@ impl Hasher for IdHasher {
 }
 
 impl Inner {
+    /// Takes a request in, or refuses it.
     pub(super) fn enqueue(&self, mut request: Request) {
-        if self.inbox.in_flight.get() >= self.options.limits.in_flight_max {
-            return self.refuse_busy(request.msgid);
+        if let Some(refusal) = self.refusal_of(&request) {
+            return self.refuse_busy(request.msgid, refusal);
         }
-        let mut running = self.inbox.running.borrow_mut();
+        let inbox = &self.inbox;
+        let bytes = request.bytes as usize;
+        let mut running = inbox.running.borrow_mut();
         request.arrival = running.arrivals;
         running.arrivals += 1;
-        self.inbox.in_flight.set(self.inbox.in_flight.get() + 1);
-        self.inbox
-            .queued_bytes
-            .set(self.inbox.queued_bytes.get() + request.bytes as usize);
-        self.inbox.queue.borrow_mut().push_back(request);
+        inbox.in_flight.set(inbox.in_flight.get() + 1);
+        inbox.request_bytes.set(inbox.request_bytes.get() + bytes);
+        inbox.queued_bytes.set(inbox.queued_bytes.get() + bytes);
+        inbox.queue.borrow_mut().push_back(request);
     }
 
-    #[cold]
-    fn refuse_busy(&self, msgid: Option<u32>) {
-        count(&self.counters.refused_in_flight);
-        let limit = self.options.limits.in_flight_max;
-        let text = format!(
-            "{limit} requests of this connection are in flight already, the limit; wait for some"
-        );
-        let mut value = ErrorValue::of_kind(ErrorKind::ServerBusy, &text);
-        value.retryable = true;
-        if let Some(msgid) = msgid {
-            self.answer_error(msgid, &value);
-        }
-        // Answers are made here without a worker, so the mark is watched here too.
-        if self.output_is_full() {
-            self.note_output_full();
-        }
-    }
-
-    /// Tells the workers that requests wait, if they may be started now.
-    #[inline]
-    pub(super) fn list_requests(&self) {
-        if self.inbox.listed.get()
-            || self.inbox.queue.borrow().is_empty()
-            || !self.may_start_requests()
-        {
-            return;
-        }
-        if let Some(this) = self.strong() {
-            self.inbox.listed.set(true);
-            worker::list(this);
-        }
-    }
-
-    /// Whether requests may be started: the connection is granted (a client answers from the beginning), and what was
-    /// said is being read.
-    #[inline]
-    pub(super) fn may_start_requests(&self) -> bool {
-        let open = match self.phase.get() {
-            Phase::Up => true,
-            Phase::Greeting | Phase::Accepting => self.role == Role::Opened,
-            _ => false,
-        };
-        if !open {
-            return false;
-        }
-        let full = self.output_is_full();
-        if full {
-            self.note_output_full();
-        }
-        !full
-    }
-
-    /// Stops reading while too many bytes of requests wait to be started, or twice as much output as the mark waits to
-    /// be read (refusals are made without a worker, so nothing else bounds them); and reads again when half of it is
-    /// gone. A full output alone is no reason: behind the requests may come the answers that our own handlers wait for.
-    /// Input that only the grant can let in is another matter: the answers to the server's own calls come behind it, so
-    /// it cannot stop being read, and too much of it ends the link.
-    pub(super) fn watch_input(&self) {
-        let limit = self.options.limits.pending_input_bytes_max;
-        let waiting = self.inbox.queued_bytes.get();
-        if waiting > limit && self.phase.get() == Phase::Accepting && self.role == Role::Accepted {
-            count(&self.counters.refused_held);
-            let text = format!(
-                "{waiting} bytes of requests wait for the grant, more than the limit of {limit}"
-            );
-            return self.refuse(Failure::of_kind(ErrorKind::MessageRefused, text));
-        }
-        let output = self.output_bytes() / 2;
-        let output_limit = self.options.limits.output_bytes_high;
-        if self.inbox.reading.get() && (waiting > limit || output > output_limit) {
-            self.inbox.reading.set(false);
-            count(&self.counters.reading_stopped);
-            self.link.with(|link| link.set_reading(false));
-        } else if !self.inbox.reading.get() && waiting <= limit / 2 && output <= output_limit / 2 {
-            self.inbox.reading.set(true);
-            self.link.with(|link| link.set_reading(true));
-        }
-    }
-
-    /// Takes the next request, and leaves the accounts as they are when it starts.
+    /// Takes the next request, which starts now. It stays in the accounts until [`Inner::request_done`].
     #[inline]
     pub(super) fn pop_request(&self) -> Option<Request> {
         let request = self.inbox.queue.borrow_mut().pop_front()?;
@@ -263,11 +191,12 @@ impl Inner {
         Some(request)
     }
 
-    /// A request is over.
+    /// A request of so many bytes is over, whether or not its link is.
     #[inline]
-    pub(super) fn request_done(&self, epoch: u32) {
-        if self.link.epoch.get() == epoch {
-            self.inbox.in_flight.set(self.inbox.in_flight.get() - 1);
+    pub(super) fn request_done(&self, bytes: u32) {
+        self.inbox.leave(1, bytes as usize);
+        if !self.inbox.reading.get() {
+            self.watch_input();
         }
     }
 

@@ -262,6 +262,7 @@ impl Inner {
             })
         });
         debug_assert!(written.is_ok(), "an error of ours is small");
+        self.watch_output();
     }
 
     /// The bytes cannot be taken: says so, if it is known to whom, and ends the link.

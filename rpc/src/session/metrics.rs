@@ -125,7 +125,8 @@ const COUNTERS: [(&str, &str, Value); 13] = [
 ];
 
 /// What was refused, and why.
-const REFUSED: [(&str, Value); 6] = [
+const REFUSED: [(&str, Value); 7] = [
+    ("pending_input", |s| s.refused_pending_input),
     ("in_flight", |s| s.refused_in_flight),
     ("too_large", |s| s.refused_too_large),
     ("malformed", |s| s.refused_malformed),

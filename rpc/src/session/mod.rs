@@ -55,6 +55,7 @@ mod call;
 mod connector;
 mod control_messages;
 mod era;
+mod flow;
 mod handshake;
 mod in_flight;
 mod inbox;
@@ -98,8 +99,6 @@ use std::io;
 use std::rc::{Rc, Weak};
 use write_buffer::WriteBuffer;
 use yue_scheduler::Timer;
-
-const MILLION: usize = 1 << 20;
 
 /// One side of a connection. Clones are the same session.
 ///

@@ -1,10 +1,11 @@
 //! What a session allows, what it counts, and how one call is made.
 
-use super::MILLION;
 use crate::proto::ScanLimits;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use yue_scheduler::StackClass;
+
+const MIB: usize = 1 << 20;
 
 /// How sessions behave. The defaults serve most programs.
 ///
@@ -78,10 +79,14 @@ pub struct Limits {
     pub nesting_max: usize,
     /// Requests of the other side that wait or run, and, separately, calls of ours that wait for an answer.
     pub in_flight_max: usize,
-    /// Bytes of requests that wait to be started; above it the connection is not read.
+    /// Bytes of requests that wait or run. Above it the connection is not read for a while; where our own progress may
+    /// depend on what comes next, it is read on, and requests above twice the limit are refused as busy.
     pub pending_input_bytes_max: usize,
     /// Bytes waiting to be sent; above it no request is started, and callers wait before they write.
     pub output_bytes_high: usize,
+    /// Bytes waiting to be sent; above it, and above a largest message over `output_bytes_high`, a peer is closed that
+    /// sends on what we must answer at once (pings, requests that a limit refuses) and does not read.
+    pub output_bytes_max: usize,
     /// Bytes of calls that are held back until the link is up and granted.
     pub held_bytes_max: usize,
     /// References to functions of ours that the other side holds.
@@ -101,13 +106,13 @@ impl Default for Limits {
         Limits {
             message_bytes_max,
             nesting_max,
-            in_flight_max: 65_536,
-            // A message of the largest size must fit, or it could never be read.
-            pending_input_bytes_max: message_bytes_max,
-            // Many times what a socket's own buffers hold, so that a fast peer never meets it.
-            output_bytes_high: 4 * MILLION,
-            held_bytes_max: message_bytes_max,
-            references_max: MILLION,
+            in_flight_max: 16_384,
+            pending_input_bytes_max: 8 * MIB,
+            // A few times what a socket's own buffers hold, so that a fast peer does not meet it.
+            output_bytes_high: MIB,
+            output_bytes_max: 8 * MIB,
+            held_bytes_max: 8 * MIB,
+            references_max: 1 << 20,
             handshake: Duration::from_secs(30),
             stall: Duration::from_secs(30),
         }
@@ -115,6 +120,15 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// How much output may wait when answers are written without a worker: a message of the largest size above the mark
+    /// is ordinary.
+    pub(super) fn output_ceiling(&self) -> usize {
+        let ordinary = self
+            .output_bytes_high
+            .saturating_add(self.message_bytes_max);
+        self.output_bytes_max.max(ordinary)
+    }
+
     pub(super) fn scan(&self) -> ScanLimits {
         // Places in a segment are kept in 32 bits.
         let message_bytes_max = self.message_bytes_max.min(1 << 30);
@@ -223,6 +237,8 @@ stats! {
     links_ended,
     /// Requests refused because too many were in flight.
     refused_in_flight,
+    /// Requests refused because those in flight had too many bytes.
+    refused_pending_input,
     /// Messages, either way, refused for their size.
     refused_too_large,
     /// Messages that were malformed or nested too deep.

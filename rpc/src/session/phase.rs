@@ -44,6 +44,16 @@ pub(super) enum Phase {
     Closed,
 }
 
+impl Phase {
+    /// Whether a link exists in this phase.
+    pub(super) fn has_link(self) -> bool {
+        matches!(
+            self,
+            Phase::Greeting | Phase::Accepting | Phase::Up | Phase::Draining
+        )
+    }
+}
+
 /// What happens to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
@@ -161,14 +171,6 @@ mod tests {
         ]
     }
 
-    /// Whether a link exists in this phase.
-    fn has_link(phase: Phase) -> bool {
-        matches!(
-            phase,
-            Phase::Greeting | Phase::Accepting | Phase::Up | Phase::Draining
-        )
-    }
-
     /// What a session would have after performing each action.
     #[derive(Default)]
     struct World {
@@ -238,7 +240,7 @@ mod tests {
                 prop_assert_ne!(phase, Phase::Closed, "{:?} left the final phase", event);
                 world.perform(action, event);
                 phase = after;
-                prop_assert_eq!(world.link, has_link(phase));
+                prop_assert_eq!(world.link, phase.has_link());
                 prop_assert_eq!(world.connecting, phase == Phase::Connecting);
                 prop_assert_eq!(world.closing, phase == Phase::Ending);
                 prop_assert_eq!(world.finished, u32::from(phase == Phase::Closed));

@@ -7,6 +7,7 @@
 use super::inbox::{Place, Request};
 use super::references::LinkNumber;
 use super::service::Failure;
+use super::write_buffer::Writes;
 use super::{Inner, Session};
 use crate::error::{Error, ErrorKind};
 use crate::proto::Params;
@@ -405,7 +406,8 @@ impl Reply {
         let inner = &self.session.inner;
         if inner.link.epoch.get() == self.epoch && inner.output_is_full() {
             // Even a handler that was cancelled must answer, so the wait is shielded; the stall limit bounds it.
-            let waited = yue_scheduler::shield(|| inner.wait_for_room(Instant::NEVER));
+            let waited =
+                yue_scheduler::shield(|| inner.wait_for_room(Writes::Answer, Instant::NEVER));
             if waited.is_err() {
                 return None;
             }

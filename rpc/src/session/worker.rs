@@ -195,7 +195,7 @@ fn wait(class: StackClass) -> bool {
 /// Serves one request in the worker's fiber.
 fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
     let epoch = session.link.epoch.get();
-    let (msgid, deadline) = (request.msgid, request.deadline);
+    let (msgid, deadline, bytes) = (request.msgid, request.deadline, request.bytes);
     let reply = || Reply {
         session: super::Session {
             inner: session.clone(),
@@ -206,7 +206,7 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
     };
     if let Some(failure) = refusal(&session, &request) {
         let _ = reply().fail(&failure);
-        return session.request_done(epoch);
+        return session.request_done(bytes);
     }
     let token = match request
         .reference
@@ -219,7 +219,7 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
                 ErrorKind::NoMethod,
                 "the function is not there any more",
             ));
-            return session.request_done(epoch);
+            return session.request_done(bytes);
         }
     };
     context.begin(session.clone(), deadline);
@@ -253,7 +253,7 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
     if let Some(msgid) = cancellable {
         session.forget_running(msgid, context);
     }
-    session.request_done(epoch);
+    session.request_done(bytes);
 }
 
 /// Why a request is not even started.

@@ -30,8 +30,17 @@ pub(super) struct WriteBuffer {
     at_tick_end: Cell<bool>,
     /// Dispatch was stopped since too much was waiting.
     pub(super) above_mark: Cell<bool>,
-    /// Fibers that wait for room.
-    room_waiters: RefCell<Vec<LocalWaker>>,
+    /// Handlers that wait for room to answer,
+    answers: RefCell<Vec<LocalWaker>>,
+    /// and callers that wait for room to call.
+    callers: RefCell<Vec<LocalWaker>>,
+}
+
+/// What a fiber wants to write when there is room: see `flow.rs` for why it matters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writes {
+    Answer,
+    Call,
 }
 
 impl WriteBuffer {
@@ -43,10 +52,15 @@ impl WriteBuffer {
         self.above_mark.set(false);
     }
 
+    /// Wakes all that wait for room, because nothing will be written any more.
     pub(super) fn wake_room_waiters(&self) {
-        for waiter in self.room_waiters.take() {
-            waiter.wake();
-        }
+        wake(self.answers.take().into_iter().chain(self.callers.take()));
+    }
+}
+
+fn wake(waiters: impl Iterator<Item = LocalWaker>) {
+    for waiter in waiters {
+        waiter.wake();
     }
 }
 
@@ -177,6 +191,9 @@ impl Inner {
             self.flush();
             self.link.with(|link| link.tell_when_sent());
             self.arm_stall();
+            if !self.inbox.reading.get() {
+                self.watch_input();
+            }
         }
     }
 
@@ -193,42 +210,63 @@ impl Inner {
         if let Some(buffer) = buffer {
             buffer::give_back(buffer);
         }
-        let waiting = !self.output.room_waiters.borrow().is_empty();
-        if !(self.output.above_mark.get() || waiting || !self.inbox.reading.get()) {
+        if !self.output.above_mark.get() && self.inbox.reading.get() {
             return;
         }
         // Half the mark, so that a slow reader does not have us stop and go with each buffer.
         if self.output_bytes() > self.options.limits.output_bytes_high / 2 {
             return self.arm_stall();
         }
+        self.output_has_room();
+    }
+
+    /// Room again: it is given out in the order that `flow.rs` explains. Whoever is woken looks whether it lasted.
+    fn output_has_room(&self) {
         if self.output.above_mark.replace(false) && self.phase.get() == Phase::Up {
             self.link.timer.cancel();
         }
-        self.output.wake_room_waiters();
+        wake(self.output.answers.take().into_iter());
+        let mut callers = self.output.callers.take().into_iter();
+        wake(callers.by_ref().take(1));
         self.list_requests();
+        wake(callers);
         self.watch_input();
     }
 
-    /// Parks the calling fiber until the output has room.
+    /// Whether a caller has to wait: there is no room, or there will be soon and others come first.
+    #[inline]
+    pub(super) fn calls_must_wait(&self) -> bool {
+        self.output.above_mark.get() || self.output_is_full()
+    }
+
+    /// Parks the calling fiber until the output has room for what it wants to write.
     ///
     /// # Errors
     /// When the fiber is told to stop, or `until` comes, first; when it unwinds.
     #[inline]
-    pub(super) fn wait_for_room(&self, until: Instant) -> Result<(), Error> {
-        while self.output_is_full() && in_fiber() {
-            self.park_for_room(until)?;
+    pub(super) fn wait_for_room(&self, writes: Writes, until: Instant) -> Result<(), Error> {
+        let must_wait = || match writes {
+            Writes::Answer => self.output_is_full(),
+            Writes::Call => self.calls_must_wait(),
+        };
+        while must_wait() && in_fiber() {
+            self.park_for_room(writes, until)?;
         }
         Ok(())
     }
 
     #[cold]
-    fn park_for_room(&self, until: Instant) -> Result<(), Error> {
+    fn park_for_room(&self, writes: Writes, until: Instant) -> Result<(), Error> {
         self.note_output_full();
         if thread::panicking() {
             return Err(cannot_wait());
         }
         let waker = prepare_park();
-        self.output.room_waiters.borrow_mut().push(waker);
+        let waiters = match writes {
+            Writes::Answer => &self.output.answers,
+            Writes::Call => &self.output.callers,
+        };
+        waiters.borrow_mut().push(waker);
         self.link.with(|link| link.tell_when_sent());
         match park_until("room in the connection's output", Some(until))? {
             Wakeup::Woken => Ok(()),
