@@ -12,7 +12,7 @@ use std::time::Duration;
 use yue_rpc::session::{Call, CallMethod, Reply, Service, Session, peer};
 use yue_rpc::transport::Transport;
 use yue_rpc::{ErrorKind, Failure, Limits, Options, Timeout};
-use yue_scheduler::{sleep, spawn};
+use yue_scheduler::{now, sleep, spawn};
 
 /// `echo` answers with its arguments, `relay` asks the caller to echo them first.
 fn echo_and_relay() -> Service {
@@ -43,11 +43,14 @@ fn append(out: &mut Vec<u8>, bytes: &[u8]) -> Result<u32, yue_rpc::Error> {
 /// Calls again for as long as the other side is busy.
 fn send(session: &Session, method: &str, bytes: &[u8]) -> Result<Vec<u8>, yue_rpc::Error> {
     let timeout = Timeout::After(Duration::from_secs(60));
+    // With chance in it, or two sides that refuse each other would try again in step for ever.
+    let mut chance = session.key() as u64 ^ bytes.len() as u64 ^ now().as_nanos();
     loop {
         match session.call(method, timeout, |out| append(out, bytes)) {
             Ok(answer) => return Ok(answer.bytes().to_vec()),
             Err(error) if error.kind() == ErrorKind::ServerBusy => {
-                sleep(Duration::from_millis(1))?;
+                chance = chance.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                sleep(Duration::from_micros(100 + (chance >> 52)))?;
             }
             Err(error) => return Err(error),
         }

@@ -215,6 +215,8 @@ impl Inner {
         }
         // Half the mark, so that a slow reader does not have us stop and go with each buffer.
         if self.output_bytes() > self.options.limits.output_bytes_high / 2 {
+            // It may have been filled again since the transport looked.
+            self.link.with(|link| link.tell_when_sent());
             return self.arm_stall();
         }
         self.output_has_room();
