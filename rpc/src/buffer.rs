@@ -82,6 +82,15 @@ impl Segment {
         Some(&mut segment.bytes)
     }
 
+    pub(crate) fn is_same(&self, other: &Segment) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The memory that it keeps.
+    pub(crate) fn capacity(&self) -> usize {
+        self.0.bytes.capacity()
+    }
+
     /// A segment of its own with a part of this one's bytes.
     pub(crate) fn copy_of(&self, range: Range<usize>) -> Segment {
         Segment::new(self.0.bytes[range].to_vec(), self.0.era.clone())

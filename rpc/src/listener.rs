@@ -3,7 +3,7 @@
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
 use crate::session::options::Options;
-use crate::session::{Service, Session};
+use crate::session::{Accounts, Service, Session};
 use crate::transport::thread::{IncomingLink, ThreadName};
 use crate::transport::{Events, Transport, socket};
 use std::cell::{Cell, RefCell};
@@ -44,6 +44,7 @@ struct Inner {
     service: Service,
     options: Options,
     sessions: RefCell<HashMap<usize, Session>>,
+    accounts: Rc<Accounts>,
     fiber: Cell<Option<FiberId>>,
     name: RefCell<Option<ThreadName>>,
     closed: Cell<bool>,
@@ -187,6 +188,7 @@ impl Inner {
             service,
             options,
             sessions: RefCell::default(),
+            accounts: Rc::default(),
             fiber: Cell::new(None),
             name: RefCell::default(),
             closed: Cell::new(false),
@@ -218,8 +220,17 @@ impl Inner {
         from: String,
         start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
     ) {
-        let session = match Session::accept(from, self.service.clone(), self.options.clone(), start)
-        {
+        if self.accounts.are_crowded(&self.options.limits) {
+            return;
+        }
+        let accepted = Session::accept_into(
+            self.accounts.clone(),
+            from,
+            self.service.clone(),
+            self.options.clone(),
+            start,
+        );
+        let session = match accepted {
             Ok(session) => session,
             // The link broke before it began.
             Err(_) => return,

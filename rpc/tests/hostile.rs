@@ -95,7 +95,7 @@ fn requests_that_wait_for_the_grant_are_bounded_in_bytes() {
             ..TestHooks::default()
         };
         let limits = Limits {
-            pending_input_bytes_max: 1000,
+            ungranted_bytes_max: 100,
             ..Limits::default()
         };
         let hub = Hub::new(methods().with_hooks(Rc::new(hooks)), limited(limits));
@@ -104,7 +104,7 @@ fn requests_that_wait_for_the_grant_are_bounded_in_bytes() {
             raw.request(n, "sum", &[1, 2, 3]);
         }
         eventually("the link is closed", || raw.heard.closed.get());
-        assert!(raw.heard("NotGrantedError") && raw.heard("more than the limit of 1000"));
+        assert!(raw.heard("NotGrantedError") && raw.heard("more than the limit of 100"));
     });
 }
 

@@ -54,6 +54,12 @@ pub enum ProtocolError {
         /// The limit in force.
         limit: usize,
     },
+    /// A message began and did not go on.
+    #[error("a message began and did not go on for {} s", limit.as_secs_f64())]
+    Unfinished {
+        /// The time in which it had to.
+        limit: std::time::Duration,
+    },
     /// The byte 0xc1, which msgpack never uses.
     #[error("a message contains the byte 0xc1, which msgpack does not use")]
     ReservedByte,

@@ -22,7 +22,12 @@ use super::phase::{Phase, Role};
 use super::service::{CloseReason, Failure};
 use super::worker;
 use crate::error::ErrorKind;
+use crate::proto::ProtocolError;
 use crate::proto::encode::ErrorValue;
+use yue_scheduler::deadline_after;
+
+/// A message that is not whole must grow by so many bytes within the time that the limits give it.
+const PROGRESS_MIN: u64 = 1024;
 
 /// Why a request is refused: a limit, and its counter.
 pub(super) struct Refusal<'a> {
@@ -36,7 +41,11 @@ impl Inner {
     pub(super) fn refusal_of(&self, request: &Request) -> Option<Refusal<'_>> {
         let (limits, inbox) = (&self.options.limits, &self.inbox);
         let bytes = inbox.request_bytes.get() + request.bytes as usize;
-        if inbox.in_flight.get() < limits.in_flight_max && bytes <= limits.pending_input_bytes_max {
+        if inbox.in_flight.get() < limits.in_flight_max
+            && bytes <= limits.pending_input_bytes_max
+            && !inbox.accounts.handlers_are_many(limits)
+            && self.phase.get() == Phase::Up
+        {
             return None;
         }
         self.refusal_near_limits(bytes)
@@ -52,6 +61,30 @@ impl Inner {
                     "{limit} requests of this connection are in flight already, the limit; wait for some"
                 ),
                 counter: &self.counters.refused_in_flight,
+            });
+        }
+        if self.phase.get() == Phase::Accepting
+            && self.role == Role::Accepted
+            && self.inbox.queue.borrow().len() >= limits.ungranted_requests_max
+        {
+            let limit = limits.ungranted_requests_max;
+            return Some(Refusal {
+                text: format!(
+                    "{limit} requests of this connection wait for its grant already, the limit; wait for it"
+                ),
+                counter: &self.counters.refused_ungranted,
+            });
+        }
+        let accounts = &self.inbox.accounts;
+        if accounts.handlers_are_many(limits)
+            && !accounts.may_start_handler(self.inbox.in_flight.get(), limits)
+        {
+            let limit = limits.handlers_max;
+            return Some(Refusal {
+                text: format!(
+                    "the server's limit of {limit} requests in flight is near, and this connection has its share of them; wait for some"
+                ),
+                counter: &self.counters.refused_handlers,
             });
         }
         // A message of the largest size is always taken when there is no other.
@@ -126,22 +159,26 @@ impl Inner {
     /// Input that only the grant can let in is another matter: the answers to the server's own calls come behind it, so
     /// it cannot stop being read, and too much of it ends the link.
     pub(super) fn watch_input(&self) {
-        let limit = self.options.limits.pending_input_bytes_max;
-        let queued = self.inbox.queued_bytes.get();
-        if queued > limit && self.phase.get() == Phase::Accepting && self.role == Role::Accepted {
-            count(&self.counters.refused_held);
-            let text = format!(
-                "{queued} bytes of requests wait for the grant, more than the limit of {limit}"
-            );
-            return self.refuse(Failure::of_kind(ErrorKind::MessageRefused, text));
+        if self.phase.get() == Phase::Accepting && self.role == Role::Accepted {
+            return self.watch_ungranted_input();
         }
+        let limits = &self.options.limits;
+        let limit = limits.pending_input_bytes_max;
+        let queued = self.inbox.queued_bytes.get();
         let reading = self.inbox.reading.get();
         // Half of it must be gone before reading begins again, so that it does not stop and go with each request.
         let limit = if reading { limit } else { limit / 2 };
+        let held = self.inbox.request_bytes.get() + self.inbox.other_bytes.get();
+        let no_memory = self.inbox.accounts.must_not_read(held, limits);
+        let account_is_full = || {
+            let bytes = self.inbox.request_bytes.get();
+            queued > limit / 2 || bytes > limit && self.calls.borrow().waiting() == 0
+        };
         let stop = self.phase.get() == Phase::Up
-            && !self.output_is_full()
-            && (queued > limit / 2
-                || self.inbox.request_bytes.get() > limit && self.calls.borrow().waiting() == 0);
+            && (no_memory || !self.output_is_full() && account_is_full());
+        if stop && reading && no_memory {
+            self.inbox.accounts.wait_for_memory(self.this.clone());
+        }
         if stop == reading {
             self.inbox.reading.set(!stop);
             if stop {
@@ -149,5 +186,83 @@ impl Inner {
             }
             self.link.with(|link| link.set_reading(!stop));
         }
+    }
+
+    #[cold]
+    fn watch_ungranted_input(&self) {
+        let limit = self.options.limits.ungranted_bytes_max;
+        let (unfinished, _) = self.input.borrow().unfinished();
+        // An answer to a call of ours may be larger.
+        let unfinished = match self.calls.borrow().waiting() {
+            0 => unfinished,
+            _ => 0,
+        };
+        let waiting = self.inbox.queued_bytes.get() + unfinished;
+        if waiting > limit {
+            count(&self.counters.refused_held);
+            let text = format!(
+                "{waiting} bytes of requests wait for the grant, more than the limit of {limit}"
+            );
+            self.refuse(Failure::of_kind(ErrorKind::MessageRefused, text));
+        }
+    }
+
+    /// Tells the accounts what the session holds beside requests.
+    #[inline]
+    pub(super) fn settle_memory(&self) {
+        let (unfinished, capacity) = self.input.borrow().unfinished();
+        let input = if unfinished == 0 { 0 } else { capacity };
+        let now = input + self.output_bytes();
+        let before = self.inbox.other_bytes.replace(now);
+        self.inbox.accounts.replace_memory(before, now);
+        if now < before {
+            self.memory_was_freed();
+        }
+    }
+
+    /// Lets those be read that waited for memory.
+    #[inline]
+    pub(super) fn memory_was_freed(&self) {
+        let thirsty = self.inbox.accounts.take_thirsty(&self.options.limits);
+        for session in thirsty.iter().filter_map(std::rc::Weak::upgrade) {
+            session.watch_input();
+        }
+    }
+
+    /// A message that has begun must go on: slow is not dead, but nothing for long is.
+    pub(super) fn watch_message(&self) {
+        let (unfinished, _) = self.input.borrow().unfinished();
+        if unfinished != 0 && !self.inbox.message_timer.is_armed() {
+            self.arm_message_timer(unfinished);
+        }
+    }
+
+    fn arm_message_timer(&self, unfinished: usize) {
+        let read = self.counters.bytes_in.get();
+        self.inbox
+            .message_began
+            .set((read - unfinished as u64, read));
+        self.inbox
+            .message_timer
+            .arm(deadline_after(self.options.limits.message_time));
+    }
+
+    pub(super) fn message_is_late(&self) {
+        let (unfinished, _) = self.input.borrow().unfinished();
+        if unfinished == 0 || !self.phase.get().has_link() {
+            return;
+        }
+        let read = self.counters.bytes_in.get();
+        let (began, then) = self.inbox.message_began.get();
+        let same = began == read - unfinished as u64;
+        // One that we do not read cannot go on.
+        if same && read - then < PROGRESS_MIN && self.inbox.reading.get() {
+            count(&self.counters.refused_unfinished);
+            let error = ProtocolError::Unfinished {
+                limit: self.options.limits.message_time,
+            };
+            return self.drain(CloseReason::Protocol(error));
+        }
+        self.arm_message_timer(unfinished);
     }
 }

@@ -32,6 +32,9 @@ use yue_scheduler::{
 /// A yue client speaks as soon as the link is up; its words are no more than a packet behind.
 const FIRST_WORDS_WAIT: Duration = Duration::from_millis(100);
 
+/// How long a client that is one too many may take to say who it is, so that it can be told.
+const REFUSED_WAIT: Duration = Duration::from_secs(1);
+
 /// What the handshake of the present link has come to.
 #[derive(Default)]
 pub(super) struct Handshake {
@@ -105,6 +108,14 @@ impl Inner {
 
     /// Server: the link is up.
     pub(super) fn begin_accepted(&self) {
+        let limits = &self.options.limits;
+        if self.inbox.accounts.have_too_many_connections(limits) {
+            count(&self.counters.refused_connections);
+            self.link.timer.arm(deadline_after(REFUSED_WAIT));
+            let limit = limits.connections_max;
+            let text = format!("the server has {limit} connections, its limit; try again later");
+            return self.refuse(Failure::of_kind(ErrorKind::ServerBusy, text));
+        }
         let hooks = &self.service.hooks;
         let (open, accept) = (hooks.wants(Moment::Open), hooks.wants(Moment::Accept));
         if !accept {

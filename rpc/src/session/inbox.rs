@@ -1,6 +1,7 @@
 //! Requests of the peer: those that wait to be started, those that run, and what they cost.
 
 use super::Inner;
+use super::accounts::Accounts;
 use super::options::count;
 use super::request::RequestContext;
 use crate::buffer::Segment;
@@ -9,7 +10,7 @@ use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::rc::Rc;
-use yue_scheduler::Instant;
+use yue_scheduler::{Instant, Timer};
 
 /// The requests of the present link.
 pub(super) struct Inbox {
@@ -25,13 +26,28 @@ pub(super) struct Inbox {
     /// Whether the link is read.
     pub(super) reading: Cell<bool>,
     pub(super) running: RefCell<Running>,
+    /// Requests at the front of the queue whose segments hold little else.
+    settled: Cell<usize>,
+    /// Those of the listener.
+    pub(super) accounts: Rc<Accounts>,
+    /// Bytes of output and of a message that is not whole, as the accounts know them.
+    pub(super) other_bytes: Cell<usize>,
+    /// A message has begun and is not whole: when its progress is looked at,
+    pub(super) message_timer: Timer,
+    /// and where it began, and how much had been read, when that was done last.
+    pub(super) message_began: Cell<(u64, u64)>,
     /// Releases of references whose turn has come: (id, crossings).
     pub(super) released: RefCell<Vec<(u64, u64)>>,
 }
 
-impl Default for Inbox {
-    fn default() -> Inbox {
+impl Inbox {
+    pub(super) fn new(accounts: Rc<Accounts>, message_timer: Timer) -> Inbox {
         Inbox {
+            settled: Cell::new(0),
+            accounts,
+            other_bytes: Cell::new(0),
+            message_timer,
+            message_began: Cell::new((0, 0)),
             queue: RefCell::default(),
             queued_bytes: Cell::new(0),
             listed: Cell::new(false),
@@ -49,6 +65,9 @@ impl Inbox {
     /// be dropped when no cell is borrowed.
     pub(super) fn reset(&self) -> (VecDeque<Request>, Running) {
         self.leave(self.queue.borrow().len(), self.queued_bytes.take());
+        self.accounts.replace_memory(self.other_bytes.take(), 0);
+        self.settled.set(0);
+        self.message_timer.cancel();
         self.reading.set(true);
         self.released.take();
         (self.queue.take(), self.running.take())
@@ -57,6 +76,7 @@ impl Inbox {
     /// Takes requests out of the accounts.
     #[inline]
     pub(super) fn leave(&self, requests: usize, bytes: usize) {
+        self.accounts.leave(requests, bytes);
         self.in_flight.set(self.in_flight.get() - requests);
         self.request_bytes.set(self.request_bytes.get() - bytes);
     }
@@ -91,6 +111,22 @@ pub(super) struct Place {
 }
 
 impl Request {
+    /// Moves it to a segment of its own.
+    fn detach(&mut self) {
+        let Some(segment) = &self.segment else { return };
+        let start = match self.reference {
+            Some(_) => self.params.start,
+            None => self.name.start,
+        };
+        let segment = segment.copy_of(start as usize..self.params.end as usize);
+        for place in [&mut self.name, &mut self.params] {
+            place.start = place.start.saturating_sub(start);
+            place.end = place.end.saturating_sub(start);
+        }
+        self.first -= start;
+        self.segment = Some(segment);
+    }
+
     pub(super) fn name(&self) -> &[u8] {
         self.slice(self.name)
     }
@@ -101,6 +137,30 @@ impl Request {
         self.segment
             .as_ref()
             .map_or(&[], |segment| &segment.bytes()[range])
+    }
+}
+
+impl Inbox {
+    /// Copies requests that have to wait out of segments that are much larger than they are: six bytes must not keep
+    /// a whole buffer. Each request is looked at once.
+    pub(super) fn unpin(&self) {
+        let mut queue = self.queue.borrow_mut();
+        let mut from = self.settled.replace(queue.len());
+        while from < queue.len() {
+            let Some(segment) = queue[from].segment.clone() else {
+                return;
+            };
+            let same = |request: &&Request| {
+                (request.segment.as_ref()).is_some_and(|other| other.is_same(&segment))
+            };
+            let count = queue.range(from..).take_while(same).count();
+            let range = from..from + count;
+            let bytes: usize = queue.range(range.clone()).map(|r| r.bytes as usize).sum();
+            if segment.capacity() > 2 * bytes {
+                queue.range_mut(range).for_each(Request::detach);
+            }
+            from += count;
+        }
     }
 }
 
@@ -171,6 +231,7 @@ impl Inner {
         let mut running = inbox.running.borrow_mut();
         request.arrival = running.arrivals;
         running.arrivals += 1;
+        inbox.accounts.enter(bytes);
         inbox.in_flight.set(inbox.in_flight.get() + 1);
         inbox.request_bytes.set(inbox.request_bytes.get() + bytes);
         inbox.queued_bytes.set(inbox.queued_bytes.get() + bytes);
@@ -181,9 +242,11 @@ impl Inner {
     #[inline]
     pub(super) fn pop_request(&self) -> Option<Request> {
         let request = self.inbox.queue.borrow_mut().pop_front()?;
-        self.inbox
+        let inbox = &self.inbox;
+        inbox
             .queued_bytes
-            .set(self.inbox.queued_bytes.get() - request.bytes as usize);
+            .set(inbox.queued_bytes.get() - request.bytes as usize);
+        inbox.settled.set(inbox.settled.get().saturating_sub(1));
         if !self.inbox.reading.get() {
             self.watch_input();
         }
@@ -195,6 +258,7 @@ impl Inner {
     #[inline]
     pub(super) fn request_done(&self, bytes: u32) {
         self.inbox.leave(1, bytes as usize);
+        self.memory_was_freed();
         if !self.inbox.reading.get() {
             self.watch_input();
         }
@@ -243,5 +307,56 @@ impl Inner {
         {
             running.by_id.remove(&msgid);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(segment: &Segment, start: u32) -> Request {
+        Request {
+            segment: Some(segment.clone()),
+            msgid: None,
+            reference: None,
+            name: Place {
+                start,
+                end: start + 1,
+            },
+            params: Place {
+                start: start + 1,
+                end: start + 3,
+            },
+            first: start + 2,
+            count: 1,
+            bytes: 5,
+            deadline: Instant::NEVER,
+            arrival: 0,
+        }
+    }
+
+    #[test]
+    fn requests_that_wait_keep_no_segment_much_larger_than_they_are() {
+        let inbox = Inbox::new(Rc::default(), Timer::new(|| {}));
+        let mut bytes = vec![0; 64 * 1024];
+        bytes[100..103].copy_from_slice(b"f\x91\x07");
+        bytes[200..203].copy_from_slice(b"g\x91\x08");
+        let large = Segment::new(bytes, None);
+        let full = Segment::new(b"h\x91\x09  ".to_vec(), None);
+        inbox.queue.borrow_mut().extend([
+            request(&large, 100),
+            request(&large, 200),
+            request(&full, 0),
+        ]);
+        inbox.unpin();
+        let queue = inbox.queue.borrow();
+        for (request, name) in queue.iter().zip([b"f", b"g", b"h"]) {
+            assert_eq!(request.name(), name);
+            assert_eq!(request.slice(request.params)[0], 0x91);
+            assert_eq!(request.first, request.params.start + 1);
+            assert!(request.segment.as_ref().is_some_and(|s| s.capacity() <= 8));
+        }
+        let third = queue[2].segment.as_ref();
+        assert!(third.is_some_and(|segment| segment.is_same(&full)));
     }
 }

@@ -52,6 +52,13 @@ impl Input {
         self.era = self.era.as_ref().map(|era| era.close(releases));
     }
 
+    /// Bytes of a message that is not whole, and the memory that they keep.
+    pub(super) fn unfinished(&self) -> (usize, usize) {
+        self.segment.as_ref().map_or((0, 0), |segment| {
+            (segment.bytes().len() - self.start, segment.capacity())
+        })
+    }
+
     fn feed(&mut self, incoming: Incoming<'_>) {
         let unread = self
             .segment
@@ -148,6 +155,9 @@ impl Inner {
             return;
         }
         let epoch = self.link.epoch.get();
+        if !self.inbox.queue.borrow().is_empty() {
+            self.inbox.unpin();
+        }
         self.input.borrow_mut().feed(incoming);
         loop {
             let next = self.input.borrow_mut().next();
@@ -166,6 +176,11 @@ impl Inner {
         }
         self.refuse_late();
         self.list_requests();
+        if !self.inbox.listed.get() {
+            self.inbox.unpin();
+        }
+        self.watch_message();
+        self.settle_memory();
         self.watch_input();
     }
 

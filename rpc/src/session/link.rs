@@ -127,6 +127,7 @@ impl Inner {
             return transport.close();
         };
         *self.link.transport.borrow_mut() = Some(transport);
+        self.inbox.accounts.open_connection();
         count(&self.counters.links);
         if action == Action::Greet {
             self.greet();
@@ -185,6 +186,8 @@ impl Inner {
         self.output.clear();
         let dropped = self.inbox.reset();
         if let Some(transport) = transport {
+            self.inbox.accounts.close_connection();
+            self.memory_was_freed();
             count(&self.counters.links_ended);
             transport.close();
         }

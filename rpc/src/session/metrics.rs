@@ -125,7 +125,11 @@ const COUNTERS: [(&str, &str, Value); 13] = [
 ];
 
 /// What was refused, and why.
-const REFUSED: [(&str, Value); 7] = [
+const REFUSED: [(&str, Value); 11] = [
+    ("connections", |s| s.refused_connections),
+    ("handlers", |s| s.refused_handlers),
+    ("ungranted", |s| s.refused_ungranted),
+    ("unfinished", |s| s.refused_unfinished),
     ("pending_input", |s| s.refused_pending_input),
     ("in_flight", |s| s.refused_in_flight),
     ("too_large", |s| s.refused_too_large),

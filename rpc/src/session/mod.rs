@@ -51,6 +51,7 @@
 //! - The phase changes only by `happen`, as `phase.rs` says; only `link.rs` changes the link.
 //! - Requests of one connection start in the order in which they arrived.
 
+mod accounts;
 mod call;
 mod connector;
 mod control_messages;
@@ -70,6 +71,8 @@ mod request;
 pub(crate) mod service;
 mod worker;
 mod write_buffer;
+
+pub(crate) use accounts::Accounts;
 
 pub use crate::buffer::Response;
 pub use crate::proto::Params;
@@ -160,7 +163,14 @@ impl Session {
     pub fn open(connector: Rc<dyn Connect>, service: Service, options: Options) -> Session {
         let address = connector.address().to_owned();
         Session {
-            inner: Inner::new(Role::Opened, address, Some(connector), service, options),
+            inner: Inner::new(
+                Role::Opened,
+                address,
+                Some(connector),
+                service,
+                options,
+                Rc::default(),
+            ),
         }
     }
 
@@ -177,7 +187,18 @@ impl Session {
         options: Options,
         start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
     ) -> io::Result<Session> {
-        let inner = Inner::new(Role::Accepted, address.into(), None, service, options);
+        Session::accept_into(Rc::default(), address.into(), service, options, start)
+    }
+
+    /// As [`Session::accept`], for a listener with accounts for all of its sessions.
+    pub(crate) fn accept_into(
+        accounts: Rc<Accounts>,
+        address: String,
+        service: Service,
+        options: Options,
+        start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
+    ) -> io::Result<Session> {
+        let inner = Inner::new(Role::Accepted, address, None, service, options, accounts);
         let link = start(inner.link_events())?;
         inner.link_up(link);
         Ok(Session { inner })
@@ -278,14 +299,19 @@ impl Inner {
         connector: Option<Rc<dyn Connect>>,
         service: Service,
         options: Options,
+        accounts: Rc<Accounts>,
     ) -> Rc<Inner> {
         Rc::new_cyclic(|this: &Weak<Inner>| {
-            let for_timer = this.clone();
-            let timer = Timer::new(move || {
-                if let Some(inner) = for_timer.upgrade() {
-                    inner.time_is_over();
-                }
-            });
+            let timer = |fired: fn(&Inner)| {
+                let this = this.clone();
+                Timer::new(move || {
+                    if let Some(inner) = this.upgrade() {
+                        fired(&inner);
+                    }
+                })
+            };
+            let message_timer = timer(Inner::message_is_late);
+            let timer = timer(Inner::time_is_over);
             Inner {
                 this: this.clone(),
                 role,
@@ -298,7 +324,7 @@ impl Inner {
                 link: Link::new(timer),
                 connector: Connector::new(connector),
                 handshake: Handshake::default(),
-                inbox: Inbox::default(),
+                inbox: Inbox::new(accounts, message_timer),
                 output: WriteBuffer::default(),
                 calls: RefCell::default(),
                 queued_calls: RefCell::default(),

@@ -1,6 +1,7 @@
 //! What a session allows, what it counts, and how one call is made.
 
 use crate::proto::ScanLimits;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use yue_scheduler::StackClass;
@@ -89,6 +90,19 @@ pub struct Limits {
     pub output_bytes_max: usize,
     /// Bytes of calls that are held back until the link is up and granted.
     pub held_bytes_max: usize,
+    /// Bytes that a client may send before it is granted, answers to our calls apart.
+    pub ungranted_bytes_max: usize,
+    /// Requests of a client that wait for its grant.
+    pub ungranted_requests_max: usize,
+    /// Connections of a listener.
+    pub connections_max: usize,
+    /// Requests that wait or run on all connections of a listener. Near it a connection above its fair share is refused
+    /// first.
+    pub handlers_max: usize,
+    /// Bytes of input, requests and output on all connections of a listener. Above it those that hold most are not read.
+    pub memory_max: usize,
+    /// How long a message that has begun may take to grow by a kilobyte, or to end.
+    pub message_time: Duration,
     /// References to functions of ours that the other side holds.
     pub references_max: usize,
     /// How long greeting and `on_accept` may take together.
@@ -112,11 +126,54 @@ impl Default for Limits {
             output_bytes_high: MIB,
             output_bytes_max: 8 * MIB,
             held_bytes_max: 8 * MIB,
+            ungranted_bytes_max: 64 << 10,
+            ungranted_requests_max: 16,
+            connections_max: machine().connections_max,
+            handlers_max: 32_768,
+            memory_max: machine().memory_max,
+            message_time: Duration::from_secs(30),
             references_max: 1 << 20,
             handshake: Duration::from_secs(30),
             stall: Duration::from_secs(30),
         }
     }
+}
+
+/// What the machine gives a listener by default.
+struct Machine {
+    connections_max: usize,
+    memory_max: usize,
+}
+
+/// Descriptors are left for what else the program opens, and a listener takes a quarter of the memory at most.
+fn machine() -> &'static Machine {
+    static MACHINE: OnceLock<Machine> = OnceLock::new();
+    MACHINE.get_or_init(|| {
+        let word = |path: &str, line: &str, index: usize| -> Option<usize> {
+            let text = std::fs::read_to_string(path).ok()?;
+            let line = text.lines().find(|text| text.starts_with(line))?;
+            line[line.find(':').map_or(0, |at| at + 1)..]
+                .split_whitespace()
+                .nth(index)?
+                .parse()
+                .ok()
+        };
+        // "Max open files            1024                 524288               files"
+        let descriptors = word("/proc/self/limits", "Max open files", 3).unwrap_or(1 << 20);
+        let ram = word("/proc/meminfo", "MemTotal", 0).map(|kib| kib << 10);
+        let group = std::fs::read_to_string("/proc/self/cgroup").ok();
+        let group = group.as_deref().and_then(|text| {
+            text.lines()
+                .find_map(|line| line.strip_prefix("0::"))
+                .map(|path| format!("/sys/fs/cgroup{path}/memory.max"))
+        });
+        let allowed = group.and_then(|path| word(&path, "", 0));
+        let memory = ram.into_iter().chain(allowed).min().unwrap_or(4 << 30);
+        Machine {
+            connections_max: descriptors.saturating_sub(256).clamp(64, 65_536),
+            memory_max: (memory / 4).max(64 * MIB),
+        }
+    })
 }
 
 impl Limits {
@@ -237,6 +294,14 @@ stats! {
     links_ended,
     /// Requests refused because too many were in flight.
     refused_in_flight,
+    /// Connections refused because the listener has too many.
+    refused_connections,
+    /// Requests refused because too many were in flight on all connections of the listener.
+    refused_handlers,
+    /// Requests refused because too many waited for the grant.
+    refused_ungranted,
+    /// Messages that began and did not go on.
+    refused_unfinished,
     /// Requests refused because those in flight had too many bytes.
     refused_pending_input,
     /// Messages, either way, refused for their size.

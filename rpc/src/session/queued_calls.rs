@@ -91,11 +91,11 @@ impl Inner {
         loop {
             let next = self.queued_calls.borrow_mut().pop();
             let Some(call) = next else { break };
-            if let Err(error) = self.write_queued_call(&call) {
-                if let Some(id) = call.id {
-                    let completed = self.calls.borrow_mut().complete(id, Err(error));
-                    completed.deliver();
-                }
+            if let Err(error) = self.write_queued_call(&call)
+                && let Some(id) = call.id
+            {
+                let completed = self.calls.borrow_mut().complete(id, Err(error));
+                completed.deliver();
             }
         }
     }

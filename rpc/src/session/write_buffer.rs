@@ -157,6 +157,7 @@ impl Inner {
             Some(link) => link.send(buffer),
             None => buffer::give_back(buffer),
         }
+        self.settle_memory();
     }
 
     /// Registers for the end of the tick because of something that is not in the buffer yet.
@@ -210,6 +211,7 @@ impl Inner {
         if let Some(buffer) = buffer {
             buffer::give_back(buffer);
         }
+        self.settle_memory();
         if !self.output.above_mark.get() && self.inbox.reading.get() {
             return;
         }

@@ -4,7 +4,7 @@ use super::memory::MemoryTransport;
 use super::{Connect, Events, Transport};
 use crate::error::{Error, ErrorKind};
 use crate::session::options::Options;
-use crate::session::{Service, Session};
+use crate::session::{Accounts, Service, Session};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
@@ -37,6 +37,7 @@ use std::rc::Rc;
 pub struct Hub {
     service: Service,
     options: Options,
+    accounts: Rc<Accounts>,
     refusing: Cell<bool>,
     piece_bytes: Cell<usize>,
     accepted: RefCell<Vec<(Session, Rc<MemoryTransport>)>>,
@@ -48,6 +49,7 @@ impl Hub {
         Rc::new(Hub {
             service,
             options,
+            accounts: Rc::default(),
             refusing: Cell::new(false),
             piece_bytes: Cell::new(usize::MAX),
             accepted: RefCell::default(),
@@ -89,8 +91,9 @@ impl Hub {
             end.cut_into_pieces_of(self.piece_bytes.get());
         }
         let end = far.clone();
-        let accepted = Session::accept(
-            "memory",
+        let accepted = Session::accept_into(
+            self.accounts.clone(),
+            "memory".to_owned(),
             self.service.clone(),
             self.options.clone(),
             move |events| {

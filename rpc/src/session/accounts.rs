@@ -1,0 +1,96 @@
+//! What all sessions of a listener have in use together, held against the listener's limits.
+//!
+//! Requests and their bytes are counted from their arrival to their handler's end, whatever becomes of the link
+//! meanwhile: a client that connects anew does not shed the handlers that it left behind.
+
+use super::Inner;
+use super::options::Limits;
+use std::cell::{Cell, RefCell};
+use std::rc::Weak;
+
+/// Connections above the limit that are accepted only to be told so. More are closed without a word.
+const REFUSED_MAX: usize = 64;
+
+/// The accounts of one listener, or of one opened session.
+#[derive(Default)]
+pub(crate) struct Accounts {
+    connections: Cell<usize>,
+    /// Requests that wait or run.
+    handlers: Cell<usize>,
+    /// Bytes of requests, of messages that are not whole, and of output.
+    memory: Cell<usize>,
+    /// Sessions that are not read until memory is free.
+    thirsty: RefCell<Vec<Weak<Inner>>>,
+}
+
+impl Accounts {
+    pub(super) fn open_connection(&self) {
+        self.connections.set(self.connections.get() + 1);
+    }
+
+    pub(super) fn close_connection(&self) {
+        self.connections.set(self.connections.get() - 1);
+    }
+
+    /// Whether so many connections are open that another is closed without a word.
+    pub(crate) fn are_crowded(&self, limits: &Limits) -> bool {
+        self.connections.get() >= limits.connections_max.saturating_add(REFUSED_MAX)
+    }
+
+    /// Whether there are more connections than may be, the newest included.
+    pub(super) fn have_too_many_connections(&self, limits: &Limits) -> bool {
+        self.connections.get() > limits.connections_max
+    }
+
+    #[inline]
+    pub(super) fn enter(&self, bytes: usize) {
+        self.handlers.set(self.handlers.get() + 1);
+        self.memory.set(self.memory.get() + bytes);
+    }
+
+    #[inline]
+    pub(super) fn leave(&self, requests: usize, bytes: usize) {
+        self.handlers.set(self.handlers.get() - requests);
+        self.memory.set(self.memory.get() - bytes);
+    }
+
+    /// Replaces a part of the memory in use.
+    #[inline]
+    pub(super) fn replace_memory(&self, old: usize, new: usize) {
+        self.memory.set(self.memory.get() - old + new);
+    }
+
+    /// Whether so many handlers run that it matters whose they are.
+    #[inline]
+    pub(super) fn handlers_are_many(&self, limits: &Limits) -> bool {
+        self.handlers.get() >= limits.handlers_max - limits.handlers_max / 4
+    }
+
+    /// Whether a connection with so many requests may have another, now that handlers are many: near the limit those
+    /// above their fair share are refused first, so that one client cannot use up the listener.
+    pub(super) fn may_start_handler(&self, in_flight: usize, limits: &Limits) -> bool {
+        let fair = limits.handlers_max / self.connections.get().max(1);
+        self.handlers.get() < limits.handlers_max && in_flight < fair.max(1)
+    }
+
+    /// Whether a session that holds so much must not be read for want of memory.
+    pub(super) fn must_not_read(&self, held: usize, limits: &Limits) -> bool {
+        self.memory.get() > limits.memory_max
+            && held > limits.memory_max / self.connections.get().max(1)
+    }
+
+    pub(super) fn wait_for_memory(&self, session: Weak<Inner>) {
+        self.thirsty.borrow_mut().push(session);
+    }
+
+    /// Sessions that may be read again, if a quarter of the memory is free.
+    #[inline]
+    pub(super) fn take_thirsty(&self, limits: &Limits) -> Vec<Weak<Inner>> {
+        if self.thirsty.borrow().is_empty()
+            || self.memory.get() > limits.memory_max - limits.memory_max / 4
+        {
+            return Vec::new();
+        }
+        self.thirsty.take()
+    }
+}

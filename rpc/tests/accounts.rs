@@ -1,0 +1,219 @@
+//! The limits of a listener as a whole, and what a client may cost before it is granted: each is crossed while others
+//! go on.
+
+mod common;
+
+use common::raw::{Raw, hub_and_witness};
+use common::*;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+use yue_rpc::proto::{Method, encode};
+use yue_rpc::session::Session;
+use yue_rpc::transport::{Hub, Transport};
+use yue_rpc::{ErrorKind, Limits, Options, Verdict};
+use yue_scheduler::{sleep, spawn};
+
+fn limited(limits: Limits) -> Options {
+    Options {
+        limits,
+        ..Options::default()
+    }
+}
+
+/// How often the raw peer has heard it.
+fn times_heard(raw: &Raw, text: &str) -> usize {
+    let bytes = raw.heard.bytes.borrow();
+    bytes
+        .windows(text.len())
+        .filter(|window| *window == text.as_bytes())
+        .count()
+}
+
+#[test]
+fn handlers_that_a_lost_connection_left_behind_count_until_they_end() {
+    run_loop(|| {
+        let limits = Limits {
+            handlers_max: 20,
+            ..Limits::default()
+        };
+        let (hub, witness) = hub_and_witness(limited(limits));
+        let served = |hub: &Hub| -> u64 {
+            let sessions = hub.sessions();
+            sessions.iter().map(|s| s.stats().requests).sum()
+        };
+        let before = served(&hub);
+        for _ in 0..10 {
+            let raw = Raw::connect(&hub);
+            for n in 0..20 {
+                raw.request(n, "nap", &[300]);
+            }
+            eventually("an answer is there", || raw.heard("ServerBusyError"));
+            raw.link.close();
+        }
+        let naps = served(&hub) - before;
+        assert!(naps <= 20, "{naps} handlers ran beside each other");
+        eventually("the handlers end", || {
+            hub.sessions()
+                .iter()
+                .all(|session| session.requests_in_flight() == 0)
+        });
+        assert_eq!(call(&witness, "sum", &[1]).unwrap(), [1]);
+    });
+}
+
+#[test]
+fn a_connection_above_the_limit_is_told_so_and_one_gets_in_when_another_leaves() {
+    over_each(|kind| {
+        let limits = Limits {
+            connections_max: 2,
+            ..Limits::default()
+        };
+        let server = serve(kind, methods(), limited(limits));
+        let clients = [server.client(), server.client()];
+        for client in &clients {
+            assert_eq!(call(client, "sum", &[1]).unwrap(), [1]);
+        }
+        let third = server.client();
+        let error = call(&third, "sum", &[1]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotGranted, "{kind:?}: {error}");
+        assert!(
+            error.message().contains("2 connections, its limit"),
+            "{error}"
+        );
+        assert_eq!(call(&clients[0], "sum", &[1]).unwrap(), [1]);
+        clients[1].close();
+        eventually("the place is free", || call(&third, "sum", &[2]).is_ok());
+        third.close();
+        clients[0].close();
+    });
+}
+
+#[test]
+fn a_listener_that_is_out_of_memory_does_not_read_those_that_hold_most() {
+    run_loop(|| {
+        let limits = Limits {
+            memory_max: 200_000,
+            ..Limits::default()
+        };
+        let (hub, witness) = hub_and_witness(limited(limits));
+        let raw = Raw::connect(&hub);
+        let session = hub.sessions().pop().unwrap();
+        let length = 1_000_000_u32;
+        let mut message = vec![0x94, 0, 1, 0xa3];
+        message.extend_from_slice(b"sum\x91\xc6");
+        message.extend_from_slice(&length.to_be_bytes());
+        message.resize(message.len() + length as usize, 7);
+        message
+            .chunks(10_000)
+            .for_each(|piece| raw.link.send(piece.to_vec()));
+        eventually("it is not read", || session.stats().reading_stopped > 0);
+        assert!(session.stats().bytes_in < 500_000);
+        assert_eq!(call(&witness, "sum", &[1]).unwrap(), [1]);
+        raw.link.close();
+        assert_eq!(call(&witness, "echo", &[1]).unwrap(), [1]);
+    });
+}
+
+#[test]
+fn a_message_that_does_not_go_on_ends_its_connection() {
+    run_loop(|| {
+        let limits = Limits {
+            message_time: Duration::from_millis(30),
+            ..Limits::default()
+        };
+        let (hub, witness) = hub_and_witness(limited(limits));
+        let silent = Raw::connect(&hub);
+        let raw = Raw::connect(&hub);
+        raw.request(1, "sum", &[1]);
+        let session = hub.sessions().pop().unwrap();
+        raw.link.send(vec![0x94, 0, 2, 0xa3, b's']);
+        eventually("the link is closed", || raw.heard.closed.get());
+        assert_eq!(session.stats().refused_unfinished, 1);
+        assert_eq!(call(&witness, "sum", &[1]).unwrap(), [1]);
+        // Who says nothing at all is left in peace.
+        assert!(!silent.heard.closed.get());
+        silent.link.close();
+    });
+}
+
+#[test]
+fn a_message_that_comes_slowly_and_steadily_is_taken() {
+    run_loop(|| {
+        let limits = Limits {
+            message_time: Duration::from_secs(1),
+            ..Limits::default()
+        };
+        let hub = Hub::new(methods(), limited(limits));
+        let raw = Raw::connect(&hub);
+        let mut message = Vec::new();
+        encode::request(
+            &mut message,
+            1,
+            Method::Name(b"echo"),
+            None,
+            ints(&[1000; 20_000]),
+        )
+        .unwrap();
+        for piece in message.chunks(message.len() / 12) {
+            raw.link.send(piece.to_vec());
+            sleep(Duration::from_millis(125)).unwrap();
+        }
+        eventually("it is answered", || raw.heard.bytes.borrow().len() > 20_000);
+        raw.link.close();
+    });
+}
+
+#[test]
+fn requests_that_wait_for_the_grant_are_bounded_in_number() {
+    run_loop(|| {
+        let granted = Rc::new(Cell::new(false));
+        let waiting = granted.clone();
+        let hooks = TestHooks {
+            accept: Some(Box::new(move |_, _| {
+                eventually("the test grants", || waiting.get());
+                Verdict::granted()
+            })),
+            ..TestHooks::default()
+        };
+        let hub = Hub::new(methods().with_hooks(Rc::new(hooks)), Options::default());
+        let raw = Raw::connect(&hub);
+        for n in 0..20 {
+            raw.request(n, "sum", &[1]);
+        }
+        eventually("some are refused", || {
+            times_heard(&raw, "ServerBusyError") == 4
+        });
+        let session: Session = hub.sessions()[0].clone();
+        assert_eq!(session.stats().refused_ungranted, 4);
+        granted.set(true);
+        eventually("the others are served", || session.stats().requests == 16);
+        raw.link.close();
+    });
+}
+
+#[test]
+fn a_connection_below_its_share_is_served_when_handlers_are_many() {
+    run_loop(|| {
+        let limits = Limits {
+            handlers_max: 40,
+            ..Limits::default()
+        };
+        let (hub, witness) = hub_and_witness(limited(limits));
+        let raw = Raw::connect(&hub);
+        for n in 0..100 {
+            raw.request(n, "nap", &[200]);
+        }
+        eventually("it meets the limit", || raw.heard("ServerBusyError"));
+        let callers: Vec<_> = (0..5)
+            .map(|_| {
+                let witness = witness.clone();
+                spawn(move || call(&witness, "nap", &[1]).unwrap())
+            })
+            .collect();
+        callers
+            .into_iter()
+            .for_each(|caller| drop(caller.join().unwrap()));
+        raw.link.close();
+    });
+}
