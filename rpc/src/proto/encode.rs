@@ -6,6 +6,7 @@
 
 use super::Method;
 use crate::error::{Error, ErrorKind};
+use crate::text::{TEXT_MAX, cut};
 use rmp::encode as rmp_encode;
 
 /// Appends values and says how many.
@@ -246,11 +247,11 @@ impl<'a> ErrorValue<'a> {
         }
     }
 
-    /// Appends it as one value.
+    /// Appends it as one value. Long texts are cut to 64 KiB: the peer may have chosen them.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(FIX_ARRAY | 3);
         int(out, self.code);
-        str_or_bin(out, self.message.as_bytes());
+        str_or_bin(out, cut(self.message, TEXT_MAX).as_bytes());
         let pairs = 1
             + u32::from(self.retryable)
             + u32::from(self.traceback.is_some())
@@ -264,7 +265,7 @@ impl<'a> ErrorValue<'a> {
         }
         if let Some(traceback) = self.traceback {
             str(out, "traceback");
-            str(out, traceback);
+            str(out, &cut(traceback, TEXT_MAX));
         }
         if let Some(value) = self.value {
             str(out, "value");

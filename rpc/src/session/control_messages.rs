@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind};
 use crate::proto::encode::{self, ErrorValue};
 use crate::proto::value::Reader;
 use crate::proto::{Method, Params};
+use crate::text::quoted;
 use std::ops::Range;
 
 /// The version of these extensions that we speak.
@@ -34,7 +35,7 @@ impl Inner {
                 Ok(1)
             }),
             _ => {
-                let text = format!("there is no method '{}'", String::from_utf8_lossy(name));
+                let text = format!("there is no method '{}'", quoted(name));
                 self.answer_error(msgid, &ErrorValue::of_kind(ErrorKind::NoMethod, &text));
             }
         }

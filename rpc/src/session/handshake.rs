@@ -187,7 +187,7 @@ impl Inner {
                 "a refusal can be sent"
             );
         }
-        self.answer_held_requests(failure);
+        self.answer_queued_requests(failure);
         self.drain(reason);
     }
 
@@ -201,13 +201,23 @@ impl Inner {
         }
     }
 
-    /// A plain msgpack-rpc client learns from the answers to its requests that it was refused.
-    fn answer_held_requests(&self, failure: &Failure) {
-        let requests = self.inbox.queue.take();
-        let text = format!("the connection was not granted: {}", failure.message);
-        let value = encode::ErrorValue::of_kind(ErrorKind::NotGranted, &text);
+    /// A plain msgpack-rpc client learns from the answers to its requests that it was refused. The reason, which may be
+    /// long, goes once: with the first of them if there is no `$yue/refused`.
+    fn answer_queued_requests(&self, failure: &Failure) {
+        let requests = self.inbox.take_queue();
+        let constant = "the connection was not granted";
+        let mut text = match self.link.peer_is_yue.get() {
+            true => constant.to_owned(),
+            false => format!("{constant}: {}", failure.message),
+        };
+        let epoch = self.link.epoch.get();
         for msgid in requests.iter().filter_map(|request| request.msgid) {
+            let value = encode::ErrorValue::of_kind(ErrorKind::NotGranted, &text);
             self.answer_error(msgid, &value);
+            if self.link.epoch.get() != epoch {
+                return;
+            }
+            text.truncate(constant.len());
         }
     }
 

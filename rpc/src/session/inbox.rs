@@ -64,13 +64,21 @@ impl Inbox {
     /// Forgets the requests of a link that is over; those that run stay in the accounts until they end. The result is to
     /// be dropped when no cell is borrowed.
     pub(super) fn reset(&self) -> (VecDeque<Request>, Running) {
-        self.leave(self.queue.borrow().len(), self.queued_bytes.take());
+        let queue = self.take_queue();
         self.accounts.replace_memory(self.other_bytes.take(), 0);
         self.settled.set(0);
         self.message_timer.cancel();
         self.reading.set(true);
         self.released.take();
-        (self.queue.take(), self.running.take())
+        (queue, self.running.take())
+    }
+
+    /// Takes the requests that wait out of the queue and the accounts.
+    pub(super) fn take_queue(&self) -> VecDeque<Request> {
+        let queue = self.queue.take();
+        self.leave(queue.len(), self.queued_bytes.take());
+        self.settled.set(0);
+        queue
     }
 
     /// Takes requests out of the accounts.

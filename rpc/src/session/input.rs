@@ -21,6 +21,9 @@ use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::{Instant, deadline_after};
 
+/// A longer map of extensions is ignored: nobody has that much to say there.
+const EXTENSIONS_MAX: usize = 1024;
+
 pub(super) struct Input {
     scanner: Scanner,
     limits: ScanLimits,
@@ -238,7 +241,9 @@ impl Inner {
                 params,
                 extensions,
             } => {
-                let remaining = extensions.and_then(remaining_time_ms);
+                let remaining = extensions
+                    .filter(|map| map.len() <= EXTENSIONS_MAX && self.link.peer_is_yue.get())
+                    .and_then(remaining_time_ms);
                 let after = |ms| deadline_after(Duration::from_millis(ms));
                 let request = queued(&segment, frame, method, params);
                 let deadline = remaining.map_or(Instant::NEVER, after);

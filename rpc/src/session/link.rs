@@ -6,6 +6,7 @@ use super::options::count;
 use super::phase::{Action, Afterwards, Event, Phase, Role};
 use super::service::{CloseReason, Moment, Retry};
 use crate::error::{Error, ErrorKind};
+use crate::text::{SHARED_TEXT_MAX, cut};
 use crate::transport::{Events, Incoming, Transport};
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -278,6 +279,7 @@ impl CloseReason {
     /// The error of a call that was written before the link ended.
     pub(super) fn as_lost_call(&self, retryable: bool) -> Error {
         let text = format!("the connection was lost before the answer came: {self}");
+        let text = cut(&text, SHARED_TEXT_MAX);
         if retryable {
             Error::retryable(ErrorKind::ConnectionLost, text)
         } else {
@@ -299,6 +301,6 @@ impl CloseReason {
             }
             _ => return self.as_lost_call(true),
         };
-        Error::retryable(ErrorKind::NotGranted, text)
+        Error::retryable(ErrorKind::NotGranted, cut(&text, SHARED_TEXT_MAX))
     }
 }

@@ -12,6 +12,7 @@ use super::{Inner, Session};
 use crate::error::{Error, ErrorKind};
 use crate::proto::Params;
 use crate::proto::encode::{self, ErrorValue};
+use crate::text::quoted;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -392,7 +393,7 @@ impl Reply {
     pub fn no_method(self, call: &Call) -> Replied {
         let text = match call.method() {
             CallMethod::Name(name) => {
-                format!("there is no method '{}'", String::from_utf8_lossy(name))
+                format!("there is no method '{}'", quoted(name))
             }
             CallMethod::Token(_) => "the function is not there any more".to_owned(),
         };

@@ -5,6 +5,7 @@ use super::request::{Call, Replied, Reply};
 use crate::error::{Error, ErrorKind};
 use crate::proto::ProtocolError;
 use crate::proto::encode::ErrorValue;
+use crate::text::{TEXT_MAX, cut};
 use std::fmt;
 use std::rc::Rc;
 
@@ -380,12 +381,15 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure of a known kind.
+    /// A failure of a known kind. A message of more than 64 KiB is cut.
     pub fn of_kind(kind: ErrorKind, message: impl Into<String>) -> Failure {
         Failure {
             code: kind.code(),
             type_name: kind.name().to_owned(),
-            message: message.into(),
+            message: match message.into() {
+                long if long.len() > TEXT_MAX => cut(&long, TEXT_MAX).into_owned(),
+                message => message,
+            },
             retryable: false,
             traceback: None,
             value: None,
@@ -418,7 +422,8 @@ impl From<Error> for Failure {
         failure.code = error.code();
         if let Error::Remote(remote) = &error {
             failure.type_name = remote.type_name().unwrap_or(failure.type_name);
-            failure.traceback = remote.traceback();
+            let cut = |text: String| cut(&text, TEXT_MAX).into_owned();
+            failure.traceback = remote.traceback().map(cut);
             failure.value = remote.value().map(<[u8]>::to_vec);
         }
         failure

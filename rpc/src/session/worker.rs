@@ -17,18 +17,23 @@ use super::inbox::Request;
 use super::request::{Call, Reply, RequestContext};
 use super::service::Failure;
 use crate::error::ErrorKind;
+use crate::text::quoted;
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::time::Duration;
 use yue_scheduler::{
-    Builder, FiberId, Instant, LocalWaker, StackClass, is_past, park, prepare_park, set_context,
-    this_loop, with_deadline, yield_now,
+    Builder, FiberId, Instant, LocalWaker, StackClass, deadline_after, is_past, park, prepare_park,
+    set_context, this_loop, with_deadline, yield_now,
 };
 
 /// Idle workers that are kept; more would only hold stacks.
 const IDLE_MAX: usize = 256;
+
+/// How often a loop says that it cannot spawn workers.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// After so many requests a worker lets other fibers run, and another connection have its turn.
 const BATCH: u32 = 64;
@@ -40,6 +45,8 @@ struct Pool {
     idle: Vec<(FiberId, LocalWaker)>,
     /// Workers in the run queue on their way to look for a request.
     spares: usize,
+    /// Until then nothing is said of fibers that cannot be spawned.
+    silent_until: Option<Instant>,
 }
 
 thread_local! {
@@ -92,10 +99,19 @@ fn ensure_spare(class: StackClass) {
             .spawn(move || work(class))
             .map(drop)
     {
-        yue_scheduler::say(format_args!(
-            "cannot spawn a fiber to serve requests: {error}; they wait for one that is free"
-        ));
-        with_pool(class, |pool| pool.spares -= 1);
+        let say = with_pool(class, |pool| {
+            pool.spares -= 1;
+            let say = pool.silent_until.is_none_or(is_past);
+            if say {
+                pool.silent_until = Some(deadline_after(SILENCE));
+            }
+            say
+        });
+        if say {
+            yue_scheduler::say(format_args!(
+                "cannot spawn a fiber to serve requests: {error}; they wait for one that is free"
+            ));
+        }
     }
 }
 
@@ -266,7 +282,7 @@ fn refusal(session: &Inner, request: &Request) -> Option<Failure> {
         ));
     }
     if request.reference.is_none() && is_private(request.name()) {
-        let name = String::from_utf8_lossy(request.name());
+        let name = quoted(request.name());
         let text = format!(
             "the method '{name}' is private: a name that begins with '_' cannot be called from outside"
         );
