@@ -494,6 +494,87 @@ int yue_shim_pair(const GCtab *t, uint32_t *cursor, YueSlot *key, YueSlot *value
   return 0;
 }
 
+/*
+** Filling a map that a peer sent. LuaJIT hashes numbers without a secret, so a peer can choose keys that all fall into
+** one chain, and each insertion would walk all of it. So the walks are counted here, and a map is refused when one
+** chain, or all walks of a message together, grow beyond what honest keys cause. Honest keys can be bad, too: the
+** hashes of 1024 consecutive multiples of 16 near 2^47 (addresses, say) fill chains of 512, and timestamps in
+** milliseconds fill chains of 128 at every size.
+*/
+#define CHAIN_MAX 1024
+/* What each key adds to the steps that a message may take. At every size, the worst honest keys average 65 or less. */
+#define STEPS_PER_KEY 128
+/* No more steps are saved up than the budget's counter can hold. */
+#define STEPS_MAX 0x40000000u
+
+/* The node where the search for a key begins: hashkey in lj_tab.c. */
+static Node *main_node(const GCtab *t, cTValue *key)
+{
+  if (tvisstr(key))
+    return hashstr(t, strV(key));
+  if (tvisnum(key))
+    return hashnum(t, key);
+  if (tvisbool(key))
+    return hashmask(t, boolV(key));
+  return hashgcref(t, key->gcr);
+}
+
+/*
+** table[key] = value, for the three values on top of the stack; the latter two are popped. A nil value is not stored.
+** `steps` is how many nodes the rest of the message may walk. The table should have been made with room for all its
+** pairs, so that it is never rehashed. Raises when out of memory.
+*/
+int yue_shim_map_set(lua_State *L, uint32_t *steps)
+{
+  GCtab *t = tabV(L->top-3);
+  cTValue *key = L->top-2, *value = L->top-1;
+  TValue k, *slot = NULL;
+  uint32_t left = *steps < STEPS_MAX ? *steps + STEPS_PER_KEY : *steps;
+  uint32_t walked = 0;
+  if (tvisnil(key) || (tvisnum(key) && tvisnan(key)))
+    return YUE_MAP_BAD_KEY;
+  copyTV(L, &k, key);
+  if (tvisint(key)) {  /* Only where LuaJIT has integers; the hash part has doubles everywhere. */
+    k.n = (lua_Number)intV(key);
+  }
+  if (tvisnum(&k)) {
+    int64_t wide;
+    int32_t i;
+    if (lj_num2int_check(numV(&k), wide, i)) {
+      k.n = (lua_Number)i;  /* Without the sign of zero. */
+      if (inarray(t, i))
+	slot = arrayslot(t, i);
+    }
+  }
+  if (slot == NULL) {
+    Node *home = main_node(t, &k), *n = home;
+    do {
+      if (n->key.u64 == k.u64) {
+	slot = &n->val;
+	break;
+      }
+      walked++;
+    } while ((n = nextnode(n)) != NULL);
+    if (slot == NULL && !tvisnil(&home->val)) {
+      /* If another chain's key sits there, it is moved, and the insertion walks that chain to find what precedes it. */
+      for (n = main_node(t, &home->key); n != NULL && n != home; n = nextnode(n))
+	walked++;
+    }
+    if (walked > CHAIN_MAX || walked > left)
+      return YUE_MAP_CROWDED;
+  }
+  *steps = left - walked;
+  if (slot == NULL && !tvisnil(value))
+    slot = lj_tab_newkey(L, t, &k);
+  if (slot != NULL) {
+    t->nomm = 0;
+    copyTV(L, slot, L->top-1);
+    lj_gc_anybarriert(L, t);
+  }
+  L->top -= 2;
+  return YUE_MAP_SET;
+}
+
 /* The payload of a userdata, its length, and its metatable (may be NULL). */
 void *yue_shim_userdata(const GCudata *u, const void **metatable, uint32_t *length)
 {

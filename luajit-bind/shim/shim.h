@@ -36,6 +36,9 @@ enum {
 /* What Rust does for the shim: writes what Rust's standard output has buffered (src/vm.rs). */
 void yue_flush_rust(void);
 
+/* What yue_shim_map_set did. */
+enum { YUE_MAP_SET, YUE_MAP_BAD_KEY, YUE_MAP_CROWDED };
+
 /* Shared by the shim's own files. */
 YueFiber *yue_shim_current(void);
 lua_State *yue_shim_resumed_by(lua_State *L);

@@ -88,6 +88,14 @@ pub(crate) mod kind {
     pub const THREAD: u32 = 11;
 }
 
+/// What [`yue_shim_map_set`] returns.
+pub(crate) mod map_set {
+    use std::ffi::c_int;
+
+    pub const DONE: c_int = 0;
+    pub const BAD_KEY: c_int = 1;
+}
+
 /// A table's shape: `sequence` is non-zero if its keys are exactly `1..=count`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +150,8 @@ unsafe extern "C-unwind" {
         key: *mut Slot,
         value: *mut Slot,
     ) -> c_int;
+    /// Raises.
+    pub(crate) fn yue_shim_map_set(state: *mut lua_State, steps: *mut u32) -> c_int;
     pub(crate) fn yue_shim_userdata(
         userdata: *const GcUserdata,
         metatable: *mut *const c_void,

@@ -150,11 +150,6 @@ impl Vm {
         self.0.codec.get()
     }
 
-    /// Limits how deep arrays and maps may nest, both ways; [`NESTING_MAX`](crate::codec::NESTING_MAX) by default.
-    pub fn set_nesting_max(&self, levels: u32) {
-        self.0.codec.set(self.codec().with_nesting_max(levels));
-    }
-
     /// Runs `f` on the main state, protected: it may make any Lua call, and an error in it is returned. It must not
     /// suspend, and must keep nothing that has a destructor alive across a call that may raise.
     ///

@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::codec::{encode, round};
+use common::codec::{encode, encode_by, lua_fiber, round, round_by};
 use common::{eval, with_vm};
-use yue_luajit::codec::{DecodeError, EncodeFault, Reader};
+use yue_luajit::codec::{DecodeError, EncodeFault, Limits, Reader};
 use yue_luajit::{NoRefs, ffi};
 
 #[test]
@@ -154,16 +154,48 @@ fn a_bad_value_is_named_by_its_path() {
 #[test]
 fn the_nesting_limit_is_the_same_both_ways_and_can_be_set() {
     with_vm(|vm| {
-        vm.set_nesting_max(3);
+        let limits = Limits {
+            nesting_max: 3,
+            ..Limits::default()
+        };
         let nested = |levels: usize| format!("{}{}", "{".repeat(levels), "}".repeat(levels));
-        let bytes = encode(vm, &nested(3)).expect("three levels");
-        assert_eq!(round(vm, &bytes, &NoRefs).expect("three levels"), bytes);
+        let codec = vm.codec().with_limits(limits);
+        let encode = |levels| {
+            let (vm, source) = (vm.clone(), nested(levels));
+            lua_fiber(move || encode_by(&vm, codec, &source, &NoRefs))
+        };
+        let bytes = encode(3).expect("three levels");
         assert_eq!(
-            encode(vm, &nested(4)).expect_err("four levels").fault,
+            round_by(vm, codec, &bytes, &NoRefs).expect("three levels"),
+            bytes
+        );
+        assert_eq!(
+            encode(4).expect_err("four levels").fault,
             EncodeFault::TooDeep(3)
         );
-        let error = round(vm, b"\x91\x91\x91\x90", &NoRefs).expect_err("four levels");
+        let error = round_by(vm, codec, b"\x91\x91\x91\x90", &NoRefs).expect_err("four levels");
         assert_eq!(error, DecodeError::TooDeep { at: 3, limit: 3 });
+    });
+}
+
+#[test]
+fn nesting_is_refused_where_the_native_stack_ends_whatever_the_limit() {
+    with_vm(|vm| {
+        let limits = Limits {
+            nesting_max: u32::MAX,
+            ..Limits::default()
+        };
+        let codec = vm.codec().with_limits(limits);
+        let vm = vm.clone();
+        lua_fiber(move || {
+            let source =
+                "(function() local t = {} for i = 1, 200000 do t = {t} end return t end)()";
+            let error = encode_by(&vm, codec, source, &NoRefs).expect_err("too deep");
+            assert!(
+                matches!(error.fault, EncodeFault::TooDeep(levels) if levels > 128),
+                "{error}"
+            );
+        });
     });
 }
 

@@ -1,39 +1,71 @@
 //! Bytes to Lua values, pushed straight on the stack.
 //!
-//! Any bytes are fine: each length is checked against what is left before anything is made of it, nesting is limited,
-//! and a table is made no larger in advance than the bytes can fill. What may happen besides a `DecodeError` is a Lua
-//! error (out of memory), which unwinds through these frames: so nothing in them has a destructor.
+//! Any bytes are fine: each length is checked against what is left before anything is made of it, and nesting, memory
+//! and the work of filling maps are limited. A table is made with room for all its elements, so that it is never
+//! rehashed while it is filled. What may happen besides a `DecodeError` is a Lua error (out of memory), which unwinds
+//! through these frames: so nothing in them has a destructor.
 
 use super::error::DecodeError;
 use super::refs::{Ref, RefTable};
 use super::{Codec, EXT_CODE, foreign};
-use crate::shim;
+use crate::shim::{self, map_set};
 use crate::stack::Stack;
 use mlua_sys as ffi;
 use std::ffi::c_int;
 
-/// More slots than this are not made in advance; a table that really is larger grows as it is filled.
-const PREALLOCATED_MAX: u32 = 1 << 16;
+/// Memory of values in LuaJIT, in bytes: what `Reader::decoded_bytes` adds up. Headers come with their alignment.
+mod memory {
+    pub const TABLE: usize = 64;
+    pub const ARRAY_SLOT: usize = 8;
+    /// Key, value and the link of a chain.
+    pub const NODE: usize = 24;
+    /// And the string's bytes. A part of it is the string's share of the table of all strings.
+    pub const STRING: usize = 40;
+    pub const INT64: usize = 32;
+    /// And the ext's bytes.
+    pub const EXT: usize = 64;
+    /// A userdata, and what the layer above keeps for it.
+    pub const REFERENCE: usize = 160;
+}
+
+/// Nodes of hash chains that a message may walk beyond what its keys earn: a few maps of a thousand honest keys that
+/// LuaJIT hashes badly (see `yue_shim_map_set`) take no more.
+const STEPS_FIRST: u32 = 1 << 20;
 
 /// The largest integer, either way, that a Lua number holds with all its neighbours.
 const EXACT_MAX: i64 = 1 << 53;
 
-/// Bytes being decoded, and how far.
+/// One message's bytes being decoded, how far, and what came of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Memory of the values decoded so far.
+    decoded: usize,
+    /// Nodes of hash chains that may still be walked.
+    steps: u32,
 }
 
 impl<'a> Reader<'a> {
     /// Begins at the first byte.
     pub fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader { bytes, at: 0 }
+        Reader {
+            bytes,
+            at: 0,
+            decoded: 0,
+            steps: STEPS_FIRST,
+        }
     }
 
     /// The offset of the next value.
     pub fn position(&self) -> usize {
         self.at
+    }
+
+    /// How many bytes of memory the values take that were decoded so far: an estimate from above, which counts every
+    /// string as if there were no other like it.
+    pub fn decoded_bytes(&self) -> usize {
+        self.decoded
     }
 
     /// What is left.
@@ -164,6 +196,18 @@ impl Decoder<'_, '_, '_> {
         Ok(slots)
     }
 
+    /// Counts memory that the value at `at` is going to take.
+    #[inline]
+    fn charge(&mut self, at: usize, bytes: usize) -> Result<(), DecodeError> {
+        let limit = self.codec.limits.decoded_bytes_max;
+        let decoded = self.reader.decoded.saturating_add(bytes);
+        if decoded > limit {
+            return Err(DecodeError::TooLarge { at, limit });
+        }
+        self.reader.decoded = decoded;
+        Ok(())
+    }
+
     /// Pushes one value; the caller has made room for it.
     fn value(&mut self, depth: u32) -> Result<(), DecodeError> {
         let at = self.reader.at;
@@ -197,8 +241,7 @@ impl Decoder<'_, '_, '_> {
             0xd2 => i32::from_be_bytes(reader.array(at)?).into(),
             _ => {
                 let bits = i64::from_be_bytes(reader.array(at)?);
-                self.wide(bits, marker == 0xcf);
-                return Ok(());
+                return self.wide(at, bits, marker == 0xcf);
             }
         };
         // Whatever NaN the peer has: only the canonical one is a number to LuaJIT; others are its own tags.
@@ -208,7 +251,7 @@ impl Decoder<'_, '_, '_> {
     }
 
     /// A 64-bit integer: a number if it is exact, else a cdata.
-    fn wide(&mut self, bits: i64, unsigned: bool) {
+    fn wide(&mut self, at: usize, bits: i64, unsigned: bool) -> Result<(), DecodeError> {
         let exact = if unsigned {
             bits as u64 <= EXACT_MAX as u64
         } else {
@@ -217,9 +260,11 @@ impl Decoder<'_, '_, '_> {
         if exact {
             self.stack.push_number(bits as f64);
         } else {
+            self.charge(at, memory::INT64)?;
             // SAFETY: a valid state; it raises as this function's callers expect.
             unsafe { shim::yue_shim_push_int64(self.state, bits, (unsigned && bits < 0).into()) }
         }
+        Ok(())
     }
 
     /// The markers that are followed by a length.
@@ -272,30 +317,43 @@ impl Decoder<'_, '_, '_> {
 
     fn string(&mut self, at: usize, length: usize) -> Result<(), DecodeError> {
         let bytes = self.reader.take(length, at)?;
+        self.charge(at, memory::STRING + length)?;
         self.stack.push_bytes(bytes);
         Ok(())
     }
 
-    /// Checks a table's size and depth, and makes room for it, a key and a value.
-    fn enter(&mut self, at: usize, bytes_min: u64, depth: u32) -> Result<(), DecodeError> {
+    /// Checks a table's size, depth and memory, and makes room for it, a key and a value.
+    fn enter(
+        &mut self,
+        at: usize,
+        bytes_min: u64,
+        bytes_of_memory: usize,
+        depth: u32,
+    ) -> Result<(), DecodeError> {
         if bytes_min > self.reader.rest().len() as u64 {
             return Err(DecodeError::Truncated { at });
         }
-        let limit = self.codec.nesting_max;
+        let limit = self.codec.limits.nesting_max;
+        if depth >= limit {
+            return Err(DecodeError::TooDeep { at, limit });
+        }
         // SAFETY: a valid state; neither call raises.
         let room =
             unsafe { shim::yue_shim_low_stack() == 0 && ffi::lua_checkstack(self.state, 4) != 0 };
-        if depth >= limit || !room {
-            return Err(DecodeError::TooDeep { at, limit });
+        if !room {
+            // So many levels are what this fiber's stack holds.
+            return Err(DecodeError::TooDeep { at, limit: depth });
         }
-        Ok(())
+        self.charge(at, memory::TABLE + bytes_of_memory)
     }
 
     fn sequence(&mut self, at: usize, count: u32, depth: u32) -> Result<(), DecodeError> {
-        self.enter(at, count.into(), depth)?;
+        // Index 0 has a slot, too.
+        let slots = count as usize + 1;
+        self.enter(at, count.into(), slots * memory::ARRAY_SLOT, depth)?;
         // SAFETY: a valid state with room; `count` is below 2^31, for there are that many bytes.
         unsafe {
-            ffi::lua_createtable(self.state, count.min(PREALLOCATED_MAX) as c_int, 0);
+            ffi::lua_createtable(self.state, count as c_int, 0);
             for position in 1..=count {
                 self.value(depth + 1)?;
                 ffi::lua_rawseti(self.state, -2, position.into());
@@ -305,23 +363,24 @@ impl Decoder<'_, '_, '_> {
     }
 
     fn map(&mut self, at: usize, count: u32, depth: u32) -> Result<(), DecodeError> {
-        self.enter(at, 2 * u64::from(count), depth)?;
-        // SAFETY: as above. A key that Lua would refuse is refused first.
+        let nodes = match count {
+            0 => 0,
+            _ => (count as usize).next_power_of_two().max(2),
+        };
+        let (bytes_min, memory) = (2 * u64::from(count), nodes * memory::NODE);
+        self.enter(at, bytes_min, memory, depth)?;
+        // SAFETY: as above; table, key and value are on top for `map_set`.
         unsafe {
-            ffi::lua_createtable(self.state, 0, count.min(PREALLOCATED_MAX) as c_int);
+            ffi::lua_createtable(self.state, 0, count as c_int);
             for _ in 0..count {
                 let key_at = self.reader.at;
                 self.value(depth + 1)?;
-                let bad = match ffi::lua_type(self.state, -1) {
-                    ffi::LUA_TNIL => true,
-                    ffi::LUA_TNUMBER => ffi::lua_tonumber(self.state, -1).is_nan(),
-                    _ => false,
-                };
-                if bad {
-                    return Err(DecodeError::BadKey { at: key_at });
-                }
                 self.value(depth + 1)?;
-                ffi::lua_rawset(self.state, -3);
+                match shim::yue_shim_map_set(self.state, &mut self.reader.steps) {
+                    map_set::DONE => {}
+                    map_set::BAD_KEY => return Err(DecodeError::BadKey { at: key_at }),
+                    _ => return Err(DecodeError::Crowded { at: key_at }),
+                }
             }
         }
         Ok(())
@@ -333,24 +392,14 @@ impl Decoder<'_, '_, '_> {
         let body = self.reader.take(length, at)?;
         if code != EXT_CODE {
             // A second slot, for the metatable.
-            // SAFETY: a valid state; it raises nothing.
-            if unsafe { ffi::lua_checkstack(self.state, 3) } == 0 {
-                return Err(DecodeError::TooDeep {
-                    at,
-                    limit: self.codec.nesting_max,
-                });
-            }
+            self.check_stack(at, 3)?;
+            self.charge(at, memory::EXT + length)?;
             foreign::push(self.codec, self.stack, code, body);
             return Ok(());
         }
         let reference = Ref::parse(body, body_at)?;
-        // SAFETY: a valid state; it raises nothing.
-        if unsafe { ffi::lua_checkstack(self.state, 8) } == 0 {
-            return Err(DecodeError::TooDeep {
-                at,
-                limit: self.codec.nesting_max,
-            });
-        }
+        self.check_stack(at, 8)?;
+        self.charge(at, memory::REFERENCE)?;
         if self.refs.arrive(self.stack, reference) {
             Ok(())
         } else {
@@ -358,6 +407,18 @@ impl Decoder<'_, '_, '_> {
                 at: body_at,
                 id: reference.id,
             })
+        }
+    }
+
+    /// Makes room for so many more values on the Lua stack, which holds some 65 000.
+    fn check_stack(&self, at: usize, slots: c_int) -> Result<(), DecodeError> {
+        // SAFETY: a valid state; it raises nothing.
+        match unsafe { ffi::lua_checkstack(self.state, slots) } {
+            0 => Err(DecodeError::TooDeep {
+                at,
+                limit: self.codec.limits.nesting_max,
+            }),
+            _ => Ok(()),
         }
     }
 }

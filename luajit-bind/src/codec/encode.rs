@@ -42,7 +42,8 @@ impl Codec {
             // SAFETY: the caller's promise.
             unsafe { shim::yue_shim_slot(state, index, &mut slot) };
             if let Err(trouble) = encoder.value(&slot, None) {
-                for reference in encoder.given {
+                // The last comes first, for that is where the table of references looks first.
+                for reference in encoder.given.into_iter().rev() {
                     refs.take_back(reference);
                 }
                 out.truncate(start);
@@ -203,8 +204,14 @@ impl Encoder<'_> {
 
     fn table(&mut self, table: *const GcTable, around: Option<&Around<'_>>) -> Outcome {
         let depth = around.map_or(0, |outer| outer.depth + 1);
-        if depth >= self.codec.nesting_max {
-            return Err(too_deep(table, around, self.codec.nesting_max));
+        let limit = self.codec.limits.nesting_max;
+        if depth >= limit {
+            return Err(too_deep(table, around, limit));
+        }
+        // SAFETY: it reads a thread-local.
+        if unsafe { shim::yue_shim_low_stack() } != 0 {
+            // So many levels are what this fiber's stack holds.
+            return Err(too_deep(table, around, depth));
         }
         let mut shape = Shape {
             metatable: ptr::null(),

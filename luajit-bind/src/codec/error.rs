@@ -50,6 +50,22 @@ pub enum DecodeError {
         /// The limit.
         limit: u32,
     },
+    /// The values would take more memory than the limit.
+    #[error(
+        "the values up to byte {at} take more than {limit} bytes of memory, the limit for one message"
+    )]
+    TooLarge {
+        /// Offset of the value that is too much.
+        at: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Too many map keys have the same hash: a table of them would be slow beyond use.
+    #[error("the map key at byte {at} collides with too many other keys")]
+    Crowded {
+        /// Offset of the key.
+        at: usize,
+    },
     /// A map key that Lua cannot have: nil or NaN.
     #[error("the map key at byte {at} is nil or NaN")]
     BadKey {

@@ -37,6 +37,35 @@ use std::ptr;
 /// How deep arrays and maps may nest, in either direction, unless configured otherwise.
 pub const NESTING_MAX: u32 = 128;
 
+/// The largest message that [`DECODED_BYTES_MAX`] is made for.
+const MESSAGE_BYTES: usize = 4 << 20;
+
+/// How much memory the values of one message may take, unless configured otherwise: eight times the largest message.
+/// An empty array is one byte on the wire and 64 bytes in Lua, so a message's own size says little.
+pub const DECODED_BYTES_MAX: usize = 8 * MESSAGE_BYTES;
+
+/// What a codec refuses. The same limit on nesting holds in both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How deep arrays and maps may nest in one value.
+    pub nesting_max: u32,
+    /// How many bytes of memory the values of one message may take, by [`Reader::decoded_bytes`].
+    pub decoded_bytes_max: usize,
+}
+
+impl Limits {
+    pub(crate) const DEFAULT: Limits = Limits {
+        nesting_max: NESTING_MAX,
+        decoded_bytes_max: DECODED_BYTES_MAX,
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits::DEFAULT
+    }
+}
+
 /// The ext code of everything that is yue's own.
 pub const EXT_CODE: i8 = 0x59;
 
@@ -48,7 +77,7 @@ pub struct Codec {
     /// The metatable of foreign ext values, and where the registry has it.
     foreign_mark: *const c_void,
     foreign_ref: c_int,
-    nesting_max: u32,
+    limits: Limits,
 }
 
 impl Codec {
@@ -69,18 +98,20 @@ impl Codec {
                 map_mark,
                 foreign_mark,
                 foreign_ref,
-                nesting_max: NESTING_MAX,
+                limits: Limits::DEFAULT,
             }
         }
     }
 
-    /// The same codec with another nesting limit. More than a few thousand levels need more native stack than a fiber
-    /// has.
-    pub fn with_nesting_max(self, levels: u32) -> Codec {
-        Codec {
-            nesting_max: levels,
-            ..self
-        }
+    /// The same codec with other limits. A fiber's native stack holds some thousand levels of nesting; more are refused
+    /// whatever the limit.
+    pub fn with_limits(self, limits: Limits) -> Codec {
+        Codec { limits, ..self }
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Marks the table at `index` so that it is encoded as a map even when it is empty or a sequence; this is what
@@ -103,6 +134,6 @@ impl Codec {
         map_mark: ptr::null(),
         foreign_mark: ptr::null(),
         foreign_ref: 0,
-        nesting_max: NESTING_MAX,
+        limits: Limits::DEFAULT,
     };
 }

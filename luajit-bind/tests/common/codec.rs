@@ -12,10 +12,19 @@ pub fn encode_with(
     source: &str,
     refs: &dyn RefTable,
 ) -> Result<Vec<u8>, Box<EncodeError>> {
+    encode_by(vm, vm.codec(), source, refs)
+}
+
+/// As `encode_with`, by a codec with limits of its own.
+pub fn encode_by(
+    vm: &Vm,
+    codec: Codec,
+    source: &str,
+    refs: &dyn RefTable,
+) -> Result<Vec<u8>, Box<EncodeError>> {
     let mut thread = chunk(vm, &format!("return {source}"));
     thread.attach(|running| {
         running.call().expect("no error");
-        let codec = running.thread().vm().codec();
         let (state, first, count) = (
             running.thread().raw(),
             running.thread().first(),
@@ -48,7 +57,16 @@ pub fn lua_fiber<R: 'static>(body: impl FnOnce() -> R + 'static) -> R {
 
 /// Decodes all values in `bytes` on the main state and encodes them again.
 pub fn round(vm: &Vm, bytes: &[u8], refs: &dyn RefTable) -> Result<Vec<u8>, DecodeError> {
-    let codec = vm.codec();
+    round_by(vm, vm.codec(), bytes, refs)
+}
+
+/// As `round`, by a codec with limits of its own.
+pub fn round_by(
+    vm: &Vm,
+    codec: Codec,
+    bytes: &[u8],
+    refs: &dyn RefTable,
+) -> Result<Vec<u8>, DecodeError> {
     let mut out = Vec::new();
     let sink = &raw mut out;
     vm.protect(|stack| {
@@ -63,6 +81,18 @@ pub fn round(vm: &Vm, bytes: &[u8], refs: &dyn RefTable) -> Result<Vec<u8>, Deco
     })
     .expect("no Lua error")
     .map(|()| out)
+}
+
+/// Decodes one value on the main state, and drops it: how much memory the reader says it took.
+pub fn decode_by(vm: &Vm, codec: Codec, bytes: &[u8]) -> Result<usize, DecodeError> {
+    vm.protect(|stack| {
+        let mut reader = Reader::new(bytes);
+        let outcome = codec.decode_values(stack, &mut reader, 1, &NoRefs);
+        outcome
+            .and_then(|_| reader.finish())
+            .map(|()| reader.decoded_bytes())
+    })
+    .expect("no Lua error")
 }
 
 pub fn decode_all(
