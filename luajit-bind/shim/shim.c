@@ -272,6 +272,18 @@ static void guard_field(lua_State *L, const char *lib, const char *name, lua_CFu
   lua_pop(L, 1);
 }
 
+/*
+** coroutine.running gives a program the thread object of the fiber that it runs on. A library may keep things by it, and
+** the program may resume it later, so such a state must not serve another fiber: see Vm::give_back.
+*/
+static lua_CFunction original_running;
+static int noted_running(lua_State *L)
+{
+  if (current != NULL && current->root == L)
+    current->known = 1;
+  return original_running(L);
+}
+
 /* Flushes what Lua and Rust have buffered and leaves at once: no VM is closed, for its fibers' frames are alive. */
 static int os_exit(lua_State *L)
 {
@@ -333,6 +345,7 @@ int yue_shim_setup(lua_State *L)
   guard_field(L, "table", "sort", &original_sort, guarded_sort);
   guard_field(L, "coroutine", "create", &original_create, guarded_create);
   guard_field(L, "coroutine", "wrap", &original_wrap, guarded_wrap);
+  guard_field(L, "coroutine", "running", &original_running, noted_running);
   guard_field(L, "_G", "load", &original_load, guarded_load);
   guard_field(L, "_G", "dofile", &original_dofile, guarded_dofile);
   guard_field(L, "_G", "require", &original_require, guarded_require);
@@ -573,6 +586,23 @@ int yue_shim_map_set(lua_State *L, uint32_t *steps)
   }
   L->top -= 2;
   return YUE_MAP_SET;
+}
+
+/* Is `object` one of the table's values? Never raises. */
+int yue_shim_has_value(const GCtab *t, const void *object)
+{
+  uint32_t i;
+  for (i = 0; i < t->asize; i++) {
+    cTValue *o = arrayslot(t, i);
+    if (tvisgcv(o) && (const void *)gcV(o) == object)
+      return 1;
+  }
+  for (i = 0; i <= t->hmask; i++) {
+    cTValue *o = &noderef(t->node)[i].val;
+    if (tvisgcv(o) && (const void *)gcV(o) == object)
+      return 1;
+  }
+  return 0;
 }
 
 /* The payload of a userdata, its length, and its metatable (may be NULL). */

@@ -111,7 +111,12 @@ impl Running<'_> {
     /// The function raised: the values are replaced by the error value.
     pub fn call(&mut self) -> Result<c_int, Raised> {
         let arguments = self.thread.count() - 1;
-        debug_assert!(arguments >= 0, "there is a function to call");
+        if arguments < 0 {
+            // Only `debug` can have taken the function away. The error value is nil.
+            self.thread.clear();
+            self.thread.push_nil();
+            return Err(Raised);
+        }
         // SAFETY: a function and its arguments are on top; the handler is at 1. This is the fiber's own state.
         match unsafe { ffi::lua_pcall(self.thread.raw(), arguments, ffi::LUA_MULTRET, 1) } {
             ffi::LUA_OK => Ok(self.thread.count()),
@@ -289,8 +294,14 @@ struct EndOnDrop<'a>(&'a Context);
 
 impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {
-        // SAFETY: forgets our state, if it is the running one.
-        unsafe { shim::yue_shim_end(self.0.fiber.get()) }
+        // SAFETY: forgets our state, if it is the running one. It and the VM handle are alive.
+        unsafe {
+            shim::yue_shim_end(self.0.fiber.get());
+            let fiber = &*self.0.fiber.get();
+            if fiber.known != 0 {
+                (*self.0.vm).note_known(fiber.root);
+            }
+        }
     }
 }
 

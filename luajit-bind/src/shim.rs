@@ -29,6 +29,7 @@ pub(crate) struct FiberState {
     pub inside_at: isize,
     pub floor: *mut c_char,
     pub saved_vmstate: i32,
+    pub known: i32,
 }
 
 impl FiberState {
@@ -39,6 +40,7 @@ impl FiberState {
             inside_at: 0,
             floor,
             saved_vmstate: 0,
+            known: 0,
         }
     }
 }
@@ -150,6 +152,7 @@ unsafe extern "C-unwind" {
         key: *mut Slot,
         value: *mut Slot,
     ) -> c_int;
+    pub(crate) fn yue_shim_has_value(table: *const GcTable, object: *const c_void) -> c_int;
     /// Raises.
     pub(crate) fn yue_shim_map_set(state: *mut lua_State, steps: *mut u32) -> c_int;
     pub(crate) fn yue_shim_userdata(

@@ -5,6 +5,7 @@
 //! better not be alive. So a [`Stack`] is handed out only in the stages of a [`Function`](crate::Function) that may
 //! raise, and inside protected calls.
 
+use crate::shim;
 use mlua_sys as ffi;
 use std::ffi::c_int;
 use std::marker::PhantomData;
@@ -94,6 +95,20 @@ impl<'a> Stack<'a> {
     pub fn check_table(self, index: c_int) {
         // SAFETY: see `top`.
         unsafe { ffi::luaL_checktype(self.state, index, ffi::LUA_TTABLE) }
+    }
+
+    /// Whether the value is a module that was loaded: a value of `package.loaded`, such as `os`, or `_G`. It looks at all
+    /// of them. Raises when out of memory.
+    pub fn is_loaded_module(self, index: c_int) -> bool {
+        // SAFETY: see `top`. The registry's table of modules is a plain one; it is on the stack while it is looked at.
+        unsafe {
+            let object = ffi::lua_topointer(self.state, index);
+            ffi::lua_getfield(self.state, ffi::LUA_REGISTRYINDEX, c"_LOADED".as_ptr());
+            let found = ffi::lua_type(self.state, -1) == ffi::LUA_TTABLE
+                && shim::yue_shim_has_value(ffi::lua_topointer(self.state, -1).cast(), object) != 0;
+            ffi::lua_settop(self.state, -2);
+            found
+        }
     }
 
     /// Makes room for `count` more values. Raises if the stack cannot grow so far.

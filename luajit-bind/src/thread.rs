@@ -85,6 +85,12 @@ impl LuaThread {
         }
     }
 
+    /// Puts a nil on top of an empty stack.
+    pub(crate) fn push_nil(&mut self) {
+        // SAFETY: the state is ours, and an empty stack has room.
+        unsafe { ffi::lua_pushnil(self.state) };
+    }
+
     /// Removes all values.
     pub fn clear(&mut self) {
         // SAFETY: the state is ours, and nothing runs on it.

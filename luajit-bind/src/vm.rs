@@ -22,6 +22,7 @@ use crate::stack::Stack;
 use crate::thread::LuaThread;
 use mlua_sys as ffi;
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::ffi::{c_int, c_void};
 use std::io::Write;
 use std::mem::needs_drop;
@@ -40,6 +41,9 @@ pub enum VmError {
     OutOfMemory,
 }
 
+/// So many idle states are kept for the next fibers; after a burst, more of them would only be work for the collector.
+const POOL_MAX: usize = 512;
+
 /// Idle-time collection begins a new cycle when this much was allocated since the last one ended, in KiB.
 const IDLE_CYCLE_AFTER_KIB: c_int = 512;
 
@@ -53,6 +57,8 @@ pub(crate) struct VmInner {
     trampoline: Cell<c_int>,
     /// States that nobody uses, with their anchors in the registry.
     pool: RefCell<Vec<(*mut ffi::lua_State, c_int)>>,
+    /// States whose thread objects programs got hold of, until they are given back.
+    known: RefCell<HashSet<*mut ffi::lua_State>>,
     pub(crate) loading: RefCell<Loading>,
     /// The collector at idle time: memory in use when the last cycle ended (KiB), and cycles still to be run.
     idle_kib: Cell<c_int>,
@@ -88,6 +94,7 @@ impl Vm {
             handler: Cell::new(0),
             trampoline: Cell::new(0),
             pool: RefCell::new(Vec::new()),
+            known: RefCell::new(HashSet::new()),
             loading: RefCell::new(Loading::default()),
             idle_kib: Cell::new(0),
             idle_cycles: Cell::new(0),
@@ -227,10 +234,26 @@ impl Vm {
         Ok(LuaThread::new(self.clone(), state, anchor))
     }
 
+    /// The program got hold of the state's thread object: it will not be lent again, since what the program keeps by it
+    /// must not be found by a stranger's fiber, and it could be resumed at any time.
+    #[cold]
+    pub(crate) fn note_known(&self, state: *mut ffi::lua_State) {
+        self.0.known.borrow_mut().insert(state);
+    }
+
     pub(crate) fn give_back(&self, state: *mut ffi::lua_State, anchor: c_int) {
-        // SAFETY: the thread's owner is done with it: no Lua runs on it.
+        // SAFETY: the thread's owner is done with it: no Lua runs on it. To a program it is a dead coroutine now.
         unsafe { shim::yue_shim_reset(state) };
-        self.0.pool.borrow_mut().push((state, anchor));
+        let mut known = self.0.known.borrow_mut();
+        let is_known = !known.is_empty() && known.remove(&state);
+        let mut pool = self.0.pool.borrow_mut();
+        if is_known || pool.len() >= POOL_MAX {
+            // SAFETY: the reference is ours; setting an existing registry slot allocates nothing and runs no code. The
+            // collector frees the state when nobody else has it.
+            unsafe { ffi::luaL_unref(self.0.main, ffi::LUA_REGISTRYINDEX, anchor) };
+        } else {
+            pool.push((state, anchor));
+        }
     }
 
     /// Memory in use by Lua values, in bytes.
