@@ -1,203 +1,187 @@
-//! Our functions in other people's hands: which of them a connection's peer may call, by id, and how often it holds
-//! each.
+//! Our functions in a peer's hands: what keeps them alive, and finds them again.
 //!
-//! Each time a function crosses, its count goes up ([`Exports::give`], from a `RefTable`); the peer's releases bring it
-//! down; at zero the function is let go, and all end with the connection. An anchored function cannot be collected, so
-//! its address names it for as long as it has an entry: giving it again finds the same id.
+//! Each function that a connection's peer holds has an anchor: a slot of a Lua table. An anchored function cannot be
+//! collected, so its address names it, and giving it again finds the same slot. How often the peer holds it, and when
+//! it may go, is counted by the layer above, which then calls [`Exports::release`].
 //!
-//! `give` is called in the middle of encoding, where nothing may be allocated in Lua. So the anchors live in the array
-//! part of one table that is made with room to spare; when it is full, `give` refuses, the message fails to encode, and
-//! the caller makes room ([`Exports::make_room`]) and encodes again. `make_room` before each message with functions in
-//! it is cheap: it does something only when less than half is free.
+//! [`Exports::anchor`] is called in the middle of encoding, where nothing may be allocated in Lua. So the anchors lie in
+//! the array part of a table that was made in advance; when it is full, the message fails to encode, and the caller
+//! makes a larger one ([`Exports::grow`]) and encodes again. To make it, the collector may run, and with it finalizers
+//! that come back here: so nothing is borrowed meanwhile.
 
 use crate::codec::{Object, ObjectKind};
 use crate::shim::{self, GcTable, kind};
 use crate::stack::Stack;
 use crate::vm::Vm;
 use mlua_sys as ffi;
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::{fmt, ptr};
-
-/// How many functions one peer may hold unless configured otherwise; each is an array slot and an entry here.
-pub const EXPORTS_MAX: usize = 65_536;
 
 /// Room for this many anchors to begin with.
 const ROOM_FIRST: u32 = 32;
 
-#[derive(Clone, Copy)]
-struct Entry {
-    object: *const std::ffi::c_void,
-    count: u64,
+/// More anchors than this are not made: LuaJIT's arrays have 2^27 slots.
+const ROOM_MAX: u32 = 1 << 26;
+
+/// A table of anchors, held by the registry until it is dropped.
+struct Anchors {
+    vm: Vm,
+    table: *mut GcTable,
+    reference: c_int,
+    room: u32,
+}
+
+impl Anchors {
+    /// Runs the collector. `None` if there is no memory.
+    fn new(vm: &Vm, room: u32) -> Option<Anchors> {
+        let made = vm.protect(|stack| {
+            let state = stack.raw();
+            // SAFETY: protected; the table is anchored before anything else can collect it.
+            unsafe {
+                ffi::lua_createtable(state, room as c_int, 0);
+                let table = ffi::lua_topointer(state, -1).cast_mut().cast::<GcTable>();
+                (table, ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX))
+            }
+        });
+        let (table, reference) = made.ok()?;
+        Some(Anchors {
+            vm: vm.clone(),
+            table,
+            reference,
+            room,
+        })
+    }
+
+    /// Sets or clears (null) one. False if there is no such slot.
+    fn set(&self, slot: u32, function: *const c_void) -> bool {
+        // SAFETY: the table is alive, for the registry has it; nothing is allocated.
+        unsafe { shim::yue_shim_anchor(self.vm.main_state(), self.table, slot, function) != 0 }
+    }
+}
+
+impl Drop for Anchors {
+    fn drop(&mut self) {
+        // SAFETY: the reference is ours; setting an existing registry slot allocates nothing and runs no code.
+        unsafe { ffi::luaL_unref(self.vm.main_state(), ffi::LUA_REGISTRYINDEX, self.reference) }
+    }
 }
 
 /// The functions that one peer holds. It belongs to one VM, on its thread.
 pub struct Exports {
     vm: Vm,
-    /// The anchor table: `array[id]` is the function. Held by the registry under `reference`.
-    table: *mut GcTable,
-    reference: c_int,
-    room: u32,
-    max: usize,
-    /// Index = id; id 0 is never used.
-    entries: Vec<Option<Entry>>,
+    anchors: Option<Anchors>,
+    /// Index = slot; slot 0 is never used.
+    functions: Vec<*const c_void>,
     free: Vec<u32>,
     by_object: HashMap<usize, u32>,
 }
 
 impl Exports {
-    /// No functions yet. Nothing is made in Lua before the first `make_room`.
+    /// No functions yet. Nothing is made in Lua before the first `grow`.
     pub fn new(vm: &Vm) -> Exports {
-        Exports::with_max(vm, EXPORTS_MAX)
-    }
-
-    /// As `new`, with another limit.
-    pub fn with_max(vm: &Vm, max: usize) -> Exports {
         Exports {
             vm: vm.clone(),
-            table: ptr::null_mut(),
-            reference: 0,
-            room: 0,
-            max,
-            entries: vec![None],
+            anchors: None,
+            functions: vec![ptr::null()],
             free: Vec::new(),
             by_object: HashMap::new(),
         }
     }
 
-    /// How many functions the peer holds.
+    /// How many functions are anchored.
     pub fn len(&self) -> usize {
         self.by_object.len()
     }
 
-    /// Whether the peer holds none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.by_object.is_empty()
     }
 
-    /// Sees to it that at least `free` more functions can be given. False if that is more than the limit, or there is
-    /// no memory.
-    pub fn make_room(&mut self, free: u32) -> bool {
-        let wanted = self.entries.len() - self.free.len() + free as usize;
-        if wanted <= self.room as usize {
-            return true;
-        }
-        if wanted > self.max {
+    fn room(&self) -> u32 {
+        self.anchors.as_ref().map_or(0, |anchors| anchors.room)
+    }
+
+    /// Makes room for twice as many functions. The collector may run, so `exports` must not be borrowed. False if there
+    /// is no memory, or the room is as large as it can be.
+    pub fn grow(exports: &RefCell<Exports>) -> bool {
+        let (vm, room) = {
+            let exports = exports.borrow();
+            (exports.vm.clone(), exports.room())
+        };
+        let larger = (room * 2).max(ROOM_FIRST);
+        if larger > ROOM_MAX {
             return false;
         }
-        let room = u32::try_from(wanted.next_power_of_two())
-            .unwrap_or(u32::MAX)
-            .max(ROOM_FIRST);
-        let old = self.table;
-        let made = self.vm.protect(|stack| {
-            let state = stack.raw();
-            // SAFETY: protected. The new table holds all that the old one did before it takes its place.
-            unsafe {
-                ffi::lua_createtable(state, room as c_int, 0);
-                let table = ffi::lua_topointer(state, -1).cast_mut().cast::<GcTable>();
-                if !old.is_null() {
-                    shim::yue_shim_copy_anchors(state, old, table);
-                }
-                (table, ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX))
-            }
-        });
-        let Ok((table, reference)) = made else {
+        let Some(anchors) = Anchors::new(&vm, larger) else {
             return false;
         };
-        self.let_go();
-        (self.table, self.reference, self.room) = (table, reference, room);
+        let mut exports = exports.borrow_mut();
+        // A finalizer may have made as much room meanwhile; then this goes again.
+        if exports.room() < larger {
+            if let Some(old) = &exports.anchors {
+                // SAFETY: both tables are alive, for the registry has them.
+                unsafe {
+                    shim::yue_shim_copy_anchors(vm.main_state(), old.table, anchors.table);
+                }
+            }
+            exports.anchors = Some(anchors);
+        }
         true
     }
 
-    /// The function crosses to the peer (once more). Its id, or `None` if it is no function or there is no room.
-    /// Calls no Lua.
-    pub fn give(&mut self, object: Object) -> Option<u64> {
+    /// Anchors a function, if it is not anchored yet. Its slot, and whether it is a new one; `None` if there is no room,
+    /// or it is no function. Calls no Lua.
+    pub fn anchor(&mut self, object: Object) -> Option<(u32, bool)> {
         if object.kind != ObjectKind::Function {
             return None;
         }
-        if let Some(&id) = self.by_object.get(&object.object.addr()) {
-            self.entries[id as usize].as_mut()?.count += 1;
-            return Some(id.into());
+        if let Some(&slot) = self.by_object.get(&object.object.addr()) {
+            return Some((slot, false));
         }
-        let id = self
-            .free
-            .last()
-            .copied()
-            .or_else(|| u32::try_from(self.entries.len()).ok())?;
-        if id >= self.room {
+        let fresh = || u32::try_from(self.functions.len()).ok();
+        let slot = self.free.last().copied().or_else(fresh)?;
+        // The function is alive, for it is being encoded.
+        if !self.anchors.as_ref()?.set(slot, object.object) {
             return None;
         }
-        // SAFETY: the table is anchored in the registry; the object is alive, for it is being encoded.
-        if unsafe { shim::yue_shim_anchor(self.vm.main_state(), self.table, id, object.object) }
-            == 0
-        {
-            return None;
-        }
-        let entry = Some(Entry {
-            object: object.object,
-            count: 1,
-        });
         if self.free.pop().is_some() {
-            self.entries[id as usize] = entry;
+            self.functions[slot as usize] = object.object;
         } else {
-            self.entries.push(entry);
+            self.functions.push(object.object);
         }
-        self.by_object.insert(object.object.addr(), id);
-        Some(id.into())
+        self.by_object.insert(object.object.addr(), slot);
+        Some((slot, true))
     }
 
-    /// The peer released `count` crossings of `id` (or a message was not sent). Unknown ids and too large counts are
-    /// the peer's affair: they do nothing more than end the entry. Calls no Lua.
-    pub fn release(&mut self, id: u64, count: u64) {
-        let Some(index) = usize::try_from(id)
-            .ok()
-            .filter(|index| *index < self.entries.len())
-        else {
+    /// Lets the function in this slot go. Nothing happens if there is none. Calls no Lua.
+    pub fn release(&mut self, slot: u32) {
+        let Some(function) = self.functions.get_mut(slot as usize) else {
             return;
         };
-        let Some(entry) = &mut self.entries[index] else {
-            return;
-        };
-        entry.count = entry.count.saturating_sub(count);
-        if entry.count > 0 {
+        let function = std::mem::replace(function, ptr::null());
+        if function.is_null() {
             return;
         }
-        let object = entry.object;
-        self.entries[index] = None;
-        self.by_object.remove(&object.addr());
-        // The index fits: ids are given out as u32.
-        self.free.push(index as u32);
-        // SAFETY: the table is anchored; clearing a slot allocates nothing.
-        unsafe {
-            shim::yue_shim_anchor(self.vm.main_state(), self.table, index as u32, ptr::null())
-        };
-    }
-
-    /// Pushes the function with this id, if the peer holds it. Needs one free slot; raises nothing.
-    pub fn push(&self, stack: Stack<'_>, id: u64) -> bool {
-        let entry = usize::try_from(id)
-            .ok()
-            .and_then(|index| self.entries.get(index).copied().flatten());
-        let Some(entry) = entry else { return false };
-        // SAFETY: the function is anchored, and so alive; the stack belongs to the same VM.
-        unsafe { shim::yue_shim_push_object(stack.raw(), entry.object, kind::FUNCTION) };
-        true
-    }
-
-    fn let_go(&mut self) {
-        if !self.table.is_null() {
-            // SAFETY: the reference is ours; setting an existing registry slot allocates nothing and runs no code.
-            unsafe {
-                ffi::luaL_unref(self.vm.main_state(), ffi::LUA_REGISTRYINDEX, self.reference)
-            };
-            self.table = ptr::null_mut();
+        self.by_object.remove(&function.addr());
+        self.free.push(slot);
+        if let Some(anchors) = &self.anchors {
+            anchors.set(slot, ptr::null());
         }
     }
-}
 
-impl Drop for Exports {
-    fn drop(&mut self) {
-        self.let_go();
+    /// Pushes the function in this slot, if there is one. Needs one free slot of the stack; raises nothing.
+    pub fn push(&self, stack: Stack<'_>, slot: u32) -> bool {
+        match self.functions.get(slot as usize) {
+            Some(function) if !function.is_null() => {
+                // SAFETY: the function is anchored, and so alive; the stack belongs to the same VM.
+                unsafe { shim::yue_shim_push_object(stack.raw(), *function, kind::FUNCTION) };
+                true
+            }
+            _ => false,
+        }
     }
 }
 
@@ -205,7 +189,7 @@ impl fmt::Debug for Exports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exports")
             .field("held", &self.len())
-            .field("room", &self.room)
+            .field("room", &self.room())
             .finish_non_exhaustive()
     }
 }

@@ -48,7 +48,7 @@ mod thread;
 mod vm;
 
 pub use codec::{Codec, NoRefs, RefTable};
-pub use exports::{EXPORTS_MAX, Exports};
+pub use exports::Exports;
 pub use fiber::{CallError, NATIVE_STACK_RESERVE, Raised, Running};
 pub use function::{Error, Frame, Function, Raise, Refusal, entry, may_suspend, raise, suspending};
 pub use interrupt::{Interrupt, interrupt, set_interrupt_error};

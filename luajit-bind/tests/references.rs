@@ -5,7 +5,10 @@ mod common;
 use common::codec::{Table, encode_with, lua_fiber, round};
 use common::{eval, with_vm};
 use std::cell::RefCell;
-use yue_luajit::codec::{Object, Owner, Reader, Ref};
+use std::collections::HashMap;
+use std::ffi::c_int;
+use std::rc::Rc;
+use yue_luajit::codec::{EncodeFault, NotGiven, Object, Owner, Reader, Ref};
 use yue_luajit::{Exports, RefTable, Stack, Vm, ffi};
 
 #[test]
@@ -50,23 +53,58 @@ fn references_of_a_message_that_fails_are_taken_back() {
     });
 }
 
-/// A connection's table as a layer above would have it: our functions in `Exports`, everything comes home.
-struct Home(RefCell<Exports>);
+/// A connection's table as a layer above would have it: our functions are anchored in `exports` and counted in
+/// `counts`, and everything comes home.
+struct Home {
+    exports: RefCell<Exports>,
+    counts: RefCell<HashMap<u64, u64>>,
+}
+
+impl Home {
+    fn new(vm: &Vm) -> Home {
+        Home {
+            exports: RefCell::new(Exports::new(vm)),
+            counts: RefCell::default(),
+        }
+    }
+
+    fn release(&self, id: u64) {
+        let mut counts = self.counts.borrow_mut();
+        let count = counts.get_mut(&id).expect("it was given");
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&id);
+            self.exports.borrow_mut().release(id as u32);
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.exports.borrow().len()
+    }
+}
 
 impl RefTable for Home {
-    fn give(&self, object: Object) -> Option<Ref> {
-        self.0.borrow_mut().give(object).map(|id| Ref {
+    fn give(&self, object: Object) -> Result<Ref, NotGiven> {
+        let (slot, _) = self
+            .exports
+            .borrow_mut()
+            .anchor(object)
+            .ok_or(NotGiven::NoRoom)?;
+        let id = u64::from(slot);
+        *self.counts.borrow_mut().entry(id).or_default() += 1;
+        Ok(Ref {
             owner: Owner::Sender,
             id,
         })
     }
 
     fn take_back(&self, reference: Ref) {
-        self.0.borrow_mut().release(reference.id, 1);
+        self.release(reference.id);
     }
 
     fn arrive(&self, stack: Stack<'_>, reference: Ref) -> bool {
-        reference.owner == Owner::Receiver && self.0.borrow().push(stack, reference.id)
+        let slot = reference.id as u32;
+        reference.owner == Owner::Receiver && self.exports.borrow().push(stack, slot)
     }
 }
 
@@ -90,14 +128,14 @@ fn set_back(vm: &Vm, bytes: &[u8], refs: &dyn RefTable) {
     .expect("no Lua error");
 }
 
-/// Runs `body` with a table that has room for four functions.
+/// Runs `body` with a table that has room for 31 functions.
 fn with_home(body: impl FnOnce(&Vm, &Home) + 'static) {
     with_vm(|vm| {
         let vm = vm.clone();
         lua_fiber(move || {
-            let mut exports = Exports::with_max(&vm, 1000);
-            assert!(exports.make_room(4));
-            body(&vm, &Home(RefCell::new(exports)));
+            let home = Home::new(&vm);
+            assert!(Exports::grow(&home.exports));
+            body(&vm, &home);
         });
     });
 }
@@ -123,15 +161,15 @@ fn an_export_keeps_its_function_alive_until_the_last_release() {
             return weak[1], weak[1] end)()";
         let bytes = encode_with(vm, make, home).expect("two references");
         assert_eq!(bytes[..10], bytes[10..], "one function has one id");
-        assert_eq!(home.0.borrow().len(), 1);
+        assert_eq!(home.held(), 1);
         let alive = "(function() collectgarbage() collectgarbage() return weak[1] ~= nil end)()";
         assert_eq!(encode_with(vm, alive, home).expect("a boolean"), [0xc3]);
         let id = u64::from(bytes[9]);
-        home.0.borrow_mut().release(id, 1);
+        home.release(id);
         assert_eq!(encode_with(vm, alive, home).expect("a boolean"), [0xc3]);
-        home.0.borrow_mut().release(id, 1);
+        home.release(id);
         assert_eq!(encode_with(vm, alive, home).expect("a boolean"), [0xc2]);
-        assert!(home.0.borrow().is_empty());
+        assert_eq!(home.held(), 0);
     });
 }
 
@@ -139,11 +177,12 @@ fn an_export_keeps_its_function_alive_until_the_last_release() {
 fn exports_grow_when_asked_and_survive_it() {
     with_home(|vm, home| {
         let many = "(function() list = {} for i = 1, 100 do list[i] = function() return i end end return list end)()";
-        encode_with(vm, many, home).expect_err("no room for a hundred");
-        assert!(home.0.borrow().is_empty(), "what was given is taken back");
-        assert!(home.0.borrow_mut().make_room(100));
+        let error = encode_with(vm, many, home).expect_err("no room for a hundred");
+        assert_eq!(error.fault, EncodeFault::NoRoom);
+        assert_eq!(home.held(), 0, "what was given is taken back");
+        assert!(Exports::grow(&home.exports) && Exports::grow(&home.exports));
         let bytes = encode_with(vm, many, home).expect("room for a hundred");
-        assert!(home.0.borrow_mut().make_room(500), "the anchors move");
+        assert!(Exports::grow(&home.exports), "the anchors move");
         set_back(
             vm,
             &sent_back(bytes[3 + 42 * 10..3 + 43 * 10].to_vec()),
@@ -155,7 +194,45 @@ fn exports_grow_when_asked_and_survive_it() {
             home,
         )
         .expect("number 43");
-        assert!(!home.0.borrow_mut().make_room(2000), "beyond the limit");
+    });
+}
+
+#[test]
+fn a_finalizer_that_runs_while_room_is_made_can_release_and_grow() {
+    thread_local!(static HOME: RefCell<Option<Rc<Home>>> = const { RefCell::new(None) });
+    unsafe extern "C-unwind" fn finalizer(_: *mut ffi::lua_State) -> c_int {
+        let home = HOME.with_borrow(Clone::clone).expect("a table");
+        home.exports.borrow_mut().release(1);
+        assert!(Exports::grow(&home.exports));
+        0
+    }
+    with_vm(|vm| {
+        let vm = vm.clone();
+        lua_fiber(move || {
+            let home = Rc::new(Home::new(&vm));
+            assert!(Exports::grow(&home.exports));
+            encode_with(&vm, "print, tostring", &*home).expect("two references");
+            HOME.set(Some(home.clone()));
+            vm.protect(|stack| {
+                // SAFETY: protected.
+                unsafe {
+                    ffi::lua_pushcclosure(stack.raw(), finalizer, 0);
+                    ffi::lua_setfield(stack.raw(), ffi::LUA_GLOBALSINDEX, c"finalizer".as_ptr());
+                }
+            })
+            .expect("a global");
+            // Garbage with that finalizer, which the next allocation collects.
+            let garbage =
+                "(function() collectgarbage('stop') getmetatable(newproxy(true)).__gc = finalizer
+                collectgarbage('setstepmul', 1000000) collectgarbage('restart') end)()";
+            encode_with(&vm, garbage, &*home).expect("nothing");
+            assert_eq!(home.held(), 2, "the finalizer waits for an allocation");
+            while home.held() == 2 {
+                assert!(Exports::grow(&home.exports));
+            }
+            assert_eq!(home.held(), 1, "the finalizer ran");
+            HOME.set(None);
+        });
     });
 }
 
@@ -163,10 +240,11 @@ fn exports_grow_when_asked_and_survive_it() {
 fn releases_of_anything_do_no_harm() {
     with_home(|vm, home| {
         encode_with(vm, "print", home).expect("a reference");
-        for (id, count) in [(0, 1), (u64::MAX, 5), (77, 1), (1, u64::MAX), (1, 1)] {
-            home.0.borrow_mut().release(id, count);
+        for slot in [0, u32::MAX, 77, 1, 1] {
+            home.exports.borrow_mut().release(slot);
         }
-        assert!(home.0.borrow().is_empty());
+        assert_eq!(home.held(), 0);
+        home.counts.take();
         let bytes = encode_with(vm, "print", home).expect("a reference again");
         set_back(vm, &sent_back(bytes), home);
     });
@@ -177,11 +255,11 @@ fn a_dropped_table_lets_its_functions_go() {
     let alive = with_vm(|vm| {
         let in_fiber = vm.clone();
         lua_fiber(move || {
-            let mut exports = Exports::new(&in_fiber);
-            assert!(exports.make_room(1));
+            let home = Home::new(&in_fiber);
+            assert!(Exports::grow(&home.exports));
             let make = "(function() weak = setmetatable({}, {__mode = 'v'}) weak[1] = function() return weak end
                 return weak[1] end)()";
-            encode_with(&in_fiber, make, &Home(RefCell::new(exports))).expect("a reference");
+            encode_with(&in_fiber, make, &home).expect("a reference");
         });
         eval(
             vm,

@@ -12,6 +12,7 @@ local OPTIONS = {
   legacy = 'boolean', -- open: plain msgpack-rpc, no hello
   message_max = 'number',
   nesting_max = 'number',
+  decoded_max = 'number',
   in_flight_max = 'number',
   held_max = 'number',
   output_high = 'number',

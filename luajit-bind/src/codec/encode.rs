@@ -4,7 +4,7 @@
 //! path of a bad value costs nothing until there is one: it is put together on the way back out of the recursion.
 
 use super::error::{EncodeError, EncodeFault};
-use super::refs::{ID_MAX, Object, ObjectKind, Ref, RefTable};
+use super::refs::{ID_MAX, NotGiven, Object, ObjectKind, Ref, RefTable};
 use super::{Codec, foreign};
 use crate::shim::{self, GcTable, GcUserdata, Shape, Slot, kind};
 use mlua_sys as ffi;
@@ -153,10 +153,9 @@ impl Encoder<'_> {
                     metatable: ptr::null(),
                     object,
                 };
-                return if self.reference(function) {
-                    Ok(())
-                } else {
-                    Err(Trouble::new(EncodeFault::FunctionRefused))
+                return match self.reference(function)? {
+                    true => Ok(()),
+                    false => Err(Trouble::new(EncodeFault::FunctionRefused)),
                 };
             }
             kind::USERDATA => return self.userdata(slot.pointer()),
@@ -167,15 +166,21 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    /// Writes the object's reference, if it has one.
-    fn reference(&mut self, object: Object) -> bool {
-        let Some(reference) = self.refs.give(object) else {
-            return false;
+    /// Writes the object's reference. False if the table has none for such objects.
+    fn reference(&mut self, object: Object) -> Result<bool, Box<Trouble>> {
+        let fault = match self.refs.give(object) {
+            Ok(reference) => {
+                debug_assert!(reference.id <= ID_MAX, "reference ids have 56 bits");
+                self.given.push(reference);
+                self.out.extend_from_slice(&reference.bytes());
+                return Ok(true);
+            }
+            Err(NotGiven::Unknown) => return Ok(false),
+            Err(NotGiven::NoRoom) => EncodeFault::NoRoom,
+            Err(NotGiven::TooMany(limit)) => EncodeFault::TooManyFunctions(limit),
+            Err(NotGiven::Because(text)) => EncodeFault::Refused(text),
         };
-        debug_assert!(reference.id <= ID_MAX, "reference ids have 56 bits");
-        self.given.push(reference);
-        self.out.extend_from_slice(&reference.bytes());
-        true
+        Err(Trouble::new(fault))
     }
 
     fn userdata(&mut self, userdata: *const GcUserdata) -> Outcome {
@@ -195,10 +200,9 @@ impl Encoder<'_> {
             metatable,
             object: userdata.cast(),
         };
-        if self.reference(object) {
-            Ok(())
-        } else {
-            Err(Trouble::new(EncodeFault::Unsupported("userdata")))
+        match self.reference(object)? {
+            true => Ok(()),
+            false => Err(Trouble::new(EncodeFault::Unsupported("userdata"))),
         }
     }
 
@@ -229,7 +233,7 @@ impl Encoder<'_> {
                 metatable: shape.metatable,
                 object: pointer,
             };
-            if self.reference(object) {
+            if self.reference(object)? {
                 return Ok(());
             }
         }

@@ -25,6 +25,15 @@ pub enum EncodeFault {
     /// The connection takes no function references (the peer is not a yue, or there is no peer).
     #[error("a function cannot be passed here: the other side knows no function references")]
     FunctionRefused,
+    /// The table of references has no room for one more function: make room, and encode again.
+    #[error("there is no memory for another function reference")]
+    NoRoom,
+    /// The peer holds as many functions as it may.
+    #[error("the other side would hold more than {0} functions, the limit")]
+    TooManyFunctions(usize),
+    /// The table of references says why.
+    #[error("{0}")]
+    Refused(&'static str),
 }
 
 /// Bytes that are no good; `at` is the offset of the value in question.

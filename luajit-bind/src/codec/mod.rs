@@ -27,7 +27,7 @@ mod refs;
 
 pub use decode::Reader;
 pub use error::{DecodeError, EncodeError, EncodeFault};
-pub use refs::{NoRefs, Object, ObjectKind, Owner, Ref, RefTable};
+pub use refs::{NoRefs, NotGiven, Object, ObjectKind, Owner, Ref, RefTable};
 
 use crate::stack::Stack;
 use mlua_sys as ffi;

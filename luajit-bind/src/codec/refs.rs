@@ -92,11 +92,29 @@ pub struct Object {
     pub(crate) object: *const c_void,
 }
 
+/// Why an object gets no reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotGiven {
+    /// The table has no references for such objects. The encoder does what it does without a table: a function or a
+    /// userdata is refused, a table goes as plain data.
+    Unknown,
+    /// The table must make room first, which it cannot do in the middle of encoding. The message fails with
+    /// [`EncodeFault::NoRoom`](super::EncodeFault::NoRoom); whoever encodes makes room and encodes again.
+    NoRoom,
+    /// The peer holds as many references as it may: this limit.
+    TooMany(usize),
+    /// Another reason, in words that follow the value's path and a colon.
+    Because(&'static str),
+}
+
 /// One connection's references, kept by the layer above the codec.
 pub trait RefTable {
     /// A function, or another object that the codec cannot encode, is about to cross. Returns its reference and counts
-    /// the crossing, or `None` if it must not cross. Must not call Lua.
-    fn give(&self, object: Object) -> Option<Ref>;
+    /// the crossing. Must not call Lua.
+    ///
+    /// # Errors
+    /// Why it does not cross.
+    fn give(&self, object: Object) -> Result<Ref, NotGiven>;
 
     /// Takes back a crossing that `give` counted: the message was not encoded after all. Must not call Lua.
     fn take_back(&self, reference: Ref);
@@ -111,8 +129,8 @@ pub trait RefTable {
 pub struct NoRefs;
 
 impl RefTable for NoRefs {
-    fn give(&self, _object: Object) -> Option<Ref> {
-        None
+    fn give(&self, _object: Object) -> Result<Ref, NotGiven> {
+        Err(NotGiven::Unknown)
     }
 
     fn take_back(&self, _reference: Ref) {}

@@ -3,7 +3,9 @@
 use super::chunk;
 use std::cell::RefCell;
 use std::ffi::c_int;
-use yue_luajit::codec::{DecodeError, EncodeError, Object, ObjectKind, Owner, Reader, Ref};
+use yue_luajit::codec::{
+    DecodeError, EncodeError, NotGiven, Object, ObjectKind, Owner, Reader, Ref,
+};
 use yue_luajit::{Codec, NoRefs, RefTable, Stack, Vm};
 
 /// Runs an expression and encodes its values; `None` is an encoding error, kept in `ERROR`.
@@ -118,17 +120,20 @@ pub struct Table {
 }
 
 impl RefTable for Table {
-    fn give(&self, object: Object) -> Option<Ref> {
+    fn give(&self, object: Object) -> Result<Ref, NotGiven> {
         let mut given = self.given.borrow_mut();
-        if object.kind != ObjectKind::Function || given.len() >= self.limit {
-            return None;
+        if object.kind != ObjectKind::Function {
+            return Err(NotGiven::Unknown);
+        }
+        if given.len() >= self.limit {
+            return Err(NotGiven::TooMany(self.limit));
         }
         let reference = Ref {
             owner: Owner::Sender,
             id: (1 << 40) + given.len() as u64,
         };
         given.push(reference);
-        Some(reference)
+        Ok(reference)
     }
 
     fn take_back(&self, reference: Ref) {

@@ -49,7 +49,8 @@ yue.const = {}
 ---@field reconnect? boolean open: connect again when a link is lost. True by default.
 ---@field legacy? boolean open: plain msgpack-rpc, no hello.
 ---@field message_max? integer Bytes of a message, either way.
----@field nesting_max? integer Arrays and maps inside of each other in a message.
+---@field nesting_max? integer Arrays and maps inside of each other in one value.
+---@field decoded_max? integer Bytes of memory that the values of a received message may take; 8 times `message_max`.
 ---@field in_flight_max? integer Requests that wait or run; and, separately, calls that wait for their answers.
 ---@field held_max? integer Bytes of calls that are held until the connection is up and granted.
 ---@field output_high? integer Bytes waiting to be sent, above which callers wait.

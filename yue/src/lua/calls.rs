@@ -6,7 +6,7 @@
 
 use super::connections::{CLOSED, Connection, connection};
 use super::errors::{error, rpc_error};
-use super::host::{Hold, Host, with_host};
+use super::host::{Hold, with_host};
 use super::native::{native, register, register_raw};
 use super::references::Refs;
 use std::cell::{Cell, RefCell};
@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::slice;
 use std::time::Duration;
 use yue_luajit::codec::{EncodeFault, Reader};
-use yue_luajit::{Error, Stack, ffi, may_suspend, raise, suspending};
+use yue_luajit::{Error, Exports, Stack, ffi, may_suspend, raise, suspending};
 use yue_rpc::session::{CallId, Response, Target};
 use yue_rpc::{ErrorKind, Timeout};
 use yue_scheduler::{LocalWaker, park, prepare_park};
@@ -29,27 +29,29 @@ struct Order<'a> {
     timeout: Option<Duration>,
 }
 
-/// Reads the node (a proxy's table) at index 1. May raise.
+/// Reads the node (a proxy's table) at index 1, and puts its method below it: all arguments move up by one. May raise.
+///
+/// A program can replace the node's fields by `rawset`, also while a call waits, so the node does not keep the method's
+/// bytes alive; the stack does.
 ///
 /// # Safety
-/// Lua runs the calling C function on `state`; the node's strings live as long as the node does, which is on the stack.
+/// Lua runs the calling C function on `state`, which leaves index 1 alone while it uses the method.
 #[inline]
 unsafe fn read_node<'a>(state: *mut ffi::lua_State) -> (f64, &'a [u8]) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise. A string is only read: what is no string could not be kept alive.
     unsafe {
         ffi::luaL_checktype(state, 1, ffi::LUA_TTABLE);
         ffi::lua_rawgeti(state, 1, 1);
         let connection = ffi::lua_tonumber(state, -1);
+        ffi::lua_settop(state, -2);
         ffi::lua_rawgeti(state, 1, 2);
+        if ffi::lua_type(state, -1) != ffi::LUA_TSTRING {
+            ffi::luaL_argerror(state, 1, c"this is no procedure of another side".as_ptr());
+        }
         let mut length = 0;
         let start = ffi::lua_tolstring(state, -1, &mut length);
-        ffi::lua_settop(state, -3);
-        let method = if start.is_null() {
-            &[]
-        } else {
-            slice::from_raw_parts(start.cast(), length)
-        };
-        (connection, method)
+        ffi::lua_insert(state, 1);
+        (connection, slice::from_raw_parts(start.cast(), length))
     }
 }
 
@@ -59,7 +61,6 @@ unsafe fn read_node<'a>(state: *mut ffi::lua_State) -> (f64, &'a [u8]) {
 /// Lua runs the calling C function on `state`.
 #[inline]
 pub(crate) unsafe fn encode_arguments(
-    host: &Rc<Host>,
     connection: &Rc<Connection>,
     state: *mut ffi::lua_State,
     first: c_int,
@@ -69,7 +70,7 @@ pub(crate) unsafe fn encode_arguments(
     // SAFETY: the caller's promise, for both calls.
     unsafe {
         let count = (ffi::lua_gettop(state) - first + 1).max(0);
-        encode(host, connection, state, first, count, label, out)?;
+        encode(connection, state, first, count, label, out)?;
         Ok(count as u32)
     }
 }
@@ -77,10 +78,9 @@ pub(crate) unsafe fn encode_arguments(
 /// Appends `count` values from `first` on, one after the other.
 ///
 /// # Safety
-/// `state` is a state of the host's VM with those values on it.
+/// `state` is a state of the connection's VM with those values on it.
 #[inline]
 pub(crate) unsafe fn encode(
-    host: &Rc<Host>,
     connection: &Rc<Connection>,
     state: *mut ffi::lua_State,
     first: c_int,
@@ -88,17 +88,22 @@ pub(crate) unsafe fn encode(
     label: &str,
     out: &mut Vec<u8>,
 ) -> Result<(), yue_rpc::Error> {
-    let codec = host.vm.codec();
+    let codec = connection.codec();
     let refs = Refs::new(connection, connection.session.link());
-    // SAFETY: the caller's promise.
-    let mut outcome = unsafe { codec.encode_values(state, first, count, label, &refs, out) };
-    if matches!(&outcome, Err(failure) if failure.fault == EncodeFault::FunctionRefused)
-        && refs.make_room()
-    {
-        // SAFETY: as above.
-        outcome = unsafe { codec.encode_values(state, first, count, label, &refs, out) };
+    loop {
+        // SAFETY: the caller's promise.
+        let outcome = unsafe { codec.encode_values(state, first, count, label, &refs, out) };
+        let Err(failure) = outcome else {
+            return Ok(());
+        };
+        let kind = match failure.fault {
+            // Each time there is twice the room, so this ends.
+            EncodeFault::NoRoom if Exports::grow(&connection.exports) => continue,
+            EncodeFault::NoRoom | EncodeFault::TooManyFunctions(_) => ErrorKind::MessageRefused,
+            _ => ErrorKind::Argument,
+        };
+        return Err(yue_rpc::Error::new(kind, failure.to_string()));
     }
-    outcome.map_err(|failure| yue_rpc::Error::new(ErrorKind::Argument, failure.to_string()))
 }
 
 /// Makes one call with the arguments from `first` on, and waits for its answer.
@@ -118,7 +123,7 @@ unsafe fn call(
         .session
         .call(Target::Name(order.method), timeout, |out| {
             // SAFETY: the caller's promise.
-            unsafe { encode_arguments(&host, &connection, state, first, "args", out) }
+            unsafe { encode_arguments(&connection, state, first, "args", out) }
         });
     match response {
         Ok(response) => Ok((response, connection)),
@@ -165,7 +170,7 @@ fn decode_answer(
     response: &Response,
     connection: &Rc<Connection>,
 ) -> Result<c_int, yue_luajit::codec::DecodeError> {
-    let codec = connection.vm.codec();
+    let codec = connection.codec();
     let mut reader = Reader::new(response.bytes());
     stack.reserve(8);
     let refs = Refs::new(connection, response.link());
@@ -185,7 +190,7 @@ pub(crate) unsafe extern "C-unwind" fn call_raw(state: *mut ffi::lua_State) -> c
                     method,
                     timeout: None,
                 },
-                2,
+                3,
             )
         });
         finish_call(state, outcome)
@@ -196,8 +201,8 @@ pub(crate) unsafe extern "C-unwind" fn call_raw(state: *mut ffi::lua_State) -> c
 unsafe extern "C-unwind" fn call_timed_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe {
-        let (connection, method) = read_node(state);
         let timeout = Some(super::wait::seconds(ffi::luaL_checknumber(state, 2)));
+        let (connection, method) = read_node(state);
         let outcome = suspending(state, "a remote call", || {
             call(
                 state,
@@ -206,7 +211,7 @@ unsafe extern "C-unwind" fn call_timed_raw(state: *mut ffi::lua_State) -> c_int 
                     method,
                     timeout,
                 },
-                3,
+                4,
             )
         });
         finish_call(state, outcome)
@@ -220,10 +225,10 @@ unsafe extern "C-unwind" fn notify_raw(state: *mut ffi::lua_State) -> c_int {
         let (connection_id, method) = read_node(state);
         let outcome = suspending(state, "a notification", || {
             may_suspend()?;
-            let (host, connection) = connection(connection_id)?;
+            let (_, connection) = connection(connection_id)?;
             let sent = connection.session.notify(Target::Name(method), |out| {
                 // SAFETY: Lua runs this very function on the state.
-                encode_arguments(&host, &connection, state, 2, "args", out)
+                encode_arguments(&connection, state, 3, "args", out)
             });
             sent.map_err(|failure| rpc_error(&failure))
         });
@@ -279,8 +284,8 @@ impl AsyncCalls {
 unsafe extern "C-unwind" fn call_async_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe {
-        let (connection_id, method) = read_node(state);
         let seconds = ffi::luaL_checknumber(state, 2);
+        let (connection_id, method) = read_node(state);
         let outcome = suspending(state, "a remote call", || {
             may_suspend()?;
             let host = with_host(Rc::clone)?;
@@ -307,7 +312,7 @@ unsafe extern "C-unwind" fn call_async_raw(state: *mut ffi::lua_State) -> c_int 
                 Target::Name(method),
                 Timeout::After(timeout),
                 // SAFETY: Lua runs this very function on the state.
-                |out| encode_arguments(&host, &connection, state, 3, "args", out),
+                |out| encode_arguments(&connection, state, 4, "args", out),
                 move |outcome| {
                     if let Some(host) = told.upgrade() {
                         host.async_calls.finish(number, outcome);

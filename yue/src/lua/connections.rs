@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::ffi::c_int;
 use std::rc::Rc;
 use std::time::Duration;
-use yue_luajit::{Error, Exports, Stack, Vm};
+use yue_luajit::{Codec, Error, Exports, Stack, Vm};
 use yue_rpc::ErrorKind;
 use yue_rpc::session::Session;
 
@@ -30,8 +30,6 @@ pub(crate) struct Connection {
     pub(crate) vm: Vm,
     pub(crate) session: Session,
     pub(crate) service: Rc<LuaService>,
-    /// Of calls, if the options say so.
-    timeout: Option<Duration>,
     /// Handlers and callbacks that run.
     pub(crate) handlers: Cell<u32>,
     /// Our functions that the other side holds.
@@ -49,7 +47,14 @@ impl Connection {
     /// How long a call waits that does not say otherwise.
     #[inline]
     pub(crate) fn timeout(&self, host: &Host) -> Duration {
-        self.timeout.unwrap_or_else(|| host.call_timeout.get())
+        let timeout = self.service.settings.timeout;
+        timeout.unwrap_or_else(|| host.call_timeout.get())
+    }
+
+    /// The VM's codec with the limits of this connection.
+    #[inline]
+    pub(crate) fn codec(&self) -> Codec {
+        self.vm.codec().with_limits(self.service.settings.codec)
     }
 }
 
@@ -127,12 +132,7 @@ impl Connections {
     }
 
     /// Gives a session a number.
-    pub(crate) fn add(
-        &self,
-        session: Session,
-        service: Rc<LuaService>,
-        timeout: Option<Duration>,
-    ) -> Rc<Connection> {
+    pub(crate) fn add(&self, session: Session, service: Rc<LuaService>) -> Rc<Connection> {
         self.sweep();
         let id = self.next_id.get();
         self.next_id.set(id + 1);
@@ -141,7 +141,6 @@ impl Connections {
             vm: self.vm.clone(),
             session,
             service,
-            timeout,
             handlers: Cell::new(0),
             exports: RefCell::new(Exports::new(&self.vm)),
             imports: RefCell::default(),
@@ -158,7 +157,7 @@ impl Connections {
         let known = session
             .extension()
             .and_then(|extension| extension.downcast::<Connection>().ok());
-        known.unwrap_or_else(|| self.add(session.clone(), service.strong(), service.timeout))
+        known.unwrap_or_else(|| self.add(session.clone(), service.strong()))
     }
 
     #[inline]

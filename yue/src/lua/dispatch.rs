@@ -77,6 +77,17 @@ fn end_record(host: &Host, running: &mut Running<'_>) {
     });
 }
 
+/// What the options of a listener, or of an opened connection, say to this layer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ServiceSettings {
+    /// How long a call over its connections may take.
+    pub(crate) timeout: Option<Duration>,
+    /// What the codec of its connections refuses.
+    pub(crate) codec: yue_luajit::codec::Limits,
+    /// How many functions the other side may hold.
+    pub(crate) references_max: usize,
+}
+
 /// What a listener, or an opened connection, offers.
 pub(crate) struct LuaService {
     /// Its number in Lua.
@@ -85,8 +96,7 @@ pub(crate) struct LuaService {
     pub(crate) layers: Rc<Layers>,
     /// An opened connection's, not a listener's.
     pub(crate) opened: bool,
-    /// Of calls over its connections, if the options say so.
-    pub(crate) timeout: Option<Duration>,
+    pub(crate) settings: ServiceSettings,
     /// Somebody bound an event of one of its connections.
     pub(crate) watched: Cell<bool>,
     /// Lua has an object of one of its connections, and wants to know when that is over.
@@ -99,13 +109,13 @@ impl LuaService {
         id: u32,
         layers: Rc<Layers>,
         opened: bool,
-        timeout: Option<Duration>,
+        settings: ServiceSettings,
     ) -> Rc<LuaService> {
         Rc::new_cyclic(|this| LuaService {
             id,
             layers,
             opened,
-            timeout,
+            settings,
             watched: Cell::new(false),
             known: Cell::new(false),
             this: this.clone(),
@@ -115,7 +125,7 @@ impl LuaService {
     /// The counted pointer to this very service, or to a copy if the last one is just being dropped.
     pub(crate) fn strong(&self) -> Rc<LuaService> {
         self.this.upgrade().unwrap_or_else(|| {
-            LuaService::new(self.id, self.layers.clone(), self.opened, self.timeout)
+            LuaService::new(self.id, self.layers.clone(), self.opened, self.settings)
         })
     }
 }
@@ -213,7 +223,7 @@ impl LuaService {
         let mut lookup = Lookup::Missing;
         let mut fault = None;
         let (lookup_at, fault_at) = (&raw mut lookup, &raw mut fault);
-        let (layers, codec) = (self.layers.reference, host.vm.codec());
+        let (layers, codec) = (self.layers.reference, connection.codec());
         let refs = Refs::new(connection, call.link());
         let (call_at, refs_at) = (&raw mut *call, &raw const refs);
         let outcome = running.enter(move |stack| {
@@ -254,7 +264,7 @@ impl LuaService {
         match (outcome, lookup) {
             (Ok(Some(count)), _) => reply.results(|out| {
                 // SAFETY: the results are on the stack of this fiber's own state.
-                unsafe { encode(host, connection, state, first, count, "results", out) }?;
+                unsafe { encode(connection, state, first, count, "results", out) }?;
                 Ok(count as u32)
             }),
             (Ok(None), Lookup::BadArguments) => {
@@ -302,7 +312,7 @@ impl LuaService {
         session: &Session,
         moment: &str,
         payload: Payload<'_>,
-        take: impl FnOnce(&Rc<Host>, &Rc<Connection>, &mut LuaThread) -> R,
+        take: impl FnOnce(&Rc<Connection>, &mut LuaThread) -> R,
     ) -> Result<Option<R>, ErrorObject> {
         let over = || ErrorObject::of_kind(ErrorKind::Server, "the program is over");
         let host = host::current().ok_or_else(over)?;
@@ -314,7 +324,7 @@ impl LuaService {
             self.layers.reference,
             connection.id,
         );
-        let (codec, refs) = (host.vm.codec(), Refs::new(&connection, session.link()));
+        let (codec, refs) = (connection.codec(), Refs::new(&connection, session.link()));
         let refs_at = &raw const refs;
         thread.attach(|running| {
             let outcome = running.enter(|stack| {
@@ -346,7 +356,7 @@ impl LuaService {
                 // SAFETY: the results are on the stack of this fiber's own state.
                 Ok(_) => unsafe {
                     let has = ffi::lua_toboolean(state, running.thread().first()) != 0;
-                    Ok(has.then(|| take(&host, &connection, running.thread())))
+                    Ok(has.then(|| take(&connection, running.thread())))
                 },
                 Err(_) => Err(host::describe_failure(state)),
             };
@@ -388,7 +398,7 @@ impl Hooks for LuaService {
     }
 
     fn on_open(&self, session: &Session) -> Result<(), Failure> {
-        let outcome = self.event(session, "open", Payload::None, |_, _, _| ());
+        let outcome = self.event(session, "open", Payload::None, |_, _| ());
         outcome
             .map(drop)
             .map_err(|failure| failure_of(logged("__open", failure)))
@@ -396,7 +406,7 @@ impl Hooks for LuaService {
 
     fn on_accept(&self, session: &Session, granted: Option<&[u8]>) -> Verdict {
         let payload = granted.map_or(Payload::None, Payload::Encoded);
-        let outcome = self.event(session, "accept", payload, |host, connection, thread| {
+        let outcome = self.event(session, "accept", payload, |connection, thread| {
             let (state, at) = (thread.raw(), thread.first() + 1);
             // SAFETY: the callback's first result, or nothing, is there.
             unsafe {
@@ -417,7 +427,7 @@ impl Hooks for LuaService {
                     ));
                 }
                 let mut value = Vec::new();
-                match encode(host, connection, state, at, 1, "granted", &mut value) {
+                match encode(connection, state, at, 1, "granted", &mut value) {
                     Ok(()) => Verdict::Grant(value),
                     Err(failure) => Verdict::Refuse(Failure::from(failure)),
                 }
@@ -432,7 +442,7 @@ impl Hooks for LuaService {
 
     fn on_close(&self, session: &Session, reason: &CloseReason) -> Retry {
         let text = reason.to_string();
-        let outcome = self.event(session, "close", Payload::Text(&text), |_, _, thread| {
+        let outcome = self.event(session, "close", Payload::Text(&text), |_, thread| {
             // SAFETY: the callback's first result, or nothing, is there.
             let again = unsafe { ffi::lua_toboolean(thread.raw(), thread.first() + 1) != 0 };
             if again { Retry::Yes } else { Retry::No }
@@ -447,7 +457,7 @@ impl Hooks for LuaService {
     }
 
     fn on_timeout(&self, session: &Session) {
-        if let Err(failure) = self.event(session, "timeout", Payload::None, |_, _, _| ()) {
+        if let Err(failure) = self.event(session, "timeout", Payload::None, |_, _| ()) {
             logged("__timeout", failure);
             session.close();
         }

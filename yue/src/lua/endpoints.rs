@@ -1,7 +1,7 @@
 //! Listening and opening: the natives behind `yue.listen` and `yue.open`, and what Lua asks of a connection.
 
 use super::connections::{Connection, Listening, connection};
-use super::dispatch::{Layers, LuaService};
+use super::dispatch::{Layers, LuaService, ServiceSettings};
 use super::errors::{error, rpc_error};
 use super::host::{self, Host, with_host};
 use super::native::{Results, native, register, register_raw};
@@ -15,6 +15,10 @@ use yue_rpc::transport::{Connect, connector};
 use yue_rpc::{Address, ErrorKind, Limits, Listener, Options};
 use yue_scheduler::StackClass;
 
+/// The values of a message may take so many times the largest message's bytes, unless the options say otherwise. (An
+/// empty table is 1 byte on the wire and 64 in Lua.)
+const DECODED_PER_BYTE: usize = 8;
+
 /// Options as Lua gives them: seconds, bytes, counts. Absent means the default.
 #[derive(Debug, Clone, Copy, Default)]
 struct Settings {
@@ -22,6 +26,7 @@ struct Settings {
     handshake_timeout: Option<f64>,
     message_max: Option<f64>,
     nesting_max: Option<f64>,
+    decoded_max: Option<f64>,
     in_flight_max: Option<f64>,
     held_max: Option<f64>,
     output_high: Option<f64>,
@@ -59,6 +64,7 @@ impl Settings {
                 handshake_timeout: number(c"handshake_timeout"),
                 message_max: number(c"message_max"),
                 nesting_max: number(c"nesting_max"),
+                decoded_max: number(c"decoded_max"),
                 in_flight_max: number(c"in_flight_max"),
                 held_max: number(c"held_max"),
                 output_high: number(c"output_high"),
@@ -67,6 +73,23 @@ impl Settings {
                 retry: flag(c"retry").unwrap_or(false),
                 legacy: flag(c"legacy").unwrap_or(false),
             }
+        }
+    }
+
+    /// What this layer itself needs of them.
+    fn of_service(&self) -> ServiceSettings {
+        let limits = self.options().limits;
+        let decoded_bytes_max = match self.decoded_max {
+            Some(bytes) => bytes as usize,
+            None => limits.message_bytes_max.saturating_mul(DECODED_PER_BYTE),
+        };
+        ServiceSettings {
+            timeout: self.timeout.map(seconds),
+            codec: yue_luajit::codec::Limits {
+                nesting_max: u32::try_from(limits.nesting_max).unwrap_or(u32::MAX),
+                decoded_bytes_max,
+            },
+            references_max: limits.references_max,
         }
     }
 
@@ -135,7 +158,7 @@ fn new_service(
 ) -> (Rc<LuaService>, Service) {
     let id = host.connections.services.get() + 1;
     host.connections.services.set(id);
-    let service = LuaService::new(id, Rc::new(layers), opened, settings.timeout.map(seconds));
+    let service = LuaService::new(id, Rc::new(layers), opened, settings.of_service());
     let both = Service::new(service.clone()).with_hooks(service.clone());
     (service, both)
 }
@@ -151,9 +174,7 @@ unsafe extern "C-unwind" fn open_raw(state: *mut ffi::lua_State) -> c_int {
             with_host(|host| {
                 let (service, both) = new_service(host, &settings, layers, true);
                 let session = Session::open(connector, both, settings.options());
-                host.connections
-                    .add(session, service, settings.timeout.map(seconds))
-                    .id
+                host.connections.add(session, service).id
             })
         });
         match outcome {

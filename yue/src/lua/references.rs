@@ -1,7 +1,8 @@
 //! Functions as values: ours in the other side's hands, the other side's in ours.
 //!
-//! Ours are anchored in the connection's [`Exports`]; the RPC layer counts crossings and says when the last one is
-//! back. A *token* names an export to the RPC layer: the connection's number above, the anchor's id below.
+//! Ours are anchored in the connection's [`Exports`](yue_luajit::Exports); the RPC layer counts crossings, limits them,
+//! and says when the last one is back. A *token* names an export to the RPC layer: the connection's number above, the
+//! anchor's slot below.
 //!
 //! Theirs arrive in Lua as a callable userdata that holds a place in the connection's [`Imports`]. Its finalizer only
 //! notes that it is dead; the note is acted upon when the loop comes round.
@@ -14,13 +15,10 @@ use super::native::register_raw;
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::rc::Rc;
-use yue_luajit::codec::{Object, ObjectKind, Owner, Ref};
+use yue_luajit::codec::{NotGiven, Object, ObjectKind, Owner, Ref};
 use yue_luajit::{RefTable, Stack, ffi, may_suspend, suspending};
 use yue_rpc::session::{ImportedReference, LinkNumber, Target};
 use yue_rpc::{ErrorKind, Timeout};
-
-/// Anchors are made for so many more functions than are held.
-const ROOM: u32 = 64;
 
 /// What a callable userdata holds. Plain data, for the collector frees it without a word.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +27,9 @@ pub(crate) struct RemoteFunction {
     pub(crate) connection: u32,
     pub(crate) place: u32,
 }
+
+/// The place of a function whose finalizer has run. A finalizer of the program's may have kept it all the same.
+const FINALIZED: u32 = u32::MAX;
 
 /// The functions of the other side that Lua holds, by place.
 #[derive(Default)]
@@ -72,9 +73,14 @@ impl Connection {
     }
 
     /// The RPC layer's name for one of our functions.
-    fn token(&self, id: u64) -> u64 {
-        u64::from(self.id) << 32 | id
+    fn token(&self, slot: u32) -> u64 {
+        u64::from(self.id) << 32 | u64::from(slot)
     }
+}
+
+/// The slot of a token's anchor: its lower half.
+fn slot_of(token: u64) -> u32 {
+    token as u32
 }
 
 /// Takes back what the other side holds no more.
@@ -84,10 +90,7 @@ pub(crate) fn release_tokens(tokens: &[u64]) {
             .ok()
             .flatten();
         if let Some(connection) = found {
-            connection
-                .exports
-                .borrow_mut()
-                .release(token & u64::from(u32::MAX), u64::MAX);
+            connection.exports.borrow_mut().release(slot_of(*token));
         }
     }
 }
@@ -98,6 +101,10 @@ pub(crate) struct Refs<'a> {
     /// The link that the message came over which is decoded.
     link: LinkNumber,
 }
+
+const GONE: &str = "the function is not there any more";
+const STALE: &str =
+    "the function belonged to a connection that is lost; ask the peer for it again";
 
 thread_local! {
     /// The registry reference and the address of the metatable of callable userdata, in this thread's VM.
@@ -110,60 +117,68 @@ impl<'a> Refs<'a> {
         Refs { connection, link }
     }
 
-    /// Makes room for functions to be given.
-    #[cold]
-    pub(crate) fn make_room(&self) -> bool {
-        self.connection.exports.borrow_mut().make_room(ROOM)
-    }
-
     /// Pushes the function of ours that a token names, if it is still there. Raises nothing.
     pub(crate) fn push_export(&self, stack: Stack<'_>, token: u64) -> bool {
-        self.connection
-            .exports
-            .borrow()
-            .push(stack, token & u64::from(u32::MAX))
+        self.connection.exports.borrow().push(stack, slot_of(token))
     }
 
-    fn give_back_home(&self, object: Object) -> Option<Ref> {
+    fn give_back_home(&self, object: Object) -> Result<Ref, NotGiven> {
         if object.metatable != MARK.get().1 || object.metatable.is_null() {
-            return None;
+            return Err(NotGiven::Unknown);
         }
         // SAFETY: only `push_remote` makes userdata with this metatable, which programs cannot get at.
         let function = unsafe { *object.pointer.cast::<RemoteFunction>() };
         if function.connection != self.connection.id {
-            return None;
+            return Err(NotGiven::Because(
+                "this function belongs to another connection; pass one of your own that calls it",
+            ));
         }
-        let reference = self.connection.imports.borrow().get(function.place)?;
-        let id = self.connection.session.return_reference(&reference).ok()?;
-        Some(Ref {
-            owner: Owner::Receiver,
-            id,
+        match self.connection.imports.borrow().get(function.place) {
+            // A function of an earlier link is another one's number on this link.
+            Some(import) => match self.connection.session.return_reference(&import) {
+                Ok(id) => Ok(Ref {
+                    owner: Owner::Receiver,
+                    id,
+                }),
+                Err(_) => Err(NotGiven::Because(STALE)),
+            },
+            None => Err(NotGiven::Because(GONE)),
+        }
+    }
+
+    /// One of our functions crosses.
+    fn give_ours(&self, object: Object) -> Result<Ref, NotGiven> {
+        let connection = self.connection;
+        let anchored = connection.exports.borrow_mut().anchor(object);
+        let (slot, fresh) = anchored.ok_or(NotGiven::NoRoom)?;
+        let exported = connection.session.export_reference(connection.token(slot));
+        let refused = match exported {
+            Ok(id) => {
+                return Ok(Ref {
+                    owner: Owner::Sender,
+                    id,
+                });
+            }
+            Err(refused) => refused,
+        };
+        if fresh {
+            connection.exports.borrow_mut().release(slot);
+        }
+        Err(match refused.kind() {
+            ErrorKind::MessageRefused => {
+                NotGiven::TooMany(connection.service.settings.references_max)
+            }
+            _ => NotGiven::Unknown,
         })
     }
 }
 
 impl RefTable for Refs<'_> {
-    fn give(&self, object: Object) -> Option<Ref> {
+    fn give(&self, object: Object) -> Result<Ref, NotGiven> {
         match object.kind {
             ObjectKind::Userdata => self.give_back_home(object),
-            ObjectKind::Table => None,
-            ObjectKind::Function => {
-                let id = self.connection.exports.borrow_mut().give(object)?;
-                match self
-                    .connection
-                    .session
-                    .export_reference(self.connection.token(id))
-                {
-                    Ok(id) => Some(Ref {
-                        owner: Owner::Sender,
-                        id,
-                    }),
-                    Err(_) => {
-                        self.connection.exports.borrow_mut().release(id, 1);
-                        None
-                    }
-                }
-            }
+            ObjectKind::Table => Err(NotGiven::Unknown),
+            ObjectKind::Function => self.give_ours(object),
         }
     }
 
@@ -262,14 +277,13 @@ unsafe extern "C-unwind" fn call_remote(state: *mut ffi::lua_State) -> c_int {
                 function.ok_or_else(|| error(ErrorKind::Argument, "this is no remote function"))?;
             let (host, connection) = connection(f64::from(function.connection))?;
             let reference = connection.imports.borrow().get(function.place);
-            let reference = reference
-                .ok_or_else(|| error(ErrorKind::NoMethod, "the function is not there any more"))?;
+            let reference = reference.ok_or_else(|| error(ErrorKind::NoMethod, GONE))?;
             let timeout = Timeout::After(connection.timeout(&host));
             let response = connection
                 .session
                 .call(Target::Reference(&reference), timeout, |out| {
                     // SAFETY: Lua runs this very function on the state.
-                    encode_arguments(&host, &connection, state, 2, "args", out)
+                    encode_arguments(&connection, state, 2, "args", out)
                 });
             response
                 .map(|response| (response, connection.clone()))
@@ -286,6 +300,9 @@ unsafe extern "C-unwind" fn collect_remote(state: *mut ffi::lua_State) -> c_int 
             && let Some(host) = host::current()
         {
             host.connections.note_dead(function);
+            // Its place is going to be another's, so it must not be found there if somebody still holds this one.
+            let payload: *mut RemoteFunction = ffi::lua_touserdata(state, 1).cast();
+            (*payload).place = FINALIZED;
         }
     }
     0
