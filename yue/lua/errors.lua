@@ -110,6 +110,19 @@ function internal.make_error(name, msg, code, bt, retryable, value)
   return e
 end
 
+--- What a value that is no error object says of itself. Its address would say nothing, and may be sent to strangers.
+local function raised_text(value)
+  local kind = type(value)
+  local meta = debug_getmetatable(value)
+  if kind == 'string' or kind == 'number' or (meta and rawget(meta, '__tostring')) then return to_text(value) end
+  if kind == 'table' then
+    local text = rawget(value, 'message') or rawget(value, 'msg')
+    return type(text) == 'string' and text or 'a table'
+  end
+  if kind == 'nil' or kind == 'boolean' or kind == 'cdata' then return to_text(value) end
+  return kind == 'thread' and 'a coroutine' or 'a ' .. kind
+end
+
 --- The error handler of every protected call of ours: any value becomes an error object with a traceback.
 function internal.wrap(e)
   if is_error(e) then
@@ -126,7 +139,7 @@ function internal.wrap(e)
   if type(e) == 'string' then
     made = internal.make_error('RuntimeError', e)
   else
-    made = internal.make_error('RuntimeError', 'an error value was raised: ' .. to_text(e), nil, nil, nil, e)
+    made = internal.make_error('RuntimeError', 'an error value was raised: ' .. raised_text(e), nil, nil, nil, e)
   end
   made.bt = traceback('', 2)
   return made

@@ -4,7 +4,30 @@
 -- itself, so that changing it changes what the next call reaches. The lookup of a call is native (and raw, so that a
 -- metatable cannot let Lua's globals out); this file makes the layers.
 local core, yue, internal = ...
-local setmetatable, type, rawget = setmetatable, type, rawget
+local setmetatable, type, rawget, rawequal, pairs, ipairs = setmetatable, type, rawget, rawequal, pairs, ipairs
+
+local loaded, globals = package.loaded, _G
+local LIBRARIES = { 'bit', 'coroutine', 'debug', 'ffi', 'io', 'jit', 'math', 'os', 'package', 'string', 'table', 'yue' }
+
+--- Whether the value is a module that was loaded, or the table of all globals. The lookup of a call does not enter such a
+--- table when it finds it in another one.
+local function is_module(value)
+  if type(value) ~= 'table' then return false end
+  for _, module in pairs(loaded) do
+    if rawequal(module, value) then return true end
+  end
+  return rawequal(value, globals)
+end
+
+--- Raises if a table given as symbols would let strangers call Lua's own libraries. A module of the program's may be
+--- given: that is meant.
+local function check_no_library(symbols)
+  local name = rawequal(symbols, globals) and '_G'
+  for _, library in ipairs(LIBRARIES) do
+    if rawequal(symbols, loaded[library]) then name = library end
+  end
+  if name then internal.argument_error('symbols: ' .. name .. ' cannot be a namespace: anybody could call what is in it') end
+end
 
 --- Runs a file with an environment of its own: its globals become a layer, reads fall back to `_G`.
 local function load_file(path)
@@ -13,6 +36,9 @@ local function load_file(path)
   local layer = setmetatable({}, { __index = _G })
   setfenv(chunk, layer)
   chunk()
+  for name, value in pairs(layer) do
+    if type(name) == 'string' and is_module(value) then core.warn_of_module(name) end
+  end
   return layer
 end
 
@@ -36,6 +62,7 @@ local function add(layers, symbols, depth)
     if depth > LISTS_MAX then internal.argument_error('symbols: too many lists inside of each other') end
     for i = 1, #symbols do add(layers, symbols[i], depth + 1) end
   else
+    check_no_library(symbols)
     layers[#layers + 1] = symbols
   end
 end

@@ -10,6 +10,7 @@ local OPTIONS = {
   retry = 'boolean', -- open: keep trying even when the first attempt is refused
   reconnect = 'boolean', -- open: connect again when the link is lost (true)
   legacy = 'boolean', -- open: plain msgpack-rpc, no hello
+  traceback = 'boolean', -- errors of our handlers travel with their tracebacks (over unix:// and thread:// only)
   message_max = 'number',
   nesting_max = 'number',
   decoded_max = 'number',

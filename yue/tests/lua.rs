@@ -201,6 +201,7 @@ macro_rules! scripts {
 
 scripts! {
     accept anywhere arguments calls client deadlines emitters endpoints ends errors exit_code fibers
-    finalizers functions futures globals late life load loops peer printing quiet_end raises raises_value signals stopping
-    stopping_end stubs syntax threads time tries unseen unseen_many values
+    finalizers functions functions_many futures globals hostile_values late life load loops names namespaces peer printing
+    quiet_end raises raises_value signals stopping stopping_end stubs syntax threads time tracebacks tries unseen
+    unseen_many values
 }

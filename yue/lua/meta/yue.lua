@@ -48,6 +48,7 @@ yue.const = {}
 ---@field retry? boolean open: go on trying even if the very first attempt is refused.
 ---@field reconnect? boolean open: connect again when a link is lost. True by default.
 ---@field legacy? boolean open: plain msgpack-rpc, no hello.
+---@field traceback? boolean Errors of handlers take their tracebacks along. By default over unix:// and thread:// only.
 ---@field message_max? integer Bytes of a message, either way.
 ---@field nesting_max? integer Arrays and maps inside of each other in one value.
 ---@field decoded_max? integer Bytes of memory that the values of a received message may take; 8 times `message_max`.

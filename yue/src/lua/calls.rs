@@ -5,7 +5,7 @@
 //! between.
 
 use super::connections::{CLOSED, Connection, connection};
-use super::errors::{error, rpc_error};
+use super::errors::{ErrorObject, call_error, error, rpc_error};
 use super::host::{Hold, with_host};
 use super::native::{native, register, register_raw};
 use super::references::Refs;
@@ -127,7 +127,7 @@ unsafe fn call(
         });
     match response {
         Ok(response) => Ok((response, connection)),
-        Err(failure) => Err(rpc_error(&failure)),
+        Err(failure) => Err(call_error(&failure, connection.codec().limits())),
     }
 }
 
@@ -256,18 +256,24 @@ struct OpenCall {
     _hold: Hold,
 }
 
-type Outcome = Result<(Response, Rc<Connection>), yue_rpc::Error>;
+type Outcome = Result<(Response, Rc<Connection>), ErrorObject>;
 
 impl AsyncCalls {
     fn finish(&self, number: u64, outcome: Result<Response, yue_rpc::Error>) {
         let Some(open) = self.open.borrow_mut().remove(&number) else {
             return;
         };
-        let outcome = outcome.map(|mut response| {
-            // It may lie here until Lua takes it.
-            response.detach();
-            (response, open.connection.clone())
-        });
+        let outcome = match outcome {
+            Ok(mut response) => {
+                // It may lie here until Lua takes it.
+                response.detach();
+                Ok((response, open.connection.clone()))
+            }
+            Err(failure) => {
+                let limits = open.connection.codec().limits();
+                Err(ErrorObject::of_call(&failure, limits))
+            }
+        };
         self.hand_over(number, outcome);
     }
 
@@ -292,7 +298,7 @@ unsafe extern "C-unwind" fn call_async_raw(state: *mut ffi::lua_State) -> c_int 
             let number = host.async_calls.next.get() + 1;
             host.async_calls.next.set(number);
             let Some(connection) = host.connections.get(connection_id as u32) else {
-                let lost = yue_rpc::Error::new(ErrorKind::ConnectionLost, CLOSED);
+                let lost = ErrorObject::of_kind(ErrorKind::ConnectionLost, CLOSED);
                 host.async_calls.hand_over(number, Err(lost));
                 return Ok(number as f64);
             };
@@ -376,10 +382,9 @@ unsafe extern "C-unwind" fn next_completion_raw(state: *mut ffi::lua_State) -> c
                         ffi::lua_settop(state, 0);
                         stack.push_number(number as f64);
                         stack.push_boolean(false);
-                        let mut failure = ManuallyDrop::new(super::errors::ErrorObject::of_kind(
-                            ErrorKind::Rpc,
-                            format!("the answer cannot be read: {fault}"),
-                        ));
+                        let text = format!("the answer cannot be read: {fault}");
+                        let mut failure =
+                            ManuallyDrop::new(ErrorObject::of_kind(ErrorKind::Rpc, text));
                         failure.push(stack);
                         ManuallyDrop::drop(&mut failure);
                         3
@@ -388,9 +393,7 @@ unsafe extern "C-unwind" fn next_completion_raw(state: *mut ffi::lua_State) -> c
             }
             Err(failure) => {
                 stack.push_boolean(false);
-                let mut object = ManuallyDrop::new(super::errors::ErrorObject::from(failure));
-                object.push(stack);
-                ManuallyDrop::drop(&mut object);
+                failure.push(stack);
                 3
             }
         };

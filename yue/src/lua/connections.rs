@@ -8,9 +8,10 @@ use super::calls;
 use super::dispatch::LuaService;
 use super::errors::error;
 use super::host::{Hold, Host, with_host};
+use super::log;
 use super::references::{Imports, RemoteFunction};
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::c_int;
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,6 +21,9 @@ use yue_rpc::session::Session;
 
 /// The table is looked through for closed connections when it has at least this many.
 const SWEEP_MIN: usize = 64;
+
+/// Different names of modules are warned of; a program has no more by mistake.
+const MODULE_WARNINGS_MAX: usize = 64;
 
 /// What calls over a connection fail with that is closed and forgotten.
 pub(crate) const CLOSED: &str = "the connection is closed";
@@ -78,6 +82,8 @@ pub(crate) struct Connections {
     listened: RefCell<HashMap<Vec<u8>, u32>>,
     /// Functions of other sides that were collected: connection, place.
     dead: RefCell<Vec<RemoteFunction>>,
+    /// Names of modules in namespaces that somebody tried to call.
+    warned_modules: RefCell<HashSet<Vec<u8>>>,
     /// Connections whose objects were collected.
     to_close: RefCell<Vec<u32>>,
     /// The registry references of the prelude's `connection_event`, and of its table of connection objects by number.
@@ -125,6 +131,7 @@ impl Connections {
             services: Cell::new(0),
             listened: RefCell::default(),
             dead: RefCell::default(),
+            warned_modules: RefCell::default(),
             to_close: RefCell::default(),
             callback: Cell::new(0),
             objects: Cell::new(0),
@@ -206,6 +213,20 @@ impl Connections {
     /// Notes that a function of another side was collected. For finalizers.
     pub(crate) fn note_dead(&self, function: RemoteFunction) {
         self.dead.borrow_mut().push(function);
+    }
+
+    /// Warns, once for each name, that a module in a namespace cannot be called from outside.
+    #[cold]
+    pub(crate) fn warn_of_module(&self, name: &[u8]) {
+        let mut warned = self.warned_modules.borrow_mut();
+        if warned.len() < MODULE_WARNINGS_MAX && warned.insert(name.to_vec()) {
+            let name = String::from_utf8_lossy(name);
+            let text = format!(
+                "`{name}` in a namespace is a loaded module, which cannot be called from outside; put the functions \
+                 that may be called into a table of their own"
+            );
+            log::write(log::Level::Warn, text.as_bytes());
+        }
     }
 
     /// Notes that the object of an opened connection was collected. For finalizers.

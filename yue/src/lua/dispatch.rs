@@ -5,18 +5,21 @@
 
 use super::calls::encode;
 use super::connections::Connection;
-use super::errors::ErrorObject;
+use super::errors::{ErrorObject, without_addresses};
 use super::host::{self, Host};
+use super::log::{self, Level};
 use super::references::{Refs, release_tokens};
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::c_int;
+use std::mem::ManuallyDrop;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 use yue_luajit::codec::Reader;
 use yue_luajit::{Error, LuaThread, Running, Stack, Vm, ffi};
 use yue_rpc::session::{Call, CallMethod, Dispatch, Replied, Reply, Session};
 use yue_rpc::{CloseReason, ErrorKind, Failure, Hooks, Moment, Retry, Verdict};
-use yue_scheduler::current_id;
+use yue_scheduler::{current_id, time_left};
 
 /// A list of layers in the registry, until it is dropped.
 pub(crate) struct Layers {
@@ -86,6 +89,8 @@ pub(crate) struct ServiceSettings {
     pub(crate) codec: yue_luajit::codec::Limits,
     /// How many functions the other side may hold.
     pub(crate) references_max: usize,
+    /// Whether tracebacks travel to the other side; if the options do not say, they stay on this machine.
+    pub(crate) traceback: Option<bool>,
 }
 
 /// What a listener, or an opened connection, offers.
@@ -133,12 +138,12 @@ impl LuaService {
 /// Names longer than this are in no namespace; it bounds the work of a lookup.
 const NAME_MAX: usize = 1024;
 
-/// Pushes the function that `name` means in the layers at the registry reference; or pushes nothing and returns false.
-/// May raise.
-fn push_method(stack: Stack<'_>, layers: c_int, name: &[u8]) -> bool {
+/// Pushes the function that `name` means in the layers at the registry reference; or pushes nothing. May raise.
+fn push_method(stack: Stack<'_>, layers: c_int, name: &[u8]) -> Lookup {
     let state = stack.raw();
+    let mut outcome = Lookup::Missing;
     if name.len() > NAME_MAX {
-        return false;
+        return outcome;
     }
     // SAFETY: `Stack` promises a valid state where errors may be raised; every access is raw.
     unsafe {
@@ -146,35 +151,50 @@ fn push_method(stack: Stack<'_>, layers: c_int, name: &[u8]) -> bool {
         let count = ffi::lua_objlen(state, -1) as i64;
         for index in (1..=count).rev() {
             ffi::lua_rawgeti(state, -1, index);
-            if walk(stack, name) {
-                ffi::lua_replace(state, 1);
-                ffi::lua_settop(state, 1);
-                return true;
+            match walk(stack, name) {
+                Lookup::Found => {
+                    ffi::lua_replace(state, 1);
+                    ffi::lua_settop(state, 1);
+                    return Lookup::Found;
+                }
+                Lookup::Missing => {}
+                other => outcome = other,
             }
             ffi::lua_settop(state, 1);
         }
         ffi::lua_settop(state, 0);
     }
-    false
+    outcome
 }
 
 /// Replaces the table on top by what the dotted name means in it, if that is a function.
 ///
+/// A table in a table may be a module that was loaded: in a file of symbols `os = require 'os'` makes a global of it.
+/// That does not mean that strangers may call what is in it.
+///
 /// # Safety
 /// A state where errors may be raised, with a value on top and room for two.
-unsafe fn walk(stack: Stack<'_>, name: &[u8]) -> bool {
+unsafe fn walk(stack: Stack<'_>, name: &[u8]) -> Lookup {
     let state = stack.raw();
+    let mut at = 0;
     // SAFETY: the caller's promise.
     unsafe {
         for segment in name.split(|byte| *byte == b'.') {
             if ffi::lua_type(state, -1) != ffi::LUA_TTABLE || segment.first() == Some(&b'_') {
-                return false;
+                return Lookup::Missing;
+            }
+            if at > 0 && stack.is_loaded_module(-1) {
+                return Lookup::Module { name_end: at - 1 };
             }
             stack.push_bytes(segment);
             ffi::lua_rawget(state, -2);
             ffi::lua_replace(state, -2);
+            at += segment.len() + 1;
         }
-        ffi::lua_type(state, -1) == ffi::LUA_TFUNCTION
+        match ffi::lua_type(state, -1) {
+            ffi::LUA_TFUNCTION => Lookup::Found,
+            _ => Lookup::Missing,
+        }
     }
 }
 
@@ -183,7 +203,43 @@ unsafe fn walk(stack: Stack<'_>, name: &[u8]) -> bool {
 enum Lookup {
     Found,
     Missing,
+    /// It would be in a module; so many bytes of the name are the module's.
+    Module {
+        name_end: usize,
+    },
     BadArguments,
+}
+
+/// Bytes of a method's name that are kept for the log; of longer ones the end is cut off.
+const NAME_SHOWN: usize = 64;
+
+/// What a request calls, for the log: the buffer that holds its name is given back before the handler runs.
+struct Called {
+    name: [u8; NAME_SHOWN],
+    length: Option<usize>,
+}
+
+impl Called {
+    #[inline]
+    fn of(method: CallMethod<'_>) -> Called {
+        let mut called = Called {
+            name: [0; NAME_SHOWN],
+            length: None,
+        };
+        if let CallMethod::Name(name) = method {
+            let length = name.len().min(NAME_SHOWN);
+            called.name[..length].copy_from_slice(&name[..length]);
+            called.length = Some(length);
+        }
+        called
+    }
+
+    fn text(&self) -> Cow<'_, str> {
+        match self.length {
+            Some(length) => String::from_utf8_lossy(&self.name[..length]),
+            None => "a function that was passed as a value".into(),
+        }
+    }
 }
 
 impl Dispatch for LuaService {
@@ -214,12 +270,13 @@ impl Dispatch for LuaService {
 impl LuaService {
     fn serve(
         &self,
-        host: &Rc<Host>,
+        host: &Host,
         connection: &Rc<Connection>,
         running: &mut Running<'_>,
         call: &mut Call,
         reply: Reply,
     ) -> Replied {
+        let called = Called::of(call.method());
         let mut lookup = Lookup::Missing;
         let mut fault = None;
         let (lookup_at, fault_at) = (&raw mut lookup, &raw mut fault);
@@ -231,11 +288,14 @@ impl LuaService {
             // Nothing here has a destructor.
             unsafe {
                 let call = &mut *call_at;
-                let found = match call.method() {
+                *lookup_at = match call.method() {
                     CallMethod::Name(name) => push_method(stack, layers, name),
-                    CallMethod::Token(token) => (*refs_at).push_export(stack, token),
+                    CallMethod::Token(token) if (*refs_at).push_export(stack, token) => {
+                        Lookup::Found
+                    }
+                    CallMethod::Token(_) => Lookup::Missing,
                 };
-                if !found {
+                if *lookup_at != Lookup::Found {
                     return false;
                 }
                 let params = call.params();
@@ -247,7 +307,6 @@ impl LuaService {
                     &*refs_at,
                 ) {
                     Ok(_) => {
-                        *lookup_at = Lookup::Found;
                         call.release_params();
                         true
                     }
@@ -274,9 +333,39 @@ impl LuaService {
                     format!("the arguments cannot be read: {text}"),
                 ))
             }
-            (Ok(None), _) => reply.no_method(call),
-            (Err(_), _) => reply.fail(&failure_of(host::describe_failure(state))),
+            (Ok(None), lookup) => {
+                if let (Lookup::Module { name_end }, CallMethod::Name(name)) =
+                    (lookup, call.method())
+                {
+                    host.connections.warn_of_module(&name[..name_end]);
+                }
+                reply.no_method(call)
+            }
+            (Err(_), _) => {
+                let failure = host::describe_failure_within(state, codec.limits());
+                // A handler that was stopped because its caller waits no longer has not failed by itself.
+                let stopped = failure.type_name == ErrorKind::Timeout.name()
+                    && time_left(call.deadline()).is_zero();
+                log_failure(&failure, stopped, || {
+                    let what = if call.is_notification() {
+                        "notified"
+                    } else {
+                        "called"
+                    };
+                    let peer = call.session().address();
+                    format!("the handler of {} failed, {what} by {peer}", called.text())
+                });
+                let travels = self.traceback_travels(call.session());
+                reply.fail(&failure_of(failure, travels))
+            }
         }
+    }
+
+    /// Whether a handler's traceback is sent to the other side. It tells the program's files and how it works: by
+    /// default it does not leave the machine (an address of TCP may be that of a proxy).
+    fn traceback_travels(&self, session: &Session) -> bool {
+        let local = is_local(session);
+        self.settings.traceback.unwrap_or(local)
     }
 
     /// Whether a layer has the callback, or somebody bound the event.
@@ -342,8 +431,12 @@ impl LuaService {
                             // The references outlive `enter`.
                             let decoded =
                                 codec.decode_values(stack, &mut Reader::new(bytes), 1, &*refs_at);
-                            if decoded.is_err() {
-                                stack.push_bytes(b"the value that was granted cannot be read");
+                            if let Err(fault) = decoded {
+                                let text =
+                                    format!("the value that was granted cannot be read: {fault}");
+                                let text = ManuallyDrop::new(text);
+                                stack.push_bytes(text.as_bytes());
+                                drop(ManuallyDrop::into_inner(text));
                                 ffi::lua_error(state);
                             }
                         }
@@ -358,7 +451,7 @@ impl LuaService {
                     let has = ffi::lua_toboolean(state, running.thread().first()) != 0;
                     Ok(has.then(|| take(&connection, running.thread())))
                 },
-                Err(_) => Err(host::describe_failure(state)),
+                Err(_) => Err(host::describe_failure_within(state, codec.limits())),
             };
             end_record(&host, running);
             result
@@ -374,15 +467,23 @@ enum Payload<'a> {
     Encoded(&'a [u8]),
 }
 
-pub(crate) fn failure_of(object: ErrorObject) -> Failure {
+/// An error as it is sent to the other side.
+fn failure_of(object: ErrorObject, with_traceback: bool) -> Failure {
+    let traceback = object.traceback.filter(|_| with_traceback);
     Failure {
         code: object.code,
         type_name: object.type_name,
-        message: object.message,
+        message: without_addresses(&object.message).into_owned(),
         retryable: object.retryable,
-        traceback: object.traceback,
+        traceback: traceback.map(|text| without_addresses(&text).into_owned()),
         value: object.value,
     }
+}
+
+/// Whether the other side is on this machine for certain.
+fn is_local(session: &Session) -> bool {
+    let address = session.address();
+    address.starts_with("unix://") || address.starts_with("thread://")
 }
 
 impl Hooks for LuaService {
@@ -401,7 +502,7 @@ impl Hooks for LuaService {
         let outcome = self.event(session, "open", Payload::None, |_, _| ());
         outcome
             .map(drop)
-            .map_err(|failure| failure_of(logged("__open", failure)))
+            .map_err(|failure| refusal_of(session, "__open", failure))
     }
 
     fn on_accept(&self, session: &Session, granted: Option<&[u8]>) -> Verdict {
@@ -436,7 +537,7 @@ impl Hooks for LuaService {
         match outcome {
             Ok(Some(verdict)) => verdict,
             Ok(None) => Verdict::granted(),
-            Err(failure) => Verdict::Refuse(failure_of(logged("__accept", failure))),
+            Err(failure) => Verdict::Refuse(refusal_of(session, "__accept", failure)),
         }
     }
 
@@ -450,7 +551,7 @@ impl Hooks for LuaService {
         match outcome {
             Ok(decision) => decision.unwrap_or_default(),
             Err(failure) => {
-                logged("__close", failure);
+                log_callback(session, "__close", &failure);
                 Retry::No
             }
         }
@@ -458,13 +559,37 @@ impl Hooks for LuaService {
 
     fn on_timeout(&self, session: &Session) {
         if let Err(failure) = self.event(session, "timeout", Payload::None, |_, _| ()) {
-            logged("__timeout", failure);
+            log_callback(session, "__timeout", &failure);
             session.close();
         }
     }
 }
 
-fn logged(callback: &str, failure: ErrorObject) -> ErrorObject {
-    super::log::error(&format!("{callback} failed: {}", failure.report()));
-    failure
+/// Logs the failure of a callback, which refuses the connection. A stranger who is not let in gets no traceback.
+fn refusal_of(session: &Session, callback: &str, failure: ErrorObject) -> Failure {
+    log_callback(session, callback, &failure);
+    failure_of(failure, is_local(session))
+}
+
+fn log_callback(session: &Session, callback: &str, failure: &ErrorObject) {
+    let kind = ErrorKind::from_name(&failure.type_name);
+    let what = || format!("{callback} failed, for {}", session.address());
+    if kind.is_some_and(|kind| kind.is_a(ErrorKind::Transport)) {
+        // The other side has gone: a health check, or somebody who scans ports.
+        log::write_limited(Level::Info, || {
+            let ErrorObject {
+                type_name, message, ..
+            } = failure;
+            format!("{}: {type_name}: {message}", what())
+        });
+    } else {
+        log_failure(failure, false, what);
+    }
+}
+
+/// Logs what a handler or a callback raised; of one that was stopped from outside only if everything is logged.
+fn log_failure(failure: &ErrorObject, stopped: bool, what: impl Fn() -> String) {
+    let stopped = stopped || failure.type_name == ErrorKind::Cancelled.name();
+    let level = if stopped { Level::Debug } else { Level::Error };
+    log::write_limited(level, || format!("{}: {}", what(), failure.report()));
 }

@@ -32,6 +32,7 @@ struct Settings {
     output_high: Option<f64>,
     references_max: Option<f64>,
     reconnect: Option<bool>,
+    traceback: Option<bool>,
     retry: bool,
     legacy: bool,
 }
@@ -70,6 +71,7 @@ impl Settings {
                 output_high: number(c"output_high"),
                 references_max: number(c"references_max"),
                 reconnect: flag(c"reconnect"),
+                traceback: flag(c"traceback"),
                 retry: flag(c"retry").unwrap_or(false),
                 legacy: flag(c"legacy").unwrap_or(false),
             }
@@ -90,6 +92,7 @@ impl Settings {
                 decoded_bytes_max,
             },
             references_max: limits.references_max,
+            traceback: self.traceback,
         }
     }
 
@@ -357,6 +360,13 @@ native! {
 }
 
 native! {
+    /// Warns that a global of a file of symbols is a module.
+    WarnOfModule = "warn_of_module", suspends: false;
+    read(stack) -> &'a [u8] { stack.bytes(1) }
+    run(name) -> () { with_host(|host| host.connections.warn_of_module(name)) }
+}
+
+native! {
     /// Lua has an object of an accepted connection, and wants to know when the connection is over.
     Know = "know", suspends: false;
     read(stack) -> f64 { stack.number(1) }
@@ -473,7 +483,7 @@ unsafe extern "C-unwind" fn map_raw(state: *mut ffi::lua_State) -> c_int {
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    register!(stack; CloseListener, ReleaseListenerHold, ListenerConnections, Peer, ServiceOf, Watch, Know);
+    register!(stack; CloseListener, ReleaseListenerHold, ListenerConnections, Peer, ServiceOf, Watch, Know, WarnOfModule);
     register!(stack; IsAccepted, IsClosed, AddressOf, Connected, CloseConnection, CloseLater, Stats);
     // SAFETY: the table is on top, and errors may be raised.
     unsafe {

@@ -16,7 +16,7 @@ use std::ffi::c_int;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use yue_luajit::codec::Reader;
+use yue_luajit::codec::{Limits, Reader};
 use yue_luajit::{Error, NoRefs, Stack, Vm, VmError, ffi};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{Builder, FiberId, LocalWaker, StackClass};
@@ -161,6 +161,7 @@ impl Host {
         let more = self.vm.gc_step_idle();
         if !more {
             self.tell_remarks();
+            log::flush_limited();
         }
         more
     }
@@ -283,9 +284,16 @@ pub(crate) unsafe fn load_function(state: *mut ffi::lua_State, bytecode: &[u8]) 
 /// Decodes one msgpack value and pushes it; pushes nothing and returns false if there is none, or it is no good. May
 /// raise.
 pub(crate) fn push_decoded(stack: Stack<'_>, bytes: Option<&[u8]>) -> bool {
+    push_decoded_within(stack, bytes, Limits::default())
+}
+
+/// As `push_decoded`, within the limits of a connection.
+pub(crate) fn push_decoded_within(stack: Stack<'_>, bytes: Option<&[u8]>, limits: Limits) -> bool {
     let Some(bytes) = bytes else { return false };
     let codec = HOST.with_borrow(|host| host.as_ref().map(|host| host.vm.codec()));
-    let Some(codec) = codec else { return false };
+    let Some(codec) = codec.map(|codec| codec.with_limits(limits)) else {
+        return false;
+    };
     let top = stack.top();
     match codec.decode_values(stack, &mut Reader::new(bytes), 1, &NoRefs) {
         Ok(_) => true,
@@ -299,6 +307,11 @@ pub(crate) fn push_decoded(stack: Stack<'_>, bytes: Option<&[u8]>) -> bool {
 
 /// The error value on top of `state` in parts. Lua runs for it, but nothing that suspends.
 pub(crate) fn describe_failure(state: *mut ffi::lua_State) -> ErrorObject {
+    describe_failure_within(state, Limits::default())
+}
+
+/// As `describe_failure`, for a connection whose codec has these limits.
+pub(crate) fn describe_failure_within(state: *mut ffi::lua_State, limits: Limits) -> ErrorObject {
     let unknown =
         || ErrorObject::of_kind(ErrorKind::Runtime, "an error of unknown form was raised");
     let Some(host) = current() else {
@@ -316,8 +329,9 @@ pub(crate) fn describe_failure(state: *mut ffi::lua_State) -> ErrorObject {
         ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, describe.into());
         ffi::lua_pushvalue(state, top);
         if ffi::lua_pcall(state, 1, 6, 0) != ffi::LUA_OK {
+            // There is no memory for the parts. The text of that very error needs none.
             ffi::lua_settop(state, top);
-            return unknown();
+            return plain_text(state);
         }
         let text = |index: c_int| text_at(state, top + index);
         let mut object = ErrorObject {
@@ -327,12 +341,14 @@ pub(crate) fn describe_failure(state: *mut ffi::lua_State) -> ErrorObject {
             traceback: text(4),
             retryable: ffi::lua_toboolean(state, top + 5) != 0,
             value: None,
+            limits,
         };
         if ffi::lua_type(state, top + 6) != ffi::LUA_TNIL {
             let mut bytes = Vec::new();
             if host
                 .vm
                 .codec()
+                .with_limits(limits)
                 .encode_values(state, top + 6, 1, "value", &NoRefs, &mut bytes)
                 .is_ok()
             {

@@ -1,12 +1,27 @@
 //! The program's log: lines on standard error.
 //!
 //! `YUE_LOG` (`debug`, `info`, `warn`, `error`, `off`) sets what is shown; `info` and up by default.
+//!
+//! What is logged may come from strangers: an error's message, a method's name. So control characters are escaped, the
+//! second and later lines of an entry are indented (nobody can forge one that looks like an entry of its own), and an
+//! entry has a limit. What strangers can cause at will is limited in number, too ([`write_limited`]).
 
 use super::host;
 use super::native::{native, register};
+use std::cell::Cell;
+use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::OnceLock;
+use std::time::Duration;
 use yue_luajit::Stack;
+use yue_scheduler::{Instant, now};
+
+/// Bytes of an entry; what is beyond is left out. It is written synchronously, so it must not be large.
+const ENTRY_BYTES_MAX: usize = 16 << 10;
+
+/// Entries that strangers cause: so many at once, and then so many a second.
+const LIMITED_BURST: u32 = 20;
+const LIMITED_EACH: Duration = Duration::from_millis(100);
 
 /// How much a line matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,14 +63,111 @@ pub(crate) fn write(level: Level, text: &[u8]) {
         format!("{level:?}").to_lowercase(),
         host::current().map(|host| host.name()),
     );
-    let mut line = format!("yue {name}: ").into_bytes();
+    let mut line = format!("yue {name}: ");
     if let Some(loop_name) = loop_name.filter(|name| !name.is_empty()) {
-        line.extend_from_slice(format!("[{loop_name}] ").as_bytes());
+        line.push_str(&format!("[{loop_name}] "));
     }
-    line.extend_from_slice(text);
-    line.push(b'\n');
+    append_printable(&mut line, text);
+    line.push('\n');
     // A standard error that is closed is no reason to stop.
-    let _ = std::io::stderr().write_all(&line);
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// Appends a text so that it can neither act on a terminal nor look like an entry of its own.
+fn append_printable(line: &mut String, text: &[u8]) {
+    let text = text.trim_ascii_end();
+    let shown = &text[..text.len().min(ENTRY_BYTES_MAX)];
+    // Writing to a String cannot fail.
+    for chunk in shown.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\n' => line.push_str("\n    "),
+                '\t' => line.push('\t'),
+                c if c.is_ascii_control() => drop(write!(line, "\\x{:02x}", c as u32)),
+                c if c.is_control() => drop(write!(line, "\\u{{{:x}}}", c as u32)),
+                c => line.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(line, "\\x{byte:02x}");
+        }
+    }
+    if shown.len() < text.len() {
+        let _ = write!(line, " ... ({} bytes more)", text.len() - shown.len());
+    }
+}
+
+/// How many entries may still be written that strangers cause.
+#[derive(Clone, Copy)]
+struct Allowance {
+    left: u32,
+    /// When the last of them was granted.
+    since: Instant,
+    left_out: u32,
+}
+
+thread_local! {
+    static ALLOWANCE: Cell<Option<Allowance>> = const { Cell::new(None) };
+}
+
+impl Allowance {
+    /// That of this thread, with what time has added.
+    fn current() -> Allowance {
+        let now = now();
+        let full = Allowance {
+            left: LIMITED_BURST,
+            since: now,
+            left_out: 0,
+        };
+        let Some(mut allowance) = ALLOWANCE.get() else {
+            return full;
+        };
+        let more = now.saturating_since(allowance.since).as_nanos() / LIMITED_EACH.as_nanos();
+        if more > 0 {
+            allowance.left = (u128::from(allowance.left) + more).min(LIMITED_BURST.into()) as u32;
+            allowance.since = now;
+        }
+        allowance
+    }
+}
+
+/// As [`write`], for what strangers can cause as often as they like: beyond some a second, entries are only counted.
+pub(crate) fn write_limited(level: Level, text: impl FnOnce() -> String) {
+    if level < threshold() {
+        return;
+    }
+    let mut allowance = Allowance::current();
+    if allowance.left == 0 {
+        allowance.left_out += 1;
+        ALLOWANCE.set(Some(allowance));
+        return;
+    }
+    allowance.left -= 1;
+    let left_out = std::mem::take(&mut allowance.left_out);
+    ALLOWANCE.set(Some(allowance));
+    tell_left_out(left_out);
+    write(level, text().as_bytes());
+}
+
+/// Says how many entries were left out, if that is over. For the idle loop.
+pub(crate) fn flush_limited() {
+    let Some(allowance) = ALLOWANCE.get() else {
+        return;
+    };
+    if allowance.left_out > 0 && Allowance::current().left > 0 {
+        ALLOWANCE.set(Some(Allowance {
+            left_out: 0,
+            ..allowance
+        }));
+        tell_left_out(allowance.left_out);
+    }
+}
+
+fn tell_left_out(count: u32) {
+    if count > 0 {
+        let text = format!("{count} more failures of handlers and callbacks were not logged");
+        write(Level::Warn, text.as_bytes());
+    }
 }
 
 /// Writes an error line.
@@ -89,4 +201,36 @@ native! {
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
     register!(stack; Log, TellLater);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printable(text: &[u8]) -> String {
+        let mut line = String::new();
+        append_printable(&mut line, text);
+        line
+    }
+
+    #[test]
+    fn control_characters_are_escaped_and_later_lines_are_indented() {
+        assert_eq!(
+            printable(b"plain gr\xc3\xbcn\ttext\n"),
+            "plain gr\u{fc}n\ttext"
+        );
+        assert_eq!(printable(b"a\nyue error: b"), "a\n    yue error: b");
+        assert_eq!(printable(b"\x1b[2J\r\x07\x7f"), "\\x1b[2J\\x0d\\x07\\x7f");
+        assert_eq!(printable("\u{9b}31m".as_bytes()), "\\u{9b}31m");
+        assert_eq!(printable(b"\xff\xfe."), "\\xff\\xfe.");
+    }
+
+    #[test]
+    fn a_long_entry_is_cut() {
+        let long = printable(&vec![b'x'; 10 << 20]);
+        assert!(long.len() < ENTRY_BYTES_MAX + 100);
+        assert!(long.ends_with("bytes more)"));
+        // In the middle of a character, too.
+        printable("\u{20ac}".repeat(ENTRY_BYTES_MAX).as_bytes());
+    }
 }

@@ -9,7 +9,7 @@
 
 use super::calls::{encode_arguments, finish_call};
 use super::connections::{Connection, connection};
-use super::errors::{error, rpc_error};
+use super::errors::{call_error, error};
 use super::host::{self, with_host};
 use super::native::register_raw;
 use std::cell::Cell;
@@ -287,7 +287,7 @@ unsafe extern "C-unwind" fn call_remote(state: *mut ffi::lua_State) -> c_int {
                 });
             response
                 .map(|response| (response, connection.clone()))
-                .map_err(|failure| rpc_error(&failure))
+                .map_err(|failure| call_error(&failure, connection.codec().limits()))
         });
         finish_call(state, outcome)
     }

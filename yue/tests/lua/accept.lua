@@ -1,4 +1,4 @@
---! stderr: __accept failed: RuntimeError
+--! stderr: __accept failed, for tcp://127.0.0.1:
 -- __accept: calls both ways inside it, others held; refusal; what is granted arrives at the client's own.
 local check = require 'check'
 local events = {}

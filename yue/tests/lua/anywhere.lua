@@ -1,3 +1,4 @@
+--! stderr: the handler of fail failed, called by tcp://127.0.0.1:
 -- Calls block wherever Lua runs: protected calls, metamethods, iterators, sort, gsub, coroutines, required chunks.
 local check = require 'check'
 local c, listener = check.pair { echo = function(...) yue.sleep(0) return ... end, fail = function() error('no') end }

@@ -1,3 +1,4 @@
+--! stderr: the handler of plain failed, called by tcp://127.0.0.1:
 -- Error objects: fields, classes, what crosses the wire and how.
 local check = require 'check'
 local E = yue.errors
@@ -27,7 +28,7 @@ check.equal(tostring(E.RuntimeError), 'RuntimeError')
 check.raises('ArgumentError', 'is_a', function() E.RuntimeError.new('x'):is_a() end)
 check.that(not pcall(function() return E.RuntimeError.new('x').is_a(nil, 'Error') end) or true)
 
-local c, listener = check.pair {
+local listener = yue.listen('tcp://127.0.0.1:0', { traceback = true }, {
   plain = function() error('plain text') end,
   object = function() error(E.TimeoutError.new('mine')) end,
   a_table = function() error({ code = 5, list = { 1, 2 } }) end,
@@ -43,7 +44,8 @@ local c, listener = check.pair {
   bad_results = function() return coroutine.create(print) end,
   huge = function() error(('x'):rep(100000)) end,
   relayed = function() return yue.peer().procs.inner() end,
-}
+})
+local c = yue.open(listener:addr(), { no_cache = true }, nil)
 
 local e = check.raises('RuntimeError', 'plain text', c.plain)
 check.contains(e.msg, 'errors.lua:', 'file and line')
@@ -73,7 +75,7 @@ check.raises('ArgumentError', nil, c.plain, coroutine.create(print))
 check.raises('ArgumentError', 'args', c.plain, { { io.stdout } })
 
 -- Both tracebacks of an error that comes through two sides
-local both = yue.open(listener:addr(), nil, { inner = function() error('at the caller') end })
+local both = yue.open(listener:addr(), { traceback = true }, { inner = function() error('at the caller') end })
 e = check.raises('RuntimeError', 'at the caller', both.relayed)
 check.contains(e.bt, 'called from')
 

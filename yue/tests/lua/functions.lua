@@ -1,3 +1,4 @@
+--! stderr: the handler of fail failed, called by tcp://127.0.0.1:
 -- Functions as values: called on the other side they run where they were made; they are released, and die with the
 -- link.
 local check = require 'check'

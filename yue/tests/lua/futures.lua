@@ -1,3 +1,4 @@
+--! stderr: the handler of fail failed, called by tcp://127.0.0.1:
 -- Futures: waiting for them, giving them up, all and any.
 local check = require 'check'
 local c, listener = check.pair {

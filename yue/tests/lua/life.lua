@@ -1,6 +1,6 @@
---! stderr: __close failed: RuntimeError
---! stderr: __timeout failed: RuntimeError
---! stderr: __open failed: RuntimeError
+--! stderr: __close failed, for tcp://127.0.0.1:
+--! stderr: __timeout failed, for tcp://127.0.0.1:
+--! stderr: __open failed, for tcp://127.0.0.1:
 -- A connection's life: events, callbacks, reconnection, closing.
 local check = require 'check'
 

@@ -1,3 +1,4 @@
+--! stderr: the handler of maybe failed, called by tcp://127.0.0.1:
 -- Under load, with collections in between, nothing gets lost and nothing is left behind.
 local check = require 'check'
 local c, listener = check.pair {
