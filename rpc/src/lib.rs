@@ -58,6 +58,7 @@ mod listener;
 // For the command's benchmark, and for the tests: what a program encodes, it encodes with a library.
 pub mod proto;
 pub mod session;
+mod socket_file;
 mod text;
 pub mod transport;
 pub mod typed;

@@ -4,14 +4,16 @@ use crate::address::Address;
 use crate::error::{Error, ErrorKind};
 use crate::session::options::Options;
 use crate::session::{Accounts, Service, Session};
+use crate::socket_file::SocketFile;
 use crate::transport::thread::{IncomingLink, ThreadName};
-use crate::transport::{Events, Transport, socket};
+use crate::transport::{Events, SocketOptions, Transport, socket};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::rc::{Rc, Weak};
-use yue_io::net::{ListenOptions, TcpListener, UnixListener};
+use std::time::Duration;
+use yue_io::net::{TcpListener, UnixListener};
 use yue_scheduler::{Builder, FiberId, cancel, set_context, yield_now};
 
 /// Accepts connections until it is closed. Clones are the same listener; dropping them all closes nothing.
@@ -47,6 +49,10 @@ struct Inner {
     accounts: Rc<Accounts>,
     fiber: Cell<Option<FiberId>>,
     name: RefCell<Option<ThreadName>>,
+    /// Of a Unix socket, until it listens no more.
+    file: RefCell<Option<SocketFile>>,
+    /// How long a peer of its connections may be gone unnoticed.
+    keepalive: Option<Duration>,
     closed: Cell<bool>,
 }
 
@@ -58,16 +64,19 @@ enum Socket {
 impl Listener {
     /// Listens at `address`, and serves whoever connects, on this loop.
     ///
+    /// The file of a Unix socket is removed when the listener is closed. One at which nobody listens, as it is left when
+    /// a process is killed, is replaced; a file of another kind never is.
+    ///
     /// # Errors
     /// `AddressError` if it cannot be listened at, as when another has it.
     ///
     /// # Panics
     /// Outside a loop.
     pub fn bind(address: &Address, service: Service, options: Options) -> Result<Listener, Error> {
-        Self::bind_with(address, service, options, &ListenOptions::default())
+        Self::bind_with(address, service, options, &SocketOptions::default())
     }
 
-    /// As [`Listener::bind`], with the socket's options: several loops may share a port.
+    /// As [`Listener::bind`], with options of the sockets: several loops may share a port, say.
     ///
     /// # Errors
     /// As [`Listener::bind`].
@@ -78,7 +87,7 @@ impl Listener {
         address: &Address,
         service: Service,
         options: Options,
-        socket: &ListenOptions,
+        sockets: &SocketOptions,
     ) -> Result<Listener, Error> {
         let failed = |error: io::Error| {
             let text = match error.kind() {
@@ -91,22 +100,24 @@ impl Listener {
         };
         match address {
             Address::Tcp { host, port } => {
-                let listener =
-                    TcpListener::bind_with((host.as_str(), *port), socket).map_err(failed)?;
+                let listener = TcpListener::bind_with((host.as_str(), *port), &sockets.listen)
+                    .map_err(failed)?;
                 let port = listener.local_addr().map_err(failed)?.port();
                 let address = Address::Tcp {
                     host: host.clone(),
                     port,
                 };
-                Self::spawn(address, service, options, Socket::Tcp(listener)).map_err(failed)
+                let inner = Inner::new(address, service, options, sockets);
+                Self::spawn(inner, Socket::Tcp(listener)).map_err(failed)
             }
             Address::Unix { path } => {
-                let listener = UnixListener::bind(path).map_err(failed)?;
-                Self::spawn(address.clone(), service, options, Socket::Unix(listener))
-                    .map_err(failed)
+                let (listener, file) = SocketFile::bind(path.as_ref()).map_err(failed)?;
+                let inner = Inner::new(address.clone(), service, options, sockets);
+                *inner.file.borrow_mut() = Some(file);
+                Self::spawn(inner, Socket::Unix(listener)).map_err(failed)
             }
             Address::Thread { name } => {
-                let inner = Inner::new(address.clone(), service, options);
+                let inner = Inner::new(address.clone(), service, options, sockets);
                 let weak = Rc::downgrade(&inner);
                 let accept = move |link: IncomingLink| {
                     if let Some(inner) = weak.upgrade() {
@@ -120,13 +131,7 @@ impl Listener {
         }
     }
 
-    fn spawn(
-        address: Address,
-        service: Service,
-        options: Options,
-        socket: Socket,
-    ) -> io::Result<Listener> {
-        let inner = Inner::new(address, service, options);
+    fn spawn(inner: Rc<Inner>, socket: Socket) -> io::Result<Listener> {
         let accepting = inner.clone();
         let body = move || {
             set_context(None);
@@ -153,6 +158,7 @@ impl Listener {
     pub fn close(&self) {
         self.inner.closed.set(true);
         self.inner.name.take();
+        self.inner.remove_file();
         if let Some(fiber) = self.inner.fiber.take() {
             cancel(fiber);
         }
@@ -182,7 +188,12 @@ impl fmt::Debug for Listener {
 }
 
 impl Inner {
-    fn new(address: Address, service: Service, options: Options) -> Rc<Inner> {
+    fn new(
+        address: Address,
+        service: Service,
+        options: Options,
+        sockets: &SocketOptions,
+    ) -> Rc<Inner> {
         Rc::new(Inner {
             address,
             service,
@@ -191,6 +202,8 @@ impl Inner {
             accounts: Rc::default(),
             fiber: Cell::new(None),
             name: RefCell::default(),
+            file: RefCell::default(),
+            keepalive: sockets.keepalive,
             closed: Cell::new(false),
         })
     }
@@ -202,7 +215,7 @@ impl Inner {
                 // A client that has no address any more is gone again.
                 if let Ok(from) = stream.peer_addr() {
                     self.accept(format!("tcp://{from}"), |events| {
-                        socket::start_tcp(stream, events)
+                        socket::start_tcp(stream, self.keepalive, events)
                     });
                 }
             }),
@@ -213,6 +226,14 @@ impl Inner {
             }),
         }
         self.closed.set(true);
+        self.remove_file();
+    }
+
+    /// Removes a Unix socket's file, while the socket still listens.
+    fn remove_file(&self) {
+        if let Some(file) = self.file.take() {
+            file.remove();
+        }
     }
 
     fn accept(

@@ -19,6 +19,7 @@ local OPTIONS = {
   output_high = 'number',
   references_max = 'number',
   handshake_timeout = 'number',
+  keepalive = 'number or false', -- tcp: seconds after which a peer that is gone is noticed (50)
 }
 
 yue.config = setmetatable({}, {
@@ -52,8 +53,12 @@ local function check_options(name, options)
   for key, value in pairs(options) do
     local wanted = OPTIONS[key]
     if not wanted then internal.argument_error(('%s: there is no option %s'):format(name, tostring(key))) end
-    if type(value) ~= wanted or (wanted == 'number' and not (value > 0)) then
-      local what = wanted == 'number' and 'number above 0' or wanted
+    local number = type(value) == 'number' and value > 0
+    local fits = type(value) == wanted
+    if wanted == 'number' then fits = number end
+    if wanted == 'number or false' then fits = number or value == false end
+    if not fits then
+      local what = wanted:gsub('number', 'number above 0')
       internal.argument_error(
         ('%s: the option %s is a %s, not %s'):format(name, key, what, internal.describe_value(value))
       )

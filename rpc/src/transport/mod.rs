@@ -49,6 +49,7 @@ pub(crate) mod socket;
 pub(crate) mod thread;
 
 pub use hub::Hub;
+pub use socket::SocketOptions;
 
 use crate::address::Address;
 use crate::error::Error;
@@ -221,9 +222,22 @@ pub trait Connect {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn connector(address: &Address) -> Rc<dyn Connect> {
+    connector_with(address, &SocketOptions::default())
+}
+
+/// As [`connector`], with options of its sockets.
+///
+/// ```
+/// use yue::rpc::transport::{SocketOptions, connector_with};
+///
+/// let options = SocketOptions { keepalive: None, ..SocketOptions::default() };
+/// let connector = connector_with(&"tcp://localhost:80".parse().unwrap(), &options);
+/// assert_eq!(connector.address(), "tcp://localhost:80");
+/// ```
+pub fn connector_with(address: &Address, options: &SocketOptions) -> Rc<dyn Connect> {
     match address {
         Address::Tcp { .. } | Address::Unix { .. } => {
-            Rc::new(socket::SocketConnector::new(address.clone()))
+            Rc::new(socket::SocketConnector::new(address.clone(), options))
         }
         Address::Thread { name } => Rc::new(thread::ThreadConnector::new(name)),
     }

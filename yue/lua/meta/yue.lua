@@ -56,6 +56,7 @@ yue.const = {}
 ---@field held_max? integer Bytes of calls that are held until the connection is up and granted.
 ---@field output_high? integer Bytes waiting to be sent, above which callers wait.
 ---@field references_max? integer Functions of ours that the other side may hold.
+---@field keepalive? number|false tcp: seconds after which a peer that is gone without a word is noticed. 50 by default.
 ---@field handshake_timeout? number Seconds that greeting and `__accept` may take.
 
 ---The procedures of another side: every name, at any depth, can be called. Prefixes of the last name: `async_` (a

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use yue_io::net::ListenOptions;
 use yue_luajit::{Error, Stack, ffi, may_suspend, raise, suspending};
 use yue_rpc::session::{Service, Session, peer};
-use yue_rpc::transport::{Connect, connector};
+use yue_rpc::transport::{SocketOptions, connector_with};
 use yue_rpc::{Address, ErrorKind, Limits, Listener, Options};
 use yue_scheduler::StackClass;
 
@@ -31,6 +31,8 @@ struct Settings {
     held_max: Option<f64>,
     output_high: Option<f64>,
     references_max: Option<f64>,
+    /// Seconds, or not at all.
+    keepalive: Option<Option<f64>>,
     reconnect: Option<bool>,
     traceback: Option<bool>,
     retry: bool,
@@ -70,11 +72,25 @@ impl Settings {
                 held_max: number(c"held_max"),
                 output_high: number(c"output_high"),
                 references_max: number(c"references_max"),
+                keepalive: match flag(c"keepalive") {
+                    Some(_) => Some(None),
+                    None => number(c"keepalive").map(Some),
+                },
                 reconnect: flag(c"reconnect"),
                 traceback: flag(c"traceback"),
                 retry: flag(c"retry").unwrap_or(false),
                 legacy: flag(c"legacy").unwrap_or(false),
             }
+        }
+    }
+
+    fn sockets(&self) -> SocketOptions {
+        let defaults = SocketOptions::default();
+        SocketOptions {
+            keepalive: self
+                .keepalive
+                .map_or(defaults.keepalive, |limit| limit.map(seconds)),
+            ..defaults
         }
     }
 
@@ -173,7 +189,7 @@ unsafe extern "C-unwind" fn open_raw(state: *mut ffi::lua_State) -> c_int {
         let (address, settings, layers) = read_endpoint(state);
         let outcome = suspending(state, "open", || {
             let layers = Layers::new(layers)?;
-            let connector: Rc<dyn Connect> = connector(&parse(address)?);
+            let connector = connector_with(&parse(address)?, &settings.sockets());
             with_host(|host| {
                 let (service, both) = new_service(host, &settings, layers, true);
                 let session = Session::open(connector, both, settings.options());
@@ -200,9 +216,13 @@ unsafe extern "C-unwind" fn listen_raw(state: *mut ffi::lua_State) -> c_int {
             may_suspend()?;
             let (host, key) =
                 with_host(|host| (host.clone(), host.connections.next_listen_key(address)))?;
-            let (address, options) = place(&host, parse(address)?, &key)?;
+            let (address, listen) = place(&host, parse(address)?, &key)?;
+            let sockets = SocketOptions {
+                listen,
+                ..settings.sockets()
+            };
             let (service, both) = new_service(&host, &settings, layers, false);
-            let listener = Listener::bind_with(&address, both, settings.options(), &options)
+            let listener = Listener::bind_with(&address, both, settings.options(), &sockets)
                 .map_err(|failure| rpc_error(&failure))?;
             let text = listener.address().to_string();
             let id = service.id;

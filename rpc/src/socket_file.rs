@@ -1,0 +1,224 @@
+//! The files of Unix sockets: replaced if nobody listens there any more, removed by who made them.
+//!
+//! A socket's file outlives a process that was killed, and then keeps the next one from binding. To find out whether
+//! somebody listens, one connects. But between that and the removal another process may do the same, and then remove the
+//! file of the first one's fresh socket: both would think that they listen. So everybody who binds, from `bind` to
+//! `listen`, holds a lock on the folder (`flock`, which needs no file of its own). The lock is held for microseconds;
+//! since anybody who can read the folder can take it, we do not wait for long, and go on without it then.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+use yue_io::net::UnixListener;
+
+/// How often the lock is tried, and the time in between; a second in all, which only somebody who abuses the lock takes.
+const LOCK_ATTEMPTS: u32 = 1000;
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
+
+/// A server of another make, which takes no lock, refuses connections between `bind` and `listen`, too. It gets this
+/// time to listen.
+const BETWEEN_BIND_AND_LISTEN: Duration = Duration::from_millis(5);
+
+/// The file of a socket that we listen at.
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    /// Listens at `path`. A socket at which nobody listens is replaced; another file never is.
+    pub(crate) fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+        // The working directory may be another when the file is removed.
+        let path = std::path::absolute(path)?;
+        let lock = path.parent().and_then(lock);
+        let listener = match UnixListener::bind(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                remove_if_deserted(&path)?;
+                UnixListener::bind(&path)
+            }
+            other => other,
+        }?;
+        let made = fs::symlink_metadata(&path)?;
+        drop(lock);
+        let file = SocketFile {
+            path,
+            device: made.dev(),
+            inode: made.ino(),
+        };
+        Ok((listener, file))
+    }
+
+    /// Removes the file, unless another has taken its place. To be called while the socket still listens, for nobody
+    /// replaces it then.
+    pub(crate) fn remove(&self) {
+        let is_ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|there| (there.dev(), there.ino()) == (self.device, self.inode));
+        if is_ours {
+            // It may be gone already.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Takes the lock on a folder, which is held as long as the result lives.
+fn lock(folder: &Path) -> Option<File> {
+    let folder = File::open(folder).ok()?;
+    for _ in 0..LOCK_ATTEMPTS {
+        match folder.try_lock() {
+            Ok(()) => return Some(folder),
+            Err(TryLockError::WouldBlock) => sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(_)) => return None,
+        }
+    }
+    None
+}
+
+/// Removes the socket at `path` if nobody listens there.
+fn remove_if_deserted(path: &Path) -> io::Result<()> {
+    let before = match fs::symlink_metadata(path) {
+        Ok(before) => before,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !before.file_type().is_socket() {
+        let text = "a file that is no socket is there";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+    }
+    let in_use = || Err(io::Error::from(io::ErrorKind::AddrInUse));
+    if !refuses(path)? {
+        return in_use();
+    }
+    sleep(BETWEEN_BIND_AND_LISTEN);
+    if !refuses(path)? {
+        return in_use();
+    }
+    fs::remove_file(path)
+}
+
+/// Whether the socket at `path` refuses connections, which means that nobody listens.
+fn refuses(path: &Path) -> io::Result<bool> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    // A listener whose queue is full would have us wait.
+    socket.set_nonblocking(true)?;
+    let connected = socket.connect(&socket2::SockAddr::unix(path)?);
+    Ok(connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::{UnixListener as StdListener, UnixStream};
+    use std::sync::Barrier;
+
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new(name: &str) -> Place {
+            let folder = std::env::temp_dir().join(format!("yue-{name}-{}", std::process::id()));
+            fs::create_dir_all(&folder).expect("a folder");
+            Place(folder)
+        }
+
+        fn socket(&self) -> PathBuf {
+            self.0.join("socket")
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn kind_of(outcome: io::Result<(UnixListener, SocketFile)>) -> io::ErrorKind {
+        outcome.map(|_| ()).expect_err("it is refused").kind()
+    }
+
+    #[test]
+    fn a_socket_that_nobody_listens_at_is_replaced() {
+        let place = Place::new("deserted");
+        drop(StdListener::bind(place.socket()).expect("a socket"));
+        assert!(place.socket().exists(), "it stays");
+        let (_listener, file) = SocketFile::bind(&place.socket()).expect("it is replaced");
+        UnixStream::connect(place.socket()).expect("somebody listens");
+        file.remove();
+        assert!(!place.socket().exists());
+    }
+
+    #[test]
+    fn a_socket_that_somebody_listens_at_is_left_alone() {
+        let place = Place::new("live");
+        let foreign = StdListener::bind(place.socket()).expect("a socket");
+        assert_eq!(
+            kind_of(SocketFile::bind(&place.socket())),
+            io::ErrorKind::AddrInUse
+        );
+        drop(foreign);
+        let (_listener, _file) = SocketFile::bind(&place.socket()).expect("it is replaced");
+        assert_eq!(
+            kind_of(SocketFile::bind(&place.socket())),
+            io::ErrorKind::AddrInUse
+        );
+    }
+
+    #[test]
+    fn another_file_is_never_replaced() {
+        let place = Place::new("files");
+        fs::write(place.socket(), "precious").expect("a file");
+        assert_eq!(
+            kind_of(SocketFile::bind(&place.socket())),
+            io::ErrorKind::AlreadyExists
+        );
+        assert_eq!(fs::read(place.socket()).expect("it is there"), b"precious");
+        fs::remove_file(place.socket()).expect("removed");
+        // Nor is a link, whatever it leads to.
+        let target = place.0.join("target");
+        drop(StdListener::bind(&target).expect("a socket"));
+        std::os::unix::fs::symlink(&target, place.socket()).expect("a link");
+        assert_eq!(
+            kind_of(SocketFile::bind(&place.socket())),
+            io::ErrorKind::AlreadyExists
+        );
+        assert!(target.exists());
+    }
+
+    #[test]
+    fn a_file_that_has_taken_our_place_is_not_removed() {
+        let place = Place::new("taken");
+        let (_listener, file) = SocketFile::bind(&place.socket()).expect("a socket");
+        fs::rename(place.socket(), place.0.join("moved")).expect("moved");
+        fs::write(place.socket(), "precious").expect("a file");
+        file.remove();
+        assert_eq!(fs::read(place.socket()).expect("it is there"), b"precious");
+        fs::remove_file(place.socket()).expect("removed");
+        file.remove();
+    }
+
+    #[test]
+    fn of_several_that_replace_one_socket_at_once_one_wins() {
+        const RACERS: usize = 16;
+        let place = Place::new("race");
+        for _ in 0..200 {
+            drop(StdListener::bind(place.socket()).expect("a socket"));
+            let start = Barrier::new(RACERS);
+            let race = || {
+                start.wait();
+                SocketFile::bind(&place.socket()).ok()
+            };
+            let winners: Vec<_> = std::thread::scope(|scope| {
+                let racers: Vec<_> = (0..RACERS).map(|_| scope.spawn(race)).collect();
+                racers
+                    .into_iter()
+                    .filter_map(|racer| racer.join().expect("no panic"))
+                    .collect()
+            });
+            assert_eq!(winners.len(), 1);
+            UnixStream::connect(place.socket()).expect("the winner listens");
+            winners.iter().for_each(|(_, file)| file.remove());
+        }
+    }
+}
