@@ -5,18 +5,18 @@
 
 use super::calls::encode;
 use super::connections::Connection;
-use super::errors::{ErrorObject, without_addresses};
+use super::errors::ErrorObject;
+use super::failures::{Called, failure_of, is_local, log_callback, log_failure};
 use super::host::{self, Host};
-use super::log::{self, Level};
+use super::lookup::{Lookup, push_method};
+use super::options::ServiceSettings;
 use super::references::{Refs, release_tokens};
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::mem::ManuallyDrop;
 use std::rc::{Rc, Weak};
-use std::time::Duration;
 use yue_luajit::codec::Reader;
-use yue_luajit::{Error, LuaThread, Running, Stack, Vm, ffi};
+use yue_luajit::{Error, LuaThread, Running, Vm, ffi};
 use yue_rpc::session::{Call, CallMethod, Dispatch, Replied, Reply, Session};
 use yue_rpc::{CloseReason, ErrorKind, Failure, Hooks, Moment, Retry, Verdict};
 use yue_scheduler::{current_id, time_left};
@@ -80,19 +80,6 @@ fn end_record(host: &Host, running: &mut Running<'_>) {
     });
 }
 
-/// What the options of a listener, or of an opened connection, say to this layer.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ServiceSettings {
-    /// How long a call over its connections may take.
-    pub(crate) timeout: Option<Duration>,
-    /// What the codec of its connections refuses.
-    pub(crate) codec: yue_luajit::codec::Limits,
-    /// How many functions the other side may hold.
-    pub(crate) references_max: usize,
-    /// Whether tracebacks travel to the other side; if the options do not say, they stay on this machine.
-    pub(crate) traceback: Option<bool>,
-}
-
 /// What a listener, or an opened connection, offers.
 pub(crate) struct LuaService {
     /// Its number in Lua.
@@ -132,113 +119,6 @@ impl LuaService {
         self.this.upgrade().unwrap_or_else(|| {
             LuaService::new(self.id, self.layers.clone(), self.opened, self.settings)
         })
-    }
-}
-
-/// Names longer than this are in no namespace; it bounds the work of a lookup.
-const NAME_MAX: usize = 1024;
-
-/// Pushes the function that `name` means in the layers at the registry reference; or pushes nothing. May raise.
-fn push_method(stack: Stack<'_>, layers: c_int, name: &[u8]) -> Lookup {
-    let state = stack.raw();
-    let mut outcome = Lookup::Missing;
-    if name.len() > NAME_MAX {
-        return outcome;
-    }
-    // SAFETY: `Stack` promises a valid state where errors may be raised; every access is raw.
-    unsafe {
-        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, layers.into());
-        let count = ffi::lua_objlen(state, -1) as i64;
-        for index in (1..=count).rev() {
-            ffi::lua_rawgeti(state, -1, index);
-            match walk(stack, name) {
-                Lookup::Found => {
-                    ffi::lua_replace(state, 1);
-                    ffi::lua_settop(state, 1);
-                    return Lookup::Found;
-                }
-                Lookup::Missing => {}
-                other => outcome = other,
-            }
-            ffi::lua_settop(state, 1);
-        }
-        ffi::lua_settop(state, 0);
-    }
-    outcome
-}
-
-/// Replaces the table on top by what the dotted name means in it, if that is a function.
-///
-/// A table in a table may be a module that was loaded: in a file of symbols `os = require 'os'` makes a global of it.
-/// That does not mean that strangers may call what is in it.
-///
-/// # Safety
-/// A state where errors may be raised, with a value on top and room for two.
-unsafe fn walk(stack: Stack<'_>, name: &[u8]) -> Lookup {
-    let state = stack.raw();
-    let mut at = 0;
-    // SAFETY: the caller's promise.
-    unsafe {
-        for segment in name.split(|byte| *byte == b'.') {
-            if ffi::lua_type(state, -1) != ffi::LUA_TTABLE || segment.first() == Some(&b'_') {
-                return Lookup::Missing;
-            }
-            if at > 0 && stack.is_loaded_module(-1) {
-                return Lookup::Module { name_end: at - 1 };
-            }
-            stack.push_bytes(segment);
-            ffi::lua_rawget(state, -2);
-            ffi::lua_replace(state, -2);
-            at += segment.len() + 1;
-        }
-        match ffi::lua_type(state, -1) {
-            ffi::LUA_TFUNCTION => Lookup::Found,
-            _ => Lookup::Missing,
-        }
-    }
-}
-
-/// How pushing the function of a request went.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lookup {
-    Found,
-    Missing,
-    /// It would be in a module; so many bytes of the name are the module's.
-    Module {
-        name_end: usize,
-    },
-    BadArguments,
-}
-
-/// Bytes of a method's name that are kept for the log; of longer ones the end is cut off.
-const NAME_SHOWN: usize = 64;
-
-/// What a request calls, for the log: the buffer that holds its name is given back before the handler runs.
-struct Called {
-    name: [u8; NAME_SHOWN],
-    length: Option<usize>,
-}
-
-impl Called {
-    #[inline]
-    fn of(method: CallMethod<'_>) -> Called {
-        let mut called = Called {
-            name: [0; NAME_SHOWN],
-            length: None,
-        };
-        if let CallMethod::Name(name) = method {
-            let length = name.len().min(NAME_SHOWN);
-            called.name[..length].copy_from_slice(&name[..length]);
-            called.length = Some(length);
-        }
-        called
-    }
-
-    fn text(&self) -> Cow<'_, str> {
-        match self.length {
-            Some(length) => String::from_utf8_lossy(&self.name[..length]),
-            None => "a function that was passed as a value".into(),
-        }
     }
 }
 
@@ -368,6 +248,13 @@ impl LuaService {
         self.settings.traceback.unwrap_or(local)
     }
 
+    /// Logs the failure of a callback, which refuses the connection. A stranger who is not let in gets no traceback.
+    fn refusal(&self, session: &Session, callback: &str, failure: ErrorObject) -> Failure {
+        log_callback(session, callback, &failure);
+        let travels = is_local(session) && self.traceback_travels(session);
+        failure_of(failure, travels)
+    }
+
     /// Whether a layer has the callback, or somebody bound the event.
     fn has_callback(&self, name: &str) -> bool {
         let Some(host) = host::current() else {
@@ -467,25 +354,6 @@ enum Payload<'a> {
     Encoded(&'a [u8]),
 }
 
-/// An error as it is sent to the other side.
-fn failure_of(object: ErrorObject, with_traceback: bool) -> Failure {
-    let traceback = object.traceback.filter(|_| with_traceback);
-    Failure {
-        code: object.code,
-        type_name: object.type_name,
-        message: without_addresses(&object.message).into_owned(),
-        retryable: object.retryable,
-        traceback: traceback.map(|text| without_addresses(&text).into_owned()),
-        value: object.value,
-    }
-}
-
-/// Whether the other side is on this machine for certain.
-fn is_local(session: &Session) -> bool {
-    let address = session.address();
-    address.starts_with("unix://") || address.starts_with("thread://")
-}
-
 impl Hooks for LuaService {
     fn wants(&self, moment: Moment) -> bool {
         let name = match moment {
@@ -502,7 +370,7 @@ impl Hooks for LuaService {
         let outcome = self.event(session, "open", Payload::None, |_, _| ());
         outcome
             .map(drop)
-            .map_err(|failure| refusal_of(session, "__open", failure))
+            .map_err(|failure| self.refusal(session, "__open", failure))
     }
 
     fn on_accept(&self, session: &Session, granted: Option<&[u8]>) -> Verdict {
@@ -537,7 +405,7 @@ impl Hooks for LuaService {
         match outcome {
             Ok(Some(verdict)) => verdict,
             Ok(None) => Verdict::granted(),
-            Err(failure) => Verdict::Refuse(refusal_of(session, "__accept", failure)),
+            Err(failure) => Verdict::Refuse(self.refusal(session, "__accept", failure)),
         }
     }
 
@@ -563,33 +431,4 @@ impl Hooks for LuaService {
             session.close();
         }
     }
-}
-
-/// Logs the failure of a callback, which refuses the connection. A stranger who is not let in gets no traceback.
-fn refusal_of(session: &Session, callback: &str, failure: ErrorObject) -> Failure {
-    log_callback(session, callback, &failure);
-    failure_of(failure, is_local(session))
-}
-
-fn log_callback(session: &Session, callback: &str, failure: &ErrorObject) {
-    let kind = ErrorKind::from_name(&failure.type_name);
-    let what = || format!("{callback} failed, for {}", session.address());
-    if kind.is_some_and(|kind| kind.is_a(ErrorKind::Transport)) {
-        // The other side has gone: a health check, or somebody who scans ports.
-        log::write_limited(Level::Info, || {
-            let ErrorObject {
-                type_name, message, ..
-            } = failure;
-            format!("{}: {type_name}: {message}", what())
-        });
-    } else {
-        log_failure(failure, false, what);
-    }
-}
-
-/// Logs what a handler or a callback raised; of one that was stopped from outside only if everything is logged.
-fn log_failure(failure: &ErrorObject, stopped: bool, what: impl Fn() -> String) {
-    let stopped = stopped || failure.type_name == ErrorKind::Cancelled.name();
-    let level = if stopped { Level::Debug } else { Level::Error };
-    log::write_limited(level, || format!("{}: {}", what(), failure.report()));
 }

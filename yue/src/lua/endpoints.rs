@@ -1,146 +1,18 @@
 //! Listening and opening: the natives behind `yue.listen` and `yue.open`, and what Lua asks of a connection.
 
 use super::connections::{Connection, Listening, connection};
-use super::dispatch::{Layers, LuaService, ServiceSettings};
+use super::dispatch::{Layers, LuaService};
 use super::errors::{error, rpc_error};
 use super::host::{self, Host, with_host};
 use super::native::{Results, native, register, register_raw};
-use super::wait::seconds;
+use super::options::Settings;
 use std::ffi::c_int;
 use std::rc::Rc;
 use yue_io::net::ListenOptions;
 use yue_luajit::{Error, Stack, ffi, may_suspend, raise, suspending};
 use yue_rpc::session::{Service, Session, peer};
 use yue_rpc::transport::{SocketOptions, connector_with};
-use yue_rpc::{Address, ErrorKind, Limits, Listener, Options};
-use yue_scheduler::StackClass;
-
-/// The values of a message may take so many times the largest message's bytes, unless the options say otherwise. (An
-/// empty table is 1 byte on the wire and 64 in Lua.)
-const DECODED_PER_BYTE: usize = 8;
-
-/// Options as Lua gives them: seconds, bytes, counts. Absent means the default.
-#[derive(Debug, Clone, Copy, Default)]
-struct Settings {
-    timeout: Option<f64>,
-    handshake_timeout: Option<f64>,
-    message_max: Option<f64>,
-    nesting_max: Option<f64>,
-    decoded_max: Option<f64>,
-    in_flight_max: Option<f64>,
-    held_max: Option<f64>,
-    output_high: Option<f64>,
-    references_max: Option<f64>,
-    /// Seconds, or not at all.
-    keepalive: Option<Option<f64>>,
-    reconnect: Option<bool>,
-    traceback: Option<bool>,
-    retry: bool,
-    legacy: bool,
-}
-
-impl Settings {
-    /// Reads the table at `index`. May raise.
-    ///
-    /// # Safety
-    /// Lua runs the calling C function on `state`.
-    unsafe fn read(state: *mut ffi::lua_State, index: c_int) -> Settings {
-        // SAFETY: the caller's promise.
-        unsafe {
-            ffi::luaL_checktype(state, index, ffi::LUA_TTABLE);
-            let number = |name: &std::ffi::CStr| {
-                ffi::lua_getfield(state, index, name.as_ptr());
-                let value = (ffi::lua_type(state, -1) == ffi::LUA_TNUMBER)
-                    .then(|| ffi::lua_tonumber(state, -1));
-                ffi::lua_settop(state, -2);
-                value
-            };
-            let flag = |name: &std::ffi::CStr| {
-                ffi::lua_getfield(state, index, name.as_ptr());
-                let value = (ffi::lua_type(state, -1) == ffi::LUA_TBOOLEAN)
-                    .then(|| ffi::lua_toboolean(state, -1) != 0);
-                ffi::lua_settop(state, -2);
-                value
-            };
-            Settings {
-                timeout: number(c"timeout"),
-                handshake_timeout: number(c"handshake_timeout"),
-                message_max: number(c"message_max"),
-                nesting_max: number(c"nesting_max"),
-                decoded_max: number(c"decoded_max"),
-                in_flight_max: number(c"in_flight_max"),
-                held_max: number(c"held_max"),
-                output_high: number(c"output_high"),
-                references_max: number(c"references_max"),
-                keepalive: match flag(c"keepalive") {
-                    Some(_) => Some(None),
-                    None => number(c"keepalive").map(Some),
-                },
-                reconnect: flag(c"reconnect"),
-                traceback: flag(c"traceback"),
-                retry: flag(c"retry").unwrap_or(false),
-                legacy: flag(c"legacy").unwrap_or(false),
-            }
-        }
-    }
-
-    fn sockets(&self) -> SocketOptions {
-        let defaults = SocketOptions::default();
-        SocketOptions {
-            keepalive: self
-                .keepalive
-                .map_or(defaults.keepalive, |limit| limit.map(seconds)),
-            ..defaults
-        }
-    }
-
-    /// What this layer itself needs of them.
-    fn of_service(&self) -> ServiceSettings {
-        let limits = self.options().limits;
-        let decoded_bytes_max = match self.decoded_max {
-            Some(bytes) => bytes as usize,
-            None => limits.message_bytes_max.saturating_mul(DECODED_PER_BYTE),
-        };
-        ServiceSettings {
-            timeout: self.timeout.map(seconds),
-            codec: yue_luajit::codec::Limits {
-                nesting_max: u32::try_from(limits.nesting_max).unwrap_or(u32::MAX),
-                decoded_bytes_max,
-            },
-            references_max: limits.references_max,
-            traceback: self.traceback,
-        }
-    }
-
-    fn options(&self) -> Options {
-        let defaults = Limits::default();
-        // `as` saturates, so that a huge number is no limit.
-        let size =
-            |value: Option<f64>, default: usize| value.map_or(default, |value| value as usize);
-        let message_bytes_max = size(self.message_max, defaults.message_bytes_max);
-        let limits = Limits {
-            message_bytes_max,
-            nesting_max: size(self.nesting_max, defaults.nesting_max),
-            in_flight_max: size(self.in_flight_max, defaults.in_flight_max),
-            held_bytes_max: size(self.held_max, defaults.held_bytes_max),
-            output_bytes_high: size(self.output_high, defaults.output_bytes_high),
-            references_max: size(self.references_max, defaults.references_max),
-            // The largest message must fit.
-            pending_input_bytes_max: defaults.pending_input_bytes_max.max(message_bytes_max),
-            handshake: self.handshake_timeout.map_or(defaults.handshake, seconds),
-            ..defaults
-        };
-        let defaults = Options::default();
-        Options {
-            limits,
-            timeout: self.timeout.map_or(defaults.timeout, seconds),
-            legacy: self.legacy,
-            reconnect: self.reconnect.unwrap_or(true),
-            retry: self.retry,
-            stack: StackClass::Lua,
-        }
-    }
-}
+use yue_rpc::{Address, ErrorKind, Listener};
 
 /// Reads (address, options, layers); the layers go into the registry. May raise, before that.
 ///

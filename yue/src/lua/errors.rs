@@ -1,7 +1,6 @@
 //! Errors on their way to Lua: every failure becomes an error object of the prelude's classes.
 
 use super::host;
-use std::borrow::Cow;
 use yue_luajit::codec::Limits;
 use yue_luajit::{Error, Raise, Stack, ffi};
 use yue_rpc::ErrorKind;
@@ -15,8 +14,14 @@ pub(crate) struct ErrorObject {
     pub(crate) message: String,
     pub(crate) traceback: Option<String>,
     pub(crate) retryable: bool,
-    /// A raised value in msgpack.
-    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) value: Option<Box<RaisedValue>>,
+}
+
+/// A value that was raised.
+#[derive(Debug, Clone)]
+pub(crate) struct RaisedValue {
+    /// In msgpack.
+    pub(crate) bytes: Vec<u8>,
     /// What may be decoded of it.
     pub(crate) limits: Limits,
 }
@@ -30,16 +35,16 @@ impl ErrorObject {
             traceback: None,
             retryable: false,
             value: None,
-            limits: Limits::default(),
         }
     }
 
     /// The error of a call over a connection whose codec has these limits.
     pub(crate) fn of_call(error: &yue_rpc::Error, limits: Limits) -> ErrorObject {
-        ErrorObject {
-            limits,
-            ..ErrorObject::from(error)
+        let mut object = ErrorObject::from(error);
+        if let Some(value) = &mut object.value {
+            value.limits = limits;
         }
+        object
     }
 
     /// Pushes the object: a call of the prelude's `make_error`. May raise. Nothing here has a destructor of its own.
@@ -61,7 +66,11 @@ impl ErrorObject {
                 None => stack.push_nil(),
             }
             stack.push_boolean(self.retryable);
-            if !host::push_decoded_within(stack, self.value.as_deref(), self.limits) {
+            let decoded = match self.value.as_deref() {
+                Some(value) => host::push_decoded_within(stack, &value.bytes, value.limits),
+                None => false,
+            };
+            if !decoded {
                 stack.push_nil();
                 if self.value.is_some() {
                     stack.push_copy(message);
@@ -91,7 +100,12 @@ impl From<&yue_rpc::Error> for ErrorObject {
                 object.type_name = name;
             }
             object.traceback = remote.traceback();
-            object.value = remote.value().map(<[u8]>::to_vec);
+            object.value = remote.value().map(|bytes| {
+                Box::new(RaisedValue {
+                    bytes: bytes.to_vec(),
+                    limits: Limits::default(),
+                })
+            });
         }
         object
     }
@@ -110,85 +124,6 @@ pub(crate) fn rpc_error(error: &yue_rpc::Error) -> Error {
 /// A failed call over a connection whose codec has these limits, to be raised.
 pub(crate) fn call_error(error: &yue_rpc::Error, limits: Limits) -> Error {
     Error::value(ErrorObject::of_call(error, limits))
-}
-
-/// Digits that an address has at least, and a pointer as LuaJIT prints it above 4 GiB has exactly.
-const ADDRESS_DIGITS_MIN: usize = 8;
-const POINTER_DIGITS: usize = 12;
-
-/// A text for somebody outside of the process, without addresses of its code and memory: they would help an attacker.
-/// LuaJIT puts them into tracebacks (`[C]: at 0x55be114544f0`) and into texts of values (`table: 0x7f2a10c8f2b0`).
-pub(crate) fn without_addresses(text: &str) -> Cow<'_, str> {
-    if !text.contains("0x") {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("0x") {
-        let (before, number) = rest.split_at(at);
-        let digits = number[2..]
-            .bytes()
-            .take_while(u8::is_ascii_hexdigit)
-            .count();
-        let (number, behind) = number.split_at(2 + digits);
-        let named = [" at ", ": "]
-            .into_iter()
-            .find(|name| before.ends_with(name));
-        match named {
-            Some(name) if digits >= ADDRESS_DIGITS_MIN => {
-                out.push_str(
-                    before
-                        .strip_suffix(name)
-                        .unwrap_or(before)
-                        .trim_end_matches(':'),
-                );
-            }
-            None if digits == POINTER_DIGITS
-                && !before.ends_with(|c: char| c.is_alphanumeric()) =>
-            {
-                out.push_str(before);
-                out.push_str("0x?");
-            }
-            _ => {
-                out.push_str(before);
-                out.push_str(number);
-            }
-        }
-        rest = behind;
-    }
-    out.push_str(rest);
-    Cow::Owned(out)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::without_addresses;
-
-    #[test]
-    fn addresses_of_code_and_memory_are_left_out() {
-        for (text, shown) in [
-            ("no number", "no number"),
-            ("\t[C]: at 0x55be114544f0\n\tx.lua:5", "\t[C]\n\tx.lua:5"),
-            ("table: 0x7f2a10c8f2b0", "table"),
-            (
-                "function: 0x7f2a10c8f2b0 and thread: 0x41234567",
-                "function and thread",
-            ),
-            ("cdata<int (*)>: 0x7f2a10c8f2b0!", "cdata<int (*)>!"),
-            ("bad object 0x7f2a10c8f2b0.", "bad object 0x?."),
-            ("0x7f2a10c8f2b0", "0x?"),
-            // These are no addresses.
-            (
-                "colour 0xff00ff00, flags: 0x1f",
-                "colour 0xff00ff00, flags: 0x1f",
-            ),
-            ("id 0x0123456789abcdef", "id 0x0123456789abcdef"),
-            ("0x", "0x"),
-            ("x0x7f2a10c8f2b0 \u{fc}0x", "x0x7f2a10c8f2b0 \u{fc}0x"),
-        ] {
-            assert_eq!(without_addresses(text), shown, "{text}");
-        }
-    }
 }
 
 /// Why a fiber was told to stop. Out of line, since its frame would be that of every suspending function.

@@ -5,7 +5,7 @@
 
 use super::calls::AsyncCalls;
 use super::connections::Connections;
-use super::errors::ErrorObject;
+use super::errors::{ErrorObject, RaisedValue};
 use super::program::Program;
 use super::signals::Signals;
 use super::wait::Waits;
@@ -284,12 +284,11 @@ pub(crate) unsafe fn load_function(state: *mut ffi::lua_State, bytecode: &[u8]) 
 /// Decodes one msgpack value and pushes it; pushes nothing and returns false if there is none, or it is no good. May
 /// raise.
 pub(crate) fn push_decoded(stack: Stack<'_>, bytes: Option<&[u8]>) -> bool {
-    push_decoded_within(stack, bytes, Limits::default())
+    bytes.is_some_and(|bytes| push_decoded_within(stack, bytes, Limits::default()))
 }
 
 /// As `push_decoded`, within the limits of a connection.
-pub(crate) fn push_decoded_within(stack: Stack<'_>, bytes: Option<&[u8]>, limits: Limits) -> bool {
-    let Some(bytes) = bytes else { return false };
+pub(crate) fn push_decoded_within(stack: Stack<'_>, bytes: &[u8], limits: Limits) -> bool {
     let codec = HOST.with_borrow(|host| host.as_ref().map(|host| host.vm.codec()));
     let Some(codec) = codec.map(|codec| codec.with_limits(limits)) else {
         return false;
@@ -341,7 +340,6 @@ pub(crate) fn describe_failure_within(state: *mut ffi::lua_State, limits: Limits
             traceback: text(4),
             retryable: ffi::lua_toboolean(state, top + 5) != 0,
             value: None,
-            limits,
         };
         if ffi::lua_type(state, top + 6) != ffi::LUA_TNIL {
             let mut bytes = Vec::new();
@@ -352,7 +350,7 @@ pub(crate) fn describe_failure_within(state: *mut ffi::lua_State, limits: Limits
                 .encode_values(state, top + 6, 1, "value", &NoRefs, &mut bytes)
                 .is_ok()
             {
-                object.value = Some(bytes);
+                object.value = Some(Box::new(RaisedValue { bytes, limits }));
             }
         }
         ffi::lua_settop(state, top);

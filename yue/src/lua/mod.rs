@@ -6,7 +6,9 @@
 //!   wait.rs         waiting, time, scopes                  fibers.rs      fibers
 //!   calls.rs        calling: the hot path                  dispatch.rs    serving, callbacks
 //!   connections.rs  connections by number                  endpoints.rs   open, listen
+//!   options.rs      options of both                        lookup.rs      the function that a request names
 //!   references.rs   functions as values                    errors.rs      failures as error objects
+//!   failures.rs     what handlers raise, logged and sent
 //!   threads.rs      worker threads                         signals.rs, log.rs
 //!   shutdown.rs     SIGINT, SIGTERM, the deadline
 //! ```
@@ -28,11 +30,14 @@ mod connections;
 mod dispatch;
 mod endpoints;
 mod errors;
+mod failures;
 mod fibers;
 mod host;
 mod log;
+mod lookup;
 mod modules;
 mod native;
+mod options;
 mod program;
 mod references;
 mod shutdown;

@@ -1,0 +1,161 @@
+//! What handlers and callbacks raise: logged here, and sent to the other side without what is none of its business.
+
+use super::errors::ErrorObject;
+use super::log::{self, Level};
+use std::borrow::Cow;
+use yue_rpc::session::{CallMethod, Session};
+use yue_rpc::{ErrorKind, Failure};
+
+/// Bytes of a method's name that are kept for the log; of longer ones the end is cut off.
+const NAME_SHOWN: usize = 64;
+
+/// What a request calls, for the log: the buffer that holds its name is given back before the handler runs.
+pub(crate) struct Called {
+    name: [u8; NAME_SHOWN],
+    length: Option<usize>,
+}
+
+impl Called {
+    #[inline]
+    pub(crate) fn of(method: CallMethod<'_>) -> Called {
+        let mut called = Called {
+            name: [0; NAME_SHOWN],
+            length: None,
+        };
+        if let CallMethod::Name(name) = method {
+            let length = name.len().min(NAME_SHOWN);
+            called.name[..length].copy_from_slice(&name[..length]);
+            called.length = Some(length);
+        }
+        called
+    }
+
+    pub(crate) fn text(&self) -> Cow<'_, str> {
+        match self.length {
+            Some(length) => String::from_utf8_lossy(&self.name[..length]),
+            None => "a function that was passed as a value".into(),
+        }
+    }
+}
+
+/// An error as it is sent to the other side.
+pub(crate) fn failure_of(object: ErrorObject, with_traceback: bool) -> Failure {
+    let traceback = object.traceback.filter(|_| with_traceback);
+    Failure {
+        code: object.code,
+        type_name: object.type_name,
+        message: without_addresses(&object.message).into_owned(),
+        retryable: object.retryable,
+        traceback: traceback.map(|text| without_addresses(&text).into_owned()),
+        value: object.value.map(|value| value.bytes),
+    }
+}
+
+/// Whether the other side is on this machine for certain.
+pub(crate) fn is_local(session: &Session) -> bool {
+    let address = session.address();
+    address.starts_with("unix://") || address.starts_with("thread://")
+}
+
+/// Logs what a callback of a connection raised.
+pub(crate) fn log_callback(session: &Session, callback: &str, failure: &ErrorObject) {
+    let kind = ErrorKind::from_name(&failure.type_name);
+    let what = || format!("{callback} failed, for {}", session.address());
+    if kind.is_some_and(|kind| kind.is_a(ErrorKind::Transport)) {
+        // The other side has gone: a health check, or somebody who scans ports.
+        log::write_limited(Level::Info, || {
+            let ErrorObject {
+                type_name, message, ..
+            } = failure;
+            format!("{}: {type_name}: {message}", what())
+        });
+    } else {
+        log_failure(failure, false, what);
+    }
+}
+
+/// Logs what a handler or a callback raised; of one that was stopped from outside only if everything is logged.
+pub(crate) fn log_failure(failure: &ErrorObject, stopped: bool, what: impl Fn() -> String) {
+    let stopped = stopped || failure.type_name == ErrorKind::Cancelled.name();
+    let level = if stopped { Level::Debug } else { Level::Error };
+    log::write_limited(level, || format!("{}: {}", what(), failure.report()));
+}
+
+/// Digits that an address has at least, and a pointer as LuaJIT prints it above 4 GiB has exactly.
+const ADDRESS_DIGITS_MIN: usize = 8;
+const POINTER_DIGITS: usize = 12;
+
+/// A text for somebody outside of the process, without addresses of its code and memory: they would help an attacker.
+/// LuaJIT puts them into tracebacks (`[C]: at 0x55be114544f0`) and into texts of values (`table: 0x7f2a10c8f2b0`).
+fn without_addresses(text: &str) -> Cow<'_, str> {
+    if !text.contains("0x") {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("0x") {
+        let (before, number) = rest.split_at(at);
+        let digits = number[2..]
+            .bytes()
+            .take_while(u8::is_ascii_hexdigit)
+            .count();
+        let (number, behind) = number.split_at(2 + digits);
+        let named = [" at ", ": "]
+            .into_iter()
+            .find(|name| before.ends_with(name));
+        match named {
+            Some(name) if digits >= ADDRESS_DIGITS_MIN => {
+                out.push_str(
+                    before
+                        .strip_suffix(name)
+                        .unwrap_or(before)
+                        .trim_end_matches(':'),
+                );
+            }
+            None if digits == POINTER_DIGITS
+                && !before.ends_with(|c: char| c.is_alphanumeric()) =>
+            {
+                out.push_str(before);
+                out.push_str("0x?");
+            }
+            _ => {
+                out.push_str(before);
+                out.push_str(number);
+            }
+        }
+        rest = behind;
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_addresses;
+
+    #[test]
+    fn addresses_of_code_and_memory_are_left_out() {
+        for (text, shown) in [
+            ("no number", "no number"),
+            ("\t[C]: at 0x55be114544f0\n\tx.lua:5", "\t[C]\n\tx.lua:5"),
+            ("table: 0x7f2a10c8f2b0", "table"),
+            (
+                "function: 0x7f2a10c8f2b0 and thread: 0x41234567",
+                "function and thread",
+            ),
+            ("cdata<int (*)>: 0x7f2a10c8f2b0!", "cdata<int (*)>!"),
+            ("bad object 0x7f2a10c8f2b0.", "bad object 0x?."),
+            ("0x7f2a10c8f2b0", "0x?"),
+            // These are no addresses.
+            (
+                "colour 0xff00ff00, flags: 0x1f",
+                "colour 0xff00ff00, flags: 0x1f",
+            ),
+            ("id 0x0123456789abcdef", "id 0x0123456789abcdef"),
+            ("0x", "0x"),
+            ("x0x7f2a10c8f2b0 \u{fc}0x", "x0x7f2a10c8f2b0 \u{fc}0x"),
+        ] {
+            assert_eq!(without_addresses(text), shown, "{text}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Finding the function that a request names.
+//!
+//! A namespace is a Lua list of layers (tables). Every access is raw, so that no metatable can let anything else out.
+
+use std::ffi::c_int;
+use yue_luajit::{Stack, ffi};
+
+/// Names longer than this are in no namespace; it bounds the work of a lookup.
+const NAME_MAX: usize = 1024;
+
+/// Pushes the function that `name` means in the layers at the registry reference; or pushes nothing. May raise.
+pub(crate) fn push_method(stack: Stack<'_>, layers: c_int, name: &[u8]) -> Lookup {
+    let state = stack.raw();
+    let mut outcome = Lookup::Missing;
+    if name.len() > NAME_MAX {
+        return outcome;
+    }
+    // SAFETY: `Stack` promises a valid state where errors may be raised; every access is raw.
+    unsafe {
+        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, layers.into());
+        let count = ffi::lua_objlen(state, -1) as i64;
+        for index in (1..=count).rev() {
+            ffi::lua_rawgeti(state, -1, index);
+            match walk(stack, name) {
+                Lookup::Found => {
+                    ffi::lua_replace(state, 1);
+                    ffi::lua_settop(state, 1);
+                    return Lookup::Found;
+                }
+                Lookup::Missing => {}
+                other => outcome = other,
+            }
+            ffi::lua_settop(state, 1);
+        }
+        ffi::lua_settop(state, 0);
+    }
+    outcome
+}
+
+/// Replaces the table on top by what the dotted name means in it, if that is a function.
+///
+/// A table in a table may be a module that was loaded: in a file of symbols `os = require 'os'` makes a global of it.
+/// That does not mean that strangers may call what is in it.
+///
+/// # Safety
+/// A state where errors may be raised, with a value on top and room for two.
+unsafe fn walk(stack: Stack<'_>, name: &[u8]) -> Lookup {
+    let state = stack.raw();
+    let mut at = 0;
+    // SAFETY: the caller's promise.
+    unsafe {
+        for segment in name.split(|byte| *byte == b'.') {
+            if ffi::lua_type(state, -1) != ffi::LUA_TTABLE || segment.first() == Some(&b'_') {
+                return Lookup::Missing;
+            }
+            if at > 0 && stack.is_loaded_module(-1) {
+                return Lookup::Module { name_end: at - 1 };
+            }
+            stack.push_bytes(segment);
+            ffi::lua_rawget(state, -2);
+            ffi::lua_replace(state, -2);
+            at += segment.len() + 1;
+        }
+        match ffi::lua_type(state, -1) {
+            ffi::LUA_TFUNCTION => Lookup::Found,
+            _ => Lookup::Missing,
+        }
+    }
+}
+
+/// How pushing the function of a request went.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lookup {
+    Found,
+    Missing,
+    /// It would be in a module; so many bytes of the name are the module's.
+    Module {
+        name_end: usize,
+    },
+    BadArguments,
+}
