@@ -103,8 +103,7 @@ pub(crate) struct Refs<'a> {
 }
 
 const GONE: &str = "the function is not there any more";
-const STALE: &str =
-    "the function belonged to a connection that is lost; ask the peer for it again";
+const STALE: &str = "the function belonged to a connection that is lost; ask the peer for it again";
 
 thread_local! {
     /// The registry reference and the address of the metatable of callable userdata, in this thread's VM.
