@@ -273,8 +273,8 @@ static void guard_field(lua_State *L, const char *lib, const char *name, lua_CFu
 }
 
 /*
-** coroutine.running gives a program the thread object of the fiber that it runs on. A library may keep things by it, and
-** the program may resume it later, so such a state must not serve another fiber: see Vm::give_back.
+** coroutine.running gives a program the thread object of the fiber that it runs on. A library may keep things by it,
+** and the program may resume it later, so such a state must not serve another fiber: see Vm::give_back.
 */
 static lua_CFunction original_running;
 static int noted_running(lua_State *L)

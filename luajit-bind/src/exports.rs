@@ -4,8 +4,8 @@
 //! collected, so its address names it, and giving it again finds the same slot. How often the peer holds it, and when
 //! it may go, is counted by the layer above, which then calls [`Exports::release`].
 //!
-//! [`Exports::anchor`] is called in the middle of encoding, where nothing may be allocated in Lua. So the anchors lie in
-//! the array part of a table that was made in advance; when it is full, the message fails to encode, and the caller
+//! [`Exports::anchor`] is called in the middle of encoding, where nothing may be allocated in Lua. So the anchors lie
+//! in the array part of a table that was made in advance; when it is full, the message fails to encode, and the caller
 //! makes a larger one ([`Exports::grow`]) and encodes again. To make it, the collector may run, and with it finalizers
 //! that come back here: so nothing is borrowed meanwhile.
 
@@ -132,8 +132,8 @@ impl Exports {
         true
     }
 
-    /// Anchors a function, if it is not anchored yet. Its slot, and whether it is a new one; `None` if there is no room,
-    /// or it is no function. Calls no Lua.
+    /// Anchors a function, if it is not anchored yet. Its slot, and whether it is a new one; `None` if there is no
+    /// room, or it is no function. Calls no Lua.
     pub fn anchor(&mut self, object: Object) -> Option<(u32, bool)> {
         if object.kind != ObjectKind::Function {
             return None;

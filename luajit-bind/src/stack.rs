@@ -97,8 +97,8 @@ impl<'a> Stack<'a> {
         unsafe { ffi::luaL_checktype(self.state, index, ffi::LUA_TTABLE) }
     }
 
-    /// Whether the value is a module that was loaded: a value of `package.loaded`, such as `os`, or `_G`. It looks at all
-    /// of them. Raises when out of memory.
+    /// Whether the value is a module that was loaded: a value of `package.loaded`, such as `os`, or `_G`. It looks at
+    /// all of them. Raises when out of memory.
     pub fn is_loaded_module(self, index: c_int) -> bool {
         // SAFETY: see `top`. The registry's table of modules is a plain one; it is on the stack while it is looked at.
         unsafe {

@@ -144,6 +144,8 @@ fn changed_sessions_are_answered_or_closed_and_the_next_client_is_served() {
     }
     let more = server.running.memory().saturating_sub(memory);
     assert!(more < 100 << 20, "{} MiB more", more >> 20);
-    let outcome = server.end();
-    assert_eq!(outcome.stderr, "");
+    // What a changed message calls may fail by itself.
+    server
+        .end()
+        .logs_only_failures_of(&["fail", "ask_back", "hello", "math.add", "bytes"]);
 }

@@ -134,6 +134,20 @@ impl Outcome {
         self.stdout.lines().collect()
     }
 
+    /// Demands that standard error has nothing but the log of failed handlers, of one of these names each.
+    #[track_caller]
+    pub fn logs_only_failures_of(&self, handlers: &[&str]) {
+        let expected = |entry: &str| {
+            handlers.iter().any(|handler| {
+                entry.starts_with(&format!("yue error: the handler of {handler} failed, "))
+            }) || entry.ends_with("more failures of handlers and callbacks were not logged")
+        };
+        // The lines of a traceback are indented.
+        let entries = self.stderr.lines().filter(|line| !line.starts_with(' '));
+        let others: Vec<&str> = entries.filter(|entry| !expected(entry)).collect();
+        assert!(others.is_empty(), "{others:#?} in {self:#?}");
+    }
+
     /// Demands that the command failed with `code` and says all of `words` on standard error.
     #[track_caller]
     pub fn fails(&self, code: i32, words: &[&str]) {

@@ -17,7 +17,7 @@ use std::mem::ManuallyDrop;
 use std::rc::{Rc, Weak};
 use yue_luajit::codec::Reader;
 use yue_luajit::{Error, LuaThread, Running, Vm, ffi};
-use yue_rpc::session::{Call, CallMethod, Dispatch, Replied, Reply, Session};
+use yue_rpc::session::{Call, CallMethod, Dispatch, Replied, Reply, RequestContext, Session};
 use yue_rpc::{CloseReason, ErrorKind, Failure, Hooks, Moment, Retry, Verdict};
 use yue_scheduler::{current_id, time_left};
 
@@ -223,9 +223,7 @@ impl LuaService {
             }
             (Err(_), _) => {
                 let failure = host::describe_failure_within(state, codec.limits());
-                // A handler that was stopped because its caller waits no longer has not failed by itself.
-                let stopped = failure.type_name == ErrorKind::Timeout.name()
-                    && time_left(call.deadline()).is_zero();
+                let stopped = was_stopped(call, &failure);
                 log_failure(&failure, stopped, || {
                     let what = if call.is_notification() {
                         "notified"
@@ -352,6 +350,17 @@ enum Payload<'a> {
     None,
     Text(&'a str),
     Encoded(&'a [u8]),
+}
+
+/// Whether the handler did not fail by itself: its caller's time was over, or its connection was lost while it called
+/// back.
+fn was_stopped(call: &Call, failure: &ErrorObject) -> bool {
+    let abandoned = || RequestContext::current().is_some_and(|context| context.is_cancelled());
+    match ErrorKind::from_name(&failure.type_name) {
+        Some(ErrorKind::Timeout) => time_left(call.deadline()).is_zero(),
+        Some(kind) => kind.is_a(ErrorKind::Transport) && abandoned(),
+        None => false,
+    }
 }
 
 impl Hooks for LuaService {
