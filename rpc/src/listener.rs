@@ -64,8 +64,8 @@ enum Socket {
 impl Listener {
     /// Listens at `address`, and serves whoever connects, on this loop.
     ///
-    /// The file of a Unix socket is removed when the listener is closed. One at which nobody listens, as it is left when
-    /// a process is killed, is replaced; a file of another kind never is.
+    /// The file of a Unix socket is removed when the listener is closed. One at which nobody listens, as it is left
+    /// when a process is killed, is replaced; a file of another kind never is.
     ///
     /// # Errors
     /// `AddressError` if it cannot be listened at, as when another has it.

@@ -1,8 +1,8 @@
 //! The files of Unix sockets: replaced if nobody listens there any more, removed by who made them.
 //!
 //! A socket's file outlives a process that was killed, and then keeps the next one from binding. To find out whether
-//! somebody listens, one connects. But between that and the removal another process may do the same, and then remove the
-//! file of the first one's fresh socket: both would think that they listen. So everybody who binds, from `bind` to
+//! somebody listens, one connects. But between that and the removal another process may do the same, and then remove
+//! the file of the first one's fresh socket: both would think that they listen. So everybody who binds, from `bind` to
 //! `listen`, holds a lock on the folder (`flock`, which needs no file of its own). The lock is held for microseconds;
 //! since anybody who can read the folder can take it, we do not wait for long, and go on without it then.
 
@@ -14,7 +14,7 @@ use std::thread::sleep;
 use std::time::Duration;
 use yue_io::net::UnixListener;
 
-/// How often the lock is tried, and the time in between; a second in all, which only somebody who abuses the lock takes.
+/// How often the lock is tried, and the time in between; a second in all, which only abuse of the lock takes.
 const LOCK_ATTEMPTS: u32 = 1000;
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
 

@@ -9,8 +9,8 @@ local setmetatable, type, rawget, rawequal, pairs, ipairs = setmetatable, type, 
 local loaded, globals = package.loaded, _G
 local LIBRARIES = { 'bit', 'coroutine', 'debug', 'ffi', 'io', 'jit', 'math', 'os', 'package', 'string', 'table', 'yue' }
 
---- Whether the value is a module that was loaded, or the table of all globals. The lookup of a call does not enter such a
---- table when it finds it in another one.
+--- Whether the value is a module that was loaded, or the table of all globals. The lookup of a call does not enter such
+--- a table when it finds it in another one.
 local function is_module(value)
   if type(value) ~= 'table' then return false end
   for _, module in pairs(loaded) do
@@ -26,7 +26,9 @@ local function check_no_library(symbols)
   for _, library in ipairs(LIBRARIES) do
     if rawequal(symbols, loaded[library]) then name = library end
   end
-  if name then internal.argument_error('symbols: ' .. name .. ' cannot be a namespace: anybody could call what is in it') end
+  if name then
+    internal.argument_error('symbols: ' .. name .. ' cannot be a namespace: anybody could call what is in it')
+  end
 end
 
 --- Runs a file with an environment of its own: its globals become a layer, reads fall back to `_G`.

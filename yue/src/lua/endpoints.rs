@@ -375,8 +375,8 @@ unsafe extern "C-unwind" fn map_raw(state: *mut ffi::lua_State) -> c_int {
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    register!(stack; CloseListener, ReleaseListenerHold, ListenerConnections, Peer, ServiceOf, Watch, Know, WarnOfModule);
-    register!(stack; IsAccepted, IsClosed, AddressOf, Connected, CloseConnection, CloseLater, Stats);
+    register!(stack; CloseListener, ReleaseListenerHold, ListenerConnections, Peer, ServiceOf, Watch, Know);
+    register!(stack; WarnOfModule, IsAccepted, IsClosed, AddressOf, Connected, CloseConnection, CloseLater, Stats);
     // SAFETY: the table is on top, and errors may be raised.
     unsafe {
         register_raw(stack, "open", open_raw);
