@@ -245,6 +245,30 @@ fn a_connect_to_a_full_backlog_is_cancelled_and_times_out() {
     });
 }
 
+#[test]
+fn a_connect_is_cancelled_whatever_the_kernel_is_doing_with_it() {
+    on_each_driver(|| {
+        // io_uring tries it many times before it leaves it to a thread of its own.
+        for round in 0..40 {
+            let (_listener, address, _queued) = full_listener();
+            let connecting: Vec<_> = (0..6)
+                .map(|_| {
+                    let address = address.clone();
+                    spawn(move || UnixStream::connect_addr(&address))
+                })
+                .collect();
+            (0..round % 8).for_each(|_| yield_now().unwrap());
+            sleep(Duration::from_micros(10 * round)).unwrap();
+            connecting.iter().for_each(JoinHandle::cancel);
+            wait_until(|| connecting.iter().all(JoinHandle::is_done));
+            for connecting in connecting {
+                let error = connecting.join().unwrap().unwrap_err();
+                assert_eq!(error.downcast::<Stopped>().unwrap(), Stopped::Cancelled);
+            }
+        }
+    });
+}
+
 /// Ticks of the loop while a fiber does `wait` for a while, and is cancelled then.
 fn ticks_while_waiting<T: 'static>(wait: impl FnOnce() -> io::Result<T> + 'static) -> u64 {
     let waiting = spawn(wait);

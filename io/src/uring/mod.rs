@@ -35,7 +35,7 @@ use features::{Feature, Features};
 use io_uring::{cqueue, opcode, squeue, types};
 use polls::Polls;
 use ring::{Patience, Ring};
-use slots::{BELL, Found, NOBODY, Slot, Slots};
+use slots::{BELL, Found, Slot, Slots};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -164,8 +164,28 @@ impl Core {
         self.push_plain(
             opcode::AsyncCancel::new(id.user_data())
                 .build()
-                .user_data(NOBODY),
+                .user_data(id.cancel_data()),
         );
+    }
+
+    /// Takes note of what a cancel answers.
+    ///
+    /// The kernel does not find an operation that is just about to be tried again: one that was woken, by its poll or for
+    /// a thread of the kernel's, and finds that it has to wait after all. So one that is still pending is cancelled once
+    /// more; it has been tried by then. (Seen with a Unix connect at a full backlog, whose first tries are such.)
+    fn cancelled(&self, id: OperationId, result: i32) {
+        if result == -libc::ENOENT && self.slots.borrow_mut().is_pending(id) {
+            self.cancel(id);
+        }
+    }
+
+    /// As [`Core::cancelled`], for completions that were only taken out of the ring.
+    #[cold]
+    fn cancel_again(&self, id: OperationId) {
+        let answer = self.ring.borrow_mut().take_reaped(id.cancel_data());
+        if let Some((result, _)) = answer {
+            self.cancelled(id, result);
+        }
     }
 
     /// The ring of receive buffers, made when it is first asked for; `None` if the kernel offers none.
@@ -303,6 +323,9 @@ impl Core {
                 if user_data == BELL && last {
                     self.arm_bell();
                 }
+                if let Some(id) = OperationId::of_cancel(user_data) {
+                    self.cancelled(id, result);
+                }
             }
         }
     }
@@ -319,6 +342,7 @@ impl Core {
                 ring.reap();
                 ring.take_reaped(id.user_data())
             };
+            self.cancel_again(id);
             if let Some((result, _)) = taken {
                 self.slots
                     .borrow_mut()
@@ -339,6 +363,7 @@ impl Core {
                 ring.reap();
                 std::iter::from_fn(|| ring.take_reaped(id.user_data())).collect::<Vec<_>>()
             };
+            self.cancel_again(id);
             for (result, flags) in taken {
                 self.complete(id.user_data(), result, flags);
                 if !cqueue::more(flags) {

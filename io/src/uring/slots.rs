@@ -4,14 +4,19 @@
 //! serves another operation by now, finds nobody.
 //!
 //! ```text
-//!   user_data   63 ······ 32  31 ······ 0
-//!               generation    index          index 0xffff_ffff: nobody; generation says why
+//!   user_data   63 ······ 32  31   30 ····· 0
+//!               generation    0    index         an operation
+//!               generation    1    index         the cancel of that operation
+//!               why           1    all ones      nobody's
 //! ```
 
 use std::rc::Rc;
 use yue_scheduler::LocalWaker;
 
-/// The completion of a cancel, in which nobody is interested.
+/// Set in the index of a cancel.
+const CANCEL: u64 = 1 << 31;
+
+/// A completion in which nobody is interested.
 pub(super) const NOBODY: u64 = 0xffff_ffff;
 /// The bell's poll.
 pub(super) const BELL: u64 = (1 << 32) | 0xffff_ffff;
@@ -27,6 +32,17 @@ impl OperationId {
 
     pub(super) fn user_data(self) -> u64 {
         self.0
+    }
+
+    /// What the cancel of the operation carries.
+    pub(super) fn cancel_data(self) -> u64 {
+        self.0 | CANCEL
+    }
+
+    /// The operation whose cancel carries `user_data`.
+    pub(super) fn of_cancel(user_data: u64) -> Option<OperationId> {
+        let is_cancel = user_data & CANCEL != 0 && user_data as u32 != NOBODY as u32;
+        is_cancel.then_some(OperationId(user_data & !CANCEL))
     }
 }
 
@@ -61,6 +77,9 @@ pub(super) struct Slots {
 
 const END: u32 = u32::MAX;
 
+/// The most operations in flight: an index has 31 bits, and all ones are nobody's.
+const MOST: usize = (1 << 31) - 1;
+
 impl Slots {
     pub(super) fn new() -> Self {
         Slots {
@@ -87,11 +106,11 @@ impl Slots {
         self.fibers += usize::from(matches!(slot, Slot::Fiber(_)));
         let index = self.free;
         if index == END {
-            let index = self.slots.len() as u32;
             assert!(
-                index != END,
-                "more than four thousand million operations in flight"
+                self.slots.len() < MOST,
+                "more than two thousand million operations in flight"
             );
+            let index = self.slots.len() as u32;
             self.slots.push((0, slot));
             return OperationId::new(index, 0);
         }
@@ -110,6 +129,12 @@ impl Slots {
             .get_mut(index as usize)
             .filter(|entry| entry.0 == generation)
             .map(|entry| (index, entry))
+    }
+
+    /// Whether the operation's terminal completion is still to come.
+    pub(super) fn is_pending(&mut self, id: OperationId) -> bool {
+        let entry = self.find(id.0);
+        matches!(entry, Some((_, (_, Slot::Fiber(_) | Slot::Owned(..)))))
     }
 
     /// Takes note of a completion and tells whom it concerns.
@@ -212,5 +237,24 @@ mod tests {
         assert_eq!(slots.pending(), 0);
         assert!(matches!(slots.complete(NOBODY, 0, true), Found::Nobody));
         assert!(matches!(slots.complete(BELL, 0, true), Found::Nobody));
+    }
+
+    #[test]
+    fn a_cancel_names_its_operation_and_no_other_and_none_names_nobody() {
+        let mut slots = Slots::new();
+        let first = slots.insert(Slot::Owned(Rc::new(Nothing), 1));
+        slots.complete(first.user_data(), 0, true);
+        let second = slots.insert(Slot::Owned(Rc::new(Nothing), 2));
+        for id in [first, second] {
+            assert_eq!(OperationId::of_cancel(id.cancel_data()), Some(id));
+            assert_eq!(OperationId::of_cancel(id.user_data()), None);
+            // The completion of a cancel is none of the operation.
+            let found = slots.complete(id.cancel_data(), 0, true);
+            assert!(matches!(found, Found::Nobody));
+        }
+        assert!(!slots.is_pending(first) && slots.is_pending(second));
+        for nobody in [NOBODY, BELL] {
+            assert_eq!(OperationId::of_cancel(nobody), None);
+        }
     }
 }
