@@ -19,6 +19,10 @@ use std::cell::{Cell, RefCell, UnsafeCell};
 use std::io;
 use std::rc::Rc;
 
+/// After how many bytes a send gathers no more buffers. It completes when all of it has left, and only then can be seen
+/// that the other side reads: one that reads slowly must not look like one that does not.
+const SEND_BYTES_MAX: usize = 256 * 1024;
+
 /// Buffers that one send gathers.
 const GATHER: usize = 32;
 
@@ -130,14 +134,14 @@ impl State {
         // The kernel itself goes on after a short write, unless an error comes between.
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
         let first = &queue[0][self.first_sent.get()..];
-        let entry = if queue.len() == 1 {
-            opcode::Send::new(fd, first.as_ptr(), first.len().min(1 << 30) as u32)
+        let entry = if queue.len() == 1 || first.len() >= SEND_BYTES_MAX {
+            opcode::Send::new(fd, first.as_ptr(), first.len().min(SEND_BYTES_MAX) as u32)
                 .flags(flags)
                 .build()
         } else {
             let slices = self.ring.slices.get();
             let rest = queue.iter().skip(1).map(Vec::as_slice);
-            let mut count = 0;
+            let (mut count, mut total) = (0, 0);
             for bytes in std::iter::once(first).chain(rest).take(GATHER) {
                 // SAFETY: no send is in flight, so that nobody else uses the array; `count` is below GATHER.
                 unsafe {
@@ -147,6 +151,10 @@ impl State {
                     };
                 }
                 count += 1;
+                total += bytes.len();
+                if total >= SEND_BYTES_MAX {
+                    break;
+                }
             }
             // SAFETY: as above.
             unsafe { *self.ring.message.get() = sys::header_of(slices.cast(), count) };

@@ -167,6 +167,7 @@ impl Inner {
                 let reason = self.link.draining_for.take().unwrap_or(CloseReason::Local);
                 self.end_link(reason);
             }
+            Phase::Up if self.output.above_mark.get() && self.output_moves() => self.arm_stall(),
             Phase::Up if self.output.above_mark.get() => {
                 count(&self.counters.stalls);
                 self.end_link(CloseReason::Stalled);

@@ -10,7 +10,12 @@
 //! handler parks, the spare is in the run queue already and carries on with the batch, having made a spare of its own.
 //! So the price is one switch a batch, and nobody has to notice that a handler parked.
 //!
-//! Invariant: if a session is listed, a worker is running, or a spare is in the run queue.
+//! What the workers of a loop do in one tick is bounded in time, or one client that pipelines would own the loop: when
+//! the run is over, they rest until the tick's end, and sockets, timers and other fibers have their turn. The session
+//! that was being served goes to the end of the line.
+//!
+//! Invariant: if a session is listed, a worker is running, or a spare is in the run queue, or the workers rest and the
+//! tick's end wakes one.
 
 use super::Inner;
 use super::inbox::Request;
@@ -25,8 +30,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::{
-    Builder, FiberId, Instant, LocalWaker, StackClass, deadline_after, is_past, park, prepare_park,
-    set_context, this_loop, with_deadline, yield_now,
+    Builder, FiberId, Instant, LocalWaker, StackClass, TickEnd, deadline_after, is_past, now, park,
+    prepare_park, set_context, this_loop, with_deadline, yield_now,
 };
 
 /// Idle workers that are kept; more would only hold stacks.
@@ -35,11 +40,80 @@ const IDLE_MAX: usize = 256;
 /// How often a loop says that it cannot spawn workers.
 const SILENCE: Duration = Duration::from_secs(1);
 
+/// How long the workers of a loop run in one tick.
+const RUN_MAX: Duration = Duration::from_micros(200);
+
+/// The most requests between two looks at the clock, and the share of the run that may pass between them.
+const LOOK_AFTER_MAX: u32 = 16;
+const LOOKS_PER_RUN: u32 = 8;
+
 /// After so many requests a worker lets other fibers run, and another connection have its turn.
 const BATCH: u32 = 64;
 
+/// What the workers have done in the present tick.
+#[derive(Default)]
+struct Run {
+    /// `None`: nothing yet.
+    began: Option<Instant>,
+    /// Requests served.
+    served: u32,
+    /// Requests until the clock is looked at.
+    look_after: u32,
+    /// It is over: nothing starts before the tick's end.
+    over: bool,
+}
+
+impl Run {
+    /// Before a request starts. `false`: none may.
+    #[inline]
+    fn go_on(&mut self, class: StackClass) -> bool {
+        if self.look_after != 0 {
+            self.look_after -= 1;
+            self.served += 1;
+            return true;
+        }
+        self.look(class)
+    }
+
+    #[cold]
+    fn look(&mut self, class: StackClass) -> bool {
+        if self.over {
+            return false;
+        }
+        let time = now();
+        let Some(began) = self.began else {
+            self.began = Some(time);
+            self.served = 1;
+            TICK_ENDS.with(|ends| this_loop::at_tick_end(ends[class as usize % 2].clone()));
+            return true;
+        };
+        let length = time.saturating_since(began);
+        if length > RUN_MAX {
+            self.over = true;
+            return false;
+        }
+        // As many more as take an eighth of the run, if they are like those before.
+        let each = (length / self.served.max(1)).max(Duration::from_nanos(1));
+        let more = (RUN_MAX / LOOKS_PER_RUN).as_nanos() / each.as_nanos();
+        self.look_after = (more as u32).clamp(1, LOOK_AFTER_MAX) - 1;
+        self.served += 1;
+        true
+    }
+}
+
+/// Lets the workers of a class run again.
+struct RunEnd(StackClass);
+
+impl TickEnd for RunEnd {
+    fn tick_end(&self) {
+        with_pool(self.0, |pool| pool.run = Run::default());
+        ensure_spare(self.0);
+    }
+}
+
 #[derive(Default)]
 struct Pool {
+    run: Run,
     loop_id: u32,
     listed: VecDeque<Rc<Inner>>,
     idle: Vec<(FiberId, LocalWaker)>,
@@ -52,6 +126,8 @@ struct Pool {
 thread_local! {
     /// By stack class.
     static POOLS: [RefCell<Pool>; 2] = Default::default();
+    /// By stack class, too.
+    static TICK_ENDS: [Rc<RunEnd>; 2] = [StackClass::Native, StackClass::Lua].map(|class| Rc::new(RunEnd(class)));
 }
 
 fn with_pool<R>(class: StackClass, f: impl FnOnce(&mut Pool) -> R) -> R {
@@ -80,7 +156,7 @@ pub(super) fn list(session: Rc<Inner>) {
 #[inline]
 fn ensure_spare(class: StackClass) {
     let spawn = with_pool(class, |pool| {
-        if pool.spares != 0 || pool.listed.is_empty() {
+        if pool.spares != 0 || pool.listed.is_empty() || pool.run.over {
             return false;
         }
         while let Some((_, waker)) = pool.idle.pop() {
@@ -151,7 +227,17 @@ fn work(class: StackClass) {
 #[inline]
 fn next_request(class: StackClass) -> Option<(Rc<Inner>, Request)> {
     loop {
-        let session = with_pool(class, |pool| pool.listed.front().cloned())?;
+        let session = with_pool(class, |pool| {
+            let session = pool.listed.front()?.clone();
+            let over = pool.run.over;
+            if pool.run.go_on(class) {
+                return Some(session);
+            }
+            if !over {
+                pool.listed.rotate_left(1);
+            }
+            None
+        })?;
         let request = if session.may_start_requests() {
             session.pop_request()
         } else {

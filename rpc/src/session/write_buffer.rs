@@ -30,6 +30,8 @@ pub(super) struct WriteBuffer {
     at_tick_end: Cell<bool>,
     /// Dispatch was stopped since too much was waiting.
     pub(super) above_mark: Cell<bool>,
+    /// Bytes that the transport had passed on when the stall timer was armed.
+    passed: Cell<u64>,
     /// Handlers that wait for room to answer,
     answers: RefCell<Vec<LocalWaker>>,
     /// and callers that wait for room to call.
@@ -198,12 +200,24 @@ impl Inner {
         }
     }
 
-    fn arm_stall(&self) {
+    pub(super) fn arm_stall(&self) {
         if self.phase.get() == Phase::Up {
+            self.output.passed.set(self.bytes_passed());
             self.link
                 .timer
                 .arm(deadline_after(self.options.limits.stall));
         }
+    }
+
+    /// Bytes that the transport has passed on.
+    fn bytes_passed(&self) -> u64 {
+        let waiting = self.link.with(|link| link.queued_bytes()).unwrap_or(0);
+        self.counters.bytes_out.get() - waiting as u64
+    }
+
+    /// Whether the peer has read anything since the stall timer was armed. One that reads slowly is not dead.
+    pub(super) fn output_moves(&self) -> bool {
+        self.bytes_passed() > self.output.passed.get()
     }
 
     /// The transport has passed a buffer on.

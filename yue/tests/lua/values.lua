@@ -29,7 +29,7 @@ check.equal(getmetatable(yue.map {}) ~= nil, true)
 check.equal(c.echo(yue.map { 1, 2 }), { 1, 2 })
 
 -- Huge
-local huge = ('0123456789'):rep(800000)
+local huge = ('0123456789'):rep(400000)
 check.equal(c.length(huge), #huge)
 check.that(c.echo(huge) == huge)
 local list = {}
