@@ -191,10 +191,14 @@ impl Limits {
         let message_bytes_max = self.message_bytes_max.min(1 << 30);
         ScanLimits {
             message_bytes_max,
-            nesting_max: self.nesting_max,
+            nesting_max: self.nesting_max.saturating_add(ENVELOPE_LEVELS),
         }
     }
 }
+
+/// Levels of a message around an error's value, the deepest place that a value has: the message's array, the error's
+/// array, and its map of details. The limit is one of values; who decodes them holds it, as an error of one call.
+const ENVELOPE_LEVELS: usize = 3;
 
 /// How long a call may take.
 ///

@@ -190,7 +190,7 @@ fn serve_method(call: &mut Call, reply: Reply) -> Replied {
             Err(error) => reply.fail(&Failure::from(error)),
         },
         "time_left" => {
-            let left = call.deadline().saturating_since(now());
+            let left = yue_scheduler::time_left(call.deadline());
             let ms = if call.deadline() == Instant::NEVER {
                 -1
             } else {
