@@ -61,7 +61,7 @@ fn too_large_and_too_deep_messages_are_answered_and_end_their_connection() {
         deep.resize(10_000, 0x91);
         raw.link.send(deep);
         eventually("the link is closed", || raw.heard.closed.get());
-        assert!(raw.heard("MessageRefusedError") && raw.heard("128"));
+        assert!(raw.heard("MessageRefusedError") && raw.heard("131"));
         assert_eq!(call(&witness, "sum", &[2]).unwrap(), [2]);
     });
 }
