@@ -481,3 +481,100 @@ fn a_server_does_not_speak_first_and_grants_after_hello() {
         link.close();
     });
 }
+
+#[test]
+fn a_call_that_times_out_is_told_once_whoever_says_so_first() {
+    over_each(|kind| {
+        // The handler holds the loop until the time is over, and then says so itself: between threads its answer is
+        // there before the caller's own timer.
+        let late = |call: &mut yue_rpc::session::Call, reply: yue_rpc::session::Reply| {
+            while !yue_scheduler::is_past(call.deadline()) {
+                std::hint::spin_loop();
+            }
+            reply.fail(&Failure::of_kind(
+                ErrorKind::Timeout,
+                "the handler's time was over",
+            ))
+        };
+        let service = yue_rpc::session::Service::new(Rc::new(late));
+        let server = serve(kind, service, Options::default());
+        let told = Rc::new(Cell::new(0));
+        let counting = told.clone();
+        let hooks = TestHooks {
+            timeout: Some(Box::new(move |_| counting.set(counting.get() + 1))),
+            ..TestHooks::default()
+        };
+        let client = server.open(methods().with_hooks(Rc::new(hooks)), Options::default());
+        let soon = Timeout::After(Duration::from_millis(5));
+        // The handshake takes its time, too.
+        while client.call("late", soon, ints(&[])).is_err() && !client.connected() {
+            sleep(Duration::from_millis(1)).unwrap();
+        }
+        let before = client.stats().timeouts;
+        eventually("the hooks have run", || told.get() == before);
+        for n in 0..20 {
+            let failure = if n % 2 == 0 {
+                client.call("late", soon, ints(&[])).unwrap_err()
+            } else {
+                let (done, outcome) = yue_scheduler::sync::local::channel(1);
+                let done = move |outcome| drop(done.try_send(outcome));
+                client.call_async("late", soon, ints(&[]), done).unwrap();
+                outcome.recv().unwrap().unwrap_err()
+            };
+            assert_eq!(failure.kind(), ErrorKind::Timeout);
+            assert!(
+                failure.message().contains("did not answer in time"),
+                "{failure}"
+            );
+        }
+        assert_eq!(client.stats().timeouts - before, 20, "{kind:?}");
+        eventually("each is told", || told.get() == before + 20);
+        client.close();
+    });
+}
+
+#[test]
+fn a_server_that_grants_and_drops_is_not_asked_again_without_longer_and_longer_pauses() {
+    run_loop(|| {
+        let hub = Hub::new(methods(), Options::default());
+        let client = Session::open(hub.clone(), methods(), Options::default());
+        let began = yue_scheduler::now();
+        for links in 1..=6 {
+            call(&client, "sum", &[1]).unwrap();
+            assert_eq!(client.stats().links, links);
+            hub.break_last();
+            eventually("the loss is noticed", || !client.connected());
+        }
+        // Half of 50 + 100 + 200 + 400 + 800 ms at least.
+        let length = yue_scheduler::now().saturating_since(began);
+        assert!(
+            length > Duration::from_millis(700),
+            "six links in {length:?}"
+        );
+        client.close();
+    });
+}
+
+#[test]
+fn a_reason_to_close_arrives_at_the_other_side() {
+    over_each(|kind| {
+        let reasons = Rc::new(RefCell::new(Vec::new()));
+        let log = reasons.clone();
+        let close = move |_: &Session, reason: &CloseReason| {
+            log.borrow_mut().push(reason.to_string());
+            Retry::No
+        };
+        let server = serve(kind, methods(), Options::default());
+        let client = server.open(with_close(Box::new(close)), Options::default());
+        assert_eq!(call(&client, "sum", &[1]).unwrap(), [1]);
+        server.sessions()[0].close_because(&"you cheated ".repeat(100_000));
+        eventually("it is told", || reasons.borrow().len() == 1);
+        let told = reasons.borrow()[0].clone();
+        assert!(
+            told.starts_with("closed by the other side: you cheated you"),
+            "{told}"
+        );
+        assert!(told.len() < 2000, "{kind:?}: {} bytes", told.len());
+        client.close();
+    });
+}

@@ -160,11 +160,11 @@ end
 local cache = {} -- opened connections that are shared, by address
 
 --- Closes it for good. Who bound `close` is told when it is done.
-function Connection:close()
+function Connection:close(reason)
   if self.closed then return end
   self.closed = true
   if self.cached and cache[self.cached] == self then cache[self.cached] = nil end
-  core.close(self.id)
+  core.close(self.id, reason == nil and '' or tostring(reason))
   if core.is_closed(self.id) or not (next(self.bindings) or self.waiting) then forget(self) end
 end
 

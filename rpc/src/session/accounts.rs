@@ -79,16 +79,20 @@ impl Accounts {
             && held > limits.memory_max / self.connections.get().max(1)
     }
 
+    /// Whether sessions wait to be read.
+    #[inline]
+    pub(super) fn has_thirsty(&self) -> bool {
+        !self.thirsty.borrow().is_empty()
+    }
+
     pub(super) fn wait_for_memory(&self, session: Weak<Inner>) {
         self.thirsty.borrow_mut().push(session);
     }
 
     /// Sessions that may be read again, if a quarter of the memory is free.
-    #[inline]
+    #[cold]
     pub(super) fn take_thirsty(&self, limits: &Limits) -> Vec<Weak<Inner>> {
-        if self.thirsty.borrow().is_empty()
-            || self.memory.get() > limits.memory_max - limits.memory_max / 4
-        {
+        if self.memory.get() > limits.memory_max - limits.memory_max / 4 {
             return Vec::new();
         }
         self.thirsty.take()

@@ -17,8 +17,8 @@ use crate::proto::encode;
 use std::rc::Rc;
 use std::thread;
 use yue_scheduler::{
-    Instant, Stopped, Timer, Wakeup, deadline_after, in_fiber, may_suspend, now, park_until,
-    prepare_park, time_left,
+    Instant, Stopped, Timer, Wakeup, deadline_after, in_fiber, is_past, may_suspend, now,
+    park_until, prepare_park, time_left,
 };
 
 /// What is called on the other side.
@@ -124,8 +124,12 @@ impl Session {
         }
         let inner = &*self.inner;
         let deadline = inner.deadline(timeout);
-        let id = inner.start_call(target.into(), deadline, params, Waiter::Fiber(None))?;
-        inner.wait_for_answer(id, deadline)
+        let id = inner
+            .start_call(target.into(), deadline, params, Waiter::Fiber(None))
+            .map_err(|error| inner.note_early_timeout(error))?;
+        inner
+            .wait_for_answer(id, deadline)
+            .map_err(|error| inner.note_late_answer(error, deadline))
     }
 
     /// Calls, and has `done` called on the loop (outside fibers, it cannot park) with the outcome, once.
@@ -144,8 +148,16 @@ impl Session {
     ) -> Result<CallId, Error> {
         let inner = &*self.inner;
         let deadline = inner.deadline(timeout);
-        let callback: Callback = Box::new(done);
-        let id = inner.start_call(target.into(), deadline, params, Waiter::Callback(callback))?;
+        let this = inner.this.clone();
+        let callback: Callback = Box::new(move |outcome| {
+            done(outcome.map_err(|error| match this.upgrade() {
+                Some(inner) => inner.note_late_answer(error, deadline),
+                None => error,
+            }));
+        });
+        let id = inner
+            .start_call(target.into(), deadline, params, Waiter::Callback(callback))
+            .map_err(|error| inner.note_early_timeout(error))?;
         if deadline != Instant::NEVER {
             inner.arm_call_timer(id, deadline);
         }
@@ -314,7 +326,29 @@ impl Inner {
         }
     }
 
-    fn timed_out(&self, deadline: Instant) -> Error {
+    /// The call's time was over before it could be made: it timed out as any other.
+    #[cold]
+    fn note_early_timeout(&self, error: Error) -> Error {
+        if error.kind() == ErrorKind::Timeout {
+            self.tell_timeout();
+        }
+        error
+    }
+
+    /// The other side's own `TimeoutError` may come first, since it counts from the same remaining time. If our time is
+    /// over too, it is the call that timed out, and this side says so as always.
+    #[cold]
+    fn note_late_answer(&self, error: Error, deadline: Instant) -> Error {
+        match &error {
+            Error::Remote(remote) if remote.kind() == ErrorKind::Timeout && is_past(deadline) => {
+                self.timed_out(deadline)
+            }
+            _ => error,
+        }
+    }
+
+    /// Counts a call that ran out of time, and has the hook called.
+    fn tell_timeout(&self) {
         count(&self.counters.timeouts);
         if self.service.hooks.wants(Moment::Timeout)
             && let Some(session) = self.session()
@@ -323,6 +357,10 @@ impl Inner {
                 session.inner.service.hooks.on_timeout(&session)
             });
         }
+    }
+
+    fn timed_out(&self, deadline: Instant) -> Error {
+        self.tell_timeout();
         let text = match self.phase.get() {
             Phase::Up => format!("{} did not answer in time", self.address),
             _ => self.not_ready(),

@@ -7,7 +7,7 @@ use crate::transport::Connect;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
-use yue_scheduler::{Builder, FiberId, cancel, now, sleep};
+use yue_scheduler::{Builder, FiberId, Instant, cancel, now, sleep};
 
 /// The wait before the first new attempt; every further one waits twice as long,
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -15,14 +15,20 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 /// back in the same instant.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// A link that held so long was a good one: after its loss the waits begin anew. Else a server that grants and drops
+/// would have its clients come back without a pause.
+const HELD_MIN: Duration = Duration::from_secs(5);
+
 /// How an opened session makes its links.
 pub(super) struct Connector {
     /// `None` in accepted sessions.
     connect: Option<Rc<dyn Connect>>,
     /// A link was lost and is to be made again, however often that fails.
     keep_trying: Cell<bool>,
-    /// Attempts since the session was last up.
+    /// Attempts since a link held.
     attempts: Cell<u32>,
+    /// When the present link was granted.
+    up_since: Cell<Option<Instant>>,
     /// Why the last attempt failed, or the last link ended: calls that time out before the next link report it.
     last_trouble: RefCell<Option<String>>,
     /// The fiber that connects.
@@ -35,24 +41,30 @@ impl Connector {
             connect,
             keep_trying: Cell::new(false),
             attempts: Cell::new(0),
+            up_since: Cell::new(None),
             last_trouble: RefCell::default(),
             fiber: Cell::new(None),
         }
     }
 
-    /// The session is up: the next loss begins with the shortest wait.
+    /// The session is up. Whether the next loss begins with the shortest wait depends on how long that lasts.
     pub(super) fn succeeded(&self) {
         self.keep_trying.set(false);
-        self.attempts.set(0);
+        self.up_since.set(Some(now()));
     }
 
     /// The session rests: the next call begins anew.
     pub(super) fn rest(&self) {
+        self.keep_trying.set(false);
         self.attempts.set(0);
     }
 
     /// A link was lost. One that was refused, or broke at once, is not tried again without a pause.
     pub(super) fn try_again(&self, trouble: String) {
+        let held = |since: Instant| now().saturating_since(since) >= HELD_MIN;
+        if self.up_since.take().is_some_and(held) {
+            self.attempts.set(0);
+        }
         self.attempts.set(self.attempts.get().max(1));
         self.keep_trying.set(true);
         *self.last_trouble.borrow_mut() = Some(trouble);
@@ -145,7 +157,7 @@ impl Inner {
     }
 
     fn give_up_connecting(&self, error: &Error) {
-        self.connector.succeeded();
+        self.connector.rest();
         self.happen(Event::ConnectFailed);
         self.fail_queued(|| error.clone());
     }

@@ -26,6 +26,9 @@ use crate::proto::ProtocolError;
 use crate::proto::encode::ErrorValue;
 use yue_scheduler::deadline_after;
 
+/// Less output than this is not worth telling the accounts each time.
+pub(super) const SETTLE_BYTES: usize = 4096;
+
 /// A message that is not whole must grow by so many bytes within the time that the limits give it.
 const PROGRESS_MIN: u64 = 1024;
 
@@ -223,6 +226,9 @@ impl Inner {
     /// Lets those be read that waited for memory.
     #[inline]
     pub(super) fn memory_was_freed(&self) {
+        if !self.inbox.accounts.has_thirsty() {
+            return;
+        }
         let thirsty = self.inbox.accounts.take_thirsty(&self.options.limits);
         for session in thirsty.iter().filter_map(std::rc::Weak::upgrade) {
             session.watch_input();

@@ -22,6 +22,7 @@ use super::{Inner, Session, control_messages};
 use crate::error::{Error, ErrorKind};
 use crate::proto::Method;
 use crate::proto::encode;
+use crate::text::{SHARED_TEXT_MAX, cut};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::time::Duration;
@@ -344,12 +345,16 @@ impl Inner {
         self.list_requests();
     }
 
-    /// Client: the server refuses.
+    /// Client: the server refuses. Once the session is up, either side says so why it closes.
     pub(super) fn refused_to_us(&self, error: Error) {
         if self.role == Role::Opened
             && matches!(self.phase.get(), Phase::Greeting | Phase::Accepting)
         {
             self.end_link(CloseReason::Refused(error));
+        } else if self.phase.get() == Phase::Up && self.link.peer_is_yue.get() {
+            self.end_link(CloseReason::Told(
+                cut(&error.message(), SHARED_TEXT_MAX).into_owned(),
+            ));
         }
     }
 }

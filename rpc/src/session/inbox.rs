@@ -28,6 +28,8 @@ pub(super) struct Inbox {
     pub(super) running: RefCell<Running>,
     /// Requests at the front of the queue whose segments hold little else.
     settled: Cell<usize>,
+    /// Buffers read since the queue was empty, or looked through, last.
+    reads: Cell<u32>,
     /// Those of the listener.
     pub(super) accounts: Rc<Accounts>,
     /// Bytes of output and of a message that is not whole, as the accounts know them.
@@ -44,6 +46,7 @@ impl Inbox {
     pub(super) fn new(accounts: Rc<Accounts>, message_timer: Timer) -> Inbox {
         Inbox {
             settled: Cell::new(0),
+            reads: Cell::new(0),
             accounts,
             other_bytes: Cell::new(0),
             message_timer,
@@ -148,10 +151,27 @@ impl Request {
     }
 }
 
+/// So many buffers may be kept by requests that workers will take soon.
+const PINNED_MAX: u32 = 32;
+
 impl Inbox {
+    /// Another buffer arrives. Requests that workers will take soon are left where they are, unless they become many
+    /// buffers.
+    #[inline]
+    pub(super) fn count_read(&self) {
+        if self.queue.borrow().is_empty() {
+            return self.reads.set(0);
+        }
+        self.reads.set(self.reads.get() + 1);
+        if self.reads.get() > PINNED_MAX {
+            self.unpin();
+        }
+    }
+
     /// Copies requests that have to wait out of segments that are much larger than they are: six bytes must not keep
     /// a whole buffer. Each request is looked at once.
     pub(super) fn unpin(&self) {
+        self.reads.set(0);
         let mut queue = self.queue.borrow_mut();
         let mut from = self.settled.replace(queue.len());
         while from < queue.len() {

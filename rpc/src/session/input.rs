@@ -158,9 +158,7 @@ impl Inner {
             return;
         }
         let epoch = self.link.epoch.get();
-        if !self.inbox.queue.borrow().is_empty() {
-            self.inbox.unpin();
-        }
+        self.inbox.count_read();
         self.input.borrow_mut().feed(incoming);
         loop {
             let next = self.input.borrow_mut().next();

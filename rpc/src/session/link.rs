@@ -4,8 +4,9 @@ use super::Inner;
 use super::era::Era;
 use super::options::count;
 use super::phase::{Action, Afterwards, Event, Phase, Role};
-use super::service::{CloseReason, Moment, Retry};
+use super::service::{CloseReason, Failure, Moment, Retry};
 use crate::error::{Error, ErrorKind};
+use crate::proto::{Method, encode};
 use crate::text::{SHARED_TEXT_MAX, cut};
 use crate::transport::{Events, Incoming, Transport};
 use std::cell::{Cell, RefCell};
@@ -144,6 +145,21 @@ impl Inner {
         }
     }
 
+    /// Tells a yue peer why the session is closed for good.
+    fn send_reason(&self, reason: &str) {
+        if reason.is_empty() || !self.link.peer_is_yue.get() {
+            return;
+        }
+        let failure = Failure::of_kind(ErrorKind::ConnectionLost, reason);
+        // It fails only if messages are limited to less than a reason; then the link ends without one.
+        let _ = self.write(|out| {
+            encode::notification(out, Method::Name(b"$yue/refused"), |out| {
+                failure.encode(out);
+                Ok(1)
+            })
+        });
+    }
+
     fn drain_link(&self, reason: CloseReason) {
         self.flush();
         *self.link.draining_for.borrow_mut() = Some(reason.clone());
@@ -262,8 +278,14 @@ impl Inner {
         }
     }
 
-    /// This side closes the session for good.
-    pub(super) fn close(&self) {
+    /// This side closes the session for good; a peer that listens is told why.
+    pub(super) fn close(&self, reason: &str) {
+        if matches!(
+            self.phase.get(),
+            Phase::Greeting | Phase::Accepting | Phase::Up
+        ) {
+            self.send_reason(reason);
+        }
         match self.happen(Event::CloseAsked) {
             Some(Action::DrainLink) => self.drain_link(CloseReason::Local),
             Some(Action::FinishConnecting) => {

@@ -246,7 +246,49 @@ impl Session {
 
     /// Closes the session for good: what is written already still leaves, calls that wait fail.
     pub fn close(&self) {
-        self.inner.close();
+        self.inner.close("");
+    }
+
+    /// As [`Session::close`], and tells the other side why, if it is a yue: its [`CloseReason`](crate::CloseReason) is
+    /// [`Told`](crate::CloseReason::Told).
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use yue::rpc::session::Session;
+    /// use yue::rpc::typed::{Client, Server, peer};
+    /// use yue::rpc::{CloseReason, Error, Hooks, Moment, Retry};
+    ///
+    /// struct Log(yue::sync::local::Sender<String>);
+    ///
+    /// impl Hooks for Log {
+    ///     fn wants(&self, moment: Moment) -> bool {
+    ///         moment == Moment::Close
+    ///     }
+    ///
+    ///     fn on_close(&self, _session: &Session, reason: &CloseReason) -> Retry {
+    ///         drop(self.0.try_send(reason.to_string()));
+    ///         Retry::No
+    ///     }
+    /// }
+    ///
+    /// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+    ///     let cheat = |()| {
+    ///         let peer = peer().ok_or("no peer")?;
+    ///         peer.session().close_because("you cheated");
+    ///         Ok(())
+    ///     };
+    ///     let listener = Server::new().handler("cheat", cheat).listen("tcp://127.0.0.1:0")?;
+    ///     let (told, log) = yue::sync::local::channel(1);
+    ///     let us = Server::new().hooks(Rc::new(Log(told)));
+    ///     let client = Client::open_with(&listener.address().to_string(), us, Default::default())?;
+    ///     client.call::<_, ()>("cheat", ()).ok();
+    ///     assert_eq!(log.recv().unwrap(), "closed by the other side: you cheated");
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn close_because(&self, reason: &str) {
+        self.inner.close(reason);
     }
 
     /// Sets the program's own object beside the connection; returns the one before.

@@ -316,6 +316,8 @@ pub enum CloseReason {
     Local,
     /// The other side ended it in order.
     Peer,
+    /// The other side ended it, and said why.
+    Told(String),
     /// It broke: what the system said.
     Lost(String),
     /// The server did not grant the connection: its error, on either side.
@@ -335,6 +337,7 @@ impl fmt::Display for CloseReason {
         match self {
             CloseReason::Local => f.write_str("closed by this side"),
             CloseReason::Peer => f.write_str("closed by the other side"),
+            CloseReason::Told(why) => write!(f, "closed by the other side: {why}"),
             CloseReason::Lost(what) => write!(f, "the link broke: {what}"),
             CloseReason::Refused(error) => {
                 write!(f, "the connection was not granted: {}", error.message())

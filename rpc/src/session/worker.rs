@@ -130,6 +130,7 @@ thread_local! {
     static TICK_ENDS: [Rc<RunEnd>; 2] = [StackClass::Native, StackClass::Lua].map(|class| Rc::new(RunEnd(class)));
 }
 
+#[inline(always)] // Four times a request.
 fn with_pool<R>(class: StackClass, f: impl FnOnce(&mut Pool) -> R) -> R {
     POOLS.with(|pools| {
         let mut pool = pools[class as usize % 2].borrow_mut();

@@ -5,6 +5,7 @@
 //! finalizer, say) goes to a buffer of its own and is appended behind.
 
 use super::Inner;
+use super::flow::SETTLE_BYTES;
 use super::options::{add, count};
 use super::phase::Phase;
 use crate::buffer;
@@ -152,14 +153,17 @@ impl Inner {
             self.output.buffer.set(buffer);
             return;
         }
-        add(&self.counters.bytes_out, buffer.len());
+        let length = buffer.len();
+        add(&self.counters.bytes_out, length);
         count(&self.counters.writes);
         let link = self.link.transport.borrow().clone();
         match link {
             Some(link) => link.send(buffer),
             None => buffer::give_back(buffer),
         }
-        self.settle_memory();
+        if length >= SETTLE_BYTES || self.counters.writes.get().is_multiple_of(16) {
+            self.settle_memory();
+        }
     }
 
     /// Registers for the end of the tick because of something that is not in the buffer yet.
@@ -225,7 +229,9 @@ impl Inner {
         if let Some(buffer) = buffer {
             buffer::give_back(buffer);
         }
-        self.settle_memory();
+        if self.inbox.other_bytes.get() > 16 * SETTLE_BYTES {
+            self.settle_memory();
+        }
         if !self.output.above_mark.get() && self.inbox.reading.get() {
             return;
         }

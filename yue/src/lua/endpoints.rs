@@ -295,10 +295,10 @@ native! {
 
 native! {
     CloseConnection = "close", suspends: false;
-    read(stack) -> f64 { stack.number(1) }
-    run(id) -> () {
+    read(stack) -> (f64, &'a [u8]) { (stack.number(1), stack.bytes(2)) }
+    run((id, reason)) -> () {
         if let Ok((_, connection)) = connection(id) {
-            connection.session.close();
+            connection.session.close_because(&String::from_utf8_lossy(reason));
         }
         Ok(())
     }
