@@ -578,3 +578,34 @@ fn a_reason_to_close_arrives_at_the_other_side() {
         client.close();
     });
 }
+
+#[test]
+fn on_close_waits_for_an_on_accept_that_runs_and_that_one_is_cancelled() {
+    run_loop(|| {
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let (accepting, closing) = (log.clone(), log.clone());
+        let hooks = TestHooks {
+            accept: Some(Box::new(move |_, _| {
+                accepting.borrow_mut().push("accept");
+                let slept = sleep(Duration::from_secs(600));
+                assert!(slept.is_err(), "it is cancelled");
+                // Even a hook that takes its time to end is waited for.
+                yue_scheduler::shield(|| sleep(Duration::from_millis(20))).unwrap();
+                accepting.borrow_mut().push("accepted");
+                Verdict::granted()
+            })),
+            close: Some(Box::new(move |_, _| {
+                closing.borrow_mut().push("close");
+                Retry::Default
+            })),
+            ..TestHooks::default()
+        };
+        let hub = Hub::new(methods().with_hooks(Rc::new(hooks)), Options::default());
+        let raw = common::raw::Raw::connect(&hub);
+        raw.request(1, "sum", &[1]);
+        eventually("on_accept runs", || log.borrow().len() == 1);
+        raw.link.close();
+        eventually("all is over", || hub.sessions()[0].is_over());
+        assert_eq!(*log.borrow(), ["accept", "accepted", "close"]);
+    });
+}

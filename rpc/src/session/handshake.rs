@@ -25,6 +25,7 @@ use crate::proto::encode;
 use crate::text::{SHARED_TEXT_MAX, cut};
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::{
     Builder, FiberId, LocalWaker, cancel, deadline_after, park_until, prepare_park, set_context,
@@ -49,6 +50,25 @@ pub(super) struct Handshake {
     pub(super) first_words: Cell<Option<LocalWaker>>,
     /// The fiber that runs a hook of the handshake.
     fiber: Cell<Option<FiberId>>,
+    /// Hooks of the handshake that run,
+    hooks: Cell<u32>,
+    /// and what waits for their end: `on_close` must not run beside `on_accept`.
+    afterwards: Cell<Option<Box<dyn FnOnce()>>>,
+}
+
+/// Notes the end of a hook, also if it panics.
+struct HookEnd(Rc<Inner>);
+
+impl Drop for HookEnd {
+    fn drop(&mut self) {
+        let handshake = &self.0.handshake;
+        handshake.hooks.set(handshake.hooks.get() - 1);
+        if handshake.hooks.get() == 0
+            && let Some(afterwards) = handshake.afterwards.take()
+        {
+            afterwards();
+        }
+    }
 }
 
 impl Handshake {
@@ -57,6 +77,15 @@ impl Handshake {
         self.heard.set(false);
         self.granted.take();
         self.refusal.take();
+    }
+
+    /// Calls `then` when no hook of the handshake runs; those that do are cancelled.
+    pub(super) fn after_hooks(&self, then: impl FnOnce() + 'static) {
+        if self.hooks.get() == 0 {
+            return then();
+        }
+        self.afterwards.set(Some(Box::new(then)));
+        self.cancel();
     }
 
     fn cancel(&self) {
@@ -95,7 +124,14 @@ impl Inner {
 
     /// Runs a hook of the handshake; without a fiber for it the link ends.
     fn spawn_handshake(&self, name: &'static str, run: impl FnOnce() + 'static) {
-        match self.spawn_hook(name, run) {
+        let Some(this) = self.strong() else { return };
+        self.handshake.hooks.set(self.handshake.hooks.get() + 1);
+        let end = HookEnd(this);
+        let body = move || {
+            let _end = end;
+            run();
+        };
+        match self.spawn_hook(name, body) {
             Ok(fiber) => self.handshake.fiber.set(Some(fiber)),
             Err(error) => self.drain(CloseReason::HookFailed(error.to_string())),
         }

@@ -220,6 +220,12 @@ impl Inner {
         if !self.service.hooks.wants(Moment::Close) || !this_loop::exists() {
             return self.after_close(&reason, Retry::Default);
         }
+        let Some(this) = self.strong() else { return };
+        self.handshake
+            .after_hooks(move || this.run_close_hook(reason));
+    }
+
+    fn run_close_hook(&self, reason: CloseReason) {
         let Some(session) = self.session() else {
             return;
         };
