@@ -609,3 +609,54 @@ fn on_close_waits_for_an_on_accept_that_runs_and_that_one_is_cancelled() {
         assert_eq!(*log.borrow(), ["accept", "accepted", "close"]);
     });
 }
+
+/// Connects to a server that speaks something else first, and to a hub from then on.
+struct GarbageFirst {
+    hub: Rc<Hub>,
+    links: Cell<u32>,
+}
+
+impl yue_rpc::transport::Connect for GarbageFirst {
+    fn connect(
+        &self,
+        events: Rc<dyn yue_rpc::transport::Events>,
+    ) -> Result<Rc<dyn Transport>, yue_rpc::Error> {
+        self.links.set(self.links.get() + 1);
+        if self.links.get() > 1 {
+            return self.hub.connect(events);
+        }
+        let (near, far) = yue_rpc::transport::memory::MemoryTransport::pair();
+        near.start(events);
+        far.start(Rc::new(common::raw::Heard::default()));
+        far.send(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec());
+        Ok(near)
+    }
+
+    fn address(&self) -> &str {
+        "memory"
+    }
+}
+
+#[test]
+fn a_session_whose_server_sent_nonsense_connects_again_and_takes_calls_meanwhile() {
+    run_loop(|| {
+        let connector = Rc::new(GarbageFirst {
+            hub: Hub::new(methods(), Options::default()),
+            links: Cell::new(0),
+        });
+        let client = Session::open(connector.clone(), methods(), Options::default());
+        let first = {
+            let client = client.clone();
+            spawn(move || call(&client, "sum", &[1]))
+        };
+        eventually("the nonsense is noticed", || {
+            client.stats().refused_malformed == 1
+        });
+        assert!(!client.is_closed());
+        assert_eq!(call(&client, "sum", &[1, 2]).unwrap(), [3]);
+        assert_eq!(first.join().unwrap().unwrap(), [1]);
+        assert_eq!(connector.links.get(), 2);
+        client.close();
+        assert!(client.is_closed());
+    });
+}

@@ -284,6 +284,8 @@ impl Inner {
                 Phase::Connecting | Phase::Greeting | Phase::Accepting | Phase::Ending,
                 Role::Opened,
             ) => Ok(Route::Hold),
+            // A link that ends for what the other side did; the next may do better.
+            (Phase::Draining, Role::Opened) if !self.ends_for_good() => Ok(Route::Hold),
             _ => Err(self.closed_error()),
         }
     }

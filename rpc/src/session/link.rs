@@ -161,8 +161,8 @@ impl Inner {
     }
 
     fn drain_link(&self, reason: CloseReason) {
-        self.flush();
         *self.link.draining_for.borrow_mut() = Some(reason.clone());
+        self.flush();
         self.link.with(|link| {
             link.set_reading(true);
             link.shutdown_write();
@@ -173,6 +173,12 @@ impl Inner {
         if matches!(reason, CloseReason::Local) {
             self.fail_queued(|| self.closed_error());
         }
+    }
+
+    /// Whether a session that drains makes no new link.
+    pub(super) fn ends_for_good(&self) -> bool {
+        let reason = self.link.draining_for.borrow();
+        self.role == Role::Accepted || matches!(*reason, Some(CloseReason::Local) | None)
     }
 
     /// The session's timer: what it was armed for follows from the phase.

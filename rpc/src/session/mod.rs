@@ -216,7 +216,11 @@ impl Session {
 
     /// Whether the session was closed for good. What was written may still be leaving; see [`Session::is_over`].
     pub fn is_closed(&self) -> bool {
-        matches!(self.inner.phase.get(), Phase::Closed | Phase::Draining)
+        match self.inner.phase.get() {
+            Phase::Closed => true,
+            Phase::Draining => self.inner.ends_for_good(),
+            _ => false,
+        }
     }
 
     /// Whether the session is over for good, and has said so: no hook is called any more.
