@@ -628,6 +628,8 @@ impl yue_rpc::transport::Connect for GarbageFirst {
         let (near, far) = yue_rpc::transport::memory::MemoryTransport::pair();
         near.start(events);
         far.start(Rc::new(common::raw::Heard::default()));
+        // It does not react to our end either, so that the link drains for as long as it may.
+        far.set_reading(false);
         far.send(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec());
         Ok(near)
     }
