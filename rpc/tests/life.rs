@@ -662,3 +662,34 @@ fn a_session_whose_server_sent_nonsense_connects_again_and_takes_calls_meanwhile
         assert!(client.is_closed());
     });
 }
+
+#[test]
+fn a_half_closed_client_gets_the_answers_to_what_it_asked() {
+    use std::io::{Read, Write};
+    run_loop(|| {
+        let address = "tcp://127.0.0.1:0".parse().unwrap();
+        let listener = yue_rpc::Listener::bind(&address, methods(), Options::default()).unwrap();
+        let address = listener.address().to_string();
+        let (told, heard) = yue_scheduler::sync::channel(1);
+        std::thread::spawn(move || {
+            let mut stream = std::net::TcpStream::connect(&address["tcp://".len()..]).unwrap();
+            let mut out = Vec::new();
+            for n in 0..20 {
+                let method = yue_rpc::proto::Method::Name(b"nap");
+                yue_rpc::proto::encode::request(&mut out, n, method, None, ints(&[50])).unwrap();
+            }
+            stream.write_all(&out).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut answers = Vec::new();
+            stream.read_to_end(&mut answers).unwrap();
+            told.try_send(answers).ok();
+        });
+        let answers = spawn(move || heard.recv().unwrap()).join().unwrap();
+        // Each is [1, n, nil, 50].
+        assert_eq!(answers.len(), 20 * 5, "{answers:?}");
+        eventually("the connection is over", || {
+            listener.connections().is_empty()
+        });
+        listener.close();
+    });
+}

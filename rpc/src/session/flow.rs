@@ -253,7 +253,32 @@ impl Inner {
             .arm(deadline_after(self.options.limits.message_time));
     }
 
+    /// The peer sends no more. A plain client that asked something still gets its answers: to shut the sending side down
+    /// is a legal way to say that there are no more questions. A yue peer does not do that; its end is the end.
+    pub(super) fn answer_half_closed(&self) -> bool {
+        let stays = self.phase.get() == Phase::Up
+            && !self.link.peer_is_yue.get()
+            && self.inbox.in_flight.get() != 0;
+        if stays {
+            self.inbox.input_ended.set(true);
+            let limit = deadline_after(self.options.limits.stall);
+            self.inbox.message_timer.arm(limit);
+        }
+        stays
+    }
+
+    /// A request is over: if it was the last one of a peer that sends no more, so is the link.
+    #[cold]
+    pub(super) fn end_half_closed(&self) {
+        if self.inbox.in_flight.get() == 0 {
+            self.drain(CloseReason::Peer);
+        }
+    }
+
     pub(super) fn message_is_late(&self) {
+        if self.inbox.input_ended.get() {
+            return self.drain(CloseReason::Peer);
+        }
         let (unfinished, _) = self.input.borrow().unfinished();
         if unfinished == 0 || !self.phase.get().has_link() {
             return;

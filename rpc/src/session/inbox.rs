@@ -30,6 +30,8 @@ pub(super) struct Inbox {
     settled: Cell<usize>,
     /// Buffers read since the queue was empty, or looked through, last.
     reads: Cell<u32>,
+    /// The peer sends no more, and waits for the answers to what it asked.
+    pub(super) input_ended: Cell<bool>,
     /// Those of the listener.
     pub(super) accounts: Rc<Accounts>,
     /// Bytes of output and of a message that is not whole, as the accounts know them.
@@ -47,6 +49,7 @@ impl Inbox {
         Inbox {
             settled: Cell::new(0),
             reads: Cell::new(0),
+            input_ended: Cell::new(false),
             accounts,
             other_bytes: Cell::new(0),
             message_timer,
@@ -71,6 +74,7 @@ impl Inbox {
         self.accounts.replace_memory(self.other_bytes.take(), 0);
         self.settled.set(0);
         self.message_timer.cancel();
+        self.input_ended.set(false);
         self.reading.set(true);
         self.released.take();
         (queue, self.running.take())
@@ -287,6 +291,9 @@ impl Inner {
     pub(super) fn request_done(&self, bytes: u32) {
         self.inbox.leave(1, bytes as usize);
         self.memory_was_freed();
+        if self.inbox.input_ended.get() {
+            self.end_half_closed();
+        }
         if !self.inbox.reading.get() {
             self.watch_input();
         }

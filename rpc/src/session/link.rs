@@ -93,6 +93,10 @@ impl Events for LinkEvents {
         }
     }
 
+    fn end_of_input(&self) -> bool {
+        self.current().is_some_and(Inner::answer_half_closed)
+    }
+
     fn closed(&self, result: io::Result<()>) {
         if let Some(session) = self.current() {
             let draining = session.link.draining_for.take();

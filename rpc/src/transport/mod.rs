@@ -182,6 +182,12 @@ pub trait Events {
     /// Bytes left. The buffer, emptied or not, comes back if there is one.
     fn sent(&self, buffer: Option<Vec<u8>>);
 
+    /// The other side sends no more. `true` keeps the link open for sending; by default what is queued is sent, and then
+    /// the link is over.
+    fn end_of_input(&self) -> bool {
+        false
+    }
+
     /// The link is over, for the reason given; `Ok` if the other side ended it in order. Called once, and last.
     fn closed(&self, result: io::Result<()>);
 }

@@ -72,6 +72,10 @@ impl Sink for EventSink {
         self.0.sent(Some(buffer));
     }
 
+    fn end_of_input(&self) -> bool {
+        self.0.end_of_input()
+    }
+
     fn closed(&self, result: io::Result<()>) {
         self.0.closed(result);
     }
