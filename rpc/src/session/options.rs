@@ -99,7 +99,7 @@ pub struct Limits {
     /// Requests that wait or run on all connections of a listener. Near it a connection above its fair share is refused
     /// first.
     pub handlers_max: usize,
-    /// Bytes of input, requests and output on all connections of a listener. Above it those that hold most are not read.
+    /// Bytes of input, requests and output on all connections of a listener. Above it those with most are not read.
     pub memory_max: usize,
     /// How long a message that has begun may take to grow by a kilobyte, or to end.
     pub message_time: Duration,

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! [`next`] knows nothing of links, timers or hooks: it maps a phase and an event to the next phase and the one thing
-//! that the session must do about it. So the machine can be driven alone, by any sequence of events; the tests below do.
+//! that the session must do about it. So the machine can be driven alone, by any sequence of events, as the tests do.
 //!
 //! Invariants, for every sequence of events:
 //! - `Closed` is final.
