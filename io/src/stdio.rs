@@ -3,9 +3,9 @@
 //! They may be anything (a terminal, a pipe, a file) and are shared with other processes, so that their mode must stay
 //! as it is. On io_uring that is no matter. On mio they are asked whether they are ready, and then called. A file is
 //! called on the blocking pool, on either driver: its position is shared as well, and the ring's operations do not take
-//! the kernel's lock of it, so that they would write over each other and over other processes. Two limits remain on mio:
-//! where another process takes the input between the question and the call, the call blocks the loop until more comes;
-//! and a terminal that is stopped in the middle of a write blocks it, too.
+//! the kernel's lock of it, so that they would write over each other and over other processes. Two limits remain on
+//! mio: where another process takes the input between the question and the call, the call blocks the loop until more
+//! comes; and a terminal that is stopped in the middle of a write blocks it, too.
 //!
 //! Unlike the standard library's, they have no buffer and no lock: put a [`std::io::BufReader`] or
 //! [`std::io::LineWriter`] around one. What `println!` writes goes past them, and blocks the loop while it waits.

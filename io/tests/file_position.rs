@@ -1,4 +1,5 @@
-//! The position of a file that several fibers, loops and threads share: each byte is read once, and none is written over.
+//! The position of a file that several fibers, loops and threads share: each byte is read once, and none is written
+//! over.
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! `require` among fibers.
 //!
-//! A module's loader may suspend. A second fiber that wants the same module must then wait. A fiber that comes back to a
-//! module that it is loading itself, directly or by waiting for a fiber that waits for it, gets what the module has
+//! A module's loader may suspend. A second fiber that wants the same module must then wait. A fiber that comes back to
+//! a module that it is loading itself, directly or by waiting for a fiber that waits for it, gets what the module has
 //! published in `package.loaded` so far, as in Lua; if that is nothing, it has found a loop, which is the error.
 //!
 //! The Lua part below is the new `require`, which does what LuaJIT's does and asks `begin` and `finish` besides. One
@@ -152,8 +152,8 @@ fn this_fiber() -> FiberKey {
     unsafe { shim::yue_shim_current() }.addr()
 }
 
-/// `begin(name)` -> name, mine: with `mine` the caller may load the module now, or find it loaded. Without, it loads the
-/// module already, or waits for a fiber that does.
+/// `begin(name)` -> name, mine: with `mine` the caller may load the module now, or find it loaded. Without, it loads
+/// the module already, or waits for a fiber that does.
 struct Begin;
 
 impl Function for Begin {

@@ -1,6 +1,6 @@
 -- The globals that the rest of the prelude sees: a copy, made before the program runs. A program may give `select`,
--- `table` or `string` a meaning of its own, or empty the library's tables; nothing of ours is to break by that. (Methods of
--- strings are looked up in the library's own table `string`, by us as by everybody.)
+-- `table` or `string` a meaning of its own, or empty the library's tables; nothing of ours is to break by that.
+-- (Methods of strings are looked up in the library's own table `string`, by us as by everybody.)
 -- What the program itself must see (its `print`, its `tostring`) is reached by `_G`, which is the real one.
 local _, _, internal = ...
 

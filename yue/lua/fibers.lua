@@ -137,8 +137,8 @@ local function run_callback(future, fn, owner)
   internal.callback_over(owner, 'callback of a future', xpcall(call, wrap))
 end
 
---- Calls `fn(ok, ...)` when the future is done, in a fiber of its own, which inherits what this one works for. Its error
---- goes to the fiber that called `on`, if that waits in `yue.try` or `yue.client`, else to the log.
+--- Calls `fn(ok, ...)` when the future is done, in a fiber of its own, which inherits what this one works for. Its
+--- error goes to the fiber that called `on`, if that waits in `yue.try` or `yue.client`, else to the log.
 function Future:on(fn)
   if not is_callable(fn) then internal.argument_error('future:on takes a function(ok, ...)') end
   seen(self)

@@ -47,8 +47,8 @@ const HERE: u64 = u64::MAX;
 ///
 /// Reads, writes and seeks at the file's own position follow one after the other, also when several fibers share the
 /// file or a clone of it: none gets what another has read, or writes over it. (A position that is shared with another
-/// process, or with a descriptor that was duplicated by hand, is not guarded so; positional reads and writes, and a file
-/// that is opened for appending, need no guard.)
+/// process, or with a descriptor that was duplicated by hand, is not guarded so; positional reads and writes, and a
+/// file that is opened for appending, need no guard.)
 #[derive(Debug)]
 pub struct File {
     file: std::fs::File,

@@ -142,10 +142,10 @@ impl TcpListener {
     /// The connections as they come. Ends when the fiber is told to stop.
     ///
     /// An item that is an error is rare, and a loop may leave by it with `?`: a read timeout that passes
-    /// ([`TcpListener::set_read_timeout`]), a descriptor that is no listener, a loop whose driver does no I/O, a callback
-    /// of a loop, where nothing can wait. What is over by itself is waited out: clients that are gone before they are
-    /// accepted, and a process or system that is out of descriptors or memory (standard error says so then, once a
-    /// minute at the most). Meanwhile the clients wait in the backlog.
+    /// ([`TcpListener::set_read_timeout`]), a descriptor that is no listener, a loop whose driver does no I/O, a
+    /// callback of a loop, where nothing can wait. What is over by itself is waited out: clients that are gone before
+    /// they are accepted, and a process or system that is out of descriptors or memory (standard error says so then,
+    /// once a minute at the most). Meanwhile the clients wait in the backlog.
     ///
     /// On io_uring one operation takes them all, for as long as the fiber waits for the next: that costs less than to
     /// accept each by itself, but a connection may be taken before its turn. Then it is for whoever accepts next from

@@ -52,8 +52,8 @@ struct Source {
     used: bool,
     /// A read took all there was, and no event has come since: the next would find nothing.
     drained: bool,
-    /// The peer is through, or has sent urgent data: a short read does not mean that no more is there, and what is there
-    /// makes no other event. So `drained` is not trusted any more.
+    /// The peer is through, or has sent urgent data: a short read does not mean that no more is there, and what is
+    /// there makes no other event. So `drained` is not trusted any more.
     always_tried: bool,
     /// A reader and a writer have room without an allocation.
     waiters: SmallVec<[Waiter; 2]>,

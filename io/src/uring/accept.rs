@@ -13,8 +13,8 @@
 //! something else leaves the connections where they are, for other loops and processes.
 //!
 //! What was taken belongs to the listener, not to the operation: whoever accepts next gets it, and one that waits
-//! already is woken for it (`taken.rs`). For that, an accept of one connection is an operation of this kind as well: the
-//! fiber's wait can end by a connection that another fiber's operation took.
+//! already is woken for it (`taken.rs`). For that, an accept of one connection is an operation of this kind as well:
+//! the fiber's wait can end by a connection that another fiber's operation took.
 
 use super::{Completed, Core, OperationId, demand_suspension};
 use crate::errors::was_cancelled;
@@ -86,7 +86,8 @@ impl Accepting {
         Rc::ptr_eq(&self.core, core)
     }
 
-    /// Waits for the next connection; `None` if the listener must be polled first, since its descriptor is non-blocking.
+    /// Waits for the next connection; `None` if the listener must be polled first, since its descriptor is
+    /// non-blocking.
     ///
     /// A fiber that is told to stop still gets what was taken by then. The error comes after the last of it.
     ///

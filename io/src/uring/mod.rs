@@ -170,9 +170,9 @@ impl Core {
 
     /// Takes note of what a cancel answers.
     ///
-    /// The kernel does not find an operation that is just about to be tried again: one that was woken, by its poll or for
-    /// a thread of the kernel's, and finds that it has to wait after all. So one that is still pending is cancelled once
-    /// more; it has been tried by then. (Seen with a Unix connect at a full backlog, whose first tries are such.)
+    /// The kernel does not find an operation that is just about to be tried again: one that was woken, by its poll or
+    /// for a thread of the kernel's, and finds that it has to wait after all. So one that is still pending is cancelled
+    /// once more; it has been tried by then. (Seen with a Unix connect at a full backlog, whose first tries are such.)
     fn cancelled(&self, id: OperationId, result: i32) {
         if result == -libc::ENOENT && self.slots.borrow_mut().is_pending(id) {
             self.cancel(id);

@@ -253,8 +253,8 @@ impl Inner {
             .arm(deadline_after(self.options.limits.message_time));
     }
 
-    /// The peer sends no more. A plain client that asked something still gets its answers: to shut the sending side down
-    /// is a legal way to say that there are no more questions. A yue peer does not do that; its end is the end.
+    /// The peer sends no more. A plain client that asked something still gets its answers: to shut the sending side
+    /// down is a legal way to say that there are no more questions. A yue peer does not do that; its end is the end.
     pub(super) fn answer_half_closed(&self) -> bool {
         let stays = self.phase.get() == Phase::Up
             && !self.link.peer_is_yue.get()

@@ -67,8 +67,8 @@ impl Inbox {
 }
 
 impl Inbox {
-    /// Forgets the requests of a link that is over; those that run stay in the accounts until they end. The result is to
-    /// be dropped when no cell is borrowed.
+    /// Forgets the requests of a link that is over; those that run stay in the accounts until they end. The result is
+    /// to be dropped when no cell is borrowed.
     pub(super) fn reset(&self) -> (VecDeque<Request>, Running) {
         let queue = self.take_queue();
         self.accounts.replace_memory(self.other_bytes.take(), 0);

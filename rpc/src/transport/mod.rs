@@ -182,8 +182,8 @@ pub trait Events {
     /// Bytes left. The buffer, emptied or not, comes back if there is one.
     fn sent(&self, buffer: Option<Vec<u8>>);
 
-    /// The other side sends no more. `true` keeps the link open for sending; by default what is queued is sent, and then
-    /// the link is over.
+    /// The other side sends no more. `true` keeps the link open for sending; by default what is queued is sent, and
+    /// then the link is over.
     fn end_of_input(&self) -> bool {
         false
     }
