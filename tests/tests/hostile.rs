@@ -360,29 +360,31 @@ fn a_client_that_asks_for_much_and_never_reads_takes_little_memory() {
 }
 
 #[test]
-fn a_client_that_sends_much_and_never_reads_is_not_read_any_more() {
+fn a_client_that_sends_much_and_never_reads_costs_its_limits_and_no_more() {
     let attacked = Attacked::start(&[]);
     let client = attacked.connect();
     let mut socket = client.socket();
     socket.set_nonblocking(true).unwrap();
     let bytes = request(1, "echo", &["x".repeat(100_000).into()]);
     let (mut at, mut taken, mut blocked) = (0, 0usize, 0);
-    // Taken back only when the server has not read for as long as the bystander was served hundreds of times.
-    while blocked < 30 {
+    // The server reads on, since a peer that waits for room must always get it, but it keeps none of this. It may also
+    // close, or stop reading: then it has not read for as long as the bystander was served hundreds of times.
+    while blocked < 30 && taken < 256 << 20 {
         match socket.write(&bytes[at..]) {
             Ok(count) => {
                 at = (at + count) % bytes.len();
                 taken += count;
                 blocked = 0;
             }
-            Err(error) => {
-                assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}");
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 blocked += 1;
                 attacked.bystander_is_served(10);
             }
+            // Closed: it asked for more than it read.
+            Err(_) => break,
         }
-        assert!(taken < 2 << 30, "the server reads on and on");
     }
+    attacked.bystander_is_served(100);
     attacked.memory_is_bounded();
     drop(client);
     attacked.end();

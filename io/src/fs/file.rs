@@ -3,6 +3,7 @@
 use super::open::OpenOptions;
 use super::way::{Way, on_ring, way};
 use crate::descriptor::clamp;
+use crate::errors::cannot_wait;
 use crate::offload::{offload, offload_transfer, unwinds, writable_now};
 use crate::sys;
 use io_uring::{opcode, types};
@@ -228,6 +229,9 @@ impl File {
         if in_callback || !sys::is_regular_file(self.raw()) {
             return Ok(None);
         }
+        if unwinds() {
+            return Err(cannot_wait());
+        }
         Ok(Some(self.position.lock()?))
     }
 
@@ -322,6 +326,11 @@ impl Write for &File {
     }
 
     fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        if unwinds() {
+            // One by one, as long as the next is known not to wait.
+            let first = buffers.iter().find(|buffer| !buffer.is_empty());
+            return self.write_from(first.map_or(&[], |first| first), HERE);
+        }
         let _turn = self.position_turn()?;
         match way(opcode::Writev::CODE)? {
             Way::Ring(core) => {
@@ -330,11 +339,6 @@ impl Write for &File {
                 let entry = opcode::Writev::new(self.entry_fd(), start, count).offset(HERE);
                 // SAFETY: `IoSlice` has the layout of `iovec`; all is borrowed until the call is over.
                 unsafe { on_ring(&core, WRITE, entry.build()) }
-            }
-            // One by one, as long as the next is known not to wait.
-            Way::Offload if unwinds() => {
-                let first = buffers.iter().find(|buffer| !buffer.is_empty());
-                self.write_from(first.map_or(&[], |first| first), HERE)
             }
             Way::Offload => offload(WRITE, || (&self.file).write_vectored(buffers)),
         }
