@@ -416,7 +416,7 @@ fn connections_that_come_and_go_leave_nothing_behind() {
     wait_until("the connections to be closed", || {
         attacked.server.running.descriptors() <= descriptors
     });
-    attacked.end();
+    attacked.end_after_failures_of("ask_back");
 }
 
 /// Has the socket send a reset when it is closed.
@@ -458,7 +458,7 @@ fn more_requests_than_may_be_in_flight_get_an_error() {
         }
     }
     drop(client);
-    attacked.end();
+    attacked.end_after_failures_of("ask_back");
 }
 
 #[test]
