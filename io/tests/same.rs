@@ -5,6 +5,8 @@
 //! seed; `YUE_SEED` runs that one again, and `YUE_PROGRAMS` sets how many are run.
 
 mod common;
+#[path = "same/sharing.rs"]
+mod sharing;
 
 use common::*;
 use std::io::{self, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
@@ -12,6 +14,7 @@ use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 use yue_io::Choice;
 use yue_io::fs;
@@ -412,11 +415,15 @@ fn program(choice: Choice, seed: u64) -> Vec<Vec<String>> {
     run_on(choice, move || {
         let fibers: Vec<_> = (0..FIBERS)
             .map(|n| {
-                let random = Random((seed ^ (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1);
-                let work = move || match n % 7 {
+                let mut random = Random((seed ^ (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1);
+                let work = move || match n {
                     kind @ 0..5 => transfer(kind, random),
                     5 => pass(random),
-                    _ => file(random),
+                    6 => file(random),
+                    _ => {
+                        let kind = random.below(sharing::KINDS);
+                        sharing::run(kind, random)
+                    }
                 };
                 // What waits for ever on one driver shows as a difference.
                 spawn(move || with_deadline(now().saturating_add(LONG), work))
@@ -424,11 +431,34 @@ fn program(choice: Choice, seed: u64) -> Vec<Vec<String>> {
             .collect();
         let seen = fibers
             .into_iter()
-            .map(|fiber| fiber.join().unwrap())
+            .map(|fiber| {
+                let seen = fiber.join();
+                seen.unwrap_or_else(|error| panic!("YUE_SEED={seed} on {choice:?}: {error}"))
+            })
             .collect();
         assert_eq!(operations(), 0);
         seen
     })
+}
+
+/// Ends the process, and says which program it was, if a program takes much longer than its fibers' deadline on both
+/// drivers: a loop that is blocked by a call keeps no deadline.
+struct Watchdog(#[allow(dead_code)] mpsc::Sender<()>);
+
+impl Watchdog {
+    fn start(seed: u64) -> Watchdog {
+        let (alive, is_alive) = mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            if is_alive.recv_timeout(3 * LONG) == Err(mpsc::RecvTimeoutError::Timeout) {
+                // Not by `eprintln!`, which the harness keeps to itself until the test is over.
+                let said =
+                    format!("YUE_SEED={seed}: a loop is blocked, or a fiber cannot be stopped\n");
+                let _ = io::stderr().write_all(said.as_bytes());
+                std::process::abort();
+            }
+        });
+        Watchdog(alive)
+    }
 }
 
 #[test]
@@ -453,6 +483,7 @@ fn both_drivers_show_the_same() {
     let (next, operations) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let work = || {
         while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let _watchdog = Watchdog::start(seed);
             let (seen, too) = (program(one, seed), program(other, seed));
             for (n, (one, other)) in seen.iter().zip(&too).enumerate() {
                 assert_eq!(one, other, "YUE_SEED={seed}, fiber {n}");
