@@ -14,6 +14,7 @@ use crate::backoff::Backoff;
 use crate::descriptor::not_stopped;
 use crate::driver::{Here, here};
 use crate::readiness::Direction;
+use crate::sys;
 use io_uring::opcode;
 use socket2::SockAddr;
 use std::io;
@@ -93,13 +94,14 @@ impl Socket {
     /// `ConnectionRefused`, which is what the port would have answered.
     pub(crate) fn refuse_self_connection(&self) -> io::Result<()> {
         let local = self.options().local_addr()?;
-        match self.options().peer_addr() {
+        // Also of a socket that only connects when it sends (fast open).
+        match sys::peer_address(self.options()) {
             Ok(peer) if peer == local => {
                 // A reset, so that the port is free at once and not only after TIME_WAIT.
                 let _ = self.options().set_linger(Some(Duration::ZERO));
                 Err(io::Error::from_raw_os_error(libc::ECONNREFUSED))
             }
-            // Not connected yet (fast open), or not any more: reading and writing will tell.
+            // Another peer; or none any more, which reading and writing will tell.
             _ => Ok(()),
         }
     }
