@@ -162,6 +162,22 @@ fn urgent_data_that_comes_late_hides_nothing_either() {
 }
 
 #[test]
+fn a_connection_without_a_fiber_needs_a_stream_and_a_message_few_buffers() {
+    on_each_driver(|| {
+        let (kind, domain) = (socket2::Type::SEQPACKET, socket2::Domain::UNIX);
+        let (one, other) = socket2::Socket::pair(domain, kind, None).unwrap();
+        let one = UnixStream::from(OwnedFd::from(one));
+        let many = [io::IoSlice::new(b"x"); 65];
+        let error = (&one).write_vectored(&many).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert_eq!((&one).write_vectored(&many[..64]).unwrap(), 64);
+        let error = Connection::start_unix(one, Rc::new(Noted::default())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        drop(other);
+    });
+}
+
+#[test]
 fn messages_behind_a_short_one_are_read_by_a_stream_type() {
     on_each_driver(|| {
         let (kind, domain) = (socket2::Type::SEQPACKET, socket2::Domain::UNIX);

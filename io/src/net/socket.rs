@@ -211,6 +211,14 @@ impl Socket {
     }
 
     pub(crate) fn send_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.kind.has_messages() && slices.len() > sys::SLICES_MAX {
+            // A stream's write is short then, and the rest follows; a message would be cut.
+            let text = format!(
+                "a message is sent from {} buffers at the most",
+                sys::SLICES_MAX
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         let header = sys::write_header(slices);
         // SAFETY: as above.
         unsafe { self.send_message(&header) }

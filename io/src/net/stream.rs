@@ -78,8 +78,8 @@ macro_rules! descriptor_of {
             /// The standard library's type, in blocking mode.
             ///
             /// The mode belongs to the socket, not to the handle. Where a clone of a listener goes on to accept, on the
-            /// mio driver or outside a loop, the socket becomes non-blocking again, and the std listener's `accept` may
-            /// say `WouldBlock`.
+            /// mio driver, outside a loop or by `accept_many`, the socket becomes non-blocking again, and the std
+            /// listener's `accept` may say `WouldBlock`.
             ///
             /// # Errors
             /// When the process is out of descriptors. For the last handle of a listener also when connections that

@@ -196,6 +196,11 @@ impl Connection {
     }
 
     fn start_socket(socket: Socket, sink: Rc<dyn Sink>) -> io::Result<Connection> {
+        if socket.kind().has_messages() {
+            // What is queued goes out in pieces of any size.
+            let text = "a connection needs a stream; this socket keeps messages apart";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         let state = Rc::new(State {
             backend: backend()?,
             socket: RefCell::new(Some(Rc::new(socket))),
