@@ -693,3 +693,39 @@ fn a_half_closed_client_gets_the_answers_to_what_it_asked() {
         listener.close();
     });
 }
+
+#[test]
+fn a_half_closed_client_is_not_waited_for_by_those_who_call_it() {
+    use std::io::{Read, Write};
+    run_loop(|| {
+        let address = "tcp://127.0.0.1:0".parse().unwrap();
+        // Far longer than the test waits.
+        let options = Options {
+            timeout: Duration::from_secs(600),
+            ..Options::default()
+        };
+        let listener = yue_rpc::Listener::bind(&address, methods(), options).unwrap();
+        let address = listener.address().to_string();
+        let (told, heard) = yue_scheduler::sync::channel(1);
+        std::thread::spawn(move || {
+            let mut stream = std::net::TcpStream::connect(&address["tcp://".len()..]).unwrap();
+            let mut out = Vec::new();
+            // The first calls the client before it hears of the end, the second after that.
+            for (id, method) in [(0, "ask"), (1, "nap_and_ask")] {
+                let method = yue_rpc::proto::Method::Name(method.as_bytes());
+                yue_rpc::proto::encode::request(&mut out, id, method, None, ints(&[50])).unwrap();
+            }
+            stream.write_all(&out).unwrap();
+            // The server has called: then it has begun to serve, too.
+            stream.read_exact(&mut [0; 1]).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut answers = Vec::new();
+            stream.read_to_end(&mut answers).unwrap();
+            told.try_send(String::from_utf8_lossy(&answers).into_owned())
+                .ok();
+        });
+        let answers = spawn(move || heard.recv().unwrap()).join().unwrap();
+        assert_eq!(answers.matches("sends no more").count(), 2, "{answers:?}");
+        listener.close();
+    });
+}

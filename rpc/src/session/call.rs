@@ -215,6 +215,9 @@ impl Inner {
         waiter: Waiter,
     ) -> Result<u32, Error> {
         let route = self.route(deadline)?;
+        if self.inbox.input_ended.get() {
+            return Err(self.sends_no_more());
+        }
         let method = self.method_of(target)?;
         let limit = self.options.limits.in_flight_max;
         let inserted = self

@@ -21,7 +21,7 @@ use super::options::{Counter, count};
 use super::phase::{Phase, Role};
 use super::service::{CloseReason, Failure};
 use super::worker;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::proto::ProtocolError;
 use crate::proto::encode::ErrorValue;
 use yue_scheduler::deadline_after;
@@ -261,10 +261,19 @@ impl Inner {
             && self.inbox.in_flight.get() != 0;
         if stays {
             self.inbox.input_ended.set(true);
+            // It cannot answer what its handlers ask it either.
+            self.fail_calls(true, || self.sends_no_more());
             let limit = deadline_after(self.options.limits.stall);
             self.inbox.message_timer.arm(limit);
         }
         stays
+    }
+
+    /// The error of a call to a peer that has shut its sending side down.
+    #[cold]
+    pub(super) fn sends_no_more(&self) -> Error {
+        let text = format!("{} sends no more, so it cannot answer", self.address);
+        Error::new(ErrorKind::ConnectionLost, text)
     }
 
     /// A request is over: if it was the last one of a peer that sends no more, so is the link.

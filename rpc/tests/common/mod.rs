@@ -182,13 +182,18 @@ fn serve_method(call: &mut Call, reply: Reply) -> Replied {
             }
         }
         // Asks the caller for a number, in mid-call, and adds it.
-        "ask" => match peer()
-            .ok_or_else(|| Error::new(ErrorKind::Rpc, "no peer"))
-            .and_then(|p| self::call(&p, "sum", &values))
-        {
-            Ok(answer) => reply.results(ints(&answer)),
-            Err(error) => reply.fail(&Failure::from(error)),
-        },
+        "ask" | "nap_and_ask" => {
+            if name == "nap_and_ask" {
+                let _ = sleep(Duration::from_millis(200));
+            }
+            match peer()
+                .ok_or_else(|| Error::new(ErrorKind::Rpc, "no peer"))
+                .and_then(|p| self::call(&p, "sum", &values))
+            {
+                Ok(answer) => reply.results(ints(&answer)),
+                Err(error) => reply.fail(&Failure::from(error)),
+            }
+        }
         "time_left" => {
             let left = yue_scheduler::time_left(call.deadline());
             let ms = if call.deadline() == Instant::NEVER {
