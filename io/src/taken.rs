@@ -48,6 +48,8 @@ struct Inner {
     tickets: u64,
     /// Handles of the listener.
     handles: usize,
+    /// Accepts that rings have in the kernel.
+    operations: usize,
 }
 
 /// What is shared by the handles of one listener.
@@ -75,6 +77,18 @@ impl Taken {
         if let Some((_, waker)) = next {
             waker.wake();
         }
+    }
+
+    /// Counts an accept that is handed to a ring.
+    pub(crate) fn begin_operation(&self) {
+        self.inner().operations += 1;
+    }
+
+    /// Counts one that has ended. Returns whether somebody else waits for the listener still.
+    pub(crate) fn end_operation(&self) -> bool {
+        let mut inner = self.inner();
+        inner.operations -= 1;
+        inner.operations > 0 || !inner.waiting.is_empty()
     }
 
     /// Has `waker` woken when there is a connection that it may take, for as long as the answer lives; `None` if there

@@ -12,6 +12,10 @@
 //! fiber waits, and on to the next turn: a fiber that comes back within the tick finds it running, and one that does
 //! something else leaves the connections where they are, for other loops and processes.
 //!
+//! The kernel wakes one accept for a connection. If that one ends before it looks, because it is cancelled, or is a
+//! multishot one that ends for a reason of its own, the connection is left where it is, and the other accepts sleep on.
+//! So an accept whose end may have swallowed a wake looks once more, if others wait.
+//!
 //! What was taken belongs to the listener, not to the operation: whoever accepts next gets it, and one that waits
 //! already is woken for it (`taken.rs`). For that, an accept of one connection is an operation of this kind as well:
 //! the fiber's wait can end by a connection that another fiber's operation took.
@@ -50,12 +54,16 @@ pub(crate) struct Accepting {
     waiter: Cell<Option<LocalWaker>>,
     /// What ended the operation while the fiber waited.
     error: Cell<Option<i32>>,
-    /// Whether the operation takes all that come, or one.
+    /// Whether operations take all that come, or one.
     multishot: Cell<bool>,
+    /// Whether there may be connections whose wakes the operation has got, besides the one that it ends with.
+    may_swallow: Cell<bool>,
     /// The ring does not wait on a non-blocking descriptor: wait by a poll, and try again.
     refused: Cell<bool>,
     deferred: Cell<bool>,
     place: Cell<usize>,
+    /// The loop is being shut down: no operation is started any more.
+    aborted: Cell<bool>,
 }
 
 impl Accepting {
@@ -69,6 +77,7 @@ impl Accepting {
     ) -> Rc<Accepting> {
         Rc::new(Accepting {
             multishot: Cell::new(many && core.multishot.get()),
+            may_swallow: Cell::new(false),
             refused: Cell::new(false),
             core,
             listener,
@@ -78,6 +87,7 @@ impl Accepting {
             error: Cell::new(None),
             deferred: Cell::new(false),
             place: Cell::new(0),
+            aborted: Cell::new(false),
         })
     }
 
@@ -108,7 +118,7 @@ impl Accepting {
             if let Some(error) = self.error.take() {
                 return Err(io::Error::from_raw_os_error(error));
             }
-            if self.refused.take() {
+            if self.refused.take() || self.aborted.get() {
                 return Ok(None);
             }
             if !is_cancelled() {
@@ -125,14 +135,12 @@ impl Accepting {
 
     /// Ends the operation. In a fiber it is over when this returns; in a callback of the loop soon after.
     pub(crate) fn end(self: &Rc<Self>) {
-        let id = match self.operation.get() {
-            Operation::None => return,
-            Operation::Running(id) | Operation::Ending(id) => id,
-        };
-        if in_fiber() {
+        if !in_fiber() {
+            return self.drive();
+        }
+        // Another may have been started, to look once more.
+        while let Operation::Running(id) | Operation::Ending(id) = self.operation.get() {
             self.core.finish_owned(id);
-        } else {
-            self.drive();
         }
     }
 
@@ -155,7 +163,9 @@ impl Accepting {
     fn drive(self: &Rc<Self>) {
         let waiter = self.waiter.get();
         match self.operation.get() {
-            Operation::None if waiter.is_some() && !self.refused.get() => self.start(),
+            Operation::None if waiter.is_some() && !self.refused.get() && !self.aborted.get() => {
+                self.start(self.multishot.get())
+            }
             Operation::Running(id) if waiter.is_none() => {
                 self.core.cancel(id);
                 self.operation.set(Operation::Ending(id));
@@ -164,9 +174,10 @@ impl Accepting {
         }
     }
 
-    fn start(self: &Rc<Self>) {
+    fn start(self: &Rc<Self>, multishot: bool) {
+        self.may_swallow.set(multishot);
         let fd = types::Fd(self.listener);
-        let entry = if self.multishot.get() {
+        let entry = if multishot {
             let accept = opcode::AcceptMulti::new(fd);
             accept.flags(libc::SOCK_CLOEXEC).build()
         } else {
@@ -178,6 +189,16 @@ impl Accepting {
         let id = unsafe { self.core.start(entry, self.clone(), 0) };
         self.operation.set(Operation::Running(id));
         self.place.set(self.core.shared.enter(self.clone()));
+        self.taken.begin_operation();
+    }
+
+    /// Looks for a connection whose wake this operation has swallowed by its end. An accept that begins tries at once.
+    fn look_once_more(self: &Rc<Self>) {
+        if sys::demand_ready(self.listener, libc::POLLIN).is_ok() {
+            self.start(false);
+            // There may be several.
+            self.may_swallow.set(true);
+        }
     }
 
     /// Has the operation looked at in the next turn.
@@ -206,6 +227,14 @@ impl Completed for Accepting {
         if last {
             self.operation.set(Operation::None);
             self.core.shared.leave(self.place.get());
+            let others = self.taken.end_operation();
+            let may_swallow = match result {
+                0.. => self.may_swallow.get(),
+                error => was_cancelled(-error),
+            };
+            if others && may_swallow && !self.aborted.get() {
+                self.look_once_more();
+            }
         }
         match u32::try_from(result) {
             Ok(connection) => {
@@ -230,7 +259,7 @@ impl Member for Accepting {
     }
 
     fn abort(self: Rc<Self>) {
-        self.refused.set(true);
+        self.aborted.set(true);
         if let Some(waiter) = self.waiter.take() {
             waiter.wake();
         }
