@@ -10,8 +10,8 @@
 //! | a result of an operation whose fiber was told to stop | the result; the next call gets the error |
 //! | cancelled | kind `Other`, with [`Stopped::Cancelled`] inside |
 //! | a deadline or a timeout has passed | kind `TimedOut`, with [`Stopped::Deadline`] inside (a fiber's) |
-//! | `ECONNABORTED`, `EPROTO`, `EPERM`, `ENETDOWN`, … of an accept | nothing: one client is gone; the next is waited for |
-//! | `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`, `ENOSPC` of an accept | themselves, after a pause; stderr is told once a minute |
+//! | `ECONNABORTED`, `EPROTO`, `EPERM`, `ENETDOWN`, … of an accept | nothing: that client is gone |
+//! | `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`, `ENOSPC` of an accept | themselves, after a pause, and a line on stderr |
 //! | the same, in `incoming` | nothing: it waits until there is room again |
 //! | `EAGAIN` of a connect to a Unix socket | nothing: the backlog is full, and it is tried again after a pause |
 //! | `EAGAIN` of a datagram for a Unix receiver that is full | the same |

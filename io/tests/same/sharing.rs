@@ -1,4 +1,4 @@
-//! Programs in which several fibers meet at one thing: a receiver or a listener that is full, acceptors of one listener,
+//! Programs in which several fibers meet at one thing: a full receiver or listener, acceptors of one listener,
 //! handles of one open file, a FIFO. Which of them is first may depend on time; what is noted does not: what comes
 //! whole, in order, and how much.
 

@@ -85,7 +85,8 @@ impl Inner {
             let limit = limits.handlers_max;
             return Some(Refusal {
                 text: format!(
-                    "the server's limit of {limit} requests in flight is near, and this connection has its share of them; wait for some"
+                    "the server's limit of {limit} requests in flight is near, and this connection has its share of \
+                     them; wait for some"
                 ),
                 counter: &self.counters.refused_handlers,
             });
