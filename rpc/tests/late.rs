@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 use yue_rpc::session::{Service, Session};
 use yue_rpc::transport::connector;
-use yue_rpc::{Address, ErrorKind, Listener, Options, Timeout};
-use yue_scheduler::{Instant, this_loop};
+use yue_rpc::{ErrorKind, Options, Timeout};
+use yue_scheduler::Instant;
 
 const LIMIT: Duration = Duration::from_secs(1);
 const LONGER: Duration = Duration::from_millis(1_200);
@@ -22,20 +22,7 @@ fn compute(length: Duration) {
 #[test]
 fn the_first_call_after_a_long_silence_is_answered() {
     for address in ["tcp://127.0.0.1:0", "thread://after-silence"] {
-        let (tell, told) = std::sync::mpsc::channel();
-        let address: Address = address.parse().unwrap();
-        let server = std::thread::spawn(move || {
-            run_loop(move || {
-                let listener = Listener::bind(&address, methods(), Options::default()).unwrap();
-                tell.send((this_loop::handle(), listener.address().clone()))
-                    .unwrap();
-                this_loop::wait_for_shutdown().unwrap();
-                listener.close();
-                listener.close_connections();
-                eventually("all are closed", || listener.connections().is_empty());
-            });
-        });
-        let (handle, address) = told.recv().unwrap();
+        let (server, handle, address) = worker(address);
         run_loop(move || {
             let client = Session::open(connector(&address), methods(), Options::default());
             for _ in 0..2 {

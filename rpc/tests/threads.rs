@@ -9,26 +9,7 @@ use std::time::Duration;
 use yue_rpc::session::Session;
 use yue_rpc::transport::connector;
 use yue_rpc::{Address, ErrorKind, Listener, Options};
-use yue_scheduler::{LoopHandle, sleep, spawn, this_loop};
-
-/// A thread that serves until it is told to shut down.
-fn worker(address: &str) -> (thread::JoinHandle<()>, LoopHandle, Address) {
-    let (tell, told) = mpsc::channel();
-    let address: Address = address.parse().unwrap();
-    let worker = thread::spawn(move || {
-        run_loop(move || {
-            let listener = Listener::bind(&address, methods(), Options::default()).unwrap();
-            tell.send((this_loop::handle(), listener.address().clone()))
-                .unwrap();
-            this_loop::wait_for_shutdown().unwrap();
-            listener.close();
-            listener.close_connections();
-            eventually("all are closed", || listener.connections().is_empty());
-        });
-    });
-    let (handle, address) = told.recv().unwrap();
-    (worker, handle, address)
-}
+use yue_scheduler::{sleep, spawn, this_loop};
 
 #[test]
 fn many_calls_cross_between_threads_both_ways() {

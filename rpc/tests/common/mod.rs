@@ -216,6 +216,34 @@ fn serve_method(call: &mut Call, reply: Reply) -> Replied {
     }
 }
 
+/// A thread that serves until it is told to shut down.
+pub fn worker(
+    address: &str,
+) -> (
+    std::thread::JoinHandle<()>,
+    yue_scheduler::LoopHandle,
+    Address,
+) {
+    let (tell, told) = std::sync::mpsc::channel();
+    let address: Address = address.parse().unwrap();
+    let worker = std::thread::spawn(move || {
+        run_loop(move || {
+            let listener = Listener::bind(&address, methods(), Options::default()).unwrap();
+            tell.send((
+                yue_scheduler::this_loop::handle(),
+                listener.address().clone(),
+            ))
+            .unwrap();
+            yue_scheduler::this_loop::wait_for_shutdown().unwrap();
+            listener.close();
+            listener.close_connections();
+            eventually("all are closed", || listener.connections().is_empty());
+        });
+    });
+    let (handle, address) = told.recv().unwrap();
+    (worker, handle, address)
+}
+
 type Accept = Box<dyn Fn(&Session, Option<&[u8]>) -> Verdict>;
 type Open = Box<dyn Fn(&Session) -> Result<(), Failure>>;
 type Close = Box<dyn Fn(&Session, &CloseReason) -> Retry>;
