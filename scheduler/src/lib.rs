@@ -61,6 +61,7 @@ mod driver;
 mod event_loop;
 mod fiber;
 pub mod inspect;
+mod prefetch;
 mod say;
 mod signals;
 mod stack;

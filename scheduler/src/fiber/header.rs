@@ -16,7 +16,8 @@
 use super::FiberId;
 use super::cancel::{DeadlineFrame, ScopeFrame};
 use super::hook::HookFrame;
-use super::switch::{Switch, prefetch};
+use super::switch::Switch;
+use crate::prefetch::prefetch;
 use crate::stack::{CACHE_LINE, StackBounds};
 use crate::time::wheel::{Node, Owner};
 use crate::time::{Instant, TickTime};

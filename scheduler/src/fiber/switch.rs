@@ -17,6 +17,7 @@
 //!   outside and its stack never freed; an abandoned one is leaked.
 
 use crate::inspect::Registers;
+use crate::prefetch::prefetch;
 use crate::stack::{CACHE_LINE, FiberStack, StackBounds};
 use corosensei::stack::{Stack, StackPointer};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
@@ -71,24 +72,6 @@ fn saved_pointer() -> Option<usize> {
         let points_into_stack = (bounds.lowest()..bounds.start()).contains(&after[word]);
         (changed.next().is_none() && points_into_stack).then_some(word)
     })
-}
-
-/// Brings a cache line near, if there is one at `at`.
-#[inline]
-pub(super) fn prefetch<T>(at: *const T) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: a hint; it faults at no address.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(at.cast());
-    }
-    #[cfg(all(target_arch = "aarch64", not(miri)))]
-    // SAFETY: as above.
-    unsafe {
-        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) at, options(nostack, readonly, preserves_flags));
-    }
-    #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
-    let _ = at;
 }
 
 /// How backtraces name the switch: a part of its files' paths, and the beginning of its functions' names.

@@ -11,18 +11,23 @@
 //! is moved at most once a level on its way down, and most are cancelled before they move at all. Each level has a
 //! bitmap of its occupied slots; the next timer is found by two bit scans.
 //!
-//! Timers fire in the order of their ticks, also when the wheel comes late and many are due at once: a slot of a higher
-//! level is spread over the levels below, which are then emptied in order. Those of one tick fire in the order in which
-//! they were armed: a slot is a queue, and its timers move down in its order, before any can be armed below it.
+//! Timers fire in the order of their ticks, also when the wheel comes late and many are due at once: the due timers of a
+//! slot on a higher level are sorted in an array before the first of them fires. (Moving them down level by level sorts
+//! them too, but each move of each timer is a cache miss, and a list cannot be prefetched: firing a million timers took
+//! 290 ns each that way.) Timers of one tick fire in the order in which they were armed: a slot is a queue, and its
+//! timers move down in its order, before any can be armed below it.
 //!
 //! Invariants:
-//! - A node is in at most one list; `level == UNARMED` says that it is in none.
+//! - A node is in at most one list, or in the array; `level == UNARMED` says that it is in neither, `level == DUE` that it
+//!   is in the array, where its tick and its `sequence` find it.
+//! - The array is empty unless `advance` is running.
 //! - A node's memory stays where it is while it is armed (it lies in a fiber's header, or in a pinned box).
 //! - The wheel belongs to one loop; nothing here is shared between threads.
 //! - A timer never fires early: its tick is its deadline rounded up.
 
 use super::{Instant, TickTime};
-use std::cell::Cell;
+use crate::prefetch::prefetch;
+use std::cell::{Cell, RefCell};
 use std::ptr;
 
 const SLOT_BITS: u32 = 6;
@@ -32,6 +37,12 @@ const LEVELS: usize = 9;
 /// A tick is 2^10 ns, about a microsecond: far below the latency of a sleep, so nobody can see the rounding.
 const TICK_SHIFT: u32 = 10;
 const UNARMED: u8 = u8::MAX;
+/// The level of a node that waits in the array of due timers.
+const DUE: u8 = u8::MAX - 1;
+/// How many due timers ahead a node is prefetched: with 4, firing takes 10 % longer; with 16, no less.
+const PREFETCH_AHEAD: usize = 8;
+/// Room for so many due timers is kept when they have fired.
+const DUE_KEPT: usize = 1024;
 /// The last deadline that has a tick; later ones, `Instant::NEVER` among them, are as good as it.
 const LATEST_NS: u64 = u64::MAX - (1 << TICK_SHIFT);
 const LATEST_TICK: u64 = LATEST_NS.div_ceil(1 << TICK_SHIFT);
@@ -111,6 +122,15 @@ impl Slot {
     }
 }
 
+/// A timer that is due and waits for the earlier ones of its slot to fire.
+struct Due {
+    tick: u64,
+    /// Where it stood in the slot. The node has it too, in its field `next`, to find the entry by.
+    sequence: usize,
+    /// Null once it has fired or was cancelled.
+    node: *const Node,
+}
+
 /// The wheel of one loop.
 pub(crate) struct Wheel {
     /// The tick up to which everything has fired.
@@ -119,6 +139,8 @@ pub(crate) struct Wheel {
     /// that a timer that arms itself anew for the past cannot keep `advance` from ending.
     floor: Cell<u64>,
     levels: Box<[Level; LEVELS]>,
+    /// The due timers of the slot that `advance` empties, by tick and place in the slot.
+    due: RefCell<Vec<Due>>,
     armed: Cell<usize>,
 }
 
@@ -138,6 +160,7 @@ impl Wheel {
             position: Cell::new(position),
             floor: Cell::new(position),
             levels: Box::new(std::array::from_fn(|_| level())),
+            due: RefCell::new(Vec::new()),
             armed: Cell::new(0),
         }
     }
@@ -162,7 +185,11 @@ impl Wheel {
     /// Takes `node` out; nothing happens if it is not armed.
     pub(crate) fn cancel(&self, node: &Node) {
         if node.is_armed() {
-            self.unlink(node);
+            if node.level.get() == DUE {
+                self.take_from_due(node);
+            } else {
+                self.unlink(node);
+            }
             self.armed.set(self.armed.get() - 1);
         }
     }
@@ -271,6 +298,7 @@ impl Wheel {
 
     /// Takes every timer out, whatever its time: for the end of the loop.
     pub(crate) fn drain(&self, mut taken: impl FnMut(*const Node)) {
+        debug_assert!(self.due.borrow().is_empty(), "drained while advancing");
         while let Some((level, slot, _)) = self.next_slot() {
             let head = self.levels[level].slots[slot].head.get();
             // SAFETY: a linked node is alive, by the contract of `arm`.
@@ -287,8 +315,12 @@ impl Wheel {
         fire: &mut impl FnMut(*const Node),
     ) {
         let place = &self.levels[level].slots[slot];
-        // One that is alone in its slot has nobody to be ordered with: it need not move down first.
-        let alone = place.head.get() == place.tail.get();
+        // A timer that is alone in its slot has no other to be ordered with, and those of level 0 have the same tick.
+        let in_order = level == 0 || place.head.get() == place.tail.get();
+        if !in_order {
+            self.split(level, slot, target);
+            return self.fire_due(fire);
+        }
         loop {
             let head = place.head.get();
             if head.is_null() {
@@ -297,14 +329,86 @@ impl Wheel {
             // SAFETY: a linked node is alive, by the contract of `arm`.
             let node = unsafe { &*head };
             self.unlink(node);
-            let due = tick_of(Instant::from_nanos(node.at_ns.get())) <= target;
-            if due && (level == 0 || alone) {
+            if tick_of(node.at()) <= target {
                 self.armed.set(self.armed.get() - 1);
                 fire(head);
             } else {
                 self.link(node);
             }
         }
+    }
+
+    /// Sorts the timers of a slot that are due by `target` into the array, and moves the others down.
+    fn split(&self, level: usize, slot: usize, target: u64) {
+        let level = &self.levels[level];
+        level.occupied.set(level.occupied.get() & !(1 << slot));
+        level.slots[slot].tail.set(ptr::null());
+        let mut head = level.slots[slot].head.replace(ptr::null());
+        let mut due = self.due.borrow_mut();
+        debug_assert!(due.is_empty(), "advance was entered again");
+        while !head.is_null() {
+            // SAFETY: a linked node is alive, by the contract of `arm`.
+            let node = unsafe { &*head };
+            let next = node.next.get();
+            let tick = tick_of(node.at());
+            if tick <= target {
+                let sequence = due.len();
+                node.level.set(DUE);
+                node.next.set(ptr::without_provenance(sequence));
+                due.push(Due {
+                    tick,
+                    sequence,
+                    node,
+                });
+            } else {
+                self.link(node);
+            }
+            head = next;
+        }
+        due.sort_unstable_by_key(Due::key);
+    }
+
+    /// Fires what is in the array, in its order. `fire` may take others out of it.
+    fn fire_due(&self, fire: &mut impl FnMut(*const Node)) {
+        for index in 0.. {
+            let node = {
+                let mut due = self.due.borrow_mut();
+                if let Some(later) = due.get(index + PREFETCH_AHEAD) {
+                    prefetch(later.node);
+                }
+                match due.get_mut(index) {
+                    Some(due) => std::mem::replace(&mut due.node, ptr::null()),
+                    None => break,
+                }
+            };
+            // SAFETY: an armed node is alive, by the contract of `arm`; one that is cancelled leaves the array.
+            if let Some(node) = unsafe { node.as_ref() } {
+                node.level.set(UNARMED);
+                self.armed.set(self.armed.get() - 1);
+                fire(node);
+            }
+        }
+        let mut due = self.due.borrow_mut();
+        due.clear();
+        due.shrink_to(DUE_KEPT);
+    }
+
+    #[cold]
+    fn take_from_due(&self, node: &Node) {
+        let key = (tick_of(node.at()), node.next.get().addr());
+        let mut due = self.due.borrow_mut();
+        let found = due.binary_search_by_key(&key, Due::key);
+        debug_assert!(found.is_ok(), "a due timer that is not in the array");
+        if let Ok(index) = found {
+            due[index].node = ptr::null();
+        }
+        node.level.set(UNARMED);
+    }
+}
+
+impl Due {
+    fn key(&self) -> (u64, usize) {
+        (self.tick, self.sequence)
     }
 }
 
@@ -385,6 +489,45 @@ mod tests {
                 }
             }
             wheel.drain(|_| {});
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn late_timers_that_cancel_and_arm_each_other_fire_once_and_in_order(
+            after_ns in prop::collection::vec(1u64..1 << 22, 2..TIMERS),
+            acts in prop::collection::vec((any::<bool>(), 0..TIMERS), TIMERS),
+        ) {
+            let nodes: Vec<Node> = after_ns.iter().map(|_| Node::new(Owner::Bare)).collect();
+            let wheel = Wheel::new(TickTime::ORIGIN);
+            let mut model: BTreeSet<(u64, usize)> = BTreeSet::new();
+            for (timer, &ns) in after_ns.iter().enumerate() {
+                let at = Instant::from_nanos(ns);
+                model.insert((tick_of(at), timer));
+                // SAFETY: `nodes` outlives the wheel's use of them: it is drained below.
+                unsafe { wheel.arm(&nodes[timer], at) };
+            }
+            let late = 1 << 23;
+            let mut fired = Vec::new();
+            let mut expected = Vec::new();
+            wheel.advance(TickTime::new(Instant::from_nanos(late)), |node| {
+                let timer = nodes.iter().position(|other| ptr::eq(other, node)).unwrap();
+                fired.push(timer);
+                expected.push(model.pop_first().map(|(_, timer)| timer));
+                let (arms, other) = acts[timer];
+                let other = other % nodes.len();
+                model.retain(|&(_, armed)| armed != other);
+                if arms {
+                    // SAFETY: as above.
+                    unsafe { wheel.arm(&nodes[other], Instant::from_nanos(1)) };
+                } else {
+                    wheel.cancel(&nodes[other]);
+                }
+            });
+            prop_assert_eq!(fired.into_iter().map(Some).collect::<Vec<_>>(), expected);
+            prop_assert!(model.is_empty(), "not fired: {:?}", model);
+            wheel.drain(|_| {});
+            prop_assert_eq!(wheel.armed(), 0);
         }
     }
 
