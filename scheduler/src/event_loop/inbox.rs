@@ -9,6 +9,7 @@ use super::loans::Loans;
 use crate::driver::{Bell, Driver};
 use crate::fiber::RemoteWaker;
 use crate::inspect::vitals::Vitals;
+use crossbeam_utils::CachePadded;
 use std::cell::RefCell;
 use std::sync::Arc;
 use yue_queue::{Receiver, Sender, SleepFlag, mailbox};
@@ -29,8 +30,9 @@ pub(crate) struct Shared {
     sender: Sender<Message>,
     flag: SleepFlag,
     bell: Arc<dyn Bell>,
-    vitals: Vitals,
     pub(super) loans: Loans,
+    /// On cache lines of its own: the loop writes to it in every tick, and whoever sends reads the fields above.
+    vitals: CachePadded<Vitals>,
 }
 
 impl Shared {
@@ -72,8 +74,8 @@ impl Inbox {
             sender,
             flag: SleepFlag::new(),
             bell: driver.bell(),
-            vitals: Vitals::new(driver.name()),
             loans: Loans::default(),
+            vitals: CachePadded::new(Vitals::new(driver.name())),
         });
         Inbox {
             shared,

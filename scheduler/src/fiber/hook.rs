@@ -296,14 +296,42 @@ fn check(header: &Header) -> Result<(), &'static str> {
 /// Where suspension is forbidden.
 #[inline(always)]
 pub(super) fn switch_out(header: &Header, commit: impl FnOnce()) {
-    if let Err(reason) = try_switch_out(header, commit) {
-        refuse(header, reason);
-    }
+    let departure = depart(header);
+    commit();
+    departure.suspend();
 }
 
 /// As [`switch_out`]; where suspension is forbidden, nothing happens and the answer is why.
 #[inline(always)]
 pub(super) fn try_switch_out(header: &Header, commit: impl FnOnce()) -> Result<(), &'static str> {
+    let departure = try_depart(header)?;
+    commit();
+    departure.suspend();
+    Ok(())
+}
+
+/// A switch that nothing can refuse any more. What records where the fiber goes stands between [`depart`] and
+/// [`Departure::suspend`]. [`switch_out`] does the same with a closure, which the compiler does not always inline.
+#[must_use]
+pub(super) struct Departure<'a> {
+    header: &'a Header,
+    frame: *const HookFrame,
+    #[cfg(feature = "tracing")]
+    _spans: super::spans::Away<'a>,
+}
+
+/// # Panics
+/// Where suspension is forbidden.
+#[inline(always)]
+pub(super) fn depart(header: &Header) -> Departure<'_> {
+    match try_depart(header) {
+        Ok(departure) => departure,
+        Err(reason) => refuse(header, reason),
+    }
+}
+
+#[inline(always)]
+fn try_depart(header: &Header) -> Result<Departure<'_>, &'static str> {
     check(header)?;
     #[cfg(feature = "tracing")]
     let _spans = super::spans::leave(header);
@@ -312,14 +340,24 @@ pub(super) fn try_switch_out(header: &Header, commit: impl FnOnce()) -> Result<(
         // SAFETY: frames lie on the fiber's stack, below this call, and are popped before they end.
         during_switch(header, || unsafe { (*(*frame).hook).leave() })?;
     }
-    commit();
-    // SAFETY: `header` is that of the running fiber: the callers take it from the loop.
-    unsafe { header.switch.suspend() };
-    if !frame.is_null() {
-        // SAFETY: as above; the stack, and with it the frame, has not changed during the switch.
-        during_switch(header, || unsafe { (*(*frame).hook).enter() });
+    Ok(Departure {
+        header,
+        frame,
+        #[cfg(feature = "tracing")]
+        _spans,
+    })
+}
+
+impl Departure<'_> {
+    #[inline(always)]
+    pub(super) fn suspend(self) {
+        // SAFETY: `header` is that of the running fiber: the callers take it from the loop.
+        unsafe { self.header.switch.suspend() };
+        if !self.frame.is_null() {
+            // SAFETY: as in `try_depart`; the stack, and with it the frame, has not changed during the switch.
+            during_switch(self.header, || unsafe { (*(*self.frame).hook).enter() });
+        }
     }
-    Ok(())
 }
 
 #[cold]

@@ -13,7 +13,7 @@
 
 use super::cancel::stopped;
 use super::header::{Header, INTERRUPTIBLE, State, WOKEN, Words};
-use super::hook::{OnDrop, is_in_switch, switch_out, try_switch_out};
+use super::hook::{OnDrop, depart, is_in_switch, switch_out, try_switch_out};
 use super::{FiberId, Stopped};
 use crate::event_loop::{Inner, Message, current_fiber, registry, try_with_loop, with_loop};
 use crate::time::Instant;
@@ -375,22 +375,23 @@ fn suspend_parked(
     alarm: Instant,
     interruptible: u8,
 ) {
+    let departure = depart(header);
+    header.reason.set(Words::new(reason));
+    header.clear(INTERRUPTIBLE);
+    header.set(interruptible);
     // Also when a switch hook panics on the way back: the timer is armed only while the fiber is parked.
     let _disarm = OnDrop(|| l.wheel.cancel(&header.timer));
-    switch_out(header, || {
-        header.reason.set(Words::new(reason));
-        header.clear(INTERRUPTIBLE);
-        header.set(interruptible);
-        if header.has(WOKEN) {
-            // A switch hook woke it, after the caller looked.
-            return l.requeue(header);
-        }
+    if header.has(WOKEN) {
+        // A switch hook woke it, after the caller looked.
+        l.requeue(header);
+    } else {
         if alarm != Instant::NEVER {
             // SAFETY: headers stay in place; `_disarm` cancels the timer before the fiber goes on.
             unsafe { l.wheel.arm(&header.timer, alarm) };
         }
         l.park(header);
-    });
+    }
+    departure.suspend();
 }
 
 /// Lets the other runnable fibers run first.
