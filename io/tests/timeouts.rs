@@ -154,3 +154,38 @@ fn a_file_that_waits_loses_nothing_to_a_timeout() {
         assert_eq!(came.unwrap(), b"first second");
     });
 }
+
+#[test]
+fn a_connection_that_was_taken_ahead_is_not_lost_when_the_time_passes_in_a_pause_for_the_others() {
+    on_each_driver(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = |_| std::net::TcpStream::connect(address).unwrap();
+        let clients: Vec<_> = (0..2).map(connect).collect();
+        let mut incoming = listener.incoming();
+        let first = incoming.next().unwrap().unwrap();
+        // On io_uring the second one has come along.
+        sleep(SHORT / 5).unwrap();
+        // So many calls that need not wait that the next one lets the others run first.
+        let (ready, mut peer) = UnixStream::pair().unwrap();
+        peer.write_all(b"x").unwrap();
+        (0..70).for_each(|_| ready.readable().unwrap());
+        let until = now().saturating_add(2 * SHORT);
+        let busy = spawn(move || while now() < until {});
+        let mut second = match timeout(SHORT, || incoming.next()) {
+            Ok(connection) => connection.unwrap().unwrap(),
+            Err(Elapsed) => {
+                let next = timeout(LONG, || incoming.next());
+                next.expect("it is lost").unwrap().unwrap()
+            }
+        };
+        busy.join().unwrap();
+        second.write_all(b"hello").unwrap();
+        drop((first, second));
+        let said: Vec<_> = clients
+            .into_iter()
+            .map(|client| std::io::read_to_string(TcpStream::from(client)).unwrap())
+            .collect();
+        assert_eq!(said, ["", "hello"]);
+    });
+}

@@ -280,3 +280,43 @@ fn cancelled_reads_and_writes_lose_and_repeat_nothing() {
         assert!(got == expected);
     });
 }
+
+/// Writes `bytes`, each part anew if its time is up.
+fn write_all_in_time(mut write: impl FnMut(&[u8]) -> io::Result<usize>, bytes: &[u8]) {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        if let Ok(count) = timeout(Duration::from_micros(300), || write(&bytes[sent..])) {
+            sent += count.unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_write_whose_time_is_up_has_sent_nothing_and_is_not_sent_twice() {
+    on_each_driver(|| {
+        for split in [false, true] {
+            let (mut client, mut server) = pair();
+            let bytes: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
+            let expected = bytes.clone();
+            let writer = spawn(move || {
+                if split {
+                    let (_reader, mut writer) = client.split();
+                    write_all_in_time(|part| writer.write(part), &bytes);
+                    return writer.close().unwrap();
+                }
+                write_all_in_time(|part| client.write(part), &bytes);
+                client.close().unwrap();
+            });
+            let mut got = Vec::<u8>::new();
+            let mut buffer = vec![0; 10_000];
+            while let count @ 1.. = server.read(&mut buffer).unwrap() {
+                got.extend(&buffer[..count]);
+                assert!(expected.starts_with(&got), "something was sent twice");
+                // The writer waits for room.
+                sleep(Duration::from_micros(300)).unwrap();
+            }
+            writer.join().unwrap();
+            assert_eq!(got.len(), expected.len());
+        }
+    });
+}

@@ -83,11 +83,11 @@ pub use fiber::{
     RemoteWaker, Scope, ScopedJoinHandle, Stopped, SwitchHook, TryJoinHandle, TryScope, Wakeup,
     block_on, cancel, context, current_id, current_name, in_fiber, is_cancelled, may_suspend,
     no_suspend, park, park_uninterruptible, park_unrefused, park_until, prepare_park, refuse_call,
-    scope, set_context, set_priority, shield, spawn, stack_limit, timeout, try_scope,
+    scope, set_context, set_priority, shield, spawn, stack_limit, timeout, try_scope, unrefused,
     with_deadline, with_switch_hook, yield_if_allowed, yield_now,
 };
 pub use say::say;
-pub use signals::spawn_with_signals_blocked;
+pub use signals::{FAULT_SIGNALS, spawn_with_signals_blocked};
 pub use stack::{StackClass, StackConfig, guard_kind};
 pub use time::{
     Clock, Instant, Timer, deadline_after, is_past, now, sleep, sleep_until, time_left,

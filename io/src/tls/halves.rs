@@ -19,6 +19,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::rc::Rc;
 use yue_scheduler::sync::local::Mutex;
+use yue_scheduler::unrefused;
 
 /// What is read from the stream at once: one TLS record of the largest size.
 const CHUNK: usize = 16 * 1024 + 512;
@@ -181,7 +182,7 @@ where
         };
         outcome.map_err(|error| {
             // The peer is told why, if it still listens.
-            let _ = self.shared.send_pending();
+            let _ = unrefused(|| self.shared.send_pending());
             io::Error::new(io::ErrorKind::InvalidData, error)
         })
     }
@@ -196,7 +197,7 @@ where
         self.shared.send_pending()?;
         let count = self.shared.connection.borrow_mut().writer().write(bytes)?;
         // These are taken, and go out with a later call if not now: an error that lasts is the next call's.
-        let _ = self.shared.send_pending();
+        let _ = unrefused(|| self.shared.send_pending());
         Ok(count)
     }
 

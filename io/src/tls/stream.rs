@@ -12,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{Connection, ProtocolVersion};
 use std::fmt;
 use std::io::{self, Read, Write};
+use yue_scheduler::unrefused;
 
 /// A stream inside TLS; made by [`Connector::connect`](super::Connector::connect) and
 /// [`Acceptor::accept`](super::Acceptor::accept).
@@ -76,7 +77,7 @@ impl<S: Read + Write> TlsStream<S> {
         let count = self.connection.read_tls(&mut self.stream)?;
         if let Err(error) = self.connection.process_new_packets() {
             // The peer is told why, if it still listens.
-            let _ = self.send_pending();
+            let _ = unrefused(|| self.send_pending());
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
         Ok(count > 0)
@@ -156,7 +157,7 @@ impl<S: Read + Write> Write for TlsStream<S> {
         self.send_pending()?;
         let count = self.connection.writer().write(bytes)?;
         // These are taken, and go out with a later call if not now: an error that lasts is the next call's.
-        let _ = self.send_pending();
+        let _ = unrefused(|| self.send_pending());
         Ok(count)
     }
 

@@ -33,7 +33,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use yue_scheduler::{
     Instant, LocalWaker, Stopped, in_fiber, is_cancelled, park_unrefused, prepare_park,
-    refuse_call, yield_if_allowed,
+    refuse_call, unrefused, yield_if_allowed,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Accepting {
     pub(crate) fn next(self: &Rc<Self>, reason: &'static str) -> io::Result<Option<OwnedFd>> {
         if self.core.had_its_share() {
             // Told to stop or not, what is there is taken first.
-            let _ = yield_if_allowed();
+            let _ = unrefused(yield_if_allowed);
         }
         loop {
             if let Some(connection) = self.taken.pop() {

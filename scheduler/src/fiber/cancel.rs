@@ -371,6 +371,37 @@ fn under_deadline<R>(at: Instant, f: impl FnOnce() -> R) -> (R, bool) {
     (f(), frame.refused.get())
 }
 
+/// Runs a part of a call that does not fail with it: a deadline that refuses what `f` waits for is not held to have
+/// refused the call.
+///
+/// [`timeout`] drops a result if its deadline refused a call. So a call that brings something, and only pauses or tidies
+/// up besides, does the latter inside of this: what it brings is not lost. As [`refuse_call`](crate::refuse_call), it is
+/// for those who build calls. Outside a fiber it only calls `f`.
+///
+/// ```
+/// use yue_scheduler::{Config, Elapsed, Loop, sleep, timeout, unrefused};
+/// use std::time::Duration;
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let (short, nap) = (Duration::from_millis(1), || sleep(Duration::from_secs(3600)).is_ok());
+///     assert_eq!(timeout(short, || ("bytes", nap())), Err(Elapsed));
+///     assert_eq!(timeout(short, || ("bytes", unrefused(nap))), Ok(("bytes", false)));
+/// });
+/// ```
+pub fn unrefused<R>(f: impl FnOnce() -> R) -> R {
+    let header = try_with_loop(Inner::running).unwrap_or(ptr::null());
+    // SAFETY: the running fiber's header lives as long as the fiber.
+    let frame = unsafe { header.as_ref() }.map_or(ptr::null(), |header| header.earliest.get());
+    // SAFETY: frames lie on the fiber's stack and are taken off before they end; this one is below the caller's.
+    let refused = unsafe { frame.as_ref() }.map(|frame| &frame.refused);
+    let before = refused.is_some_and(Cell::get);
+    let result = f();
+    if let Some(refused) = refused {
+        refused.set(before);
+    }
+    result
+}
+
 /// Runs `f` under a deadline `duration` from now.
 ///
 /// ```

@@ -16,7 +16,7 @@ mod switch;
 
 pub use block_on::block_on;
 pub use cancel::{
-    CancelScope, Elapsed, Stopped, cancel, is_cancelled, shield, timeout, with_deadline,
+    CancelScope, Elapsed, Stopped, cancel, is_cancelled, shield, timeout, unrefused, with_deadline,
 };
 pub(crate) use cancel::{cancel_header, cancel_on};
 pub(crate) use header::{CANCELLED, Extra, HIGH, Header, Slab, State};
