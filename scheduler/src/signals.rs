@@ -10,8 +10,24 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::thread::{self, JoinHandle};
 
-/// Starts a thread that has all signals blocked, except those that report a fault of the thread itself (SIGSEGV and the
-/// like): for helper threads of a library, which must not take the signals of the program.
+/// The signals by which the kernel reports a fault of a thread to that thread itself. Nobody else can do anything about
+/// them, so they are not blocked in helper threads, waited for, or passed on.
+///
+/// ```
+/// const SIGSEGV: i32 = 11;
+/// assert!(yue_scheduler::FAULT_SIGNALS.contains(&SIGSEGV));
+/// ```
+pub const FAULT_SIGNALS: [libc::c_int; 7] = [
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+    libc::SIGSYS,
+];
+
+/// Starts a thread that has all signals blocked, except [`FAULT_SIGNALS`]: for helper threads of a library, which must not take the signals of the program.
 ///
 /// A child process that such a thread starts inherits the mask; the thread should start none.
 ///
@@ -39,15 +55,7 @@ pub(crate) fn asynchronous() -> libc::sigset_t {
     unsafe {
         libc::sigfillset(set.as_mut_ptr());
         let mut set = set.assume_init();
-        for fault in [
-            libc::SIGSEGV,
-            libc::SIGBUS,
-            libc::SIGFPE,
-            libc::SIGILL,
-            libc::SIGTRAP,
-            libc::SIGABRT,
-            libc::SIGSYS,
-        ] {
+        for fault in FAULT_SIGNALS {
             libc::sigdelset(&mut set, fault);
         }
         set

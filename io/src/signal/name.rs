@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use yue_scheduler::FAULT_SIGNALS;
 
 /// A signal, by its number.
 ///
@@ -73,21 +74,12 @@ impl Signal {
     /// # Errors
     /// When there is none, or it cannot be waited for: `KILL`, `STOP`, and those by which a fault is reported.
     pub fn from_number(number: i32) -> Result<Signal, UnknownSignal> {
-        let reserved = [
-            libc::SIGKILL,
-            libc::SIGSTOP,
-            libc::SIGSEGV,
-            libc::SIGBUS,
-            libc::SIGFPE,
-            libc::SIGILL,
-            libc::SIGTRAP,
-            libc::SIGABRT,
-            libc::SIGSYS,
-        ];
+        let reserved =
+            [libc::SIGKILL, libc::SIGSTOP].contains(&number) || FAULT_SIGNALS.contains(&number);
         // 32 and 33 are the C library's own.
         let known =
             (1..32).contains(&number) || (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number);
-        if known && !reserved.contains(&number) {
+        if known && !reserved {
             Ok(Signal(number))
         } else {
             Err(UnknownSignal(number.to_string()))

@@ -12,20 +12,7 @@
 use std::io;
 use std::mem;
 use std::ptr;
-use yue_scheduler::say;
-
-/// Signals by which a fault is reported, or which cannot be blocked: they are not passed on.
-const OWN: [libc::c_int; 9] = [
-    libc::SIGKILL,
-    libc::SIGSTOP,
-    libc::SIGSEGV,
-    libc::SIGBUS,
-    libc::SIGFPE,
-    libc::SIGILL,
-    libc::SIGTRAP,
-    libc::SIGABRT,
-    libc::SIGSYS,
-];
+use yue_scheduler::{FAULT_SIGNALS, say};
 
 /// Signals that a terminal sends to its whole foreground group: the child has got them by itself.
 const OF_A_TERMINAL: [libc::c_int; 6] = [
@@ -78,12 +65,13 @@ fn orphans_come_here() -> bool {
     std::process::id() == 1 || known && subreaper != 0
 }
 
+/// All that may be passed on.
 fn all_signals() -> libc::sigset_t {
     // SAFETY: the set is filled by the system's function; the numbers are those of signals.
     unsafe {
         let mut set = mem::zeroed();
         libc::sigfillset(&mut set);
-        for number in OWN {
+        for number in FAULT_SIGNALS {
             libc::sigdelset(&mut set, number);
         }
         set
