@@ -175,3 +175,60 @@ fn a_completion_that_came_while_the_process_was_stopped_wins_over_the_limit() {
     while l.tick().unwrap() != Tick::Done {}
     assert_eq!(l.enter(|| fiber.join()).unwrap(), Ok(Wakeup::Woken));
 }
+
+/// A driver that, as one for readiness does after callbacks, comes back from a wait without having asked the kernel.
+#[derive(Default)]
+struct AsksWhenPolled(OneCompletion);
+
+impl Driver for AsksWhenPolled {
+    fn turn(&self, wait: Wait) -> io::Result<()> {
+        match wait {
+            Wait::Poll => self.0.turn(wait),
+            Wait::Block(_) => Ok(()),
+        }
+    }
+    fn bell(&self) -> Arc<dyn Bell> {
+        self.0.bell()
+    }
+    fn in_flight(&self) -> usize {
+        0
+    }
+    fn cancel_all(&self) {}
+    fn name(&self) -> &'static str {
+        "asks when polled"
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+#[test]
+fn a_completion_that_came_while_a_fiber_computed_wins_over_the_limit_however_many_fibers_ran() {
+    // Among these numbers is that of the fibers after which a tick looks at the clock.
+    for others in 0..130 {
+        let time = Rc::new(Cell::new(0));
+        let driver = AsksWhenPolled::default();
+        let (place, in_kernel) = (driver.0.waker.clone(), driver.0.in_kernel.clone());
+        let config = Config {
+            clock: Clock::Manual(time.clone()),
+            driver: Box::new(driver),
+            ..Config::default()
+        };
+        let woken = Loop::new(config).unwrap().run(move || {
+            let waiting = spawn(move || {
+                *place.borrow_mut() = Some(prepare_park());
+                park_until(
+                    "a completion",
+                    Some(deadline_after(Duration::from_millis(100))),
+                )
+            });
+            drop(spawn(move || {
+                in_kernel.set(true);
+                compute(&time, 300);
+            }));
+            (0..others).for_each(|_| drop(spawn(|| ())));
+            waiting.join().unwrap()
+        });
+        assert_eq!(woken, Ok(Wakeup::Woken), "with {others} other fibers");
+    }
+}

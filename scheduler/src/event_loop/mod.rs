@@ -221,6 +221,8 @@ pub(crate) struct Inner {
     parked: Cell<usize>,
     /// The clock as it was read last in this tick. For bookkeeping alone.
     tick_time: Cell<TickTime>,
+    /// When the last tick began: how long the driver cannot have looked for completions, at the most.
+    began: Cell<TickTime>,
     clock: Clock,
     spin: Spin,
     fibers_per_tick: u32,
@@ -281,6 +283,7 @@ impl Loop {
             parked: Cell::new(0),
             tend_at: Cell::new(now),
             tick_time: Cell::new(TickTime::new(now)),
+            began: Cell::new(TickTime::new(now)),
             clock: config.clock,
             spin: config.spin,
             fibers_per_tick: config.fibers_per_tick.max(1),

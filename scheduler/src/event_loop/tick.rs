@@ -249,8 +249,8 @@ impl Inner {
     /// Reads the clock. If the loop comes late to its timers, because a fiber computed or the process was stopped, it
     /// takes the completions first that are there already: an answer that came in time must not lose to its time limit.
     fn read_tick_time(&self) -> io::Result<TickTime> {
-        let before = self.tick_time();
         let now = self.refresh_tick_time();
+        let before = self.began.replace(now);
         if now.since(before) > LATE
             && let Some(due) = self.wheel.next_deadline()
             && now.past(due) > LATE
