@@ -29,12 +29,27 @@ const NO_OFFSET: u64 = u64::MAX;
 /// A descriptor that its loops know by a number that is never reused.
 #[derive(Debug)]
 pub(crate) struct Descriptor {
+    // Before `fd`: fields are dropped in order, and the loop must let go of the file first.
+    known: Known,
     fd: OwnedFd,
-    id: u64,
     /// A listener's connections that were taken from the system before somebody asked for them.
     pub(crate) ahead: Option<Arc<Taken>>,
     pub(crate) read_limit: Limit,
     pub(crate) write_limit: Limit,
+}
+
+/// The name under which this thread's loop may know the descriptor. Dropped, it is forgotten there.
+#[derive(Debug)]
+struct Known(Identity);
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        match backend_here() {
+            Some(Backend::Mio(core)) => core.forget(self.0),
+            Some(Backend::Uring(core)) => core.settle(self.0.id),
+            None => {}
+        }
+    }
 }
 
 /// How long an operation may take, as `set_read_timeout` has it.
@@ -81,22 +96,16 @@ impl From<OwnedFd> for Descriptor {
     fn from(fd: OwnedFd) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // Relaxed: only the numbers' being different matters; it pairs with nothing.
-        Descriptor {
-            fd,
+        let identity = Identity {
+            fd: fd.as_raw_fd(),
             id: NEXT.fetch_add(1, Ordering::Relaxed),
+        };
+        Descriptor {
+            known: Known(identity),
+            fd,
             ahead: None,
             read_limit: Limit::default(),
             write_limit: Limit::default(),
-        }
-    }
-}
-
-impl Drop for Descriptor {
-    fn drop(&mut self) {
-        match backend_here() {
-            Some(Backend::Mio(core)) => core.forget(self.identity()),
-            Some(Backend::Uring(core)) => core.settle(self.id),
-            None => {}
         }
     }
 }
@@ -139,20 +148,16 @@ impl Descriptor {
     }
 
     pub(crate) fn identity(&self) -> Identity {
-        Identity {
-            fd: self.raw(),
-            id: self.id,
-        }
+        self.known.0
     }
 
     /// The descriptor, in blocking mode as the standard library expects it, and registered nowhere on this loop.
     pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
-        let duplicate = self.fd.try_clone()?;
+        self.set_blocking()?;
         if let Some(Backend::Mio(core)) = backend_here() {
             core.deregister(self.identity());
         }
-        sys::set_nonblocking(duplicate.as_raw_fd(), false)?;
-        Ok(duplicate)
+        Ok(self.fd)
     }
 
     /// Sets the non-blocking mode, unless it is set already.

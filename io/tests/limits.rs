@@ -412,3 +412,36 @@ fn more_operations_than_the_queues_hold_all_complete() {
         assert_eq!(operations(), 0);
     });
 }
+
+#[test]
+fn what_becomes_the_standard_librarys_needs_no_descriptor_more() {
+    in_child(
+        "what_becomes_the_standard_librarys_needs_no_descriptor_more",
+        || {
+            on_each_driver(|| {
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                let (server, _) = listener.accept().unwrap();
+                let (reader, writer) = yue_io::pipe::pipe().unwrap();
+                limit_descriptors(64);
+                let mut held = Vec::new();
+                while let Ok(file) = std::fs::File::open("/dev/null") {
+                    held.push(file);
+                }
+                let (mut client, mut server) =
+                    (client.into_std().unwrap(), server.into_std().unwrap());
+                let (mut reader, mut writer) =
+                    (reader.into_std().unwrap(), writer.into_std().unwrap());
+                let listener = listener.into_std().unwrap();
+                client.write_all(b"socket").unwrap();
+                server.read_exact(&mut [0; 6]).unwrap();
+                writer.write_all(b"pipe").unwrap();
+                reader.read_exact(&mut [0; 4]).unwrap();
+                drop(held);
+                // It listens still, and waits by itself.
+                drop(std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+                listener.accept().unwrap();
+            });
+        },
+    );
+}
