@@ -6,7 +6,7 @@ mod common;
 
 use child::{child_output, in_child};
 use common::*;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::CString;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -348,5 +348,36 @@ fn a_child_process_starts_with_nothing_blocked() {
             text(signal::unblocked(&mut command).output().unwrap()).trim(),
             "SigBlk:\t0000000000000000"
         );
+    });
+}
+
+#[test]
+fn a_handler_that_others_put_back_after_its_time_does_no_harm() {
+    let test = "a_handler_that_others_put_back_after_its_time_does_no_harm";
+    in_child(test, || {
+        on_each_driver(|| {
+            let ignored = libc::SIG_IGN;
+            // SAFETY: an action of the system's.
+            unsafe { libc::signal(libc::SIGINT, ignored) };
+            let subscription = signal::subscribe(&[Signal::INT], |_| ()).unwrap();
+            // C's `system` saves the action, and puts it back when the command is over.
+            let saved = action(Signal::INT);
+            drop(subscription);
+            assert_eq!(action(Signal::INT), ignored);
+            // SAFETY: an action that was in force.
+            let put_back = || unsafe { libc::signal(libc::SIGINT, saved) };
+            put_back();
+            kill(Signal::INT);
+            wait_until(|| action(Signal::INT) == ignored);
+            // One that is there already is not taken for the one to go back to.
+            put_back();
+            let heard = Rc::new(Cell::new(false));
+            let place = heard.clone();
+            let subscription = signal::subscribe(&[Signal::INT], move |_| place.set(true)).unwrap();
+            kill(Signal::INT);
+            wait_until(|| heard.get());
+            drop(subscription);
+            assert_eq!(action(Signal::INT), ignored);
+        });
     });
 }

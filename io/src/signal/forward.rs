@@ -230,7 +230,10 @@ fn install(number: usize) -> io::Result<()> {
     // SAFETY: an all-zero action is valid; the handler is async-signal-safe; `OLD` is ours, by the lock.
     unsafe {
         let old = OLD[number].get();
-        if libc::sigaction(number as i32, ptr::null(), old) != 0 {
+        // If it is our own, left over (see `give_back`), the old one is known.
+        if sys::signal_action(number as i32) != on_signal as *const () as usize
+            && libc::sigaction(number as i32, ptr::null(), old) != 0
+        {
             return Err(io::Error::last_os_error());
         }
         // Release: pairs with `is_set`; before the handler is there, for a fork may come in between.
@@ -258,6 +261,23 @@ fn restore(number: usize) {
         unsafe { libc::sigaction(number as i32, OLD[number].get(), ptr::null_mut()) };
     }
     INSTALLED[number].store(false, Ordering::Relaxed);
+}
+
+/// Has a signal that came, and that nobody subscribes to any more, do what it does without us.
+///
+/// It came while the last subscription was ended. Or our handler is there though nobody wants it: code that sets an
+/// action for a while and puts back what it found (C's `system`, with SIGINT and SIGQUIT) has found it while it was
+/// wanted, and put it back later.
+pub(super) fn give_back(signal: Signal) {
+    let (table, number) = (lock(), signal.number() as usize);
+    let ours = sys::signal_action(signal.number()) == on_signal as *const () as usize;
+    // SAFETY: our handler was there, so that `OLD` is written; then a signal to this very process.
+    unsafe {
+        if ours && table.wanted[number] == 0 {
+            libc::sigaction(signal.number(), OLD[number].get(), ptr::null_mut());
+        }
+        libc::kill(libc::getpid(), signal.number());
+    }
 }
 
 thread_local! {

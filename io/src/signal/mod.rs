@@ -385,9 +385,7 @@ fn announce(signal: Signal) {
             .collect()
     };
     if concerned.is_empty() {
-        // It came while the last subscription was ended: it gets the action that it has now.
-        // SAFETY: a signal to this very process.
-        unsafe { libc::kill(libc::getpid(), signal.0) };
+        forward::give_back(signal);
     }
     for (id, target) in concerned {
         match target {
