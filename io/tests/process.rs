@@ -266,3 +266,27 @@ fn a_thread_without_a_loop_blocks() {
     );
     assert!(shell("sleep 0.01").status().unwrap().success());
 }
+
+#[test]
+fn a_child_that_is_dropped_when_no_descriptor_is_left_is_reaped_as_well() {
+    let test = "a_child_that_is_dropped_when_no_descriptor_is_left_is_reaped_as_well";
+    child::in_child(test, || {
+        on_each_driver(|| {
+            let child = Command::new("sleep").arg("0.05").spawn().unwrap();
+            let id = child.id() as libc::pid_t;
+            let limit = libc::rlimit {
+                rlim_cur: 64,
+                rlim_max: 64,
+            };
+            // SAFETY: a live limit.
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+            let mut held = Vec::new();
+            while let Ok(file) = std::fs::File::open("/dev/null") {
+                held.push(file);
+            }
+            drop(child);
+            // SAFETY: asks whether there is such a process, a zombie being one.
+            wait_until(|| unsafe { libc::kill(id, 0) } != 0);
+        });
+    });
+}
