@@ -358,7 +358,10 @@ fn a_flood_on_many_connections_uses_the_buffers_up_and_loses_nothing() {
                     .all(|(i, &byte)| byte == (i + n) as u8)
             );
         }
-        if this_choice() == yue_io::Choice::Uring {
+        // Not where settings leave the ring without buffers, or have receives begin one by one.
+        let settings = ["YUE_URING_OFF", "YUE_URING_ENTRIES"];
+        let as_usual = settings.iter().all(|name| std::env::var_os(name).is_none());
+        if this_choice() == yue_io::Choice::Uring && as_usual {
             let exhausted = yue_io::counters().unwrap().buffers_exhausted;
             assert!(exhausted > 0, "the test did not use the buffers up");
         }

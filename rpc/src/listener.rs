@@ -273,7 +273,8 @@ fn take_all<S>(incoming: impl Iterator<Item = io::Result<S>>, accept: impl Fn(S)
     for stream in incoming {
         match stream {
             Ok(stream) => accept(stream),
-            // No descriptors are left, say: the next may fare better. To be told to stop is final.
+            // `incoming` waits out what is over by itself, a want of descriptors too. After another error the next may
+            // fare better; to be told to stop is final.
             Err(_) if yield_now().is_err() => break,
             Err(_) => {}
         }
