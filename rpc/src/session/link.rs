@@ -304,6 +304,11 @@ impl Inner {
         }
         match self.happen(Event::CloseAsked) {
             Some(Action::DrainLink) => self.drain_link(CloseReason::Local),
+            Some(Action::DrainForGood) if self.ends_for_good() => {}
+            Some(Action::DrainForGood) => {
+                *self.link.draining_for.borrow_mut() = Some(CloseReason::Local);
+                self.fail_queued(|| self.closed_error());
+            }
             Some(Action::FinishConnecting) => {
                 self.closed_for_good();
                 self.stop_connecting();

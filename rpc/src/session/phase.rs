@@ -105,6 +105,8 @@ pub(super) enum Action {
     OpenGates,
     /// Send what was written, then end the link.
     DrainLink,
+    /// Make no new link after the one that drains.
+    DrainForGood,
     /// Drop everything that belonged to the link, and run `on_close`.
     EndLink,
     /// Stop connecting, and do what `Finish` does.
@@ -131,6 +133,7 @@ pub(super) fn next(role: Role, phase: Phase, event: Event) -> Option<(Phase, Act
             Event::DrainAsked | Event::CloseAsked,
             _,
         ) => (Phase::Draining, Action::DrainLink),
+        (Phase::Draining, Event::CloseAsked, _) => (Phase::Draining, Action::DrainForGood),
         // While it connects: the transport broke before the connector had handed it over.
         (
             Phase::Connecting | Phase::Greeting | Phase::Accepting | Phase::Up | Phase::Draining,
@@ -200,7 +203,7 @@ mod tests {
                     assert!(self.link);
                     self.calls_waiting = false;
                 }
-                Action::DrainLink => assert!(self.link),
+                Action::DrainLink | Action::DrainForGood => assert!(self.link),
                 Action::EndLink => {
                     assert!(
                         (self.link || self.connecting) && !self.closing,
@@ -256,9 +259,15 @@ mod tests {
             events in prop::collection::vec(event(), 0..50),
         ) {
             let role = if opened { Role::Opened } else { Role::Accepted };
-            let end = [Event::CloseAsked, Event::LinkOver, Event::CloseHandled(Afterwards::Finish)];
             let mut phase = Phase::Idle;
-            for event in events.into_iter().chain(end) {
+            for event in events {
+                phase = next(role, phase, event).map_or(phase, |(after, _)| after);
+            }
+            if phase != Phase::Closed {
+                prop_assert!(next(role, phase, Event::CloseAsked).is_some(), "it is not heard in {phase:?}");
+            }
+            let end = [Event::CloseAsked, Event::LinkOver, Event::CloseHandled(Afterwards::Finish)];
+            for event in end {
                 phase = next(role, phase, event).map_or(phase, |(after, _)| after);
             }
             prop_assert_eq!(phase, Phase::Closed);
