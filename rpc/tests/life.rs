@@ -193,23 +193,6 @@ fn a_first_connect_that_is_refused_is_an_error_unless_told_to_wait() {
 }
 
 #[test]
-fn nobody_at_a_socket_or_a_thread_is_connection_refused() {
-    run_loop(|| {
-        for address in [
-            "tcp://127.0.0.1:1",
-            "thread://nobody",
-            "unix:///nonexistent/socket",
-        ] {
-            let connector = yue_rpc::transport::connector(&address.parse().unwrap());
-            let client = Session::open(connector, methods(), Options::default());
-            let error = call(&client, "sum", &[1]).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
-            assert!(error.message().contains(address), "{error}");
-        }
-    });
-}
-
-#[test]
 fn a_lost_link_fails_what_was_written_and_keeps_what_was_held() {
     run_loop(|| {
         let hub = Hub::new(methods(), Options::default());
@@ -258,52 +241,6 @@ fn a_lost_link_fails_what_was_written_and_keeps_what_was_held() {
         assert_eq!(client.stats().links, 2);
         client.close();
     });
-}
-
-#[test]
-fn a_server_that_comes_back_finds_its_clients_calls_waiting() {
-    for kind in [Kind::Tcp, Kind::Thread] {
-        run_loop(move || {
-            let server = serve(kind, methods(), Options::default());
-            let Server::Listener(listener) = &server else {
-                unreachable!()
-            };
-            let address = listener.address().clone();
-            let client = server.client();
-            assert_eq!(call(&client, "sum", &[1]).unwrap(), [1]);
-            listener.close();
-            listener.close_connections();
-            eventually("the link is lost", || !client.connected());
-            let waiting = {
-                let client = client.clone();
-                spawn(move || {
-                    client.call(
-                        "sum",
-                        Timeout::After(Duration::from_secs(20)),
-                        ints(&[4, 5]),
-                    )
-                })
-            };
-            drop(server);
-            let mut again = Err(yue_rpc::Error::new(ErrorKind::Address, ""));
-            eventually("the address is free again", || {
-                yue_rpc::Listener::bind(&address, methods(), Options::default())
-                    .map(|l| l.close())
-                    .is_ok()
-            });
-            while again.is_err() {
-                again = yue_rpc::Listener::bind(&address, methods(), Options::default());
-                sleep(Duration::from_millis(1)).unwrap();
-            }
-            assert_eq!(
-                read_ints(waiting.join().unwrap().unwrap().bytes()),
-                [9],
-                "{kind:?}"
-            );
-            client.close();
-            again.unwrap().close();
-        });
-    }
 }
 
 #[test]
@@ -683,37 +620,6 @@ fn a_session_that_is_closed_while_its_link_drains_makes_no_other() {
         assert_eq!(waiting.join().unwrap().kind(), ErrorKind::ConnectionLost);
         eventually("it is over", || client.is_over());
         assert_eq!(connector.links.get(), 1);
-    });
-}
-
-#[test]
-fn a_half_closed_client_gets_the_answers_to_what_it_asked() {
-    use std::io::{Read, Write};
-    run_loop(|| {
-        let address = "tcp://127.0.0.1:0".parse().unwrap();
-        let listener = yue_rpc::Listener::bind(&address, methods(), Options::default()).unwrap();
-        let address = listener.address().to_string();
-        let (told, heard) = yue_scheduler::sync::channel(1);
-        std::thread::spawn(move || {
-            let mut stream = std::net::TcpStream::connect(&address["tcp://".len()..]).unwrap();
-            let mut out = Vec::new();
-            for n in 0..20 {
-                let method = yue_rpc::proto::Method::Name(b"nap");
-                yue_rpc::proto::encode::request(&mut out, n, method, None, ints(&[50])).unwrap();
-            }
-            stream.write_all(&out).unwrap();
-            stream.shutdown(std::net::Shutdown::Write).unwrap();
-            let mut answers = Vec::new();
-            stream.read_to_end(&mut answers).unwrap();
-            told.try_send(answers).ok();
-        });
-        let answers = spawn(move || heard.recv().unwrap()).join().unwrap();
-        // Each is [1, n, nil, 50].
-        assert_eq!(answers.len(), 20 * 5, "{answers:?}");
-        eventually("the connection is over", || {
-            listener.connections().is_empty()
-        });
-        listener.close();
     });
 }
 

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 use yue_rpc::session::Session;
 use yue_rpc::transport::connector;
-use yue_rpc::{Address, ErrorKind, Listener, Options};
+use yue_rpc::{ErrorKind, Listener, Options};
 use yue_scheduler::{sleep, spawn, this_loop};
 
 #[test]
@@ -90,20 +90,5 @@ fn a_thread_that_ends_without_a_word_is_noticed() {
         thread.join().unwrap();
         let error = call(&client, "sum", &[1]).unwrap_err();
         assert!(error.kind().is_a(ErrorKind::Transport), "{error}");
-    });
-}
-
-#[test]
-fn a_name_is_given_once() {
-    run_loop(|| {
-        let address: Address = "thread://twice".parse().unwrap();
-        let first = Listener::bind(&address, methods(), Options::default()).unwrap();
-        let error = Listener::bind(&address, methods(), Options::default()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Address);
-        assert!(error.message().contains("thread://twice"), "{error}");
-        first.close();
-        Listener::bind(&address, methods(), Options::default())
-            .unwrap()
-            .close();
     });
 }

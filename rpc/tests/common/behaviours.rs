@@ -1,0 +1,322 @@
+//! What a session does, and over which transports: the one list of the suite. `over_each` looks here where a test is to
+//! run, and `tests/table.rs` holds the table in `docs/src/transports.md` against it.
+
+use super::Kind;
+
+/// A behaviour, and the test that shows it.
+pub struct Behaviour {
+    /// The test: its file and its name.
+    pub test: &'static str,
+    /// For the book.
+    pub says: &'static str,
+    /// Where it does not hold, and why.
+    pub not_over: &'static [(Kind, &'static str)],
+}
+
+/// A part of the table.
+pub struct Section {
+    pub title: &'static str,
+    pub behaviours: &'static [Behaviour],
+}
+
+/// Holds over every transport.
+const fn all(test: &'static str, says: &'static str) -> Behaviour {
+    Behaviour {
+        test,
+        says,
+        not_over: &[],
+    }
+}
+
+const BOTH_WAYS: &str = "a link within a process ends both ways at once";
+
+/// Holds over sockets.
+const fn sockets(test: &'static str, says: &'static str) -> Behaviour {
+    Behaviour {
+        test,
+        says,
+        not_over: &[
+            (Kind::Memory, BOTH_WAYS),
+            (Kind::Bytes, BOTH_WAYS),
+            (Kind::Thread, BOTH_WAYS),
+        ],
+    }
+}
+
+/// Holds over all that a listener listens at, which a link in memory has not.
+const fn listeners(test: &'static str, says: &'static str) -> Behaviour {
+    const NO_ADDRESS: &str = "a link in memory has no address";
+    Behaviour {
+        test,
+        says,
+        not_over: &[(Kind::Memory, NO_ADDRESS), (Kind::Bytes, NO_ADDRESS)],
+    }
+}
+
+pub const SECTIONS: &[Section] = &[
+    Section {
+        title: "Calls",
+        behaviours: CALLS,
+    },
+    Section {
+        title: "Time limits and cancellation",
+        behaviours: TIME,
+    },
+    Section {
+        title: "Functions as values",
+        behaviours: FUNCTIONS,
+    },
+    Section {
+        title: "Accepting and refusing",
+        behaviours: HANDSHAKE,
+    },
+    Section {
+        title: "The end of a connection, and the next one",
+        behaviours: END,
+    },
+    Section {
+        title: "Limits",
+        behaviours: LIMITS,
+    },
+    Section {
+        title: "Counting",
+        behaviours: COUNTING,
+    },
+];
+
+const CALLS: &[Behaviour] = &[
+    all(
+        "conformance::a_call_gets_its_answer",
+        "A call gets its answer; a name may have dots.",
+    ),
+    all(
+        "conformance::every_number_of_results_arrives",
+        "No result, one and several arrive as what they are.",
+    ),
+    all(
+        "behaviours::nils_keep_their_places",
+        "Nils among arguments and results keep their places, at the end, too.",
+    ),
+    all(
+        "conformance::large_values_arrive_whole",
+        "Values of megabytes arrive whole.",
+    ),
+    all(
+        "conformance::errors_say_what_they_are",
+        "An error arrives with its type and message, a panic and a missing method, too.",
+    ),
+    all(
+        "conformance::many_fibers_share_a_connection",
+        "Any number of fibers call over one connection at once.",
+    ),
+    all(
+        "conformance::a_slow_handler_holds_up_no_other",
+        "A slow handler holds up no other request.",
+    ),
+    all(
+        "conformance::requests_start_in_the_order_of_their_calls",
+        "Requests start in the order of their calls.",
+    ),
+    all(
+        "behaviours::notifications_and_calls_keep_their_order",
+        "So do notifications among them.",
+    ),
+    all(
+        "conformance::notifications_arrive_and_unknown_ones_are_ignored",
+        "Notifications arrive; unknown ones are ignored.",
+    ),
+    all(
+        "conformance::a_handler_calls_its_caller_back_in_mid_call",
+        "A handler calls its caller back while the caller waits.",
+    ),
+    all(
+        "behaviours::calls_nest_both_ways",
+        "Such calls nest, back and forth, 50 deep.",
+    ),
+    all(
+        "conformance::an_asynchronous_call_tells_its_outcome_once",
+        "An asynchronous call tells its outcome once, whatever it is.",
+    ),
+    all(
+        "conformance::spawned_fibers_inherit_the_peer_and_nothing_leaks_to_the_next_request",
+        "A fiber that a handler starts knows the handler's peer; the next request knows nothing of it.",
+    ),
+    all(
+        "conformance::plain_peers_get_plain_messages",
+        "A peer that says no hello gets plain msgpack-rpc.",
+    ),
+];
+
+const TIME: &[Behaviour] = &[
+    all(
+        "conformance::a_call_times_out_and_its_handler_is_told",
+        "A call that times out is an error, and its handler is told.",
+    ),
+    all(
+        "conformance::a_cancelled_call_cancels_its_handler",
+        "A call that is cancelled is an error, and its handler is told.",
+    ),
+    all(
+        "conformance::a_deadline_travels_along_a_chain_of_calls",
+        "The caller's remaining time travels along a chain of calls.",
+    ),
+    all(
+        "late::a_request_whose_time_ran_out_behind_a_busy_handler_is_not_started",
+        "A request whose time is over before it starts is not started.",
+    ),
+    all(
+        "late::a_call_after_a_fiber_computed_has_all_of_its_time",
+        "The time of a call begins with the call, however busy its side has been.",
+    ),
+    all(
+        "life::a_timed_out_call_is_told_to_its_hook",
+        "The timeout hook is called, and the connection goes on.",
+    ),
+    all(
+        "life::a_call_that_times_out_is_told_once_whoever_says_so_first",
+        "One timeout is one error, one hook and one count, whichever side notices it.",
+    ),
+];
+
+const FUNCTIONS: &[Behaviour] = &[
+    all(
+        "conformance::functions_cross_as_references_and_are_released",
+        "A function that is passed can be called, and is released when it is given back.",
+    ),
+    all(
+        "behaviours::a_function_that_comes_home_is_itself",
+        "A function that comes back to its owner is itself again.",
+    ),
+    all(
+        "behaviours::functions_end_with_their_connection",
+        "Functions end with their connection: each is released, and calls of it fail.",
+    ),
+];
+
+const HANDSHAKE: &[Behaviour] = &[
+    all(
+        "conformance::a_grant_carries_its_value_and_calls_go_both_ways_before_it",
+        "Before the grant both sides may call; the grant carries a value.",
+    ),
+    all(
+        "life::a_refused_client_learns_the_servers_words",
+        "A client that is refused learns why.",
+    ),
+    all(
+        "life::a_refused_client_that_tries_again_gets_in_and_its_call_survives",
+        "If it tries again and gets in, its first call goes through.",
+    ),
+    all(
+        "life::a_plain_client_that_is_refused_gets_errors_for_its_requests",
+        "A refused client that is no yue gets errors for its requests.",
+    ),
+    all(
+        "life::a_handshake_that_takes_too_long_is_refused_while_others_are_served",
+        "A handshake that takes too long is refused; others are served meanwhile.",
+    ),
+    all(
+        "life::hooks_may_call_and_a_hook_that_fails_closes_only_its_connection",
+        "Hooks may call; one that fails closes its connection only.",
+    ),
+    all(
+        "accounts::a_connection_above_the_limit_is_told_so_and_one_gets_in_when_another_leaves",
+        "A connection above the listener's limit is told so.",
+    ),
+];
+
+const END: &[Behaviour] = &[
+    all(
+        "life::both_sides_are_told_why_a_connection_ended",
+        "Both sides are told that, and by whom, a connection was closed.",
+    ),
+    all(
+        "life::a_reason_to_close_arrives_at_the_other_side",
+        "A reason to close arrives at the other side.",
+    ),
+    all(
+        "behaviours::what_was_written_before_a_close_leaves",
+        "What was written before a close still leaves; a request that the other side has not started is dropped.",
+    ),
+    sockets(
+        "behaviours::a_half_closed_client_gets_its_answers",
+        "A client that shuts its sending side down gets the answers to what it asked.",
+    ),
+    listeners(
+        "behaviours::nobody_there_is_connection_refused",
+        "A call to an address where nobody listens is `ConnectionRefusedError`, with the address.",
+    ),
+    listeners(
+        "behaviours::an_address_has_one_listener",
+        "An address that somebody listens at cannot be taken; when it is closed, it can.",
+    ),
+    listeners(
+        "behaviours::a_closed_listener_keeps_its_connections",
+        "A listener that is closed takes no new connections and keeps those it has.",
+    ),
+    listeners(
+        "behaviours::a_server_that_comes_back_finds_its_clients_calls_waiting",
+        "A lost connection is made again; calls that were not sent yet go over the next one.",
+    ),
+];
+
+const LIMITS: &[Behaviour] = &[
+    all(
+        "limits::a_call_or_a_result_over_the_size_limit_is_an_error_and_the_connection_goes_on",
+        "Message size: an error of that call, and the connection goes on.",
+    ),
+    all(
+        "behaviours::a_message_nested_too_deep_is_refused_and_others_are_served",
+        "Nesting: an error of that call and a new link; others are served.",
+    ),
+    all(
+        "limits::too_many_requests_in_flight_are_refused_as_busy",
+        "Requests in flight: the ones above the limit get `ServerBusyError`.",
+    ),
+    all(
+        "limits::too_many_calls_of_our_own_are_refused_before_they_leave",
+        "Calls of our own in flight: the ones above the limit fail before they leave.",
+    ),
+    all(
+        "limits::references_are_bounded",
+        "Functions in the other side's hands: a call that would pass more fails.",
+    ),
+    all(
+        "limits::two_sides_that_flood_each_other_both_get_through",
+        "Two sides that flood each other both get through.",
+    ),
+    all(
+        "fair::a_client_that_pipelines_long_requests_lets_others_have_their_turn",
+        "A client that pipelines long requests leaves others their turns.",
+    ),
+    all(
+        "limits::an_idle_connection_holds_no_fiber",
+        "An idle connection holds no fiber.",
+    ),
+];
+
+const COUNTING: &[Behaviour] = &[
+    all(
+        "behaviours::both_sides_count_the_same",
+        "What one side counts as sent, the other counts as received.",
+    ),
+    all(
+        "metrics::calls_and_bytes_of_both_sides_are_in_the_metrics_and_stay_when_their_sessions_are_gone",
+        "The process's metrics have all sessions, those that are gone, too.",
+    ),
+];
+
+/// The behaviour that a test shows.
+pub fn of_test(test: &str) -> Option<&'static Behaviour> {
+    let mut all = SECTIONS.iter().flat_map(|section| section.behaviours);
+    all.find(|behaviour| behaviour.test == test)
+}
+
+impl Behaviour {
+    /// Why it does not hold over that transport, if it does not.
+    pub fn fault_over(&self, kind: Kind) -> Option<&'static str> {
+        let mut faults = self.not_over.iter();
+        faults
+            .find(|(other, _)| *other == kind)
+            .map(|(_, why)| *why)
+    }
+}
