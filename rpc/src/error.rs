@@ -20,7 +20,7 @@ macro_rules! kinds {
         ///          │             │                  · ConnectionTimeoutError · ConnectionLostError · AddressError
         ///          │             ─ MessageRefusedError ─ MessageTooLargeError
         ///          │             ─ CallError ─ NoMethodError · ArgumentError · NotGrantedError
-        ///          ─ ServerError ─ ServerBusyError
+        ///          ─ ServerError ─ ServerBusyError · QueueFullError
         /// ```
         ///
         /// [`Error::kind`] gives it; [`ErrorKind::is_a`] tests for a whole branch.
@@ -105,6 +105,8 @@ kinds! {
     Server = -300, "ServerError", Some(ErrorKind::Rpc);
     /// The server has more to do than its limits allow.
     ServerBusy = -301, "ServerBusyError", Some(ErrorKind::Server);
+    /// Too much waits to be sent to the peer already; what was to be sent was not taken.
+    QueueFull = -302, "QueueFullError", Some(ErrorKind::Server);
 }
 
 impl ErrorKind {

@@ -67,6 +67,6 @@ pub use address::{Address, AddressError};
 pub use error::{Error, ErrorKind, LocalError, RemoteError};
 pub use listener::Listener;
 pub use proto::ProtocolError;
-pub use session::options::{Limits, Options, Stats, Timeout};
+pub use session::options::{Limits, Options, Rate, Stats, Timeout, WhenFull};
 pub use session::service::{CloseReason, Failure, Hooks, Moment, Retry, Verdict};
 pub use yue_io::net::ListenOptions;

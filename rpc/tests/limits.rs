@@ -140,7 +140,7 @@ fn held_calls_are_bounded_in_bytes() {
             .collect();
         let refused = outcomes
             .iter()
-            .filter(|outcome| **outcome == Err(ErrorKind::MessageRefused))
+            .filter(|outcome| **outcome == Err(ErrorKind::QueueFull))
             .count();
         assert!((1..20).contains(&refused), "{outcomes:?}");
         assert_eq!(client.stats().refused_held, refused as u64);

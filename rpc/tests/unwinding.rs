@@ -20,9 +20,8 @@ impl Drop for Farewell {
         assert_eq!(error.kind(), ErrorKind::Client);
         assert!(error.message().contains("while unwinding"), "{error}");
         assert!(error.is_retryable());
-        // The output is full: a notification would have to wait as well.
-        let error = self.0.notify("sum", ints(&[1])).unwrap_err();
-        assert!(error.message().contains("while unwinding"), "{error}");
+        // The output is full, but a notification never waits.
+        self.0.notify("sum", ints(&[1])).unwrap();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Calls of ours: made, waited for, given up.
 //!
 //! A call that can be written is encoded straight into the output. One that cannot yet (no link, not granted) is
-//! encoded all the same and held; see `held.rs`. Either way the caller waits at its place in the pending slab.
+//! encoded all the same and held; see `queued_calls.rs`. Either way the caller waits at its place in the pending slab.
 
 use super::in_flight::{Callback, Waiter};
 use super::options::{Timeout, count};
@@ -93,7 +93,7 @@ pub struct CallId(u32);
 
 /// Where a message can go now.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Route {
+pub(super) enum Route {
     Write,
     Hold,
 }
@@ -125,17 +125,23 @@ impl Session {
         let inner = &*self.inner;
         let deadline = inner.deadline(timeout);
         let id = inner
-            .start_call(target.into(), deadline, params, Waiter::Fiber(None))
+            .route(deadline)
+            .and_then(|route| {
+                let waiter = Waiter::Fiber(None);
+                inner.start_call(route, target.into(), deadline, params, waiter)
+            })
             .map_err(|error| inner.note_early_timeout(error))?;
         inner
             .wait_for_answer(id, deadline)
             .map_err(|error| inner.note_late_answer(error, deadline))
     }
 
-    /// Calls, and has `done` called on the loop (outside fibers, it cannot park) with the outcome, once.
+    /// Calls, and has `done` called on the loop (outside fibers, it cannot park) with the outcome, once. Never waits.
     ///
     /// # Errors
-    /// What kept the call from being made; `done` is not called then.
+    /// What kept the call from being made; `done` is not called then. `QueueFullError`, retryable, if
+    /// [`Limits::output_bytes_max`](crate::Limits::output_bytes_max) wait to be sent already, or
+    /// [`Limits::held_bytes_max`](crate::Limits::held_bytes_max) are held until the link is up.
     ///
     /// # Panics
     /// On another loop than the session's.
@@ -155,9 +161,9 @@ impl Session {
                 None => error,
             }));
         });
-        let id = inner
-            .start_call(target.into(), deadline, params, Waiter::Callback(callback))
-            .map_err(|error| inner.note_early_timeout(error))?;
+        let route = inner.route_at_once()?;
+        let waiter = Waiter::Callback(callback);
+        let id = inner.start_call(route, target.into(), deadline, params, waiter)?;
         if deadline != Instant::NEVER {
             inner.arm_call_timer(id, deadline);
         }
@@ -168,29 +174,6 @@ impl Session {
     pub fn cancel_call(&self, call: CallId) -> bool {
         let error = || Error::new(ErrorKind::Cancelled, "the call was cancelled");
         self.inner.give_up(call.0, error)
-    }
-
-    /// Calls without an answer. What the other side makes of it, this side never learns.
-    ///
-    /// # Errors
-    /// What kept it from being sent. Parks, within the session's timeout, while the output is full.
-    ///
-    /// # Panics
-    /// On another loop than the session's.
-    pub fn notify<'a>(
-        &self,
-        target: impl Into<Target<'a>>,
-        params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
-    ) -> Result<(), Error> {
-        let inner = &*self.inner;
-        let deadline = inner.deadline(Timeout::Default);
-        let (target, route) = (target.into(), inner.route(deadline)?);
-        let method = inner.method_of(target)?;
-        count(&inner.counters.notifications);
-        match route {
-            Route::Write => inner.write(|out| encode::notification(out, method, params)),
-            Route::Hold => inner.hold(None, Instant::NEVER, method, params),
-        }
     }
 }
 
@@ -209,12 +192,12 @@ impl Inner {
     #[inline]
     fn start_call(
         &self,
+        route: Route,
         target: Target<'_>,
         deadline: Instant,
         params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
         waiter: Waiter,
     ) -> Result<u32, Error> {
-        let route = self.route(deadline)?;
         if self.inbox.input_ended.get() {
             return Err(self.sends_no_more());
         }
@@ -251,7 +234,7 @@ impl Inner {
         Some(u64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
     }
 
-    fn method_of<'a>(&self, target: Target<'a>) -> Result<Method<'a>, Error> {
+    pub(super) fn method_of<'a>(&self, target: Target<'a>) -> Result<Method<'a>, Error> {
         match target {
             Target::Name(name) => Ok(Method::Name(name)),
             Target::Reference(reference) if reference.is_of(self) => {
@@ -275,7 +258,7 @@ impl Inner {
     }
 
     #[cold]
-    fn route_otherwise(&self) -> Result<Route, Error> {
+    pub(super) fn route_otherwise(&self) -> Result<Route, Error> {
         match (self.phase.get(), self.role) {
             (Phase::Up, _) | (Phase::Accepting, Role::Accepted) => Ok(Route::Write),
             (Phase::Accepting, Role::Opened) if self.in_own_handshake() => Ok(Route::Write),

@@ -216,7 +216,7 @@ impl Inner {
     pub(super) fn settle_memory(&self) {
         let (unfinished, capacity) = self.input.borrow().unfinished();
         let input = if unfinished == 0 { 0 } else { capacity };
-        let now = input + self.output_bytes();
+        let now = input + self.queued_bytes();
         let before = self.inbox.other_bytes.replace(now);
         self.inbox.accounts.replace_memory(before, now);
         if now < before {

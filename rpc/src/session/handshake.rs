@@ -180,6 +180,7 @@ impl Inner {
             self.send_granted();
         }
         self.list_requests();
+        self.offer_room();
     }
 
     pub(super) fn send_granted(&self) {
@@ -379,6 +380,7 @@ impl Inner {
         self.connector.succeeded();
         self.write_queued_calls();
         self.list_requests();
+        self.offer_room();
     }
 
     /// Client: the server refuses. Once the session is up, either side says so why it closes.

@@ -255,6 +255,11 @@ impl Hasher for IdHasher {
 impl Inner {
     /// Takes a request in, or refuses it.
     pub(super) fn enqueue(&self, mut request: Request) {
+        if let Some(limit) = &self.rate
+            && self.refuse_for_rate(limit, request.msgid)
+        {
+            return;
+        }
         if let Some(refusal) = self.refusal_of(&request) {
             return self.refuse_busy(request.msgid, refusal);
         }

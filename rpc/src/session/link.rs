@@ -150,7 +150,7 @@ impl Inner {
     }
 
     /// Tells a yue peer why the session is closed for good.
-    fn send_reason(&self, reason: &str) {
+    pub(super) fn send_reason(&self, reason: &str) {
         if reason.is_empty() || !self.link.peer_is_yue.get() {
             return;
         }

@@ -80,7 +80,7 @@ impl Drop for Counted {
 type Value = fn(&Stats) -> u64;
 
 /// Name, help, and which counter it is.
-const COUNTERS: [(&str, &str, Value); 13] = [
+const COUNTERS: [(&str, &str, Value); 16] = [
     ("links_total", "Links that came up.", |s| s.links),
     ("links_ended_total", "Links that ended.", |s| s.links_ended),
     ("calls_total", "Calls made.", |s| s.calls),
@@ -92,9 +92,21 @@ const COUNTERS: [(&str, &str, Value); 13] = [
     ("call_timeouts_total", "Calls that ran out of time.", |s| {
         s.timeouts
     }),
-    ("notifications_total", "Notifications sent.", |s| {
-        s.notifications
-    }),
+    (
+        "notifications_total",
+        "Notifications taken, to be sent.",
+        |s| s.notifications,
+    ),
+    (
+        "notifications_dropped_total",
+        "Notifications not taken because too much was waiting to be sent.",
+        |s| s.notifications_dropped,
+    ),
+    (
+        "notifications_late_total",
+        "Notifications whose time was over before there was room to send them.",
+        |s| s.notifications_late,
+    ),
     (
         "requests_total",
         "Requests and notifications of the other side that were started.",
@@ -122,10 +134,15 @@ const COUNTERS: [(&str, &str, Value); 13] = [
         "Links ended because the other side did not read.",
         |s| s.stalls,
     ),
+    (
+        "too_slow_total",
+        "Links ended because the other side read too slowly for what is sent to it.",
+        |s| s.too_slow,
+    ),
 ];
 
 /// What was refused, and why.
-const REFUSED: [(&str, Value); 11] = [
+const REFUSED: [(&str, Value); 12] = [
     ("connections", |s| s.refused_connections),
     ("handlers", |s| s.refused_handlers),
     ("ungranted", |s| s.refused_ungranted),
@@ -137,6 +154,7 @@ const REFUSED: [(&str, Value); 11] = [
     ("calls", |s| s.refused_calls),
     ("held", |s| s.refused_held),
     ("references", |s| s.refused_references),
+    ("rate", |s| s.refused_rate),
 ];
 
 fn write(out: &mut String) {

@@ -52,6 +52,7 @@
 //! - Requests of one connection start in the order in which they arrived.
 
 mod accounts;
+mod backlog;
 mod call;
 mod connector;
 mod control_messages;
@@ -66,6 +67,7 @@ mod metrics;
 pub(crate) mod options;
 mod phase;
 mod queued_calls;
+mod rate;
 mod references;
 mod request;
 pub(crate) mod service;
@@ -84,6 +86,7 @@ pub use service::{Dispatch, Service};
 
 use crate::error::Error;
 use crate::transport::{Connect, Events, Transport};
+use backlog::Backlog;
 use connector::Connector;
 use handshake::Handshake;
 use in_flight::InFlight;
@@ -94,6 +97,7 @@ use metrics::Counted;
 use options::{Options, Stats};
 use phase::{Action, Event, Phase, Role};
 use queued_calls::QueuedCalls;
+use rate::RateLimit;
 use references::References;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -144,6 +148,10 @@ struct Inner {
     input: RefCell<Input>,
     inbox: Inbox,
     output: WriteBuffer,
+    /// What waits for room in it.
+    backlog: Backlog,
+    /// How often the peer may call.
+    rate: Option<RateLimit>,
     /// Calls of ours that wait for their answers,
     calls: RefCell<InFlight>,
     /// and those among them that wait for a link.
@@ -364,6 +372,7 @@ impl Inner {
                 address,
                 input: RefCell::new(Input::new(options.limits.scan(), Era::new(this.clone(), 0))),
                 references: RefCell::new(References::new(options.limits.references_max)),
+                rate: options.limits.rate.map(RateLimit::new),
                 options,
                 service,
                 phase: Cell::new(Phase::Idle),
@@ -372,6 +381,7 @@ impl Inner {
                 handshake: Handshake::default(),
                 inbox: Inbox::new(accounts, message_timer),
                 output: WriteBuffer::default(),
+                backlog: Backlog::default(),
                 calls: RefCell::default(),
                 queued_calls: RefCell::default(),
                 extension: RefCell::default(),

@@ -36,6 +36,8 @@ pub struct Options {
     pub reconnect: bool,
     /// Opened connections: wait and try again even when the very first attempt is refused.
     pub retry: bool,
+    /// What becomes of a connection whose peer does not read the notifications that are sent to it.
+    pub when_full: WhenFull,
     /// The stacks on which handlers and hooks run.
     pub stack: StackClass,
 }
@@ -48,9 +50,31 @@ impl Default for Options {
             legacy: false,
             reconnect: true,
             retry: false,
+            when_full: WhenFull::default(),
             stack: StackClass::default(),
         }
     }
+}
+
+/// What a notification does that finds more than [`Limits::output_bytes_max`] waiting to be sent. It is an error,
+/// `QueueFullError`, in any case; over `thread://` it is nothing else.
+///
+/// ```
+/// use yue::rpc::{Options, WhenFull};
+///
+/// assert_eq!(Options::default().when_full, WhenFull::Close);
+/// // For messages of which each replaces the one before, nothing is lost by leaving some out.
+/// let options = Options { when_full: WhenFull::Drop, ..Options::default() };
+/// # drop(options);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenFull {
+    /// The link ends, [`TooSlow`](crate::CloseReason::TooSlow): peer and program start anew, and no message is missing
+    /// in the middle.
+    #[default]
+    Close,
+    /// The notification is dropped and counted, and [`Hooks::on_full`](crate::Hooks::on_full) is told of the first one.
+    Drop,
 }
 
 /// The limits of one connection. Each has an error that says that it was crossed, and a counter in [`Stats`].
@@ -85,8 +109,10 @@ pub struct Limits {
     pub pending_input_bytes_max: usize,
     /// Bytes waiting to be sent; above it no request is started, and callers wait before they write.
     pub output_bytes_high: usize,
-    /// Bytes waiting to be sent; above it, and above a largest message over `output_bytes_high`, a peer is closed that
-    /// sends on what we must answer at once (pings, requests that a limit refuses) and does not read.
+    /// Bytes waiting to be sent; above it nothing more is queued that does not wait: asynchronous calls fail, and
+    /// notifications are treated as [`Options::when_full`] says. A peer that sends on what we must answer at once
+    /// (pings, requests that a limit refuses) and does not read is closed a largest message and `output_bytes_high`
+    /// above it. Less than `output_bytes_high` means as much.
     pub output_bytes_max: usize,
     /// Bytes of calls that are held back until the link is up and granted.
     pub held_bytes_max: usize,
@@ -105,6 +131,8 @@ pub struct Limits {
     pub message_time: Duration,
     /// References to functions of ours that the other side holds.
     pub references_max: usize,
+    /// How often the other side may call. `None`: as often as it likes.
+    pub rate: Option<Rate>,
     /// How long greeting and `on_accept` may take together.
     pub handshake: Duration,
     /// How long the other side may read nothing at all while more than `output_bytes_high` waits for it.
@@ -133,6 +161,7 @@ impl Default for Limits {
             memory_max: machine().memory_max,
             message_time: Duration::from_secs(30),
             references_max: 1 << 20,
+            rate: None,
             handshake: Duration::from_secs(30),
             stall: Duration::from_secs(30),
         }
@@ -177,13 +206,18 @@ fn machine() -> &'static Machine {
 }
 
 impl Limits {
-    /// How much output may wait when answers are written without a worker: a message of the largest size above the mark
-    /// is ordinary.
+    /// How much output may wait when something is queued that does not wait for room.
+    #[inline]
+    pub(super) fn output_max(&self) -> usize {
+        self.output_bytes_max.max(self.output_bytes_high)
+    }
+
+    /// How much output may wait when answers are written without a worker: notifications may have filled it up to a
+    /// message of the largest size above their limit.
     pub(super) fn output_ceiling(&self) -> usize {
-        let ordinary = self
-            .output_bytes_high
-            .saturating_add(self.message_bytes_max);
-        self.output_bytes_max.max(ordinary)
+        self.output_max()
+            .saturating_add(self.message_bytes_max)
+            .saturating_add(self.output_bytes_high)
     }
 
     pub(super) fn scan(&self) -> ScanLimits {
@@ -194,6 +228,27 @@ impl Limits {
             nesting_max: self.nesting_max.saturating_add(ENVELOPE_LEVELS),
         }
     }
+}
+
+/// How often the other side of a connection may call: a bucket of `burst` calls that is filled by `calls_per_second`.
+///
+/// A call that finds it empty is answered with `ServerBusyError`; a notification goes nowhere. A peer that goes on
+/// regardless is closed: when it has been refused ten buckets full, of which one tenth of the rate is forgiven.
+///
+/// ```
+/// use yue::rpc::{Limits, Options, Rate};
+///
+/// let rate = Rate { calls_per_second: 100.0, burst: 200 };
+/// let limits = Limits { rate: Some(rate), ..Limits::default() };
+/// let options = Options { limits, ..Options::default() };
+/// # drop(options);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    /// How many calls, and notifications, it may make in a second in the long run.
+    pub calls_per_second: f64,
+    /// How many it may make at once after a pause. At least 1.
+    pub burst: u32,
 }
 
 /// Levels of a message around an error's value, the deepest place that a value has: the message's array, the error's
@@ -278,8 +333,12 @@ stats! {
     calls,
     /// Calls that were held back at first.
     calls_held,
-    /// Notifications sent.
+    /// Notifications taken, to be sent.
     notifications,
+    /// Notifications not taken because too much was waiting to be sent.
+    notifications_dropped,
+    /// Notifications whose time was over before there was room to send them.
+    notifications_late,
     /// Requests and notifications of the other side that were started.
     requests,
     /// Calls that ran out of time.
@@ -318,6 +377,8 @@ stats! {
     refused_held,
     /// References refused because the other side holds too many.
     refused_references,
+    /// Requests refused because the other side calls too often.
+    refused_rate,
     /// How often reading stopped because too much input was waiting.
     reading_stopped,
     /// How often requests were not started because too much output was waiting.
@@ -326,6 +387,8 @@ stats! {
     handshake_timeouts,
     /// Links ended because the other side did not read.
     stalls,
+    /// Links ended because the other side read too slowly for what is sent to it.
+    too_slow,
 }
 
 /// A number that the session's loop changes and any thread may read.

@@ -1,5 +1,6 @@
 //! Calls that wait for the link to come up and be granted, whole but for what only the link decides: msgid, remaining
-//! time, and the references among the arguments, which are counted when they go on the wire.
+//! time, and the references among the arguments, which are counted when they go on the wire. Timed notifications that
+//! wait for room in the output (`backlog.rs`) wait in the same form.
 
 use super::Inner;
 use super::options::count;
@@ -7,8 +8,9 @@ use super::references::stale_reference;
 use crate::error::{Error, ErrorKind};
 use crate::proto::Method;
 use crate::proto::encode;
+use std::cell::RefCell;
 use std::collections::VecDeque;
-use yue_scheduler::Instant;
+use yue_scheduler::{Instant, is_past};
 
 pub(super) struct QueuedCall {
     /// `None`: a notification.
@@ -22,21 +24,41 @@ pub(super) struct QueuedCall {
     link: Option<u32>,
 }
 
-#[derive(Default)]
+impl QueuedCall {
+    /// Whether it is a notification that is dropped when its time is over.
+    fn expires(&self) -> bool {
+        self.id.is_none() && self.deadline != Instant::NEVER
+    }
+}
+
 pub(super) struct QueuedCalls {
     calls: VecDeque<QueuedCall>,
     bytes: usize,
+    /// Not later than the first notification among them expires.
+    next_expiry: Instant,
     /// Calls among them that were given up.
     dead: usize,
     /// Calls among them that name functions of the peer.
     naming_imports: usize,
 }
 
-/// What a held call costs beside its bytes.
+impl Default for QueuedCalls {
+    fn default() -> Self {
+        QueuedCalls {
+            calls: VecDeque::new(),
+            bytes: 0,
+            next_expiry: Instant::NEVER,
+            dead: 0,
+            naming_imports: 0,
+        }
+    }
+}
+
+/// What a queued call costs beside its bytes.
 const OVERHEAD_BYTES: usize = 64;
 
 impl Inner {
-    /// Encodes a call now, to be written later.
+    /// Encodes a call now, to be written when the link is up.
     #[cold]
     pub(super) fn hold(
         &self,
@@ -45,6 +67,42 @@ impl Inner {
         method: Method<'_>,
         params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
     ) -> Result<(), Error> {
+        let limit = self.options.limits.held_bytes_max;
+        let full = || {
+            count(&self.counters.refused_held);
+            let text = format!(
+                "calls of {limit} bytes, the limit, wait for the connection to {}",
+                self.address
+            );
+            Error::retryable(ErrorKind::QueueFull, text)
+        };
+        self.enqueue_call(
+            &self.queued_calls,
+            limit,
+            full,
+            (id, deadline),
+            method,
+            params,
+        )?;
+        count(&self.counters.calls_held);
+        Ok(())
+    }
+
+    /// Encodes a call into one of the queues, of which the bytes have a limit.
+    #[cold]
+    pub(super) fn enqueue_call(
+        &self,
+        queue: &RefCell<QueuedCalls>,
+        limit: usize,
+        full: impl Fn() -> Error,
+        (id, deadline): (Option<u32>, Instant),
+        method: Method<'_>,
+        params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
+    ) -> Result<(), Error> {
+        // What certainly finds no room need not be encoded.
+        if !self.has_room_in(queue, limit, 0) {
+            return Err(full());
+        }
         let mut body = Vec::new();
         self.references.borrow_mut().hold_exports(true);
         let encoded = encode::method_and_params(&mut body, method, params);
@@ -61,29 +119,35 @@ impl Inner {
                 link: names_imports.then(|| self.link.epoch.get()),
             }
         };
-        if let Err(error) = encoded.and_then(|()| self.admit_queued(call.body.len())) {
+        let length = call.body.len();
+        let admitted = encoded.and_then(|()| {
+            if length > self.options.limits.message_bytes_max {
+                return Err(self.too_large(length));
+            }
+            match self.has_room_in(queue, limit, length) {
+                true => Ok(()),
+                false => Err(full()),
+            }
+        });
+        if let Err(error) = admitted {
             self.drop_exports(&call.exports);
             return Err(error);
         }
-        count(&self.counters.calls_held);
-        self.queued_calls.borrow_mut().push(call);
+        queue.borrow_mut().push(call);
         Ok(())
     }
 
-    fn admit_queued(&self, length: usize) -> Result<(), Error> {
-        if length > self.options.limits.message_bytes_max {
-            return Err(self.too_large(length));
+    /// Whether a queue takes a call of that length, once notifications whose time is over are out of it.
+    fn has_room_in(&self, queue: &RefCell<QueuedCalls>, limit: usize, length: usize) -> bool {
+        let fits = || queue.borrow().bytes + length + OVERHEAD_BYTES <= limit;
+        if fits() {
+            return true;
         }
-        let limit = self.options.limits.held_bytes_max;
-        if self.queued_calls.borrow().bytes + length + OVERHEAD_BYTES > limit {
-            count(&self.counters.refused_held);
-            let text = format!(
-                "calls of {limit} bytes, the limit, wait for the connection to {}",
-                self.address
-            );
-            return Err(Error::retryable(ErrorKind::MessageRefused, text));
+        let expired = queue.borrow_mut().take_expired(is_past);
+        for notification in &expired {
+            self.drop_late(notification);
         }
-        Ok(())
+        fits()
     }
 
     /// Writes what was held, in the order in which it was called.
@@ -91,16 +155,19 @@ impl Inner {
         loop {
             let next = self.queued_calls.borrow_mut().pop();
             let Some(call) = next else { break };
-            if let Err(error) = self.write_queued_call(&call)
+            if call.expires() && is_past(call.deadline) {
+                self.drop_late(&call);
+            } else if let Err(error) = self.write_queued_call(&call)
                 && let Some(id) = call.id
             {
                 let completed = self.calls.borrow_mut().complete(id, Err(error));
                 completed.deliver();
             }
         }
+        self.forget_full();
     }
 
-    fn write_queued_call(&self, call: &QueuedCall) -> Result<(), Error> {
+    pub(super) fn write_queued_call(&self, call: &QueuedCall) -> Result<(), Error> {
         let refusal = if call.link.is_some_and(|link| link != self.link.epoch.get()) {
             Some(stale_reference())
         } else if !call.exports.is_empty() && !self.link.peer_is_yue.get() {
@@ -170,10 +237,11 @@ impl Inner {
             self.drop_exports(&call.exports);
         }
         self.fail_calls(false, error);
+        self.drop_backlog();
     }
 
     /// Tells the program that these functions did not go out after all.
-    fn drop_exports(&self, exports: &[(u64, u64)]) {
+    pub(super) fn drop_exports(&self, exports: &[(u64, u64)]) {
         if !exports.is_empty() {
             let unused = self.references.borrow_mut().forget_held(exports);
             if !unused.is_empty() {
@@ -187,10 +255,44 @@ impl QueuedCalls {
     fn push(&mut self, call: QueuedCall) {
         self.bytes += call.body.len() + OVERHEAD_BYTES;
         self.naming_imports += usize::from(call.link.is_some());
+        if call.expires() {
+            self.next_expiry = self.next_expiry.min(call.deadline);
+        }
         self.calls.push_back(call);
     }
 
-    fn pop(&mut self) -> Option<QueuedCall> {
+    /// Takes the notifications out whose time is over. Looks through the queue only if there is one.
+    fn take_expired(&mut self, is_past: impl Fn(Instant) -> bool) -> Vec<QueuedCall> {
+        let mut expired = Vec::new();
+        if !is_past(self.next_expiry) {
+            return expired;
+        }
+        let all = std::mem::take(self);
+        self.dead = all.dead;
+        for call in all.calls {
+            if call.expires() && is_past(call.deadline) {
+                expired.push(call);
+            } else {
+                self.push(call);
+            }
+        }
+        expired
+    }
+
+    /// What they cost.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &QueuedCall> {
+        self.calls.iter()
+    }
+
+    pub(super) fn pop(&mut self) -> Option<QueuedCall> {
         let call = self.calls.pop_front();
         match &call {
             Some(call) => {
@@ -206,5 +308,49 @@ impl QueuedCalls {
     #[inline]
     pub(super) fn name_imports(&self) -> bool {
         self.naming_imports != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn notification(deadline: Instant, length: usize) -> QueuedCall {
+        QueuedCall {
+            id: None,
+            deadline,
+            body: vec![0; length],
+            exports: Vec::new(),
+            link: None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_has_expired_is_taken_out_and_the_rest_keeps_its_order(
+            deadlines in prop::collection::vec(prop::option::of(1u64..100), 0..50),
+            looks in prop::collection::vec(0u64..110, 1..5),
+        ) {
+            let deadline = |ms: &Option<u64>| ms.map_or(Instant::NEVER, Instant::from_nanos);
+            let mut queue = QueuedCalls::default();
+            for (index, ms) in deadlines.iter().enumerate() {
+                queue.push(notification(deadline(ms), index));
+            }
+            let mut latest = 0;
+            for look in looks {
+                let time = Instant::from_nanos(look);
+                let expired = queue.take_expired(|deadline| deadline <= time);
+                prop_assert!(expired.iter().all(|call| call.deadline <= time));
+                latest = latest.max(look);
+            }
+            let kept: Vec<usize> = queue.iter().map(|call| call.body.len()).collect();
+            let lives = |ms: &&(usize, &Option<u64>)| ms.1.is_none_or(|ms| ms > latest);
+            let all: Vec<_> = deadlines.iter().enumerate().collect();
+            let expected: Vec<usize> = all.iter().filter(lives).map(|(index, _)| *index).collect();
+            let bytes: usize = expected.iter().map(|length| length + OVERHEAD_BYTES).sum();
+            prop_assert_eq!(kept, expected);
+            prop_assert_eq!(queue.bytes(), bytes);
+        }
     }
 }

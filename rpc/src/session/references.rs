@@ -439,7 +439,9 @@ impl Inner {
     #[inline]
     pub(super) fn send_releases(&self) {
         // A queued call may name a function whose last proxy is gone meanwhile: the release must not overtake it.
-        if self.references.borrow().releases.is_empty() || self.queued_calls.borrow().name_imports()
+        if self.references.borrow().releases.is_empty()
+            || self.queued_calls.borrow().name_imports()
+            || self.backlog.timed.borrow().name_imports()
         {
             return;
         }

@@ -88,6 +88,10 @@ pub enum Moment {
     Close,
     /// A call of ours ran out of time.
     Timeout,
+    /// A notification was dropped because too much waits to be sent.
+    Full,
+    /// There is room for more, as [`Session::ask_for_room`] wanted to hear.
+    Room,
 }
 
 /// What `on_accept` decides.
@@ -225,6 +229,18 @@ pub trait Hooks {
     fn on_timeout(&self, session: &Session) {
         let _ = session;
     }
+
+    /// A notification was dropped ([`WhenFull::Drop`](crate::WhenFull::Drop)) because too much waits to be sent. It is
+    /// the first one since there was room.
+    fn on_full(&self, session: &Session) {
+        let _ = session;
+    }
+
+    /// [`Session::ask_for_room`] was called, and there is room now; or no link could be made, which
+    /// [`Session::room`] tells.
+    fn on_room(&self, session: &Session) {
+        let _ = session;
+    }
 }
 
 struct NoHooks;
@@ -328,6 +344,10 @@ pub enum CloseReason {
     HandshakeTimeout,
     /// The other side read nothing for too long.
     Stalled,
+    /// The other side read too slowly for the notifications that were sent to it.
+    TooSlow,
+    /// The other side called too often, and went on when that was refused.
+    TooManyCalls,
     /// A hook failed: its words.
     HookFailed(String),
 }
@@ -345,6 +365,8 @@ impl fmt::Display for CloseReason {
             CloseReason::Protocol(error) => write!(f, "{error}"),
             CloseReason::HandshakeTimeout => f.write_str("the handshake took too long"),
             CloseReason::Stalled => f.write_str("the other side reads nothing"),
+            CloseReason::TooSlow => f.write_str("too slow"),
+            CloseReason::TooManyCalls => f.write_str("too many calls"),
             CloseReason::HookFailed(what) => {
                 write!(f, "a callback of the connection failed: {what}")
             }

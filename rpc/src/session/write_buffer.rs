@@ -23,12 +23,18 @@ const FLUSH_MESSAGES: u32 = 256;
 /// or so many bytes: then one system call is little beside the work of making them, and the other side gets going.
 const FLUSH_BYTES: usize = 16 * 1024;
 
+/// While the transport has so many bytes to pass on, a buffer leaves only when it holds as many. Else a peer that does
+/// not read would be sent a buffer a tick, each with a few bytes in it and tens of kilobytes of room.
+const GATHER_BYTES: usize = 32 * 1024;
+
 #[derive(Default)]
 pub(super) struct WriteBuffer {
     buffer: Cell<Vec<u8>>,
     bytes: Cell<usize>,
     messages: Cell<u32>,
     at_tick_end: Cell<bool>,
+    /// The buffer waits until the transport has passed bytes on.
+    gathering: Cell<bool>,
     /// Dispatch was stopped since too much was waiting.
     pub(super) above_mark: Cell<bool>,
     /// Bytes that the transport had passed on when the stall timer was armed.
@@ -52,6 +58,7 @@ impl WriteBuffer {
         buffer::give_back(self.buffer.take());
         self.bytes.set(0);
         self.messages.set(0);
+        self.gathering.set(false);
         self.above_mark.set(false);
     }
 
@@ -118,7 +125,7 @@ impl Inner {
         drop(writing);
         self.output.messages.set(self.output.messages.get() + 1);
         if self.output.messages.get() >= FLUSH_MESSAGES || self.output.bytes.get() >= FLUSH_BYTES {
-            self.flush();
+            self.flush_or_gather();
         } else if !self.output.at_tick_end.get() {
             self.flush_at_tick_end();
         }
@@ -142,10 +149,26 @@ impl Inner {
         }
     }
 
+    /// Hands what was said to the transport, unless that has much to do already.
+    fn flush_or_gather(&self) {
+        self.apply_releases();
+        self.send_releases();
+        if self.output.bytes.get() >= GATHER_BYTES || self.link_bytes() < GATHER_BYTES {
+            self.hand_over();
+        } else if !self.output.gathering.replace(true) {
+            self.link.with(|link| link.tell_when_sent());
+        }
+    }
+
     /// Hands what was said to the transport.
     pub(super) fn flush(&self) {
         self.apply_releases();
         self.send_releases();
+        self.hand_over();
+    }
+
+    fn hand_over(&self) {
+        self.output.gathering.set(false);
         let buffer = self.output.buffer.take();
         self.output.bytes.set(0);
         self.output.messages.set(0);
@@ -176,13 +199,14 @@ impl Inner {
     /// Bytes that wait to leave.
     #[inline]
     pub(super) fn output_bytes(&self) -> usize {
-        let in_link = self
-            .link
-            .transport
-            .borrow()
-            .as_ref()
-            .map_or(0, |link| link.queued_bytes());
-        self.output.bytes.get() + in_link
+        self.output.bytes.get() + self.link_bytes()
+    }
+
+    /// Bytes that the transport has not passed on.
+    #[inline]
+    fn link_bytes(&self) -> usize {
+        let transport = self.link.transport.borrow();
+        transport.as_ref().map_or(0, |link| link.queued_bytes())
     }
 
     /// Whether so much waits to leave that nothing more should be made.
@@ -215,8 +239,7 @@ impl Inner {
 
     /// Bytes that the transport has passed on.
     fn bytes_passed(&self) -> u64 {
-        let waiting = self.link.with(|link| link.queued_bytes()).unwrap_or(0);
-        self.counters.bytes_out.get() - waiting as u64
+        self.counters.bytes_out.get() - self.link_bytes() as u64
     }
 
     /// Whether the peer has read anything since the stall timer was armed. One that reads slowly is not dead.
@@ -229,6 +252,13 @@ impl Inner {
         if let Some(buffer) = buffer {
             buffer::give_back(buffer);
         }
+        if self.output.gathering.get() {
+            match self.link_bytes() < GATHER_BYTES {
+                true => self.flush(),
+                false => drop(self.link.with(|link| link.tell_when_sent())),
+            }
+        }
+        self.offer_room();
         if self.inbox.other_bytes.get() > 16 * SETTLE_BYTES {
             self.settle_memory();
         }
@@ -249,6 +279,7 @@ impl Inner {
         if self.output.above_mark.replace(false) && self.phase.get() == Phase::Up {
             self.link.timer.cancel();
         }
+        self.forget_full();
         wake(self.output.answers.take().into_iter());
         let mut callers = self.output.callers.take().into_iter();
         wake(callers.by_ref().take(1));
@@ -314,7 +345,7 @@ pub(super) fn cannot_wait() -> Error {
 impl TickEnd for Inner {
     fn tick_end(&self) {
         self.output.at_tick_end.set(false);
-        self.flush();
+        self.flush_or_gather();
     }
 }
 

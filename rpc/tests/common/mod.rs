@@ -265,6 +265,8 @@ pub struct TestHooks {
     pub open: Option<Open>,
     pub close: Option<Close>,
     pub timeout: Option<Told>,
+    pub full: Option<Told>,
+    pub room: Option<Told>,
 }
 
 impl Hooks for TestHooks {
@@ -274,6 +276,8 @@ impl Hooks for TestHooks {
             Moment::Accept => self.accept.is_some(),
             Moment::Close => self.close.is_some(),
             Moment::Timeout => self.timeout.is_some(),
+            Moment::Full => self.full.is_some(),
+            Moment::Room => self.room.is_some(),
         }
     }
 
@@ -296,6 +300,18 @@ impl Hooks for TestHooks {
     fn on_timeout(&self, session: &Session) {
         if let Some(timeout) = &self.timeout {
             timeout(session);
+        }
+    }
+
+    fn on_full(&self, session: &Session) {
+        if let Some(full) = &self.full {
+            full(session);
+        }
+    }
+
+    fn on_room(&self, session: &Session) {
+        if let Some(room) = &self.room {
+            room(session);
         }
     }
 }

@@ -1,0 +1,336 @@
+//! What is sent to a peer that does not keep up: nothing that a tick does may wait for one player.
+//!
+//! ```text
+//!   bytes that wait to be sent
+//!   ├──────── PROMPT_BYTES ──────────── output_bytes_high ──────────────────── output_bytes_max ─ ─ ─
+//!   │ everything is written │ timed notifications   │ calls and answers wait;     │ asynchronous calls fail,
+//!   │                       │ wait aside, `latest`  │ asynchronous calls and      │ notifications are treated
+//!   │                       │ keeps its messages    │ notifications are queued    │ as `when_full` says
+//! ```
+//!
+//! A timed notification must not lie behind a megabyte of others when its time is over, and what was handed to the
+//! transport cannot be taken back. So it is written only while little waits, and until then it is kept here, encoded.
+//! A program that would rather not encode what it may have to replace asks for room and is told of it.
+
+use super::call::{Route, Target};
+use super::options::{WhenFull, count};
+use super::phase::{Phase, Role};
+use super::queued_calls::{QueuedCall, QueuedCalls};
+use super::service::{CloseReason, Moment};
+use super::{Inner, Session};
+use crate::error::{Error, ErrorKind};
+use crate::proto::encode;
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+use yue_scheduler::{Instant, deadline_after, is_past, this_loop};
+
+/// While no more bytes than this wait to be sent, what is sent now leaves soon.
+const PROMPT_BYTES: usize = 64 * 1024;
+
+#[derive(Default)]
+pub(super) struct Backlog {
+    /// Timed notifications that wait for room.
+    pub(super) timed: RefCell<QueuedCalls>,
+    /// The program wants to hear when there is room.
+    room_wanted: Cell<bool>,
+    /// The program has heard that a notification was dropped, and there has been no room since.
+    told_full: Cell<bool>,
+}
+
+impl Session {
+    /// Calls without an answer. What the other side makes of it, this side never learns. Never waits: while the link is
+    /// not up and granted the notification is held, and while the other side does not read it is queued.
+    ///
+    /// # Errors
+    /// `QueueFullError`, retryable, if [`Limits::output_bytes_max`](crate::Limits::output_bytes_max) wait to be sent
+    /// already, or [`Limits::held_bytes_max`](crate::Limits::held_bytes_max) are held; what else follows from that,
+    /// [`Options::when_full`](crate::Options::when_full) says. Else what kept it from being sent.
+    ///
+    /// # Panics
+    /// On another loop than the session's.
+    #[inline]
+    pub fn notify<'a>(
+        &self,
+        target: impl Into<Target<'a>>,
+        params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
+    ) -> Result<(), Error> {
+        let inner = &*self.inner;
+        let notified = inner.notify(target.into(), params);
+        notified.inspect_err(|error| inner.note_not_taken(error))
+    }
+
+    /// As [`Session::notify`], for what is worth nothing later: it is dropped, and counted, if it cannot be written
+    /// within that time. Others may overtake it. It never closes a connection.
+    ///
+    /// # Errors
+    /// `QueueFullError`, retryable, if [`Limits::output_bytes_high`](crate::Limits::output_bytes_high) of timed
+    /// notifications wait already. Else as [`Session::notify`].
+    ///
+    /// # Panics
+    /// On another loop than the session's.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use yue::rpc::session::{Service, Session};
+    /// use yue::rpc::typed::Server;
+    /// use yue::rpc::{Error, Options, transport};
+    ///
+    /// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+    ///     let listener = Server::new().handler("moved", |_: i64| Ok(())).listen("tcp://127.0.0.1:0")?;
+    ///     let connector = transport::connector(listener.address());
+    ///     let session = Session::open(connector, Service::none(), Options::default());
+    ///     session.notify_within(Duration::from_millis(100), "moved", |out| {
+    ///         out.push(7);
+    ///         Ok(1)
+    ///     })?;
+    ///     assert!(session.queued_bytes() > 0); // The link is not up yet.
+    ///     session.close();
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn notify_within<'a>(
+        &self,
+        time: Duration,
+        target: impl Into<Target<'a>>,
+        params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
+    ) -> Result<(), Error> {
+        let inner = &*self.inner;
+        let notified = inner.notify_until(deadline_after(time), target.into(), params);
+        notified.inspect_err(|error| {
+            if error.kind() == ErrorKind::QueueFull {
+                count(&inner.counters.notifications_dropped);
+            }
+        })
+    }
+
+    /// Bytes that wait to be sent: those that the transport has not passed on, and those that wait for a link or room.
+    pub fn queued_bytes(&self) -> usize {
+        self.inner.queued_bytes()
+    }
+
+    /// Whether what is sent now leaves soon. `None` if it does not, and nothing leads there: nobody connects.
+    pub fn room(&self) -> Option<bool> {
+        let inner = &*self.inner;
+        match inner.phase.get() {
+            Phase::Idle | Phase::Closed => None,
+            Phase::Draining if inner.ends_for_good() => None,
+            Phase::Ending if inner.role == Role::Accepted => None,
+            _ => Some(inner.has_room()),
+        }
+    }
+
+    /// Has [`Hooks::on_room`](crate::Hooks::on_room) called, once, when what is sent then leaves soon. Connects, if that
+    /// is due.
+    pub fn ask_for_room(&self) {
+        let inner = &*self.inner;
+        if inner.phase.get() == Phase::Closed || inner.backlog.room_wanted.replace(true) {
+            return;
+        }
+        if inner.phase.get() == Phase::Idle {
+            inner.start_connecting();
+        }
+        inner.offer_room();
+    }
+}
+
+impl Inner {
+    #[inline]
+    fn notify(
+        &self,
+        target: Target<'_>,
+        params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
+    ) -> Result<(), Error> {
+        let route = self.route_at_once()?;
+        let method = self.method_of(target)?;
+        match route {
+            Route::Write => self.write(|out| encode::notification(out, method, params))?,
+            Route::Hold => self.hold(None, Instant::NEVER, method, params)?,
+        }
+        count(&self.counters.notifications);
+        Ok(())
+    }
+
+    fn notify_until(
+        &self,
+        deadline: Instant,
+        target: Target<'_>,
+        params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
+    ) -> Result<(), Error> {
+        let route = match self.phase.get() {
+            Phase::Up => Route::Write,
+            _ => self.route_otherwise()?,
+        };
+        let method = self.method_of(target)?;
+        match route {
+            Route::Write if self.has_room() && self.backlog.timed.borrow().is_empty() => {
+                self.write(|out| encode::notification(out, method, params))?;
+            }
+            Route::Write => {
+                let limit = self.options.limits.output_bytes_high;
+                let (queue, error) = (&self.backlog.timed, || self.full_error());
+                self.enqueue_call(queue, limit, error, (None, deadline), method, params)?;
+                self.note_output_waits();
+            }
+            Route::Hold => self.hold(None, deadline, method, params)?,
+        }
+        count(&self.counters.notifications);
+        Ok(())
+    }
+
+    /// Where a message goes whose sender does not wait. An error if too much waits already.
+    #[inline]
+    pub(super) fn route_at_once(&self) -> Result<Route, Error> {
+        let route = match self.phase.get() {
+            Phase::Up => Route::Write,
+            _ => self.route_otherwise()?,
+        };
+        if route == Route::Write && self.output_is_full() {
+            self.admit_above_mark()?;
+        }
+        Ok(route)
+    }
+
+    #[cold]
+    fn admit_above_mark(&self) -> Result<(), Error> {
+        self.note_output_full();
+        if self.output_bytes() <= self.options.limits.output_max() {
+            return Ok(());
+        }
+        Err(self.full_error())
+    }
+
+    #[cold]
+    fn full_error(&self) -> Error {
+        let text = format!(
+            "{} bytes wait to be sent to {} already, which does not read them fast enough",
+            self.queued_bytes(),
+            self.address
+        );
+        Error::retryable(ErrorKind::QueueFull, text)
+    }
+
+    /// A notification was not taken. If that is because the peer is too slow, it has consequences.
+    #[cold]
+    fn note_not_taken(&self, error: &Error) {
+        if error.kind() != ErrorKind::QueueFull {
+            return;
+        }
+        count(&self.counters.notifications_dropped);
+        // Between loops of a process nobody is a stranger: the program that gets the error knows what to do.
+        if self.address.starts_with("thread://") {
+            return;
+        }
+        match self.options.when_full {
+            WhenFull::Drop => self.tell_full(),
+            WhenFull::Close if self.output_bytes() > self.options.limits.output_max() => {
+                count(&self.counters.too_slow);
+                self.end_for(CloseReason::TooSlow);
+            }
+            WhenFull::Close => {}
+        }
+    }
+
+    /// Ends the link, and tells a yue peer why, if it still reads so far.
+    #[cold]
+    pub(super) fn end_for(&self, reason: CloseReason) {
+        self.send_reason(&reason.to_string());
+        self.drain(reason);
+    }
+
+    fn tell_full(&self) {
+        if !self.backlog.told_full.replace(true)
+            && this_loop::exists()
+            && self.service.hooks.wants(Moment::Full)
+            && let Some(session) = self.session()
+        {
+            let _ = self.spawn_hook("rpc on_full", move || {
+                session.inner.service.hooks.on_full(&session);
+            });
+        }
+    }
+
+    /// The output has room again, or what was held is on its way: the next notification that is dropped is news.
+    pub(super) fn forget_full(&self) {
+        self.backlog.told_full.set(false);
+    }
+
+    /// All that waits to leave, wherever it waits.
+    pub(super) fn queued_bytes(&self) -> usize {
+        let aside = self.queued_calls.borrow().bytes() + self.backlog.timed.borrow().bytes();
+        self.output_bytes() + aside
+    }
+
+    /// Whether what is written now leaves soon.
+    fn has_room(&self) -> bool {
+        let writes = match self.phase.get() {
+            Phase::Up => true,
+            Phase::Accepting => self.role == Role::Accepted,
+            _ => false,
+        };
+        writes && self.output_bytes() <= PROMPT_BYTES.min(self.options.limits.output_bytes_high)
+    }
+
+    /// Something waits for room: the transport must say when it has passed bytes on.
+    fn note_output_waits(&self) {
+        self.link.with(|link| link.tell_when_sent());
+    }
+
+    /// Output has left, or the link came up: whatever waits for room gets it, as far as it goes.
+    pub(super) fn offer_room(&self) {
+        let wanted = self.backlog.room_wanted.get();
+        if !wanted && self.backlog.timed.borrow().is_empty() {
+            return;
+        }
+        self.write_timed();
+        if !self.has_room() {
+            return self.note_output_waits();
+        }
+        if wanted {
+            self.tell_room();
+        }
+    }
+
+    /// Writes timed notifications while there is room, those left out whose time is over.
+    fn write_timed(&self) {
+        while self.has_room() {
+            let next = self.backlog.timed.borrow_mut().pop();
+            let Some(notification) = next else { return };
+            if is_past(notification.deadline) {
+                self.drop_late(&notification);
+            } else {
+                // What cannot be sent any more names functions of a link that is lost.
+                let _ = self.write_queued_call(&notification);
+            }
+        }
+    }
+
+    /// Drops a timed notification whose time is over.
+    pub(super) fn drop_late(&self, notification: &QueuedCall) {
+        count(&self.counters.notifications_late);
+        self.drop_exports(&notification.exports);
+    }
+
+    fn tell_room(&self) {
+        if self.backlog.room_wanted.replace(false)
+            && self.phase.get() != Phase::Closed
+            && this_loop::exists()
+            && self.service.hooks.wants(Moment::Room)
+            && let Some(session) = self.session()
+        {
+            let _ = self.spawn_hook("rpc on_room", move || {
+                session.inner.service.hooks.on_room(&session);
+            });
+        }
+    }
+
+    /// No link comes, for the time being or for good: nothing waits for one.
+    pub(super) fn drop_backlog(&self) {
+        let timed = self.backlog.timed.take();
+        for notification in timed.iter() {
+            self.drop_late(notification);
+        }
+        self.forget_full();
+        self.tell_room();
+    }
+}
