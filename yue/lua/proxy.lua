@@ -68,9 +68,13 @@ local function async(node, seconds, ...)
   return future
 end
 
-local function notify_async(node, ...)
+local function notify_timed(node, seconds, ...)
+  return core.notify_timed(node, check_seconds(seconds), ...)
+end
+
+local function notify_async(notify, ...)
   local future = internal.new_future('a notification')
-  internal.complete(future, pcall(core.notify, node, ...))
+  internal.complete(future, pcall(notify, ...))
   return future
 end
 
@@ -80,9 +84,9 @@ local CALLS = {
   t = function(node, seconds, ...) return core.call_timed(node, check_seconds(seconds), ...) end,
   at = function(node, seconds, ...) return async(node, check_seconds(seconds), ...) end,
   n = core.notify,
-  an = notify_async,
-  tn = function(node, seconds, ...) check_seconds(seconds) return core.notify(node, ...) end,
-  atn = function(node, seconds, ...) check_seconds(seconds) return notify_async(node, ...) end,
+  an = function(node, ...) return notify_async(core.notify, node, ...) end,
+  tn = notify_timed,
+  atn = function(node, seconds, ...) return notify_async(core.notify_timed, node, check_seconds(seconds), ...) end,
 }
 
 local metas = {}

@@ -16,7 +16,10 @@ local OPTIONS = {
   decoded_max = 'number',
   in_flight_max = 'number',
   held_max = 'number',
-  output_high = 'number',
+  output_high = 'number', -- above it callers wait
+  output_max = 'number', -- above it notifications follow `when_full`
+  when_full = { close = true, drop = true },
+  rate = 'rate', -- of the other side's calls: { calls = a second, burst = at once }
   references_max = 'number',
   handshake_timeout = 'number',
   keepalive = 'number or false', -- tcp: seconds after which a peer that is gone is noticed (50)
@@ -47,22 +50,48 @@ local function check_not_options(name, symbols)
   )
 end
 
+--- What is wrong with the value of an option; nil if nothing is.
+local function option_fault(wanted, value)
+  if type(wanted) == 'table' then
+    if type(value) == 'string' and wanted[value] then return nil end
+    local choices = {}
+    for choice in pairs(wanted) do choices[#choices + 1] = ("'%s'"):format(choice) end
+    table.sort(choices)
+    local given = type(value) == 'string' and ('%q'):format(value) or internal.describe_value(value)
+    return table.concat(choices, ' or ') .. ', not ' .. given
+  end
+  local function positive(number) return type(number) == 'number' and number > 0 end
+  if wanted == 'rate' then
+    if type(value) ~= 'table' then return 'a table { calls = n, burst = m }, not ' .. internal.describe_value(value) end
+    for key, number in pairs(value) do
+      if key ~= 'calls' and key ~= 'burst' then
+        return 'a table { calls = n, burst = m }, without ' .. internal.to_text(key)
+      end
+      if not positive(number) or (key == 'burst' and number < 1) then
+        return ('a table whose %s is a number above 0, not %s'):format(key, internal.describe_value(number))
+      end
+    end
+    if not value.calls then return 'a table { calls = n, burst = m }, and calls is missing' end
+    return nil
+  end
+  local fits = type(value) == wanted
+  if wanted == 'number' then fits = positive(value) end
+  if wanted == 'number or false' then fits = positive(value) or value == false end
+  if not fits then return ('a %s, not %s'):format(wanted:gsub('number', 'number above 0'), internal.describe_value(value)) end
+end
+
 local function check_options(name, options)
   if options == nil then return {} end
   if type(options) ~= 'table' then internal.argument_error(name .. ': options are a table') end
   for key, value in pairs(options) do
     local wanted = OPTIONS[key]
     if not wanted then internal.argument_error(('%s: there is no option %s'):format(name, tostring(key))) end
-    local number = type(value) == 'number' and value > 0
-    local fits = type(value) == wanted
-    if wanted == 'number' then fits = number end
-    if wanted == 'number or false' then fits = number or value == false end
-    if not fits then
-      local what = wanted:gsub('number', 'number above 0')
-      internal.argument_error(
-        ('%s: the option %s is a %s, not %s'):format(name, key, what, internal.describe_value(value))
-      )
-    end
+    local fault = option_fault(wanted, value)
+    if fault then internal.argument_error(('%s: the option %s is %s'):format(name, key, fault)) end
+  end
+  local high, max = options.output_high, options.output_max
+  if high and max and max < high then
+    internal.argument_error(('%s: the option output_max is at least output_high, %s, not %s'):format(name, high, max))
   end
   return options
 end
@@ -86,7 +115,8 @@ end
 
 local Connection = setmetatable({}, { __index = Emitter })
 Connection.__index = Connection
-Connection.events = { open = true, accept = true, close = true, timeout = true }
+Connection.events = { open = true, accept = true, close = true, timeout = true, full = true }
+internal.Connection = Connection
 Connection.__tostring = function(self)
   return ('connection to %s%s'):format(self.address, self.closed and ' (closed)' or '')
 end
@@ -120,10 +150,11 @@ end
 
 local function forget(connection)
   held[connection.id] = nil
+  internal.forget_latest(connection)
   internal.end_emitter(connection)
 end
 
---- As every emitter's; the events are `open`, `accept`, `close` and `timeout`.
+--- As every emitter's; the events are `open`, `accept`, `close`, `timeout` and `full`.
 function Connection:bind(events, fn)
   if not self.closed then core.watch(self.id) end
   local bound = Emitter.bind(self, events, fn)
@@ -148,7 +179,9 @@ end
 
 --- What the connection has done: a table of counts.
 function Connection:stats()
-  return core.stats(self.id)
+  local stats = core.stats(self.id)
+  stats.notifications_dropped = stats.notifications_dropped + (self.latest_dropped or 0)
+  return stats
 end
 
 --- Adds to what the other side may call.
@@ -163,13 +196,14 @@ local cache = {} -- opened connections that are shared, by address
 function Connection:close(reason)
   if self.closed then return end
   self.closed = true
+  internal.forget_latest(self)
   if self.cached and cache[self.cached] == self then cache[self.cached] = nil end
   core.close(self.id, reason == nil and '' or tostring(reason))
   if core.is_closed(self.id) or not (next(self.bindings) or self.waiting) then forget(self) end
 end
 
 --- The connection object of an address: `.procs`, `.namespace`, `:addr()`, `:close()`, `:connected()`, `:stats()`, and
---- an emitter of `open`, `accept`, `close` and `timeout`.
+--- an emitter of `open`, `accept`, `close`, `timeout` and `full`.
 local function socket(name, count, ...)
   local addr, options, symbols = arguments(name, count, ...)
   local shared = symbols == nil and not options.no_cache
@@ -277,11 +311,15 @@ local CALLBACKS = { open = '__open', accept = '__accept', close = '__close', tim
 function internal.connection_event(moment, id, layers, payload)
   local namespace = internal.names_of[core.service_of(id)]
   local connection = connection_of(id, namespace)
+  if moment == 'room' then
+    internal.send_latest(connection)
+    return false
+  end
   connection:emit(moment, payload)
   if moment == 'close' and (connection.closed or core.is_accepted(id)) then forget(connection) end
   local name = CALLBACKS[moment]
   for i = #layers, 1, -1 do
-    local callback = rawget(layers[i], name)
+    local callback = name and rawget(layers[i], name)
     if callback then return true, callback(connection, payload) end
   end
   -- No callback: the moment passes as it would without one.

@@ -218,24 +218,88 @@ unsafe extern "C-unwind" fn call_timed_raw(state: *mut ffi::lua_State) -> c_int 
     }
 }
 
-/// `notify(node, ...)`.
+/// Sends a notification with the arguments from `first` on, within the time if one is given. Never waits: `false` if it
+/// was not taken, since the peer does not keep up or the connection is over. Only a mistake of the program is an error;
+/// and a full queue between threads of one program, which knows what to do.
+///
+/// # Safety
+/// Lua runs the calling C function on `state`.
+#[inline]
+unsafe fn notify(
+    state: *mut ffi::lua_State,
+    order: &Order<'_>,
+    first: c_int,
+) -> Result<bool, Error> {
+    may_suspend()?;
+    let id = order.connection as u32;
+    let Some(connection) = with_host(|host| host.connections.get(id))? else {
+        return Ok(false);
+    };
+    let (session, method) = (&connection.session, Target::Name(order.method));
+    let encode = |out: &mut Vec<u8>| {
+        // SAFETY: the caller's promise.
+        unsafe { encode_arguments(&connection, state, first, "args", out) }
+    };
+    let sent = match order.timeout {
+        None => session.notify(method, encode),
+        Some(time) => session.notify_within(time, method, encode),
+    };
+    let Err(failure) = sent else {
+        return Ok(true);
+    };
+    match failure.kind() {
+        ErrorKind::QueueFull if !session.address().starts_with("thread://") => Ok(false),
+        kind if kind.is_a(ErrorKind::Transport) => Ok(false),
+        _ => Err(rpc_error(&failure)),
+    }
+}
+
+/// Pushes whether a notification was taken, or raises what is wrong with it.
+///
+/// # Safety
+/// Lua runs the calling C function on `state`.
+#[inline]
+unsafe fn finish_notify(state: *mut ffi::lua_State, outcome: Result<bool, Error>) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match outcome {
+            Ok(taken) => {
+                ffi::lua_pushboolean(state, taken.into());
+                1
+            }
+            Err(failure) => raise(state, failure),
+        }
+    }
+}
+
+/// `notify(node, ...)`: whether it was taken.
 unsafe extern "C-unwind" fn notify_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe {
-        let (connection_id, method) = read_node(state);
-        let outcome = suspending(state, "a notification", || {
-            may_suspend()?;
-            let (_, connection) = connection(connection_id)?;
-            let sent = connection.session.notify(Target::Name(method), |out| {
-                // SAFETY: Lua runs this very function on the state.
-                encode_arguments(&connection, state, 3, "args", out)
-            });
-            sent.map_err(|failure| rpc_error(&failure))
-        });
-        match outcome {
-            Ok(()) => 0,
-            Err(failure) => raise(state, failure),
-        }
+        let (connection, method) = read_node(state);
+        let order = Order {
+            connection,
+            method,
+            timeout: None,
+        };
+        let outcome = suspending(state, "a notification", || notify(state, &order, 3));
+        finish_notify(state, outcome)
+    }
+}
+
+/// `notify_timed(node, seconds, ...)`: whether it was taken, to be written within that time or not at all.
+unsafe extern "C-unwind" fn notify_timed_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    unsafe {
+        let timeout = Some(super::wait::seconds(ffi::luaL_checknumber(state, 2)));
+        let (connection, method) = read_node(state);
+        let order = Order {
+            connection,
+            method,
+            timeout,
+        };
+        let outcome = suspending(state, "a notification", || notify(state, &order, 4));
+        finish_notify(state, outcome)
     }
 }
 
@@ -437,6 +501,7 @@ pub(crate) fn register_all(stack: Stack<'_>) {
         register_raw(stack, "call_timed", call_timed_raw);
         register_raw(stack, "call_async", call_async_raw);
         register_raw(stack, "notify", notify_raw);
+        register_raw(stack, "notify_timed", notify_timed_raw);
         register_raw(stack, "next_completion", next_completion_raw);
     }
 }

@@ -370,6 +370,10 @@ impl Hooks for LuaService {
             Moment::Accept => "__accept",
             Moment::Close => "__close",
             Moment::Timeout => "__timeout",
+            // An event only.
+            Moment::Full => return self.watched.get(),
+            // The prelude asked for it.
+            Moment::Room => return true,
         };
         let wanted = self.watched.get() || (moment == Moment::Close && self.known.get());
         wanted || self.has_callback(name)
@@ -438,6 +442,18 @@ impl Hooks for LuaService {
         if let Err(failure) = self.event(session, "timeout", Payload::None, |_, _| ()) {
             log_callback(session, "__timeout", &failure);
             session.close();
+        }
+    }
+
+    fn on_full(&self, session: &Session) {
+        if let Err(failure) = self.event(session, "full", Payload::None, |_, _| ()) {
+            log_callback(session, "full", &failure);
+        }
+    }
+
+    fn on_room(&self, session: &Session) {
+        if let Err(failure) = self.event(session, "room", Payload::None, |_, _| ()) {
+            log_callback(session, "latest", &failure);
         }
     }
 }

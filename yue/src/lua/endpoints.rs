@@ -346,6 +346,9 @@ native! {
             ("calls_held", stats.calls_held),
             ("calls_in_flight", session.calls_in_flight() as u64),
             ("notifications", stats.notifications),
+            ("notifications_dropped", stats.notifications_dropped),
+            ("notifications_late", stats.notifications_late),
+            ("queued_bytes", session.queued_bytes() as u64),
             ("requests", stats.requests),
             ("requests_in_flight", session.requests_in_flight() as u64),
             ("timeouts", stats.timeouts),
@@ -355,6 +358,25 @@ native! {
             ("links", stats.links),
             ("functions_held", session.references_held() as u64),
         ]))
+    }
+}
+
+native! {
+    /// Whether what is sent now leaves soon; nil if it does not and nothing leads there.
+    Room = "room", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> Option<bool> { Ok(connection(id).ok().and_then(|(_, connection)| connection.session.room())) }
+}
+
+native! {
+    /// Has the prelude told, by the event `room`, when there is room.
+    AskForRoom = "ask_for_room", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> () {
+        if let Ok((_, connection)) = connection(id) {
+            connection.session.ask_for_room();
+        }
+        Ok(())
     }
 }
 
@@ -376,6 +398,7 @@ unsafe extern "C-unwind" fn map_raw(state: *mut ffi::lua_State) -> c_int {
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
     register!(stack; CloseListener, ReleaseListenerHold, ListenerConnections, Peer, ServiceOf, Watch, Know);
+    register!(stack; Room, AskForRoom);
     register!(stack; WarnOfModule, IsAccepted, IsClosed, AddressOf, Connected, CloseConnection, CloseLater, Stats);
     // SAFETY: the table is on top, and errors may be raised.
     unsafe {

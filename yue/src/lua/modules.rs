@@ -18,6 +18,7 @@ const FILES: &[(&str, &str)] = &[
     ("namespace", include_str!("../../lua/namespace.lua")),
     ("proxy", include_str!("../../lua/proxy.lua")),
     ("rpc", include_str!("../../lua/rpc.lua")),
+    ("latest", include_str!("../../lua/latest.lua")),
     ("program", include_str!("../../lua/program.lua")),
     ("threads", include_str!("../../lua/threads.lua")),
 ];

@@ -1,11 +1,11 @@
 //! The options of `yue.listen` and `yue.open`, for the layers that they are meant for.
 
 use super::wait::seconds;
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::time::Duration;
 use yue_luajit::{codec, ffi};
 use yue_rpc::transport::SocketOptions;
-use yue_rpc::{Limits, Options};
+use yue_rpc::{Limits, Options, Rate, WhenFull};
 use yue_scheduler::StackClass;
 
 /// The values of a message may take so many times the largest message's bytes, unless the options say otherwise. (An
@@ -23,6 +23,9 @@ pub(crate) struct Settings {
     in_flight_max: Option<f64>,
     held_max: Option<f64>,
     output_high: Option<f64>,
+    output_max: Option<f64>,
+    rate: Option<Rate>,
+    when_full: WhenFull,
     references_max: Option<f64>,
     /// Seconds, or not at all.
     keepalive: Option<Option<f64>>,
@@ -41,14 +44,14 @@ impl Settings {
         // SAFETY: the caller's promise.
         unsafe {
             ffi::luaL_checktype(state, index, ffi::LUA_TTABLE);
-            let number = |name: &std::ffi::CStr| {
+            let number = |name: &CStr| {
                 ffi::lua_getfield(state, index, name.as_ptr());
                 let value = (ffi::lua_type(state, -1) == ffi::LUA_TNUMBER)
                     .then(|| ffi::lua_tonumber(state, -1));
                 ffi::lua_settop(state, -2);
                 value
             };
-            let flag = |name: &std::ffi::CStr| {
+            let flag = |name: &CStr| {
                 ffi::lua_getfield(state, index, name.as_ptr());
                 let value = (ffi::lua_type(state, -1) == ffi::LUA_TBOOLEAN)
                     .then(|| ffi::lua_toboolean(state, -1) != 0);
@@ -64,6 +67,9 @@ impl Settings {
                 in_flight_max: number(c"in_flight_max"),
                 held_max: number(c"held_max"),
                 output_high: number(c"output_high"),
+                output_max: number(c"output_max"),
+                rate: read_rate(state, index),
+                when_full: read_when_full(state, index),
                 references_max: number(c"references_max"),
                 keepalive: match flag(c"keepalive") {
                     Some(_) => Some(None),
@@ -117,6 +123,8 @@ impl Settings {
             in_flight_max: size(self.in_flight_max, defaults.in_flight_max),
             held_bytes_max: size(self.held_max, defaults.held_bytes_max),
             output_bytes_high: size(self.output_high, defaults.output_bytes_high),
+            output_bytes_max: size(self.output_max, defaults.output_bytes_max),
+            rate: self.rate,
             references_max: size(self.references_max, defaults.references_max),
             // The largest message must fit.
             pending_input_bytes_max: defaults.pending_input_bytes_max.max(message_bytes_max),
@@ -130,7 +138,54 @@ impl Settings {
             legacy: self.legacy,
             reconnect: self.reconnect.unwrap_or(true),
             retry: self.retry,
+            when_full: self.when_full,
             stack: StackClass::Lua,
+        }
+    }
+}
+
+/// Reads `rate`, `{ calls = n, burst = m }`, whose form the prelude has checked. May raise.
+///
+/// # Safety
+/// Lua runs the calling C function on `state`, with a table at `index`.
+unsafe fn read_rate(state: *mut ffi::lua_State, index: c_int) -> Option<Rate> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let top = ffi::lua_gettop(state);
+        ffi::lua_getfield(state, index, c"rate".as_ptr());
+        let rate = (ffi::lua_type(state, -1) == ffi::LUA_TTABLE).then(|| {
+            ffi::lua_getfield(state, top + 1, c"calls".as_ptr());
+            ffi::lua_getfield(state, top + 1, c"burst".as_ptr());
+            let calls = ffi::lua_tonumber(state, -2);
+            let burst = match ffi::lua_type(state, -1) {
+                ffi::LUA_TNUMBER => ffi::lua_tonumber(state, -1),
+                _ => calls.ceil(),
+            };
+            Rate {
+                calls_per_second: calls,
+                burst: burst as u32,
+            }
+        });
+        ffi::lua_settop(state, top);
+        rate
+    }
+}
+
+/// Reads `when_full`, whose value the prelude has checked. May raise.
+///
+/// # Safety
+/// Lua runs the calling C function on `state`, with a table at `index`.
+unsafe fn read_when_full(state: *mut ffi::lua_State, index: c_int) -> WhenFull {
+    // SAFETY: the caller's promise; the text stays in the table while it is looked at.
+    unsafe {
+        ffi::lua_getfield(state, index, c"when_full".as_ptr());
+        let drops = ffi::lua_type(state, -1) == ffi::LUA_TSTRING
+            && CStr::from_ptr(ffi::lua_tolstring(state, -1, std::ptr::null_mut())) == c"drop";
+        ffi::lua_settop(state, -2);
+        if drops {
+            WhenFull::Drop
+        } else {
+            WhenFull::Close
         }
     }
 }

@@ -82,15 +82,18 @@ for i = 1, 500 do fibers[i] = yue.spawn(function() return c.slow(i) end) end
 for i = 1, 500 do check.that(fibers[i]:get() == i) end
 check.equal(yue.conn(c):stats().links, 1)
 
--- notify_ expects nothing, not even a mistake.
+-- notify_ expects nothing, not even a mistake. It says whether it was taken.
 local noted = {}
 symbols.note = function(x) noted[#noted + 1] = x end
-check.equal(select('#', c.notify_note('a')), 0)
-check.equal(select('#', c.notify_missing()), 0)
-c.timed_notify_note(5, 'b')
-check.equal(c.async_notify_note('c'):sync(), true)
-check.eventually(function() return #noted == 3 end)
-check.equal(noted, { 'a', 'b', 'c' }, 'in the order in which they were sent')
+check.equal({ c.notify_note('a') }, { true })
+check.equal({ c.notify_missing() }, { true })
+check.equal({ c.timed_notify_note(5, 'b') }, { true })
+check.equal({ c.async_notify_note('c'):sync() }, { true, true })
+check.equal({ c.timed_async_notify_note(5, 'd'):sync() }, { true, true })
+check.eventually(function() return #noted == 4 end)
+check.equal(noted, { 'a', 'b', 'c', 'd' }, 'in the order in which they were sent')
+check.raises('ArgumentError', 'seconds', function() c.timed_notify_note('b') end)
+check.raises('ArgumentError', 'cannot', function() c.notify_note(coroutine.create(print)) end)
 
 -- A name that a program makes up is not kept for ever.
 for i = 1, 6000 do local _ = c['made_up_' .. i] end

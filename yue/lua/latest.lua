@@ -1,0 +1,86 @@
+-- `conn:latest`: of each thing only its latest state matters, a player's position for example. While the other side
+-- keeps up, it is a notification. While it does not, one message is kept for each key, as Lua values: it is encoded when
+-- there is room, and a newer one takes its place at no cost.
+local core, yue, internal = ...
+local type, select, pcall, unpack, tostring = type, select, pcall, unpack, tostring
+local Connection = internal.Connection
+
+--- Keys with a message, and the bytes of a key. A program that makes keys up must not fill the memory.
+local KEYS_MAX = 4096
+local KEY_BYTES_MAX = 256
+
+-- Connections with messages that wait, by number: they must not be collected.
+local waiting = {}
+
+local function check_key(key)
+  local kind = type(key)
+  if kind == 'string' and #key <= KEY_BYTES_MAX then return end
+  if kind == 'number' and key == key then return end
+  internal.argument_error(
+    ('conn:latest(key, name, …): the key is a number, or a string of at most %d bytes, not %s'):format(
+      KEY_BYTES_MAX, kind == 'string' and ('one of %d bytes'):format(#key) or internal.describe_value(key))
+  )
+end
+
+--- Forgets what waits: the connection is over, or cannot be made.
+function internal.forget_latest(connection)
+  local pending = connection.pending
+  if not pending then return end
+  connection.pending, waiting[connection.id] = nil, nil
+  connection.latest_dropped = (connection.latest_dropped or 0) + pending.count
+end
+
+--- Sends what waits, the oldest key first, while there is room.
+function internal.send_latest(connection)
+  local pending, id = connection.pending, connection.id
+  if not pending then return end
+  local room = core.room(id)
+  while room and pending.count > 0 do
+    local entry = pending[pending.first]
+    pending[pending.first] = nil
+    pending.first, pending.count = pending.first + 1, pending.count - 1
+    pending.by_key[entry.key] = nil
+    local ok, e = pcall(core.notify, entry, unpack(entry.arguments, 1, entry.n))
+    if not ok then core.log('error', ('conn:latest(%s, …): %s'):format(tostring(entry.key), internal.report(e))) end
+    room = core.room(id)
+  end
+  if pending.count == 0 then
+    connection.pending, waiting[id] = nil, nil
+  elseif room == nil then
+    internal.forget_latest(connection)
+  else
+    core.ask_for_room(id)
+  end
+end
+
+--- Notifies the other side of the latest state of `key`: calls its procedure `name`. While it does not keep up, the
+--- message waits, and a later one of the same key takes its place. Returns whether it was taken.
+function Connection:latest(key, name, ...)
+  check_key(key)
+  if type(name) ~= 'string' or name == '' then
+    internal.argument_error(
+      'conn:latest(key, name, …) takes the name of a procedure, not ' .. internal.describe_value(name)
+    )
+  end
+  local pending, id = self.pending, self.id
+  if self.closed or core.is_closed(id) then return false end
+  if not pending and core.room(id) then return core.notify({ id, name }, ...) end
+  if not pending then
+    pending = { by_key = {}, first = 1, count = 0 }
+  end
+  local entry = pending.by_key[key]
+  if not entry then
+    if pending.count >= KEYS_MAX then
+      self.latest_dropped = (self.latest_dropped or 0) + 1
+      return false
+    end
+    entry = { id, key = key }
+    pending.by_key[key] = entry
+    pending[pending.first + pending.count] = entry
+    pending.count = pending.count + 1
+  end
+  entry[2], entry.n, entry.arguments = name, select('#', ...), { ... }
+  self.pending, waiting[id] = pending, self
+  core.ask_for_room(id)
+  return true
+end
