@@ -102,6 +102,7 @@ fn demo_3_is_the_prefix_and_the_call_back() {
             "  which class? (warrior, mage)",
             "  which face? (young, old, scarred)",
             "a scarred mage",
+            "the fast player got every tick, the slow one missed 5",
         ];
         assert_eq!(lines[1..], expected);
     }

@@ -1,6 +1,6 @@
 -- `conn:latest`: of each thing only its latest state matters, a player's position for example. While the other side
--- keeps up, it is a notification. While it does not, one message is kept for each key, as Lua values: it is encoded when
--- there is room, and a newer one takes its place at no cost.
+-- keeps up, it is a notification. While it does not, one message is kept for each key, as Lua values: it is encoded
+-- when there is room, and a newer one takes its place at no cost.
 local core, yue, internal = ...
 local type, select, pcall, unpack, tostring = type, select, pcall, unpack, tostring
 local Connection = internal.Connection

@@ -77,7 +77,9 @@ local function option_fault(wanted, value)
   local fits = type(value) == wanted
   if wanted == 'number' then fits = positive(value) end
   if wanted == 'number or false' then fits = positive(value) or value == false end
-  if not fits then return ('a %s, not %s'):format(wanted:gsub('number', 'number above 0'), internal.describe_value(value)) end
+  if fits then return nil end
+  local what = wanted:gsub('number', 'number above 0')
+  return ('a %s, not %s'):format(what, internal.describe_value(value))
 end
 
 local function check_options(name, options)

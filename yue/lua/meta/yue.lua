@@ -54,13 +54,17 @@ yue.const = {}
 ---@field decoded_max? integer Bytes of memory that the values of a received message may take; 8 times `message_max`.
 ---@field in_flight_max? integer Requests that wait or run; and, separately, calls that wait for their answers.
 ---@field held_max? integer Bytes of calls that are held until the connection is up and granted.
----@field output_high? integer Bytes waiting to be sent, above which callers wait.
+---@field output_high? integer Bytes waiting to be sent, above which calls and answers wait.
+---@field output_max? integer Bytes waiting to be sent, above which nothing is queued that does not wait.
+---@field when_full? 'close'|'drop' What a notification above `output_max` does: it ends the connection, or is left out.
+---@field rate? { calls: number, burst?: integer } How often the other side may call: a second, and at once.
 ---@field references_max? integer Functions of ours that the other side may hold.
 ---@field keepalive? number|false tcp: seconds after which a peer that is gone without a word is noticed. 50 by default.
 ---@field handshake_timeout? number Seconds that greeting and `__accept` may take.
 
 ---The procedures of another side: every name, at any depth, can be called. Prefixes of the last name: `async_` (a
----future at once), `timed_` (seconds come first), `notify_` (expects nothing); `c['=async_f']` means the name itself.
+---future at once), `timed_` (seconds come first), `notify_` (expects nothing; returns whether it was taken);
+---`c['=async_f']` means the name itself. `async_` and `notify_` never wait.
 ---@class yue.Procs
 ---@field [string] yue.Procs
 ---@operator call(...): any
@@ -139,7 +143,7 @@ function Emitter:close() end
 ---@return yue.Emitter
 function yue.emitter() end
 
----Events: `open`, `accept`, `close` (with the reason), `timeout`.
+---Events: `open`, `accept`, `close` (with the reason), `timeout`, `full` (a notification was left out).
 ---@class yue.Connection: yue.Emitter
 ---@field procs yue.Procs
 ---@field namespace table? What the other side may call.
@@ -151,8 +155,16 @@ function Connection:addr() end
 ---@return boolean # Whether calls go through at once.
 function Connection:connected() end
 
----@return table<string, integer> # What it has done.
+---@return table<string, integer> # What it has done, and `queued_bytes`, that wait to be sent.
 function Connection:stats() end
+
+---Notifies the other side of the latest state of something: calls its procedure `name` without an answer. While it does
+---not keep up, the message waits, and a newer one with the same key takes its place.
+---@param key string|number
+---@param name string The name as it is, without prefixes.
+---@param ... any
+---@return boolean # Whether it was taken.
+function Connection:latest(key, name, ...) end
 
 ---Adds to what the other side may call.
 ---@param symbols yue.Symbols

@@ -155,10 +155,13 @@ local open = yue.open
 for _, wrong in ipairs { 'opne', 5, true, {} } do
   check.raises('ArgumentError', "when_full is 'close' or 'drop', not", open, other:addr(), { when_full = wrong }, {})
 end
-for _, wrong in ipairs { 5, 'x', {}, { burst = 5 }, { calls = 0 }, { calls = 'x' }, { calls = 1, burst = 0 }, { calls = 1, x = 1 } } do
+for _, wrong in ipairs {
+  5, 'x', {}, { burst = 5 }, { calls = 0 }, { calls = 'x' }, { calls = 1, burst = 0 }, { calls = 1, x = 1 },
+} do
   check.raises('ArgumentError', 'the option rate is a table', open, other:addr(), { rate = wrong }, {})
 end
-check.raises('ArgumentError', 'output_max is at least output_high', open, other:addr(), { output_high = 9, output_max = 8 }, {})
+local crossed = { output_high = 9, output_max = 8 }
+check.raises('ArgumentError', 'output_max is at least output_high', open, other:addr(), crossed, {})
 
 -- A listener limits how often each connection calls.
 local limited = yue.listen('tcp://127.0.0.1:0', { rate = { calls = 20, burst = 5 } }, { f = function() return 'f' end })
