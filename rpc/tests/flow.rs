@@ -9,9 +9,9 @@ use proptest::prelude::*;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
-use yue_rpc::session::{Call, CallMethod, Reply, Service, Session, peer};
+use yue_rpc::session::{Call, CallMethod, Reply, Response, Service, Session, peer};
 use yue_rpc::transport::Transport;
-use yue_rpc::{ErrorKind, Failure, Limits, Options, Timeout};
+use yue_rpc::{ErrorKind, Failure, Limits, Options, Timeout, WhenFull};
 use yue_scheduler::{now, sleep, spawn};
 
 /// `echo` answers with its arguments, `relay` asks the caller to echo them first.
@@ -121,6 +121,82 @@ proptest! {
         for kind in [Kind::Memory, Kind::Thread] {
             let (limits, sizes) = (limits.clone(), sizes.clone());
             run_loop(move || both_ways(kind, &limits, fibers, &sizes, relay));
+        }
+    }
+}
+
+/// As `both_ways`, but nobody waits for room: asynchronous calls, each of which must have an outcome, and notifications.
+fn both_ways_at_once(kind: Kind, limits: &Limits, fibers: [usize; 2], sizes: &[usize]) {
+    let options = Options {
+        limits: limits.clone(),
+        when_full: WhenFull::Drop,
+        ..Options::default()
+    };
+    let server = serve(kind, echo_and_relay(), options.clone());
+    let client = server.open(echo_and_relay(), options);
+    send(&client, "echo", &[1]).unwrap();
+    let other = server.sessions().pop().unwrap();
+    let (made, over) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let most = limits.output_bytes_max + 200_000;
+    let mut callers = Vec::new();
+    for (session, fibers) in [(&client, fibers[0]), (&other, fibers[1])] {
+        for n in 0..fibers {
+            let (session, sizes) = (session.clone(), sizes.to_vec());
+            let (made, over) = (made.clone(), over.clone());
+            callers.push(spawn(move || {
+                for k in 0..10 * sizes.len() {
+                    let bytes = bin(sizes[(k + n) % sizes.len()]);
+                    let _ = session.notify("echo", |out| append(out, &bytes));
+                    let over = over.clone();
+                    let timeout = Timeout::After(Duration::from_secs(60));
+                    let done = move |outcome: Result<Response, yue_rpc::Error>| {
+                        let kind = outcome.err().map(|error| error.kind());
+                        assert!(kind.is_none_or(|kind| kind == ErrorKind::ServerBusy));
+                        over.set(over.get() + 1);
+                    };
+                    match session.call_async("echo", timeout, |out| append(out, &bytes), done) {
+                        Ok(_) => made.set(made.get() + 1),
+                        Err(error) => {
+                            assert_eq!(error.kind(), ErrorKind::QueueFull);
+                            sleep(Duration::from_micros(100)).unwrap();
+                        }
+                    }
+                    // A message and answers may come on top.
+                    assert!(session.queued_bytes() <= most);
+                }
+            }));
+        }
+    }
+    callers
+        .into_iter()
+        .for_each(|caller| caller.join().unwrap());
+    eventually("every call has an outcome", || over.get() == made.get());
+    assert_eq!(
+        (client.stats().links, client.stats().stalls),
+        (1, 0),
+        "{kind:?}"
+    );
+    client.close();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn two_sides_that_send_without_waiting_always_make_progress(
+        fibers in prop::array::uniform2(0usize..10),
+        sizes in prop::collection::vec(0usize..8000, 1..5),
+        output_bytes_high in 100usize..4000,
+        pending_input_bytes_max in 100usize..10_000,
+    ) {
+        let limits = Limits {
+            output_bytes_high,
+            output_bytes_max: output_bytes_high + 20_000,
+            pending_input_bytes_max,
+            ..Limits::default()
+        };
+        for kind in [Kind::Memory, Kind::Thread] {
+            let (limits, sizes) = (limits.clone(), sizes.clone());
+            run_loop(move || both_ways_at_once(kind, &limits, fibers, &sizes));
         }
     }
 }
