@@ -5,12 +5,34 @@ mod common;
 
 use common::*;
 use std::process::Command;
-use yue_rpc::session::Session;
+use std::rc::Rc;
+use yue_rpc::session::{Call, Replied, Reply, Service, Session, peer};
 use yue_rpc::transport::Hub;
-use yue_rpc::{ErrorKind, Limits, Options};
+use yue_rpc::{ErrorKind, Failure, Limits, Options};
 use yue_scheduler::spawn;
 
-const NAME: &str = "a_destructor_that_calls_during_a_panic_gets_an_error_and_the_session_goes_on";
+/// Runs a test's body in a process of its own, which a second panic would end.
+fn in_child(name: &str, body: impl FnOnce() + 'static) {
+    if std::env::var("YUE_TEST_CHILD").as_deref() == Ok(name) {
+        return run_loop(body);
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    let child = child.args([name, "--exact"]).env("YUE_TEST_CHILD", name);
+    let output = child.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// With an output that is soon full.
+fn narrow() -> Options {
+    let limits = Limits {
+        output_bytes_high: 1000,
+        ..Limits::default()
+    };
+    Options {
+        limits,
+        ..Options::default()
+    }
+}
 
 struct Farewell(Session);
 
@@ -27,24 +49,10 @@ impl Drop for Farewell {
 
 #[test]
 fn a_destructor_that_calls_during_a_panic_gets_an_error_and_the_session_goes_on() {
-    if std::env::var("YUE_TEST_CHILD").as_deref() != Ok(NAME) {
-        let mut child = Command::new(std::env::current_exe().unwrap());
-        let child = child.args([NAME, "--exact"]).env("YUE_TEST_CHILD", NAME);
-        let output = child.output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        return;
-    }
-    run_loop(|| {
+    let name = "a_destructor_that_calls_during_a_panic_gets_an_error_and_the_session_goes_on";
+    in_child(name, || {
         let hub = Hub::new(methods(), Options::default());
-        let limits = Limits {
-            output_bytes_high: 1000,
-            ..Limits::default()
-        };
-        let options = Options {
-            limits,
-            ..Options::default()
-        };
-        let client = Session::open(hub, methods(), options);
+        let client = Session::open(hub, methods(), narrow());
         assert_eq!(call(&client, "sum", &[1, 2]).unwrap(), [3]);
         let farewell = Farewell(client.clone());
         let handler = spawn(move || {
@@ -55,6 +63,33 @@ fn a_destructor_that_calls_during_a_panic_gets_an_error_and_the_session_goes_on(
         let error = handler.join().unwrap_err().to_string();
         assert!(error.ends_with("a handler's bug"), "{error}");
         assert_eq!(call(&client, "sum", &[3, 4]).unwrap(), [7]);
+        client.close();
+    });
+}
+
+/// Answers, whatever happens to the one who was to answer.
+struct Answer(Option<Reply>);
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let reply = self.0.take().unwrap();
+        let _ = reply.fail(&Failure::new("nobody came to an answer"));
+    }
+}
+
+#[test]
+fn an_answer_that_a_destructor_gives_during_a_panic_is_sent_though_the_output_is_full() {
+    let name = "an_answer_that_a_destructor_gives_during_a_panic_is_sent_though_the_output_is_full";
+    in_child(name, || {
+        let service = Service::new(Rc::new(|_: &mut Call, reply: Reply| -> Replied {
+            let _answer = Answer(Some(reply));
+            let caller = peer().unwrap();
+            caller.notify("sum", ints(&[i64::MAX; 1000])).unwrap();
+            panic!("a handler's bug");
+        }));
+        let client = Session::open(Hub::new(service, narrow()), methods(), Options::default());
+        let error = call(&client, "anything", &[]).unwrap_err();
+        assert_eq!(error.message(), "nobody came to an answer");
         client.close();
     });
 }

@@ -17,6 +17,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
+use std::thread;
 use yue_scheduler::{CancelScope, Instant};
 
 /// The identity of a request while it is served.
@@ -409,7 +410,9 @@ impl Reply {
             // Even a handler that was cancelled must answer, so the wait is shielded; the stall limit bounds it.
             let waited =
                 yue_scheduler::shield(|| inner.wait_for_room(Writes::Answer, Instant::NEVER));
-            if waited.is_err() {
+            // A fiber that unwinds cannot wait. What it answers goes beyond the limit: one answer for a request that
+            // was let in.
+            if waited.is_err() && !thread::panicking() {
                 return None;
             }
         }
