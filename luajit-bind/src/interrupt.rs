@@ -4,6 +4,7 @@ use crate::function::{Error, raise};
 use crate::shim;
 use mlua_sys::lua_State;
 use std::sync::OnceLock;
+use std::time::Duration;
 use yue_scheduler::inspect;
 
 /// How long an interruption lasts.
@@ -23,17 +24,24 @@ pub fn set_interrupt_error(error: fn() -> Error) {
     let _ = ERROR.set(error);
 }
 
-/// Raises an error in the Lua fiber that `thread` (the kernel's number of a thread of this process) runs at this
-/// moment; if it runs none, nothing happens. The error comes at the fiber's next bytecode, so that C functions go on,
-/// and so do finalizers. Should another Lua fiber of the VM run before, nobody is interrupted.
+/// Raises an error in the Lua fibers that `threads` (the kernel's numbers of threads of this process) run at this
+/// moment; where one runs none, nothing happens. The error comes at the fiber's next bytecode, so that C functions go
+/// on, and so do finalizers. Should another Lua fiber of the VM run before, nobody is interrupted there.
+///
+/// All are told at once, and given `patience` to take note; returns how many threads have. The others are gone, block
+/// SIGURG, or got no processor in that time.
 ///
 /// It is for the end of a program: a fiber that is interrupted between any two bytecodes may leave its data half
 /// changed. It replaces a debug hook that the program has set in that VM.
 ///
 /// # Errors
-/// Why the thread could not be told: it is gone, or blocks SIGURG, or the program handles SIGURG itself.
-pub fn interrupt(thread: libc::pid_t, how: Interrupt) -> Result<(), &'static str> {
-    inspect::interrupt_thread(thread, usize::from(how == Interrupt::Once))
+/// Why no thread could be told: the program handles SIGURG itself.
+pub fn interrupt(
+    threads: &[libc::pid_t],
+    how: Interrupt,
+    patience: Duration,
+) -> Result<usize, &'static str> {
+    inspect::interrupt_threads(threads, usize::from(how == Interrupt::Once), patience)
 }
 
 pub(crate) fn install() {

@@ -11,6 +11,9 @@ use std::time::Duration;
 use yue_luajit::{Error, Frame, Function, Interrupt, Stack, Vm, interrupt};
 use yue_scheduler::yield_now;
 
+/// How long a thread may take to take note.
+const LONG: Duration = Duration::from_secs(30);
+
 /// One test at a time: they signal threads, and measure nothing.
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
@@ -76,7 +79,7 @@ impl Interrupter {
         let thread = std::thread::spawn(move || {
             while !end.load(Ordering::SeqCst) {
                 if BUSY.swap(false, Ordering::SeqCst) {
-                    interrupt(target, how).unwrap();
+                    assert_eq!(interrupt(&[target], how, LONG), Ok(1));
                     TOLD.store(true, Ordering::SeqCst);
                 }
                 std::thread::sleep(Duration::from_millis(1));
@@ -206,9 +209,13 @@ fn a_thread_that_runs_no_lua_is_left_alone() {
     });
     let target = heard.recv().unwrap();
     for how in [Interrupt::Once, Interrupt::UntilUnwound] {
-        interrupt(target, how).unwrap();
+        assert_eq!(interrupt(&[target], how, LONG), Ok(1));
     }
     end.send(()).unwrap();
     assert_eq!(thread.join().unwrap(), "well");
-    assert!(interrupt(target, Interrupt::Once).is_err(), "it is gone");
+    assert_eq!(
+        interrupt(&[target], Interrupt::Once, LONG),
+        Ok(0),
+        "it is gone"
+    );
 }

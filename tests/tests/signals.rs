@@ -4,11 +4,12 @@ mod common;
 
 use common::{Outcome, Program, Running, Server, run, script, wait_until, yue};
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const ENDED_BY_TERM: i32 = 128 + libc::SIGTERM;
 const ENDED_BY_INT: i32 = 128 + libc::SIGINT;
@@ -29,11 +30,15 @@ fn ended_by(signal: i32, name: &str, text: &str) -> Outcome {
 /// What a program prints when it is ready.
 const READY: &str = "print('serving at nothing') io.stdout:flush() ";
 
+/// Programs that compute run for one test at a time, which leaves each the time to clean up.
+fn turn_to_compute() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs a program after the other in a thread of its own, for each takes the whole grace.
 fn side_by_side(cases: &'static [(&'static str, &'static str)], check: fn(&str, &Outcome)) {
-    // Most of them compute: those of one test at a time leave each the time to clean up.
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = turn_to_compute();
     let threads = cases.iter().map(|(name, text)| {
         let work = move || {
             let outcome = ended_by(libc::SIGTERM, name, &format!("{READY}{text}"));
@@ -110,6 +115,23 @@ fn one_signal_ends_a_program_whatever_it_does() {
             "{name}: {outcome:#?}"
         );
     });
+}
+
+#[test]
+fn one_signal_ends_many_loops_that_never_wait_in_the_same_time() {
+    let _turn = turn_to_compute();
+    // A search that takes years, in C, where Lua cannot be interrupted; and far more loops than processors.
+    let text = format!("{READY} string.find(('a'):rep(200), ('a-'):rep(30) .. 'b')");
+    let program = Program::new("many", &text);
+    let mut command = yue();
+    let server = Server::of(command.args(["-c", "48"]).arg(program.name()));
+    let begin = Instant::now();
+    server.running.signal(libc::SIGTERM);
+    let outcome = server.running.outcome();
+    assert_eq!(outcome.code(), ENDED_BY_TERM, "{outcome:#?}");
+    // The grace, a second, and what a busy machine may add. (Told one after the other they took half a minute.)
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(12), "{took:?}");
 }
 
 #[test]
@@ -467,4 +489,33 @@ fn orphans_that_come_to_the_command_are_reaped_and_its_own_children_are_not_take
     let killed = Program::new("killed", "os.execute('kill -9 $PPID')");
     let outcome = run(before_exec(&mut killed.command(), subreaper));
     assert_eq!(outcome.code(), 128 + libc::SIGKILL);
+}
+
+#[test]
+fn what_the_program_closes_is_closed_though_another_process_reaps_for_it() {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let text = "local ffi = require 'ffi'
+        ffi.cdef 'int close(int)'
+        assert(ffi.C.close(9) == 0)
+        local l = yue.listen('tcp://127.0.0.1:0', {})
+        print('serving at ' .. l:addr())
+        io.stdout:flush()";
+    let program = Program::new("closing", text);
+    let mut command = program.command();
+    let number = writer.as_raw_fd();
+    // SAFETY: both calls are async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
+            libc::dup2(number, 9);
+            Ok(())
+        })
+    };
+    let server = Server::of(&mut command);
+    drop(writer);
+    // If the process that stays behind had it open, this would wait for ever.
+    let (told, ended) = std::sync::mpsc::channel();
+    thread::spawn(move || told.send(reader.read(&mut [0]).unwrap()));
+    assert_eq!(ended.recv_timeout(Duration::from_secs(30)), Ok(0));
+    server.end();
 }

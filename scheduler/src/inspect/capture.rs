@@ -14,15 +14,16 @@
 //! - The handler makes async-signal-safe calls only: no allocation, no lock. It reads what its own thread may have been
 //!   about to change, so it takes single words and checks them.
 
+use super::interrupt;
 use super::unwind::{COPY_MAX, Registers, StackCopy};
 use crate::event_loop::{SignalView, current_fiber_for_signal, thread_stack_for_signal};
 use crate::fiber::FiberId;
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::panic::Location;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{mem, ptr, slice, thread};
 
 /// The signal that is taken for this: by default it is ignored, and hardly any program uses it (it tells of urgent data
@@ -40,9 +41,7 @@ const NOTE_MAX: usize = 4096;
 const NAME_MAX: usize = 64;
 
 /// How often an asker looks whether it is done.
-const LOOK_AGAIN: Duration = Duration::from_micros(200);
-/// How long an interrupted thread may take to get to its handler: it runs, or a signal ends its system call.
-const INTERRUPT_PATIENCE: Duration = Duration::from_millis(50);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_micros(200);
 
 const NO_ANSWER: &str =
     "the thread does not take signals: it is inside a system call, or blocks SIGURG";
@@ -54,10 +53,6 @@ static STATE: AtomicU32 = AtomicU32::new(FREE);
 static THREAD: AtomicI32 = AtomicI32::new(0);
 static PLACE: Place = Place(UnsafeCell::new(Noted::EMPTY));
 static PROBE: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
-/// The thread that is to be interrupted, until its handler runs; 0 is none.
-static INTERRUPTED: AtomicI32 = AtomicI32::new(0);
-static ARGUMENT: AtomicUsize = AtomicUsize::new(0);
-static INTERRUPTION: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
 struct Place(UnsafeCell<Noted>);
 
@@ -131,7 +126,7 @@ pub type Probe = unsafe extern "C" fn(context: *mut c_void, text: *mut u8, bytes
 /// ```standalone_crate
 /// use std::ffi::c_void;
 /// use std::sync::mpsc::channel;
-/// use std::time::Duration;
+/// use std::time::{Duration, Instant};
 /// use yue_scheduler::{Config, Loop, inspect};
 ///
 /// unsafe extern "C" fn probe(_context: *mut c_void, text: *mut u8, bytes: usize) -> usize {
@@ -158,48 +153,8 @@ pub unsafe fn set_probe(probe: Probe) {
     PROBE.store(probe as *mut (), Ordering::Release);
 }
 
-/// What [`interrupt_thread`] has a thread do, in a signal handler: no allocation, no lock, and nothing that may be
-/// half-done can be relied on. It gets the number that `interrupt_thread` was given.
-pub type Interruption = unsafe extern "C" fn(argument: usize);
-
-/// Sets what [`interrupt_thread`] does: for a layer that runs code of another language on fibers, and can end it.
-///
-/// # Safety
-/// `interruption` calls async-signal-safe functions only, on any thread that has a loop, at any instruction.
-pub unsafe fn set_interruption(interruption: Interruption) {
-    // Release: pairs with the Acquire in the handler.
-    INTERRUPTION.store(interruption as *mut (), Ordering::Release);
-}
-
-/// Interrupts a thread of this process, by its number, with the signal that the watchdog uses; what was set by
-/// [`set_interruption`] runs there. Returns when it has.
-///
-/// # Errors
-/// Why it has not: the thread is gone, or does not take the signal.
-pub fn interrupt_thread(thread: libc::pid_t, argument: usize) -> Result<(), &'static str> {
-    install()?;
-    let _one_at_a_time = ASKERS.lock().unwrap_or_else(PoisonError::into_inner);
-    ARGUMENT.store(argument, Ordering::Relaxed);
-    // Release: pairs with the handler's exchange; it sees ARGUMENT.
-    INTERRUPTED.store(thread, Ordering::Release);
-    send(thread).inspect_err(|_| INTERRUPTED.store(0, Ordering::Relaxed))?;
-    let mut waited = Duration::ZERO;
-    while INTERRUPTED.load(Ordering::Relaxed) != 0 {
-        thread::sleep(LOOK_AGAIN);
-        waited += LOOK_AGAIN;
-        if waited >= INTERRUPT_PATIENCE
-            && INTERRUPTED
-                .compare_exchange(thread, 0, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-        {
-            return Err(NO_ANSWER);
-        }
-    }
-    Ok(())
-}
-
 /// Sends the signal to a thread.
-fn send(thread: libc::pid_t) -> Result<(), &'static str> {
+pub(super) fn send(thread: libc::pid_t) -> Result<(), &'static str> {
     // SAFETY: sends a signal whose handler is ours. A thread that is gone answers ESRCH.
     match unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, SIGNAL) } {
         0 => Ok(()),
@@ -246,12 +201,11 @@ pub(crate) fn capture(thread: libc::pid_t, patience: Duration) -> Result<Capture
     // Release: pairs with the Acquire of the handler's exchange; it sees THREAD.
     STATE.store(ASKED, Ordering::Release);
     send(thread).inspect_err(|_| STATE.store(FREE, Ordering::Relaxed))?;
-    let mut waited = Duration::ZERO;
+    let until = Instant::now() + patience;
     // Acquire: pairs with the handler's Release of DONE; what it noted is seen.
     while STATE.load(Ordering::Acquire) != DONE {
         thread::sleep(LOOK_AGAIN);
-        waited += LOOK_AGAIN;
-        if waited >= patience
+        if Instant::now() >= until
             && STATE
                 .compare_exchange(ASKED, FREE, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
@@ -283,6 +237,8 @@ fn read(noted: &Noted) -> Capture {
 extern "C" fn on_signal(_signal: libc::c_int, _info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: a plain query, and the address of this thread's errno, which is put back below.
     let (thread, errno) = unsafe { (libc::gettid(), libc::__errno_location()) };
+    // SAFETY: as above.
+    let before = unsafe { *errno };
     let asked = THREAD.load(Ordering::Relaxed) == thread
         && STATE
             // Acquire: pairs with the asker's Release of ASKED.
@@ -290,29 +246,13 @@ extern "C" fn on_signal(_signal: libc::c_int, _info: *mut libc::siginfo_t, conte
             .is_ok();
     if asked {
         // SAFETY: in WRITING the place is ours, and the kernel hands a valid context.
-        unsafe {
-            let before = *errno;
-            note(&mut *PLACE.0.get(), context);
-            *errno = before;
-        }
+        unsafe { note(&mut *PLACE.0.get(), context) };
         // Release: pairs with the Acquire in `capture`.
         STATE.store(DONE, Ordering::Release);
     }
-    // Acquire: pairs with the Release in `interrupt_thread`.
-    if INTERRUPTED.load(Ordering::Acquire) == thread {
-        let interruption = INTERRUPTION.load(Ordering::Acquire);
-        let argument = ARGUMENT.load(Ordering::Relaxed);
-        if !interruption.is_null() {
-            // SAFETY: `set_interruption` stored an `Interruption`, whose contract allows this call; errno is put back.
-            unsafe {
-                let before = *errno;
-                mem::transmute::<*mut (), Interruption>(interruption)(argument);
-                *errno = before;
-            }
-        }
-        // The asker may have given up meanwhile, and ask another thread.
-        let _ = INTERRUPTED.compare_exchange(thread, 0, Ordering::Relaxed, Ordering::Relaxed);
-    }
+    interrupt::on_signal(thread);
+    // SAFETY: as above.
+    unsafe { *errno = before };
 }
 
 /// # Safety

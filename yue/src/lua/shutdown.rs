@@ -152,19 +152,22 @@ fn watch(program: &Arc<Program>, notices: &Receiver<Notice>) {
                 program.shut_down(Cause::Signal(signal));
             }
             (Err(RecvTimeoutError::Timeout), Some((_, step))) => {
-                take(step, program, &mut asked);
+                let until = step_at(program, steps.clone().next());
+                take(step, program, &mut asked, until.map(|(at, _)| at));
                 next = None;
             }
             (Ok(Notice::ShutDown) | Err(RecvTimeoutError::Timeout), _) => {}
         }
-        if next.is_none()
-            && let Some(grace_ends) = program.grace_ends()
-        {
-            next = steps
-                .next()
-                .map(|(after, step)| (grace_ends + *after, *step));
+        if next.is_none() && program.grace_ends().is_some() {
+            next = step_at(program, steps.next());
         }
     }
+}
+
+/// A step, and when it is due, once a shutdown has begun.
+fn step_at(program: &Program, step: Option<&(Duration, Step)>) -> Option<(Instant, Step)> {
+    let (after, step) = step?;
+    Some((program.grace_ends()? + *after, *step))
 }
 
 /// A loop that was asked for a sign of life, and whether it has given one.
@@ -173,27 +176,29 @@ struct Asked {
     answered: Arc<AtomicBool>,
 }
 
-fn take(step: Step, program: &Program, asked: &mut Vec<Asked>) {
+/// Takes a step. It is over when the next one is due: the end must come in time, however many loops are held.
+fn take(step: Step, program: &Program, asked: &mut Vec<Asked>, until: Option<Instant>) {
+    let held = || {
+        asked
+            .iter()
+            .filter(|one| !one.answered.load(Ordering::Relaxed))
+    };
     match step {
         Step::Ask => *asked = program.members().iter().map(ask).collect(),
         Step::Interrupt(how) => {
-            for one in asked
-                .iter()
-                .filter(|one| !one.answered.load(Ordering::Relaxed))
-            {
-                // One that does not take the signal ends with the process.
-                let _ = interrupt(one.thread, how);
-            }
+            let threads: Vec<_> = held().map(|one| one.thread).collect();
+            let patience = until.map_or(Duration::ZERO, |until| {
+                until.saturating_duration_since(Instant::now())
+            });
+            // Those that do not take the signal end with the process.
+            let _ = interrupt(&threads, how, patience);
         }
         Step::End => {
             let (code, why) = match program.cause() {
                 Some(Cause::Signal(signal)) => (128 + signal.number(), signal.to_string()),
                 _ => (1, "it was told to end".to_owned()),
             };
-            let held = asked
-                .iter()
-                .filter(|one| !one.answered.load(Ordering::Relaxed));
-            let held = match held.count() {
+            let held = match held().count() {
                 0 => "it has not ended".to_owned(),
                 1 => "a loop is still held by what it runs".to_owned(),
                 count => format!("{count} loops are still held by what they run"),
