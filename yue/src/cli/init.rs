@@ -47,11 +47,13 @@ pub(super) fn split_if_orphans_come_here() {
             set_mask(&before);
         }
         child => {
-            // A reader of our output is to see its end when the program closes it.
+            // Whoever reads what the program writes, or waits for a lock of its, is to see its end when the program
+            // closes it. (A kernel before 5.9 has no such call.)
             // SAFETY: nothing here uses them; standard error stays.
             unsafe {
                 libc::close(0);
                 libc::close(1);
+                libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
             }
             watch_over(child)
         }
