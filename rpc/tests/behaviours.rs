@@ -202,6 +202,84 @@ fn functions_end_with_their_connection() {
     });
 }
 
+/// Appends a function as it crosses: [`ext 0x59`](../../docs/src/wire.md).
+fn encode_function(out: &mut Vec<u8>, id: u64) {
+    let [_, id @ ..] = id.to_be_bytes();
+    out.extend_from_slice(&[0xd7, 0x59, 1]);
+    out.extend_from_slice(&id);
+}
+
+/// Answers `give` late, with a function; knows nothing else.
+struct Giver(Functions);
+
+impl Dispatch for Giver {
+    fn call(&self, call: &mut Call, reply: Reply) -> Replied {
+        if call.method() != CallMethod::Name(b"give") {
+            return reply.no_method(call);
+        }
+        call.release_params();
+        let session = call.session().clone();
+        let _ = yue_scheduler::shield(|| sleep(Duration::from_millis(50)));
+        reply.results(|out| {
+            encode_function(out, session.export_reference(7)?);
+            Ok(1)
+        })
+    }
+
+    fn release(&self, tokens: &[u64]) {
+        self.0.release(tokens);
+    }
+}
+
+#[test]
+fn functions_that_nobody_decodes_are_given_back() {
+    over_each(|kind| {
+        let giver = Rc::new(Giver(Functions::default()));
+        let limits = Limits {
+            in_flight_max: 1,
+            ..Limits::default()
+        };
+        let options = Options {
+            limits,
+            ..Options::default()
+        };
+        let server = serve(kind, Service::new(giver.clone()), options);
+        let functions = Rc::new(Functions::default());
+        let client = server.open(Service::new(functions.clone()), Options::default());
+        let pass = |method: &str, token: u64| {
+            let exporter = client.clone();
+            // One in an array, the same in a map, and another one behind bytes that look like one.
+            let outcome = client.call(method, Timeout::Default, move |out| {
+                out.push(0x91);
+                encode_function(out, exporter.export_reference(token)?);
+                out.extend_from_slice(b"\x81\xa1k");
+                encode_function(out, exporter.export_reference(token)?);
+                out.extend_from_slice(b"\xa4\xd7\x59\x01\x00");
+                encode_function(out, exporter.export_reference(token + 1)?);
+                Ok(4)
+            });
+            outcome.unwrap_err().kind()
+        };
+        assert_eq!(pass("nothing", 10), ErrorKind::NoMethod, "{kind:?}");
+        assert_eq!(pass("_private", 20), ErrorKind::NoMethod);
+        let soon = Timeout::After(Duration::from_millis(20));
+        let error = client.call("give", soon, ints(&[])).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        // That one still runs, and no other may.
+        assert_eq!(pass("give", 30), ErrorKind::ServerBusy);
+        eventually("all are given back", || client.references_held() == 0);
+        let mut released = functions.released.take();
+        released.sort_unstable();
+        assert_eq!(released, [10, 11, 20, 21, 30, 31], "{kind:?}");
+        // The answer that comes too late has a function, too.
+        eventually("the late one is given back", || {
+            *giver.0.released.borrow() == [7]
+        });
+        assert_eq!(client.stats().links, 1);
+        client.close();
+    });
+}
+
 #[test]
 fn what_was_written_before_a_close_leaves() {
     over_each(|kind| {

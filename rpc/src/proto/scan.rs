@@ -270,6 +270,29 @@ fn sized(
     }))
 }
 
+/// The ext code of everything that is yue's own, and the sub-type of a function of the message's sender.
+const OWN_EXT: u8 = 0x59;
+const SENDERS_FUNCTION: u8 = 1;
+
+/// The ids of the sender's functions among whole values, as often as they occur.
+pub(crate) fn functions(mut bytes: &[u8]) -> impl Iterator<Item = u64> {
+    // What is inside an array or a map comes right behind its header, so that no nesting has to be followed.
+    std::iter::from_fn(move || {
+        loop {
+            let header = read_header(Some(bytes).filter(|bytes| !bytes.is_empty())?).ok()??;
+            let payload = header.header_bytes;
+            let end = usize::try_from(header.payload_bytes).ok()?;
+            let end = payload.checked_add(end)?;
+            let value = bytes.get(..end)?;
+            let is_ext = matches!(value[0], 0xc7..=0xc9 | 0xd4..=0xd8);
+            bytes = &bytes[end..];
+            if is_ext && let &[OWN_EXT, SENDERS_FUNCTION, a, b, c, d, e, f, g] = &value[payload..] {
+                return Some(u64::from_be_bytes([0, a, b, c, d, e, f, g]));
+            }
+        }
+    })
+}
+
 /// The length of the single value that begins `bytes`; `None` if it is cut, malformed, or nested too deep.
 pub(crate) fn value_len(bytes: &[u8], nesting_max: usize) -> Option<usize> {
     let limits = ScanLimits {

@@ -42,6 +42,11 @@ impl Accounts {
         self.connections.get() > limits.connections_max
     }
 
+    /// Connections, requests and bytes.
+    pub(crate) fn in_use(&self) -> [usize; 3] {
+        [&self.connections, &self.handlers, &self.memory].map(Cell::get)
+    }
+
     #[inline]
     pub(super) fn enter(&self, bytes: usize) {
         self.handlers.set(self.handlers.get() + 1);

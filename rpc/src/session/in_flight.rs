@@ -55,8 +55,8 @@ struct Place {
 
 /// What is to be done, once the slab is free again, for a call that has its outcome.
 pub(super) enum Completed {
-    /// Nobody waits by that msgid.
-    Ignored,
+    /// Nobody waits by that msgid: the outcome comes back.
+    Ignored(Result<Response, Error>),
     /// The outcome is in the slab.
     Wake(Option<LocalWaker>),
     /// The closure takes the outcome.
@@ -64,20 +64,15 @@ pub(super) enum Completed {
 }
 
 impl Completed {
-    /// Tells the one who waits. Not while the slab is borrowed.
+    /// Tells the one who waits; the outcome, if nobody does. Not while the slab is borrowed.
     #[inline]
-    pub(super) fn deliver(self) -> bool {
+    pub(super) fn deliver(self) -> Option<Result<Response, Error>> {
         match self {
-            Completed::Ignored => false,
-            Completed::Wake(waker) => {
-                waker.map(LocalWaker::wake);
-                true
-            }
-            Completed::Run(callback, outcome) => {
-                callback(outcome);
-                true
-            }
+            Completed::Ignored(outcome) => return Some(outcome),
+            Completed::Wake(waker) => drop(waker.map(LocalWaker::wake)),
+            Completed::Run(callback, outcome) => callback(outcome),
         }
+        None
     }
 }
 
@@ -199,7 +194,7 @@ impl InFlight {
     #[inline]
     pub(super) fn complete(&mut self, id: u32, outcome: Result<Response, Error>) -> Completed {
         let Some(place) = self.find(id) else {
-            return Completed::Ignored;
+            return Completed::Ignored(outcome);
         };
         match std::mem::replace(&mut place.state, State::Free) {
             State::Waiting(Waiter::Fiber(waker)) => {
@@ -217,11 +212,11 @@ impl InFlight {
             }
             State::Ghost => {
                 self.release(id);
-                Completed::Ignored
+                Completed::Ignored(outcome)
             }
             other => {
                 place.state = other;
-                Completed::Ignored
+                Completed::Ignored(outcome)
             }
         }
     }
@@ -338,12 +333,12 @@ mod tests {
         for _ in 0..10_000 {
             let id = call(&mut calls);
             assert_ne!(id, given_up);
-            calls.complete(id, answer()).deliver();
+            let _ = calls.complete(id, answer()).deliver();
             assert!(calls.take_outcome(id).is_some());
         }
         assert!(matches!(
             calls.complete(given_up, answer()),
-            Completed::Ignored
+            Completed::Ignored(_)
         ));
     }
 
@@ -365,7 +360,7 @@ mod tests {
         (1..100).for_each(|_| assert_ne!(call(&mut calls), first));
         let refused = calls.insert(Waiter::Fiber(None), true, 100).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::MessageRefused);
-        calls.complete(first, answer()).deliver();
+        let _ = calls.complete(first, answer()).deliver();
         call(&mut calls);
     }
 
@@ -373,7 +368,10 @@ mod tests {
     fn msgids_that_were_never_given_are_ignored() {
         let mut calls = InFlight::default();
         for id in [0, 1, u32::MAX] {
-            assert!(matches!(calls.complete(id, answer()), Completed::Ignored));
+            assert!(matches!(
+                calls.complete(id, answer()),
+                Completed::Ignored(_)
+            ));
             assert!(calls.take_outcome(id).is_none() && calls.abandon(id).is_none());
         }
     }

@@ -261,6 +261,7 @@ impl Inner {
             return;
         }
         if let Some(refusal) = self.refusal_of(&request) {
+            self.give_back_unread(request.slice(request.params));
             return self.refuse_busy(request.msgid, refusal);
         }
         let inbox = &self.inbox;

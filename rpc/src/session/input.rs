@@ -266,8 +266,11 @@ impl Inner {
     #[inline]
     fn take_answer(&self, msgid: u32, outcome: Result<Response, Error>) {
         let completed = self.calls.borrow_mut().complete(msgid, outcome);
-        if !completed.deliver() {
+        if let Some(unread) = completed.deliver() {
             count(&self.counters.answers_ignored);
+            if let Ok(response) = unread {
+                self.give_back_unread(response.bytes());
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use super::{Inner, Session};
 use crate::error::{Error, ErrorKind};
 use crate::proto::Method;
 use crate::proto::encode;
+use crate::proto::scan::functions;
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::fmt;
@@ -392,6 +393,21 @@ impl Session {
 }
 
 impl Inner {
+    /// Gives the functions back that are among values which nobody decodes: those of a request that is refused, or of
+    /// an answer that comes too late. Their owner would keep them for as long as the link holds.
+    #[cold]
+    pub(super) fn give_back_unread(&self, values: &[u8]) {
+        if !self.link.peer_is_yue.get() {
+            return;
+        }
+        let before = self.references.borrow().releases.len();
+        let unread = functions(values).map(|id| (id, 1));
+        self.references.borrow_mut().releases.extend(unread);
+        if self.references.borrow().releases.len() != before {
+            self.flush_soon();
+        }
+    }
+
     /// Applies the releases whose turn has come.
     #[inline]
     pub(super) fn apply_releases(&self) {

@@ -390,8 +390,12 @@ impl Reply {
         Replied(())
     }
 
-    /// Answers that there is nothing by the name that was called.
+    /// Answers that there is nothing by the name that was called. Functions among the arguments are given back, unless
+    /// [`Call::release_params`] has told that they were decoded.
     pub fn no_method(self, call: &Call) -> Replied {
+        if self.session.inner.link.epoch.get() == self.epoch {
+            self.session.inner.give_back_unread(call.params().array);
+        }
         let text = match call.method() {
             CallMethod::Name(name) => {
                 format!("there is no method '{}'", quoted(name))

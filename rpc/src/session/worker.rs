@@ -308,6 +308,7 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
         msgid,
     };
     if let Some(failure) = refusal(&session, &request) {
+        session.give_back_unread(request.slice(request.params));
         let _ = reply().fail(&failure);
         return session.request_done(bytes);
     }
@@ -318,6 +319,7 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
         None => None,
         Some(Some(token)) => Some(token),
         Some(None) => {
+            session.give_back_unread(request.slice(request.params));
             let _ = reply().fail(&Failure::of_kind(
                 ErrorKind::NoMethod,
                 "the function is not there any more",

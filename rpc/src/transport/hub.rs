@@ -75,6 +75,12 @@ impl Hub {
             .collect()
     }
 
+    /// Connections, requests and bytes that the limits of a listener count.
+    #[doc(hidden)] // For the tests, which look whether anything is left.
+    pub fn in_use(&self) -> [usize; 3] {
+        self.accounts.in_use()
+    }
+
     /// Breaks the link that was made last, as a reset would.
     pub fn break_last(&self) {
         let last = self.accepted.borrow().last().map(|(_, end)| end.clone());

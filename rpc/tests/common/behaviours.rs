@@ -191,6 +191,10 @@ const FUNCTIONS: &[Behaviour] = &[
         "behaviours::functions_end_with_their_connection",
         "Functions end with their connection: each is released, and calls of it fail.",
     ),
+    all(
+        "behaviours::functions_that_nobody_decodes_are_given_back",
+        "Functions in a request that is refused, or in an answer that comes too late, are given back.",
+    ),
 ];
 
 const HANDSHAKE: &[Behaviour] = &[
