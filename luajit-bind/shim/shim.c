@@ -76,6 +76,30 @@ lua_State *yue_shim_resumed_by(lua_State *L)
   return NULL;
 }
 
+/*
+** A lua_State that was made to be lent to fibers (Vm::thread). A C module may keep the one that it was first called with
+** and call back on it later, from another fiber, when that state runs a third one or waits in the pool. The bit is one
+** that the collector keeps and does not use.
+*/
+#define MADE_FOR_FIBERS 0x80
+
+void yue_shim_mark_lendable(lua_State *L)
+{
+  L->marked |= MADE_FOR_FIBERS;
+}
+
+/* Do all C frames of a coroutine lie on the running fiber's native stack: between here and the fiber's root? */
+static int is_on_this_stack(YueFiber *f, lua_State *L)
+{
+  char *lowest = (char *)__builtin_frame_address(0), *highest = (char *)f;
+  void *cf;
+  for (cf = cframe_raw(L->cframe); cf != NULL; cf = cframe_raw(cframe_prev(cf))) {
+    if ((char *)cf < lowest || (char *)cf > highest)
+      return 0;
+  }
+  return 1;
+}
+
 /* Walks from the fiber's own state through the coroutines it has resumed. */
 static int under_callback(lua_State *L, lua_State *running)
 {
@@ -105,6 +129,10 @@ static const char *refusal(YueFiber *f, global_State *g)
       "cannot suspend here: not inside a suspending function (or a Lua error is unwinding)";
   if (obj2gco(L) != gcref(g->cur_L) || savestack(L, L->base) != f->inside_at)
     return "cannot suspend here: the innermost C function cannot suspend (an FFI call, or a Lua error is unwinding)";
+  /* C code called back on a state that another fiber has, or gets next: its frames would be overwritten. */
+  if (L != f->root && ((L->marked & MADE_FOR_FIBERS) || !is_on_this_stack(f, L)))
+    return "cannot suspend here: a C module called back on the Lua state of another fiber (load it, and run what calls "
+      "back, in one fiber)";
   if (ctype_ctsG(g) && ctype_ctsG(g)->cb.sizeid != 0 && under_callback(f->root, L))  /* Callbacks were ever made. */
     return "cannot suspend under an FFI callback";
   return NULL;
@@ -203,14 +231,20 @@ lua_State *yue_shim_main(lua_State *L)
   return mainthread(G(L));
 }
 
-/* A pooled thread goes back: no values, and the globals of the main thread (setfenv(0, t) changes them). */
-void yue_shim_reset(lua_State *L)
+/*
+** Makes a state ready for its next fiber: no values, and the globals of the main thread (setfenv(0, t) changes them). 0
+** if it cannot be lent: C code of a fiber is in a call on it.
+*/
+int yue_shim_reset(lua_State *L)
 {
   lua_State *main = mainthread(G(L));
+  if (LJ_UNLIKELY(L->cframe != NULL))
+    return 0;
   L->base = tvref(L->stack) + 1 + LJ_FR2;
   L->top = L->base;
   L->status = LUA_OK;
   setgcrefr(L->env, main->env);
+  return 1;
 }
 
 /* -- Native stack --------------------------------------------------------- */
@@ -273,14 +307,16 @@ static void guard_field(lua_State *L, const char *lib, const char *name, lua_CFu
 }
 
 /*
-** coroutine.running gives a program the thread object of the fiber that it runs on. A library may keep things by it,
-** and the program may resume it later, so such a state must not serve another fiber: see Vm::give_back.
+** As LuaJIT's, for which a fiber's main function is the main thread: nil there. So a program cannot get hold of the
+** thread object of a state that serves another fiber afterwards, and keep things by it or resume it.
 */
 static lua_CFunction original_running;
-static int noted_running(lua_State *L)
+static int fiber_running(lua_State *L)
 {
-  if (current != NULL && current->root == L)
-    current->known = 1;
+  if (current != NULL && current->root == L) {
+    lua_pushnil(L);
+    return 1;
+  }
   return original_running(L);
 }
 
@@ -345,7 +381,7 @@ int yue_shim_setup(lua_State *L)
   guard_field(L, "table", "sort", &original_sort, guarded_sort);
   guard_field(L, "coroutine", "create", &original_create, guarded_create);
   guard_field(L, "coroutine", "wrap", &original_wrap, guarded_wrap);
-  guard_field(L, "coroutine", "running", &original_running, noted_running);
+  guard_field(L, "coroutine", "running", &original_running, fiber_running);
   guard_field(L, "_G", "load", &original_load, guarded_load);
   guard_field(L, "_G", "dofile", &original_dofile, guarded_dofile);
   guard_field(L, "_G", "require", &original_require, guarded_require);

@@ -15,7 +15,6 @@ typedef struct YueFiber {
   ptrdiff_t inside_at;  /* ... and that function's frame, as an offset into the Lua stack */
   char *floor;          /* native stack address below which C must not call Lua back any more */
   int32_t saved_vmstate; /* saved over a switch */
-  int32_t known;        /* the program got hold of root's thread object */
 } YueFiber;
 
 /* One Lua value, as the encoder wants it. */

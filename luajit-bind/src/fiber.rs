@@ -294,14 +294,8 @@ struct EndOnDrop<'a>(&'a Context);
 
 impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {
-        // SAFETY: forgets our state, if it is the running one. It and the VM handle are alive.
-        unsafe {
-            shim::yue_shim_end(self.0.fiber.get());
-            let fiber = &*self.0.fiber.get();
-            if fiber.known != 0 {
-                (*self.0.vm).note_known(fiber.root);
-            }
-        }
+        // SAFETY: forgets our state, if it is the running one.
+        unsafe { shim::yue_shim_end(self.0.fiber.get()) };
     }
 }
 

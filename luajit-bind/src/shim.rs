@@ -29,7 +29,6 @@ pub(crate) struct FiberState {
     pub inside_at: isize,
     pub floor: *mut c_char,
     pub saved_vmstate: i32,
-    pub known: i32,
 }
 
 impl FiberState {
@@ -40,7 +39,6 @@ impl FiberState {
             inside_at: 0,
             floor,
             saved_vmstate: 0,
-            known: 0,
         }
     }
 }
@@ -137,7 +135,8 @@ unsafe extern "C-unwind" {
     ) -> c_int;
     pub(crate) fn yue_shim_gc_stopped(state: *mut lua_State) -> c_int;
     pub(crate) fn yue_shim_main(state: *mut lua_State) -> *mut lua_State;
-    pub(crate) fn yue_shim_reset(state: *mut lua_State);
+    pub(crate) fn yue_shim_mark_lendable(state: *mut lua_State);
+    pub(crate) fn yue_shim_reset(state: *mut lua_State) -> c_int;
     /// Raises.
     pub(crate) fn yue_shim_check_stack(state: *mut lua_State);
     pub(crate) fn yue_shim_low_stack() -> c_int;

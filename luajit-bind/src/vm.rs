@@ -22,7 +22,6 @@ use crate::stack::Stack;
 use crate::thread::LuaThread;
 use mlua_sys as ffi;
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
 use std::ffi::{c_int, c_void};
 use std::io::Write;
 use std::mem::needs_drop;
@@ -57,8 +56,6 @@ pub(crate) struct VmInner {
     trampoline: Cell<c_int>,
     /// States that nobody uses, with their anchors in the registry.
     pool: RefCell<Vec<(*mut ffi::lua_State, c_int)>>,
-    /// States whose thread objects programs got hold of, until they are given back.
-    known: RefCell<HashSet<*mut ffi::lua_State>>,
     pub(crate) loading: RefCell<Loading>,
     /// The collector at idle time: memory in use when the last cycle ended (KiB), and cycles still to be run.
     idle_kib: Cell<c_int>,
@@ -94,7 +91,6 @@ impl Vm {
             handler: Cell::new(0),
             trampoline: Cell::new(0),
             pool: RefCell::new(Vec::new()),
-            known: RefCell::new(HashSet::new()),
             loading: RefCell::new(Loading::default()),
             idle_kib: Cell::new(0),
             idle_cycles: Cell::new(0),
@@ -211,13 +207,13 @@ impl Vm {
     /// # Errors
     /// [`VmError::OutOfMemory`].
     pub fn thread(&self) -> Result<LuaThread, VmError> {
-        let pooled = self.0.pool.borrow_mut().pop();
-        let (state, anchor) = match pooled {
+        let (state, anchor) = match self.0.take_pooled() {
             Some(pooled) => pooled,
             None => self.protect(|stack| {
                 // SAFETY: protected; the new state is anchored before anything else can collect it.
                 unsafe {
                     let state = ffi::lua_newthread(stack.raw());
+                    shim::yue_shim_mark_lendable(state);
                     (state, ffi::luaL_ref(stack.raw(), ffi::LUA_REGISTRYINDEX))
                 }
             })?,
@@ -234,25 +230,17 @@ impl Vm {
         Ok(LuaThread::new(self.clone(), state, anchor))
     }
 
-    /// The program got hold of the state's thread object: it will not be lent again, since what the program keeps by it
-    /// must not be found by a stranger's fiber, and it could be resumed at any time.
-    #[cold]
-    pub(crate) fn note_known(&self, state: *mut ffi::lua_State) {
-        self.0.known.borrow_mut().insert(state);
-    }
-
     pub(crate) fn give_back(&self, state: *mut ffi::lua_State, anchor: c_int) {
-        // SAFETY: the thread's owner is done with it: no Lua runs on it. To a program it is a dead coroutine now.
-        unsafe { shim::yue_shim_reset(state) };
-        let mut known = self.0.known.borrow_mut();
-        let is_known = !known.is_empty() && known.remove(&state);
+        // SAFETY: the thread's owner is done with it.
+        let is_idle = unsafe { shim::yue_shim_reset(state) } != 0;
         let mut pool = self.0.pool.borrow_mut();
-        if is_known || pool.len() >= POOL_MAX {
+        // One that C code is still in a call on must live on.
+        if !is_idle || pool.len() < POOL_MAX {
+            pool.push((state, anchor));
+        } else {
             // SAFETY: the reference is ours; setting an existing registry slot allocates nothing and runs no code. The
             // collector frees the state when nobody else has it.
             unsafe { ffi::luaL_unref(self.0.main, ffi::LUA_REGISTRYINDEX, anchor) };
-        } else {
-            pool.push((state, anchor));
         }
     }
 
@@ -296,6 +284,19 @@ impl Vm {
         }
         inner.idle_kib.set(kib());
         inner.idle_cycles.get() > 0
+    }
+}
+
+impl VmInner {
+    /// A state for the next fiber, without values. C modules may keep states that were lent and call Lua on them: one
+    /// that is in such a call at this moment is left in the pool.
+    #[inline]
+    fn take_pooled(&self) -> Option<(*mut ffi::lua_State, c_int)> {
+        let mut pool = self.pool.borrow_mut();
+        // SAFETY: the registry keeps the states of the pool alive.
+        let is_idle = |state| unsafe { shim::yue_shim_reset(state) != 0 };
+        let at = pool.iter().rposition(|(state, _)| is_idle(*state))?;
+        Some(pool.swap_remove(at))
     }
 }
 

@@ -1,57 +1,196 @@
-//! Pooled states: which go back to the pool, and what a program that kept one can do with it.
+//! Pooled states: which go back to the pool, and what C code that kept one can do with it.
 
 mod common;
 
-use common::{chunk, error_of, eval, with_vm};
+use common::{chunk, error_of, eval, wake_all, with_vm};
+use std::cell::{Cell, RefCell};
+use std::ffi::c_int;
+use std::ptr;
+use std::rc::Rc;
+use yue_luajit::{LuaThread, Vm, ffi};
+use yue_scheduler::yield_now;
 
 #[test]
-fn a_fiber_that_knows_its_coroutine_leaves_it_to_nobody() {
+fn a_fibers_main_function_has_no_coroutine_object_that_another_fiber_could_have() {
     with_vm(|vm| {
-        let kept = "kept = coroutine.running() return type(kept)";
-        assert_eq!(eval(vm, kept), "thread");
-        for _ in 0..10 {
-            let same = "return coroutine.running() == kept";
-            assert_eq!(eval(vm, same), "false", "another fiber has the same one");
+        assert_eq!(
+            eval(
+                vm,
+                "return select('#', coroutine.running()) .. tostring(coroutine.running())"
+            ),
+            "1nil"
+        );
+        assert_eq!(
+            eval(
+                vm,
+                "return coroutine.wrap(function() yield() return type(coroutine.running()) end)()"
+            ),
+            "thread"
+        );
+        // In a coroutine it is that one, also after a switch to another fiber.
+        let same =
+            "local co co = coroutine.create(function() local before = coroutine.running() yield()
+            return before == co and coroutine.running() == co end)
+            return select(2, coroutine.resume(co))";
+        assert_eq!(eval(vm, same), "true");
+    });
+}
+
+thread_local! {
+    static KEPT: Cell<*mut ffi::lua_State> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// As C modules do: keeps the state that it is called with.
+unsafe extern "C-unwind" fn keep(state: *mut ffi::lua_State) -> c_int {
+    KEPT.set(state);
+    0
+}
+
+/// Calls its argument on the state that was kept; returns whether it returned, and what it raised.
+unsafe extern "C-unwind" fn call_back(state: *mut ffi::lua_State) -> c_int {
+    let kept = KEPT.get();
+    // SAFETY: Lua calls this; the kept state belongs to the same VM, whose registry has it.
+    unsafe {
+        ffi::lua_xmove(state, kept, 1);
+        let status = ffi::lua_pcall(kept, 0, 0, 0);
+        ffi::lua_pushboolean(state, c_int::from(status == ffi::LUA_OK));
+        if status == ffi::LUA_OK {
+            return 1;
         }
-        assert_eq!(eval(vm, "return coroutine.status(kept)"), "dead");
+        ffi::lua_xmove(kept, state, 1);
+        2
+    }
+}
+
+fn with_keeping_module<R: 'static>(body: impl FnOnce(&Vm) -> R + 'static) -> R {
+    with_vm(|vm| {
+        vm.protect(|stack| {
+            for (name, function) in [
+                (c"keep", keep as ffi::lua_CFunction),
+                (c"call_back", call_back),
+            ] {
+                // SAFETY: protected.
+                unsafe {
+                    ffi::lua_pushcclosure(stack.raw(), function, 0);
+                    ffi::lua_setfield(stack.raw(), ffi::LUA_GLOBALSINDEX, name.as_ptr());
+                }
+            }
+        })
+        .expect("two globals");
+        body(vm)
+    })
+}
+
+/// Runs what is loaded in a fiber, to its end, and gives its first result.
+fn finish(thread: LuaThread) -> String {
+    let result = Rc::new(RefCell::new(String::new()));
+    let told = result.clone();
+    let fiber = thread.spawn(None, move |mut ended| {
+        assert!(ended.ok, "{}", ended.error_text());
+        let text = String::from_utf8_lossy(ended.thread.bytes(1).unwrap_or_default()).into_owned();
+        told.replace(text);
+    });
+    fiber.expect("a fiber").join().expect("it ends");
+    result.take()
+}
+
+const REFUSED: &str =
+    "cannot suspend here: a C module called back on the Lua state of another fiber";
+
+#[test]
+fn a_callback_on_a_state_in_the_pool_cannot_wait() {
+    with_keeping_module(|vm| {
+        // Both have a state before the first one gives its own back.
+        let keeper = chunk(vm, "keep()");
+        let caller = chunk(
+            vm,
+            "local ok, e = call_back(function() yield() end) assert(call_back(function() local x = 1 end))
+            return tostring(ok) .. ' ' .. e",
+        );
+        finish(keeper);
+        let got = finish(caller);
+        assert!(got.starts_with("false ") && got.contains(REFUSED), "{got}");
     });
 }
 
 #[test]
-fn a_kept_coroutine_cannot_take_another_fibers_function() {
-    with_vm(|vm| {
-        eval(vm, "kept = coroutine.running()");
-        // Fibers that are made and not started yet.
-        let lent: Vec<_> = (0..10).map(|_| chunk(vm, "return 'ran'")).collect();
-        let resumed = eval(
-            vm,
-            "return select('#', coroutine.resume(kept)) .. tostring(coroutine.resume(kept))",
-        );
-        assert_eq!(resumed, "2false");
-        for thread in lent {
-            let fiber = thread.spawn(None, |ended| {
+fn a_callback_on_the_state_of_a_fiber_that_waits_cannot_wait() {
+    with_keeping_module(|vm| {
+        let parked = chunk(vm, "keep() local a, b = 1, 2 park() return tostring(a + b)").spawn(
+            None,
+            |ended| {
                 assert!(ended.ok);
-                assert_eq!(ended.thread.bytes(1), Some(&b"ran"[..]));
-            });
-            fiber.expect("a fiber").join().expect("it ran");
+                assert_eq!(ended.thread.bytes(1), Some(&b"3"[..]));
+            },
+        );
+        let parked = parked.expect("a fiber");
+        yield_now().expect("a turn");
+        for _ in 0..10 {
+            let got = eval(
+                vm,
+                "local ok, e = call_back(function() local t = {} for i = 1, 100 do t[i] = i end yield() end)
+                return tostring(ok) .. ' ' .. e",
+            );
+            assert!(got.starts_with("false ") && got.contains(REFUSED), "{got}");
         }
+        assert_eq!(wake_all(), 1);
+        parked.join().expect("it ends");
     });
 }
 
 #[test]
-fn a_coroutine_of_the_programs_own_is_no_fibers() {
-    with_vm(|vm| {
-        let before = eval(vm, "return collectgarbage('count') > 0");
-        assert_eq!(before, "true");
-        let pooled = |vm: &yue_luajit::Vm| format!("{vm:?}");
-        let idle = pooled(vm);
-        eval(
+fn a_callback_on_the_coroutine_of_a_fiber_that_waits_in_it_cannot_wait() {
+    with_keeping_module(|vm| {
+        let program =
+            "local co = coroutine.wrap(function() keep() local a = 1 park() return tostring(a) end)
+            return co()";
+        let parked = chunk(vm, program).spawn(None, |ended| {
+            assert!(ended.ok);
+            assert_eq!(ended.thread.bytes(1), Some(&b"1"[..]));
+        });
+        let parked = parked.expect("a fiber");
+        yield_now().expect("a turn");
+        let got = eval(
             vm,
-            "return coroutine.wrap(function() return type(coroutine.running()) end)()",
+            "local ok, e = call_back(function() yield() end) return tostring(ok) .. ' ' .. e",
         );
-        assert_eq!(pooled(vm), idle, "the fiber's own state went back");
-        eval(vm, "return type(coroutine.running())");
-        assert_ne!(pooled(vm), idle, "this one did not");
+        assert!(got.starts_with("false ") && got.contains(REFUSED), "{got}");
+        assert_eq!(wake_all(), 1);
+        parked.join().expect("it ends");
+    });
+}
+
+#[test]
+fn a_callback_on_the_fibers_own_state_or_on_one_of_the_modules_own_may_wait() {
+    with_keeping_module(|vm| {
+        assert_eq!(
+            eval(vm, "keep() return call_back(function() yield() end)"),
+            "true"
+        );
+        let own = "kept = coroutine.create(keep) coroutine.resume(kept)";
+        eval(vm, own);
+        assert_eq!(eval(vm, "return call_back(function() yield() end)"), "true");
+    });
+}
+
+#[test]
+fn a_state_that_c_code_is_in_a_call_on_is_lent_to_nobody() {
+    with_keeping_module(|vm| {
+        let keeper = chunk(vm, "keep()");
+        let caller = chunk(
+            vm,
+            "local started, ended = 0, 0
+            local ok, e = call_back(function()
+              local t = {}
+              for i = 1, 20 do spawn(function() started = started + 1 yield() ended = ended + 1 end) end
+              for i = 1, 200 do t[i] = { i } end
+            end)
+            assert(ok, e)
+            for i = 1, 5 do yield() end
+            return started .. ' ' .. ended",
+        );
+        finish(keeper);
+        assert_eq!(finish(caller), "20 20");
     });
 }
 
