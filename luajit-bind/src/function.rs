@@ -24,6 +24,7 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::OnceLock;
 use yue_scheduler::Stopped;
 
 /// A function that Lua can call, in the three stages of the module's documentation.
@@ -106,8 +107,10 @@ pub trait Raise: 'static {
 
 /// An error on its way to Lua.
 pub enum Error {
-    /// A message; the position of the calling Lua line is put before it.
+    /// A message; the position of the calling Lua line is put before it. See [`set_error_form`].
     Text(Cow<'static, str>),
+    /// The fiber was told to stop. See [`set_error_form`].
+    Stopped(Stopped),
     /// A value of the caller's own making.
     Value(Box<dyn Raise>),
 }
@@ -137,6 +140,7 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Text(text) => f.debug_tuple("Text").field(text).finish(),
+            Error::Stopped(stopped) => f.debug_tuple("Stopped").field(stopped).finish(),
             Error::Value(_) => f.write_str("Value(..)"),
         }
     }
@@ -144,7 +148,7 @@ impl fmt::Debug for Error {
 
 impl From<Stopped> for Error {
     fn from(stopped: Stopped) -> Error {
-        Error::Text(stopped.to_string().into())
+        Error::Stopped(stopped)
     }
 }
 
@@ -152,6 +156,18 @@ impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Error {
         Error::Text(refusal.0.into())
     }
+}
+
+/// Makes an error value of the message on top of the stack, and puts it in its place. May raise. It is told whether the
+/// fiber was stopped.
+pub type ErrorForm = fn(Stack<'_>, Option<Stopped>);
+
+static ERROR_FORM: OnceLock<ErrorForm> = OnceLock::new();
+
+/// Sets what [`Error::Text`] and [`Error::Stopped`] become in Lua, instead of plain strings: refusals to suspend, panics,
+/// interruptions, and what functions return as such. The first call decides, for all VMs of the process.
+pub fn set_error_form(form: ErrorForm) {
+    let _ = ERROR_FORM.set(form);
 }
 
 /// Why the running fiber must not suspend now.
@@ -207,6 +223,7 @@ pub unsafe fn suspending<R>(
 /// Called from a C function that Lua is running on `state`, with no destructor alive in it.
 pub unsafe fn raise(state: *mut ffi::lua_State, error: Error) -> ! {
     let mut error = ManuallyDrop::new(error);
+    let form = ERROR_FORM.get().copied().unwrap_or(|_, _| ());
     // SAFETY: the state is running the caller, unprotected by any catch_unwind.
     unsafe {
         // An error handler must never find the stack full.
@@ -216,6 +233,15 @@ pub unsafe fn raise(state: *mut ffi::lua_State, error: Error) -> ! {
                     ffi::luaL_where(state, 1);
                     ffi::lua_pushlstring(state, text.as_ptr().cast(), text.len());
                     ffi::lua_concat(state, 2);
+                    form(Stack::new(state), None);
+                }
+                Error::Stopped(stopped) => {
+                    let text = match stopped {
+                        Stopped::Cancelled => "the fiber was cancelled",
+                        Stopped::Deadline => "the time is over",
+                    };
+                    ffi::lua_pushlstring(state, text.as_ptr().cast(), text.len());
+                    form(Stack::new(state), Some(*stopped));
                 }
                 Error::Value(value) => value.push(Stack::new(state)),
             }

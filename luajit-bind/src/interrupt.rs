@@ -3,9 +3,8 @@
 use crate::function::{Error, raise};
 use crate::shim;
 use mlua_sys::lua_State;
-use std::sync::OnceLock;
 use std::time::Duration;
-use yue_scheduler::inspect;
+use yue_scheduler::{Stopped, inspect};
 
 /// How long an interruption lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,13 +14,6 @@ pub enum Interrupt {
     /// The error is raised before each further bytecode, until the fiber has left its outermost call: also what catches
     /// it and goes on is ended.
     UntilUnwound,
-}
-
-static ERROR: OnceLock<fn() -> Error> = OnceLock::new();
-
-/// Sets what an interruption raises; the first call decides.
-pub fn set_interrupt_error(error: fn() -> Error) {
-    let _ = ERROR.set(error);
 }
 
 /// Raises an error in the Lua fibers that `threads` (the kernel's numbers of threads of this process) run at this
@@ -54,10 +46,6 @@ pub(crate) fn install() {
 
 /// Raises. In a hook: with room for some values, and no destructor pending.
 unsafe extern "C-unwind" fn interrupted(state: *mut lua_State) {
-    let error = match ERROR.get() {
-        Some(error) => error(),
-        None => Error::text("interrupted"),
-    };
     // SAFETY: Lua calls the hook on `state`; the error is given away.
-    unsafe { raise(state, error) }
+    unsafe { raise(state, Error::Stopped(Stopped::Cancelled)) }
 }

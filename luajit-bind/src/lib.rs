@@ -49,9 +49,12 @@ mod vm;
 
 pub use codec::{Codec, NoRefs, RefTable};
 pub use exports::Exports;
-pub use fiber::{CallError, NATIVE_STACK_RESERVE, Raised, Running};
-pub use function::{Error, Frame, Function, Raise, Refusal, entry, may_suspend, raise, suspending};
-pub use interrupt::{Interrupt, interrupt, set_interrupt_error};
+pub use fiber::{CallError, NATIVE_STACK_RESERVE, Parked, Raised, Running};
+pub use function::{
+    Error, ErrorForm, Frame, Function, Raise, Refusal, entry, may_suspend, raise, set_error_form,
+    suspending,
+};
+pub use interrupt::{Interrupt, interrupt};
 pub use mlua;
 pub use mlua_sys as ffi;
 pub use stack::Stack;

@@ -84,6 +84,29 @@ impl ErrorObject {
     }
 }
 
+/// The error object of what natives raise as a message, which is on top of the stack, in its place: refusals to suspend,
+/// panics, interruptions. May raise.
+pub(crate) fn form_of(stack: Stack<'_>, stopped: Option<Stopped>) {
+    let Some(make) = host::make_error_ref() else {
+        return;
+    };
+    let (state, message) = (stack.raw(), stack.top());
+    let kind = match stopped {
+        Some(Stopped::Cancelled) => ErrorKind::Cancelled,
+        Some(Stopped::Deadline) => ErrorKind::Timeout,
+        None => ErrorKind::Runtime,
+    };
+    stack.reserve(3);
+    // SAFETY: `Stack` promises a valid state where errors may be raised; there is room.
+    unsafe {
+        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, make.into());
+        stack.push_bytes(kind.name().as_bytes());
+        stack.push_copy(message);
+        ffi::lua_call(state, 2, 1);
+        ffi::lua_replace(state, message);
+    }
+}
+
 impl Raise for ErrorObject {
     fn push(&self, stack: Stack<'_>) {
         ErrorObject::push(self, stack);

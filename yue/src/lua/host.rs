@@ -5,7 +5,7 @@
 
 use super::calls::AsyncCalls;
 use super::connections::Connections;
-use super::errors::{ErrorObject, RaisedValue};
+use super::errors::{ErrorObject, RaisedValue, form_of};
 use super::program::Program;
 use super::signals::Signals;
 use super::wait::Waits;
@@ -119,6 +119,7 @@ impl Host {
             async_calls: AsyncCalls::default(),
         });
         HOST.set(Some(host.clone()));
+        set_error_form(form_of);
         modules::install(&host)?;
         Ok(host)
     }

@@ -14,7 +14,6 @@
 //!
 //! Signals that follow the first within half a second are the same request; a later one ends the process at once.
 
-use super::errors::stopped;
 use super::program::{Cause, Program};
 use super::signals::is_bound;
 use crate::runtime::SAME_SIGNAL;
@@ -25,8 +24,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use yue_io::signal::{self, Signal, Subscription};
 use yue_io::stdio::flush_buffers;
-use yue_luajit::{Interrupt, interrupt, set_interrupt_error};
-use yue_scheduler::{LoopHandle, Stopped, say, spawn_with_signals_blocked};
+use yue_luajit::{Interrupt, interrupt};
+use yue_scheduler::{LoopHandle, say, spawn_with_signals_blocked};
 
 /// How long requests that are being served may take when the program ends.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
@@ -85,7 +84,6 @@ pub(crate) struct Guard {
 impl Guard {
     /// Starts it. What cannot be had is said: the program runs all the same.
     pub(crate) fn start(program: &Arc<Program>) -> Guard {
-        set_interrupt_error(|| stopped(Stopped::Cancelled));
         let (sender, receiver) = mpsc::channel();
         program.set_guard(Some(sender.clone()));
         let watched = program.clone();
