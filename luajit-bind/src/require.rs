@@ -18,15 +18,15 @@ use std::ffi::c_int;
 use yue_scheduler::{LocalWaker, park, prepare_park};
 
 const SOURCE: &str = r#"
-local loaded, package, begin, finish = ...
-local pcall, error, type, concat = pcall, error, type, table.concat
+local loaded, package, begin, finish, run, keep = ...
+local pcall, error, type, concat, getinfo = pcall, error, type, table.concat, debug.getinfo
 
 -- What `package.loaded` holds while a module is being loaded and has published nothing.
 local unpublished = newproxy() -- no table, which `module` would take for the module
--- Modules that are being loaded, published or not.
+-- Modules that are being loaded, published or not; also those whose loader has raised, until somebody asks again.
 local busy = {}
 
--- The loader, or nil, the message, and where it points to: 0 nowhere, 2 the caller of `require`.
+-- The loader, or nil, the message, and where it points to: 0 nowhere, 2 the caller of `load`'s caller.
 local function find(name)
   local loaders = package.loaders
   if type(loaders) ~= 'table' then return nil, "'package.loaders' must be a table", 2 end
@@ -40,17 +40,18 @@ local function find(name)
   return nil, "module '" .. name .. "' not found:" .. concat(tried), 2
 end
 
-local function done(name, ok, result)
+-- Runs the loader where its errors pass with all their frames: it is not called protected.
+local function load(name, loader)
+  -- C modules may keep the Lua state that they are loaded on, and call back on it later.
+  if getinfo(loader, 'S').what == 'C' then keep() end
+  busy[name], loaded[name] = true, unpublished
+  local result = run(loader, name)
   busy[name] = nil
-  if not ok then
-    loaded[name] = nil -- else a later require would find a module that never was
-  elseif result ~= nil then
+  if result ~= nil then
     loaded[name] = result
   elseif loaded[name] == unpublished then
     loaded[name] = true
   end
-  finish(name)
-  if not ok then error(result, 0) end
   return loaded[name]
 end
 
@@ -61,12 +62,18 @@ return function(name)
   end
   local mine
   name, mine = begin(name) -- waits while another fiber loads it; not `mine`: that would never end
-  if not mine then
-    module = loaded[name]
-    if module and module ~= unpublished then return module end
-    error("loop while loading module '" .. name .. "'", 2)
-  end
   module = loaded[name]
+  if not mine then
+    if module == unpublished then error("loop while loading module '" .. name .. "'", 2) end
+    if module then return module end
+    -- It has taken its own entry away: as Lua does, it is loaded once more.
+    local loader, message, level = find(name)
+    if not loader then error(message, level) end
+    return load(name, loader)
+  end
+  if busy[name] then -- its loader has raised the last time
+    busy[name], loaded[name], module = nil, nil, nil
+  end
   if module then
     finish(name)
     return module
@@ -76,8 +83,9 @@ return function(name)
     finish(name)
     error(message, level)
   end
-  busy[name], loaded[name] = true, unpublished
-  return done(name, pcall(loader, name))
+  module = load(name, loader)
+  finish(name)
+  return module
 end
 "#;
 
@@ -135,8 +143,61 @@ pub(crate) fn install(stack: Stack<'_>) {
         ffi::lua_getfield(state, ffi::LUA_GLOBALSINDEX, c"package".as_ptr());
         ffi::lua_pushcclosure(state, crate::function::entry::<Begin>, 0);
         ffi::lua_pushcclosure(state, crate::function::entry::<Finish>, 0);
-        ffi::lua_call(state, 4, 1);
+        ffi::lua_pushcclosure(state, run_loader, 0);
+        ffi::lua_pushcclosure(state, keep_state, 0);
+        ffi::lua_call(state, 6, 1);
         ffi::lua_setfield(state, ffi::LUA_GLOBALSINDEX, c"require".as_ptr());
+    }
+}
+
+/// `keep()`: anchors the running state for as long as the VM lives. It may be lent to other fibers all the same.
+unsafe extern "C-unwind" fn keep_state(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this; it may raise (no memory), with no destructor pending.
+    unsafe {
+        ffi::lua_pushthread(state);
+        ffi::lua_pushboolean(state, 1);
+        ffi::lua_rawset(state, ffi::LUA_REGISTRYINDEX);
+    }
+    0
+}
+
+/// `run(loader, name)`: the loader's first result. Should it raise, the module is no longer being loaded.
+unsafe extern "C-unwind" fn run_loader(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this with a function and a string, which stays on this function's stack while the loader runs:
+    // the loader gets copies. A Lua error unwinds through here as a foreign exception, and drops the guard.
+    unsafe {
+        shim::yue_shim_check_stack(state);
+        let name = Stack::new(state).bytes(2);
+        ffi::lua_pushvalue(state, 1);
+        ffi::lua_pushvalue(state, 2);
+        let guard = FailedOnDrop { state, name };
+        ffi::lua_call(state, 1, 1);
+        std::mem::forget(guard);
+    }
+    1
+}
+
+/// The loader of a module has raised: those who wait for the module try it themselves.
+struct FailedOnDrop<'a> {
+    state: *mut ffi::lua_State,
+    name: &'a [u8],
+}
+
+impl Drop for FailedOnDrop<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the state is valid; no Lua is called.
+        let vm = current_vm().or_else(|| unsafe { Vm::of(self.state) });
+        if let Some(vm) = vm {
+            finish(&vm.0, self.name);
+        }
+    }
+}
+
+/// The module is loaded, or cannot be: those who wait go on.
+fn finish(vm: &VmInner, name: &[u8]) {
+    let load = vm.loading.borrow_mut().modules.remove(name);
+    for waiter in load.into_iter().flat_map(|load| load.waiters) {
+        waiter.wake();
     }
 }
 
@@ -217,11 +278,7 @@ impl Function for Finish {
     }
 
     fn run(frame: Frame<'_>, name: &[u8]) -> Result<(), Error> {
-        let load = with_loading(frame, |vm| vm.loading.borrow_mut().modules.remove(name))?;
-        for waiter in load.into_iter().flat_map(|load| load.waiters) {
-            waiter.wake();
-        }
-        Ok(())
+        with_loading(frame, |vm| finish(vm, name))
     }
 
     fn push(_: &mut (), _: Stack<'_>) -> c_int {

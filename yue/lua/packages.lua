@@ -5,7 +5,17 @@ local core = ...
 local ARCHITECTURES = { x64 = 'x86_64', arm64 = 'aarch64' }
 local machine = ARCHITECTURES[jit.arch] or jit.arch
 
--- `before` and `after` are folders; between them stands what LuaJIT has set.
+--- LuaJIT's own default: what it has put for each `;;` of the variable, or the whole.
+local function default_of(value, set)
+  if not set then return value end
+  local rest, count = set:gsub(';;', ';;')
+  -- Each `;;` became `;`, the default, and `;`.
+  local length = (#value - #rest) / count
+  local start = set:find(';;', 1, true)
+  return value:sub(start + 1, start + length)
+end
+
+-- `before` and `after` are folders; between them stands LuaJIT's default.
 local function extend(variable, field, before, after, suffixes)
   -- The user's own say; only where it has `;;` do the defaults stand, Lua's and so ours.
   local set = os.getenv(variable)
@@ -26,9 +36,10 @@ local function extend(variable, field, before, after, suffixes)
     end
   end
   add_folders(before)
-  for place in package[field]:gmatch('[^;]+') do add(place) end
+  for place in default_of(package[field], set):gmatch('[^;]+') do add(place) end
   add_folders(after)
-  package[field] = table.concat(places, ';')
+  local all = table.concat(places, ';')
+  package[field] = set and set:gsub(';;', function() return ';' .. all .. ';' end):gsub('^;', ''):gsub(';$', '') or all
 end
 
 local home = os.getenv('HOME')
