@@ -452,7 +452,8 @@ static void fill_slot(cTValue *o, YueSlot *s)
     if (s->kind == YUE_UNSIGNED && s->as.integer >= 0)
       s->kind = YUE_INTEGER;
   } else {
-    s->kind = tvisthread(o) ? YUE_THREAD : YUE_LIGHT;
+    /* cjson.null and the like are light userdata that are NULL; LuaJIT keeps such an address in two parts. */
+    s->kind = tvisthread(o) ? YUE_THREAD : lightudlo(o->u64) == 0 ? YUE_NIL : YUE_LIGHT;
   }
 }
 
@@ -505,6 +506,30 @@ void yue_shim_table(const GCtab *t, YueTable *shape)
   }
   shape->count = count;
   shape->sequence = (uint32_t)sequence;
+}
+
+/* The largest key of a table whose keys are whole numbers above 0 (0 if it is empty); -1 if it has others. */
+int64_t yue_shim_largest_key(const GCtab *t)
+{
+  int64_t largest = 0;
+  uint32_t i;
+  for (i = 0; i < t->asize; i++) {
+    if (!tvisnil(arrayslot(t, i)))
+      largest = i == 0 ? -1 : (int64_t)i;
+    if (largest < 0)
+      return -1;
+  }
+  for (i = 0; i <= t->hmask; i++) {
+    Node *n = &noderef(t->node)[i];
+    if (!tvisnil(&n->val)) {
+      double key = tvisnum(&n->key) ? numV(&n->key) : tvisint(&n->key) ? (double)intV(&n->key) : 0;
+      if (!(key >= 1 && key <= INT32_MAX && key == floor(key)))
+	return -1;
+      if ((int64_t)key > largest)
+	largest = (int64_t)key;
+    }
+  }
+  return largest;
 }
 
 /* Element `i` of a sequence. */

@@ -144,6 +144,7 @@ unsafe extern "C-unwind" {
     pub(crate) fn yue_shim_setup(state: *mut lua_State) -> c_int;
     pub(crate) fn yue_shim_slot(state: *mut lua_State, index: c_int, slot: *mut Slot);
     pub(crate) fn yue_shim_table(table: *const GcTable, shape: *mut Shape);
+    pub(crate) fn yue_shim_largest_key(table: *const GcTable) -> i64;
     pub(crate) fn yue_shim_item(table: *const GcTable, index: u32, slot: *mut Slot);
     pub(crate) fn yue_shim_pair(
         table: *const GcTable,

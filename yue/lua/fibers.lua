@@ -408,6 +408,8 @@ local function fiber_new(_, fn, name)
 end
 
 yue.fiber = setmetatable(fiber_api, { __call = fiber_new })
+core.name_class(Future)
+core.name_class(Fiber)
 
 -- -- Time ----------------------------------------------------------------------------------------------------------
 

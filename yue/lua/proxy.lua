@@ -120,6 +120,7 @@ for mode, call in pairs(CALLS) do
     __metatable = 'remote procedure',
     __newindex = function() internal.argument_error('the procedures of the other side cannot be assigned to') end,
   }
+  core.name_class(metas[mode], true)
   internal.proxy_metas = metas
 end
 
@@ -131,6 +132,8 @@ local root_meta = {
   __metatable = 'remote procedures',
   __newindex = metas[''].__newindex,
 }
+
+core.name_class(root_meta, true)
 
 --- The root of a connection's procedures.
 function internal.new_proxy(connection, id)

@@ -12,6 +12,10 @@ use std::ffi::{c_int, c_void};
 use std::fmt::Write;
 use std::{ptr, slice, str};
 
+/// An array may have so many holes more than values: each is a byte in the message, and a table with one large key is
+/// small.
+const HOLES_MAX: u32 = 4096;
+
 impl Codec {
     /// Appends the `count` values from stack index `first` (positive) on, one after the other, without a header.
     /// `label` names them in errors: `args` makes `args[2]`.
@@ -224,8 +228,9 @@ impl Encoder<'_> {
         };
         // SAFETY: the table comes from a live slot, and nothing changes it while we walk it.
         unsafe { shim::yue_shim_table(table, &mut shape) };
-        let marked = shape.metatable == self.codec.map_mark;
-        if !shape.metatable.is_null() && !marked {
+        let is_map = shape.metatable == self.codec.map_mark;
+        let is_array = shape.metatable == self.codec.array_mark;
+        if !shape.metatable.is_null() && !is_map && !is_array {
             let pointer: *const c_void = table.cast();
             let object = Object {
                 kind: ObjectKind::Table,
@@ -242,8 +247,10 @@ impl Encoder<'_> {
             depth,
             outer: around,
         };
-        if shape.sequence != 0 && !marked {
+        if shape.sequence != 0 && !is_map {
             self.sequence(&here, shape.count)
+        } else if is_array {
+            self.sequence(&here, array_length(table, shape.count)?)
         } else {
             self.map(&here, shape.count)
         }
@@ -285,6 +292,20 @@ impl Encoder<'_> {
         }
         Ok(())
     }
+}
+
+/// The length of a table marked as an array that has holes.
+fn array_length(table: *const GcTable, count: u32) -> Result<u32, Box<Trouble>> {
+    // SAFETY: as in `Encoder::table`.
+    let largest = unsafe { shim::yue_shim_largest_key(table) };
+    let fault = match u32::try_from(largest) {
+        Ok(length) if length <= count.saturating_mul(2).saturating_add(HOLES_MAX) => {
+            return Ok(length);
+        }
+        Ok(_) => "too many places of the array are empty",
+        Err(_) => "an array has no keys but whole numbers from 1 on",
+    };
+    Err(Trouble::new(EncodeFault::Refused(fault)))
 }
 
 /// A cycle looks like endless nesting; here it is told apart, once, when the limit is hit.

@@ -5,11 +5,13 @@
 //! ```text
 //!   Lua                                            msgpack
 //!   nil, true, false                               nil, true, false
+//!   a light userdata that is NULL                  nil
 //!   integral number within ±2^53 (but not -0)      the smallest int
 //!   any other number                               float 64
 //!   int64_t, uint64_t cdata                        the smallest int; beyond ±2^53 it arrives as such a cdata again
 //!   string                                         str if it is valid UTF-8, else bin; both arrive as a string
 //!   table with the keys 1..n, and the empty table  array
+//!   a table marked with `array{}`                  array, with nil for each hole
 //!   any other table, and one marked with `map{}`   map
 //!   function, remote callable                      ext 0x59, through a RefTable
 //!   what a foreign ext was decoded to              that ext
@@ -31,7 +33,7 @@ pub use refs::{NoRefs, NotGiven, Object, ObjectKind, Owner, Ref, RefTable};
 
 use crate::stack::Stack;
 use mlua_sys as ffi;
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
 
 /// How deep arrays and maps may nest, in either direction, unless configured otherwise.
@@ -74,6 +76,8 @@ pub const EXT_CODE: i8 = 0x59;
 pub struct Codec {
     /// The metatable that marks a table as a map.
     map_mark: *const c_void,
+    /// The metatable that marks a table as an array.
+    array_mark: *const c_void,
     /// The metatable of foreign ext values, and where the registry has it.
     foreign_mark: *const c_void,
     foreign_ref: c_int,
@@ -86,16 +90,21 @@ impl Codec {
         let state = stack.raw();
         // SAFETY: a valid stack, and errors may be raised here.
         unsafe {
-            ffi::lua_createtable(state, 0, 1);
-            ffi::lua_pushlstring(state, c"map".as_ptr(), 3);
-            ffi::lua_setfield(state, -2, c"__name".as_ptr());
-            let map_mark = ffi::lua_topointer(state, -1);
-            ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
+            let mark = |name: &CStr| {
+                ffi::lua_createtable(state, 0, 1);
+                ffi::lua_pushstring(state, name.as_ptr());
+                ffi::lua_setfield(state, -2, c"__name".as_ptr());
+                let mark = ffi::lua_topointer(state, -1);
+                ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
+                mark
+            };
+            let (map_mark, array_mark) = (mark(c"map"), mark(c"array"));
             foreign::push_metatable(stack);
             let foreign_mark = ffi::lua_topointer(state, -1);
             let foreign_ref = ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
             Codec {
                 map_mark,
+                array_mark,
                 foreign_mark,
                 foreign_ref,
                 limits: Limits::DEFAULT,
@@ -117,23 +126,35 @@ impl Codec {
     /// Marks the table at `index` so that it is encoded as a map even when it is empty or a sequence; this is what
     /// `yue.map` does. Raises if there is no memory.
     pub fn mark_map(&self, stack: Stack<'_>, index: c_int) {
-        let state = stack.raw();
-        // SAFETY: `Stack` promises a valid state; the mark is anchored in the registry and so alive.
-        unsafe {
-            let index = if index < 0 {
-                ffi::lua_gettop(state) + index + 1
-            } else {
-                index
-            };
-            crate::shim::yue_shim_push_object(state, self.map_mark, crate::shim::kind::TABLE);
-            ffi::lua_setmetatable(state, index);
-        }
+        mark(self.map_mark, stack, index);
+    }
+
+    /// Marks the table at `index` so that it is encoded as an array even when it has holes, which become nil; this is
+    /// what `yue.array` does. Raises if there is no memory.
+    pub fn mark_array(&self, stack: Stack<'_>, index: c_int) {
+        mark(self.array_mark, stack, index);
     }
 
     pub(crate) const UNSET: Codec = Codec {
         map_mark: ptr::null(),
+        array_mark: ptr::null(),
         foreign_mark: ptr::null(),
         foreign_ref: 0,
         limits: Limits::DEFAULT,
     };
+}
+
+/// Gives the table at `index` one of a codec's marks. May raise.
+fn mark(mark: *const c_void, stack: Stack<'_>, index: c_int) {
+    let state = stack.raw();
+    // SAFETY: `Stack` promises a valid state; the mark is anchored in the registry and so alive.
+    unsafe {
+        let index = if index < 0 {
+            ffi::lua_gettop(state) + index + 1
+        } else {
+            index
+        };
+        crate::shim::yue_shim_push_object(state, mark, crate::shim::kind::TABLE);
+        ffi::lua_setmetatable(state, index);
+    }
 }

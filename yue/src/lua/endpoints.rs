@@ -9,7 +9,7 @@ use super::options::Settings;
 use std::ffi::c_int;
 use std::rc::Rc;
 use yue_io::net::ListenOptions;
-use yue_luajit::{Error, Stack, ffi, may_suspend, raise, suspending};
+use yue_luajit::{Codec, Error, Stack, ffi, may_suspend, raise, suspending};
 use yue_rpc::session::{Service, Session, peer};
 use yue_rpc::transport::{SocketOptions, connector_with};
 use yue_rpc::{Address, ErrorKind, Listener};
@@ -380,9 +380,12 @@ native! {
     }
 }
 
-/// `map(t)`: marks the table, and returns it.
-unsafe extern "C-unwind" fn map_raw(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: Lua calls this.
+/// Marks the table at 1 by `mark`, and returns it.
+///
+/// # Safety
+/// Lua runs the calling C function on `state`.
+unsafe fn mark_raw(state: *mut ffi::lua_State, mark: fn(&Codec, Stack<'_>, c_int)) -> c_int {
+    // SAFETY: the caller's promise.
     unsafe {
         ffi::luaL_checktype(state, 1, ffi::LUA_TTABLE);
         let codec = with_host(|host| host.vm.codec());
@@ -395,6 +398,18 @@ unsafe extern "C-unwind" fn map_raw(state: *mut ffi::lua_State) -> c_int {
     }
 }
 
+/// `map(t)`: marks the table, and returns it.
+unsafe extern "C-unwind" fn map_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    unsafe { mark_raw(state, Codec::mark_map) }
+}
+
+/// `array(t)`: marks the table, and returns it.
+unsafe extern "C-unwind" fn array_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    unsafe { mark_raw(state, Codec::mark_array) }
+}
+
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
     register!(stack; CloseListener, ReleaseListenerHold, ListenerConnections, Peer, ServiceOf, Watch, Know);
@@ -405,5 +420,6 @@ pub(crate) fn register_all(stack: Stack<'_>) {
         register_raw(stack, "open", open_raw);
         register_raw(stack, "listen", listen_raw);
         register_raw(stack, "map", map_raw);
+        register_raw(stack, "array", array_raw);
     }
 }

@@ -12,7 +12,7 @@ use super::connections::{Connection, connection};
 use super::errors::{call_error, error};
 use super::host::{self, with_host};
 use super::native::register_raw;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
 use std::rc::Rc;
 use yue_luajit::codec::{NotGiven, Object, ObjectKind, Owner, Ref};
@@ -110,6 +110,56 @@ thread_local! {
     static MARK: Cell<(c_int, *const c_void)> = const { Cell::new((0, std::ptr::null())) };
 }
 
+/// Objects of the prelude that cannot be sent. They are tables, and of most the encoder would only say that they hold
+/// themselves.
+#[derive(Clone, Copy)]
+enum Class {
+    Procedures,
+    Other,
+}
+
+impl Class {
+    fn advice(self) -> &'static str {
+        match self {
+            Class::Procedures => {
+                "these are procedures of another side. Call c.name(…) with a dot: c:name(…) passes c itself as the \
+                 first argument"
+            }
+            Class::Other => {
+                "this object of yue's (a connection, listener, thread, fiber, future, timer) is of use in its own \
+                 program only; pass what it stands for, or a function that uses it"
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// The metatables of such objects, in this thread's VM, whose prelude keeps them.
+    static CLASSES: RefCell<Vec<(*const c_void, Class)>> = const { RefCell::new(Vec::new()) };
+}
+
+fn class_of(metatable: *const c_void) -> Option<Class> {
+    CLASSES.with_borrow(|classes| {
+        let found = classes.iter().find(|(known, _)| *known == metatable);
+        found.map(|(_, class)| *class)
+    })
+}
+
+/// `name_class(metatable, is_procedures)`: tables with this metatable cannot be sent.
+unsafe extern "C-unwind" fn name_class_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    unsafe {
+        ffi::luaL_checktype(state, 1, ffi::LUA_TTABLE);
+        let class = match ffi::lua_toboolean(state, 2) != 0 {
+            true => Class::Procedures,
+            false => Class::Other,
+        };
+        let metatable = ffi::lua_topointer(state, 1);
+        CLASSES.with_borrow_mut(|classes| classes.push((metatable, class)));
+        0
+    }
+}
+
 impl<'a> Refs<'a> {
     #[inline]
     pub(crate) fn new(connection: &'a Rc<Connection>, link: LinkNumber) -> Refs<'a> {
@@ -176,7 +226,10 @@ impl RefTable for Refs<'_> {
     fn give(&self, object: Object) -> Result<Ref, NotGiven> {
         match object.kind {
             ObjectKind::Userdata => self.give_back_home(object),
-            ObjectKind::Table => Err(NotGiven::Unknown),
+            ObjectKind::Table => Err(match class_of(object.metatable) {
+                Some(class) => NotGiven::Because(class.advice()),
+                None => NotGiven::Unknown,
+            }),
             ObjectKind::Function => self.give_ours(object),
         }
     }
@@ -318,8 +371,11 @@ unsafe extern "C-unwind" fn describe_remote(state: *mut ffi::lua_State) -> c_int
 /// Makes the metatable of callable userdata. May raise. The natives are for the `core` table on top of the stack.
 pub(crate) fn register_all(stack: Stack<'_>) {
     let state = stack.raw();
+    // Those of the VM that this thread had before.
+    CLASSES.take();
     // SAFETY: `Stack` promises a valid state where errors may be raised.
     unsafe {
+        register_raw(stack, "name_class", name_class_raw);
         ffi::lua_createtable(state, 0, 4);
         register_raw(stack, "__call", call_remote);
         register_raw(stack, "__gc", collect_remote);
