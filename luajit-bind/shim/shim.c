@@ -37,6 +37,9 @@
 #include "lualib.h"
 #include "lj_obj.h"
 #include "lj_gc.h"
+#include "lj_err.h"
+#include "lj_buf.h"
+#include "lj_str.h"
 #include "lj_tab.h"
 #include "lj_state.h"
 #include "lj_frame.h"
@@ -273,7 +276,7 @@ void yue_shim_check_stack(lua_State *L)
 ** coroutine.create and wrap are among them because each running coroutine keeps C frames on the stack of its resumer.
 */
 #define GUARDED(_) \
-  _(gsub) _(format) _(sort) _(load) _(dofile) _(require) _(print) _(create) _(wrap) _(module) _(ffi_call)
+  _(gsub) _(format) _(sort) _(load) _(dofile) _(require) _(create) _(wrap) _(module) _(ffi_call)
 
 #define GUARD(name) \
   static lua_CFunction original_##name; \
@@ -318,6 +321,45 @@ static int fiber_running(lua_State *L)
     return 1;
   }
   return original_running(L);
+}
+
+/*
+** As LuaJIT's, but the line is written at once, so that the lines of several threads do not mix, nor those of fibers
+** that wait in a __tostring.
+*/
+static lua_CFunction original_print;
+static int whole_line_print(lua_State *L)
+{
+  ptrdiff_t i, count = L->top - L->base;
+  cTValue *tv;
+  int plain;
+  SBuf *line;
+  if (LJ_UNLIKELY(yue_shim_low_stack()))
+    return stack_overflow(L);
+  lua_getglobal(L, "tostring");
+  tv = L->top-1;
+  plain = tvisfunc(tv) && funcV(tv)->c.ffid == FF_tostring && !gcrefu(basemt_it(G(L), LJ_TNUMX));
+  for (i = 0; i < count; i++) {
+    cTValue *o = &L->base[i];
+    if (tvisstr(o) && plain)
+      continue;
+    copyTV(L, L->top, L->base+count);
+    copyTV(L, L->top+1, o);
+    L->top += 2;
+    lua_call(L, 1, 1);
+    if (lua_tolstring(L, -1, NULL) == NULL)
+      lj_err_caller(L, LJ_ERR_PRTOSTR);
+    lua_replace(L, (int)i+1);
+  }
+  line = lj_buf_tmp_(L);  /* The VM's own buffer: nothing below calls Lua. */
+  for (i = 0; i < count; i++) {
+    if (i > 0)
+      lj_buf_putb(line, '\t');
+    lj_buf_putstr(line, strV(&L->base[i]));
+  }
+  lj_buf_putb(line, '\n');
+  fwrite(line->b, 1, sbuflen(line), stdout);
+  return 0;
 }
 
 /* Flushes what Lua and Rust have buffered and leaves at once: no VM is closed, for its fibers' frames are alive. */
@@ -385,7 +427,7 @@ int yue_shim_setup(lua_State *L)
   guard_field(L, "_G", "load", &original_load, guarded_load);
   guard_field(L, "_G", "dofile", &original_dofile, guarded_dofile);
   guard_field(L, "_G", "require", &original_require, guarded_require);
-  guard_field(L, "_G", "print", &original_print, guarded_print);
+  guard_field(L, "_G", "print", &original_print, whole_line_print);
   guard_field(L, "_G", "module", &original_module, guarded_module);
   mo = lj_tab_getstr(tabref(basemt_it(G(L), LJ_TCDATA)), mmname_str(G(L), MM_call));
   if (mo) {

@@ -71,10 +71,16 @@ static void add_level(Text *t, lua_State *L, lua_Debug *ar)
     add(t, "C function ");
   else
     add(t, *ar->what == 'm' ? "main chunk" : "function ");
-  if (*ar->what != 'm') {
+  if (*ar->what != 'm' && (ar->name || *ar->what == 'C')) {
     add(t, "'");
     add(t, ar->name ? ar->name : "?");
     add(t, "'");
+  } else if (*ar->what != 'm') {  /* Called from C: nobody named it. */
+    add(t, "<");
+    add(t, ar->short_src);
+    add(t, ":");
+    add_number(t, (unsigned long)ar->linedefined);
+    add(t, ">");
   }
   add(t, "\n");
 }
@@ -103,6 +109,20 @@ size_t yue_shim_traceback(YueFiber *f, char *out, size_t room)
       add(&t, "  resumed by\n");
   }
   return (size_t)(t.at - out);
+}
+
+/* Pushes copies of the first values of the function that a fiber waits in; how many. There is room for them. */
+int yue_shim_arguments(YueFiber *f, lua_State *to, int count)
+{
+  lua_State *L = f->inside;
+  int i;
+  if (f->root->cframe == NULL || L == NULL)
+    return 0;
+  for (i = 0; i < count && L->base+i < L->top; i++) {
+    copyTV(to, to->top, L->base+i);
+    to->top++;
+  }
+  return i;
 }
 
 static void add_place(Text *t, GCproto *pt, long line)
@@ -188,45 +208,73 @@ static int is_pc_of(const GCproto *pt, const BCIns *pc)
   return pt && pc > proto_bc(pt) && pc <= proto_bc(pt) + pt->sizebc;
 }
 
-/* One line of the traceback; `pc` is the address behind the instruction that is being executed, if it is known. */
-static void add_frame(Text *t, const Frame *f, const BCIns *pc)
+/* The name by which a function was called: the instruction before `pc`, in the function `pt`, is the call. Reads the
+** prototype alone, which lives as long as the function that is in the stack. */
+static const char *called_as(GCproto *pt, const BCIns *pc)
 {
-  add(t, "  ");
-  if (f->pt == NULL) {
-    add(t, "a C function\n");
-  } else if (is_pc_of(f->pt, pc)) {
-    add_place(t, f->pt, (long)lj_debug_line(f->pt, proto_bcpos(f->pt, pc) - 1));
-    add(t, ": in the function at line ");
-    add_number(t, (unsigned long)f->pt->firstline);
-    add(t, "\n");
-  } else {
-    add(t, "in the function at ");
-    add_place(t, f->pt, (long)f->pt->firstline);
-    add(t, "\n");
+  const char *name = NULL;
+  if (is_pc_of(pt, pc) && bcmode_mm(bc_op(pc[-1])) == MM_call) {
+    BCReg slot = bc_a(pc[-1]) - (bc_op(pc[-1]) == BC_ITERC ? 3 : 0);
+    if (lj_debug_slotname(pt, pc-1, slot, &name) == NULL)
+      name = NULL;
   }
+  return name;
 }
 
-/* From a frame down to the bottom. */
-static void add_frames(Text *t, Frame *f, const BCIns *pc, const TValue *lowest, const TValue *highest)
+/* One line of the traceback; `pc` is the address behind the instruction that is being executed, if it is known. */
+static void add_frame(Text *t, GCproto *pt, const BCIns *pc, const char *name, const char *note)
 {
-  int level, skip = 0;
+  int known = is_pc_of(pt, pc);
+  add(t, "  ");
+  if (pt == NULL) {
+    add(t, "C function");
+  } else {
+    add_place(t, pt, known ? (long)lj_debug_line(pt, proto_bcpos(pt, pc) - 1) : (long)pt->firstline);
+    add(t, pt->firstline == 0 ? ": main chunk" : ": function");
+  }
+  if (name != NULL) {
+    add(t, " '");
+    add(t, name);
+    add(t, "'");
+  } else if (known && pt->firstline > 0) {
+    add(t, " <");
+    add_place(t, pt, (long)pt->firstline);
+    add(t, ">");
+  }
+  add(t, note);
+  add(t, pt != NULL && !known && pt->firstline > 0 ? " (it begins there)\n" : "\n");
+}
+
+/* From a frame down to the bottom. `note` is about the first. */
+static void add_frames(Text *t, Frame *f, const BCIns *pc, const char *note, const TValue *lowest,
+		       const TValue *highest)
+{
+  GCproto *pt = f->pt;  /* The function that is told of when it is known how it was called. */
+  int level, told = f->dummy;
   for (level = 0; level < LEVELS_MAX; level++) {
-    const TValue *link = &f->slots[1], *below;
+    const TValue *below = NULL;
+    const BCIns *from = NULL;
+    TValue link = f->slots[1];
     BCIns call;
-    if (!skip && !f->dummy)
-      add_frame(t, f, pc);
-    skip = frame_isvarg(link);  /* Below it is the frame of the same call, as its caller made it. */
-    pc = NULL;
-    if (frame_islua(link)) {
-      pc = frame_pc(link);
-      if (((uintptr_t)pc & 3) || !peek(&call, pc-1, sizeof(call)))
-	return;
-      below = f->at - (1+LJ_FR2+bc_a(call));
+    if (frame_islua(&link)) {
+      from = frame_pc(&link);
+      if (!((uintptr_t)from & 3) && peek(&call, from-1, sizeof(call)))
+	below = f->at - (1+LJ_FR2+bc_a(call));
     } else {
-      below = (const TValue *)((const char *)f->at - frame_sized(link));
+      below = (const TValue *)((const char *)f->at - frame_sized(&link));
     }
-    if (below >= f->at || !read_frame(f, below, lowest, highest))
+    if (below == NULL || below >= f->at || !read_frame(f, below, lowest, highest))
+      below = NULL;
+    if (below != NULL && frame_isvarg(&link))  /* It is the frame of the same call, as its caller made it. */
+      continue;
+    if (!told)
+      add_frame(t, pt, pc, below != NULL && from != NULL ? called_as(f->pt, from) : NULL, note);
+    note = "";
+    if (below == NULL)
       return;
+    pt = f->pt;
+    pc = from;
+    told = f->dummy;
   }
   add(t, "  ...\n");
 }
@@ -242,6 +290,8 @@ static void add_frames(Text *t, Frame *f, const BCIns *pc, const TValue *lowest,
 #define REGISTER_PC(u) ((const BCIns *)NULL)
 #endif
 
+#define IN_TRACE ", compiled (the first line of its trace)"
+
 /* In compiled code: the line on which the trace begins, and the frames below those that it has inlined. */
 static void add_trace(Text *t, global_State *g, lua_State *L, TraceNo number)
 {
@@ -253,13 +303,11 @@ static void add_trace(Text *t, global_State *g, lua_State *L, TraceNo number)
   if (number >= J->sizetrace || (T = traceref(J, number)) == NULL)
     return;
   pt = &gcref(T->startpt)->pt;
-  add(t, "  ");
-  add_place(t, pt, (long)lj_debug_line(pt, proto_bcpos(pt, mref(T->startpc, const BCIns))));
-  add(t, ": in compiled code (the first line of its trace)\n");
-  if (tvref(g->jit_base) != NULL && read_frame(&f, tvref(g->jit_base)-1, lowest, highest)) {
-    if (f.pt == pt) {  /* It is the trace's own frame. */
-      add_frames(t, &f, NULL, lowest, highest);
-    }
+  if (tvref(g->jit_base) != NULL && read_frame(&f, tvref(g->jit_base)-1, lowest, highest) && f.pt == pt) {
+    /* It is the trace's own frame. */
+    add_frames(t, &f, mref(T->startpc, const BCIns)+1, IN_TRACE, lowest, highest);
+  } else {
+    add_frame(t, pt, mref(T->startpc, const BCIns)+1, NULL, IN_TRACE);
   }
 }
 
@@ -271,12 +319,12 @@ static void add_interpreted(Text *t, lua_State *L, ucontext_t *u)
   Frame f;
   /* In the interpreter itself. */
   if (read_frame(&f, REGISTER_BASE(u)-1, lowest, highest) && is_pc_of(f.pt, pc)) {
-    add_frames(t, &f, pc, lowest, highest);
+    add_frames(t, &f, pc, "", lowest, highest);
     return;
   }
   /* In what it called. */
   if (read_frame(&f, L->base-1, lowest, highest))
-    add_frames(t, &f, pc, lowest, highest);
+    add_frames(t, &f, pc, "", lowest, highest);
 }
 
 /* What the calling thread's fiber executes; called in a signal handler. How many bytes of text that is. */

@@ -25,7 +25,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::ffi::{CStr, c_char, c_int};
 use std::mem::needs_drop;
 use std::{fmt, ptr};
-use yue_scheduler::{SwitchHook, stack_limit, with_switch_hook};
+use yue_scheduler::{FiberId, SwitchHook, stack_limit, this_loop, with_switch_hook};
 
 /// Native stack that must be left when C calls Lua back, in bytes: enough for the library's largest frame (a `gsub` has
 /// 8 KiB of buffer), an error's unwinding and a traceback.
@@ -273,12 +273,12 @@ impl SwitchHook for Context {
     }
 
     fn describe(&self) -> Option<String> {
-        let mut text = vec![0; TRACEBACK_MAX];
-        // SAFETY: the fiber stands still, so its Lua state is as it was left; the shim writes no more than it may.
-        let bytes =
-            unsafe { shim::yue_shim_traceback(self.fiber.get(), text.as_mut_ptr(), text.len()) };
-        text.truncate(bytes);
-        (bytes > 0).then(|| format!("Lua:\n{}", String::from_utf8_lossy(&text)))
+        let text = Parked(self).traceback();
+        (!text.is_empty()).then(|| format!("Lua:\n{text}"))
+    }
+
+    fn record(&self) -> *const () {
+        ptr::from_ref(self).cast()
     }
 
     fn origin(&self) -> Option<Box<str>> {
@@ -287,6 +287,39 @@ impl SwitchHook for Context {
         let bytes =
             unsafe { shim::yue_shim_origin(self.fiber.get(), text.as_mut_ptr(), text.len()) };
         (bytes > 0).then(|| String::from_utf8_lossy(&text[..bytes]).into())
+    }
+}
+
+/// A Lua fiber of this loop that stands still, for reports.
+///
+/// It is looked at from the loop's thread, and is good until the loop gets on.
+#[derive(Clone, Copy, Debug)]
+pub struct Parked<'a>(&'a Context);
+
+impl Parked<'_> {
+    /// Finds the fiber and hands it to `look`, which must not suspend. `None` if it runs no Lua, or does not stand still.
+    pub fn find<R>(fiber: FiberId, look: impl FnOnce(Parked<'_>) -> R) -> Option<R> {
+        let record: *const Context = this_loop::hook_record(fiber).cast();
+        // SAFETY: only `Context` gives a record; it lies on the stack of a fiber that stands still while `look` runs.
+        unsafe { record.as_ref() }.map(|context| look(Parked(context)))
+    }
+
+    /// Lua's traceback: a line for each call, innermost first. Empty between two calls.
+    pub fn traceback(self) -> String {
+        let mut text = vec![0; TRACEBACK_MAX];
+        // SAFETY: the fiber stands still, so its Lua state is as it was left; the shim writes no more than it may.
+        let bytes =
+            unsafe { shim::yue_shim_traceback(self.0.fiber.get(), text.as_mut_ptr(), text.len()) };
+        text.truncate(bytes);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Pushes copies of the first values (`count` at most) that are on the stack of the function it waits in: its
+    /// arguments, if that function has left them there. Returns how many. May raise, if the stack cannot grow.
+    pub fn push_arguments(self, stack: Stack<'_>, count: c_int) -> c_int {
+        stack.reserve(count);
+        // SAFETY: as above; there is room.
+        unsafe { shim::yue_shim_arguments(self.0.fiber.get(), stack.raw(), count) }
     }
 }
 

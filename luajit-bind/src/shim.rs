@@ -127,6 +127,11 @@ unsafe extern "C-unwind" {
     pub(crate) fn yue_shim_set_interruption(raise: unsafe extern "C-unwind" fn(*mut lua_State));
     pub(crate) fn yue_shim_unwound(state: *mut lua_State);
     pub(crate) fn yue_shim_traceback(fiber: *mut FiberState, text: *mut u8, bytes: usize) -> usize;
+    pub(crate) fn yue_shim_arguments(
+        fiber: *mut FiberState,
+        to: *mut lua_State,
+        count: c_int,
+    ) -> c_int;
     pub(crate) fn yue_shim_origin(fiber: *mut FiberState, text: *mut u8, bytes: usize) -> usize;
     pub(crate) fn yue_shim_protect(
         state: *mut lua_State,

@@ -104,8 +104,9 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 use write_buffer::WriteBuffer;
-use yue_scheduler::Timer;
+use yue_scheduler::{Instant, Timer, now};
 
 /// One side of a connection. Clones are the same session.
 ///
@@ -161,6 +162,7 @@ struct Inner {
     /// Called when an accepted session is over.
     on_gone: RefCell<Option<Box<dyn FnOnce()>>>,
     counters: Counted,
+    since: Instant,
 }
 
 impl Session {
@@ -254,6 +256,16 @@ impl Session {
     /// Requests of the other side that wait or run.
     pub fn requests_in_flight(&self) -> usize {
         self.inner.inbox.in_flight.get()
+    }
+
+    /// Bytes that wait to leave.
+    pub fn queued_bytes(&self) -> usize {
+        self.inner.output_bytes()
+    }
+
+    /// For how long the session has been there.
+    pub fn age(&self) -> Duration {
+        now().saturating_since(self.inner.since)
     }
 
     /// Closes the session for good: what is written already still leaves, calls that wait fail.
@@ -387,6 +399,7 @@ impl Inner {
                 extension: RefCell::default(),
                 on_gone: RefCell::default(),
                 counters: Counted::new(role),
+                since: now(),
             }
         })
     }

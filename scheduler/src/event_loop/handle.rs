@@ -37,6 +37,10 @@ impl LoopHandle {
         LoopHandle { shared }
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// The loop's number.
     pub fn id(&self) -> u32 {
         self.shared.id

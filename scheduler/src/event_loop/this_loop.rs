@@ -167,6 +167,20 @@ pub fn describe(id: FiberId) -> Vec<String> {
     inspect::notes(id)
 }
 
+/// What a switch hook of a fiber of the loop keeps for it, if the fiber does not run: see
+/// [`SwitchHook::record`](crate::SwitchHook::record). Null if there is nothing. It is good until the loop gets on.
+///
+/// ```
+/// use yue_scheduler::{Config, Loop, current_id, this_loop};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     assert!(this_loop::hook_record(current_id()).is_null()); // it runs, and has no hook
+/// });
+/// ```
+pub fn hook_record(id: FiberId) -> *const () {
+    inspect::hook_record(id)
+}
+
 /// Hands the loop's driver to `f`, which must not suspend.
 ///
 /// ```

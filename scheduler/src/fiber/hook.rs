@@ -62,6 +62,12 @@ pub trait SwitchHook {
     fn origin(&self) -> Option<Box<str>> {
         None
     }
+
+    /// The address of what the hook's own layer keeps for the fiber, by which that layer finds it again while the fiber
+    /// does not run; see [`this_loop::hook_record`](crate::this_loop::hook_record).
+    fn record(&self) -> *const () {
+        ptr::null()
+    }
 }
 
 pub(crate) struct HookFrame {
@@ -99,6 +105,23 @@ pub(crate) unsafe fn origin(header: &Header) -> Option<Box<str>> {
         frame = outer;
     }
     found
+}
+
+/// The record of the innermost hook that has one, of a fiber that has left the processor.
+///
+/// # Safety
+/// As [`descriptions`].
+pub(crate) unsafe fn record(header: &Header) -> *const () {
+    let mut frame = header.hook.get();
+    while !frame.is_null() {
+        // SAFETY: as in `descriptions`.
+        let (hook, outer) = unsafe { (&*(*frame).hook, (*frame).outer) };
+        if !hook.record().is_null() {
+            return hook.record();
+        }
+        frame = outer;
+    }
+    ptr::null()
 }
 
 /// A frame and its hook beside each other: each switch reads both, from one cache line if what the hook needs comes
@@ -185,6 +208,10 @@ impl<H: SwitchHook + ?Sized> SwitchHook for &H {
 
     fn origin(&self) -> Option<Box<str>> {
         (**self).origin()
+    }
+
+    fn record(&self) -> *const () {
+        (**self).record()
     }
 }
 

@@ -20,7 +20,7 @@ pub use cancel::{
 };
 pub(crate) use cancel::{cancel_header, cancel_on};
 pub(crate) use header::{CANCELLED, Extra, HIGH, Header, Slab, State};
-pub(crate) use hook::{OnDrop, descriptions, origin};
+pub(crate) use hook::{OnDrop, descriptions, origin, record};
 pub use hook::{SwitchHook, may_suspend, no_suspend, with_switch_hook};
 pub(crate) use join::note_panic;
 pub use join::{JoinError, JoinHandle};

@@ -5,7 +5,7 @@
 
 use super::unwind::StackCopy;
 use crate::event_loop::{Inner, LoopHandle, this_loop, with_loop};
-use crate::fiber::{FiberId, Header, JoinError, SWITCH_FRAMES, State, descriptions};
+use crate::fiber::{FiberId, Header, JoinError, SWITCH_FRAMES, State, descriptions, record};
 use std::env;
 use std::ffi::c_void;
 use std::fmt;
@@ -229,6 +229,15 @@ pub(crate) fn notes(fiber: FiberId) -> Vec<String> {
         let header = standing(l, fiber);
         // SAFETY: the fiber has started, and neither runs nor is over.
         header.map_or(Vec::new(), |header| unsafe { descriptions(header) })
+    })
+}
+
+/// The record that a switch hook of a fiber of this loop has, which does not run; null if there is none.
+pub(crate) fn hook_record(fiber: FiberId) -> *const () {
+    with_loop(|l| {
+        let header = standing(l, fiber);
+        // SAFETY: the fiber has started, and neither runs nor is over.
+        header.map_or(std::ptr::null(), |header| unsafe { record(header) })
     })
 }
 

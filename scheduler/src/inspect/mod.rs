@@ -25,14 +25,14 @@ pub(crate) mod vitals;
 mod watchdog;
 
 pub use backtrace::Backtrace;
-pub(crate) use backtrace::{notes, of_fiber};
+pub(crate) use backtrace::{hook_record, notes, of_fiber};
 pub use capture::{Probe, set_probe};
 pub(crate) use fibers::origin_of;
 pub use fibers::{FiberInfo, FiberState};
 pub(crate) use fibers::{here, one};
 pub use interrupt::{Interruption, interrupt_threads, set_interruption};
 pub use metrics::{add_metrics, metrics_text};
-pub use report::{report, report_on};
+pub use report::{report, report_on, report_on_with};
 pub(crate) use unwind::Registers;
 pub use vitals::{set_timing, timing};
 pub use watchdog::{HeldLoop, stop_watching, watch_loops, watch_loops_with};

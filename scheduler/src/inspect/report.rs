@@ -22,9 +22,9 @@ use std::fmt::{self, Write as _};
 use std::io::{self, Read, Write as _};
 use std::os::fd::AsRawFd;
 use std::panic::Location;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{mem, ptr};
 
@@ -288,6 +288,32 @@ static PIPE: AtomicI32 = AtomicI32::new(-1);
 /// # Errors
 /// When the system gives no pipe or no thread, or refuses a handler for that signal.
 pub fn report_on(signal: i32) -> io::Result<()> {
+    report_on_with(signal, || format!("yue: {}", report()))
+}
+
+type Make = Box<dyn Fn() -> String + Send>;
+
+/// What makes the text of a report.
+static MAKE: Mutex<Option<Make>> = Mutex::new(None);
+
+/// As [`report_on`], but what is written is what `make` returns, which is called on a thread of its own.
+///
+/// ```
+/// use yue_scheduler::inspect;
+///
+/// const SIGQUIT: i32 = 3;
+/// inspect::report_on_with(SIGQUIT, || format!("yesterday all was well\n{}", inspect::report())).unwrap();
+/// ```
+///
+/// # Errors
+/// As [`report_on`].
+pub fn report_on_with(signal: i32, make: impl Fn() -> String + Send + 'static) -> io::Result<()> {
+    let make: Make = Box::new(make);
+    let before = MAKE
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .replace(make);
+    drop(before);
     if PIPE.load(Ordering::Relaxed) < 0 {
         let (mut reader, writer) = io::pipe()?;
         // A handler must not wait for room: a full pipe means that there are reports to come enough.
@@ -295,7 +321,9 @@ pub fn report_on(signal: i32) -> io::Result<()> {
         unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
         signals::spawn_with_signals_blocked("yue report", move || {
             while matches!(reader.read(&mut [0]), Ok(1)) {
-                let text = format!("yue: {}", report());
+                let make = MAKE.lock().unwrap_or_else(PoisonError::into_inner);
+                let text = make.as_ref().map_or_else(String::new, |make| make());
+                drop(make);
                 // Nobody is left to be told.
                 let _ = io::stderr().write_all(text.as_bytes());
             }

@@ -10,7 +10,7 @@
 
 use super::backtrace::Backtrace;
 use super::capture::{self, Capture};
-use crate::event_loop::{Shared, registry};
+use crate::event_loop::{LoopHandle, Shared, registry};
 use crate::fiber::{FiberId, drop_payload, guarded};
 use crate::signals;
 use crate::time::Instant;
@@ -83,6 +83,23 @@ pub struct HeldLoop {
 }
 
 impl HeldLoop {
+    /// Looks at what a loop's thread runs at this moment; `duration` is how long that has been, as far as the caller
+    /// knows. `None` if the loop does not work: it waits, or nobody ticks it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use yue_scheduler::inspect::HeldLoop;
+    /// use yue_scheduler::{Config, Loop};
+    ///
+    /// let l = Loop::new(Config::default()).unwrap();
+    /// assert!(HeldLoop::of(&l.handle(), Duration::ZERO).is_none());
+    /// ```
+    pub fn of(handle: &LoopHandle, duration: Duration) -> Option<HeldLoop> {
+        let shared = handle.shared();
+        let works = shared.vitals().working_on().is_some();
+        works.then(|| HeldLoop::look_at(shared, duration))
+    }
+
     pub(crate) fn look_at(shared: &Shared, duration: Duration) -> HeldLoop {
         let thread = &shared.vitals().thread;
         let mut held = HeldLoop {
