@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 use yue_io::Choice;
+use yue_io::signal::{self, Signal};
 use yue_rpc::session::{Service, Session};
 use yue_rpc::transport::connector;
 use yue_rpc::{ErrorKind, Options, Timeout};
@@ -35,6 +36,8 @@ pub(super) struct Outcome {
     pub(super) driver: &'static str,
     /// Why a connection was lost: that ended the load early.
     pub(super) lost: Option<String>,
+    /// The signal that ended it early.
+    pub(super) stopped: Option<Signal>,
 }
 
 struct State {
@@ -47,6 +50,7 @@ struct State {
     errors: RefCell<BTreeMap<String, u64>>,
     /// The error of the first call whose connection was lost.
     lost: RefCell<Option<String>>,
+    stopped: Cell<Option<Signal>>,
 }
 
 /// Loads the server as planned.
@@ -73,6 +77,7 @@ pub(super) fn run(plan: &Plan, io: Choice) -> Result<Outcome, String> {
             latencies: RefCell::new(latencies),
             errors: RefCell::default(),
             lost: RefCell::default(),
+            stopped: Cell::new(None),
         });
         load(&state, driver)
     })
@@ -101,6 +106,11 @@ fn load(state: &Rc<State>, driver: &'static str) -> Result<Outcome, String> {
     for fiber in fibers {
         fiber.join().map_err(|error| error.to_string())??;
     }
+    // From here on there is something to tell of, also to whom it takes too long. A second signal ends the process.
+    let told = state.clone();
+    let signals = signal::subscribe(&[Signal::INT, Signal::TERM], move |signal| {
+        told.stopped.set(Some(signal));
+    });
     let workers: Vec<_> = match plan.rate {
         None => closed_loop(state, &sessions),
         Some(rate) => vec![open_loop(state, &sessions, rate)],
@@ -108,6 +118,7 @@ fn load(state: &Rc<State>, driver: &'static str) -> Result<Outcome, String> {
     let warm = Instant::system().saturating_add(plan.warmup);
     wait_until(state, warm, || {})?;
     let outcome = count(state, driver)?;
+    drop(signals);
     state.over.set(true);
     for worker in workers {
         // Calls that still wait end by themselves, by their timeout at the latest.
@@ -139,12 +150,14 @@ fn count(state: &Rc<State>, driver: &'static str) -> Result<Outcome, String> {
         cpu: cpu_time().saturating_sub(cpu),
         driver,
         lost: state.lost.take(),
+        stopped: state.stopped.get(),
     })
 }
 
-/// Waits until then, or until a connection is lost; calls `look` now and then.
+/// Waits until then, or until a connection is lost or a signal comes; calls `look` now and then.
 fn wait_until(state: &State, end: Instant, look: impl Fn()) -> Result<(), String> {
-    while Instant::system() < end && state.lost.borrow().is_none() {
+    let goes_on = || state.lost.borrow().is_none() && state.stopped.get().is_none();
+    while Instant::system() < end && goes_on() {
         let step = end
             .saturating_since(Instant::system())
             .min(Duration::from_millis(100));

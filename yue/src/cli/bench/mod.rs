@@ -134,6 +134,9 @@ pub(crate) fn main(arguments: Arguments) -> i32 {
                 yue_scheduler::say(format_args!("the server went away: {error}"));
                 return 1;
             }
+            if let Some(signal) = result.stopped {
+                return 128 + signal.number();
+            }
             if result.latencies.is_empty() {
                 // A server that answers nothing, or nothing but errors, has not been measured.
                 yue_scheduler::say(format_args!("no call was answered while it was counted"));
