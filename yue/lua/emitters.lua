@@ -9,6 +9,16 @@ local wrap = internal.wrap
 local Emitter = {}
 Emitter.__index = Emitter
 internal.Emitter = Emitter
+core.name_class(Emitter)
+
+--- A class of emitters. `events` is a list of what they emit: other names are refused.
+function internal.emitter_class(events)
+  local class = setmetatable({ events = {} }, { __index = Emitter })
+  class.__index = class
+  for i = 1, #events do class.events[events[i]] = true end
+  core.name_class(class)
+  return class
+end
 
 --- Makes `object` (a table) an emitter of the class.
 function internal.new_emitter(class, object)
@@ -67,6 +77,7 @@ function Emitter:unbind(events, fn)
   if fn ~= nil and not internal.is_callable(fn) then
     internal.argument_error('unbind takes an event and the function')
   end
+  each_event(events, function(event) check_known(self, event) end)
   each_event(events, function(event)
     local kept = {}
     for _, binding in ipairs(self.bindings[event] or {}) do
@@ -96,6 +107,7 @@ end
 --- Tells everybody who bound the event or waits for it. Returns before the callbacks have run.
 function Emitter:emit(event, ...)
   check_event(event)
+  check_known(self, event)
   wake_waiting(self, event, ...)
   local list = self.bindings[event]
   if not list then return end
@@ -120,8 +132,8 @@ function Emitter:wait(event, timeout)
   local waiting = self.waiting[event] or {}
   self.waiting[event] = waiting
   local entry = internal.enlist(waiting, core.prepare())
-  entry.done = take_event
-  internal.park(entry.wait, 'event', timeout, internal.delist, entry)
+  entry.done, entry.emitter, entry.event = take_event, self, event
+  internal.park(entry.wait, 'event', timeout, entry, internal.delist, entry)
   if entry.payload then return true, unpack(entry.payload, 1, entry.count) end
   internal.delist(entry)
   return false
@@ -159,9 +171,7 @@ end
 
 -- -- Timers --------------------------------------------------------------------------------------------------------
 
-local Timer = setmetatable({}, { __index = Emitter })
-Timer.__index = Timer
-Timer.events = { tick = true }
+local Timer = internal.emitter_class { 'tick' }
 Timer.__tostring = function(self) return self.closed and 'timer (closed)' or 'timer' end
 
 -- The clock has no finer steps, and `at + interval` must get ahead.
@@ -208,9 +218,7 @@ end
 
 -- -- Signals -------------------------------------------------------------------------------------------------------
 
-local Signal = setmetatable({}, { __index = Emitter })
-Signal.__index = Signal
-Signal.events = { signal = true }
+local Signal = internal.emitter_class { 'signal' }
 Signal.__tostring = function(self) return ('signal %d%s'):format(self.number, self.closed and ' (closed)' or '') end
 
 yue.const = core.signals

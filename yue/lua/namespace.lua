@@ -9,6 +9,33 @@ local setmetatable, type, rawget, rawequal, pairs, ipairs = setmetatable, type, 
 local loaded, globals = package.loaded, _G
 local LIBRARIES = { 'bit', 'coroutine', 'debug', 'ffi', 'io', 'jit', 'math', 'os', 'package', 'string', 'table', 'yue' }
 
+--- The functions of a namespace that yue calls at the moments of a connection's life, by moment.
+local CALLBACKS = { open = '__open', accept = '__accept', close = '__close', timeout = '__timeout' }
+internal.callbacks = CALLBACKS
+
+-- Names that begin with two underscores: ours, and those that mean something to Lua (a class may be given as symbols).
+local KNOWN = { __gc = true, __mode = true, __metatable = true, __tostring = true, __concat = true, __name = true,
+  __index = true, __newindex = true, __call = true, __len = true, __eq = true, __lt = true, __le = true,
+  __add = true, __sub = true, __mul = true, __div = true, __mod = true, __pow = true, __unm = true,
+  __pairs = true, __ipairs = true }
+for _, name in pairs(CALLBACKS) do KNOWN[name] = true end
+
+--- Raises if the name can only be a misspelt callback: nobody could ever call it, and a door that was to be guarded by
+--- `__accept` would stand open.
+local function check_name(name)
+  if type(name) ~= 'string' or name:sub(1, 2) ~= '__' or KNOWN[name] then return end
+  local names = {}
+  for _, known in pairs(CALLBACKS) do names[#names + 1] = known end
+  table.sort(names)
+  internal.argument_error(
+    ('symbols: %s is no callback of a connection; there are %s'):format(name, table.concat(names, ', '))
+  )
+end
+
+local function check_names(symbols)
+  for name in pairs(symbols) do check_name(name) end
+end
+
 --- Whether the value is a module that was loaded, or the table of all globals. The lookup of a call does not enter such
 --- a table when it finds it in another one.
 local function is_module(value)
@@ -38,6 +65,7 @@ local function load_file(path)
   local layer = setmetatable({}, { __index = _G })
   setfenv(chunk, layer)
   chunk()
+  check_names(layer)
   for name, value in pairs(layer) do
     if type(name) == 'string' and is_module(value) then core.warn_of_module(name) end
   end
@@ -65,6 +93,7 @@ local function add(layers, symbols, depth)
     for i = 1, #symbols do add(layers, symbols[i], depth + 1) end
   else
     check_no_library(symbols)
+    check_names(symbols)
     layers[#layers + 1] = symbols
   end
 end
@@ -79,6 +108,7 @@ local function new_view(layers)
       end
     end,
     __newindex = function(_, key, value)
+      check_name(key)
       layers[#layers][key] = value
       -- Taking a name away takes it out of every layer, or the one below would show.
       if value == nil then

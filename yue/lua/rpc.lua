@@ -115,9 +115,7 @@ end
 
 -- -- Connections ---------------------------------------------------------------------------------------------------
 
-local Connection = setmetatable({}, { __index = Emitter })
-Connection.__index = Connection
-Connection.events = { open = true, accept = true, close = true, timeout = true, full = true }
+local Connection = internal.emitter_class { 'open', 'accept', 'close', 'timeout', 'full' }
 internal.Connection = Connection
 Connection.__tostring = function(self)
   return ('connection to %s%s'):format(self.address, self.closed and ' (closed)' or '')
@@ -130,6 +128,21 @@ local connections = setmetatable({}, { __mode = 'v' })
 local held = {}
 
 internal.connections = connections
+
+--- Listeners that are open, by the number of their native service.
+local listeners = {}
+internal.listeners = listeners
+
+--- The line of the program that called us, for reports.
+local function calling_line()
+  for level = 3, 20 do
+    local info = debug.getinfo(level, 'Sl')
+    if not info then return nil end
+    if info.currentline > 0 and info.short_src:sub(1, 6) ~= '[yue]/' then
+      return info.short_src .. ':' .. info.currentline
+    end
+  end
+end
 
 local function connection_of(id, namespace)
   local connection = connections[id]
@@ -252,8 +265,7 @@ end
 
 -- -- Listeners -----------------------------------------------------------------------------------------------------
 
-local Listener = setmetatable({}, { __index = Emitter })
-Listener.__index = Listener
+local Listener = internal.emitter_class { 'accept', 'close' }
 Listener.__tostring = function(self)
   return ('listener at %s%s'):format(self.address, self.closed and ' (closed)' or '')
 end
@@ -268,7 +280,7 @@ local function listen(name, count, ...)
   local listener = internal.new_emitter(Listener, { id = id, address = resolved, names = namespace })
   listener.service = service
   listener.namespace = namespace.view
-  internal.names_of[service] = namespace
+  internal.names_of[service], listeners[service] = namespace, listener
   internal.adopt_current(listener)
   return listener
 end
@@ -301,24 +313,28 @@ end
 --- Stops listening and closes the connections that it accepted.
 function Listener:on_close()
   core.close_listener(self.id)
-  internal.names_of[self.service] = nil
+  internal.names_of[self.service], listeners[self.service] = nil, nil
+end
+
+--- As every emitter's. The events are `accept` (a connection was granted) and `close` (such a one is over); callbacks get
+--- the connection, and the reason.
+function Listener:bind(events, fn)
+  local bound = Emitter.bind(self, events, fn)
+  core.watch_service(self.id)
+  return bound
+end
+
+function Listener:wait(event, timeout)
+  if not self.closed then core.watch_service(self.id) end
+  return Emitter.wait(self, event, timeout)
 end
 
 -- -- Callbacks of a connection's life --------------------------------------------------------------------------------
 
-local CALLBACKS = { open = '__open', accept = '__accept', close = '__close', timeout = '__timeout' }
+local CALLBACKS = internal.callbacks
 
---- Called by the RPC layer, in a fiber of its own, at a moment that something is bound to or has a callback for:
---- whether there is a callback, and its result.
-function internal.connection_event(moment, id, layers, payload)
-  local namespace = internal.names_of[core.service_of(id)]
-  local connection = connection_of(id, namespace)
-  if moment == 'room' then
-    internal.send_latest(connection)
-    return false
-  end
-  connection:emit(moment, payload)
-  if moment == 'close' and (connection.closed or core.is_accepted(id)) then forget(connection) end
+--- What the namespace's callback for the moment makes of it: whether there is one, and its result.
+local function ask_callback(moment, connection, layers, payload)
   local name = CALLBACKS[moment]
   for i = #layers, 1, -1 do
     local callback = name and rawget(layers[i], name)
@@ -326,6 +342,29 @@ function internal.connection_event(moment, id, layers, payload)
   end
   -- No callback: the moment passes as it would without one.
   return false
+end
+
+--- Called by the RPC layer, in a fiber of its own, at a moment that something is bound to or has a callback for:
+--- whether there is a callback, and its result.
+function internal.connection_event(moment, id, layers, payload)
+  local service = core.service_of(id)
+  local connection = connection_of(id, internal.names_of[service])
+  if moment == 'room' then
+    internal.send_latest(connection)
+    return false
+  end
+  local listener = listeners[service]
+  connection:emit(moment, payload)
+  if moment == 'close' then
+    if listener and not connection.refused then listener:emit('close', connection, payload) end
+    if connection.closed or core.is_accepted(id) then forget(connection) end
+  end
+  -- Until the callback has granted it; if that raises, for good.
+  connection.refused = moment == 'accept'
+  local has, result = ask_callback(moment, connection, layers, payload)
+  connection.refused = moment == 'accept' and has and not result
+  if moment == 'accept' and listener and not connection.refused then listener:emit('accept', connection) end
+  return has, result
 end
 
 --- The parts of what a handler raised, for its way back to the caller: type, code, message, traceback, retryable,
@@ -342,3 +381,12 @@ function yue.map(t)
   if type(t) ~= 'table' then internal.argument_error('yue.map takes a table, not ' .. internal.describe_value(t)) end
   return core.map(t)
 end
+
+--- Marks a table so that it travels as an array, even if places of it are nil.
+function yue.array(t)
+  if type(t) ~= 'table' then internal.argument_error('yue.array takes a table, not ' .. internal.describe_value(t)) end
+  return core.array(t)
+end
+
+--- A value that travels as nil, for places of tables. It is the null of lua-cjson, too.
+yue.null = core.null

@@ -3,8 +3,7 @@ local core, yue, internal = ...
 local setmetatable, type, pairs, pcall = setmetatable, type, pairs, pcall
 local Emitter = internal.Emitter
 
-local Thread = setmetatable({}, { __index = Emitter })
-Thread.__index = Thread
+local Thread = internal.emitter_class { 'exit' }
 Thread.__tostring = function(self) return 'thread ' .. self.name end
 
 local function check_options(options)
@@ -120,11 +119,42 @@ local function new(_, name, code, first, second)
   return thread
 end
 
+local function tell_exit(thread)
+  if thread.told then return end
+  thread.told = true
+  thread:emit('exit', pcall(core.thread_join, thread.id))
+end
+
+local function watch_exit(thread, event)
+  if thread.watched or event ~= 'exit' then return end
+  thread.watched = true
+  internal.start(function()
+    pcall(core.thread_join, thread.id)
+    tell_exit(thread)
+  end)
+end
+
+--- As every emitter's. The event is `exit`: the thread is over. Callbacks get what `pcall(t.join, t)` returns.
+function Thread:bind(events, fn)
+  local bound = Emitter.bind(self, events, fn)
+  watch_exit(self, 'exit')
+  return bound
+end
+
+function Thread:wait(event, timeout)
+  if not self.closed then watch_exit(self, event) end
+  return Emitter.wait(self, event, timeout)
+end
+
 --- Ends the thread: its program gets a graceful shutdown. Returns when it is over.
-function Thread:on_close()
+function Thread:close()
+  if self.closing then return end
+  self.closing = true
   core.thread_close(self.id)
   -- Nobody will answer there: calls that are made now shall not wait for it.
   yue.conn(self.procs):close()
+  tell_exit(self)
+  internal.end_emitter(self)
 end
 
 --- Waits until the thread is over: what it passed to `exit`, or raises what its program raised.

@@ -128,7 +128,8 @@ unsafe extern "C-unwind" fn listen_raw(state: *mut ffi::lua_State) -> c_int {
 
 /// Where to listen, and how: the loops of a `-c N` program share their ports.
 fn place(host: &Rc<Host>, address: Address, key: &str) -> Result<(Address, ListenOptions), Error> {
-    let (Address::Tcp { host: name, port }, true) = (&address, host.program.loops > 1) else {
+    let (Address::Tcp { host: name, port }, true) = (&address, host.program.script.loops > 1)
+    else {
         return Ok((address, ListenOptions::default()));
     };
     let find_out = || {
@@ -247,6 +248,18 @@ native! {
     read(stack) -> f64 { stack.number(1) }
     run(id) -> () {
         connection(id)?.1.service.watched.set(true);
+        Ok(())
+    }
+}
+
+native! {
+    /// As `watch`, for all connections of a listener.
+    WatchService = "watch_service", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> () {
+        if let Some(service) = with_host(|host| host.connections.service(id as u32))? {
+            service.watched.set(true);
+        }
         Ok(())
     }
 }
@@ -390,7 +403,7 @@ unsafe fn mark_raw(state: *mut ffi::lua_State, mark: fn(&Codec, Stack<'_>, c_int
         ffi::luaL_checktype(state, 1, ffi::LUA_TTABLE);
         let codec = with_host(|host| host.vm.codec());
         match codec {
-            Ok(codec) => codec.mark_map(Stack::new(state), 1),
+            Ok(codec) => mark(&codec, Stack::new(state), 1),
             Err(failure) => raise(state, failure),
         }
         ffi::lua_settop(state, 1);
@@ -413,7 +426,7 @@ unsafe extern "C-unwind" fn array_raw(state: *mut ffi::lua_State) -> c_int {
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
     register!(stack; CloseListener, ReleaseListenerHold, ListenerConnections, Peer, ServiceOf, Watch, Know);
-    register!(stack; Room, AskForRoom);
+    register!(stack; Room, AskForRoom, WatchService);
     register!(stack; WarnOfModule, IsAccepted, IsClosed, AddressOf, Connected, CloseConnection, CloseLater, Stats);
     // SAFETY: the table is on top, and errors may be raised.
     unsafe {
