@@ -35,6 +35,24 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::OnceLock;
 
+unsafe extern "C" {
+    /// The C library's own stream, which is there from the start; nobody assigns to the variable.
+    #[link_name = "stdout"]
+    static C_STDOUT: *mut libc::FILE;
+}
+
+/// Has the C library's standard output, which `print` and `io.write` of Lua use, written at the end of each line, also
+/// where it is a pipe or a file. A program can change that by `io.stdout:setvbuf`. To be called before anything is
+/// written, and before threads are started.
+///
+/// ```
+/// yue::stdio::buffer_output_by_lines();
+/// ```
+pub fn buffer_output_by_lines() {
+    // SAFETY: the stream is the C library's, which makes the buffer itself; nobody uses the stream yet.
+    unsafe { libc::setvbuf(C_STDOUT, std::ptr::null_mut(), libc::_IOLBF, 0) };
+}
+
 /// Writes what the buffers of standard output hold: that of Rust's standard library, and that of C's (which `print` of
 /// Lua uses). It blocks the thread until the reader has taken it, and while another thread is in the middle of a write.
 ///
@@ -43,11 +61,8 @@ use std::sync::OnceLock;
 /// yue::stdio::flush_buffers(); // Before the process ends by `_exit`, or by a signal.
 /// ```
 pub fn flush_buffers() {
-    unsafe extern "C" {
-        static stdout: *mut libc::FILE;
-    }
-    // SAFETY: the C library's own stream, which is there from the start; nobody here assigns to the variable.
-    unsafe { libc::fflush(stdout) };
+    // SAFETY: the stream is always there.
+    unsafe { libc::fflush(C_STDOUT) };
     // Nobody is left to be told.
     let _ = io::stdout().flush();
 }

@@ -44,9 +44,9 @@ end
 local enlist, delist, wake_all = internal.enlist, internal.delist, internal.wake_all
 
 --- Parks for the prepared wait: whether it was woken (false: the time is over). What stops the fiber is raised after
---- `undo(...)`.
-local function park(wait, why, limit, undo, ...)
-  local woken, stopped = core.park(wait, why, limit)
+--- `undo(...)`. `what` is what is waited for, by which reports know it.
+local function park(wait, why, limit, what, undo, ...)
+  local woken, stopped = core.park(wait, why, limit, what)
   if woken == nil then
     if undo then undo(...) end
     error(stopped, 0)
@@ -127,7 +127,7 @@ local function await(self)
   self.observed = true
   while not self.finished do
     local entry = enlist(self, core.prepare())
-    park(entry.wait, 'future', nil, delist, entry)
+    park(entry.wait, 'future', nil, self, delist, entry)
   end
   seen(self)
 end
@@ -227,7 +227,7 @@ local function await_some(list, done)
   local function leave()
     for i = 1, #entries do delist(entries[i]) end
   end
-  park(wait, 'any future', nil, leave)
+  park(wait, 'any future', nil, list, leave)
   leave()
 end
 

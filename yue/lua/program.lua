@@ -16,12 +16,19 @@ for _, argument in ipairs(core.args) do
 end
 yue.args[0] = core.script
 
+-- As `lua` sets it: the script's name at 0, its arguments from 1 on, the words before it at negative places.
+local arg = { [0] = core.script }
+for i, word in ipairs(core.args) do arg[i] = word end
+for i, word in ipairs(core.command) do arg[i - #core.command - 1] = word end
+_G.arg = arg
+
 yue.mode = core.role
 yue.feature = { driver = core.driver, timer = 'wheel', os = jit.os, arch = jit.arch, jit = (jit.status()) }
 yue.version = core.version
 
 -- -- Log -----------------------------------------------------------------------------------------------------------
 
+--- A value as text; tables with what is in them: over several lines, or, without `indent`, in one.
 local function pretty(value, indent, seen)
   if type(value) == 'string' then return ('%q'):format(value):gsub('\\\n', '\\n') .. '' end
   if type(value) ~= 'table' then return tostring(value) end
@@ -32,9 +39,9 @@ local function pretty(value, indent, seen)
   if seen[value] then return '<the table above>' end
   if next(value) == nil then return '{}' end
   seen[value] = true
-  local lines, count = {}, #value
-  local inner = indent .. '  '
-  for i = 1, count do lines[i] = inner .. pretty(value[i], inner, seen) end
+  local items, count = {}, #value
+  local inner = indent and indent .. '  '
+  for i = 1, count do items[i] = (inner or '') .. pretty(value[i], inner, seen) end
   local keys = {}
   for key in pairs(value) do
     if not (type(key) == 'number' and key >= 1 and key <= count and key % 1 == 0) then keys[#keys + 1] = key end
@@ -42,18 +49,11 @@ local function pretty(value, indent, seen)
   table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
   for _, key in ipairs(keys) do
     local name = type(key) == 'string' and key:match('^[%a_][%w_]*$') or '[' .. pretty(key, inner, seen) .. ']'
-    lines[#lines + 1] = inner .. name .. ' = ' .. pretty(value[key], inner, seen)
+    items[#items + 1] = (inner or '') .. name .. ' = ' .. pretty(value[key], inner, seen)
   end
   seen[value] = nil
-  return '{\n' .. table.concat(lines, ',\n') .. '\n' .. indent .. '}'
-end
-
---- As Lua's own, but a line is written at once, so that those of several threads do not mix.
-function _G.print(...)
-  local parts = {}
-  local to_text = _G.tostring -- as Lua's own, which asks for the program's
-  for i = 1, select('#', ...) do parts[i] = to_text((select(i, ...))) end
-  io.stdout:write(table.concat(parts, '\t') .. '\n')
+  if not indent then return '{ ' .. table.concat(items, ', ') .. ' }' end
+  return '{\n' .. table.concat(items, ',\n') .. '\n' .. indent .. '}'
 end
 
 --- Prints values so that one can read them; tables with all that is in them.
@@ -69,7 +69,7 @@ for _, level in ipairs { 'debug', 'info', 'warn', 'error' } do
     local parts = {}
     for i = 1, select('#', ...) do
       local value = (select(i, ...))
-      parts[i] = type(value) == 'string' and value or pretty(value, '', {})
+      parts[i] = type(value) == 'string' and value or pretty(value, nil, {})
     end
     core.log(level, table.concat(parts, ' '))
   end

@@ -231,6 +231,7 @@ local function socket(name, count, ...)
   local namespace = internal.new_namespace(symbols)
   local id = core.open(addr, options, namespace.layers)
   local connection = connection_of(id, namespace)
+  connection.opened_at = calling_line()
   if shared then
     connection.cached = addr
     cache[addr] = connection

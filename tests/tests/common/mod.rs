@@ -139,7 +139,7 @@ impl Outcome {
     pub fn logs_only_failures_of(&self, handlers: &[&str]) {
         let expected = |entry: &str| {
             handlers.iter().any(|handler| {
-                entry.starts_with(&format!("yue error: the handler of {handler} failed, "))
+                entry.contains(&format!("Z yue error: the handler of {handler} failed, "))
             }) || entry.ends_with("more failures of handlers and callbacks were not logged")
         };
         // The lines of a traceback are indented.

@@ -14,20 +14,21 @@ mod bench;
 mod doctor;
 mod init;
 
-use crate::lua::{Choice, Script};
+use crate::lua::{Choice, Chunk, Script, report};
 use crate::system::reset_signals;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-use yue_scheduler::inspect;
 
 const EXAMPLES: &str = "\
 Examples:
   yue server.lua                      run a program
   yue -c 4 server.lua port=8080       run it on four loops
   yue --io mio server.lua             run it on epoll
+  yue -e 'print(1 + 1)'               run a line of Lua; `yue -` runs its input
   yue doctor                          show this machine's driver and limits
   yue bench tcp://127.0.0.1:8080 -m hello -a '[\"world\"]'
 
@@ -75,8 +76,17 @@ struct Run {
     #[arg(long)]
     no_report: bool,
 
-    /// The script, and its arguments (yue.args).
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_names = ["SCRIPT", "ARGS"], required = true)]
+    /// Run this Lua code, before the script if there is one. May be given several times.
+    #[arg(short = 'e', value_name = "CODE")]
+    code: Vec<OsString>,
+
+    /// Read Lua from standard input line by line, after the script if there is one.
+    #[arg(short = 'i')]
+    interactive: bool,
+
+    /// The script, or - for standard input, and its arguments (yue.args, arg, ...).
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_names = ["SCRIPT", "ARGS"])]
+    #[arg(required_unless_present_any = ["code", "interactive"])]
     script: Vec<OsString>,
 }
 
@@ -111,6 +121,7 @@ fn parse_driver(text: &str) -> Result<Choice, String> {
 pub fn main() -> ExitCode {
     reset_signals();
     yue_io::stdio::make_outputs_blocking();
+    yue_io::stdio::buffer_output_by_lines();
     // clap ends the process itself: 2 for wrong usage, 0 for help and version.
     let arguments = Arguments::parse();
     let code = match arguments.command {
@@ -124,12 +135,12 @@ pub fn main() -> ExitCode {
 /// Makes a program that hangs, or holds its loop, tell so.
 fn look_on(run: &Run) {
     if run.watchdog > 0
-        && let Err(error) = inspect::watch_loops(Duration::from_millis(run.watchdog))
+        && let Err(error) = report::watch(Duration::from_millis(run.watchdog))
     {
         yue_scheduler::say(format_args!("no watchdog: {error}"));
     }
     if !run.no_report
-        && let Err(error) = inspect::report_on(libc::SIGQUIT)
+        && let Err(error) = report::report_on(libc::SIGQUIT)
     {
         yue_scheduler::say(format_args!("no report on SIGQUIT: {error}"));
     }
@@ -138,23 +149,53 @@ fn look_on(run: &Run) {
 fn run(run: Run) -> i32 {
     init::split_if_orphans_come_here();
     look_on(&run);
-    let mut words = run.script.into_iter();
-    let Some(path) = words.next().map(PathBuf::from) else {
-        return 2;
-    };
-    let args: Vec<OsString> = words.collect();
-    if let Err((code, text)) = check(&path, args.first()) {
-        yue_scheduler::say(format_args!("{text}"));
-        return code;
+    match script_of(run) {
+        Ok(script) => script.run(),
+        Err((code, text)) => {
+            yue_scheduler::say(format_args!("{text}"));
+            code
+        }
     }
-    let args = args.into_iter().map(OsString::into_encoded_bytes).collect();
-    let script = Script {
-        path,
-        args,
+}
+
+/// What the command line names. The error is an exit code and a message.
+fn script_of(run: Run) -> Result<Script, (i32, String)> {
+    let words = std::env::args_os().map(OsString::into_encoded_bytes);
+    let before = words.len().saturating_sub(run.script.len());
+    let command = words.take(before).collect();
+    let mut chunks: Vec<Chunk> = run
+        .code
+        .into_iter()
+        .map(|code| Chunk::text("=(command line)", code.into_encoded_bytes()))
+        .collect();
+    let mut words = run.script.into_iter();
+    let name = words.next().map(PathBuf::from);
+    let args: Vec<OsString> = words.collect();
+    match &name {
+        Some(path) if path.as_os_str() == "-" => {
+            let mut source = Vec::new();
+            std::io::stdin()
+                .read_to_end(&mut source)
+                .map_err(|error| (1, format!("cannot read standard input: {error}")))?;
+            chunks.push(Chunk::text("=stdin", source));
+        }
+        Some(path) => {
+            check(path, args.first())?;
+            chunks.push(Chunk::File(path.clone()));
+        }
+        None => {}
+    }
+    if run.interactive {
+        chunks.push(Chunk::Interactive);
+    }
+    Ok(Script {
+        chunks,
+        name,
+        args: args.into_iter().map(OsString::into_encoded_bytes).collect(),
+        command,
         loops: run.loops,
         io: run.io,
-    };
-    script.run()
+    })
 }
 
 /// A script may be anything that can be read, a pipe too. What is none is refused here, in better words than Lua has.

@@ -260,13 +260,20 @@ impl Connections {
     }
 
     fn each(&self, mut f: impl FnMut(&Session)) {
-        for listening in self.listeners.borrow().values() {
-            listening.listener.connections().iter().for_each(&mut f);
+        self.each_with_id(|session, _, _| f(session));
+    }
+
+    /// All connections, with the number of the listener's service, or, of an opened one, with its own.
+    pub(crate) fn each_with_id(&self, mut f: impl FnMut(&Session, u32, bool)) {
+        for (id, listening) in &*self.listeners.borrow() {
+            for session in &listening.listener.connections() {
+                f(session, *id, false);
+            }
         }
         let all: Vec<_> = self.by_id.borrow().values().cloned().collect();
-        all.iter()
-            .filter(|connection| connection.service.opened)
-            .for_each(|connection| f(&connection.session));
+        for connection in all.iter().filter(|connection| connection.service.opened) {
+            f(&connection.session, connection.id, true);
+        }
     }
 
     pub(crate) fn requests_in_flight(&self) -> usize {

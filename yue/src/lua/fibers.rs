@@ -19,7 +19,7 @@ pub(crate) fn number(id: FiberId) -> f64 {
     ((generation & ((1 << 29) - 1)) << INDEX_BITS | index) as f64
 }
 
-fn fiber_id(number: f64) -> FiberId {
+pub(crate) fn fiber_id(number: f64) -> FiberId {
     let number = number as u64;
     let fiber = (number >> INDEX_BITS) << 32 | number & ((1 << INDEX_BITS) - 1);
     FiberId::from_bits(u128::from(this_loop::id()) << 64 | u128::from(fiber))

@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use yue_luajit::codec::{Limits, Reader};
-use yue_luajit::{Error, NoRefs, Stack, Vm, VmError, ffi};
+use yue_luajit::{Error, LuaThread, NoRefs, Stack, Vm, VmError, ffi, set_error_form};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{Builder, FiberId, LocalWaker, StackClass};
 
@@ -69,6 +69,8 @@ pub(crate) struct Host {
     pub(crate) import_symbols: Cell<Option<c_int>>,
     pub(crate) at_end: Cell<Option<c_int>>,
     pub(crate) fiber_over: Cell<Option<c_int>>,
+    pub(crate) repl: Cell<Option<c_int>>,
+    pub(crate) report: Cell<Option<c_int>>,
     /// Fibers of which the prelude has a record that it made itself.
     pub(crate) records: Records,
     /// The registry reference of the table that programs see as `yue`.
@@ -114,6 +116,8 @@ impl Host {
             import_symbols: Cell::new(None),
             at_end: Cell::new(None),
             fiber_over: Cell::new(None),
+            repl: Cell::new(None),
+            report: Cell::new(None),
             records: Records::default(),
             yue: Cell::new(None),
             async_calls: AsyncCalls::default(),
@@ -189,10 +193,37 @@ impl Host {
         }
     }
 
+    /// Puts the function of the interactive mode on an empty stack.
+    pub(crate) fn push_repl(&self, thread: &mut LuaThread) -> Result<(), VmError> {
+        let (state, repl) = (thread.raw(), self.repl.get());
+        let repl = repl.ok_or_else(|| VmError::Lua("there is no interactive mode".to_owned()))?;
+        // SAFETY: an idle state of ours, with room for one value; reading the registry raises nothing.
+        unsafe { ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, repl.into()) };
+        Ok(())
+    }
+
+    /// Puts the program's arguments on a stack that has room for them.
+    pub(crate) fn push_arguments(&self, thread: &mut LuaThread) -> Result<(), VmError> {
+        let (state, program) = (thread.raw(), &*self.program);
+        let count = c_int::try_from(program.script.args.len()).unwrap_or(c_int::MAX);
+        // SAFETY: growing the stack is protected by itself.
+        if unsafe { ffi::lua_checkstack(state, count) } == 0 {
+            return Err(VmError::Lua("too many arguments".to_owned()));
+        }
+        self.vm.protect(|stack| {
+            stack.reserve(count);
+            for argument in &program.script.args {
+                stack.push_bytes(argument);
+            }
+            // SAFETY: protected; both are states of this VM, and that one has room.
+            unsafe { ffi::lua_xmove(stack.raw(), state, count) };
+        })
+    }
+
     /// The loop's name in logs.
     pub(crate) fn name(&self) -> String {
         match &self.role {
-            Role::Main(index) if self.program.loops > 1 => format!("loop {index}"),
+            Role::Main(index) if self.program.script.loops > 1 => format!("loop {index}"),
             Role::Main(_) => String::new(),
             Role::Worker(name) => name.clone(),
         }
@@ -433,4 +464,6 @@ pub(crate) fn register_natives(stack: Stack<'_>) {
     threads::register_all(stack);
     super::program::register_all(stack);
     super::connections::register_all(stack);
+    super::repl::register_all(stack);
+    super::report::register_all(stack);
 }

@@ -1,4 +1,5 @@
-//! The program's log: lines on standard error.
+//! The program's log: lines on standard error, each with the time (UTC) and how much it matters:
+//! `2026-01-31T12:00:00.123Z yue warn: text`.
 //!
 //! `YUE_LOG` (`debug`, `info`, `warn`, `error`, `off`) sets what is shown; `info` and up by default.
 //!
@@ -12,7 +13,7 @@ use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use yue_luajit::Stack;
 use yue_scheduler::{Instant, now};
 
@@ -63,7 +64,7 @@ pub(crate) fn write(level: Level, text: &[u8]) {
         format!("{level:?}").to_lowercase(),
         host::current().map(|host| host.name()),
     );
-    let mut line = format!("yue {name}: ");
+    let mut line = format!("{} yue {name}: ", time_text(SystemTime::now()));
     if let Some(loop_name) = loop_name.filter(|name| !name.is_empty()) {
         line.push_str(&format!("[{loop_name}] "));
     }
@@ -71,6 +72,28 @@ pub(crate) fn write(level: Level, text: &[u8]) {
     line.push('\n');
     // A standard error that is closed is no reason to stop.
     let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// As RFC 3339 has it, in UTC, with milliseconds.
+fn time_text(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = since.as_secs() as libc::time_t;
+    // SAFETY: zeros are a valid tm, which the call fills in.
+    let parts = unsafe {
+        let mut parts: libc::tm = std::mem::zeroed();
+        libc::gmtime_r(&seconds, &mut parts);
+        parts
+    };
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        parts.tm_year + 1900,
+        parts.tm_mon + 1,
+        parts.tm_mday,
+        parts.tm_hour,
+        parts.tm_min,
+        parts.tm_sec,
+        since.subsec_millis()
+    )
 }
 
 /// Appends a text so that it can neither act on a terminal nor look like an entry of its own.
@@ -223,6 +246,13 @@ mod tests {
         assert_eq!(printable(b"\x1b[2J\r\x07\x7f"), "\\x1b[2J\\x0d\\x07\\x7f");
         assert_eq!(printable("\u{9b}31m".as_bytes()), "\\u{9b}31m");
         assert_eq!(printable(b"\xff\xfe."), "\\xff\\xfe.");
+    }
+
+    #[test]
+    fn the_time_is_in_utc_with_milliseconds() {
+        let at = |ms| UNIX_EPOCH + Duration::from_millis(ms);
+        assert_eq!(time_text(at(0)), "1970-01-01T00:00:00.000Z");
+        assert_eq!(time_text(at(951_782_400_005)), "2000-02-29T00:00:00.005Z");
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //!   references.rs   functions as values                    errors.rs      failures as error objects
 //!   failures.rs     what handlers raise, logged and sent
 //!   threads.rs      worker threads                         signals.rs, log.rs
-//!   shutdown.rs     SIGINT, SIGTERM, the deadline
+//!   shutdown.rs     SIGINT, SIGTERM, the deadline          repl.rs        lines of standard input, for `yue -i`
+//!   report.rs       what hangs, for people
 //! ```
 //!
 //! A Rust program runs a Lua program as the `yue` command does:
@@ -40,6 +41,8 @@ mod native;
 mod options;
 mod program;
 mod references;
+mod repl;
+pub(crate) mod report;
 mod shutdown;
 mod signals;
 mod threads;
@@ -48,13 +51,49 @@ mod wait;
 use std::path::PathBuf;
 pub use yue_io::Choice;
 
+/// A piece of a Lua program.
+///
+/// ```
+/// use yue::lua::{Chunk, Script};
+///
+/// let script = Script {
+///     chunks: vec![Chunk::text("=(command line)", "answer = 6 * 7")],
+///     ..Script::new("/dev/null")
+/// };
+/// assert_eq!(script.run(), 0);
+/// ```
+#[derive(Debug, Clone)]
+pub enum Chunk {
+    /// A file: source, or bytecode.
+    File(PathBuf),
+    /// Source text.
+    Text {
+        /// What messages call it, as Lua has it: `=name`, or `@file`.
+        name: String,
+        /// The text. A first line that begins with `#` is skipped, as in a file.
+        source: Vec<u8>,
+    },
+    /// Reads Lua from standard input, line by line, and shows the results, until its end.
+    Interactive,
+}
+
+impl Chunk {
+    /// A piece of source text.
+    pub fn text(name: impl Into<String>, source: impl Into<Vec<u8>>) -> Chunk {
+        Chunk::Text {
+            name: name.into(),
+            source: source.into(),
+        }
+    }
+}
+
 /// A Lua program to run: a script, its arguments, and how many loops run it.
 ///
 /// ```
 /// use yue::lua::{Choice, Script};
 ///
 /// let path = std::env::temp_dir().join(format!("yue-script-{}.lua", std::process::id()));
-/// std::fs::write(&path, "assert(yue.args[1] == 'hello')")?;
+/// std::fs::write(&path, "assert(yue.args[1] == 'hello' and ... == 'hello')")?;
 /// let script = Script {
 ///     args: vec![b"hello".to_vec()],
 ///     io: Choice::Mio,
@@ -66,10 +105,14 @@ pub use yue_io::Choice;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Script {
-    /// The file.
-    pub path: PathBuf,
-    /// What the script sees as `yue.args`.
+    /// What the main fiber runs, one after the other. Each gets `args` as its arguments.
+    pub chunks: Vec<Chunk>,
+    /// What the program is called in `arg[0]`, if it has a name. Modules beside the file of this name are found.
+    pub name: Option<PathBuf>,
+    /// What the script sees as `yue.args`, as `arg[1]` and so on, and as `...`.
     pub args: Vec<Vec<u8>>,
+    /// The words of the command line before the name: `arg[-1]` is the last of them.
+    pub command: Vec<Vec<u8>>,
     /// How many loops run it at once, each in a thread of its own; at least 1.
     pub loops: usize,
     /// Which I/O driver the loops have.
@@ -79,9 +122,12 @@ pub struct Script {
 impl Script {
     /// A script without arguments, on one loop, with the driver that this machine allows.
     pub fn new(path: impl Into<PathBuf>) -> Script {
+        let path = path.into();
         Script {
-            path: path.into(),
+            chunks: vec![Chunk::File(path.clone())],
+            name: Some(path),
             args: Vec::new(),
+            command: Vec::new(),
             loops: 1,
             io: Choice::Auto,
         }
@@ -95,7 +141,7 @@ impl Script {
     /// as they were when this returns. If a shutdown takes longer than its grace of 5 s and one more, or another signal
     /// comes, the process ends.
     pub fn run(self) -> i32 {
-        program::Program::new(self.path, self.args, self.loops.max(1), self.io).run()
+        program::Program::new(self).run()
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::errors::ErrorObject;
 use super::host::{self, Host, Role};
+use std::path::Path;
 use std::rc::Rc;
 use yue_luajit::{LuaThread, Stack, VmError, ffi};
 use yue_rpc::ErrorKind;
@@ -21,6 +22,8 @@ const FILES: &[(&str, &str)] = &[
     ("latest", include_str!("../../lua/latest.lua")),
     ("program", include_str!("../../lua/program.lua")),
     ("threads", include_str!("../../lua/threads.lua")),
+    ("repl", include_str!("../../lua/repl.lua")),
+    ("report", include_str!("../../lua/report.lua")),
 ];
 
 /// Makes `yue` in the host's VM. In a fiber that runs no Lua yet.
@@ -40,7 +43,10 @@ pub(crate) fn install(host: &Rc<Host>) -> Result<(), VmError> {
 /// What `core` says about the program.
 struct Facts {
     args: Vec<Vec<u8>>,
-    script: String,
+    /// The words of the command line before the script's name.
+    command: Vec<Vec<u8>>,
+    /// The script's name; `None` if it has none.
+    script: Option<Vec<u8>>,
     /// Where the script lies, without the last `/`; empty for the current folder.
     script_folder: String,
     role: &'static str,
@@ -56,18 +62,20 @@ impl Facts {
             Role::Main(index) => ("main", format!("main{index}"), *index),
             Role::Worker(name) => ("thread", name.clone(), 1),
         };
+        let script = &host.program.script;
+        let folder = script.name.as_deref().and_then(Path::parent);
         Facts {
-            args: host.program.args.clone(),
-            script: host.program.script.to_string_lossy().into_owned(),
-            script_folder: host
-                .program
-                .script
-                .parent()
-                .map_or_else(String::new, |folder| folder.to_string_lossy().into_owned()),
+            args: script.args.clone(),
+            command: script.command.clone(),
+            script: script
+                .name
+                .as_ref()
+                .map(|name| name.as_os_str().as_encoded_bytes().to_vec()),
+            script_folder: folder.map_or_else(String::new, |path| path.to_string_lossy().into()),
             role,
             name,
             index,
-            loops: host.program.loops,
+            loops: script.loops,
             driver: yue_scheduler::this_loop::with_driver(|driver| driver.name()),
         }
     }
@@ -93,14 +101,19 @@ unsafe fn make_tables(stack: Stack<'_>, facts: &Facts) -> Shared {
         ffi::lua_setfield(state, -2, c"signals".as_ptr());
         push_error_kinds(stack);
         ffi::lua_setfield(state, -2, c"error_kinds".as_ptr());
-        ffi::lua_createtable(state, facts.args.len() as i32, 0);
-        for (index, argument) in facts.args.iter().enumerate() {
-            stack.push_bytes(argument);
-            ffi::lua_rawseti(state, -2, index as i64 + 1);
+        for (key, words) in [(c"args", &facts.args), (c"command", &facts.command)] {
+            ffi::lua_createtable(state, words.len() as i32, 0);
+            for (index, word) in words.iter().enumerate() {
+                stack.push_bytes(word);
+                ffi::lua_rawseti(state, -2, index as i64 + 1);
+            }
+            ffi::lua_setfield(state, -2, key.as_ptr());
         }
-        ffi::lua_setfield(state, -2, c"args".as_ptr());
+        if let Some(script) = &facts.script {
+            stack.push_bytes(script);
+            ffi::lua_setfield(state, -2, c"script".as_ptr());
+        }
         for (key, text) in [
-            (c"script", &*facts.script),
             (c"script_folder", &*facts.script_folder),
             (c"role", facts.role),
             (c"name", &facts.name),
@@ -110,6 +123,8 @@ unsafe fn make_tables(stack: Stack<'_>, facts: &Facts) -> Shared {
             stack.push_bytes(text.as_bytes());
             ffi::lua_setfield(state, -2, key.as_ptr());
         }
+        ffi::lua_pushlightuserdata(state, std::ptr::null_mut());
+        ffi::lua_setfield(state, -2, c"null".as_ptr());
         stack.push_number(facts.index as f64);
         ffi::lua_setfield(state, -2, c"index".as_ptr());
         stack.push_number(facts.loops as f64);
@@ -214,6 +229,7 @@ fn finish(stack: Stack<'_>, shared: Shared) {
         let import_symbols = take(c"import_symbols");
         let (at_end, fiber_over) = (take(c"at_end"), take(c"fiber_over"));
         let objects = take(c"connections");
+        let (repl, report) = (take(c"repl"), take(c"make_report"));
         ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, wrap.into());
         let _ = host::with_host(|host| {
             host.make_error.set(Some(make));
@@ -224,6 +240,8 @@ fn finish(stack: Stack<'_>, shared: Shared) {
             host.at_end.set(Some(at_end));
             host.fiber_over.set(Some(fiber_over));
             host.connections.objects.set(objects);
+            host.repl.set(Some(repl));
+            host.report.set(Some(report));
             host.yue.set(Some(shared.yue));
             // The root of every fiber from now on.
             host.vm.set_error_handler(stack);

@@ -39,6 +39,13 @@ impl Results for String {
     }
 }
 
+impl Results for Vec<u8> {
+    fn push(&mut self, stack: Stack<'_>) -> c_int {
+        stack.push_bytes(self);
+        1
+    }
+}
+
 impl<T: Results> Results for Option<T> {
     fn push(&mut self, stack: Stack<'_>) -> c_int {
         match self {

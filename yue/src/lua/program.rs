@@ -16,19 +16,18 @@ use super::native::{native, register};
 use super::shutdown::{GRACE, Guard, Notice};
 use super::threads;
 use super::wait::seconds;
+use super::{Chunk, Script};
 use crate::system::handle_broken_pipes;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{self, Duration};
-use yue_io::Choice;
 use yue_io::signal::Signal;
 use yue_io::stdio::flush_buffers;
-use yue_luajit::{Ended, Stack};
+use yue_luajit::{Ended, LuaThread, Stack};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{
     Config, Instant, Loop, LoopHandle, RemoteWaker, park, park_until, prepare_park, sleep, spawn,
@@ -40,10 +39,7 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// A program, as all of its loops see it.
 pub(crate) struct Program {
-    pub(crate) script: PathBuf,
-    pub(crate) args: Vec<Vec<u8>>,
-    pub(crate) loops: usize,
-    pub(crate) io: Choice,
+    pub(crate) script: Script,
     /// The loops of the program, with the numbers of their threads.
     members: Mutex<Vec<(LoopHandle, libc::pid_t)>>,
     pub(crate) shared_ports: SharedPorts,
@@ -72,17 +68,12 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Program {
     /// A program that is not running yet.
-    pub(crate) fn new(
-        script: PathBuf,
-        args: Vec<Vec<u8>>,
-        loops: usize,
-        io: Choice,
-    ) -> Arc<Program> {
+    pub(crate) fn new(script: Script) -> Arc<Program> {
         Arc::new(Program {
-            script,
-            args,
-            loops,
-            io,
+            script: Script {
+                loops: script.loops.max(1),
+                ..script
+            },
             members: Mutex::default(),
             shared_ports: SharedPorts::default(),
             ending: OnceLock::new(),
@@ -93,8 +84,9 @@ impl Program {
     /// Runs the program to its end and returns the process's exit code.
     pub(crate) fn run(self: &Arc<Self>) -> i32 {
         handle_broken_pipes();
+        super::report::set_program(self);
         let guard = Guard::start(self);
-        let others: Vec<_> = (2..=self.loops)
+        let others: Vec<_> = (2..=self.script.loops)
             .map(|index| {
                 let program = self.clone();
                 std::thread::Builder::new()
@@ -179,7 +171,7 @@ impl Program {
 
 /// Runs one of the program's main loops on the calling thread; returns its exit code.
 fn run_loop(program: &Arc<Program>, index: usize) -> i32 {
-    let config = match yue_io::driver(program.io) {
+    let config = match yue_io::driver(program.script.io) {
         Ok(driver) => Config {
             driver,
             ..Config::default()
@@ -213,16 +205,16 @@ fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
             return 1;
         }
     };
-    let script = program.script.clone();
-    let outcome = start_script(&host, |thread| {
-        let path = CString::new(script.into_os_string().into_encoded_bytes())
-            .map_err(|_| "the script's name has a zero byte in it".to_owned())?;
-        thread.load_file(&path).map_err(|error| error.to_string())
-    });
-    let result = match outcome {
-        Ok(outcome) => wait_for_end(&host, &outcome, true),
-        Err(text) => Err(ErrorObject::of_kind(ErrorKind::Runtime, text)),
+    let mut chunks = program.script.chunks.iter();
+    let mut next = || {
+        let chunk = chunks.next();
+        let started = chunk.map(|chunk| start_script(&host, |thread| load(&host, thread, chunk)));
+        let failed = |text| ErrorObject::of_kind(ErrorKind::Runtime, text);
+        started.transpose().map_err(failed)
     };
+    let first = next();
+    let result =
+        first.and_then(|first| wait_for_end(&host, first.unwrap_or_default(), true, &mut next));
     let code = match result {
         Ok(()) => 0,
         Err(failure) => {
@@ -234,13 +226,43 @@ fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
     code
 }
 
+/// Puts a chunk of the program and its arguments on the stack.
+fn load(host: &Rc<Host>, thread: &mut LuaThread, chunk: &Chunk) -> Result<(), String> {
+    let loaded = match chunk {
+        Chunk::File(path) => {
+            let path = CString::new(path.as_os_str().as_encoded_bytes())
+                .map_err(|_| "the script's name has a zero byte in it".to_owned())?;
+            thread.load_file(&path)
+        }
+        Chunk::Text { name, source } => {
+            let name = CString::new(name.as_bytes())
+                .map_err(|_| "the name of a chunk has a zero byte in it".to_owned())?;
+            thread.load(without_first_comment(source), &name)
+        }
+        // Its name in tracebacks is that of the function.
+        Chunk::Interactive => host.push_repl(thread),
+    };
+    loaded
+        .and_then(|()| host.push_arguments(thread))
+        .map_err(|error| error.to_string())
+}
+
+/// Without a line `#!…` at the beginning; its end stays, so that lines keep their numbers.
+fn without_first_comment(source: &[u8]) -> &[u8] {
+    if source.first() != Some(&b'#') {
+        return source;
+    }
+    let end = source.iter().position(|byte| *byte == b'\n');
+    &source[end.unwrap_or(source.len())..]
+}
+
 /// What became of a script: `None` while it runs.
 pub(crate) type Outcome = Rc<Cell<Option<Result<(), Ended>>>>;
 
 /// Starts a fiber that runs what `load` puts on its stack. It holds the program until it is over.
 pub(crate) fn start_script(
     host: &Rc<Host>,
-    load: impl FnOnce(&mut yue_luajit::LuaThread) -> Result<(), String>,
+    load: impl FnOnce(&mut LuaThread) -> Result<(), String>,
 ) -> Result<Outcome, String> {
     let mut thread = host.vm.thread().map_err(|error| error.to_string())?;
     load(&mut thread)?;
@@ -255,14 +277,19 @@ pub(crate) fn start_script(
     Ok(outcome)
 }
 
-/// Waits until the program is over on this loop. `ends_by_itself`: also when nothing holds it any more.
+/// Starts what the main fiber runs next, if there is more.
+pub(crate) type Next<'a> = dyn FnMut() -> Result<Option<Outcome>, ErrorObject> + 'a;
+
+/// Waits until the program is over on this loop. `ends_by_itself`: also when nothing holds it any more. When the script
+/// has returned, `next` may start another one.
 ///
 /// # Errors
-/// What the script raised.
+/// What the script raised, or `next`.
 pub(crate) fn wait_for_end(
     host: &Rc<Host>,
-    script: &Outcome,
+    mut script: Outcome,
     ends_by_itself: bool,
+    next: &mut Next<'_>,
 ) -> Result<(), ErrorObject> {
     let watched = host.clone();
     let watcher = spawn(move || {
@@ -274,14 +301,22 @@ pub(crate) fn wait_for_end(
     let idle_host = Rc::downgrade(host);
     this_loop::set_idle_hook(move || idle_host.upgrade().is_some_and(|host| host.idle()));
     let result = loop {
-        if let Some(Err(mut ended)) = script.take() {
-            let error = threads::error_of(&mut ended);
-            // Interrupted, since its time was over: it is known why.
-            let cancelled = error.type_name == ErrorKind::Cancelled.name();
-            break match host.program.cause() {
-                Some(_) if cancelled => Ok(()),
-                _ => Err(error),
-            };
+        match script.take() {
+            Some(Err(mut ended)) => {
+                let error = threads::error_of(&mut ended);
+                // Interrupted, since its time was over: it is known why.
+                let cancelled = error.type_name == ErrorKind::Cancelled.name();
+                break match host.program.cause() {
+                    Some(_) if cancelled => Ok(()),
+                    _ => Err(error),
+                };
+            }
+            Some(Ok(())) if !host.dying.get() => match next() {
+                Ok(Some(more)) => script = more,
+                Ok(None) => {}
+                Err(error) => break Err(error),
+            },
+            _ => {}
         }
         if host.dying.get() || (ends_by_itself && host.is_idle()) {
             break Ok(());

@@ -140,7 +140,7 @@ enum Code {
 
 fn run_worker(job: Job) {
     let (worker, program) = (job.worker.clone(), job.program.clone());
-    let outcome = yue_io::driver(program.io)
+    let outcome = yue_io::driver(program.script.io)
         .and_then(|driver| {
             Loop::new(Config {
                 driver,
@@ -200,7 +200,7 @@ fn worker_program(job: &Job) -> Result<(), ErrorObject> {
     }
     job.worker.change(|state| state.started = Some(Ok(())));
     // An error that comes later ends the thread too. Nobody may be waiting for it, so it is told.
-    let result = wait_for_end(&host, &outcome, false);
+    let result = wait_for_end(&host, outcome, false, &mut || Ok(None));
     if let Err(failure) = &result {
         super::log::error(&format!("the thread ends: {}", failure.report()));
     }

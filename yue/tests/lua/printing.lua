@@ -1,5 +1,5 @@
 --! stdout: { 1, nil
---! stderr: yue info: hello {
+--! stderr: Z yue info: hello { a = 1 }
 -- print from several threads: lines stay whole. pp and log show what is in tables.
 local check = require 'check'
 local threads = {}

@@ -1,0 +1,357 @@
+//! What the command tells a person of a program that hangs, or holds a loop: first one line that names the line of Lua,
+//! then the rest of Lua's side. Native frames are shown with `YUE_BACKTRACE=full`.
+//!
+//! On SIGQUIT each loop of the program is asked for a report (`internal.make_report`, ../../lua/report.lua, in a fiber of its
+//! own). A loop that does not answer is held: its thread is looked at, as the watchdog does.
+
+use super::host::{self, Host};
+use super::log::{self, Level};
+use super::native::{Results, native, register, register_raw};
+use super::program::{Program, lock};
+use std::ffi::c_int;
+use std::fmt::Write;
+use std::io;
+use std::rc::Rc;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+use yue_luajit::{Parked, Stack, ffi};
+use yue_rpc::session::Session;
+use yue_scheduler::inspect::{self, FiberState, HeldLoop};
+use yue_scheduler::{FiberId, current_id, this_loop};
+
+/// How long a loop may take for its report before it counts as held.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Arguments of the function that a fiber waits in, which may say what for.
+const ARGUMENTS_MAX: c_int = 4;
+
+/// Fibers, and connections, that one loop tells of.
+const LISTED_MAX: usize = 100_000;
+
+/// The program that runs: a process has one report, about the last one that was started.
+static PROGRAM: Mutex<Weak<Program>> = Mutex::new(Weak::new());
+
+pub(super) fn set_program(program: &Arc<Program>) {
+    *lock(&PROGRAM) = Arc::downgrade(program);
+}
+
+fn wants_native_frames() -> bool {
+    std::env::var_os("YUE_BACKTRACE").is_some_and(|value| value == "full")
+}
+
+/// Logs what holds a loop of the process for longer than `threshold`.
+///
+/// # Errors
+/// The system gives no thread.
+pub(crate) fn watch(threshold: Duration) -> io::Result<()> {
+    inspect::watch_loops_with(threshold, |held| {
+        log::write(Level::Warn, held_text(held).as_bytes());
+    })
+}
+
+/// Writes a report on each `signal`.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn report_on(signal: c_int) -> io::Result<()> {
+    inspect::report_on_with(signal, || {
+        let mut text = report();
+        if wants_native_frames() {
+            let _ = write!(text, "\n{}", inspect::report());
+        }
+        text
+    })
+}
+
+/// The lines of Lua that a loop is in, the prelude's aside.
+fn lua_lines(held: &HeldLoop) -> Vec<&str> {
+    let lines = held.note.as_deref().unwrap_or_default().lines().skip(1);
+    let lines = lines.map(str::trim);
+    lines.filter(|line| !line.starts_with("[yue]/")).collect()
+}
+
+/// What holds a loop: one line, then where that is.
+fn held_text(held: &HeldLoop) -> String {
+    let lines = lua_lines(held);
+    let mut calls = lines.iter().filter(|line| !line.starts_with("C function"));
+    let (duration, thread) = (held.duration, &held.thread);
+    let mut text = match (calls.next(), calls.next()) {
+        (Some(line), Some(caller)) => {
+            format!("a loop is held for {duration:.1?} at {line}, called from {caller}")
+        }
+        (Some(line), None) => format!("a loop is held for {duration:.1?} at {line}"),
+        _ => format!("a loop is held for {duration:.1?} by code that is not Lua"),
+    };
+    match &held.name {
+        Some(name) => _ = write!(text, " (fiber '{name}', thread '{thread}')"),
+        None => _ = write!(text, " (thread '{thread}')"),
+    }
+    text.push('\n');
+    for line in &lines {
+        let _ = writeln!(text, "{line}");
+    }
+    if lines.is_empty() || wants_native_frames() {
+        let _ = match &held.backtrace {
+            Ok(calls) => write!(text, "{calls}"),
+            Err(why) => writeln!(text, "(no stack: {why})"),
+        };
+    }
+    text
+}
+
+/// What one loop says: how much its first line matters, that line, and the rest.
+struct Told {
+    rank: f64,
+    headline: String,
+    rest: String,
+}
+
+/// The report on all loops of the program.
+fn report() -> String {
+    let program = lock(&PROGRAM).upgrade();
+    let loops = program.map(|program| program.members()).unwrap_or_default();
+    let asked: Vec<_> = loops
+        .iter()
+        .map(|(handle, _)| {
+            let (sender, receiver) = channel();
+            handle.run(move || ask(sender));
+            (handle, receiver)
+        })
+        .collect();
+    let mut told: Vec<Told> = asked
+        .into_iter()
+        .map(|(handle, receiver)| match receiver.recv_timeout(PATIENCE) {
+            Ok(told) => told,
+            Err(_) => match HeldLoop::of(handle, PATIENCE) {
+                Some(held) => {
+                    let text = held_text(&held);
+                    let (headline, rest) = text.split_once('\n').unwrap_or((&text, ""));
+                    Told {
+                        rank: f64::INFINITY,
+                        headline: headline.replace("is held for", "is held for at least"),
+                        rest: rest.lines().map(|line| format!("  {line}\n")).collect(),
+                    }
+                }
+                None => Told {
+                    rank: 0.0,
+                    headline: "a loop does not answer: it begins, or ends".to_owned(),
+                    rest: String::new(),
+                },
+            },
+        })
+        .collect();
+    told.sort_by(|a, b| b.rank.total_cmp(&a.rank));
+    let mut text = String::new();
+    for (index, one) in told.iter().enumerate() {
+        let before = if index == 0 { "yue: " } else { "\n" };
+        let _ = writeln!(text, "{before}{}\n{}", one.headline, one.rest.trim_end());
+    }
+    if told.is_empty() {
+        text.push_str("yue: no program runs\n");
+    }
+    let _ = writeln!(
+        text,
+        "end of the report of process {} (YUE_BACKTRACE=full adds native frames)",
+        std::process::id()
+    );
+    text
+}
+
+/// Has the loop, on which this runs, make its report. Without an answer the sender is dropped.
+fn ask(answer: Sender<Told>) {
+    let Some(host) = host::current() else {
+        return;
+    };
+    let Some(function) = host.report.get() else {
+        return;
+    };
+    let Ok(thread) = host.vm.thread() else {
+        return;
+    };
+    // SAFETY: an idle state of ours with room for one value; reading the registry raises nothing.
+    unsafe { ffi::lua_rawgeti(thread.raw(), ffi::LUA_REGISTRYINDEX, function.into()) };
+    let spawned = thread.spawn(Some("report"), move |mut ended| {
+        if !ended.ok {
+            let rest = String::new();
+            let headline = format!("no report could be made: {}", ended.error_text());
+            let _ = answer.send(Told {
+                rank: 0.0,
+                headline,
+                rest,
+            });
+            return;
+        }
+        let text = |position| {
+            let bytes = ended.thread.bytes(position).unwrap_or_default();
+            String::from_utf8_lossy(bytes).into_owned()
+        };
+        let _ = answer.send(Told {
+            rank: ended.thread.number(1).unwrap_or(0.0),
+            headline: text(2),
+            rest: text(3),
+        });
+    });
+    // It answers, whatever becomes of the handle.
+    drop(spawned);
+}
+
+/// A fiber, as `fibers()` gives it.
+struct Listed {
+    id: f64,
+    name: Option<Box<str>>,
+    origin: Option<Box<str>>,
+    waits: bool,
+    reason: &'static str,
+    seconds: f64,
+}
+
+/// All of the loop's but the one that asks.
+pub(crate) struct Fibers(Vec<Listed>);
+
+impl Results for Fibers {
+    fn push(&mut self, stack: Stack<'_>) -> c_int {
+        let state = stack.raw();
+        // SAFETY: `Stack` promises a valid state where errors may be raised.
+        unsafe {
+            ffi::lua_createtable(state, self.0.len() as c_int, 0);
+            for (index, fiber) in self.0.iter().enumerate() {
+                ffi::lua_createtable(state, 0, 6);
+                stack.push_number(fiber.id);
+                ffi::lua_setfield(state, -2, c"id".as_ptr());
+                for (key, text) in [(c"name", &fiber.name), (c"origin", &fiber.origin)] {
+                    if let Some(text) = text {
+                        stack.push_bytes(text.as_bytes());
+                        ffi::lua_setfield(state, -2, key.as_ptr());
+                    }
+                }
+                stack.push_boolean(fiber.waits);
+                ffi::lua_setfield(state, -2, c"waits".as_ptr());
+                stack.push_bytes(fiber.reason.as_bytes());
+                ffi::lua_setfield(state, -2, c"reason".as_ptr());
+                stack.push_number(fiber.seconds);
+                ffi::lua_setfield(state, -2, c"seconds".as_ptr());
+                ffi::lua_rawseti(state, -2, index as i64 + 1);
+            }
+        }
+        1
+    }
+}
+
+native! {
+    /// `fibers()`: a list of the fibers of this loop.
+    ListFibers = "fibers", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> Fibers {
+        let me = current_id();
+        let all = this_loop::fibers().into_iter().filter(|fiber| fiber.id != me).take(LISTED_MAX);
+        let listed = all.map(|fiber| Listed {
+            id: super::fibers::number(fiber.id),
+            name: fiber.name,
+            origin: fiber.origin,
+            waits: fiber.state == FiberState::Parked,
+            reason: fiber.reason,
+            seconds: fiber.duration.as_secs_f64(),
+        });
+        Ok(Fibers(listed.collect()))
+    }
+}
+
+native! {
+    /// `traceback(fiber)`: the lines of Lua that a fiber is in which waits; nil if it runs no Lua.
+    Traceback = "traceback", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(number) -> Option<String> {
+        Ok(Parked::find(super::fibers::fiber_id(number), |parked| parked.traceback()))
+    }
+}
+
+/// `waits_in(fiber)`: the first arguments of the native function that a fiber waits in.
+unsafe extern "C-unwind" fn waits_in_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this. Nothing has a destructor.
+    unsafe {
+        let stack = Stack::new(state);
+        let fiber: FiberId = super::fibers::fiber_id(stack.number(1));
+        let push = |parked: Parked<'_>| parked.push_arguments(stack, ARGUMENTS_MAX);
+        Parked::find(fiber, push).unwrap_or(0)
+    }
+}
+
+/// A connection, as `sessions()` gives it.
+struct Linked {
+    /// The number of a listener's service, or of the connection that was opened.
+    id: f64,
+    address: String,
+    opened: bool,
+    up: bool,
+    numbers: [(&'static std::ffi::CStr, f64); 4],
+}
+
+impl Linked {
+    fn of(session: &Session, id: u32, opened: bool) -> Linked {
+        Linked {
+            id: id.into(),
+            address: session.address().to_owned(),
+            opened,
+            up: session.connected(),
+            numbers: [
+                (c"seconds", session.age().as_secs_f64()),
+                (c"queued", session.queued_bytes() as f64),
+                (c"calls", session.calls_in_flight() as f64),
+                (c"requests", session.requests_in_flight() as f64),
+            ],
+        }
+    }
+}
+
+/// All of the loop's that are not closed.
+pub(crate) struct Sessions(Vec<Linked>);
+
+impl Results for Sessions {
+    fn push(&mut self, stack: Stack<'_>) -> c_int {
+        let state = stack.raw();
+        // SAFETY: `Stack` promises a valid state where errors may be raised.
+        unsafe {
+            ffi::lua_createtable(state, self.0.len() as c_int, 0);
+            for (index, one) in self.0.iter().enumerate() {
+                ffi::lua_createtable(state, 0, 8);
+                stack.push_bytes(one.address.as_bytes());
+                ffi::lua_setfield(state, -2, c"address".as_ptr());
+                for (key, flag) in [(c"opened", one.opened), (c"up", one.up)] {
+                    stack.push_boolean(flag);
+                    ffi::lua_setfield(state, -2, key.as_ptr());
+                }
+                for (key, number) in one.numbers.iter().copied().chain([(c"id", one.id)]) {
+                    stack.push_number(number);
+                    ffi::lua_setfield(state, -2, key.as_ptr());
+                }
+                ffi::lua_rawseti(state, -2, index as i64 + 1);
+            }
+        }
+        1
+    }
+}
+
+fn sessions(host: &Rc<Host>) -> Sessions {
+    let mut all = Vec::new();
+    host.connections.each_with_id(|session, id, opened| {
+        if all.len() < LISTED_MAX && !session.is_closed() {
+            all.push(Linked::of(session, id, opened));
+        }
+    });
+    Sessions(all)
+}
+
+native! {
+    /// `sessions()`: a list of the connections of this loop.
+    ListSessions = "sessions", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> Sessions { host::with_host(sessions) }
+}
+
+/// Adds the natives to the `core` table on top of the stack. May raise.
+pub(crate) fn register_all(stack: Stack<'_>) {
+    register!(stack; ListFibers, Traceback, ListSessions);
+    // SAFETY: the table is on top, and errors may be raised.
+    unsafe { register_raw(stack, "waits_in", waits_in_raw) };
+}
