@@ -74,6 +74,64 @@ fn a_loader_that_failed_is_tried_again() {
 }
 
 #[test]
+fn an_error_in_a_loader_keeps_the_frames_of_the_module() {
+    let message = with_vm(|vm| {
+        error_of(
+            vm,
+            "package.preload.outer = loadstring('local inner = require(\"inner\") return inner', '=outer')
+            package.preload.inner = loadstring('local function fails() local x = nil + 1 end fails() return 1', '=inner')
+            return require('outer')",
+        )
+    });
+    for frame in [
+        "inner:1: attempt to perform arithmetic",
+        "inner:1: in function 'fails'",
+        "outer:1: in function <outer:0>",
+        "test:3: in function",
+    ] {
+        assert!(message.contains(frame), "{frame} in {message}");
+    }
+}
+
+#[test]
+fn what_a_loader_published_before_it_raised_is_loaded_anew() {
+    let got = with_vm(|vm| {
+        eval(
+            vm,
+            "local n = 0
+            package.preload.early = function()
+                n = n + 1
+                package.loaded.early = { n = n }
+                yield()
+                if n == 1 then error('first time', 0) end
+            end
+            local ok, e = pcall(require, 'early')
+            return tostring(ok) .. ' ' .. e .. ' ' .. require('early').n .. ' ' .. package.loaded.early.n",
+        )
+    });
+    assert_eq!(got, "false first time 2 2");
+}
+
+#[test]
+fn a_module_that_takes_its_entry_away_is_loaded_once_more_by_who_requires_it_back() {
+    let got = with_vm(|vm| {
+        eval(
+            vm,
+            "local n = 0
+            package.preload.cleared = function()
+                n = n + 1
+                package.loaded.cleared = nil
+                if n < 3 then return require('cleared') end
+                return 'the ' .. n
+            end
+            package.preload.empty = function() package.loaded.empty = nil end
+            return require('cleared') .. n .. package.loaded.cleared .. tostring(require('empty'))",
+        )
+    });
+    assert_eq!(got, "the 33the 3nil");
+}
+
+#[test]
 fn a_module_that_is_missing_is_named() {
     let message = with_vm(|vm| error_of(vm, "require('no.such.module')"));
     assert!(

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Outcome, run, yue};
+use common::{Outcome, drivers, run, yue};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -79,14 +79,80 @@ fn a_c_module_uses_the_commands_lua() {
         local twice, calls = require 'probe', 0
         print(twice(function() yue.sleep(0.001) calls = calls + 1 return calls end))";
     let folder = Folder::new("c", &[("main.lua", main), ("probe.c", source)]);
+    compile(&folder, "probe");
+    assert_eq!(run_main(&folder, &[]).lines(), ["2"]);
+}
+
+/// Compiles `NAME.c` of the folder to a module.
+fn compile(folder: &Folder, name: &str) {
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     let compiled = Command::new(compiler)
         .args(["-shared", "-fPIC", "-o"])
-        .args([folder.path("probe.so"), folder.path("probe.c")])
+        .args([
+            folder.path(&format!("{name}.so")),
+            folder.path(&format!("{name}.c")),
+        ])
         .status()
         .unwrap();
     assert!(compiled.success());
-    assert_eq!(run_main(&folder, &[]).lines(), ["2"]);
+}
+
+#[test]
+fn a_c_module_that_calls_back_on_the_state_of_another_fiber_harms_nobody() {
+    // As luv and lgi do, it keeps the state that it was loaded on.
+    let source = "
+        typedef struct lua_State lua_State;
+        extern void lua_xmove(lua_State *, lua_State *, int);
+        extern int lua_pcall(lua_State *, int, int, int);
+        extern void lua_pushboolean(lua_State *, int);
+        extern void lua_pushcclosure(lua_State *, int (*)(lua_State *), int);
+        static lua_State *kept;
+        static int call_back(lua_State *L)
+        {
+          int status;
+          lua_xmove(L, kept, 1);
+          status = lua_pcall(kept, 0, 0, 0);
+          lua_pushboolean(L, status == 0);
+          if (status == 0) return 1;
+          lua_xmove(kept, L, 1);
+          return 2;
+        }
+        int luaopen_keeper(lua_State *L) { kept = L; lua_pushcclosure(L, call_back, 0); return 1; }";
+    let main = "local waits = yue.spawn(function()
+          call_back = require 'keeper'
+          local before = { 'mine' }
+          yue.sleep(0.05)
+          return before[1]
+        end)
+        yue.yield()
+        local refused, ran = 0, 0
+        for i = 1, 20 do
+          yue.spawn(function()
+            local ok, e = call_back(function() ran = ran + 1 yue.sleep(0.001) end)
+            if not ok and e:is_a 'RuntimeError' and e.msg:find('of another fiber', 1, true) then refused = refused + 1 end
+            assert(call_back(function() ran = ran + 1 end))
+          end)
+        end
+        print(waits:get(), refused, ran)
+        -- Its own fiber is over, and its state in the pool.
+        local ok, e = call_back(function()
+          for i = 1, 20 do yue.spawn(function() ran = ran + 1 yue.sleep(0.001) ran = ran + 1 end) end
+          yue.sleep(0.01)
+        end)
+        yue.sleep(0.05)
+        print(ok, e and e.type, ran)
+        collectgarbage()";
+    let folder = Folder::new("keeper", &[("main.lua", main), ("keeper.c", source)]);
+    compile(&folder, "keeper");
+    for driver in drivers() {
+        let outcome = run_main(&folder, &[("YUE_IO", driver)]);
+        assert_eq!(outcome.lines()[0], "mine\t20\t40", "{outcome:#?}");
+        let last = outcome.lines()[1];
+        assert!(
+            ["false\tRuntimeError\t80", "true\tnil\t80"].contains(&last),
+            "{outcome:#?}"
+        );
+    }
 }
 
 #[test]
@@ -108,8 +174,16 @@ fn the_environment_says_where_modules_are() {
     assert_eq!(outcome.lines(), ["/a/?.lua\t/b/?.so\tfalse"]);
     let outcome = run_main(&folder, &[("LUA_PATH", "/a/?.lua;;")]);
     let line = outcome.lines()[0].to_owned();
+    // `;;` stands for the defaults, where it is.
     assert!(
-        line.contains("/a/?.lua;") && line.ends_with("true"),
+        line.starts_with("/a/?.lua;./?.lua;") && line.ends_with("true"),
+        "{line}"
+    );
+    let outcome = run_main(&folder, &[("LUA_PATH", ";;/a/?.lua")]);
+    let line = outcome.lines()[0].to_owned();
+    let path = line.split('\t').next().unwrap_or_default();
+    assert!(
+        path.starts_with("./?.lua;") && path.ends_with(";/a/?.lua") && !path.contains(";;"),
         "{line}"
     );
 }
