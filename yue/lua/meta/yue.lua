@@ -110,6 +110,16 @@ function yue.peer() end
 ---@return T
 function yue.map(t) end
 
+---Marks a table so that it travels as an array, even if places of it are nil. Returns it.
+---@generic T: table
+---@param t T
+---@return T
+function yue.array(t) end
+
+---Travels as nil, for places of tables. The null of lua-cjson is the same value.
+---@type lightuserdata
+yue.null = newproxy()
+
 ---@class yue.Emitter
 ---@field closed boolean?
 local Emitter = {}
@@ -170,6 +180,7 @@ function Connection:latest(key, name, ...) end
 ---@param symbols yue.Symbols
 function Connection:import(symbols) end
 
+---Emits `accept` (a connection was granted) and `close` (such a one is over), with the connection.
 ---@class yue.Listener: yue.Emitter
 ---@field namespace table Reads and changes what may be called.
 local Listener = {}
@@ -288,6 +299,7 @@ function yue.signal(number) end
 
 -- -- Threads -------------------------------------------------------------------------------------------------------
 
+---Emits `exit` when it is over, with what `pcall(t.join, t)` returns.
 ---@class yue.Thread: yue.Emitter
 ---@field name string
 ---@field procs yue.Procs
