@@ -360,11 +360,12 @@ function internal.connection_event(moment, id, layers, payload)
     if listener and not connection.refused then listener:emit('close', connection, payload) end
     if connection.closed or core.is_accepted(id) then forget(connection) end
   end
+  if moment ~= 'accept' then return ask_callback(moment, connection, layers, payload) end
   -- Until the callback has granted it; if that raises, for good.
-  connection.refused = moment == 'accept'
+  connection.refused = true
   local has, result = ask_callback(moment, connection, layers, payload)
-  connection.refused = moment == 'accept' and has and not result
-  if moment == 'accept' and listener and not connection.refused then listener:emit('accept', connection) end
+  connection.refused = has and not result
+  if listener and not connection.refused then listener:emit('accept', connection) end
   return has, result
 end
 

@@ -258,11 +258,6 @@ impl Session {
         self.inner.inbox.in_flight.get()
     }
 
-    /// Bytes that wait to leave.
-    pub fn queued_bytes(&self) -> usize {
-        self.inner.output_bytes()
-    }
-
     /// For how long the session has been there.
     pub fn age(&self) -> Duration {
         now().saturating_since(self.inner.since)
