@@ -80,9 +80,9 @@ lua_State *yue_shim_resumed_by(lua_State *L)
 }
 
 /*
-** A lua_State that was made to be lent to fibers (Vm::thread). A C module may keep the one that it was first called with
-** and call back on it later, from another fiber, when that state runs a third one or waits in the pool. The bit is one
-** that the collector keeps and does not use.
+** A lua_State that was made to be lent to fibers (Vm::thread). A C module may keep the one that it was first called
+** with and call back on it later, from another fiber, when that state runs a third one or waits in the pool. The bit is
+** one that the collector keeps and does not use.
 */
 #define MADE_FOR_FIBERS 0x80
 

@@ -297,7 +297,8 @@ impl SwitchHook for Context {
 pub struct Parked<'a>(&'a Context);
 
 impl Parked<'_> {
-    /// Finds the fiber and hands it to `look`, which must not suspend. `None` if it runs no Lua, or does not stand still.
+    /// Finds the fiber and hands it to `look`, which must not suspend. `None` if it runs no Lua, or does not stand
+    /// still.
     pub fn find<R>(fiber: FiberId, look: impl FnOnce(Parked<'_>) -> R) -> Option<R> {
         let record: *const Context = this_loop::hook_record(fiber).cast();
         // SAFETY: only `Context` gives a record; it lies on the stack of a fiber that stands still while `look` runs.

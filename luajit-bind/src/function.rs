@@ -164,8 +164,8 @@ pub type ErrorForm = fn(Stack<'_>, Option<Stopped>);
 
 static ERROR_FORM: OnceLock<ErrorForm> = OnceLock::new();
 
-/// Sets what [`Error::Text`] and [`Error::Stopped`] become in Lua, instead of plain strings: refusals to suspend, panics,
-/// interruptions, and what functions return as such. The first call decides, for all VMs of the process.
+/// Sets what [`Error::Text`] and [`Error::Stopped`] become in Lua, instead of plain strings: refusals to suspend,
+/// panics, interruptions, and what functions return as such. The first call decides, for all VMs of the process.
 pub fn set_error_form(form: ErrorForm) {
     let _ = ERROR_FORM.set(form);
 }

@@ -79,7 +79,7 @@ fn an_error_in_a_loader_keeps_the_frames_of_the_module() {
         error_of(
             vm,
             "package.preload.outer = loadstring('local inner = require(\"inner\") return inner', '=outer')
-            package.preload.inner = loadstring('local function fails() local x = nil + 1 end fails() return 1', '=inner')
+            package.preload.inner = loadstring('local function fails() local x = nil + 1 end fails() return', '=inner')
             return require('outer')",
         )
     });

@@ -129,7 +129,9 @@ fn a_c_module_that_calls_back_on_the_state_of_another_fiber_harms_nobody() {
         for i = 1, 20 do
           yue.spawn(function()
             local ok, e = call_back(function() ran = ran + 1 yue.sleep(0.001) end)
-            if not ok and e:is_a 'RuntimeError' and e.msg:find('of another fiber', 1, true) then refused = refused + 1 end
+            if not ok and e:is_a 'RuntimeError' and e.msg:find('of another fiber', 1, true) then
+              refused = refused + 1
+            end
             assert(call_back(function() ran = ran + 1 end))
           end)
         end

@@ -1,5 +1,5 @@
-//! Planted mistakes in Lua programs, and what the `yue` command tells of them: a deadlock, an endless loop, leaks, a nil
-//! index in a handler, an error in what is only notified. The first line is to name the mistake.
+//! Planted mistakes in Lua programs, and what the `yue` command tells of them: a deadlock, an endless loop, leaks, a
+//! nil index in a handler, an error in what is only notified. The first line is to name the mistake.
 
 mod common;
 

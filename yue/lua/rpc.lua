@@ -317,8 +317,8 @@ function Listener:on_close()
   internal.names_of[self.service], listeners[self.service] = nil, nil
 end
 
---- As every emitter's. The events are `accept` (a connection was granted) and `close` (such a one is over); callbacks get
---- the connection, and the reason.
+--- As every emitter's. The events are `accept` (a connection was granted) and `close` (such a one is over); callbacks
+--- get the connection, and the reason.
 function Listener:bind(events, fn)
   local bound = Emitter.bind(self, events, fn)
   core.watch_service(self.id)

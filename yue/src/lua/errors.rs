@@ -84,8 +84,8 @@ impl ErrorObject {
     }
 }
 
-/// The error object of what natives raise as a message, which is on top of the stack, in its place: refusals to suspend,
-/// panics, interruptions. May raise.
+/// The error object of what natives raise as a message, which is on top of the stack, in its place: refusals to
+/// suspend, panics, interruptions. May raise.
 pub(crate) fn form_of(stack: Stack<'_>, stopped: Option<Stopped>) {
     let Some(make) = host::make_error_ref() else {
         return;

@@ -1,8 +1,8 @@
 //! What the command tells a person of a program that hangs, or holds a loop: first one line that names the line of Lua,
 //! then the rest of Lua's side. Native frames are shown with `YUE_BACKTRACE=full`.
 //!
-//! On SIGQUIT each loop of the program is asked for a report (`internal.make_report`, ../../lua/report.lua, in a fiber of its
-//! own). A loop that does not answer is held: its thread is looked at, as the watchdog does.
+//! On SIGQUIT each loop of the program is asked for a report (`internal.make_report`, ../../lua/report.lua, in a fiber
+//! of its own). A loop that does not answer is held: its thread is looked at, as the watchdog does.
 
 use super::host::{self, Host};
 use super::log::{self, Level};
