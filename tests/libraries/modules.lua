@@ -46,6 +46,22 @@ check_between('cjson', function(number)
 end, function(text, number)
   local value = require('cjson').decode(text)
   assert(value.number == number and #value.list == 3 and value.flag == true)
+  assert(require('cjson').null == yue.null)
+end)
+
+-- It calls back on the Lua state that it was loaded on: to wait there is refused in all fibers but one.
+check('luv', function()
+  local uv = require 'luv'
+  local timer, done = uv.new_timer(), nil
+  timer:start(1, 0, function()
+    done = { pcall(yue.sleep, 0.001) }
+    timer:close()
+  end)
+  while not done do
+    uv.run 'nowait'
+    wait()
+  end
+  assert(done[1] or done[2]:is_a 'RuntimeError' and done[2].msg:find('of another fiber', 1, true), done[2])
 end)
 
 check('lpeg.Cmt', function(number)
