@@ -112,6 +112,11 @@ impl Scanner {
                 return Ok(None);
             }
             let Some(header) = read_header(&bytes[self.at..])? else {
+                if self.seen == 0 {
+                    // A header that can be cut is not that of a message's kind, which is one byte.
+                    let byte = bytes[self.at];
+                    return Err(ProtocolError::NotAMessage { byte });
+                }
                 return Ok(None);
             };
             self.step(bytes[self.at], &header)?;

@@ -210,6 +210,10 @@ fn what_is_no_message_is_refused_at_its_first_bytes() {
         scan_all(&[0x94, 3]),
         Err(ProtocolError::NotAMessage { byte: 3 })
     );
+    assert_eq!(
+        scan_all(&[0x94, 0xc4]),
+        Err(ProtocolError::NotAMessage { byte: 0xc4 })
+    );
     assert_eq!(scan_all(&[0x94, 0, 0xc1]), Err(ProtocolError::ReservedByte));
 }
 
