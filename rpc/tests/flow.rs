@@ -125,7 +125,7 @@ proptest! {
     }
 }
 
-/// As `both_ways`, but nobody waits for room: asynchronous calls, each of which must have an outcome, and notifications.
+/// As `both_ways`, but nobody waits for room: notifications, and asynchronous calls that must all have an outcome.
 fn both_ways_at_once(kind: Kind, limits: &Limits, fibers: [usize; 2], sizes: &[usize]) {
     let options = Options {
         limits: limits.clone(),

@@ -120,8 +120,8 @@ impl Session {
         }
     }
 
-    /// Has [`Hooks::on_room`](crate::Hooks::on_room) called, once, when what is sent then leaves soon. Connects, if that
-    /// is due.
+    /// Has [`Hooks::on_room`](crate::Hooks::on_room) called, once, when what is sent then leaves soon. Connects if need
+    /// be.
     pub fn ask_for_room(&self) {
         let inner = &*self.inner;
         if inner.phase.get() == Phase::Closed || inner.backlog.room_wanted.replace(true) {

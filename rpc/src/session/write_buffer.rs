@@ -23,9 +23,15 @@ const FLUSH_MESSAGES: u32 = 256;
 /// or so many bytes: then one system call is little beside the work of making them, and the other side gets going.
 const FLUSH_BYTES: usize = 16 * 1024;
 
-/// While the transport has so many bytes to pass on, a buffer leaves only when it holds as many. Else a peer that does
-/// not read would be sent a buffer a tick, each with a few bytes in it and tens of kilobytes of room.
+/// While a peer does not read, a buffer leaves only when it holds so many bytes. Else it would be sent a buffer a tick,
+/// each with a few bytes in it and tens of kilobytes of room.
 const GATHER_BYTES: usize = 32 * 1024;
+
+/// It does not read when the transport has had so many bytes, or more, to pass on,
+const BACKLOG_BYTES: usize = 64 * 1024;
+
+/// while it was given so many buffers: those of one tick may leave together.
+const BACKLOG_BUFFERS: u32 = 16;
 
 #[derive(Default)]
 pub(super) struct WriteBuffer {
@@ -35,6 +41,8 @@ pub(super) struct WriteBuffer {
     at_tick_end: Cell<bool>,
     /// The buffer waits until the transport has passed bytes on.
     gathering: Cell<bool>,
+    /// Buffers that the transport was given while it had a backlog.
+    backlog: Cell<u32>,
     /// Dispatch was stopped since too much was waiting.
     pub(super) above_mark: Cell<bool>,
     /// Bytes that the transport had passed on when the stall timer was armed.
@@ -59,6 +67,7 @@ impl WriteBuffer {
         self.bytes.set(0);
         self.messages.set(0);
         self.gathering.set(false);
+        self.backlog.set(0);
         self.above_mark.set(false);
     }
 
@@ -153,7 +162,7 @@ impl Inner {
     fn flush_or_gather(&self) {
         self.apply_releases();
         self.send_releases();
-        if self.output.bytes.get() >= GATHER_BYTES || self.link_bytes() < GATHER_BYTES {
+        if self.output.bytes.get() >= GATHER_BYTES || !self.link_has_backlog() {
             self.hand_over();
         } else if !self.output.gathering.replace(true) {
             self.link.with(|link| link.tell_when_sent());
@@ -165,6 +174,13 @@ impl Inner {
         self.apply_releases();
         self.send_releases();
         self.hand_over();
+    }
+
+    fn link_has_backlog(&self) -> bool {
+        if self.link_bytes() < BACKLOG_BYTES {
+            self.output.backlog.set(0);
+        }
+        self.output.backlog.get() >= BACKLOG_BUFFERS
     }
 
     fn hand_over(&self) {
@@ -179,6 +195,9 @@ impl Inner {
         let length = buffer.len();
         add(&self.counters.bytes_out, length);
         count(&self.counters.writes);
+        self.output
+            .backlog
+            .set(self.output.backlog.get().saturating_add(1));
         let link = self.link.transport.borrow().clone();
         match link {
             Some(link) => link.send(buffer),
@@ -253,9 +272,10 @@ impl Inner {
             buffer::give_back(buffer);
         }
         if self.output.gathering.get() {
-            match self.link_bytes() < GATHER_BYTES {
-                true => self.flush(),
-                false => drop(self.link.with(|link| link.tell_when_sent())),
+            if self.link_has_backlog() {
+                self.link.with(|link| link.tell_when_sent());
+            } else {
+                self.flush();
             }
         }
         self.offer_room();

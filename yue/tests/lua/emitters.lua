@@ -97,6 +97,7 @@ local signal = yue.signal(yue.const.SIGUSR2)
 check.raises('ArgumentError', 'it has: signal', signal.bind, signal, 'SIGUSR2', print)
 signal:close()
 local connection = yue.socket('thread://nobody', { no_cache = true }, nil)
-check.raises('ArgumentError', 'it has: accept, close, full, open, timeout', connection.bind, connection, 'closed', print)
+local events = 'it has: accept, close, full, open, timeout'
+check.raises('ArgumentError', events, connection.bind, connection, 'closed', print)
 connection:close()
 check.done()
