@@ -12,10 +12,11 @@ local function thread_code()
       })
       server.join()
     end,
-    -- Waits for the file without letting the loop run.
+    -- Says that it begins, and waits for the file without letting the loop run.
     hang = function(path)
       local ffi = require 'ffi'
       ffi.cdef 'int access(const char *, int); int usleep(unsigned);'
+      assert(io.open(path .. '.begun', 'w')):close()
       for _ = 1, 60000 do
         if ffi.C.access(path, 0) == 0 then return end
         ffi.C.usleep(1000)
@@ -31,7 +32,10 @@ end
 
 local flag = os.tmpname()
 os.remove(flag)
-local function hang(procs) procs.notify_hang(flag) end
+local function hang(procs)
+  procs.notify_hang(flag)
+  check.eventually(function() return os.remove(flag .. '.begun') end)
+end
 local function go_on()
   assert(io.open(flag, 'w')):close()
 end
