@@ -10,6 +10,7 @@ local OPTIONS = {
   retry = 'boolean', -- open: keep trying even when the first attempt is refused
   reconnect = 'boolean', -- open: connect again when the link is lost (true)
   legacy = 'boolean', -- open: plain msgpack-rpc, no hello
+  cancel = 'boolean', -- callers may stop handlers of ours that have started
   traceback = 'boolean', -- errors of our handlers travel with their tracebacks (over unix:// and thread:// only)
   message_max = 'number',
   nesting_max = 'number',
@@ -192,7 +193,8 @@ function Connection:connected()
   return core.connected(self.id)
 end
 
---- What the connection has done: a table of counts.
+--- What the connection has done: a table of counts. Of an opened one also what each of our methods has done that the
+--- other side called; of an accepted one that is in the listener's.
 function Connection:stats()
   local stats = core.stats(self.id)
   stats.notifications_dropped = stats.notifications_dropped + (self.latest_dropped or 0)
@@ -262,6 +264,12 @@ end
 function yue.peer()
   local id = core.peer()
   if id then return connection_of(id, internal.names_of[core.service_of(id)]) end
+end
+
+--- The seconds that the caller of the running handler still waits, 0 if its time is over; nil if it set no limit, and
+--- outside of handlers. A handler that has started runs on in any case, unless the option `cancel` is set.
+function yue.deadline()
+  return core.deadline()
 end
 
 -- -- Listeners -----------------------------------------------------------------------------------------------------

@@ -6,15 +6,21 @@ local Emitter = internal.Emitter
 local Thread = internal.emitter_class { 'exit' }
 Thread.__tostring = function(self) return 'thread ' .. self.name end
 
+--- `timeout`: seconds that the start may take. `cancel`: callers may stop handlers that have started.
+local OPTIONS = { timeout = true, cancel = true }
+
 local function check_options(options)
   if options == nil then return {} end
   if type(options) ~= 'table' then
     internal.argument_error('yue.thread: options are a table, not ' .. internal.describe_value(options))
   end
   for key, value in pairs(options) do
-    if key ~= 'timeout' then internal.argument_error('yue.thread: there is no option ' .. tostring(key)) end
-    if type(value) ~= 'number' or not (value > 0) then
+    if not OPTIONS[key] then internal.argument_error('yue.thread: there is no option ' .. tostring(key)) end
+    if key == 'timeout' and not (type(value) == 'number' and value > 0) then
       internal.argument_error('yue.thread: the option timeout is a number of seconds above 0')
+    end
+    if key == 'cancel' and type(value) ~= 'boolean' then
+      internal.argument_error('yue.thread: the option cancel is true or false')
     end
   end
   return options
@@ -99,7 +105,7 @@ end
 local function are_options(value)
   if type(value) ~= 'table' or next(value) == nil then return false end
   for key, item in pairs(value) do
-    if key ~= 'timeout' or type(item) == 'function' or type(item) == 'table' then return false end
+    if not OPTIONS[key] or type(item) == 'function' or type(item) == 'table' then return false end
   end
   return true
 end
@@ -113,7 +119,7 @@ local function new(_, name, code, first, second)
   options = check_options(options)
   local kind, text = portable('the code of yue.thread', code)
   if symbols ~= nil then symbols = portable_symbols(symbols, 'symbols', 1) end
-  local id = core.thread_start(name, kind, text, options.timeout or 3, symbols)
+  local id = core.thread_start(name, kind, text, options.timeout or 3, symbols, options.cancel)
   local thread = new_object(name, id)
   internal.adopt_current(thread)
   return thread
@@ -184,7 +190,7 @@ local current = { name = core.name, index = core.index }
 api.current = current
 
 if core.role == 'thread' then
-  local listener = yue.listen('thread://' .. core.name, {})
+  local listener = yue.listen('thread://' .. core.name, { cancel = core.cancel_handlers }, {})
   internal.own_listener = listener
   current.namespace = listener.namespace
   core.release_listener_hold(listener.id)

@@ -178,7 +178,8 @@ impl Session {
 }
 
 impl Inner {
-    /// When a call with that timeout must be over: not later than the request that the caller serves.
+    /// When a call with that timeout must be over: not later than the request that the caller serves, if that one ends
+    /// with its own caller's time.
     #[inline]
     fn deadline(&self, timeout: Timeout) -> Instant {
         let own = match timeout {
@@ -186,7 +187,7 @@ impl Inner {
             Timeout::After(duration) => deadline_after(duration),
             Timeout::Never => Instant::NEVER,
         };
-        RequestContext::current().map_or(own, |context| own.min(context.deadline.get()))
+        RequestContext::current().map_or(own, |context| own.min(context.limit_of_calls()))
     }
 
     #[inline]
@@ -244,7 +245,7 @@ impl Inner {
         }
     }
 
-    /// Where the message goes. Starts connecting, and waits for room in the output, where that is due.
+    /// Where a message to `target` goes. Starts connecting, and waits for room in the output, where that is due.
     #[inline]
     fn route(&self, deadline: Instant) -> Result<Route, Error> {
         if self.phase.get() == Phase::Up {

@@ -199,13 +199,15 @@ impl Inbox {
 /// What the other side can cancel.
 #[derive(Default)]
 pub(super) struct Running {
-    /// The requests that run.
+    /// The requests that run, if the options let callers stop them.
     pub(super) by_id: HashMap<u32, Rc<RequestContext>, IdHash>,
     /// Requests that were given up before they started, with the count of arrivals at that time: it does not concern a
     /// later one with the same msgid.
     pub(super) cancelled: HashMap<u32, u64, IdHash>,
     /// Requests that have arrived.
     pub(super) arrivals: u64,
+    /// The first request that waited when `cancelled` was looked through last.
+    pruned_to: u64,
 }
 
 /// Hashes msgids with one multiplication; the factor is the process's secret, so that a peer cannot choose collisions.
@@ -305,7 +307,8 @@ impl Inner {
         }
     }
 
-    /// The other side gave a request up: one that runs is told to stop, one that waits is not started.
+    /// The other side gave a request up: one that waits is not started; one that runs is told to stop if the options say
+    /// so.
     pub(super) fn cancel_request(&self, msgid: u32) {
         let running = self.inbox.running.borrow().by_id.get(&msgid).cloned();
         if let Some(context) = running {
@@ -313,9 +316,13 @@ impl Inner {
             return;
         }
         let mut running = self.inbox.running.borrow_mut();
-        if !self.inbox.queue.borrow().is_empty()
-            && running.cancelled.len() < self.options.limits.in_flight_max
-        {
+        let limit = self.options.limits.in_flight_max;
+        if running.cancelled.len() >= limit && first >= running.pruned_to + limit as u64 / 2 {
+            // Most were for requests that run, or are over.
+            running.cancelled.retain(|_, arrivals| *arrivals > first);
+            running.pruned_to = first;
+        }
+        if running.cancelled.len() < limit {
             let arrivals = running.arrivals;
             running.cancelled.insert(msgid, arrivals);
         }

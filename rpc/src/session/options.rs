@@ -38,6 +38,35 @@ pub struct Options {
     pub retry: bool,
     /// What becomes of a connection whose peer does not read the notifications that are sent to it.
     pub when_full: WhenFull,
+    /// Lets callers stop the handlers of this side: a handler that has started is cancelled when its caller gives up or
+    /// its caller's time is over, and the calls that it makes wait no longer than its caller does. By default a handler
+    /// that has started runs to its end, whatever its caller does, and an answer that nobody waits for is dropped by
+    /// the caller's side. In either case a request that has not started when its caller's time is over never starts.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use yue::rpc::typed::{Client, Server};
+    /// use yue::rpc::{Error, ErrorKind, Options, Timeout};
+    ///
+    /// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+    ///     let (told, outcome) = yue::sync::local::channel(1);
+    ///     let server = Server::new().handler("nap", move |()| {
+    ///         let nap = yue::sleep(Duration::from_secs(1000));
+    ///         told.try_send(nap.is_err()).ok();
+    ///         Ok(())
+    ///     });
+    ///     let options = Options { cancel: true, ..Options::default() };
+    ///     let listener = server.options(options).listen("tcp://127.0.0.1:0")?;
+    ///     let client = Client::open(&listener.address().to_string())?;
+    ///     let soon = Timeout::After(Duration::from_millis(10));
+    ///     let error = client.call_within::<_, ()>(soon, "nap", ()).unwrap_err();
+    ///     assert_eq!(error.kind(), ErrorKind::Timeout);
+    ///     assert!(outcome.recv().unwrap()); // The nap was cut short.
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub cancel: bool,
     /// The stacks on which handlers and hooks run.
     pub stack: StackClass,
 }
@@ -51,6 +80,7 @@ impl Default for Options {
             reconnect: true,
             retry: false,
             when_full: WhenFull::default(),
+            cancel: false,
             stack: StackClass::default(),
         }
     }
@@ -264,12 +294,12 @@ const ENVELOPE_LEVELS: usize = 3;
 ///
 /// yue::Runtime::new()?.run(|| -> Result<(), Error> {
 ///     let listener = Server::new()
-///         .handler("nap", |()| Ok(yue::sleep(Duration::from_secs(1000))?))
+///         .handler("nap", |()| Ok(yue::sleep(Duration::from_millis(100))?))
 ///         .listen("tcp://127.0.0.1:0")?;
 ///     let client = Client::open(&listener.address().to_string())?;
 ///     let soon = Timeout::After(Duration::from_millis(10));
 ///     let error = client.call_within::<_, ()>(soon, "nap", ()).unwrap_err();
-///     assert_eq!(error.kind(), ErrorKind::Timeout); // And the handler's nap is cancelled.
+///     assert_eq!(error.kind(), ErrorKind::Timeout); // The handler naps on: see `Options::cancel`.
 ///     Ok(())
 /// })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())

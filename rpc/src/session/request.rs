@@ -53,6 +53,9 @@ pub struct RequestContext {
     pub(super) epoch: Cell<u32>,
     pub(super) deadline: Cell<Instant>,
     pub(super) scope: CancelScope,
+    /// Whether the request ends when its caller gives up, and its calls with its caller's time; see
+    /// [`Options::cancel`](crate::Options::cancel).
+    pub(super) obeys_caller: Cell<bool>,
     /// Whether this is no request, but the connection's handshake: its calls are not held back.
     pub(super) handshake: Cell<bool>,
     /// Whether the request has been answered.
@@ -67,6 +70,7 @@ impl RequestContext {
             epoch: Cell::new(0),
             deadline: Cell::new(Instant::NEVER),
             scope: CancelScope::new(),
+            obeys_caller: Cell::new(false),
             handshake: Cell::new(false),
             replied: Cell::new(false),
             locals: RefCell::default(),
@@ -103,11 +107,46 @@ impl RequestContext {
     }
 
     /// When the caller stops waiting; [`Instant::NEVER`] if it did not say.
+    ///
+    /// A handler that has started runs on after that, unless [`Options::cancel`](crate::Options::cancel) is set; one
+    /// that does long work for its caller alone may look here whether it is still worth while.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use yue::rpc::session::RequestContext;
+    /// use yue::rpc::typed::{Client, Server};
+    /// use yue::rpc::{Error, Timeout};
+    ///
+    /// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+    ///     let time_left = |()| {
+    ///         let request = RequestContext::current().ok_or("no request")?;
+    ///         Ok(request.deadline().saturating_since(yue::scheduler::now()).as_secs_f64())
+    ///     };
+    ///     let listener = Server::new().handler("time_left", time_left).listen("tcp://127.0.0.1:0")?;
+    ///     let client = Client::open(&listener.address().to_string())?;
+    ///     let minute = Timeout::After(Duration::from_secs(60));
+    ///     let left: f64 = client.call_within(minute, "time_left", ())?;
+    ///     assert!(left > 30.0 && left < 61.0);
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn deadline(&self) -> Instant {
         self.deadline.get()
     }
 
-    /// Whether the caller has given the request up, or its connection is lost.
+    /// The limit that the caller's time sets to the calls of this request.
+    #[inline]
+    pub(super) fn limit_of_calls(&self) -> Instant {
+        if self.obeys_caller.get() {
+            self.deadline.get()
+        } else {
+            Instant::NEVER
+        }
+    }
+
+    /// Whether the request's connection is lost, or, with [`Options::cancel`](crate::Options::cancel), the caller has
+    /// given the request up.
     pub fn is_cancelled(&self) -> bool {
         let lost = |session: &Rc<Inner>| session.link.epoch.get() != self.epoch.get();
         self.scope.is_cancelled() || self.session.borrow().as_ref().is_none_or(lost)
@@ -269,7 +308,8 @@ impl Call {
         &self.session
     }
 
-    /// When the caller stops waiting; [`Instant::NEVER`] if it did not say. The handler runs under it already.
+    /// When the caller stops waiting; [`Instant::NEVER`] if it did not say. With
+    /// [`Options::cancel`](crate::Options::cancel) the handler runs under it already.
     pub fn deadline(&self) -> Instant {
         self.request.deadline
     }

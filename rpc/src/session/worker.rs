@@ -328,7 +328,10 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
         }
     };
     context.begin(session.clone(), deadline);
-    let cancellable = msgid.filter(|_| session.link.peer_is_yue.get());
+    // By default the caller does not decide where a handler stops.
+    let cancel = session.options.cancel;
+    context.obeys_caller.set(cancel);
+    let cancellable = msgid.filter(|_| cancel && session.link.peer_is_yue.get());
     if let Some(msgid) = cancellable {
         session
             .inbox
@@ -339,14 +342,10 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
     }
     let mut call = Call::new(session.clone(), request, token);
     let mut run = || session.service.dispatch.call(&mut call, reply());
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        context.scope.enter(|| {
-            if deadline == Instant::NEVER {
-                run()
-            } else {
-                with_deadline(deadline, run)
-            }
-        })
+    let outcome = catch_unwind(AssertUnwindSafe(|| match (cancel, deadline) {
+        (false, _) => run(),
+        (true, Instant::NEVER) => context.scope.enter(run),
+        (true, _) => context.scope.enter(|| with_deadline(deadline, run)),
     }));
     drop(call);
     if let Err(payload) = outcome

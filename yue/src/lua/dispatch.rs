@@ -223,7 +223,7 @@ impl LuaService {
             }
             (Err(_), _) => {
                 let failure = host::describe_failure_within(state, codec.limits());
-                let stopped = was_stopped(call, &failure);
+                let stopped = self.was_stopped(call, &failure);
                 log_failure(&failure, stopped, || {
                     let what = if call.is_notification() {
                         "notified"
@@ -244,6 +244,19 @@ impl LuaService {
     fn traceback_travels(&self, session: &Session) -> bool {
         let local = is_local(session);
         self.settings.traceback.unwrap_or(local)
+    }
+
+    /// Whether the handler did not fail by itself: its caller's time was over, if that concerns it, or its connection
+    /// was lost while it called back.
+    fn was_stopped(&self, call: &Call, failure: &ErrorObject) -> bool {
+        let abandoned = || RequestContext::current().is_some_and(|context| context.is_cancelled());
+        match ErrorKind::from_name(&failure.type_name) {
+            Some(ErrorKind::Timeout) => {
+                self.settings.cancel && time_left(call.deadline()).is_zero()
+            }
+            Some(kind) => kind.is_a(ErrorKind::Transport) && abandoned(),
+            None => false,
+        }
     }
 
     /// Logs the failure of a callback, which refuses the connection. A stranger who is not let in gets no traceback.
@@ -350,17 +363,6 @@ enum Payload<'a> {
     None,
     Text(&'a str),
     Encoded(&'a [u8]),
-}
-
-/// Whether the handler did not fail by itself: its caller's time was over, or its connection was lost while it called
-/// back.
-fn was_stopped(call: &Call, failure: &ErrorObject) -> bool {
-    let abandoned = || RequestContext::current().is_some_and(|context| context.is_cancelled());
-    match ErrorKind::from_name(&failure.type_name) {
-        Some(ErrorKind::Timeout) => time_left(call.deadline()).is_zero(),
-        Some(kind) => kind.is_a(ErrorKind::Transport) && abandoned(),
-        None => false,
-    }
 }
 
 impl Hooks for LuaService {

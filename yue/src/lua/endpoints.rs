@@ -10,9 +10,10 @@ use std::ffi::c_int;
 use std::rc::Rc;
 use yue_io::net::ListenOptions;
 use yue_luajit::{Codec, Error, Stack, ffi, may_suspend, raise, suspending};
-use yue_rpc::session::{Service, Session, peer};
-use yue_rpc::transport::{SocketOptions, connector_with};
-use yue_rpc::{Address, ErrorKind, Listener};
+use yue_rpc::session::{RequestContext, Service, Session, peer};
+use yue_rpc::transport::connector_with;
+use yue_rpc::{Address, ErrorKind, Listener, SharedSocket};
+use yue_scheduler::{Instant, now};
 
 /// Reads (address, options, layers); the layers go into the registry. May raise, before that.
 ///
@@ -234,6 +235,16 @@ native! {
         let Some(session) = peer() else { return Ok(None) };
         let known = session.extension().and_then(|extension| extension.downcast::<Connection>().ok());
         Ok(known.map(|connection| f64::from(connection.id)))
+    }
+}
+
+native! {
+    /// The seconds that the caller of the running handler still waits.
+    Deadline = "deadline", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> Option<f64> {
+        let deadline = RequestContext::current().map_or(Instant::NEVER, |request| request.deadline());
+        Ok((deadline != Instant::NEVER).then(|| deadline.saturating_since(now()).as_secs_f64()))
     }
 }
 

@@ -41,8 +41,12 @@ struct Remark {
 pub(crate) enum Role {
     /// One of the loops that run the program's script: its index, from 1.
     Main(usize),
-    /// A worker thread, by name.
-    Worker(String),
+    /// A worker thread.
+    Worker {
+        name: String,
+        /// Callers can stop the handlers of its namespace.
+        cancel: bool,
+    },
 }
 
 /// One loop's side of a Lua program.
@@ -225,7 +229,7 @@ impl Host {
         match &self.role {
             Role::Main(index) if self.program.script.loops > 1 => format!("loop {index}"),
             Role::Main(_) => String::new(),
-            Role::Worker(name) => name.clone(),
+            Role::Worker { name, .. } => name.clone(),
         }
     }
 }

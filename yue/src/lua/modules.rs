@@ -52,15 +52,17 @@ struct Facts {
     role: &'static str,
     name: String,
     index: usize,
+    /// A thread's option.
+    cancel: bool,
     loops: usize,
     driver: &'static str,
 }
 
 impl Facts {
     fn of(host: &Host) -> Facts {
-        let (role, name, index) = match &host.role {
-            Role::Main(index) => ("main", format!("main{index}"), *index),
-            Role::Worker(name) => ("thread", name.clone(), 1),
+        let (role, name, index, cancel) = match &host.role {
+            Role::Main(index) => ("main", format!("main{index}"), *index, false),
+            Role::Worker { name, cancel } => ("thread", name.clone(), 1, *cancel),
         };
         let script = &host.program.script;
         let folder = script.name.as_deref().and_then(Path::parent);
@@ -75,6 +77,7 @@ impl Facts {
             role,
             name,
             index,
+            cancel,
             loops: script.loops,
             driver: yue_scheduler::this_loop::with_driver(|driver| driver.name()),
         }
@@ -129,6 +132,8 @@ unsafe fn make_tables(stack: Stack<'_>, facts: &Facts) -> Shared {
         ffi::lua_setfield(state, -2, c"index".as_ptr());
         stack.push_number(facts.loops as f64);
         ffi::lua_setfield(state, -2, c"loops".as_ptr());
+        stack.push_boolean(facts.cancel);
+        ffi::lua_setfield(state, -2, c"cancel_handlers".as_ptr());
         let core = ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
         ffi::lua_createtable(state, 0, 64);
         // `yue` is a global, and `require 'yue'` gives the same table.

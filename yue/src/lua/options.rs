@@ -33,6 +33,7 @@ pub(crate) struct Settings {
     traceback: Option<bool>,
     retry: bool,
     legacy: bool,
+    cancel: bool,
 }
 
 impl Settings {
@@ -78,6 +79,7 @@ impl Settings {
                 reconnect: flag(c"reconnect"),
                 traceback: flag(c"traceback"),
                 retry: flag(c"retry").unwrap_or(false),
+                cancel: flag(c"cancel").unwrap_or(false),
                 legacy: flag(c"legacy").unwrap_or(false),
             }
         }
@@ -108,6 +110,7 @@ impl Settings {
             },
             references_max: limits.references_max,
             traceback: self.traceback,
+            cancel: self.cancel,
         }
     }
 
@@ -139,6 +142,7 @@ impl Settings {
             reconnect: self.reconnect.unwrap_or(true),
             retry: self.retry,
             when_full: self.when_full,
+            cancel: self.cancel,
             stack: StackClass::Lua,
         }
     }
@@ -201,4 +205,6 @@ pub(crate) struct ServiceSettings {
     pub(crate) references_max: usize,
     /// Whether tracebacks travel to the other side; if the options do not say, they stay on this machine.
     pub(crate) traceback: Option<bool>,
+    /// Whether callers can stop handlers that have started.
+    pub(crate) cancel: bool,
 }

@@ -131,6 +131,8 @@ struct Job {
     code: Code,
     /// Symbols in msgpack.
     symbols: Option<Vec<u8>>,
+    /// Callers can stop the handlers of its namespace.
+    cancel: bool,
 }
 
 enum Code {
@@ -185,7 +187,13 @@ fn worker_fiber(job: Job) -> Result<(), ErrorObject> {
 }
 
 fn worker_program(job: &Job) -> Result<(), ErrorObject> {
-    let host = Host::start(job.program.clone(), Role::Worker(job.worker.name.clone()))?;
+    let host = Host::start(
+        job.program.clone(),
+        Role::Worker {
+            name: job.worker.name.clone(),
+            cancel: job.cancel,
+        },
+    )?;
     let runtime = |text: String| ErrorObject::of_kind(ErrorKind::Runtime, text);
     if let Some(symbols) = &job.symbols {
         host::call_prelude(&host, host.import_symbols.get(), symbols.clone())?;
@@ -277,7 +285,7 @@ pub(crate) fn end_all() {
     }
 }
 
-/// `thread_start(name, kind, text, timeout, symbols or nil)`: the number of the new thread.
+/// `thread_start(name, kind, text, timeout, symbols or nil, cancel)`: the number of the new thread.
 unsafe extern "C-unwind" fn start_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this; the arguments stay on its stack until the function returns.
     unsafe {
@@ -291,7 +299,9 @@ unsafe extern "C-unwind" fn start_raw(state: *mut ffi::lua_State) -> c_int {
             } else {
                 Some(encode_one(state, 5)?)
             };
-            start(name, kind, text, timeout, symbols)
+            // SAFETY: Lua's own state.
+            let cancel = ffi::lua_toboolean(state, 6) != 0;
+            start(name, code_of(kind, text), timeout, symbols, cancel)
         });
         match outcome {
             Ok(id) => {
@@ -316,26 +326,30 @@ unsafe fn encode_one(state: *mut ffi::lua_State, index: c_int) -> Result<Vec<u8>
     Ok(bytes)
 }
 
+fn code_of(kind: &[u8], text: &[u8]) -> Code {
+    if kind == b"file" {
+        Code::File(text.to_vec())
+    } else {
+        Code::Function(text.to_vec())
+    }
+}
+
 fn start(
     name: &[u8],
-    kind: &[u8],
-    text: &[u8],
+    code: Code,
     timeout: f64,
     symbols: Option<Vec<u8>>,
+    cancel: bool,
 ) -> Result<f64, Error> {
     let name = String::from_utf8_lossy(name).into_owned();
     let (program, hold) = with_host(|host| (host.program.clone(), host.hold()))?;
     let worker = enlist(name)?;
-    let code = if kind == b"file" {
-        Code::File(text.to_vec())
-    } else {
-        Code::Function(text.to_vec())
-    };
     let job = Job {
         program,
         worker: worker.clone(),
         code,
         symbols,
+        cancel,
     };
     let spawned = std::thread::Builder::new()
         .name(worker.name.clone())
@@ -498,7 +512,7 @@ unsafe extern "C-unwind" fn exit_raw(state: *mut ffi::lua_State) -> c_int {
                 Some(encode_one(state, 1)?)
             };
             with_host(|host| {
-                if let Role::Worker(name) = &host.role
+                if let Role::Worker { name, .. } = &host.role
                     && let Some(worker) = find_by_name(name)
                 {
                     lock(&worker.state).exit_value = value;

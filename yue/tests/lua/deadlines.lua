@@ -1,4 +1,5 @@
--- A caller's timeout reaches the handler as a deadline, and through it whomever it calls; a cancel cancels the handler.
+-- With `cancel = true` a caller's timeout reaches the handler as a deadline, and through it whomever it calls; a cancel
+-- cancels the handler.
 local check = require 'check'
 local started, ended = {}, {}
 -- The deadline and the cancel that follows it race.
@@ -25,9 +26,10 @@ local function blocks(name)
   end
 end
 
-local back = yue.listen('tcp://127.0.0.1:0', { slow = function() blocks 'back' (yue.sleep, 60) end })
+local cancel = { cancel = true }
+local back = yue.listen('tcp://127.0.0.1:0', cancel, { slow = function() blocks 'back' (yue.sleep, 60) end })
 local back_address = back:addr()
-local c, listener = check.pair {
+local listener = yue.listen('tcp://127.0.0.1:0', cancel, {
   sleep = function() blocks 'sleep' (yue.sleep, 60) end,
   relay = function() blocks 'relay' (yue.open(back_address).timed_slow, 60) end,
   future = function() blocks 'future' (function() yue.open(back_address).timed_async_slow(60):get() end) end,
@@ -38,7 +40,8 @@ local c, listener = check.pair {
       finally = function() yue.sleep(0.005) ended.tidy = true end,
     }
   end,
-}
+})
+local c = yue.open(listener:addr(), { no_cache = true }, nil)
 
 times_out('sleep', function(seconds) c.timed_sleep(seconds) end)
 times_out('back', function(seconds) c.timed_relay(seconds) end)

@@ -3,17 +3,19 @@
 local check = require 'check'
 
 local function slow() yue.sleep(3600) end
-local long = { no_cache = true, timeout = 3600 }
-local c, listener = check.pair({
+-- Handlers stop with their callers, or they would pile up.
+local long = { no_cache = true, timeout = 3600, cancel = true }
+local listener = yue.listen('tcp://127.0.0.1:0', { cancel = true }, {
   slow = slow,
   ask = function() yue.peer().procs.slow() end,
-}, { slow = slow }, long)
+})
+local c = yue.open(listener:addr(), long, { slow = slow })
 local gone = yue.listen('tcp://127.0.0.1:0', {})
 local nobody = gone:addr()
 gone:close()
 local thread = yue.thread('waits', function()
   yue.thread.current:import { slow = function() yue.sleep(3600) end }
-end)
+end, { cancel = true }, nil)
 local silent = yue.emitter()
 
 -- With a future that is never done, and is not left behind.
@@ -93,14 +95,15 @@ end
 
 -- The deadline of a caller, and the cancel that follows it: whichever is first.
 local how = {}
-local relay, relays = check.pair({
+local relays = yue.listen('tcp://127.0.0.1:0', { cancel = true }, {
   run = function(name)
     how[name] = 'waits'
     local _, e = pcall(calls[name])
     how[name] = type(e) == 'table' and e.type or tostring(e)
     error(e, 0)
   end,
-}, nil, long)
+})
+local relay = yue.open(relays:addr(), long, nil)
 for name in pairs(calls) do
   local seconds = 0.01
   repeat -- On a machine that is busy the time may be over before the handler has started.
