@@ -22,6 +22,10 @@ local OPTIONS = {
   when_full = { close = true, drop = true },
   rate = 'rate', -- of the other side's calls: { calls = a second, burst = at once }
   references_max = 'number',
+  connections_max = 'number', -- listen: and so are the next two
+  handlers_max = 'number',
+  memory_max = 'number',
+  message_time = 'number',
   handshake_timeout = 'number',
   keepalive = 'number or false', -- tcp: seconds after which a peer that is gone is noticed (50)
 }

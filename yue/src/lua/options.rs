@@ -31,6 +31,10 @@ pub(crate) struct Settings {
     keepalive: Option<Option<f64>>,
     reconnect: Option<bool>,
     traceback: Option<bool>,
+    connections_max: Option<f64>,
+    handlers_max: Option<f64>,
+    memory_max: Option<f64>,
+    message_time: Option<f64>,
     retry: bool,
     legacy: bool,
     cancel: bool,
@@ -78,6 +82,10 @@ impl Settings {
                 },
                 reconnect: flag(c"reconnect"),
                 traceback: flag(c"traceback"),
+                connections_max: number(c"connections_max"),
+                handlers_max: number(c"handlers_max"),
+                memory_max: number(c"memory_max"),
+                message_time: number(c"message_time"),
                 retry: flag(c"retry").unwrap_or(false),
                 cancel: flag(c"cancel").unwrap_or(false),
                 legacy: flag(c"legacy").unwrap_or(false),
@@ -132,6 +140,10 @@ impl Settings {
             // The largest message must fit.
             pending_input_bytes_max: defaults.pending_input_bytes_max.max(message_bytes_max),
             handshake: self.handshake_timeout.map_or(defaults.handshake, seconds),
+            connections_max: size(self.connections_max, defaults.connections_max),
+            handlers_max: size(self.handlers_max, defaults.handlers_max),
+            memory_max: size(self.memory_max, defaults.memory_max),
+            message_time: self.message_time.map_or(defaults.message_time, seconds),
             ..defaults
         };
         let defaults = Options::default();
