@@ -69,4 +69,5 @@ pub use listener::Listener;
 pub use proto::ProtocolError;
 pub use session::options::{Limits, Options, Rate, Stats, Timeout, WhenFull};
 pub use session::service::{CloseReason, Failure, Hooks, Moment, Retry, Verdict};
+pub use socket_file::{SharedSocket, WeakSocket};
 pub use yue_io::net::ListenOptions;

@@ -50,10 +50,18 @@ struct Inner {
     fiber: Cell<Option<FiberId>>,
     name: RefCell<Option<ThreadName>>,
     /// Of a Unix socket, until it listens no more.
-    file: RefCell<Option<SocketFile>>,
+    file: RefCell<Option<OwnFile>>,
     /// How long a peer of its connections may be gone unnoticed.
     keepalive: Option<Duration>,
     closed: Cell<bool>,
+}
+
+/// Who removes the file of a Unix socket.
+enum OwnFile {
+    /// This listener.
+    Alone(SocketFile),
+    /// The last of those that share the socket.
+    Shared(SharedSocket),
 }
 
 enum Socket {
@@ -89,15 +97,7 @@ impl Listener {
         options: Options,
         sockets: &SocketOptions,
     ) -> Result<Listener, Error> {
-        let failed = |error: io::Error| {
-            let text = match error.kind() {
-                io::ErrorKind::AddrInUse => {
-                    format!("cannot listen at {address}: another listens there")
-                }
-                _ => format!("cannot listen at {address}: {error}"),
-            };
-            Error::new(ErrorKind::Address, text)
-        };
+        let failed = |error| cannot_listen(address, &error);
         match address {
             Address::Tcp { host, port } => {
                 let listener = TcpListener::bind_with((host.as_str(), *port), &sockets.listen)
@@ -113,7 +113,7 @@ impl Listener {
             Address::Unix { path } => {
                 let (listener, file) = SocketFile::bind(path.as_ref()).map_err(failed)?;
                 let inner = Inner::new(address.clone(), service, options, sockets);
-                *inner.file.borrow_mut() = Some(file);
+                *inner.file.borrow_mut() = Some(OwnFile::Alone(file));
                 Self::spawn(inner, Socket::Unix(listener)).map_err(failed)
             }
             Address::Thread { name } => {
@@ -129,6 +129,46 @@ impl Listener {
                 Ok(Listener { inner })
             }
         }
+    }
+
+    /// Listens at a Unix socket together with other loops: each takes connections as they come.
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use yue::rpc::session::Service;
+    /// use yue::rpc::{Address, Listener, Options, SharedSocket};
+    ///
+    /// yue::Runtime::new()?.run(|| -> Result<(), Box<dyn std::error::Error>> {
+    ///     let place = yue::fs::TempDir::new()?;
+    ///     let path = place.path().join("socket").display().to_string();
+    ///     let socket = SharedSocket::bind(&Address::Unix { path })?;
+    ///     // As it would be done on several loops.
+    ///     let first = Listener::bind_shared(&socket, Service::none(), Options::default())?;
+    ///     let second = Listener::bind_shared(&socket, Service::none(), Options::default())?;
+    ///     assert_eq!(first.address(), second.address());
+    ///     first.close();
+    ///     second.close();
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `AddressError` when the process has no descriptors left.
+    ///
+    /// # Panics
+    /// Outside a loop.
+    pub fn bind_shared(
+        socket: &SharedSocket,
+        service: Service,
+        options: Options,
+    ) -> Result<Listener, Error> {
+        let address = socket.address().clone();
+        let failed = |error| cannot_listen(socket.address(), &error);
+        let listener = socket.listener().map_err(failed)?;
+        let inner = Inner::new(address, service, options, &SocketOptions::default());
+        *inner.file.borrow_mut() = Some(OwnFile::Shared(socket.clone()));
+        Self::spawn(inner, Socket::Unix(listener)).map_err(failed)
     }
 
     fn spawn(inner: Rc<Inner>, socket: Socket) -> io::Result<Listener> {
@@ -231,8 +271,10 @@ impl Inner {
 
     /// Removes a Unix socket's file, while the socket still listens.
     fn remove_file(&self) {
-        if let Some(file) = self.file.take() {
-            file.remove();
+        match self.file.take() {
+            Some(OwnFile::Alone(file)) => file.remove(),
+            Some(OwnFile::Shared(socket)) => drop(socket),
+            None => {}
         }
     }
 
@@ -266,6 +308,15 @@ impl Inner {
             }
         });
     }
+}
+
+/// The error of a listener that cannot be made.
+pub(crate) fn cannot_listen(address: &Address, error: &io::Error) -> Error {
+    let text = match error.kind() {
+        io::ErrorKind::AddrInUse => format!("cannot listen at {address}: another listens there"),
+        _ => format!("cannot listen at {address}: {error}"),
+    };
+    Error::new(ErrorKind::Address, text)
 }
 
 /// Accepts until the fiber is told to stop.

@@ -6,10 +6,16 @@
 //! `listen`, holds a lock on the folder (`flock`, which needs no file of its own). The lock is held for microseconds;
 //! since anybody who can read the folder can take it, we do not wait for long, and go on without it then.
 
+use crate::address::Address;
+use crate::error::{Error, ErrorKind};
+use crate::listener::cannot_listen;
+use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 use std::thread::sleep;
 use std::time::Duration;
 use yue_io::net::UnixListener;
@@ -61,6 +67,124 @@ impl SocketFile {
             // It may be gone already.
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+/// A Unix socket at which several loops listen together, each by
+/// [`Listener::bind_shared`](crate::Listener::bind_shared). Its file is removed with the last of them. Clones are the
+/// same socket; they may go to other threads.
+///
+/// ```
+/// use yue::rpc::{Address, SharedSocket};
+///
+/// let place = std::env::temp_dir().join(format!("shared-{}", std::process::id()));
+/// let socket = SharedSocket::bind(&Address::Unix { path: place.display().to_string() })?;
+/// let of_another_loop = socket.clone();
+/// drop(socket);
+/// assert!(place.exists());
+/// drop(of_another_loop);
+/// assert!(!place.exists());
+/// # Ok::<(), yue::rpc::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct SharedSocket {
+    inner: Arc<Shared>,
+}
+
+struct Shared {
+    address: Address,
+    socket: OwnedFd,
+    file: SocketFile,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // While the socket still listens.
+        self.file.remove();
+    }
+}
+
+/// A [`SharedSocket`] that does not keep the socket open.
+///
+/// ```
+/// use yue::rpc::{Address, SharedSocket};
+///
+/// let place = std::env::temp_dir().join(format!("weak-{}", std::process::id()));
+/// let socket = SharedSocket::bind(&Address::Unix { path: place.display().to_string() })?;
+/// let weak = socket.downgrade();
+/// assert!(weak.upgrade().is_some());
+/// drop(socket);
+/// assert!(weak.upgrade().is_none());
+/// # Ok::<(), yue::rpc::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct WeakSocket {
+    inner: Weak<Shared>,
+}
+
+impl SharedSocket {
+    /// Listens at a `unix://` address. A socket at which nobody listens is replaced; another file never is.
+    ///
+    /// # Errors
+    /// `AddressError` if it cannot be listened at, and for an address of another kind.
+    pub fn bind(address: &Address) -> Result<SharedSocket, Error> {
+        let Address::Unix { path } = address else {
+            let text = format!("{address} is no address of a Unix socket");
+            return Err(Error::new(ErrorKind::Address, text));
+        };
+        let bound = SocketFile::bind(path.as_ref());
+        let bound = bound.and_then(|(listener, file)| {
+            let socket = listener.as_fd().try_clone_to_owned();
+            Ok((socket.inspect_err(|_| file.remove())?, file))
+        });
+        let (socket, file) = bound.map_err(|error| cannot_listen(address, &error))?;
+        let address = address.clone();
+        Ok(SharedSocket {
+            inner: Arc::new(Shared {
+                address,
+                socket,
+                file,
+            }),
+        })
+    }
+
+    /// Its address.
+    pub fn address(&self) -> &Address {
+        &self.inner.address
+    }
+
+    /// The same without keeping the socket open.
+    pub fn downgrade(&self) -> WeakSocket {
+        WeakSocket {
+            inner: Arc::downgrade(&self.inner),
+        }
+    }
+
+    /// A listener for the calling loop.
+    pub(crate) fn listener(&self) -> io::Result<UnixListener> {
+        Ok(UnixListener::from(self.inner.socket.try_clone()?))
+    }
+}
+
+impl WeakSocket {
+    /// The socket, if anybody still has it.
+    pub fn upgrade(&self) -> Option<SharedSocket> {
+        let inner = self.inner.upgrade()?;
+        Some(SharedSocket { inner })
+    }
+}
+
+impl fmt::Debug for SharedSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SharedSocket")
+            .field(&self.inner.address)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Shared").field(&self.address).finish()
     }
 }
 

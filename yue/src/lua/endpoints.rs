@@ -89,14 +89,19 @@ unsafe extern "C-unwind" fn listen_raw(state: *mut ffi::lua_State) -> c_int {
             may_suspend()?;
             let (host, key) =
                 with_host(|host| (host.clone(), host.connections.next_listen_key(address)))?;
-            let (address, listen) = place(&host, parse(address)?, &key)?;
-            let sockets = SocketOptions {
-                listen,
-                ..settings.sockets()
-            };
+            let place = place(&host, parse(address)?, &key)?;
             let (service, both) = new_service(&host, &settings, layers, false);
-            let listener = Listener::bind_with(&address, both, settings.options(), &sockets)
-                .map_err(|failure| rpc_error(&failure))?;
+            let (options, sockets) = (settings.options(), settings.sockets());
+            let listener = match place {
+                Place::Alone(address) => Listener::bind_with(&address, both, options, &sockets),
+                Place::Port(address) => {
+                    let mut sockets = sockets;
+                    sockets.listen.reuse_port = true;
+                    Listener::bind_with(&address, both, options, &sockets)
+                }
+                Place::Socket(socket) => Listener::bind_shared(&socket, both, options),
+            };
+            let listener = listener.map_err(|failure| rpc_error(&failure))?;
             let text = listener.address().to_string();
             let id = service.id;
             let listening = Listening {
@@ -127,16 +132,41 @@ unsafe extern "C-unwind" fn listen_raw(state: *mut ffi::lua_State) -> c_int {
     }
 }
 
-/// Where to listen, and how: the loops of a `-c N` program share their ports.
-fn place(host: &Rc<Host>, address: Address, key: &str) -> Result<(Address, ListenOptions), Error> {
-    let (Address::Tcp { host: name, port }, true) = (&address, host.program.script.loops > 1)
-    else {
-        return Ok((address, ListenOptions::default()));
-    };
+/// Where to listen, and how.
+enum Place {
+    Alone(Address),
+    /// A port at which the other loops listen, too.
+    Port(Address),
+    /// A Unix socket at which the other loops listen, too.
+    Socket(SharedSocket),
+}
+
+/// The loops of a `-c N` program share their ports and their Unix sockets.
+fn place(host: &Rc<Host>, address: Address, key: &str) -> Result<Place, Error> {
+    if host.program.script.loops == 1 {
+        return Ok(Place::Alone(address));
+    }
+    match &address {
+        Address::Tcp { host: name, port } => {
+            let port = shared_port(host, &address, name, *port, key)?;
+            let host = name.clone();
+            Ok(Place::Port(Address::Tcp { host, port }))
+        }
+        Address::Unix { .. } => shared_socket(host, &address, key).map(Place::Socket),
+        Address::Thread { .. } => Ok(Place::Alone(address)),
+    }
+}
+
+fn shared_port(
+    host: &Rc<Host>,
+    address: &Address,
+    name: &str,
+    port: u16,
+    key: &str,
+) -> Result<u16, Error> {
     let find_out = || {
         // Bound alone, without sharing: so a port that another program has is found out.
-        let probe =
-            yue_io::net::TcpListener::bind_with((name.as_str(), *port), &ListenOptions::default());
+        let probe = yue_io::net::TcpListener::bind_with((name, port), &ListenOptions::default());
         probe
             .and_then(|probe| probe.local_addr())
             .map(|at| at.port())
@@ -147,21 +177,24 @@ fn place(host: &Rc<Host>, address: Address, key: &str) -> Result<(Address, Liste
                 _ => format!("cannot listen at {address}: {failure}"),
             })
     };
-    match host.program.shared_ports.resolve(key, find_out)? {
-        Ok(port) => {
-            let shared = ListenOptions {
-                reuse_port: true,
-                ..ListenOptions::default()
-            };
-            Ok((
-                Address::Tcp {
-                    host: name.clone(),
-                    port,
-                },
-                shared,
-            ))
+    let outcome = host.program.shared_ports.resolve(key, |_| true, find_out)?;
+    outcome.map_err(|text| error(ErrorKind::Address, text))
+}
+
+fn shared_socket(host: &Rc<Host>, address: &Address, key: &str) -> Result<SharedSocket, Error> {
+    loop {
+        let mut bound = None;
+        let bind = || {
+            let socket = SharedSocket::bind(address).map_err(|failure| failure.message())?;
+            Ok(bound.insert(socket).downgrade())
+        };
+        let sockets = &host.program.shared_sockets;
+        let outcome = sockets.resolve(key, |socket| socket.upgrade().is_some(), bind)?;
+        let socket = outcome.map_err(|text| error(ErrorKind::Address, text))?;
+        // The loops that listened there may have closed it just now: then it is bound anew.
+        if let Some(socket) = bound.or_else(|| socket.upgrade()) {
+            return Ok(socket);
         }
-        Err(text) => Err(error(ErrorKind::Address, text)),
     }
 }
 

@@ -43,6 +43,7 @@ mod program;
 mod references;
 mod repl;
 pub(crate) mod report;
+mod shared;
 mod shutdown;
 mod signals;
 mod threads;

@@ -10,16 +10,16 @@
 //! keeps a [`Hold`](super::host::Hold). On SIGINT and SIGTERM it ends gracefully; `shutdown.rs` sees to it that the end
 //! comes.
 
-use super::errors::{ErrorObject, stopped};
+use super::errors::ErrorObject;
 use super::host::{Host, Role, with_host};
 use super::native::{native, register};
+use super::shared::Shared;
 use super::shutdown::{GRACE, Guard, Notice};
 use super::threads;
 use super::wait::seconds;
 use super::{Chunk, Script};
 use crate::system::handle_broken_pipes;
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::ffi::CString;
 use std::rc::Rc;
 use std::sync::mpsc::Sender;
@@ -28,10 +28,9 @@ use std::time::{self, Duration};
 use yue_io::signal::Signal;
 use yue_io::stdio::flush_buffers;
 use yue_luajit::{Ended, LuaThread, Stack};
-use yue_rpc::ErrorKind;
+use yue_rpc::{ErrorKind, WeakSocket};
 use yue_scheduler::{
-    Config, Instant, Loop, LoopHandle, RemoteWaker, park, park_until, prepare_park, sleep, spawn,
-    this_loop,
+    Config, Instant, Loop, LoopHandle, park, park_until, prepare_park, sleep, spawn, this_loop,
 };
 
 /// How long connections have to say what they have said already, when a program ends by an error.
@@ -42,7 +41,9 @@ pub(crate) struct Program {
     pub(crate) script: Script,
     /// The loops of the program, with the numbers of their threads.
     members: Mutex<Vec<(LoopHandle, libc::pid_t)>>,
-    pub(crate) shared_ports: SharedPorts,
+    /// Ports and sockets at which its loops listen together.
+    pub(crate) shared_ports: Shared<u16>,
+    pub(crate) shared_sockets: Shared<WeakSocket>,
     /// A shutdown has begun.
     ending: OnceLock<Ending>,
     guard: Mutex<Option<Sender<Notice>>>,
@@ -51,8 +52,10 @@ pub(crate) struct Program {
 /// Why a program is being shut down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// By `yue.die`, or because a script has raised.
+    /// By `yue.die`.
     Program,
+    /// The script has raised on one of its loops.
+    Raised,
     Signal(Signal),
 }
 
@@ -75,7 +78,8 @@ impl Program {
                 ..script
             },
             members: Mutex::default(),
-            shared_ports: SharedPorts::default(),
+            shared_ports: Shared::default(),
+            shared_sockets: Shared::default(),
             ending: OnceLock::new(),
             guard: Mutex::default(),
         })
@@ -89,26 +93,21 @@ impl Program {
         let others: Vec<_> = (2..=self.script.loops)
             .map(|index| {
                 let program = self.clone();
-                std::thread::Builder::new()
+                let spawned = std::thread::Builder::new()
                     .name(format!("yue loop {index}"))
-                    .spawn(move || run_loop(&program, index))
-            })
-            .collect();
-        let mut code = run_loop(self, 1);
-        if code != 0 {
-            self.shut_down(Cause::Program);
-        }
-        for other in others {
-            match other.map(std::thread::JoinHandle::join) {
-                Ok(Ok(other_code)) => code = code.max(other_code),
-                Ok(Err(_)) => code = code.max(1),
-                Err(error) => {
+                    .spawn(move || run_loop(&program, index));
+                spawned.inspect_err(|error| {
                     yue_scheduler::say(format_args!(
                         "cannot start a thread for another loop: {error}"
                     ));
-                    code = 1;
-                }
-            }
+                    self.shut_down(Cause::Raised);
+                })
+            })
+            .collect();
+        let mut code = run_loop(self, 1);
+        for other in others {
+            let other_code = other.map_or(Ok(1), std::thread::JoinHandle::join);
+            code = code.max(other_code.unwrap_or(1));
         }
         threads::end_all();
         // Under the guard's eye: nobody may be reading.
@@ -169,8 +168,17 @@ impl Program {
     }
 }
 
-/// Runs one of the program's main loops on the calling thread; returns its exit code.
+/// Runs one of the program's main loops on the calling thread; returns its exit code. All loops are equal: the first
+/// that fails ends the program.
 fn run_loop(program: &Arc<Program>, index: usize) -> i32 {
+    let code = try_loop(program, index);
+    if code != 0 {
+        program.shut_down(Cause::Raised);
+    }
+    code
+}
+
+fn try_loop(program: &Arc<Program>, index: usize) -> i32 {
     let config = match yue_io::driver(program.script.io) {
         Ok(driver) => Config {
             driver,
@@ -219,10 +227,12 @@ fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
         Ok(()) => 0,
         Err(failure) => {
             yue_scheduler::say(format_args!("{}", failure.report()));
+            // Now: the other loops need not wait for the end of this one.
+            program.shut_down(Cause::Raised);
             1
         }
     };
-    close(&host, code == 0);
+    close(&host, code == 0 && program.cause() != Some(Cause::Raised));
     code
 }
 
@@ -361,54 +371,6 @@ pub(crate) fn close(host: &Rc<Host>, gracefully: bool) {
     }
     host.tell_remarks();
     this_loop::clear_idle_hook();
-}
-
-/// Ports that the loops of a `-c N` program share: whoever listens first finds out whether the port is free, and which
-/// number a port 0 becomes; the others then join it.
-#[derive(Default)]
-pub(crate) struct SharedPorts {
-    state: Mutex<HashMap<String, Port>>,
-}
-
-enum Port {
-    /// Somebody is finding out; these wait.
-    Asking(Vec<RemoteWaker>),
-    Known(Result<u16, String>),
-}
-
-impl SharedPorts {
-    /// The port number behind `key`, which `find_out` finds out once for all loops. In a fiber; may park.
-    pub(crate) fn resolve(
-        &self,
-        key: &str,
-        find_out: impl FnOnce() -> Result<u16, String>,
-    ) -> Result<Result<u16, String>, yue_luajit::Error> {
-        loop {
-            let waker = {
-                let mut state = lock(&self.state);
-                match state.get_mut(key) {
-                    None => {
-                        state.insert(key.to_owned(), Port::Asking(Vec::new()));
-                        break;
-                    }
-                    Some(Port::Known(outcome)) => return Ok(outcome.clone()),
-                    Some(Port::Asking(waiting)) => {
-                        let waker = prepare_park();
-                        waiting.push(waker.remote());
-                        waker
-                    }
-                }
-            };
-            let _ = waker;
-            park("another loop to listen").map_err(stopped)?;
-        }
-        let outcome = find_out();
-        let before = lock(&self.state).insert(key.to_owned(), Port::Known(outcome.clone()));
-        if let Some(Port::Asking(waiting)) = before {
-            waiting.into_iter().for_each(RemoteWaker::wake);
-        }
-        Ok(outcome)
-    }
 }
 
 native! {
