@@ -211,7 +211,19 @@ function Connection:import(symbols)
   internal.import(self.names, symbols)
 end
 
-local cache = {} -- opened connections that are shared, by address
+local cache = {} -- opened connections that are shared, by address and options
+
+--- What tells shared connections apart: opens of one address share a connection if their options are the same, too.
+local function cache_key(addr, options)
+  local parts = {}
+  for key, value in pairs(options) do
+    if key ~= 'no_cache' then parts[#parts + 1] = ('%s=%s'):format(key, tostring(value)) end
+  end
+  if #parts == 0 then return addr end
+  table.sort(parts)
+  -- No address has a space in it.
+  return addr .. ' ' .. table.concat(parts, ' ')
+end
 
 --- Closes it for good. Who bound `close` is told when it is done.
 function Connection:close(reason)
@@ -228,7 +240,8 @@ end
 local function socket(name, count, ...)
   local addr, options, symbols = arguments(name, count, ...)
   local shared = symbols == nil and not options.no_cache
-  local known = shared and cache[addr]
+  local key = shared and cache_key(addr, options)
+  local known = shared and cache[key]
   if known then
     -- What a client opened and others use too is not the client's to close.
     if known.scope and known.scope ~= internal.current().scope then internal.disown(known) end
@@ -239,8 +252,8 @@ local function socket(name, count, ...)
   local connection = connection_of(id, namespace)
   connection.opened_at = calling_line()
   if shared then
-    connection.cached = addr
-    cache[addr] = connection
+    connection.cached = key
+    cache[key] = connection
   else
     internal.guard_collection(connection, function() core.close_later(id) end)
   end

@@ -1,3 +1,4 @@
+--! stderr: a message is larger than the limit of 1000 bytes
 -- listen, open, socket, conn: arguments, options, symbols, addresses.
 local check = require 'check'
 local listener = yue.listen('tcp://127.0.0.1:0', { f = function() return 'f' end })
@@ -65,6 +66,23 @@ check.equal(yue.open(listed:addr()).from_file(), 'file')
 listed:close()
 os.remove(path)
 check.raises('ArgumentError', 'cannot load', yue.listen, 'tcp://127.0.0.1:0', '/no/such/file.lua')
+
+-- Other options give another connection; the same ones share it.
+local slow = yue.listen('tcp://127.0.0.1:0', { slow = function() yue.sleep(0.3) return 'slow' end })
+local patient, hasty = yue.open(slow:addr()), yue.open(slow:addr(), { timeout = 0.05 }, nil)
+check.that(patient ~= hasty)
+check.equal(hasty, yue.open(slow:addr(), { timeout = 0.05 }, nil))
+check.equal(patient, yue.open(slow:addr(), {}, nil))
+check.equal(patient, yue.open(slow:addr(), { no_cache = false }, nil))
+check.that(hasty ~= yue.open(slow:addr(), { timeout = 0.05, message_max = 1000 }, nil))
+check.raises('TimeoutError', nil, hasty.slow)
+check.equal(patient.slow(), 'slow')
+yue.conn(hasty):close()
+local anew = yue.open(slow:addr(), { timeout = 0.05 }, nil)
+check.that(anew ~= hasty)
+check.raises('TimeoutError', nil, anew.slow)
+check.equal(patient.slow(), 'slow')
+slow:close()
 
 -- Two arguments: the second is symbols. What can only be options is told so.
 for _, call in ipairs { yue.listen, yue.open, yue.socket } do
