@@ -346,9 +346,28 @@ impl RemoteError {
         Some(self.data("traceback")?.read_str()?.to_owned())
     }
 
-    /// The raised value in msgpack, if something else than a text was raised.
+    /// The raised value in msgpack, if something else than a text was raised. Of a foreign error that is neither a text
+    /// nor `[code, message]` this is the whole error.
     pub fn value(&self) -> Option<&[u8]> {
+        if self.is_foreign() {
+            return Some(self.bytes());
+        }
         self.data("value")?.read_raw()
+    }
+
+    /// Whether message and details do not hold all of it.
+    fn is_foreign(&self) -> bool {
+        if Reader::new(self.bytes()).read_str().is_some() {
+            return false;
+        }
+        let count = Reader::new(self.bytes()).read_array();
+        let text = || self.element(1)?.read_str().map(drop);
+        let details = || self.element(2)?.read_map().map(drop);
+        match count {
+            Some(2) => self.code().is_none() || text().is_none(),
+            Some(3) => self.code().is_none() || text().is_none() || details().is_none(),
+            _ => true,
+        }
     }
 
     /// Whether the other side says that the call may be made again.
@@ -363,7 +382,10 @@ impl RemoteError {
         let text = self
             .element(1)
             .and_then(|mut reader| reader.read_str().map(str::to_owned));
-        let text = text.or_else(|| Reader::new(self.bytes()).read_str().map(str::to_owned));
+        let whole = Reader::new(self.bytes());
+        let text = text.or_else(|| { whole }.read_str().map(str::to_owned));
+        let named = |key| Some(whole.find_key(key)?.read_str()?.to_owned());
+        let text = text.or_else(|| named("message")).or_else(|| named("msg"));
         text.unwrap_or_else(|| "the other side answered with an error of its own form".to_owned())
     }
 

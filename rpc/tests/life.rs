@@ -551,6 +551,8 @@ fn on_close_waits_for_an_on_accept_that_runs_and_that_one_is_cancelled() {
 struct GarbageFirst {
     hub: Rc<Hub>,
     links: Cell<u32>,
+    /// So many links speak something else.
+    garbled: u32,
 }
 
 impl yue_rpc::transport::Connect for GarbageFirst {
@@ -559,7 +561,7 @@ impl yue_rpc::transport::Connect for GarbageFirst {
         events: Rc<dyn yue_rpc::transport::Events>,
     ) -> Result<Rc<dyn Transport>, yue_rpc::Error> {
         self.links.set(self.links.get() + 1);
-        if self.links.get() > 1 {
+        if self.links.get() > self.garbled {
             return self.hub.connect(events);
         }
         let (near, far) = yue_rpc::transport::memory::MemoryTransport::pair();
@@ -582,6 +584,7 @@ fn a_session_whose_server_sent_nonsense_connects_again_and_takes_calls_meanwhile
         let connector = Rc::new(GarbageFirst {
             hub: Hub::new(methods(), Options::default()),
             links: Cell::new(0),
+            garbled: 1,
         });
         let client = Session::open(connector.clone(), methods(), Options::default());
         let first = {
@@ -601,11 +604,98 @@ fn a_session_whose_server_sent_nonsense_connects_again_and_takes_calls_meanwhile
 }
 
 #[test]
+fn a_server_that_speaks_something_else_is_an_error_that_shows_what_it_said() {
+    run_loop(|| {
+        let connector = Rc::new(GarbageFirst {
+            hub: Hub::new(methods(), Options::default()),
+            links: Cell::new(0),
+            garbled: 3,
+        });
+        let client = Session::open(connector.clone(), methods(), Options::default());
+        let error = client.call("sum", Timeout::Never, ints(&[1])).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionLost);
+        assert!(error.is_retryable(), "it was not even sent");
+        let text = error.message();
+        assert!(text.contains("does not speak msgpack-rpc"), "{text}");
+        assert!(text.contains(r"HTTP/1.1 400 Bad Request\r\n"), "{text}");
+        assert_eq!(connector.links.get(), 3);
+        // It may be another one by now.
+        assert_eq!(call(&client, "sum", &[1, 2]).unwrap(), [3]);
+        client.close();
+    });
+}
+
+#[test]
+fn nonsense_in_the_middle_fails_the_calls_that_wait_and_shows_what_came() {
+    run_loop(|| {
+        let (told, reasons) = (
+            Rc::new(RefCell::new(Vec::new())),
+            Rc::new(RefCell::new(None)),
+        );
+        struct Noting(Rc<RefCell<Vec<String>>>);
+        impl yue_rpc::session::Dispatch for Noting {
+            fn call(
+                &self,
+                call: &mut yue_rpc::session::Call,
+                reply: yue_rpc::session::Reply,
+            ) -> yue_rpc::session::Replied {
+                reply.no_method(call)
+            }
+
+            fn malformed(&self, _: &Session, text: &str) {
+                self.0.borrow_mut().push(text.to_owned());
+            }
+        }
+        let note = reasons.clone();
+        let hooks = TestHooks {
+            close: Some(Box::new(move |_, reason| {
+                *note.borrow_mut() = Some(reason.clone());
+                Default::default()
+            })),
+            ..TestHooks::default()
+        };
+        let service = yue_rpc::session::Service::new(Rc::new(Noting(told.clone())));
+        let server = methods().with_hooks(Rc::new(TestHooks::default()));
+        let hub = Hub::new(server, Options::default());
+        let client = Session::open(
+            hub.clone(),
+            service.with_hooks(Rc::new(hooks)),
+            Options::default(),
+        );
+        assert_eq!(call(&client, "sum", &[1]).unwrap(), [1]);
+        let waiting = {
+            let client = client.clone();
+            spawn(move || call(&client, "nap", &[60_000]).unwrap_err())
+        };
+        let session = hub.sessions().pop().unwrap();
+        eventually("it waits", || session.requests_in_flight() == 1);
+        hub.send_raw_to_last(b"\x1b[2J<html>".to_vec());
+        let error = waiting.join().unwrap();
+        assert_eq!(error.kind(), ErrorKind::ConnectionLost);
+        let text = error.message();
+        assert!(text.contains(r"\x1b[2J<html>"), "{text:?}");
+        eventually("the link ends", || reasons.borrow().is_some());
+        let reason = reasons.take();
+        let expected = r"\x1b[2J<html>";
+        assert!(
+            matches!(&reason, Some(CloseReason::Protocol { received, .. }) if received == expected),
+            "{reason:?}"
+        );
+        assert_eq!(told.borrow().len(), 1, "{:?}", told.borrow());
+        assert!(told.borrow()[0].contains(expected));
+        // The address recovers.
+        assert_eq!(call(&client, "sum", &[1, 2]).unwrap(), [3]);
+        client.close();
+    });
+}
+
+#[test]
 fn a_session_that_is_closed_while_its_link_drains_makes_no_other() {
     run_loop(|| {
         let connector = Rc::new(GarbageFirst {
             hub: Hub::new(methods(), Options::default()),
             links: Cell::new(0),
+            garbled: 1,
         });
         let client = Session::open(connector.clone(), methods(), Options::default());
         let waiting = {
@@ -656,5 +746,70 @@ fn a_half_closed_client_is_not_waited_for_by_those_who_call_it() {
         let answers = spawn(move || heard.recv().unwrap()).join().unwrap();
         assert_eq!(answers.matches("sends no more").count(), 2, "{answers:?}");
         listener.close();
+    });
+}
+
+/// What a client has heard of a server that refuses it: `$yue/refused` and answers to its requests.
+fn hello(raw: &common::raw::Raw) {
+    raw.link.send(vec![
+        0x94, 0, 0, 0xaa, b'$', b'y', b'u', b'e', b'/', b'h', b'e', b'l', b'l', b'o', 0x92, 1, 0x80,
+    ]);
+}
+
+#[test]
+fn a_server_that_closes_in_on_accept_says_so() {
+    for (close, words) in [
+        ("", "closed the connection before it was granted"),
+        ("the server goes down", "the server goes down"),
+    ] {
+        run_loop(move || {
+            let hub = Hub::new(
+                with_accept(Box::new(move |session, _| {
+                    session.close_because(close);
+                    Verdict::granted()
+                })),
+                Options::default(),
+            );
+            let raw = common::raw::Raw::connect(&hub);
+            hello(&raw);
+            raw.request(7, "sum", &[1]);
+            eventually("the link is closed", || raw.heard.closed.get());
+            assert!(raw.heard("$yue/refused") && raw.heard(words), "{words}");
+            assert!(raw.heard("NotGrantedError"), "its request is answered");
+            // A real client's call fails with the reason.
+            let client = Session::open(hub, methods(), Options::default());
+            let error = call(&client, "sum", &[1]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NotGranted);
+            assert!(error.message().contains(words), "{error}");
+            client.close();
+        });
+    }
+}
+
+#[test]
+fn a_grant_that_is_too_large_refuses_and_answers() {
+    run_loop(|| {
+        let limits = Limits {
+            message_bytes_max: 10_000,
+            ..Limits::default()
+        };
+        let options = Options {
+            limits,
+            ..Options::default()
+        };
+        let hub = Hub::new(
+            with_accept(Box::new(|_, _| {
+                let mut value = vec![0xc5, 0x40, 0];
+                value.resize(3 + 0x4000, 0);
+                Verdict::Grant(value)
+            })),
+            options,
+        );
+        let raw = common::raw::Raw::connect(&hub);
+        hello(&raw);
+        raw.request(7, "sum", &[1]);
+        eventually("the link is closed", || raw.heard.closed.get());
+        assert!(raw.heard("$yue/refused") && raw.heard("cannot be sent"));
+        assert!(raw.heard("the connection was not granted"));
     });
 }

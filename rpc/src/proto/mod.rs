@@ -22,10 +22,11 @@ pub use scan::{Frame, ScanLimits, Scanner};
 /// use yue::rpc::{CloseReason, ProtocolError};
 ///
 /// // What a hook is told when a browser connects to the port.
-/// let reason = CloseReason::Protocol(ProtocolError::NotAMessage { byte: b'G' });
+/// let error = ProtocolError::NotAMessage { byte: b'G' };
+/// let reason = CloseReason::Protocol { error, received: "GET / HTTP/1.1".to_owned() };
 /// assert_eq!(
 ///     reason.to_string(),
-///     "the bytes are no msgpack-rpc message (0x47 where one begins)",
+///     "the bytes are no msgpack-rpc message (0x47 where one begins): received \"GET / HTTP/1.1\"",
 /// );
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -364,6 +364,10 @@ impl Inner {
         let text = format!("the connection to {} was not ready in time", self.address);
         match self.connector.last_trouble() {
             Some(trouble) => format!("{text}: {trouble}"),
+            // A link is there, and the greeting is out.
+            None if self.phase.get() == Phase::Greeting => format!(
+                "{text}: it was accepted, and nothing answers yue's greeting; is it a msgpack-rpc server?"
+            ),
             None => text,
         }
     }

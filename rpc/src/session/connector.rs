@@ -19,6 +19,10 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// would have its clients come back without a pause.
 const HELD_MIN: Duration = Duration::from_secs(5);
 
+/// After so many links on which nothing but nonsense came the calls that wait fail: with the first pauses that takes a
+/// fifth of a second.
+const GARBLED_MAX: u32 = 3;
+
 /// How an opened session makes its links.
 pub(super) struct Connector {
     /// `None` in accepted sessions.
@@ -27,6 +31,8 @@ pub(super) struct Connector {
     keep_trying: Cell<bool>,
     /// Attempts since a link held.
     attempts: Cell<u32>,
+    /// Links on which nothing but nonsense came, since one was granted.
+    garbled: Cell<u32>,
     /// When the present link was granted.
     up_since: Cell<Option<Instant>>,
     /// Why the last attempt failed, or the last link ended: calls that time out before the next link report it.
@@ -41,6 +47,7 @@ impl Connector {
             connect,
             keep_trying: Cell::new(false),
             attempts: Cell::new(0),
+            garbled: Cell::new(0),
             up_since: Cell::new(None),
             last_trouble: RefCell::default(),
             fiber: Cell::new(None),
@@ -50,6 +57,7 @@ impl Connector {
     /// The session is up. Whether the next loss begins with the shortest wait depends on how long that lasts.
     pub(super) fn succeeded(&self) {
         self.keep_trying.set(false);
+        self.garbled.set(0);
         self.up_since.set(Some(now()));
     }
 
@@ -57,6 +65,18 @@ impl Connector {
     pub(super) fn rest(&self) {
         self.keep_trying.set(false);
         self.attempts.set(0);
+        self.up_since.set(None);
+        self.garbled.set(0);
+    }
+
+    /// A link has just ended because of what came over it. Whether the next may fare better: a server that has never
+    /// spoken the protocol, however often it was tried, is of another kind, and callers want to know that.
+    pub(super) fn may_speak_yet(&self) -> bool {
+        if self.up_since.get().is_some() {
+            return true;
+        }
+        self.garbled.set(self.garbled.get() + 1);
+        self.garbled.get() < GARBLED_MAX
     }
 
     /// A link was lost. One that was refused, or broke at once, is not tried again without a pause.

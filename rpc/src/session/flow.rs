@@ -302,7 +302,7 @@ impl Inner {
             let error = ProtocolError::Unfinished {
                 limit: self.options.limits.message_time,
             };
-            return self.drain(CloseReason::Protocol(error));
+            return self.end_for_protocol(error, 0);
         }
         self.arm_message_timer(unfinished);
     }

@@ -24,6 +24,9 @@ use yue_scheduler::{Instant, deadline_after};
 /// A longer map of extensions is ignored: nobody has that much to say there.
 const EXTENSIONS_MAX: usize = 1024;
 
+/// So much of what is no message is told.
+const EXCERPT_MAX: usize = 40;
+
 pub(super) struct Input {
     scanner: Scanner,
     limits: ScanLimits,
@@ -133,6 +136,17 @@ impl Input {
         Ok(Some((segment.clone(), start, frame)))
     }
 
+    /// The beginning of the message at hand, of which so many bytes have been taken already, in printable characters.
+    fn excerpt(&self, taken: usize) -> String {
+        let Some(segment) = &self.segment else {
+            return String::new();
+        };
+        let bytes = &segment.bytes()[self.start.saturating_sub(taken)..];
+        let shown = &bytes[..bytes.len().min(EXCERPT_MAX)];
+        let more = if shown.len() < bytes.len() { "..." } else { "" };
+        format!("{}{more}", shown.escape_ascii())
+    }
+
     /// The msgid of a request that cannot be taken, if it had come so far.
     fn msgid_of_refused(&self) -> Option<u32> {
         let bytes = &self.segment.as_ref()?.bytes()[self.start..];
@@ -164,11 +178,13 @@ impl Inner {
             let next = self.input.borrow_mut().next();
             let outcome = match next {
                 Ok(None) => break,
-                Ok(Some((segment, start, frame))) => self.take_message(segment, start, &frame),
-                Err(error) => Err(error),
+                Ok(Some((segment, start, frame))) => self
+                    .take_message(segment, start, &frame)
+                    .map_err(|error| (error, frame.len)),
+                Err(error) => Err((error, 0)),
             };
-            if let Err(error) = outcome {
-                return self.refuse_input(error);
+            if let Err((error, taken)) = outcome {
+                return self.refuse_input(error, taken);
             }
             // The message may have ended the link.
             if self.link.epoch.get() != epoch || self.phase.get() == Phase::Draining {
@@ -286,9 +302,10 @@ impl Inner {
         self.watch_output();
     }
 
-    /// The bytes cannot be taken: says so, if it is known to whom, and ends the link.
+    /// The bytes cannot be taken: says so, if it is known to whom, and ends the link. Of the message that they are in,
+    /// so many bytes have been taken already.
     #[cold]
-    fn refuse_input(&self, error: ProtocolError) {
+    fn refuse_input(&self, error: ProtocolError, taken: usize) {
         let (kind, counter) = match error {
             ProtocolError::TooLarge { .. } => {
                 (ErrorKind::MessageTooLarge, &self.counters.refused_too_large)
@@ -300,7 +317,19 @@ impl Inner {
         if let Some(msgid) = msgid {
             self.answer_error(msgid, &ErrorValue::of_kind(kind, &error.to_string()));
         }
-        self.drain(CloseReason::Protocol(error));
+        self.end_for_protocol(error, taken);
+    }
+
+    /// Ends the link for what came over it, and tells the program.
+    #[cold]
+    pub(super) fn end_for_protocol(&self, error: ProtocolError, taken: usize) {
+        let received = self.input.borrow().excerpt(taken);
+        let reason = CloseReason::Protocol { error, received };
+        if let Some(session) = self.session() {
+            let text = format!("the link to {} is ended: {reason}", self.address);
+            self.service.dispatch.malformed(&session, &text);
+        }
+        self.drain(reason);
     }
 }
 

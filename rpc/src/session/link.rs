@@ -274,15 +274,21 @@ impl Inner {
             Retry::Yes => true,
             Retry::No => false,
             // To ask again in the same words helps against a link that broke, not against a refusal.
-            Retry::Default => {
-                self.options.reconnect
-                    && !matches!(reason, CloseReason::Refused(_) | CloseReason::HookFailed(_))
-            }
+            Retry::Default => self.options.reconnect && self.next_may_fare_better(reason),
         };
         if again {
             Afterwards::Reconnect
         } else {
             Afterwards::Rest
+        }
+    }
+
+    /// Whether another link may fare better than one that ended for that reason.
+    fn next_may_fare_better(&self, reason: &CloseReason) -> bool {
+        match reason {
+            CloseReason::Refused(_) | CloseReason::HookFailed(_) => false,
+            CloseReason::Protocol { .. } => self.connector.may_speak_yet() || self.options.retry,
+            _ => true,
         }
     }
 
@@ -342,6 +348,11 @@ impl CloseReason {
             }
             CloseReason::HandshakeTimeout | CloseReason::HookFailed(_) => {
                 format!("the connection was not granted: {self}")
+            }
+            CloseReason::Protocol { .. } => {
+                let text = format!("the other side does not speak msgpack-rpc: {self}");
+                let text = cut(&text, SHARED_TEXT_MAX);
+                return Error::retryable(ErrorKind::ConnectionLost, text);
             }
             _ => return self.as_lost_call(true),
         };

@@ -6,8 +6,11 @@ use crate::error::{Error, ErrorKind};
 use crate::proto::ProtocolError;
 use crate::proto::encode::ErrorValue;
 use crate::text::{TEXT_MAX, cut};
+use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
+use yue_scheduler::{Instant, deadline_after, is_past};
 
 /// Answers requests. Each runs in a fiber of its own identity, and may park, call back, and spawn.
 ///
@@ -52,6 +55,24 @@ pub trait Dispatch {
     /// [`Session::export_reference`] was given.
     fn release(&self, tokens: &[u64]) {
         let _ = tokens;
+    }
+
+    /// The other side of `session` sent what cannot be taken, and its link is ended for that; `text` says all of it, on
+    /// one line, in printable characters. Called outside fibers. By default it goes to standard error, at most once a
+    /// second for each loop.
+    fn malformed(&self, session: &Session, text: &str) {
+        let _ = session;
+        say_seldom(text);
+    }
+}
+
+/// Strangers can cause these remarks at will.
+fn say_seldom(text: &str) {
+    const SILENCE: Duration = Duration::from_secs(1);
+    thread_local!(static SILENT_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) });
+    if SILENT_UNTIL.get().is_none_or(is_past) {
+        SILENT_UNTIL.set(Some(deadline_after(SILENCE)));
+        yue_scheduler::say(format_args!("{text}"));
     }
 }
 
@@ -339,7 +360,12 @@ pub enum CloseReason {
     /// The server did not grant the connection: its error, on either side.
     Refused(Error),
     /// The other side sent what is not the protocol, or beyond the limits.
-    Protocol(ProtocolError),
+    Protocol {
+        /// What is wrong.
+        error: ProtocolError,
+        /// The beginning of what it sent instead of a message, in printable characters.
+        received: String,
+    },
     /// The handshake took longer than the limit.
     HandshakeTimeout,
     /// The other side read nothing for too long.
@@ -362,7 +388,9 @@ impl fmt::Display for CloseReason {
             CloseReason::Refused(error) => {
                 write!(f, "the connection was not granted: {}", error.message())
             }
-            CloseReason::Protocol(error) => write!(f, "{error}"),
+            CloseReason::Protocol { error, received } => {
+                write!(f, "{error}: received \"{received}\"")
+            }
             CloseReason::HandshakeTimeout => f.write_str("the handshake took too long"),
             CloseReason::Stalled => f.write_str("the other side reads nothing"),
             CloseReason::TooSlow => f.write_str("too slow"),

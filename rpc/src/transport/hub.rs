@@ -89,6 +89,15 @@ impl Hub {
         }
     }
 
+    /// Sends raw bytes to the client of the link that was made last, as a server gone mad would.
+    #[doc(hidden)]
+    pub fn send_raw_to_last(&self, bytes: Vec<u8>) {
+        let last = self.accepted.borrow().last().map(|(_, end)| end.clone());
+        if let Some(end) = last {
+            end.send(bytes);
+        }
+    }
+
     /// The accepting end of a new link, its other end for the caller to speak raw bytes over.
     #[doc(hidden)]
     pub fn connect_raw(&self) -> Rc<MemoryTransport> {

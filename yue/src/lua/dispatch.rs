@@ -8,6 +8,7 @@ use super::connections::Connection;
 use super::errors::ErrorObject;
 use super::failures::{Called, failure_of, is_local, log_callback, log_failure};
 use super::host::{self, Host};
+use super::log;
 use super::lookup::{Lookup, push_method};
 use super::options::ServiceSettings;
 use super::references::{Refs, release_tokens};
@@ -144,6 +145,10 @@ impl Dispatch for LuaService {
 
     fn release(&self, tokens: &[u64]) {
         release_tokens(tokens);
+    }
+
+    fn malformed(&self, _session: &Session, text: &str) {
+        log::write_limited(log::Level::Warn, || text.to_owned());
     }
 }
 

@@ -188,7 +188,8 @@ pub(crate) fn flush_limited() {
 
 fn tell_left_out(count: u32) {
     if count > 0 {
-        let text = format!("{count} more failures of handlers and callbacks were not logged");
+        let text =
+            format!("{count} more failures of handlers, callbacks and peers were not logged");
         write(Level::Warn, text.as_bytes());
     }
 }

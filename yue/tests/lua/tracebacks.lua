@@ -5,7 +5,7 @@
 --! stderr: \x1b[31mred\x0d
 --! stderr:     yue error: forged
 --! stderr: __accept failed, for tcp://127.0.0.1:
---! stderr: more failures of handlers and callbacks were not logged
+--! stderr: more failures of handlers, callbacks and peers were not logged
 -- Errors of handlers: logged where they happen; what leaves the machine holds no traceback and no address.
 local check = require 'check'
 local noted = 0
