@@ -28,6 +28,7 @@ impl Inner {
                 self.answer_control(msgid, |out| encode::array(out, hello).map(|_| 1));
                 if self.role == Role::Accepted && self.phase.get() == Phase::Up {
                     self.send_granted();
+                    self.watch_silence();
                 }
             }
             b"$yue/ping" => self.answer_control(msgid, |out| {

@@ -178,6 +178,7 @@ impl Inner {
         self.link.timer.cancel();
         if self.link.peer_is_yue.get() {
             self.send_granted();
+            self.watch_silence();
         }
         self.list_requests();
         self.offer_room();
@@ -378,6 +379,7 @@ impl Inner {
     fn up(&self) {
         self.link.timer.cancel();
         self.connector.succeeded();
+        self.watch_silence();
         self.write_queued_calls();
         self.list_requests();
         self.offer_room();

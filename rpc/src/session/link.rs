@@ -208,6 +208,7 @@ impl Inner {
             return;
         }
         let transport = self.link.end();
+        self.silence.end();
         self.handshake.reset();
         let era = Era::new(self.this.clone(), self.link.epoch.get());
         self.input.borrow_mut().reset(era);

@@ -139,6 +139,17 @@ const COUNTERS: [(&str, &str, Value); 16] = [
         "Links ended because the other side read too slowly for what is sent to it.",
         |s| s.too_slow,
     ),
+    ("pings_total", "Pings sent after silence.", |s| s.pings),
+    (
+        "silences_total",
+        "Links ended because the other side said nothing and did not answer a ping.",
+        |s| s.silences,
+    ),
+    (
+        "memory_stopped_total",
+        "Times that reading stopped because the connections of a listener held too much memory.",
+        |s| s.memory_stopped,
+    ),
 ];
 
 /// What was refused, and why.

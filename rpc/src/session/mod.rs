@@ -71,6 +71,7 @@ mod rate;
 mod references;
 mod request;
 pub(crate) mod service;
+mod silence;
 mod worker;
 mod write_buffer;
 
@@ -99,6 +100,7 @@ use phase::{Action, Event, Phase, Role};
 use queued_calls::QueuedCalls;
 use rate::RateLimit;
 use references::References;
+use silence::Silence;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -144,6 +146,7 @@ struct Inner {
     service: Service,
     phase: Cell<Phase>,
     link: Link,
+    silence: Silence,
     connector: Connector,
     handshake: Handshake,
     input: RefCell<Input>,
@@ -372,6 +375,7 @@ impl Inner {
                 })
             };
             let message_timer = timer(Inner::message_is_late);
+            let silence_timer = timer(Inner::look_for_life);
             let timer = timer(Inner::time_is_over);
             Inner {
                 this: this.clone(),
@@ -384,6 +388,7 @@ impl Inner {
                 service,
                 phase: Cell::new(Phase::Idle),
                 link: Link::new(timer),
+                silence: Silence::new(silence_timer),
                 connector: Connector::new(connector),
                 handshake: Handshake::default(),
                 inbox: Inbox::new(accounts, message_timer),

@@ -419,6 +419,12 @@ stats! {
     stalls,
     /// Links ended because the other side read too slowly for what is sent to it.
     too_slow,
+    /// Pings sent, since the other side had said nothing for a while.
+    pings,
+    /// Links ended because the other side said nothing, and did not answer a ping.
+    silences,
+    /// How often reading stopped because the connections of the listener held too much memory.
+    memory_stopped,
 }
 
 /// A number that the session's loop changes and any thread may read.

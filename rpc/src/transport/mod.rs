@@ -55,6 +55,7 @@ use crate::address::Address;
 use crate::error::Error;
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Bytes that arrived.
 ///
@@ -139,6 +140,12 @@ pub trait Transport {
 
     /// Says, after all that was sent, that no more will come. The other direction goes on.
     fn shutdown_write(&self);
+
+    /// How long a yue peer may say nothing, not even an answer to a ping, before it is taken for gone. `None`, the
+    /// default: the transport itself knows when its peer is gone.
+    fn silence_max(&self) -> Option<Duration> {
+        None
+    }
 
     /// Ends the link in both directions, whatever is still queued. [`Events::closed`] follows.
     fn close(&self);

@@ -33,7 +33,8 @@ pub struct SocketOptions {
     pub listen: ListenOptions,
     /// TCP: within what time the link breaks if the peer's machine is gone or cannot be reached, whether anything is
     /// under way or not. At least some five seconds. The same holds for a peer that reads nothing while its buffers are
-    /// full. `None` leaves that to the system, which may take hours.
+    /// full, and for a yue peer that does not answer a ping (a process that is stopped, or a loop that is held, for more
+    /// than three fifths of the time). `None` leaves all that to the system, which may take hours.
     pub keepalive: Option<Duration>,
 }
 
@@ -81,27 +82,34 @@ impl Sink for EventSink {
     }
 }
 
-struct SocketTransport(Connection);
+struct SocketTransport {
+    connection: Connection,
+    silence_max: Option<Duration>,
+}
 
 impl Transport for SocketTransport {
     fn send(&self, buffer: Vec<u8>) {
-        self.0.send(buffer);
+        self.connection.send(buffer);
     }
 
     fn queued_bytes(&self) -> usize {
-        self.0.queued_bytes()
+        self.connection.queued_bytes()
+    }
+
+    fn silence_max(&self) -> Option<Duration> {
+        self.silence_max
     }
 
     fn set_reading(&self, on: bool) {
-        self.0.set_reading(on);
+        self.connection.set_reading(on);
     }
 
     fn shutdown_write(&self) {
-        self.0.shutdown_write();
+        self.connection.shutdown_write();
     }
 
     fn close(&self) {
-        self.0.close();
+        self.connection.close();
     }
 }
 
@@ -119,10 +127,10 @@ pub fn start_tcp(
     if let Some(within) = keepalive {
         set_keepalive(&stream, within)?;
     }
-    Ok(Rc::new(SocketTransport(Connection::start(
-        stream,
-        Rc::new(EventSink(events)),
-    )?)))
+    Ok(Rc::new(SocketTransport {
+        connection: Connection::start(stream, Rc::new(EventSink(events)))?,
+        silence_max: keepalive,
+    }))
 }
 
 /// Takes a Unix stream over as a link.
@@ -130,10 +138,11 @@ pub fn start_tcp(
 /// # Errors
 /// When the loop's driver refuses the socket.
 pub fn start_unix(stream: UnixStream, events: Rc<dyn Events>) -> io::Result<Rc<dyn Transport>> {
-    Ok(Rc::new(SocketTransport(Connection::start_unix(
-        stream,
-        Rc::new(EventSink(events)),
-    )?)))
+    Ok(Rc::new(SocketTransport {
+        connection: Connection::start_unix(stream, Rc::new(EventSink(events)))?,
+        // The kernel tells at once when the peer's process is gone.
+        silence_max: None,
+    }))
 }
 
 /// Makes links to a `tcp://` or `unix://` address.

@@ -1,0 +1,117 @@
+//! Signs of life: a peer that has said nothing for a while is asked for one, and given up when none comes.
+//!
+//! The kernel's keepalive tells whether the peer's machine can be reached. It does not notice a process that is stopped
+//! or hangs, nor a peer behind a proxy that has died there. So two yues over TCP also ask each other, by `$yue/ping`:
+//!
+//! ```text
+//!     last bytes        look: none since      ping           nothing came
+//!         │◀─── up to 1/5 ───▶│◀──── 1/5 ────▶│◀──── 3/5 ────▶│ the link ends       (of `silence_max`, 50 s)
+//! ```
+//!
+//! Slow is not dead. Any byte is a sign of life. A side that does not read, since its accounts are full, says that it
+//! lives by pings that want no answer. While bytes of ours wait to leave, the peer is not judged: that it takes none is
+//! the stall limit's business, and TCP's. So what counts as gone is a peer whose process does not come to its loop for
+//! more than three fifths of the time.
+//!
+//! It costs nothing while bytes come: a timer of each link compares a counter, five times in `silence_max`.
+
+use super::Inner;
+use super::in_flight::Waiter;
+use super::options::count;
+use super::phase::Phase;
+use super::service::CloseReason;
+use crate::proto::{Method, encode};
+use std::cell::Cell;
+use std::time::Duration;
+use yue_scheduler::{Timer, deadline_after};
+
+/// The watch over one link.
+pub(super) struct Silence {
+    timer: Timer,
+    /// How long the peer may be silent.
+    limit: Cell<Duration>,
+    /// Bytes that had come when the timer was armed.
+    heard: Cell<u64>,
+    /// The peer has been asked since.
+    asked: Cell<bool>,
+}
+
+const PING: Method<'_> = Method::Name(b"$yue/ping");
+
+impl Silence {
+    pub(super) fn new(timer: Timer) -> Silence {
+        Silence {
+            timer,
+            limit: Cell::new(Duration::ZERO),
+            heard: Cell::new(0),
+            asked: Cell::new(false),
+        }
+    }
+
+    /// The link is over.
+    pub(super) fn end(&self) {
+        self.timer.cancel();
+    }
+
+    fn arm(&self, fifths: u32) {
+        self.timer
+            .arm(deadline_after(self.limit.get() / 5 * fifths));
+    }
+}
+
+impl Inner {
+    /// Begins to watch for silence, if the link goes both ways now, the peer understands pings, and the transport does
+    /// not itself know when the peer is gone.
+    pub(super) fn watch_silence(&self) {
+        if self.phase.get() != Phase::Up || !self.link.peer_is_yue.get() {
+            return;
+        }
+        if let Some(limit) = self.link.with(|link| link.silence_max()).flatten() {
+            self.silence.limit.set(limit);
+            self.silence.asked.set(false);
+            self.silence.heard.set(self.counters.bytes_in.get());
+            self.silence.arm(1);
+        }
+    }
+
+    /// The timer fired.
+    pub(super) fn look_for_life(&self) {
+        if self.phase.get() != Phase::Up {
+            return;
+        }
+        let silence = &self.silence;
+        let bytes = self.counters.bytes_in.get();
+        if !self.inbox.reading.get() {
+            // What it says is not read. It shall know that we live.
+            let _ = self.write(|out| encode::notification(out, PING, |_| Ok(0)));
+            silence.asked.set(false);
+            return silence.arm(1);
+        }
+        if silence.heard.replace(bytes) != bytes {
+            silence.asked.set(false);
+            return silence.arm(1);
+        }
+        if !silence.asked.replace(true) {
+            self.ping();
+            return silence.arm(3);
+        }
+        if self.link.with(|link| link.queued_bytes()).unwrap_or(0) != 0 {
+            return silence.arm(1);
+        }
+        count(&self.counters.silences);
+        let seconds = silence.limit.get().as_secs_f64();
+        let text = format!("it has said nothing for {seconds} s, and does not answer a ping");
+        self.end_link(CloseReason::Lost(text));
+    }
+
+    fn ping(&self) {
+        // The bytes of the answer are what is waited for.
+        let waiter = Waiter::Callback(Box::new(|_| ()));
+        let inserted = self.calls.borrow_mut().insert(waiter, true, usize::MAX);
+        let written = inserted
+            .and_then(|id| self.write(|out| encode::request(out, id, PING, None, |_| Ok(0))));
+        if written.is_ok() {
+            count(&self.counters.pings);
+        }
+    }
+}
