@@ -150,6 +150,30 @@ fn held_calls_are_bounded_in_bytes() {
 }
 
 #[test]
+fn the_first_held_call_may_be_as_large_as_a_message() {
+    run_loop(|| {
+        let hub = Hub::new(methods(), Options::default());
+        let limits = Limits {
+            held_bytes_max: 1000,
+            ..Limits::default()
+        };
+        let client = Session::open(hub, methods(), limited(limits));
+        let values = vec![1000; 100_000];
+        let large = {
+            let (client, values) = (client.clone(), values.clone());
+            spawn(move || call(&client, "echo", &values).unwrap())
+        };
+        eventually("it is held", || client.stats().calls_held == 1);
+        // The next one has to wait until that one has left.
+        let error = call(&client, "sum", &[1]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::MessageRefused);
+        assert_eq!(large.join().unwrap(), values);
+        assert_eq!(call(&client, "sum", &[1]).unwrap(), [1]);
+        client.close();
+    });
+}
+
+#[test]
 fn calls_that_are_given_up_while_they_are_held_do_not_fill_the_limit() {
     run_loop(|| {
         let hub = Hub::new(methods(), Options::default());

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use yue_rpc::proto::{Method, encode};
 use yue_rpc::session::{Call, CallMethod, ImportedReference, Reply, Service, Session, Target};
 use yue_rpc::transport::{Hub, Transport};
-use yue_rpc::{ErrorKind, Options, Timeout, Verdict};
+use yue_rpc::{ErrorKind, Failure, Options, Timeout, Verdict};
 use yue_scheduler::spawn;
 
 const SHORT: std::time::Duration = std::time::Duration::from_millis(1);
@@ -225,6 +225,53 @@ fn a_queued_call_of_a_function_of_a_lost_link_fails_and_calls_nothing() {
         assert_eq!(plain.join().unwrap().unwrap(), [1]);
         assert_eq!(called.borrow().len(), 1, "{:?}", called.borrow());
         go_on.set(true);
+        client.close();
+    });
+}
+
+#[test]
+fn a_function_that_on_accept_passes_may_be_called_before_the_grant() {
+    over_each(|kind| {
+        let served = Rc::new(RefCell::new(Vec::new()));
+        let log = served.clone();
+        let service = Service::new(Rc::new(move |call: &mut Call, reply: Reply| {
+            log.borrow_mut().push(format!("{:?}", call.method()));
+            reply.results(ints(&[21]))
+        }));
+        let log = served.clone();
+        let hooks = TestHooks {
+            accept: Some(Box::new(move |session, _| {
+                let exporting = session.clone();
+                let answer = session.call("twice", Timeout::Default, move |out| {
+                    encode::uint(out, exporting.export_reference(7)?);
+                    Ok(1)
+                });
+                log.borrow_mut().push("granted".to_owned());
+                match answer {
+                    Ok(answer) if read_ints(answer.bytes()) == [42] => Verdict::granted(),
+                    other => Verdict::Refuse(Failure::new(format!("{other:?}"))),
+                }
+            })),
+            ..TestHooks::default()
+        };
+        let server = serve(kind, service.with_hooks(Rc::new(hooks)), Options::default());
+        // Calls the function that it is given.
+        let twice = Service::new(Rc::new(|call: &mut Call, reply: Reply| {
+            let session = call.session().clone();
+            let id = read_ints(call.params().bytes)[0] as u64;
+            let function = session.import_reference(id, call.link());
+            let target = Target::Reference(&function);
+            match session.call(target, Timeout::Default, ints(&[])) {
+                Ok(answer) => reply.results(ints(&[2 * read_ints(answer.bytes())[0]])),
+                Err(error) => reply.fail(&Failure::from(error)),
+            }
+        }));
+        let client = server.open(twice, Options::default());
+        assert_eq!(call(&client, "by_name", &[]).unwrap(), [21], "{kind:?}");
+        let served = served.borrow();
+        assert_eq!(served.len(), 3, "{kind:?}: {served:?}");
+        assert!(served[0].starts_with("Token(7"), "{served:?}");
+        assert_eq!(served[1], "granted", "{kind:?}");
         client.close();
     });
 }

@@ -141,7 +141,7 @@ impl Inner {
         target: Target<'_>,
         params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
     ) -> Result<(), Error> {
-        let route = self.route_at_once()?;
+        let route = self.route_at_once(&target)?;
         let method = self.method_of(target)?;
         match route {
             Route::Write => self.write(|out| encode::notification(out, method, params))?,
@@ -159,7 +159,7 @@ impl Inner {
     ) -> Result<(), Error> {
         let route = match self.phase.get() {
             Phase::Up => Route::Write,
-            _ => self.route_otherwise()?,
+            _ => self.route_otherwise(&target)?,
         };
         let method = self.method_of(target)?;
         match route {
@@ -180,10 +180,10 @@ impl Inner {
 
     /// Where a message goes whose sender does not wait. An error if too much waits already.
     #[inline]
-    pub(super) fn route_at_once(&self) -> Result<Route, Error> {
+    pub(super) fn route_at_once(&self, target: &Target<'_>) -> Result<Route, Error> {
         let route = match self.phase.get() {
             Phase::Up => Route::Write,
-            _ => self.route_otherwise()?,
+            _ => self.route_otherwise(target)?,
         };
         if route == Route::Write && self.output_is_full() {
             self.admit_above_mark()?;

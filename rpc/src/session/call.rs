@@ -124,11 +124,12 @@ impl Session {
         }
         let inner = &*self.inner;
         let deadline = inner.deadline(timeout);
+        let target = target.into();
         let id = inner
-            .route(deadline)
+            .route(&target, deadline)
             .and_then(|route| {
                 let waiter = Waiter::Fiber(None);
-                inner.start_call(route, target.into(), deadline, params, waiter)
+                inner.start_call(route, target, deadline, params, waiter)
             })
             .map_err(|error| inner.note_early_timeout(error))?;
         inner
@@ -161,9 +162,10 @@ impl Session {
                 None => error,
             }));
         });
-        let route = inner.route_at_once()?;
+        let target = target.into();
+        let route = inner.route_at_once(&target)?;
         let waiter = Waiter::Callback(callback);
-        let id = inner.start_call(route, target.into(), deadline, params, waiter)?;
+        let id = inner.start_call(route, target, deadline, params, waiter)?;
         if deadline != Instant::NEVER {
             inner.arm_call_timer(id, deadline);
         }
@@ -247,22 +249,25 @@ impl Inner {
 
     /// Where a message to `target` goes. Starts connecting, and waits for room in the output, where that is due.
     #[inline]
-    fn route(&self, deadline: Instant) -> Result<Route, Error> {
+    fn route(&self, target: &Target<'_>, deadline: Instant) -> Result<Route, Error> {
         if self.phase.get() == Phase::Up {
             if self.calls_must_wait() {
                 self.wait_for_room(Writes::Call, deadline)?;
-                return self.route_otherwise();
+                return self.route_otherwise(target);
             }
             return Ok(Route::Write);
         }
-        self.route_otherwise()
+        self.route_otherwise(target)
     }
 
     #[cold]
-    pub(super) fn route_otherwise(&self) -> Result<Route, Error> {
+    pub(super) fn route_otherwise(&self, target: &Target<'_>) -> Result<Route, Error> {
+        let early = || matches!(target, Target::Reference(function) if function.is_of(self));
         match (self.phase.get(), self.role) {
             (Phase::Up, _) | (Phase::Accepting, Role::Accepted) => Ok(Route::Write),
             (Phase::Accepting, Role::Opened) if self.in_own_handshake() => Ok(Route::Write),
+            // The server passed it in a call of its own, and waits for what becomes of that.
+            (Phase::Greeting, Role::Opened) if early() => Ok(Route::Write),
             (Phase::Idle, Role::Opened) => {
                 self.start_connecting();
                 Ok(Route::Hold)

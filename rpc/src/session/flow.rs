@@ -66,10 +66,7 @@ impl Inner {
                 counter: &self.counters.refused_in_flight,
             });
         }
-        if self.phase.get() == Phase::Accepting
-            && self.role == Role::Accepted
-            && self.inbox.queue.borrow().len() >= limits.ungranted_requests_max
-        {
+        if self.is_ungranted() && self.inbox.queue.borrow().len() >= limits.ungranted_requests_max {
             let limit = limits.ungranted_requests_max;
             return Some(Refusal {
                 text: format!(
@@ -139,13 +136,20 @@ impl Inner {
         }
     }
 
-    /// Whether requests may be started: the connection is granted (a client answers from the beginning), and the output
-    /// has room.
+    /// Whether the client's requests wait for its grant.
+    #[inline]
+    pub(super) fn is_ungranted(&self) -> bool {
+        self.phase.get() == Phase::Accepting && self.role == Role::Accepted
+    }
+
+    /// Whether requests may be started: the connection is granted (a client answers from the beginning, and functions
+    /// that were passed to a client may be called by it), and the output has room.
     #[inline]
     pub(super) fn may_start_requests(&self) -> bool {
         let open = match self.phase.get() {
             Phase::Up => true,
-            Phase::Greeting | Phase::Accepting => self.role == Role::Opened,
+            Phase::Greeting | Phase::Accepting if self.role == Role::Opened => true,
+            Phase::Accepting => self.inbox.has_early(),
             _ => false,
         };
         if !open {
@@ -163,7 +167,7 @@ impl Inner {
     /// Input that only the grant can let in is another matter: the answers to the server's own calls come behind it, so
     /// it cannot stop being read, and too much of it ends the link.
     pub(super) fn watch_input(&self) {
-        if self.phase.get() == Phase::Accepting && self.role == Role::Accepted {
+        if self.is_ungranted() {
             return self.watch_ungranted_input();
         }
         let limits = &self.options.limits;

@@ -28,7 +28,8 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::{
-    Builder, FiberId, LocalWaker, cancel, deadline_after, park_until, prepare_park, set_context,
+    Builder, FiberId, LocalWaker, Wakeup, cancel, deadline_after, park_until, prepare_park,
+    set_context,
 };
 
 /// A yue client speaks as soon as the link is up; its words are no more than a packet behind.
@@ -36,6 +37,9 @@ const FIRST_WORDS_WAIT: Duration = Duration::from_millis(100);
 
 /// How long a client that is one too many may take to say who it is, so that it can be told.
 const REFUSED_WAIT: Duration = Duration::from_secs(1);
+
+/// A grant without its value has no more bytes than this.
+const GRANT_BYTES: usize = 32;
 
 /// What the handshake of the present link has come to.
 #[derive(Default)]
@@ -169,8 +173,17 @@ impl Inner {
         }
     }
 
-    /// Server: requests start, and the client is told.
+    /// Server: requests start, and the client is told. A value that cannot be sent refuses it.
     fn grant(&self, value: Vec<u8>) {
+        let length = value.len().saturating_add(GRANT_BYTES);
+        if length > self.options.limits.message_bytes_max && value.len() > 1 {
+            let error = self.too_large(length);
+            let text = format!(
+                "the value that it granted with cannot be sent: {}",
+                error.message()
+            );
+            return self.refuse(Failure::of_kind(error.kind(), text));
+        }
         if self.happen(Event::Accepted).is_none() {
             return;
         }
@@ -214,6 +227,12 @@ impl Inner {
             *self.handshake.refusal.borrow_mut() = Some((failure.clone(), reason));
             return;
         }
+        self.tell_refusal(failure);
+        self.drain(reason);
+    }
+
+    /// Tells the client, whoever it is, that it is not granted.
+    pub(super) fn tell_refusal(&self, failure: &Failure) {
         if self.link.peer_is_yue.get() {
             let written = self.write(|out| {
                 encode::notification(out, Method::Name(b"$yue/refused"), |out| {
@@ -227,7 +246,6 @@ impl Inner {
             );
         }
         self.answer_queued_requests(failure);
-        self.drain(reason);
     }
 
     /// A refusal was decided before the other side had said anything; now it has.
@@ -403,15 +421,18 @@ impl Inner {
     /// Server: lets the client's hello come first, so that the first call of `on_accept` knows who it speaks to. A
     /// client that says nothing waits to be spoken to, and is, after a moment.
     fn wait_for_first_words(&self) {
-        if self.counters.bytes_in.get() != 0 {
-            return;
-        }
-        self.handshake.first_words.set(Some(prepare_park()));
         let until = deadline_after(FIRST_WORDS_WAIT);
-        // Whatever ends the wait, the hook is next; if the fiber was told to stop, the hook's first call finds that
-        // out.
-        let _ = park_until("the client's first words", Some(until));
-        self.handshake.first_words.set(None);
+        // Its first message may come in pieces.
+        while !self.handshake.heard.get() {
+            self.handshake.first_words.set(Some(prepare_park()));
+            // Whatever ends the wait, the hook is next; if the fiber was told to stop, the hook's first call finds that
+            // out.
+            let waited = park_until("the client's first words", Some(until));
+            self.handshake.first_words.set(None);
+            if !matches!(waited, Ok(Wakeup::Woken)) {
+                return;
+            }
+        }
     }
 }
 

@@ -88,6 +88,32 @@ impl Inbox {
         queue
     }
 
+    /// Whether a request waits that may start before the grant: a call of a function that this side has passed to the
+    /// client in a call of its own.
+    pub(super) fn has_early(&self) -> bool {
+        self.queue.borrow().iter().any(Request::is_early)
+    }
+
+    fn take_early(&self) -> Option<Request> {
+        let mut queue = self.queue.borrow_mut();
+        let index = queue.iter().position(Request::is_early)?;
+        queue.remove(index)
+    }
+
+    /// What the session holds of the listener's memory.
+    pub(super) fn memory(&self) -> usize {
+        let running = self.in_flight.get() - self.queue.borrow().len();
+        let requests = self.request_bytes.get() + self.decoded_bytes.get();
+        requests + self.other_bytes.get() + running * HANDLER_BYTES
+    }
+
+    /// A request's arguments have become so much memory, which it keeps until it is over.
+    #[inline]
+    pub(super) fn decoded(&self, bytes: usize) {
+        self.decoded_bytes.set(self.decoded_bytes.get() + bytes);
+        self.accounts.replace_memory(0, bytes);
+    }
+
     /// Takes requests out of the accounts.
     #[inline]
     pub(super) fn leave(&self, requests: usize, bytes: usize) {
@@ -140,6 +166,10 @@ impl Request {
         }
         self.first -= start;
         self.segment = Some(segment);
+    }
+
+    fn is_early(&self) -> bool {
+        self.reference.is_some()
     }
 
     pub(super) fn name(&self) -> &[u8] {
@@ -283,6 +313,11 @@ impl Inner {
     pub(super) fn pop_request(&self) -> Option<Request> {
         let request = self.inbox.queue.borrow_mut().pop_front()?;
         let inbox = &self.inbox;
+        let request = if self.is_ungranted() {
+            self.inbox.take_early()?
+        } else {
+            inbox.queue.borrow_mut().pop_front()?
+        };
         inbox
             .queued_bytes
             .set(inbox.queued_bytes.get() - request.bytes as usize);

@@ -303,7 +303,13 @@ impl Inner {
 
     /// This side closes the session for good; a peer that listens is told why.
     pub(super) fn close(&self, reason: &str) {
-        if matches!(
+        if self.is_ungranted() {
+            let reason = match reason {
+                "" => "the server closed the connection before it was granted",
+                reason => reason,
+            };
+            self.tell_refusal(&Failure::of_kind(ErrorKind::NotGranted, reason));
+        } else if matches!(
             self.phase.get(),
             Phase::Greeting | Phase::Accepting | Phase::Up
         ) {

@@ -54,6 +54,36 @@ impl Default for QueuedCalls {
     }
 }
 
+/// While an encoder runs whose message does not go on the wire yet. Dropped by its panic, it gives back what it had.
+struct Holding<'a>(&'a Inner);
+
+impl<'a> Holding<'a> {
+    fn begin(session: &'a Inner) -> Holding<'a> {
+        session.references.borrow_mut().hold_exports(true);
+        Holding(session)
+    }
+
+    fn stop(&self) -> Vec<(u64, u64)> {
+        let mut references = self.0.references.borrow_mut();
+        references.hold_exports(false);
+        references.take_held_exports()
+    }
+
+    /// The references that the message holds.
+    fn end(self) -> Vec<(u64, u64)> {
+        let exports = self.stop();
+        std::mem::forget(self);
+        exports
+    }
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        let exports = self.stop();
+        self.0.drop_exports(&exports);
+    }
+}
+
 /// What a queued call costs beside its bytes.
 const OVERHEAD_BYTES: usize = 64;
 
@@ -104,20 +134,16 @@ impl Inner {
             return Err(full());
         }
         let mut body = Vec::new();
-        self.references.borrow_mut().hold_exports(true);
+        let holding = Holding::begin(self);
         let encoded = encode::method_and_params(&mut body, method, params);
-        let call = {
-            let mut references = self.references.borrow_mut();
-            let names_imports =
-                references.names_imports() || matches!(method, Method::Reference(_));
-            references.hold_exports(false);
-            QueuedCall {
-                id,
-                deadline,
-                body,
-                exports: references.take_held_exports(),
-                link: names_imports.then(|| self.link.epoch.get()),
-            }
+        let names_imports =
+            self.references.borrow().names_imports() || matches!(method, Method::Reference(_));
+        let call = QueuedCall {
+            id,
+            deadline,
+            body,
+            exports: holding.end(),
+            link: names_imports.then(|| self.link.epoch.get()),
         };
         let length = call.body.len();
         let admitted = encoded.and_then(|()| {
@@ -139,7 +165,11 @@ impl Inner {
 
     /// Whether a queue takes a call of that length, once notifications whose time is over are out of it.
     fn has_room_in(&self, queue: &RefCell<QueuedCalls>, limit: usize, length: usize) -> bool {
-        let fits = || queue.borrow().bytes + length + OVERHEAD_BYTES <= limit;
+        // A call of the largest size always finds room where there is no other.
+        let fits = || {
+            let bytes = queue.borrow().bytes;
+            bytes == 0 || bytes + length + OVERHEAD_BYTES <= limit
+        };
         if fits() {
             return true;
         }
