@@ -134,11 +134,11 @@ fn parse_tcp(text: &str, rest_at: usize) -> Result<Address, AddressError> {
                 "this bracket is not closed",
             ));
         };
-        if inner[..end].parse::<std::net::Ipv6Addr>().is_err() {
+        if !is_ipv6(&inner[..end]) {
             return Err(AddressError::new(
                 text,
                 rest_at + 1,
-                "this is no IPv6 address",
+                "this is no IPv6 address; a zone goes behind it, as in [fe80::1%eth0]",
             ));
         }
         (&inner[..end], rest_at + end + 2)
@@ -188,6 +188,25 @@ fn parse_tcp(text: &str, rest_at: usize) -> Result<Address, AddressError> {
     }
 }
 
+/// Whether that is an IPv6 address, with or without a zone (RFC 4007: `fe80::1%eth0`, `fe80::1%2`). Which zones there
+/// are is found out when it is used.
+fn is_ipv6(host: &str) -> bool {
+    let (address, zone) = match host.split_once('%') {
+        Some((address, zone)) => (address, Some(zone)),
+        None => (host, None),
+    };
+    let names_a_zone = |zone: &str| {
+        (1..=ZONE_MAX).contains(&zone.len())
+            && zone
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !b"/%[]".contains(&byte))
+    };
+    address.parse::<std::net::Ipv6Addr>().is_ok() && zone.is_none_or(names_a_zone)
+}
+
+/// Linux's names of interfaces have no more bytes.
+const ZONE_MAX: usize = 15;
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -214,6 +233,8 @@ mod tests {
         for text in [
             "tcp://localhost:80",
             "tcp://[::1]:0",
+            "tcp://[fe80::1%eth0]:80",
+            "tcp://[fe80::1%2]:80",
             "tcp://10.0.0.1:65535",
             "unix:///tmp/a",
             "thread://worker",
@@ -235,6 +256,9 @@ mod tests {
         assert_eq!(fault("tcp://::1:80").0, 6);
         assert_eq!(fault("tcp://[::1:80").0, 6);
         assert_eq!(fault("tcp://[zz]:80").0, 7);
+        assert_eq!(fault("tcp://[fe80::1%]:80").0, 7);
+        assert_eq!(fault("tcp://[fe80::1%eth0%1]:80").0, 7);
+        assert_eq!(fault("tcp://[fe80::1%an-interface-too-long]:80").0, 7);
         assert_eq!(fault("tcp://:80").0, 6);
         assert_eq!(fault("tcp://a b:80").0, 7);
         assert_eq!(fault("thread://").0, 9);

@@ -4,6 +4,7 @@
 //! it asked on a thread of the blocking pool, and parks. A fiber that is told to stop meanwhile leaves the thread to
 //! itself.
 
+use std::ffi::CString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use yue_scheduler::{blocking, in_fiber};
@@ -77,14 +78,14 @@ impl ToSocketAddrs for [SocketAddr] {
 impl ToSocketAddrs for (&str, u16) {
     fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         let (host, port) = *self;
-        let addresses = match known(host) {
+        let mut addresses = match known(host)? {
             Some(addresses) => addresses,
             None => look_up(host.to_owned())?,
         };
-        Ok(addresses
-            .into_iter()
-            .map(|address| SocketAddr::new(address, port))
-            .collect())
+        addresses
+            .iter_mut()
+            .for_each(|address| address.set_port(port));
+        Ok(addresses)
     }
 }
 
@@ -117,29 +118,52 @@ impl<T: ToSocketAddrs + ?Sized> ToSocketAddrs for &T {
     }
 }
 
-/// What needs no lookup.
-fn known(host: &str) -> Option<Vec<IpAddr>> {
+/// What needs no lookup; port 0.
+fn known(host: &str) -> io::Result<Option<Vec<SocketAddr>>> {
+    let at = |address: IpAddr| SocketAddr::new(address, 0);
     if host == "localhost" {
-        return Some(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        let both = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        return Ok(Some(both.map(at).to_vec()));
     }
     let bare = host
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))
         .unwrap_or(host);
-    bare.parse().ok().map(|address| vec![address])
+    if let Some((address, zone)) = bare.split_once('%')
+        && let Ok(address) = address.parse()
+    {
+        let address = SocketAddrV6::new(address, 0, 0, zone_index(zone)?);
+        return Ok(Some(vec![address.into()]));
+    }
+    Ok(bare.parse().ok().map(|address| vec![at(address)]))
 }
 
-fn look_up(host: String) -> io::Result<Vec<IpAddr>> {
+/// The number of a zone (RFC 4007): it is given as such, or as the name of an interface.
+fn zone_index(zone: &str) -> io::Result<u32> {
+    if let Ok(index) = zone.parse() {
+        return Ok(index);
+    }
+    let unknown = || {
+        let text = format!("there is no network interface '{zone}'");
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    };
+    let name = CString::new(zone).map_err(|_| unknown())?;
+    // SAFETY: the name is a C string; the call only reads it.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(unknown()),
+        index => Ok(index),
+    }
+}
+
+fn look_up(host: String) -> io::Result<Vec<SocketAddr>> {
     if !in_fiber() {
         return ask_system(&host);
     }
     blocking(move || ask_system(&host))?
 }
 
-fn ask_system(host: &str) -> io::Result<Vec<IpAddr>> {
-    let addresses: Vec<IpAddr> = std::net::ToSocketAddrs::to_socket_addrs(&(host, 0))?
-        .map(|a| a.ip())
-        .collect();
+fn ask_system(host: &str) -> io::Result<Vec<SocketAddr>> {
+    let addresses: Vec<_> = std::net::ToSocketAddrs::to_socket_addrs(&(host, 0))?.collect();
     if addresses.is_empty() {
         return Err(io::Error::new(
             io::ErrorKind::NotFound,
@@ -164,6 +188,22 @@ mod tests {
             (Ipv4Addr::UNSPECIFIED, 7).resolve().unwrap()[0].to_string(),
             "0.0.0.0:7"
         );
+    }
+
+    #[test]
+    fn a_zone_is_a_number_or_the_name_of_an_interface() {
+        let zone = |text: &str| match text.resolve().unwrap()[..] {
+            [SocketAddr::V6(address)] => (address.ip().to_string(), address.scope_id()),
+            _ => panic!("{text} is one IPv6 address"),
+        };
+        assert_eq!(zone("[fe80::1%7]:80"), ("fe80::1".to_owned(), 7));
+        // The loopback interface has this name and number on every Linux.
+        assert_eq!(zone("[fe80::1%lo]:80"), ("fe80::1".to_owned(), 1));
+        assert_eq!(zone("fe80::2%lo:80"), ("fe80::2".to_owned(), 1));
+        for text in ["[fe80::1%nosuch]:80", "[fe80::1%]:80", "[fe80::1%l\0]:80"] {
+            let error = text.resolve().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{text}");
+        }
     }
 
     #[test]
