@@ -9,8 +9,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 use yue_rpc::proto::{Method, encode};
-use yue_rpc::session::Session;
-use yue_rpc::transport::{Hub, Transport};
+use yue_rpc::session::{Call, Reply, Service, Session};
+use yue_rpc::transport::{Hub, Transport, connector};
 use yue_rpc::{ErrorKind, Limits, Options, Verdict};
 use yue_scheduler::{sleep, spawn};
 
@@ -112,6 +112,54 @@ fn a_listener_that_is_out_of_memory_does_not_read_those_that_hold_most() {
         assert_eq!(call(&witness, "sum", &[1]).unwrap(), [1]);
         raw.link.close();
         assert_eq!(call(&witness, "echo", &[1]).unwrap(), [1]);
+    });
+}
+
+#[test]
+fn what_arguments_become_counts_until_their_handler_ends() {
+    run_loop(|| {
+        let limits = Limits {
+            memory_max: 200_000,
+            ..Limits::default()
+        };
+        // A few bytes that become 50 000.
+        let keep = |call: &mut Call, reply: Reply| {
+            let ms = read_ints(call.params().bytes)[0];
+            if ms > 0 {
+                call.release_params();
+                call.count_memory(50_000);
+                sleep(Duration::from_millis(ms as u64)).unwrap();
+            }
+            reply.results(ints(&[ms]))
+        };
+        let listener = serve(Kind::Tcp, Service::new(Rc::new(keep)), limited(limits));
+        let Server::Listener(listener) = &listener else {
+            panic!("it is a listener")
+        };
+        let open = || Session::open(connector(listener.address()), methods(), Options::default());
+        let (witness, client) = (open(), open());
+        assert_eq!(call(&witness, "keep", &[0]).unwrap(), [0]);
+        let naps: Vec<_> = (0..40)
+            .map(|_| {
+                let client = client.clone();
+                // Not all in one read.
+                sleep(Duration::from_millis(1)).unwrap();
+                spawn(move || call(&client, "keep", &[300]).unwrap())
+            })
+            .collect();
+        let stopped = |session: &Session| session.stats().memory_stopped;
+        eventually("it is not read", || {
+            listener.connections().iter().any(|one| stopped(one) > 0)
+        });
+        assert!(listener.usage().memory_bytes > 200_000);
+        assert_eq!(call(&witness, "keep", &[0]).unwrap(), [0]);
+        for nap in naps {
+            assert_eq!(nap.join().unwrap(), [300]);
+        }
+        assert!(listener.usage().memory_bytes < 10_000);
+        client.close();
+        witness.close();
+        listener.close();
     });
 }
 

@@ -8,6 +8,9 @@ use super::options::Limits;
 use std::cell::{Cell, RefCell};
 use std::rc::Weak;
 
+/// What a handler costs beside its arguments, about: the pages of its stack, its Lua state.
+pub(super) const HANDLER_BYTES: usize = 8192;
+
 /// Connections above the limit that are accepted only to be told so. More are closed without a word.
 const REFUSED_MAX: usize = 64;
 
@@ -17,9 +20,11 @@ pub(crate) struct Accounts {
     connections: Cell<usize>,
     /// Requests that wait or run.
     handlers: Cell<usize>,
-    /// Bytes of requests, of messages that are not whole, and of output.
+    /// Those of them that run.
+    running: Cell<usize>,
+    /// Bytes of requests and of what they have become, of handlers, of messages that are not whole, and of output.
     memory: Cell<usize>,
-    /// Sessions that are not read until memory is free.
+    /// Sessions that wait for memory: to be read, or to start requests.
     thirsty: RefCell<Vec<Weak<Inner>>>,
 }
 
@@ -59,6 +64,25 @@ impl Accounts {
         self.memory.set(self.memory.get() - bytes);
     }
 
+    /// A request starts.
+    #[inline]
+    pub(super) fn start_handler(&self) {
+        self.running.set(self.running.get() + 1);
+        self.replace_memory(0, HANDLER_BYTES);
+    }
+
+    /// A request that had started is over.
+    #[inline]
+    pub(super) fn end_handler(&self) {
+        self.running.set(self.running.get() - 1);
+        self.replace_memory(HANDLER_BYTES, 0);
+    }
+
+    /// Whether no handler runs that could free memory by its end.
+    pub(super) fn is_idle(&self) -> bool {
+        self.running.get() == 0
+    }
+
     /// Replaces a part of the memory in use.
     #[inline]
     pub(super) fn replace_memory(&self, old: usize, new: usize) {
@@ -78,10 +102,17 @@ impl Accounts {
         self.handlers.get() < limits.handlers_max && in_flight < fair.max(1)
     }
 
-    /// Whether a session that holds so much must not be read for want of memory.
-    pub(super) fn must_not_read(&self, held: usize, limits: &Limits) -> bool {
+    /// Whether memory is so short that it matters who holds it.
+    #[inline]
+    pub(super) fn memory_is_short(&self, limits: &Limits) -> bool {
         self.memory.get() > limits.memory_max
-            && held > limits.memory_max / self.connections.get().max(1)
+    }
+
+    /// Whether a session that holds so much must not be read, nor start requests, now that memory is short: one that
+    /// holds more than its share, and in the end everybody.
+    pub(super) fn must_wait(&self, held: usize, limits: &Limits) -> bool {
+        held > limits.memory_max / self.connections.get().max(1)
+            || self.memory.get() > limits.memory_max.saturating_mul(2)
     }
 
     /// Whether sessions wait to be read.
@@ -94,10 +125,10 @@ impl Accounts {
         self.thirsty.borrow_mut().push(session);
     }
 
-    /// Sessions that may be read again, if a quarter of the memory is free.
+    /// Sessions that may go on, if a quarter of the memory is free, or nothing runs that could free some.
     #[cold]
     pub(super) fn take_thirsty(&self, limits: &Limits) -> Vec<Weak<Inner>> {
-        if self.memory.get() > limits.memory_max - limits.memory_max / 4 {
+        if self.memory.get() > limits.memory_max - limits.memory_max / 4 && !self.is_idle() {
             return Vec::new();
         }
         self.thirsty.take()

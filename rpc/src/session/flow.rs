@@ -159,7 +159,24 @@ impl Inner {
         if full {
             self.note_output_full();
         }
-        !full
+        // One request is always served, or nothing might ever free memory.
+        let accounts = &self.inbox.accounts;
+        let short = accounts.memory_is_short(&self.options.limits) && !accounts.is_idle();
+        !full && !(short && self.must_wait_for_memory())
+    }
+
+    /// Whether the session has to wait for memory, now that it is short; it is told when there is some.
+    #[cold]
+    fn must_wait_for_memory(&self) -> bool {
+        let accounts = &self.inbox.accounts;
+        if !accounts.must_wait(self.inbox.memory(), &self.options.limits) {
+            return false;
+        }
+        if !self.inbox.thirsty.replace(true) {
+            accounts.wait_for_memory(self.this.clone());
+            count(&self.counters.memory_stopped);
+        }
+        true
     }
 
     /// Stops reading, or reads again, as the accounts demand. To be called when one of them has changed.
@@ -176,17 +193,14 @@ impl Inner {
         let reading = self.inbox.reading.get();
         // Half of it must be gone before reading begins again, so that it does not stop and go with each request.
         let limit = if reading { limit } else { limit / 2 };
-        let held = self.inbox.request_bytes.get() + self.inbox.other_bytes.get();
-        let no_memory = self.inbox.accounts.must_not_read(held, limits);
+        let up = self.phase.get() == Phase::Up;
+        let short = up && self.inbox.accounts.memory_is_short(limits);
+        let no_memory = short && self.must_wait_for_memory();
         let account_is_full = || {
             let bytes = self.inbox.request_bytes.get();
             queued > limit / 2 || bytes > limit && self.calls.borrow().waiting() == 0
         };
-        let stop = self.phase.get() == Phase::Up
-            && (no_memory || !self.output_is_full() && account_is_full());
-        if stop && reading && no_memory {
-            self.inbox.accounts.wait_for_memory(self.this.clone());
-        }
+        let stop = up && (no_memory || !self.output_is_full() && account_is_full());
         if stop == reading {
             self.inbox.reading.set(!stop);
             if stop {
@@ -236,7 +250,9 @@ impl Inner {
         }
         let thirsty = self.inbox.accounts.take_thirsty(&self.options.limits);
         for session in thirsty.iter().filter_map(std::rc::Weak::upgrade) {
+            session.inbox.thirsty.set(false);
             session.watch_input();
+            session.list_requests();
         }
     }
 
@@ -300,8 +316,10 @@ impl Inner {
         let read = self.counters.bytes_in.get();
         let (began, then) = self.inbox.message_began.get();
         let same = began == read - unfinished as u64;
-        // One that we do not read cannot go on.
-        if same && read - then < PROGRESS_MIN && self.inbox.reading.get() {
+        // One that we do not read cannot go on; but one that keeps memory which all lack has had its time, too.
+        let inbox = &self.inbox;
+        let had_its_time = inbox.reading.get() || inbox.thirsty.get();
+        if same && read - then < PROGRESS_MIN && had_its_time {
             count(&self.counters.refused_unfinished);
             let error = ProtocolError::Unfinished {
                 limit: self.options.limits.message_time,

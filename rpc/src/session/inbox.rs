@@ -1,7 +1,7 @@
 //! Requests of the peer: those that wait to be started, those that run, and what they cost.
 
 use super::Inner;
-use super::accounts::Accounts;
+use super::accounts::{Accounts, HANDLER_BYTES};
 use super::options::count;
 use super::request::RequestContext;
 use crate::buffer::Segment;
@@ -21,10 +21,14 @@ pub(super) struct Inbox {
     pub(super) listed: Cell<bool>,
     /// Requests that wait or run, those of lost links included,
     pub(super) in_flight: Cell<usize>,
-    /// and the bytes in which they came.
+    /// the bytes in which they came,
     pub(super) request_bytes: Cell<usize>,
+    /// and the memory that their arguments have become.
+    decoded_bytes: Cell<usize>,
     /// Whether the link is read.
     pub(super) reading: Cell<bool>,
+    /// The accounts let it go on when memory is free.
+    pub(super) thirsty: Cell<bool>,
     pub(super) running: RefCell<Running>,
     /// Requests at the front of the queue whose segments hold little else.
     settled: Cell<usize>,
@@ -59,6 +63,8 @@ impl Inbox {
             listed: Cell::new(false),
             in_flight: Cell::new(0),
             request_bytes: Cell::new(0),
+            decoded_bytes: Cell::new(0),
+            thirsty: Cell::new(false),
             reading: Cell::new(true),
             running: RefCell::default(),
             released: RefCell::default(),
@@ -311,7 +317,6 @@ impl Inner {
     /// Takes the next request, which starts now. It stays in the accounts until [`Inner::request_done`].
     #[inline]
     pub(super) fn pop_request(&self) -> Option<Request> {
-        let request = self.inbox.queue.borrow_mut().pop_front()?;
         let inbox = &self.inbox;
         let request = if self.is_ungranted() {
             self.inbox.take_early()?
@@ -325,14 +330,21 @@ impl Inner {
         if !self.inbox.reading.get() {
             self.watch_input();
         }
+        inbox.accounts.start_handler();
         count(&self.counters.requests);
         Some(request)
     }
 
-    /// A request of so many bytes is over, whether or not its link is.
+    /// A request of so many bytes, which became so much memory, is over, whether or not its link is.
     #[inline]
-    pub(super) fn request_done(&self, bytes: u32) {
+    pub(super) fn request_done(&self, bytes: u32, decoded: usize) {
         self.inbox.leave(1, bytes as usize);
+        self.inbox.accounts.end_handler();
+        if decoded != 0 {
+            let left = self.inbox.decoded_bytes.get() - decoded;
+            self.inbox.decoded_bytes.set(left);
+            self.inbox.accounts.replace_memory(decoded, 0);
+        }
         self.memory_was_freed();
         if self.inbox.input_ended.get() {
             self.end_half_closed();
@@ -350,6 +362,10 @@ impl Inner {
             context.scope.cancel();
             return;
         }
+        let queue = self.inbox.queue.borrow();
+        let Some(first) = queue.front().map(|request| request.arrival) else {
+            return;
+        };
         let mut running = self.inbox.running.borrow_mut();
         let limit = self.options.limits.in_flight_max;
         if running.cancelled.len() >= limit && first >= running.pruned_to + limit as u64 / 2 {

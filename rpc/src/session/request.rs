@@ -253,6 +253,7 @@ pub struct Call {
     token: Option<u64>,
     session: Session,
     epoch: u32,
+    decoded_bytes: usize,
 }
 
 impl Call {
@@ -262,6 +263,7 @@ impl Call {
             token,
             epoch: session.link.epoch.get(),
             session: Session { inner: session },
+            decoded_bytes: 0,
         }
     }
 
@@ -300,6 +302,19 @@ impl Call {
     pub fn release_params(&mut self) {
         self.request.segment = None;
         self.request.count = 0;
+    }
+
+    /// Tells the accounts that the arguments have become so many bytes of memory, which the handler keeps until it has
+    /// ended. They count for [`Limits::memory_max`](crate::Limits::memory_max) until then.
+    #[inline]
+    pub fn count_memory(&mut self, bytes: usize) {
+        self.decoded_bytes += bytes;
+        self.session.inner.inbox.decoded(bytes);
+    }
+
+    #[inline]
+    pub(super) fn decoded_bytes(&self) -> usize {
+        self.decoded_bytes
     }
 
     /// The connection that the request came over.

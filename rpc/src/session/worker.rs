@@ -310,7 +310,7 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
     if let Some(failure) = refusal(&session, &request) {
         session.give_back_unread(request.slice(request.params));
         let _ = reply().fail(&failure);
-        return session.request_done(bytes);
+        return session.request_done(bytes, 0);
     }
     let token = match request
         .reference
@@ -324,7 +324,7 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
                 ErrorKind::NoMethod,
                 "the function is not there any more",
             ));
-            return session.request_done(bytes);
+            return session.request_done(bytes, 0);
         }
     };
     context.begin(session.clone(), deadline);
@@ -347,6 +347,7 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
         (true, Instant::NEVER) => context.scope.enter(run),
         (true, _) => context.scope.enter(|| with_deadline(deadline, run)),
     }));
+    let decoded = call.decoded_bytes();
     drop(call);
     if let Err(payload) = outcome
         && !context.replied.get()
@@ -357,7 +358,7 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
     if let Some(msgid) = cancellable {
         session.forget_running(msgid, context);
     }
-    session.request_done(bytes);
+    session.request_done(bytes, decoded);
 }
 
 /// Why a request is not even started.

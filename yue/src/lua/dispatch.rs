@@ -185,14 +185,12 @@ impl LuaService {
                 }
                 let params = call.params();
                 stack.reserve(8);
-                match codec.decode_values(
-                    stack,
-                    &mut Reader::new(params.bytes),
-                    params.count,
-                    &*refs_at,
-                ) {
+                let mut reader = Reader::new(params.bytes);
+                match codec.decode_values(stack, &mut reader, params.count, &*refs_at) {
                     Ok(_) => {
+                        let decoded = reader.decoded_bytes();
                         call.release_params();
+                        call.count_memory(decoded);
                         true
                     }
                     Err(error) => {
