@@ -3,8 +3,8 @@
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
 use crate::session::options::Options;
-use crate::session::{Accounts, Service, Session};
-use crate::socket_file::SocketFile;
+use crate::session::{Accounts, Service, Session, Usage};
+use crate::socket_file::{SharedSocket, SocketFile};
 use crate::transport::thread::{IncomingLink, ThreadName};
 use crate::transport::{Events, SocketOptions, Transport, socket};
 use std::cell::{Cell, RefCell};
@@ -192,6 +192,11 @@ impl Listener {
     /// The sessions that are not over.
     pub fn connections(&self) -> Vec<Session> {
         self.inner.sessions.borrow().values().cloned().collect()
+    }
+
+    /// What the connections use now.
+    pub fn usage(&self) -> Usage {
+        self.inner.accounts.usage()
     }
 
     /// Accepts no more. Connections stay.

@@ -202,6 +202,7 @@ end
 function Connection:stats()
   local stats = core.stats(self.id)
   stats.notifications_dropped = stats.notifications_dropped + (self.latest_dropped or 0)
+  if not core.is_accepted(self.id) then stats.methods = core.method_stats(self.id) end
   return stats
 end
 
@@ -336,8 +337,18 @@ function Listener:import(symbols)
   internal.import(self.names, symbols)
 end
 
+--- What its connections use now: `connections`, `requests_in_flight`, `memory` (bytes); and what each method has done,
+--- by name: `methods.f` has `calls`, `errors`, and `time` (seconds, waits included). Once it is closed: what was last.
+function Listener:stats()
+  local stats, methods = core.listener_stats(self.id)
+  if not stats then return self.last_stats or {} end
+  stats.methods = methods
+  return stats
+end
+
 --- Stops listening and closes the connections that it accepted.
 function Listener:on_close()
+  self.last_stats = self:stats()
   core.close_listener(self.id)
   internal.names_of[self.service], listeners[self.service] = nil, nil
 end

@@ -28,7 +28,40 @@ pub(crate) struct Accounts {
     thirsty: RefCell<Vec<Weak<Inner>>>,
 }
 
+/// What all connections of a listener use together at a moment.
+///
+/// ```
+/// use yue::rpc::Error;
+/// use yue::rpc::typed::{Client, Server};
+///
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let listener = Server::new().handler("ping", |()| Ok(())).listen("tcp://127.0.0.1:0")?;
+///     let client = Client::open(&listener.address().to_string())?;
+///     client.call::<_, ()>("ping", ())?;
+///     assert_eq!(listener.usage().connections, 1);
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Links that are up.
+    pub connections: usize,
+    /// Requests that wait or run, those of lost links included.
+    pub requests_in_flight: usize,
+    /// Bytes of requests and of what they have become, of handlers, of messages that are not whole, and of output.
+    pub memory_bytes: usize,
+}
+
 impl Accounts {
+    pub(crate) fn usage(&self) -> Usage {
+        Usage {
+            connections: self.connections.get(),
+            requests_in_flight: self.handlers.get(),
+            memory_bytes: self.memory.get(),
+        }
+    }
+
     pub(super) fn open_connection(&self) {
         self.connections.set(self.connections.get() + 1);
     }

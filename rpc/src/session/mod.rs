@@ -77,6 +77,8 @@ mod write_buffer;
 
 pub(crate) use accounts::Accounts;
 
+pub use accounts::Usage;
+
 pub use crate::buffer::Response;
 pub use crate::proto::Params;
 pub use call::{CallId, Target};

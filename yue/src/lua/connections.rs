@@ -114,6 +114,9 @@ impl std::hash::Hasher for IdentityHasher {
             .iter()
             .for_each(|byte| self.0 = self.0 << 8 | u64::from(*byte));
     }
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
     fn write_u32(&mut self, value: u32) {
         // The table looks at the upper bits too.
         self.0 = u64::from(value).wrapping_mul(0x9e37_79b9_7f4a_7c15);

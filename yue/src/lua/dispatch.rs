@@ -10,6 +10,7 @@ use super::failures::{Called, failure_of, is_local, log_callback, log_failure};
 use super::host::{self, Host};
 use super::log;
 use super::lookup::{Lookup, push_method};
+use super::methods::Methods;
 use super::options::ServiceSettings;
 use super::references::{Refs, release_tokens};
 use std::cell::Cell;
@@ -90,6 +91,8 @@ pub(crate) struct LuaService {
     /// An opened connection's, not a listener's.
     pub(crate) opened: bool,
     pub(crate) settings: ServiceSettings,
+    /// What its methods have done.
+    pub(crate) methods: Methods,
     /// Somebody bound an event of one of its connections.
     pub(crate) watched: Cell<bool>,
     /// Lua has an object of one of its connections, and wants to know when that is over.
@@ -109,6 +112,7 @@ impl LuaService {
             layers,
             opened,
             settings,
+            methods: Methods::default(),
             watched: Cell::new(false),
             known: Cell::new(false),
             this: this.clone(),
@@ -168,6 +172,7 @@ impl LuaService {
         let (layers, codec) = (self.layers.reference, connection.codec());
         let refs = Refs::new(connection, call.link());
         let (call_at, refs_at) = (&raw mut *call, &raw const refs);
+        let begun = self.methods.begin(called.counted_name());
         let outcome = running.enter(move |stack| {
             // SAFETY: all of these outlive `enter`, which calls this closure on this very fiber before it returns.
             // Nothing here has a destructor.
@@ -201,6 +206,13 @@ impl LuaService {
                 }
             }
         });
+        if !matches!(
+            (&outcome, lookup),
+            (Ok(None), Lookup::Missing | Lookup::Module { .. })
+        ) {
+            let failed = !matches!(outcome, Ok(Some(_)));
+            self.methods.end(called.counted_name(), begun, failed);
+        }
         let state = running.thread().raw();
         let first = running.thread().first();
         match (outcome, lookup) {

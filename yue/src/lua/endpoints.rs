@@ -4,6 +4,7 @@ use super::connections::{Connection, Listening, connection};
 use super::dispatch::{Layers, LuaService};
 use super::errors::{error, rpc_error};
 use super::host::{self, Host, with_host};
+use super::methods::MethodTable;
 use super::native::{Results, native, register, register_raw};
 use super::options::Settings;
 use std::ffi::c_int;
@@ -414,6 +415,9 @@ native! {
             ("writes", stats.writes),
             ("links", stats.links),
             ("functions_held", session.references_held() as u64),
+            ("reading_stopped", stats.reading_stopped),
+            ("memory_stopped", stats.memory_stopped),
+            ("pings", stats.pings),
         ]))
     }
 }
@@ -435,6 +439,33 @@ native! {
         }
         Ok(())
     }
+}
+
+native! {
+    /// `listener_stats(listener)`: what its connections use, and what its methods have done; nothing once it is closed.
+    ListenerStats = "listener_stats", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> Option<(Counts, MethodTable)> {
+        with_host(|host| {
+            let listeners = host.connections.listeners.borrow();
+            listeners.get(&(id as u32)).map(|listening| {
+                let used = listening.listener.usage();
+                let counts = Counts(vec![
+                    ("connections", used.connections as u64),
+                    ("requests_in_flight", used.requests_in_flight as u64),
+                    ("memory", used.memory_bytes as u64),
+                ]);
+                (counts, listening.service.methods.table())
+            })
+        })
+    }
+}
+
+native! {
+    /// `method_stats(connection)`: what the methods have done that an opened connection serves.
+    MethodStats = "method_stats", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> MethodTable { Ok(connection(id)?.1.service.methods.table()) }
 }
 
 /// Marks the table at 1 by `mark`, and returns it.
@@ -469,9 +500,9 @@ unsafe extern "C-unwind" fn array_raw(state: *mut ffi::lua_State) -> c_int {
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    register!(stack; CloseListener, ReleaseListenerHold, ListenerConnections, Peer, ServiceOf, Watch, Know);
-    register!(stack; Room, AskForRoom, WatchService);
-    register!(stack; WarnOfModule, IsAccepted, IsClosed, AddressOf, Connected, CloseConnection, CloseLater, Stats);
+    register!(stack; CloseListener, ReleaseListenerHold, ListenerConnections, Peer, Deadline, ServiceOf);
+    register!(stack; Watch, Know, WarnOfModule, IsAccepted, IsClosed, AddressOf, Connected, CloseConnection, CloseLater, Stats);
+    register!(stack; Room, AskForRoom, WatchService, ListenerStats, MethodStats);
     // SAFETY: the table is on top, and errors may be raised.
     unsafe {
         register_raw(stack, "open", open_raw);

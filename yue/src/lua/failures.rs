@@ -2,6 +2,7 @@
 
 use super::errors::ErrorObject;
 use super::log::{self, Level};
+use super::methods::FUNCTIONS;
 use std::borrow::Cow;
 use yue_rpc::session::{CallMethod, Session};
 use yue_rpc::{ErrorKind, Failure};
@@ -28,6 +29,12 @@ impl Called {
             called.length = Some(length);
         }
         called
+    }
+
+    /// The name, for counters.
+    #[inline]
+    pub(crate) fn counted_name(&self) -> &[u8] {
+        self.length.map_or(FUNCTIONS, |length| &self.name[..length])
     }
 
     pub(crate) fn text(&self) -> Cow<'_, str> {

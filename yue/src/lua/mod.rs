@@ -36,6 +36,7 @@ mod fibers;
 mod host;
 mod log;
 mod lookup;
+mod methods;
 mod modules;
 mod native;
 mod options;
