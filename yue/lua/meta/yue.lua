@@ -48,6 +48,7 @@ yue.const = {}
 ---@field retry? boolean open: go on trying even if the very first attempt is refused.
 ---@field reconnect? boolean open: connect again when a link is lost. True by default.
 ---@field legacy? boolean open: plain msgpack-rpc, no hello.
+---@field cancel? boolean Callers may stop handlers that have started. By default those run to their end.
 ---@field traceback? boolean Errors of handlers take their tracebacks along. By default over unix:// and thread:// only.
 ---@field message_max? integer Bytes of a message, either way.
 ---@field nesting_max? integer Arrays and maps inside of each other in one value.
@@ -59,6 +60,10 @@ yue.const = {}
 ---@field when_full? 'close'|'drop' What a notification above `output_max` does: it ends the connection, or is left out.
 ---@field rate? { calls: number, burst?: integer } How often the other side may call: a second, and at once.
 ---@field references_max? integer Functions of ours that the other side may hold.
+---@field connections_max? integer listen: connections at a time.
+---@field handlers_max? integer listen: requests that wait or run on all connections.
+---@field memory_max? integer listen: bytes of input, requests and output on all connections.
+---@field message_time? number Seconds in which a message that has begun must go on.
 ---@field keepalive? number|false tcp: seconds after which a peer that is gone without a word is noticed. 50 by default.
 ---@field handshake_timeout? number Seconds that greeting and `__accept` may take.
 
@@ -103,6 +108,11 @@ function yue.conn(procs) end
 ---The connection that the running handler was called through; nil elsewhere.
 ---@return yue.Connection?
 function yue.peer() end
+
+---Seconds that the caller of the running handler still waits, 0 if its time is over; nil if it set no limit, and outside
+---of handlers.
+---@return number?
+function yue.deadline() end
 
 ---Marks a table so that it travels as a map, even if it is empty or a sequence. Returns it.
 ---@generic T: table
@@ -165,7 +175,7 @@ function Connection:addr() end
 ---@return boolean # Whether calls go through at once.
 function Connection:connected() end
 
----@return table<string, integer> # What it has done, and `queued_bytes`, that wait to be sent.
+---@return table<string, any> # What it has done; `queued_bytes`, that wait to be sent; `methods` of an opened one, as in `Listener:stats`.
 function Connection:stats() end
 
 ---Notifies the other side of the latest state of something: calls its procedure `name` without an answer. While it does
@@ -194,6 +204,20 @@ function Listener:connections() end
 ---Adds to what may be called.
 ---@param symbols yue.Symbols
 function Listener:import(symbols) end
+
+---@class yue.MethodStats
+---@field calls integer
+---@field errors integer
+---@field time number Seconds, waits included.
+
+---@class yue.ListenerStats
+---@field connections integer
+---@field requests_in_flight integer
+---@field memory integer Bytes.
+---@field methods table<string, yue.MethodStats>
+
+---@return yue.ListenerStats # What its connections use now, and what each method has done.
+function Listener:stats() end
 
 -- -- Fibers, futures, time -----------------------------------------------------------------------------------------
 
@@ -325,7 +349,7 @@ function Current:exit(result) end
 ---`yue.thread(name, code [, options] [, symbols])` starts one: `code` is a file or a function without upvalues.
 ---@class yue.ThreadApi
 ---@field current yue.CurrentThread
----@overload fun(name: string, code: string|function, options?: { timeout?: number }, symbols?: yue.Symbols): yue.Thread
+---@overload fun(name: string, code: string|function, options?: { timeout?: number, cancel?: boolean }, symbols?: yue.Symbols): yue.Thread
 yue.thread = { current = Current }
 
 ---@param name string
