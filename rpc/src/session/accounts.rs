@@ -11,6 +11,9 @@ use std::rc::Weak;
 /// What a handler costs beside its arguments, about: the pages of its stack, its Lua state.
 pub(super) const HANDLER_BYTES: usize = 8192;
 
+/// When so many times the memory that there should be is in use, even those wait that hold little.
+const EMERGENCY: usize = 4;
+
 /// Connections above the limit that are accepted only to be told so. More are closed without a word.
 const REFUSED_MAX: usize = 64;
 
@@ -141,11 +144,11 @@ impl Accounts {
         self.memory.get() > limits.memory_max
     }
 
-    /// Whether a session that holds so much must not be read, nor start requests, now that memory is short: one that
-    /// holds more than its share, and in the end everybody.
+    /// Whether a session that holds so much, or would, must not be read, nor start requests, now that memory is short:
+    /// one that holds more than its share, and in the end everybody.
     pub(super) fn must_wait(&self, held: usize, limits: &Limits) -> bool {
         held > limits.memory_max / self.connections.get().max(1)
-            || self.memory.get() > limits.memory_max.saturating_mul(2)
+            || self.memory.get() > limits.memory_max.saturating_mul(EMERGENCY)
     }
 
     /// Whether sessions wait to be read.

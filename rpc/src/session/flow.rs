@@ -29,6 +29,9 @@ use yue_scheduler::deadline_after;
 /// Less output than this is not worth telling the accounts each time.
 pub(super) const SETTLE_BYTES: usize = 4096;
 
+/// The most that a byte of arguments becomes: an empty array has one on the wire, and this in Lua.
+const DECODED_PER_BYTE: usize = 64;
+
 /// A message that is not whole must grow by so many bytes within the time that the limits give it.
 const PROGRESS_MIN: u64 = 1024;
 
@@ -162,14 +165,25 @@ impl Inner {
         // One request is always served, or nothing might ever free memory.
         let accounts = &self.inbox.accounts;
         let short = accounts.memory_is_short(&self.options.limits) && !accounts.is_idle();
-        !full && !(short && self.must_wait_for_memory())
+        !full && !(short && self.must_wait_for_memory(self.cost_of_next()))
     }
 
-    /// Whether the session has to wait for memory, now that it is short; it is told when there is some.
+    /// What the next request may take when it is started.
     #[cold]
-    fn must_wait_for_memory(&self) -> bool {
+    fn cost_of_next(&self) -> usize {
+        let queue = self.inbox.queue.borrow();
+        queue
+            .front()
+            .map_or(0, |request| request.bytes as usize * DECODED_PER_BYTE)
+    }
+
+    /// Whether the session has to wait for memory, now that it is short, if it would hold so much more; it is told when
+    /// there is some.
+    #[cold]
+    fn must_wait_for_memory(&self, more: usize) -> bool {
         let accounts = &self.inbox.accounts;
-        if !accounts.must_wait(self.inbox.memory(), &self.options.limits) {
+        let held = self.inbox.memory().saturating_add(more);
+        if !accounts.must_wait(held, &self.options.limits) {
             return false;
         }
         if !self.inbox.thirsty.replace(true) {
@@ -195,7 +209,7 @@ impl Inner {
         let limit = if reading { limit } else { limit / 2 };
         let up = self.phase.get() == Phase::Up;
         let short = up && self.inbox.accounts.memory_is_short(limits);
-        let no_memory = short && self.must_wait_for_memory();
+        let no_memory = short && self.must_wait_for_memory(0);
         let account_is_full = || {
             let bytes = self.inbox.request_bytes.get();
             queued > limit / 2 || bytes > limit && self.calls.borrow().waiting() == 0
