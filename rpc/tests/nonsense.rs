@@ -1,0 +1,153 @@
+//! Peers that send what is no msgpack-rpc: what callers and the program are told, and how the session goes on.
+
+mod common;
+
+use common::*;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use yue_rpc::session::Session;
+use yue_rpc::transport::{Hub, Transport};
+use yue_rpc::{CloseReason, ErrorKind, Options, Timeout};
+use yue_scheduler::spawn;
+
+/// Connects to a server that speaks something else first, and to a hub from then on.
+struct GarbageFirst {
+    hub: Rc<Hub>,
+    links: Cell<u32>,
+    /// So many links speak something else.
+    garbled: u32,
+}
+
+impl yue_rpc::transport::Connect for GarbageFirst {
+    fn connect(
+        &self,
+        events: Rc<dyn yue_rpc::transport::Events>,
+    ) -> Result<Rc<dyn Transport>, yue_rpc::Error> {
+        self.links.set(self.links.get() + 1);
+        if self.links.get() > self.garbled {
+            return self.hub.connect(events);
+        }
+        let (near, far) = yue_rpc::transport::memory::MemoryTransport::pair();
+        near.start(events);
+        far.start(Rc::new(common::raw::Heard::default()));
+        // It does not react to our end either, so that the link drains for as long as it may.
+        far.set_reading(false);
+        far.send(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec());
+        Ok(near)
+    }
+
+    fn address(&self) -> &str {
+        "memory"
+    }
+}
+
+#[test]
+fn a_session_whose_server_sent_nonsense_connects_again_and_takes_calls_meanwhile() {
+    run_loop(|| {
+        let connector = Rc::new(GarbageFirst {
+            hub: Hub::new(methods(), Options::default()),
+            links: Cell::new(0),
+            garbled: 1,
+        });
+        let client = Session::open(connector.clone(), methods(), Options::default());
+        let first = {
+            let client = client.clone();
+            spawn(move || call(&client, "sum", &[1]))
+        };
+        eventually("the nonsense is noticed", || {
+            client.stats().refused_malformed == 1
+        });
+        assert!(!client.is_closed());
+        assert_eq!(call(&client, "sum", &[1, 2]).unwrap(), [3]);
+        assert_eq!(first.join().unwrap().unwrap(), [1]);
+        assert_eq!(connector.links.get(), 2);
+        client.close();
+        assert!(client.is_closed());
+    });
+}
+
+#[test]
+fn a_server_that_speaks_something_else_is_an_error_that_shows_what_it_said() {
+    run_loop(|| {
+        let connector = Rc::new(GarbageFirst {
+            hub: Hub::new(methods(), Options::default()),
+            links: Cell::new(0),
+            garbled: 3,
+        });
+        let client = Session::open(connector.clone(), methods(), Options::default());
+        let error = client.call("sum", Timeout::Never, ints(&[1])).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionLost);
+        assert!(error.is_retryable(), "it was not even sent");
+        let text = error.message();
+        assert!(text.contains("does not speak msgpack-rpc"), "{text}");
+        assert!(text.contains(r"HTTP/1.1 400 Bad Request\r\n"), "{text}");
+        assert_eq!(connector.links.get(), 3);
+        // It may be another one by now.
+        assert_eq!(call(&client, "sum", &[1, 2]).unwrap(), [3]);
+        client.close();
+    });
+}
+
+#[test]
+fn nonsense_in_the_middle_fails_the_calls_that_wait_and_shows_what_came() {
+    run_loop(|| {
+        let (told, reasons) = (
+            Rc::new(RefCell::new(Vec::new())),
+            Rc::new(RefCell::new(None)),
+        );
+        struct Noting(Rc<RefCell<Vec<String>>>);
+        impl yue_rpc::session::Dispatch for Noting {
+            fn call(
+                &self,
+                call: &mut yue_rpc::session::Call,
+                reply: yue_rpc::session::Reply,
+            ) -> yue_rpc::session::Replied {
+                reply.no_method(call)
+            }
+
+            fn malformed(&self, _: &Session, text: &str) {
+                self.0.borrow_mut().push(text.to_owned());
+            }
+        }
+        let note = reasons.clone();
+        let hooks = TestHooks {
+            close: Some(Box::new(move |_, reason| {
+                *note.borrow_mut() = Some(reason.clone());
+                Default::default()
+            })),
+            ..TestHooks::default()
+        };
+        let service = yue_rpc::session::Service::new(Rc::new(Noting(told.clone())));
+        let server = methods().with_hooks(Rc::new(TestHooks::default()));
+        let hub = Hub::new(server, Options::default());
+        let client = Session::open(
+            hub.clone(),
+            service.with_hooks(Rc::new(hooks)),
+            Options::default(),
+        );
+        assert_eq!(call(&client, "sum", &[1]).unwrap(), [1]);
+        let waiting = {
+            let client = client.clone();
+            spawn(move || call(&client, "nap", &[60_000]).unwrap_err())
+        };
+        let session = hub.sessions().pop().unwrap();
+        eventually("it waits", || session.requests_in_flight() == 1);
+        hub.send_raw_to_last(b"\x1b[2J<html>".to_vec());
+        let error = waiting.join().unwrap();
+        assert_eq!(error.kind(), ErrorKind::ConnectionLost);
+        let text = error.message();
+        assert!(text.contains(r"\x1b[2J<html>"), "{text:?}");
+        eventually("the link ends", || reasons.borrow().is_some());
+        let reason = reasons.take();
+        let expected = r"\x1b[2J<html>";
+        assert!(
+            matches!(&reason, Some(CloseReason::Protocol { received, .. }) if received == expected),
+            "{reason:?}"
+        );
+        assert_eq!(told.borrow().len(), 1, "{:?}", told.borrow());
+        assert!(told.borrow()[0].contains(expected));
+        // The address recovers.
+        assert_eq!(call(&client, "sum", &[1, 2]).unwrap(), [3]);
+        client.close();
+    });
+}
