@@ -147,5 +147,5 @@ fn changed_sessions_are_answered_or_closed_and_the_next_client_is_served() {
     // What a changed message calls may fail by itself.
     server
         .end()
-        .logs_only_failures_of(&["fail", "ask_back", "hello", "math.add", "bytes"]);
+        .logs_only_attacks(&["fail", "ask_back", "hello", "math.add", "bytes"]);
 }
