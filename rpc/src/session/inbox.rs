@@ -354,8 +354,8 @@ impl Inner {
         }
     }
 
-    /// The other side gave a request up: one that waits is not started; one that runs is told to stop if the options say
-    /// so.
+    /// The other side gave a request up: one that waits is not started; one that runs is told to stop if the options
+    /// say so.
     pub(super) fn cancel_request(&self, msgid: u32) {
         let running = self.inbox.running.borrow().by_id.get(&msgid).cloned();
         if let Some(context) = running {

@@ -33,8 +33,8 @@ pub struct SocketOptions {
     pub listen: ListenOptions,
     /// TCP: within what time the link breaks if the peer's machine is gone or cannot be reached, whether anything is
     /// under way or not. At least some five seconds. The same holds for a peer that reads nothing while its buffers are
-    /// full, and for a yue peer that does not answer a ping (a process that is stopped, or a loop that is held, for more
-    /// than three fifths of the time). `None` leaves all that to the system, which may take hours.
+    /// full, and for a yue peer that does not answer a ping (a process that is stopped, or a loop that is held, for
+    /// more than three fifths of the time). `None` leaves all that to the system, which may take hours.
     pub keepalive: Option<Duration>,
 }
 

@@ -109,8 +109,8 @@ function yue.conn(procs) end
 ---@return yue.Connection?
 function yue.peer() end
 
----Seconds that the caller of the running handler still waits, 0 if its time is over; nil if it set no limit, and outside
----of handlers.
+---Seconds that the caller of the running handler still waits, 0 if its time is over; nil if it set no limit, and
+---outside of handlers.
 ---@return number?
 function yue.deadline() end
 
@@ -346,10 +346,14 @@ function Current:import(symbols) end
 ---@param result any
 function Current:exit(result) end
 
+---@class yue.ThreadOptions
+---@field timeout? number Seconds that its start may take. 3 by default.
+---@field cancel? boolean Callers may stop its handlers.
+
 ---`yue.thread(name, code [, options] [, symbols])` starts one: `code` is a file or a function without upvalues.
 ---@class yue.ThreadApi
 ---@field current yue.CurrentThread
----@overload fun(name: string, code: string|function, options?: { timeout?: number, cancel?: boolean }, symbols?: yue.Symbols): yue.Thread
+---@overload fun(name: string, code: string|function, options?: yue.ThreadOptions, symbols?: yue.Symbols): yue.Thread
 yue.thread = { current = Current }
 
 ---@param name string

@@ -501,8 +501,9 @@ unsafe extern "C-unwind" fn array_raw(state: *mut ffi::lua_State) -> c_int {
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
     register!(stack; CloseListener, ReleaseListenerHold, ListenerConnections, Peer, Deadline, ServiceOf);
-    register!(stack; Watch, Know, WarnOfModule, IsAccepted, IsClosed, AddressOf, Connected, CloseConnection, CloseLater, Stats);
-    register!(stack; Room, AskForRoom, WatchService, ListenerStats, MethodStats);
+    register!(stack; Watch, Know, WarnOfModule, IsAccepted, IsClosed, AddressOf, Connected);
+    register!(stack; CloseConnection, CloseLater, Stats, ListenerStats, MethodStats);
+    register!(stack; Room, AskForRoom, WatchService);
     // SAFETY: the table is on top, and errors may be raised.
     unsafe {
         register_raw(stack, "open", open_raw);

@@ -1,4 +1,4 @@
-//! What the loops of a `-c N` program share: whoever comes first finds it out, or makes it; the others then have it too.
+//! What the loops of a `-c N` program share: the first that asks finds it out, or makes it, and the others have it too.
 //!
 //! So the first loop that listens at a port finds out whether the port is free, and which number a port 0 becomes; and
 //! the first that listens at the path of a Unix socket binds it.

@@ -1,6 +1,6 @@
 --! stderr: the handler of nap_of_client failed
--- A handler that has started runs to its end, whatever its caller does: over every transport, and when it calls on. Only
--- with `cancel = true` does a caller decide where it stops.
+-- A handler that has started runs to its end, whatever its caller does: over every transport, and when it calls on.
+-- Only with `cancel = true` does a caller decide where it stops.
 local check = require 'check'
 local yue = require 'yue'
 
