@@ -27,7 +27,8 @@ pub const FAULT_SIGNALS: [libc::c_int; 7] = [
     libc::SIGSYS,
 ];
 
-/// Starts a thread that has all signals blocked, except [`FAULT_SIGNALS`]: for helper threads of a library, which must not take the signals of the program.
+/// Starts a thread that has all signals blocked, except [`FAULT_SIGNALS`]: for helper threads of a library, which must
+/// not take the signals of the program.
 ///
 /// A child process that such a thread starts inherits the mask; the thread should start none.
 ///

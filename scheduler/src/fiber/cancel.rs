@@ -374,9 +374,9 @@ fn under_deadline<R>(at: Instant, f: impl FnOnce() -> R) -> (R, bool) {
 /// Runs a part of a call that does not fail with it: a deadline that refuses what `f` waits for is not held to have
 /// refused the call.
 ///
-/// [`timeout`] drops a result if its deadline refused a call. So a call that brings something, and only pauses or tidies
-/// up besides, does the latter inside of this: what it brings is not lost. As [`refuse_call`](crate::refuse_call), it is
-/// for those who build calls. Outside a fiber it only calls `f`.
+/// [`timeout`] drops a result if its deadline refused a call. So a call that brings something, and only pauses or
+/// tidies up besides, does the latter inside of this: what it brings is not lost. As
+/// [`refuse_call`](crate::refuse_call), it is for those who build calls. Outside a fiber it only calls `f`.
 ///
 /// ```
 /// use yue_scheduler::{Config, Elapsed, Loop, sleep, timeout, unrefused};

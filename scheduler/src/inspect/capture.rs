@@ -18,12 +18,13 @@ use super::interrupt;
 use super::unwind::{COPY_MAX, Registers, StackCopy};
 use crate::event_loop::{SignalView, current_fiber_for_signal, thread_stack_for_signal};
 use crate::fiber::FiberId;
+use crate::time::Instant;
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::panic::Location;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{mem, ptr, slice, thread};
 
 /// The signal that is taken for this: by default it is ignored, and hardly any program uses it (it tells of urgent data
@@ -201,11 +202,11 @@ pub(crate) fn capture(thread: libc::pid_t, patience: Duration) -> Result<Capture
     // Release: pairs with the Acquire of the handler's exchange; it sees THREAD.
     STATE.store(ASKED, Ordering::Release);
     send(thread).inspect_err(|_| STATE.store(FREE, Ordering::Relaxed))?;
-    let until = Instant::now() + patience;
+    let until = Instant::system().saturating_add(patience);
     // Acquire: pairs with the handler's Release of DONE; what it noted is seen.
     while STATE.load(Ordering::Acquire) != DONE {
         thread::sleep(LOOK_AGAIN);
-        if Instant::now() >= until
+        if Instant::system() >= until
             && STATE
                 .compare_exchange(ASKED, FREE, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()

@@ -13,9 +13,10 @@
 //! - The handler makes async-signal-safe calls only.
 
 use super::capture::{LOOK_AGAIN, install, send};
+use crate::time::Instant;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{mem, ptr, thread};
 
 /// Threads that are asked at once.
@@ -60,7 +61,7 @@ pub fn interrupt_threads(
 }
 
 fn interrupt_batch(threads: &[libc::pid_t], patience: Duration) -> usize {
-    let until = Instant::now() + patience;
+    let until = Instant::system().saturating_add(patience);
     let places = &PLACES[..threads.len()];
     let mut gone = 0;
     for (place, thread) in places.iter().zip(threads) {
@@ -72,7 +73,7 @@ fn interrupt_batch(threads: &[libc::pid_t], patience: Duration) -> usize {
         }
     }
     let is_asked = |place: &AtomicI32| place.load(Ordering::Relaxed) != 0;
-    while places.iter().any(is_asked) && Instant::now() < until {
+    while places.iter().any(is_asked) && Instant::system() < until {
         thread::sleep(LOOK_AGAIN);
     }
     let asked = places.iter();
