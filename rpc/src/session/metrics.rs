@@ -80,7 +80,7 @@ impl Drop for Counted {
 type Value = fn(&Stats) -> u64;
 
 /// Name, help, and which counter it is.
-const COUNTERS: [(&str, &str, Value); 16] = [
+const COUNTERS: [(&str, &str, Value); 19] = [
     ("links_total", "Links that came up.", |s| s.links),
     ("links_ended_total", "Links that ended.", |s| s.links_ended),
     ("calls_total", "Calls made.", |s| s.calls),
