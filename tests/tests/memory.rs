@@ -155,9 +155,10 @@ fn what_the_worst_of_clients_can_take_is_bounded() {
             let taken = attackers
                 .iter_mut()
                 .map(|attacker| attacker.attack(&address))
-                .fold(false, |any, one| any || one);
+                .filter(|taken| *taken)
+                .count();
             most = most.max(server.running.memory());
-            if !taken {
+            if taken == 0 {
                 std::thread::sleep(Duration::from_millis(1));
             }
             served += usize::from(bystander.call("echo", &[1.into()]).is_ok());

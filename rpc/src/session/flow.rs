@@ -165,7 +165,7 @@ impl Inner {
         // One request is always served, or nothing might ever free memory.
         let accounts = &self.inbox.accounts;
         let short = accounts.memory_is_short(&self.options.limits) && !accounts.is_idle();
-        !full && !(short && self.must_wait_for_memory(self.cost_of_next()))
+        !(full || short && self.must_wait_for_memory(self.cost_of_next()))
     }
 
     /// What the next request may take when it is started.
