@@ -140,7 +140,10 @@ fn hash(name: &[u8]) -> u64 {
     for chunk in name.chunks(8) {
         let mut word = [0; 8];
         word[..chunk.len()].copy_from_slice(chunk);
-        hash = (hash.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x517c_c1b7_2722_0a95);
+        // Both halves of the product: every bit of the word reaches every bit of the hash.
+        let word = hash ^ u64::from_le_bytes(word) ^ 0x9e37_79b9_7f4a_7c15;
+        let product = u128::from(word) * 0xa076_1d64_78bd_642f_u128;
+        hash = (product >> 64) as u64 ^ product as u64;
     }
     hash
 }
