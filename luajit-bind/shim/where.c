@@ -46,6 +46,30 @@ static void add(Text *t, const char *s)
     *t->at++ = *s++;
 }
 
+static void add_bytes(Text *t, const char *s, size_t length)
+{
+  for (; length > 0 && t->at < t->end; length--, s++)
+    *t->at++ = *s < 32 ? '?' : *s;  /* A peer has chosen it. */
+}
+
+/* `handler of NAME, called by ADDRESS`, if the fiber is in one. */
+static void add_work(Text *t, const YueFiber *f)
+{
+  if (f->work != NULL) {
+    add(t, "handler of ");
+    add_bytes(t, f->work, f->work_length);
+    add(t, ", called by ");
+    add_bytes(t, f->client, f->client_length);
+  }
+}
+
+size_t yue_shim_work(YueFiber *f, char *out, size_t room)
+{
+  Text t = { out, out + room };
+  add_work(&t, f);
+  return (size_t)(t.at - out);
+}
+
 static void add_number(Text *t, unsigned long n)
 {
   char digits[24];
@@ -342,7 +366,11 @@ size_t yue_shim_where(void *context, unsigned char *out, size_t room)
   L = gcrefp(g->cur_L, lua_State);
   if (L == NULL)
     return 0;
-  add(&t, "Lua:\n");
+  add(&t, "Lua:");
+  if (f->work != NULL)
+    add(&t, " ");
+  add_work(&t, f);
+  add(&t, "\n");
   frames = t.at;
   state = g->vmstate;
   if (state > 0)

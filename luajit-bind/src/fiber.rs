@@ -104,6 +104,26 @@ impl Running<'_> {
         self.thread
     }
 
+    /// Runs `f` while reports say of the fiber that it is in the handler `what`, called by `client`.
+    pub fn working_on<R>(
+        &mut self,
+        what: &[u8],
+        client: &str,
+        f: impl FnOnce(&mut Running<'_>) -> R,
+    ) -> R {
+        let fiber = self.context.fiber.get();
+        // SAFETY: the state is this fiber's; only the shim reads these, on this thread, and both texts live until they
+        // are taken out again, also by a panic.
+        unsafe {
+            (*fiber).work_length = what.len();
+            (*fiber).client_length = client.len();
+            (*fiber).client = client.as_ptr();
+            (*fiber).work = what.as_ptr();
+        }
+        let _done = NoWorkOnDrop(fiber);
+        f(self)
+    }
+
     /// Calls the function on the stack with the values above it; they are replaced by the results, whose number is
     /// returned.
     ///
@@ -219,6 +239,15 @@ impl Running<'_> {
     }
 }
 
+struct NoWorkOnDrop(*mut FiberState);
+
+impl Drop for NoWorkOnDrop {
+    fn drop(&mut self) {
+        // SAFETY: made by `working_on`, for the state of the running fiber.
+        unsafe { (*self.0).work = ptr::null() };
+    }
+}
+
 /// A closure on its way through the trampoline.
 #[derive(Clone, Copy)]
 struct Pending {
@@ -311,6 +340,16 @@ impl Parked<'_> {
         // SAFETY: the fiber stands still, so its Lua state is as it was left; the shim writes no more than it may.
         let bytes =
             unsafe { shim::yue_shim_traceback(self.0.fiber.get(), text.as_mut_ptr(), text.len()) };
+        text.truncate(bytes);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// What the fiber works on, and for whom: see [`Running::working_on`]. Empty if that is not known.
+    pub fn work(self) -> String {
+        let mut text = vec![0; ORIGIN_MAX];
+        // SAFETY: as above.
+        let bytes =
+            unsafe { shim::yue_shim_work(self.0.fiber.get(), text.as_mut_ptr(), text.len()) };
         text.truncate(bytes);
         String::from_utf8_lossy(&text).into_owned()
     }

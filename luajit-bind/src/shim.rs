@@ -29,6 +29,10 @@ pub(crate) struct FiberState {
     pub inside_at: isize,
     pub floor: *mut c_char,
     pub saved_vmstate: i32,
+    pub work: *const u8,
+    pub work_length: usize,
+    pub client: *const u8,
+    pub client_length: usize,
 }
 
 impl FiberState {
@@ -39,6 +43,10 @@ impl FiberState {
             inside_at: 0,
             floor,
             saved_vmstate: 0,
+            work: ptr::null(),
+            work_length: 0,
+            client: ptr::null(),
+            client_length: 0,
         }
     }
 }
@@ -127,6 +135,7 @@ unsafe extern "C-unwind" {
     pub(crate) fn yue_shim_set_interruption(raise: unsafe extern "C-unwind" fn(*mut lua_State));
     pub(crate) fn yue_shim_unwound(state: *mut lua_State);
     pub(crate) fn yue_shim_traceback(fiber: *mut FiberState, text: *mut u8, bytes: usize) -> usize;
+    pub(crate) fn yue_shim_work(fiber: *mut FiberState, text: *mut u8, bytes: usize) -> usize;
     pub(crate) fn yue_shim_arguments(
         fiber: *mut FiberState,
         to: *mut lua_State,

@@ -548,30 +548,6 @@ fn on_close_waits_for_an_on_accept_that_runs_and_that_one_is_cancelled() {
 }
 
 #[test]
-fn a_session_that_is_closed_while_its_link_drains_makes_no_other() {
-    run_loop(|| {
-        let connector = Rc::new(GarbageFirst {
-            hub: Hub::new(methods(), Options::default()),
-            links: Cell::new(0),
-            garbled: 1,
-        });
-        let client = Session::open(connector.clone(), methods(), Options::default());
-        let waiting = {
-            let client = client.clone();
-            spawn(move || call(&client, "sum", &[1]).unwrap_err())
-        };
-        eventually("the nonsense is noticed", || {
-            client.stats().refused_malformed == 1
-        });
-        client.close();
-        assert!(client.is_closed());
-        assert_eq!(waiting.join().unwrap().kind(), ErrorKind::ConnectionLost);
-        eventually("it is over", || client.is_over());
-        assert_eq!(connector.links.get(), 1);
-    });
-}
-
-#[test]
 fn a_half_closed_client_is_not_waited_for_by_those_who_call_it() {
     use std::io::{Read, Write};
     run_loop(|| {

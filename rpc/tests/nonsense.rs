@@ -151,3 +151,27 @@ fn nonsense_in_the_middle_fails_the_calls_that_wait_and_shows_what_came() {
         client.close();
     });
 }
+
+#[test]
+fn a_session_that_is_closed_while_its_link_drains_makes_no_other() {
+    run_loop(|| {
+        let connector = Rc::new(GarbageFirst {
+            hub: Hub::new(methods(), Options::default()),
+            links: Cell::new(0),
+            garbled: 1,
+        });
+        let client = Session::open(connector.clone(), methods(), Options::default());
+        let waiting = {
+            let client = client.clone();
+            spawn(move || call(&client, "sum", &[1]).unwrap_err())
+        };
+        eventually("the nonsense is noticed", || {
+            client.stats().refused_malformed == 1
+        });
+        client.close();
+        assert!(client.is_closed());
+        assert_eq!(waiting.join().unwrap().kind(), ErrorKind::ConnectionLost);
+        eventually("it is over", || client.is_over());
+        assert_eq!(connector.links.get(), 1);
+    });
+}

@@ -294,6 +294,42 @@ fn a_leak_of_fibers_is_one_group_with_its_number_and_its_line() {
 }
 
 #[test]
+fn a_handler_is_named_with_who_called_it_whether_it_computes_or_waits() {
+    for driver in drivers() {
+        let program = "local listener = yue.listen('tcp://127.0.0.1:0', {
+              computes = function()
+                local start = os.clock()
+                while os.clock() - start < 0.7 do end
+              end,
+              waits = function() yue.sleep(3600) end,
+            })
+            local server = yue.open(listener:addr())
+            server.timed_async_waits(3600):on(print)
+            server.timed_computes(3600)
+            io.stderr:write('ready\\n')
+            yue.sleep(3600)";
+        let program = Watched::start(driver, "handlers", program);
+        let text = program.until("ready");
+        let first = text.lines().next().unwrap_or_default();
+        has(
+            first,
+            &[
+                "a loop is held for ",
+                "(handler of computes, called by tcp://127.0.0.1:",
+            ],
+        );
+        let (_, text) = report(&program);
+        has(
+            &text,
+            &[
+                "handler of waits, called by tcp://127.0.0.1:",
+                " waits for the end of a sleep",
+            ],
+        );
+    }
+}
+
+#[test]
 fn mistakes_in_handlers_are_logged_in_one_line_with_the_method_and_the_line_of_lua() {
     for driver in drivers() {
         let program = "local players = {}

@@ -33,6 +33,8 @@ end
 local labels -- of fibers, by number
 
 local function label_of(fiber)
+  local work = core.work_of(fiber.id)
+  if work and work ~= '' then return ('%s (%s)'):format(work, fiber.origin or '?') end
   if fiber.name and fiber.origin then return ("fiber '%s' (%s)"):format(fiber.name, fiber.origin) end
   if fiber.name then return ("fiber '%s'"):format(fiber.name) end
   return ('fiber (%s)'):format(fiber.origin or 'not started')

@@ -140,8 +140,12 @@ impl Dispatch for LuaService {
         };
         let connection = host.connections.known(call.session(), self);
         let _handling = Handling::begin(&connection);
+        let called = Called::of(call.method());
+        let address = connection.session.address();
         thread.attach(|running| {
-            let replied = self.serve(&host, &connection, running, call, reply);
+            let replied = running.working_on(called.bytes(), address, |running| {
+                self.serve(&host, &connection, running, call, reply, &called)
+            });
             end_record(&host, running);
             replied
         })
@@ -164,8 +168,8 @@ impl LuaService {
         running: &mut Running<'_>,
         call: &mut Call,
         reply: Reply,
+        called: &Called,
     ) -> Replied {
-        let called = Called::of(call.method());
         let mut lookup = Lookup::Missing;
         let mut fault = None;
         let (lookup_at, fault_at) = (&raw mut lookup, &raw mut fault);

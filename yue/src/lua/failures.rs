@@ -37,6 +37,15 @@ impl Called {
         self.length.map_or(FUNCTIONS, |length| &self.name[..length])
     }
 
+    /// The name, or what stands for one.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self.length {
+            Some(length) => &self.name[..length],
+            None => b"a passed function",
+        }
+    }
+
     pub(crate) fn text(&self) -> Cow<'_, str> {
         match self.length {
             Some(length) => String::from_utf8_lossy(&self.name[..length]),

@@ -83,7 +83,15 @@ fn held_text(held: &HeldLoop) -> String {
         (Some(line), None) => format!("a loop is held for {duration:.1?} at {line}"),
         _ => format!("a loop is held for {duration:.1?} by code that is not Lua"),
     };
-    match &held.name {
+    let note = held.note.as_deref().unwrap_or_default();
+    let work = note
+        .lines()
+        .next()
+        .and_then(|line| line.strip_prefix("Lua: "));
+    match work.or(held.name.as_deref()) {
+        Some(work) if work.starts_with("handler ") => {
+            _ = write!(text, " ({work}; thread '{thread}')")
+        }
         Some(name) => _ = write!(text, " (fiber '{name}', thread '{thread}')"),
         None => _ = write!(text, " (thread '{thread}')"),
     }
@@ -266,6 +274,15 @@ native! {
     }
 }
 
+native! {
+    /// `work_of(fiber)`: which handler a fiber is in that waits, and for whom; empty if that is not known.
+    WorkOf = "work_of", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(number) -> Option<String> {
+        Ok(Parked::find(super::fibers::fiber_id(number), |parked| parked.work()))
+    }
+}
+
 /// `waits_in(fiber)`: the first arguments of the native function that a fiber waits in.
 unsafe extern "C-unwind" fn waits_in_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this. Nothing has a destructor.
@@ -351,7 +368,7 @@ native! {
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    register!(stack; ListFibers, Traceback, ListSessions);
+    register!(stack; ListFibers, Traceback, WorkOf, ListSessions);
     // SAFETY: the table is on top, and errors may be raised.
     unsafe { register_raw(stack, "waits_in", waits_in_raw) };
 }
