@@ -15,7 +15,7 @@ typedef struct YueFiber {
   ptrdiff_t inside_at;  /* ... and that function's frame, as an offset into the Lua stack */
   char *floor;          /* native stack address below which C must not call Lua back any more */
   int32_t saved_vmstate; /* saved over a switch */
-  const char *work;     /* what the fiber works on and for whom, for reports; no string, and NULL if that is not known */
+  const char *work;     /* the handler that the fiber is in, and its caller, for reports; NULL outside of handlers */
   size_t work_length;
   const char *client;
   size_t client_length;

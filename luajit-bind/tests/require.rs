@@ -85,9 +85,9 @@ fn an_error_in_a_loader_keeps_the_frames_of_the_module() {
     });
     for frame in [
         "inner:1: attempt to perform arithmetic",
-        "inner:1: in function 'fails'",
-        "outer:1: in function <outer:0>",
-        "test:3: in function",
+        "inner:1: in local 'fails'",
+        "outer:1: in main chunk",
+        "test:4: in main chunk",
     ] {
         assert!(message.contains(frame), "{frame} in {message}");
     }
