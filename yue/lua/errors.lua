@@ -159,6 +159,12 @@ function internal.report(e)
   return bt and bt ~= '' and (describe(e) .. '\n' .. bt) or describe(e)
 end
 
+-- Errors in finalizers have nowhere to go. LuaJIT itself would write them past the log, and of objects only a `?`.
+jit.attach(function(e)
+  local text = is_error(e) and internal.report(e) or raised_text(e)
+  core.tell_finalizer_error('a finalizer (__gc) failed: ' .. text)
+end, 'errfin')
+
 local wrap = internal.wrap
 
 local function run_finally(block, ok, ...)

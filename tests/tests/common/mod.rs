@@ -118,6 +118,7 @@ impl Outcome {
             "RUST_BACKTRACE",
             "abandoned",
             "ERROR in finalizer",
+            "a finalizer (__gc) failed",
         ];
         let found = words.iter().find(|word| self.stderr.contains(**word));
         assert!(found.is_none(), "{found:?} on standard error: {self:#?}");

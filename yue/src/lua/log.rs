@@ -222,9 +222,22 @@ native! {
     }
 }
 
+native! {
+    /// `tell_finalizer_error(text)`: as `tell_later`; at the very end it is logged at once.
+    TellFinalizerError = "tell_finalizer_error", suspends: false;
+    read(stack) -> &'a [u8] { stack.bytes(1) }
+    run(text) -> () {
+        match host::current() {
+            Some(host) => host.tell_later(String::from_utf8_lossy(text).into_owned()),
+            None => write(Level::Warn, text),
+        }
+        Ok(())
+    }
+}
+
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    register!(stack; Log, TellLater);
+    register!(stack; Log, TellLater, TellFinalizerError);
 }
 
 #[cfg(test)]

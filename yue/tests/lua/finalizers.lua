@@ -1,4 +1,5 @@
 --! stderr: from a finalizer
+--! stderr: yue warn: a finalizer (__gc) failed: RuntimeError: an object
 -- Finalizers: what they may not do is refused; errors in them hurt nobody; at the end they are quiet.
 local check = require 'check'
 local said = {}
@@ -17,6 +18,9 @@ end)
 check.eventually(function() collectgarbage() return #said == 2 end)
 for _, text in ipairs(said) do check.contains(text, '__gc') end
 
+finalizer(function() error(yue.errors.RuntimeError.new('an object')) end)
+collectgarbage()
+
 -- These may be done.
 local spawned, emitted
 local emitter = yue.emitter()
@@ -24,7 +28,7 @@ emitter:bind('x', function() emitted = true end)
 finalizer(function() yue.spawn(function() spawned = true end) emitter:emit('x') end)
 check.eventually(function() collectgarbage() return spawned and emitted end)
 
--- An error in one is LuaJIT's to tell, and nothing else happens.
+-- An error in one is logged, and nothing else happens.
 finalizer(function() error('from a finalizer') end)
 collectgarbage()
 yue.sleep(0.001)
