@@ -1,0 +1,9 @@
+//! What the fuzz targets do with an input. Each module has a `check` that panics if the input shows a fault; libFuzzer
+//! calls it through `fuzz_targets/`, and `tests/corpus.rs` calls it with every input that is kept in `corpus/`.
+
+pub mod address;
+pub mod decoder;
+pub mod rig;
+pub mod scanner;
+pub mod script;
+pub mod session;
