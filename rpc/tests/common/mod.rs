@@ -56,7 +56,7 @@ pub fn run_loop(body: impl FnOnce() + 'static) {
 
 /// Runs a test over each transport that `behaviours.rs` has for it, each in a loop of its own.
 pub fn over_each<F: Fn(Kind) + Copy + 'static>(test: F) {
-    // A closure's type is named after the function that it stands in: "conformance::a_call_gets_its_answer::{{closure}}".
+    // A closure's type is named after the function it stands in: "conformance::a_call_gets_its_answer::{{closure}}".
     let name = std::any::type_name::<F>();
     let name = name.strip_suffix("::{{closure}}").unwrap_or(name);
     let behaviour = behaviours::of_test(name).unwrap_or_else(|| {
