@@ -3,10 +3,10 @@
 //! ```text
 //!   input:  settings (3 bytes) | length of the actions (1 byte) | actions | what the adversary does
 //!
-//!   client session ◀──▶ adversary ◀──▶ hub's session        a witness, another client of the hub, is left alone
+//!   client session ◀──▶ adversary ◀──▶ hub's session     a witness, another client of the hub, is left alone
 //! ```
 //!
-//! As long as the adversary is *fair* (it cuts and delays, but changes nothing), every call must have the right outcome,
+//! As long as the adversary is *fair* (it cuts and delays, but changes nothing), every call must get what it should,
 //! in the right order. Whatever it does, every call ends, both sessions end when one of them is closed, nothing of them
 //! is left in the listener's accounts, each function that was exported is released once, and the witness is served.
 
