@@ -120,7 +120,8 @@ impl Settings {
             limits.output_bytes_max = limits.output_bytes_high + 10_000;
             limits.held_bytes_max = [200, 5000][usize::from(sizes >> 4 & 1)];
             limits.references_max = [1, 10][usize::from(sizes >> 5 & 1)];
-            limits.memory_max = [64 << 10, 1 << 20][usize::from(sizes >> 6 & 1)];
+            // Room for the input buffers of a few connections at least: a listener with less reads none to its end.
+            limits.memory_max = [1 << 20, 8 << 20][usize::from(sizes >> 6 & 1)];
             limits.handlers_max = [2, 100][usize::from(sizes >> 7 & 1)];
         }
         let legacy = flags & 2 != 0;
