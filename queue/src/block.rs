@@ -12,66 +12,67 @@
 //!   0               8                                                                       72
 //! ```
 //!
-//! What a message costs between two cores is above all the cache lines that travel: from the consumer, which read the
-//! line last, to the producer, and back. With a state beside each value, padded to its alignment, four values of 8
-//! bytes share a line; in this way it is seven, and of the 24 bytes of a loop's message two and a half, not two. Both
-//! sides walk the lines in order, so states apart from their values cost no line of their own.
+//! The main cost of a message between two cores is the cache lines that travel: from the consumer, which read the line
+//! last, to the producer, and back. With each state beside its value, padded to the value's alignment, a line would
+//! hold four values of 8 bytes, or two of a loop's 24-byte messages. With states grouped it holds seven, or two and a
+//! half. Producers and consumers walk the lines in order, so keeping states apart from values costs no extra line.
 //!
 //! # Life
 //!
-//! 1. Allocated and linked by a producer whose ticket lies beyond the last block (`Block::next_or_link`).
-//! 2. Each slot is written once by the producer that holds its ticket and read once by a consumer. Slots are never
-//!    reused, so a slot's state only ever goes from EMPTY to READY (or VOID), and no state needs a turn counter.
-//! 3. When the consumers have left it, it is retired to the epoch, which frees the memory.
+//! 1. A producer whose ticket lies beyond the last block allocates and links the block (`Block::next_or_link`).
+//! 2. The producer that holds a slot's ticket writes the slot once, and a consumer reads it once. Slots are never
+//!    reused, so a slot's state only goes from EMPTY to READY (or VOID), and a state needs no turn counter.
+//! 3. When the consumers have left the block, it is retired to the epoch, which frees the memory.
 //!
 //! # Threads
 //!
-//! Any. `index` and `previous` never change; `next` is set once; a slot's value is handed over by its state.
+//! Any. `index` and `previous` never change; `next` is set once. The state of a slot hands its value over.
 
 use crate::sync::{AtomicPtr, AtomicU8, Ordering, UnsafeCell};
 use std::{mem::MaybeUninit, ptr};
 
 /// Slots per block; a power of two, so that a ticket splits into block and slot by shift and mask.
 ///
-/// 128: what is done once per block (two or three pins, an allocation, a retirement; some 100 ns together) is then
-/// below 1 ns per value, and an idle queue of small values costs little more than 1 KiB. 64 measured about 0.7 ns more
-/// per value, 256 no less. Under loom two: every model then crosses borders between blocks.
+/// 128: the work done once per block (two or three pins, an allocation, a retirement; about 100 ns together) then costs
+/// less than 1 ns per value, and an idle queue of small values takes little more than 1 KiB. With 64 a value cost about
+/// 0.7 ns more; with 256 it cost no less. Under loom it is two, so that every model crosses block boundaries.
 pub(crate) const SLOTS: usize = if cfg!(loom) { 2 } else { 128 };
 
-/// Slots per group: their states fill a word, so that values of a word's alignment follow without a gap.
+/// Slots per group. Their states fill a word, so that values with a word's alignment follow without a gap.
 const GROUP: usize = if SLOTS < 8 { SLOTS } else { 8 };
 
+/// Size of a cache line on x86-64 and aarch64, in bytes.
 const CACHE_LINE: usize = 64;
 
-/// Lines that are fetched ahead at the most: those of a group of a loop's messages, which have 24 bytes.
+/// Most lines to prefetch: the lines of one group of a loop's 24-byte messages.
 const LINES_AHEAD_MAX: usize = 4;
 
-/// Nothing was published here yet.
+/// Nothing has been published here yet.
 const EMPTY: u8 = 0;
-/// The value is here.
+/// The slot holds a value.
 const READY: u8 = 1;
-/// The ticket was given up: a batch promised more values than its iterator had.
+/// The producer gave the ticket up: a batch promised more values than its iterator had.
 const VOID: u8 = 2;
 
-/// What a consumer found in a slot.
+/// The state of a slot, as a consumer sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// Not published yet.
     Nothing,
     /// A value, which the one consumer that owns the slot must [`Slot::take`].
     Value,
-    /// A ticket without a value; step over it.
+    /// A ticket without a value, which the consumer skips.
     Void,
 }
 
-/// Some slots, in memory.
+/// Up to eight slots: their states, then their values.
 #[repr(C)]
 struct Group<T> {
     states: [AtomicU8; GROUP],
     values: [UnsafeCell<MaybeUninit<T>>; GROUP],
 }
 
-/// The place of one value.
+/// One slot of a block.
 pub(crate) struct Slot<'a, T> {
     value: &'a UnsafeCell<MaybeUninit<T>>,
     state: &'a AtomicU8,
@@ -85,26 +86,26 @@ impl<T> Slot<'_, T> {
     /// The caller holds this slot's ticket and publishes once.
     #[inline(always)]
     pub(crate) unsafe fn publish(&self, value: T) {
-        self.value.with_mut(|place| {
+        self.value.with_mut(|cell| {
             // SAFETY: only the ticket's holder writes here, and nobody reads before READY is stored.
-            unsafe { (*place).write(value) };
+            unsafe { (*cell).write(value) };
         });
-        // Release: pairs with the Acquire load in `look`, so that who sees READY sees the value.
+        // Release: pairs with the Acquire load in `look`, so that a consumer that sees READY sees the value.
         self.state.store(READY, Ordering::Release);
     }
 
-    /// Gives the slot up without a value.
+    /// Gives up the slot without a value.
     ///
     /// # Safety
     ///
-    /// As for [`Slot::publish`], instead of it.
+    /// As for [`Slot::publish`], which must not be called as well.
     pub(crate) unsafe fn publish_void(&self) {
         // Release: pairs with `look`; a consumer that steps over this slot may retire the block, which must come
         // after this producer's last access.
         self.state.store(VOID, Ordering::Release);
     }
 
-    /// Looks whether something was published.
+    /// Returns the state of the slot.
     #[inline(always)]
     pub(crate) fn look(&self) -> Found {
         // Acquire: pairs with the Release stores of `publish` and `publish_void`.
@@ -119,25 +120,25 @@ impl<T> Slot<'_, T> {
     ///
     /// # Safety
     ///
-    /// `look` answered [`Found::Value`] to this thread (or to one that this thread synchronized with), and nobody else
-    /// takes from this slot.
+    /// `look` returned [`Found::Value`] to this thread (or to a thread that this one synchronized with), and no other
+    /// thread takes from this slot.
     #[inline(always)]
     pub(crate) unsafe fn take(&self) -> T {
         // SAFETY: published, and taken once, as the caller promises.
         self.value
-            .with(|place| unsafe { (*place).assume_init_read() })
+            .with(|cell| unsafe { (*cell).assume_init_read() })
     }
 }
 
-/// A row of slots.
+/// A chain link: [`SLOTS`] slots and pointers to both neighbours.
 pub(crate) struct Block<T> {
     /// The first ticket divided by [`SLOTS`].
     pub(crate) index: u64,
-    /// The block before this one. It may be followed only towards a block that is known not to be retired.
+    /// The block before this one. Follow it only to a block that is known not to be retired.
     pub(crate) previous: *mut Block<T>,
     next: AtomicPtr<Block<T>>,
     groups: [Group<T>; SLOTS / GROUP],
-    /// Lets loom check that every access by right of a ticket comes before the retirement.
+    /// Lets loom check that every access under a ticket comes before the retirement.
     #[cfg(loom)]
     alive: UnsafeCell<()>,
     /// Set when the epoch would have freed the block; see `reclaim_model.rs`.
@@ -146,11 +147,11 @@ pub(crate) struct Block<T> {
 }
 
 impl<T> Block<T> {
-    /// Allocates a block without successor.
+    /// Allocates a block without a successor.
     pub(crate) fn allocate(index: u64, previous: *mut Block<T>) -> *mut Block<T> {
         let block: *mut Block<T> = Box::into_raw(Box::<Block<T>>::new_uninit()).cast();
-        // SAFETY: the memory is ours and fits; every field is written before the block is shared. Written in place,
-        // since a block of large values must not go over a fiber's small stack.
+        // SAFETY: we just allocated the memory, and it fits; every field is written before the block is shared. The
+        // fields are written in place, because a block of large values must not pass through a fiber's small stack.
         unsafe {
             (&raw mut (*block).index).write(index);
             (&raw mut (*block).previous).write(previous);
@@ -170,11 +171,11 @@ impl<T> Block<T> {
         block
     }
 
-    /// Frees the memory. Values that are still inside are not dropped.
+    /// Frees the memory. Values still inside are not dropped.
     ///
     /// # Safety
     ///
-    /// The block came from [`Block::allocate`] and nobody will reach it any more.
+    /// The block came from [`Block::allocate`], and nobody can reach it any more.
     pub(crate) unsafe fn free(block: *mut Block<T>) {
         // SAFETY: as the caller promises; `allocate` made it from a box.
         drop(unsafe { Box::from_raw(block) });
@@ -191,11 +192,11 @@ impl<T> Block<T> {
         }
     }
 
-    /// Asks for the group after that of `ticket`, for writing, when the first slot of a group is about to be used: the
-    /// consumer has read its lines when the memory was another block, and a producer would wait for each of them at its
-    /// next locked instruction.
+    /// Prefetches the group after that of `ticket`, for writing, when `ticket` is the first slot of its group. The
+    /// consumer read those lines when the memory belonged to another block, so the producer would otherwise wait for
+    /// each of them at its next locked instruction.
     #[inline(always)]
-    pub(crate) fn fetch_ahead(&self, ticket: u64) {
+    pub(crate) fn prefetch_next_group(&self, ticket: u64) {
         let offset = offset(ticket);
         if offset.is_multiple_of(GROUP)
             && let Some(group) = self.groups.get(offset / GROUP + 1)
@@ -210,42 +211,43 @@ impl<T> Block<T> {
         }
     }
 
-    /// The next block, or null if nobody linked one yet.
+    /// The next block, or null if none is linked yet.
     #[inline(always)]
     pub(crate) fn next(&self) -> *mut Block<T> {
         // Acquire: pairs with the Release half of the exchange in `next_or_link`; the block's fields are then visible.
         self.next.load(Ordering::Acquire)
     }
 
-    /// The next block; makes one if there is none.
+    /// Returns the next block, and allocates and links it if there is none.
     pub(crate) fn next_or_link(&self) -> *mut Block<T> {
         let next = self.next();
         if !next.is_null() {
             return next;
         }
         let made = Block::allocate(self.index + 1, ptr::from_ref(self).cast_mut());
-        // AcqRel and Acquire: publishes the new block's fields to `next`, or sees those of the one that was faster.
+        // AcqRel and Acquire: publishes the new block's fields to `next`, or sees those of the block that another
+        // producer linked first.
         match self
             .next
             .compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire)
         {
             Ok(_) => made,
             Err(faster) => {
-                // SAFETY: it was not linked, so nobody but us knows of it.
+                // SAFETY: it was never linked, so only this thread knows of it.
                 unsafe { Block::free(made) };
                 faster
             }
         }
     }
 
-    /// Called by whoever uses the block by right of an unpublished ticket; loom then checks the right.
+    /// Called for every use of the block under an unpublished ticket. Loom then checks that the block is not retired.
     #[inline(always)]
     pub(crate) fn assert_alive(&self) {
         #[cfg(loom)]
         self.alive.with(|_| ());
     }
 
-    /// Called by whoever uses the block by right of a pin.
+    /// Called for every use of the block under a pin.
     #[inline(always)]
     pub(crate) fn assert_not_freed(&self) {
         #[cfg(loom)]
@@ -255,7 +257,7 @@ impl<T> Block<T> {
         );
     }
 
-    /// Called when the block is retired; loom then checks that every use by right of a ticket is over.
+    /// Called when the block is retired. Loom then checks that every use under a ticket came before.
     #[cfg(loom)]
     pub(crate) fn assert_abandoned(&self) {
         self.alive.with_mut(|_| ());
@@ -267,12 +269,12 @@ impl<T> Block<T> {
     }
 }
 
-/// Brings a line near, as one that will be written.
+/// Prefetches a cache line for writing.
 #[inline(always)]
 fn prefetch_write(at: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: a hint, which touches no memory that a program can see, and faults at no address; a processor that does
-    // not know it does nothing. By hand, because the compiler assumes processors without it.
+    // SAFETY: a hint, which changes no memory that a program can see and faults at no address. A processor that does
+    // not support it does nothing. It is written by hand, because the compiler targets processors without it.
     unsafe {
         std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
     }
@@ -291,7 +293,7 @@ pub(crate) fn index(ticket: u64) -> u64 {
     ticket / SLOTS as u64
 }
 
-/// The place of `ticket` in its block.
+/// The offset of `ticket` in its block.
 #[inline(always)]
 pub(crate) fn offset(ticket: u64) -> usize {
     (ticket % SLOTS as u64) as usize

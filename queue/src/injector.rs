@@ -1,11 +1,12 @@
-//! The injector: many producers, many consumers, unbounded; work that any loop may take.
+//! The injector: an unbounded queue with many producers and many consumers, for work that any loop may take.
 //!
 //! # Invariants
 //!
-//! - `next` is the ticket of the next slot to take. A consumer takes a slot by moving `next` over it, and only after it
-//!   saw that the slot is published: a consumer never owns a slot that has nothing in it.
-//! - `block` is the block of `next`, or the one before. Who moves it on retires the block it left.
-//! - A consumer may still be reading its value when another one retires the block, so consumers hold a pin all along.
+//! - `next` is the ticket of the next slot to take. A consumer takes a slot by moving `next` past it, and only after it
+//!   saw that the slot is published. So a consumer never owns an empty slot.
+//! - `block` is the block of `next`, or the one before it. The consumer that moves `block` on retires the block it
+//!   left.
+//! - A consumer may still be reading its value when another one retires the block, so consumers hold a pin throughout.
 //!
 //! # Threads
 //!
@@ -45,7 +46,7 @@ unsafe impl<T: Send> Send for Injector<T> {}
 unsafe impl<T: Send> Sync for Injector<T> {}
 
 impl<T: Send> Injector<T> {
-    /// An empty queue.
+    /// Creates an empty queue.
     pub fn new() -> Self {
         let (tail, first) = Tail::new();
         Self {
@@ -63,7 +64,7 @@ impl<T: Send> Injector<T> {
         self.tail.push(value);
     }
 
-    /// Appends several values in a row, as [`Sender::push_batch`](crate::Sender::push_batch) does.
+    /// Appends several values in a row, like [`Sender::push_batch`](crate::Sender::push_batch).
     #[inline]
     pub fn push_batch(&self, values: impl ExactSizeIterator<Item = T>) {
         self.tail.push_batch(values);
@@ -71,32 +72,34 @@ impl<T: Send> Injector<T> {
 
     /// Takes the oldest value.
     ///
-    /// `None` if there is none, or if the producer whose turn it is has not finished its push: see the crate's head.
+    /// Returns `None` if the queue is empty, or if the producer of the next slot has not finished its push: see the
+    /// crate's head.
     pub fn pop(&self) -> Option<T> {
         let pin = self.tail.pin();
         loop {
             let (ticket, block) = self.front(&pin)?;
-            // SAFETY: `front` answers blocks that the pin keeps.
+            // SAFETY: `front` returns blocks that the pin keeps alive.
             let slot = unsafe { (*block).slot(ticket) };
             let found = slot.look();
             if found == Found::Nothing {
                 return None;
             }
             if self.claim(ticket) && found == Found::Value {
-                // SAFETY: we saw the value, and moved `next` over it: it is ours alone. The pin keeps the block.
+                // SAFETY: we saw the value and moved `next` past it, so it belongs to us alone. The pin keeps the block
+                // alive.
                 return Some(unsafe { slot.take() });
             }
         }
     }
 
-    /// Whether [`Injector::pop`] would find nothing at this moment.
+    /// Returns whether [`Injector::pop`] would find nothing at this moment.
     pub fn is_empty(&self) -> bool {
         let pin = self.tail.pin();
         loop {
             let Some((ticket, block)) = self.front(&pin) else {
                 return true;
             };
-            // SAFETY: `front` answers blocks that the pin keeps.
+            // SAFETY: `front` returns blocks that the pin keeps alive.
             match unsafe { (*block).slot(ticket).look() } {
                 Found::Nothing => return true,
                 Found::Value => return false,
@@ -107,24 +110,25 @@ impl<T: Send> Injector<T> {
         }
     }
 
-    /// Takes the slot of `ticket`, unless another consumer was faster.
+    /// Takes the slot of `ticket`, unless another consumer took it first. Returns whether it did.
     fn claim(&self, ticket: u64) -> bool {
-        // AcqRel: a consumer that finds `next` beyond a block, and so retires it, comes after all who took from it,
-        // and through them after the producers that published there.
+        // AcqRel: a consumer that finds `next` beyond a block, and so retires the block, comes after all consumers that
+        // took from it, and through them after the producers that published there.
         self.head
             .next
             .compare_exchange(ticket, ticket + 1, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
     }
 
-    /// The next ticket and its block; `None` if that block does not exist yet. Moves `block` on when it is used up.
+    /// Returns the next ticket and its block, or `None` if that block does not exist yet. Moves `block` on when all its
+    /// slots are taken.
     fn front(&self, pin: &Pin<'_>) -> Option<(u64, *mut Block<T>)> {
         loop {
             // Acquire: pairs with the Release half of `claim`.
             let ticket = self.head.next.load(Ordering::Acquire);
             // Acquire: pairs with the exchange below; the block's fields are visible.
             let block = self.head.block.load(Ordering::Acquire);
-            // SAFETY: `head.block` is moved on before the block is retired, so the pin keeps what we loaded from it.
+            // SAFETY: `head.block` moves on before the block is retired, so the pin keeps alive what we loaded from it.
             let index = unsafe {
                 (*block).assert_not_freed();
                 (*block).index
@@ -140,7 +144,8 @@ impl<T: Send> Injector<T> {
             if next.is_null() {
                 return None;
             }
-            // Before the consumers move, so that a faster consumer cannot retire `next` while `newest` is still here.
+            // Before the consumers' pointer moves: otherwise a faster consumer could retire `next` while `newest` is
+            // still here.
             self.tail.pass(block, next);
             // AcqRel: publishes `next`'s fields to the load above.
             let moved =
@@ -148,8 +153,9 @@ impl<T: Send> Injector<T> {
                     .block
                     .compare_exchange(block, next, Ordering::AcqRel, Ordering::Relaxed);
             if moved.is_ok() {
-                // SAFETY: passed and left; the tickets go beyond the block, so each of its slots has an owner, which
-                // holds a pin until it has read the value; and only one thread wins the exchange.
+                // SAFETY: `newest` and the consumers' pointer have left it. The tickets go beyond the block, so each of
+                // its slots has an owner, which holds a pin until it has read the value. Only one thread wins the
+                // exchange.
                 unsafe { self.tail.retire(block, pin) };
             }
         }
@@ -168,8 +174,8 @@ impl<T> Drop for Injector<T> {
         let mut ticket = self.head.next.load(Ordering::Relaxed);
         let mut block = self.head.block.load(Ordering::Relaxed);
         while !block.is_null() {
-            // SAFETY: nobody else is left; blocks from `head.block` on are not retired. Slots from `next` on that hold
-            // a value were not taken.
+            // SAFETY: no other user is left; blocks from `head.block` on are not retired. Slots from `next` on that
+            // hold a value have not been taken.
             unsafe {
                 while block::index(ticket) == (*block).index {
                     let slot = (*block).slot(ticket);

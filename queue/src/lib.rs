@@ -1,14 +1,14 @@
 //! Lock-free queues between event loops, with epoch-based reclamation.
 //!
-//! # What is here
+//! # Contents
 //!
-//! - [`mailbox`]: many producers, one consumer; how anything reaches a loop from outside of its thread.
-//! - [`Injector`]: many producers, many consumers; work that any loop may take.
-//! - [`IdleSet`]: which of the consumers of an injector sleep, to wake exactly one.
-//! - [`SleepFlag`]: the handshake by which a loop goes to sleep without ever missing a message.
-//! - [`pin`], [`flush`], [`garbage_bytes`]: the epoch that all of them, and the loop registry above, share.
+//! - [`mailbox`]: many producers, one consumer. Everything that reaches a loop from another thread goes through one.
+//! - [`Injector`]: many producers, many consumers. It holds work that any loop may take.
+//! - [`IdleSet`]: tracks the sleeping consumers of an injector, so that a producer can wake exactly one.
+//! - [`SleepFlag`]: the handshake that lets a loop sleep without missing a message.
+//! - [`pin`], [`flush`], [`garbage_bytes`]: the epoch that all of them share with the loop registry in the scheduler.
 //!
-//! Nothing here blocks, and nothing here knows about fibers, loops or I/O: whoever pushes rings the bell.
+//! Nothing here blocks, and nothing here knows about fibers, loops or I/O. The producer rings the consumer's bell.
 //!
 //! # How it works
 //!
@@ -25,18 +25,18 @@
 //!  epoch            reads here
 //! ```
 //!
-//! A push is that one read-modify-write, a look-up of the block, and a plain store that publishes the slot. A consumer
-//! reads slots in order; the mailbox's consumer does no read-modify-write at all. See `tail.rs` for the producers'
-//! half and for why it needs no epoch pin except at a block's border, `mailbox.rs` and `injector.rs` for the
-//! consumers' halves, `reclaim.rs` for the epoch, `sleep.rs` for the handshake.
+//! A push is that one read-modify-write, a lookup of the block, and a plain store that publishes the slot. A consumer
+//! reads slots in order; the mailbox's consumer does no read-modify-write at all. `tail.rs` has the producers' half,
+//! and says why a push needs no epoch pin except at a block boundary. `mailbox.rs` and `injector.rs` have the
+//! consumers' halves, `reclaim.rs` the epoch, `sleep.rs` the handshake.
 //!
-//! # A ticket that is taken and not yet published
+//! # A ticket that is taken but not yet published
 //!
-//! A producer may be preempted between its ticket and its store. Until it runs again the consumer finds nothing at that
-//! slot, and so nothing behind it: `pop` answers `None` and `is_empty` answers `true`, *although later values may be
-//! published already*. Order demands it. It costs no wake-up, because the rule of [`SleepFlag`] is that every producer
-//! calls [`SleepFlag::notify`] *after* its push: the late one finds the sleeper idle and rings. (The other choice,
-//! answering "not empty" while a ticket is out, would make the loop spin on the core that the late producer needs.)
+//! A producer may be preempted between taking its ticket and its store. Until it runs again the consumer sees an empty
+//! slot there, and stops: `pop` returns `None` and `is_empty` returns `true`, *although later values may already be
+//! published*. The queue's order requires this. No wake-up is lost, because [`SleepFlag`] requires every producer to
+//! call [`SleepFlag::notify`] *after* its push: the late producer finds the consumer idle and rings. (The alternative
+//! is to return "not empty" while a ticket is out. The loop would then spin on the core that the late producer needs.)
 
 mod block;
 mod idle;

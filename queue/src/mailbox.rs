@@ -1,22 +1,22 @@
-//! The mailbox: many producers, one consumer, unbounded.
+//! The mailbox: an unbounded queue with many producers and one consumer.
 //!
 //! # Invariants
 //!
-//! - The receiver alone knows where it reads (block and ticket), so reading is loads and nothing else.
-//! - The receiver's block and all later ones are not retired; it retires a block when it steps to the next.
-//! - When the receiver is gone its place is kept in `Shared::rest`, for whoever drops the last handle.
+//! - Only the receiver knows its read position (block and ticket), so reading takes loads and nothing else.
+//! - The receiver's block and all later ones are not retired. The receiver retires a block when it steps to the next.
+//! - A dropped receiver leaves its position in `Shared::rest`, for the drop of the last handle.
 //!
 //! # Speed
 //!
-//! Measured on two cores with values of 8 bytes: 8 ns for a push and 1 ns for a pop, most of the push being its locked
-//! instruction; 5–9 ns per value from core to core in batches of 64. Single pushes cost 16 ns when the consumer takes
-//! what is there once a microsecond, as a loop's tick does, but 37 to 50 when it polls for each value: every look takes
-//! the cache line from the producer, whose next locked instruction waits until it has it back, and a line's way is 60
-//! ns. Nothing that the queue does can change that; a consumer that drains and then does something else can.
+//! Measured on two cores with values of 8 bytes: 8 ns for a push, most of it the locked instruction; 1 ns for a pop;
+//! 5–9 ns per value from core to core in batches of 64. A single push costs 16 ns when the consumer drains the queue
+//! once a microsecond, as a loop's tick does. It costs 37 to 50 ns when the consumer polls for each value: every poll
+//! takes the cache line from the producer, whose next locked instruction waits for its return, and a line takes 60 ns
+//! to travel. The queue cannot change that. A consumer can, by draining and then doing something else.
 //!
 //! # Threads
 //!
-//! [`Sender`]s push from anywhere; the [`Receiver`] may move between threads but is used by one at a time.
+//! Any thread pushes through a [`Sender`]. The [`Receiver`] may move between threads, but one thread uses it at a time.
 
 use crate::{
     block::{self, Block, Found},
@@ -26,10 +26,11 @@ use crate::{
 use std::fmt;
 
 /// How often a dropped receiver waits for producers that hold a ticket, before it leaves their values to the last
-/// sender. They are a few instructions from done, so it takes that long only if one hangs in its own iterator.
+/// sender. Such a producer is a few instructions from its store, so all the waits are used only if one hangs in its own
+/// iterator.
 const WAITS_FOR_LATE_PRODUCERS: u32 = if cfg!(loom) { 1 } else { 1100 };
 
-/// Makes an unbounded queue with many producers and one consumer.
+/// Creates an unbounded queue with many producers and one consumer.
 ///
 /// ```
 /// let (sender, mut receiver) = yue_queue::mailbox();
@@ -43,7 +44,7 @@ pub fn mailbox<T: Send>() -> (Sender<T>, Receiver<T>) {
     let (tail, first) = Tail::new();
     let shared = Arc::new(Shared {
         tail,
-        rest: UnsafeCell::new(Place {
+        rest: UnsafeCell::new(Position {
             block: first,
             ticket: 0,
         }),
@@ -51,18 +52,18 @@ pub fn mailbox<T: Send>() -> (Sender<T>, Receiver<T>) {
     let sender = Sender {
         shared: shared.clone(),
     };
-    let place = Place {
+    let position = Position {
         block: first,
         ticket: 0,
     };
-    (sender, Receiver { place, shared })
+    (sender, Receiver { position, shared })
 }
 
 struct Shared<T> {
     tail: Tail<T>,
-    /// What the receiver left behind. Written by the receiver's drop, read by the drop of `Shared`; the reference count
-    /// between them orders the two.
-    rest: UnsafeCell<Place<T>>,
+    /// The position that the receiver left. The receiver's drop writes it, and the drop of `Shared` reads it; the
+    /// reference count between them orders the two.
+    rest: UnsafeCell<Position<T>>,
 }
 
 // SAFETY: values are handed from thread to thread (`T: Send`), never shared; `rest` is accessed as its comment says.
@@ -72,15 +73,15 @@ unsafe impl<T: Send> Sync for Shared<T> {}
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
-        let mut place = self.rest.with(|rest| {
-            // SAFETY: the last handle; nobody writes any more.
-            unsafe { Place { ..*rest } }
+        let mut position = self.rest.with(|rest| {
+            // SAFETY: this is the last handle, so nobody writes any more.
+            unsafe { Position { ..*rest } }
         });
-        let mut block = place.block;
-        // SAFETY: nobody else is left. The place is the receiver's, whose block was never retired, and the chain from
-        // there on is whole.
+        let mut block = position.block;
+        // SAFETY: no other user is left. The position is the receiver's: its block was never retired, and the chain
+        // from there on is complete.
         unsafe {
-            while let Some(value) = place.take_alone() {
+            while let Some(value) = position.take_alone() {
                 drop(value);
             }
             while !block.is_null() {
@@ -92,9 +93,9 @@ impl<T> Drop for Shared<T> {
     }
 }
 
-/// A producer's handle of a [`mailbox`].
+/// The producer's handle of a [`mailbox`].
 ///
-/// Values pushed after the receiver is gone are dropped.
+/// Values pushed after the receiver was dropped are dropped too.
 pub struct Sender<T> {
     shared: Arc<Shared<T>>,
 }
@@ -102,19 +103,19 @@ pub struct Sender<T> {
 impl<T: Send> Sender<T> {
     /// Appends a value. Never blocks, never fails.
     ///
-    /// The values of one thread arrive in the order of its pushes. Whoever pushes to a consumer that may sleep must
-    /// call [`SleepFlag::notify`](crate::SleepFlag::notify) afterwards.
+    /// The values of one thread arrive in the order of its pushes. If the consumer may sleep, the producer must call
+    /// [`SleepFlag::notify`](crate::SleepFlag::notify) afterwards.
     #[inline]
     pub fn push(&self, value: T) {
         self.shared.tail.push(value);
     }
 
-    /// Appends several values in a row: no value of another producer comes between them. One atomic read-modify-write
-    /// for all.
+    /// Appends several values in a row with one atomic read-modify-write. No value of another producer comes between
+    /// them.
     ///
-    /// The values come from `values` while their places are already reserved, and the consumer waits at those places:
-    /// the iterator should be quick and must not suspend the fiber. If it panics or has fewer values than it said, the
-    /// places that are left are given up and nothing is lost; values beyond its promised length follow one by one.
+    /// The slots are reserved before `values` is iterated, and the consumer waits at them: the iterator should be quick
+    /// and must not suspend the fiber. If it panics, or has fewer values than it promised, the remaining slots become
+    /// void and nothing is lost. Values beyond the promised length follow one by one.
     #[inline]
     pub fn push_batch(&self, values: impl ExactSizeIterator<Item = T>) {
         self.shared.tail.push_batch(values);
@@ -135,22 +136,23 @@ impl<T> fmt::Debug for Sender<T> {
     }
 }
 
-/// Where the receiver reads.
-struct Place<T> {
+/// The receiver's read position.
+struct Position<T> {
     block: *mut Block<T>,
-    /// The ticket of the next slot to read. If it is the first of the block after `block`, then `block` is used up.
+    /// The ticket of the next slot to read. If it is the first ticket of the block after `block`, then `block` is used
+    /// up.
     ticket: u64,
 }
 
-impl<T> Place<T> {
-    /// Whether the next ticket lies in the block after `block`.
+impl<T> Position<T> {
+    /// Returns whether the next ticket lies in the block after `block`.
     ///
     /// # Safety
     ///
     /// `block` is not freed.
     #[inline(always)]
     unsafe fn block_is_used_up(&self) -> bool {
-        // Cheap first: only at a border the block's own head is looked at.
+        // The cheap test first: the block's header is read only at a block boundary.
         // SAFETY: as the caller promises.
         block::offset(self.ticket) == 0
             && unsafe { (*self.block).index } != block::index(self.ticket)
@@ -160,7 +162,7 @@ impl<T> Place<T> {
     ///
     /// # Safety
     ///
-    /// Nobody else uses the queue any more, and no block from `block` on is freed.
+    /// Nobody else uses the queue any more, and no block from `block` on has been freed.
     unsafe fn take_alone(&mut self) -> Option<T> {
         // SAFETY: as the caller promises.
         unsafe {
@@ -186,42 +188,43 @@ impl<T> Place<T> {
     }
 }
 
-/// The consumer's handle of a [`mailbox`]. Dropping it drops what is queued.
+/// The consumer's handle of a [`mailbox`]. Dropping it drops the queued values.
 pub struct Receiver<T> {
-    place: Place<T>,
+    position: Position<T>,
     shared: Arc<Shared<T>>,
 }
 
-// SAFETY: values are `Send`, and the place is used through `&mut self` only, or read through `&self` by one thread: the
-// raw pointer inside keeps the type from being `Sync`.
+// SAFETY: values are `Send`. The position is used through `&mut self`, or read through `&self` by one thread: the raw
+// pointer inside keeps the type from being `Sync`.
 unsafe impl<T: Send> Send for Receiver<T> {}
 
 impl<T> Receiver<T> {
     /// Takes the oldest value.
     ///
-    /// `None` if there is none, or if the producer whose turn it is has not finished its push: see the crate's head.
+    /// Returns `None` if the queue is empty, or if the producer of the next slot has not finished its push: see the
+    /// crate's head.
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
         loop {
-            // SAFETY: our block is retired by us alone, in `step`.
-            if unsafe { self.place.block_is_used_up() } && !self.step() {
+            // SAFETY: only we retire our block, in `step`.
+            if unsafe { self.position.block_is_used_up() } && !self.step() {
                 return None;
             }
             // SAFETY: as above.
-            let slot = unsafe { (*self.place.block).slot(self.place.ticket) };
+            let slot = unsafe { (*self.position.block).slot(self.position.ticket) };
             match slot.look() {
                 Found::Nothing => return None,
-                Found::Void => self.place.ticket += 1,
+                Found::Void => self.position.ticket += 1,
                 Found::Value => {
-                    self.place.ticket += 1;
-                    // SAFETY: we saw the value, and the only consumer has stepped over it.
+                    self.position.ticket += 1;
+                    // SAFETY: we saw the value, and the only consumer has stepped past it.
                     return Some(unsafe { slot.take() });
                 }
             }
         }
     }
 
-    /// Takes up to `max` values, oldest first, and gives each to `f`. Returns how many.
+    /// Takes up to `max` values, oldest first, and passes each to `f`. Returns how many it took.
     pub fn drain(&mut self, max: usize, mut f: impl FnMut(T)) -> usize {
         let mut count = 0;
         while count < max
@@ -233,17 +236,17 @@ impl<T> Receiver<T> {
         count
     }
 
-    /// Whether [`Receiver::pop`] would find nothing at this moment.
+    /// Returns whether [`Receiver::pop`] would find nothing at this moment.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        let Place {
+        let Position {
             mut block,
             mut ticket,
-        } = self.place;
-        // SAFETY: our block and its successors are retired by us alone.
+        } = self.position;
+        // SAFETY: only we retire our block and its successors.
         unsafe {
             loop {
-                let at = Place { block, ticket };
+                let at = Position { block, ticket };
                 if at.block_is_used_up() {
                     block = (*block).next();
                     if block.is_null() {
@@ -259,18 +262,18 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Goes to the next block, if there is one, and retires the present one.
+    /// Steps to the next block, if there is one, and retires the current one. Returns whether it did.
     #[cold]
     fn step(&mut self) -> bool {
-        let block = self.place.block;
-        // SAFETY: our block is retired by us alone, below.
+        let block = self.position.block;
+        // SAFETY: only we retire our block, below.
         let next = unsafe { (*block).next() };
         if next.is_null() {
             return false;
         }
         self.shared.tail.pass(block, next);
-        self.place.block = next;
-        // SAFETY: passed, all of its values taken, and we read from `next` now.
+        self.position.block = next;
+        // SAFETY: `newest` was moved past it, all its values were taken, and we read from `next` now.
         unsafe { self.shared.tail.retire(block, &self.shared.tail.pin()) };
         true
     }
@@ -278,14 +281,14 @@ impl<T> Receiver<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        /// Leaves the place behind also if a value's own drop panics.
+        /// Stores the position in `Shared::rest`, even if a value's own drop panics.
         struct Leave<'a, T>(&'a mut Receiver<T>);
         impl<T> Drop for Leave<'_, T> {
             fn drop(&mut self) {
-                let Place { block, ticket } = self.0.place;
+                let Position { block, ticket } = self.0.position;
                 self.0.shared.rest.with_mut(|rest| {
-                    // SAFETY: the receiver alone writes it; see `Shared::rest`.
-                    unsafe { *rest = Place { block, ticket } };
+                    // SAFETY: only the receiver writes it; see `Shared::rest`.
+                    unsafe { *rest = Position { block, ticket } };
                 });
             }
         }
@@ -293,7 +296,7 @@ impl<T> Drop for Receiver<T> {
         let end = self.shared.tail.close();
         let leave = Leave(self);
         let mut waits = 0;
-        while leave.0.place.ticket < end && waits < WAITS_FOR_LATE_PRODUCERS {
+        while leave.0.position.ticket < end && waits < WAITS_FOR_LATE_PRODUCERS {
             match leave.0.pop() {
                 Some(value) => drop(value),
                 None => {
@@ -305,7 +308,7 @@ impl<T> Drop for Receiver<T> {
     }
 }
 
-/// Lets other threads run, for longer the more often it was tried: 100 times a yield, from then on a millisecond.
+/// Lets other threads run: by a yield for the first 100 waits, then by a millisecond of sleep.
 fn wait_for_a_late_producer(waits: u32) {
     if waits < 100 {
         yield_now();

@@ -1,10 +1,10 @@
-//! The epoch's promise as loom sees it, with a check of every access that relies on it.
+//! A model of the epoch for loom, which checks every access that relies on the epoch.
 //!
-//! Crossbeam's own algorithm is not run inside our models: it has loom models of its own, and its states would leave no
-//! time for ours. What is kept is its contract. A pin begins with a sequentially consistent fence; so does a
-//! retirement; a retired block lives until the pins that were held at that moment are dropped. From then on it is
-//! *freed*: marked, and any access by a pinned thread panics (`Block::assert_not_freed`). The memory itself goes with
-//! the queue, so that the mark can be read.
+//! Our models do not run crossbeam's algorithm: it has its own loom models, and its states would leave no time for
+//! ours. They keep its contract. A pin begins with a sequentially consistent fence, and so does a retirement. A retired
+//! block lives until the pins held at that moment are dropped. From then on it is *freed*: it is marked, and any access
+//! by a pinned thread panics (`Block::assert_not_freed`). The memory itself is released with the queue, so that the
+//! mark can still be read.
 
 use crate::block::Block;
 use loom::sync::atomic::{Ordering, fence};
@@ -16,7 +16,7 @@ pub(crate) struct Pin<'a> {
     release: &'a dyn Unpin,
 }
 
-/// Where a pin is given back.
+/// Releases a pin by its number.
 trait Unpin {
     fn unpin(&self, number: usize);
 }
@@ -27,7 +27,7 @@ impl Drop for Pin<'_> {
     }
 }
 
-/// One queue's pins and retired blocks. Std's mutex: it is never held over a point at which loom switches threads.
+/// One queue's pins and retired blocks. The mutex is std's: it is never held at a point where loom switches threads.
 pub(crate) struct Graveyard<T> {
     state: Mutex<State<T>>,
 }
@@ -35,7 +35,7 @@ pub(crate) struct Graveyard<T> {
 struct State<T> {
     pins_made: usize,
     pinned: Vec<usize>,
-    /// Each with the pins that were held when it was retired.
+    /// Each block with the pins that were held when it was retired.
     retired: Vec<(*mut Block<T>, Vec<usize>)>,
 }
 
@@ -56,7 +56,7 @@ impl<T> Graveyard<T> {
         state.pins_made += 1;
         state.pinned.push(number);
         drop(state);
-        // As in crossbeam: what is loaded under the pin is not older than the pin.
+        // As in crossbeam: what is loaded under the pin is no older than the pin.
         fence(Ordering::SeqCst);
         Pin {
             number,
@@ -70,9 +70,9 @@ impl<T> Graveyard<T> {
     ///
     /// As in `reclaim.rs`.
     pub(crate) unsafe fn retire(&self, block: *mut Block<T>, _pin: &Pin<'_>) {
-        // SAFETY: not yet retired, so alive.
+        // SAFETY: not retired yet, so alive.
         unsafe { (*block).assert_abandoned() };
-        // The unlinking is seen by every pin that begins from now on.
+        // Every pin that begins from now on sees the unlinking.
         fence(Ordering::SeqCst);
         let mut state = self.state.lock().expect("no panic while locked");
         let held = state.pinned.clone();
@@ -87,7 +87,7 @@ impl<T> Unpin for Graveyard<T> {
         for (block, held) in &mut state.retired {
             held.retain(|held| *held != number);
             if held.is_empty() {
-                // SAFETY: the memory goes with the graveyard.
+                // SAFETY: the memory lives as long as the graveyard.
                 unsafe { (**block).mark_freed() };
             }
         }
@@ -98,7 +98,7 @@ impl<T> Drop for Graveyard<T> {
     fn drop(&mut self) {
         let state = self.state.get_mut().expect("no panic while locked");
         for (block, _) in state.retired.drain(..) {
-            // SAFETY: retired once, and with the queue every user is gone.
+            // SAFETY: retired once, and every user is gone with the queue.
             unsafe { Block::free(block) };
         }
     }

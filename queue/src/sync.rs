@@ -1,7 +1,7 @@
-//! The one door to atomics: std's, or loom's when built with `--cfg loom`.
+//! The atomics of this crate: std's, or loom's when built with `--cfg loom`.
 //!
-//! Nothing else in this crate names `std::sync::atomic`, so a loom model runs the very code that ships. The cell has
-//! loom's closure interface in both builds: loom can then see where each access begins and ends.
+//! Nothing else in this crate names `std::sync::atomic`, so a loom model runs the code that ships. The cell has loom's
+//! closure interface in both builds, so that loom sees where each access begins and ends.
 
 #[cfg(loom)]
 pub(crate) use loom::{

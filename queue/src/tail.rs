@@ -1,29 +1,29 @@
-//! The producers' half of both queues: tickets, and the way from a ticket to its block.
+//! The producers' half of both queues: tickets, and the lookup of a ticket's block.
 //!
 //! # Why a push needs no epoch pin
 //!
-//! A ticket is a guard for its own block: consumers go slot by slot, so they cannot leave (and nobody can retire) a
-//! block while one of its tickets is unpublished. What remains is to find the block without touching any other memory
-//! that may be freed. Three words do it, read as a sequence lock:
+//! A ticket guards its own block: consumers go slot by slot, so they cannot leave a block (and nobody can retire it)
+//! while one of its tickets is unpublished. The producer must still find the block without touching other memory that
+//! may be freed. Three words, read as a sequence lock, let it do so:
 //!
 //! ```text
 //!   route.index == ours ?  block = route.block ;  route.index still == ours ?  -> `block` is our block
 //! ```
 //!
-//! `route.block` is only followed when `route.index` names the very block that our ticket keeps alive. Otherwise (once
-//! per block and producer) the cold path pins the epoch, walks from `newest` to the block, linking new ones as needed,
-//! and updates the route. The measured cost of a pin is that of a second read-modify-write per push.
+//! The producer follows `route.block` only if `route.index` names the very block that its ticket keeps alive. Otherwise
+//! (once per block and producer) the cold path pins the epoch, walks from `newest` to the block, links new ones as
+//! needed, and updates the route. Pinning on every push would cost as much as a second read-modify-write (measured).
 //!
 //! # Why the walk is sound
 //!
-//! - A block is retired only after `newest` has moved beyond it (`pass`), and `newest` only ever moves forward. So what
-//!   was loaded from it under the pin stays allocated for the pin.
+//! - A block is retired only after `newest` has moved beyond it (`pass`), and `newest` only moves forward. So a block
+//!   loaded from `newest` under the pin stays allocated while the pin is held.
 //! - Forward: for the same reason every later block is retired after that load too.
-//! - Backward (when others have moved `newest` beyond our block): all blocks from ours on are kept by our own ticket.
+//! - Backward (when others have moved `newest` beyond our block): our own ticket keeps all blocks from ours on.
 //!
 //! # Threads
 //!
-//! Any number of producers; `pass` and `retire` are called by consumers.
+//! Any number of producers; consumers call `pass` and `retire`.
 
 use crate::{
     block::{self, Block, SLOTS},
@@ -32,27 +32,27 @@ use crate::{
 };
 use crossbeam_utils::CachePadded;
 
-/// The bit of the ticket counter that says that nobody will take values any more.
+/// The bit of the ticket counter that marks a queue whose consumer is gone.
 const CLOSED: u64 = 1 << 63;
 
-/// The place in a block whose producer links the next block ahead of need, so that at the border producers find one
-/// instead of all allocating at once.
+/// The offset in a block whose producer links the next block early. At the boundary producers then find that block
+/// instead of all allocating one at once.
 const LINK_AHEAD: usize = SLOTS / 2;
 
-/// `Route::index` while a producer writes the route. Greater than every block's index.
+/// `Route::index` while a producer writes the route. Greater than the index of any block.
 const BUSY: u64 = u64::MAX;
 
-/// The short way to the block that producers use at present.
+/// The shortcut to the block that producers currently use.
 struct Route<T> {
     index: AtomicU64,
     block: AtomicPtr<Block<T>>,
-    /// The newest block that some producer has reached; where the cold path begins.
+    /// The newest block that any producer has reached. The cold path begins there.
     newest: AtomicPtr<Block<T>>,
 }
 
 /// The producers' half of a queue.
 pub(crate) struct Tail<T> {
-    /// The next ticket. Written by every push, so alone on its cache line.
+    /// The next ticket. Every push writes it, so it is alone on its cache line.
     ticket: CachePadded<AtomicU64>,
     /// Written once per block, read by every push.
     route: CachePadded<Route<T>>,
@@ -60,7 +60,7 @@ pub(crate) struct Tail<T> {
 }
 
 impl<T> Tail<T> {
-    /// An empty queue's tail, and its first block.
+    /// Creates the tail of an empty queue, and its first block.
     pub(crate) fn new() -> (Self, *mut Block<T>) {
         let first = Block::allocate(0, std::ptr::null_mut());
         let tail = Self {
@@ -78,7 +78,7 @@ impl<T> Tail<T> {
     /// Appends a value, or drops it if the queue is closed.
     #[inline]
     pub(crate) fn push(&self, value: T) {
-        // Relaxed: a ticket only has to be unique; the value is published by its slot's state.
+        // Relaxed: a ticket only has to be unique; the slot's state publishes the value.
         let ticket = self.ticket.fetch_add(1, Ordering::Relaxed);
         if ticket & CLOSED != 0 {
             return;
@@ -88,10 +88,10 @@ impl<T> Tail<T> {
             // SAFETY: the block of our ticket.
             return unsafe { self.publish_and_link(block, ticket, value) };
         }
-        // SAFETY: our unpublished ticket keeps the block, and we publish it once.
+        // SAFETY: our unpublished ticket keeps the block alive, and we publish it once.
         unsafe {
             (*block).assert_alive();
-            (*block).fetch_ahead(ticket);
+            (*block).prefetch_next_group(ticket);
             (*block).slot(ticket).publish(value);
         }
     }
@@ -115,19 +115,20 @@ impl<T> Tail<T> {
                 batch.publish(value);
             }
         }
-        // An honest iterator is empty now; one that was too modest loses nothing.
+        // An honest iterator is empty now. One that promised too few values loses none.
         for value in values {
             self.push(value);
         }
     }
 
-    /// Lets later pushes drop their values. Answers the first ticket that was not handed out.
+    /// Closes the queue: later pushes drop their values. Returns the first ticket that was not handed out.
     pub(crate) fn close(&self) -> u64 {
-        // Relaxed: the ticket counter publishes nothing; every slot before the answer is published by its own state.
+        // Relaxed: the ticket counter publishes nothing; each slot before the returned ticket is published by its own
+        // state.
         self.ticket.fetch_or(CLOSED, Ordering::Relaxed) & !CLOSED
     }
 
-    /// The block with this index, in which the caller holds an unpublished ticket.
+    /// Returns the block with this index, in which the caller holds an unpublished ticket.
     #[inline(always)]
     fn block_of(&self, index: u64) -> *mut Block<T> {
         // Acquire: pairs with the Release store of the index in `set_route`: the block was stored before it.
@@ -142,14 +143,14 @@ impl<T> Tail<T> {
         self.find(index)
     }
 
-    /// [`Tail::block_of`] by walking.
+    /// The cold path of [`Tail::block_of`], which walks the chain.
     #[cold]
     fn find(&self, index: u64) -> *mut Block<T> {
         let _pin = self.graveyard.pin();
         // Acquire: pairs with the exchanges in `advance` and `pass`; the block's fields are visible.
         let mut block = self.route.newest.load(Ordering::Acquire);
-        // SAFETY: `newest` and its successors are kept by the pin, predecessors down to `index` by the caller's
-        // ticket: see the head of this file.
+        // SAFETY: the pin keeps `newest` and its successors alive, and the caller's ticket the predecessors down to
+        // `index`: see the head of this file.
         unsafe {
             (*block).assert_not_freed();
             while (*block).index < index {
@@ -166,12 +167,12 @@ impl<T> Tail<T> {
         block
     }
 
-    /// Moves `newest` forward to `block`, if it is not further already.
+    /// Moves `newest` forward to `block`, unless it is further already.
     ///
     /// # Safety
     ///
-    /// The epoch is pinned, and the caller's ticket keeps `block` (so that a block is never put back after it was
-    /// retired).
+    /// The epoch is pinned, and the caller's ticket keeps `block` alive (so that `newest` never returns to a retired
+    /// block).
     unsafe fn advance(&self, block: *mut Block<T>, index: u64) {
         // Acquire: as in `find`.
         let mut newest = self.route.newest.load(Ordering::Acquire);
@@ -179,8 +180,8 @@ impl<T> Tail<T> {
         while unsafe { (*newest).index } < index {
             // SAFETY: as above.
             unsafe { (*newest).assert_not_freed() };
-            // AcqRel: publishes `block`'s fields to `find`. The address cannot have been reused for another block
-            // since we loaded it: the pin keeps it.
+            // AcqRel: publishes `block`'s fields to `find`. The address cannot have been reused for another block since
+            // we loaded it, because the pin keeps it allocated.
             match self.route.newest.compare_exchange_weak(
                 newest,
                 block,
@@ -193,7 +194,7 @@ impl<T> Tail<T> {
         }
     }
 
-    /// Points the route to `block`, unless it points further or somebody is writing it.
+    /// Points the route to `block`, unless it points further or another producer is writing it.
     fn set_route(&self, block: *mut Block<T>, index: u64) {
         let seen = self.route.index.load(Ordering::Relaxed);
         if seen >= index {
@@ -205,9 +206,9 @@ impl<T> Tail<T> {
                 .index
                 .compare_exchange(seen, BUSY, Ordering::Acquire, Ordering::Relaxed);
         if claimed.is_ok() {
-            // Release: whoever reads this block sees BUSY, and so does not take it for the old index's block.
+            // Release: a producer that reads this block sees BUSY, and so does not take it for the old index's block.
             self.route.block.store(block, Ordering::Release);
-            // Release: whoever reads this index sees the block.
+            // Release: a producer that reads this index sees the block.
             self.route.index.store(index, Ordering::Release);
         }
     }
@@ -219,9 +220,9 @@ impl<T> Tail<T> {
     /// The caller holds `ticket`, and `block` is its block.
     #[cold]
     unsafe fn publish_and_link(&self, block: *mut Block<T>, ticket: u64, value: T) {
-        // With the value published, the block is kept by the pin alone.
+        // Once the value is published, only the pin keeps the block alive.
         let _pin = self.graveyard.pin();
-        // SAFETY: kept by the ticket, then by the pin, which began before.
+        // SAFETY: the ticket keeps the block alive, then the pin, which began before.
         unsafe {
             (*block).assert_alive();
             (*block).slot(ticket).publish(value);
@@ -230,7 +231,7 @@ impl<T> Tail<T> {
         }
     }
 
-    /// Keeps the blocks that are reachable now.
+    /// Keeps the blocks that are reachable now until the pin is dropped.
     #[inline]
     pub(crate) fn pin(&self) -> Pin<'_> {
         self.graveyard.pin()
@@ -239,8 +240,8 @@ impl<T> Tail<T> {
     /// Moves `newest` off `block`. A consumer calls it *before* it moves the consumers' own pointer from `block` to
     /// `next`, so `newest` is never behind that pointer.
     pub(crate) fn pass(&self, block: *mut Block<T>, next: *mut Block<T>) {
-        // If the exchange fails, `newest` is further already. AcqRel: publishes `next`'s fields to `find`. The
-        // failure's Acquire: what we do afterwards comes after that other move.
+        // If the exchange fails, `newest` is further already. AcqRel: publishes `next`'s fields to `find`. Acquire on
+        // failure: what we do afterwards comes after that other move.
         let _ =
             self.route
                 .newest
@@ -251,17 +252,17 @@ impl<T> Tail<T> {
     ///
     /// # Safety
     ///
-    /// `pass` was called for it, the consumers' pointer has left it, each of its slots has been taken (or belongs to a
-    /// consumer that holds a pin), and it is retired once.
+    /// `pass` was called for the block, the consumers' pointer has left it, each of its slots has been taken (or
+    /// belongs to a consumer that holds a pin), and the block is retired only once.
     pub(crate) unsafe fn retire(&self, block: *mut Block<T>, pin: &Pin<'_>) {
-        // SAFETY: neither `newest` nor the consumers lead here any more. `route.block` may, but is not followed: no
-        // ticket of this block is unpublished.
+        // SAFETY: neither `newest` nor the consumers' pointer leads here any more. `route.block` may, but nobody
+        // follows it: no ticket of this block is unpublished.
         unsafe { self.graveyard.retire(block, pin) };
     }
 }
 
-/// A run of tickets. Those that are not used up (the iterator was short, or panicked) become void, since consumers
-/// would wait for them for ever.
+/// A run of tickets. Its drop makes unused tickets void (the iterator was short, or panicked), because consumers would
+/// wait for them forever.
 struct Batch<T> {
     /// The block of `ticket`, unless the batch is at its end.
     block: *mut Block<T>,
@@ -282,12 +283,12 @@ impl<T> Batch<T> {
     #[inline(always)]
     fn step(&mut self, publish: impl FnOnce(block::Slot<'_, T>)) {
         debug_assert!(self.ticket < self.end);
-        // SAFETY: our unpublished ticket keeps the block.
+        // SAFETY: our unpublished ticket keeps the block alive.
         let current = unsafe { &*self.block };
         let last_of_block = block::offset(self.ticket) == SLOTS - 1;
         if last_of_block && self.ticket + 1 < self.end {
-            // Before the publication, after which the block is no longer ours to look at. The next one is kept by the
-            // next ticket.
+            // Before the publication, after which we may no longer look at the block. The next ticket keeps the next
+            // block alive.
             current.assert_alive();
             self.block = current.next_or_link();
         }

@@ -1,5 +1,5 @@
-//! The garbage gauge: it counts what was retired and comes back to zero. In a process of its own, since the gauge is
-//! the process's.
+//! The garbage gauge counts retired blocks and returns to zero. It is global to the process, so these tests have their
+//! own.
 #![cfg(not(loom))]
 
 use std::{
@@ -8,7 +8,7 @@ use std::{
 };
 use yue_queue::{flush, garbage_bytes, mailbox, pin};
 
-/// One test at a time: the gauge and the epoch are shared.
+/// Runs one test at a time, because the gauge and the epoch are shared.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -22,14 +22,14 @@ fn garbage_waits_for_the_pin_and_is_freed_after_a_flush() {
     pin(|_| {
         sender.push_batch(0..values);
         receiver.drain(usize::MAX, |value| assert!(value < values));
-        // 100 blocks were left, none of which may be freed: at least 8 bytes per value.
+        // The receiver left 100 blocks, none of which may be freed. Each value takes at least 8 bytes.
         let held = garbage_bytes();
         assert!(held >= 128 * 99 * size_of::<usize>(), "only {held} bytes");
         flush();
         assert_eq!(garbage_bytes(), held);
     });
-    // Each flush may move the epoch on by one step. A deadline instead of a count: other threads of the harness may
-    // be pinned for a moment.
+    // Each flush may advance the epoch by one step. The test uses a deadline, not a count: other threads of the test
+    // harness may be pinned for a moment.
     let deadline = Instant::now() + Duration::from_secs(30);
     while garbage_bytes() > 0 {
         assert!(Instant::now() < deadline, "{} bytes left", garbage_bytes());
@@ -49,7 +49,7 @@ fn large_values_do_not_pile_up_as_garbage_without_a_flush() {
         receiver.drain(usize::MAX, drop);
         most = most.max(garbage_bytes());
     }
-    // Crossbeam by itself would let more than 64 blocks of 128 KiB gather before it looks.
+    // Crossbeam alone would let more than 64 blocks of 128 KiB gather before it collects.
     assert!(most > 0);
     assert!(most < 16 * 128 * VALUE_BYTES, "{most} bytes");
 }

@@ -1,9 +1,8 @@
-//! All interleavings of small programs, by loom. Run by `ci/loom`; without `--cfg loom` this file is empty.
+//! Loom models: all interleavings of small programs. `ci/loom` runs them; without `--cfg loom` this file is empty.
 //!
-//! Under loom a block has two slots, so three values cross a border; and every use of a block by right of a ticket is
-//! checked to come before the block's retirement (`Block::assert_alive`), every use under a pin to come before its
-//! freeing (`reclaim_model.rs`). Each model bounds the number of preemptions:
-//! bugs of this kind show with two or three.
+//! Under loom a block has two slots, so three values cross a block boundary. The models check that every use of a block
+//! under a ticket comes before the block's retirement (`Block::assert_alive`), and every use under a pin before its
+//! freeing (`reclaim_model.rs`). Each model bounds the number of preemptions: bugs of this kind show with two or three.
 #![cfg(loom)]
 
 use loom::{
@@ -20,7 +19,7 @@ fn model(preemptions: usize, program: impl Fn() + Send + Sync + 'static) {
     builder.check(program);
 }
 
-/// Takes `count` values, letting the producers run while there are none.
+/// Takes `count` values, and lets the producers run while there are none.
 fn take<T: Send>(receiver: &mut Receiver<T>, count: usize) -> Vec<T> {
     let mut taken = Vec::new();
     while taken.len() < count {
@@ -32,8 +31,8 @@ fn take<T: Send>(receiver: &mut Receiver<T>, count: usize) -> Vec<T> {
     taken
 }
 
-/// The values of the producer that counts from `first`, in the order in which they came.
-fn of(first: u32, values: &[u32]) -> Vec<u32> {
+/// The values of the producer that counts from `first`, in the order of arrival.
+fn values_of(first: u32, values: &[u32]) -> Vec<u32> {
     let own = first..first + 10;
     values.iter().copied().filter(|v| own.contains(v)).collect()
 }
@@ -46,8 +45,8 @@ fn a_mailbox_delivers_each_producers_values_in_order() {
         let one = thread::spawn(move || (10..13).for_each(|v| sender.push(v)));
         let two = thread::spawn(move || (20..22).for_each(|v| other.push(v)));
         let taken = take(&mut receiver, 5);
-        assert_eq!(of(10, &taken), [10, 11, 12]);
-        assert_eq!(of(20, &taken), [20, 21]);
+        assert_eq!(values_of(10, &taken), [10, 11, 12]);
+        assert_eq!(values_of(20, &taken), [20, 21]);
         assert!(receiver.is_empty());
         one.join().unwrap();
         two.join().unwrap();
@@ -62,7 +61,7 @@ fn a_batch_is_not_torn_by_another_producer() {
         let one = thread::spawn(move || sender.push_batch(10..15));
         let two = thread::spawn(move || other.push(20));
         let taken = take(&mut receiver, 6);
-        assert_eq!(of(10, &taken), [10, 11, 12, 13, 14]);
+        assert_eq!(values_of(10, &taken), [10, 11, 12, 13, 14]);
         assert!(taken[0] == 20 || taken[5] == 20);
         one.join().unwrap();
         two.join().unwrap();
@@ -71,7 +70,7 @@ fn a_batch_is_not_torn_by_another_producer() {
 
 #[test]
 fn a_dropped_receiver_leaves_no_value_behind() {
-    /// Counts the values that exist. Not loom's: it is only looked at when the threads are over.
+    /// Counts the values that exist. A std atomic, not loom's: it is read only after the threads ended.
     struct Counted(std::sync::Arc<AtomicUsize>);
     impl Counted {
         fn new(alive: &std::sync::Arc<AtomicUsize>) -> Self {
@@ -138,7 +137,7 @@ fn an_injector_gives_each_value_to_one_consumer() {
 }
 
 #[test]
-fn consumers_of_an_injector_share_a_border() {
+fn consumers_of_an_injector_cross_a_block_boundary_together() {
     model(4, || {
         let injector = Arc::new(Injector::new());
         injector.push_batch(10..14);
@@ -159,9 +158,9 @@ fn consumers_of_an_injector_share_a_border() {
 }
 
 /// The batch fills three blocks while `newest` stays at the first. One consumer may be about to leave the first block
-/// when the other has left the second: neither may leave `newest` behind, where the next producer would follow it.
+/// when the other has left the second. Neither may leave `newest` behind, because the next producer would follow it.
 #[test]
-fn a_consumer_that_lags_at_a_border_leads_no_producer_back() {
+fn a_slow_consumer_at_a_boundary_does_not_move_newest_back() {
     model(3, || {
         let injector = Arc::new(Injector::new());
         injector.push_batch(10..15);
@@ -179,7 +178,7 @@ fn a_consumer_that_lags_at_a_border_leads_no_producer_back() {
     });
 }
 
-/// What an eventfd does: a ring that comes before the wait is remembered.
+/// A stand-in for an eventfd: it remembers a ring that comes before the wait.
 #[derive(Default)]
 struct Bell {
     rung: Mutex<bool>,
@@ -192,7 +191,7 @@ impl Bell {
         self.changed.notify_one();
     }
 
-    /// Blocks until the bell was rung, and takes the ring.
+    /// Blocks until the bell is rung, then resets it.
     fn wait(&self) {
         let mut rung = self.rung.lock().unwrap();
         while !*rung {
@@ -202,8 +201,8 @@ impl Bell {
     }
 }
 
-/// Producers that push, and a consumer that sleeps whenever it finds nothing. Loom reports a deadlock if a wake-up is
-/// lost.
+/// Runs producers that push, and a consumer that sleeps whenever it finds nothing. Loom reports a deadlock if a wake-up
+/// is lost.
 fn sleeping_consumer(producers: u32, values_each: u32) {
     let (sender, mut receiver) = mailbox();
     let shared = Arc::new((SleepFlag::new(), Bell::default()));
@@ -234,7 +233,7 @@ fn sleeping_consumer(producers: u32, values_each: u32) {
     }
     for producer in 0..producers {
         let expected: Vec<u32> = (0..values_each).map(|v| 10 * producer + v).collect();
-        assert_eq!(of(10 * producer, &taken), expected);
+        assert_eq!(values_of(10 * producer, &taken), expected);
     }
     for thread in threads {
         thread.join().unwrap();
@@ -246,20 +245,20 @@ fn no_wake_is_lost_with_one_producer() {
     model(5, || sleeping_consumer(1, 3));
 }
 
-/// Here one producer may hold a ticket, unpublished, while the other publishes behind it and rings: the consumer wakes,
-/// finds nothing, sleeps again, and it is the late one that must wake it.
+/// One producer may hold an unpublished ticket while the other publishes behind it and rings. The consumer then wakes,
+/// finds nothing and sleeps again; the late producer must wake it.
 #[test]
 fn no_wake_is_lost_when_a_producer_publishes_late() {
     model(3, || sleeping_consumer(2, 1));
 }
 
-/// Whether a consumer that goes to sleep once, with or without the second look, can sleep for ever beside a value.
+/// Returns whether a consumer that goes to sleep once, with or without the recheck, can sleep forever beside a value.
 ///
-/// It does not block (loom's deadlock would abort the test) but waits for the producer to be over: what has not rung
-/// the bell by then never will.
-fn a_value_can_be_slept_over(recheck: bool) -> bool {
-    let slept_over = std::sync::Arc::new(AtomicUsize::new(0));
-    let count = slept_over.clone();
+/// The consumer does not block (loom's deadlock report would abort the test) but waits for the producer to end. A
+/// producer that has not rung the bell by then never will.
+fn consumer_can_miss_a_value(recheck: bool) -> bool {
+    let missed = std::sync::Arc::new(AtomicUsize::new(0));
+    let count = missed.clone();
     model(3, move || {
         let (sender, mut receiver) = mailbox();
         let shared = Arc::new((SleepFlag::new(), Bell::default()));
@@ -282,18 +281,18 @@ fn a_value_can_be_slept_over(recheck: bool) -> bool {
             count.fetch_add(1, Ordering::Relaxed);
         }
     });
-    slept_over.load(Ordering::Relaxed) > 0
+    missed.load(Ordering::Relaxed) > 0
 }
 
-/// The mutation that shows that these models can fail: without the look between `prepare_sleep` and the wait, a value
-/// that was pushed before the announcement is slept over.
+/// Shows that these models can fail: without the recheck between `prepare_sleep` and the wait, the consumer sleeps
+/// although a value was pushed before its announcement.
 #[test]
-fn only_the_recheck_keeps_a_value_from_being_slept_over() {
-    assert!(!a_value_can_be_slept_over(true));
-    assert!(a_value_can_be_slept_over(false));
+fn without_the_recheck_a_consumer_sleeps_beside_a_value() {
+    assert!(!consumer_can_miss_a_value(true));
+    assert!(consumer_can_miss_a_value(false));
 }
 
-/// Several consumers of one injector, each with a flag and a bell of its own.
+/// Several consumers of one injector, each with its own flag and bell.
 struct Crew {
     work: Injector<u32>,
     idle: IdleSet,
@@ -302,31 +301,31 @@ struct Crew {
 
 impl Crew {
     fn wake_one(&self) {
-        if let Some(place) = self.idle.take_one() {
-            let (flag, bell) = &self.flags[place];
+        if let Some(consumer) = self.idle.take_one() {
+            let (flag, bell) = &self.flags[consumer];
             if flag.notify() {
                 bell.ring();
             }
         }
     }
 
-    /// Sleeps until there is work, takes one piece of it, and leaves for good.
-    fn take_one(&self, place: usize) -> u32 {
-        let (flag, bell) = &self.flags[place];
+    /// Sleeps until there is work, takes one value, and leaves for good.
+    fn take_one(&self, consumer: usize) -> u32 {
+        let (flag, bell) = &self.flags[consumer];
         let value = loop {
             if let Some(value) = self.work.pop() {
                 break value;
             }
             flag.prepare_sleep();
-            self.idle.announce(place);
+            self.idle.announce(consumer);
             if self.work.is_empty() {
                 bell.wait();
             }
             flag.wake_up();
-            self.idle.withdraw(place);
+            self.idle.withdraw(consumer);
         };
-        self.idle.withdraw(place);
-        // A producer may have relied on this one for the rest.
+        self.idle.withdraw(consumer);
+        // A producer may have relied on this consumer for the remaining work.
         if !self.work.is_empty() {
             self.wake_one();
         }
@@ -334,8 +333,8 @@ impl Crew {
     }
 }
 
-/// Loom reports a deadlock if a piece of work stays while its consumer sleeps (as it does without the second look, or
-/// if who leaves does not pass a wake on).
+/// Loom reports a deadlock if work stays while its consumer sleeps. That happens without the second look, or if a
+/// consumer that leaves does not pass its wake-up on.
 fn crew() {
     let crew = Arc::new(Crew {
         work: Injector::new(),
@@ -345,9 +344,9 @@ fn crew() {
             .collect(),
     });
     let consumers: Vec<_> = (0..2)
-        .map(|place| {
+        .map(|consumer| {
             let crew = crew.clone();
-            thread::spawn(move || crew.take_one(place))
+            thread::spawn(move || crew.take_one(consumer))
         })
         .collect();
     for value in [1, 2] {

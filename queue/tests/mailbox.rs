@@ -1,4 +1,4 @@
-//! The mailbox's promises at its edges.
+//! Edge cases of the mailbox: a receiver that is gone, iterators that lie or panic, values of unusual size.
 #![cfg(not(loom))]
 
 use std::{

@@ -1,4 +1,4 @@
-//! Random programs on both queues beside a `VecDeque`, on one thread: they must agree at every step.
+//! Runs random programs on both queues and on a `VecDeque`, on one thread. They must agree at every step.
 #![cfg(not(loom))]
 
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use yue_queue::{Injector, Receiver, Sender, mailbox};
 #[derive(Clone, Debug)]
 enum Step {
     Push,
-    /// A batch that says it has `promised` values and has `real`.
+    /// A batch that promises `promised` values and has `real`.
     Batch {
         promised: usize,
         real: usize,
@@ -17,7 +17,7 @@ enum Step {
     Drain(usize),
 }
 
-/// Steps whose batches are long enough to span several blocks of 64.
+/// Steps whose batches are long enough to span a block boundary of 128 slots.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => Just(Step::Push),
@@ -47,7 +47,7 @@ impl Iterator for Values {
 
 impl ExactSizeIterator for Values {}
 
-/// What the two queues have in common. The values are boxes, so that a leak or a double drop shows under Miri.
+/// The interface that the two queues share. The values are boxes, so that Miri sees a leak or a double drop.
 trait Queue {
     fn push(&mut self, value: Box<u64>);
     fn push_batch(&mut self, values: Values);
@@ -96,7 +96,7 @@ impl Queue for Injector<Box<u64>> {
     }
 }
 
-/// Runs the steps on both. What is left in the queue at the end goes with it.
+/// Runs the steps on the queue and the model. Values still queued at the end are dropped with the queue.
 fn agree(mut queue: impl Queue, steps: Vec<Step>) -> Result<(), TestCaseError> {
     let mut model = VecDeque::new();
     let mut next = 0;

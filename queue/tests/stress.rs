@@ -1,4 +1,4 @@
-//! Real threads against the queues: nothing lost, nothing twice, nothing out of a producer's order, nothing leaked.
+//! Real threads against the queues: no value is lost, duplicated, leaked, or delivered out of its producer's order.
 #![cfg(not(loom))]
 
 use std::{
@@ -12,10 +12,10 @@ use yue_queue::{Injector, SleepFlag, mailbox};
 
 const PRODUCERS: u32 = 4;
 
-/// Enough to cross thousands of blocks; less where every access is checked.
+/// Enough to cross thousands of blocks. Fewer under Miri, which checks every access.
 const PER_PRODUCER: u32 = if cfg!(miri) { 200 } else { 100_000 };
 
-/// A value that knows its producer and counts its own existence.
+/// A value that knows its producer and counts the values alive.
 struct Counted {
     producer: u32,
     sequence: u32,
@@ -112,8 +112,8 @@ fn an_injector_gives_every_value_to_exactly_one_consumer_in_order() {
                         continue;
                     };
                     left.fetch_sub(1, Ordering::Relaxed);
-                    let place = value.producer * PER_PRODUCER + value.sequence;
-                    assert!(!seen[place as usize].swap(true, Ordering::Relaxed));
+                    let index = value.producer * PER_PRODUCER + value.sequence;
+                    assert!(!seen[index as usize].swap(true, Ordering::Relaxed));
                     let last = &mut last[value.producer as usize];
                     assert!(last.is_none_or(|last| last < value.sequence));
                     *last = Some(value.sequence);
