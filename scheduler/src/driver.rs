@@ -1,9 +1,9 @@
-//! What a loop asks of I/O, and the driver that has none.
+//! The interface between a loop and I/O, and a driver without I/O.
 //!
 //! A loop calls [`Driver::turn`] once a tick, on its own thread, outside any fiber. Completions that the turn finds
 //! wake fibers through their [`LocalWaker`](crate::LocalWaker)s; a turn never runs a fiber itself. Other threads reach
-//! a sleeping loop through its [`Bell`]; the loop's sleep flag sees to it that the bell is rung only if the loop is
-//! asleep or about to be, and once a sleep.
+//! a sleeping loop through its [`Bell`]. The loop's sleep flag ensures that they ring it only if the loop is asleep or
+//! about to sleep, and once per sleep.
 
 use crate::Instant;
 use std::any::Any;
@@ -20,24 +20,24 @@ use std::time::Duration;
 ///
 /// let driver = SleepDriver::new();
 /// driver.turn(Wait::Poll).unwrap();
-/// driver.turn(Wait::Block(Some(Instant::system()))).unwrap(); // a moment that has come: no wait either
+/// driver.turn(Wait::Block(Some(Instant::system()))).unwrap(); // already past, so it does not wait either
 /// assert_eq!(driver.in_flight(), 0);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// Not at all: fibers can run.
+    /// Do not block: fibers can run.
     Poll,
-    /// Until something completes, the bell rings, or the instant (if there is one) has come.
+    /// Block until something completes, the bell rings, or the instant (if any) is reached.
     Block(Option<Instant>),
 }
 
-/// The side of a loop that waits for the kernel.
+/// The part of a loop that waits for the kernel.
 ///
 /// ```
 /// use std::{any::Any, cell::Cell, io, rc::Rc, sync::Arc};
 /// use yue_scheduler::{Bell, Config, Driver, Loop, SleepDriver, Wait, yield_now};
 ///
-/// /// Counts the turns of another driver.
+/// /// Counts the turns of the driver inside it.
 /// struct Counting { inner: SleepDriver, turns: Rc<Cell<u32>> }
 ///
 /// impl Driver for Counting {
@@ -69,37 +69,37 @@ pub enum Wait {
 /// assert!(turns.get() > 0);
 /// ```
 pub trait Driver {
-    /// Submits what is queued, blocks as `wait` allows, and wakes whoever an operation's end concerns.
+    /// Submits what is queued, blocks as `wait` allows, and wakes the fibers whose operations completed.
     ///
     /// # Errors
-    /// Only what leaves the driver unusable; the loop stops with it. Errors of an operation go to its fiber.
+    /// Only if the driver has become unusable; the loop then stops. The error of an operation goes to its fiber.
     fn turn(&self, wait: Wait) -> io::Result<()>;
 
     /// The bell that ends a blocking turn from any thread. A ring before the turn blocks is not lost.
     fn bell(&self) -> Arc<dyn Bell>;
 
-    /// Operations whose terminal completion is still to come.
+    /// Number of operations whose terminal completion has not arrived yet.
     fn in_flight(&self) -> usize;
 
-    /// Of these, the ones by which the kernel reads or writes memory that a fiber lent for as long as it waits. A
-    /// thread whose loop has abandoned such fibers does not end before they are over.
+    /// Number of those through which the kernel reads or writes memory that a waiting fiber lent. If a loop has
+    /// abandoned such fibers, its thread does not end before these operations have completed.
     ///
-    /// All of them, if the driver does not say.
+    /// By default all operations in flight.
     fn lent(&self) -> usize {
         self.in_flight()
     }
 
-    /// Asks the kernel to cancel every operation in flight. Their terminal completions still come, through `turn`.
+    /// Asks the kernel to cancel every operation in flight. Their terminal completions still arrive, through `turn`.
     fn cancel_all(&self);
 
     /// A short name for logs: `uring`, `mio`, `sleep`.
     fn name(&self) -> &'static str;
 
-    /// For the crate that owns the concrete type.
+    /// Lets the crate that owns the concrete type downcast to it.
     fn as_any(&self) -> &dyn Any;
 }
 
-/// Ends a blocking turn of one driver; usable from any thread, also after the loop is gone.
+/// Ends a blocking turn of one driver. Usable from any thread, even after the loop has ended.
 ///
 /// ```
 /// use yue_scheduler::{Bell, Driver, SleepDriver, Wait};
@@ -107,14 +107,14 @@ pub trait Driver {
 /// let driver = SleepDriver::new();
 /// let bell = driver.bell();
 /// std::thread::spawn(move || bell.ring()).join().unwrap();
-/// assert!(driver.turn(Wait::Block(None)).is_ok()); // would sleep for ever without the ring
+/// assert!(driver.turn(Wait::Block(None)).is_ok()); // would sleep forever without the ring
 /// ```
 pub trait Bell: Send + Sync {
-    /// Rings. Never blocks.
+    /// Rings the bell. Never blocks.
     fn ring(&self);
 }
 
-/// A driver without I/O: it only sleeps. The loop must run on the thread that made it.
+/// A driver without I/O: it only sleeps. The loop must run on the thread that created the driver.
 ///
 /// ```
 /// use yue_scheduler::{Config, Driver, Loop, SleepDriver};
@@ -137,7 +137,7 @@ impl Bell for ThreadBell {
 }
 
 impl SleepDriver {
-    /// A driver that parks the calling thread.
+    /// Creates a driver that parks the calling thread.
     pub fn new() -> Self {
         SleepDriver {
             bell: Arc::new(ThreadBell(thread::current())),

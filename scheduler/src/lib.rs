@@ -1,8 +1,8 @@
 //! Stackful fibers, event loops, time and cancellation.
 //!
-//! A **loop** is one thread's scheduler: a run queue, a timer wheel, an inbox for what other threads send, and a
-//! [`Driver`] that waits for I/O. A **fiber** is a closure on a stack of its own that belongs to one loop from birth
-//! to end. It runs until it *parks*; whoever holds its waker makes it runnable again. All else (sleep, join, sockets,
+//! A **loop** is one thread's scheduler: a run queue, a timer wheel, an inbox for messages from other threads, and a
+//! [`Driver`] that waits for I/O. A **fiber** is a closure with its own stack. It belongs to one loop from birth to
+//! end. It runs until it *parks*; a holder of its waker makes it runnable again. Everything else (sleep, join, sockets,
 //! remote calls) is built from these two verbs.
 //!
 //! ```
@@ -23,7 +23,7 @@
 //! assert_eq!(total, 6);
 //! ```
 //!
-//! How the parts fit, from the bottom:
+//! The parts, from the bottom up:
 //!
 //! ```text
 //!   stack/       address space for stacks: arenas, guard pages, the overflow report
@@ -31,28 +31,28 @@
 //!   time/        the clock, the timer wheel, sleep, deadlines
 //!   event_loop/  the tick, the inbox, handles for other threads, shutdown
 //!   sync/        locks, permits, channels, select, fiber-locals
-//!   inspect/     seeing inside: the list of fibers, counters
-//!   driver.rs    what a loop asks of I/O
-//!   say.rs       lines on standard error
-//!   signals.rs   threads that take no signals
+//!   inspect/     introspection: the list of fibers, backtraces, counters, the watchdog
+//!   driver.rs    the interface between a loop and I/O
+//!   say.rs       log lines on standard error
+//!   signals.rs   threads with signals blocked
 //! ```
 //!
 //! # `tracing`
 //!
-//! With the feature `tracing` (off by default), the spans that a fiber has entered follow it: it exits them when it
-//! leaves the processor, and enters them again when it comes back, so that a span may be entered by a guard over any
-//! suspension. The spans that the thread itself is in around its loop stay, and surround those of every fiber; a span
-//! left open by a fiber that ends is exited. A new fiber inherits no span, as a new task of tokio does not; let it
-//! enter the one that it works for:
+//! With the feature `tracing` (off by default), the spans that a fiber has entered follow it. The fiber exits them when
+//! it is switched out and enters them again when it resumes, so a guard of an entered span may live across a
+//! suspension. The spans that the thread itself has entered around its loop stay, and surround those of every fiber. A
+//! span that a fiber leaves open when it ends is exited. A new fiber inherits no span, like a new task in tokio. It can
+//! enter the span that it works for:
 //!
 //! ```ignore
 //! let span = tracing::Span::current();
 //! spawn(move || span.in_scope(|| serve(connection)));
 //! ```
 //!
-//! The subscriber must tell the current span, as the registry of `tracing-subscriber` does. A subscriber that is set
-//! for a scope (`with_default`) belongs to the thread and does not follow a fiber: set one outside the loop. If a fiber
-//! enters once more a span that the thread is in around its loop, that entry is left in place during switches.
+//! The subscriber must report the current span, as the registry of `tracing-subscriber` does. A subscriber set for a
+//! scope (`with_default`) belongs to the thread and does not follow a fiber: set one outside the loop. If a fiber
+//! enters a span that the thread has already entered around its loop, that entry stays in place during switches.
 
 #![deny(missing_docs)]
 

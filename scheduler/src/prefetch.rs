@@ -1,6 +1,6 @@
 //! The processor's prefetch instruction.
 
-/// Loads the cache line at `at` into the cache. Any address will do, a null pointer too: this is a hint and never faults.
+/// Prefetches the cache line at `at`. Any address is allowed, even null: this is a hint and never faults.
 #[inline]
 pub(crate) fn prefetch<T>(at: *const T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]

@@ -1,17 +1,18 @@
-//! Threads that take no signals.
+//! Signal masks for the threads that the runtime starts.
 //!
-//! The kernel gives a signal for the process to any thread that does not block it, and a handler there may interrupt a
-//! system call. A helper thread must not be that thread: a program that blocks a signal in its own threads, to read it
-//! from a descriptor or by `sigwait`, would be ended by the default action in ours. So helper threads block all signals
-//! from their first instruction on: a thread inherits the mask of the thread that starts it.
+//! The kernel delivers a signal for the process to any thread that does not block it, and the handler may interrupt a
+//! system call there. A helper thread must not be that thread. A program may block a signal in its own threads, to read
+//! it from a descriptor or with `sigwait`; if a helper thread then took the signal, the default action would end the
+//! program. So helper threads block all signals from their first instruction on: a thread inherits the mask of the
+//! thread that starts it.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::thread::{self, JoinHandle};
 
-/// The signals by which the kernel reports a fault of a thread to that thread itself. Nobody else can do anything about
-/// them, so they are not blocked in helper threads, waited for, or passed on.
+/// The signals by which the kernel reports a thread's fault to that thread. No other thread can act on them, so helper
+/// threads do not block them, and the runtime neither waits for them nor forwards them.
 ///
 /// ```
 /// const SIGSEGV: i32 = 11;
@@ -27,10 +28,10 @@ pub const FAULT_SIGNALS: [libc::c_int; 7] = [
     libc::SIGSYS,
 ];
 
-/// Starts a thread that has all signals blocked, except [`FAULT_SIGNALS`]: for helper threads of a library, which must
-/// not take the signals of the program.
+/// Spawns a thread with all signals blocked except [`FAULT_SIGNALS`]. A library's helper threads must not take the
+/// program's signals.
 ///
-/// A child process that such a thread starts inherits the mask; the thread should start none.
+/// A child process that such a thread starts inherits the mask, so the thread should start none.
 ///
 /// ```
 /// let helper = yue_scheduler::spawn_with_signals_blocked("helper", || ()).unwrap();
@@ -38,7 +39,7 @@ pub const FAULT_SIGNALS: [libc::c_int; 7] = [
 /// ```
 ///
 /// # Errors
-/// When the system gives no thread.
+/// When the system cannot start a thread.
 pub fn spawn_with_signals_blocked(
     name: &str,
     work: impl FnOnce() + Send + 'static,
@@ -49,7 +50,7 @@ pub fn spawn_with_signals_blocked(
     started
 }
 
-/// All signals but those by which a thread's own fault is reported.
+/// Returns all signals except those that report a thread's own fault.
 pub(crate) fn asynchronous() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: `sigfillset` initializes the whole set; then it is only changed.
@@ -63,11 +64,11 @@ pub(crate) fn asynchronous() -> libc::sigset_t {
     }
 }
 
-/// Changes which signals the calling thread has blocked; returns which it had.
+/// Changes the signal mask of the calling thread. Returns the previous mask.
 pub(crate) fn change_mask(how: libc::c_int, set: Option<&libc::sigset_t>) -> libc::sigset_t {
     let mut before = MaybeUninit::zeroed();
     let set = set.map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: `set` is null or a valid set, `before` has room for one; it is valid as zeros, too.
+    // SAFETY: `set` is null or points to a valid set; `before` has room for one, and all zeros is a valid value too.
     unsafe {
         libc::pthread_sigmask(how, set, before.as_mut_ptr());
         before.assume_init()

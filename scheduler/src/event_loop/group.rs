@@ -1,20 +1,20 @@
-//! Loops that share work: what is given to the group starts on whichever of its loops has time for it.
+//! Loops that share work. Work given to the group starts on whichever of its loops has time.
 //!
 //! ```text
-//!   any thread ──▶ injector ──▶ one of the group's loops: at once if it has nothing else to run,
-//!                                 else one piece a tick, so that busy loops come to it as well
+//!   any thread ──▶ injector ──▶ one of the group's loops: an idle loop takes work at once,
+//!                                 a busy one takes one piece a tick
 //! ```
 //!
-//! Work is a closure that starts a fiber; once started, a fiber stays where it is. Adding work wakes exactly one loop
-//! that sleeps, if there is one, and a loop that takes work while more is waiting wakes the next, so that a burst
-//! spreads and a single piece disturbs nobody else.
+//! Work is a closure that starts a fiber. Once started, the fiber stays on its loop. Adding work wakes exactly one
+//! sleeping loop, if there is one. A loop that takes work while more is waiting wakes the next, so a burst spreads, and
+//! a single piece of work disturbs no other loop.
 //!
 //! Invariants:
-//! - A place belongs to one loop from `join` to `leave`. The bit of a place is set only by its loop (see
-//!   `yue_queue::IdleSet`, where the protocol and its proof are).
-//! - A loop that leaves looks at the injector once more and passes a wake on that was meant for it.
-//! - When the last loop has left, the work that is still there is dropped, and so is what comes later: whoever joins
-//!   it is told that its loop is gone. A loop that joins opens the group again.
+//! - A slot belongs to one loop from `join` to `leave`. Only that loop sets the slot's bit (see `yue_queue::IdleSet`,
+//!   which has the protocol and its proof).
+//! - A loop that leaves re-checks the injector and forwards any wake-up it was given.
+//! - When the last loop leaves, queued work is dropped, and so is later work; its joins report that the loop is gone. A
+//!   loop that joins opens the group again.
 
 use super::handle::{RemoteJoin, remote_fiber};
 use super::registry;
@@ -28,7 +28,7 @@ use yue_queue::{IdleSet, Injector};
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// Loops that share work. Clones are the same group; any thread may use it. Loops join by their
+/// Loops that share work. Clones refer to the same group, and any thread may use it. Loops join through their
 /// [`Config`](crate::Config).
 ///
 /// ```
@@ -50,16 +50,16 @@ pub struct LoopGroup {
 struct Shared {
     injector: Injector<Work>,
     idle: IdleSet,
-    /// The loop at each place; 0 for none.
+    /// The number of the loop in each slot; 0 for a free slot.
     members: Box<[AtomicU32]>,
-    /// How many members there are. `closed` changes only under this lock, so that a loop that joins while the last one
-    /// leaves cannot be in a closed group; and work is refused only under it, so that none of a loop's is.
+    /// Number of members. `closed` changes only under this lock, so that a loop that joins while the last one leaves
+    /// does not end up in a closed group. Work is refused only under it too, so no work of an open group is refused.
     count: Mutex<usize>,
     closed: AtomicBool,
 }
 
 impl LoopGroup {
-    /// A group with room for that many loops.
+    /// Creates a group with room for that many loops.
     pub fn new(loops_max: usize) -> Self {
         let loops_max = loops_max.max(1);
         LoopGroup {
@@ -73,7 +73,7 @@ impl LoopGroup {
         }
     }
 
-    /// Starts a fiber on one of the group's loops; before any has joined, it waits for the first.
+    /// Starts a fiber on one of the group's loops. Before any loop has joined, the fiber waits for the first.
     #[track_caller]
     pub fn spawn<T: Send + 'static>(
         &self,
@@ -84,19 +84,19 @@ impl LoopGroup {
         join
     }
 
-    /// Loops that are in the group now.
+    /// Number of loops currently in the group.
     pub fn loops(&self) -> usize {
         *self.shared.lock()
     }
 
-    /// Makes a loop a member.
+    /// Adds a loop to the group.
     ///
     /// # Errors
     /// When the group is full.
     pub(super) fn join(&self, loop_id: u32) -> io::Result<Membership> {
         let shared = &self.shared;
-        for (place, member) in shared.members.iter().enumerate() {
-            // AcqRel: the place changes hands; pairs with the Release in `leave` and the Acquire in `wake_one`.
+        for (slot, member) in shared.members.iter().enumerate() {
+            // AcqRel: the slot changes hands. Pairs with the Release in `leave` and the Acquire in `wake_one`.
             let taken = member.compare_exchange(0, loop_id, Ordering::AcqRel, Ordering::Relaxed);
             if taken.is_ok() {
                 let mut count = shared.lock();
@@ -105,7 +105,7 @@ impl LoopGroup {
                 shared.closed.store(false, Ordering::SeqCst);
                 drop(count);
                 let group = self.clone();
-                return Ok(Membership { group, place });
+                return Ok(Membership { group, slot });
             }
         }
         let text = format!(
@@ -125,44 +125,43 @@ impl fmt::Debug for LoopGroup {
 }
 
 impl Shared {
-    /// Nothing can panic under the lock.
+    /// Locks the member count. Nothing can panic while it is locked.
     fn lock(&self) -> MutexGuard<'_, usize> {
         self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, work: Work) {
         self.injector.push(work);
-        // SeqCst, with the store in `leave`: either this sees that the group is closed, or `leave`, which empties the
-        // injector after its store, sees the work.
+        // SeqCst, with the store in `leave`: either this thread sees that the group is closed, or `leave`, which
+        // empties the injector after its store, sees the work.
         if self.closed.load(Ordering::SeqCst) && self.drop_work_if_closed() {
             return;
         }
         self.wake_one();
     }
 
-    /// Wakes a loop that sleeps, if there is one.
+    /// Wakes a sleeping loop, if there is one.
     fn wake_one(&self) {
-        while let Some(place) = self.idle.take_one() {
+        while let Some(slot) = self.idle.take_one() {
             // Acquire: pairs with `join`.
-            let id = self.members[place].load(Ordering::Acquire);
+            let id = self.members[slot].load(Ordering::Acquire);
             if registry::ring(id) {
                 return;
             }
-            // That loop has ended meanwhile.
+            // That loop has ended in the meantime.
         }
     }
 
-    /// Drops what nobody will do. Returns `false` if a loop has joined meanwhile, and will do it.
+    /// Drops the work of a closed group. Returns `false` if a loop has joined in the meantime and will run it.
     #[cold]
     fn drop_work_if_closed(&self) -> bool {
         let count = self.lock();
-        // Under the lock, so that no loop joins between the look and the last piece that is taken out: what is added
-        // for that loop must stay.
+        // Under the lock, so that no loop joins between the check and the last pop: work added for that loop must stay.
         if !self.closed.load(Ordering::SeqCst) {
             return false;
         }
         let refused: Vec<Work> = std::iter::from_fn(|| self.injector.pop()).collect();
-        // Its drops are code of the program's, which may use the group.
+        // Dropping work runs the program's code, which may use the group.
         drop(count);
         for work in refused {
             guarded("dropping work for a loop that is gone", || drop(work));
@@ -171,10 +170,10 @@ impl Shared {
     }
 }
 
-/// A loop's place in its group.
+/// A loop's slot in its group.
 pub(super) struct Membership {
     group: LoopGroup,
-    place: usize,
+    slot: usize,
 }
 
 impl Membership {
@@ -182,9 +181,9 @@ impl Membership {
         self.group.clone()
     }
 
-    /// Says that the loop is about to sleep. Returns whether there is no work, at a look after that.
+    /// Announces that the loop is about to sleep. Returns whether there is still no work after that.
     pub(super) fn may_sleep(&self) -> bool {
-        self.group.shared.idle.announce(self.place);
+        self.group.shared.idle.announce(self.slot);
         self.group.shared.injector.is_empty()
     }
 
@@ -192,7 +191,7 @@ impl Membership {
         self.group.shared.idle.withdraw(self.place);
     }
 
-    /// Runs the oldest piece of work, if there is one.
+    /// Runs the oldest piece of work. Returns whether there was one.
     pub(super) fn take(&self) -> bool {
         let shared = &self.group.shared;
         let Some(work) = shared.injector.pop() else {
@@ -207,12 +206,12 @@ impl Membership {
 }
 
 impl Drop for Membership {
-    /// The loop takes no more work.
+    /// Leaves the group: the loop takes no more work.
     fn drop(&mut self) {
         let shared = &self.group.shared;
-        shared.idle.withdraw(self.place);
+        shared.idle.withdraw(self.slot);
         // Release: pairs with `join`.
-        shared.members[self.place].store(0, Ordering::Release);
+        shared.members[self.slot].store(0, Ordering::Release);
         let mut count = shared.lock();
         *count -= 1;
         let is_last = *count == 0;
@@ -236,7 +235,7 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::thread;
 
-    /// Holds up who drops it.
+    /// Blocks the thread that drops it.
     struct Slow {
         dropping: Sender<()>,
         go_on: Receiver<()>,
@@ -250,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn who_refuses_work_of_a_closed_group_leaves_that_of_a_loop_which_joins_meanwhile() {
+    fn a_late_refusal_keeps_the_work_of_a_loop_that_joined() {
         let group = LoopGroup::new(1);
         drop(group.join(1).unwrap());
         let (dropping, is_dropping) = channel();

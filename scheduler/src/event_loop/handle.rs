@@ -1,4 +1,4 @@
-//! Reaching a loop from other threads: spawn there, run there, shut it down; and waiting for the result.
+//! Access to a loop from other threads: spawn, run, shut down, and wait for a result.
 
 use super::inbox::{Message, Shared};
 use super::this_loop;
@@ -12,7 +12,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// A loop, for any thread. Cheap to clone. Whatever is sent to a loop that is gone is dropped.
+/// A handle to a loop, usable from any thread. Cheap to clone. Everything sent to a loop that has ended is dropped.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, this_loop};
@@ -46,7 +46,7 @@ impl LoopHandle {
         self.shared.id
     }
 
-    /// Starts a fiber on the loop.
+    /// Spawns a fiber on the loop.
     #[track_caller]
     pub fn spawn<T: Send + 'static>(
         &self,
@@ -92,7 +92,7 @@ impl fmt::Debug for LoopHandle {
     }
 }
 
-/// What starts a fiber on whichever loop calls it, and the join of that fiber.
+/// Returns a closure that starts a fiber on the loop that calls it, and the join handle of that fiber.
 pub(super) fn remote_fiber<T: Send + 'static>(
     location: &'static Location<'static>,
     f: impl FnOnce() -> T + Send + 'static,
@@ -122,14 +122,14 @@ pub(super) fn remote_fiber<T: Send + 'static>(
 }
 
 struct Slot<T> {
-    /// The fiber, once it has been started.
+    /// The fiber, once it has started.
     fiber: Option<FiberId>,
     cancelled: bool,
     result: Option<Result<T, JoinError>>,
     done: bool,
     waiter: Option<Signal>,
-    /// A plain thread waits for `RemoteCell::done`. Waking nobody is a system call too, and stood in the way of each
-    /// answer.
+    /// A plain thread waits on `RemoteCell::done`. Without this flag every result would cost a system call, even if no
+    /// thread waits.
     blocked: bool,
 }
 
@@ -152,12 +152,12 @@ struct RemoteCell<T> {
 }
 
 impl<T> RemoteCell<T> {
-    /// No code of the program's runs under the lock, so a poisoned one still holds a whole value.
+    /// Locks the slot. None of the program's code runs under the lock, so even a poisoned slot is consistent.
     fn lock(&self) -> MutexGuard<'_, Slot<T>> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Called on the fiber's loop, before it runs.
+    /// Records the fiber. Called on the fiber's loop, before the fiber runs.
     fn started(&self, fiber: FiberId) {
         let cancelled = {
             let mut slot = self.lock();
@@ -169,8 +169,8 @@ impl<T> RemoteCell<T> {
         }
     }
 
-    /// Only the first outcome counts: a fiber that has given its result may still be abandoned, in the drop of one of
-    /// its fiber-locals.
+    /// Stores the outcome and wakes the waiter. Only the first outcome counts: a fiber that has returned its result may
+    /// still be abandoned while one of its fiber-locals is dropped.
     fn finish(&self, result: Result<T, JoinError>) {
         let (waiter, blocked) = {
             let mut slot = self.lock();
@@ -190,7 +190,7 @@ impl<T> RemoteCell<T> {
     }
 }
 
-/// The fiber's side. Dropped without a result (its loop ended first), it says so.
+/// The fiber's half of the cell. If it is dropped without a result (its loop ended first), it reports that.
 struct RemoteCompletion<T> {
     cell: Arc<RemoteCell<T>>,
 }
@@ -198,7 +198,7 @@ struct RemoteCompletion<T> {
 impl<T> RemoteCompletion<T> {
     fn complete(self, result: Result<T, Box<dyn Any + Send>>) {
         if let Err(payload) = &result {
-            // Of the two sides of the cell only this one is left when the join was dropped.
+            // When the join handle has been dropped, this is the only half left.
             let detached = Arc::strong_count(&self.cell) == 1;
             note_panic(current_id(), detached, &**payload);
         }
@@ -214,7 +214,7 @@ impl<T> Drop for RemoteCompletion<T> {
     }
 }
 
-/// Waits for a fiber on another loop, from a fiber or from a plain thread. Dropping it lets the fiber go on.
+/// A join handle for a fiber on another loop, usable from a fiber or a plain thread. Dropping it detaches the fiber.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, this_loop};
@@ -231,22 +231,22 @@ pub struct RemoteJoin<T> {
 }
 
 impl<T> RemoteJoin<T> {
-    /// Waits until the fiber is over and takes its result. A calling fiber parks; a plain thread blocks.
+    /// Waits until the fiber has ended and returns its result. A calling fiber parks; a plain thread blocks.
     ///
     /// # Errors
     /// As [`JoinHandle::join`](crate::JoinHandle::join).
     ///
     /// # Panics
-    /// In a callback of a loop, unless the fiber is over already: nothing can wait there.
+    /// In a callback of a loop, unless the fiber has already ended: a callback cannot wait.
     pub fn join(mut self) -> Result<T, JoinError> {
         self.wait()?;
         self.take()
     }
 
-    /// Waits until the fiber is over and leaves its result for [`RemoteJoin::join`].
+    /// Waits until the fiber has ended. The result stays for [`RemoteJoin::join`].
     ///
     /// # Errors
-    /// When the calling fiber is told to stop first. The other one goes on.
+    /// When the calling fiber is cancelled first. The other fiber continues.
     ///
     /// # Panics
     /// As [`RemoteJoin::join`].
@@ -261,7 +261,7 @@ impl<T> RemoteJoin<T> {
         Ok(())
     }
 
-    /// Tells the fiber to stop: its suspending calls fail from now on.
+    /// Cancels the fiber: its suspending calls fail from now on.
     ///
     /// ```
     /// use std::time::Duration;
@@ -284,7 +284,7 @@ impl<T> RemoteJoin<T> {
         }
     }
 
-    /// Tells the fiber to stop and waits until it is over, also when the caller is told to stop meanwhile.
+    /// Cancels the fiber and waits until it has ended, even if the caller is cancelled in the meantime.
     ///
     /// ```
     /// use yue_scheduler::{Config, Loop, sleep, this_loop};
@@ -314,7 +314,7 @@ impl<T> RemoteJoin<T> {
         self.take()
     }
 
-    /// Begins a wait of the calling fiber, unless there is nothing to wait for.
+    /// Begins a wait of the calling fiber. Returns whether there is something to wait for.
     fn begin_wait(&self) -> bool {
         let signal = Signal::new();
         let mut slot = self.cell.lock();
@@ -322,7 +322,7 @@ impl<T> RemoteJoin<T> {
         !slot.done
     }
 
-    /// The result, once the fiber is over: for a select.
+    /// Returns the result if the fiber has ended. For `select!`.
     pub(crate) fn poll(&mut self) -> Option<Result<T, JoinError>> {
         let mut slot = self.cell.lock();
         let result = slot.result.take();
@@ -330,10 +330,10 @@ impl<T> RemoteJoin<T> {
             .then(|| result.unwrap_or(Err(JoinError::LoopGone)))
     }
 
-    /// Has `signal` raised when the fiber is over.
+    /// Registers `signal`, which is raised when the fiber ends.
     pub(crate) fn watch(&mut self, signal: Option<Signal>) {
         let mut slot = self.cell.lock();
-        let over = slot.done;
+        let ended = slot.done;
         slot.waiter = signal.clone();
         drop(slot);
         if let Some(signal) = signal.filter(|_| over) {
@@ -341,7 +341,7 @@ impl<T> RemoteJoin<T> {
         }
     }
 
-    /// Blocks a plain thread until the fiber is over.
+    /// Blocks a plain thread until the fiber has ended.
     fn block(&self) {
         let mut slot = self.cell.lock();
         if slot.done {
@@ -358,7 +358,7 @@ impl<T> RemoteJoin<T> {
         result.unwrap_or(Err(JoinError::LoopGone))
     }
 
-    /// Whether the fiber is over.
+    /// Returns whether the fiber has ended.
     pub fn is_done(&self) -> bool {
         self.cell.lock().done
     }

@@ -1,8 +1,8 @@
-//! What other threads send to a loop: the inbox, the sleep flag, the bell.
+//! The way into a loop from other threads: the inbox, the sleep flag, the bell.
 //!
-//! Sending is push, then notify: if the loop was asleep, or about to be, and nobody has told it yet, ring the bell.
-//! The loop's side is: arm the flag, look into the inbox once more, block. Whichever order the two meet in, either the
-//! loop sees the message or the sender sees the armed flag; the queue crate's models show it.
+//! A sender pushes, then notifies: it rings the bell if the loop is asleep or about to sleep and no other sender has
+//! rung. The loop arms the flag, checks the inbox once more, and blocks. Whichever comes first, either the loop sees
+//! the message or the sender sees the armed flag. The queue crate's models show it.
 
 use super::group::Membership;
 use super::loans::Loans;
@@ -14,24 +14,24 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use yue_queue::{Receiver, Sender, SleepFlag, mailbox};
 
-/// One thing that another thread asks of a loop.
+/// A request from another thread to a loop.
 pub(crate) enum Message {
-    /// End a wait.
+    /// End the wait of a fiber.
     Wake(RemoteWaker),
     /// Run this on the loop, outside any fiber.
     Run(Box<dyn FnOnce() + Send>),
-    /// Begin to shut down.
+    /// Begin the shutdown.
     Shutdown,
 }
 
-/// The half that other threads see.
+/// The half of the inbox that other threads use.
 pub(crate) struct Shared {
     pub(super) id: u32,
     sender: Sender<Message>,
     flag: SleepFlag,
     bell: Arc<dyn Bell>,
     pub(super) loans: Loans,
-    /// On cache lines of its own: the loop writes to it in every tick, and whoever sends reads the fields above.
+    /// On separate cache lines: the loop writes to it in every tick, and senders read the fields above.
     vitals: CachePadded<Vitals>,
 }
 
@@ -50,7 +50,7 @@ impl Shared {
         self.ring();
     }
 
-    /// Ends the loop's sleep, if it sleeps or is about to.
+    /// Ends the loop's sleep, if it sleeps or is about to sleep.
     pub(super) fn ring(&self) {
         if self.flag.notify() {
             self.bell.ring();
@@ -58,11 +58,11 @@ impl Shared {
     }
 }
 
-/// The loop's half.
+/// The loop's half of the inbox.
 pub(super) struct Inbox {
     pub(super) shared: Arc<Shared>,
     receiver: RefCell<Receiver<Message>>,
-    /// Where work comes from that any loop may do.
+    /// The loop's membership in a group whose work any of its loops may run.
     pub(super) group: RefCell<Option<Membership>>,
 }
 
@@ -93,18 +93,18 @@ impl Inbox {
         self.receiver.borrow_mut().pop()
     }
 
-    /// From here on whoever sends drops the message itself.
+    /// Closes the inbox: from now on senders drop their messages themselves.
     pub(super) fn close(&self) {
         let (_, closed) = mailbox();
         let receiver = self.receiver.replace(closed);
         drop(receiver);
     }
 
-    /// Says that the loop is about to block. Returns whether it still may; then [`Inbox::awake`] must follow.
+    /// Announces that the loop is about to block. Returns whether it may; if so, [`Inbox::awake`] must follow.
     pub(super) fn arm(&self) -> bool {
         self.shared.flag.prepare_sleep();
         let group = self.group.borrow();
-        // Both flags are set before the second look at either queue.
+        // The flag and the idle bit are both set before the recheck of either queue.
         let no_work = group.as_ref().is_none_or(Membership::may_sleep);
         drop(group);
         let may_block = no_work && self.is_empty();
@@ -121,7 +121,7 @@ impl Inbox {
         }
     }
 
-    /// Runs a piece of work that any loop may do, if there is one.
+    /// Runs one piece of the group's work. Returns whether there was one.
     pub(super) fn take_work(&self) -> bool {
         let group = self.group.borrow();
         group.as_ref().is_some_and(Membership::take)

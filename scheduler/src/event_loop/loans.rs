@@ -1,26 +1,26 @@
-//! Memory that fibers have lent, and the end of the loop's thread.
+//! Memory that fibers have lent, and its protection at the end of the loop's thread.
 //!
-//! A fiber lends memory to the kernel (the buffer of an operation in a ring) and to threads of the blocking pool (what
-//! a closure borrows), and waits until they are done with it. A fiber that is abandoned waits no more, so what it lent
-//! must stay for ever. Its stack and its fiber-locals are leaked for that reason. But it may also have lent a
-//! thread-local of the loop's thread, and those are freed when the thread ends:
+//! A fiber lends memory to the kernel (the buffer of an operation in a ring) and to threads of the blocking pool (the
+//! data that a closure borrows), and waits until they no longer use it. An abandoned fiber does not wait, so the memory
+//! it lent must stay forever. Its stack and its fiber-locals are leaked for that reason. But it may also have lent a
+//! thread-local of the loop's thread, and thread-locals are freed when the thread ends:
 //!
 //! ```text
-//!   loop dropped: fibers abandoned, loans left ──▶ a thread-local of ours, the last to be made so far
-//!   thread ends:  ours is destroyed first ──▶ waits until the loans are back ──▶ the others are destroyed
-//!                                              └─ they do not come back: abort
+//!   loop dropped: fibers abandoned, loans left ──▶ our thread-local is registered, after all others so far
+//!   thread ends:  ours is destroyed first ──▶ waits until the loans are returned ──▶ the others are destroyed
+//!                                              └─ they are not returned: abort
 //! ```
 //!
-//! The wait is at the end of the thread, not of the loop: [`Loop::run`](super::Loop::run) returns, and a program whose
-//! thread goes on is not held up. It is bounded, and then the process aborts with words: freed memory that the kernel
-//! or another thread writes to must not be, and a thread that never ends would hang whoever joins it.
+//! The wait is at the end of the thread, not of the loop. [`Loop::run`](super::Loop::run) returns, and a program whose
+//! thread continues is not delayed. The wait is bounded. After it the process aborts with a message: the kernel or
+//! another thread must not write to freed memory, and a thread that never ends would block every thread that joins it.
 //!
 //! Invariants:
 //! - A [`Loan`] is counted from before its job is queued until the job's closure is consumed or taken back.
-//! - Thread-locals are destroyed in the reverse order of their registration, so ours goes before all that existed when
-//!   the fibers were abandoned; they never run again, and so cannot have lent any that is newer. Where that order is
-//!   not to be had (an earlier loop of the thread has registered ours already, or the thread is ending) the wait is
-//!   done at once.
+//! - Thread-locals are destroyed in the reverse order of their registration, so ours is destroyed before all that
+//!   existed when the fibers were abandoned. Those fibers never run again, so they cannot have lent a newer one. Where
+//!   the order cannot be guaranteed (an earlier loop of the thread has already registered ours, or the thread is
+//!   ending), the wait happens at once.
 
 use super::{Inner, Shared};
 use crate::driver::{Driver, Wait};
@@ -32,23 +32,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// How long the end of a loop waits for operations that it has cancelled once more.
+/// How long the end of a loop waits for its operations after cancelling them once more.
 const DRAIN: Duration = Duration::from_millis(500);
-/// How many times the loop's `stop_grace` the end of its thread waits for loans.
+/// How long the end of the thread waits for loans, as a multiple of the loop's `stop_grace`.
 const THREAD_END_GRACES: u32 = 5;
-/// How often it looks.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// Interval between checks of the outstanding loans.
+const CHECK_EVERY: Duration = Duration::from_millis(1);
 
-/// The blocking calls that borrow from fibers of a loop.
+/// Number of blocking calls that borrow from fibers of a loop.
 #[derive(Debug, Default)]
 pub(super) struct Loans(AtomicUsize);
 
-/// One of them.
+/// One blocking call that borrows from a fiber.
 pub(crate) struct Loan(Arc<Shared>);
 
 impl Loan {
     fn new(shared: Arc<Shared>) -> Loan {
-        // Relaxed: the count goes up on the loop's thread, which is the one that reads it.
+        // Relaxed: the count goes up on the loop's thread, which is the thread that reads it.
         shared.loans.0.fetch_add(1, Ordering::Relaxed);
         Loan(shared)
     }
@@ -56,7 +56,7 @@ impl Loan {
 
 impl Drop for Loan {
     fn drop(&mut self) {
-        // Release: pairs with the load in `Lent::count`; what the closure did comes before the thread's end.
+        // Release: pairs with the load in `Lent::calls`. The closure's accesses come before the thread's end.
         self.0.loans.0.fetch_sub(1, Ordering::Release);
     }
 }
@@ -68,9 +68,9 @@ impl Inner {
     }
 }
 
-/// What abandoned fibers of a loop that is gone have lent.
+/// The outstanding loans of abandoned fibers of a loop that has ended.
 struct Lent {
-    /// `None` if the kernel has nothing.
+    /// `None` if the kernel holds no loan.
     driver: Option<Box<dyn Driver>>,
     shared: Arc<Shared>,
     patience: Duration,
@@ -80,7 +80,7 @@ thread_local! {
     static AT_THREAD_END: OnceCell<Lent> = const { OnceCell::new() };
 }
 
-/// Sees to it that the thread does not end before what abandoned fibers of a loop have lent is given back.
+/// Keeps the thread from ending before the loans of a loop's abandoned fibers are returned.
 pub(super) fn outlive(driver: Box<dyn Driver>, shared: Arc<Shared>, stop_grace: Duration) {
     let mut lent = Lent {
         driver: Some(driver),
@@ -91,7 +91,7 @@ pub(super) fn outlive(driver: Box<dyn Driver>, shared: Arc<Shared>, stop_grace: 
         lent.driver = None;
     }
     if lent.count() > 0 {
-        // Refused if it is set already, or destroyed; then the wait is here, in `lent`'s drop.
+        // Fails if it is already set, or destroyed. `lent`'s drop then waits here.
         let _ = AT_THREAD_END.try_with(|end| drop(end.set(lent)));
     }
 }
@@ -110,7 +110,7 @@ impl Lent {
         self.operations() + self.calls()
     }
 
-    /// Returns whether the kernel has given everything back.
+    /// Waits up to `limit`. Returns whether the kernel has returned all loans.
     fn wait_for_operations(&self, limit: Duration) -> bool {
         self.wait(limit, Lent::operations)
     }
@@ -121,19 +121,19 @@ impl Lent {
             if Instant::system() >= until {
                 return false;
             }
-            self.look();
+            self.wait_once();
         }
         true
     }
 
-    fn look(&self) {
+    fn wait_once(&self) {
         let Some(driver) = self.driver.as_ref().filter(|driver| driver.lent() > 0) else {
-            return thread::sleep(LOOK_EVERY);
+            return thread::sleep(CHECK_EVERY);
         };
         driver.cancel_all();
-        let pause = Instant::system().saturating_add(LOOK_EVERY);
+        let pause = Instant::system().saturating_add(CHECK_EVERY);
         if driver.turn(Wait::Block(Some(pause))).is_err() {
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(CHECK_EVERY);
         }
     }
 }

@@ -1,18 +1,18 @@
-//! Fibers that wait for the end of a fiber of another loop of their thread.
+//! Waits of fibers for the end of a fiber on another loop of the same thread.
 //!
-//! The fiber that ends wakes who waits for it. One that is abandoned never ends: so its loop, when it is dropped, wakes
-//! all who wait for fibers of it, and they find it gone. On the loop itself there is nobody left to be woken then, and
-//! a wait from another thread is told by other means (see `handle.rs`).
+//! A fiber that ends wakes the fibers that wait for it. An abandoned fiber never ends. So its loop, when it is dropped,
+//! wakes all fibers of other loops that wait for its fibers, and they find the fiber gone. Fibers of the loop itself
+//! are abandoned too and need no wake-up. A wait from another thread is ended by other means (see `handle.rs`).
 
 use crate::fiber::LocalWaker;
 use std::cell::RefCell;
 
 thread_local! {
-    /// The loop whose end they are to be told of, and the waits.
+    /// The wakers to use at the end of a loop, each with that loop's number.
     static WAITING: RefCell<Vec<(u32, LocalWaker)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Has `waker` used when that loop ends, unless it is the waiting fiber's own.
+/// Registers `waker` for the end of that loop, unless the waiting fiber runs on that loop itself.
 #[inline]
 pub(crate) fn wake_at_end_of(loop_id: u32, waker: LocalWaker) {
     if waker.fiber().loop_id() != loop_id {
@@ -22,16 +22,16 @@ pub(crate) fn wake_at_end_of(loop_id: u32, waker: LocalWaker) {
 
 #[cold]
 fn note(loop_id: u32, waker: LocalWaker) {
-    // Not while the thread's locals are being destroyed: no fiber runs then.
+    // Fails while the thread's locals are being destroyed; no fiber runs then.
     let _ = WAITING.try_with(|waiting| {
         let mut waiting = waiting.borrow_mut();
-        // A fiber is in one wait at a time.
+        // A fiber is only ever in one wait.
         waiting.retain(|(_, other)| other.fiber() != waker.fiber());
         waiting.push((loop_id, waker));
     });
 }
 
-/// The loop has ended, and is not to be found any more.
+/// Wakes all fibers that wait for this loop. Called when the loop has ended and been withdrawn from the registry.
 pub(super) fn wake_waiting_for(loop_id: u32) {
     let _ = WAITING.try_with(|waiting| {
         let waiting = &mut *waiting.borrow_mut();

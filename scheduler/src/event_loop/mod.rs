@@ -7,13 +7,13 @@
 //!             └────────────────┴── make fibers ready ◀────────────────────────────────────────┘
 //! ```
 //!
-//! Everything a loop has is in cells behind a shared reference ([`Inner`]): a fiber that runs inside a tick reaches the
-//! same loop, through a thread-local, and no unique borrow of it may be live across a switch.
+//! All state of a loop is in cells behind a shared reference ([`Inner`]). A fiber that runs inside a tick reaches the
+//! same loop through a thread-local, so no unique borrow of it may be live across a switch.
 //!
 //! Invariants:
-//! - A loop is entered on one thread only, the one that made it; it is `!Send`.
+//! - A loop is only entered on the thread that created it; it is `!Send`.
 //! - `running` is null exactly while no fiber is on the processor.
-//! - Callbacks (timers, end of tick, driver sinks) run outside fibers, and cannot suspend.
+//! - Callbacks (timers, end of tick, driver sinks) run outside fibers and cannot suspend.
 
 mod group;
 mod handle;
@@ -53,7 +53,7 @@ use std::ptr;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What a loop does when nothing can run, before it sleeps.
+/// What a loop does before it sleeps, when nothing can run.
 ///
 /// ```
 /// use std::time::Duration;
@@ -65,35 +65,35 @@ use std::time::Duration;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Spin {
-    /// Sleeps at once: no processor time is spent on waiting.
+    /// Sleeps at once: waiting costs no processor time.
     #[default]
     Off,
-    /// Polls for that long first; a message that comes meanwhile costs no sleep and wake (10 to 45 us).
+    /// Polls for that long first. A message that arrives in that time saves a sleep and a wake-up (10 to 45 us).
     For(Duration),
-    /// Never sleeps: the lowest latency, for a processor of its own.
+    /// Never sleeps: the lowest latency, for a loop with a dedicated processor.
     BusyPoll,
 }
 
-/// Is told of the panic of a fiber that nobody joins: the fiber, and the panic's words.
+/// A callback for the panic of a fiber that nobody joins. Its arguments are the fiber and the panic message.
 ///
 /// ```
 /// use std::cell::RefCell;
 /// use std::rc::Rc;
 /// use yue_scheduler::{Config, Loop, PanicHook, spawn, yield_now};
 ///
-/// let words = Rc::new(RefCell::new(Vec::new()));
-/// let heard = words.clone();
-/// let hook: PanicHook = Box::new(move |_fiber, words| heard.borrow_mut().push(words.to_owned()));
+/// let messages = Rc::new(RefCell::new(Vec::new()));
+/// let seen = messages.clone();
+/// let hook: PanicHook = Box::new(move |_fiber, message| seen.borrow_mut().push(message.to_owned()));
 /// let config = Config { on_panic: Some(hook), ..Config::default() };
 /// Loop::new(config).unwrap().run(|| {
 ///     drop(spawn(|| None::<u32>.expect("no such player")));
 ///     yield_now().unwrap();
 /// });
-/// assert_eq!(*words.borrow(), ["no such player"]);
+/// assert_eq!(*messages.borrow(), ["no such player"]);
 /// ```
 pub type PanicHook = Box<dyn Fn(FiberId, &str)>;
 
-/// How a loop is made.
+/// The configuration of a loop.
 ///
 /// ```
 /// use std::time::Duration;
@@ -108,39 +108,40 @@ pub type PanicHook = Box<dyn Fn(FiberId, &str)>;
 /// assert_eq!(answer, 42);
 /// ```
 pub struct Config {
-    /// What waits for I/O. Made on the thread on which the loop will run.
+    /// The driver, which waits for I/O. Create it on the thread on which the loop will run.
     pub driver: Box<dyn Driver>,
     /// Sizes of the stacks.
     pub stacks: StackConfig,
-    /// The source of time. A loop whose clock is [`Clock::Manual`] is ticked by hand; drivers wait in real time.
+    /// The source of time. With [`Clock::Manual`] the program ticks the loop by hand; drivers still wait in real time.
     pub clock: Clock,
-    /// What to do before sleeping.
+    /// What the loop does before it sleeps.
     pub spin: Spin,
-    /// How many fibers run before the loop looks at its driver again.
+    /// How many fibers run before the loop polls its driver again.
     pub fibers_per_tick: u32,
-    /// After a shutdown was asked for: how long the main fiber may go on before everything is cancelled. `None`: as
-    /// long as it likes.
+    /// How long the main fiber may continue after a shutdown was requested, before everything is cancelled. `None`:
+    /// without a limit.
     pub grace: Option<Duration>,
-    /// At shutdown: how long cancelled fibers may take to end, and after that, shields off, once more. If some had to
-    /// be abandoned and the kernel or the blocking pool still uses memory that they lent, the end of the loop's thread
-    /// waits five times as long for that, and then aborts the process.
+    /// How long cancelled fibers may take to end at shutdown; they get the same time again after their shields are
+    /// removed. If fibers had to be abandoned and the kernel or the blocking pool still uses memory that they lent, the
+    /// end of the loop's thread waits five times as long for that, and then aborts the process.
     pub stop_grace: Duration,
-    /// The loops with which this one shares work.
+    /// The group of loops with which this one shares work.
     pub group: Option<LoopGroup>,
-    /// Called with the panic of a fiber whose handle was dropped: the fiber and the panic's words. By default only the
-    /// counter and the usual panic message tell of it.
+    /// Called when a fiber whose handle was dropped panics, with the fiber and the panic message. By default only the
+    /// counter and the usual panic message report it.
     pub on_panic: Option<PanicHook>,
 }
 
 impl Default for Config {
-    /// A loop that only sleeps and computes; `yue-io` has drivers that do I/O.
+    /// A loop that only sleeps and computes. `yue-io` has drivers that do I/O.
     fn default() -> Self {
         Config {
             driver: Box::new(SleepDriver::new()),
             stacks: StackConfig::default(),
             clock: Clock::System,
             spin: Spin::Off,
-            // A few microseconds of short runs: long against the cost of a turn, short against a client's patience.
+            // A tick of a few microseconds if runs are short: long compared with the cost of a turn, short compared
+            // with a client's patience.
             fibers_per_tick: 1024,
             grace: None,
             stop_grace: Duration::from_secs(1),
@@ -160,7 +161,7 @@ impl fmt::Debug for Config {
     }
 }
 
-/// What a loop has now, and has done.
+/// Counters of a loop: its current state, and totals since it began.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, spawn, this_loop};
@@ -168,27 +169,27 @@ impl fmt::Debug for Config {
 /// Loop::new(Config::default()).unwrap().run(|| {
 ///     spawn(|| ()).join().unwrap();
 ///     let counters = this_loop::counters();
-///     assert_eq!((counters.fibers, counters.spawned), (1, 2)); // the main fiber is one, too
+///     assert_eq!((counters.fibers, counters.spawned), (1, 2)); // including the main fiber
 ///     assert_eq!(counters.panics, 0);
 /// });
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Fibers that are not over.
+    /// Fibers that have not ended.
     pub fibers: usize,
-    /// Timers that are armed, those of sleeping fibers included.
+    /// Armed timers, including those of sleeping fibers.
     pub timers: usize,
-    /// Operations whose terminal completion is still to come.
+    /// Operations whose terminal completion has not arrived yet.
     pub operations: usize,
     /// Fibers spawned since the loop began.
     pub spawned: u64,
-    /// Fibers and callbacks that ended by a panic.
+    /// Fibers and callbacks that ended with a panic.
     pub panics: u64,
-    /// Ticks.
+    /// Ticks since the loop began.
     pub ticks: u64,
 }
 
-/// A loop that has not run yet, or runs on the calling thread.
+/// A loop that has not run yet, or that runs on the calling thread.
 ///
 /// ```
 /// use std::time::Duration;
@@ -207,7 +208,7 @@ pub struct Loop {
     inner: Box<Inner>,
 }
 
-/// The loop, as its fibers and callbacks reach it.
+/// The state of a loop, as its fibers and callbacks reach it.
 pub(crate) struct Inner {
     id: u32,
     pub(crate) wheel: Wheel,
@@ -219,9 +220,9 @@ pub(crate) struct Inner {
     tend_at: Cell<Instant>,
     /// Fibers whose state is [`State::Parked`].
     parked: Cell<usize>,
-    /// The clock as it was read last in this tick. For bookkeeping alone.
+    /// The clock reading of this tick. For bookkeeping only.
     tick_time: Cell<TickTime>,
-    /// When the last tick began: how long the driver cannot have looked for completions, at the most.
+    /// When the last tick began. The driver cannot have polled for completions longer ago than this.
     began: Cell<TickTime>,
     clock: Clock,
     spin: Spin,
@@ -232,15 +233,15 @@ pub(crate) struct Inner {
     idle_hook: RefCell<Option<Rc<dyn Fn() -> bool>>>,
     idle_since: Cell<Option<TickTime>>,
     ticking: Cell<bool>,
-    /// Between two ticks by hand: the sleep flag is set, so that a message rings the bell.
+    /// Between two manual ticks: the sleep flag is set, so that a message rings the bell.
     resting: Cell<bool>,
-    main_over: Cell<bool>,
+    main_finished: Cell<bool>,
     stopping: Cell<bool>,
     hard_stop: Cell<bool>,
-    /// Fibers that are left have been given up; no more can be spawned.
+    /// The remaining fibers have been abandoned; no more can be spawned.
     ended: Cell<bool>,
     shutdown: Cell<bool>,
-    /// When the main fiber's grace is over; set when a shutdown is asked for.
+    /// When the main fiber's grace period ends. Set when a shutdown is requested.
     grace_ends: Cell<Instant>,
     grace: Option<Duration>,
     pub(crate) shutdown_waiters: ShutdownWaiters,
@@ -253,7 +254,8 @@ pub(crate) struct Inner {
     wakes_local: Cell<u64>,
     wakes_remote: Cell<u64>,
     messages: Cell<u64>,
-    /// How long each fiber ran while timing was on, by the number of its header; with the generation it belongs to.
+    /// How long each fiber ran while timing was on, indexed by the number of its header. Each entry has the generation
+    /// it belongs to.
     run_times: RefCell<Vec<(u32, u64)>>,
     _alternate_stack: Option<Rc<crate::stack::AlternateStack>>,
 }
@@ -263,10 +265,10 @@ thread_local! {
 }
 
 impl Loop {
-    /// Makes a loop for the calling thread.
+    /// Creates a loop for the calling thread.
     ///
     /// # Errors
-    /// When the process has made more than a million loops, or the loop's group is full.
+    /// When the process has created more than a million loops, or the loop's group is full.
     pub fn new(config: Config) -> io::Result<Loop> {
         let id = registry::new_id()?;
         let group = config.group.map(|group| group.join(id)).transpose()?;
@@ -294,7 +296,7 @@ impl Loop {
             idle_since: Cell::new(None),
             ticking: Cell::new(false),
             resting: Cell::new(false),
-            main_over: Cell::new(false),
+            main_finished: Cell::new(false),
             stopping: Cell::new(false),
             hard_stop: Cell::new(false),
             ended: Cell::new(false),
@@ -318,17 +320,18 @@ impl Loop {
         Ok(Loop { inner })
     }
 
-    /// A handle by which other threads reach this loop.
+    /// Returns a handle by which other threads reach this loop.
     pub fn handle(&self) -> LoopHandle {
         self.inner.handle()
     }
 
-    /// What the loop has now, and has done.
+    /// Returns the loop's counters.
     pub fn counters(&self) -> Counters {
         self.inner.counters()
     }
 
-    /// Runs `f` with this loop as the calling thread's current one, outside any fiber: to spawn before the first tick.
+    /// Runs `f` outside any fiber, with this loop as the calling thread's current one. Use it to spawn before the first
+    /// tick.
     ///
     /// ```
     /// use yue_scheduler::{Config, Loop, spawn};
@@ -339,7 +342,7 @@ impl Loop {
     /// ```
     ///
     /// # Panics
-    /// If another loop is being run by this thread.
+    /// If this thread already runs another loop.
     pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
         let _entered = Entered::new(&self.inner);
         f()
@@ -355,7 +358,7 @@ impl fmt::Debug for Loop {
     }
 }
 
-/// While it lives, the thread-local points to the loop.
+/// Makes the thread-local point to a loop while it lives.
 struct Entered {
     before: *const Inner,
 }
@@ -365,13 +368,13 @@ impl Entered {
         let before = CURRENT.replace(inner);
         if !before.is_null() && !ptr::eq(before, inner) {
             CURRENT.set(before);
-            panic!("this thread runs a loop already; use another thread for another loop");
+            panic!("this thread already runs a loop; use another thread for another loop");
         }
         Entered { before }
     }
 
-    /// Also while the thread is in another loop; for what does not run fibers.
-    fn anyway(inner: &Inner) -> Entered {
+    /// Enters the loop even while the thread is in another one. For work that does not run fibers.
+    fn nested(inner: &Inner) -> Entered {
         Entered {
             before: CURRENT.replace(inner),
         }
@@ -384,7 +387,7 @@ impl Drop for Entered {
     }
 }
 
-/// Hands the thread's current loop to `f`.
+/// Passes the thread's current loop to `f`.
 #[inline]
 pub(crate) fn with_loop<R>(f: impl FnOnce(&Inner) -> R) -> R {
     match try_with_loop(f) {
@@ -395,19 +398,19 @@ pub(crate) fn with_loop<R>(f: impl FnOnce(&Inner) -> R) -> R {
     }
 }
 
-/// Hands the thread's current loop, if there is one, to `f`.
+/// Passes the thread's current loop to `f`, if there is one.
 #[inline]
 pub(crate) fn try_with_loop<R>(f: impl FnOnce(&Inner) -> R) -> Option<R> {
     let inner = CURRENT.try_with(Cell::get).unwrap_or(ptr::null());
-    // SAFETY: the pointer is set only while the loop is entered, and a loop that is entered is borrowed.
+    // SAFETY: the pointer is set only while the loop is entered, and an entered loop is borrowed.
     let inner = unsafe { inner.as_ref() };
     inner.map(f)
 }
 
-/// The header of the calling fiber.
+/// Returns the header of the calling fiber.
 ///
 /// # Panics
-/// Outside a fiber.
+/// When called outside a fiber.
 #[inline]
 pub(crate) fn current_fiber() -> *const Header {
     let header = try_with_loop(Inner::running).unwrap_or(ptr::null());
@@ -418,7 +421,7 @@ pub(crate) fn current_fiber() -> *const Header {
     header
 }
 
-/// What the overflow report says of a fiber.
+/// The data about a fiber that the overflow report prints.
 pub(crate) struct SignalView {
     pub(crate) id: FiberId,
     pub(crate) name: Option<&'static str>,
@@ -428,17 +431,17 @@ pub(crate) struct SignalView {
     pub(crate) stack_bytes: usize,
 }
 
-/// The calling thread's running fiber, read from a signal handler: no allocation, no lock, no write.
+/// Returns the calling thread's running fiber. Called in a signal handler: no allocation, no lock, no write.
 pub(crate) fn current_fiber_for_signal() -> Option<SignalView> {
     let inner = CURRENT.try_with(Cell::get).unwrap_or(ptr::null());
     if inner.is_null() {
         return None;
     }
-    // SAFETY: as in `try_with_loop`; the handler runs on the loop's thread, which stands still meanwhile.
+    // SAFETY: as in `try_with_loop`; the handler runs on the loop's thread, which is stopped meanwhile.
     let (loop_id, header) = unsafe { ((*inner).id, (*inner).running.get().as_ref()?) };
     let bounds = header.bounds.get();
-    // SAFETY: the name is read in place, and only within the handler; the thread that could change it is the one that
-    // was interrupted, and it frees the name after it has left the fiber.
+    // SAFETY: the name is read in place, and only within the handler. The interrupted thread is the only one that could
+    // change it, and it frees the name after it has left the fiber.
     let extra: Option<&'static Box<Extra>> = unsafe { (*header.extra.as_ptr()).as_ref() };
     let name = extra.and_then(|extra| extra.name.as_deref());
     Some(SignalView {
@@ -451,13 +454,13 @@ pub(crate) fn current_fiber_for_signal() -> Option<SignalView> {
     })
 }
 
-/// The stack of the calling thread, if it runs a loop; read from a signal handler.
+/// Returns the stack of the calling thread, if it runs a loop. Called in a signal handler.
 pub(crate) fn thread_stack_for_signal() -> Range<usize> {
     let inner = CURRENT.try_with(Cell::get).unwrap_or(ptr::null());
     if inner.is_null() {
         return 0..0;
     }
-    // SAFETY: as in `try_with_loop`; what is read is never changed.
+    // SAFETY: as in `try_with_loop`; the range never changes.
     unsafe { (*inner).inbox.shared.vitals().thread.stack.clone() }
 }
 
@@ -475,7 +478,7 @@ impl Inner {
         self.tick_time.get()
     }
 
-    /// Reads the clock and makes that the tick's time.
+    /// Reads the clock and stores the result as the tick's time.
     #[inline]
     pub(crate) fn refresh_tick_time(&self) -> TickTime {
         let now = TickTime::new(self.clock.read());
@@ -507,14 +510,14 @@ impl Inner {
         self.requeue(header);
     }
 
-    /// Puts a fiber that could go on running at the end of the run queue.
+    /// Puts a fiber that could continue to run at the end of the run queue.
     #[inline]
     pub(crate) fn requeue(&self, header: &Header) {
         header.state.set(State::Ready);
         self.queue.push(header);
     }
 
-    /// Takes a fiber that begins to wait off the processor.
+    /// Marks a fiber as parked: it begins to wait.
     #[inline]
     pub(crate) fn park(&self, header: &Header) {
         header.state.set(State::Parked);
@@ -529,7 +532,7 @@ impl Inner {
         self.make_ready(header);
     }
 
-    /// As [`Inner::unpark`], but a fiber that is woken by a running one may run right after it.
+    /// Like [`Inner::unpark`], but a fiber woken by a running fiber may run right after it.
     #[inline]
     pub(crate) fn unpark_soon(&self, header: &Header) {
         self.parked.set(self.parked.get() - 1);
@@ -542,7 +545,7 @@ impl Inner {
         }
     }
 
-    /// Says of a fiber that is given up that it no longer waits, if it did.
+    /// Removes an abandoned fiber from the count of parked ones, if it was parked.
     fn leave_parked(&self, header: &Header) {
         if header.state.get() == State::Parked {
             self.parked.set(self.parked.get() - 1);
@@ -553,7 +556,7 @@ impl Inner {
         self.spawned.set(self.spawned.get() + 1);
     }
 
-    /// Counts a wait that was ended by this thread.
+    /// Counts a wait that this thread ended.
     #[inline]
     pub(crate) fn count_wake(&self) {
         self.wakes_local.set(self.wakes_local.get() + 1);

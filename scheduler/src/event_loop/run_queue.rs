@@ -1,53 +1,54 @@
-//! The run queue: first in, first out, linked through the fibers' headers, plus one slot that goes first, plus a queue
-//! for each of the two priorities that are not normal.
+//! The run queue: a FIFO linked through the fibers' headers, one slot for the fiber that runs next, and a queue for
+//! each of the two priorities other than normal.
 //!
-//! The slot holds the fiber that a running fiber has just woken: the two are about to talk to each other (a reply, a
-//! hand-over), their data is in the cache, and behind a thousand others the answer would come late. So that such a
-//! pair cannot keep the queue waiting for ever, the slot is served at most [`NEXT_RUNS_MAX`] times in a row.
+//! The slot holds the fiber that a running fiber has just woken. The two are about to talk to each other (a reply, a
+//! hand-over) and their data is in the cache; behind a thousand other fibers the reply would come late. The slot is
+//! served at most [`NEXT_RUNS_MAX`] times in a row, so that such a pair cannot block the queue forever.
 //!
 //! ```text
 //!   high    ──▶ up to 16 runs ┐
-//!   normal  ──▶ up to 4 runs  ├─▶ then the budgets begin anew
+//!   normal  ──▶ up to 4 runs  ├─▶ then all budgets are reset
 //!   low     ──▶ 1 run         ┘
 //! ```
 //!
-//! A higher class goes first until its budget is used up; then the next one has its turn. So nobody starves: with all
-//! three always ready, a low fiber runs once in 21 runs. While only normal fibers are ready, which is what most
-//! programs have all the time, the classes cost one comparison of a push, and nothing of a pop: that asks only whether
-//! there is anything but the queue of normal fibers, the slot included.
+//! A higher class runs first until its budget is used up; then the next class runs. So no fiber starves: with all three
+//! classes always ready, a low fiber runs once in 21 runs. While only normal fibers are ready, which most programs have
+//! all the time, the classes cost a push one comparison and a pop nothing extra: a pop tests one counter of all fibers
+//! outside the normal queue, which includes the slot.
 
 use crate::fiber::{HIGH, Header};
 use std::cell::Cell;
 use std::ptr;
 
-/// Enough for a conversation of a few turns, few enough to be invisible to those who wait.
+/// Enough for an exchange of a few messages, and too few for waiting fibers to notice.
 const NEXT_RUNS_MAX: u32 = 16;
 
-/// Runs of high, normal and low fibers before the budgets begin anew. A factor of four each is enough to tell the
-/// classes apart under load, and small enough for a low fiber to be seen to move.
+/// Runs of high, normal and low fibers before the budgets are reset. A factor of four is enough to tell the classes
+/// apart under load, and small enough for a low fiber to make visible progress.
 const BUDGETS: [u32; 3] = [16, 4, 1];
 
 /// Fibers in order, linked through their headers.
 struct Fifo {
     head: Cell<*const Header>,
     tail: Cell<*const Header>,
-    /// So many fibers behind the first have been fetched.
-    fetched: Cell<u32>,
+    /// Number of fibers behind the first whose memory has been prefetched.
+    prefetched: Cell<u32>,
 }
 
-/// How many fibers with deep frames are fetched at once. The stack of each is a page of its own, for which the
-/// processor has to walk the page tables; it has several walkers, which work side by side on what it is asked at once,
-/// and one by one it waits for each. 1 000 Lua fibers that call through one connection so made 1.42 M calls/s, and one
-/// by one 1.28; 1 000 that echo over TCP do 7 % more messages. Fibers that only yield are better fetched one by one:
-/// among a thousand a yield takes 8.0 ns so, and 9.2 with six at once.
-const FETCHED_AT_ONCE: u32 = 6;
+/// How many fibers with deep frames are prefetched together. Each has its stack on a separate page, for which the
+/// processor must walk the page tables. It has several walkers, which work in parallel on requests issued together;
+/// requests issued one by one are waited for one by one. With 1 000 Lua fibers that call through one connection,
+/// prefetching together made 1.42 M calls/s, one by one 1.28; with 1 000 that echo over TCP it is 7 % more messages.
+/// Fibers that only yield are better prefetched one by one: with 1 000 of them a yield takes 8.0 ns, and 9.2 ns when
+/// six are prefetched together.
+const PREFETCH_BATCH: u32 = 6;
 
 impl Fifo {
     const fn new() -> Self {
         Fifo {
             head: Cell::new(ptr::null()),
             tail: Cell::new(ptr::null()),
-            fetched: Cell::new(0),
+            prefetched: Cell::new(0),
         }
     }
 
@@ -59,7 +60,7 @@ impl Fifo {
     fn clear(&self) {
         self.head.set(ptr::null());
         self.tail.set(ptr::null());
-        self.fetched.set(0);
+        self.prefetched.set(0);
     }
 
     #[inline]
@@ -69,7 +70,7 @@ impl Fifo {
         if tail.is_null() {
             self.head.set(header);
         } else {
-            // SAFETY: headers live as long as the loop; one in the queue belongs to a living fiber.
+            // SAFETY: headers live as long as the loop, and a header in the queue belongs to a living fiber.
             unsafe { (*tail).next.set(header) };
         }
     }
@@ -83,40 +84,40 @@ impl Fifo {
         if second.is_null() {
             self.tail.set(ptr::null());
         }
-        match self.fetched.get() {
-            0 => self.fetch(),
-            fetched => self.fetched.set(fetched - 1),
+        match self.prefetched.get() {
+            0 => self.prefetch_front(),
+            prefetched => self.prefetched.set(prefetched - 1),
         }
         Some(header)
     }
 
-    /// Fetches what the next fiber needs when it goes on, while the present one runs; before one with deep frames also
-    /// what those behind it need.
+    /// Prefetches what the next fiber needs to resume, while the current one runs. If the next fiber has deep frames,
+    /// it also prefetches for the fibers behind it.
     #[inline]
-    fn fetch(&self) {
-        // SAFETY: headers live as long as the loop; one in the queue belongs to a living fiber.
+    fn prefetch_front(&self) {
+        // SAFETY: headers live as long as the loop, and a header in the queue belongs to a living fiber.
         let Some(first) = (unsafe { self.head.get().as_ref() }) else {
             return;
         };
-        if first.goes_on_deep() {
-            self.fetch_many();
+        if first.resumes_deep_frames() {
+            self.prefetch_batch();
         } else {
-            // SAFETY: fibers are taken off by the loop, outside any fiber, and this one is in the queue.
+            // SAFETY: only the loop removes fibers, outside any fiber, and this one is in the queue.
             unsafe { first.prefetch_run() };
         }
     }
 
     #[inline(never)]
-    fn fetch_many(&self) {
+    fn prefetch_batch(&self) {
         let mut next = self.head.get();
-        for fetched in 0..FETCHED_AT_ONCE {
-            // SAFETY: headers live as long as the loop; one in the queue belongs to a living fiber.
+        for prefetched in 0..PREFETCH_BATCH {
+            // SAFETY: headers live as long as the loop, and a header in the queue belongs to a living fiber.
             let Some(header) = (unsafe { next.as_ref() }) else {
                 break;
             };
-            // SAFETY: fibers are taken off by the loop, outside any fiber, and this one is in the queue.
+            // SAFETY: only the loop removes fibers, outside any fiber, and this one is in the queue.
             unsafe { header.prefetch_run() };
-            self.fetched.set(fetched);
+            self.prefetched.set(prefetched);
             next = header.next.get();
         }
     }
@@ -128,11 +129,11 @@ pub(super) struct RunQueue {
     next_runs: Cell<u32>,
     /// Fibers in `high` and `low`.
     others: Cell<usize>,
-    /// Fibers anywhere but in `normal`: `others`, and the one in the slot.
+    /// Number of fibers outside `normal`: `others`, and the one in the slot.
     special: Cell<usize>,
     high: Fifo,
     low: Fifo,
-    /// What is left of the classes' budgets.
+    /// What is left of each class's budget.
     budgets: Cell<[u32; 3]>,
 }
 
@@ -154,7 +155,7 @@ impl RunQueue {
         self.normal.is_empty() && self.special.get() == 0
     }
 
-    /// Forgets who is in it: for the end of the loop.
+    /// Drops all entries. Called at shutdown.
     pub(super) fn clear(&self) {
         self.normal.clear();
         self.next.set(ptr::null());
@@ -164,7 +165,7 @@ impl RunQueue {
         self.special.set(0);
     }
 
-    /// Appends a fiber that is not in the queue.
+    /// Appends a fiber, which must not be in the queue.
     #[inline]
     pub(super) fn push(&self, header: &Header) {
         if header.flags.get() < HIGH {
@@ -174,7 +175,7 @@ impl RunQueue {
         }
     }
 
-    /// Puts a fiber into the slot if that is free, else at the end.
+    /// Puts a fiber into the slot, or at the end of the queue if the slot is taken.
     #[inline]
     pub(super) fn push_next(&self, header: &Header) {
         if header.flags.get() < HIGH && self.next.get().is_null() {
@@ -226,7 +227,7 @@ impl RunQueue {
         self.normal.pop()
     }
 
-    /// The next fiber, of the highest class that has one and a budget.
+    /// Returns the next fiber: the first of the highest class that has a fiber and a budget.
     #[cold]
     fn pop_by_class(&self) -> Option<&Header> {
         let ready = [

@@ -1,6 +1,7 @@
 //! The fibers of a loop that wait for its shutdown.
 //!
-//! Every idle connection of a server may be among them, and leaves with each request: so both take constant time.
+//! Every idle connection of a server may be among them, and leaves with each request. So adding and removing take
+//! constant time.
 
 use crate::fiber::LocalWaker;
 use std::cell::RefCell;
@@ -15,7 +16,7 @@ struct Slots {
 }
 
 impl ShutdownWaiters {
-    /// Adds a waker. Whoever does must give the slot back with [`ShutdownWaiters::remove`], woken or not.
+    /// Adds a waker. The caller must free the slot with [`ShutdownWaiters::remove`], woken or not.
     pub(crate) fn add(&self, waker: LocalWaker) -> usize {
         let mut slots = self.0.borrow_mut();
         let slot = slots.free.pop().unwrap_or_else(|| {

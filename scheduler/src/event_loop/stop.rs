@@ -1,10 +1,10 @@
-//! The end of a loop: every fiber gets the time to end by itself; none is torn down from outside.
+//! Shutdown of a loop: every fiber gets time to end by itself; none is torn down from outside.
 //!
-//! 1. Cancel all fibers; wait for the grace period. Shielded clean-up goes on meanwhile.
-//! 2. Hard stop: shields end, operations in the kernel are cancelled; wait once more.
-//! 3. A fiber that is still there is abandoned: its stack may hold frames of the kernel's or of Lua's, so it is neither
-//!    unwound nor unmapped, but named, counted and leaked, with its fiber-locals. What it has lent of the thread's own
-//!    memory keeps the thread from ending (see `loans.rs`).
+//! 1. Cancel all fibers and wait for the grace period. Shielded clean-up continues.
+//! 2. Hard stop: remove shields, cancel operations in the kernel, and wait once more.
+//! 3. Abandon the fibers that remain. Their stacks may hold frames of the kernel's or of Lua's, so such a fiber is
+//!    neither unwound nor unmapped. It is named, counted and leaked, with its fiber-locals. If it lent memory of the
+//!    thread itself, the thread cannot end yet (see `loans.rs`).
 
 use super::loop_end::wake_waiting_for;
 use super::{Entered, Inner, Loop, loans, registry};
@@ -17,17 +17,17 @@ use std::cell::Cell;
 use std::mem;
 use std::time::Duration;
 
-/// How long a stopping loop waits in its driver before it looks at the clock again.
+/// How long a stopping loop waits in its driver before it reads the clock again.
 const STOP_PAUSE: Duration = Duration::from_millis(10);
 
-/// What a loop's shutdown had to leave behind; all zero for a program whose fibers co-operate.
+/// What a loop left behind at shutdown. All zero for a program whose fibers cooperate.
 ///
 /// ```
 /// use std::time::Duration;
 /// use yue_scheduler::{Config, Loop, StopReport, sleep, spawn};
 ///
 /// let (answer, report) = Loop::new(Config::default()).unwrap().run_reported(|| {
-///     spawn(|| sleep(Duration::from_secs(3600))); // is cancelled at the end, and complies
+///     spawn(|| sleep(Duration::from_secs(3600))); // cancelled at the end, and ends
 ///     42
 /// });
 /// assert_eq!((answer, report), (42, StopReport::default()));
@@ -36,14 +36,14 @@ const STOP_PAUSE: Duration = Duration::from_millis(10);
 pub struct StopReport {
     /// Fibers that ignored the hard stop; their stacks and fiber-locals are leaked.
     pub fibers_abandoned: usize,
-    /// Operations that the kernel had not ended.
+    /// Operations that the kernel had not completed.
     pub operations_left: usize,
 }
 
 impl Inner {
     pub(super) fn stop(&self) -> StopReport {
         self.stopping.set(true);
-        // No more work from outside; what waits is for the others.
+        // No more work from the group; what is queued there is for the other loops.
         drop(self.inbox.group.take());
         self.begin_shutdown();
         self.grace_ends.set(Instant::NEVER);
@@ -54,7 +54,7 @@ impl Inner {
             self.cancel_all();
             let next = Cell::new(Instant::system());
             self.tick_while(|| {
-                // Again and again: what ends may begin something else.
+                // Repeatedly, because a fiber that ends may begin new operations.
                 if Instant::system() >= next.get() {
                     self.driver.cancel_all();
                     next.set(Instant::system().saturating_add(STOP_PAUSE));
@@ -73,7 +73,7 @@ impl Inner {
     }
 
     fn tick_while(&self, unfinished: impl Fn() -> bool) {
-        // The system's clock: a virtual one stands still while nobody moves it.
+        // The system's clock: a virtual clock stands still while nobody moves it.
         let until = Instant::system().saturating_add(self.stop_grace);
         while unfinished() && Instant::system() < until {
             let pause = Instant::system().saturating_add(STOP_PAUSE).min(until);
@@ -84,7 +84,7 @@ impl Inner {
     }
 
     fn abandon_rest(&self) -> usize {
-        // From here on nobody can spawn, so that one pass reaches them all.
+        // From here on no fiber can be spawned, so one pass reaches them all.
         self.ended.set(true);
         let mut abandoned = 0;
         self.slab.each(|header| {
@@ -99,7 +99,7 @@ impl Inner {
                 abandoned += 1;
             }
         });
-        // The queue is not run again, and the headers in it are not all in use.
+        // The queue never runs again, and some headers in it are already free.
         self.queue.clear();
         abandoned
     }
@@ -125,11 +125,11 @@ impl Inner {
         let context = header.context.replace(None);
         guarded("dropping a fiber's context", || drop(context));
         if let Some(callback) = callback {
-            guarded("what an abandoned fiber's end calls", callback);
+            guarded("a callback for the end of an abandoned fiber", callback);
         }
     }
 
-    /// Drops what the program gave to the loop, while it still can be reached as the thread's current one.
+    /// Drops the program's callbacks and messages while the loop is still the thread's current one.
     fn drop_callbacks(&self) {
         while let Some(message) = self.inbox.pop() {
             guarded("dropping a message", || drop(message));
@@ -141,7 +141,7 @@ impl Inner {
             guarded("dropping an end-of-tick callback", || drop(callback));
         }
         self.wheel.drain(|node| {
-            // SAFETY: the wheel has just taken the node out, and it is alive by the contract of `arm`.
+            // SAFETY: the wheel has just removed the node, and it is alive by the contract of `arm`.
             if unsafe { (*node).owner() } == Owner::Bare {
                 // SAFETY: as above; a bare node is a timer's.
                 let timer = unsafe { DueTimer::from_wheel(node) };
@@ -153,9 +153,9 @@ impl Inner {
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        // In a fiber of another loop, too: what is dropped here belongs to this one.
-        let entered = Entered::anyway(&self.inner);
-        // A loop that was stopped has no fibers left; one that was never run, or only ticked, may.
+        // Even inside a fiber of another loop: what is dropped here belongs to this one.
+        let entered = Entered::nested(&self.inner);
+        // A stopped loop has no fibers left. A loop that never ran, or only ticked, may have some.
         self.inner.abandon_rest();
         drop(self.inner.inbox.group.take());
         registry::withdraw(self.inner.id());
@@ -163,7 +163,7 @@ impl Drop for Loop {
         self.inner.drop_callbacks();
         yue_queue::flush();
         drop(entered);
-        // Before everything else that the loop has: the kernel must be done with it first.
+        // Before everything else of the loop: the kernel must have finished with it first.
         let driver = mem::replace(&mut self.inner.driver, Box::new(SleepDriver::new()));
         if self.inner.slab.live() > 0 {
             let shared = self.inner.inbox.shared.clone();

@@ -1,6 +1,6 @@
 //! The loop that the calling thread runs.
 //!
-//! All of these panic on a thread that runs no loop, except where they say otherwise.
+//! All of these functions panic on a thread that runs no loop, unless they say otherwise.
 
 use super::{Counters, LoopGroup, LoopHandle, TickEnd, try_with_loop, with_loop};
 use crate::driver::Driver;
@@ -8,7 +8,7 @@ use crate::fiber::{FiberId, Stopped, in_fiber, park, prepare_park};
 use crate::inspect::{self, Backtrace, FiberInfo};
 use std::rc::Rc;
 
-/// Whether the calling thread runs a loop.
+/// Returns whether the calling thread runs a loop.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, this_loop};
@@ -20,19 +20,19 @@ pub fn exists() -> bool {
     try_with_loop(|_| ()).is_some()
 }
 
-/// For calls that wait, in a fiber or in a plain thread.
+/// Checks that the caller may wait: it is in a fiber, or on a plain thread.
 ///
 /// # Panics
-/// On a thread that runs a loop, outside of fibers.
+/// On a thread that runs a loop, outside fibers.
 pub(crate) fn assert_not_in_callback() {
     assert!(
         in_fiber() || !exists(),
-        "a wait in a loop's callback would hold up the whole loop, and never end if the loop is needed to end it; \
-         spawn a fiber for it"
+        "waiting in a loop's callback would stall the whole loop, and never end if the loop is needed to end it; \
+         spawn a fiber that waits"
     );
 }
 
-/// The loop's number: never given to another loop of this process.
+/// Returns the loop's number, which no other loop of this process will ever have.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, this_loop};
@@ -45,7 +45,7 @@ pub fn id() -> u32 {
     with_loop(|l| l.id())
 }
 
-/// A handle by which other threads reach this loop.
+/// Returns a handle by which other threads reach this loop.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, this_loop};
@@ -60,7 +60,7 @@ pub fn handle() -> LoopHandle {
     with_loop(|l| l.handle())
 }
 
-/// The group of loops with which this one shares work, if it has one.
+/// Returns the group of loops with which this one shares work, if any.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, LoopGroup, this_loop};
@@ -73,17 +73,17 @@ pub fn handle() -> LoopHandle {
 /// });
 /// ```
 pub fn group() -> Option<LoopGroup> {
-    with_loop(|l| l.inbox.group.borrow().as_ref().map(|place| place.group()))
+    with_loop(|l| l.inbox.group.borrow().as_ref().map(|membership| membership.group()))
 }
 
-/// What the loop has now, and has done.
+/// Returns the loop's counters.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, spawn, this_loop};
 ///
 /// Loop::new(Config::default()).unwrap().run(|| {
 ///     let fibers: Vec<_> = (0..3).map(|n| spawn(move || n)).collect();
-///     assert_eq!(this_loop::counters().fibers, 4); // this one, too
+///     assert_eq!(this_loop::counters().fibers, 4); // including this one
 ///     assert_eq!(fibers.into_iter().map(|fiber| fiber.join().unwrap()).sum::<u32>(), 3);
 ///     assert_eq!(this_loop::counters().fibers, 1);
 /// });
@@ -92,7 +92,7 @@ pub fn counters() -> Counters {
     with_loop(|l| l.counters())
 }
 
-/// All fibers of the loop that are not over, the calling one included, in no order that matters.
+/// Returns all fibers of the loop that have not ended, including the calling one, in no particular order.
 ///
 /// ```
 /// use std::time::Duration;
@@ -110,7 +110,7 @@ pub fn fibers() -> Vec<FiberInfo> {
     inspect::here()
 }
 
-/// One fiber of the loop, if it is not over.
+/// Returns one fiber of the loop, if it has not ended.
 ///
 /// ```
 /// use std::time::Duration;
@@ -125,10 +125,11 @@ pub fn fibers() -> Vec<FiberInfo> {
 /// });
 /// ```
 pub fn fiber(id: FiberId) -> Option<FiberInfo> {
-    inspect::one(id)
+    inspect::find(id)
 }
 
-/// The calls that a fiber of the loop is in. `None` for one that is over, has not run yet, or is the calling one.
+/// Returns the call stack of a fiber of the loop. `None` if the fiber has ended, has not run yet, or is the calling
+/// one.
 ///
 /// ```
 /// use std::time::Duration;
@@ -151,8 +152,8 @@ pub fn backtrace(id: FiberId) -> Option<Backtrace> {
     inspect::of_fiber(id)
 }
 
-/// What the layers above say of a fiber of the loop that does not run, in lines: the traceback of its Lua. See
-/// [`SwitchHook::describe`](crate::SwitchHook::describe).
+/// Returns the lines that the layers above add about a fiber of the loop that is not running, such as its Lua
+/// traceback. See [`SwitchHook::describe`](crate::SwitchHook::describe).
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, spawn, this_loop, yield_now};
@@ -160,15 +161,15 @@ pub fn backtrace(id: FiberId) -> Option<Backtrace> {
 /// Loop::new(Config::default()).unwrap().run(|| {
 ///     let plain = spawn(yield_now);
 ///     yield_now().unwrap();
-///     assert!(this_loop::describe(plain.id()).is_empty()); // Rust only: nobody has anything to add
+///     assert!(this_loop::describe(plain.id()).is_empty()); // Rust only: no layer has anything to add
 /// });
 /// ```
 pub fn describe(id: FiberId) -> Vec<String> {
     inspect::notes(id)
 }
 
-/// What a switch hook of a fiber of the loop keeps for it, if the fiber does not run: see
-/// [`SwitchHook::record`](crate::SwitchHook::record). Null if there is nothing. It is good until the loop gets on.
+/// The record that a switch hook keeps for a fiber of the loop that is not running: see
+/// [`SwitchHook::record`](crate::SwitchHook::record). Null if there is none. Valid until the loop goes on.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, current_id, this_loop};
@@ -181,7 +182,7 @@ pub fn hook_record(id: FiberId) -> *const () {
     inspect::hook_record(id)
 }
 
-/// Hands the loop's driver to `f`, which must not suspend.
+/// Passes the loop's driver to `f`, which must not suspend.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, this_loop};
@@ -194,7 +195,7 @@ pub fn with_driver<R>(f: impl FnOnce(&dyn Driver) -> R) -> R {
     with_loop(|l| f(&*l.driver))
 }
 
-/// Has `callback` called once, at the end of this tick, before the driver submits.
+/// Registers `callback`, which is called once at the end of this tick, before the driver submits.
 ///
 /// ```
 /// use std::cell::Cell;
@@ -223,8 +224,9 @@ pub fn at_tick_end(callback: Rc<dyn TickEnd>) {
     with_loop(|l| l.at_tick_end(callback));
 }
 
-/// Sets what is called when the loop has nothing to run and is about to wait; `true` means that there is more to do and
-/// it wants to be called again soon. For background work in small steps, such as a garbage collector's.
+/// Sets the idle hook, which the loop calls when it has nothing to run and is about to wait. The hook returns `true` if
+/// there is more to do and it should be called again soon. For background work in small steps, such as garbage
+/// collection.
 ///
 /// ```
 /// use std::cell::Cell;
@@ -251,7 +253,7 @@ pub fn set_idle_hook(hook: impl Fn() -> bool + 'static) {
     drop(before);
 }
 
-/// Takes the idle hook away.
+/// Removes the idle hook.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -259,8 +261,8 @@ pub fn set_idle_hook(hook: impl Fn() -> bool + 'static) {
 ///
 /// Loop::new(Config::default()).unwrap().run(|| {
 ///     let heap = Rc::new("what the hook works on");
-///     let its = heap.clone();
-///     this_loop::set_idle_hook(move || its.is_empty());
+///     let used = heap.clone();
+///     this_loop::set_idle_hook(move || used.is_empty());
 ///     this_loop::clear_idle_hook();
 ///     assert_eq!(Rc::strong_count(&heap), 1);
 /// });
@@ -270,7 +272,7 @@ pub fn clear_idle_hook() {
     drop(before);
 }
 
-/// Whether the loop has been asked to shut down.
+/// Returns whether a shutdown of the loop was requested.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, this_loop, yield_now};
@@ -287,7 +289,7 @@ pub fn shutdown_requested() -> bool {
     with_loop(|l| l.shutdown.get())
 }
 
-/// Asks this loop to shut down, as [`LoopHandle::shutdown`] does from outside.
+/// Requests the shutdown of this loop, as [`LoopHandle::shutdown`] does from outside.
 ///
 /// ```
 /// use std::time::Duration;
@@ -306,7 +308,7 @@ pub fn request_shutdown() {
     with_loop(|l| l.handle()).shutdown();
 }
 
-/// Waits until the loop is asked to shut down: the body of a worker loop's main fiber.
+/// Waits until a shutdown of the loop is requested. This is the body of a worker loop's main fiber.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, this_loop};
@@ -323,16 +325,16 @@ pub fn request_shutdown() {
 /// ```
 ///
 /// # Errors
-/// [`Stopped`] when the calling fiber is told to stop first.
+/// [`Stopped`] when the calling fiber is cancelled first.
 ///
 /// # Panics
-/// Outside a fiber.
+/// When called outside a fiber.
 pub fn wait_for_shutdown() -> Result<(), Stopped> {
     while !shutdown_requested() {
         let waker = prepare_park();
-        let place = with_loop(|l| l.shutdown_waiters.add(waker));
+        let slot = with_loop(|l| l.shutdown_waiters.add(waker));
         let woken = park("shutdown");
-        with_loop(|l| l.shutdown_waiters.remove(place));
+        with_loop(|l| l.shutdown_waiters.remove(slot));
         woken?;
     }
     Ok(())

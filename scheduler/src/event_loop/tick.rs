@@ -1,4 +1,4 @@
-//! One turn of a loop, and running it to the end of its main fiber.
+//! One tick of a loop, and running a loop until its main fiber ends.
 
 use super::inbox::Message;
 use super::{Entered, Inner, Loop, Spin, StopReport, with_loop};
@@ -12,30 +12,30 @@ use std::panic::{Location, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Messages that one tick takes from the inbox; what is left waits for the next, so that a flood of them cannot keep
-/// fibers and timers from running.
+/// Messages that one tick takes from the inbox. The rest waits for the next tick, so that a flood of messages cannot
+/// keep fibers and timers from running.
 const INBOX_PER_TICK: u32 = 1024;
 
-/// After how many fibers the tick looks at the clock, to keep its budget of time.
-const CHECK_EVERY: u32 = 64;
+/// How many fibers run between two readings of the clock, which keep the tick within its time.
+const CHECK_CLOCK_EVERY: u32 = 64;
 
-/// After how many fibers the tick looks at its inbox: fibers that only give way to each other would otherwise keep a
-/// caller on another thread waiting for a whole tick. A look that finds nothing is one load from the own cache.
-const LOOK_EVERY: u32 = 16;
+/// How many fibers run between two checks of the inbox; otherwise fibers that only yield could delay a caller on
+/// another thread by a full tick. An empty check costs one load that hits the local cache.
+const CHECK_INBOX_EVERY: u32 = 16;
 
-/// Messages that each of these looks takes: no more than fibers have run since the last one.
-const INBOX_PER_LOOK: u32 = LOOK_EVERY;
+/// Messages that each of these checks takes: no more than the fibers that ran since the last one.
+const INBOX_PER_CHECK: u32 = CHECK_INBOX_EVERY;
 
-/// How long a tick runs fibers before it looks at I/O and timers again.
+/// How long a tick runs fibers before it polls I/O and timers again.
 const TICK_MAX: Duration = Duration::from_millis(1);
 
-/// How late a timer may be before completions go first.
+/// How late a timer may be before completions are processed first.
 const LATE: Duration = Duration::from_millis(1);
 
-/// How often end-of-tick callbacks may register each other in one tick.
+/// How many rounds of end-of-tick callbacks one tick runs, when callbacks register callbacks.
 const TICK_END_ROUNDS: u32 = 4;
 
-/// What a tick left behind.
+/// The state that a tick leaves a loop in.
 ///
 /// ```
 /// use std::time::Duration;
@@ -51,23 +51,23 @@ const TICK_END_ROUNDS: u32 = 4;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tick {
-    /// Something can run: tick again.
+    /// A fiber can run: tick again.
     Runnable,
-    /// Nothing can run before the instant (if there is one), a completion, or a message from another thread. Such a
-    /// message rings the driver's bell, as it does for a loop that sleeps.
+    /// Nothing can run before the instant (if any), a completion, or a message from another thread. Such a message
+    /// rings the driver's bell, as it does for a sleeping loop.
     IdleUntil(Option<Instant>),
-    /// No fiber is left. A message from another thread may still bring one.
+    /// No fiber is left. A message from another thread may still start one.
     Done,
 }
 
-/// Is called once at the end of a tick, when it asked for that with [`this_loop::at_tick_end`](super::this_loop).
+/// A callback for the end of a tick, registered with [`this_loop::at_tick_end`](super::this_loop).
 ///
 /// ```
 /// use std::cell::RefCell;
 /// use std::rc::Rc;
 /// use yue_scheduler::{Config, Loop, TickEnd, this_loop};
 ///
-/// /// Lines that go out together, once a tick.
+/// /// Lines that are written together, once a tick.
 /// #[derive(Default)]
 /// struct Log { lines: RefCell<Vec<&'static str>>, written: RefCell<Vec<String>> }
 ///
@@ -90,7 +90,8 @@ pub trait TickEnd {
 }
 
 impl Loop {
-    /// Runs `main` as a fiber, and the loop until it is over; then cancels the fibers that are left and waits for them.
+    /// Runs `main` as a fiber, and the loop until `main` has ended. Then cancels the remaining fibers and waits for
+    /// them.
     ///
     /// ```
     /// use yue_scheduler::{Config, Loop, spawn};
@@ -103,14 +104,14 @@ impl Loop {
     /// ```
     ///
     /// # Panics
-    /// With the panic of `main`, if it panicked; if its driver fails; if this thread runs another loop; if `main` had
-    /// to be given up, because it outlasted the [grace](crate::Config::grace) and ignored its cancel.
+    /// With the panic of `main`, if it panicked; if the driver fails; if this thread already runs another loop; if
+    /// `main` was abandoned, because it outlasted the [grace](crate::Config::grace) and ignored its cancellation.
     #[track_caller]
     pub fn run<T: 'static>(self, main: impl FnOnce() -> T + 'static) -> T {
         self.run_reported(main).0
     }
 
-    /// As [`Loop::run`]; also tells what the shutdown had to leave behind.
+    /// Like [`Loop::run`], but also reports what the shutdown had to leave behind.
     ///
     /// ```
     /// use yue_scheduler::{Config, Loop};
@@ -126,8 +127,8 @@ impl Loop {
     pub fn run_reported<T: 'static>(self, main: impl FnOnce() -> T + 'static) -> (T, StopReport) {
         let location = Location::caller();
         let body = || {
-            // Also when `main` panics: a loop must not go to sleep on a main fiber that is over.
-            let _over = OnDrop(|| with_loop(|l| l.main_over.set(true)));
+            // Also when `main` panics: a loop must not go to sleep after its main fiber has ended.
+            let _finished = OnDrop(|| with_loop(|l| l.main_finished.set(true)));
             main()
         };
         let main = self.enter(
@@ -137,7 +138,7 @@ impl Loop {
             },
         );
         let outcome = self.drive(&main);
-        self.inner.main_over.set(false);
+        self.inner.main_finished.set(false);
         let report = self.enter(|| self.inner.stop());
         if let Err(error) = outcome {
             panic!(
@@ -147,12 +148,12 @@ impl Loop {
         }
         assert!(
             main.is_done(),
-            "the main fiber ignored the shutdown and was given up"
+            "the main fiber ignored the shutdown and was abandoned"
         );
         match main.join() {
             Ok(result) => (result, report),
             Err(JoinError::Panicked(payload)) => resume_unwind(payload),
-            Err(error) => panic!("the main fiber gave no result: {error}"),
+            Err(error) => panic!("the main fiber returned no result: {error}"),
         }
     }
 
@@ -167,7 +168,7 @@ impl Loop {
         Ok(())
     }
 
-    /// One turn that does not block: for a thread that has a loop of its own around this one, and for simulations.
+    /// Runs one tick without blocking. For a thread that drives the loop from its own event loop, and for simulations.
     ///
     /// ```
     /// use std::cell::Cell;
@@ -175,7 +176,7 @@ impl Loop {
     /// use std::time::Duration;
     /// use yue_scheduler::{Clock, Config, Loop, sleep, spawn};
     ///
-    /// let time = Rc::new(Cell::new(0)); // an hour of it passes in no time
+    /// let time = Rc::new(Cell::new(0)); // virtual time: an hour of it passes at once
     /// let config = Config { clock: Clock::Manual(time.clone()), ..Config::default() };
     /// let l = Loop::new(config).unwrap();
     /// let sleeper = l.enter(|| spawn(|| sleep(Duration::from_secs(3600))));
@@ -187,10 +188,11 @@ impl Loop {
     /// ```
     ///
     /// # Errors
-    /// When the driver fails; the loop is unusable then.
+    /// When the driver fails. The loop is then unusable.
     ///
     /// # Panics
-    /// If this thread runs another loop, or calls this inside a tick of the same loop (from a fiber or a callback).
+    /// If this thread already runs another loop, or calls this inside a tick of the same loop (from a fiber or a
+    /// callback).
     pub fn tick(&self) -> io::Result<Tick> {
         let _entered = Entered::new(&self.inner);
         self.inner.tick(None)
@@ -198,13 +200,13 @@ impl Loop {
 }
 
 impl Inner {
-    /// One turn. `block_until`: `None` not at all, else no longer than that.
+    /// Runs one tick. With `block_until` it may block until that instant; with `None` it does not block.
     pub(super) fn tick(&self, block_until: Option<Instant>) -> io::Result<Tick> {
         assert!(
             !self.ticking.replace(true),
             "a loop cannot tick inside its own tick (from a fiber or a callback)"
         );
-        let _over = OnDrop(|| {
+        let _finished = OnDrop(|| {
             self.end_work();
             self.ticking.set(false);
         });
@@ -214,7 +216,7 @@ impl Inner {
             self.inbox.awake();
         }
         self.take_messages(INBOX_PER_TICK);
-        // Also when there is enough to do: with all loops busy it would wait for ever.
+        // Even when the loop has enough to do: with all loops busy, the group's work would otherwise wait forever.
         self.take_work();
         let now = self.read_tick_time()?;
         if timing() {
@@ -246,8 +248,9 @@ impl Inner {
         )
     }
 
-    /// Reads the clock. If the loop comes late to its timers, because a fiber computed or the process was stopped, it
-    /// takes the completions first that are there already: an answer that came in time must not lose to its time limit.
+    /// Reads the clock. If the loop is late for its timers, because a fiber computed for long or the process was
+    /// stopped, it first takes the completions that have already arrived: a response that came in time must not lose to
+    /// its own deadline.
     fn read_tick_time(&self) -> io::Result<TickTime> {
         let now = self.refresh_tick_time();
         let before = self.began.replace(now);
@@ -265,12 +268,12 @@ impl Inner {
         !self.queue.is_empty() || !self.at_tick_end.borrow().is_empty()
     }
 
-    /// Whether there is anything to wait for.
+    /// Returns whether there is anything to wait for.
     fn may_wait(&self) -> bool {
-        !self.main_over.get() && (self.slab.live() > 0 || self.driver.in_flight() > 0)
+        !self.main_finished.get() && (self.slab.live() > 0 || self.driver.in_flight() > 0)
     }
 
-    /// Leaves the loop so that a message rings the bell. Returns whether none is there already.
+    /// Arms the sleep flag, so that a message rings the bell. Returns whether no message has arrived already.
     fn rest(&self) -> bool {
         self.resting.set(self.inbox.arm());
         self.resting.get()
@@ -301,7 +304,7 @@ impl Inner {
         if !self.shutdown.replace(true)
             && let Some(grace) = self.grace
         {
-            // The system's clock: a virtual one stands still while nobody moves it.
+            // The system's clock: a virtual clock stands still while nobody moves it.
             let ends = Instant::system().saturating_add(grace);
             self.grace_ends.set(ends);
         }
@@ -309,7 +312,7 @@ impl Inner {
     }
 
     pub(super) fn fire(&self, node: *const Node) {
-        // SAFETY: the wheel hands out nodes that were armed: alive, by the contract of `Wheel::arm`.
+        // SAFETY: the wheel only returns nodes that were armed, which are alive by the contract of `Wheel::arm`.
         match unsafe { (*node).owner() } {
             Owner::Fiber => {
                 // SAFETY: the node is the first field of a header, which is `repr(C)`.
@@ -319,7 +322,7 @@ impl Inner {
                 }
             }
             Owner::Bare => {
-                // SAFETY: the wheel has just taken the node out.
+                // SAFETY: the wheel has just removed the node.
                 let timer = unsafe { DueTimer::from_wheel(node) };
                 guarded("a timer's callback", move || timer.fire());
             }
@@ -336,26 +339,27 @@ impl Inner {
         {
             self.resume(header);
             count += 1;
-            if self.looked_around(count, start) {
+            if self.check_between_fibers(count, start) {
                 break;
             }
         }
         self.switches.set(self.switches.get() + u64::from(count));
     }
 
-    /// What the tick does between fibers, now that `count` of them have run. Returns whether its time is over.
+    /// Does the tick's checks between fibers, after `count` of them have run. Returns whether the tick's time is used
+    /// up.
     #[inline]
-    pub(super) fn looked_around(&self, count: u32, start: TickTime) -> bool {
-        if !count.is_multiple_of(LOOK_EVERY) {
+    pub(super) fn check_between_fibers(&self, count: u32, start: TickTime) -> bool {
+        if !count.is_multiple_of(CHECK_INBOX_EVERY) {
             return false;
         }
         if !self.inbox.is_empty() {
-            self.take_messages(INBOX_PER_LOOK);
+            self.take_messages(INBOX_PER_CHECK);
         }
-        count.is_multiple_of(CHECK_EVERY) && self.refresh_tick_time().since(start) > TICK_MAX
+        count.is_multiple_of(CHECK_CLOCK_EVERY) && self.refresh_tick_time().since(start) > TICK_MAX
     }
 
-    /// The fiber that runs next; with none of its own the loop takes work that any loop may do.
+    /// Returns the fiber that runs next. If the loop has none, it takes a piece of the group's work first.
     #[inline]
     pub(super) fn next_fiber(&self) -> Option<&Header> {
         match self.queue.pop() {
@@ -380,7 +384,7 @@ impl Inner {
         header.count_switch();
         #[cfg(feature = "tracing")]
         crate::fiber::spans::begin_turn();
-        // SAFETY: a fiber in the run queue is prepared and not over, and we are on the loop's stack.
+        // SAFETY: a fiber in the run queue is prepared and has not ended, and we are on the loop's stack.
         let ended = unsafe { header.switch.resume() };
         self.running.set(std::ptr::null());
         if let Some(stack) = ended {
@@ -391,14 +395,14 @@ impl Inner {
         }
     }
 
-    /// Frees the header of a fiber that is over.
+    /// Frees the header of a fiber that has ended.
     #[inline]
     pub(super) fn retire(&self, header: &Header) {
         let (extra, context) = (header.extra.take(), header.context.replace(None));
         self.slab.give_back(header);
-        // Last, since dropping these may run anything.
+        // Last, because dropping these may run any code.
         if extra.is_some() {
-            guarded("dropping what a fiber left", || drop(extra));
+            guarded("dropping a fiber's leftovers", || drop(extra));
         }
         if context.is_some() {
             guarded("dropping a fiber's context", || drop(context));
@@ -414,10 +418,11 @@ impl Inner {
             for callback in callbacks.drain(..) {
                 guarded("an end-of-tick callback", move || callback.tick_end());
             }
-            // The emptied vector goes back, unless somebody registered meanwhile: no allocation in the steady state.
-            let mut place = self.at_tick_end.borrow_mut();
-            if place.is_empty() {
-                *place = callbacks;
+            // The emptied vector is put back, unless a callback was registered meanwhile: so the steady state allocates
+            // nothing.
+            let mut registered = self.at_tick_end.borrow_mut();
+            if registered.is_empty() {
+                *registered = callbacks;
             }
         }
     }
@@ -426,10 +431,10 @@ impl Inner {
         self.at_tick_end.borrow_mut().push(callback);
     }
 
-    /// Waits, as the configuration says.
+    /// Waits, as the configuration demands.
     fn idle(&self, limit: Instant) -> io::Result<()> {
         let again = self.run_idle_hook();
-        // The hook may have woken somebody.
+        // The hook may have woken a fiber.
         if again || self.has_work() || self.keeps_spinning() || !self.inbox.arm() {
             return self.driver.turn(Wait::Poll);
         }

@@ -1,6 +1,6 @@
-//! What a tick does for those who look on: the heartbeat, the counters it publishes, and (if asked for) the times.
+//! The observable side of a tick: the heartbeat, the published counters, and run times when timing is on.
 //!
-//! A tick that takes times runs its fibers with a loop of its own, so that the usual one pays nothing for it.
+//! While timing is on, a tick runs its fibers in a separate function, so that the usual one pays nothing for it.
 
 use super::{Inner, Shared};
 use crate::fiber::{FiberId, Header};
@@ -9,9 +9,9 @@ use crate::time::wheel::Node;
 use crate::time::{Clock, Instant, TickTime};
 use std::time::Duration;
 
-/// How often the pool of stacks is tended: a stack that was not taken for that long gives its memory back.
+/// How often the pool of stacks is tended. A stack that was unused for that long returns its memory.
 const TEND_EVERY: Duration = Duration::from_secs(1);
-/// After how long it goes on, when there is more to give back than is done in one go.
+/// The pause before the next round, when there is more to return than one round does.
 const TEND_AGAIN: Duration = Duration::from_millis(10);
 
 impl Inner {
@@ -25,8 +25,8 @@ impl Inner {
         self.tend_at.set(self.clock.read().saturating_add(pause));
     }
 
-    /// When a loop that is idle should wake for its stacks. Virtual time stands still meanwhile, so there it never
-    /// does.
+    /// When an idle loop should wake up to tend its stacks. Virtual time stands still meanwhile, so with a manual clock
+    /// it never does.
     pub(super) fn next_tending(&self) -> Instant {
         if matches!(self.clock, Clock::System) && self.stacks.wants_tending() {
             self.tend_at.get()
@@ -39,19 +39,19 @@ impl Inner {
         Shared::vitals(&self.inbox.shared)
     }
 
-    /// From here on the loop is expected to get on.
+    /// Marks the beginning of work in the heartbeat: from here on the loop is expected to make progress.
     #[inline]
     pub(super) fn begin_work(&self) {
         self.vitals().beat(self.ticks.get(), true);
     }
 
-    /// From here on it waits, or is left.
+    /// Marks the end of work in the heartbeat: the loop waits, or is left.
     #[inline]
     pub(super) fn end_work(&self) {
         self.vitals().beat(self.ticks.get(), false);
     }
 
-    /// Makes what has been counted visible to other threads.
+    /// Makes the counters visible to other threads.
     pub(super) fn publish(&self) {
         let (stacks_native, stacks_lua) = self.stacks.counted();
         self.vitals().publish(&Counted {
@@ -71,7 +71,7 @@ impl Inner {
         });
     }
 
-    /// As [`Inner::fire`]; notes how late it is.
+    /// Like [`Inner::fire`], but also records how late the timer is.
     pub(super) fn fire_late(&self, node: *const Node) {
         // SAFETY: as in `fire`.
         let at = unsafe { (*node).at() };
@@ -80,7 +80,7 @@ impl Inner {
         self.fire(node);
     }
 
-    /// As [`Inner::run_fibers`]; notes how long each fiber waited for its turn, and how long it ran.
+    /// Like [`Inner::run_fibers`], but also records how long each fiber waited for its turn, and how long it ran.
     pub(super) fn run_fibers_timed(&self, start: TickTime) {
         if !self.queue.is_empty() {
             self.idle_since.set(None);
@@ -99,13 +99,13 @@ impl Inner {
             self.add_run_time(fiber, ended.saturating_since(began));
             self.start_turn(header, fiber, TickTime::new(ended));
             began = ended;
-            if self.looked_around(count, start) {
+            if self.check_between_fibers(count, start) {
                 break;
             }
         }
     }
 
-    /// A fiber that yielded waits for its next turn from now on.
+    /// Starts the wait for the next turn of a fiber that yielded.
     fn start_turn(&self, header: &Header, fiber: FiberId, now: TickTime) {
         if header.id(self.id()) == fiber && header.state.get() == crate::fiber::State::Ready {
             header.since.set(now);
@@ -125,7 +125,7 @@ impl Inner {
         *ns += ran.as_nanos() as u64;
     }
 
-    /// How long a fiber ran while timing was on, if it did.
+    /// Returns how long a fiber ran while timing was on, if it did.
     pub(crate) fn run_time(&self, fiber: FiberId) -> Option<Duration> {
         let times = self.run_times.borrow();
         let (generation, ns) = *times.get(fiber.index as usize)?;

@@ -205,7 +205,7 @@ impl Header {
     /// Whether many frames are between the switch and the code that goes on: another language's, or those of what it
     /// waited in.
     #[inline]
-    pub(crate) fn goes_on_deep(&self) -> bool {
+    pub(crate) fn resumes_deep_frames(&self) -> bool {
         !self.hook.get().is_null() || self.has(WOKEN)
     }
 

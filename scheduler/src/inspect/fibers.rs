@@ -208,7 +208,7 @@ pub(crate) fn here() -> Vec<FiberInfo> {
 }
 
 /// One fiber of the calling thread's loop.
-pub(crate) fn one(fiber: FiberId) -> Option<FiberInfo> {
+pub(crate) fn find(fiber: FiberId) -> Option<FiberInfo> {
     with_loop(|l| {
         l.refresh_tick_time();
         l.slab.find(fiber).map(|header| FiberInfo::of(l, header))

@@ -93,7 +93,7 @@ impl Runtime {
     /// A runtime of one loop with all the settings that a loop has.
     ///
     /// # Errors
-    /// When the process has made more than a million loops, or the config's group is full.
+    /// When the process has created more than a million loops, or the config's group is full.
     pub fn with_config(mut config: Config) -> io::Result<Runtime> {
         let group = config.group.get_or_insert_with(|| LoopGroup::new(1));
         let group = group.clone();
