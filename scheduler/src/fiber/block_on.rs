@@ -1,18 +1,18 @@
-//! Futures in fibers: a fiber polls, and parks until the future's waker is used.
+//! Futures in fibers: the fiber polls, and parks until the future's waker is used.
 //!
 //! ```text
-//!   fiber                                     any thread, at any time, also after the end
+//!   fiber                                     any thread, at any time, even after the end
 //!   state = POLLING, poll
 //!   pending: POLLING ──▶ number of the wait   wake: state ──▶ WOKEN; if it was a wait's number, wake that wait
 //!   park                                                             if it was POLLING, the fiber sees WOKEN
 //! ```
 //!
-//! One word holds what the two sides must agree on. The fiber's step from `POLLING` to the number of its wait fails if
-//! a wake came during the poll; a wake that comes later finds the number. Each is one read-modify-write on that word,
-//! so of the two one comes first, and no wake is lost. Of a storm of wakes only the first sends anything.
+//! One word holds the state that fiber and wakers share. The fiber's step from `POLLING` to the number of its wait
+//! fails if a wake came during the poll; a later wake finds the number. Each is one read-modify-write on that word, so
+//! one of the two comes first, and no wake is lost. Of many wakes only the first sends a message.
 //!
-//! The cell is counted: wakers may be cloned, kept for ever, and used when the fiber, or its loop, is long gone. A
-//! wait's number is never used again, so a late wake meets nobody.
+//! The cell is reference-counted: wakers may be cloned, kept forever, and used after the fiber, or its loop, has ended.
+//! The number of a wait is never reused, so a late wake matches no wait.
 
 use super::Stopped;
 use super::hook::OnDrop;
@@ -22,16 +22,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// The fiber runs, and nobody has woken it since it began to poll. Waits are numbered from 1.
+/// The fiber runs, and no waker was used since it began to poll. Waits are numbered from 1.
 const POLLING: u64 = 0;
-/// The fiber has been woken, or the call is over.
+/// The fiber has been woken, or the call has ended.
 const WOKEN: u64 = u64::MAX;
 
-/// Waits for a future in the calling fiber, while the loop goes on: so that async libraries which bring no reactor of
-/// their own (channels, caches, clients over them) can be used from fibers.
+/// Waits for a future in the calling fiber while the loop continues. With it, fibers can use async libraries that need
+/// no reactor (channels, caches, clients built on them).
 ///
-/// The future's waker may be used from any thread, and after the end. A future that needs a certain runtime around it
-/// (tokio's sockets and timers) finds none here.
+/// The future's waker may be used from any thread, and after the call has ended. A future that needs a certain runtime
+/// (tokio's sockets and timers) does not find it here.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, block_on, spawn};
@@ -45,10 +45,11 @@ const WOKEN: u64 = u64::MAX;
 /// ```
 ///
 /// # Errors
-/// [`Stopped`] when the fiber is told to stop first; the future is dropped then, as async code expects of a cancel.
+/// [`Stopped`] when the fiber is cancelled or a deadline passes first. The future is then dropped, as async code
+/// expects of a cancellation.
 ///
 /// # Panics
-/// With the panic of the future; outside a fiber, or where suspension is forbidden.
+/// With the panic of the future; when called outside a fiber, or where suspension is forbidden.
 pub fn block_on<F: Future>(future: F) -> Result<F::Output, Stopped> {
     let cell = Arc::new(WakeCell {
         fiber: prepare_park().remote(),
@@ -67,15 +68,15 @@ pub fn block_on<F: Future>(future: F) -> Result<F::Output, Stopped> {
         if cell.arm(wait) {
             park("a future")?;
         } else {
-            // Woken during the poll. A future that wakes itself all the time keeps nobody waiting.
+            // Woken during the poll. Yields, so that a future that keeps waking itself does not block other fibers.
             yield_now()?;
         }
     }
 }
 
-/// What the wakers of one call hold.
+/// The state that the wakers of one call share.
 struct WakeCell {
-    /// The fiber; the number of the wait is in `state`.
+    /// The fiber. The number of the wait is in `state`.
     fiber: RemoteWaker,
     /// `POLLING`, `WOKEN`, or the number of the fiber's wait.
     state: AtomicU64,
@@ -83,14 +84,15 @@ struct WakeCell {
 
 impl WakeCell {
     fn begin_poll(&self) {
-        // Acquire: pairs with the Release of `wake`: the poll sees what the waker's owner did before.
+        // Acquire: pairs with the Release of `wake`, so the poll sees what the waker's owner did before.
         self.state.swap(POLLING, Ordering::AcqRel);
     }
 
-    /// Says which wait a wake has to end. Returns false if one has come already.
+    /// Stores the number of the wait that a wake must end. Returns false if a wake has already come.
     fn arm(&self, wait: RemoteWaker) -> bool {
         self.state
-            // Release: who finds the number also finds the wait begun. On failure the next `begin_poll` acquires.
+            // Release: a thread that finds the number also sees that the wait has begun. On failure the next
+            // `begin_poll` acquires.
             .compare_exchange(
                 POLLING,
                 wait.sequence(),
@@ -101,7 +103,7 @@ impl WakeCell {
     }
 
     fn end(&self) {
-        // Relaxed: wakes that read this do nothing.
+        // Relaxed: a wake that reads this does nothing.
         self.state.store(WOKEN, Ordering::Relaxed);
     }
 }

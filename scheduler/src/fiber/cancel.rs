@@ -1,14 +1,15 @@
-//! Cancellation and deadlines: cooperative, by error, sticky.
+//! Cancellation and deadlines. Both are cooperative and sticky, and reported as errors.
 //!
-//! A fiber is told to stop by [`cancel`], by the [`CancelScope`] it runs in, or by a deadline that passes. From then on
-//! every suspending call answers [`Stopped`], until the scope or the deadline is left. The program passes the error up
-//! with `?` and cleans up on the way; clean-up that must wait runs inside [`shield`].
+//! A fiber is *stopped* by [`cancel`], by cancelling a [`CancelScope`] it runs in, or by a deadline that passes. From
+//! then on every suspending call returns [`Stopped`], until the fiber leaves the scope or the deadline. The program
+//! passes the error up with `?` and cleans up on the way. Clean-up that must wait runs inside [`shield`].
 //!
-//! Who waits for an operation that the kernel works on does not return at once: it asks for the operation's cancel and
-//! goes on waiting for its terminal completion, with [`park_uninterruptible`](super::park_uninterruptible).
+//! A fiber that waits for an operation in the kernel does not return at once. It requests the cancellation of the
+//! operation and continues to wait for its terminal completion, with
+//! [`park_uninterruptible`](super::park_uninterruptible).
 //!
-//! Scopes lie in a list on the fiber's stack; the header points to the innermost one and holds the earliest deadline,
-//! with the frame it comes from. A shield hides all of them, and the fiber's own cancel, until it ends.
+//! Scopes form a list on the fiber's stack. The header points to the innermost one, and holds the earliest deadline
+//! with the frame that set it. A shield hides all of them, and the fiber's own cancellation, until the shield ends.
 
 use super::FiberId;
 use super::header::{CANCELLED, Header, INTERRUPTIBLE, State};
@@ -22,7 +23,7 @@ use std::ptr;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Why a suspending call came back without what it waited for.
+/// The reason why a suspending call returned early.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, Stopped, now, sleep, spawn, with_deadline};
@@ -41,13 +42,13 @@ pub enum Stopped {
     /// The fiber, or the scope it runs in, was cancelled.
     #[error("the fiber was cancelled")]
     Cancelled,
-    /// A deadline that was in force has passed.
+    /// A deadline in force has passed.
     #[error("the deadline has passed")]
     Deadline,
 }
 
 impl From<Stopped> for io::Error {
-    /// `TimedOut` for a deadline, `Other` for a cancel; never `Interrupted`, which `read_exact` would retry.
+    /// `TimedOut` for a deadline, `Other` for a cancellation; never `Interrupted`, which `read_exact` would retry.
     fn from(stopped: Stopped) -> io::Error {
         let kind = match stopped {
             Stopped::Cancelled => io::ErrorKind::Other,
@@ -57,7 +58,7 @@ impl From<Stopped> for io::Error {
     }
 }
 
-/// A [`timeout`] passed before its closure was done.
+/// The error of [`timeout`] when the time passed before its closure returned.
 ///
 /// ```
 /// use yue_scheduler::{Config, Elapsed, Loop, sleep, timeout};
@@ -72,9 +73,9 @@ impl From<Stopped> for io::Error {
 #[error("the timeout has passed")]
 pub struct Elapsed;
 
-/// A part of a fiber's work that can be cancelled by itself, as one request of many that a fiber serves.
+/// A part of a fiber's work that can be cancelled separately, such as one of many requests that a fiber serves.
 ///
-/// Clones are the same scope. It may be entered again after [`CancelScope::reset`].
+/// Clones refer to the same scope. It may be entered again after [`CancelScope::reset`].
 ///
 /// ```
 /// use yue_scheduler::{CancelScope, Config, Loop, Stopped, is_cancelled, sleep, spawn};
@@ -87,7 +88,7 @@ pub struct Elapsed;
 ///
 ///     let result = request.enter(|| sleep(Duration::from_secs(3600)));
 ///     assert_eq!(result, Err(Stopped::Cancelled));
-///     assert!(!is_cancelled()); // the fiber itself goes on
+///     assert!(!is_cancelled()); // the fiber itself continues
 ///
 ///     request.reset();
 ///     assert_eq!(request.enter(|| sleep(Duration::from_millis(1))), Ok(()));
@@ -101,7 +102,7 @@ pub struct CancelScope {
 #[derive(Default)]
 struct Scope {
     cancelled: Cell<bool>,
-    /// The fiber that runs in the scope.
+    /// The fiber that is in the scope.
     fiber: Cell<Option<FiberId>>,
 }
 
@@ -111,12 +112,12 @@ pub(crate) struct ScopeFrame {
 }
 
 pub(crate) struct DeadlineFrame {
-    /// Whether a call was refused because this deadline, the earliest then, had passed.
+    /// Set if a call was refused because this deadline had passed while it was the earliest.
     pub(super) refused: Cell<bool>,
 }
 
 impl CancelScope {
-    /// A scope that nobody has entered.
+    /// Creates a scope that no fiber has entered.
     pub fn new() -> Self {
         CancelScope::default()
     }
@@ -124,7 +125,7 @@ impl CancelScope {
     /// Runs `f` in the scope, on the calling fiber.
     ///
     /// # Panics
-    /// Outside a fiber, or while a fiber is in the scope.
+    /// When called outside a fiber, or while another fiber is in the scope.
     pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
         // SAFETY: the running fiber's header lives as long as the fiber.
         let header = unsafe { &*current_fiber() };
@@ -146,7 +147,7 @@ impl CancelScope {
         f()
     }
 
-    /// Cancels what runs in the scope, or will.
+    /// Cancels the work in the scope, current or future.
     pub fn cancel(&self) {
         self.shared.cancelled.set(true);
         if let Some(fiber) = self.shared.fiber.get() {
@@ -158,12 +159,12 @@ impl CancelScope {
         }
     }
 
-    /// Whether the scope has been cancelled.
+    /// Returns whether the scope has been cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.shared.cancelled.get()
     }
 
-    /// Forgets a cancel, so that the scope can serve for other work.
+    /// Clears a cancellation, so that the scope can be used for other work.
     pub fn reset(&self) {
         self.shared.cancelled.set(false);
     }
@@ -177,7 +178,7 @@ impl fmt::Debug for CancelScope {
     }
 }
 
-/// Does `work` in that loop: at once if this thread is in it, else by a message.
+/// Runs `work` in that loop: at once if this thread is in the loop, else by a message.
 fn on_loop(loop_id: u32, work: impl FnOnce(&Inner) + Send + Copy + 'static) {
     let here = try_with_loop(|l| l.id() == loop_id && (work(l), true).1).unwrap_or(false);
     if !here {
@@ -186,7 +187,7 @@ fn on_loop(loop_id: u32, work: impl FnOnce(&Inner) + Send + Copy + 'static) {
     }
 }
 
-/// Makes a fiber runnable whose wait may be interrupted, if it has been told to stop.
+/// Makes a stopped fiber runnable, if its wait is interruptible.
 fn interrupt(l: &Inner, header: &Header) {
     if header.state.get() == State::Parked
         && header.has(INTERRUPTIBLE)
@@ -202,7 +203,7 @@ pub(crate) fn cancel_header(l: &Inner, header: &Header) {
     interrupt(l, header);
 }
 
-/// Why the fiber must stop, if it must. A cancel wins over a deadline.
+/// Returns why the fiber is stopped, if it is. A cancellation takes precedence over a deadline.
 #[inline]
 pub(super) fn stopped(l: &Inner, header: &Header) -> Option<Stopped> {
     if header.may_be_stopped() {
@@ -219,7 +220,7 @@ fn stopped_by(l: &Inner, header: &Header) -> Option<Stopped> {
     }
     let mut frame = header.scopes();
     while !frame.is_null() {
-        // SAFETY: frames lie on the fiber's stack and are popped before they end; each keeps its scope alive, since
+        // SAFETY: frames lie on the fiber's stack and are popped before they end. Each keeps its scope alive, because
         // `enter` borrows it.
         let (scope, outer) = unsafe { (&*(*frame).scope, (*frame).outer) };
         if scope.cancelled.get() {
@@ -231,7 +232,7 @@ fn stopped_by(l: &Inner, header: &Header) -> Option<Stopped> {
     (deadline != Instant::NEVER && l.clock().is_past(deadline)).then_some(Stopped::Deadline)
 }
 
-/// Cancels a fiber of the loop that it is on, from wherever this thread is.
+/// Cancels a fiber on its own loop, from any thread or loop.
 pub(crate) fn cancel_on(fiber: FiberId) {
     on_loop(fiber.loop_id, move |l| {
         if let Some(header) = l.slab.find(fiber) {
@@ -240,8 +241,8 @@ pub(crate) fn cancel_on(fiber: FiberId) {
     });
 }
 
-/// Cancels a fiber of this loop. Returns whether it was there to be cancelled; `false` outside a loop, and for a fiber
-/// of another loop, which only its handles can cancel.
+/// Cancels a fiber of this loop. Returns whether the fiber exists. Returns `false` outside a loop, and for a fiber of
+/// another loop, which only its handles can cancel.
 ///
 /// A cancelled fiber that has not run yet still runs; its first suspending call fails.
 ///
@@ -254,7 +255,7 @@ pub(crate) fn cancel_on(fiber: FiberId) {
 ///     let id = fiber.id();
 ///     assert!(cancel(id));
 ///     assert_eq!(fiber.join().unwrap(), Err(Stopped::Cancelled));
-///     assert!(!cancel(id)); // it is over
+///     assert!(!cancel(id)); // it has ended
 /// });
 /// ```
 pub fn cancel(fiber: FiberId) -> bool {
@@ -268,8 +269,8 @@ pub fn cancel(fiber: FiberId) -> bool {
     .unwrap_or(false)
 }
 
-/// Whether the calling fiber has been told to stop, or a deadline has passed: whether its next suspending call would
-/// fail. `false` outside a fiber.
+/// Returns whether the calling fiber is stopped, that is, whether its next suspending call would fail: it was
+/// cancelled, or a deadline has passed. `false` outside a fiber.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, is_cancelled, spawn, yield_now};
@@ -296,8 +297,8 @@ pub fn is_cancelled() -> bool {
     .unwrap_or(false)
 }
 
-/// Runs `f` shielded from the fiber's cancel and from the scopes and deadlines that it is in, for clean-up that must
-/// wait. Scopes and deadlines that `f` enters by itself do hold. A shield ends at the loop's hard stop.
+/// Runs `f` shielded from the fiber's cancellation and from the scopes and deadlines that it is in. For clean-up that
+/// must wait. Scopes and deadlines that `f` itself enters do apply. A shield ends at the loop's hard stop.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, Stopped, shield, sleep, spawn};
@@ -314,7 +315,7 @@ pub fn is_cancelled() -> bool {
 /// ```
 ///
 /// # Panics
-/// Outside a fiber.
+/// When called outside a fiber.
 pub fn shield<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: the running fiber's header lives as long as the fiber.
     let header = unsafe { &*current_fiber() };
@@ -331,8 +332,8 @@ pub fn shield<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Runs `f` under a deadline: from `at` on, suspending calls in it fail with [`Stopped::Deadline`]. The earliest of
-/// nested deadlines wins.
+/// Runs `f` under a deadline: from `at` on, suspending calls in `f` fail with [`Stopped::Deadline`]. The earliest of
+/// nested deadlines applies.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, Stopped, now, sleep, with_deadline};
@@ -347,12 +348,12 @@ pub fn shield<R>(f: impl FnOnce() -> R) -> R {
 /// ```
 ///
 /// # Panics
-/// Outside a fiber.
+/// When called outside a fiber.
 pub fn with_deadline<R>(at: Instant, f: impl FnOnce() -> R) -> R {
     under_deadline(at, f).0
 }
 
-/// Runs `f` under a deadline; also tells whether it was this deadline that refused a call.
+/// Runs `f` under a deadline. Also returns whether this deadline refused a call.
 fn under_deadline<R>(at: Instant, f: impl FnOnce() -> R) -> (R, bool) {
     // SAFETY: the running fiber's header lives as long as the fiber.
     let header = unsafe { &*current_fiber() };
@@ -371,12 +372,12 @@ fn under_deadline<R>(at: Instant, f: impl FnOnce() -> R) -> (R, bool) {
     (f(), frame.refused.get())
 }
 
-/// Runs a part of a call that does not fail with it: a deadline that refuses what `f` waits for is not held to have
-/// refused the call.
+/// Runs a part of a call whose failure does not make the call fail: a deadline that stops a wait in `f` does not count
+/// as having refused the call.
 ///
-/// [`timeout`] drops a result if its deadline refused a call. So a call that brings something, and only pauses or
-/// tidies up besides, does the latter inside of this: what it brings is not lost. As
-/// [`refuse_call`](crate::refuse_call), it is for those who build calls. Outside a fiber it only calls `f`.
+/// [`timeout`] drops a result if its deadline refused a call. A call that returns a result, and also pauses or cleans
+/// up, does the latter inside this function, so that the result is not lost. Like [`refuse_call`](crate::refuse_call),
+/// it is for code that implements such calls. Outside a fiber it only calls `f`.
 ///
 /// ```
 /// use yue_scheduler::{Config, Elapsed, Loop, sleep, timeout, unrefused};
@@ -392,7 +393,7 @@ pub fn unrefused<R>(f: impl FnOnce() -> R) -> R {
     let header = try_with_loop(Inner::running).unwrap_or(ptr::null());
     // SAFETY: the running fiber's header lives as long as the fiber.
     let frame = unsafe { header.as_ref() }.map_or(ptr::null(), |header| header.earliest.get());
-    // SAFETY: frames lie on the fiber's stack and are taken off before they end; this one is below the caller's.
+    // SAFETY: frames lie on the fiber's stack and are popped before they end; this one is below the caller's.
     let refused = unsafe { frame.as_ref() }.map(|frame| &frame.refused);
     let before = refused.is_some_and(Cell::get);
     let result = f();
@@ -416,11 +417,11 @@ pub fn unrefused<R>(f: impl FnOnce() -> R) -> R {
 /// ```
 ///
 /// # Errors
-/// [`Elapsed`] if this very deadline (of two for the same instant, the outer one) refused a suspending call in `f`;
-/// what `f` returned is dropped then.
+/// [`Elapsed`] if this very deadline refused a suspending call in `f` (the outer one, if two deadlines are equal). The
+/// result of `f` is then dropped.
 ///
 /// # Panics
-/// Outside a fiber.
+/// When called outside a fiber.
 pub fn timeout<R>(duration: Duration, f: impl FnOnce() -> R) -> Result<R, Elapsed> {
     let at = deadline_after(duration);
     match under_deadline(at, f) {

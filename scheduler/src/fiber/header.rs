@@ -1,17 +1,17 @@
-//! The header of a fiber: all that listing, waking and timers need, off the fiber's stack.
+//! The header of a fiber: everything that listings, wakers and timers need, outside the fiber's stack.
 //!
-//! Headers lie in a slab of chunks that never move, so that run queues, timers and the switch may point to them. A
-//! header is reused for another fiber when its fiber is over; its generation then differs, and everything that held
-//! the old identity finds that out.
+//! Headers lie in a slab of chunks that never move, so run queues, timers and the switch may point to them. When a
+//! fiber ends, its header is reused for another fiber. The generation then differs, so a holder of the old identity can
+//! tell.
 //!
 //! Invariants:
-//! - Only the loop's thread touches a header; all fields are cells and no reference into one lives across a switch.
+//! - Only the loop's thread touches a header. All fields are cells, and no reference into one lives across a switch.
 //! - A header is in the run queue if and only if its state is [`State::Ready`].
 //! - `timer` is armed only while the fiber is parked.
 //! - [`LIMITED`] is set exactly while the fiber has a deadline or is in a scope.
 //!
-//! A header is three cache lines. A yield touches the second and no other (that is what [`LIMITED`] is for), a wait
-//! needs all of them. Among many fibers each line is one more that comes from far away.
+//! A header takes three cache lines. A yield touches only the second (this is why [`LIMITED`] exists); a wait needs all
+//! three. With many fibers, each line touched is one more miss in the nearer caches.
 
 use super::FiberId;
 use super::cancel::{DeadlineFrame, ScopeFrame};
@@ -31,7 +31,7 @@ use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::slice;
 
-/// Where a fiber is in its life.
+/// The state of a fiber's life cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum State {
@@ -41,79 +41,79 @@ pub(crate) enum State {
     Ready,
     /// On the processor.
     Running,
-    /// Waiting for its waker, its timer, or a cancel.
+    /// Waiting for its waker, its timer, or a cancellation.
     Parked,
-    /// Given up at shutdown; its stack is leaked.
+    /// Abandoned at shutdown; its stack is leaked.
     Abandoned,
 }
 
-/// The current wait has been ended by its waker.
+/// The waker of the current wait was used.
 pub(crate) const WOKEN: u8 = 1;
-/// The fiber has been cancelled; sticky.
+/// The fiber was cancelled. Sticky.
 pub(crate) const CANCELLED: u8 = 2;
-/// The current wait may be ended by a cancel or a deadline.
+/// A cancellation or a deadline may end the current wait.
 pub(crate) const INTERRUPTIBLE: u8 = 4;
-/// A deadline or a cancel scope holds for the fiber: the first cache line says which.
+/// A deadline or a cancel scope applies to the fiber. The first cache line holds which.
 const LIMITED: u8 = 8;
-/// The fiber goes before the others, up to a budget. This flag and the next are the highest of all, so that the run
-/// queue tells by one comparison that a fiber has neither.
+/// The fiber runs before others, up to a budget. This flag and the next are the highest bits, so that the run queue
+/// tells with one comparison that a fiber has neither.
 pub(crate) const HIGH: u8 = 64;
-/// The fiber goes after the others, but for a small share.
+/// The fiber runs after others, except for a small budget.
 pub(crate) const LOW: u8 = 128;
 
-/// Cache lines of stack between the switch of a Lua fiber and the Lua code that goes on.
+/// Cache lines of stack between the switch of a Lua fiber and the Lua code that resumes.
 const HOOKED_LINES: usize = 6;
 
-/// The same for a native fiber that was woken: the frames of what it waited in, down to the code that called. A
-/// thousand that echo over sockets so do 7 % more messages a second; with one line and six lines it was 2 and 5 %.
+/// The same for a native fiber that was woken: the frames of the wait, up to the code that called it. With this, 1 000
+/// fibers that echo over sockets handle 7 % more messages a second; with one line it was 2 %, with six 5 %.
 const WOKEN_LINES: usize = 10;
 
-/// The same for a fiber that has only yielded.
+/// The same for a fiber that only yielded.
 const YIELDED_LINES: usize = 1;
 
-/// One fiber. The gaps between the fields are the borders of cache lines.
+/// The header of one fiber. The gaps between the fields mark the boundaries of cache lines.
 #[repr(C, align(64))]
 pub(crate) struct Header {
-    /// The first field, so that a pointer to it is one to the header.
+    /// The first field, so that a pointer to it is also a pointer to the header.
     pub(crate) timer: Node,
-    /// The stack of the fiber that the header had last.
+    /// The bounds of the stack of the fiber that used the header last.
     pub(crate) bounds: Cell<StackBounds>,
-    /// Counts the waits of all fibers that had this header; a waker carries the value of the one that it ends.
+    /// Counts the waits of all fibers that used this header. A waker carries the value of the wait that it ends.
     pub(crate) sequence: Cell<u64>,
-    /// The earliest of the deadlines in force.
+    /// The earliest deadline in force.
     deadline: Cell<Instant>,
     scopes: Cell<*const ScopeFrame>,
 
     pub(crate) state: Cell<State>,
     pub(crate) flags: Cell<u8>,
     pub(crate) suspension_bans: Cell<u16>,
-    /// Counts the switches to the fiber; after 2^32 of them from 0 again.
+    /// Counts the switches to the fiber; wraps after 2^32 of them.
     pub(crate) switches: Cell<u32>,
-    /// The next fiber of the run queue, or the next free header.
+    /// The next fiber in the run queue, or the next free header.
     pub(crate) next: Cell<*const Header>,
     pub(crate) switch: Switch,
     pub(crate) hook: Cell<*const HookFrame>,
 
     pub(crate) index: Cell<u32>,
     pub(crate) generation: Cell<u32>,
-    /// Whose deadline that is.
+    /// The frame that set the earliest deadline.
     pub(crate) earliest: Cell<*const DeadlineFrame>,
     pub(crate) context: ContextSlot,
-    /// What it waits, or waited last, for.
-    pub(crate) reason: Cell<Words>,
-    /// Since when it waits or, if it does not, since when it could run.
+    /// The reason of the current or last wait.
+    pub(crate) reason: Cell<PackedStr>,
+    /// When the fiber began to wait or, if it does not wait, when it became runnable.
     pub(crate) since: Cell<TickTime>,
     pub(crate) extra: Cell<Option<Box<Extra>>>,
     pub(crate) location: Cell<&'static Location<'static>>,
 }
 
-/// What most fibers do not have.
+/// Rarely used data of a fiber.
 #[derive(Default)]
 pub(crate) struct Extra {
     pub(crate) name: Option<Box<str>>,
-    /// The fiber's own values of fiber-locals.
+    /// The fiber's values of fiber-locals.
     pub(crate) locals: crate::sync::Locals,
-    /// Called if the fiber is given up at shutdown: tells another thread that waits for it.
+    /// Called if the fiber is abandoned at shutdown, to notify a thread that waits for it.
     pub(crate) on_abandon: Option<Box<dyn FnOnce()>>,
 }
 
@@ -125,37 +125,37 @@ impl fmt::Debug for Extra {
     }
 }
 
-/// A `&'static str` in one word: the address in the lower 48 bits, where all of a program's constants lie, and the
-/// length above. A text of more than 65 535 bytes is cut.
+/// A `&'static str` in one word: the address in the lower 48 bits, which hold the address of every constant of a
+/// program, and the length above. A text of more than 65 535 bytes is truncated.
 #[derive(Clone, Copy)]
-pub(crate) struct Words(u64);
+pub(crate) struct PackedStr(u64);
 
 const ADDRESS_BITS: u32 = 48;
 
-impl Words {
+impl PackedStr {
     #[inline]
     pub(crate) fn new(text: &'static str) -> Self {
         let bytes = text.len().min(usize::from(u16::MAX)) as u64;
-        Words(bytes << ADDRESS_BITS | text.as_ptr().expose_provenance() as u64)
+        PackedStr(bytes << ADDRESS_BITS | text.as_ptr().expose_provenance() as u64)
     }
 
     pub(crate) fn text(self) -> &'static str {
         let address = (self.0 & ((1 << ADDRESS_BITS) - 1)) as usize;
         let bytes = (self.0 >> ADDRESS_BITS) as usize;
-        // SAFETY: address and length are those of a `&'static str`, or the length is that of a part of it.
+        // SAFETY: address and length belong to a `&'static str`; the length may have been truncated.
         let bytes = unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(address), bytes) };
         let whole = std::str::from_utf8(bytes).map_err(|error| error.valid_up_to());
-        // SAFETY: the text is valid up to there, where a character was cut through.
+        // SAFETY: the text is valid up to the character that the truncation cut.
         whole.unwrap_or_else(|valid| unsafe { std::str::from_utf8_unchecked(&bytes[..valid]) })
     }
 }
 
-/// A cell whose value is cloned out.
+/// A cell for a fiber's context, from which the value is cloned.
 pub(crate) struct ContextSlot(Cell<Option<Rc<dyn Any>>>);
 
 impl ContextSlot {
     pub(crate) fn get(&self) -> Option<Rc<dyn Any>> {
-        // The value is out of the cell only for the clone, which runs no foreign code.
+        // The value is out of the cell only during the clone, which runs no foreign code.
         let value = self.0.take();
         let copy = value.clone();
         self.0.set(value);
@@ -172,7 +172,7 @@ const _: () = assert!(
         || mem::size_of::<Header>() == 3 * CACHE_LINE
             && mem::offset_of!(Header, state) == CACHE_LINE
             && mem::offset_of!(Header, index) == 2 * CACHE_LINE,
-    "the header's fields are not where its cache lines begin"
+    "the header's fields do not start at cache line boundaries"
 );
 
 impl Header {
@@ -195,45 +195,45 @@ impl Header {
             scopes: Cell::new(ptr::null()),
             hook: Cell::new(ptr::null()),
             context: ContextSlot(Cell::new(None)),
-            reason: Cell::new(Words::new("")),
+            reason: Cell::new(PackedStr::new("")),
             since: Cell::new(TickTime::ORIGIN),
             extra: Cell::new(None),
             location: Cell::new(Location::caller()),
         }
     }
 
-    /// Whether many frames are between the switch and the code that goes on: another language's, or those of what it
-    /// waited in.
+    /// Returns whether many frames lie between the switch and the code that resumes: those of another language, or
+    /// those of the call that waited.
     #[inline]
     pub(crate) fn resumes_deep_frames(&self) -> bool {
         !self.hook.get().is_null() || self.has(WOKEN)
     }
 
-    /// Fetches what the fiber needs when it goes on, and the header of the one behind it in the queue. Called some
-    /// turns ahead, so that the other fibers' turns hide the way to memory: a yield among a thousand Lua fibers then
-    /// costs 60 ns and not 130.
+    /// Prefetches the memory that the fiber needs to resume, and the header of the fiber behind it in the queue. The
+    /// loop calls it a few turns ahead, so that the turns of other fibers hide the memory latency: a yield among 1 000
+    /// Lua fibers then takes 60 ns instead of 130.
     ///
     /// # Safety
-    /// Called by the loop, outside any fiber, for one that is in the run queue.
+    /// Called by the loop, outside any fiber, for a fiber in the run queue.
     #[inline]
     pub(crate) unsafe fn prefetch_run(&self) {
         let hook = self.hook.get();
         let lines = if !hook.is_null() {
             prefetch(hook);
-            // Another language's frames are between the switch and the code that goes on.
+            // Another language's frames lie between the switch and the code that resumes.
             HOOKED_LINES
         } else if self.has(WOKEN) {
             WOKEN_LINES
         } else {
             YIELDED_LINES
         };
-        // SAFETY: a fiber in the run queue is prepared and not over.
+        // SAFETY: a fiber in the run queue is prepared and has not ended.
         unsafe { self.switch.prefetch(lines) };
         let behind = self.next.get();
         prefetch(behind.cast::<u8>().wrapping_add(CACHE_LINE));
     }
 
-    /// The id of the fiber. A header does not know its loop: there is no room for the number in its cache lines.
+    /// Returns the fiber's id. A header does not know its loop: its cache lines have no room for the number.
     pub(crate) fn id(&self, loop_id: u32) -> FiberId {
         FiberId {
             loop_id,
@@ -260,7 +260,7 @@ impl Header {
         self.switches.set(self.switches.get().wrapping_add(1));
     }
 
-    /// The earliest of the deadlines in force.
+    /// Returns the earliest deadline in force.
     pub(crate) fn deadline(&self) -> Instant {
         self.deadline.get()
     }
@@ -270,7 +270,7 @@ impl Header {
         self.note_limits();
     }
 
-    /// The innermost cancel scope that the fiber is in.
+    /// Returns the innermost cancel scope that the fiber is in.
     pub(crate) fn scopes(&self) -> *const ScopeFrame {
         self.scopes.get()
     }
@@ -288,18 +288,18 @@ impl Header {
         }
     }
 
-    /// Whether anything may stop the fiber: a cancel, a deadline or a scope.
+    /// Returns whether anything may stop the fiber: a cancellation, a deadline or a scope.
     #[inline]
     pub(crate) fn may_be_stopped(&self) -> bool {
         self.has(CANCELLED | LIMITED)
     }
 
-    /// How many shields are up. In the timer's spare bytes.
+    /// Returns the number of open shields, which is stored in the timer's spare bytes.
     pub(crate) fn shields(&self) -> &Cell<u32> {
         &self.timer.spare
     }
 
-    /// Hands the fiber's name to `f`; `None` for one without.
+    /// Passes the fiber's name to `f`; `None` if it has no name.
     pub(crate) fn with_name<R>(&self, f: impl FnOnce(Option<&str>) -> R) -> R {
         let extra = self.extra.take();
         let result = f(extra.as_ref().and_then(|extra| extra.name.as_deref()));
@@ -308,15 +308,15 @@ impl Header {
     }
 }
 
-/// Headers in a page of the slab.
+/// Headers in one chunk of the slab.
 const CHUNK: usize = 256;
 
 /// The headers of one loop.
 pub(crate) struct Slab {
-    /// The number of that loop, which is part of its fibers' ids.
+    /// The number of the loop, which is part of its fibers' ids.
     loop_id: u32,
-    /// Leaked boxes, freed with the slab. Not boxes: a box that is moved claims its contents for itself,
-    /// and they are pointed to from all over.
+    /// Leaked boxes, freed with the slab. They are not kept as boxes, because moving a box asserts unique access to its
+    /// contents, and many other pointers lead there.
     chunks: RefCell<Vec<NonNull<[Header]>>>,
     free: Cell<*const Header>,
     live: Cell<usize>,
@@ -332,12 +332,12 @@ impl Slab {
         }
     }
 
-    /// Fibers that are not over.
+    /// Returns the number of fibers that have not ended.
     pub(crate) fn live(&self) -> usize {
         self.live.get()
     }
 
-    /// A header for a new fiber, its generation already its own.
+    /// Returns a header for a new fiber. Its generation is already set.
     #[inline]
     pub(crate) fn take(&self) -> *const Header {
         if self.free.get().is_null() {
@@ -345,7 +345,7 @@ impl Slab {
         }
         let header = self.free.get();
         self.live.set(self.live.get() + 1);
-        // SAFETY: the free list holds headers of our chunks, which live and stay in place as long as the slab.
+        // SAFETY: the free list holds headers of our chunks, which live and do not move as long as the slab.
         unsafe { self.free.set((*header).next.get()) };
         header
     }
@@ -358,7 +358,7 @@ impl Slab {
             .map(|index| Header::new(index as u32))
             .collect();
         let chunk = NonNull::from(Box::leak(chunk));
-        // SAFETY: just made, and freed with the slab.
+        // SAFETY: just allocated, and freed with the slab.
         for header in unsafe { chunk.as_ref() }.iter().rev() {
             header.next.set(self.free.get());
             self.free.set(header);
@@ -366,14 +366,15 @@ impl Slab {
         chunks.push(chunk);
     }
 
-    /// Gives a header back whose fiber is over.
+    /// Frees the header of a fiber that has ended.
     #[inline]
     pub(crate) fn give_back(&self, header: &Header) {
         header.state.set(State::Free);
-        // The waker of its last wait is void.
+        // Makes the waker of the last wait void.
         header.sequence.set(header.sequence.get() + 1);
         self.live.set(self.live.get() - 1);
-        // A header whose generations are used up (four thousand million fibers) is left: an id names one fiber.
+        // A header whose generations are used up (four thousand million fibers) is never reused, because an id must
+        // name one fiber.
         if let Some(generation) = header.generation.get().checked_add(1) {
             header.generation.set(generation);
             header.next.set(self.free.get());
@@ -381,7 +382,7 @@ impl Slab {
         }
     }
 
-    /// The header of a living fiber.
+    /// Returns the header of a living fiber.
     pub(crate) fn find(&self, fiber: FiberId) -> Option<&Header> {
         let header = self.at(fiber.index)?;
         let alive =
@@ -389,7 +390,7 @@ impl Slab {
         (alive && fiber.loop_id == self.loop_id).then_some(header)
     }
 
-    /// The header of that number, whoever has it.
+    /// Returns the header with that number, whichever fiber uses it.
     #[inline]
     pub(crate) fn at(&self, index: u32) -> Option<&Header> {
         let chunk = *self.chunks.borrow().get(index as usize / CHUNK)?;
@@ -402,12 +403,12 @@ impl Slab {
         self.each_in(0..self.pages(), visit);
     }
 
-    /// How many pages of headers there are.
+    /// Returns the number of chunks.
     pub(crate) fn pages(&self) -> usize {
         self.chunks.borrow().len()
     }
 
-    /// Calls `visit` for each living fiber of some pages.
+    /// Calls `visit` for each living fiber in some chunks.
     pub(crate) fn each_in(&self, pages: Range<usize>, mut visit: impl FnMut(&Header)) {
         let count = self.pages();
         for chunk in pages.start.min(count)..pages.end.min(count) {
@@ -424,11 +425,11 @@ impl Slab {
 impl Drop for Slab {
     fn drop(&mut self) {
         for chunk in self.chunks.take() {
-            // SAFETY: made by `Box::leak`; the loop is over, and nobody reaches its headers any more.
+            // SAFETY: made by `Box::leak`; the loop has ended, and nobody reaches its headers any more.
             let chunk = unsafe { Box::from_raw(chunk.as_ptr()) };
             for header in &chunk {
                 if header.state.get() == State::Abandoned {
-                    // Leaked, as the fiber's stack is: its fiber-locals may be lent to the kernel, to a thread of the
+                    // Leaked, like the fiber's stack: its fiber-locals may be lent to the kernel, to a thread of the
                     // blocking pool, or to a scoped thread.
                     mem::forget(header.extra.take());
                 }

@@ -1,9 +1,9 @@
-//! Where a fiber may not suspend, and what must be told when it does.
+//! Rules for suspension: code in which a fiber may not suspend, and hooks that run when it does.
 //!
-//! Code that keeps state outside its stack in last-in-first-out order (an epoch pin, mlua's bookkeeping, a scoped
-//! thread-local) breaks if another fiber runs in between. It runs inside [`no_suspend`], and a suspension in there is
-//! a panic that says so. Code that must be *told* of a switch (the Lua VM, whose notion of "the running thread of
-//! execution" has to follow) runs inside [`with_switch_hook`].
+//! Some code keeps state outside its stack in last-in-first-out order (an epoch pin, mlua's bookkeeping, a scoped
+//! thread-local). It breaks if another fiber runs in between. Such code runs inside [`no_suspend`], where a suspension
+//! panics with an explanation. Other code must be notified of a switch (the Lua VM must know which stack is running).
+//! It runs inside [`with_switch_hook`].
 //!
 //! Frames form a list on the fiber's own stack; the header points to the innermost one.
 
@@ -11,9 +11,10 @@ use super::header::Header;
 use crate::event_loop::{current_fiber, try_with_loop};
 use std::ptr;
 
-/// Is told when its fiber leaves the processor and when it comes back. Cannot suspend, and must not cancel the fiber.
-/// It cannot begin a wait either ([`prepare_park`](crate::prepare_park), or a `select::poll` of several branches): the
-/// waker of the wait that its fiber is entering would become void. Both are panics.
+/// A hook that is called when its fiber leaves the processor and when it resumes. It cannot suspend, and must not
+/// cancel the fiber. It cannot begin a wait either (with [`prepare_park`](crate::prepare_park), or a `select::poll` of
+/// several branches), because that would void the waker of the wait that its fiber is entering. Suspending and
+/// beginning a wait both panic.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, SwitchHook, with_switch_hook, yield_now};
@@ -41,24 +42,24 @@ use std::ptr;
 /// });
 /// ```
 pub trait SwitchHook {
-    /// Before the fiber parks.
+    /// Called before the fiber parks.
     ///
     /// # Errors
     /// The reason why the fiber must not park here; the park then panics with it.
     fn leave(&self) -> Result<(), &'static str>;
 
-    /// The fiber runs again. Called only after a `leave` that allowed the switch.
+    /// Called when the fiber runs again, but only after a `leave` that allowed the switch.
     fn enter(&self);
 
-    /// What the fiber, which is not running, is doing, in lines for a report: the traceback of another language. Called
-    /// on the loop, outside any fiber.
+    /// Describes the activity of the fiber, which is not running, in lines for a report: for example the traceback of
+    /// another language. Called on the loop, outside any fiber.
     fn describe(&self) -> Option<String> {
         None
     }
 
-    /// What the fiber, which is not running, was started to do, where the place that spawned it does not tell: a
-    /// function of another language, as `file:line`. Called on the loop's thread for each fiber of a list, so it is to
-    /// be quick, and must not call the loop.
+    /// Describes what the fiber, which is not running, was started to do, if the location of the spawn does not show
+    /// it: a function of another language, as `file:line`. Called on the loop's thread for each fiber of a list, so it
+    /// must be quick, and must not call the loop.
     fn origin(&self) -> Option<Box<str>> {
         None
     }
@@ -75,15 +76,15 @@ pub(crate) struct HookFrame {
     outer: *const HookFrame,
 }
 
-/// What the hooks of a fiber that has left the processor say of it, the innermost first.
+/// Collects the descriptions by the hooks of a fiber that is not running, innermost first.
 ///
 /// # Safety
-/// The fiber has started, is not over, and is not the one that runs.
+/// The fiber has started, has not ended, and is not the running one.
 pub(crate) unsafe fn descriptions(header: &Header) -> Vec<String> {
     let mut all = Vec::new();
     let mut frame = header.hook.get();
     while !frame.is_null() {
-        // SAFETY: frames lie on the fiber's stack, which stands still, and are popped before they end.
+        // SAFETY: frames lie on the fiber's stack, which does not change meanwhile, and are popped before they end.
         let (hook, outer) = unsafe { (&*(*frame).hook, (*frame).outer) };
         all.extend(hook.describe());
         frame = outer;
@@ -91,10 +92,10 @@ pub(crate) unsafe fn descriptions(header: &Header) -> Vec<String> {
     all
 }
 
-/// What a fiber that has left the processor was started to do, by the outermost of its hooks that can tell.
+/// Returns what a fiber that is not running was started to do, according to the outermost hook that knows.
 ///
 /// # Safety
-/// As [`descriptions`].
+/// As for [`descriptions`].
 pub(crate) unsafe fn origin(header: &Header) -> Option<Box<str>> {
     let mut found = None;
     let mut frame = header.hook.get();
@@ -124,15 +125,15 @@ pub(crate) unsafe fn record(header: &Header) -> *const () {
     ptr::null()
 }
 
-/// A frame and its hook beside each other: each switch reads both, from one cache line if what the hook needs comes
-/// first in it.
+/// A frame with its hook right behind it. Each switch reads both; they share a cache line if the hook's first fields
+/// are the ones it needs.
 #[repr(C, align(64))]
 struct Hooked<H> {
     frame: HookFrame,
     hook: H,
 }
 
-/// Runs `f` with `hook` told of every switch of the calling fiber. Of nested hooks only the innermost is told.
+/// Runs `f` and calls `hook` at every switch of the calling fiber. Of nested hooks only the innermost is called.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, SwitchHook, spawn, with_switch_hook, yield_now};
@@ -155,7 +156,7 @@ struct Hooked<H> {
 /// ```
 ///
 /// # Panics
-/// Outside a fiber.
+/// When called outside a fiber.
 #[inline]
 pub fn with_switch_hook<H: SwitchHook, R>(hook: H, f: impl FnOnce(&H) -> R) -> R {
     // SAFETY: the running fiber's header lives as long as the fiber.
@@ -168,17 +169,17 @@ pub fn with_switch_hook<H: SwitchHook, R>(hook: H, f: impl FnOnce(&H) -> R) -> R
         },
         hook,
     };
-    let told: *const (dyn SwitchHook + '_) = &raw const hooked.hook;
-    // SAFETY: only the lifetime is changed; the frame is taken off again before `hooked` ends.
+    let target: *const (dyn SwitchHook + '_) = &raw const hooked.hook;
+    // SAFETY: only the lifetime changes; the frame is popped before `hooked` ends.
     hooked.frame.hook = unsafe {
-        std::mem::transmute::<*const (dyn SwitchHook + '_), *const (dyn SwitchHook + 'static)>(told)
+        std::mem::transmute::<*const (dyn SwitchHook + '_), *const (dyn SwitchHook + 'static)>(target)
     };
     header.hook.set(&raw const hooked.frame);
     let _pop = OnDrop(|| header.hook.set(outer));
     f(&hooked.hook)
 }
 
-/// The hook of a frame that has none yet.
+/// The hook of a frame whose hook is not set yet.
 enum Never {}
 
 impl SwitchHook for Never {
@@ -215,7 +216,7 @@ impl<H: SwitchHook + ?Sized> SwitchHook for &H {
     }
 }
 
-/// Runs `f`; any attempt to suspend the calling fiber in it is a panic. Outside a fiber it only calls `f`.
+/// Runs `f`, and panics if `f` tries to suspend the calling fiber. Outside a fiber it only calls `f`.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, no_suspend, spawn, yield_now};
@@ -246,21 +247,21 @@ fn ban_suspension<R>(header: &Header, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// The bit of a fiber's suspension bans that is set while the code of a switch runs: hooks, and a tracing subscriber.
-/// The other bits count the calls of `no_suspend` that are open.
+/// The bit of a fiber's suspension bans that is set while code runs inside a switch: hooks, and a tracing subscriber.
+/// The other bits count the open calls of `no_suspend`.
 const IN_SWITCH: u16 = 1 << 15;
 
-/// Runs a part of the fiber's switch that is not ours. It can neither suspend the fiber nor begin a wait of it.
+/// Runs foreign code inside the fiber's switch. The code can neither suspend the fiber nor begin a wait of it.
 #[inline]
 pub(super) fn during_switch<R>(header: &Header, f: impl FnOnce() -> R) -> R {
-    // A switch begins only where there is no ban.
+    // A switch begins only while no ban is set.
     debug_assert_eq!(header.suspension_bans.get(), 0);
     header.suspension_bans.set(IN_SWITCH);
     let _allow = OnDrop(|| header.suspension_bans.set(0));
     f()
 }
 
-/// Whether the code of a switch of this fiber runs.
+/// Returns whether code runs inside a switch of this fiber.
 #[inline]
 pub(super) fn is_in_switch(header: &Header) -> bool {
     header.suspension_bans.get() & IN_SWITCH != 0
@@ -270,7 +271,7 @@ fn with_loop_fiber() -> *const Header {
     try_with_loop(|l| l.running()).unwrap_or(ptr::null())
 }
 
-/// Whether the calling code may suspend here; if not, why.
+/// Returns whether the calling code may suspend here; if not, the error says why.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, may_suspend, no_suspend};
@@ -283,7 +284,7 @@ fn with_loop_fiber() -> *const Header {
 /// ```
 ///
 /// # Errors
-/// The reason, as the panic of a suspending call would say it.
+/// The reason, with the text of the panic that a suspending call would raise.
 pub fn may_suspend() -> Result<(), &'static str> {
     let header = with_loop_fiber();
     if header.is_null() {
@@ -307,17 +308,17 @@ fn check(header: &Header) -> Result<(), &'static str> {
             "a fiber cannot suspend while it unwinds (a blocking call in a Drop during a panic)",
         );
     }
-    // Not looked for in release builds: each switch would pay for it, and what it does is a slow leak.
+    // Not checked in release builds: each switch would pay for it, and the harm is only a slow leak.
     if cfg!(debug_assertions) && crossbeam_epoch::is_pinned() {
         return Err(
-            "a fiber cannot suspend under an epoch pin of crossbeam-epoch: no garbage would be freed until it goes on",
+            "a fiber cannot suspend under an epoch pin of crossbeam-epoch: no garbage would be freed until it resumes",
         );
     }
     Ok(())
 }
 
-/// The one point at which a fiber leaves the processor. `commit` records where it goes (parked, or back into the run
-/// queue); it runs when nothing can refuse the switch any more, so that a refusal leaves the fiber as it was.
+/// The only point at which a fiber leaves the processor. `commit` records its new state (parked, or back in the run
+/// queue). It runs when nothing can refuse the switch any more, so a refusal leaves the fiber unchanged.
 ///
 /// # Panics
 /// Where suspension is forbidden.
@@ -328,7 +329,7 @@ pub(super) fn switch_out(header: &Header, commit: impl FnOnce()) {
     departure.suspend();
 }
 
-/// As [`switch_out`]; where suspension is forbidden, nothing happens and the answer is why.
+/// Like [`switch_out`], but returns the reason and does nothing where suspension is forbidden.
 #[inline(always)]
 pub(super) fn try_switch_out(header: &Header, commit: impl FnOnce()) -> Result<(), &'static str> {
     let departure = try_depart(header)?;
@@ -337,14 +338,14 @@ pub(super) fn try_switch_out(header: &Header, commit: impl FnOnce()) -> Result<(
     Ok(())
 }
 
-/// A switch that nothing can refuse any more. What records where the fiber goes stands between [`depart`] and
-/// [`Departure::suspend`]. [`switch_out`] does the same with a closure, which the compiler does not always inline.
+/// A switch that nothing can refuse any more. The code between [`depart`] and [`Departure::suspend`] records the
+/// fiber's new state. [`switch_out`] does the same with a closure, which the compiler does not always inline.
 #[must_use]
 pub(super) struct Departure<'a> {
     header: &'a Header,
     frame: *const HookFrame,
     #[cfg(feature = "tracing")]
-    _spans: super::spans::Away<'a>,
+    _spans: super::spans::SuspendedSpans<'a>,
 }
 
 /// # Panics
@@ -378,7 +379,7 @@ fn try_depart(header: &Header) -> Result<Departure<'_>, &'static str> {
 impl Departure<'_> {
     #[inline(always)]
     pub(super) fn suspend(self) {
-        // SAFETY: `header` is that of the running fiber: the callers take it from the loop.
+        // SAFETY: `header` belongs to the running fiber: the callers take it from the loop.
         unsafe { self.header.switch.suspend() };
         if !self.frame.is_null() {
             // SAFETY: as in `try_depart`; the stack, and with it the frame, has not changed during the switch.
@@ -391,7 +392,7 @@ impl Departure<'_> {
 fn refuse(header: &Header, reason: &'static str) -> ! {
     let id = header.index.get();
     if std::thread::panicking() {
-        // A second panic during unwinding ends the process without our words; say them first.
+        // A second panic during unwinding ends the process without our message, so it is logged first.
         crate::say(format_args!("fiber {id}: {reason}"));
     }
     panic!("{reason}");

@@ -1,4 +1,4 @@
-//! The result of a fiber, and waiting for it.
+//! Join handles: the result of a fiber, and waiting for it.
 
 use super::cancel::cancel_on;
 use super::park::{LocalWaker, park, park_uninterruptible, prepare_park};
@@ -12,7 +12,7 @@ use std::io;
 use std::mem;
 use std::rc::Rc;
 
-/// Why a join gave no result.
+/// The reason why a join returned no result.
 ///
 /// ```
 /// use yue_scheduler::{Config, JoinError, Loop, spawn};
@@ -26,19 +26,19 @@ use std::rc::Rc;
 /// ```
 #[derive(thiserror::Error)]
 pub enum JoinError {
-    /// The fiber panicked; this is the payload.
+    /// The fiber panicked, with this payload.
     #[error("the fiber panicked: {}", panic_text(&**.0))]
     Panicked(Box<dyn Any + Send>),
-    /// The *waiting* fiber was told to stop. The other one goes on.
+    /// The *waiting* fiber was cancelled, or a deadline passed. The other fiber continues.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    /// The fiber, or its whole loop, was given up at shutdown before it was done.
+    /// The fiber, or its whole loop, was abandoned at shutdown before the fiber ended.
     #[error("the fiber's loop ended before the fiber did")]
     LoopGone,
 }
 
 impl From<JoinError> for io::Error {
-    /// For programs whose errors are all of I/O: a stop as [`Stopped`] itself says, a panic as its words.
+    /// For programs whose errors are all `io::Error`: a stop converts like [`Stopped`], a panic to its message.
     fn from(error: JoinError) -> io::Error {
         match error {
             JoinError::Stopped(stopped) => stopped.into(),
@@ -80,11 +80,12 @@ impl<T> JoinCell<T> {
     }
 }
 
-/// The fiber's side of the cell. Dropped without a result (a fiber that never ran), it tells the waiter so.
+/// The fiber's half of the cell. If it is dropped without a result (the fiber never ran), it reports that to the
+/// waiter.
 pub(super) struct Completion<T>(pub(super) Rc<JoinCell<T>>);
 
 impl<T> Completion<T> {
-    /// Called on the fiber's stack, when its closure is over. Does not unwind.
+    /// Stores the result. Called on the fiber's stack after its closure ended. Does not unwind.
     #[inline]
     pub(super) fn complete(&self, result: Result<T, Box<dyn Any + Send>>) {
         let cell = &*self.0;
@@ -95,7 +96,7 @@ impl<T> Completion<T> {
             *cell.result.borrow_mut() = Some(result.map_err(JoinError::Panicked));
             return cell.finish();
         }
-        // Nobody will ask.
+        // The handle is gone, so nobody will take the result.
         match result {
             Ok(result) if mem::needs_drop::<T>() => {
                 guarded("dropping a fiber's result", || drop(result));
@@ -107,7 +108,7 @@ impl<T> Completion<T> {
     }
 }
 
-/// Counts the panic that ended a fiber; tells the loop's hook of one that nobody will learn of from a join.
+/// Counts the panic that ended a fiber, and calls the loop's panic hook if no join will report it.
 #[cold]
 pub(crate) fn note_panic(fiber: FiberId, detached: bool, payload: &(dyn Any + Send)) {
     with_loop(|l| {
@@ -126,7 +127,7 @@ impl<T> Drop for Completion<T> {
     }
 }
 
-/// Waits for a fiber of this loop, or cancels it. Dropping it lets the fiber go on by itself.
+/// A handle for joining or cancelling a fiber of this loop. Dropping it detaches the fiber.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, Stopped, sleep, spawn};
@@ -151,21 +152,21 @@ impl<T> JoinHandle<T> {
         JoinHandle { cell }
     }
 
-    /// Waits until the fiber is over and takes its result.
+    /// Waits until the fiber has ended and returns its result.
     ///
     /// # Errors
-    /// [`JoinError::Panicked`] if it panicked, [`JoinError::Stopped`] if the caller was told to stop while it waited
-    /// (the fiber is detached then), [`JoinError::LoopGone`] if the loop ended first.
+    /// [`JoinError::Panicked`] if the fiber panicked; [`JoinError::Stopped`] if the caller was cancelled or a deadline
+    /// passed while it waited (the fiber is then detached); [`JoinError::LoopGone`] if the loop ended first.
     ///
     /// # Panics
-    /// Outside a fiber, unless the fiber, or its loop, is over already.
+    /// When called outside a fiber, unless the fiber, or its loop, has already ended.
     pub fn join(mut self) -> Result<T, JoinError> {
         self.wait()?;
         self.take()
     }
 
-    /// Waits until the fiber is over and leaves its result for [`JoinHandle::join`]: for a wait with a time limit that
-    /// may be tried again.
+    /// Waits until the fiber has ended. The result stays for [`JoinHandle::join`]. For a wait with a time limit that
+    /// may be retried.
     ///
     /// ```
     /// use yue_scheduler::{Config, Loop, sleep, spawn, timeout};
@@ -180,7 +181,7 @@ impl<T> JoinHandle<T> {
     /// ```
     ///
     /// # Errors
-    /// When the caller is told to stop first. The fiber goes on.
+    /// When the caller is cancelled or a deadline passes first. The fiber continues.
     ///
     /// # Panics
     /// As [`JoinHandle::join`].
@@ -191,8 +192,8 @@ impl<T> JoinHandle<T> {
         Ok(())
     }
 
-    /// Tells the fiber to stop and waits until it is over, also when the caller is told to stop meanwhile. What the
-    /// fiber makes of the cancel is in the result; one that ignores it is waited for.
+    /// Cancels the fiber and waits until it has ended, even if the caller is cancelled in the meantime. The result
+    /// shows how the fiber reacted to its cancellation; a fiber that ignores it is waited for.
     ///
     /// # Errors
     /// [`JoinError::Panicked`] and [`JoinError::LoopGone`], as [`JoinHandle::join`].
@@ -207,7 +208,7 @@ impl<T> JoinHandle<T> {
         self.take()
     }
 
-    /// Begins a wait of the calling fiber, unless there is nothing to wait for.
+    /// Begins a wait of the calling fiber. Returns whether there is something to wait for.
     fn begin_wait(&self) -> bool {
         if self.cell.done.get() || registry::is_gone(self.cell.fiber.loop_id) {
             return false;
@@ -223,7 +224,7 @@ impl<T> JoinHandle<T> {
         result.unwrap_or(Err(JoinError::LoopGone))
     }
 
-    /// The result, once the fiber is over: for a select.
+    /// Returns the result if the fiber has ended. For `select!`.
     pub(crate) fn poll(&mut self) -> Option<Result<T, JoinError>> {
         if !self.cell.done.get() && !registry::is_gone(self.cell.fiber.loop_id) {
             return None;
@@ -232,7 +233,7 @@ impl<T> JoinHandle<T> {
         Some(result.unwrap_or(Err(JoinError::LoopGone)))
     }
 
-    /// Has `waiter` woken when the fiber is over.
+    /// Registers `waiter`, which is woken when the fiber ends.
     pub(crate) fn watch(&mut self, waiter: Option<LocalWaker>) {
         self.cell.waiter.set(waiter);
         if let Some(waker) = waiter {
@@ -240,19 +241,19 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// Tells the fiber to stop: its suspending calls fail from now on.
+    /// Cancels the fiber: its suspending calls fail from now on.
     pub fn cancel(&self) {
         if !self.cell.done.get() {
             cancel_on(self.cell.fiber);
         }
     }
 
-    /// Whether the fiber is over.
+    /// Returns whether the fiber has ended.
     pub fn is_done(&self) -> bool {
         self.cell.done.get()
     }
 
-    /// The fiber.
+    /// Returns the fiber's id.
     pub fn id(&self) -> FiberId {
         self.cell.fiber
     }

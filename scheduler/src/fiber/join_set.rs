@@ -1,6 +1,6 @@
-//! A set of fibers that are waited for together, in the order in which they end.
+//! A set of fibers that are joined together, in the order in which they end.
 //!
-//! Each fiber holds the set's shared part and puts its result there itself; the set knows those that run only to cancel
+//! Each fiber holds the set's shared part and stores its result there. The set tracks the running fibers only to cancel
 //! them. When the set is gone, results are dropped where they arise.
 
 use super::cancel::cancel_on;
@@ -16,7 +16,8 @@ use std::io;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 
-/// Fibers of this loop that are waited for in the order in which they end. Dropping the set cancels those that run.
+/// A set of fibers of this loop that are joined in the order in which they end. Dropping the set cancels those that
+/// run.
 ///
 /// ```
 /// use yue_scheduler::{Config, JoinSet, Loop, sleep};
@@ -40,19 +41,19 @@ pub struct JoinSet<T> {
 }
 
 struct Shared<T> {
-    /// The loop of those that run.
+    /// The loop of the running fibers.
     loop_id: Cell<u32>,
-    /// By the number that the set gives them.
+    /// The running fibers, by their number in the set.
     running: RefCell<HashMap<u64, FiberId>>,
     next: Cell<u64>,
     done: RefCell<VecDeque<Result<T, JoinError>>>,
     waiter: Cell<Option<LocalWaker>>,
-    /// Nobody will ask for results.
+    /// The set was dropped, so nobody will take results.
     gone: Cell<bool>,
 }
 
 impl<T: 'static> JoinSet<T> {
-    /// An empty set.
+    /// Creates an empty set.
     pub fn new() -> Self {
         JoinSet {
             shared: Rc::new(Shared {
@@ -66,17 +67,17 @@ impl<T: 'static> JoinSet<T> {
         }
     }
 
-    /// Starts a fiber of the set.
+    /// Starts a fiber in the set.
     ///
     /// # Panics
-    /// As [`spawn`](super::spawn), and while the set has fibers of another loop.
+    /// As [`spawn`](super::spawn), and if the set has fibers of another loop.
     #[track_caller]
     pub fn spawn(&self, f: impl FnOnce() -> T + 'static) -> FiberId {
         self.spawn_from(Builder::new(), Location::caller(), f)
             .unwrap_or_else(|error| panic!("cannot spawn a fiber: {error}"))
     }
 
-    /// As [`JoinSet::spawn`], with a name or another stack.
+    /// Like [`JoinSet::spawn`], but with a name or another stack.
     ///
     /// # Errors
     /// As [`Builder::spawn`].
@@ -95,7 +96,7 @@ impl<T: 'static> JoinSet<T> {
         location: &'static Location<'static>,
         f: impl FnOnce() -> T + 'static,
     ) -> io::Result<FiberId> {
-        self.shared.settle(this_loop::id());
+        self.shared.bind_to_loop(this_loop::id());
         let number = self.shared.next.get();
         self.shared.next.set(number + 1);
         let member = Membership {
@@ -109,13 +110,13 @@ impl<T: 'static> JoinSet<T> {
         Ok(fiber)
     }
 
-    /// Waits for the next fiber to end and takes its result; `None` when the set is empty.
+    /// Waits for the next fiber to end and returns its result, or `None` when the set is empty.
     ///
     /// # Errors
-    /// [`Stopped`] when the *caller* is told to stop first. What went wrong in the fiber is in the inner result.
+    /// [`Stopped`] when the *caller* is cancelled or a deadline passes first. The inner result has the fiber's error.
     ///
     /// # Panics
-    /// Outside a fiber, unless a fiber of the set is over already.
+    /// When called outside a fiber, unless a fiber of the set has already ended.
     pub fn join_next(&mut self) -> Result<Option<Result<T, JoinError>>, Stopped> {
         loop {
             if let Some(result) = self.try_join_next() {
@@ -129,17 +130,17 @@ impl<T: 'static> JoinSet<T> {
         }
     }
 
-    /// The result of a fiber that is over and was not asked for yet.
+    /// Returns the result of a fiber that has ended, if one was not taken yet.
     pub fn try_join_next(&mut self) -> Option<Result<T, JoinError>> {
         let done = self.shared.done.borrow_mut().pop_front();
         if done.is_none() {
-            self.give_up_the_abandoned();
+            self.fail_abandoned();
             return self.shared.done.borrow_mut().pop_front();
         }
         done
     }
 
-    /// Has `waiter` woken when a fiber of the set is over.
+    /// Registers `waiter`, which is woken when a fiber of the set ends.
     pub(crate) fn watch(&mut self, waiter: Option<LocalWaker>) {
         self.shared.waiter.set(waiter);
         if let Some(waker) = waiter {
@@ -147,8 +148,8 @@ impl<T: 'static> JoinSet<T> {
         }
     }
 
-    /// Fibers that were given up with their loop never come here by themselves.
-    fn give_up_the_abandoned(&self) {
+    /// Stores a result for fibers that were abandoned with their loop; they will never store one themselves.
+    fn fail_abandoned(&self) {
         if registry::is_gone(self.shared.loop_id.get()) {
             let lost = self.shared.running.take().into_iter();
             let lost = lost.map(|_| Err(JoinError::LoopGone));
@@ -156,16 +157,16 @@ impl<T: 'static> JoinSet<T> {
         }
     }
 
-    /// Tells all fibers of the set to stop. Their results still come.
+    /// Cancels all fibers of the set. Their results still arrive.
     pub fn cancel_all(&self) {
         self.shared.cancel_all();
     }
 
-    /// Tells all fibers of the set to stop, waits until they are over, also when the caller is told to stop meanwhile,
-    /// and drops their results.
+    /// Cancels all fibers of the set, waits until they have ended, even if the caller is cancelled in the meantime, and
+    /// drops their results.
     ///
     /// # Panics
-    /// Outside a fiber, unless all of them are over already.
+    /// When called outside a fiber, unless all of them have already ended.
     pub fn cancel_and_join(&mut self) {
         self.cancel_all();
         loop {
@@ -180,27 +181,27 @@ impl<T: 'static> JoinSet<T> {
         }
     }
 
-    /// Lets the fibers of the set go on by themselves; it is empty then.
+    /// Detaches the fibers of the set and leaves it empty.
     pub fn detach_all(&mut self) {
         let set = JoinSet::new();
         let left = std::mem::replace(self, set);
         left.shared.running.borrow_mut().clear();
     }
 
-    /// Fibers whose result was not taken yet, running or over.
+    /// Returns the number of fibers whose result was not taken yet, whether they run or have ended.
     pub fn len(&self) -> usize {
         self.shared.running.borrow().len() + self.shared.done.borrow().len()
     }
 
-    /// Whether all results have been taken.
+    /// Returns whether all results have been taken.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl<T> Shared<T> {
-    /// Makes the set one of that loop's.
-    fn settle(&self, loop_id: u32) {
+    /// Binds the set to that loop.
+    fn bind_to_loop(&self, loop_id: u32) {
         let before = self.loop_id.replace(loop_id);
         assert!(
             before == loop_id || self.running.borrow().is_empty(),
@@ -231,14 +232,14 @@ impl<T> Shared<T> {
     }
 }
 
-/// A fiber's place in a set. Dropped without a result (a fiber that never ran), it says so.
+/// A fiber's membership in a set. If it is dropped without a result (the fiber never ran), it reports that.
 struct Membership<T> {
     shared: Rc<Shared<T>>,
     number: u64,
 }
 
 impl<T> Membership<T> {
-    /// Does not unwind.
+    /// Stores the outcome. Does not unwind.
     fn end(self, outcome: std::thread::Result<T>) {
         if let Err(payload) = &outcome {
             note_panic(current_id(), self.shared.gone.get(), &**payload);

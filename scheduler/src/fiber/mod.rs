@@ -46,9 +46,9 @@ use std::io;
 use std::panic::Location;
 use std::rc::Rc;
 
-/// Names one fiber of one loop of this process: no other fiber, of this loop or another, ever gets the same id.
+/// The id of one fiber of one loop of this process. No other fiber, of this loop or another, ever gets the same id.
 ///
-/// It is displayed without its loop, as `index.generation`: lists and reports name the loop beside it.
+/// It is displayed without its loop, as `index.generation`; lists and reports name the loop beside it.
 ///
 /// ```
 /// use yue_scheduler::{Config, FiberId, Loop, current_id, spawn};
@@ -68,7 +68,7 @@ pub struct FiberId {
 }
 
 impl FiberId {
-    /// The number of the fiber's loop; see [`this_loop::id`](crate::this_loop::id).
+    /// Returns the number of the fiber's loop; see [`this_loop::id`](crate::this_loop::id).
     ///
     /// ```
     /// use yue_scheduler::{Config, Loop, current_id, this_loop};
@@ -79,13 +79,14 @@ impl FiberId {
         self.loop_id
     }
 
-    /// The id as a number, for tables that other languages keep: the index in bits 0 to 31, the generation (which of
-    /// the fibers that had that index) in bits 32 to 63, the number of the loop in bits 64 to 95.
+    /// Returns the id as a number, for tables in other languages: the index in bits 0 to 31, the generation (which
+    /// counts the fibers that had that index) in bits 32 to 63, the number of the loop in bits 64 to 95.
     pub fn to_bits(self) -> u128 {
         u128::from(self.loop_id) << 64 | u128::from(self.generation) << 32 | u128::from(self.index)
     }
 
-    /// The id that [`to_bits`](FiberId::to_bits) made the number of. Any number is fine; most name no fiber.
+    /// Returns the id whose number [`to_bits`](FiberId::to_bits) returned. Any number is allowed; most belong to no
+    /// fiber.
     pub fn from_bits(bits: u128) -> FiberId {
         FiberId {
             loop_id: (bits >> 64) as u32,
@@ -101,7 +102,7 @@ impl fmt::Display for FiberId {
     }
 }
 
-/// Starts a fiber on this loop; it runs when the others that are runnable have had their turn.
+/// Starts a fiber on this loop. It runs after the fibers that are already runnable.
 ///
 /// The fiber inherits the caller's [`context`]. Dropping the handle detaches it. While the loop shuts down, new fibers
 /// start cancelled.
@@ -111,13 +112,13 @@ impl fmt::Display for FiberId {
 ///
 /// Loop::new(Config::default()).unwrap().run(|| {
 ///     let fiber = spawn(|| "from the fiber");
-///     assert!(!fiber.is_done()); // it has not had its turn yet
+///     assert!(!fiber.is_done()); // it has not run yet
 ///     assert_eq!(fiber.join().unwrap(), "from the fiber");
 /// });
 /// ```
 ///
 /// # Panics
-/// Outside a loop, or where [`Builder::spawn`] gives an error.
+/// Outside a loop, or where [`Builder::spawn`] returns an error.
 #[track_caller]
 pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
     match Builder::new().spawn(f) {
@@ -144,30 +145,30 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A fiber without a name on a [`StackClass::Native`] stack.
+    /// A fiber without a name, on a [`StackClass::Native`] stack.
     pub fn new() -> Self {
         Builder::default()
     }
 
-    /// A name for listings and reports.
+    /// Sets a name for listings and reports.
     pub fn name(mut self, name: impl Into<Box<str>>) -> Self {
         self.extra.get_or_insert_default().name = Some(name.into());
         self
     }
 
-    /// What to call if the fiber is given up at shutdown.
+    /// Sets a callback for the case that the fiber is abandoned at shutdown.
     pub(crate) fn on_abandon(mut self, callback: impl FnOnce() + 'static) -> Self {
         self.extra.get_or_insert_default().on_abandon = Some(Box::new(callback));
         self
     }
 
-    /// What the stack is for.
+    /// Sets the stack class, which determines the size of the stack.
     pub fn stack(mut self, class: StackClass) -> Self {
         self.stack = class;
         self
     }
 
-    /// In which order the fiber runs among those that are ready. It is not inherited.
+    /// Sets the fiber's priority among ready fibers. A priority is not inherited.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
@@ -176,8 +177,8 @@ impl Builder {
     /// Starts the fiber on this loop.
     ///
     /// # Errors
-    /// When the system gives no memory for another stack, or the loop has ended (what its end drops may still try); the
-    /// closure is dropped.
+    /// When the system has no memory for another stack, or the loop has ended (destructors that run at its end may
+    /// still call this). The closure is dropped.
     ///
     /// # Panics
     /// Outside a loop.
@@ -198,13 +199,13 @@ impl Builder {
                 return Err(io::Error::other("the loop has ended"));
             }
             let stack = l.stacks.take(self.stack)?;
-            // SAFETY: headers of the slab live as long as the loop.
+            // SAFETY: headers in the slab live as long as the loop.
             let header = unsafe { &*l.slab.take() };
             let cell = Rc::new(JoinCell::new(header.id(l.id())));
             let root = Root::new(f, Completion(cell.clone()));
             l.set_up(header, self.extra, self.priority, location);
             header.bounds.set(stack.bounds());
-            // SAFETY: the header is fresh from the slab and stays in place; a root catches every panic.
+            // SAFETY: the header was just taken from the slab and does not move; a root catches every panic.
             unsafe { header.switch.prepare(stack, move || root.run()) };
             l.make_ready(header);
             Ok(JoinHandle::new(cell))
@@ -213,21 +214,21 @@ impl Builder {
 }
 
 impl Builder {
-    /// Starts a fiber on this loop whose closure may borrow.
+    /// Starts a fiber on this loop with a closure that may borrow.
     ///
     /// # Errors
     /// As [`Builder::spawn`].
     ///
     /// # Safety
-    /// What `body` borrows stays valid, and in place, until `body` has been dropped, by running or without; or for
-    /// ever, if the fiber is given up at the loop's end.
+    /// Everything that `body` borrows stays valid, and does not move, until `body` has been dropped, whether it ran or
+    /// not. If the fiber is abandoned at the loop's end, that means forever.
     pub(super) unsafe fn spawn_borrowing(
         self,
         location: &'static Location<'static>,
         body: Box<dyn FnOnce() + '_>,
     ) -> io::Result<FiberId> {
-        // SAFETY: only the lifetime is changed, and the caller promises that it is not used past its end: a fiber does
-        // nothing with its closure but run it or drop it.
+        // SAFETY: only the lifetime changes, and the caller promises that it is not used past its end: a fiber only
+        // runs its closure or drops it.
         let body =
             unsafe { std::mem::transmute::<Box<dyn FnOnce() + '_>, Box<dyn FnOnce()>>(body) };
         Ok(self.spawn_from(location, body)?.id())
@@ -266,7 +267,7 @@ impl crate::event_loop::Inner {
     }
 }
 
-/// Whether the calling code runs in a fiber.
+/// Returns whether the calling code runs in a fiber.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, in_fiber};
@@ -278,8 +279,8 @@ pub fn in_fiber() -> bool {
     try_with_loop(|l| !l.running().is_null()).unwrap_or(false)
 }
 
-/// The lowest address of the calling fiber's stack that code may touch. Code that recurses without a limit of its own
-/// (a C library that calls back) compares its stack pointer with it.
+/// Returns the lowest address of the calling fiber's stack that code may use. Code that recurses without its own limit
+/// (a C library with callbacks) compares its stack pointer with it.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, stack_limit};
@@ -291,13 +292,13 @@ pub fn in_fiber() -> bool {
 /// ```
 ///
 /// # Panics
-/// Outside a fiber.
+/// When called outside a fiber.
 pub fn stack_limit() -> usize {
     // SAFETY: the running fiber's header lives as long as the fiber.
     unsafe { &*current_fiber() }.bounds.get().limit_of_use()
 }
 
-/// The calling fiber.
+/// Returns the id of the calling fiber.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, current_id, spawn};
@@ -312,14 +313,14 @@ pub fn stack_limit() -> usize {
 /// ```
 ///
 /// # Panics
-/// Outside a fiber.
+/// When called outside a fiber.
 pub fn current_id() -> FiberId {
     // SAFETY: the running fiber's header lives as long as the fiber.
     let header = unsafe { &*current_fiber() };
     with_loop(|l| header.id(l.id()))
 }
 
-/// The name of the calling fiber, if it was given one. `None` outside.
+/// Returns the name of the calling fiber, if it has one. `None` outside a fiber.
 ///
 /// ```
 /// use yue_scheduler::{Builder, Config, Loop, current_name};
@@ -335,7 +336,8 @@ pub fn current_name() -> Option<String> {
     unsafe { &*header }.with_name(|name| name.map(str::to_owned))
 }
 
-/// What the calling fiber works for: set with [`set_context`], inherited by the fibers it spawns. `None` outside.
+/// Returns the calling fiber's context: the value set with [`set_context`], which the fibers it spawns inherit. `None`
+/// outside a fiber.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, context, set_context, spawn};
@@ -356,7 +358,7 @@ pub fn context() -> Option<Rc<dyn Any>> {
     .flatten()
 }
 
-/// Sets what the calling fiber works for; returns what it was before.
+/// Sets the calling fiber's context, such as the request it works for. Returns the previous one.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, context, set_context};
@@ -371,7 +373,7 @@ pub fn context() -> Option<Rc<dyn Any>> {
 /// ```
 ///
 /// # Panics
-/// Outside a fiber.
+/// When called outside a fiber.
 pub fn set_context(context: Option<Rc<dyn Any>>) -> Option<Rc<dyn Any>> {
     // SAFETY: the running fiber's header lives as long as the fiber.
     unsafe { (*current_fiber()).context.replace(context) }

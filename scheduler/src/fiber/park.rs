@@ -1,25 +1,25 @@
-//! Park and wake: the two verbs that everything else is built from.
+//! Park and wake, the two verbs that everything else is built from.
 //!
 //! ```text
 //!   let waker = prepare_park();      a new wait begins: sequence + 1
-//!   give the waker to somebody
-//!   park("why")                      suspends, unless the waker was used in between
+//!   hand the waker to another fiber, a thread or a driver
+//!   park("why")                      suspends, unless the waker was already used
 //! ```
 //!
-//! A waker names its loop and its fiber's header by number, and its wait by the header's count of waits, which no other
-//! wait of that header ever has (64 bits, not begun anew for the next fiber). One that comes late (the fiber went on
-//! for another reason, or is over) does not match and does nothing; so wakers need no reference counts, are used at
-//! most once, and may be dropped. A wake never runs its target: it puts it into the run queue.
+//! A waker names its loop and its fiber's header by number. It names its wait by the header's count of waits, which is
+//! unique to that wait (64 bits, not reset for the next fiber). A late waker (the fiber resumed for another reason, or
+//! has ended) does not match and does nothing. So wakers need no reference counts, are used at most once, and may be
+//! dropped. A wake never runs its target: it puts it into the run queue.
 
 use super::cancel::stopped;
-use super::header::{Header, INTERRUPTIBLE, State, WOKEN, Words};
+use super::header::{Header, INTERRUPTIBLE, State, WOKEN, PackedStr};
 use super::hook::{OnDrop, depart, is_in_switch, switch_out, try_switch_out};
 use super::{FiberId, Stopped};
 use crate::event_loop::{Inner, Message, current_fiber, registry, try_with_loop, with_loop};
 use crate::time::Instant;
 use std::marker::PhantomData;
 
-/// What ended a wait with a time limit.
+/// How a wait with a time limit ended.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, Wakeup, now, park_until, prepare_park};
@@ -28,7 +28,7 @@ use std::marker::PhantomData;
 /// Loop::new(Config::default()).unwrap().run(|| {
 ///     prepare_park().wake();
 ///     assert_eq!(park_until("nap", None).unwrap(), Wakeup::Woken);
-///     prepare_park(); // nobody has the waker
+///     prepare_park(); // the waker is dropped
 ///     let soon = now().saturating_add(Duration::from_millis(1));
 ///     assert_eq!(park_until("nap", Some(soon)).unwrap(), Wakeup::TimedOut);
 /// });
@@ -37,7 +37,7 @@ use std::marker::PhantomData;
 pub enum Wakeup {
     /// The waker was used.
     Woken,
-    /// The time came first.
+    /// The time limit passed first.
     TimedOut,
 }
 
@@ -50,7 +50,7 @@ pub enum Wakeup {
 ///     let waker = prepare_park();
 ///     assert_eq!(waker.fiber(), current_id());
 ///     let other = spawn(move || (waker.wake(), waker.wake()));
-///     park("a friend").unwrap();
+///     park("the other fiber").unwrap();
 ///     assert_eq!(other.join().unwrap(), (true, false)); // only one ends the wait
 /// });
 /// ```
@@ -70,9 +70,9 @@ pub struct LocalWaker {
 ///
 /// Loop::new(Config::default()).unwrap().run(|| {
 ///     let answer = Arc::new(AtomicU32::new(0));
-///     let (waker, place) = (prepare_park().remote(), answer.clone());
+///     let (waker, slot) = (prepare_park().remote(), answer.clone());
 ///     thread::spawn(move || {
-///         place.store(42, Ordering::Release);
+///         slot.store(42, Ordering::Release);
 ///         waker.wake();
 ///     });
 ///     park("the thread's answer").unwrap();
@@ -87,22 +87,22 @@ pub struct RemoteWaker {
 }
 
 impl LocalWaker {
-    /// Makes the fiber runnable if it is still in this wait. Returns whether it was this waker that ended the wait.
+    /// Makes the fiber runnable if it is still in this wait. Returns whether this waker ended the wait.
     ///
     /// While the thread is not in the fiber's loop (between two ticks, or in another loop) the wake is sent as
-    /// [`RemoteWaker::wake`] would, and the answer is `false`.
+    /// [`RemoteWaker::wake`] would send it, and the result is `false`.
     #[inline]
     pub fn wake(self) -> bool {
         self.wait.wake_from_here()
     }
 
-    /// The same wait, for another thread.
+    /// Returns a waker of the same wait for use on other threads.
     #[inline]
     pub fn remote(self) -> RemoteWaker {
         self.wait
     }
 
-    /// The fiber that waits.
+    /// Returns the fiber that waits.
     pub fn fiber(self) -> FiberId {
         FiberId {
             loop_id: self.wait.loop_id,
@@ -111,7 +111,7 @@ impl LocalWaker {
         }
     }
 
-    /// The waker of the calling fiber's present wait, if `wait` is that.
+    /// Returns the waker of the calling fiber's current wait, if `wait` names that wait.
     pub(crate) fn of_this_fiber(wait: RemoteWaker) -> Option<LocalWaker> {
         let (l, header) = here();
         let same = l.id() == wait.loop_id
@@ -126,12 +126,12 @@ impl LocalWaker {
 }
 
 impl RemoteWaker {
-    /// Makes the fiber runnable if it is still in this wait. A loop that is gone is ignored. Never blocks.
+    /// Makes the fiber runnable if it is still in this wait. Does nothing if the loop has ended. Never blocks.
     pub fn wake(self) {
         registry::send(self.loop_id, Message::Wake(self));
     }
 
-    /// As [`LocalWaker::wake`], on any thread.
+    /// Like [`LocalWaker::wake`], but on any thread.
     #[inline]
     pub(super) fn wake_from_here(self) -> bool {
         match try_with_loop(|l| (l.id() == self.loop_id).then(|| wake_in(l, self))) {
@@ -143,12 +143,12 @@ impl RemoteWaker {
         }
     }
 
-    /// The number of the wait among all waits of its fiber's header; never 0.
+    /// Returns the number of the wait among all waits of its fiber's header; never 0.
     pub(super) fn sequence(self) -> u64 {
         self.sequence
     }
 
-    /// The waker of another wait of the same fiber.
+    /// Returns the waker of another wait of the same fiber.
     pub(super) fn of_wait(self, sequence: u64) -> RemoteWaker {
         RemoteWaker { sequence, ..self }
     }
@@ -159,7 +159,7 @@ const _: () = assert!(
     "a waker is passed in two registers"
 );
 
-/// Does what a waker asks, on the loop's thread.
+/// Ends the wait on the loop's thread. Returns whether it did.
 #[inline]
 pub(crate) fn wake_in(l: &Inner, wait: RemoteWaker) -> bool {
     let Some(header) = l.slab.at(wait.index) else {
@@ -175,7 +175,7 @@ pub(crate) fn wake_in(l: &Inner, wait: RemoteWaker) -> bool {
             l.count_wake();
             true
         }
-        // Not parked yet, or already on its way for another reason: the park that comes returns at once.
+        // Not parked yet, or already runnable for another reason: the next park returns at once.
         State::Running | State::Ready => {
             header.set(WOKEN);
             l.count_wake();
@@ -185,7 +185,7 @@ pub(crate) fn wake_in(l: &Inner, wait: RemoteWaker) -> bool {
     }
 }
 
-/// Begins a wait of the calling fiber: wakers of earlier waits are void from here on.
+/// Begins a wait of the calling fiber. Wakers of earlier waits are void from here on.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, park, prepare_park};
@@ -195,12 +195,13 @@ pub(crate) fn wake_in(l: &Inner, wait: RemoteWaker) -> bool {
 ///     let waker = prepare_park();
 ///     assert!(!stale.wake());
 ///     assert!(waker.wake());
-///     park("what has come already").unwrap(); // returns at once
+///     park("an early wake-up").unwrap(); // returns at once
 /// });
 /// ```
 ///
 /// # Panics
-/// Outside a fiber; in a [`SwitchHook`](crate::SwitchHook), whose fiber is about to wait by the waker that it has.
+/// When called outside a fiber, or in a [`SwitchHook`](crate::SwitchHook), whose fiber is about to wait with the waker
+/// that it already has.
 #[inline]
 pub fn prepare_park() -> LocalWaker {
     let (l, header) = here();
@@ -228,7 +229,7 @@ fn refuse_wait() -> ! {
     );
 }
 
-/// Waits until the waker of the last [`prepare_park`] is used. `reason` is what listings show.
+/// Waits until the waker of the last [`prepare_park`] is used. Listings show `reason`.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, Stopped, park, prepare_park, spawn};
@@ -240,24 +241,24 @@ fn refuse_wait() -> ! {
 ///
 ///     let fiber = spawn(|| {
 ///         prepare_park();
-///         park("what never comes")
+///         park("nothing")
 ///     });
 ///     assert_eq!(fiber.cancel_and_join().unwrap(), Err(Stopped::Cancelled));
 /// });
 /// ```
 ///
 /// # Errors
-/// [`Stopped`] when the fiber is cancelled or a deadline passes first; the waker is void then, or soon: the next
-/// `prepare_park` sees to that.
+/// [`Stopped`] when the fiber is cancelled or a deadline passes first. The waker is then void, or the next
+/// `prepare_park` makes it so.
 ///
 /// # Panics
-/// Outside a fiber, or where suspension is forbidden; but a fiber that has been told to stop gets the error there, too.
+/// When called outside a fiber, or where suspension is forbidden. A stopped fiber gets the error even there.
 #[inline]
 pub fn park(reason: &'static str) -> Result<(), Stopped> {
     park_until(reason, None).map(|_| ())
 }
 
-/// As [`park`], but waits no longer than to `at`.
+/// Like [`park`], but returns at `at` at the latest.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, Wakeup, now, park_until, prepare_park};
@@ -266,7 +267,7 @@ pub fn park(reason: &'static str) -> Result<(), Stopped> {
 /// Loop::new(Config::default()).unwrap().run(|| {
 ///     prepare_park();
 ///     let soon = now().saturating_add(Duration::from_millis(1));
-///     let wakeup = park_until("what never comes", Some(soon)).unwrap();
+///     let wakeup = park_until("nothing", Some(soon)).unwrap();
 ///     assert_eq!(wakeup, Wakeup::TimedOut);
 /// });
 /// ```
@@ -280,11 +281,11 @@ pub fn park_until(reason: &'static str, at: Option<Instant>) -> Result<Wakeup, S
     park_unrefused(reason, at.unwrap_or(Instant::NEVER)).map_err(refuse_call)
 }
 
-/// As [`park_until`], for a caller that may find that it got what it waited for after all: an error is not a refusal
-/// yet. The caller says so with [`refuse_call`] when it hands the error on.
+/// Like [`park_until`], for a caller that may find that its operation completed after all. An error does not count as a
+/// refusal yet; the caller reports it with [`refuse_call`] when it returns the error.
 ///
-/// [`timeout`](crate::timeout) drops a result only if its deadline refused a call. So an operation that is cancelled,
-/// and then waited for, uses this: when it completed all the same, nothing was refused.
+/// [`timeout`](crate::timeout) drops a result only if its deadline refused a call. An operation that is cancelled and
+/// then waited for uses this function: if it completed all the same, nothing was refused.
 ///
 /// ```
 /// use yue_scheduler::{
@@ -294,8 +295,8 @@ pub fn park_until(reason: &'static str, at: Option<Instant>) -> Result<Wakeup, S
 ///
 /// Loop::new(Config::default()).unwrap().run(|| {
 ///     let wait = || {
-///         prepare_park(); // nobody has the waker
-///         park_unrefused("what never comes", Instant::NEVER)
+///         prepare_park(); // the waker is dropped
+///         park_unrefused("nothing", Instant::NEVER)
 ///     };
 ///     let short = Duration::from_millis(1);
 ///     assert_eq!(timeout(short, || wait().is_err()), Ok(true));
@@ -315,8 +316,8 @@ pub fn park_unrefused(reason: &'static str, limit: Instant) -> Result<Wakeup, St
         return Ok(Wakeup::Woken);
     }
     if let Some(reason) = stopped(l, header) {
-        // Once through the run queue, so that a loop that ignores the error cannot starve the others. Where that is
-        // forbidden (in a destructor that runs during a panic, say) the answer is the same.
+        // Once through the run queue, so that a loop that ignores the error cannot starve the other fibers. Where
+        // suspension is forbidden (for example in a destructor that runs during a panic) the result is the same.
         let _ = try_switch_out(header, || l.requeue(header));
         return if header.has(WOKEN) {
             Ok(Wakeup::Woken)
@@ -339,8 +340,8 @@ pub fn park_unrefused(reason: &'static str, limit: Instant) -> Result<Wakeup, St
     }
 }
 
-/// Waits until the waker of the last [`prepare_park`] is used, whatever else happens to the fiber. For what must not be
-/// left behind: an operation that the kernel works on.
+/// Waits until the waker of the last [`prepare_park`] is used, even if the fiber is cancelled or a deadline passes. For
+/// operations in the kernel, which must not be left behind.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, is_cancelled, park_uninterruptible, prepare_park, spawn};
@@ -352,13 +353,13 @@ pub fn park_unrefused(reason: &'static str, limit: Instant) -> Result<Wakeup, St
 ///         park_uninterruptible("the kernel");
 ///         is_cancelled()
 ///     });
-///     fiber.cancel(); // it learns of it when its wait is over
+///     fiber.cancel(); // it finds out when its wait ends
 ///     assert!(fiber.join().unwrap());
 /// });
 /// ```
 ///
 /// # Panics
-/// Outside a fiber, or where suspension is forbidden.
+/// When called outside a fiber, or where suspension is forbidden.
 pub fn park_uninterruptible(reason: &'static str) {
     let (l, header) = here();
     while !header.has(WOKEN) {
@@ -376,17 +377,17 @@ fn suspend_parked(
     interruptible: u8,
 ) {
     let departure = depart(header);
-    header.reason.set(Words::new(reason));
+    header.reason.set(PackedStr::new(reason));
     header.clear(INTERRUPTIBLE);
     header.set(interruptible);
-    // Also when a switch hook panics on the way back: the timer is armed only while the fiber is parked.
+    // Also when a switch hook panics on the way back, because the timer may be armed only while the fiber is parked.
     let _disarm = OnDrop(|| l.wheel.cancel(&header.timer));
     if header.has(WOKEN) {
-        // A switch hook woke it, after the caller looked.
+        // A switch hook woke it after the caller had checked.
         l.requeue(header);
     } else {
         if alarm != Instant::NEVER {
-            // SAFETY: headers stay in place; `_disarm` cancels the timer before the fiber goes on.
+            // SAFETY: headers do not move; `_disarm` cancels the timer before the fiber resumes.
             unsafe { l.wheel.arm(&header.timer, alarm) };
         }
         l.park(header);
@@ -408,12 +409,12 @@ fn suspend_parked(
 /// ```
 ///
 /// # Errors
-/// [`Stopped`] when the fiber has been told to stop; it has yielded all the same.
+/// [`Stopped`] when the fiber was cancelled or a deadline has passed. It has yielded all the same.
 ///
 /// # Panics
-/// Outside a fiber, or where suspension is forbidden.
+/// When called outside a fiber, or where suspension is forbidden.
 // Inlined for the processor's return-address prediction: a call and a return around the switch would each be
-// mispredicted (seen: 12 ns a yield inlined, 50 ns not).
+// mispredicted (measured: a yield takes 12 ns inlined, 50 ns otherwise).
 #[inline(always)]
 pub fn yield_now() -> Result<(), Stopped> {
     let (l, header) = here();
@@ -424,8 +425,8 @@ pub fn yield_now() -> Result<(), Stopped> {
     }
 }
 
-/// As [`yield_now`] where the fiber may be suspended. Elsewhere (in [`no_suspend`](crate::no_suspend), or in a
-/// destructor that runs during a panic) it does not yield: for calls that yield only to be fair to other fibers.
+/// Like [`yield_now`] where the fiber may be suspended. Elsewhere (in [`no_suspend`](crate::no_suspend), or in a
+/// destructor that runs during a panic) it does not yield. For calls that yield only to be fair to other fibers.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, no_suspend, spawn, yield_if_allowed};
@@ -440,10 +441,10 @@ pub fn yield_now() -> Result<(), Stopped> {
 /// ```
 ///
 /// # Errors
-/// [`Stopped`] when the fiber has been told to stop.
+/// [`Stopped`] when the fiber was cancelled or a deadline has passed.
 ///
 /// # Panics
-/// Outside a fiber.
+/// When called outside a fiber.
 #[inline(always)]
 pub fn yield_if_allowed() -> Result<(), Stopped> {
     let (l, header) = here();
@@ -454,26 +455,26 @@ pub fn yield_if_allowed() -> Result<(), Stopped> {
     }
 }
 
-/// Begins a wait, as [`prepare_park`] does, for the sake of its number: differs from fiber to fiber and from wait to
-/// wait, and is the same in a run that is repeated.
+/// Begins a wait, like [`prepare_park`], and returns its number, which differs from fiber to fiber and from wait to
+/// wait, and is the same in a repeated run.
 pub(crate) fn begin_wait_number() -> u64 {
     let wait = prepare_park().wait;
     wait.sequence.wrapping_add(u64::from(wait.index) << 32)
 }
 
-/// What a suspending call does first: in a fiber that has been told to stop it goes once through the run queue, where
-/// the fiber may be suspended, and fails. Outside fibers nothing is ever told to stop.
+/// The first step of a suspending call. A stopped fiber goes through the run queue once, where it may be suspended, and
+/// the call fails. Outside fibers nothing is ever stopped.
 ///
 /// # Errors
-/// [`Stopped`], as the call's own.
+/// [`Stopped`], which the call returns.
 #[inline]
 pub(crate) fn check_stopped() -> Result<(), Stopped> {
-    let told = try_with_loop(|l| {
+    let reason = try_with_loop(|l| {
         // SAFETY: the running fiber's header lives as long as the fiber.
         let header = unsafe { l.running().as_ref()? };
         stopped(l, header)
     });
-    match told.flatten() {
+    match reason.flatten() {
         None => Ok(()),
         Some(reason) => Err(stop_here(reason)),
     }
@@ -486,15 +487,15 @@ fn stop_here(reason: Stopped) -> Stopped {
     refuse(header, reason)
 }
 
-/// Notes that a call of the calling fiber is refused for `reason`, and gives it back: see [`park_unrefused`].
+/// Records that a call of the calling fiber is refused for `reason`, and returns `reason`: see [`park_unrefused`].
 ///
 /// # Panics
-/// Outside a fiber.
+/// When called outside a fiber.
 pub fn refuse_call(reason: Stopped) -> Stopped {
     refuse(here().1, reason)
 }
 
-/// As [`RemoteWaker::wake`], but at once if this thread is in the fiber's loop.
+/// Like [`RemoteWaker::wake`], but at once if this thread is in the fiber's loop.
 pub(crate) fn wake_from_here(wait: RemoteWaker) {
     let woken = try_with_loop(|l| l.id() == wait.loop_id && (wake_in(l, wait), true).1);
     if woken != Some(true) {
@@ -502,19 +503,19 @@ pub(crate) fn wake_from_here(wait: RemoteWaker) {
     }
 }
 
-/// Notes which deadline refused a call, so that the `timeout` it belongs to knows.
+/// Records in the earliest deadline that it refused a call, for the `timeout` that set it.
 #[cold]
 fn refuse(header: &Header, reason: Stopped) -> Stopped {
     let frame = header.earliest.get();
     if reason == Stopped::Deadline && !frame.is_null() {
-        // SAFETY: frames lie on the fiber's stack and are taken off before they end.
+        // SAFETY: frames lie on the fiber's stack and are popped before they end.
         unsafe { (*frame).refused.set(true) };
     }
     reason
 }
 
-/// The loop and the header of the calling fiber. Both stay where they are for as long as the fiber runs, and a fiber
-/// never leaves its thread, so that the references may be held over a switch; all that is behind them is in cells.
+/// Returns the loop and the header of the calling fiber. Neither moves while the fiber runs, and a fiber never leaves
+/// its thread, so the references may be held across a switch; all that is behind them is in cells.
 #[inline]
 fn here() -> (&'static Inner, &'static Header) {
     let header = current_fiber();

@@ -1,15 +1,15 @@
-//! In which order fibers run that are ready: three classes, each with a budget, so that none starves the others.
+//! Priorities of ready fibers: three classes, each with a budget, so that no class starves.
 //!
-//! A class is two bits of the header's flags. The run queue knows the rest.
+//! A class is two bits of the header's flags. The run queue does the rest.
 
 use super::header::{HIGH, Header, LOW};
 use crate::event_loop::current_fiber;
 
-/// In which order a fiber runs among those that are ready.
+/// The priority of a fiber among those that are ready.
 ///
-/// A higher class goes first, up to a budget: of fibers that are always ready, 16 runs are high, 4 normal and 1 low. So
-/// a class means how long a fiber waits for its turn, and never that it waits for ever. How long a *run* takes is the
-/// fiber's own affair: between two runs of a computation, let it yield.
+/// A higher class runs first, up to a budget: of fibers that are always ready, 16 runs are high, 4 normal and 1 low. So
+/// a class affects how long a fiber waits for its turn; it never waits forever. A priority does not limit how long a
+/// *run* takes: a long computation should yield now and then.
 ///
 /// ```
 /// use yue_scheduler::{Builder, Config, Loop, Priority};
@@ -28,9 +28,9 @@ use crate::event_loop::current_fiber;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Priority {
-    /// For short work that somebody waits for: heartbeats, input, control.
+    /// For short work with someone waiting for it: heartbeats, input, control.
     High,
-    /// For all else.
+    /// For everything else.
     #[default]
     Normal,
     /// For work that can wait: statistics, caches, compaction.
@@ -56,20 +56,20 @@ impl Priority {
     }
 }
 
-/// Changes the calling fiber's priority, from its next turn on; returns what it was.
+/// Changes the calling fiber's priority from its next turn on. Returns the previous priority.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, Priority, set_priority};
 ///
 /// Loop::new(Config::default()).unwrap().run(|| {
 ///     assert_eq!(set_priority(Priority::Low), Priority::Normal);
-///     // What can wait.
+///     // Work that can wait.
 ///     assert_eq!(set_priority(Priority::Normal), Priority::Low);
 /// });
 /// ```
 ///
 /// # Panics
-/// Outside a fiber.
+/// When called outside a fiber.
 pub fn set_priority(priority: Priority) -> Priority {
     // SAFETY: the running fiber's header lives as long as the fiber. It is in no queue while it runs.
     let header = unsafe { &*current_fiber() };

@@ -1,7 +1,7 @@
-//! The bottom of a fiber's stack: runs the program's closure and hands the outcome on.
+//! The bottom of a fiber's stack, which runs the program's closure and delivers the outcome.
 //!
-//! Nothing unwinds out of here, neither when the fiber runs nor when it is dropped before it did: above is the loop,
-//! which every other fiber needs.
+//! Nothing unwinds out of here, neither when the fiber runs nor when it is dropped before it ran: the caller is the
+//! loop, which every other fiber needs.
 
 use super::join::Completion;
 use crate::event_loop::try_with_loop;
@@ -9,7 +9,7 @@ use std::any::Any;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// A fiber that has not started: its closure, and where the result goes.
+/// A fiber that has not started: its closure, and the receiver of its result.
 pub(super) struct Root<T, F: FnOnce() -> T> {
     work: Option<F>,
     completion: Completion<T>,
@@ -23,7 +23,7 @@ impl<T, F: FnOnce() -> T> Root<T, F> {
         }
     }
 
-    /// Called on the fiber's stack.
+    /// Runs the closure. Called on the fiber's stack.
     #[inline]
     pub(super) fn run(mut self) {
         if let Some(work) = self.work.take() {
@@ -43,29 +43,29 @@ impl<T, F: FnOnce() -> T> Drop for Root<T, F> {
     }
 }
 
-/// Runs foreign code that must not stop the loop: its panic is counted and reported, and goes no further.
+/// Runs foreign code that must not stop the loop. A panic is counted and reported, and does not propagate.
 pub(crate) fn guarded(what: &str, callback: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(callback)) {
-        note(what, payload);
+        report_panic(what, payload);
     }
 }
 
 #[cold]
-fn note(what: &str, payload: Box<dyn Any + Send>) {
+fn report_panic(what: &str, payload: Box<dyn Any + Send>) {
     try_with_loop(|l| l.count_panic());
     let text = panic_text(&*payload);
-    crate::say(format_args!("{what} panicked: {text}; the loop goes on"));
+    crate::say(format_args!("{what} panicked: {text}; the loop continues"));
     drop_payload(payload);
 }
 
-/// Drops a panic's payload. If that panics, what the second panic carries is leaked rather than let the loop die of it.
+/// Drops a panic's payload. If that panics too, the second payload is leaked, so that it cannot end the loop.
 pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         mem::forget(another);
     }
 }
 
-/// The words of a panic's payload.
+/// Returns the message of a panic's payload.
 pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))

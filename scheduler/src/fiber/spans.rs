@@ -1,12 +1,13 @@
-//! The `tracing` spans that a fiber has entered follow it (feature `tracing`).
+//! `tracing` spans that follow the fiber that entered them (feature `tracing`).
 //!
-//! `tracing` keeps entered spans on a stack for each thread. Without this, fibers that take turns on a thread would see
-//! each other's spans. So a fiber that leaves the processor exits its spans, the innermost first, and enters them again
-//! in the old order when it comes back.
+//! `tracing` keeps entered spans on a stack for each thread. Without this module, fibers on one thread would see each
+//! other's spans. A fiber that leaves the processor exits its spans, innermost first, and enters them again in the old
+//! order when it resumes.
 //!
-//! The subscriber tells only the innermost span that the thread is in. That is noted before a fiber is resumed; what
-//! lies above it, when the fiber leaves, is the fiber's. The spans below belong to whoever runs the loop, and see none
-//! of this. So a fiber's entry into a span that the loop runs in already counts as the loop's, and is left in place.
+//! The subscriber reports only the innermost span that the thread is in. That span is recorded before a fiber is
+//! resumed; spans above it, when the fiber leaves, belong to the fiber. The spans below belong to the code that runs
+//! the loop, and are not touched. If a fiber enters a span that the loop already runs in, that entry counts as the
+//! loop's and stays in place.
 
 use super::header::Header;
 use super::hook::during_switch;
@@ -18,51 +19,51 @@ use tracing_core::dispatcher::get_default;
 use tracing_core::span::Id;
 
 thread_local! {
-    /// The innermost span that the thread was in when its loop resumed the fiber that runs.
+    /// The innermost span that the thread was in when its loop resumed the running fiber.
     static SURROUNDING: Cell<Option<NonZeroU64>> = const { Cell::new(None) };
 }
 
-/// Notes the thread's own span before a fiber is resumed.
+/// Records the thread's own span before a fiber is resumed.
 #[inline]
 pub(crate) fn begin_turn() {
     SURROUNDING.set(get_default(current));
 }
 
-/// Exits what a fiber that is over has left open, such as a guard that it forgot. Called on the loop.
+/// Exits spans that an ended fiber left open, such as one whose guard was leaked. Called on the loop.
 pub(crate) fn clean_up() {
     super::guarded("a tracing subscriber", || drop(exit_own_spans()));
 }
 
-/// The spans of a fiber that is away; they are entered again when this is dropped, also if the switch was refused.
-pub(super) struct Away<'a> {
+/// The exited spans of a suspended fiber. Dropping it enters them again, even if the switch was refused.
+pub(super) struct SuspendedSpans<'a> {
     header: &'a Header,
     exited: Option<Exited>,
 }
 
 /// Exits the spans that the running fiber has entered.
 #[inline]
-pub(super) fn leave(header: &Header) -> Away<'_> {
+pub(super) fn leave(header: &Header) -> SuspendedSpans<'_> {
     let exited = during_switch(header, exit_own_spans);
-    Away { header, exited }
+    SuspendedSpans { header, exited }
 }
 
-impl Drop for Away<'_> {
+impl Drop for SuspendedSpans<'_> {
     #[inline]
     fn drop(&mut self) {
         if let Some(exited) = self.exited.take() {
-            during_switch(self.header, || exited.enter_again());
+            during_switch(self.header, || exited.reenter());
         }
     }
 }
 
-/// Spans, the innermost first, and the subscriber whose they are. Holds them open.
+/// Exited spans, innermost first, and their subscriber. Holds them open.
 struct Exited {
     subscriber: Dispatch,
     spans: SmallVec<[Id; 4]>,
 }
 
 impl Exited {
-    fn enter_again(&self) {
+    fn reenter(&self) {
         for span in self.spans.iter().rev() {
             self.subscriber.enter(span);
         }
@@ -79,7 +80,7 @@ impl Drop for Exited {
 
 fn exit_own_spans() -> Option<Exited> {
     let surrounding = SURROUNDING.get();
-    // The subscriber is cloned, and called outside `get_default`: in there, it would itself find none in force.
+    // The subscriber is cloned and called outside `get_default`; inside, it would see no subscriber in force.
     let subscriber = get_default(|subscriber| {
         let own = current(subscriber).filter(|span| Some(*span) != surrounding);
         own.map(|_| subscriber.clone())

@@ -1,4 +1,4 @@
-//! Scopes whose members fail together: the first error cancels the rest and is what the scope gives.
+//! Scopes that fail as a whole: the first error cancels the rest, and the scope returns it.
 
 use super::{Scope, ScopedJoinHandle};
 use crate::fiber::{Builder, CancelScope, FiberId, JoinError, Stopped};
@@ -7,9 +7,9 @@ use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 
-/// As [`scope`](crate::scope()), for work that fails as a whole: the first error of the body or of a child, and the
-/// first panic of a child, cancels all the others, the body included. The error is what the scope gives when all are
-/// over.
+/// Like [`scope`](crate::scope()), but for work that fails as a whole: the first error of the body or of a child, or
+/// the first panic of a child, cancels all the others, including the body. The scope returns the error when all have
+/// ended.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, sleep, try_scope};
@@ -26,7 +26,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 /// ```
 ///
 /// # Errors
-/// The first error in time. The `Cancelled` errors with which the others end because of it are dropped.
+/// The error that came first. Others end with `Cancelled` errors because of it; those are dropped.
 ///
 /// # Panics
 /// As [`scope`](crate::scope()).
@@ -66,16 +66,16 @@ pub fn try_scope<'env, R, E>(
 /// ```
 pub struct TryScope<'scope, 'env: 'scope, E> {
     scope: Scope<'scope, 'env>,
-    /// The body runs in it, so that a child's error reaches the body.
+    /// The scope that the body runs in, so that a child's error reaches the body.
     body: CancelScope,
     error: Cell<Option<E>>,
 }
 
 impl<'scope, 'env, E: 'scope> TryScope<'scope, 'env, E> {
-    /// Starts a child, whose error cancels all the others.
+    /// Starts a child. Its error cancels all the others.
     ///
     /// # Panics
-    /// Where [`TryScope::spawn_with`] gives an error.
+    /// Where [`TryScope::spawn_with`] returns an error.
     #[track_caller]
     pub fn spawn<T: 'scope>(
         &'scope self,
@@ -85,7 +85,7 @@ impl<'scope, 'env, E: 'scope> TryScope<'scope, 'env, E> {
             .unwrap_or_else(|error| panic!("cannot spawn a fiber: {error}"))
     }
 
-    /// As [`TryScope::spawn`], with a name or another stack.
+    /// Like [`TryScope::spawn`], but with a name or another stack.
     ///
     /// # Errors
     /// As [`Builder::spawn`].
@@ -115,20 +115,20 @@ impl<'scope, 'env, E: 'scope> TryScope<'scope, 'env, E> {
         Ok(TryJoinHandle { handle })
     }
 
-    /// Tells everybody in the scope, the body included, to stop.
+    /// Cancels everything in the scope, including the body.
     pub fn cancel(&self) {
         self.scope.cancel();
         self.body.cancel();
     }
 
-    /// Children that are not over.
+    /// Returns the number of children that have not ended.
     pub fn live(&self) -> usize {
         self.scope.live()
     }
 }
 
 impl<E> TryScope<'_, '_, E> {
-    /// Keeps the first error and cancels the others.
+    /// Stores the first error and cancels the others.
     fn fail(&self, error: E) {
         let first = self.error.take();
         let is_first = first.is_none();
@@ -148,7 +148,7 @@ impl<E> fmt::Debug for TryScope<'_, '_, E> {
     }
 }
 
-/// Waits for a child of a [`try_scope`].
+/// A handle for joining a child of a [`try_scope`].
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, Stopped, try_scope};
@@ -156,7 +156,7 @@ impl<E> fmt::Debug for TryScope<'_, '_, E> {
 /// Loop::new(Config::default()).unwrap().run(|| {
 ///     let result = try_scope(|s| {
 ///         let number = s.spawn(|| "forty-two".parse::<i32>());
-///         assert_eq!(number.join(), Err(Stopped::Cancelled)); // the error itself is the scope's
+///         assert_eq!(number.join(), Err(Stopped::Cancelled)); // the scope returns the error itself
 ///         Ok(())
 ///     });
 ///     assert!(result.is_err());
@@ -168,16 +168,16 @@ pub struct TryJoinHandle<'scope, T> {
 }
 
 impl<T> TryJoinHandle<'_, T> {
-    /// Waits until the child is over and takes its result.
+    /// Waits until the child has ended and returns its result.
     ///
     /// # Errors
-    /// [`Stopped`] when the caller was told to stop, and so also when the child failed: that cancels the scope. The
-    /// child's own error is what the scope gives.
+    /// [`Stopped`] when the caller was cancelled or a deadline passed. The failure of the child also cancels the
+    /// caller; the scope then returns the child's own error.
     ///
     /// # Panics
     /// As [`ScopedJoinHandle::join`].
     pub fn join(self) -> Result<T, Stopped> {
-        // A child's panic goes back to where the scope finds it.
+        // A child's panic is put back for the scope to find.
         let family = self.handle.packet.family.clone();
         match self.handle.join() {
             Ok(Some(result)) => Ok(result),
@@ -190,12 +190,12 @@ impl<T> TryJoinHandle<'_, T> {
         }
     }
 
-    /// Whether the child is over.
+    /// Returns whether the child has ended.
     pub fn is_done(&self) -> bool {
         self.handle.is_done()
     }
 
-    /// The child.
+    /// Returns the child's id.
     pub fn id(&self) -> FiberId {
         self.handle.id()
     }

@@ -1,4 +1,4 @@
-//! What a scope knows of its children, and how they end.
+//! The children of a scope, and how they end.
 
 use crate::fiber::join::note_panic;
 use crate::fiber::park::{park, park_uninterruptible, prepare_park};
@@ -12,10 +12,10 @@ use std::process;
 use std::rc::Rc;
 use std::thread;
 
-/// What a scope knows of its children.
+/// The state of a scope's children.
 #[derive(Default)]
 pub(super) struct Family {
-    /// By place; places of children that are over are used again, so that a scope may live as long as a server.
+    /// Slots of children. A slot is reused after its child has ended, so that a scope may live as long as a server.
     children: RefCell<Vec<Option<Member>>>,
     free: RefCell<Vec<usize>>,
     pub(super) live: Cell<usize>,
@@ -27,9 +27,9 @@ pub(super) struct Family {
 }
 
 struct Member {
-    /// `None` for a moment, while it is being started.
+    /// `None` for a moment, while the child is being started.
     fiber: Option<FiberId>,
-    /// For a shielded child, which does not heed its fiber's cancel.
+    /// For a shielded child, which ignores the cancellation of its fiber.
     cancel: Option<CancelScope>,
 }
 
@@ -49,9 +49,9 @@ impl Family {
         });
         let mut children = self.children.borrow_mut();
         match self.free.borrow_mut().pop() {
-            Some(place) => {
-                children[place] = member;
-                place
+            Some(slot) => {
+                children[slot] = member;
+                slot
             }
             None => {
                 children.push(member);
@@ -60,8 +60,8 @@ impl Family {
         }
     }
 
-    pub(super) fn entered(&self, place: usize, fiber: FiberId) {
-        if let Some(member) = &mut self.children.borrow_mut()[place] {
+    pub(super) fn entered(&self, slot: usize, fiber: FiberId) {
+        if let Some(member) = &mut self.children.borrow_mut()[slot] {
             member.fiber = Some(fiber);
             if self.cancelled.get() {
                 member.cancel();
@@ -69,9 +69,9 @@ impl Family {
         }
     }
 
-    fn leave(&self, place: usize) {
-        self.children.borrow_mut()[place] = None;
-        self.free.borrow_mut().push(place);
+    fn leave(&self, slot: usize) {
+        self.children.borrow_mut()[slot] = None;
+        self.free.borrow_mut().push(slot);
         self.live.set(self.live.get() - 1);
         if self.live.get() == 0
             && let Some(waiter) = self.waiter.take()
@@ -86,19 +86,19 @@ impl Family {
         children.iter().flatten().for_each(Member::cancel);
     }
 
-    /// Runs the body of a scope, and waits for the children.
+    /// Runs the body of a scope, then waits for the children.
     ///
     /// # Panics
     /// With the panic of the body, or of a child.
     pub(super) fn run<R>(&self, body: impl FnOnce() -> R) -> R {
         let outcome = catch_unwind(AssertUnwindSafe(body));
-        // From here to the end of the waiting none of the program's code runs, and nothing may unwind.
-        let no_way_out = NoWayOut;
+        // From here until the wait ends none of the program's code runs, and nothing may unwind.
+        let abort_on_unwind = AbortOnUnwind;
         if outcome.is_err() {
             self.cancel();
         }
         self.join();
-        mem::forget(no_way_out);
+        mem::forget(abort_on_unwind);
         let of_child = self.panic.take();
         match (outcome, of_child) {
             (Ok(result), None) => result,
@@ -112,7 +112,7 @@ impl Family {
         }
     }
 
-    /// Waits for the children; cancels them if the caller is told to stop meanwhile.
+    /// Waits for the children. Cancels them if the caller is stopped in the meantime.
     fn join(&self) {
         while self.live.get() > 0 {
             self.waiter.set(Some(prepare_park()));
@@ -124,7 +124,7 @@ impl Family {
         }
     }
 
-    /// Keeps the first panic, for the end of the scope.
+    /// Stores the first panic for the end of the scope.
     pub(super) fn keep_panic(&self, payload: Box<dyn Any + Send>) {
         match self.panic.take() {
             None => self.panic.set(Some(payload)),
@@ -147,10 +147,10 @@ impl Member {
     }
 }
 
-/// Dropped only if the waiting of a scope panics.
-struct NoWayOut;
+/// Aborts the process. Dropped only if the wait of a scope panics.
+struct AbortOnUnwind;
 
-impl Drop for NoWayOut {
+impl Drop for AbortOnUnwind {
     fn drop(&mut self) {
         crate::say(format_args!(
             "a scope cannot wait for its children here, and cannot be left while they use its frame; aborting"
@@ -159,7 +159,7 @@ impl Drop for NoWayOut {
     }
 }
 
-/// A child that has not begun, or runs. The order of the fields is the order in which they are dropped: `_end` last.
+/// A child that has not begun, or runs. Fields are dropped in declaration order: `_end` last.
 pub(super) struct Child<T, F: FnOnce() -> T> {
     pub(super) work: Option<F>,
     pub(super) cancel: Option<CancelScope>,
@@ -181,19 +181,19 @@ impl<T, F: FnOnce() -> T> Child<T, F> {
     }
 }
 
-/// Says that a child is over.
+/// Reports the end of a child when dropped.
 pub(super) struct End {
     pub(super) family: Rc<Family>,
-    pub(super) place: usize,
+    pub(super) slot: usize,
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.family.leave(self.place);
+        self.family.leave(self.slot);
     }
 }
 
-/// Where a child's result goes.
+/// The slot for a child's result.
 pub(super) struct Packet<T> {
     pub(super) family: Rc<Family>,
     pub(super) result: Cell<Option<thread::Result<T>>>,
@@ -221,7 +221,8 @@ impl<T> Packet<T> {
 }
 
 impl<T> Drop for Packet<T> {
-    /// Also on the child's stack, where nothing may unwind past `End` with a result half dropped.
+    /// Drops the result. Runs also on the child's stack, where nothing may unwind past `End` with a result half
+    /// dropped.
     fn drop(&mut self) {
         match self.result.take() {
             Some(Ok(result)) if mem::needs_drop::<T>() => {

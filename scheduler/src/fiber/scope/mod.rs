@@ -1,24 +1,24 @@
-//! Scopes: fibers that borrow from the frame that starts them, because it is not left before they are over.
+//! Scopes: fibers that may borrow from the frame that starts them, because that frame outlives them.
 //!
 //! ```text
 //!   scope(|s| {           the body; its children run beside it, on the same loop
 //!       s.spawn(|| …);
 //!       s.spawn(|| …);
-//!   })                    here the caller waits until the last child is over, whatever happens to the caller
+//!   })                    here the caller waits until the last child has ended, even if it is cancelled
 //! ```
 //!
-//! Trouble travels inwards by cancelling and outwards by what the scope gives back. A body that panics, and a caller
-//! that is told to stop while it waits, cancel the children; then they are waited for without regard to cancels and
-//! deadlines, since they may be using the caller's frame. A child's panic goes on in the caller when all are over.
-//! [`try_scope`] also cancels everybody at the first error.
+//! Failures travel inwards as cancellation and outwards as the result of the scope. If the body panics, or the caller
+//! is stopped while it waits, the children are cancelled. The scope then waits for them regardless of cancellations and
+//! deadlines, because they may be using the caller's frame. A child's panic resumes in the caller when all children
+//! have ended. [`try_scope`] also cancels everything at the first error.
 //!
 //! Invariants:
-//! - `Family::live` (family.rs) counts children that may still touch what they borrow: their closure, their result,
-//!   their stack. It goes down last of all, from the child's own drop.
-//! - `Family::run` is the only way out of a scope, by return and by unwinding, and returns with `live == 0`. If it
-//!   cannot wait it ends the process: leaving would hand freed frames to the children.
-//! - A child that is given up at the loop's end leaves its scope waiting for ever, and so given up as well: their
-//!   frames are leaked together.
+//! - `Family::live` (family.rs) counts children that may still touch what they borrow: through their closure, their
+//!   result, or their stack. The child's own drop decrements it, as its last step.
+//! - `Family::run` is the only way out of a scope, by return or by unwinding, and returns with `live == 0`. If it
+//!   cannot wait, it ends the process: leaving would hand freed frames to the children.
+//! - If a child is abandoned at the loop's end, its scope waits forever and so is abandoned too: their frames are
+//!   leaked together.
 
 mod failing;
 mod family;
@@ -36,12 +36,13 @@ use std::marker::PhantomData;
 use std::panic::Location;
 use std::rc::Rc;
 
-/// Runs `body`, which may start fibers that borrow what outlives the call, and waits until they are all over.
+/// Runs `body`, which may start fibers that borrow anything that outlives the call, and waits until all of them have
+/// ended.
 ///
-/// When the body panics, its children are cancelled. So they are when the calling fiber is told to stop (cancelled, or
-/// past a deadline) while it waits for them here; its own calls in the body fail as ever. The waiting itself is never
-/// cut short. A child's panic that no [`ScopedJoinHandle::join`] took goes on in the caller when all are over; it does
-/// not cancel the others: [`try_scope`] does.
+/// If the body panics, its children are cancelled. They are also cancelled if the calling fiber is stopped (cancelled,
+/// or past a deadline) while it waits for them here; its own calls in the body fail as usual. Nothing cuts the wait
+/// short. A child's panic that no [`ScopedJoinHandle::join`] took resumes in the caller when all children have ended.
+/// It does not cancel the others; with [`try_scope`] it does.
 ///
 /// Within [`shield`](crate::shield) the children are shielded as well.
 ///
@@ -65,7 +66,7 @@ use std::rc::Rc;
 /// });
 /// ```
 ///
-/// What the body itself owns ends before the children do, so they cannot borrow it:
+/// The body's own locals are dropped before the children end, so children cannot borrow them:
 ///
 /// ```compile_fail,E0373
 /// yue_scheduler::scope(|s| {
@@ -75,13 +76,13 @@ use std::rc::Rc;
 /// ```
 ///
 /// # Panics
-/// Outside a fiber, or where suspension is forbidden; with the panic of the body, or of a child.
+/// When called outside a fiber, or where suspension is forbidden; with the panic of the body, or of a child.
 pub fn scope<'env, R>(body: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R) -> R {
     let scope = Scope::new();
     scope.family.run(|| body(&scope))
 }
 
-/// Starts fibers that may borrow what outlives the scope; see [`scope`].
+/// Starts fibers that may borrow anything that outlives the scope; see [`scope`].
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, scope, sleep};
@@ -94,7 +95,7 @@ pub fn scope<'env, R>(body: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>)
 ///         let _ = s.spawn(|| sleep(Duration::from_secs(3600)));
 ///         assert_eq!(length.join().unwrap(), 5);
 ///         assert_eq!(s.live(), 1);
-///         s.cancel(); // or the scope would wait an hour
+///         s.cancel(); // otherwise the scope would wait an hour
 ///     });
 /// });
 /// ```
@@ -118,10 +119,10 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         }
     }
 
-    /// Starts a child. Dropping the handle is fine; the scope waits for the child anyway.
+    /// Starts a child. The handle may be dropped; the scope waits for the child anyway.
     ///
     /// # Panics
-    /// Where [`Scope::spawn_with`] gives an error.
+    /// Where [`Scope::spawn_with`] returns an error.
     #[track_caller]
     pub fn spawn<T: 'scope>(
         &'scope self,
@@ -131,7 +132,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
             .unwrap_or_else(|error| panic!("cannot spawn a fiber: {error}"))
     }
 
-    /// As [`Scope::spawn`], with a name or another stack.
+    /// Like [`Scope::spawn`], but with a name or another stack.
     ///
     /// # Errors
     /// As [`Builder::spawn`].
@@ -152,20 +153,20 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ) -> io::Result<ScopedJoinHandle<'scope, T>> {
         let packet = Rc::new(Packet::new(self.family.clone()));
         let cancel = self.family.shielded.then(CancelScope::new);
-        let place = self.family.enter(cancel.clone());
+        let slot = self.family.enter(cancel.clone());
         let child = Child {
             work: Some(f),
             cancel: cancel.clone(),
             packet: packet.clone(),
             _end: End {
                 family: self.family.clone(),
-                place,
+                slot,
             },
         };
-        // SAFETY: what the child borrows outlives 'scope, and the frame of `scope`, which cannot be left before the
-        // child's `End` is dropped, after its closure and its result: see the head of this file.
+        // SAFETY: what the child borrows outlives 'scope and the frame of `scope`, and that frame is not left before
+        // the child's `End` is dropped, after its closure and its result: see the head of this file.
         let fiber = unsafe { builder.spawn_borrowing(location, Box::new(move || child.run())) }?;
-        self.family.entered(place, fiber);
+        self.family.entered(slot, fiber);
         Ok(ScopedJoinHandle {
             packet,
             fiber,
@@ -174,12 +175,12 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         })
     }
 
-    /// Tells all children, also those that are started later, to stop.
+    /// Cancels all children, including those started later.
     pub fn cancel(&self) {
         self.family.cancel();
     }
 
-    /// Children that are not over.
+    /// Returns the number of children that have not ended.
     pub fn live(&self) -> usize {
         self.family.live.get()
     }
@@ -193,7 +194,7 @@ impl fmt::Debug for Scope<'_, '_> {
     }
 }
 
-/// Waits for a child of a [`scope`], or cancels it.
+/// A handle for joining or cancelling a child of a [`scope`].
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, Stopped, scope, sleep};
@@ -210,20 +211,20 @@ impl fmt::Debug for Scope<'_, '_> {
 pub struct ScopedJoinHandle<'scope, T> {
     packet: Rc<Packet<T>>,
     fiber: FiberId,
-    /// For a shielded child, which does not heed its fiber's cancel.
+    /// For a shielded child, which ignores the cancellation of its fiber.
     cancel: Option<CancelScope>,
     scope: PhantomData<&'scope mut &'scope ()>,
 }
 
 impl<T> ScopedJoinHandle<'_, T> {
-    /// Waits until the child is over and takes its result.
+    /// Waits until the child has ended and returns its result.
     ///
     /// # Errors
-    /// [`JoinError::Panicked`] if it panicked (the scope does not panic for it then), [`JoinError::Stopped`] if the
-    /// caller was told to stop while it waited; the scope waits for the child all the same.
+    /// [`JoinError::Panicked`] if the child panicked (the scope then does not panic for it); [`JoinError::Stopped`] if
+    /// the caller was cancelled or a deadline passed while it waited. The scope still waits for the child.
     ///
     /// # Panics
-    /// Outside a fiber, unless the child is over already.
+    /// When called outside a fiber, unless the child has already ended.
     pub fn join(self) -> Result<T, JoinError> {
         while !self.packet.done.get() {
             self.packet.waiter.set(Some(prepare_park()));
@@ -239,17 +240,17 @@ impl<T> ScopedJoinHandle<'_, T> {
         }
     }
 
-    /// The result, once the child is over: for a select.
+    /// Returns the result if the child has ended. For `select!`.
     pub(crate) fn poll(&mut self) -> Option<Result<T, JoinError>> {
         self.is_done().then(|| self.take())
     }
 
-    /// Has `waiter` woken when the child is over.
+    /// Registers `waiter`, which is woken when the child ends.
     pub(crate) fn watch(&mut self, waiter: Option<LocalWaker>) {
         self.packet.waiter.set(waiter);
     }
 
-    /// Tells the child to stop: its suspending calls fail from now on.
+    /// Cancels the child: its suspending calls fail from now on.
     pub fn cancel(&self) {
         if let Some(cancel) = &self.cancel {
             cancel.cancel();
@@ -259,12 +260,12 @@ impl<T> ScopedJoinHandle<'_, T> {
         }
     }
 
-    /// Whether the child is over.
+    /// Returns whether the child has ended.
     pub fn is_done(&self) -> bool {
         self.packet.done.get()
     }
 
-    /// The child.
+    /// Returns the child's id.
     pub fn id(&self) -> FiberId {
         self.fiber
     }
