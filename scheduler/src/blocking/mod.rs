@@ -1,22 +1,23 @@
-//! Calls that block their thread, made from fibers: the closure runs on a thread of a pool, the fiber parks.
+//! Blocking calls from fibers: the closure runs on a thread of a pool while the fiber parks.
 //!
 //! ```text
 //!   fiber:   task (queued) ──▶ pool's queue         park
-//!   thread:                     run the closure      put the outcome into the task, wake the fiber
-//!   fiber:   take the outcome; a panic goes on here
+//!   thread:                     run the closure      store the outcome in the task, wake the fiber
+//!   fiber:   take the outcome; a panic resumes here
 //! ```
 //!
-//! A fiber that is told to stop meanwhile takes a closure back that has not begun. One that runs cannot be stopped from
-//! outside. What happens then depends on what it may touch: a closure that owns all it uses ([`blocking`]) is left to
-//! itself; one that borrows from the fiber's frames ([`blocking_borrowed`]) is waited for, whatever else happens to the
-//! fiber, since it may be writing there.
+//! A fiber that is stopped meanwhile takes its closure back if it has not begun. A running closure cannot be stopped
+//! from outside. What happens then depends on what it may touch. A closure that owns all its data ([`blocking`]) is
+//! detached. A closure that borrows from the fiber's frames ([`blocking_borrowed`]) may be writing there, so the fiber
+//! waits for it, even when it is cancelled or past its deadline.
 //!
 //! Invariants:
-//! - A task is over (`Stage::Over`) only after its closure is consumed. From then on the thread touches nothing but the
-//!   task itself, which is counted, so a frame that the closure borrowed from may be left.
+//! - A task is finished (`Stage::Over`) only after its closure is consumed. From then on the thread touches nothing but
+//!   the task itself, which is reference-counted. So a frame that the closure borrowed from may be left.
 //! - `Stage::Queued` changes only under the pool's lock, which is taken before the task's.
-//! - [`blocking_borrowed`] is not left, by return or by unwinding, while its closure runs. If its fiber is abandoned
-//!   then, its stack and its fiber-locals are leaked, and its thread does not end before the closure has (`Loan`).
+//! - [`blocking_borrowed`] is not left, by return or by unwinding, while its closure runs. If its fiber is abandoned in
+//!   that time, the fiber's stack and fiber-locals are leaked, and its thread does not end before the closure has
+//!   (`Loan`).
 
 mod pool;
 
@@ -38,7 +39,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-/// Why a blocking call gave no result.
+/// The reason why a blocking call returned no result.
 ///
 /// ```
 /// use std::sync::mpsc::channel;
@@ -49,18 +50,19 @@ use std::thread;
 ///     let caller = spawn(move || blocking(move || question.recv()));
 ///     caller.cancel();
 ///     assert!(matches!(caller.join().unwrap(), Err(BlockingError::Stopped(_))));
-///     drop(answer); // it would have waited until now
+///     drop(answer); // the call was still waiting
 /// });
 /// ```
 #[derive(Debug, thiserror::Error)]
 pub enum BlockingError {
-    /// The calling fiber was told to stop first.
+    /// The calling fiber was cancelled, or a deadline passed first.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    /// The pool has no thread and the system gives none.
+    /// The pool has no thread and the system cannot start one.
     #[error("cannot start a thread for a blocking call: {0}")]
     NoThread(io::Error),
-    /// The calling fiber unwinds from a panic (the call is made in a destructor), and cannot wait before that is over.
+    /// The calling fiber unwinds from a panic (the call was made in a destructor), and cannot wait until that has
+    /// ended.
     #[error("cannot wait for a blocking call while unwinding from a panic")]
     Unwinding,
 }
@@ -75,18 +77,18 @@ impl From<BlockingError> for io::Error {
     }
 }
 
-/// Runs `work` on a thread that may block, while the calling fiber waits and its loop goes on. Outside a loop, where
-/// the thread is the caller's own, it only calls `work`.
+/// Runs `work` on a thread that may block, while the calling fiber waits and its loop continues. Outside a loop it just
+/// calls `work`, because the thread is the caller's own.
 ///
-/// For what the system or a library offers only as a blocking call, and for long computations. A panic in `work` goes
-/// on in the caller. The thread has the signals blocked that the caller has.
+/// For operations that the system or a library offers only as a blocking call, and for long computations. A panic in
+/// `work` resumes in the caller. The thread has the same signals blocked as the caller.
 ///
-/// When the fiber is told to stop before `work` has begun, it never runs; when it has begun, it is *left to itself*: it
-/// runs to its end and its result is dropped. What ends the process ends it too. See [`blocking_borrowed`] for work
-/// that must not be left.
+/// If the fiber is stopped before `work` has begun, `work` never runs. If it has begun, it is *detached*: it runs to
+/// its end, and its result is dropped. It ends early only with the process. See [`blocking_borrowed`] for work that
+/// must not be detached.
 ///
-/// The pool is the process's, shared by all loops; [`set_blocking_limits`] bounds it. Work that waits for other work of
-/// the pool can fill it and wait for ever.
+/// All loops of the process share the pool; [`set_blocking_limits`] bounds it. Work that waits for other work in the
+/// pool can fill the pool and deadlock.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, blocking};
@@ -98,12 +100,12 @@ impl From<BlockingError> for io::Error {
 /// ```
 ///
 /// # Errors
-/// [`BlockingError::Stopped`] when the fiber is cancelled or a deadline passes before `work` is done,
+/// [`BlockingError::Stopped`] when the fiber is cancelled or a deadline passes before `work` has ended,
 /// [`BlockingError::NoThread`] when there is no thread to run it, [`BlockingError::Unwinding`] in a destructor that
 /// runs during a panic.
 ///
 /// # Panics
-/// With the panic of `work`; in a callback of a loop (nothing can wait there); where suspension is forbidden.
+/// With the panic of `work`; in a callback of a loop, which cannot wait; where suspension is forbidden.
 pub fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, BlockingError> {
@@ -112,18 +114,18 @@ pub fn blocking<T: Send + 'static>(
     }
     let task = Arc::new(Task::new(work, None));
     pool::submit(task.clone())?;
-    // Also when the park panics, because something forbids the switch.
-    let leave = Unwinding(|| drop(task.leave()));
+    // Also when the park panics because something forbids the switch.
+    let detach = OnUnwind(|| drop(task.detach()));
     let outcome = task.park();
-    mem::forget(leave);
-    match outcome.or_else(|stopped| task.leave().ok_or(stopped)) {
+    mem::forget(detach);
+    match outcome.or_else(|stopped| task.detach().ok_or(stopped)) {
         Ok(outcome) => Ok(outcome.unwrap_or_else(|payload| resume_unwind(payload))),
         Err(stopped) => Err(refuse_call(stopped).into()),
     }
 }
 
-/// As [`blocking`], for work that borrows. Once `work` has begun it is waited for, also when the fiber is told to stop:
-/// a cancel or a deadline then takes effect at the next call that waits.
+/// Like [`blocking`], but for work that borrows. Once `work` has begun, the fiber waits for it even when it is stopped:
+/// a cancellation or deadline then takes effect at the next call that waits.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, blocking_borrowed};
@@ -136,9 +138,9 @@ pub fn blocking<T: Send + 'static>(
 /// ```
 ///
 /// # Errors
-/// [`BlockingError::Stopped`] when the fiber is told to stop before `work` has begun, [`BlockingError::NoThread`] when
-/// there is no thread to run it, [`BlockingError::Unwinding`] in a destructor that runs during a panic. `work` has not
-/// run then.
+/// [`BlockingError::Stopped`] when the fiber is cancelled or a deadline passes before `work` has begun,
+/// [`BlockingError::NoThread`] when there is no thread to run it, [`BlockingError::Unwinding`] in a destructor that
+/// runs during a panic. In all three cases `work` has not run.
 ///
 /// # Panics
 /// As [`blocking`].
@@ -148,13 +150,13 @@ pub fn blocking_borrowed<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, 
     }
     let task = Arc::new(Task::new(work, Some(with_loop(|l| l.lend()))));
     let job: Arc<dyn Job + '_> = task.clone();
-    // SAFETY: only the lifetime is changed. What `work` and `T` borrow lives at least until this function is left, and
-    // it is left only when the task holds neither: retracted (the closure taken back), or over and its outcome taken.
-    // What the pool keeps longer is an empty task.
+    // SAFETY: only the lifetime changes. What `work` and `T` borrow lives at least until this function is left, and it
+    // is left only when the task holds neither: either the closure was taken back, or it is finished and its outcome
+    // was taken. The pool may keep the task longer, but it is empty then.
     let job = unsafe { mem::transmute::<Arc<dyn Job + '_>, Arc<dyn Job + 'static>>(job) };
-    // Also when a park panics, because something forbids the switch: the thread is blocked then, rather than the frame
-    // left to a closure that writes into it.
-    let finish = Unwinding(|| drop(task.retract_or_block()));
+    // Also when a park panics because something forbids the switch. The thread then blocks, because the frame must not
+    // be left to a closure that writes into it.
+    let finish = OnUnwind(|| drop(task.retract_or_block()));
     if let Err(error) = pool::submit(job) {
         mem::forget(finish);
         return Err(error);
@@ -174,17 +176,17 @@ pub fn blocking_borrowed<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, 
     Ok(outcome.unwrap_or_else(|payload| resume_unwind(payload)))
 }
 
-/// Whether the caller is a fiber, and not a plain thread that may block by itself.
+/// Returns whether the caller is a fiber, and not a plain thread, which may block by itself.
 fn must_park() -> Result<bool, BlockingError> {
     if !in_fiber() {
         assert!(
             !this_loop::exists(),
-            "a blocking call in a loop's callback would hold up the whole loop; spawn a fiber for it"
+            "a blocking call in a loop's callback would stall the whole loop; spawn a fiber that makes it"
         );
         return Ok(false);
     }
     if thread::panicking() {
-        // Not a panic: one that leaves a destructor now would end the process.
+        // An error, not a panic: a panic that leaves a destructor now would end the process.
         return Err(BlockingError::Unwinding);
     }
     if let Err(reason) = may_suspend() {
@@ -193,10 +195,10 @@ fn must_park() -> Result<bool, BlockingError> {
     Ok(true)
 }
 
-/// Calls its closure when it is dropped by unwinding; who gets through forgets it.
-struct Unwinding<F: FnMut()>(F);
+/// Calls its closure when it is dropped by unwinding. The regular path forgets it.
+struct OnUnwind<F: FnMut()>(F);
 
-impl<F: FnMut()> Drop for Unwinding<F> {
+impl<F: FnMut()> Drop for OnUnwind<F> {
     fn drop(&mut self) {
         (self.0)();
     }
@@ -204,13 +206,13 @@ impl<F: FnMut()> Drop for Unwinding<F> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// In the pool's queue, or on the way there.
+    /// In the pool's queue, or about to enter it.
     Queued,
-    /// A thread has taken it out of the queue.
+    /// A thread has taken it from the queue.
     Running,
-    /// As `Running`, but nobody wants the outcome.
+    /// Like `Running`, but nobody will take the outcome.
     Left,
-    /// The closure has been taken back, or is consumed.
+    /// The closure has been taken back or consumed.
     Over,
 }
 
@@ -219,11 +221,12 @@ struct Slot<F, T> {
     work: Option<F>,
     outcome: Option<thread::Result<T>>,
     waiter: Option<RemoteWaker>,
-    /// For a closure that borrows: held until it is consumed or taken back, also when its fiber is abandoned meanwhile.
+    /// For a closure that borrows: held until the closure is consumed or taken back, even if its fiber is abandoned
+    /// meanwhile.
     loan: Option<Loan>,
 }
 
-/// One closure, and where its outcome goes.
+/// One closure, and the slot for its outcome.
 struct Task<F, T> {
     slot: Mutex<Slot<F, T>>,
     over: Condvar,
@@ -243,12 +246,12 @@ impl<F: FnOnce() -> T + Send, T: Send> Task<F, T> {
         }
     }
 
-    /// No code of the program's runs under the lock, so a poisoned one still holds a whole value.
+    /// Locks the slot. None of the program's code runs under the lock, so even a poisoned slot is consistent.
     fn lock(&self) -> MutexGuard<'_, Slot<F, T>> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits in the calling fiber. An error is not a refusal yet: the outcome may still be had.
+    /// Waits in the calling fiber. An error does not count as a refusal yet: the outcome may still arrive.
     fn park(&self) -> Result<thread::Result<T>, Stopped> {
         loop {
             if let Some(outcome) = self.take_or_wait() {
@@ -267,7 +270,7 @@ impl<F: FnOnce() -> T + Send, T: Send> Task<F, T> {
         }
     }
 
-    /// The outcome; if there is none yet, a wait of the calling fiber has begun.
+    /// Returns the outcome. If there is none yet, a wait of the calling fiber has begun.
     fn take_or_wait(&self) -> Option<thread::Result<T>> {
         let waker = prepare_park().remote();
         let mut slot = self.lock();
@@ -276,7 +279,7 @@ impl<F: FnOnce() -> T + Send, T: Send> Task<F, T> {
         outcome
     }
 
-    /// Takes a closure back that has not begun.
+    /// Takes back a closure that has not begun.
     fn retract(&self) -> Option<F> {
         let mut queue = pool::lock();
         let mut slot = self.lock();
@@ -291,8 +294,8 @@ impl<F: FnOnce() -> T + Send, T: Send> Task<F, T> {
         work
     }
 
-    /// Gives the closure up. Returns the outcome if it is there already.
-    fn leave(&self) -> Option<thread::Result<T>> {
+    /// Detaches the closure. Returns the outcome if it is already there.
+    fn detach(&self) -> Option<thread::Result<T>> {
         if let Some(work) = self.retract() {
             drop(work);
             return None;
@@ -307,7 +310,7 @@ impl<F: FnOnce() -> T + Send, T: Send> Task<F, T> {
         slot.outcome.take()
     }
 
-    /// Takes the closure back, or blocks the calling thread until it is over.
+    /// Takes the closure back, or blocks the calling thread until it has ended.
     fn retract_or_block(&self) -> (Option<F>, Option<thread::Result<T>>) {
         if let Some(work) = self.retract() {
             return (Some(work), None);
@@ -337,7 +340,7 @@ impl<F: FnOnce() -> T + Send, T: Send> Task<F, T> {
         let (waiter, loan) = (slot.waiter.take(), slot.loan.take());
         self.over.notify_all();
         drop(slot);
-        // The closure is consumed, and the result waits in the task, which an abandoned fiber leaks.
+        // The closure is consumed, and the result stays in the task, which an abandoned fiber leaks.
         drop(loan);
         if let Some(waiter) = waiter {
             waiter.wake();

@@ -1,22 +1,22 @@
-//! The threads that run blocking closures: one pool for the process.
+//! The pool of threads that run blocking closures. There is one pool per process.
 //!
 //! ```text
-//!   submit:  queue the job; tell an idle thread of it, or start one, up to the limit
-//!   thread:  take jobs, first come first served; with none, wait; after `idle` without any, end
+//!   submit:  queue the job; notify an idle thread, or start one, up to the limit
+//!   thread:  take jobs, first come first served; wait if there are none; end after waiting for `idle`
 //! ```
 //!
-//! Threads are no part of any loop, and nobody joins them: what a closure does in them may never end. Each job runs
-//! with the signals blocked that its caller has blocked, so that children started in it inherit what they would from
-//! the caller; a thread that waits has them all blocked, so that no signal is ever delivered to it.
+//! Pool threads belong to no loop, and nobody joins them, because a closure may never end. Each job runs with the
+//! signals blocked that its caller has blocked, so that children started in it inherit the caller's mask. A waiting
+//! thread has all signals blocked, so that no signal is ever delivered to it.
 //!
 //! Invariants:
-//! - `idle` counts the threads that wait and have not been told of a job; `told` those that have been and did not wake
-//!   up yet. So a job that is queued with `idle == 0` gets a new thread if the limit allows.
-//! - `threads` counts threads from before they are started, so that the limit holds; `unsure` counts those of them that
-//!   the system may still refuse. A job stays in the queue only while there is a thread that is sure, or its submitter
-//!   has not decided yet: a thread that is sure ends only when it finds the queue empty, or more such threads than the
-//!   limit.
-//! - No closure of the program's runs under the lock. Locks are taken in the order pool, task.
+//! - `idle` counts the threads that wait and have not been notified of a job. `notified` counts those that have been
+//!   and have not woken up yet. So a job that is queued with `idle == 0` gets a new thread if the limit allows.
+//! - `threads` counts threads from before they are started, so that the limit holds. `unconfirmed` counts those of them
+//!   that the system may still refuse. A job stays in the queue only while there is a confirmed thread, or while its
+//!   submitter has not decided yet. A confirmed thread ends only when it finds the queue empty, or more confirmed
+//!   threads than the limit.
+//! - None of the program's closures runs under the lock. Locks are taken in the order pool, task.
 
 use super::BlockingError;
 use crate::event_loop::this_loop;
@@ -27,19 +27,19 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// What the pool knows of a task.
+/// The pool's view of a task.
 pub(super) trait Job: Send + Sync {
-    /// Says that a thread has taken the job. Returns whether there is anything to run.
+    /// Claims the job for a thread. Returns whether there is anything to run.
     fn claim(&self) -> bool;
 
     /// Runs the closure of a claimed job. Does not unwind.
     fn run(&self);
 
-    /// Whether the closure was taken back.
+    /// Returns whether the closure was taken back.
     fn is_void(&self) -> bool;
 }
 
-/// How far the pool of threads for blocking calls may grow.
+/// Limits of the pool of threads for blocking calls.
 ///
 /// ```
 /// use std::time::Duration;
@@ -51,8 +51,9 @@ pub(super) trait Job: Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlockingLimits {
-    /// Threads at most; at least one. The default is 256: closures mostly wait, and one that waits for another must not
-    /// find the pool full, but each costs a stack and the system's scheduler some work.
+    /// Maximum number of threads; at least one. The default is 256. Closures mostly wait, and one that waits for
+    /// another must not find the pool full, so the limit is high; but each thread costs a stack and some work of the
+    /// system's scheduler.
     pub threads: usize,
     /// How long a thread waits for more work before it ends. The default is ten seconds.
     pub idle: Duration,
@@ -64,13 +65,13 @@ impl BlockingLimits {
         idle: Duration::from_secs(10),
     };
 
-    /// As these, with that many threads at most.
+    /// Returns these limits with that maximum number of threads.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
     }
 
-    /// As these, with threads ending after that long without work.
+    /// Returns these limits with that idle time, after which a thread ends.
     pub fn idle(mut self, idle: Duration) -> Self {
         self.idle = idle;
         self
@@ -83,24 +84,24 @@ impl Default for BlockingLimits {
     }
 }
 
-/// What the pool of threads for blocking calls has now.
+/// The current counters of the pool of threads for blocking calls.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, blocking, blocking_counters};
 ///
 /// let seen = Loop::new(Config::default()).unwrap().run(|| blocking(blocking_counters)).unwrap();
-/// assert!(seen.running >= 1 && seen.threads >= seen.running); // at least the one that looked
+/// assert!(seen.running >= 1 && seen.threads >= seen.running); // at least the thread that took the counters
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BlockingCounters {
-    /// Threads that live.
+    /// Threads in the pool.
     pub threads: usize,
-    /// Closures that run.
+    /// Closures that are running.
     pub running: usize,
-    /// Of these, those whose fiber was told to stop and waits no more.
+    /// Of these, the detached ones, whose fiber was stopped and waits no more.
     pub left: usize,
-    /// Closures for which there is no thread yet.
+    /// Closures that no thread has taken yet.
     pub queued: usize,
 }
 
@@ -111,12 +112,12 @@ struct JobOf {
 
 pub(super) struct State {
     jobs: VecDeque<JobOf>,
-    /// Jobs in the queue that were taken back; swept out when they are the larger part.
+    /// Jobs in the queue whose closure was taken back. They are removed when they are the majority.
     void: usize,
     threads: usize,
-    unsure: usize,
+    unconfirmed: usize,
     idle: usize,
-    told: usize,
+    notified: usize,
     running: usize,
     left: usize,
     limits: BlockingLimits,
@@ -124,11 +125,11 @@ pub(super) struct State {
 
 struct Pool {
     state: Mutex<State>,
-    /// A thread has been told of a job, or the limits have changed.
+    /// Signalled when a thread is notified of a job, and when the limits change.
     work: Condvar,
-    /// A thread has been started, or refused.
+    /// Signalled when the system has started or refused a thread.
     decided: Condvar,
-    /// Nothing is queued and nothing runs.
+    /// Signalled when nothing is queued and nothing runs.
     quiet: Condvar,
 }
 
@@ -137,9 +138,9 @@ static POOL: Pool = Pool {
         jobs: VecDeque::new(),
         void: 0,
         threads: 0,
-        unsure: 0,
+        unconfirmed: 0,
         idle: 0,
-        told: 0,
+        notified: 0,
         running: 0,
         left: 0,
         limits: BlockingLimits::DEFAULT,
@@ -149,15 +150,15 @@ static POOL: Pool = Pool {
     quiet: Condvar::new(),
 };
 
-/// Sweeping pays when there is something to sweep.
+/// Void jobs below which the queue is not swept, because it would not pay.
 const VOID_JOBS_MIN: usize = 32;
 
 pub(super) fn lock() -> MutexGuard<'static, State> {
     POOL.state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Bounds the pool of threads for blocking calls, for the whole process, from now on. Threads that are too many end
-/// when they have done what they are doing.
+/// Sets the limits of the pool of threads for blocking calls. They apply to the whole process from now on. Excess
+/// threads end after their current job.
 ///
 /// ```
 /// use yue_scheduler::{BlockingLimits, Config, Loop, blocking, set_blocking_limits};
@@ -173,15 +174,15 @@ pub fn set_blocking_limits(limits: BlockingLimits) {
         ..limits
     };
     let missing = state.queued().min(state.room());
-    // Who waits counts its time anew.
+    // Waiting threads start their idle time anew.
     POOL.work.notify_all();
     for _ in 0..missing {
-        // Refused, the jobs are left to the threads that there are, or to their submitters.
+        // If the system refuses, the jobs are left to the existing threads, or to their submitters.
         (state, _) = try_start(state);
     }
 }
 
-/// What the pool has now.
+/// Returns the current counters of the pool.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, blocking, blocking_counters};
@@ -201,8 +202,8 @@ pub fn blocking_counters() -> BlockingCounters {
     }
 }
 
-/// Blocks the calling thread until no blocking call is queued or running, at most for `limit`; returns how many are
-/// left. For the end of a program that has closures which must not be cut off. Outside fibers.
+/// Blocks the calling thread until no blocking call is queued or running, at most for `limit`. Returns how many are
+/// left. Call it outside fibers, at the end of a program whose closures must not be cut off.
 ///
 /// ```standalone_crate
 /// use std::sync::atomic::{AtomicBool, Ordering};
@@ -216,17 +217,17 @@ pub fn blocking_counters() -> BlockingCounters {
 ///     while !SAVED.load(Ordering::Relaxed) {
 ///         yield_now().unwrap();
 ///     }
-///     saving.cancel(); // too late for that
+///     saving.cancel(); // too late: the closure has run
 /// });
 /// assert_eq!(wait_for_blocking(Duration::from_secs(60)), 0);
 /// ```
 ///
 /// # Panics
-/// In a fiber or a callback of a loop, which would stand still.
+/// In a fiber or a callback of a loop, because it would block the loop.
 pub fn wait_for_blocking(limit: Duration) -> usize {
     assert!(
         !this_loop::exists(),
-        "wait_for_blocking blocks the thread; call it outside of fibers and callbacks, when the loop is over"
+        "wait_for_blocking blocks the thread; call it outside fibers and callbacks, after the loop has ended"
     );
     let busy = |state: &mut State| state.running + state.queued() > 0;
     let (state, _) = POOL
@@ -239,7 +240,7 @@ pub fn wait_for_blocking(limit: Duration) -> usize {
 /// Queues a job.
 ///
 /// # Errors
-/// When no thread could ever run it; it is not queued then.
+/// When no thread could ever run it. The job is then not queued.
 pub(super) fn submit(job: Arc<dyn Job>) -> Result<(), BlockingError> {
     let signals = change_mask(libc::SIG_BLOCK, None);
     let mut state = lock();
@@ -247,7 +248,7 @@ pub(super) fn submit(job: Arc<dyn Job>) -> Result<(), BlockingError> {
         job: job.clone(),
         signals,
     });
-    if state.tell_one() {
+    if state.notify_one() {
         return Ok(());
     }
     if state.room() > 0 {
@@ -257,11 +258,12 @@ pub(super) fn submit(job: Arc<dyn Job>) -> Result<(), BlockingError> {
         }
         return Ok(());
     }
-    // Threads that are all busy come to it. If none is sure yet, all may be refused.
-    while state.sure() == 0 && state.room() == 0 {
+    // If all threads are busy, one will take the job later. If none is confirmed yet, the system may still refuse all
+    // of them.
+    while state.confirmed() == 0 && state.room() == 0 {
         state = wait_for_decision(state);
     }
-    if state.sure() > 0 || !state.has(&job) {
+    if state.confirmed() > 0 || !state.has(&job) {
         return Ok(());
     }
     let (state, started) = try_start(state);
@@ -271,22 +273,22 @@ pub(super) fn submit(job: Arc<dyn Job>) -> Result<(), BlockingError> {
     }
 }
 
-/// What becomes of a job for which no thread could be started: another thread does it, if there is one or somebody else
-/// can start one; else it is taken out again.
+/// Decides on a job for which no thread could be started. Another thread runs it if there is one or another caller can
+/// start one; otherwise the job is removed from the queue.
 #[cold]
 fn leave_to_others(
     mut state: MutexGuard<'_, State>,
     job: &Arc<dyn Job>,
     error: io::Error,
 ) -> Result<(), BlockingError> {
-    while state.sure() == 0 && state.unsure > 0 {
+    while state.confirmed() == 0 && state.unconfirmed > 0 {
         state = wait_for_decision(state);
     }
-    if state.sure() > 0 || !state.has(job) {
+    if state.confirmed() > 0 || !state.has(job) {
         return Ok(());
     }
     state.jobs.retain(|other| !Arc::ptr_eq(&other.job, job));
-    state.tell_if_quiet();
+    state.notify_if_quiet();
     Err(BlockingError::NoThread(error))
 }
 
@@ -296,16 +298,16 @@ fn wait_for_decision(state: MutexGuard<'_, State>) -> MutexGuard<'_, State> {
         .unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts a thread, without the lock. The caller has made sure that there is room for it.
+/// Starts a thread while the lock is released. The caller has checked that there is room for it.
 fn try_start(
     mut state: MutexGuard<'static, State>,
 ) -> (MutexGuard<'static, State>, io::Result<()>) {
     state.threads += 1;
-    state.unsure += 1;
+    state.unconfirmed += 1;
     drop(state);
     let started = start_thread();
     let mut state = lock();
-    state.unsure -= 1;
+    state.unconfirmed -= 1;
     if started.is_err() {
         state.threads -= 1;
     }
@@ -314,22 +316,22 @@ fn try_start(
 }
 
 impl State {
-    /// One of the jobs in the queue has been taken back.
+    /// Counts a job in the queue whose closure was taken back.
     pub(super) fn count_retracted(&mut self) {
         self.void += 1;
         if self.void >= VOID_JOBS_MIN && self.void * 2 > self.jobs.len() {
             self.void = 0;
             self.jobs.retain(|queued| !queued.job.is_void());
         }
-        self.tell_if_quiet();
+        self.notify_if_quiet();
     }
 
-    /// A running closure has been left to itself.
+    /// Counts a running closure that was detached.
     pub(super) fn count_left(&mut self) {
         self.left += 1;
     }
 
-    /// A closure that was left to itself is over.
+    /// Counts a detached closure that has ended.
     pub(super) fn count_left_over(&mut self) {
         self.left -= 1;
     }
@@ -338,44 +340,44 @@ impl State {
         self.jobs.len() - self.void
     }
 
-    /// Tells a waiting thread, if there is one, that there is a job.
-    fn tell_one(&mut self) -> bool {
+    /// Notifies a waiting thread of a job. Returns whether there was one.
+    fn notify_one(&mut self) -> bool {
         let waiting = self.idle > 0;
         if waiting {
             self.idle -= 1;
-            self.told += 1;
+            self.notified += 1;
             POOL.work.notify_one();
         }
         waiting
     }
 
-    /// Threads that there are, or will be.
-    fn sure(&self) -> usize {
-        // One that has ended already may still count as unsure, until its starter has the lock.
-        self.threads.saturating_sub(self.unsure)
+    /// Returns the number of confirmed threads, which the system has started or certainly will.
+    fn confirmed(&self) -> usize {
+        // A thread that has already ended may still count as unconfirmed until its starter gets the lock.
+        self.threads.saturating_sub(self.unconfirmed)
     }
 
     fn has(&self, job: &Arc<dyn Job>) -> bool {
         self.jobs.iter().any(|queued| Arc::ptr_eq(&queued.job, job))
     }
 
-    /// How many more threads may be started.
+    /// Returns how many more threads may be started.
     fn room(&self) -> usize {
         self.limits.threads.saturating_sub(self.threads)
     }
 
-    fn tell_if_quiet(&self) {
+    fn notify_if_quiet(&self) {
         if self.running == 0 && self.queued() == 0 {
             POOL.quiet.notify_all();
         }
     }
 }
 
-/// The processors that the process could use when its first loop was made, before threads were pinned: a thread of the
-/// pool must not inherit the one processor of the loop that happened to start it.
+/// The processors that the process could use when its first loop was created, before threads were pinned. A pool thread
+/// must not inherit the single processor of the loop that happened to start it.
 static PROCESSORS: OnceLock<Option<libc::cpu_set_t>> = OnceLock::new();
 
-/// Notes which processors the pool's threads may use, if nobody has yet.
+/// Records which processors the pool's threads may use, unless it was recorded before.
 pub(crate) fn note_processors() {
     PROCESSORS.get_or_init(|| {
         // SAFETY: a set of bits is valid as zeros, and the call writes no more than its size.
@@ -389,7 +391,7 @@ pub(crate) fn note_processors() {
 
 fn use_all_processors() {
     if let Some(Some(set)) = PROCESSORS.get() {
-        // SAFETY: the set is valid for its size; 0 is the calling thread. If it fails, the thread stays where it is.
+        // SAFETY: the set is valid for its size; 0 is the calling thread. If it fails, the thread keeps its processors.
         unsafe { libc::sched_setaffinity(0, size_of_val(set), set) };
     }
 }
@@ -402,28 +404,28 @@ fn run_jobs() {
     use_all_processors();
     let mut state = lock();
     loop {
-        // Of the sure ones: the last of them must not go for the sake of one that may be refused.
-        if state.sure() > state.limits.threads {
-            // The limit was lowered. This thread may have been told of a job: another one takes it.
+        // Only confirmed threads count: the last of them must not end in favour of one that may be refused.
+        if state.confirmed() > state.limits.threads {
+            // The limit was lowered. This thread may have been notified of a job, so another one takes it.
             if state.queued() > 0 {
-                state.tell_one();
+                state.notify_one();
             }
             break;
         }
         if let Some(queued) = state.jobs.pop_front() {
-            state = run_one(state, queued);
+            state = run_job(state, queued);
             continue;
         }
         state.idle += 1;
         let limits = state.limits;
-        let waiting = |state: &mut State| state.told == 0 && state.limits == limits;
+        let waiting = |state: &mut State| state.notified == 0 && state.limits == limits;
         let (after, wait) = POOL
             .work
             .wait_timeout_while(state, limits.idle, waiting)
             .unwrap_or_else(PoisonError::into_inner);
         state = after;
-        if state.told > 0 {
-            state.told -= 1;
+        if state.notified > 0 {
+            state.notified -= 1;
             continue;
         }
         state.idle -= 1;
@@ -434,8 +436,8 @@ fn run_jobs() {
     state.threads -= 1;
 }
 
-/// Runs a job without the lock.
-fn run_one(mut state: MutexGuard<'static, State>, queued: JobOf) -> MutexGuard<'static, State> {
+/// Runs a job while the lock is released.
+fn run_job(mut state: MutexGuard<'static, State>, queued: JobOf) -> MutexGuard<'static, State> {
     if !queued.job.claim() {
         state.void -= 1;
         return state;
@@ -444,13 +446,13 @@ fn run_one(mut state: MutexGuard<'static, State>, queued: JobOf) -> MutexGuard<'
     drop(state);
     let JobOf { job, signals } = queued;
     change_mask(libc::SIG_SETMASK, Some(&signals));
-    guarded("what a blocking call left behind", || {
+    guarded("dropping a blocking call's leftovers", || {
         job.run();
         drop(job);
     });
     change_mask(libc::SIG_BLOCK, Some(&signals::asynchronous()));
     let mut state = lock();
     state.running -= 1;
-    state.tell_if_quiet();
+    state.notify_if_quiet();
     state
 }

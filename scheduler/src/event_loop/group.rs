@@ -188,7 +188,7 @@ impl Membership {
     }
 
     pub(super) fn awake(&self) {
-        self.group.shared.idle.withdraw(self.place);
+        self.group.shared.idle.withdraw(self.slot);
     }
 
     /// Runs the oldest piece of work. Returns whether there was one.

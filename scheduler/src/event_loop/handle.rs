@@ -336,7 +336,7 @@ impl<T> RemoteJoin<T> {
         let ended = slot.done;
         slot.waiter = signal.clone();
         drop(slot);
-        if let Some(signal) = signal.filter(|_| over) {
+        if let Some(signal) = signal.filter(|_| ended) {
             signal.raise();
         }
     }

@@ -149,7 +149,7 @@ pub fn fiber(id: FiberId) -> Option<FiberInfo> {
 /// });
 /// ```
 pub fn backtrace(id: FiberId) -> Option<Backtrace> {
-    inspect::of_fiber(id)
+    inspect::of_suspended(id)
 }
 
 /// Returns the lines that the layers above add about a fiber of the loop that is not running, such as its Lua

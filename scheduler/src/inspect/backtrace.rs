@@ -1,7 +1,7 @@
-//! The calls on a fiber's stack, with names.
+//! Backtraces: the calls on a fiber's stack, with names.
 //!
-//! Taking a backtrace gives addresses; names and lines are looked up when it is printed, which for a large program
-//! takes a second the first time and belongs on no loop's thread.
+//! Taking a backtrace collects addresses. Names and lines are looked up when it is printed: for a large program that
+//! takes a second the first time, so no loop's thread should do it.
 
 use super::unwind::StackCopy;
 use crate::event_loop::{Inner, LoopHandle, this_loop, with_loop};
@@ -11,10 +11,11 @@ use std::ffi::c_void;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// The calls that a fiber is in, innermost first.
+/// The call stack of a fiber, innermost call first.
 ///
-/// `{}` leaves out the frames of the scheduler at both ends; `{:#}` shows all. Two that are equal are of the same calls
-/// from the same places. Names need symbols, and lines the debug information that `debug = "line-tables-only"` gives.
+/// `{}` omits the scheduler's frames at both ends; `{:#}` shows all. Two backtraces are equal if they have the same
+/// calls from the same locations. Names need symbols, and lines need the debug information that `debug =
+/// "line-tables-only"` adds.
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,12 +48,12 @@ impl Backtrace {
         &self.addresses
     }
 
-    /// The calls with their names.
+    /// Returns the calls with their names.
     fn frames(&self) -> Vec<Frame> {
         let mut frames = Vec::new();
         for &address in &self.addresses {
             let before = frames.len();
-            // Of a call that was inlined there are several names for one address.
+            // An inlined call has several names for one address.
             backtrace::resolve(address as *mut c_void, |symbol| {
                 frames.push(Frame {
                     address,
@@ -81,8 +82,8 @@ struct Frame {
     line: Option<u32>,
 }
 
-/// What lies at the two ends of a fiber's stack and is the scheduler's own. A frame is recognized by its file, since of
-/// a call that was inlined a release build knows the bare name only; or else by its name.
+/// The scheduler's own frames at one end of a fiber's stack. A frame is recognized by its file, because a release build
+/// knows only the bare name of an inlined call; or else by its name.
 struct Part {
     files: &'static [&'static str],
     names: &'static [&'static str],
@@ -94,7 +95,7 @@ macro_rules! ours {
     };
 }
 
-/// How a fiber gets off the processor.
+/// The frames by which a fiber leaves the processor.
 const INNER: Part = Part {
     files: &[
         SWITCH_FRAMES.0,
@@ -109,7 +110,7 @@ const INNER: Part = Part {
     ],
 };
 
-/// From here on there is nothing of the program's any more: the root of a fiber, or its loop.
+/// Frames below the program's code: the root of a fiber, or its loop.
 const ROOT: Part = Part {
     files: &[
         ours!("fiber/root.rs"),
@@ -122,7 +123,7 @@ const ROOT: Part = Part {
     ],
 };
 
-/// What the root calls a fiber's closure through.
+/// Frames through which the root calls a fiber's closure.
 const CATCHING: Part = Part {
     files: &[
         "/library/std/src/panicking.rs",
@@ -138,7 +139,7 @@ const CATCHING: Part = Part {
     ],
 };
 
-/// Characters of a name that are shown: those of generic functions go on for lines.
+/// Characters of a name that are shown; names of generic functions can take lines.
 const NAME_MAX: usize = 120;
 
 impl Frame {
@@ -166,7 +167,7 @@ impl Frame {
     }
 }
 
-/// A library's file without the folder that this machine, or the one that built it, keeps it in.
+/// Returns a library's file without the folder in which this machine, or the one that built it, keeps it.
 fn without_origin(file: &str) -> &str {
     for (origin, folders) in [("/registry/src/", 1), ("/rustc/", 1)] {
         if let Some((_, rest)) = file.split_once(origin) {
@@ -176,7 +177,7 @@ fn without_origin(file: &str) -> &str {
     file
 }
 
-/// The part that is of interest.
+/// Returns the frames of the program.
 fn shortened(frames: &[Frame]) -> &[Frame] {
     let start = frames
         .iter()
@@ -216,36 +217,36 @@ impl fmt::Display for Backtrace {
     }
 }
 
-/// The header of a fiber of this loop that has started and is not running.
-fn standing(l: &Inner, fiber: FiberId) -> Option<&Header> {
+/// Returns the header of a fiber of this loop that has started and is not running.
+fn suspended(l: &Inner, fiber: FiberId) -> Option<&Header> {
     let header = l.slab.find(fiber)?;
     let off = matches!(header.state.get(), State::Parked | State::Ready);
     (off && header.switch.started()).then_some(header)
 }
 
-/// What the layers above say of a fiber of this loop that does not run: the traceback of its Lua.
+/// Returns the lines that the layers above add about a fiber of this loop that is not running: its Lua traceback.
 pub(crate) fn notes(fiber: FiberId) -> Vec<String> {
     with_loop(|l| {
-        let header = standing(l, fiber);
-        // SAFETY: the fiber has started, and neither runs nor is over.
+        let header = suspended(l, fiber);
+        // SAFETY: the fiber has started, is not running and has not ended.
         header.map_or(Vec::new(), |header| unsafe { descriptions(header) })
     })
 }
 
-/// The record that a switch hook of a fiber of this loop has, which does not run; null if there is none.
+/// The record that a switch hook keeps for a fiber of this loop that is not running; null if there is none.
 pub(crate) fn hook_record(fiber: FiberId) -> *const () {
     with_loop(|l| {
-        let header = standing(l, fiber);
-        // SAFETY: the fiber has started, and neither runs nor is over.
+        let header = suspended(l, fiber);
+        // SAFETY: the fiber has started, is not running and has not ended.
         header.map_or(std::ptr::null(), |header| unsafe { record(header) })
     })
 }
 
-/// A copy of the stack of a fiber that has started and is not running.
+/// Copies the stack of a fiber that has started and is not running.
 pub(crate) fn copy_stack(fiber: FiberId) -> Option<StackCopy> {
     with_loop(|l| {
-        let header = standing(l, fiber)?;
-        // SAFETY: the fiber has started, and neither runs nor is over; nothing runs on its stack while we copy.
+        let header = suspended(l, fiber)?;
+        // SAFETY: the fiber has started, is not running and has not ended; nothing runs on its stack while we copy.
         unsafe {
             let (registers, end) = header.switch.suspended(header.bounds.get())?;
             Some(StackCopy::take(registers, end))
@@ -253,14 +254,14 @@ pub(crate) fn copy_stack(fiber: FiberId) -> Option<StackCopy> {
     })
 }
 
-/// The calls that a fiber of this loop is in. `None` for one that is over, has not run yet, or is the one that runs.
-pub(crate) fn of_fiber(fiber: FiberId) -> Option<Backtrace> {
+/// Returns the call stack of a fiber of this loop. `None` if it has ended, has not run yet, or is the running one.
+pub(crate) fn of_suspended(fiber: FiberId) -> Option<Backtrace> {
     copy_stack(fiber).map(|copy| Backtrace::of(&copy))
 }
 
 impl LoopHandle {
-    /// Asks the loop for the calls that a fiber of it is in, and waits for the answer as
-    /// [`LoopHandle::fibers`] does. `None` for a fiber that is over or has not run yet, and for the one that asks.
+    /// Requests the call stack of one of the loop's fibers, and waits for it as [`LoopHandle::fibers`] does. `None` if
+    /// the fiber has ended or has not run yet, or is the requesting fiber.
     ///
     /// ```
     /// use std::time::Duration;

@@ -1,9 +1,9 @@
 //! The list of a loop's fibers.
 //!
-//! Everything in it comes from the headers, so that listing touches no stack: a million parked fibers are listed
-//! without making a page of theirs resident. The one exception are fibers with a switch hook, which Lua's have: the
-//! hook lies on their stack, in the page that they were switched in, and is asked for their origin. The list is taken
-//! on the loop's own thread, page by page; from elsewhere the loop is asked, and runs its other fibers between two
+//! All data comes from the headers, so listing touches no stack: a million parked fibers are listed without making any
+//! of their pages resident. Fibers with a switch hook, which Lua fibers have, are the one exception: the hook lies on
+//! their stack, in the page in which they were suspended, and is asked for their origin. The list is taken on the
+//! loop's own thread, page by page. For a request from another thread, the loop runs its other fibers between two
 //! pages.
 
 use crate::event_loop::{Inner, LoopHandle, this_loop, with_loop};
@@ -17,11 +17,11 @@ use std::ops::Range;
 use std::panic::Location;
 use std::time::Duration;
 
-/// Pages of 256 headers that a loop lists at once, when it is asked by another: some 100 us; of parked Lua fibers,
-/// whose origin is looked up, 2 ms.
+/// Pages of 256 headers that a loop lists at once for another thread: about 100 us. For parked Lua fibers, whose origin
+/// is looked up, 2 ms.
 pub(crate) const PAGES_AT_ONCE: usize = 16;
 
-/// Where a fiber is in its life.
+/// The state of a fiber.
 ///
 /// ```
 /// use yue_scheduler::inspect::FiberState;
@@ -38,15 +38,15 @@ pub(crate) const PAGES_AT_ONCE: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FiberState {
-    /// It has not run yet.
+    /// The fiber has not run yet.
     New,
-    /// It could run, and waits for its turn.
+    /// The fiber can run, and waits for its turn.
     Ready,
-    /// It is on the processor.
+    /// The fiber is on the processor.
     Running,
-    /// It waits for something.
+    /// The fiber waits for something.
     Parked,
-    /// It ignored its loop's end and was given up.
+    /// The fiber ignored its loop's shutdown and was abandoned.
     Abandoned,
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for FiberState {
     }
 }
 
-/// One fiber, as it was when it was listed.
+/// A snapshot of one fiber.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, current_id, this_loop};
@@ -77,36 +77,36 @@ impl fmt::Display for FiberState {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct FiberInfo {
-    /// The number of its loop.
+    /// The number of the fiber's loop.
     pub loop_id: u32,
-    /// The fiber.
+    /// The fiber's id.
     pub id: FiberId,
-    /// The name that it was given.
+    /// The name of the fiber, if it has one.
     pub name: Option<Box<str>>,
-    /// What it does.
+    /// The fiber's state.
     pub state: FiberState,
-    /// What it waits for; of a fiber that does not, what it waited for last. Empty if it never did.
+    /// What the fiber waits for or, if it does not wait, what it last waited for. Empty if it never waited.
     pub reason: &'static str,
-    /// For how long it has been waiting; of a fiber that does not, for how long it could run. As exact as a tick.
+    /// How long the fiber has been waiting or, if it does not wait, how long it has been runnable. As exact as a tick.
     pub duration: Duration,
-    /// Where it was spawned.
+    /// Where the fiber was spawned.
     pub location: &'static Location<'static>,
-    /// What it runs, if that place does not tell: of a Lua fiber that waits, its outermost function of the program's,
-    /// as `file.lua:line`. See [`SwitchHook::origin`](crate::SwitchHook::origin).
+    /// What the fiber runs, if the location does not show it: for a waiting Lua fiber, its outermost Lua function, as
+    /// `file.lua:line`. See [`SwitchHook::origin`](crate::SwitchHook::origin).
     pub origin: Option<Box<str>>,
-    /// How often it got the processor, modulo 2^32.
+    /// How often the fiber was switched to, modulo 2^32.
     pub switches: u32,
-    /// How long it had the processor while [`set_timing`](super::set_timing) was on.
+    /// How long the fiber ran while [`set_timing`](super::set_timing) was on.
     pub run_time: Option<Duration>,
-    /// The earliest deadline that it is under.
+    /// The earliest deadline that the fiber is under.
     pub deadline: Option<Instant>,
-    /// Whether it has been cancelled.
+    /// Whether the fiber was cancelled.
     pub cancelled: bool,
-    /// Whether it is inside a [`shield`](crate::shield).
+    /// Whether the fiber is inside a [`shield`](crate::shield).
     pub shielded: bool,
-    /// In which order it runs among those that are ready.
+    /// The fiber's priority among ready fibers.
     pub priority: Priority,
-    /// What its stack is for.
+    /// The class of the fiber's stack.
     pub stack: StackClass,
 }
 
@@ -174,18 +174,18 @@ impl FiberInfo {
     }
 }
 
-/// What a fiber runs, if it stands still on a stack of its own and its hook can tell.
+/// Returns what a suspended fiber runs, if its hook can tell.
 pub(crate) fn origin_of(header: &Header) -> Option<Box<str>> {
     let off = matches!(header.state.get(), State::Parked | State::Ready);
     if !off || !header.switch.started() || header.hook.get().is_null() {
         return None;
     }
-    // SAFETY: the fiber has started, and neither runs nor is over.
+    // SAFETY: the fiber has started, is not running and has not ended.
     unsafe { origin(header) }
 }
 
 impl Inner {
-    /// Adds the fibers of some pages to `list`; whether there are pages behind them.
+    /// Appends the fibers of some pages to `list`. Returns whether there are more pages.
     pub(crate) fn list(&self, pages: Range<usize>, list: &mut Vec<FiberInfo>) -> bool {
         let end = pages.end;
         self.slab
@@ -194,7 +194,8 @@ impl Inner {
     }
 }
 
-/// All fibers of the calling thread's loop that are not over, the calling one included, in no order that matters.
+/// Returns all fibers of the calling thread's loop that have not ended, including the calling one, in no particular
+/// order.
 ///
 /// # Panics
 /// Outside a loop.
@@ -207,7 +208,7 @@ pub(crate) fn here() -> Vec<FiberInfo> {
     })
 }
 
-/// One fiber of the calling thread's loop.
+/// Returns one fiber of the calling thread's loop.
 pub(crate) fn find(fiber: FiberId) -> Option<FiberInfo> {
     with_loop(|l| {
         l.refresh_tick_time();
@@ -216,8 +217,9 @@ pub(crate) fn find(fiber: FiberId) -> Option<FiberInfo> {
 }
 
 impl LoopHandle {
-    /// Asks the loop for all its fibers, and waits for the answer: a calling fiber parks, a plain thread blocks. The
-    /// loop runs its other fibers meanwhile, so that of a million the first may have changed when the last is listed.
+    /// Requests a list of all fibers of the loop, and waits for it: a calling fiber parks, a plain thread blocks. The
+    /// loop runs its other fibers in between, so with a million fibers the first may have changed when the last is
+    /// listed.
     ///
     /// ```
     /// use yue_scheduler::{Builder, Config, Loop, sleep};
@@ -239,11 +241,11 @@ impl LoopHandle {
     /// ```
     ///
     /// # Errors
-    /// [`JoinError::LoopGone`] when the loop ends first, or [`JoinError::Stopped`] when the calling fiber is told to
-    /// stop.
+    /// [`JoinError::LoopGone`] when the loop ends first, or [`JoinError::Stopped`] when the calling fiber is cancelled
+    /// or a deadline passes.
     ///
     /// # Panics
-    /// In a callback of a loop: nothing can wait there. [`this_loop::fibers`] needs no wait.
+    /// In a callback of a loop, which cannot wait. [`this_loop::fibers`] needs no wait.
     pub fn fibers(&self) -> Result<Vec<FiberInfo>, JoinError> {
         this_loop::assert_not_in_callback();
         self.spawn(|| {
@@ -252,7 +254,7 @@ impl LoopHandle {
             let mut page = 0;
             while with_loop(|l| l.list(page..page + PAGES_AT_ONCE, &mut list)) {
                 page += PAGES_AT_ONCE;
-                // Also when the loop ends: what it has is what was asked for.
+                // Also when the loop ends: the list then has the fibers that are left.
                 let _ = yield_now();
             }
             list.retain(|fiber| fiber.id != myself);

@@ -1,16 +1,16 @@
 //! A histogram of durations that one thread fills and any thread reads.
 //!
-//! The buckets are powers of two of 1.024 us, up to 8.6 s: the resolution that a dashboard needs, at one addition into
-//! one of 25 words. Atomics are relaxed: each word says something by itself, and a reader that sees the sum before the
-//! count is off by one observation.
+//! The bucket bounds are powers of two of 1.024 us, up to 8.6 s: the resolution that a dashboard needs, at the cost of
+//! one addition to one of 25 words. The atomics are relaxed: each word is meaningful by itself, and a reader that sees
+//! the sum before the count is off by one observation.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The first bucket holds what took less than 2^10 ns.
+/// The first bucket holds durations below 2^10 ns.
 const FIRST_SHIFT: u32 = 10;
-/// The last one with a bound: 2^33 ns, 8.6 s.
+/// The number of buckets with a bound; the last bound is 2^33 ns, 8.6 s.
 const BOUNDS: usize = 24;
 
 pub(crate) struct Histogram {
@@ -26,7 +26,7 @@ impl Histogram {
         }
     }
 
-    /// Notes one duration. Called by one thread only.
+    /// Records one duration. Only one thread may call it.
     pub(crate) fn note(&self, duration: Duration) {
         let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let bits = u64::BITS - ns.leading_zeros();
@@ -35,7 +35,7 @@ impl Histogram {
         add(&self.sum_ns, ns);
     }
 
-    /// Writes it in Prometheus' text format, without the lines that say what it is.
+    /// Writes the histogram in Prometheus' text format, without the HELP and TYPE lines.
     pub(crate) fn write(&self, out: &mut String, name: &str, labels: &str) {
         let mut count = 0;
         for (index, bucket) in self.buckets.iter().enumerate() {
@@ -53,10 +53,10 @@ impl Histogram {
     }
 }
 
-/// Adds without a locked instruction: there is one writer.
-fn add(place: &AtomicU64, amount: u64) {
-    let sum = place.load(Ordering::Relaxed).wrapping_add(amount);
-    place.store(sum, Ordering::Relaxed);
+/// Adds without a locked instruction, because there is only one writer.
+fn add(word: &AtomicU64, amount: u64) {
+    let sum = word.load(Ordering::Relaxed).wrapping_add(amount);
+    word.store(sum, Ordering::Relaxed);
 }
 
 fn seconds(ns: u64) -> String {
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_duration_is_in_the_bucket_whose_bound_it_is_below() {
+    fn a_duration_is_counted_below_the_next_larger_bound() {
         let histogram = Histogram::new();
         for ns in [0, 1_023, 1_024, 5_000_000_000, u64::MAX / 2] {
             histogram.note(Duration::from_nanos(ns));

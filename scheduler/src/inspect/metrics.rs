@@ -1,7 +1,7 @@
 //! The counters of all loops of the process, in Prometheus' text format.
 //!
-//! Reading needs no loop to answer: what a loop counted lies in its [`Vitals`](super::vitals::Vitals), as of its last
-//! tick. Other layers add their own lines with [`add_metrics`].
+//! Reading involves no loop: each loop's counters lie in its [`Vitals`](super::vitals::Vitals), as of its last tick.
+//! Other layers add their own lines with [`add_metrics`].
 
 use super::vitals::{Counted, StackCounted, Vitals};
 use crate::event_loop::registry;
@@ -16,11 +16,11 @@ type More = Arc<dyn Fn(&mut String) + Send + Sync>;
 
 static MORE: Mutex<Vec<More>> = Mutex::new(Vec::new());
 
-/// Has `write` add lines of its own to each [`metrics_text`], for as long as the process lives.
+/// Registers `write`, which adds lines to each [`metrics_text`] for the lifetime of the process.
 ///
-/// It is called by whoever asks for the text, several threads at once perhaps, and must not suspend. If it panics, the
-/// text is without its lines, and standard error says so. Called inside it, `metrics_text` gives only the lines of the
-/// loops.
+/// The thread that requests the text calls `write`, several threads perhaps at once, and it must not suspend. If it
+/// panics, its lines are missing from the text, and standard error says so. If it calls `metrics_text`, that returns
+/// only the lines of the loops.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,10 +39,10 @@ pub fn add_metrics(write: impl Fn(&mut String) + Send + Sync + 'static) {
         .push(Arc::new(write));
 }
 
-/// What all loops of the process have and have done, in Prometheus' text format; the label `loop` is the loop's number.
+/// Returns the counters of all loops of the process in Prometheus' text format. The label `loop` is the loop's number.
 ///
-/// From any thread, at any time. It asks no loop, so that a loop that is stuck is seen, too; the values are those of
-/// each loop's last tick. The histograms fill while [`set_timing`](super::set_timing) is on.
+/// It may be called on any thread at any time. It needs no reply from a loop, so a stuck loop is included. The values
+/// are those of each loop's last tick. The histograms fill while [`set_timing`](super::set_timing) is on.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, inspect, yield_now};
@@ -75,7 +75,7 @@ pub fn metrics_text() -> String {
     let mut out = text.out;
     if !ADDING.replace(true) {
         let _done = OnDrop(|| ADDING.set(false));
-        // Without the lock: they are code of the program's, which may add others.
+        // Outside the lock: the closures are the program's code, and may add others.
         let more = MORE.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for write in more {
             let mut lines = String::new();
@@ -94,7 +94,8 @@ pub fn metrics_text() -> String {
 }
 
 thread_local! {
-    /// Whether this thread is in the closures of [`add_metrics`]: one that asks for the text again would never end.
+    /// Whether this thread is running the closures of [`add_metrics`]; a closure that requests the text would recurse
+    /// forever.
     static ADDING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -112,7 +113,7 @@ impl Text<'_> {
         let _ = writeln!(self.out, "{name}{{{labels}}} {value}");
     }
 
-    /// One line a loop.
+    /// Writes one line per loop.
     fn family(&mut self, name: &str, kind: &str, help: &str, value: impl Fn(&Counted) -> u64) {
         self.head(name, kind, help);
         for (labels, _, counted) in self.loops {
@@ -124,7 +125,7 @@ impl Text<'_> {
         self.head(
             "yue_loop_info",
             "gauge",
-            "Which driver and which thread a loop has.",
+            "The loop's driver and thread.",
         );
         for (labels, vitals, _) in self.loops {
             let (driver, thread) = (vitals.driver, escape(&vitals.thread.name));
@@ -149,32 +150,32 @@ impl Text<'_> {
 
     fn gauges(&mut self) {
         let gauge = "gauge";
-        let help = "Whether the loop is in a tick, and not waiting for the kernel.";
+        let help = "1 while the loop is in a tick and does not wait for the kernel.";
         self.head("yue_loop_working", gauge, help);
         for (labels, vitals, _) in self.loops {
             let working = vitals.working_on().is_some();
             self.line("yue_loop_working", labels, working.into());
         }
-        self.family("yue_fibers", gauge, "Fibers that are not over.", |c| c.live);
-        let help = "Fibers that wait.";
+        self.family("yue_fibers", gauge, "Fibers that have not ended.", |c| c.live);
+        let help = "Waiting fibers.";
         self.family("yue_fibers_parked", gauge, help, |c| c.parked);
         let help = "Fibers in the run queue at the end of the tick.";
         self.family("yue_fibers_ready", gauge, help, |c| {
             c.live.saturating_sub(c.parked)
         });
-        let help = "Timers that are armed, those of waiting fibers included.";
+        let help = "Armed timers, including those of waiting fibers.";
         self.family("yue_timers", gauge, help, |c| c.timers);
-        let help = "Operations that the kernel works on.";
+        let help = "Operations in progress in the kernel.";
         self.family("yue_operations", gauge, help, |c| c.operations);
     }
 
     fn counters(&mut self) {
         let counter = "counter";
-        let help = "Fibers that were started.";
+        let help = "Fibers started.";
         self.family("yue_fibers_spawned_total", counter, help, |c| c.spawned);
-        let help = "Fibers and callbacks that ended by a panic.";
+        let help = "Fibers and callbacks that ended with a panic.";
         self.family("yue_panics_total", counter, help, |c| c.panics);
-        self.family("yue_ticks_total", counter, "Turns of the loop.", |c| {
+        self.family("yue_ticks_total", counter, "Ticks of the loop.", |c| {
             c.ticks
         });
         let help = "Switches from the loop to a fiber.";
@@ -182,7 +183,7 @@ impl Text<'_> {
         self.head(
             "yue_wakes_total",
             counter,
-            "Waits that were ended, by the thread that did it.",
+            "Wake-ups, by the thread that caused them.",
         );
         for (labels, _, counted) in self.loops {
             let name = "yue_wakes_total";
@@ -203,19 +204,19 @@ impl Text<'_> {
 
     fn stacks(&mut self) {
         let gauge = "gauge";
-        let help = "Stacks that are in use.";
+        let help = "Stacks in use.";
         self.stack_family("yue_stacks_used", gauge, help, |s| s.used);
-        let help = "Stacks that wait for a fiber.";
+        let help = "Free stacks.";
         self.stack_family("yue_stacks_idle", gauge, help, |s| s.idle);
         let help = "Address space of all stacks.";
         self.stack_family("yue_stack_mapped_bytes", gauge, help, |s| s.mapped_bytes);
-        let help = "The deepest use of a stack that was seen in samples.";
+        let help = "The deepest stack use seen in samples.";
         self.stack_family("yue_stack_high_water_bytes", gauge, help, |s| {
             s.high_water_bytes
         });
-        let help = "Stacks whose depth was looked at.";
+        let help = "Samples of the depth of a stack.";
         self.stack_family("yue_stack_samples_total", "counter", help, |s| s.samples);
-        let help = "Memory of stacks that was given back to the system.";
+        let help = "Stack memory returned to the system.";
         self.stack_family("yue_stack_trimmed_bytes_total", "counter", help, |s| {
             s.trimmed_bytes
         });
@@ -249,17 +250,17 @@ impl Text<'_> {
         let families: [(&str, &str, Which); 3] = [
             (
                 "yue_tick_seconds",
-                "How long a tick took, waiting not counted.",
+                "Duration of a tick, without waiting.",
                 |vitals| &vitals.tick_duration,
             ),
             (
                 "yue_run_latency_seconds",
-                "From when a fiber could run to when it did.",
+                "Time from when a fiber became runnable until it ran.",
                 |vitals| &vitals.run_latency,
             ),
             (
                 "yue_timer_lateness_seconds",
-                "From when a timer was due to when it fired.",
+                "Time from when a timer was due until it fired.",
                 |vitals| &vitals.timer_lateness,
             ),
         ];
@@ -272,7 +273,7 @@ impl Text<'_> {
     }
 }
 
-/// A label's value may be any text but for these.
+/// Escapes the characters that a label's value may not contain.
 fn escape(text: &str) -> String {
     text.replace('\\', "\\\\")
         .replace('"', "\\\"")

@@ -1,11 +1,11 @@
-//! Seeing inside a running program: its fibers and what they wait for, its counters, what holds a loop.
+//! Introspection of a running program: its fibers and what they wait for, its counters, and what holds a loop.
 //!
 //! | question | answer |
 //! |---|---|
-//! | Which fibers are there, and what do they wait for? | [`this_loop::fibers`], [`LoopHandle::fibers`] |
-//! | Where in its code is a fiber that waits? | [`this_loop::backtrace`], [`LoopHandle::backtrace`] |
-//! | Who keeps a loop from getting on? | [`watch_loops`] |
-//! | Everything at once, from outside, of a program that hangs? | `kill -QUIT`, after [`report_on`]`(SIGQUIT)` |
+//! | Which fibers exist, and what do they wait for? | [`this_loop::fibers`], [`LoopHandle::fibers`] |
+//! | Where in its code does a fiber wait? | [`this_loop::backtrace`], [`LoopHandle::backtrace`] |
+//! | What keeps a loop from making progress? | [`watch_loops`] |
+//! | What does a hanging program do, seen from outside? | `kill -QUIT`, after [`report_on`]`(SIGQUIT)` |
 //! | How busy are the loops? | [`metrics_text`], [`set_timing`] |
 //!
 //! [`this_loop::fibers`]: crate::this_loop::fibers
@@ -25,7 +25,7 @@ pub(crate) mod vitals;
 mod watchdog;
 
 pub use backtrace::Backtrace;
-pub(crate) use backtrace::{hook_record, notes, of_fiber};
+pub(crate) use backtrace::{hook_record, notes, of_suspended};
 pub use capture::{Probe, set_probe};
 pub(crate) use fibers::origin_of;
 pub use fibers::{FiberInfo, FiberState};

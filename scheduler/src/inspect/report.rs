@@ -1,12 +1,12 @@
-//! All that can be seen from outside, as text: each loop's counters, and its fibers with what they wait for and the
-//! calls that they are in.
+//! The report: all loops as text, with their counters and their fibers, what the fibers wait for, and their call
+//! stacks.
 //!
-//! Fibers that wait for the same thing and come from the same place (and, of Lua, run the same function) are one
-//! group, so that the report of a million fibers is a page; the groups whose members wait longest come first. Of each
-//! group some stacks are shown, the longest wait's first.
+//! Fibers that wait for the same thing and were spawned at the same location (Lua fibers: that also run the same
+//! function) form one group, so the report of a million fibers is a page. Groups with the longest waits come first. For
+//! each group some stacks are shown, the longest wait first.
 //!
-//! A loop is asked page by page and goes on between two pages. One that does not answer is held: its thread is looked
-//! at as the watchdog does, and the counters that it published last are shown all the same.
+//! A loop lists its fibers page by page and continues to run in between. A loop that does not reply is held: its thread
+//! is captured as the watchdog does it, and the counters that it last published are shown.
 
 use super::backtrace::{Backtrace, copy_stack, notes};
 use super::fibers::{FiberInfo, FiberState, PAGES_AT_ONCE};
@@ -28,18 +28,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{mem, ptr};
 
-/// How long a loop may take to answer before it counts as held.
+/// How long a loop may take to reply before it counts as held.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Groups of a loop that are shown.
+/// Most groups shown per loop.
 const GROUPS_MAX: usize = 64;
-/// Fibers of a group whose stacks are shown.
+/// Most fibers per group whose stacks are shown.
 const SAMPLES_MAX: usize = 4;
 
-/// What one looks at when a program hangs: all loops of the process, their counters, and their fibers by what they wait
-/// for, with stacks; the longest waits first.
+/// Returns a report on a program that hangs: all loops of the process, their counters, and their fibers by what they
+/// wait for, with stacks; longest waits first.
 ///
-/// It asks the loops and waits for their answers, a second for one that is held, so it is called from a thread that
-/// runs none of them. (Called on a loop's thread, it reports the others, and of that one the counters.)
+/// It sends requests to the loops and waits for their replies, a second for a loop that is held, so call it from a
+/// thread that runs no loop. (On a loop's thread it reports the other loops, and only the counters of that one.)
 ///
 /// ```
 /// use std::time::Duration;
@@ -79,7 +79,7 @@ fn report_loop(out: &mut String, shared: &Arc<Shared>) -> fmt::Result {
     if vitals.thread.number == this_thread {
         return writeln!(
             out,
-            "  (the report is made on this loop's own thread, so its fibers are not listed)"
+            "  (the report was requested on this loop's own thread, so its fibers are not listed)"
         );
     }
     let Some(mut groups) = list(shared) else {
@@ -114,18 +114,18 @@ fn report_held(out: &mut String, shared: &Shared) -> fmt::Result {
     if shared.vitals().working_on().is_none() {
         return writeln!(
             out,
-            "  it does not answer, and does not work: nobody ticks it, or it is ending"
+            "  it does not reply, and is not working: nothing ticks it, or it is ending"
         );
     }
-    let held = HeldLoop::look_at(shared, PATIENCE);
-    write!(out, "  it does not answer: {held}")
+    let held = HeldLoop::capture(shared, PATIENCE);
+    write!(out, "  it does not reply: {held}")
 }
 
-/// Fibers of one loop that wait for the same, or do not wait, and were spawned at the same place to run the same.
+/// Fibers of one loop with the same state and wait reason, spawned at the same location to run the same function.
 struct Group {
     count: u64,
     longest: Duration,
-    /// Those that wait longest, the longest first.
+    /// The members that have waited longest, in order.
     samples: Vec<FiberInfo>,
 }
 
@@ -136,7 +136,7 @@ type Key = (
     Option<Box<str>>,
 );
 
-/// Adds a page of the list.
+/// Adds one page of the list to the groups.
 fn sort_in(groups: &mut HashMap<Key, Group>, page: Vec<FiberInfo>) {
     for fiber in page {
         let reason = if fiber.state == FiberState::Parked {
@@ -152,17 +152,17 @@ fn sort_in(groups: &mut HashMap<Key, Group>, page: Vec<FiberInfo>) {
         });
         group.count += 1;
         group.longest = group.longest.max(fiber.duration);
-        let place = group
+        let index = group
             .samples
             .partition_point(|other| other.duration >= fiber.duration);
-        if place < SAMPLES_MAX {
+        if index < SAMPLES_MAX {
             group.samples.truncate(SAMPLES_MAX - 1);
-            group.samples.insert(place, fiber);
+            group.samples.insert(index, fiber);
         }
     }
 }
 
-/// Has the loop do `work` between two fibers; `None` if it does not get to it.
+/// Runs `work` on the loop, between two fibers. `None` if the loop does not get to it in time.
 fn ask<T: Send + 'static>(shared: &Shared, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (sender, receiver) = sync_channel(1);
     shared.send(Message::Run(Box::new(move || {
@@ -171,7 +171,7 @@ fn ask<T: Send + 'static>(shared: &Shared, work: impl FnOnce() -> T + Send + 'st
     receiver.recv_timeout(PATIENCE).ok()
 }
 
-/// All fibers of a loop, in groups.
+/// Lists all fibers of a loop, in groups.
 fn list(shared: &Shared) -> Option<Vec<Group>> {
     let mut groups = HashMap::new();
     let mut page = 0;
@@ -192,10 +192,10 @@ fn list(shared: &Shared) -> Option<Vec<Group>> {
     }
 }
 
-/// What the loop says of a fiber that stands still.
-type Standing = (Option<StackCopy>, Vec<String>);
+/// The data that the loop returns about a suspended fiber.
+type Suspended = (Option<StackCopy>, Vec<String>);
 
-fn look_at(shared: &Shared, fiber: FiberId) -> Option<Standing> {
+fn inspect_fiber(shared: &Shared, fiber: FiberId) -> Option<Suspended> {
     ask(shared, move || (copy_stack(fiber), notes(fiber)))
 }
 
@@ -215,10 +215,10 @@ fn write_group(out: &mut String, shared: &Shared, group: &Group) -> fmt::Result 
         write!(out, " to run {origin}")?;
     }
     out.write_char('\n')?;
-    // Those in the same calls are told of together.
+    // Fibers with the same call stack are shown together.
     let mut alike: Vec<(Vec<&FiberInfo>, Option<Backtrace>, Vec<String>)> = Vec::new();
     for fiber in &group.samples {
-        let (copy, notes) = look_at(shared, fiber.id).unwrap_or_default();
+        let (copy, notes) = inspect_fiber(shared, fiber.id).unwrap_or_default();
         let calls = copy.map(|copy| Backtrace::of(&copy));
         match alike
             .iter_mut()
@@ -269,14 +269,14 @@ fn write_fiber(out: &mut String, fiber: &FiberInfo) -> fmt::Result {
     out.write_char('\n')
 }
 
-/// The pipe's end that the handler writes to.
+/// The write end of the pipe, which the handler uses.
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 
-/// Has each `signal` write a [`report`] to standard error. For a program that hangs: `kill -QUIT`, or Ctrl-\ in its
-/// terminal, after `report_on(libc::SIGQUIT)`. The program goes on.
+/// Makes `signal` write a [`report`] to standard error. For a program that hangs: `kill -QUIT`, or Ctrl-\ in its
+/// terminal, after `report_on(libc::SIGQUIT)`. The program continues.
 ///
-/// A thread of its own makes the report, so that no loop has to be able to run. A signal that the program's loops
-/// subscribe to goes to them, and makes no report.
+/// A separate thread makes the report, so no loop has to be able to run. If the program's loops subscribe to the
+/// signal, they receive it instead, and no report is made.
 ///
 /// ```
 /// use yue_scheduler::inspect;
@@ -286,7 +286,7 @@ static PIPE: AtomicI32 = AtomicI32::new(-1);
 /// ```
 ///
 /// # Errors
-/// When the system gives no pipe or no thread, or refuses a handler for that signal.
+/// When the system has no pipe or no thread, or refuses a handler for that signal.
 pub fn report_on(signal: i32) -> io::Result<()> {
     report_on_with(signal, || format!("yue: {}", report()))
 }
@@ -316,15 +316,15 @@ pub fn report_on_with(signal: i32, make: impl Fn() -> String + Send + 'static) -
     drop(before);
     if PIPE.load(Ordering::Relaxed) < 0 {
         let (mut reader, writer) = io::pipe()?;
-        // A handler must not wait for room: a full pipe means that there are reports to come enough.
-        // SAFETY: a setting of a descriptor of ours.
+        // A handler must not wait for room. A full pipe means that enough reports are already due.
+        // SAFETY: sets a flag of our own descriptor.
         unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
         signals::spawn_with_signals_blocked("yue report", move || {
             while matches!(reader.read(&mut [0]), Ok(1)) {
                 let make = MAKE.lock().unwrap_or_else(PoisonError::into_inner);
                 let text = make.as_ref().map_or_else(String::new, |make| make());
                 drop(make);
-                // Nobody is left to be told.
+                // If this fails, there is nowhere left to report it.
                 let _ = io::stderr().write_all(text.as_bytes());
             }
         })?;
@@ -332,7 +332,7 @@ pub fn report_on_with(signal: i32, make: impl Fn() -> String + Send + 'static) -
         PIPE.store(writer.as_raw_fd(), Ordering::Release);
         mem::forget(writer);
     }
-    // SAFETY: an all-zero sigaction is a valid one; the handler is async-signal-safe.
+    // SAFETY: an all-zero sigaction is valid; the handler is async-signal-safe.
     let set = unsafe {
         let mut action: libc::sigaction = mem::zeroed();
         action.sa_sigaction = on_signal as *const () as usize;
@@ -349,7 +349,7 @@ pub fn report_on_with(signal: i32, make: impl Fn() -> String + Send + 'static) -
 extern "C" fn on_signal(_signal: libc::c_int) {
     // Acquire: pairs with the Release in `report_on`.
     let pipe = PIPE.load(Ordering::Acquire);
-    // SAFETY: write(2) of one byte is async-signal-safe; errno, which it may change, is put back.
+    // SAFETY: write(2) of one byte is async-signal-safe; errno, which it may change, is restored.
     unsafe {
         let errno = libc::__errno_location();
         let before = *errno;

@@ -1,4 +1,4 @@
-//! From a copy of a stack to the addresses of the calls on it.
+//! Stack unwinding: from a copy of a stack to the addresses of the calls on it.
 //!
 //! ```text
 //!   a parked fiber    its loop copies its stack, from the saved stack pointer up to the root     ┐
@@ -7,10 +7,10 @@
 //!   addresses of calls ◀── framehop, with the unwind tables of the program and its libraries ◀───────────┘
 //! ```
 //!
-//! Copying is all that must happen where the fiber is: it allocates nothing on the fiber's stack, changes nothing, and
-//! takes a microsecond. The tables are those that the compiler writes for panics (`.eh_frame`), so that it works in
-//! release builds, without frame pointers. Frames of code without tables (what LuaJIT compiled at run time) end the
-//! walk, unless they keep frame pointers.
+//! Only the copying must happen where the fiber is: it allocates nothing on the fiber's stack, changes nothing, and
+//! takes a microsecond. The tables are those that the compiler writes for panics (`.eh_frame`), so unwinding works in
+//! release builds, without frame pointers. The walk ends at code without tables (such as LuaJIT's compiled code),
+//! unless that code keeps frame pointers.
 
 use framehop::{
     CacheNative, ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind, Module,
@@ -21,13 +21,13 @@ use std::ops::Range;
 use std::slice;
 use std::sync::{Mutex, PoisonError};
 
-/// Bytes of a stack that are copied, from its innermost frame on: some hundred frames.
+/// Most bytes of a stack that are copied, from its innermost frame on: some hundred frames.
 pub(crate) const COPY_MAX: usize = 64 << 10;
 
-/// Frames that a walk gives at most.
+/// Most frames that a walk returns.
 const FRAMES_MAX: usize = 256;
 
-/// Where a thread of execution is: what a walk begins with.
+/// The registers of a suspended or interrupted thread of execution, from which a walk starts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Registers {
     pub(crate) instruction: u64,
@@ -35,7 +35,7 @@ pub(crate) struct Registers {
     pub(crate) frame: u64,
     /// The link register of a function that has not saved it, on machines that have one.
     pub(crate) link: u64,
-    /// Whether `instruction` is the address behind a call, and not of an instruction that was interrupted.
+    /// Whether `instruction` is a return address, rather than the address of an interrupted instruction.
     pub(crate) after_call: bool,
 }
 
@@ -51,12 +51,12 @@ impl Registers {
     }
 }
 
-/// A stack as it was: where it was executing, and what lay on it.
+/// A snapshot of a stack: its registers and contents.
 #[derive(Debug, Clone)]
 pub(crate) struct StackCopy {
     pub(crate) registers: Registers,
     pub(crate) bytes: Box<[u8]>,
-    /// There was more than was copied.
+    /// Whether the stack was larger than what was copied.
     pub(crate) cut: bool,
 }
 
@@ -64,11 +64,11 @@ impl StackCopy {
     /// Copies a stack from its innermost frame to `end`.
     ///
     /// # Safety
-    /// The memory from `registers.stack` to `end` is that stack's, and stays as it is meanwhile.
+    /// The memory from `registers.stack` to `end` belongs to that stack and does not change meanwhile.
     pub(crate) unsafe fn take(registers: Registers, end: usize) -> StackCopy {
         let start = registers.stack as usize;
         let bytes = end.saturating_sub(start);
-        // SAFETY: the caller's promise.
+        // SAFETY: as the caller promises.
         let stack = unsafe { slice::from_raw_parts(start as *const u8, bytes.min(COPY_MAX)) };
         StackCopy {
             registers,
@@ -85,8 +85,8 @@ impl StackCopy {
         Ok(u64::from_ne_bytes(word.try_into().map_err(drop)?))
     }
 
-    /// The addresses of the instructions that were being executed, innermost first: of the calls, not of the
-    /// instructions behind them.
+    /// Returns the addresses of the calls that were being executed, innermost first. They are the addresses of the call
+    /// instructions, not of the instructions behind them.
     pub(crate) fn addresses(&self) -> Vec<usize> {
         let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
         let generation = generation();
@@ -107,7 +107,7 @@ static TABLES: Mutex<Option<Tables>> = Mutex::new(None);
 
 /// The unwind tables of the program and its libraries.
 struct Tables {
-    /// Which set of libraries they are of.
+    /// Identifies the set of loaded libraries that they belong to.
     generation: (u64, u64),
     unwinder: UnwinderNative<&'static [u8], MayAllocateDuringUnwind>,
     cache: CacheNative<MayAllocateDuringUnwind>,
@@ -141,7 +141,7 @@ impl Tables {
             let caller =
                 self.unwinder
                     .unwind_frame(frame, &mut registers, &mut self.cache, &mut read);
-            // An error means that the stack ends here, too: at the end of the copy.
+            // An error also ends the stack: the copy ends there.
             let Some(caller) = caller
                 .ok()
                 .flatten()
@@ -156,7 +156,7 @@ impl Tables {
     }
 }
 
-/// One loaded file: the program, or a library.
+/// One loaded ELF object: the program, or a library.
 struct Object<'a> {
     base: usize,
     segments: &'a [libc::Elf64_Phdr],
@@ -176,7 +176,7 @@ impl Object<'_> {
         loaded.map(|segment| self.range(segment))
     }
 
-    /// What the unwinder wants to know of it; `None` if it has no tables.
+    /// Returns the object's data for the unwinder; `None` if it has no tables.
     fn module(&self) -> Option<Module<&'static [u8]>> {
         let index = self
             .segments
@@ -192,7 +192,7 @@ impl Object<'_> {
         let offset = i32::from_ne_bytes(header.get(4..8)?.try_into().ok()?);
         let table = (index.start + 4).checked_add_signed(offset as isize)?;
         let table_end = self.loaded().find(|range| range.contains(&table))?.end;
-        // SAFETY: as above. The table ends somewhere within its segment, by an empty entry.
+        // SAFETY: as above. The table ends within its segment, with an empty entry.
         let frames = unsafe { slice::from_raw_parts(table as *const u8, table_end - table) };
         let start = self.loaded().map(|range| range.start).min()?;
         let end = self.loaded().map(|range| range.end).max()?;
@@ -217,8 +217,8 @@ fn each_object<F: FnMut(&Object<'_>)>(mut visit: F) {
         _bytes: usize,
         visit: *mut c_void,
     ) -> c_int {
-        // SAFETY: the loader hands a valid description, and the closure of the call below. `visit` does not unwind:
-        // it only reads tables.
+        // SAFETY: the loader passes a valid description, and the closure of the call below. `visit` does not unwind: it
+        // only reads tables.
         unsafe {
             let (info, visit) = (&*info, &mut *visit.cast::<F>());
             if !info.dlpi_phdr.is_null() {
@@ -230,23 +230,23 @@ fn each_object<F: FnMut(&Object<'_>)>(mut visit: F) {
         }
         0
     }
-    // SAFETY: `one` gets the closure that it expects.
+    // SAFETY: the callback gets the closure that it expects.
     unsafe { libc::dl_iterate_phdr(Some(one::<F>), (&raw mut visit).cast()) };
 }
 
-/// Changes whenever a library is loaded or unloaded.
+/// Returns a number pair that changes whenever a library is loaded or unloaded.
 fn generation() -> (u64, u64) {
     unsafe extern "C" fn read(
         info: *mut libc::dl_phdr_info,
         _bytes: usize,
         found: *mut c_void,
     ) -> c_int {
-        // SAFETY: as in `each_object`; both counts are the same for every object, so that the first is enough.
+        // SAFETY: as in `each_object`. Both counts are the same for every object, so the first is enough.
         unsafe { *found.cast::<(u64, u64)>() = ((*info).dlpi_adds, (*info).dlpi_subs) };
         1
     }
     let mut found = (0, 0);
-    // SAFETY: `read` gets the place that it expects.
+    // SAFETY: `read` gets a pointer to the pair that it expects.
     unsafe { libc::dl_iterate_phdr(Some(read), (&raw mut found).cast()) };
     found
 }

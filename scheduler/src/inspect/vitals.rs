@@ -1,23 +1,22 @@
-//! What a loop shows of itself to other threads: its counters, and whether it gets on.
+//! The vitals of a loop: the counters and the heartbeat that other threads can read.
 //!
-//! The loop counts in plain cells and copies them here once a tick, so that counting costs the hot paths one addition
-//! without a lock, and anybody may read at any time, also when the loop is stuck. What is read is as old as the loop's
-//! last tick.
+//! The loop counts in plain cells and copies them here once a tick. So counting costs the hot paths one addition
+//! without a lock, and any thread may read at any time, even when the loop is stuck. The values are as old as the
+//! loop's last tick.
 //!
-//! All atomics here are relaxed: each is written by one thread and says something by itself; nothing else is published
-//! by them.
+//! All atomics here are relaxed: one thread writes each, each is meaningful by itself, and they publish nothing else.
 
 use super::histogram::Histogram;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Whether loops also take the times that cost something to take.
+/// Whether loops also measure times, which is not free.
 static TIMING: AtomicBool = AtomicBool::new(false);
 
-/// Turns the taking of times on or off, in all loops of the process: the histograms of
-/// [`metrics_text`](super::metrics_text) and the run time of each fiber.
+/// Turns timing on or off in all loops of the process: the histograms of [`metrics_text`](super::metrics_text) and the
+/// run time of each fiber.
 ///
-/// It is off at first. On, each run of a fiber reads the clock once, some 20 ns.
+/// Timing is off by default. While it is on, each run of a fiber reads the clock once, which takes about 20 ns.
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,7 +24,7 @@ static TIMING: AtomicBool = AtomicBool::new(false);
 ///
 /// inspect::set_timing(true);
 /// Loop::new(Config::default()).unwrap().run(|| {
-///     yield_now().unwrap(); // the tick that is running has begun without
+///     yield_now().unwrap(); // the current tick began without timing
 ///     let worker = spawn(|| loop {
 ///         std::hint::black_box((0..1000).sum::<u64>());
 ///         if yield_now().is_err() {
@@ -43,7 +42,7 @@ pub fn set_timing(on: bool) {
     TIMING.store(on, Ordering::Relaxed);
 }
 
-/// Whether [`set_timing`] is on.
+/// Returns whether [`set_timing`] is on.
 ///
 /// ```
 /// use yue_scheduler::inspect;
@@ -55,7 +54,7 @@ pub fn timing() -> bool {
     TIMING.load(Ordering::Relaxed)
 }
 
-/// What a loop counts; the order is that of [`Vitals::values`].
+/// The counters of a loop, in the order of [`Vitals::values`].
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counted {
     pub(crate) live: u64,
@@ -73,7 +72,7 @@ pub(crate) struct Counted {
     pub(crate) stacks_lua: StackCounted,
 }
 
-/// What a loop counts of the stacks of one class.
+/// The counters of a loop's stacks of one class.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct StackCounted {
     pub(crate) used: u64,
@@ -86,12 +85,12 @@ pub(crate) struct StackCounted {
 
 const VALUES: usize = size_of::<Counted>() / size_of::<u64>();
 
-/// The part of a loop that every thread may read.
+/// The part of a loop that any thread may read.
 pub(crate) struct Vitals {
     values: [AtomicU64; VALUES],
-    /// Twice the number of ticks; plus one while the loop is inside a tick and does not wait for the kernel.
+    /// Twice the number of ticks, plus one while the loop is inside a tick and does not wait for the kernel.
     beat: AtomicU64,
-    /// Times that the watchdog found the loop held.
+    /// How often the watchdog found the loop held.
     pub(crate) held: AtomicU64,
     pub(crate) tick_duration: Histogram,
     pub(crate) run_latency: Histogram,
@@ -100,11 +99,11 @@ pub(crate) struct Vitals {
     pub(crate) thread: OwnThread,
 }
 
-/// The thread that a loop was made on, and on which it runs.
+/// The thread that created a loop, on which it runs.
 #[derive(Debug, Clone)]
 pub(crate) struct OwnThread {
     pub(crate) name: Box<str>,
-    /// The kernel's number for it.
+    /// The kernel's thread id.
     pub(crate) number: libc::pid_t,
     pub(crate) stack: Range<usize>,
 }
@@ -120,7 +119,7 @@ impl OwnThread {
     }
 }
 
-/// The calling thread's stack; empty if it is not known.
+/// Returns the range of the calling thread's stack; empty if it is not known.
 fn own_stack() -> Range<usize> {
     // SAFETY: the attributes are filled by the call, read, and destroyed.
     unsafe {
@@ -137,7 +136,7 @@ fn own_stack() -> Range<usize> {
 }
 
 impl Vitals {
-    /// For a loop that is being made on the calling thread.
+    /// Creates the vitals of a loop for the calling thread.
     pub(crate) fn new(driver: &'static str) -> Self {
         Vitals {
             values: [const { AtomicU64::new(0) }; VALUES],
@@ -151,17 +150,17 @@ impl Vitals {
         }
     }
 
-    /// Called by the loop, once a tick.
+    /// Publishes the counters. Called by the loop once a tick.
     #[inline]
     pub(crate) fn publish(&self, counted: &Counted) {
-        // SAFETY: both are arrays of as many words; `Counted` is made of words only (see `VALUES`).
+        // SAFETY: both are arrays of the same number of words; `Counted` consists of words only (see `VALUES`).
         let words = unsafe { &*std::ptr::from_ref(counted).cast::<[u64; VALUES]>() };
-        for (place, word) in self.values.iter().zip(words) {
-            place.store(*word, Ordering::Relaxed);
+        for (value, word) in self.values.iter().zip(words) {
+            value.store(*word, Ordering::Relaxed);
         }
     }
 
-    /// What the loop published last.
+    /// Returns the counters that the loop last published.
     pub(crate) fn counted(&self) -> Counted {
         let words: [u64; VALUES] =
             std::array::from_fn(|index| self.values[index].load(Ordering::Relaxed));
@@ -169,14 +168,14 @@ impl Vitals {
         unsafe { std::mem::transmute(words) }
     }
 
-    /// Called by the loop when it begins to work, and when it begins to wait or is left.
+    /// Updates the heartbeat. Called by the loop when it begins to work, and when it begins to wait or is left.
     #[inline]
     pub(crate) fn beat(&self, tick: u64, working: bool) {
         self.beat
             .store(tick << 1 | u64::from(working), Ordering::Relaxed);
     }
 
-    /// The number of the tick that the loop works on now, if it does.
+    /// Returns the number of the tick that the loop is working on, if it is.
     pub(crate) fn working_on(&self) -> Option<u64> {
         let beat = self.beat.load(Ordering::Relaxed);
         (beat & 1 == 1).then_some(beat >> 1)
@@ -188,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_published_is_what_is_read() {
+    fn published_counters_are_read_back() {
         let vitals = Vitals::new("none");
         let counted = Counted {
             live: 1,
@@ -204,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_loop_that_works_is_on_a_tick() {
+    fn only_a_working_loop_reports_a_tick() {
         let vitals = Vitals::new("none");
         assert_eq!(vitals.working_on(), None);
         vitals.beat(7, true);

@@ -1,12 +1,12 @@
-//! Who holds a loop: a thread that looks at all loops now and then, and speaks up when one does not get on.
+//! The watchdog: a thread that checks all loops periodically and reports one that makes no progress.
 //!
-//! A loop stores a number at the beginning of each tick, and another when it begins to wait (two stores a tick; that is
-//! all it does for this). A number that says *working*, and is the same for longer than the threshold, means that one
-//! fiber or callback has kept the processor all that time: a tick ends its turn after a millisecond otherwise. The
-//! watchdog then looks at the thread (see `capture.rs`) and tells what it found. It never stops anything.
+//! A loop stores one number at the beginning of each tick and another when it begins to wait; these two stores per tick
+//! are its whole cost. If the number says *working* and does not change for longer than the threshold, one fiber or
+//! callback has kept the processor all that time: a tick otherwise ends its run of fibers after a millisecond. The
+//! watchdog then captures the thread (see `capture.rs`) and reports what it found. It never stops anything.
 //!
-//! A thread that could run and did not get a processor is not held: on a machine that is busy with other things every
-//! loop would be. So a thread that is runnable counts only if it has had the processor for half of the threshold.
+//! A runnable thread that gets no processor does not count as held: on a machine busy with other work every loop would.
+//! So a runnable thread counts only if it has had the processor for half of the threshold.
 
 use super::backtrace::Backtrace;
 use super::capture::{self, Capture};
@@ -23,40 +23,40 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// How long the watchdog waits for the thread that it looks at.
+/// How long the watchdog waits for the capture of a thread.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(250);
-/// A loop that is still held is told of again when it has been held that many times as long.
+/// A loop that stays held is reported again when it has been held this many times as long.
 const AGAIN_AFTER: u32 = 8;
-/// Looks at the loops within one threshold.
-const LOOKS: u32 = 4;
+/// Number of checks within one threshold.
+const CHECKS_PER_THRESHOLD: u32 = 4;
 const PERIOD_MIN: Duration = Duration::from_millis(1);
 
 /// Zero: not watching.
 static THRESHOLD_NS: AtomicU64 = AtomicU64::new(0);
 static STATE: Mutex<State> = Mutex::new(State {
     thread: None,
-    tell: None,
+    report: None,
 });
 
-type Tell = Box<dyn Fn(&HeldLoop) + Send>;
+type Report = Box<dyn Fn(&HeldLoop) + Send>;
 
 struct State {
     thread: Option<thread::Thread>,
-    tell: Option<Tell>,
+    report: Option<Report>,
 }
 
-/// A loop that does not get on, and what was found on its thread.
+/// A loop that makes no progress, and what was found on its thread.
 ///
 /// ```standalone_crate
 /// use std::sync::mpsc::channel;
 /// use std::time::Duration;
 /// use yue_scheduler::{Config, Loop, current_id, inspect};
 ///
-/// let (told, heard) = channel();
-/// inspect::watch_loops_with(Duration::from_millis(20), move |held| drop(told.send(held.clone()))).unwrap();
+/// let (sender, receiver) = channel();
+/// inspect::watch_loops_with(Duration::from_millis(20), move |held| drop(sender.send(held.clone()))).unwrap();
 /// Loop::new(Config::default()).unwrap().run(move || {
 ///     // Blocks the whole loop, until the watchdog notices.
-///     let held = heard.iter().find(|held| held.fiber == Some(current_id())).unwrap();
+///     let held = receiver.iter().find(|held| held.fiber == Some(current_id())).unwrap();
 ///     assert_eq!(held.name.as_deref(), Some("main"));
 ///     println!("{held}");
 /// });
@@ -68,17 +68,17 @@ pub struct HeldLoop {
     pub loop_id: u32,
     /// The name of its thread.
     pub thread: Box<str>,
-    /// For how long it has been held, at least.
+    /// How long it has been held, at least.
     pub duration: Duration,
-    /// The fiber that runs; `None` if it is a callback, or if it could not be found out.
+    /// The running fiber; `None` if a callback runs, or if the fiber could not be determined.
     pub fiber: Option<FiberId>,
-    /// Its name.
+    /// The fiber's name.
     pub name: Option<String>,
-    /// Where it was spawned.
+    /// Where the fiber was spawned.
     pub location: Option<&'static Location<'static>>,
-    /// What the layer above says of the code that runs: the lines of Lua.
+    /// The note of the layer above on the running code: its Lua lines.
     pub note: Option<String>,
-    /// The calls that it is in, or why they could not be found out.
+    /// Its call stack, or the reason why there is none.
     pub backtrace: Result<Backtrace, &'static str>,
 }
 
@@ -97,10 +97,10 @@ impl HeldLoop {
     pub fn of(handle: &LoopHandle, duration: Duration) -> Option<HeldLoop> {
         let shared = handle.shared();
         let works = shared.vitals().working_on().is_some();
-        works.then(|| HeldLoop::look_at(shared, duration))
+        works.then(|| HeldLoop::capture(shared, duration))
     }
 
-    pub(crate) fn look_at(shared: &Shared, duration: Duration) -> HeldLoop {
+    pub(crate) fn capture(shared: &Shared, duration: Duration) -> HeldLoop {
         let thread = &shared.vitals().thread;
         let mut held = HeldLoop {
             loop_id: shared.id(),
@@ -110,7 +110,7 @@ impl HeldLoop {
             name: None,
             location: None,
             note: None,
-            backtrace: Err("it was not looked at"),
+            backtrace: Err("it was not captured"),
         };
         match capture::capture(thread.number, PATIENCE) {
             Ok(found) => held.add(found),
@@ -158,11 +158,11 @@ impl fmt::Display for HeldLoop {
     }
 }
 
-/// Watches all loops of the process, those that are made later included, and writes to standard error which fiber holds
-/// one for longer than `threshold`, with the calls that it is in. Called again, it changes the threshold.
+/// Watches all loops of the process, including later ones. If a fiber holds a loop for longer than `threshold`, writes
+/// the fiber and its call stack to standard error. A second call changes the threshold.
 ///
-/// A thread of its own does that, which wakes four times within a threshold. It signals the thread of the held loop
-/// with SIGURG; a program that handles SIGURG by itself gets reports without stacks.
+/// A separate thread does the checks; it wakes four times per threshold. It signals the thread of the held loop with
+/// SIGURG. A program that handles SIGURG itself gets reports without stacks.
 ///
 /// ```
 /// use std::time::Duration;
@@ -170,45 +170,46 @@ impl fmt::Display for HeldLoop {
 ///
 /// inspect::watch_loops(Duration::from_millis(100)).unwrap();
 /// Loop::new(Config::default()).unwrap().run(|| {
-///     // std::thread::sleep(Duration::from_millis(200)) here would be told of.
+///     // std::thread::sleep(Duration::from_millis(200)) here would be reported.
 /// });
 /// ```
 ///
 /// # Errors
-/// When the system gives no thread.
+/// When the system cannot start a thread.
 pub fn watch_loops(threshold: Duration) -> io::Result<()> {
     watch_loops_with(threshold, |held| {
-        // In one piece, so that the lines of others do not come in between; nobody is left to be told of an error.
+        // In one write, so that lines of other threads do not come in between. If it fails, there is nowhere to report
+        // it.
         let text = format!("yue: {held}");
         let _ = io::stderr().write_all(text.as_bytes());
     })
 }
 
-/// As [`watch_loops`], but hands what was found to `tell`, on the watchdog's thread. A panic in `tell` is reported on
-/// standard error, and the watchdog goes on.
+/// Like [`watch_loops`], but passes each finding to `report`, on the watchdog's thread. A panic in `report` is written
+/// to standard error, and the watchdog continues.
 ///
 /// ```standalone_crate
 /// use std::sync::mpsc::channel;
 /// use std::time::Duration;
 /// use yue_scheduler::{Config, Loop, inspect, this_loop};
 ///
-/// let (told, heard) = channel();
-/// inspect::watch_loops_with(Duration::from_millis(20), move |held| drop(told.send(held.loop_id))).unwrap();
+/// let (sender, receiver) = channel();
+/// inspect::watch_loops_with(Duration::from_millis(20), move |held| drop(sender.send(held.loop_id))).unwrap();
 /// Loop::new(Config::default()).unwrap().run(move || {
-///     assert_eq!(heard.recv(), Ok(this_loop::id())); // blocks the whole loop, until the watchdog notices
+///     assert_eq!(receiver.recv(), Ok(this_loop::id())); // blocks the whole loop, until the watchdog notices
 /// });
 /// ```
 ///
 /// # Errors
-/// When the system gives no thread.
+/// When the system cannot start a thread.
 pub fn watch_loops_with(
     threshold: Duration,
-    tell: impl Fn(&HeldLoop) + Send + 'static,
+    report: impl Fn(&HeldLoop) + Send + 'static,
 ) -> io::Result<()> {
     let mut state = lock();
-    let before = state.tell.replace(Box::new(tell));
+    let before = state.report.replace(Box::new(report));
     let ns = u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX);
-    // Relaxed: a number that says all by itself.
+    // Relaxed: the number is complete by itself.
     THRESHOLD_NS.store(ns.max(1), Ordering::Relaxed);
     match &state.thread {
         Some(thread) => thread.unpark(),
@@ -218,14 +219,14 @@ pub fn watch_loops_with(
         }
     }
     drop(state);
-    // Without the lock, as its drop is code of the program's.
+    // Outside the lock, because the drop runs the program's code.
     drop(before);
-    // Without it, reports say why they have no stacks.
+    // If this fails, reports say why they have no stacks.
     let _ = capture::install();
     Ok(())
 }
 
-/// Ends [`watch_loops`].
+/// Stops [`watch_loops`].
 ///
 /// ```standalone_crate
 /// use std::time::Duration;
@@ -245,14 +246,14 @@ fn threshold() -> Option<Duration> {
     }
 }
 
-/// What the watchdog remembers of a loop.
+/// The watchdog's record of a loop.
 struct Seen {
     tick: u64,
     since: Instant,
-    /// How much processor time the thread had had by then.
+    /// The processor time that the thread had used by then.
     cpu: Duration,
-    /// The age at which it is told of next.
-    tell_at: Duration,
+    /// The age at which it is reported next.
+    report_at: Duration,
 }
 
 fn watch() {
@@ -266,14 +267,14 @@ fn watch() {
         let loops = registry::all();
         seen.retain(|id, _| loops.iter().any(|shared| shared.id() == *id));
         for shared in &loops {
-            look(&mut seen, shared, threshold);
+            check_loop(&mut seen, shared, threshold);
         }
         drop(loops);
-        thread::park_timeout((threshold / LOOKS).max(PERIOD_MIN));
+        thread::park_timeout((threshold / CHECKS_PER_THRESHOLD).max(PERIOD_MIN));
     }
 }
 
-fn look(seen: &mut HashMap<u32, Seen>, shared: &Shared, threshold: Duration) {
+fn check_loop(seen: &mut HashMap<u32, Seen>, shared: &Shared, threshold: Duration) {
     let Some(tick) = shared.vitals().working_on() else {
         seen.remove(&shared.id());
         return;
@@ -284,7 +285,7 @@ fn look(seen: &mut HashMap<u32, Seen>, shared: &Shared, threshold: Duration) {
         tick,
         since: now,
         cpu: cpu_time(thread),
-        tell_at: threshold,
+        report_at: threshold,
     };
     let known = seen.entry(shared.id()).or_insert_with(fresh);
     if known.tick != tick {
@@ -292,18 +293,18 @@ fn look(seen: &mut HashMap<u32, Seen>, shared: &Shared, threshold: Duration) {
         return;
     }
     let age = now.saturating_since(known.since);
-    if age < known.tell_at || is_starved(thread, known.cpu, threshold) {
+    if age < known.report_at || is_starved(thread, known.cpu, threshold) {
         return;
     }
-    if known.tell_at == threshold {
-        // Relaxed: a count. The watchdog is the only one that writes it.
+    if known.report_at == threshold {
+        // Relaxed: a counter that only the watchdog writes.
         shared.vitals().held.fetch_add(1, Ordering::Relaxed);
     }
-    known.tell_at = age * AGAIN_AFTER;
-    let held = HeldLoop::look_at(shared, age);
-    // What ended meanwhile held the loop for too long all the same, but it is not what was seen.
+    known.report_at = age * AGAIN_AFTER;
+    let held = HeldLoop::capture(shared, age);
+    // If the tick ended meanwhile, it held the loop too long all the same, but the capture shows something else.
     if shared.vitals().working_on() == Some(tick) {
-        tell(&held);
+        report(&held);
     }
 }
 
@@ -311,31 +312,32 @@ fn lock() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Calls the program's closure, without the lock: it may call [`watch_loops`]. Its panic must not end the watchdog.
-fn tell(held: &HeldLoop) {
-    let Some(tell) = lock().tell.take() else {
+/// Calls the program's closure outside the lock, because it may call [`watch_loops`]. Its panic must not end the
+/// watchdog.
+fn report(held: &HeldLoop) {
+    let Some(report) = lock().report.take() else {
         return;
     };
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| tell(held))) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| report(held))) {
         crate::say(format_args!(
-            "the closure of watch_loops_with panicked; the watchdog goes on, and will call it again"
+            "the closure of watch_loops_with panicked; the watchdog continues, and will call it again"
         ));
         drop_payload(payload);
     }
     let mut state = lock();
-    if state.tell.is_none() {
-        state.tell = Some(tell);
+    if state.report.is_none() {
+        state.report = Some(report);
         return;
     }
-    // It has been replaced meanwhile. Its drop is code of the program's, too.
+    // It was replaced in the meantime. Its drop is the program's code, too.
     drop(state);
-    guarded("dropping what the watchdog called", || drop(tell));
+    guarded("dropping the closure of watch_loops_with", || drop(report));
 }
 
-/// Whether the thread waits for a processor and nothing else, and has had too little of one to hold its loop.
+/// Returns whether the thread only waits for a processor, and has had too little of one to hold its loop.
 fn is_starved(thread: libc::pid_t, cpu_before: Duration, threshold: Duration) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
-    // The state follows the name, which is in parentheses and may have any character in it.
+    // The state follows the name, which is in parentheses and may contain any character.
     let runnable = stat.is_ok_and(|text| {
         text.rsplit_once(") ")
             .is_some_and(|(_, rest)| rest.starts_with('R'))
@@ -343,16 +345,17 @@ fn is_starved(thread: libc::pid_t, cpu_before: Duration, threshold: Duration) ->
     runnable && cpu_time(thread).saturating_sub(cpu_before) < threshold / 2
 }
 
-/// The processor time that a thread of this process has had; zero if it is gone.
+/// Returns the processor time of a thread of this process; zero if the thread has ended.
 fn cpu_time(thread: libc::pid_t) -> Duration {
-    // The clock of a thread by its number, as the kernel defines it (clock_gettime(2), pthread_getcpuclockid(3)).
+    // The clock id of a thread, as the kernel builds it from the thread's number (clock_gettime(2),
+    // pthread_getcpuclockid(3)).
     const PER_THREAD_SCHEDULED: libc::clockid_t = 4 | 2;
     let clock = (!thread << 3) | PER_THREAD_SCHEDULED;
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `time` is ours; an unknown clock is answered with an error.
+    // SAFETY: `time` is ours; for an unknown clock the call returns an error.
     let outcome = unsafe { libc::clock_gettime(clock, &mut time) };
     if outcome != 0 {
         return Duration::ZERO;
@@ -366,14 +369,14 @@ mod tests {
 
     #[test]
     fn a_threads_processor_time_is_found_by_its_number() {
-        // SAFETY: it only asks.
+        // SAFETY: it only queries.
         let me = unsafe { libc::gettid() };
         let before = cpu_time(me);
         let mut sum = 0u64;
         while cpu_time(me) < before + Duration::from_millis(5) {
             sum = (0..10_000).fold(sum, |sum, n| std::hint::black_box(sum ^ n));
         }
-        // This thread runs, so that it is runnable; it has had more than half of 8 ms and less than half of an hour.
+        // This thread runs, so it is runnable; it has had more than half of 8 ms and less than half of an hour.
         assert!(!is_starved(me, before, Duration::from_millis(8)));
         assert!(is_starved(me, before, Duration::from_secs(3600)));
         assert_eq!(cpu_time(libc::pid_t::MAX >> 4), Duration::ZERO);

@@ -1,9 +1,9 @@
-//! Guard pages: a touch below a stack must be a fault, never a write into the neighbour.
+//! Guard pages: an access below a stack must fault, and never write into the neighbouring stack.
 //!
-//! Linux 6.13 has `MADV_GUARD_INSTALL`, which marks pages in the page table and costs no mapping; a million guarded
-//! stacks then share a few mappings. On an older kernel each guard is an `mprotect`, which splits the mapping, and the
-//! number of mappings of a process is limited (`vm.max_map_count`), so there the number of stacks is, too: of all loops
-//! together, and with enough left over that the program's own allocations go on working.
+//! Linux 6.13 has `MADV_GUARD_INSTALL`, which marks pages in the page table and needs no extra mapping, so a million
+//! guarded stacks share a few mappings. On an older kernel each guard is an `mprotect`, which splits the mapping. The
+//! number of mappings of a process is limited (`vm.max_map_count`), so there the number of stacks of all loops together
+//! is limited too, such that the program's own allocations keep working.
 
 use super::PAGE;
 use std::fs;
@@ -14,19 +14,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// From `include/uapi/asm-generic/mman-common.h`; not in libc yet.
 const MADV_GUARD_INSTALL: libc::c_int = 102;
 
-/// Mappings that are left to the rest of the program (libraries, heaps, files).
+/// Mappings reserved for the rest of the program (libraries, heaps, files).
 const MAPPINGS_SPARED: usize = 8_192;
 
-/// How this kernel guards a stack.
+/// The way in which this kernel guards a stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Guard {
-    /// By page-table markers.
+    /// Page-table markers.
     Marker,
-    /// By protection, of which a process can have only so many.
+    /// Memory protection, which is limited per process.
     Protect,
 }
 
-/// How this kernel guards stacks, in words. For reports.
+/// Describes how this kernel guards stacks. For reports.
 ///
 /// ```
 /// println!("stacks are guarded by {}", yue_scheduler::guard_kind());
@@ -39,23 +39,23 @@ pub fn guard_kind() -> String {
         }
         Guard::Protect => {
             // Relaxed: only the number matters.
-            let left = left().load(Ordering::Relaxed);
+            let left = mprotect_budget().load(Ordering::Relaxed);
             format!("mprotect: {left} more stacks at most; vm.max_map_count is the limit")
         }
     }
 }
 
 impl Guard {
-    /// Asks the kernel, once a process.
+    /// Detects what the kernel supports, once per process.
     pub(super) fn detect() -> Guard {
         static FOUND: OnceLock<Guard> = OnceLock::new();
-        *FOUND.get_or_init(Guard::try_out)
+        *FOUND.get_or_init(Guard::probe_kernel)
     }
 
-    /// Guards a page of its own.
-    fn try_out() -> Guard {
+    /// Tries to guard a test page.
+    fn probe_kernel() -> Guard {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // SAFETY: an anonymous mapping of one page at an address of the kernel's choice, unmapped again below.
+        // SAFETY: an anonymous mapping of one page at an address of the kernel's choice, which is unmapped below.
         let installed = unsafe {
             let page = libc::mmap(
                 std::ptr::null_mut(),
@@ -80,7 +80,7 @@ impl Guard {
         }
     }
 
-    /// Makes the `bytes` from `address` on a guard.
+    /// Makes `bytes` bytes from `address` on a guard.
     ///
     /// # Errors
     /// When the kernel refuses, or the limit on mappings is near.
@@ -91,7 +91,7 @@ impl Guard {
             Guard::Marker => unsafe { libc::madvise(memory, bytes, MADV_GUARD_INSTALL) },
             Guard::Protect => {
                 // Relaxed: only the number matters.
-                let taken = left().fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                let taken = mprotect_budget().fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
                     left.checked_sub(1)
                 });
                 if taken.is_err() {
@@ -117,22 +117,22 @@ impl Guard {
         }
     }
 
-    /// Says that `count` guards went with their mapping.
+    /// Returns the budget of `count` guards that were unmapped with their arena.
     pub(super) fn uninstalled(self, count: usize) {
         if self == Guard::Protect {
             // Relaxed: only the number matters.
-            left().fetch_add(count, Ordering::Relaxed);
+            mprotect_budget().fetch_add(count, Ordering::Relaxed);
         }
     }
 }
 
 /// How many more stacks of this process `mprotect` may guard.
-fn left() -> &'static AtomicUsize {
+fn mprotect_budget() -> &'static AtomicUsize {
     static LEFT: OnceLock<AtomicUsize> = OnceLock::new();
     LEFT.get_or_init(|| AtomicUsize::new(protect_limit()))
 }
 
-/// Stacks that `mprotect` can guard: each takes two mappings.
+/// Returns how many stacks `mprotect` can guard: each takes two mappings.
 fn protect_limit() -> usize {
     let limit = fs::read_to_string("/proc/sys/vm/max_map_count").ok();
     let limit = limit
@@ -145,24 +145,24 @@ fn protect_limit() -> usize {
 mod tests {
     use super::*;
 
-    /// A page to guard, never unmapped.
+    /// Returns a page to guard, which is never unmapped.
     fn page() -> usize {
         let layout = std::alloc::Layout::from_size_align(PAGE, PAGE).unwrap();
-        // SAFETY: the layout is not empty; the page is leaked, so that nobody else ever touches it.
+        // SAFETY: the layout is not empty; the page is leaked, so nothing else ever touches it.
         unsafe { std::alloc::alloc(layout) as usize }
     }
 
     #[test]
-    fn all_loops_of_a_process_share_one_number_of_protected_guards() {
-        let all = left().swap(1, Ordering::Relaxed);
+    fn all_loops_of_a_process_share_one_budget_of_mprotect_guards() {
+        let all = mprotect_budget().swap(1, Ordering::Relaxed);
         Guard::Protect.install(page(), PAGE).unwrap();
         let error = Guard::Protect.install(page(), PAGE).unwrap_err();
         assert!(error.to_string().contains("vm.max_map_count"), "{error}");
         Guard::Protect.uninstalled(1);
         Guard::Protect.install(page(), PAGE).unwrap();
-        // A guard that the kernel refuses costs none.
+        // A guard that the kernel refuses takes nothing from the budget.
         Guard::Protect.uninstalled(1);
         assert!(Guard::Protect.install(1, PAGE).is_err());
-        assert_eq!(left().swap(all, Ordering::Relaxed), 1);
+        assert_eq!(mprotect_budget().swap(all, Ordering::Relaxed), 1);
     }
 }

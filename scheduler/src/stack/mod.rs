@@ -3,17 +3,17 @@
 //! ```text
 //!   one slot of an arena (252 KiB, or 1 MiB for a fiber that runs Lua)
 //!   +-------+----------------------------------------------+
-//!   | guard |   never touched, costs nothing   | in use    |
+//!   | guard |   untouched, costs no memory     | in use    |
 //!   +-------+----------------------------------------------+
 //!   limit                                              base   (a stack grows down from its base)
 //! ```
 //!
-//! Only pages that a fiber touched cost memory: one page for most. An arena is one mapping of many slots, without huge
-//! pages (a huge page would make 2 MiB resident at the first touch). The free list is last-in-first-out, so that a new
-//! fiber gets the stack whose top is still in the cache.
+//! Only the pages that a fiber touched cost memory: one page for most fibers. An arena is one mapping of many slots,
+//! without huge pages (a huge page would make 2 MiB resident at the first touch). The free list is last-in-first-out,
+//! so that a new fiber gets the stack whose top is still in the cache.
 //!
-//! Invariants: a pool belongs to one loop and one thread; a [`FiberStack`] is owned by one fiber or lies in the free
-//! list; an arena is unmapped only when the pool is dropped and no stack of it is out.
+//! Invariants: a pool belongs to one loop and one thread; one fiber owns a [`FiberStack`], or it lies in the free list;
+//! an arena is unmapped only when the pool is dropped and none of its stacks is in use.
 
 mod guard;
 mod overflow;
@@ -28,10 +28,10 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::ptr;
 
-/// The size of a page on every machine that we run on.
+/// The page size of every supported machine.
 pub(crate) const PAGE: usize = 4096;
 
-/// What a fiber's stack is for; it decides the size.
+/// The purpose of a fiber's stack, which determines its size.
 ///
 /// ```
 /// use yue_scheduler::{Builder, Config, Loop, StackClass, current_id, this_loop};
@@ -43,23 +43,23 @@ pub(crate) const PAGE: usize = 4096;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StackClass {
-    /// Rust code. 252 KiB of address space by default: 63 pages, and so many entries of a page table.
+    /// For Rust code. 252 KiB of address space by default: 63 pages, and as many page table entries.
     #[default]
     Native,
-    /// Code that runs Lua, whose C functions call each other deeply (thirty nested `gsub` callbacks overflow 256 KiB).
-    /// 1 MiB by default, with 16 guard pages because C code steps over a single one.
+    /// For code that runs Lua, whose C functions call each other deeply (thirty nested `gsub` callbacks overflow 256
+    /// KiB). 1 MiB by default, with 16 guard pages, because C code can step over a single one.
     Lua,
 }
 
-/// Sizes of the stacks of one loop, in bytes of address space, rounded up to an odd number of pages; memory is used as
-/// it is touched.
+/// Sizes of the stacks of one loop, in bytes of address space, rounded up to an odd number of pages. Memory is used
+/// only as it is touched.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, StackConfig};
 ///
 /// let stacks = StackConfig { native: 1 << 20, ..StackConfig::default() };
 /// let sum = Loop::new(Config { stacks, ..Config::default() }).unwrap().run(|| {
-///     let large = [1u8; 512 << 10]; // more than a stack of the default size has room for
+///     let large = [1u8; 512 << 10]; // does not fit on a stack of the default size
 ///     std::hint::black_box(&large).iter().map(|n| u32::from(*n)).sum::<u32>()
 /// });
 /// assert_eq!(sum, 512 << 10);
@@ -81,12 +81,12 @@ impl Default for StackConfig {
     }
 }
 
-/// One stack, guard included; whoever holds this owns the memory.
+/// One stack with its guard. The holder of this value owns the memory.
 #[derive(Debug)]
 pub(crate) struct FiberStack(StackBounds);
 
-/// Where a stack lies, in one word: the address at which its first frame begins, in cache lines, since each switch asks
-/// for that; pages of the size (20 bits), the class (1 bit).
+/// The bounds of a stack, in one word: the start address of its first frame in cache lines (highest, because each
+/// switch reads it), its size in pages (20 bits), its class (1 bit).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StackBounds(u64);
 
@@ -94,10 +94,11 @@ const SIZE_BITS: u32 = 20;
 const EXPERIMENT_BYTES: usize = 64 << 10;
 pub(crate) const CACHE_LINE: usize = 64;
 
-/// By how many different amounts the first frames are shifted.
+/// Number of different offsets by which first frames are shifted.
 ///
-/// A native fiber that is parked holds one page: sixteen lines are a quarter of it. One that runs Lua has more frames,
-/// in more pages, and gains by more: a yield among a thousand of them cost 142 ns with 16 and 106 ns with 40.
+/// A parked native fiber holds one page, and sixteen cache lines are a quarter of it. A fiber that runs Lua has more
+/// frames, in more pages, and benefits from more offsets: with 1 000 of them a yield took 142 ns with 16 and 106 ns with
+/// 40.
 const fn colors(class: StackClass) -> usize {
     match class {
         StackClass::Native => 16,
@@ -114,13 +115,13 @@ impl FiberStack {
         ))
     }
 
-    /// A stack for a coroutine that does next to nothing. Without a guard.
+    /// Maps a stack for a coroutine that does almost nothing. It has no guard.
     pub(crate) fn for_experiment() -> Option<Self> {
         let base = map(EXPERIMENT_BYTES).ok()? + EXPERIMENT_BYTES;
         Some(FiberStack::new(base, EXPERIMENT_BYTES, StackClass::Native))
     }
 
-    /// Unmaps a stack for an experiment.
+    /// Unmaps the stack of an experiment.
     pub(crate) fn end_experiment(self) {
         // SAFETY: `for_experiment` mapped the range, and nothing runs on it any more.
         unsafe { libc::munmap(self.0.lowest() as *mut libc::c_void, EXPERIMENT_BYTES) };
@@ -135,16 +136,16 @@ impl FiberStack {
 impl StackBounds {
     pub(crate) const NONE: StackBounds = StackBounds(0);
 
-    /// Where the first frame goes: a little below the base, by an amount that differs from slot to slot.
+    /// The start of the first frame: a little below the base, by an offset that differs from slot to slot.
     ///
-    /// Slots are whole pages apart, so without this the hot frames of all fibers would compete for the same few sets
-    /// of the caches.
+    /// Slots are whole pages apart, so without this offset the hot frames of all fibers would compete for the same few
+    /// cache sets.
     #[inline]
     pub(crate) fn start(self) -> usize {
         (self.0 >> (SIZE_BITS + 1)) as usize * CACHE_LINE
     }
 
-    /// The address just above the stack: the end of the page in which the first frame begins.
+    /// The address just above the stack: the end of the page in which the first frame starts.
     #[inline]
     fn base(self) -> usize {
         self.start().next_multiple_of(PAGE)
@@ -171,7 +172,7 @@ impl StackBounds {
         self.base() - self.size()
     }
 
-    /// The lowest address that code may touch.
+    /// The lowest address that code may use.
     pub(crate) fn limit_of_use(self) -> usize {
         self.lowest() + guard_bytes(self.class())
     }
@@ -191,10 +192,10 @@ struct Class {
     slot_bytes: usize,
     free: RefCell<Vec<FiberStack>>,
     trim: trim::Trim,
-    /// The part of the newest arena that has not been handed out: (next, end).
+    /// The part of the newest arena that was never handed out: (next, end).
     fresh: Cell<(usize, usize)>,
     arenas: RefCell<Vec<(usize, usize)>>,
-    /// Slots that have been guarded.
+    /// Slots that have a guard.
     guarded: Cell<usize>,
     out: Cell<usize>,
     mapped_bytes: Cell<usize>,
@@ -206,17 +207,17 @@ pub(crate) struct StackPool {
     lua: Class,
 }
 
-/// Slots in the first arena of a class; each next one is twice as large, up to [`ARENA_SLOTS_MAX`].
+/// Slots in the first arena of a class. Each later arena is twice as large, up to [`ARENA_SLOTS_MAX`].
 const ARENA_SLOTS_FIRST: usize = 64;
-/// 4 GiB of address space in native stacks: few mappings even for millions of fibers.
+/// 4 GiB of address space in native stacks: few mappings, even for millions of fibers.
 const ARENA_SLOTS_MAX: usize = 16_384;
-/// For larger stacks, an arena that a process with 47 bits of address space can have many of.
+/// Limit for larger stacks: a process with 47 bits of address space can have many arenas of this size.
 const ARENA_BYTES_MAX: usize = 16 << 30;
 
 impl StackPool {
     pub(crate) fn new(config: StackConfig) -> Self {
-        // An odd number of pages, since with a power of two the stacks' pages would all compete for the same few sets
-        // of the TLB: a yield among a thousand Lua fibers then cost 184 ns and not 142.
+        // An odd number of pages. With a power of two the stacks' pages would compete for the same few TLB sets: a
+        // yield among 1 000 Lua fibers then took 184 ns instead of 142.
         let round =
             |bytes: usize, least: usize| bytes.clamp(least, 1 << 30).next_multiple_of(PAGE) | PAGE;
         let guard = Guard::detect();
@@ -245,10 +246,10 @@ impl StackPool {
         }
     }
 
-    /// A stack, the one freed last if there is one.
+    /// Returns a stack, the most recently freed one if there is one.
     ///
     /// # Errors
-    /// When the system gives no more address space, or no more guards.
+    /// When the system has no more address space, or no more guards.
     #[inline]
     pub(crate) fn take(&self, kind: StackClass) -> io::Result<FiberStack> {
         let class = self.class(kind);
@@ -266,12 +267,12 @@ impl StackPool {
         Ok(stack)
     }
 
-    /// What there is of each class, for the counters.
+    /// Returns the counters of both classes.
     pub(crate) fn counted(&self) -> (StackCounted, StackCounted) {
         (self.native.counted(), self.lua.counted())
     }
 
-    /// Takes back a stack on which nothing runs any more.
+    /// Takes back a stack that nothing runs on any more.
     #[inline]
     pub(crate) fn give_back(&self, stack: FiberStack) {
         let class = self.class(stack.bounds().class());
@@ -308,7 +309,7 @@ impl Class {
         ))
     }
 
-    /// A new arena: large, or as large as the system allows.
+    /// Maps a new arena: a large one, or as large as the system allows.
     fn map_arena(&self) -> io::Result<(usize, usize)> {
         let mut arenas = self.arenas.borrow_mut();
         let mut slots = (ARENA_SLOTS_FIRST << arenas.len().min(16))
@@ -331,7 +332,7 @@ impl Class {
 
 fn map(bytes: usize) -> io::Result<usize> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
-    // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory of ours.
+    // SAFETY: an anonymous mapping at an address of the kernel's choice touches none of our memory.
     let memory = unsafe {
         libc::mmap(
             ptr::null_mut(),
@@ -345,7 +346,7 @@ fn map(bytes: usize) -> io::Result<usize> {
     if memory == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the range has just been mapped. A kernel without huge pages answers EINVAL, which is as good.
+    // SAFETY: the range was just mapped. A kernel without huge pages returns EINVAL, which is fine.
     unsafe { libc::madvise(memory, bytes, libc::MADV_NOHUGEPAGE) };
     Ok(memory as usize)
 }
@@ -353,11 +354,11 @@ fn map(bytes: usize) -> io::Result<usize> {
 impl Drop for Class {
     fn drop(&mut self) {
         if self.out.get() > 0 {
-            // A fiber that was abandoned still lies on one of the stacks.
+            // An abandoned fiber still uses one of the stacks.
             return;
         }
         for (start, bytes) in self.arenas.get_mut().drain(..) {
-            // SAFETY: the range is a mapping of ours, and no stack of it is out.
+            // SAFETY: the range is our mapping, and none of its stacks is in use.
             unsafe { libc::munmap(start as *mut libc::c_void, bytes) };
         }
         self.guard.uninstalled(self.guarded.get());

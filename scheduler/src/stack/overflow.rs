@@ -1,11 +1,11 @@
 //! The report of a stack overflow.
 //!
-//! A fiber that runs off its stack touches the guard; the kernel sends SIGSEGV, which we take on an alternate stack
-//! (the fiber's own is used up). If the address lies in the guard of the running fiber, the handler prints which fiber
-//! it was, where it was spawned and how large its stack is, and aborts. Any other fault goes to the handler that was
-//! there before, so that the default crash, and Rust's own report for thread stacks, stay as they are.
+//! A fiber that overflows its stack touches the guard, and the kernel sends SIGSEGV. The handler runs on an alternate
+//! stack, because the fiber's own is used up. If the address lies in the guard of the running fiber, the handler prints
+//! which fiber it was, where it was spawned and how large its stack is, and aborts. Any other fault goes to the
+//! previous handler, so the default crash, and Rust's own report for thread stacks, stay as they are.
 //!
-//! In the handler only async-signal-safe calls are made: no allocation, no lock, `write(2)` of a buffer on the stack.
+//! The handler makes only async-signal-safe calls: no allocation, no lock, `write(2)` of a buffer on the stack.
 
 use crate::event_loop::current_fiber_for_signal;
 use std::cell::RefCell;
@@ -16,18 +16,18 @@ use std::rc::{Rc, Weak};
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The handler that was there before ours, as `sa_sigaction` and `sa_flags`.
+/// The previous handler's `sa_sigaction`; its `sa_flags` are below.
 static PREVIOUS_ACTION: AtomicUsize = AtomicUsize::new(0);
 static PREVIOUS_FLAGS: AtomicUsize = AtomicUsize::new(0);
 static INSTALL: Once = Once::new();
 
-/// Bytes of the alternate stack: formatting in the handler needs a few KiB, and AVX-512 state 3 KiB more.
+/// Bytes of the alternate stack. Formatting in the handler needs a few KiB, and AVX-512 state 3 KiB more.
 const ALTERNATE_STACK: usize = 64 << 10;
 
-/// The alternate stack of a thread; taken down with the last of the thread's loops.
+/// The alternate stack of a thread. It is removed with the last of the thread's loops.
 pub(crate) struct AlternateStack {
     memory: *mut libc::c_void,
-    /// The one that was there before: that of Rust's runtime.
+    /// The previous alternate stack, which Rust's runtime set.
     before: libc::stack_t,
 }
 
@@ -35,17 +35,18 @@ thread_local! {
     static OF_THIS_THREAD: RefCell<Weak<AlternateStack>> = const { RefCell::new(Weak::new()) };
 }
 
-/// Installs the handler (once a process) and gives the calling thread an alternate stack, if it has none large enough.
+/// Installs the handler (once per process), and an alternate stack for the calling thread if its own is too small.
 pub(crate) fn install() -> Option<Rc<AlternateStack>> {
     INSTALL.call_once(|| {
-        // SAFETY: an all-zero sigaction is a valid one; the handler is async-signal-safe and chains to the old one.
+        // SAFETY: an all-zero sigaction is valid; the handler is async-signal-safe and calls the previous one.
         unsafe {
             let mut action: libc::sigaction = mem::zeroed();
             action.sa_sigaction = on_segv as *const () as usize;
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
             let mut old: libc::sigaction = mem::zeroed();
             if libc::sigaction(libc::SIGSEGV, &action, &mut old) == 0 {
-                // Relaxed: a handler runs after this thread installed it, or another one after `Once`.
+                // Relaxed: the handler runs only after this thread installed it, or another one did before `Once`
+                // returned.
                 PREVIOUS_FLAGS.store(old.sa_flags as usize, Ordering::Relaxed);
                 PREVIOUS_ACTION.store(old.sa_sigaction, Ordering::Relaxed);
             }
@@ -68,7 +69,7 @@ impl AlternateStack {
     }
 
     fn set_up() -> Option<AlternateStack> {
-        // SAFETY: plain queries and settings of this thread's signal stack; the memory outlives its use (see `drop`).
+        // SAFETY: only queries and sets this thread's signal stack; the memory outlives its use (see `drop`).
         unsafe {
             let mut old: libc::stack_t = mem::zeroed();
             if libc::sigaltstack(ptr::null(), &mut old) != 0 {
@@ -103,8 +104,8 @@ impl AlternateStack {
 impl Drop for AlternateStack {
     fn drop(&mut self) {
         // SAFETY: the memory is unmapped only if it was this thread's signal stack and no longer is; a loop is dropped
-        // on its own thread, outside the handler. The one before lives as long as the thread: who takes it down earlier
-        // switches the signal stack off, and is seen here.
+        // on its own thread, outside the handler. The previous stack lives as long as the thread. Code that frees it
+        // earlier also disables the signal stack, which the check below sees.
         unsafe {
             let mut now: libc::stack_t = mem::zeroed();
             if libc::sigaltstack(ptr::null(), &mut now) != 0 || now.ss_sp != self.memory {
@@ -118,14 +119,14 @@ impl Drop for AlternateStack {
 }
 
 extern "C" fn on_segv(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the kernel hands a valid siginfo to an SA_SIGINFO handler.
+    // SAFETY: the kernel passes a valid siginfo to an SA_SIGINFO handler.
     let address = unsafe { (*info).si_addr() } as usize;
     if let Some(fiber) = current_fiber_for_signal()
         && (fiber.guard_start..fiber.guard_end).contains(&address)
     {
         let mut text = [0u8; 512];
         let mut rest = &mut text[..];
-        // A message that does not fit is cut.
+        // A message that does not fit is truncated.
         let _ = write!(
             rest,
             "\nyue: fiber {} '{}' (spawned at {}:{}) overflowed its stack of {} KiB; \
@@ -147,13 +148,13 @@ extern "C" fn on_segv(signal: libc::c_int, info: *mut libc::siginfo_t, context: 
     chain(signal, info, context);
 }
 
-/// Passes a fault that is not ours to the handler that was there before.
+/// Passes any other fault to the previous handler.
 fn chain(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // Relaxed: see `install`.
     let action = PREVIOUS_ACTION.load(Ordering::Relaxed);
     let flags = PREVIOUS_FLAGS.load(Ordering::Relaxed) as libc::c_int;
-    // SAFETY: `action` is what the kernel gave as the old handler, called as its flags say it is to be called; the
-    // default action is restored and the faulting instruction, run again, ends the process.
+    // SAFETY: `action` is the old handler that the kernel returned, called according to its flags. Otherwise the
+    // default action is restored, and the faulting instruction runs again and ends the process.
     unsafe {
         if action == libc::SIG_DFL || action == libc::SIG_IGN {
             libc::signal(signal, libc::SIG_DFL);

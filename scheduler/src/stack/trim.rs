@@ -1,28 +1,28 @@
-//! Giving the memory of stacks back to the system, and how deep stacks are used.
+//! Trimming of stacks: unused memory is returned to the system, and the depth of use is sampled.
 //!
-//! A stack keeps the pages that its fibers touched. That is wanted while it is taken again soon, and waste afterwards.
-//! Once a second, at a tick's end or when the loop has nothing else to do, the pool is tended:
+//! A stack keeps the pages that its fibers touched. That is useful while it is soon used again, and wasteful
+//! afterwards. Once a second, at the end of a tick or when the loop is idle, the pool is tended:
 //!
 //! ```text
-//!   free list, the one freed last on top
+//!   free list, the most recently freed stack on top
 //!   ┌───────────┬──────────────────────────────┬──────────────┐
 //!   │ released  │ not taken in the last second │ taken        │
 //!   └───────────┴──────────────────────────────┴──────────────┘
-//!     nothing     all pages are released         what lies deeper than a stack should keep is released, of a few
+//!     nothing     release all pages              release pages deeper than a stack should keep, of a few stacks
 //! ```
 //!
-//! A stack is looked at (mincore) before it is released: the lowest page that is there says how deep it was used. These
-//! samples make the high-water mark of a class. A stack that a fiber is on is left alone.
+//! The pool queries the resident pages (mincore) before it releases them: the lowest one shows how deep the stack was
+//! used. The maximum of these samples is the high-water mark of a class. Stacks in use by fibers are left alone.
 
 use super::{Class, PAGE, StackBounds, StackClass, StackPool};
 use std::cell::Cell;
 
-/// Stacks whose pages are released in one go: a millisecond or two.
+/// Number of stacks whose pages are released in one round, which takes a millisecond or two.
 const RELEASED_AT_ONCE: usize = 1024;
-/// Stacks of those that are in use now and then that are looked at in one go.
-const LOOKED_AT_ONCE: usize = 16;
+/// Number of recently used stacks that are trimmed in one round.
+const TRIMMED_AT_ONCE: usize = 16;
 
-/// Bytes that a stack in use now and then keeps.
+/// Bytes that a recently used stack keeps.
 const fn kept_bytes(class: StackClass) -> usize {
     match class {
         StackClass::Native => 16 << 10,
@@ -30,12 +30,12 @@ const fn kept_bytes(class: StackClass) -> usize {
     }
 }
 
-/// What a class remembers for this.
+/// The state of trimming for one class.
 #[derive(Default)]
 pub(super) struct Trim {
-    /// How short the free list was at its shortest since it was tended last.
+    /// The shortest length of the free list since it was last tended.
     pub(super) least_free: Cell<usize>,
-    /// So many stacks at its bottom hold no page.
+    /// Number of stacks at its bottom that hold no pages.
     released: Cell<usize>,
     pub(super) samples: Cell<u64>,
     pub(super) high_water_bytes: Cell<usize>,
@@ -43,13 +43,13 @@ pub(super) struct Trim {
 }
 
 impl StackPool {
-    /// Releases what has not been used for a while. Whether there is more to release at once.
+    /// Releases memory that was not used for a while. Returns whether there is more to release at once.
     pub(crate) fn tend(&self) -> bool {
         let native = self.native.tend();
         self.lua.tend() || native
     }
 
-    /// Whether a stack that is not in use may hold memory.
+    /// Returns whether an unused stack may hold memory.
     pub(crate) fn wants_tending(&self) -> bool {
         self.native.wants_tending() || self.lua.wants_tending()
     }
@@ -72,7 +72,7 @@ impl Class {
             self.release(stack.bounds(), 0, &mut pages);
         }
         trim.released.set(end);
-        for stack in free[unused..].iter().rev().take(LOOKED_AT_ONCE) {
+        for stack in free[unused..].iter().rev().take(TRIMMED_AT_ONCE) {
             self.release(stack.bounds(), kept_bytes(self.kind), &mut pages);
         }
         if end < unused {
@@ -82,10 +82,10 @@ impl Class {
         false
     }
 
-    /// Releases the pages of a stack on which nothing runs, but for the uppermost `kept` bytes.
+    /// Releases the pages of an unused stack, except for the uppermost `kept` bytes.
     fn release(&self, stack: StackBounds, kept: usize, pages: &mut [u8]) {
         let (limit, base) = (stack.limit_of_use(), stack.base());
-        // SAFETY: asks for a range of our own mapping; there is a byte for each of its pages.
+        // SAFETY: queries a range of our own mapping; the buffer has a byte for each of its pages.
         let known = unsafe { libc::mincore(limit as *mut _, base - limit, pages.as_mut_ptr()) };
         if known != 0 {
             return;
@@ -103,7 +103,7 @@ impl Class {
             let there = pages[..pages.len() - kept / PAGE].iter();
             let there = there.filter(|page| **page & 1 == 1).count();
             let start = limit + lowest * PAGE;
-            // SAFETY: nothing runs on the stack, so nobody needs what is in its pages; the guard is not among them.
+            // SAFETY: nothing runs on the stack, so its contents are not needed; the guard is not in the range.
             let done = unsafe { libc::madvise(start as *mut _, depth - kept, libc::MADV_DONTNEED) };
             if done == 0 {
                 trim.trimmed_bytes
@@ -122,7 +122,7 @@ mod tests {
     fn use_stack(stack: &FiberStack, bytes: usize) {
         let base = stack.bounds().base();
         for page in 1..=bytes / PAGE {
-            // SAFETY: the stack is ours, and so large.
+            // SAFETY: the stack is ours, and at least that large.
             unsafe { ((base - page * PAGE) as *mut u8).write_volatile(1) };
         }
     }
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_been_taken_for_a_turn_is_released_and_its_depth_known() {
+    fn unused_stacks_are_released_and_their_depth_is_sampled() {
         let pool = StackPool::new(StackConfig::default());
         let stacks: Vec<_> = (0..3)
             .map(|_| pool.take(StackClass::Native).unwrap())
@@ -149,10 +149,10 @@ mod tests {
             pool.give_back(stack);
         }
         assert!(pool.wants_tending());
-        // They have just been used: what they hold beyond what is kept goes, and no more.
+        // They were just used, so only the memory beyond what is kept is released.
         assert!(!pool.tend());
         assert!(bounds.iter().all(|stack| resident_pages(*stack) == 4));
-        // The one on top is in use now and then.
+        // The stack on top is used now and then.
         let top = pool.take(StackClass::Native).unwrap();
         use_stack(&top, PAGE);
         pool.give_back(top);
@@ -165,14 +165,14 @@ mod tests {
         let (native, _) = pool.counted();
         assert_eq!(native.high_water_bytes, 8 * PAGE as u64);
         assert_eq!(native.trimmed_bytes, 3 * 8 * PAGE as u64);
-        // And each can be used again.
+        // Each stack can be used again.
         let again = pool.take(StackClass::Native).unwrap();
         use_stack(&again, 8 * PAGE);
         pool.give_back(again);
     }
 
     #[test]
-    fn of_very_many_only_some_are_released_in_one_go() {
+    fn one_round_releases_a_limited_number_of_stacks() {
         let pool = StackPool::new(StackConfig::default());
         let count = RELEASED_AT_ONCE + 10;
         let stacks: Vec<_> = (0..count)

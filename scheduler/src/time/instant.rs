@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Nanoseconds on the loop's clock: for the system's clock, since some fixed moment before the program's start
-/// (`CLOCK_MONOTONIC`).
+/// A point in time on the loop's clock, in nanoseconds. The system's clock counts from a fixed moment before the
+/// program's start (`CLOCK_MONOTONIC`).
 ///
 /// ```
 /// use std::time::Duration;
@@ -52,7 +52,7 @@ impl Instant {
     }
 }
 
-/// Reads the clock that the kernel moves on once a tick (`CLOCK_MONOTONIC_COARSE`).
+/// Reads the coarse clock, which the kernel advances once per kernel tick (`CLOCK_MONOTONIC_COARSE`).
 fn coarse() -> Instant {
     read_clock(libc::CLOCK_MONOTONIC_COARSE)
 }
@@ -62,18 +62,18 @@ fn read_clock(clock: libc::clockid_t) -> Instant {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `time` is a valid, writable timespec; both clocks exist on every Linux that we run on.
+    // SAFETY: `time` is a valid, writable timespec; both clocks exist on every supported Linux.
     unsafe { libc::clock_gettime(clock, &mut time) };
     Instant(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
-/// How far the kernel's coarse clock may lag behind the exact one: a kernel tick, of which a second has at least 100.
+/// How far the kernel's coarse clock may lag behind the exact one: one kernel tick, of which a second has at least 100.
 const COARSE_LAG: Duration = Duration::from_millis(10);
 
-/// From this length on, a time limit may be wrong by [`COARSE_LAG`]: a hundredth of it at most.
+/// From this length on, a time limit may be off by [`COARSE_LAG`], at most a hundredth of it.
 const LONG: Duration = Duration::from_secs(1);
 
-/// Where a loop takes its time from.
+/// The source of a loop's time.
 ///
 /// ```
 /// use std::cell::Cell;
@@ -93,7 +93,7 @@ pub enum Clock {
     /// The system's monotonic clock.
     #[default]
     System,
-    /// A value that the owner moves: virtual time in nanoseconds.
+    /// A value that the program advances: virtual time in nanoseconds.
     Manual(Rc<Cell<u64>>),
 }
 
@@ -105,9 +105,9 @@ impl Clock {
         }
     }
 
-    /// The instant `duration` from now: never earlier, and up to 10 ms later if `duration` is a second or more.
+    /// Returns the instant `duration` from now: never earlier, and up to 10 ms later if `duration` is a second or more.
     ///
-    /// A remote call computes one of these. The coarse clock costs 4 ns where the exact one costs 17.
+    /// Every remote call computes one of these. The coarse clock takes 4 ns where the exact one takes 17.
     #[inline]
     pub(crate) fn deadline_after(&self, duration: Duration) -> Instant {
         let now = match self {
@@ -117,7 +117,7 @@ impl Clock {
         now.saturating_add(duration)
     }
 
-    /// How long it is to `at`: never more than is left, and up to 10 ms less if that is a second or more.
+    /// Returns the time until `at`: never more than is left, and up to 10 ms less if a second or more is left.
     #[inline]
     pub(crate) fn time_left(&self, at: Instant) -> Duration {
         if matches!(self, Clock::System) {
@@ -129,7 +129,7 @@ impl Clock {
         at.saturating_since(self.read())
     }
 
-    /// Whether `at` has come. Reads the exact clock only when the coarse one cannot tell.
+    /// Returns whether `at` has passed. Reads the exact clock only if the coarse one cannot tell.
     #[inline]
     pub(crate) fn is_past(&self, at: Instant) -> bool {
         match self {

@@ -1,8 +1,8 @@
 //! Time: the loop's clock, sleeping, and bare timers.
 //!
-//! The clock is injected into the loop, so that a simulation can own it; nothing else in the workspace asks the system
-//! what time it is. [`now`] reads it at each call. For its own bookkeeping a loop keeps the time that it read last, in
-//! a type of its own ([`TickTime`]) that cannot become a deadline.
+//! The clock is injected into the loop, so that a simulation can control it; nothing else in the workspace reads the
+//! system's clock. [`now`] reads it at each call. For its own bookkeeping a loop keeps its last reading in a separate
+//! type ([`TickTime`]) that cannot become a deadline.
 
 mod instant;
 mod tick_time;
@@ -18,7 +18,7 @@ use crate::event_loop::try_with_loop;
 use crate::fiber::{Stopped, park_until, prepare_park};
 use std::time::Duration;
 
-/// Reads the clock of the loop that runs on this thread; outside a loop, the system's.
+/// Reads the clock of the loop on this thread; outside a loop, the system's clock.
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,7 +26,7 @@ use std::time::Duration;
 ///
 /// Loop::new(Config::default()).unwrap().run(|| {
 ///     let start = now();
-///     std::thread::sleep(Duration::from_millis(1)); // a fiber that computes sees the time pass
+///     std::thread::sleep(Duration::from_millis(1)); // time passes while a fiber computes
 ///     assert!(now() > start);
 /// });
 /// ```
@@ -34,10 +34,10 @@ pub fn now() -> Instant {
     with_clock(Clock::read)
 }
 
-/// The instant at which a wait that begins now and may take `duration` is over.
+/// Returns the instant at which a wait of `duration` that begins now ends.
 ///
-/// Like `now().saturating_add(duration)`, but cheaper for a second and more, where it may be up to 10 ms later. It is
-/// never earlier.
+/// Like `now().saturating_add(duration)`, but cheaper for a second or more, where the result may be up to 10 ms later.
+/// It is never earlier.
 ///
 /// ```
 /// use std::time::Duration;
@@ -54,10 +54,10 @@ pub fn deadline_after(duration: Duration) -> Instant {
     with_clock(|clock| clock.deadline_after(duration))
 }
 
-/// How long it is until `at`; zero if it has come.
+/// Returns the time until `at`; zero if it has passed.
 ///
-/// Like `at.saturating_since(now())`, but cheaper for a second and more, where it may be up to 10 ms less than what is
-/// really left. It is never more, and [`deadline_after`] followed by this gives the same duration back.
+/// Like `at.saturating_since(now())`, but cheaper for a second or more, where the result may be up to 10 ms less than
+/// what is really left. It is never more, and after [`deadline_after`] it returns the same duration.
 ///
 /// ```
 /// use std::time::Duration;
@@ -70,7 +70,7 @@ pub fn time_left(at: Instant) -> Duration {
     with_clock(|clock| clock.time_left(at))
 }
 
-/// Whether `at` has come, by the same clock as [`now`].
+/// Returns whether `at` has passed, by the same clock as [`now`].
 ///
 /// Cheaper than comparing with [`now`] when `at` is more than 10 ms ahead.
 ///
@@ -104,10 +104,10 @@ fn with_clock<R>(read: impl Fn(&Clock) -> R) -> R {
 /// ```
 ///
 /// # Errors
-/// [`Stopped`] when the fiber is cancelled, or a deadline passes, before the time is over.
+/// [`Stopped`] when the fiber is cancelled, or a deadline passes, before the sleep ends.
 ///
 /// # Panics
-/// Outside a fiber, or where suspension is forbidden.
+/// When called outside a fiber, or where suspension is forbidden.
 pub fn sleep(duration: Duration) -> Result<(), Stopped> {
     sleep_until(now().saturating_add(duration))
 }
@@ -121,7 +121,7 @@ pub fn sleep(duration: Duration) -> Result<(), Stopped> {
 /// Loop::new(Config::default()).unwrap().run(|| {
 ///     let mut frame = now();
 ///     for _ in 0..3 {
-///         frame = frame.saturating_add(Duration::from_millis(1)); // does not drift, whatever a frame takes
+///         frame = frame.saturating_add(Duration::from_millis(1)); // does not drift, however long a frame takes
 ///         sleep_until(frame).unwrap();
 ///         assert!(now() >= frame);
 ///     }

@@ -1,13 +1,13 @@
-//! The time that a loop read last, for the loop's own bookkeeping.
+//! The loop's last clock reading, for its own bookkeeping.
 
 use super::Instant;
 use std::time::Duration;
 
-/// The clock as the loop read it in this tick: old by all that fibers have computed since.
+/// The clock as the loop read it in this tick. It is as old as the time that fibers have computed since.
 ///
-/// It is a type of its own, with no way back to an [`Instant`], so that nobody turns a duration into a deadline with
-/// it or asks it whether a deadline has passed. After a fiber computed for a second, or the loop slept for one, such a
-/// deadline would be over before it began. [`now`](super::now), [`deadline_after`](super::deadline_after) and
+/// It is a separate type that cannot be converted to an [`Instant`], so that no code computes a deadline from it or
+/// compares a deadline with it. After a fiber computed for a second, or the loop slept for one, such a deadline would
+/// have passed before it began. [`now`](super::now), [`deadline_after`](super::deadline_after) and
 /// [`is_past`](super::is_past) read the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TickTime(Instant);
@@ -24,12 +24,12 @@ impl TickTime {
         self.0.saturating_since(earlier.0)
     }
 
-    /// How far `at` is behind; zero if it has not come.
+    /// Returns how long ago `at` was; zero if it has not passed.
     pub(crate) fn past(self, at: Instant) -> Duration {
         self.0.saturating_since(at)
     }
 
-    /// Whether a timer that is armed for `at` is due.
+    /// Returns whether a timer armed for `at` is due.
     pub(crate) fn has_reached(self, at: Instant) -> bool {
         at <= self.0
     }

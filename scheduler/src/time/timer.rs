@@ -1,21 +1,21 @@
-//! A bare timer: a callback on the loop at an instant, without a fiber.
+//! Bare timers: a callback that the loop runs at an instant, without a fiber.
 //!
 //! ```text
 //!   Timer ──▶ +--------------------------+-------+----------+
-//!             | node: the wheel's, and   | calls | callback |     one allocation
-//!   wheel ──▶ | shares, loop in its gaps |       |          |
+//!             | node: the wheel's data;  | calls | callback |     one allocation
+//!   wheel ──▶ | refs, loop in its gaps   |       |          |
 //!             +--------------------------+-------+----------+
 //!             0                          32      40
 //! ```
 //!
-//! Whoever cancels timers at random among a million pays for the cache lines that each takes, so there is no reference
-//! count, no second allocation for the callback, and what a cancel touches is 32 bytes.
+//! A program that cancels timers at random among a million pays for the cache lines that each takes. So there is no
+//! separate reference count and no second allocation for the callback, and a cancel touches only 32 bytes.
 //!
 //! Invariants:
-//! - A timer is freed by whoever gives up the last share in it: its [`Timer`], the wheel in which it is armed, and the
-//!   loop that runs its callback have one each. So no order of drops leaves a dead node in the wheel, and a callback
-//!   may drop its own timer.
-//! - One thread: a [`Timer`] is not `Send`, and neither is a loop.
+//! - The holder of a timer's last reference frees it. Its [`Timer`], the wheel in which it is armed, and the loop that
+//!   runs its callback hold one each. So no order of drops leaves a dead node in the wheel, and a callback may drop its
+//!   own timer.
+//! - One thread: neither a [`Timer`] nor a loop is `Send`.
 
 use super::Instant;
 use super::wheel::{Node, Owner};
@@ -23,18 +23,19 @@ use crate::event_loop::{try_with_loop, with_loop};
 use std::fmt;
 use std::ptr::NonNull;
 
-/// The share of the [`Timer`].
+/// The reference of the [`Timer`].
 const HANDLE: u8 = 1;
-/// The share of the wheel.
+/// The reference of the wheel.
 const WHEEL: u8 = 2;
-/// The share of the loop that has taken it out of the wheel and runs its callback.
+/// The reference of the loop that has removed it from the wheel and runs its callback.
 const CALL: u8 = 4;
-/// No share: it was cancelled where its wheel could not be reached, and is to fire into nothing.
+/// Not a reference: the timer was cancelled where its wheel could not be reached, so it must fire without effect.
 const CANCELLED: u8 = 8;
 
-/// Calls a closure on the loop, outside any fiber, when its instant has come. One shot: arm it again for the next.
+/// A one-shot timer that calls a closure on the loop, outside any fiber, at an instant. It can be armed again.
 ///
-/// The callback must be short and cannot suspend; to do more it wakes or spawns a fiber. Dropping the timer cancels it.
+/// The callback must be short and cannot suspend; for longer work it wakes or spawns a fiber. Dropping the timer
+/// cancels it.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, Timer, now, prepare_park, park};
@@ -53,8 +54,8 @@ pub struct Timer {
     head: NonNull<Head>,
 }
 
-/// The beginning of every timer, whatever its callback. `node` is the first field, so that a pointer to it is one to
-/// the head; its spare fields are the loop on which it is armed, and the shares.
+/// The common beginning of every timer, whatever the type of its callback. `node` is the first field, so that a pointer
+/// to it is also a pointer to the head. Its spare fields hold the loop on which it is armed, and the references.
 #[repr(C)]
 struct Head {
     node: Node,
@@ -68,8 +69,8 @@ struct Whole<F> {
     callback: F,
 }
 
-/// What is done with a callback whose type nobody knows any more. Each wants the head of a [`Whole`] that it was made
-/// for, alive.
+/// The operations on a callback whose type is erased. Each takes the head of a live [`Whole`] of the type it was made
+/// for.
 struct Calls {
     run: unsafe fn(NonNull<Head>),
     free: unsafe fn(NonNull<Head>),
@@ -78,70 +79,70 @@ struct Calls {
 impl<F: Fn() + 'static> Whole<F> {
     const CALLS: Calls = Calls {
         run: |head| {
-            // SAFETY: `head` is the first field of a `Whole<F>` that is alive, which is `repr(C)`.
+            // SAFETY: `head` is the first field of a live `Whole<F>`, which is `repr(C)`.
             let whole = unsafe { head.cast::<Whole<F>>().as_ref() };
             (whole.callback)();
         },
         free: |head| {
-            // SAFETY: as above; `Timer::new` made it from a box, and nobody has a share in it any more.
+            // SAFETY: as above; `Timer::new` made it from a box, and no reference to it is left.
             drop(unsafe { Box::from_raw(head.cast::<Whole<F>>().as_ptr()) });
         },
     };
 }
 
 impl Head {
-    fn shares(&self) -> u8 {
+    fn refs(&self) -> u8 {
         self.node.spare_byte.get()
     }
 
     fn set(&self, bits: u8) {
-        self.node.spare_byte.set(self.shares() | bits);
+        self.node.spare_byte.set(self.refs() | bits);
     }
 
     fn clear(&self, bits: u8) {
-        self.node.spare_byte.set(self.shares() & !bits);
+        self.node.spare_byte.set(self.refs() & !bits);
     }
 }
 
-/// Gives up a share in a timer, which is freed with the last one.
+/// Drops a reference to a timer, and frees the timer with the last one.
 ///
 /// # Safety
-/// The caller has that share, and does not use the timer by right of it any more.
-unsafe fn release(timer: NonNull<Head>, share: u8) {
-    // SAFETY: the caller's share has kept it.
+/// The caller holds that reference, and does not use the timer through it any more.
+unsafe fn release(timer: NonNull<Head>, reference: u8) {
+    // SAFETY: the caller's reference has kept it alive.
     let head = unsafe { timer.as_ref() };
-    debug_assert!(head.shares() & share != 0, "a share given up twice");
-    head.clear(share);
-    if head.shares() & (HANDLE | WHEEL | CALL) == 0 {
-        // SAFETY: no share is left.
+    debug_assert!(head.refs() & reference != 0, "a reference was dropped twice");
+    head.clear(reference);
+    if head.refs() & (HANDLE | WHEEL | CALL) == 0 {
+        // SAFETY: no reference is left.
         unsafe { (head.calls.free)(timer) };
     }
 }
 
-/// A timer that has been taken out of the wheel, and may be called.
+/// A timer that has been removed from the wheel and may be called.
 pub(crate) struct Due(NonNull<Head>);
 
 impl Due {
-    /// Takes over the wheel's share.
+    /// Takes over the wheel's reference.
     ///
     /// # Safety
-    /// `node` has just been taken out of the wheel, and a [`Timer`] armed it.
+    /// `node` has just been removed from the wheel, and a [`Timer`] armed it.
     pub(crate) unsafe fn from_wheel(node: *const Node) -> Due {
-        // SAFETY: `node` is the first field of a timer's head, and the wheel's share has kept it.
+        // SAFETY: `node` is the first field of a timer's head, and the wheel's reference has kept it alive.
         let timer = unsafe { NonNull::new_unchecked(node.cast_mut()) }.cast::<Head>();
         // SAFETY: as above.
         let head = unsafe { timer.as_ref() };
-        debug_assert!(head.shares() & CALL == 0, "a callback inside itself");
+        debug_assert!(head.refs() & CALL == 0, "a timer fired inside its own callback");
         head.clear(WHEEL);
         head.set(CALL);
         Due(timer)
     }
 
     pub(crate) fn fire(&self) {
-        // SAFETY: the share of the call keeps it.
+        // SAFETY: the call's reference keeps it alive.
         unsafe {
             let head = self.0.as_ref();
-            if head.shares() & CANCELLED == 0 {
+            if head.refs() & CANCELLED == 0 {
                 (head.calls.run)(self.0);
             }
         }
@@ -150,13 +151,13 @@ impl Due {
 
 impl Drop for Due {
     fn drop(&mut self) {
-        // SAFETY: this value is the share.
+        // SAFETY: this value is the reference.
         unsafe { release(self.0, CALL) };
     }
 }
 
 impl Timer {
-    /// A timer that is not armed yet.
+    /// Creates a timer that is not armed.
     pub fn new(callback: impl Fn() + 'static) -> Self {
         Timer {
             head: Whole::boxed(callback),
@@ -165,11 +166,11 @@ impl Timer {
 
     #[inline]
     fn head(&self) -> &Head {
-        // SAFETY: the share of the handle keeps it.
+        // SAFETY: the handle's reference keeps it alive.
         unsafe { self.head.as_ref() }
     }
 
-    /// Arms the timer for `at`, or moves it there. An instant that has passed fires in the next tick.
+    /// Arms the timer for `at`, or moves it there. If that instant has passed, the timer fires in the next tick.
     ///
     /// # Panics
     /// Outside a loop, or on another loop than the one it is armed on.
@@ -184,37 +185,38 @@ impl Timer {
             loop_id.set(l.id());
             head.clear(CANCELLED);
             head.set(WHEEL);
-            // SAFETY: the share of the wheel keeps the node where it is.
+            // SAFETY: the wheel's reference keeps the node alive, and it never moves.
             unsafe { l.wheel.arm(&head.node, at) };
         });
     }
 
-    /// Cancels the timer; nothing happens if it is not armed.
+    /// Cancels the timer. Does nothing if it is not armed.
     pub fn cancel(&self) {
         let head = self.head();
         if !head.node.is_armed() {
             return;
         }
         head.set(CANCELLED);
-        // Outside its loop (between two ticks, or when the loop is gone) the node stays linked and fires into nothing.
+        // Outside its loop (between two ticks, or after the loop has ended) the node stays linked and fires without
+        // effect.
         try_with_loop(|l| {
             if l.id() == head.node.spare.get() {
                 l.wheel.cancel(&head.node);
-                // The handle's share is left, so that nothing is freed.
+                // The handle's reference is left, so nothing is freed.
                 head.clear(WHEEL);
             }
         });
     }
 
-    /// Whether the timer is armed and has not fired.
+    /// Returns whether the timer is armed and has not fired.
     pub fn is_armed(&self) -> bool {
         let head = self.head();
-        head.node.is_armed() && head.shares() & CANCELLED == 0
+        head.node.is_armed() && head.refs() & CANCELLED == 0
     }
 }
 
 impl<F: Fn() + 'static> Whole<F> {
-    /// A timer with the handle's share.
+    /// Allocates a timer with the handle's reference.
     fn boxed(callback: F) -> NonNull<Head> {
         let head = Head {
             node: Node::new(Owner::Bare),
@@ -228,7 +230,7 @@ impl<F: Fn() + 'static> Whole<F> {
 impl Drop for Timer {
     fn drop(&mut self) {
         self.cancel();
-        // SAFETY: this value is the share.
+        // SAFETY: this value is the reference.
         unsafe { release(self.head, HANDLE) };
     }
 }
@@ -250,7 +252,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn what_a_cancel_touches_is_half_a_cache_line() {
+    fn a_cancel_touches_half_a_cache_line() {
         assert_eq!(size_of::<Node>(), 32);
         assert_eq!(size_of::<Head>(), 40);
     }
@@ -261,19 +263,19 @@ mod tests {
             let value = Rc::new(());
             let seen = value.clone();
             Loop::new(Config::default()).unwrap().run(move || {
-                let place: Rc<RefCell<Option<Timer>>> = Rc::default();
-                let (kept, own) = (value.clone(), place.clone());
+                let slot: Rc<RefCell<Option<Timer>>> = Rc::default();
+                let (kept, own) = (value.clone(), slot.clone());
                 let timer = Timer::new(move || {
                     let timer = own.take();
                     if let Some(timer) = timer.filter(|_| arms_itself) {
                         timer.arm(now().saturating_add(Duration::from_secs(3600)));
                     }
-                    // Freed by now, if it had no share of its own in itself.
+                    // Without its own reference to itself it would be freed by now.
                     assert_eq!(Rc::strong_count(&kept), 3);
                 });
                 timer.arm(now());
-                *place.borrow_mut() = Some(timer);
-                while place.borrow().is_some() {
+                *slot.borrow_mut() = Some(timer);
+                while slot.borrow().is_some() {
                     sleep(Duration::from_micros(100)).unwrap();
                 }
                 assert_eq!(Rc::strong_count(&value), 2, "the callback is freed");

@@ -7,21 +7,21 @@
 //!   level 8   64 slots of 64^8 ticks
 //! ```
 //!
-//! A timer goes to the level of the highest bit in which its tick differs from the wheel's position, so that a timer
-//! is moved at most once a level on its way down, and most are cancelled before they move at all. Each level has a
-//! bitmap of its occupied slots; the next timer is found by two bit scans.
+//! A timer goes to the level of the highest bit in which its tick differs from the wheel's position. So a timer is
+//! moved at most once per level on its way down, and most are cancelled before they move at all. Each level has a
+//! bitmap of its occupied slots; two bit scans find the next timer.
 //!
-//! Timers fire in the order of their ticks, also when the wheel comes late and many are due at once: the due timers of a
+//! Timers fire in the order of their ticks, even when the wheel is late and many are due at once: the due timers of a
 //! slot on a higher level are sorted in an array before the first of them fires. (Moving them down level by level sorts
-//! them too, but each move of each timer is a cache miss, and a list cannot be prefetched: firing a million timers took
+//! them too. But each move of a timer is a cache miss, and a list cannot be prefetched: firing a million timers took
 //! 290 ns each that way.) Timers of one tick fire in the order in which they were armed: a slot is a queue, and its
-//! timers move down in its order, before any can be armed below it.
+//! timers move down in that order before any can be armed below it.
 //!
 //! Invariants:
-//! - A node is in at most one list, or in the array; `level == UNARMED` says that it is in neither, `level == DUE` that it
-//!   is in the array, where its tick and its `sequence` find it.
+//! - A node is in at most one list, or in the array. `level == UNARMED` means that it is in neither. `level == DUE`
+//!   means that it is in the array, where its tick and its `sequence` find it.
 //! - The array is empty unless `advance` is running.
-//! - A node's memory stays where it is while it is armed (it lies in a fiber's header, or in a pinned box).
+//! - A node does not move while it is armed (it lies in a fiber's header, or in a pinned box).
 //! - The wheel belongs to one loop; nothing here is shared between threads.
 //! - A timer never fires early: its tick is its deadline rounded up.
 
@@ -32,24 +32,24 @@ use std::ptr;
 
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
-/// Nine levels of six bits are 54 bits of ticks: 584 years, all that a u64 of nanoseconds can say.
+/// Nine levels of six bits are 54 bits of ticks: 584 years, the full range of a u64 of nanoseconds.
 const LEVELS: usize = 9;
-/// A tick is 2^10 ns, about a microsecond: far below the latency of a sleep, so nobody can see the rounding.
+/// A tick is 2^10 ns, about a microsecond: far below the latency of a sleep, so the rounding is invisible.
 const TICK_SHIFT: u32 = 10;
 const UNARMED: u8 = u8::MAX;
 /// The level of a node that waits in the array of due timers.
 const DUE: u8 = u8::MAX - 1;
-/// How many due timers ahead a node is prefetched: with 4, firing takes 10 % longer; with 16, no less.
+/// How many due timers ahead a node is prefetched. With 4, firing takes 10 % longer; with 16, no less.
 const PREFETCH_AHEAD: usize = 8;
-/// Room for so many due timers is kept when they have fired.
+/// Capacity of the array of due timers that is kept after they have fired.
 const DUE_KEPT: usize = 1024;
-/// The last deadline that has a tick; later ones, `Instant::NEVER` among them, are as good as it.
+/// The last deadline that has a tick. Later ones, including `Instant::NEVER`, are treated like it.
 const LATEST_NS: u64 = u64::MAX - (1 << TICK_SHIFT);
 const LATEST_TICK: u64 = LATEST_NS.div_ceil(1 << TICK_SHIFT);
-/// How many timers of the next slot are looked at to find the exact deadline, instead of the slot's beginning.
+/// How many timers of the next slot are examined to find the exact deadline, instead of the slot's beginning.
 const EXACT_SCAN: usize = 8;
 
-/// What a node belongs to: tells the loop what to do when it fires.
+/// The owner of a node, by which the loop decides what to do when it fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Owner {
@@ -68,7 +68,7 @@ pub(crate) struct Node {
     level: Cell<u8>,
     slot: Cell<u8>,
     owner: Owner,
-    /// Not the wheel's, nor is the next: bytes that would be padding, for whoever owns the node.
+    /// Not used by the wheel, nor is the next field: bytes that would be padding, for the owner of the node.
     pub(crate) spare_byte: Cell<u8>,
     pub(crate) spare: Cell<u32>,
 }
@@ -87,7 +87,7 @@ impl Node {
         }
     }
 
-    /// The instant that it was armed for last.
+    /// The instant for which it was last armed.
     pub(crate) fn at(&self) -> Instant {
         Instant::from_nanos(self.at_ns.get())
     }
@@ -106,8 +106,8 @@ struct Level {
     slots: [Slot; SLOTS],
 }
 
-/// The timers of a slot, in the order in which they came. The tail is kept here rather than in a node, so that arming
-/// and cancelling touch no more nodes than their neighbours.
+/// The timers of a slot, in the order of arrival. The tail is stored here, not in a node, so that arming and cancelling
+/// touch no nodes but the neighbours.
 struct Slot {
     head: Cell<*const Node>,
     tail: Cell<*const Node>,
@@ -122,10 +122,10 @@ impl Slot {
     }
 }
 
-/// A timer that is due and waits for the earlier ones of its slot to fire.
+/// A due timer that waits for the earlier ones of its slot to fire.
 struct Due {
     tick: u64,
-    /// Where it stood in the slot. The node has it too, in its field `next`, to find the entry by.
+    /// Its position in the slot. The node stores it too, in its field `next`, so that the entry can be found.
     sequence: usize,
     /// Null once it has fired or was cancelled.
     node: *const Node,
@@ -135,11 +135,11 @@ struct Due {
 pub(crate) struct Wheel {
     /// The tick up to which everything has fired.
     position: Cell<u64>,
-    /// What is armed now fires after this tick: the position, or the target of the `advance` that is going on, so
-    /// that a timer that arms itself anew for the past cannot keep `advance` from ending.
+    /// Timers armed now fire after this tick: the position, or the target of the running `advance`. So a timer that
+    /// keeps arming itself for the past cannot keep `advance` from ending.
     floor: Cell<u64>,
     levels: Box<[Level; LEVELS]>,
-    /// The due timers of the slot that `advance` empties, by tick and place in the slot.
+    /// The due timers of the slot that `advance` empties, ordered by tick and by position in the slot.
     due: RefCell<Vec<Due>>,
     armed: Cell<usize>,
 }
@@ -165,15 +165,15 @@ impl Wheel {
         }
     }
 
-    /// Timers that are armed.
+    /// Returns the number of armed timers.
     pub(crate) fn armed(&self) -> usize {
         self.armed.get()
     }
 
-    /// Arms `node` to fire at `at`. One that is armed already is moved.
+    /// Arms `node` to fire at `at`. If it is already armed, it is moved.
     ///
     /// # Safety
-    /// `node` stays at its address, and alive, until it has fired or is cancelled.
+    /// `node` does not move, and stays alive, until it has fired or is cancelled.
     pub(crate) unsafe fn arm(&self, node: &Node, at: Instant) {
         self.cancel(node);
         let soonest = (self.floor.get() + 1).min(LATEST_TICK) << TICK_SHIFT;
@@ -182,7 +182,7 @@ impl Wheel {
         self.armed.set(self.armed.get() + 1);
     }
 
-    /// Takes `node` out; nothing happens if it is not armed.
+    /// Removes `node`. Does nothing if it is not armed.
     pub(crate) fn cancel(&self, node: &Node) {
         if node.is_armed() {
             if node.level.get() == DUE {
@@ -201,14 +201,14 @@ impl Wheel {
         let level = ((63 - differing.leading_zeros()) / SLOT_BITS) as usize;
         let level = level.min(LEVELS - 1);
         let slot = (tick >> (SLOT_BITS * level as u32)) as usize & (SLOTS - 1);
-        let place = &self.levels[level].slots[slot];
-        let last = place.tail.replace(node);
+        let queue = &self.levels[level].slots[slot];
+        let last = queue.tail.replace(node);
         node.previous.set(last);
         node.next.set(ptr::null());
         node.level.set(level as u8);
         node.slot.set(slot as u8);
         if last.is_null() {
-            place.head.set(node);
+            queue.head.set(node);
             let occupied = &self.levels[level].occupied;
             occupied.set(occupied.get() | 1 << slot);
         } else {
@@ -221,9 +221,9 @@ impl Wheel {
         let (previous, next) = (node.previous.get(), node.next.get());
         let level = &self.levels[node.level.get() as usize];
         let slot = node.slot.get() as usize;
-        let place = &level.slots[slot];
+        let queue = &level.slots[slot];
         if previous.is_null() {
-            place.head.set(next);
+            queue.head.set(next);
             if next.is_null() {
                 level.occupied.set(level.occupied.get() & !(1 << slot));
             }
@@ -232,7 +232,7 @@ impl Wheel {
             unsafe { (*previous).next.set(next) };
         }
         if next.is_null() {
-            place.tail.set(previous);
+            queue.tail.set(previous);
         } else {
             // SAFETY: as above.
             unsafe { (*next).previous.set(previous) };
@@ -240,7 +240,7 @@ impl Wheel {
         node.level.set(UNARMED);
     }
 
-    /// The occupied slot that the wheel reaches first, and the tick at which it begins.
+    /// Returns the occupied slot that the wheel reaches first (level, slot), and the tick at which it begins.
     fn next_slot(&self) -> Option<(usize, usize, u64)> {
         let position = self.position.get();
         for (index, level) in self.levels.iter().enumerate() {
@@ -250,8 +250,8 @@ impl Wheel {
             }
             let shift = SLOT_BITS * index as u32;
             let here = (position >> shift) as usize & (SLOTS - 1);
-            // Slots of a level lie ahead of the position and never wrap: a timer in the slot of the position, or
-            // behind it, would differ from the position in a higher bit and so lie on a higher level.
+            // Slots of a level lie ahead of the position and never wrap: a timer in the slot of the position, or behind
+            // it, would differ from the position in a higher bit and so lie on a higher level.
             let ahead = occupied & (u64::MAX << here);
             debug_assert!(ahead == occupied, "a timer behind the wheel");
             let slot = ahead.trailing_zeros() as usize;
@@ -261,7 +261,7 @@ impl Wheel {
         None
     }
 
-    /// When the loop must wake for its timers: exact if few share the next slot, else the slot's beginning.
+    /// Returns when the loop must wake for its timers: exact if few share the next slot, else the slot's beginning.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let (level, slot, tick) = self.next_slot()?;
         let beginning = tick << TICK_SHIFT;
@@ -281,8 +281,8 @@ impl Wheel {
         Some(Instant::from_nanos(beginning))
     }
 
-    /// Moves the wheel to `now` and hands each timer that is due to `fire`, unlinked, in the order of their ticks.
-    /// `fire` may arm and cancel timers.
+    /// Advances the wheel to `now` and passes each due timer to `fire`, unlinked, in the order of their ticks. `fire`
+    /// may arm and cancel timers.
     pub(crate) fn advance(&self, now: TickTime, mut fire: impl FnMut(*const Node)) {
         let target = (now.as_nanos() >> TICK_SHIFT).max(self.position.get());
         self.floor.set(target);
@@ -296,7 +296,7 @@ impl Wheel {
         self.position.set(target);
     }
 
-    /// Takes every timer out, whatever its time: for the end of the loop.
+    /// Removes every timer, whatever its time. Called at the end of the loop.
     pub(crate) fn drain(&self, mut taken: impl FnMut(*const Node)) {
         debug_assert!(self.due.borrow().is_empty(), "drained while advancing");
         while let Some((level, slot, _)) = self.next_slot() {
@@ -314,15 +314,15 @@ impl Wheel {
         target: u64,
         fire: &mut impl FnMut(*const Node),
     ) {
-        let place = &self.levels[level].slots[slot];
-        // A timer that is alone in its slot has no other to be ordered with, and those of level 0 have the same tick.
-        let in_order = level == 0 || place.head.get() == place.tail.get();
+        let queue = &self.levels[level].slots[slot];
+        // A timer alone in its slot needs no ordering, and the timers of a level 0 slot have the same tick.
+        let in_order = level == 0 || queue.head.get() == queue.tail.get();
         if !in_order {
             self.split(level, slot, target);
             return self.fire_due(fire);
         }
         loop {
-            let head = place.head.get();
+            let head = queue.head.get();
             if head.is_null() {
                 break;
             }
@@ -368,7 +368,7 @@ impl Wheel {
         due.sort_unstable_by_key(Due::key);
     }
 
-    /// Fires what is in the array, in its order. `fire` may take others out of it.
+    /// Fires the timers in the array, in order. `fire` may remove others from it.
     fn fire_due(&self, fire: &mut impl FnMut(*const Node)) {
         for index in 0.. {
             let node = {
@@ -381,7 +381,7 @@ impl Wheel {
                     None => break,
                 }
             };
-            // SAFETY: an armed node is alive, by the contract of `arm`; one that is cancelled leaves the array.
+            // SAFETY: an armed node is alive, by the contract of `arm`; a cancelled one leaves the array.
             if let Some(node) = unsafe { node.as_ref() } {
                 node.level.set(UNARMED);
                 self.armed.set(self.armed.get() - 1);
@@ -398,7 +398,7 @@ impl Wheel {
         let key = (tick_of(node.at()), node.next.get().addr());
         let mut due = self.due.borrow_mut();
         let found = due.binary_search_by_key(&key, Due::key);
-        debug_assert!(found.is_ok(), "a due timer that is not in the array");
+        debug_assert!(found.is_ok(), "a due timer is not in the array");
         if let Ok(index) = found {
             due[index].node = ptr::null();
         }
@@ -442,7 +442,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_wheel_fires_what_a_sorted_set_would_in_its_order(
+        fn the_wheel_fires_timers_in_the_order_of_a_sorted_set(
             start in time(),
             steps in prop::collection::vec(step(), 1..200),
         ) {
@@ -483,7 +483,7 @@ mod tests {
                 let first = model.first().map(|&(tick, ..)| tick << TICK_SHIFT);
                 let wake = wheel.next_deadline().map(Instant::as_nanos);
                 prop_assert_eq!(wake.is_some(), first.is_some());
-                // Never later than the first timer, and never in the past for one in the future.
+                // The wake-up is never later than the first timer, and never in the past for a timer in the future.
                 if let (Some(wake), Some(first)) = (wake, first) {
                     prop_assert!(wake <= first, "wakes at {} for {}", wake, first);
                 }
@@ -494,7 +494,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn late_timers_that_cancel_and_arm_each_other_fire_once_and_in_order(
+        fn late_timers_that_arm_and_cancel_each_other_fire_once_in_order(
             after_ns in prop::collection::vec(1u64..1 << 22, 2..TIMERS),
             acts in prop::collection::vec((any::<bool>(), 0..TIMERS), TIMERS),
         ) {
@@ -532,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_that_arms_itself_for_the_past_does_not_hold_the_wheel() {
+    fn a_timer_that_arms_itself_for_the_past_does_not_block_the_wheel() {
         let node = Node::new(Owner::Bare);
         let wheel = Wheel::new(TickTime::new(Instant::from_nanos(0)));
         // SAFETY: `node` outlives the wheel's use of it: it is cancelled below.
@@ -548,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_has_come_to_its_end_still_fires() {
+    fn timers_fire_at_the_end_of_the_clocks_range() {
         let node = Node::new(Owner::Bare);
         let wheel = Wheel::new(TickTime::new(Instant::NEVER));
         // SAFETY: `node` outlives the wheel's use of it: it is fired below.
