@@ -1,6 +1,6 @@
-//! The one door to what threads share here: std's atomics, mutex and thread parking, or loom's with `--cfg loom`.
+//! Shared-memory primitives of this module: std's atomics, mutex and thread parking, or loom's with `--cfg loom`.
 //!
-//! Nothing else in `sync/` names `std::sync`, so that a loom model runs the very code that ships. The cell has loom's
+//! Nothing else in `sync/` names `std::sync`, so that a loom model runs the code that ships. The cell has loom's
 //! closure interface in both builds: loom then sees where each access begins and ends.
 
 #[cfg(loom)]
@@ -24,7 +24,7 @@ pub(super) use std::sync::atomic::Ordering;
 
 use crate::time::Instant;
 
-/// Blocks the thread until it is unparked, or for no good reason, or until `at`.
+/// Blocks the thread until it is unparked, spuriously wakes, or reaches `at`.
 #[cfg(not(loom))]
 pub(super) fn park_thread_until(at: Instant) {
     let left = at.saturating_since(Instant::system());
@@ -33,13 +33,13 @@ pub(super) fn park_thread_until(at: Instant) {
     }
 }
 
-/// In a model the time is up as soon as the thread runs again, which is any time: every race with it is tried.
+/// In a model the time is up as soon as the thread runs again, which is any time, so every race with it is tried.
 #[cfg(loom)]
 pub(super) fn park_thread_until(_at: Instant) {
     loom::thread::yield_now();
 }
 
-/// Whether `at` has come for a plain thread that blocked until then.
+/// Returns whether `at` has passed for a plain thread that blocked until then.
 pub(super) fn thread_time_is_up(at: Instant) -> bool {
     at != Instant::NEVER && (cfg!(loom) || at <= Instant::system())
 }
@@ -72,8 +72,9 @@ impl<T> SharedCell<T> {
     }
 }
 
-/// A thread's parking, of loom's mutex and condition variable. Loom's own is not used: its `unpark` also wakes a thread
-/// that is blocked in a mutex, where a late signal may well find ours. Here each wait has a token of its own.
+/// Thread parking, built from loom's mutex and condition variable. Loom's own is not used: its `unpark` also wakes a
+/// thread that is blocked in a mutex, which may well be our thread when a late signal arrives. Here each wait has its
+/// own token.
 #[cfg(loom)]
 mod model {
     use loom::sync::{Arc, Condvar, Mutex};
@@ -86,7 +87,7 @@ mod model {
         static CURRENT: RefCell<Option<Thread>> = RefCell::new(None);
     }
 
-    /// The calling thread, for one wait.
+    /// Returns the calling thread's token for one wait.
     pub(in crate::sync) fn current_thread() -> Thread {
         let thread = Thread(Arc::new((Mutex::new(false), Condvar::new())));
         CURRENT.with(|current| *current.borrow_mut() = Some(thread.clone()));

@@ -1,4 +1,4 @@
-//! The barrier: nobody goes on before all are there.
+//! The barrier: no fiber continues before all have arrived.
 
 use super::policy::{Policy, constructors};
 use super::wait::{Enlisted, Node, Source, WaitQueue, Wakes, wait_for};
@@ -6,14 +6,14 @@ use crate::fiber::Stopped;
 use std::fmt;
 
 struct State {
-    /// How many wait in the present round.
+    /// Number of waiters in the current round.
     arrived: usize,
     queue: WaitQueue<bool>,
 }
 
-/// Lets a number of fibers go on together, round after round.
+/// Lets a number of fibers continue together, round after round.
 ///
-/// A fiber that is told to stop while it waits counts as not having arrived; the others go on waiting.
+/// A fiber that is cancelled or past its deadline while it waits counts as not having arrived; the others keep waiting.
 ///
 /// The type behind [`sync::Barrier`](crate::sync::Barrier) and [`sync::local::Barrier`](crate::sync::local::Barrier).
 ///
@@ -35,17 +35,17 @@ pub struct Barrier<P: Policy> {
 }
 
 constructors! { impl[] Barrier<P>,
-    /// A barrier for `count` fibers. With 0 or 1, nobody ever waits.
+    /// Creates a barrier for `count` fibers. With 0 or 1 it never blocks.
     pub fn new(count: usize) {
         Barrier { count, state: <P as Policy>::Lock::new(State { arrived: 0, queue: WaitQueue::new() }) }
     }
 }
 
 impl<P: Policy> Barrier<P> {
-    /// Waits until as many fibers wait as the barrier is for. Answers `true` to the one that came last.
+    /// Waits until as many fibers wait as the barrier is for. Returns `true` to the one that came last.
     ///
     /// # Errors
-    /// [`Stopped`] when the fiber is told to stop first, or had been before.
+    /// [`Stopped`] when the fiber is cancelled or a deadline passes, before or during the wait.
     ///
     /// # Panics
     /// If it must wait where suspension is forbidden.
@@ -75,7 +75,7 @@ impl<P: Policy> fmt::Debug for Barrier<P> {
     }
 }
 
-/// Arriving at the barrier; the slot is whether the fiber was the last.
+/// The operation of arriving at the barrier. The slot says whether the fiber was the last.
 struct Arriving<'a, P: Policy>(&'a Barrier<P>);
 
 impl<P: Policy> Source for Arriving<'_, P> {
@@ -97,16 +97,16 @@ impl<P: Policy> Source for Arriving<'_, P> {
     fn enlist(&self, state: &mut State, node: &Node<bool>, wakes: &mut Wakes<P>) -> Enlisted {
         if state.arrived + 1 < self.0.count {
             state.arrived += 1;
-            // SAFETY: the caller attached the node and keeps it in place until it is taken out.
+            // SAFETY: the caller attached the node, and does not move it until it is removed.
             unsafe { state.queue.push(node) };
             return Enlisted::Waiting;
         }
-        // A barrier is waited for alone, and given up under the lock: so all that arrived can be released, and the
-        // caller's own wait can be claimed.
+        // A barrier takes no part in a select, and a wait for it is given up under the lock. So every arrived fiber can
+        // be released, and the caller's own wait can be claimed.
         let released = state.queue.grant_all(wakes, |_| ());
         debug_assert_eq!(released, state.arrived);
         state.arrived = 0;
-        // SAFETY: we have the lock.
+        // SAFETY: we hold the lock.
         unsafe { node.with_slot(|last| *last = true) };
         let claimed = node.claim();
         debug_assert!(claimed);
@@ -121,7 +121,7 @@ impl<P: Policy> Source for Arriving<'_, P> {
         state.arrived -= 1;
     }
 
-    /// The round is over; there is nothing to hand on.
+    /// The round has ended; there is nothing to hand on.
     fn hand_on(&self, _last: &mut bool) {}
 
     fn finish(&self, last: bool) -> bool {

@@ -1,4 +1,4 @@
-//! The condition variable: waiting for something about a value that a mutex guards.
+//! The condition variable: waiting for a condition on a value that a mutex guards.
 
 use super::mutex::MutexGuard;
 use super::policy::{Lock, Policy, constructors};
@@ -7,12 +7,12 @@ use crate::fiber::Stopped;
 use std::cell::RefCell;
 use std::fmt;
 
-/// Lets fibers wait until somebody has changed what a [`Mutex`](super::Mutex) guards.
+/// Lets fibers wait until another fiber has changed the value that a [`Mutex`](super::Mutex) guards.
 ///
-/// A wait gives the lock back and begins in one step: a notification by who takes the lock next is not missed. It ends
-/// with the lock held again *in every case*; for that it waits uninterruptibly, so that the caller can rely on the
-/// guard (and put things in order) also when it is told to stop. Wake-ups are never spurious, but what the notifier saw
-/// may have changed before the lock came back: use [`Condvar::wait_while`].
+/// A wait releases the lock and begins in one step, so a notification by the next holder of the lock is not missed. The
+/// wait ends with the lock held again *in every case*. For that it locks uninterruptibly, so that the caller can rely
+/// on the guard (and restore order) even when it is stopped. Wake-ups are never spurious, but the condition that the
+/// notifier saw may have changed before the lock was taken again: use [`Condvar::wait_while`].
 ///
 /// The type behind [`sync::Condvar`](crate::sync::Condvar) and [`sync::local::Condvar`](crate::sync::local::Condvar).
 ///
@@ -41,7 +41,7 @@ pub struct Condvar<P: Policy> {
 }
 
 constructors! { impl[] Condvar<P>,
-    /// Nobody waits.
+    /// Creates a condition variable without waiters.
     pub fn new() {
         Condvar { queue: <P as Policy>::Lock::new(WaitQueue::new()) }
     }
@@ -55,7 +55,8 @@ impl<P: Policy> Default for Condvar<P> {
     }
 }
 
-/// A wait on a [`Condvar`] that was refused: why, and the lock, which is held. `?` passes the reason on and unlocks.
+/// The error of a wait on a [`Condvar`]: the reason, and the guard of the lock, which is held. `?` passes the reason on
+/// and unlocks.
 ///
 /// ```
 /// use yue_scheduler::sync::{Condvar, Mutex, MutexGuard};
@@ -71,9 +72,9 @@ impl<P: Policy> Default for Condvar<P> {
 #[derive(Debug, thiserror::Error)]
 #[error("{stopped}")]
 pub struct WaitStopped<G> {
-    /// The lock.
+    /// The guard of the lock, which is held.
     pub guard: G,
-    /// Why the wait was refused.
+    /// The reason why the wait failed.
     pub stopped: Stopped,
 }
 
@@ -83,7 +84,7 @@ impl<G> From<WaitStopped<G>> for Stopped {
     }
 }
 
-/// What a wait with a guard comes to: the guard in any case.
+/// The result of a wait: the guard in either case.
 ///
 /// ```
 /// use yue_scheduler::sync::{Condvar, Mutex, generic::Waited};
@@ -108,10 +109,10 @@ impl<P: Policy> Condvar<P> {
     /// Unlocks, waits for a notification, and locks again.
     ///
     /// # Errors
-    /// [`WaitStopped`] when the fiber is told to stop first, or had been before; it has the lock.
+    /// [`WaitStopped`] when the fiber is cancelled or a deadline passes, before or during the wait. It holds the lock.
     ///
     /// # Panics
-    /// Where suspension is forbidden; the mutex is unlocked then.
+    /// Where suspension is forbidden. The mutex is then unlocked.
     ///
     /// ```
     /// use yue_scheduler::sync::{Condvar, Mutex};
@@ -139,14 +140,14 @@ impl<P: Policy> Condvar<P> {
         };
         let waited = wait_for(&waiting, ());
         let guard = waiting.guard.into_inner();
-        let guard = guard.unwrap_or_else(|| mutex.lock_hard());
+        let guard = guard.unwrap_or_else(|| mutex.lock_uninterruptibly());
         match waited {
             Ok(()) => Ok(guard),
             Err((stopped, ())) => Err(WaitStopped { guard, stopped }),
         }
     }
 
-    /// Waits for as long as `condition` holds. It does not wait at all if it does not hold now.
+    /// Waits while `condition` is true. Returns at once if it is false now.
     ///
     /// # Errors
     /// As [`Condvar::wait`].
@@ -172,14 +173,14 @@ impl<P: Policy> Condvar<P> {
         Ok(guard)
     }
 
-    /// Wakes the one that has waited longest. If nobody waits, nothing is kept.
+    /// Wakes the longest waiter. If nobody waits, the notification is not stored.
     pub fn notify_one(&self) {
         self.queue_locked(|queue, wakes| {
             queue.grant(wakes, |()| ());
         });
     }
 
-    /// Wakes all that wait. They take the lock one after the other.
+    /// Wakes all waiters. They take the lock one after the other.
     pub fn notify_all(&self) {
         self.queue_locked(|queue, wakes| {
             queue.grant_all(wakes, |()| ());
@@ -201,7 +202,7 @@ impl<P: Policy> fmt::Debug for Condvar<P> {
     }
 }
 
-/// Waiting for a notification, with the lock to give back once the place in the queue is taken.
+/// The operation of waiting for a notification, with the guard to release once the node is queued.
 struct Waiting<'a, 'g, P: Policy, T: ?Sized> {
     condvar: &'a Condvar<P>,
     guard: RefCell<Option<MutexGuard<'g, P, T>>>,
@@ -228,12 +229,12 @@ impl<P: Policy, T: ?Sized> Source for Waiting<'_, '_, P, T> {
         node: &Node<()>,
         _wakes: &mut Wakes<P>,
     ) -> Enlisted {
-        // SAFETY: the caller attached the node and keeps it in place until it is taken out.
+        // SAFETY: the caller attached the node, and does not move it until it is removed.
         unsafe { queue.push(node) };
         Enlisted::Waiting
     }
 
-    /// Who locks from here on finds us in the queue.
+    /// Releases the lock. The next holder of the lock finds us in the queue.
     fn enlisted(&self) {
         let guard = self.guard.take();
         drop(guard);

@@ -1,17 +1,17 @@
-//! Fiber-locals: a value for each fiber, made when the fiber first asks for it and dropped when the fiber ends.
+//! Fiber-locals: a separate value in each fiber, created when the fiber first uses it and dropped when the fiber ends.
 //!
 //! ```text
-//!   static ──▶ number (given at first use)      header.extra ──▶ locals: [ box | – | box | … ]
+//!   static ──▶ number (set at first use)        header.extra ──▶ locals: [ box | – | box | … ]
 //!                 └──────────── index ─────────────────────────────┘
 //! ```
 //!
-//! A value lies in a box of its own, so that the table may grow while a value is borrowed. Values are dropped on their
-//! fiber's own stack, after its closure and before whoever joins it is told: their drops may do what a fiber may,
-//! fiber-locals included.
+//! Each value is boxed separately, so that the table may grow while a value is borrowed. Values are dropped on their
+//! fiber's own stack, after its closure has ended and before its joiners are notified. Their drops may do what a fiber
+//! may, including using fiber-locals.
 //!
 //! Invariants:
-//! - Only the fiber itself reaches its table, and no reference into the *table* lives while code of the program's runs.
-//! - A box in the table is dropped only by [`drop_all`], when the fiber's closure is over and so no borrow is left.
+//! - Only the fiber itself reaches its table, and no reference into the *table* lives while the program's code runs.
+//! - A box in the table is dropped only by [`drop_all`], when the fiber's closure has ended and so no borrow is left.
 
 use crate::event_loop::try_with_loop;
 use crate::fiber::{Extra, Header, guarded};
@@ -20,24 +20,24 @@ use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A fiber's values, by the numbers of their keys.
+/// A fiber's values, indexed by the numbers of their keys.
 pub(crate) type Locals = Vec<Option<Box<dyn Any>>>;
 
-/// How often the locals that other locals' drops made are dropped, before what is left waits for the fiber's header
-/// to be freed. (POSIX's threads try as often as that, at least.)
+/// Rounds in which locals created by the drops of other locals are dropped. What is left then waits for the fiber's
+/// header to be freed. (POSIX threads make at least as many rounds.)
 const DROP_ROUNDS: usize = 4;
 
-/// Keys in use; 0 is "no number yet".
+/// Number of keys in use; 0 means "no number yet".
 static KEYS: AtomicUsize = AtomicUsize::new(1);
 
-/// The key of a value that each fiber has its own of; made by [`fiber_local!`](crate::fiber_local).
+/// The key of a value that each fiber has separately; declared with [`fiber_local!`](crate::fiber_local).
 ///
 /// ```
 /// use std::cell::Cell;
 /// use yue_scheduler::{Config, Loop, fiber_local, spawn};
 ///
 /// fiber_local! {
-///     /// How deep this fiber's recursion is.
+///     /// The depth of this fiber's recursion.
 ///     static DEPTH: Cell<u32> = Cell::new(0);
 /// }
 ///
@@ -53,7 +53,7 @@ pub struct FiberLocal<T: 'static> {
     number: AtomicUsize,
 }
 
-/// Asked for a fiber-local outside a fiber.
+/// The error of using a fiber-local outside a fiber.
 ///
 /// ```
 /// use yue_scheduler::{fiber_local, sync::NotInFiber};
@@ -74,10 +74,10 @@ impl<T: 'static> FiberLocal<T> {
         }
     }
 
-    /// Hands the calling fiber's value to `f`, making it first if the fiber has none. `f` may suspend.
+    /// Passes the calling fiber's value to `f`, and creates it first if there is none. `f` may suspend.
     ///
     /// # Panics
-    /// Outside a fiber; if making the value, or `f`, does.
+    /// When called outside a fiber, or if creating the value, or `f`, panics.
     ///
     /// ```
     /// use yue_scheduler::{Config, Loop, fiber_local};
@@ -94,7 +94,7 @@ impl<T: 'static> FiberLocal<T> {
         }
     }
 
-    /// As [`FiberLocal::with`], but outside a fiber an error.
+    /// Like [`FiberLocal::with`], but returns an error outside a fiber.
     ///
     /// ```
     /// use yue_scheduler::{Config, Loop, fiber_local};
@@ -107,29 +107,29 @@ impl<T: 'static> FiberLocal<T> {
     /// ```
     ///
     /// # Errors
-    /// [`NotInFiber`] outside a fiber.
+    /// [`NotInFiber`] when called outside a fiber.
     ///
     /// # Panics
-    /// If making the value, or `f`, does.
+    /// If creating the value, or `f`, panics.
     pub fn try_with<R>(&'static self, f: impl FnOnce(&T) -> R) -> Result<R, NotInFiber> {
         let header = running().ok_or(NotInFiber)?;
         let number = self.number();
         let value = match find(header, number) {
             Some(value) => value,
             None => {
-                // Before the table is looked at again: it may use fiber-locals itself, this one too.
+                // Before the next look at the table, because it may use fiber-locals itself, including this one.
                 let made = Box::new((self.make)());
                 insert(header, number, made)
             }
         };
-        // SAFETY: the key's number is in nobody else's hands, so the box holds a `T`. It stays until the fiber's
-        // closure is over; `f` is called from that closure, or from a drop in `drop_all`, which has taken what it drops
-        // out of the table before.
+        // SAFETY: only this key has its number, so the box holds a `T`. It stays until the fiber's closure has ended.
+        // `f` is called from that closure, or from a drop in `drop_all`, which removes a value from the table before
+        // dropping it.
         Ok(f(unsafe { &*value.cast::<T>() }))
     }
 
     fn number(&self) -> usize {
-        // Relaxed: the number is all that matters, and a key gets one for good.
+        // Relaxed: only the number matters, and a key keeps its number.
         let number = self.number.load(Ordering::Relaxed);
         if number == 0 {
             self.take_number()
@@ -141,7 +141,7 @@ impl<T: 'static> FiberLocal<T> {
     #[cold]
     fn take_number(&self) -> usize {
         let fresh = KEYS.fetch_add(1, Ordering::Relaxed);
-        // Of two threads that come first at once, one gives its number up: a gap in the tables, nothing more.
+        // Of two threads that do this at once, one discards its number, which only leaves a gap in the tables.
         match self
             .number
             .compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed)
@@ -158,14 +158,14 @@ impl<T: 'static> fmt::Debug for FiberLocal<T> {
     }
 }
 
-/// The running fiber's header.
+/// Returns the running fiber's header.
 fn running() -> Option<&'static Header> {
     let header = try_with_loop(|l| l.running())?;
     // SAFETY: the header outlives the fiber, whose stack the caller's frame is on; the `'static` stays in this module.
     unsafe { header.as_ref() }
 }
 
-/// Lends the fiber's table out of its header. `f` runs no code of the program's.
+/// Lends the fiber's table out of its header. `f` runs none of the program's code.
 fn with_table<R>(header: &Header, f: impl FnOnce(&mut Locals) -> R) -> R {
     let mut extra = header.extra.take();
     let result = f(&mut extra.get_or_insert_default().locals);
@@ -186,7 +186,7 @@ fn insert(header: &Header, number: usize, made: Box<dyn Any>) -> *const dyn Any 
             table.resize_with(number + 1, || None);
         }
         let surplus = match &table[number] {
-            // Making the value has made it already; the first one is in use, so it stays.
+            // Creating the value has already created it; the first one is in use, so it stays.
             Some(_) => Some(made),
             None => {
                 table[number] = Some(made);
@@ -200,7 +200,7 @@ fn insert(header: &Header, number: usize, made: Box<dyn Any>) -> *const dyn Any 
     value
 }
 
-/// Drops the calling fiber's locals; called on its stack, when its closure is over. Does not unwind.
+/// Drops the calling fiber's locals. Called on its stack, when its closure has ended. Does not unwind.
 pub(crate) fn drop_all() {
     let Some(header) = running() else {
         return;
@@ -222,15 +222,15 @@ pub(crate) fn drop_all() {
 }
 
 /// Declares fiber-locals, as `std::thread_local!` does thread-locals: statics of the type
-/// [`FiberLocal`](crate::sync::FiberLocal), of which each fiber has its own value, made at first use and dropped when
-/// the fiber ends. Fibers do not inherit them.
+/// [`FiberLocal`](crate::sync::FiberLocal). Each fiber has a separate value, created at first use and dropped when the
+/// fiber ends. Fibers do not inherit them.
 ///
 /// ```
 /// use std::cell::RefCell;
 /// use yue_scheduler::{Config, Loop, fiber_local};
 ///
 /// fiber_local! {
-///     /// What this fiber has seen.
+///     /// The numbers that this fiber has seen.
 ///     pub static SEEN: RefCell<Vec<u32>> = RefCell::default();
 ///     static LIMIT: usize = 10;
 /// }

@@ -1,28 +1,28 @@
-//! Waiting for each other: locks, permits, notifications, channels, select, fiber-locals.
+//! Synchronization: locks, permits, notifications, channels, select, fiber-locals.
 //!
-//! # Two of each
+//! # Two variants
 //!
-//! [`sync::local`] is for the fibers of one loop: no atomics, no locks, and the compiler keeps it on its thread.
-//! `sync` itself is for fibers of any loops *and for plain threads*, which block where a fiber would park. Both are the
-//! same code over two [lock policies](Policy), with the same methods and the same promises. A program that keeps what
-//! belongs together on one loop, as yue is made for, mostly wants `local`.
+//! [`sync::local`] is for the fibers of one loop: no atomics, no locks, and the compiler keeps it on its thread. `sync`
+//! itself is for fibers of any loops *and for plain threads*, which block where a fiber would park. Both are the same
+//! code over two [lock policies](Policy), with the same methods and the same guarantees. A program that keeps related
+//! work on one loop, which yue is designed for, mostly wants `local`.
 //!
-//! # Which one
+//! # Which primitive to use
 //!
 //! | I want to … | use |
 //! |---|---|
-//! | hand values from fiber to fiber | [`channel`] (bounded: a slow receiver slows its senders), [`unbounded`] |
-//! | get one answer from elsewhere | [`oneshot`] |
+//! | pass values from fiber to fiber | [`channel`] (bounded: a slow receiver slows its senders), [`unbounded`] |
+//! | receive one result from elsewhere | [`oneshot`] |
 //! | start work and get its result | no lock at all: [`spawn`](crate::spawn) and [`join`](crate::JoinHandle::join) |
-//! | change a value over several suspensions, undisturbed | [`Mutex`], [`RwLock`] |
-//! | change a value between two suspensions | `Cell`, `RefCell`: on one loop nobody comes in between |
-//! | limit how many do something at once | [`Semaphore`] |
-//! | say "look again" | [`Notify`]; with a condition on a locked value: [`Condvar`] |
+//! | change a value across several suspensions, undisturbed | [`Mutex`], [`RwLock`] |
+//! | change a value between two suspensions | `Cell`, `RefCell`: on one loop nothing runs in between |
+//! | limit how many fibers do something at once | [`Semaphore`] |
+//! | tell a fiber to check again | [`Notify`]; with a condition on a locked value: [`Condvar`] |
 //! | begin a phase together | [`Barrier`] |
 //! | make something once, on demand | [`OnceCell`], [`Once`] |
-//! | have a value for each fiber | [`fiber_local!`](crate::fiber_local) |
+//! | have a separate value in each fiber | [`fiber_local!`](crate::fiber_local) |
 //! | wait for whichever comes first | [`select!`](crate::select) |
-//! | wait no longer than … | any of these in [`timeout`](crate::timeout) or [`with_deadline`](crate::with_deadline) |
+//! | limit the time of a wait | any of these in [`timeout`](crate::timeout) or [`with_deadline`](crate::with_deadline) |
 //!
 //! ```
 //! use yue_scheduler::{Config, Loop, select, sleep, spawn};
@@ -53,35 +53,36 @@
 //! });
 //! ```
 //!
-//! # What all of them promise
+//! # Guarantees
 //!
-//! - **Fair.** Whoever waits is served in the order in which it came. A lock, a permit, a message is *given* to who has
-//!   waited longest; it is not up for grabs.
-//! - **Cancellable.** Every call that may wait answers [`Stopped`](crate::Stopped) (by itself, or inside its own error)
-//!   when the fiber is cancelled or a deadline passes. It is sticky: in a fiber that has been told to stop such a call
-//!   fails even if it need not have waited, so that a fiber whose channel is never empty can be stopped too; clean-up
-//!   that must wait runs in [`shield`](crate::shield). The `try_` forms never fail for that, nor do unlocking,
-//!   notifying, and sending to an unbounded channel, which never wait. Plain threads are never told to stop.
-//! - **Nothing lost.** When a cancel meets a grant, the grant wins: the call returns with what it was given, and the
-//!   next one fails. A message, a permit, a notification goes to somebody who takes it, or stays.
-//! - **No allocation** by waiting: a waiter's place is on its own stack. Only an act that wakes several at once between
-//!   threads, and a channel's buffer as it grows, allocate.
+//! - **Fair.** Waiters are served in the order in which they came. A lock, a permit or a message is handed to the
+//!   longest waiter; others cannot grab it first.
+//! - **Cancellable.** Every call that may wait returns [`Stopped`](crate::Stopped) (by itself, or inside its own error)
+//!   when the fiber is cancelled or a deadline passes. This is sticky: in a stopped fiber such a call fails even if it
+//!   need not have waited, so that a fiber whose channel is never empty can be stopped too. Clean-up that must wait
+//!   runs in [`shield`](crate::shield). The `try_` forms do not fail for that reason. Nor do unlocking, notifying, and
+//!   sending to an unbounded channel, which never wait. Plain threads are never stopped.
+//! - **Nothing lost.** When a cancellation meets a grant, the grant wins: the call returns with what it was granted,
+//!   and the next one fails. A message, a permit or a notification reaches a waiter that takes it, or stays.
+//! - **No allocation** by waiting: a waiter's queue node is on its own stack. Only two things allocate: an operation
+//!   that wakes several waiters at once between threads, and a channel's buffer as it grows.
 //! - **Not poisoned.** A panic ends its own fiber, and guards unlock on the way. See [`Mutex`].
 //!
-//! A fiber that is abandoned at its loop's shutdown (it ignored the hard stop) keeps what it has, and its place.
+//! A fiber that is abandoned at its loop's shutdown (it ignored the hard stop) keeps what it holds, and its queue
+//! positions.
 //!
-//! # What they cost
+//! # Costs
 //!
-//! Seen on the development machine, release build, uncontended, of one fiber: a local mutex's lock and unlock 1.2 ns
-//! (33 instructions with the use of the value), a local channel's send and receive 4 to 5 ns (100 instructions; a bare
-//! `VecDeque` 1.5 ns), a ready select of two 25 ns. Between loops: lock and unlock 16 ns (std's mutex 14 ns), send and
-//! receive 25 ns (std's channel 27 ns). A call that waits costs what a park and a wake cost, and some 50 ns more for a
-//! channel's round trip.
+//! Measured on the development machine, release build, uncontended, in one fiber: a local mutex's lock and unlock take
+//! 1.2 ns (33 instructions including the use of the value), a local channel's send and receive 4 to 5 ns (100
+//! instructions; a bare `VecDeque` takes 1.5 ns), a ready select of two branches 25 ns. Between loops: lock and unlock
+//! take 16 ns (std's mutex 14 ns), send and receive 25 ns (std's channel 27 ns). A call that waits costs a park and a
+//! wake, plus about 50 ns for a channel's round trip.
 //!
-//! # Inside
+//! # Implementation
 //!
-//! `wait.rs` has the one wait queue that all of it is made of, `policy.rs` the two policies, `semaphore.rs` the permits
-//! that mutex and read-write lock are. Each other file is one primitive.
+//! `wait.rs` has the wait queue that all primitives are built on, `policy.rs` the two policies, `semaphore.rs` the
+//! permits that mutex and read-write lock are built on. Each other file is one primitive.
 
 mod atomic;
 mod barrier;
@@ -113,7 +114,7 @@ pub use fiber_local::{FiberLocal, NotInFiber};
 pub(crate) use fiber_local::{Locals, drop_all as drop_fiber_locals};
 pub use policy::{Local, Policy, Shared};
 
-/// The types themselves, over either policy: for code that is written for both.
+/// The generic types, over either policy. For code that is written for both.
 ///
 /// ```
 /// use yue_scheduler::sync::{Policy, generic};
@@ -140,7 +141,7 @@ pub mod generic {
     pub use super::semaphore::{AcquireBranch, Permit, Semaphore};
 }
 
-/// The names of one policy's types.
+/// Defines the type names of one policy.
 macro_rules! names {
     ($policy:ty, $whose:literal, $path:literal) => {
         #[doc = concat!("A mutex ", $whose, ".")]
@@ -174,8 +175,8 @@ macro_rules! names {
 
         #[doc = concat!("A channel ", $whose, " with room for `capacity` values.")]
         ///
-        /// Any number of senders and receivers (clone the ends); each value goes to one receiver. With no room at all
-        /// (0) a send waits for its receiver.
+        /// Any number of senders and receivers (clone the ends); each value goes to one receiver. With capacity 0 a
+        /// send waits for its receiver.
         ///
         /// ```
         #[doc = concat!("use ", $path, "::{TrySendError, channel};")]
@@ -189,7 +190,7 @@ macro_rules! names {
             sync::channel::channel(Some(capacity))
         }
 
-        #[doc = concat!("A channel ", $whose, " with room for as many values as memory holds: sends never wait.")]
+        #[doc = concat!("A channel ", $whose, " without a capacity limit: sends never wait.")]
         ///
         /// ```
         #[doc = concat!("use ", $path, "::unbounded;")]
@@ -218,15 +219,15 @@ macro_rules! names {
     };
 }
 
-// The names are made here and one module down; both find the rest of this module under one path.
+// The names are defined here and one module down; both find the rest of this module under one path.
 use super::sync;
 
 names!(Shared, "between loops and threads", "yue_scheduler::sync");
 
-/// For the fibers of one loop: no atomics, `!Send`. See [`sync`](super) for what is what.
+/// Primitives for the fibers of one loop: no atomics, `!Send`. See [`sync`](super) for an overview.
 ///
-/// A call that must wait panics outside a fiber; what need not wait (sending to an unbounded channel, unlocking,
-/// notifying, all `try_` forms) may be used anywhere on the thread, in a timer's callback for example.
+/// A call that must wait panics outside a fiber. An operation that need not wait (sending to an unbounded channel,
+/// unlocking, notifying, all `try_` forms) may be used anywhere on the thread, for example in a timer's callback.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, spawn, sync::local::channel};

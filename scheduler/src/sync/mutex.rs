@@ -1,8 +1,8 @@
-//! The mutex: a value, and one permit to use it.
+//! The mutex: a value, and a single permit to use it.
 //!
-//! Between threads the value is `Sync` by the permit alone: who has it is the only one that makes references to the
-//! value, and the exchange that takes the permit comes after the one that gave it back (see `policy.rs`).
-//! `tests/loom_sync.rs` would find it if it did not.
+//! Between threads only the permit makes the value `Sync`: only its holder creates references to the value, and the
+//! exchange that takes the permit comes after the one that released it (see `policy.rs`). `tests/loom_sync.rs` checks
+//! it.
 
 use super::policy::{Policy, Shared, constructors};
 use super::select::SourceBranch;
@@ -12,12 +12,12 @@ use std::cell::UnsafeCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-/// A value that one fiber at a time may use, also across suspensions.
+/// A value that one fiber at a time may use, even across suspensions.
 ///
-/// Fair: the lock goes to those who wait in the order in which they came; it is handed over, not thrown to whoever is
-/// fastest. Not poisoned: a panic ends its own fiber, the guard's drop unlocks, and the next one finds the value as it
-/// was left; whoever must not see half-made changes makes them so that none are seen. Not re-entrant: a fiber that
-/// locks twice waits for itself (until it is told to stop).
+/// Fair: waiters get the lock in the order in which they came; it is handed over, so a faster fiber cannot grab it. Not
+/// poisoned: a panic ends its own fiber, the guard's drop unlocks, and the next holder finds the value as it was left.
+/// Code that must not expose half-made changes must make them in a way that it never does. Not re-entrant: a fiber that
+/// locks twice waits for itself (until it is cancelled or past a deadline).
 ///
 /// The type behind [`sync::Mutex`](crate::sync::Mutex) and [`sync::local::Mutex`](crate::sync::local::Mutex).
 ///
@@ -32,7 +32,7 @@ use std::ops::{Deref, DerefMut};
 ///         spawn(move || {
 ///             let mut balance = account.lock().unwrap();
 ///             let before = *balance;
-///             yield_now().unwrap(); // nobody else gets in here
+///             yield_now().unwrap(); // no other fiber gets in here
 ///             *balance = before - 10;
 ///         })
 ///     }).collect();
@@ -45,12 +45,12 @@ pub struct Mutex<P: Policy, T: ?Sized> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: references to the value are made only by who has the permit, one thread at a time; `&mut T` is handed from
+// SAFETY: only the holder of the permit, one thread at a time, creates references to the value; `&mut T` moves from
 // thread to thread, so `T: Send`.
 unsafe impl<T: ?Sized + Send> Sync for Mutex<Shared, T> {}
 
 constructors! { impl[T] Mutex<P, T>,
-    /// A mutex that nobody has locked.
+    /// Creates an unlocked mutex.
     ///
     /// ```
     /// use yue_scheduler::sync::Mutex;
@@ -73,7 +73,7 @@ impl<P: Policy, T: Default> Default for Mutex<P, T> {
 }
 
 impl<P: Policy, T> Mutex<P, T> {
-    /// The value, for good.
+    /// Returns the value and consumes the mutex.
     ///
     /// ```
     /// assert_eq!(yue_scheduler::sync::Mutex::new(7).into_inner(), 7);
@@ -84,11 +84,11 @@ impl<P: Policy, T> Mutex<P, T> {
 }
 
 impl<P: Policy, T: ?Sized> Mutex<P, T> {
-    /// Waits until nobody else has the lock, and takes it.
+    /// Waits until the mutex is unlocked, and locks it.
     ///
     /// # Errors
-    /// [`Stopped`] when the fiber is told to stop first, or had been before. Clean-up that needs a lock runs in
-    /// [`shield`](crate::shield).
+    /// [`Stopped`] when the fiber is cancelled or a deadline passes, before or during the wait. Clean-up that needs a
+    /// lock runs in [`shield`](crate::shield).
     ///
     /// # Panics
     /// If it must wait where suspension is forbidden.
@@ -97,7 +97,7 @@ impl<P: Policy, T: ?Sized> Mutex<P, T> {
     /// use yue_scheduler::sync::Mutex;
     /// use std::{sync::Arc, thread};
     ///
-    /// let count = Arc::new(Mutex::new(0)); // between loops, and for plain threads
+    /// let count = Arc::new(Mutex::new(0)); // works between loops, and for plain threads
     /// let threads: Vec<_> = (0..4).map(|_| {
     ///     let count = count.clone();
     ///     thread::spawn(move || *count.lock().unwrap() += 1)
@@ -111,7 +111,7 @@ impl<P: Policy, T: ?Sized> Mutex<P, T> {
         Ok(MutexGuard { mutex: self })
     }
 
-    /// Takes the lock if nobody has it.
+    /// Locks the mutex if it is unlocked and nobody waits.
     ///
     /// ```
     /// let mutex = yue_scheduler::sync::Mutex::new(());
@@ -123,7 +123,7 @@ impl<P: Policy, T: ?Sized> Mutex<P, T> {
         self.raw.try_acquire(1).then(|| MutexGuard { mutex: self })
     }
 
-    /// [`Mutex::lock`] as a branch of [`select!`](crate::select).
+    /// Returns [`Mutex::lock`] as a branch of [`select!`](crate::select).
     ///
     /// ```
     /// use yue_scheduler::{select, sync::Mutex};
@@ -140,7 +140,7 @@ impl<P: Policy, T: ?Sized> Mutex<P, T> {
         SourceBranch::new(self.raw.acquiring(self), 1)
     }
 
-    /// The value, which nobody else can be using.
+    /// Returns the value. No lock is needed, since the borrow is unique.
     ///
     /// ```
     /// let mut mutex = yue_scheduler::sync::Mutex::new(1);
@@ -151,9 +151,9 @@ impl<P: Policy, T: ?Sized> Mutex<P, T> {
         self.value.get_mut()
     }
 
-    /// Takes the lock whatever else happens to the fiber: a condition variable's way back.
-    pub(super) fn lock_hard(&self) -> MutexGuard<'_, P, T> {
-        self.raw.acquire_hard(1);
+    /// Locks uninterruptibly, for a condition variable that takes its lock again.
+    pub(super) fn lock_uninterruptibly(&self) -> MutexGuard<'_, P, T> {
+        self.raw.acquire_uninterruptibly(1);
         MutexGuard { mutex: self }
     }
 }
@@ -168,7 +168,7 @@ impl<P: Policy, T: ?Sized + fmt::Debug> fmt::Debug for Mutex<P, T> {
     }
 }
 
-/// The lock of a [`Mutex`]; dropping it unlocks.
+/// The guard of a [`Mutex`]; dropping it unlocks.
 ///
 /// ```
 /// use yue_scheduler::sync::Mutex;
@@ -186,14 +186,14 @@ pub struct MutexGuard<'a, P: Policy, T: ?Sized> {
 }
 
 impl<'a, P: Policy, T: ?Sized> MutexGuard<'a, P, T> {
-    /// What it locks.
+    /// Returns the mutex that it locks.
     pub(super) fn mutex(&self) -> &'a Mutex<P, T> {
         self.mutex
     }
 }
 
-// SAFETY: a shared guard gives `&T` only; without this it would be `Sync` whenever the mutex is, for which `T: Send`
-// suffices. (`Send` comes by itself: any thread may unlock.)
+// SAFETY: a shared guard only allows `&T`. Without this it would be `Sync` whenever the mutex is, for which `T: Send`
+// suffices. (`Send` is automatic: any thread may unlock.)
 unsafe impl<T: ?Sized + Sync> Sync for MutexGuard<'_, Shared, T> {}
 
 impl<P: Policy, T: ?Sized> Deref for MutexGuard<'_, P, T> {
@@ -201,7 +201,7 @@ impl<P: Policy, T: ?Sized> Deref for MutexGuard<'_, P, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the guard is the permit.
+        // SAFETY: the guard holds the permit.
         unsafe { &*self.mutex.value.get() }
     }
 }
@@ -209,7 +209,7 @@ impl<P: Policy, T: ?Sized> Deref for MutexGuard<'_, P, T> {
 impl<P: Policy, T: ?Sized> DerefMut for MutexGuard<'_, P, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the guard is the permit, and it is borrowed uniquely.
+        // SAFETY: the guard holds the permit, and is borrowed uniquely.
         unsafe { &mut *self.mutex.value.get() }
     }
 }
@@ -235,7 +235,7 @@ impl<'a, P: Policy, T: ?Sized> Holder for &'a Mutex<P, T> {
     }
 }
 
-/// Locking a mutex as a branch of a select.
+/// Locking a mutex as a branch of a select; from [`Mutex::lock_branch`].
 ///
 /// ```
 /// use yue_scheduler::sync::{Mutex, select};

@@ -1,4 +1,4 @@
-//! Notify: "something has changed, look again", without a value.
+//! Notify: a notification without a value, which tells a waiter to check again.
 
 use super::policy::{Lock, Policy, constructors};
 use super::select::SourceBranch;
@@ -12,16 +12,16 @@ use std::fmt;
     reason = "public only as a part of bounds"
 )]
 pub struct State {
-    /// One notification that came when nobody waited.
+    /// A notification that came when nobody waited.
     stored: bool,
     queue: WaitQueue<()>,
 }
 
-/// Wakes those who wait for something that lives elsewhere.
+/// Wakes fibers that wait for a condition on data stored elsewhere.
 ///
-/// [`Notify::notify_one`] wakes the one that has waited longest; if nobody waits, the next one to come does not wait
-/// (of several such notifications one is kept). A fiber that is cancelled in the moment in which it is notified returns
-/// as notified: no notification is lost.
+/// [`Notify::notify_one`] wakes the longest waiter. If nobody waits, the notification is stored and the next wait
+/// returns at once (several such notifications are stored as one). A fiber that is cancelled at the moment it is
+/// notified returns as notified, so no notification is lost.
 ///
 /// The type behind [`sync::Notify`](crate::sync::Notify) and [`sync::local::Notify`](crate::sync::local::Notify).
 ///
@@ -50,7 +50,7 @@ pub struct Notify<P: Policy> {
 }
 
 constructors! { impl[] Notify<P>,
-    /// Without a notification.
+    /// Creates a `Notify` without a stored notification.
     pub fn new() {
         Notify { state: <P as Policy>::Lock::new(State { stored: false, queue: WaitQueue::new() }) }
     }
@@ -71,7 +71,7 @@ impl<P: Policy> Notify<P> {
     /// Waits for a notification.
     ///
     /// # Errors
-    /// [`Stopped`] when the fiber is told to stop first, or had been before.
+    /// [`Stopped`] when the fiber is cancelled or a deadline passes, before or during the wait.
     ///
     /// # Panics
     /// If it must wait where suspension is forbidden.
@@ -85,7 +85,7 @@ impl<P: Policy> Notify<P> {
         wait_for(&Notified(self), ()).map_err(|(stopped, ())| stopped)
     }
 
-    /// Takes the notification that is kept, if there is one.
+    /// Takes the stored notification. Returns whether there was one.
     ///
     /// ```
     /// let notify = yue_scheduler::sync::Notify::new();
@@ -97,20 +97,20 @@ impl<P: Policy> Notify<P> {
         Notified(self).quick(&mut ())
     }
 
-    /// [`Notify::notified`] as a branch of [`select!`](crate::select).
+    /// Returns [`Notify::notified`] as a branch of [`select!`](crate::select).
     ///
     /// ```
     /// use yue_scheduler::{select, sync::Notify};
     ///
     /// let notify = Notify::new();
-    /// let told = select! { _ = notified(notify) => true, default => false };
-    /// assert_eq!(told, Ok(false));
+    /// let notified = select! { _ = notified(notify) => true, default => false };
+    /// assert_eq!(notified, Ok(false));
     /// ```
     pub fn notified_branch(&self) -> NotifiedBranch<'_, P> {
         SourceBranch::new(Notified(self), ())
     }
 
-    /// Wakes the one that has waited longest, or the next to come.
+    /// Wakes the longest waiter, or stores the notification for the next one.
     ///
     /// ```
     /// let notify = yue_scheduler::sync::Notify::new();
@@ -125,7 +125,7 @@ impl<P: Policy> Notify<P> {
         });
     }
 
-    /// Wakes all that wait at this moment. Keeps nothing for later.
+    /// Wakes all current waiters. Stores nothing for later.
     ///
     /// ```
     /// let notify = yue_scheduler::sync::Notify::new();
@@ -145,11 +145,11 @@ impl<P: Policy> fmt::Debug for Notify<P> {
     }
 }
 
-/// Waiting for a notification.
+/// The operation of waiting for a notification.
 #[derive(Debug)]
 pub struct Notified<'a, P: Policy>(&'a Notify<P>);
 
-/// Waiting for a notification as a branch of a select.
+/// Waiting for a notification as a branch of a select; from [`Notify::notified_branch`].
 ///
 /// ```
 /// use yue_scheduler::sync::{Notify, select};
@@ -184,7 +184,7 @@ impl<P: Policy> Source for Notified<'_, P> {
             state.stored = false;
             return Enlisted::Done;
         }
-        // SAFETY: the caller attached the node and keeps it in place until it is taken out.
+        // SAFETY: the caller attached the node, and does not move it until it is removed.
         unsafe { state.queue.push(node) };
         Enlisted::Waiting
     }

@@ -1,4 +1,4 @@
-//! Once: a value that is made at first use, by a closure that may suspend.
+//! Once: a value that is created at first use, by a closure that may suspend.
 
 use super::policy::{Policy, Shared, Word, constructors};
 use super::semaphore::RawSemaphore;
@@ -9,10 +9,10 @@ use std::fmt;
 const EMPTY: usize = 0;
 const FULL: usize = 1;
 
-/// A place for a value that is set once; whoever needs it first makes it, and the others wait.
+/// A cell for a value that is set once. The first fiber that needs the value creates it, and the others wait.
 ///
-/// The closure that makes the value may suspend. If it fails, panics or is told to stop, the cell stays empty and the
-/// next one that waits tries. A closure that asks for the value of its own cell waits for itself.
+/// The closure that creates the value may suspend. If it fails, panics or is stopped, the cell stays empty and the next
+/// waiter tries. A closure that requests the value of its own cell waits for itself.
 ///
 /// The type behind [`sync::OnceCell`](crate::sync::OnceCell) and
 /// [`sync::local::OnceCell`](crate::sync::local::OnceCell).
@@ -39,12 +39,12 @@ pub struct OnceCell<P: Policy, T> {
     value: UnsafeCell<Option<T>>,
 }
 
-// SAFETY: the value is written by who has the permit of `making` while the state is EMPTY, and only read once it is
-// FULL; `&T` then goes to several threads, and the value may be dropped on another than the one that made it.
+// SAFETY: the holder of the permit of `making` writes the value while the state is EMPTY, and it is only read once the
+// state is FULL. `&T` then goes to several threads, and the value may be dropped on another thread than its creator's.
 unsafe impl<T: Send + Sync> Sync for OnceCell<Shared, T> {}
 
 constructors! { impl[T] OnceCell<P, T>,
-    /// An empty cell.
+    /// Creates an empty cell.
     pub fn new() {
         OnceCell {
             state: <P as Policy>::Word::new(EMPTY),
@@ -55,7 +55,7 @@ constructors! { impl[T] OnceCell<P, T>,
 }
 
 impl<P: Policy, T> OnceCell<P, T> {
-    /// The value, if there is one.
+    /// Returns the value, if it is set.
     ///
     /// ```
     /// let cell = yue_scheduler::sync::OnceCell::new();
@@ -72,13 +72,14 @@ impl<P: Policy, T> OnceCell<P, T> {
         unsafe { (*self.value.get()).as_ref() }
     }
 
-    /// The value; `make` makes it if there is none.
+    /// Returns the value; `make` creates it if it is not set.
     ///
     /// # Errors
-    /// [`Stopped`] when the fiber is told to stop while another one makes the value, or had been before.
+    /// [`Stopped`] when the fiber is cancelled or a deadline passes, before it or while another fiber creates the
+    /// value.
     ///
     /// # Panics
-    /// As `make` does; if it must wait where suspension is forbidden.
+    /// If `make` panics, or if it must wait where suspension is forbidden.
     ///
     /// ```
     /// let cell = yue_scheduler::sync::OnceCell::new();
@@ -90,10 +91,10 @@ impl<P: Policy, T> OnceCell<P, T> {
         self.get_or_try_init(|| Ok(make()))
     }
 
-    /// As [`OnceCell::get_or_init`], with a closure that may fail; the cell stays empty then.
+    /// Like [`OnceCell::get_or_init`], but with a closure that may fail. The cell then stays empty.
     ///
     /// # Errors
-    /// What `make` gives, or [`Stopped`] as `get_or_init` does.
+    /// The error of `make`, or [`Stopped`] as from `get_or_init`.
     ///
     /// # Panics
     /// As [`OnceCell::get_or_init`].
@@ -121,7 +122,7 @@ impl<P: Policy, T> OnceCell<P, T> {
     #[cold]
     fn make<E: From<Stopped>>(&self, make: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
         self.making.acquire(1)?;
-        let _permit = GiveBack(&self.making);
+        let _permit = ReleaseOnDrop(&self.making);
         if let Some(value) = self.get() {
             return Ok(value);
         }
@@ -129,16 +130,16 @@ impl<P: Policy, T> OnceCell<P, T> {
         Ok(self.fill(value))
     }
 
-    /// Puts the value into the empty cell. The caller has the permit.
+    /// Stores the value in the empty cell. The caller holds the permit.
     fn fill(&self, value: T) -> &T {
-        // SAFETY: the state is EMPTY and the caller has the permit, so nobody reads or writes the value. From `insert`
-        // on the reference is a shared one: others make their own once the state is FULL.
+        // SAFETY: the state is EMPTY and the caller holds the permit, so nobody reads or writes the value. From
+        // `insert` on the reference is a shared one; others create theirs once the state is FULL.
         let value: &T = unsafe { (*self.value.get()).insert(value) };
         self.state.store(FULL);
         value
     }
 
-    /// Sets the value, if there is none and nobody is making one.
+    /// Sets the value, if it is not set and nobody is creating it.
     ///
     /// # Errors
     /// With the value, if it was not set.
@@ -152,7 +153,7 @@ impl<P: Policy, T> OnceCell<P, T> {
         if !self.making.try_acquire(1) {
             return Err(value);
         }
-        let _permit = GiveBack(&self.making);
+        let _permit = ReleaseOnDrop(&self.making);
         if self.get().is_some() {
             return Err(value);
         }
@@ -160,7 +161,7 @@ impl<P: Policy, T> OnceCell<P, T> {
         Ok(())
     }
 
-    /// The value, for good.
+    /// Returns the value, if it is set, and consumes the cell.
     pub fn into_inner(self) -> Option<T> {
         self.value.into_inner()
     }
@@ -184,9 +185,9 @@ impl<P: Policy> Default for Once<P> {
     }
 }
 
-struct GiveBack<'a, P: Policy>(&'a RawSemaphore<P>);
+struct ReleaseOnDrop<'a, P: Policy>(&'a RawSemaphore<P>);
 
-impl<P: Policy> Drop for GiveBack<'_, P> {
+impl<P: Policy> Drop for ReleaseOnDrop<'_, P> {
     fn drop(&mut self) {
         self.0.release(1);
     }
@@ -198,7 +199,7 @@ impl<P: Policy, T: fmt::Debug> fmt::Debug for OnceCell<P, T> {
     }
 }
 
-/// Something that is done once, by whoever comes first; the others wait until it is done.
+/// An action that runs once, on the first call. Other callers wait until it has run.
 ///
 /// The type behind [`sync::Once`](crate::sync::Once) and [`sync::local::Once`](crate::sync::local::Once).
 ///
@@ -216,14 +217,14 @@ pub struct Once<P: Policy> {
 }
 
 constructors! { impl[] Once<P>,
-    /// Nothing is done yet.
+    /// Creates a `Once` whose action has not run.
     pub fn new() {
         Once { cell: <OnceCell<P, ()>>::new() }
     }
 }
 
 impl<P: Policy> Once<P> {
-    /// Calls `f`, or waits until whoever came first has done so. If its call panics, the next one calls.
+    /// Calls `f`, or waits until the first caller has done so. If that call panics, the next waiter calls its own.
     ///
     /// # Errors
     /// As [`OnceCell::get_or_init`].
@@ -235,7 +236,7 @@ impl<P: Policy> Once<P> {
         self.cell.get_or_init(f).copied()
     }
 
-    /// Whether it has been done.
+    /// Returns whether the action has run.
     pub fn is_done(&self) -> bool {
         self.cell.get().is_some()
     }

@@ -1,4 +1,4 @@
-//! The oneshot: one value, from one end to the other.
+//! The oneshot: a channel for a single value.
 
 use super::channel::{Closed, RecvError, TryRecvError};
 use super::policy::{Lock, Policy};
@@ -6,7 +6,7 @@ use super::select::SourceBranch;
 use super::wait::{Enlisted, Node, Source, WaitQueue, Wakes, locked, wait_for};
 use std::fmt;
 
-/// A value on its way, or the news that none will come.
+/// The value, or the news that none will come.
 type Slot<T> = Option<Result<T, Closed>>;
 
 /// The state of a oneshot.
@@ -16,13 +16,13 @@ type Slot<T> = Option<Result<T, Closed>>;
 )]
 pub struct State<T> {
     value: Option<T>,
-    /// The sender is gone; what is in `value` is all.
+    /// The sender is gone; nothing more will come after `value`.
     sent: bool,
     receiver_gone: bool,
     queue: WaitQueue<Slot<T>>,
 }
 
-/// What the two ends share.
+/// The shared part of the two ends.
 #[allow(
     missing_debug_implementations,
     reason = "public only as a part of bounds"
@@ -44,21 +44,21 @@ pub(super) fn oneshot<P: Policy, T>() -> (Sender<P, T>, Receiver<P, T>) {
     (Sender { shared: other }, Receiver { shared })
 }
 
-/// The end of a oneshot that sends. Dropped without sending, it tells the other end.
+/// The sending end of a oneshot. If it is dropped without sending, the receiver gets `Closed`.
 ///
 /// ```
 /// use yue_scheduler::sync::oneshot;
 ///
 /// let (answer, question) = oneshot::<u32>();
 /// drop(question);
-/// assert!(answer.is_closed()); // nobody wants to know any more
+/// assert!(answer.is_closed()); // nobody needs the answer any more
 /// assert!(answer.send(42).is_err());
 /// ```
 pub struct Sender<P: Policy, T> {
     shared: P::Ref<Oneshot<P, T>>,
 }
 
-/// The end of a oneshot that receives.
+/// The receiving end of a oneshot.
 ///
 /// ```
 /// use yue_scheduler::sync::oneshot;
@@ -75,7 +75,7 @@ impl<P: Policy, T> Sender<P, T> {
     /// Sends the value. Never waits.
     ///
     /// # Errors
-    /// With the value, if the receiver is gone.
+    /// With the value, if the receiver was dropped.
     ///
     /// ```
     /// use yue_scheduler::sync::oneshot;
@@ -97,7 +97,7 @@ impl<P: Policy, T> Sender<P, T> {
             if !given {
                 state.value = value.take();
             }
-            // Several fibers may wait at one receiver. There is one value, and no other will come.
+            // Several fibers may wait at one receiver. There is only one value, and no other will come.
             state
                 .queue
                 .grant_all(wakes, |slot| *slot = Some(Err(Closed)));
@@ -105,7 +105,7 @@ impl<P: Policy, T> Sender<P, T> {
         value.map_or(Ok(()), Err)
     }
 
-    /// Whether the receiver is gone, so that the value need not be made.
+    /// Returns whether the receiver was dropped, so that the value need not be produced.
     pub fn is_closed(&self) -> bool {
         self.shared.state.with(|state| state.receiver_gone)
     }
@@ -124,12 +124,12 @@ impl<P: Policy, T> Drop for Sender<P, T> {
 }
 
 impl<P: Policy, T> Receiver<P, T> {
-    /// Waits for the value. There is one: asked again, it answers `Closed`. Of several fibers that wait, the one that
-    /// came first gets it, and the others are told `Closed`.
+    /// Waits for the value. There is only one: a further call returns `Closed`. Of several waiting fibers the first
+    /// gets it, and the others get `Closed`.
     ///
     /// # Errors
     /// [`RecvError::Closed`] if the sender was dropped, or another wait got the value; [`RecvError::Stopped`] when the
-    /// fiber is told to stop first, or had been before.
+    /// fiber is cancelled or a deadline passes, before or during the wait.
     ///
     /// # Panics
     /// If it must wait where suspension is forbidden.
@@ -149,10 +149,10 @@ impl<P: Policy, T> Receiver<P, T> {
         }
     }
 
-    /// The value, if it is there.
+    /// Takes the value, if it has arrived.
     ///
     /// # Errors
-    /// [`TryRecvError::Empty`] if it is not, [`TryRecvError::Closed`] if it never will be.
+    /// [`TryRecvError::Empty`] if it has not arrived, [`TryRecvError::Closed`] if it never will.
     ///
     /// ```
     /// use yue_scheduler::sync::{TryRecvError, local::oneshot};
@@ -171,7 +171,7 @@ impl<P: Policy, T> Receiver<P, T> {
         }
     }
 
-    /// [`Receiver::recv`] as a branch of [`select!`](crate::select); its outcome is `Result<T, Closed>`.
+    /// Returns [`Receiver::recv`] as a branch of [`select!`](crate::select). Its outcome is `Result<T, Closed>`.
     ///
     /// ```
     /// use yue_scheduler::{select, sync::{Closed, oneshot}};
@@ -192,7 +192,7 @@ impl<P: Policy, T> Drop for Receiver<P, T> {
             state.receiver_gone = true;
             state.value.take()
         });
-        // Outside the lock: dropping it may run anything.
+        // Outside the lock, because dropping it may run any code.
         drop(value);
     }
 }
@@ -209,7 +209,7 @@ impl<P: Policy, T> fmt::Debug for Receiver<P, T> {
     }
 }
 
-/// Receiving as a branch of a select.
+/// Receiving as a branch of a select; from [`Receiver::recv_branch`].
 ///
 /// ```
 /// use yue_scheduler::sync::{oneshot, select};
@@ -223,7 +223,7 @@ impl<P: Policy, T> fmt::Debug for Receiver<P, T> {
 /// ```
 pub type RecvBranch<'a, P, T> = SourceBranch<Receiving<'a, P, T>>;
 
-/// Receiving the value of a oneshot.
+/// The operation of receiving the value of a oneshot.
 #[allow(
     missing_debug_implementations,
     reason = "public only as a part of bounds"
@@ -256,11 +256,11 @@ impl<P: Policy, T> Source for Receiving<'_, P, T> {
             if !node.claim() {
                 return Enlisted::Lost;
             }
-            // SAFETY: we have the lock. (The slot was empty: nothing is dropped.)
+            // SAFETY: we hold the lock. (The slot was empty, so nothing is dropped.)
             unsafe { node.with_slot(|slot| *slot = state.take()) };
             return Enlisted::Done;
         }
-        // SAFETY: the caller attached the node and keeps it in place until it is taken out.
+        // SAFETY: the caller attached the node, and does not move it until it is removed.
         unsafe { state.queue.push(node) };
         Enlisted::Waiting
     }

@@ -1,16 +1,16 @@
-//! The two lock policies: who may touch a primitive's state, and what that costs.
+//! The two lock policies, which determine who may touch a primitive's state and what that costs.
 //!
-//! Every primitive is written once, over a [`Policy`]. [`Local`] is for the fibers of one thread: its lock is nothing
-//! (the code that runs under it cannot suspend, and runs no code of the program's, so nobody comes in between), its
+//! Every primitive is written once, over a [`Policy`]. [`Local`] is for the fibers of one thread. Its lock does nothing
+//! (the code under it cannot suspend, and runs none of the program's code, so nothing can run in between), and its
 //! words are plain cells. [`Shared`] is for fibers of any loops and for plain threads.
 //!
 //! # Why a std mutex
 //!
-//! The lock is held for some ten instructions, never over a suspension, and never while code of the program's runs (no
-//! drop, no clone, no comparison of its values). Uncontended it costs two locked instructions, as any lock does; a spin
-//! lock would save nothing then, and would burn a scheduler's slice when its holder has been preempted. What should
-//! cost less goes around it: permits (and so mutexes and read-write locks) are taken and given back by one exchange of
-//! a word while nobody waits.
+//! The lock is held for some ten instructions, never over a suspension, and never while the program's code runs (no
+//! drop, no clone, no comparison of its values). Uncontended it costs two locked instructions, as any lock does. A spin
+//! lock would then save nothing, and would burn a scheduler's time slice when its holder has been preempted. Operations
+//! that must cost less bypass it: permits (and so mutexes and read-write locks) are taken and released by one exchange
+//! of a word while nobody waits.
 
 use super::atomic::{Arc, AtomicUsize, Mutex, Ordering};
 use std::cell::{Cell, UnsafeCell};
@@ -19,7 +19,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::rc::Rc;
 
-/// Whether a primitive is for one thread's fibers ([`Local`]) or for all threads ([`Shared`]). Sealed.
+/// The lock policy of a primitive: for one thread's fibers ([`Local`]) or for all threads ([`Shared`]). Sealed.
 ///
 /// ```
 /// use yue_scheduler::sync::{Local, Policy, Shared, generic};
@@ -53,23 +53,23 @@ mod sealed {
     impl Sealed for super::Shared {}
 }
 
-/// For the fibers of one thread: no atomics, `!Send`.
+/// The policy for the fibers of one thread: no atomics, `!Send`.
 ///
 /// ```
 /// use yue_scheduler::sync::{Local, generic, local};
 ///
-/// let gold: generic::Mutex<Local, u32> = local::Mutex::new(3); // two names of one type
+/// let gold: generic::Mutex<Local, u32> = local::Mutex::new(3); // two names for one type
 /// assert_eq!(gold.into_inner(), 3);
 /// ```
 #[derive(Debug)]
 pub struct Local(());
 
-/// For fibers of any loops, and for plain threads, which block.
+/// The policy for fibers of any loops, and for plain threads, which block.
 ///
 /// ```
 /// use yue_scheduler::sync::{self, Shared, generic};
 ///
-/// let gold: generic::Mutex<Shared, u32> = sync::Mutex::new(3); // two names of one type
+/// let gold: generic::Mutex<Shared, u32> = sync::Mutex::new(3); // two names for one type
 /// assert_eq!(gold.into_inner(), 3);
 /// ```
 #[derive(Debug)]
@@ -97,15 +97,15 @@ impl Policy for Shared {
     }
 }
 
-/// Gives access to the state of a primitive, to one at a time.
+/// Gives one user at a time access to the state of a primitive.
 pub trait Lock<T> {
     fn new_lock(value: T) -> Self;
 
-    /// `f` must not suspend, must not come back to this lock, and must not run code of the program's.
+    /// Runs `f` on the state. `f` must not suspend, must not use this lock, and must not run the program's code.
     fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R;
 }
 
-/// No lock: the thread itself sees to it that only one is inside.
+/// A lock that does nothing: since its users are on one thread, only one is inside.
 pub struct LocalLock<T> {
     value: UnsafeCell<T>,
     #[cfg(debug_assertions)]
@@ -134,10 +134,10 @@ impl<T> Lock<T> for LocalLock<T> {
         #[cfg(debug_assertions)]
         assert!(
             !self.inside.replace(true),
-            "the state is used within itself"
+            "a primitive's state is used while it is locked"
         );
-        // SAFETY: the type is `!Sync`, and `f` neither suspends nor comes back here (the contract of `with`, which the
-        // assertion above checks in debug builds, in every test of this module), so no other reference exists.
+        // SAFETY: the type is `!Sync`, and `f` neither suspends nor uses this lock again (the contract of `with`, which
+        // the assertion above checks in debug builds, in every test of this module), so no other reference exists.
         let result = f(unsafe { &mut *self.value.get() });
         #[cfg(debug_assertions)]
         self.inside.set(false);
@@ -145,7 +145,7 @@ impl<T> Lock<T> for LocalLock<T> {
     }
 }
 
-/// A mutex that is held for a few instructions.
+/// A mutex that is held only for a few instructions.
 pub struct SharedLock<T>(Mutex<T>);
 
 impl<T> SharedLock<T> {
@@ -167,7 +167,7 @@ impl<T> Lock<T> for SharedLock<T> {
 
     #[inline]
     fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
-        // No code of the program's runs inside, so a poisoned lock still holds a whole value.
+        // None of the program's code runs inside, so even a poisoned lock holds a consistent value.
         let mut guard = self
             .0
             .lock()
@@ -182,13 +182,13 @@ pub trait Word {
 
     fn load(&self) -> usize;
 
-    /// Sets the word if it is `old`. An exchange that succeeds comes after the one that wrote `old`.
+    /// Sets the word to `new` if it is `old`. A successful exchange comes after the one that wrote `old`.
     fn exchange(&self, old: usize, new: usize) -> bool;
 
     fn store(&self, value: usize);
 }
 
-/// A word of one thread.
+/// A word used by one thread.
 pub struct LocalWord(Cell<usize>);
 
 impl LocalWord {
@@ -222,7 +222,7 @@ impl Word for LocalWord {
     }
 }
 
-/// A word of all threads.
+/// A word shared by all threads.
 pub struct SharedWord(AtomicUsize);
 
 impl SharedWord {
@@ -250,7 +250,8 @@ impl Word for SharedWord {
 
     #[inline]
     fn exchange(&self, old: usize, new: usize) -> bool {
-        // Acquire: who takes a permit sees what was done under it before. Release: who gives it back publishes that.
+        // Acquire: a thread that takes a permit sees what was done under it before. Release: releasing a permit
+        // publishes that.
         self.0
             .compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
@@ -263,8 +264,8 @@ impl Word for SharedWord {
     }
 }
 
-/// Constructors for both policies, `const` (but under loom, whose primitives register at run time), so that statics can
-/// be made of them. Inside, `P` is the policy.
+/// Defines constructors for both policies, `const` (except under loom, whose primitives register at run time), so that
+/// statics can be made of them. Inside, `P` is the policy.
 macro_rules! constructors {
     ($($body:tt)*) => {
         $crate::sync::policy::constructors_of!(Local, $($body)*);

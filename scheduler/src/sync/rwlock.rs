@@ -1,4 +1,4 @@
-//! The read-write lock: a value, and as many permits as there can be readers; a writer takes them all.
+//! The read-write lock: a value, and as many permits as there can be readers. A writer takes them all.
 
 use super::policy::{Policy, Shared, constructors};
 use super::semaphore::{PERMITS_MAX, RawSemaphore};
@@ -7,14 +7,14 @@ use std::cell::UnsafeCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-/// Every permit there is: what a writer takes.
+/// All permits, which a writer takes.
 const ALL: usize = PERMITS_MAX;
 
-/// A value that either many fibers read or one changes.
+/// A value that many fibers may read, or one may change.
 ///
-/// Fair: who comes first is served first. So readers that come while a writer waits stand behind it, and no writer
-/// starves; a fiber that reads and wants to read once more must not wait for a second guard. Not poisoned, as
-/// [`Mutex`](super::Mutex) is not.
+/// Fair: fibers are served in the order in which they came. So readers that come while a writer waits queue behind it,
+/// and no writer starves. A fiber that holds a read guard must not wait for a second one. Not poisoned, like
+/// [`Mutex`](super::Mutex).
 ///
 /// The type behind [`sync::RwLock`](crate::sync::RwLock) and [`sync::local::RwLock`](crate::sync::local::RwLock).
 ///
@@ -35,12 +35,12 @@ pub struct RwLock<P: Policy, T: ?Sized> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: a reader's `&T` goes to several threads at once (`T: Sync`); a writer's `&mut T` is made by who has all
-// permits, one thread at a time (`T: Send`).
+// SAFETY: a reader's `&T` goes to several threads at once (`T: Sync`); only a writer that holds all permits creates a
+// `&mut T`, one thread at a time (`T: Send`).
 unsafe impl<T: ?Sized + Send + Sync> Sync for RwLock<Shared, T> {}
 
 constructors! { impl[T] RwLock<P, T>,
-    /// A lock that nobody has.
+    /// Creates an unlocked read-write lock.
     pub fn new(value: T) {
         RwLock { raw: <RawSemaphore<P>>::new(ALL), value: UnsafeCell::new(value) }
     }
@@ -56,17 +56,17 @@ impl<P: Policy, T: Default> Default for RwLock<P, T> {
 }
 
 impl<P: Policy, T> RwLock<P, T> {
-    /// The value, for good.
+    /// Returns the value and consumes the lock.
     pub fn into_inner(self) -> T {
         self.value.into_inner()
     }
 }
 
 impl<P: Policy, T: ?Sized> RwLock<P, T> {
-    /// Waits until nobody writes and no writer that came before waits, and reads.
+    /// Waits until no fiber writes and no earlier writer waits, then locks for reading.
     ///
     /// # Errors
-    /// [`Stopped`] when the fiber is told to stop first, or had been before.
+    /// [`Stopped`] when the fiber is cancelled or a deadline passes, before or during the wait.
     ///
     /// # Panics
     /// If it must wait where suspension is forbidden.
@@ -81,7 +81,7 @@ impl<P: Policy, T: ?Sized> RwLock<P, T> {
         Ok(ReadGuard { lock: self })
     }
 
-    /// Waits until nobody reads or writes, and takes the value for itself.
+    /// Waits until no fiber reads or writes, then locks for writing.
     ///
     /// # Errors
     /// As [`RwLock::read`].
@@ -100,7 +100,7 @@ impl<P: Policy, T: ?Sized> RwLock<P, T> {
         Ok(WriteGuard { lock: self })
     }
 
-    /// Reads if nobody writes or waits.
+    /// Locks for reading if no fiber writes or waits.
     ///
     /// ```
     /// let lock = yue_scheduler::sync::RwLock::new(());
@@ -112,7 +112,7 @@ impl<P: Policy, T: ?Sized> RwLock<P, T> {
         self.raw.try_acquire(1).then(|| ReadGuard { lock: self })
     }
 
-    /// Takes the value for itself if nobody reads, writes or waits.
+    /// Locks for writing if no fiber reads, writes or waits.
     ///
     /// ```
     /// let lock = yue_scheduler::sync::RwLock::new(());
@@ -124,7 +124,7 @@ impl<P: Policy, T: ?Sized> RwLock<P, T> {
         self.raw.try_acquire(ALL).then(|| WriteGuard { lock: self })
     }
 
-    /// The value, which nobody else can be using.
+    /// Returns the value. No lock is needed, since the borrow is unique.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
@@ -140,7 +140,7 @@ impl<P: Policy, T: ?Sized + fmt::Debug> fmt::Debug for RwLock<P, T> {
     }
 }
 
-/// A reader's lock of a [`RwLock`]; dropping it unlocks.
+/// A reader's guard of a [`RwLock`]; dropping it unlocks.
 ///
 /// ```
 /// use yue_scheduler::sync::RwLock;
@@ -160,7 +160,7 @@ impl<P: Policy, T: ?Sized> Deref for ReadGuard<'_, P, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: while one permit is out no writer has all of them.
+        // SAFETY: while we hold one permit, no writer has all of them.
         unsafe { &*self.lock.value.get() }
     }
 }
@@ -178,7 +178,7 @@ impl<P: Policy, T: ?Sized + fmt::Debug> fmt::Debug for ReadGuard<'_, P, T> {
     }
 }
 
-/// The writer's lock of a [`RwLock`]; dropping it unlocks.
+/// The writer's guard of a [`RwLock`]; dropping it unlocks.
 ///
 /// ```
 /// use yue_scheduler::sync::RwLock;
@@ -196,7 +196,7 @@ pub struct WriteGuard<'a, P: Policy, T: ?Sized> {
 }
 
 impl<'a, P: Policy, T: ?Sized> WriteGuard<'a, P, T> {
-    /// Goes on as a reader; nobody writes in between.
+    /// Turns the guard into a reader's. No writer gets in between.
     ///
     /// ```
     /// let lock = yue_scheduler::sync::RwLock::new(1);
@@ -218,7 +218,7 @@ impl<P: Policy, T: ?Sized> Deref for WriteGuard<'_, P, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the guard is all the permits.
+        // SAFETY: the guard holds all permits.
         unsafe { &*self.lock.value.get() }
     }
 }
@@ -226,7 +226,7 @@ impl<P: Policy, T: ?Sized> Deref for WriteGuard<'_, P, T> {
 impl<P: Policy, T: ?Sized> DerefMut for WriteGuard<'_, P, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the guard is all the permits, and it is borrowed uniquely.
+        // SAFETY: the guard holds all permits, and is borrowed uniquely.
         unsafe { &mut *self.lock.value.get() }
     }
 }

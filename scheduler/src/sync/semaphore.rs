@@ -1,28 +1,29 @@
-//! Permits: the semaphore, and the raw one that mutexes and read-write locks are made of.
+//! Permits: the semaphore, and the raw semaphore that mutexes and read-write locks are built on.
 //!
 //! ```text
-//!   word:  permits × 2 + 1 if somebody waits
+//!   word:  permits × 2, plus 1 if a fiber waits
 //! ```
 //!
-//! While nobody waits, permits are taken and given back by an exchange of the word. When somebody waits, the word is
-//! *frozen*: only who has the lock changes it, so that a permit cannot be snatched from those who wait. They are served
-//! strictly in the order in which they came; one who wants many is not overtaken by those who want few.
+//! While nobody waits, permits are taken and released by an exchange of the word. When a fiber waits, the word is
+//! *frozen*: only the holder of the lock changes it, so that a permit cannot be grabbed before the waiters. They are
+//! served strictly in the order in which they came; a waiter that wants many permits is not overtaken by those that
+//! want few.
 //!
 //! Invariant, under the lock: the word is frozen if and only if the queue is not empty.
 
 use super::policy::{Lock, Policy, Word, constructors};
 use super::select::SourceBranch;
-use super::wait::{Enlisted, Node, Source, WaitQueue, Wakes, locked, wait_for, wait_hard_for};
+use super::wait::{Enlisted, Node, Source, WaitQueue, Wakes, locked, wait_for, wait_uninterruptibly_for};
 use crate::fiber::Stopped;
 use std::fmt;
 
 const FROZEN: usize = 1;
 const PERMIT: usize = 2;
 
-/// What a word can count with room to spare.
+/// The largest number of permits, which a word can count with room to spare.
 pub(super) const PERMITS_MAX: usize = usize::MAX >> 3;
 
-/// Permits without guards.
+/// A semaphore without guards.
 #[allow(
     missing_debug_implementations,
     reason = "public only as a part of bounds"
@@ -42,7 +43,7 @@ constructors! { impl[] RawSemaphore<P>,
 }
 
 impl<P: Policy> RawSemaphore<P> {
-    /// As `new`, where the policy is not known.
+    /// Like `new`, but for a policy that is not known.
     pub(super) fn with_permits(permits: usize) -> Self {
         RawSemaphore {
             word: P::Word::new_word(permits * PERMIT),
@@ -98,11 +99,11 @@ impl<P: Policy> RawSemaphore<P> {
         wait_for(&self.acquiring(()), count).map_err(|(stopped, _)| stopped)
     }
 
-    pub(super) fn acquire_hard(&self, count: usize) {
-        wait_hard_for(&self.acquiring(()), count);
+    pub(super) fn acquire_uninterruptibly(&self, count: usize) {
+        wait_uninterruptibly_for(&self.acquiring(()), count);
     }
 
-    /// Under the lock: makes the word ours. Returns the permits.
+    /// Freezes the word. Called under the lock. Returns the number of permits.
     fn freeze(&self) -> usize {
         loop {
             let word = self.word.load();
@@ -112,13 +113,13 @@ impl<P: Policy> RawSemaphore<P> {
         }
     }
 
-    /// Under the lock, the word frozen: says how many permits there are.
+    /// Stores the number of permits in the frozen word. Called under the lock.
     fn thaw(&self, queue: &WaitQueue<usize>, permits: usize) {
         let waiting = if queue.is_empty() { 0 } else { FROZEN };
         self.word.store(permits * PERMIT + waiting);
     }
 
-    /// Under the lock: adds permits, and serves those who wait, in order, for as long as there are enough.
+    /// Adds permits, and serves waiters in order while there are enough. Called under the lock.
     fn distribute(&self, queue: &mut WaitQueue<usize>, count: usize, wakes: &mut Wakes<P>) {
         let mut permits = self.freeze() + count;
         while let Some(wanted) = queue.first(|wanted| *wanted)
@@ -132,7 +133,7 @@ impl<P: Policy> RawSemaphore<P> {
     }
 }
 
-/// Waiting for permits; the slot is how many.
+/// The operation of acquiring permits. The slot holds their number.
 #[allow(
     missing_debug_implementations,
     reason = "public only as a part of bounds"
@@ -142,7 +143,7 @@ pub struct Acquiring<'a, P: Policy, H> {
     holder: H,
 }
 
-/// Makes of permits what the caller gets: nothing, a permit, a guard.
+/// Turns acquired permits into what the caller gets: nothing, a permit, a guard.
 pub trait Holder {
     type Guard;
     fn hold(&self, count: usize) -> Self::Guard;
@@ -178,7 +179,7 @@ impl<P: Policy, H: Holder> Source for Acquiring<'_, P, H> {
         _wakes: &mut Wakes<P>,
     ) -> Enlisted {
         let permits = self.raw.freeze();
-        // SAFETY: we have the lock.
+        // SAFETY: we hold the lock.
         let wanted = unsafe { node.with_slot(|wanted| *wanted) };
         if queue.is_empty() && wanted <= permits {
             let ours = node.claim();
@@ -186,7 +187,7 @@ impl<P: Policy, H: Holder> Source for Acquiring<'_, P, H> {
                 .thaw(queue, if ours { permits - wanted } else { permits });
             return if ours { Enlisted::Done } else { Enlisted::Lost };
         }
-        // SAFETY: the caller attached the node and keeps it in place until it is taken out.
+        // SAFETY: the caller attached the node, and does not move it until it is removed.
         unsafe { queue.push(node) };
         self.raw.thaw(queue, permits);
         Enlisted::Waiting
@@ -196,7 +197,7 @@ impl<P: Policy, H: Holder> Source for Acquiring<'_, P, H> {
         state
     }
 
-    /// Who stood behind somebody who wanted many may have enough.
+    /// Serves waiters that were queued behind the one that left: there may be enough permits for them.
     fn withdrawn(&self, queue: &mut WaitQueue<usize>, wakes: &mut Wakes<P>) {
         self.raw.distribute(queue, 0, wakes);
     }
@@ -211,10 +212,10 @@ impl<P: Policy, H: Holder> Source for Acquiring<'_, P, H> {
     }
 }
 
-/// Permits that fibers take and give back: a limit on how many do something at once.
+/// Permits that fibers take and release: a limit on how many do something at once.
 ///
-/// Fair: permits go to those who wait in the order in which they came, and nobody overtakes them, however few permits
-/// it wants. This is the type behind [`sync::Semaphore`](crate::sync::Semaphore) and
+/// Fair: waiters get permits in the order in which they came, and nobody overtakes them, even with a smaller request.
+/// This is the type behind [`sync::Semaphore`](crate::sync::Semaphore) and
 /// [`sync::local::Semaphore`](crate::sync::local::Semaphore).
 ///
 /// ```
@@ -242,7 +243,7 @@ pub struct Semaphore<P: Policy> {
 }
 
 constructors! { impl[] Semaphore<P>,
-    /// A semaphore with that many permits.
+    /// Creates a semaphore with that many permits.
     ///
     /// # Panics
     /// If there are more than `usize::MAX / 8`.
@@ -253,10 +254,10 @@ constructors! { impl[] Semaphore<P>,
 }
 
 impl<P: Policy> Semaphore<P> {
-    /// Takes `count` permits, waiting until there are as many. They come back when the [`Permit`] is dropped.
+    /// Takes `count` permits, and waits until there are enough. Dropping the [`Permit`] releases them.
     ///
     /// # Errors
-    /// [`Stopped`] when the fiber is told to stop first; it has taken nothing then.
+    /// [`Stopped`] when the fiber is cancelled or a deadline passes first. It has then taken nothing.
     ///
     /// # Panics
     /// If it must wait where suspension is forbidden.
@@ -275,7 +276,7 @@ impl<P: Policy> Semaphore<P> {
         wait_for(&self.raw.acquiring(self), count).map_err(|(stopped, _)| stopped)
     }
 
-    /// Takes `count` permits if they are there and nobody waits.
+    /// Takes `count` permits if they are available and nobody waits.
     ///
     /// ```
     /// use yue_scheduler::sync::Semaphore;
@@ -290,7 +291,7 @@ impl<P: Policy> Semaphore<P> {
         self.raw.try_acquire(count).then(|| self.hold(count))
     }
 
-    /// [`Semaphore::acquire`] as a branch of [`select!`](crate::select).
+    /// Returns [`Semaphore::acquire`] as a branch of [`select!`](crate::select).
     ///
     /// ```
     /// use yue_scheduler::{select, sync::Semaphore};
@@ -306,10 +307,10 @@ impl<P: Policy> Semaphore<P> {
         SourceBranch::new(self.raw.acquiring(self), count)
     }
 
-    /// Adds permits that were not there before.
+    /// Adds new permits to the semaphore.
     ///
     /// # Panics
-    /// If there are more than `usize::MAX / 8` then.
+    /// If there would be more than `usize::MAX / 8`.
     ///
     /// ```
     /// use yue_scheduler::sync::Semaphore;
@@ -324,7 +325,7 @@ impl<P: Policy> Semaphore<P> {
         self.raw.release(count);
     }
 
-    /// Permits that nobody has.
+    /// Returns the number of free permits.
     ///
     /// ```
     /// use yue_scheduler::sync::Semaphore;
@@ -344,7 +345,7 @@ impl<P: Policy> fmt::Debug for Semaphore<P> {
     }
 }
 
-/// Permits of a [`Semaphore`]; dropping it gives them back.
+/// Acquired permits of a [`Semaphore`]; dropping it releases them.
 ///
 /// ```
 /// use yue_scheduler::sync::Semaphore;
@@ -353,19 +354,19 @@ impl<P: Policy> fmt::Debug for Semaphore<P> {
 /// budget.acquire(4).unwrap().forget(); // spent for good
 /// assert_eq!(budget.available(), 6);
 /// ```
-#[must_use = "dropping it gives the permits back at once"]
+#[must_use = "dropping it releases the permits at once"]
 pub struct Permit<'a, P: Policy> {
     semaphore: &'a Semaphore<P>,
     count: usize,
 }
 
 impl<P: Policy> Permit<'_, P> {
-    /// How many they are.
+    /// Returns the number of permits.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// Does not give them back: the semaphore has fewer permits from now on.
+    /// Consumes the permits for good: the semaphore has fewer from now on.
     pub fn forget(mut self) {
         self.count = 0;
     }
@@ -400,7 +401,7 @@ impl<'a, P: Policy> Holder for &'a Semaphore<P> {
     }
 }
 
-/// Acquiring permits as a branch of a select.
+/// Acquiring permits as a branch of a select; from [`Semaphore::acquire_branch`].
 ///
 /// ```
 /// use yue_scheduler::sync::{Semaphore, select};

@@ -1,4 +1,4 @@
-//! The wait queue: the one algorithm under everything in [`sync`](super).
+//! The wait queue: the one algorithm behind everything in [`sync`](super).
 //!
 //! ```text
 //!   queue of A:  head ─▶ node ─▶ node ─▶ …        waiter 1's frame:  [ wait | node in A ]
@@ -7,31 +7,33 @@
 //!   queue of B:  head ─▶ node                                           ▲ claim: open, 1, 2, or given up
 //! ```
 //!
-//! A **wait** lies on the waiter's stack: the claim, and the signal that wakes the waiter. A **node** is its place in
-//! one queue, on the same stack, with a **slot** in which things change hands (a number of permits, a message). Whoever
-//! has something to give takes the first node out, *claims* its wait with the node's number, fills the slot, and wakes.
-//! If the claim fails, another queue was faster, or the waiter has given up: the node is forgotten and the next one
-//! tried. The waiter that is cancelled, or whose deadline passes, claims its own wait; if that fails, it has been given
-//! something after all, and takes it. So there is one word that decides, and nothing is given to somebody who left.
+//! A **wait** lies on the waiter's stack. It has the claim, and the signal that wakes the waiter. A **node** is its
+//! entry in one queue, on the same stack, with a **slot** through which things change hands (a number of permits, a
+//! message). A granter removes the first node, *claims* its wait with the node's number, fills the slot, and wakes the
+//! waiter. If the claim fails, another queue was faster, or the waiter has given up; the granter then drops the node
+//! and tries the next one. A waiter that is cancelled, or whose deadline passes, claims its own wait. If that fails, it
+//! has been granted something after all, and takes it. So a single word decides, and nothing is granted to a waiter
+//! that has left.
 //!
 //! # Invariants
 //!
-//! 1. A queue, the links and the slot of a node in it are touched under the lock of the queue's primitive only. That
-//!    includes the filling of the slot and the taking of the signal after a claim.
+//! 1. A queue, and the links and the slot of a node in it, are touched only under the lock of the queue's primitive.
+//!    That includes filling the slot and taking the signal after a claim.
 //! 2. A node is in a queue only while its waiter is inside the call that put it there, on whose frame it lies. Before
-//!    that call returns *or unwinds* it takes the lock once for every node: either it takes the node out, or finds it
-//!    taken out; since the granter did all of its work under that lock, nobody touches the node or the wait after that.
-//! 3. A wait is claimed once. Who claims it, and only who, fills one slot.
+//!    that call returns *or unwinds* it takes the lock once for every node, and removes the node or finds it removed.
+//!    The granter did all of its work under that lock, so nobody touches the node or the wait after that.
+//! 3. A wait is claimed once. Only the claimer fills a slot, and it fills one.
+//! 4. Between threads a signal is raised after the lock is released, by value: the waiter's frame may be gone by then.
 //! 4. A signal is raised after the lock is left (between threads), by value: the waiter's frame may be gone by then.
 //!
-//! What would catch a breach: `tests/loom_sync.rs` (1, 3 and 4: loom checks each access to a slot or a signal against
-//! all others), `tests/sync_threads.rs` under AddressSanitizer, which looks for uses after return (`ci/asan`; 2: a node
-//! that outlives its frame), and `tests/sync_races.rs` (3: all orders of a grant, a cancel and a deadline; nothing lost
-//! and nothing twice).
+//! Tests that would catch a violation: `tests/loom_sync.rs` (1, 3 and 4: loom checks each access to a slot or a signal
+//! against all others), `tests/sync_threads.rs` under AddressSanitizer, which looks for uses after return (`ci/asan`;
+//! 2: a node that outlives its frame), and `tests/sync_races.rs` (3: all orders of a grant, a cancellation and a
+//! deadline; nothing is lost and nothing is granted twice).
 
 use super::atomic::{AtomicU32, Ordering, SharedCell};
 use super::policy::{Lock, Policy};
-use super::waker::{Signal, assert_may_wait, suspend, suspend_hard};
+use super::waker::{Signal, assert_may_wait, suspend, suspend_uninterruptibly};
 use crate::fiber::{Stopped, check_stopped, refuse_call};
 use crate::time::Instant;
 use std::cell::Cell;
@@ -41,7 +43,7 @@ use std::ptr;
 
 /// Nobody has claimed the wait.
 const OPEN: u32 = 0;
-/// The waiter itself has: it was told to stop, or starts anew.
+/// The waiter itself has claimed it: it was stopped, or starts over.
 const GIVEN_UP: u32 = u32::MAX;
 
 /// One wait of one fiber or thread.
@@ -61,10 +63,11 @@ impl Wait {
         }
     }
 
-    /// Claims the wait for the node with that number; `false` if it is claimed already.
+    /// Claims the wait for the node with that number. Returns `false` if it is already claimed.
     pub fn claim(&self, number: u32) -> bool {
         if self.contended {
-            // AcqRel: who fails comes after who succeeded; nothing is published through it, the locks do that.
+            // AcqRel: a claim that fails comes after the one that succeeded. Nothing is published through it; the locks
+            // do that.
             self.claim
                 .compare_exchange(OPEN, number, Ordering::AcqRel, Ordering::Acquire)
                 .is_ok()
@@ -82,7 +85,7 @@ impl Wait {
         self.claim(GIVEN_UP)
     }
 
-    /// The number of the node for which it was claimed.
+    /// Returns the number of the node for which it was claimed.
     pub fn claimed_by(&self) -> Option<u32> {
         // Acquire: pairs with the claim; see there.
         let claim = self.claim.load(Ordering::Acquire);
@@ -90,7 +93,7 @@ impl Wait {
     }
 }
 
-/// A waiter's place in one queue.
+/// A waiter's entry in one queue.
 pub struct Node<S> {
     previous: Cell<*const Node<S>>,
     next: Cell<*const Node<S>>,
@@ -112,35 +115,35 @@ impl<S> Node<S> {
         }
     }
 
-    /// Says whose place it is.
+    /// Sets the wait that the node belongs to.
     ///
     /// # Safety
-    /// The node is in no queue, and `wait` lives at its address until it is in none again.
+    /// The node is in no queue, and `wait` does not move and lives until the node is in no queue again.
     pub unsafe fn attach(&self, wait: &Wait, number: u32) {
         self.wait.set(wait);
         self.number.set(number);
     }
 
-    /// Claims the wait for this node by the waiter itself: what it wants is there.
+    /// Claims the wait for this node. Called by the waiter itself, when what it wants is available.
     pub fn claim(&self) -> bool {
-        // SAFETY: attached, by the callers' order: `attach`, then `Source::enlist`.
+        // SAFETY: attached, because callers call `attach` before `Source::enlist`.
         unsafe { (*self.wait.get()).claim(self.number.get()) }
     }
 
-    /// Whether the wait was claimed for this node.
+    /// Returns whether the wait was claimed for this node.
     ///
     /// # Safety
-    /// The node is attached, and its wait is still there.
+    /// The node is attached, and its wait is still alive.
     pub unsafe fn is_served(&self) -> bool {
         let wait = self.wait.get();
         // SAFETY: null, or alive as the caller promises.
         unsafe { wait.as_ref() }.is_some_and(|wait| wait.claimed_by() == Some(self.number.get()))
     }
 
-    /// The slot, under the queue's lock or while the node is in no queue.
+    /// Passes the slot to `f`.
     ///
     /// # Safety
-    /// That is so, and no other reference to the slot is live.
+    /// The caller holds the queue's lock, or the node is in no queue; and no other reference to the slot is live.
     #[inline(always)]
     pub unsafe fn with_slot<R>(&self, f: impl FnOnce(&mut S) -> R) -> R {
         // SAFETY: as the caller promises.
@@ -153,14 +156,14 @@ impl<S> Node<S> {
     }
 }
 
-/// Waiters in the order in which they came. Lives inside the lock of its primitive.
+/// Waiters in the order in which they came. It lies inside the lock of its primitive.
 pub struct WaitQueue<S> {
     head: *const Node<S>,
     tail: *const Node<S>,
 }
 
-// SAFETY: the nodes are touched under the lock that the queue lies in (invariant 1); slots are handed from thread to
-// thread.
+// SAFETY: the nodes are touched only under the lock that contains the queue (invariant 1); slots are handed from thread
+// to thread.
 unsafe impl<S: Send> Send for WaitQueue<S> {}
 
 impl<S> WaitQueue<S> {
@@ -178,11 +181,11 @@ impl<S> WaitQueue<S> {
     /// Appends a node.
     ///
     /// # Safety
-    /// The node is attached, in no queue, and stays where it is until it is taken out (invariant 2).
+    /// The node is attached, is in no queue, and does not move until it is removed (invariant 2).
     pub unsafe fn push(&mut self, node: &Node<S>) {
         debug_assert!(
             !node.linked.get(),
-            "a node in two places: its owner must refuse a second wait before it comes here"
+            "a node was queued twice: its owner must refuse a second wait first"
         );
         node.linked.set(true);
         node.next.set(ptr::null());
@@ -195,11 +198,11 @@ impl<S> WaitQueue<S> {
         self.tail = node;
     }
 
-    /// Whether there are no waiters but, perhaps, other nodes of the same wait: a select can be on both sides of a
-    /// channel, but does not serve itself.
+    /// Returns whether all waiters are other nodes of the same wait: a select can be at both ends of a channel, but
+    /// does not serve itself.
     pub fn is_empty_but_for(&self, node: &Node<impl Sized>) -> bool {
         let mut at = self.head;
-        // SAFETY: nodes in the queue are alive, and the caller has the lock (invariants 1 and 2).
+        // SAFETY: nodes in the queue are alive, and the caller holds the lock (invariants 1 and 2).
         while let Some(other) = unsafe { at.as_ref() } {
             if other.wait.get() != node.wait.get() {
                 return false;
@@ -209,7 +212,7 @@ impl<S> WaitQueue<S> {
         true
     }
 
-    /// Takes a node out, if it is in.
+    /// Removes a node. Returns whether it was in the queue.
     pub fn remove(&mut self, node: &Node<S>) -> bool {
         if !node.linked.replace(false) {
             return false;
@@ -228,22 +231,22 @@ impl<S> WaitQueue<S> {
         true
     }
 
-    /// What the first waiter brought.
+    /// Passes the slot of the first waiter to `f`.
     pub fn first<R>(&self, f: impl FnOnce(&S) -> R) -> Option<R> {
-        // SAFETY: a node in the queue is alive, and the caller has the lock (invariants 1 and 2).
+        // SAFETY: a node in the queue is alive, and the caller holds the lock (invariants 1 and 2).
         unsafe {
             let node = self.head.as_ref()?;
             Some(node.slot.with(|slot| f(&*slot)))
         }
     }
 
-    /// Takes the first waiter out. If its wait can be claimed, fills its slot, has it woken, and answers `true`.
+    /// Removes the first waiter. If its wait can be claimed, fills its slot, has it woken, and returns `true`.
     pub fn grant_first<P: Policy>(
         &mut self,
         wakes: &mut Wakes<P>,
         fill: &mut impl FnMut(&mut S),
     ) -> bool {
-        // SAFETY: a node in the queue is alive, with the wait it is attached to, and the caller has the lock
+        // SAFETY: a node in the queue is alive, and so is the wait it is attached to, and the caller holds the lock
         // (invariants 1 and 2); after the claim, slot and signal are ours (3).
         unsafe {
             let node = &*self.head;
@@ -262,7 +265,7 @@ impl<S> WaitQueue<S> {
         true
     }
 
-    /// Gives something to the first waiter that still wants it. Returns whether there was one.
+    /// Grants something to the first waiter that still wants it. Returns whether there was one.
     pub fn grant<P: Policy>(&mut self, wakes: &mut Wakes<P>, mut fill: impl FnMut(&mut S)) -> bool {
         while !self.head.is_null() {
             if self.grant_first(wakes, &mut fill) {
@@ -272,7 +275,7 @@ impl<S> WaitQueue<S> {
         false
     }
 
-    /// Gives something to every waiter. Returns how many there were.
+    /// Grants something to every waiter. Returns how many there were.
     pub fn grant_all<P: Policy>(
         &mut self,
         wakes: &mut Wakes<P>,
@@ -286,10 +289,10 @@ impl<S> WaitQueue<S> {
     }
 }
 
-/// The signals of those who were given something: raised at once on one thread, after the lock between threads.
+/// The signals of waiters that were served. On one thread they are raised at once, between threads after the lock.
 pub struct Wakes<P: Policy> {
     first: Option<Signal>,
-    /// Allocates only when one act wakes several.
+    /// Allocates only when one operation wakes several.
     more: Vec<Signal>,
     _policy: PhantomData<P>,
 }
@@ -325,37 +328,37 @@ impl<P: Policy> Drop for Wakes<P> {
     }
 }
 
-/// What came of an attempt to wait.
+/// The result of an attempt to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enlisted {
     /// The node is in the queue.
     Waiting,
-    /// What is wanted was there; the wait is claimed, the slot filled.
+    /// The request was granted at once: the wait is claimed, the slot filled.
     Done,
     /// Another branch of the same select has been served.
     Lost,
-    /// The wait is claimed, but what was there has gone meanwhile: give up, and begin anew.
+    /// The wait is claimed, but the grant is no longer possible: give up, and start over.
     Again,
 }
 
-/// What can be waited for: one side of a primitive (receiving from a channel, acquiring permits, …).
+/// An operation that can be waited for: one end of a primitive (receiving from a channel, acquiring permits, …).
 ///
-/// The methods that get the state run under its lock: they must not suspend and must not run code of the program's.
+/// The methods that get the state run under its lock: they must not suspend and must not run the program's code.
 pub trait Source {
     type Policy: Policy;
     type State;
-    /// What a waiter brings and gets.
+    /// What a waiter brings, and what it gets.
     type Slot;
     type Output;
-    /// What listings show of a fiber that waits here.
+    /// The reason that listings show for a fiber that waits here.
     const REASON: &'static str;
 
     fn state(&self) -> &<Self::Policy as Policy>::Lock<Self::State>;
 
-    /// Without waiting: fills the slot if what is wanted is there and nobody came before.
+    /// Fills the slot without waiting, if the request can be granted and nobody came before.
     fn quick(&self, slot: &mut Self::Slot) -> bool;
 
-    /// Under the lock: what is wanted now (claiming the node's wait first), or a place in the queue.
+    /// Grants the request now (claiming the node's wait first), or queues the node. Called under the lock.
     fn enlist(
         &self,
         state: &mut Self::State,
@@ -363,25 +366,25 @@ pub trait Source {
         wakes: &mut Wakes<Self::Policy>,
     ) -> Enlisted;
 
-    /// After the lock, when the node is in the queue.
+    /// Called after the lock was released, when the node is in the queue.
     fn enlisted(&self) {}
 
     fn queue(state: &mut Self::State) -> &mut WaitQueue<Self::Slot>;
 
-    /// Under the lock: a waiter has left its place with nothing; those behind it may go on.
+    /// Called under the lock, when a waiter has left the queue with nothing: waiters behind it may be served.
     fn withdrawn(&self, _state: &mut Self::State, _wakes: &mut Wakes<Self::Policy>) {}
 
-    /// What was given cannot be taken: hand it on.
+    /// Hands a grant on that the waiter cannot take.
     fn hand_on(&self, slot: &mut Self::Slot);
 
-    /// A branch was dropped without an outcome.
+    /// Called for a branch that was dropped without an outcome.
     fn unused(&self, _slot: &mut Self::Slot) {}
 
-    /// What the caller gets for a filled slot.
+    /// Converts a filled slot into the caller's result.
     fn finish(&self, slot: Self::Slot) -> Self::Output;
 }
 
-/// Runs `f` on the source's state, and wakes whom it served.
+/// Runs `f` on the source's state, then wakes the waiters that it served.
 pub fn locked<S: Source, R>(
     source: &S,
     f: impl FnOnce(&mut S::State, &mut Wakes<S::Policy>) -> R,
@@ -390,7 +393,7 @@ pub fn locked<S: Source, R>(
     source.state().with(|state| f(state, &mut wakes))
 }
 
-/// Waits for a source: the whole of a suspending call. The slot comes back from a call that was refused.
+/// Waits for a source. This is the whole of a suspending call; a call that was refused returns the slot.
 #[inline]
 pub fn wait_for<S: Source>(source: &S, mut slot: S::Slot) -> Result<S::Output, (Stopped, S::Slot)> {
     if let Err(stopped) = check_stopped() {
@@ -402,8 +405,8 @@ pub fn wait_for<S: Source>(source: &S, mut slot: S::Slot) -> Result<S::Output, (
     Ok(source.finish(slot))
 }
 
-/// As [`wait_for`], but whatever else happens to the fiber.
-pub fn wait_hard_for<S: Source>(source: &S, mut slot: S::Slot) -> S::Output {
+/// Like [`wait_for`], but uninterruptible.
+pub fn wait_uninterruptibly_for<S: Source>(source: &S, mut slot: S::Slot) -> S::Output {
     if !source.quick(&mut slot) {
         slot = match wait_in_queue(source, slot, true) {
             Ok(slot) => slot,
@@ -413,18 +416,19 @@ pub fn wait_hard_for<S: Source>(source: &S, mut slot: S::Slot) -> S::Output {
     source.finish(slot)
 }
 
-/// A node whose place is given back when the call ends, however it ends.
-struct Place<'a, S: Source> {
+/// A node that leaves its queue when the call ends, even by unwinding.
+struct Queued<'a, S: Source> {
     source: &'a S,
     wait: &'a Wait,
     node: Node<S::Slot>,
 }
 
-impl<S: Source> Place<'_, S> {
-    /// Ends the wait. Answers `true` if it was given something.
+impl<S: Source> Queued<'_, S> {
+    /// Ends the wait. Returns `true` if it was granted something.
     fn leave(&self, give_up: bool) -> bool {
         locked(self.source, |state, wakes| {
-            // Under the lock, so that who counts waiters (a barrier) sees them go before, or not at all.
+            // Under the lock, so that a primitive that counts waiters (a barrier) sees the waiter leave before, or not
+            // at all.
             let left = give_up && self.wait.give_up();
             if S::queue(state).remove(&self.node) && left {
                 self.source.withdrawn(state, wakes);
@@ -438,7 +442,7 @@ impl<S: Source> Place<'_, S> {
 enum End<T> {
     Given(T),
     Stopped(Stopped, T),
-    /// What seemed to be there has gone; nothing was taken, and the place is given back.
+    /// The grant was no longer possible; nothing was taken, and the node has left the queue.
     Again(T),
 }
 
@@ -447,11 +451,11 @@ enum End<T> {
 fn wait_in_queue<S: Source>(
     source: &S,
     mut slot: S::Slot,
-    hard: bool,
+    uninterruptible: bool,
 ) -> Result<S::Slot, (Stopped, S::Slot)> {
     assert_may_wait(S::Policy::BETWEEN_THREADS);
     loop {
-        match wait_once(source, slot, hard) {
+        match wait_once(source, slot, uninterruptible) {
             End::Given(slot) => return Ok(slot),
             End::Stopped(stopped, slot) => return Err((stopped, slot)),
             End::Again(before) => slot = before,
@@ -459,30 +463,30 @@ fn wait_in_queue<S: Source>(
     }
 }
 
-// Inlined for the processor's return-address prediction: a switch voids it for every call that is open then.
+// Inlined for the processor's return-address prediction: a switch invalidates it for every open call.
 #[inline(always)]
-fn wait_once<S: Source>(source: &S, slot: S::Slot, hard: bool) -> End<S::Slot> {
+fn wait_once<S: Source>(source: &S, slot: S::Slot, uninterruptible: bool) -> End<S::Slot> {
     let wait = Wait::new(S::Policy::BETWEEN_THREADS, Signal::new());
-    let place = Place {
+    let queued = Queued {
         source,
         wait: &wait,
         node: Node::new(slot),
     };
-    let unwinding = Unwinding(&place);
-    // SAFETY: `wait` and the node stay where they are until `leave` below, or the one in `unwinding`, is over.
-    unsafe { place.node.attach(&wait, 1) };
+    let unwinding = Unwinding(&queued);
+    // SAFETY: `wait` and the node do not move until `leave` below, or the one in `unwinding`, has returned.
+    unsafe { queued.node.attach(&wait, 1) };
     let enlisted = locked(source, |state, wakes| {
-        source.enlist(state, &place.node, wakes)
+        source.enlist(state, &queued.node, wakes)
     });
     let mut stopped = None;
     if enlisted == Enlisted::Waiting {
         source.enlisted();
-        let end = until_claimed::<S>(&wait, hard).err();
-        let given = place.leave(end.is_some());
+        let end = until_claimed::<S>(&wait, uninterruptible).err();
+        let given = queued.leave(end.is_some());
         stopped = end.filter(|_| !given);
     }
     mem::forget(unwinding);
-    let slot = place.node.into_slot();
+    let slot = queued.node.into_slot();
     match stopped {
         Some(stopped) => End::Stopped(refuse_call(stopped), slot),
         None if enlisted == Enlisted::Again => End::Again(slot),
@@ -491,10 +495,10 @@ fn wait_once<S: Source>(source: &S, slot: S::Slot, hard: bool) -> End<S::Slot> {
 }
 
 #[inline(always)]
-fn until_claimed<S: Source>(wait: &Wait, hard: bool) -> Result<(), Stopped> {
+fn until_claimed<S: Source>(wait: &Wait, uninterruptible: bool) -> Result<(), Stopped> {
     while wait.claimed_by().is_none() {
-        if hard {
-            suspend_hard(S::REASON);
+        if uninterruptible {
+            suspend_uninterruptibly(S::REASON);
         } else {
             suspend(S::REASON, Instant::NEVER)?;
         }
@@ -502,16 +506,16 @@ fn until_claimed<S: Source>(wait: &Wait, hard: bool) -> Result<(), Stopped> {
     Ok(())
 }
 
-/// Takes the node out when the suspension panics (it is forbidden there, a switch hook says); what the waiter was given
-/// in that moment goes to another.
-struct Unwinding<'a, 'b, S: Source>(&'a Place<'b, S>);
+/// Removes the node when the suspension panics (it is forbidden there, or a switch hook refuses). A grant made at that
+/// moment goes to another waiter.
+struct Unwinding<'a, 'b, S: Source>(&'a Queued<'b, S>);
 
 impl<S: Source> Drop for Unwinding<'_, '_, S> {
     fn drop(&mut self) {
-        let place = self.0;
-        if place.leave(true) {
+        let queued = self.0;
+        if queued.leave(true) {
             // SAFETY: the node is in no queue any more.
-            unsafe { place.node.with_slot(|slot| place.source.hand_on(slot)) };
+            unsafe { queued.node.with_slot(|slot| queued.source.hand_on(slot)) };
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whoever waits, fiber or thread: how it suspends, and how it is woken.
+//! Suspending and waking a waiter, which is a fiber or a plain thread.
 
 use super::atomic::{Thread, current_thread, park_thread, park_thread_until, thread_time_is_up};
 use crate::event_loop::this_loop;
@@ -10,8 +10,8 @@ use crate::time::Instant;
 use std::cell::Cell;
 use std::fmt;
 
-/// Ends the wait of a fiber or of a plain thread, from any thread. Used late, it does nothing (a thread may see one
-/// spurious unpark).
+/// Ends the wait of a fiber or of a plain thread, from any thread. If it is raised late, it does nothing (a thread may
+/// see one spurious unpark).
 #[derive(Clone)]
 pub struct Signal(Target);
 
@@ -22,7 +22,7 @@ enum Target {
 }
 
 impl Signal {
-    /// Begins a wait of the calling fiber or thread; earlier signals of the fiber are void from here on.
+    /// Begins a wait of the calling fiber or thread. Earlier signals of the fiber are void from here on.
     pub(crate) fn new() -> Signal {
         Signal(if in_fiber() {
             Target::Fiber(prepare_park().remote())
@@ -31,7 +31,7 @@ impl Signal {
         })
     }
 
-    /// The same as a [`LocalWaker`], for who keeps those. `None` if a plain thread waits, or another fiber than the
+    /// Returns the signal as a [`LocalWaker`]. `None` if the waiter is a plain thread, or a fiber other than the
     /// calling one.
     pub fn local_waker(&self) -> Option<LocalWaker> {
         match &self.0 {
@@ -40,7 +40,8 @@ impl Signal {
         }
     }
 
-    /// Whether the calling fiber has begun no other wait since. Always so for a plain thread: its waits have no number.
+    /// Returns whether the calling fiber has begun no other wait since. Always true for a plain thread, whose waits
+    /// have no number.
     pub(crate) fn is_current(&self) -> bool {
         match &self.0 {
             Target::Fiber(waker) => LocalWaker::of_this_fiber(*waker).is_some(),
@@ -48,7 +49,7 @@ impl Signal {
         }
     }
 
-    /// Wakes whoever waits: its select looks at its branches again.
+    /// Wakes the waiter: its select polls its branches again.
     pub fn raise(&self) {
         match &self.0 {
             Target::Fiber(waker) => wake_from_here(*waker),
@@ -66,8 +67,8 @@ impl fmt::Debug for Signal {
     }
 }
 
-/// A pseudo-random number below `count`: for a fiber a function of its number and of the waits that it has begun, this
-/// being one.
+/// Returns a pseudo-random number below `count`. In a fiber it is a function of the fiber's number and of its count of
+/// waits, which this call increments.
 pub(super) fn shuffle(count: usize) -> usize {
     let number = if in_fiber() {
         mix(begin_wait_number())
@@ -78,12 +79,12 @@ pub(super) fn shuffle(count: usize) -> usize {
         THREAD_SELECTS.set(THREAD_SELECTS.get().wrapping_add(1));
         mix(THREAD_SELECTS.get())
     };
-    // Its upper half, as a fraction of one, times the count: no division.
+    // The upper half, as a fraction of one, times the count. This needs no division.
     (((number >> 32) * count as u64) >> 32) as usize
 }
 
 thread_local! {
-    /// Selects of this plain thread.
+    /// Number of selects of this plain thread.
     static THREAD_SELECTS: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -95,10 +96,10 @@ fn mix(mut number: u64) -> u64 {
     number ^ (number >> 31)
 }
 
-/// Panics where the caller could not wait: before it is in any queue.
+/// Panics if the caller cannot wait. Called before it enters any queue.
 ///
 /// # Panics
-/// As [`park`](crate::park) would; in a callback of a loop; for what only fibers can wait for, on a plain thread too.
+/// As [`park`](crate::park) would; in a callback of a loop; on a plain thread if only fibers can wait for it.
 pub(super) fn assert_may_wait(between_threads: bool) {
     if in_fiber() {
         if let Err(reason) = may_suspend() {
@@ -106,18 +107,18 @@ pub(super) fn assert_may_wait(between_threads: bool) {
         }
         return;
     }
-    // Its loop, for which others may be waiting, would stand still; most likely the one that could end the wait, too.
+    // The loop would stop, although other waiters may need it; most likely it is the loop that would end the wait, too.
     this_loop::assert_not_in_callback();
     if !between_threads {
         panic!(
-            "not in a fiber: only a fiber can wait for what belongs to a loop, such as what is in sync::local; use \
+            "not in a fiber: only a fiber can wait for something that belongs to a loop, such as sync::local; use \
              spawn, or sync"
         );
     }
 }
 
-/// Suspends until a signal, until `at`, or until the fiber is told to stop. A refusal is not noted yet: the caller may
-/// find that it was given what it waited for. Threads may come back for no reason.
+/// Suspends until a signal, until `at`, or until the fiber is stopped. A refusal is not recorded yet, because the
+/// caller may find that its request was granted. A plain thread may return spuriously.
 #[inline(always)]
 pub(super) fn suspend(reason: &'static str, at: Instant) -> Result<Wakeup, Stopped> {
     if in_fiber() {
@@ -135,8 +136,8 @@ pub(super) fn suspend(reason: &'static str, at: Instant) -> Result<Wakeup, Stopp
     })
 }
 
-/// Suspends until a signal, whatever else happens.
-pub(super) fn suspend_hard(reason: &'static str) {
+/// Suspends uninterruptibly until a signal.
+pub(super) fn suspend_uninterruptibly(reason: &'static str) {
     if in_fiber() {
         park_uninterruptible(reason);
     } else {

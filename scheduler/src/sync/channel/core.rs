@@ -1,24 +1,24 @@
-//! What the ends of a channel share: the buffer, those who wait to receive, those who wait to send.
+//! The shared part of a channel: the buffer, the waiting receivers and the waiting senders.
 //!
 //! ```text
-//!   senders that wait            buffer                receivers that wait
+//!   waiting senders              buffer                waiting receivers
 //!   (each with its value)  ──▶  [v v v v]  ──▶        (each with an empty slot)
 //! ```
 //!
-//! Values keep the order in which the sends began. A value goes straight into the slot of a receiver that waits, and a
-//! receive that makes room moves the first waiting sender's value into the buffer: whoever is woken has been served,
-//! and need not try again, so nobody is overtaken and nobody wakes for nothing.
+//! Values keep the order in which their sends began. A value goes straight into the slot of a waiting receiver, and a
+//! receive that frees a slot of the buffer moves the first waiting sender's value there. A woken waiter has therefore
+//! been served and need not retry, so no waiter is overtaken and none wakes for nothing.
 //!
-//! Invariants, under the lock, counting only waits that are open:
+//! Invariants, under the lock, counting only open waits:
 //! - Receivers wait only while the buffer is empty and no sender waits.
-//! - Senders wait only while the buffer is full. (A buffer for nothing is always both.)
+//! - Senders wait only while the buffer is full. (A buffer of capacity 0 is always both empty and full.)
 //!
 //! # Why the channel between threads is not a lock-free queue
 //!
-//! The queues of `yue-queue` know neither room nor receivers that wait nor an end, and a receiver that finds nothing
-//! in one must look again after it has said that it will sleep: it is woken to *try*, and may be overtaken. Here one
-//! short lock makes buffer, both queues and the closing one thing. What crosses between loops, the wake, does go
-//! through the mailbox of the receiver's loop, and once a loop is awake the values of a batch cost no further wake.
+//! The queues of `yue-queue` have no capacity, no waiting receivers and no end. A receiver that finds one empty must
+//! announce its sleep and then check again: it is woken to *retry*, and may be overtaken. Here one short lock covers
+//! the buffer, both queues and the closing. The wake, which does cross between loops, goes through the mailbox of the
+//! receiver's loop, and once a loop is awake the values of a batch cost no further wake.
 
 use super::error::Closed;
 use crate::sync::policy::{Lock, Policy};
@@ -27,10 +27,10 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::mem;
 
-/// What a receiver that waits gets.
+/// The slot of a waiting receiver: its value, or `Closed`.
 pub type RecvSlot<T> = Option<Result<T, Closed>>;
 
-/// What a sender that waits brings, and what became of it.
+/// The slot of a waiting sender: its value, or the outcome.
 #[allow(
     missing_debug_implementations,
     reason = "public only as a part of bounds"
@@ -39,7 +39,7 @@ pub enum SendSlot<T> {
     Waiting(T),
     Sent,
     Closed(T),
-    /// The value has been taken back, or there was none.
+    /// The value was taken back, or there was none.
     Nothing,
 }
 
@@ -63,16 +63,16 @@ pub struct State<T> {
 )]
 pub struct Channel<P: Policy, T> {
     state: P::Lock<State<T>>,
-    /// Sends never wait.
+    /// Whether sends never wait.
     pub(super) unbounded: bool,
 }
 
 impl<P: Policy, T> Channel<P, T> {
-    /// With one sender and one receiver.
+    /// Creates a channel with one sender and one receiver.
     pub(super) fn new(capacity: Option<usize>) -> Self {
         Channel {
             state: P::Lock::new_lock(State {
-                // Not more than a page ahead of need; a bounded one is grown by its own use.
+                // Nothing is allocated ahead of need; the buffer grows with its use.
                 buffer: VecDeque::new(),
                 receivers: WaitQueue::new(),
                 senders: WaitQueue::new(),
@@ -93,10 +93,10 @@ impl<P: Policy, T> Channel<P, T> {
         self.state.with(|state| f(state))
     }
 
-    /// Sends without waiting. The value comes back if it cannot.
+    /// Sends without waiting. Returns the value in the slot if that is impossible.
     #[inline]
     pub(super) fn send_now(&self, value: T) -> SendSlot<T> {
-        match self.state.with(|state| state.send_quietly(value)) {
+        match self.state.with(|state| state.send_without_waking(value)) {
             None => SendSlot::Sent,
             Some(value) => self.send_to_waiters(value),
         }
@@ -111,7 +111,7 @@ impl<P: Policy, T> Channel<P, T> {
 
     #[inline]
     pub(super) fn receive_now(&self) -> RecvSlot<T> {
-        match self.state.with(State::receive_quietly) {
+        match self.state.with(State::receive_without_waking) {
             Some(value) => Some(Ok(value)),
             None => self.receive_from_waiters(),
         }
@@ -152,7 +152,7 @@ impl<P: Policy, T> Channel<P, T> {
             state.close(wakes);
             mem::take(&mut state.buffer)
         });
-        // Outside the lock: the values' drops may run anything.
+        // Outside the lock, because dropping the values may run any code.
         drop(rest);
     }
 }
@@ -170,9 +170,9 @@ impl<T> State<T> {
         self.closed
     }
 
-    /// The short way: there is room, and nobody to wake. Else gives the value back.
+    /// The fast path: there is room, and no waiter to wake. Otherwise returns the value.
     #[inline]
-    fn send_quietly(&mut self, value: T) -> Option<T> {
+    fn send_without_waking(&mut self, value: T) -> Option<T> {
         let room = self.buffer.len() < self.capacity;
         if !room || self.closed || !self.receivers.is_empty() {
             return Some(value);
@@ -181,9 +181,9 @@ impl<T> State<T> {
         None
     }
 
-    /// The short way: there is a value, and nobody to wake.
+    /// The fast path: there is a value, and no waiter to wake.
     #[inline]
-    fn receive_quietly(&mut self) -> Option<T> {
+    fn receive_without_waking(&mut self) -> Option<T> {
         if self.senders.is_empty() {
             self.buffer.pop_front()
         } else {
@@ -191,7 +191,7 @@ impl<T> State<T> {
         }
     }
 
-    /// Sends what is in the slot if it need not wait. The slot says what became of it; `Waiting` is "not now".
+    /// Sends the value in the slot if it need not wait. The slot then holds the outcome; `Waiting` means "not now".
     #[inline]
     fn send<P: Policy>(&mut self, slot: &mut SendSlot<T>, wakes: &mut Wakes<P>) {
         let SendSlot::Waiting(value) = mem::replace(slot, SendSlot::Nothing) else {
@@ -211,7 +211,7 @@ impl<T> State<T> {
         };
     }
 
-    /// Gives a value to the first receiver that waits; else gives it back.
+    /// Hands a value to the first waiting receiver, or returns it if there is none.
     #[inline]
     fn give_to_receiver<P: Policy>(&mut self, value: T, wakes: &mut Wakes<P>) -> Option<T> {
         if self.receivers.is_empty() {
@@ -223,12 +223,12 @@ impl<T> State<T> {
         value
     }
 
-    /// The next value, or `Closed`; `None` is "not now".
+    /// Returns the next value, or `Closed`; `None` means "not now".
     #[inline]
     fn receive<P: Policy>(&mut self, wakes: &mut Wakes<P>) -> RecvSlot<T> {
         let received = match self.buffer.pop_front() {
             Some(value) => {
-                // Not if it is still full: a value that was handed on comes back beyond the capacity.
+                // Not if the buffer is still full: a value that was handed on is put back beyond the capacity.
                 if self.buffer.len() < self.capacity
                     && let Some(next) = self.take_from_sender(wakes)
                 {
@@ -244,7 +244,7 @@ impl<T> State<T> {
         }
     }
 
-    /// The value of the first sender that waits, which is sent with that.
+    /// Takes the value of the first waiting sender, whose send then succeeds.
     #[inline]
     fn take_from_sender<P: Policy>(&mut self, wakes: &mut Wakes<P>) -> Option<T> {
         if self.senders.is_empty() {
@@ -259,7 +259,7 @@ impl<T> State<T> {
         }
     }
 
-    /// No more is sent. What is in the buffer can still be received.
+    /// Closes the channel. Values in the buffer can still be received.
     fn close<P: Policy>(&mut self, wakes: &mut Wakes<P>) {
         self.closed = true;
         self.receivers
@@ -272,7 +272,7 @@ impl<T> State<T> {
     }
 }
 
-/// Waiting for a value.
+/// The operation of receiving a value.
 #[allow(
     missing_debug_implementations,
     reason = "public only as a part of bounds"
@@ -303,7 +303,7 @@ impl<P: Policy, T> Source for Receiving<'_, P, T> {
         wakes: &mut Wakes<P>,
     ) -> Enlisted {
         if state.buffer.is_empty() && state.senders.is_empty_but_for(node) && !state.closed {
-            // SAFETY: the caller attached the node and keeps it in place until it is taken out.
+            // SAFETY: the caller attached the node, and does not move it until it is removed.
             unsafe { state.receivers.push(node) };
             return Enlisted::Waiting;
         }
@@ -311,10 +311,10 @@ impl<P: Policy, T> Source for Receiving<'_, P, T> {
             return Enlisted::Lost;
         }
         match state.receive(wakes) {
-            // The senders that seemed to wait had all gone.
+            // The senders that seemed to wait had all left.
             None => Enlisted::Again,
             received => {
-                // SAFETY: we have the lock. (The slot was empty: nothing is dropped.)
+                // SAFETY: we hold the lock. (The slot was empty, so nothing is dropped.)
                 unsafe { node.with_slot(|slot| *slot = received) };
                 Enlisted::Done
             }
@@ -341,15 +341,15 @@ impl<P: Policy, T> Source for Receiving<'_, P, T> {
     }
 }
 
-/// Waiting for room.
+/// The operation of sending a value.
 #[allow(
     missing_debug_implementations,
     reason = "public only as a part of bounds"
 )]
 pub struct Sending<'a, P: Policy, T> {
     pub(super) channel: &'a Channel<P, T>,
-    /// Where a value goes that a select did not send.
-    pub(super) home: Cell<Option<&'a mut Option<T>>>,
+    /// The variable that gets the value back if a select did not send it.
+    pub(super) pending: Cell<Option<&'a mut Option<T>>>,
 }
 
 impl<P: Policy, T> Source for Sending<'_, P, T> {
@@ -379,19 +379,19 @@ impl<P: Policy, T> Source for Sending<'_, P, T> {
     ) -> Enlisted {
         let full = state.buffer.len() >= state.capacity;
         if full && state.receivers.is_empty_but_for(node) && !state.closed {
-            // SAFETY: the caller attached the node and keeps it in place until it is taken out.
+            // SAFETY: the caller attached the node, and does not move it until it is removed.
             unsafe { state.senders.push(node) };
             return Enlisted::Waiting;
         }
         if !node.claim() {
             return Enlisted::Lost;
         }
-        // SAFETY: we have the lock.
+        // SAFETY: we hold the lock.
         unsafe {
             node.with_slot(|slot| {
                 state.send(slot, wakes);
                 match slot {
-                    // The receivers that seemed to wait had all gone.
+                    // The receivers that seemed to wait had all left.
                     SendSlot::Waiting(_) => Enlisted::Again,
                     _ => Enlisted::Done,
                 }
@@ -403,7 +403,7 @@ impl<P: Policy, T> Source for Sending<'_, P, T> {
         &mut state.senders
     }
 
-    /// It is sent, or came back closed: there is nothing to hand on but the value.
+    /// The value was sent, or came back because the channel is closed: only such a value needs to go somewhere.
     fn hand_on(&self, slot: &mut SendSlot<T>) {
         self.unused(slot);
     }
@@ -413,8 +413,8 @@ impl<P: Policy, T> Source for Sending<'_, P, T> {
             SendSlot::Waiting(value) | SendSlot::Closed(value) => Some(value),
             SendSlot::Sent | SendSlot::Nothing => None,
         };
-        if let (Some(value), Some(home)) = (value, self.home.take()) {
-            *home = Some(value);
+        if let (Some(value), Some(pending)) = (value, self.pending.take()) {
+            *pending = Some(value);
         }
     }
 

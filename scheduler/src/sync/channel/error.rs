@@ -1,9 +1,9 @@
-//! Why a channel took or gave nothing.
+//! The errors of channel operations.
 
 use crate::fiber::Stopped;
 use std::fmt;
 
-/// All senders, or all receivers, of a channel are gone, or it was closed.
+/// The channel was closed, or all its senders or all its receivers were dropped.
 ///
 /// ```
 /// use yue_scheduler::sync::{Closed, RecvError};
@@ -14,7 +14,7 @@ use std::fmt;
 #[error("the channel is closed")]
 pub struct Closed;
 
-/// Why a receive came back without a value.
+/// The reason why a receive returned no value.
 ///
 /// ```
 /// use yue_scheduler::sync::{RecvError, channel};
@@ -25,15 +25,15 @@ pub struct Closed;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecvError {
-    /// The channel is empty and nobody will send any more.
+    /// The channel is empty and no sender is left.
     #[error("the channel is closed")]
     Closed,
-    /// The fiber was told to stop. What is in the channel stays there.
+    /// The fiber was cancelled or a deadline passed. The values in the channel stay there.
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
 
-/// Why there was no value.
+/// The reason why `try_recv` returned no value.
 ///
 /// ```
 /// use yue_scheduler::sync::{TryRecvError, channel};
@@ -43,15 +43,15 @@ pub enum RecvError {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TryRecvError {
-    /// There is none now.
+    /// The channel is empty now.
     #[error("the channel is empty")]
     Empty,
-    /// There is none, and nobody will send any more.
+    /// The channel is empty and no sender is left.
     #[error("the channel is closed")]
     Closed,
 }
 
-/// Why a value was not sent, with the value.
+/// The reason why a value was not sent, with the value.
 ///
 /// ```
 /// use yue_scheduler::sync::{SendError, channel};
@@ -62,13 +62,13 @@ pub enum TryRecvError {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SendError<T> {
-    /// Nobody will receive it.
+    /// No receiver is left.
     Closed(T),
-    /// The fiber was told to stop while the channel was full.
+    /// The fiber was cancelled or a deadline passed.
     Stopped(T, Stopped),
 }
 
-/// Why a value was not sent at once, with the value.
+/// The reason why a value was not sent at once, with the value.
 ///
 /// ```
 /// use yue_scheduler::sync::{TrySendError, channel};
@@ -79,9 +79,9 @@ pub enum SendError<T> {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum TrySendError<T> {
-    /// The channel has no room now.
+    /// The channel is full.
     Full(T),
-    /// Nobody will receive it.
+    /// No receiver is left.
     Closed(T),
 }
 
@@ -98,7 +98,7 @@ impl From<Closed> for TryRecvError {
 }
 
 impl<T> SendError<T> {
-    /// The value.
+    /// Returns the value that was not sent.
     pub fn into_value(self) -> T {
         match self {
             SendError::Closed(value) | SendError::Stopped(value, _) => value,
@@ -114,7 +114,7 @@ impl<T> SendError<T> {
 }
 
 impl<T> TrySendError<T> {
-    /// The value.
+    /// Returns the value that was not sent.
     pub fn into_value(self) -> T {
         match self {
             TrySendError::Full(value) | TrySendError::Closed(value) => value,
@@ -129,7 +129,7 @@ impl<T> TrySendError<T> {
     }
 }
 
-// By hand, so that the value need not be `Debug`.
+// Not derived, so that the value need not be `Debug`.
 impl<T> fmt::Debug for SendError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SendError({self})")

@@ -1,4 +1,4 @@
-//! Channels: any number of senders, any number of receivers, each value to one of them.
+//! Channels with any number of senders and receivers; each value goes to one receiver.
 
 mod core;
 mod error;
@@ -21,8 +21,8 @@ pub(super) fn channel<P: Policy, T>(capacity: Option<usize>) -> (Sender<P, T>, R
     (sender, Receiver { channel })
 }
 
-/// The end of a channel that sends. Clones are further senders; when the last one is dropped, receivers get what is
-/// left and then `Closed`.
+/// The sending end of a channel. Clones are further senders. When the last one is dropped, receivers get the remaining
+/// values and then `Closed`.
 ///
 /// The type behind [`sync::Sender`](crate::sync::Sender) and [`sync::local::Sender`](crate::sync::local::Sender).
 ///
@@ -39,8 +39,8 @@ pub struct Sender<P: Policy, T> {
     channel: P::Ref<Channel<P, T>>,
 }
 
-/// The end of a channel that receives. Clones are further receivers, and each value goes to one of them; when the last
-/// one is dropped, the values that are left are dropped, and senders get theirs back with `Closed`.
+/// The receiving end of a channel. Clones are further receivers, and each value goes to one of them. When the last one
+/// is dropped, the remaining values are dropped, and senders get theirs back with `Closed`.
 ///
 /// The type behind [`sync::Receiver`](crate::sync::Receiver) and
 /// [`sync::local::Receiver`](crate::sync::local::Receiver).
@@ -63,12 +63,12 @@ pub struct Receiver<P: Policy, T> {
 }
 
 impl<P: Policy, T> Sender<P, T> {
-    /// Sends a value, waiting while the channel is full. Of an unbounded channel it never waits, and so can be used
-    /// outside fibers and by fibers that have been told to stop.
+    /// Sends a value, and waits while the channel is full. On an unbounded channel it never waits, so it can be used
+    /// outside fibers and in stopped fibers.
     ///
     /// # Errors
-    /// With the value: [`SendError::Closed`] if nobody will receive it, [`SendError::Stopped`] when the fiber is told
-    /// to stop first, or had been before.
+    /// With the value: [`SendError::Closed`] if no receiver is left, [`SendError::Stopped`] when the fiber is cancelled
+    /// or a deadline passes, before or during the wait.
     ///
     /// # Panics
     /// If it must wait where suspension is forbidden.
@@ -87,7 +87,7 @@ impl<P: Policy, T> Sender<P, T> {
         }
         let sending = Sending {
             channel: &self.channel,
-            home: Cell::new(None),
+            pending: Cell::new(None),
         };
         match wait_for(&sending, SendSlot::Waiting(value)) {
             Ok(slot) => sent(slot),
@@ -117,8 +117,9 @@ impl<P: Policy, T> Sender<P, T> {
         }
     }
 
-    /// Sending the value in `pending` as a branch of [`select!`](crate::select): the value is still there if another
-    /// branch is taken. An empty `pending` is a branch that never comes. The outcome is `Result<(), SendError<T>>`.
+    /// Returns the sending of the value in `pending` as a branch of [`select!`](crate::select). The value is still
+    /// there if another branch is taken. With an empty `pending` the branch never becomes ready. The outcome is
+    /// `Result<(), SendError<T>>`.
     ///
     /// ```
     /// use yue_scheduler::{select, sync::channel};
@@ -140,12 +141,12 @@ impl<P: Policy, T> Sender<P, T> {
         let enabled = matches!(slot, SendSlot::Waiting(_));
         let sending = Sending {
             channel: &self.channel,
-            home: Cell::new(Some(pending)),
+            pending: Cell::new(Some(pending)),
         };
         SendBranch(SourceBranch::new(sending, slot).enabled_if(enabled))
     }
 
-    /// Ends the channel for all: sends fail, receivers get what is left and then `Closed`.
+    /// Closes the channel: sends fail, and receivers get the remaining values and then `Closed`.
     ///
     /// ```
     /// use yue_scheduler::sync::{SendError, channel};
@@ -158,22 +159,22 @@ impl<P: Policy, T> Sender<P, T> {
         self.channel.close();
     }
 
-    /// Whether nobody will receive what is sent.
+    /// Returns whether sends will fail because the channel is closed.
     pub fn is_closed(&self) -> bool {
         self.channel.with(|state| state.is_closed())
     }
 
-    /// Values that are in the channel.
+    /// Returns the number of values in the channel.
     pub fn len(&self) -> usize {
         self.channel.with(|state| state.len())
     }
 
-    /// Whether no value is in the channel.
+    /// Returns whether the channel holds no value.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// For how many values there is room; `None` for an unbounded channel.
+    /// Returns the capacity; `None` for an unbounded channel.
     pub fn capacity(&self) -> Option<usize> {
         (!self.channel.unbounded).then(|| self.channel.with(|state| state.capacity()))
     }
@@ -183,16 +184,16 @@ pub(super) fn sent<T>(slot: SendSlot<T>) -> Result<(), SendError<T>> {
     match slot {
         SendSlot::Closed(value) => Err(SendError::Closed(value)),
         SendSlot::Sent | SendSlot::Nothing => Ok(()),
-        SendSlot::Waiting(_) => unreachable!("a send that neither waited nor came to an end"),
+        SendSlot::Waiting(_) => unreachable!("a send that neither waited nor finished"),
     }
 }
 
 impl<P: Policy, T> Receiver<P, T> {
-    /// Takes the next value, waiting while there is none.
+    /// Takes the next value, and waits while there is none.
     ///
     /// # Errors
-    /// [`RecvError::Closed`] if there will be none, [`RecvError::Stopped`] when the fiber is told to stop first, or had
-    /// been before: it then takes nothing, also if there is something.
+    /// [`RecvError::Closed`] if there will be none, [`RecvError::Stopped`] when the fiber is cancelled or a deadline
+    /// passes, before or during the wait. In a stopped fiber it takes nothing, even if there is a value.
     ///
     /// # Panics
     /// If it must wait where suspension is forbidden.
@@ -235,7 +236,7 @@ impl<P: Policy, T> Receiver<P, T> {
         }
     }
 
-    /// [`Receiver::recv`] as a branch of [`select!`](crate::select); its outcome is `Result<T, Closed>`.
+    /// Returns [`Receiver::recv`] as a branch of [`select!`](crate::select). Its outcome is `Result<T, Closed>`.
     ///
     /// ```
     /// use yue_scheduler::{select, sync::channel};
@@ -252,7 +253,7 @@ impl<P: Policy, T> Receiver<P, T> {
         SourceBranch::new(Receiving(&self.channel), None)
     }
 
-    /// The values as they come, until the channel is closed or the fiber is told to stop.
+    /// Iterates over the values as they arrive, until the channel is closed or the fiber is stopped.
     ///
     /// ```
     /// use yue_scheduler::sync::unbounded;
@@ -266,28 +267,28 @@ impl<P: Policy, T> Receiver<P, T> {
         Iter(self)
     }
 
-    /// Ends the channel for all, as [`Sender::close`] does; what is in it can still be received.
+    /// Closes the channel, as [`Sender::close`] does. The values in it can still be received.
     pub fn close(&self) {
         self.channel.close();
     }
 
-    /// Whether nothing more will be sent. There may be values left.
+    /// Returns whether nothing more will be sent. There may be values left.
     pub fn is_closed(&self) -> bool {
         self.channel.with(|state| state.is_closed())
     }
 
-    /// Values that are in the channel.
+    /// Returns the number of values in the channel.
     pub fn len(&self) -> usize {
         self.channel.with(|state| state.len())
     }
 
-    /// Whether no value is in the channel.
+    /// Returns whether the channel holds no value.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// The values of a channel as they come; from [`Receiver::iter`].
+/// The values of a channel as they arrive; from [`Receiver::iter`].
 ///
 /// ```
 /// use yue_scheduler::sync::channel;
@@ -362,7 +363,7 @@ impl<P: Policy, T> fmt::Debug for Receiver<P, T> {
     }
 }
 
-/// Receiving as a branch of a select.
+/// Receiving as a branch of a select; from [`Receiver::recv_branch`].
 ///
 /// ```
 /// use yue_scheduler::sync::{channel, select};

@@ -1,4 +1,4 @@
-//! The kinds of branches: a primitive of `sync`, a moment, a foreign readiness.
+//! The kinds of branches: a primitive of `sync`, an instant, a foreign readiness.
 
 use super::sealed::Internal;
 use super::{Branch, Readiness, Signal};
@@ -13,10 +13,11 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::time::Duration;
 
-/// Whether a select waits for the branch at this moment.
+/// Whether a select currently waits for the branch.
 ///
-/// A branch has one place in its queue, so one select at a time may have it. Named twice in a select, or shared by the
-/// selects of two fibers, its node would be linked twice, and the queue would lead to it after it is gone.
+/// A branch has one node for its queue, so only one select at a time may use it. If it were named twice in a select, or
+/// shared by the selects of two fibers, its node would be linked twice, and the queue would still lead to it after it
+/// is gone.
 #[derive(Debug, Default)]
 struct Occupied(Cell<bool>);
 
@@ -39,7 +40,7 @@ impl Occupied {
     }
 }
 
-/// Whether a branch has an outcome.
+/// The state of a branch's outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     None,
@@ -47,10 +48,10 @@ enum Outcome {
     Taken,
 }
 
-/// A primitive of [`sync`](crate::sync) as a branch: made by its `…_branch` method.
+/// A primitive of [`sync`](crate::sync) as a branch. The primitive's `…_branch` methods create it.
 ///
-/// A branch that was taken by a select and is dropped without its outcome being looked at hands the outcome on: a
-/// permit is given back, a message goes to the next receiver.
+/// If a select took a branch, and the branch is dropped before its outcome is taken, the outcome is handed on: a permit
+/// is released, a message goes to the next receiver.
 ///
 /// ```
 /// use yue_scheduler::sync::{Semaphore, select};
@@ -82,14 +83,14 @@ impl<S: Source> SourceBranch<S> {
         }
     }
 
-    /// One that is not enabled never comes.
+    /// Enables or disables the branch. A disabled branch never becomes ready.
     pub(in crate::sync) fn enabled_if(mut self, enabled: bool) -> Self {
         self.enabled = enabled;
         self
     }
 
-    /// Takes the node out of its queue. Reached only where the select's fiber was abandoned with its loop, and the
-    /// branch did not lie on that fiber's stack, which is leaked, but in a thread-local of the loop's thread.
+    /// Removes the node from its queue. Needed only if the select's fiber was abandoned with its loop, and the branch
+    /// did not lie on that fiber's stack, which is leaked, but in a thread-local of the loop's thread.
     #[cold]
     fn leave_abandoned_select(&self) {
         let served = locked(&self.source, |state, wakes| {
@@ -110,7 +111,8 @@ impl<S: Source> Internal for SourceBranch<S> {
     fn try_now(&self) -> bool {
         self.occupied.assert_free();
         if self.outcome.get() == Outcome::None && self.enabled {
-            // SAFETY: no select has the branch, and selects take the node out before they end: it is in no queue.
+            // SAFETY: no select uses the branch, and a select removes the node before it ends, so the node is in no
+            // queue.
             if unsafe { self.node.with_slot(|slot| self.source.quick(slot)) } {
                 self.outcome.set(Outcome::Kept);
             }
@@ -126,8 +128,8 @@ impl<S: Source> Internal for SourceBranch<S> {
         if self.outcome.get() == Outcome::Taken || !self.enabled {
             return Enlisted::Waiting;
         }
-        // SAFETY: the node is in no queue: this select alone has the branch (`enter`). The wait lives until `withdraw`,
-        // by the caller's promise.
+        // SAFETY: the node is in no queue, because only this select uses the branch (`enter`). The wait lives until
+        // `withdraw`, as the caller promises.
         unsafe { self.node.attach(wait, number) };
         locked(&self.source, |state, wakes| {
             self.source.enlist(state, &self.node, wakes)
@@ -135,7 +137,7 @@ impl<S: Source> Internal for SourceBranch<S> {
     }
 
     fn withdraw(&self, served: bool) {
-        // Also when it was served: whoever did that has the lock until it is done with the node.
+        // Even if it was served: the granter holds the lock until it has finished with the node.
         locked(&self.source, |state, wakes| {
             if S::queue(state).remove(&self.node) {
                 self.source.withdrawn(state, wakes);
@@ -160,8 +162,8 @@ impl<S: Source> Branch for SourceBranch<S> {
             return None;
         }
         self.outcome.set(Outcome::Taken);
-        // SAFETY: the node is in no queue. Nobody looks at the slot of a branch whose outcome is `Taken`, and it is not
-        // dropped either.
+        // SAFETY: the node is in no queue. Nobody reads the slot of a branch whose outcome is `Taken`, nor is it
+        // dropped.
         let slot = unsafe { self.node.with_slot(|slot| std::ptr::read(slot)) };
         Some(self.source.finish(slot))
     }
@@ -226,7 +228,7 @@ impl<P: Policy, T> Branch for SendBranch<'_, P, T> {
     }
 }
 
-/// A branch that there may be: `None` never comes. What `if` makes of a branch in [`select!`](crate::select).
+/// An optional branch: `None` never becomes ready. A branch with `if` in [`select!`](crate::select) becomes one.
 impl<B: Internal> Internal for Option<B> {
     fn try_now(&self) -> bool {
         self.as_ref().is_some_and(Internal::try_now)
@@ -269,7 +271,7 @@ impl<B: Branch> Branch for Option<B> {
     }
 }
 
-/// A moment, as a branch: made by [`after`] and [`at`].
+/// An instant as a branch; from [`after`] and [`at`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -283,11 +285,11 @@ impl<B: Branch> Branch for Option<B> {
 #[derive(Debug)]
 pub struct Timer {
     at: Instant,
-    come: Cell<bool>,
+    reached: Cell<bool>,
     occupied: Occupied,
 }
 
-/// A branch that comes when `duration` has passed since this call.
+/// Returns a branch that becomes ready when `duration` has passed since this call.
 ///
 /// ```
 /// use yue_scheduler::{select, sync::channel};
@@ -304,7 +306,7 @@ pub fn after(duration: Duration) -> Timer {
     at(now().saturating_add(duration))
 }
 
-/// A branch that comes when the instant has, on the loop's clock (in a plain thread, on the system's).
+/// Returns a branch that becomes ready at the instant, on the loop's clock (in a plain thread, on the system's).
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, now, select};
@@ -317,7 +319,7 @@ pub fn after(duration: Duration) -> Timer {
 pub fn at(at: Instant) -> Timer {
     Timer {
         at,
-        come: Cell::new(false),
+        reached: Cell::new(false),
         occupied: Occupied::default(),
     }
 }
@@ -325,13 +327,13 @@ pub fn at(at: Instant) -> Timer {
 impl Internal for Timer {
     fn try_now(&self) -> bool {
         self.occupied.assert_free();
-        let come = match in_fiber() {
+        let reached = match in_fiber() {
             true => is_past(self.at),
-            // In a model time passes while a thread waits, and only then.
+            // In a model, time passes only while a thread waits.
             false => !cfg!(loom) && thread_time_is_up(self.at),
         };
-        self.come.set(come);
-        come
+        self.reached.set(reached);
+        reached
     }
 
     fn enter(&self) {
@@ -344,7 +346,7 @@ impl Internal for Timer {
 
     fn withdraw(&self, served: bool) {
         self.occupied.leave();
-        self.come.set(served);
+        self.reached.set(served);
     }
 
     fn due(&self) -> Instant {
@@ -356,11 +358,11 @@ impl Branch for Timer {
     type Output = ();
 
     fn take(&self) -> Option<()> {
-        self.come.take().then_some(())
+        self.reached.take().then_some(())
     }
 }
 
-/// A [`Readiness`] as a branch: made by [`ready`].
+/// A [`Readiness`] as a branch; from [`ready`].
 ///
 /// ```
 /// use yue_scheduler::sync::select::{self, Branch, Ready};
@@ -381,12 +383,12 @@ pub struct Ready<R: Readiness> {
     between_threads: bool,
 }
 
-/// Makes a branch of a [`Readiness`]; see there for an example.
+/// Turns a [`Readiness`] into a branch. The example below is the smallest; [`Readiness`] has a longer one.
 ///
 /// ```
 /// use yue_scheduler::sync::select::{self, Branch, Readiness, Signal};
 ///
-/// /// Is there from the beginning.
+/// /// Ready from the beginning.
 /// struct Here(Option<&'static str>);
 ///
 /// impl Readiness for Here {
@@ -413,12 +415,12 @@ pub fn ready<R: Readiness>(readiness: R) -> Ready<R> {
 }
 
 impl<R: Readiness> Ready<R> {
-    /// Of what only fibers can wait for: a plain thread that selects over it panics.
+    /// Restricts the branch to fibers: a plain thread that selects over it panics.
     ///
     /// ```should_panic
     /// use yue_scheduler::sync::select::{self, Readiness, Signal};
     ///
-    /// /// What the loop of the fiber that waits must do.
+    /// /// A readiness that only the waiting fiber's own loop can signal.
     /// struct OfTheLoop;
     ///
     /// impl Readiness for OfTheLoop {
@@ -431,7 +433,7 @@ impl<R: Readiness> Ready<R> {
     /// }
     ///
     /// let branch = select::ready(OfTheLoop).on_this_loop();
-    /// let _ = select::wait(&[&branch]); // Not in a fiber: nobody would ever wake it.
+    /// let _ = select::wait(&[&branch]); // Panics: not in a fiber, so nothing would ever wake it.
     /// ```
     pub fn on_this_loop(self) -> Self {
         Ready {

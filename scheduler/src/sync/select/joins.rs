@@ -1,14 +1,14 @@
-//! The ends of fibers as branches.
+//! Joins as branches of a select.
 //!
-//! If such a branch is taken it has the result, and a later `join` does not; if it is not, the handle is as it was. The
-//! branch borrows its handle uniquely, so that only one waits for it.
+//! If such a branch is taken, it has the result, and a later `join` does not. If it is not taken, the handle is
+//! unchanged. The branch borrows its handle uniquely, so only one branch waits for it.
 
 use super::branches::{Ready, ready};
 use super::{Readiness, Signal};
 use crate::event_loop::RemoteJoin;
 use crate::fiber::{JoinError, JoinHandle, JoinSet, ScopedJoinHandle};
 
-/// The end of a fiber as a branch: made by the `join_branch` of its handle, and by [`JoinSet::join_next_branch`].
+/// The end of a fiber as a branch; from the `join_branch` of its handle, and from [`JoinSet::join_next_branch`].
 ///
 /// ```
 /// use yue_scheduler::sync::select::{self, Branch, JoinBranch};
@@ -23,11 +23,11 @@ use crate::fiber::{JoinError, JoinHandle, JoinSet, ScopedJoinHandle};
 /// ```
 pub type JoinBranch<'a, H> = Ready<Joining<'a, H>>;
 
-/// Waiting for the end of what the handle `H` stands for.
+/// The readiness of the handle `H`: its fiber has ended.
 #[derive(Debug)]
 pub struct Joining<'a, H>(&'a mut H);
 
-/// What a branch gives, and how it watches: one for each handle.
+/// Implements `Readiness` for one kind of handle: its output, and how it is watched.
 macro_rules! joining {
     ([$($generics:tt)*] $handle:ty, $output:ty, $poll:expr, $signal:expr) => {
         impl<$($generics)*> Readiness for Joining<'_, $handle> {
@@ -55,7 +55,7 @@ joining!(['s, T] ScopedJoinHandle<'s, T>, Result<T, JoinError>, ScopedJoinHandle
 joining!([T] RemoteJoin<T>, Result<T, JoinError>, RemoteJoin::poll, Some);
 joining!([T: 'static] JoinSet<T>, Option<Result<T, JoinError>>, next_of_set, |signal: Signal| signal.local_waker());
 
-/// As a call of `join_next` that need not wait would answer.
+/// Returns the result of a `join_next` that need not wait.
 #[expect(
     clippy::option_option,
     reason = "the outer one is `not yet`, the inner one `no more`"
@@ -68,8 +68,8 @@ fn next_of_set<T: 'static>(set: &mut JoinSet<T>) -> Option<Option<Result<T, Join
 }
 
 impl<T> JoinHandle<T> {
-    /// [`JoinHandle::join`] as a branch of [`select!`](crate::select). If the branch is taken it has the result, and a
-    /// later `join` does not; if it is not, the handle is as it was.
+    /// Returns [`JoinHandle::join`] as a branch of [`select!`](crate::select). If the branch is taken, it has the
+    /// result, and a later `join` does not. If it is not taken, the handle is unchanged.
     ///
     /// ```
     /// use yue_scheduler::{Config, Loop, select, sleep, spawn};
@@ -93,7 +93,7 @@ impl<T> JoinHandle<T> {
 }
 
 impl<T> ScopedJoinHandle<'_, T> {
-    /// [`ScopedJoinHandle::join`] as a branch of [`select!`](crate::select), as [`JoinHandle::join_branch`].
+    /// Returns [`ScopedJoinHandle::join`] as a branch of [`select!`](crate::select), like [`JoinHandle::join_branch`].
     ///
     /// ```
     /// use yue_scheduler::{Config, Loop, scope, select};
@@ -117,8 +117,8 @@ impl<T> ScopedJoinHandle<'_, T> {
 }
 
 impl<T> RemoteJoin<T> {
-    /// [`RemoteJoin::join`] as a branch of [`select!`](crate::select), as [`JoinHandle::join_branch`]; also for plain
-    /// threads.
+    /// Returns [`RemoteJoin::join`] as a branch of [`select!`](crate::select), like [`JoinHandle::join_branch`]. Plain
+    /// threads can use it too.
     ///
     /// ```
     /// use yue_scheduler::{Config, Loop, select, this_loop};
@@ -147,8 +147,8 @@ impl<T> RemoteJoin<T> {
 }
 
 impl<T: 'static> JoinSet<T> {
-    /// [`JoinSet::join_next`] as a branch of [`select!`](crate::select): the result of the next fiber to end, or
-    /// `None`, at once, if the set is empty.
+    /// Returns [`JoinSet::join_next`] as a branch of [`select!`](crate::select): the result of the next fiber to end,
+    /// or `None`, at once, if the set is empty.
     ///
     /// ```
     /// use yue_scheduler::{Config, JoinSet, Loop, select, sleep};

@@ -1,10 +1,10 @@
 //! The macro `select!`.
 //!
-//! It turns arms into branches one by one (`@arms`), takes their bodies off (`@body`), binds the branches (`@bind`:
-//! each step's `branch` is a variable of its own, by hygiene), waits, takes the outcomes, drops the branches, so that
-//! the bodies may use what they borrowed, and runs the body of the one that has an outcome (`@run`).
+//! It turns arms into branches one by one (`@arms`), separates their bodies (`@body`), and binds the branches (`@bind`;
+//! by hygiene each step's `branch` is a separate variable). It then waits, takes the outcomes, drops the branches, so
+//! that the bodies may use what they borrowed, and runs the body of the branch that has an outcome (`@run`).
 
-/// Waits for whichever of several things comes first, and runs its arm.
+/// Waits for the first of several operations to become ready, and runs its arm.
 ///
 /// ```text
 /// select! {
@@ -18,20 +18,20 @@
 ///     pattern = writable(socket)       => body,   // io::Result<()>
 ///     pattern = after(duration)        => body,   // ()
 ///     pattern = at(instant)            => body,   // ()
-///     pattern = shutdown()             => body,   // (), when the loop is asked to shut down
+///     pattern = shutdown()             => body,   // (), when a shutdown of the loop is requested
 ///     pattern = branch                 => body,   // any other expression: a `Branch`
 ///     default                          => body,   // last: do not wait
 /// }
 /// ```
 ///
-/// The value is `Result<body's type, Stopped>`: like every suspending call, a select fails in a fiber that has been
-/// told to stop, and then has taken nothing. The bodies run in place: `?`, `return`, `break` and `continue` leave the
-/// surrounding code. With `if condition` before its arrow a branch (not one written as a bare expression) takes part
-/// only if the condition holds.
+/// The value is `Result<body's type, Stopped>`: like every suspending call, a select fails in a stopped fiber, and then
+/// it has taken no branch. The bodies run in place: `?`, `return`, `break` and `continue` leave the surrounding code.
+/// With `if condition` before its arrow, a branch (except one written as a bare expression) takes part only if the
+/// condition is true.
 ///
-/// Branches that are not taken lose nothing: a message stays in its channel, a value that was to be sent stays in its
-/// variable, a fiber that was to be joined still can be. See [`sync::select`](crate::sync::select) for how it works,
-/// for fairness, and for [`Readiness`](crate::sync::select::Readiness), by which other libraries join in.
+/// Branches that are not taken lose nothing: a message stays in its channel, a value to be sent stays in its variable,
+/// a fiber to be joined can still be joined. See [`sync::select`](crate::sync::select) for how it works, for fairness,
+/// and for [`Readiness`](crate::sync::select::Readiness), by which other libraries can take part.
 ///
 /// ```
 /// use yue_scheduler::sync::local::{Notify, channel};
@@ -72,7 +72,7 @@ macro_rules! select {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __select {
-    // All arms are read: the last rule but for `default`, which ends them.
+    // All arms have been read. This is the last rule before `default`, which ends them.
     (@arms $done:tt) => { $crate::__select!(@bind [] $done wait [unreachable!("a branch was taken")]) };
     (@arms $done:tt default => $body:block $(,)?) => { $crate::__select!(@bind [] $done poll [$body]) };
     (@arms $done:tt default => $body:expr $(,)?) => { $crate::__select!(@bind [] $done poll [$body]) };
@@ -134,7 +134,7 @@ macro_rules! __select {
         $crate::__select!(@arms [$($done)* { $pattern $branch [$body] }])
     };
 
-    // Each arm becomes `{ its branch's variable, its pattern, its body }`.
+    // Each arm has become `{ its branch's variable, its pattern, its body }`.
     (@bind [$($bound:tt)*] [$({ $pattern:tt $branch:tt $body:tt })*] $how:ident $otherwise:tt) => {{
         let outcomes = $crate::__select!(@wait [] [$($branch)*] $how);
         #[allow(unreachable_code)]

@@ -1,22 +1,21 @@
-//! Select: waiting for whichever of several things comes first.
+//! Select: waiting for the first of several operations to become ready.
 //!
 //! # How it works
 //!
-//! 1. Every branch is asked whether it is ready, from a random one on; the first that is, is taken.
-//! 2. Otherwise every branch puts a node into its queue, all of them on the same wait (see `wait.rs`). A branch that
-//!    has become ready meanwhile claims that wait itself and is taken.
-//! 3. The fiber parks. Whoever claims the wait has served one branch. All nodes are taken out before the call returns.
+//! 1. The select polls every branch, starting from a random one. The first that is ready is taken.
+//! 2. Otherwise every branch puts a node into its queue, all on the same wait (see `wait.rs`). A branch that has become
+//!    ready in the meantime claims that wait itself and is taken.
+//! 3. The fiber parks. The claimer of the wait has served one branch. All nodes are removed before the call returns.
 //!
-//! What was not taken is as it was: the permits were not acquired, the message is still in its channel, the value that
-//! was to be sent is back in its variable, the fiber that was to be joined still can be.
+//! Branches that are not taken are unchanged: the permits were not acquired, the message is still in its channel, the
+//! value to be sent is back in its variable, the fiber to be joined can still be joined.
 //!
 //! # Fairness
 //!
-//! In each call another branch is asked first, and from there on they are asked in order. Which one is pseudo-random,
-//! each as likely as the others, so that no branch can starve another; and it is a function of the fiber and the number
-//! of waits that it has begun, so that a run that is repeated (a simulation) repeats it. A select keeps its places in
-//! the queues for as long as it waits; it gives them up, and begins anew, when a [`Readiness`] has woken it for
-//! nothing.
+//! Each call polls another branch first, and then the others in order. The first one is pseudo-random, with equal
+//! probability, so that no branch can starve another. It is a function of the fiber and the number of waits that it has
+//! begun, so a repeated run (a simulation) repeats it. A select keeps its queue positions while it waits. It gives them
+//! up, and starts over, when a [`Readiness`] has woken it for nothing.
 
 mod branches;
 mod joins;
@@ -34,11 +33,11 @@ use crate::fiber::{Stopped, Wakeup, check_stopped, refuse_call};
 use crate::time::Instant;
 use std::cell::Cell;
 
-/// Something outside this module that a select can wait for: a socket that becomes readable, an event of a library.
+/// An external operation that a select can wait for: a socket that becomes readable, an event of a library.
 ///
-/// A select polls first. If nothing is ready, it hands out a [`Signal`] that whoever brings the readiness must raise,
-/// and parks. A signal means "look again": the select polls, and may find nothing. It is not an error to raise one
-/// twice or late.
+/// A select polls first. If nothing is ready, it passes out a [`Signal`], which must be raised when the operation
+/// becomes ready, and parks. A signal means "check again": the select polls, and may find nothing. A signal may be
+/// raised twice or late.
 ///
 /// ```
 /// use yue_scheduler::sync::select::{self, Readiness, Signal};
@@ -80,32 +79,31 @@ use std::cell::Cell;
 /// });
 /// ```
 pub trait Readiness {
-    /// What the branch gives.
+    /// The outcome of the branch.
     type Output;
 
-    /// Takes the outcome if it is there. Called on the waiting fiber; must not suspend.
+    /// Takes the outcome if it is ready. Called on the waiting fiber; must not suspend.
     fn poll(&mut self) -> Option<Self::Output>;
 
-    /// Has `signal` raised, once, when `poll` may give something. If that is so already, raises it at once. Replaces
-    /// the signal of an earlier call.
+    /// Registers `signal`, to be raised once when `poll` may return an outcome. If it already may, raises the signal at
+    /// once. Replaces the signal of an earlier call.
     ///
     /// Called on the waiting fiber, whose wait has begun. It must not suspend, nor begin another wait in any other way
-    /// ([`prepare_park`](crate::prepare_park), a select that only polls): that would void the signal. The select panics
-    /// if it finds that it did.
+    /// ([`prepare_park`](crate::prepare_park), a select that only polls), because that would void the signal. The
+    /// select checks this and panics.
     fn watch(&mut self, signal: Signal);
 
-    /// Forgets the signal. The call that ends a `watch` before the select returns, whatever it returns. Must not
-    /// suspend.
+    /// Drops the signal. After each `watch` the select calls it before it returns, with any result. Must not suspend.
     fn unwatch(&mut self);
 }
 
-/// One branch of a select, without its outcome's type. Sealed: what is not of this module comes in by [`Readiness`].
+/// One branch of a select, without its outcome's type. Sealed: other modules take part through [`Readiness`].
 ///
 /// ```
 /// use yue_scheduler::sync::select::{self, AnyBranch, Branch};
 /// use yue_scheduler::sync::channel;
 ///
-/// // A number of branches that is known only at run time:
+/// // The number of branches is known only at run time:
 /// let channels: Vec<_> = (0..3).map(|_| channel(1)).collect();
 /// channels[1].0.send("one").unwrap();
 /// let branches: Vec<_> = channels.iter().map(|(_, receiver)| receiver.recv_branch()).collect();
@@ -121,28 +119,28 @@ pub trait AnyBranch: sealed::Internal {}
 /// use yue_scheduler::sync::channel;
 /// use yue_scheduler::sync::select::{self, Branch};
 ///
-/// /// Waits for one thing only.
-/// fn one<B: Branch>(branch: B) -> Option<B::Output> {
+/// /// Waits for a single branch.
+/// fn wait_for_one<B: Branch>(branch: B) -> Option<B::Output> {
 ///     select::wait(&[&branch]).ok()?;
 ///     branch.take()
 /// }
 ///
 /// let (sender, receiver) = channel(1);
 /// sender.send("hello").unwrap();
-/// assert_eq!(one(receiver.recv_branch()), Some(Ok("hello")));
+/// assert_eq!(wait_for_one(receiver.recv_branch()), Some(Ok("hello")));
 /// ```
 pub trait Branch: AnyBranch {
-    /// What the branch gives.
+    /// The type of the outcome.
     type Output;
 
-    /// The outcome, if this was the branch that was taken; once.
+    /// Takes the outcome, once, if this branch was taken.
     fn take(&self) -> Option<Self::Output>;
 }
 
 pub(super) mod sealed {
     use super::*;
 
-    /// What a select asks of a branch. All of it by shared references: the branch's node may be in a queue.
+    /// The operations of a select on a branch. All take shared references, because the branch's node may be in a queue.
     pub trait Internal {
         /// Takes the branch if it is ready.
         ///
@@ -150,29 +148,29 @@ pub(super) mod sealed {
         /// If a select waits for the branch.
         fn try_now(&self) -> bool;
 
-        /// Makes the branch the caller's until `withdraw`. Comes before `enlist`, and by itself, so that the withdrawal
-        /// of a select that was refused a branch does not take it from the select that has it.
+        /// Reserves the branch for the caller until `withdraw`. It comes before `enlist`, as a separate step, so that
+        /// the withdrawal of a select that was refused a branch does not take it from the select that has it.
         ///
         /// # Panics
         /// If a select waits for the branch.
         fn enter(&self);
 
-        /// Has the wait claimed with `number` when the branch is ready; from here to `withdraw` the branch must not
-        /// move.
+        /// Registers the wait, which is claimed with `number` when the branch becomes ready. From here to `withdraw`
+        /// the branch must not move.
         ///
         /// # Safety
         /// The caller has entered the branch, and `wait` lives until `withdraw` has returned.
         unsafe fn enlist(&self, wait: &Wait, number: u32, signal: &Signal) -> Enlisted;
 
-        /// Ends what `enter` and `enlist` began. If the branch was `served`, keeps the outcome.
+        /// Undoes `enter` and `enlist`. If the branch was `served`, keeps the outcome.
         fn withdraw(&self, served: bool);
 
-        /// When the branch becomes ready by itself.
+        /// Returns when the branch becomes ready by itself.
         fn due(&self) -> Instant {
             Instant::NEVER
         }
 
-        /// Whether a plain thread can be woken by it.
+        /// Returns whether the branch can wake a plain thread.
         fn between_threads(&self) -> bool {
             true
         }
@@ -181,10 +179,10 @@ pub(super) mod sealed {
 
 impl<B: sealed::Internal> AnyBranch for B {}
 
-/// Waits until one of the branches is ready and takes it; answers which. [`select!`](crate::select) is the convenient
-/// form; this one is for a number of branches that is not known beforehand.
+/// Waits until one of the branches is ready, takes it, and returns its index. [`select!`](crate::select) is the
+/// convenient form; this one is for a number of branches that is known only at run time.
 ///
-/// Without branches it waits until the fiber is told to stop.
+/// Without branches it waits until the fiber is stopped.
 ///
 /// ```
 /// use yue_scheduler::sync::{channel, select};
@@ -198,11 +196,11 @@ impl<B: sealed::Internal> AnyBranch for B {}
 /// ```
 ///
 /// # Errors
-/// [`Stopped`] when the fiber is told to stop first, or had been before; no branch is taken then.
+/// [`Stopped`] when the fiber is cancelled or a deadline passes, before or during the wait. No branch is then taken.
 ///
 /// # Panics
 /// If it must wait where suspension is forbidden, or in a callback of a loop; in a plain thread, if there are branches
-/// of `sync::local`. If another select waits for one of the branches, or this one must wait and names a branch twice.
+/// of `sync::local`; if another select waits for one of the branches; or if it must wait and names a branch twice.
 pub fn wait(branches: &[&dyn AnyBranch]) -> Result<usize, Stopped> {
     check_stopped()?;
     loop {
@@ -215,7 +213,7 @@ pub fn wait(branches: &[&dyn AnyBranch]) -> Result<usize, Stopped> {
     }
 }
 
-/// As [`wait`], but `None` if no branch is ready.
+/// Like [`wait`], but returns `None` if no branch is ready.
 ///
 /// # Errors
 /// As [`wait`].
@@ -231,7 +229,7 @@ pub fn poll(branches: &[&dyn AnyBranch]) -> Result<Option<usize>, Stopped> {
     Ok(take_ready(branches))
 }
 
-/// Takes the first branch that is ready, from a random one on.
+/// Takes the first ready branch, starting from a random one.
 fn take_ready(branches: &[&dyn AnyBranch]) -> Option<usize> {
     let count = branches.len();
     let first = if count > 1 { shuffle(count) } else { 0 };
@@ -239,24 +237,25 @@ fn take_ready(branches: &[&dyn AnyBranch]) -> Option<usize> {
     order.find(|index| branches[*index].try_now())
 }
 
-/// The branches that a wait is in, the first `count` of them; withdrawn when the round ends, however it ends.
+/// The branches that a wait is registered with: the first `count`. They are withdrawn when the round ends, even by
+/// unwinding.
 struct Round<'a> {
     branches: &'a [&'a dyn AnyBranch],
     wait: &'a Wait,
     count: Cell<usize>,
-    /// The branch that has been served.
+    /// The branch that was served.
     served: Cell<Option<usize>>,
-    /// The claim is to be ignored: it was made in vain.
+    /// Set if the claim must be ignored, because it was made in vain.
     again: Cell<bool>,
 }
 
 impl Round<'_> {
-    /// Puts the wait into every branch's queue. Returns whether it must be waited for.
+    /// Puts the wait into every branch's queue. Returns whether the fiber must wait.
     fn enlist(&self, signal: &Signal) -> bool {
         for (index, branch) in self.branches.iter().enumerate() {
             branch.enter();
             self.count.set(index + 1);
-            // SAFETY: entered; the wait lives until this round has been dropped, which withdraws.
+            // SAFETY: entered; the wait lives until this round has been dropped, and that drop withdraws.
             match unsafe { branch.enlist(self.wait, index as u32 + 1, signal) } {
                 Enlisted::Waiting => {}
                 Enlisted::Done | Enlisted::Lost => return false,
@@ -271,15 +270,15 @@ impl Round<'_> {
 
     fn withdraw(&self) -> Option<usize> {
         if self.wait.give_up() || self.again.get() {
-            // Nobody has served a branch; time may have.
+            // No branch was served, but the time may have come.
         } else {
             self.served
                 .set(self.wait.claimed_by().map(|number| number as usize - 1));
         }
         let served = self.served.get();
         while let Some(index) = self.count.get().checked_sub(1) {
-            // First: an `unwatch` of the program's may panic, and the drop of the round then withdraws the rest. A node
-            // that stayed in its queue would lead to a wait that is gone.
+            // First: an `unwatch` in the program's code may panic, and the drop of the round then withdraws the rest. A
+            // node left in its queue would lead to a wait that is gone.
             self.count.set(index);
             self.branches[index].withdraw(served == Some(index));
         }
@@ -289,12 +288,12 @@ impl Round<'_> {
 
 impl Drop for Round<'_> {
     fn drop(&mut self) {
-        // Only while unwinding is there still something to withdraw. A branch that was served hands on what it got.
+        // Something is left to withdraw only while unwinding. A branch that was served hands on what it got.
         self.withdraw();
     }
 }
 
-/// One round: into all queues, wait, out of all queues. `None`: begin anew.
+/// One round: enter all queues, wait, leave all queues. `None`: start over.
 #[cold]
 fn wait_once(branches: &[&dyn AnyBranch]) -> Result<Option<usize>, Stopped> {
     assert_may_wait(branches.iter().all(|branch| branch.between_threads()));
@@ -318,7 +317,7 @@ fn wait_once(branches: &[&dyn AnyBranch]) -> Result<Option<usize>, Stopped> {
         let due = due.unwrap_or(Instant::NEVER);
         match suspend("select", due) {
             Ok(Wakeup::Woken) => {}
-            // If nobody has claimed the wait meanwhile.
+            // If nobody has claimed the wait in the meantime.
             Ok(Wakeup::TimedOut) => round
                 .served
                 .set(branches.iter().position(|branch| branch.due() == due)),

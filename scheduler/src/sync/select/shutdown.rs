@@ -4,15 +4,15 @@ use super::{Readiness, Ready, Signal, ready};
 use crate::event_loop::{this_loop, with_loop};
 use std::fmt;
 
-/// The shutdown of the loop that runs here; inside the branch that [`shutdown`] makes.
+/// The readiness of the loop's shutdown; used in the branch that [`shutdown`] returns.
 pub struct Shutdown {
     slot: Option<usize>,
 }
 
-/// A branch that is ready when this loop has been asked to shut down, and from then on.
+/// Returns a branch that is ready once a shutdown of this loop was requested, and stays ready.
 ///
-/// What waits for a request, with nothing begun, ends at once by this branch, and does not hold up the shutdown for its
-/// grace period. Only fibers can wait for it.
+/// A fiber that waits for a request, and has begun nothing, ends at once through this branch, and does not delay the
+/// shutdown by the grace period. Only fibers can wait for it.
 ///
 /// ```
 /// use yue_scheduler::sync::local::channel;
@@ -48,7 +48,7 @@ impl Readiness for Shutdown {
         self.unwatch();
         match signal.local_waker() {
             Some(waker) => self.slot = Some(with_loop(|l| l.shutdown_waiters.add(waker))),
-            // The select asks again.
+            // The select polls again.
             None => signal.raise(),
         }
     }
