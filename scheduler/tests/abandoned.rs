@@ -1,4 +1,4 @@
-//! What abandoned fibers have lent: it stays, and the thread does not end before it is given back.
+//! Memory lent by abandoned fibers: it stays valid, and the thread does not end before the loans are returned.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 use yue_scheduler::*;
 
-/// Short, so that fibers are soon abandoned.
+/// Short, so that fibers are abandoned soon.
 const STOP_GRACE: Duration = Duration::from_millis(50);
 
 fn config() -> Config {
@@ -24,7 +24,7 @@ fn config() -> Config {
     }
 }
 
-/// Waits, on a thread of the pool or a scoped one, until the flag is set.
+/// Blocks a thread, of the pool or a scoped one, until the flag is set.
 fn wait_for(flag: &AtomicBool) {
     while !flag.load(Ordering::SeqCst) {
         thread::sleep(Duration::from_millis(1));
@@ -52,7 +52,7 @@ fiber_local! {
 }
 
 #[test]
-fn the_fiber_locals_of_an_abandoned_fiber_stay_and_its_context_goes() {
+fn an_abandoned_fiber_keeps_its_fiber_locals_and_drops_its_context() {
     let (begun, open) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicBool::new(false)),
@@ -117,7 +117,7 @@ fn a_scoped_thread_that_borrows_a_fiber_local_finds_it_after_its_fiber_was_aband
     assert_eq!((receiver.recv(), drops.load(Ordering::SeqCst)), (Ok(0), 0));
 }
 
-/// A thread-local that notes, when it is destroyed, whether what it was lent to had ended.
+/// A thread-local that reports, when it is destroyed, whether its borrower had ended.
 struct Lent {
     over: Arc<AtomicBool>,
     seen: mpsc::Sender<bool>,
@@ -129,7 +129,7 @@ impl Drop for Lent {
     }
 }
 
-/// Says, when it is destroyed, that the destructors of its thread have begun.
+/// Reports, when it is destroyed, that the destructors of its thread have begun.
 struct Last(mpsc::Sender<()>);
 
 impl Drop for Last {
@@ -145,7 +145,7 @@ thread_local! {
 }
 
 /// Abandons a fiber that has lent a thread-local to a blocking call, which lasts until `open` is set. Returns whether
-/// the call is over by then.
+/// the call has ended by then.
 fn lend(
     local: &'static thread::LocalKey<RefCell<Option<Lent>>>,
     seen: mpsc::Sender<bool>,
@@ -179,7 +179,7 @@ fn lend(
         ..Config::default()
     };
     let one = Loop::new(config).unwrap();
-    // Ticked by hand and dropped, so that the fiber is abandoned at once.
+    // Ticked manually and dropped, so that the fiber is abandoned at once.
     let main = one.enter(|| spawn(body));
     while !main.is_done() {
         one.tick().unwrap();
@@ -190,25 +190,25 @@ fn lend(
 }
 
 #[test]
-fn a_thread_does_not_end_while_a_blocking_call_uses_a_thread_local_of_it() {
+fn a_thread_does_not_end_while_a_blocking_call_uses_its_thread_local() {
     let (seen, has_seen) = mpsc::channel();
     let (ending, has_begun_to_end) = mpsc::channel();
     let open = Arc::new(AtomicBool::new(false));
     let gate = open.clone();
     let thread = thread::spawn(move || {
         let waited = lend(&LENT, seen, gate, || ());
-        // Made last, and so destroyed first.
+        // Created last, and so destroyed first.
         LAST.set(Some(Last(ending)));
         waited
     });
     has_begun_to_end.recv().unwrap();
     open.store(true, Ordering::SeqCst);
     assert_eq!(has_seen.recv(), Ok(true));
-    assert!(!thread.join().unwrap(), "the loop has ended before");
+    assert!(!thread.join().unwrap(), "the loop has already ended");
 }
 
 #[test]
-fn of_a_second_loop_of_a_thread_the_end_itself_waits() {
+fn the_end_of_a_second_loop_of_a_thread_waits_for_its_loans_itself() {
     let (seen, has_seen) = mpsc::channel();
     let (first, second) = (
         Arc::new(AtomicBool::new(false)),
@@ -218,7 +218,7 @@ fn of_a_second_loop_of_a_thread_the_end_itself_waits() {
     let (ending, is_ending) = mpsc::channel();
     let thread = thread::spawn(move || {
         let waited = lend(&LENT, left, gates.0, || ());
-        // Made after that, this one would be destroyed before the thread's end waits.
+        // This one is created after that, so it would be destroyed before the thread's end waits.
         let waited_too = lend(&NEWER, seen, gates.1, || ending.send(()).unwrap());
         (waited, waited_too)
     });
@@ -229,7 +229,7 @@ fn of_a_second_loop_of_a_thread_the_end_itself_waits() {
     assert_eq!([has_seen.recv(), has_seen.recv()], [Ok(true), Ok(true)]);
 }
 
-/// A driver with one operation on a fiber's memory, which ends when it is asked for often enough.
+/// A driver with one operation on a fiber's memory, which ends after enough polls.
 struct Kernel {
     turns_left: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
@@ -270,10 +270,10 @@ impl Driver for Kernel {
 }
 
 #[test]
-fn a_thread_does_not_end_while_the_kernel_uses_a_thread_local_of_it() {
+fn a_thread_does_not_end_while_the_kernel_uses_its_thread_local() {
     let (seen, has_seen) = mpsc::channel();
     let over = Arc::new(AtomicBool::new(false));
-    // More than the end of the loop asks for by itself.
+    // More than the end of the loop polls by itself.
     let turns_left = Arc::new(AtomicUsize::new(1_000));
     let driver = Kernel {
         turns_left: turns_left.clone(),
@@ -296,8 +296,8 @@ fn a_thread_does_not_end_while_the_kernel_uses_a_thread_local_of_it() {
 }
 
 #[test]
-fn a_thread_that_cannot_end_aborts_the_process_with_words() {
-    let name = "a_thread_that_cannot_end_aborts_the_process_with_words";
+fn a_thread_that_cannot_end_aborts_the_process_with_a_message() {
+    let name = "a_thread_that_cannot_end_aborts_the_process_with_a_message";
     if env::var_os("YUE_ABANDONED").is_some() {
         let thread = thread::Builder::new().name("worker".to_owned()).spawn(|| {
             let ((), report) = Loop::new(config()).unwrap().run_reported(|| {
@@ -336,7 +336,7 @@ fn a_thread_that_cannot_end_aborts_the_process_with_words() {
     assert!(!words.contains("the thread has ended"), "{words}");
 }
 
-/// Does not end.
+/// Never ends.
 struct Stuck;
 
 impl Drop for Stuck {
@@ -350,7 +350,7 @@ fiber_local! {
 }
 
 #[test]
-fn a_result_that_a_fiber_has_given_is_kept_although_the_fiber_is_abandoned_in_a_drop() {
+fn a_fibers_result_is_kept_when_the_fiber_is_abandoned_in_a_drop() {
     let one = Loop::new(config()).unwrap();
     let handle = one.handle();
     let answer = one.run(move || {

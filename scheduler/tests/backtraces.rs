@@ -1,4 +1,4 @@
-//! The calls on the stack of a fiber that does not run.
+//! Backtraces of suspended fibers.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -35,7 +35,7 @@ fn lines_with(text: &str, part: &str) -> Vec<usize> {
 }
 
 #[test]
-fn the_calls_of_a_parked_fiber_are_its_own_innermost_first_with_lines() {
+fn a_parked_fibers_backtrace_has_its_calls_innermost_first_with_lines() {
     Loop::new(Config::default()).unwrap().run(|| {
         let fiber = spawn(outer_work);
         yield_now().unwrap();
@@ -51,7 +51,7 @@ fn the_calls_of_a_parked_fiber_are_its_own_innermost_first_with_lines() {
             file.contains(&inner[0]) && file.contains(&outer[0]),
             "{text}"
         );
-        // Neither the switch nor the root of the fiber are of interest, and nothing of the loop's own stack is there.
+        // Neither the switch nor the root of the fiber is shown, and nothing of the loop's own stack.
         for part in ["corosensei", "fiber::root", "catch_unwind", "run_fibers"] {
             assert!(!text.contains(part), "{part} in {text}");
         }
@@ -59,12 +59,16 @@ fn the_calls_of_a_parked_fiber_are_its_own_innermost_first_with_lines() {
         assert!(whole.contains("fiber/park.rs"), "{whole}");
         assert!(!whole.contains("run_fibers"), "{whole}");
         fiber.cancel();
-        assert_eq!(fiber.join().unwrap(), 6, "looking has changed nothing");
+        assert_eq!(
+            fiber.join().unwrap(),
+            6,
+            "the backtrace has changed nothing"
+        );
     });
 }
 
 #[test]
-fn a_fiber_that_yielded_has_calls_too_and_one_that_runs_or_has_not_run_has_none() {
+fn only_a_suspended_fiber_has_a_backtrace() {
     Loop::new(Config::default()).unwrap().run(|| {
         let yields = spawn(|| {
             let mut turns = 0;
@@ -75,24 +79,24 @@ fn a_fiber_that_yielded_has_calls_too_and_one_that_runs_or_has_not_run_has_none(
         });
         assert!(
             this_loop::backtrace(yields.id()).is_none(),
-            "it has not run"
+            "the fiber has not run"
         );
         yield_now().unwrap();
         let text = this_loop::backtrace(yields.id()).unwrap().to_string();
         assert!(text.contains("backtraces.rs:"), "{text}");
         assert!(
             this_loop::backtrace(current_id()).is_none(),
-            "it is the one that asks"
+            "the fiber requests it itself"
         );
         yields.cancel();
         let id = yields.id();
         yields.join().unwrap();
-        assert!(this_loop::backtrace(id).is_none(), "it is over");
+        assert!(this_loop::backtrace(id).is_none(), "the fiber has ended");
     });
 }
 
 #[test]
-fn a_stack_deeper_than_what_is_looked_at_says_so() {
+fn a_truncated_backtrace_says_so() {
     Loop::new(Config::default()).unwrap().run(|| {
         let fiber = Builder::new()
             .stack(StackClass::Lua)
@@ -108,7 +112,7 @@ fn a_stack_deeper_than_what_is_looked_at_says_so() {
 }
 
 #[test]
-fn fibers_in_the_same_calls_have_equal_backtraces() {
+fn fibers_with_the_same_calls_have_equal_backtraces() {
     Loop::new(Config::default()).unwrap().run(|| {
         let fibers: Vec<_> = (0..2).map(|_| spawn(outer_work)).collect();
         let other = spawn(|| deep(3));
@@ -122,7 +126,7 @@ fn fibers_in_the_same_calls_have_equal_backtraces() {
 }
 
 #[test]
-fn another_thread_gets_the_calls_of_a_fiber() {
+fn another_thread_gets_the_backtrace_of_a_fiber() {
     let l = Loop::new(Config::default()).unwrap();
     let handle = l.handle();
     l.run(move || {

@@ -1,4 +1,4 @@
-//! Blocking calls on the pool of threads. The pool is the process's, so the tests here take turns.
+//! Blocking calls on the pool of threads. The process has one pool, so these tests take turns.
 
 mod common;
 
@@ -15,7 +15,7 @@ use yue_scheduler::*;
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(2);
 
-/// Keeps other tests away, and puts the limits back in the end.
+/// Keeps other tests out, and restores the limits when dropped.
 struct Turn(#[allow(dead_code)] MutexGuard<'static, ()>);
 
 impl Drop for Turn {
@@ -37,7 +37,7 @@ fn until(condition: impl Fn() -> bool) {
     }
 }
 
-/// A gate that a closure on a thread waits at.
+/// A gate at which a closure on a thread waits.
 #[derive(Clone, Default)]
 struct Gate {
     reached: Arc<AtomicBool>,
@@ -71,7 +71,7 @@ impl Drop for Counted {
 }
 
 #[test]
-fn the_closure_runs_on_another_thread_while_the_loop_goes_on() {
+fn the_closure_runs_on_another_thread_while_the_loop_continues() {
     let _turn = turn();
     run(|| {
         let gate = Gate::default();
@@ -90,7 +90,7 @@ fn the_closure_runs_on_another_thread_while_the_loop_goes_on() {
 }
 
 #[test]
-fn a_panic_goes_on_in_the_caller_with_its_payload() {
+fn a_panic_resumes_in_the_caller_with_its_payload() {
     let _turn = turn();
     run(|| {
         let mut touched = false;
@@ -114,7 +114,7 @@ fn a_panic_goes_on_in_the_caller_with_its_payload() {
 }
 
 #[test]
-fn who_is_told_to_stop_before_the_closure_began_takes_it_back() {
+fn a_fiber_stopped_before_its_closure_began_takes_it_back() {
     let _turn = turn();
     set_blocking_limits(BlockingLimits::default().threads(1));
     run(|| {
@@ -141,7 +141,7 @@ fn who_is_told_to_stop_before_the_closure_began_takes_it_back() {
 }
 
 #[test]
-fn a_closure_that_owns_what_it_uses_is_left_to_itself_and_its_result_is_dropped() {
+fn an_owning_closure_is_detached_and_its_result_is_dropped() {
     let _turn = turn();
     run(|| {
         let gate = Gate::default();
@@ -172,7 +172,7 @@ fn a_closure_that_owns_what_it_uses_is_left_to_itself_and_its_result_is_dropped(
 }
 
 #[test]
-fn a_closure_that_borrows_is_waited_for_and_what_it_did_is_reported() {
+fn a_borrowing_closure_is_waited_for_and_its_result_is_returned() {
     let _turn = turn();
     run(|| {
         let gate = Gate::default();
@@ -199,7 +199,7 @@ fn a_closure_that_borrows_is_waited_for_and_what_it_did_is_reported() {
 }
 
 #[test]
-fn a_timeout_passes_on_the_result_of_a_closure_that_was_waited_for() {
+fn a_timeout_returns_the_result_of_a_borrowing_closure_that_it_waited_for() {
     let _turn = turn();
     run(|| {
         let gate = Gate::default();
@@ -226,12 +226,12 @@ fn waits_for(fiber: FiberId, reason: &str) -> bool {
 }
 
 #[test]
-fn a_closure_that_was_done_before_the_cancel_wins() {
+fn a_closure_that_finished_before_the_cancellation_wins() {
     let _turn = turn();
     run(|| {
         let caller = spawn(|| blocking(|| 5));
         yield_now().unwrap();
-        // Its wake lies in the inbox until the next tick.
+        // Its wake-up lies in the inbox until the next tick.
         while blocking_counters().running + blocking_counters().queued > 0 {
             thread::yield_now();
         }
@@ -241,7 +241,7 @@ fn a_closure_that_was_done_before_the_cancel_wins() {
 }
 
 #[test]
-fn there_are_never_more_threads_than_the_limit_says_and_all_closures_run() {
+fn the_pool_never_exceeds_its_limit_and_runs_all_closures() {
     let _turn = turn();
     set_blocking_limits(BlockingLimits::default().threads(3));
     run(|| {
@@ -266,7 +266,7 @@ fn there_are_never_more_threads_than_the_limit_says_and_all_closures_run() {
             .sum();
         assert_eq!(sum, 199 * 200 / 2);
         assert!(most.load(Ordering::SeqCst) <= 3);
-        // A higher limit is used at once, a lower one as soon as threads come free.
+        // A higher limit is used at once, a lower one as soon as threads become free.
         let gates: Vec<_> = (0..5).map(|_| Gate::default()).collect();
         let wait = |gate: &Gate| {
             let gate = gate.clone();
@@ -285,7 +285,7 @@ fn there_are_never_more_threads_than_the_limit_says_and_all_closures_run() {
 }
 
 #[test]
-fn many_that_are_taken_back_leave_nothing_in_the_queue() {
+fn closures_that_are_taken_back_leave_the_queue() {
     let _turn = turn();
     set_blocking_limits(BlockingLimits::default().threads(1));
     run(|| {
@@ -315,7 +315,7 @@ fn many_that_are_taken_back_leave_nothing_in_the_queue() {
 }
 
 #[test]
-fn threads_without_work_end() {
+fn idle_threads_end() {
     let _turn = turn();
     set_blocking_limits(BlockingLimits::default().idle(SHORT));
     run(|| {
@@ -349,7 +349,7 @@ fn several_loops_use_the_pool_at_once() {
     }
 }
 
-/// The signals that the calling thread has blocked, as the kernel shows them.
+/// Returns the signals that a thread has blocked, as the kernel shows them.
 fn blocked_signals(task: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{task}/status")).unwrap();
     let line = status
@@ -360,13 +360,13 @@ fn blocked_signals(task: &str) -> u64 {
 }
 
 #[test]
-fn closures_have_the_callers_signals_blocked_and_threads_that_wait_have_all() {
+fn closures_have_the_callers_signal_mask_and_waiting_threads_block_all() {
     let _turn = turn();
     let bit = |signal: i32| 1_u64 << (signal - 1);
     let caller = move |signal: Option<i32>| {
         let body = move || {
             if let Some(signal) = signal {
-                // SAFETY: changes this test thread's mask by a set made on the spot.
+                // SAFETY: changes this test thread's mask with a set built here.
                 unsafe {
                     let mut set = std::mem::zeroed();
                     libc::sigemptyset(&mut set);
@@ -382,7 +382,7 @@ fn closures_have_the_callers_signals_blocked_and_threads_that_wait_have_all() {
         };
         thread::spawn(body).join().unwrap()
     };
-    // In this order: the second finds a thread that the first made start.
+    // In this order: the second call finds a thread that the first one started.
     for signal in [None, Some(libc::SIGUSR1), None] {
         let (own, inside) = caller(signal);
         assert_eq!(own, inside);
@@ -412,17 +412,17 @@ fn closures_have_the_callers_signals_blocked_and_threads_that_wait_have_all() {
 }
 
 #[test]
-fn a_plain_thread_calls_the_closure_itself_and_a_callback_is_told_off() {
+fn a_plain_thread_calls_the_closure_itself_and_a_callback_panics() {
     let _turn = turn();
     let here = thread::current().id();
     assert_eq!(blocking(|| thread::current().id()).unwrap(), here);
     assert_eq!(blocking_borrowed(|| thread::current().id()).unwrap(), here);
     run(|| {
         let seen = Rc::new(RefCell::new(None));
-        let place = seen.clone();
+        let slot = seen.clone();
         let timer = Timer::new(move || {
             let refused = catch_unwind(|| blocking(|| ()));
-            *place.borrow_mut() = refused.unwrap_err().downcast_ref::<&str>().copied();
+            *slot.borrow_mut() = refused.unwrap_err().downcast_ref::<&str>().copied();
         });
         timer.arm(now());
         until(|| seen.borrow().is_some());
@@ -468,7 +468,7 @@ fn a_refused_switch_never_leaves_a_frame_to_a_closure_that_borrows_it() {
                     })
                 })
             }));
-            // Done, or never begun, before the frame is left.
+            // The closure has ended, or never began, before the frame is left.
             assert_eq!(inside.load(Ordering::SeqCst), 0);
             refusals += u32::from(refused.is_err());
         }
@@ -476,7 +476,7 @@ fn a_refused_switch_never_leaves_a_frame_to_a_closure_that_borrows_it() {
 }
 
 #[test]
-fn waiting_for_what_was_left_has_a_limit() {
+fn waiting_for_detached_closures_has_a_limit() {
     let _turn = turn();
     let gate = Gate::default();
     let inside = gate.clone();
@@ -491,7 +491,7 @@ fn waiting_for_what_was_left_has_a_limit() {
 }
 
 #[test]
-fn a_fiber_that_is_given_up_leaves_its_frame_to_the_closure() {
+fn an_abandoned_fiber_leaves_its_frame_to_the_closure() {
     let _turn = turn();
     let gate = Gate::default();
     let inside = gate.clone();

@@ -1,4 +1,4 @@
-//! A callback of a loop cannot wait for anything: it is told so, and the loop goes on.
+//! A callback of a loop cannot wait: the attempt panics, and the loop continues.
 
 mod common;
 
@@ -15,7 +15,7 @@ type Wait = Box<dyn Fn()>;
 
 fn ignore<T>(_: T) {}
 
-/// All waits that are for plain threads as well as for fibers, each for something that only a fiber of this loop does.
+/// All waits open to plain threads as well as to fibers, each for something that only a fiber of this loop does.
 fn waits() -> Vec<(&'static str, Wait)> {
     let here = this_loop::handle();
     let fiber = current_id();
@@ -100,10 +100,10 @@ fn waits() -> Vec<(&'static str, Wait)> {
     ]
 }
 
-/// What the waits say in a callback that `have_called` has the loop call.
+/// Runs the waits in a callback that `have_called` registers with the loop. Returns their panic messages.
 fn refusals(have_called: impl FnOnce(Box<dyn Fn()>)) -> Vec<(&'static str, Option<String>)> {
-    let said = Rc::new(RefCell::new(Vec::new()));
-    let (waits, place) = (waits(), said.clone());
+    let messages = Rc::new(RefCell::new(Vec::new()));
+    let (waits, log) = (waits(), messages.clone());
     let expected = waits.len();
     have_called(Box::new(move || {
         for (name, wait) in &waits {
@@ -116,13 +116,13 @@ fn refusals(have_called: impl FnOnce(Box<dyn Fn()>)) -> Vec<(&'static str, Optio
                 })
                 .unwrap()
             });
-            place.borrow_mut().push((*name, refusal));
+            log.borrow_mut().push((*name, refusal));
         }
     }));
-    while said.borrow().len() < expected {
+    while messages.borrow().len() < expected {
         sleep(Duration::from_millis(1)).unwrap();
     }
-    said.take()
+    messages.take()
 }
 
 #[track_caller]
@@ -134,14 +134,14 @@ fn all_are_refused(refusals: Vec<(&'static str, Option<String>)>) {
 }
 
 #[test]
-fn a_timer_that_waits_panics_and_the_loop_goes_on() {
+fn a_timer_that_waits_panics_and_the_loop_continues() {
     run(|| {
         let kept = Rc::new(RefCell::new(None));
-        let place = kept.clone();
+        let slot = kept.clone();
         all_are_refused(refusals(move |call| {
             let timer = Timer::new(call);
             timer.arm(now());
-            *place.borrow_mut() = Some(timer);
+            *slot.borrow_mut() = Some(timer);
         }));
         assert_eq!(spawn(|| 7).join().unwrap(), 7);
     });
@@ -163,32 +163,32 @@ fn an_end_of_tick_callback_that_waits_panics() {
 }
 
 #[test]
-fn a_closure_that_was_sent_to_the_loop_cannot_wait() {
+fn a_closure_sent_to_the_loop_cannot_wait() {
     run(|| {
-        let (mutex, said) = (Arc::new(sync::Mutex::new(0)), sync::oneshot());
+        let (mutex, result) = (Arc::new(sync::Mutex::new(0)), sync::oneshot());
         let guard = mutex.lock().unwrap();
-        let (lock, tell) = (mutex.clone(), said.0);
+        let (lock, send) = (mutex.clone(), result.0);
         this_loop::handle().run(move || {
             let refused = catch_unwind(AssertUnwindSafe(|| lock.lock().is_ok())).is_err();
-            tell.send(refused).unwrap();
+            send.send(refused).unwrap();
         });
-        assert_eq!(said.1.recv(), Ok(true));
+        assert_eq!(result.1.recv(), Ok(true));
         drop(guard);
     });
 }
 
 #[test]
-fn what_need_not_wait_works_in_a_callback() {
+fn operations_that_need_not_wait_work_in_a_callback() {
     run(|| {
         let done = this_loop::handle().spawn(|| 7);
         while !done.is_done() {
             yield_now().unwrap();
         }
         let (mutex, result) = (sync::Mutex::new(1), Rc::new(RefCell::new(None)));
-        let (place, done) = (result.clone(), RefCell::new(Some(done)));
+        let (slot, done) = (result.clone(), RefCell::new(Some(done)));
         let timer = Timer::new(move || {
             let joined = done.take().map(|done| done.join().unwrap());
-            *place.borrow_mut() = joined.map(|joined| joined + *mutex.lock().unwrap());
+            *slot.borrow_mut() = joined.map(|joined| joined + *mutex.lock().unwrap());
         });
         timer.arm(now());
         while result.borrow().is_none() {

@@ -41,16 +41,16 @@ fn a_cancelled_fiber_that_ignores_it_starves_nobody() {
 }
 
 #[test]
-fn a_wake_that_came_first_wins_over_the_cancel() {
+fn a_wake_that_came_first_wins_over_the_cancellation() {
     run(|| {
-        let place = Rc::new(Cell::new(None));
-        let waker = place.clone();
+        let slot = Rc::new(Cell::new(None));
+        let waker = slot.clone();
         let fiber = spawn(move || {
             waker.set(Some(prepare_park()));
             park("a result")
         });
         yield_now().unwrap();
-        place.get().unwrap().wake();
+        slot.get().unwrap().wake();
         fiber.cancel();
         assert_eq!(fiber.join().unwrap(), Ok(()));
     });
@@ -96,7 +96,7 @@ fn a_shield_lets_clean_up_wait() {
 }
 
 #[test]
-fn a_scope_is_cancelled_by_itself_and_can_be_used_again() {
+fn a_scope_is_cancelled_alone_and_can_be_reused() {
     run(|| {
         let scope = CancelScope::new();
         let inner = scope.clone();
@@ -135,7 +135,7 @@ fn a_join_that_is_cancelled_leaves_the_fiber_running() {
 }
 
 #[test]
-fn fibers_that_are_left_are_cancelled_when_main_returns() {
+fn remaining_fibers_are_cancelled_when_main_returns() {
     let ended = Rc::new(Cell::new(0));
     let counter = ended.clone();
     run(move || {
@@ -185,7 +185,7 @@ fn a_fiber_that_never_ran_is_dropped_with_what_it_owns() {
 }
 
 #[test]
-fn suspending_while_unwinding_is_refused_and_poisons_nobody() {
+fn suspending_while_unwinding_is_refused_and_harms_no_other_fiber() {
     struct SleepsInDrop;
     impl Drop for SleepsInDrop {
         fn drop(&mut self) {
@@ -208,8 +208,7 @@ fn suspending_while_unwinding_is_refused_and_poisons_nobody() {
 }
 
 #[test]
-fn a_call_that_need_not_wait_answers_a_stopped_fiber_without_a_panic_where_suspension_is_forbidden()
-{
+fn where_suspension_is_forbidden_a_stopped_fiber_gets_an_error_not_a_panic() {
     run(|| {
         let fiber = spawn(|| {
             let stopped = sleep(LONG).unwrap_err();
@@ -225,7 +224,7 @@ fn a_call_that_need_not_wait_answers_a_stopped_fiber_without_a_panic_where_suspe
                 assert_eq!(sleep(SHORT), Err(stopped));
                 assert_eq!(yield_if_allowed(), Err(stopped));
             });
-            // The answer counts as a refusal all the same.
+            // The returned error counts as a refusal all the same.
             let lock = || no_suspend(|| mutex.lock().map(drop));
             shield(|| timeout(Duration::ZERO, lock))
         });
@@ -249,12 +248,12 @@ fn settle(one: &Loop) {
 }
 
 #[test]
-fn a_timeout_without_end_never_elapses() {
+fn an_infinite_timeout_never_elapses() {
     assert_eq!(run(|| timeout(Duration::MAX, || 5)), Ok(5));
 }
 
 #[test]
-fn of_timeouts_for_the_same_instant_only_the_outer_elapses_and_nothing_is_left_of_it() {
+fn of_two_equal_timeouts_only_the_outer_elapses() {
     let (time, one) = manual();
     let second = Duration::from_secs(1);
     let fiber = one.enter(|| {
@@ -281,7 +280,7 @@ fn a_timeout_that_was_handled_inside_does_not_elapse_outside() {
 }
 
 #[test]
-fn a_shield_hides_outer_deadlines_and_scopes_but_not_those_inside_it() {
+fn a_shield_hides_outer_deadlines_and_scopes_but_not_inner_ones() {
     run(|| {
         let outer = CancelScope::new();
         let inner = CancelScope::new();
@@ -320,7 +319,7 @@ fn a_shield_ends_at_the_hard_stop() {
 }
 
 #[test]
-fn a_scope_that_refused_a_second_fiber_still_reaches_the_first() {
+fn a_scope_that_refused_a_second_fiber_still_cancels_the_first() {
     run(|| {
         let scope = CancelScope::new();
         let (first, second) = (scope.clone(), scope.clone());

@@ -1,4 +1,4 @@
-//! Code of the program's that misbehaves where things end: drops that panic, loops that end early or in odd places.
+//! Program code that misbehaves at the end of things: drops that panic, loops that end early or in odd places.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -64,12 +64,12 @@ fn a_result_a_context_and_a_callback_that_panic_in_their_drop_leave_the_loop_run
         let timer = Timer::new(move || {
             let _ = &captured;
         });
-        let place = Rc::new(RefCell::new(None));
-        let copy = place.clone();
+        let slot = Rc::new(RefCell::new(None));
+        let copy = slot.clone();
         let outer = Timer::new(move || drop(copy.take()));
         timer.arm(now());
         outer.arm(now());
-        *place.borrow_mut() = Some(timer);
+        *slot.borrow_mut() = Some(timer);
         sleep(Duration::from_millis(1)).unwrap();
         assert_eq!((drops.get(), this_loop::counters().panics), (4, 4));
     });
@@ -96,7 +96,7 @@ fn a_payload_that_panics_in_its_drop_and_a_panicking_hook_leave_the_loop_running
 }
 
 #[test]
-fn a_loop_that_is_dropped_in_a_fiber_of_another_gives_its_fibers_up() {
+fn a_loop_dropped_in_a_fiber_of_another_loop_abandons_its_fibers() {
     let waker = Loop::new(Config::default()).unwrap();
     let unwound = Rc::new(Cell::new(0));
     let never_ran = Rc::new(());
@@ -152,7 +152,7 @@ fn a_wait_for_a_fiber_of_another_loop_of_the_thread_ends_with_that_loop() {
 }
 
 #[test]
-fn what_the_end_of_a_loop_drops_cannot_spawn() {
+fn a_value_dropped_at_the_end_of_a_loop_cannot_spawn() {
     struct Spawns(Rc<Cell<Option<bool>>>);
     impl Drop for Spawns {
         fn drop(&mut self) {
@@ -168,7 +168,7 @@ fn what_the_end_of_a_loop_drops_cannot_spawn() {
 }
 
 #[test]
-fn who_joins_a_fiber_that_was_given_up_is_told() {
+fn the_join_of_an_abandoned_fiber_reports_it() {
     let (sender, receiver) = mpsc::channel();
     let (started, has_started) = mpsc::channel();
     let thread = thread::spawn(move || {
@@ -195,7 +195,7 @@ fn who_joins_a_fiber_that_was_given_up_is_told() {
 }
 
 #[test]
-fn a_panic_of_a_fiber_from_another_thread_is_counted_and_reaches_the_hook_if_nobody_joins() {
+fn a_panic_of_a_remotely_spawned_fiber_is_counted_and_reaches_the_hook() {
     let seen = Rc::new(RefCell::new(Vec::new()));
     let hook = seen.clone();
     let config = Config {
@@ -213,7 +213,7 @@ fn a_panic_of_a_fiber_from_another_thread_is_counted_and_reaches_the_hook_if_nob
     assert_eq!(*seen.borrow(), ["detached"]);
 }
 
-/// A driver with operations that end when they are cancelled and then looked for.
+/// A driver with operations that end when they are cancelled and then polled.
 struct Operations {
     sleep: SleepDriver,
     left: Cell<usize>,
@@ -276,7 +276,7 @@ impl Driver for Operations {
 }
 
 #[test]
-fn the_stop_waits_for_operations_and_runs_the_fibers_that_their_ends_spawn() {
+fn shutdown_waits_for_operations_and_runs_fibers_spawned_by_their_completions() {
     let ran = Rc::new(Cell::new(false));
     let copy = ran.clone();
     let late = move || drop(spawn(move || copy.set(true)));
@@ -289,7 +289,7 @@ fn the_stop_waits_for_operations_and_runs_the_fibers_that_their_ends_spawn() {
 }
 
 #[test]
-fn between_ticks_by_hand_a_message_rings_the_bell_and_one_that_is_there_makes_it_runnable() {
+fn between_manual_ticks_a_message_rings_the_bell_and_makes_the_loop_runnable() {
     let driver = Operations::new(0, || ());
     let rings = driver.rings.clone();
     let config = Config {

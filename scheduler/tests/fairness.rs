@@ -1,7 +1,7 @@
-//! Nobody keeps the others waiting for ever: neither a pair that talks, nor who yields, wakes, registers or sends a
+//! Fairness: no fiber blocks the others forever, whether it talks to a partner, yields, wakes, registers or sends a
 //! lot.
 //!
-//! Each test has somebody who never stops by himself and somebody whose turn must come all the same.
+//! Each test has a fiber that never stops by itself and another one that must run all the same.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ fn run(main: impl FnOnce(Rc<Cell<bool>>) + 'static) {
     assert_eq!(report, StopReport::default());
 }
 
-/// One of two fibers that wake each other: each wake goes to the slot that runs first.
+/// One of two fibers that wake each other. Each wake puts the other into the slot that runs first.
 fn talk(over: &Cell<bool>, other: &Cell<Option<LocalWaker>>) {
     while !over.get() {
         let waker = prepare_park();
@@ -38,10 +38,10 @@ fn talk(over: &Cell<bool>, other: &Cell<Option<LocalWaker>>) {
 #[test]
 fn a_pair_that_wakes_each_other_lets_the_others_run() {
     run(|over| {
-        let place = Rc::new(Cell::new(None));
+        let slot = Rc::new(Cell::new(None));
         for _ in 0..2 {
-            let (over, place) = (over.clone(), place.clone());
-            drop(spawn(move || talk(&over, &place)));
+            let (over, slot) = (over.clone(), slot.clone());
+            drop(spawn(move || talk(&over, &slot)));
         }
         for _ in 0..100 {
             yield_now().unwrap();
@@ -69,14 +69,14 @@ fn fibers_that_only_yield_leave_time_for_timers_and_messages() {
 }
 
 #[test]
-fn a_message_does_not_wait_for_the_end_of_a_tick_that_is_full_of_yields() {
+fn a_message_does_not_wait_for_the_end_of_a_tick_full_of_yields() {
     run(|_| {
-        // A tick runs 1 024 fibers here, and this one is most of them.
-        let heard = Arc::new(AtomicBool::new(false));
-        let hear = heard.clone();
-        this_loop::handle().run(move || hear.store(true, Ordering::Relaxed));
+        // A tick runs 1 024 fibers here, and this one accounts for most of them.
+        let received = Arc::new(AtomicBool::new(false));
+        let received_there = received.clone();
+        this_loop::handle().run(move || received_there.store(true, Ordering::Relaxed));
         let mut yields = 0;
-        while !heard.load(Ordering::Relaxed) {
+        while !received.load(Ordering::Relaxed) {
             yield_now().unwrap();
             yields += 1;
         }
@@ -96,15 +96,15 @@ fn callbacks_that_register_themselves_again_leave_time_for_fibers_and_timers() {
     }
     run(|over| {
         this_loop::at_tick_end(Rc::new(Again(over.clone())));
-        let place: Rc<Cell<Option<Timer>>> = Rc::default();
-        let again = place.clone();
+        let slot: Rc<Cell<Option<Timer>>> = Rc::default();
+        let again = slot.clone();
         let timer = Timer::new(move || {
             let Some(timer) = again.take() else { return };
             timer.arm(now());
             again.set((!over.get()).then_some(timer));
         });
         timer.arm(now());
-        place.set(Some(timer));
+        slot.set(Some(timer));
         sleep(Duration::from_millis(1)).unwrap();
     });
 }
@@ -114,7 +114,7 @@ fn a_flood_of_messages_leaves_time_for_fibers_and_timers() {
     run(|_| {
         let over = Arc::new(AtomicBool::new(false));
         let (handle, stop) = (this_loop::handle(), over.clone());
-        // More than a tick takes, and each one sends the next.
+        // More than one tick takes, and each message sends the next.
         fn again(handle: &LoopHandle, stop: &Arc<AtomicBool>) {
             let (next, stop) = (handle.clone(), stop.clone());
             handle.run(move || {
@@ -132,7 +132,7 @@ fn a_flood_of_messages_leaves_time_for_fibers_and_timers() {
 }
 
 #[test]
-fn fibers_that_spawn_while_the_loop_stops_are_waited_for_and_in_the_end_dropped() {
+fn fibers_spawned_while_the_loop_stops_are_waited_for_or_dropped() {
     fn generation(left: u32, ended: &Rc<Cell<u32>>) {
         assert_eq!(yield_now(), Err(Stopped::Cancelled));
         ended.set(ended.get() + 1);

@@ -1,4 +1,4 @@
-//! An id names one fiber of one loop, and no other.
+//! A fiber id names one fiber of one loop, and no other.
 
 mod common;
 
@@ -31,7 +31,7 @@ fn fibers_of_two_loops_have_different_ids() {
 }
 
 #[test]
-fn the_id_of_another_loops_fiber_finds_nobody_here() {
+fn the_id_of_another_loops_fiber_finds_no_fiber_here() {
     let stranger = run(current_id);
     run(move || {
         let mine = Builder::new()

@@ -1,4 +1,4 @@
-//! Values that each fiber has its own of.
+//! Fiber-locals: values that each fiber has separately.
 
 mod common;
 
@@ -24,7 +24,7 @@ fiber_local! {
 }
 
 #[test]
-fn each_fiber_has_its_own_over_suspensions_and_does_not_inherit() {
+fn each_fiber_keeps_a_separate_value_across_suspensions_without_inheriting() {
     run(|| {
         COUNT.with(|count| count.set(100));
         let fibers: Vec<_> = (0..10)
@@ -59,12 +59,12 @@ fn a_reused_header_begins_without_locals() {
 }
 
 #[test]
-fn making_a_value_may_use_another() {
+fn creating_a_value_may_use_another_fiber_local() {
     run(|| assert_eq!(NESTED.with(|value| *value), 8));
 }
 
 #[test]
-fn outside_fibers_there_are_none() {
+fn there_are_no_fiber_locals_outside_fibers() {
     assert_eq!(COUNT.try_with(Cell::get), Err(NotInFiber));
     Loop::new(Config::default())
         .unwrap()
@@ -72,7 +72,7 @@ fn outside_fibers_there_are_none() {
 }
 
 #[test]
-fn they_are_dropped_before_the_fiber_is_joined_also_after_a_panic() {
+fn fiber_locals_are_dropped_before_the_join_even_after_a_panic() {
     run(|| {
         let log = Rc::new(RefCell::new(Vec::new()));
         for number in 0..2 {
@@ -89,11 +89,11 @@ fn they_are_dropped_before_the_fiber_is_joined_also_after_a_panic() {
 }
 
 #[test]
-fn their_drops_are_code_of_the_fiber() {
+fn the_drop_of_a_fiber_local_runs_on_the_fiber() {
     struct Last(Rc<Cell<u32>>);
     impl Drop for Last {
         fn drop(&mut self) {
-            // It may suspend, and use fiber-locals, which then are new and dropped in their turn.
+            // It may suspend, and use fiber-locals. Those are then new, and dropped in turn.
             yield_now().unwrap();
             let others = COUNT.with(Cell::get);
             self.0.set(self.0.get() + others);
@@ -110,7 +110,7 @@ fn their_drops_are_code_of_the_fiber() {
 }
 
 #[test]
-fn a_drop_that_panics_harms_nobody() {
+fn a_drop_that_panics_harms_no_other_fiber() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {

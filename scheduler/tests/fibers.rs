@@ -35,7 +35,7 @@ fn yielding_fibers_take_turns() {
 }
 
 #[test]
-fn a_panic_is_the_joiners_error_and_nobody_elses() {
+fn a_panic_is_reported_only_to_the_joiner() {
     run(|| {
         let bad = spawn(|| panic!("on purpose"));
         let good = spawn(|| 7);
@@ -93,7 +93,7 @@ fn a_stale_waker_does_not_end_a_later_wait() {
 }
 
 #[test]
-fn a_waker_of_a_fiber_that_is_over_does_nothing_to_its_successor() {
+fn a_waker_of_an_ended_fiber_does_nothing_to_its_successor() {
     run(|| {
         let old = spawn(prepare_park).join().unwrap();
         let fiber = spawn(|| {
@@ -123,7 +123,7 @@ fn a_fiber_is_woken_from_another_thread() {
 }
 
 #[test]
-fn a_waker_of_a_loop_that_is_gone_is_ignored() {
+fn a_waker_of_an_ended_loop_is_ignored() {
     let waker = run(|| prepare_park().remote());
     waker.wake();
 }
@@ -153,7 +153,7 @@ fn a_closure_larger_than_a_page_is_run() {
 }
 
 #[test]
-fn suspending_inside_no_suspend_is_a_panic_that_says_so() {
+fn suspending_inside_no_suspend_panics_with_a_reason() {
     run(|| {
         let fiber = spawn(|| no_suspend(|| yield_now().unwrap()));
         let Err(JoinError::Panicked(payload)) = fiber.join() else {
@@ -216,7 +216,7 @@ fn many_fibers_come_and_go_and_leave_nothing() {
 }
 
 #[test]
-fn a_waker_of_a_loop_that_is_gone_ends_no_wait_of_the_next_loop() {
+fn a_waker_of_an_ended_loop_ends_no_wait_of_the_next_loop() {
     let stale = run(prepare_park);
     run(move || {
         let _ = prepare_park();
@@ -230,8 +230,8 @@ fn a_waker_of_a_loop_that_is_gone_ends_no_wait_of_the_next_loop() {
 fn a_local_wake_between_two_ticks_and_from_another_loop_is_not_lost() {
     let one = Loop::new(Config::default()).unwrap();
     let other = Loop::new(Config::default()).unwrap();
-    let place = Rc::new(Cell::new(None));
-    let waker = place.clone();
+    let slot = Rc::new(Cell::new(None));
+    let waker = slot.clone();
     let fiber = one.enter(|| {
         spawn(move || {
             for _ in 0..2 {
@@ -241,10 +241,10 @@ fn a_local_wake_between_two_ticks_and_from_another_loop_is_not_lost() {
         })
     });
     while one.tick().unwrap() == Tick::Runnable {}
-    let first = place.take().unwrap();
-    assert!(!first.wake(), "nobody can know yet");
+    let first = slot.take().unwrap();
+    assert!(!first.wake(), "the result is not known yet");
     while one.tick().unwrap() == Tick::Runnable {}
-    let second = place.take().unwrap();
+    let second = slot.take().unwrap();
     other.enter(|| second.wake());
     first.wake();
     while one.tick().unwrap() == Tick::Runnable {}
@@ -279,8 +279,8 @@ fn a_closure_with_a_strict_alignment_is_run() {
     run(|| {
         let aligned = Aligned(7);
         let fiber = spawn(move || {
-            let place = &raw const aligned as usize;
-            (place % 256, aligned.0)
+            let address = &raw const aligned as usize;
+            (address % 256, aligned.0)
         });
         assert_eq!(fiber.join().unwrap(), (0, 7));
     });

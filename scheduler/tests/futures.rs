@@ -1,4 +1,4 @@
-//! Futures in fibers: woken from everywhere, at any time, as often as anybody likes.
+//! Futures in fibers: woken from anywhere, at any time, any number of times.
 
 mod common;
 
@@ -37,8 +37,8 @@ fn channels_are_woken_by_fibers_by_callbacks_and_by_other_threads() {
         drop(spawn(move || sender.send(1).unwrap()));
         assert_eq!(block_on(receiver), Ok(Ok(1)));
         let (sender, receiver) = oneshot::channel();
-        let place = Cell::new(Some(sender));
-        let timer = Timer::new(move || place.take().unwrap().send(2).unwrap());
+        let slot = Cell::new(Some(sender));
+        let timer = Timer::new(move || slot.take().unwrap().send(2).unwrap());
         timer.arm(now());
         assert_eq!(block_on(receiver), Ok(Ok(2)));
         let (sender, receiver) = oneshot::channel();
@@ -57,7 +57,7 @@ fn no_wake_from_another_thread_is_lost() {
             .map(|_| {
                 let mut sender = sender.clone();
                 thread::spawn(move || {
-                    // The sender's side is a fiber of another loop.
+                    // The sender runs in a fiber of another loop.
                     run(move || {
                         for n in 0..EACH {
                             block_on(poll_fn(|context| sender.poll_ready(context)))
@@ -77,13 +77,13 @@ fn no_wake_from_another_thread_is_lost() {
 }
 
 #[test]
-fn a_storm_of_wakes_is_one_wake() {
+fn many_wakes_send_one_message() {
     run(|| {
-        let (place, over) = (
+        let (slot, over) = (
             Arc::new(Mutex::new(None::<Waker>)),
             Arc::new(AtomicBool::new(false)),
         );
-        let (waker_of, stop) = (place.clone(), over.clone());
+        let (waker_of, stop) = (slot.clone(), over.clone());
         let wakes = Arc::new(AtomicUsize::new(0));
         let count = wakes.clone();
         let storm = thread::spawn(move || {
@@ -100,7 +100,7 @@ fn a_storm_of_wakes_is_one_wake() {
         let mut polls = 0_usize;
         let counted = poll_fn(|context| {
             polls += 1;
-            *place.lock().unwrap() = Some(context.waker().clone());
+            *slot.lock().unwrap() = Some(context.waker().clone());
             if polls < 300 {
                 Poll::Pending
             } else {
@@ -110,8 +110,8 @@ fn a_storm_of_wakes_is_one_wake() {
         block_on(counted).unwrap();
         over.store(true, Ordering::SeqCst);
         storm.join().unwrap();
-        // After the end nothing is sent to the loop any more, and it can wait for other things.
-        let waker = place.lock().unwrap().take().unwrap();
+        // After the end nothing more is sent to the loop, and it can wait for other things.
+        let waker = slot.lock().unwrap().take().unwrap();
         for _ in 0..1_000 {
             waker.wake_by_ref();
         }
@@ -122,7 +122,7 @@ fn a_storm_of_wakes_is_one_wake() {
 }
 
 #[test]
-fn a_future_that_wakes_itself_keeps_nobody_waiting_and_heeds_a_cancel() {
+fn a_future_that_wakes_itself_blocks_no_fiber_and_can_be_cancelled() {
     run(|| {
         let busy = spawn(|| {
             block_on(poll_fn::<(), _>(|context| {
@@ -140,7 +140,7 @@ fn a_future_that_wakes_itself_keeps_nobody_waiting_and_heeds_a_cancel() {
 }
 
 #[test]
-fn who_is_told_to_stop_drops_the_future_and_a_result_that_is_there_wins() {
+fn a_stopped_fiber_drops_the_future_unless_its_result_is_ready() {
     struct Dropped(Rc<Cell<bool>>);
     impl Drop for Dropped {
         fn drop(&mut self) {
@@ -170,14 +170,14 @@ fn who_is_told_to_stop_drops_the_future_and_a_result_that_is_there_wins() {
 #[test]
 fn wakers_outlive_the_call_the_fiber_and_the_loop() {
     let kept = Arc::new(Mutex::new(Vec::<Waker>::new()));
-    let place = kept.clone();
+    let slot = kept.clone();
     run(move || {
         for _ in 0..100 {
-            let place = place.clone();
+            let slot = slot.clone();
             let fiber = spawn(move || {
                 let mut first = true;
                 block_on(poll_fn(|context| {
-                    place.lock().unwrap().push(context.waker().clone());
+                    slot.lock().unwrap().push(context.waker().clone());
                     if std::mem::replace(&mut first, false) {
                         context.waker().wake_by_ref();
                         return Poll::Pending;
@@ -187,9 +187,9 @@ fn wakers_outlive_the_call_the_fiber_and_the_loop() {
             });
             fiber.join().unwrap().unwrap();
         }
-        // The same headers serve other fibers now; none of these waits is theirs.
+        // The same headers now serve other fibers; none of these waits belongs to the old wakers.
         let sleepers: Vec<_> = (0..50).map(|_| spawn(|| sleep(SHORT))).collect();
-        place.lock().unwrap().iter().for_each(Waker::wake_by_ref);
+        slot.lock().unwrap().iter().for_each(Waker::wake_by_ref);
         sleepers
             .into_iter()
             .for_each(|s| s.join().unwrap().unwrap());
@@ -203,7 +203,7 @@ fn wakers_outlive_the_call_the_fiber_and_the_loop() {
 }
 
 #[test]
-fn no_waker_is_left_when_a_call_is_over() {
+fn no_waker_is_left_when_a_call_has_ended() {
     run(|| {
         let (sender, receiver) = oneshot::channel::<()>();
         let count = Arc::new(AtomicUsize::new(0));
@@ -213,7 +213,7 @@ fn no_waker_is_left_when_a_call_is_over() {
                 self.0.fetch_add(1, Ordering::SeqCst);
             }
         }
-        // The future's own state goes with it, although its sender keeps the waker.
+        // The future's own state is dropped with it, although its sender keeps the waker.
         let held = Counts(count.clone());
         let stopped = with_deadline(now(), || {
             block_on(async move {

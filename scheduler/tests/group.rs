@@ -12,7 +12,7 @@ use yue_scheduler::*;
 
 const SHORT: Duration = Duration::from_millis(2);
 
-/// A loop of the group on a thread of its own; `begin` runs in its main fiber first.
+/// Starts a loop of the group on a new thread; `begin` runs in its main fiber first.
 fn member(
     group: &LoopGroup,
     begin: impl FnOnce() + Send + 'static,
@@ -44,7 +44,7 @@ fn end(loops: Vec<(LoopHandle, thread::JoinHandle<StopReport>)>) {
 }
 
 #[test]
-fn work_from_threads_and_fibers_is_done_once_each_by_all_loops() {
+fn work_from_threads_and_fibers_runs_once_each_on_all_loops() {
     let group = LoopGroup::new(3);
     let loops: Vec<_> = (0..3).map(|_| member(&group, || ())).collect();
     let producers: Vec<_> = (0..3_u64)
@@ -78,7 +78,7 @@ fn work_from_threads_and_fibers_is_done_once_each_by_all_loops() {
 }
 
 #[test]
-fn a_piece_of_work_wakes_one_loop_that_sleeps() {
+fn a_piece_of_work_wakes_one_sleeping_loop() {
     let group = LoopGroup::new(2);
     let sleeps = Arc::new(AtomicUsize::new(0));
     let loops: Vec<_> = (0..2)
@@ -96,7 +96,7 @@ fn a_piece_of_work_wakes_one_loop_that_sleeps() {
     const PIECES: usize = 400;
     for _ in 0..PIECES {
         group.spawn(|| ()).join().unwrap();
-        // Both are asleep again, most of the time.
+        // Both loops are asleep again, most of the time.
         thread::sleep(Duration::from_micros(200));
     }
     let woken = sleeps.load(Ordering::SeqCst) - begin;
@@ -105,7 +105,7 @@ fn a_piece_of_work_wakes_one_loop_that_sleeps() {
 }
 
 #[test]
-fn a_burst_spreads_although_one_loop_is_held_up() {
+fn a_burst_spreads_although_one_loop_is_busy() {
     let group = LoopGroup::new(2);
     let loops: Vec<_> = (0..2).map(|_| member(&group, || ())).collect();
     for _ in 0..20 {
@@ -126,7 +126,7 @@ fn a_burst_spreads_although_one_loop_is_held_up() {
 }
 
 #[test]
-fn loops_that_are_never_idle_come_to_it_as_well() {
+fn loops_that_are_never_idle_take_work_too() {
     let group = LoopGroup::new(1);
     let over = Arc::new(AtomicBool::new(false));
     let stop = over.clone();
@@ -171,7 +171,7 @@ fn work_waits_for_the_first_loop_and_is_refused_after_the_last() {
 }
 
 #[test]
-fn loops_come_and_go_while_work_is_added_and_each_piece_is_done_or_refused() {
+fn each_piece_of_work_runs_or_is_refused_while_loops_come_and_go() {
     let group = LoopGroup::new(2);
     let over = Arc::new(AtomicBool::new(false));
     let churn: Vec<_> = (0..2)
@@ -205,7 +205,7 @@ fn loops_come_and_go_while_work_is_added_and_each_piece_is_done_or_refused() {
 }
 
 #[test]
-fn a_loop_ticked_by_hand_does_the_work_of_its_group_and_is_rung_for_it() {
+fn a_manually_ticked_loop_runs_its_groups_work_and_its_bell_rings() {
     struct Rung(Arc<AtomicUsize>);
     impl Bell for Rung {
         fn ring(&self) {
@@ -248,17 +248,17 @@ fn a_loop_ticked_by_hand_does_the_work_of_its_group_and_is_rung_for_it() {
 }
 
 #[test]
-fn a_main_fiber_that_outlasts_the_grace_is_cancelled_and_one_that_ignores_that_is_given_up() {
+fn a_main_fiber_that_outlasts_the_grace_is_cancelled_then_abandoned() {
     let config = || Config {
         grace: Some(SHORT),
         stop_grace: Duration::from_millis(20),
         ..Config::default()
     };
     let seen = Rc::new(Cell::new(false));
-    let told = seen.clone();
+    let seen_there = seen.clone();
     let (slept, report) = Loop::new(config()).unwrap().run_reported(move || {
         drop(spawn(move || {
-            told.set(this_loop::wait_for_shutdown().is_ok())
+            seen_there.set(this_loop::wait_for_shutdown().is_ok())
         }));
         this_loop::request_shutdown();
         sleep(Duration::from_secs(3600))
@@ -281,7 +281,7 @@ fn a_main_fiber_that_outlasts_the_grace_is_cancelled_and_one_that_ignores_that_i
             .unwrap()
             .contains("ignored the shutdown")
     );
-    // Nobody asked: no grace, however long it takes.
+    // No shutdown was requested, so no grace period applies, however long it takes.
     Loop::new(config())
         .unwrap()
         .run(|| sleep(3 * SHORT))

@@ -1,4 +1,4 @@
-//! Join sets, and waiting for single fibers in other ways than by `join`.
+//! Join sets, and other ways to wait for a single fiber than `join`.
 
 mod common;
 
@@ -19,7 +19,7 @@ fn results_come_in_the_order_in_which_the_fibers_end() {
     run(|| {
         let mut set = JoinSet::new();
         assert!(set.join_next().unwrap().is_none());
-        // Whose turn it is to end.
+        // The number of the fiber that may end next.
         let turn = Rc::new(Cell::new(0));
         for n in [3_u64, 1, 2] {
             let turn = turn.clone();
@@ -95,7 +95,7 @@ fn dropping_a_set_cancels_its_fibers_and_detaching_does_not() {
 }
 
 #[test]
-fn all_are_cancelled_and_their_results_still_come() {
+fn all_fibers_of_a_set_are_cancelled_and_their_results_still_arrive() {
     run(|| {
         let mut set = JoinSet::new();
         for _ in 0..3 {
@@ -151,7 +151,7 @@ fn cancelling_and_joining_a_set_is_not_cut_short() {
 }
 
 #[test]
-fn fibers_given_up_with_their_loop_are_results_too() {
+fn fibers_abandoned_with_their_loop_are_results_too() {
     let config = Config {
         stop_grace: Duration::from_millis(20),
         ..Config::default()
@@ -170,7 +170,7 @@ fn fibers_given_up_with_their_loop_are_results_too() {
         Ok(Some(Err(JoinError::LoopGone)))
     ));
     assert!(matches!(set.join_next(), Ok(None)));
-    // A fiber that never ran, too.
+    // A fiber that never ran is reported too.
     let one = Loop::new(Config::default()).unwrap();
     let mut set = JoinSet::new();
     one.enter(|| set.spawn(|| ()));
@@ -224,7 +224,7 @@ fn a_fiber_of_another_loop_is_cancelled_before_it_starts_and_while_it_runs() {
             .1
     });
     let handle = receiver.recv().unwrap();
-    // From a thread: at once, so that the fiber mostly has not begun; and when it surely has.
+    // From a thread: first at once, so that the fiber mostly has not begun; then when it surely has.
     for _ in 0..100 {
         let join = handle.spawn(|| sleep(LONG));
         assert_eq!(join.cancel_and_join().unwrap(), Err(Stopped::Cancelled));

@@ -1,4 +1,4 @@
-//! What a fiber that computes, or a process that is stopped, must not do to time limits.
+//! Time limits while a fiber computes for long, or the process is stopped.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -11,8 +11,8 @@ use yue_scheduler::*;
 
 const MS: u64 = 1_000_000;
 
-/// Runs `main` as a fiber in virtual time, which moves to the next timer whenever nothing can run. `main` gets the
-/// clock, to let time pass while it computes.
+/// Runs `main` as a fiber in virtual time, which advances to the next timer whenever nothing can run. `main` gets the
+/// clock, so that it can let time pass while it computes.
 fn in_virtual_time(main: impl FnOnce(Rc<Cell<u64>>) + 'static) {
     let time = Rc::new(Cell::new(0));
     let config = Config {
@@ -37,7 +37,7 @@ fn compute(clock: &Cell<u64>, ms: u64) {
 }
 
 #[test]
-fn a_limit_that_is_set_after_a_fiber_computed_counts_from_then() {
+fn a_time_limit_counts_from_when_it_is_set_even_after_a_long_computation() {
     in_virtual_time(|clock| {
         let limit = Duration::from_millis(200);
         let nap = || sleep(Duration::from_millis(50));
@@ -71,7 +71,7 @@ fn a_limit_that_is_set_after_a_fiber_computed_counts_from_then() {
 }
 
 #[test]
-fn a_limit_that_passed_while_a_fiber_computed_is_over_at_once() {
+fn a_time_limit_that_passed_during_a_computation_has_passed_at_once() {
     in_virtual_time(|clock| {
         let at = deadline_after(Duration::from_millis(200));
         with_deadline(at, || {
@@ -93,7 +93,7 @@ fn a_limit_that_passed_while_a_fiber_computed_is_over_at_once() {
 }
 
 #[test]
-fn the_coarse_clock_makes_no_limit_shorter_and_none_much_longer() {
+fn the_coarse_clock_never_shortens_a_limit_and_lengthens_it_little() {
     for seconds in [1, 5, 3600] {
         let length = Duration::from_secs(seconds);
         let before = Instant::system();
@@ -101,7 +101,7 @@ fn the_coarse_clock_makes_no_limit_shorter_and_none_much_longer() {
         let left = time_left(at);
         let after = Instant::system();
         assert!(at >= before.saturating_add(length));
-        // The coarse clock cannot be ahead of the exact one, so that only its allowance of 10 ms is added.
+        // The coarse clock cannot be ahead of the exact one, so only its allowance of 10 ms is added.
         assert!(at <= after.saturating_add(length + Duration::from_millis(10)));
         assert!(left <= at.saturating_since(before));
         assert!(!is_past(at));
@@ -111,7 +111,7 @@ fn the_coarse_clock_makes_no_limit_shorter_and_none_much_longer() {
     assert!(Instant::system() >= soon);
 }
 
-/// A driver with one operation, whose completion waits in the kernel until somebody asks.
+/// A driver with one operation, whose completion stays in the kernel until the driver is polled.
 #[derive(Default)]
 struct OneCompletion {
     waker: Rc<RefCell<Option<LocalWaker>>>,
@@ -149,10 +149,10 @@ impl Driver for OneCompletion {
 }
 
 #[test]
-fn a_completion_that_came_while_the_process_was_stopped_wins_over_the_limit() {
+fn a_completion_during_a_pause_of_the_process_wins_over_the_limit() {
     let time = Rc::new(Cell::new(0));
     let driver = OneCompletion::default();
-    let (place, in_kernel) = (driver.waker.clone(), driver.in_kernel.clone());
+    let (slot, in_kernel) = (driver.waker.clone(), driver.in_kernel.clone());
     let config = Config {
         clock: Clock::Manual(time.clone()),
         driver: Box::new(driver),
@@ -161,7 +161,7 @@ fn a_completion_that_came_while_the_process_was_stopped_wins_over_the_limit() {
     let l = Loop::new(config).unwrap();
     let fiber = l.enter(|| {
         spawn(move || {
-            *place.borrow_mut() = Some(prepare_park());
+            *slot.borrow_mut() = Some(prepare_park());
             park_until(
                 "a completion",
                 Some(deadline_after(Duration::from_millis(100))),
@@ -169,14 +169,14 @@ fn a_completion_that_came_while_the_process_was_stopped_wins_over_the_limit() {
         })
     });
     assert!(matches!(l.tick().unwrap(), Tick::IdleUntil(Some(_))));
-    // The process stands still; meanwhile the operation completes, and the limit passes.
+    // The process is stopped; meanwhile the operation completes, and the limit passes.
     in_kernel.set(true);
     time.set(2_000 * MS);
     while l.tick().unwrap() != Tick::Done {}
     assert_eq!(l.enter(|| fiber.join()).unwrap(), Ok(Wakeup::Woken));
 }
 
-/// A driver that, as one for readiness does after callbacks, comes back from a wait without having asked the kernel.
+/// A driver that returns from a wait without having polled the kernel, as a readiness driver does after callbacks.
 #[derive(Default)]
 struct AsksWhenPolled(OneCompletion);
 
@@ -203,12 +203,12 @@ impl Driver for AsksWhenPolled {
 }
 
 #[test]
-fn a_completion_that_came_while_a_fiber_computed_wins_over_the_limit_however_many_fibers_ran() {
-    // Among these numbers is that of the fibers after which a tick looks at the clock.
+fn a_completion_during_a_computation_wins_over_the_limit() {
+    // These numbers include the number of fibers after which a tick reads the clock.
     for others in 0..130 {
         let time = Rc::new(Cell::new(0));
         let driver = AsksWhenPolled::default();
-        let (place, in_kernel) = (driver.0.waker.clone(), driver.0.in_kernel.clone());
+        let (slot, in_kernel) = (driver.0.waker.clone(), driver.0.in_kernel.clone());
         let config = Config {
             clock: Clock::Manual(time.clone()),
             driver: Box::new(driver),
@@ -216,7 +216,7 @@ fn a_completion_that_came_while_a_fiber_computed_wins_over_the_limit_however_man
         };
         let woken = Loop::new(config).unwrap().run(move || {
             let waiting = spawn(move || {
-                *place.borrow_mut() = Some(prepare_park());
+                *slot.borrow_mut() = Some(prepare_park());
                 park_until(
                     "a completion",
                     Some(deadline_after(Duration::from_millis(100))),

@@ -45,7 +45,10 @@ fn each_fiber_is_listed_with_what_it_waits_for() {
             this_loop::fiber(current_id()).unwrap().state,
             FiberState::Running
         );
-        assert!(this_loop::fiber(fresh.id()).is_none(), "it is over");
+        assert!(
+            this_loop::fiber(fresh.id()).is_none(),
+            "the fiber has ended"
+        );
 
         sleeper.cancel();
         let found = named("sleeper");
@@ -56,7 +59,7 @@ fn each_fiber_is_listed_with_what_it_waits_for() {
 }
 
 #[test]
-fn how_long_a_fiber_has_been_waiting_grows_and_begins_anew_with_each_wait() {
+fn the_waiting_time_of_a_fiber_grows_and_restarts_with_each_wait() {
     Loop::new(Config::default()).unwrap().run(|| {
         let fiber = spawn_named("waits", || {
             prepare_park();
@@ -99,7 +102,7 @@ fn a_fiber_under_a_deadline_shows_it() {
 }
 
 #[test]
-fn another_thread_gets_the_list_while_the_loop_goes_on() {
+fn another_thread_gets_the_list_while_the_loop_continues() {
     let l = Loop::new(Config::default()).unwrap();
     let handle = l.handle();
     l.run(move || {
@@ -128,7 +131,7 @@ fn another_thread_gets_the_list_while_the_loop_goes_on() {
     });
 }
 
-/// The value of a counter of this loop.
+/// Returns the value of a counter of this loop.
 fn metric(name: &str, labels: &str) -> u64 {
     let text = metrics_text();
     let start = format!("{name}{{loop=\"{}\"{labels}}} ", this_loop::id());
@@ -178,7 +181,7 @@ fn the_metrics_of_a_loop_follow_what_it_does() {
 }
 
 #[test]
-fn with_timing_on_run_times_and_histograms_fill() {
+fn run_times_and_histograms_fill_while_timing_is_on() {
     Loop::new(Config::default()).unwrap().run(|| {
         let turns = spawn_named("turns", || while yield_now().is_ok() {});
         assert_eq!(named("turns").run_time, None);
@@ -202,13 +205,13 @@ fn with_timing_on_run_times_and_histograms_fill() {
 }
 
 #[test]
-fn a_loop_that_has_ended_is_in_the_metrics_no_more() {
+fn an_ended_loop_leaves_the_metrics() {
     let id = Loop::new(Config::default()).unwrap().run(this_loop::id);
     assert!(!metrics_text().contains(&format!("loop=\"{id}\"")));
 }
 
 #[test]
-fn the_list_tells_priorities() {
+fn the_list_shows_priorities() {
     Loop::new(Config::default()).unwrap().run(|| {
         let fibers = [Priority::High, Priority::Normal, Priority::Low].map(|priority| {
             let wait = || assert!(sleep(Duration::from_secs(60)).is_err(), "cancelled");
@@ -217,10 +220,10 @@ fn the_list_tells_priorities() {
             assert_eq!(found.priority, priority);
             (fiber, found.to_string())
         });
-        let told = fibers
+        let shown = fibers
             .each_ref()
             .map(|(_, line)| [" high priority", " low priority"].map(|words| line.contains(words)));
-        assert_eq!(told, [[true, false], [false, false], [false, true]]);
+        assert_eq!(shown, [[true, false], [false, false], [false, true]]);
         set_priority(Priority::Low);
         let mine = this_loop::fiber(current_id()).unwrap();
         assert_eq!(mine.priority, Priority::Low);
@@ -230,7 +233,7 @@ fn the_list_tells_priorities() {
     });
 }
 
-/// Tells where its fiber comes from, or not.
+/// A hook that knows its fiber's origin, or not.
 struct Knows(Option<&'static str>);
 
 impl SwitchHook for Knows {
@@ -246,7 +249,7 @@ impl SwitchHook for Knows {
 }
 
 #[test]
-fn the_outermost_hook_that_can_tell_says_what_a_fiber_runs() {
+fn a_fibers_origin_comes_from_the_outermost_hook_that_knows_it() {
     Loop::new(Config::default()).unwrap().run(|| {
         let fiber = spawn_named("foreign", || {
             let wait = || sleep(Duration::from_secs(60));
@@ -256,7 +259,7 @@ fn the_outermost_hook_that_can_tell_says_what_a_fiber_runs() {
             assert_eq!(
                 named("foreign").origin,
                 None,
-                "of the one that runs nothing is asked"
+                "the hook of the running fiber is not called"
             );
             let _ = shield(wait);
         });
@@ -271,7 +274,7 @@ fn the_outermost_hook_that_can_tell_says_what_a_fiber_runs() {
         fiber.cancel();
         yield_now().unwrap();
         yield_now().unwrap();
-        // It waits on, but outside of the hooks.
+        // The fiber continues to wait, but outside the hooks.
         assert_eq!(named("foreign").state, FiberState::Parked);
         assert_eq!(named("foreign").origin, None);
     });

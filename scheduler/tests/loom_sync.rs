@@ -1,9 +1,10 @@
-//! All interleavings of small programs on `sync`, by loom. Run by `ci/loom`; without `--cfg loom` this file is empty.
+//! Loom models of `sync`: all interleavings of small programs. `ci/loom` runs them; without `--cfg loom` this file is
+//! empty.
 //!
-//! The waiters are plain threads: a fiber's wait differs in how it suspends, which is the scheduler's business, and in
-//! nothing else. In a model a timer's time is up as soon as its select waits, so that `or_give_up` is a waiter that
-//! gives up at any moment: before, during and after it is given something. Loom checks every access to a slot and to
-//! the values behind the locks against all others.
+//! The waiters are plain threads. A fiber's wait differs only in how it suspends, which the scheduler's own tests
+//! cover. In a model a timer's time is up as soon as its select waits, so `or_give_up` is a waiter that gives up at any
+//! moment: before, during and after it is granted something. Loom checks every access to a slot and to the values
+//! behind the locks against all others.
 #![cfg(loom)]
 
 use loom::cell::UnsafeCell;
@@ -21,7 +22,7 @@ fn model(preemptions: usize, program: impl Fn() + Send + Sync + 'static) {
     builder.check(program);
 }
 
-/// A moment that comes while a select waits, and only then.
+/// An instant that is reached while a select waits, and only then.
 fn soon() -> Instant {
     Instant::from_nanos(u64::MAX - 1)
 }
@@ -32,7 +33,7 @@ fn a_mutex_lets_one_in_at_a_time_and_orders_what_they_do() {
         let shared = Arc::new(Mutex::new(UnsafeCell::new(0)));
         let add = |shared: &Mutex<UnsafeCell<u32>>| {
             let guard = shared.lock().unwrap();
-            // Loom would report a reader or writer that this one does not come after.
+            // Loom would report a reader or writer that this access is not ordered after.
             guard.with_mut(|value| unsafe { *value += 1 });
         };
         let threads: Vec<_> = (0..2)
@@ -53,7 +54,7 @@ fn a_mutex_lets_one_in_at_a_time_and_orders_what_they_do() {
 }
 
 #[test]
-fn a_lock_is_not_lost_on_one_who_gives_up() {
+fn a_lock_is_not_lost_on_a_waiter_that_gives_up() {
     model(3, || {
         let mutex = Arc::new(Mutex::new(()));
         let guard = mutex.lock().unwrap();
@@ -70,7 +71,7 @@ fn a_lock_is_not_lost_on_one_who_gives_up() {
 }
 
 #[test]
-fn permits_go_to_those_behind_one_who_gives_up() {
+fn permits_go_to_the_waiters_behind_one_that_gives_up() {
     model(2, || {
         let permits = Arc::new(Semaphore::new(1));
         let (many, few) = (permits.clone(), permits.clone());
@@ -177,7 +178,7 @@ fn a_select_takes_from_one_of_two_and_leaves_the_other() {
 }
 
 #[test]
-fn two_selects_meet_without_room() {
+fn two_selects_meet_on_a_channel_without_capacity() {
     model(2, || {
         let (sender, receiver) = channel(0);
         let (other_sender, other_receiver) = (sender.clone(), receiver.clone());
@@ -199,7 +200,7 @@ fn two_selects_meet_without_room() {
 }
 
 #[test]
-fn the_end_of_a_channel_meets_a_receiver() {
+fn the_closing_of_a_channel_meets_a_receiver() {
     model(3, || {
         let (sender, receiver) = channel::<u32>(1);
         let waiting = thread::spawn(move || receiver.recv().is_err());
@@ -226,13 +227,13 @@ fn a_oneshot_is_received_or_dropped_or_comes_back() {
 }
 
 #[test]
-fn a_notification_is_taken_by_one_who_stays() {
+fn a_notification_is_taken_by_a_waiter_that_stays() {
     model(2, || {
         let notify = Arc::new(Notify::new());
         let (fickle, patient) = (notify.clone(), notify.clone());
         let fickle = thread::spawn(move || {
-            let told = select! { _ = notified(fickle) => true, _ = at(soon()) => false };
-            if told.unwrap() {
+            let was_notified = select! { _ = notified(fickle) => true, _ = at(soon()) => false };
+            if was_notified.unwrap() {
                 fickle.notify_one();
             }
         });

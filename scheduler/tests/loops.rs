@@ -1,4 +1,4 @@
-//! Loops on several threads, timers, ticks by hand.
+//! Loops on several threads, timers, manual ticks.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -81,7 +81,7 @@ fn a_thread_runs_one_loop_at_a_time() {
 }
 
 #[test]
-fn virtual_time_is_stepped_by_hand() {
+fn virtual_time_is_advanced_manually() {
     let time = Rc::new(Cell::new(0));
     let config = Config {
         clock: Clock::Manual(time.clone()),
@@ -115,7 +115,7 @@ fn virtual_time_is_stepped_by_hand() {
 }
 
 #[test]
-fn timers_that_are_late_fire_in_the_order_of_their_deadlines_and_equal_ones_as_they_were_armed() {
+fn late_timers_fire_in_the_order_of_their_deadlines_then_of_arming() {
     let time = Rc::new(Cell::new(0));
     let config = Config {
         clock: Clock::Manual(time.clone()),
@@ -123,15 +123,15 @@ fn timers_that_are_late_fire_in_the_order_of_their_deadlines_and_equal_ones_as_t
     };
     let one = Loop::new(config).unwrap();
     let order = Rc::new(RefCell::new(Vec::new()));
-    // Of all magnitudes, twice each, and in no order.
+    // Deadlines of all magnitudes, each twice, in no particular order.
     let deadlines_us: Vec<u64> = (0..200)
         .map(|n| (n * 7919 % 100 * 37 + 2) << (n % 10))
         .collect();
     let timers: Vec<_> = one.enter(|| {
         let mut timers = Vec::new();
         for (number, at_us) in deadlines_us.iter().enumerate() {
-            let place = order.clone();
-            let timer = Timer::new(move || place.borrow_mut().push(number));
+            let slot = order.clone();
+            let timer = Timer::new(move || slot.borrow_mut().push(number));
             timer.arm(Instant::from_nanos(at_us * 1024));
             timers.push(timer);
         }
@@ -149,17 +149,17 @@ fn timers_that_are_late_fire_in_the_order_of_their_deadlines_and_equal_ones_as_t
 fn a_timer_may_arm_itself_again_and_be_dropped_while_armed() {
     Loop::new(Config::default()).unwrap().run(|| {
         let fired = Rc::new(Cell::new(0));
-        let place: Rc<RefCell<Option<Timer>>> = Rc::default();
-        let (counter, again) = (fired.clone(), place.clone());
-        *place.borrow_mut() = Some(Timer::new(move || {
+        let slot: Rc<RefCell<Option<Timer>>> = Rc::default();
+        let (counter, again) = (fired.clone(), slot.clone());
+        *slot.borrow_mut() = Some(Timer::new(move || {
             counter.set(counter.get() + 1);
             again.borrow().as_ref().unwrap().arm(now());
         }));
-        place.borrow().as_ref().unwrap().arm(now());
+        slot.borrow().as_ref().unwrap().arm(now());
         while fired.get() < 10 {
             sleep(Duration::from_micros(100)).unwrap();
         }
-        *place.borrow_mut() = None;
+        *slot.borrow_mut() = None;
         let count = fired.get();
         sleep(Duration::from_millis(1)).unwrap();
         assert_eq!(fired.get(), count);
@@ -178,7 +178,7 @@ fn a_callback_that_panics_leaves_the_loop_running() {
 }
 
 #[test]
-fn the_idle_hook_is_called_before_the_loop_waits_until_it_has_had_enough() {
+fn the_idle_hook_is_called_before_the_loop_waits_until_it_returns_false() {
     Loop::new(Config::default()).unwrap().run(|| {
         let calls = Rc::new(Cell::new(0));
         let counter = calls.clone();
@@ -193,7 +193,7 @@ fn the_idle_hook_is_called_before_the_loop_waits_until_it_has_had_enough() {
 }
 
 #[test]
-fn what_is_registered_for_the_end_of_a_tick_runs_once() {
+fn an_end_of_tick_callback_runs_once() {
     struct Count(Cell<u32>);
     impl TickEnd for Count {
         fn tick_end(&self) {
@@ -229,7 +229,7 @@ fn a_timer_outlives_its_loop_and_serves_the_next() {
 }
 
 #[test]
-fn a_timer_cancelled_between_two_ticks_fires_no_more() {
+fn a_timer_cancelled_between_two_ticks_does_not_fire() {
     let time = Rc::new(Cell::new(0));
     let config = Config {
         clock: Clock::Manual(time.clone()),

@@ -1,11 +1,11 @@
-//! Closures that add lines to the metrics: they may use the metrics themselves, and their panics harm nobody.
+//! Closures that add lines to the metrics: they may use the metrics themselves, and their panics affect nothing else.
 
 use std::sync::Barrier;
 use yue_scheduler::inspect::{add_metrics, metrics_text};
 use yue_scheduler::{Config, Loop, sleep};
 
 #[test]
-fn what_adds_lines_may_ask_for_the_text_and_add_others() {
+fn a_metrics_closure_may_request_the_text_and_add_others() {
     add_metrics(|text| {
         assert!(!metrics_text().contains("nested_total"));
         add_metrics(|text| text.push_str("added_total 1\n"));
@@ -17,7 +17,7 @@ fn what_adds_lines_may_ask_for_the_text_and_add_others() {
 }
 
 #[test]
-fn one_that_panics_or_suspends_leaves_its_lines_out_and_the_others_in() {
+fn a_metrics_closure_that_panics_or_suspends_loses_only_its_own_lines() {
     add_metrics(|text| {
         text.push_str("half_total");
         panic!("on purpose, in a closure of add_metrics");
@@ -39,7 +39,7 @@ fn one_that_panics_or_suspends_leaves_its_lines_out_and_the_others_in() {
 }
 
 #[test]
-fn two_threads_ask_at_once_and_neither_waits_for_the_other() {
+fn two_threads_request_the_metrics_at_once_without_waiting() {
     static BOTH: Barrier = Barrier::new(2);
     add_metrics(|text| {
         if std::thread::current().name() == Some("asks") {

@@ -1,4 +1,5 @@
-//! Misuse that ends the process: each case runs in a child, which must say the documented words and end as documented.
+//! Misuse that ends the process: each case runs in a child, which must print the documented message and end as
+//! documented.
 
 use std::cell::Cell;
 use std::env;
@@ -31,7 +32,7 @@ fn words(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Demands these words of it.
+/// Checks that the output contains these texts.
 #[track_caller]
 fn says(output: &Output, expected: &[&str]) {
     let words = words(output);
@@ -40,7 +41,7 @@ fn says(output: &Output, expected: &[&str]) {
     }
 }
 
-/// Demands that it was ended by that signal, with these words.
+/// Checks that the child was ended by that signal, and that its output contains these texts.
 #[track_caller]
 fn ended_by(output: &Output, signal: i32, expected: &[&str]) {
     let ended = output.status.signal();
@@ -85,9 +86,9 @@ fn a_native_stack_overflow_names_the_fiber_and_its_size() {
 }
 
 #[test]
-fn the_same_with_guards_by_mprotect() {
-    let Some(output) = in_child("the_same_with_guards_by_mprotect", || {
-        // SAFETY: the only thread that reads the environment is this one.
+fn an_overflow_is_reported_with_mprotect_guards_too() {
+    let Some(output) = in_child("an_overflow_is_reported_with_mprotect_guards_too", || {
+        // SAFETY: this is the only thread that reads the environment.
         unsafe { env::set_var("YUE_STACK_GUARD", "mprotect") };
         Loop::new(Config::default()).unwrap().run(|| {
             Builder::new()
@@ -109,14 +110,17 @@ fn the_same_with_guards_by_mprotect() {
 }
 
 #[test]
-fn a_fault_that_is_no_overflow_keeps_its_default_end() {
-    let Some(output) = in_child("a_fault_that_is_no_overflow_keeps_its_default_end", || {
-        Loop::new(Config::default()).unwrap().run(|| {
-            let nowhere = std::hint::black_box(8 as *const u8);
-            // SAFETY: none; the fault is what the test is about.
-            unsafe { nowhere.read_volatile() };
-        });
-    }) else {
+fn a_fault_other_than_an_overflow_keeps_the_default_action() {
+    let Some(output) = in_child(
+        "a_fault_other_than_an_overflow_keeps_the_default_action",
+        || {
+            Loop::new(Config::default()).unwrap().run(|| {
+                let nowhere = std::hint::black_box(8 as *const u8);
+                // SAFETY: none; the test is about this fault.
+                unsafe { nowhere.read_volatile() };
+            });
+        },
+    ) else {
         return;
     };
     ended_by(&output, libc::SIGSEGV, &[]);
@@ -124,7 +128,7 @@ fn a_fault_that_is_no_overflow_keeps_its_default_end() {
 }
 
 #[test]
-fn suspending_in_a_drop_while_panicking_says_so_and_aborts() {
+fn suspending_in_a_drop_while_panicking_aborts_with_a_message() {
     struct SleepsInDrop;
     impl Drop for SleepsInDrop {
         fn drop(&mut self) {
@@ -132,7 +136,7 @@ fn suspending_in_a_drop_while_panicking_says_so_and_aborts() {
         }
     }
     let Some(output) = in_child(
-        "suspending_in_a_drop_while_panicking_says_so_and_aborts",
+        "suspending_in_a_drop_while_panicking_aborts_with_a_message",
         || {
             Loop::new(Config::default()).unwrap().run(|| {
                 let _guard = SleepsInDrop;
@@ -150,7 +154,7 @@ fn suspending_in_a_drop_while_panicking_says_so_and_aborts() {
 }
 
 #[test]
-fn a_destructor_that_runs_during_a_panic_of_a_stopped_fiber_is_refused_what_need_not_wait() {
+fn in_a_stopped_fibers_panic_a_destructor_gets_errors_even_from_calls_that_need_not_wait() {
     struct Leave(Rc<sync::local::Mutex<u32>>, Rc<Cell<Option<Stopped>>>);
     impl Drop for Leave {
         fn drop(&mut self) {
@@ -160,7 +164,7 @@ fn a_destructor_that_runs_during_a_panic_of_a_stopped_fiber_is_refused_what_need
         }
     }
     let name =
-        "a_destructor_that_runs_during_a_panic_of_a_stopped_fiber_is_refused_what_need_not_wait";
+        "in_a_stopped_fibers_panic_a_destructor_gets_errors_even_from_calls_that_need_not_wait";
     let Some(output) = in_child(name, || {
         Loop::new(Config::default()).unwrap().run(|| {
             let mutex = Rc::new(sync::local::Mutex::new(1));
@@ -196,7 +200,7 @@ fn a_destructor_that_runs_during_a_panic_of_a_stopped_fiber_is_refused_what_need
 }
 
 #[test]
-fn a_blocking_call_in_a_destructor_that_runs_during_a_panic_is_an_error_and_does_not_begin() {
+fn a_blocking_call_in_a_destructor_during_a_panic_fails_without_running() {
     struct Call(Rc<Cell<u32>>);
     impl Drop for Call {
         fn drop(&mut self) {
@@ -212,8 +216,7 @@ fn a_blocking_call_in_a_destructor_that_runs_during_a_panic_is_an_error_and_does
             self.0.set(self.0.get() + 1);
         }
     }
-    let name =
-        "a_blocking_call_in_a_destructor_that_runs_during_a_panic_is_an_error_and_does_not_begin";
+    let name = "a_blocking_call_in_a_destructor_during_a_panic_fails_without_running";
     let Some(output) = in_child(name, || {
         Loop::new(Config::default()).unwrap().run(|| {
             let calls = Rc::new(Cell::new(0));
@@ -234,35 +237,32 @@ fn a_blocking_call_in_a_destructor_that_runs_during_a_panic_is_an_error_and_does
 }
 
 #[test]
-fn without_address_space_for_a_stack_spawning_is_an_error() {
-    let Some(output) = in_child(
-        "without_address_space_for_a_stack_spawning_is_an_error",
-        || {
-            let config = Config {
-                stacks: StackConfig {
-                    native: 64 << 20,
-                    lua: 1 << 20,
-                },
-                ..Config::default()
+fn spawning_fails_without_address_space_for_a_stack() {
+    let Some(output) = in_child("spawning_fails_without_address_space_for_a_stack", || {
+        let config = Config {
+            stacks: StackConfig {
+                native: 64 << 20,
+                lua: 1 << 20,
+            },
+            ..Config::default()
+        };
+        Loop::new(config).unwrap().run(|| {
+            let limit = libc::rlimit {
+                rlim_cur: 1 << 30,
+                rlim_max: libc::RLIM_INFINITY,
             };
-            Loop::new(config).unwrap().run(|| {
-                let limit = libc::rlimit {
-                    rlim_cur: 1 << 30,
-                    rlim_max: libc::RLIM_INFINITY,
-                };
-                // SAFETY: sets a limit of this child process.
-                unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) };
-                let mut fibers = Vec::new();
-                let error = loop {
-                    match Builder::new().spawn(|| ()) {
-                        Ok(fiber) => fibers.push(fiber),
-                        Err(error) => break error,
-                    }
-                };
-                eprintln!("after {} fibers: {error}", fibers.len());
-            });
-        },
-    ) else {
+            // SAFETY: sets a limit of this child process.
+            unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) };
+            let mut fibers = Vec::new();
+            let error = loop {
+                match Builder::new().spawn(|| ()) {
+                    Ok(fiber) => fibers.push(fiber),
+                    Err(error) => break error,
+                }
+            };
+            eprintln!("after {} fibers: {error}", fibers.len());
+        });
+    }) else {
         return;
     };
     assert!(output.status.success(), "{}", words(&output));
@@ -270,8 +270,8 @@ fn without_address_space_for_a_stack_spawning_is_an_error() {
 }
 
 #[test]
-fn an_overflow_is_reported_after_another_loop_of_the_thread_ended_for_a_fiber_from_outside_too() {
-    let name = "an_overflow_is_reported_after_another_loop_of_the_thread_ended_for_a_fiber_from_outside_too";
+fn an_overflow_is_reported_after_another_loop_of_the_thread_ended() {
+    let name = "an_overflow_is_reported_after_another_loop_of_the_thread_ended";
     let Some(output) = in_child(name, || {
         let first = Loop::new(Config::default()).unwrap();
         let second = Loop::new(Config::default()).unwrap();
@@ -288,9 +288,9 @@ fn an_overflow_is_reported_after_another_loop_of_the_thread_ended_for_a_fiber_fr
 }
 
 #[test]
-fn a_loop_gives_the_thread_its_signal_stack_back() {
+fn a_loop_restores_the_threads_signal_stack() {
     fn signal_stack() -> (usize, usize, i32) {
-        // SAFETY: a query into a local place.
+        // SAFETY: a query into a local variable.
         unsafe {
             let mut stack: libc::stack_t = std::mem::zeroed();
             assert_eq!(libc::sigaltstack(std::ptr::null(), &mut stack), 0);
@@ -333,8 +333,8 @@ fn with_little_address_space_stacks_come_from_smaller_arenas() {
 }
 
 #[test]
-fn without_a_thread_for_a_blocking_call_it_is_an_error_and_the_closure_never_runs() {
-    let name = "without_a_thread_for_a_blocking_call_it_is_an_error_and_the_closure_never_runs";
+fn a_blocking_call_fails_when_no_thread_can_start() {
+    let name = "a_blocking_call_fails_when_no_thread_can_start";
     let Some(output) = in_child(name, || {
         Loop::new(Config::default()).unwrap().run(|| {
             let limit = |bytes| {
@@ -372,8 +372,8 @@ fn without_a_thread_for_a_blocking_call_it_is_an_error_and_the_closure_never_run
 }
 
 #[test]
-fn without_a_thread_for_blocking_calls_of_several_loops_each_is_an_error_and_none_waits_for_ever() {
-    let name = "without_a_thread_for_blocking_calls_of_several_loops_each_is_an_error_and_none_waits_for_ever";
+fn blocking_calls_of_several_loops_all_fail_when_no_thread_can_start() {
+    let name = "blocking_calls_of_several_loops_all_fail_when_no_thread_can_start";
     let Some(output) = in_child(name, || {
         const LOOPS: usize = 3;
         let start = std::sync::Arc::new(std::sync::Barrier::new(LOOPS + 1));
@@ -388,7 +388,7 @@ fn without_a_thread_for_blocking_calls_of_several_loops_each_is_an_error_and_non
                         "{refused:?}"
                     );
                 }
-                // One that ends gives memory back, which would do for a thread.
+                // A loop that ended would free memory, which would be enough for a thread.
                 start.wait();
             });
         };
@@ -400,7 +400,7 @@ fn without_a_thread_for_blocking_calls_of_several_loops_each_is_an_error_and_non
             })
             .collect();
         start.wait();
-        // Room for what the calls allocate, and none for a thread's stack.
+        // Room for the allocations of the calls, but not for a thread's stack.
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
         let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
         let limit = libc::rlimit {
@@ -421,8 +421,8 @@ fn without_a_thread_for_blocking_calls_of_several_loops_each_is_an_error_and_non
 }
 
 #[test]
-fn a_closure_that_was_left_does_not_keep_the_process() {
-    let name = "a_closure_that_was_left_does_not_keep_the_process";
+fn a_detached_closure_does_not_keep_the_process_alive() {
+    let name = "a_detached_closure_does_not_keep_the_process_alive";
     let Some(output) = in_child(name, || {
         Loop::new(Config::default()).unwrap().run(|| {
             let for_ever = || {
@@ -444,7 +444,7 @@ fn a_closure_that_was_left_does_not_keep_the_process() {
 }
 
 #[test]
-fn a_scope_that_cannot_wait_for_its_children_says_so_and_aborts() {
+fn a_scope_that_cannot_wait_for_its_children_aborts_with_a_message() {
     struct Refuses(std::cell::Cell<bool>);
     impl SwitchHook for Refuses {
         fn leave(&self) -> Result<(), &'static str> {
@@ -456,16 +456,16 @@ fn a_scope_that_cannot_wait_for_its_children_says_so_and_aborts() {
         }
         fn enter(&self) {}
     }
-    let name = "a_scope_that_cannot_wait_for_its_children_says_so_and_aborts";
+    let name = "a_scope_that_cannot_wait_for_its_children_aborts_with_a_message";
     let Some(output) = in_child(name, || {
         Loop::new(Config::default()).unwrap().run(|| {
             let hook = Refuses(std::cell::Cell::new(false));
-            let mut place = 0;
+            let mut value = 0;
             with_switch_hook(&hook, |_| {
                 scope(|s| {
                     s.spawn(|| {
                         sleep(std::time::Duration::from_millis(1)).unwrap();
-                        place = 1;
+                        value = 1;
                     });
                     yield_now().unwrap();
                     hook.0.set(true);
@@ -476,18 +476,18 @@ fn a_scope_that_cannot_wait_for_its_children_says_so_and_aborts() {
     }) else {
         return;
     };
-    let told = [
+    let messages = [
         "no switch here",
         "a scope cannot wait for its children here",
     ];
-    ended_by(&output, libc::SIGABRT, &told);
+    ended_by(&output, libc::SIGABRT, &messages);
     let words = words(&output);
     assert!(!words.contains("the scope was left"), "{words}");
 }
 
 #[test]
-fn a_fiber_that_ignores_the_hard_stop_is_named_and_does_not_keep_the_process() {
-    let name = "a_fiber_that_ignores_the_hard_stop_is_named_and_does_not_keep_the_process";
+fn a_fiber_that_ignores_the_hard_stop_is_named_and_does_not_keep_the_process_alive() {
+    let name = "a_fiber_that_ignores_the_hard_stop_is_named_and_does_not_keep_the_process_alive";
     let Some(output) = in_child(name, || {
         let config = Config {
             stop_grace: std::time::Duration::from_millis(20),
@@ -509,6 +509,6 @@ fn a_fiber_that_ignores_the_hard_stop_is_named_and_does_not_keep_the_process() {
     };
     assert_eq!(output.status.code(), Some(3), "{}", words(&output));
     let named = "'stubborn' (spawned at scheduler/tests/misuse.rs:";
-    let told = "ignored the shutdown, last waiting for: sleep; it is abandoned";
-    says(&output, &[named, told, "fibers_abandoned: 1"]);
+    let message = "ignored the shutdown, last waiting for: sleep; it is abandoned";
+    says(&output, &[named, message, "fibers_abandoned: 1"]);
 }

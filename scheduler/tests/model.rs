@@ -1,7 +1,7 @@
-//! Random programs of waits, wakes, cancels, scopes, shields and deadlines, against a model that fits on a screen.
+//! Random programs of waits, wakes, cancellations, scopes, shields and deadlines, checked against a small model.
 //!
-//! Time is virtual and stands still while the loop settles, so that every order of events between two settles is one
-//! that the model has to explain: a wake after the cancel, a deadline and a wake at once, a waker of an earlier wait.
+//! Time is virtual and stands still while the loop settles, so the model must explain every order of events between two
+//! settles: a wake after the cancellation, a deadline and a wake at once, a waker of an earlier wait.
 
 use proptest::prelude::*;
 use std::cell::{Cell, RefCell};
@@ -76,7 +76,7 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// What a fiber under test shares with the test.
+/// State shared between a fiber under test and the test.
 struct Subject {
     steps: Vec<Step>,
     at: Cell<usize>,
@@ -137,16 +137,16 @@ enum Frame {
     Timeout { step: usize, at: u64, refused: bool },
 }
 
-/// What a fiber of the model waits for.
+/// The current wait of a fiber in the model.
 struct Waiting {
     limit: Option<u64>,
-    /// The limit as it was given; it may have passed already.
+    /// The limit as the program gave it; it may have passed already.
     given: Option<u64>,
     interruptible: bool,
-    /// Counted as the subject counts; 0 for a sleep, which nobody has a waker of.
+    /// Counted as the subject counts; 0 for a sleep, which has no waker.
     number: usize,
     woken: bool,
-    /// Woken by a waker that knew it; a wake from another thread is still under way until the next tick.
+    /// Woken by a waker on its loop. A wake from another thread is under way until the next tick.
     known: bool,
 }
 
@@ -162,7 +162,7 @@ struct Model {
 }
 
 impl Model {
-    /// Why the fiber must stop, and which timeout says so.
+    /// Returns why the fiber is stopped, and which timeout reports it.
     fn stopped(&self, now: u64) -> Option<(Stopped, Option<usize>)> {
         let mut earliest: Option<(u64, usize)> = None;
         let mut shielded = false;
@@ -194,9 +194,9 @@ impl Model {
         Some(reason)
     }
 
-    /// A cancel has made the fiber runnable: it looks at its limit when it runs, though the cancel may be forgotten
-    /// until then.
-    fn looks_again(&mut self, now: u64) {
+    /// A cancellation has made the fiber runnable: it checks its limit when it runs, though the cancellation may be
+    /// cleared by then.
+    fn recheck_limit(&mut self, now: u64) {
         let stopped = self.stopped(now).is_some();
         if let Some(wait) = self.waiting.as_mut().filter(|wait| wait.interruptible)
             && stopped
@@ -205,7 +205,7 @@ impl Model {
         }
     }
 
-    /// How the wait that is going on ends at `now`, if it does.
+    /// Returns how the current wait ends at `now`, if it does.
     fn end_of_wait(&mut self, now: u64) -> Option<Result<Wakeup, Stopped>> {
         let wait = self.waiting.as_ref()?;
         let (limit, interruptible) = (wait.limit, wait.interruptible);
@@ -221,7 +221,7 @@ impl Model {
     fn wait(&mut self, limit: Option<u64>, interruptible: bool, has_waker: bool, now: u64) {
         self.waits += usize::from(has_waker);
         self.waiting = Some(Waiting {
-            // A limit that has passed is kept in the next tick.
+            // A limit that has passed is kept until the next tick.
             limit: limit.map(|at| at.max(now + 1)),
             given: limit,
             interruptible,
@@ -242,7 +242,7 @@ impl Model {
         true
     }
 
-    /// Runs the fiber for as long as it can.
+    /// Runs the fiber as long as it can run.
     fn settle(&mut self, steps: &[Step], now: u64) {
         loop {
             if self.waiting.is_some() {
@@ -368,7 +368,7 @@ impl World {
                 self.models[fiber(which)].scopes[step] = true;
                 if inside {
                     let now = self.time.get() / UNIT;
-                    self.models[fiber(which)].looks_again(now);
+                    self.models[fiber(which)].recheck_limit(now);
                 }
                 self.inside(inside, || self.subjects[fiber(which)].scopes[step].cancel());
             }
@@ -391,7 +391,7 @@ impl World {
         }
     }
 
-    /// Ends every fiber: each wait is woken, so that none is left to be abandoned.
+    /// Ends every fiber by waking each wait, so that none has to be abandoned.
     fn end(&mut self) {
         while self.one.counters().fibers > 0 {
             let count = self.subjects[0].wakers.borrow().len();

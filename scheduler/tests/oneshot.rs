@@ -1,4 +1,4 @@
-//! Several fibers at one receiver, and what comes back to a channel that is full again.
+//! Several fibers at one receiver, and values that return to a channel that has filled up again.
 
 mod common;
 
@@ -11,7 +11,7 @@ use yue_scheduler::sync::{self, RecvError, TryRecvError, local};
 use yue_scheduler::*;
 
 #[test]
-fn of_several_that_wait_for_a_oneshot_one_gets_the_value_and_the_others_are_told() {
+fn one_of_several_oneshot_waiters_gets_the_value_and_the_others_closed() {
     run(|| {
         let (sender, receiver) = local::oneshot();
         let receiver = Rc::new(receiver);
@@ -33,7 +33,7 @@ fn of_several_that_wait_for_a_oneshot_one_gets_the_value_and_the_others_are_told
 }
 
 #[test]
-fn the_same_in_a_select_and_between_threads() {
+fn one_of_several_oneshot_waiters_gets_the_value_in_selects_and_threads_too() {
     let (sender, receiver) = sync::oneshot();
     let waiting = run(move || {
         let receiver = Arc::new(receiver);
@@ -52,7 +52,7 @@ fn the_same_in_a_select_and_between_threads() {
 }
 
 #[test]
-fn a_value_that_is_handed_back_to_a_full_channel_does_not_make_room_for_another() {
+fn a_value_returned_to_a_full_channel_makes_no_room_for_another() {
     run(|| {
         for capacity in [0, 1] {
             let (sender, receiver) = local::channel(capacity);
@@ -74,7 +74,7 @@ fn a_value_that_is_handed_back_to_a_full_channel_does_not_make_room_for_another(
             yield_now().unwrap();
             assert!(
                 !late.is_done(),
-                "with room for {capacity}, nobody has received its value"
+                "with room for {capacity}, the send ended before its value was received"
             );
             for value in 0..capacity {
                 assert_eq!(receiver.recv(), Ok(value + 1));

@@ -1,4 +1,4 @@
-//! Priorities: who goes first, and that nobody waits for ever.
+//! Priorities: which fiber runs first, and that none waits forever.
 
 mod common;
 
@@ -15,7 +15,7 @@ fn spawn_at(priority: Priority, f: impl FnOnce() + 'static) -> JoinHandle<()> {
 const ALL: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::High];
 
 #[test]
-fn of_fibers_that_are_ready_the_higher_go_first_and_equals_in_order() {
+fn ready_fibers_of_higher_priority_run_first_and_equal_ones_in_order() {
     run(|| {
         let order = Rc::new(RefCell::new(Vec::new()));
         let mut fibers = Vec::new();
@@ -36,7 +36,8 @@ fn of_fibers_that_are_ready_the_higher_go_first_and_equals_in_order() {
     });
 }
 
-/// Runs fibers of these classes that are always ready, and counts the turns of each class until the first has had many.
+/// Runs fibers of these classes that are always ready, and counts the turns of each class until the first class has had
+/// many.
 fn turns(classes: &'static [Priority]) -> Vec<u32> {
     run(|| {
         let counts: Rc<Vec<_>> = Rc::new(classes.iter().map(|_| Cell::new(0_u32)).collect());
@@ -60,7 +61,7 @@ fn turns(classes: &'static [Priority]) -> Vec<u32> {
 }
 
 #[test]
-fn classes_that_are_always_ready_share_by_their_budgets() {
+fn classes_that_are_always_ready_share_according_to_their_budgets() {
     let near = |count: u32, expected: u32| count.abs_diff(expected) <= expected / 50;
     let all = turns(&[Priority::High, Priority::Normal, Priority::Low]);
     assert!(near(all[1], 4_000) && near(all[2], 1_000), "{all:?}");
@@ -71,7 +72,7 @@ fn classes_that_are_always_ready_share_by_their_budgets() {
 }
 
 #[test]
-fn a_fiber_that_is_woken_goes_where_its_class_is() {
+fn a_woken_fiber_joins_the_queue_of_its_class() {
     run(|| {
         let order = Rc::new(RefCell::new(Vec::new()));
         let wakers = Rc::new(RefCell::new(Vec::new()));
@@ -115,7 +116,7 @@ fn a_fiber_changes_its_own_priority_and_children_do_not_inherit_it() {
             }
         });
         yield_now().unwrap();
-        // Four normal runs to one of ours.
+        // Four normal runs for each of ours.
         assert!(turns.get() >= 3, "{}", turns.get());
         assert_eq!(set_priority(Priority::High), Priority::Low);
         yield_now().unwrap();
@@ -127,7 +128,7 @@ fn a_fiber_changes_its_own_priority_and_children_do_not_inherit_it() {
 }
 
 #[test]
-fn timers_cancels_and_the_end_of_the_loop_reach_every_class() {
+fn timers_cancellations_and_shutdown_reach_every_class() {
     run(|| {
         let woken = Rc::new(Cell::new(0));
         let fibers = ALL.map(|priority| {
@@ -148,7 +149,7 @@ fn timers_cancels_and_the_end_of_the_loop_reach_every_class() {
             }));
         }
     });
-    // A loop that is dropped with all of them ready.
+    // A loop is dropped while all of them are ready.
     let one = Loop::new(Config::default()).unwrap();
     let alive = Rc::new(());
     one.enter(|| {

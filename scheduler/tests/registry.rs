@@ -1,4 +1,4 @@
-//! Wakers against loops that come and go under them: no wake is lost, and nothing is left behind.
+//! Wakers for loops that come and go: no wake is lost, and nothing is left behind.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use yue_scheduler::*;
 
 const WAKERS_KEPT: usize = 64;
 
-/// Wakers of live loops and of loops that are gone, in no order.
+/// Wakers of live loops and of ended loops, in no particular order.
 #[derive(Default)]
 struct Board {
     wakers: Mutex<Vec<RemoteWaker>>,
@@ -20,7 +20,7 @@ impl Board {
         self.wakers.lock().unwrap().push(waker);
     }
 
-    /// Uses every waker, the old ones again and again, until it is told to end.
+    /// Uses every waker, including old ones, again and again until `over` is set.
     fn keep_waking(&self) {
         while !self.over.load(Ordering::Relaxed) {
             let wakers = self.wakers.lock().unwrap().clone();
@@ -34,8 +34,8 @@ impl Board {
     }
 }
 
-/// Fibers that each wait for two wakes from other threads; the second may meet the end of the loop.
-fn one_life(board: &Arc<Board>) {
+/// Runs fibers that each wait for two wakes from other threads; the second may coincide with the end of the loop.
+fn run_one_loop(board: &Arc<Board>) {
     let board = board.clone();
     let ((), report) = Loop::new(Config::default()).unwrap().run_reported(move || {
         let fiber = |_| {
@@ -75,7 +75,7 @@ fn loops_come_and_go_while_threads_wake_them() {
     let lives = |count: usize| {
         let life = |_| {
             let board = board.clone();
-            thread::spawn(move || (0..count).for_each(|_| one_life(&board)))
+            thread::spawn(move || (0..count).for_each(|_| run_one_loop(&board)))
         };
         let threads: Vec<_> = (0..2).map(life).collect();
         threads.into_iter().for_each(|t| t.join().unwrap());

@@ -1,4 +1,4 @@
-//! The report on a signal: planted faults in child processes, and what is said of each.
+//! The report on a signal: faults planted in child processes, and the report on each.
 
 use std::env;
 use std::hint::black_box;
@@ -15,7 +15,7 @@ fn child(test: &str, case: impl FnOnce()) -> Option<Reporting> {
     if env::var(CASE).is_ok_and(|name| name == test) {
         inspect::report_on(libc::SIGQUIT).unwrap();
         // A child that the test has lost ends by itself.
-        // SAFETY: a setting of this process.
+        // SAFETY: sets a timer of this process.
         unsafe { libc::alarm(60) };
         case();
         return None;
@@ -38,7 +38,7 @@ struct Reporting {
 }
 
 impl Reporting {
-    /// Lines up to the one that has `end` in it.
+    /// Returns the lines up to the one that contains `end`.
     fn until(&mut self, end: &str) -> String {
         let mut text = String::new();
         for line in &mut self.lines {
@@ -52,11 +52,11 @@ impl Reporting {
         panic!("the child ended without '{end}': {text}");
     }
 
-    /// Waits for the child to be ready, asks for a report, and gives it.
+    /// Waits until the child is ready, requests a report, and returns it.
     fn report(&mut self, end: &str) -> String {
         self.until("ready");
         let process = self.child.id() as libc::pid_t;
-        // SAFETY: a signal to a child of ours, which has not been waited for.
+        // SAFETY: sends a signal to our child, which has not been waited for.
         assert_eq!(unsafe { libc::kill(process, libc::SIGQUIT) }, 0);
         self.until(end)
     }
@@ -75,7 +75,7 @@ fn named(name: &str, f: impl FnOnce() + 'static) -> JoinHandle<()> {
 
 /// Two fibers that each wait for the other to go first.
 #[test]
-fn a_deadlock_shows_who_waits_for_what_and_where() {
+fn a_report_on_a_deadlock_shows_what_each_fiber_waits_for_and_where() {
     #[inline(never)]
     fn takes_left_then_right() {
         prepare_park();
@@ -86,17 +86,20 @@ fn a_deadlock_shows_who_waits_for_what_and_where() {
         prepare_park();
         black_box(park("the left lock").is_ok());
     }
-    let Some(mut child) = child("a_deadlock_shows_who_waits_for_what_and_where", || {
-        Loop::new(Config::default()).unwrap().run(|| {
-            let left = named("left", takes_left_then_right);
-            let right = named("right", takes_right_then_left);
-            // For a whole tick, so that the loop has counted them.
-            sleep(Duration::from_millis(1)).unwrap();
-            eprintln!("ready");
-            left.join().unwrap();
-            right.join().unwrap();
-        });
-    }) else {
+    let Some(mut child) = child(
+        "a_report_on_a_deadlock_shows_what_each_fiber_waits_for_and_where",
+        || {
+            Loop::new(Config::default()).unwrap().run(|| {
+                let left = named("left", takes_left_then_right);
+                let right = named("right", takes_right_then_left);
+                // For a whole tick, so that the loop has counted them.
+                sleep(Duration::from_millis(1)).unwrap();
+                eprintln!("ready");
+                left.join().unwrap();
+                right.join().unwrap();
+            });
+        },
+    ) else {
         return;
     };
     let mut text = child.report("takes_right_then_left");
@@ -116,9 +119,9 @@ fn a_deadlock_shows_who_waits_for_what_and_where() {
     }
 }
 
-/// A loop that never gets to the question.
+/// A loop that never gets to the request.
 #[test]
-fn a_loop_that_is_held_does_not_answer_and_is_looked_at() {
+fn a_held_loop_does_not_reply_and_is_captured() {
     #[inline(never)]
     fn computes_for_ever() {
         let never = AtomicBool::new(false);
@@ -126,46 +129,46 @@ fn a_loop_that_is_held_does_not_answer_and_is_looked_at() {
             black_box(&never);
         }
     }
-    let Some(mut child) = child(
-        "a_loop_that_is_held_does_not_answer_and_is_looked_at",
-        || {
-            Loop::new(Config::default()).unwrap().run(|| {
-                let hog = named("hog", || {
-                    eprintln!("ready");
-                    computes_for_ever();
-                });
-                hog.join().unwrap();
+    let Some(mut child) = child("a_held_loop_does_not_reply_and_is_captured", || {
+        Loop::new(Config::default()).unwrap().run(|| {
+            let hog = named("hog", || {
+                eprintln!("ready");
+                computes_for_ever();
             });
-        },
-    ) else {
+            hog.join().unwrap();
+        });
+    }) else {
         return;
     };
     let text = child.report("computes_for_ever");
     assert!(
-        text.contains("it does not answer: loop 1 (thread '"),
+        text.contains("it does not reply: loop 1 (thread '"),
         "{text}"
     );
     assert!(text.contains("by fiber 1.0 'hog', spawned at "), "{text}");
 }
 
-/// Fibers that nobody ends: thousands from one place.
+/// Fibers that never end: thousands spawned at one location.
 #[test]
-fn a_leak_of_fibers_is_one_group_with_its_number() {
+fn leaked_fibers_are_shown_as_one_group_with_their_number() {
     #[inline(never)]
     fn waits_for_a_client_that_is_gone() {
         prepare_park();
         black_box(park("an answer").is_ok());
     }
-    let Some(mut child) = child("a_leak_of_fibers_is_one_group_with_its_number", || {
-        Loop::new(Config::default()).unwrap().run(|| {
-            for _ in 0..5_000 {
-                drop(spawn(waits_for_a_client_that_is_gone));
-            }
-            sleep(Duration::from_millis(20)).unwrap();
-            eprintln!("ready");
-            let _ = sleep(Duration::from_secs(3600));
-        });
-    }) else {
+    let Some(mut child) = child(
+        "leaked_fibers_are_shown_as_one_group_with_their_number",
+        || {
+            Loop::new(Config::default()).unwrap().run(|| {
+                for _ in 0..5_000 {
+                    drop(spawn(waits_for_a_client_that_is_gone));
+                }
+                sleep(Duration::from_millis(20)).unwrap();
+                eprintln!("ready");
+                let _ = sleep(Duration::from_secs(3600));
+            });
+        },
+    ) else {
         return;
     };
     let text = child.report("and 4996 more");
@@ -178,18 +181,21 @@ fn a_leak_of_fibers_is_one_group_with_its_number() {
         1,
         "{text}"
     );
-    // It can be asked again: the program went on.
+    // A second report can be requested, because the program continued.
     // SAFETY: as in `report`.
     unsafe { libc::kill(child.child.id() as libc::pid_t, libc::SIGQUIT) };
     child.until("5000 fibers parked");
 }
 
 #[test]
-fn a_report_made_on_a_loops_own_thread_says_that_it_cannot_list_it() {
+fn a_report_on_a_loops_own_thread_says_that_it_cannot_list_its_fibers() {
     Loop::new(Config::default()).unwrap().run(|| {
         let text = inspect::report();
         let own = format!("loop {} (thread", this_loop::id());
         let (_, own) = text.split_once(&own).unwrap();
-        assert!(own.contains("made on this loop's own thread"), "{text}");
+        assert!(
+            own.contains("requested on this loop's own thread"),
+            "{text}"
+        );
     });
 }

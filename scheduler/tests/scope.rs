@@ -1,4 +1,4 @@
-//! Scopes: children that borrow, and how trouble travels between them and the body.
+//! Scopes: children that borrow, and how failures travel between them and the body.
 
 mod common;
 
@@ -12,7 +12,7 @@ use yue_scheduler::*;
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(2);
 
-/// The payload with which `f` panics.
+/// Returns the payload of the panic of `f`.
 fn panic_of<R>(f: impl FnOnce() -> R) -> u32 {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(_) => panic!("it did not panic"),
@@ -62,7 +62,7 @@ fn results_are_joined_and_children_have_children_of_the_same_scope() {
 }
 
 #[test]
-fn a_body_that_panics_cancels_the_children_and_goes_on_panicking_when_they_are_over() {
+fn a_panic_of_the_body_cancels_the_children_and_resumes_when_they_have_ended() {
     run(|| {
         let ended = Cell::new(0);
         let payload = panic_of(|| {
@@ -83,7 +83,7 @@ fn a_body_that_panics_cancels_the_children_and_goes_on_panicking_when_they_are_o
 }
 
 #[test]
-fn a_childs_panic_goes_on_in_the_caller_unless_a_join_took_it_and_cancels_nobody() {
+fn a_childs_panic_resumes_in_the_caller_unless_joined_and_cancels_no_sibling() {
     run(|| {
         let ended = Cell::new(false);
         let payload = panic_of(|| {
@@ -91,7 +91,7 @@ fn a_childs_panic_goes_on_in_the_caller_unless_a_join_took_it_and_cancels_nobody
                 s.spawn(|| panic_any(6_u32));
                 s.spawn(|| panic_any(7_u32));
                 s.spawn(|| ended.set(sleep(SHORT).is_ok()));
-                "not given"
+                "never returned"
             })
         });
         assert_eq!((payload, ended.get()), (6, true));
@@ -105,7 +105,7 @@ fn a_childs_panic_goes_on_in_the_caller_unless_a_join_took_it_and_cancels_nobody
 }
 
 #[test]
-fn a_caller_that_is_told_to_stop_cancels_the_children_and_waits_for_them_all_the_same() {
+fn a_stopped_caller_cancels_the_children_and_still_waits_for_them() {
     run(|| {
         let parent = spawn(|| {
             let (mut ended, mut joined) = (false, None);
@@ -115,7 +115,7 @@ fn a_caller_that_is_told_to_stop_cancels_the_children_and_waits_for_them_all_the
                     ended = shield(|| sleep(SHORT)).is_ok();
                     outcome
                 });
-                // The join fails, the scope waits.
+                // The join fails, and the scope waits.
                 joined = Some(child.join().is_err());
             });
             (ended, joined, yield_now())
@@ -128,7 +128,7 @@ fn a_caller_that_is_told_to_stop_cancels_the_children_and_waits_for_them_all_the
 }
 
 #[test]
-fn a_deadline_reaches_the_children_and_the_timeout_knows_of_it() {
+fn a_deadline_reaches_the_children_and_its_timeout_elapses() {
     run(|| {
         let outcomes = RefCell::new(Vec::new());
         let elapsed = timeout(SHORT, || {
@@ -151,7 +151,7 @@ fn a_deadline_reaches_the_children_and_the_timeout_knows_of_it() {
 }
 
 #[test]
-fn a_scope_is_cancelled_by_hand_and_later_children_start_cancelled() {
+fn a_scope_is_cancelled_explicitly_and_later_children_start_cancelled() {
     run(|| {
         scope(|s| {
             let early = s.spawn(|| sleep(LONG));
@@ -161,7 +161,7 @@ fn a_scope_is_cancelled_by_hand_and_later_children_start_cancelled() {
             let late = s.spawn(|| sleep(LONG));
             assert_eq!(early.join().unwrap(), Err(Stopped::Cancelled));
             assert_eq!(late.join().unwrap(), Err(Stopped::Cancelled));
-            // The body itself, and others, are not concerned.
+            // The body itself, and other children, are unaffected.
             assert_eq!(kept.join().unwrap(), Ok(()));
             let (one, other) = (s.spawn(|| ()), s.spawn(|| ()));
             one.cancel();
@@ -227,7 +227,7 @@ fn clean_up_with_children_works_while_the_loop_stops() {
 }
 
 #[test]
-fn a_long_scope_keeps_nothing_of_children_that_are_over() {
+fn a_long_scope_keeps_nothing_of_ended_children() {
     struct Held<'a>(&'a Cell<i32>);
     impl Drop for Held<'_> {
         fn drop(&mut self) {
@@ -253,7 +253,7 @@ fn a_long_scope_keeps_nothing_of_children_that_are_over() {
 }
 
 #[test]
-fn a_result_that_panics_in_its_drop_leaves_the_scope_whole() {
+fn a_result_that_panics_in_its_drop_does_not_break_the_scope() {
     struct Bomb<'a>(&'a Cell<bool>);
     impl Drop for Bomb<'_> {
         fn drop(&mut self) {
@@ -269,7 +269,7 @@ fn a_result_that_panics_in_its_drop_leaves_the_scope_whole() {
 }
 
 #[test]
-fn the_first_error_of_a_child_cancels_the_others_and_the_body_and_is_what_the_scope_gives() {
+fn a_childs_first_error_cancels_everything_else_and_the_scope_returns_it() {
     run(|| {
         let seen = RefCell::new(Vec::new());
         let outcome: Result<(), String> = try_scope(|s| {
@@ -318,7 +318,7 @@ fn the_error_of_the_body_cancels_the_children() {
 }
 
 #[test]
-fn the_panic_of_a_child_cancels_the_others_of_a_failing_scope_and_goes_on_in_the_caller() {
+fn a_childs_panic_cancels_a_failing_scope_and_resumes_in_the_caller() {
     run(|| {
         for join in [false, true] {
             let seen = Cell::new(None);
@@ -341,7 +341,7 @@ fn the_panic_of_a_child_cancels_the_others_of_a_failing_scope_and_goes_on_in_the
 }
 
 #[test]
-fn a_caller_that_is_told_to_stop_ends_a_failing_scope_with_an_error() {
+fn a_stopped_caller_ends_a_failing_scope_with_an_error() {
     run(|| {
         let fiber = spawn(|| {
             try_scope(|s| -> Result<(), Stopped> {
@@ -368,21 +368,21 @@ fn a_scope_needs_a_fiber_that_may_suspend() {
 }
 
 #[test]
-fn a_child_that_is_given_up_takes_its_scope_along() {
+fn an_abandoned_child_takes_its_scope_along() {
     let config = Config {
         stop_grace: Duration::from_millis(20),
         ..Config::default()
     };
     let ((), report) = Loop::new(config).unwrap().run_reported(|| {
         drop(spawn(|| {
-            let mut place = 0;
+            let mut value = 0;
             scope(|s| {
                 s.spawn(|| {
                     park_uninterruptible("for ever");
-                    place = 1;
+                    value = 1;
                 });
             });
-            place
+            value
         }));
         yield_now().unwrap();
     });

@@ -1,4 +1,4 @@
-//! Waiting for whichever comes first, and what happens to the rest.
+//! Select: the first ready branch is taken, and the other branches are unchanged.
 
 mod common;
 
@@ -17,7 +17,7 @@ fn settle() {
 const LONG: Duration = Duration::from_secs(60);
 
 #[test]
-fn the_first_of_all_kinds_is_taken_and_the_others_are_as_they_were() {
+fn the_first_ready_branch_of_each_kind_is_taken_and_the_others_are_unchanged() {
     run(|| {
         for which in 0..7 {
             let (values, values_in) = local::channel(1);
@@ -31,17 +31,17 @@ fn the_first_of_all_kinds_is_taken_and_the_others_are_as_they_were() {
             );
             let mutex = Rc::new(local::Mutex::new(5));
             let unlock = Rc::new(local::Notify::new());
-            let (held, told) = (mutex.clone(), unlock.clone());
+            let (held, unlock_here) = (mutex.clone(), unlock.clone());
             let holder = spawn(move || {
                 let _guard = held.lock().unwrap();
-                told.notified().unwrap();
+                unlock_here.notified().unwrap();
             });
             settle();
             let gate = Rc::new(local::Notify::new());
             let through = gate.clone();
             let mut handle = spawn(move || through.notified().map(|()| 6));
             let mut pending = Some(1);
-            // What comes, and what must still be there afterwards if it did not.
+            // The event of each round, and the state of the other branches afterwards.
             let (notify_there, permits_there, gate_there) =
                 (notify.clone(), permits.clone(), gate.clone());
             let (full_there, sender_there) = (full_in.clone(), values.clone());
@@ -69,7 +69,7 @@ fn the_first_of_all_kinds_is_taken_and_the_others_are_as_they_were() {
             come.join().unwrap();
             assert_eq!(pending, (which != 1).then_some(1));
             settle();
-            // Every queue has been left: what comes now stays for the next to ask.
+            // The select has left every queue: a later event stays for the next call.
             values.try_send(20).unwrap();
             assert_eq!(values_in.try_recv(), Ok(20));
             notify.notify_one();
@@ -93,7 +93,7 @@ fn the_first_of_all_kinds_is_taken_and_the_others_are_as_they_were() {
 }
 
 #[test]
-fn what_is_ready_is_taken_without_waiting_and_default_when_nothing_is() {
+fn a_ready_branch_is_taken_without_waiting_and_default_if_none_is_ready() {
     run(|| {
         let (sender, receiver) = local::channel(1);
         let ask = || select! { value = recv(receiver) => value.unwrap(), default => 0 };
@@ -105,7 +105,7 @@ fn what_is_ready_is_taken_without_waiting_and_default_when_nothing_is() {
 }
 
 #[test]
-fn of_several_that_are_ready_each_is_taken_now_and_then() {
+fn each_of_several_ready_branches_is_taken_now_and_then() {
     run(|| {
         let channels: Vec<_> = (0..4).map(|_| local::channel(1)).collect();
         let mut taken = [0; 4];
@@ -126,7 +126,7 @@ fn of_several_that_are_ready_each_is_taken_now_and_then() {
 }
 
 #[test]
-fn a_run_that_is_repeated_takes_the_same_branches() {
+fn a_repeated_run_takes_the_same_branches() {
     let run = || {
         run(|| {
             let (first, second) = (local::Semaphore::new(100), local::Semaphore::new(100));
@@ -198,7 +198,7 @@ fn a_select_does_not_serve_itself() {
         });
         settle();
         assert!(!both.is_done());
-        // Another one on both sides: the two meet, one way or the other.
+        // Another select is at both ends: the two meet, one way or the other.
         let mut pending = Some(2);
         let mine = select! {
             sent = send(sender, pending) => sent.map(|()| 0).unwrap(),
@@ -230,7 +230,7 @@ fn a_closed_channel_is_ready() {
 }
 
 #[test]
-fn an_empty_send_and_a_condition_that_fails_are_branches_that_never_come() {
+fn an_empty_send_and_a_false_condition_never_become_ready() {
     run(|| {
         let (sender, receiver) = local::channel(1);
         let mut nothing: Option<u8> = None;
@@ -270,7 +270,7 @@ fn a_body_can_leave_the_surrounding_code() {
     });
 }
 
-/// Becomes ready when it has been raised `after` times; in between it wakes for nothing.
+/// Becomes ready when it was raised `after` times; before that its signals wake for nothing.
 struct Shy {
     state: Rc<(Cell<u32>, Cell<Option<Signal>>)>,
     after: u32,
@@ -308,15 +308,19 @@ fn a_foreign_readiness_may_wake_for_nothing() {
             settle();
             assert!(!waiting.is_done());
             state.0.set(raised);
-            state.1.take().expect("watched again").raise();
+            state
+                .1
+                .take()
+                .expect("the select did not watch again")
+                .raise();
         }
         assert_eq!(waiting.join().unwrap(), Ok(3));
-        assert!(state.1.take().is_none(), "the signal is forgotten");
+        assert!(state.1.take().is_none(), "the signal is dropped");
     });
 }
 
 #[test]
-fn an_outcome_that_nobody_looks_at_is_handed_on() {
+fn an_unused_outcome_is_handed_on() {
     run(|| {
         let (sender, receiver) = local::channel(1);
         sender.send(1).unwrap();
@@ -331,14 +335,14 @@ fn an_outcome_that_nobody_looks_at_is_handed_on() {
         assert_eq!(select::poll(&any), Ok(None));
         sender.send(2).unwrap();
         assert_eq!(select::wait(&any), Ok(0));
-        assert_eq!(select::wait(&any), Ok(0), "still there");
+        assert_eq!(select::wait(&any), Ok(0), "the value must still be there");
         assert_eq!((branch.take(), branch.take()), (Some(Ok(2)), None));
         assert_eq!(select::poll(&any), Ok(None), "spent");
     });
 }
 
 #[test]
-fn a_join_in_a_select_gives_the_result_or_leaves_the_handle() {
+fn a_join_in_a_select_takes_the_result_or_leaves_the_handle() {
     run(|| {
         let notify = Rc::new(local::Notify::new());
         let gate = notify.clone();
@@ -359,7 +363,7 @@ fn a_join_in_a_select_gives_the_result_or_leaves_the_handle() {
 }
 
 #[test]
-fn a_plain_thread_selects_too_but_not_what_is_local() {
+fn a_plain_thread_can_select_except_on_local_primitives() {
     let (sender, receiver) = sync::channel(1);
     let (timed_out, has_timed_out) = sync::oneshot();
     let thread = std::thread::spawn(move || {

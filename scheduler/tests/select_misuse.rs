@@ -1,4 +1,4 @@
-//! One branch in two selects, and a readiness that breaks its contract: a panic with words, and nothing else is harmed.
+//! One branch in two selects, and a readiness that breaks its contract: a panic with a message, and no other harm.
 
 mod common;
 
@@ -14,7 +14,7 @@ use yue_scheduler::*;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// What a call panics with.
+/// Returns the message of the panic of `call`.
 #[track_caller]
 fn panic_of<T>(call: impl FnOnce() -> T) -> String {
     let Err(payload) = catch_unwind(AssertUnwindSafe(call)) else {
@@ -31,7 +31,7 @@ fn panic_of<T>(call: impl FnOnce() -> T) -> String {
 
 const OCCUPIED: &str = "a select already waits for this branch";
 
-/// A readiness that is never there, and remembers the signal.
+/// A readiness that is never ready, and stores the signal.
 #[derive(Default)]
 struct Never(Rc<RefCell<Option<Signal>>>);
 
@@ -49,7 +49,7 @@ impl Readiness for Never {
 }
 
 #[test]
-fn a_branch_that_is_named_twice_in_a_select_is_refused_and_leaves_its_queue() {
+fn a_branch_named_twice_in_a_select_is_refused_and_leaves_its_queue() {
     run(|| {
         let notify = local::Notify::new();
         let (sender, receiver) = sync::channel::<u32>(1);
@@ -68,21 +68,21 @@ fn a_branch_that_is_named_twice_in_a_select_is_refused_and_leaves_its_queue() {
             let join = joined.join_branch();
             let text = panic_of(|| select::wait(&[&join, &Some(select::after(LONG)), &join]));
             assert!(text.contains(OCCUPIED), "{text}");
-            // They are free again, and work.
+            // The branches are free again, and work.
             sender.send(7).unwrap();
             let all: Vec<&dyn AnyBranch> = branches.iter().map(|branch| &**branch).collect();
             assert_eq!(select::wait(&all), Ok(1));
         }
-        // The branches' memory is somebody else's by now.
+        // The branches' memory is reused by now.
         let filler: Vec<_> = (0..64).map(|_| Box::new([0xaa_u8; 64])).collect();
         notify.notify_one();
-        assert!(notify.try_notified(), "nobody waits: it is kept");
+        assert!(notify.try_notified(), "without a waiter it is stored");
         drop(filler);
         assert!(joined.cancel_and_join().unwrap().is_err());
     });
 }
 
-/// Shares `branch` between two fibers that select on it at once: the second panics, the first goes on.
+/// Shares `branch` between two fibers that select on it at once: the second panics, the first continues.
 fn share<B: Branch>(branch: &B, ready: impl FnOnce()) {
     scope(|s| {
         let first = s.spawn(|| select::wait(&[branch, &select::after(LONG)]));
@@ -100,7 +100,7 @@ fn share<B: Branch>(branch: &B, ready: impl FnOnce()) {
 }
 
 #[test]
-fn a_branch_that_two_fibers_share_stays_with_the_one_that_waits() {
+fn a_branch_shared_by_two_fibers_stays_with_the_one_that_waits() {
     run(|| {
         let notify = local::Notify::new();
         share(&notify.notified_branch(), || notify.notify_one());
@@ -118,7 +118,7 @@ fn a_branch_that_two_fibers_share_stays_with_the_one_that_waits() {
 }
 
 #[test]
-fn a_readiness_that_begins_another_wait_while_it_is_watched_is_told_off() {
+fn a_readiness_that_begins_another_wait_in_watch_panics() {
     struct Asks(fn());
     impl Readiness for Asks {
         type Output = ();
@@ -145,7 +145,7 @@ fn a_readiness_that_begins_another_wait_while_it_is_watched_is_told_off() {
 }
 
 #[test]
-fn a_readiness_that_panics_when_it_is_left_does_not_leave_the_other_branches_in_their_queues() {
+fn a_panic_in_unwatch_leaves_no_other_branch_in_its_queue() {
     struct Panics;
     impl Readiness for Panics {
         type Output = ();
@@ -166,7 +166,7 @@ fn a_readiness_that_panics_when_it_is_left_does_not_leave_the_other_branches_in_
             let text = panic_of(|| select::wait(&[&before, &panics, &after, &soon]));
             assert!(text.contains("on purpose"), "{text}");
         }
-        // Nobody waits.
+        // No waiter is left in any queue.
         notify.notify_one();
         seats.add(1);
         assert_eq!((notify.try_notified(), seats.available()), (true, 1));
@@ -180,7 +180,7 @@ thread_local! {
     static KEPT: Cell<Option<Box<dyn AnyBranch>>> = const { Cell::new(None) };
 }
 
-/// Has a fiber that is abandoned wait for `branch`, which lies in a thread-local, and ends the thread.
+/// Makes a fiber that will be abandoned wait for `branch`, which lies in a thread-local, and ends the thread.
 fn abandon_a_select_on(
     branch: impl FnOnce() -> Box<dyn AnyBranch> + Send + 'static,
     meanwhile: impl FnOnce() + Send + 'static,
@@ -205,13 +205,13 @@ fn abandon_a_select_on(
 }
 
 #[test]
-fn a_branch_that_is_dropped_after_its_select_was_abandoned_leaves_its_queue() {
+fn a_branch_dropped_after_its_select_was_abandoned_leaves_its_queue() {
     static NOTIFY: sync::Notify = sync::Notify::new();
     static SEATS: sync::Semaphore = sync::Semaphore::new(0);
     abandon_a_select_on(|| Box::new(NOTIFY.notified_branch()), || ());
     NOTIFY.notify_one();
-    assert!(NOTIFY.try_notified(), "nobody waits: it is kept");
-    // What it was given before is handed on.
+    assert!(NOTIFY.try_notified(), "without a waiter it is stored");
+    // A grant made before that is handed on.
     abandon_a_select_on(|| Box::new(SEATS.acquire_branch(3)), || SEATS.add(3));
     assert_eq!(SEATS.available(), 3);
 }

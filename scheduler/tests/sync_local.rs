@@ -38,7 +38,7 @@ fn a_mutex_is_handed_over_in_the_order_of_the_waiters() {
         let other = mutex.clone();
         let fibers = queue_up(&log, 5, move |_| drop(other.lock().unwrap()));
         drop(guard);
-        // It has been handed over: nobody can snatch it from those who wait.
+        // It has been handed over, so nobody can grab it before the waiters.
         assert!(mutex.try_lock().is_none());
         fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
         assert_eq!(*log.borrow(), [0, 1, 2, 3, 4]);
@@ -66,7 +66,7 @@ fn a_cancelled_waiter_leaves_the_queue_and_the_others_move_up() {
 }
 
 #[test]
-fn a_lock_that_was_handed_over_is_taken_although_a_cancel_follows() {
+fn a_lock_that_was_handed_over_is_taken_although_a_cancellation_follows() {
     run(|| {
         let mutex = Rc::new(Mutex::new(0));
         let guard = mutex.lock().unwrap();
@@ -84,7 +84,7 @@ fn a_lock_that_was_handed_over_is_taken_although_a_cancel_follows() {
 }
 
 #[test]
-fn every_waiting_call_fails_in_a_fiber_that_was_told_to_stop() {
+fn every_waiting_call_fails_in_a_stopped_fiber() {
     run(|| {
         let fiber = spawn(|| {
             let (sender, receiver) = channel(2);
@@ -110,7 +110,7 @@ fn every_waiting_call_fails_in_a_fiber_that_was_told_to_stop() {
                     default => 0,
                 };
                 assert_eq!(refused, Err(stopped));
-                // What never waits goes on.
+                // Operations that never wait still work.
                 assert!(free.try_lock().is_some());
                 let (never_full, _rest) = unbounded();
                 assert_eq!(never_full.send(1), Ok(()));
@@ -123,7 +123,7 @@ fn every_waiting_call_fails_in_a_fiber_that_was_told_to_stop() {
 }
 
 #[test]
-fn one_who_ignores_the_error_does_not_keep_the_others_waiting() {
+fn a_fiber_that_ignores_the_error_does_not_block_the_others() {
     run(|| {
         let over = Rc::new(Cell::new(false));
         let seen = over.clone();
@@ -141,12 +141,12 @@ fn one_who_ignores_the_error_does_not_keep_the_others_waiting() {
 }
 
 #[test]
-fn few_permits_do_not_overtake_many() {
+fn a_small_request_does_not_overtake_a_large_one() {
     run(|| {
         let (log, permits) = (Log::default(), Rc::new(Semaphore::new(3)));
         let held = permits.acquire(2).unwrap();
         let other = permits.clone();
-        // 0 wants three of which one is there; 1 and 2 want one each.
+        // Fiber 0 wants three permits, of which one is free; 1 and 2 want one each.
         let fibers = queue_up(&log, 3, move |number| {
             let wanted = if number == 0 { 3 } else { 1 };
             drop(other.acquire(wanted).unwrap());
@@ -161,7 +161,7 @@ fn few_permits_do_not_overtake_many() {
 }
 
 #[test]
-fn those_behind_one_who_gives_up_get_what_is_there() {
+fn waiters_behind_one_that_gives_up_get_the_available_permits() {
     run(|| {
         let (log, permits) = (Log::default(), Rc::new(Semaphore::new(2)));
         let other = permits.clone();
@@ -193,7 +193,7 @@ fn a_writer_waits_for_the_readers_and_later_readers_for_it() {
                 assert_eq!(*other.read().unwrap(), 7);
             }
         });
-        assert!(lock.try_read().is_none(), "the writer comes first");
+        assert!(lock.try_read().is_none(), "the writer is served first");
         drop(one);
         settle();
         assert!(log.borrow().is_empty());
@@ -204,7 +204,7 @@ fn a_writer_waits_for_the_readers_and_later_readers_for_it() {
 }
 
 #[test]
-fn a_condvar_gives_the_lock_back_while_it_waits_and_has_it_again_when_it_is_stopped() {
+fn a_condvar_releases_the_lock_while_it_waits_and_holds_it_when_stopped() {
     run(|| {
         let shared = Rc::new((Mutex::new(0), Condvar::new()));
         let other = shared.clone();
@@ -216,10 +216,13 @@ fn a_condvar_gives_the_lock_back_while_it_waits_and_has_it_again_when_it_is_stop
             *error.guard
         });
         settle();
-        let mut guard = shared.0.try_lock().expect("the waiter has given it back");
+        let mut guard = shared.0.try_lock().expect("the waiter has released it");
         waiter.cancel();
         settle();
-        assert!(!waiter.is_done(), "it waits for the lock, though cancelled");
+        assert!(
+            !waiter.is_done(),
+            "it waits for the lock, although it was cancelled"
+        );
         *guard = 5;
         drop(guard);
         assert_eq!(waiter.join().unwrap(), 5);
@@ -245,7 +248,7 @@ fn a_condvar_wakes_one_or_all() {
 }
 
 #[test]
-fn a_notification_is_kept_for_one_and_goes_to_the_longest_waiting() {
+fn one_notification_is_stored_and_goes_to_the_longest_waiter() {
     run(|| {
         let (log, notify) = (Log::default(), Rc::new(Notify::new()));
         notify.notify_all();
@@ -266,7 +269,7 @@ fn a_notification_is_kept_for_one_and_goes_to_the_longest_waiting() {
 }
 
 #[test]
-fn a_barrier_does_not_count_one_who_was_cancelled() {
+fn a_barrier_does_not_count_a_cancelled_waiter() {
     run(|| {
         let barrier = Rc::new(Barrier::new(3));
         let wait = || {
@@ -283,7 +286,7 @@ fn a_barrier_does_not_count_one_who_was_cancelled() {
         let fourth = wait();
         let results = [first, third, fourth].map(|fiber| fiber.join().unwrap().unwrap());
         assert_eq!(results, [false, false, true]);
-        // The next round begins at nothing.
+        // The next round starts with no arrivals.
         let next = wait();
         assert!(!next.is_done());
         next.cancel();
@@ -292,7 +295,7 @@ fn a_barrier_does_not_count_one_who_was_cancelled() {
 }
 
 #[test]
-fn a_once_cell_is_made_by_the_next_one_when_making_it_failed() {
+fn the_next_waiter_fills_a_once_cell_when_the_first_one_failed() {
     run(|| {
         let (cell, calls) = (Rc::new(OnceCell::new()), Rc::new(Cell::new(0)));
         let get = |number: u32| {
@@ -349,7 +352,7 @@ fn a_bounded_channel_makes_senders_wait_and_keeps_their_order() {
 }
 
 #[test]
-fn a_channel_without_room_hands_over_from_hand_to_hand() {
+fn a_channel_without_capacity_hands_values_over_directly() {
     run(|| {
         let (sender, receiver) = channel(0);
         assert_eq!(sender.try_send(1), Err(TrySendError::Full(1)));
@@ -368,7 +371,7 @@ fn a_channel_without_room_hands_over_from_hand_to_hand() {
 }
 
 #[test]
-fn the_end_of_a_channel_reaches_those_who_wait() {
+fn the_closing_of_a_channel_reaches_the_waiters() {
     run(|| {
         let (sender, receiver) = channel(1);
         sender.send(1).unwrap();
@@ -377,7 +380,11 @@ fn the_end_of_a_channel_reaches_those_who_wait() {
         settle();
         receiver.close();
         assert_eq!(blocked.join().unwrap(), Err(SendError::Closed(2)));
-        assert_eq!(receiver.recv(), Ok(1), "what is in it can be received");
+        assert_eq!(
+            receiver.recv(),
+            Ok(1),
+            "a value in the channel can be received"
+        );
         assert_eq!(receiver.recv(), Err(RecvError::Closed));
 
         let (sender, receiver) = channel::<u8>(1);
@@ -395,7 +402,7 @@ fn values_are_dropped_with_the_last_receiver_and_may_use_the_channel() {
         fn drop(&mut self) {
             self.1.set(self.1.get() + 1);
             if let Some(sender) = self.0.take() {
-                // Comes back closed, in the middle of the channel's end.
+                // The send fails while the channel is being closed.
                 let error = sender.send(Back(None, self.1.clone())).unwrap_err();
                 assert!(matches!(error, SendError::Closed(_)));
             }
@@ -413,7 +420,7 @@ fn values_are_dropped_with_the_last_receiver_and_may_use_the_channel() {
 }
 
 #[test]
-fn a_cancelled_send_gives_the_value_back_and_a_cancelled_receive_takes_none() {
+fn a_cancelled_send_returns_the_value_and_a_cancelled_receive_takes_none() {
     run(|| {
         let (sender, receiver) = channel(1);
         sender.send(1).unwrap();
@@ -444,7 +451,7 @@ fn a_timeout_that_meets_a_message_does_not_lose_it() {
             (got, receiver)
         });
         settle();
-        // Sends within the tick in which the timeout is due: whichever is first, the value is somewhere.
+        // Sends within the tick in which the timeout is due: in either order, the value is not lost.
         let start = now();
         while now().saturating_since(start) < Duration::from_millis(2) {
             std::hint::spin_loop();
@@ -463,7 +470,7 @@ fn a_timeout_that_meets_a_message_does_not_lose_it() {
 }
 
 #[test]
-fn a_oneshot_gives_one_value_or_says_that_there_is_none() {
+fn a_oneshot_delivers_one_value_or_reports_that_there_is_none() {
     run(|| {
         let (sender, receiver) = oneshot();
         let fiber = spawn(move || (receiver.recv(), receiver.recv()));
@@ -480,7 +487,7 @@ fn a_oneshot_gives_one_value_or_says_that_there_is_none() {
 }
 
 #[test]
-fn outside_fibers_what_need_not_wait_works_and_what_must_panics() {
+fn outside_fibers_a_call_panics_only_if_it_must_wait() {
     let (sender, receiver) = unbounded();
     sender.send(1).unwrap();
     assert_eq!(receiver.recv(), Ok(1));
@@ -502,7 +509,7 @@ fn a_timers_callback_can_send_and_notify() {
 }
 
 #[test]
-fn a_wait_where_suspension_is_forbidden_panics_and_leaves_no_trace() {
+fn a_wait_where_suspension_is_forbidden_panics_and_leaves_its_queue() {
     run(|| {
         let mutex = Rc::new(Mutex::new(()));
         let guard = mutex.lock().unwrap();
@@ -515,7 +522,7 @@ fn a_wait_where_suspension_is_forbidden_panics_and_leaves_no_trace() {
 }
 
 #[test]
-fn a_switch_hook_that_refuses_takes_the_waiter_out_of_the_queue() {
+fn a_refusing_switch_hook_removes_the_waiter_from_the_queue() {
     struct Refuse;
     impl SwitchHook for Refuse {
         fn leave(&self) -> Result<(), &'static str> {

@@ -1,8 +1,8 @@
 //! Random programs of receivers, senders and selects on two channels, against a model.
 //!
-//! The model knows for each channel what is in it, and in which order its fibers came; it settles after each action.
-//! When several branches of a select are ready, it accepts whichever was taken, if that was one of them, and goes on
-//! from there.
+//! For each channel the model knows its values, and the order in which its fibers came; it settles after each action.
+//! When several branches of a select are ready, the model accepts whichever of them was taken, and continues from
+//! there.
 
 use proptest::prelude::*;
 use std::cell::RefCell;
@@ -14,7 +14,7 @@ use yue_scheduler::*;
 
 const CHANNELS: usize = 2;
 
-/// One branch: a receive, or a send of the number that the fiber has, on a channel.
+/// One branch: a receive on a channel, or a send of the fiber's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Offer {
     Receive(usize),
@@ -23,7 +23,7 @@ enum Offer {
 
 #[derive(Debug, Clone)]
 enum Action {
-    /// A fiber that waits for the first of these; with a time limit or not.
+    /// A fiber that waits for the first of these, with or without a time limit.
     Start {
         offers: Vec<Offer>,
         limited: bool,
@@ -31,14 +31,14 @@ enum Action {
     TrySend(usize),
     TryReceive(usize),
     Cancel(usize),
-    /// Cancels, and before the fiber runs, sends.
+    /// Cancels a fiber and sends a value before the fiber runs.
     CancelAndSend(usize, usize),
     /// Lets the time limits pass.
     Expire,
     Close(usize),
 }
 
-/// What became of a fiber, or of a try.
+/// The outcome of a fiber, or of a `try_` call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Ended {
     Received(usize, u32),
@@ -76,7 +76,7 @@ struct Waiter {
     limited: bool,
 }
 
-/// What must be so.
+/// The expected state.
 #[derive(Debug, Default)]
 struct Model {
     buffers: [VecDeque<u32>; CHANNELS],
@@ -87,13 +87,13 @@ struct Model {
 }
 
 impl Model {
-    /// Takes out the first fiber that waits for that.
+    /// Removes the first fiber that waits with this offer.
     fn first(&mut self, offer: Offer) -> Option<usize> {
-        let place = self
+        let index = self
             .waiting
             .iter()
             .position(|waiter| waiter.offers.contains(&offer))?;
-        Some(self.waiting.remove(place).fiber)
+        Some(self.waiting.remove(index).fiber)
     }
 
     fn is_waiting(&self, offer: Offer) -> bool {
@@ -115,7 +115,7 @@ impl Model {
         }
     }
 
-    /// Does it now; `None` if it must wait. `value` is what is sent.
+    /// Performs the operation now; `None` if it must wait. `value` is sent.
     fn attempt(&mut self, offer: Offer, value: u32) -> Option<Ended> {
         if !self.is_ready(offer) {
             return None;
@@ -159,7 +159,7 @@ impl Model {
 
 type Ends<P> = Rc<Vec<(generic::Sender<P, u32>, generic::Receiver<P, u32>)>>;
 
-/// One fiber of the program: waits for the first of the offers.
+/// Runs one fiber of the program: waits for the first of the offers.
 fn offer_all<P: Policy>(ends: &Ends<P>, offers: &[Offer], number: u32) -> Ended {
     use yue_scheduler::sync::select::{AnyBranch, Branch, wait};
     let mut pending: Vec<_> = offers.iter().map(|_| Some(number)).collect();
@@ -200,7 +200,7 @@ fn offer_all<P: Policy>(ends: &Ends<P>, offers: &[Offer], number: u32) -> Ended 
     };
     drop(any);
     drop((receives, sends));
-    // What was not sent is back with its owner; of a send that came back closed the error had the value.
+    // A value that was not sent is back in its variable; if a send failed because of closing, the error had the value.
     let gone = pending.iter().filter(|value| value.is_none()).count();
     match ended {
         Ended::Stopped | Ended::Received(..) => assert_eq!(gone, 0),
@@ -266,7 +266,7 @@ impl<P: Policy> World<P> {
         self.handles.push(self.one.enter(|| spawn(body)));
         self.settle();
         let real = self.ended.borrow()[fiber].clone();
-        // Of those that are ready, the one that was taken; if none is ready it waits.
+        // The taken offer, among those that are ready; if none is ready, the fiber waits.
         let taken = offers.iter().find(|offer| match (offer, &real) {
             _ if !self.model.is_ready(**offer) => false,
             (Offer::Receive(at), Some(Ended::Received(took, _))) => at == took,
@@ -330,7 +330,7 @@ impl<P: Policy> World<P> {
             }
             Action::CancelAndSend(fiber, at) => {
                 let fiber = self.cancel(fiber);
-                // It has not noticed yet: it may still be given what is sent.
+                // The fiber has not noticed yet: it may still be granted the value.
                 self.try_send(at);
                 self.model.stop(|waiter| Some(waiter.fiber) == fiber);
             }
@@ -354,7 +354,7 @@ impl<P: Policy> World<P> {
         for action in actions {
             self.act(action);
         }
-        // At the end everybody is stopped, and nothing is left but what is in the channels, in order.
+        // At the end every fiber is cancelled, and only the values in the channels are left, in order.
         self.one
             .enter(|| self.handles.iter().for_each(JoinHandle::cancel));
         self.settle();

@@ -1,8 +1,9 @@
-//! A grant against a cancel against a deadline: all orders of a few such events, for each primitive and both policies.
+//! Races of a grant, a cancellation and a deadline: all orders of a few such events, for each primitive and both
+//! policies.
 //!
-//! Three fibers wait. Then come any six events: something is given, one of the three is cancelled, their deadline
-//! passes, the loop runs. What each of the three ends with, and what is left over, must be what a model of ten lines
-//! says: who waits longest and has not yet *noticed* that it must stop is given what there is, and keeps it.
+//! Three fibers wait. Then any six events follow: something is granted, one of the three is cancelled, their deadline
+//! passes, the loop runs. The outcome of each fiber, and what is left over, must match a model of ten lines: the
+//! longest waiter that has not yet *noticed* that it is stopped is granted what there is, and keeps it.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -29,7 +30,7 @@ const ALPHABET: [Event; 6] = [
     Event::Settle,
 ];
 
-/// One primitive: how to wait for something, how to give it, and how much is kept when nobody waits.
+/// One primitive: how to wait, how to grant, and how much is left over.
 struct Subject {
     wait: Box<dyn Fn() -> Result<(), Stopped>>,
     give: Box<dyn Fn()>,
@@ -39,9 +40,9 @@ struct Subject {
 
 type Ended = Option<Result<(), Stopped>>;
 
-/// What must come of it.
+/// Returns the expected outcome of each waiter, and what is left over.
 fn model(events: &[Event], keeps_at_most: usize) -> ([Ended; WAITERS], usize) {
-    let (mut ended, mut told) = ([None; WAITERS], [false; WAITERS]);
+    let (mut ended, mut cancelled) = ([None; WAITERS], [false; WAITERS]);
     let (mut late, mut left) = (false, 0);
     for event in events {
         match *event {
@@ -49,11 +50,11 @@ fn model(events: &[Event], keeps_at_most: usize) -> ([Ended; WAITERS], usize) {
                 Some(first) => *first = Some(Ok(())),
                 None => left = keeps_at_most.min(left + 1),
             },
-            Event::Cancel(waiter) => told[waiter] = true,
+            Event::Cancel(waiter) => cancelled[waiter] = true,
             Event::Deadline => late = true,
             Event::Settle => {
-                for (ended, told) in ended.iter_mut().zip(told) {
-                    let stopped = match (told, late) {
+                for (ended, cancelled) in ended.iter_mut().zip(cancelled) {
+                    let stopped = match (cancelled, late) {
                         (true, _) => Some(Err(Stopped::Cancelled)),
                         (false, true) => Some(Err(Stopped::Deadline)),
                         (false, false) => None,
@@ -70,7 +71,7 @@ fn settle(one: &Loop) {
     while one.tick().unwrap() == Tick::Runnable {}
 }
 
-/// Tries every sequence of events on a fresh primitive each.
+/// Tries every sequence of events, each on a fresh primitive.
 fn try_all(make: impl Fn() -> Subject) {
     let time = Rc::new(Cell::new(0));
     let clock = Clock::Manual(time.clone());
@@ -80,7 +81,7 @@ fn try_all(make: impl Fn() -> Subject) {
     })
     .unwrap();
     for code in 0..ALPHABET.len().pow(EVENTS) {
-        let digit = |place| ALPHABET[code / ALPHABET.len().pow(place) % ALPHABET.len()];
+        let digit = |position| ALPHABET[code / ALPHABET.len().pow(position) % ALPHABET.len()];
         let events: Vec<_> = (0..EVENTS).map(digit).chain([Event::Settle]).collect();
         let subject = Rc::new(one.enter(&make));
         let deadline = Instant::from_nanos(time.get() + (1 << 20));
@@ -185,7 +186,7 @@ fn senders<P: Policy>((sender, receiver): Ends<P>) -> Subject {
     }
 }
 
-/// Waits for either of two things; they are given by turns.
+/// Waits for either of two things, which are granted alternately.
 fn select<P: Policy>(
     new: fn(usize) -> generic::Semaphore<P>,
     (sender, receiver): Ends<P>,

@@ -157,7 +157,7 @@ fn threads_wait_for_a_condition() {
 }
 
 #[test]
-fn threads_answer_each_other() {
+fn threads_reply_to_each_other_through_oneshots() {
     let (questions, questions_in) = channel::<(u64, OneshotSender<u64>)>(1);
     thread::scope(|scope| {
         scope.spawn(move || {
@@ -174,7 +174,7 @@ fn threads_answer_each_other() {
     });
 }
 
-/// Runs `main` as the main fiber of loops on threads of their own.
+/// Runs `main` as the main fiber of loops on new threads.
 #[cfg(not(miri))]
 fn loops<T: Send + 'static>(count: u32, main: impl Fn(u32) -> T + Send + Sync + 'static) -> Vec<T> {
     let main = Arc::new(main);
@@ -219,7 +219,7 @@ fn fibers_of_two_loops_and_a_thread_share_everything() {
             .collect();
         let mut received = 0;
         let mut done = 0;
-        // Both sides of the channel on this loop: the main fiber takes some of what all send.
+        // This loop has both ends of the channel: the main fiber receives some of the values that all send.
         for mut fiber in fibers {
             loop {
                 select! {
@@ -233,7 +233,7 @@ fn fibers_of_two_loops_and_a_thread_share_everything() {
         assert_eq!(done, FIBERS);
         received
     });
-    // The loops are gone and their senders with them.
+    // The loops have ended, and their senders with them.
     let received = received.into_iter().sum::<u64>() + thread.join().unwrap();
     assert_eq!(received, 2 * FIBERS * (ROUNDS / 20));
     assert_eq!(*TOTAL.lock().unwrap(), 2 * FIBERS * (ROUNDS / 20));
@@ -245,7 +245,7 @@ fn fibers_of_two_loops_and_a_thread_share_everything() {
 fn cancels_and_deadlines_between_loops_lose_nothing() {
     let (sender, receiver) = channel::<u64>(2);
     let (given, notify) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
-    let told = notify.clone();
+    let notifier = notify.clone();
     let took = loops(2, {
         let given = given.clone();
         move |number| {
@@ -255,10 +255,10 @@ fn cancels_and_deadlines_between_loops_lose_nothing() {
                     yield_now().unwrap();
                 }
                 sender.close();
-                told.notify_one();
+                notifier.notify_one();
                 return 0;
             }
-            // Receives with a patience of next to nothing, and cancels its own receivers now and then.
+            // Receives with almost no patience, and cancels its own receivers now and then.
             let mut sum = 0;
             let mut round = 0;
             while !(receiver.is_closed() && receiver.is_empty()) {
@@ -288,10 +288,10 @@ fn cancels_and_deadlines_between_loops_lose_nothing() {
     assert_eq!(took[1], (1..=ROUNDS / 10).sum::<u64>());
 }
 
-/// A fiber of one loop waits; then, in one tick and before the fiber runs, it is told to stop and given a value from
-/// another thread, whose wake is still in the loop's inbox. `stop` gets the loop's clock.
+/// A fiber of one loop waits. Then, in one tick and before the fiber runs, it is stopped, and granted a value by
+/// another thread, whose wake-up is still in the loop's inbox. `stop` gets the loop's clock.
 #[cfg(not(miri))]
-fn told_to_stop_and_given<T: 'static>(
+fn stop_and_grant_in_one_tick<T: 'static>(
     wait: impl FnOnce(Receiver<u32>) -> T + 'static,
     stop: impl FnOnce(&JoinHandle<T>, &Cell<u64>) + 'static,
 ) -> T {
@@ -313,27 +313,27 @@ fn told_to_stop_and_given<T: 'static>(
 
 #[test]
 #[cfg(not(miri))]
-fn what_another_thread_has_given_is_taken_although_a_cancel_is_seen_first() {
+fn a_value_from_another_thread_is_taken_although_a_cancellation_is_seen_first() {
     let wait = |receiver: Receiver<u32>| {
         let received = receiver.recv();
         (received, receiver.recv())
     };
-    let (first, second) = told_to_stop_and_given(wait, |fiber, _| fiber.cancel());
+    let (first, second) = stop_and_grant_in_one_tick(wait, |fiber, _| fiber.cancel());
     assert_eq!(first, Ok(1));
     assert_eq!(second, Err(RecvError::Stopped(Stopped::Cancelled)));
 }
 
 #[test]
 #[cfg(not(miri))]
-fn a_timeout_does_not_drop_what_another_thread_has_given() {
+fn a_timeout_does_not_drop_a_value_from_another_thread() {
     let limit = Duration::from_secs(1);
     let wait = move |receiver: Receiver<u32>| timeout(limit, || receiver.recv());
-    // The tick that sees the time makes the fiber runnable, behind the main fiber, which was so before.
+    // The tick that notices the time makes the fiber runnable, behind the main fiber, which already was.
     let expire = move |_: &JoinHandle<_>, time: &Cell<u64>| {
         time.set(2 * limit.as_nanos() as u64);
         while now().as_nanos() == 0 {
             yield_now().unwrap();
         }
     };
-    assert_eq!(told_to_stop_and_given(wait, expire), Ok(Ok(1)));
+    assert_eq!(stop_and_grant_in_one_tick(wait, expire), Ok(Ok(1)));
 }

@@ -1,4 +1,4 @@
-//! The spans of `tracing` follow the fiber that has entered them.
+//! `tracing` spans follow the fiber that entered them.
 
 mod common;
 
@@ -13,7 +13,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 use yue_scheduler::*;
 
-/// Writes down, of each event, the names of the spans around it, the outermost first; and which spans are over.
+/// Records the names of the spans around each event, outermost first, and which spans have been closed.
 #[derive(Clone, Default)]
 struct Log {
     events: Arc<Mutex<Vec<String>>>,
@@ -63,14 +63,14 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
     }
 }
 
-/// Runs `f` with a subscriber that writes to the log it is given. What it returns must hold no span.
+/// Runs `f` with a subscriber that writes to the log that `f` gets. The result of `f` must hold no span.
 fn logged<T>(f: impl FnOnce(&Log) -> T) -> T {
     let log = Log::default();
     let subscriber = Registry::default().with(log.clone());
     tracing::subscriber::with_default(subscriber, || f(&log))
 }
 
-/// Where the calling code is, by the names of the current span and its callers: what an event here would be in.
+/// Returns the names of the spans that the calling code is in: the current span and its parents.
 fn here(log: &Log) -> String {
     info!("here");
     log.events().pop().unwrap()
@@ -111,7 +111,7 @@ fn spans_of_fibers_that_take_turns_do_not_mix() {
 }
 
 #[test]
-fn nested_spans_are_left_and_entered_in_order() {
+fn nested_spans_are_exited_and_entered_in_order() {
     logged(|log| {
         let seen = log.clone();
         run(move || {
@@ -126,7 +126,7 @@ fn nested_spans_are_left_and_entered_in_order() {
                     assert_eq!(here(&seen), "a b c");
                     drop(b);
                     yield_now().unwrap();
-                    // A span keeps the parent it was made in.
+                    // A span keeps the parent with which it was created.
                     assert_eq!(here(&seen), "a b c");
                     info_span!("d").in_scope(|| {
                         yield_now().unwrap();
@@ -143,7 +143,7 @@ fn nested_spans_are_left_and_entered_in_order() {
 }
 
 #[test]
-fn a_span_made_after_a_switch_has_the_right_parent() {
+fn a_span_created_after_a_switch_has_the_right_parent() {
     logged(|log| {
         let seen = log.clone();
         run(move || {
@@ -167,7 +167,7 @@ fn a_span_made_after_a_switch_has_the_right_parent() {
 }
 
 #[test]
-fn a_span_entered_twice_is_entered_twice_again() {
+fn a_span_entered_twice_is_reentered_twice() {
     logged(|log| {
         let seen = log.clone();
         run(move || {
@@ -186,7 +186,7 @@ fn a_span_entered_twice_is_entered_twice_again() {
 }
 
 #[test]
-fn a_fiber_that_ends_in_a_span_leaves_it() {
+fn a_span_left_open_by_an_ended_fiber_is_exited() {
     logged(|log| {
         let seen = log.clone();
         run(move || {
@@ -209,9 +209,9 @@ fn a_fiber_that_ends_in_a_span_leaves_it() {
     });
 }
 
-/// A guard that a fiber takes along when it ends is exited with the fiber, and dropping it elsewhere harms nobody.
+/// A guard that a fiber keeps when it ends is exited with the fiber; dropping it elsewhere later is harmless.
 #[test]
-fn a_guard_that_outlives_its_fiber_harms_nobody() {
+fn a_guard_that_outlives_its_fiber_is_harmless() {
     logged(|log| {
         let seen = log.clone();
         run(move || {
@@ -290,7 +290,7 @@ fn a_fiber_may_enter_the_span_around_the_loop() {
     });
 }
 
-/// An embedder's spans may be others from tick to tick.
+/// An embedder may use different spans in each tick.
 #[test]
 fn each_tick_may_have_its_own_span() {
     logged(|log| {
@@ -309,7 +309,7 @@ fn each_tick_may_have_its_own_span() {
         });
         while !fiber.is_done() {
             info_span!("tick").in_scope(|| embedded.tick().unwrap());
-            assert_eq!(log.closed().last(), Some(&"tick"), "no fiber keeps it");
+            assert_eq!(log.closed().last(), Some(&"tick"), "no fiber keeps it open");
             assert_eq!(here(log), "");
         }
         fiber.join().unwrap();
@@ -326,7 +326,7 @@ fn a_fiber_may_enter_the_span_that_it_was_spawned_in() {
             let fibers = [0, 1].map(|_| {
                 let (seen, current) = (seen.clone(), current.clone());
                 spawn(move || {
-                    assert_eq!(here(&seen), "", "it is not inherited");
+                    assert_eq!(here(&seen), "", "the span is not inherited");
                     let _guard = current.enter();
                     yield_now().unwrap();
                     assert_eq!(here(&seen), "request");

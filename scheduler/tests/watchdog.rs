@@ -1,4 +1,4 @@
-//! The watchdog names what holds a loop.
+//! The watchdog reports what holds a loop.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,13 +9,13 @@ use yue_scheduler::*;
 
 const THRESHOLD: Duration = Duration::from_millis(20);
 
-/// One watchdog a process: the tests take turns.
+/// The process has one watchdog, so the tests take turns.
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has the watchdog open the gate when it tells of a loop.
+/// Makes the watchdog open the gate when it reports a loop.
 fn watch() -> (Arc<AtomicBool>, mpsc::Receiver<HeldLoop>) {
     let gate = Arc::new(AtomicBool::new(false));
     let (sender, receiver) = mpsc::channel();
@@ -45,7 +45,7 @@ fn greedy_work(gate: &AtomicBool) -> u64 {
 #[test]
 fn a_fiber_that_holds_its_loop_is_named_with_its_calls() {
     let _turn = turn();
-    let (gate, told) = watch();
+    let (gate, reports) = watch();
     let (id, fiber) = Loop::new(Config::default()).unwrap().run(move || {
         let hog = Builder::new()
             .name("hog")
@@ -56,7 +56,7 @@ fn a_fiber_that_holds_its_loop_is_named_with_its_calls() {
         (this_loop::id(), fiber)
     });
     stop_watching();
-    let held = told.recv().unwrap();
+    let held = reports.recv().unwrap();
     assert_eq!((held.loop_id, held.fiber), (id, Some(fiber)));
     assert_eq!(held.name.as_deref(), Some("hog"));
     assert!(held.location.unwrap().file().ends_with("watchdog.rs"));
@@ -69,9 +69,9 @@ fn a_fiber_that_holds_its_loop_is_named_with_its_calls() {
 }
 
 #[test]
-fn a_callback_that_holds_its_loop_is_told_from_a_fiber() {
+fn a_callback_that_holds_its_loop_is_distinguished_from_a_fiber() {
     let _turn = turn();
-    let (gate, told) = watch();
+    let (gate, reports) = watch();
     let l = Loop::new(Config::default()).unwrap();
     let handle = l.handle();
     l.run(move || {
@@ -81,7 +81,7 @@ fn a_callback_that_holds_its_loop_is_told_from_a_fiber() {
         sleep(Duration::from_millis(1)).unwrap();
     });
     stop_watching();
-    let text = told.recv().unwrap().to_string();
+    let text = reports.recv().unwrap().to_string();
     assert!(text.contains("by a callback, outside any fiber"), "{text}");
     assert!(text.contains("greedy_work"), "{text}");
 }
@@ -94,18 +94,18 @@ fn hold(gate: Arc<AtomicBool>) {
 }
 
 #[test]
-fn what_it_calls_may_panic_and_is_called_again() {
+fn the_watchdogs_closure_may_panic_and_is_called_again() {
     let _turn = turn();
-    let (gates, told) = (
+    let (gates, calls) = (
         [(); 2].map(|()| Arc::new(AtomicBool::new(false))),
         Mutex::new(0),
     );
     let open = gates.clone();
     watch_loops_with(THRESHOLD, move |_| {
-        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-        *told += 1;
-        open[usize::from(*told > 1)].store(true, Ordering::Relaxed);
-        assert!(*told > 1, "on purpose, in the watchdog's closure");
+        let mut calls = calls.lock().unwrap_or_else(PoisonError::into_inner);
+        *calls += 1;
+        open[usize::from(*calls > 1)].store(true, Ordering::Relaxed);
+        assert!(*calls > 1, "on purpose, in the watchdog's closure");
     })
     .unwrap();
     gates.into_iter().for_each(hold);
@@ -113,7 +113,7 @@ fn what_it_calls_may_panic_and_is_called_again() {
 }
 
 #[test]
-fn what_it_calls_may_set_another_to_be_called() {
+fn the_watchdogs_closure_may_set_another_one() {
     let _turn = turn();
     let gates = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
     let open = gates.clone();
@@ -128,10 +128,10 @@ fn what_it_calls_may_set_another_to_be_called() {
 }
 
 #[test]
-fn a_loop_that_waits_is_left_alone() {
+fn a_waiting_loop_is_not_reported() {
     let _turn = turn();
-    let (_gate, told) = watch();
-    // Long, so that no machine that is busy with something else is taken for a loop that is held.
+    let (_gate, reports) = watch();
+    // Long, so that a loop is not considered held when the machine is busy with something else.
     let threshold = THRESHOLD * 15;
     let (sender, receiver) = mpsc::channel();
     watch_loops_with(threshold, move |held| {
@@ -143,16 +143,16 @@ fn a_loop_that_waits_is_left_alone() {
     });
     stop_watching();
     assert!(receiver.try_recv().is_err());
-    assert!(told.try_recv().is_err());
+    assert!(reports.try_recv().is_err());
 }
 
 #[test]
-fn each_time_that_a_loop_is_held_is_counted_once() {
+fn each_hold_of_a_loop_is_counted_once() {
     let _turn = turn();
-    let (gate, _told) = watch();
+    let (gate, _reports) = watch();
     let held = Loop::new(Config::default()).unwrap().run(move || {
         greedy_work(&gate);
-        // Held for several thresholds more, which is still the same time.
+        // Held for several more thresholds, which still counts as the same hold.
         let until = Instant::system().saturating_add(THRESHOLD * 3);
         while Instant::system() < until {}
         let start = format!("yue_loop_held_total{{loop=\"{}\"}} ", this_loop::id());

@@ -73,7 +73,13 @@ pub fn handle() -> LoopHandle {
 /// });
 /// ```
 pub fn group() -> Option<LoopGroup> {
-    with_loop(|l| l.inbox.group.borrow().as_ref().map(|membership| membership.group()))
+    with_loop(|l| {
+        l.inbox
+            .group
+            .borrow()
+            .as_ref()
+            .map(|membership| membership.group())
+    })
 }
 
 /// Returns the loop's counters.

@@ -172,7 +172,9 @@ pub fn with_switch_hook<H: SwitchHook, R>(hook: H, f: impl FnOnce(&H) -> R) -> R
     let target: *const (dyn SwitchHook + '_) = &raw const hooked.hook;
     // SAFETY: only the lifetime changes; the frame is popped before `hooked` ends.
     hooked.frame.hook = unsafe {
-        std::mem::transmute::<*const (dyn SwitchHook + '_), *const (dyn SwitchHook + 'static)>(target)
+        std::mem::transmute::<*const (dyn SwitchHook + '_), *const (dyn SwitchHook + 'static)>(
+            target,
+        )
     };
     header.hook.set(&raw const hooked.frame);
     let _pop = OnDrop(|| header.hook.set(outer));

@@ -12,7 +12,7 @@
 //! dropped. A wake never runs its target: it puts it into the run queue.
 
 use super::cancel::stopped;
-use super::header::{Header, INTERRUPTIBLE, State, WOKEN, PackedStr};
+use super::header::{Header, INTERRUPTIBLE, PackedStr, State, WOKEN};
 use super::hook::{OnDrop, depart, is_in_switch, switch_out, try_switch_out};
 use super::{FiberId, Stopped};
 use crate::event_loop::{Inner, Message, current_fiber, registry, try_with_loop, with_loop};

@@ -122,11 +122,7 @@ impl Text<'_> {
     }
 
     fn loops(&mut self) {
-        self.head(
-            "yue_loop_info",
-            "gauge",
-            "The loop's driver and thread.",
-        );
+        self.head("yue_loop_info", "gauge", "The loop's driver and thread.");
         for (labels, vitals, _) in self.loops {
             let (driver, thread) = (vitals.driver, escape(&vitals.thread.name));
             let number = vitals.thread.number;
@@ -156,7 +152,9 @@ impl Text<'_> {
             let working = vitals.working_on().is_some();
             self.line("yue_loop_working", labels, working.into());
         }
-        self.family("yue_fibers", gauge, "Fibers that have not ended.", |c| c.live);
+        self.family("yue_fibers", gauge, "Fibers that have not ended.", |c| {
+            c.live
+        });
         let help = "Waiting fibers.";
         self.family("yue_fibers_parked", gauge, help, |c| c.parked);
         let help = "Fibers in the run queue at the end of the tick.";

@@ -91,9 +91,10 @@ impl Guard {
             Guard::Marker => unsafe { libc::madvise(memory, bytes, MADV_GUARD_INSTALL) },
             Guard::Protect => {
                 // Relaxed: only the number matters.
-                let taken = mprotect_budget().fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                    left.checked_sub(1)
-                });
+                let taken =
+                    mprotect_budget().fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                        left.checked_sub(1)
+                    });
                 if taken.is_err() {
                     return Err(io::Error::new(
                         io::ErrorKind::OutOfMemory,

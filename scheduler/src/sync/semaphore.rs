@@ -13,7 +13,9 @@
 
 use super::policy::{Lock, Policy, Word, constructors};
 use super::select::SourceBranch;
-use super::wait::{Enlisted, Node, Source, WaitQueue, Wakes, locked, wait_for, wait_uninterruptibly_for};
+use super::wait::{
+    Enlisted, Node, Source, WaitQueue, Wakes, locked, wait_for, wait_uninterruptibly_for,
+};
 use crate::fiber::Stopped;
 use std::fmt;
 

@@ -111,7 +111,10 @@ impl Head {
 unsafe fn release(timer: NonNull<Head>, reference: u8) {
     // SAFETY: the caller's reference has kept it alive.
     let head = unsafe { timer.as_ref() };
-    debug_assert!(head.refs() & reference != 0, "a reference was dropped twice");
+    debug_assert!(
+        head.refs() & reference != 0,
+        "a reference was dropped twice"
+    );
     head.clear(reference);
     if head.refs() & (HANDLE | WHEEL | CALL) == 0 {
         // SAFETY: no reference is left.
@@ -132,7 +135,10 @@ impl Due {
         let timer = unsafe { NonNull::new_unchecked(node.cast_mut()) }.cast::<Head>();
         // SAFETY: as above.
         let head = unsafe { timer.as_ref() };
-        debug_assert!(head.refs() & CALL == 0, "a timer fired inside its own callback");
+        debug_assert!(
+            head.refs() & CALL == 0,
+            "a timer fired inside its own callback"
+        );
         head.clear(WHEEL);
         head.set(CALL);
         Due(timer)

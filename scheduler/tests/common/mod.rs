@@ -1,8 +1,8 @@
-//! What the tests of the scheduler share.
+//! Helpers shared by the scheduler's tests.
 
 use yue_scheduler::{Config, Loop, StopReport};
 
-/// Runs `main` on a loop of its own; nothing may be left when it is over.
+/// Runs `main` on a new loop. Nothing may be left when it has ended.
 pub fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> T {
     let (result, report) = Loop::new(Config::default()).unwrap().run_reported(main);
     assert_eq!(report, StopReport::default());
