@@ -146,7 +146,7 @@ impl<T: Send> Injector<T> {
             }
             // Before the consumers' pointer moves: otherwise a faster consumer could retire `next` while `newest` is
             // still here.
-            self.tail.pass(block, next);
+            self.tail.move_newest_past(block, next);
             // AcqRel: publishes `next`'s fields to the load above.
             let moved =
                 self.head

@@ -271,7 +271,7 @@ impl<T> Receiver<T> {
         if next.is_null() {
             return false;
         }
-        self.shared.tail.pass(block, next);
+        self.shared.tail.move_newest_past(block, next);
         self.position.block = next;
         // SAFETY: `newest` was moved past it, all its values were taken, and we read from `next` now.
         unsafe { self.shared.tail.retire(block, &self.shared.tail.pin()) };

@@ -16,14 +16,14 @@
 //!
 //! # Why the walk is sound
 //!
-//! - A block is retired only after `newest` has moved beyond it (`pass`), and `newest` only moves forward. So a block
+//! - A block is retired only after `newest` has moved beyond it (`move_newest_past`), and `newest` only moves forward. So a block
 //!   loaded from `newest` under the pin stays allocated while the pin is held.
 //! - Forward: for the same reason every later block is retired after that load too.
 //! - Backward (when others have moved `newest` beyond our block): our own ticket keeps all blocks from ours on.
 //!
 //! # Threads
 //!
-//! Any number of producers; consumers call `pass` and `retire`.
+//! Any number of producers; consumers call `move_newest_past` and `retire`.
 
 use crate::{
     block::{self, Block, SLOTS},
@@ -147,7 +147,7 @@ impl<T> Tail<T> {
     #[cold]
     fn find(&self, index: u64) -> *mut Block<T> {
         let _pin = self.graveyard.pin();
-        // Acquire: pairs with the exchanges in `advance` and `pass`; the block's fields are visible.
+        // Acquire: pairs with the exchanges in `advance` and `move_newest_past`; the block's fields are visible.
         let mut block = self.route.newest.load(Ordering::Acquire);
         // SAFETY: the pin keeps `newest` and its successors alive, and the caller's ticket the predecessors down to
         // `index`: see the head of this file.
@@ -239,7 +239,7 @@ impl<T> Tail<T> {
 
     /// Moves `newest` off `block`. A consumer calls it *before* it moves the consumers' own pointer from `block` to
     /// `next`, so `newest` is never behind that pointer.
-    pub(crate) fn pass(&self, block: *mut Block<T>, next: *mut Block<T>) {
+    pub(crate) fn move_newest_past(&self, block: *mut Block<T>, next: *mut Block<T>) {
         // If the exchange fails, `newest` is further already. AcqRel: publishes `next`'s fields to `find`. Acquire on
         // failure: what we do afterwards comes after that other move.
         let _ =
@@ -252,7 +252,7 @@ impl<T> Tail<T> {
     ///
     /// # Safety
     ///
-    /// `pass` was called for the block, the consumers' pointer has left it, each of its slots has been taken (or
+    /// `move_newest_past` was called for the block, the consumers' pointer has left it, each of its slots has been taken (or
     /// belongs to a consumer that holds a pin), and the block is retired only once.
     pub(crate) unsafe fn retire(&self, block: *mut Block<T>, pin: &Pin<'_>) {
         // SAFETY: neither `newest` nor the consumers' pointer leads here any more. `route.block` may, but nobody

@@ -12,7 +12,7 @@
 //! waits for it, even when it is cancelled or past its deadline.
 //!
 //! Invariants:
-//! - A task is finished (`Stage::Over`) only after its closure is consumed. From then on the thread touches nothing but
+//! - A task is finished (`Stage::Finished`) only after its closure is consumed. From then on the thread touches nothing but
 //!   the task itself, which is reference-counted. So a frame that the closure borrowed from may be left.
 //! - `Stage::Queued` changes only under the pool's lock, which is taken before the task's.
 //! - [`blocking_borrowed`] is not left, by return or by unwinding, while its closure runs. If its fiber is abandoned in
@@ -21,7 +21,7 @@
 
 mod pool;
 
-pub(crate) use pool::note_processors;
+pub(crate) use pool::record_processors;
 pub use pool::{
     BlockingCounters, BlockingLimits, blocking_counters, set_blocking_limits, wait_for_blocking,
 };
@@ -211,9 +211,9 @@ enum Stage {
     /// A thread has taken it from the queue.
     Running,
     /// Like `Running`, but nobody will take the outcome.
-    Left,
+    Detached,
     /// The closure has been taken back or consumed.
-    Over,
+    Finished,
 }
 
 struct Slot<F, T> {
@@ -229,7 +229,7 @@ struct Slot<F, T> {
 /// One closure, and the slot for its outcome.
 struct Task<F, T> {
     slot: Mutex<Slot<F, T>>,
-    over: Condvar,
+    finished: Condvar,
 }
 
 impl<F: FnOnce() -> T + Send, T: Send> Task<F, T> {
@@ -242,7 +242,7 @@ impl<F: FnOnce() -> T + Send, T: Send> Task<F, T> {
                 waiter: None,
                 loan,
             }),
-            over: Condvar::new(),
+            finished: Condvar::new(),
         }
     }
 
@@ -286,7 +286,7 @@ impl<F: FnOnce() -> T + Send, T: Send> Task<F, T> {
         if slot.stage != Stage::Queued {
             return None;
         }
-        slot.stage = Stage::Over;
+        slot.stage = Stage::Finished;
         let (work, loan) = (slot.work.take(), slot.loan.take());
         drop(slot);
         queue.count_retracted();
@@ -303,9 +303,9 @@ impl<F: FnOnce() -> T + Send, T: Send> Task<F, T> {
         let mut queue = pool::lock();
         let mut slot = self.lock();
         if slot.stage == Stage::Running {
-            slot.stage = Stage::Left;
+            slot.stage = Stage::Detached;
             slot.waiter = None;
-            queue.count_left();
+            queue.count_detached();
         }
         slot.outcome.take()
     }
@@ -317,28 +317,28 @@ impl<F: FnOnce() -> T + Send, T: Send> Task<F, T> {
         }
         let slot = self.lock();
         let mut slot = self
-            .over
-            .wait_while(slot, |slot| slot.stage != Stage::Over)
+            .finished
+            .wait_while(slot, |slot| slot.stage != Stage::Finished)
             .unwrap_or_else(PoisonError::into_inner);
         (None, slot.outcome.take())
     }
 
     fn end(&self, outcome: thread::Result<T>) {
         let mut slot = self.lock();
-        if slot.stage == Stage::Left {
-            slot.stage = Stage::Over;
+        if slot.stage == Stage::Detached {
+            slot.stage = Stage::Finished;
             drop(slot);
-            pool::lock().count_left_over();
+            pool::lock().count_detached_end();
             match outcome {
                 Ok(result) => guarded("dropping a blocking call's result", || drop(result)),
                 Err(payload) => drop_payload(payload),
             }
             return;
         }
-        slot.stage = Stage::Over;
+        slot.stage = Stage::Finished;
         slot.outcome = Some(outcome);
         let (waiter, loan) = (slot.waiter.take(), slot.loan.take());
-        self.over.notify_all();
+        self.finished.notify_all();
         drop(slot);
         // The closure is consumed, and the result stays in the task, which an abandoned fiber leaks.
         drop(loan);
@@ -366,6 +366,6 @@ impl<F: FnOnce() -> T + Send, T: Send> Job for Task<F, T> {
     }
 
     fn is_void(&self) -> bool {
-        self.lock().stage == Stage::Over
+        self.lock().stage == Stage::Finished
     }
 }

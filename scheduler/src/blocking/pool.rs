@@ -327,12 +327,12 @@ impl State {
     }
 
     /// Counts a running closure that was detached.
-    pub(super) fn count_left(&mut self) {
+    pub(super) fn count_detached(&mut self) {
         self.left += 1;
     }
 
     /// Counts a detached closure that has ended.
-    pub(super) fn count_left_over(&mut self) {
+    pub(super) fn count_detached_end(&mut self) {
         self.left -= 1;
     }
 
@@ -378,7 +378,7 @@ impl State {
 static PROCESSORS: OnceLock<Option<libc::cpu_set_t>> = OnceLock::new();
 
 /// Records which processors the pool's threads may use, unless it was recorded before.
-pub(crate) fn note_processors() {
+pub(crate) fn record_processors() {
     PROCESSORS.get_or_init(|| {
         // SAFETY: a set of bits is valid as zeros, and the call writes no more than its size.
         unsafe {

@@ -3,8 +3,8 @@
 use super::inbox::{Message, Shared};
 use super::this_loop;
 use crate::fiber::{
-    Builder, FiberId, JoinError, Stopped, cancel, cancel_on, current_id, in_fiber, note_panic,
-    park, park_uninterruptible,
+    Builder, FiberId, JoinError, Stopped, cancel, cancel_on, current_id, in_fiber, park,
+    park_uninterruptible, record_panic,
 };
 use crate::sync::select::Signal;
 use std::any::Any;
@@ -200,7 +200,7 @@ impl<T> RemoteCompletion<T> {
         if let Err(payload) = &result {
             // When the join handle has been dropped, this is the only half left.
             let detached = Arc::strong_count(&self.cell) == 1;
-            note_panic(current_id(), detached, &**payload);
+            record_panic(current_id(), detached, &**payload);
         }
         self.cell.finish(result.map_err(JoinError::Panicked));
     }

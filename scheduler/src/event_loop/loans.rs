@@ -81,7 +81,7 @@ thread_local! {
 }
 
 /// Keeps the thread from ending before the loans of a loop's abandoned fibers are returned.
-pub(super) fn outlive(driver: Box<dyn Driver>, shared: Arc<Shared>, stop_grace: Duration) {
+pub(super) fn hold_thread_end(driver: Box<dyn Driver>, shared: Arc<Shared>, stop_grace: Duration) {
     let mut lent = Lent {
         driver: Some(driver),
         shared,

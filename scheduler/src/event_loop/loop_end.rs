@@ -16,12 +16,12 @@ thread_local! {
 #[inline]
 pub(crate) fn wake_at_end_of(loop_id: u32, waker: LocalWaker) {
     if waker.fiber().loop_id() != loop_id {
-        note(loop_id, waker);
+        register(loop_id, waker);
     }
 }
 
 #[cold]
-fn note(loop_id: u32, waker: LocalWaker) {
+fn register(loop_id: u32, waker: LocalWaker) {
     // Fails while the thread's locals are being destroyed; no fiber runs then.
     let _ = WAITING.try_with(|waiting| {
         let mut waiting = waiting.borrow_mut();

@@ -216,8 +216,8 @@ pub(crate) struct Inner {
     pub(crate) stacks: StackPool,
     queue: RunQueue,
     running: Cell<*const Header>,
-    /// When the pool of stacks is tended next.
-    tend_at: Cell<Instant>,
+    /// When the pool of stacks is trimmed next.
+    trim_at: Cell<Instant>,
     /// Fibers whose state is [`State::Parked`].
     parked: Cell<usize>,
     /// The clock reading of this tick. For bookkeeping only.
@@ -234,7 +234,7 @@ pub(crate) struct Inner {
     idle_since: Cell<Option<TickTime>>,
     ticking: Cell<bool>,
     /// Between two manual ticks: the sleep flag is set, so that a message rings the bell.
-    resting: Cell<bool>,
+    sleep_flag_armed: Cell<bool>,
     main_finished: Cell<bool>,
     stopping: Cell<bool>,
     hard_stop: Cell<bool>,
@@ -272,7 +272,7 @@ impl Loop {
     pub fn new(config: Config) -> io::Result<Loop> {
         let id = registry::new_id()?;
         let group = config.group.map(|group| group.join(id)).transpose()?;
-        crate::blocking::note_processors();
+        crate::blocking::record_processors();
         let alternate_stack = install_overflow_report();
         let now = config.clock.read();
         let inner = Box::new(Inner {
@@ -283,7 +283,7 @@ impl Loop {
             queue: RunQueue::new(),
             running: Cell::new(ptr::null()),
             parked: Cell::new(0),
-            tend_at: Cell::new(now),
+            trim_at: Cell::new(now),
             tick_time: Cell::new(TickTime::new(now)),
             began: Cell::new(TickTime::new(now)),
             clock: config.clock,
@@ -295,7 +295,7 @@ impl Loop {
             idle_hook: RefCell::new(None),
             idle_since: Cell::new(None),
             ticking: Cell::new(false),
-            resting: Cell::new(false),
+            sleep_flag_armed: Cell::new(false),
             main_finished: Cell::new(false),
             stopping: Cell::new(false),
             hard_stop: Cell::new(false),

@@ -128,9 +128,9 @@ pub(super) struct RunQueue {
     next: Cell<*const Header>,
     next_runs: Cell<u32>,
     /// Fibers in `high` and `low`.
-    others: Cell<usize>,
-    /// Number of fibers outside `normal`: `others`, and the one in the slot.
-    special: Cell<usize>,
+    prioritized: Cell<usize>,
+    /// Number of fibers outside `normal`: `prioritized`, and the one in the slot.
+    outside_normal: Cell<usize>,
     high: Fifo,
     low: Fifo,
     /// What is left of each class's budget.
@@ -143,8 +143,8 @@ impl RunQueue {
             normal: Fifo::new(),
             next: Cell::new(ptr::null()),
             next_runs: Cell::new(0),
-            others: Cell::new(0),
-            special: Cell::new(0),
+            prioritized: Cell::new(0),
+            outside_normal: Cell::new(0),
             high: Fifo::new(),
             low: Fifo::new(),
             budgets: Cell::new(BUDGETS),
@@ -152,7 +152,7 @@ impl RunQueue {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.normal.is_empty() && self.special.get() == 0
+        self.normal.is_empty() && self.outside_normal.get() == 0
     }
 
     /// Drops all entries. Called at shutdown.
@@ -161,8 +161,8 @@ impl RunQueue {
         self.next.set(ptr::null());
         self.high.clear();
         self.low.clear();
-        self.others.set(0);
-        self.special.set(0);
+        self.prioritized.set(0);
+        self.outside_normal.set(0);
     }
 
     /// Appends a fiber, which must not be in the queue.
@@ -171,7 +171,7 @@ impl RunQueue {
         if header.flags.get() < HIGH {
             self.normal.push(header);
         } else {
-            self.push_other(header);
+            self.push_by_class(header);
         }
     }
 
@@ -180,19 +180,19 @@ impl RunQueue {
     pub(super) fn push_next(&self, header: &Header) {
         if header.flags.get() < HIGH && self.next.get().is_null() {
             self.next.set(header);
-            self.special.set(self.special.get() + 1);
+            self.outside_normal.set(self.outside_normal.get() + 1);
         } else {
             self.push(header);
         }
     }
 
     #[cold]
-    fn push_other(&self, header: &Header) {
-        if self.others.get() == 0 {
+    fn push_by_class(&self, header: &Header) {
+        if self.prioritized.get() == 0 {
             self.budgets.set(BUDGETS);
         }
-        self.others.set(self.others.get() + 1);
-        self.special.set(self.special.get() + 1);
+        self.prioritized.set(self.prioritized.get() + 1);
+        self.outside_normal.set(self.outside_normal.get() + 1);
         if header.has(HIGH) {
             self.high.push(header);
         } else {
@@ -202,11 +202,11 @@ impl RunQueue {
 
     #[inline]
     pub(super) fn pop(&self) -> Option<&Header> {
-        if self.special.get() == 0 {
+        if self.outside_normal.get() == 0 {
             self.next_runs.set(0);
             return self.normal.pop();
         }
-        if self.others.get() == 0 {
+        if self.prioritized.get() == 0 {
             self.pop_normal()
         } else {
             self.pop_by_class()
@@ -218,7 +218,7 @@ impl RunQueue {
         let next = self.next.get();
         if !next.is_null() && (self.next_runs.get() < NEXT_RUNS_MAX || self.normal.is_empty()) {
             self.next.set(ptr::null());
-            self.special.set(self.special.get() - 1);
+            self.outside_normal.set(self.outside_normal.get() - 1);
             self.next_runs.set(self.next_runs.get().saturating_add(1));
             // SAFETY: headers live as long as the loop.
             return Some(unsafe { &*next });
@@ -246,8 +246,8 @@ impl RunQueue {
         if class == 1 {
             return self.pop_normal();
         }
-        self.others.set(self.others.get() - 1);
-        self.special.set(self.special.get() - 1);
+        self.prioritized.set(self.prioritized.get() - 1);
+        self.outside_normal.set(self.outside_normal.get() - 1);
         let queue = if class == 0 { &self.high } else { &self.low };
         queue.pop()
     }

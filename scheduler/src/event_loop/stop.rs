@@ -167,7 +167,7 @@ impl Drop for Loop {
         let driver = mem::replace(&mut self.inner.driver, Box::new(SleepDriver::new()));
         if self.inner.slab.live() > 0 {
             let shared = self.inner.inbox.shared.clone();
-            loans::outlive(driver, shared, self.inner.stop_grace);
+            loans::hold_thread_end(driver, shared, self.inner.stop_grace);
         }
     }
 }

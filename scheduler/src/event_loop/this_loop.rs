@@ -113,7 +113,7 @@ pub fn counters() -> Counters {
 /// });
 /// ```
 pub fn fibers() -> Vec<FiberInfo> {
-    inspect::here()
+    inspect::list_here()
 }
 
 /// Returns one fiber of the loop, if it has not ended.

@@ -212,7 +212,7 @@ impl Inner {
         });
         self.ticks.set(self.ticks.get() + 1);
         self.begin_work();
-        if self.resting.replace(false) {
+        if self.sleep_flag_armed.replace(false) {
             self.inbox.awake();
         }
         self.take_messages(INBOX_PER_TICK);
@@ -223,14 +223,14 @@ impl Inner {
             self.wheel.advance(now, |node| self.fire_late(node));
             self.run_fibers_timed(now);
             self.end_tick();
-            self.note_tick(now);
+            self.record_tick(now);
         } else {
             self.wheel.advance(now, |node| self.fire(node));
             self.run_fibers(now);
             self.end_tick();
         }
-        if now.has_reached(self.tend_at.get()) {
-            self.tend_stacks();
+        if now.has_reached(self.trim_at.get()) {
+            self.trim_stacks();
         }
         self.publish();
         match block_until {
@@ -238,7 +238,7 @@ impl Inner {
             _ => self.driver.turn(Wait::Poll)?,
         }
         Ok(
-            if self.has_work() || (block_until.is_none() && !self.rest()) {
+            if self.has_work() || (block_until.is_none() && !self.arm_sleep_flag()) {
                 Tick::Runnable
             } else if self.slab.live() == 0 {
                 Tick::Done
@@ -274,9 +274,9 @@ impl Inner {
     }
 
     /// Arms the sleep flag, so that a message rings the bell. Returns whether no message has arrived already.
-    fn rest(&self) -> bool {
-        self.resting.set(self.inbox.arm());
-        self.resting.get()
+    fn arm_sleep_flag(&self) -> bool {
+        self.sleep_flag_armed.set(self.inbox.arm());
+        self.sleep_flag_armed.get()
     }
 
     pub(super) fn take_messages(&self, max: u32) {
@@ -440,7 +440,7 @@ impl Inner {
         }
         let limit = limit.min(self.grace_ends.get());
         let wake_at = self.wheel.next_deadline().map_or(limit, |at| at.min(limit));
-        let wake_at = wake_at.min(self.next_tending());
+        let wake_at = wake_at.min(self.next_trimming());
         self.end_work();
         let result = self
             .driver

@@ -9,27 +9,27 @@ use crate::time::wheel::Node;
 use crate::time::{Clock, Instant, TickTime};
 use std::time::Duration;
 
-/// How often the pool of stacks is tended. A stack that was unused for that long returns its memory.
-const TEND_EVERY: Duration = Duration::from_secs(1);
+/// How often the pool of stacks is trimmed. A stack that was unused for that long returns its memory.
+const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause before the next round, when there is more to return than one round does.
-const TEND_AGAIN: Duration = Duration::from_millis(10);
+const TRIM_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 impl Inner {
     #[cold]
-    pub(super) fn tend_stacks(&self) {
-        let pause = if self.stacks.tend() {
-            TEND_AGAIN
+    pub(super) fn trim_stacks(&self) {
+        let pause = if self.stacks.trim_unused() {
+            TRIM_AGAIN_AFTER
         } else {
-            TEND_EVERY
+            TRIM_INTERVAL
         };
-        self.tend_at.set(self.clock.read().saturating_add(pause));
+        self.trim_at.set(self.clock.read().saturating_add(pause));
     }
 
-    /// When an idle loop should wake up to tend its stacks. Virtual time stands still meanwhile, so with a manual clock
+    /// When an idle loop should wake up to trim its stacks. Virtual time stands still meanwhile, so with a manual clock
     /// it never does.
-    pub(super) fn next_tending(&self) -> Instant {
-        if matches!(self.clock, Clock::System) && self.stacks.wants_tending() {
-            self.tend_at.get()
+    pub(super) fn next_trimming(&self) -> Instant {
+        if matches!(self.clock, Clock::System) && self.stacks.needs_trimming() {
+            self.trim_at.get()
         } else {
             Instant::NEVER
         }
@@ -76,7 +76,7 @@ impl Inner {
         // SAFETY: as in `fire`.
         let at = unsafe { (*node).at() };
         let lateness = self.tick_time().past(at);
-        self.vitals().timer_lateness.note(lateness);
+        self.vitals().timer_lateness.record(lateness);
         self.fire(node);
     }
 
@@ -91,7 +91,7 @@ impl Inner {
                 break;
             };
             let waited = TickTime::new(began).since(header.since.get());
-            self.vitals().run_latency.note(waited);
+            self.vitals().run_latency.record(waited);
             let fiber = header.id(self.id());
             self.switches.set(self.switches.get() + 1);
             self.resume(header);
@@ -132,8 +132,8 @@ impl Inner {
         (generation == fiber.generation && ns > 0).then(|| Duration::from_nanos(ns))
     }
 
-    pub(super) fn note_tick(&self, start: TickTime) {
+    pub(super) fn record_tick(&self, start: TickTime) {
         let took = TickTime::new(self.clock.read()).since(start);
-        self.vitals().tick_duration.note(took);
+        self.vitals().tick_duration.record(took);
     }
 }

@@ -151,7 +151,7 @@ impl CancelScope {
     pub fn cancel(&self) {
         self.shared.cancelled.set(true);
         if let Some(fiber) = self.shared.fiber.get() {
-            on_loop(fiber.loop_id, move |l| {
+            run_on_loop(fiber.loop_id, move |l| {
                 if let Some(header) = l.slab.find(fiber) {
                     interrupt(l, header);
                 }
@@ -179,7 +179,7 @@ impl fmt::Debug for CancelScope {
 }
 
 /// Runs `work` in that loop: at once if this thread is in the loop, else by a message.
-fn on_loop(loop_id: u32, work: impl FnOnce(&Inner) + Send + Copy + 'static) {
+fn run_on_loop(loop_id: u32, work: impl FnOnce(&Inner) + Send + Copy + 'static) {
     let here = try_with_loop(|l| l.id() == loop_id && (work(l), true).1).unwrap_or(false);
     if !here {
         let work = Box::new(move || with_loop(work));
@@ -234,7 +234,7 @@ fn stopped_by(l: &Inner, header: &Header) -> Option<Stopped> {
 
 /// Cancels a fiber on its own loop, from any thread or loop.
 pub(crate) fn cancel_on(fiber: FiberId) {
-    on_loop(fiber.loop_id, move |l| {
+    run_on_loop(fiber.loop_id, move |l| {
         if let Some(header) = l.slab.find(fiber) {
             cancel_header(l, header);
         }

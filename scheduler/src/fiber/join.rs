@@ -90,7 +90,7 @@ impl<T> Completion<T> {
     pub(super) fn complete(&self, result: Result<T, Box<dyn Any + Send>>) {
         let cell = &*self.0;
         if let Err(payload) = &result {
-            note_panic(cell.fiber, cell.detached.get(), &**payload);
+            record_panic(cell.fiber, cell.detached.get(), &**payload);
         }
         if !cell.detached.get() {
             *cell.result.borrow_mut() = Some(result.map_err(JoinError::Panicked));
@@ -110,7 +110,7 @@ impl<T> Completion<T> {
 
 /// Counts the panic that ended a fiber, and calls the loop's panic hook if no join will report it.
 #[cold]
-pub(crate) fn note_panic(fiber: FiberId, detached: bool, payload: &(dyn Any + Send)) {
+pub(crate) fn record_panic(fiber: FiberId, detached: bool, payload: &(dyn Any + Send)) {
     with_loop(|l| {
         l.count_panic();
         if detached && let Some(hook) = l.panic_hook() {

@@ -4,7 +4,7 @@
 //! them. When the set is gone, results are dropped where they arise.
 
 use super::cancel::cancel_on;
-use super::join::note_panic;
+use super::join::record_panic;
 use super::park::{park, park_uninterruptible, prepare_park};
 use super::root::{drop_payload, guarded};
 use super::{Builder, FiberId, JoinError, LocalWaker, Stopped, current_id};
@@ -242,7 +242,7 @@ impl<T> Membership<T> {
     /// Stores the outcome. Does not unwind.
     fn end(self, outcome: std::thread::Result<T>) {
         if let Err(payload) = &outcome {
-            note_panic(current_id(), self.shared.gone.get(), &**payload);
+            record_panic(current_id(), self.shared.gone.get(), &**payload);
         }
         let result = outcome.map_err(JoinError::Panicked);
         self.shared.end(self.number, result);

@@ -22,7 +22,7 @@ pub(crate) use cancel::{cancel_header, cancel_on};
 pub(crate) use header::{CANCELLED, Extra, HIGH, Header, Slab, State};
 pub(crate) use hook::{OnDrop, descriptions, origin, record};
 pub use hook::{SwitchHook, may_suspend, no_suspend, with_switch_hook};
-pub(crate) use join::note_panic;
+pub(crate) use join::record_panic;
 pub use join::{JoinError, JoinHandle};
 pub use join_set::JoinSet;
 pub use park::{

@@ -199,7 +199,7 @@ impl Inner {
 ///
 /// # Panics
 /// Outside a loop.
-pub(crate) fn here() -> Vec<FiberInfo> {
+pub(crate) fn list_here() -> Vec<FiberInfo> {
     with_loop(|l| {
         let mut list = Vec::with_capacity(l.counters().fibers);
         l.refresh_tick_time();

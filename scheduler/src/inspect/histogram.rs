@@ -27,7 +27,7 @@ impl Histogram {
     }
 
     /// Records one duration. Only one thread may call it.
-    pub(crate) fn note(&self, duration: Duration) {
+    pub(crate) fn record(&self, duration: Duration) {
         let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let bits = u64::BITS - ns.leading_zeros();
         let bucket = (bits.saturating_sub(FIRST_SHIFT) as usize).min(BOUNDS);
@@ -71,7 +71,7 @@ mod tests {
     fn a_duration_is_counted_below_the_next_larger_bound() {
         let histogram = Histogram::new();
         for ns in [0, 1_023, 1_024, 5_000_000_000, u64::MAX / 2] {
-            histogram.note(Duration::from_nanos(ns));
+            histogram.record(Duration::from_nanos(ns));
         }
         let mut text = String::new();
         histogram.write(&mut text, "x", "loop=\"1\"");

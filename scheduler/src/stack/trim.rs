@@ -1,7 +1,7 @@
 //! Trimming of stacks: unused memory is returned to the system, and the depth of use is sampled.
 //!
 //! A stack keeps the pages that its fibers touched. That is useful while it is soon used again, and wasteful
-//! afterwards. Once a second, at the end of a tick or when the loop is idle, the pool is tended:
+//! afterwards. Once a second, at the end of a tick or when the loop is idle, the pool is trimmed:
 //!
 //! ```text
 //!   free list, the most recently freed stack on top
@@ -33,7 +33,7 @@ const fn kept_bytes(class: StackClass) -> usize {
 /// The state of trimming for one class.
 #[derive(Default)]
 pub(super) struct Trim {
-    /// The shortest length of the free list since it was last tended.
+    /// The shortest length of the free list since it was last trimmed.
     pub(super) least_free: Cell<usize>,
     /// Number of stacks at its bottom that hold no pages.
     released: Cell<usize>,
@@ -44,24 +44,24 @@ pub(super) struct Trim {
 
 impl StackPool {
     /// Releases memory that was not used for a while. Returns whether there is more to release at once.
-    pub(crate) fn tend(&self) -> bool {
-        let native = self.native.tend();
-        self.lua.tend() || native
+    pub(crate) fn trim_unused(&self) -> bool {
+        let native = self.native.trim_unused();
+        self.lua.trim_unused() || native
     }
 
     /// Returns whether an unused stack may hold memory.
-    pub(crate) fn wants_tending(&self) -> bool {
-        self.native.wants_tending() || self.lua.wants_tending()
+    pub(crate) fn needs_trimming(&self) -> bool {
+        self.native.needs_trimming() || self.lua.needs_trimming()
     }
 }
 
 impl Class {
-    fn wants_tending(&self) -> bool {
+    fn needs_trimming(&self) -> bool {
         let trim = &self.trim;
         self.free.borrow().len() > trim.released.get().min(trim.least_free.get())
     }
 
-    fn tend(&self) -> bool {
+    fn trim_unused(&self) -> bool {
         let free = self.free.borrow();
         let trim = &self.trim;
         let unused = trim.least_free.get().min(free.len());
@@ -148,20 +148,20 @@ mod tests {
             use_stack(&stack, 8 * PAGE);
             pool.give_back(stack);
         }
-        assert!(pool.wants_tending());
+        assert!(pool.needs_trimming());
         // They were just used, so only the memory beyond what is kept is released.
-        assert!(!pool.tend());
+        assert!(!pool.trim_unused());
         assert!(bounds.iter().all(|stack| resident_pages(*stack) == 4));
         // The stack on top is used now and then.
         let top = pool.take(StackClass::Native).unwrap();
         use_stack(&top, PAGE);
         pool.give_back(top);
-        assert!(!pool.tend());
+        assert!(!pool.trim_unused());
         let left: Vec<_> = bounds.iter().map(|stack| resident_pages(*stack)).collect();
         assert_eq!(left, [0, 0, 4]);
-        assert!(!pool.tend());
+        assert!(!pool.trim_unused());
         assert_eq!(resident_pages(bounds[2]), 0);
-        assert!(!pool.wants_tending());
+        assert!(!pool.needs_trimming());
         let (native, _) = pool.counted();
         assert_eq!(native.high_water_bytes, 8 * PAGE as u64);
         assert_eq!(native.trimmed_bytes, 3 * 8 * PAGE as u64);
@@ -182,9 +182,9 @@ mod tests {
             use_stack(&stack, PAGE);
             pool.give_back(stack);
         }
-        assert!(!pool.tend());
-        assert!(pool.tend(), "there is more");
-        assert!(!pool.tend());
+        assert!(!pool.trim_unused());
+        assert!(pool.trim_unused(), "there is more");
+        assert!(!pool.trim_unused());
         assert_eq!(pool.counted().0.trimmed_bytes, (count * PAGE) as u64);
     }
 }

@@ -89,7 +89,7 @@ impl<P: Policy> Source for Arriving<'_, P> {
         &self.0.state
     }
 
-    fn quick(&self, last: &mut bool) -> bool {
+    fn try_now(&self, last: &mut bool) -> bool {
         *last = self.0.count <= 1;
         *last
     }

@@ -219,7 +219,7 @@ impl<P: Policy, T: ?Sized> Source for Waiting<'_, '_, P, T> {
         &self.condvar.queue
     }
 
-    fn quick(&self, (): &mut ()) -> bool {
+    fn try_now(&self, (): &mut ()) -> bool {
         false
     }
 

@@ -94,7 +94,7 @@ impl<P: Policy> Notify<P> {
     /// assert!(notify.try_notified() && !notify.try_notified());
     /// ```
     pub fn try_notified(&self) -> bool {
-        Notified(self).quick(&mut ())
+        Notified(self).try_now(&mut ())
     }
 
     /// Returns [`Notify::notified`] as a branch of [`select!`](crate::select).
@@ -172,7 +172,7 @@ impl<P: Policy> Source for Notified<'_, P> {
         &self.0.state
     }
 
-    fn quick(&self, (): &mut ()) -> bool {
+    fn try_now(&self, (): &mut ()) -> bool {
         self.0.state.with(|state| std::mem::take(&mut state.stored))
     }
 

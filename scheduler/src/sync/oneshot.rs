@@ -164,7 +164,7 @@ impl<P: Policy, T> Receiver<P, T> {
     /// ```
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
         let mut slot = None;
-        Receiving(&self.shared).quick(&mut slot);
+        Receiving(&self.shared).try_now(&mut slot);
         match slot {
             Some(received) => Ok(received?),
             None => Err(TryRecvError::Empty),
@@ -241,7 +241,7 @@ impl<P: Policy, T> Source for Receiving<'_, P, T> {
         &self.0.state
     }
 
-    fn quick(&self, slot: &mut Slot<T>) -> bool {
+    fn try_now(&self, slot: &mut Slot<T>) -> bool {
         *slot = self.0.state.with(State::take);
         slot.is_some()
     }

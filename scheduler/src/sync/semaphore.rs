@@ -170,7 +170,7 @@ impl<P: Policy, H: Holder> Source for Acquiring<'_, P, H> {
     }
 
     #[inline]
-    fn quick(&self, count: &mut usize) -> bool {
+    fn try_now(&self, count: &mut usize) -> bool {
         self.raw.try_acquire(*count)
     }
 

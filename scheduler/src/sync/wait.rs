@@ -356,7 +356,7 @@ pub trait Source {
     fn state(&self) -> &<Self::Policy as Policy>::Lock<Self::State>;
 
     /// Fills the slot without waiting, if the request can be granted and nobody came before.
-    fn quick(&self, slot: &mut Self::Slot) -> bool;
+    fn try_now(&self, slot: &mut Self::Slot) -> bool;
 
     /// Grants the request now (claiming the node's wait first), or queues the node. Called under the lock.
     fn enlist(
@@ -399,7 +399,7 @@ pub fn wait_for<S: Source>(source: &S, mut slot: S::Slot) -> Result<S::Output, (
     if let Err(stopped) = check_stopped() {
         return Err((stopped, slot));
     }
-    if !source.quick(&mut slot) {
+    if !source.try_now(&mut slot) {
         slot = wait_in_queue(source, slot, false)?;
     }
     Ok(source.finish(slot))
@@ -407,7 +407,7 @@ pub fn wait_for<S: Source>(source: &S, mut slot: S::Slot) -> Result<S::Output, (
 
 /// Like [`wait_for`], but uninterruptible.
 pub fn wait_uninterruptibly_for<S: Source>(source: &S, mut slot: S::Slot) -> S::Output {
-    if !source.quick(&mut slot) {
+    if !source.try_now(&mut slot) {
         slot = match wait_in_queue(source, slot, true) {
             Ok(slot) => slot,
             Err(_) => unreachable!("a wait that cannot be interrupted"),
@@ -481,7 +481,7 @@ fn wait_once<S: Source>(source: &S, slot: S::Slot, uninterruptible: bool) -> End
     let mut stopped = None;
     if enlisted == Enlisted::Waiting {
         source.enlisted();
-        let end = until_claimed::<S>(&wait, uninterruptible).err();
+        let end = suspend_until_claimed::<S>(&wait, uninterruptible).err();
         let given = queued.leave(end.is_some());
         stopped = end.filter(|_| !given);
     }
@@ -495,7 +495,7 @@ fn wait_once<S: Source>(source: &S, slot: S::Slot, uninterruptible: bool) -> End
 }
 
 #[inline(always)]
-fn until_claimed<S: Source>(wait: &Wait, uninterruptible: bool) -> Result<(), Stopped> {
+fn suspend_until_claimed<S: Source>(wait: &Wait, uninterruptible: bool) -> Result<(), Stopped> {
     while wait.claimed_by().is_none() {
         if uninterruptible {
             suspend_uninterruptibly(S::REASON);

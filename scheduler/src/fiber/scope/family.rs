@@ -1,6 +1,6 @@
 //! The children of a scope, and how they end.
 
-use crate::fiber::join::note_panic;
+use crate::fiber::join::record_panic;
 use crate::fiber::park::{park, park_uninterruptible, prepare_park};
 use crate::fiber::root::{drop_payload, guarded};
 use crate::fiber::{CancelScope, FiberId, LocalWaker, cancel, current_id, shield};
@@ -175,7 +175,7 @@ impl<T, F: FnOnce() -> T> Child<T, F> {
             Some(cancel) => shield(|| cancel.enter(work)),
         }));
         if let Err(payload) = &outcome {
-            note_panic(current_id(), false, &**payload);
+            record_panic(current_id(), false, &**payload);
         }
         self.packet.finish(Some(outcome));
     }

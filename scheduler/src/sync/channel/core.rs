@@ -291,7 +291,7 @@ impl<P: Policy, T> Source for Receiving<'_, P, T> {
     }
 
     #[inline]
-    fn quick(&self, slot: &mut RecvSlot<T>) -> bool {
+    fn try_now(&self, slot: &mut RecvSlot<T>) -> bool {
         *slot = self.0.receive_now();
         slot.is_some()
     }
@@ -364,7 +364,7 @@ impl<P: Policy, T> Source for Sending<'_, P, T> {
     }
 
     #[inline]
-    fn quick(&self, slot: &mut SendSlot<T>) -> bool {
+    fn try_now(&self, slot: &mut SendSlot<T>) -> bool {
         if let SendSlot::Waiting(value) = mem::replace(slot, SendSlot::Nothing) {
             *slot = self.channel.send_now(value);
         }

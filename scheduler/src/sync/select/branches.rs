@@ -113,7 +113,7 @@ impl<S: Source> Internal for SourceBranch<S> {
         if self.outcome.get() == Outcome::None && self.enabled {
             // SAFETY: no select uses the branch, and a select removes the node before it ends, so the node is in no
             // queue.
-            if unsafe { self.node.with_slot(|slot| self.source.quick(slot)) } {
+            if unsafe { self.node.with_slot(|slot| self.source.try_now(slot)) } {
                 self.outcome.set(Outcome::Kept);
             }
         }
