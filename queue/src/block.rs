@@ -86,6 +86,7 @@ impl<T> Slot<'_, T> {
     /// The caller holds this slot's ticket and publishes once.
     #[inline(always)]
     pub(crate) unsafe fn publish(&self, value: T) {
+        debug_assert!(self.is(EMPTY), "a slot was published twice");
         self.value.with_mut(|cell| {
             // SAFETY: only the ticket's holder writes here, and nobody reads before READY is stored.
             unsafe { (*cell).write(value) };
@@ -100,9 +101,15 @@ impl<T> Slot<'_, T> {
     ///
     /// As for [`Slot::publish`], which must not be called as well.
     pub(crate) unsafe fn publish_void(&self) {
+        debug_assert!(self.is(EMPTY), "a slot was published twice");
         // Release: pairs with `look`; a consumer that steps over this slot may retire the block, which must come
         // after this producer's last access.
         self.state.store(VOID, Ordering::Release);
+    }
+
+    /// Checks the state for assertions. Under loom it checks nothing, because each load would multiply the interleavings.
+    fn is(&self, state: u8) -> bool {
+        cfg!(loom) || self.state.load(Ordering::Relaxed) == state
     }
 
     /// Returns the state of the slot.
@@ -124,6 +131,7 @@ impl<T> Slot<'_, T> {
     /// thread takes from this slot.
     #[inline(always)]
     pub(crate) unsafe fn take(&self) -> T {
+        debug_assert!(self.is(READY), "a slot without a value was taken");
         // SAFETY: published, and taken once, as the caller promises.
         self.value
             .with(|cell| unsafe { (*cell).assume_init_read() })
@@ -184,6 +192,7 @@ impl<T> Block<T> {
     /// The slot of `ticket`, which must lie in this block.
     #[inline(always)]
     pub(crate) fn slot(&self, ticket: u64) -> Slot<'_, T> {
+        debug_assert_eq!(self.index, index(ticket), "a ticket of another block");
         let offset = offset(ticket);
         let group = &self.groups[offset / GROUP];
         Slot {

@@ -16,8 +16,8 @@
 //!
 //! # Why the walk is sound
 //!
-//! - A block is retired only after `newest` has moved beyond it (`move_newest_past`), and `newest` only moves forward. So a block
-//!   loaded from `newest` under the pin stays allocated while the pin is held.
+//! - A block is retired only after `newest` has moved beyond it (`move_newest_past`), and `newest` only moves forward.
+//!   So a block loaded from `newest` under the pin stays allocated while the pin is held.
 //! - Forward: for the same reason every later block is retired after that load too.
 //! - Backward (when others have moved `newest` beyond our block): our own ticket keeps all blocks from ours on.
 //!
@@ -252,8 +252,8 @@ impl<T> Tail<T> {
     ///
     /// # Safety
     ///
-    /// `move_newest_past` was called for the block, the consumers' pointer has left it, each of its slots has been taken (or
-    /// belongs to a consumer that holds a pin), and the block is retired only once.
+    /// `move_newest_past` was called for the block, the consumers' pointer has left it, each of its slots has been
+    /// taken (or belongs to a consumer that holds a pin), and the block is retired only once.
     pub(crate) unsafe fn retire(&self, block: *mut Block<T>, pin: &Pin<'_>) {
         // SAFETY: neither `newest` nor the consumers' pointer leads here any more. `route.block` may, but nobody
         // follows it: no ticket of this block is unpublished.

@@ -12,8 +12,8 @@
 //! waits for it, even when it is cancelled or past its deadline.
 //!
 //! Invariants:
-//! - A task is finished (`Stage::Finished`) only after its closure is consumed. From then on the thread touches nothing but
-//!   the task itself, which is reference-counted. So a frame that the closure borrowed from may be left.
+//! - A task is finished (`Stage::Finished`) only after its closure is consumed. From then on the thread touches nothing
+//!   but the task itself, which is reference-counted. So a frame that the closure borrowed from may be left.
 //! - `Stage::Queued` changes only under the pool's lock, which is taken before the task's.
 //! - [`blocking_borrowed`] is not left, by return or by unwinding, while its closure runs. If its fiber is abandoned in
 //!   that time, the fiber's stack and fiber-locals are leaked, and its thread does not end before the closure has

@@ -246,7 +246,7 @@ impl<T> RemoteJoin<T> {
     /// Waits until the fiber has ended. The result stays for [`RemoteJoin::join`].
     ///
     /// # Errors
-    /// When the calling fiber is cancelled first. The other fiber continues.
+    /// When the calling fiber is cancelled or a deadline passes first. The other fiber continues.
     ///
     /// # Panics
     /// As [`RemoteJoin::join`].

@@ -513,6 +513,10 @@ impl Inner {
     /// Puts a fiber that could continue to run at the end of the run queue.
     #[inline]
     pub(crate) fn requeue(&self, header: &Header) {
+        debug_assert!(
+            !matches!(header.state.get(), State::Ready | State::Abandoned),
+            "a fiber enters the run queue once, and not after it was abandoned"
+        );
         header.state.set(State::Ready);
         self.queue.push(header);
     }
@@ -520,6 +524,10 @@ impl Inner {
     /// Marks a fiber as parked: it begins to wait.
     #[inline]
     pub(crate) fn park(&self, header: &Header) {
+        debug_assert!(
+            header.state.get() == State::Running,
+            "only a running fiber parks"
+        );
         header.state.set(State::Parked);
         header.since.set(self.tick_time());
         self.parked.set(self.parked.get() + 1);
@@ -528,6 +536,10 @@ impl Inner {
     /// Puts a parked fiber at the end of the run queue.
     #[inline]
     pub(crate) fn unpark(&self, header: &Header) {
+        debug_assert!(
+            header.state.get() == State::Parked,
+            "only a parked fiber is woken"
+        );
         self.parked.set(self.parked.get() - 1);
         self.make_ready(header);
     }
@@ -535,6 +547,10 @@ impl Inner {
     /// Like [`Inner::unpark`], but a fiber woken by a running fiber may run right after it.
     #[inline]
     pub(crate) fn unpark_soon(&self, header: &Header) {
+        debug_assert!(
+            header.state.get() == State::Parked,
+            "only a parked fiber is woken"
+        );
         self.parked.set(self.parked.get() - 1);
         header.since.set(self.tick_time());
         header.state.set(State::Ready);

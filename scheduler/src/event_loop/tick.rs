@@ -379,6 +379,14 @@ impl Inner {
 
     #[inline]
     pub(super) fn resume(&self, header: &Header) {
+        debug_assert!(
+            header.state.get() == State::Ready,
+            "only a ready fiber is resumed"
+        );
+        debug_assert!(
+            self.running.get().is_null(),
+            "a fiber is resumed by the loop, not by a fiber"
+        );
         self.running.set(header);
         header.state.set(State::Running);
         header.count_switch();

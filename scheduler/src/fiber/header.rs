@@ -346,7 +346,13 @@ impl Slab {
         let header = self.free.get();
         self.live.set(self.live.get() + 1);
         // SAFETY: the free list holds headers of our chunks, which live and do not move as long as the slab.
-        unsafe { self.free.set((*header).next.get()) };
+        unsafe {
+            debug_assert!(
+                (*header).state.get() == State::Free,
+                "a header in use is in the free list"
+            );
+            self.free.set((*header).next.get());
+        }
         header
     }
 
@@ -369,6 +375,11 @@ impl Slab {
     /// Frees the header of a fiber that has ended.
     #[inline]
     pub(crate) fn give_back(&self, header: &Header) {
+        debug_assert!(
+            matches!(header.state.get(), State::Running | State::Ready),
+            "a fiber ends while it runs, or before it ran"
+        );
+        debug_assert!(!header.timer.is_armed(), "an ended fiber has a timer");
         header.state.set(State::Free);
         // Makes the waker of the last wait void.
         header.sequence.set(header.sequence.get() + 1);

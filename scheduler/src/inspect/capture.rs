@@ -27,8 +27,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use std::{mem, ptr, slice, thread};
 
-/// The signal that is taken for this: by default it is ignored, and hardly any program uses it (it tells of urgent data
-/// on a socket); the Go runtime takes it for the same purpose.
+/// The signal used for captures. It is ignored by default, and hardly any program uses it (it reports urgent data on a
+/// socket). The Go runtime uses it for the same purpose, and explains the choice:
+/// <https://github.com/golang/proposal/blob/master/design/24543-non-cooperative-preemption.md>.
 pub(crate) const SIGNAL: libc::c_int = libc::SIGURG;
 
 const FREE: u32 = 0;

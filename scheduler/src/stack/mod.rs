@@ -97,8 +97,8 @@ pub(crate) const CACHE_LINE: usize = 64;
 /// Number of different offsets by which first frames are shifted.
 ///
 /// A parked native fiber holds one page, and sixteen cache lines are a quarter of it. A fiber that runs Lua has more
-/// frames, in more pages, and benefits from more offsets: with 1 000 of them a yield took 142 ns with 16 and 106 ns with
-/// 40.
+/// frames, in more pages, and benefits from more offsets: with 1 000 of them a yield took 142 ns with 16 and 106 ns
+/// with 40.
 const fn colors(class: StackClass) -> usize {
     match class {
         StackClass::Native => 16,

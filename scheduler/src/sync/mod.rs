@@ -22,7 +22,7 @@
 //! | make something once, on demand | [`OnceCell`], [`Once`] |
 //! | have a separate value in each fiber | [`fiber_local!`](crate::fiber_local) |
 //! | wait for whichever comes first | [`select!`](crate::select) |
-//! | limit the time of a wait | any of these in [`timeout`](crate::timeout) or [`with_deadline`](crate::with_deadline) |
+//! | limit the time of a wait | any of these in [`timeout`](crate::timeout), [`with_deadline`](crate::with_deadline) |
 //!
 //! ```
 //! use yue_scheduler::{Config, Loop, select, sleep, spawn};

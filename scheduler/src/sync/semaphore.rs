@@ -117,6 +117,14 @@ impl<P: Policy> RawSemaphore<P> {
 
     /// Stores the number of permits in the frozen word. Called under the lock.
     fn thaw(&self, queue: &WaitQueue<usize>, permits: usize) {
+        debug_assert!(
+            self.word.load() & FROZEN != 0,
+            "only a frozen word is thawed"
+        );
+        debug_assert!(
+            permits <= PERMITS_MAX,
+            "more permits than the semaphore can have"
+        );
         let waiting = if queue.is_empty() { 0 } else { FROZEN };
         self.word.store(permits * PERMIT + waiting);
     }

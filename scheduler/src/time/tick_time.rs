@@ -3,7 +3,7 @@
 use super::Instant;
 use std::time::Duration;
 
-/// The clock as the loop read it in this tick. It is as old as the time that fibers have computed since.
+/// The clock as the loop read it in this tick. It lags by the time that fibers have computed since.
 ///
 /// It is a separate type that cannot be converted to an [`Instant`], so that no code computes a deadline from it or
 /// compares a deadline with it. After a fiber computed for a second, or the loop slept for one, such a deadline would

@@ -1,4 +1,5 @@
-//! The hierarchical timer wheel: O(1) to arm and to cancel, whatever the number of timers.
+//! The hierarchical timer wheel: O(1) to arm and to cancel, whatever the number of timers. The idea is from Varghese
+//! and Lauck, "Hashed and Hierarchical Timing Wheels" (1987).
 //!
 //! ```text
 //!   level 0   64 slots of one tick (1.024 us)      a slot here holds timers of exactly one tick
@@ -178,6 +179,10 @@ impl Wheel {
         self.cancel(node);
         let soonest = (self.floor.get() + 1).min(LATEST_TICK) << TICK_SHIFT;
         node.at_ns.set(at.as_nanos().max(soonest).min(LATEST_NS));
+        debug_assert!(
+            tick_of(node.at()) > self.floor.get().min(LATEST_TICK - 1),
+            "armed for the past"
+        );
         self.link(node);
         self.armed.set(self.armed.get() + 1);
     }
