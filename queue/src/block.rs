@@ -107,7 +107,7 @@ impl<T> Slot<'_, T> {
         self.state.store(VOID, Ordering::Release);
     }
 
-    /// Checks the state for assertions. Under loom it checks nothing, because each load would multiply the interleavings.
+    /// Checks the state for assertions. Under loom it checks nothing: each load would multiply the interleavings.
     fn is(&self, state: u8) -> bool {
         cfg!(loom) || self.state.load(Ordering::Relaxed) == state
     }

@@ -44,14 +44,14 @@ pub fn spawn_with_signals_blocked(
     name: &str,
     work: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
-    let before = change_mask(libc::SIG_BLOCK, Some(&asynchronous()));
+    let before = change_mask(libc::SIG_BLOCK, Some(&asynchronous_signals()));
     let started = thread::Builder::new().name(name.to_owned()).spawn(work);
     change_mask(libc::SIG_SETMASK, Some(&before));
     started
 }
 
 /// Returns all signals except those that report a thread's own fault.
-pub(crate) fn asynchronous() -> libc::sigset_t {
+pub(crate) fn asynchronous_signals() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: `sigfillset` initializes the whole set; then it is only changed.
     unsafe {

@@ -254,7 +254,7 @@ pub(super) fn submit(job: Arc<dyn Job>) -> Result<(), BlockingError> {
     if state.room() > 0 {
         let (after, started) = try_start(state);
         if let Err(error) = started {
-            return leave_to_others(after, &job, error);
+            return keep_or_remove(after, &job, error);
         }
         return Ok(());
     }
@@ -269,14 +269,14 @@ pub(super) fn submit(job: Arc<dyn Job>) -> Result<(), BlockingError> {
     let (state, started) = try_start(state);
     match started {
         Ok(()) => Ok(()),
-        Err(error) => leave_to_others(state, &job, error),
+        Err(error) => keep_or_remove(state, &job, error),
     }
 }
 
 /// Decides on a job for which no thread could be started. Another thread runs it if there is one or another caller can
 /// start one; otherwise the job is removed from the queue.
 #[cold]
-fn leave_to_others(
+fn keep_or_remove(
     mut state: MutexGuard<'_, State>,
     job: &Arc<dyn Job>,
     error: io::Error,
@@ -450,7 +450,7 @@ fn run_job(mut state: MutexGuard<'static, State>, queued: JobOf) -> MutexGuard<'
         job.run();
         drop(job);
     });
-    change_mask(libc::SIG_BLOCK, Some(&signals::asynchronous()));
+    change_mask(libc::SIG_BLOCK, Some(&signals::asynchronous_signals()));
     let mut state = lock();
     state.running -= 1;
     state.notify_if_quiet();

@@ -187,7 +187,8 @@ impl Membership {
         self.group.shared.injector.is_empty()
     }
 
-    pub(super) fn awake(&self) {
+    /// Marks the loop as awake again, after [`Membership::may_sleep`].
+    pub(super) fn disarm(&self) {
         self.group.shared.idle.withdraw(self.slot);
     }
 

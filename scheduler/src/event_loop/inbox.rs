@@ -100,7 +100,7 @@ impl Inbox {
         drop(receiver);
     }
 
-    /// Announces that the loop is about to block. Returns whether it may; if so, [`Inbox::awake`] must follow.
+    /// Announces that the loop is about to block. Returns whether it may; if so, [`Inbox::disarm`] must follow.
     pub(super) fn arm(&self) -> bool {
         self.shared.flag.prepare_sleep();
         let group = self.group.borrow();
@@ -109,15 +109,16 @@ impl Inbox {
         drop(group);
         let may_block = no_work && self.is_empty();
         if !may_block {
-            self.awake();
+            self.disarm();
         }
         may_block
     }
 
-    pub(super) fn awake(&self) {
+    /// Marks the loop as awake again, after [`Inbox::arm`].
+    pub(super) fn disarm(&self) {
         self.shared.flag.wake_up();
         if let Some(group) = &*self.group.borrow() {
-            group.awake();
+            group.disarm();
         }
     }
 

@@ -69,7 +69,7 @@ impl Inner {
     }
 
     fn cancel_all(&self) {
-        self.slab.each(|header| cancel_header(self, header));
+        self.slab.for_each(|header| cancel_header(self, header));
     }
 
     fn tick_while(&self, unfinished: impl Fn() -> bool) {
@@ -87,7 +87,7 @@ impl Inner {
         // From here on no fiber can be spawned, so one pass reaches them all.
         self.ended.set(true);
         let mut abandoned = 0;
-        self.slab.each(|header| {
+        self.slab.for_each(|header| {
             if !header.switch.started() {
                 // SAFETY: the fiber never ran; dropping its closure is all there is to undo.
                 if let Some(stack) = unsafe { header.switch.discard() } {

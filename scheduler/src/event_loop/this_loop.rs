@@ -113,7 +113,7 @@ pub fn counters() -> Counters {
 /// });
 /// ```
 pub fn fibers() -> Vec<FiberInfo> {
-    inspect::list_here()
+    inspect::list_fibers()
 }
 
 /// Returns one fiber of the loop, if it has not ended.

@@ -213,7 +213,7 @@ impl Inner {
         self.ticks.set(self.ticks.get() + 1);
         self.begin_work();
         if self.sleep_flag_armed.replace(false) {
-            self.inbox.awake();
+            self.inbox.disarm();
         }
         self.take_messages(INBOX_PER_TICK);
         // Even when the loop has enough to do: with all loops busy, the group's work would otherwise wait forever.
@@ -397,7 +397,7 @@ impl Inner {
         self.running.set(std::ptr::null());
         if let Some(stack) = ended {
             #[cfg(feature = "tracing")]
-            crate::fiber::spans::clean_up();
+            crate::fiber::spans::exit_leftover_spans();
             self.stacks.give_back(stack);
             self.retire(header);
         }
@@ -454,7 +454,7 @@ impl Inner {
             .driver
             .turn(Wait::Block((wake_at != Instant::NEVER).then_some(wake_at)));
         self.begin_work();
-        self.inbox.awake();
+        self.inbox.disarm();
         result
     }
 

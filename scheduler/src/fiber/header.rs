@@ -267,7 +267,7 @@ impl Header {
 
     pub(crate) fn set_deadline(&self, at: Instant) {
         self.deadline.set(at);
-        self.note_limits();
+        self.update_limited_flag();
     }
 
     /// Returns the innermost cancel scope that the fiber is in.
@@ -277,10 +277,10 @@ impl Header {
 
     pub(crate) fn set_scopes(&self, innermost: *const ScopeFrame) {
         self.scopes.set(innermost);
-        self.note_limits();
+        self.update_limited_flag();
     }
 
-    fn note_limits(&self) {
+    fn update_limited_flag(&self) {
         if self.deadline.get() == Instant::NEVER && self.scopes.get().is_null() {
             self.clear(LIMITED);
         } else {
@@ -410,8 +410,8 @@ impl Slab {
     }
 
     /// Calls `visit` for each living fiber, oldest slot first.
-    pub(crate) fn each(&self, visit: impl FnMut(&Header)) {
-        self.each_in(0..self.pages(), visit);
+    pub(crate) fn for_each(&self, visit: impl FnMut(&Header)) {
+        self.for_each_in(0..self.pages(), visit);
     }
 
     /// Returns the number of chunks.
@@ -420,7 +420,7 @@ impl Slab {
     }
 
     /// Calls `visit` for each living fiber in some chunks.
-    pub(crate) fn each_in(&self, pages: Range<usize>, mut visit: impl FnMut(&Header)) {
+    pub(crate) fn for_each_in(&self, pages: Range<usize>, mut visit: impl FnMut(&Header)) {
         let count = self.pages();
         for chunk in pages.start.min(count)..pages.end.min(count) {
             let chunk = self.chunks.borrow()[chunk];

@@ -230,7 +230,7 @@ impl<H: SwitchHook + ?Sized> SwitchHook for &H {
 /// });
 /// ```
 pub fn no_suspend<R>(f: impl FnOnce() -> R) -> R {
-    let header = with_loop_fiber();
+    let header = running_header();
     if header.is_null() {
         return f();
     }
@@ -269,7 +269,7 @@ pub(super) fn is_in_switch(header: &Header) -> bool {
     header.suspension_bans.get() & IN_SWITCH != 0
 }
 
-fn with_loop_fiber() -> *const Header {
+fn running_header() -> *const Header {
     try_with_loop(|l| l.running()).unwrap_or(ptr::null())
 }
 
@@ -288,7 +288,7 @@ fn with_loop_fiber() -> *const Header {
 /// # Errors
 /// The reason, with the text of the panic that a suspending call would raise.
 pub fn may_suspend() -> Result<(), &'static str> {
-    let header = with_loop_fiber();
+    let header = running_header();
     if header.is_null() {
         return Err("not in a fiber");
     }

@@ -476,12 +476,12 @@ pub(crate) fn check_stopped() -> Result<(), Stopped> {
     });
     match reason.flatten() {
         None => Ok(()),
-        Some(reason) => Err(stop_here(reason)),
+        Some(reason) => Err(yield_and_refuse(reason)),
     }
 }
 
 #[cold]
-fn stop_here(reason: Stopped) -> Stopped {
+fn yield_and_refuse(reason: Stopped) -> Stopped {
     let (l, header) = here();
     let _ = try_switch_out(header, || l.make_ready(header));
     refuse(header, reason)

@@ -30,7 +30,7 @@ pub(crate) fn begin_turn() {
 }
 
 /// Exits spans that an ended fiber left open, such as one whose guard was leaked. Called on the loop.
-pub(crate) fn clean_up() {
+pub(crate) fn exit_leftover_spans() {
     super::guarded("a tracing subscriber", || drop(exit_own_spans()));
 }
 

@@ -161,14 +161,14 @@ impl Frame {
         }
         if let (Some(file), Some(line)) = (&self.file, self.line) {
             let file = file.strip_prefix(here).unwrap_or(file).to_string_lossy();
-            write!(f, " ({}:{line})", without_origin(&file))?;
+            write!(f, " ({}:{line})", strip_origin(&file))?;
         }
         writeln!(f)
     }
 }
 
 /// Returns a library's file without the folder in which this machine, or the one that built it, keeps it.
-fn without_origin(file: &str) -> &str {
+fn strip_origin(file: &str) -> &str {
     for (origin, folders) in [("/registry/src/", 1), ("/rustc/", 1)] {
         if let Some((_, rest)) = file.split_once(origin) {
             return rest.splitn(folders + 1, '/').last().unwrap_or(rest);
@@ -178,7 +178,7 @@ fn without_origin(file: &str) -> &str {
 }
 
 /// Returns the frames of the program.
-fn shortened(frames: &[Frame]) -> &[Frame] {
+fn program_frames(frames: &[Frame]) -> &[Frame] {
     let start = frames
         .iter()
         .position(|frame| !frame.is_of(&INNER))
@@ -202,7 +202,7 @@ impl fmt::Display for Backtrace {
         let shown = if f.alternate() {
             &frames[..]
         } else {
-            shortened(&frames)
+            program_frames(&frames)
         };
         for frame in shown {
             frame.write(f, &here)?;

@@ -189,7 +189,7 @@ impl Inner {
     pub(crate) fn list(&self, pages: Range<usize>, list: &mut Vec<FiberInfo>) -> bool {
         let end = pages.end;
         self.slab
-            .each_in(pages, |header| list.push(FiberInfo::of(self, header)));
+            .for_each_in(pages, |header| list.push(FiberInfo::of(self, header)));
         end < self.slab.pages()
     }
 }
@@ -199,7 +199,7 @@ impl Inner {
 ///
 /// # Panics
 /// Outside a loop.
-pub(crate) fn list_here() -> Vec<FiberInfo> {
+pub(crate) fn list_fibers() -> Vec<FiberInfo> {
     with_loop(|l| {
         let mut list = Vec::with_capacity(l.counters().fibers);
         l.refresh_tick_time();

@@ -29,7 +29,7 @@ pub(crate) use backtrace::{hook_record, notes, of_suspended};
 pub use capture::{Probe, set_probe};
 pub(crate) use fibers::origin_of;
 pub use fibers::{FiberInfo, FiberState};
-pub(crate) use fibers::{find, list_here};
+pub(crate) use fibers::{find, list_fibers};
 pub use interrupt::{Interruption, interrupt_threads, set_interruption};
 pub use metrics::{add_metrics, metrics_text};
 pub use report::{report, report_on, report_on_with};

@@ -137,7 +137,7 @@ type Key = (
 );
 
 /// Adds one page of the list to the groups.
-fn sort_in(groups: &mut HashMap<Key, Group>, page: Vec<FiberInfo>) {
+fn add_page(groups: &mut HashMap<Key, Group>, page: Vec<FiberInfo>) {
     for fiber in page {
         let reason = if fiber.state == FiberState::Parked {
             fiber.reason
@@ -163,7 +163,10 @@ fn sort_in(groups: &mut HashMap<Key, Group>, page: Vec<FiberInfo>) {
 }
 
 /// Runs `work` on the loop, between two fibers. `None` if the loop does not get to it in time.
-fn ask<T: Send + 'static>(shared: &Shared, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+fn request<T: Send + 'static>(
+    shared: &Shared,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     let (sender, receiver) = sync_channel(1);
     shared.send(Message::Run(Box::new(move || {
         let _ = sender.send(work());
@@ -176,7 +179,7 @@ fn list(shared: &Shared) -> Option<Vec<Group>> {
     let mut groups = HashMap::new();
     let mut page = 0;
     loop {
-        let (list, more) = ask(shared, move || {
+        let (list, more) = request(shared, move || {
             let mut list = Vec::new();
             let more = with_loop(|l| {
                 l.refresh_tick_time();
@@ -184,7 +187,7 @@ fn list(shared: &Shared) -> Option<Vec<Group>> {
             });
             (list, more)
         })?;
-        sort_in(&mut groups, list);
+        add_page(&mut groups, list);
         if !more {
             return Some(groups.into_values().collect());
         }
@@ -196,7 +199,7 @@ fn list(shared: &Shared) -> Option<Vec<Group>> {
 type Suspended = (Option<StackCopy>, Vec<String>);
 
 fn inspect_fiber(shared: &Shared, fiber: FiberId) -> Option<Suspended> {
-    ask(shared, move || (copy_stack(fiber), notes(fiber)))
+    request(shared, move || (copy_stack(fiber), notes(fiber)))
 }
 
 fn write_group(out: &mut String, shared: &Shared, group: &Group) -> fmt::Result {

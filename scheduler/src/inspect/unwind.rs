@@ -212,7 +212,7 @@ impl Object<'_> {
 
 /// Calls `visit` for each loaded object.
 fn each_object<F: FnMut(&Object<'_>)>(mut visit: F) {
-    unsafe extern "C" fn one<F: FnMut(&Object<'_>)>(
+    unsafe extern "C" fn visit_object<F: FnMut(&Object<'_>)>(
         info: *mut libc::dl_phdr_info,
         _bytes: usize,
         visit: *mut c_void,
@@ -231,7 +231,7 @@ fn each_object<F: FnMut(&Object<'_>)>(mut visit: F) {
         0
     }
     // SAFETY: the callback gets the closure that it expects.
-    unsafe { libc::dl_iterate_phdr(Some(one::<F>), (&raw mut visit).cast()) };
+    unsafe { libc::dl_iterate_phdr(Some(visit_object::<F>), (&raw mut visit).cast()) };
 }
 
 /// Returns a number pair that changes whenever a library is loaded or unloaded.

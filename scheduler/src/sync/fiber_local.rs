@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) type Locals = Vec<Option<Box<dyn Any>>>;
 
 /// Rounds in which locals created by the drops of other locals are dropped. What is left then waits for the fiber's
-/// header to be freed. (POSIX threads make at least as many rounds.)
+/// header to be freed. (POSIX requires at least as many of threads: `PTHREAD_DESTRUCTOR_ITERATIONS`.)
 const DROP_ROUNDS: usize = 4;
 
 /// Number of keys in use; 0 means "no number yet".

@@ -200,7 +200,7 @@ impl<S> WaitQueue<S> {
 
     /// Returns whether all waiters are other nodes of the same wait: a select can be at both ends of a channel, but
     /// does not serve itself.
-    pub fn is_empty_but_for(&self, node: &Node<impl Sized>) -> bool {
+    pub fn is_empty_except(&self, node: &Node<impl Sized>) -> bool {
         let mut at = self.head;
         // SAFETY: nodes in the queue are alive, and the caller holds the lock (invariants 1 and 2).
         while let Some(other) = unsafe { at.as_ref() } {

@@ -302,7 +302,7 @@ impl<P: Policy, T> Source for Receiving<'_, P, T> {
         node: &Node<RecvSlot<T>>,
         wakes: &mut Wakes<P>,
     ) -> Enlisted {
-        if state.buffer.is_empty() && state.senders.is_empty_but_for(node) && !state.closed {
+        if state.buffer.is_empty() && state.senders.is_empty_except(node) && !state.closed {
             // SAFETY: the caller attached the node, and does not move it until it is removed.
             unsafe { state.receivers.push(node) };
             return Enlisted::Waiting;
@@ -378,7 +378,7 @@ impl<P: Policy, T> Source for Sending<'_, P, T> {
         wakes: &mut Wakes<P>,
     ) -> Enlisted {
         let full = state.buffer.len() >= state.capacity;
-        if full && state.receivers.is_empty_but_for(node) && !state.closed {
+        if full && state.receivers.is_empty_except(node) && !state.closed {
             // SAFETY: the caller attached the node, and does not move it until it is removed.
             unsafe { state.senders.push(node) };
             return Enlisted::Waiting;

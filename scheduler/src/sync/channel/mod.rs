@@ -83,16 +83,16 @@ impl<P: Policy, T> Sender<P, T> {
     #[inline]
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
         if self.channel.unbounded {
-            return sent(self.channel.send_now(value));
+            return send_result(self.channel.send_now(value));
         }
         let sending = Sending {
             channel: &self.channel,
             pending: Cell::new(None),
         };
         match wait_for(&sending, SendSlot::Waiting(value)) {
-            Ok(slot) => sent(slot),
+            Ok(slot) => send_result(slot),
             Err((stopped, SendSlot::Waiting(value))) => Err(SendError::Stopped(value, stopped)),
-            Err((_, slot)) => sent(slot),
+            Err((_, slot)) => send_result(slot),
         }
     }
 
@@ -180,7 +180,7 @@ impl<P: Policy, T> Sender<P, T> {
     }
 }
 
-pub(super) fn sent<T>(slot: SendSlot<T>) -> Result<(), SendError<T>> {
+pub(super) fn send_result<T>(slot: SendSlot<T>) -> Result<(), SendError<T>> {
     match slot {
         SendSlot::Closed(value) => Err(SendError::Closed(value)),
         SendSlot::Sent | SendSlot::Nothing => Ok(()),

@@ -4,7 +4,7 @@ use super::sealed::Internal;
 use super::{Branch, Readiness, Signal};
 use crate::fiber::in_fiber;
 use crate::sync::atomic::thread_time_is_up;
-use crate::sync::channel::{SendBranch, SendError, sent};
+use crate::sync::channel::{SendBranch, SendError, send_result};
 use crate::sync::policy::Policy;
 use crate::sync::wait::{Enlisted, Node, Source, Wait, locked};
 use crate::time::{Instant, is_past, now};
@@ -224,7 +224,7 @@ impl<P: Policy, T> Branch for SendBranch<'_, P, T> {
     type Output = Result<(), SendError<T>>;
 
     fn take(&self) -> Option<Self::Output> {
-        self.0.take().map(sent)
+        self.0.take().map(send_result)
     }
 }
 
