@@ -1,5 +1,5 @@
-//! Pauses between attempts at what the kernel refuses with `EAGAIN` and never announces: a Unix connect that finds the
-//! backlog full, and a datagram for a receiver whose queue is full. No readiness event follows either of them.
+//! Pauses between retries of operations that the kernel refuses with `EAGAIN` without a later readiness event: a Unix
+//! connect to a full backlog, and a datagram to a receiver whose queue is full.
 
 use crate::driver::Here;
 use crate::errors::cannot_wait;
@@ -7,25 +7,26 @@ use std::io;
 use std::time::Duration;
 use yue_scheduler::{deadline_after, park_until, prepare_park, yield_now};
 
-/// The second pause; the first only lets other fibers run.
+/// The second pause; the first pause only yields to other fibers.
 const FIRST: Duration = Duration::from_millis(1);
 
-/// The longest pause: a compromise between a peer's latency and a hundred wake-ups a second for each waiting fiber.
+/// The longest pause: a compromise between the peer's latency and a hundred wake-ups a second per waiting fiber.
 const LONGEST: Duration = Duration::from_millis(10);
 
 /// The pauses of one operation, each twice as long as the one before.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     next: Duration,
-    /// The sum of the pauses so far. Only counted on a thread without a loop, which has no deadline to end its wait.
+    /// The sum of the pauses so far. Counted only on a thread without a loop, because such a thread has no deadline.
     waited: Duration,
 }
 
 impl Backoff {
-    /// Pauses. `limit` is the longest that a thread without a loop may wait in all; a fiber has its deadline.
+    /// Pauses. `limit` bounds the total wait of a thread without a loop; a fiber's wait is bounded by its deadline.
     ///
     /// # Errors
-    /// When the fiber is told to stop; `TimedOut` on a thread when the limit has passed; `WouldBlock` in a callback.
+    /// When the fiber is cancelled or its deadline passes; `TimedOut` on a thread when the limit has passed;
+    /// `WouldBlock` in a callback.
     pub(crate) fn pause(
         &mut self,
         here: &Here,

@@ -1,8 +1,8 @@
 //! The bell of the io_uring driver: an eventfd that the ring polls.
 //!
-//! The ring holds a multishot poll on it, edge-triggered: every write posts a completion, and nobody ever reads the
-//! counter, which would take 2^64 rings to fill. Any thread rings; the descriptor lives until the last holder of the
-//! bell is gone, so that a late ring goes to nobody rather than to a stranger's descriptor.
+//! The ring holds an edge-triggered multishot poll on the eventfd, so every write posts a completion. Nobody reads the
+//! counter: it would take 2^64 rings to fill. Any thread may ring. The descriptor lives until the last holder drops the
+//! bell, so a late ring cannot reach a reused descriptor.
 
 use crate::sys;
 use std::io;

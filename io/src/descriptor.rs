@@ -1,12 +1,13 @@
-//! A descriptor, and the operations that every kind of descriptor has, on whichever driver the caller's loop has.
+//! A descriptor, and the operations common to every kind of descriptor, on either driver.
 //!
-//! Every operation borrows the descriptor and its memory until it is over: dropping one is a plain close. It may
-//! be used from any loop, from several at once, and from threads without a loop, which it blocks.
+//! Every operation borrows the descriptor and its memory until the operation has ended, so dropping a descriptor is a
+//! plain close. A descriptor may be used from any loop, from several at once, and from threads without a loop, which
+//! block.
 //!
-//! A descriptor's mode (blocking or not) belongs to the open file, which other handles, threads and processes may share
-//! and may change at any time; so nothing is remembered about it here. io_uring waits by itself on a blocking one only;
-//! on a non-blocking one it answers `EAGAIN`, and we poll and try again. What mio tries must not block: either the call
-//! says so itself (`MSG_DONTWAIT`), or the mode is set before every try.
+//! A descriptor's mode (blocking or not) belongs to the open file. Other handles, threads and processes may share that
+//! file and change its mode at any time, so the mode is not cached here. io_uring waits by itself only on a blocking
+//! descriptor; on a non-blocking one it returns `EAGAIN`, and we poll and retry. A call that mio tries must not block:
+//! either the call itself asks for that (`MSG_DONTWAIT`), or the mode is set before every try.
 
 use crate::driver::{Backend, Here, backend_here, here};
 use crate::errors::cannot_wait;
@@ -23,22 +24,22 @@ use yue_scheduler::{
     deadline_after, in_fiber, is_cancelled, park, prepare_park, with_deadline, yield_if_allowed,
 };
 
-/// Says to io_uring: at the file's own position, or it has none.
+/// Tells io_uring to use the file's current position, or none if the file has no position.
 const NO_OFFSET: u64 = u64::MAX;
 
-/// A descriptor that its loops know by a number that is never reused.
+/// An open descriptor, known to its loops by a number that is never reused.
 #[derive(Debug)]
 pub(crate) struct Descriptor {
     // Before `fd`: fields are dropped in order, and the loop must let go of the file first.
     known: Known,
     fd: OwnedFd,
-    /// A listener's connections that were taken from the system before somebody asked for them.
+    /// The connections that a listener accepted before a caller asked for them.
     pub(crate) ahead: Option<Arc<Taken>>,
     pub(crate) read_limit: Limit,
     pub(crate) write_limit: Limit,
 }
 
-/// The name under which this thread's loop may know the descriptor. Dropped, it is forgotten there.
+/// The descriptor's registration with this thread's loop. Dropping it deregisters the descriptor there.
 #[derive(Debug)]
 struct Known(Identity);
 
@@ -46,18 +47,18 @@ impl Drop for Known {
     fn drop(&mut self) {
         match backend_here() {
             Some(Backend::Mio(core)) => core.forget(self.0),
-            Some(Backend::Uring(core)) => core.settle(self.0.id),
+            Some(Backend::Uring(core)) => core.await_polls(self.0.id),
             None => {}
         }
     }
 }
 
-/// How long an operation may take, as `set_read_timeout` has it.
+/// The time limit of an operation, as set by `set_read_timeout`.
 #[derive(Debug, Default)]
 pub(crate) struct Limit(AtomicU64);
 
 impl Limit {
-    /// Relaxed here and below: the number stands alone; it pairs with nothing.
+    /// Returns the limit, if one is set. Relaxed here and below: the number stands alone and pairs with nothing.
     pub(crate) fn get(&self) -> Option<Duration> {
         match self.0.load(Ordering::Relaxed) {
             0 => None,
@@ -65,15 +66,15 @@ impl Limit {
         }
     }
 
-    /// Sets a limit, or takes it away.
+    /// Sets or removes the limit.
     ///
     /// # Errors
-    /// For a limit of zero, as the standard library has it.
+    /// For a limit of zero, like the standard library.
     pub(crate) fn set(&self, limit: Option<Duration>) -> io::Result<()> {
         let nanos = match limit {
             None => 0,
             Some(Duration::ZERO) => {
-                let text = "a timeout of zero is none; use None to wait without an end";
+                let text = "cannot set a timeout of zero; use None to wait without a limit";
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
             }
             Some(limit) => u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX),
@@ -82,7 +83,7 @@ impl Limit {
         Ok(())
     }
 
-    /// Runs `call` under the limit. Not by `timeout`, which would drop bytes that came at the last moment.
+    /// Runs `call` under the limit. Does not use `timeout`, which would drop bytes that arrive at the last moment.
     #[inline]
     pub(crate) fn enforce<T>(&self, call: impl FnOnce() -> T) -> T {
         match self.get() {
@@ -95,7 +96,7 @@ impl Limit {
 impl From<OwnedFd> for Descriptor {
     fn from(fd: OwnedFd) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        // Relaxed: only the numbers' being different matters; it pairs with nothing.
+        // Relaxed: the numbers need only be distinct; it pairs with nothing.
         let identity = Identity {
             fd: fd.as_raw_fd(),
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -116,9 +117,9 @@ impl AsFd for Descriptor {
     }
 }
 
-/// An operation's turn, unless its fiber has been told to stop: it does not begin another then.
+/// Fails if the fiber has been stopped, so that it does not begin another operation.
 #[inline]
-pub(crate) fn not_stopped(reason: &'static str) -> io::Result<()> {
+pub(crate) fn check_not_stopped(reason: &'static str) -> io::Result<()> {
     if is_cancelled() {
         prepare_park();
         park(reason)?;
@@ -126,17 +127,17 @@ pub(crate) fn not_stopped(reason: &'static str) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets the other fibers run first, if this one's loop has tried many system calls since its last turn: a fiber whose
-/// calls all succeed at once would never park.
+/// Yields to other fibers if this loop has tried many system calls since its last turn. Without it, a fiber whose calls
+/// all succeed at once would never park.
 #[inline]
-pub(crate) fn let_others_run(here: &Here) -> io::Result<()> {
-    let had_its_share = match here {
-        Here::Mio(core) => core.had_its_share(),
-        Here::Uring(core) => core.had_its_share(),
+pub(crate) fn yield_if_over_budget(here: &Here) -> io::Result<()> {
+    let over_budget = match here {
+        Here::Mio(core) => core.over_budget(),
+        Here::Uring(core) => core.over_budget(),
         Here::Thread | Here::Callback | Here::Unwinding => false,
     };
-    if had_its_share {
-        // Where the fiber may not be suspended, the call is made without it: as a rule it need not wait.
+    if over_budget {
+        // A fiber that may not be suspended makes the call without yielding: the call rarely needs to wait.
         yield_if_allowed()?;
     }
     Ok(())
@@ -151,7 +152,7 @@ impl Descriptor {
         self.known.0
     }
 
-    /// The descriptor, in blocking mode as the standard library expects it, and registered nowhere on this loop.
+    /// Returns the descriptor in blocking mode, as the standard library expects, deregistered from this loop.
     pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
         self.set_blocking()?;
         if let Some(Backend::Mio(core)) = backend_here() {
@@ -174,7 +175,7 @@ impl Descriptor {
         types::Fd(self.raw())
     }
 
-    /// Sees to it that a call which is tried does not block a loop. A thread without one may be blocked.
+    /// Ensures that a tried call does not block a loop. A thread without a loop may block.
     fn set_mode_for(&self, here: &Here) -> io::Result<()> {
         match here {
             Here::Mio(_) | Here::Callback | Here::Unwinding => self.set_nonblocking(),
@@ -182,7 +183,8 @@ impl Descriptor {
         }
     }
 
-    /// Tries `call`, and again whenever the descriptor is ready, until it says something else than WouldBlock.
+    /// Tries `call`, and retries it whenever the descriptor is ready, until it returns something other than
+    /// `WouldBlock`.
     pub(crate) fn when_ready<T>(
         &self,
         here: &Here,
@@ -190,7 +192,7 @@ impl Descriptor {
         reason: &'static str,
         mut call: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
-        let_others_run(here)?;
+        yield_if_over_budget(here)?;
         loop {
             match call() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -200,7 +202,7 @@ impl Descriptor {
         }
     }
 
-    /// Waits until the descriptor may be ready. The caller's call has just said WouldBlock.
+    /// Waits until the descriptor may be ready. The caller's call has just returned `WouldBlock`.
     pub(crate) fn wait_until_ready(
         &self,
         here: &Here,
@@ -217,14 +219,14 @@ impl Descriptor {
         }
     }
 
-    /// As [`Descriptor::when_ready`], wherever the caller is: for what io_uring has no operation for.
+    /// Like [`Descriptor::when_ready`], for any caller: for operations that io_uring does not support.
     pub(crate) fn by_readiness<T>(
         &self,
         direction: Direction,
         reason: &'static str,
         call: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
-        not_stopped(reason)?;
+        check_not_stopped(reason)?;
         self.when_ready(&here()?, direction, reason, call)
     }
 
@@ -248,10 +250,10 @@ impl Descriptor {
         unsafe { core.run(entry, reason) }.map(drop)
     }
 
-    /// Does an operation through the ring; if the descriptor is non-blocking, polls and tries again.
+    /// Performs an operation through the ring. If the descriptor is non-blocking, polls and retries.
     ///
     /// # Safety
-    /// What the entries point to is valid for as long as this call runs.
+    /// The memory that the entries point to stays valid for as long as this call runs.
     pub(crate) unsafe fn ring_operation(
         &self,
         core: &uring::Core,
@@ -260,7 +262,7 @@ impl Descriptor {
         mut entry: impl FnMut() -> squeue::Entry,
     ) -> io::Result<usize> {
         loop {
-            // SAFETY: passed on to the caller.
+            // SAFETY: the caller upholds the contract.
             match unsafe { core.run(entry(), reason) } {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.poll_ring(core, direction, reason)?
@@ -270,9 +272,9 @@ impl Descriptor {
         }
     }
 
-    /// Reads as `read(2)` does, from what is no socket and can be polled. On mio its open file becomes non-blocking.
+    /// Reads like `read(2)`, from a pollable descriptor other than a socket. On mio the open file becomes non-blocking.
     pub(crate) fn read(&self, buffer: &mut [u8], reason: &'static str) -> io::Result<usize> {
-        not_stopped(reason)?;
+        check_not_stopped(reason)?;
         if buffer.is_empty() {
             return Ok(0);
         }
@@ -283,7 +285,7 @@ impl Descriptor {
                     let read = opcode::Read::new(self.entry_fd(), start, length);
                     read.offset(NO_OFFSET).build()
                 };
-                // SAFETY: `buffer` is borrowed until the call is over.
+                // SAFETY: `buffer` is borrowed until the call returns.
                 unsafe { self.ring_operation(&core, Direction::Read, reason, entry) }
             }
             other => self.when_ready(&other, Direction::Read, reason, || {
@@ -293,9 +295,9 @@ impl Descriptor {
         }
     }
 
-    /// Writes as `write(2)` does; as [`Descriptor::read`].
+    /// Writes like `write(2)`; see [`Descriptor::read`].
     pub(crate) fn write(&self, bytes: &[u8], reason: &'static str) -> io::Result<usize> {
-        not_stopped(reason)?;
+        check_not_stopped(reason)?;
         match here()? {
             Here::Uring(core) => {
                 let (start, length) = (bytes.as_ptr(), clamp(bytes.len()));
@@ -303,7 +305,7 @@ impl Descriptor {
                     let write = opcode::Write::new(self.entry_fd(), start, length);
                     write.offset(NO_OFFSET).build()
                 };
-                // SAFETY: `bytes` is borrowed until the call is over.
+                // SAFETY: `bytes` is borrowed until the call returns.
                 unsafe { self.ring_operation(&core, Direction::Write, reason, entry) }
             }
             other => self.when_ready(&other, Direction::Write, reason, || {
@@ -313,13 +315,13 @@ impl Descriptor {
         }
     }
 
-    /// Reads into several buffers; as [`Descriptor::read`].
+    /// Reads into several buffers; see [`Descriptor::read`].
     pub(crate) fn read_vectored(
         &self,
         slices: &mut [IoSliceMut<'_>],
         reason: &'static str,
     ) -> io::Result<usize> {
-        not_stopped(reason)?;
+        check_not_stopped(reason)?;
         match here()? {
             Here::Uring(core) => {
                 // `IoSliceMut` is guaranteed to have the layout of `iovec`.
@@ -329,7 +331,7 @@ impl Descriptor {
                     let read = opcode::Readv::new(self.entry_fd(), start, count);
                     read.offset(NO_OFFSET).build()
                 };
-                // SAFETY: the slices and what they name are borrowed until the call is over.
+                // SAFETY: the slices and their buffers are borrowed until the call returns.
                 unsafe { self.ring_operation(&core, Direction::Read, reason, entry) }
             }
             other => self.when_ready(&other, Direction::Read, reason, || {
@@ -339,13 +341,13 @@ impl Descriptor {
         }
     }
 
-    /// Writes several buffers; as [`Descriptor::read`].
+    /// Writes several buffers; see [`Descriptor::read`].
     pub(crate) fn write_vectored(
         &self,
         slices: &[IoSlice<'_>],
         reason: &'static str,
     ) -> io::Result<usize> {
-        not_stopped(reason)?;
+        check_not_stopped(reason)?;
         match here()? {
             Here::Uring(core) => {
                 let start = slices.as_ptr().cast::<libc::iovec>();
@@ -354,7 +356,7 @@ impl Descriptor {
                     let write = opcode::Writev::new(self.entry_fd(), start, count);
                     write.offset(NO_OFFSET).build()
                 };
-                // SAFETY: the slices and what they name are borrowed until the call is over.
+                // SAFETY: the slices and their buffers are borrowed until the call returns.
                 unsafe { self.ring_operation(&core, Direction::Write, reason, entry) }
             }
             other => self.when_ready(&other, Direction::Write, reason, || {
@@ -372,7 +374,8 @@ pub(crate) fn poll_events(direction: Direction) -> i16 {
     }
 }
 
-/// The ring counts bytes in 32 bits, and answers in 31; what is more takes another call, as a short read would.
+/// Limits a length to what one ring operation can report: it takes 32 bits and returns 31. The rest takes another call,
+/// as after a short read.
 pub(crate) fn clamp(length: usize) -> u32 {
     length.min(1 << 30) as u32
 }

@@ -1,4 +1,4 @@
-//! Choosing a driver at run time, and reaching the one of the loop that runs here.
+//! Chooses a driver at run time and finds the driver of the current loop.
 
 use crate::shared::Shared;
 use crate::uring::Unavailable;
@@ -13,7 +13,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 use yue_scheduler::{Bell, Config, Driver, Instant, Loop, Wait, in_fiber, this_loop};
 
-/// Which driver a loop gets.
+/// The driver that a loop uses.
 ///
 /// ```
 /// use yue::Choice;
@@ -25,7 +25,7 @@ use yue_scheduler::{Bell, Config, Driver, Instant, Loop, Wait, in_fiber, this_lo
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Choice {
-    /// io_uring where the kernel allows it, else mio; the environment's `YUE_IO` may say otherwise.
+    /// io_uring where the kernel allows it, otherwise mio. The environment variable `YUE_IO` overrides this.
     #[default]
     Auto,
     /// io_uring, or an error.
@@ -34,7 +34,7 @@ pub enum Choice {
     Mio,
 }
 
-/// A name that is no driver's.
+/// The error for an unknown driver name.
 ///
 /// ```
 /// let error = "kqueue".parse::<yue::Choice>().unwrap_err();
@@ -58,10 +58,10 @@ impl FromStr for Choice {
 }
 
 impl Choice {
-    /// What the environment variable `YUE_IO` says; [`Choice::Auto`] if it is not set.
+    /// Returns the choice in the environment variable `YUE_IO`, or [`Choice::Auto`] if it is not set.
     ///
     /// # Errors
-    /// When it names no driver.
+    /// When `YUE_IO` names an unknown driver.
     ///
     /// ```
     /// match yue::Choice::from_environment() {
@@ -79,29 +79,29 @@ impl Choice {
 
 /// Makes a driver for a loop on the calling thread.
 ///
-/// [`Choice::Auto`] asks `YUE_IO` first. If nobody forces a driver and io_uring is refused, mio takes its place, and
-/// one line on standard error, once a process, says so and why.
+/// [`Choice::Auto`] reads `YUE_IO` first. If no driver is forced and io_uring is refused, mio is used instead. One line
+/// on standard error, once per process, says so and why.
 ///
-/// `YUE_URING_OFF` switches off what io_uring may use, by names with commas between them:
+/// `YUE_URING_OFF` disables io_uring features. It is a comma-separated list of names:
 ///
 /// | name | without it |
 /// |---|---|
-/// | `defer-taskrun` | the kernel works completions out when it likes, not when the loop asks for them |
-/// | `registered-ring` | each system call looks the ring up by its descriptor |
-/// | `no-iowait` | a loop that waits counts as waiting for a disk in the system's load figures |
-/// | `buffers` | owned connections receive into buffers of their own |
-/// | `multishot` | owned connections ask for each receive anew, and `incoming` for each connection |
-/// | `direct` | sends of a quiet loop go through the ring like all others |
+/// | `defer-taskrun` | the kernel runs completions at any time, not only when the loop asks for them |
+/// | `registered-ring` | each system call looks up the ring by its descriptor |
+/// | `no-iowait` | a waiting loop counts as waiting for a disk in the system's load figures |
+/// | `buffers` | each owned connection receives into its own buffer |
+/// | `multishot` | owned connections submit every receive, and `incoming` every accept, separately |
+/// | `direct` | a quiet loop also sends through the ring |
 /// | `files` | files are read, written and opened on the blocking pool, as on mio |
 ///
-/// `YUE_URING_ENTRIES` is the number of places in a ring's submission queue (1024); the completion queue has four times
-/// as many. Fewer take less memory, and more system calls when many operations start in one turn. Nothing is lost when
-/// either is full; [`counters`] tell how often that was.
+/// `YUE_URING_ENTRIES` is the number of entries in a ring's submission queue (1024); the completion queue has four
+/// times as many. Fewer entries take less memory, and more system calls when many operations start in one turn. No
+/// operation or completion is lost when a queue is full; [`counters`] reports how often that happened.
 ///
 /// # Errors
-/// When io_uring is forced and refused (the message says why, and what to do), `YUE_IO` names no driver,
-/// `YUE_URING_OFF` no feature or `YUE_URING_ENTRIES` no number from 1 to 32768, or the process is out of descriptors or
-/// memory.
+/// When io_uring is forced and refused (the message says why, and what to do); when `YUE_IO` names an unknown driver,
+/// `YUE_URING_OFF` an unknown feature, or `YUE_URING_ENTRIES` is not a number from 1 to 32768; when the process is out
+/// of descriptors or memory.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop};
@@ -141,14 +141,14 @@ pub fn driver(choice: Choice) -> io::Result<Box<dyn Driver>> {
     }))
 }
 
-/// Runs `main` as the first fiber of a loop with the driver that this machine allows; fibers that are left when it is
-/// over are cancelled and waited for. For programs that use this crate alone.
+/// Runs `main` as the first fiber of a loop, with the driver that this machine allows. When `main` returns, the
+/// remaining fibers are cancelled and waited for. For programs that use this crate alone.
 ///
 /// # Errors
 /// When the driver or the loop cannot be set up.
 ///
 /// # Panics
-/// With the panic of `main`; if this thread runs another loop.
+/// With the panic of `main`; when this thread already runs another loop.
 ///
 /// ```
 /// let text = yue_io::run(|| std::fs::read_to_string("/proc/self/comm"))??;
@@ -163,7 +163,7 @@ pub fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> io::Result<T> {
     Ok(Loop::new(config)?.run(main))
 }
 
-/// What the driver of a loop has met, for diagnosis.
+/// Counters of rare events in a loop's driver, for diagnosis.
 ///
 /// See [`counters`].
 ///
@@ -179,15 +179,15 @@ pub fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> io::Result<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct DriverCounters {
-    /// Times that the kernel had data and found no receive buffer (io_uring only); each costs another submission.
+    /// Times that the kernel had data but no receive buffer (io_uring only). Each costs another submission.
     pub buffers_exhausted: u64,
-    /// Operations for which the submission queue had no place (io_uring only); each costs another system call.
+    /// Operations that found the submission queue full (io_uring only). Each costs another system call.
     pub submissions_full: u64,
-    /// Times that the kernel had more completions than their queue has places (io_uring only). They come later.
+    /// Times that the completion queue was full (io_uring only). The kernel delivers those completions later.
     pub completions_full: u64,
 }
 
-/// The counters of the calling thread's loop.
+/// Returns the counters of the calling thread's loop.
 ///
 /// # Errors
 /// When the loop's driver does no I/O.
@@ -197,7 +197,7 @@ pub struct DriverCounters {
 ///
 /// ```
 /// let met = yue_io::run(yue_io::counters)??;
-/// assert_eq!(met, yue_io::DriverCounters::default()); // Nothing special has happened.
+/// assert_eq!(met, yue_io::DriverCounters::default()); // Nothing unusual has happened.
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn counters() -> io::Result<DriverCounters> {
@@ -224,7 +224,7 @@ fn epoll() -> io::Result<Rc<readiness::Core>> {
     })
 }
 
-/// What to do about an error that the other driver would meet, too.
+/// Advice for an error that the other driver would meet too.
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EMFILE) => "; allow the process more descriptors (ulimit -n)",
@@ -238,7 +238,7 @@ fn forced_and_refused(reason: Unavailable) -> io::Error {
         Unavailable::Other(error) => hint(error),
         _ => "; choose mio or auto",
     };
-    let text = format!("the io_uring driver was asked for (YUE_IO or --io), but {reason}{advice}");
+    let text = format!("the io_uring driver was requested (YUE_IO or --io), but {reason}{advice}");
     io::Error::new(io::Error::from(reason).kind(), text)
 }
 
@@ -248,7 +248,7 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
-    /// What owned operations keep with the driver.
+    /// The driver's state for owned operations.
     pub(crate) fn shared(&self) -> &Shared {
         match self {
             Backend::Uring(core) => &core.shared,
@@ -269,7 +269,7 @@ impl Clone for Backend {
 /// The driver of a loop that does I/O.
 pub(crate) struct IoDriver {
     backend: Backend,
-    /// Whether a turn is being made.
+    /// Whether a turn is running.
     turning: Cell<bool>,
 }
 
@@ -278,7 +278,7 @@ impl IoDriver {
     fn make_turn(&self, wait: Wait) -> io::Result<()> {
         assert!(
             !self.turning.replace(true),
-            "a callback called the turn of its driver: what comes would be delivered out of order"
+            "a callback called its driver's turn: events would be delivered out of order"
         );
         let _turned = Turned(&self.turning);
         match &self.backend {
@@ -332,7 +332,7 @@ impl Driver for IoDriver {
     fn lent(&self) -> usize {
         match &self.backend {
             Backend::Uring(core) => core.lent(),
-            // The kernel has nothing: calls are made when they need not wait, or by the blocking pool.
+            // The kernel borrows no memory: calls run when they need not wait, or on the blocking pool.
             Backend::Mio(_) => 0,
         }
     }
@@ -356,7 +356,7 @@ impl Driver for IoDriver {
     }
 }
 
-/// How long a driver that is dropped waits for the kernel to let go of what is in flight.
+/// The longest time that a dropped driver waits for the kernel to finish operations in flight.
 const DRAIN: Duration = Duration::from_millis(500);
 
 impl Drop for IoDriver {
@@ -376,7 +376,7 @@ impl Drop for IoDriver {
                 let left = core.in_kernel();
                 if left > 0 {
                     yue_scheduler::say(format_args!(
-                        "the kernel still works on {left} operations of a loop that ends; its ring is leaked"
+                        "{left} operations are still in the kernel when their loop ends; its ring is leaked"
                     ));
                     std::mem::forget(core.clone());
                 }
@@ -385,7 +385,7 @@ impl Drop for IoDriver {
     }
 }
 
-/// What stands behind an operation that is called here and now.
+/// The context in which an operation is called.
 pub(crate) enum Here {
     /// A fiber of a loop with the io_uring driver.
     Uring(Rc<uring::Core>),
@@ -393,14 +393,14 @@ pub(crate) enum Here {
     Mio(Rc<readiness::Core>),
     /// A plain thread: it may block.
     Thread,
-    /// A loop's callback: nothing can wait, and what would block says so.
+    /// A loop's callback: it cannot wait. Operations that would block return `WouldBlock`.
     Callback,
-    /// A fiber of either driver, in a destructor that runs during a panic: a call is tried, and is an error if it would
-    /// have to wait.
+    /// A fiber of either driver, in a destructor that runs during a panic. A call is tried, and fails if it would have
+    /// to wait.
     Unwinding,
 }
 
-/// Where the caller is.
+/// Returns the caller's context.
 ///
 /// # Errors
 /// In a fiber of a loop whose driver does no I/O.
@@ -421,7 +421,7 @@ pub(crate) fn here() -> io::Result<Here> {
     }
 }
 
-/// The driver of the loop that runs on this thread.
+/// Returns the driver of the loop that runs on this thread.
 ///
 /// # Errors
 /// When the loop's driver does no I/O.
@@ -443,7 +443,7 @@ pub(crate) fn backend() -> io::Result<Backend> {
     })
 }
 
-/// The driver of the loop that runs on this thread, if there is one that does I/O.
+/// Returns the driver of the loop that runs on this thread, if that loop does I/O.
 pub(crate) fn backend_here() -> Option<Backend> {
     if !this_loop::exists() {
         return None;

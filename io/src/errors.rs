@@ -1,29 +1,29 @@
-//! What the kernel's answers become, on both drivers: the one table, and the code for it.
+//! Maps the kernel's results to errors, for both drivers. This is the only such table.
 //!
-//! | answer | what the caller gets |
+//! | result | what the caller gets |
 //! |---|---|
-//! | `EAGAIN`, `EWOULDBLOCK` | nothing: the operation waits until the descriptor is ready, and is tried again |
+//! | `EAGAIN`, `EWOULDBLOCK` | nothing: the operation waits until the descriptor is ready, and is retried |
 //! | the same, in a callback of a loop | kind `WouldBlock`: nothing can wait there |
-//! | the same, in a destructor that runs during a panic | kind `Other`: the fiber cannot wait before that is over |
-//! | `EINTR` of a call | nothing: the call is made again |
-//! | `ECANCELED`, `EINTR` of an operation of the ring whose fiber was told to stop | why it was told to: see below |
-//! | a result of an operation whose fiber was told to stop | the result; the next call gets the error |
+//! | the same, in a destructor that runs during a panic | kind `Other`: the fiber cannot wait during the panic |
+//! | `EINTR` of a call | nothing: the call is retried |
+//! | `ECANCELED`, `EINTR` of a ring operation whose fiber was stopped | the reason of the stop: see below |
+//! | a result of an operation whose fiber was stopped | the result; the next call returns the error |
 //! | cancelled | kind `Other`, with [`Stopped::Cancelled`] inside |
-//! | a deadline or a timeout has passed | kind `TimedOut`, with [`Stopped::Deadline`] inside (a fiber's) |
+//! | a deadline or a timeout has passed | kind `TimedOut`, in a fiber with [`Stopped::Deadline`] inside |
 //! | `ECONNABORTED`, `EPROTO`, `EPERM`, `ENETDOWN`, … of an accept | nothing: that client is gone |
-//! | `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`, `ENOSPC` of an accept | themselves, after a pause, and a line on stderr |
-//! | the same, in `incoming` | nothing: it waits until there is room again |
-//! | `EAGAIN` of a connect to a Unix socket | nothing: the backlog is full, and it is tried again after a pause |
-//! | `EAGAIN` of a datagram for a Unix receiver that is full | the same |
-//! | `ENOBUFS` of a receive into the ring's buffers | nothing: it is started again when buffers are back |
-//! | `EINPROGRESS` of a connect | nothing: the end is waited for, and its error is the connect's |
-//! | `ETIME` of a wait in the ring | nothing: the loop looks at its timers |
-//! | `EBUSY` of the ring | nothing: completions are taken out, and it is entered again |
-//! | a short read or write | its length, as the standard library has it; `read_exact` and `write_all` go on |
+//! | `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`, `ENOSPC` of an accept | itself, after a pause, and a line on stderr |
+//! | the same, in `incoming` | nothing: it waits until the resource is available again |
+//! | `EAGAIN` of a connect to a Unix socket | nothing: the backlog is full; the connect is retried after a pause |
+//! | `EAGAIN` of a datagram to a full Unix receiver | the same |
+//! | `ENOBUFS` of a receive into the ring's buffers | nothing: the receive restarts when buffers are free again |
+//! | `EINPROGRESS` of a connect | nothing: the operation waits for the outcome and returns its error |
+//! | `ETIME` of a wait in the ring | nothing: the loop checks its timers |
+//! | `EBUSY` of the ring | nothing: completions are reaped, and the ring is entered again |
+//! | a short read or write | its length, as in the standard library; `read_exact` and `write_all` continue |
 //! | the end of input | a length of 0 |
-//! | all else | [`io::Error::from_raw_os_error`], whose kind is the standard library's |
+//! | any other error | [`io::Error::from_raw_os_error`], with the standard library's kind |
 //!
-//! So one `?` passes on both what the system says and that the fiber is to stop, and the two can be told apart:
+//! So one `?` passes on both system errors and a stop, and the caller can tell them apart:
 //!
 //! ```
 //! use std::io::Read;
@@ -45,7 +45,7 @@
 use std::io;
 use yue_scheduler::Stopped;
 
-/// What an operation of the ring ended with, for the fiber that waited for it; `stopped` if that was told to stop.
+/// Converts the result of a ring operation for the waiting fiber. `stopped` says that the fiber was stopped, and why.
 pub(crate) fn of_operation(result: i32, stopped: Option<Stopped>) -> io::Result<u32> {
     match (u32::try_from(result), stopped) {
         (Ok(result), _) => Ok(result),
@@ -54,31 +54,31 @@ pub(crate) fn of_operation(result: i32, stopped: Option<Stopped>) -> io::Result<
     }
 }
 
-/// The error of a call that would have to wait in a fiber that unwinds. It is an error and not a panic, because a panic
-/// that leaves a destructor then ends the process.
+/// The error of a call that would have to wait in an unwinding fiber. It is not a panic, because a panic that leaves a
+/// destructor during unwinding ends the process.
 #[cold]
 pub(crate) fn cannot_wait() -> io::Error {
     io::Error::other("cannot wait while unwinding from a panic")
 }
 
-/// Whether an operation of the ring ended because that was asked for. One that a thread of the kernel's works on is
-/// interrupted.
+/// Whether a ring operation ended because it was cancelled. The kernel interrupts an operation that one of its worker
+/// threads runs, so `EINTR` counts too.
 pub(crate) fn was_cancelled(errno: i32) -> bool {
     matches!(errno, libc::ECANCELED | libc::EINTR)
 }
 
-/// Whether the process, or the system, is out of something that comes back.
+/// Whether the process or the system is short of a resource that becomes available again.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        // ENOSPC is what epoll says when the user watches too many descriptors.
+        // epoll returns ENOSPC when the user watches too many descriptors.
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC)
     )
 }
 
-/// Whether an error of an accept concerns one client, so that the next may be accepted all the same: the client was
-/// gone before it was looked at, a firewall forbids it, or the network's error on its way was its socket's first news
-/// (see `accept(2)`, "Error handling").
+/// Whether an accept error concerns one client only, so that the next client can still be accepted: the client had left
+/// before the accept, a firewall forbids it, or its socket's first event was a network error (see `accept(2)`, "Error
+/// handling").
 pub(crate) fn is_of_one_client(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -1,30 +1,31 @@
 //! Sockets, files, pipes, processes, signals and drivers for yue's fibers.
 //!
-//! A loop of [`yue_scheduler`] asks its driver to wait for the kernel; [`driver`] makes one: **io_uring** where the
-//! kernel allows it, else **mio** (epoll). Both do the same operations with the same results.
+//! Each loop of [`yue_scheduler`] owns a driver that waits for the kernel. [`driver`] makes one: **io_uring** where the
+//! kernel allows it, otherwise **mio** (epoll). Both perform the same operations with the same results.
 //!
 //! Two kinds of operation:
-//! - **borrowed** ([`net`], [`fs`], [`pipe`], [`process`], [`stdio`]): the fiber that calls parks, and the buffer is
-//!   the caller's own. Any library over [`std::io::Read`] and [`std::io::Write`] runs on fibers as it is.
-//! - **owned** ([`owned`]): no fiber; what comes is handed to a sink, what goes is queued. For a server with many
-//!   connections, most of which are idle.
+//! - **borrowed** ([`net`], [`fs`], [`pipe`], [`process`], [`stdio`]): the calling fiber parks, and the buffer belongs
+//!   to the caller. Any library over [`std::io::Read`] and [`std::io::Write`] runs on fibers unchanged.
+//! - **owned** ([`owned`]): no fiber. Received bytes go to a sink, and outgoing bytes are queued. Meant for servers
+//!   with many connections, most of them idle.
 //!
 //! ```text
-//!   driver.rs     the choice, and finding the driver of the loop that runs here
+//!   driver.rs     chooses a driver; finds the current loop's driver
 //!   uring/        the io_uring driver            readiness/   the mio driver
-//!   descriptor.rs what every descriptor does     sys.rs       system calls
-//!   poll.rs       waiting for readiness alone, and in `select!`
+//!   descriptor.rs operations of all descriptors  sys.rs       system calls
+//!   poll.rs       waits for readiness, alone and in `select!`
 //!   net/          sockets                        owned/       connections without a fiber
 //!   fs/           files and directories          process/     child processes
-//!   pipe.rs       pipes                          stdio.rs     the process's own streams
-//!   signal/       Unix signals                   watch.rs     what happens to files
-//!   errors.rs     what the kernel's answers become
+//!   pipe.rs       pipes                          stdio.rs     the process's standard streams
+//!   signal/       Unix signals                   watch.rs     inotify: watches files for changes
+//!   errors.rs     maps the kernel's results to errors
 //!   tls/          TLS (feature `tls`)
-//!   offload.rs    calls that block, on a pool    bell.rs      waking a loop
-//!   backoff.rs    pauses between attempts
+//!   offload.rs    blocking calls, on a pool      bell.rs      wakes a loop
+//!   backoff.rs    pauses between retries
 //! ```
 //!
-//! A program reaches this crate through `yue`, which has its modules under their names; so do the examples.
+//! Programs reach this crate through `yue`, which re-exports its modules under the same names. The examples do the
+//! same.
 //!
 //! ```
 //! use std::io::{Read, Write};

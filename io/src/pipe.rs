@@ -1,4 +1,4 @@
-//! Pipes between fibers, threads and processes, as [`std::io::pipe`].
+//! Pipes between fibers, threads and processes, like [`std::io::pipe`].
 //!
 //! ```
 //! use std::io::{BufRead, BufReader, Write};
@@ -6,7 +6,7 @@
 //!
 //! yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 //!     let (reader, mut writer) = pipe()?;
-//!     // A plain thread at the other end, which blocks where a fiber would park.
+//!     // A plain thread at the other end: it blocks where a fiber would park.
 //!     let thread = std::thread::spawn(move || writer.write_all(b"one\ntwo\n"));
 //!     assert_eq!(BufReader::new(reader).lines().count(), 2);
 //!     thread.join().unwrap()
@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 const READ: &str = "read from a pipe";
 const WRITE: &str = "write to a pipe";
 
-/// Makes a pipe: what is written into the one end is read from the other.
+/// Creates a pipe. Bytes written to the writer are read from the reader.
 ///
 /// # Errors
 /// When the process is out of descriptors.
@@ -45,10 +45,10 @@ pub fn pipe() -> io::Result<(PipeReader, PipeWriter)> {
     Ok((reader.into(), writer.into()))
 }
 
-/// The end of a pipe that is read; reading parks the calling fiber. At its end when all writers are gone.
+/// The read end of a pipe. Reading parks the calling fiber. Input ends when all writers are closed.
 ///
-/// It can be made from any descriptor that can be polled and is no socket, such as a FIFO or a terminal. On the mio
-/// driver the open file becomes non-blocking, for whoever shares it as well.
+/// A `PipeReader` can be made from any pollable descriptor except a socket, such as a FIFO or a terminal. On the mio
+/// driver the open file becomes non-blocking, also for others who share it.
 ///
 /// ```
 /// use yue::pipe::pipe;
@@ -58,7 +58,7 @@ pub fn pipe() -> io::Result<(PipeReader, PipeWriter)> {
 ///     let other = writer.try_clone()?;
 ///     drop(writer);
 ///     let reading = yue::spawn(move || std::io::read_to_string(reader));
-///     drop(other); // The last writer: the reader is at its end.
+///     drop(other); // The last writer closes: the reader's input ends.
 ///     assert_eq!(reading.join().unwrap()?, "");
 ///     Ok(())
 /// })?;
@@ -69,7 +69,7 @@ pub struct PipeReader {
     descriptor: Descriptor,
 }
 
-/// The end of a pipe that is written; writing parks the calling fiber while the pipe is full. As [`PipeReader`].
+/// The write end of a pipe. Writing parks the calling fiber while the pipe is full. See [`PipeReader`].
 ///
 /// ```
 /// use std::io::Write;
@@ -157,7 +157,7 @@ macro_rules! descriptor_of {
         }
 
         impl $end {
-            /// A second handle on the same end.
+            /// Returns a second handle on the same end.
             ///
             /// # Errors
             /// When the process is out of descriptors.
@@ -165,10 +165,10 @@ macro_rules! descriptor_of {
                 Ok(Self::from(self.as_fd().try_clone_to_owned()?))
             }
 
-            /// The standard library's type, in blocking mode.
+            /// Converts the end to the standard library's type, in blocking mode.
             ///
-            /// The mode belongs to the open file, not to the handle: a clone that goes on on the mio driver makes it
-            /// non-blocking again.
+            /// The mode belongs to the open file, not to the handle: a clone that is still used on the mio driver makes
+            /// the file non-blocking again.
             ///
             /// # Errors
             /// When the process is out of descriptors.
@@ -186,23 +186,23 @@ descriptor_of!(PipeWriter, io::PipeWriter);
 readable!(
     PipeReader,
     descriptor,
-    "a read would not wait: bytes are there, the end, or an error"
+    "a read would not wait: bytes are available, input has ended, or there is an error"
 );
 writable!(
     PipeWriter,
     descriptor,
-    "a write would not wait: there is room in the pipe, or nobody reads it"
+    "a write would not wait: the pipe has room, or its reader is closed"
 );
 
 impl PipeReader {
-    /// What a child process writes.
+    /// The read end for a child's output.
     pub(crate) fn from_child(end: impl Into<OwnedFd>) -> PipeReader {
         PipeReader::from(end.into())
     }
 }
 
 impl PipeWriter {
-    /// What a child process reads.
+    /// The write end for a child's input.
     pub(crate) fn from_child(end: impl Into<OwnedFd>) -> PipeWriter {
         PipeWriter::from(end.into())
     }

@@ -1,16 +1,16 @@
-//! Readiness: waiting until a descriptor can be read or written, without doing it; alone or as a branch of a select.
+//! Readiness: waits until a descriptor is readable or writable without reading or writing, alone or in a select.
 //!
-//! What holds:
-//! - The kernel is the only one who is asked (`poll(2)`, without waiting). So a branch that was taken was ready within
-//!   that call, and nothing is taken from the descriptor: who waits and goes away leaves all bytes where they were.
-//!   The one exception are a listener's connections that were taken ahead: they count as well.
-//! - Between two answers somebody watches: on io_uring a poll in the ring, which looks at the descriptor when it is
-//!   submitted; on mio a place in the list of its edge-triggered registration. Both begin after the kernel has said
-//!   "not ready" and before the next turn, so that no change falls between. What they bring is "ask again", no more.
-//! - A watch ends with the round of the select that began it. What the ring still has to say then concerns nobody; the
-//!   descriptor, when it is closed, waits for it, since the kernel holds the file until then (see `uring/polls.rs`).
-//! - A descriptor is borrowed for as long as it is watched, so that it cannot be closed meanwhile. The watch belongs to
-//!   the loop of the fiber that waits, whichever loops use the descriptor besides.
+//! Invariants:
+//! - Only the kernel is asked (`poll(2)` without waiting). So a branch that was taken was ready during that call.
+//!   Nothing is taken from the descriptor: a waiter that leaves leaves all bytes where they were. The one exception is
+//!   a listener: connections that it accepted in advance count as well.
+//! - Between two polls something watches: on io_uring a poll in the ring, which checks the descriptor when it is
+//!   submitted; on mio an entry in the list of its edge-triggered registration. Both begin after the kernel has
+//!   answered "not ready" and before the next turn, so no change is missed. An event only means "poll again".
+//! - A watch ends with the round of the select that began it. Later completions of the ring are ignored. Closing the
+//!   descriptor waits for them, because the kernel holds the file until then (see `uring/polls.rs`).
+//! - A descriptor is borrowed while it is watched, so it cannot be closed meanwhile. The watch belongs to the loop of
+//!   the waiting fiber, whichever other loops use the descriptor.
 
 use crate::descriptor::{Descriptor, poll_events};
 use crate::driver::{Backend, Here, backend};
@@ -26,8 +26,8 @@ use std::rc::Rc;
 use yue_scheduler::sync::select::{Readiness, Ready, Signal, ready};
 use yue_scheduler::{LocalWaker, park, prepare_park};
 
-/// Readiness as a branch of `select!`: made by the methods `readable_branch` and `writable_branch` of sockets,
-/// listeners and pipes, for which `readable(…)` and `writable(…)` stand in the macro.
+/// Readiness as a branch of `select!`. The methods `readable_branch` and `writable_branch` of sockets, listeners and
+/// pipes make one; in the macro, write `readable(…)` and `writable(…)`.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -53,20 +53,20 @@ use yue_scheduler::{LocalWaker, park, prepare_park};
 /// ```
 pub type ReadinessBranch<'a> = Ready<DescriptorReadiness<'a>>;
 
-/// A descriptor's becoming readable, or writable; inside a [`ReadinessBranch`].
+/// The readable or writable state of a descriptor; inside a [`ReadinessBranch`].
 pub struct DescriptorReadiness<'a> {
     descriptor: &'a Descriptor,
     direction: Direction,
     watch: Option<Watch>,
-    /// The place among those who wait for what a listener takes ahead.
+    /// The registration with those who wait for a listener's accepted connections.
     ahead: Option<Waiting<'a>>,
-    /// Why it cannot be watched; the next answer.
+    /// The error of a watch that could not start; the next poll returns it.
     failed: Option<io::Error>,
 }
 
 enum Watch {
     Uring(Rc<Poll>),
-    /// Held for its end.
+    /// Ends the watch when dropped.
     Mio(#[allow(dead_code)] crate::readiness::Waiting),
 }
 
@@ -77,11 +77,11 @@ impl Descriptor {
             Direction::Read => ("wait until readable", &self.read_limit),
             Direction::Write => ("wait until writable", &self.write_limit),
         };
-        limit.enforce(|| self.by_readiness(direction, reason, || self.ask(direction)))
+        limit.enforce(|| self.by_readiness(direction, reason, || self.poll_now(direction)))
     }
 
-    /// Waits until a listener may have a connection: in the kernel, or among those that an operation of another fiber
-    /// has taken ahead.
+    /// Waits until a listener may have a connection: in the kernel, or among those that another fiber's operation has
+    /// accepted.
     pub(crate) fn wait_for_connection(&self, here: &Here, reason: &'static str) -> io::Result<()> {
         let ahead = self.ahead.as_deref();
         let backend = match here {
@@ -102,7 +102,7 @@ impl Descriptor {
         Ok(park(reason)?)
     }
 
-    /// Has `waker` woken when the descriptor may be ready, for as long as the answer lives.
+    /// Registers `waker` to be woken when the descriptor may be ready, until the result is dropped.
     fn watch(
         &self,
         backend: &Backend,
@@ -129,8 +129,8 @@ impl Descriptor {
         ready(readiness).on_this_loop()
     }
 
-    /// Says WouldBlock if the descriptor is not ready now.
-    fn ask(&self, direction: Direction) -> io::Result<()> {
+    /// Returns `WouldBlock` if the descriptor is not ready now.
+    fn poll_now(&self, direction: Direction) -> io::Result<()> {
         if direction == Direction::Read && self.ahead.as_ref().is_some_and(|ahead| ahead.any()) {
             return Ok(());
         }
@@ -139,7 +139,7 @@ impl Descriptor {
 }
 
 impl Watch {
-    /// Ends it. Returns the error if the kernel could not watch.
+    /// Ends the watch. Returns the error if the kernel could not watch.
     fn end(&mut self) -> Option<io::Error> {
         match self {
             Watch::Uring(poll) => poll.end(),
@@ -150,7 +150,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // An error is met again by whoever asks the kernel next.
+        // The next poll of the kernel meets the error again.
         let _ = self.end();
     }
 }
@@ -162,7 +162,7 @@ impl Readiness for DescriptorReadiness<'_> {
         if let Some(error) = self.failed.take() {
             return Some(Err(error));
         }
-        match self.descriptor.ask(self.direction) {
+        match self.descriptor.poll_now(self.direction) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             answer => Some(answer),
         }
@@ -177,7 +177,7 @@ impl Readiness for DescriptorReadiness<'_> {
         if let (Direction::Read, Some(ahead)) = (self.direction, &self.descriptor.ahead) {
             self.ahead = ahead.wait(waker.remote());
             if self.ahead.is_none() {
-                // Taken since the last poll.
+                // A connection was accepted since the last poll.
                 return signal.raise();
             }
         }
@@ -215,22 +215,22 @@ impl fmt::Debug for DescriptorReadiness<'_> {
     }
 }
 
-/// The methods of a type whose reading can be waited for, over its descriptor in the field `$field`.
+/// Implements waiting for readability, for a type with its descriptor in the field `$field`.
 macro_rules! readable {
     ($type:ty, $field:ident, $when:literal) => {
         impl $type {
             #[doc = concat!("Waits until ", $when, ". Takes nothing.")]
             ///
-            /// It holds for this moment: where several read, another may be quicker.
+            /// This holds for the moment: if several fibers read, another may be quicker.
             ///
             /// # Errors
-            /// The system's; or when the fiber is told to stop.
+            /// The system's error; or when the fiber is cancelled or its deadline passes.
             pub fn readable(&self) -> std::io::Result<()> {
                 self.$field.wait_ready(crate::readiness::Direction::Read)
             }
 
-            /// `readable` as a branch of `select!`, written `readable(…)` there. Timeouts that were set do not concern
-            /// it. Only fibers can wait for it.
+            /// `readable` as a branch of `select!`, written `readable(…)` there. Ignores timeouts set on the
+            /// descriptor. Only fibers can wait for it.
             pub fn readable_branch(&self) -> crate::ReadinessBranch<'_> {
                 self.$field.ready_branch(crate::readiness::Direction::Read)
             }
@@ -238,22 +238,22 @@ macro_rules! readable {
     };
 }
 
-/// The same for writing.
+/// Implements waiting for writability.
 macro_rules! writable {
     ($type:ty, $field:ident, $when:literal) => {
         impl $type {
             #[doc = concat!("Waits until ", $when, ". Writes nothing.")]
             ///
-            /// It holds for this moment, and for a small write: a large one may wait all the same.
+            /// This holds for the moment, and for a small write: a large write may still wait.
             ///
             /// # Errors
-            /// The system's; or when the fiber is told to stop.
+            /// The system's error; or when the fiber is cancelled or its deadline passes.
             pub fn writable(&self) -> std::io::Result<()> {
                 self.$field.wait_ready(crate::readiness::Direction::Write)
             }
 
-            /// `writable` as a branch of `select!`, written `writable(…)` there. Timeouts that were set do not concern
-            /// it. Only fibers can wait for it.
+            /// `writable` as a branch of `select!`, written `writable(…)` there. Ignores timeouts set on the
+            /// descriptor. Only fibers can wait for it.
             pub fn writable_branch(&self) -> crate::ReadinessBranch<'_> {
                 self.$field.ready_branch(crate::readiness::Direction::Write)
             }

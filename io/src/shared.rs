@@ -1,20 +1,20 @@
-//! What both drivers keep for owned operations: work to do at the next turn, and who is still open.
+//! State that both drivers keep for owned operations: deferred work and open members.
 //!
-//! A call into a connection (`send`, `close`) may come from anywhere on the loop, also from inside one of its own
-//! callbacks. It only notes what is wanted and defers; the work is done, and callbacks are made, from the driver's turn
-//! alone. So no callback is ever made from inside a call, and a caller may hold whatever it likes.
+//! A call into a connection (`send`, `close`) may come from anywhere on the loop, including one of the connection's own
+//! callbacks. The call only records the request and defers it. The driver's turn alone does the work and makes the
+//! callbacks. So no callback runs inside a call, and a caller may hold any borrow.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-/// Something that lives on a driver beyond one call.
+/// An object that lives on a driver beyond one call.
 pub(crate) trait Member {
-    /// Does what was deferred. Returns whether callbacks were made, so that the loop looks for work before it waits.
+    /// Does the deferred work. Returns whether callbacks were made, so that the loop looks for work before it waits.
     fn deferred(self: Rc<Self>) -> bool;
 
-    /// Ends it: the loop is being shut down.
+    /// Ends the member: the loop is shutting down.
     fn abort(self: Rc<Self>);
 }
 
@@ -22,13 +22,13 @@ pub(crate) trait Member {
 pub(crate) struct Shared {
     deferred: RefCell<VecDeque<Rc<dyn Member>>>,
     members: RefCell<Vec<Option<Rc<dyn Member>>>>,
-    /// Places of `members` that are free, so that none has to be looked for.
+    /// Free indices of `members`, so that `enter` need not search.
     free: RefCell<Vec<usize>>,
     open: Cell<usize>,
 }
 
 impl Shared {
-    /// Has `member` told at the next turn, or later in the current one.
+    /// Schedules `member` for the current or next turn.
     pub(crate) fn defer(&self, member: Rc<dyn Member>) {
         self.deferred.borrow_mut().push_back(member);
     }
@@ -38,7 +38,7 @@ impl Shared {
         !self.deferred.borrow().is_empty()
     }
 
-    /// Runs what was deferred by now; what that defers in turn waits. Returns whether callbacks were made.
+    /// Runs the work that is deferred now; work deferred meanwhile waits. Returns whether callbacks were made.
     pub(crate) fn run_deferred(&self) -> bool {
         let mut called = false;
         let count = self.deferred.borrow().len();
@@ -51,14 +51,14 @@ impl Shared {
         called
     }
 
-    /// Enters a member; the number is for [`Shared::leave`].
+    /// Adds a member. The returned index is for [`Shared::leave`].
     pub(crate) fn enter(&self, member: Rc<dyn Member>) -> usize {
         let mut members = self.members.borrow_mut();
         self.open.set(self.open.get() + 1);
         match self.free.borrow_mut().pop() {
-            Some(place) => {
-                members[place] = Some(member);
-                place
+            Some(index) => {
+                members[index] = Some(member);
+                index
             }
             None => {
                 members.push(Some(member));
@@ -67,14 +67,14 @@ impl Shared {
         }
     }
 
-    pub(crate) fn leave(&self, place: usize) {
+    pub(crate) fn leave(&self, index: usize) {
         let member = self
             .members
             .borrow_mut()
-            .get_mut(place)
+            .get_mut(index)
             .and_then(Option::take);
         if member.is_some() {
-            self.free.borrow_mut().push(place);
+            self.free.borrow_mut().push(index);
             self.open.set(self.open.get() - 1);
         }
     }
@@ -91,7 +91,7 @@ impl Shared {
         }
     }
 
-    /// Forgets everybody: the driver goes away. Breaks the cycle between members and driver.
+    /// Drops all members and deferred work when the driver is dropped. Breaks the cycle between members and driver.
     pub(crate) fn clear(&self) {
         let members = self.members.take();
         let deferred = self.deferred.take();
@@ -101,15 +101,15 @@ impl Shared {
     }
 }
 
-/// Runs a callback of the program's; its panic is reported, and the loop goes on. Returns whether there was none.
+/// Runs a callback of the program. A panic is reported, and the loop continues. Returns whether the callback returned.
 pub(crate) fn guarded(callback: impl FnOnce()) -> bool {
     let Err(payload) = catch_unwind(AssertUnwindSafe(callback)) else {
         return true;
     };
     yue_scheduler::say(format_args!(
-        "an I/O callback panicked (the message is above); the loop goes on"
+        "an I/O callback panicked (the message is above); the loop continues"
     ));
-    // What a panic carries may panic in its own destructor; what that one carries is leaked.
+    // A panic's payload may panic in its destructor; that second payload is leaked.
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(another);
     }

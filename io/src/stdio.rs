@@ -1,14 +1,14 @@
-//! The process's own standard input, output and error, on fibers.
+//! The process's standard input, output and error, for fibers.
 //!
-//! They may be anything (a terminal, a pipe, a file) and are shared with other processes, so that their mode must stay
-//! as it is. On io_uring that is no matter. On mio they are asked whether they are ready, and then called. A file is
-//! called on the blocking pool, on either driver: its position is shared as well, and the ring's operations do not take
-//! the kernel's lock of it, so that they would write over each other and over other processes. Two limits remain on
-//! mio: where another process takes the input between the question and the call, the call blocks the loop until more
-//! comes; and a terminal that is stopped in the middle of a write blocks it, too.
+//! A stream may be anything (a terminal, a pipe, a file) and may be shared with other processes, so its mode must not
+//! change. io_uring works in any mode. On mio a stream is called only after a poll says that it is ready. A file is
+//! called on the blocking pool on either driver: its position is shared as well, and ring operations do not take the
+//! kernel's lock on it, so they could overwrite each other and other processes. Two limits remain on mio. If another
+//! process takes the input between the poll and the call, the call blocks the loop until more arrives. A terminal that
+//! is stopped in the middle of a write blocks it too.
 //!
-//! Unlike the standard library's, they have no buffer and no lock: put a [`std::io::BufReader`] or
-//! [`std::io::LineWriter`] around one. What `println!` writes goes past them, and blocks the loop while it waits.
+//! Unlike the standard library's streams, these have no buffer and no lock: wrap one in a [`std::io::BufReader`] or
+//! [`std::io::LineWriter`]. `println!` does not use them, and blocks the loop while it waits.
 //!
 //! ```
 //! use std::io::{LineWriter, Write};
@@ -25,7 +25,7 @@
 //! ```
 
 use crate::ReadinessBranch;
-use crate::descriptor::{Descriptor, not_stopped};
+use crate::descriptor::{Descriptor, check_not_stopped};
 use crate::driver::{Here, here};
 use crate::offload::{WRITE_MOST, offload_transfer};
 use crate::readiness::Direction;
@@ -41,9 +41,9 @@ unsafe extern "C" {
     static C_STDOUT: *mut libc::FILE;
 }
 
-/// Has the C library's standard output, which `print` and `io.write` of Lua use, written at the end of each line, also
-/// where it is a pipe or a file. A program can change that by `io.stdout:setvbuf`. To be called before anything is
-/// written, and before threads are started.
+/// Makes the C library's standard output, which Lua's `print` and `io.write` use, line-buffered, also where it is a pipe
+/// or a file. A program can change that with `io.stdout:setvbuf`. Call this before anything is written and before
+/// threads are started.
 ///
 /// ```
 /// yue::stdio::buffer_output_by_lines();
@@ -53,48 +53,48 @@ pub fn buffer_output_by_lines() {
     unsafe { libc::setvbuf(C_STDOUT, std::ptr::null_mut(), libc::_IOLBF, 0) };
 }
 
-/// Writes what the buffers of standard output hold: that of Rust's standard library, and that of C's (which `print` of
-/// Lua uses). It blocks the thread until the reader has taken it, and while another thread is in the middle of a write.
+/// Flushes the buffers of standard output: the buffer of Rust's standard library, and the buffer of C's (which Lua's
+/// `print` uses). Blocks the thread until the reader has taken the bytes, and while another thread is in the middle of
+/// a write.
 ///
 /// ```
-/// print!("no end of a line: it is in a buffer");
+/// print!("no end of line, so this stays in a buffer");
 /// yue::stdio::flush_buffers(); // Before the process ends by `_exit`, or by a signal.
 /// ```
 pub fn flush_buffers() {
-    // SAFETY: the stream is always there.
+    // SAFETY: the C library's stream exists from the start of the process.
     unsafe { libc::fflush(C_STDOUT) };
-    // Nobody is left to be told.
+    // An error cannot be reported anywhere.
     let _ = io::stdout().flush();
 }
 
-/// Gives standard output and standard error descriptions of their own that block, where they are pipes or terminals
-/// that somebody made non-blocking. What C's and Rust's buffered streams cannot write at once is lost otherwise. Those
-/// who share the descriptor keep it as it is.
+/// Reopens standard output and standard error in blocking mode, where they are pipes or terminals that were made
+/// non-blocking. Without this, C's and Rust's buffered streams lose what they cannot write at once. Other holders of
+/// the descriptor keep it as it is.
 ///
-/// What cannot be opened anew (a socket, a pipe of another user) stays as it is. To be called before threads are
-/// started.
-///
+/// A stream that cannot be reopened (a socket, a pipe of another user) stays as it is. Call this before starting
+/// threads.
 /// ```
 /// yue::stdio::make_outputs_blocking();
 /// println!("arrives, however slow the reader is");
 /// ```
 pub fn make_outputs_blocking() {
     for number in [1, 2] {
-        // What is closed has no flags.
+        // A closed descriptor has no flags.
         let flags = sys::status_flags(number).unwrap_or(0);
         let kind = sys::file_type(number);
         if flags & libc::O_NONBLOCK == 0 || !matches!(kind, Some(libc::S_IFIFO | libc::S_IFCHR)) {
             continue;
         }
         let flags = flags & (libc::O_ACCMODE | libc::O_APPEND);
-        let own = std::fs::OpenOptions::new()
+        let reopened = std::fs::OpenOptions::new()
             .read(flags & libc::O_ACCMODE != libc::O_WRONLY)
             .write(flags & libc::O_ACCMODE != libc::O_RDONLY)
             .custom_flags(flags & libc::O_APPEND | libc::O_NOCTTY)
             .open(format!("/proc/self/fd/{number}"));
-        if let Ok(own) = own {
-            // SAFETY: both descriptors are open; the old one is replaced in one step, and the new one goes.
-            unsafe { libc::dup2(own.as_raw_fd(), number) };
+        if let Ok(reopened) = reopened {
+            // SAFETY: both descriptors are open; `dup2` replaces the old one atomically, and the new one is closed.
+            unsafe { libc::dup2(reopened.as_raw_fd(), number) };
         }
     }
 }
@@ -104,12 +104,12 @@ struct Standard {
     is_file: bool,
 }
 
-/// The descriptor with that number, which is never closed here.
+/// Returns the standard stream with that number. Its descriptor is never closed here.
 fn standard(number: RawFd) -> &'static Standard {
     static ALL: [OnceLock<Standard>; 3] = [const { OnceLock::new() }; 3];
     ALL[number as usize].get_or_init(|| {
-        // SAFETY: the standard library opens these three before `main`, and leaves them to the process. The owner is in
-        // a static, and so is never dropped.
+        // SAFETY: the standard library opens these three before `main` and leaves them to the process. The owner is in
+        // a static, so it is never dropped.
         let fd = unsafe { OwnedFd::from_raw_fd(number) };
         Standard {
             is_file: sys::is_regular_file(number),
@@ -129,7 +129,7 @@ impl Standard {
             }
             Here::Uring(_) => self.descriptor.read(buffer, REASON),
             other => {
-                not_stopped(REASON)?;
+                check_not_stopped(REASON)?;
                 self.descriptor
                     .when_ready(&other, Direction::Read, REASON, || {
                         sys::demand_ready(fd, libc::POLLIN)?;
@@ -148,12 +148,12 @@ impl Standard {
             }
             Here::Uring(_) => self.descriptor.write(bytes, reason),
             other => {
-                not_stopped(reason)?;
-                let some = &bytes[..bytes.len().min(WRITE_MOST)];
+                check_not_stopped(reason)?;
+                let prefix = &bytes[..bytes.len().min(WRITE_MOST)];
                 self.descriptor
                     .when_ready(&other, Direction::Write, reason, || {
                         sys::demand_ready(fd, libc::POLLOUT)?;
-                        sys::write(fd, some)
+                        sys::write(fd, prefix)
                     })
             }
         }
@@ -251,10 +251,10 @@ impl Read for &Stdin {
 }
 
 impl Stdin {
-    /// Waits until a read would not wait: there is input, or its end. Takes nothing.
+    /// Waits until a read would not wait: there is input, or input has ended. Takes nothing.
     ///
     /// # Errors
-    /// The system's; or when the fiber is told to stop.
+    /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn readable(&self) -> io::Result<()> {
         standard(0).descriptor.wait_ready(Direction::Read)
     }
@@ -268,8 +268,8 @@ impl Stdin {
     /// yue::Runtime::new()?.run(|| {
     ///     let input = stdin();
     ///     let what = yue::select! {
-    ///         _ = readable(input) => "somebody typed",
-    ///         _ = after(Duration::from_millis(1)) => "silence",
+    ///         _ = readable(input) => "input",
+    ///         _ = after(Duration::from_millis(1)) => "no input",
     ///     };
     ///     println!("{}", what.unwrap());
     /// });

@@ -1,8 +1,8 @@
-//! The system calls on descriptors that the drivers make themselves, as safe functions.
+//! Safe functions for the system calls on descriptors that the drivers make themselves.
 //!
-//! All of them are non-blocking whatever the descriptor's mode (`MSG_DONTWAIT`), except where they say otherwise, and
-//! none of them keeps anything: memory that is passed in is free again when the call returns. `EINTR` is retried here
-//! and is seen nowhere else. Any thread may call them.
+//! Unless stated otherwise, a call is non-blocking whatever the descriptor's mode (`MSG_DONTWAIT`). No call keeps a
+//! reference: memory that is passed in is free again when the call returns. `EINTR` is retried here and appears nowhere
+//! else. Any thread may call these functions.
 
 use socket2::{SockAddr, SockAddrStorage, SockRef};
 use std::ffi::CStr;
@@ -11,10 +11,10 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 use yue_scheduler::Instant;
 
-/// The most buffers that one vectored call takes; the kernel's own limit (`IOV_MAX`) is 1024.
+/// The maximum number of buffers in one vectored call. The kernel's limit (`IOV_MAX`) is 1024.
 pub(crate) const SLICES_MAX: usize = 64;
 
-/// Turns a system call's answer into a result, retrying when a signal came first.
+/// Converts the result of a system call, and retries the call when a signal interrupted it.
 fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     loop {
         match usize::try_from(call()) {
@@ -31,55 +31,55 @@ fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
 
 pub(crate) fn recv(fd: RawFd, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
     let flags = flags | libc::MSG_DONTWAIT;
-    // SAFETY: the pointer and the length are those of a live, writable slice.
+    // SAFETY: pointer and length describe a live, writable slice.
     retry(|| unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) })
 }
 
 pub(crate) fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: the pointer and the length are those of a live slice.
+    // SAFETY: pointer and length describe a live slice.
     retry(|| unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) })
 }
 
 /// # Safety
-/// All that the header names is valid and writable.
+/// All memory that the header names is valid and writable.
 pub(crate) unsafe fn recv_message(
     fd: RawFd,
     header: *mut libc::msghdr,
     flags: i32,
 ) -> io::Result<usize> {
-    // SAFETY: passed on to the caller.
+    // SAFETY: the caller upholds the contract.
     retry(|| unsafe { libc::recvmsg(fd, header, flags | libc::MSG_DONTWAIT) })
 }
 
 /// # Safety
-/// All that the header names is valid.
+/// All memory that the header names is valid.
 pub(crate) unsafe fn send_message(fd: RawFd, header: &libc::msghdr) -> io::Result<usize> {
-    // SAFETY: passed on to the caller.
+    // SAFETY: the caller upholds the contract.
     retry(|| unsafe { libc::sendmsg(fd, header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) })
 }
 
 pub(crate) fn send_vectored(fd: RawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     let header = write_header(slices);
-    // SAFETY: the header names slices that are live during the call.
+    // SAFETY: the slices in the header are live during the call.
     unsafe { send_message(fd, &header) }
 }
 
-/// Receives as many messages as there are, up to the number of headers; returns how many.
+/// Receives the messages that are queued, up to the number of headers. Returns their number.
 ///
 /// # Safety
-/// All that the headers name is valid and writable.
+/// All memory that the headers name is valid and writable.
 pub(crate) unsafe fn recv_messages(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
     let (start, count) = (headers.as_mut_ptr(), headers.len() as u32);
     let no_limit = std::ptr::null_mut();
-    // SAFETY: the headers are live and writable; what they name is the caller's promise.
+    // SAFETY: the headers are live and writable; the caller guarantees the memory that they name.
     retry(|| unsafe { libc::recvmmsg(fd, start, count, libc::MSG_DONTWAIT, no_limit) } as isize)
 }
 
-/// Sends messages until one finds no room; returns how many went.
+/// Sends messages until one finds no room. Returns the number of messages sent.
 ///
 /// # Safety
-/// All that the headers name is valid.
+/// All memory that the headers name is valid.
 pub(crate) unsafe fn send_messages(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
     let (start, count) = (headers.as_mut_ptr(), headers.len() as u32);
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -87,33 +87,33 @@ pub(crate) unsafe fn send_messages(fd: RawFd, headers: &mut [libc::mmsghdr]) -> 
     retry(|| unsafe { libc::sendmmsg(fd, start, count, flags) } as isize)
 }
 
-/// Reads as the descriptor's mode has it.
+/// Reads in the descriptor's mode.
 pub(crate) fn read(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: the pointer and the length are those of a live, writable slice.
+    // SAFETY: pointer and length describe a live, writable slice.
     retry(|| unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) })
 }
 
-/// Writes as the descriptor's mode has it.
+/// Writes in the descriptor's mode.
 pub(crate) fn write(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
-    // SAFETY: the pointer and the length are those of a live slice.
+    // SAFETY: pointer and length describe a live slice.
     retry(|| unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) })
 }
 
-/// Reads as the descriptor's mode has it.
+/// Reads into several buffers in the descriptor's mode.
 pub(crate) fn read_vectored(fd: RawFd, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     let count = slices.len().min(SLICES_MAX) as i32;
     // SAFETY: `IoSliceMut` has the layout of `iovec`, and names live, writable memory.
     retry(|| unsafe { libc::readv(fd, slices.as_ptr().cast(), count) })
 }
 
-/// Writes as the descriptor's mode has it.
+/// Writes several buffers in the descriptor's mode.
 pub(crate) fn write_vectored(fd: RawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     let count = slices.len().min(SLICES_MAX) as i32;
     // SAFETY: `IoSlice` has the layout of `iovec`, and names live memory.
     retry(|| unsafe { libc::writev(fd, slices.as_ptr().cast(), count) })
 }
 
-/// The flags of an open file, its access mode among them.
+/// Returns the flags of an open file, including its access mode.
 pub(crate) fn status_flags(fd: RawFd) -> io::Result<i32> {
     // SAFETY: no memory is passed.
     retry(|| unsafe { libc::fcntl(fd, libc::F_GETFL) } as isize).map(|flags| flags as i32)
@@ -133,29 +133,29 @@ pub(crate) fn set_nonblocking(fd: RawFd, nonblocking: bool) -> io::Result<()> {
     retry(|| unsafe { libc::fcntl(fd, libc::F_SETFL, wanted) } as isize).map(drop)
 }
 
-/// A message header that names `slices`, the first [`SLICES_MAX`] of them; valid while they are.
+/// Returns a message header for the first [`SLICES_MAX`] of `slices`. It is valid while they are.
 pub(crate) fn read_header(slices: &mut [IoSliceMut<'_>]) -> libc::msghdr {
     let count = slices.len().min(SLICES_MAX);
     // `IoSliceMut` is guaranteed to have the layout of `iovec`.
     header_of(slices.as_mut_ptr().cast(), count)
 }
 
-/// As [`read_header`], for writing: the kernel only reads through it.
+/// Like [`read_header`], for writing: the kernel only reads through it.
 pub(crate) fn write_header(slices: &[IoSlice<'_>]) -> libc::msghdr {
     let count = slices.len().min(SLICES_MAX);
     header_of(slices.as_ptr().cast_mut().cast(), count)
 }
 
-/// A message header for `count` entries at `slices`.
+/// Returns a message header for `count` entries at `slices`.
 pub(crate) fn header_of(slices: *mut libc::iovec, count: usize) -> libc::msghdr {
-    // SAFETY: a header of zeros is a valid one without address and without control data.
+    // SAFETY: a zeroed header is valid: it has no address and no control data.
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
     header.msg_iov = slices;
     header.msg_iovlen = count;
     header
 }
 
-/// Waits, blocking the thread, until the descriptor is ready for `events` (`POLLIN`, `POLLOUT`).
+/// Blocks the thread until the descriptor is ready for `events` (`POLLIN`, `POLLOUT`).
 ///
 /// # Errors
 /// `TimedOut` if that takes longer than `limit`.
@@ -171,7 +171,7 @@ pub(crate) fn block_until_ready(fd: RawFd, events: i16, limit: Option<Duration>)
     )
 }
 
-/// As [`block_until_ready`], until one of the descriptors is readable.
+/// Like [`block_until_ready`], until one of the descriptors is readable.
 pub(crate) fn block_until_one_readable(fds: &[RawFd], limit: Option<Duration>) -> io::Result<()> {
     let entry = |&fd: &RawFd| libc::pollfd {
         fd,
@@ -185,10 +185,10 @@ pub(crate) fn block_until_one_readable(fds: &[RawFd], limit: Option<Duration>) -
 fn block_until_one_ready(entries: &mut [libc::pollfd], limit: Option<Duration>) -> io::Result<()> {
     let until = limit.map(|limit| Instant::system().saturating_add(limit));
     let (start, count) = (entries.as_mut_ptr(), entries.len() as libc::nfds_t);
-    // A signal does not begin the limit anew: what is left is worked out for each call.
+    // A signal does not restart the limit: the remaining time is computed for each call.
     let call = || {
         let left = until.map(|until| until.saturating_since(Instant::system()));
-        // Rounded up: a wait is never shorter than asked.
+        // Rounded up: a wait is never shorter than requested.
         let millis = left.map_or(-1, |left| {
             i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
         });
@@ -201,14 +201,14 @@ fn block_until_one_ready(entries: &mut [libc::pollfd], limit: Option<Duration>) 
     }
 }
 
-/// The peer's address of a connection, also of one that the peer has reset: `getpeername(2)` says ENOTCONN then, while
-/// `SO_PEERNAME` still knows what `accept(2)` would have told.
+/// Returns the peer's address of a connection, even if the peer has reset it. `getpeername(2)` then returns `ENOTCONN`,
+/// while `SO_PEERNAME` still knows the address that `accept(2)` would have returned.
 pub(crate) fn peer_address(socket: SockRef<'_>) -> io::Result<SockAddr> {
     let error = match socket.peer_addr() {
         Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => error,
         other => return other,
     };
-    // The option wants exactly the length of the address, which is that of the local one.
+    // The option requires the exact length of the address, which equals the length of the local one.
     let length = socket.local_addr()?.len();
     let mut storage = SockAddrStorage::zeroed();
     let mut got = length;
@@ -233,13 +233,13 @@ fn set_option(fd: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     retry(|| unsafe { libc::setsockopt(fd, level, name, start, length) } as isize).map(drop)
 }
 
-/// Lets connections that are not accepted yet bring their first bytes along, `queue` of them.
+/// Allows up to `queue` connections that are not accepted yet to deliver their first bytes (TCP Fast Open).
 pub(crate) fn set_fast_open(fd: RawFd, queue: u32) -> io::Result<()> {
     let queue = queue.min(i32::MAX as u32) as i32;
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue)
 }
 
-/// Has the first bytes that are sent go with the connection's opening.
+/// Sends the first bytes along with the connection request (TCP Fast Open).
 pub(crate) fn set_fast_open_connect(fd: RawFd) -> io::Result<()> {
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)
 }
@@ -248,7 +248,7 @@ fn new_fd(result: i32) -> io::Result<OwnedFd> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
+    // SAFETY: the kernel has just created the descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(result) })
 }
 
@@ -257,7 +257,7 @@ pub(crate) fn event_fd() -> io::Result<OwnedFd> {
     new_fd(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })
 }
 
-/// Adds one to an eventfd. A counter that is full is readable as it is, so that a refusal needs no answer.
+/// Adds one to an eventfd. A full counter is readable anyway, so a refused write can be ignored.
 pub(crate) fn ring_event_fd(fd: &OwnedFd) {
     let one = 1u64.to_ne_bytes();
     // SAFETY: eight readable bytes.
@@ -274,7 +274,7 @@ pub(crate) fn timer_fd() -> io::Result<OwnedFd> {
     })
 }
 
-/// Arms a timerfd for an absolute time in nanoseconds of `CLOCK_MONOTONIC`; a time that is over fires at once.
+/// Arms a timerfd for an absolute time in nanoseconds of `CLOCK_MONOTONIC`. A time in the past fires at once.
 pub(crate) fn set_timer_fd(fd: &OwnedFd, at_ns: u64) -> io::Result<()> {
     let at_ns = at_ns.max(1); // Zero would disarm it.
     let value = libc::timespec {
@@ -289,7 +289,7 @@ pub(crate) fn set_timer_fd(fd: &OwnedFd, at_ns: u64) -> io::Result<()> {
         it_value: value,
     };
     let old = std::ptr::null_mut();
-    // SAFETY: `spec` is a live itimerspec, and the old value is not asked for.
+    // SAFETY: `spec` is a live itimerspec, and the old value is not requested.
     retry(
         || unsafe { libc::timerfd_settime(fd.as_raw_fd(), libc::TFD_TIMER_ABSTIME, &spec, old) }
             as isize,
@@ -297,20 +297,20 @@ pub(crate) fn set_timer_fd(fd: &OwnedFd, at_ns: u64) -> io::Result<()> {
     .map(drop)
 }
 
-/// Takes over a descriptor that the kernel has just made for us, as the answer of an operation in the ring.
+/// Takes ownership of a descriptor that the kernel has just created as the result of a ring operation.
 pub(crate) fn own_fd(fd: u32) -> OwnedFd {
-    // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
+    // SAFETY: the kernel has just created the descriptor, and nothing else owns it.
     unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
 }
 
-/// The set of those signals.
+/// Returns the set of these signals.
 pub(crate) fn signal_set(signals: impl Iterator<Item = i32>) -> libc::sigset_t {
     // SAFETY: a signal set is plain integers, and is emptied before it is used.
     let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: `set` is live and writable.
     unsafe { libc::sigemptyset(&mut set) };
     for signal in signals {
-        // SAFETY: as above; a number that is no signal is refused.
+        // SAFETY: as above; an invalid signal number is refused.
         unsafe { libc::sigaddset(&mut set, signal) };
     }
     set
@@ -318,16 +318,16 @@ pub(crate) fn signal_set(signals: impl Iterator<Item = i32>) -> libc::sigset_t {
 
 /// Changes the calling thread's signal mask; `how` is `SIG_BLOCK`, `SIG_UNBLOCK` or `SIG_SETMASK`.
 pub(crate) fn mask_signals(how: i32, set: &libc::sigset_t) -> io::Result<()> {
-    // SAFETY: `set` is a live signal set, and the old mask is not asked for.
+    // SAFETY: `set` is a live signal set, and the old mask is not requested.
     match unsafe { libc::pthread_sigmask(how, set, std::ptr::null_mut()) } {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),
     }
 }
 
-/// The process's action for a signal: `SIG_DFL`, `SIG_IGN`, or the address of a handler. Async-signal-safe.
+/// Returns the process's action for a signal: `SIG_DFL`, `SIG_IGN`, or the address of a handler. Async-signal-safe.
 pub(crate) fn signal_action(number: i32) -> usize {
-    // SAFETY: zeros are a valid action; the call only asks.
+    // SAFETY: a zeroed action is valid; the call only queries.
     unsafe {
         let mut now: libc::sigaction = std::mem::zeroed();
         libc::sigaction(number, std::ptr::null(), &mut now);
@@ -335,13 +335,13 @@ pub(crate) fn signal_action(number: i32) -> usize {
     }
 }
 
-/// A descriptor that becomes readable when the process is over.
+/// Returns a descriptor that becomes readable when the process ends.
 pub(crate) fn pid_fd(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: no memory is passed.
     new_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as i32)
 }
 
-/// Sends a signal to the process of a pidfd; one that is over is no error.
+/// Sends a signal to the process of a pidfd. A process that has ended is not an error.
 pub(crate) fn signal_process(pidfd: RawFd, signal: i32) -> io::Result<()> {
     let nothing = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: no memory is passed.
@@ -354,7 +354,7 @@ pub(crate) fn signal_process(pidfd: RawFd, signal: i32) -> io::Result<()> {
     }
 }
 
-/// Waits, blocking the thread, until one of the descriptors is readable.
+/// Blocks the thread until one of the descriptors is readable.
 pub(crate) fn block_until_any_readable(fds: impl Iterator<Item = RawFd>) -> io::Result<()> {
     let mut entries: Vec<libc::pollfd> = fds
         .map(|fd| libc::pollfd {
@@ -371,11 +371,11 @@ pub(crate) fn block_until_any_readable(fds: impl Iterator<Item = RawFd>) -> io::
 /// Sets an eventfd to zero.
 pub(crate) fn clear_event_fd(fd: &OwnedFd) {
     let mut count = [0u8; 8];
-    // One that is zero already says WouldBlock.
+    // A counter that is zero already returns WouldBlock.
     let _ = read(fd.as_raw_fd(), &mut count);
 }
 
-/// Says WouldBlock unless the descriptor is ready for `events`, or broken.
+/// Returns `WouldBlock` unless the descriptor is ready for `events`, or broken.
 pub(crate) fn demand_ready(fd: RawFd, events: i16) -> io::Result<()> {
     let mut entry = libc::pollfd {
         fd,
@@ -389,14 +389,14 @@ pub(crate) fn demand_ready(fd: RawFd, events: i16) -> io::Result<()> {
     }
 }
 
-/// Whether the descriptor is a file on a disk.
+/// Whether the descriptor is a file on disk.
 pub(crate) fn is_regular_file(fd: RawFd) -> bool {
     file_type(fd) == Some(libc::S_IFREG)
 }
 
-/// What kind of file a descriptor is (`S_IFREG`, `S_IFIFO`, …), if it is open.
+/// Returns the type of file behind a descriptor (`S_IFREG`, `S_IFIFO`, …), if it is open.
 pub(crate) fn file_type(fd: RawFd) -> Option<libc::mode_t> {
-    // SAFETY: a stat is plain integers.
+    // SAFETY: a stat consists of plain integers.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: a live, writable stat.
     let known = unsafe { libc::fstat(fd, &mut stat) } == 0;
@@ -417,9 +417,9 @@ pub(crate) fn inotify_fd() -> io::Result<OwnedFd> {
     new_fd(unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) })
 }
 
-/// Adds a watch to an inotify descriptor, or changes it; returns its number.
+/// Adds a watch to an inotify descriptor, or changes it. Returns its number.
 pub(crate) fn inotify_add(fd: RawFd, path: &CStr, mask: u32) -> io::Result<i32> {
-    // SAFETY: a live string with its end.
+    // SAFETY: a live, terminated string.
     retry(|| unsafe { libc::inotify_add_watch(fd, path.as_ptr(), mask) } as isize)
         .map(|watch| watch as i32)
 }

@@ -1,16 +1,16 @@
-//! Connections that a listener has taken from the kernel before anybody asked for them, and who waits for one.
+//! Connections that a listener accepted before a caller asked for them, and the callers that wait for one.
 //!
-//! A multishot accept of io_uring takes connections as they come, also while its fiber is busy with an earlier one. All
-//! handles of the listener share what it took: whoever accepts next gets the oldest.
+//! A multishot accept of io_uring accepts connections as they arrive, even while its fiber is busy with an earlier one.
+//! All handles of the listener share these connections: the next caller to accept gets the oldest.
 //!
 //! ```text
-//!   multishot accept ──▶ connections ──▶ its own fiber, if it waits
-//!                                   └──▶ else the one that has waited longest: another fiber, loop or thread
+//!   multishot accept ──▶ connections ──▶ the fiber of the accept, if it waits
+//!                                   └──▶ else the longest waiter: another fiber, loop or thread
 //! ```
 //!
-//! Invariant: while there are connections and somebody waits, one of those who wait has been woken and not looked yet.
-//! A push wakes one; one that leaves with connections still there wakes the next. So no connection lies here while
-//! somebody who would take it sleeps. Whoever waits here also waits for the kernel, and enters before it looks.
+//! Invariant: while there are connections and waiters, at least one waiter has been woken and has not looked yet. A
+//! push wakes one waiter. A waiter that leaves while connections remain wakes the next. So no connection lies here
+//! while a waiter that could take it sleeps. A waiter here also waits for the kernel, and enters before it looks.
 //!
 //! Any thread. The lock is never held over a wait or a wake.
 
@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use yue_scheduler::RemoteWaker;
 
-/// How one that waits is woken.
+/// Wakes a waiter.
 #[derive(Debug)]
 enum Waker {
     Fiber(RemoteWaker),
@@ -43,16 +43,16 @@ impl Waker {
 #[derive(Debug, Default)]
 struct Inner {
     connections: VecDeque<OwnedFd>,
-    /// In the order in which they came, by ticket.
+    /// In order of arrival, by ticket.
     waiting: VecDeque<(u64, Waker)>,
     tickets: u64,
     /// Handles of the listener.
     handles: usize,
-    /// Accepts that rings have in the kernel.
+    /// Accept operations that rings have in the kernel.
     operations: usize,
 }
 
-/// What is shared by the handles of one listener.
+/// State shared by the handles of one listener.
 #[derive(Default)]
 pub(crate) struct Taken(Mutex<Inner>);
 
@@ -65,7 +65,7 @@ impl Taken {
         !self.inner().connections.is_empty()
     }
 
-    /// Adds a connection. `expected` says that the fiber whose operation took it waits, and is woken for it.
+    /// Adds a connection. `expected` means that the fiber whose operation accepted it is waiting and will be woken.
     pub(crate) fn push(&self, connection: OwnedFd, expected: bool) {
         let mut inner = self.inner();
         inner.connections.push_back(connection);
@@ -79,20 +79,20 @@ impl Taken {
         }
     }
 
-    /// Counts an accept that is handed to a ring.
+    /// Counts an accept that is submitted to a ring.
     pub(crate) fn begin_operation(&self) {
         self.inner().operations += 1;
     }
 
-    /// Counts one that has ended. Returns whether somebody else waits for the listener still.
+    /// Counts an accept that has ended. Returns whether other callers still wait for the listener.
     pub(crate) fn end_operation(&self) -> bool {
         let mut inner = self.inner();
         inner.operations -= 1;
         inner.operations > 0 || !inner.waiting.is_empty()
     }
 
-    /// Has `waker` woken when there is a connection that it may take, for as long as the answer lives; `None` if there
-    /// is one already.
+    /// Registers `waker` to be woken when it may take a connection, until the result is dropped. Returns `None` if a
+    /// connection is available already.
     pub(crate) fn wait(&self, waker: RemoteWaker) -> Option<Waiting<'_>> {
         self.enter(Waker::Fiber(waker))
     }
@@ -114,7 +114,7 @@ impl Taken {
     /// Blocks a thread without a loop until the listener `fd` is readable, or there is a connection here.
     ///
     /// # Errors
-    /// `TimedOut` if that takes longer than `limit`; the system's.
+    /// `TimedOut` if that takes longer than `limit`; the system's error.
     pub(crate) fn block_thread(
         &self,
         fd: &impl AsRawFd,
@@ -128,7 +128,7 @@ impl Taken {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        // It is whole whatever panicked.
+        // A panic cannot leave the state inconsistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -143,7 +143,8 @@ impl fmt::Debug for Taken {
     }
 }
 
-/// One that waits. It leaves on every way out of its wait, a panic included, and passes on what is still there.
+/// A waiter's registration. Dropped on every exit from the wait, a panic included; wakes the next waiter if connections
+/// remain.
 #[derive(Debug)]
 pub(crate) struct Waiting<'a> {
     taken: &'a Taken,
@@ -165,7 +166,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A handle's share in what was taken.
+/// One handle's reference to the accepted connections.
 #[derive(Debug)]
 pub(crate) struct Share {
     taken: Arc<Taken>,
@@ -173,7 +174,7 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// The first handle's.
+    /// Creates the first handle's reference.
     pub(crate) fn new() -> Share {
         Share::of(Arc::default())
     }
@@ -188,7 +189,7 @@ impl Share {
         &self.taken
     }
 
-    /// Gives the share up, unless connections would be lost with it.
+    /// Drops the reference, unless connections would be lost with it.
     ///
     /// # Errors
     /// The number of connections, if this is the last handle that could accept them.
@@ -226,7 +227,7 @@ mod tests {
         sys::event_fd().unwrap()
     }
 
-    /// Enters with an eventfd that tells whether it was woken.
+    /// Enters with an eventfd that shows whether the waiter was woken.
     fn enter(taken: &Taken) -> (Waiting<'_>, Arc<OwnedFd>) {
         let event = Arc::new(connection());
         (taken.enter(Waker::Thread(event.clone())).unwrap(), event)
@@ -237,14 +238,14 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_nobody_expects_wakes_the_one_that_has_waited_longest() {
+    fn an_unexpected_connection_wakes_the_longest_waiter() {
         let taken = Taken::default();
         let ((first, first_event), (_second, second_event)) = (enter(&taken), enter(&taken));
         taken.push(connection(), true);
         assert!(!is_woken(&first_event) && !is_woken(&second_event));
         taken.push(connection(), false);
         assert!(is_woken(&first_event) && !is_woken(&second_event));
-        // It takes one; another is still there, which is the second one's.
+        // The first waiter takes one connection; the other is for the second waiter.
         assert!(taken.pop().is_some());
         drop(first);
         assert!(is_woken(&second_event));
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_leaves_without_its_connection_wakes_the_next() {
+    fn a_waiter_that_leaves_its_connection_wakes_the_next() {
         let taken = Taken::default();
         let ((first, _), (_second, second_event)) = (enter(&taken), enter(&taken));
         taken.push(connection(), false);
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_handle_must_not_go_while_connections_are_left() {
+    fn the_last_handle_refuses_to_give_up_unaccepted_connections() {
         let share = Share::new();
         share.taken().push(connection(), false);
         share.taken().push(connection(), false);

@@ -1,11 +1,11 @@
-//! Being told what happens to files and directories (`inotify`).
+//! Watches files and directories for changes (`inotify`).
 //!
 //! ```text
 //!   kernel ──▶ records in the inotify descriptor ──▶ Watcher::next, one record a call
 //!   record:  watch, mask, cookie, length of the name, name and zeros
 //! ```
 //!
-//! A directory's watch is told of what happens to the files in it, not of what happens deeper: watch each directory.
+//! A watch on a directory reports events of the files in it, but not of deeper levels: watch each directory.
 
 use crate::descriptor::Descriptor;
 use crate::sys;
@@ -18,13 +18,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Bytes of records that one read takes; a record with the longest name has 272.
+/// Bytes of records that one read takes. A record with the longest name takes 272 bytes.
 const READ_BYTES: usize = 4096;
 
 /// Bytes of a record without its name.
 const HEADER: usize = size_of::<libc::inotify_event>();
 
-/// Kinds of events, as a set.
+/// A set of event kinds.
 ///
 /// ```
 /// use yue::watch::Events;
@@ -37,31 +37,31 @@ const HEADER: usize = size_of::<libc::inotify_event>();
 pub struct Events(u32);
 
 impl Events {
-    /// What the file holds was changed.
+    /// The contents of a file changed.
     pub const MODIFIED: Events = Events(libc::IN_MODIFY);
-    /// A file that was open for writing was closed: what was written is whole.
+    /// A file that was open for writing was closed: the write is complete.
     pub const WRITTEN: Events = Events(libc::IN_CLOSE_WRITE);
-    /// A file was made in the directory.
+    /// A file was created in the directory.
     pub const CREATED: Events = Events(libc::IN_CREATE);
     /// A file was removed from the directory.
     pub const REMOVED: Events = Events(libc::IN_DELETE);
-    /// A file was renamed, and its name was this.
+    /// A file was renamed from this name.
     pub const MOVED_FROM: Events = Events(libc::IN_MOVED_FROM);
-    /// A file was renamed, and its name is this; the event with the same cookie tells the other name.
+    /// A file was renamed to this name. The event with the same cookie has the old name.
     pub const MOVED_TO: Events = Events(libc::IN_MOVED_TO);
-    /// Permissions, times or owner were changed.
+    /// Permissions, times or owner changed.
     pub const ATTRIBUTES: Events = Events(libc::IN_ATTRIB);
-    /// What is watched was itself removed.
+    /// The watched file or directory was itself removed.
     pub const SELF_REMOVED: Events = Events(libc::IN_DELETE_SELF);
-    /// What is watched was itself renamed.
+    /// The watched file or directory was itself renamed.
     pub const SELF_MOVED: Events = Events(libc::IN_MOVE_SELF);
-    /// The event concerns a directory. Only in events, not to be asked for.
+    /// The event concerns a directory. Set in events only; it cannot be requested.
     pub const DIRECTORY: Events = Events(libc::IN_ISDIR);
-    /// The watch is over: it was taken off, or what it watched is gone. Always told.
+    /// The watch has ended: it was removed, or its target no longer exists. Always reported.
     pub const UNWATCHED: Events = Events(libc::IN_IGNORED);
-    /// Events were lost, since they were not taken in time: look at everything anew. Always told.
+    /// Events were lost because they were not read in time: rescan everything. Always reported.
     pub const OVERFLOW: Events = Events(libc::IN_Q_OVERFLOW);
-    /// All that changes a file or a directory.
+    /// All events that change a file or a directory.
     pub const CHANGES: Events = Events(
         libc::IN_CLOSE_WRITE
             | libc::IN_MODIFY
@@ -73,7 +73,7 @@ impl Events {
             | libc::IN_MOVE_SELF,
     );
 
-    /// Whether all kinds of `other` are in the set.
+    /// Whether the set contains all kinds in `other`.
     pub fn contains(self, other: Events) -> bool {
         self.0 & other.0 == other.0
     }
@@ -93,7 +93,7 @@ impl BitOrAssign for Events {
     }
 }
 
-/// What is watched, by a number of its [`Watcher`].
+/// A watched file or directory, identified by a number of its [`Watcher`].
 ///
 /// ```
 /// use yue::watch::{Events, Watcher};
@@ -114,47 +114,47 @@ impl BitOrAssign for Events {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Watch(i32);
 
-/// Something that happened.
+/// A change to a watched file or directory.
 ///
 /// ```
 /// use yue::watch::{Events, Watcher};
 ///
 /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let place = yue::fs::TempDir::new()?;
-///     let (draft, page) = (place.path().join("draft"), place.path().join("page"));
+///     let dir = yue::fs::TempDir::new()?;
+///     let (draft, page) = (dir.path().join("draft"), dir.path().join("page"));
 ///     yue::fs::write(&draft, "text")?;
 ///     let watcher = Watcher::new()?;
-///     watcher.add(place.path(), Events::MOVED_FROM | Events::MOVED_TO)?;
+///     watcher.add(dir.path(), Events::MOVED_FROM | Events::MOVED_TO)?;
 ///     yue::fs::rename(&draft, &page)?;
 ///     let (from, to) = (watcher.next()?, watcher.next()?);
 ///     assert_eq!((from.name.unwrap(), to.name.unwrap()), ("draft".into(), "page".into()));
-///     assert_eq!(from.cookie, to.cookie); // One renaming.
+///     assert_eq!(from.cookie, to.cookie); // One rename.
 ///     Ok(())
 /// })?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// What it happened to; for [`Events::OVERFLOW`], nothing in particular.
+    /// The watch that the event belongs to; meaningless for [`Events::OVERFLOW`].
     pub watch: Watch,
-    /// What happened.
+    /// The kinds of the event.
     pub events: Events,
-    /// The name of the file in the directory that is watched.
+    /// The name of the file within the watched directory.
     pub name: Option<OsString>,
-    /// Equal in the two events of one renaming; else 0.
+    /// Equal in the two events of one rename, otherwise 0.
     pub cookie: u32,
 }
 
-/// Is told what happens to files and directories; waiting parks the calling fiber.
+/// Receives events of files and directories. Waiting parks the calling fiber.
 ///
 /// ```
 /// use yue::watch::{Events, Watcher};
 ///
 /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let place = yue::fs::TempDir::new()?;
+///     let dir = yue::fs::TempDir::new()?;
 ///     let watcher = Watcher::new()?;
-///     let watch = watcher.add(place.path(), Events::WRITTEN | Events::REMOVED)?;
-///     yue::fs::write(place.path().join("config"), "new")?;
+///     let watch = watcher.add(dir.path(), Events::WRITTEN | Events::REMOVED)?;
+///     yue::fs::write(dir.path().join("config"), "new")?;
 ///     let event = watcher.next()?;
 ///     assert_eq!((event.watch, event.events), (watch, Events::WRITTEN));
 ///     assert_eq!(event.name.unwrap(), "config");
@@ -169,10 +169,10 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// A watcher of nothing yet.
+    /// Creates a watcher without watches.
     ///
     /// # Errors
-    /// When the process is out of descriptors, or the user of watchers (`fs.inotify.max_user_instances`).
+    /// When the process is out of descriptors, or the user out of inotify instances (`fs.inotify.max_user_instances`).
     pub fn new() -> io::Result<Watcher> {
         Ok(Watcher {
             descriptor: Descriptor::from(sys::inotify_fd()?),
@@ -180,19 +180,19 @@ impl Watcher {
         })
     }
 
-    /// Watches a file or a directory. Of one that is watched already, the kinds of events are replaced.
+    /// Watches a file or a directory. If it is already watched, the event mask is replaced.
     ///
     /// # Errors
-    /// The system's, as when there is no such file, or there are too many watches (`fs.inotify.max_user_watches`).
+    /// The system's error, such as a missing file or too many watches (`fs.inotify.max_user_watches`).
     pub fn add(&self, path: impl AsRef<Path>, events: Events) -> io::Result<Watch> {
         let path = CString::new(path.as_ref().as_os_str().as_bytes())?;
         sys::inotify_add(self.descriptor.raw(), &path, events.0).map(Watch)
     }
 
-    /// Watches no longer; [`Events::UNWATCHED`] follows what was told before.
+    /// Removes a watch. [`Events::UNWATCHED`] follows the events that are already queued.
     ///
     /// # Errors
-    /// When it is not watched.
+    /// When the watch does not exist.
     pub fn remove(&self, watch: Watch) -> io::Result<()> {
         sys::inotify_remove(self.descriptor.raw(), watch.0)
     }
@@ -200,7 +200,7 @@ impl Watcher {
     /// Waits for the next event.
     ///
     /// # Errors
-    /// The system's; or when the fiber is told to stop.
+    /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn next(&self) -> io::Result<Event> {
         loop {
             if let Some(event) = self.queue().pop_front() {
@@ -212,7 +212,8 @@ impl Watcher {
         }
     }
 
-    /// No code of the program's runs under the lock, so a poisoned one still holds a whole value.
+    /// Locks the queue. None of the program's code runs under the lock, so a poisoned lock still holds a consistent
+    /// value.
     fn queue(&self) -> MutexGuard<'_, VecDeque<Event>> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -224,7 +225,7 @@ impl AsFd for Watcher {
     }
 }
 
-/// The records in what was read.
+/// Parses the records in a read's bytes.
 fn events(mut bytes: &[u8]) -> Vec<Event> {
     let mut all = Vec::new();
     let number = |bytes: &[u8], at: usize| {
@@ -255,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_are_read_one_after_the_other_and_garbage_does_no_harm() {
+    fn records_are_parsed_in_order_and_garbage_is_harmless() {
         let record = |watch: i32, mask: u32, cookie: u32, name: &[u8]| {
             let length = name.len() as u32;
             let numbers = [watch as u32, mask, cookie, length];

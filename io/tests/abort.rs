@@ -1,8 +1,8 @@
-//! Programs built with `panic = "abort"`: fibers run and do I/O as ever, and a panic ends the process with its usual
-//! words.
+//! Programs built with `panic = "abort"`: fibers run and do I/O as usual, and a panic ends the process with its usual
+//! message.
 //!
-//! The profile concerns the whole program, so a small one is built for it, in a folder of its own under `target/`. Run
-//! on both drivers by `YUE_IO`.
+//! The profile applies to a whole program, so the test builds a small one in a folder under `target/`. Runs on both
+//! drivers, through `YUE_IO`.
 
 use std::env;
 use std::fs;
@@ -41,7 +41,7 @@ fn main() {
         });
         client.write_all(&[7]).unwrap();
         let sum = sum + u64::from(server.join().unwrap());
-        // One that waits and one that never runs, for the end of the loop.
+        // For the end of the loop: a fiber that waits, and one that never runs.
         drop(spawn(|| sleep(Duration::MAX)));
         yield_now().unwrap();
         drop(spawn(|| ()));
@@ -63,7 +63,7 @@ fn build() -> PathBuf {
          [profile.dev]\npanic = \"abort\"\nopt-level = 1\n[workspace]\n"
     );
     fs::write(folder.join("Cargo.toml"), manifest).unwrap();
-    // The same versions as everywhere; without it cargo would ask the registry.
+    // Use the workspace's versions; without the lock file cargo would query the registry.
     fs::copy(io.join("../Cargo.lock"), folder.join("Cargo.lock")).unwrap();
     let built = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--quiet", "--offline"])
@@ -72,20 +72,20 @@ fn build() -> PathBuf {
         .env_remove("RUSTFLAGS")
         .status()
         .unwrap();
-    assert!(built.success(), "the program could not be built");
+    assert!(built.success(), "cannot build the program");
     folder.join("target/debug/abort")
 }
 
 #[test]
-fn a_program_that_aborts_on_panics_runs_fibers_and_ends_by_a_panic_with_its_words() {
+fn a_program_that_aborts_on_panics_runs_fibers_and_dies_with_the_panics_message() {
     let program = build();
     let fine = Command::new(&program).output().unwrap();
-    let words = String::from_utf8_lossy(&fine.stdout).into_owned();
+    let output = String::from_utf8_lossy(&fine.stdout).into_owned();
     assert!(fine.status.success(), "{fine:?}");
     let expected = "57 StopReport { fibers_abandoned: 0, operations_left: 0 }\n";
-    assert_eq!(words, expected);
+    assert_eq!(output, expected);
     let panics = Command::new(&program).arg("panic").output().unwrap();
-    let words = String::from_utf8_lossy(&panics.stderr).into_owned();
-    assert_eq!(panics.status.signal(), Some(libc::SIGABRT), "{words}");
-    assert!(words.contains("a fiber's panic"), "{words}");
+    let output = String::from_utf8_lossy(&panics.stderr).into_owned();
+    assert_eq!(panics.status.signal(), Some(libc::SIGABRT), "{output}");
+    assert!(output.contains("a fiber's panic"), "{output}");
 }

@@ -1,5 +1,5 @@
-//! Several acceptors of one listener: fibers, clones, loops and threads. None sleeps while a connection lies with
-//! another that is busy, and no connection is lost. On both drivers.
+//! Several acceptors of one listener: fibers, clones, loops and threads. No acceptor sleeps while a connection waits
+//! for another one that is busy, and no connection is lost. On both drivers.
 
 #[path = "common/child.rs"]
 mod child;
@@ -23,13 +23,13 @@ fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Ways in which a second acceptor waits for a connection.
+/// The ways in which a second acceptor waits for a connection.
 const WAITS: [&str; 5] = ["incoming", "accept", "accept_many", "readable", "select"];
 
-/// Waits for a connection in that way, and returns it.
+/// Waits for a connection in the given way, and returns it.
 fn next_connection(listener: &TcpListener, way: &str) -> io::Result<TcpStream> {
     match way {
-        // The end of the iteration is the fiber's being told to stop.
+        // The iteration ends when the fiber is cancelled.
         "incoming" => listener
             .incoming()
             .next()
@@ -51,14 +51,14 @@ fn was_stopped(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<Stopped>())
 }
 
-/// Two clients that connect before the loop looks.
+/// Makes two clients connect before the loop looks.
 fn two_clients(address: SocketAddr) -> [std::net::TcpStream; 2] {
     [(), ()].map(|()| std::net::TcpStream::connect(address).unwrap())
 }
 
-/// One fiber serves the first connection that comes by `incoming`, for as long as the second is not served: it must be
-/// the other acceptor that does, which is idle.
-fn the_idle_one_serves(
+/// One fiber serves the first connection with `incoming` until the second is served. So the second must be served by
+/// the other acceptor, which is idle.
+fn idle_acceptor_serves(
     listener: TcpListener,
     address: SocketAddr,
     start_other: impl FnOnce(TcpListener),
@@ -67,7 +67,7 @@ fn the_idle_one_serves(
     let busy = spawn(move || -> io::Result<()> {
         let mut stream = listener.incoming().next().unwrap()?;
         let mut byte = [0];
-        // The client goes on when the other connection was served.
+        // The client continues when the other connection was served.
         stream.read_exact(&mut byte)?;
         stream.write_all(b"x")
     });
@@ -77,7 +77,7 @@ fn the_idle_one_serves(
     let clients = two_clients(address);
     let mut clients = clients.map(TcpStream::from);
     let served = Rc::new(Cell::new(None));
-    // Whichever of the two connections the idle one has got, it writes at once.
+    // The idle acceptor writes at once, whichever of the two connections it got.
     let readers: Vec<_> = clients
         .iter()
         .enumerate()
@@ -106,7 +106,7 @@ fn a_connection_goes_to_an_acceptor_that_is_idle_and_not_to_one_that_is_busy() {
         for way in WAITS {
             eprintln!("{way}");
             let (listener, address) = listener();
-            the_idle_one_serves(listener, address, |listener| {
+            idle_acceptor_serves(listener, address, |listener| {
                 drop(spawn(move || {
                     next_connection(&listener, way).unwrap().write_all(b"y")
                 }));
@@ -125,7 +125,7 @@ fn a_connection_goes_to_an_acceptor_that_is_idle_on_another_loop_or_thread() {
                 for way in WAITS {
                     eprintln!("{choice:?}, {other:?}: {way}");
                     let (listener, address) = listener();
-                    the_idle_one_serves(listener, address, |listener| {
+                    idle_acceptor_serves(listener, address, |listener| {
                         let serve =
                             move || next_connection(&listener, way).unwrap().write_all(b"y");
                         drop(handle.spawn(serve));
@@ -139,7 +139,7 @@ fn a_connection_goes_to_an_acceptor_that_is_idle_on_another_loop_or_thread() {
             for way in WAITS.into_iter().filter(|way| *way != "select") {
                 eprintln!("{way}, on a thread");
                 let (listener, address) = listener();
-                the_idle_one_serves(listener, address, |listener| {
+                idle_acceptor_serves(listener, address, |listener| {
                     let serve = move || next_connection(&listener, way).unwrap().write_all(b"y");
                     drop(std::thread::spawn(serve));
                 });
@@ -148,8 +148,8 @@ fn a_connection_goes_to_an_acceptor_that_is_idle_on_another_loop_or_thread() {
     }
 }
 
-/// As many clients as acceptors, each of which serves one for as long as the others are not served.
-fn each_serves_one(ways: &[&'static str]) {
+/// As many clients as acceptors. Each acceptor serves one client until all others are served.
+fn each_acceptor_serves_one_client(ways: &[&'static str]) {
     let (listener, address) = listener();
     let all_served = Rc::new(sync::local::Barrier::new(ways.len()));
     let acceptors: Vec<_> = ways
@@ -172,21 +172,23 @@ fn each_serves_one(ways: &[&'static str]) {
 }
 
 #[test]
-fn an_accept_that_ends_passes_on_the_wakes_that_it_got_for_others() {
-    // A ring with few places has accepts end at all times.
+fn an_accept_that_ends_passes_on_the_wakes_of_others() {
+    // With few ring entries, accepts end at any time.
     for entries in ["1", "2", "1024"] {
         let prepare = |command: &mut std::process::Command| {
             command.env("YUE_URING_ENTRIES", entries);
         };
-        let test = "an_accept_that_ends_passes_on_the_wakes_that_it_got_for_others";
+        let test = "an_accept_that_ends_passes_on_the_wakes_of_others";
         let child = child_output(test, prepare, || {
             on_each_driver(|| {
                 for round in 0..50 {
                     let ways: Vec<_> = (0..5)
                         .map(|n| WAITS[(n * round + n) % WAITS.len()])
                         .collect();
-                    each_serves_one(&ways);
-                    each_serves_one(&["incoming", "incoming", "accept", "incoming"]);
+                    each_acceptor_serves_one_client(&ways);
+                    each_acceptor_serves_one_client(&[
+                        "incoming", "incoming", "accept", "incoming",
+                    ]);
                 }
             });
         });
@@ -197,7 +199,7 @@ fn an_accept_that_ends_passes_on_the_wakes_that_it_got_for_others() {
 }
 
 #[test]
-fn acceptors_of_all_kinds_that_come_and_go_lose_no_connection() {
+fn acceptors_of_all_kinds_that_start_and_stop_lose_no_connection() {
     const CLIENTS: usize = 60;
     for choice in choices() {
         let (handle, thread) = worker(choice);
@@ -209,7 +211,7 @@ fn acceptors_of_all_kinds_that_come_and_go_lose_no_connection() {
                     move || {
                         for round in 0.. {
                             let soon = now().saturating_add(Duration::from_millis(1 + round % 3));
-                            // A deadline ends the wait, but a connection that came all the same is the result.
+                            // A deadline ends the wait, but a connection that arrived in time is returned.
                             match with_deadline(soon, || next_connection(&listener, way)) {
                                 Ok(stream) => {
                                     served.lock().unwrap().push(stream.peer_addr().unwrap());
@@ -260,14 +262,14 @@ fn acceptors_of_all_kinds_that_come_and_go_lose_no_connection() {
     }
 }
 
-/// Whether `incoming` takes more than it is asked for: on io_uring, unless the environment forbids it.
-fn takes_ahead() -> bool {
+/// Whether `incoming` accepts in advance: on io_uring, unless the environment disables it.
+fn accepts_in_advance() -> bool {
     let off = std::env::var("YUE_URING_OFF").unwrap_or_default();
     this_choice() == Choice::Uring && !off.contains("multishot")
 }
 
 #[test]
-fn the_last_handle_of_a_listener_does_not_become_the_standard_librarys_with_connections_left() {
+fn the_last_handle_of_a_listener_is_not_converted_while_connections_are_left() {
     on_each_driver(|| {
         let (listener, address) = listener();
         let clients: Vec<_> = (0..3)
@@ -275,10 +277,10 @@ fn the_last_handle_of_a_listener_does_not_become_the_standard_librarys_with_conn
             .collect();
         let first = listener.incoming().next().unwrap().unwrap();
         assert_eq!(first.peer_addr().unwrap(), clients[0].local_addr().unwrap());
-        // A clone can, since this handle still accepts them.
+        // A clone can be converted, because this handle still accepts them.
         drop(listener.try_clone().unwrap().into_std().unwrap());
         let mut served = vec![first.peer_addr().unwrap()];
-        if !takes_ahead() {
+        if !accepts_in_advance() {
             assert!(listener.accept_taken().is_none());
             let standard = listener.into_std().unwrap();
             for client in &clients[1..] {
@@ -304,7 +306,7 @@ fn the_last_handle_of_a_listener_does_not_become_the_standard_librarys_with_conn
 #[test]
 fn a_conversion_that_would_lose_connections_is_refused() {
     run_on(Choice::Auto, || {
-        if !takes_ahead() {
+        if !accepts_in_advance() {
             return;
         }
         let (listener, address) = listener();
@@ -319,7 +321,7 @@ fn a_conversion_that_would_lose_connections_is_refused() {
 }
 
 #[test]
-fn a_client_that_has_reset_its_connection_is_accepted_with_its_address() {
+fn a_client_that_reset_its_connection_is_accepted_with_its_address() {
     on_each_driver(|| {
         let (listener, address) = listener();
         for by_incoming_first in [false, true] {

@@ -1,4 +1,4 @@
-//! Which driver a loop gets, and what is said when io_uring is refused.
+//! The choice of a loop's driver, and the notices when io_uring is refused.
 
 #[path = "common/child.rs"]
 mod child;
@@ -32,7 +32,7 @@ fn echo_once() {
     server.join().unwrap();
 }
 
-/// An echo by a connection without a fiber.
+/// Runs an echo on a connection without a fiber.
 fn owned_echo() {
     struct Echo(RefCell<Option<Connection>>);
     impl Sink for Echo {
@@ -65,7 +65,7 @@ fn name(driver: io::Result<Box<dyn Driver>>) -> &'static str {
     driver.unwrap().name()
 }
 
-/// What a child says whose io_uring calls are answered with `errno`.
+/// Returns the output of a child whose io_uring calls fail with `errno`.
 fn refused(test: &str, errno: i32) -> Option<String> {
     let prepare = |command: &mut std::process::Command| {
         command.env_remove("YUE_IO");
@@ -78,7 +78,7 @@ fn refused(test: &str, errno: i32) -> Option<String> {
         };
         assert_eq!(config.driver.name(), "mio");
         Loop::new(config).unwrap().run(echo_once);
-        // Said once a process only.
+        // The notice appears once per process.
         assert_eq!(name(yue_io::driver(Choice::Auto)), "mio");
         let error = yue_io::driver(Choice::Uring).err().unwrap();
         eprintln!("forced: {error}");
@@ -103,9 +103,9 @@ fn forced(output: &str) -> &str {
 }
 
 #[test]
-fn where_io_uring_is_forbidden_a_line_says_so_and_mio_works() {
+fn where_io_uring_is_forbidden_a_notice_says_so_and_mio_works() {
     if let Some(output) = refused(
-        "where_io_uring_is_forbidden_a_line_says_so_and_mio_works",
+        "where_io_uring_is_forbidden_a_notice_says_so_and_mio_works",
         libc::EPERM,
     ) {
         assert!(
@@ -113,16 +113,16 @@ fn where_io_uring_is_forbidden_a_line_says_so_and_mio_works() {
             "{output}"
         );
         assert!(
-            forced(&output).contains("was asked for") && forced(&output).contains("EPERM"),
+            forced(&output).contains("was requested") && forced(&output).contains("EPERM"),
             "{output}"
         );
     }
 }
 
 #[test]
-fn where_there_is_no_io_uring_a_line_says_so_and_mio_works() {
+fn where_io_uring_is_missing_a_notice_says_so_and_mio_works() {
     if let Some(output) = refused(
-        "where_there_is_no_io_uring_a_line_says_so_and_mio_works",
+        "where_io_uring_is_missing_a_notice_says_so_and_mio_works",
         libc::ENOSYS,
     ) {
         assert!(
@@ -130,15 +130,15 @@ fn where_there_is_no_io_uring_a_line_says_so_and_mio_works() {
             "{output}"
         );
         assert!(
-            forced(&output).contains("was asked for") && forced(&output).contains("ENOSYS"),
+            forced(&output).contains("was requested") && forced(&output).contains("ENOSYS"),
             "{output}"
         );
     }
 }
 
 #[test]
-fn with_no_memory_to_lock_there_is_io_all_the_same() {
-    let test = "with_no_memory_to_lock_there_is_io_all_the_same";
+fn io_works_without_lockable_memory() {
+    let test = "io_works_without_lockable_memory";
     child_output(
         test,
         |command| {
@@ -173,8 +173,8 @@ fn the_environment_forces_a_driver() {
 }
 
 #[test]
-fn an_unknown_driver_in_the_environment_is_an_error_that_names_the_known_ones() {
-    let test = "an_unknown_driver_in_the_environment_is_an_error_that_names_the_known_ones";
+fn the_error_for_an_unknown_driver_in_the_environment_lists_the_known_ones() {
+    let test = "the_error_for_an_unknown_driver_in_the_environment_lists_the_known_ones";
     child_output(
         test,
         |command| {
@@ -194,7 +194,7 @@ fn an_unknown_driver_in_the_environment_is_an_error_that_names_the_known_ones() 
 }
 
 #[test]
-fn an_explicit_choice_is_not_asked_twice() {
+fn an_explicit_choice_overrides_the_environment() {
     assert_eq!(name(yue_io::driver(Choice::Mio)), "mio");
     assert_eq!("epoll".parse(), Ok(Choice::Mio));
     assert_eq!("io_uring".parse(), Ok(Choice::Uring));
@@ -204,10 +204,10 @@ fn an_explicit_choice_is_not_asked_twice() {
 const FEATURES: &str = "defer-taskrun,registered-ring,no-iowait,buffers,multishot,direct,files";
 
 #[test]
-fn each_feature_of_io_uring_can_be_switched_off() {
-    let test = "each_feature_of_io_uring_can_be_switched_off";
+fn each_feature_of_io_uring_can_be_disabled() {
+    let test = "each_feature_of_io_uring_can_be_disabled";
     if yue_io::probe_uring().is_err() {
-        eprintln!("not tested: there is no io_uring here");
+        eprintln!("skipped: io_uring is not available");
         return;
     }
     for off in FEATURES.split(',').chain(["", FEATURES]) {
@@ -237,9 +237,9 @@ fn each_feature_of_io_uring_can_be_switched_off() {
 }
 
 #[test]
-fn an_unknown_feature_is_an_error_that_names_the_known_ones() {
+fn the_error_for_an_unknown_feature_lists_the_known_ones() {
     child_output(
-        "an_unknown_feature_is_an_error_that_names_the_known_ones",
+        "the_error_for_an_unknown_feature_lists_the_known_ones",
         |command| {
             command
                 .env("YUE_URING_OFF", "files,sqpoll")
@@ -255,7 +255,7 @@ fn an_unknown_feature_is_an_error_that_names_the_known_ones() {
                     "{text}"
                 );
             }
-            // It concerns the other driver only.
+            // The setting concerns the other driver only.
             assert_eq!(name(yue_io::driver(Choice::Mio)), "mio");
         },
     );

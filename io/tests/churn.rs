@@ -1,5 +1,5 @@
-//! Random programs on both drivers: connections that come, go, are cancelled and run out of time, while others transfer
-//! bytes that must arrive in order. A failure prints the seed; `YUE_SEED` runs that one again.
+//! Random programs on both drivers: connections start, end, are cancelled and time out, while others transfer bytes
+//! that must arrive in order. A failure prints the seed; `YUE_SEED` repeats that program.
 
 mod common;
 
@@ -13,7 +13,7 @@ use yue_io::net::{TcpListener, TcpStream};
 use yue_io::owned::{Connection, Sink};
 use yue_scheduler::*;
 
-/// A small generator of random numbers (xorshift), so that a seed gives the same program again.
+/// A small random number generator (xorshift): the same seed gives the same program.
 #[derive(Clone)]
 struct Random(Rc<Cell<u64>>);
 
@@ -47,11 +47,11 @@ impl Sink for Echo {
     }
 }
 
-/// Serves every other connection by a fiber, the rest without.
+/// Serves every other connection with a fiber, the rest without.
 fn serve(listener: &TcpListener, random: &Random, open: &Rc<Cell<usize>>) {
     for stream in listener.incoming() {
         let Ok(stream) = stream else { continue };
-        // Else Nagle's algorithm and delayed acknowledgements make the program wait for 40 ms now and then.
+        // Otherwise Nagle's algorithm and delayed acknowledgements stall the program for 40 ms now and then.
         stream.set_nodelay(true).unwrap();
         if random.below(2) == 0 {
             drop(spawn(move || io::copy(&mut &stream, &mut &stream)));
@@ -75,7 +75,7 @@ fn serve(listener: &TcpListener, random: &Random, open: &Rc<Cell<usize>>) {
     }
 }
 
-/// Sends and receives until something ends it; bytes that come must be the ones sent, in order.
+/// Sends and receives until an error ends it. Received bytes must be the ones sent, in order.
 fn client(address: SocketAddr, random: &Random) -> io::Result<()> {
     let stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
@@ -91,7 +91,7 @@ fn client(address: SocketAddr, random: &Random) -> io::Result<()> {
         }
         let mut got = vec![0; size];
         reader.read_exact(&mut got)?;
-        assert!(got == bytes, "the echo is not what was sent");
+        assert!(got == bytes, "the echo differs from what was sent");
         if random.below(5) == 0 {
             yield_now()?;
         }
@@ -125,7 +125,7 @@ fn program(seed: u64) {
         }
     }
     for fiber in clients {
-        // A panic in it is a wrong byte.
+        // A panic in the fiber means a wrong byte.
         fiber.join().unwrap();
     }
     server.cancel();

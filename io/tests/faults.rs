@@ -1,5 +1,5 @@
-//! What the kernel answers when it cannot go on at once: full queues, no buffers, `EBUSY`, `EAGAIN`, `EINTR`, less than
-//! was asked for. Each is provoked, is seen to have come, and costs not one byte of what many fibers transfer.
+//! Temporary failures of the kernel: full queues, no buffers, `EBUSY`, `EAGAIN`, `EINTR`, short results. The tests
+//! provoke each one, check that it occurred, and check that not one byte of what many fibers transfer is lost.
 
 #[path = "common/child.rs"]
 mod child;
@@ -20,19 +20,19 @@ use yue_io::net::{TcpListener, UnixStream};
 use yue_io::owned::{Connection, Sink};
 use yue_scheduler::*;
 
-/// Streams that transfer at once, a third of them each by plain reads, reads that are cancelled again and again, and
-/// without a fiber.
+/// The number of concurrent streams. A third of them use plain reads, a third reads that are cancelled repeatedly, and
+/// a third no fiber.
 const STREAMS: usize = 96;
 const BYTES: usize = 60_000;
-/// Of a socket's buffer, so that most writes find room for a part only.
+/// The size of a socket's buffer, so small that most writes are short.
 const SOCKET_BUFFER: usize = 4096;
 
-/// Byte `at` of stream `n`.
+/// Returns byte `at` of stream `n`.
 fn byte(n: usize, at: usize) -> u8 {
     (at.wrapping_mul(at / 255 + 7) + n * 13) as u8
 }
 
-/// What went other than asked, without being an error.
+/// Counts outcomes other than requested that are not errors.
 #[derive(Debug, Default)]
 struct Seen {
     short_writes: Cell<usize>,
@@ -45,7 +45,7 @@ fn count(cell: &Cell<usize>) {
     cell.set(cell.get() + 1);
 }
 
-/// Takes note of what it is told.
+/// Records what its connection delivers.
 #[derive(Default)]
 struct Collector {
     data: RefCell<Vec<u8>>,
@@ -66,7 +66,7 @@ impl Sink for Collector {
 }
 
 fn write_all(n: usize, mut stream: UnixStream, seen: &Seen) {
-    // There is nothing to read yet: the first read of each impatient reader is cancelled for sure.
+    // Nothing can be read yet, so the first read of each impatient reader is certainly cancelled.
     wait_until(|| seen.cancelled_reads.get() >= STREAMS / 3);
     let bytes: Vec<u8> = (0..BYTES).map(|at| byte(n, at)).collect();
     let mut rest = &bytes[..];
@@ -84,7 +84,8 @@ fn write_all(n: usize, mut stream: UnixStream, seen: &Seen) {
     }
 }
 
-/// Reads to the end; every third stream's reads have a deadline that mostly comes first, and some may not wait at all.
+/// Reads to the end. Every third stream's reads have a deadline that usually passes first, and some may not wait at
+/// all.
 fn read_all(n: usize, mut stream: UnixStream, seen: &Seen) -> Vec<u8> {
     let mut got = Vec::new();
     let mut buffer = [0; 3000];
@@ -114,7 +115,7 @@ fn read_all(n: usize, mut stream: UnixStream, seen: &Seen) -> Vec<u8> {
     got
 }
 
-/// A read of nothing where the fiber may not wait: the ring must have let go before the panic goes on.
+/// Reads where data is missing and the fiber may not wait: the ring must release the buffer before the panic continues.
 fn refuse_a_wait(stream: &mut UnixStream) -> bool {
     struct Never;
     impl SwitchHook for Never {
@@ -175,10 +176,10 @@ fn short_reads_and_writes_and_cancelled_ones_lose_nothing() {
     });
 }
 
-/// Runs `body` in a child process with rings of that size; where there is no io_uring, says so.
+/// Runs `body` in a child process with rings of that size. Skipped where io_uring is not available.
 fn with_ring_entries(test: &str, entries: &str, body: fn()) {
     if yue_io::probe_uring().is_err() {
-        eprintln!("not tested: there is no io_uring here");
+        eprintln!("skipped: io_uring is not available");
         return;
     }
     let prepare = |command: &mut std::process::Command| {
@@ -190,9 +191,9 @@ fn with_ring_entries(test: &str, entries: &str, body: fn()) {
 }
 
 #[test]
-fn a_ring_with_one_place_takes_as_many_operations_as_any() {
+fn a_ring_with_one_entry_takes_as_many_operations_as_any() {
     with_ring_entries(
-        "a_ring_with_one_place_takes_as_many_operations_as_any",
+        "a_ring_with_one_entry_takes_as_many_operations_as_any",
         "1",
         || {
             run_on(Choice::Uring, || {
@@ -208,13 +209,13 @@ fn a_ring_with_one_place_takes_as_many_operations_as_any() {
 }
 
 #[test]
-fn completions_that_find_no_place_come_later_and_none_is_lost() {
+fn completions_beyond_the_queues_size_arrive_later_and_none_is_lost() {
     with_ring_entries(
-        "completions_that_find_no_place_come_later_and_none_is_lost",
+        "completions_beyond_the_queues_size_arrive_later_and_none_is_lost",
         "2",
         || {
             run_on(Choice::Uring, || {
-                // Eight completions have a place; all of these come between two looks.
+                // The queue has eight entries; all of these completions arrive between two checks.
                 const READS: usize = 400;
                 let (readers, writers): (Vec<_>, Vec<_>) =
                     (0..READS).map(|_| UnixStream::pair().unwrap()).unzip();
@@ -230,7 +231,7 @@ fn completions_that_find_no_place_come_later_and_none_is_lost() {
                     .collect();
                 wait_until(|| operations() == READS);
                 for (n, writer) in writers.iter().enumerate() {
-                    // Not through the ring: this fiber gives the loop no turn meanwhile.
+                    // Not through the ring: this fiber does not let the loop turn meanwhile.
                     socket2::SockRef::from(writer).send(&[n as u8]).unwrap();
                 }
                 for (n, fiber) in fibers.into_iter().enumerate() {
@@ -245,14 +246,14 @@ fn completions_that_find_no_place_come_later_and_none_is_lost() {
 }
 
 #[test]
-fn a_size_that_makes_no_sense_is_an_error_that_says_what_does() {
+fn the_error_for_an_invalid_size_names_the_valid_range() {
     for entries in ["0", "many", "100000"] {
         let prepare = |command: &mut std::process::Command| {
             command
                 .env("YUE_URING_ENTRIES", entries)
                 .env_remove("YUE_IO");
         };
-        let test = "a_size_that_makes_no_sense_is_an_error_that_says_what_does";
+        let test = "the_error_for_an_invalid_size_names_the_valid_range";
         let child = child_output(test, prepare, || {
             for choice in [Choice::Auto, Choice::Uring] {
                 let error = yue_io::driver(choice).err().unwrap();
@@ -267,7 +268,7 @@ fn a_size_that_makes_no_sense_is_an_error_that_says_what_does() {
     }
 }
 
-/// Transfers with every other call of those numbers, or about that, answered by one of the errors.
+/// Transfers while about every other call of those numbers fails with one of the errors.
 fn transfer_despite(choice: Choice, numbers: &[i64], errors: &[i32]) {
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let mut injected = vec![0u64; errors.len()];
@@ -275,7 +276,7 @@ fn transfer_despite(choice: Choice, numbers: &[i64], errors: &[i32]) {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        // As many calls are made as answered, and more: else it would never end.
+        // Let every other call succeed: otherwise the transfer would never end.
         let which = (random >> 20) as usize % (2 * errors.len());
         let error = errors.get(which).copied();
         if error.is_some() {
@@ -288,12 +289,12 @@ fn transfer_despite(choice: Choice, numbers: &[i64], errors: &[i32]) {
     });
     match result {
         Ok(()) => assert!(injected.iter().all(|count| *count > 20), "{injected:?}"),
-        Err(error) => eprintln!("not tested on {choice:?}: no supervised system calls: {error}"),
+        Err(error) => eprintln!("skipped on {choice:?}: no supervised system calls: {error}"),
     }
 }
 
-/// What a driver sees of a machine that is short of everything, and interrupted all the time.
-fn refuse_calls_now_and_then(test: &str, of_ring: &'static [i32], of_calls: &'static [i32]) {
+/// Simulates a machine that is short of every resource and constantly interrupted.
+fn fail_calls_now_and_then(test: &str, of_ring: &'static [i32], of_calls: &'static [i32]) {
     child_output(
         test,
         |_| {},
@@ -323,18 +324,18 @@ fn refuse_calls_now_and_then(test: &str, of_ring: &'static [i32], of_calls: &'st
 }
 
 #[test]
-fn system_calls_that_are_interrupted_are_made_again() {
-    refuse_calls_now_and_then(
-        "system_calls_that_are_interrupted_are_made_again",
+fn interrupted_system_calls_are_retried() {
+    fail_calls_now_and_then(
+        "interrupted_system_calls_are_retried",
         &[libc::EINTR],
         &[libc::EINTR],
     );
 }
 
 #[test]
-fn a_kernel_that_is_busy_or_short_of_memory_is_asked_again() {
-    refuse_calls_now_and_then(
-        "a_kernel_that_is_busy_or_short_of_memory_is_asked_again",
+fn calls_are_retried_when_the_kernel_is_busy_or_short_of_memory() {
+    fail_calls_now_and_then(
+        "calls_are_retried_when_the_kernel_is_busy_or_short_of_memory",
         &[libc::EBUSY, libc::EAGAIN, libc::EINTR],
         &[libc::EINTR],
     );
@@ -352,7 +353,7 @@ fn a_storm_of_signals_interrupts_everything_and_breaks_nothing() {
         "a_storm_of_signals_interrupts_everything_and_breaks_nothing",
         |_| {},
         || {
-            // SAFETY: a zeroed sigaction is one without flags: system calls are not restarted.
+            // SAFETY: a zeroed sigaction has no flags: system calls are not restarted.
             let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
             action.sa_sigaction = note_signal as *const () as usize;
             // SAFETY: a live action whose handler only adds to an atomic.
@@ -366,7 +367,7 @@ fn a_storm_of_signals_interrupts_everything_and_breaks_nothing() {
                 std::thread::scope(|scope| {
                     scope.spawn(|| {
                         while !over.load(Ordering::Relaxed) {
-                            // SAFETY: the target outlives this thread, which its scope waits for.
+                            // SAFETY: the target thread outlives this one, which its scope waits for.
                             unsafe { libc::pthread_kill(target, libc::SIGUSR1) };
                             std::thread::sleep(Duration::from_micros(20));
                         }
@@ -388,7 +389,7 @@ impl Drop for SetWhenDropped<'_> {
     }
 }
 
-/// What `accept(2)` lists as errors of one client, or of a moment.
+/// The errors in `accept(2)` that concern one client, or are temporary.
 const CLIENTS_ERRORS: [i32; 8] = [
     libc::ECONNABORTED,
     libc::EPROTO,
@@ -408,9 +409,9 @@ const SHORTAGES: [i32; 5] = [
 ];
 
 #[test]
-fn a_server_goes_on_whatever_an_accept_says_of_a_client_or_of_a_shortage() {
+fn a_server_survives_every_accept_error_of_one_client_or_shortage() {
     child_output(
-        "a_server_goes_on_whatever_an_accept_says_of_a_client_or_of_a_shortage",
+        "a_server_survives_every_accept_error_of_one_client_or_shortage",
         |_| {},
         || {
             let errors = CLIENTS_ERRORS.iter().chain(&SHORTAGES);
@@ -424,7 +425,7 @@ fn a_server_goes_on_whatever_an_accept_says_of_a_client_or_of_a_shortage() {
                     let served = Rc::new(Cell::new(0));
                     let server = {
                         let served = served.clone();
-                        // The loop of README.
+                        // The accept loop of the README.
                         spawn(move || -> io::Result<()> {
                             for stream in listener.incoming() {
                                 drop(stream?);
@@ -443,16 +444,16 @@ fn a_server_goes_on_whatever_an_accept_says_of_a_client_or_of_a_shortage() {
             });
             match served {
                 Ok(served) => assert_eq!(served, clients),
-                Err(error) => eprintln!("not tested: no supervised system calls: {error}"),
+                Err(error) => eprintln!("skipped: no supervised system calls: {error}"),
             }
         },
     );
 }
 
 #[test]
-fn a_system_that_refuses_every_client_keeps_no_loop_busy() {
+fn a_system_that_refuses_every_client_does_not_keep_the_loop_busy() {
     child_output(
-        "a_system_that_refuses_every_client_keeps_no_loop_busy",
+        "a_system_that_refuses_every_client_does_not_keep_the_loop_busy",
         |_| {},
         || {
             let calls = AtomicU64::new(0);
@@ -475,9 +476,9 @@ fn a_system_that_refuses_every_client_keeps_no_loop_busy() {
                 });
             });
             match result {
-                // Some at once, and then some after each pause.
+                // Some attempts at once, then some after each pause.
                 Ok(()) => assert!(calls.into_inner() < 4_000),
-                Err(error) => eprintln!("not tested: no supervised system calls: {error}"),
+                Err(error) => eprintln!("skipped: no supervised system calls: {error}"),
             }
         },
     );

@@ -1,5 +1,5 @@
-//! The position of a file that several fibers, loops and threads share: each byte is read once, and none is written
-//! over.
+//! The position of a file that several fibers, loops and threads share: each byte is read once, and no bytes are
+//! overwritten.
 
 mod common;
 
@@ -11,7 +11,7 @@ use yue_scheduler::*;
 
 const FIBERS: usize = 4;
 const LINES: usize = 300;
-/// So many bytes that a line takes the kernel a while.
+/// Bytes in a line: so many that writing one takes the kernel a while.
 const LENGTH: usize = 5_000;
 
 fn line(writer: usize, number: usize) -> String {
@@ -34,7 +34,7 @@ fn write_lines(file: &fs::File, writer: usize, vectored: bool) {
     }
 }
 
-/// Runs `work` on fibers of two loops and on a plain thread, with their numbers, all with handles of one file.
+/// Runs `work` on fibers of two loops and on a plain thread. Each gets a number and a handle of the same file.
 fn share(file: &fs::File, work: fn(&fs::File, usize)) {
     let (handle, thread) = worker(this_choice());
     let clone = || file.try_clone().unwrap();
@@ -60,7 +60,7 @@ fn share(file: &fs::File, work: fn(&fs::File, usize)) {
 }
 
 #[test]
-fn lines_that_fibers_write_to_one_file_are_all_there() {
+fn lines_that_fibers_write_to_one_file_are_all_kept() {
     on_each_driver(|| {
         let mut file = fs::tempfile().unwrap();
         share(&file, |file, n| write_lines(file, n, n % 2 == 1));
@@ -84,7 +84,7 @@ fn lines_that_fibers_write_to_one_file_are_all_there() {
 }
 
 #[test]
-fn what_fibers_read_from_one_file_is_read_once() {
+fn fibers_reading_one_file_read_each_byte_once() {
     static READ: Mutex<Vec<u32>> = Mutex::new(Vec::new());
     const NUMBERS: u32 = 20_000;
     on_each_driver(|| {
@@ -114,9 +114,9 @@ fn what_fibers_read_from_one_file_is_read_once() {
 }
 
 #[test]
-fn what_has_no_position_is_written_while_another_fiber_reads_it() {
+fn a_file_without_a_position_is_written_while_another_fiber_reads_it() {
     on_each_driver(|| {
-        // A pair of a reader that waits and a writer, over one descriptor: a terminal is of this kind.
+        // A waiting reader and a writer share one descriptor, as with a terminal.
         let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
         let file = Arc::new(fs::File::from(std::os::fd::OwnedFd::from(one)));
         let reading = {

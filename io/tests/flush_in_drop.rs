@@ -1,5 +1,5 @@
-//! Writers that write when they are dropped, in handlers that end badly: the process lives, the handler's own panic is
-//! what its joiner gets, and the other fibers go on. All cases run in a child process, which a second panic would end.
+//! Writers that write when they are dropped, in handlers that fail. The process survives, the joiner gets the handler's
+//! own panic, and the other fibers continue. All cases run in a child process, which a second panic would end.
 
 #[path = "common/child.rs"]
 mod child;
@@ -20,9 +20,9 @@ use yue_scheduler::*;
 enum Writer {
     Buffered,
     Lines,
-    /// Writes its end when it is dropped, as an encoder of a compressed format does.
+    /// Writes its trailer when it is dropped, like an encoder of a compressed format.
     Encoder,
-    /// Tells the peer of the end when it is dropped.
+    /// Notifies the peer of the end when it is dropped.
     Tls,
 }
 
@@ -40,7 +40,7 @@ enum Load {
     FullSocket,
 }
 
-/// How long a handler's request may take.
+/// The time limit of a handler's request.
 const SHORT: Duration = Duration::from_millis(5);
 
 const ANSWER: &[u8] = b"half an answer";
@@ -71,7 +71,7 @@ impl Drop for ClosedInDrop {
     }
 }
 
-/// Fills what the kernel takes without waiting.
+/// Fills the kernel's buffer.
 fn fill(socket: RawFd) {
     let bytes = [0u8; 4096];
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -79,7 +79,7 @@ fn fill(socket: RawFd) {
     while unsafe { libc::send(socket, bytes.as_ptr().cast(), bytes.len(), flags) } > 0 {}
 }
 
-/// Both sides of TLS over a connection, the server's first.
+/// Creates both sides of TLS over a connection, the server's first.
 fn secured(server: TcpStream, client: TcpStream) -> (TlsStream<TcpStream>, TlsStream<TcpStream>) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
@@ -88,13 +88,13 @@ fn secured(server: TcpStream, client: TcpStream) -> (TlsStream<TcpStream>, TlsSt
     let server = spawn(move || acceptor.accept(server).unwrap());
     let mut client = connector.connect("localhost", client).unwrap();
     let mut server = server.join().unwrap();
-    // What the handshake leaves to be sent and read is out of the way.
+    // Nothing from the handshake remains to be sent or read.
     server.write_all(b"!").unwrap();
     client.read_exact(&mut [0]).unwrap();
     (server, client)
 }
 
-/// What a handler does: it has written a part of its answer, and then it fails.
+/// Fails as a handler that has written a part of its answer.
 fn fail(writer: &mut impl Write, stream: &TcpStream, ending: Ending, load: Load) {
     writer.write_all(ANSWER).unwrap();
     if load == Load::FullSocket {
@@ -128,7 +128,7 @@ fn handle(
     }
 }
 
-/// Fibers that send each other bytes, and count them.
+/// Starts fibers that send each other bytes and count them.
 fn neighbours(count: Rc<Cell<u64>>) -> Vec<JoinHandle<()>> {
     let pass_on = |mut stream: UnixStream, count: Rc<Cell<u64>>| {
         let mut byte = [0];
@@ -152,7 +152,7 @@ fn neighbours(count: Rc<Cell<u64>>) -> Vec<JoinHandle<()>> {
     fibers
 }
 
-/// All that the peer gets; whether the end was told or seen only as TCP has it.
+/// Reads until the end. Returns the bytes, and whether TLS announced the end (as opposed to TCP alone).
 fn received(peer: &mut impl Read) -> (Vec<u8>, bool) {
     let mut bytes = Vec::new();
     let outcome = peer.read_to_end(&mut bytes);
@@ -192,10 +192,10 @@ fn one_case(writer: Writer, ending: Ending, load: Load) {
         None => received(&mut peer),
     };
     let expected = match (ending, writer) {
-        // The socket has room, so that nothing has to wait.
+        // The socket has room, so nothing has to wait.
         (Ending::Panic, Writer::Encoder) => b"half an answer, and the end".to_vec(),
         (Ending::Panic, _) => ANSWER.to_vec(),
-        // A fiber that was told to stop begins nothing.
+        // A stopped fiber begins no operation.
         _ => Vec::new(),
     };
     assert_eq!(bytes, expected);
@@ -204,7 +204,7 @@ fn one_case(writer: Writer, ending: Ending, load: Load) {
     }
 }
 
-/// All writers and endings under that load, on each driver.
+/// Runs all writers and endings under that load, on each driver.
 fn all_cases(load: Load) {
     for choice in choices() {
         run_on(choice, move || {
@@ -243,15 +243,19 @@ fn a_handler_that_fails_while_its_writer_holds_bytes_fails_alone() {
 }
 
 #[test]
-fn it_does_so_too_among_busy_neighbours() {
-    in_child("it_does_so_too_among_busy_neighbours", || {
-        all_cases(Load::Busy)
-    });
+fn a_failing_handler_fails_alone_among_busy_neighbours() {
+    in_child(
+        "a_failing_handler_fails_alone_among_busy_neighbours",
+        || all_cases(Load::Busy),
+    );
 }
 
 #[test]
-fn it_does_so_too_when_the_socket_takes_no_more() {
-    in_child("it_does_so_too_when_the_socket_takes_no_more", || {
-        all_cases(Load::FullSocket);
-    });
+fn a_failing_handler_fails_alone_when_the_socket_is_full() {
+    in_child(
+        "a_failing_handler_fails_alone_when_the_socket_is_full",
+        || {
+            all_cases(Load::FullSocket);
+        },
+    );
 }

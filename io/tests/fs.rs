@@ -14,10 +14,10 @@ use yue_io::fs::{self, File, NamedTempFile, OpenOptions, Permissions, TempDir};
 use yue_scheduler::*;
 
 #[test]
-fn what_is_written_is_read() {
+fn written_bytes_are_read_back() {
     on_each_driver(|| {
-        let place = TempDir::new().unwrap();
-        let path = place.path().join("file");
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("file");
         let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
         fs::write(&path, &bytes).unwrap();
         assert!(fs::read(&path).unwrap() == bytes);
@@ -29,7 +29,7 @@ fn what_is_written_is_read() {
         assert_eq!(error.kind(), ErrorKind::InvalidData);
         fs::write(&path, "").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"");
-        // Its length is said to be nothing.
+        // Files in /proc report a length of zero.
         assert!(
             fs::read_to_string("/proc/self/status")
                 .unwrap()
@@ -40,7 +40,7 @@ fn what_is_written_is_read() {
 }
 
 #[test]
-fn a_file_has_a_position_and_can_be_read_and_written_beside_it() {
+fn positional_reads_and_writes_leave_the_files_position() {
     on_each_driver(|| {
         let mut file = fs::tempfile().unwrap();
         file.write_all(b"0123456789").unwrap();
@@ -49,7 +49,7 @@ fn a_file_has_a_position_and_can_be_read_and_written_beside_it() {
         let mut bytes = [0; 4];
         file.read_exact_at(&mut bytes, 2).unwrap();
         assert_eq!(&bytes, b"2ab5");
-        // Neither has moved it.
+        // Neither call moved the position.
         assert_eq!(file.stream_position().unwrap(), 10);
         file.seek(SeekFrom::Start(8)).unwrap();
         let mut rest = String::new();
@@ -69,10 +69,10 @@ fn a_file_has_a_position_and_can_be_read_and_written_beside_it() {
 }
 
 #[test]
-fn appending_goes_to_the_end_wherever_that_is() {
+fn appending_writes_at_the_current_end() {
     on_each_driver(|| {
-        let place = TempDir::new().unwrap();
-        let path = place.path().join("log");
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("log");
         let open = || OpenOptions::new().append(true).create(true).open(&path);
         let (mut one, mut other) = (open().unwrap(), open().unwrap());
         for n in 0..5 {
@@ -91,7 +91,7 @@ fn appending_goes_to_the_end_wherever_that_is() {
 }
 
 #[test]
-fn several_buffers_go_at_once() {
+fn several_buffers_are_transferred_at_once() {
     on_each_driver(|| {
         let mut file = fs::tempfile().unwrap();
         let slices = [IoSlice::new(b"one "), IoSlice::new(b"two")];
@@ -105,14 +105,14 @@ fn several_buffers_go_at_once() {
 }
 
 #[test]
-fn options_decide_what_opening_does() {
+fn options_determine_how_a_file_is_opened() {
     on_each_driver(|| {
-        let place = TempDir::new().unwrap();
-        let path = place.path().join("file");
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("file");
         let kind = |options: &OpenOptions| options.open(&path).unwrap_err().kind();
         assert_eq!(kind(OpenOptions::new().read(true)), ErrorKind::NotFound);
         assert_eq!(kind(OpenOptions::new().write(true)), ErrorKind::NotFound);
-        // What contradicts itself.
+        // Options that contradict each other.
         assert_eq!(kind(&OpenOptions::new()), ErrorKind::InvalidInput);
         assert_eq!(
             kind(OpenOptions::new().read(true).create(true)),
@@ -132,11 +132,11 @@ fn options_decide_what_opening_does() {
         let mut text = String::new();
         both.read_to_string(&mut text).unwrap();
         assert_eq!(text, "text");
-        // For reading alone: writing is refused, and the other way round.
+        // Opened for reading only, a file refuses writes; opened for writing only, reads.
         assert!(File::open(&path).unwrap().write(b"x").is_err());
         assert!(File::create(&path).unwrap().read(&mut [0]).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"");
-        let private = place.path().join("private");
+        let private = dir.path().join("private");
         let mut options = OpenOptions::new();
         options
             .write(true)
@@ -146,10 +146,10 @@ fn options_decide_what_opening_does() {
             .unwrap();
         let mode = fs::metadata(&private).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        fs::symlink(&private, place.path().join("link")).unwrap();
+        fs::symlink(&private, dir.path().join("link")).unwrap();
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_NOFOLLOW);
-        let error = options.open(place.path().join("link")).unwrap_err();
+        let error = options.open(dir.path().join("link")).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
         let zero = File::open("a\0b").unwrap_err();
         assert_eq!(zero.kind(), ErrorKind::InvalidInput);
@@ -157,10 +157,10 @@ fn options_decide_what_opening_does() {
 }
 
 #[test]
-fn length_room_times_and_permissions_are_set() {
+fn length_space_times_and_permissions_are_set() {
     on_each_driver(|| {
-        let place = TempDir::new().unwrap();
-        let path = place.path().join("file");
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("file");
         let file = File::create_new(&path).unwrap();
         file.set_len(100).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 100);
@@ -190,10 +190,10 @@ fn length_room_times_and_permissions_are_set() {
 }
 
 #[test]
-fn directories_are_made_listed_and_removed() {
+fn directories_are_created_listed_and_removed() {
     on_each_driver(|| {
-        let place = TempDir::new().unwrap();
-        let deep = place.path().join("a/b/c");
+        let dir = TempDir::new().unwrap();
+        let deep = dir.path().join("a/b/c");
         assert_eq!(
             fs::create_dir(&deep).unwrap_err().kind(),
             ErrorKind::NotFound
@@ -226,8 +226,8 @@ fn directories_are_made_listed_and_removed() {
             ErrorKind::DirectoryNotEmpty
         );
         fs::remove_dir_all(&deep).unwrap();
-        fs::remove_dir(place.path().join("a/b")).unwrap();
-        assert_eq!(fs::read_dir(place.path().join("a")).unwrap().count(), 0);
+        fs::remove_dir(dir.path().join("a/b")).unwrap();
+        assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 0);
         let error = fs::read_dir(deep).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
     });
@@ -236,8 +236,8 @@ fn directories_are_made_listed_and_removed() {
 #[test]
 fn files_are_renamed_linked_copied_and_removed() {
     on_each_driver(|| {
-        let place = TempDir::new().unwrap();
-        let at = |name: &str| place.path().join(name);
+        let dir = TempDir::new().unwrap();
+        let at = |name: &str| dir.path().join(name);
         fs::write(at("one"), "1").unwrap();
         fs::write(at("two"), "2").unwrap();
         fs::rename(at("one"), at("two")).unwrap();
@@ -264,42 +264,42 @@ fn files_are_renamed_linked_copied_and_removed() {
         ] {
             assert_eq!(error.kind(), ErrorKind::NotFound);
         }
-        let directory = fs::remove_file(place.path()).unwrap_err();
+        let directory = fs::remove_file(dir.path()).unwrap_err();
         assert_eq!(directory.kind(), ErrorKind::IsADirectory);
-        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     });
 }
 
 #[test]
-fn what_is_temporary_goes() {
+fn temporary_files_are_removed() {
     on_each_driver(|| {
-        let place = TempDir::new().unwrap();
-        let inner = TempDir::new_in(place.path()).unwrap();
-        let kept = TempDir::new_in(place.path()).unwrap().keep();
+        let dir = TempDir::new().unwrap();
+        let inner = TempDir::new_in(dir.path()).unwrap();
+        let kept = TempDir::new_in(dir.path()).unwrap().keep();
         let path = inner.path().to_owned();
         fs::write(path.join("file"), "x").unwrap();
         inner.close().unwrap();
         assert!(!path.exists() && kept.exists());
-        let mut named = NamedTempFile::new_in(place.path()).unwrap();
+        let mut named = NamedTempFile::new_in(dir.path()).unwrap();
         assert!(named.path().exists());
         named.file().write_all(b"whole").unwrap();
-        let goal = place.path().join("goal");
+        let goal = dir.path().join("goal");
         fs::write(&goal, "old").unwrap();
         drop(named.persist(&goal).unwrap());
         assert_eq!(fs::read_to_string(&goal).unwrap(), "whole");
-        drop(NamedTempFile::new_in(place.path()).unwrap());
-        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2);
-        let path = place.path().to_owned();
-        drop(place);
+        drop(NamedTempFile::new_in(dir.path()).unwrap());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        let path = dir.path().to_owned();
+        drop(dir);
         assert!(!path.exists());
     });
 }
 
 #[test]
-fn a_cancelled_fiber_begins_no_operation_and_finishes_one_that_runs() {
+fn a_cancelled_fiber_starts_no_operation_and_finishes_one_in_progress() {
     on_each_driver(|| {
-        let place = TempDir::new().unwrap();
-        let path = place.path().join("file");
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("file");
         let late = path.clone();
         let fiber = spawn(move || {
             let before = File::open(&late);
@@ -322,7 +322,7 @@ fn a_cancelled_fiber_begins_no_operation_and_finishes_one_that_runs() {
             sleep(Duration::from_micros(round)).unwrap();
             fiber.cancel();
             match fiber.join().unwrap() {
-                // What is said to be written is.
+                // Bytes reported as written are written.
                 Ok(path) => assert_eq!(fs::metadata(&path).unwrap().len(), 10_000),
                 Err(error) => assert_eq!(error.downcast::<Stopped>().unwrap(), Stopped::Cancelled),
             }
@@ -332,7 +332,7 @@ fn a_cancelled_fiber_begins_no_operation_and_finishes_one_that_runs() {
 }
 
 #[test]
-fn others_run_while_a_file_is_worked_on() {
+fn other_fibers_run_during_a_file_operation() {
     on_each_driver(|| {
         let ticks = Rc::new(Cell::new(0u32));
         let count = ticks.clone();
@@ -353,7 +353,7 @@ fn others_run_while_a_file_is_worked_on() {
 }
 
 #[test]
-fn files_go_to_the_standard_library_and_to_threads() {
+fn files_convert_to_the_standard_library_and_work_on_threads() {
     on_each_driver(|| {
         let file = fs::tempfile().unwrap();
         let clone = file.try_clone().unwrap();
@@ -367,18 +367,18 @@ fn files_go_to_the_standard_library_and_to_threads() {
         file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "thread");
     });
-    let place = TempDir::new().unwrap();
-    fs::write(place.path().join("file"), "no loop").unwrap();
-    assert_eq!(fs::read(place.path().join("file")).unwrap(), b"no loop");
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("file"), "no loop").unwrap();
+    assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"no loop");
 }
 
 #[test]
-fn in_a_callback_a_file_would_block() {
+fn in_a_callback_a_file_operation_returns_would_block() {
     on_each_driver(|| {
         let seen = Rc::new(Cell::new(None));
-        let (place, waker) = (seen.clone(), prepare_park());
+        let (outcome, waker) = (seen.clone(), prepare_park());
         let timer = Timer::new(move || {
-            place.set(Some(File::open("/dev/null").unwrap_err().kind()));
+            outcome.set(Some(File::open("/dev/null").unwrap_err().kind()));
             waker.wake();
         });
         timer.arm(now());

@@ -1,4 +1,5 @@
-//! Receivers and listeners that are full, on both drivers: whoever waits for room loses nothing and burns no time.
+//! Full receivers and full backlogs, on both drivers: a fiber that waits for room loses no data and uses no processor
+//! time.
 
 mod common;
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 use yue_io::net::{UnixDatagram, UnixListener, UnixStream};
 use yue_scheduler::*;
 
-/// An abstract address that nobody has yet.
+/// Returns an unused abstract address.
 fn fresh_address() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -22,14 +23,14 @@ fn fresh_address() -> SocketAddr {
     SocketAddr::from_abstract_name(name).unwrap()
 }
 
-/// More than a receiver's queue takes.
+/// More messages than a receiver's queue holds.
 const MANY: u32 = 300;
 
 fn message(number: u32) -> Vec<u8> {
     format!("message {number:04}").into_bytes()
 }
 
-/// Sends [`MANY`] messages through `send`, to be received by `receive`, which gets less time than the sender.
+/// Sends [`MANY`] messages with `send`, while `receive` receives them and gets less time than the sender.
 fn arrive_whole_and_in_order(
     send: impl Fn(&[u8]) -> io::Result<usize> + 'static,
     receive: impl Fn(&mut [u8]) -> io::Result<usize>,
@@ -56,7 +57,7 @@ fn arrive_whole_and_in_order(
 
 type Sending = Box<dyn Fn(&[u8]) -> io::Result<usize> + Send + Sync>;
 
-/// A receiver at an address, and how to send to it.
+/// A receiver at an address, and a function that sends to it.
 struct Bound {
     receiver: UnixDatagram,
     address: SocketAddr,
@@ -64,7 +65,7 @@ struct Bound {
     send: Sending,
 }
 
-/// With a sender that is connected to the receiver.
+/// Creates a receiver with a connected sender.
 fn connected() -> Bound {
     let mut bound = named();
     bound.sender.connect_addr(&bound.address).unwrap();
@@ -73,7 +74,7 @@ fn connected() -> Bound {
     bound
 }
 
-/// With a sender that is not, and names the receiver each time.
+/// Creates a receiver with an unconnected sender, which names the receiver in each call.
 fn named() -> Bound {
     let address = fresh_address();
     let receiver = UnixDatagram::bind_addr(&address).unwrap();
@@ -115,7 +116,7 @@ fn datagrams_with_descriptors_for_a_full_receiver_arrive_whole_and_in_order() {
 }
 
 #[test]
-fn a_stream_type_over_a_socket_that_keeps_messages_apart_sends_them_whole() {
+fn a_stream_type_over_a_socket_with_message_boundaries_sends_messages_whole() {
     on_each_driver(|| {
         let (kind, domain) = (socket2::Type::SEQPACKET, socket2::Domain::UNIX);
         let (one, other) = socket2::Socket::pair(domain, kind, None).unwrap();
@@ -130,11 +131,11 @@ fn a_stream_type_over_a_socket_that_keeps_messages_apart_sends_them_whole() {
 }
 
 #[test]
-fn a_sender_that_is_told_to_stop_has_sent_nothing() {
+fn a_cancelled_sender_has_sent_nothing() {
     on_each_driver(|| {
         for Bound { receiver, send, .. } in [connected(), named()] {
             let mut sent = 0;
-            // As many as find room, and one that does not.
+            // As many as fit, and one more.
             while let Ok(Ok(_)) = timeout(Duration::from_millis(20), || send(b"one")) {
                 sent += 1;
             }
@@ -179,7 +180,7 @@ fn a_plain_thread_waits_for_a_full_receiver_as_long_as_its_timeout_allows() {
     }
 }
 
-/// A listener whose backlog is full, and the clients in it.
+/// Returns a listener whose backlog is full, and the clients in it.
 fn full_listener() -> (
     UnixListener,
     SocketAddr,
@@ -190,7 +191,7 @@ fn full_listener() -> (
     // SAFETY: no memory is passed.
     assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 1) }, 0);
     let connect = || std::os::unix::net::UnixStream::connect_addr(&address).unwrap();
-    // One more than the backlog: the kernel counts so.
+    // The kernel admits one more than the backlog.
     let clients = vec![connect(), connect()];
     (listener.into(), address, clients)
 }
@@ -246,9 +247,9 @@ fn a_connect_to_a_full_backlog_is_cancelled_and_times_out() {
 }
 
 #[test]
-fn a_connect_is_cancelled_whatever_the_kernel_is_doing_with_it() {
+fn a_connect_is_cancelled_in_every_state_of_the_kernels_attempt() {
     on_each_driver(|| {
-        // io_uring tries it many times before it leaves it to a thread of its own.
+        // io_uring retries the connect many times before it hands it to a worker thread.
         for round in 0..40 {
             let (_listener, address, _queued) = full_listener();
             let connecting: Vec<_> = (0..6)
@@ -269,7 +270,7 @@ fn a_connect_is_cancelled_whatever_the_kernel_is_doing_with_it() {
     });
 }
 
-/// Ticks of the loop while a fiber does `wait` for a while, and is cancelled then.
+/// Counts the loop's ticks while a fiber runs `wait` for a while and is then cancelled.
 fn ticks_while_waiting<T: 'static>(wait: impl FnOnce() -> io::Result<T> + 'static) -> u64 {
     let waiting = spawn(wait);
     sleep(Duration::from_millis(20)).unwrap();
@@ -281,13 +282,13 @@ fn ticks_while_waiting<T: 'static>(wait: impl FnOnce() -> io::Result<T> + 'stati
 }
 
 #[test]
-fn nobody_who_waits_for_room_keeps_the_loop_busy() {
+fn a_fiber_that_waits_for_room_does_not_keep_the_loop_busy() {
     on_each_driver(|| {
         let (_listener, address, _queued) = full_listener();
         let ticks = ticks_while_waiting(move || UnixStream::connect_addr(&address));
         assert!(ticks < 200, "a full backlog: {ticks} ticks");
         for (how, bound) in [("connected", connected()), ("named", named())] {
-            // Full of what another socket has sent.
+            // Filled by another socket.
             let other = UnixDatagram::unbound().unwrap().into_std().unwrap();
             other.set_nonblocking(true).unwrap();
             while other.send_to_addr(b"x", &bound.address).is_ok() {}

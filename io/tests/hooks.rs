@@ -10,7 +10,7 @@ use yue_io::net::UnixStream;
 use yue_scheduler::*;
 
 #[test]
-fn an_operation_ends_by_its_completion_whatever_a_switch_hook_does() {
+fn an_operation_ends_only_with_its_completion_whatever_a_switch_hook_does() {
     struct Hook;
     impl SwitchHook for Hook {
         fn leave(&self) -> Result<(), &'static str> {
@@ -25,7 +25,7 @@ fn an_operation_ends_by_its_completion_whatever_a_switch_hook_does() {
             let mut buffer = [0; 16];
             let read = || with_switch_hook(Hook, |_| stream.read(&mut buffer));
             let outcome = catch_unwind(AssertUnwindSafe(read));
-            // The call is over, and with it what the kernel does.
+            // The call has returned, so the kernel has finished the operation.
             let in_flight = operations();
             peer.write_all(b"by the kernel?").unwrap();
             sleep(Duration::from_millis(5)).unwrap();

@@ -1,4 +1,4 @@
-//! Connections as they come: on io_uring one operation takes them, and none that it takes may be lost.
+//! `incoming`: on io_uring one operation accepts connections as they arrive, and no accepted connection may be lost.
 
 mod common;
 
@@ -14,7 +14,7 @@ use yue_scheduler::*;
 
 const CLIENTS: usize = 10;
 
-/// A listener on which a connection that was lost shows as a failure.
+/// Creates a listener on which a lost connection shows as a failure.
 fn listener() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_read_timeout(Some(LONG)).unwrap();
@@ -35,13 +35,13 @@ fn peer(stream: &TcpStream) -> SocketAddr {
     stream.peer_addr().unwrap()
 }
 
-/// Turns of the loop in which nothing is accepted.
-fn let_it_rest() {
+/// Lets the loop turn without accepting.
+fn turn_without_accepting() {
     (0..5).for_each(|_| sleep(Duration::from_millis(1)).unwrap());
 }
 
 #[test]
-fn connections_that_were_taken_too_early_are_the_next_to_be_accepted_and_in_order() {
+fn connections_accepted_in_advance_are_returned_next_and_in_order() {
     on_each_driver(|| {
         let (listener, address) = listener();
         let clients = connect(address, CLIENTS);
@@ -66,7 +66,7 @@ fn connections_that_were_taken_too_early_are_the_next_to_be_accepted_and_in_orde
 }
 
 #[test]
-fn a_clone_accepts_what_the_first_handle_has_taken() {
+fn a_clone_returns_connections_that_the_first_handle_accepted() {
     on_each_driver(|| {
         let (listener, address) = listener();
         let clone = listener.try_clone().unwrap();
@@ -88,7 +88,7 @@ fn a_clone_accepts_what_the_first_handle_has_taken() {
 }
 
 #[test]
-fn a_listener_that_is_dropped_after_its_iterator_listens_no_more() {
+fn a_listener_dropped_after_its_iterator_stops_listening() {
     on_each_driver(|| {
         let (listener, address) = listener();
         for _ in 0..20 {
@@ -101,34 +101,34 @@ fn a_listener_that_is_dropped_after_its_iterator_listens_no_more() {
         drop(listener);
         let error = TcpStream::connect(address).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-        // Those that were taken and not used are closed with it.
+        // Connections accepted in advance are closed with the listener.
         for client in &mut left {
             assert!(matches!(client.read(&mut [0; 1]), Ok(0) | Err(_)));
         }
-        // The port is free again at once.
+        // The port is free at once.
         drop(TcpListener::bind(address).unwrap());
     });
 }
 
 #[test]
-fn nothing_is_taken_while_the_fiber_does_something_else() {
+fn no_connection_is_accepted_while_the_fiber_does_something_else() {
     on_each_driver(|| {
         let (listener, address) = listener();
         let first = TcpStream::connect(address).unwrap();
         let mut incoming = listener.incoming();
         let accepted = incoming.next().unwrap().unwrap();
         assert_eq!(peer(&accepted), local(&first));
-        let_it_rest();
+        turn_without_accepting();
         assert_eq!(operations(), 0);
         let clients = connect(address, 3);
-        let_it_rest();
-        // The system has them still: its own call finds all three.
+        turn_without_accepting();
+        // All three are still in the backlog: a direct accept finds them.
         let other = listener.try_clone().unwrap().into_std().unwrap();
         other.set_nonblocking(true).unwrap();
         for client in &clients {
             assert_eq!(other.accept().unwrap().1, local(client));
         }
-        // And the iterator goes on, non-blocking as its descriptor now is.
+        // The iterator still works, though its descriptor is now non-blocking.
         let last = TcpStream::connect(address).unwrap();
         assert_eq!(peer(&incoming.next().unwrap().unwrap()), local(&last));
     });
@@ -152,7 +152,7 @@ fn a_deadline_ends_the_wait_and_not_the_iterator() {
     });
 }
 
-/// Accepts until it is told to stop, and notes who came.
+/// Accepts until the fiber is cancelled, and records the peers.
 fn serve(listener: &TcpListener, served: &Rc<RefCell<Vec<SocketAddr>>>) {
     for stream in listener.incoming() {
         let stream = stream.unwrap();
@@ -161,7 +161,7 @@ fn serve(listener: &TcpListener, served: &Rc<RefCell<Vec<SocketAddr>>>) {
 }
 
 #[test]
-fn a_cancel_in_the_midst_of_connections_loses_none() {
+fn a_cancel_during_accepts_loses_no_connection() {
     on_each_driver(|| {
         for round in 0..60 {
             let (listener, address) = listener();
@@ -189,14 +189,14 @@ fn a_cancel_in_the_midst_of_connections_loses_none() {
 }
 
 #[test]
-fn fibers_and_loops_share_a_listener_and_each_connection_comes_once() {
+fn fibers_and_loops_share_a_listener_and_each_connection_is_accepted_once() {
     for choice in choices() {
         let (handle, thread) = worker(choice);
         run_on(choice, move || {
             const MANY: usize = 300;
             let (listener, address) = listener();
             let listener = Arc::new(listener);
-            // A byte for each connection that somebody got.
+            // One byte for each accepted connection.
             let answer = |listener: &TcpListener| {
                 for stream in listener.incoming() {
                     stream.unwrap().write_all(b"x").unwrap();
@@ -230,7 +230,7 @@ fn fibers_and_loops_share_a_listener_and_each_connection_comes_once() {
 }
 
 #[test]
-fn unix_connections_come_in_the_same_way() {
+fn unix_listeners_accept_in_the_same_way() {
     on_each_driver(|| {
         let path = std::env::temp_dir().join(format!("yue-incoming-{}.sock", std::process::id()));
         let _ = std::fs::remove_file(&path);
@@ -259,13 +259,13 @@ fn unix_connections_come_in_the_same_way() {
 }
 
 #[test]
-fn a_loop_that_ends_while_connections_are_awaited_lets_go_of_the_listener() {
+fn a_loop_that_ends_during_an_accept_releases_the_listener() {
     for choice in choices() {
         let address = run_on(choice, || {
             let (listener, address) = listener();
             drop(spawn(move || listener.incoming().for_each(drop)));
             drop(TcpStream::connect(address).unwrap());
-            let_it_rest();
+            turn_without_accepting();
             address
         });
         drop(std::net::TcpListener::bind(address).unwrap());

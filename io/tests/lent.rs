@@ -1,4 +1,4 @@
-//! Which operations of a driver work on memory that fibers lend, and would outlive a fiber that is abandoned.
+//! The operations of a driver that use memory of fibers, and would outlive an abandoned fiber.
 
 use std::io::{Read, Write};
 use std::rc::Rc;
@@ -10,7 +10,7 @@ fn lent() -> (usize, &'static str) {
 }
 
 #[test]
-fn a_read_of_a_fiber_is_lent_while_the_ring_works_on_it_and_a_wait_for_readiness_is_not() {
+fn a_read_in_the_ring_borrows_memory_and_a_wait_for_readiness_does_not() {
     yue_io::run(|| {
         let pair = UnixStream::pair().unwrap();
         let (ours, theirs) = (Rc::new(pair.0), pair.1);

@@ -1,4 +1,4 @@
-//! Libraries over `Read` and `Write`, written for the standard library's streams, run on ours unchanged.
+//! Libraries written for `Read` and `Write` of the standard library run unchanged on these streams.
 
 mod common;
 
@@ -13,7 +13,7 @@ use yue_io::net::{TcpListener, TcpStream, UnixStream};
 use yue_io::tls::rustls;
 use yue_scheduler::*;
 
-/// Serves connections by `serve`, each on a fiber, until the handle is cancelled.
+/// Serves each connection on a fiber with `serve`, until the handle is cancelled.
 fn server(serve: fn(TcpStream)) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -27,7 +27,7 @@ fn server(serve: fn(TcpStream)) -> (SocketAddr, JoinHandle<()>) {
 }
 
 #[test]
-fn the_standard_librarys_own_tools_run() {
+fn the_standard_librarys_adapters_work() {
     on_each_driver(|| {
         let (client, server) = UnixStream::pair().unwrap();
         let other = spawn(move || {
@@ -37,7 +37,7 @@ fn the_standard_librarys_own_tools_run() {
             }
             writer.flush().unwrap();
             drop(writer);
-            // Takes what is there up to a bound, then the rest.
+            // Reads up to a limit, then the rest.
             server.shutdown(yue_io::net::Shutdown::Write).unwrap();
             let mut answer = String::new();
             (&server).take(5).read_to_string(&mut answer).unwrap();
@@ -57,7 +57,7 @@ fn the_standard_librarys_own_tools_run() {
     });
 }
 
-/// Answers requests with their path, as long as the client keeps the connection.
+/// Answers requests with their path until the client closes the connection.
 fn serve_http(mut stream: TcpStream) {
     let mut buffer = Vec::new();
     loop {
@@ -82,12 +82,12 @@ fn serve_http(mut stream: TcpStream) {
 }
 
 #[test]
-fn httparse_reads_requests_that_come_in_pieces_and_in_heaps() {
+fn httparse_reads_requests_that_arrive_in_pieces_and_together() {
     on_each_driver(|| {
         let (address, server) = server(serve_http);
         let stream = TcpStream::connect(address).unwrap();
         let request = |n: u32| format!("GET /{n} HTTP/1.1\r\nHost: here\r\n\r\n");
-        // The first byte by byte, the rest all at once.
+        // The first request byte by byte, the rest all at once.
         for byte in request(0).as_bytes() {
             (&stream).write_all(&[*byte]).unwrap();
         }
@@ -156,7 +156,7 @@ fn tungstenite_speaks_websocket() {
 }
 
 #[test]
-fn rustls_own_stream_runs() {
+fn rustls_own_stream_works() {
     on_each_driver(|| {
         let made = rcgen::generate_simple_self_signed(["here".to_owned()]).unwrap();
         let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());

@@ -1,4 +1,4 @@
-//! Descriptors that run out, loops that come and go, bells that ring at the wrong moment.
+//! Resource limits: exhausted descriptors, loops that start and end, bells that ring at awkward moments.
 
 #[path = "common/child.rs"]
 mod child;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use yue_io::net::{TcpListener, TcpStream};
 use yue_scheduler::*;
 
-/// What each descriptor of the process is.
+/// Describes each open descriptor of the process.
 fn open_descriptors() -> Vec<String> {
     let entries = std::fs::read_dir("/proc/self/fd").unwrap();
     let name = |entry: std::fs::DirEntry| std::fs::read_link(entry.path()).unwrap_or_default();
@@ -24,7 +24,7 @@ fn open_descriptors() -> Vec<String> {
         .collect()
 }
 
-/// Sets how many descriptors the process may have, as far as the hard limit allows; returns how many that is.
+/// Sets the process's descriptor limit, up to the hard limit. Returns the limit that was set.
 fn limit_descriptors(most: u64) -> u64 {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
@@ -41,15 +41,15 @@ fn limit_descriptors(most: u64) -> u64 {
 }
 
 #[test]
-fn an_accept_without_descriptors_left_fails_after_a_pause_and_works_again_later() {
+fn an_accept_without_free_descriptors_fails_after_a_pause_and_recovers() {
     in_child(
-        "an_accept_without_descriptors_left_fails_after_a_pause_and_works_again_later",
+        "an_accept_without_free_descriptors_fails_after_a_pause_and_recovers",
         || {
             on_each_driver(|| {
                 let listener = TcpListener::bind("127.0.0.1:0").unwrap();
                 let address = listener.local_addr().unwrap();
                 limit_descriptors(64);
-                // Both ends are in this process: all clients are queued before the first is accepted.
+                // Both ends are in this process, so all clients are queued before the first accept.
                 let mut held = Vec::new();
                 let client = TcpStream::connect(address).unwrap();
                 while let Ok(file) = std::fs::File::open("/dev/null") {
@@ -69,7 +69,7 @@ fn an_accept_without_descriptors_left_fails_after_a_pause_and_works_again_later(
                     }
                 });
                 wait_until(|| errors.get() >= 3);
-                // Each error took its pause: a loop that ignores them does not spin.
+                // Each error came after a pause: a loop that ignores errors does not spin.
                 assert!(Instant::system().saturating_since(before) >= Duration::from_millis(150));
                 held.clear();
                 let stream = server.join().unwrap();
@@ -80,10 +80,10 @@ fn an_accept_without_descriptors_left_fails_after_a_pause_and_works_again_later(
 }
 
 #[test]
-fn connections_that_come_when_descriptors_run_out_come_later_and_none_is_lost() {
+fn connections_that_arrive_without_free_descriptors_are_accepted_later() {
     const CLIENTS: usize = 12;
     in_child(
-        "connections_that_come_when_descriptors_run_out_come_later_and_none_is_lost",
+        "connections_that_arrive_without_free_descriptors_are_accepted_later",
         || {
             on_each_driver(|| {
                 let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -96,12 +96,12 @@ fn connections_that_come_when_descriptors_run_out_come_later_and_none_is_lost() 
                 while let Ok(file) = std::fs::File::open("/dev/null") {
                     held.push(file);
                 }
-                // Room for some of them only.
+                // Descriptors for some of them only.
                 held.truncate(held.len() - CLIENTS / 3);
                 let (before, accepted) = (now(), Rc::new(RefCell::new(Vec::new())));
                 let server = {
                     let accepted = accepted.clone();
-                    // README's own loop: a shortage must not end it.
+                    // The README's accept loop: a shortage must not end it.
                     spawn(move || -> std::io::Result<()> {
                         for stream in listener.incoming() {
                             let stream = stream?;
@@ -114,12 +114,12 @@ fn connections_that_come_when_descriptors_run_out_come_later_and_none_is_lost() 
                 let ticks = this_loop::counters().ticks;
                 sleep(Duration::from_millis(150)).unwrap();
                 assert!(!server.is_done());
-                // Between two attempts it pauses.
+                // The loop pauses between two attempts.
                 assert!(this_loop::counters().ticks - ticks < 50);
                 held.clear();
                 wait_until(|| accepted.borrow().len() == CLIENTS);
                 assert!(Instant::system().saturating_since(before) >= Duration::from_millis(150));
-                // It still ends when it is told to.
+                // It still ends when it is cancelled.
                 server.cancel_and_join().unwrap().unwrap();
                 let accepted = accepted.take();
                 let local = clients.iter().map(|client| client.local_addr().unwrap());
@@ -131,9 +131,9 @@ fn connections_that_come_when_descriptors_run_out_come_later_and_none_is_lost() 
 }
 
 #[test]
-fn a_fiber_that_accepts_without_descriptors_left_is_cancelled_and_times_out() {
+fn a_fiber_that_accepts_without_free_descriptors_is_cancelled_and_times_out() {
     in_child(
-        "a_fiber_that_accepts_without_descriptors_left_is_cancelled_and_times_out",
+        "a_fiber_that_accepts_without_free_descriptors_is_cancelled_and_times_out",
         || {
             on_each_driver(|| {
                 let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -144,7 +144,7 @@ fn a_fiber_that_accepts_without_descriptors_left_is_cancelled_and_times_out() {
                 while let Ok(file) = std::fs::File::open("/dev/null") {
                     held.push(file);
                 }
-                // The limit of the wait goes on while it pauses.
+                // The time limit keeps running during the pause.
                 listener
                     .set_read_timeout(Some(Duration::from_millis(120)))
                     .unwrap();
@@ -160,9 +160,9 @@ fn a_fiber_that_accepts_without_descriptors_left_is_cancelled_and_times_out() {
 }
 
 #[test]
-fn a_shortage_is_said_once_and_not_for_each_client() {
-    let said = child_output(
-        "a_shortage_is_said_once_and_not_for_each_client",
+fn a_shortage_is_logged_once_and_not_for_each_client() {
+    let output = child_output(
+        "a_shortage_is_logged_once_and_not_for_each_client",
         |_| {},
         || {
             on_each_driver(|| {
@@ -182,16 +182,16 @@ fn a_shortage_is_said_once_and_not_for_each_client() {
             });
         },
     );
-    if let Some(said) = said {
+    if let Some(output) = output {
         assert_eq!(
-            said.matches("no connection can be accepted").count(),
+            output.matches("cannot accept connections").count(),
             1,
-            "{said}"
+            "{output}"
         );
     }
 }
 
-/// Loops made and dropped; each has done some I/O.
+/// The number of loops created and dropped; each does some I/O.
 const LOOPS: usize = if cfg!(debug_assertions) {
     3_000
 } else {
@@ -199,8 +199,8 @@ const LOOPS: usize = if cfg!(debug_assertions) {
 };
 
 #[test]
-fn loops_come_and_go_and_leave_no_descriptor_behind() {
-    in_child("loops_come_and_go_and_leave_no_descriptor_behind", || {
+fn loops_that_end_leave_no_descriptor_behind() {
+    in_child("loops_that_end_leave_no_descriptor_behind", || {
         for choice in choices() {
             let round = || {
                 run_on(choice, || {
@@ -213,7 +213,7 @@ fn loops_come_and_go_and_leave_no_descriptor_behind() {
             };
             let before = open_descriptors();
             (0..LOOPS).for_each(|_| round());
-            // The bells of the last loops wait for the epoch in which no other thread can ring them.
+            // The bells of the last loops are freed only in the epoch in which no thread can ring them.
             let after = open_descriptors();
             assert!(
                 after.len() < before.len() + 10,
@@ -254,7 +254,7 @@ impl SwitchHook for Never {
 }
 
 #[test]
-fn an_operation_whose_wait_is_refused_is_taken_back_before_its_memory_goes() {
+fn an_operation_whose_wait_is_refused_ends_before_its_memory_is_freed() {
     on_each_driver(|| {
         let (mut one, mut other) = yue_io::net::UnixStream::pair().unwrap();
         for refuse in [false, true] {
@@ -269,7 +269,7 @@ fn an_operation_whose_wait_is_refused_is_taken_back_before_its_memory_goes() {
             assert!(panic.is_err());
             assert_eq!(operations(), 0);
         }
-        // The refused reads took nothing.
+        // The refused reads took no bytes.
         other.write_all(b"mine").unwrap();
         let mut bytes = [0; 4];
         one.read_exact(&mut bytes).unwrap();
@@ -291,7 +291,7 @@ fn no_ring_of_the_bell_is_lost_between_two_loops() {
                 count.fetch_add(1, Ordering::Relaxed);
                 back.run(move || waker.wake());
             });
-            // Both loops are asleep between the rounds, or about to be: each ring comes at another moment of that.
+            // Between the rounds both loops sleep, or are about to: each ring falls into another moment of that.
             if round % 7 == 0 {
                 std::thread::yield_now();
             }
@@ -330,7 +330,7 @@ fn timers_fire_in_order_while_the_driver_waits() {
 }
 
 #[test]
-fn timers_by_the_hundred_thousand_all_fire_and_none_early() {
+fn a_hundred_thousand_timers_all_fire_and_none_early() {
     on_each_driver(|| {
         const TIMERS: u64 = 100_000;
         let fired = Rc::new(Cell::new(0u64));
@@ -347,7 +347,7 @@ fn timers_by_the_hundred_thousand_all_fire_and_none_early() {
                 timer
             })
             .collect();
-        // The driver goes on with its own work meanwhile.
+        // The driver does its other work meanwhile.
         let (mut one, mut other) = yue_io::net::UnixStream::pair().unwrap();
         while fired.get() < TIMERS {
             one.write_all(b"x").unwrap();
@@ -361,7 +361,7 @@ fn timers_by_the_hundred_thousand_all_fire_and_none_early() {
 }
 
 #[test]
-fn a_writer_waits_for_a_reader_that_does_not_read() {
+fn a_writer_waits_for_a_peer_that_does_not_read() {
     on_each_driver(|| {
         let (mut one, mut other) = yue_io::net::UnixStream::pair().unwrap();
         let written = Rc::new(Cell::new(0usize));
@@ -372,7 +372,7 @@ fn a_writer_waits_for_a_reader_that_does_not_read() {
                 count.set(count.get() + 1000);
             }
         });
-        // It comes to a stop long before the end, and goes on when there is room.
+        // The writer stops long before the end, and continues when there is room.
         let before = Cell::new(usize::MAX);
         wait_until(|| operations() == 1 && before.replace(written.get()) == written.get());
         assert!(written.get() < 5_000_000, "{}", written.get());
@@ -388,7 +388,7 @@ fn a_writer_waits_for_a_reader_that_does_not_read() {
 #[test]
 fn more_operations_than_the_queues_hold_all_complete() {
     on_each_driver(|| {
-        // Far more than the submission queue (1024) and the completion queue (4096) have places for.
+        // Far more than the submission queue (1024) and the completion queue (4096) hold.
         const PAIRS: usize = 2500;
         let limit = limit_descriptors(2 * PAIRS as u64 + 500);
         let pairs = PAIRS.min((limit as usize - 200) / 2);
@@ -414,9 +414,9 @@ fn more_operations_than_the_queues_hold_all_complete() {
 }
 
 #[test]
-fn what_becomes_the_standard_librarys_needs_no_descriptor_more() {
+fn a_conversion_to_the_standard_library_takes_no_descriptor() {
     in_child(
-        "what_becomes_the_standard_librarys_needs_no_descriptor_more",
+        "a_conversion_to_the_standard_library_takes_no_descriptor",
         || {
             on_each_driver(|| {
                 let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -438,7 +438,7 @@ fn what_becomes_the_standard_librarys_needs_no_descriptor_more() {
                 writer.write_all(b"pipe").unwrap();
                 reader.read_exact(&mut [0; 4]).unwrap();
                 drop(held);
-                // It listens still, and waits by itself.
+                // It still listens, and its accept waits.
                 drop(std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap());
                 listener.accept().unwrap();
             });

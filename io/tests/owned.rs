@@ -15,7 +15,7 @@ use yue_scheduler::*;
 
 type OnData = Box<dyn Fn(&Connection, &[u8])>;
 
-/// Notes what it is told; what data does is for the test to say.
+/// Records the callbacks; the test sets what `data` does.
 #[derive(Default)]
 struct Recorder {
     connection: RefCell<Option<Connection>>,
@@ -33,7 +33,7 @@ struct Recorder {
 impl Recorder {
     fn enter(&self) -> Inside<'_> {
         assert!(!self.inside.replace(true), "a callback inside a callback");
-        assert!(self.closed.borrow().is_empty(), "a callback after the end");
+        assert!(self.closed.borrow().is_empty(), "a callback after `closed`");
         self.calls.set(self.calls.get() + 1);
         Inside(&self.inside)
     }
@@ -94,7 +94,7 @@ impl Sink for Recorder {
     }
 }
 
-/// A connection under test and the other end of it.
+/// Creates a connection under test and its peer.
 fn started() -> (Connection, Rc<Recorder>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -111,7 +111,7 @@ fn echo(connection: &Connection, bytes: &[u8]) {
 }
 
 #[test]
-fn data_comes_and_answers_go_from_inside_the_callback() {
+fn answers_can_be_sent_from_the_data_callback() {
     on_each_driver(|| {
         let (_, recorder, mut peer) = started();
         *recorder.on_data.borrow_mut() = Some(Box::new(echo));
@@ -131,7 +131,7 @@ fn data_comes_and_answers_go_from_inside_the_callback() {
 }
 
 #[test]
-fn buffers_go_in_order_and_come_back() {
+fn buffers_are_sent_in_order_and_returned() {
     on_each_driver(|| {
         let (connection, recorder, mut peer) = started();
         let mut expected = Vec::new();
@@ -157,7 +157,7 @@ fn buffers_go_in_order_and_come_back() {
 }
 
 #[test]
-fn big_buffers_go_through_short_writes() {
+fn large_buffers_survive_short_writes() {
     on_each_driver(|| {
         let (connection, recorder, mut peer) = started();
         let bytes: Vec<u8> = (0..6_000_000u32).map(|n| (n % 253) as u8).collect();
@@ -177,7 +177,7 @@ fn big_buffers_go_through_short_writes() {
 }
 
 #[test]
-fn nothing_is_delivered_while_reading_is_off_and_nothing_is_lost() {
+fn no_data_is_delivered_while_reading_is_off_and_none_is_lost() {
     on_each_driver(|| {
         let (connection, recorder, mut peer) = started();
         *recorder.on_data.borrow_mut() =
@@ -235,7 +235,7 @@ fn a_connection_that_is_not_read_slows_its_peer_down() {
 }
 
 #[test]
-fn a_close_in_a_callback_is_the_last_that_is_heard() {
+fn no_data_follows_a_close_in_a_callback() {
     on_each_driver(|| {
         let (_, recorder, mut peer) = started();
         *recorder.on_data.borrow_mut() = Some(Box::new(|connection, _| {
@@ -245,7 +245,7 @@ fn a_close_in_a_callback_is_the_last_that_is_heard() {
         }));
         peer.write_all(b"bye").unwrap();
         wait_until(|| recorder.is_closed());
-        // The kernel may answer what is left unread with a reset.
+        // The kernel may answer unread bytes with a reset.
         let _ = peer.write_all(b"still there?");
         sleep(Duration::from_millis(2)).unwrap();
         assert_eq!(*recorder.closed.borrow(), [Ok(())]);
@@ -254,7 +254,7 @@ fn a_close_in_a_callback_is_the_last_that_is_heard() {
 }
 
 #[test]
-fn what_is_queued_goes_out_before_a_close_when_sent() {
+fn queued_bytes_are_sent_before_close_when_sent_closes() {
     on_each_driver(|| {
         let (connection, recorder, mut peer) = started();
         connection.send(vec![1; 3_000_000]);
@@ -269,7 +269,7 @@ fn what_is_queued_goes_out_before_a_close_when_sent() {
 }
 
 #[test]
-fn the_end_of_input_may_leave_the_sending_side_open() {
+fn the_end_of_input_may_leave_sending_open() {
     on_each_driver(|| {
         let (connection, recorder, mut peer) = started();
         recorder.stay_at_end.set(true);
@@ -304,7 +304,7 @@ fn a_reset_closes_with_an_error() {
 }
 
 #[test]
-fn the_loops_end_closes_what_is_open() {
+fn the_end_of_the_loop_closes_open_connections() {
     for choice in choices() {
         let recorders = run_on(choice, || {
             let (busy, first, _peer) = started();
@@ -326,7 +326,7 @@ fn the_loops_end_closes_what_is_open() {
 }
 
 #[test]
-fn a_flood_on_many_connections_uses_the_buffers_up_and_loses_nothing() {
+fn a_flood_on_many_connections_exhausts_the_buffers_and_loses_nothing() {
     on_each_driver(|| {
         let size = 2_000_000;
         let all: Vec<_> = (0..24).map(|_| started()).collect();
@@ -341,7 +341,7 @@ fn a_flood_on_many_connections_uses_the_buffers_up_and_loses_nothing() {
             }));
         }
         sleep(Duration::from_millis(20)).unwrap();
-        // The kernel's buffers are full on all of them; now all are read at once.
+        // The kernel's buffers are full on all connections; now all are read at once.
         recorders
             .iter()
             .for_each(|(connection, _)| connection.set_reading(true));
@@ -358,18 +358,18 @@ fn a_flood_on_many_connections_uses_the_buffers_up_and_loses_nothing() {
                     .all(|(i, &byte)| byte == (i + n) as u8)
             );
         }
-        // Not where settings leave the ring without buffers, or have receives begin one by one.
+        // Not where settings disable the ring's buffers or multishot receives.
         let settings = ["YUE_URING_OFF", "YUE_URING_ENTRIES"];
         let as_usual = settings.iter().all(|name| std::env::var_os(name).is_none());
         if this_choice() == yue_io::Choice::Uring && as_usual {
             let exhausted = yue_io::counters().unwrap().buffers_exhausted;
-            assert!(exhausted > 0, "the test did not use the buffers up");
+            assert!(exhausted > 0, "the test did not exhaust the buffers");
         }
     });
 }
 
 #[test]
-fn a_unix_socket_works_as_well() {
+fn a_unix_socket_works_too() {
     on_each_driver(|| {
         let (one, mut other) = UnixStream::pair().unwrap();
         let recorder = Rc::new(Recorder::default());
@@ -386,7 +386,7 @@ fn a_unix_socket_works_as_well() {
 }
 
 #[test]
-fn a_sink_is_let_go_after_the_end() {
+fn the_sink_is_dropped_after_the_end() {
     on_each_driver(|| {
         let (connection, recorder, peer) = started();
         let weak: Weak<Recorder> = Rc::downgrade(&recorder);
@@ -406,7 +406,7 @@ fn a_callback_that_panics_closes_its_connection_and_no_other() {
             connection.set_reading(callback != "held back");
             recorder.panics_in.set(callback);
             *recorder.on_data.borrow_mut() = Some(Box::new(echo));
-            // More than is handed over at once; a peer that is cut off may be told so while it writes.
+            // More than is delivered at once; a peer whose connection is closed may see an error while it writes.
             let writer = spawn(move || {
                 let _ = peer.write_all(&[7; 200_000]);
                 let _ = peer.shutdown(Shutdown::Write);
@@ -423,9 +423,9 @@ fn a_callback_that_panics_closes_its_connection_and_no_other() {
             };
             assert_eq!(*recorder.closed.borrow(), [expected]);
             let calls = recorder.calls.get();
-            // The peer sees the end.
+            // The peer reads end of input.
             writer.join().unwrap();
-            assert_eq!(recorder.calls.get(), calls, "a callback after the end");
+            assert_eq!(recorder.calls.get(), calls, "a callback after `closed`");
 
             other_peer.write_all(b"still there").unwrap();
             let mut answer = [0; 11];
@@ -452,7 +452,10 @@ fn a_drivers_turn_is_refused_in_a_fiber_and_in_a_callback() {
             let turn = || this_loop::with_driver(|driver| driver.turn(Wait::Poll)).map(drop);
             let panic = catch_unwind(turn).unwrap_err();
             let text = panic.downcast_ref::<&str>().unwrap();
-            assert!(text.contains("a callback called the turn"), "{text}");
+            assert!(
+                text.contains("a callback called its driver's turn"),
+                "{text}"
+            );
         }));
         for _ in 0..3 {
             let before = recorder.data.borrow().len();

@@ -10,7 +10,7 @@ use yue_io::pipe::{PipeReader, pipe};
 use yue_scheduler::*;
 
 #[test]
-fn what_goes_in_comes_out_also_if_it_is_more_than_a_pipe_holds() {
+fn more_bytes_than_a_pipe_holds_arrive() {
     on_each_driver(|| {
         let (mut reader, mut writer) = pipe().unwrap();
         let bytes: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
@@ -24,7 +24,7 @@ fn what_goes_in_comes_out_also_if_it_is_more_than_a_pipe_holds() {
 }
 
 #[test]
-fn a_cancelled_read_ends_and_the_pipe_still_works() {
+fn a_cancelled_read_leaves_the_pipe_usable() {
     on_each_driver(|| {
         let (reader, mut writer) = pipe().unwrap();
         let reader = Rc::new(reader);
@@ -84,7 +84,7 @@ fn a_deadline_ends_a_write_into_a_full_pipe() {
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_is_an_error() {
+fn writing_to_a_pipe_without_a_reader_fails() {
     on_each_driver(|| {
         let (reader, mut writer) = pipe().unwrap();
         drop(reader);
@@ -94,7 +94,7 @@ fn a_pipe_that_nobody_reads_is_an_error() {
 }
 
 #[test]
-fn several_buffers_go_at_once() {
+fn several_buffers_are_transferred_at_once() {
     on_each_driver(|| {
         let (mut reader, mut writer) = pipe().unwrap();
         let slices = [IoSlice::new(b"one "), IoSlice::new(b"two")];
@@ -107,7 +107,7 @@ fn several_buffers_go_at_once() {
 }
 
 #[test]
-fn an_end_goes_to_a_thread_and_back_to_the_standard_library() {
+fn an_end_moves_to_a_thread_and_converts_to_the_standard_library() {
     on_each_driver(|| {
         let (reader, writer) = pipe().unwrap();
         let fiber = spawn(move || io::read_to_string(&reader).unwrap());
@@ -122,7 +122,7 @@ fn an_end_goes_to_a_thread_and_back_to_the_standard_library() {
 }
 
 #[test]
-fn a_fiber_whose_pipe_never_blocks_starves_nobody() {
+fn a_fiber_whose_pipe_never_blocks_does_not_starve_others() {
     on_each_driver(|| {
         let (mut reader, mut writer) = pipe().unwrap();
         let fiber = spawn(move || {
@@ -148,7 +148,7 @@ fn a_fiber_whose_pipe_never_blocks_starves_nobody() {
 }
 
 #[test]
-fn a_descriptor_that_is_always_ready_will_do_too() {
+fn a_pipe_end_may_wrap_a_descriptor_that_is_always_ready() {
     on_each_driver(|| {
         let null = std::fs::File::open("/dev/zero").unwrap();
         let mut zero = PipeReader::from(std::os::fd::OwnedFd::from(null));

@@ -18,19 +18,19 @@ fn shell(script: &str) -> Command {
     command
 }
 
-/// The state of a process: `Z` for a zombie; `None` if there is no such process.
+/// Returns the state of a process, such as `Z` for a zombie, or `None` if there is no such process.
 fn state(id: u32) -> Option<char> {
     let text = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     text.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
 #[test]
-fn a_child_is_waited_for_and_tells_how_it_ended() {
+fn waiting_for_a_child_returns_its_status() {
     on_each_driver(|| {
         let mut child = shell("exit 7").spawn().unwrap();
         let id = child.id();
         assert_eq!(child.wait().unwrap().code(), Some(7));
-        // Again, and without waiting: the answer is kept.
+        // Again, without waiting: the status is kept.
         assert_eq!(child.wait().unwrap().code(), Some(7));
         assert_eq!(child.try_wait().unwrap().unwrap().code(), Some(7));
         child.kill().unwrap();
@@ -79,7 +79,7 @@ fn output_gathers_both_streams_however_much_there_is() {
             (output.stdout.len(), output.stderr.len()),
             (3000 * 41, 3000 * 48)
         );
-        // What the caller chose stays chosen.
+        // Streams that the caller set keep their settings.
         let mut command = shell("echo x; echo y >&2");
         command.stderr(Stdio::null());
         let output = command.output().unwrap();
@@ -127,7 +127,7 @@ fn a_child_is_killed_and_sent_signals() {
 }
 
 #[test]
-fn cancels_and_deadlines_end_a_wait_and_the_child_goes_on() {
+fn cancels_and_deadlines_end_a_wait_and_the_child_keeps_running() {
     on_each_driver(|| {
         let mut child = Command::new("cat")
             .stdin(Stdio::piped())
@@ -162,7 +162,7 @@ fn cancels_and_deadlines_end_a_wait_and_the_child_goes_on() {
 }
 
 #[test]
-fn a_child_that_is_dropped_leaves_no_zombie() {
+fn a_dropped_child_leaves_no_zombie() {
     on_each_driver(|| {
         let mut ids = Vec::new();
         for n in 0..20 {
@@ -176,7 +176,7 @@ fn a_child_that_is_dropped_leaves_no_zombie() {
         for id in ids {
             wait_until(|| state(id).is_none());
         }
-        // One that is over when it is dropped, and one that goes on.
+        // One child that has ended when it is dropped, and one that keeps running.
         let child = shell("true").spawn().unwrap();
         let id = child.id();
         wait_until(|| state(id) == Some('Z'));
@@ -192,7 +192,7 @@ fn a_child_that_is_dropped_leaves_no_zombie() {
 }
 
 #[test]
-fn the_thread_that_reaps_takes_no_signals() {
+fn the_reaper_thread_takes_no_signals() {
     on_each_driver(|| {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let (id, input) = (child.id(), child.stdin.take());
@@ -209,7 +209,7 @@ fn the_thread_that_reaps_takes_no_signals() {
                 .find_map(|line| line.strip_prefix("SigBlk:"))?;
             u64::from_str_radix(mask.trim(), 16).ok()
         };
-        // A thread that was just started has the name of its starter for a moment.
+        // A new thread has the name of its creator for a moment.
         wait_until(|| mask().is_some());
         let all = [Signal::HUP, Signal::TERM, Signal::CHLD, Signal::USR1];
         for signal in all {
@@ -233,8 +233,8 @@ fn many_children_are_waited_for_at_once() {
 }
 
 #[test]
-fn a_child_starts_with_nothing_blocked_and_with_what_it_is_given() {
-    let test = "a_child_starts_with_nothing_blocked_and_with_what_it_is_given";
+fn a_child_starts_with_its_settings_and_no_blocked_signals() {
+    let test = "a_child_starts_with_its_settings_and_no_blocked_signals";
     child::in_child(test, || {
         signal::block(&[Signal::TERM, Signal::CHLD]).unwrap();
         on_each_driver(|| {
@@ -268,8 +268,8 @@ fn a_thread_without_a_loop_blocks() {
 }
 
 #[test]
-fn a_child_that_is_dropped_when_no_descriptor_is_left_is_reaped_as_well() {
-    let test = "a_child_that_is_dropped_when_no_descriptor_is_left_is_reaped_as_well";
+fn a_child_dropped_without_free_descriptors_is_still_reaped() {
+    let test = "a_child_dropped_without_free_descriptors_is_still_reaped";
     child::in_child(test, || {
         on_each_driver(|| {
             let child = Command::new("sleep").arg("0.05").spawn().unwrap();
@@ -285,7 +285,7 @@ fn a_child_that_is_dropped_when_no_descriptor_is_left_is_reaped_as_well() {
                 held.push(file);
             }
             drop(child);
-            // SAFETY: asks whether there is such a process, a zombie being one.
+            // SAFETY: only checks whether the process exists, possibly as a zombie.
             wait_until(|| unsafe { libc::kill(id, 0) } != 0);
         });
     });

@@ -1,4 +1,4 @@
-//! `select!` over readiness, and waiting for it plainly, on both drivers.
+//! `select!` over readiness, and plain waits for readiness, on both drivers.
 
 mod common;
 
@@ -27,8 +27,8 @@ fn tcp_pair() -> (TcpStream, TcpStream) {
     (here, listener.accept().unwrap().0)
 }
 
-/// Waits for the branch, or a moment. Whether it was the branch.
-fn comes(branch: ReadinessBranch<'_>, moment: Duration) -> bool {
+/// Waits for the branch for at most `moment`. Returns whether it became ready.
+fn becomes_ready(branch: ReadinessBranch<'_>, moment: Duration) -> bool {
     let outcome = select! {
         ready = branch => { ready.unwrap(); true },
         _ = after(moment) => false,
@@ -36,35 +36,35 @@ fn comes(branch: ReadinessBranch<'_>, moment: Duration) -> bool {
     outcome.unwrap()
 }
 
-/// Of something that is not readable yet: a timer comes first, then `bring` makes it readable, and it stays so.
+/// Checks a source that is not readable yet: a timer wins, then `bring` makes it readable, and it stays readable.
 fn becomes_readable(branch: &dyn Fn() -> ReadinessBranch<'static>, bring: impl FnOnce() + 'static) {
-    assert!(!comes(branch(), SHORT));
+    assert!(!becomes_ready(branch(), SHORT));
     wait_until(|| operations() == 0);
     let fiber = spawn(move || {
         wait_until(|| operations() == 1);
         bring();
     });
-    assert!(comes(branch(), LONG));
+    assert!(becomes_ready(branch(), LONG));
     fiber.join().unwrap();
-    // And while it is, at once.
-    assert!(comes(branch(), LONG));
+    // While it is readable, the branch is ready at once.
+    assert!(becomes_ready(branch(), LONG));
     wait_until(|| operations() == 0);
     assert_eq!(this_loop::counters().timers, 0);
 }
 
-/// For as long as the test runs.
+/// Leaks a value for the duration of the test.
 fn kept<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
 
-/// Takes it back, and so closes it.
+/// Takes a leaked value back and drops it, which closes it.
 fn close<T>(value: &'static T) {
-    // SAFETY: made by `kept`, and not used any more.
+    // SAFETY: created by `kept`, and no longer used.
     drop(unsafe { Box::from_raw(std::ptr::from_ref(value).cast_mut()) });
 }
 
 #[test]
-fn streams_and_pipes_become_readable_and_lose_no_byte_while_they_are_not() {
+fn streams_and_pipes_become_readable_and_lose_no_byte() {
     on_each_driver(|| {
         let (here, mut there) = tcp_pair();
         let here = kept(here);
@@ -105,11 +105,11 @@ fn listeners_become_readable_when_a_connection_waits() {
             drop(std::net::TcpStream::connect(address).unwrap());
         });
         listener.accept().unwrap();
-        assert!(!comes(listener.readable_branch(), SHORT));
+        assert!(!becomes_ready(listener.readable_branch(), SHORT));
         close(listener);
 
-        let place = yue_io::fs::TempDir::new().unwrap();
-        let path = place.path().join("socket");
+        let dir = yue_io::fs::TempDir::new().unwrap();
+        let path = dir.path().join("socket");
         let listener = kept(UnixListener::bind(&path).unwrap());
         becomes_readable(&|| listener.readable_branch(), move || {
             drop(std::os::unix::net::UnixStream::connect(&path).unwrap());
@@ -129,8 +129,8 @@ fn datagram_sockets_become_readable() {
             other.send_to(b"ping", address).unwrap();
         });
         assert_eq!(socket.recv(&mut [0; 16]).unwrap(), 4);
-        assert!(!comes(socket.readable_branch(), SHORT));
-        assert!(comes(socket.writable_branch(), LONG));
+        assert!(!becomes_ready(socket.readable_branch(), SHORT));
+        assert!(becomes_ready(socket.writable_branch(), LONG));
         close(socket);
 
         let (socket, other) = UnixDatagram::pair().unwrap();
@@ -153,7 +153,7 @@ fn fill(mut writer: impl Write) -> usize {
 }
 
 #[test]
-fn what_is_full_becomes_writable_when_it_is_read() {
+fn a_full_stream_becomes_writable_when_its_peer_reads() {
     on_each_driver(|| {
         let (here, there) = UnixStream::pair().unwrap();
         let (reader, writer) = pipe().unwrap();
@@ -186,12 +186,12 @@ fn what_is_full_becomes_writable_when_it_is_read() {
     });
 }
 
-/// What can be read by a shared reference.
+/// A reader that can be used through a shared reference.
 trait ReadRef {
     fn reads(&self) -> Box<dyn Read + '_>;
 }
 
-/// What can be written by a shared reference.
+/// A writer that can be used through a shared reference.
 trait WriteRef {
     fn writes(&self) -> Box<dyn Write + '_>;
 }
@@ -215,13 +215,13 @@ where
 }
 
 #[test]
-fn a_channel_that_comes_first_leaves_every_byte() {
+fn a_channel_that_wins_leaves_every_byte() {
     on_each_driver(|| {
         let (mut here, mut there) = tcp_pair();
         let (sender, receiver) = local::channel(1);
         drop(spawn(move || {
             wait_until(|| operations() == 1);
-            // Both in one turn.
+            // Both become ready in one turn.
             sender.send("message").unwrap();
             there.write_all(b"and bytes").unwrap();
         }));
@@ -245,15 +245,15 @@ fn a_channel_that_comes_first_leaves_every_byte() {
 }
 
 #[test]
-fn a_peer_that_goes_makes_readable_and_writable() {
+fn a_closed_peer_makes_a_stream_readable_and_writable() {
     on_each_driver(|| {
         let (mut here, there) = UnixStream::pair().unwrap();
         drop(spawn(move || {
             wait_until(|| operations() == 1);
             drop(there);
         }));
-        assert!(comes(here.readable_branch(), LONG));
-        assert!(comes(here.writable_branch(), LONG));
+        assert!(becomes_ready(here.readable_branch(), LONG));
+        assert!(becomes_ready(here.writable_branch(), LONG));
         assert_eq!(here.read(&mut [0; 8]).unwrap(), 0);
 
         let (reader, mut writer) = pipe().unwrap();
@@ -262,7 +262,7 @@ fn a_peer_that_goes_makes_readable_and_writable() {
             wait_until(|| operations() == 1);
             drop(reader);
         }));
-        assert!(comes(writer.writable_branch(), LONG));
+        assert!(becomes_ready(writer.writable_branch(), LONG));
         assert_eq!(
             writer.write(b"x").unwrap_err().kind(),
             ErrorKind::BrokenPipe
@@ -271,7 +271,7 @@ fn a_peer_that_goes_makes_readable_and_writable() {
 }
 
 #[test]
-fn a_stream_that_another_fiber_shuts_down_wakes_who_selects_over_it() {
+fn a_stream_that_another_fiber_shuts_down_wakes_a_select_over_it() {
     on_each_driver(|| {
         let (here, _there) = tcp_pair();
         let here = Rc::new(here);
@@ -279,42 +279,42 @@ fn a_stream_that_another_fiber_shuts_down_wakes_who_selects_over_it() {
         drop(spawn(move || {
             wait_until(|| operations() == 1);
             other.shutdown(Shutdown::Both).unwrap();
-            // Its handle goes, and with it that of a clone; the descriptor is that of who waits.
+            // Its handle and a clone's are dropped; the waiting fiber's handle keeps the descriptor open.
             drop(other.try_clone().unwrap());
         }));
-        assert!(comes(here.readable_branch(), LONG));
+        assert!(becomes_ready(here.readable_branch(), LONG));
         assert_eq!((&*here).read(&mut [0; 8]).unwrap(), 0);
     });
 }
 
 #[test]
-fn what_was_selected_over_is_closed_when_it_is_dropped() {
+fn a_dropped_source_of_a_select_is_closed_at_once() {
     on_each_driver(|| {
         for round in 0..20 {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
-            assert!(!comes(listener.readable_branch(), SHORT));
+            assert!(!becomes_ready(listener.readable_branch(), SHORT));
             if round % 2 == 0 {
                 drop(listener);
             } else {
                 drop(listener.into_std().unwrap());
             }
-            // No turn of the loop between: it is free again.
+            // The address is free without a turn of the loop.
             drop(TcpListener::bind(address).unwrap());
 
             let (here, there) = std::os::unix::net::UnixStream::pair().unwrap();
             let here = UnixStream::from(here);
-            assert!(!comes(here.readable_branch(), SHORT));
+            assert!(!becomes_ready(here.readable_branch(), SHORT));
             drop(here);
             there.set_nonblocking(true).unwrap();
-            assert_eq!((&there).read(&mut [0; 8]).unwrap(), 0, "its end");
+            assert_eq!((&there).read(&mut [0; 8]).unwrap(), 0, "end of input");
         }
         wait_until(|| operations() == 0);
     });
 }
 
 #[test]
-fn a_fiber_that_is_told_to_stop_takes_nothing_and_leaves_nothing() {
+fn a_cancelled_select_takes_nothing_and_leaves_nothing_in_flight() {
     on_each_driver(|| {
         let (here, mut there) = UnixStream::pair().unwrap();
         let here = Rc::new(here);
@@ -341,7 +341,7 @@ fn a_fiber_that_is_told_to_stop_takes_nothing_and_leaves_nothing() {
 }
 
 #[test]
-fn readiness_is_waited_for_plainly_in_fibers_and_threads() {
+fn readable_and_writable_wait_in_fibers_and_threads() {
     on_each_driver(|| {
         let (here, there) = UnixStream::pair().unwrap();
         here.writable().unwrap();
@@ -349,8 +349,8 @@ fn readiness_is_waited_for_plainly_in_fibers_and_threads() {
         here.set_read_timeout(Some(SHORT)).unwrap();
         assert_eq!(here.readable().unwrap_err().kind(), ErrorKind::TimedOut);
         assert!(
-            !comes(here.readable_branch(), 4 * SHORT),
-            "a limit is no readiness"
+            !becomes_ready(here.readable_branch(), 4 * SHORT),
+            "a timeout must not count as readiness"
         );
         here.set_read_timeout(None).unwrap();
         drop(spawn(move || (&there).write_all(b"x").map(|()| there)));
@@ -363,15 +363,17 @@ fn readiness_is_waited_for_plainly_in_fibers_and_threads() {
     let thread = std::thread::spawn(move || here.readable().map(|()| here));
     (&there).write_all(b"x").unwrap();
     let here = thread.join().unwrap().unwrap();
-    // A thread has no loop that would watch.
+    // A plain thread has no loop that could watch.
     (&here).read_exact(&mut [0]).unwrap();
-    let outcome = catch_unwind(AssertUnwindSafe(|| comes(here.readable_branch(), LONG)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        becomes_ready(here.readable_branch(), LONG)
+    }));
     let panic = outcome.unwrap_err().downcast::<&str>().unwrap();
     assert!(panic.starts_with("not in a fiber"), "{panic}");
 }
 
 #[test]
-fn a_loop_without_io_says_so() {
+fn a_loop_without_io_reports_that() {
     let (reader, _writer) = pipe().unwrap();
     let outcome = Loop::new(Config::default())
         .unwrap()
@@ -380,7 +382,7 @@ fn a_loop_without_io_says_so() {
 }
 
 #[test]
-fn a_default_arm_is_taken_only_while_nothing_is_there() {
+fn a_default_arm_is_taken_only_while_nothing_is_ready() {
     on_each_driver(|| {
         let (here, there) = UnixStream::pair().unwrap();
         let ready = || select! { ready = readable(here) => ready.is_ok(), default => false };
@@ -394,7 +396,7 @@ fn a_default_arm_is_taken_only_while_nothing_is_there() {
 }
 
 #[test]
-fn one_of_many_is_found() {
+fn one_ready_branch_of_many_is_found() {
     on_each_driver(|| {
         let pairs: Vec<_> = (0..200).map(|_| UnixStream::pair().unwrap()).collect();
         for index in (0..200).step_by(17) {
@@ -422,15 +424,19 @@ fn one_of_many_is_found() {
 }
 
 #[test]
-fn fibers_of_two_loops_and_two_fibers_of_one_are_all_told() {
+fn fibers_of_several_loops_waiting_for_one_stream_are_all_woken() {
     on_each_driver(|| {
         let (other_loop, thread) = worker(this_choice());
         for _ in 0..50 {
             let (here, there) = UnixStream::pair().unwrap();
             let here = Arc::new(here);
-            let told = |here: Arc<UnixStream>| move || comes(here.readable_branch(), LONG);
-            let remote = other_loop.spawn(told(here.clone()));
-            let local = [spawn(told(here.clone())), spawn(told(here.clone()))];
+            let wait_until_ready =
+                |here: Arc<UnixStream>| move || becomes_ready(here.readable_branch(), LONG);
+            let remote = other_loop.spawn(wait_until_ready(here.clone()));
+            let local = [
+                spawn(wait_until_ready(here.clone())),
+                spawn(wait_until_ready(here.clone())),
+            ];
             yield_now().unwrap();
             (&there).write_all(b"x").unwrap();
             assert!(remote.join().unwrap());
@@ -442,7 +448,7 @@ fn fibers_of_two_loops_and_two_fibers_of_one_are_all_told() {
 }
 
 #[test]
-fn races_of_bytes_messages_and_time_lose_nothing() {
+fn races_of_bytes_messages_and_timers_lose_nothing() {
     const ROUNDS: u32 = 3000;
     on_each_driver(|| {
         let (mut here, there) = tcp_pair();
@@ -450,7 +456,7 @@ fn races_of_bytes_messages_and_time_lose_nothing() {
         let (sender, receiver) = channel(4);
         let over = Arc::new(AtomicBool::new(false));
         let seen = over.clone();
-        // A plain thread, so that what it does falls anywhere into the loop's turns.
+        // A plain thread, so that its actions fall anywhere into the loop's turns.
         let thread = std::thread::spawn(move || {
             for number in 0..ROUNDS {
                 match number % 3 {
@@ -494,10 +500,10 @@ fn races_of_bytes_messages_and_time_lose_nothing() {
         let there = thread.join().unwrap();
         assert!(over.load(Ordering::SeqCst));
         let expected = |kind: u32| (0..ROUNDS).filter(move |number| number % 3 != kind);
-        let came = bytes
+        let rest = bytes
             .chunks(4)
             .map(|four| u32::from_be_bytes(four.try_into().unwrap()));
-        assert!(came.eq(expected(1)));
+        assert!(rest.eq(expected(1)));
         assert!(messages.into_iter().eq(expected(0)));
         drop((here, there));
         wait_until(|| operations() == 0);
@@ -506,7 +512,7 @@ fn races_of_bytes_messages_and_time_lose_nothing() {
 }
 
 #[test]
-fn sources_come_and_go_and_a_wake_is_never_missed() {
+fn no_wake_is_missed_while_sources_are_created_and_dropped() {
     on_each_driver(|| {
         let (mut here, mut there) = UnixStream::pair().unwrap();
         let answers = spawn(move || {
@@ -517,12 +523,12 @@ fn sources_come_and_go_and_a_wake_is_never_missed() {
         });
         for round in 0..3000u32 {
             here.write_all(&[round as u8]).unwrap();
-            // Waits that end at all moments before the answer comes, and leave it.
+            // Waits that end at any moment before the answer arrives, and leave it.
             for _ in 0..round % 4 {
                 select! { ready = readable(here) => ready.unwrap(), _ = after(Duration::ZERO) => () }
                     .unwrap();
             }
-            assert!(comes(here.readable_branch(), LONG));
+            assert!(becomes_ready(here.readable_branch(), LONG));
             let mut byte = [0];
             here.read_exact(&mut byte).unwrap();
             assert_eq!(byte[0], round as u8);

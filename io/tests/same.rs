@@ -1,8 +1,8 @@
-//! Random programs, each run on both drivers: every fiber writes down what it saw, and both must have seen the same.
+//! Random programs, each run on both drivers: every fiber records what it saw, and both records must be equal.
 //!
-//! A fiber has both ends of something (a stream, a pipe, datagram sockets, a file) and does one operation after the
-//! other, so that what it sees is decided by the program alone, whatever the other fibers do. A failure prints the
-//! seed; `YUE_SEED` runs that one again, and `YUE_PROGRAMS` sets how many are run.
+//! A fiber owns both ends of a stream, a pipe, a pair of datagram sockets or a file, and does one operation after
+//! another. So the program alone determines what it sees, whatever the other fibers do. A failure prints the seed;
+//! `YUE_SEED` repeats that program, and `YUE_PROGRAMS` sets how many are run.
 
 mod common;
 #[path = "same/sharing.rs"]
@@ -25,14 +25,14 @@ use yue_scheduler::*;
 const PROGRAMS: u64 = 150;
 const FIBERS: u64 = 12;
 const STEPS: u64 = 40;
-/// Programs that run at once: they wait most of the time.
+/// The number of programs that run concurrently: they wait most of the time.
 const AT_ONCE: usize = 8;
-/// Bytes on their way in one direction, so that no write ever waits.
+/// The maximum bytes in transit in one direction, so that no write ever waits.
 const ON_THE_WAY: usize = 6_000;
-/// Datagrams on their way: a Unix socket takes ten.
+/// The maximum datagrams in transit: a Unix socket queues ten.
 const DATAGRAMS: usize = 6;
 
-/// A small generator of random numbers (xorshift), so that a seed gives the same program again.
+/// A small random number generator (xorshift): the same seed gives the same program.
 struct Random(u64);
 
 impl Random {
@@ -48,7 +48,7 @@ impl Random {
     }
 }
 
-/// One end of something.
+/// One end of a stream, pipe or socket pair.
 enum End {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -66,7 +66,7 @@ impl End {
             End::Reader(end) => (&*end).read(buffer),
             End::Udp(end) => end.recv(buffer),
             End::Datagram(end) => end.recv(buffer),
-            End::Writer(_) => unreachable!("it is not read"),
+            End::Writer(_) => unreachable!("a pipe's writer is not read"),
         }
     }
 
@@ -75,7 +75,7 @@ impl End {
             End::Tcp(end) => (&*end).read_vectored(buffers),
             End::Unix(end) => (&*end).read_vectored(buffers),
             End::Reader(end) => (&*end).read_vectored(buffers),
-            _ => unreachable!("it is no stream"),
+            _ => unreachable!("not a stream"),
         }
     }
 
@@ -86,7 +86,7 @@ impl End {
             End::Writer(end) => (&*end).write(bytes),
             End::Udp(end) => end.send(bytes),
             End::Datagram(end) => end.send(bytes),
-            End::Reader(_) => unreachable!("it is not written"),
+            End::Reader(_) => unreachable!("a pipe's reader is not written"),
         }
     }
 
@@ -95,7 +95,7 @@ impl End {
             End::Tcp(end) => (&*end).write_vectored(slices),
             End::Unix(end) => (&*end).write_vectored(slices),
             End::Writer(end) => (&*end).write_vectored(slices),
-            _ => unreachable!("it is no stream"),
+            _ => unreachable!("not a stream"),
         }
     }
 
@@ -122,7 +122,7 @@ impl End {
     }
 }
 
-/// Two ends: what is written into the one is read from the other.
+/// Creates two ends: bytes written to one are read from the other.
 fn ends(kind: u64) -> (End, End) {
     match kind {
         0 => {
@@ -154,7 +154,7 @@ fn ends(kind: u64) -> (End, End) {
     }
 }
 
-/// What a fiber saw, a line for each operation.
+/// A fiber's record: one line per operation.
 #[derive(Default)]
 struct Transcript(Vec<String>);
 
@@ -206,7 +206,7 @@ impl Direction {
     }
 }
 
-/// Writes from one end to the other, and reads there.
+/// Writes at one end and reads at the other.
 fn transfer(kind: u64, mut random: Random) -> Vec<String> {
     let mut transcript = Transcript::default();
     let (one, other) = ends(kind);
@@ -257,7 +257,7 @@ fn transfer(kind: u64, mut random: Random) -> Vec<String> {
                     transcript.note("wait", with_deadline(at, || read(&mut buffer)), &buffer);
                     continue;
                 }
-                // Over TCP, what was written in one piece may come in two.
+                // Over TCP, one write may arrive in two pieces.
                 let wanted = size.min(way.bytes());
                 let result = match reader {
                     End::Tcp(_) if wanted > 0 => {
@@ -280,7 +280,7 @@ fn transfer(kind: u64, mut random: Random) -> Vec<String> {
                 transcript.note("read", result, &buffer);
             }
             10 if !way.lengths.is_empty() && kind != 2 => {
-                // A byte is there for sure.
+                // A byte is certainly available.
                 let mut byte = [0];
                 let result = reader.peek(&mut byte);
                 transcript.note("peek", result, &byte);
@@ -304,7 +304,7 @@ fn transfer(kind: u64, mut random: Random) -> Vec<String> {
         }
     }
     let [one, other] = ends;
-    // The other end goes; what is left is read, and then the end.
+    // The peer closes: the remaining bytes are read, then end of input.
     drop(one);
     if !other.is_datagram() && kind != 0 {
         let mut rest = Vec::new();
@@ -319,7 +319,7 @@ fn transfer(kind: u64, mut random: Random) -> Vec<String> {
         transcript.note("rest", result, &rest);
     }
     if let End::Unix(end) = &other {
-        transcript.note("write to nobody", (&*end).write(b"x"), b"x");
+        transcript.note("write to a closed peer", (&*end).write(b"x"), b"x");
     }
     transcript.0
 }
@@ -350,11 +350,11 @@ fn pass(mut random: Random) -> Vec<String> {
     transcript.0
 }
 
-/// Works on a file.
+/// Operates on a file.
 fn file(mut random: Random) -> Vec<String> {
     let mut transcript = Transcript::default();
-    let place = fs::TempDir::new().unwrap();
-    let (mut path, other) = (place.path().join("a"), place.path().join("b"));
+    let dir = fs::TempDir::new().unwrap();
+    let (mut path, other) = (dir.path().join("a"), dir.path().join("b"));
     let mut file = fs::File::create_new(&path).unwrap();
     for _ in 0..STEPS / 2 {
         let offset = random.below(5000);
@@ -383,7 +383,7 @@ fn file(mut random: Random) -> Vec<String> {
             }
             8 => {
                 let to = if path == other {
-                    place.path().join("a")
+                    dir.path().join("a")
                 } else {
                     other.clone()
                 };
@@ -410,7 +410,7 @@ fn file(mut random: Random) -> Vec<String> {
     transcript.0
 }
 
-/// One program: fibers of all kinds at once. Returns what they saw.
+/// Runs one program: fibers of all kinds at once. Returns what they saw.
 fn program(choice: Choice, seed: u64) -> Vec<Vec<String>> {
     run_on(choice, move || {
         let fibers: Vec<_> = (0..FIBERS)
@@ -425,7 +425,7 @@ fn program(choice: Choice, seed: u64) -> Vec<Vec<String>> {
                         sharing::run(kind, random)
                     }
                 };
-                // What waits for ever on one driver shows as a difference.
+                // An operation that waits forever on one driver shows as a difference.
                 spawn(move || with_deadline(now().saturating_add(LONG), work))
             })
             .collect();
@@ -436,14 +436,14 @@ fn program(choice: Choice, seed: u64) -> Vec<Vec<String>> {
                 seen.unwrap_or_else(|error| panic!("YUE_SEED={seed} on {choice:?}: {error}"))
             })
             .collect();
-        // A poll that a select has left ends with the next turns.
+        // A poll that a select left behind ends within the next turns.
         wait_until(|| operations() == 0);
         seen
     })
 }
 
-/// Ends the process, and says which program it was, if a program takes much longer than its fibers' deadline on both
-/// drivers: a loop that is blocked by a call keeps no deadline.
+/// Ends the process, and names the program, if a program takes much longer than its fibers' deadline on both drivers: a
+/// loop that is blocked by a call keeps no deadline.
 struct Watchdog(#[allow(dead_code)] mpsc::Sender<()>);
 
 impl Watchdog {
@@ -451,10 +451,10 @@ impl Watchdog {
         let (alive, is_alive) = mpsc::channel::<()>();
         std::thread::spawn(move || {
             if is_alive.recv_timeout(3 * LONG) == Err(mpsc::RecvTimeoutError::Timeout) {
-                // Not by `eprintln!`, which the harness keeps to itself until the test is over.
-                let said =
+                // Not with `eprintln!`, which the harness captures until the test ends.
+                let output =
                     format!("YUE_SEED={seed}: a loop is blocked, or a fiber cannot be stopped\n");
-                let _ = io::stderr().write_all(said.as_bytes());
+                let _ = io::stderr().write_all(output.as_bytes());
                 std::process::abort();
             }
         });
@@ -463,11 +463,11 @@ impl Watchdog {
 }
 
 #[test]
-fn both_drivers_show_the_same() {
-    // Both, whichever the environment chooses for other tests.
+fn both_drivers_behave_the_same() {
+    // Run both, whatever the environment chooses for other tests.
     let (one, other) = (Choice::Uring, Choice::Mio);
     if let Err(error) = yue_io::driver(one) {
-        eprintln!("not tested, since it takes both drivers: {error}");
+        eprintln!("skipped, because it needs both drivers: {error}");
         return;
     }
     let number = |name| {

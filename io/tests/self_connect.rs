@@ -1,8 +1,8 @@
-//! A socket that is given the port it connects to is connected to itself (TCP's simultaneous open). That is refused,
-//! unless the program has asked for it.
+//! A socket that is assigned the very port it connects to is connected to itself (TCP's simultaneous open). Such a
+//! connection is refused, unless the program has asked for it.
 //!
-//! Where the machine allows it, the tests run in a network of their own that has two ports to choose from, so that the
-//! kernel's choice falls on the port in question at once. Elsewhere they try often.
+//! Where the machine allows it, the tests run in a network namespace with only two ports to choose from, so that the
+//! kernel soon chooses the port in question. Elsewhere they try often.
 
 #[path = "common/child.rs"]
 mod child;
@@ -20,8 +20,8 @@ use yue_io::net::{ConnectOptions, TcpStream};
 
 const RANGE: &CStr = c"/proc/sys/net/ipv4/ip_local_port_range";
 
-/// Gives the process that `command` starts a network of its own, with a loopback device and two ports to choose from.
-fn own_network(command: &mut Command) {
+/// Gives the process that `command` starts a network namespace, with a loopback device and two ports to choose from.
+fn use_private_network(command: &mut Command) {
     // SAFETY: between fork and exec only system calls are made, and nothing is allocated.
     unsafe { command.pre_exec(make_network) };
 }
@@ -41,7 +41,7 @@ fn make_network() -> io::Result<()> {
         // SAFETY: as above.
         check(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) })?;
     }
-    // SAFETY: a zeroed request is a valid one.
+    // SAFETY: a zeroed request is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     request.ifr_name[..2].copy_from_slice(&LOOPBACK);
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
@@ -49,13 +49,13 @@ fn make_network() -> io::Result<()> {
     let socket = check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0) })?;
     // SAFETY: a live request with the name of a device and its flags.
     check(unsafe { libc::ioctl(socket, libc::SIOCSIFFLAGS, &request) })?;
-    // SAFETY: a live string with its end.
+    // SAFETY: a live, terminated string.
     let range = check(unsafe { libc::open(RANGE.as_ptr(), libc::O_WRONLY) })?;
     // SAFETY: live bytes.
     let written = unsafe { libc::write(range, PORTS.as_ptr().cast(), PORTS.len()) };
     check(written as i32)?;
     for fd in [socket, range] {
-        // SAFETY: it was opened here, and nobody else knows it.
+        // SAFETY: the descriptor was opened here, and nothing else owns it.
         unsafe { libc::close(fd) };
     }
     Ok(())
@@ -65,11 +65,11 @@ fn make_network() -> io::Result<()> {
 fn with_few_ports(test: &str, body: impl FnOnce(usize)) {
     const MARK: &str = "YUE_TEST_OWN_NETWORK";
     let mut probe = Command::new("true");
-    own_network(&mut probe);
+    use_private_network(&mut probe);
     let allowed = probe.status().is_ok_and(|status| status.success());
     let prepare = |command: &mut Command| {
         if allowed {
-            own_network(command);
+            use_private_network(command);
             command.env(MARK, "1");
         }
     };
@@ -82,7 +82,7 @@ fn with_few_ports(test: &str, body: impl FnOnce(usize)) {
     });
 }
 
-/// The first two ports that the kernel may choose: it prefers one parity for connects.
+/// Returns the first two ports that the kernel may choose: it prefers one parity for connects.
 fn addresses() -> [SocketAddr; 2] {
     let range = std::fs::read_to_string(RANGE.to_str().unwrap()).unwrap();
     let first: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
@@ -97,15 +97,15 @@ fn never_connects(attempts: usize, connect: impl Fn(SocketAddr) -> io::Result<Tc
                 Ok(stream) => panic!("{stream:?}"),
             }
         }
-        // The port is free all the same, and a server can have it.
+        // The port is still free, and a server can bind it.
         drop(std::net::TcpListener::bind(address).unwrap());
     }
 }
 
 #[test]
-fn a_port_of_this_machine_that_nobody_listens_on_refuses() {
+fn connecting_to_a_local_port_without_a_listener_is_refused() {
     with_few_ports(
-        "a_port_of_this_machine_that_nobody_listens_on_refuses",
+        "connecting_to_a_local_port_without_a_listener_is_refused",
         |attempts| {
             for choice in choices() {
                 run_on(choice, move || never_connects(attempts, TcpStream::connect));
@@ -115,8 +115,8 @@ fn a_port_of_this_machine_that_nobody_listens_on_refuses() {
 }
 
 #[test]
-fn a_plain_thread_is_refused_as_well() {
-    with_few_ports("a_plain_thread_is_refused_as_well", |attempts| {
+fn a_plain_thread_is_refused_too() {
+    with_few_ports("a_plain_thread_is_refused_too", |attempts| {
         let limit = Duration::from_secs(5);
         never_connects(attempts, |address| {
             TcpStream::connect_timeout(&address, limit)
@@ -126,7 +126,7 @@ fn a_plain_thread_is_refused_as_well() {
 }
 
 #[test]
-fn a_program_that_asks_for_it_is_connected_to_itself() {
+fn a_program_that_chooses_the_local_port_may_connect_to_itself() {
     on_each_driver(|| {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();

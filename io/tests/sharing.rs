@@ -1,4 +1,4 @@
-//! Handles that share an open file, on both drivers: none has another block its loop.
+//! Handles that share an open file, on both drivers: no handle makes another block its loop.
 
 mod common;
 
@@ -18,8 +18,8 @@ fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Runs `wait` on a fiber, and `go_on` after it has begun to wait. A loop that is blocked in the call instead is freed
-/// after a while by `free`, on a thread of its own, and the test fails.
+/// Runs `wait` on a fiber, and `go_on` after it has begun to wait. If the call blocks the loop instead, a watchdog
+/// thread unblocks it with `free` after a while, and the test fails.
 fn does_not_block_its_loop<T: 'static>(
     wait: impl FnOnce() -> T + 'static,
     go_on: impl FnOnce(),
@@ -43,11 +43,11 @@ fn does_not_block_its_loop<T: 'static>(
 }
 
 #[test]
-fn a_listener_whose_clone_becomes_the_standard_librarys_does_not_block_its_loop() {
+fn a_listener_whose_clone_is_converted_does_not_block_its_loop() {
     on_each_driver(|| {
         let (listener, address) = listener();
         drop(TcpStream::connect(address).unwrap());
-        // It has accepted before, so that the mode is set by now.
+        // The listener has accepted before, so its mode is set already.
         listener.accept().unwrap();
         let standard = listener.try_clone().unwrap().into_std().unwrap();
         let connect = move || drop(std::net::TcpStream::connect(address).unwrap());
@@ -57,7 +57,7 @@ fn a_listener_whose_clone_becomes_the_standard_librarys_does_not_block_its_loop(
 }
 
 #[test]
-fn a_pipe_whose_clone_becomes_the_standard_librarys_does_not_block_its_loop() {
+fn a_pipe_whose_clone_is_converted_does_not_block_its_loop() {
     on_each_driver(|| {
         let (mut reader, mut writer) = pipe().unwrap();
         writer.write_all(b"x").unwrap();
@@ -80,7 +80,7 @@ fn a_pipe_whose_clone_becomes_the_standard_librarys_does_not_block_its_loop() {
 }
 
 #[test]
-fn a_full_pipe_whose_clone_becomes_the_standard_librarys_does_not_block_its_loop() {
+fn a_full_pipe_whose_clone_is_converted_does_not_block_its_loop() {
     on_each_driver(|| {
         let (reader, writer) = pipe().unwrap();
         (&writer).write_all(b"x").unwrap();
@@ -97,7 +97,7 @@ fn a_full_pipe_whose_clone_becomes_the_standard_librarys_does_not_block_its_loop
 }
 
 #[test]
-fn a_mode_that_somebody_else_changes_does_not_block_a_fiber_that_waits_already() {
+fn a_changed_mode_does_not_block_a_fiber_that_already_waits() {
     on_each_driver(|| {
         let (mut reader, writer) = pipe().unwrap();
         let other_reader = reader.try_clone().unwrap();
@@ -108,7 +108,7 @@ fn a_mode_that_somebody_else_changes_does_not_block_a_fiber_that_waits_already()
             bytes
         });
         yield_now().unwrap();
-        // Blocking from here on, while the fiber waits; and the first byte is taken away from it, as far as it can be.
+        // Set to blocking mode while the fiber waits, and take the first byte away from it if possible.
         let standard = other_reader.into_std().unwrap();
         let half = move || (&one).write_all(b"a").unwrap();
         half();
@@ -123,7 +123,7 @@ fn a_mode_that_somebody_else_changes_does_not_block_a_fiber_that_waits_already()
 }
 
 #[test]
-fn a_descriptor_that_is_duplicated_by_hand_and_set_to_blocking_does_not_block_a_loop() {
+fn a_duplicated_descriptor_set_to_blocking_does_not_block_a_loop() {
     on_each_driver(|| {
         let path = fresh_path();
         let listener = UnixListener::bind(&path).unwrap();
@@ -150,13 +150,13 @@ fn fresh_path() -> std::path::PathBuf {
 }
 
 #[test]
-fn a_fifo_whose_clone_becomes_the_standard_librarys_does_not_block_its_loop() {
+fn a_fifo_whose_clone_is_converted_does_not_block_its_loop() {
     on_each_driver(|| {
         let path = fresh_path();
         let c_path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
-        // SAFETY: a live string with its end.
+        // SAFETY: a live, terminated string.
         assert_eq!(unsafe { libc::mkfifo(c_path.as_ptr(), 0o600) }, 0);
-        // Opened for both, so that neither open waits for the other.
+        // Opened for reading and writing, so that neither open waits for the other.
         let both = std::fs::File::options()
             .read(true)
             .write(true)

@@ -1,5 +1,5 @@
-//! Reads that end before all that is there: at descriptors that are passed along, at urgent data, at a message's end.
-//! What follows is read all the same, on both drivers, by fibers and by connections without one.
+//! Reads that end early: at passed descriptors, at urgent data, at a message boundary. The bytes that follow are still
+//! read, on both drivers, by fibers and by connections without one.
 
 mod common;
 
@@ -13,7 +13,7 @@ use yue_io::net::{TcpListener, TcpStream, UnixStream};
 use yue_io::owned::{Connection, Sink};
 use yue_scheduler::*;
 
-/// Notes what comes.
+/// Records received bytes.
 #[derive(Default)]
 struct Noted {
     bytes: RefCell<Vec<u8>>,
@@ -36,8 +36,8 @@ fn is_noted(noted: &Noted, expected: &[u8]) -> bool {
     noted.bytes.borrow().as_slice() == expected
 }
 
-/// Reads `expected` by a fiber, through `read`, while `write` makes the bytes come. The fiber waits by then, and has
-/// read before, so that all that comes makes one event.
+/// Reads `expected` in a fiber with `read`, after `write` sends the bytes. By then the fiber waits and has read before,
+/// so that all bytes cause one event.
 fn a_fiber_reads(
     read: impl Fn(&mut [u8]) -> io::Result<usize> + 'static,
     write: impl FnOnce(),
@@ -58,7 +58,7 @@ fn a_fiber_reads(
     reader.cancel_and_join().unwrap().unwrap_err();
 }
 
-/// The same by a connection without a fiber.
+/// Does the same with a connection without a fiber.
 fn a_connection_reads(
     start: impl FnOnce(Rc<Noted>) -> Connection,
     write: impl FnOnce(),
@@ -73,7 +73,7 @@ fn a_connection_reads(
     wait_until(|| noted.closed.get());
 }
 
-/// Two messages with descriptors, and plain bytes before, between and behind.
+/// Writes two messages with descriptors, and plain bytes before, between and after them.
 fn write_with_descriptors(stream: &UnixStream) {
     let passed = std::fs::File::open("/dev/null").unwrap();
     let mut writer = stream;
@@ -85,7 +85,7 @@ fn write_with_descriptors(stream: &UnixStream) {
 }
 
 #[test]
-fn bytes_behind_passed_descriptors_are_read() {
+fn bytes_after_passed_descriptors_are_read() {
     on_each_driver(|| {
         let (one, other) = UnixStream::pair().unwrap();
         a_fiber_reads(
@@ -109,19 +109,19 @@ fn tcp_pair() -> (TcpStream, std::net::TcpStream) {
     (listener.accept().unwrap().0, client)
 }
 
-/// An urgent byte between plain ones. It is no part of the stream.
+/// Writes an urgent byte between plain ones. It is not part of the stream.
 fn write_with_urgent_data(mut stream: &std::net::TcpStream) {
     stream.write_all(b"abc").unwrap();
     // SAFETY: one live byte.
     let sent = unsafe { libc::send(stream.as_raw_fd(), b"!".as_ptr().cast(), 1, libc::MSG_OOB) };
     assert_eq!(sent, 1);
     stream.write_all(b"def").unwrap();
-    // On loopback all of it is at the reader's end by now, and makes one event of the loop's next turn.
+    // On loopback the reader's socket has all of it by now, and it causes one event in the loop's next turn.
     std::thread::sleep(Duration::from_millis(5));
 }
 
 #[test]
-fn bytes_behind_urgent_data_are_read() {
+fn bytes_after_urgent_data_are_read() {
     on_each_driver(|| {
         for _ in 0..10 {
             let (reader, writer) = tcp_pair();
@@ -141,7 +141,7 @@ fn bytes_behind_urgent_data_are_read() {
 }
 
 #[test]
-fn urgent_data_that_comes_late_hides_nothing_either() {
+fn urgent_data_that_arrives_late_hides_no_bytes() {
     on_each_driver(|| {
         let (reader, writer) = tcp_pair();
         let write = move || {
@@ -162,7 +162,7 @@ fn urgent_data_that_comes_late_hides_nothing_either() {
 }
 
 #[test]
-fn a_connection_without_a_fiber_needs_a_stream_and_a_message_few_buffers() {
+fn a_connection_needs_a_stream_and_a_message_has_a_buffer_limit() {
     on_each_driver(|| {
         let (kind, domain) = (socket2::Type::SEQPACKET, socket2::Domain::UNIX);
         let (one, other) = socket2::Socket::pair(domain, kind, None).unwrap();
@@ -178,7 +178,7 @@ fn a_connection_without_a_fiber_needs_a_stream_and_a_message_few_buffers() {
 }
 
 #[test]
-fn messages_behind_a_short_one_are_read_by_a_stream_type() {
+fn a_stream_type_reads_messages_after_a_short_one() {
     on_each_driver(|| {
         let (kind, domain) = (socket2::Type::SEQPACKET, socket2::Domain::UNIX);
         let (one, other) = socket2::Socket::pair(domain, kind, None).unwrap();

@@ -1,4 +1,5 @@
-//! Signals on loops. They concern a whole process, so each test is a child process: this binary, started again.
+//! Signals delivered to loops. They affect a whole process, so each test is a child process: this binary, started
+//! again.
 
 #[path = "common/child.rs"]
 mod child;
@@ -16,15 +17,15 @@ use std::sync::mpsc;
 use yue_io::signal::{self, Signal};
 use yue_scheduler::*;
 
-/// Sends a signal to this process: any thread may get it.
+/// Sends a signal to this process: any thread may take it.
 fn kill(signal: Signal) {
-    // SAFETY: a signal to this very process.
+    // SAFETY: the signal goes to this process.
     unsafe { libc::kill(libc::getpid(), signal.number()) };
 }
 
-/// The process's action for a signal: `SIG_DFL`, `SIG_IGN`, or the address of a handler.
+/// Returns the process's action for a signal: `SIG_DFL`, `SIG_IGN`, or the address of a handler.
 fn action(signal: Signal) -> usize {
-    // SAFETY: asks only; zeros are a valid action.
+    // SAFETY: only queries; a zeroed action is valid.
     unsafe {
         let mut now: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal.number(), std::ptr::null(), &mut now);
@@ -36,7 +37,7 @@ fn bit(signal: Signal) -> u64 {
     1 << (signal.number() - 1)
 }
 
-/// A set of signals as `/proc/…/status` shows it.
+/// Returns a set of signals from the text of `/proc/…/status`.
 fn set_in(status: &str, name: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     u64::from_str_radix(line.unwrap().trim_start_matches(':').trim(), 16).unwrap()
@@ -54,10 +55,10 @@ fn a_subscriber_is_called_for_its_signals_until_it_is_dropped() {
         || {
             on_each_driver(|| {
                 let seen = Rc::new(RefCell::new(Vec::new()));
-                let place = seen.clone();
+                let record = seen.clone();
                 let wanted = [Signal::USR1, Signal::USR2];
                 let subscription =
-                    signal::subscribe(&wanted, move |signal| place.borrow_mut().push(signal))
+                    signal::subscribe(&wanted, move |signal| record.borrow_mut().push(signal))
                         .unwrap();
                 for round in 1..=5 {
                     kill(Signal::USR1);
@@ -66,10 +67,10 @@ fn a_subscriber_is_called_for_its_signals_until_it_is_dropped() {
                     wait_until(|| seen.borrow().len() == 2 * round);
                 }
                 assert_eq!(seen.take()[..2], wanted);
-                // Another one keeps the signal; the first hears no more of it.
-                let place = seen.clone();
+                // Another subscription keeps the signal; the first one is not called any more.
+                let record = seen.clone();
                 let other = signal::subscribe(&[Signal::USR1], move |signal| {
-                    place.borrow_mut().push(signal)
+                    record.borrow_mut().push(signal)
                 })
                 .unwrap();
                 drop(subscription);
@@ -83,8 +84,8 @@ fn a_subscriber_is_called_for_its_signals_until_it_is_dropped() {
 }
 
 #[test]
-fn subscribers_on_all_loops_are_told() {
-    in_child("subscribers_on_all_loops_are_told", || {
+fn subscribers_on_all_loops_are_called() {
+    in_child("subscribers_on_all_loops_are_called", || {
         on_each_driver(|| {
             static CALLS: AtomicU32 = AtomicU32::new(0);
             CALLS.store(0, Ordering::SeqCst);
@@ -102,22 +103,22 @@ fn subscribers_on_all_loops_are_told() {
             handle.shutdown();
             assert_eq!(thread.join().unwrap(), StopReport::default());
         });
-        // The detached one has ended with its loop.
+        // The detached subscription has ended with its loop.
         assert_eq!(action(Signal::TERM), libc::SIG_DFL);
     });
 }
 
 #[test]
-fn a_signal_is_caught_on_every_thread_from_the_moment_that_subscribe_returns() {
-    let test = "a_signal_is_caught_on_every_thread_from_the_moment_that_subscribe_returns";
+fn a_signal_is_caught_on_every_thread_once_subscribe_returns() {
+    let test = "a_signal_is_caught_on_every_thread_once_subscribe_returns";
     in_child(test, || {
         on_each_driver(|| {
-            // A loop and a thread of the program's own, which compute and call nothing of ours.
+            // A loop and a thread of the program, which compute and call none of this crate's functions.
             static STOP: AtomicBool = AtomicBool::new(false);
             STOP.store(false, Ordering::SeqCst);
             let (sender, ids) = mpsc::channel();
             let compute = move || {
-                // SAFETY: asks only.
+                // SAFETY: only queries.
                 sender
                     .send(unsafe { libc::pthread_self() } as usize)
                     .unwrap();
@@ -125,23 +126,23 @@ fn a_signal_is_caught_on_every_thread_from_the_moment_that_subscribe_returns() {
                     std::hint::spin_loop();
                 }
             };
-            let own = std::thread::spawn(compute.clone());
+            let compute_thread = std::thread::spawn(compute.clone());
             let (handle, thread) = worker(this_choice());
             let held = handle.spawn(compute);
             let threads = [ids.recv().unwrap(), ids.recv().unwrap()];
 
             let seen = Rc::new(RefCell::new(Vec::new()));
-            let place = seen.clone();
+            let record = seen.clone();
             let wanted = [Signal::HUP, Signal::USR1];
             let _subscription =
-                signal::subscribe(&wanted, move |signal| place.borrow_mut().push(signal)).unwrap();
+                signal::subscribe(&wanted, move |signal| record.borrow_mut().push(signal)).unwrap();
             for (thread, signal) in threads.into_iter().zip(wanted) {
                 // SAFETY: a thread that runs until `STOP` is set.
                 unsafe { libc::pthread_kill(thread as libc::pthread_t, signal.number()) };
                 wait_until(|| seen.borrow().last() == Some(&signal));
             }
             STOP.store(true, Ordering::SeqCst);
-            own.join().unwrap();
+            compute_thread.join().unwrap();
             held.join().unwrap();
             handle.shutdown();
             assert_eq!(thread.join().unwrap(), StopReport::default());
@@ -154,14 +155,14 @@ fn a_callback_off_the_loops_is_called_while_the_loop_computes() {
     let test = "a_callback_off_the_loops_is_called_while_the_loop_computes";
     in_child(test, || {
         on_each_driver(|| {
-            let (told, heard) = mpsc::channel();
+            let (sender, receiver) = mpsc::channel();
             let subscription = signal::subscribe_off_loop(&[Signal::TERM], move |signal| {
-                let _ = told.send(signal);
+                let _ = sender.send(signal);
             })
             .unwrap();
             kill(Signal::TERM);
-            // Blocks the loop until it comes.
-            assert_eq!(heard.recv(), Ok(Signal::TERM));
+            // Block the loop until the signal arrives.
+            assert_eq!(receiver.recv(), Ok(Signal::TERM));
             drop(subscription);
             assert_eq!(action(Signal::TERM), libc::SIG_DFL);
         });
@@ -169,8 +170,8 @@ fn a_callback_off_the_loops_is_called_while_the_loop_computes() {
 }
 
 #[test]
-fn the_last_subscription_leaves_the_action_that_was_there_before() {
-    let test = "the_last_subscription_leaves_the_action_that_was_there_before";
+fn the_end_of_the_last_subscription_restores_the_previous_action() {
+    let test = "the_end_of_the_last_subscription_restores_the_previous_action";
     in_child(test, || {
         on_each_driver(|| {
             extern "C" fn own(_: libc::c_int) {}
@@ -193,12 +194,12 @@ fn the_last_subscription_leaves_the_action_that_was_there_before() {
 }
 
 #[test]
-fn a_subscription_that_fails_leaves_everything_as_it_was() {
-    let test = "a_subscription_that_fails_leaves_everything_as_it_was";
+fn a_failed_subscription_changes_nothing() {
+    let test = "a_failed_subscription_changes_nothing";
     in_child(test, || {
         on_each_driver(|| {
             let set = |which, soft| {
-                // SAFETY: a limit of this very process; the old one is read first.
+                // SAFETY: a limit of this process; the old one is read first.
                 unsafe {
                     let mut limit: libc::rlimit = std::mem::zeroed();
                     libc::getrlimit(which, &mut limit);
@@ -208,13 +209,13 @@ fn a_subscription_that_fails_leaves_everything_as_it_was() {
                 }
             };
             let mask = own_mask();
-            // No descriptor, and no memory for the stack of a thread.
+            // No descriptors, and no memory for a thread's stack.
             let (descriptors, memory) = (set(libc::RLIMIT_NOFILE, 0), set(libc::RLIMIT_AS, 0));
             let outcome = signal::subscribe(&[Signal::TERM], |_| ());
             set(libc::RLIMIT_NOFILE, descriptors);
             set(libc::RLIMIT_AS, memory);
             if this_choice() == choices()[0] {
-                assert!(outcome.is_err(), "the first one needs a thread");
+                assert!(outcome.is_err(), "the first subscription needs a thread");
             }
             drop(outcome);
             assert_eq!((own_mask(), action(Signal::TERM)), (mask, libc::SIG_DFL));
@@ -224,8 +225,8 @@ fn a_subscription_that_fails_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn a_signal_that_every_thread_blocks_is_taken_all_the_same() {
-    let test = "a_signal_that_every_thread_blocks_is_taken_all_the_same";
+fn a_signal_that_every_thread_blocks_is_still_taken() {
+    let test = "a_signal_that_every_thread_blocks_is_still_taken";
     let block = |command: &mut Command| {
         // SAFETY: between fork and exec only an async-signal-safe call is made.
         unsafe { command.pre_exec(|| signal::block(&[Signal::TERM])) };
@@ -233,24 +234,24 @@ fn a_signal_that_every_thread_blocks_is_taken_all_the_same() {
     child_output(test, block, || {
         assert_ne!(own_mask() & bit(Signal::TERM), 0);
         on_each_driver(|| {
-            let heard = Rc::new(RefCell::new(0));
-            let count = heard.clone();
+            let calls = Rc::new(RefCell::new(0));
+            let count = calls.clone();
             let subscription =
                 signal::subscribe(&[Signal::TERM], move |_| *count.borrow_mut() += 1).unwrap();
             kill(Signal::TERM);
-            wait_until(|| *heard.borrow() == 1);
+            wait_until(|| *calls.borrow() == 1);
             drop(subscription);
-            // Blocked everywhere again: it waits, and does not end us.
+            // Blocked everywhere again: the signal waits, and does not end the process.
             kill(Signal::TERM);
-            let count = heard.clone();
+            let count = calls.clone();
             let _late =
                 signal::subscribe(&[Signal::TERM], move |_| *count.borrow_mut() += 1).unwrap();
-            wait_until(|| *heard.borrow() == 2);
+            wait_until(|| *calls.borrow() == 2);
         });
     });
 }
 
-/// The signals of a child that C's `popen` starts, as the kernel shows them.
+/// Returns the signal sets of a child that C's `popen` starts, as the kernel shows them.
 fn status_of_a_child_of_c() -> String {
     let path = std::env::temp_dir().join(format!("yue-status-{}", std::process::id()));
     let text = format!("cat /proc/self/status > {}", path.display());
@@ -263,8 +264,8 @@ fn status_of_a_child_of_c() -> String {
 }
 
 #[test]
-fn children_begin_as_if_nobody_had_subscribed_whoever_starts_them() {
-    let test = "children_begin_as_if_nobody_had_subscribed_whoever_starts_them";
+fn children_start_without_handlers_whoever_starts_them() {
+    let test = "children_start_without_handlers_whoever_starts_them";
     in_child(test, || {
         on_each_driver(|| {
             let wanted = [Signal::INT, Signal::TERM, Signal::HUP];
@@ -282,8 +283,8 @@ fn children_begin_as_if_nobody_had_subscribed_whoever_starts_them() {
 }
 
 #[test]
-fn a_fork_that_executes_nothing_has_the_old_actions_too() {
-    let test = "a_fork_that_executes_nothing_has_the_old_actions_too";
+fn a_fork_without_exec_has_the_old_actions_too() {
+    let test = "a_fork_without_exec_has_the_old_actions_too";
     in_child(test, || {
         on_each_driver(|| {
             let _subscription = signal::subscribe(&[Signal::TERM], |_| ()).unwrap();
@@ -291,7 +292,7 @@ fn a_fork_that_executes_nothing_has_the_old_actions_too() {
             // SAFETY: the child makes async-signal-safe calls only.
             let child = unsafe { libc::fork() };
             if child == 0 {
-                // SAFETY: as above. One whose TERM is swallowed or blocked ends by the alarm.
+                // SAFETY: as above. If TERM is swallowed or blocked, the alarm ends the child.
                 unsafe {
                     libc::alarm(LONG.as_secs() as u32);
                     loop {
@@ -301,7 +302,7 @@ fn a_fork_that_executes_nothing_has_the_old_actions_too() {
             }
             assert_eq!(own_mask(), mask);
             let mut status = 0;
-            // SAFETY: a child of ours, which nobody else waits for.
+            // SAFETY: our child, which nothing else waits for.
             unsafe {
                 libc::kill(child, libc::SIGTERM);
                 libc::waitpid(child, &mut status, 0);
@@ -313,8 +314,8 @@ fn a_fork_that_executes_nothing_has_the_old_actions_too() {
 }
 
 #[test]
-fn a_process_that_ends_itself_by_a_signal_is_seen_to_have_died_of_it() {
-    let test = "a_process_that_ends_itself_by_a_signal_is_seen_to_have_died_of_it";
+fn a_process_that_ends_itself_by_a_signal_is_reported_as_killed_by_it() {
+    let test = "a_process_that_ends_itself_by_a_signal_is_reported_as_killed_by_it";
     in_child(test, || {
         on_each_driver(|| {
             let _subscription = signal::subscribe(&[Signal::TERM], |_| ()).unwrap();
@@ -325,7 +326,7 @@ fn a_process_that_ends_itself_by_a_signal_is_seen_to_have_died_of_it() {
                 signal::end_process_by(Signal::TERM);
             }
             let mut status = 0;
-            // SAFETY: a child of ours, which nobody else waits for.
+            // SAFETY: our child, which nothing else waits for.
             unsafe { libc::waitpid(child, &mut status, 0) };
             assert!(libc::WIFSIGNALED(status));
             assert_eq!(libc::WTERMSIG(status), libc::SIGTERM);
@@ -334,8 +335,8 @@ fn a_process_that_ends_itself_by_a_signal_is_seen_to_have_died_of_it() {
 }
 
 #[test]
-fn a_child_process_starts_with_nothing_blocked() {
-    in_child("a_child_process_starts_with_nothing_blocked", || {
+fn a_child_process_starts_with_no_signal_blocked() {
+    in_child("a_child_process_starts_with_no_signal_blocked", || {
         signal::block(&[Signal::TERM]).unwrap();
         let mut command = Command::new("grep");
         command.args(["SigBlk", "/proc/self/status"]);
@@ -352,15 +353,15 @@ fn a_child_process_starts_with_nothing_blocked() {
 }
 
 #[test]
-fn a_handler_that_others_put_back_after_its_time_does_no_harm() {
-    let test = "a_handler_that_others_put_back_after_its_time_does_no_harm";
+fn a_handler_that_other_code_restores_late_is_harmless() {
+    let test = "a_handler_that_other_code_restores_late_is_harmless";
     in_child(test, || {
         on_each_driver(|| {
             let ignored = libc::SIG_IGN;
-            // SAFETY: an action of the system's.
+            // SAFETY: a default action.
             unsafe { libc::signal(libc::SIGINT, ignored) };
             let subscription = signal::subscribe(&[Signal::INT], |_| ()).unwrap();
-            // C's `system` saves the action, and puts it back when the command is over.
+            // C's `system` saves the action, and restores it when the command has ended.
             let saved = action(Signal::INT);
             drop(subscription);
             assert_eq!(action(Signal::INT), ignored);
@@ -369,13 +370,14 @@ fn a_handler_that_others_put_back_after_its_time_does_no_harm() {
             put_back();
             kill(Signal::INT);
             wait_until(|| action(Signal::INT) == ignored);
-            // One that is there already is not taken for the one to go back to.
+            // A handler that is already installed is not saved as the previous action.
             put_back();
-            let heard = Rc::new(Cell::new(false));
-            let place = heard.clone();
-            let subscription = signal::subscribe(&[Signal::INT], move |_| place.set(true)).unwrap();
+            let calls = Rc::new(Cell::new(false));
+            let record = calls.clone();
+            let subscription =
+                signal::subscribe(&[Signal::INT], move |_| record.set(true)).unwrap();
             kill(Signal::INT);
-            wait_until(|| heard.get());
+            wait_until(|| calls.get());
             drop(subscription);
             assert_eq!(action(Signal::INT), ignored);
         });

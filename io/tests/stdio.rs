@@ -1,4 +1,4 @@
-//! The process's own streams, whatever they are, in child processes on both drivers.
+//! The process's standard streams, of any kind, in child processes on both drivers.
 
 #[path = "common/child.rs"]
 mod child;
@@ -13,10 +13,10 @@ use yue_scheduler::*;
 
 const MARK: &str = "YUE_TEST_STDIO";
 
-/// The child: answers each line of its input in capitals.
+/// Runs in the child: answers each line of its input in capitals.
 fn answer_lines() {
     let mut output = stdout();
-    // The test harness has begun a line.
+    // The test harness has started a line.
     output.write_all(b"\n").unwrap();
     let ticks = spawn(|| while sleep(Duration::from_millis(1)).is_ok() {});
     for line in BufReader::new(stdin()).lines() {
@@ -29,7 +29,7 @@ fn answer_lines() {
     ticks.join().unwrap();
 }
 
-/// This binary, to run the body of one test in a loop with each driver in turn.
+/// Returns a command that runs this binary's test `test` in a loop with that driver.
 fn command(test: &str, driver: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
@@ -51,7 +51,7 @@ fn drivers() -> Vec<&'static str> {
     choices().iter().map(name).collect()
 }
 
-/// What the child wrote, without what the test harness says around it.
+/// Returns the child's answers, without the test harness's output around them.
 fn capitals(output: &str) -> Vec<String> {
     let is_ours = |line: &&str| {
         let bare = line.trim_end();
@@ -111,8 +111,8 @@ fn files_are_read_and_written() {
         return run_on(yue_io::Choice::Auto, answer_lines);
     }
     for driver in drivers() {
-        let place = yue_io::fs::TempDir::new().unwrap();
-        let (input, output) = (place.path().join("in"), place.path().join("out"));
+        let dir = yue_io::fs::TempDir::new().unwrap();
+        let (input, output) = (dir.path().join("in"), dir.path().join("out"));
         std::fs::write(&input, "first\nsecond\n").unwrap();
         let status = command(test, driver)
             .stdin(std::fs::File::open(&input).unwrap())
@@ -127,7 +127,7 @@ fn files_are_read_and_written() {
 }
 
 #[test]
-fn lines_that_fibers_of_several_loops_write_into_a_file_are_all_there() {
+fn lines_that_fibers_of_several_loops_write_into_a_file_are_all_kept() {
     const LINES: usize = 300;
     const FIBERS: usize = 3;
     fn write_lines() {
@@ -136,7 +136,7 @@ fn lines_that_fibers_of_several_loops_write_into_a_file_are_all_there() {
             assert_eq!(stdout().write(line.as_bytes()).unwrap(), line.len());
         }
     }
-    let test = "lines_that_fibers_of_several_loops_write_into_a_file_are_all_there";
+    let test = "lines_that_fibers_of_several_loops_write_into_a_file_are_all_kept";
     if is_child() {
         return run_on(yue_io::Choice::Auto, || {
             let (handle, thread) = worker(this_choice());
@@ -149,8 +149,8 @@ fn lines_that_fibers_of_several_loops_write_into_a_file_are_all_there() {
         });
     }
     for driver in drivers() {
-        let place = yue_io::fs::TempDir::new().unwrap();
-        let output = place.path().join("out");
+        let dir = yue_io::fs::TempDir::new().unwrap();
+        let output = dir.path().join("out");
         let status = command(test, driver)
             .stdin(Stdio::null())
             .stdout(std::fs::File::create(&output).unwrap())
@@ -158,7 +158,7 @@ fn lines_that_fibers_of_several_loops_write_into_a_file_are_all_there() {
             .unwrap();
         assert!(status.success());
         let text = std::fs::read_to_string(&output).unwrap();
-        // The test's harness writes into it as well, in front of the first line.
+        // The test harness writes into the file as well, before the first line.
         let whole = text
             .lines()
             .filter(|line| line.ends_with(&"x".repeat(5_000)));
@@ -168,8 +168,8 @@ fn lines_that_fibers_of_several_loops_write_into_a_file_are_all_there() {
 }
 
 #[test]
-fn nothing_is_an_empty_input() {
-    let test = "nothing_is_an_empty_input";
+fn a_null_device_is_empty_input() {
+    let test = "a_null_device_is_empty_input";
     if is_child() {
         return run_on(yue_io::Choice::Auto, answer_lines);
     }
@@ -207,7 +207,7 @@ fn a_terminal_is_read_and_written() {
             let count = ours.read(&mut bytes).unwrap();
             seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
         }
-        // What the child writes in the end must not fill the terminal up.
+        // The child's final output must not fill the terminal.
         let rest =
             std::thread::spawn(
                 move || {
@@ -219,7 +219,7 @@ fn a_terminal_is_read_and_written() {
     }
 }
 
-/// Both ends of a new terminal.
+/// Opens both ends of a new terminal.
 fn terminal() -> (std::fs::File, std::fs::File) {
     use std::os::fd::FromRawFd;
     let (mut ours, mut theirs) = (0, 0);
@@ -235,7 +235,7 @@ fn terminal() -> (std::fs::File, std::fs::File) {
         // SAFETY: no memory is passed.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
-    // SAFETY: both are new, and nobody else's.
+    // SAFETY: both descriptors are new, and nothing else owns them.
     unsafe { (FromRawFd::from_raw_fd(ours), FromRawFd::from_raw_fd(theirs)) }
 }
 

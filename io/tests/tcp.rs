@@ -12,7 +12,7 @@ use std::time::Duration;
 use yue_io::net::{ListenOptions, TcpListener, TcpStream, ToSocketAddrs};
 use yue_scheduler::*;
 
-/// An echo server: a fiber for each connection.
+/// Starts an echo server with a fiber for each connection.
 fn echo_server() -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -25,7 +25,7 @@ fn echo_server() -> (SocketAddr, JoinHandle<()>) {
     (address, server)
 }
 
-/// Two ends of one connection.
+/// Returns both ends of one connection.
 fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -37,7 +37,7 @@ fn pair() -> (TcpStream, TcpStream) {
 }
 
 #[test]
-fn what_is_sent_comes_back() {
+fn sent_bytes_are_echoed() {
     on_each_driver(|| {
         let (address, server) = echo_server();
         let mut stream = TcpStream::connect(address).unwrap();
@@ -82,7 +82,7 @@ fn many_connections_are_served_at_once() {
 }
 
 #[test]
-fn a_cancelled_read_ends_with_an_error_and_the_stream_still_works() {
+fn a_cancelled_read_fails_and_the_stream_still_works() {
     on_each_driver(|| {
         let (mut client, server) = pair();
         let server = Rc::new(server);
@@ -118,7 +118,7 @@ fn a_cancelled_read_keeps_the_bytes_it_got() {
             yield_now().unwrap();
             client.write_all(b"x").unwrap();
             fiber.cancel();
-            // Either the read got the byte, or it is there for the next: it is never lost.
+            // Either the read got the byte, or the next read gets it: it is never lost.
             let first = fiber.join().unwrap().unwrap_or_default();
             client.write_all(b"y").unwrap();
             drop(client);
@@ -157,7 +157,7 @@ fn a_deadline_ends_a_read_and_a_write() {
 }
 
 #[test]
-fn a_socket_timeout_counts_from_the_call_and_not_from_what_was_computed_before() {
+fn a_socket_timeout_starts_with_the_call_and_excludes_earlier_computing() {
     on_each_driver(|| {
         let (mut client, mut server) = pair();
         let limit = Duration::from_millis(300);
@@ -181,7 +181,7 @@ fn a_socket_timeout_counts_from_the_call_and_not_from_what_was_computed_before()
 }
 
 #[test]
-fn a_big_transfer_over_short_writes_arrives_whole() {
+fn a_large_transfer_with_short_writes_arrives_whole() {
     on_each_driver(|| {
         let (mut client, mut server) = pair();
         let bytes: Vec<u8> = (0..5_000_000u32).map(|n| (n % 251) as u8).collect();
@@ -199,7 +199,7 @@ fn a_big_transfer_over_short_writes_arrives_whole() {
 }
 
 #[test]
-fn one_side_may_end_before_the_other() {
+fn one_direction_may_end_before_the_other() {
     on_each_driver(|| {
         let (mut client, mut server) = pair();
         client.write_all(b"question").unwrap();
@@ -247,7 +247,7 @@ fn a_reset_is_an_error_for_reader_and_writer() {
 }
 
 #[test]
-fn a_refused_connection_says_so() {
+fn a_refused_connection_returns_connection_refused() {
     on_each_driver(|| {
         let address = TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -280,7 +280,7 @@ fn vectored_calls_and_peek_work() {
 }
 
 #[test]
-fn the_readers_of_the_standard_library_run_on_it() {
+fn the_standard_librarys_readers_work_on_a_stream() {
     on_each_driver(|| {
         let (address, server) = echo_server();
         let stream =
@@ -296,7 +296,7 @@ fn the_readers_of_the_standard_library_run_on_it() {
 }
 
 #[test]
-fn descriptors_in_non_blocking_mode_work_as_well() {
+fn descriptors_in_non_blocking_mode_work_too() {
     on_each_driver(|| {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -332,7 +332,7 @@ fn an_empty_buffer_does_not_wait() {
 }
 
 #[test]
-fn a_name_is_looked_up_without_stopping_the_loop() {
+fn a_name_lookup_does_not_block_the_loop() {
     on_each_driver(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -343,9 +343,9 @@ fn a_name_is_looked_up_without_stopping_the_loop() {
                 count.set(count.get() + 1);
             }
         }));
-        // In capitals it is not the name that is known without a lookup; the system's resolver knows it all the same.
+        // In capitals the name is not resolved without a lookup, but the system's resolver knows it.
         let look_up = || ("LOCALHOST", port).resolve().unwrap();
-        // An answer can come before the fiber is about to wait; but not every time.
+        // An answer may arrive before the fiber waits, but not every time.
         let addresses = (0..10_000)
             .map(|_| look_up())
             .find(|_| ticks.get() > 0)
@@ -357,12 +357,12 @@ fn a_name_is_looked_up_without_stopping_the_loop() {
 }
 
 #[test]
-fn a_fiber_whose_writes_never_wait_starves_nobody() {
+fn a_fiber_whose_writes_never_wait_does_not_starve_others() {
     on_each_driver(|| {
         let (mut client, server) = pair();
         let stop = Rc::new(Cell::new(false));
         let flag = stop.clone();
-        // A thread empties the socket, so that the writer has no need to wait.
+        // A thread empties the socket, so that the writer never waits.
         let sink = server.into_std().unwrap();
         let drain = std::thread::spawn(move || io::copy(&mut &sink, &mut io::sink()).unwrap());
         let writer = spawn(move || {
@@ -429,7 +429,7 @@ fn two_listeners_share_a_port() {
 fn a_stream_is_used_on_another_loop_and_on_a_plain_thread() {
     on_each_driver(|| {
         let (client, mut server) = pair();
-        // Registered here first.
+        // The stream is registered on this loop first.
         let echo = spawn(move || {
             let mut bytes = [0; 3];
             for _ in 0..3 {
@@ -451,7 +451,7 @@ fn a_stream_is_used_on_another_loop_and_on_a_plain_thread() {
         handle.spawn(move || exchange(&there)).join().unwrap();
         handle.shutdown();
         assert_eq!(thread.join().unwrap(), StopReport::default());
-        // A plain thread blocks; the loop goes on meanwhile.
+        // A plain thread blocks; the loop continues meanwhile.
         let (done, waiting) = (
             Arc::new(std::sync::Mutex::new(None)),
             prepare_park().remote(),
@@ -470,14 +470,14 @@ fn a_stream_is_used_on_another_loop_and_on_a_plain_thread() {
 }
 
 #[test]
-fn outside_of_fibers_a_callback_would_block() {
+fn in_a_callback_a_read_returns_would_block() {
     on_each_driver(|| {
         let (client, _server) = pair();
         let seen = Rc::new(RefCell::new(None));
-        let place = seen.clone();
+        let outcome = seen.clone();
         let waker = prepare_park();
         let timer = Timer::new(move || {
-            *place.borrow_mut() = Some((&client).read(&mut [0; 1]).unwrap_err().kind());
+            *outcome.borrow_mut() = Some((&client).read(&mut [0; 1]).unwrap_err().kind());
             waker.wake();
         });
         timer.arm(now());
@@ -487,7 +487,7 @@ fn outside_of_fibers_a_callback_would_block() {
 }
 
 #[test]
-fn a_descriptor_number_that_comes_again_is_not_mistaken() {
+fn a_reused_descriptor_number_is_not_confused_with_the_old_one() {
     on_each_driver(|| {
         for round in 0..50u8 {
             let (mut client, mut server) = pair();

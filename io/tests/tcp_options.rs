@@ -1,4 +1,4 @@
-//! What can be set on TCP sockets, connecting to several addresses, halves, timeouts, on both drivers.
+//! Options of TCP sockets, connecting to several addresses, halves and timeouts, on both drivers.
 
 mod common;
 
@@ -19,7 +19,7 @@ fn pair() -> (TcpStream, TcpStream) {
     (client.join().unwrap(), server)
 }
 
-/// An address at which nobody answers: a listener whose queue is full, with the streams that fill it.
+/// Returns an address that never answers: a listener whose queue is full, with the streams that fill it.
 fn silent() -> (StdListener, Vec<std::net::TcpStream>) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket
@@ -38,7 +38,7 @@ fn silent() -> (StdListener, Vec<std::net::TcpStream>) {
     (listener, held)
 }
 
-/// An address at which connections are refused.
+/// Returns an address that refuses connections.
 fn refusing() -> SocketAddr {
     StdListener::bind("127.0.0.1:0")
         .unwrap()
@@ -47,7 +47,7 @@ fn refusing() -> SocketAddr {
 }
 
 #[test]
-fn what_is_set_is_what_is_read_back() {
+fn options_are_read_back_as_set() {
     on_each_driver(|| {
         let (stream, _peer) = pair();
         assert!(!stream.nodelay().unwrap());
@@ -107,7 +107,7 @@ fn timeouts_end_reads_and_writes_that_take_too_long() {
         );
         let error = stream.read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        // The timeout is the read's, not the fiber's.
+        // The timeout belongs to the read, not to the fiber.
         peer.write_all(b"ab").unwrap();
         let mut byte = [0];
         stream.read_exact(&mut byte).unwrap();
@@ -130,7 +130,7 @@ fn timeouts_end_reads_and_writes_that_take_too_long() {
 }
 
 #[test]
-fn a_plain_thread_has_timeouts_too() {
+fn timeouts_work_on_a_plain_thread() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     stream
@@ -161,7 +161,7 @@ fn vectored_reads_and_writes_fill_and_empty_several_buffers() {
 }
 
 #[test]
-fn connections_that_wait_are_accepted_together() {
+fn waiting_connections_are_accepted_together() {
     on_each_driver(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -176,7 +176,7 @@ fn connections_that_wait_are_accepted_together() {
         got.sort();
         wanted.sort();
         assert_eq!(got, wanted);
-        // The listener still waits, and the next accept gets the next connection.
+        // The listener still works, and the next accept gets the next connection.
         let late = spawn(move || listener.accept().unwrap().1);
         yield_now().unwrap();
         let client = TcpStream::connect(address).unwrap();
@@ -185,7 +185,7 @@ fn connections_that_wait_are_accepted_together() {
 }
 
 #[test]
-fn halves_go_to_two_fibers_and_come_together_again() {
+fn halves_move_to_two_fibers_and_reunite() {
     on_each_driver(|| {
         let (mut stream, peer) = pair();
         {
@@ -202,7 +202,7 @@ fn halves_go_to_two_fibers_and_come_together_again() {
         let NotTheSame(reader, other_writer) = reader.reunite(other_writer).unwrap_err();
         let stream = reader.reunite(writer).unwrap();
         let peer = other_reader.reunite(other_writer).unwrap();
-        // Putting them together did not end the sending side.
+        // Reuniting the halves did not shut down sending.
         (&stream).write_all(b"still").unwrap();
         let (mut reader, writer) = stream.into_split();
         let echo = spawn(move || io::copy(&mut &peer, &mut &peer).unwrap());
@@ -214,7 +214,7 @@ fn halves_go_to_two_fibers_and_come_together_again() {
 }
 
 #[test]
-fn a_connect_that_nobody_answers_times_out() {
+fn an_unanswered_connect_times_out() {
     on_each_driver(|| {
         let (listener, _held) = silent();
         let address = listener.local_addr().unwrap();
@@ -240,7 +240,7 @@ fn an_address_that_does_not_answer_is_overtaken_by_one_that_does() {
         let addresses = [refusing(), deaf.local_addr().unwrap(), good, refusing()];
         let stream = TcpStream::connect_with(&addresses[..], &options).unwrap();
         assert_eq!(stream.peer_addr().unwrap(), good);
-        // No attempt is left behind.
+        // No attempt is left running.
         assert_eq!((operations(), this_loop::counters().fibers), (0, 1));
     });
 }
@@ -261,10 +261,10 @@ fn the_first_address_wins_if_it_answers_in_time() {
 }
 
 #[test]
-fn when_all_addresses_refuse_the_error_is_theirs() {
+fn when_all_addresses_refuse_the_error_is_connection_refused() {
     on_each_driver(|| {
         let options = ConnectOptions {
-            // It is not waited for: an attempt that fails starts the next.
+            // The delay is skipped: a failed attempt starts the next.
             attempt_delay: LONG,
             ..ConnectOptions::default()
         };
@@ -302,7 +302,7 @@ fn a_cancel_ends_all_attempts_to_connect() {
 }
 
 #[test]
-fn the_own_address_can_be_chosen() {
+fn the_local_address_can_be_chosen() {
     on_each_driver(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let options = ConnectOptions {
@@ -315,7 +315,7 @@ fn the_own_address_can_be_chosen() {
 }
 
 #[test]
-fn fast_open_connects_whether_or_not_the_kernel_has_it() {
+fn fast_open_connects_with_or_without_kernel_support() {
     on_each_driver(|| {
         let listening = ListenOptions {
             fast_open: 16,
@@ -351,7 +351,7 @@ fn an_ipv6_listener_can_leave_ipv4_alone() {
             ..ListenOptions::default()
         };
         let Ok(listener) = TcpListener::bind_with("[::]:0", &options) else {
-            eprintln!("not tested: there is no IPv6 here");
+            eprintln!("skipped: IPv6 is not available");
             return;
         };
         let port = listener.local_addr().unwrap().port();

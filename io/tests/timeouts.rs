@@ -1,4 +1,4 @@
-//! What an operation brought is never lost to a timeout: it is returned, or it is still there for the next call.
+//! A timeout never loses the result of an operation: the call returns it, or the next call does.
 
 #[path = "common/child.rs"]
 mod child;
@@ -17,16 +17,16 @@ use yue_scheduler::*;
 
 const SHORT: Duration = Duration::from_millis(5);
 
-/// When something happens to a fiber's operation.
+/// The moment at which an event meets a fiber's operation.
 #[derive(Clone, Copy)]
 enum Moment {
-    /// The fiber's time is up, and the fiber does not know it yet.
+    /// The fiber's deadline has passed, and the fiber has not been woken yet.
     Before,
-    /// The fiber has asked for its operation's cancel, and the loop has not taken that to the kernel yet.
+    /// The fiber has requested its operation's cancel, and the loop has not submitted it yet.
     After,
 }
 
-/// Makes a call under a short timeout, and does `meanwhile` in the tick in which the time is up.
+/// Makes a call under a short timeout, and runs `meanwhile` in the tick in which the timeout passes.
 fn at_the_last_moment<T: 'static>(
     moment: Moment,
     call: impl FnOnce() -> T + 'static,
@@ -35,7 +35,7 @@ fn at_the_last_moment<T: 'static>(
     let until = now().saturating_add(SHORT);
     let caller = spawn(move || timeout(SHORT, call));
     let other = spawn(move || {
-        // Of the fibers of that tick it is the first.
+        // This fiber is the first one of that tick.
         set_priority(Priority::High);
         sleep_until(until.saturating_add(SHORT)).unwrap();
         if let Moment::After = moment {
@@ -44,9 +44,9 @@ fn at_the_last_moment<T: 'static>(
         }
         meanwhile();
     });
-    // The call begins, and its operation is with the kernel.
+    // The call has begun, and its operation is in the kernel.
     sleep(SHORT / 5).unwrap();
-    // The loop is held up, so that one tick finds both fibers' times come.
+    // Block the loop, so that both fibers' timers are due in one tick.
     while Instant::system() < until.saturating_add(2 * SHORT) {
         std::thread::yield_now();
     }
@@ -80,12 +80,12 @@ fn a_listener_loses_nothing(moment: Moment) {
     let address = listener.local_addr().unwrap();
     let other = listener.try_clone().unwrap();
     let client = Rc::new(Cell::new(None));
-    let place = client.clone();
+    let slot = client.clone();
     let first = at_the_last_moment(
         moment,
         move || other.incoming().next(),
-        // The kernel lets it in by itself.
-        move || place.set(Some(std::net::TcpStream::connect(address).unwrap())),
+        // The kernel completes the handshake by itself.
+        move || slot.set(Some(std::net::TcpStream::connect(address).unwrap())),
     );
     let mut stream = match first {
         Ok(connection) => connection.unwrap().unwrap(),
@@ -110,9 +110,9 @@ fn a_socket_and_a_listener_lose_nothing_to_a_timeout() {
 }
 
 #[test]
-fn they_lose_nothing_where_the_kernel_completes_when_it_likes() {
+fn no_loss_where_the_kernel_completes_at_any_time() {
     child_output(
-        "they_lose_nothing_where_the_kernel_completes_when_it_likes",
+        "no_loss_where_the_kernel_completes_at_any_time",
         |command| {
             command.env("YUE_URING_OFF", "defer-taskrun");
         },
@@ -146,17 +146,17 @@ fn a_file_that_waits_loses_nothing_to_a_timeout() {
             text
         });
         for part in ["first ", "second"] {
-            // The reader's time is up by then, as a rule.
+            // By then the reader's timeout has usually passed.
             sleep(4 * SHORT).unwrap();
             writer.write_all(part.as_bytes()).unwrap();
         }
-        let came = timeout(LONG, || reader.join().unwrap());
-        assert_eq!(came.unwrap(), b"first second");
+        let bytes = timeout(LONG, || reader.join().unwrap());
+        assert_eq!(bytes.unwrap(), b"first second");
     });
 }
 
 #[test]
-fn a_connection_that_was_taken_ahead_is_not_lost_when_the_time_passes_in_a_pause_for_the_others() {
+fn a_connection_accepted_in_advance_survives_a_timeout_during_a_yield() {
     on_each_driver(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -164,9 +164,9 @@ fn a_connection_that_was_taken_ahead_is_not_lost_when_the_time_passes_in_a_pause
         let clients: Vec<_> = (0..2).map(connect).collect();
         let mut incoming = listener.incoming();
         let first = incoming.next().unwrap().unwrap();
-        // On io_uring the second one has come along.
+        // On io_uring the second connection was accepted too.
         sleep(SHORT / 5).unwrap();
-        // So many calls that need not wait that the next one lets the others run first.
+        // Make so many calls without waiting that the next one yields first.
         let (ready, mut peer) = UnixStream::pair().unwrap();
         peer.write_all(b"x").unwrap();
         (0..70).for_each(|_| ready.readable().unwrap());
@@ -176,16 +176,16 @@ fn a_connection_that_was_taken_ahead_is_not_lost_when_the_time_passes_in_a_pause
             Ok(connection) => connection.unwrap().unwrap(),
             Err(Elapsed) => {
                 let next = timeout(LONG, || incoming.next());
-                next.expect("it is lost").unwrap().unwrap()
+                next.expect("the connection was lost").unwrap().unwrap()
             }
         };
         busy.join().unwrap();
         second.write_all(b"hello").unwrap();
         drop((first, second));
-        let said: Vec<_> = clients
+        let received: Vec<_> = clients
             .into_iter()
             .map(|client| std::io::read_to_string(TcpStream::from(client)).unwrap())
             .collect();
-        assert_eq!(said, ["", "hello"]);
+        assert_eq!(received, ["", "hello"]);
     });
 }

@@ -1,4 +1,4 @@
-//! TLS over our streams, on both drivers.
+//! TLS over this crate's streams, on both drivers.
 
 #![cfg(feature = "tls")]
 
@@ -43,7 +43,7 @@ impl Authority {
 
 type Pair = (TlsStream<UnixStream>, TlsStream<UnixStream>);
 
-/// Both sides of a connection to `localhost`.
+/// Creates both sides of a connection to `localhost`.
 fn connect(connector: Connector, acceptor: Acceptor) -> (io::Result<Pair>, io::Result<()>) {
     let (here, there) = UnixStream::pair().unwrap();
     let server = spawn(move || acceptor.accept(there));
@@ -52,7 +52,7 @@ fn connect(connector: Connector, acceptor: Acceptor) -> (io::Result<Pair>, io::R
     match (client, server) {
         (Ok(client), Ok(server)) => (Ok((client, server)), Ok(())),
         (Err(client), Err(server)) => (Err(client), Err(server)),
-        // With TLS 1.3 a client is through before the server has looked at its certificate.
+        // With TLS 1.3 a client finishes before the server has verified its certificate.
         (Ok(mut client), Err(server)) => (Err(client.read(&mut [0]).unwrap_err()), Err(server)),
         (Err(client), Ok(_)) => (Err(client), Ok(())),
     }
@@ -66,7 +66,7 @@ fn pair() -> Pair {
 }
 
 #[test]
-fn bytes_go_both_ways_and_the_end_is_told() {
+fn bytes_flow_both_ways_and_the_end_is_announced() {
     on_each_driver(|| {
         let (mut client, mut server) = pair();
         assert_eq!(server.server_name(), Some("localhost"));
@@ -91,7 +91,7 @@ fn bytes_go_both_ways_and_the_end_is_told() {
 }
 
 #[test]
-fn it_runs_over_tcp_with_the_standard_librarys_readers() {
+fn tls_runs_over_tcp_with_the_standard_librarys_readers() {
     on_each_driver(|| {
         let authority = Authority::new();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -118,8 +118,8 @@ fn it_runs_over_tcp_with_the_standard_librarys_readers() {
 fn certificates_come_from_files() {
     on_each_driver(|| {
         let authority = Authority::new();
-        let place = yue_io::fs::TempDir::new().unwrap();
-        let at = |name: &str| place.path().join(name);
+        let dir = yue_io::fs::TempDir::new().unwrap();
+        let at = |name: &str| dir.path().join(name);
         let (certificate, key) = authority.pem("localhost");
         yue_io::fs::write(at("root.pem"), authority.0.pem()).unwrap();
         yue_io::fs::write(at("cert.pem"), certificate).unwrap();
@@ -128,7 +128,7 @@ fn certificates_come_from_files() {
         let connector = Connector::new(Roots::from_pem_file(at("root.pem")).unwrap()).unwrap();
         let (pair, _) = connect(connector, Acceptor::new(identity).unwrap());
         pair.unwrap();
-        // What is wrong is said.
+        // The errors say what is wrong.
         let missing = Identity::from_pem_files(at("none"), at("key.pem")).unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::NotFound);
         let no_certificate = Roots::from_pem_file(at("key.pem")).unwrap_err();
@@ -146,14 +146,14 @@ fn certificates_come_from_files() {
 }
 
 #[test]
-fn a_server_that_is_not_to_be_trusted_is_refused() {
+fn an_untrusted_server_is_refused() {
     on_each_driver(|| {
         let (authority, stranger) = (Authority::new(), Authority::new());
         let connector = Connector::new(authority.roots()).unwrap();
         let acceptor = Acceptor::new(stranger.identity("localhost")).unwrap();
         let (client, server) = connect(connector.clone(), acceptor);
         assert_eq!(client.err().unwrap().kind(), ErrorKind::InvalidData);
-        // It was told why.
+        // The peer received the reason.
         assert_eq!(server.unwrap_err().kind(), ErrorKind::InvalidData);
         let misnamed = Acceptor::new(authority.identity("example.org")).unwrap();
         let (client, _) = connect(connector.clone(), misnamed);
@@ -165,7 +165,7 @@ fn a_server_that_is_not_to_be_trusted_is_refused() {
 }
 
 #[test]
-fn clients_show_certificates_where_that_is_demanded() {
+fn clients_show_certificates_where_the_server_requires_them() {
     on_each_driver(|| {
         let authority = Authority::new();
         let server = || {
@@ -191,7 +191,7 @@ fn clients_show_certificates_where_that_is_demanded() {
 }
 
 #[test]
-fn both_sides_agree_on_a_protocol() {
+fn the_peers_agree_on_a_protocol() {
     on_each_driver(|| {
         let authority = Authority::new();
         let server = |protocols: &[&str]| {
@@ -211,7 +211,7 @@ fn both_sides_agree_on_a_protocol() {
 }
 
 #[test]
-fn a_connection_that_breaks_is_not_taken_for_its_end() {
+fn a_broken_connection_is_not_mistaken_for_the_end() {
     on_each_driver(|| {
         let (mut client, mut server) = pair();
         server.write_all(b"half").unwrap();
@@ -251,7 +251,7 @@ fn garbage_and_silence_end_a_handshake() {
 fn cancelled_reads_and_writes_lose_and_repeat_nothing() {
     on_each_driver(|| {
         let (mut client, mut server) = pair();
-        // Far more than the sockets hold, in parts that run out of time now and then.
+        // Far more than the sockets hold, in parts that sometimes time out.
         let bytes: Vec<u8> = (0..2_000_000u32).map(|n| (n % 251) as u8).collect();
         let expected = bytes.clone();
         let writer = spawn(move || {
@@ -281,7 +281,7 @@ fn cancelled_reads_and_writes_lose_and_repeat_nothing() {
     });
 }
 
-/// Writes `bytes`, each part anew if its time is up.
+/// Writes `bytes`, retrying each part that times out.
 fn write_all_in_time(mut write: impl FnMut(&[u8]) -> io::Result<usize>, bytes: &[u8]) {
     let mut sent = 0;
     while sent < bytes.len() {
@@ -292,7 +292,7 @@ fn write_all_in_time(mut write: impl FnMut(&[u8]) -> io::Result<usize>, bytes: &
 }
 
 #[test]
-fn a_write_whose_time_is_up_has_sent_nothing_and_is_not_sent_twice() {
+fn a_write_that_times_out_has_sent_nothing_and_is_not_sent_twice() {
     on_each_driver(|| {
         for split in [false, true] {
             let (mut client, mut server) = pair();
@@ -311,7 +311,7 @@ fn a_write_whose_time_is_up_has_sent_nothing_and_is_not_sent_twice() {
             let mut buffer = vec![0; 10_000];
             while let count @ 1.. = server.read(&mut buffer).unwrap() {
                 got.extend(&buffer[..count]);
-                assert!(expected.starts_with(&got), "something was sent twice");
+                assert!(expected.starts_with(&got), "bytes were sent twice");
                 // The writer waits for room.
                 sleep(Duration::from_micros(300)).unwrap();
             }

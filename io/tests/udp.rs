@@ -17,7 +17,7 @@ fn socket() -> (UdpSocket, SocketAddr) {
 }
 
 #[test]
-fn datagrams_go_to_an_address_and_say_where_they_came_from() {
+fn datagrams_reach_an_address_and_carry_their_senders_address() {
     on_each_driver(|| {
         let ((one, from), (other, to)) = (socket(), socket());
         let fiber = spawn(move || {
@@ -52,17 +52,17 @@ fn a_connected_socket_has_one_peer() {
 }
 
 #[test]
-fn datagrams_keep_their_bounds() {
+fn datagrams_keep_their_boundaries() {
     on_each_driver(|| {
         let ((one, _), (other, to)) = (socket(), socket());
         for size in [0, 1, 1000, 3, 0, 60_000] {
             one.send_to(&vec![7; size], to).unwrap();
         }
         let mut buffer = vec![0; 65_536];
-        // The first is empty: a receive without room takes it all the same.
+        // The first datagram is empty: a receive with an empty buffer takes it.
         assert_eq!(other.recv(&mut []).unwrap(), 0);
         assert_eq!(other.recv(&mut buffer).unwrap(), 1);
-        // Cut to the buffer; the rest of it does not come again.
+        // Truncated to the buffer; the rest is lost.
         assert_eq!(other.recv(&mut buffer[..10]).unwrap(), 10);
         assert_eq!(other.recv(&mut buffer).unwrap(), 3);
         assert_eq!(other.recv(&mut buffer).unwrap(), 0);
@@ -121,7 +121,7 @@ fn cancels_deadlines_and_timeouts_end_a_receive_and_lose_nothing() {
 }
 
 #[test]
-fn a_closed_port_is_told_to_a_connected_sender() {
+fn a_connected_sender_gets_an_error_for_a_closed_port() {
     on_each_driver(|| {
         let ((one, _), (other, to)) = (socket(), socket());
         drop(other);
@@ -133,7 +133,7 @@ fn a_closed_port_is_told_to_a_connected_sender() {
 }
 
 #[test]
-fn a_batch_is_sent_and_received_as_one() {
+fn a_batch_is_sent_and_received_in_one_call() {
     on_each_driver(|| {
         let ((one, from), (other, to)) = (socket(), socket());
         let fiber = spawn(move || {
@@ -173,7 +173,7 @@ fn a_batch_is_sent_and_received_as_one() {
 }
 
 #[test]
-fn room_for_more_than_memory_has_is_room_for_the_largest_datagrams() {
+fn oversized_batch_dimensions_are_clamped() {
     on_each_driver(|| {
         let ((one, _), (other, to)) = (socket(), socket());
         // The product of the second pair is 1024, as far as 64 bits can hold it.
@@ -217,7 +217,7 @@ fn multicast_reaches_the_members_of_a_group() {
 }
 
 #[test]
-fn what_is_set_is_what_is_read_back() {
+fn options_are_read_back_as_set() {
     on_each_driver(|| {
         let (one, address) = socket();
         assert!(!one.broadcast().unwrap());

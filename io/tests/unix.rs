@@ -1,4 +1,4 @@
-//! Unix sockets: streams, datagrams, and descriptors that travel over them, on both drivers.
+//! Unix sockets: streams, datagrams, and passing descriptors, on both drivers.
 
 #[path = "common/child.rs"]
 mod child;
@@ -18,33 +18,30 @@ use yue_io::net::{UnixDatagram, UnixListener, UnixStream};
 use yue_io::pipe::{PipeWriter, pipe};
 use yue_scheduler::*;
 
-/// A path that nothing has yet, removed in the end.
-struct Place(PathBuf);
+/// An unused path, removed when dropped.
+struct TempPath(PathBuf);
 
-impl Place {
-    fn new() -> Place {
+impl TempPath {
+    fn new() -> TempPath {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("yue-io-{}-{number}.sock", std::process::id());
-        Place(std::env::temp_dir().join(name))
+        TempPath(std::env::temp_dir().join(name))
     }
 }
 
-impl Drop for Place {
+impl Drop for TempPath {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
 #[test]
-fn streams_meet_at_a_path() {
+fn streams_connect_at_a_path() {
     on_each_driver(|| {
-        let place = Place::new();
-        let listener = UnixListener::bind(&place.0).unwrap();
-        assert_eq!(
-            listener.local_addr().unwrap().as_pathname(),
-            Some(&*place.0)
-        );
+        let path = TempPath::new();
+        let listener = UnixListener::bind(&path.0).unwrap();
+        assert_eq!(listener.local_addr().unwrap().as_pathname(), Some(&*path.0));
         let served = Rc::new(Cell::new(false));
         let flag = served.clone();
         let server = spawn(move || {
@@ -54,8 +51,8 @@ fn streams_meet_at_a_path() {
             flag.set(true);
             assert!(listener.incoming().next().is_none());
         });
-        let mut stream = UnixStream::connect(&place.0).unwrap();
-        assert_eq!(stream.peer_addr().unwrap().as_pathname(), Some(&*place.0));
+        let mut stream = UnixStream::connect(&path.0).unwrap();
+        assert_eq!(stream.peer_addr().unwrap().as_pathname(), Some(&*path.0));
         assert!(stream.local_addr().unwrap().is_unnamed());
         stream.write_all(b"echo").unwrap();
         let mut bytes = [0; 4];
@@ -72,7 +69,7 @@ fn streams_meet_at_a_path() {
 }
 
 #[test]
-fn streams_meet_at_an_abstract_name() {
+fn streams_connect_at_an_abstract_name() {
     on_each_driver(|| {
         let name = format!("yue-io-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
@@ -90,10 +87,10 @@ fn streams_meet_at_an_abstract_name() {
 }
 
 #[test]
-fn datagrams_go_to_a_path_and_answers_come_back() {
+fn datagrams_reach_a_path_and_answers_return() {
     on_each_driver(|| {
-        let (server_place, client_place) = (Place::new(), Place::new());
-        let server = UnixDatagram::bind(&server_place.0).unwrap();
+        let (server_path, client_path) = (TempPath::new(), TempPath::new());
+        let server = UnixDatagram::bind(&server_path.0).unwrap();
         let fiber = spawn(move || {
             let mut buffer = [0; 16];
             let (count, from) = server.recv_from(&mut buffer).unwrap();
@@ -102,16 +99,16 @@ fn datagrams_go_to_a_path_and_answers_come_back() {
             assert!(from.is_unnamed());
             server.recv(&mut buffer).unwrap()
         });
-        let client = UnixDatagram::bind(&client_place.0).unwrap();
-        client.connect(&server_place.0).unwrap();
+        let client = UnixDatagram::bind(&client_path.0).unwrap();
+        client.connect(&server_path.0).unwrap();
         let peer = client.peer_addr().unwrap();
-        assert_eq!(peer.as_pathname(), Some(&*server_place.0));
+        assert_eq!(peer.as_pathname(), Some(&*server_path.0));
         client.send(b"question").unwrap();
         let mut buffer = [0; 16];
         assert_eq!(client.peek(&mut buffer).unwrap(), 8);
         assert_eq!(client.recv(&mut buffer).unwrap(), 8);
         let nobody = UnixDatagram::unbound().unwrap();
-        nobody.send_to(b"anonymous", &server_place.0).unwrap();
+        nobody.send_to(b"anonymous", &server_path.0).unwrap();
         assert_eq!(fiber.join().unwrap(), 9);
     });
 }
@@ -136,7 +133,7 @@ fn a_sender_waits_until_the_receiver_has_room() {
             .set_read_timeout(Some(Duration::from_millis(2)))
             .unwrap();
         let error = other.recv(&mut bytes).unwrap_err();
-        // The sender is gone, and on some systems a read says so.
+        // The sender was dropped, and on some systems a read reports that.
         assert!(matches!(
             error.kind(),
             io::ErrorKind::TimedOut | io::ErrorKind::ConnectionReset
@@ -145,7 +142,7 @@ fn a_sender_waits_until_the_receiver_has_room() {
 }
 
 #[test]
-fn descriptors_travel_over_streams() {
+fn descriptors_are_passed_over_streams() {
     on_each_driver(|| {
         let (here, there) = UnixStream::pair().unwrap();
         let fiber = spawn(move || {
@@ -170,7 +167,7 @@ fn descriptors_travel_over_streams() {
 }
 
 #[test]
-fn descriptors_travel_over_datagrams_and_with_none_at_all() {
+fn descriptors_are_passed_over_datagrams_even_without_bytes() {
     on_each_driver(|| {
         let (here, there) = UnixDatagram::pair().unwrap();
         let (reader, writer) = pipe().unwrap();
@@ -187,7 +184,7 @@ fn descriptors_travel_over_datagrams_and_with_none_at_all() {
 }
 
 #[test]
-fn what_cannot_travel_is_an_error() {
+fn descriptors_that_cannot_be_passed_are_an_error() {
     on_each_driver(|| {
         let (here, _there) = UnixStream::pair().unwrap();
         let fd = here.as_fd();
@@ -200,8 +197,8 @@ fn what_cannot_travel_is_an_error() {
 }
 
 #[test]
-fn descriptors_for_which_there_is_no_room_are_reported_lost() {
-    let test = "descriptors_for_which_there_is_no_room_are_reported_lost";
+fn descriptors_beyond_the_limit_are_reported_lost() {
+    let test = "descriptors_beyond_the_limit_are_reported_lost";
     child::in_child(test, || {
         on_each_driver(|| {
             let (here, there) = UnixStream::pair().unwrap();
@@ -233,7 +230,7 @@ fn descriptors_for_which_there_is_no_room_are_reported_lost() {
 }
 
 #[test]
-fn a_cancelled_receive_of_descriptors_keeps_what_it_got() {
+fn a_cancelled_receive_keeps_the_descriptors_it_got() {
     on_each_driver(|| {
         for _ in 0..50 {
             let (here, there) = UnixStream::pair().unwrap();

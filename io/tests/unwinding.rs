@@ -1,5 +1,5 @@
-//! I/O in destructors that run during a panic: what need not wait is done, what would have to wait is an error. A panic
-//! would end the process, so the cases run in a child.
+//! I/O in destructors that run during a panic: operations that need not wait work, and operations that would have to
+//! wait fail. A second panic would end the process, so the cases run in a child.
 
 #[path = "common/child.rs"]
 mod child;
@@ -22,7 +22,7 @@ use yue_io::process::{Command, Stdio};
 use yue_io::watch::Watcher;
 use yue_scheduler::*;
 
-/// Calls `call` in a destructor that runs during a panic.
+/// Runs `call` in a destructor during a panic.
 fn during_a_panic<T>(call: impl FnOnce() -> T) -> T {
     struct InDrop<T, F: FnOnce() -> T>(Option<F>, Rc<Cell<Option<T>>>);
     impl<T, F: FnOnce() -> T> Drop for InDrop<T, F> {
@@ -41,7 +41,7 @@ fn during_a_panic<T>(call: impl FnOnce() -> T) -> T {
 }
 
 #[track_caller]
-fn would_have_to_wait<T: Debug>(call: impl FnOnce() -> io::Result<T>) {
+fn assert_would_wait<T: Debug>(call: impl FnOnce() -> io::Result<T>) {
     let error = during_a_panic(call).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::Other, "{error}");
     let text = error.to_string();
@@ -49,7 +49,7 @@ fn would_have_to_wait<T: Debug>(call: impl FnOnce() -> io::Result<T>) {
 }
 
 #[track_caller]
-fn need_not_wait<T>(call: impl FnOnce() -> io::Result<T>) -> T {
+fn assert_does_not_wait<T>(call: impl FnOnce() -> io::Result<T>) -> T {
     during_a_panic(call).unwrap()
 }
 
@@ -58,90 +58,84 @@ fn on_each_driver_in_child(name: &str, body: fn()) {
 }
 
 #[test]
-fn sockets_do_what_need_not_wait_and_answer_an_error_else() {
-    on_each_driver_in_child(
-        "sockets_do_what_need_not_wait_and_answer_an_error_else",
-        || {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = listener.local_addr().unwrap();
-            would_have_to_wait(|| listener.accept());
-            would_have_to_wait(|| listener.readable());
-            would_have_to_wait(|| listener.incoming().next().unwrap());
-            let mut peer = TcpStream::connect(address).unwrap();
-            listener.readable().unwrap();
-            let mut stream = need_not_wait(|| listener.accept()).0;
-            would_have_to_wait(|| stream.read(&mut [0]));
-            would_have_to_wait(|| stream.peek(&mut [0]));
-            would_have_to_wait(|| stream.readable());
-            need_not_wait(|| stream.write_all(b"12"));
-            peer.readable().unwrap();
-            let mut bytes = [0; 2];
-            need_not_wait(|| peer.read_exact(&mut bytes));
-            assert_eq!(&bytes, b"12");
-            need_not_wait(|| stream.write_vectored(&[IoSlice::new(b"34"), IoSlice::new(b"5")]));
-            need_not_wait(|| stream.writable());
-            // Afterwards both are as good as before.
-            peer.read_exact(&mut [0; 3]).unwrap();
-            stream.write_all(b"6").unwrap();
-            peer.read_exact(&mut [0]).unwrap();
+fn sockets_do_what_need_not_wait_and_fail_otherwise() {
+    on_each_driver_in_child("sockets_do_what_need_not_wait_and_fail_otherwise", || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_would_wait(|| listener.accept());
+        assert_would_wait(|| listener.readable());
+        assert_would_wait(|| listener.incoming().next().unwrap());
+        let mut peer = TcpStream::connect(address).unwrap();
+        listener.readable().unwrap();
+        let mut stream = assert_does_not_wait(|| listener.accept()).0;
+        assert_would_wait(|| stream.read(&mut [0]));
+        assert_would_wait(|| stream.peek(&mut [0]));
+        assert_would_wait(|| stream.readable());
+        assert_does_not_wait(|| stream.write_all(b"12"));
+        peer.readable().unwrap();
+        let mut bytes = [0; 2];
+        assert_does_not_wait(|| peer.read_exact(&mut bytes));
+        assert_eq!(&bytes, b"12");
+        assert_does_not_wait(|| stream.write_vectored(&[IoSlice::new(b"34"), IoSlice::new(b"5")]));
+        assert_does_not_wait(|| stream.writable());
+        // Afterwards both still work.
+        peer.read_exact(&mut [0; 3]).unwrap();
+        stream.write_all(b"6").unwrap();
+        peer.read_exact(&mut [0]).unwrap();
 
-            // Of several addresses, none is waited for.
-            let silent = "192.0.2.1:9".parse().unwrap();
-            would_have_to_wait(|| TcpStream::connect(&[silent, silent][..]));
-            would_have_to_wait(|| TcpStream::connect("a-name.invalid:9"));
+        // Several addresses are not waited for either.
+        let silent = "192.0.2.1:9".parse().unwrap();
+        assert_would_wait(|| TcpStream::connect(&[silent, silent][..]));
+        assert_would_wait(|| TcpStream::connect("a-name.invalid:9"));
 
-            let folder = fs::TempDir::new().unwrap();
-            let path = folder.path().join("socket");
-            let listener = UnixListener::bind(&path).unwrap();
-            let mut peer = need_not_wait(|| UnixStream::connect(&path));
-            let (mut stream, _) = need_not_wait(|| listener.accept());
-            would_have_to_wait(|| peer.read(&mut [0]));
-            need_not_wait(|| stream.write_all(b"1"));
-            need_not_wait(|| peer.read_exact(&mut [0]));
-        },
-    );
+        let folder = fs::TempDir::new().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut peer = assert_does_not_wait(|| UnixStream::connect(&path));
+        let (mut stream, _) = assert_does_not_wait(|| listener.accept());
+        assert_would_wait(|| peer.read(&mut [0]));
+        assert_does_not_wait(|| stream.write_all(b"1"));
+        assert_does_not_wait(|| peer.read_exact(&mut [0]));
+    });
 }
 
 #[test]
-fn datagrams_do_what_need_not_wait_and_answer_an_error_else() {
-    on_each_driver_in_child(
-        "datagrams_do_what_need_not_wait_and_answer_an_error_else",
-        || {
-            let one = UdpSocket::bind("127.0.0.1:0").unwrap();
-            let other = UdpSocket::bind("127.0.0.1:0").unwrap();
-            one.connect(other.local_addr().unwrap()).unwrap();
-            let mut batch = Datagrams::new(4, 16);
-            would_have_to_wait(|| other.recv(&mut [0]));
-            would_have_to_wait(|| other.recv_from(&mut [0]));
-            would_have_to_wait(|| other.recv_batch(&mut batch));
-            need_not_wait(|| one.send(b"1"));
-            need_not_wait(|| {
-                one.send_to(b"2", other.local_addr().unwrap())
-                    .or_else(|_| one.send(b"2"))
-            });
-            other.readable().unwrap();
-            need_not_wait(|| other.recv_from(&mut [0]));
-            other.readable().unwrap();
-            need_not_wait(|| other.recv_batch(&mut batch));
+fn datagrams_do_what_need_not_wait_and_fail_otherwise() {
+    on_each_driver_in_child("datagrams_do_what_need_not_wait_and_fail_otherwise", || {
+        let one = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+        one.connect(other.local_addr().unwrap()).unwrap();
+        let mut batch = Datagrams::new(4, 16);
+        assert_would_wait(|| other.recv(&mut [0]));
+        assert_would_wait(|| other.recv_from(&mut [0]));
+        assert_would_wait(|| other.recv_batch(&mut batch));
+        assert_does_not_wait(|| one.send(b"1"));
+        assert_does_not_wait(|| {
+            one.send_to(b"2", other.local_addr().unwrap())
+                .or_else(|_| one.send(b"2"))
+        });
+        other.readable().unwrap();
+        assert_does_not_wait(|| other.recv_from(&mut [0]));
+        other.readable().unwrap();
+        assert_does_not_wait(|| other.recv_batch(&mut batch));
 
-            let (one, other) = UnixDatagram::pair().unwrap();
-            would_have_to_wait(|| other.recv(&mut [0]));
-            need_not_wait(|| one.send(b"1"));
-            need_not_wait(|| other.recv(&mut [0]));
-        },
-    );
+        let (one, other) = UnixDatagram::pair().unwrap();
+        assert_would_wait(|| other.recv(&mut [0]));
+        assert_does_not_wait(|| one.send(b"1"));
+        assert_does_not_wait(|| other.recv(&mut [0]));
+    });
 }
 
 #[test]
-fn pipes_and_processes_do_what_need_not_wait_and_answer_an_error_else() {
-    let name = "pipes_and_processes_do_what_need_not_wait_and_answer_an_error_else";
+fn pipes_and_processes_do_what_need_not_wait_and_fail_otherwise() {
+    let name = "pipes_and_processes_do_what_need_not_wait_and_fail_otherwise";
     on_each_driver_in_child(name, || {
         let (mut reader, mut writer) = yue_io::pipe::pipe().unwrap();
-        would_have_to_wait(|| reader.read(&mut [0]));
-        need_not_wait(|| writer.write_all(b"1"));
-        need_not_wait(|| reader.read_exact(&mut [0]));
-        // Until it takes no more.
-        would_have_to_wait(|| writer.write_all(&[0; 1 << 20]));
+        assert_would_wait(|| reader.read(&mut [0]));
+        assert_does_not_wait(|| writer.write_all(b"1"));
+        assert_does_not_wait(|| reader.read_exact(&mut [0]));
+        // Write until the pipe is full.
+        assert_would_wait(|| writer.write_all(&[0; 1 << 20]));
 
         let start = || {
             let mut command = Command::new("cat");
@@ -150,39 +144,39 @@ fn pipes_and_processes_do_what_need_not_wait_and_answer_an_error_else() {
         };
         let (mut child, input) = (start(), Cell::new(None));
         input.set(child.stdin.take());
-        would_have_to_wait(|| child.wait());
-        would_have_to_wait(|| child.wait_with_output());
+        assert_would_wait(|| child.wait());
+        assert_would_wait(|| child.wait_with_output());
         drop(input.take());
         let mut child = start();
-        need_not_wait(|| child.stdin.as_mut().unwrap().write_all(b"1"));
+        assert_does_not_wait(|| child.stdin.as_mut().unwrap().write_all(b"1"));
         assert_eq!(child.wait_with_output().unwrap().stdout, b"1");
 
-        need_not_wait(|| yue_io::stdio::stderr().write_all(b"a line\n"));
+        assert_does_not_wait(|| yue_io::stdio::stderr().write_all(b"a line\n"));
         let watcher = Watcher::new().unwrap();
-        would_have_to_wait(|| watcher.next());
-        would_have_to_wait(|| Ok(blocking(|| ())?));
+        assert_would_wait(|| watcher.next());
+        assert_would_wait(|| Ok(blocking(|| ())?));
     });
 }
 
 #[test]
-fn files_of_a_disk_are_read_and_written_and_what_needs_the_pool_is_an_error() {
-    let name = "files_of_a_disk_are_read_and_written_and_what_needs_the_pool_is_an_error";
+fn disk_files_are_read_and_written_and_calls_that_need_the_pool_fail() {
+    let name = "disk_files_are_read_and_written_and_calls_that_need_the_pool_fail";
     on_each_driver_in_child(name, || {
         let folder = fs::TempDir::new().unwrap();
         let path = folder.path().join("log");
         let mut file = fs::File::create_new(&path).unwrap();
-        need_not_wait(|| file.write_all(b"first "));
-        need_not_wait(|| file.write_vectored(&[IoSlice::new(b""), IoSlice::new(b"second")]));
-        need_not_wait(|| file.write_at(b"F", 0));
+        assert_does_not_wait(|| file.write_all(b"first "));
+        assert_does_not_wait(|| file.write_vectored(&[IoSlice::new(b""), IoSlice::new(b"second")]));
+        assert_does_not_wait(|| file.write_at(b"F", 0));
         file.rewind().unwrap();
         let mut text = String::new();
-        need_not_wait(|| file.read_to_string(&mut text));
+        assert_does_not_wait(|| file.read_to_string(&mut text));
         assert_eq!(text, "First second");
-        would_have_to_wait(|| file.sync_all());
-        would_have_to_wait(|| file.metadata());
-        would_have_to_wait(|| fs::File::open(&path));
-        would_have_to_wait(|| fs::read(&path));
-        would_have_to_wait(|| fs::remove_file(&path));
+        assert_would_wait(|| file.sync_all());
+        assert_would_wait(|| file.metadata());
+        assert_would_wait(|| fs::File::open(&path));
+        assert_would_wait(|| fs::read(&path));
+        assert_would_wait(|| fs::remove_file(&path));
 
         let fifo = folder.path().join("fifo");
         let made = std::process::Command::new("mkfifo")
@@ -192,15 +186,15 @@ fn files_of_a_disk_are_read_and_written_and_what_needs_the_pool_is_an_error() {
         assert!(made.success());
         let mut options = fs::OpenOptions::new();
         let mut both_ends = options.read(true).write(true).open(&fifo).unwrap();
-        would_have_to_wait(|| both_ends.read(&mut [0]));
-        need_not_wait(|| both_ends.write_all(b"12"));
-        need_not_wait(|| both_ends.read_exact(&mut [0; 2]));
-        would_have_to_wait(|| both_ends.write_all(&[0; 1 << 20]));
+        assert_would_wait(|| both_ends.read(&mut [0]));
+        assert_does_not_wait(|| both_ends.write_all(b"12"));
+        assert_does_not_wait(|| both_ends.read_exact(&mut [0; 2]));
+        assert_would_wait(|| both_ends.write_all(&[0; 1 << 20]));
     });
 }
 
 #[test]
-fn a_call_that_need_not_wait_is_made_in_no_suspend_however_many_came_before() {
+fn a_call_that_need_not_wait_works_in_no_suspend_after_any_number_of_calls() {
     on_each_driver(|| {
         let one = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = one.local_addr().unwrap();
@@ -211,7 +205,7 @@ fn a_call_that_need_not_wait_is_made_in_no_suspend_however_many_came_before() {
                 one.recv_batch(&mut batch).unwrap();
             }
         });
-        // And what would have to wait is still a panic there.
+        // A call that would have to wait still panics there.
         let fiber = spawn(move || no_suspend(|| one.recv_batch(&mut batch)));
         let error = fiber.join().unwrap_err().to_string();
         assert!(error.contains("inside no_suspend"), "{error}");

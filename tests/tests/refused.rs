@@ -170,7 +170,7 @@ fn with_few_descriptors_a_server_turns_clients_away_and_recovers() {
             Ok("hello last".into())
         );
         let said = server.end().stderr;
-        let words = "yue: no connection can be accepted: Too many open files";
+        let words = "yue: cannot accept connections: Too many open files";
         assert!(said.starts_with(words), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }

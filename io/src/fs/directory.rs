@@ -1,4 +1,4 @@
-//! What is in a directory.
+//! Reading directories.
 
 use crate::offload::offload;
 use std::collections::VecDeque;
@@ -7,21 +7,21 @@ use std::fs::DirEntry;
 use std::io;
 use std::path::Path;
 
-/// Entries that one call reads: about what the kernel hands over at once.
+/// Entries that one call reads: about as many as the kernel returns at once.
 const BATCH: usize = 256;
 
 const REASON: &str = "read a directory";
 
-/// The entries of a directory, in no order.
+/// Returns the entries of a directory, in unspecified order.
 ///
 /// # Errors
-/// The system's; or when the fiber is told to stop.
+/// The system's error; or when the fiber is cancelled or its deadline passes.
 ///
 /// ```
 /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let place = yue::fs::TempDir::new()?;
-///     yue::fs::write(place.path().join("one"), "1")?;
-///     let names: Vec<_> = yue::fs::read_dir(place.path())?
+///     let dir = yue::fs::TempDir::new()?;
+///     yue::fs::write(dir.path().join("one"), "1")?;
+///     let names: Vec<_> = yue::fs::read_dir(dir.path())?
 ///         .map(|entry| Ok(entry?.file_name()))
 ///         .collect::<std::io::Result<_>>()?;
 ///     assert_eq!(names, ["one"]);
@@ -45,11 +45,11 @@ pub fn read_dir(path: impl AsRef<Path>) -> io::Result<ReadDir> {
 /// use yue::fs;
 ///
 /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let place = fs::TempDir::new()?;
-///     fs::write(place.path().join("a"), "1")?;
-///     fs::write(place.path().join("b"), "22")?;
+///     let dir = fs::TempDir::new()?;
+///     fs::write(dir.path().join("a"), "1")?;
+///     fs::write(dir.path().join("b"), "22")?;
 ///     let mut bytes = 0;
-///     for entry in fs::read_dir(place.path())? {
+///     for entry in fs::read_dir(dir.path())? {
 ///         bytes += fs::metadata(entry?.path())?.len();
 ///     }
 ///     assert_eq!(bytes, 3);

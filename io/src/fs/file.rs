@@ -1,7 +1,7 @@
 //! An open file.
 
 use super::open::OpenOptions;
-use super::way::{Way, on_ring, way};
+use super::way::{Executor, executor, on_ring};
 use crate::descriptor::clamp;
 use crate::errors::cannot_wait;
 use crate::offload::{offload, offload_transfer, unwinds, writable_now};
@@ -20,13 +20,13 @@ const READ: &str = "read from a file";
 const WRITE: &str = "write to a file";
 const SYNC: &str = "put a file on its disk";
 
-/// Says to io_uring: at the file's own position.
-const HERE: u64 = u64::MAX;
+/// Tells io_uring to use the file's current position.
+const CURRENT: u64 = u64::MAX;
 
-/// An open file, as [`std::fs::File`]; what may wait for a disk parks the calling fiber.
+/// An open file, like [`std::fs::File`]. A call that may wait for a disk parks the calling fiber.
 ///
-/// Positional reads and writes are those of [`std::os::unix::fs::FileExt`], which it implements. What the disk works on
-/// is waited for, also by a fiber that is told to stop: a disk that hangs holds its fiber.
+/// Positional reads and writes come from [`std::os::unix::fs::FileExt`]. A fiber waits for its disk operation even
+/// after it is cancelled: a disk that hangs holds its fiber.
 ///
 /// ```
 /// use std::io::{Read, Seek, Write};
@@ -46,14 +46,15 @@ const HERE: u64 = u64::MAX;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
-/// Reads, writes and seeks at the file's own position follow one after the other, also when several fibers share the
-/// file or a clone of it: none gets what another has read, or writes over it. (A position that is shared with another
-/// process, or with a descriptor that was duplicated by hand, is not guarded so; positional reads and writes, and a
-/// file that is opened for appending, need no guard.)
+/// Reads, writes and seeks at the file's current position are serialized, even when several fibers share the file or a
+/// clone of it: no fiber reads the same bytes as another or overwrites another's. (A position shared with another
+/// process, or with a descriptor that was duplicated by hand, is not protected in this way. Positional reads and
+/// writes, and a file opened for appending, need no protection.)
 #[derive(Debug)]
 pub struct File {
     file: std::fs::File,
-    /// Who uses the file's own position. The kernel has a lock for that, which the ring's operations do not take.
+    /// Serializes use of the file's current position. The kernel has a lock for that, but ring operations do not take
+    /// it.
     position: Arc<Mutex<()>>,
 }
 
@@ -61,46 +62,48 @@ impl File {
     /// Opens a file for reading.
     ///
     /// # Errors
-    /// The system's; or when the fiber is told to stop.
+    /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
         OpenOptions::new().read(true).open(path)
     }
 
-    /// Opens a file for writing; makes it, or drops what it holds.
+    /// Opens a file for writing. Creates it, or truncates it.
     ///
     /// # Errors
-    /// As [`File::open`].
+    /// See [`File::open`].
     pub fn create(path: impl AsRef<Path>) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).open(path)
     }
 
-    /// Makes a file for reading and writing; one that is there already is an error.
+    /// Creates a file for reading and writing. Fails if the file exists.
     ///
     /// # Errors
-    /// As [`File::open`].
+    /// See [`File::open`].
     pub fn create_new(path: impl AsRef<Path>) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).open(path)
     }
 
-    /// All other ways of opening a file.
+    /// Returns options for all other ways of opening a file.
     pub fn options() -> OpenOptions {
         OpenOptions::new()
     }
 
-    /// Returns when all that was written is on the disk (`fsync`).
+    /// Returns when all writes so far are on the disk (`fsync`).
     ///
     /// # Errors
-    /// The system's: what was written before may be lost then; or when the fiber is told to stop.
+    /// The system's error, after which earlier writes may be lost; or when the fiber is cancelled or its deadline
+    /// passes.
     pub fn sync_all(&self) -> io::Result<()> {
         self.sync(types::FsyncFlags::empty(), |file| file.sync_all())
     }
 
-    /// As [`File::sync_all`], without what is not needed for reading it back, such as times (`fdatasync`).
+    /// Like [`File::sync_all`], without metadata that is not needed for reading the data back, such as times
+    /// (`fdatasync`).
     ///
     /// # Errors
-    /// As [`File::sync_all`].
+    /// See [`File::sync_all`].
     pub fn sync_data(&self) -> io::Result<()> {
         self.sync(types::FsyncFlags::DATASYNC, |file| file.sync_data())
     }
@@ -110,91 +113,92 @@ impl File {
         flags: types::FsyncFlags,
         call: fn(&std::fs::File) -> io::Result<()>,
     ) -> io::Result<()> {
-        match way(opcode::Fsync::CODE)? {
-            Way::Ring(core) => {
+        match executor(opcode::Fsync::CODE)? {
+            Executor::Ring(core) => {
                 let entry = opcode::Fsync::new(self.entry_fd()).flags(flags).build();
                 // SAFETY: the entry points to no memory.
                 unsafe { on_ring(&core, SYNC, entry) }.map(drop)
             }
-            Way::Offload => offload(SYNC, || call(&self.file)),
+            Executor::Offload => offload(SYNC, || call(&self.file)),
         }
     }
 
-    /// Sees to it that the file can be written from `offset` on for `length` bytes without running out of room, and is
-    /// that long (`fallocate`).
+    /// Reserves disk space for `length` bytes from `offset` on, so that writes there cannot run out of space, and
+    /// extends the file to that length (`fallocate`).
     ///
     /// # Errors
-    /// The system's, `Unsupported` where the file system cannot; or when the fiber is told to stop.
+    /// The system's error, `Unsupported` where the file system cannot do it; or when the fiber is cancelled or its
+    /// deadline passes.
     pub fn allocate(&self, offset: u64, length: u64) -> io::Result<()> {
-        const REASON: &str = "allocate room for a file";
-        match way(opcode::Fallocate::CODE)? {
-            Way::Ring(core) => {
+        const REASON: &str = "allocate space for a file";
+        match executor(opcode::Fallocate::CODE)? {
+            Executor::Ring(core) => {
                 let entry = opcode::Fallocate::new(self.entry_fd(), length).offset(offset);
                 // SAFETY: the entry points to no memory.
                 unsafe { on_ring(&core, REASON, entry.build()) }.map(drop)
             }
-            Way::Offload => offload(REASON, || sys::allocate(self.raw(), offset, length)),
+            Executor::Offload => offload(REASON, || sys::allocate(self.raw(), offset, length)),
         }
     }
 
-    /// Cuts the file, or makes it longer with zeros.
+    /// Truncates the file, or extends it with zeros.
     ///
     /// # Errors
-    /// The system's; or when the fiber is told to stop.
+    /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn set_len(&self, length: u64) -> io::Result<()> {
         const REASON: &str = "set the length of a file";
-        match way(opcode::Ftruncate::CODE)? {
-            Way::Ring(core) => {
+        match executor(opcode::Ftruncate::CODE)? {
+            Executor::Ring(core) => {
                 let entry = opcode::Ftruncate::new(self.entry_fd(), length).build();
                 // SAFETY: the entry points to no memory.
                 unsafe { on_ring(&core, REASON, entry) }.map(drop)
             }
-            Way::Offload => offload(REASON, || self.file.set_len(length)),
+            Executor::Offload => offload(REASON, || self.file.set_len(length)),
         }
     }
 
-    /// What the file system knows about the file.
+    /// Returns the file's metadata.
     ///
     /// # Errors
-    /// The system's; or when the fiber is told to stop.
+    /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn metadata(&self) -> io::Result<Metadata> {
-        // The ring has each of these calls made by a thread as well, and would answer in another type.
+        // The ring would run this call on a kernel thread as well, and return a different type.
         offload("ask about a file", || self.file.metadata())
     }
 
-    /// Sets who may do what with the file.
+    /// Sets the file's permissions.
     ///
     /// # Errors
-    /// The system's; or when the fiber is told to stop.
+    /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn set_permissions(&self, permissions: Permissions) -> io::Result<()> {
         offload("set permissions", || self.file.set_permissions(permissions))
     }
 
-    /// Sets the times of the last change and access.
+    /// Sets the file's modification and access times.
     ///
     /// # Errors
-    /// The system's; or when the fiber is told to stop.
+    /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn set_times(&self, times: std::fs::FileTimes) -> io::Result<()> {
         offload("set the times of a file", || self.file.set_times(times))
     }
 
-    /// Locks the file for this process alone if nobody has locked it. Does not wait.
+    /// Takes an exclusive lock on the file if it is not locked. Does not wait.
     ///
     /// # Errors
-    /// `WouldBlock` if somebody has; else the system's.
+    /// `WouldBlock` if it is locked; otherwise the system's error.
     pub fn try_lock(&self) -> Result<(), std::fs::TryLockError> {
         self.file.try_lock()
     }
 
-    /// Gives the lock back.
+    /// Releases the lock.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn unlock(&self) -> io::Result<()> {
         self.file.unlock()
     }
 
-    /// A second handle on the same open file, which shares its position.
+    /// Returns a second handle on the same open file, which shares its position.
     ///
     /// # Errors
     /// When the process is out of descriptors.
@@ -205,7 +209,7 @@ impl File {
         })
     }
 
-    /// The standard library's file.
+    /// Converts to the standard library's file.
     pub fn into_std(self) -> std::fs::File {
         self.file
     }
@@ -218,13 +222,13 @@ impl File {
         types::Fd(self.raw())
     }
 
-    /// The turn to use the file's own position. `None` where there is no position to guard: what is no regular file may
-    /// be read by one fiber and written by another for as long as they like.
-    fn position_turn(&self) -> io::Result<Option<MutexGuard<'_, ()>>> {
-        if let Some(turn) = self.position.try_lock() {
-            return Ok(Some(turn));
+    /// Locks the file's current position. Returns `None` where there is no position to guard: a file other than a
+    /// regular one may be read by one fiber and written by another for any length of time.
+    fn lock_position(&self) -> io::Result<Option<MutexGuard<'_, ()>>> {
+        if let Some(guard) = self.position.try_lock() {
+            return Ok(Some(guard));
         }
-        // In a callback nothing can wait, and the operation itself says so.
+        // A callback cannot wait; the operation itself returns that error.
         let in_callback = !in_fiber() && this_loop::exists();
         if in_callback || !sys::is_regular_file(self.raw()) {
             return Ok(None);
@@ -235,44 +239,46 @@ impl File {
         Ok(Some(self.position.lock()?))
     }
 
-    fn turn_at(&self, offset: u64) -> io::Result<Option<MutexGuard<'_, ()>>> {
+    fn lock_position_for(&self, offset: u64) -> io::Result<Option<MutexGuard<'_, ()>>> {
         match offset {
-            HERE => self.position_turn(),
+            CURRENT => self.lock_position(),
             _ => Ok(None),
         }
     }
 
-    /// Reads at an offset, or [`HERE`].
+    /// Reads at an offset, or [`CURRENT`].
     fn read_from(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let _turn = self.turn_at(offset)?;
-        match way(opcode::Read::CODE)? {
-            Way::Ring(core) => {
+        let _position = self.lock_position_for(offset)?;
+        match executor(opcode::Read::CODE)? {
+            Executor::Ring(core) => {
                 let (start, length) = (buffer.as_mut_ptr(), clamp(buffer.len()));
                 let entry = opcode::Read::new(self.entry_fd(), start, length).offset(offset);
-                // SAFETY: `buffer` is borrowed until the call is over.
+                // SAFETY: `buffer` is borrowed until the call returns.
                 unsafe { on_ring(&core, READ, entry.build()) }
             }
-            Way::Offload => offload_transfer(READ, self.raw(), libc::POLLIN, || match offset {
-                HERE => (&self.file).read(buffer),
-                offset => self.file.read_at(buffer, offset),
-            }),
+            Executor::Offload => {
+                offload_transfer(READ, self.raw(), libc::POLLIN, || match offset {
+                    CURRENT => (&self.file).read(buffer),
+                    offset => self.file.read_at(buffer, offset),
+                })
+            }
         }
     }
 
-    /// Writes at an offset, or [`HERE`].
+    /// Writes at an offset, or [`CURRENT`].
     fn write_from(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        let _turn = self.turn_at(offset)?;
-        match way(opcode::Write::CODE)? {
-            Way::Ring(core) => {
+        let _position = self.lock_position_for(offset)?;
+        match executor(opcode::Write::CODE)? {
+            Executor::Ring(core) => {
                 let (start, length) = (bytes.as_ptr(), clamp(bytes.len()));
                 let entry = opcode::Write::new(self.entry_fd(), start, length).offset(offset);
-                // SAFETY: `bytes` is borrowed until the call is over.
+                // SAFETY: `bytes` is borrowed until the call returns.
                 unsafe { on_ring(&core, WRITE, entry.build()) }
             }
-            Way::Offload => {
+            Executor::Offload => {
                 let bytes = writable_now(self.raw(), bytes);
                 offload_transfer(WRITE, self.raw(), libc::POLLOUT, || match offset {
-                    HERE => (&self.file).write(bytes),
+                    CURRENT => (&self.file).write(bytes),
                     offset => self.file.write_at(bytes, offset),
                 })
             }
@@ -280,7 +286,7 @@ impl File {
     }
 }
 
-/// Offsets from here on are negative to the kernel.
+/// Checks an offset: from `i64::MAX + 1` on, offsets are negative to the kernel.
 fn checked(offset: u64) -> io::Result<u64> {
     if offset > i64::MAX as u64 {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -300,20 +306,20 @@ impl FileExt for File {
 
 impl Read for &File {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.read_from(buffer, HERE)
+        self.read_from(buffer, CURRENT)
     }
 
     fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        let _turn = self.position_turn()?;
-        match way(opcode::Readv::CODE)? {
-            Way::Ring(core) => {
+        let _position = self.lock_position()?;
+        match executor(opcode::Readv::CODE)? {
+            Executor::Ring(core) => {
                 let start = buffers.as_mut_ptr().cast_const().cast::<libc::iovec>();
                 let count = buffers.len().min(sys::SLICES_MAX) as u32;
-                let entry = opcode::Readv::new(self.entry_fd(), start, count).offset(HERE);
-                // SAFETY: `IoSliceMut` has the layout of `iovec`; all is borrowed until the call is over.
+                let entry = opcode::Readv::new(self.entry_fd(), start, count).offset(CURRENT);
+                // SAFETY: `IoSliceMut` has the layout of `iovec`; all of it is borrowed until the call returns.
                 unsafe { on_ring(&core, READ, entry.build()) }
             }
-            Way::Offload => offload_transfer(READ, self.raw(), libc::POLLIN, || {
+            Executor::Offload => offload_transfer(READ, self.raw(), libc::POLLIN, || {
                 (&self.file).read_vectored(buffers)
             }),
         }
@@ -322,25 +328,25 @@ impl Read for &File {
 
 impl Write for &File {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_from(bytes, HERE)
+        self.write_from(bytes, CURRENT)
     }
 
     fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
         if unwinds() {
-            // One by one, as long as the next is known not to wait.
+            // Write one buffer at a time: only a write known not to wait is allowed here.
             let first = buffers.iter().find(|buffer| !buffer.is_empty());
-            return self.write_from(first.map_or(&[], |first| first), HERE);
+            return self.write_from(first.map_or(&[], |first| first), CURRENT);
         }
-        let _turn = self.position_turn()?;
-        match way(opcode::Writev::CODE)? {
-            Way::Ring(core) => {
+        let _position = self.lock_position()?;
+        match executor(opcode::Writev::CODE)? {
+            Executor::Ring(core) => {
                 let start = buffers.as_ptr().cast::<libc::iovec>();
                 let count = buffers.len().min(sys::SLICES_MAX) as u32;
-                let entry = opcode::Writev::new(self.entry_fd(), start, count).offset(HERE);
-                // SAFETY: `IoSlice` has the layout of `iovec`; all is borrowed until the call is over.
+                let entry = opcode::Writev::new(self.entry_fd(), start, count).offset(CURRENT);
+                // SAFETY: `IoSlice` has the layout of `iovec`; all of it is borrowed until the call returns.
                 unsafe { on_ring(&core, WRITE, entry.build()) }
             }
-            Way::Offload => offload(WRITE, || (&self.file).write_vectored(buffers)),
+            Executor::Offload => offload(WRITE, || (&self.file).write_vectored(buffers)),
         }
     }
 
@@ -373,10 +379,10 @@ impl Write for File {
     }
 }
 
-/// Seeking only moves a number, and waits for nothing but another fiber's operation at the file's position.
+/// Seeking only changes a number. It waits only for another fiber's operation at the file's position.
 impl Seek for &File {
     fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
-        let _turn = self.position_turn()?;
+        let _position = self.lock_position()?;
         (&self.file).seek(position)
     }
 }

@@ -1,13 +1,13 @@
-//! Files and directories, as in `std::fs`, on fibers: what may wait for a disk parks the fiber.
+//! Files and directories for fibers, like `std::fs`. A call that may wait for a disk parks the fiber.
 //!
-//! On io_uring, opening, reading, writing, syncing, allocating, renaming and removing are operations of the ring. The
-//! rest, and all of it on mio, are calls on the threads of the scheduler's blocking pool. Either way a call that has
-//! begun is waited for, also by a fiber that is told to stop, and reports what really happened.
+//! On io_uring, the ring opens, reads, writes, syncs, allocates, renames and removes. Other calls, and all calls on
+//! mio, run on the scheduler's blocking pool. Either way a call that has begun is waited for, even by a cancelled
+//! fiber, and reports its real outcome.
 //!
 //! ```
 //! yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-//!     let place = yue::fs::TempDir::new()?;
-//!     let (draft, done) = (place.path().join("draft"), place.path().join("done"));
+//!     let dir = yue::fs::TempDir::new()?;
+//!     let (draft, done) = (dir.path().join("draft"), dir.path().join("done"));
 //!     yue::fs::write(&draft, "text")?;
 //!     yue::fs::rename(&draft, &done)?;
 //!     assert_eq!(yue::fs::read_to_string(&done)?, "text");
@@ -33,27 +33,27 @@ use crate::offload::offload;
 use io_uring::{opcode, types};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use way::{Way, c_path, on_ring, way};
+use way::{Executor, c_path, executor, on_ring};
 
-/// Bytes of a file that is read as a whole, at the first call; each one after doubles it.
+/// Bytes that the first call of a whole-file read requests; each later call doubles it.
 const FIRST_READ: usize = 16 * 1024;
 
-/// Bytes of such a call at the most.
+/// The maximum bytes of such a call.
 const READ_MOST: usize = 1024 * 1024;
 
 const CWD: types::Fd = types::Fd(libc::AT_FDCWD);
 
-/// All that a file holds.
+/// Reads a whole file.
 ///
 /// # Errors
-/// The system's; or when the fiber is told to stop.
+/// The system's error; or when the fiber is cancelled or its deadline passes.
 ///
 /// ```
 /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 /// use yue::fs;
 ///
-/// let place = fs::TempDir::new()?;
-/// let path = place.path().join("data");
+/// let dir = fs::TempDir::new()?;
+/// let path = dir.path().join("data");
 /// fs::write(&path, [1, 2, 3])?;
 /// assert_eq!(fs::read(&path)?, [1, 2, 3]);
 /// #     Ok(())
@@ -62,7 +62,7 @@ const CWD: types::Fd = types::Fd(libc::AT_FDCWD);
 /// ```
 pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     let path = path.as_ref();
-    if let Way::Offload = way(opcode::Read::CODE)? {
+    if let Executor::Offload = executor(opcode::Read::CODE)? {
         return offload("read a file", || std::fs::read(path));
     }
     let mut file = File::open(path)?;
@@ -84,17 +84,17 @@ pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     }
 }
 
-/// All that a file holds, as text.
+/// Reads a whole file as text.
 ///
 /// # Errors
-/// As [`read`]; of the kind `InvalidData` if it is not UTF-8.
+/// See [`read`]; `InvalidData` if the contents are not UTF-8.
 ///
 /// ```
 /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 /// use yue::fs;
 ///
-/// let place = fs::TempDir::new()?;
-/// let path = place.path().join("settings");
+/// let dir = fs::TempDir::new()?;
+/// let path = dir.path().join("settings");
 /// fs::write(&path, "port = 80")?;
 /// assert_eq!(fs::read_to_string(&path)?, "port = 80");
 /// fs::write(&path, [0xff])?;
@@ -109,17 +109,18 @@ pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
 }
 
-/// Makes a file, or replaces what it holds.
+/// Writes a whole file. Creates it, or replaces its contents.
 ///
 /// # Errors
-/// The system's; or when the fiber is told to stop. The file may hold a part of it then.
+/// The system's error; or when the fiber is cancelled or its deadline passes. The file may then hold a part of the
+/// bytes.
 ///
 /// ```
 /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 /// use yue::fs;
 ///
-/// let place = fs::TempDir::new()?;
-/// let path = place.path().join("state");
+/// let dir = fs::TempDir::new()?;
+/// let path = dir.path().join("state");
 /// fs::write(&path, "a longer text")?;
 /// fs::write(&path, "short")?;
 /// assert_eq!(fs::read_to_string(&path)?, "short");
@@ -129,25 +130,25 @@ pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
 /// ```
 pub fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> io::Result<()> {
     let (path, bytes) = (path.as_ref(), bytes.as_ref());
-    match way(opcode::Write::CODE)? {
-        Way::Ring(_) => File::create(path)?.write_all(bytes),
-        Way::Offload => offload("write a file", || std::fs::write(path, bytes)),
+    match executor(opcode::Write::CODE)? {
+        Executor::Ring(_) => File::create(path)?.write_all(bytes),
+        Executor::Offload => offload("write a file", || std::fs::write(path, bytes)),
     }
 }
 
-/// Gives a file another name, at which whatever was there is replaced in one step.
+/// Renames a file, atomically replacing the destination.
 ///
 /// # Errors
-/// The system's; or when the fiber is told to stop.
+/// The system's error; or when the fiber is cancelled or its deadline passes.
 ///
-/// So a file is replaced as a whole: readers see the old one or the new one.
+/// This replaces a file as a whole: readers see the old contents or the new ones.
 ///
 /// ```
 /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 /// use yue::fs;
 ///
-/// let place = fs::TempDir::new()?;
-/// let (draft, state) = (place.path().join("draft"), place.path().join("state"));
+/// let dir = fs::TempDir::new()?;
+/// let (draft, state) = (dir.path().join("draft"), dir.path().join("state"));
 /// fs::write(&state, "old")?;
 /// fs::write(&draft, "new")?;
 /// fs::rename(&draft, &state)?;
@@ -159,28 +160,28 @@ pub fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> io::Result<()> 
 pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
     const REASON: &str = "rename a file";
     let (from, to) = (from.as_ref(), to.as_ref());
-    match way(opcode::RenameAt::CODE)? {
-        Way::Ring(core) => {
+    match executor(opcode::RenameAt::CODE)? {
+        Executor::Ring(core) => {
             let (from, to) = (c_path(from)?, c_path(to)?);
             let entry = opcode::RenameAt::new(CWD, from.as_ptr(), CWD, to.as_ptr()).build();
-            // SAFETY: the paths are in this frame.
+            // SAFETY: the paths live in this frame.
             unsafe { on_ring(&core, REASON, entry) }.map(drop)
         }
-        Way::Offload => offload(REASON, || std::fs::rename(from, to)),
+        Executor::Offload => offload(REASON, || std::fs::rename(from, to)),
     }
 }
 
 /// Removes a file.
 ///
 /// # Errors
-/// The system's; or when the fiber is told to stop.
+/// The system's error; or when the fiber is cancelled or its deadline passes.
 ///
 /// ```
 /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 /// use yue::fs;
 ///
-/// let place = fs::TempDir::new()?;
-/// let path = place.path().join("lock");
+/// let dir = fs::TempDir::new()?;
+/// let path = dir.path().join("lock");
 /// fs::write(&path, "")?;
 /// fs::remove_file(&path)?;
 /// assert!(!fs::exists(&path)?);
@@ -195,17 +196,17 @@ pub fn remove_file(path: impl AsRef<Path>) -> io::Result<()> {
 /// Removes an empty directory.
 ///
 /// # Errors
-/// The system's; or when the fiber is told to stop.
+/// The system's error; or when the fiber is cancelled or its deadline passes.
 ///
 /// ```
 /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 /// use yue::fs;
 ///
-/// let place = fs::TempDir::new()?;
-/// let path = place.path().join("queue");
+/// let dir = fs::TempDir::new()?;
+/// let path = dir.path().join("queue");
 /// fs::create_dir(&path)?;
 /// fs::write(path.join("job"), "")?;
-/// assert!(fs::remove_dir(&path).is_err()); // It is not empty.
+/// assert!(fs::remove_dir(&path).is_err()); // The directory is not empty.
 /// fs::remove_file(path.join("job"))?;
 /// fs::remove_dir(&path)?;
 /// #     Ok(())
@@ -219,28 +220,28 @@ pub fn remove_dir(path: impl AsRef<Path>) -> io::Result<()> {
 
 fn unlink(path: &Path, flags: i32, call: fn(&Path) -> io::Result<()>) -> io::Result<()> {
     const REASON: &str = "remove a file";
-    match way(opcode::UnlinkAt::CODE)? {
-        Way::Ring(core) => {
+    match executor(opcode::UnlinkAt::CODE)? {
+        Executor::Ring(core) => {
             let path = c_path(path)?;
             let entry = opcode::UnlinkAt::new(CWD, path.as_ptr()).flags(flags);
-            // SAFETY: the path is in this frame.
+            // SAFETY: the path lives in this frame.
             unsafe { on_ring(&core, REASON, entry.build()) }.map(drop)
         }
-        Way::Offload => offload(REASON, || call(path)),
+        Executor::Offload => offload(REASON, || call(path)),
     }
 }
 
-/// Makes a directory.
+/// Creates a directory.
 ///
 /// # Errors
-/// The system's; or when the fiber is told to stop.
+/// The system's error; or when the fiber is cancelled or its deadline passes.
 ///
 /// ```
 /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 /// use yue::fs;
 ///
-/// let place = fs::TempDir::new()?;
-/// let path = place.path().join("queue");
+/// let dir = fs::TempDir::new()?;
+/// let path = dir.path().join("queue");
 /// fs::create_dir(&path)?;
 /// let error = fs::create_dir(&path).unwrap_err();
 /// assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
@@ -249,30 +250,30 @@ fn unlink(path: &Path, flags: i32, call: fn(&Path) -> io::Result<()>) -> io::Res
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn create_dir(path: impl AsRef<Path>) -> io::Result<()> {
-    const REASON: &str = "make a directory";
+    const REASON: &str = "create a directory";
     let path = path.as_ref();
-    match way(opcode::MkDirAt::CODE)? {
-        Way::Ring(core) => {
+    match executor(opcode::MkDirAt::CODE)? {
+        Executor::Ring(core) => {
             let path = c_path(path)?;
             let entry = opcode::MkDirAt::new(CWD, path.as_ptr()).mode(0o777);
-            // SAFETY: the path is in this frame.
+            // SAFETY: the path lives in this frame.
             unsafe { on_ring(&core, REASON, entry.build()) }.map(drop)
         }
-        Way::Offload => offload(REASON, || std::fs::create_dir(path)),
+        Executor::Offload => offload(REASON, || std::fs::create_dir(path)),
     }
 }
 
-/// Makes a second name for a file.
+/// Creates a hard link: a second name for a file.
 ///
 /// # Errors
-/// The system's; or when the fiber is told to stop.
+/// The system's error; or when the fiber is cancelled or its deadline passes.
 ///
 /// ```
 /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 /// use yue::fs;
 ///
-/// let place = fs::TempDir::new()?;
-/// let (one, other) = (place.path().join("one"), place.path().join("other"));
+/// let dir = fs::TempDir::new()?;
+/// let (one, other) = (dir.path().join("one"), dir.path().join("other"));
 /// fs::write(&one, "kept")?;
 /// fs::hard_link(&one, &other)?;
 /// fs::remove_file(&one)?;
@@ -284,28 +285,28 @@ pub fn create_dir(path: impl AsRef<Path>) -> io::Result<()> {
 pub fn hard_link(original: impl AsRef<Path>, link: impl AsRef<Path>) -> io::Result<()> {
     const REASON: &str = "link a file";
     let (original, link) = (original.as_ref(), link.as_ref());
-    match way(opcode::LinkAt::CODE)? {
-        Way::Ring(core) => {
+    match executor(opcode::LinkAt::CODE)? {
+        Executor::Ring(core) => {
             let (original, link) = (c_path(original)?, c_path(link)?);
             let entry = opcode::LinkAt::new(CWD, original.as_ptr(), CWD, link.as_ptr()).build();
-            // SAFETY: the paths are in this frame.
+            // SAFETY: the paths live in this frame.
             unsafe { on_ring(&core, REASON, entry) }.map(drop)
         }
-        Way::Offload => offload(REASON, || std::fs::hard_link(original, link)),
+        Executor::Offload => offload(REASON, || std::fs::hard_link(original, link)),
     }
 }
 
-/// Makes a symbolic link at `link` that leads to `original`.
+/// Creates a symbolic link at `link` that points to `original`.
 ///
 /// # Errors
-/// The system's; or when the fiber is told to stop.
+/// The system's error; or when the fiber is cancelled or its deadline passes.
 ///
 /// ```
 /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 /// use yue::fs;
 ///
-/// let place = fs::TempDir::new()?;
-/// let (release, current) = (place.path().join("1.0"), place.path().join("current"));
+/// let dir = fs::TempDir::new()?;
+/// let (release, current) = (dir.path().join("1.0"), dir.path().join("current"));
 /// fs::write(&release, "one")?;
 /// fs::symlink(&release, &current)?;
 /// assert_eq!(fs::read_to_string(&current)?, "one");
@@ -315,26 +316,26 @@ pub fn hard_link(original: impl AsRef<Path>, link: impl AsRef<Path>) -> io::Resu
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn symlink(original: impl AsRef<Path>, link: impl AsRef<Path>) -> io::Result<()> {
-    const REASON: &str = "make a symbolic link";
+    const REASON: &str = "create a symbolic link";
     let (original, link) = (original.as_ref(), link.as_ref());
-    match way(opcode::SymlinkAt::CODE)? {
-        Way::Ring(core) => {
+    match executor(opcode::SymlinkAt::CODE)? {
+        Executor::Ring(core) => {
             let (original, link) = (c_path(original)?, c_path(link)?);
             let entry = opcode::SymlinkAt::new(CWD, original.as_ptr(), link.as_ptr()).build();
-            // SAFETY: the paths are in this frame.
+            // SAFETY: the paths live in this frame.
             unsafe { on_ring(&core, REASON, entry) }.map(drop)
         }
-        Way::Offload => offload(REASON, || std::os::unix::fs::symlink(original, link)),
+        Executor::Offload => offload(REASON, || std::os::unix::fs::symlink(original, link)),
     }
 }
 
-/// The functions of `std::fs` of the same name, on the blocking pool.
+/// Defines functions that call the functions of the same name in `std::fs` on the blocking pool.
 macro_rules! offloaded {
     ($($(#[$doc:meta])* fn $name:ident($($argument:ident: $path:ty),+) -> $result:ty;)+) => {$(
         $(#[$doc])*
         ///
         /// # Errors
-        /// The system's; or when the fiber is told to stop.
+        /// The system's error; or when the fiber is cancelled or its deadline passes.
         pub fn $name($($argument: $path),+) -> io::Result<$result> {
             $(let $argument = $argument.as_ref();)+
             offload(concat!("fs::", stringify!($name)), || std::fs::$name($($argument),+))
@@ -343,30 +344,30 @@ macro_rules! offloaded {
 }
 
 offloaded! {
-    /// Makes a directory and those above it that are missing.
+    /// Creates a directory and its missing parents.
     ///
     /// ```
     /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
     /// use yue::fs;
     ///
-    /// let place = fs::TempDir::new()?;
-    /// let deep = place.path().join("a/b/c");
+    /// let dir = fs::TempDir::new()?;
+    /// let deep = dir.path().join("a/b/c");
     /// fs::create_dir_all(&deep)?;
-    /// fs::create_dir_all(&deep)?; // That it is there already is no error.
+    /// fs::create_dir_all(&deep)?; // An existing directory is not an error.
     /// assert!(fs::metadata(&deep)?.is_dir());
     /// #     Ok(())
     /// # })?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     fn create_dir_all(path: impl AsRef<Path>) -> ();
-    /// Removes a directory with all that is in it.
+    /// Removes a directory and its contents.
     ///
     /// ```
     /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
     /// use yue::fs;
     ///
-    /// let place = fs::TempDir::new()?;
-    /// let build = place.path().join("build");
+    /// let dir = fs::TempDir::new()?;
+    /// let build = dir.path().join("build");
     /// fs::create_dir_all(build.join("debug"))?;
     /// fs::remove_dir_all(&build)?;
     /// assert!(!fs::exists(&build)?);
@@ -375,14 +376,14 @@ offloaded! {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     fn remove_dir_all(path: impl AsRef<Path>) -> ();
-    /// What the file system knows about a file; symbolic links are followed.
+    /// Returns a file's metadata. Follows symbolic links.
     ///
     /// ```
     /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
     /// use yue::fs;
     ///
-    /// let place = fs::TempDir::new()?;
-    /// let path = place.path().join("page");
+    /// let dir = fs::TempDir::new()?;
+    /// let path = dir.path().join("page");
     /// fs::write(&path, "hello")?;
     /// let known = fs::metadata(&path)?;
     /// assert!(known.is_file());
@@ -392,60 +393,60 @@ offloaded! {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     fn metadata(path: impl AsRef<Path>) -> Metadata;
-    /// What the file system knows about a file, or a symbolic link itself.
+    /// Returns the metadata of a file or of a symbolic link itself.
     ///
     /// ```
     /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
     /// use yue::fs;
     ///
-    /// let place = fs::TempDir::new()?;
-    /// let link = place.path().join("link");
+    /// let dir = fs::TempDir::new()?;
+    /// let link = dir.path().join("link");
     /// fs::symlink("nowhere", &link)?;
     /// assert!(fs::symlink_metadata(&link)?.is_symlink());
-    /// assert!(fs::metadata(&link).is_err()); // It leads nowhere.
+    /// assert!(fs::metadata(&link).is_err()); // Its target does not exist.
     /// #     Ok(())
     /// # })?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     fn symlink_metadata(path: impl AsRef<Path>) -> Metadata;
-    /// Whether there is a file; an error when that cannot be told.
+    /// Whether a file exists. Fails when that cannot be determined.
     ///
     /// ```
     /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
     /// use yue::fs;
     ///
-    /// let place = fs::TempDir::new()?;
-    /// assert!(fs::exists(place.path())?);
-    /// assert!(!fs::exists(place.path().join("file"))?);
+    /// let dir = fs::TempDir::new()?;
+    /// assert!(fs::exists(dir.path())?);
+    /// assert!(!fs::exists(dir.path().join("file"))?);
     /// #     Ok(())
     /// # })?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     fn exists(path: impl AsRef<Path>) -> bool;
-    /// The absolute path without symbolic links.
+    /// Returns the absolute path without symbolic links.
     ///
     /// ```
     /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
     /// use yue::fs;
     ///
-    /// let place = fs::TempDir::new()?;
-    /// fs::create_dir(place.path().join("a"))?;
-    /// let whole = fs::canonicalize(place.path().join("a/.."))?;
-    /// assert_eq!(whole, fs::canonicalize(place.path())?);
+    /// let dir = fs::TempDir::new()?;
+    /// fs::create_dir(dir.path().join("a"))?;
+    /// let whole = fs::canonicalize(dir.path().join("a/.."))?;
+    /// assert_eq!(whole, fs::canonicalize(dir.path())?);
     /// #     Ok(())
     /// # })?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     fn canonicalize(path: impl AsRef<Path>) -> PathBuf;
-    /// Where a symbolic link leads.
+    /// Returns the target of a symbolic link.
     ///
     /// ```
     /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
     /// use std::path::Path;
     /// use yue::fs;
     ///
-    /// let place = fs::TempDir::new()?;
-    /// let current = place.path().join("current");
+    /// let dir = fs::TempDir::new()?;
+    /// let current = dir.path().join("current");
     /// fs::symlink("1.0", &current)?;
     /// assert_eq!(fs::read_link(&current)?, Path::new("1.0"));
     /// #     Ok(())
@@ -453,14 +454,14 @@ offloaded! {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     fn read_link(path: impl AsRef<Path>) -> PathBuf;
-    /// Copies what a file holds, and its permissions, to another; returns the number of bytes.
+    /// Copies a file's contents and permissions to another file. Returns the number of bytes.
     ///
     /// ```
     /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
     /// use yue::fs;
     ///
-    /// let place = fs::TempDir::new()?;
-    /// let (one, other) = (place.path().join("one"), place.path().join("other"));
+    /// let dir = fs::TempDir::new()?;
+    /// let (one, other) = (dir.path().join("one"), dir.path().join("other"));
     /// fs::write(&one, "hello")?;
     /// assert_eq!(fs::copy(&one, &other)?, 5);
     /// assert_eq!(fs::read(&other)?, fs::read(&one)?);
@@ -471,17 +472,17 @@ offloaded! {
     fn copy(from: impl AsRef<Path>, to: impl AsRef<Path>) -> u64;
 }
 
-/// Sets who may do what with a file.
+/// Sets a file's permissions.
 ///
 /// # Errors
-/// The system's; or when the fiber is told to stop.
+/// The system's error; or when the fiber is cancelled or its deadline passes.
 ///
 /// ```
 /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 /// use yue::fs;
 ///
-/// let place = fs::TempDir::new()?;
-/// let path = place.path().join("secret");
+/// let dir = fs::TempDir::new()?;
+/// let path = dir.path().join("secret");
 /// fs::write(&path, "")?;
 /// let mut permissions = fs::metadata(&path)?.permissions();
 /// permissions.set_readonly(true);

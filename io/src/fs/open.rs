@@ -1,7 +1,7 @@
-//! How a file is opened.
+//! Options for opening a file.
 
 use super::File;
-use super::way::{Way, c_path, on_ring, way};
+use super::way::{Executor, c_path, executor, on_ring};
 use crate::offload::offload;
 use crate::sys;
 use io_uring::{opcode, types};
@@ -11,15 +11,15 @@ use std::path::Path;
 
 const OPEN: &str = "open a file";
 
-/// How a file is opened, as [`std::fs::OpenOptions`].
+/// Options for opening a file, like [`std::fs::OpenOptions`].
 ///
 /// ```
 /// use std::io::Write;
 /// use yue::fs::OpenOptions;
 ///
 /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let place = yue::fs::TempDir::new()?;
-///     let path = place.path().join("log");
+///     let dir = yue::fs::TempDir::new()?;
+///     let path = dir.path().join("log");
 ///     for line in ["one\n", "two\n"] {
 ///         let mut log = OpenOptions::new().append(true).create(true).open(&path)?;
 ///         log.write_all(line.as_bytes())?;
@@ -57,54 +57,54 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
-    /// Nothing is allowed yet.
+    /// Creates options that allow nothing yet.
     pub fn new() -> OpenOptions {
         OpenOptions::default()
     }
 
-    /// Whether it may be read.
+    /// Sets whether the file may be read.
     pub fn read(&mut self, read: bool) -> &mut Self {
         self.read = read;
         self
     }
 
-    /// Whether it may be written.
+    /// Sets whether the file may be written.
     pub fn write(&mut self, write: bool) -> &mut Self {
         self.write = write;
         self
     }
 
-    /// Whether all that is written goes to the end, wherever that is then.
+    /// Sets whether every write goes to the current end of the file.
     pub fn append(&mut self, append: bool) -> &mut Self {
         self.append = append;
         self
     }
 
-    /// Whether what it holds is dropped.
+    /// Sets whether the file's contents are dropped.
     pub fn truncate(&mut self, truncate: bool) -> &mut Self {
         self.truncate = truncate;
         self
     }
 
-    /// Whether it is made if there is none.
+    /// Sets whether a missing file is created.
     pub fn create(&mut self, create: bool) -> &mut Self {
         self.create = create;
         self
     }
 
-    /// Whether it must be made: one that is there already is an error.
+    /// Sets whether the file must be created: an existing file is an error.
     pub fn create_new(&mut self, create_new: bool) -> &mut Self {
         self.create_new = create_new;
         self
     }
 
-    /// The permissions of a file that is made, less the process's umask; at the start `0o666`.
+    /// Sets the permissions of a created file, before the process's umask. The default is `0o666`.
     pub fn mode(&mut self, mode: u32) -> &mut Self {
         self.mode = mode;
         self
     }
 
-    /// More flags for `open(2)`, such as `O_NOFOLLOW`.
+    /// Adds flags for `open(2)`, such as `O_NOFOLLOW`.
     pub fn custom_flags(&mut self, flags: i32) -> &mut Self {
         self.custom_flags = flags;
         self
@@ -113,25 +113,26 @@ impl OpenOptions {
     /// Opens the file.
     ///
     /// # Errors
-    /// The system's; `InvalidInput` for options that contradict each other; or when the fiber is told to stop.
+    /// The system's error; `InvalidInput` for contradicting options; or when the fiber is cancelled or its deadline
+    /// passes.
     pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File> {
         self.open_path(path.as_ref())
     }
 
     fn open_path(&self, path: &Path) -> io::Result<File> {
-        match way(opcode::OpenAt::CODE)? {
-            Way::Ring(core) => {
+        match executor(opcode::OpenAt::CODE)? {
+            Executor::Ring(core) => {
                 let flags = self.flags()?;
                 let path = c_path(path)?;
                 let entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr())
                     .flags(flags)
                     .mode(self.mode)
                     .build();
-                // SAFETY: the path is in this frame.
+                // SAFETY: the path lives in this frame.
                 let fd = unsafe { on_ring(&core, OPEN, entry)? };
                 Ok(File::from(sys::own_fd(fd as u32)))
             }
-            Way::Offload => offload(OPEN, || self.standard().open(path)).map(File::from),
+            Executor::Offload => offload(OPEN, || self.standard().open(path)).map(File::from),
         }
     }
 
@@ -149,7 +150,7 @@ impl OpenOptions {
         options
     }
 
-    /// What the standard library makes of the same options.
+    /// Returns the flags that the standard library would use for the same options.
     fn flags(&self) -> io::Result<i32> {
         let access = match (self.read, self.write, self.append) {
             (true, false, false) => libc::O_RDONLY,
@@ -178,6 +179,6 @@ impl OpenOptions {
 }
 
 fn contradiction() -> io::Error {
-    let text = "these options for opening a file contradict each other, or allow nothing";
+    let text = "the options for opening a file contradict each other, or allow no access";
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }

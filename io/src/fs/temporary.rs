@@ -1,14 +1,14 @@
-//! Files and directories that are gone in the end.
+//! Temporary files and directories.
 
 use super::File;
 use crate::offload::offload;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A file without a name, for reading and writing; it is gone when it is closed, however the process ends.
+/// Creates an unnamed file for reading and writing. It disappears when it is closed, however the process ends.
 ///
 /// # Errors
-/// The system's; or when the fiber is told to stop.
+/// The system's error; or when the fiber is cancelled or its deadline passes.
 ///
 /// ```
 /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
@@ -25,19 +25,19 @@ use std::path::{Path, PathBuf};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn tempfile() -> io::Result<File> {
-    offload("make a temporary file", tempfile::tempfile).map(File::from)
+    offload("create a temporary file", tempfile::tempfile).map(File::from)
 }
 
-/// A directory with a name of its own, removed with all that is in it when it is dropped.
+/// A directory with a unique name, removed with its contents when dropped.
 ///
 /// Dropping blocks the loop for as long as the removal takes; [`TempDir::close`] does not.
 ///
 /// ```
 /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let place = yue::fs::TempDir::new()?;
-///     yue::fs::write(place.path().join("notes"), "for now")?;
-///     let path = place.path().to_owned();
-///     place.close()?;
+///     let dir = yue::fs::TempDir::new()?;
+///     yue::fs::write(dir.path().join("notes"), "for now")?;
+///     let path = dir.path().to_owned();
+///     dir.close()?;
 ///     assert!(!path.exists());
 ///     Ok(())
 /// })?;
@@ -49,55 +49,56 @@ pub struct TempDir {
 }
 
 impl TempDir {
-    /// A directory where the system keeps what is temporary (`TMPDIR`).
+    /// Creates a directory in the system's temporary directory (`TMPDIR`).
     ///
     /// # Errors
-    /// The system's; or when the fiber is told to stop.
+    /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn new() -> io::Result<TempDir> {
-        let inner = offload("make a temporary directory", tempfile::tempdir)?;
+        let inner = offload("create a temporary directory", tempfile::tempdir)?;
         Ok(TempDir { inner })
     }
 
-    /// A directory in another one.
+    /// Creates a directory inside another directory.
     ///
     /// # Errors
-    /// As [`TempDir::new`].
+    /// See [`TempDir::new`].
     pub fn new_in(parent: impl AsRef<Path>) -> io::Result<TempDir> {
         let parent = parent.as_ref();
         let make = || tempfile::tempdir_in(parent);
-        let inner = offload("make a temporary directory", make)?;
+        let inner = offload("create a temporary directory", make)?;
         Ok(TempDir { inner })
     }
 
-    /// Where it is.
+    /// Returns the directory's path.
     pub fn path(&self) -> &Path {
         self.inner.path()
     }
 
-    /// Keeps it for good.
+    /// Keeps the directory permanently.
     pub fn keep(self) -> PathBuf {
         self.inner.keep()
     }
 
-    /// Removes it now.
+    /// Removes the directory now.
     ///
     /// # Errors
-    /// The system's; or when the fiber is told to stop. It may be there still, in part.
+    /// The system's error; or when the fiber is cancelled or its deadline passes. A part of the directory may then
+    /// remain.
     pub fn close(self) -> io::Result<()> {
         offload("remove a temporary directory", move || self.inner.close())
     }
 }
 
-/// A file with a name of its own, removed when it is dropped: to be written first and given its real name after, so
-/// that nobody ever sees half of it.
+/// A file with a unique name, removed when dropped. Write it first and give it its final name afterwards, so that
+/// readers never see a partial file.
 ///
 /// ```
 /// use std::io::Write;
 ///
 /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let place = yue::fs::TempDir::new()?;
-///     let goal = place.path().join("config");
-///     let mut file = yue::fs::NamedTempFile::new_in(place.path())?;
+///     let dir = yue::fs::TempDir::new()?;
+///     let goal = dir.path().join("config");
+///     let mut file = yue::fs::NamedTempFile::new_in(dir.path())?;
 ///     file.file().write_all(b"whole")?;
 ///     file.persist(&goal)?;
 ///     assert_eq!(yue::fs::read_to_string(goal)?, "whole");
@@ -112,35 +113,35 @@ pub struct NamedTempFile {
 }
 
 impl NamedTempFile {
-    /// A file in a directory: of the same file system as the name that it will get.
+    /// Creates a file in a directory. The directory must be on the same file system as the final name.
     ///
     /// # Errors
-    /// The system's; or when the fiber is told to stop.
+    /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn new_in(parent: impl AsRef<Path>) -> io::Result<NamedTempFile> {
         let parent = parent.as_ref();
         let make = || tempfile::NamedTempFile::new_in(parent);
-        let (file, path) = offload("make a temporary file", make)?.into_parts();
+        let (file, path) = offload("create a temporary file", make)?.into_parts();
         Ok(NamedTempFile {
             file: File::from(file),
             path,
         })
     }
 
-    /// The file, to read and write.
+    /// Returns the file, for reading and writing.
     pub fn file(&mut self) -> &mut File {
         &mut self.file
     }
 
-    /// Where it is now.
+    /// Returns the file's current path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Gives it another name, at which whatever was there is replaced in one step.
+    /// Renames the file, atomically replacing the destination.
     ///
     /// # Errors
-    /// The system's, as when the name is on another file system; the file is removed then. Or when the fiber is told to
-    /// stop.
+    /// The system's error, such as a name on another file system; the file is then removed. Or when the fiber is
+    /// cancelled or its deadline passes.
     pub fn persist(self, path: impl AsRef<Path>) -> io::Result<File> {
         let (path, here) = (path.as_ref(), self.path);
         offload("name a temporary file", move || Ok(here.persist(path)?))?;

@@ -1,4 +1,4 @@
-//! How an operation on files is done: by the ring where it can, else by a call on the blocking pool.
+//! Chooses how a file operation runs: on the ring if possible, otherwise as a call on the blocking pool.
 
 use crate::driver::{Here, here};
 use crate::uring::Core;
@@ -9,37 +9,37 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
 
-pub(super) enum Way {
+pub(super) enum Executor {
     Ring(Rc<Core>),
     /// See [`offload`](crate::offload::offload).
     Offload,
 }
 
-/// The way of an operation with that code of io_uring's.
-pub(super) fn way(code: u8) -> io::Result<Way> {
+/// Returns the executor for an operation with that io_uring opcode.
+pub(super) fn executor(code: u8) -> io::Result<Executor> {
     Ok(match here()? {
-        Here::Uring(core) if core.does_files(code) => Way::Ring(core),
-        _ => Way::Offload,
+        Here::Uring(core) if core.supports_file_operation(code) => Executor::Ring(core),
+        _ => Executor::Offload,
     })
 }
 
-/// Does an operation on the ring.
+/// Performs an operation on the ring.
 ///
 /// # Safety
-/// What the entry points to is valid for as long as this call runs.
+/// The memory that the entry points to stays valid for as long as this call runs.
 pub(super) unsafe fn on_ring(
     core: &Core,
     reason: &'static str,
     entry: squeue::Entry,
 ) -> io::Result<usize> {
-    crate::descriptor::not_stopped(reason)?;
-    // SAFETY: passed on to the caller.
+    crate::descriptor::check_not_stopped(reason)?;
+    // SAFETY: the caller upholds the contract.
     unsafe { core.run(entry, reason) }.map(|count| count as usize)
 }
 
 pub(super) fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| {
-        let text = format!("the path {path:?} has a zero byte in it");
+        let text = format!("the path {path:?} contains a zero byte");
         io::Error::new(io::ErrorKind::InvalidInput, text)
     })
 }

@@ -1,17 +1,17 @@
-//! One attempt to connect a socket, on whichever driver the caller's loop has.
+//! One attempt to connect a socket, on either driver.
 //!
 //! ```text
 //!   connect(2), non-blocking:  0            connected
-//!                              EINPROGRESS  under way: the socket becomes writable, and then knows the outcome
-//!                              EAGAIN       AF_UNIX: the listener's backlog is full, nothing has begun, and no event
-//!                                           will follow: ask again after a pause
+//!                              EINPROGRESS  in progress: the socket becomes writable, and then has the outcome
+//!                              EAGAIN       AF_UNIX: the backlog is full, no attempt has begun, and no event will
+//!                                           follow: retry after a pause
 //! ```
 //!
 //! io_uring does all of that in the kernel.
 
 use super::socket::Socket;
 use crate::backoff::Backoff;
-use crate::descriptor::not_stopped;
+use crate::descriptor::check_not_stopped;
 use crate::driver::{Here, here};
 use crate::readiness::Direction;
 use crate::sys;
@@ -23,14 +23,14 @@ use std::time::Duration;
 const REASON: &str = "connect";
 
 impl Socket {
-    /// Connects to an address, and waits for the outcome.
+    /// Connects to an address and waits for the outcome.
     pub(crate) fn connect(&self, address: &SockAddr) -> io::Result<()> {
-        not_stopped(REASON)?;
+        check_not_stopped(REASON)?;
         match here()? {
             Here::Uring(core) => {
                 let (start, length) = (address.as_ptr().cast::<libc::sockaddr>(), address.len());
                 let entry = opcode::Connect::new(self.entry_fd(), start, length).build();
-                // SAFETY: `address` is borrowed until the call is over.
+                // SAFETY: `address` is borrowed until the call returns.
                 unsafe { core.run(entry, REASON) }.map(drop)
             }
             Here::Thread => self.connect_blocking(address),
@@ -41,8 +41,8 @@ impl Socket {
         }
     }
 
-    /// Connects on a thread that may be blocked. A signal interrupts the wait, not the attempt: asked again, the system
-    /// goes on with it, or tells that it has succeeded meanwhile.
+    /// Connects on a thread that may block. A signal interrupts the wait, not the attempt: called again, the system
+    /// continues it, or reports that it has succeeded meanwhile.
     fn connect_blocking(&self, address: &SockAddr) -> io::Result<()> {
         let mut interrupted = false;
         loop {
@@ -70,7 +70,7 @@ impl Socket {
         self.when_ready(here, Direction::Write, REASON, || self.outcome())
     }
 
-    /// How the attempt that is under way has ended; WouldBlock if it has not.
+    /// Returns the outcome of the attempt, or `WouldBlock` while it is in progress.
     fn outcome(&self) -> io::Result<()> {
         if let Some(error) = self.options().take_error()? {
             return Err(error);
@@ -84,24 +84,24 @@ impl Socket {
         }
     }
 
-    /// Refuses a TCP connection that has been made to itself.
+    /// Refuses a TCP connection of a socket to itself.
     ///
-    /// Whoever tries a port of this machine that nobody listens on may be given that very port as its own, and then TCP
-    /// connects the socket to itself (a simultaneous open, RFC 9293, 3.5). The program talks to itself, and keeps the
-    /// server that it waits for from starting. Go's net refuses it as well.
+    /// A client that tries a local port without a listener may be assigned that very port as its own. TCP then connects
+    /// the socket to itself (a simultaneous open, RFC 9293, 3.5). The program talks to itself, and keeps the server
+    /// that it waits for from starting. Go's net package refuses such connections as well.
     ///
     /// # Errors
-    /// `ConnectionRefused`, which is what the port would have answered.
+    /// `ConnectionRefused`, as a port without a listener would answer.
     pub(crate) fn refuse_self_connection(&self) -> io::Result<()> {
         let local = self.options().local_addr()?;
-        // Also of a socket that only connects when it sends (fast open).
+        // `peer_address` also works for a socket that connects only when it sends (fast open).
         match sys::peer_address(self.options()) {
             Ok(peer) if peer == local => {
-                // A reset, so that the port is free at once and not only after TIME_WAIT.
+                // Reset the connection, so that the port is free at once instead of after TIME_WAIT.
                 let _ = self.options().set_linger(Some(Duration::ZERO));
                 Err(io::Error::from_raw_os_error(libc::ECONNREFUSED))
             }
-            // Another peer; or none any more, which reading and writing will tell.
+            // Another peer, or the peer has left: then reads and writes report it.
             _ => Ok(()),
         }
     }

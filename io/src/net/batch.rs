@@ -1,6 +1,6 @@
-//! Many datagrams in one system call, as `recvmmsg(2)` and `sendmmsg(2)`.
+//! Sends and receives many datagrams in one system call (`recvmmsg(2)`, `sendmmsg(2)`).
 //!
-//! io_uring has no operation for a batch, so that both drivers do the same: they try the call and wait for readiness.
+//! io_uring has no operation for a batch, so both drivers do the same: they try the call and wait for readiness.
 
 use super::socket::{Socket, cut};
 use super::tcp::inet;
@@ -11,18 +11,18 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-/// Messages that one system call sends; the kernel's own limit is 1024.
+/// The maximum number of messages that one system call sends. The kernel's limit is 1024.
 const SEND_MOST: usize = 64;
 
-/// The most datagrams of a batch; the kernel's own limit.
+/// The maximum number of datagrams in a batch: the kernel's limit.
 const COUNT_MOST: usize = 1024;
 
-/// The most bytes of a UDP datagram, whose length is a number of 16 bits.
+/// The maximum bytes of a UDP datagram: its length has 16 bits.
 const SIZE_MOST: usize = 65_535;
 
 const _: () = assert!(COUNT_MOST.checked_mul(SIZE_MOST).is_some());
 
-/// Room for a batch of datagrams, to be used again and again: the buffers of [`UdpSocket::recv_batch`].
+/// A reusable batch of datagram buffers for [`UdpSocket::recv_batch`].
 ///
 /// [`UdpSocket::recv_batch`]: super::UdpSocket::recv_batch
 ///
@@ -36,7 +36,7 @@ const _: () = assert!(COUNT_MOST.checked_mul(SIZE_MOST).is_some());
 ///     client.send(b"one")?;
 ///     client.send(b"two")?;
 ///
-///     let mut batch = Datagrams::new(32, 1500); // To be used again for every batch.
+///     let mut batch = Datagrams::new(32, 1500); // Reused for every batch.
 ///     let (mut count, mut bytes) = (0, 0);
 ///     while count < 2 {
 ///         server.recv_batch(&mut batch)?;
@@ -52,8 +52,8 @@ pub struct Datagrams {
     bytes: Vec<u8>,
     size: usize,
     addresses: Vec<SockAddrStorage>,
-    /// Of the datagrams that came last: length, length of the address, whether it was cut.
-    came: Vec<(usize, u32, bool)>,
+    /// For each datagram of the last batch: its length, the length of its address, and whether it was truncated.
+    received: Vec<(usize, u32, bool)>,
 }
 
 /// One datagram of a batch.
@@ -78,17 +78,17 @@ pub struct Datagrams {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Datagram<'a> {
-    /// What it holds.
+    /// The datagram's payload, up to the buffer size.
     pub bytes: &'a [u8],
-    /// Where it came from.
+    /// The sender's address.
     pub from: SocketAddr,
-    /// Whether it was longer than there was room for, and lost its end.
+    /// Whether the datagram was longer than its buffer and was truncated.
     pub cut: bool,
 }
 
 impl Datagrams {
-    /// Room for `count` datagrams of up to `size` bytes. The count is at least 1 and at most 1024, and the size at most
-    /// 65 535, the longest that a datagram can be: other arguments are brought into that range.
+    /// Creates buffers for `count` datagrams of up to `size` bytes. `count` is clamped to the range 1 to 1024, and `size`
+    /// to at most 65 535, the longest possible datagram.
     pub fn new(count: usize, size: usize) -> Datagrams {
         // Together the two limits also keep the product from overflowing.
         let (count, size) = (count.clamp(1, COUNT_MOST), size.min(SIZE_MOST));
@@ -96,25 +96,25 @@ impl Datagrams {
             bytes: vec![0; count * size],
             size,
             addresses: (0..count).map(|_| SockAddrStorage::zeroed()).collect(),
-            came: Vec::with_capacity(count),
+            received: Vec::with_capacity(count),
         }
     }
 
-    /// Datagrams that came last.
+    /// Returns the number of datagrams in the last batch.
     pub fn len(&self) -> usize {
-        self.came.len()
+        self.received.len()
     }
 
-    /// Whether none came yet.
+    /// Whether no datagrams have been received yet.
     pub fn is_empty(&self) -> bool {
-        self.came.is_empty()
+        self.received.is_empty()
     }
 
-    /// The datagrams that came last, in order. One whose sender has no internet address is left out.
+    /// The datagrams of the last batch, in order. Skips a datagram whose sender has no internet address.
     pub fn iter(&self) -> impl Iterator<Item = Datagram<'_>> {
-        let numbered = self.came.iter().enumerate();
+        let numbered = self.received.iter().enumerate();
         numbered.filter_map(|(n, &(length, address_length, cut))| {
-            // SAFETY: any bytes are a valid storage, and so is a copy; the kernel has filled in that many of them.
+            // SAFETY: any bytes are a valid storage, and so is a copy; the kernel filled in `address_length` of them.
             let address =
                 unsafe { SockAddr::new(std::ptr::read(&self.addresses[n]), address_length) };
             Some(Datagram {
@@ -126,7 +126,7 @@ impl Datagrams {
     }
 
     pub(super) fn receive(&mut self, socket: &Socket) -> io::Result<usize> {
-        self.came.clear();
+        self.received.clear();
         let count = self.addresses.len();
         let start = self.bytes.as_mut_ptr();
         let mut slices: Vec<libc::iovec> = (0..count)
@@ -147,15 +147,16 @@ impl Datagrams {
             .collect();
         let received = socket.read_limit.enforce(|| {
             socket.by_readiness(Direction::Read, "receive datagrams", || {
-                // SAFETY: the headers name the slices, the slices parts of `bytes`; all are borrowed until the end.
+                // SAFETY: the headers point to the slices, and the slices to parts of `bytes`; all outlive the call.
                 unsafe { sys::recv_messages(socket.raw(), &mut headers) }
             })
         })?;
-        self.came.extend(headers[..received].iter().map(|header| {
-            let cut = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-            let length = (header.msg_len as usize).min(self.size);
-            (length, header.msg_hdr.msg_namelen, cut)
-        }));
+        self.received
+            .extend(headers[..received].iter().map(|header| {
+                let cut = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+                let length = (header.msg_len as usize).min(self.size);
+                (length, header.msg_hdr.msg_namelen, cut)
+            }));
         Ok(received)
     }
 }
@@ -173,7 +174,7 @@ fn message(header: libc::msghdr) -> libc::mmsghdr {
     }
 }
 
-/// Sends the first datagrams of `datagrams`, as many as find room at once; waits until the first does.
+/// Sends the first datagrams of `datagrams`, as many as the kernel accepts at once. Waits until it accepts the first.
 pub(super) fn send(
     socket: &Socket,
     datagrams: &[(&[u8], Option<SocketAddr>)],
@@ -207,7 +208,7 @@ pub(super) fn send(
         .collect();
     let sent = socket.write_limit.enforce(|| {
         socket.by_readiness(Direction::Write, "send datagrams", || {
-            // SAFETY: the headers name slices, addresses and bytes that live until the call is over.
+            // SAFETY: the headers point to slices, addresses and bytes that outlive the call.
             unsafe { sys::send_messages(socket.raw(), &mut headers) }
         })
     })?;

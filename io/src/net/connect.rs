@@ -1,12 +1,12 @@
-//! Connecting to the best of several addresses: "happy eyeballs", RFC 8305.
+//! Connects to the first of several addresses that answers ("happy eyeballs", RFC 8305).
 //!
 //! ```text
-//!   0 ms     attempt at address 1 ─────────────────────✗ (nobody answers)
+//!   0 ms     attempt at address 1 ─────────────────────✗ (no answer)
 //!   250 ms   attempt at address 2 ────────✓ wins; the others are cancelled and waited for
-//!   …        an attempt that fails starts the next at once
+//!   …        a failed attempt starts the next at once
 //! ```
 //!
-//! Each attempt is a fiber of the caller's loop. None outlives the call.
+//! Each attempt is a fiber of the caller's loop. No attempt outlives the call.
 
 use super::tcp::TcpStream;
 use std::cell::{Cell, RefCell};
@@ -20,7 +20,7 @@ use yue_scheduler::{
     park_unrefused, prepare_park, refuse_call, spawn,
 };
 
-/// How [`TcpStream::connect_with`] connects.
+/// Options for [`TcpStream::connect_with`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -43,12 +43,12 @@ use yue_scheduler::{
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectOptions {
-    /// The address of this side; `None` lets the system choose. Addresses of the other family are not tried then.
+    /// The local address; `None` lets the system choose. If set, peer addresses of the other family are not tried.
     pub local: Option<SocketAddr>,
-    /// How long an attempt runs alone before the next address is tried beside it.
+    /// The time that an attempt runs alone before the next address is tried in parallel.
     pub attempt_delay: Duration,
-    /// Sends the first bytes with the connection's opening (`TCP_FASTOPEN_CONNECT`): connecting returns at once, and
-    /// an error of it is met by the first read or write. Where the kernel has no such thing it is left out.
+    /// Sends the first bytes along with the connection request (`TCP_FASTOPEN_CONNECT`). Connecting then returns at
+    /// once, and the first read or write reports its error. Ignored where the kernel does not support it.
     pub fast_open: bool,
 }
 
@@ -63,23 +63,23 @@ impl Default for ConnectOptions {
     }
 }
 
-/// What the attempts tell the fiber that waits for them.
+/// State shared by the attempts and the fiber that waits for them.
 #[derive(Default)]
 struct Race {
     winner: RefCell<Option<TcpStream>>,
     last_error: Cell<Option<io::Error>>,
     running: Cell<usize>,
-    /// Attempts that failed.
+    /// The number of failed attempts.
     failed: Cell<usize>,
     waiter: Cell<Option<LocalWaker>>,
 }
 
-/// Connects to one of the addresses, the earlier ones preferred.
+/// Connects to one of the addresses. Earlier addresses are preferred.
 pub(super) fn connect(
     addresses: Vec<SocketAddr>,
     options: &ConnectOptions,
 ) -> io::Result<TcpStream> {
-    // A fiber that unwinds cannot wait for attempts either; the first that would have to wait is an error.
+    // An unwinding fiber cannot wait for attempts: the first one that would have to wait fails.
     if addresses.len() < 2 || !in_fiber() || std::thread::panicking() {
         return super::tcp::first_of(&addresses[..], |address| {
             TcpStream::connect_one(address, options)
@@ -97,7 +97,7 @@ pub(super) fn connect(
         return Ok(stream);
     }
     match (stopped, race.last_error.take()) {
-        // Only now is it clear that the call is refused: no attempt has won after all.
+        // Only now is the call refused for certain: no attempt won in the meantime.
         (Some(stopped), _) => Err(refuse_call(stopped).into()),
         (None, Some(error)) => Err(error),
         (None, None) => Err(io::Error::other(
@@ -106,7 +106,7 @@ pub(super) fn connect(
     }
 }
 
-/// Starts attempts until one wins or all have failed. An error is not a refusal yet.
+/// Starts attempts until one wins or all have failed. An error here does not refuse the call yet.
 fn run(
     race: &Rc<Race>,
     mut addresses: VecDeque<SocketAddr>,
@@ -155,7 +155,7 @@ impl Race {
     }
 }
 
-/// An attempt's share in the race, given back however it ends.
+/// An attempt's entry in the race. Dropped however the attempt ends.
 struct Attempt(Rc<Race>);
 
 impl Drop for Attempt {
@@ -168,7 +168,8 @@ impl Drop for Attempt {
     }
 }
 
-/// The addresses with the two families in turn, the first one's family first (RFC 8305, section 4).
+/// Returns the addresses with the two families alternating, starting with the family of the first (RFC 8305, section
+/// 4).
 fn interleaved(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     let first_is_v4 = addresses.first().is_some_and(SocketAddr::is_ipv4);
     let (first, second): (Vec<_>, Vec<_>) = addresses
@@ -191,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_take_turns_and_the_first_stays_first() {
+    fn families_alternate_and_the_first_address_stays_first() {
         let parse = |texts: &[&str]| -> Vec<SocketAddr> {
             texts.iter().map(|text| text.parse().unwrap()).collect()
         };

@@ -1,7 +1,7 @@
-//! The two directions of a stream, for two fibers: borrowed from it, or owning it together.
+//! The two directions of a stream, for use by two fibers: borrowed from the stream, or owning it together.
 //!
-//! References to a stream read and write by themselves; halves are for programs that hand one direction away and want
-//! the compiler to see to it that each has one user, and that dropping the writing half tells the peer.
+//! References to a stream can already read and write. Halves are for programs that hand one direction away. The
+//! compiler then ensures that each direction has one user, and dropping the write half signals the end to the peer.
 
 use super::{TcpStream, UnixStream};
 use crate::ReadinessBranch;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// A stream that can be split.
 ///
-/// Programs use it as a bound, to take halves of any stream.
+/// Programs use it as a bound that accepts halves of any stream.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -99,13 +99,13 @@ macro_rules! duplex {
         }
 
         impl $stream {
-            /// The two directions, borrowed.
+            /// Splits the stream into two borrowed halves.
             pub fn split(&mut self) -> (ReadHalf<'_, Self>, WriteHalf<'_, Self>) {
                 (ReadHalf(self), WriteHalf(self))
             }
 
-            /// The two directions, each to be moved to a fiber (or a loop) of its own. Dropping the writing half ends
-            /// the sending side, so that the peer reads its end; when both are dropped the stream is closed.
+            /// Splits the stream into two owned halves, which may move to different fibers or loops. Dropping the write
+            /// half shuts down sending, so that the peer reads end of input. Dropping both halves closes the stream.
             ///
             /// ```
             /// use std::io::{Read, Write};
@@ -117,7 +117,7 @@ macro_rules! duplex {
             ///     writer.write_all(b"all")?;
             ///     drop(writer);
             ///     let mut peer = &there;
-            ///     std::io::copy(&mut peer, &mut &there)?; // Ends, because the writing half is gone.
+            ///     std::io::copy(&mut peer, &mut &there)?; // Ends, because the write half was dropped.
             ///     drop(there);
             ///     let mut text = String::new();
             ///     reader.read_to_string(&mut text)?;
@@ -137,7 +137,7 @@ macro_rules! duplex {
 
 duplex!(TcpStream, UnixStream);
 
-/// The reading direction of a stream.
+/// The borrowed read half of a stream.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -146,7 +146,7 @@ duplex!(TcpStream, UnixStream);
 /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 ///     let (mut here, mut there) = UnixStream::pair()?;
 ///     there.write_all(b"ping")?;
-///     let (mut reader, mut writer) = here.split(); // `here` is whole again after them.
+///     let (mut reader, mut writer) = here.split(); // `here` is usable again after them.
 ///     let mut bytes = [0; 4];
 ///     reader.read_exact(&mut bytes)?;
 ///     writer.write_all(&bytes)?;
@@ -159,9 +159,9 @@ duplex!(TcpStream, UnixStream);
 #[derive(Debug)]
 pub struct ReadHalf<'a, S>(&'a S);
 
-/// The writing direction of a stream.
+/// The borrowed write half of a stream.
 ///
-/// Unlike an [`OwnedWriteHalf`] it does not end the sending side when it is dropped.
+/// Unlike an [`OwnedWriteHalf`], dropping it does not shut down sending.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -181,7 +181,7 @@ pub struct ReadHalf<'a, S>(&'a S);
 #[derive(Debug)]
 pub struct WriteHalf<'a, S>(&'a S);
 
-/// The reading direction of a stream, on its own.
+/// The owned read half of a stream.
 ///
 /// ```
 /// use std::io::{BufRead, BufReader, Write};
@@ -203,7 +203,7 @@ pub struct OwnedReadHalf<S: Duplex> {
     stream: Arc<S>,
 }
 
-/// The writing direction of a stream, on its own. Dropping it ends the sending side.
+/// The owned write half of a stream. Dropping it shuts down sending.
 ///
 /// ```
 /// use std::io::Write;
@@ -212,7 +212,7 @@ pub struct OwnedReadHalf<S: Duplex> {
 /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 ///     let (here, there) = UnixStream::pair()?;
 ///     let (_reader, mut writer) = here.into_split();
-///     let news = yue::spawn(move || writeln!(writer, "all is well")); // and the writing half is gone
+///     let news = yue::spawn(move || writeln!(writer, "all is well")); // The write half is dropped.
 ///     assert_eq!(std::io::read_to_string(there)?, "all is well\n");
 ///     news.join().unwrap()
 /// })?;
@@ -224,7 +224,7 @@ pub struct OwnedWriteHalf<S: Duplex> {
     ends: bool,
 }
 
-/// Two halves that do not belong to one stream; they come back.
+/// The error for two halves of different streams. It returns the halves.
 ///
 /// ```
 /// use yue::net::{NotTheSame, UnixStream};
@@ -238,14 +238,14 @@ pub struct OwnedWriteHalf<S: Duplex> {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug, thiserror::Error)]
-#[error("the two halves are not of the same stream")]
+#[error("the two halves belong to different streams")]
 pub struct NotTheSame<S: Duplex>(pub OwnedReadHalf<S>, pub OwnedWriteHalf<S>);
 
 impl<S: Duplex> OwnedReadHalf<S> {
-    /// Puts the two halves of one stream together again.
+    /// Reunites the two halves of one stream.
     ///
     /// # Errors
-    /// When they are not of the same stream.
+    /// When the halves belong to different streams.
     ///
     /// ```
     /// use yue::net::UnixStream;
@@ -264,7 +264,7 @@ impl<S: Duplex> OwnedReadHalf<S> {
         drop(other);
         match Arc::try_unwrap(self.stream) {
             Ok(stream) => Ok(stream),
-            Err(_) => unreachable!("there are two halves of a stream"),
+            Err(_) => unreachable!("a stream has exactly two halves"),
         }
     }
 }
@@ -281,19 +281,19 @@ impl<S: Duplex> AsRef<S> for OwnedWriteHalf<S> {
     }
 }
 
-/// The methods of the reading halves that wait for readiness.
+/// Implements waiting for readability for the read halves.
 macro_rules! readable {
     ($([$($generics:tt)*] $half:ty, $stream:tt;)+) => {$(
         impl<$($generics)*> $half {
-            /// Waits until a read would not wait; as [`TcpStream::readable`].
+            /// Waits until a read would not wait. See [`TcpStream::readable`].
             ///
             /// # Errors
-            /// As there.
+            /// See [`TcpStream::readable`].
             pub fn readable(&self) -> io::Result<()> {
                 self.$stream.wait_readable()
             }
 
-            /// As [`TcpStream::readable_branch`]: `readable(…)` in `select!`.
+            /// `readable` as a branch of `select!`, written `readable(…)` there. See [`TcpStream::readable_branch`].
             pub fn readable_branch(&self) -> ReadinessBranch<'_> {
                 self.$stream.when_readable()
             }
@@ -301,19 +301,19 @@ macro_rules! readable {
     )+};
 }
 
-/// The same for the writing halves.
+/// Implements waiting for writability for the write halves.
 macro_rules! writable {
     ($([$($generics:tt)*] $half:ty, $stream:tt;)+) => {$(
         impl<$($generics)*> $half {
-            /// Waits until a write would not wait; as [`TcpStream::writable`].
+            /// Waits until a write would not wait. See [`TcpStream::writable`].
             ///
             /// # Errors
-            /// As there.
+            /// See [`TcpStream::writable`].
             pub fn writable(&self) -> io::Result<()> {
                 self.$stream.wait_writable()
             }
 
-            /// As [`TcpStream::writable_branch`]: `writable(…)` in `select!`.
+            /// `writable` as a branch of `select!`, written `writable(…)` there. See [`TcpStream::writable_branch`].
             pub fn writable_branch(&self) -> ReadinessBranch<'_> {
                 self.$stream.when_writable()
             }
@@ -333,7 +333,7 @@ writable! {
 impl<S: Duplex> Drop for OwnedWriteHalf<S> {
     fn drop(&mut self) {
         if self.ends {
-            // A connection that is broken says so where it is read.
+            // The next read reports a broken connection.
             let _ = self.stream.end(Shutdown::Write);
         }
     }

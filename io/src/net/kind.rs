@@ -1,5 +1,5 @@
-//! The kind of a socket, as far as the kernel treats kinds differently. A socket never changes its kind, so it is
-//! known from the socket's creation or asked of the kernel once.
+//! The kind of a socket, as far as the kernel treats kinds differently. A socket never changes its kind. The kind is
+//! known from the socket's creation, or the kernel is asked once.
 
 use socket2::{Domain, Protocol, SockRef, Type};
 use std::os::fd::OwnedFd;
@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Kind {
     unix: bool,
-    /// Whether a send is one message, which goes as a whole or not at all.
+    /// Whether each send is one message, sent as a whole or not at all.
     messages: bool,
     tcp: bool,
 }
@@ -25,13 +25,13 @@ impl Kind {
         }
     }
 
-    /// The kind of a socket that somebody else made. A type's name does not tell: a `UnixStream` may be made of a
-    /// descriptor that keeps messages apart (`SOCK_SEQPACKET`).
+    /// Returns the kind of a socket created elsewhere. The Rust type does not tell: a `UnixStream` may be built from a
+    /// descriptor that preserves message boundaries (`SOCK_SEQPACKET`).
     pub(crate) fn of(fd: &OwnedFd) -> Kind {
         let socket = SockRef::from(fd);
         match (socket.domain(), socket.r#type(), socket.protocol()) {
             (Ok(domain), Ok(kind), Ok(protocol)) => Kind::new(domain, kind, protocol),
-            // It is no socket: every call on it will say so.
+            // Not a socket: every call on it will report that.
             _ => Kind {
                 unix: false,
                 messages: false,
@@ -60,7 +60,7 @@ mod tests {
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
     #[test]
-    fn the_kernel_tells_the_kind_that_a_socket_was_made_with() {
+    fn the_kernel_reports_the_kind_of_an_existing_socket() {
         let tcp = OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
         assert_eq!(
             Kind::of(&tcp),

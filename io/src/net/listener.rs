@@ -12,27 +12,27 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
-/// How [`TcpListener::bind_with`] makes the socket.
+/// Options for [`TcpListener::bind_with`].
 ///
 /// ```
 /// use yue::net::{ListenOptions, TcpListener};
 ///
 /// let options = ListenOptions { reuse_port: true, backlog: 128, ..ListenOptions::default() };
 /// let one = TcpListener::bind_with("127.0.0.1:0", &options)?;
-/// let other = TcpListener::bind_with(one.local_addr()?, &options)?; // On another loop, say.
+/// let other = TcpListener::bind_with(one.local_addr()?, &options)?; // For example on another loop.
 /// assert_eq!(one.local_addr()?, other.local_addr()?);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenOptions {
-    /// Lets several listeners share the address; the kernel spreads connections over them (`SO_REUSEPORT`).
+    /// Lets several listeners share the address. The kernel spreads connections over them (`SO_REUSEPORT`).
     pub reuse_port: bool,
-    /// Connections that may wait to be accepted; the kernel has a limit of its own (`net.core.somaxconn`).
+    /// The maximum number of connections waiting to be accepted. The kernel caps it at `net.core.somaxconn`.
     pub backlog: u32,
-    /// Has an IPv6 socket leave IPv4 alone; `None` does as the system is set (`IPV6_V6ONLY`).
+    /// Restricts an IPv6 socket to IPv6; `None` uses the system's setting (`IPV6_V6ONLY`).
     pub only_v6: Option<bool>,
-    /// Connections that may bring their first bytes along before they are accepted (`TCP_FASTOPEN`); 0 takes none.
-    /// Where the kernel has no such thing it is left out.
+    /// The number of connections that may deliver their first bytes before they are accepted (`TCP_FASTOPEN`); 0
+    /// disables that. Ignored where the kernel does not support it.
     pub fast_open: u32,
 }
 
@@ -48,7 +48,7 @@ impl Default for ListenOptions {
     }
 }
 
-/// A TCP socket that accepts connections, as [`std::net::TcpListener`]; accepting parks the calling fiber.
+/// A TCP socket that accepts connections, like [`std::net::TcpListener`]. Accepting parks the calling fiber.
 ///
 /// ```
 /// use yue::net::{ListenOptions, TcpListener, TcpStream};
@@ -70,18 +70,18 @@ pub struct TcpListener {
 }
 
 impl TcpListener {
-    /// Listens on the first address that can be had. Port 0 lets the system choose one.
+    /// Listens on the first available address. Port 0 lets the system choose a port.
     ///
     /// # Errors
-    /// Of the last address tried; when there is none; when a name cannot be resolved.
+    /// The error of the last address tried; when there is no address; when a name cannot be resolved.
     pub fn bind(addresses: impl ToSocketAddrs) -> io::Result<TcpListener> {
         TcpListener::bind_with(addresses, &ListenOptions::default())
     }
 
-    /// As [`TcpListener::bind`], with options.
+    /// Like [`TcpListener::bind`], with options.
     ///
     /// # Errors
-    /// As [`TcpListener::bind`].
+    /// See [`TcpListener::bind`].
     pub fn bind_with(
         addresses: impl ToSocketAddrs,
         options: &ListenOptions,
@@ -89,7 +89,7 @@ impl TcpListener {
         first_of(addresses, |address| {
             let address = SockAddr::from(address);
             let socket = tcp_socket(&address)?;
-            // A server that is started again takes its port back at once, as the standard library has it.
+            // A restarted server can bind its port again at once, like in the standard library.
             socket.options().set_reuse_address(true)?;
             if options.reuse_port {
                 socket.options().set_reuse_port(true)?;
@@ -99,7 +99,7 @@ impl TcpListener {
             }
             socket.options().bind(&address)?;
             if options.fast_open > 0 {
-                // A kernel without it listens as usual.
+                // A kernel without fast open listens as usual.
                 let _ = sys::set_fast_open(socket.raw(), options.fast_open);
             }
             socket
@@ -113,24 +113,24 @@ impl TcpListener {
 
     /// Waits for the next connection.
     ///
-    /// When the process is out of descriptors or memory, the error comes after a pause: a loop that goes on regardless
-    /// does not spin.
+    /// When the process is out of descriptors or memory, the error returns after a pause, so that an accept loop that
+    /// ignores it does not spin.
     ///
     /// # Errors
-    /// The system's; or when the fiber is told to stop.
+    /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (socket, address) = self.socket.accept()?;
         Ok((TcpStream::from_socket(socket), inet(&address)?))
     }
 
-    /// Waits for a connection, and takes those along that have come with it, `most` at the most.
+    /// Waits for a connection, and also accepts those that have already arrived, up to `most` in total.
     ///
     /// # Errors
-    /// As [`TcpListener::accept`], if there is none at all.
+    /// The error of [`TcpListener::accept`], if there is no connection at all.
     pub fn accept_many(&self, most: usize) -> io::Result<Vec<(TcpStream, SocketAddr)>> {
         let mut accepted = vec![self.accept()?];
         while accepted.len() < most {
-            // An error is the next call's: what was accepted must not be lost.
+            // The next call meets the error again; the accepted connections must not be lost.
             let Ok((socket, address)) = self.socket.accept_now() else {
                 break;
             };
@@ -139,18 +139,19 @@ impl TcpListener {
         Ok(accepted)
     }
 
-    /// The connections as they come. Ends when the fiber is told to stop.
+    /// Returns an iterator over connections as they arrive. It ends when the fiber is cancelled or its deadline passes.
     ///
-    /// An item that is an error is rare, and a loop may leave by it with `?`: a read timeout that passes
-    /// ([`TcpListener::set_read_timeout`]), a descriptor that is no listener, a loop whose driver does no I/O, a
-    /// callback of a loop, where nothing can wait. What is over by itself is waited out: clients that are gone before
-    /// they are accepted, and a process or system that is out of descriptors or memory (standard error says so then,
-    /// once a minute at the most). Meanwhile the clients wait in the backlog.
+    /// Errors are rare, and a program may leave its accept loop with `?`: a read timeout passes
+    /// ([`TcpListener::set_read_timeout`]), the descriptor is not a listener, the loop's driver does no I/O, or the
+    /// caller is a loop's callback, which cannot wait. Temporary errors are waited out: clients that leave before they
+    /// are accepted, and a process or system that is out of descriptors or memory (reported on standard error at most
+    /// once a minute). Meanwhile the clients wait in the backlog.
     ///
-    /// On io_uring one operation takes them all, for as long as the fiber waits for the next: that costs less than to
-    /// accept each by itself, but a connection may be taken before its turn. Then it is for whoever accepts next from
-    /// this listener or a clone of it, and one that waits already gets it at once. So none is lost: what was taken when
-    /// the fiber is told to stop still comes, and what is left when the iterator is dropped stays with the listener.
+    /// On io_uring one operation accepts all connections while the fiber waits for the next. This costs less than
+    /// accepting each one separately, but a connection may be accepted before it is asked for. Such a connection goes
+    /// to the next caller that accepts from this listener or a clone of it; a caller that already waits gets it at
+    /// once. No connection is lost: the iterator still returns those accepted when the fiber is cancelled, and those
+    /// left when it is dropped stay with the listener.
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming {
             listener: self,
@@ -158,10 +159,10 @@ impl TcpListener {
         }
     }
 
-    /// A connection that [`TcpListener::incoming`] took from the system before its turn, if one is left. It does not
-    /// wait.
+    /// Returns a connection that [`TcpListener::incoming`] accepted in advance, if one is left. Does not wait.
     ///
-    /// A listener that is handed to another process, or converted by `into_std`, leaves these behind: take them first.
+    /// A listener that is handed to another process, or converted by `into_std`, does not keep these connections:
+    /// accept them first.
     ///
     /// ```
     /// use yue::net::{TcpListener, TcpStream};
@@ -173,9 +174,9 @@ impl TcpListener {
     ///     let first = listener.incoming().next().unwrap()?;
     ///     let mut served = vec![first.peer_addr()?];
     ///     while let Some((_, from)) = listener.accept_taken() {
-    ///         served.push(from); // On io_uring the second is here.
+    ///         served.push(from); // On io_uring the second is here already.
     ///     }
-    ///     let listener = listener.into_std()?; // Else it is there.
+    ///     let listener = listener.into_std()?; // Otherwise it is still in the backlog.
     ///     if served.len() == 1 {
     ///         served.push(listener.accept()?.1);
     ///     }
@@ -189,10 +190,10 @@ impl TcpListener {
         Some((TcpStream::from_socket(socket), inet(&address).ok()?))
     }
 
-    /// The address on which the socket listens, the port that the system chose included.
+    /// Returns the listening address, including a port that the system chose.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         inet(&self.socket.options().local_addr()?)
     }
@@ -211,7 +212,7 @@ impl fmt::Debug for TcpListener {
     }
 }
 
-/// The connections of a [`TcpListener`]. It belongs to the loop where it is used.
+/// An iterator over the connections of a [`TcpListener`]. It belongs to the loop that uses it.
 ///
 /// ```
 /// use yue::net::{TcpListener, TcpStream};
@@ -222,13 +223,13 @@ impl fmt::Debug for TcpListener {
 ///     let server = yue::spawn(move || {
 ///         let mut served = 0;
 ///         for stream in listener.incoming() {
-///             // A server starts a fiber for each, which reads and writes.
+///             // A server starts a fiber for each connection.
 ///             yue::spawn(move || stream?.set_nodelay(true));
 ///             served += 1;
 ///         }
 ///         served
 ///     });
-///     std::io::read_to_string(TcpStream::connect(address)?)?; // The end comes when it is served.
+///     std::io::read_to_string(TcpStream::connect(address)?)?; // Input ends when the connection is served.
 ///     server.cancel(); // The iteration ends.
 ///     assert_eq!(server.join().unwrap(), 1);
 ///     Ok(())

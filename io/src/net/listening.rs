@@ -1,10 +1,10 @@
-//! A socket that listens: one connection at a time, or all that come.
+//! A listening socket: accepts one connection, or all connections as they arrive.
 //!
-//! On io_uring a multishot accept may have taken more connections than were asked for. They wait with the listener, and
-//! with its clones, and go before those that are still with the kernel.
+//! On io_uring a multishot accept may have accepted more connections than were asked for. They wait with the listener
+//! and its clones, and are returned before those that are still in the kernel.
 
 use super::socket::Socket;
-use crate::descriptor::{let_others_run, not_stopped};
+use crate::descriptor::{check_not_stopped, yield_if_over_budget};
 use crate::driver::{Here, here};
 use crate::errors::{is_of_one_client, is_shortage};
 use crate::sys;
@@ -22,7 +22,7 @@ use yue_scheduler::{Instant, in_fiber, is_cancelled, may_suspend, sleep, this_lo
 
 const REASON: &str = "accept a connection";
 
-/// A listening socket, and its share in what was taken from it too early.
+/// A listening socket, and its reference to the connections accepted in advance.
 #[derive(Debug)]
 pub(crate) struct Listening {
     socket: Socket,
@@ -55,7 +55,7 @@ impl Listening {
         Listening { socket, share }
     }
 
-    /// A second handle, which also accepts what this one has taken.
+    /// Returns a second handle, which also returns the connections that this one accepted.
     pub(crate) fn try_clone(&self) -> io::Result<Listening> {
         let socket = self.socket.try_clone()?;
         Ok(Listening::with(socket, self.share.clone()))
@@ -64,12 +64,12 @@ impl Listening {
     /// See [`Descriptor::into_fd`](crate::descriptor::Descriptor::into_fd).
     ///
     /// # Errors
-    /// Also when connections that were taken ahead would be lost.
+    /// Fails also when connections accepted in advance would be lost.
     pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
         self.share.give_up().map_err(|left| {
             let text = format!(
-                "{left} connections that `incoming` took from the listener would be lost; accept them by \
-                 `accept_taken` before it is converted"
+                "{left} connections that `incoming` accepted would be lost; take them with \
+                 `accept_taken` before converting the listener"
             );
             io::Error::other(text)
         })?;
@@ -79,10 +79,10 @@ impl Listening {
     /// Waits for the next connection.
     pub(crate) fn accept(&self) -> io::Result<(Socket, SockAddr)> {
         let accepted = self.read_limit.enforce(|| {
-            let mut patience = Patience::default();
+            let mut failures = ClientFailures::default();
             loop {
                 match self.accept_one() {
-                    Err(error) if is_of_one_client(&error) => patience.forgive(error)?,
+                    Err(error) if is_of_one_client(&error) => failures.record(error)?,
                     other => return other,
                 }
             }
@@ -96,13 +96,13 @@ impl Listening {
     }
 
     fn accept_one(&self) -> io::Result<(Socket, SockAddr)> {
-        not_stopped(REASON)?;
+        check_not_stopped(REASON)?;
         let here = here()?;
         let Here::Uring(core) = &here else {
             return self.accept_ready(&here);
         };
         let taken = self.share.taken().clone();
-        let ring = Ended(Accepting::new(core.clone(), self.raw(), taken, false));
+        let ring = EndOnDrop(Accepting::new(core.clone(), self.raw(), taken, false));
         loop {
             let connection = self.next_of_ring(&here, &ring.0)?;
             if let Some(accepted) = self.with_address(connection) {
@@ -111,9 +111,9 @@ impl Listening {
         }
     }
 
-    /// Accepts by a system call when the listener is ready.
+    /// Accepts with a system call when the listener is ready.
     fn accept_ready(&self, here: &Here) -> io::Result<(Socket, SockAddr)> {
-        let_others_run(here)?;
+        yield_if_over_budget(here)?;
         loop {
             match self.accept_now() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -123,7 +123,7 @@ impl Listening {
         }
     }
 
-    /// The next connection that is there; WouldBlock if there is none.
+    /// Returns the next available connection, or `WouldBlock` if there is none.
     pub(crate) fn accept_now(&self) -> io::Result<(Socket, SockAddr)> {
         while let Some(connection) = self.share.taken().pop() {
             if let Some(accepted) = self.with_address(connection) {
@@ -134,7 +134,7 @@ impl Listening {
         self.socket.accept_now()
     }
 
-    /// A connection that was taken ahead, if there is one.
+    /// Returns a connection accepted in advance, if there is one.
     pub(crate) fn accept_taken(&self) -> Option<(Socket, SockAddr)> {
         loop {
             let connection = self.share.taken().pop()?;
@@ -144,7 +144,7 @@ impl Listening {
         }
     }
 
-    /// A connection and its peer's address. One without an address is no connection any more, and is dropped.
+    /// Returns a connection and its peer's address. A connection without an address is broken, and is dropped.
     fn with_address(&self, connection: OwnedFd) -> Option<(Socket, SockAddr)> {
         let address = sys::peer_address(SockRef::from(&connection)).ok()?;
         Some((self.accepted(connection), address))
@@ -161,53 +161,56 @@ impl Listening {
     }
 }
 
-/// An operation that ends with the call that began it.
-struct Ended(Rc<Accepting>);
+/// Ends an accept operation when dropped.
+struct EndOnDrop(Rc<Accepting>);
 
-impl Drop for Ended {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.end();
     }
 }
 
-/// The connections of a listener as they come, for one fiber.
+/// An iterator over a listener's connections, for one fiber.
 #[derive(Default)]
 pub(crate) struct Arrivals {
-    /// The operation that takes them, once there was a use for it.
+    /// The multishot accept, once it was needed.
     ring: Option<Rc<Accepting>>,
 }
 
 impl Arrivals {
-    /// Waits for the next one; `None` when the fiber has been told to stop.
+    /// Waits for the next connection. Returns `None` when the fiber was cancelled.
     pub(crate) fn next(&mut self, listener: &Listening) -> Option<io::Result<Socket>> {
-        // One limit for the whole wait, pauses included.
-        match listener.read_limit.enforce(|| self.patiently(listener)) {
+        // One limit covers the whole wait, including pauses.
+        match listener
+            .read_limit
+            .enforce(|| self.next_or_fatal_error(listener))
+        {
             Err(_) if is_cancelled() => None,
             other => Some(other),
         }
     }
 
-    /// Waits for the next one, past all errors that may be over by then.
-    fn patiently(&mut self, listener: &Listening) -> io::Result<Socket> {
-        let mut patience = Patience::default();
+    /// Waits for the next connection, retrying after temporary errors.
+    fn next_or_fatal_error(&mut self, listener: &Listening) -> io::Result<Socket> {
+        let mut failures = ClientFailures::default();
         loop {
-            match self.take(listener) {
-                Err(error) if is_of_one_client(&error) => patience.forgive(error)?,
+            match self.try_next(listener) {
+                Err(error) if is_of_one_client(&error) => failures.record(error)?,
                 Err(error) if is_shortage(&error) && !cannot_pause() => pause(&error)?,
                 other => return other,
             }
         }
     }
 
-    fn take(&mut self, listener: &Listening) -> io::Result<Socket> {
-        not_stopped(REASON)?;
+    fn try_next(&mut self, listener: &Listening) -> io::Result<Socket> {
+        check_not_stopped(REASON)?;
         let here = here()?;
         let Here::Uring(core) = &here else {
             return listener.accept_ready(&here).map(|(socket, _)| socket);
         };
         let ring = match &self.ring {
             Some(ring) if ring.is_of(core) => ring,
-            // The first use, or the first on this loop.
+            // The first accept, or the first on this loop.
             _ => {
                 let taken = listener.share.taken().clone();
                 let ring = Accepting::new(core.clone(), listener.raw(), taken, true);
@@ -221,7 +224,7 @@ impl Arrivals {
 
 impl Drop for Arrivals {
     fn drop(&mut self) {
-        // The listener may go next, and then nothing must listen any more.
+        // The listener may be closed next; the operation must not keep the port listening.
         if let Some(ring) = &self.ring {
             ring.end();
         }
@@ -236,22 +239,22 @@ impl fmt::Debug for Arrivals {
     }
 }
 
-/// How long an accept waits when the process is out of something.
+/// The pause of an accept when the process is short of a resource.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Errors in a row that concern one client each, after which the next attempt waits.
+/// Consecutive errors that concern one client each, after which the next attempt waits.
 const CLIENTS_AT_ONCE: u32 = 64;
 
-/// Counts clients that could not be accepted. A system that refuses each of them must not keep the loop busy.
+/// Counts clients that could not be accepted. A system that refuses every client must not keep the loop busy.
 #[derive(Default)]
-struct Patience(u32);
+struct ClientFailures(u32);
 
-impl Patience {
-    /// Lets the next attempt be made, after a pause if there were many.
+impl ClientFailures {
+    /// Records a failure, and pauses if there were many in a row.
     ///
     /// # Errors
-    /// When the fiber is told to stop; the client's error where nothing can wait.
-    fn forgive(&mut self, error: io::Error) -> io::Result<()> {
+    /// When the fiber is cancelled or its deadline passes; `error` itself where the caller cannot wait.
+    fn record(&mut self, error: io::Error) -> io::Result<()> {
         self.0 += 1;
         if self.0 < CLIENTS_AT_ONCE {
             return Ok(());
@@ -264,7 +267,7 @@ impl Patience {
     }
 }
 
-/// Whether nothing can wait here: in a callback, or in a destructor during a panic.
+/// Whether the caller cannot wait: in a callback, or in a destructor during a panic.
 fn cannot_pause() -> bool {
     match in_fiber() {
         true => may_suspend().is_err(),
@@ -272,13 +275,13 @@ fn cannot_pause() -> bool {
     }
 }
 
-/// Waits before the next attempt to accept, and says why if that has not been said lately.
+/// Waits before the next attempt to accept, and logs the reason unless it was logged lately.
 ///
 /// # Errors
-/// When the fiber is told to stop.
+/// When the fiber is cancelled or its deadline passes.
 fn pause(error: &io::Error) -> io::Result<()> {
     if is_shortage(error) {
-        say_so(error);
+        log_shortage(error);
     }
     match in_fiber() {
         _ if cannot_pause() => {}
@@ -288,21 +291,21 @@ fn pause(error: &io::Error) -> io::Result<()> {
     Ok(())
 }
 
-/// The least time between two remarks, in nanoseconds.
-const SILENCE_NS: u64 = 60_000_000_000;
+/// The minimum time between two log lines, in nanoseconds.
+const LOG_INTERVAL_NS: u64 = 60_000_000_000;
 
-/// Says what is going on, once a minute at the most in a process: whoever runs the server should know why clients wait.
-fn say_so(error: &io::Error) {
-    /// When it may be said again. Relaxed: the number stands alone.
+/// Logs a shortage, at most once a minute per process: the operator should know why clients wait.
+fn log_shortage(error: &io::Error) {
+    /// The time of the next log line. Relaxed: the number stands alone.
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let (now, next) = (Instant::system().as_nanos(), NEXT.load(Ordering::Relaxed));
-    let later = now.saturating_add(SILENCE_NS);
+    let later = now.saturating_add(LOG_INTERVAL_NS);
     let order = Ordering::Relaxed;
     if now < next || NEXT.compare_exchange(next, later, order, order).is_err() {
         return;
     }
     yue_scheduler::say(format_args!(
-        "no connection can be accepted: {error}; clients wait until there is room (the limit on open files is \
+        "cannot accept connections: {error}; clients wait until resources are available (the limit on open files is \
          `ulimit -n`)"
     ));
 }

@@ -1,4 +1,4 @@
-//! TCP, UDP and Unix sockets, as in `std::net`, on fibers: a call that waits parks the fiber, and the loop runs others.
+//! TCP, UDP and Unix sockets for fibers, like `std::net`. A call that waits parks its fiber, and the loop runs others.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -22,12 +22,12 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! Where the types are used: in a fiber they park it; on a thread without a loop they block it; in a callback of a loop
-//! nothing can wait, and what would is an error of the kind `WouldBlock`. They are `Send` and `Sync`: an operation
-//! borrows the socket, so that dropping one is a plain close.
+//! The effect of a call that waits depends on the caller. In a fiber it parks the fiber. On a thread without a loop it
+//! blocks the thread. In a callback of a loop it fails with `WouldBlock`, because a callback cannot wait. The types are
+//! `Send` and `Sync`. An operation borrows the socket, so dropping a socket is a plain close.
 //!
-//! A fiber that is cancelled, or whose deadline passes, gets the error from the operation it waits in; bytes that an
-//! operation had moved by then are its result instead, and the next one gets the error.
+//! A fiber that is cancelled, or whose deadline passes, gets the error from the operation it waits in. If that
+//! operation has already moved bytes, it returns them, and the next operation returns the error.
 
 mod attempt;
 mod batch;

@@ -1,15 +1,14 @@
-//! From what a user writes to socket addresses, without blocking a loop.
+//! Resolves host names and address texts to socket addresses without blocking a loop.
 //!
-//! Numbers and `localhost` are answered at once. Any other name takes the system's resolver, which blocks: a fiber has
-//! it asked on a thread of the blocking pool, and parks. A fiber that is told to stop meanwhile leaves the thread to
-//! itself.
+//! Numbers and `localhost` are resolved at once. Any other name takes the system's resolver, which blocks: a fiber
+//! parks while a thread of the blocking pool calls it. If the fiber is cancelled meanwhile, it abandons the thread.
 
 use std::ffi::CString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use yue_scheduler::{blocking, in_fiber};
 
-/// What can be turned into socket addresses: addresses, `(host, port)`, `"host:port"`.
+/// A value that resolves to socket addresses: an address, `(host, port)`, or `"host:port"`.
 ///
 /// The standard library's trait of this name would block the loop for as long as a lookup takes.
 ///
@@ -26,10 +25,10 @@ use yue_scheduler::{blocking, in_fiber};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub trait ToSocketAddrs {
-    /// The addresses, in the order in which they should be tried.
+    /// Returns the addresses, in the order in which they should be tried.
     ///
     /// # Errors
-    /// When a text is no address, a name is unknown, or the calling fiber is told to stop during the lookup.
+    /// When a text is not an address, a name is unknown, or the calling fiber is cancelled during the lookup.
     fn resolve(&self) -> io::Result<Vec<SocketAddr>>;
 }
 
@@ -118,7 +117,7 @@ impl<T: ToSocketAddrs + ?Sized> ToSocketAddrs for &T {
     }
 }
 
-/// What needs no lookup; port 0.
+/// Resolves a host that needs no lookup, with port 0.
 fn known(host: &str) -> io::Result<Option<Vec<SocketAddr>>> {
     let at = |address: IpAddr| SocketAddr::new(address, 0);
     if host == "localhost" {
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_address_is_an_error_that_shows_it() {
+    fn the_error_for_an_invalid_address_quotes_it() {
         for text in ["", "host", "host:", "host:99999", "host:http"] {
             let error = text.resolve().unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{text}");

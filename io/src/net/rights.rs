@@ -10,10 +10,10 @@ use crate::sys;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-/// Descriptors that one message carries: the kernel's own limit (`SCM_MAX_FD`).
+/// The maximum number of descriptors in one message: the kernel's limit (`SCM_MAX_FD`).
 const MOST: usize = 253;
 
-/// What came in one receive.
+/// The result of one receive: bytes and descriptors.
 ///
 /// ```
 /// use std::io::Write;
@@ -21,7 +21,7 @@ const MOST: usize = 253;
 /// use yue::net::{TcpListener, UnixStream};
 ///
 /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     // A server hands its listener over to the one that takes its place.
+///     // A server hands its listener over to its successor.
 ///     let (old, new) = UnixStream::pair()?;
 ///     let listener = TcpListener::bind("127.0.0.1:0")?;
 ///     old.send_with_fds(b"!", &[listener.as_fd()])?;
@@ -36,20 +36,20 @@ const MOST: usize = 253;
 /// ```
 #[derive(Debug)]
 pub struct Received {
-    /// Bytes that came.
+    /// The number of bytes received.
     pub count: usize,
-    /// Descriptors that came with them, closed on exec.
+    /// The descriptors received with them, with close-on-exec set.
     pub descriptors: Vec<OwnedFd>,
-    /// Whether descriptors were lost, since this process can have no more.
+    /// Whether descriptors were lost because this process is at its descriptor limit.
     pub lost: bool,
 }
 
-/// Control data for the most descriptors, aligned as the kernel wants it.
+/// Control data for the maximum number of descriptors, aligned as the kernel requires.
 #[repr(C, align(8))]
 struct Control([u8; control_bytes(MOST)]);
 
 const fn control_bytes(descriptors: usize) -> usize {
-    // SAFETY: it only computes.
+    // SAFETY: `CMSG_SPACE` only computes.
     unsafe { libc::CMSG_SPACE((descriptors * size_of::<RawFd>()) as u32) as usize }
 }
 
@@ -61,7 +61,7 @@ impl Control {
 
 fn send(socket: &Socket, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
     if descriptors.len() > MOST {
-        let text = format!("a message carries {MOST} descriptors at the most");
+        let text = format!("a message carries at most {MOST} descriptors");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
     let slice = [IoSlice::new(bytes)];
@@ -83,7 +83,7 @@ fn send(socket: &Socket, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Re
             }
         }
     }
-    // SAFETY: header, slice and control data are in this frame; bytes and descriptors are borrowed.
+    // SAFETY: header, slice and control data live in this frame; bytes and descriptors are borrowed.
     unsafe { socket.send_message(&header) }
 }
 
@@ -93,11 +93,11 @@ fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<Received> {
     let mut control = Control::new();
     header.msg_control = control.0.as_mut_ptr().cast();
     header.msg_controllen = control.0.len();
-    // SAFETY: header, slice and control data are in this frame, and the buffer is borrowed until the call is over.
+    // SAFETY: header, slice and control data live in this frame, and the buffer is borrowed until the call returns.
     let count = unsafe { socket.recv_message(&mut header, libc::MSG_CMSG_CLOEXEC)? };
     let mut descriptors = Vec::new();
-    // SAFETY: the kernel has filled the control data in, and says how long it is. Each descriptor in it is new, and
-    // nobody else's.
+    // SAFETY: the kernel has filled in the control data and its length. Each descriptor in it is new, and nothing else
+    // owns it.
     unsafe {
         let mut message = libc::CMSG_FIRSTHDR(&header);
         while !message.is_null() {
@@ -120,11 +120,11 @@ fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<Received> {
 }
 
 impl UnixStream {
-    /// Writes bytes and passes open descriptors along, which the peer gets with the first of the bytes. They stay open
-    /// here as well.
+    /// Writes bytes and passes open descriptors along. The peer receives the descriptors with the first of the bytes.
+    /// They stay open here as well.
     ///
     /// # Errors
-    /// As a write; when there are no bytes to carry the descriptors, or more than 253 descriptors.
+    /// The errors of a write; when there are no bytes to carry the descriptors, or more than 253 descriptors.
     ///
     /// ```
     /// use std::io::Write;
@@ -148,34 +148,34 @@ impl UnixStream {
     /// ```
     pub fn send_with_fds(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
         if bytes.is_empty() && !descriptors.is_empty() {
-            let text = "descriptors travel with bytes: send one at least";
+            let text = "descriptors need at least one byte to travel with";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         send(&self.socket, bytes, descriptors)
     }
 
-    /// Reads bytes and takes the descriptors that come with them; a plain read would have them closed.
+    /// Reads bytes and receives the descriptors sent with them. A plain read would close the descriptors.
     ///
     /// # Errors
-    /// As a read.
+    /// The errors of a read.
     pub fn recv_with_fds(&self, buffer: &mut [u8]) -> io::Result<Received> {
         receive(&self.socket, buffer)
     }
 }
 
 impl UnixDatagram {
-    /// Sends a datagram to the peer and passes open descriptors along; they stay open here as well.
+    /// Sends a datagram to the peer and passes open descriptors along. They stay open here as well.
     ///
     /// # Errors
-    /// As [`UnixDatagram::send`]; for more than 253 descriptors.
+    /// The errors of [`UnixDatagram::send`]; for more than 253 descriptors.
     pub fn send_with_fds(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
         send(&self.socket, bytes, descriptors)
     }
 
-    /// Receives a datagram and takes the descriptors that come with it.
+    /// Receives a datagram and the descriptors sent with it.
     ///
     /// # Errors
-    /// As [`UnixDatagram::recv`].
+    /// See [`UnixDatagram::recv`].
     pub fn recv_with_fds(&self, buffer: &mut [u8]) -> io::Result<Received> {
         receive(&self.socket, buffer)
     }

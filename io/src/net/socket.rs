@@ -1,11 +1,11 @@
-//! A socket: what all kinds of sockets do, on whichever driver the caller's loop has.
+//! A socket: the operations common to all kinds of sockets, on either driver.
 //!
-//! Sending and receiving say `MSG_DONTWAIT` themselves where they are tried, so that the descriptor's mode does not
-//! matter to them. Connecting is in `attempt.rs`, accepting in `listening.rs`.
+//! A send or receive that is tried sets `MSG_DONTWAIT` itself, so the descriptor's mode does not matter to it.
+//! Connecting is in `attempt.rs`, accepting in `listening.rs`.
 
 use super::kind::Kind;
 use crate::backoff::Backoff;
-use crate::descriptor::{Descriptor, clamp, let_others_run, not_stopped};
+use crate::descriptor::{Descriptor, check_not_stopped, clamp, yield_if_over_budget};
 use crate::driver::{Here, here};
 use crate::readiness::Direction;
 use crate::taken::Taken;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 const READ: &str = "read from a socket";
 const WRITE: &str = "write to a socket";
 
-/// A descriptor that is a socket.
+/// A socket's descriptor and kind.
 #[derive(Debug)]
 pub(crate) struct Socket {
     descriptor: Descriptor,
@@ -67,7 +67,7 @@ impl Socket {
         }
     }
 
-    /// A connection that this listener has accepted.
+    /// Wraps a connection that this listener accepted.
     pub(crate) fn accepted(&self, fd: OwnedFd) -> Socket {
         Socket::with_kind(fd, self.kind)
     }
@@ -76,7 +76,7 @@ impl Socket {
         self.kind
     }
 
-    /// Has the socket count as readable while there is a connection here.
+    /// Makes the socket count as readable while `ahead` holds a connection.
     pub(crate) fn set_ahead(&mut self, ahead: Arc<Taken>) {
         self.descriptor.ahead = Some(ahead);
     }
@@ -85,7 +85,7 @@ impl Socket {
         SockRef::from(self)
     }
 
-    /// A second handle on the same socket, with the same timeouts.
+    /// Returns a second handle on the same socket, with the same timeouts.
     pub(crate) fn try_clone(&self) -> io::Result<Socket> {
         let socket = Socket::with_kind(self.as_fd().try_clone_to_owned()?, self.kind);
         socket.read_limit.set(self.read_limit.get())?;
@@ -93,20 +93,20 @@ impl Socket {
         Ok(socket)
     }
 
-    /// The descriptor; see [`Descriptor::into_fd`].
+    /// Returns the descriptor; see [`Descriptor::into_fd`].
     pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
         self.descriptor.into_fd()
     }
 
-    /// Receives bytes of a stream.
+    /// Receives bytes from a stream.
     #[inline]
     pub(crate) fn recv(&self, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
         if buffer.is_empty() {
-            // The kernel would wait for a byte all the same.
-            return not_stopped(READ).map(|()| 0);
+            // The kernel would wait for a byte even so.
+            return check_not_stopped(READ).map(|()| 0);
         }
         self.read_limit.enforce(|| {
-            not_stopped(READ)?;
+            check_not_stopped(READ)?;
             match here()? {
                 Here::Uring(core) => self.recv_ring(&core, buffer, flags),
                 other => self.recv_ready(&other, buffer, flags),
@@ -122,7 +122,7 @@ impl Socket {
                 .flags(flags)
                 .build()
         };
-        // SAFETY: `buffer` is borrowed until the call is over.
+        // SAFETY: `buffer` is borrowed until the call returns.
         unsafe { self.ring_operation(core, Direction::Read, READ, entry) }
     }
 
@@ -138,7 +138,7 @@ impl Socket {
         if let Here::Mio(core) = here
             && (1..buffer.len()).contains(&count)
             && flags == 0
-            // A Unix socket also ends a read behind a message with descriptors, and no event tells of what follows.
+            // A Unix socket also ends a read after a message with descriptors, and no event announces what follows.
             && self.kind.is_tcp()
         {
             core.set_drained(self.identity());
@@ -149,7 +149,7 @@ impl Socket {
     #[inline]
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         self.write_limit.enforce(|| {
-            not_stopped(WRITE)?;
+            check_not_stopped(WRITE)?;
             let call = || sys::send(self.raw(), bytes);
             let (start, length) = (bytes.as_ptr(), clamp(bytes.len()));
             let entry = || {
@@ -158,37 +158,37 @@ impl Socket {
                     .build()
             };
             if self.kind.has_messages() {
-                // SAFETY: `bytes` is borrowed until the call is over.
+                // SAFETY: `bytes` is borrowed until the call returns.
                 return unsafe { self.send_whole(bytes.len(), call, entry) };
             }
             let core = match here()? {
                 Here::Uring(core) => core,
                 other => return self.when_ready(&other, Direction::Write, WRITE, call),
             };
-            if let Some(result) = directly(&core, call) {
+            if let Some(result) = try_direct(&core, call) {
                 return result;
             }
-            // SAFETY: `bytes` is borrowed until the call is over.
+            // SAFETY: `bytes` is borrowed until the call returns.
             unsafe { self.ring_operation(&core, Direction::Write, WRITE, entry) }
         })
     }
 
-    /// Receives one datagram, cut to the buffer, which may be empty.
+    /// Receives one datagram, truncated to the buffer, which may be empty.
     pub(crate) fn recv_datagram(&self, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
         let mut slice = [IoSliceMut::new(buffer)];
         let mut header = sys::read_header(&mut slice);
-        // SAFETY: header and slice are in this frame, and the buffer is borrowed until the call is over.
+        // SAFETY: header and slice live in this frame, and the buffer is borrowed until the call returns.
         unsafe { self.recv_message(&mut header, flags) }
     }
 
-    /// As [`Socket::recv_datagram`]; also tells where it came from.
+    /// Like [`Socket::recv_datagram`]; also returns the sender's address.
     pub(crate) fn recv_from(&self, buffer: &mut [u8], flags: i32) -> io::Result<(usize, SockAddr)> {
         let mut slice = [IoSliceMut::new(buffer)];
         let mut header = sys::read_header(&mut slice);
         let mut storage = SockAddrStorage::zeroed();
         header.msg_name = (&raw mut storage).cast();
         header.msg_namelen = storage.size_of();
-        // SAFETY: header, slice and address are in this frame, and the buffer is borrowed until the call is over.
+        // SAFETY: header, slice and address live in this frame, and the buffer is borrowed until the call returns.
         let count = unsafe { self.recv_message(&mut header, flags)? };
         // SAFETY: the kernel has filled in an address of that length.
         Ok((count, unsafe { SockAddr::new(storage, header.msg_namelen) }))
@@ -200,23 +200,20 @@ impl Socket {
         let mut header = sys::write_header(&slice);
         header.msg_name = address.as_ptr().cast_mut().cast();
         header.msg_namelen = address.len();
-        // SAFETY: header and slice are in this frame; address and bytes are borrowed until the call is over.
+        // SAFETY: header and slice live in this frame; address and bytes are borrowed until the call returns.
         unsafe { self.send_message(&header) }
     }
 
     pub(crate) fn recv_vectored(&self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let mut header = sys::read_header(slices);
-        // SAFETY: the header is in this frame, and the slices it names are borrowed until the call is over.
+        // SAFETY: the header lives in this frame, and its slices are borrowed until the call returns.
         unsafe { self.recv_message(&mut header, 0) }
     }
 
     pub(crate) fn send_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.kind.has_messages() && slices.len() > sys::SLICES_MAX {
-            // A stream's write is short then, and the rest follows; a message would be cut.
-            let text = format!(
-                "a message is sent from {} buffers at the most",
-                sys::SLICES_MAX
-            );
+            // A stream would write a part, and the rest would follow; a message would be truncated.
+            let text = format!("a message is sent from at most {} buffers", sys::SLICES_MAX);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let header = sys::write_header(slices);
@@ -224,17 +221,17 @@ impl Socket {
         unsafe { self.send_message(&header) }
     }
 
-    /// Receives as `recvmsg(2)` does.
+    /// Receives like `recvmsg(2)`.
     ///
     /// # Safety
-    /// All that the header names is valid, and writable, for as long as this call runs.
+    /// All memory that the header names stays valid and writable for as long as this call runs.
     pub(crate) unsafe fn recv_message(
         &self,
         header: &mut libc::msghdr,
         flags: i32,
     ) -> io::Result<usize> {
         self.read_limit.enforce(|| {
-            not_stopped(READ)?;
+            check_not_stopped(READ)?;
             let header: *mut libc::msghdr = header;
             match here()? {
                 Here::Uring(core) => {
@@ -243,25 +240,25 @@ impl Socket {
                             .flags(flags as u32)
                             .build()
                     };
-                    // SAFETY: passed on to the caller; the header is borrowed until the call is over.
+                    // SAFETY: the caller upholds the contract; the header is borrowed until the call returns.
                     unsafe { self.ring_operation(&core, Direction::Read, READ, entry) }
                 }
                 other => self.when_ready(&other, Direction::Read, READ, || {
-                    // SAFETY: passed on to the caller.
+                    // SAFETY: the caller upholds the contract.
                     unsafe { sys::recv_message(self.raw(), header, flags) }
                 }),
             }
         })
     }
 
-    /// Sends as `sendmsg(2)` does.
+    /// Sends like `sendmsg(2)`.
     ///
     /// # Safety
-    /// All that the header names is valid for as long as this call runs.
+    /// All memory that the header names stays valid for as long as this call runs.
     pub(crate) unsafe fn send_message(&self, header: &libc::msghdr) -> io::Result<usize> {
         self.write_limit.enforce(|| {
-            not_stopped(WRITE)?;
-            // SAFETY: passed on to the caller.
+            check_not_stopped(WRITE)?;
+            // SAFETY: the caller upholds the contract.
             let call = || unsafe { sys::send_message(self.raw(), header) };
             let entry = || {
                 opcode::SendMsg::new(self.entry_fd(), header)
@@ -269,29 +266,29 @@ impl Socket {
                     .build()
             };
             if self.kind.has_messages() {
-                // SAFETY: passed on to the caller; the header is borrowed until the call is over.
+                // SAFETY: the caller upholds the contract; the header is borrowed until the call returns.
                 return unsafe { self.send_whole(length_of(header), call, entry) };
             }
             let core = match here()? {
                 Here::Uring(core) => core,
                 other => return self.when_ready(&other, Direction::Write, WRITE, call),
             };
-            if let Some(result) = directly(&core, call) {
+            if let Some(result) = try_direct(&core, call) {
                 return result;
             }
-            // SAFETY: passed on to the caller; the header is borrowed until the call is over.
+            // SAFETY: the caller upholds the contract; the header is borrowed until the call returns.
             unsafe { self.ring_operation(&core, Direction::Write, WRITE, entry) }
         })
     }
 
-    /// Sends one message of a socket that keeps messages apart, by `call` or by the ring's `entry`.
+    /// Sends one message on a socket that preserves message boundaries, with `call` or the ring's `entry`.
     ///
     /// The ring must never retry such a send by itself: a kernel that has copied the bytes, and only then finds the
-    /// receiver's queue full, would retry with the bytes used up, and send an empty message. So the entry must say
-    /// `MSG_DONTWAIT`, and after `EAGAIN` we wait and make a fresh one.
+    /// receiver's queue full, would retry with no bytes left and send an empty message. So the entry must set
+    /// `MSG_DONTWAIT`, and after `EAGAIN` we wait and submit a new one.
     ///
     /// # Safety
-    /// What the entries point to is valid for as long as this call runs.
+    /// The memory that the entries point to stays valid for as long as this call runs.
     unsafe fn send_whole(
         &self,
         length: usize,
@@ -300,13 +297,13 @@ impl Socket {
     ) -> io::Result<usize> {
         let here = here()?;
         if !matches!(here, Here::Uring(_)) {
-            let_others_run(&here)?;
+            yield_if_over_budget(&here)?;
         }
         let mut backoff = Backoff::default();
         loop {
             let sent = match &here {
-                Here::Uring(core) => directly(core, &mut call).unwrap_or_else(|| {
-                    // SAFETY: passed on to the caller.
+                Here::Uring(core) => try_direct(core, &mut call).unwrap_or_else(|| {
+                    // SAFETY: the caller upholds the contract.
                     unsafe { core.run(entry(), WRITE) }.map(|count| count as usize)
                 }),
                 _ => call(),
@@ -321,7 +318,7 @@ impl Socket {
         }
     }
 
-    /// The flags of a send by the ring; for messages see [`Socket::send_whole`].
+    /// Returns the flags of a send through the ring; for messages see [`Socket::send_whole`].
     fn send_flags(&self) -> i32 {
         match self.kind.has_messages() {
             true => libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
@@ -331,9 +328,9 @@ impl Socket {
 
     /// Waits until there may be room for a message that was refused with `EAGAIN`.
     ///
-    /// On a Unix socket that error has two meanings. If the socket itself is full, or the receiver that it is connected
-    /// to, the socket is not writable, and becomes so. If it is the receiver that a `send_to` names, the socket is
-    /// writable all the time, and nothing tells when that receiver has room.
+    /// On a Unix socket that error has two meanings. If the socket itself or its connected receiver is full, the socket
+    /// is not writable until there is room. If the receiver named by `send_to` is full, the socket is writable all the
+    /// time, and no event announces when that receiver has room.
     fn wait_for_room(&self, here: &Here, backoff: &mut Backoff) -> io::Result<()> {
         if self.kind.is_unix() && sys::demand_ready(self.raw(), libc::POLLOUT).is_ok() {
             return backoff.pause(here, WRITE, self.write_limit.get());
@@ -342,17 +339,17 @@ impl Socket {
         self.wait_until_ready(here, Direction::Write, WRITE)
     }
 
-    /// The next connection that is there. On an open file in blocking mode it would wait.
+    /// Returns the next available connection. Waits if the open file is in blocking mode.
     pub(super) fn accept_now(&self) -> io::Result<(Socket, SockAddr)> {
         let (socket, address) = self.options().accept4(libc::SOCK_CLOEXEC)?;
         Ok((self.accepted(OwnedFd::from(socket)), address))
     }
 }
 
-/// Tries to send by a system call of its own, where that is cheaper than a turn of the ring; `None` if the ring must do
-/// it. Receiving is not tried: who asks mostly has to wait.
+/// Tries to send with a direct system call, where that is cheaper than a turn of the ring. Returns `None` if the ring
+/// must do it. Receiving is not tried directly, because it usually has to wait.
 #[inline]
-fn directly(
+fn try_direct(
     core: &uring::Core,
     call: impl FnOnce() -> io::Result<usize>,
 ) -> Option<io::Result<usize>> {
@@ -365,18 +362,18 @@ fn directly(
     }
 }
 
-/// The bytes of a message that is to be sent.
+/// Returns the length of a message to send, in bytes.
 ///
 /// # Safety
 /// The header names live slices.
 unsafe fn length_of(header: &libc::msghdr) -> usize {
-    // SAFETY: passed on to the caller.
+    // SAFETY: the caller upholds the contract.
     let slices = unsafe { std::slice::from_raw_parts(header.msg_iov, header.msg_iovlen) };
     slices.iter().map(|slice| slice.iov_len).sum()
 }
 
-/// The error of a message that was sent in part: the receiver has got one that nobody meant.
+/// The error of a partly sent message: the receiver got a message that nobody meant to send.
 pub(super) fn cut(sent: usize, length: usize) -> io::Error {
-    let text = format!("the system sent {sent} bytes of a message of {length}");
+    let text = format!("the system sent only {sent} of a message's {length} bytes");
     io::Error::other(text)
 }

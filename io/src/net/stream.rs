@@ -1,6 +1,6 @@
-//! What the types of sockets have in common, written once: `Read`, `Write`, descriptors, timeouts, halves.
+//! Macros for what all socket types have in common: `Read`, `Write`, descriptors, timeouts, buffer sizes.
 
-/// `Read` and `Write` for a stream and for references to it, over its field `socket`.
+/// Implements `Read` and `Write` for a stream and for references to it, through its field `socket`.
 macro_rules! read_and_write {
     ($($stream:ty),+) => {$(
         impl std::io::Read for $stream {
@@ -37,7 +37,7 @@ macro_rules! read_and_write {
     )+};
 }
 
-/// Access to the descriptor, and taking one over, for a type with a field `socket` and nothing else.
+/// Implements access to the descriptor and conversions, for a type whose only field is `socket`.
 macro_rules! descriptor_of {
     ($socket:ty, $standard:ty) => {
         impl std::os::fd::AsFd for $socket {
@@ -65,7 +65,7 @@ macro_rules! descriptor_of {
         }
 
         impl $socket {
-            /// A second handle on the same socket, for another fiber or loop.
+            /// Returns a second handle on the same socket, for another fiber or loop.
             ///
             /// # Errors
             /// When the process is out of descriptors.
@@ -75,23 +75,23 @@ macro_rules! descriptor_of {
                 })
             }
 
-            /// The standard library's type, in blocking mode.
+            /// Converts to the standard library's type, in blocking mode.
             ///
-            /// The mode belongs to the socket, not to the handle. Where a clone of a listener goes on to accept, on the
-            /// mio driver, outside a loop or by `accept_many`, the socket becomes non-blocking again, and the std
-            /// listener's `accept` may say `WouldBlock`.
+            /// The mode belongs to the socket, not to the handle. If a clone of a listener keeps accepting on the mio
+            /// driver, outside a loop or with `accept_many`, the socket becomes non-blocking again, and the std
+            /// listener's `accept` may return `WouldBlock`.
             ///
             /// # Errors
             /// When the process is out of descriptors. For the last handle of a listener also when connections that
-            /// `incoming` took are left, which would be lost: take them by `accept_taken` first.
+            /// `incoming` accepted would be lost: take them with `accept_taken` first.
             pub fn into_std(self) -> std::io::Result<$standard> {
                 Ok(<$standard>::from(self.socket.into_fd()?))
             }
 
-            /// The error that the socket keeps, which is then forgotten (`SO_ERROR`).
+            /// Returns and clears the socket's pending error (`SO_ERROR`).
             ///
             /// # Errors
-            /// The system's, for the question itself.
+            /// The system's error for the query itself.
             pub fn take_error(&self) -> std::io::Result<Option<std::io::Error>> {
                 self.socket.options().take_error()
             }
@@ -99,13 +99,13 @@ macro_rules! descriptor_of {
     };
 }
 
-/// Timeouts of reading and writing, for a type with a field `socket`.
+/// Implements read and write timeouts, for a type with a field `socket`.
 macro_rules! timeouts {
     ($socket:ty) => {
         impl $socket {
-            /// Has reads end with an error of the kind `TimedOut` when nothing comes for that long; `None`, as at the
-            /// start, waits without an end. It concerns this handle and the clones made of it later. For one read,
-            /// or for several together, use a deadline of the fiber's.
+            /// Sets the time after which a read without data fails with `TimedOut`; `None`, the default, waits without
+            /// a limit. Applies to this handle and to clones made of it later. To limit one read, or several together,
+            /// use a deadline of the fiber.
             ///
             /// # Errors
             /// For a timeout of zero.
@@ -116,7 +116,7 @@ macro_rules! timeouts {
                 self.socket.read_limit.set(timeout)
             }
 
-            /// As `set_read_timeout`, for writes.
+            /// Sets the timeout of writes; see `set_read_timeout`.
             ///
             /// # Errors
             /// For a timeout of zero.
@@ -127,18 +127,18 @@ macro_rules! timeouts {
                 self.socket.write_limit.set(timeout)
             }
 
-            /// What `set_read_timeout` has set.
+            /// Returns the timeout set by `set_read_timeout`.
             ///
             /// # Errors
-            /// None; the standard library's signature.
+            /// Never; the signature matches the standard library.
             pub fn read_timeout(&self) -> std::io::Result<Option<std::time::Duration>> {
                 Ok(self.socket.read_limit.get())
             }
 
-            /// What `set_write_timeout` has set.
+            /// Returns the timeout set by `set_write_timeout`.
             ///
             /// # Errors
-            /// None; the standard library's signature.
+            /// Never; the signature matches the standard library.
             pub fn write_timeout(&self) -> std::io::Result<Option<std::time::Duration>> {
                 Ok(self.socket.write_limit.get())
             }
@@ -146,39 +146,39 @@ macro_rules! timeouts {
     };
 }
 
-/// The sizes of the kernel's buffers, for a type with a field `socket`.
+/// Implements access to the kernel's buffer sizes, for a type with a field `socket`.
 macro_rules! buffer_sizes {
     ($socket:ty) => {
         impl $socket {
-            /// Asks for a size of the kernel's receive buffer in bytes (`SO_RCVBUF`); the kernel doubles it for its
-            /// own needs and has limits (`net.core.rmem_max`).
+            /// Requests a size of the kernel's receive buffer in bytes (`SO_RCVBUF`). The kernel doubles it for its
+            /// bookkeeping and has limits (`net.core.rmem_max`).
             ///
             /// # Errors
-            /// The system's.
+            /// The system's error.
             pub fn set_recv_buffer_size(&self, bytes: usize) -> std::io::Result<()> {
                 self.socket.options().set_recv_buffer_size(bytes)
             }
 
-            /// The size of the kernel's receive buffer in bytes.
+            /// Returns the size of the kernel's receive buffer in bytes.
             ///
             /// # Errors
-            /// The system's.
+            /// The system's error.
             pub fn recv_buffer_size(&self) -> std::io::Result<usize> {
                 self.socket.options().recv_buffer_size()
             }
 
-            /// Asks for a size of the kernel's send buffer in bytes (`SO_SNDBUF`).
+            /// Requests a size of the kernel's send buffer in bytes (`SO_SNDBUF`).
             ///
             /// # Errors
-            /// The system's.
+            /// The system's error.
             pub fn set_send_buffer_size(&self, bytes: usize) -> std::io::Result<()> {
                 self.socket.options().set_send_buffer_size(bytes)
             }
 
-            /// The size of the kernel's send buffer in bytes.
+            /// Returns the size of the kernel's send buffer in bytes.
             ///
             /// # Errors
-            /// The system's.
+            /// The system's error.
             pub fn send_buffer_size(&self) -> std::io::Result<usize> {
                 self.socket.options().send_buffer_size()
             }

@@ -14,7 +14,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 use yue_scheduler::{deadline_after, in_fiber, with_deadline};
 
-/// A TCP connection, as [`std::net::TcpStream`]; reading and writing park the calling fiber.
+/// A TCP connection, like [`std::net::TcpStream`]. Reading and writing park the calling fiber.
 ///
 /// ```
 /// use std::io::{BufRead, BufReader, Write};
@@ -41,7 +41,7 @@ pub struct TcpStream {
     socket: Socket,
 }
 
-/// When a connection on which nothing happens is probed, and given up.
+/// Settings for probing an idle connection and giving it up.
 ///
 /// ```
 /// use std::time::Duration;
@@ -59,17 +59,17 @@ pub struct TcpStream {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keepalive {
-    /// Silence before the first probe; whole seconds.
+    /// Idle time before the first probe; whole seconds.
     pub idle: Duration,
     /// The time between two probes; whole seconds.
     pub interval: Duration,
-    /// Probes without an answer after which the connection is broken.
+    /// Unanswered probes after which the connection is broken.
     pub retries: u32,
 }
 
 impl Default for Keepalive {
     fn default() -> Self {
-        // A peer that is gone is found within a minute; Linux itself would take two hours.
+        // A lost peer is found within a minute; Linux's default would take two hours.
         Keepalive {
             idle: Duration::from_secs(30),
             interval: Duration::from_secs(10),
@@ -79,20 +79,21 @@ impl Default for Keepalive {
 }
 
 impl TcpStream {
-    /// Connects to the address that answers first, the earlier ones preferred: the next is tried beside one that does
-    /// not answer soon, and the two families take turns (RFC 8305).
+    /// Connects to the first address that answers. Earlier addresses are preferred: the next address is tried in
+    /// parallel when one does not answer soon, and the two families alternate (RFC 8305).
     ///
     /// # Errors
-    /// Of the last attempt that failed; when there is no address; when a name cannot be resolved; when the fiber is
-    /// told to stop. A connection that the system makes from a free local port to itself is a `ConnectionRefused`.
+    /// The error of the last failed attempt; when there is no address; when a name cannot be resolved; when the fiber
+    /// is cancelled or its deadline passes. A connection that the system makes from a free local port to itself fails
+    /// with `ConnectionRefused`.
     pub fn connect(addresses: impl ToSocketAddrs) -> io::Result<TcpStream> {
         TcpStream::connect_with(addresses, &ConnectOptions::default())
     }
 
-    /// As [`TcpStream::connect`], with options.
+    /// Like [`TcpStream::connect`], with options.
     ///
     /// # Errors
-    /// As [`TcpStream::connect`].
+    /// See [`TcpStream::connect`].
     pub fn connect_with(
         addresses: impl ToSocketAddrs,
         options: &ConnectOptions,
@@ -103,15 +104,15 @@ impl TcpStream {
     /// Connects to one address.
     ///
     /// # Errors
-    /// The system's; or when the fiber is told to stop.
+    /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn connect_addr(address: SocketAddr) -> io::Result<TcpStream> {
         TcpStream::connect_one(address, &ConnectOptions::default())
     }
 
-    /// Connects to one address, and gives up after `timeout`.
+    /// Connects to one address, with a time limit.
     ///
     /// # Errors
-    /// Of the kind `TimedOut` when it took too long; else as [`TcpStream::connect_addr`].
+    /// `TimedOut` when it took too long; otherwise see [`TcpStream::connect_addr`].
     pub fn connect_timeout(address: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         if in_fiber() {
             let at = deadline_after(timeout);
@@ -129,7 +130,7 @@ impl TcpStream {
         let address = SockAddr::from(address);
         let socket = tcp_socket(&address)?;
         if options.fast_open {
-            // A kernel without it connects as usual.
+            // A kernel without fast open connects as usual.
             let _ = sys::set_fast_open_connect(socket.raw());
         }
         if let Some(local) = options.local {
@@ -137,56 +138,56 @@ impl TcpStream {
         }
         socket.connect(&address)?;
         if options.local.is_none_or(|local| local.port() == 0) {
-            // With a port of the program's own choice it is deliberate.
+            // If the program chose the local port, a self-connection is deliberate.
             socket.refuse_self_connection()?;
         }
         Ok(TcpStream { socket })
     }
 
-    /// The address of the other side.
+    /// Returns the peer's address.
     ///
     /// # Errors
-    /// The system's, when the connection is gone.
+    /// The system's error, when the connection is closed.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         inet(&self.socket.options().peer_addr()?)
     }
 
-    /// The address of this side.
+    /// Returns the local address.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         inet(&self.socket.options().local_addr()?)
     }
 
-    /// Ends one direction of the connection, or both. Operations that wait in it end.
+    /// Shuts down one direction of the connection, or both. Operations that wait in it end.
     ///
     /// # Errors
-    /// The system's, when the connection is gone.
+    /// The system's error, when the connection is closed.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.socket.options().shutdown(how)
     }
 
-    /// Whether small writes are sent at once instead of being gathered (`TCP_NODELAY`).
+    /// Sets whether small writes are sent at once instead of being gathered (`TCP_NODELAY`).
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         self.socket.options().set_tcp_nodelay(nodelay)
     }
 
-    /// What [`TcpStream::set_nodelay`] has set.
+    /// Returns the value set by [`TcpStream::set_nodelay`].
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn nodelay(&self) -> io::Result<bool> {
         self.socket.options().tcp_nodelay()
     }
 
-    /// Has the kernel look after a silent peer; `None` turns that off (`SO_KEEPALIVE`).
+    /// Makes the kernel probe a silent peer; `None` turns that off (`SO_KEEPALIVE`).
     ///
     /// # Errors
-    /// The system's, also for times that it cannot count.
+    /// The system's error, also for times out of its range.
     pub fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
         match keepalive {
             None => self.socket.options().set_keepalive(false),
@@ -200,10 +201,10 @@ impl TcpStream {
         }
     }
 
-    /// What [`TcpStream::set_keepalive`] has set.
+    /// Returns the value set by [`TcpStream::set_keepalive`].
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn keepalive(&self) -> io::Result<Option<Keepalive>> {
         let options = self.socket.options();
         if !options.keepalive()? {
@@ -216,44 +217,44 @@ impl TcpStream {
         }))
     }
 
-    /// What closing does with bytes that are not sent yet: `None` (as at the start) sends them in the background; a
-    /// time has the closing thread wait for them that long, whole loops included; zero drops them and resets the
-    /// connection (`SO_LINGER`).
+    /// Sets what closing does with unsent bytes (`SO_LINGER`). `None`, the default, sends them in the background. A
+    /// duration makes the closing thread wait for them that long, which blocks its whole loop. Zero drops them and
+    /// resets the connection.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
         self.socket.options().set_linger(linger)
     }
 
-    /// What [`TcpStream::set_linger`] has set.
+    /// Returns the value set by [`TcpStream::set_linger`].
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn linger(&self) -> io::Result<Option<Duration>> {
         self.socket.options().linger()
     }
 
-    /// The time to live of packets that are sent (`IP_TTL`).
+    /// Sets the time to live of sent packets (`IP_TTL`).
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
         self.socket.options().set_ttl_v4(ttl)
     }
 
-    /// What [`TcpStream::set_ttl`] has set.
+    /// Returns the value set by [`TcpStream::set_ttl`].
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn ttl(&self) -> io::Result<u32> {
         self.socket.options().ttl_v4()
     }
 
-    /// Reads without taking the bytes out: the next read sees them again.
+    /// Reads without consuming the bytes: the next read returns them again.
     ///
     /// # Errors
-    /// As a read.
+    /// The errors of a read.
     pub fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.socket.recv(buffer, libc::MSG_PEEK)
     }
@@ -274,12 +275,12 @@ buffer_sizes!(TcpStream);
 readable!(
     TcpStream,
     socket,
-    "a read would not wait: bytes are there, the end, or an error"
+    "a read would not wait: bytes are available, input has ended, or there is an error"
 );
 writable!(
     TcpStream,
     socket,
-    "a write would not wait: there is room in the kernel, or the connection is broken"
+    "a write would not wait: the kernel has room, or the connection is broken"
 );
 
 /// Calls `attempt` with each address in turn until one succeeds.
@@ -297,7 +298,7 @@ pub(super) fn first_of<T>(
     Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no address to use")))
 }
 
-/// The address of an IPv4 or IPv6 socket.
+/// Returns the address of an IPv4 or IPv6 socket.
 pub(super) fn inet(address: &SockAddr) -> io::Result<SocketAddr> {
     let unexpected = || {
         io::Error::new(

@@ -1,4 +1,4 @@
-//! UDP.
+//! UDP sockets.
 
 use super::batch::{self, Datagrams};
 use super::resolve::ToSocketAddrs;
@@ -12,7 +12,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 
-/// A UDP socket, as [`std::net::UdpSocket`]; sending and receiving park the calling fiber.
+/// A UDP socket, like [`std::net::UdpSocket`]. Sending and receiving park the calling fiber.
 ///
 /// ```
 /// use yue::net::UdpSocket;
@@ -41,19 +41,19 @@ pub struct UdpSocket {
 }
 
 impl UdpSocket {
-    /// A socket at the first address that can be had. Port 0 lets the system choose one.
+    /// Binds a socket to the first available address. Port 0 lets the system choose a port.
     ///
     /// # Errors
-    /// Of the last address tried; when there is none; when a name cannot be resolved.
+    /// The error of the last address tried; when there is no address; when a name cannot be resolved.
     pub fn bind(addresses: impl ToSocketAddrs) -> io::Result<UdpSocket> {
         UdpSocket::bind_with(addresses, false)
     }
 
-    /// As [`UdpSocket::bind`]; with `reuse_port` several sockets can have the address: one a loop, over which the
-    /// kernel spreads the senders (`SO_REUSEPORT`), or several listeners of one multicast group.
+    /// Like [`UdpSocket::bind`]. With `reuse_port`, several sockets can share the address: one per loop, over which the
+    /// kernel spreads the senders (`SO_REUSEPORT`), or several receivers of one multicast group.
     ///
     /// # Errors
-    /// As [`UdpSocket::bind`].
+    /// See [`UdpSocket::bind`].
     pub fn bind_with(addresses: impl ToSocketAddrs, reuse_port: bool) -> io::Result<UdpSocket> {
         first_of(addresses, |address| {
             let address = SockAddr::from(address);
@@ -68,10 +68,11 @@ impl UdpSocket {
         })
     }
 
-    /// Has `send` and `recv` concern one peer; datagrams of others are dropped. Does not wait, names aside.
+    /// Restricts `send` and `recv` to one peer; datagrams from others are dropped. Does not wait, except to resolve
+    /// names.
     ///
     /// # Errors
-    /// Of the last address tried.
+    /// The error of the last address tried.
     pub fn connect(&self, addresses: impl ToSocketAddrs) -> io::Result<()> {
         first_of(addresses, |address| {
             self.socket.options().connect(&SockAddr::from(address))
@@ -81,15 +82,16 @@ impl UdpSocket {
     /// Sends a datagram to the peer.
     ///
     /// # Errors
-    /// The system's (`ConnectionRefused` when an earlier one met a closed port); or when the fiber is told to stop.
+    /// The system's error (`ConnectionRefused` when an earlier datagram met a closed port); or when the fiber is
+    /// cancelled or its deadline passes.
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         self.socket.send(bytes)
     }
 
-    /// Receives a datagram of the peer's. What it has more than the buffer is lost.
+    /// Receives a datagram from the peer. Bytes beyond the buffer are lost.
     ///
     /// # Errors
-    /// As [`UdpSocket::send`].
+    /// See [`UdpSocket::send`].
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.socket.recv_datagram(buffer, 0)
     }
@@ -97,7 +99,7 @@ impl UdpSocket {
     /// Sends a datagram to the first of the addresses.
     ///
     /// # Errors
-    /// The system's; when there is no address; or when the fiber is told to stop.
+    /// The system's error; when there is no address; or when the fiber is cancelled or its deadline passes.
     pub fn send_to(&self, bytes: &[u8], addresses: impl ToSocketAddrs) -> io::Result<usize> {
         let none = || io::Error::new(io::ErrorKind::InvalidInput, "no address to send to");
         let addresses = addresses.resolve()?;
@@ -105,37 +107,37 @@ impl UdpSocket {
         self.socket.send_to(bytes, &SockAddr::from(*address))
     }
 
-    /// Receives a datagram and its sender's address. What it has more than the buffer is lost.
+    /// Receives a datagram and its sender's address. Bytes beyond the buffer are lost.
     ///
     /// # Errors
-    /// The system's; or when the fiber is told to stop.
+    /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let (count, from) = self.socket.recv_from(buffer, 0)?;
         Ok((count, inet(&from)?))
     }
 
-    /// As [`UdpSocket::recv`], but leaves the datagram for the next call.
+    /// Like [`UdpSocket::recv`], but leaves the datagram for the next call.
     ///
     /// # Errors
-    /// As [`UdpSocket::recv`].
+    /// See [`UdpSocket::recv`].
     pub fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.socket.recv_datagram(buffer, libc::MSG_PEEK)
     }
 
-    /// As [`UdpSocket::recv_from`], but leaves the datagram for the next call.
+    /// Like [`UdpSocket::recv_from`], but leaves the datagram for the next call.
     ///
     /// # Errors
-    /// As [`UdpSocket::recv_from`].
+    /// See [`UdpSocket::recv_from`].
     pub fn peek_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let (count, from) = self.socket.recv_from(buffer, libc::MSG_PEEK)?;
         Ok((count, inet(&from)?))
     }
 
-    /// Waits for datagrams and takes as many as are there, and as there is room for, in one system call. Returns how
-    /// many; they are in `into` until the next call.
+    /// Waits for datagrams and receives all that are queued, up to the capacity of `into`, in one system call. Returns
+    /// their number; they stay in `into` until the next call.
     ///
     /// # Errors
-    /// As [`UdpSocket::recv_from`].
+    /// See [`UdpSocket::recv_from`].
     ///
     /// ```
     /// use yue::net::{Datagrams, UdpSocket};
@@ -155,140 +157,139 @@ impl UdpSocket {
         into.receive(&self.socket)
     }
 
-    /// Sends datagrams, each to its address (`None`: to the peer), in one system call; waits until the first finds
-    /// room. Returns how many went, which may be fewer than there are: 64 at the most.
+    /// Sends datagrams, each to its address (`None`: to the peer), in one system call. Waits until the kernel accepts
+    /// the first. Returns the number sent, which may be less than requested: at most 64.
     ///
     /// # Errors
-    /// Of the first datagram: the system's; or when the fiber is told to stop.
+    /// Errors of the first datagram: the system's error; or when the fiber is cancelled or its deadline passes.
     pub fn send_batch(&self, datagrams: &[(&[u8], Option<SocketAddr>)]) -> io::Result<usize> {
         batch::send(&self.socket, datagrams)
     }
 
-    /// The peer's address.
+    /// Returns the peer's address.
     ///
     /// # Errors
-    /// The system's, when there is no peer.
+    /// The system's error, when there is no peer.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         inet(&self.socket.options().peer_addr()?)
     }
 
-    /// The socket's own address, the port that the system chose included.
+    /// Returns the local address, including a port that the system chose.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         inet(&self.socket.options().local_addr()?)
     }
 
-    /// Whether datagrams may be sent to broadcast addresses.
+    /// Sets whether datagrams may be sent to broadcast addresses.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn set_broadcast(&self, broadcast: bool) -> io::Result<()> {
         self.socket.options().set_broadcast(broadcast)
     }
 
-    /// What [`UdpSocket::set_broadcast`] has set.
+    /// Returns the value set by [`UdpSocket::set_broadcast`].
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn broadcast(&self) -> io::Result<bool> {
         self.socket.options().broadcast()
     }
 
-    /// The time to live of datagrams that are sent.
+    /// Sets the time to live of sent datagrams.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
         self.socket.options().set_ttl_v4(ttl)
     }
 
-    /// What [`UdpSocket::set_ttl`] has set.
+    /// Returns the value set by [`UdpSocket::set_ttl`].
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn ttl(&self) -> io::Result<u32> {
         self.socket.options().ttl_v4()
     }
 
-    /// Receives what is sent to a multicast group, on the interface with that address (unspecified: the system's
-    /// choice).
+    /// Joins a multicast group on the interface with that address (unspecified: the system chooses).
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn join_multicast_v4(&self, group: &Ipv4Addr, interface: &Ipv4Addr) -> io::Result<()> {
         self.socket.options().join_multicast_v4(group, interface)
     }
 
-    /// Undoes [`UdpSocket::join_multicast_v4`].
+    /// Leaves a group joined by [`UdpSocket::join_multicast_v4`].
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn leave_multicast_v4(&self, group: &Ipv4Addr, interface: &Ipv4Addr) -> io::Result<()> {
         self.socket.options().leave_multicast_v4(group, interface)
     }
 
-    /// Receives what is sent to a multicast group, on the interface with that number (0: the system's choice).
+    /// Joins a multicast group on the interface with that index (0: the system chooses).
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn join_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         self.socket.options().join_multicast_v6(group, interface)
     }
 
-    /// Undoes [`UdpSocket::join_multicast_v6`].
+    /// Leaves a group joined by [`UdpSocket::join_multicast_v6`].
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn leave_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         self.socket.options().leave_multicast_v6(group, interface)
     }
 
-    /// The interface through which multicast datagrams are sent.
+    /// Sets the interface through which multicast datagrams are sent.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn set_multicast_if_v4(&self, interface: &Ipv4Addr) -> io::Result<()> {
         self.socket.options().set_multicast_if_v4(interface)
     }
 
-    /// Whether multicast datagrams also come back to this machine.
+    /// Sets whether multicast datagrams are also delivered to this machine.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn set_multicast_loop_v4(&self, on: bool) -> io::Result<()> {
         self.socket.options().set_multicast_loop_v4(on)
     }
 
-    /// What [`UdpSocket::set_multicast_loop_v4`] has set.
+    /// Returns the value set by [`UdpSocket::set_multicast_loop_v4`].
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn multicast_loop_v4(&self) -> io::Result<bool> {
         self.socket.options().multicast_loop_v4()
     }
 
-    /// As [`UdpSocket::set_multicast_loop_v4`], for IPv6.
+    /// Like [`UdpSocket::set_multicast_loop_v4`], for IPv6.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn set_multicast_loop_v6(&self, on: bool) -> io::Result<()> {
         self.socket.options().set_multicast_loop_v6(on)
     }
 
-    /// The time to live of multicast datagrams: how many networks they cross.
+    /// Sets the time to live of multicast datagrams: how many networks they cross.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn set_multicast_ttl_v4(&self, ttl: u32) -> io::Result<()> {
         self.socket.options().set_multicast_ttl_v4(ttl)
     }
 
-    /// What [`UdpSocket::set_multicast_ttl_v4`] has set.
+    /// Returns the value set by [`UdpSocket::set_multicast_ttl_v4`].
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn multicast_ttl_v4(&self) -> io::Result<u32> {
         self.socket.options().multicast_ttl_v4()
     }
@@ -297,16 +298,8 @@ impl UdpSocket {
 descriptor_of!(UdpSocket, std::net::UdpSocket);
 timeouts!(UdpSocket);
 buffer_sizes!(UdpSocket);
-readable!(
-    UdpSocket,
-    socket,
-    "a datagram is there to be received, or an error"
-);
-writable!(
-    UdpSocket,
-    socket,
-    "there is room in the kernel for a datagram"
-);
+readable!(UdpSocket, socket, "a datagram or an error is available");
+writable!(UdpSocket, socket, "the kernel has room for a datagram");
 
 impl fmt::Debug for UdpSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

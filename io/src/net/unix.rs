@@ -1,4 +1,4 @@
-//! Sockets of one machine, named by a path.
+//! Unix stream sockets: connections within one machine, named by a path.
 
 use super::listening::{Arrivals, Listening};
 use super::socket::Socket;
@@ -13,7 +13,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::SocketAddr;
 use std::path::Path;
 
-/// A connection over a Unix socket, as [`std::os::unix::net::UnixStream`]; reading and writing park the calling fiber.
+/// A connection over a Unix socket, like [`std::os::unix::net::UnixStream`]. Reading and writing park the calling
+/// fiber.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -38,7 +39,7 @@ impl UnixStream {
     /// Connects to the socket at `path`.
     ///
     /// # Errors
-    /// The system's; or when the fiber is told to stop.
+    /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
         UnixStream::connect_sock_addr(&SockAddr::unix(path)?)
     }
@@ -46,7 +47,7 @@ impl UnixStream {
     /// Connects to an address, which may be an abstract name.
     ///
     /// # Errors
-    /// As [`UnixStream::connect`].
+    /// See [`UnixStream::connect`].
     pub fn connect_addr(address: &SocketAddr) -> io::Result<UnixStream> {
         UnixStream::connect_sock_addr(&sock_addr(address)?)
     }
@@ -57,7 +58,7 @@ impl UnixStream {
         Ok(UnixStream { socket })
     }
 
-    /// Two sockets that are connected to each other.
+    /// Creates two sockets connected to each other.
     ///
     /// # Errors
     /// When the process is out of descriptors.
@@ -66,34 +67,34 @@ impl UnixStream {
         Ok((one.into(), other.into()))
     }
 
-    /// Ends one direction of the connection, or both.
+    /// Shuts down one direction of the connection, or both.
     ///
     /// # Errors
-    /// The system's, when the connection is gone.
+    /// The system's error, when the connection is closed.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.socket.options().shutdown(how)
     }
 
-    /// The address of the other side; mostly unnamed.
+    /// Returns the peer's address, which is often unnamed.
     ///
     /// # Errors
-    /// The system's, when the connection is gone.
+    /// The system's error, when the connection is closed.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         unix(&self.socket.options().peer_addr()?)
     }
 
-    /// The address of this side.
+    /// Returns the local address.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         unix(&self.socket.options().local_addr()?)
     }
 
-    /// Reads without taking the bytes out: the next read sees them again.
+    /// Reads without consuming the bytes: the next read returns them again.
     ///
     /// # Errors
-    /// As a read.
+    /// The errors of a read.
     pub fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.socket.recv(buffer, libc::MSG_PEEK)
     }
@@ -110,24 +111,24 @@ buffer_sizes!(UnixStream);
 readable!(
     UnixStream,
     socket,
-    "a read would not wait: bytes are there, the end, or an error"
+    "a read would not wait: bytes are available, input has ended, or there is an error"
 );
 writable!(
     UnixStream,
     socket,
-    "a write would not wait: there is room in the kernel, or the connection is broken"
+    "a write would not wait: the kernel has room, or the connection is broken"
 );
 
-/// A Unix socket that accepts connections. The file at its path stays when it is dropped.
+/// A Unix socket that accepts connections. The file at its path remains when the listener is dropped.
 ///
 /// ```
 /// use yue::net::{UnixListener, UnixStream};
 ///
 /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let place = yue::fs::TempDir::new()?;
-///     let path = place.path().join("socket");
+///     let dir = yue::fs::TempDir::new()?;
+///     let path = dir.path().join("socket");
 ///     let listener = UnixListener::bind(&path)?;
-///     let client = UnixStream::connect(&path)?; // Waits in the backlog.
+///     let client = UnixStream::connect(&path)?; // The connection waits in the backlog.
 ///     let (server, _) = listener.accept()?;
 ///     assert_eq!(server.local_addr()?.as_pathname(), Some(path.as_path()));
 ///     assert_eq!(client.peer_addr()?.as_pathname(), Some(path.as_path()));
@@ -144,7 +145,7 @@ impl UnixListener {
     /// Listens at `path`, which must not exist yet.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
         UnixListener::bind_sock_addr(&SockAddr::unix(path)?)
     }
@@ -152,7 +153,7 @@ impl UnixListener {
     /// Listens at an address, which may be an abstract name.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn bind_addr(address: &SocketAddr) -> io::Result<UnixListener> {
         UnixListener::bind_sock_addr(&sock_addr(address)?)
     }
@@ -168,16 +169,17 @@ impl UnixListener {
         })
     }
 
-    /// Waits for the next connection; as [`TcpListener::accept`](super::TcpListener::accept).
+    /// Waits for the next connection. See [`TcpListener::accept`](super::TcpListener::accept).
     ///
     /// # Errors
-    /// As there.
+    /// See [`TcpListener::accept`](super::TcpListener::accept).
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
         let (socket, address) = self.socket.accept()?;
         Ok((UnixStream { socket }, unix(&address)?))
     }
 
-    /// The connections as they come; as [`TcpListener::incoming`](super::TcpListener::incoming).
+    /// Returns an iterator over connections as they arrive. See
+    /// [`TcpListener::incoming`](super::TcpListener::incoming).
     pub fn incoming(&self) -> UnixIncoming<'_> {
         UnixIncoming {
             listener: self,
@@ -185,31 +187,31 @@ impl UnixListener {
         }
     }
 
-    /// A connection that `incoming` took before its turn, if one is left; as
+    /// Returns a connection that `incoming` accepted in advance, if one is left. See
     /// [`TcpListener::accept_taken`](super::TcpListener::accept_taken).
     pub fn accept_taken(&self) -> Option<(UnixStream, SocketAddr)> {
         let (socket, address) = self.socket.accept_taken()?;
         Some((UnixStream { socket }, unix(&address).ok()?))
     }
 
-    /// The address on which the socket listens.
+    /// Returns the listening address.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         unix(&self.socket.options().local_addr()?)
     }
 }
 
-/// The connections of a [`UnixListener`]. It belongs to the loop where it is used.
+/// An iterator over the connections of a [`UnixListener`]. It belongs to the loop that uses it.
 ///
 /// ```
 /// use std::io::Write;
 /// use yue::net::{UnixListener, UnixStream};
 ///
 /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let place = yue::fs::TempDir::new()?;
-///     let path = place.path().join("socket");
+///     let dir = yue::fs::TempDir::new()?;
+///     let path = dir.path().join("socket");
 ///     let listener = UnixListener::bind(&path)?;
 ///     yue::spawn(move || -> std::io::Result<()> {
 ///         for stream in listener.incoming() {
@@ -239,7 +241,7 @@ impl Iterator for UnixIncoming<'_> {
     }
 }
 
-/// The address of a Unix socket: a path, an abstract name, or none.
+/// Converts the address of a Unix socket: a path, an abstract name, or neither.
 pub(super) fn unix(address: &SockAddr) -> io::Result<SocketAddr> {
     match (address.as_unix(), address.as_abstract_namespace()) {
         (Some(path), _) => Ok(path),
@@ -248,7 +250,7 @@ pub(super) fn unix(address: &SockAddr) -> io::Result<SocketAddr> {
     }
 }
 
-/// The other way round.
+/// Converts in the opposite direction.
 pub(super) fn sock_addr(address: &SocketAddr) -> io::Result<SockAddr> {
     if let Some(path) = address.as_pathname() {
         return SockAddr::unix(path);

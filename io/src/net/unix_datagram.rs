@@ -10,8 +10,8 @@ use std::net::Shutdown;
 use std::os::unix::net::SocketAddr;
 use std::path::Path;
 
-/// A Unix socket for datagrams, as [`std::os::unix::net::UnixDatagram`]; sending and receiving park the calling fiber.
-/// No datagram is lost or overtaken: a sender waits until the receiver has room.
+/// A Unix socket for datagrams, like [`std::os::unix::net::UnixDatagram`]. Sending and receiving park the calling
+/// fiber. Datagrams are neither lost nor reordered: a sender waits until the receiver has room.
 ///
 /// ```
 /// use yue::net::UnixDatagram;
@@ -33,18 +33,18 @@ pub struct UnixDatagram {
 }
 
 impl UnixDatagram {
-    /// A socket at `path`, which must not exist yet, and stays when the socket is dropped.
+    /// Binds a socket to `path`, which must not exist yet. The file remains when the socket is dropped.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixDatagram> {
         UnixDatagram::bind_sock_addr(&SockAddr::unix(path)?)
     }
 
-    /// A socket at an address, which may be an abstract name.
+    /// Binds a socket to an address, which may be an abstract name.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn bind_addr(address: &SocketAddr) -> io::Result<UnixDatagram> {
         UnixDatagram::bind_sock_addr(&sock_addr(address)?)
     }
@@ -55,7 +55,7 @@ impl UnixDatagram {
         Ok(bound)
     }
 
-    /// A socket without an address: it can send, but nobody can answer.
+    /// Creates a socket without an address: it can send, but receivers cannot answer.
     ///
     /// # Errors
     /// When the process is out of descriptors.
@@ -64,7 +64,7 @@ impl UnixDatagram {
         Ok(UnixDatagram { socket })
     }
 
-    /// Two sockets that are connected to each other.
+    /// Creates two sockets connected to each other.
     ///
     /// # Errors
     /// When the process is out of descriptors.
@@ -73,18 +73,18 @@ impl UnixDatagram {
         Ok((one.into(), other.into()))
     }
 
-    /// Has `send` and `recv` concern the socket at `path`.
+    /// Restricts `send` and `recv` to the socket at `path`.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn connect(&self, path: impl AsRef<Path>) -> io::Result<()> {
         self.socket.options().connect(&SockAddr::unix(path)?)
     }
 
-    /// Has `send` and `recv` concern the socket at an address.
+    /// Restricts `send` and `recv` to the socket at an address.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn connect_addr(&self, address: &SocketAddr) -> io::Result<()> {
         self.socket.options().connect(&sock_addr(address)?)
     }
@@ -92,15 +92,15 @@ impl UnixDatagram {
     /// Sends a datagram to the peer.
     ///
     /// # Errors
-    /// The system's; or when the fiber is told to stop.
+    /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         self.socket.send(bytes)
     }
 
-    /// Receives a datagram. What it has more than the buffer is lost.
+    /// Receives a datagram. Bytes beyond the buffer are lost.
     ///
     /// # Errors
-    /// As [`UnixDatagram::send`].
+    /// See [`UnixDatagram::send`].
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.socket.recv_datagram(buffer, 0)
     }
@@ -108,7 +108,7 @@ impl UnixDatagram {
     /// Sends a datagram to the socket at `path`.
     ///
     /// # Errors
-    /// As [`UnixDatagram::send`].
+    /// See [`UnixDatagram::send`].
     pub fn send_to(&self, bytes: &[u8], path: impl AsRef<Path>) -> io::Result<usize> {
         self.socket.send_to(bytes, &SockAddr::unix(path)?)
     }
@@ -116,7 +116,7 @@ impl UnixDatagram {
     /// Sends a datagram to the socket at an address.
     ///
     /// # Errors
-    /// As [`UnixDatagram::send`].
+    /// See [`UnixDatagram::send`].
     pub fn send_to_addr(&self, bytes: &[u8], address: &SocketAddr) -> io::Result<usize> {
         self.socket.send_to(bytes, &sock_addr(address)?)
     }
@@ -124,49 +124,49 @@ impl UnixDatagram {
     /// Receives a datagram and its sender's address, which may be unnamed.
     ///
     /// # Errors
-    /// As [`UnixDatagram::recv`].
+    /// See [`UnixDatagram::recv`].
     pub fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let (count, from) = self.socket.recv_from(buffer, 0)?;
         Ok((count, unix(&from)?))
     }
 
-    /// As [`UnixDatagram::recv`], but leaves the datagram for the next call.
+    /// Like [`UnixDatagram::recv`], but leaves the datagram for the next call.
     ///
     /// # Errors
-    /// As [`UnixDatagram::recv`].
+    /// See [`UnixDatagram::recv`].
     pub fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.socket.recv_datagram(buffer, libc::MSG_PEEK)
     }
 
-    /// As [`UnixDatagram::recv_from`], but leaves the datagram for the next call.
+    /// Like [`UnixDatagram::recv_from`], but leaves the datagram for the next call.
     ///
     /// # Errors
-    /// As [`UnixDatagram::recv_from`].
+    /// See [`UnixDatagram::recv_from`].
     pub fn peek_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let (count, from) = self.socket.recv_from(buffer, libc::MSG_PEEK)?;
         Ok((count, unix(&from)?))
     }
 
-    /// The peer's address.
+    /// Returns the peer's address.
     ///
     /// # Errors
-    /// The system's, when there is no peer.
+    /// The system's error, when there is no peer.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         unix(&self.socket.options().peer_addr()?)
     }
 
-    /// The socket's own address.
+    /// Returns the local address.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         unix(&self.socket.options().local_addr()?)
     }
 
-    /// Ends one direction, or both.
+    /// Shuts down one direction, or both.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.socket.options().shutdown(how)
     }
@@ -175,13 +175,5 @@ impl UnixDatagram {
 descriptor_of!(UnixDatagram, std::os::unix::net::UnixDatagram);
 timeouts!(UnixDatagram);
 buffer_sizes!(UnixDatagram);
-readable!(
-    UnixDatagram,
-    socket,
-    "a datagram is there to be received, or an error"
-);
-writable!(
-    UnixDatagram,
-    socket,
-    "there is room in the kernel for a datagram"
-);
+readable!(UnixDatagram, socket, "a datagram or an error is available");
+writable!(UnixDatagram, socket, "the kernel has room for a datagram");

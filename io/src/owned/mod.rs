@@ -1,17 +1,17 @@
-//! Connections without a fiber: bytes that come are handed to a [`Sink`], bytes that go are queued.
+//! Connections without a fiber: received bytes go to a [`Sink`], outgoing bytes are queued.
 //!
 //! ```text
 //!   kernel ──▶ driver's buffer ──▶ Sink::data(bytes)          send(buffer) ──▶ queue ──▶ kernel
 //!                                                                                └──▶ Sink::sent(buffer)
-//!   open ──(end of input, error, close)──▶ closing: cancel what is in flight ──▶ Sink::closed(result), last of all
+//!   open ──(end of input, error, close)──▶ closing: cancel operations in flight ──▶ Sink::closed(result), last
 //! ```
 //!
 //! Invariants:
-//! - Callbacks are made from the driver's turn only, never from inside a call: a call may be made anywhere on the loop,
-//!   also in a callback, and with any borrow of the caller's own live. One callback runs at a time.
-//! - `closed` comes exactly once, when nothing is in flight any more, and nothing comes after it.
-//! - Buffers in flight stay in the queue, at its front, until the kernel is done with them.
-//! - One thread: the loop's. A connection is a counted reference, and not `Send`.
+//! - Only the driver's turn makes callbacks, never a call into the connection. So a call may be made anywhere on the
+//!   loop, even in a callback, and while the caller holds any borrow of its data. One callback runs at a time.
+//! - `closed` is called exactly once, when nothing is in flight. No callback follows it.
+//! - Buffers in flight stay at the front of the queue until the kernel has finished with them.
+//! - Everything runs on the loop's thread. A connection is reference-counted, and not `Send`.
 
 mod readiness;
 mod ring;
@@ -28,10 +28,10 @@ use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
 
-/// Is told what happens on a [`Connection`]. Called by the loop, outside fibers; must not wait.
+/// Receives the events of a [`Connection`]. The loop calls it outside fibers; it must not wait.
 ///
-/// A callback that panics ends its connection, and no other: nobody knows what it did with what it was given, so the
-/// connection is closed, and [`Sink::closed`] follows with an error.
+/// A callback that panics closes its connection, and no other: it may have left its input half processed.
+/// [`Sink::closed`] follows with an error.
 ///
 /// ```
 /// use std::cell::RefCell;
@@ -41,59 +41,59 @@ use std::rc::Rc;
 /// use yue_io::owned::{Connection, Sink};
 /// use yue_scheduler::sync::local::Notify;
 ///
-/// /// Gathers what the peer says, and tells when that is all.
+/// /// Gathers the peer's bytes, and signals the end of input.
 /// struct Gather {
-///     said: RefCell<Vec<u8>>,
-///     over: Notify,
+///     received: RefCell<Vec<u8>>,
+///     done: Notify,
 /// }
 ///
 /// impl Sink for Gather {
 ///     fn data(&self, bytes: &[u8]) {
-///         self.said.borrow_mut().extend_from_slice(bytes);
+///         self.received.borrow_mut().extend_from_slice(bytes);
 ///     }
 ///
 ///     fn sent(&self, _buffer: Vec<u8>) {}
 ///
 ///     fn closed(&self, _result: std::io::Result<()>) {
-///         self.over.notify_one();
+///         self.done.notify_one();
 ///     }
 /// }
 ///
 /// yue_io::run(|| -> std::io::Result<()> {
 ///     let (mut here, there) = UnixStream::pair()?;
-///     let sink = Rc::new(Gather { said: RefCell::default(), over: Notify::new() });
+///     let sink = Rc::new(Gather { received: RefCell::default(), done: Notify::new() });
 ///     Connection::start_unix(there, sink.clone())?;
 ///     here.write_all(b"hello")?;
 ///     drop(here);
-///     sink.over.notified()?;
-///     assert_eq!(*sink.said.borrow(), b"hello");
+///     sink.done.notified()?;
+///     assert_eq!(*sink.received.borrow(), b"hello");
 ///     Ok(())
 /// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub trait Sink {
-    /// Bytes that came, in order; they are gone after the call.
+    /// Receives bytes, in order. They are valid only during the call.
     fn data(&self, bytes: &[u8]);
 
-    /// A buffer of [`Connection::send`] has been taken by the kernel as a whole. It comes back with its bytes in it, to
-    /// be cleared and used again.
+    /// Returns a buffer of [`Connection::send`] after the kernel has taken all of it. The buffer still holds its bytes;
+    /// the program may clear and reuse it.
     fn sent(&self, buffer: Vec<u8>);
 
-    /// The peer sends no more. `true` keeps the connection open for sending; by default what is queued is sent, and
-    /// then the connection is closed.
+    /// Called when the peer has finished sending. Returning `true` keeps the connection open for sending. By default
+    /// the queued bytes are sent and the connection is closed.
     fn end_of_input(&self) -> bool {
         false
     }
 
-    /// The connection is over, and its socket closed: `Ok` after [`Connection::close`] and after the end of input, else
-    /// why. What was not sent is dropped. Comes exactly once, and last.
+    /// Called when the connection has ended and its socket is closed: with `Ok` after [`Connection::close`] and after
+    /// the end of input, otherwise with the error. Unsent bytes are dropped. Called exactly once, as the last callback.
     fn closed(&self, result: io::Result<()>);
 }
 
-/// A connection that a loop reads and writes by itself.
+/// A connection that the loop itself reads and writes.
 ///
-/// Clones are the same connection. It goes on when all of them are dropped: its end is [`Connection::close`], the end
-/// of input, or an error.
+/// Clones refer to the same connection. It stays open when all of them are dropped; [`Connection::close`], the end of
+/// input, or an error ends it.
 ///
 /// ```
 /// use std::cell::RefCell;
@@ -102,7 +102,7 @@ pub trait Sink {
 /// use yue_io::net::UnixStream;
 /// use yue_io::owned::{Connection, Sink};
 ///
-/// /// Sends back what comes. No fiber waits for it.
+/// /// Sends back what it receives. No fiber waits for it.
 /// #[derive(Default)]
 /// struct Echo(RefCell<Option<Connection>>);
 ///
@@ -150,30 +150,30 @@ struct State {
     sink: RefCell<Option<Rc<dyn Sink>>>,
     phase: Cell<Phase>,
     outcome: Cell<Option<io::Error>>,
-    place: Cell<usize>,
+    member: Cell<usize>,
     deferred: Cell<bool>,
-    /// Whether data is wanted.
+    /// Whether the program wants data.
     reading: Cell<bool>,
-    /// No more data comes.
+    /// Whether the peer has finished sending.
     input_ended: Cell<bool>,
-    told_end: Cell<bool>,
-    /// Data that came while it was not wanted.
+    end_reported: Cell<bool>,
+    /// Data received while the program did not want any.
     held_back: RefCell<VecDeque<Vec<u8>>>,
     queue: RefCell<VecDeque<Vec<u8>>>,
-    /// Bytes of the queue's first buffer that are sent.
+    /// The number of bytes of the queue's first buffer that are sent.
     first_sent: Cell<usize>,
     queued_bytes: Cell<usize>,
-    /// After the queue: shut the sending side down.
+    /// Shut down sending when the queue is empty.
     wants_shutdown: Cell<bool>,
     did_shutdown: Cell<bool>,
-    /// After the queue: close.
+    /// Close when the queue is empty.
     wants_close: Cell<bool>,
     ring: RingState,
     ready: readiness::ReadyState,
 }
 
 impl Connection {
-    /// Takes a stream over and begins to read.
+    /// Takes over a stream and starts reading.
     ///
     /// # Errors
     /// When the loop's driver does no I/O, or refuses the socket.
@@ -184,10 +184,10 @@ impl Connection {
         Connection::start_socket(stream.into_socket(), sink)
     }
 
-    /// As [`Connection::start`], for a Unix socket.
+    /// Like [`Connection::start`], for a Unix socket.
     ///
     /// # Errors
-    /// As [`Connection::start`].
+    /// See [`Connection::start`].
     ///
     /// # Panics
     /// Outside a loop.
@@ -197,8 +197,8 @@ impl Connection {
 
     fn start_socket(socket: Socket, sink: Rc<dyn Sink>) -> io::Result<Connection> {
         if socket.kind().has_messages() {
-            // What is queued goes out in pieces of any size.
-            let text = "a connection needs a stream; this socket keeps messages apart";
+            // Queued bytes are sent in pieces of any size.
+            let text = "a connection needs a stream; this socket has message boundaries";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let state = Rc::new(State {
@@ -207,11 +207,11 @@ impl Connection {
             sink: RefCell::new(Some(sink)),
             phase: Cell::new(Phase::Open),
             outcome: Cell::new(None),
-            place: Cell::new(0),
+            member: Cell::new(0),
             deferred: Cell::new(false),
             reading: Cell::new(true),
             input_ended: Cell::new(false),
-            told_end: Cell::new(false),
+            end_reported: Cell::new(false),
             held_back: RefCell::default(),
             queue: RefCell::default(),
             first_sent: Cell::new(0),
@@ -223,7 +223,9 @@ impl Connection {
             ready: readiness::ReadyState::default(),
         });
         state.begin()?;
-        state.place.set(state.backend.shared().enter(state.clone()));
+        state
+            .member
+            .set(state.backend.shared().enter(state.clone()));
         state.defer();
         Ok(Connection { state })
     }
@@ -242,37 +244,37 @@ impl Connection {
         state.defer();
     }
 
-    /// Bytes that are queued and that the kernel has not taken yet.
+    /// Returns the number of queued bytes that the kernel has not taken yet.
     pub fn queued_bytes(&self) -> usize {
         self.state.queued_bytes.get()
     }
 
-    /// Whether data is wanted; at the start it is. While it is not, the kernel's buffers fill up, and the peer has to
-    /// wait. What was read before is handed over first when it is wanted again.
+    /// Sets whether the connection reads; it does from the start. While it does not, the kernel's buffers fill up and
+    /// the peer has to wait. Bytes that were already read are delivered first when reading resumes.
     pub fn set_reading(&self, reading: bool) {
         if self.state.reading.replace(reading) != reading {
             self.state.defer();
         }
     }
 
-    /// Sends what is queued, then tells the peer that no more comes. Later sends are dropped.
+    /// Sends the queued bytes, then signals the end to the peer. Later sends are dropped.
     pub fn shutdown_write(&self) {
         self.state.wants_shutdown.set(true);
         self.state.defer();
     }
 
-    /// Sends what is queued, then closes. Data that comes meanwhile is still handed over.
+    /// Sends the queued bytes, then closes. Data that arrives meanwhile is still delivered.
     pub fn close_when_sent(&self) {
         self.state.wants_close.set(true);
         self.state.defer();
     }
 
-    /// Closes without waiting for what is queued. [`Sink::closed`] follows; data may not.
+    /// Closes without waiting for the queue. [`Sink::closed`] follows; more data may not.
     pub fn close(&self) {
         self.state.end(None);
     }
 
-    /// Whether [`Sink::closed`] has not been called yet and nothing leads there.
+    /// Whether the connection is open: no close, error or end of input leads to [`Sink::closed`] yet.
     pub fn is_open(&self) -> bool {
         self.state.phase.get() == Phase::Open
     }
@@ -295,7 +297,7 @@ impl State {
         }
     }
 
-    /// Has [`State::deferred`] called in the driver's next turn.
+    /// Schedules [`State::deferred`] for the driver's next turn.
     fn defer(self: &Rc<Self>) {
         if self.phase.get() != Phase::Closed && !self.deferred.replace(true) {
             self.backend.shared().defer(self.clone());
@@ -306,7 +308,7 @@ impl State {
         self.socket.borrow().clone()
     }
 
-    /// Makes a callback. One that panics closes the connection, on either driver; the peer is not left waiting.
+    /// Makes a callback. If it panics, the connection is closed on either driver, so that the peer is not left waiting.
     fn call<R>(self: &Rc<Self>, callback: impl FnOnce(&dyn Sink) -> R) -> Option<R> {
         let sink = self.sink.borrow().clone()?;
         let mut result = None;
@@ -322,7 +324,7 @@ impl State {
         self.phase.get() == Phase::Open
     }
 
-    /// Leads to the end: for the program's own wish, or for an error.
+    /// Begins closing, at the program's request or because of an error.
     fn end(self: &Rc<Self>, error: Option<io::Error>) {
         if self.is_open() {
             self.phase.set(Phase::Closing);
@@ -331,7 +333,7 @@ impl State {
         }
     }
 
-    /// Hands bytes over, or keeps them if they are not wanted now.
+    /// Delivers bytes, or keeps them while the program does not want data.
     fn deliver(self: &Rc<Self>, bytes: &[u8]) {
         if !self.is_open() {
             return;
@@ -343,7 +345,7 @@ impl State {
         self.call(|sink| sink.data(bytes));
     }
 
-    /// Hands over what was held back. Returns whether there was any.
+    /// Delivers the bytes held back. Returns whether there were any.
     fn deliver_held_back(self: &Rc<Self>) -> bool {
         let mut any = false;
         while self.is_open() && self.reading.get() {
@@ -356,13 +358,13 @@ impl State {
         any
     }
 
-    /// Takes note of the end of input, and tells of it once all data is handed over. Returns whether it told.
-    fn tell_end_of_input(self: &Rc<Self>) -> bool {
-        let due = self.is_open() && self.input_ended.get() && !self.told_end.get();
+    /// Reports the end of input once all data is delivered. Returns whether it did.
+    fn report_end_of_input(self: &Rc<Self>) -> bool {
+        let due = self.is_open() && self.input_ended.get() && !self.end_reported.get();
         if !due || !self.held_back.borrow().is_empty() {
             return false;
         }
-        self.told_end.set(true);
+        self.end_reported.set(true);
         let stay = self.call(|sink| sink.end_of_input()).unwrap_or(false);
         if !stay {
             self.wants_close.set(true);
@@ -371,11 +373,11 @@ impl State {
         true
     }
 
-    /// Takes `count` sent bytes off the queue and hands the buffers that are through back.
+    /// Removes `count` sent bytes from the queue, and returns the buffers that are sent completely to the sink.
     fn advance(self: &Rc<Self>, mut count: usize) {
         self.queued_bytes
             .set(self.queued_bytes.get().saturating_sub(count));
-        let mut through = smallvec::SmallVec::<[Vec<u8>; 8]>::new();
+        let mut sent = smallvec::SmallVec::<[Vec<u8>; 8]>::new();
         {
             let mut queue = self.queue.borrow_mut();
             while let Some(first) = queue.front() {
@@ -386,15 +388,15 @@ impl State {
                 }
                 count -= left;
                 self.first_sent.set(0);
-                through.extend(queue.pop_front());
+                sent.extend(queue.pop_front());
             }
         }
-        for buffer in through {
+        for buffer in sent {
             self.call(|sink| sink.sent(buffer));
         }
     }
 
-    /// What follows once the queue is empty.
+    /// Does what is due when the queue is empty.
     fn after_queue(self: &Rc<Self>) {
         if !self.is_open() || !self.queue.borrow().is_empty() {
             return;
@@ -405,12 +407,12 @@ impl State {
             && !self.did_shutdown.replace(true)
             && let Some(socket) = self.socket()
         {
-            // A connection that is broken says so where it is read.
+            // The next read reports a broken connection.
             let _ = socket.options().shutdown(Shutdown::Write);
         }
     }
 
-    /// The end, if nothing is in flight any more. Called from the turn only. Returns whether it was.
+    /// Ends the connection if nothing is in flight. Only the turn calls it. Returns whether it did.
     fn finish(self: &Rc<Self>) -> bool {
         if self.phase.get() != Phase::Closing || self.ring.in_flight() {
             return false;
@@ -419,7 +421,7 @@ impl State {
         self.queue.take();
         self.held_back.take();
         self.queued_bytes.set(0);
-        self.backend.shared().leave(self.place.get());
+        self.backend.shared().leave(self.member.get());
         drop(self.socket.take());
         if let Some(sink) = self.sink.take() {
             sink.closed(self.outcome.take().map_or(Ok(()), Err));
@@ -432,7 +434,7 @@ impl Member for State {
     fn deferred(self: Rc<Self>) -> bool {
         self.deferred.set(false);
         let mut called = self.deliver_held_back();
-        called |= self.tell_end_of_input();
+        called |= self.report_end_of_input();
         called |= match &self.backend {
             Backend::Uring(core) => self.drive_ring(core),
             Backend::Mio(core) => self.drive_ready(core),

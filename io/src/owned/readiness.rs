@@ -1,7 +1,7 @@
-//! A connection on mio: read while the socket is readable, write until it is full.
+//! A connection on mio: reads while the socket is readable, writes until it is full.
 //!
-//! Edges come once, so what they said is kept until a call says WouldBlock. All connections of a loop read into one
-//! buffer; a connection that has had its share of a turn goes on in the next.
+//! Edges come once, so readiness is remembered until a call returns `WouldBlock`. All connections of a loop read into
+//! one buffer. A connection that has used up its reads in one turn continues in the next.
 
 use super::State;
 use crate::readiness::{Core, READ_BYTES, Readiness, Ready};
@@ -10,22 +10,23 @@ use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 
-/// Buffers that one send gathers.
+/// The maximum number of buffers in one send.
 const GATHER: usize = sys::SLICES_MAX;
 
-/// Reads of one connection in one turn, of up to [`READ_BYTES`] each; the other connections come between.
+/// The maximum number of reads of one connection in one turn, of up to [`READ_BYTES`] each. Other connections run in
+/// between.
 const READS_PER_TURN: u32 = 4;
 
 pub(super) struct ReadyState {
     readable: Cell<bool>,
     writable: Cell<bool>,
-    /// A short read does not mean that the socket is empty: the peer is through, or has sent urgent data.
+    /// Whether a short read may leave bytes in the socket: the peer has finished sending, or has sent urgent data.
     short_reads_may_lie: Cell<bool>,
 }
 
 impl Default for ReadyState {
     fn default() -> Self {
-        // Nothing is known yet: the first calls find out.
+        // Readiness is unknown yet: the first calls find out.
         ReadyState {
             readable: Cell::new(true),
             writable: Cell::new(true),
@@ -42,11 +43,11 @@ impl State {
         }
     }
 
-    /// Reads and writes what the socket and the wishes allow. Returns whether callbacks were made.
+    /// Reads and writes as far as the socket is ready and the program wants it. Returns whether callbacks were made.
     pub(super) fn drive_ready(self: &Rc<Self>, core: &Rc<Core>) -> bool {
         let mut called = self.read_ready(core);
         called |= self.write_ready();
-        called |= self.tell_end_of_input();
+        called |= self.report_end_of_input();
         called
     }
 
@@ -62,8 +63,8 @@ impl State {
             match sys::recv(socket.raw(), &mut buffer, 0) {
                 Ok(0) => self.input_ended.set(true),
                 Ok(count) => {
-                    // What comes after a short read brings an edge of its own. Not so with a Unix socket, which also
-                    // ends a read behind a message with descriptors.
+                    // After a short read, further bytes bring a new edge. Not on a Unix socket, which also ends a read
+                    // after a message with descriptors.
                     let may_have_more = count == buffer.len()
                         || !socket.kind().is_tcp()
                         || self.ready.short_reads_may_lie.get();

@@ -1,12 +1,12 @@
 //! A connection on io_uring: one multishot receive, and at most one send at a time.
 //!
-//! A multishot receive goes on until it ends for a reason of its own (no buffers left, the completion queue was full):
-//! that is a normal path, and the next turn starts it again. Where the kernel has no multishot receive or no buffer
-//! rings, receives are single and go into a buffer of the connection's.
+//! A multishot receive may end by itself (no buffers left, full completion queue). That is normal, and the next turn
+//! restarts it. Where the kernel lacks multishot receives or buffer rings, each receive is a single operation into the
+//! connection's own buffer.
 //!
 //! ```text
 //!   receive:  none ──start──▶ running ──last completion──▶ none
-//!                                └─ not wanted, closing ─▶ ending (cancel submitted) ─┘
+//!                                └─ unwanted, closing ─▶ ending (cancel submitted) ─┘
 //! ```
 
 use super::{Phase, State};
@@ -19,14 +19,14 @@ use std::cell::{Cell, RefCell, UnsafeCell};
 use std::io;
 use std::rc::Rc;
 
-/// After how many bytes a send gathers no more buffers. It completes when all of it has left, and only then can be seen
-/// that the other side reads: one that reads slowly must not look like one that does not.
+/// The maximum bytes of one send. A send completes when all of its bytes have left, and only then shows that the peer
+/// reads: a peer that reads slowly must not look like one that does not read.
 const SEND_BYTES_MAX: usize = 256 * 1024;
 
-/// Buffers that one send gathers.
+/// The maximum number of buffers in one send.
 const GATHER: usize = 32;
 
-/// Bytes of a single receive, where there are no buffer rings.
+/// Bytes of a single receive, used without buffer rings.
 const SINGLE_BYTES: usize = 16 * 1024;
 
 const RECEIVE: u8 = 0;
@@ -37,17 +37,17 @@ enum Operation {
     #[default]
     None,
     Running(OperationId),
-    /// Its cancel is submitted.
+    /// A cancel was submitted.
     Ending,
 }
 
 pub(super) struct RingState {
     receive: Cell<Operation>,
     send: Cell<Operation>,
-    /// What the running send names: the kernel reads it until the send is over, and we write it only in between.
+    /// The header of the running send. The kernel reads it during a send, and we write it only between sends.
     message: UnsafeCell<libc::msghdr>,
     slices: UnsafeCell<[libc::iovec; GATHER]>,
-    /// Where a single receive goes.
+    /// The buffer of a single receive.
     single: RefCell<Vec<u8>>,
 }
 
@@ -82,7 +82,7 @@ impl State {
         }
     }
 
-    /// Starts and cancels operations as the wishes are now. Makes no callbacks.
+    /// Starts and cancels operations according to the current state. Makes no callbacks.
     pub(super) fn drive_ring(self: &Rc<Self>, core: &Rc<Core>) -> bool {
         let open = self.is_open();
         match self.ring.receive.get() {
@@ -116,13 +116,13 @@ impl State {
             single.resize(SINGLE_BYTES, 0);
             opcode::Recv::new(fd, single.as_mut_ptr(), SINGLE_BYTES as u32).build()
         };
-        // SAFETY: a multishot receive names no memory of ours; a single one names `single`, which is not touched, and
-        // with `self` kept alive by the operation, until its completion.
+        // SAFETY: a multishot receive points to no memory of this process. A single one points to `single`, which is
+        // not touched until its completion, and the operation keeps `self` alive until then.
         let id = unsafe { core.start(entry, self.clone(), RECEIVE) };
         self.ring.receive.set(Operation::Running(id));
     }
 
-    /// Sends as much of the queue as one operation can name.
+    /// Sends as much of the queue as fits in one operation.
     fn start_send(self: &Rc<Self>, core: &Rc<Core>) {
         let (queue, Some(socket)) = (self.queue.borrow(), self.socket()) else {
             return;
@@ -131,7 +131,7 @@ impl State {
             return;
         }
         let fd = types::Fd(socket.raw());
-        // The kernel itself goes on after a short write, unless an error comes between.
+        // The kernel itself continues after a short write, unless an error interrupts it.
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
         let first = &queue[0][self.first_sent.get()..];
         let entry = if queue.len() == 1 || first.len() >= SEND_BYTES_MAX {
@@ -143,7 +143,7 @@ impl State {
             let rest = queue.iter().skip(1).map(Vec::as_slice);
             let (mut count, mut total) = (0, 0);
             for bytes in std::iter::once(first).chain(rest).take(GATHER) {
-                // SAFETY: no send is in flight, so that nobody else uses the array; `count` is below GATHER.
+                // SAFETY: no send is in flight, so nothing else uses the array; `count` is below GATHER.
                 unsafe {
                     (*slices)[count] = libc::iovec {
                         iov_base: bytes.as_ptr().cast_mut().cast(),
@@ -162,7 +162,7 @@ impl State {
                 .flags(flags as u32)
                 .build()
         };
-        // SAFETY: buffers stay in the queue, where their bytes do not move, until the completion takes them off; header
+        // SAFETY: buffers stay in the queue, where their bytes do not move, until the completion removes them. Header
         // and slices are in `self`, which the operation keeps alive, and are written only when no send is in flight.
         let id = unsafe { core.start(entry, self.clone(), SEND) };
         self.ring.send.set(Operation::Running(id));
@@ -194,9 +194,9 @@ impl State {
     fn receive_failed(self: &Rc<Self>, core: &Rc<Core>, error: i32) {
         match error {
             libc::ENOBUFS => core.buffers_exhausted.set(core.buffers_exhausted.get() + 1),
-            // Our own cancel; or everybody's, and then the abort is on its way.
+            // Cancelled by this connection, or by `cancel_all`, and then the abort follows.
             error if was_cancelled(error) => {}
-            // Somebody made the descriptor non-blocking, through a clone.
+            // A clone made the descriptor non-blocking.
             libc::EAGAIN => {
                 if let Err(error) = self.begin_ring() {
                     self.end(Some(error));
@@ -272,9 +272,9 @@ mod tests {
     }
 
     #[test]
-    fn single_receives_take_the_place_of_a_multishot_one() {
+    fn single_receives_replace_a_multishot_one() {
         let Ok(driver) = driver(Choice::Uring) else {
-            eprintln!("not tested: there is no io_uring here");
+            eprintln!("skipped: io_uring is not available");
             return;
         };
         Loop::new(Config {
@@ -284,7 +284,7 @@ mod tests {
         .unwrap()
         .run(|| {
             let Ok(Backend::Uring(core)) = backend() else {
-                unreachable!("it was asked for")
+                unreachable!("the loop was made with io_uring")
             };
             core.multishot.set(false);
             let (one, mut other) = UnixStream::pair().unwrap();
@@ -301,9 +301,9 @@ mod tests {
             connection.set_reading(false);
             connection.set_reading(true);
             echo.waker.set(Some(prepare_park()));
-            // The wait begins before the end can come: both are of this turn.
+            // The wait begins before the end can arrive: both happen in this turn.
             std::mem::drop(other);
-            park("the end").unwrap();
+            park("end of input").unwrap();
             assert!(!core.multishot.get());
         });
     }

@@ -1,4 +1,4 @@
-//! A process that was started here.
+//! A child process.
 
 use super::orphans;
 use super::{ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output};
@@ -11,10 +11,10 @@ use std::io::{self, Read};
 use std::thread;
 use yue_scheduler::{FiberId, JoinError, cancel, in_fiber, spawn};
 
-/// A process that was started here, as [`std::process::Child`].
+/// A child process, like [`std::process::Child`].
 ///
-/// Dropped before it is over, it goes on by itself, unless [`Command::kill_on_drop`](super::Command::kill_on_drop) was
-/// asked for.
+/// If it is dropped before the process ends, the process keeps running, unless
+/// [`Command::kill_on_drop`](super::Command::kill_on_drop) was set.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -36,18 +36,18 @@ use yue_scheduler::{FiberId, JoinError, cancel, in_fiber, spawn};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Child {
-    /// What it reads, if that is a pipe. Dropping it is the end of its input.
+    /// The child's standard input, if it is a pipe. Dropping it ends the child's input.
     pub stdin: Option<ChildStdin>,
-    /// What it writes, if that is a pipe.
+    /// The child's standard output, if it is a pipe.
     pub stdout: Option<ChildStdout>,
-    /// What it writes on standard error, if that is a pipe.
+    /// The child's standard error, if it is a pipe.
     pub stderr: Option<ChildStderr>,
-    /// There until the child is dropped.
+    /// `Some` until the child is dropped.
     process: Option<Process>,
     kill_on_drop: bool,
 }
 
-/// A process, and the descriptor that becomes readable when it is over.
+/// A process, and the descriptor that becomes readable when the process ends.
 pub(super) struct Process {
     pub(super) child: std::process::Child,
     pub(super) pidfd: Descriptor,
@@ -55,11 +55,11 @@ pub(super) struct Process {
 
 impl Child {
     pub(super) fn new(mut child: std::process::Child, kill_on_drop: bool) -> io::Result<Child> {
-        // The number is the child's own until it is reaped, which only we do.
+        // The process id is not reused before the child is reaped, and only we reap it.
         let pidfd = match sys::pid_fd(child.id()) {
             Ok(pidfd) => Descriptor::from(pidfd),
             Err(error) => {
-                // It cannot be waited for without blocking: undo the start. It dies at once.
+                // Without a pidfd, waiting would block: undo the start by killing the child.
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(error);
@@ -81,17 +81,17 @@ impl Child {
         }
     }
 
-    /// The process's number.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.process
             .as_ref()
             .map_or(0, |process| process.child.id())
     }
 
-    /// Ends its input, and waits until it is over.
+    /// Ends the child's input and waits until the child ends.
     ///
     /// # Errors
-    /// The system's; or when the fiber is told to stop: it can be called again.
+    /// The system's error; or when the fiber is cancelled or its deadline passes. It can then be called again.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         drop(self.stdin.take());
         let Process { child, pidfd } = self.process();
@@ -100,26 +100,26 @@ impl Child {
         })
     }
 
-    /// How it ended, if it is over. Does not wait.
+    /// Returns the exit status if the child has ended. Does not wait.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         self.process().child.try_wait()
     }
 
-    /// Kills it. It is to be waited for all the same. Of one that is over, nothing happens.
+    /// Kills the child, if it has not ended. It must still be waited for.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn kill(&mut self) -> io::Result<()> {
         self.process().child.kill()
     }
 
-    /// Sends it a signal; of one that is over, nothing happens.
+    /// Sends the child a signal, if it has not ended.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn signal(&mut self, signal: Signal) -> io::Result<()> {
         let Process { child, pidfd } = self.process();
         if child.try_wait()?.is_some() {
@@ -128,10 +128,10 @@ impl Child {
         sys::signal_process(pidfd.raw(), signal.number())
     }
 
-    /// Ends its input, reads all that it writes into pipes, and waits until it is over.
+    /// Ends the child's input, reads all of its piped output, and waits until the child ends.
     ///
     /// # Errors
-    /// As [`Child::wait`]; what was read is lost then, and the child as if dropped.
+    /// See [`Child::wait`]. On an error the output is lost, and the child is treated as dropped.
     pub fn wait_with_output(mut self) -> io::Result<Output> {
         drop(self.stdin.take());
         let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
@@ -156,7 +156,7 @@ fn read_all(stream: Option<impl Read>) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Reads both at once: a child that finds the one pipe full does not go on with the other.
+/// Reads both streams at once: a child that finds one pipe full does not continue with the other.
 fn read_both(stdout: ChildStdout, stderr: ChildStderr) -> io::Result<(Vec<u8>, Vec<u8>)> {
     if !in_fiber() {
         return thread::scope(|scope| {
@@ -169,11 +169,11 @@ fn read_both(stdout: ChildStdout, stderr: ChildStderr) -> io::Result<(Vec<u8>, V
         });
     }
     if thread::panicking() {
-        // A fiber that unwinds cannot wait for another; what would have to wait is an error.
+        // An unwinding fiber cannot wait for another; a read that would have to wait fails.
         return Ok((read_all(Some(stdout))?, read_all(Some(stderr))?));
     }
     let other = spawn(move || read_all(Some(stderr)));
-    // It ends with us: it owns all that it uses, so that nobody need wait for it.
+    // Cancel the fiber when this call ends. It owns all its data, so nobody needs to wait for it.
     let _stop = CancelOnDrop(other.id());
     let bytes = read_all(Some(stdout))?;
     match other.join() {
@@ -198,10 +198,10 @@ impl Drop for Child {
             return;
         };
         if self.kill_on_drop {
-            // Of one that is over already, nothing happens.
+            // This does nothing if the child has ended.
             let _ = process.child.kill();
         }
-        // An error means that somebody else has reaped it.
+        // An error means that other code has reaped the child.
         if matches!(process.child.try_wait(), Ok(None)) {
             orphans::adopt(process);
         }

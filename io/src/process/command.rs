@@ -1,4 +1,4 @@
-//! What program to start, and how.
+//! The program to start, and its settings.
 
 use super::{Child, ExitStatus, Output, Stdio};
 use crate::signal;
@@ -7,8 +7,8 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 
-/// What program to start, and how, as [`std::process::Command`]; see [`Command::as_std_mut`] for what has no method
-/// here.
+/// The program to start and its settings, like [`std::process::Command`]. For settings without a method here, see
+/// [`Command::as_std_mut`].
 ///
 /// ```
 /// use yue::process::Command;
@@ -30,9 +30,9 @@ use std::path::Path;
 pub struct Command {
     inner: std::process::Command,
     kill_on_drop: bool,
-    /// Which of the child's streams the caller has said something about: the others are as each call has it.
+    /// The streams that the caller has set. The others get the defaults of each call.
     chosen: Chosen,
-    /// Whether [`Command::output`] has set its own defaults for the others.
+    /// Whether [`Command::output`] has set its defaults for the other streams.
     defaulted: bool,
 }
 
@@ -44,7 +44,7 @@ struct Chosen {
 }
 
 impl Command {
-    /// A program by its name, looked for in `PATH`, or by its path.
+    /// Creates a command for a program, given by its path or by a name that is looked up in `PATH`.
     pub fn new(program: impl AsRef<OsStr>) -> Command {
         Command::from(std::process::Command::new(program))
     }
@@ -61,13 +61,13 @@ impl Command {
         self
     }
 
-    /// Sets a variable of the environment.
+    /// Sets an environment variable.
     pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
         self.inner.env(name, value);
         self
     }
 
-    /// Sets variables of the environment.
+    /// Sets environment variables.
     pub fn envs(
         &mut self,
         variables: impl IntoIterator<Item = (impl AsRef<OsStr>, impl AsRef<OsStr>)>,
@@ -76,13 +76,13 @@ impl Command {
         self
     }
 
-    /// Takes a variable out of the environment.
+    /// Removes an environment variable.
     pub fn env_remove(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
         self.inner.env_remove(name);
         self
     }
 
-    /// Starts with an empty environment.
+    /// Clears the environment.
     pub fn env_clear(&mut self) -> &mut Self {
         self.inner.env_clear();
         self
@@ -94,21 +94,21 @@ impl Command {
         self
     }
 
-    /// What the child reads; by default this process's standard input, and nothing with [`Command::output`].
+    /// Sets the child's standard input. By default it is inherited, and empty with [`Command::output`].
     pub fn stdin(&mut self, stdin: impl Into<Stdio>) -> &mut Self {
         self.chosen.stdin = true;
         self.inner.stdin(stdin);
         self
     }
 
-    /// Where the child's output goes; by default to this process's, and with [`Command::output`] into a pipe.
+    /// Sets the child's standard output. By default it is inherited, and a pipe with [`Command::output`].
     pub fn stdout(&mut self, stdout: impl Into<Stdio>) -> &mut Self {
         self.chosen.stdout = true;
         self.inner.stdout(stdout);
         self
     }
 
-    /// Where the child's messages go; as [`Command::stdout`].
+    /// Sets the child's standard error; see [`Command::stdout`].
     pub fn stderr(&mut self, stderr: impl Into<Stdio>) -> &mut Self {
         self.chosen.stderr = true;
         self.inner.stderr(stderr);
@@ -127,19 +127,19 @@ impl Command {
         self
     }
 
-    /// Sets the process group; 0 makes one for the child.
+    /// Sets the process group; 0 creates a group for the child.
     pub fn process_group(&mut self, group: i32) -> &mut Self {
         self.inner.process_group(group);
         self
     }
 
-    /// Sets what the child is told that its program is called.
+    /// Sets the child's `argv[0]`.
     pub fn arg0(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
         self.inner.arg0(name);
         self
     }
 
-    /// Whether the child is killed when its [`Child`] is dropped before it is over; at the start it is not.
+    /// Sets whether the child is killed when its [`Child`] is dropped before the child ends. By default it is not.
     ///
     /// ```
     /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
@@ -163,7 +163,7 @@ impl Command {
     /// Starts the program.
     ///
     /// # Errors
-    /// The system's, as when there is no such program.
+    /// The system's error, such as a missing program.
     pub fn spawn(&mut self) -> io::Result<Child> {
         if std::mem::take(&mut self.defaulted) {
             self.default_streams(Stdio::inherit, Stdio::inherit);
@@ -171,7 +171,7 @@ impl Command {
         self.start()
     }
 
-    /// Sets the streams of which the caller has said nothing.
+    /// Sets the streams that the caller has not set.
     fn default_streams(&mut self, input: fn() -> Stdio, output: fn() -> Stdio) {
         if !self.chosen.stdin {
             self.inner.stdin(input());
@@ -188,31 +188,31 @@ impl Command {
         Child::new(self.inner.spawn()?, self.kill_on_drop)
     }
 
-    /// Starts the program and waits until it is over.
+    /// Starts the program and waits until it ends.
     ///
     /// # Errors
-    /// As [`Command::spawn`]; or when the fiber is told to stop.
+    /// The errors of [`Command::spawn`]; or when the fiber is cancelled or its deadline passes.
     pub fn status(&mut self) -> io::Result<ExitStatus> {
         self.spawn()?.wait()
     }
 
-    /// Starts the program, waits until it is over, and returns what it wrote.
+    /// Starts the program, waits until it ends, and returns its output.
     ///
     /// # Errors
-    /// As [`Command::status`].
+    /// See [`Command::status`].
     pub fn output(&mut self) -> io::Result<Output> {
         self.default_streams(Stdio::null, Stdio::piped);
         self.defaulted = true;
         self.start()?.wait_with_output()
     }
 
-    /// The standard library's command, for what has no method here.
+    /// Returns the standard library's command, for settings without a method here.
     pub fn as_std_mut(&mut self) -> &mut std::process::Command {
         &mut self.inner
     }
 }
 
-/// What was said about the streams is not known of it: [`Command::output`] has its own defaults for them.
+/// Streams set on the original command are unknown here: [`Command::output`] applies its defaults to them.
 impl From<std::process::Command> for Command {
     fn from(mut inner: std::process::Command) -> Self {
         signal::unblocked(&mut inner);

@@ -1,11 +1,11 @@
-//! Child processes, as in `std::process`, on fibers: waiting for one parks the fiber, and so do its streams.
+//! Child processes for fibers, like `std::process`. Waiting for a child, and using its streams, parks the fiber.
 //!
-//! A child is waited for through a pidfd, which no signal handler is needed for. It starts with no signal blocked,
-//! whatever the loops have blocked. One that is dropped before it is over goes on (or is killed, see
-//! [`Command::kill_on_drop`]) and is reaped in the background: no zombie stays. Needs Linux 5.3.
+//! A child is waited for through a pidfd, without a signal handler. It starts with no signal blocked, whatever the
+//! loops have blocked. A child that is dropped before it ends keeps running (or is killed, see
+//! [`Command::kill_on_drop`]) and is reaped in the background, so no zombie remains. Needs Linux 5.3.
 //!
-//! Starting a program copies the process's page tables and waits for the program to be loaded, on the calling thread:
-//! some hundred microseconds, more in a process with much memory.
+//! Starting a program copies the process's page tables and waits for the program to be loaded, on the calling thread.
+//! That takes some hundred microseconds, and more in a process with much memory.
 //!
 //! ```
 //! use yue::process::Command;
@@ -29,11 +29,11 @@ pub use child::Child;
 pub use command::Command;
 pub use std::process::{ExitCode, ExitStatus, Output, Stdio, abort, exit, id};
 
-/// What a child reads.
+/// The pipe to a child's standard input.
 pub type ChildStdin = PipeWriter;
 
-/// What a child writes.
+/// The pipe from a child's standard output.
 pub type ChildStdout = PipeReader;
 
-/// What a child writes on standard error.
+/// The pipe from a child's standard error.
 pub type ChildStderr = PipeReader;

@@ -1,7 +1,7 @@
-//! Processes whose [`Child`](super::Child) was dropped before they were over: a thread waits for them, so that no
-//! zombie stays. It is started with the first, and ends with the last.
+//! Reaps processes whose [`Child`](super::Child) was dropped before they ended, so that no zombie remains. One thread
+//! waits for them. It starts with the first such process and ends with the last.
 //!
-//! Loops do not do it: a child may outlive the loop that started it.
+//! Loops do not reap them, because a child may outlive the loop that started it.
 
 use super::child::Process;
 use crate::sys;
@@ -12,11 +12,11 @@ use std::time::Duration;
 use yue_scheduler::spawn_with_signals_blocked;
 
 struct Orphans {
-    /// Those that the thread does not know yet.
+    /// Processes that the thread does not know yet.
     fresh: Vec<Process>,
-    /// Whether the thread is there.
+    /// Whether the thread runs.
     awaited: bool,
-    /// Rings the thread, if there was a descriptor for it.
+    /// Wakes the thread, if a descriptor for the eventfd was available.
     bell: Option<Arc<OwnedFd>>,
 }
 
@@ -26,15 +26,15 @@ static ORPHANS: Mutex<Orphans> = Mutex::new(Orphans {
     bell: None,
 });
 
-/// How often a thread without a bell, or without the memory to wait, looks by itself.
+/// The polling interval of a thread without a bell, or without the memory to wait.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// No code of the program's runs under the lock, so a poisoned one still holds a whole value.
+/// Locks the table. None of the program's code runs under the lock, so a poisoned lock still holds a consistent value.
 fn lock() -> MutexGuard<'static, Orphans> {
     ORPHANS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sees to it that a process is reaped when it is over.
+/// Ensures that a process is reaped when it ends.
 pub(super) fn adopt(process: Process) {
     let mut orphans = lock();
     orphans.fresh.push(process);
@@ -45,22 +45,22 @@ pub(super) fn adopt(process: Process) {
         return;
     }
     let bell = sys::event_fd().ok().map(Arc::new);
-    let own = bell.clone();
-    // Without a thread, they wait for the next child that is dropped.
-    if spawn_with_signals_blocked("yue-reaper", move || reap(own.as_deref())).is_ok() {
+    let thread_bell = bell.clone();
+    // If the thread cannot start, the next dropped child tries again.
+    if spawn_with_signals_blocked("yue-reaper", move || reap(thread_bell.as_deref())).is_ok() {
         orphans.awaited = true;
         orphans.bell = bell;
     }
 }
 
-/// The thread: waits for all of them at once, until there is none.
+/// Runs the thread: waits for all orphans at once until none is left.
 fn reap(bell: Option<&OwnedFd>) {
     let mut known = Vec::new();
     loop {
         {
             let mut orphans = lock();
             known.append(&mut orphans.fresh);
-            // An error means that somebody else has reaped it.
+            // An error means that other code has reaped the process.
             known.retain_mut(|process: &mut Process| matches!(process.child.try_wait(), Ok(None)));
             if known.is_empty() {
                 orphans.awaited = false;
@@ -75,7 +75,7 @@ fn reap(bell: Option<&OwnedFd>) {
         let pidfds = known.iter().map(|process| process.pidfd.raw());
         let all = std::iter::once(bell.as_raw_fd()).chain(pidfds);
         if sys::block_until_any_readable(all).is_err() {
-            // Too little memory for the call, say: try again later.
+            // For example too little memory for the call: try again later.
             thread::sleep(LOOK_EVERY);
         }
         sys::clear_event_fd(bell);

@@ -1,16 +1,16 @@
-//! The mio driver (epoll): an operation is a system call that is tried, and tried again when the descriptor is ready.
+//! The mio driver (epoll): an operation is a system call that is tried, and retried when the descriptor is ready.
 //!
 //! ```text
 //!   fiber:  try ──▶ done
-//!            └─ WouldBlock: register (once a loop and socket), park ◀── event ── turn: one epoll_wait
-//!           try again …
+//!            └─ WouldBlock: register (once per loop and socket), park ◀── event ── turn: one epoll_wait
+//!           retry …
 //! ```
 //!
 //! Invariants:
-//! - Registrations are edge-triggered and for both directions. A fiber lines up after its call said WouldBlock and
-//!   before the next turn, and a fresh registration reports what is ready already: so no edge is missed.
-//! - The kernel holds none of our memory; ending a wait is taking the waiter out of its list.
-//! - One thread, but for the bell.
+//! - Registrations are edge-triggered and cover both directions. A fiber is enqueued after its call returned
+//!   `WouldBlock` and before the next turn, and a new registration reports existing readiness. So no edge is missed.
+//! - The kernel holds none of our memory. Ending a wait only removes the waiter from its list.
+//! - Everything but the bell runs on one thread.
 
 mod sources;
 
@@ -30,14 +30,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use yue_scheduler::{Bell, Instant, LocalWaker, Wait, park, prepare_park};
 
-/// Events that one `epoll_wait` returns.
+/// The maximum number of events that one `epoll_wait` returns.
 const EVENTS: usize = 1024;
 
 /// Bytes of the buffer that all connections of a loop read into.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
 
-/// Operations of fibers between two turns after which each lets the others run first.
-const SHARE: u32 = 256;
+/// Operations of fibers between two turns, after which each operation yields to other fibers first.
+const BUDGET: u32 = 256;
 
 const BELL: Token = Token(usize::MAX);
 const TIMER: Token = Token(usize::MAX - 1);
@@ -46,7 +46,7 @@ struct MioBell(Waker);
 
 impl Bell for MioBell {
     fn ring(&self) {
-        // It fails only if the loop is gone.
+        // It fails only if the loop has ended.
         let _ = self.0.wake();
     }
 }
@@ -58,10 +58,10 @@ pub(crate) struct Core {
     sources: RefCell<Sources>,
     waiting: Cell<usize>,
     bell: Arc<MioBell>,
-    /// mio's own wait counts in milliseconds; this one counts in nanoseconds.
+    /// mio's wait counts in milliseconds; this timer counts in nanoseconds.
     timer: OwnedFd,
     timer_at: Cell<Option<Instant>>,
-    /// The last blocking turn returned at once because callbacks had been made; the next one asks the kernel.
+    /// The last blocking turn returned at once because callbacks were made; the next one must poll the kernel.
     skipped: Cell<bool>,
     pub(crate) shared: Shared,
     pub(crate) read_buffer: Cell<Vec<u8>>,
@@ -99,24 +99,24 @@ impl Core {
         self.waiting.get() + self.shared.open()
     }
 
-    /// Ends what is open. Fibers that wait for readiness are told to stop by the scheduler, and need nothing of us.
+    /// Aborts all open members. The scheduler itself stops fibers that wait for readiness.
     pub(crate) fn cancel_all(&self) {
         self.shared.abort_all();
     }
 
-    /// The registration of a socket on this loop.
+    /// Returns the socket's registration on this loop, registering it if needed.
     fn register(&self, identity: Identity) -> io::Result<SourceId> {
         if let Some(id) = self.sources.borrow().find(identity) {
             return Ok(id);
         }
         let id = self.sources.borrow_mut().insert(identity);
-        // Priority is urgent data, at which reads end early.
+        // Priority means urgent data, at which reads end early.
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let result = match self
             .registry
             .register(&mut SourceFd(&identity.fd), id.token(), interest)
         {
-            // A duplicate of the descriptor kept an old registration of this number alive.
+            // A duplicate of an earlier descriptor keeps its registration under this number alive.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.registry
                     .reregister(&mut SourceFd(&identity.fd), id.token(), interest)
@@ -129,45 +129,45 @@ impl Core {
         result.map(|()| id)
     }
 
-    /// Has `owner` told of the readiness of a socket from here on.
+    /// Reports the readiness of a socket to `owner` from now on.
     pub(crate) fn own(&self, identity: Identity, owner: Rc<dyn Ready>) -> io::Result<()> {
         let id = self.register(identity)?;
         self.sources.borrow_mut().set_owner(id, owner);
         Ok(())
     }
 
-    /// Forgets a socket, which is about to be closed. The kernel's registration goes with the descriptor.
+    /// Removes a socket that is about to be closed. The kernel drops its registration with the descriptor.
     pub(crate) fn forget(&self, identity: Identity) {
         self.sources.borrow_mut().remove(identity);
     }
 
-    /// As [`Core::forget`], for a descriptor that stays open.
+    /// Like [`Core::forget`], for a descriptor that stays open.
     pub(crate) fn deregister(&self, identity: Identity) {
         if self.sources.borrow_mut().remove(identity) {
-            // A failure means that the registration is gone already.
+            // A failure means that the registration no longer exists.
             let _ = self.registry.deregister(&mut SourceFd(&identity.fd));
         }
     }
 
-    /// Whether a read from the socket would find nothing, so that it can wait without trying.
+    /// Whether a read from the socket would find nothing, so that the caller can wait without trying.
     pub(crate) fn is_drained(&self, identity: Identity) -> bool {
         self.sources.borrow_mut().is_drained(identity)
     }
 
-    /// Notes that the last call on the socket read all there was: it got less than it asked for.
+    /// Records that the last call on the socket read all bytes: it got fewer than it asked for.
     pub(crate) fn set_drained(&self, identity: Identity) {
         self.sources.borrow_mut().set_drained(identity);
     }
 
-    /// Whether so many operations were done since the last turn that a fiber must let others run before its next: one
-    /// whose calls all succeed at once would never park.
-    pub(crate) fn had_its_share(&self) -> bool {
+    /// Whether so many operations ran since the last turn that a fiber must yield before its next. A fiber whose calls
+    /// all succeed at once would never park.
+    pub(crate) fn over_budget(&self) -> bool {
         let calls = self.calls.get().saturating_add(1);
         self.calls.set(calls);
-        calls > SHARE
+        calls > BUDGET
     }
 
-    /// Parks the calling fiber until the descriptor may be ready. The caller has just seen its call say WouldBlock.
+    /// Parks the calling fiber until the descriptor may be ready. The caller's call has just returned `WouldBlock`.
     pub(crate) fn wait(
         &self,
         identity: Identity,
@@ -175,13 +175,13 @@ impl Core {
         reason: &'static str,
     ) -> io::Result<()> {
         let id = self.register(identity)?;
-        let _waiting = self.line_up(self, id, direction, prepare_park());
+        let _waiting = self.enqueue(self, id, direction, prepare_park());
         park(reason)?;
         Ok(())
     }
 
-    /// Has `waker` wake its fiber when the descriptor may be ready, for as long as the answer lives. The kernel has
-    /// just said that it is not, and the fiber parks before the next turn.
+    /// Registers `waker` to be woken when the descriptor may be ready, until the result is dropped. The kernel has just
+    /// answered "not ready", and the fiber parks before the next turn.
     pub(crate) fn watch(
         self: &Rc<Self>,
         identity: Identity,
@@ -189,10 +189,10 @@ impl Core {
         waker: LocalWaker,
     ) -> io::Result<Waiting> {
         let id = self.register(identity)?;
-        Ok(self.line_up(self.clone(), id, direction, waker))
+        Ok(self.enqueue(self.clone(), id, direction, waker))
     }
 
-    fn line_up<C: Deref<Target = Core>>(
+    fn enqueue<C: Deref<Target = Core>>(
         &self,
         core: C,
         id: SourceId,
@@ -227,13 +227,13 @@ impl Core {
             }
         }
         self.dispatch();
-        // What the callbacks want sent goes out now, not a tick later.
+        // Send what the callbacks queued now, not a tick later.
         self.shared.run_deferred();
         Ok(())
     }
 
-    /// Sees to it that the wait ends at `at`. A timer that is armed for earlier stays: it costs one wake for nothing,
-    /// but a deadline that moves away with every operation costs no system call.
+    /// Ensures that the wait ends at `at`. A timer that is armed for an earlier time stays. That costs one spurious
+    /// wake-up, but a deadline that moves away with every operation costs no system call.
     fn arm_timer(&self, at: Instant) -> io::Result<()> {
         if self.timer_at.get().is_some_and(|armed| armed <= at) {
             return Ok(());
@@ -260,7 +260,7 @@ impl Core {
         for event in events.iter() {
             match event.token() {
                 BELL => {}
-                // It is not read: the next arming clears it, and until then no edge comes.
+                // The timer is not read: the next arming clears it, and until then it causes no edge.
                 TIMER => self.timer_at.set(None),
                 token => {
                     let ready = Readiness {
@@ -281,7 +281,7 @@ impl Core {
         }
     }
 
-    /// Forgets everybody; the driver goes away.
+    /// Drops all members and sources when the driver is dropped.
     pub(crate) fn clear(&self) {
         self.shared.clear();
         let sources = self.sources.take();
@@ -289,7 +289,7 @@ impl Core {
     }
 }
 
-/// A fiber in a list of waiters. It leaves the list on every way out of the park, a panic included.
+/// A fiber in a list of waiters. It leaves the list on every exit from the park, a panic included.
 pub(crate) struct Waiting<C: Deref<Target = Core> = Rc<Core>> {
     core: C,
     id: SourceId,

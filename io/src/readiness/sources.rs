@@ -1,8 +1,8 @@
-//! Which descriptors this loop has registered, and who waits for their readiness.
+//! The descriptors that this loop has registered, and the fibers that wait for their readiness.
 //!
-//! A socket may be used on several loops, closed on a thread that is none of them, and its descriptor's number reused:
-//! so an entry names the socket by an id that is never reused, and an entry of another socket under the same number is
-//! stale and replaced. Tokens carry a generation; an event of a stale registration finds nobody.
+//! A socket may be used on several loops or closed on any thread, and its descriptor's number may be reused. So an
+//! entry identifies the socket by an id that is never reused. An entry of another socket under the same number is stale
+//! and gets replaced. Tokens carry a generation; an event of a stale registration is ignored.
 
 use mio::Token;
 use smallvec::SmallVec;
@@ -10,30 +10,31 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use yue_scheduler::LocalWaker;
 
-/// What is told of a descriptor's readiness, other than a waiting fiber. Called by the loop outside fibers.
+/// An owner that is notified of a descriptor's readiness, instead of a waiting fiber. Called by the loop outside
+/// fibers.
 pub(crate) trait Ready {
     fn ready(self: Rc<Self>, ready: Readiness);
 }
 
-/// What an event says.
+/// The readiness that an event reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Readiness {
     pub(crate) readable: bool,
     pub(crate) writable: bool,
-    /// The peer sends no more, or the socket is broken: a read will say so.
+    /// The peer has finished sending, or the socket is broken: a read will report it.
     pub(crate) hung_up: bool,
-    /// Urgent data has come (TCP): reads end before it, however much follows.
+    /// Urgent data has arrived (TCP): reads end before it, whatever follows.
     pub(crate) urgent: bool,
 }
 
-/// What a fiber waits for.
+/// The direction that a fiber waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
     Read,
     Write,
 }
 
-/// A descriptor under the name that only one socket has.
+/// A descriptor, with an id that belongs to one socket only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) fd: RawFd,
@@ -50,12 +51,12 @@ struct Source {
     identity: Identity,
     generation: u32,
     used: bool,
-    /// A read took all there was, and no event has come since: the next would find nothing.
+    /// Whether a read took all bytes and no event has come since: the next read would find nothing.
     drained: bool,
-    /// The peer is through, or has sent urgent data: a short read does not mean that no more is there, and what is
-    /// there makes no other event. So `drained` is not trusted any more.
+    /// Whether the peer has finished sending or has sent urgent data. Then a short read may leave bytes, and those
+    /// cause no further event. So `drained` can no longer be trusted.
     always_tried: bool,
-    /// A reader and a writer have room without an allocation.
+    /// Room for a reader and a writer without an allocation.
     waiters: SmallVec<[Waiter; 2]>,
     owner: Option<Rc<dyn Ready>>,
 }
@@ -79,7 +80,7 @@ pub(super) struct Sources {
 
 impl SourceId {
     pub(super) fn token(self) -> Token {
-        // A usize has 64 bits on the platforms that have the drivers of this crate.
+        // A usize has 64 bits on the platforms that this crate supports.
         Token(((u64::from(self.generation) << 32) | u64::from(self.index)) as usize)
     }
 
@@ -92,12 +93,12 @@ impl SourceId {
 }
 
 impl Sources {
-    /// Registered descriptors.
+    /// Returns the number of registered descriptors.
     pub(super) fn used(&self) -> usize {
         self.used
     }
 
-    /// The registration of a socket on this loop, if it has one.
+    /// Returns the registration of a socket on this loop, if it has one.
     pub(super) fn find(&self, identity: Identity) -> Option<SourceId> {
         let slot = *self.by_fd.get(usize::try_from(identity.fd).ok()?)?;
         let index = slot.checked_sub(1)?;
@@ -108,13 +109,13 @@ impl Sources {
         })
     }
 
-    /// Makes an entry, in the place of a stale one if there is one.
+    /// Adds an entry, replacing a stale one.
     pub(super) fn insert(&mut self, identity: Identity) -> SourceId {
-        let place = usize::try_from(identity.fd).unwrap_or(0);
-        if self.by_fd.len() <= place {
-            self.by_fd.resize(place + 1, 0);
+        let slot = usize::try_from(identity.fd).unwrap_or(0);
+        if self.by_fd.len() <= slot {
+            self.by_fd.resize(slot + 1, 0);
         }
-        if let Some(stale) = self.by_fd[place].checked_sub(1) {
+        if let Some(stale) = self.by_fd[slot].checked_sub(1) {
             self.release(stale);
         }
         let index = self.free.pop().unwrap_or_else(|| {
@@ -136,7 +137,7 @@ impl Sources {
         source.drained = false;
         source.always_tried = false;
         self.used += 1;
-        self.by_fd[place] = index + 1;
+        self.by_fd[slot] = index + 1;
         SourceId {
             index,
             generation: source.generation,
@@ -159,7 +160,7 @@ impl Sources {
         }
         source.used = false;
         source.generation = source.generation.wrapping_add(1);
-        // A waiter here lost its descriptor under it; it tries its call again and gets the error.
+        // The waiter's descriptor was closed under it. It retries its call and gets the error.
         for waiter in source.waiters.drain(..) {
             waiter.waker.wake();
         }
@@ -181,21 +182,21 @@ impl Sources {
         }
     }
 
-    /// Whether a read would find nothing, for all that is known.
+    /// Whether a read would find nothing, as far as is known.
     pub(super) fn is_drained(&mut self, identity: Identity) -> bool {
         self.find(identity)
             .and_then(|id| self.get(id))
             .is_some_and(|source| source.drained)
     }
 
-    /// Notes that a read took all there was. Only of a socket that is registered: its next byte makes an event.
+    /// Records that a read took all bytes. Applies only to a registered socket, because its next byte causes an event.
     pub(super) fn set_drained(&mut self, identity: Identity) {
         if let Some(source) = self.find(identity).and_then(|id| self.get(id)) {
             source.drained = !source.always_tried;
         }
     }
 
-    /// Lines a fiber up. The ticket is for [`Sources::unlink`].
+    /// Enqueues a fiber. The returned ticket is for [`Sources::unlink`].
     pub(super) fn wait(&mut self, id: SourceId, direction: Direction, waker: LocalWaker) -> u64 {
         self.tickets += 1;
         let ticket = self.tickets;
@@ -209,14 +210,14 @@ impl Sources {
         ticket
     }
 
-    /// Takes a waiter out that is still there.
+    /// Removes a waiter, if it is still there.
     pub(super) fn unlink(&mut self, id: SourceId, ticket: u64) {
         if let Some(source) = self.get(id) {
             source.waiters.retain(|waiter| waiter.ticket != ticket);
         }
     }
 
-    /// Wakes the fibers whom the event concerns; returns the owner, to be told after the borrow.
+    /// Wakes the fibers that the event concerns. Returns the owner, which must be notified after the borrow.
     pub(super) fn event(&mut self, id: SourceId, ready: Readiness) -> Option<Rc<dyn Ready>> {
         let source = self.get(id)?;
         source.always_tried |= ready.hung_up || ready.urgent;
@@ -253,7 +254,7 @@ mod tests {
     };
 
     #[test]
-    fn an_event_of_a_stale_registration_finds_nobody() {
+    fn an_event_of_a_stale_registration_is_ignored() {
         let mut sources = Sources::default();
         let (old, new) = (Identity { fd: 5, id: 1 }, Identity { fd: 5, id: 2 });
         let first = sources.insert(old);
@@ -263,7 +264,7 @@ mod tests {
                 .event(SourceId::from_token(first.token()), READABLE)
                 .is_some()
         );
-        // The descriptor was closed on another thread, and its number came again.
+        // The descriptor was closed on another thread, and its number was reused.
         assert_eq!(sources.find(new), None);
         let second = sources.insert(new);
         sources.set_owner(second, Rc::new(Nobody));
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drained_socket_is_always_tried_again_once_urgent_data_has_come() {
+    fn a_drained_socket_is_always_retried_after_urgent_data() {
         let mut sources = Sources::default();
         let socket = Identity { fd: 3, id: 1 };
         let id = sources.insert(socket);
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drained_socket_is_tried_again_after_an_event_and_always_after_a_hang_up() {
+    fn a_drained_socket_is_retried_after_an_event_and_always_after_a_hang_up() {
         let mut sources = Sources::default();
         let socket = Identity { fd: 3, id: 1 };
         sources.set_drained(socket);

@@ -1,4 +1,4 @@
-//! How a signal gets from the kernel to our thread: one handler for the process, and the thread that it wakes.
+//! Forwards signals from the kernel to our thread: one handler for the process, and the thread that it wakes.
 //!
 //! ```text
 //!   any thread of the process     on_signal: PENDING[n] = true, sem_post       a handler: async-signal-safe calls only
@@ -6,17 +6,17 @@
 //! ```
 //!
 //! Invariants:
-//! - From the return of [`acquire`] to the last [`release`] of a signal its action is `on_signal`, for every thread of
-//!   the process: those that compute, and those that C libraries started. So the default action cannot strike. Nothing
-//!   is blocked for it, and `exec` resets handlers, so children start clean whoever starts them.
-//! - Our thread blocks all signals but the subscribed ones. It takes one that all other threads block (perhaps because
-//!   the process was started so). It blocks a signal again *before* the old action comes back, so that it is never the
-//!   thread on which a default action ends a process whose own threads all block the signal.
-//! - `TABLE`'s lock is held for every change of an action; the handler needs no lock. `OLD[n]` is written before
-//!   `INSTALLED[n]` is set, and read when it is set.
-//! - A child between `fork` and `exec` has the handler, but not the thread: a signal sent to it would be swallowed. So
-//!   all signals are blocked over a `fork`, and the child puts the old actions back before it unblocks them.
-//!   (`posix_spawn`, which `popen` and `system` use, does the like by itself.)
+//! - From the return of [`acquire`] to the last [`release`] of a signal, its action is `on_signal` for every thread of
+//!   the process, including threads that compute and threads that C libraries started. So the default action cannot
+//!   run. No signal is blocked for this, and `exec` resets handlers, so children start clean, whoever starts them.
+//! - Our thread blocks all signals except the subscribed ones. It takes a signal that all other threads block (perhaps
+//!   because the process was started that way). It blocks a signal again *before* the old action is restored. So it is
+//!   never the thread on which a default action ends a process whose other threads all block the signal.
+//! - Every change of an action holds `TABLE`'s lock; the handler needs no lock. `OLD[n]` is written before
+//!   `INSTALLED[n]` is set, and read only when it is set.
+//! - A child between `fork` and `exec` has the handler, but not the thread: it would swallow a signal sent to it. So
+//!   all signals are blocked during a `fork`, and the child restores the old actions before it unblocks them.
+//!   (`posix_spawn`, which `popen` and `system` use, does the same by itself.)
 
 use super::Signal;
 use crate::sys;
@@ -29,15 +29,15 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use yue_scheduler::spawn_with_signals_blocked;
 
-/// One more than the largest signal's number.
+/// One more than the largest signal number.
 const SIGNALS: usize = 65;
 
 struct Table {
-    /// Our thread, once it was started. It never ends.
+    /// Our thread, once it has started. It never ends.
     thread: Option<ThreadId>,
-    /// Subscriptions, by signal.
+    /// The number of subscriptions, by signal.
     wanted: [u32; SIGNALS],
-    /// Counts the changes of `wanted` from and to zero; `applied` is how many of them our thread has acted on.
+    /// Counts the changes of `wanted` from and to zero. `applied` is the number of them that our thread has applied.
     changes: u64,
     applied: u64,
 }
@@ -49,7 +49,7 @@ static TABLE: Mutex<Table> = Mutex::new(Table {
     applied: 0,
 });
 
-/// Tells of a new `Table::applied`.
+/// Signals a new value of `Table::applied`.
 static APPLIED: Condvar = Condvar::new();
 
 static PENDING: [AtomicBool; SIGNALS] = [const { AtomicBool::new(false) }; SIGNALS];
@@ -57,13 +57,13 @@ static INSTALLED: [AtomicBool; SIGNALS] = [const { AtomicBool::new(false) }; SIG
 static OLD: [Shared<libc::sigaction>; SIGNALS] = [const { Shared::new() }; SIGNALS];
 static BELL: Shared<libc::sem_t> = Shared::new();
 
-/// This process is a fork of the one with the thread.
+/// Whether this process is a fork of the one with the thread.
 static FORKED: AtomicBool = AtomicBool::new(false);
 
-/// Memory that the module's invariants guard.
+/// Memory protected by the module's invariants.
 struct Shared<T>(UnsafeCell<MaybeUninit<T>>);
 
-// SAFETY: a semaphore is made to be shared; an action is written under `TABLE`'s lock, before `INSTALLED` tells of it.
+// SAFETY: a semaphore is made to be shared; an action is written under `TABLE`'s lock, before `INSTALLED` is set.
 unsafe impl<T> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
@@ -76,28 +76,28 @@ impl<T> Shared<T> {
     }
 }
 
-/// No code of the program's runs under the lock, so a poisoned one still holds a whole value.
+/// Locks the table. None of the program's code runs under the lock, so a poisoned lock still holds a consistent value.
 fn lock() -> MutexGuard<'static, Table> {
     TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The numbers of those signals, each once.
+/// The numbers of these signals, each once.
 fn numbers(signals: &[Signal]) -> impl Iterator<Item = usize> {
     let index = |signal: &Signal| signal.number() as usize;
     (1..SIGNALS).filter(move |number| signals.iter().any(|signal| index(signal) == *number))
 }
 
-/// Has those signals announced from now on, instead of what they did.
+/// Announces these signals from now on, instead of running their previous actions.
 ///
 /// # Errors
-/// The system gives no thread, or refuses the handler. Nothing is changed then.
+/// When the system refuses a thread or the handler. Nothing has then changed.
 pub(super) fn acquire(signals: &[Signal]) -> io::Result<()> {
     let mut table = lock();
     table.start_thread()?;
     let installed = INSTALLED.each_ref().map(is_set);
     for number in numbers(signals).filter(|number| !installed[*number]) {
         if let Err(error) = install(number) {
-            // Those of them that nobody wanted before.
+            // Restore the signals that had no subscription before.
             for number in numbers(signals).filter(|number| !installed[*number]) {
                 restore(number);
             }
@@ -112,7 +112,7 @@ pub(super) fn acquire(signals: &[Signal]) -> io::Result<()> {
     Ok(())
 }
 
-/// Undoes an [`acquire`]. A signal that nobody wants any more has its old action again when this returns.
+/// Undoes an [`acquire`]. When it returns, a signal without subscriptions has its old action again.
 pub(super) fn release(signals: &[Signal]) {
     if is_set(&FORKED) {
         return;
@@ -131,7 +131,7 @@ pub(super) fn release(signals: &[Signal]) {
     }
     ring();
     let change = table.changes;
-    // Our thread never waits for a lock or a loop, other than in a callback; see `subscribe_off_loop`.
+    // Our thread waits for a lock or a loop only in a callback; see `subscribe_off_loop`.
     drop(APPLIED.wait_while(table, |table| table.applied < change));
 }
 
@@ -140,15 +140,15 @@ impl Table {
         static PREPARED: AtomicBool = AtomicBool::new(false);
         if is_set(&FORKED) {
             return Err(io::Error::other(
-                "a fork of a process that had signals bound cannot bind any before it executes a program",
+                "a forked child of a process with bound signals cannot bind signals before it calls exec",
             ));
         }
         if self.thread.is_some() {
             return Ok(());
         }
-        // Under the table's lock: once.
+        // The table's lock ensures that this runs once.
         if !is_set(&PREPARED) {
-            // SAFETY: the memory is static and nobody uses it yet; the three functions call what a fork allows.
+            // SAFETY: the memory is static and not in use yet; the functions call only what is allowed around a fork.
             unsafe {
                 libc::sem_init(BELL.get(), 0, 0);
                 match libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(in_fork)) {
@@ -162,13 +162,13 @@ impl Table {
         Ok(())
     }
 
-    /// On our thread: takes the signals that are wanted, and gives the others their old action back.
+    /// Unblocks the wanted signals and restores the old action of the others. Runs on our thread.
     fn apply(&mut self) {
         let wanted = (1..SIGNALS).filter(|number| self.wanted[*number] > 0);
         let wanted = sys::signal_set(wanted.map(|number| number as i32));
         let unwanted = (1..SIGNALS).filter(|number| self.wanted[*number] == 0);
         let unwanted: Vec<usize> = unwanted.filter(|n| is_set(&INSTALLED[*n])).collect();
-        // In this order: see the invariants. A set of ours is never refused.
+        // The order matters: see the invariants. These valid sets are never refused.
         let _ = sys::mask_signals(
             libc::SIG_BLOCK,
             &sys::signal_set(unwanted.iter().map(|number| *number as i32)),
@@ -180,15 +180,15 @@ impl Table {
     }
 }
 
-/// Acquire: pairs with the Release of whoever sets it, so that what was written before is seen.
+/// Returns the flag. Acquire: pairs with the Release of the store that sets it, so that earlier writes are visible.
 fn is_set(flag: &AtomicBool) -> bool {
     flag.load(Ordering::Acquire)
 }
 
-/// Our thread's life.
+/// The main function of our thread.
 fn run() {
     loop {
-        // SAFETY: the semaphore was made before this thread. An interrupted wait is one more look at the flags.
+        // SAFETY: the semaphore was initialized before this thread started. An interrupted wait just rechecks flags.
         unsafe { libc::sem_wait(BELL.get()) };
         let mut table = lock();
         if table.applied != table.changes {
@@ -205,7 +205,7 @@ fn run() {
 }
 
 fn ring() {
-    // SAFETY: `start_thread` has made the semaphore. It overflows only when the thread has enough to do.
+    // SAFETY: `start_thread` has initialized the semaphore. It overflows only when the thread has plenty to do anyway.
     unsafe { libc::sem_post(BELL.get()) };
 }
 
@@ -213,9 +213,9 @@ extern "C" fn on_signal(number: libc::c_int) {
     let Some(pending) = PENDING.get(number as usize) else {
         return;
     };
-    // Release: pairs with the thread's swap. One that is pending already has rung the bell.
+    // Release: pairs with the thread's swap. If it was pending already, the bell has been rung.
     if !pending.swap(true, Ordering::Release) {
-        // SAFETY: sem_post is async-signal-safe; errno, which it may change, is put back.
+        // SAFETY: sem_post is async-signal-safe; errno, which it may change, is restored.
         unsafe {
             let errno = libc::__errno_location();
             let before = *errno;
@@ -227,20 +227,20 @@ extern "C" fn on_signal(number: libc::c_int) {
 
 /// Makes `on_signal` the action of a signal. Under the table's lock.
 fn install(number: usize) -> io::Result<()> {
-    // SAFETY: an all-zero action is valid; the handler is async-signal-safe; `OLD` is ours, by the lock.
+    // SAFETY: an all-zero action is valid; the handler is async-signal-safe; the lock protects `OLD`.
     unsafe {
         let old = OLD[number].get();
-        // If it is our own, left over (see `give_back`), the old one is known.
+        // If our handler is still installed (see `give_back`), `OLD` already has the old action.
         if sys::signal_action(number as i32) != on_signal as *const () as usize
             && libc::sigaction(number as i32, ptr::null(), old) != 0
         {
             return Err(io::Error::last_os_error());
         }
-        // Release: pairs with `is_set`; before the handler is there, for a fork may come in between.
+        // Release: pairs with `is_set`; set before the handler is installed, because a fork may come in between.
         INSTALLED[number].store(true, Ordering::Release);
         let mut action: libc::sigaction = mem::zeroed();
         action.sa_sigaction = on_signal as *const () as usize;
-        // On the alternate stack, where a thread has one: a fiber's own stack is small.
+        // Use the alternate stack, where a thread has one: a fiber's stack is small.
         action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
         if libc::sigaction(number as i32, &action, ptr::null_mut()) != 0 {
             INSTALLED[number].store(false, Ordering::Relaxed);
@@ -250,8 +250,8 @@ fn install(number: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a signal the action back that it had before `install`, unless somebody has set another one meanwhile. Makes
-/// async-signal-safe calls only.
+/// Restores the action that a signal had before `install`, unless other code has set another one meanwhile. Makes only
+/// async-signal-safe calls.
 fn restore(number: usize) {
     if !is_set(&INSTALLED[number]) {
         return;
@@ -263,15 +263,15 @@ fn restore(number: usize) {
     INSTALLED[number].store(false, Ordering::Relaxed);
 }
 
-/// Has a signal that came, and that nobody subscribes to any more, do what it does without us.
+/// Runs the previous action for a signal that arrived without a subscriber.
 ///
-/// It came while the last subscription was ended. Or our handler is there though nobody wants it: code that sets an
-/// action for a while and puts back what it found (C's `system`, with SIGINT and SIGQUIT) has found it while it was
-/// wanted, and put it back later.
-pub(super) fn give_back(signal: Signal) {
+/// There are two cases. The signal arrived while its last subscription was ending. Or our handler is installed though
+/// nobody wants the signal: code that sets an action temporarily and restores what it found (C's `system`, with SIGINT
+/// and SIGQUIT) found our handler while the signal was wanted, and restored it later.
+pub(super) fn run_previous_action(signal: Signal) {
     let (table, number) = (lock(), signal.number() as usize);
     let ours = sys::signal_action(signal.number()) == on_signal as *const () as usize;
-    // SAFETY: our handler was there, so that `OLD` is written; then a signal to this very process.
+    // SAFETY: our handler was installed, so `OLD` is written; the signal goes to this process.
     unsafe {
         if ours && table.wanted[number] == 0 {
             libc::sigaction(signal.number(), OLD[number].get(), ptr::null_mut());
@@ -281,7 +281,7 @@ pub(super) fn give_back(signal: Signal) {
 }
 
 thread_local! {
-    /// The mask of a thread that forks.
+    /// The signal mask of a thread during a fork.
     static MASK: Cell<Option<libc::sigset_t>> = const { Cell::new(None) };
 }
 

@@ -1,30 +1,30 @@
-//! Unix signals, delivered on loops.
+//! Unix signals, delivered to loops.
 //!
 //! ```text
 //!   kernel ──▶ a handler, on any thread ──▶ the thread "yue signals" ──▶ every subscriber, through its loop's inbox
 //! ```
 //!
-//! While a signal has a subscriber, a handler takes it, on whichever thread it arrives: also on one that computes, or
-//! that the program or a C library started. So the signal's default action is off from the moment that [`subscribe`]
-//! returns, and back with the end of the last subscription. Only signals that somebody subscribed to are touched; all
-//! loops are alike, and any of them may end.
+//! While a signal has a subscriber, a handler takes it on whichever thread it arrives, including threads that compute
+//! and threads started by the program or a C library. So the signal's default action is off when [`subscribe`] returns,
+//! and it is restored when the last subscription ends. Only subscribed signals are affected. All loops are equal, and
+//! any of them may end.
 //!
-//! Nothing is blocked, and a program that is executed starts without handlers: child processes begin as if nobody had
-//! subscribed, however they are started. A signal may interrupt a system call that the system does not restart (poll,
-//! nanosleep; see signal(7)) in foreign code; a thread that must not see that may [`block`] the signal, which is then
-//! taken on another.
+//! No signal is blocked, and an executed program starts without handlers: child processes begin as if there were no
+//! subscriptions, however they are started. In foreign code a signal may interrupt a system call that the kernel does
+//! not restart (poll, nanosleep; see signal(7)). A thread that must not see that may [`block`] the signal, which
+//! another thread then takes.
 //!
 //! ```
 //! use yue::process::Command;
 //! use yue::signal::{self, Signal};
 //!
 //! yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-//!     let (told, heard) = yue::sync::local::channel(1);
+//!     let (sender, receiver) = yue::sync::local::channel(1);
 //!     let _subscription = signal::subscribe(&[Signal::HUP], move |signal| {
-//!         let _ = told.try_send(signal); // One that waits already is enough.
+//!         let _ = sender.try_send(signal); // One pending signal is enough.
 //!     })?;
-//!     Command::new("sh").args(["-c", "kill -HUP $PPID"]).status()?; // An operator's part.
-//!     assert_eq!(heard.recv().unwrap(), Signal::HUP);
+//!     Command::new("sh").args(["-c", "kill -HUP $PPID"]).status()?; // As an operator would.
+//!     assert_eq!(receiver.recv().unwrap(), Signal::HUP);
 //!     Ok(())
 //! })?;
 //! # Ok::<(), std::io::Error>(())
@@ -47,19 +47,19 @@ use yue_scheduler::{LoopHandle, this_loop};
 
 pub use name::{Signal, UnknownSignal};
 
-/// Blocks signals in the calling thread, and so in the threads that it starts from here on. One that all threads block
-/// waits until it is subscribed to, or unblocked: what `main` does first with a signal that may come before its loops
+/// Blocks signals in the calling thread, and in the threads that it starts from now on. A signal that all threads block
+/// waits until it is subscribed to or unblocked. Call it first in `main` for a signal that may arrive before the loops
 /// are ready.
 ///
 /// # Errors
-/// The system's.
+/// The system's error.
 ///
 /// ```
 /// use yue::signal::{self, Signal};
 ///
 /// fn main() -> std::io::Result<()> {
 ///     signal::block(&[Signal::USR1])?;
-///     // Threads that are started from here on inherit it.
+///     // Threads started from here on inherit the mask.
 ///     yue::Runtime::builder().loops(2).build()?.run(|| {
 ///         // … subscribe, on any loop …
 ///     });
@@ -70,16 +70,16 @@ pub fn block(signals: &[Signal]) -> io::Result<()> {
     sys::mask_signals(libc::SIG_BLOCK, &set_of(signals))
 }
 
-/// Ends [`block`] in the calling thread.
+/// Reverses [`block`] in the calling thread.
 ///
 /// # Errors
-/// The system's.
+/// The system's error.
 ///
 /// ```
 /// use yue::signal::{self, Signal};
 ///
 /// signal::block(&[Signal::USR2])?;
-/// // … what must not be interrupted …
+/// // … code that must not be interrupted …
 /// signal::unblock(&[Signal::USR2])?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -87,17 +87,18 @@ pub fn unblock(signals: &[Signal]) -> io::Result<()> {
     sys::mask_signals(libc::SIG_UNBLOCK, &set_of(signals))
 }
 
-/// Has the process that `command` starts begin with no signal blocked, as programs expect, though the calling thread
-/// has some blocked.
+/// Makes the process that `command` starts begin with no signal blocked, as programs expect, even if the calling thread
+/// has blocked some.
 ///
-/// A [`process::Command`](crate::process::Command) does so by itself; this is for the standard library's.
+/// [`process::Command`](crate::process::Command) does this by itself; this function is for the standard library's
+/// command.
 ///
 /// ```
 /// use std::process::Command;
 /// use yue::signal::{self, Signal};
 ///
 /// signal::block(&[Signal::TERM])?;
-/// // The child can be ended politely, though this thread has the signal blocked.
+/// // The child can be terminated, though this thread has the signal blocked.
 /// let mut child = signal::unblocked(Command::new("sleep").arg("1000")).spawn()?;
 /// Command::new("sh").args(["-c", &format!("kill {}", child.id())]).status()?;
 /// assert!(!child.wait()?.success());
@@ -111,8 +112,8 @@ pub fn unblocked(command: &mut Command) -> &mut Command {
     }
 }
 
-/// Whether the process ignores a signal. At the start of a program that is its parent's wish: a shell ignores SIGINT
-/// for what it starts in the background, `nohup` ignores SIGHUP. Programs leave such signals alone.
+/// Whether the process ignores a signal. At the start of a program that is its parent's choice: a shell ignores SIGINT
+/// for background jobs, and `nohup` ignores SIGHUP. Programs leave such signals alone.
 ///
 /// ```
 /// use yue::signal::{self, Signal};
@@ -123,8 +124,8 @@ pub fn is_ignored(signal: Signal) -> bool {
     sys::signal_action(signal.0) == libc::SIG_IGN
 }
 
-/// Ends the process by that signal, as its default action would: the parent sees that it died of the signal. Nothing
-/// is flushed, and no destructor runs.
+/// Ends the process by a signal, as the signal's default action would: the parent sees that the process died of the
+/// signal. Nothing is flushed, and no destructor runs.
 ///
 /// ```no_run
 /// use yue::signal::{self, Signal};
@@ -132,12 +133,12 @@ pub fn is_ignored(signal: Signal) -> bool {
 /// signal::end_process_by(Signal::TERM)
 /// ```
 pub fn end_process_by(signal: Signal) -> ! {
-    // SAFETY: sets an action, unblocks the signal and sends it to this thread; all numbers are a signal's.
+    // SAFETY: sets an action, unblocks the signal and sends it to this thread; the number is a valid signal's.
     unsafe {
         libc::signal(signal.0, libc::SIG_DFL);
         let _ = unblock(&[signal]);
         libc::raise(signal.0);
-        // Its default action ends no process, or this is process 1 of a container, which a default action spares.
+        // The default action does not end processes, or this is process 1 of a container, which is exempt from it.
         libc::_exit(128 + signal.0)
     }
 }
@@ -146,7 +147,7 @@ fn set_of(signals: &[Signal]) -> libc::sigset_t {
     sys::signal_set(signals.iter().map(|signal| signal.0))
 }
 
-/// A subscriber, as every thread may see it.
+/// A subscriber, in the form that all threads share.
 struct Entry {
     id: u64,
     signals: Vec<Signal>,
@@ -171,7 +172,7 @@ static HUB: Mutex<Hub> = Mutex::new(Hub {
     entries: Vec::new(),
 });
 
-/// No code of the program's runs under the lock, so a poisoned one still holds a whole value.
+/// Locks the hub. None of the program's code runs under the lock, so a poisoned lock still holds a consistent value.
 fn hub() -> MutexGuard<'static, Hub> {
     HUB.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -181,8 +182,8 @@ struct Local {
     loop_id: u32,
     callback: Rc<dyn Fn(Signal)>,
     backend: Backend,
-    /// Where [`AtLoopEnd`] is entered.
-    place: usize,
+    /// The index of [`AtLoopEnd`] among the driver's members.
+    member: usize,
 }
 
 thread_local! {
@@ -190,12 +191,12 @@ thread_local! {
     static LOCAL: RefCell<Vec<Local>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `callback` on this loop, outside fibers, whenever one of the signals comes. Equal signals that come in quick
-/// succession may be one call, as it is with signals. When this returns, the default action of the signals is off in
-/// the whole process; it is back when the last subscription is dropped.
+/// Calls `callback` on this loop, outside fibers, whenever one of the signals arrives. As usual with signals, several
+/// equal signals in quick succession may cause one call. When this returns, the default action of the signals is off in
+/// the whole process. It is restored when the last subscription is dropped.
 ///
 /// # Errors
-/// When the loop's driver does no I/O, or the system gives no thread; nothing is changed then.
+/// When the loop's driver does no I/O, or the system refuses a thread. Nothing has then changed.
 ///
 /// # Panics
 /// Outside a loop.
@@ -207,8 +208,8 @@ thread_local! {
 ///
 /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 ///     let reload = std::rc::Rc::new(Notify::new());
-///     let told = reload.clone();
-///     let _subscription = signal::subscribe(&[Signal::USR1], move |_| told.notify_one())?;
+///     let callback_reload = reload.clone();
+///     let _subscription = signal::subscribe(&[Signal::USR1], move |_| callback_reload.notify_one())?;
 ///     Command::new("sh").args(["-c", "kill -USR1 $PPID"]).status()?;
 ///     reload.notified()?;
 ///     Ok(())
@@ -220,42 +221,42 @@ pub fn subscribe(
     callback: impl Fn(Signal) + 'static,
 ) -> io::Result<Subscription> {
     let backend = backend()?;
-    let at = this_loop::handle();
-    let loop_id = at.id();
-    let id = enter(signals, Target::Loop(at))?;
-    let place = backend.shared().enter(Rc::new(AtLoopEnd(id)));
+    let target = this_loop::handle();
+    let loop_id = target.id();
+    let id = enter(signals, Target::Loop(target))?;
+    let member = backend.shared().enter(Rc::new(AtLoopEnd(id)));
     let local = Local {
         id,
         loop_id,
         callback: Rc::new(callback),
         backend,
-        place,
+        member,
     };
     LOCAL.with_borrow_mut(|all| all.push(local));
     Ok(Subscription::of(id))
 }
 
-/// As [`subscribe`], but calls `callback` on a thread of its own that takes the process's signals: it is called at
-/// once, also while every loop computes or is blocked. It delays the other subscribers, so it should only pass the
-/// signal on; it must not wait for a loop.
+/// Like [`subscribe`], but calls `callback` on the thread that takes the process's signals: at once, even while every
+/// loop computes or blocks. The callback delays other subscribers, so it should only pass the signal on. It must not
+/// wait for a loop.
 ///
 /// ```
 /// use std::sync::mpsc;
 /// use yue::process::Command;
 /// use yue::signal::{self, Signal};
 ///
-/// let (told, heard) = mpsc::channel();
+/// let (sender, receiver) = mpsc::channel();
 /// let subscription = signal::subscribe_off_loop(&[Signal::USR1], move |signal| {
-///     let _ = told.send(signal);
+///     let _ = sender.send(signal);
 /// })?;
 /// std::process::Command::new("sh").args(["-c", "kill -USR1 $PPID"]).status()?;
-/// assert_eq!(heard.recv(), Ok(Signal::USR1));
-/// drop(subscription); // From here on it ends the process again.
+/// assert_eq!(receiver.recv(), Ok(Signal::USR1));
+/// drop(subscription); // From here on the signal ends the process again.
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
 /// # Errors
-/// When the system gives no thread; nothing is changed then.
+/// When the system refuses a thread. Nothing has then changed.
 pub fn subscribe_off_loop(
     signals: &[Signal],
     callback: impl Fn(Signal) + Send + Sync + 'static,
@@ -263,7 +264,7 @@ pub fn subscribe_off_loop(
     enter(signals, Target::OffLoop(Arc::new(callback))).map(Subscription::of)
 }
 
-/// Makes an entry in the hub. The entry is there first: a signal that the handler takes finds it.
+/// Adds an entry to the hub before the handler is installed, so that every signal that the handler takes finds it.
 fn enter(signals: &[Signal], target: Target) -> io::Result<u64> {
     let id = {
         let mut hub = hub();
@@ -281,15 +282,15 @@ fn enter(signals: &[Signal], target: Target) -> io::Result<u64> {
         .map(|()| id)
 }
 
-/// A callback that waits for signals; dropped, it is called no more, and a signal without subscribers has its default
-/// action again (or the action that the program had given it).
+/// A subscription to signals. Dropping it ends the calls of its callback. A signal without subscribers has its default
+/// action again (or the action that the program had set).
 ///
 /// ```
 /// use yue::signal::{self, Signal};
 ///
 /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 ///     let resized = signal::subscribe(&[Signal::WINCH], |_| println!("draw again"))?;
-///     drop(resized); // Not called any more.
+///     drop(resized); // No longer called.
 ///     let reload = signal::subscribe(&[Signal::HUP], |_| println!("read the settings again"))?;
 ///     reload.detach(); // Called until the loop ends.
 ///     Ok(())
@@ -298,7 +299,7 @@ fn enter(signals: &[Signal], target: Target) -> io::Result<u64> {
 /// ```
 pub struct Subscription {
     id: u64,
-    over: Cell<bool>,
+    ended: Cell<bool>,
     _this_thread: std::marker::PhantomData<*const ()>,
 }
 
@@ -306,20 +307,21 @@ impl Subscription {
     fn of(id: u64) -> Subscription {
         Subscription {
             id,
-            over: Cell::new(false),
+            ended: Cell::new(false),
             _this_thread: std::marker::PhantomData,
         }
     }
 
-    /// Keeps the callback for as long as the loop runs; one of [`subscribe_off_loop`] for as long as the process runs.
+    /// Keeps the callback for as long as the loop runs; a callback of [`subscribe_off_loop`] for as long as the process
+    /// runs.
     pub fn detach(self) {
-        self.over.set(true);
+        self.ended.set(true);
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        if !self.over.get() {
+        if !self.ended.get() {
             end(self.id);
         }
     }
@@ -333,23 +335,23 @@ impl fmt::Debug for Subscription {
     }
 }
 
-/// Ends a subscription, once: of this thread, or one without a loop.
+/// Ends a subscription of this thread, or one without a loop. Calling it again does nothing.
 fn end(id: u64) {
     let entry = {
         let mut hub = hub();
         let found = hub.entries.iter().position(|entry| entry.id == id);
-        found.map(|place| hub.entries.swap_remove(place))
+        found.map(|index| hub.entries.swap_remove(index))
     };
     let Some(entry) = entry else { return };
     forward::release(&entry.signals);
-    // During a thread's end the table may be gone; the subscription is then, too.
+    // While a thread ends, the table may have been dropped already, and the subscription with it.
     let local = LOCAL.try_with(|all| {
         let mut all = all.borrow_mut();
-        let place = all.iter().position(|local| local.id == id)?;
-        Some(all.swap_remove(place))
+        let index = all.iter().position(|local| local.id == id)?;
+        Some(all.swap_remove(index))
     });
     if let Ok(Some(local)) = local {
-        local.backend.shared().leave(local.place);
+        local.backend.shared().leave(local.member);
     }
 }
 
@@ -372,7 +374,7 @@ impl Drop for AtLoopEnd {
     }
 }
 
-/// Tells every subscriber of a signal. On the thread that takes them.
+/// Notifies every subscriber of a signal. Runs on the thread that takes the signals.
 fn announce(signal: Signal) {
     let concerned: Vec<(u64, Target)> = {
         let hub = hub();
@@ -385,17 +387,17 @@ fn announce(signal: Signal) {
             .collect()
     };
     if concerned.is_empty() {
-        forward::give_back(signal);
+        forward::run_previous_action(signal);
     }
     for (id, target) in concerned {
         match target {
-            Target::Loop(at) => at.run(move || deliver(id, signal)),
+            Target::Loop(target) => target.run(move || deliver(id, signal)),
             Target::OffLoop(callback) => drop(guarded(|| callback(signal))),
         }
     }
 }
 
-/// Calls the callback of a subscription of this loop, if it is still there.
+/// Calls the callback of a subscription of this loop, if it still exists.
 fn deliver(id: u64, signal: Signal) {
     let here = this_loop::id();
     let callback = LOCAL.with_borrow(|all| {

@@ -17,7 +17,7 @@ use yue_scheduler::FAULT_SIGNALS;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Signal(pub(super) i32);
 
-/// Signals with their names without `SIG`.
+/// Signal names without `SIG`.
 const NAMES: [(&str, i32); 16] = [
     ("HUP", libc::SIGHUP),
     ("INT", libc::SIGINT),
@@ -37,28 +37,28 @@ const NAMES: [(&str, i32); 16] = [
     ("IO", libc::SIGIO),
 ];
 
-/// A name or number that is no signal which a program can wait for.
+/// The error for a name or number that is not a signal which a program can wait for.
 ///
 /// ```
 /// use yue::signal::Signal;
 ///
 /// let error = "KILL".parse::<Signal>().unwrap_err();
-/// assert!(error.to_string().starts_with("'KILL' is no signal that can be waited for"));
+/// assert!(error.to_string().starts_with("'KILL' is not a signal that can be waited for"));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{0}' is no signal that can be waited for; use a name such as INT or SIGTERM, or a number from 1 to 64"
+    "'{0}' is not a signal that can be waited for; use a name such as INT or SIGTERM, or a number from 1 to 64"
 )]
 pub struct UnknownSignal(String);
 
 impl Signal {
-    /// Hang-up: the terminal is gone; for servers, by custom, "read the configuration again".
+    /// Hang-up: the terminal was closed; for servers, by convention, "reload the configuration".
     pub const HUP: Signal = Signal(libc::SIGHUP);
     /// Interrupt, from the keyboard.
     pub const INT: Signal = Signal(libc::SIGINT);
     /// Quit, from the keyboard.
     pub const QUIT: Signal = Signal(libc::SIGQUIT);
-    /// A polite request to end.
+    /// A request to terminate.
     pub const TERM: Signal = Signal(libc::SIGTERM);
     /// For the program's own use.
     pub const USR1: Signal = Signal(libc::SIGUSR1);
@@ -69,14 +69,15 @@ impl Signal {
     /// The terminal's size changed.
     pub const WINCH: Signal = Signal(libc::SIGWINCH);
 
-    /// The signal with that number.
+    /// Returns the signal with that number.
     ///
     /// # Errors
-    /// When there is none, or it cannot be waited for: `KILL`, `STOP`, and those by which a fault is reported.
+    /// When the number is not a signal's, or the signal cannot be waited for: `KILL`, `STOP`, and those that report a
+    /// fault.
     pub fn from_number(number: i32) -> Result<Signal, UnknownSignal> {
         let reserved =
             [libc::SIGKILL, libc::SIGSTOP].contains(&number) || FAULT_SIGNALS.contains(&number);
-        // 32 and 33 are the C library's own.
+        // The C library reserves 32 and 33.
         let known =
             (1..32).contains(&number) || (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number);
         if known && !reserved {
@@ -86,12 +87,12 @@ impl Signal {
         }
     }
 
-    /// The signal's number.
+    /// Returns the signal's number.
     pub fn number(self) -> i32 {
         self.0
     }
 
-    /// The signal's name without `SIG`, if it has one.
+    /// Returns the signal's name without `SIG`, if it has one.
     pub fn name(self) -> Option<&'static str> {
         NAMES
             .iter()
@@ -103,7 +104,7 @@ impl Signal {
 impl FromStr for Signal {
     type Err = UnknownSignal;
 
-    /// `INT`, `SIGINT`, `int` or `2`.
+    /// Parses `INT`, `SIGINT`, `int` or `2`.
     fn from_str(text: &str) -> Result<Self, UnknownSignal> {
         let unknown = || UnknownSignal(text.to_owned());
         if let Ok(number) = text.parse() {
@@ -139,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signals_are_read_by_name_and_by_number() {
+    fn signals_are_parsed_by_name_and_by_number() {
         for text in ["INT", "SIGINT", "int", "sigint", "2"] {
             assert_eq!(text.parse(), Ok(Signal::INT), "{text}");
         }

@@ -1,4 +1,4 @@
-//! Who we are, whom we trust, and making connections with that.
+//! TLS settings: certificates, trusted roots, and the connectors and acceptors built from them.
 
 use super::stream::TlsStream;
 use crate::fs;
@@ -16,7 +16,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// An error of the program's own settings, which says what is wrong.
+/// An error in the program's settings, with a text that says what is wrong.
 fn invalid(text: impl fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text.to_string())
 }
@@ -24,28 +24,28 @@ fn invalid(text: impl fmt::Display) -> io::Error {
 fn certificates(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {
     let all: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(|error| invalid(format!("a certificate cannot be read: {error}")))?;
+        .map_err(|error| invalid(format!("cannot read a certificate: {error}")))?;
     if all.is_empty() {
         return Err(invalid(
-            "there is no certificate (-----BEGIN CERTIFICATE-----)",
+            "found no certificate (-----BEGIN CERTIFICATE-----)",
         ));
     }
     Ok(all)
 }
 
-/// A certificate with those that lead to the root, and its private key.
+/// A certificate with its chain to the root, and its private key.
 ///
 /// ```
 /// use yue::tls::{Acceptor, Identity};
 ///
 /// # let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-/// # let place = yue::Runtime::new()?.run(yue::fs::TempDir::new)?;
-/// # let (chain, key) = (place.path().join("chain.pem"), place.path().join("key.pem"));
+/// # let dir = yue::Runtime::new()?.run(yue::fs::TempDir::new)?;
+/// # let (chain, key) = (dir.path().join("chain.pem"), dir.path().join("key.pem"));
 /// # std::fs::write(&chain, made.cert.pem())?;
 /// # std::fs::write(&key, made.signing_key.serialize_pem())?;
 /// let identity = Identity::from_pem_files(&chain, &key)?;
 /// let acceptor = Acceptor::new(identity)?;
-/// assert!(Identity::from_pem_files(&key, &chain).is_err()); // The wrong way round.
+/// assert!(Identity::from_pem_files(&key, &chain).is_err()); // Swapped by mistake.
 /// # drop(acceptor);
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -55,10 +55,10 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads both from files in the PEM format: the certificate first, then those that signed it.
+    /// Reads both from PEM files. The certificate file starts with the certificate itself, followed by its signers.
     ///
     /// # Errors
-    /// When a file cannot be read, or does not hold what it should.
+    /// When a file cannot be read, or does not contain what it should.
     pub fn from_pem_files(
         certificates: impl AsRef<Path>,
         key: impl AsRef<Path>,
@@ -66,15 +66,15 @@ impl Identity {
         Identity::from_pem(fs::read(certificates)?, fs::read(key)?)
     }
 
-    /// Takes both from memory.
+    /// Parses both from PEM in memory.
     ///
     /// # Errors
-    /// When they are not what they should be.
+    /// When one of them is invalid.
     pub fn from_pem(certificates: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> io::Result<Identity> {
         Ok(Identity {
             certificates: self::certificates(certificates.as_ref())?,
             key: PrivateKeyDer::from_pem_slice(key.as_ref())
-                .map_err(|error| invalid(format!("the private key cannot be read: {error}")))?,
+                .map_err(|error| invalid(format!("cannot read the private key: {error}")))?,
         })
     }
 }
@@ -87,14 +87,14 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// The certificates by which those of others must be signed.
+/// The root certificates that a connection trusts.
 ///
 /// ```
 /// use yue::tls::{Connector, Roots};
 ///
 /// # let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
 /// # let authority = made.cert.pem();
-/// // Servers of one's own, signed by an authority of one's own; others are signed by `Roots::system()`.
+/// // For your servers, signed by your authority. For public servers use `Roots::system()`.
 /// let connector = Connector::new(Roots::from_pem(authority)?)?;
 /// assert!(Roots::from_pem("no certificate").is_err());
 /// # drop(connector);
@@ -106,7 +106,7 @@ pub struct Roots {
 }
 
 impl Roots {
-    /// Those that the system trusts.
+    /// Loads the roots that the system trusts.
     ///
     /// # Errors
     /// When there are none.
@@ -127,18 +127,18 @@ impl Roots {
         })
     }
 
-    /// Reads them from a file in the PEM format.
+    /// Reads roots from a PEM file.
     ///
     /// # Errors
-    /// When the file cannot be read, or holds no certificate.
+    /// When the file cannot be read, or contains no certificate.
     pub fn from_pem_file(path: impl AsRef<Path>) -> io::Result<Roots> {
         Roots::from_pem(fs::read(path)?)
     }
 
-    /// Takes them from memory.
+    /// Parses roots from PEM in memory.
     ///
     /// # Errors
-    /// When there is no certificate, or one that cannot be used.
+    /// When there is no certificate, or one is unusable.
     pub fn from_pem(certificates: impl AsRef<[u8]>) -> io::Result<Roots> {
         let mut store = RootCertStore::empty();
         for certificate in self::certificates(certificates.as_ref())? {
@@ -150,9 +150,9 @@ impl Roots {
     }
 }
 
-/// Makes the client's side of connections.
+/// Creates the client side of TLS connections.
 ///
-/// Made once, for all connections; see [the module](super) for a whole connection.
+/// One connector serves all connections. See [the module](super) for a complete connection.
 ///
 /// ```
 /// use yue::net::UnixStream;
@@ -165,7 +165,7 @@ impl Roots {
 ///     let acceptor = Acceptor::new(Identity::from_pem(&certificate, &key)?)?;
 ///     yue::spawn(move || acceptor.accept(there).map(drop));
 ///     let connector = Connector::new(Roots::from_pem(&certificate)?)?;
-///     // The server proves to be `localhost`, and so it is not `example.org`.
+///     // The server's certificate is for `localhost`, not for `example.org`.
 ///     let error = connector.connect("example.org", here).unwrap_err();
 ///     assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
 ///     Ok(())
@@ -178,19 +178,19 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// A client without a certificate.
+    /// Creates a client without a certificate.
     ///
     /// # Errors
-    /// When the settings do not go together.
+    /// When the settings contradict each other.
     pub fn new(roots: Roots) -> io::Result<Connector> {
         Connector::with(roots, None, &[])
     }
 
-    /// A client that shows a certificate to servers that ask for one, and offers application protocols, the preferred
-    /// first (ALPN; such as `h2` and `http/1.1`).
+    /// Creates a client that shows a certificate to servers that ask for one, and offers application protocols, the
+    /// preferred one first (ALPN; such as `h2` and `http/1.1`).
     ///
     /// # Errors
-    /// When certificate and key do not belong together.
+    /// When certificate and key do not match.
     pub fn with(
         roots: Roots,
         identity: Option<Identity>,
@@ -210,12 +210,12 @@ impl Connector {
         Ok(Connector::from(Arc::new(config)))
     }
 
-    /// Does the client's part of the handshake over `stream`, and demands that the server is called `name` (a host name
-    /// or an IP address).
+    /// Performs the client's handshake over `stream`, and verifies that the server's certificate is for `name` (a host
+    /// name or an IP address).
     ///
     /// # Errors
-    /// The stream's; of the kind `InvalidData` when the server is not to be trusted, or wants to go on otherwise;
-    /// `InvalidInput` for a name that is none.
+    /// The stream's error; `InvalidData` when the server is not trusted or violates the protocol; `InvalidInput` for an
+    /// invalid name.
     pub fn connect<S: Read + Write>(&self, name: &str, stream: S) -> io::Result<TlsStream<S>> {
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| invalid(format!("'{name}' is neither a host name nor an IP address")))?;
@@ -230,9 +230,9 @@ impl From<Arc<ClientConfig>> for Connector {
     }
 }
 
-/// Makes the server's side of connections.
+/// Creates the server side of TLS connections.
 ///
-/// Made once, for all connections. A client may take its time for the handshake, so a deadline belongs around it:
+/// One acceptor serves all connections. A client may delay the handshake, so put a deadline around it:
 ///
 /// ```
 /// use std::time::Duration;
@@ -256,19 +256,19 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// A server for everybody.
+    /// Creates a server that accepts all clients.
     ///
     /// # Errors
-    /// When certificate and key do not belong together.
+    /// When certificate and key do not match.
     pub fn new(identity: Identity) -> io::Result<Acceptor> {
         Acceptor::with(identity, None, &[])
     }
 
-    /// A server that admits only clients with a certificate that is signed by one of `clients`, if that is given, and
-    /// speaks application protocols, the preferred first (ALPN).
+    /// Creates a server that speaks application protocols, the preferred one first (ALPN). With `clients` it admits
+    /// only clients whose certificate is signed by one of these roots.
     ///
     /// # Errors
-    /// When certificate and key do not belong together.
+    /// When certificate and key do not match.
     pub fn with(
         identity: Identity,
         clients: Option<Roots>,
@@ -294,10 +294,10 @@ impl Acceptor {
         Ok(Acceptor::from(Arc::new(config)))
     }
 
-    /// Does the server's part of the handshake over `stream`. A client may take its time: put a deadline around it.
+    /// Performs the server's handshake over `stream`. A client may delay it: put a deadline around it.
     ///
     /// # Errors
-    /// The stream's; of the kind `InvalidData` when the client is not to be trusted, or speaks no TLS.
+    /// The stream's error; `InvalidData` when the client is not trusted, or does not speak TLS.
     pub fn accept<S: Read + Write>(&self, stream: S) -> io::Result<TlsStream<S>> {
         let connection = ServerConnection::new(self.config.clone()).map_err(invalid)?;
         TlsStream::handshake(connection.into(), stream)

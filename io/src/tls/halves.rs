@@ -1,14 +1,14 @@
-//! The two directions of a connection with TLS, each for a fiber of its own.
+//! The two directions of a TLS connection, for use by two fibers.
 //!
 //! ```text
-//!   reader:  stream ──▶ connection ──▶ the caller        what must be answered (a change of keys) ─┐
+//!   reader:  stream ──▶ connection ──▶ the caller        required answers (a change of keys) ───────┐
 //!   writer:  the caller ──▶ connection ──▶ outbox ──▶ stream  ◀────────────────────────────────────┘
 //! ```
 //!
 //! Invariants:
-//! - The connection's cell is borrowed only between two suspensions; nothing waits while it is.
-//! - What is encrypted leaves in the order in which it was encrypted: it is appended to the outbox and taken from its
-//!   front by whoever has the `sending` lock. What a cancelled send left there goes out with the next.
+//! - The connection's cell is borrowed only between suspensions; no code waits while it is borrowed.
+//! - Encrypted bytes leave in the order in which they were encrypted: they are appended to the outbox, and the holder
+//!   of the `sending` lock takes them from its front. The next send also sends what a cancelled send left there.
 
 use super::TlsStream;
 use crate::errors::cannot_wait;
@@ -21,7 +21,7 @@ use std::rc::Rc;
 use yue_scheduler::sync::local::Mutex;
 use yue_scheduler::unrefused;
 
-/// What is read from the stream at once: one TLS record of the largest size.
+/// Bytes read from the stream at once: one TLS record of the maximum size.
 const CHUNK: usize = 16 * 1024 + 512;
 
 struct Shared<S> {
@@ -31,7 +31,7 @@ struct Shared<S> {
     sending: Mutex<()>,
 }
 
-/// The reading half of a connection with TLS; made by [`TlsStream::split`], which has an example.
+/// The read half of a TLS connection, created by [`TlsStream::split`], which has an example.
 pub struct TlsReader<S> {
     shared: Rc<Shared<S>>,
     chunk: Box<[u8]>,
@@ -39,7 +39,7 @@ pub struct TlsReader<S> {
     left: (usize, usize),
 }
 
-/// The writing half of a connection with TLS; made by [`TlsStream::split`], which has an example.
+/// The write half of a TLS connection, created by [`TlsStream::split`], which has an example.
 pub struct TlsWriter<S> {
     shared: Rc<Shared<S>>,
 }
@@ -48,7 +48,7 @@ impl<S> TlsStream<S>
 where
     for<'a> &'a S: Read + Write,
 {
-    /// Splits the connection into its two directions, so that one fiber reads while another one writes. Both stay on
+    /// Splits the connection into its two directions, so that one fiber reads while another writes. Both halves stay on
     /// this loop.
     ///
     /// ```
@@ -100,7 +100,7 @@ impl<S> Shared<S>
 where
     for<'a> &'a S: Read + Write,
 {
-    /// Sends what is encrypted, and waits until it is on its way.
+    /// Sends the encrypted bytes, and waits until the stream has taken them.
     fn send_pending(&self) -> io::Result<()> {
         loop {
             self.collect()?;
@@ -124,7 +124,7 @@ where
                     Err(error) => break Err(error),
                 }
             };
-            // Back to the front, before what has been encrypted meanwhile.
+            // Put the rest back to the front, before bytes that were encrypted meanwhile.
             bytes.drain(..sent);
             bytes.append(&mut self.outbox.borrow_mut());
             self.outbox.replace(bytes);
@@ -132,7 +132,7 @@ where
         }
     }
 
-    /// Moves what the connection has encrypted to the outbox.
+    /// Moves encrypted bytes from the connection to the outbox.
     fn collect(&self) -> io::Result<()> {
         let mut connection = self.connection.borrow_mut();
         let mut outbox = self.outbox.borrow_mut();
@@ -156,13 +156,13 @@ where
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 other => return other,
             }
-            // Answers to what came before, such as to a change of keys.
+            // Send pending answers first, such as to a change of keys.
             self.shared.send_pending()?;
             if self.left.0 == self.left.1 {
                 let count = (&self.shared.stream).read(&mut self.chunk)?;
                 self.left = (0, count);
             }
-            self.take_chunk()?;
+            self.process_chunk()?;
         }
     }
 }
@@ -171,8 +171,8 @@ impl<S> TlsReader<S>
 where
     for<'a> &'a S: Read + Write,
 {
-    /// Hands the connection what came from the stream; nothing is the stream's end.
-    fn take_chunk(&mut self) -> io::Result<()> {
+    /// Feeds received bytes to the connection. An empty chunk means the end of the stream.
+    fn process_chunk(&mut self) -> io::Result<()> {
         let mut bytes = &self.chunk[self.left.0..self.left.1];
         let outcome = {
             let mut connection = self.shared.connection.borrow_mut();
@@ -181,7 +181,7 @@ where
             connection.process_new_packets().map(drop)
         };
         outcome.map_err(|error| {
-            // The peer is told why, if it still listens.
+            // Send the reason to the peer, if it still reads.
             let _ = unrefused(|| self.shared.send_pending());
             io::Error::new(io::ErrorKind::InvalidData, error)
         })
@@ -193,10 +193,10 @@ where
     for<'a> &'a S: Read + Write,
 {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // An error here has taken none of `bytes`.
+        // If this fails, none of `bytes` has been taken.
         self.shared.send_pending()?;
         let count = self.shared.connection.borrow_mut().writer().write(bytes)?;
-        // These are taken, and go out with a later call if not now: an error that lasts is the next call's.
+        // `count` bytes are taken, and a later call sends them if this one cannot. It also meets a lasting error again.
         let _ = unrefused(|| self.shared.send_pending());
         Ok(count)
     }
@@ -211,16 +211,16 @@ impl<S> TlsWriter<S>
 where
     for<'a> &'a S: Read + Write,
 {
-    /// Tells the peer that no more comes. What it sends can be read on.
+    /// Signals the end of the data to the peer. The peer's data can still be read.
     ///
     /// # Errors
-    /// The stream's.
+    /// The stream's error.
     pub fn close(&mut self) -> io::Result<()> {
         self.shared.connection.borrow_mut().send_close_notify();
         self.flush()
     }
 
-    /// The stream below, for its settings; what is read or written past TLS breaks the connection.
+    /// Returns the underlying stream, for its settings. Reading or writing it directly breaks the connection.
     pub fn get_ref(&self) -> &S {
         &self.shared.stream
     }

@@ -1,8 +1,8 @@
-//! TLS over any stream, by rustls (feature `tls`): plain [`Read`] and [`Write`] around plain `Read` and `Write`.
+//! TLS over any stream, by rustls (feature `tls`): implements [`Read`] and [`Write`] over another `Read` and `Write`.
 //!
-//! A [`Connector`] or an [`Acceptor`] is made once, from certificates in files or memory, and serves every connection.
-//! For what they do not offer, both can be made from rustls's own configurations, and [`rustls`] is exported here. The
-//! cryptography is *ring*'s, which needs no more than a C compiler.
+//! One [`Connector`] or [`Acceptor`], made from certificates in files or memory, serves all connections. For further
+//! settings both can be made from rustls's configurations; [`rustls`] is re-exported here. The cryptography is *ring*,
+//! which needs only a C compiler.
 //!
 //! ```
 //! # use std::io::{Read, Write};

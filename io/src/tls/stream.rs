@@ -1,12 +1,12 @@
-//! A connection with TLS.
+//! A TLS connection.
 //!
 //! ```text
 //!   read:    stream ──▶ read_tls ──▶ process_new_packets ──▶ reader ──▶ the caller
 //!   write:   the caller ──▶ writer (encrypts into a bounded buffer) ──▶ write_tls ──▶ stream
 //! ```
 //!
-//! What was encrypted must go out exactly once, also when a write to the stream is cancelled in between: the rest stays
-//! in rustls's buffer, and the next call begins with it.
+//! Encrypted bytes must be sent exactly once, even when a write to the stream is cancelled. The rest stays in rustls's
+//! buffer, and the next call starts with it.
 
 use rustls::pki_types::CertificateDer;
 use rustls::{Connection, ProtocolVersion};
@@ -14,10 +14,10 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use yue_scheduler::unrefused;
 
-/// A stream inside TLS; made by [`Connector::connect`](super::Connector::connect) and
+/// A TLS stream, created by [`Connector::connect`](super::Connector::connect) and
 /// [`Acceptor::accept`](super::Acceptor::accept).
 ///
-/// Dropping it ends the connection without telling the peer so, who cannot know then that nothing is missing: call
+/// Dropping it ends the connection without notifying the peer, which then cannot know whether data is missing. Call
 /// [`TlsStream::close`] first.
 ///
 /// ```
@@ -36,7 +36,7 @@ use yue_scheduler::unrefused;
 ///     let connector = Connector::new(Roots::from_pem(&certificate)?)?;
 ///     let mut stream = connector.connect("localhost", here)?;
 ///     stream.write_all(b"secret")?;
-///     stream.close()?; // Without it, the server's read is an error: something might be missing.
+///     stream.close()?; // Without this, the server's read fails: data might be missing.
 ///     assert_eq!(server.join().unwrap()?, "secret");
 ///     Ok(())
 /// })?;
@@ -62,7 +62,7 @@ impl<S: Read + Write> TlsStream<S> {
         Ok(tls)
     }
 
-    /// Sends what is encrypted.
+    /// Sends the encrypted bytes.
     fn send_pending(&mut self) -> io::Result<()> {
         while self.connection.wants_write() {
             if self.connection.write_tls(&mut self.stream)? == 0 {
@@ -72,22 +72,22 @@ impl<S: Read + Write> TlsStream<S> {
         Ok(())
     }
 
-    /// Receives some of what the peer sent. Returns whether there was anything; `false` is the stream's end.
+    /// Receives bytes from the peer. Returns `false` at the end of the stream.
     fn receive(&mut self) -> io::Result<bool> {
         let count = self.connection.read_tls(&mut self.stream)?;
         if let Err(error) = self.connection.process_new_packets() {
-            // The peer is told why, if it still listens.
+            // Send the reason to the peer, if it still reads.
             let _ = unrefused(|| self.send_pending());
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
         Ok(count > 0)
     }
 
-    /// Tells the peer that no more comes, so that it can tell this from a connection that broke. What it sends can be
-    /// read on.
+    /// Signals the end of the data to the peer, so that the peer can tell it from a broken connection. The peer's data
+    /// can still be read.
     ///
     /// # Errors
-    /// The stream's.
+    /// The stream's error.
     pub fn close(&mut self) -> io::Result<()> {
         self.connection.send_close_notify();
         self.send_pending()?;
@@ -100,22 +100,22 @@ impl<S> TlsStream<S> {
         (self.connection, self.stream)
     }
 
-    /// The application protocol that both sides speak, if they agreed on one.
+    /// Returns the application protocol that the peers agreed on, if any.
     pub fn alpn_protocol(&self) -> Option<&[u8]> {
         self.connection.alpn_protocol()
     }
 
-    /// The peer's certificate and those that lead to the root, if it showed any.
+    /// Returns the peer's certificate and its chain, if it sent any.
     pub fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
         self.connection.peer_certificates()
     }
 
-    /// The version of TLS that is spoken.
+    /// Returns the negotiated TLS version.
     pub fn protocol_version(&self) -> Option<ProtocolVersion> {
         self.connection.protocol_version()
     }
 
-    /// The name by which the client called this server, if it did.
+    /// Returns the server name that the client requested, if any.
     pub fn server_name(&self) -> Option<&str> {
         match &self.connection {
             Connection::Server(server) => server.server_name(),
@@ -123,12 +123,12 @@ impl<S> TlsStream<S> {
         }
     }
 
-    /// rustls's connection.
+    /// Returns the rustls connection.
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    /// The stream below, for its settings; what is read or written past TLS breaks the connection.
+    /// Returns the underlying stream, for its settings. Reading or writing it directly breaks the connection.
     pub fn get_ref(&self) -> &S {
         &self.stream
     }
@@ -144,7 +144,7 @@ impl<S: Read + Write> Read for TlsStream<S> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 other => return other,
             }
-            // Answers to what came before, such as to a change of keys.
+            // Send pending answers first, such as to a change of keys.
             self.send_pending()?;
             self.receive()?;
         }
@@ -153,10 +153,10 @@ impl<S: Read + Write> Read for TlsStream<S> {
 
 impl<S: Read + Write> Write for TlsStream<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // An error here has taken none of `bytes`.
+        // If this fails, none of `bytes` has been taken.
         self.send_pending()?;
         let count = self.connection.writer().write(bytes)?;
-        // These are taken, and go out with a later call if not now: an error that lasts is the next call's.
+        // `count` bytes are taken, and a later call sends them if this one cannot. It also meets a lasting error again.
         let _ = unrefused(|| self.send_pending());
         Ok(count)
     }

@@ -1,24 +1,24 @@
-//! Connections that come through the ring: a multishot accept, for a fiber that takes one after the other, or an accept
-//! of one.
+//! Accepts through the ring: a multishot accept, for a fiber that accepts one connection after another, or an accept of
+//! a single connection.
 //!
 //! ```text
-//!   kernel ──▶ completion each ──▶ taken ──▶ the fiber, now or at its next call; or another that waits
+//!   kernel ──▶ one completion each ──▶ taken ──▶ the fiber, now or at its next call; or another waiter
 //!
 //!   operation:  none ──fiber waits──▶ running ──last completion──▶ none
-//!                                        └─ nobody waits at the next turn (cancel submitted) ─┘
+//!                                        └─ no fiber waits at the next turn (cancel submitted) ─┘
 //! ```
 //!
-//! The kernel takes connections as they come, whether or not somebody wants them. So the operation runs only while the
-//! fiber waits, and on to the next turn: a fiber that comes back within the tick finds it running, and one that does
-//! something else leaves the connections where they are, for other loops and processes.
+//! The kernel accepts connections as they arrive, whether or not a fiber wants them. So the operation runs only while
+//! the fiber waits, and until the next turn. A fiber that returns within the tick finds it running. A fiber that does
+//! something else leaves further connections in the backlog, for other loops and processes.
 //!
-//! The kernel wakes one accept for a connection. If that one ends before it looks, because it is cancelled, or is a
-//! multishot one that ends for a reason of its own, the connection is left where it is, and the other accepts sleep on.
-//! So an accept whose end may have swallowed a wake looks once more, if others wait.
+//! The kernel wakes one accept per connection. If that accept ends before it looks (it is cancelled, or it is a
+//! multishot accept that ends by itself), the connection stays in the backlog, and the other accepts keep sleeping. So
+//! an accept whose end may have swallowed a wake checks the backlog again if others wait.
 //!
-//! What was taken belongs to the listener, not to the operation: whoever accepts next gets it, and one that waits
-//! already is woken for it (`taken.rs`). For that, an accept of one connection is an operation of this kind as well:
-//! the fiber's wait can end by a connection that another fiber's operation took.
+//! Accepted connections belong to the listener, not to the operation: the next caller to accept gets them, and a
+//! waiting caller is woken (`taken.rs`). For this reason an accept of one connection is an operation of this kind as
+//! well: a connection that another fiber's operation accepted can end the fiber's wait.
 
 use super::{Completed, Core, OperationId, demand_suspension};
 use crate::errors::was_cancelled;
@@ -40,7 +40,7 @@ use yue_scheduler::{
 enum Operation {
     None,
     Running(OperationId),
-    /// Its cancel is submitted.
+    /// A cancel was submitted.
     Ending(OperationId),
 }
 
@@ -52,23 +52,23 @@ pub(crate) struct Accepting {
     operation: Cell<Operation>,
     /// The fiber, while it waits.
     waiter: Cell<Option<LocalWaker>>,
-    /// What ended the operation while the fiber waited.
+    /// The error that ended the operation while the fiber waited.
     error: Cell<Option<i32>>,
-    /// Whether operations take all that come, or one.
+    /// Whether an operation accepts all connections, or one.
     multishot: Cell<bool>,
-    /// Whether there may be connections whose wakes the operation has got, besides the one that it ends with.
+    /// Whether the operation may have consumed wakes of connections other than the one it ends with.
     may_swallow: Cell<bool>,
-    /// The ring does not wait on a non-blocking descriptor: wait by a poll, and try again.
+    /// Whether the ring refused to wait, because the descriptor is non-blocking: then the fiber polls and retries.
     refused: Cell<bool>,
     deferred: Cell<bool>,
-    place: Cell<usize>,
-    /// The loop is being shut down: no operation is started any more.
+    member: Cell<usize>,
+    /// Whether the loop is shutting down: then no operation is started.
     aborted: Cell<bool>,
 }
 
 impl Accepting {
-    /// For a listener that outlives the operation: [`Accepting::end`] comes before its end. `many` says that the fiber
-    /// will take one connection after the other.
+    /// Creates the state for a listener that outlives the operation: [`Accepting::end`] must be called before the
+    /// listener is closed. `many` means that the fiber will accept one connection after another.
     pub(crate) fn new(
         core: Rc<Core>,
         listener: RawFd,
@@ -86,29 +86,29 @@ impl Accepting {
             waiter: Cell::new(None),
             error: Cell::new(None),
             deferred: Cell::new(false),
-            place: Cell::new(0),
+            member: Cell::new(0),
             aborted: Cell::new(false),
         })
     }
 
-    /// Whether it is done by that loop's ring.
+    /// Whether the operation runs on that loop's ring.
     pub(crate) fn is_of(&self, core: &Rc<Core>) -> bool {
         Rc::ptr_eq(&self.core, core)
     }
 
-    /// Waits for the next connection; `None` if the listener must be polled first, since its descriptor is
+    /// Waits for the next connection. Returns `None` if the listener must be polled first, because its descriptor is
     /// non-blocking.
     ///
-    /// A fiber that is told to stop still gets what was taken by then. The error comes after the last of it.
+    /// A stopped fiber still gets the connections accepted by then. The error follows the last of them.
     ///
     /// # Errors
-    /// The system's; why the fiber is told to stop; or that it would have to wait and unwinds.
+    /// The system's error; the reason why the fiber was stopped; or that it would have to wait while unwinding.
     ///
     /// # Panics
-    /// If it must wait where the calling code may not suspend for another reason.
+    /// When it must wait where the calling code may not suspend, for a reason other than unwinding.
     pub(crate) fn next(self: &Rc<Self>, reason: &'static str) -> io::Result<Option<OwnedFd>> {
-        if self.core.had_its_share() {
-            // Told to stop or not, what is there is taken first.
+        if self.core.over_budget() {
+            // Accepted connections are returned first, even if the fiber was stopped.
             let _ = unrefused(yield_if_allowed);
         }
         loop {
@@ -127,39 +127,39 @@ impl Accepting {
             if let Err(stopped) = self.wait(reason) {
                 self.end();
                 let taken = self.taken.pop();
-                // Only now is it clear that the call is refused.
+                // Only now is the call refused for certain.
                 return taken.map(Some).ok_or_else(|| refuse_call(stopped).into());
             }
         }
     }
 
-    /// Ends the operation. In a fiber it is over when this returns; in a callback of the loop soon after.
+    /// Ends the operation. In a fiber it has ended when this returns; in a callback of the loop it ends soon after.
     pub(crate) fn end(self: &Rc<Self>) {
         if !in_fiber() {
             return self.drive();
         }
-        // Another may have been started, to look once more.
+        // Another operation may have been started to recheck the backlog.
         while let Operation::Running(id) | Operation::Ending(id) = self.operation.get() {
             self.core.finish_owned(id);
         }
     }
 
-    /// Parks the fiber until there is news. An error is not a refusal yet.
+    /// Parks the fiber until the operation has news. An error here does not refuse the call yet.
     fn wait(self: &Rc<Self>, reason: &'static str) -> Result<(), Stopped> {
         let waker = prepare_park();
         let Some(_waiting) = self.taken.wait(waker.remote()) else {
             return Ok(());
         };
         self.waiter.set(Some(waker));
-        let _left = Left(self);
-        // A fiber that has been told to stop starts nothing: the park only takes it through the run queue.
+        let _clear = ClearWaiter(self);
+        // A stopped fiber starts no operation: the park only passes it through the run queue.
         if !is_cancelled() {
             self.drive();
         }
         park_unrefused(reason, Instant::NEVER).map(drop)
     }
 
-    /// Starts or cancels the operation, as is wanted now.
+    /// Starts or cancels the operation, according to whether a fiber waits.
     fn drive(self: &Rc<Self>) {
         let waiter = self.waiter.get();
         match self.operation.get() {
@@ -185,23 +185,24 @@ impl Accepting {
             let accept = opcode::Accept::new(fd, nowhere, nowhere.cast());
             accept.flags(libc::SOCK_CLOEXEC).build()
         };
-        // SAFETY: the entry names no memory.
+        // SAFETY: the entry points to no memory.
         let id = unsafe { self.core.start(entry, self.clone(), 0) };
         self.operation.set(Operation::Running(id));
-        self.place.set(self.core.shared.enter(self.clone()));
+        self.member.set(self.core.shared.enter(self.clone()));
         self.taken.begin_operation();
     }
 
-    /// Looks for a connection whose wake this operation has swallowed by its end. An accept that begins tries at once.
-    fn look_once_more(self: &Rc<Self>) {
+    /// Rechecks the backlog for a connection whose wake this operation swallowed when it ended. A new accept tries at
+    /// once.
+    fn recheck_backlog(self: &Rc<Self>) {
         if sys::demand_ready(self.listener, libc::POLLIN).is_ok() {
             self.start(false);
-            // There may be several.
+            // There may be several connections.
             self.may_swallow.set(true);
         }
     }
 
-    /// Has the operation looked at in the next turn.
+    /// Schedules the operation for the next turn.
     fn defer(self: &Rc<Self>) {
         if !self.deferred.replace(true) {
             self.core.shared.defer(self.clone());
@@ -213,9 +214,9 @@ impl Accepting {
             error if was_cancelled(error) => {}
             // The descriptor is non-blocking.
             libc::EAGAIN => self.refused.set(true),
-            // The kernel knows no multishot accept, or it is no listener, which the accept of one finds out.
+            // The kernel lacks multishot accept, or the socket is not a listener. A single accept tells which.
             libc::EINVAL if self.multishot.get() => self.multishot.set(false),
-            // Kept only for somebody who waits: for a later call it would be old.
+            // Kept only for a waiting fiber: for a later call the error would be out of date.
             error if self.waiter.get().is_some() => self.error.set(Some(error)),
             _ => {}
         }
@@ -226,14 +227,14 @@ impl Completed for Accepting {
     fn completed(self: Rc<Self>, _: u8, result: i32, _: u32, last: bool) {
         if last {
             self.operation.set(Operation::None);
-            self.core.shared.leave(self.place.get());
+            self.core.shared.leave(self.member.get());
             let others = self.taken.end_operation();
             let may_swallow = match result {
                 0.. => self.may_swallow.get(),
                 error => was_cancelled(-error),
             };
             if others && may_swallow && !self.aborted.get() {
-                self.look_once_more();
+                self.recheck_backlog();
             }
         }
         match u32::try_from(result) {
@@ -267,10 +268,10 @@ impl Member for Accepting {
     }
 }
 
-/// The fiber waits no more, on every way out of the park.
-struct Left<'a>(&'a Rc<Accepting>);
+/// Clears the waiter on every exit from the park.
+struct ClearWaiter<'a>(&'a Rc<Accepting>);
 
-impl Drop for Left<'_> {
+impl Drop for ClearWaiter<'_> {
     fn drop(&mut self) {
         self.0.waiter.set(None);
         self.0.defer();

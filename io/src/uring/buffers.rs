@@ -1,15 +1,15 @@
-//! Receive buffers that the kernel picks from when data comes, so that an idle connection holds none.
+//! Receive buffers that the kernel picks from when data arrives, so that an idle connection holds none.
 //!
 //! ```text
 //!   one mapping:  [ ring of (address, length, number) entries ][ buffer 0 ][ buffer 1 ] …
 //!
-//!   we:      give(number) ── writes an entry at the tail, moves the tail
-//!   kernel:  takes the entry at the head, fills the buffer, names it in the completion
+//!   we:      provide(number) ── writes an entry at the tail, moves the tail
+//!   kernel:  takes the entry at the head, fills the buffer, puts its number in the completion
 //! ```
 //!
-//! A buffer belongs to the kernel while its entry is between head and tail, and to us from the completion that names it
-//! to its return. When none is left, a receive ends with `ENOBUFS`; its owner starts it again, by which time the
-//! buffers have been given back.
+//! A buffer belongs to the kernel while its entry is between head and tail. It belongs to us from the completion with
+//! its number until it is provided again. When no buffer is left, a receive ends with `ENOBUFS`. Its owner restarts it,
+//! and by then the buffers have been provided again.
 
 use io_uring::types::BufRingEntry;
 use io_uring::{IoUring, cqueue};
@@ -18,16 +18,16 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// The number of the buffer group that the ring feeds; there is one.
+/// The id of the ring's only buffer group.
 pub(crate) const GROUP: u16 = 0;
 
-/// Buffers in a ring: a power of two, and some more than the completions that one system call works out.
+/// The number of buffers in a ring: a power of two, somewhat more than the completions that one system call delivers.
 const COUNT: u16 = 64;
 
-/// Bytes in a buffer: what a busy connection receives at once, mostly.
+/// Bytes in a buffer: what a busy connection usually receives at once.
 const SIZE: usize = 16 * 1024;
 
-/// Bytes of the ring's entries: a whole number of pages, so that the buffers start on one.
+/// Bytes of the ring's entries: a whole number of pages, so that the buffers start on a page.
 const RING_BYTES: usize = (COUNT as usize * size_of::<BufRingEntry>()).next_multiple_of(4096);
 
 const TOTAL_BYTES: usize = RING_BYTES + COUNT as usize * SIZE;
@@ -38,11 +38,11 @@ pub(crate) struct BufferRing {
 }
 
 impl BufferRing {
-    /// Makes the buffers and registers them.
+    /// Allocates and registers the buffers.
     pub(super) fn new(ring: &IoUring) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // SAFETY: a fresh anonymous mapping touches no memory of ours.
+        // SAFETY: a fresh anonymous mapping touches no existing memory.
         let base =
             unsafe { libc::mmap(std::ptr::null_mut(), TOTAL_BYTES, protection, flags, -1, 0) };
         if base == libc::MAP_FAILED {
@@ -53,18 +53,18 @@ impl BufferRing {
             base,
             tail: Cell::new(0),
         };
-        // SAFETY: the entries are page-aligned and stay mapped until the ring is gone: `Core` drops the ring first.
+        // SAFETY: the entries are page-aligned and stay mapped until the ring is closed: `Core` drops the ring first.
         unsafe {
             ring.submitter()
                 .register_buf_ring_with_flags(base.as_ptr() as u64, COUNT, GROUP, 0)?
         };
         for number in 0..COUNT {
-            buffers.give(number);
+            buffers.provide(number);
         }
         Ok(buffers)
     }
 
-    /// Lends the bytes of a completion to `f`, then gives the buffer back to the kernel.
+    /// Lends the bytes of a completion to `f`, then returns the buffer to the kernel.
     pub(crate) fn lend(&self, flags: u32, length: usize, f: impl FnOnce(&[u8])) {
         let Some(number) = cqueue::buffer_select(flags) else {
             return;
@@ -72,10 +72,10 @@ impl BufferRing {
         if number >= COUNT {
             return;
         }
-        // Given back also if `f` panics: a lost buffer would be lost for good.
-        let _back = GiveBack { ring: self, number };
+        // Returned even if `f` panics: otherwise the buffer would be lost permanently.
+        let _return = ReturnBuffer { ring: self, number };
         let length = length.min(SIZE);
-        // SAFETY: the buffer lies in the mapping, and is ours until it is given back, after the borrow.
+        // SAFETY: the buffer lies in the mapping, and is ours until it is returned, after the borrow.
         f(unsafe {
             std::slice::from_raw_parts(
                 self.base
@@ -86,7 +86,7 @@ impl BufferRing {
         });
     }
 
-    fn give(&self, number: u16) {
+    fn provide(&self, number: u16) {
         let tail = self.tail.get();
         let entries = self.base.as_ptr().cast::<BufRingEntry>();
         // SAFETY: the index is below COUNT; the entry at the tail is ours until the tail moves.
@@ -98,25 +98,25 @@ impl BufferRing {
         self.tail.set(tail.wrapping_add(1));
         // SAFETY: the tail lies in the first entry, which is mapped; only this thread writes it.
         let shared = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(entries).cast_mut()) };
-        // Release: pairs with the kernel's acquire of the tail; the entry is whole before it is seen.
+        // Release: pairs with the kernel's acquire of the tail; the entry is complete before the kernel sees it.
         shared.store(self.tail.get(), Ordering::Release);
     }
 }
 
-struct GiveBack<'a> {
+struct ReturnBuffer<'a> {
     ring: &'a BufferRing,
     number: u16,
 }
 
-impl Drop for GiveBack<'_> {
+impl Drop for ReturnBuffer<'_> {
     fn drop(&mut self) {
-        self.ring.give(self.number);
+        self.ring.provide(self.number);
     }
 }
 
 impl Drop for BufferRing {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours; the kernel's ring is closed (`Core`'s field order), and nothing was in flight.
+        // SAFETY: we own the mapping; the ring is closed (`Core`'s field order), and no operation was in flight.
         unsafe { libc::munmap(self.base.as_ptr().cast(), TOTAL_BYTES) };
     }
 }

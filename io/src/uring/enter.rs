@@ -1,9 +1,9 @@
-//! The system call `io_uring_enter` by hand, for what the crate that wraps it does not offer: entering by the number
-//! of a registered ring, which saves the kernel looking its descriptor up, and without counting the wait as one for a
+//! The system call `io_uring_enter`, for features that the `io_uring` crate lacks: entering by the number of a
+//! registered ring, which saves the kernel a descriptor lookup, and waiting without being counted as waiting for a
 //! disk.
 //!
-//! A thread registers rings with itself (16 at the most), and only it can enter by the number. A registration keeps its
-//! ring alive, so it is taken back before the ring goes.
+//! A thread registers rings for itself (at most 16), and only that thread can enter by the number. A registration keeps
+//! its ring alive, so it is removed before the ring is closed.
 
 use io_uring::types::Timespec;
 use std::io;
@@ -35,21 +35,21 @@ struct EventsArgument {
     timespec: u64,
 }
 
-/// By which a thread enters one ring.
-pub(super) struct Door {
+/// A thread's handle for entering one ring.
+pub(super) struct RingHandle {
     fd: RawFd,
-    /// The number that the ring is registered under.
+    /// The number under which the ring is registered.
     registered: Option<u32>,
-    /// Flags of every call that waits.
+    /// The flags of every call that waits.
     wait_flags: u32,
 }
 
-impl Door {
-    /// For the ring with that descriptor, which lives longer.
-    pub(super) fn new(fd: RawFd, register: bool, no_iowait: bool) -> Door {
-        // Where it is refused (too old a kernel, too many rings of this thread) the descriptor serves as well.
+impl RingHandle {
+    /// Creates a handle for the ring with that descriptor, which must outlive the handle.
+    pub(super) fn new(fd: RawFd, register: bool, no_iowait: bool) -> RingHandle {
+        // If registering is refused (old kernel, too many rings on this thread), the descriptor works as well.
         let registered = register.then(|| self::register(fd).ok()).flatten();
-        Door {
+        RingHandle {
             fd,
             registered,
             wait_flags: if no_iowait { NO_IOWAIT } else { 0 },
@@ -61,13 +61,13 @@ impl Door {
         self.registered.is_some()
     }
 
-    /// Submits entries; `events` also has the kernel work out what is done.
+    /// Submits entries. With `events` the kernel also delivers pending completions.
     pub(super) fn submit(&self, count: u32, events: bool) -> io::Result<()> {
         let flags = if events { GET_EVENTS } else { 0 };
         self.enter(count, 0, flags, None)
     }
 
-    /// Submits entries and waits for a completion, no longer than `limit`.
+    /// Submits entries and waits for a completion, at most for `limit`.
     pub(super) fn submit_and_wait(&self, count: u32, limit: Option<Duration>) -> io::Result<()> {
         self.enter(count, 1, GET_EVENTS | self.wait_flags, limit)
     }
@@ -106,8 +106,8 @@ impl Door {
             }
             None => (std::ptr::null(), 0),
         };
-        // SAFETY: the argument and the time are in this frame. What the entries point to stays until their terminal
-        // completions: who pushed them promised.
+        // SAFETY: the argument and the time live in this frame. The callers that pushed the entries guarantee that
+        // their memory stays valid until their terminal completions.
         let answer = unsafe {
             libc::syscall(
                 libc::SYS_io_uring_enter,
@@ -125,7 +125,7 @@ impl Door {
         Ok(())
     }
 
-    /// Takes the registration back; later calls go by the descriptor.
+    /// Removes the registration. Later calls use the descriptor.
     pub(super) fn close(&mut self) {
         if let Some(number) = self.registered.take() {
             let update = Update {
@@ -133,7 +133,7 @@ impl Door {
                 reserved: 0,
                 data: 0,
             };
-            // It fails on another thread than the ring's, whose end takes it back as well.
+            // This fails on a thread other than the ring's; the end of the ring's thread removes the registration too.
             let _ = call_register(self.fd, UNREGISTER_RING_FDS, &raw const update);
         }
     }
@@ -150,10 +150,10 @@ fn register(fd: RawFd) -> io::Result<u32> {
 }
 
 fn call_register(fd: RawFd, operation: u32, update: *const Update) -> io::Result<()> {
-    // SAFETY: one live update, which the kernel may write the number to.
+    // SAFETY: one live update, to which the kernel may write the number.
     let answer = unsafe { libc::syscall(libc::SYS_io_uring_register, fd, operation, update, 1u32) };
     match answer {
-        // The number of updates that were done.
+        // The result is the number of updates applied.
         1 => Ok(()),
         0.. => Err(io::Error::from_raw_os_error(libc::EINVAL)),
         _ => Err(io::Error::last_os_error()),

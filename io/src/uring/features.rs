@@ -1,13 +1,13 @@
-//! What the ring may use: what the kernel offers, less what the environment switches off; and how large it is.
+//! The features that a ring may use (those of the kernel, minus those that the environment disables) and its size.
 //!
-//! `YUE_URING_OFF` holds names of [`Feature`]s with commas between them, for a kernel on which one of them misbehaves,
-//! and for tests of what is done without it. `YUE_URING_ENTRIES` is the number of places in the submission queue. Both
-//! are read when a driver is made, and told of there ([`driver`](crate::driver())).
+//! `YUE_URING_OFF` is a comma-separated list of [`Feature`] names, for kernels on which one of them misbehaves, and for
+//! tests of the fallbacks. `YUE_URING_ENTRIES` is the number of entries in the submission queue. Both are read when a
+//! driver is created, and documented there ([`driver`](crate::driver())).
 
 use io_uring::{IoUring, Parameters, Probe};
 use std::io;
 
-/// Something that the driver can do without.
+/// An optional feature of the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Feature {
     DeferTaskrun,
@@ -33,21 +33,21 @@ const VARIABLE: &str = "YUE_URING_OFF";
 
 const ENTRIES_VARIABLE: &str = "YUE_URING_ENTRIES";
 
-/// Submissions that one system call can take, unless the environment says otherwise. A tick that queues more makes a
-/// second call.
+/// The default number of entries in the submission queue: as many as one system call can submit. A tick that queues
+/// more makes a second call.
 const ENTRIES: u32 = 1024;
 
-/// What the kernel makes at the most.
+/// The kernel's maximum number of entries.
 const ENTRIES_MAX: u32 = 32_768;
 
-/// What the environment says makes no sense.
+/// An invalid setting in the environment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadSetting {
-    /// A name in `YUE_URING_OFF` that is no feature's.
-    #[error("YUE_URING_OFF names '{0}', which is no feature; there are {known}", known = known())]
+    /// A name in `YUE_URING_OFF` is not a feature.
+    #[error("YUE_URING_OFF names '{0}', which is not a feature; the features are {known}", known = known())]
     UnknownFeature(String),
-    /// `YUE_URING_ENTRIES` is no number, or too small or large a one.
-    #[error("YUE_URING_ENTRIES is '{0}'; it takes a number from 1 to {ENTRIES_MAX}")]
+    /// `YUE_URING_ENTRIES` is not a number, or is out of range.
+    #[error("YUE_URING_ENTRIES is '{0}'; it must be a number from 1 to {ENTRIES_MAX}")]
     Entries(String),
 }
 
@@ -55,12 +55,12 @@ fn known() -> String {
     NAMES.map(|(name, _)| name).join(", ")
 }
 
-/// The features that are switched off.
+/// The set of disabled features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Switches(u8);
 
 impl Switches {
-    /// What the environment says.
+    /// Reads the disabled features from the environment.
     pub(crate) fn from_environment() -> Result<Switches, BadSetting> {
         match std::env::var_os(VARIABLE) {
             None => Ok(Switches::default()),
@@ -87,7 +87,7 @@ impl Switches {
     }
 }
 
-/// Places in the submission queue, as the environment says.
+/// Returns the number of submission queue entries, as set in the environment or by default.
 pub(super) fn entries() -> Result<u32, BadSetting> {
     let Some(text) = std::env::var_os(ENTRIES_VARIABLE) else {
         return Ok(ENTRIES);
@@ -99,13 +99,13 @@ pub(super) fn entries() -> Result<u32, BadSetting> {
     }
 }
 
-/// Whether the environment makes sense.
+/// Checks the settings in the environment.
 pub(crate) fn check_settings() -> Result<(), BadSetting> {
     entries()?;
     Switches::from_environment().map(drop)
 }
 
-/// What one ring may use.
+/// The features that one ring may use.
 pub(super) struct Features {
     switches: Switches,
     probe: Probe,
@@ -113,8 +113,8 @@ pub(super) struct Features {
 }
 
 impl Features {
-    /// Asks the kernel.
-    pub(super) fn ask(ring: &IoUring, switches: Switches) -> io::Result<Features> {
+    /// Queries the kernel's features.
+    pub(super) fn probe(ring: &IoUring, switches: Switches) -> io::Result<Features> {
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
         let params: &Parameters = ring.params();
@@ -129,13 +129,13 @@ impl Features {
         self.switches.allow(feature) && (feature != Feature::NoIowait || self.no_iowait)
     }
 
-    /// Whether files may be worked on by the operation with that code.
-    pub(super) fn does_files(&self, code: u8) -> bool {
-        self.allow(Feature::Files) && self.knows(code)
+    /// Whether the operation with that opcode may be used on files.
+    pub(super) fn supports_file_operation(&self, code: u8) -> bool {
+        self.allow(Feature::Files) && self.supports(code)
     }
 
-    /// Whether the kernel has the operation with that code.
-    pub(super) fn knows(&self, code: u8) -> bool {
+    /// Whether the kernel supports the operation with that opcode.
+    pub(super) fn supports(&self, code: u8) -> bool {
         self.probe.is_supported(code)
     }
 }
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_switch_features_off_and_others_are_errors_that_list_them() {
+    fn feature_names_disable_features_and_an_unknown_name_lists_them() {
         let off = Switches::parse(" files, no-iowait,").unwrap();
         for (name, feature) in NAMES {
             assert_eq!(off.allow(feature), !["files", "no-iowait"].contains(&name));

@@ -1,16 +1,16 @@
-//! The io_uring driver: operations go into a ring, and their completions come back through it.
+//! The io_uring driver: submits operations to a ring and receives their completions from it.
 //!
 //! ```text
 //!   fiber:  push an entry, park ─────────────┐                       (no system call)
-//!   turn:   one io_uring_enter: submits all, ▼ waits if nothing can run
+//!   turn:   one io_uring_enter: submits all, ▼ waits if nothing is runnable
 //!           completions ──▶ slot ──▶ wake the fiber, or call the owner
 //! ```
 //!
 //! Invariants:
-//! - An operation that a fiber waits for ends the wait by its terminal completion only; so memory that is borrowed for
-//!   it stays valid for as long as the kernel uses it. A cancel asks for that completion; it does not replace it.
+//! - Only the terminal completion of an operation ends a fiber's wait for it. So the memory borrowed for the operation
+//!   stays valid for as long as the kernel uses it. A cancel requests that completion; it does not replace it.
 //! - No borrow of the ring or of the slots is live while a callback or another fiber runs.
-//! - One thread: the one that made the driver (`SINGLE_ISSUER`). Other threads only ring the bell.
+//! - Only the thread that made the driver uses it (`SINGLE_ISSUER`). Other threads only ring the bell.
 
 mod accept;
 mod buffers;
@@ -46,14 +46,14 @@ use yue_scheduler::{
     refuse_call,
 };
 
-/// Completions that are taken out of the ring at once.
+/// The maximum number of completions that are taken out of the ring at once.
 const BATCH: usize = 64;
 
-/// Completions in a turn up to which a loop counts as quiet. Measured with TCP echo, processor time for a message: with
-/// one connection a send by itself saves 4 to 10 %, with ten it costs 12 %.
+/// The number of completions per turn up to which a loop counts as quiet. Measured with TCP echo, in processor time per
+/// message: with one connection a direct send saves 4 to 10 %, with ten connections it costs 12 %.
 const QUIET: usize = 2;
 
-/// Sends in a turn that may go by themselves.
+/// The maximum number of direct sends in a turn.
 const DIRECT_CALLS: u32 = 64;
 
 pub(crate) struct Core {
@@ -65,10 +65,10 @@ pub(crate) struct Core {
     polls: Polls,
     bell: Arc<EventBell>,
     pub(crate) shared: Shared,
-    /// Cleared when a multishot receive turns out to be unknown to the kernel.
+    /// Cleared when the kernel turns out to lack multishot receives.
     pub(crate) multishot: Cell<bool>,
     pub(crate) buffers_exhausted: Cell<u64>,
-    /// Completions of the last turn that had any.
+    /// The number of completions in the last turn that had any.
     last_batch: Cell<usize>,
     direct_calls: Cell<u32>,
 }
@@ -99,9 +99,9 @@ impl Core {
         self.push_plain(poll.build().user_data(BELL));
     }
 
-    /// Pushes an entry that points to nothing.
+    /// Pushes an entry that points to no memory.
     fn push_plain(&self, entry: squeue::Entry) {
-        // SAFETY: there is no memory that would have to stay valid.
+        // SAFETY: the entry points to no memory.
         unsafe { self.ring.borrow_mut().push(entry) };
     }
 
@@ -109,17 +109,17 @@ impl Core {
         self.bell.clone()
     }
 
-    /// What is open or in flight; an owned operation counts once, with its owner.
+    /// Returns the number of open members and operations in flight. An owned operation counts once, with its owner.
     pub(crate) fn in_flight(&self) -> usize {
         self.slots.borrow().fibers() + self.polls.in_kernel() + self.shared.open()
     }
 
-    /// Operations that work on memory of the fibers that wait for them.
+    /// Returns the number of operations that use memory of the fibers waiting for them.
     pub(crate) fn lent(&self) -> usize {
         self.slots.borrow().fibers()
     }
 
-    /// Operations that the kernel may still work on.
+    /// Returns the number of operations that the kernel may still be working on.
     pub(crate) fn in_kernel(&self) -> usize {
         self.slots.borrow().pending()
     }
@@ -132,8 +132,8 @@ impl Core {
         }
     }
 
-    /// Whether so little goes on that a system call for one operation costs less than a turn for it. Not more than some
-    /// times in a turn, since a fiber whose calls all succeed at once would never let others run.
+    /// Whether the loop is so quiet that a system call for one operation costs less than a turn for it. Allowed a
+    /// limited number of times per turn, because a fiber whose calls all succeed at once would never yield to others.
     pub(crate) fn may_call_directly(&self) -> bool {
         let calls = self.direct_calls.get();
         self.direct_calls.set(calls.saturating_add(1));
@@ -141,25 +141,25 @@ impl Core {
         quiet && self.features.allow(Feature::Direct)
     }
 
-    /// Whether files may be worked on by the operation with that code.
-    pub(crate) fn does_files(&self, code: u8) -> bool {
-        self.features.does_files(code)
+    /// Whether the operation with that opcode may be used on files.
+    pub(crate) fn supports_file_operation(&self, code: u8) -> bool {
+        self.features.supports_file_operation(code)
     }
 
-    /// Whether so many operations were tried by system calls since the last turn that a fiber must let others run
-    /// before its next.
-    pub(crate) fn had_its_share(&self) -> bool {
+    /// Whether so many operations were tried by system calls since the last turn that a fiber must yield before its
+    /// next.
+    pub(crate) fn over_budget(&self) -> bool {
         let calls = self.direct_calls.get().saturating_add(1);
         self.direct_calls.set(calls);
         calls > DIRECT_CALLS
     }
 
-    /// How often the submission queue and the completion queue were full.
+    /// Returns how often the submission queue and the completion queue were full.
     pub(crate) fn times_full(&self) -> (u64, u64) {
         self.ring.borrow().times_full()
     }
 
-    /// Asks the kernel to end an operation; its terminal completion still comes.
+    /// Asks the kernel to cancel an operation. The terminal completion still follows.
     pub(crate) fn cancel(&self, id: OperationId) {
         self.push_plain(
             opcode::AsyncCancel::new(id.user_data())
@@ -168,18 +168,18 @@ impl Core {
         );
     }
 
-    /// Takes note of what a cancel answers.
+    /// Handles the result of a cancel.
     ///
-    /// The kernel does not find an operation that is just about to be tried again: one that was woken, by its poll or
-    /// for a thread of the kernel's, and finds that it has to wait after all. So one that is still pending is cancelled
-    /// once more; it has been tried by then. (Seen with a Unix connect at a full backlog, whose first tries are such.)
+    /// The kernel does not find an operation that is about to be retried: one that was woken, by its poll or for a
+    /// kernel worker thread, and finds that it has to wait after all. So an operation that is still pending is
+    /// cancelled again; by then it has been retried. (Seen with a Unix connect at a full backlog, in its first tries.)
     fn cancelled(&self, id: OperationId, result: i32) {
         if result == -libc::ENOENT && self.slots.borrow_mut().is_pending(id) {
             self.cancel(id);
         }
     }
 
-    /// As [`Core::cancelled`], for completions that were only taken out of the ring.
+    /// Like [`Core::cancelled`], for completions that were only moved out of the ring.
     #[cold]
     fn cancel_again(&self, id: OperationId) {
         let answer = self.ring.borrow_mut().take_reaped(id.cancel_data());
@@ -188,7 +188,7 @@ impl Core {
         }
     }
 
-    /// The ring of receive buffers, made when it is first asked for; `None` if the kernel offers none.
+    /// Returns the ring of receive buffers, created on first use, or `None` if the kernel offers none.
     pub(crate) fn buffers(&self) -> Option<&BufferRing> {
         self.buffers
             .get_or_init(|| {
@@ -201,7 +201,7 @@ impl Core {
     /// Starts an operation whose completions go to `owner`.
     ///
     /// # Safety
-    /// What the entry points to stays valid and in place until the completion that is told to be the last.
+    /// The memory that the entry points to stays valid and in place until the completion with `last` set.
     pub(crate) unsafe fn start(
         &self,
         entry: squeue::Entry,
@@ -209,53 +209,55 @@ impl Core {
         tag: u8,
     ) -> OperationId {
         let id = self.slots.borrow_mut().insert(Slot::Owned(owner, tag));
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller upholds the contract.
         unsafe { self.ring.borrow_mut().push(entry.user_data(id.user_data())) };
         id
     }
 
-    /// Does an operation for the calling fiber, which waits for its end, and returns the kernel's answer.
+    /// Performs an operation for the calling fiber, waits for its end, and returns the kernel's result.
     ///
-    /// A fiber that is told to stop meanwhile has the operation cancelled and waits on; if it completed all the same,
-    /// that is the result.
+    /// If the fiber is stopped meanwhile, the operation is cancelled and the wait continues. If the operation completed
+    /// anyway, its result is returned.
     ///
     /// # Safety
-    /// What the entry points to is valid for as long as this call runs; the call does not end before the operation.
+    /// The memory that the entry points to stays valid for as long as this call runs. The call does not return before
+    /// the operation has ended.
     ///
     /// # Errors
-    /// The system's; why the fiber is told to stop; or that it unwinds, and nothing has begun.
+    /// The system's error; the reason why the fiber was stopped; or that the fiber is unwinding, in which case nothing
+    /// was started.
     ///
     /// # Panics
-    /// Where the calling code may not suspend for another reason.
+    /// Where the calling code may not suspend, for a reason other than unwinding.
     pub(crate) unsafe fn run(&self, entry: squeue::Entry, reason: &'static str) -> io::Result<u32> {
         demand_suspension()?;
         let waker = prepare_park();
         let id = self.slots.borrow_mut().insert(Slot::Fiber(waker));
         let flight = Flight { core: self, id };
-        // SAFETY: passed on to the caller; `flight` keeps this frame, and so the caller's, until the operation ended,
-        // also if the park below panics.
+        // SAFETY: the caller upholds the contract; `flight` keeps this frame, and so the caller's, alive until the
+        // operation has ended, even if the park below panics.
         unsafe { self.ring.borrow_mut().push(entry.user_data(id.user_data())) };
         let mut stopped = park_unrefused(reason, Instant::NEVER).err();
         if stopped.is_some() {
             self.cancel(id);
         }
-        // Only the completion ends the operation: until it is there, the kernel may write to the caller's memory, no
-        // matter what woke the fiber.
+        // Only the completion ends the operation. Until it arrives, the kernel may write to the caller's memory,
+        // whatever woke the fiber.
         let result = loop {
             if let Some(result) = self.slots.borrow_mut().take_result(id) {
                 break result;
             }
-            self.wait_on(id, reason, &mut stopped);
+            self.wait_again(id, reason, &mut stopped);
         };
         std::mem::forget(flight);
-        // What happened is what counts: the call is refused only if its operation did nothing.
+        // The outcome decides: the call is refused only if its operation did nothing.
         let stopped = stopped.filter(|_| errors::was_cancelled(-result));
         errors::of_operation(result, stopped.map(refuse_call))
     }
 
-    /// Waits once more for an operation that is not over: its cancel is on its way, or another wake came.
+    /// Waits again for an operation that has not ended: its cancel is in progress, or another wake arrived.
     #[cold]
-    fn wait_on(&self, id: OperationId, reason: &'static str, stopped: &mut Option<Stopped>) {
+    fn wait_again(&self, id: OperationId, reason: &'static str, stopped: &mut Option<Stopped>) {
         self.slots.borrow_mut().set_waker(id, prepare_park());
         if stopped.is_some() {
             return park_uninterruptible(reason);
@@ -285,7 +287,7 @@ impl Core {
         Ok(())
     }
 
-    /// Hands the completions that are there to whom they concern. Returns whether there were any.
+    /// Dispatches the available completions to their fibers and owners. Returns whether there were any.
     fn dispatch(&self) -> bool {
         if self.ring.borrow_mut().has_none() {
             return false;
@@ -330,14 +332,14 @@ impl Core {
         }
     }
 
-    /// Ends an operation whose fiber cannot wait for it any more, blocking the thread until the kernel let go.
+    /// Ends an operation whose fiber can no longer wait for it. Blocks the thread until the kernel has released it.
     #[cold]
     fn finish(&self, id: OperationId) {
         self.cancel(id);
         while self.slots.borrow_mut().take_result(id).is_none() {
             let taken = {
                 let mut ring = self.ring.borrow_mut();
-                // An error is no way out: the kernel may still write to the frame that is about to go.
+                // Keep waiting after an error: the kernel may still write to the frame that is about to be dropped.
                 let _ = ring.enter(Patience::Until(Duration::from_millis(1)));
                 ring.reap();
                 ring.take_reaped(id.user_data())
@@ -351,14 +353,14 @@ impl Core {
         }
     }
 
-    /// Ends an operation that has an owner, and tells it all that comes of it, without a wait of the calling fiber's.
-    /// Not for callbacks: completions that the turn has in its hands are not found.
+    /// Ends an operation that has an owner and delivers all of its completions, without parking the calling fiber. Not
+    /// for callbacks: it does not find completions that the turn has already taken out.
     pub(crate) fn finish_owned(&self, id: OperationId) {
         self.cancel(id);
         loop {
             let taken = {
                 let mut ring = self.ring.borrow_mut();
-                // An error is met again by the next turn; the kernel may still answer.
+                // The next turn meets the error again; the kernel may still deliver the completion.
                 let _ = ring.enter(Patience::Until(Duration::from_millis(1)));
                 ring.reap();
                 std::iter::from_fn(|| ring.take_reaped(id.user_data())).collect::<Vec<_>>()
@@ -374,10 +376,10 @@ impl Core {
     }
 }
 
-/// Fails where an operation of the ring could not be waited for.
+/// Fails where a ring operation could not be waited for.
 ///
 /// # Panics
-/// Where the calling code may not suspend, unless that is because it unwinds.
+/// Where the calling code may not suspend, for a reason other than unwinding.
 fn demand_suspension() -> io::Result<()> {
     match may_suspend() {
         Ok(()) => Ok(()),
@@ -386,8 +388,8 @@ fn demand_suspension() -> io::Result<()> {
     }
 }
 
-/// An operation of a fiber, from its submission to its end. Dropped before (the park refused by a panic), it sees to
-/// the end itself: the frame that it guards must not go while the kernel works on it.
+/// An operation of a fiber, from its submission to its end. If it is dropped earlier (a panic refused the park), it
+/// ends the operation itself: the frame that it guards must not be dropped while the kernel uses it.
 struct Flight<'a> {
     core: &'a Core,
     id: OperationId,

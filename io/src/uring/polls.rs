@@ -1,14 +1,14 @@
-//! Polls that a select watches by: a one-shot poll in the ring whose completion wakes the fiber.
+//! Polls for a select: one-shot polls in the ring whose completion wakes the fiber.
 //!
 //! ```text
-//!   start ──▶ in the kernel ──▶ completion: wake, over
-//!                  └─ end: the waker is forgotten, cancel submitted ──▶ ending ──▶ completion: over
+//!   start ──▶ in the kernel ──▶ completion: wake, finished
+//!                  └─ end: waker dropped, cancel submitted ──▶ ending ──▶ completion: finished
 //! ```
 //!
-//! A poll names no memory of ours, so that nobody need wait for its end: the select that began it returns at once. But
-//! it holds the file open until then. So it counts as in flight until its terminal completion, and a descriptor that is
-//! closed before that has the kernel let go first: a listener's address is free again when the listener is dropped, and
-//! a peer reads its end.
+//! A poll points to no memory, so nothing needs to wait for its end: the select that began it returns at once.
+//! But the poll holds the file open until then. So it counts as in flight until its terminal completion, and closing
+//! the descriptor earlier first makes the kernel release the file. That way a listener's address is free when the
+//! listener is dropped, and a peer reads end of input.
 
 use super::ring::Patience;
 use super::{Completed, Core, OperationId};
@@ -21,37 +21,37 @@ use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::LocalWaker;
 
-/// How often a descriptor that is closed asks the ring whether its poll is over. The first time it is, as a rule.
+/// The maximum attempts to reap a cancelled poll before its descriptor is closed. Normally one is enough.
 const TRIES: u32 = 10;
 
-/// What the ring knows of all polls.
+/// The polls of one ring.
 #[derive(Default)]
 pub(super) struct Polls {
     in_kernel: Cell<usize>,
-    /// Those that were cancelled, by the number of their descriptor. Empty after a turn, so mostly short.
+    /// The cancelled polls, by the id of their descriptor. Empty after a turn, and so usually short.
     ending: RefCell<Vec<(u64, OperationId)>>,
 }
 
 impl Polls {
-    /// Polls whose completion is still to come.
+    /// Returns the number of polls without a terminal completion yet.
     pub(super) fn in_kernel(&self) -> usize {
         self.in_kernel.get()
     }
 }
 
-/// A poll that was started for a fiber.
+/// A poll started for a fiber.
 pub(crate) struct Poll {
     core: Rc<Core>,
     descriptor: u64,
-    /// `None` once it is over.
+    /// `None` once the poll has ended.
     operation: Cell<Option<OperationId>>,
     waker: Cell<Option<LocalWaker>>,
-    /// The number of the system's error, if the poll failed.
+    /// The error code, if the poll failed.
     error: Cell<Option<i32>>,
 }
 
 impl Core {
-    /// Has `waker` wake its fiber, once, when the descriptor is ready or broken; at the next turn if it is already.
+    /// Wakes `waker` once, when the descriptor is ready or broken; at the next turn if it is already.
     pub(crate) fn start_poll(
         self: &Rc<Core>,
         of: Identity,
@@ -73,28 +73,28 @@ impl Core {
         poll
     }
 
-    /// Waits, blocking the thread for a moment, until the kernel has let go of a descriptor that is about to be closed.
+    /// Waits, blocking the thread for a moment, until the kernel has released a descriptor that is about to be closed.
     #[inline]
-    pub(crate) fn settle(&self, descriptor: u64) {
+    pub(crate) fn await_polls(&self, descriptor: u64) {
         if !self.polls.ending.borrow().is_empty() {
-            self.settle_polls(descriptor);
+            self.reap_polls(descriptor);
         }
     }
 
     #[cold]
-    fn settle_polls(&self, descriptor: u64) {
+    fn reap_polls(&self, descriptor: u64) {
         for (of, id) in self.polls.ending.borrow().iter() {
             if *of != descriptor {
                 continue;
             }
-            // Completions are only moved here; they are acted upon by the next turn.
+            // Completions are only moved here; the next turn handles them.
             let mut ring = self.ring.borrow_mut();
             for _ in 0..TRIES {
                 ring.reap();
                 if ring.has_reaped(id.user_data()) {
                     break;
                 }
-                // An error is met again, and reported, by the next turn.
+                // The next turn meets the error again and reports it.
                 let _ = ring.enter(Patience::Until(Duration::from_millis(1)));
             }
         }
@@ -102,7 +102,7 @@ impl Core {
 }
 
 impl Poll {
-    /// Ends it: the fiber is not woken any more. Returns the error if it could not poll.
+    /// Ends the poll, so that it no longer wakes the fiber. Returns the error if it could not poll.
     pub(crate) fn end(&self) -> Option<io::Error> {
         self.waker.take();
         if let Some(id) = self.operation.get() {

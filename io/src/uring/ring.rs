@@ -1,14 +1,14 @@
-//! The ring itself: entries in, completions out, and what happens when either queue is full.
+//! The ring: submits entries, collects completions, and copes with either queue being full.
 //!
 //! ```text
 //!   push ──▶ submission queue ──enter──▶ kernel ──▶ completion queue ──▶ pop
-//!      └─ full: enter at once; still full: ▶ waiting          full, and the kernel says EBUSY: ▶ reaped
+//!      └─ full: enter at once; still full: ▶ waiting          full, and the kernel returns EBUSY: ▶ reaped
 //! ```
 //!
-//! A push never fails. Completions are only moved here, never acted upon, so that a push is safe wherever a fiber is.
-//! Entries hold pointers; whoever pushes one promises that what it points to stays until its terminal completion.
+//! A push never fails. Completions are only moved here, never handled, so a push is safe wherever a fiber is. Entries
+//! hold pointers. The caller of a push guarantees that their memory stays valid until the terminal completion.
 
-use super::enter::Door;
+use super::enter::RingHandle;
 use io_uring::{IoUring, cqueue, squeue};
 use std::collections::VecDeque;
 use std::io;
@@ -17,8 +17,8 @@ use std::time::Duration;
 
 pub(super) struct Ring {
     io: IoUring,
-    door: Door,
-    /// Entries for which the submission queue had no room, oldest first.
+    handle: RingHandle,
+    /// Entries that did not fit into the submission queue, oldest first.
     waiting: VecDeque<squeue::Entry>,
     /// Completions taken from the queue to make room, oldest first.
     reaped: VecDeque<cqueue::Entry>,
@@ -26,7 +26,7 @@ pub(super) struct Ring {
     completions_full: u64,
 }
 
-/// How long [`Ring::enter`] may wait for a completion.
+/// The time that [`Ring::enter`] may wait for a completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Patience {
     None,
@@ -35,10 +35,10 @@ pub(super) enum Patience {
 }
 
 impl Ring {
-    /// `register` and `no_iowait`: see [`Door`].
+    /// Creates a ring. For `register` and `no_iowait` see [`RingHandle`].
     pub(super) fn new(io: IoUring, register: bool, no_iowait: bool) -> Self {
         Ring {
-            door: Door::new(io.as_raw_fd(), register, no_iowait),
+            handle: RingHandle::new(io.as_raw_fd(), register, no_iowait),
             io,
             waiting: VecDeque::new(),
             reaped: VecDeque::new(),
@@ -47,7 +47,7 @@ impl Ring {
         }
     }
 
-    /// How often the submission queue, and how often the completion queue, was found full.
+    /// Returns how often the submission queue and the completion queue were found full.
     pub(super) fn times_full(&self) -> (u64, u64) {
         (self.submissions_full, self.completions_full)
     }
@@ -58,16 +58,16 @@ impl Ring {
 
     /// Whether the ring is entered by a registered number.
     pub(super) fn is_registered(&self) -> bool {
-        self.door.is_registered()
+        self.handle.is_registered()
     }
 
     /// Queues an entry for the next [`Ring::enter`].
     ///
     /// # Safety
-    /// Whatever the entry points to stays valid, and unmoved, until the entry's terminal completion.
+    /// The memory that the entry points to stays valid, and unmoved, until the entry's terminal completion.
     #[inline]
     pub(super) unsafe fn push(&mut self, entry: squeue::Entry) {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller upholds the contract.
         if !self.waiting.is_empty() || unsafe { self.io.submission().push(&entry) }.is_err() {
             self.push_full(entry);
         }
@@ -77,16 +77,16 @@ impl Ring {
     fn push_full(&mut self, entry: squeue::Entry) {
         self.waiting.push_back(entry);
         self.submissions_full += 1;
-        // An error here is met again, and reported, by the next turn.
+        // The next turn meets the error again and reports it.
         let _ = self.enter(Patience::None);
         self.refill();
     }
 
-    /// Moves entries that had no room into the submission queue.
+    /// Moves entries that did not fit into the submission queue.
     fn refill(&mut self) {
         let mut queue = self.io.submission();
         while let Some(entry) = self.waiting.front() {
-            // SAFETY: who pushed the entry promised that what it points to stays.
+            // SAFETY: the caller that pushed the entry guarantees its memory.
             if unsafe { queue.push(entry) }.is_err() {
                 break;
             }
@@ -94,12 +94,12 @@ impl Ring {
         }
     }
 
-    /// Whether no completion is there to be taken.
+    /// Whether no completion is available.
     pub(super) fn has_none(&mut self) -> bool {
         self.reaped.is_empty() && self.io.completion().is_empty()
     }
 
-    /// Takes completions, oldest first: user data, result, flags. Returns how many.
+    /// Takes completions, oldest first: user data, result, flags. Returns their number.
     #[inline]
     pub(super) fn pop_many(&mut self, into: &mut [(u64, i32, u32)]) -> usize {
         let mut count = 0;
@@ -119,16 +119,16 @@ impl Ring {
         count
     }
 
-    /// Submits what is queued and waits as `patience` says. Makes no system call if there is nothing to submit, nothing
-    /// for the kernel to work out and nothing to wait for.
+    /// Submits queued entries and waits for as long as `patience` allows. Makes no system call if there is nothing to
+    /// submit, no completion for the kernel to deliver and nothing to wait for.
     ///
     /// # Errors
-    /// Only what leaves the ring unusable.
+    /// Only errors that leave the ring unusable.
     pub(super) fn enter(&mut self, mut patience: Patience) -> io::Result<()> {
         if !self.waiting.is_empty() {
             self.refill();
             if !self.waiting.is_empty() {
-                // Who waits for the rest must not be kept waiting for those before it.
+                // Do not wait for earlier entries while later ones are not submitted yet.
                 patience = Patience::None;
             }
         }
@@ -139,16 +139,16 @@ impl Ring {
         self.completions_full += u64::from(overflow);
         let result = match patience {
             Patience::None if count == 0 && !events => return Ok(()),
-            Patience::None => self.door.submit(count, events),
-            Patience::Forever => self.door.submit_and_wait(count, None),
-            Patience::Until(limit) => self.door.submit_and_wait(count, Some(limit)),
+            Patience::None => self.handle.submit(count, events),
+            Patience::Forever => self.handle.submit_and_wait(count, None),
+            Patience::Until(limit) => self.handle.submit_and_wait(count, Some(limit)),
         };
         match result {
             Ok(()) => Ok(()),
             Err(error) => match error.raw_os_error() {
-                // The time came, or a signal: the loop looks at what there is, and comes again.
+                // The time passed, or a signal came: the loop handles what is available and returns.
                 Some(libc::ETIME | libc::EINTR) => Ok(()),
-                // The completion queue must be emptied first, or the kernel is short of memory for a moment.
+                // The completion queue must be emptied first, or the kernel is temporarily short of memory.
                 Some(libc::EBUSY | libc::EAGAIN) => {
                     self.reap();
                     Ok(())
@@ -158,7 +158,7 @@ impl Ring {
         }
     }
 
-    /// Empties the completion queue without acting on what is in it.
+    /// Empties the completion queue without handling its entries.
     #[cold]
     pub(super) fn reap(&mut self) {
         self.reaped.extend(self.io.completion());
@@ -171,21 +171,21 @@ impl Ring {
         reaped.any(|entry| entry.user_data() == user_data)
     }
 
-    /// Whether a reaped completion carries `user_data`; removes and returns its result and flags.
+    /// Removes a reaped completion with `user_data`, and returns its result and flags, if there is one.
     #[cold]
     pub(super) fn take_reaped(&mut self, user_data: u64) -> Option<(i32, u32)> {
-        let place = self
+        let index = self
             .reaped
             .iter()
             .position(|entry| entry.user_data() == user_data)?;
         self.reaped
-            .remove(place)
+            .remove(index)
             .map(|entry| (entry.result(), entry.flags()))
     }
 }
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        self.door.close();
+        self.handle.close();
     }
 }

@@ -1,7 +1,7 @@
-//! Making a ring: the best flags that the kernel takes, and what it must be able to do.
+//! Creates a ring with the best flags that the kernel accepts, and checks the features that the driver requires.
 //!
-//! Nothing here looks at a version string. Flags that the kernel does not know are refused with `EINVAL`, and the next
-//! step of the ladder asks for fewer; operations are asked for with a probe.
+//! Nothing here looks at a version string. The kernel refuses unknown flags with `EINVAL`, and the next step of the
+//! ladder requests fewer. Supported operations are found with a probe.
 
 use super::buffers::BufferRing;
 use super::features::{BadSetting, Feature, Features, Switches, entries};
@@ -9,11 +9,11 @@ use super::ring::Ring;
 use io_uring::{IoUring, opcode};
 use std::io;
 
-/// Completions that can wait, for each entry of the submission queue; the kernel keeps the rest in a list of its own
+/// The size of the completion queue, per entry of the submission queue. The kernel keeps further completions in a list
 /// until there is room.
 const COMPLETIONS_PER_ENTRY: u32 = 4;
 
-/// Why a ring could not be made.
+/// The reason why a ring could not be created.
 ///
 /// ```
 /// match yue_io::probe_uring() {
@@ -33,7 +33,7 @@ pub enum Unavailable {
     /// `ENOSYS`.
     #[error("this kernel has no io_uring (ENOSYS)")]
     Missing,
-    /// The kernel lacks something that the driver cannot do without.
+    /// The kernel lacks a feature that the driver requires.
     #[error("this kernel's io_uring is too old (it lacks {0})")]
     TooOld(&'static str),
     /// Anything else, such as too little memory.
@@ -68,10 +68,10 @@ impl From<BadSetting> for Unavailable {
     }
 }
 
-/// Makes a ring for the calling thread; also tells what it may use.
+/// Creates a ring for the calling thread. Also returns the features that it may use.
 pub(super) fn make() -> Result<(Ring, Features), Unavailable> {
     let switches = Switches::from_environment()?;
-    let ring = climb(switches.allow(Feature::DeferTaskrun), entries()?)?;
+    let ring = build_ring(switches.allow(Feature::DeferTaskrun), entries()?)?;
     let params = ring.params();
     for (has, name) in [
         (
@@ -88,7 +88,7 @@ pub(super) fn make() -> Result<(Ring, Features), Unavailable> {
             return Err(Unavailable::TooOld(name));
         }
     }
-    let features = Features::ask(&ring, switches)?;
+    let features = Features::probe(&ring, switches)?;
     for (code, name) in [
         (opcode::Accept::CODE, "accept"),
         (opcode::Connect::CODE, "connect"),
@@ -99,7 +99,7 @@ pub(super) fn make() -> Result<(Ring, Features), Unavailable> {
         (opcode::PollAdd::CODE, "poll"),
         (opcode::AsyncCancel::CODE, "cancel"),
     ] {
-        if !features.knows(code) {
+        if !features.supports(code) {
             return Err(Unavailable::TooOld(name));
         }
     }
@@ -108,10 +108,10 @@ pub(super) fn make() -> Result<(Ring, Features), Unavailable> {
     Ok((Ring::new(ring, register, no_iowait), features))
 }
 
-/// What io_uring can do here beyond what the driver needs: makes a ring, asks it, and lets it go. For reports.
+/// Returns the optional io_uring features available here, for reports: creates a ring, queries it, and drops it.
 ///
 /// # Errors
-/// Why the driver cannot be used.
+/// The reason why the driver cannot be used.
 ///
 /// ```
 /// match yue_io::probe_uring() {
@@ -135,7 +135,10 @@ pub fn probe_uring() -> Result<Vec<&'static str>, Unavailable> {
             "waits that count as idle",
         ),
         (buffers, "receive buffers of the ring"),
-        (features.does_files(opcode::OpenAt::CODE), "files"),
+        (
+            features.supports_file_operation(opcode::OpenAt::CODE),
+            "files",
+        ),
     ] {
         if has {
             found.push(name);
@@ -144,8 +147,8 @@ pub fn probe_uring() -> Result<Vec<&'static str>, Unavailable> {
     Ok(found)
 }
 
-/// From the flags that help most down to those that every kernel knows.
-fn climb(defer_taskrun: bool, entries: u32) -> io::Result<IoUring> {
+/// Builds a ring. Tries the most useful flags first, then fewer, down to those that every kernel knows.
+fn build_ring(defer_taskrun: bool, entries: u32) -> io::Result<IoUring> {
     let mut last = None;
     let first = if defer_taskrun { 0 } else { 1 };
     for step in first..4 {
@@ -154,13 +157,13 @@ fn climb(defer_taskrun: bool, entries: u32) -> io::Result<IoUring> {
             .setup_clamp()
             .setup_cqsize(entries * COMPLETIONS_PER_ENTRY);
         match step {
-            // Linux 6.1: completions are worked out when we ask for them, on our own thread.
+            // Linux 6.1: completions run when we ask for them, on our thread.
             0 => builder
                 .setup_single_issuer()
                 .setup_defer_taskrun()
                 .setup_taskrun_flag()
                 .setup_submit_all(),
-            // Linux 5.19: ... at our next system call, without an interrupt.
+            // Linux 5.19: completions run at our next system call, without an interrupt.
             1 => builder
                 .setup_coop_taskrun()
                 .setup_taskrun_flag()

@@ -1,13 +1,13 @@
-//! Who waits for which completion.
+//! Maps completions to waiting operations.
 //!
-//! `user_data` is a slot's index and generation, never a pointer: a completion that comes for a slot that is free, or
-//! serves another operation by now, finds nobody.
+//! `user_data` is a slot's index and generation, never a pointer. A completion for a slot that is free, or that serves
+//! another operation by now, is ignored.
 //!
 //! ```text
 //!   user_data   63 ······ 32  31   30 ····· 0
 //!               generation    0    index         an operation
 //!               generation    1    index         the cancel of that operation
-//!               why           1    all ones      nobody's
+//!               reason        1    all ones      no operation
 //! ```
 
 use std::rc::Rc;
@@ -16,12 +16,12 @@ use yue_scheduler::LocalWaker;
 /// Set in the index of a cancel.
 const CANCEL: u64 = 1 << 31;
 
-/// A completion in which nobody is interested.
+/// A completion that is ignored.
 pub(super) const NOBODY: u64 = 0xffff_ffff;
 /// The bell's poll.
 pub(super) const BELL: u64 = (1 << 32) | 0xffff_ffff;
 
-/// An operation, as long as its terminal completion is still to come (or to be picked up by its fiber).
+/// An operation whose terminal completion has not arrived yet, or has not been picked up by its fiber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OperationId(u64);
 
@@ -34,22 +34,22 @@ impl OperationId {
         self.0
     }
 
-    /// What the cancel of the operation carries.
+    /// Returns the user data of the operation's cancel.
     pub(super) fn cancel_data(self) -> u64 {
         self.0 | CANCEL
     }
 
-    /// The operation whose cancel carries `user_data`.
+    /// Returns the operation whose cancel has this user data.
     pub(super) fn of_cancel(user_data: u64) -> Option<OperationId> {
         let is_cancel = user_data & CANCEL != 0 && user_data as u32 != NOBODY as u32;
         is_cancel.then_some(OperationId(user_data & !CANCEL))
     }
 }
 
-/// What is told of the completions of an operation that no fiber waits for.
+/// The owner of an operation that no fiber waits for. It is notified of completions.
 pub(crate) trait Completed {
-    /// One completion: `tag` as given with the operation, `flags` as in the queue entry, `last` if no more will come.
-    /// Called by the loop outside fibers.
+    /// Handles one completion. `tag` is the tag given at the start, `flags` are those of the queue entry, and `last`
+    /// means that no more will follow. Called by the loop outside fibers.
     fn completed(self: Rc<Self>, tag: u8, result: i32, flags: u32, last: bool);
 }
 
@@ -60,7 +60,7 @@ pub(super) enum Slot {
     Owned(Rc<dyn Completed>, u8),
 }
 
-/// What a completion means for its slot.
+/// The recipient of a completion.
 pub(super) enum Found {
     Nobody,
     Fiber(LocalWaker),
@@ -71,13 +71,13 @@ pub(super) struct Slots {
     slots: Vec<(u32, Slot)>,
     free: u32,
     pending: usize,
-    /// Of these, the ones that fibers wait for.
+    /// The number of pending operations that fibers wait for.
     fibers: usize,
 }
 
 const END: u32 = u32::MAX;
 
-/// The most operations in flight: an index has 31 bits, and all ones are nobody's.
+/// The maximum number of operations in flight: an index has 31 bits, and all ones is reserved.
 const MOST: usize = (1 << 31) - 1;
 
 impl Slots {
@@ -90,12 +90,12 @@ impl Slots {
         }
     }
 
-    /// Operations whose terminal completion is still to come.
+    /// Returns the number of operations without a terminal completion yet.
     pub(super) fn pending(&self) -> usize {
         self.pending
     }
 
-    /// Of these, the ones that fibers wait for.
+    /// Returns the number of pending operations that fibers wait for.
     pub(super) fn fibers(&self) -> usize {
         self.fibers
     }
@@ -108,17 +108,17 @@ impl Slots {
         if index == END {
             assert!(
                 self.slots.len() < MOST,
-                "more than two thousand million operations in flight"
+                "more than two billion operations in flight"
             );
             let index = self.slots.len() as u32;
             self.slots.push((0, slot));
             return OperationId::new(index, 0);
         }
-        let (generation, place) = &mut self.slots[index as usize];
-        if let Slot::Free { next } = *place {
+        let (generation, slot_here) = &mut self.slots[index as usize];
+        if let Slot::Free { next } = *slot_here {
             self.free = next;
         }
-        *place = slot;
+        *slot_here = slot;
         OperationId::new(index, *generation)
     }
 
@@ -131,13 +131,13 @@ impl Slots {
             .map(|entry| (index, entry))
     }
 
-    /// Whether the operation's terminal completion is still to come.
+    /// Whether the operation's terminal completion has not arrived yet.
     pub(super) fn is_pending(&mut self, id: OperationId) -> bool {
         let entry = self.find(id.0);
         matches!(entry, Some((_, (_, Slot::Fiber(_) | Slot::Owned(..)))))
     }
 
-    /// Takes note of a completion and tells whom it concerns.
+    /// Records a completion, and returns its recipient.
     #[inline]
     pub(super) fn complete(&mut self, user_data: u64, result: i32, last: bool) -> Found {
         let Some((_, entry)) = self.find(user_data) else {
@@ -163,14 +163,14 @@ impl Slots {
         }
     }
 
-    /// Has another waker used when a fiber's operation is over.
+    /// Replaces the waker of a fiber's operation.
     pub(super) fn set_waker(&mut self, id: OperationId, new: LocalWaker) {
         if let Some((_, (_, Slot::Fiber(waker)))) = self.find(id.0) {
             *waker = new;
         }
     }
 
-    /// The result of a fiber's operation, once it is there; frees the slot then.
+    /// Returns the result of a fiber's operation once it has arrived, and then frees the slot.
     #[inline]
     pub(super) fn take_result(&mut self, id: OperationId) -> Option<i32> {
         let result = match self.find(id.0) {
@@ -191,7 +191,7 @@ impl Slots {
         self.free = index;
     }
 
-    /// Every operation in flight.
+    /// Returns all operations in flight.
     pub(super) fn in_flight(&self) -> Vec<OperationId> {
         let pending = |slot: &Slot| matches!(slot, Slot::Fiber(_) | Slot::Owned(..));
         let numbered = (0u32..).zip(&self.slots);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_completion_for_an_earlier_use_of_a_slot_finds_nobody() {
+    fn a_completion_for_an_earlier_use_of_a_slot_is_ignored() {
         let mut slots = Slots::new();
         let first = slots.insert(Slot::Owned(Rc::new(Nothing), 1));
         assert!(matches!(
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancel_names_its_operation_and_no_other_and_none_names_nobody() {
+    fn a_cancel_identifies_its_operation_and_no_other() {
         let mut slots = Slots::new();
         let first = slots.insert(Slot::Owned(Rc::new(Nothing), 1));
         slots.complete(first.user_data(), 0, true);
@@ -248,7 +248,7 @@ mod tests {
         for id in [first, second] {
             assert_eq!(OperationId::of_cancel(id.cancel_data()), Some(id));
             assert_eq!(OperationId::of_cancel(id.user_data()), None);
-            // The completion of a cancel is none of the operation.
+            // The completion of a cancel does not complete the operation.
             let found = slots.complete(id.cancel_data(), 0, true);
             assert!(matches!(found, Found::Nobody));
         }

@@ -1,6 +1,6 @@
-//! Runs a test's body in a process of its own: the test binary, started again for that one test.
+//! Runs a test's body in a child process: the test binary, started again for that one test.
 
-#![allow(dead_code)] // Each test binary uses a part of it.
+#![allow(dead_code)] // Each test binary uses only a part of this module.
 
 use std::process::{Command, Output};
 
@@ -19,13 +19,13 @@ fn command(test: &str) -> Command {
     command
 }
 
-/// In the child, runs `body`; in the parent, starts the child and demands that it succeeds.
+/// Runs `body` in the child. In the parent, starts the child and requires that it succeeds.
 pub fn in_child(test: &str, body: impl FnOnce()) {
     child_output(test, |_| {}, body);
 }
 
-/// As [`in_child`]; `prepare` has the last word on how the child is started. Returns what the child wrote on standard
-/// error, and in the child itself `None`.
+/// Like [`in_child`]; `prepare` may change how the child is started. Returns the child's standard error in the parent,
+/// and `None` in the child.
 pub fn child_output(
     test: &str,
     prepare: impl FnOnce(&mut Command),

@@ -1,21 +1,22 @@
-//! Runs a test's body on both drivers, or on the one that `YUE_IO` names, and checks that nothing is left behind.
+//! Runs a test's body on both drivers, or on the one that `YUE_IO` names, and checks that no operation or fiber
+//! remains.
 
-#![allow(dead_code)] // Each test binary uses a part of it.
+#![allow(dead_code)] // Each test binary uses only a part of this module.
 
 use std::time::Duration;
 use yue_io::Choice;
 use yue_scheduler::{Config, Loop, LoopHandle, StopReport, sleep, this_loop, timeout};
 
-/// How long a test waits for what must come.
+/// The time limit of waits that must succeed.
 pub const LONG: Duration = Duration::from_secs(30);
 
-/// The drivers to test: both, unless the environment chooses.
+/// Returns the drivers to test: both, unless the environment chooses.
 pub fn choices() -> Vec<Choice> {
     match Choice::from_environment().unwrap() {
         Choice::Auto => match yue_io::driver(Choice::Uring) {
             Ok(_) => vec![Choice::Uring, Choice::Mio],
             Err(error) => {
-                eprintln!("only mio is tested: {error}");
+                eprintln!("testing only mio: {error}");
                 vec![Choice::Mio]
             }
         },
@@ -23,7 +24,7 @@ pub fn choices() -> Vec<Choice> {
     }
 }
 
-/// A loop with that driver.
+/// Creates a loop with that driver.
 pub fn new_loop(choice: Choice) -> Loop {
     Loop::new(Config {
         driver: yue_io::driver(choice).unwrap(),
@@ -40,14 +41,14 @@ pub fn on_each_driver(body: fn()) {
     }
 }
 
-/// Runs `body` on a loop with that driver; all fibers and operations must be over by themselves or by a cancel.
+/// Runs `body` on a loop with that driver. All fibers and operations must end by themselves or by a cancel.
 pub fn run_on<T: 'static>(choice: Choice, body: impl FnOnce() -> T + 'static) -> T {
     let (result, report) = new_loop(choice).run_reported(body);
     assert_eq!(report, StopReport::default());
     result
 }
 
-/// A second loop, on a thread of its own, until its handle is told to shut down.
+/// Starts a second loop on a new thread. It runs until its handle is shut down.
 pub fn worker(choice: Choice) -> (LoopHandle, std::thread::JoinHandle<StopReport>) {
     let (sender, receiver) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
@@ -59,22 +60,22 @@ pub fn worker(choice: Choice) -> (LoopHandle, std::thread::JoinHandle<StopReport
     (receiver.recv().unwrap(), thread)
 }
 
-/// The choice that gives the driver of the calling loop.
+/// Returns the choice that selects the calling loop's driver.
 pub fn this_choice() -> Choice {
     this_loop::with_driver(|driver| driver.name().parse().unwrap())
 }
 
-/// Operations in flight on the calling loop.
+/// Returns the number of operations in flight on the calling loop.
 pub fn operations() -> usize {
     this_loop::counters().operations
 }
 
-/// Waits, on a fiber, until `condition` holds.
+/// Waits in a fiber until `condition` holds.
 pub fn wait_until(condition: impl Fn() -> bool) {
-    let come = timeout(LONG, || {
+    let outcome = timeout(LONG, || {
         while !condition() {
             sleep(Duration::from_micros(200)).unwrap();
         }
     });
-    assert!(come.is_ok(), "what was waited for did not come");
+    assert!(outcome.is_ok(), "the condition did not become true");
 }

@@ -1,7 +1,7 @@
-//! A seccomp filter that answers every io_uring call with an error, as containers do, written out by hand.
+//! A handwritten seccomp filter that makes every io_uring call fail, like those of containers.
 //!
 //! ```text
-//!   load the call's number;  425, 426 or 427?  ── yes ──▶ answer `errno`
+//!   load the call's number;  425, 426 or 427?  ── yes ──▶ fail with `errno`
 //!                                              └─ no ───▶ allow
 //! ```
 
@@ -18,7 +18,7 @@ const fn step(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code, jt, jf, k }
 }
 
-/// Has the process that `command` starts see `errno` for each of io_uring's system calls.
+/// Makes each of io_uring's system calls fail with `errno` in the process that `command` starts.
 pub fn refuse_io_uring(command: &mut Command, errno: i32) {
     // SAFETY: between fork and exec only two system calls are made, and nothing is allocated.
     unsafe { command.pre_exec(move || install(errno)) };
@@ -36,7 +36,7 @@ fn install(errno: i32) -> io::Result<()> {
         len: filter.len() as u16,
         filter: filter.as_mut_ptr(),
     };
-    // SAFETY: plain integers.
+    // SAFETY: a struct of plain integers.
     if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
         return Err(io::Error::last_os_error());
     }

@@ -1,12 +1,12 @@
-//! Lets a test answer its own system calls: a seccomp filter asks a supervisor about each of some calls, and the
-//! supervisor has the kernel make the call or answer with an error in its place.
+//! Lets a test decide the results of its own system calls. A seccomp filter passes certain calls to a supervisor, and
+//! the supervisor lets the kernel make the call or makes it fail.
 //!
 //! ```text
-//!   filtered thread:  call ──▶ filter ──▶ sleeps ················▶ goes on with the call, or with the error
+//!   filtered thread:  call ──▶ filter ──▶ sleeps ················▶ continues with the call, or with the error
 //!   supervisor:                  └──▶ poll ─▶ RECV ─▶ decide ─▶ SEND
 //! ```
 //!
-//! The filter stays with the threads that the filtered one starts, so use this in a process of its own.
+//! Threads that the filtered thread starts inherit the filter, so use this in a child process.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -16,11 +16,11 @@ const LOAD_NUMBER: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS, at offset 0 of `secc
 const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
-/// Runs `body` on a thread whose calls of those numbers `answer` decides upon: `None` has the kernel make the call, an
-/// error number is what the thread sees instead.
+/// Runs `body` on a thread. `answer` decides its calls of those numbers: `None` lets the kernel make the call, an error
+/// number makes the call fail with it.
 ///
 /// # Errors
-/// When the kernel has no such filters, or forbids them.
+/// When the kernel lacks such filters, or forbids them.
 pub fn supervised<T: Send>(
     numbers: &[i64],
     mut answer: impl FnMut(i64) -> Option<i32>,
@@ -59,7 +59,7 @@ fn install(numbers: &[i64]) -> io::Result<OwnedFd> {
     let count = numbers.len();
     let mut filter = vec![step(LOAD_NUMBER, 0, 0, 0)];
     for (n, number) in numbers.iter().enumerate() {
-        // Over the numbers that follow and the first return.
+        // Jump over the remaining numbers and the first return.
         filter.push(step(JUMP_IF_EQUAL, (count - n) as u8, 0, *number as u32));
     }
     filter.push(step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW));
@@ -68,7 +68,7 @@ fn install(numbers: &[i64]) -> io::Result<OwnedFd> {
         len: filter.len() as u16,
         filter: filter.as_mut_ptr(),
     };
-    // SAFETY: plain integers.
+    // SAFETY: a struct of plain integers.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
     // SAFETY: the program is live, and the kernel copies it.
     let listener = check(unsafe {
@@ -79,11 +79,11 @@ fn install(numbers: &[i64]) -> io::Result<OwnedFd> {
             &raw const program,
         ) as i32
     })?;
-    // SAFETY: a fresh descriptor that nobody else owns.
+    // SAFETY: a new descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(listener) })
 }
 
-/// Whether a call waits for its answer; after a short while without one, no.
+/// Returns whether a call waits for its answer, after waiting a short while for one.
 fn wait_for_call(listener: RawFd) -> io::Result<bool> {
     let mut poll = libc::pollfd {
         fd: listener,
@@ -96,7 +96,7 @@ fn wait_for_call(listener: RawFd) -> io::Result<bool> {
 }
 
 fn decide(listener: RawFd, answer: &mut impl FnMut(i64) -> Option<i32>) -> io::Result<()> {
-    // SAFETY: plain integers, and the kernel wants them zero.
+    // SAFETY: plain integers, which the kernel requires to be zero.
     let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
     // SAFETY: a live, writable notification.
     check(unsafe { libc::ioctl(listener, libc::SECCOMP_IOCTL_NOTIF_RECV, &mut call) })?;
@@ -112,7 +112,7 @@ fn decide(listener: RawFd, answer: &mut impl FnMut(i64) -> Option<i32>) -> io::R
     };
     // SAFETY: a live response to the call that was received.
     match check(unsafe { libc::ioctl(listener, libc::SECCOMP_IOCTL_NOTIF_SEND, &mut response) }) {
-        // A signal took the call back meanwhile; it is made again.
+        // A signal interrupted the call meanwhile; it will be retried.
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         other => other.map(drop),
     }

@@ -1,6 +1,6 @@
-//! Programs in which several fibers meet at one thing: a full receiver or listener, acceptors of one listener,
-//! handles of one open file, a FIFO. Which of them is first may depend on time; what is noted does not: what comes
-//! whole, in order, and how much.
+//! Programs in which several fibers share one object: a full receiver or listener, acceptors of one listener, handles
+//! of one open file, a FIFO. Timing may decide which fiber is first, but not what is recorded: what arrives whole, in
+//! order, and how much.
 
 use super::*;
 use std::cell::{Cell, RefCell};
@@ -28,7 +28,7 @@ pub fn run(kind: u64, random: Random) -> Vec<String> {
     }
 }
 
-/// An abstract address that nobody has yet.
+/// Returns an unused abstract address.
 fn fresh_address() -> SocketAddr {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -80,7 +80,7 @@ fn full_receiver(mut random: Random) -> Vec<String> {
         dawdle(&mut random);
         let mut buffer = [0; 400];
         match receiver.recv(&mut buffer) {
-            // The sender's name is there, or the datagram was not whole.
+            // If the sender's name is missing, the datagram was not whole.
             Ok(length @ 1..) => received[usize::from(buffer[0])].push(buffer[..length].to_vec()),
             other => transcript.note("receive", other, &[]),
         }
@@ -94,7 +94,7 @@ fn full_receiver(mut random: Random) -> Vec<String> {
     transcript.0
 }
 
-/// Gathers what a connection without a fiber gets.
+/// Collects the bytes of a connection without a fiber.
 #[derive(Default)]
 struct Gathered {
     bytes: RefCell<Vec<u8>>,
@@ -116,7 +116,7 @@ impl Sink for Gathered {
     }
 }
 
-/// Reads from a stream: by a fiber of its own, or without one.
+/// A reader of a stream: on a fiber, or without one.
 struct Reading {
     gathered: Rc<Gathered>,
     connection: Option<Connection>,
@@ -131,7 +131,7 @@ impl Reading {
             let connection = match end {
                 End::Tcp(end) => Connection::start(end, sink),
                 End::Unix(end) => Connection::start_unix(end, sink),
-                _ => unreachable!("it is no stream"),
+                _ => unreachable!("not a stream"),
             };
             let connection = Some(connection.unwrap());
             let fiber = None;
@@ -154,7 +154,7 @@ impl Reading {
         }
     }
 
-    /// Waits until that much has come, and gives it away.
+    /// Waits until that many bytes have arrived, and returns them.
     fn wait(&self, length: usize) -> io::Result<Vec<u8>> {
         while self.gathered.bytes.borrow().len() < length {
             self.gathered.news.notified()?;
@@ -173,7 +173,7 @@ impl Reading {
     }
 }
 
-/// Bytes in a row of writes, some with descriptors, for a reader that waits already and takes no descriptors.
+/// Bytes in a series of writes, some with descriptors, for a reader that already waits and takes no descriptors.
 fn descriptors_and_bytes(mut random: Random) -> Vec<String> {
     let mut transcript = Transcript::default();
     let (writer, reader) = UnixStream::pair().unwrap();
@@ -201,11 +201,11 @@ fn descriptors_and_bytes(mut random: Random) -> Vec<String> {
     transcript.0
 }
 
-/// Bytes on both sides of an urgent one.
+/// Bytes before and after an urgent one.
 fn urgent_data(mut random: Random) -> Vec<String> {
     let mut transcript = Transcript::default();
     let (End::Tcp(writer), reader) = ends(0) else {
-        unreachable!("it is TCP")
+        unreachable!("the end is TCP")
     };
     let size = 1 + random.below(300) as usize;
     let reading = Reading::start(reader, random.below(2) == 0, size);
@@ -226,7 +226,7 @@ fn urgent_data(mut random: Random) -> Vec<String> {
                 assert_eq!(sent, 1);
             }
         }
-        // An urgent byte that comes before the last was passed makes that one a plain byte.
+        // An urgent byte that arrives before the last one was passed turns that one into a plain byte.
         match reading.wait(written) {
             Ok(bytes) => transcript.note("read", Ok(bytes.len()), &bytes),
             Err(error) => transcript.note("read", Err(error), &[]),
@@ -236,7 +236,7 @@ fn urgent_data(mut random: Random) -> Vec<String> {
     transcript.0
 }
 
-/// Clients of a Unix listener that has no room for them until it accepts.
+/// Clients of a Unix listener whose backlog is full until it accepts.
 fn full_backlog(mut random: Random) -> Vec<String> {
     let mut transcript = Transcript::default();
     let address = fresh_address();
@@ -253,7 +253,7 @@ fn full_backlog(mut random: Random) -> Vec<String> {
     let late = connect(0);
     let clients: Vec<_> = (1..3 + random.below(3) as u8).map(connect).collect();
     let _ = sleep(Duration::from_micros(random.below(3_000)));
-    // There was no room for it for sure.
+    // The backlog certainly had no room for it.
     transcript.note("cancelled", late.cancel_and_join().unwrap(), &[]);
     let mut names = Vec::new();
     for _ in 0..=clients.len() {
@@ -274,7 +274,7 @@ fn full_backlog(mut random: Random) -> Vec<String> {
     transcript.0
 }
 
-/// A listener that goes on while clones of it become the standard library's.
+/// A listener that keeps accepting while clones of it are converted to the standard library's type.
 fn standard_listener(mut random: Random) -> Vec<String> {
     let mut transcript = Transcript::default();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -293,13 +293,13 @@ fn standard_listener(mut random: Random) -> Vec<String> {
         };
         let _ = yield_now();
         if random.below(2) == 0 {
-            // Blocking, while somebody waits already.
+            // Set to blocking mode while a fiber already waits.
             standard.push(listener.try_clone().unwrap().into_std().unwrap());
         }
         if random.below(3) == 0 {
             standard.clear();
         }
-        // If the loop were blocked, this would never come.
+        // If the loop were blocked, this would never arrive.
         let client = std::net::TcpStream::connect(address).map(|_| 0);
         transcript.note("connect", client, &[]);
         transcript.note("accept", accepting.join().unwrap().map(|()| 0), &[]);
@@ -307,13 +307,13 @@ fn standard_listener(mut random: Random) -> Vec<String> {
     transcript.0
 }
 
-/// A pipe that goes on while clones of its ends become the standard library's.
+/// A pipe that stays in use while clones of its ends are converted to the standard library's types.
 fn standard_pipe(mut random: Random) -> Vec<String> {
     let mut transcript = Transcript::default();
     let (reader, writer) = pipe().unwrap();
     let mut standard: Vec<OwnedFd> = Vec::new();
     for _ in 0..2 + random.below(4) {
-        // More than a pipe holds, now and then: then it is the writer who waits.
+        // Sometimes more than a pipe holds: then the writer waits.
         let size = match random.below(4) {
             0 => 70_000 + random.below(10_000) as usize,
             _ => 1 + random.below(2_000) as usize,
@@ -343,7 +343,7 @@ fn standard_pipe(mut random: Random) -> Vec<String> {
     transcript.0
 }
 
-/// As many clients as acceptors, each of which serves one for as long as the others are not served.
+/// As many clients as acceptors. Each acceptor serves one client until all others are served.
 fn acceptors(mut random: Random) -> Vec<String> {
     let mut transcript = Transcript::default();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -389,13 +389,13 @@ fn acceptors(mut random: Random) -> Vec<String> {
     transcript.0
 }
 
-/// A FIFO whose reader gives up again and again.
+/// A FIFO whose reader gives up repeatedly.
 fn fifo(mut random: Random) -> Vec<String> {
     let mut transcript = Transcript::default();
-    let place = fs::TempDir::new().unwrap();
-    let path = place.path().join("fifo");
+    let dir = fs::TempDir::new().unwrap();
+    let path = dir.path().join("fifo");
     let c_path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
-    // SAFETY: a live string with its end.
+    // SAFETY: a live, terminated string.
     assert_eq!(unsafe { libc::mkfifo(c_path.as_ptr(), 0o600) }, 0);
     let open = || {
         let both = std::fs::File::options().read(true).write(true).open(&path);
