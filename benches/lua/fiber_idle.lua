@@ -1,5 +1,5 @@
--- Row 3: FIBERS fibers that sleep until the program ends. The result is what the process takes in bytes with them, less
--- what it took before, garbage collected both times.
+-- Row 3: FIBERS fibers that sleep until the program ends. The result is the process's memory in bytes with them, minus
+-- its memory before, each measured after a garbage collection.
 
 local platform = dofile(os.getenv 'FIGURES_LUA' .. '/platform.lua')
 local fibers = platform.setting 'FIBERS'

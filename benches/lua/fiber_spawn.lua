@@ -1,4 +1,4 @@
--- Row 8: FIBERS fibers, one after the other: spawned, run to their end, joined.
+-- Row 8: FIBERS fibers, one after another: each is spawned, runs to its end, and is joined.
 
 local platform = dofile(os.getenv 'FIGURES_LUA' .. '/platform.lua')
 local fibers = platform.setting 'FIBERS'

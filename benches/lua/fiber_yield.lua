@@ -1,5 +1,5 @@
--- Row 8: FIBERS fibers, each of which yields YIELDS times. The clock runs from the first one's last warm-up round to
--- the last one's last counted round; then all run on for a round, so that no fiber's end is measured.
+-- Row 8: FIBERS fibers that each yield YIELDS times. The clock runs from the end of the first fiber's warm-up rounds to
+-- the end of the last fiber's counted rounds. Then all run for one more round, so that no fiber's end is measured.
 
 local platform = dofile(os.getenv 'FIGURES_LUA' .. '/platform.lua')
 local fibers, yields = platform.setting 'FIBERS', platform.setting 'YIELDS'

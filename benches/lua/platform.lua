@@ -1,12 +1,12 @@
--- What the scripts of the figures need of a runtime, for yue and for Tarantool: one script then does the same work on
--- both. Settings arrive as environment variables, since both can read those.
+-- The functions that the benchmark scripts need from a runtime, for yue and for Tarantool, so that one script does the
+-- same work on both. Settings come from environment variables, which both can read.
 
 local ffi = require 'ffi'
 ffi.cdef [[ int figures_clock(int clock, int64_t *time) __asm__("clock_gettime"); ]]
 
 local platform = {}
 
--- Seconds on the monotonic clock, read anew each time (a runtime's own clock may be the one of its current turn).
+-- Returns seconds of the monotonic clock, read on each call (a runtime's clock may show the start of its turn).
 local time = ffi.new 'int64_t[2]'
 function platform.now()
   ffi.C.figures_clock(1, time)
@@ -40,7 +40,7 @@ if tarantool then
     return ok and result or error(result)
   end
 
-  -- A connection of its own, as the function that calls `echo` through it.
+  -- Opens a new connection and returns a function that calls `echo` through it.
   function platform.connect(port)
     local connection = require('net.box').connect('127.0.0.1:' .. port)
     return function(value)

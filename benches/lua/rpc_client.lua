@@ -1,5 +1,5 @@
--- Row 9: the client. CONNECTIONS connections with IN_FLIGHT fibers each; a fiber calls, checks the answer, calls again.
--- After WARM_UP seconds it says `started`, after SECONDS more `result CALLS SECONDS`; then it waits to be ended.
+-- Row 9: the client. CONNECTIONS connections with IN_FLIGHT fibers each; a fiber calls, checks the answer, and calls
+-- again. After WARM_UP seconds it prints `started`, after SECONDS more `result CALLS SECONDS`. Then it waits.
 
 local platform = dofile(os.getenv 'FIGURES_LUA' .. '/platform.lua')
 local port = os.getenv 'PORT'
@@ -15,7 +15,7 @@ local function caller(call, value)
   end
 end
 
--- All connect before any calls: a connection that is made while the server is busy takes long.
+-- All connect before the first call, because connecting to a busy server takes long.
 local remotes = {}
 for connection = 1, connections do
   remotes[connection] = platform.connect(port)

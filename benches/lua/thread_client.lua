@@ -1,10 +1,10 @@
--- Row 10: calls to another thread of the same process, IN_FLIGHT fibers; otherwise as rpc_client.lua.
+-- Row 10: IN_FLIGHT fibers call another thread of the same process; otherwise like rpc_client.lua.
 
 local platform = dofile(os.getenv 'FIGURES_LUA' .. '/platform.lua')
 local yue = require 'yue'
 local calls = 0
 
--- Without upvalues: the function's code is sent to the other thread, and nothing else.
+-- The function has no upvalues: only its code is sent to the other thread.
 local thread = yue.thread('echoer', function()
   local yue = require 'yue'
   yue.thread.current:import {

@@ -11,17 +11,17 @@ use crate::harness::{
 };
 use crate::rows;
 
-/// After this time a measurement is taken to hang: the kernel ends its process.
+/// The time limit of a measurement. After it the kernel ends the measuring process.
 const MEASURE_SECONDS_MAX: u32 = 180;
 
 /// Measures every figure that yue publishes, beside its peers and its ceilings.
 ///
-/// Each figure is the median over some rounds; a round measures every contestant once, each in a process of its own.
-/// The ratio column is ours divided by that line (for times less is better, for rates more). A ceiling is the same
-/// work with nothing around it. Absolute figures mean little on a shared machine, ratios within one run mean more.
+/// Each figure is the median over several rounds. A round measures every contestant once, each in its own process. The
+/// ratio column is yue's figure divided by that line's (for times less is better, for rates more). A ceiling is the
+/// same work without a runtime. On a shared machine absolute figures mean little; ratios within one run mean more.
 ///
-/// Peers that are crates are built with `--features peers`; programs (Tarantool, redis-server, redis-benchmark, wrk)
-/// are used when they are on the PATH.
+/// Peers that are crates are built with `--features peers`. Peers that are programs (Tarantool, redis-server,
+/// redis-benchmark, wrk) are used if they are on the PATH.
 #[derive(Debug, Parser)]
 #[command(name = "yue-figures", version, args_conflicts_with_subcommands = true)]
 #[command(after_help = "Examples:\n  \
@@ -36,16 +36,16 @@ struct Arguments {
     /// Only this row (repeatable).
     #[arg(long = "row", value_name = "N")]
     rows: Vec<u32>,
-    /// Measurements of each contestant [default: 7, or 3 with --quick].
+    /// Measurements per contestant [default: 7, or 3 with --quick].
     #[arg(long, value_name = "COUNT")]
     rounds: Option<usize>,
-    /// A tenth of the work and fewer rounds: to see that all runs, not to publish.
+    /// Do a tenth of the work and fewer rounds: to check that everything runs, not to publish.
     #[arg(long)]
     quick: bool,
-    /// Write the results to this file too.
+    /// Also write the results to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Given by `cargo bench`; without it a bench target was started by a test run and has nothing to do.
+    /// Passed by `cargo bench`. Without it, a test run started the bench target, which then has nothing to do.
     #[arg(long, hide = true)]
     bench: bool,
     #[command(subcommand)]
@@ -58,13 +58,13 @@ enum Task {
     Plot {
         /// The JSON file.
         file: PathBuf,
-        /// Where the SVG files go.
+        /// The folder for the SVG files.
         #[arg(long, value_name = "FOLDER", default_value = ".")]
         out: PathBuf,
     },
-    /// List rows, cases, contestants and goals.
+    /// List the rows, cases, contestants and goals.
     List,
-    /// Measure one contestant in this process and print one line of JSON (the table is made of these).
+    /// Measure one contestant in this process and print one line of JSON (the table is made of these lines).
     Measure {
         /// The row's number.
         row: u32,
@@ -72,18 +72,18 @@ enum Task {
         case: usize,
         /// The contestant's name.
         contestant: String,
-        /// How much of the full work to do.
+        /// The share of the full work to do.
         #[arg(long, default_value_t = 1.0)]
         effort: f64,
     },
-    /// Run one server until this process is ended; prints `ready PORT` first (the network rows start these).
+    /// Run one server until this process ends. Prints `ready PORT` first. The network rows start these.
     Serve {
         /// The server's name.
         server: String,
     },
 }
 
-/// The program.
+/// Runs the program.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments) {
@@ -108,7 +108,7 @@ fn run(arguments: Arguments) -> Result<(), Problem> {
             contestant,
             effort,
         }) => {
-            // SAFETY: `alarm` only sets a timer; its signal ends this process, which is what is wanted of it.
+            // SAFETY: `alarm` only sets a timer; its signal is meant to end this process.
             unsafe { libc::alarm(MEASURE_SECONDS_MAX) };
             measure_here(rows::all(), row, case, &contestant, Effort(effort))
         }
@@ -120,7 +120,7 @@ fn run(arguments: Arguments) -> Result<(), Problem> {
 fn figures(arguments: &Arguments) -> Result<(), Problem> {
     if cfg!(debug_assertions) {
         eprintln!(
-            "yue-figures: built without optimization, the figures mean nothing (use --release)"
+            "yue-figures: built without optimization, so the figures are meaningless (use --release)"
         );
     }
     let mut rows = rows::all();
@@ -144,7 +144,7 @@ fn figures(arguments: &Arguments) -> Result<(), Problem> {
     let runs_lua = |row: &Row| matches!(row.number, 3 | 8..=10);
     if rows.iter().any(runs_lua) && process::yue_program().is_none() {
         eprintln!(
-            "yue-figures: no `yue` command beside this program (cargo build --release -p yue)"
+            "yue-figures: found no `yue` command beside this program (cargo build --release -p yue)"
         );
     }
     let settings = Settings {

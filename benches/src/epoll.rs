@@ -1,35 +1,35 @@
-//! The few system calls that the hand-written loops and the load generators are made of, as thin as they can be.
+//! Thin wrappers of the few system calls that the handwritten loops and the load generators use.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-/// Events that one wait can give.
+/// The maximum number of events that one wait returns.
 const EVENTS: usize = 1024;
 
-/// An epoll instance whose registrations are edge-triggered and whose tokens are the caller's.
+/// An epoll instance with edge-triggered registrations and tokens chosen by the caller.
 #[derive(Debug)]
 pub struct Epoll {
     descriptor: OwnedFd,
     events: Vec<libc::epoll_event>,
 }
 
-/// What became of a descriptor.
+/// A readiness event.
 #[derive(Clone, Copy, Debug)]
 pub struct Ready {
-    /// The token that it was registered with.
+    /// The token given at registration.
     pub token: u64,
-    /// The other side will send no more (or the connection broke).
+    /// Whether the peer will send no more (or the connection broke).
     pub ended: bool,
 }
 
 impl Epoll {
-    /// A new instance.
+    /// Creates an instance.
     pub fn new() -> io::Result<Epoll> {
-        // SAFETY: makes a new descriptor; no memory is passed.
+        // SAFETY: creates a new descriptor; no memory is passed.
         let descriptor = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        // SAFETY: the descriptor was just made and has no other owner.
+        // SAFETY: the descriptor is new and has no other owner.
         let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
         Ok(Epoll {
             descriptor,
@@ -37,7 +37,7 @@ impl Epoll {
         })
     }
 
-    /// Watches a descriptor for input, and for room to write into where `writing`.
+    /// Watches a descriptor for input, and with `writing` also for room to write.
     pub fn add(&self, descriptor: RawFd, token: u64, writing: bool) -> io::Result<()> {
         let write = if writing { libc::EPOLLOUT } else { 0 };
         let interest = libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET | write;
@@ -46,18 +46,18 @@ impl Epoll {
             u64: token,
         };
         let epoll = self.descriptor.as_raw_fd();
-        // SAFETY: the event is only read; a descriptor that is none is answered by an error.
+        // SAFETY: the event is only read; an invalid descriptor yields an error.
         check(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, descriptor, &mut event) })
             .map(drop)
     }
 
-    /// Waits for at most `timeout` (`None`: for ever) and hands what is ready to `each`.
+    /// Waits for at most `timeout` (`None`: forever) and passes each event to `each`.
     pub fn wait(
         &mut self,
         timeout: Option<Duration>,
         mut each: impl FnMut(Ready) -> io::Result<()>,
     ) -> io::Result<()> {
-        // Rounded down: whoever waits for an instant would rather look once more than be late.
+        // Rounded down: a caller that waits for an instant prefers one more look to being late.
         let timeout_ms = timeout.map_or(-1, |timeout| timeout.as_millis() as libc::c_int);
         let epoll = self.descriptor.as_raw_fd();
         // SAFETY: the kernel writes at most `EVENTS` events into a vector of that length.
@@ -85,18 +85,18 @@ impl Epoll {
     }
 }
 
-/// What a non-blocking transfer did.
+/// The outcome of a non-blocking transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moved {
-    /// So many bytes; of a receive never none.
+    /// The number of bytes; never zero for a receive.
     Bytes(usize),
     /// It would have to wait.
     Later,
-    /// The other side has ended the stream.
+    /// The peer has closed the stream.
     Ended,
 }
 
-/// Receives what is there.
+/// Receives the available bytes.
 #[inline]
 pub fn receive(descriptor: RawFd, buffer: &mut [u8]) -> io::Result<Moved> {
     // SAFETY: the kernel writes at most the buffer's length into it.
@@ -114,7 +114,7 @@ pub fn receive(descriptor: RawFd, buffer: &mut [u8]) -> io::Result<Moved> {
     }
 }
 
-/// Sends what there is room for.
+/// Sends as many bytes as there is room for.
 #[inline]
 pub fn send(descriptor: RawFd, bytes: &[u8]) -> io::Result<Moved> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -143,16 +143,16 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     }
 }
 
-/// Lets this process, and what it starts from now on, have so many connections at once.
+/// Raises this process's descriptor limit, and that of children started later, for this many connections.
 ///
 /// # Errors
 ///
-/// When the system's hard limit is below that.
+/// When the system's hard limit is lower.
 pub fn allow_descriptors(connections: usize) -> io::Result<()> {
-    /// Besides the connections: standard streams, epoll, rings, bells, a listener.
+    /// Descriptors besides the connections: standard streams, epoll, rings, bells, a listener.
     const OTHERS: usize = 100;
     let wanted = (connections + OTHERS) as libc::rlim_t;
-    // SAFETY: an all-zero limit is a valid one; the calls write to it and read it.
+    // SAFETY: a zeroed limit is valid; the calls write to it and read it.
     unsafe {
         let mut limit: libc::rlimit = std::mem::zeroed();
         check(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit))?;
@@ -164,9 +164,9 @@ pub fn allow_descriptors(connections: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// A listener on a free port of this host, with a backlog that takes a thousand connections at once.
+/// Creates a listener on a free local port, with a backlog for a thousand simultaneous connects.
 ///
-/// Small messages are sent at once on what it accepts: the option is inherited.
+/// Accepted connections send small messages at once: they inherit the option.
 pub fn listen() -> io::Result<TcpListener> {
     const BACKLOG: libc::c_int = 4096;
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -186,7 +186,7 @@ pub fn listen() -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Connects to a port of this host; small messages are sent at once.
+/// Connects to a local port. Small messages are sent at once.
 pub fn connect(port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port)))?;
     stream.set_nodelay(true)?;

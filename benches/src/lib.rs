@@ -1,7 +1,7 @@
-//! Every figure that yue publishes, beside what a user would pick instead (*peers*) and beside the same work with
-//! nothing of ours around it (*ceilings*), in one run on one machine.
+//! Measures every figure that yue publishes in one run on one machine, beside the alternatives that a user might choose
+//! (*peers*) and the same work without a runtime (*ceilings*).
 //!
-//! # How a figure comes about
+//! # How a figure is measured
 //!
 //! ```text
 //! yue-figures (parent)                  yue-figures measure … (child, one per figure and round)
@@ -11,14 +11,14 @@
 //!   medians, ratios, goals ──> table, JSON
 //! ```
 //!
-//! A round asks each contestant once, so that a disturbance of the machine falls on all alike; a figure is the median
-//! over the rounds. Each measurement has a process of its own: no contestant inherits another one's threads, heap or
-//! warmed caches, and one that crashes costs its own line and not the table.
+//! A round measures each contestant once, so that a disturbance of the machine affects all alike. A figure is the
+//! median over the rounds. Each measurement runs in its own process: no contestant inherits another's threads, heap or
+//! warm caches, and a crash costs one line and not the table.
 //!
 //! # Where to look
 //!
-//! [`rows`] has one file per row of the table, [`ceilings`] the hand-written bare loops, [`load`] the load generators
-//! that are the same for every contestant, [`harness`] all that is common. The Lua sides of the rows are in
+//! [`rows`] has one file per row of the table, [`ceilings`] the handwritten bare loops, [`load`] the load generators
+//! that are the same for every contestant, and [`harness`] the common parts. The Lua parts of the rows are in
 //! `benches/lua/`.
 
 #![deny(clippy::undocumented_unsafe_blocks)]

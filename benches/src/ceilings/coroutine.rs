@@ -1,25 +1,24 @@
-//! Bare coroutines: corosensei on stacks out of one mapping, no scheduler.
+//! Bare coroutines: corosensei on stacks from one mapping, without a scheduler.
 //!
-//! One thread. The mapping is cut into slots of [`SLOT_BYTES`] of address space, as a runtime with real stacks would;
-//! only the pages that are touched cost memory. There are no guard pages: a ceiling pays for nothing.
+//! One thread. The mapping is divided into slots of [`SLOT_BYTES`] of address space, as a runtime with real stacks
+//! would do; only touched pages cost memory. There are no guard pages: a ceiling avoids every cost.
 //!
-//! Each slot's stack begins at an offset of its own. Were they all aligned alike, the hot lines of every stack would
-//! fall into the same few sets of the caches, and a thousand fibers would throw each other out of a cache that has
-//! room for them.
+//! Each slot's stack starts at a different offset. With equal alignment, the hot lines of all stacks would fall into
+//! the same few cache sets, and a thousand fibers would evict each other from a cache that has room for them.
 
 use std::time::{Duration, Instant};
 
 use corosensei::stack::{Stack, StackPointer};
 use corosensei::{Coroutine, CoroutineResult};
 
-/// Address space for each stack.
+/// Address space per stack.
 const SLOT_BYTES: usize = 256 * 1024 + 4096;
-/// How far neighbours' stacks are shifted against each other: an odd number of cache lines.
+/// The offset between neighbouring stacks: an odd number of cache lines.
 const SHIFT_BYTES: usize = 64;
-/// Shifts go round after this many slots, within one page.
+/// Offsets repeat after this many slots; they stay within one page.
 const SHIFTS: usize = 48;
 
-/// Many stacks in one mapping that is never given back: the measuring process ends soon after.
+/// Many stacks in one mapping that is never unmapped: the measuring process ends soon after.
 #[derive(Debug)]
 pub struct Arena {
     base: usize,
@@ -28,7 +27,7 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// Room for `slots` stacks; `shifted` says whether they are moved against each other.
+    /// Creates `slots` stacks; `shifted` sets whether their starts are offset.
     pub fn new(slots: usize, shifted: bool) -> std::io::Result<Arena> {
         let bytes = slots * SLOT_BYTES;
         // SAFETY: a fresh anonymous mapping at an address that the kernel chooses; nothing else refers to it.
@@ -54,7 +53,7 @@ impl Arena {
         })
     }
 
-    /// The stack of slot `index`; the caller uses each slot for one coroutine at a time.
+    /// Returns the stack of slot `index`. The caller uses each slot for one coroutine at a time.
     pub fn stack(&self, index: usize) -> Slot {
         assert!(index < self.slots, "slot {index} of {}", self.slots);
         let limit = self.base + index * SLOT_BYTES;
@@ -72,8 +71,8 @@ pub struct Slot {
     limit: usize,
 }
 
-// SAFETY: `base` and `limit` are page or cache-line aligned bounds of memory that stays mapped and writable until the
-// process ends, `base` above `limit`, and a slot is given to one coroutine at a time.
+// SAFETY: `base` and `limit` are page- or cache-line-aligned bounds of memory that stays mapped and writable until the
+// process ends. `base` is above `limit`, and each slot is used by one coroutine at a time.
 unsafe impl Stack for Slot {
     fn base(&self) -> StackPointer {
         StackPointer::new(self.base).expect("a mapping is never at address zero")
@@ -84,7 +83,7 @@ unsafe impl Stack for Slot {
     }
 }
 
-/// Time for `laps` rounds over `fibers` coroutines, each resumed and suspended once a lap.
+/// Measures `laps` rounds over `fibers` coroutines, each resumed and suspended once per lap.
 pub fn round_robin(fibers: usize, laps: usize, shifted: bool) -> std::io::Result<Duration> {
     let arena = Arena::new(fibers, shifted)?;
     let mut coroutines: Vec<_> = (0..fibers)
@@ -101,7 +100,7 @@ pub fn round_robin(fibers: usize, laps: usize, shifted: bool) -> std::io::Result
             let _: CoroutineResult<(), ()> = coroutine.resume(());
         }
     };
-    // The first lap touches every stack, the second one finds them all begun.
+    // The first lap touches every stack; in the second all coroutines have started.
     lap();
     lap();
     let start = Instant::now();
@@ -109,12 +108,13 @@ pub fn round_robin(fibers: usize, laps: usize, shifted: bool) -> std::io::Result
         lap();
     }
     let elapsed = start.elapsed();
-    // They are suspended for good: unwinding a hundred thousand of them is no part of the work.
+    // Leak the suspended coroutines: unwinding a hundred thousand of them is not part of the work.
     std::mem::forget(coroutines);
     Ok(elapsed)
 }
 
-/// Time for `count` times: make a coroutine on a stack used before, run it to its end, take its result and stack back.
+/// Measures `count` repetitions of this: create a coroutine on a used stack, run it to its end, take back its result
+/// and stack.
 pub fn spawn_to_end(count: usize) -> std::io::Result<Duration> {
     let arena = Arena::new(1, false)?;
     let mut stack = arena.stack(0);

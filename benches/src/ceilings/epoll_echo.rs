@@ -1,8 +1,8 @@
-//! A server by hand on epoll: one thread, one buffer, edge-triggered.
+//! A handwritten echo server on epoll: one thread, one buffer, edge-triggered.
 //!
-//! For each connection that is ready: one receive and one send, and nothing else. A receive that did not fill the
-//! buffer took all there was, so it is not repeated; what comes later is a new edge. A stream's end is reported with
-//! its own flag, so it is not missed by that.
+//! It does one receive and one send per ready connection, and nothing else. A receive that did not fill the buffer took
+//! all available bytes, so it is not repeated; later bytes cause a new edge. The end of a stream has its own flag, so
+//! it is not missed.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -12,30 +12,30 @@ use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 
 use crate::epoll::{Epoll, Moved, receive, send};
 
-/// How much a receive takes at most.
+/// The maximum bytes of one receive.
 const CHUNK: usize = 64 * 1024;
 /// The listener's token; a connection's token is its descriptor.
 const LISTENER: u64 = u64::MAX;
 
-/// What a server answers.
+/// The server's answer to received bytes.
 #[derive(Clone, Debug)]
 pub enum Reply {
     /// The same bytes.
     Same,
-    /// For each so many bytes received, these.
+    /// One response for each `request` bytes received.
     Each {
         /// The length of a request.
         request: usize,
-        /// The answer to one.
+        /// The response to one request.
         response: Vec<u8>,
     },
 }
 
-/// Serves until something fails.
+/// Serves until an error occurs.
 ///
 /// # Errors
 ///
-/// When the listener or epoll fails; a broken connection is closed and no error.
+/// When the listener or epoll fails. A broken connection is closed and is not an error.
 pub fn serve(listener: &TcpListener, reply: &Reply) -> io::Result<Infallible> {
     let mut server = Server {
         reply,
@@ -57,7 +57,7 @@ pub fn serve(listener: &TcpListener, reply: &Reply) -> io::Result<Infallible> {
         })?;
         while accept {
             match listener.accept() {
-                // From here the descriptor is owned by its registration; `close` ends it.
+                // From here the registration owns the descriptor; `close` ends it.
                 Ok((stream, _)) => {
                     let descriptor = stream.into_raw_fd();
                     epoll.add(descriptor, descriptor as u64, false)?;
@@ -79,9 +79,9 @@ fn repeated(reply: &Reply) -> Vec<u8> {
 struct Server<'a> {
     reply: &'a Reply,
     input: Vec<u8>,
-    /// As many answers as one receive can ask for.
+    /// As many responses as one receive can require.
     output: Vec<u8>,
-    /// Bytes of requests that are not whole yet; most connections have none.
+    /// Bytes of incomplete requests, by connection; most connections have none.
     partial: HashMap<RawFd, usize>,
 }
 
@@ -118,12 +118,13 @@ impl Server<'_> {
 
     fn close(&mut self, descriptor: RawFd) {
         self.partial.remove(&descriptor);
-        // SAFETY: the descriptor came from `into_raw_fd` and is closed once: its registration ends with it.
+        // SAFETY: the descriptor came from `into_raw_fd` and is closed once; its registration ends with it.
         drop(unsafe { <TcpStream as std::os::fd::FromRawFd>::from_raw_fd(descriptor) });
     }
 }
 
-/// The generators never leave so much unread that a send must wait; if one does, this spins and shows in the figure.
+/// Sends all bytes. The generators never leave so much unread that a send must wait; if one did, this would spin and
+/// show in the figure.
 fn send_all(descriptor: RawFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match send(descriptor, bytes)? {

@@ -1,7 +1,7 @@
-//! What a parked stack costs at least: one touched page, in a slot of address space of its own.
+//! The minimum cost of a parked stack: one touched page in its own slot of address space.
 //!
-//! No scheduler, no guard, no header. What is left besides the page is its share of the page table: eight slots of
-//! 256 KiB share a page of it, two of 1 MiB do.
+//! No scheduler, guard or header. The only other cost is a share of the page table: eight slots of 256 KiB share one
+//! page of it, or two slots of 1 MiB.
 
 use std::ptr;
 
@@ -9,14 +9,14 @@ use crate::harness::{Problem, Sample, memory};
 
 const PAGE: usize = 4096;
 
-/// Bytes per slot when one page in each of `slots` slots of `slot_bytes` has been touched.
+/// Touches one page in each of `slots` slots of `slot_bytes`, and returns the bytes used per slot.
 ///
 /// # Errors
 ///
-/// When the machine has not so much memory or address space.
+/// When the machine lacks the memory or address space.
 pub fn touch(slots: usize, slot_bytes: usize) -> Result<Sample, Problem> {
-    memory::ask_for(slots * (PAGE + PAGE / 2))?;
-    let before = memory::taken("self")?;
+    memory::require_free(slots * (PAGE + PAGE / 2))?;
+    let before = memory::used_bytes("self")?;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a fresh anonymous mapping at an address that the kernel chooses; nothing else refers to it, and it stays
     // until the process ends, which is soon.
@@ -43,6 +43,6 @@ pub fn touch(slots: usize, slot_bytes: usize) -> Result<Sample, Problem> {
                 .write_volatile(1)
         };
     }
-    let taken = memory::taken("self")? - before;
-    Ok(Sample::of(taken as f64 / slots as f64))
+    let used = memory::used_bytes("self")? - before;
+    Ok(Sample::of(used as f64 / slots as f64))
 }

@@ -1,4 +1,4 @@
-//! The kernel's own timer: a thread that sleeps until an instant of the monotonic clock, and how late it is.
+//! The kernel's timer: a thread that sleeps until an instant of the monotonic clock, and how late it wakes.
 
 use std::io;
 
@@ -15,7 +15,7 @@ pub fn sleep_until(at: Instant) -> io::Result<()> {
         tv_nsec: (at.as_nanos() % 1_000_000_000) as libc::c_long,
     };
     loop {
-        // SAFETY: reads the time that is given; an absolute sleep has no remainder to write.
+        // SAFETY: the call reads the given time; an absolute sleep writes no remainder.
         let result = unsafe {
             libc::clock_nanosleep(
                 libc::CLOCK_MONOTONIC,

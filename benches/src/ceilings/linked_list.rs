@@ -1,7 +1,7 @@
-//! Timers without time: nodes in doubly linked lists, which is the least that arming and cancelling can be.
+//! Timers without a clock: nodes in doubly linked lists, the minimum work of arming and cancelling.
 //!
-//! A node lies in a box of its own, as a timer does, and goes to one of `LISTS` lists that are given to it instead of
-//! being found from a deadline. Lists are rings with a head of their own, so that nothing is asked on the way.
+//! Each node is in its own box, like a timer, and goes to one of `LISTS` lists. The list is given instead of being
+//! computed from a deadline. Lists are rings with a head node, so linking needs no branches.
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -10,19 +10,20 @@ use std::time::{Duration, Instant};
 
 use crate::harness::random::Random;
 
-/// Few, as a wheel has for deadlines that are spread over a minute: its slots become wider with the distance. With few
-/// lists neighbours were linked soon after each other and lie close in memory, which makes a cancel cheaper.
+/// The number of lists. Few, like the slots that a wheel uses for deadlines spread over a minute, because slots become
+/// wider with distance. With few lists, neighbouring nodes were linked at about the same time and lie close in memory,
+/// which makes a cancel cheaper.
 const LISTS: usize = 4;
 
 struct Node {
     previous: Cell<*const Node>,
     next: Cell<*const Node>,
-    /// Stands for the deadline, which a timer has to keep.
+    /// Stands for the deadline that a timer has to store.
     at_ns: Cell<u64>,
 }
 
 impl Node {
-    /// A ring of one.
+    /// Creates a node linked to itself.
     fn alone() -> Box<Node> {
         let node = Box::new(Node {
             previous: Cell::new(ptr::null()),
@@ -36,23 +37,23 @@ impl Node {
 
     /// # Safety
     ///
-    /// Both are alive, and stay where they are until this one is taken out.
+    /// Both nodes are alive, and do not move until this one is unlinked.
     #[inline]
     unsafe fn link_after(&self, head: &Node, at_ns: u64) {
         self.at_ns.set(at_ns);
         self.previous.set(head);
         self.next.set(head.next.get());
-        // SAFETY: linked nodes are alive, as the caller promises for each.
+        // SAFETY: linked nodes are alive, as the caller guarantees.
         unsafe { (*head.next.get()).previous.set(self) };
         head.next.set(self);
     }
 
     /// # Safety
     ///
-    /// The neighbours are alive, which linked nodes are.
+    /// The neighbours are alive, as all linked nodes are.
     #[inline]
     unsafe fn unlink(&self) {
-        // SAFETY: as the caller promises.
+        // SAFETY: as the caller guarantees.
         unsafe {
             (*self.previous.get()).next.set(self.next.get());
             (*self.next.get()).previous.set(self.previous.get());
@@ -60,7 +61,7 @@ impl Node {
     }
 }
 
-/// Nodes and lists; all nodes but the hot one are linked.
+/// Nodes and lists. All nodes except the hot one are linked.
 #[expect(
     clippy::vec_box,
     reason = "nodes point to each other, and are reached through a pointer as a timer is"
@@ -97,7 +98,7 @@ impl Lists {
     }
 }
 
-/// Time for so many times: link one node, always the same, and take it out.
+/// Measures `count` repetitions of linking and unlinking the same node.
 pub fn pairs(count: usize) -> Duration {
     let lists = Lists::new(1);
     lists.unlink(0);
@@ -111,7 +112,7 @@ pub fn pairs(count: usize) -> Duration {
     })
 }
 
-/// Time to take out so many nodes in random order.
+/// Measures unlinking `count` nodes in random order.
 pub fn cancel_at_random(count: usize) -> Duration {
     let mut lists = Lists::new(count);
     let order = lists.random.order(count);
@@ -122,7 +123,7 @@ pub fn cancel_at_random(count: usize) -> Duration {
     start.elapsed()
 }
 
-/// Time for so many times: move one of `nodes` nodes, chosen at random, to another list.
+/// Measures `moves` moves of a random one of `nodes` nodes to another list.
 pub fn move_at_random(nodes: usize, moves: usize) -> Duration {
     let mut lists = Lists::new(nodes);
     let mut which = Random::new(12);
@@ -133,7 +134,7 @@ pub fn move_at_random(nodes: usize, moves: usize) -> Duration {
     })
 }
 
-/// Time to take so many nodes out of their lists, one list after the other, and count each by a call.
+/// Measures unlinking `count` nodes, list by list, with a call for each.
 pub fn take_all(count: usize) -> Duration {
     let lists = Lists::new(count);
     let taken = Cell::new(0);
@@ -151,7 +152,7 @@ pub fn take_all(count: usize) -> Duration {
     elapsed
 }
 
-/// The time of `count` times, after a tenth of it to warm up.
+/// Returns the time of `count` repetitions, after a tenth of them as a warm-up.
 fn timed(count: usize, mut once: impl FnMut(usize)) -> Duration {
     (0..count / 10).for_each(&mut once);
     let start = Instant::now();

@@ -1,7 +1,7 @@
-//! Bare Lua coroutines through LuaJIT's C interface: `lua_resume` and `lua_yield`, no scheduler.
+//! Bare Lua coroutines through LuaJIT's C interface: `lua_resume` and `lua_yield`, without a scheduler.
 //!
-//! One thread, one VM. What this cannot do (yield from inside a metamethod, an iterator, `table.sort`) is what a Lua
-//! fiber on a stack of its own is for.
+//! One thread, one VM. They cannot yield inside a metamethod, an iterator or `table.sort`; Lua fibers with their own
+//! stacks can.
 
 use std::ffi::c_int;
 use std::time::{Duration, Instant};
@@ -14,15 +14,15 @@ use yue_luajit::ffi::{
 
 use crate::harness::Problem;
 
-/// Each coroutine yields for ever.
+/// The body of each coroutine: it yields forever.
 const BODY: &std::ffi::CStr = c"local yield = yield_to_c while true do yield() end";
 
 unsafe extern "C-unwind" fn yield_to_c(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua with its own state; the result is returned at once, as `lua_yield` asks.
+    // SAFETY: Lua calls this with its own state; the result is returned at once, as `lua_yield` requires.
     unsafe { lua_yield(state, 0) }
 }
 
-/// Closes the state it holds.
+/// Owns a Lua state and closes it when dropped.
 struct Vm(*mut lua_State);
 
 impl Drop for Vm {
@@ -32,13 +32,13 @@ impl Drop for Vm {
     }
 }
 
-/// Time for `laps` rounds over `coroutines` coroutines, each resumed and suspended once a lap.
+/// Measures `laps` rounds over `coroutines` coroutines, each resumed and suspended once per lap.
 ///
 /// # Errors
 ///
-/// When Lua has no memory or a coroutine ends.
+/// When Lua has no memory, or a coroutine ends.
 pub fn round_robin(coroutines: usize, laps: usize) -> Result<Duration, Problem> {
-    // SAFETY: opens a new state or gives null.
+    // SAFETY: opens a new state, or returns null.
     let vm = Vm(unsafe { luaL_newstate() });
     if vm.0.is_null() {
         return Err(Problem::failed("no memory for a Lua state"));
@@ -48,7 +48,7 @@ pub fn round_robin(coroutines: usize, laps: usize) -> Result<Duration, Problem> 
         luaL_openlibs(vm.0);
         lua_pushcfunction(vm.0, yield_to_c);
         lua_setglobal(vm.0, c"yield_to_c".as_ptr());
-        // One chunk for all: a thousand of them would each be tried by the JIT compiler.
+        // One chunk for all coroutines: the JIT compiler would try each of a thousand chunks.
         if luaL_loadstring(vm.0, BODY.as_ptr()) != 0 {
             return Err(Problem::failed("the Lua chunk did not compile"));
         }
@@ -66,7 +66,7 @@ pub fn round_robin(coroutines: usize, laps: usize) -> Result<Duration, Problem> 
         }
         Ok(())
     };
-    // The first lap begins them, the second one finds them all begun.
+    // The first lap starts all coroutines; in the second all have started.
     lap()?;
     lap()?;
     let start = Instant::now();
@@ -76,10 +76,10 @@ pub fn round_robin(coroutines: usize, laps: usize) -> Result<Duration, Problem> 
     Ok(start.elapsed())
 }
 
-/// A coroutine of the chunk on top of the state's stack; it has not begun, and the stack keeps it alive.
+/// Creates a coroutine of the chunk on top of the state's stack. It has not started; the stack keeps it alive.
 fn coroutine(state: *mut lua_State) -> Result<*mut lua_State, Problem> {
-    // SAFETY: the state is open and nothing runs on it; there is room on its stack for two more values. The chunk moves
-    // up to the top again: [.. chunk] -> [.. chunk thread] -> [.. thread chunk].
+    // SAFETY: the state is open and nothing runs on it; its stack has room for two more values. The chunk moves back to
+    // the top: [.. chunk] -> [.. chunk thread] -> [.. thread chunk].
     unsafe {
         if lua_checkstack(state, 2) == 0 {
             return Err(Problem::failed(

@@ -1,7 +1,7 @@
-//! The same work with nothing of ours around it, written by hand and as fast as we can make it.
+//! Ceilings: the same work without yue, handwritten and as fast as we can make it.
 //!
-//! A ceiling that a peer beats in the same run is no ceiling: the table says so, and it is repaired before anything
-//! is published.
+//! If a peer beats a ceiling in the same run, the ceiling is wrong. The table says so, and it must be fixed before
+//! anything is published.
 
 #[cfg(feature = "peers")]
 pub mod coroutine;

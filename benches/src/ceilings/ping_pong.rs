@@ -1,7 +1,7 @@
-//! Two threads that hand the turn to each other: through a cache line, an eventfd, a TCP connection.
+//! Two threads that alternate, through a cache line, an eventfd, or a TCP connection.
 //!
-//! Each of these measures a round trip between two threads of this process and gives what the rows need of it. The
-//! threads are not pinned: the contestants are not either.
+//! Each function measures a round trip between two threads of this process and returns the figure that its rows need.
+//! The threads are not pinned, because the contestants are not pinned either.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,18 +14,18 @@ use crossbeam_utils::CachePadded;
 use crate::harness::processors::{Processors, Side};
 use crate::harness::{Effort, Problem, Sample};
 
-/// Round trips that spin, at full effort.
+/// Spinning round trips at full effort.
 const SPIN_TRIPS: usize = 2_000_000;
-/// Round trips that sleep in the kernel, at full effort.
+/// Round trips through the kernel at full effort.
 const SLEEP_TRIPS: usize = 20_000;
 
-/// The time of one cache line's way from one thread to another, in ns: half of a spinning round trip.
+/// Measures the transfer of one cache line between two threads in ns: half of a spinning round trip.
 pub fn cache_line(effort: Effort) -> Sample {
     let trips = effort.count(SPIN_TRIPS);
     Sample::of(spin_round_trip_ns(trips) / 2.0)
 }
 
-/// A round trip between two threads that spin, in ns.
+/// Measures a round trip between two spinning threads in ns.
 pub fn spin(effort: Effort) -> Sample {
     Sample::of(spin_round_trip_ns(effort.count(SPIN_TRIPS)))
 }
@@ -57,38 +57,38 @@ fn spin_round_trip_ns(trips: usize) -> f64 {
 
 fn wait_for(turn: &AtomicU64, value: u64) {
     let mut spins = 0_u32;
-    // Acquire: pairs with the Release store that hands the turn over.
+    // Acquire: pairs with the Release store that passes the turn.
     while turn.load(Ordering::Acquire) != value {
         std::hint::spin_loop();
         spins += 1;
-        // With fewer free processors than threads the other one may not be running at all.
+        // With fewer free processors than threads, the other thread may not be running at all.
         if spins.is_multiple_of(1 << 14) {
             std::thread::yield_now();
         }
     }
 }
 
-/// Where the two threads of a ping-pong run.
+/// The placement of the two threads of a ping-pong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// Where the kernel puts them; when they take turns anyway that may be one processor.
+pub enum Placement {
+    /// Wherever the kernel puts them; alternating threads may share one processor.
     Anywhere,
-    /// Each on a processor of its own.
+    /// On two different processors.
     Apart,
 }
 
-/// A round trip between two threads that sleep in `read` on an eventfd each, in ns.
-pub fn eventfd(effort: Effort, place: Place) -> Result<Sample, Problem> {
+/// Measures a round trip in ns between two threads that each sleep in `read` on an eventfd.
+pub fn eventfd(effort: Effort, placement: Placement) -> Result<Sample, Problem> {
     let trips = effort.count(SLEEP_TRIPS);
     let (there, back) = (event()?, event()?);
     let warm_up = trips / 10;
     let processors = Processors::detect()?;
-    if place == Place::Apart && !processors.are_two() {
-        return Err(Problem::failed("this process may use one processor only"));
+    if placement == Placement::Apart && !processors.are_two() {
+        return Err(Problem::failed("this process may use only one processor"));
     }
-    let bind = |side| match place {
-        Place::Apart => processors.bind(side),
-        Place::Anywhere => Ok(()),
+    let bind = |side| match placement {
+        Placement::Apart => processors.bind(side),
+        Placement::Anywhere => Ok(()),
     };
     let elapsed = std::thread::scope(|scope| {
         let other = scope.spawn(|| {
@@ -117,18 +117,18 @@ pub fn eventfd(effort: Effort, place: Place) -> Result<Sample, Problem> {
 }
 
 fn event() -> io::Result<OwnedFd> {
-    // SAFETY: makes a new descriptor; no memory is passed.
+    // SAFETY: creates a new descriptor; no memory is passed.
     let descriptor = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
     if descriptor < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor was just made and has no other owner.
+    // SAFETY: the descriptor is new and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 fn ring(event: &OwnedFd) -> io::Result<()> {
     let one = 1_u64;
-    // SAFETY: writes from eight bytes that are there.
+    // SAFETY: the call reads eight live bytes.
     let wrote = unsafe { libc::write(event.as_raw_fd(), (&raw const one).cast(), 8) };
     if wrote == 8 {
         Ok(())
@@ -139,7 +139,7 @@ fn ring(event: &OwnedFd) -> io::Result<()> {
 
 fn take(event: &OwnedFd) -> io::Result<()> {
     let mut count = 0_u64;
-    // SAFETY: reads into eight bytes that are there.
+    // SAFETY: the call writes to eight live bytes.
     let got = unsafe { libc::read(event.as_raw_fd(), (&raw mut count).cast(), 8) };
     if got == 8 {
         Ok(())
@@ -148,16 +148,16 @@ fn take(event: &OwnedFd) -> io::Result<()> {
     }
 }
 
-/// How the two sides of a TCP ping-pong wait.
+/// The way in which the two ends of a TCP ping-pong wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// In the kernel.
+    /// Blocking in the kernel.
     Blocking,
-    /// By trying again.
+    /// Retrying until data arrives.
     Spinning,
 }
 
-/// Round trips per second over TCP between two threads: `request` bytes there, `response` bytes back.
+/// Measures round trips per second over TCP between two threads: `request` bytes there, `response` bytes back.
 pub fn tcp(effort: Effort, wait: Wait, request: usize, response: usize) -> Result<Sample, Problem> {
     let trips = effort.count(SLEEP_TRIPS);
     let warm_up = trips / 10;
@@ -197,7 +197,7 @@ pub fn tcp(effort: Effort, wait: Wait, request: usize, response: usize) -> Resul
     Ok(Sample::of(trips as f64 / elapsed.as_secs_f64()))
 }
 
-/// `read_exact` that tries again when nothing is there yet (a blocking stream never says so).
+/// Like `read_exact`, but retries when no bytes are available yet (a blocking stream never reports that).
 fn read_exact(stream: &mut TcpStream, mut buffer: &mut [u8]) -> io::Result<()> {
     while !buffer.is_empty() {
         match stream.read(buffer) {

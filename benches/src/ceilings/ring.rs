@@ -1,8 +1,8 @@
-//! The bare way of messages from one thread to another: a bounded ring for each producer, nothing else.
+//! The minimum cost of messages between threads: one bounded ring per producer, and nothing else.
 //!
-//! One writer and one reader to each ring, each with its own copy of the other's position, so that a position's cache
-//! line travels only when the copy no longer says enough. No wake-ups, no growth, no reclamation: what a mailbox must
-//! do besides is what this leaves out.
+//! Each ring has one writer and one reader. Each side caches the other's position, so a position's cache line is
+//! transferred only when the cached copy is too old. No wake-ups, growth or reclamation: a real mailbox has to do these
+//! as well.
 
 use std::cell::UnsafeCell;
 use std::sync::Barrier;
@@ -13,10 +13,10 @@ use crossbeam_utils::{Backoff, CachePadded};
 
 use crate::harness::{Problem, Sample};
 
-/// Slots of a ring: 64 KiB, which stays in the caches.
+/// Slots in a ring: 64 KiB, which fits in the caches.
 const SLOTS: usize = 1 << 13;
 
-/// Under so many messages in a round the consumer waits for as many spins.
+/// If a round yields fewer messages than this, the consumer spins this many times.
 const GATHER: u64 = 64;
 
 struct Ring {
@@ -41,7 +41,7 @@ impl Ring {
         }
     }
 
-    /// Pushes the numbers below `each`, `step` of them per publication.
+    /// Pushes the numbers below `each`, publishing `step` of them at a time.
     fn produce(&self, each: u64, step: usize) {
         let backoff = Backoff::new();
         let (mut tail, mut head_seen) = (
@@ -67,16 +67,16 @@ impl Ring {
         }
     }
 
-    /// Takes all that is there; gives how many and their sum.
+    /// Takes all available messages. Returns their number and sum.
     fn drain(&self) -> (u64, u64) {
-        // Relaxed: this thread is the only one that writes it.
+        // Relaxed: only this thread writes it.
         let head = self.head.load(Ordering::Relaxed);
         // Acquire: pairs with the producer's Release of `tail`.
         let tail = self.tail.load(Ordering::Acquire);
         if head == tail {
             return (0, 0);
         }
-        // SAFETY: slots in [head, tail) were published and are not written before `head` moves on.
+        // SAFETY: slots in [head, tail) are published, and are not written before `head` advances.
         let sum = (head..tail)
             .map(|position| unsafe { *self.slots[position % SLOTS].get() })
             .sum();
@@ -86,11 +86,11 @@ impl Ring {
     }
 }
 
-/// ns per message for `producers` rings and one consumer that goes round them.
+/// Measures ns per message for `producers` rings and one consumer that visits them in turn.
 ///
 /// # Errors
 ///
-/// When the sum of what arrived is wrong.
+/// When the received messages have the wrong sum.
 pub fn messages(producers: u64, each: u64, step: usize) -> Result<Sample, Problem> {
     let rings: Vec<Ring> = (0..producers).map(|_| Ring::new()).collect();
     let each = each / step as u64 * step as u64;
@@ -142,8 +142,8 @@ fn consume(rings: &[Ring], all: u64) -> u64 {
         } else {
             backoff.reset();
         }
-        // A consumer on the producer's heels takes its cache line away at every message. Letting some gather costs
-        // a little time and saves most transfers.
+        // A consumer close behind the producer takes its cache line away at every message. Letting some messages gather
+        // costs a little time and saves most transfers.
         if count - before < GATHER {
             (0..GATHER).for_each(|_| std::hint::spin_loop());
         }

@@ -1,8 +1,8 @@
-//! A server by hand on io_uring: one thread, one ring, no system call but `io_uring_enter`.
+//! A handwritten echo server on io_uring: one thread, one ring, and `io_uring_enter` as the only system call.
 //!
-//! One multishot accept puts connections into the ring's own descriptor table, one multishot receive per connection
-//! takes buffers from a ring that the kernel and we share, and an answer is one send. All answers to what one wait
-//! found are submitted by the next wait.
+//! One multishot accept puts connections into the ring's descriptor table. One multishot receive per connection takes
+//! buffers from a ring shared with the kernel. Each response is one send. The next wait submits all responses to the
+//! completions of the previous one.
 //!
 //! ```text
 //!   user_data   tag (8 bits) | buffer (24 bits) | connection's index in the ring's table (32 bits)
@@ -20,7 +20,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use super::epoll_echo::Reply;
 
 const RING_ENTRIES: u32 = 2048;
-/// Slots of the ring's table of files: more than any row has connections.
+/// Slots in the ring's file table: more than the connections of any row.
 const CONNECTIONS_MAX: u32 = 12_288;
 const GROUP: u16 = 0;
 
@@ -30,32 +30,32 @@ const SEND: u64 = 2 << 56;
 const CLOSE: u64 = 3 << 56;
 const TAG_MASK: u64 = 0xff << 56;
 
-/// The receive buffers: many small ones suit many connections with short messages, few large ones suit one connection
-/// with much in flight.
+/// The receive buffers. Many small ones suit many connections with short messages; few large ones suit one connection
+/// with much data in flight.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// How many; a power of two.
+    /// The number of buffers; a power of two.
     pub buffers: u16,
-    /// Bytes of each.
+    /// Bytes per buffer.
     pub bytes: usize,
 }
 
-/// For many connections with one short message each.
+/// Buffers for many connections with one short message each.
 pub const MANY_SMALL: Shape = Shape {
     buffers: 2048,
     bytes: 512,
 };
-/// For one connection with much in flight.
+/// Buffers for one connection with much data in flight.
 pub const FEW_LARGE: Shape = Shape {
     buffers: 64,
     bytes: 32 * 1024,
 };
 
-/// Serves until something fails.
+/// Serves until an error occurs.
 ///
 /// # Errors
 ///
-/// When the kernel refuses io_uring, or the listener fails; a broken connection is closed and no error.
+/// When the kernel refuses io_uring, or the listener fails. A broken connection is closed and is not an error.
 pub fn serve(listener: &TcpListener, reply: &Reply, shape: Shape) -> io::Result<Infallible> {
     crate::epoll::allow_descriptors(CONNECTIONS_MAX as usize)?;
     let mut builder = IoUring::builder();
@@ -91,9 +91,9 @@ struct Server<'a> {
     ring: IoUring,
     buffers: BufferRing,
     reply: &'a Reply,
-    /// As many answers as one buffer can ask for.
+    /// As many responses as one buffer can require.
     answers: Vec<u8>,
-    /// Bytes of a request that is not whole yet, by connection.
+    /// Bytes of incomplete requests, by connection.
     partial: Vec<usize>,
     found: Vec<(u64, i32, u32)>,
 }
@@ -150,7 +150,7 @@ impl Server<'_> {
     }
 
     fn answer(&mut self, connection: u32, buffer: u16, count: usize) -> io::Result<()> {
-        // The kernel itself goes on with a send that fell short.
+        // The kernel itself continues after a short send.
         let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
         match self.reply {
             Reply::Same => {
@@ -182,8 +182,8 @@ impl Server<'_> {
     }
 
     fn push(&mut self, entry: squeue::Entry) -> io::Result<()> {
-        // SAFETY: what an entry points at (the receive buffers, the answers) lives as long as the ring and is not
-        // written before its completion, and the answers never are.
+        // SAFETY: the memory that an entry points to (the receive buffers, the responses) lives as long as the ring.
+        // Receive buffers are not written before the completion; the responses never are.
         while unsafe { self.ring.submission().push(&entry) }.is_err() {
             self.ring.submit()?;
         }
@@ -191,7 +191,7 @@ impl Server<'_> {
     }
 }
 
-/// Buffers that the kernel takes from a ring and that we put back.
+/// Buffers that the kernel takes from a ring and that we return.
 struct BufferRing {
     entries: *mut BufRingEntry,
     memory: *mut u8,
@@ -225,11 +225,11 @@ impl BufferRing {
     }
 
     fn address(&self, buffer: u16) -> *mut u8 {
-        // SAFETY: the kernel and we only name buffers that exist, so this stays within the mapping.
+        // SAFETY: all buffer numbers in use are valid, so this stays within the mapping.
         unsafe { self.memory.add(usize::from(buffer) * self.shape.bytes) }
     }
 
-    /// Puts a buffer back; the kernel sees it after `publish`.
+    /// Returns a buffer. The kernel sees it after `publish`.
     fn give_back(&mut self, buffer: u16) {
         let index = self.tail & (self.shape.buffers - 1);
         let address = self.address(buffer) as u64;
@@ -242,14 +242,14 @@ impl BufferRing {
     }
 
     fn publish(&self) {
-        // SAFETY: the ring's tail is a u16 inside the mapping that the kernel only reads.
+        // SAFETY: the ring's tail is a u16 inside the mapping, and the kernel only reads it.
         let tail = unsafe { &*BufRingEntry::tail(self.entries).cast::<AtomicU16>() };
         // Release: pairs with the kernel's acquiring load of the tail; it sees the entries written before.
         tail.store(self.tail, Ordering::Release);
     }
 }
 
-/// Zeroed pages that are never given back: the server's process ends with the server.
+/// Maps zeroed pages that are never unmapped: the process ends with the server.
 fn map(bytes: usize) -> io::Result<*mut u8> {
     let (access, kind) = (
         libc::PROT_READ | libc::PROT_WRITE,

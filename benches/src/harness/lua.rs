@@ -1,7 +1,7 @@
 //! Lua programs of the figures, run by the `yue` command and by Tarantool.
 //!
-//! A script reads its settings from the environment and reports by lines on its standard output: `ready PORT`,
-//! `started`, `result UNITS SECONDS`. What is read from its process's CPU clock is read at those lines.
+//! A script reads its settings from the environment and reports in lines on its standard output: `ready PORT`,
+//! `started`, `result UNITS SECONDS`. The CPU clock of its process is read at those lines.
 
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::model::{Effort, Problem, Sample};
 use super::process::{Running, on_path, script, yue_program};
 use super::processors::{Processors, Side};
 
-/// Which program runs a script.
+/// The program that runs a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Runtime {
     /// yue on io_uring.
@@ -22,7 +22,7 @@ pub enum Runtime {
 }
 
 impl Runtime {
-    /// The command that runs a script of `benches/lua` with these settings.
+    /// Returns the command that runs a script of `benches/lua` with these settings.
     pub fn command(self, name: &str, settings: &[(&str, String)]) -> Result<Command, Problem> {
         let program = match self {
             Runtime::Tarantool => {
@@ -44,13 +44,13 @@ impl Runtime {
     }
 }
 
-/// Whether Tarantool can be run; the reason if not, as a note for the row.
+/// Returns a note for the row if Tarantool is not available.
 pub fn tarantool_note() -> Option<String> {
     let missing = on_path("tarantool").is_none();
     missing.then(|| "Tarantool was not measured: `tarantool` is not on the PATH".to_owned())
 }
 
-/// Runs a script to its `result`; gives units and seconds (row 3: and bytes).
+/// Runs a script until its `result` line. Returns units and seconds (in row 3: and bytes).
 pub fn run(
     runtime: Runtime,
     name: &str,
@@ -60,7 +60,7 @@ pub fn run(
     parse_result(&running.line_after("result")?)
 }
 
-/// Units and seconds of a `result` line.
+/// Parses the units and seconds of a `result` line.
 pub fn parse_result(line: &str) -> Result<(f64, f64), Problem> {
     let numbers: Option<Vec<f64>> = line
         .split_whitespace()
@@ -72,18 +72,18 @@ pub fn parse_result(line: &str) -> Result<(f64, f64), Problem> {
     }
 }
 
-/// How a client of calls is run.
+/// The settings of an RPC client.
 #[derive(Clone, Copy, Debug)]
 pub struct Calls {
-    /// Connections.
+    /// The number of connections.
     pub connections: usize,
-    /// Fibers that call, on each.
+    /// The number of calling fibers per connection.
     pub in_flight: usize,
-    /// Seconds at full effort.
+    /// The duration in seconds at full effort.
     pub seconds: f64,
 }
 
-/// The settings of a client's script.
+/// Returns the settings for a client's script.
 pub fn client_settings(calls: Calls, port: &str, effort: Effort) -> Vec<(&'static str, String)> {
     let seconds = effort.seconds(calls.seconds);
     vec![
@@ -98,9 +98,9 @@ pub fn client_settings(calls: Calls, port: &str, effort: Effort) -> Vec<(&'stati
     ]
 }
 
-/// Runs a client's script from `started` to `result`; gives calls per second and CPU seconds per million calls.
+/// Runs a client's script from `started` to `result`. Returns calls per second, and CPU seconds per million calls.
 ///
-/// A client that has a server is bound to its side's processor; one that is its own server is not bound.
+/// A client with a separate server is bound to the client's processor. A client that is its own server is not bound.
 pub fn measure_client(client: Command, server: Option<&Running>) -> Result<Sample, Problem> {
     let mut client = match server {
         Some(_) => Running::start_bound(client, Processors::detect()?, Side::Client)?,

@@ -1,39 +1,39 @@
-//! What a process takes of the machine's memory, and what the machine has left.
+//! The memory that a process uses, and the memory that the machine has left.
 //!
-//! Taken is what the kernel must keep for the process and for nobody else: its resident pages and the page tables that
-//! lead to them. A page table is no small thing here: a stack every 256 KiB costs an eighth of a page of it.
+//! Used memory is what the kernel must keep for this process alone: its resident pages and their page tables. The page
+//! tables matter here: a stack every 256 KiB costs an eighth of a page of them.
 
 use super::model::Problem;
 
-/// Bytes that a process takes; `process` is its number, or `self`.
+/// Returns the bytes that a process uses; `process` is its id, or `self`.
 ///
 /// # Errors
 ///
-/// When the kernel does not tell.
-pub fn taken(process: &str) -> Result<usize, Problem> {
+/// When the kernel does not report it.
+pub fn used_bytes(process: &str) -> Result<usize, Problem> {
     let file = format!("/proc/{process}/status");
     Ok(field(&file, "VmRSS:")? + field(&file, "VmPTE:")?)
 }
 
-/// Refuses a measurement that would take most of what the machine has left.
+/// Refuses a measurement that would use most of the machine's free memory.
 ///
 /// # Errors
 ///
-/// When so many bytes are more than three quarters of it.
-pub fn ask_for(bytes: usize) -> Result<(), Problem> {
+/// When `bytes` exceeds three quarters of it.
+pub fn require_free(bytes: usize) -> Result<(), Problem> {
     let available = field("/proc/meminfo", "MemAvailable:")?;
     if bytes <= available / 4 * 3 {
         return Ok(());
     }
     let mib = |bytes: usize| bytes >> 20;
     Err(Problem::failed(format!(
-        "needs {} MiB of memory, and {} MiB are free",
+        "needs {} MiB of memory, but only {} MiB are free",
         mib(bytes),
         mib(available)
     )))
 }
 
-/// A field of one of procfs's tables, in bytes.
+/// Reads a field of a procfs table, in bytes.
 fn field(file: &str, name: &str) -> Result<usize, Problem> {
     let text = std::fs::read_to_string(file)?;
     let line = text.lines().find_map(|line| line.strip_prefix(name));
@@ -51,16 +51,16 @@ mod tests {
     #[test]
     fn a_touched_page_is_taken() {
         const BYTES: usize = 64 << 20;
-        let before = taken("self").unwrap();
+        let before = used_bytes("self").unwrap();
         let touched = std::hint::black_box(vec![1_u8; BYTES]);
-        let grown = taken("self").unwrap() - before;
+        let grown = used_bytes("self").unwrap() - before;
         assert!(grown > BYTES / 4 * 3, "{grown} of {} bytes", touched.len());
     }
 
     #[test]
-    fn more_memory_than_there_is_is_refused() {
-        assert!(ask_for(4096).is_ok());
-        let refusal = ask_for(usize::MAX / 2).unwrap_err().to_string();
+    fn more_memory_than_available_is_refused() {
+        assert!(require_free(4096).is_ok());
+        let refusal = require_free(usize::MAX / 2).unwrap_err().to_string();
         assert!(refusal.contains("MiB of memory"), "{refusal}");
     }
 }

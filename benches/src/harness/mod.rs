@@ -1,4 +1,4 @@
-//! What the rows have in common: the model of a table, how a measurement is run, and how results are shown.
+//! The common parts of the rows: the model of the table, running measurements, and presenting results.
 
 pub mod lua;
 pub mod memory;

@@ -1,13 +1,13 @@
-//! The model of the table: a row has cases, a case has contestants and goals, a contestant can be measured.
+//! The model of the table: a row has cases, a case has contestants and goals, and a contestant can be measured.
 //!
-//! All of this is data but [`Contestant::measure`], which does the work. It runs in a process of its own, so nothing
+//! All of this is data except [`Contestant::measure`], which does the work. It runs in a separate process, so nothing
 //! here is shared between threads.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Which way a unit is good.
+/// The direction in which a unit improves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Better {
@@ -17,17 +17,17 @@ pub enum Better {
     Higher,
 }
 
-/// What a case's figures are counted in.
+/// The unit of a case's figures.
 #[derive(Clone, Copy, Debug)]
 pub struct Unit {
-    /// As printed after the number, e.g. `ns/yield`.
+    /// The text printed after the number, e.g. `ns/yield`.
     pub name: &'static str,
-    /// Which way it is good.
+    /// The direction in which it improves.
     pub better: Better,
 }
 
 impl Unit {
-    /// A time: less is better.
+    /// Creates a unit of time: less is better.
     pub const fn time(name: &'static str) -> Unit {
         Unit {
             name,
@@ -35,7 +35,7 @@ impl Unit {
         }
     }
 
-    /// A rate: more is better.
+    /// Creates a unit of rate: more is better.
     pub const fn rate(name: &'static str) -> Unit {
         Unit {
             name,
@@ -44,34 +44,34 @@ impl Unit {
     }
 }
 
-/// What a contestant is to us.
+/// The role of a contestant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Part of yue.
     Ours,
-    /// What a user would pick instead.
+    /// An alternative that a user might choose.
     Peer,
-    /// The same work with nothing around it: nobody should beat it.
+    /// The same work without a runtime: no contestant should beat it.
     Ceiling,
-    /// Serves the same purpose by doing less, and is shown for scale: no goal and no ceiling is about it.
+    /// Serves the same purpose by doing less; shown for scale. No goal or ceiling refers to it.
     Aside,
-    /// A figure seen earlier on this kind of machine; it was not measured in this run.
+    /// A figure measured earlier on this kind of machine, not in this run.
     Seen,
 }
 
-/// One measurement's result.
+/// The result of one measurement.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Sample {
     /// The figure, in the case's unit.
     pub value: f64,
-    /// What else was seen on the way; the key ends in its unit, e.g. `p99_us`.
+    /// Further values measured along the way. The key ends in the unit, e.g. `p99_us`.
     #[serde(default)]
     pub extra: BTreeMap<String, f64>,
 }
 
 impl Sample {
-    /// A sample of nothing but the figure.
+    /// Creates a sample with just the figure.
     pub fn of(value: f64) -> Sample {
         Sample {
             value,
@@ -79,58 +79,58 @@ impl Sample {
         }
     }
 
-    /// The same with one more thing that was seen.
+    /// Adds a further value.
     pub fn with(mut self, key: &str, value: f64) -> Sample {
         self.extra.insert(key.to_owned(), value);
         self
     }
 }
 
-/// Why a contestant has no figure.
+/// The reason why a contestant has no figure.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
-    /// Something that must be installed is not.
+    /// A required program is not installed.
     #[error("{0} was not found on the PATH")]
     NotFound(String),
-    /// The operating system refused something.
+    /// The operating system refused a call.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// Anything else; the text says what.
+    /// Any other reason; the text describes it.
     #[error("{0}")]
     Failed(String),
 }
 
 impl Problem {
-    /// A problem described by `text`.
+    /// Creates a problem described by `text`.
     pub fn failed(text: impl Into<String>) -> Problem {
         Problem::Failed(text.into())
     }
 }
 
-/// How much work a measurement does: 1 is the published amount, `--quick` a tenth of it.
+/// The amount of work of a measurement: 1 is the published amount; `--quick` does a tenth of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort(pub f64);
 
 impl Effort {
-    /// `full` pieces of work at full effort, fewer at less, never none.
+    /// Scales a count: `full` at full effort, less otherwise, at least 1.
     pub fn count(self, full: usize) -> usize {
         ((full as f64 * self.0) as usize).max(1)
     }
 
-    /// How long to measure where the work is bounded by time: `full` seconds at full effort, never under 0.2 s.
+    /// Scales the duration of time-bounded work: `full` seconds at full effort, at least 0.2 s.
     pub fn seconds(self, full: f64) -> f64 {
         (full * self.0).max(0.2)
     }
 }
 
-/// The work of a contestant: warms up, measures, gives one sample.
+/// The work of a contestant: warms up, measures, and returns one sample.
 pub type Measure = Box<dyn Fn(Effort) -> Result<Sample, Problem>>;
 
 /// One line of a case.
 pub struct Contestant {
     /// Its name, unique within the case.
     pub name: String,
-    /// What it is to us.
+    /// Its role.
     pub kind: Kind,
     /// Does the work.
     pub measure: Measure,
@@ -145,7 +145,7 @@ impl std::fmt::Debug for Contestant {
     }
 }
 
-/// What a figure of ours is held against.
+/// The reference that our figure is compared with.
 #[derive(Clone, Debug)]
 pub enum Against {
     /// A number in the case's unit.
@@ -156,12 +156,12 @@ pub enum Against {
     EveryPeer,
 }
 
-/// A goal: at most `limit` where less is better, at least where more is.
+/// A goal: at most `limit` where less is better, at least `limit` where more is better.
 #[derive(Clone, Debug)]
 pub struct Goal {
-    /// Which of ours it is about.
+    /// The name of our contestant.
     pub ours: String,
-    /// What it is held against.
+    /// The reference that it is compared with.
     pub against: Against,
     /// The bound.
     pub limit: f64,
@@ -170,18 +170,18 @@ pub struct Goal {
 /// One set of contestants that do the same work.
 #[derive(Debug)]
 pub struct Case {
-    /// What the work is.
+    /// A description of the work.
     pub name: String,
-    /// What its figures are counted in.
+    /// The unit of its figures.
     pub unit: Unit,
-    /// Who does it. The first of ours is the one that ratios are taken of.
+    /// The contestants. Ratios are relative to our first one.
     pub contestants: Vec<Contestant>,
-    /// What is aimed at.
+    /// The goals.
     pub goals: Vec<Goal>,
 }
 
 impl Case {
-    /// A case with nobody in it yet.
+    /// Creates a case without contestants.
     pub fn new(name: impl Into<String>, unit: Unit) -> Case {
         Case {
             name: name.into(),
@@ -205,7 +205,7 @@ impl Case {
         self
     }
 
-    /// Adds one of ours.
+    /// Adds one of our contestants.
     pub fn ours(
         self,
         name: impl Into<String>,
@@ -232,7 +232,7 @@ impl Case {
         self.add(Kind::Ceiling, name, measure)
     }
 
-    /// Adds something that serves the same purpose by doing less: it is measured, but nothing is held to it.
+    /// Adds a contestant that serves the same purpose by doing less: it is measured, but not compared with.
     pub fn aside(
         self,
         name: impl Into<String>,
@@ -241,7 +241,7 @@ impl Case {
         self.add(Kind::Aside, name, measure)
     }
 
-    /// Adds a figure that was seen earlier and cannot be measured here.
+    /// Adds a figure that was measured earlier and cannot be measured here.
     pub fn seen(self, name: impl Into<String>, value: f64) -> Case {
         self.add(Kind::Seen, name, move |_| Ok(Sample::of(value)))
     }
@@ -267,12 +267,12 @@ impl Case {
 pub struct Row {
     /// Its number in the table of performance goals.
     pub number: u32,
-    /// What is measured.
+    /// The subject of the measurement.
     pub title: &'static str,
-    /// How, in a sentence or two: what one unit of work is.
+    /// The method in a sentence or two: what one unit of work is.
     pub method: &'static str,
     /// The cases.
     pub cases: Vec<Case>,
-    /// What a reader should know about this run, e.g. which programs were not found.
+    /// Notes about this run, e.g. which programs were not found.
     pub notes: Vec<String>,
 }

@@ -1,7 +1,7 @@
-//! One row as an SVG: a group of bars for each case, one bar for each contestant, the number at its end.
+//! Draws one row as an SVG: a group of bars per case, one bar per contestant, with the number at its end.
 //!
-//! Within a group a bar's length is its figure's share of the largest one. Written by hand, since a bar chart is
-//! rectangles and text and a plotting library would be more to learn than this file.
+//! Within a group, a bar's length is proportional to its figure. Handwritten: a bar chart is rectangles and text, and a
+//! plotting library would be more to learn than this file.
 
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ const BARS: f64 = 420.0;
 const STEP: f64 = 20.0;
 const TOP: f64 = 52.0;
 
-/// Draws a row.
+/// Draws a row as an SVG.
 pub fn svg(row: &RowReport) -> String {
     let mut body = String::new();
     let mut y = TOP;
@@ -84,7 +84,7 @@ fn draw_line(body: &mut String, line: &Line, largest: f64, y: f64) {
         "<rect x=\"{NAMES}\" y=\"{y}\" width=\"{length:.1}\" height=\"{}\" fill=\"{colour}\"/>",
         STEP - 4.0
     );
-    // Between two of ours the table has the ratio; in a plot it would only be read the wrong way round.
+    // Only the table shows the ratio between two of our lines; in a plot it would be misread.
     let ratio = line.ours_to_this.filter(|_| line.kind != Kind::Ours);
     let ratio = ratio.map_or(String::new(), |ratio| {
         format!("  (ours is {} x)", number(ratio))
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_is_as_long_as_its_share_of_the_largest_and_names_are_escaped() {
+    fn bars_are_proportional_to_figures_and_names_are_escaped() {
         let row = RowReport {
             number: 1,
             title: "a < b".to_owned(),

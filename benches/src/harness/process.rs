@@ -1,7 +1,7 @@
 //! Child processes of a measurement: servers, Lua programs, and the measurement itself.
 //!
-//! Two invariants: a child never outlives its parent (the kernel kills it when the parent's thread ends), and a
-//! dropped handle ends the child it stands for, and only that one.
+//! Two invariants: a child never outlives its parent (the kernel kills it when the parent's thread ends), and dropping
+//! a handle ends its child and no other.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -18,12 +18,12 @@ use super::processors::{Processors, Side};
 pub struct Running {
     child: Child,
     output: BufReader<ChildStdout>,
-    /// Where it leaves files; removed with it.
+    /// The folder of its files; removed with the child.
     folder: Option<PathBuf>,
 }
 
 impl Running {
-    /// Starts `command` with its standard output in our hands.
+    /// Starts `command` with its standard output piped to us.
     pub fn start(mut command: Command) -> Result<Running, Problem> {
         die_with_parent(&mut command);
         let program = command.get_program().to_string_lossy().into_owned();
@@ -43,13 +43,13 @@ impl Running {
         })
     }
 
-    /// Removes this folder, with all in it, when the child has ended.
+    /// Removes this folder, with its contents, when the child has ended.
     pub fn with_folder(mut self, folder: PathBuf) -> Running {
         self.folder = Some(folder);
         self
     }
 
-    /// Starts `command` as a side of a measurement, on that side's processor.
+    /// Starts `command` as one side of a measurement, on that side's processor.
     pub fn start_bound(
         mut command: Command,
         processors: Processors,
@@ -59,7 +59,7 @@ impl Running {
         Running::start(command)
     }
 
-    /// The next line that the child prints, without its end; an error when it ended instead.
+    /// Reads the next line of the child's output, without the line end. Fails if the child has ended.
     pub fn line(&mut self) -> Result<String, Problem> {
         let mut line = String::new();
         if self.output.read_line(&mut line)? == 0 {
@@ -69,7 +69,7 @@ impl Running {
         Ok(line.trim_end().to_owned())
     }
 
-    /// Reads lines until one begins with `word`; gives the rest of that line.
+    /// Reads lines until one begins with `word`. Returns the rest of that line.
     pub fn line_after(&mut self, word: &str) -> Result<String, Problem> {
         loop {
             if let Some(rest) = self.line()?.strip_prefix(word) {
@@ -78,14 +78,14 @@ impl Running {
         }
     }
 
-    /// Where the child listens, as it says when it is `ready`.
+    /// Reads the port that the child reports in its `ready` line.
     pub fn port(&mut self) -> Result<u16, Problem> {
         let port = self.line_after("ready")?;
         port.parse()
             .map_err(|_| Problem::failed(format!("not a port: {port:?}")))
     }
 
-    /// CPU time that the child used so far, user and system, all threads.
+    /// Returns the CPU time that the child has used so far: user and system, all threads.
     pub fn cpu(&self) -> Result<Duration, Problem> {
         cpu_of(self.child.id() as libc::pid_t)
     }
@@ -93,11 +93,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended already; then both fail and there is nothing to do.
+        // If the child has ended already, both calls fail, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if let Some(folder) = &self.folder {
-            // Left-over temporary files are no reason to fail a measurement.
+            // Leftover temporary files must not fail a measurement.
             let _ = std::fs::remove_dir_all(folder);
         }
     }
@@ -114,14 +114,14 @@ pub(super) fn die_with_parent(command: &mut Command) {
     }
 }
 
-/// CPU time that a process used so far; `pid` 0 means this one.
+/// Returns the CPU time that a process has used so far; `pid` 0 means this process.
 pub fn cpu_of(pid: libc::pid_t) -> Result<Duration, Problem> {
     let mut clock: libc::clockid_t = 0;
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: both calls only write to the two locals that they are given.
+    // SAFETY: both calls write only to the two locals passed to them.
     let failed = unsafe {
         libc::clock_getcpuclockid(pid, &mut clock) != 0
             || libc::clock_gettime(clock, &mut time) != 0
@@ -132,14 +132,14 @@ pub fn cpu_of(pid: libc::pid_t) -> Result<Duration, Problem> {
     Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
-/// This program again, with other arguments.
+/// Returns a command that runs this program with other arguments.
 pub fn own_program(arguments: &[&str]) -> Result<Command, Problem> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(arguments);
     Ok(command)
 }
 
-/// Where a program is on the PATH.
+/// Finds a program on the PATH.
 pub fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
@@ -147,13 +147,13 @@ pub fn on_path(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Where the `yue` command is: `YUE_BIN`, else beside this program (or above `deps/`), else on the PATH.
+/// Finds the `yue` command: `YUE_BIN`, otherwise beside this program (or above `deps/`), otherwise on the PATH.
 pub fn yue_program() -> Option<PathBuf> {
     if let Some(given) = std::env::var_os("YUE_BIN") {
         return Some(PathBuf::from(given));
     }
-    let own = std::env::current_exe().ok()?;
-    let beside = own
+    let program = std::env::current_exe().ok()?;
+    let beside = program
         .ancestors()
         .skip(1)
         .take(2)
@@ -162,7 +162,7 @@ pub fn yue_program() -> Option<PathBuf> {
     beside.or_else(|| on_path("yue"))
 }
 
-/// A script of `benches/lua`.
+/// Returns the path of a script in `benches/lua`.
 pub fn script(name: impl AsRef<OsStr>) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/lua")).join(name.as_ref())
 }

@@ -1,16 +1,16 @@
-//! Numbers that look random and are the same in each run: contestants then meet the same order of events.
+//! Reproducible pseudo-random numbers: all contestants meet the same order of events in every run.
 
 /// SplitMix64 (Steele, Lea and Flood, *Fast splittable pseudorandom number generators*, 2014).
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// A sequence of its own for each seed.
+    /// Creates the sequence of a seed.
     pub fn new(seed: u64) -> Random {
         Random(seed)
     }
 
-    /// The next number.
+    /// Returns the next number.
     #[inline]
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -20,13 +20,14 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// The next number below `limit`, which is not zero. The bias of the multiplication is below one in 2^32 here.
+    /// Returns the next number below `limit`, which must not be zero. The bias of the multiplication is below one in
+    /// 2^32 here.
     #[inline]
     pub fn below(&mut self, limit: usize) -> usize {
         ((u128::from(self.number()) * limit as u128) >> 64) as usize
     }
 
-    /// The numbers below `count` in random order.
+    /// Returns the numbers below `count` in random order.
     pub fn order(&mut self, count: usize) -> Vec<u32> {
         let mut order: Vec<u32> = (0..count as u32).collect();
         for last in (1..count).rev() {

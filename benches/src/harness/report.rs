@@ -1,6 +1,6 @@
-//! What a run found, as written to the JSON: medians, spreads, ratios, goals.
+//! The results of a run, as written to the JSON file: medians, spreads, ratios, goals.
 //!
-//! The table and the plots are drawn from this and from nothing else.
+//! The table and the plots are drawn only from this.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,11 @@ use super::model::{Against, Better, Case, Goal, Kind, Sample};
 pub struct Report {
     /// Version of this layout.
     pub format: u32,
-    /// The machine it ran on.
+    /// The machine of the run.
     pub machine: Machine,
     /// Measurements per contestant.
     pub rounds: usize,
-    /// How much of the full work each did.
+    /// The share of the full work that each measurement did.
     pub effort: f64,
     /// The rows.
     pub rows: Vec<RowReport>,
@@ -28,7 +28,7 @@ pub struct Report {
 pub struct Machine {
     /// The processor's name.
     pub processor: String,
-    /// How many processors this process may use.
+    /// The number of processors that this process may use.
     pub processors: usize,
     /// The kernel's release.
     pub kernel: String,
@@ -39,24 +39,24 @@ pub struct Machine {
 pub struct RowReport {
     /// Its number.
     pub number: u32,
-    /// What was measured.
+    /// The subject of the measurement.
     pub title: String,
-    /// How.
+    /// The method.
     pub method: String,
     /// The cases.
     pub cases: Vec<CaseReport>,
-    /// What a reader should know.
+    /// Notes for the reader.
     pub notes: Vec<String>,
 }
 
 /// One case.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CaseReport {
-    /// What the work is.
+    /// A description of the work.
     pub name: String,
-    /// What the figures are counted in.
+    /// The unit of the figures.
     pub unit: String,
-    /// Which way the unit is good.
+    /// The direction in which the unit improves.
     pub better: Better,
     /// The lines.
     pub lines: Vec<Line>,
@@ -65,32 +65,32 @@ pub struct CaseReport {
 /// One contestant's result.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Line {
-    /// Who.
+    /// The contestant's name.
     pub name: String,
-    /// What it is to us.
+    /// Its role.
     pub kind: Kind,
     /// One figure per round.
     pub samples: Vec<f64>,
-    /// Their median, if there is any.
+    /// The median of the samples, if there are any.
     pub median: Option<f64>,
-    /// The first of ours divided by this one, as the medians stand.
+    /// Our first line's median divided by this line's median.
     pub ours_to_this: Option<f64>,
-    /// Medians of what else was seen.
+    /// Medians of the further values.
     pub extra: BTreeMap<String, f64>,
-    /// The goals that are about this line.
+    /// The goals for this line.
     pub goals: Vec<GoalReport>,
 }
 
 /// A goal and whether it was met.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct GoalReport {
-    /// As printed.
+    /// The goal as printed.
     pub text: String,
-    /// `None`: one of the two has no figure.
+    /// Whether it was met; `None` if one of the two has no figure.
     pub met: Option<bool>,
 }
 
-/// The median of some figures.
+/// Returns the median of some figures.
 pub fn median(figures: &[f64]) -> Option<f64> {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -102,7 +102,7 @@ pub fn median(figures: &[f64]) -> Option<f64> {
     }
 }
 
-/// Medians, ratios and goals of a case, from the samples of its contestants in the same order.
+/// Computes medians, ratios and goals of a case, from its contestants' samples in the same order.
 pub fn summarize(case: &Case, samples: Vec<Vec<Sample>>) -> CaseReport {
     let mut lines: Vec<Line> = case
         .contestants
@@ -153,7 +153,7 @@ fn line(name: &str, kind: Kind, samples: Vec<Sample>) -> Line {
     }
 }
 
-/// Writes a goal to the line it is about: ours if it is absolute, else the other one.
+/// Adds a goal to its line: to ours if the goal is absolute, otherwise to the other contestant's.
 fn judge(goal: &Goal, better: Better, unit: &str, lines: &mut [Line]) {
     let several_of_ours = lines.iter().filter(|line| line.kind == Kind::Ours).count() > 1;
     let ours = lines
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_goal_is_met_when_ours_takes_no_longer() {
+    fn a_time_goal_is_met_when_ours_is_at_most_the_limit() {
         let case = Case::new("c", Unit::time("ns"))
             .ours("yue", unused)
             .peer("may", unused)
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_goal_is_met_when_ours_does_no_fewer() {
+    fn a_rate_goal_is_met_when_ours_is_at_least_the_limit() {
         let case = Case::new("c", Unit::rate("calls/s"))
             .ours("yue", unused)
             .peer("p", unused)

@@ -1,4 +1,4 @@
-//! Runs the rows: rounds interleaved between contestants, each measurement in a child process.
+//! Runs the rows: interleaves rounds between contestants, and runs each measurement in a child process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
@@ -8,12 +8,12 @@ use super::model::{Case, Contestant, Effort, Kind, Problem, Row, Sample};
 use super::process;
 use super::report::{self, CaseReport, RowReport};
 
-/// How to run.
+/// Settings of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Measurements per contestant; the median counts.
+    /// Measurements per contestant; the figure is their median.
     pub rounds: usize,
-    /// How much work each does.
+    /// The amount of work of each measurement.
     pub effort: Effort,
 }
 
@@ -50,7 +50,7 @@ fn run_case(
     let mut problems: Vec<Option<Problem>> = case.contestants.iter().map(|_| None).collect();
     for round in 0..settings.rounds {
         for step in 0..case.contestants.len() {
-            // Each round begins with another contestant, so that none is always the one after the heaviest.
+            // Each round starts with a different contestant, so that none always follows the heaviest one.
             let which = (step + round) % case.contestants.len();
             let contestant = &case.contestants[which];
             if problems[which].is_some() || (contestant.kind == Kind::Seen && round > 0) {
@@ -95,10 +95,10 @@ fn measure(
         format!("--effort={}", settings.effort.0),
     ];
     let command = process::own_program(&arguments.each_ref().map(String::as_str))?;
-    run_to_the_end(command)
+    run_measurement(command)
 }
 
-/// Who has no figure and why; the same reason is told once.
+/// The contestants without a figure, and the reasons. Each reason is printed once.
 #[derive(Debug, Default)]
 struct Missing(BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)>);
 
@@ -123,8 +123,8 @@ impl Missing {
     }
 }
 
-/// Runs a measuring child; its last line is the sample.
-fn run_to_the_end(mut command: Command) -> Result<Sample, Problem> {
+/// Runs a measuring child. The last line of its output is the sample.
+fn run_measurement(mut command: Command) -> Result<Sample, Problem> {
     process::die_with_parent(&mut command);
     let output = command
         .stdin(Stdio::null())
@@ -137,14 +137,14 @@ fn run_to_the_end(mut command: Command) -> Result<Sample, Problem> {
             .lines()
             .map(str::trim)
             .filter(|line| !line.is_empty());
-        // A panic says where in its first line and why in the second.
+        // A panic prints its location in the first line and its message in the second.
         let why = match lines.next() {
             Some(first) if first.contains("panicked at") => lines.next().unwrap_or(first),
             first => first.unwrap_or("no message"),
         };
-        // A child that says why has said enough; one that died has its status told too.
+        // If the child reported a reason, pass it on; if it died, add its exit status.
         return Err(Problem::failed(match why.strip_prefix("yue-figures: ") {
-            Some(said) => said.to_owned(),
+            Some(reason) => reason.to_owned(),
             None => format!("{} ({why})", output.status),
         }));
     }
@@ -153,11 +153,11 @@ fn run_to_the_end(mut command: Command) -> Result<Sample, Problem> {
         .map_err(|error| Problem::failed(format!("not a sample: {line:?} ({error})")))
 }
 
-/// The child's side: measures one contestant in this process and prints the sample.
+/// Runs in the child: measures one contestant in this process and prints the sample.
 ///
 /// # Errors
 ///
-/// When there is no such contestant, or it could not be measured.
+/// When there is no such contestant, or measuring it fails.
 pub fn measure_here(
     rows: Vec<Row>,
     row: u32,
@@ -184,11 +184,11 @@ pub fn measure_here(
     Ok(())
 }
 
-/// One line on a terminal's stderr, replaced by the next.
+/// Shows one line on stderr if it is a terminal; the next call replaces it.
 fn progress(text: &str) {
     let mut stderr = std::io::stderr();
     if stderr.is_terminal() {
-        // Progress is a courtesy: if it cannot be shown, nothing is lost.
+        // Failing to show progress is harmless.
         let _ = write!(stderr, "\r\x1b[K{text}");
         let _ = stderr.flush();
     }

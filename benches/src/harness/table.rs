@@ -1,4 +1,4 @@
-//! The table on standard output.
+//! Renders the table for standard output.
 
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ const HEAD: [&str; 5] = [
     "goal",
 ];
 
-/// The whole report as text.
+/// Renders the whole report as text.
 pub fn render(report: &Report) -> String {
     let mut text = String::new();
     let machine = &report.machine;
@@ -92,31 +92,31 @@ fn cells(case: &CaseReport, line: &Line) -> [String; 5] {
         .join(", ");
     if beaten {
         goal.push_str(if goal.is_empty() {
-            "beaten by a peer: no ceiling"
+            "beaten by a peer: not a ceiling"
         } else {
-            "; beaten by a peer: no ceiling"
+            "; beaten by a peer: not a ceiling"
         });
     }
     [name, median, range, ratio, goal]
 }
 
-/// A ceiling that a peer beats by more than noise is no ceiling, and the table says so. Where a case has several
-/// ceilings only the best of them is held to it.
+/// Whether a peer beats a ceiling by more than noise; the table then says so. If a case has several ceilings, only the
+/// best one is compared.
 fn is_beaten(case: &CaseReport, ceiling: &Line) -> bool {
     const NOISE: f64 = 1.05;
     let lower = case.better == super::model::Better::Lower;
-    // Turned round where more is better, so that the smallest is always the best.
-    let turned = |figure: f64| if lower { figure } else { 1.0 / figure };
+    // Inverted where more is better, so that the smallest is always the best.
+    let cost = |figure: f64| if lower { figure } else { 1.0 / figure };
     let best = |kind: Kind| {
         let figures = case
             .lines
             .iter()
             .filter(|line| line.kind == kind)
             .filter_map(|line| line.median);
-        figures.map(turned).fold(f64::INFINITY, f64::min)
+        figures.map(cost).fold(f64::INFINITY, f64::min)
     };
-    let own = ceiling.median.map_or(f64::INFINITY, turned);
-    own.is_finite() && own <= best(Kind::Ceiling) && best(Kind::Peer) * NOISE < own
+    let this = ceiling.median.map_or(f64::INFINITY, cost);
+    this.is_finite() && this <= best(Kind::Ceiling) && best(Kind::Peer) * NOISE < this
 }
 
 fn goal_text(goal: &GoalReport) -> String {
@@ -146,12 +146,12 @@ fn write_extra(text: &mut String, line: &Line) {
     }
 }
 
-/// A count, thousands set apart.
+/// Formats a count with its thousands separated.
 pub fn count(value: usize) -> String {
     grouped(&value.to_string())
 }
 
-/// A number with about three significant digits, thousands set apart.
+/// Formats a number with about three significant digits and its thousands separated.
 pub fn number(value: f64) -> String {
     let size = value.abs();
     let digits = match size {

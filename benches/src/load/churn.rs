@@ -1,7 +1,7 @@
-//! Connections that come and go: each makes one request, reads the answer to the end of the stream, and is over.
+//! Short connections: each sends one request, reads the answer until the end of the stream, and closes.
 //!
-//! The server closes first. So what lingers for a minute (`TIME_WAIT`) lingers at the server's end, whose port is
-//! fixed, and this side does not run out of ports.
+//! The server closes first. So the sockets that linger for a minute (`TIME_WAIT`) linger at the server's end, whose
+//! port is fixed, and this end does not run out of ports.
 
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
@@ -11,23 +11,23 @@ use super::closed::Seen;
 use crate::epoll::{Epoll, Moved, connect, receive, send};
 use crate::harness::Problem;
 
-/// No answer at all for so long means that the server hangs.
+/// If no answer arrives for this long, the server hangs.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// What to do.
+/// The settings of the load.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Connections at any moment.
+    /// The number of simultaneous connections.
     pub at_once: usize,
-    /// The bytes of a request, which are those of its answer; they are checked.
+    /// The bytes of a request and of its answer; answers are checked.
     pub message: Vec<u8>,
-    /// How long to measure; a fifth of it is spent on warming up before.
+    /// The measured time in seconds. A warm-up of a fifth of it comes first.
     pub seconds: f64,
 }
 
 struct Connection {
     stream: TcpStream,
-    /// Bytes of the answer so far.
+    /// The number of bytes of the answer received so far.
     got: usize,
 }
 
@@ -35,7 +35,7 @@ struct Connection {
 ///
 /// # Errors
 ///
-/// When a connection is refused or breaks, an answer is wrong, or none comes.
+/// When a connection is refused or breaks, an answer is wrong, or no answer arrives.
 pub fn run(
     port: u16,
     plan: &Plan,
@@ -66,7 +66,7 @@ struct Load<'a> {
 }
 
 impl Load<'_> {
-    /// Connects and asks at once. On the loopback there is a connection as soon as the call returns.
+    /// Connects and sends a request at once. On the loopback the connection exists as soon as the call returns.
     fn open(&self, token: usize) -> Result<Connection, Problem> {
         let stream = connect(self.port)?;
         self.epoll.add(stream.as_raw_fd(), token as u64, false)?;
@@ -92,10 +92,10 @@ impl Load<'_> {
             })?;
             let now = Instant::now();
             for token in ready.drain(..) {
-                if self.is_over(token)? {
+                if self.is_finished(token)? {
                     messages += 1;
                     last_answer = now;
-                    // The old one is closed when the new one takes its place.
+                    // Replacing the old connection closes it.
                     self.connections[token] = self.open(token)?;
                 }
             }
@@ -111,8 +111,8 @@ impl Load<'_> {
         }
     }
 
-    /// Takes what is there; whether that was the end of the stream, after the whole answer.
-    fn is_over(&mut self, token: usize) -> Result<bool, Problem> {
+    /// Receives the available bytes. Returns whether the stream has ended, after the whole answer.
+    fn is_finished(&mut self, token: usize) -> Result<bool, Problem> {
         let connection = &mut self.connections[token];
         let message = &self.plan.message;
         loop {

@@ -1,7 +1,8 @@
-//! A closed loop: each connection keeps a fixed number of messages in flight; an answer is followed by a message.
+//! A closed loop: each connection keeps a fixed number of messages in flight, and each answer triggers the next
+//! message.
 //!
-//! It measures how many messages per second a server can answer. It says nothing of latencies under a given load, since
-//! a server that is slow is asked less often: see `open` for that.
+//! It measures how many messages per second a server can answer. It does not measure latency under a given load,
+//! because a slow server is asked less often: see `open` for that.
 
 use std::io;
 use std::net::TcpStream;
@@ -11,32 +12,32 @@ use std::time::{Duration, Instant};
 use crate::epoll::{Epoll, Moved, connect, receive, send};
 use crate::harness::Problem;
 
-/// How much a receive takes at most.
+/// The maximum bytes of one receive.
 const CHUNK: usize = 64 * 1024;
-/// No answer at all for so long means that the server hangs.
+/// If no answer arrives for this long, the server hangs.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// What to do.
+/// The settings of the load.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Connections.
+    /// The number of connections.
     pub connections: usize,
-    /// Messages in flight on each.
+    /// The number of messages in flight per connection.
     pub in_flight: usize,
     /// The bytes of a message.
     pub request: Vec<u8>,
-    /// The bytes of its answer; they are checked.
+    /// The bytes of its answer; answers are checked.
     pub response: Vec<u8>,
-    /// How long to measure; a fifth of it is spent on warming up before.
+    /// The measured time in seconds. A warm-up of a fifth of it comes first.
     pub seconds: f64,
 }
 
-/// What was seen.
+/// The result of a load.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
     /// Messages answered while the clock ran.
     pub messages: u64,
-    /// How long it ran.
+    /// The length of that time.
     pub elapsed: Duration,
 }
 
@@ -49,17 +50,17 @@ impl Seen {
 
 struct Connection {
     stream: TcpStream,
-    /// Bytes of an answer that is not whole yet.
+    /// The number of bytes of an incomplete answer.
     partial: usize,
-    /// Bytes of requests that could not be sent yet.
+    /// The number of bytes of requests that could not be sent yet.
     unsent: usize,
 }
 
 struct Buffers {
     input: Vec<u8>,
-    /// Requests, repeated, and one more, so that any number of them begins at any byte of the first.
+    /// Requests, repeated, and one more, so that any number of them can start at any byte of the first.
     requests: Vec<u8>,
-    /// Answers, in the same way.
+    /// Answers, repeated in the same way.
     responses: Vec<u8>,
 }
 
@@ -67,7 +68,7 @@ struct Buffers {
 ///
 /// # Errors
 ///
-/// When a connection breaks, an answer is wrong, or none comes.
+/// When a connection breaks, an answer is wrong, or no answer arrives.
 pub fn run(
     port: u16,
     plan: &Plan,
@@ -136,7 +137,7 @@ impl Load<'_> {
 }
 
 impl Connection {
-    /// Takes all that is there and sends as many requests as answers were completed; gives that number.
+    /// Receives the available bytes and sends one request per completed answer. Returns the number of answers.
     fn on_ready(&mut self, buffers: &mut Buffers, plan: &Plan) -> io::Result<u64> {
         let mut answers = 0;
         loop {
@@ -154,7 +155,7 @@ impl Connection {
             answers += (self.partial + count) / plan.response.len();
             self.partial = (self.partial + count) % plan.response.len();
             if count < CHUNK {
-                // A short receive took all there was; a later arrival is a new edge.
+                // A short receive took all available bytes; later bytes cause a new edge.
                 break;
             }
         }
@@ -166,7 +167,7 @@ impl Connection {
     fn flush(&mut self, buffers: &Buffers, plan: &Plan) -> io::Result<()> {
         let request = plan.request.len();
         while self.unsent > 0 {
-            // What is unsent ends with a whole request, so this is where in a request it begins.
+            // The unsent bytes end with a whole request, so this is their offset within a request.
             let first = (request - self.unsent % request) % request;
             let length = self.unsent.min(CHUNK);
             match send(

@@ -1,7 +1,7 @@
-//! Load generators: the same code for every contestant.
+//! Load generators, the same code for every contestant.
 //!
-//! Each is one thread around one epoll, with nothing of ours and of no peer in it, and runs in another process than the
-//! server that it loads.
+//! Each generator is one thread around one epoll, without code of yue or of a peer. It runs in a separate process from
+//! the server that it loads.
 
 pub mod churn;
 pub mod closed;

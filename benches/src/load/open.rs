@@ -1,9 +1,9 @@
-//! An open loop: calls are due at fixed times whether or not earlier ones were answered, and a call's latency counts
-//! from when it was *due*. So a server that stalls is charged for all who would have waited meanwhile (the mistake of
-//! leaving that out is known as coordinated omission).
+//! An open loop: calls are due at fixed times, whether or not earlier calls were answered, and a call's latency counts
+//! from the time when it was *due*. So a stalling server is charged for all calls that would have waited meanwhile.
+//! (Omitting that is a mistake known as coordinated omission.)
 //!
-//! One connection, one thread that never sleeps: a sleeping generator would wake late and blame the server. When it has
-//! nothing to do it offers its processor to whoever waits for one, so that a server of several threads is not starved.
+//! One connection, one thread that never sleeps: a sleeping generator would wake late and blame the server. When idle
+//! it yields its processor, so that a server with several threads is not starved.
 
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -12,20 +12,21 @@ use super::protocol::Protocol;
 use crate::epoll::{Moved, connect, receive, send};
 use crate::harness::{Problem, Sample};
 
-/// How much a receive takes at most.
+/// The maximum bytes of one receive.
 const CHUNK: usize = 64 * 1024;
-/// A call that is not answered for so long means that the server hangs, or cannot follow the rate.
+/// If a call is not answered for this long, the server hangs or cannot keep up with the rate.
 const LATENCY_MAX: Duration = Duration::from_secs(5);
-/// This share of the calls, at the start, is not counted.
+/// The first 1/5 of the calls is not counted.
 const WARM_UP_SHARE: usize = 5;
 
-/// Percentiles of latency at `rate` calls per second for so long; the sample's value is the 99th, in µs.
+/// Measures percentiles of latency at `rate` calls per second for `seconds`. The sample's value is the 99th percentile
+/// in µs.
 ///
 /// `at_start` is called when the counted calls begin.
 ///
 /// # Errors
 ///
-/// When the connection breaks, an answer is not understood, or the server cannot follow.
+/// When the connection breaks, an answer cannot be parsed, or the server cannot keep up.
 pub fn run<P: Protocol>(
     port: u16,
     rate: f64,
@@ -68,15 +69,15 @@ pub fn run<P: Protocol>(
 struct Load {
     descriptor: i32,
     interval: Duration,
-    /// When call 0 was due.
+    /// The time when call 0 was due.
     start: Instant,
-    /// By call.
+    /// The latency of each call.
     latencies: Vec<Option<Duration>>,
     requested: usize,
     answered: usize,
-    /// Requests that were not sent yet.
+    /// Requests that are not sent yet.
     output: Vec<u8>,
-    /// Bytes of an answer that is not whole yet.
+    /// Bytes of an incomplete answer.
     input: Vec<u8>,
     chunk: Vec<u8>,
 }
@@ -127,7 +128,7 @@ impl Load {
         }
     }
 
-    /// Notes all answers that have come; `false` if there was nothing.
+    /// Records all answers that have arrived. Returns `false` if there were none.
     fn take<P: Protocol>(&mut self) -> Result<bool, Problem> {
         if !self.receive()? {
             return Ok(false);
@@ -157,7 +158,7 @@ impl Load {
             return Err(Problem::failed("the server does not answer"));
         }
         if self.interval.mul_f64(waiting as f64) > LATENCY_MAX {
-            return Err(Problem::failed("the server cannot follow the rate"));
+            return Err(Problem::failed("the server cannot keep up with the rate"));
         }
         Ok(())
     }

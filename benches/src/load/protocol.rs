@@ -1,23 +1,23 @@
-//! The bytes of one call of `echo(1)`, as each server of row 9 speaks, for the open-loop generator.
+//! The bytes of one call of `echo(1)` in the protocol of each server of row 9, for the open-loop generator.
 //!
-//! Only what the generator needs: a request with a given number, and from a stream of answers the numbers that were
-//! answered. An answer that is an error, or that is not understood, fails the measurement.
+//! This covers only what the generator needs: a request with a given number, and the numbers of the answers in a
+//! stream. An error answer, or one that cannot be parsed, fails the measurement.
 
 use crate::harness::Problem;
 
-/// A protocol of calls.
+/// An RPC protocol.
 pub trait Protocol {
-    /// Bytes that a server sends before it is asked anything.
+    /// Bytes that a server sends before the first request.
     const GREETING_BYTES: usize = 0;
 
-    /// Appends the request of this number.
+    /// Appends the request with this number.
     fn request(number: u32, out: &mut Vec<u8>);
 
-    /// The first answer in `bytes`: its number and its length; `None` if it is not whole yet.
+    /// Parses the first answer in `bytes`. Returns its number and length, or `None` if it is incomplete.
     ///
     /// # Errors
     ///
-    /// When it is an error, or not understood.
+    /// When the answer is an error, or cannot be parsed.
     fn answer(bytes: &[u8]) -> Result<Option<(u32, usize)>, Problem>;
 }
 
@@ -43,7 +43,7 @@ impl Protocol for MsgpackRpc {
     }
 }
 
-/// Tarantool's binary protocol, a call of the function `echo` with one argument.
+/// Tarantool's binary protocol: a call of the function `echo` with one argument.
 #[derive(Debug)]
 pub struct Iproto;
 
@@ -85,7 +85,7 @@ impl Protocol for Iproto {
     }
 }
 
-/// Reads msgpack's unsigned integers and single bytes; `None` at the end of what has arrived.
+/// Reads msgpack's unsigned integers and single bytes; returns `None` at the end of the received bytes.
 struct Reader<'a> {
     bytes: &'a [u8],
     position: usize,
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_msgpack_answer_is_found_only_when_it_is_whole() {
+    fn a_msgpack_answer_is_parsed_only_when_it_is_complete() {
         let answer = [0x94, 1, 0xcd, 0x01, 0x02, 0xc0, 1, 0x94];
         assert_eq!(MsgpackRpc::answer(&answer).ok(), Some(Some((0x102, 7))));
         for length in 0..7 {
@@ -157,18 +157,18 @@ mod tests {
     }
 
     #[test]
-    fn a_tarantool_request_has_the_length_that_it_says() {
+    fn a_tarantool_request_has_the_length_in_its_header() {
         let mut out = Vec::new();
         Iproto::request(7, &mut out);
         assert_eq!(out.len(), 5 + usize::from(out[4]));
     }
 
     #[test]
-    fn a_tarantool_answer_gives_its_sync_number() {
+    fn the_sync_number_of_a_tarantool_answer_is_parsed() {
         let mut answer = vec![0xce, 0, 0, 0, 9, 0x83, 0, 0, 1, 0xcd, 1, 2, 5, 9, 0xff];
         assert_eq!(Iproto::answer(&answer).ok(), Some(Some((0x102, 14))));
         assert_eq!(Iproto::answer(&answer[..13]).ok(), Some(None));
-        // Status 0x8005 in place of 0.
+        // Status 0x8005 instead of 0.
         answer.splice(7..8, [0xcd, 0x80, 5]);
         answer[4] = 11;
         assert!(Iproto::answer(&answer).is_err());

@@ -1,8 +1,8 @@
-//! Row 7, connections that come and go: accept, one message of 64 bytes back, close.
+//! Row 7, short connections: accept, one message of 64 bytes back, close.
 //!
-//! All servers do the same: they accept, read once, write that back and close. The generator (`load/churn.rs`) keeps 64
-//! connections open. Connecting costs it more than accepting costs any server, so that rates would measure the
-//! generator: the figure is the server's CPU time, from its process's clock.
+//! All servers do the same: accept, read once, write that back, and close. The generator (`load/churn.rs`) keeps 64
+//! connections open. Connecting costs the generator more than accepting costs any server, so rates would measure the
+//! generator. The figure is therefore the server's CPU time, from its process's clock.
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
@@ -26,7 +26,7 @@ use crate::load::churn;
 const AT_ONCE: usize = 64;
 const BUFFER_BYTES: usize = 4096;
 
-/// The case.
+/// Returns the case.
 pub fn case() -> Case {
     const URING: &str = "yue (io_uring)";
     const MIO: &str = "yue (mio)";
@@ -73,7 +73,7 @@ fn measure(server: &str, effort: Effort) -> Result<Sample, Problem> {
     Ok(Sample::of(each_us).with("connections_per_s", seen.rate()))
 }
 
-/// Runs the server of this name until the process is ended; `None` if it is not one of this case.
+/// Runs the server of this name until the process ends. Returns `None` if this case has no such server.
 pub fn serve(server: &str) -> Option<Result<(), Problem>> {
     match server {
         "churn-yue-uring" => Some(serve_ours(Choice::Uring, Way::Fiber)),
@@ -97,7 +97,7 @@ fn serve_ours(choice: Choice, way: Way) -> Result<(), Problem> {
             let stream = stream?;
             match way {
                 Way::Fiber => drop(spawn(move || answer(&stream))),
-                Way::Owned => Once::start(stream)?,
+                Way::Owned => EchoOnce::start(stream)?,
             }
         }
         Ok(())
@@ -110,21 +110,21 @@ fn answer(mut stream: &TcpStream) -> io::Result<()> {
     stream.write_all(&buffer[..count])
 }
 
-/// Sends what came, and closes.
-struct Once(RefCell<Option<Connection>>);
+/// A sink that echoes one message and closes.
+struct EchoOnce(RefCell<Option<Connection>>);
 
-impl Once {
+impl EchoOnce {
     fn start(stream: TcpStream) -> io::Result<()> {
-        let sink = Rc::new(Once(RefCell::new(None)));
+        let sink = Rc::new(EchoOnce(RefCell::new(None)));
         let connection = Connection::start(stream, Rc::clone(&sink) as Rc<dyn Sink>)?;
         *sink.0.borrow_mut() = Some(connection);
         Ok(())
     }
 }
 
-impl Sink for Once {
+impl Sink for EchoOnce {
     fn data(&self, bytes: &[u8]) {
-        // Taken: the connection holds this sink, and the two would keep each other for ever.
+        // Taken out, because the connection holds this sink: the two would keep each other alive forever.
         if let Some(connection) = self.0.borrow_mut().take() {
             connection.send(bytes.to_vec());
             connection.close_when_sent();
@@ -138,7 +138,7 @@ impl Sink for Once {
     }
 }
 
-/// One thread on epoll. A connection is tried at once: its message has often come along.
+/// Serves on one thread with epoll. A new connection is tried at once, because its message has often arrived with it.
 fn by_hand() -> io::Result<()> {
     const LISTENER: u64 = u64::MAX;
     let listener = crate::epoll::listen()?;
@@ -158,7 +158,7 @@ fn by_hand() -> io::Result<()> {
                 try_to_answer(token as RawFd, &mut buffer);
                 continue;
             }
-            // Until it says that there is none: the edge comes once.
+            // Accept until none is left: the edge comes only once.
             while let Ok((stream, _)) = listener.accept() {
                 let descriptor = stream.into_raw_fd();
                 if !try_to_answer(descriptor, &mut buffer) {
@@ -169,17 +169,17 @@ fn by_hand() -> io::Result<()> {
     }
 }
 
-/// Answers if the message is there; whether the connection is over.
+/// Answers if the message has arrived. Returns whether the connection is finished.
 fn try_to_answer(descriptor: RawFd, buffer: &mut [u8]) -> bool {
     match receive(descriptor, buffer) {
         Ok(Moved::Later) => return false,
         Ok(Moved::Bytes(count)) => {
-            // The buffers of a new connection have room for it; a client that is gone misses nothing.
+            // A new connection's buffer has room for it; an error means that the client has left.
             let _ = send(descriptor, &buffer[..count]);
         }
         Ok(Moved::Ended) | Err(_) => {}
     }
-    // SAFETY: the descriptor came from `into_raw_fd` and is closed once: a registration ends with it.
+    // SAFETY: the descriptor came from `into_raw_fd` and is closed once; a registration ends with it.
     drop(unsafe { <std::net::TcpStream as std::os::fd::FromRawFd>::from_raw_fd(descriptor) });
     true
 }

@@ -1,17 +1,16 @@
 //! Row 5: a call from a fiber on one loop to another loop, and a bare wake there and back.
 //!
-//! Each loop has a thread and a processor of its own. *Call*: a closure is sent to the other loop, runs there in a
-//! fiber (a task) of its own, and its result comes back to the fiber that waits. *Wake*: a fiber on each side; each
-//! tells the other that it is its turn and waits for its own. A count under a lock and the waiter's waker do it, which
-//! is what tokio's `Notify` is too.
+//! Each loop has its own thread and processor. *Call*: a closure is sent to the other loop and runs there in a new
+//! fiber (a task); its result returns to the waiting fiber. *Wake*: one fiber on each side; each passes the turn to the
+//! other and waits for its own. This uses a count under a lock and the waiter's waker, as tokio's `Notify` does.
 //!
-//! *Both busy*: neither side ever sleeps, since a fiber beside the measured one yields all the time; or, where a line
-//! says `busy_poll`, since its loop polls instead of sleeping. *Target asleep*: nothing else to do on either side, so
-//! that each turn puts one thread to sleep and wakes the other.
+//! *Both busy*: neither side ever sleeps, because another fiber yields all the time; or, where a line says `busy_poll`,
+//! because the loop polls instead of sleeping. *Target asleep*: neither side has other work, so each turn puts one
+//! thread to sleep and wakes the other.
 //!
-//! may places its coroutines itself; what part of the turns really went from one thread to another stands beside its
-//! figure. Its two coroutines that wake each other stay on one worker, so that figure is shown for scale. Beside
-//! coroutines that yield all the time it has none: what they did not let through in three minutes is not a figure.
+//! may places its coroutines itself. The share of turns that really crossed threads is shown beside its figure. Its two
+//! coroutines that wake each other stay on one worker, so that figure is shown for scale. It has no figure beside
+//! coroutines that yield all the time: it did not complete in three minutes.
 
 use std::hint::black_box;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -23,25 +22,25 @@ use yue_scheduler::{
     yield_now,
 };
 
-use crate::ceilings::ping_pong::{self, Place};
+use crate::ceilings::ping_pong::{self, Placement};
 use crate::harness::processors::{Processors, Side};
 use crate::harness::{Case, Effort, Problem, Row, Sample, Unit};
 
-/// Turns at full effort while neither side sleeps, and when both do.
+/// Turns at full effort: first while neither side sleeps, then when both sleep.
 const BUSY_TURNS: u64 = 400_000;
 const ASLEEP_TURNS: u64 = 20_000;
 
 const URING: &str = "yue (io_uring)";
 const MIO: &str = "yue (mio)";
 
-/// What goes between the loops.
+/// The work between the loops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     Call,
     Wake,
 }
 
-/// What keeps the loops from sleeping.
+/// The means that keep the loops from sleeping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Awake {
     /// Nothing: they sleep whenever they wait.
@@ -61,12 +60,12 @@ impl Awake {
     }
 }
 
-/// The row.
+/// Returns the row.
 pub fn row() -> Row {
     Row {
         number: 5,
         title: "between two loops",
-        method: "One unit: a closure runs in a fiber of the other loop, its result is back; or a wake and its answer.",
+        method: "One unit: a closure runs in a fiber on another loop and returns a result; or a wake and its answer.",
         cases: vec![
             case("call, both busy", Work::Call, Awake::Yielding),
             case("call, target asleep", Work::Call, Awake::Never),
@@ -105,7 +104,7 @@ fn case(name: &str, work: Work, awake: Awake) -> Case {
     match awake {
         Awake::Never => case
             .ceiling("eventfd ping-pong", |effort| {
-                ping_pong::eventfd(effort, Place::Apart)
+                ping_pong::eventfd(effort, Placement::Apart)
             })
             .goal_against(URING, "eventfd ping-pong", 1.2)
             .goal_against(MIO, "eventfd ping-pong", 1.2),
@@ -113,17 +112,17 @@ fn case(name: &str, work: Work, awake: Awake) -> Case {
     }
 }
 
-/// The two processors, or why this row cannot be measured.
+/// Returns the two processors, or the reason why this row cannot be measured.
 fn two_processors() -> Result<Processors, Problem> {
     let processors = Processors::detect()?;
     if processors.are_two() {
         Ok(processors)
     } else {
-        Err(Problem::failed("this process may use one processor only"))
+        Err(Problem::failed("this process may use only one processor"))
     }
 }
 
-/// The warm-up's turns, then the counted ones; `turn` is told the number of each, from 1 on.
+/// The turns of a measurement: warm-up turns, then counted ones. Turns are numbered from 1.
 struct Turns {
     warm_up: u64,
     counted: u64,
@@ -146,15 +145,15 @@ impl Turns {
     }
 }
 
-/// Two of our loops, each on a thread and a processor of its own.
+/// Measures two of our loops, each on its own thread and processor.
 fn yue(choice: Choice, work: Work, awake: Awake, effort: Effort) -> Result<Sample, Problem> {
     let processors = two_processors()?;
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let target = std::thread::spawn(move || -> Result<(), Problem> {
         processors.bind(Side::Server)?;
         let event_loop = Loop::new(config(choice, awake)?)?;
-        // If nobody listens any more, the other side has failed and says why.
-        let _ = tell.send(event_loop.handle());
+        // If the receiver was dropped, the caller has failed and reports why.
+        let _ = sender.send(event_loop.handle());
         event_loop
             .run(move || {
                 keep_busy(awake);
@@ -163,7 +162,7 @@ fn yue(choice: Choice, work: Work, awake: Awake, effort: Effort) -> Result<Sampl
             .map_err(stopped)
     });
     processors.bind(Side::Client)?;
-    let handle = match told.recv() {
+    let handle = match receiver.recv() {
         Ok(handle) => handle,
         Err(_) => return Err(outcome(target).err().unwrap_or_else(|| lost("the target"))),
     };
@@ -205,7 +204,7 @@ fn config(choice: Choice, awake: Awake) -> Result<Config, Problem> {
     })
 }
 
-/// A fiber that never lets its loop sleep; it ends with the loop.
+/// Starts a fiber that never lets its loop sleep. It ends with the loop.
 fn keep_busy(awake: Awake) {
     if awake == Awake::Yielding {
         drop(spawn(|| while yield_now().is_ok() {}));
@@ -220,7 +219,7 @@ fn calls(target: &LoopHandle, turns: &Turns) -> Result<Duration, Problem> {
         }
         let answer = target.spawn(move || black_box(turn)).join();
         if answer.ok() != Some(turn) {
-            return Err(Problem::failed("a call gave a wrong answer"));
+            return Err(Problem::failed("a call returned a wrong answer"));
         }
     }
     Ok(start.elapsed())
@@ -251,7 +250,7 @@ fn wakes(target: &LoopHandle, turns: &Turns) -> Result<Duration, Problem> {
     }
 }
 
-/// Whose turn it is, and the fiber that waits for it.
+/// Whose turn it is, and the fiber waiting for it.
 #[derive(Default)]
 struct Turn(Mutex<(u64, Option<RemoteWaker>)>);
 
@@ -288,17 +287,17 @@ mod peers {
 
     use super::*;
 
-    /// Two current-thread runtimes, bound as ours are.
+    /// Measures two current-thread runtimes, bound like ours.
     pub fn tokio(work: Work, awake: Awake, effort: Effort) -> Result<Sample, Problem> {
         let processors = two_processors()?;
-        let (tell, told) = mpsc::channel();
-        let over = Arc::new(tokio::sync::Notify::new());
-        let until = Arc::clone(&over);
+        let (sender, receiver) = mpsc::channel();
+        let finished = Arc::new(tokio::sync::Notify::new());
+        let until = Arc::clone(&finished);
         let target = std::thread::spawn(move || -> Result<(), Problem> {
             processors.bind(Side::Server)?;
             let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-            // If nobody listens any more, the other side has failed and says why.
-            let _ = tell.send(runtime.handle().clone());
+            // If the receiver was dropped, the caller has failed and reports why.
+            let _ = sender.send(runtime.handle().clone());
             runtime.block_on(async move {
                 tokio_keep_busy(awake);
                 until.notified().await;
@@ -306,12 +305,12 @@ mod peers {
             Ok(())
         });
         processors.bind(Side::Client)?;
-        let other = told.recv().map_err(|_| lost("the target"))?;
+        let other = receiver.recv().map_err(|_| lost("the target"))?;
         let turns = Turns::new(awake.turns(effort));
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let sample = runtime.block_on(async move {
             tokio_keep_busy(awake);
-            // A task like all others: the future that `block_on` polls is handled apart by tokio.
+            // Run as an ordinary task: tokio treats the future that `block_on` polls differently.
             let main = tokio::spawn(async move {
                 let elapsed = match work {
                     Work::Call => tokio_calls(&other, &turns).await?,
@@ -321,7 +320,7 @@ mod peers {
             });
             main.await.unwrap_or_else(|_| Err(lost("the caller")))
         });
-        over.notify_one();
+        finished.notify_one();
         outcome(target)?;
         sample
     }
@@ -347,7 +346,7 @@ mod peers {
             }
             let answer = target.spawn(async move { black_box(turn) }).await;
             if answer.ok() != Some(turn) {
-                return Err(Problem::failed("a call gave a wrong answer"));
+                return Err(Problem::failed("a call returned a wrong answer"));
             }
         }
         Ok(start.elapsed())
@@ -379,7 +378,7 @@ mod peers {
         Ok(elapsed)
     }
 
-    /// may on two workers. It has no way to say on which of them a coroutine runs.
+    /// Measures may on two workers. It cannot choose the worker that runs a coroutine.
     pub fn may(work: Work, effort: Effort) -> Result<Sample, Problem> {
         two_processors()?;
         may::config().set_workers(2);
@@ -391,9 +390,9 @@ mod peers {
         main.join().unwrap_or_else(|_| Err(lost("the caller")))
     }
 
-    /// The calling thread. The call itself goes to the C library, so that nothing is remembered from before a switch.
+    /// Returns the calling thread's id. Calls the C library directly, so that no value from before a switch is reused.
     fn thread() -> u64 {
-        // SAFETY: asks for a number and touches no memory.
+        // SAFETY: returns a number and touches no memory.
         unsafe { libc::pthread_self() }
     }
 
@@ -407,7 +406,7 @@ mod peers {
             let answer = may::go!(move || (black_box(turn), thread())).join();
             match answer {
                 Ok((answer, there)) if answer == turn => crossed += u64::from(there != caller),
-                _ => return Err(Problem::failed("a call gave a wrong answer")),
+                _ => return Err(Problem::failed("a call returned a wrong answer")),
             }
         }
         Ok(with_crossed(turns, start.elapsed(), crossed))
@@ -422,7 +421,7 @@ mod peers {
             let (all, seen) = (turns.all(), Arc::clone(&partners_thread));
             may::go!(move || for _ in all {
                 there.wait();
-                // Relaxed: only for the share that is reported.
+                // Relaxed: only for the reported share.
                 seen.store(thread(), Ordering::Relaxed);
                 back.post();
             })

@@ -1,10 +1,9 @@
-//! Row 7: TCP echo of 64-byte messages over 1, 100 and 1 000 connections, and over a new one for each message
+//! Row 7: TCP echo of 64-byte messages over 1, 100 and 1 000 connections, and over a new connection for each message
 //! (`churn.rs`).
 //!
-//! The server is a process of its own with one loop (one thread that works); the load generator is the same raw epoll
-//! client for all of them, in the measuring process, with one message in flight on each connection. It checks every
-//! byte. Each side has a processor of its own where there are two. The server's CPU time per message is read from its
-//! process's clock.
+//! The server is a separate process with one loop (one working thread). The load generator is the same raw epoll client
+//! for all servers. It runs in the measuring process, with one message in flight per connection, and checks every byte.
+//! Each side has its own processor if there are two. The server's CPU time per message comes from its process's clock.
 
 use yue_io::Choice;
 
@@ -16,15 +15,15 @@ use crate::load::closed;
 use super::echo_yue::{self, Way};
 
 pub(super) const MESSAGE_BYTES: usize = 64;
-/// How long each measurement runs at full effort.
+/// The duration of each measurement at full effort.
 pub(super) const SECONDS: f64 = 2.0;
 
-/// The row.
+/// Returns the row.
 pub fn row() -> Row {
     Row {
         number: 7,
         title: "TCP echo, one loop",
-        method: "One unit: 64 bytes to the server and back; one message in flight on each connection.",
+        method: "One unit: 64 bytes to the server and back; one message in flight per connection.",
         cases: vec![
             case("1 connection", 1),
             case("100 connections", 100),
@@ -59,12 +58,12 @@ fn case(name: &str, connections: usize) -> Case {
         .goal(MIO, Against::EveryPeer, 1.0)
 }
 
-/// Loads one server of this row, in a process of its own.
+/// Loads one server of this row, in a separate process.
 fn measure(server: &str, connections: usize, effort: Effort) -> Result<Sample, Problem> {
     load(server, &plan(connections, effort.seconds(SECONDS)))
 }
 
-/// One of this row's messages in flight on each of so many connections.
+/// Returns a plan with one of this row's messages in flight per connection.
 pub fn plan(connections: usize, seconds: f64) -> closed::Plan {
     let message: Vec<u8> = (0..MESSAGE_BYTES as u8).collect();
     closed::Plan {
@@ -76,7 +75,8 @@ pub fn plan(connections: usize, seconds: f64) -> closed::Plan {
     }
 }
 
-/// Starts a server of this program, loads it as planned, and gives messages per second and what they cost it.
+/// Starts a server of this program and applies the planned load. Returns messages per second, and the server's CPU
+/// time.
 pub fn load(server: &str, plan: &closed::Plan) -> Result<Sample, Problem> {
     let processors = Processors::detect()?;
     let mut running =
@@ -93,7 +93,7 @@ pub fn load(server: &str, plan: &closed::Plan) -> Result<Sample, Problem> {
     Ok(Sample::of(seen.rate()).with("server_cpu_s_per_million", per_million_s))
 }
 
-/// Tells the measuring process where to connect.
+/// Reports the port to the measuring process.
 pub fn ready(port: u16) -> Result<(), Problem> {
     use std::io::Write;
     let mut out = std::io::stdout();
@@ -102,7 +102,7 @@ pub fn ready(port: u16) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Runs the server of this name until the process is ended; `None` if it is not one of this row.
+/// Runs the server of this name until the process ends. Returns `None` if this row has no such server.
 pub fn serve(server: &str) -> Option<Result<(), Problem>> {
     use crate::ceilings::{epoll_echo, uring_echo};
     let by_hand = |uring: bool| {

@@ -1,4 +1,4 @@
-//! The peers of row 7: the same server, a task or coroutine per connection, as each of them would have it written.
+//! The peers of row 7: the same server with a task or coroutine per connection, written in each peer's own style.
 
 use std::io;
 use std::net::TcpListener;
@@ -8,16 +8,16 @@ use crate::harness::Problem;
 
 const BUFFER_BYTES: usize = 4096;
 
-/// How long a connection goes on.
+/// The lifetime of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
-    /// Until the client ends it.
+    /// Until the client closes it.
     Long,
     /// For one message.
     OneMessage,
 }
 
-/// Runs the peer of this name until the process is ended; `None` if there is none.
+/// Runs the peer of this name until the process ends. Returns `None` if there is none.
 pub fn serve(peer: &str, life: Life) -> Option<Result<(), Problem>> {
     match peer {
         "tokio" => Some(tokio(life)),
@@ -29,14 +29,14 @@ pub fn serve(peer: &str, life: Life) -> Option<Result<(), Problem>> {
     }
 }
 
-/// A listening socket, whose port the measuring process is told.
+/// Creates a listening socket, and reports its port to the measuring process.
 fn listen() -> Result<TcpListener, Problem> {
     let listener = crate::epoll::listen()?;
     ready(listener.local_addr()?.port())?;
     Ok(listener)
 }
 
-/// tokio's current-thread runtime.
+/// Serves with tokio's current-thread runtime.
 fn tokio(life: Life) -> Result<(), Problem> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -65,7 +65,7 @@ fn tokio(life: Life) -> Result<(), Problem> {
     runtime.block_on(serve(listen()?))
 }
 
-/// may on one worker.
+/// Serves with may on one worker.
 fn may(life: Life) -> Result<(), Problem> {
     use std::io::{Read, Write};
     may::config().set_workers(1);
@@ -90,7 +90,7 @@ fn may(life: Life) -> Result<(), Problem> {
     }
 }
 
-/// monoio on io_uring.
+/// Serves with monoio on io_uring.
 fn monoio(life: Life) -> Result<(), Problem> {
     use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
     let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
@@ -121,7 +121,7 @@ fn monoio(life: Life) -> Result<(), Problem> {
     runtime.block_on(serve(listen()?))
 }
 
-/// compio on io_uring.
+/// Serves with compio on io_uring.
 fn compio(life: Life) -> Result<(), Problem> {
     use compio::buf::BufResult;
     use compio::io::{AsyncRead, AsyncWriteExt};
@@ -151,8 +151,8 @@ fn compio(life: Life) -> Result<(), Problem> {
     compio::runtime::Runtime::new()?.block_on(serve(listen()?))
 }
 
-/// glommio, which is io_uring only. It reads without a buffer of the caller's in the kernel's hands: it waits until
-/// there is something, and then calls.
+/// Serves with glommio, which supports only io_uring. Its reads do not hand the caller's buffer to the kernel: it waits
+/// for readiness and then calls.
 fn glommio(life: Life) -> Result<(), Problem> {
     use futures::io::{AsyncReadExt, AsyncWriteExt};
     use std::os::fd::{FromRawFd, IntoRawFd};
@@ -161,7 +161,7 @@ fn glommio(life: Life) -> Result<(), Problem> {
         .make()
         .map_err(failed)?;
     let serve = async |listener: TcpListener| {
-        // SAFETY: a listening socket that nobody else has.
+        // SAFETY: the listening socket has no other owner.
         let listener = unsafe { glommio::net::TcpListener::from_raw_fd(listener.into_raw_fd()) };
         loop {
             let mut stream = listener.accept().await.map_err(failed)?;

@@ -1,4 +1,4 @@
-//! Our servers of row 7: a fiber per connection over `Read` and `Write`, and owned connections without a fiber.
+//! yue's servers of row 7: a fiber per connection over `Read` and `Write`, and owned connections without a fiber.
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
@@ -14,16 +14,16 @@ use crate::harness::Problem;
 
 const BUFFER_BYTES: usize = 4096;
 
-/// How a connection is served.
+/// The way in which a connection is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// A fiber reads and writes.
     Fiber,
-    /// The loop hands over what came and takes what goes.
+    /// The loop delivers received bytes and takes outgoing ones.
     Owned,
 }
 
-/// Serves on one loop until the process is ended.
+/// Serves on one loop until the process ends.
 pub fn serve(choice: Choice, way: Way) -> Result<(), Problem> {
     let config = Config {
         driver: yue_io::driver(choice)?,
@@ -56,7 +56,7 @@ fn echo(mut stream: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// Sends what came; buffers that were sent are used again.
+/// A sink that echoes. Buffers that were sent are reused.
 #[derive(Default)]
 struct Owned {
     connection: RefCell<Option<Connection>>,
@@ -87,7 +87,7 @@ impl Sink for Owned {
     }
 
     fn closed(&self, _: io::Result<()>) {
-        // The connection holds this sink: without this the two would keep each other for ever.
+        // The connection holds this sink: without this the two would keep each other alive forever.
         self.connection.borrow_mut().take();
     }
 }

@@ -1,8 +1,8 @@
 //! Row 1: a yield among 1, 1 000 and 100 000 fibers on one thread.
 //!
-//! Every contestant does the same: all fibers run round after round, each yields once a round. The clock starts when
-//! the first one has done its warm-up rounds and stops when the last one has done its counted ones; then all run on
-//! for a round, so that no fiber's end is measured. ([`Laps`] is touched twice per fiber, never per yield.)
+//! Every contestant does the same: all fibers run round after round, and each yields once per round. The clock starts
+//! when the first fiber has done its warm-up rounds, and stops when the last one has done its counted rounds. Then all
+//! run for one more round, so that no fiber's end is measured. ([`Laps`] is touched twice per fiber, never per yield.)
 
 use std::sync::{
     Arc, OnceLock,
@@ -14,12 +14,12 @@ use yue_scheduler::{Config, Loop, Stopped, spawn, yield_now};
 
 use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit};
 
-/// Yields that are counted at full effort, over all fibers.
+/// Counted yields at full effort, over all fibers.
 const YIELDS: usize = 10_000_000;
 /// Rounds before the clock starts.
 const WARM_UP_LAPS: usize = 3;
 
-/// The row.
+/// Returns the row.
 pub fn row() -> Row {
     let cases = vec![
         case("1 fiber", 1),
@@ -29,7 +29,7 @@ pub fn row() -> Row {
     Row {
         number: 1,
         title: "yield among fibers on one thread",
-        method: "One unit: a fiber gives way and runs again after all others did.",
+        method: "One unit: a fiber yields and runs again after all others have run.",
         cases,
         notes: Vec::new(),
     }
@@ -61,12 +61,12 @@ fn case(name: &str, fibers: usize) -> Case {
     case
 }
 
-/// Rounds per fiber.
+/// Returns the rounds per fiber.
 fn laps(fibers: usize, effort: Effort) -> usize {
     (effort.count(YIELDS) / fibers).max(10)
 }
 
-/// Bare coroutines.
+/// Measures bare coroutines.
 #[cfg(feature = "peers")]
 pub fn bare(fibers: usize, effort: Effort, shifted: bool) -> Result<Sample, Problem> {
     let laps = laps(fibers, effort);
@@ -76,7 +76,7 @@ pub fn bare(fibers: usize, effort: Effort, shifted: bool) -> Result<Sample, Prob
     ))
 }
 
-/// Our scheduler, one loop.
+/// Measures our scheduler on one loop.
 pub fn yue(fibers: usize, effort: Effort) -> Result<Sample, Problem> {
     let laps = Laps::new(fibers, effort);
     let event_loop = Loop::new(Config::default())?;
@@ -106,7 +106,7 @@ fn yue_fiber(laps: &Laps) -> Result<(), Stopped> {
     yield_now()
 }
 
-/// The clock that the fibers of one measurement share.
+/// The clock shared by the fibers of one measurement.
 struct Laps {
     fibers: usize,
     laps: usize,
@@ -127,12 +127,12 @@ impl Laps {
         })
     }
 
-    /// A fiber has done its warm-up.
+    /// Records that a fiber has done its warm-up rounds.
     fn warmed_up(&self) {
         self.started.get_or_init(Instant::now);
     }
 
-    /// A fiber has done its counted rounds.
+    /// Records that a fiber has done its counted rounds.
     fn finished(&self) {
         // Relaxed: only a count; the instant is published by its own OnceLock.
         if self.done.fetch_add(1, Ordering::Relaxed) + 1 == self.fibers {
@@ -153,12 +153,12 @@ impl Laps {
 mod peers {
     use super::{Arc, Effort, Laps, Problem, Sample, WARM_UP_LAPS};
 
-    /// may on one worker thread.
+    /// Measures may on one worker thread.
     pub fn may(fibers: usize, effort: Effort) -> Result<Sample, Problem> {
         may::config().set_workers(1);
         let laps = Laps::new(fibers, effort);
         let clock = Arc::clone(&laps);
-        // Started from within a coroutine, so that all begin on the worker's own queue.
+        // Started from within a coroutine, so that all coroutines start in the worker's own queue.
         let main = may::go!(move || {
             let all: Vec<_> = (0..clock.fibers)
                 .map(|_| {
@@ -186,7 +186,7 @@ mod peers {
         may::coroutine::yield_now();
     }
 
-    /// tokio's current-thread runtime.
+    /// Measures tokio's current-thread runtime.
     pub fn tokio(fibers: usize, effort: Effort) -> Result<Sample, Problem> {
         let laps = Laps::new(fibers, effort);
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;

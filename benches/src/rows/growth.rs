@@ -1,36 +1,36 @@
-//! Row 12: how much dearer one unit becomes when there are more fibers, connections or timers.
+//! Row 12: how the cost of one unit grows with the number of fibers, connections or timers.
 //!
-//! A figure is a quotient of two measurements of one contestant, made one after the other in one process: the cost of a
-//! unit among many, divided by its cost alone. The machine itself makes it grow (a stack that is not in the cache, a
-//! connection whose socket is not), so a ceiling's own growth stands beside ours, and the goal is about the two.
+//! A figure is the quotient of two measurements of one contestant, made one after the other in one process: the cost of
+//! a unit among many, divided by its cost alone. The machine itself makes it grow (a stack or a socket that is not in
+//! the cache). So a ceiling's growth is shown beside ours, and the goal compares the two.
 //!
 //! - *Yield*: as in row 1.
-//! - *Echo*: as in row 7. The cost is the server's CPU time per message: a client's time is no part of it, and a server
-//!   that sleeps between two messages of a single connection is not thought slow for it.
-//! - *Timer*: one of all that are armed, chosen at random, is moved to another instant within a minute.
+//! - *Echo*: as in row 7. The cost is the server's CPU time per message: a client's time does not count, and a server
+//!   that sleeps between two messages of a single connection does not count as slow.
+//! - *Timer*: a random one of all armed timers is moved to another instant within a minute.
 
 use crate::ceilings::linked_list;
 use crate::harness::{Case, Effort, Problem, Row, Sample, Unit, memory};
 
 use super::{echo, fiber_yield, timers};
 
-/// Timers that are moved, at full effort.
+/// Timer moves at full effort.
 const MOVES: usize = 5_000_000;
-/// More than any contestant takes for a fiber.
+/// An upper bound of any contestant's bytes per fiber.
 const BYTES_PER_FIBER_MAX: usize = 6 << 10;
-/// How long an echo server is loaded at each size, at full effort.
+/// The duration of the load on an echo server at each size, at full effort.
 const ECHO_SECONDS: f64 = 2.0;
 
 const UNIT: Unit = Unit::time("times the cost of one");
-/// How much more than a ceiling's our growth may be.
+/// The maximum ratio of our growth to a ceiling's.
 const LIMIT: f64 = 2.0;
 
-/// The row.
+/// Returns the row.
 pub fn row() -> Row {
     Row {
         number: 12,
         title: "growth",
-        method: "The cost of a unit among many, divided by its cost alone. Of the most, --quick makes a tenth.",
+        method: "The cost of a unit among many, divided by its cost alone. --quick uses a tenth of the largest counts.",
         cases: vec![
             yielding("yield among 1 000 fibers", 1_000),
             yielding("yield among 100 000 fibers", 100_000),
@@ -44,7 +44,7 @@ pub fn row() -> Row {
     }
 }
 
-/// The largest of each kind is a matter of gigabytes or minutes, and made in full at full effort only.
+/// Scales the largest count of each kind: it takes gigabytes or minutes, so it is reached only at full effort.
 fn scaled(many: usize, largest: usize, effort: Effort) -> usize {
     if many < largest {
         many
@@ -53,7 +53,7 @@ fn scaled(many: usize, largest: usize, effort: Effort) -> usize {
     }
 }
 
-/// The quotient of the two costs in ns, and both.
+/// Returns the quotient of the two costs in ns, with both costs.
 fn growth(many: usize, one_ns: f64, many_ns: f64) -> Sample {
     Sample::of(many_ns / one_ns)
         .with("count", many as f64)
@@ -82,7 +82,7 @@ fn yields(
     measure: impl Fn(usize, Effort) -> Result<Sample, Problem>,
 ) -> Result<Sample, Problem> {
     let fibers = scaled(fibers, 1_000_000, effort);
-    memory::ask_for(fibers * BYTES_PER_FIBER_MAX)?;
+    memory::require_free(fibers * BYTES_PER_FIBER_MAX)?;
     let one_ns = measure(1, effort)?.value;
     let many_ns = measure(fibers, effort)?.value;
     Ok(growth(fibers, one_ns, many_ns))
@@ -106,10 +106,10 @@ fn echoes(server: &str, connections: usize, effort: Effort) -> Result<Sample, Pr
     let connections = scaled(connections, 10_000, effort);
     crate::epoll::allow_descriptors(connections)?;
     let cost_ns = |connections| -> Result<(f64, f64), Problem> {
-        let seen = echo::load(server, &echo::plan(connections, seconds))?;
+        let sample = echo::load(server, &echo::plan(connections, seconds))?;
         // CPU seconds per million messages are microseconds per message.
-        let cpu_us = seen.extra.get("server_cpu_s_per_million").copied();
-        Ok((cpu_us.unwrap_or(f64::NAN) * 1e3, seen.value))
+        let cpu_us = sample.extra.get("server_cpu_s_per_million").copied();
+        Ok((cpu_us.unwrap_or(f64::NAN) * 1e3, sample.value))
     };
     let (one_ns, _) = cost_ns(1)?;
     let (many_ns, rate) = cost_ns(connections)?;

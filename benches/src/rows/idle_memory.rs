@@ -1,11 +1,13 @@
-//! Row 3: what a fiber that waits costs in memory, its stack guarded.
+//! Row 3: the memory of a waiting fiber with a guarded stack.
 //!
-//! Every contestant starts all its fibers, lets each run until it waits for something that never comes, and looks at
-//! what its process takes then, page tables included, less what it took before the first. Nobody keeps handles. Ours
-//! and may's fibers have a guard page each; a task of tokio has no stack at all and is shown for scale.
+//! Every contestant starts all its fibers, and lets each run until it waits for an event that never comes. The figure
+//! is the memory that the process uses then, page tables included, minus what it used before the first fiber. No
+//! contestant keeps handles. Our fibers and may's have a guard page each. A tokio task has no stack and is shown for
+//! scale.
 //!
-//! may maps each stack by itself and guards it by `mprotect`: two mappings each, of which Linux allows a process 65 530
-//! by default. Beyond that its spawn neither succeeds nor fails, so it is not asked; there is a case that it can do.
+//! may maps each stack separately and guards it with `mprotect`: two mappings each, of which Linux allows a process 65
+//! 530 by default. Beyond that its spawn neither succeeds nor fails, so it is not measured there. One case stays below
+//! that limit.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -16,17 +18,18 @@ use crate::ceilings::idle_pages;
 use crate::harness::lua::{Runtime, run, tarantool_note};
 use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit, memory};
 
-/// More than any contestant with a stack takes for a fiber; asked for before it starts.
+/// An upper bound of the bytes per fiber of any contestant with stacks. Free memory is checked against it before the
+/// start.
 const BYTES_PER_FIBER_MAX: usize = 6 << 10;
 const LUA_BYTES_PER_FIBER_MAX: usize = 20 << 10;
 
-/// Address space of a stack, as our defaults have it.
+/// Address space of a stack with our default settings.
 const NATIVE_SLOT_BYTES: usize = (256 << 10) + 4096;
 const LUA_SLOT_BYTES: usize = (1 << 20) + 4096;
 
 const UNIT: Unit = Unit::time("bytes/fiber");
 
-/// The row.
+/// Returns the row.
 pub fn row() -> Row {
     let guards = format!("our stacks are guarded by {}", yue_scheduler::guard_kind());
     Row {
@@ -74,11 +77,11 @@ fn lua() -> Case {
         .goal("yue", Against::Absolute, 12.0 * 1024.0)
 }
 
-/// Our scheduler, one loop.
+/// Measures our scheduler on one loop.
 fn yue(fibers: usize) -> Result<Sample, Problem> {
-    memory::ask_for(fibers * BYTES_PER_FIBER_MAX)?;
-    let taken = Loop::new(Config::default())?.run(move || -> Result<usize, Problem> {
-        let before = memory::taken("self")?;
+    memory::require_free(fibers * BYTES_PER_FIBER_MAX)?;
+    let used = Loop::new(Config::default())?.run(move || -> Result<usize, Problem> {
+        let before = memory::used_bytes("self")?;
         let parked = Rc::new(Cell::new(0));
         for _ in 0..fibers {
             let parked = Rc::clone(&parked);
@@ -91,16 +94,16 @@ fn yue(fibers: usize) -> Result<Sample, Problem> {
         while parked.get() < fibers {
             yield_now().map_err(|stopped| Problem::failed(stopped.to_string()))?;
         }
-        Ok(memory::taken("self")? - before)
+        Ok(memory::used_bytes("self")? - before)
     })?;
-    Ok(Sample::of(taken as f64 / fibers as f64))
+    Ok(Sample::of(used as f64 / fibers as f64))
 }
 
-/// One Lua script does the same under yue and under Tarantool.
+/// Runs the same Lua script under yue or Tarantool.
 fn lua_fibers(runtime: Runtime, fibers: usize) -> Result<Sample, Problem> {
-    memory::ask_for(fibers * LUA_BYTES_PER_FIBER_MAX)?;
-    let (fibers, taken) = run(runtime, "fiber_idle.lua", &[("FIBERS", fibers.to_string())])?;
-    Ok(Sample::of(taken / fibers))
+    memory::require_free(fibers * LUA_BYTES_PER_FIBER_MAX)?;
+    let (fibers, used) = run(runtime, "fiber_idle.lua", &[("FIBERS", fibers.to_string())])?;
+    Ok(Sample::of(used / fibers))
 }
 
 #[cfg(feature = "peers")]
@@ -114,9 +117,9 @@ mod peers {
     /// The stack and its guard.
     const MAPPINGS_PER_STACK: usize = 2;
 
-    /// may on one worker.
+    /// Measures may on one worker.
     pub fn may(fibers: usize) -> Result<Sample, Problem> {
-        memory::ask_for(fibers * MAY_BYTES_PER_FIBER_MAX)?;
+        memory::require_free(fibers * MAY_BYTES_PER_FIBER_MAX)?;
         let text = std::fs::read_to_string("/proc/sys/vm/max_map_count")?;
         let mappings: usize = text
             .trim()
@@ -128,7 +131,7 @@ mod peers {
             )));
         }
         may::config().set_workers(1);
-        let before = memory::taken("self")?;
+        let before = memory::used_bytes("self")?;
         let parked = Arc::new(AtomicUsize::new(0));
         for _ in 0..fibers {
             let parked = Arc::clone(&parked);
@@ -141,14 +144,14 @@ mod peers {
         while parked.load(Ordering::Relaxed) < fibers {
             std::thread::yield_now();
         }
-        Ok(per_fiber(memory::taken("self")? - before, fibers))
+        Ok(per_fiber(memory::used_bytes("self")? - before, fibers))
     }
 
-    /// tokio's current-thread runtime.
+    /// Measures tokio's current-thread runtime.
     pub fn tokio(tasks: usize) -> Result<Sample, Problem> {
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-        let taken = runtime.block_on(async {
-            let before = memory::taken("self")?;
+        let used = runtime.block_on(async {
+            let before = memory::used_bytes("self")?;
             let parked = Arc::new(AtomicUsize::new(0));
             for _ in 0..tasks {
                 let parked = Arc::clone(&parked);
@@ -161,12 +164,12 @@ mod peers {
             while parked.load(Ordering::Relaxed) < tasks {
                 tokio::task::yield_now().await;
             }
-            Ok::<_, Problem>(memory::taken("self")? - before)
+            Ok::<_, Problem>(memory::used_bytes("self")? - before)
         })?;
-        Ok(per_fiber(taken, tasks))
+        Ok(per_fiber(used, tasks))
     }
 
-    fn per_fiber(taken: usize, fibers: usize) -> Sample {
-        Sample::of(taken as f64 / fibers as f64)
+    fn per_fiber(used: usize, fibers: usize) -> Sample {
+        Sample::of(used as f64 / fibers as f64)
     }
 }

@@ -1,21 +1,21 @@
-//! Row 8: Lua fibers, a yield among a thousand of them, and spawn and join one at a time.
+//! Row 8: Lua fibers. A yield among a thousand of them, and spawn and join one at a time.
 //!
-//! One Lua script per case does the same work under yue and under Tarantool.
+//! In each case one Lua script does the same work under yue and under Tarantool.
 
 use crate::harness::lua::{Runtime, run, tarantool_note};
 use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit};
 
 /// Yields at full effort, over all fibers.
 const YIELDS: usize = 10_000_000;
-/// Fibers that are spawned and joined at full effort.
+/// Fibers spawned and joined at full effort.
 const SPAWNS: usize = 500_000;
 
-/// The row.
+/// Returns the row.
 pub fn row() -> Row {
     Row {
         number: 8,
         title: "Lua fibers",
-        method: "One unit: a Lua fiber gives way and runs again after all others did; or is spawned and joined.",
+        method: "One unit: a Lua fiber yields and runs again after all others have run; or is spawned and joined.",
         cases: vec![
             yielding("yield among 1 000 Lua fibers", 1_000),
             yielding("yield, 1 Lua fiber", 1),
@@ -45,7 +45,7 @@ fn yielding(name: &str, fibers: usize) -> Case {
     }
 }
 
-/// Rounds per fiber.
+/// Returns the rounds per fiber.
 fn laps(fibers: usize, effort: Effort) -> usize {
     (effort.count(YIELDS) / fibers).max(10)
 }

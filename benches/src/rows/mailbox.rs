@@ -1,11 +1,11 @@
-//! Row 4: messages between threads through an unbounded queue, one or four producers and one consumer.
+//! Row 4: messages between threads through an unbounded queue, with one or four producers and one consumer.
 //!
-//! Every contestant does the same: producers push numbers as fast as they can, the consumer takes them without
-//! blocking and backs off in the same way (spins, then gives its processor away) when there is none, so that it is the
-//! queue that is measured and not a way of sleeping. The sum of what arrived is checked. In the batch cases producers
-//! hand over [`BATCH`] numbers at a time and the consumer drains; a queue that has no such call gets a loop of single
-//! ones, which is what its user would write. In the cases with ticks producers push single numbers and the consumer
-//! does what a loop does: it takes all that is there and then has other work, for [`TICK`].
+//! Every contestant does the same. Producers push numbers as fast as they can. The consumer takes them without
+//! blocking, and backs off in the same way for all (it spins, then yields its processor) when there are none. So the
+//! row measures the queue and not a way of sleeping. The sum of the received messages is checked. In the batch cases
+//! producers push [`BATCH`] numbers at a time and the consumer drains; a queue without such a call gets a loop of
+//! single calls, as its user would write. In the cases with ticks producers push single numbers, and the consumer
+//! behaves like a loop: it takes all available messages and then has other work for [`TICK`].
 
 use std::ops::Range;
 use std::sync::Barrier;
@@ -17,21 +17,21 @@ use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit};
 
 /// Messages at full effort.
 const MESSAGES: usize = 4_000_000;
-/// Messages that are handed over at once in the batch cases.
+/// Messages per push in the batch cases.
 const BATCH: u64 = 64;
-/// For how long the consumer of the cases with ticks does something else.
+/// The duration of the consumer's other work in the cases with ticks.
 const TICK: Duration = Duration::from_micros(1);
 
-/// How messages are handed over and taken.
+/// The way in which messages are pushed and taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Manner {
     Singles,
     Batches,
-    /// Singles, taken once a tick.
+    /// Single messages, taken once per tick.
     Ticks,
 }
 
-/// The row.
+/// Returns the row.
 pub fn row() -> Row {
     let cases = vec![
         case("1 -> 1, single", 1, Manner::Singles),
@@ -44,7 +44,7 @@ pub fn row() -> Row {
     Row {
         number: 4,
         title: "mailbox between threads",
-        method: "One unit: an 8-byte message from a producer's push to the consumer's hands.",
+        method: "One unit: an 8-byte message from a producer's push to the consumer.",
         cases,
         notes: Vec::new(),
     }
@@ -80,7 +80,7 @@ fn case(name: &str, producers: u64, manner: Manner) -> Case {
             let each = effort.count(MESSAGES) as u64 / producers;
             crate::ceilings::ring::messages(producers, each, step)
         })
-        .ceiling("a cache line's way", |effort| {
+        .ceiling("cache line transfer", |effort| {
             Ok(crate::ceilings::ping_pong::cache_line(effort))
         })
         .goal("yue", Against::Absolute, 10.0)
@@ -88,7 +88,7 @@ fn case(name: &str, producers: u64, manner: Manner) -> Case {
     case
 }
 
-/// What the row needs of a queue.
+/// The operations that the row needs from a queue.
 trait Queue {
     type Sender: Clone + Send + 'static;
     type Receiver: Send;
@@ -100,7 +100,7 @@ trait Queue {
         values.for_each(|value| Self::push(sender, value));
     }
 
-    /// Takes all that is there, up to a batch; gives how many and their sum.
+    /// Takes all available messages, up to a batch. Returns their number and sum.
     fn drain(receiver: &mut Self::Receiver) -> (u64, u64) {
         let (mut count, mut sum) = (0, 0);
         while count < BATCH
@@ -116,7 +116,7 @@ trait Queue {
 fn measure<Q: Queue>(producers: u64, manner: Manner, effort: Effort) -> Result<Sample, Problem> {
     let each = effort.count(MESSAGES) as u64 / producers / BATCH * BATCH;
     let (sender, mut receiver) = Q::open();
-    // The same queue is warmed up first, so that its first blocks are there.
+    // The same queue is warmed up first, so that its first blocks are allocated.
     run::<Q>(
         &sender,
         &mut receiver,
@@ -253,7 +253,8 @@ impl Queue for Yue {
     }
 }
 
-/// A range of at most [`BATCH`] numbers; `Range<u64>` does not know its exact size, since it may exceed `usize`.
+/// A range of at most [`BATCH`] numbers. `Range<u64>` does not implement `ExactSizeIterator`, since it may exceed
+/// `usize`.
 struct ExactRange(Range<u64>);
 
 impl Iterator for ExactRange {
@@ -314,7 +315,7 @@ mod peers {
 
     pub struct Kanal;
 
-    /// kanal drains into a vector only; it is kept, as its user would.
+    /// kanal can drain only into a vector. The vector is reused, as a user would do.
     pub struct KanalReceiver {
         receiver: kanal::Receiver<u64>,
         drained: Vec<u64>,

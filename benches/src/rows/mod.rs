@@ -22,7 +22,7 @@ mod timers;
 
 use crate::harness::{Problem, Row};
 
-/// All rows, in order.
+/// Returns all rows, in order.
 pub fn all() -> Vec<Row> {
     vec![
         fiber_yield::row(),
@@ -41,7 +41,7 @@ pub fn all() -> Vec<Row> {
     ]
 }
 
-/// Runs one of the network rows' servers until the process is ended.
+/// Runs one of the network rows' servers until the process ends.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
-//! Row 11: calls over TCP, Rust to Rust, each side one loop in a process of its own; what the RPC layer costs without
+//! Row 11: calls over TCP, Rust to Rust, each side one loop in a separate process: the cost of the RPC layer without
 //! Lua.
 //!
-//! Handler and caller decode and encode the integer themselves, as the Lua side does. Otherwise as row 9.
+//! Handler and caller decode and encode the integer themselves, as the Lua side does. Otherwise like row 9.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -18,13 +18,13 @@ use crate::harness::process::{Running, cpu_of, own_program};
 use crate::harness::processors::{Processors, Side};
 use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit};
 
-/// How long each measurement runs at full effort.
+/// The duration of each measurement at full effort.
 const SECONDS: f64 = 2.0;
 
 const URING: &str = "yue (io_uring)";
 const MIO: &str = "yue (mio)";
 
-/// The row.
+/// Returns the row.
 pub fn row() -> Row {
     Row {
         number: 11,
@@ -59,7 +59,7 @@ fn case(name: &str, connections: usize, in_flight: usize) -> Case {
     super::rpc_tcp::raw_echo(case, calls)
 }
 
-/// Runs the server of this name until the process is ended; `None` if it is not one of this row.
+/// Runs the server of this name until the process ends. Returns `None` if this row has no such server.
 pub fn serve(server: &str) -> Option<Result<(), Problem>> {
     match server {
         "rpc-native-uring" => Some(serve_on(Choice::Uring)),
@@ -135,7 +135,7 @@ fn load(port: u16, calls: Calls, seconds: f64, server: &Running) -> Result<Sampl
     let connector = transport::connector(&address(port)?);
     for connection in 0..calls.connections {
         let session = Session::open(Rc::clone(&connector), Service::none(), Options::default());
-        // The first call connects; all are connected before any counts.
+        // The first call connects; all sessions are connected before calls count.
         echo(&session, 1).map_err(failed)?;
         for index in 0..calls.in_flight {
             let (session, answered) = (session.clone(), Rc::clone(&answered));
@@ -152,7 +152,7 @@ fn load(port: u16, calls: Calls, seconds: f64, server: &Running) -> Result<Sampl
     let elapsed = start.elapsed();
     let count = (answered.get() - before) as f64;
     if count == 0.0 {
-        return Err(Problem::failed("nothing was answered"));
+        return Err(Problem::failed("no call was answered"));
     }
     let per_million = |cpu: Duration| cpu.as_secs_f64() / count * 1e6;
     Ok(Sample::of(count / elapsed.as_secs_f64())
@@ -166,7 +166,7 @@ fn load(port: u16, calls: Calls, seconds: f64, server: &Running) -> Result<Sampl
         ))
 }
 
-/// Calls until a call fails or is answered wrongly; a figure of nothing answered is refused.
+/// Calls until a call fails or returns a wrong answer. A figure without answers is rejected.
 fn caller(session: &Session, value: i64, answered: &Cell<u64>) {
     while echo(session, value).is_ok_and(|answer| answer == value) {
         answered.set(answered.get() + 1);

@@ -1,12 +1,12 @@
-//! Row 9: calls over TCP, Lua to Lua, each side one loop in a process of its own.
+//! Row 9: calls over TCP, Lua to Lua, each side one loop in a separate process.
 //!
 //! A call is `echo(x)` with a small integer; the caller checks the answer. Throughput is measured in a closed loop (a
-//! number of fibers that call again as soon as they are answered), latency in an open one by a raw generator that is
-//! the same for every server ([`crate::load::open`]). CPU seconds per million calls are read from the processes' own
-//! clocks.
+//! number of fibers that call again as soon as they are answered). Latency is measured in an open loop, by a raw
+//! generator that is the same for every server ([`crate::load::open`]). CPU seconds per million calls come from the
+//! processes' own clocks.
 //!
-//! The ceiling is a raw echo: hand-written client and server that move exactly the bytes of these calls, in the same
-//! numbers, and look at nothing but their count.
+//! The ceiling is a raw echo: a handwritten client and server that move exactly the bytes of these calls, in the same
+//! numbers, and check only their count.
 
 use crate::ceilings::epoll_echo::Reply;
 use crate::ceilings::ping_pong::{self, Wait};
@@ -19,9 +19,9 @@ use crate::load::{closed, open};
 
 use super::echo;
 
-/// How long each measurement runs at full effort.
+/// The duration of each measurement at full effort.
 const SECONDS: f64 = 2.0;
-/// Calls per second of the open loop: half of what the slowest of the peers can do here.
+/// Calls per second of the open loop: half of what the slowest peer can do here.
 const OPEN_RATE: f64 = 50_000.0;
 /// `[0, number, "echo", [1]]` with a number of five bytes.
 const REQUEST_BYTES: usize = 14;
@@ -31,7 +31,7 @@ const RESPONSE_BYTES: usize = 9;
 const URING: &str = "yue (io_uring)";
 const MIO: &str = "yue (mio)";
 
-/// The row.
+/// Returns the row.
 pub fn row() -> Row {
     Row {
         number: 9,
@@ -62,7 +62,7 @@ fn case(name: &str, calls: Calls) -> Case {
     case
 }
 
-/// Adds the ceilings: the same numbers of bytes, and nothing done with them.
+/// Adds the ceilings, which move the same number of bytes without processing them.
 pub fn raw_echo(case: Case, calls: Calls) -> Case {
     case.ceiling("raw echo, epoll", move |effort| {
         raw("rpc-echo-epoll", calls, effort)
@@ -137,15 +137,15 @@ fn open_loop() -> Case {
         .peer("Tarantool", by(Runtime::Tarantool))
 }
 
-/// A server's process and its port.
+/// Starts a server. Returns its process and port.
 fn start_server(runtime: Runtime) -> Result<(Running, String), Problem> {
     let port = match runtime {
-        // It cannot choose one by itself; this one was free a moment ago.
+        // Tarantool cannot choose a port by itself; this one was free a moment ago.
         Runtime::Tarantool => crate::epoll::listen()?.local_addr()?.port().to_string(),
         _ => String::new(),
     };
     let mut command = runtime.command("rpc_server.lua", &[("PORT", port)])?;
-    // Tarantool leaves files where it runs.
+    // Tarantool writes files to its working directory.
     let folder = std::env::temp_dir().join(format!("yue-figures-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     command.current_dir(&folder);
@@ -188,7 +188,7 @@ fn open_to<P: Protocol>(runtime: Runtime, effort: Effort) -> Result<Sample, Prob
 }
 
 fn raw(server: &str, calls: Calls, effort: Effort) -> Result<Sample, Problem> {
-    // Few large buffers suit one connection with much in flight, many small ones many connections.
+    // Few large buffers suit one connection with much data in flight, many small ones suit many connections.
     let server = match (server, calls.connections) {
         ("rpc-echo-uring", 1) => "rpc-echo-uring-large",
         (server, _) => server,
@@ -203,7 +203,7 @@ fn raw(server: &str, calls: Calls, effort: Effort) -> Result<Sample, Problem> {
     echo::load(server, &plan)
 }
 
-/// Runs the server of this name until the process is ended; `None` if it is not one of this row.
+/// Runs the server of this name until the process ends. Returns `None` if this row has no such server.
 pub fn serve(server: &str) -> Option<Result<(), Problem>> {
     use crate::ceilings::{epoll_echo, uring_echo};
     let shape = match server {

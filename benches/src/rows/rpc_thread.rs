@@ -1,19 +1,19 @@
 //! Row 10: the same calls between two threads of one process, through `thread://`.
 //!
-//! The ceilings are what two threads that hand the turn to each other can do: asleep in the kernel between turns, and
-//! spinning. What Erlang and skynet do was seen on this kind of machine earlier and is shown beside.
+//! The ceilings are two threads that alternate: asleep in the kernel between turns, and spinning. The figures of Erlang
+//! and skynet were measured on this kind of machine earlier and are shown for comparison.
 
-use crate::ceilings::ping_pong::{self, Place};
+use crate::ceilings::ping_pong::{self, Placement};
 use crate::harness::lua::{Calls, Runtime, client_settings, measure_client};
 use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit};
 
-/// How long each measurement runs at full effort.
+/// The duration of each measurement at full effort.
 const SECONDS: f64 = 2.0;
 
 const URING: &str = "yue (io_uring)";
 const MIO: &str = "yue (mio)";
 
-/// The row.
+/// Returns the row.
 pub fn row() -> Row {
     Row {
         number: 10,
@@ -38,11 +38,14 @@ fn case(in_flight: usize) -> Case {
     let case = Case::new(name, Unit::rate("calls/s"))
         .ours(URING, by(Runtime::YueUring))
         .ours(MIO, by(Runtime::YueMio));
-    let eventfd = |place| move |effort| ping_pong::eventfd(effort, place).map(per_second);
+    let eventfd = |placement| move |effort| ping_pong::eventfd(effort, placement).map(per_second);
     match in_flight {
         1 => case
-            .ceiling("eventfd ping-pong", eventfd(Place::Anywhere))
-            .ceiling("eventfd ping-pong, two processors", eventfd(Place::Apart))
+            .ceiling("eventfd ping-pong", eventfd(Placement::Anywhere))
+            .ceiling(
+                "eventfd ping-pong, two processors",
+                eventfd(Placement::Apart),
+            )
             .ceiling("spinning ping-pong", |effort| {
                 Ok(per_second(ping_pong::spin(effort)))
             })
@@ -55,7 +58,7 @@ fn case(in_flight: usize) -> Case {
     }
 }
 
-/// A time per round trip in ns as a rate.
+/// Converts a time per round trip in ns to a rate.
 fn per_second(sample: Sample) -> Sample {
     Sample::of(1e9 / sample.value)
 }

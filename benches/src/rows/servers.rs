@@ -1,12 +1,13 @@
-//! Row 13: two of the example servers under other people's load generators, beside what one would pick instead.
+//! Row 13: two of the example servers under established load generators, beside common alternatives.
 //!
-//! `examples/kvs.rs` is loaded by `redis-benchmark`, as `redis-server` is; `examples/http.rs` by `wrk`, as a small
-//! server on hyper is. Every server is one process and one loop on the first processor, the generator has the second.
+//! `examples/kvs.rs` is loaded by `redis-benchmark`, like `redis-server`; `examples/http.rs` is loaded by `wrk`, like a
+//! small server on hyper. Every server is one process with one loop on the first processor; the generator has the
+//! second.
 //!
-//! The figure is what a processor that does nothing but serve would answer: requests for each second of CPU time that
-//! the server took, connecting included. The rate that the generator tells stands beside it. It is the generator's as
-//! much as the server's: where the generator is the slower one, a server that takes less time sleeps more often, and
-//! waking it costs the generator.
+//! The figure is the number of requests that a processor would answer if it did nothing but serve: requests per second
+//! of the server's CPU time, connecting included. The rate that the generator reports is shown beside it. That rate
+//! depends on the generator as much as on the server: if the generator is slower, a faster server sleeps more often,
+//! and waking it costs the generator.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -20,10 +21,10 @@ use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit};
 
 const URING: &str = "yue (io_uring)";
 const MIO: &str = "yue (mio)";
-/// How long a server may take to listen.
+/// The time limit for a server to start listening.
 const START_MAX: Duration = Duration::from_secs(10);
 
-/// The row.
+/// Returns the row.
 pub fn row() -> Row {
     let mut cases = Vec::new();
     for pipelined in [1, 32] {
@@ -40,7 +41,7 @@ pub fn row() -> Row {
     }
 }
 
-/// The key-value server, `pipelined` commands at once on each connection.
+/// Returns the case of the key-value server with `pipelined` commands at once per connection.
 fn store(connections: usize, pipelined: usize) -> Case {
     let by = move |driver| {
         move |effort| {
@@ -59,7 +60,7 @@ fn store(connections: usize, pipelined: usize) -> Case {
     with_goals(case)
 }
 
-/// The HTTP server.
+/// Returns the case of the HTTP server.
 fn pages(connections: usize) -> Case {
     let by = move |driver| move |effort| wrk(example("http", driver)?, connections, effort);
     let name = format!("HTTP server, {connections} connections");
@@ -78,7 +79,7 @@ fn with_goals(case: Case) -> Case {
         .goal(MIO, Against::EveryPeer, 1.0)
 }
 
-/// A server that listens.
+/// A listening server.
 struct Server {
     running: Running,
     port: u16,
@@ -88,18 +89,20 @@ fn start(command: Command) -> Result<Running, Problem> {
     Running::start_bound(command, Processors::detect()?, Side::Server)
 }
 
-/// An example of ours, on a driver.
+/// Starts one of our example servers on a driver.
 fn example(name: &str, driver: &str) -> Result<Server, Problem> {
-    let own = std::env::current_exe()?;
-    // Beside this program, or beside the folder of benches that it is in.
-    let found = own
+    let program = std::env::current_exe()?;
+    // Beside this program, or one level up if it is in the folder of benches.
+    let found = program
         .ancestors()
         .skip(1)
         .take(2)
         .map(|folder| folder.join("examples").join(name))
         .find(|file| file.is_file());
     let file = found.ok_or_else(|| {
-        Problem::failed("no examples beside this program (cargo build --release -p yue --examples)")
+        Problem::failed(
+            "found no examples beside this program (cargo build --release -p yue --examples)",
+        )
     })?;
     let mut command = Command::new(file);
     command.arg("127.0.0.1:0").env("YUE_IO", driver);
@@ -115,10 +118,10 @@ fn installed(program: &str) -> Result<PathBuf, Problem> {
     on_path(program).ok_or_else(|| Problem::NotFound(program.to_owned()))
 }
 
-/// Redis that only serves: it writes nothing to the disk.
+/// Starts Redis as a pure server that writes nothing to disk.
 fn redis_server() -> Result<Server, Problem> {
     let mut command = Command::new(installed("redis-server")?);
-    // Whoever takes the port in between makes the start fail, not the figure wrong.
+    // If another process takes the port in between, the start fails; the figure cannot be wrong.
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let port = free.local_addr()?.port();
     drop(free);
@@ -138,7 +141,7 @@ fn redis_server() -> Result<Server, Problem> {
     Ok(Server { running, port })
 }
 
-/// Runs a load generator on the other processor; what it prints, and what it cost the server.
+/// Runs a load generator on the other processor. Returns its output and the server's CPU time.
 fn generate(
     server: &Server,
     program: &str,
@@ -163,7 +166,7 @@ fn generate(
     Ok((text, cpu))
 }
 
-/// The figure, and the rate that the generator told.
+/// Combines the figure with the rate that the generator reported.
 fn sample(requests: f64, cpu: Duration, rate: f64) -> Sample {
     Sample::of(requests / cpu.as_secs_f64()).with("requests_per_s", rate)
 }
@@ -174,7 +177,7 @@ fn redis_benchmark(
     pipelined: usize,
     effort: Effort,
 ) -> Result<Sample, Problem> {
-    /// Of each command, without pipelining and with it: one to two seconds.
+    /// Requests of each command, without and with pipelining: one to two seconds.
     const REQUESTS: usize = 150_000;
     const REQUESTS_PIPELINED: usize = 1_500_000;
     let requests = match pipelined {
@@ -199,14 +202,16 @@ fn redis_benchmark(
         .with("get_per_s", get))
 }
 
-/// Of a line `"GET","123456.78",…` the second word.
+/// Returns the second field of the line `"GET","123456.78",…`.
 fn csv_rate(text: &str, command: &str) -> Result<f64, Problem> {
     let found = text.lines().find_map(|line| {
         let mut words = line.split(',').map(|word| word.trim_matches('"'));
         (words.next()? == command).then(|| words.next()?.parse().ok())?
     });
     found.ok_or_else(|| {
-        Problem::failed(format!("redis-benchmark says nothing of {command}: {text}"))
+        Problem::failed(format!(
+            "redis-benchmark printed no rate of {command}: {text}"
+        ))
     })
 }
 
@@ -228,10 +233,10 @@ fn wrk(server: Server, connections: usize, effort: Effort) -> Result<Sample, Pro
     Ok(sample(requests, cpu, rate))
 }
 
-/// Of what wrk prints the number of requests, and how many there were a second.
+/// Parses the number of requests and the request rate from wrk's output.
 fn wrk_result(text: &str) -> Result<(f64, f64), Problem> {
-    let wrong = || Problem::failed(format!("wrk says {text:?}"));
-    // Printed only where there were some.
+    let wrong = || Problem::failed(format!("wrk printed {text:?}"));
+    // wrk prints these lines only if there were errors.
     if text.contains("Socket errors") || text.contains("Non-2xx") {
         return Err(wrong());
     }
@@ -245,7 +250,7 @@ fn wrk_result(text: &str) -> Result<(f64, f64), Problem> {
     requests.zip(rate).ok_or_else(wrong)
 }
 
-/// Runs the server of this name until the process is ended; `None` if it is not one of this row.
+/// Runs the server of this name until the process ends. Returns `None` if this row has no such server.
 pub fn serve(server: &str) -> Option<Result<(), Problem>> {
     match server {
         #[cfg(feature = "peers")]
@@ -273,8 +278,8 @@ mod peers {
         Ok(Server { running, port })
     }
 
-    /// hyper on tokio's current-thread runtime, one task per connection. As our example it sends no date, and lets the
-    /// answers to what was pipelined leave together.
+    /// Serves with hyper on tokio's current-thread runtime, one task per connection. Like our example, it sends no date
+    /// and flushes the answers to pipelined requests together.
     pub fn serve_hyper() -> Result<(), Problem> {
         let listener = crate::epoll::listen()?;
         listener.set_nonblocking(true)?;
@@ -315,7 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rates_are_found_in_what_redis_benchmark_prints() {
+    fn the_rates_are_parsed_from_redis_benchmarks_output() {
         let text = "\"test\",\"rps\",\"avg_latency_ms\"\n\"SET\",\"1000.50\",\"0.2\"\n\"GET\",\"2000.00\",\"0.1\"\n";
         assert_eq!(csv_rate(text, "SET").ok(), Some(1000.5));
         assert_eq!(csv_rate(text, "GET").ok(), Some(2000.0));
@@ -323,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_wrk_counts_only_when_every_request_was_answered() {
+    fn a_run_of_wrk_counts_only_if_every_request_was_answered() {
         let good = "  2 threads\n  30105 requests in 3.01s, 4.2MB read\nRequests/sec:  10001.66\nTransfer/sec: 1MB\n";
         assert_eq!(wrk_result(good).ok(), Some((30_105.0, 10_001.66)));
         let errors = format!("{good}  Socket errors: connect 0, read 7, write 0, timeout 0\n");

@@ -1,6 +1,6 @@
 //! Row 2: spawn a fiber and join it, one at a time and a thousand at once.
 //!
-//! The fiber's body returns a number that the compiler cannot see through; join takes it. All contestants spawn from
+//! The fiber's body returns a number that the compiler cannot predict, and join returns it. All contestants spawn from
 //! within a fiber (or task) of their own runtime, on one thread.
 
 use std::hint::black_box;
@@ -10,10 +10,10 @@ use yue_scheduler::{Config, Loop, spawn};
 
 use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit};
 
-/// Fibers that are spawned and joined at full effort.
+/// Fibers spawned and joined at full effort.
 const FIBERS: usize = 2_000_000;
 
-/// The row.
+/// Returns the row.
 pub fn row() -> Row {
     Row {
         number: 2,
@@ -48,7 +48,7 @@ fn case(name: &str, at_once: usize) -> Case {
     case
 }
 
-/// Our scheduler, one loop.
+/// Measures our scheduler on one loop.
 fn yue(at_once: usize, effort: Effort) -> Result<Sample, Problem> {
     let batches = effort.count(FIBERS) / at_once;
     let elapsed = Loop::new(Config::default())?.run(move || {
@@ -83,7 +83,7 @@ fn bare(effort: Effort) -> Result<Sample, Problem> {
 mod peers {
     use super::{Duration, Effort, FIBERS, Instant, Problem, Sample, black_box};
 
-    /// may on one worker thread.
+    /// Measures may on one worker thread.
     pub fn may(at_once: usize, effort: Effort) -> Result<Sample, Problem> {
         may::config().set_workers(1).set_pool_capacity(2_000);
         let batches = effort.count(FIBERS) / at_once;
@@ -111,12 +111,12 @@ mod peers {
         start.elapsed()
     }
 
-    /// tokio's current-thread runtime.
+    /// Measures tokio's current-thread runtime.
     pub fn tokio(at_once: usize, effort: Effort) -> Result<Sample, Problem> {
         let batches = effort.count(FIBERS) / at_once;
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let elapsed = runtime.block_on(async {
-            // A task like all others: the future that `block_on` polls is handled apart by tokio.
+            // Run as an ordinary task: tokio treats the future that `block_on` polls differently.
             let main = tokio::spawn(async move {
                 tokio_batches(batches / 10 + 1, at_once).await;
                 tokio_batches(batches, at_once).await

@@ -1,7 +1,7 @@
-//! tarpc for row 9: a Rust client and a Rust server, each on tokio's current-thread runtime in a process of its own.
+//! tarpc for row 9: a Rust client and a Rust server, each on tokio's current-thread runtime in a separate process.
 //!
-//! bincode over length-delimited frames, small messages sent at once. The limits on what is in flight are raised to
-//! what the case asks for: they would otherwise be measured in place of the transport.
+//! It uses bincode over length-delimited frames, and sends small messages at once. The limits on calls in flight are
+//! raised to what the case needs: otherwise the row would measure the limits instead of the transport.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -40,7 +40,7 @@ fn frames(stream: TcpStream) -> Result<Framed<TcpStream, LengthDelimitedCodec>, 
     Ok(Framed::new(stream, LengthDelimitedCodec::new()))
 }
 
-/// Serves until the process is ended.
+/// Serves until the process ends.
 pub fn serve() -> Result<(), Problem> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -62,7 +62,7 @@ pub fn serve() -> Result<(), Problem> {
     })
 }
 
-/// Calls per second in a closed loop, and what they cost each side.
+/// Measures calls per second in a closed loop, and their cost on each side.
 pub fn measure(calls: Calls, effort: Effort) -> Result<Sample, Problem> {
     let processors = Processors::detect()?;
     let mut server = Running::start_bound(
@@ -121,7 +121,7 @@ async fn load(port: u16, calls: Calls, seconds: f64, server: &Running) -> Result
 }
 
 async fn caller(client: EchoClient, value: i64, answered: Rc<Cell<u64>>) {
-    // A wrong answer or an error ends this caller, and a figure of nothing answered is refused.
+    // A wrong answer or an error ends this caller. A figure without answers is rejected.
     while client
         .echo(context::current(), value)
         .await

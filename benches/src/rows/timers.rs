@@ -1,13 +1,14 @@
-//! Row 6: bare timers: arming and cancelling, firing, and how late they fire.
+//! Row 6: bare timers: arming and cancelling, firing, and lateness.
 //!
-//! - *Arm and cancel, hot*: one timer, over and over, at deadlines some seconds away, as a timeout that never strikes.
+//! - *Arm and cancel, hot*: one timer, repeatedly, with deadlines some seconds away, like a timeout that never fires.
 //! - *Cancel at random*: a million timers are armed for instants within a minute and cancelled in random order.
-//! - *Fire*: a million timers become due within one second while the thread is kept from looking; the clock runs from
-//!   its first look to the last callback, so that what is measured is the work and not the waiting.
-//! - *Lateness*: one fiber (task, thread) sleeps until an instant, again and again; how long after it does it run?
+//! - *Fire*: a million timers become due within one second while the thread is blocked. The clock runs from the first
+//!   check to the last callback, so the work is measured and not the waiting.
+//! - *Lateness*: one fiber (task, thread) sleeps until an instant, repeatedly; the figure is how long after it the
+//!   fiber runs.
 //!
-//! A timer is a node with a callback for us, a `Sleep` that was polled once for tokio, which has no other. Nobody's
-//! memory is allocated or freed while the clock runs. may has no timer but its sleeping coroutines.
+//! Our timer is a node with a callback; tokio's is a `Sleep` that was polled once, because it has no other. No
+//! contestant allocates or frees memory while the clock runs. may has no timer except its sleeping coroutines.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -22,21 +23,21 @@ use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit};
 
 /// Pairs of arm and cancel at full effort.
 const PAIRS: usize = 20_000_000;
-/// Timers that are armed at once at full effort.
+/// Timers armed at once at full effort.
 const TIMERS: usize = 1_000_000;
 /// Sleeps at full effort.
 const SLEEPS: usize = 2_000;
 
-/// How far the deadlines of the random cases lie apart.
+/// The range of the deadlines in the random cases.
 const MINUTE_NS: usize = 60_000_000_000;
-/// Until the first timer of the fire case is due: time enough to arm them all.
+/// The time until the first timer of the fire case is due: enough to arm all timers.
 const FIRE_AFTER: Duration = Duration::from_secs(2);
-/// From the first timer's instant to the last one's.
+/// The time between the first and the last timer's instant.
 const FIRE_WITHIN: Duration = Duration::from_secs(1);
-/// A sleep of the lateness case is between one and three of these.
+/// The unit of the lateness case's sleeps: each lasts one to three of these.
 const SLEEP: Duration = Duration::from_micros(500);
 
-/// The row.
+/// Returns the row.
 pub fn row() -> Row {
     Row {
         number: 6,
@@ -117,7 +118,7 @@ fn on_a_loop(
     Loop::new(Config::default())?.run(measure)
 }
 
-/// The deadline of the hot case's pair: one to two seconds away, in ever another slot.
+/// Returns the deadline of a pair in the hot case: one to two seconds away, in a different slot each time.
 fn hot_deadline(pair: usize) -> Duration {
     Duration::from_micros(1_000_000 + (pair as u64 * 977) % 1_000_000)
 }
@@ -137,7 +138,7 @@ fn yue_pairs(pairs: usize) -> Result<Sample, Problem> {
     Ok(per_unit(start.elapsed(), pairs))
 }
 
-/// So many timers, armed for instants within a minute; a second passes before the first.
+/// Arms this many timers for instants within a minute; the first is at least a second away.
 fn armed(timers: usize, random: &mut Random) -> Vec<Timer> {
     let begin = now().saturating_add(Duration::from_secs(1));
     let all: Vec<Timer> = (0..timers).map(|_| Timer::new(|| {})).collect();
@@ -159,7 +160,7 @@ fn yue_cancel(timers: usize) -> Result<Sample, Problem> {
     Ok(per_unit(start.elapsed(), timers))
 }
 
-/// Time for so many moves of a timer, one of `timers` chosen at random, to another instant within a minute.
+/// Measures `moves` moves of a random one of `timers` timers to another instant within a minute.
 pub fn move_at_random(timers: usize, moves: usize) -> Result<Duration, Problem> {
     Loop::new(Config::default())?.run(move || {
         let mut random = Random::new(6);
@@ -202,14 +203,14 @@ fn fire_after_first(random: &mut Random) -> Duration {
     Duration::from_nanos(random.below(FIRE_WITHIN.as_nanos() as usize) as u64)
 }
 
-/// Keeps the thread until the last timer is due; gives the instant from which the work counts.
+/// Blocks the thread until the last timer is due. Returns the instant from which the work counts.
 fn wait_until_all_are_due(first: Instant) -> Result<std::time::Instant, Problem> {
     if Instant::system() >= first {
         return Err(Problem::failed(
             "arming took so long that the first timers were due before the last were armed",
         ));
     }
-    // Beyond the last one, by more than any contestant rounds up.
+    // Wait past the last timer, by more than any contestant rounds up.
     let last = first
         .saturating_add(FIRE_WITHIN)
         .saturating_add(Duration::from_millis(5));
@@ -217,7 +218,7 @@ fn wait_until_all_are_due(first: Instant) -> Result<std::time::Instant, Problem>
     Ok(std::time::Instant::now())
 }
 
-/// The 99th percentile of how late `sleep_until` returns, over so many sleeps.
+/// Returns the 99th percentile of the lateness of `sleep_until`, over this many sleeps.
 fn late(
     sleeps: usize,
     mut sleep_until: impl FnMut(Instant) -> Result<(), Problem>,
@@ -226,12 +227,12 @@ fn late(
     for at in deadlines(sleeps) {
         let at = at();
         sleep_until(at)?;
-        late_us.saw(at)?;
+        late_us.record(at)?;
     }
     Ok(late_us.sample())
 }
 
-/// For each sleep, what gives its deadline when it begins.
+/// Returns, for each sleep, a function that computes its deadline when the sleep begins.
 fn deadlines(sleeps: usize) -> impl Iterator<Item = impl FnOnce() -> Instant> {
     let mut random = Random::new(6);
     (0..sleeps).map(move |_| {
@@ -244,11 +245,11 @@ fn deadlines(sleeps: usize) -> impl Iterator<Item = impl FnOnce() -> Instant> {
 struct Lateness(Vec<f64>);
 
 impl Lateness {
-    /// A sleep until `at` is over.
-    fn saw(&mut self, at: Instant) -> Result<(), Problem> {
+    /// Records the lateness of a sleep until `at` that has just ended.
+    fn record(&mut self, at: Instant) -> Result<(), Problem> {
         let ran = Instant::system();
         if ran < at {
-            return Err(Problem::failed("a sleep was over early"));
+            return Err(Problem::failed("a sleep ended early"));
         }
         self.0
             .push(ran.saturating_since(at).as_nanos() as f64 / 1e3);
@@ -289,8 +290,8 @@ mod peers {
 
     use super::*;
 
-    /// A timer in a place of its own, so that it can be dropped without its memory being freed.
-    type Place = Pin<Box<Option<Sleep>>>;
+    /// An allocated slot for a timer, so that dropping the timer does not free its memory.
+    type TimerSlot = Pin<Box<Option<Sleep>>>;
 
     fn on_a_runtime<T>(main: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
         tokio::runtime::Builder::new_current_thread()
@@ -299,7 +300,7 @@ mod peers {
             .block_on(main)
     }
 
-    /// Polls it once, which arms it.
+    /// Polls a timer once, which arms it.
     fn arm(sleep: Pin<&mut Sleep>, waker: &Waker) -> Result<(), Problem> {
         match sleep.poll(&mut Context::from_waker(waker)).is_ready() {
             true => Err(Problem::failed("a timer was due when it was armed")),
@@ -316,7 +317,7 @@ mod peers {
                     arm(sleep, Waker::noop())
                 })
             };
-            // Fewer than of ours, so that it ends in the time there is; the deadlines are the same.
+            // Fewer than for ours, so that it ends in time; the deadlines are the same.
             let pairs = pairs / 10 + 1;
             run(pairs / 10)?;
             let start = std::time::Instant::now();
@@ -328,12 +329,12 @@ mod peers {
     fn armed(
         deadlines: impl Iterator<Item = TokioInstant>,
         waker: &Waker,
-    ) -> Result<Vec<Place>, Problem> {
-        let mut all: Vec<Place> = deadlines
+    ) -> Result<Vec<TimerSlot>, Problem> {
+        let mut all: Vec<TimerSlot> = deadlines
             .map(|at| Box::pin(Some(sleep_until(at))))
             .collect();
-        for place in &mut all {
-            if let Some(sleep) = place.as_mut().as_pin_mut() {
+        for slot in &mut all {
+            if let Some(sleep) = slot.as_mut().as_pin_mut() {
                 arm(sleep, waker)?;
             }
         }
@@ -392,7 +393,7 @@ mod peers {
                 let at = at();
                 let left = at.saturating_since(Instant::system());
                 sleep_until(TokioInstant::now() + left).await;
-                late_us.saw(at)?;
+                late_us.record(at)?;
             }
             Ok(late_us.sample())
         })
