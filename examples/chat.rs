@@ -1,7 +1,7 @@
 //! A chat over a Unix socket: server and client.
 //!
 //! `cargo run --release --example chat -- serve /tmp/chat`, and in other terminals `… chat -- join /tmp/chat frodo`.
-//! Each member of the room is two fibers of the server: one reads what the member says, one writes what it is to hear.
+//! In the server, each member of the room has two fibers: one reads the member's lines, the other writes lines to it.
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -9,8 +9,8 @@ use std::rc::Rc;
 use yue::net::{UnixListener, UnixStream};
 use yue::sync::local::{Receiver, Sender, channel};
 
-/// Lines that wait for a member who reads slowly. One who falls further behind is shown out, so that the others need
-/// not wait and the server's memory is bounded.
+/// The maximum number of lines queued for a member. A slower member is disconnected, so that the others need not wait
+/// and the server's memory is bounded.
 const LINES_WAITING_MAX: usize = 256;
 const LINE_BYTES_MAX: u64 = 4096;
 
@@ -33,7 +33,8 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// Everybody in the room, by number, with the way to tell them something. It needs no lock: nothing in it waits.
+/// The members of the room by number, each with a channel to its writer. No lock is needed, because nothing in it
+/// waits.
 #[derive(Default)]
 struct Room {
     members: RefCell<HashMap<u64, Sender<Rc<str>>>>,
@@ -42,7 +43,7 @@ struct Room {
 impl Room {
     fn say(&self, line: &str) {
         let line: Rc<str> = format!("{line}\n").into();
-        // Whose line is full is out: its channel closes, its writer ends, its connection with it.
+        // Remove a member whose queue is full: its channel closes, its writer ends, and its connection closes.
         self.members
             .borrow_mut()
             .retain(|_, member| member.try_send(line.clone()).is_ok());
@@ -56,14 +57,14 @@ fn serve(path: &str) -> io::Result<()> {
     for (number, stream) in (0..).zip(listener.incoming()) {
         let (stream, room) = (stream?, room.clone());
         drop(yue::spawn(move || {
-            // A member whose connection breaks has left; that is all.
+            // A broken connection only means that the member has left.
             let _ = visit(&stream, number, &room);
         }));
     }
     Ok(())
 }
 
-/// One member, from its name to its last word.
+/// Serves one member from its name to its last line.
 fn visit(stream: &UnixStream, number: u64, room: &Room) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     let Some(name) = read_line(&mut reader)? else {
@@ -75,7 +76,7 @@ fn visit(stream: &UnixStream, number: u64, room: &Room) -> io::Result<()> {
     let outcome = yue::scope(|s| {
         s.spawn(move || {
             let _ = write_lines(stream, &receiver);
-            // Wakes the reader, if it is not it that ended.
+            // Wake the reader, if it is still running.
             let _ = stream.shutdown(std::net::Shutdown::Both);
         });
         let outcome = listen(&mut reader, &name, room);
@@ -93,7 +94,7 @@ fn listen(reader: &mut impl BufRead, name: &str, room: &Room) -> io::Result<()> 
     Ok(())
 }
 
-/// Until the channel is closed: the member has left the room.
+/// Writes lines until the channel is closed: the member has left the room.
 fn write_lines(mut stream: &UnixStream, lines: &Receiver<Rc<str>>) -> io::Result<()> {
     while let Ok(line) = lines.recv() {
         stream.write_all(line.as_bytes())?;
@@ -107,18 +108,18 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<Option<String>> {
         return Ok(None);
     }
     let line = String::from_utf8_lossy(&line);
-    // A terminal obeys control characters; nobody shall speak to the others' terminals.
+    // Remove control characters, so that members cannot send commands to the others' terminals.
     Ok(Some(line.chars().filter(|c| !c.is_control()).collect()))
 }
 
-/// Copies the terminal to the server, and back.
+/// Copies the terminal's input to the server, and the server's lines to the terminal.
 fn join(path: &str, name: &str) -> io::Result<()> {
     let stream = UnixStream::connect(path)?;
     writeln!(&stream, "{name}")?;
     yue::scope(|s| {
         let hearing = s.spawn(|| io::copy(&mut &stream, &mut yue::stdio::stdout()));
         let speaking = io::copy(&mut yue::stdio::stdin(), &mut &stream);
-        // The terminal has said all; what is still being said to it is heard to the end.
+        // The terminal's input has ended; keep printing the server's lines until it closes.
         stream.shutdown(std::net::Shutdown::Write)?;
         hearing.join()??;
         speaking.map(drop)

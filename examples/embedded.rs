@@ -1,5 +1,5 @@
-//! A loop inside a thread that the program owns: a game that draws sixty frames a second and serves the network between
-//! them, on one thread and without a lock.
+//! A loop inside a thread that the program owns: a game draws sixty frames a second and serves the network between
+//! frames, on one thread and without a lock.
 //!
 //! Run it with `cargo run --example embedded`; it ends by itself.
 use std::cell::Cell;
@@ -13,7 +13,7 @@ const FRAME: Duration = Duration::from_nanos(1_000_000_000 / 60);
 
 fn main() -> io::Result<()> {
     let network = Runtime::new()?;
-    // What fibers and frames share needs no lock: both run on this thread, one at a time.
+    // Data shared by fibers and frames needs no lock: both run on this thread, one at a time.
     let score = Rc::new(Cell::new(0));
     let shared = score.clone();
     network.enter(|| {
@@ -32,7 +32,7 @@ fn main() -> io::Result<()> {
     for frame in 0.. {
         let next_frame = Instant::now() + FRAME;
         println!("frame {frame}: score {}", score.get());
-        // What is left of the frame's time belongs to the fibers.
+        // The fibers run for the rest of the frame's time.
         while Instant::now() < next_frame {
             match network.tick()? {
                 Tick::Runnable => {}
@@ -47,7 +47,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Somebody who plays, over the network.
+/// Plays one game over the network.
 fn player(address: std::net::SocketAddr) -> io::Result<()> {
     let mut stream = TcpStream::connect(address)?;
     for points in [3, 1, 4] {

@@ -1,7 +1,7 @@
-//! A server of files over HTTP, with a graceful end.
+//! A file server over HTTP, with a graceful shutdown.
 //!
 //! `cargo run --release --example files -- . 127.0.0.1:8080`, then `curl http://127.0.0.1:8080/README.md`. Ctrl-C stops
-//! accepting, lets the downloads that run finish, and ends.
+//! accepting, lets running downloads finish, and ends the program.
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use yue::fs::{self, File};
 use yue::net::{TcpListener, TcpStream};
 
 const HEAD_BYTES_MAX: u64 = 16 * 1024;
-/// How long a client may take to say what it wants.
+/// The time limit for a client to send its request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> io::Result<()> {
@@ -33,7 +33,7 @@ fn serve(folder: &Path, address: &str) -> io::Result<()> {
             for stream in listener.incoming() {
                 let stream = stream?;
                 s.spawn(move || {
-                    // A client that goes away in the middle is no concern of the others.
+                    // A client that disconnects early does not affect the others.
                     let _ = serve_one(&stream, folder);
                 });
             }
@@ -41,14 +41,14 @@ fn serve(folder: &Path, address: &str) -> io::Result<()> {
         });
         yue::wait_for_shutdown()?;
         accepting.cancel();
-        // The scope ends when the downloads do, or when the grace is over and they are cancelled.
+        // The scope ends when the downloads finish, or when the grace period ends and they are cancelled.
         Ok::<(), yue::Stopped>(())
     })?;
     println!("all downloads are over");
     Ok(())
 }
 
-/// Waits for a request and answers it. A client that has not asked yet does not hold up the end.
+/// Waits for a request and answers it. A client that has not sent its request yet does not delay the shutdown.
 fn serve_one(stream: &TcpStream, folder: &Path) -> io::Result<()> {
     let asked = yue::select! {
         outcome = readable(stream) => outcome.map(|()| true),
@@ -62,7 +62,7 @@ fn serve_one(stream: &TcpStream, folder: &Path) -> io::Result<()> {
     }
 }
 
-/// One request; then the connection ends.
+/// Answers one request; then the connection is closed.
 fn answer(stream: &TcpStream, folder: &Path) -> io::Result<()> {
     let path = match yue::timeout(PATIENCE, || read_request(stream)) {
         Ok(Ok(path)) => path,
@@ -72,7 +72,7 @@ fn answer(stream: &TcpStream, folder: &Path) -> io::Result<()> {
         Ok(Err(error)) => return Err(error),
         Err(yue::Elapsed) => return refuse(stream, "408 Request Timeout"),
     };
-    // Resolved first, compared then: no `..` and no link leads out of the folder.
+    // Resolve the path before comparing it, so that neither `..` nor a link leads out of the folder.
     let wanted = match fs::canonicalize(folder.join(path.trim_start_matches('/'))) {
         Ok(wanted) if wanted.starts_with(folder) => wanted,
         Ok(_) => return refuse(stream, "403 Forbidden"),
@@ -87,11 +87,11 @@ fn answer(stream: &TcpStream, folder: &Path) -> io::Result<()> {
     let mut file = File::open(&wanted)?;
     let bytes = file.metadata()?.len();
     head(stream, "200 OK", bytes)?;
-    // Not more than was announced, though the file may be growing.
+    // Send no more bytes than announced, even if the file is growing.
     io::copy(&mut (&mut file).take(bytes), &mut &*stream).map(drop)
 }
 
-/// The path of a GET; the rest of the head is read and ignored.
+/// Reads the path of a GET. The rest of the head is read and ignored.
 fn read_request(stream: &TcpStream) -> io::Result<String> {
     let mut lines = BufReader::new(stream).take(HEAD_BYTES_MAX).lines();
     let first = lines.next().ok_or(ErrorKind::UnexpectedEof)??;

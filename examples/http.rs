@@ -1,7 +1,7 @@
-//! An HTTP/1.1 server: httparse over plain `Read` and `Write`, with keep-alive, pipelining and a graceful end.
+//! An HTTP/1.1 server: httparse over plain `Read` and `Write`, with keep-alive, pipelining and a graceful shutdown.
 //!
 //! `cargo run --release --example http -- 127.0.0.1:8080`, then `curl http://127.0.0.1:8080/`. Each connection is a
-//! fiber that reads a request, answers it, and reads the next. Ctrl-C ends the program when the answers are sent.
+//! fiber that reads a request, answers it, and reads the next. Ctrl-C ends the program once the answers are sent.
 use std::io::{self, Read, Write};
 use std::time::Duration;
 use yue::net::{TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use yue::net::{TcpListener, TcpStream};
 const BUFFER_BYTES: usize = 8 * 1024;
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// A connection that says nothing for so long is closed.
+/// The time after which an idle connection is closed.
 const IDLE: Duration = Duration::from_secs(60);
 
 fn main() -> io::Result<()> {
@@ -27,12 +27,12 @@ fn main() -> io::Result<()> {
             Ok(())
         }));
         yue::wait_for_shutdown()?;
-        // The fibers that are left are cancelled now: they end where they wait for a request.
+        // The remaining fibers are cancelled here: they end where they wait for a request.
         Ok(())
     })
 }
 
-/// One connection, until it is closed, falls silent, or makes no sense.
+/// Serves one connection until it is closed, idle for too long, or sends an invalid request.
 fn converse(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (mut input, mut output) = (Vec::new(), Vec::new());
@@ -53,7 +53,7 @@ fn converse(mut stream: TcpStream) -> io::Result<()> {
                     output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                     told_to_continue = true;
                 }
-                // Nothing more to answer: now the answers to all that was pipelined leave in one write.
+                // No request is left: send the answers to all pipelined requests in one write.
                 send(&mut stream, &output)?;
                 output.clear();
                 match yue::timeout(IDLE, || read_more(&mut stream, &mut buffer, &mut input)) {
@@ -70,7 +70,7 @@ fn converse(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// What has been answered is sent, also in a program that is being shut down.
+/// Sends answers, even while the program is being shut down.
 fn send(stream: &mut TcpStream, output: &[u8]) -> io::Result<()> {
     yue::shield(|| stream.write_all(output))
 }
@@ -88,7 +88,8 @@ struct Request<'a> {
     keep_alive: bool,
 }
 
-/// The first request of the input and its length, if all of it is there; or the status that refuses it.
+/// Parses the first request of the input. Returns it with its length, or `None` if it is incomplete; or the status that
+/// refuses it.
 fn parse(input: &[u8]) -> Result<Option<(Request<'_>, usize)>, &'static str> {
     if input.is_empty() {
         return Ok(None);
@@ -111,7 +112,7 @@ fn parse(input: &[u8]) -> Result<Option<(Request<'_>, usize)>, &'static str> {
         let value = std::str::from_utf8(header.value).map_err(|_| "400 Bad Request")?;
         if header.name.eq_ignore_ascii_case("content-length") {
             let claimed = digits(value.trim()).ok_or("400 Bad Request")?;
-            // Two lengths that differ are how a request is smuggled past a proxy.
+            // Two different lengths can smuggle a request past a proxy.
             if length
                 .replace(claimed)
                 .is_some_and(|other| other != claimed)
@@ -129,7 +130,7 @@ fn parse(input: &[u8]) -> Result<Option<(Request<'_>, usize)>, &'static str> {
             hosts += 1;
         }
     }
-    // RFC 9112, 3.2: exactly one Host in a request of HTTP/1.1.
+    // RFC 9112, 3.2: an HTTP/1.1 request has exactly one Host.
     if hosts > 1 || (version_1_1 && hosts == 0) {
         return Err("400 Bad Request");
     }
@@ -149,13 +150,13 @@ fn parse(input: &[u8]) -> Result<Option<(Request<'_>, usize)>, &'static str> {
     }))
 }
 
-/// A number as HTTP writes it: digits alone, where Rust would take a sign, too.
+/// Parses a number as HTTP writes it: digits only, whereas Rust would also accept a sign.
 fn digits(text: &str) -> Option<usize> {
     let only_digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| only_digits)
 }
 
-/// Whether the client has sent a head, and waits to be told to send the body.
+/// Whether the client has sent a head with `Expect: 100-continue` and waits before it sends the body.
 fn expects_continue(input: &[u8]) -> bool {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut head = httparse::Request::new(&mut headers);
@@ -167,7 +168,7 @@ fn expects_continue(input: &[u8]) -> bool {
         })
 }
 
-/// The program: two pages.
+/// The application: two pages.
 fn answer(request: &Request<'_>, output: &mut Vec<u8>) {
     let keep = request.keep_alive;
     let path = request.path.split('?').next().unwrap_or_default();
@@ -175,7 +176,7 @@ fn answer(request: &Request<'_>, output: &mut Vec<u8>) {
         ("GET", "/") => respond(output, "200 OK", b"hello, world\n", keep),
         ("POST", "/echo") => respond(output, "200 OK", request.body, keep),
         ("HEAD", "/") => respond_head(output, "200 OK", b"hello, world\n".len(), keep),
-        // The answer to a HEAD has no body, whatever it says.
+        // The answer to a HEAD has no body, whatever its content-length.
         ("HEAD", _) => respond_head(output, "404 Not Found", 0, keep),
         (_, "/") => respond(
             output,

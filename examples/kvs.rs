@@ -1,8 +1,8 @@
 //! A key-value server that speaks Redis's protocol (RESP2), so that `redis-cli` and `redis-benchmark` can talk to it.
 //!
-//! `cargo run --release --example kvs -- 127.0.0.1:6380`, then `redis-cli -p 6380 set name frodo`, or
-//! `redis-benchmark -p 6380 -t ping,set,get`. The data needs no lock: all connections are fibers of one loop, and no
-//! command waits in the middle. Ctrl-C ends the program when the answers are sent.
+//! `cargo run --release --example kvs -- 127.0.0.1:6380`, then `redis-cli -p 6380 set name frodo`, or `redis-benchmark
+//! -p 6380 -t ping,set,get`. The data needs no lock: all connections are fibers of one loop, and no command waits while
+//! it runs. Ctrl-C ends the program once the answers are sent.
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Error, ErrorKind, Read, Write};
@@ -11,12 +11,12 @@ use yue::net::{TcpListener, TcpStream};
 
 const ARGUMENTS_MAX: usize = 1024;
 const COMMAND_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Of a line with a sign and a number.
+/// The maximum length of a line with a sign and a number.
 const LINE_BYTES_MAX: u64 = 64;
-/// Of a command that somebody types, as Redis has it.
+/// The maximum length of an inline command, as in Redis.
 const INLINE_BYTES_MAX: u64 = 64 * 1024;
 const BUFFER_BYTES: usize = 16 * 1024;
-/// What a connection keeps of the memory that a large answer took.
+/// The memory that a connection keeps after a large answer.
 const SPARE_BYTES_MAX: usize = 4 * BUFFER_BYTES;
 
 type Store = HashMap<Vec<u8>, Vec<u8>>;
@@ -37,12 +37,12 @@ fn main() -> io::Result<()> {
             Ok(())
         }));
         yue::wait_for_shutdown()?;
-        // The fibers that are left are cancelled now: they end where they wait for a command.
+        // The remaining fibers are cancelled here: they end where they wait for a command.
         Ok(())
     })
 }
 
-/// One connection. The answers to commands that came together leave together.
+/// Serves one connection. The answers to commands that arrived together are sent together.
 fn converse(stream: &TcpStream, store: &RefCell<Store>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::with_capacity(BUFFER_BYTES, stream);
@@ -60,7 +60,7 @@ fn converse(stream: &TcpStream, store: &RefCell<Store>) -> io::Result<()> {
                 output.extend_from_slice(b"+OK\r\n");
                 return send(stream, &mut output);
             }
-            // The store is borrowed for the command alone, and the answer goes to memory: nothing in here waits.
+            // The store is borrowed only for the command, and the answer goes to memory: nothing here waits.
             Ok(()) => execute(&command, &mut store.borrow_mut(), &mut output)?,
             Err(error) if error.kind() == ErrorKind::InvalidData => {
                 write!(output, "-ERR Protocol error: {error}\r\n")?;
@@ -71,7 +71,7 @@ fn converse(stream: &TcpStream, store: &RefCell<Store>) -> io::Result<()> {
     }
 }
 
-/// What has been executed is answered, also in a program that is being shut down.
+/// Sends answers, even while the program is being shut down.
 fn send(mut stream: &TcpStream, output: &mut Vec<u8>) -> io::Result<()> {
     yue::shield(|| stream.write_all(output))?;
     output.clear();
@@ -79,7 +79,7 @@ fn send(mut stream: &TcpStream, output: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// The words of a command, one after the other, and where each ends. Used again for the next command.
+/// The words of a command in one buffer, with the end of each. Reused for the next command.
 #[derive(Default)]
 struct Command {
     bytes: Vec<u8>,
@@ -96,7 +96,7 @@ impl Command {
         for _ in 0..self.number(b'*', ARGUMENTS_MAX, from)? {
             let length = self.number(b'$', COMMAND_BYTES_MAX - self.bytes.len(), from)?;
             let start = self.bytes.len();
-            // Memory grows with what comes, not with what is announced.
+            // Memory grows with the bytes received, not with the announced length.
             from.take(length as u64 + 2).read_to_end(&mut self.bytes)?;
             if self.bytes.get(start + length..) != Some(b"\r\n") {
                 return Err(invalid("expected CRLF after a bulk string"));
@@ -107,7 +107,7 @@ impl Command {
         Ok(())
     }
 
-    /// A line of words, as people type it and health checks send it.
+    /// Reads a line of words, as typed by people and sent by health checks.
     fn read_inline(&mut self, from: &mut impl BufRead) -> io::Result<()> {
         let mut line = Vec::new();
         from.take(INLINE_BYTES_MAX).read_until(b'\n', &mut line)?;
@@ -126,14 +126,14 @@ impl Command {
         self.ends.len() == 1 && self.bytes.eq_ignore_ascii_case(b"QUIT")
     }
 
-    /// A line of a sign and a number.
+    /// Reads a line with a sign and a number.
     fn number(&mut self, sign: u8, max: usize, from: &mut impl BufRead) -> io::Result<usize> {
         let start = self.bytes.len();
         from.take(LINE_BYTES_MAX)
             .read_until(b'\n', &mut self.bytes)?;
         let line = std::str::from_utf8(&self.bytes[start..]).ok();
         let digits = line.and_then(|line| line.strip_prefix(sign as char)?.strip_suffix("\r\n"));
-        // Digits alone: Rust would take a sign, too.
+        // Digits only: Rust would also accept a sign.
         let digits = digits.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
         let number = digits.and_then(|digits| digits.parse().ok());
         self.bytes.truncate(start);
@@ -183,7 +183,7 @@ fn execute(command: &Command, store: &mut Store, out: &mut Vec<u8>) -> io::Resul
         (b"EXISTS", keys) => count(keys.iter().filter_map(|key| store.get(*key)).count(), out),
         (b"DBSIZE", []) => count(store.len(), out),
         (b"SELECT", [b"0"]) => out.write_all(b"+OK\r\n"),
-        // What redis-benchmark and redis-cli ask before they begin.
+        // Asked by redis-benchmark and redis-cli before they start.
         (b"CONFIG" | b"COMMAND", _) => out.write_all(b"*0\r\n"),
         (name, _) => {
             let (name, count) = (name.escape_ascii(), arguments.len());

@@ -1,17 +1,17 @@
 //! A time service over UDP: SNTP (RFC 4330), server and client.
 //!
-//! `cargo run --release --example time -- serve 127.0.0.1:12300` answers; `… time -- ask 127.0.0.1:12300` asks it (or
+//! `cargo run --release --example time -- serve 127.0.0.1:12300` serves; `… time -- ask 127.0.0.1:12300` asks it (or
 //! any NTP server) how far this machine's clock is off.
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use yue::net::UdpSocket;
 
-/// A packet without extensions.
+/// The size of a packet without extensions.
 const PACKET_BYTES: usize = 48;
-/// From NTP's first second, at the beginning of 1900, to Unix's.
+/// The seconds from the NTP epoch (1900) to the Unix epoch (1970).
 const SECONDS_TO_1970: u64 = 2_208_988_800;
-/// How long the client waits before it asks again, and how often it does.
+/// The client's time limit per request, and its number of attempts.
 const PATIENCE: Duration = Duration::from_millis(500);
 const TRIES: usize = 4;
 
@@ -39,8 +39,8 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// Answers every request, for ever. Who sends too little gets nothing, so that the service cannot be used to send more
-/// to a victim than was sent to it.
+/// Answers every request, forever. Requests that are too short get no answer, so that the service cannot amplify an
+/// attack on a victim.
 fn serve(socket: &UdpSocket) -> io::Result<()> {
     println!("serving at {}", socket.local_addr()?);
     let mut request: Packet = [0; PACKET_BYTES];
@@ -49,7 +49,7 @@ fn serve(socket: &UdpSocket) -> io::Result<()> {
         let received = now();
         let is_client = request[0] & 7 == 3;
         if length == PACKET_BYTES && is_client {
-            // A sender that cannot be reached is no reason to stop.
+            // An unreachable sender must not stop the service.
             let _ = socket.send_to(&answer(&request, received), sender);
         }
     }
@@ -58,7 +58,7 @@ fn serve(socket: &UdpSocket) -> io::Result<()> {
 fn answer(request: &Packet, received: u64) -> Packet {
     let mut packet = [0; PACKET_BYTES];
     packet[0] = request[0] & 0b0011_1000 | 4; // the client's version; mode: server
-    packet[1] = 2; // stratum: somebody else's time
+    packet[1] = 2; // stratum: synchronized to another server
     packet[2] = request[2];
     packet[3] = (-20i8) as u8; // precision: a microsecond
     packet[12..16].copy_from_slice(b"LOCL");
@@ -69,7 +69,7 @@ fn answer(request: &Packet, received: u64) -> Packet {
     packet
 }
 
-/// How far our clock is behind the server's, and how long the question and the answer took, in seconds.
+/// Returns how far our clock is behind the server's, and the round-trip time, in seconds.
 fn ask(address: &str) -> io::Result<(f64, f64)> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect(address)?;
@@ -95,7 +95,7 @@ fn ask_once(socket: &UdpSocket) -> io::Result<(f64, f64)> {
     loop {
         let length = socket.recv(&mut packet)?;
         let arrived = now();
-        // Only the answer to this question: it carries our own time.
+        // Accept only the answer to this request: it carries the time that we sent.
         if length == PACKET_BYTES && packet[24..32] == sent.to_be_bytes() {
             let (received, answered) = (stamp(&packet[32..40]), stamp(&packet[40..48]));
             let offset = seconds_between(sent, received) + seconds_between(arrived, answered);
@@ -111,7 +111,7 @@ fn stamp(bytes: &[u8]) -> u64 {
         .fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
-/// NTP's time: seconds since 1900 in the upper half, parts of 2^32 of a second below.
+/// Returns the NTP time: seconds since 1900 in the upper half, units of 2^-32 s in the lower half.
 fn now() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,7 +1,7 @@
-//! A proxy that ends TLS: what comes in encrypted goes on in plain to a server behind it, and back.
+//! A TLS-terminating proxy: decrypts a client's bytes and forwards them to a server, and encrypts the answers.
 //!
 //! `cargo run --release --features tls --example tls_proxy -- 127.0.0.1:8443 127.0.0.1:8080 cert.pem key.pem`. rustls
-//! knows nothing of fibers: it reads and writes a stream like any other.
+//! does not know fibers: it reads and writes a stream like any other.
 use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use yue::net::{TcpListener, TcpStream};
 use yue::tls::{Acceptor, Identity};
 
-/// How long a client may take to shake hands.
+/// The time limit of a client's handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 fn main() -> io::Result<()> {
@@ -36,7 +36,7 @@ fn main() -> io::Result<()> {
     })
 }
 
-/// One connection: both directions at once, until both are over.
+/// Forwards one connection in both directions at once, until both have ended.
 fn converse(stream: TcpStream, acceptor: &Acceptor, backend: &str) -> io::Result<()> {
     let stream = yue::timeout(HANDSHAKE, || acceptor.accept(stream))
         .map_err(|yue::Elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
