@@ -106,6 +106,129 @@ fn nothing_unfinished_is_left() {
     }));
 }
 
+/// The folders whose text is plain English already (see CONTRIBUTING.md). Add a folder once its text is plain.
+const PLAIN_FOLDERS: [&str; 2] = ["io", "benches"];
+
+/// Words that do not begin the first line of an item's or a file's documentation: a noun or a verb does.
+const HEADLESS: [&str; 10] = [
+    "Has", "How", "Of", "So", "What", "When", "Where", "Which", "Who", "Why",
+];
+
+/// Phrases that have a plain counterpart in CONTRIBUTING.md.
+const DRIFTED: [&str; 21] = [
+    "all the same",
+    "are no ",
+    "are over",
+    "as ever",
+    "asked anew",
+    "at the most",
+    "for ever",
+    "go on",
+    "goes on",
+    "is no ",
+    "is over",
+    "is through",
+    "is to be had",
+    "lets go of",
+    "of ours",
+    "passed on to the caller",
+    "the most that",
+    "the other side",
+    "the own ",
+    "told to stop",
+    "was told",
+];
+
+/// Phrases that contain a drifted one and are plain.
+const PLAIN: [&str; 6] = [
+    "there is no ",
+    "there are no ",
+    "is no longer",
+    "are no longer",
+    "There is no ",
+    "There are no ",
+];
+
+/// Says what is not plain about a line of a source file; `before` is the line above it.
+fn what_is_drifted(before: &str, line: &str) -> Option<String> {
+    let (before, line) = (before.trim(), line.trim());
+    for marker in ["///", "//!"] {
+        let Some(text) = line.strip_prefix(marker) else {
+            continue;
+        };
+        let mut words = text.trim().split(' ');
+        let (first_word, second) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        // "As [`read`], but…"; "As many as fit" is plain.
+        let compares = first_word == "As" && !["many", "much"].contains(&second);
+        if !before.starts_with(marker) && (compares || HEADLESS.contains(&first_word)) {
+            return Some(format!("documentation begins with {first_word:?}"));
+        }
+    }
+    let mut text = line.to_owned();
+    for plain in PLAIN {
+        text = text.replace(plain, "");
+    }
+    let found = DRIFTED.iter().find(|phrase| contains_phrase(&text, phrase));
+    found.map(|phrase| format!("{:?} (see CONTRIBUTING.md)", phrase.trim()))
+}
+
+/// Whether `text` has the phrase at the boundaries of words.
+fn contains_phrase(text: &str, phrase: &str) -> bool {
+    let is_letter = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    text.match_indices(phrase).any(|(at, _)| {
+        let end = at + phrase.len();
+        let follows = text[end..].chars().next();
+        !is_letter(text[..at].chars().next_back()) && (phrase.ends_with(' ') || !is_letter(follows))
+    })
+}
+
+#[test]
+fn text_is_plain_english_where_it_is_so_already() {
+    let folders = PLAIN_FOLDERS.map(|name| root().join(name));
+    let mut all = Vec::new();
+    for (path, text) in sources() {
+        if !folders.iter().any(|folder| path.starts_with(folder)) {
+            continue;
+        }
+        let mut before = "";
+        for (number, line) in text.lines().enumerate() {
+            if let Some(what) = what_is_drifted(before, line) {
+                all.push(format!("{}:{}: {what}", path.display(), number + 1));
+            }
+            before = line;
+        }
+    }
+    assert_none(all);
+}
+
+#[test]
+fn drifted_lines_are_found_and_plain_ones_are_not() {
+    for (before, line) in [
+        ("", "/// Who waits for which completion."),
+        ("struct A;", "    //! What the session says"),
+        ("", "// a message of 64 bytes at the most"),
+        ("", "\"the peer is no yue\""),
+        ("", "// the loop goes on"),
+        ("}", "/// As [`read`], with a limit."),
+    ] {
+        assert!(what_is_drifted(before, line).is_some(), "{line}");
+    }
+    for (before, line) in [
+        ("", "/// Maps completions to waiting operations."),
+        (
+            "/// Serves until the listener is closed, and",
+            "/// What follows is an error.",
+        ),
+        ("", "// there is no such file"),
+        ("", "// it is no longer used"),
+        ("", "/// As many answers as fit into one buffer."),
+        ("", "// an algorithm that is nowhere overridden"),
+        ("", "let ego_on = 1;"),
+    ] {
+        assert_eq!(what_is_drifted(before, line), None, "{line}");
+    }
+}
+
 #[test]
 fn only_the_clock_asks_the_system_for_the_time() {
     let word = ["Instant", "::now()"].concat();

@@ -180,6 +180,7 @@ impl Judge {
             Ok(bytes) => assert_eq!(peer::read_ints(bytes), expected, "{what}"),
             Err(error) => {
                 let refusals = [
+                    ErrorKind::QueueFull,
                     ErrorKind::ServerBusy,
                     ErrorKind::MessageRefused,
                     ErrorKind::MessageTooLarge,
