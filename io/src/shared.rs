@@ -57,6 +57,7 @@ impl Shared {
         self.open.set(self.open.get() + 1);
         match self.free.borrow_mut().pop() {
             Some(index) => {
+                debug_assert!(members[index].is_none(), "a free index is in use");
                 members[index] = Some(member);
                 index
             }
@@ -76,6 +77,9 @@ impl Shared {
         if member.is_some() {
             self.free.borrow_mut().push(index);
             self.open.set(self.open.get() - 1);
+            debug_assert!(
+                self.open.get() + self.free.borrow().len() == self.members.borrow().len()
+            );
         }
     }
 

@@ -87,6 +87,7 @@ impl Taken {
     /// Counts an accept that has ended. Returns whether other callers still wait for the listener.
     pub(crate) fn end_operation(&self) -> bool {
         let mut inner = self.inner();
+        debug_assert!(inner.operations > 0, "an accept ended that did not begin");
         inner.operations -= 1;
         inner.operations > 0 || !inner.waiting.is_empty()
     }

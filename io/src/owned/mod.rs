@@ -375,6 +375,10 @@ impl State {
 
     /// Removes `count` sent bytes from the queue, and returns the buffers that are sent completely to the sink.
     fn advance(self: &Rc<Self>, mut count: usize) {
+        debug_assert!(
+            count <= self.queued_bytes.get(),
+            "the kernel sent more than was queued"
+        );
         self.queued_bytes
             .set(self.queued_bytes.get().saturating_sub(count));
         let mut sent = smallvec::SmallVec::<[Vec<u8>; 8]>::new();
@@ -390,6 +394,10 @@ impl State {
                 self.first_sent.set(0);
                 sent.extend(queue.pop_front());
             }
+            debug_assert!(
+                !queue.is_empty() || (count == 0 && self.first_sent.get() == 0),
+                "an empty queue has no sent bytes"
+            );
         }
         for buffer in sent {
             self.call(|sink| sink.sent(buffer));
@@ -417,6 +425,7 @@ impl State {
         if self.phase.get() != Phase::Closing || self.ring.in_flight() {
             return false;
         }
+        debug_assert!(self.sink.borrow().is_some(), "a connection ends once");
         self.phase.set(Phase::Closed);
         self.queue.take();
         self.held_back.take();

@@ -116,6 +116,11 @@ impl State {
             single.resize(SINGLE_BYTES, 0);
             opcode::Recv::new(fd, single.as_mut_ptr(), SINGLE_BYTES as u32).build()
         };
+        debug_assert_eq!(
+            self.ring.receive.get(),
+            Operation::None,
+            "one receive at a time"
+        );
         // SAFETY: a multishot receive points to no memory of this process. A single one points to `single`, which is
         // not touched until its completion, and the operation keeps `self` alive until then.
         let id = unsafe { core.start(entry, self.clone(), RECEIVE) };
@@ -162,6 +167,7 @@ impl State {
                 .flags(flags as u32)
                 .build()
         };
+        debug_assert_eq!(self.ring.send.get(), Operation::None, "one send at a time");
         // SAFETY: buffers stay in the queue, where their bytes do not move, until the completion removes them. Header
         // and slices are in `self`, which the operation keeps alive, and are written only when no send is in flight.
         let id = unsafe { core.start(entry, self.clone(), SEND) };

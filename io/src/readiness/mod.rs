@@ -299,6 +299,7 @@ pub(crate) struct Waiting<C: Deref<Target = Core> = Rc<Core>> {
 impl<C: Deref<Target = Core>> Drop for Waiting<C> {
     fn drop(&mut self) {
         self.core.sources.borrow_mut().unlink(self.id, self.ticket);
+        debug_assert!(self.core.waiting.get() > 0);
         self.core.waiting.set(self.core.waiting.get() - 1);
     }
 }

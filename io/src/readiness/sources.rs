@@ -158,6 +158,11 @@ impl Sources {
         if !source.used {
             return;
         }
+        debug_assert_eq!(
+            self.by_fd[source.identity.fd as usize],
+            index + 1,
+            "the table by descriptor leads to another source"
+        );
         source.used = false;
         source.generation = source.generation.wrapping_add(1);
         // The waiter's descriptor was closed under it. It retries its call and gets the error.

@@ -175,6 +175,15 @@ impl Accepting {
     }
 
     fn start(self: &Rc<Self>, multishot: bool) {
+        debug_assert_eq!(
+            self.operation.get(),
+            Operation::None,
+            "one accept at a time"
+        );
+        debug_assert!(
+            !self.aborted.get(),
+            "no accept starts while the loop shuts down"
+        );
         self.may_swallow.set(multishot);
         let fd = types::Fd(self.listener);
         let entry = if multishot {

@@ -121,6 +121,7 @@ impl Completed for Poll {
         }
         if last && let Some(id) = self.operation.take() {
             let polls = &self.core.polls;
+            debug_assert!(polls.in_kernel.get() > 0, "a poll ended twice");
             polls.in_kernel.set(polls.in_kernel.get() - 1);
             polls
                 .ending

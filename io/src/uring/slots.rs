@@ -102,6 +102,10 @@ impl Slots {
 
     #[inline]
     pub(super) fn insert(&mut self, slot: Slot) -> OperationId {
+        debug_assert!(
+            matches!(slot, Slot::Fiber(_) | Slot::Owned(..)),
+            "a new operation waits for its completion"
+        );
         self.pending += 1;
         self.fibers += usize::from(matches!(slot, Slot::Fiber(_)));
         let index = self.free;
@@ -115,6 +119,10 @@ impl Slots {
             return OperationId::new(index, 0);
         }
         let (generation, slot_here) = &mut self.slots[index as usize];
+        debug_assert!(
+            matches!(slot_here, Slot::Free { .. }),
+            "the free list leads to a slot in use"
+        );
         if let Slot::Free { next } = *slot_here {
             self.free = next;
         }
@@ -147,9 +155,11 @@ impl Slots {
             Slot::Free { .. } | Slot::Done(_) => Found::Nobody,
             Slot::Fiber(waker) => {
                 let waker = *waker;
+                debug_assert!(last, "a fiber's operation has one completion");
                 entry.1 = Slot::Done(result);
                 self.pending -= 1;
                 self.fibers -= 1;
+                debug_assert!(self.fibers <= self.pending);
                 Found::Fiber(waker)
             }
             Slot::Owned(owner, tag) => {
@@ -186,6 +196,10 @@ impl Slots {
         let Some((index, entry)) = self.find(user_data) else {
             return;
         };
+        debug_assert!(
+            !matches!(entry.1, Slot::Free { .. } | Slot::Fiber(_)),
+            "a slot is freed once, and not before its completion"
+        );
         entry.0 = entry.0.wrapping_add(1);
         entry.1 = Slot::Free { next };
         self.free = index;
