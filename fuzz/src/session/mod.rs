@@ -258,8 +258,8 @@ impl Game {
                     session.close_because("the game is over");
                 }
                 16 => self.mark(&session, &player),
-                17 => (0..argument).for_each(|n| calls("sum", vec![n], vec![n])),
-                18 => (0..argument).for_each(|_| self.mark(&session, &player)),
+                17 => (0..argument % 64).for_each(|n| calls("sum", vec![n], vec![n])),
+                18 => (0..argument % 64).for_each(|_| self.mark(&session, &player)),
                 _ => pause(0),
             }
         }
