@@ -87,8 +87,8 @@ pub struct Datagram<'a> {
 }
 
 impl Datagrams {
-    /// Creates buffers for `count` datagrams of up to `size` bytes. `count` is clamped to the range 1 to 1024, and `size`
-    /// to at most 65 535, the longest possible datagram.
+    /// Creates buffers for `count` datagrams of up to `size` bytes. `count` is clamped to the range 1 to 1024, and
+    /// `size` to at most 65 535, the longest possible datagram.
     pub fn new(count: usize, size: usize) -> Datagrams {
         // Together the two limits also keep the product from overflowing.
         let (count, size) = (count.clamp(1, COUNT_MOST), size.min(SIZE_MOST));
