@@ -281,7 +281,7 @@ fn functions_that_nobody_decodes_are_given_back() {
 }
 
 #[test]
-fn what_was_written_before_a_close_leaves() {
+fn what_was_written_before_a_close_leaves_and_starts() {
     over_each(|kind| {
         let server = serve(kind, methods(), Options::default());
         let client = server.client();
@@ -299,6 +299,11 @@ fn what_was_written_before_a_close_leaves() {
         let (sent, arrived) = (client.stats().bytes_out, other.stats().bytes_in);
         assert!(sent > 100 * length as u64);
         assert_eq!(sent, arrived, "{kind:?}");
+        assert_eq!(
+            other.stats().requests,
+            101,
+            "all have started over {kind:?}"
+        );
     });
 }
 

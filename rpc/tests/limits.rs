@@ -166,7 +166,7 @@ fn the_first_held_call_may_be_as_large_as_a_message() {
         eventually("it is held", || client.stats().calls_held == 1);
         // The next one has to wait until that one has left.
         let error = call(&client, "sum", &[1]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::MessageRefused);
+        assert_eq!(error.kind(), ErrorKind::QueueFull);
         assert_eq!(large.join().unwrap(), values);
         assert_eq!(call(&client, "sum", &[1]).unwrap(), [1]);
         client.close();

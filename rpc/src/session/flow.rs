@@ -24,7 +24,7 @@ use super::worker;
 use crate::error::{Error, ErrorKind};
 use crate::proto::ProtocolError;
 use crate::proto::encode::ErrorValue;
-use yue_scheduler::deadline_after;
+use yue_scheduler::{deadline_after, now};
 
 /// Less output than this is not worth telling the accounts each time.
 pub(super) const SETTLE_BYTES: usize = 4096;
@@ -289,11 +289,13 @@ impl Inner {
     }
 
     /// The peer sends no more. A plain client that asked something still gets its answers: to shut the sending side
-    /// down is a legal way to say that there are no more questions. A yue peer does not do that; its end is the end.
+    /// down is a legal way to say that there are no more questions. A yue peer that does so has closed; what it sent
+    /// before is still started.
     pub(super) fn answer_half_closed(&self) -> bool {
-        let stays = self.phase.get() == Phase::Up
-            && !self.link.peer_is_yue.get()
-            && self.inbox.in_flight.get() != 0;
+        if self.link.peer_is_yue.get() {
+            return self.start_before_end(CloseReason::Peer);
+        }
+        let stays = self.phase.get() == Phase::Up && self.inbox.in_flight.get() != 0;
         if stays {
             self.inbox.input_ended.set(true);
             // It cannot answer what its handlers ask it either.
@@ -302,6 +304,45 @@ impl Inner {
             self.inbox.message_timer.arm(limit);
         }
         stays
+    }
+
+    /// A yue peer closed in order. Requests that arrived before, notifications above all, must not be lost because the
+    /// end arrived in the same read: if some wait, the link ends for `reason` after the last of them has started, and
+    /// this returns `true`.
+    pub(super) fn start_before_end(&self, reason: CloseReason) -> bool {
+        let inbox = &self.inbox;
+        if inbox.ending.borrow().is_some() {
+            return true;
+        }
+        if self.phase.get() != Phase::Up || inbox.queue.borrow().is_empty() {
+            return false;
+        }
+        inbox.input_ended.set(true);
+        *inbox.ending.borrow_mut() = Some(reason);
+        self.fail_calls(true, || self.sends_no_more());
+        let limit = deadline_after(self.options.limits.stall);
+        inbox.message_timer.arm(limit);
+        true
+    }
+
+    /// A request was taken to be started, after the peer's end. Once it was the last, the link ends in the next tick,
+    /// when it has started.
+    #[cold]
+    pub(super) fn end_after_last_start(&self) {
+        let inbox = &self.inbox;
+        if inbox.ending.borrow().is_some() && inbox.queue.borrow().is_empty() {
+            inbox.message_timer.arm(now());
+        }
+    }
+
+    /// Ends the link of a peer that sends no more.
+    fn end_ended(&self) {
+        let ending = self.inbox.ending.take();
+        match ending {
+            // It has closed: nothing more arrives, and nobody reads.
+            Some(reason) => self.end_link(reason),
+            None => self.drain(CloseReason::Peer),
+        }
     }
 
     /// The error of a call to a peer that has shut its sending side down.
@@ -315,13 +356,13 @@ impl Inner {
     #[cold]
     pub(super) fn end_half_closed(&self) {
         if self.inbox.in_flight.get() == 0 {
-            self.drain(CloseReason::Peer);
+            self.end_ended();
         }
     }
 
     pub(super) fn message_is_late(&self) {
         if self.inbox.input_ended.get() {
-            return self.drain(CloseReason::Peer);
+            return self.end_ended();
         }
         let (unfinished, _) = self.input.borrow().unfinished();
         if unfinished == 0 || !self.phase.get().has_link() {

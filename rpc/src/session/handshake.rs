@@ -410,9 +410,10 @@ impl Inner {
         {
             self.end_link(CloseReason::Refused(error));
         } else if self.phase.get() == Phase::Up && self.link.peer_is_yue.get() {
-            self.end_link(CloseReason::Told(
-                cut(&error.message(), SHARED_TEXT_MAX).into_owned(),
-            ));
+            let reason = CloseReason::Told(cut(&error.message(), SHARED_TEXT_MAX).into_owned());
+            if !self.start_before_end(reason.clone()) {
+                self.end_link(reason);
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use super::Inner;
 use super::accounts::{Accounts, HANDLER_BYTES};
 use super::options::count;
 use super::request::RequestContext;
+use super::service::CloseReason;
 use crate::buffer::Segment;
 use std::cell::{Cell, RefCell};
 use std::collections::hash_map::RandomState;
@@ -36,6 +37,9 @@ pub(super) struct Inbox {
     reads: Cell<u32>,
     /// The peer sends no more, and waits for the answers to what it asked.
     pub(super) input_ended: Cell<bool>,
+    /// Set with `input_ended` by a yue peer that closed in order: the link ends with this reason once the requests that
+    /// arrived before have started.
+    pub(super) ending: RefCell<Option<CloseReason>>,
     /// Those of the listener.
     pub(super) accounts: Rc<Accounts>,
     /// Bytes of output and of a message that is not whole, as the accounts know them.
@@ -54,6 +58,7 @@ impl Inbox {
             settled: Cell::new(0),
             reads: Cell::new(0),
             input_ended: Cell::new(false),
+            ending: RefCell::default(),
             accounts,
             other_bytes: Cell::new(0),
             message_timer,
@@ -81,6 +86,7 @@ impl Inbox {
         self.settled.set(0);
         self.message_timer.cancel();
         self.input_ended.set(false);
+        self.ending.take();
         self.reading.set(true);
         self.released.take();
         (queue, self.running.take())
@@ -329,6 +335,9 @@ impl Inner {
         inbox.settled.set(inbox.settled.get().saturating_sub(1));
         if !self.inbox.reading.get() {
             self.watch_input();
+        }
+        if inbox.input_ended.get() {
+            self.end_after_last_start();
         }
         inbox.accounts.start_handler();
         count(&self.counters.requests);

@@ -24,6 +24,8 @@ pub struct MemoryTransport {
     piece_bytes: Cell<usize>,
     reading: Cell<bool>,
     ended: Cell<bool>,
+    /// The events were told that the other end sends no more.
+    end_told: Cell<bool>,
     closed: Cell<bool>,
 }
 
@@ -55,6 +57,7 @@ impl MemoryTransport {
                 piece_bytes: Cell::new(usize::MAX),
                 reading: Cell::new(true),
                 ended: Cell::new(false),
+                end_told: Cell::new(false),
                 closed: Cell::new(false),
             }
         })
@@ -120,8 +123,12 @@ impl MemoryTransport {
                 return self.schedule();
             }
         }
-        if self.ended.get() && !other.closed.get() {
-            other.finish(Ok(()));
+        if self.ended.get() && !other.closed.get() && !other.end_told.replace(true) {
+            // As over a socket: the session may still have to start or to answer what it was sent; then it closes.
+            let events = other.events.borrow().clone();
+            if !events.is_some_and(|events| events.end_of_input()) {
+                other.finish(Ok(()));
+            }
         }
     }
 

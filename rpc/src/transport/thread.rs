@@ -214,7 +214,11 @@ impl ThreadLink {
         if self.waiting.borrow().is_empty()
             && let Some(result) = self.ended.take()
         {
-            self.finish(result);
+            // The session may still have to start what it was sent; then it closes this end itself.
+            let events = self.events.borrow().clone();
+            if !events.is_some_and(|events| events.end_of_input()) {
+                self.finish(result);
+            }
         }
     }
 

@@ -149,16 +149,28 @@ const CALLS: &[Behaviour] = &[
 
 const TIME: &[Behaviour] = &[
     all(
-        "conformance::a_call_times_out_and_its_handler_is_told",
-        "A call that times out is an error, and its handler is told.",
+        "conformance::a_handler_that_has_started_runs_to_its_end_whatever_its_caller_does",
+        "A handler that has started runs to its end, whatever its caller does.",
     ),
     all(
-        "conformance::a_cancelled_call_cancels_its_handler",
-        "A call that is cancelled is an error, and its handler is told.",
+        "conformance::the_calls_of_a_handler_outlast_its_caller",
+        "The calls that a handler makes do not end with its caller's time.",
     ),
     all(
-        "conformance::a_deadline_travels_along_a_chain_of_calls",
-        "The caller's remaining time travels along a chain of calls.",
+        "conformance::a_request_whose_time_is_over_before_it_starts_never_starts",
+        "A request that was cancelled, or whose time is over, before it starts never starts.",
+    ),
+    all(
+        "conformance::a_call_times_out_and_its_handler_is_told_if_callers_may_cancel",
+        "With `cancel`, a call that times out stops its handler.",
+    ),
+    all(
+        "conformance::a_cancelled_call_cancels_its_handler_if_callers_may_cancel",
+        "With `cancel`, a call that is cancelled stops its handler.",
+    ),
+    all(
+        "conformance::a_deadline_travels_along_a_chain_of_calls_if_callers_may_cancel",
+        "With `cancel`, the caller's remaining time travels along a chain of calls.",
     ),
     all(
         "late::a_request_whose_time_ran_out_behind_a_busy_handler_is_not_started",
@@ -179,6 +191,10 @@ const TIME: &[Behaviour] = &[
 ];
 
 const FUNCTIONS: &[Behaviour] = &[
+    all(
+        "references::a_function_that_on_accept_passes_may_be_called_before_the_grant",
+        "A function that `__accept` passes to the client can be called before the grant.",
+    ),
     all(
         "conformance::functions_cross_as_references_and_are_released",
         "A function that is passed can be called, and is released when it is given back.",
@@ -223,6 +239,10 @@ const HANDSHAKE: &[Behaviour] = &[
         "Hooks may call; one that fails closes its connection only.",
     ),
     all(
+        "slow::a_client_that_calls_too_often_is_refused_and_one_that_does_not_stop_is_closed",
+        "A connection that calls more often than `rate` allows is refused, and closed if it does not stop.",
+    ),
+    all(
         "accounts::a_connection_above_the_limit_is_told_so_and_one_gets_in_when_another_leaves",
         "A connection above the listener's limit is told so.",
     ),
@@ -238,8 +258,8 @@ const END: &[Behaviour] = &[
         "A reason to close arrives at the other side.",
     ),
     all(
-        "behaviours::what_was_written_before_a_close_leaves",
-        "What was written before a close still leaves; a request that the other side has not started is dropped.",
+        "behaviours::what_was_written_before_a_close_leaves_and_starts",
+        "What was written before a close still leaves, and the peer starts it, notifications too.",
     ),
     sockets(
         "behaviours::a_half_closed_client_gets_its_answers",
