@@ -73,7 +73,7 @@ fn where_io_uring_is_refused_one_line_says_so_and_the_program_runs_on_mio() {
 #[test]
 fn where_io_uring_is_refused_and_demanded_the_command_fails_and_says_why() {
     for (errno, words) in REFUSALS {
-        let asked = "was asked for";
+        let asked = "was requested";
         let by_option = run(refused(errno).args(["--io", "uring", "examples/demo1.lua"]));
         by_option.fails(1, &["yue: ", words, asked]);
         let by_variable = run(refused(errno)
