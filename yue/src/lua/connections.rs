@@ -285,6 +285,16 @@ impl Connections {
         count
     }
 
+    /// Whether messages wait for a connection that is being opened.
+    pub(crate) fn wait_to_send(&self) -> bool {
+        let mut wait = false;
+        self.each(|session| {
+            let opening = !session.connected() && session.room().is_some();
+            wait |= opening && session.queued_bytes() > 0;
+        });
+        wait
+    }
+
     pub(crate) fn open_count(&self) -> usize {
         let mut count = 0;
         self.each(|session| count += usize::from(session.connected() && !session.is_closed()));

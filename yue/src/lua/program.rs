@@ -350,7 +350,11 @@ pub(crate) fn close(host: &Rc<Host>, gracefully: bool) {
         None => GRACE,
     };
     let until = Instant::system().saturating_add(grace);
-    while host.connections.requests_in_flight() > 0 && Instant::system() < until {
+    // A notification may be the last thing that a program does: it waits for the connection that it opened.
+    let waits_to_send = || host.program.cause().is_none() && host.connections.wait_to_send();
+    while (host.connections.requests_in_flight() > 0 || waits_to_send())
+        && Instant::system() < until
+    {
         if sleep(Duration::from_millis(2)).is_err() {
             break;
         }
