@@ -148,3 +148,21 @@ fn bench_that_is_interrupted_prints_what_was_measured() {
     }
     server.end();
 }
+
+#[test]
+fn a_notification_that_is_the_last_thing_a_program_does_arrives() {
+    let program = Program::new(
+        "hears",
+        "local listener
+         listener = yue.listen('tcp://127.0.0.1:0', { hear = function(word) print('heard ' .. word) listener:close() end })
+         print('serving at ' .. listener:addr())",
+    );
+    for io in drivers() {
+        let server = Server::of(program.command().env("YUE_IO", io));
+        let code = format!("yue.open('{}').notify_hear('this')", server.address);
+        assert_eq!(run(yue().args(["-e", &code])).lines(), [""; 0]);
+        // It ends by itself when it has heard.
+        let outcome = server.running.outcome();
+        assert!(outcome.stdout.contains("heard this"), "{outcome:#?}");
+    }
+}
