@@ -134,6 +134,46 @@ fn the_first_line_of_a_report_on_a_deadlock_names_both_fibers_and_their_lines() 
 }
 
 #[test]
+fn fibers_that_wait_in_a_tail_call_are_told_of_like_others() {
+    for driver in drivers() {
+        let program = "local gate, first, second = yue.emitter()
+            local listener = yue.listen('tcp://127.0.0.1:0', { waits = function() return gate:wait('open') end })
+            yue.open(listener:addr()).async_waits()
+            local function needs_second() yue.yield() return second:get() end
+            first = yue.spawn(needs_second)
+            second = yue.spawn(function() return first:get() end)
+            yue.spawn(yue.sleep, 3600)
+            yue.timer(3600)
+            yue.sleep(0.05)
+            io.stderr:write('ready\\n')
+            return yue.sleep(3600)";
+        let program = Watched::start(driver, "tail", program);
+        program.until("ready");
+        let (first, text) = report(&program);
+        has(
+            &first,
+            &[
+                "deadlock: fiber (",
+                ".lua:4) waits for fiber (",
+                ".lua:6), which waits for fiber (",
+            ],
+        );
+        has(
+            &text,
+            &[
+                "handler of waits, called by tcp://127.0.0.1:",
+                " waits for the event open of ",
+                "fiber 'main' (the script) waits for the end of a sleep",
+                "fiber (a function of a library) waits for the end of a sleep",
+            ],
+        );
+        for hidden in ["[yue]/", "'timer'"] {
+            assert!(!text.contains(hidden), "{text}");
+        }
+    }
+}
+
+#[test]
 fn a_loop_that_is_held_is_told_of_in_one_line_with_function_caller_and_duration() {
     for driver in drivers() {
         let program = "local function greedy(seconds)

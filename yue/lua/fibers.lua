@@ -286,6 +286,7 @@ end
 -- Fibers started by programs, by the place of the native fiber among its loop's: the lower 24 bits of its number. Those
 -- come again, so that the table stays as it is while fibers come and go.
 local running = {}
+local functions = {} -- what they run, by the same places: for reports, since a tail call leaves no line of it
 local PLACES = 2 ^ 24
 
 -- Records of the rest: the main fiber, helpers, handlers of requests. The native fiber of a handler goes on to the next
@@ -313,6 +314,12 @@ local function current()
 end
 internal.current = current
 
+--- What the program had the native fiber with this number run; nil if that is a fiber of yue's own (as of a timer).
+function internal.function_of(id)
+  local record = running[id % PLACES]
+  return record and record.id == id and not record.quiet and functions[id % PLACES] or nil
+end
+
 --- What a record was made for is over, though its native fiber may go on.
 function internal.fiber_over(id, ok, ...)
   local record = others[id]
@@ -322,7 +329,8 @@ end
 
 local function body(fiber, fn, ...)
   complete(fiber, xpcall(fn, wrap, ...))
-  running[fiber.id % PLACES] = nil
+  local place = fiber.id % PLACES
+  running[place], functions[place] = nil, nil
 end
 
 local function start(fiber, fn, ...)
@@ -330,7 +338,7 @@ local function start(fiber, fn, ...)
   local scope = parent and parent.scope
   local id = core.spawn(fiber.name, body, fiber, fn, ...)
   fiber.id = id
-  running[id % PLACES] = fiber
+  running[id % PLACES], functions[id % PLACES] = fiber, fn
   if scope then
     fiber.scope = scope
     internal.adopt(scope, fiber)

@@ -32,9 +32,30 @@ end
 
 local labels -- of fibers, by number
 
+local function place_of(fn)
+  if type(fn) ~= 'function' then return 'an object that is called' end
+  local info = debug.getinfo(fn, 'S')
+  local own = info.what == 'C' or info.short_src:find('^%[yue%]/')
+  return own and 'a function of a library' or ('%s:%d'):format(info.short_src, info.linedefined)
+end
+
+--- The function of the program that a fiber runs, by its place; nil if it is yue's own. A tail call leaves no frame of
+--- the function that made it (`return other:get()`), so that the stack alone does not tell.
+local function origin_of(fiber)
+  if fiber.origin then return fiber.origin end
+  local fn = internal.function_of(fiber.id)
+  if fn then return place_of(fn) end
+  local work = core.work_of(fiber.id)
+  if work and work ~= '' then return work:match('^(.-), ') or work end
+  -- Of that name is the fiber of a script, and one that runs no Lua.
+  return fiber.name == 'main' and core.traceback(fiber.id) and 'the script' or nil
+end
+
 local function label_of(fiber)
   local work = core.work_of(fiber.id)
-  if work and work ~= '' then return ('%s (%s)'):format(work, fiber.origin or '?') end
+  if work and work ~= '' then
+    return work:find(fiber.origin, 1, true) and work or ('%s (%s)'):format(work, fiber.origin)
+  end
   if fiber.name and fiber.origin then return ("fiber '%s' (%s)"):format(fiber.name, fiber.origin) end
   if fiber.name then return ("fiber '%s'"):format(fiber.name) end
   return ('fiber (%s)'):format(fiber.origin or 'not started')
@@ -253,6 +274,7 @@ function internal.make_report()
   local own, hidden, fiber_groups = {}, 0, {}
   for _, fiber in ipairs(core.fibers()) do
     -- What runs no function of the program's is yue's own.
+    fiber.origin = origin_of(fiber)
     if fiber.origin then
       own[#own + 1] = fiber
       labels[fiber.id] = label_of(fiber)
