@@ -89,6 +89,45 @@ fn the_interactive_mode_shows_results_and_goes_on_after_errors() {
 }
 
 #[test]
+fn the_interactive_mode_is_refused_on_several_loops() {
+    let outcome = with_input(&["-c", "2", "-i"], "print(1)\n");
+    assert_eq!(outcome.status.code(), Some(2), "{outcome:#?}");
+    assert_eq!(outcome.stdout, "", "{outcome:#?}");
+    assert!(outcome.stderr.contains("leave out -c"), "{outcome:#?}");
+}
+
+#[test]
+fn bench_that_is_interrupted_in_its_warm_up_prints_no_figures() {
+    let server = Server::start(script("server.lua"));
+    let mut command = yue();
+    command.args([
+        "bench",
+        &server.address,
+        "-d",
+        "600",
+        "-w",
+        "600",
+        "-a",
+        "[\"w\"]",
+    ]);
+    let running = Running::start(&mut command);
+    std::thread::sleep(Duration::from_millis(1500));
+    running.signal(libc::SIGTERM);
+    let outcome = running.outcome();
+    assert_eq!(
+        outcome.status.code(),
+        Some(128 + libc::SIGTERM),
+        "{outcome:#?}"
+    );
+    assert_eq!(outcome.stdout, "", "{outcome:#?}");
+    assert!(
+        outcome.stderr.contains("before a call was counted"),
+        "{outcome:#?}"
+    );
+    server.end();
+}
+
+#[test]
 fn each_printed_line_arrives_at_once_and_the_last_words_are_not_lost() {
     for last in ["yue.sleep(3600)", "while true do end"] {
         let text = format!("print('first') io.write('second\\n', 'no end') {last}");

@@ -160,6 +160,10 @@ fn run(run: Run) -> i32 {
 
 /// What the command line names. The error is an exit code and a message.
 fn script_of(run: Run) -> Result<Script, (i32, String)> {
+    if run.interactive && run.loops > 1 {
+        let text = "-i reads lines for one loop; leave out -c, or give the script as a file";
+        return Err((2, text.to_owned()));
+    }
     let words = std::env::args_os().map(OsString::into_encoded_bytes);
     let before = words.len().saturating_sub(run.script.len());
     let command = words.take(before).collect();

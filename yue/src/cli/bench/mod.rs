@@ -129,6 +129,14 @@ pub(crate) fn main(arguments: Arguments) -> i32 {
     };
     match load::run(&plan, Choice::Auto) {
         Ok(result) => {
+            // Figures of nothing would be taken for the server's.
+            if let Some(signal) = result.stopped
+                && result.latencies.is_empty()
+                && result.errors.is_empty()
+            {
+                yue_scheduler::say(format_args!("interrupted before a call was counted"));
+                return 128 + signal.number();
+            }
             report::print(&plan, &result);
             if let Some(error) = &result.lost {
                 yue_scheduler::say(format_args!("the server went away: {error}"));
