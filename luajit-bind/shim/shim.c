@@ -550,6 +550,9 @@ void yue_shim_table(const GCtab *t, YueTable *shape)
   shape->sequence = (uint32_t)sequence;
 }
 
+/* Larger keys are not told apart from their neighbours. */
+#define WHOLE_MAX 9007199254740992.0
+
 /* The largest key of a table whose keys are whole numbers above 0 (0 if it is empty); -1 if it has others. */
 int64_t yue_shim_largest_key(const GCtab *t)
 {
@@ -565,7 +568,7 @@ int64_t yue_shim_largest_key(const GCtab *t)
     Node *n = &noderef(t->node)[i];
     if (!tvisnil(&n->val)) {
       double key = tvisnum(&n->key) ? numV(&n->key) : tvisint(&n->key) ? (double)intV(&n->key) : 0;
-      if (!(key >= 1 && key <= INT32_MAX && key == floor(key)))
+      if (!(key >= 1 && key <= WHOLE_MAX && key == floor(key)))
 	return -1;
       if ((int64_t)key > largest)
 	largest = (int64_t)key;

@@ -302,8 +302,8 @@ fn array_length(table: *const GcTable, count: u32) -> Result<u32, Box<Trouble>> 
         Ok(length) if length <= count.saturating_mul(2).saturating_add(HOLES_MAX) => {
             return Ok(length);
         }
-        Ok(_) => "too many places of the array are empty",
-        Err(_) => "an array has no keys but whole numbers from 1 on",
+        Err(_) if largest < 0 => "an array has no keys but whole numbers from 1 on",
+        _ => "too many places of the array are empty",
     };
     Err(Trouble::new(EncodeFault::Refused(fault)))
 }
