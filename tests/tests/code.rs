@@ -85,6 +85,7 @@ fn the_interactive_mode_shows_results_and_goes_on_after_errors() {
             "{outcome:#?}"
         );
         assert!(!outcome.stderr.contains("[yue]/"), "{outcome:#?}");
+        assert!(!outcome.stderr.contains(" at 0x"), "{outcome:#?}");
     }
 }
 

@@ -409,6 +409,8 @@ fn mistakes_in_handlers_are_logged_in_one_line_with_the_method_and_the_line_of_l
                 ".lua:7: attempt to index local 'world' (a nil value)",
             ],
         );
+        // Who called the handler is no line of Lua.
+        assert!(!text.contains(" at 0x"), "{text}");
     }
 }
 

@@ -5,7 +5,7 @@
 local core, yue, internal = ...
 local getmetatable, setmetatable, type, tostring = getmetatable, setmetatable, type, tostring
 local xpcall, error = xpcall, error
-local traceback = debug.traceback
+local debug_traceback, gsub, find = debug.traceback, string.gsub, string.find
 
 local classes = {} -- by name
 local class_of = setmetatable({}, { __mode = 'k' }) -- metatable of instances -> class
@@ -123,15 +123,23 @@ local function raised_text(value)
   return kind == 'thread' and 'a coroutine' or 'a ' .. kind
 end
 
+--- The calls that led to the caller's caller; an empty text if nothing is known of them. Frames of which there is but
+--- an address (whoever called a handler; a function that was called in a tail call) are left out.
+local function traceback()
+  local text = gsub(debug_traceback('', 3), '\n\t%[[^%]\n]*%]: at 0x%x+', '')
+  return find(text, '\n\t', 1, true) and text or ''
+end
+
 --- The error handler of every protected call of ours: any value becomes an error object with a traceback.
 function internal.wrap(e)
   if is_error(e) then
     if e.bt == nil then
-      e.bt = traceback('', 2)
+      e.bt = traceback()
     elseif remote[e] then
       -- It came with the traceback of another side; where it arrived belongs to it.
       remote[e] = nil
-      e.bt = to_text(e.bt) .. '\ncalled from:' .. traceback('', 2)
+      local here = traceback()
+      if here ~= '' then e.bt = to_text(e.bt) .. '\ncalled from:' .. here end
     end
     return e
   end
@@ -141,7 +149,7 @@ function internal.wrap(e)
   else
     made = internal.make_error('RuntimeError', 'an error value was raised: ' .. raised_text(e), nil, nil, nil, e)
   end
-  made.bt = traceback('', 2)
+  made.bt = traceback()
   return made
 end
 
@@ -155,7 +163,7 @@ end
 --- The text that a program's user sees of an error that nobody caught.
 function internal.report(e)
   if not is_error(e) then return to_text(e) end
-  local bt = type(e.bt) == 'string' and e.bt:gsub('^%s+', '')
+  local bt = type(e.bt) == 'string' and gsub(e.bt, '^%s+', '')
   return bt and bt ~= '' and (describe(e) .. '\n' .. bt) or describe(e)
 end
 
