@@ -43,7 +43,7 @@ local listener = yue.listen('tcp://127.0.0.1:0', { traceback = true }, {
   lua_error = function() local x = nil; return x.y end,
   bad_results = function() return coroutine.create(print) end,
   huge = function() error(('x'):rep(100000)) end,
-  relayed = function() return yue.peer().procs.inner() end,
+  relayed = function() return (yue.peer().procs.inner()) end,
 })
 local c = yue.open(listener:addr(), { no_cache = true }, nil)
 
@@ -78,6 +78,7 @@ check.raises('ArgumentError', 'args', c.plain, { { io.stdout } })
 local both = yue.open(listener:addr(), { traceback = true }, { inner = function() error('at the caller') end })
 e = check.raises('RuntimeError', 'at the caller', both.relayed)
 check.contains(e.bt, 'called from')
+check.contains(e.bt, 'errors.lua:46')
 
 -- A future's error is the same object.
 local fine, failure = c.async_a_table():sync()
