@@ -10,7 +10,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Where a listener listens, or a connection leads.
+/// The address that a listener binds or a connection is made to.
 ///
 /// ```
 /// use yue_rpc::Address;
@@ -33,14 +33,14 @@ pub enum Address {
         /// Its path.
         path: String,
     },
-    /// A loop of this process that listens by that name.
+    /// A loop of this process that listens under a name.
     Thread {
         /// The name.
         name: String,
     },
 }
 
-/// What is wrong with an address, and where.
+/// A fault in an address, and its position.
 ///
 /// ```
 /// let error = "tcp://[::1:8080".parse::<yue::rpc::Address>().unwrap_err();
@@ -54,9 +54,9 @@ pub enum Address {
 pub struct AddressError {
     /// The address as it was given.
     pub address: String,
-    /// At which character (not byte) the fault is.
+    /// The position of the fault, in characters (not bytes).
     pub at: usize,
-    /// What it is.
+    /// What is wrong.
     pub reason: &'static str,
 }
 
@@ -188,8 +188,8 @@ fn parse_tcp(text: &str, rest_at: usize) -> Result<Address, AddressError> {
     }
 }
 
-/// Whether that is an IPv6 address, with or without a zone (RFC 4007: `fe80::1%eth0`, `fe80::1%2`). Which zones there
-/// are is found out when it is used.
+/// Whether the text is an IPv6 address, with or without a zone (RFC 4007: `fe80::1%eth0`, `fe80::1%2`). Whether the
+/// zone exists turns out when the address is used.
 fn is_ipv6(host: &str) -> bool {
     let (address, zone) = match host.split_once('%') {
         Some((address, zone)) => (address, Some(zone)),
@@ -204,7 +204,7 @@ fn is_ipv6(host: &str) -> bool {
     address.parse::<std::net::Ipv6Addr>().is_ok() && zone.is_none_or(names_a_zone)
 }
 
-/// Linux's names of interfaces have no more bytes.
+/// The longest name that Linux allows for a network interface, in bytes.
 const ZONE_MAX: usize = 15;
 
 impl fmt::Display for Address {

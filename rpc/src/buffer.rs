@@ -1,9 +1,9 @@
-//! Buffers that go round: what is read, what is written, and answers that point into what was read.
+//! Reused buffers for reading and writing, and answers that point into the bytes that were read.
 //!
 //! Every loop (thread) keeps a small stack of empty buffers. A transport fills one, the session cuts messages out of it
-//! as ranges of a counted `Segment`, and when the last range is dropped the buffer goes back. Output buffers come
-//! from the same stack, and return to it when the transport has written them. So the steady state allocates nothing for
-//! bytes. Counts are not atomic: a segment belongs to one loop.
+//! as ranges of a reference-counted `Segment`, and the buffer returns to the stack when the last range is dropped.
+//! Output buffers come from the same stack, and return to it when the transport has written them. So the steady state
+//! allocates nothing for bytes. The reference counts are not atomic: a segment belongs to one loop.
 
 use crate::session::{Era, LinkNumber};
 use std::cell::RefCell;
@@ -14,7 +14,7 @@ use std::rc::Rc;
 /// The capacity of a fresh buffer: what a busy connection reads or writes at a time.
 pub(crate) const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Larger buffers are given back to the system, so that one big message does not stay for ever.
+/// Larger buffers are freed, so that one big message does not hold its memory forever.
 const KEEP_BYTES_MAX: usize = 256 * 1024;
 
 /// How many empty buffers a loop keeps.
@@ -30,13 +30,13 @@ pub(crate) fn take() -> Vec<u8> {
     pooled.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
 }
 
-/// Gives a buffer back.
+/// Returns a buffer to the pool.
 pub(crate) fn give_back(mut buffer: Vec<u8>) {
     if buffer.capacity() < 1024 || buffer.capacity() > KEEP_BYTES_MAX {
         return;
     }
     buffer.clear();
-    // At the end of a thread the pool may be gone; then the buffer is simply freed.
+    // At the end of a thread the pool may be gone; then the buffer is freed.
     let _ = POOL.try_with(|pool| {
         let mut pool = pool.borrow_mut();
         if pool.len() < KEEP_COUNT_MAX {
@@ -51,7 +51,7 @@ pub(crate) struct Segment(Rc<SegmentBytes>);
 
 struct SegmentBytes {
     bytes: Vec<u8>,
-    /// When they were received, as far as releases of references are concerned.
+    /// The era in which they were received. Releases of references depend on it.
     era: Option<Rc<Era>>,
 }
 
@@ -71,7 +71,7 @@ impl Segment {
         &self.0.bytes
     }
 
-    /// The bytes, to change them, if no message points into them. What is put there belongs to `era`.
+    /// Mutable access to the bytes if no message points into them. Bytes that are written there belong to `era`.
     pub(crate) fn unique(&mut self, era: &Option<Rc<Era>>) -> Option<&mut Vec<u8>> {
         let segment = Rc::get_mut(&mut self.0)?;
         if let (Some(old), Some(new)) = (&segment.era, era)
@@ -86,12 +86,12 @@ impl Segment {
         Rc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The memory that it keeps.
+    /// The memory that the segment holds, in bytes.
     pub(crate) fn capacity(&self) -> usize {
         self.0.bytes.capacity()
     }
 
-    /// A segment of its own with a part of this one's bytes.
+    /// Copies a part of the bytes into a new segment.
     pub(crate) fn copy_of(&self, range: Range<usize>) -> Segment {
         Segment::new(self.0.bytes[range].to_vec(), self.0.era.clone())
     }
@@ -99,9 +99,9 @@ impl Segment {
 
 /// The values that answered a call: `count` of them, one after another, in msgpack.
 ///
-/// It points into the buffer that was read, which is kept as long as this lives; take what you need from it soon, or
-/// [`detach`](Response::detach) it. Functions that the other side gives back after it stay known as long as it lives,
-/// since it may name them.
+/// It points into the buffer that was read, and keeps that buffer alive. Take what you need from it soon, or
+/// [`detach`](Response::detach) it. It may name functions, so functions that the peer releases later stay known as long
+/// as this lives.
 ///
 /// ```
 /// use yue::rpc::session::{Service, Session};
@@ -150,14 +150,14 @@ impl Response {
         self.count
     }
 
-    /// Copies the bytes out, so that a response that is kept for long holds no more memory than it needs.
+    /// Copies the bytes, so that a response that is kept for long holds no more memory than it needs.
     pub fn detach(&mut self) {
         let segment = self.segment.copy_of(self.start as usize..self.end as usize);
         let end = segment.bytes().len();
         *self = Response::new(segment, 0..end, self.count);
     }
 
-    /// The link that it came over: what the references in it belong to.
+    /// The link that it came over. References in it belong to that link.
     #[inline]
     pub fn link(&self) -> LinkNumber {
         let era = self.segment.0.era.as_ref();

@@ -1,8 +1,8 @@
-//! Everything that can go wrong with a call, as one enum whose variants are the leaves of the error tree.
+//! Errors of calls and connections: one enum, and a tree of kinds.
 //!
-//! [`ErrorKind`] is the node of that tree with its name and its number; the number is what travels as the `code` of an
-//! error on the wire. An error that came from the other side keeps the bytes it came in ([`RemoteError`]), so that a
-//! layer above decodes from them whatever values it understands.
+//! [`ErrorKind`] is a node of the tree, with a name and a number. The number travels as the `code` of an error on the
+//! wire. An error that the peer sent keeps its bytes ([`RemoteError`]), so that a layer above can decode any values it
+//! understands.
 
 use crate::buffer::Response;
 use crate::proto::value::Reader;
@@ -12,7 +12,7 @@ use yue_scheduler::Stopped;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident = $code:literal, $name:literal, $parent:expr;)*) => {
-        /// What kind of failure it is: a node of the error tree, which Lua and the wire know by the same names.
+        /// The kind of a failure: a node of the error tree. Lua and the wire use the same names.
         ///
         /// ```text
         /// RPCError ─ TimeoutError · CancelledError · RuntimeError
@@ -23,7 +23,7 @@ macro_rules! kinds {
         ///          ─ ServerError ─ ServerBusyError · QueueFullError
         /// ```
         ///
-        /// [`Error::kind`] gives it; [`ErrorKind::is_a`] tests for a whole branch.
+        /// [`Error::kind`] returns it; [`ErrorKind::is_a`] tests for a whole branch.
         ///
         /// ```
         /// use yue::rpc::{Error, ErrorKind};
@@ -69,17 +69,17 @@ macro_rules! kinds {
 kinds! {
     /// Any failure of a remote call; the kind of a foreign error that says no more.
     Rpc = -100, "RPCError", None;
-    /// The time for the call was over.
+    /// The call timed out.
     Timeout = -101, "TimeoutError", Some(ErrorKind::Rpc);
     /// The call, or the fiber that made it, was cancelled.
     Cancelled = -102, "CancelledError", Some(ErrorKind::Rpc);
     /// The handler failed.
     Runtime = -103, "RuntimeError", Some(ErrorKind::Rpc);
-    /// The caller's side failed.
+    /// The failure arose on the caller's side.
     Client = -200, "ClientError", Some(ErrorKind::Rpc);
     /// The link failed.
     Transport = -210, "TransportError", Some(ErrorKind::Client);
-    /// No way leads to the address.
+    /// There is no route to the address.
     NetworkUnreachable = -211, "NetworkUnreachableError", Some(ErrorKind::Transport);
     /// Nobody listens there.
     ConnectionRefused = -212, "ConnectionRefusedError", Some(ErrorKind::Transport);
@@ -87,25 +87,25 @@ kinds! {
     ConnectionTimeout = -213, "ConnectionTimeoutError", Some(ErrorKind::Transport);
     /// The link broke after the call was written: it may or may not have run.
     ConnectionLost = -214, "ConnectionLostError", Some(ErrorKind::Transport);
-    /// The address means nothing.
+    /// The address is invalid.
     Address = -215, "AddressError", Some(ErrorKind::Transport);
-    /// A limit does not admit the message.
+    /// The message is refused because of a limit.
     MessageRefused = -220, "MessageRefusedError", Some(ErrorKind::Client);
     /// The message is larger than the limit.
     MessageTooLarge = -221, "MessageTooLargeError", Some(ErrorKind::MessageRefused);
     /// The call itself is wrong.
     Call = -230, "CallError", Some(ErrorKind::Client);
-    /// The other side offers nothing by that name.
+    /// The peer offers no method of that name.
     NoMethod = -231, "NoMethodError", Some(ErrorKind::Call);
     /// An argument cannot be sent, or is not what the method takes.
     Argument = -232, "ArgumentError", Some(ErrorKind::Call);
-    /// The other side did not grant the connection.
+    /// The peer did not grant the connection.
     NotGranted = -233, "NotGrantedError", Some(ErrorKind::Call);
-    /// The server's side failed.
+    /// The failure arose on the server's side.
     Server = -300, "ServerError", Some(ErrorKind::Rpc);
-    /// The server has more to do than its limits allow.
+    /// The server has reached a limit on its load.
     ServerBusy = -301, "ServerBusyError", Some(ErrorKind::Server);
-    /// Too much waits to be sent to the peer already; what was to be sent was not taken.
+    /// Too much is queued for the peer already; the message was not queued.
     QueueFull = -302, "QueueFullError", Some(ErrorKind::Server);
 }
 
@@ -147,9 +147,9 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Why a call, or a connection, failed.
+/// The reason why a call, or a connection, failed.
 ///
-/// Two words: results with it are returned in registers.
+/// Two machine words: results with it are returned in registers.
 ///
 /// ```
 /// use yue::rpc::typed::{Client, Server};
@@ -172,10 +172,10 @@ impl fmt::Display for ErrorKind {
 /// ```
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// It failed on this side of the connection.
+    /// The failure was found on this side of the connection.
     #[error("{}: {}", .0.kind, .0.message)]
     Local(Box<LocalError>),
-    /// The other side answered with an error.
+    /// The peer answered with an error.
     #[error("{0}")]
     Remote(Box<RemoteError>),
 }
@@ -192,16 +192,16 @@ pub enum Error {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalError {
-    /// Its place in the tree.
+    /// The node of the error tree.
     pub kind: ErrorKind,
     /// What happened, and what to do about it.
     pub message: String,
-    /// Whether the same call may be made again without the danger that it runs twice.
+    /// Whether the call can be repeated without the risk that it runs twice.
     pub retryable: bool,
 }
 
 impl Error {
-    /// An error of this side.
+    /// Creates an error of this side.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
         Error::Local(Box::new(LocalError {
             kind,
@@ -210,7 +210,7 @@ impl Error {
         }))
     }
 
-    /// As [`Error::new`], for a call that certainly did not run.
+    /// Like [`Error::new`], for a call that certainly did not run.
     pub fn retryable(kind: ErrorKind, message: impl Into<String>) -> Error {
         Error::Local(Box::new(LocalError {
             kind,
@@ -224,7 +224,7 @@ impl Error {
         Error::Remote(Box::new(RemoteError { response }))
     }
 
-    /// The error's place in the tree.
+    /// The error's node in the tree.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Local(error) => error.kind,
@@ -232,7 +232,7 @@ impl Error {
         }
     }
 
-    /// The number that stands for it on the wire; a foreign error's own, if it has one.
+    /// The number that stands for it on the wire. A foreign error keeps its number, if it has one.
     pub fn code(&self) -> i64 {
         match self {
             Error::Local(error) => error.kind.code(),
@@ -248,7 +248,7 @@ impl Error {
         }
     }
 
-    /// Whether the same call may be made again without the danger that it runs twice.
+    /// Whether the call can be repeated without the risk that it runs twice.
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::Local(error) => error.retryable,
@@ -256,7 +256,7 @@ impl Error {
         }
     }
 
-    /// What a failed attempt to connect means to the caller.
+    /// Translates the error of a failed attempt to connect.
     ///
     /// ```
     /// use std::io;
@@ -297,7 +297,7 @@ impl From<Stopped> for Error {
     }
 }
 
-/// An error that came over the wire: any value. Ours is `[code, message, {type, traceback, retryable, value}]`.
+/// An error that came over the wire: any value. yue sends `[code, message, {type, traceback, retryable, value}]`.
 ///
 /// ```
 /// use yue::rpc::typed::{Client, Server};
@@ -331,23 +331,23 @@ impl RemoteError {
         self.response.bytes()
     }
 
-    /// The number, if the error has our form, or is an array that begins with a number.
+    /// The number, if the error has yue's form, or is an array that begins with a number.
     pub fn code(&self) -> Option<i64> {
         self.element(0)?.read_int()
     }
 
-    /// The name of the type that the other side gave.
+    /// The name of the type that the peer sent.
     pub fn type_name(&self) -> Option<String> {
         Some(self.data("type")?.read_str()?.to_owned())
     }
 
-    /// The traceback on the other side, if it sent one.
+    /// The peer's traceback, if it sent one.
     pub fn traceback(&self) -> Option<String> {
         Some(self.data("traceback")?.read_str()?.to_owned())
     }
 
-    /// The raised value in msgpack, if something else than a text was raised. Of a foreign error that is neither a text
-    /// nor `[code, message]` this is the whole error.
+    /// The raised value in msgpack, if the handler raised anything but a string. For a foreign error that is neither a
+    /// string nor `[code, message]` this is the whole error.
     pub fn value(&self) -> Option<&[u8]> {
         if self.is_foreign() {
             return Some(self.bytes());
@@ -355,7 +355,7 @@ impl RemoteError {
         self.data("value")?.read_raw()
     }
 
-    /// Whether message and details do not hold all of it.
+    /// Whether the error holds more than message and details can express.
     fn is_foreign(&self) -> bool {
         if Reader::new(self.bytes()).read_str().is_some() {
             return false;
@@ -370,14 +370,14 @@ impl RemoteError {
         }
     }
 
-    /// Whether the other side says that the call may be made again.
+    /// Whether the peer says that the call can be repeated.
     pub fn retryable(&self) -> bool {
         self.data("retryable")
             .and_then(|mut reader| reader.read_bool())
             .unwrap_or(false)
     }
 
-    /// The message: ours, or the closest thing to one that a foreign error has.
+    /// The message, or the closest thing to one that a foreign error has.
     pub fn message(&self) -> String {
         let text = self
             .element(1)
@@ -389,7 +389,7 @@ impl RemoteError {
         text.unwrap_or_else(|| "the other side answered with an error of its own form".to_owned())
     }
 
-    /// The place in the tree: by the type's name, else by the number, else `RPCError`.
+    /// The node of the tree: by the type's name, else by the number, else `RPCError`.
     pub fn kind(&self) -> ErrorKind {
         let by_name = self
             .type_name()

@@ -1,7 +1,7 @@
 //! Symmetric, pipelined msgpack-rpc on fibers.
 //!
-//! Two programs, or two loops of one program, share a connection, and each calls what the other offers: a call is one
-//! line, parks its fiber until the answer is there, and may be answered by a handler that calls back meanwhile.
+//! Two programs, or two loops of one program, share a connection, and each calls the functions that the other offers. A
+//! call is one line of code. It parks its fiber until the answer arrives. The handler may call back in the meantime.
 //!
 //! ```
 //! use yue::rpc::Error;
@@ -25,7 +25,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Where things are
+//! # Where to look
 //!
 //! | | |
 //! |---|---|
@@ -36,26 +36,26 @@
 //!
 //! # What a connection does by itself
 //!
-//! - **Connecting.** The first call does it. What is called before the link is up waits for it, within its timeout
+//! - **Connecting.** The first call connects. Calls made before the link is up wait for it, within their timeout
 //!   ([`Options::timeout`], five seconds).
-//! - **Connecting again.** A link that was up and is lost is made again, as long as it takes. Calls that were not
-//!   written yet go out over the new one. Those that were written may have run: they fail with
-//!   [`ErrorKind::ConnectionLost`], and whether to repeat one is the caller's to decide.
-//! - **Order.** Requests of a connection start in the order of their calls, each in a fiber of its own; a slow one
-//!   holds up no other.
-//! - **Cancellation and deadlines travel.** When a call times out or its fiber is cancelled, the handler on the other
-//!   side is cancelled, too; what it calls onwards has no more time than is left.
-//! - **Limits.** A peer that floods, stalls or sends nonsense costs its [`Limits`] and no more.
+//! - **Reconnecting.** A link that was up and is lost is made again, however long that takes. Calls that were not
+//!   written yet go out over the new link. Calls that were written may have run: they fail with
+//!   [`ErrorKind::ConnectionLost`], and the caller decides whether to repeat them.
+//! - **Order.** Requests of a connection start in the order of their calls, each in a fiber of its own; a slow one does
+//!   not hold up the others.
+//! - **Cancellation and deadlines travel.** When a call times out or its fiber is cancelled, the peer cancels the
+//!   handler, too. Calls that the handler makes have no more time than the caller has left.
+//! - **Limits.** A peer that floods, stalls or sends nonsense costs at most its [`Limits`].
 //!
-//! The wire is plain msgpack-rpc, with extensions that are used only between peers that know them. So a msgpack-rpc
-//! client of any language, or a Lua program, is as good a peer.
+//! The wire is plain msgpack-rpc, with extensions that are used only between peers that know them. So it works equally
+//! with Lua programs and with msgpack-rpc clients in any language.
 
 mod address;
 mod buffer;
 mod error;
 mod listener;
 #[doc(hidden)]
-// For the command's benchmark, and for the tests: what a program encodes, it encodes with a library.
+// Public for the command's benchmark and for the tests. Programs encode with a library.
 pub mod proto;
 pub mod session;
 mod socket_file;

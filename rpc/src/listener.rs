@@ -1,4 +1,4 @@
-//! Listening: links that others make become sessions of one service.
+//! Listeners: each incoming link becomes a session of one service.
 
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
@@ -16,7 +16,7 @@ use std::time::Duration;
 use yue_io::net::{TcpListener, UnixListener};
 use yue_scheduler::{Builder, FiberId, cancel, set_context, yield_now};
 
-/// Accepts connections until it is closed. Clones are the same listener; dropping them all closes nothing.
+/// Accepts connections until it is closed. Clones are the same listener; dropping all of them does not close it.
 ///
 /// ```
 /// use yue::rpc::typed::{Client, Server};
@@ -49,18 +49,18 @@ struct Inner {
     accounts: Rc<Accounts>,
     fiber: Cell<Option<FiberId>>,
     name: RefCell<Option<ThreadName>>,
-    /// Of a Unix socket, until it listens no more.
+    /// The file of a Unix socket, until the listener is closed.
     file: RefCell<Option<OwnFile>>,
-    /// How long a peer of its connections may be gone unnoticed.
+    /// The time within which a lost peer of its connections is noticed.
     keepalive: Option<Duration>,
     closed: Cell<bool>,
 }
 
-/// Who removes the file of a Unix socket.
+/// The owner of a Unix socket's file, who removes it.
 enum OwnFile {
-    /// This listener.
+    /// The file belongs to this listener.
     Alone(SocketFile),
-    /// The last of those that share the socket.
+    /// The file is removed by the last of the listeners that share the socket.
     Shared(SharedSocket),
 }
 
@@ -70,13 +70,13 @@ enum Socket {
 }
 
 impl Listener {
-    /// Listens at `address`, and serves whoever connects, on this loop.
+    /// Listens at `address` on this loop, and serves everyone who connects.
     ///
-    /// The file of a Unix socket is removed when the listener is closed. One at which nobody listens, as it is left
-    /// when a process is killed, is replaced; a file of another kind never is.
+    /// The file of a Unix socket is removed when the listener is closed. A socket file at which nobody listens, as a
+    /// killed process leaves it, is replaced. A file of another kind is never replaced.
     ///
     /// # Errors
-    /// `AddressError` if it cannot be listened at, as when another has it.
+    /// `AddressError` if the address cannot be bound, for example because it is in use.
     ///
     /// # Panics
     /// Outside a loop.
@@ -84,7 +84,7 @@ impl Listener {
         Self::bind_with(address, service, options, &SocketOptions::default())
     }
 
-    /// As [`Listener::bind`], with options of the sockets: several loops may share a port, say.
+    /// Like [`Listener::bind`], with socket options, for example to share a port among several loops.
     ///
     /// # Errors
     /// As [`Listener::bind`].
@@ -131,7 +131,7 @@ impl Listener {
         }
     }
 
-    /// Listens at a Unix socket together with other loops: each takes connections as they come.
+    /// Listens at a Unix socket together with other loops. The loops accept connections as they come.
     ///
     /// ```
     /// use std::rc::Rc;
@@ -189,17 +189,17 @@ impl Listener {
         &self.inner.address
     }
 
-    /// The sessions that are not over.
+    /// The sessions that have not ended.
     pub fn connections(&self) -> Vec<Session> {
         self.inner.sessions.borrow().values().cloned().collect()
     }
 
-    /// What the connections use now.
+    /// What the connections use at this moment.
     pub fn usage(&self) -> Usage {
         self.inner.accounts.usage()
     }
 
-    /// Accepts no more. Connections stay.
+    /// Stops accepting. Existing connections stay open.
     pub fn close(&self) {
         self.inner.closed.set(true);
         self.inner.name.take();
@@ -216,7 +216,7 @@ impl Listener {
         }
     }
 
-    /// Whether it accepts no more.
+    /// Whether it has stopped accepting.
     pub fn is_closed(&self) -> bool {
         self.inner.closed.get()
     }
@@ -253,11 +253,11 @@ impl Inner {
         })
     }
 
-    /// The life of the accepting fiber.
+    /// The body of the accepting fiber.
     fn run(self: &Rc<Inner>, socket: &Socket) {
         match socket {
             Socket::Tcp(listener) => take_all(listener.incoming(), |stream| {
-                // A client that has no address any more is gone again.
+                // A client that no longer has an address has disconnected.
                 if let Ok(from) = stream.peer_addr() {
                     self.accept(format!("tcp://{from}"), |events| {
                         socket::start_tcp(stream, self.keepalive, events)
@@ -300,7 +300,7 @@ impl Inner {
         );
         let session = match accepted {
             Ok(session) => session,
-            // The link broke before it began.
+            // The link broke before it was established.
             Err(_) => return,
         };
         let key = session.key();
@@ -315,7 +315,7 @@ impl Inner {
     }
 }
 
-/// The error of a listener that cannot be made.
+/// The error for a listener that cannot be created.
 pub(crate) fn cannot_listen(address: &Address, error: &io::Error) -> Error {
     let text = match error.kind() {
         io::ErrorKind::AddrInUse => format!("cannot listen at {address}: another listens there"),
@@ -324,13 +324,13 @@ pub(crate) fn cannot_listen(address: &Address, error: &io::Error) -> Error {
     Error::new(ErrorKind::Address, text)
 }
 
-/// Accepts until the fiber is told to stop.
+/// Accepts until the fiber is cancelled.
 fn take_all<S>(incoming: impl Iterator<Item = io::Result<S>>, accept: impl Fn(S)) {
     for stream in incoming {
         match stream {
             Ok(stream) => accept(stream),
-            // `incoming` waits out what is over by itself, a want of descriptors too. After another error the next may
-            // fare better; to be told to stop is final.
+            // `incoming` itself waits for passing errors to clear, such as a lack of descriptors. After any other error
+            // the next accept may succeed. Only cancellation is final.
             Err(_) if yield_now().is_err() => break,
             Err(_) => {}
         }

@@ -1,10 +1,11 @@
-//! The files of Unix sockets: replaced if nobody listens there any more, removed by who made them.
+//! The files of Unix sockets: replaced if nobody listens there any more, removed by the process that made them.
 //!
-//! A socket's file outlives a process that was killed, and then keeps the next one from binding. To find out whether
-//! somebody listens, one connects. But between that and the removal another process may do the same, and then remove
-//! the file of the first one's fresh socket: both would think that they listen. So everybody who binds, from `bind` to
-//! `listen`, holds a lock on the folder (`flock`, which needs no file of its own). The lock is held for microseconds;
-//! since anybody who can read the folder can take it, we do not wait for long, and go on without it then.
+//! The file of a socket outlives a killed process, and then keeps the next process from binding. To find out whether
+//! somebody listens, a process connects. But between that check and the removal, another process may do the same, and
+//! then remove the first one's fresh socket: both would believe that they listen. So everybody who binds holds a lock
+//! on the folder from `bind` to `listen` (`flock`, which needs no extra file). The lock is held for microseconds.
+//! Anybody who can read the folder can take it, so the wait for it is short, and binding proceeds without it after
+//! that.
 
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
@@ -20,15 +21,16 @@ use std::thread::sleep;
 use std::time::Duration;
 use yue_io::net::UnixListener;
 
-/// How often the lock is tried, and the time in between; a second in all, which only abuse of the lock takes.
+/// The attempts to take the lock, and the pause between two of them. Together they last a second; only abuse of the
+/// lock takes that long.
 const LOCK_ATTEMPTS: u32 = 1000;
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
-/// A server of another make, which takes no lock, refuses connections between `bind` and `listen`, too. It gets this
-/// time to listen.
+/// A server that takes no lock (not yue) refuses connections between `bind` and `listen`, too. It gets this time to
+/// listen.
 const BETWEEN_BIND_AND_LISTEN: Duration = Duration::from_millis(5);
 
-/// The file of a socket that we listen at.
+/// The file of a socket that this process listens at.
 pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
@@ -38,7 +40,7 @@ pub(crate) struct SocketFile {
 impl SocketFile {
     /// Listens at `path`. A socket at which nobody listens is replaced; another file never is.
     pub(crate) fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
-        // The working directory may be another when the file is removed.
+        // The working directory may have changed by the time the file is removed.
         let path = std::path::absolute(path)?;
         let lock = path.parent().and_then(lock);
         let listener = match UnixListener::bind(&path) {
@@ -58,8 +60,8 @@ impl SocketFile {
         Ok((listener, file))
     }
 
-    /// Removes the file, unless another has taken its place. To be called while the socket still listens, for nobody
-    /// replaces it then.
+    /// Removes the file, unless another file has replaced it. Call it while the socket still listens, because nobody
+    /// replaces the file then.
     pub(crate) fn remove(&self) {
         let is_ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|there| (there.dev(), there.ino()) == (self.device, self.inode));
@@ -71,8 +73,8 @@ impl SocketFile {
 }
 
 /// A Unix socket at which several loops listen together, each by
-/// [`Listener::bind_shared`](crate::Listener::bind_shared). Its file is removed with the last of them. Clones are the
-/// same socket; they may go to other threads.
+/// [`Listener::bind_shared`](crate::Listener::bind_shared). Its file is removed when the last of them is dropped.
+/// Clones are the same socket and may move to other threads.
 ///
 /// ```
 /// use yue::rpc::{Address, SharedSocket};
@@ -126,7 +128,7 @@ impl SharedSocket {
     /// Listens at a `unix://` address. A socket at which nobody listens is replaced; another file never is.
     ///
     /// # Errors
-    /// `AddressError` if it cannot be listened at, and for an address of another kind.
+    /// `AddressError` if the address cannot be bound or is of another kind.
     pub fn bind(address: &Address) -> Result<SharedSocket, Error> {
         let Address::Unix { path } = address else {
             let text = format!("{address} is no address of a Unix socket");
@@ -153,21 +155,21 @@ impl SharedSocket {
         &self.inner.address
     }
 
-    /// The same without keeping the socket open.
+    /// A weak handle, which does not keep the socket open.
     pub fn downgrade(&self) -> WeakSocket {
         WeakSocket {
             inner: Arc::downgrade(&self.inner),
         }
     }
 
-    /// A listener for the calling loop.
+    /// Creates a listener for the calling loop.
     pub(crate) fn listener(&self) -> io::Result<UnixListener> {
         Ok(UnixListener::from(self.inner.socket.try_clone()?))
     }
 }
 
 impl WeakSocket {
-    /// The socket, if anybody still has it.
+    /// The socket, if it is still open.
     pub fn upgrade(&self) -> Option<SharedSocket> {
         let inner = self.inner.upgrade()?;
         Some(SharedSocket { inner })
@@ -188,7 +190,7 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// Takes the lock on a folder, which is held as long as the result lives.
+/// Takes the lock on a folder. Dropping the result releases it.
 fn lock(folder: &Path) -> Option<File> {
     let folder = File::open(folder).ok()?;
     for _ in 0..LOCK_ATTEMPTS {
@@ -226,7 +228,7 @@ fn remove_if_deserted(path: &Path) -> io::Result<()> {
 /// Whether the socket at `path` refuses connections, which means that nobody listens.
 fn refuses(path: &Path) -> io::Result<bool> {
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
-    // A listener whose queue is full would have us wait.
+    // A listener whose queue is full would make this call wait.
     socket.set_nonblocking(true)?;
     let connected = socket.connect(&socket2::SockAddr::unix(path)?);
     Ok(connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
@@ -299,7 +301,7 @@ mod tests {
         );
         assert_eq!(fs::read(place.socket()).expect("it is there"), b"precious");
         fs::remove_file(place.socket()).expect("removed");
-        // Nor is a link, whatever it leads to.
+        // A symbolic link is not replaced either, whatever it points to.
         let target = place.0.join("target");
         drop(StdListener::bind(&target).expect("a socket"));
         std::os::unix::fs::symlink(&target, place.socket()).expect("a link");

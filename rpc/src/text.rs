@@ -1,18 +1,18 @@
-//! Texts that a peer may have chosen, cut to what an error may carry.
+//! Cuts texts that a peer may have chosen to the length that an error may carry.
 
 use std::borrow::Cow;
 
 /// The longest message, and the longest traceback, of an error. The peer may have chosen them, and each answer that
-/// carries one is a copy.
+/// carries one holds a copy.
 pub(crate) const TEXT_MAX: usize = 64 * 1024;
 
-/// The longest text of an error that many calls get at once.
+/// The longest text of an error that many calls receive at once.
 pub(crate) const SHARED_TEXT_MAX: usize = 1024;
 
 /// The longest part of a name that an error quotes.
 const NAME_MAX: usize = 256;
 
-/// The text, cut to about `max` bytes; a cut is marked with what is missing.
+/// The text, cut to about `max` bytes; a cut is marked with the amount that is missing.
 pub(crate) fn cut(text: &str, max: usize) -> Cow<'_, str> {
     if text.len() <= max {
         return Cow::Borrowed(text);
@@ -22,7 +22,7 @@ pub(crate) fn cut(text: &str, max: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{kept}… ({missing} bytes more)"))
 }
 
-/// A method's name, as an error quotes it.
+/// A method's name, as errors quote it.
 pub(crate) fn quoted(name: &[u8]) -> Cow<'_, str> {
     if name.len() <= NAME_MAX {
         return String::from_utf8_lossy(name);

@@ -1,22 +1,22 @@
-//! Writing messages into a `Vec<u8>`.
+//! Writes messages into a `Vec<u8>`.
 //!
-//! Values are written by encoders: closures that append any number of msgpack values and say how many. The header of
-//! the array that holds them comes before them, so one byte is kept for it, and room is made when there are more than
-//! fifteen. An encoder that fails leaves nothing behind.
+//! Values are written by encoders: closures that append any number of msgpack values and return the count. The header
+//! of the array that holds them comes first, so one byte is reserved for it, and widened when there are more than
+//! fifteen values. An encoder that fails leaves nothing behind.
 
 use super::Method;
 use crate::error::{Error, ErrorKind};
 use crate::text::{TEXT_MAX, cut};
 use rmp::encode as rmp_encode;
 
-/// Appends values and says how many.
+/// Appends values and returns their number.
 ///
 /// # Errors
-/// When a value cannot be sent; whatever was appended is taken back.
+/// If a value cannot be sent; everything that was appended is removed.
 pub trait Encoder: FnOnce(&mut Vec<u8>) -> Result<u32, Error> {}
 impl<F: FnOnce(&mut Vec<u8>) -> Result<u32, Error>> Encoder for F {}
 
-/// An encoder of no values.
+/// An encoder that appends nothing.
 pub fn nothing(_: &mut Vec<u8>) -> Result<u32, Error> {
     Ok(0)
 }
@@ -44,7 +44,7 @@ pub fn str(out: &mut Vec<u8>, text: &str) {
 #[inline]
 pub fn str_or_bin(out: &mut Vec<u8>, bytes: &[u8]) {
     if bytes.len() < 32 && bytes.is_ascii() {
-        // What nearly every method name is.
+        // The form of nearly every method name.
         out.push(0xa0 | bytes.len() as u8);
         out.extend_from_slice(bytes);
         return;
@@ -55,16 +55,16 @@ pub fn str_or_bin(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// Writing into memory cannot fail; the types do not say so.
+/// Writing into memory cannot fail, but the types do not show it.
 #[inline]
 fn infallible<E>(result: Result<(), E>) {
     debug_assert!(result.is_ok(), "writing into a Vec does not fail");
 }
 
-/// Appends an array of what `values` appends.
+/// Appends an array of the values that `values` appends.
 ///
 /// # Errors
-/// Those of `values`; `out` is then as it was.
+/// Those of `values`; `out` is then unchanged.
 #[inline]
 pub fn array(out: &mut Vec<u8>, values: impl Encoder) -> Result<u32, Error> {
     let start = out.len();
@@ -87,10 +87,10 @@ pub fn array(out: &mut Vec<u8>, values: impl Encoder) -> Result<u32, Error> {
     }
 }
 
-/// Appends what follows the msgid in a request: the method and the arguments.
+/// Appends the part of a request that follows the msgid: the method and the arguments.
 ///
 /// # Errors
-/// Those of `params`; `out` is then as it was.
+/// Those of `params`; `out` is then unchanged.
 #[inline]
 pub fn method_and_params(
     out: &mut Vec<u8>,
@@ -107,7 +107,7 @@ pub fn method_and_params(
         .inspect_err(|_| out.truncate(start))
 }
 
-/// Appends the beginning of a request; [`method_and_params`] and, if so announced, [`remaining_time`] follow.
+/// Appends the beginning of a request. [`method_and_params`] follows, and [`remaining_time`] if `with_extensions`.
 #[inline]
 pub fn request_head(out: &mut Vec<u8>, msgid: u32, with_extensions: bool) {
     let [a, b, c, d] = msgid.to_be_bytes();
@@ -122,7 +122,7 @@ pub fn request_head(out: &mut Vec<u8>, msgid: u32, with_extensions: bool) {
     ]);
 }
 
-/// Appends a map of extensions that holds the remaining time of a call.
+/// Appends a map of extensions with the remaining time of a call.
 #[inline]
 pub fn remaining_time(out: &mut Vec<u8>, ms: u64) {
     out.extend_from_slice(&[0x81, 0xa1, b't']);
@@ -132,7 +132,7 @@ pub fn remaining_time(out: &mut Vec<u8>, ms: u64) {
 /// Appends a whole request.
 ///
 /// # Errors
-/// Those of `params`; `out` is then as it was.
+/// Those of `params`; `out` is then unchanged.
 pub fn request(
     out: &mut Vec<u8>,
     msgid: u32,
@@ -152,7 +152,7 @@ pub fn request(
 /// Appends a whole notification.
 ///
 /// # Errors
-/// Those of `params`; `out` is then as it was.
+/// Those of `params`; `out` is then unchanged.
 pub fn notification(
     out: &mut Vec<u8>,
     method: Method<'_>,
@@ -169,11 +169,11 @@ fn response_head(out: &mut Vec<u8>, msgid: u32) {
     uint(out, u64::from(msgid));
 }
 
-/// Appends a response. One result travels bare. Another number of them travels as an array, with the count behind it
-/// to a peer that knows counts (`counted`); none is nil to one that does not.
+/// Appends a response. A single result travels bare. Any other number travels as an array, followed by the count if the
+/// peer knows counts (`counted`). For a peer that does not, no result travels as nil.
 ///
 /// # Errors
-/// Those of `results`; `out` is then as it was.
+/// Those of `results`; `out` is then unchanged.
 #[inline]
 pub fn response(
     out: &mut Vec<u8>,
@@ -206,7 +206,7 @@ pub fn response(
 /// Appends a response that carries an error value, written by `value`.
 ///
 /// # Errors
-/// Those of `value`; `out` is then as it was. It must append exactly one value.
+/// Those of `value`; `out` is then unchanged. It must append exactly one value.
 pub fn error_response(out: &mut Vec<u8>, msgid: u32, value: impl Encoder) -> Result<(), Error> {
     let start = out.len();
     response_head(out, msgid);
@@ -225,16 +225,16 @@ pub struct ErrorValue<'a> {
     pub message: &'a str,
     /// The type's name.
     pub type_name: &'a str,
-    /// Whether the call may be made again without the danger that it runs twice.
+    /// Whether the call can be repeated without the risk that it runs twice.
     pub retryable: bool,
     /// Where it happened.
     pub traceback: Option<&'a str>,
-    /// The raised value in msgpack (one value), if it was more than a text.
+    /// The raised value in msgpack (one value), if it was not a string.
     pub value: Option<&'a [u8]>,
 }
 
 impl<'a> ErrorValue<'a> {
-    /// An error of a known kind, with nothing more to say.
+    /// An error of a known kind, without details.
     pub fn of_kind(kind: ErrorKind, message: &'a str) -> ErrorValue<'a> {
         let (code, type_name) = (kind.code(), kind.name());
         ErrorValue {

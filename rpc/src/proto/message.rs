@@ -5,16 +5,16 @@ use super::scan::Frame;
 use super::value::Reader;
 use std::ops::Range;
 
-/// What a request or a notification is for.
+/// The target of a request or a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method<'a> {
     /// A name; it came as str or bin, and need not be UTF-8.
     Name(&'a [u8]),
-    /// A function that was passed as a value, by the number that its owner gave it.
+    /// A function that was passed as a value, by the number that its owner assigned.
     Reference(u64),
 }
 
-/// Arguments: so many values, one after another.
+/// Arguments: a number of values, one after another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Params<'a> {
     /// How many values.
@@ -30,9 +30,9 @@ pub struct Params<'a> {
 pub enum Message<'a> {
     /// `[0, msgid, method, params]`, with a map as a fifth element between peers that understand it.
     Request {
-        /// The sender's number for it.
+        /// The number that the sender assigned to it.
         msgid: u32,
-        /// What is called.
+        /// The method to call.
         method: Method<'a>,
         /// The arguments.
         params: Params<'a>,
@@ -52,7 +52,7 @@ pub enum Message<'a> {
     },
     /// `[2, method, params]`: a request that nobody answers.
     Notification {
-        /// What is called.
+        /// The method to call.
         method: Method<'a>,
         /// The arguments.
         params: Params<'a>,
@@ -60,10 +60,10 @@ pub enum Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads the message of which `frame` tells the parts. `bytes` begin where the message begins.
+    /// Reads the message whose parts `frame` describes. `bytes` begin where the message begins.
     ///
     /// # Errors
-    /// When an element is of a type that the protocol does not have there.
+    /// If an element has a type that the protocol does not allow there.
     #[inline]
     pub fn parse(bytes: &'a [u8], frame: &Frame) -> Result<Message<'a>, ProtocolError> {
         let element = |index: usize| &bytes[range_of(frame, index)];
@@ -133,7 +133,7 @@ fn parse_response<'a>(
 #[inline]
 fn parse_msgid(bytes: &[u8]) -> Result<u32, ProtocolError> {
     let msgid = match *bytes {
-        // What most peers write for all but the first few.
+        // The form that most peers write for all but the first few.
         [0xce, a, b, c, d] => Some(u32::from_be_bytes([a, b, c, d])),
         _ => Reader::new(bytes)
             .read_uint()
@@ -186,7 +186,7 @@ fn parse_extensions(bytes: &[u8]) -> Result<Option<&[u8]>, ProtocolError> {
 #[inline]
 pub fn remaining_time_ms(extensions: &[u8]) -> Option<u64> {
     match extensions {
-        // Our own form: the only key, or the first.
+        // The form that yue writes: the only key, or the first.
         [0x81..=0x8f, 0xa1, b't', value @ ..] => Reader::new(value).read_uint(),
         _ => Reader::new(extensions).find_key("t")?.read_uint(),
     }

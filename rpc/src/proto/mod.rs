@@ -5,8 +5,8 @@
 //!   OutBuf-style Vec<u8> ◀── encode::request / response / error / notification / control
 //! ```
 //!
-//! Nothing here panics on any bytes, allocates by a length that a peer claims, or looks at a byte more than a constant
-//! number of times, however the bytes are cut.
+//! Nothing here panics on any bytes or allocates by a length that a peer claims. Each byte is examined at most a
+//! constant number of times, however the bytes are cut.
 
 pub mod encode;
 pub mod message;
@@ -16,7 +16,7 @@ pub mod value;
 pub use message::{Message, Method, Params};
 pub use scan::{Frame, ScanLimits, Scanner};
 
-/// Why bytes are not a message. The connection they came over cannot go on: where the next message begins is unknown.
+/// The reason why bytes are not a message. The connection must end: the start of the next message is unknown.
 ///
 /// ```
 /// use yue::rpc::{CloseReason, ProtocolError};
@@ -37,7 +37,7 @@ pub enum ProtocolError {
         /// The first byte that does not fit.
         byte: u8,
     },
-    /// An element of the message is not what the protocol has there.
+    /// An element of the message has a type that the protocol does not allow there.
     #[error("a message's {element} is of the wrong type")]
     WrongType {
         /// The element's name in the protocol.
@@ -55,10 +55,10 @@ pub enum ProtocolError {
         /// The limit in force.
         limit: usize,
     },
-    /// A message began and did not go on.
+    /// A message began and was not completed in time.
     #[error("a message began and did not go on for {} s", limit.as_secs_f64())]
     Unfinished {
-        /// The time in which it had to.
+        /// The time limit.
         limit: std::time::Duration,
     },
     /// The byte 0xc1, which msgpack never uses.

@@ -1,21 +1,22 @@
-//! Finding where a message ends, and where its elements begin, in bytes that come in pieces.
+//! Finds the end of a message and the start of its elements, in bytes that arrive in pieces.
 //!
-//! The scanner walks the values of the top-level array without recursion: a stack holds how many values each open array
-//! or map still lacks. Its state survives between calls, so bytes that come one by one are not looked at again (but for
-//! the few of a header that was cut). A string's payload is jumped over, also beyond the bytes at hand.
+//! The scanner walks the values of the top-level array without recursion: a stack holds the number of values that each
+//! open array or map still lacks. Its state survives between calls, so bytes that arrive one by one are not examined
+//! again (except the few bytes of a header that was cut). A string's payload is skipped, even beyond the bytes at hand.
 //!
-//! A length is compared with the limit when its header is read, long before its bytes come: a message that claims a
-//! gigabyte is refused at once. An array that claims n elements takes at least n bytes, which counts in the same way.
+//! A length is compared with the limit when its header is read, long before its bytes arrive: a message that claims a
+//! gigabyte is refused at once. An array that claims n elements takes at least n bytes, and these count in the same
+//! way.
 
 use super::ProtocolError;
 use rmp::Marker;
 
-/// What the scanner refuses.
+/// The limits above which the scanner refuses a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScanLimits {
-    /// Bytes of a message.
+    /// The size of a message in bytes.
     pub message_bytes_max: usize,
-    /// Arrays and maps inside each other, below the message's own array.
+    /// The nesting of arrays and maps, below the message's own array.
     pub nesting_max: usize,
 }
 
@@ -32,19 +33,19 @@ impl Default for ScanLimits {
 /// The most elements a message has: a request with its map of extensions.
 const FIELDS_MAX: usize = 5;
 
-/// Where a whole message and its elements are, relative to its first byte.
+/// The positions of a whole message and its elements, relative to its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame {
-    /// The message's bytes.
+    /// The message's length in bytes.
     pub len: usize,
-    /// How many elements it has: 3 to 5.
+    /// The number of its elements: 3 to 5.
     pub fields: usize,
-    /// Where each begins.
+    /// The start of each element.
     pub starts: [usize; FIELDS_MAX],
 }
 
 impl Frame {
-    /// Where element `index` ends.
+    /// The end of element `index`.
     pub fn end_of(&self, index: usize) -> usize {
         if index + 1 < self.fields {
             self.starts[index + 1]
@@ -58,18 +59,18 @@ impl Frame {
 #[derive(Debug)]
 pub struct Scanner {
     limits: ScanLimits,
-    /// How far the message has been walked; beyond the bytes at hand while a payload is outstanding.
+    /// The position that the walk has reached; beyond the bytes at hand while a payload is outstanding.
     at: usize,
-    /// Values still lacking, for each open array or map; the message's own array is the first.
+    /// The number of values still lacking for each open array or map; the message's own array is the first.
     open: Vec<u32>,
-    /// The sum of `open`: each lacking value takes a byte at least.
+    /// The sum of `open`: each lacking value takes at least one byte.
     lacking: u64,
     fields: usize,
     seen: usize,
     starts: [usize; FIELDS_MAX],
 }
 
-/// What one header says.
+/// The contents of one header.
 struct Header {
     header_bytes: usize,
     payload_bytes: u64,
@@ -91,12 +92,12 @@ impl Scanner {
         }
     }
 
-    /// Goes on in `bytes`, which begin where the message begins and hold all that has come of it, earlier pieces
-    /// included. `None` means that bytes lack; a frame means that the message is whole, and that the next call begins
-    /// with the bytes behind it.
+    /// Continues in `bytes`, which begin where the message begins and hold everything that has arrived of it, earlier
+    /// pieces included. `None` means that more bytes are needed. A frame means that the message is whole, and that the
+    /// next call begins with the bytes behind it.
     ///
     /// # Errors
-    /// When no continuation of the bytes is an acceptable message. The stream cannot go on then.
+    /// If no continuation of the bytes is an acceptable message. The stream cannot continue then.
     #[inline]
     pub fn advance(&mut self, bytes: &[u8]) -> Result<Option<Frame>, ProtocolError> {
         if self.fields == 0 {
@@ -113,7 +114,7 @@ impl Scanner {
             }
             let Some(header) = read_header(&bytes[self.at..])? else {
                 if self.seen == 0 {
-                    // A header that can be cut is not that of a message's kind, which is one byte.
+                    // The first element, a message's kind, has a header of one byte, which cannot be cut.
                     let byte = bytes[self.at];
                     return Err(ProtocolError::NotAMessage { byte });
                 }
@@ -133,7 +134,7 @@ impl Scanner {
         Ok(Some(frame))
     }
 
-    /// What is known of a message that was given up or is not whole yet: the starts of the elements seen so far.
+    /// The elements seen so far of a message that was refused or is not whole yet: their starts.
     pub fn seen(&self) -> &[usize] {
         &self.starts[..self.seen]
     }
@@ -145,7 +146,7 @@ impl Scanner {
         self.seen = 0;
     }
 
-    /// Reads the message's own array header. `false`: it is not whole.
+    /// Reads the message's own array header. Returns `false` if the header is not whole.
     fn begin(&mut self, bytes: &[u8]) -> Result<bool, ProtocolError> {
         let not_a_message = ProtocolError::NotAMessage { byte: bytes[0] };
         if !matches!(
@@ -174,7 +175,7 @@ impl Scanner {
             if self.seen == 0 && first > 2 {
                 return Err(ProtocolError::NotAMessage { byte: first });
             }
-            // `seen` stays below `fields`: the array is taken off `open` with its last value.
+            // `seen` stays below `fields`: the array is removed from `open` with its last value.
             self.starts[self.seen] = self.at;
             self.seen += 1;
         }
@@ -201,7 +202,7 @@ impl Scanner {
         Ok(())
     }
 
-    /// A value is over; so are the arrays and maps whose last one it was.
+    /// Ends a value, and every array or map of which it was the last value.
     #[inline]
     fn close_value(&mut self) {
         while let Some(left) = self.open.last_mut() {
@@ -214,7 +215,7 @@ impl Scanner {
     }
 }
 
-/// Reads the header of the value that begins `bytes`, which are not empty. `None`: it is cut.
+/// Reads the header at the start of `bytes`, which must not be empty. Returns `None` if the header is cut.
 #[inline]
 fn read_header(bytes: &[u8]) -> Result<Option<Header>, ProtocolError> {
     let whole = |header_bytes, payload_bytes, values| {
@@ -254,7 +255,7 @@ fn read_header(bytes: &[u8]) -> Result<Option<Header>, ProtocolError> {
     }
 }
 
-/// A header with a big-endian size of `width` bytes behind the marker; `meaning` gives (payload bytes, values).
+/// A header with a big-endian size of `width` bytes behind the marker; `meaning` returns (payload bytes, values).
 #[inline]
 fn sized(
     bytes: &[u8],
@@ -275,13 +276,13 @@ fn sized(
     }))
 }
 
-/// The ext code of everything that is yue's own, and the sub-type of a function of the message's sender.
+/// The ext code of all of yue's types, and the sub-type of a function of the message's sender.
 const OWN_EXT: u8 = 0x59;
 const SENDERS_FUNCTION: u8 = 1;
 
-/// The ids of the sender's functions among whole values, as often as they occur.
+/// The ids of the sender's functions in whole values, once for each occurrence.
 pub(crate) fn functions(mut bytes: &[u8]) -> impl Iterator<Item = u64> {
-    // What is inside an array or a map comes right behind its header, so that no nesting has to be followed.
+    // The contents of an array or a map come right behind its header, so nesting need not be followed.
     std::iter::from_fn(move || {
         loop {
             let header = read_header(Some(bytes).filter(|bytes| !bytes.is_empty())?).ok()??;
@@ -298,14 +299,14 @@ pub(crate) fn functions(mut bytes: &[u8]) -> impl Iterator<Item = u64> {
     })
 }
 
-/// The length of the single value that begins `bytes`; `None` if it is cut, malformed, or nested too deep.
+/// The length of the single value at the start of `bytes`; `None` if it is cut, malformed, or nested too deep.
 pub(crate) fn value_len(bytes: &[u8], nesting_max: usize) -> Option<usize> {
     let limits = ScanLimits {
         message_bytes_max: bytes.len(),
         nesting_max,
     };
     let mut scanner = Scanner::new(limits);
-    // One value, as if it were an array's last: `seen` is past the checks that only a message's first element has.
+    // One value, as if it were an array's last: `seen` is past the checks that apply only to a message's first element.
     (scanner.open, scanner.lacking, scanner.fields, scanner.seen) = (vec![1], 1, 1, 1);
     scanner.advance(bytes).ok().flatten().map(|frame| frame.len)
 }

@@ -1,11 +1,11 @@
-//! Reading single msgpack values from bytes that the scanner has found to be whole.
+//! Reads single msgpack values from bytes that the scanner has found to be whole.
 //!
-//! Every method gives `None` for what is not there or of another type, and leaves the reader where it was then.
+//! Every method returns `None` for a value that is missing or of another type, and then does not move the reader.
 
 use super::scan::ScanLimits;
 use rmp::decode;
 
-/// A place in msgpack bytes.
+/// A position in msgpack bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Reader<'a> {
     rest: &'a [u8],
@@ -22,7 +22,7 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
-    /// Whether a nil is next; it is taken.
+    /// Reads a nil if one is next, and says whether it did.
     pub fn read_nil(&mut self) -> bool {
         let nil = self.rest.first() == Some(&0xc0);
         if nil {
@@ -31,17 +31,17 @@ impl<'a> Reader<'a> {
         nil
     }
 
-    /// A boolean.
+    /// Reads a boolean.
     pub fn read_bool(&mut self) -> Option<bool> {
         self.read_with(|rest| decode::read_bool(rest).ok())
     }
 
-    /// An integer in any of msgpack's forms.
+    /// Reads an integer in any of msgpack's forms.
     pub fn read_int(&mut self) -> Option<i64> {
         self.read_with(|rest| decode::read_int(rest).ok())
     }
 
-    /// A non-negative integer in any of msgpack's forms.
+    /// Reads a non-negative integer in any of msgpack's forms.
     #[inline]
     pub fn read_uint(&mut self) -> Option<u64> {
         if let [byte @ 0..=0x7f, rest @ ..] = self.rest {
@@ -51,7 +51,7 @@ impl<'a> Reader<'a> {
         self.read_with(|rest| decode::read_int(rest).ok())
     }
 
-    /// The bytes of a str or a bin.
+    /// Reads the bytes of a str or a bin.
     #[inline]
     pub fn read_bytes(&mut self) -> Option<&'a [u8]> {
         self.read_with(|rest| {
@@ -65,7 +65,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A str or a bin that is valid UTF-8.
+    /// Reads a str or a bin that is valid UTF-8.
     pub fn read_str(&mut self) -> Option<&'a str> {
         let mut ahead = *self;
         let text = std::str::from_utf8(ahead.read_bytes()?).ok()?;
@@ -73,32 +73,32 @@ impl<'a> Reader<'a> {
         Some(text)
     }
 
-    /// An array's header: how many values follow.
+    /// Reads an array's header: the number of values that follow.
     #[inline]
     pub fn read_array(&mut self) -> Option<u32> {
         self.read_with(|rest| decode::read_array_len(rest).ok())
     }
 
-    /// A map's header: how many pairs follow.
+    /// Reads a map's header: the number of pairs that follow.
     pub fn read_map(&mut self) -> Option<u32> {
         self.read_with(|rest| decode::read_map_len(rest).ok())
     }
 
-    /// The next value's bytes, whatever it is.
+    /// Reads the next value's bytes, whatever its type.
     pub fn read_raw(&mut self) -> Option<&'a [u8]> {
         let before = self.rest;
         self.skip()?;
         Some(&before[..before.len() - self.rest.len()])
     }
 
-    /// Passes over one value.
+    /// Skips one value.
     pub fn skip(&mut self) -> Option<()> {
         let length = value_len(self.rest)?;
         self.rest = &self.rest[length..];
         Some(())
     }
 
-    /// If a map is next: a reader at the value of `key`.
+    /// If a map is next, returns a reader at the value of `key`.
     pub fn find_key(&self, key: &str) -> Option<Reader<'a>> {
         let mut reader = *self;
         for _ in 0..reader.read_map()? {
@@ -121,7 +121,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The length of the value that begins `bytes`, if it is whole.
+/// The length of the first value in `bytes`, if it is whole.
 fn value_len(bytes: &[u8]) -> Option<usize> {
     super::scan::value_len(bytes, ScanLimits::default().nesting_max)
 }

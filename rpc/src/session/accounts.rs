@@ -1,20 +1,21 @@
-//! What all sessions of a listener have in use together, held against the listener's limits.
+//! The resources that all sessions of a listener use together, checked against the listener's limits.
 //!
-//! Requests and their bytes are counted from their arrival to their handler's end, whatever becomes of the link
-//! meanwhile: a client that connects anew does not shed the handlers that it left behind.
+//! Requests and their bytes are counted from their arrival to the end of their handler, even if the link is lost in
+//! between: a client that reconnects does not shed the handlers that it left behind.
 
 use super::Inner;
 use super::options::Limits;
 use std::cell::{Cell, RefCell};
 use std::rc::Weak;
 
-/// What a handler costs beside its arguments, about: the pages of its stack, its Lua state.
+/// The approximate cost of a handler beside its arguments: the pages of its stack and its Lua state.
 pub(super) const HANDLER_BYTES: usize = 8192;
 
-/// When so many times the memory that there should be is in use, even those wait that hold little.
+/// When the memory in use reaches this multiple of the limit, even sessions that hold little must wait.
 const EMERGENCY: usize = 4;
 
-/// Connections above the limit that are accepted only to be told so. More are closed without a word.
+/// The number of connections above the limit that are accepted only to be refused with a reason. Further ones are
+/// closed silently.
 const REFUSED_MAX: usize = 64;
 
 /// The accounts of one listener, or of one opened session.
@@ -23,15 +24,15 @@ pub(crate) struct Accounts {
     connections: Cell<usize>,
     /// Requests that wait or run.
     handlers: Cell<usize>,
-    /// Those of them that run.
+    /// The requests among them that run.
     running: Cell<usize>,
-    /// Bytes of requests and of what they have become, of handlers, of messages that are not whole, and of output.
+    /// Bytes of requests and their decoded arguments, of handlers, of incomplete messages, and of output.
     memory: Cell<usize>,
-    /// Sessions that wait for memory: to be read, or to start requests.
+    /// Sessions that wait for memory before they are read or start requests.
     thirsty: RefCell<Vec<Weak<Inner>>>,
 }
 
-/// What all connections of a listener use together at a moment.
+/// The resources that all connections of a listener use at one moment.
 ///
 /// ```
 /// use yue::rpc::Error;
@@ -52,7 +53,7 @@ pub struct Usage {
     pub connections: usize,
     /// Requests that wait or run, those of lost links included.
     pub requests_in_flight: usize,
-    /// Bytes of requests and of what they have become, of handlers, of messages that are not whole, and of output.
+    /// Bytes of requests and their decoded arguments, of handlers, of incomplete messages, and of output.
     pub memory_bytes: usize,
 }
 
@@ -73,17 +74,17 @@ impl Accounts {
         self.connections.set(self.connections.get() - 1);
     }
 
-    /// Whether so many connections are open that another is closed without a word.
+    /// Whether so many connections are open that the next one is closed silently.
     pub(crate) fn are_crowded(&self, limits: &Limits) -> bool {
         self.connections.get() >= limits.connections_max.saturating_add(REFUSED_MAX)
     }
 
-    /// Whether there are more connections than may be, the newest included.
+    /// Whether there are more connections than the limit allows, the newest included.
     pub(super) fn have_too_many_connections(&self, limits: &Limits) -> bool {
         self.connections.get() > limits.connections_max
     }
 
-    /// Connections, requests and bytes.
+    /// The number of connections, requests and bytes.
     pub(crate) fn in_use(&self) -> [usize; 3] {
         [&self.connections, &self.handlers, &self.memory].map(Cell::get)
     }
@@ -100,58 +101,58 @@ impl Accounts {
         self.memory.set(self.memory.get() - bytes);
     }
 
-    /// A request starts.
+    /// Counts a request that starts.
     #[inline]
     pub(super) fn start_handler(&self) {
         self.running.set(self.running.get() + 1);
         self.replace_memory(0, HANDLER_BYTES);
     }
 
-    /// A request that had started is over.
+    /// Counts a started request that has ended.
     #[inline]
     pub(super) fn end_handler(&self) {
         self.running.set(self.running.get() - 1);
         self.replace_memory(HANDLER_BYTES, 0);
     }
 
-    /// Whether no handler runs that could free memory by its end.
+    /// Whether no handler runs, so that none could free memory by ending.
     pub(super) fn is_idle(&self) -> bool {
         self.running.get() == 0
     }
 
-    /// Replaces a part of the memory in use.
+    /// Replaces one part of the memory in use.
     #[inline]
     pub(super) fn replace_memory(&self, old: usize, new: usize) {
         self.memory.set(self.memory.get() - old + new);
     }
 
-    /// Whether so many handlers run that it matters whose they are.
+    /// Whether so many handlers run that their owner matters.
     #[inline]
     pub(super) fn handlers_are_many(&self, limits: &Limits) -> bool {
         self.handlers.get() >= limits.handlers_max - limits.handlers_max / 4
     }
 
-    /// Whether a connection with so many requests may have another, now that handlers are many: near the limit those
-    /// above their fair share are refused first, so that one client cannot use up the listener.
+    /// Whether a connection with `in_flight` requests may start another, now that handlers are many. Near the limit,
+    /// connections above their fair share are refused first, so that one client cannot use up the listener.
     pub(super) fn may_start_handler(&self, in_flight: usize, limits: &Limits) -> bool {
         let fair = limits.handlers_max / self.connections.get().max(1);
         self.handlers.get() < limits.handlers_max && in_flight < fair.max(1)
     }
 
-    /// Whether memory is so short that it matters who holds it.
+    /// Whether memory is so short that it matters which session holds it.
     #[inline]
     pub(super) fn memory_is_short(&self, limits: &Limits) -> bool {
         self.memory.get() > limits.memory_max
     }
 
-    /// Whether a session that holds so much, or would, must not be read, nor start requests, now that memory is short:
-    /// one that holds more than its share, and in the end everybody.
+    /// Whether a session that holds `held` bytes, or would, must not be read or start requests, now that memory is
+    /// short: a session above its share, and in an emergency every session.
     pub(super) fn must_wait(&self, held: usize, limits: &Limits) -> bool {
         held > limits.memory_max / self.connections.get().max(1)
             || self.memory.get() > limits.memory_max.saturating_mul(EMERGENCY)
     }
 
-    /// Whether sessions wait to be read.
+    /// Whether sessions wait for memory.
     #[inline]
     pub(super) fn has_thirsty(&self) -> bool {
         !self.thirsty.borrow().is_empty()
@@ -161,7 +162,7 @@ impl Accounts {
         self.thirsty.borrow_mut().push(session);
     }
 
-    /// Sessions that may go on, if a quarter of the memory is free, or nothing runs that could free some.
+    /// The sessions that may continue, if a quarter of the memory is free, or no handler runs that could free some.
     #[cold]
     pub(super) fn take_thirsty(&self, limits: &Limits) -> Vec<Weak<Inner>> {
         if self.memory.get() > limits.memory_max - limits.memory_max / 4 && !self.is_idle() {

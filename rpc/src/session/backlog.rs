@@ -1,4 +1,4 @@
-//! What is sent to a peer that does not keep up: nothing that a tick does may wait for one player.
+//! Messages to a peer that does not keep up: a tick's work must not wait for one slow peer.
 //!
 //! ```text
 //!   bytes that wait to be sent
@@ -8,9 +8,9 @@
 //!   │                       │ keeps its messages    │ notifications are queued    │ as `when_full` says
 //! ```
 //!
-//! A timed notification must not lie behind a megabyte of others when its time is over, and what was handed to the
-//! transport cannot be taken back. So it is written only while little waits, and until then it is kept here, encoded.
-//! A program that would rather not encode what it may have to replace asks for room and is told of it.
+//! A timed notification must not lie behind a megabyte of others when it expires, and bytes handed to the transport
+//! cannot be taken back. So it is written only while little output waits, and until then it is kept here, encoded. A
+//! program that would rather not encode messages that it may have to replace asks for room and is notified.
 
 use super::call::{Route, Target};
 use super::options::{WhenFull, count};
@@ -24,27 +24,28 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 use yue_scheduler::{Instant, deadline_after, is_past, this_loop};
 
-/// While no more bytes than this wait to be sent, what is sent now leaves soon.
+/// While no more than this number of bytes wait to be sent, a new message leaves soon.
 const PROMPT_BYTES: usize = 64 * 1024;
 
 #[derive(Default)]
 pub(super) struct Backlog {
     /// Timed notifications that wait for room.
     pub(super) timed: RefCell<QueuedCalls>,
-    /// The program wants to hear when there is room.
+    /// The program wants to be notified when there is room.
     room_wanted: Cell<bool>,
-    /// The program has heard that a notification was dropped, and there has been no room since.
+    /// The program has been notified that a notification was dropped, and there has been no room since.
     told_full: Cell<bool>,
 }
 
 impl Session {
-    /// Calls without an answer. What the other side makes of it, this side never learns. Never waits: while the link is
-    /// not up and granted the notification is held, and while the other side does not read it is queued.
+    /// Calls without an answer, and never learns the outcome. It never waits: the notification is held while the link
+    /// is not up and granted, and queued while the peer does not read.
     ///
     /// # Errors
     /// `QueueFullError`, retryable, if [`Limits::output_bytes_max`](crate::Limits::output_bytes_max) wait to be sent
-    /// already, or [`Limits::held_bytes_max`](crate::Limits::held_bytes_max) are held; what else follows from that,
-    /// [`Options::when_full`](crate::Options::when_full) says. Else what kept it from being sent.
+    /// already, or [`Limits::held_bytes_max`](crate::Limits::held_bytes_max) are held;
+    /// [`Options::when_full`](crate::Options::when_full) sets the further consequences. Otherwise the reason why it
+    /// could not be sent.
     ///
     /// # Panics
     /// On another loop than the session's.
@@ -59,12 +60,12 @@ impl Session {
         notified.inspect_err(|error| inner.note_not_taken(error))
     }
 
-    /// As [`Session::notify`], for what is worth nothing later: it is dropped, and counted, if it cannot be written
-    /// within that time. Others may overtake it. It never closes a connection.
+    /// Like [`Session::notify`], for messages that are worthless later: the notification is dropped, and counted, if it
+    /// cannot be written within that time. Others may overtake it. It never closes a connection.
     ///
     /// # Errors
     /// `QueueFullError`, retryable, if [`Limits::output_bytes_high`](crate::Limits::output_bytes_high) of timed
-    /// notifications wait already. Else as [`Session::notify`].
+    /// notifications wait already. Otherwise like [`Session::notify`].
     ///
     /// # Panics
     /// On another loop than the session's.
@@ -104,12 +105,12 @@ impl Session {
         })
     }
 
-    /// Bytes that wait to be sent: those that the transport has not passed on, and those that wait for a link or room.
+    /// Bytes that wait to be sent: those that the transport has not sent, and those that wait for a link or for room.
     pub fn queued_bytes(&self) -> usize {
         self.inner.queued_bytes()
     }
 
-    /// Whether what is sent now leaves soon. `None` if it does not, and nothing leads there: nobody connects.
+    /// Whether a message sent now leaves soon. `None` if it does not and there is no link and none is being made.
     pub fn room(&self) -> Option<bool> {
         let inner = &*self.inner;
         match inner.phase.get() {
@@ -120,8 +121,8 @@ impl Session {
         }
     }
 
-    /// Has [`Hooks::on_room`](crate::Hooks::on_room) called, once, when what is sent then leaves soon. Connects if need
-    /// be.
+    /// Requests one call of [`Hooks::on_room`](crate::Hooks::on_room) for when new messages leave soon again. Connects
+    /// if necessary.
     pub fn ask_for_room(&self) {
         let inner = &*self.inner;
         if inner.phase.get() == Phase::Closed || inner.backlog.room_wanted.replace(true) {
@@ -178,7 +179,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Where a message goes whose sender does not wait. An error if too much waits already.
+    /// The route of a message whose sender does not wait. An error if too much waits already.
     #[inline]
     pub(super) fn route_at_once(&self, target: &Target<'_>) -> Result<Route, Error> {
         let route = match self.phase.get() {
@@ -210,14 +211,14 @@ impl Inner {
         Error::retryable(ErrorKind::QueueFull, text)
     }
 
-    /// A notification was not taken. If that is because the peer is too slow, it has consequences.
+    /// Handles a notification that was not queued. If the peer is too slow, that has consequences.
     #[cold]
     fn note_not_taken(&self, error: &Error) {
         if error.kind() != ErrorKind::QueueFull {
             return;
         }
         count(&self.counters.notifications_dropped);
-        // Between loops of a process nobody is a stranger: the program that gets the error knows what to do.
+        // Loops of one process trust each other: the program that receives the error knows what to do.
         if self.address.starts_with("thread://") {
             return;
         }
@@ -231,7 +232,7 @@ impl Inner {
         }
     }
 
-    /// Ends the link, and tells a yue peer why, if it still reads so far.
+    /// Ends the link, and sends the reason to a yue peer, if it still reads.
     #[cold]
     pub(super) fn end_for(&self, reason: CloseReason) {
         self.send_reason(&reason.to_string());
@@ -250,18 +251,18 @@ impl Inner {
         }
     }
 
-    /// The output has room again, or what was held is on its way: the next notification that is dropped is news.
+    /// The output has room again, or the held messages are on their way: the next drop is reported again.
     pub(super) fn forget_full(&self) {
         self.backlog.told_full.set(false);
     }
 
-    /// All that waits to leave, wherever it waits.
+    /// All bytes that wait to be sent, wherever they wait.
     pub(super) fn queued_bytes(&self) -> usize {
         let aside = self.queued_calls.borrow().bytes() + self.backlog.timed.borrow().bytes();
         self.output_bytes() + aside
     }
 
-    /// Whether what is written now leaves soon.
+    /// Whether a message written now leaves soon.
     fn has_room(&self) -> bool {
         let writes = match self.phase.get() {
             Phase::Up => true,
@@ -271,12 +272,12 @@ impl Inner {
         writes && self.output_bytes() <= PROMPT_BYTES.min(self.options.limits.output_bytes_high)
     }
 
-    /// Something waits for room: the transport must say when it has passed bytes on.
+    /// A message waits for room: the transport must report when it has sent bytes.
     fn note_output_waits(&self) {
         self.link.with(|link| link.tell_when_sent());
     }
 
-    /// Output has left, or the link came up: whatever waits for room gets it, as far as it goes.
+    /// Output was sent, or the link came up: offers the room to everything that waits for it, as far as it goes.
     pub(super) fn offer_room(&self) {
         let wanted = self.backlog.room_wanted.get();
         if !wanted && self.backlog.timed.borrow().is_empty() {
@@ -291,7 +292,7 @@ impl Inner {
         }
     }
 
-    /// Writes timed notifications while there is room, those left out whose time is over.
+    /// Writes timed notifications while there is room, except expired ones.
     fn write_timed(&self) {
         while self.has_room() {
             let next = self.backlog.timed.borrow_mut().pop();
@@ -299,13 +300,13 @@ impl Inner {
             if is_past(notification.deadline) {
                 self.drop_late(&notification);
             } else {
-                // What cannot be sent any more names functions of a link that is lost.
+                // It fails if the notification names functions of a lost link; then it is dropped.
                 let _ = self.write_queued_call(&notification);
             }
         }
     }
 
-    /// Drops a timed notification whose time is over.
+    /// Drops an expired timed notification.
     pub(super) fn drop_late(&self, notification: &QueuedCall) {
         count(&self.counters.notifications_late);
         self.drop_exports(&notification.exports);
@@ -324,7 +325,7 @@ impl Inner {
         }
     }
 
-    /// No link comes, for the time being or for good: nothing waits for one.
+    /// No link follows, for now or for good: nothing waits for one.
     pub(super) fn drop_backlog(&self) {
         let timed = self.backlog.timed.take();
         for notification in timed.iter() {

@@ -1,7 +1,8 @@
-//! Calls of ours: made, waited for, given up.
+//! Outgoing calls: made, awaited, given up.
 //!
-//! A call that can be written is encoded straight into the output. One that cannot yet (no link, not granted) is
-//! encoded all the same and held; see `queued_calls.rs`. Either way the caller waits at its place in the pending slab.
+//! A call that can be written is encoded directly into the output. A call that cannot be written yet (no link, not
+//! granted) is encoded too, and held; see `queued_calls.rs`. In both cases the caller waits at its slot in the
+//! in-flight slab.
 
 use super::in_flight::{Callback, Waiter};
 use super::options::{Timeout, count};
@@ -21,7 +22,7 @@ use yue_scheduler::{
     park_until, prepare_park, time_left,
 };
 
-/// What is called on the other side.
+/// The target of a call on the peer.
 ///
 /// ```
 /// use yue::rpc::session::{Service, Session, Target};
@@ -47,7 +48,7 @@ use yue_scheduler::{
 pub enum Target<'a> {
     /// A name, perhaps dotted.
     Name(&'a [u8]),
-    /// A function that the other side passed as a value.
+    /// A function that the peer passed as a value.
     Reference(&'a ImportedReference),
 }
 
@@ -63,7 +64,7 @@ impl<'a> From<&'a [u8]> for Target<'a> {
     }
 }
 
-/// Names one call of one session while it waits.
+/// Identifies one call of one session while it waits.
 ///
 /// ```
 /// use std::time::Duration;
@@ -91,7 +92,7 @@ impl<'a> From<&'a [u8]> for Target<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CallId(u32);
 
-/// Where a message can go now.
+/// The route that a message can take now.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route {
     Write,
@@ -99,17 +100,17 @@ pub(super) enum Route {
 }
 
 impl Session {
-    /// Calls and waits: parks the calling fiber. `params` appends the arguments and says how many.
+    /// Calls and waits: parks the calling fiber. `params` appends the arguments and returns their number.
     ///
     /// A call made before the link is up and granted waits for that, within its timeout.
     ///
     /// # Errors
-    /// [`Error::Remote`] if the other side answers with an error, else what went wrong on this side, `TimeoutError` and
-    /// `ConnectionLostError` among them.
+    /// [`Error::Remote`] if the peer answers with an error, otherwise the failure on this side, such as `TimeoutError`
+    /// or `ConnectionLostError`.
     ///
     /// # Panics
-    /// Outside a fiber, or where it may not suspend; but in a destructor that runs during a panic, where a second panic
-    /// would end the process, the call is an error.
+    /// Outside a fiber, or where it may not suspend. Exception: in a destructor that runs during a panic, where a
+    /// second panic would end the process, the call returns an error.
     pub fn call<'a>(
         &self,
         target: impl Into<Target<'a>>,
@@ -137,10 +138,10 @@ impl Session {
             .map_err(|error| inner.note_late_answer(error, deadline))
     }
 
-    /// Calls, and has `done` called on the loop (outside fibers, it cannot park) with the outcome, once. Never waits.
+    /// Calls, and has the loop call `done` once with the outcome, outside fibers, so `done` cannot park. Never waits.
     ///
     /// # Errors
-    /// What kept the call from being made; `done` is not called then. `QueueFullError`, retryable, if
+    /// The reason why the call could not be made; `done` is not called then. `QueueFullError`, retryable, if
     /// [`Limits::output_bytes_max`](crate::Limits::output_bytes_max) wait to be sent already, or
     /// [`Limits::held_bytes_max`](crate::Limits::held_bytes_max) are held until the link is up.
     ///
@@ -172,7 +173,8 @@ impl Session {
         Ok(CallId(id))
     }
 
-    /// Gives a call up: its outcome is `CancelledError`, and the other side is told. `false` if it was over already.
+    /// Gives a call up: its outcome is `CancelledError`, and the peer is notified. Returns `false` if it had finished
+    /// already.
     pub fn cancel_call(&self, call: CallId) -> bool {
         let error = || Error::new(ErrorKind::Cancelled, "the call was cancelled");
         self.inner.give_up(call.0, error)
@@ -180,8 +182,8 @@ impl Session {
 }
 
 impl Inner {
-    /// When a call with that timeout must be over: not later than the request that the caller serves, if that one ends
-    /// with its own caller's time.
+    /// The deadline of a call with that timeout: not later than that of the request which the caller serves, if that
+    /// request ends with its own caller's time.
     #[inline]
     fn deadline(&self, timeout: Timeout) -> Instant {
         let own = match timeout {
@@ -213,7 +215,7 @@ impl Inner {
         let id = inserted.inspect_err(|_| count(&self.counters.refused_calls))?;
         count(&self.counters.calls);
         if !self.inbox.reading.get() {
-            // The answer comes behind what is not read.
+            // The answer comes behind bytes that are not read.
             self.watch_input();
         }
         let outcome = match route {
@@ -227,7 +229,7 @@ impl Inner {
         Ok(id)
     }
 
-    /// The time left, in the form in which it travels to a peer that understands it.
+    /// The remaining time, as it travels to a peer that understands it.
     #[inline]
     pub(super) fn remaining_ms(&self, deadline: Instant) -> Option<u64> {
         if deadline == Instant::NEVER || !self.link.peer_is_yue.get() {
@@ -247,7 +249,7 @@ impl Inner {
         }
     }
 
-    /// Where a message to `target` goes. Starts connecting, and waits for room in the output, where that is due.
+    /// The route of a message to `target`. Starts connecting, and waits for room in the output, where necessary.
     #[inline]
     fn route(&self, target: &Target<'_>, deadline: Instant) -> Result<Route, Error> {
         if self.phase.get() == Phase::Up {
@@ -266,7 +268,7 @@ impl Inner {
         match (self.phase.get(), self.role) {
             (Phase::Up, _) | (Phase::Accepting, Role::Accepted) => Ok(Route::Write),
             (Phase::Accepting, Role::Opened) if self.in_own_handshake() => Ok(Route::Write),
-            // The server passed it in a call of its own, and waits for what becomes of that.
+            // The server passed it in one of its own calls, and waits for the outcome of that.
             (Phase::Greeting, Role::Opened) if early() => Ok(Route::Write),
             (Phase::Idle, Role::Opened) => {
                 self.start_connecting();
@@ -276,13 +278,13 @@ impl Inner {
                 Phase::Connecting | Phase::Greeting | Phase::Accepting | Phase::Ending,
                 Role::Opened,
             ) => Ok(Route::Hold),
-            // A link that ends for what the other side did; the next may do better.
+            // A link that ends because of the peer's behaviour; the next one may be better.
             (Phase::Draining, Role::Opened) if !self.ends_for_good() => Ok(Route::Hold),
             _ => Err(self.closed_error()),
         }
     }
 
-    /// Whether the calling fiber runs this session's `on_accept`, or was spawned by it.
+    /// Whether the calling fiber runs this session's `on_accept`, or was spawned by that fiber.
     fn in_own_handshake(&self) -> bool {
         in_fiber()
             && RequestContext::current().is_some_and(|context| {
@@ -320,7 +322,7 @@ impl Inner {
         }
     }
 
-    /// The call's time was over before it could be made: it timed out as any other.
+    /// The call's time ended before it could be made: it counts as an ordinary timeout.
     #[cold]
     fn note_early_timeout(&self, error: Error) -> Error {
         if error.kind() == ErrorKind::Timeout {
@@ -329,8 +331,8 @@ impl Inner {
         error
     }
 
-    /// The other side's own `TimeoutError` may come first, since it counts from the same remaining time. If our time is
-    /// over too, it is the call that timed out, and this side says so as always.
+    /// The peer's own `TimeoutError` may arrive first, since it counts from the same remaining time. If the local
+    /// deadline has passed too, the call itself timed out, and this side reports it as its own timeout.
     #[cold]
     fn note_late_answer(&self, error: Error, deadline: Instant) -> Error {
         match &error {
@@ -341,7 +343,7 @@ impl Inner {
         }
     }
 
-    /// Counts a call that ran out of time, and has the hook called.
+    /// Counts a call that timed out, and schedules the hook.
     fn tell_timeout(&self) {
         count(&self.counters.timeouts);
         if self.service.hooks.wants(Moment::Timeout)
@@ -364,12 +366,12 @@ impl Inner {
         Error::new(ErrorKind::Timeout, text)
     }
 
-    /// That the connection did not come up in time, and why the last attempt failed.
+    /// Describes that the connection did not come up in time, and why the last attempt failed.
     fn not_ready(&self) -> String {
         let text = format!("the connection to {} was not ready in time", self.address);
         match self.connector.last_trouble() {
             Some(trouble) => format!("{text}: {trouble}"),
-            // A link is there, and the greeting is out.
+            // The link is up, and the greeting was sent.
             None if self.phase.get() == Phase::Greeting => format!(
                 "{text}: it was accepted, and nothing answers yue's greeting; is it a msgpack-rpc server?"
             ),
@@ -377,7 +379,7 @@ impl Inner {
         }
     }
 
-    /// Nobody waits for the call any more: tells the other side, or takes it back if it was held.
+    /// No caller waits for the call any more: notifies the peer, or removes the call if it was held.
     fn give_up_quietly(&self, id: u32) -> Option<Waiter> {
         let (written, waiter) = self.calls.borrow_mut().abandon(id)?;
         if written {
@@ -415,7 +417,7 @@ impl Inner {
         }
     }
 
-    /// Whoever has the place now is the one whose time is over: a place's timer is cancelled with its call.
+    /// The slot's present call is the one that timed out: a slot's timer is cancelled with its call.
     fn call_timer_fired(&self, index: u32) {
         let id = self.calls.borrow().id_at(index);
         if let Some(id) = id {
@@ -423,7 +425,7 @@ impl Inner {
         }
     }
 
-    /// Fails calls that wait: those that were written, or all.
+    /// Fails waiting calls: only those that were written, or all.
     pub(super) fn fail_calls(&self, only_written: bool, error: impl Fn() -> Error) {
         let ids = self.calls.borrow_mut().drain_ids(only_written);
         for id in ids {
@@ -433,5 +435,5 @@ impl Inner {
     }
 }
 
-/// A call's place is freed by the fiber that waits there, so a session must outlive its callers; it does: they hold it.
+/// The fiber that waits for a call frees the call's slot, so a session must outlive its callers. It does: they hold it.
 const _: fn(&Session) -> Rc<Inner> = |session| session.inner.clone();

@@ -1,4 +1,4 @@
-//! Making links: the first one when it is needed, and new ones after a loss.
+//! Makes links: the first one when it is needed, and new ones after a loss.
 
 use super::phase::{Action, Event};
 use super::{Inner, Phase};
@@ -9,33 +9,34 @@ use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::{Builder, FiberId, Instant, cancel, now, sleep};
 
-/// The wait before the first new attempt; every further one waits twice as long,
+/// The wait before the first retry; each further wait is twice as long,
 const RETRY_FIRST: Duration = Duration::from_millis(50);
-/// up to this. Of each wait a random half is left out, so that the clients of a server that went away do not all come
-/// back in the same instant.
+/// up to this. A random half of each wait is left out, so that the clients of a server that went away do not all
+/// reconnect at the same instant.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// A link that held so long was a good one: after its loss the waits begin anew. Else a server that grants and drops
-/// would have its clients come back without a pause.
+/// A link that lasted this long was good: after its loss the waits start from the beginning. Without this limit, a
+/// server that grants and drops connections would have its clients reconnect without a pause.
 const HELD_MIN: Duration = Duration::from_secs(5);
 
-/// After so many links on which nothing but nonsense came the calls that wait fail: with the first pauses that takes a
-/// fifth of a second.
+/// After this number of links on which only nonsense arrived, the waiting calls fail. With the first pauses this takes
+/// a fifth of a second.
 const GARBLED_MAX: u32 = 3;
 
-/// How an opened session makes its links.
+/// The state of an opened session's attempts to make links.
 pub(super) struct Connector {
     /// `None` in accepted sessions.
     connect: Option<Rc<dyn Connect>>,
-    /// A link was lost and is to be made again, however often that fails.
+    /// A link was lost and must be made again, however often that fails.
     keep_trying: Cell<bool>,
-    /// Attempts since a link held.
+    /// Attempts since the last good link.
     attempts: Cell<u32>,
-    /// Links on which nothing but nonsense came, since one was granted.
+    /// Links on which only nonsense arrived, since one was granted.
     garbled: Cell<u32>,
-    /// When the present link was granted.
+    /// The time when the present link was granted.
     up_since: Cell<Option<Instant>>,
-    /// Why the last attempt failed, or the last link ended: calls that time out before the next link report it.
+    /// The reason why the last attempt failed, or the last link ended: calls that time out before the next link report
+    /// it.
     last_trouble: RefCell<Option<String>>,
     /// The fiber that connects.
     fiber: Cell<Option<FiberId>>,
@@ -54,14 +55,14 @@ impl Connector {
         }
     }
 
-    /// The session is up. Whether the next loss begins with the shortest wait depends on how long that lasts.
+    /// The session is up. Its duration decides whether the next loss starts with the shortest wait.
     pub(super) fn succeeded(&self) {
         self.keep_trying.set(false);
         self.garbled.set(0);
         self.up_since.set(Some(now()));
     }
 
-    /// The session rests: the next call begins anew.
+    /// The session rests: the next call starts from the beginning.
     pub(super) fn rest(&self) {
         self.keep_trying.set(false);
         self.attempts.set(0);
@@ -69,8 +70,9 @@ impl Connector {
         self.garbled.set(0);
     }
 
-    /// A link has just ended because of what came over it. Whether the next may fare better: a server that has never
-    /// spoken the protocol, however often it was tried, is of another kind, and callers want to know that.
+    /// Called when a link has just ended because of the bytes that came over it. Returns whether the next one may be
+    /// better. A server that has never spoken the protocol, however often it was tried, is not a msgpack-rpc server,
+    /// and callers want to know that.
     pub(super) fn may_speak_yet(&self) -> bool {
         if self.up_since.get().is_some() {
             return true;
@@ -79,7 +81,7 @@ impl Connector {
         self.garbled.get() < GARBLED_MAX
     }
 
-    /// A link was lost. One that was refused, or broke at once, is not tried again without a pause.
+    /// Retries after a lost link. A link that was refused, or broke at once, is retried only after a pause.
     pub(super) fn try_again(&self, trouble: String) {
         let held = |since: Instant| now().saturating_since(since) >= HELD_MIN;
         if self.up_since.take().is_some_and(held) {
@@ -90,7 +92,7 @@ impl Connector {
         *self.last_trouble.borrow_mut() = Some(trouble);
     }
 
-    /// Why there is no link yet, if anything is known.
+    /// The reason why there is no link yet, if known.
     pub(super) fn last_trouble(&self) -> Option<String> {
         self.last_trouble.borrow().clone()
     }
@@ -101,11 +103,11 @@ impl Connector {
         }
     }
 
-    /// How long to wait before the next attempt.
+    /// The wait before the next attempt.
     fn backoff(&self) -> Duration {
         let doublings = self.attempts.get().saturating_sub(1).min(16);
         let longest = RETRY_FIRST.saturating_mul(1 << doublings).min(RETRY_MAX);
-        // A hash of the moment and the session is random enough to spread clients.
+        // A hash of the time and the session's address is random enough to spread clients.
         let mut seed = now().as_nanos() ^ (self as *const Connector as u64);
         seed = (seed ^ seed >> 31).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let jitter = (seed >> 40) as f64 / f64::from(1u32 << 24);
@@ -114,7 +116,7 @@ impl Connector {
 }
 
 impl Inner {
-    /// A call needs a link: a fiber makes one.
+    /// A call needs a link: spawns a fiber that makes one.
     pub(super) fn start_connecting(&self) {
         if self.happen(Event::Called) == Some(Action::Connect) {
             self.connect_in_fiber();
@@ -124,7 +126,7 @@ impl Inner {
     pub(super) fn connect_in_fiber(&self) {
         let Some(this) = self.strong() else { return };
         let spawned = Builder::new().name("rpc connect").spawn(move || {
-            // It works for the session, not for the request that happened to make the first call.
+            // The fiber works for the session, not for the request that happened to make the first call.
             yue_scheduler::set_context(None);
             this.connect();
         });
@@ -182,7 +184,7 @@ impl Inner {
         self.fail_queued(|| error.clone());
     }
 
-    /// The session is closed while it connects.
+    /// Stops connecting because the session is closed.
     pub(super) fn stop_connecting(&self) {
         self.connector.cancel();
     }

@@ -1,4 +1,4 @@
-//! The messages that sessions exchange among themselves: `$yue/…`.
+//! The messages between sessions themselves: `$yue/…`.
 
 use super::{Inner, Phase, Role};
 use crate::buffer::{Response, Segment};
@@ -9,10 +9,10 @@ use crate::proto::{Method, Params};
 use crate::text::quoted;
 use std::ops::Range;
 
-/// The version of these extensions that we speak.
+/// The version of the extensions that this side speaks.
 pub(super) const VERSION: u64 = 1;
 
-/// Appends what a hello says, as a question and as an answer: the version, and the features beyond it.
+/// Appends the contents of a hello, both as question and as answer: the version, and the features beyond it.
 pub(super) fn hello(out: &mut Vec<u8>) -> Result<u32, Error> {
     encode::uint(out, VERSION);
     // No features beyond the version's: an empty map.
@@ -48,7 +48,7 @@ impl Inner {
         self.watch_output();
     }
 
-    /// One that is unknown, or makes no sense now, is ignored, as every unknown notification is.
+    /// Unknown ones, and those that make no sense in this state, are ignored, like every unknown notification.
     pub(super) fn control_notification(
         &self,
         segment: &Segment,
@@ -93,7 +93,7 @@ impl Inner {
         }
     }
 
-    /// Tells the other side that nobody waits for a call's answer.
+    /// Tells the peer that no caller waits for a call's answer any more.
     pub(super) fn send_cancel(&self, id: u32) {
         if !self.link.peer_is_yue.get() || !self.link.exists() {
             return;

@@ -1,26 +1,26 @@
-//! Order between releases of references and the messages that came before them.
+//! Eras: the order between releases of references and the messages before them.
 //!
-//! A message is decoded some time after it arrived, in the fiber that it concerns. A release that came behind it must
-//! not take a function away that the message still names. So what a link receives is divided into *eras*: each segment
-//! belongs to one, and a release closes the era it came in. The releases of an era are applied when its last segment
-//! is gone, which is when everything in it has been decoded, and all eras before it are over too.
+//! A message is decoded some time after it arrived, in the fiber that handles it. A release that came behind it must
+//! not remove a function that the message still names. So the bytes that a link receives are divided into *eras*: each
+//! segment belongs to one, and a release closes the era it came in. The releases of an era are applied when its last
+//! segment is dropped, which means that everything in it has been decoded, and when all earlier eras have ended.
 //!
 //! ```text
 //!   segments ──▶ Era 1 ──next──▶ Era 2 ──next──▶ Era 3 ◀── Input (the present one)
 //!               [releases]      [releases]
 //! ```
 //!
-//! An era keeps its successor alive, so that they end in order; a message costs nothing for it.
+//! An era keeps its successor alive, so that eras end in order; they add no cost per message.
 
 use super::Inner;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
-/// What a link received up to a release of references.
+/// The bytes that a link received up to a release of references.
 pub(crate) struct Era {
     session: Weak<Inner>,
     epoch: u32,
-    /// To be applied at its end: (id, crossings).
+    /// Applied at the era's end: (id, crossings).
     releases: Cell<Vec<(u64, u64)>>,
     next: RefCell<Option<Rc<Era>>>,
 }
@@ -35,12 +35,12 @@ impl Era {
         })
     }
 
-    /// The number of the link whose bytes these are.
+    /// The number of the link that received the bytes.
     pub(crate) fn epoch(&self) -> u32 {
         self.epoch
     }
 
-    /// Closes the era with these releases; the one that follows.
+    /// Closes the era with these releases and returns the next one.
     pub(super) fn close(&self, releases: Vec<(u64, u64)>) -> Rc<Era> {
         self.releases.set(releases);
         let next = Era::new(self.session.clone(), self.epoch);
@@ -63,7 +63,7 @@ impl Era {
 
 impl Drop for Era {
     fn drop(&mut self) {
-        // Not by recursion: a message that is kept for long may hold up many eras.
+        // A loop instead of recursion: a message that is kept for long may hold up many eras.
         let mut next = self.end();
         while let Some(mut era) = next.and_then(|era| Rc::try_unwrap(era).ok()) {
             next = era.end();

@@ -1,19 +1,19 @@
-//! Flow control: when the link is read, when requests start, and what is refused instead.
+//! Flow control: when the link is read, when requests start, and which requests are refused.
 //!
-//! Two peers that both send much must always make progress. The rule for it: *reading never waits for our own writing.*
-//! Reading stops only while something empties the accounts that needs nothing from the peer:
+//! Two peers that both send much must always make progress. The rule for this: *reading never waits for this side's own
+//! writing.* Reading stops only while the accounts are being emptied by something that needs nothing from the peer:
 //!
-//! - too many bytes of requests wait for a worker, and the output has room, so that workers will take them;
-//! - too many bytes of requests wait or run, the output has room, and no call of ours waits for an answer: then no
+//! - too many bytes of requests wait for a worker, and the output has room, so workers will take them;
+//! - too many bytes of requests wait or run, the output has room, and no outgoing call waits for an answer: then no
 //!   handler waits for the peer on this connection.
 //!
-//! In any other case reading goes on, and when twice the limit is reached, further requests are answered as busy. These
-//! answers, and those to control messages, are written without a worker, so they are bounded by the output's maximum:
-//! a peer that sends on and reads nothing is closed.
+//! Otherwise reading continues, and when twice the limit is reached, further requests are answered as busy. These
+//! answers, and those to control messages, are written without a worker, so the output's maximum bounds them: a peer
+//! that keeps sending and reads nothing is closed.
 //!
 //! When the output has room again, the room goes first to handlers that wait to answer, then to one caller, then to
-//! requests that wait to start, then to the other callers. So neither side's calls can fill the other's accounts while
-//! that one's own calls keep it from answering.
+//! requests that wait to start, then to the other callers. So the calls of one side cannot fill the other's accounts
+//! while the other's own calls keep it from answering.
 
 use super::Inner;
 use super::inbox::Request;
@@ -26,23 +26,23 @@ use crate::proto::ProtocolError;
 use crate::proto::encode::ErrorValue;
 use yue_scheduler::{deadline_after, now};
 
-/// Less output than this is not worth telling the accounts each time.
+/// Smaller amounts of output are not reported to the accounts each time.
 pub(super) const SETTLE_BYTES: usize = 4096;
 
-/// The most that a byte of arguments becomes: an empty array has one on the wire, and this in Lua.
+/// The largest expansion of a byte of arguments: an empty array takes one byte on the wire, and this many in Lua.
 const DECODED_PER_BYTE: usize = 64;
 
-/// A message that is not whole must grow by so many bytes within the time that the limits give it.
+/// An incomplete message must grow by this number of bytes within the time limit.
 const PROGRESS_MIN: u64 = 1024;
 
-/// Why a request is refused: a limit, and its counter.
+/// The reason why a request is refused: a limit, and its counter.
 pub(super) struct Refusal<'a> {
     text: String,
     counter: &'a Counter,
 }
 
 impl Inner {
-    /// Why a request cannot be taken in, if so.
+    /// The reason why a request is refused, if it is.
     #[inline]
     pub(super) fn refusal_of(&self, request: &Request) -> Option<Refusal<'_>> {
         let (limits, inbox) = (&self.options.limits, &self.inbox);
@@ -91,7 +91,7 @@ impl Inner {
                 counter: &self.counters.refused_handlers,
             });
         }
-        // A message of the largest size is always taken when there is no other.
+        // A message of the largest size is always accepted when there is no other.
         let limit = limits.pending_input_bytes_max;
         (bytes > limit.saturating_mul(2) && self.inbox.in_flight.get() != 0).then(|| Refusal {
             text: format!(
@@ -111,7 +111,7 @@ impl Inner {
         }
     }
 
-    /// An answer was written without a worker, so nothing has looked at the output's marks.
+    /// An answer was written without a worker, so nobody has checked the output's marks.
     pub(super) fn watch_output(&self) {
         if !self.output_is_full() {
             return;
@@ -124,7 +124,7 @@ impl Inner {
         }
     }
 
-    /// Tells the workers that requests wait, if they may be started now.
+    /// Lists the session for the workers if requests may be started now.
     #[inline]
     pub(super) fn list_requests(&self) {
         if self.inbox.listed.get()
@@ -145,8 +145,8 @@ impl Inner {
         self.phase.get() == Phase::Accepting && self.role == Role::Accepted
     }
 
-    /// Whether requests may be started: the connection is granted (a client answers from the beginning, and functions
-    /// that were passed to a client may be called by it), and the output has room.
+    /// Whether requests may be started: the connection is granted (a client answers from the beginning, and the server
+    /// may call functions that it was passed before), and the output has room.
     #[inline]
     pub(super) fn may_start_requests(&self) -> bool {
         let open = match self.phase.get() {
@@ -162,13 +162,13 @@ impl Inner {
         if full {
             self.note_output_full();
         }
-        // One request is always served, or nothing might ever free memory.
+        // One request is always served; otherwise nothing might ever free memory.
         let accounts = &self.inbox.accounts;
         let short = accounts.memory_is_short(&self.options.limits) && !accounts.is_idle();
         !(full || short && self.must_wait_for_memory(self.cost_of_next()))
     }
 
-    /// What the next request may take when it is started.
+    /// The memory that the next request may take when it is started.
     #[cold]
     fn cost_of_next(&self) -> usize {
         let queue = self.inbox.queue.borrow();
@@ -177,7 +177,7 @@ impl Inner {
             .map_or(0, |request| request.bytes as usize * DECODED_PER_BYTE)
     }
 
-    /// Whether the session has to wait for memory, now that it is short, if it would hold so much more; it is told when
+    /// Whether the session has to wait for memory, now that it is short, if it were to hold `more`; it is notified when
     /// there is some.
     #[cold]
     fn must_wait_for_memory(&self, more: usize) -> bool {
@@ -193,10 +193,10 @@ impl Inner {
         true
     }
 
-    /// Stops reading, or reads again, as the accounts demand. To be called when one of them has changed.
+    /// Stops or resumes reading, as the accounts demand. Call it when one of them has changed.
     ///
-    /// Input that only the grant can let in is another matter: the answers to the server's own calls come behind it, so
-    /// it cannot stop being read, and too much of it ends the link.
+    /// Input that waits for the grant is an exception: the answers to the server's own calls come behind it, so reading
+    /// cannot stop, and too much of such input ends the link.
     pub(super) fn watch_input(&self) {
         if self.is_ungranted() {
             return self.watch_ungranted_input();
@@ -205,7 +205,7 @@ impl Inner {
         let limit = limits.pending_input_bytes_max;
         let queued = self.inbox.queued_bytes.get();
         let reading = self.inbox.reading.get();
-        // Half of it must be gone before reading begins again, so that it does not stop and go with each request.
+        // Half of it must be gone before reading resumes, so that reading does not stop and start with each request.
         let limit = if reading { limit } else { limit / 2 };
         let up = self.phase.get() == Phase::Up;
         let short = up && self.inbox.accounts.memory_is_short(limits);
@@ -228,7 +228,7 @@ impl Inner {
     fn watch_ungranted_input(&self) {
         let limit = self.options.limits.ungranted_bytes_max;
         let (unfinished, _) = self.input.borrow().unfinished();
-        // An answer to a call of ours may be larger.
+        // An answer to an outgoing call may be larger.
         let unfinished = match self.calls.borrow().waiting() {
             0 => unfinished,
             _ => 0,
@@ -243,7 +243,7 @@ impl Inner {
         }
     }
 
-    /// Tells the accounts what the session holds beside requests.
+    /// Reports to the accounts what the session holds beside requests.
     #[inline]
     pub(super) fn settle_memory(&self) {
         let (unfinished, capacity) = self.input.borrow().unfinished();
@@ -256,7 +256,7 @@ impl Inner {
         }
     }
 
-    /// Lets those be read that waited for memory.
+    /// Resumes reading on sessions that waited for memory.
     #[inline]
     pub(super) fn memory_was_freed(&self) {
         if !self.inbox.accounts.has_thirsty() {
@@ -270,7 +270,7 @@ impl Inner {
         }
     }
 
-    /// A message that has begun must go on: slow is not dead, but nothing for long is.
+    /// A message that has begun must grow: a slow peer is accepted, a stuck one is not.
     pub(super) fn watch_message(&self) {
         let (unfinished, _) = self.input.borrow().unfinished();
         if unfinished != 0 && !self.inbox.message_timer.is_armed() {
@@ -288,9 +288,9 @@ impl Inner {
             .arm(deadline_after(self.options.limits.message_time));
     }
 
-    /// The peer sends no more. A plain client that asked something still gets its answers: to shut the sending side
-    /// down is a legal way to say that there are no more questions. A yue peer that does so has closed; what it sent
-    /// before is still started.
+    /// The peer sends no more. A plain client that sent requests still gets its answers: shutting down the sending side
+    /// is a legal way to announce that no more requests follow. A yue peer that does so has closed; the requests that
+    /// it sent before are still started.
     pub(super) fn answer_half_closed(&self) -> bool {
         if self.link.peer_is_yue.get() {
             return self.start_before_end(CloseReason::Peer);
@@ -298,7 +298,7 @@ impl Inner {
         let stays = self.phase.get() == Phase::Up && self.inbox.in_flight.get() != 0;
         if stays {
             self.inbox.input_ended.set(true);
-            // It cannot answer what its handlers ask it either.
+            // It cannot answer calls from its handlers either.
             self.fail_calls(true, || self.sends_no_more());
             let limit = deadline_after(self.options.limits.stall);
             self.inbox.message_timer.arm(limit);
@@ -345,14 +345,14 @@ impl Inner {
         }
     }
 
-    /// The error of a call to a peer that has shut its sending side down.
+    /// The error of a call to a peer that has shut down its sending side.
     #[cold]
     pub(super) fn sends_no_more(&self) -> Error {
         let text = format!("{} sends no more, so it cannot answer", self.address);
         Error::new(ErrorKind::ConnectionLost, text)
     }
 
-    /// A request is over: if it was the last one of a peer that sends no more, so is the link.
+    /// A request has ended: if it was the last one of a peer that sends no more, the link ends, too.
     #[cold]
     pub(super) fn end_half_closed(&self) {
         if self.inbox.in_flight.get() == 0 {
@@ -371,7 +371,8 @@ impl Inner {
         let read = self.counters.bytes_in.get();
         let (began, then) = self.inbox.message_began.get();
         let same = began == read - unfinished as u64;
-        // One that we do not read cannot go on; but one that keeps memory which all lack has had its time, too.
+        // A message that this side does not read cannot grow. But one that holds memory which all sessions lack has had
+        // its time, too.
         let inbox = &self.inbox;
         let had_its_time = inbox.reading.get() || inbox.thirsty.get();
         if same && read - then < PROGRESS_MIN && had_its_time {

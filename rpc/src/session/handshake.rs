@@ -1,4 +1,4 @@
-//! From a link that is up to calls that go both ways.
+//! The handshake: from a link that is up to calls in both directions.
 //!
 //! ```text
 //!   client                                   server
@@ -10,8 +10,8 @@
 //!     held calls ─────────────────────────▶
 //! ```
 //!
-//! A peer that answers hello with an error, or that never says it, is a plain msgpack-rpc one: there is no gate for it
-//! to wait at, and ours still holds its requests.
+//! A peer that answers hello with an error, or never sends it, is a plain msgpack-rpc peer. It does not wait for a
+//! grant; this side still holds its requests until then.
 
 use super::in_flight::Waiter;
 use super::options::count;
@@ -32,23 +32,23 @@ use yue_scheduler::{
     set_context,
 };
 
-/// A yue client speaks as soon as the link is up; its words are no more than a packet behind.
+/// A yue client speaks as soon as the link is up; its first message is at most a packet behind.
 const FIRST_WORDS_WAIT: Duration = Duration::from_millis(100);
 
-/// How long a client that is one too many may take to say who it is, so that it can be told.
+/// The time that a client above the connection limit has to identify itself, so that it can receive the refusal.
 const REFUSED_WAIT: Duration = Duration::from_secs(1);
 
-/// A grant without its value has no more bytes than this.
+/// A grant without its value is at most this long.
 const GRANT_BYTES: usize = 32;
 
-/// What the handshake of the present link has come to.
+/// The state of the present link's handshake.
 #[derive(Default)]
 pub(super) struct Handshake {
-    /// A whole message has come.
+    /// A whole message has arrived.
     pub(super) heard: Cell<bool>,
-    /// A refusal that waits for the peer's first message, and the reason that it gives.
+    /// A refusal that waits for the peer's first message, and its reason.
     refusal: RefCell<Option<(Failure, CloseReason)>>,
-    /// The server's grant, for a hello that comes after it.
+    /// The server's grant, for a hello that arrives after it.
     granted: RefCell<Option<Vec<u8>>>,
     /// The fiber that lets the client speak first.
     pub(super) first_words: Cell<Option<LocalWaker>>,
@@ -56,11 +56,11 @@ pub(super) struct Handshake {
     fiber: Cell<Option<FiberId>>,
     /// Hooks of the handshake that run,
     hooks: Cell<u32>,
-    /// and what waits for their end: `on_close` must not run beside `on_accept`.
+    /// and the action that waits for their end: `on_close` must not run beside `on_accept`.
     afterwards: Cell<Option<Box<dyn FnOnce()>>>,
 }
 
-/// Notes the end of a hook, also if it panics.
+/// Records the end of a hook, even if it panics.
 struct HookEnd(Rc<Inner>);
 
 impl Drop for HookEnd {
@@ -76,14 +76,14 @@ impl Drop for HookEnd {
 }
 
 impl Handshake {
-    /// Forgets what belonged to a link that is over.
+    /// Clears the state of a link that has ended.
     pub(super) fn reset(&self) {
         self.heard.set(false);
         self.granted.take();
         self.refusal.take();
     }
 
-    /// Calls `then` when no hook of the handshake runs; those that do are cancelled.
+    /// Calls `then` when no hook of the handshake runs; running ones are cancelled.
     pub(super) fn after_hooks(&self, then: impl FnOnce() + 'static) {
         if self.hooks.get() == 0 {
             return then();
@@ -100,7 +100,7 @@ impl Handshake {
 }
 
 impl Inner {
-    /// Runs a hook in a fiber of its own whose calls do not wait for the grant.
+    /// Runs a hook in a new fiber, whose calls do not wait for the grant.
     pub(super) fn spawn_hook(
         &self,
         name: &'static str,
@@ -126,7 +126,7 @@ impl Inner {
         Ok(fiber.id())
     }
 
-    /// Runs a hook of the handshake; without a fiber for it the link ends.
+    /// Runs a hook of the handshake; if no fiber can be spawned, the link ends.
     fn spawn_handshake(&self, name: &'static str, run: impl FnOnce() + 'static) {
         let Some(this) = self.strong() else { return };
         self.handshake.hooks.set(self.handshake.hooks.get() + 1);
@@ -173,7 +173,7 @@ impl Inner {
         }
     }
 
-    /// Server: requests start, and the client is told. A value that cannot be sent refuses it.
+    /// Server: requests start, and the client is notified. A value that cannot be sent turns the grant into a refusal.
     fn grant(&self, value: Vec<u8>) {
         let length = value.len().saturating_add(GRANT_BYTES);
         if length > self.options.limits.message_bytes_max && value.len() > 1 {
@@ -214,7 +214,7 @@ impl Inner {
         }
     }
 
-    /// Server: says why not, and closes when that has arrived.
+    /// Server: sends the reason, and closes when it has arrived.
     pub(super) fn refuse(&self, failure: Failure) {
         let reason =
             CloseReason::Refused(Error::new(ErrorKind::NotGranted, failure.message.clone()));
@@ -223,7 +223,7 @@ impl Inner {
 
     fn refuse_for(&self, failure: &Failure, reason: CloseReason) {
         if self.phase.get() == Phase::Accepting && !self.handshake.heard.get() {
-            // Who the other side is shows with its first message, which is on its way.
+            // The peer's first message shows its kind; it is on its way.
             *self.handshake.refusal.borrow_mut() = Some((failure.clone(), reason));
             return;
         }
@@ -231,7 +231,7 @@ impl Inner {
         self.drain(reason);
     }
 
-    /// Tells the client, whoever it is, that it is not granted.
+    /// Sends the refusal to the client, whatever its kind.
     pub(super) fn tell_refusal(&self, failure: &Failure) {
         if self.link.peer_is_yue.get() {
             let written = self.write(|out| {
@@ -248,7 +248,7 @@ impl Inner {
         self.answer_queued_requests(failure);
     }
 
-    /// A refusal was decided before the other side had said anything; now it has.
+    /// A refusal was decided before the peer's first message, which has now arrived.
     #[inline]
     pub(super) fn refuse_late(&self) {
         if self.handshake.refusal.borrow().is_some()
@@ -258,8 +258,8 @@ impl Inner {
         }
     }
 
-    /// A plain msgpack-rpc client learns from the answers to its requests that it was refused. The reason, which may be
-    /// long, goes once: with the first of them if there is no `$yue/refused`.
+    /// A plain msgpack-rpc client learns of the refusal from the answers to its requests. The reason, which may be
+    /// long, is sent once: with the first of them if there is no `$yue/refused`.
     fn answer_queued_requests(&self, failure: &Failure) {
         let requests = self.inbox.take_queue();
         let constant = "the connection was not granted";
@@ -278,7 +278,7 @@ impl Inner {
         }
     }
 
-    /// The handshake's time is over.
+    /// The handshake timed out.
     pub(super) fn handshake_is_late(&self) {
         if let Some((_, reason)) = self.handshake.refusal.take() {
             return self.drain(reason);
@@ -288,7 +288,7 @@ impl Inner {
         if self.role == Role::Accepted {
             let failure = Failure::of_kind(ErrorKind::Timeout, "the handshake took too long");
             self.refuse_for(&failure, CloseReason::HandshakeTimeout);
-            // One that has not said a word in all that time is not waited for.
+            // A client that has sent nothing in all that time does not get more.
             if let Some((_, reason)) = self.handshake.refusal.take() {
                 self.drain(reason);
             }
@@ -348,12 +348,12 @@ impl Inner {
         match outcome {
             Ok(_) => self.link.peer_is_yue.set(true),
             Err(Error::Remote(_)) => self.granted_to_us(None),
-            // The link is lost; what follows from that is done elsewhere.
+            // The link is lost; another path handles that.
             Err(Error::Local(_)) => {}
         }
     }
 
-    /// Client: the server grants, or has no gate (`None`).
+    /// Client: the server grants, or does not know grants (`None`).
     pub(super) fn granted_to_us(&self, value: Option<Vec<u8>>) {
         let hook = self.phase.get() == Phase::Greeting && self.service.hooks.wants(Moment::Accept);
         match self.happen(Event::Granted { hook }) {
@@ -363,7 +363,7 @@ impl Inner {
         }
     }
 
-    /// Client: our own `on_accept` has the last word.
+    /// Client: the local `on_accept` makes the final decision.
     fn ask_hook(&self, value: Option<Vec<u8>>) {
         let Some(session) = self.session() else {
             return;
@@ -393,7 +393,7 @@ impl Inner {
         });
     }
 
-    /// Client: calls go out, those first that waited.
+    /// Client: calls go out, those that waited first.
     fn up(&self) {
         self.link.timer.cancel();
         self.connector.succeeded();
@@ -403,7 +403,7 @@ impl Inner {
         self.offer_room();
     }
 
-    /// Client: the server refuses. Once the session is up, either side says so why it closes.
+    /// Client: the server refuses. Once the session is up, either side sends this as its reason for closing.
     pub(super) fn refused_to_us(&self, error: Error) {
         if self.role == Role::Opened
             && matches!(self.phase.get(), Phase::Greeting | Phase::Accepting)
@@ -419,15 +419,14 @@ impl Inner {
 }
 
 impl Inner {
-    /// Server: lets the client's hello come first, so that the first call of `on_accept` knows who it speaks to. A
-    /// client that says nothing waits to be spoken to, and is, after a moment.
+    /// Server: waits for the client's hello, so that the first call of `on_accept` knows the kind of the peer. A client
+    /// that sends nothing expects the server to speak first; the server does so after a moment.
     fn wait_for_first_words(&self) {
         let until = deadline_after(FIRST_WORDS_WAIT);
-        // Its first message may come in pieces.
+        // The client's first message may arrive in pieces.
         while !self.handshake.heard.get() {
             self.handshake.first_words.set(Some(prepare_park()));
-            // Whatever ends the wait, the hook is next; if the fiber was told to stop, the hook's first call finds that
-            // out.
+            // The hook runs next, whatever ends the wait. If the fiber was cancelled, the hook's first call finds out.
             let waited = park_until("the client's first words", Some(until));
             self.handshake.first_words.set(None);
             if !matches!(waited, Ok(Wakeup::Woken)) {

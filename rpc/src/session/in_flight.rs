@@ -1,16 +1,16 @@
-//! Calls that wait for their answers: a slab whose places are the msgids.
+//! Calls that wait for their answers: a slab whose slots are the msgids.
 //!
 //! ```text
 //!   msgid   31 ......... 20 19 ................. 0
 //!           generation      index into the slots
 //! ```
 //!
-//! An answer finds its caller without hashing. A place's generation counts its uses, so an answer that comes late meets
-//! a place that is another call's by now and is ignored. Twelve bits of generation wrap soon in a place that is used
-//! again at once; so the place of a call that was given up after it was written is kept (a *ghost*) until its answer
-//! comes after all, the link is lost, or so many ghosts have gathered that the oldest must serve again.
+//! An answer finds its caller without hashing. A slot's generation counts its uses, so a late answer meets a slot that
+//! belongs to another call by now, and is ignored. Twelve bits of generation wrap soon in a slot that is reused at
+//! once. So the slot of a call that was given up after it was written stays reserved (a *ghost*) until its answer
+//! arrives, the link is lost, or so many ghosts have gathered that the oldest is reused.
 //!
-//! Invariant: no callback runs while the slab is borrowed; [`InFlight::complete`] hands it out instead.
+//! Invariant: no callback runs while the slab is borrowed; [`InFlight::complete`] returns the callback instead.
 
 use crate::buffer::Response;
 use crate::error::{Error, ErrorKind};
@@ -20,16 +20,16 @@ use yue_scheduler::{LocalWaker, Timer};
 const INDEX_BITS: u32 = 20;
 const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
 
-/// The most calls that can wait at a time, whatever the limits say.
+/// The maximum number of waiting calls, whatever the limits say.
 pub(super) const PLACES_MAX: usize = 1 << INDEX_BITS;
 
-/// How many ghosts are kept: enough that an answer would have to be this many given-up calls late to be mistaken.
+/// The number of ghosts that are kept: an answer would have to be this many given-up calls late to be mistaken.
 const GHOSTS_MAX: usize = 16 * 1024;
 
-/// Takes the outcome of a call that no fiber waits for.
+/// Receives the outcome of a call that no fiber waits for.
 pub(super) type Callback = Box<dyn FnOnce(Result<Response, Error>)>;
 
-/// Who is told.
+/// The receiver of the outcome.
 pub(super) enum Waiter {
     /// A fiber that is about to park, or has.
     Fiber(Option<LocalWaker>),
@@ -47,15 +47,15 @@ enum State {
 struct Place {
     generation: u32,
     state: State,
-    /// Whether the request is on its way; else it is held back and can still be taken back.
+    /// Whether the request was sent; if not, it is held and can still be removed.
     written: bool,
-    /// For calls with a callback: made once for the place, armed for each call.
+    /// For calls with a callback: created once for the slot, armed for each call.
     timer: Option<Timer>,
 }
 
-/// What is to be done, once the slab is free again, for a call that has its outcome.
+/// The action for a call that has its outcome, to be done once the slab is no longer borrowed.
 pub(super) enum Completed {
-    /// Nobody waits by that msgid: the outcome comes back.
+    /// No caller waits by that msgid: the outcome is returned.
     Ignored(Result<Response, Error>),
     /// The outcome is in the slab.
     Wake(Option<LocalWaker>),
@@ -64,7 +64,7 @@ pub(super) enum Completed {
 }
 
 impl Completed {
-    /// Tells the one who waits; the outcome, if nobody does. Not while the slab is borrowed.
+    /// Notifies the waiter. Returns the outcome if there is none. Not while the slab is borrowed.
     #[inline]
     pub(super) fn deliver(self) -> Option<Result<Response, Error>> {
         match self {
@@ -91,7 +91,7 @@ impl InFlight {
         self.waiting
     }
 
-    /// A place for a call; the result is its msgid.
+    /// Reserves a slot for a call and returns its msgid.
     #[inline]
     pub(super) fn insert(
         &mut self,
@@ -159,7 +159,7 @@ impl InFlight {
         self.free.push(index);
     }
 
-    /// Sets who is to be woken; `false` if the call has its outcome already, or is gone.
+    /// Sets the fiber to wake; `false` if the call has its outcome already, or does not exist.
     #[inline]
     pub(super) fn set_waker(&mut self, id: u32, waker: LocalWaker) -> bool {
         match self.find(id) {
@@ -174,7 +174,7 @@ impl InFlight {
         }
     }
 
-    /// Takes the outcome that a woken fiber finds, and frees the place.
+    /// Takes the outcome for a woken fiber, and frees the slot.
     #[inline]
     pub(super) fn take_outcome(&mut self, id: u32) -> Option<Result<Response, Error>> {
         let place = self.find(id)?;
@@ -190,7 +190,7 @@ impl InFlight {
         }
     }
 
-    /// Notes the outcome of a call.
+    /// Records the outcome of a call.
     #[inline]
     pub(super) fn complete(&mut self, id: u32, outcome: Result<Response, Error>) -> Completed {
         let Some(place) = self.find(id) else {
@@ -221,8 +221,8 @@ impl InFlight {
         }
     }
 
-    /// Gives a waiting call up: its answer will not be taken. Tells whether it had been written, `None` if it was not
-    /// waiting any more.
+    /// Gives a waiting call up: its answer will be ignored. Returns whether it had been written, or `None` if it was no
+    /// longer waiting.
     pub(super) fn abandon(&mut self, id: u32) -> Option<(bool, Waiter)> {
         let place = self.find(id)?;
         match std::mem::replace(&mut place.state, State::Free) {
@@ -247,7 +247,7 @@ impl InFlight {
         }
     }
 
-    /// Takes a call back that never went out, as if it had not been made.
+    /// Removes a call that was never sent, as if it had not been made.
     pub(super) fn take_back(&mut self, id: u32) {
         if self
             .find(id)
@@ -258,7 +258,7 @@ impl InFlight {
         }
     }
 
-    /// Marks a held call as written; `false` if nobody waits for it any more.
+    /// Marks a held call as written; `false` if no caller waits for it any more.
     pub(super) fn mark_written(&mut self, id: u32) -> bool {
         match self.find(id) {
             Some(place) if matches!(place.state, State::Waiting(_)) => {
@@ -269,26 +269,27 @@ impl InFlight {
         }
     }
 
-    /// Whether somebody waits for that call.
+    /// Whether a caller waits for that call.
     pub(super) fn is_waiting(&mut self, id: u32) -> bool {
         self.find(id)
             .is_some_and(|place| matches!(place.state, State::Waiting(_)))
     }
 
-    /// The timer of a call's place, made by `make` (which gets the index) when the place is first used so.
+    /// The timer of a call's slot, created by `make` (which receives the index) at the slot's first use with a
+    /// callback.
     pub(super) fn timer(&mut self, id: u32, make: impl FnOnce(u32) -> Timer) -> Option<&Timer> {
         let place = self.find(id)?;
         Some(place.timer.get_or_insert_with(|| make(id & INDEX_MASK)))
     }
 
-    /// The call that has the place `index` now.
+    /// The call that occupies slot `index` now.
     pub(super) fn id_at(&self, index: u32) -> Option<u32> {
         self.places
             .get(index as usize)
             .map(|place| msgid(place.generation, index))
     }
 
-    /// The calls that were written and wait, or all that wait; ghosts are laid.
+    /// Removes the calls that were written and wait, or all that wait; ghosts are freed.
     pub(super) fn drain_ids(&mut self, only_written: bool) -> Vec<u32> {
         while !self.ghosts.is_empty() {
             self.lay_ghost();

@@ -1,4 +1,4 @@
-//! Requests of the peer: those that wait to be started, those that run, and what they cost.
+//! Requests of the peer: those that wait to be started, those that run, and their cost.
 
 use super::Inner;
 use super::accounts::{Accounts, HANDLER_BYTES};
@@ -15,40 +15,40 @@ use yue_scheduler::{Instant, Timer};
 
 /// The requests of the present link.
 pub(super) struct Inbox {
-    /// Requests that have arrived and not started.
+    /// Requests that have arrived and have not started.
     pub(super) queue: RefCell<VecDeque<Request>>,
     pub(super) queued_bytes: Cell<usize>,
-    /// Whether the workers know that the queue holds something.
+    /// Whether the workers know that the queue is not empty.
     pub(super) listed: Cell<bool>,
     /// Requests that wait or run, those of lost links included,
     pub(super) in_flight: Cell<usize>,
     /// the bytes in which they came,
     pub(super) request_bytes: Cell<usize>,
-    /// and the memory that their arguments have become.
+    /// and the memory of their decoded arguments.
     decoded_bytes: Cell<usize>,
-    /// Whether the link is read.
+    /// Whether the link is being read.
     pub(super) reading: Cell<bool>,
-    /// The accounts let it go on when memory is free.
+    /// The accounts resume the session when memory is free.
     pub(super) thirsty: Cell<bool>,
     pub(super) running: RefCell<Running>,
-    /// Requests at the front of the queue whose segments hold little else.
+    /// Requests at the front of the queue whose segments hold little beside them.
     settled: Cell<usize>,
-    /// Buffers read since the queue was empty, or looked through, last.
+    /// Buffers read since the queue was last empty or scanned.
     reads: Cell<u32>,
-    /// The peer sends no more, and waits for the answers to what it asked.
+    /// The peer sends no more, and waits for the answers to its requests.
     pub(super) input_ended: Cell<bool>,
     /// Set with `input_ended` by a yue peer that closed in order: the link ends with this reason once the requests that
     /// arrived before have started.
     pub(super) ending: RefCell<Option<CloseReason>>,
-    /// Those of the listener.
+    /// The listener's accounts.
     pub(super) accounts: Rc<Accounts>,
-    /// Bytes of output and of a message that is not whole, as the accounts know them.
+    /// Bytes of output and of an incomplete message, as reported to the accounts.
     pub(super) other_bytes: Cell<usize>,
-    /// A message has begun and is not whole: when its progress is looked at,
+    /// The time of the next progress check of an incomplete message,
     pub(super) message_timer: Timer,
-    /// and where it began, and how much had been read, when that was done last.
+    /// its start, and the bytes read at the last check.
     pub(super) message_began: Cell<(u64, u64)>,
-    /// Releases of references whose turn has come: (id, crossings).
+    /// Releases of references that are due: (id, crossings).
     pub(super) released: RefCell<Vec<(u64, u64)>>,
 }
 
@@ -78,8 +78,8 @@ impl Inbox {
 }
 
 impl Inbox {
-    /// Forgets the requests of a link that is over; those that run stay in the accounts until they end. The result is
-    /// to be dropped when no cell is borrowed.
+    /// Drops the requests of a link that has ended; running ones stay in the accounts until they end. The caller drops
+    /// the result when no cell is borrowed.
     pub(super) fn reset(&self) -> (VecDeque<Request>, Running) {
         let queue = self.take_queue();
         self.accounts.replace_memory(self.other_bytes.take(), 0);
@@ -92,7 +92,7 @@ impl Inbox {
         (queue, self.running.take())
     }
 
-    /// Takes the requests that wait out of the queue and the accounts.
+    /// Removes the waiting requests from the queue and the accounts.
     pub(super) fn take_queue(&self) -> VecDeque<Request> {
         let queue = self.queue.take();
         self.leave(queue.len(), self.queued_bytes.take());
@@ -100,8 +100,8 @@ impl Inbox {
         queue
     }
 
-    /// Whether a request waits that may start before the grant: a call of a function that this side has passed to the
-    /// client in a call of its own.
+    /// Whether a waiting request may start before the grant: a call of a function that this side passed to the client
+    /// in one of its own calls.
     pub(super) fn has_early(&self) -> bool {
         self.queue.borrow().iter().any(Request::is_early)
     }
@@ -112,21 +112,21 @@ impl Inbox {
         queue.remove(index)
     }
 
-    /// What the session holds of the listener's memory.
+    /// The listener's memory that the session holds.
     pub(super) fn memory(&self) -> usize {
         let running = self.in_flight.get() - self.queue.borrow().len();
         let requests = self.request_bytes.get() + self.decoded_bytes.get();
         requests + self.other_bytes.get() + running * HANDLER_BYTES
     }
 
-    /// A request's arguments have become so much memory, which it keeps until it is over.
+    /// Records the memory of a request's decoded arguments, which it keeps until it ends.
     #[inline]
     pub(super) fn decoded(&self, bytes: usize) {
         self.decoded_bytes.set(self.decoded_bytes.get() + bytes);
         self.accounts.replace_memory(0, bytes);
     }
 
-    /// Takes requests out of the accounts.
+    /// Removes requests from the accounts.
     #[inline]
     pub(super) fn leave(&self, requests: usize, bytes: usize) {
         self.accounts.leave(requests, bytes);
@@ -135,28 +135,28 @@ impl Inbox {
     }
 }
 
-/// A request that has arrived and not started.
+/// A request that has arrived and has not started.
 pub(super) struct Request {
-    /// What holds name and arguments; `None` once they are decoded.
+    /// The segment with name and arguments; `None` once they are decoded.
     pub(super) segment: Option<Segment>,
     /// `None`: a notification.
     pub(super) msgid: Option<u32>,
-    /// A reference is called, not a name.
+    /// Set if a reference is called instead of a name.
     pub(super) reference: Option<u64>,
     pub(super) name: Place,
     /// The array of arguments, its header included,
     pub(super) params: Place,
-    /// and where the first of them begins.
+    /// and the start of the first one.
     pub(super) first: u32,
     pub(super) count: u32,
-    /// The whole message's, for the accounts.
+    /// The size of the whole message, for the accounts.
     pub(super) bytes: u32,
     pub(super) deadline: Instant,
-    /// How many requests arrived before it.
+    /// The number of requests that arrived before it.
     pub(super) arrival: u64,
 }
 
-/// A range of a segment, in half the room.
+/// A range of a segment, in half the memory.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     pub(super) start: u32,
@@ -164,7 +164,7 @@ pub(super) struct Place {
 }
 
 impl Request {
-    /// Moves it to a segment of its own.
+    /// Moves it to a new segment.
     fn detach(&mut self) {
         let Some(segment) = &self.segment else { return };
         let start = match self.reference {
@@ -197,12 +197,11 @@ impl Request {
     }
 }
 
-/// So many buffers may be kept by requests that workers will take soon.
+/// The maximum number of buffers that requests may keep while workers will take them soon.
 const PINNED_MAX: u32 = 32;
 
 impl Inbox {
-    /// Another buffer arrives. Requests that workers will take soon are left where they are, unless they become many
-    /// buffers.
+    /// Counts another buffer. Requests that workers will take soon stay where they are, unless they hold many buffers.
     #[inline]
     pub(super) fn count_read(&self) {
         if self.queue.borrow().is_empty() {
@@ -214,8 +213,8 @@ impl Inbox {
         }
     }
 
-    /// Copies requests that have to wait out of segments that are much larger than they are: six bytes must not keep
-    /// a whole buffer. Each request is looked at once.
+    /// Copies waiting requests out of segments that are much larger than they are: six bytes must not keep a whole
+    /// buffer. Each request is examined once.
     pub(super) fn unpin(&self) {
         self.reads.set(0);
         let mut queue = self.queue.borrow_mut();
@@ -238,17 +237,17 @@ impl Inbox {
     }
 }
 
-/// What the other side can cancel.
+/// The requests that the peer can cancel.
 #[derive(Default)]
 pub(super) struct Running {
-    /// The requests that run, if the options let callers stop them.
+    /// The running requests, if the options let callers stop them.
     pub(super) by_id: HashMap<u32, Rc<RequestContext>, IdHash>,
-    /// Requests that were given up before they started, with the count of arrivals at that time: it does not concern a
-    /// later one with the same msgid.
+    /// Requests that were given up before they started, with the count of arrivals at that time: the entry does not
+    /// concern a later request with the same msgid.
     pub(super) cancelled: HashMap<u32, u64, IdHash>,
-    /// Requests that have arrived.
+    /// The number of requests that have arrived.
     pub(super) arrivals: u64,
-    /// The first request that waited when `cancelled` was looked through last.
+    /// The first waiting request when `cancelled` was last pruned.
     pruned_to: u64,
 }
 
@@ -297,7 +296,7 @@ impl Hasher for IdHasher {
 }
 
 impl Inner {
-    /// Takes a request in, or refuses it.
+    /// Queues a request, or refuses it.
     pub(super) fn enqueue(&self, mut request: Request) {
         if let Some(limit) = &self.rate
             && self.refuse_for_rate(limit, request.msgid)
@@ -320,7 +319,7 @@ impl Inner {
         inbox.queue.borrow_mut().push_back(request);
     }
 
-    /// Takes the next request, which starts now. It stays in the accounts until [`Inner::request_done`].
+    /// Removes the next request, which starts now. It stays in the accounts until [`Inner::request_done`].
     #[inline]
     pub(super) fn pop_request(&self) -> Option<Request> {
         let inbox = &self.inbox;
@@ -344,7 +343,7 @@ impl Inner {
         Some(request)
     }
 
-    /// A request of so many bytes, which became so much memory, is over, whether or not its link is.
+    /// A request of `bytes`, decoded to `decoded` bytes of memory, has ended, whether or not its link has.
     #[inline]
     pub(super) fn request_done(&self, bytes: u32, decoded: usize) {
         self.inbox.leave(1, bytes as usize);
@@ -363,8 +362,7 @@ impl Inner {
         }
     }
 
-    /// The other side gave a request up: one that waits is not started; one that runs is told to stop if the options
-    /// say so.
+    /// The peer gave a request up. A waiting one is not started; a running one is cancelled if the options say so.
     pub(super) fn cancel_request(&self, msgid: u32) {
         let running = self.inbox.running.borrow().by_id.get(&msgid).cloned();
         if let Some(context) = running {
@@ -378,7 +376,7 @@ impl Inner {
         let mut running = self.inbox.running.borrow_mut();
         let limit = self.options.limits.in_flight_max;
         if running.cancelled.len() >= limit && first >= running.pruned_to + limit as u64 / 2 {
-            // Most were for requests that run, or are over.
+            // Most entries were for requests that run or have ended.
             running.cancelled.retain(|_, arrivals| *arrivals > first);
             running.pruned_to = first;
         }
@@ -404,7 +402,7 @@ impl Inner {
         cancelled.is_some_and(|arrivals| request.arrival < arrivals)
     }
 
-    /// A request is over and cannot be cancelled any more. Another with the same msgid is left alone.
+    /// A request has ended and cannot be cancelled any more. Another one with the same msgid is left alone.
     #[inline]
     pub(super) fn forget_running(&self, msgid: u32, context: &Rc<RequestContext>) {
         let mut running = self.inbox.running.borrow_mut();

@@ -1,8 +1,8 @@
-//! What the session hears: bytes into segments, segments into messages, messages to those they concern.
+//! Incoming bytes: bytes into segments, segments into messages, messages to their receivers.
 //!
-//! A segment is filled by the transport and never changed while a message points into it. The beginning of a message
-//! that is not whole yet is moved, once, to the front of the next segment, where the rest is appended: work stays in
-//! proportion to the bytes, whatever the pieces.
+//! The transport fills a segment, which never changes while a message points into it. The beginning of an incomplete
+//! message is moved, once, to the front of the next segment, where the rest is appended: the work stays in proportion
+//! to the bytes, whatever the pieces.
 
 use super::Inner;
 use super::era::Era;
@@ -21,19 +21,19 @@ use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::{Instant, deadline_after};
 
-/// A longer map of extensions is ignored: nobody has that much to say there.
+/// A longer map of extensions is ignored: no peer needs that much.
 const EXTENSIONS_MAX: usize = 1024;
 
-/// So much of what is no message is told.
+/// The maximum length of the excerpt of malformed bytes in a report.
 const EXCERPT_MAX: usize = 40;
 
 pub(super) struct Input {
     scanner: Scanner,
     limits: ScanLimits,
     segment: Option<Segment>,
-    /// Where in the segment the message begins that is scanned.
+    /// The start, in the segment, of the message that is being scanned.
     start: usize,
-    /// What arrives now belongs to it.
+    /// The era of the bytes that arrive now.
     era: Option<Rc<Era>>,
 }
 
@@ -48,7 +48,7 @@ impl Input {
         }
     }
 
-    /// Forgets all, for another link.
+    /// Clears all state, for another link.
     pub(super) fn reset(&mut self, era: Rc<Era>) {
         *self = Input::new(self.limits, era);
     }
@@ -58,7 +58,7 @@ impl Input {
         self.era = self.era.as_ref().map(|era| era.close(releases));
     }
 
-    /// Bytes of a message that is not whole, and the memory that they keep.
+    /// The bytes of an incomplete message, and the memory that they keep.
     pub(super) fn unfinished(&self) -> (usize, usize) {
         self.segment.as_ref().map_or((0, 0), |segment| {
             (segment.bytes().len() - self.start, segment.capacity())
@@ -118,7 +118,7 @@ impl Input {
         }
     }
 
-    /// The next whole message: its segment, its place there, its parts.
+    /// The next whole message: its segment, its position there, its parts.
     #[inline]
     fn next(&mut self) -> Result<Option<(Segment, usize, Frame)>, ProtocolError> {
         let Some(segment) = &self.segment else {
@@ -126,7 +126,7 @@ impl Input {
         };
         let Some(frame) = self.scanner.advance(&segment.bytes()[self.start..])? else {
             if self.start == segment.bytes().len() {
-                // All is read: the buffer goes back with the last message that points into it.
+                // All bytes are read: the buffer is returned with the last message that points into it.
                 self.segment = None;
             }
             return Ok(None);
@@ -136,7 +136,7 @@ impl Input {
         Ok(Some((segment.clone(), start, frame)))
     }
 
-    /// The beginning of the message at hand, of which so many bytes have been taken already, in printable characters.
+    /// The beginning of the present message, of which `taken` bytes were consumed already, in printable characters.
     fn excerpt(&self, taken: usize) -> String {
         let Some(segment) = &self.segment else {
             return String::new();
@@ -147,7 +147,7 @@ impl Input {
         format!("{}{more}", shown.escape_ascii())
     }
 
-    /// The msgid of a request that cannot be taken, if it had come so far.
+    /// The msgid of a request that is refused, if that much of it has arrived.
     fn msgid_of_refused(&self) -> Option<u32> {
         let bytes = &self.segment.as_ref()?.bytes()[self.start..];
         let [kind, id, ..] = *self.scanner.seen() else {
@@ -290,7 +290,7 @@ impl Inner {
         }
     }
 
-    /// Answers a request with an error, from wherever.
+    /// Answers a request with an error, from any context.
     pub(super) fn answer_error(&self, msgid: u32, value: &ErrorValue<'_>) {
         let written = self.write(|out| {
             encode::error_response(out, msgid, |out| {
@@ -302,8 +302,8 @@ impl Inner {
         self.watch_output();
     }
 
-    /// The bytes cannot be taken: says so, if it is known to whom, and ends the link. Of the message that they are in,
-    /// so many bytes have been taken already.
+    /// The bytes cannot be accepted: sends the reason, if the msgid is known, and ends the link. `taken` bytes of the
+    /// message were consumed already.
     #[cold]
     fn refuse_input(&self, error: ProtocolError, taken: usize) {
         let (kind, counter) = match error {
@@ -320,7 +320,7 @@ impl Inner {
         self.end_for_protocol(error, taken);
     }
 
-    /// Ends the link for what came over it, and tells the program.
+    /// Ends the link because of the bytes that came over it, and notifies the program.
     #[cold]
     pub(super) fn end_for_protocol(&self, error: ProtocolError, taken: usize) {
         let received = self.input.borrow().excerpt(taken);
@@ -333,7 +333,7 @@ impl Inner {
     }
 }
 
-/// A notification of that method and those arguments, its segment and arrival still to be filled in.
+/// A notification of that method and those arguments; the caller fills in its segment and arrival.
 #[inline]
 fn queued(segment: &Segment, frame: &Frame, method: Method<'_>, params: Params<'_>) -> Request {
     let base = segment.bytes().as_ptr() as usize;

@@ -1,4 +1,4 @@
-//! The link under a session: its events, its end, and how the session goes on from there.
+//! The link under a session: its events, its end, and what the session does after it.
 
 use super::Inner;
 use super::era::Era;
@@ -15,19 +15,19 @@ use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::{Timer, deadline_after, this_loop};
 
-/// How long a link that is being closed may take to pass on what was written.
+/// The time that a closing link has to send what was written.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// The present link, if there is one, and what is known of the peer behind it.
+/// The present link, if there is one, and facts about its peer.
 pub(super) struct Link {
-    /// Counts the links. What belongs to an earlier one is recognized by it.
+    /// Counts the links. It identifies objects that belong to an earlier one.
     pub(super) epoch: Cell<u32>,
     pub(super) transport: RefCell<Option<Rc<dyn Transport>>>,
-    /// The peer said hello, or answered ours.
+    /// The peer sent hello, or answered this side's.
     pub(super) peer_is_yue: Cell<bool>,
-    /// Why the session drains.
+    /// The reason why the session drains.
     draining_for: RefCell<Option<CloseReason>>,
-    /// Handshake, draining and stalls, one at a time: the phase tells which.
+    /// Timer for handshake, draining and stalls, one at a time: the phase determines which.
     pub(super) timer: Timer,
 }
 
@@ -54,7 +54,7 @@ impl Link {
         transport.map(|transport| f(&*transport))
     }
 
-    /// Forgets the link; the next one has another epoch.
+    /// Drops the link; the next one has another epoch.
     fn end(&self) -> Option<Rc<dyn Transport>> {
         self.epoch.set(self.epoch.get().wrapping_add(1));
         self.timer.cancel();
@@ -64,7 +64,7 @@ impl Link {
     }
 }
 
-/// The events of one link. Those of a link that is over do nothing.
+/// The events of one link. After the link's end they do nothing.
 struct LinkEvents {
     session: Rc<Inner>,
     epoch: u32,
@@ -110,7 +110,7 @@ impl Events for LinkEvents {
 }
 
 impl Inner {
-    /// The events for the link that is made next.
+    /// Creates the events for the next link.
     pub(super) fn link_events(&self) -> Rc<dyn Events> {
         struct Gone;
         impl Events for Gone {
@@ -127,7 +127,7 @@ impl Inner {
         }
     }
 
-    /// A link is there.
+    /// Installs a new link.
     pub(super) fn link_up(&self, transport: Rc<dyn Transport>) {
         let Some(action) = self.happen(Event::LinkUp) else {
             return transport.close();
@@ -142,20 +142,20 @@ impl Inner {
         }
     }
 
-    /// Sends what was written, then closes; nothing more is heard, and calls that wait fail now.
+    /// Sends what was written, then closes. Nothing more is read, and waiting calls fail now.
     pub(super) fn drain(&self, reason: CloseReason) {
         if self.happen(Event::DrainAsked).is_some() {
             self.drain_link(reason);
         }
     }
 
-    /// Tells a yue peer why the session is closed for good.
+    /// Sends the reason why the session is closed for good to a yue peer.
     pub(super) fn send_reason(&self, reason: &str) {
         if reason.is_empty() || !self.link.peer_is_yue.get() {
             return;
         }
         let failure = Failure::of_kind(ErrorKind::ConnectionLost, reason);
-        // It fails only if messages are limited to less than a reason; then the link ends without one.
+        // It fails only if the message limit is smaller than a reason; then the link ends without one.
         let _ = self.write(|out| {
             encode::notification(out, Method::Name(b"$yue/refused"), |out| {
                 failure.encode(out);
@@ -179,13 +179,13 @@ impl Inner {
         }
     }
 
-    /// Whether a session that drains makes no new link.
+    /// Whether a draining session makes no new link.
     pub(super) fn ends_for_good(&self) -> bool {
         let reason = self.link.draining_for.borrow();
         self.role == Role::Accepted || matches!(*reason, Some(CloseReason::Local) | None)
     }
 
-    /// The session's timer: what it was armed for follows from the phase.
+    /// Handles the session's timer; the phase determines its purpose.
     pub(super) fn time_is_over(&self) {
         match self.phase.get() {
             Phase::Greeting | Phase::Accepting => self.handshake_is_late(),
@@ -202,7 +202,7 @@ impl Inner {
         }
     }
 
-    /// The link is over. Everything that belonged to it ends; then the session decides how it goes on.
+    /// The link has ended, and everything that belonged to it ends; then the session decides what to do next.
     pub(super) fn end_link(&self, reason: CloseReason) {
         if self.happen(Event::LinkOver).is_none() {
             return;
@@ -266,7 +266,7 @@ impl Inner {
         }
     }
 
-    /// How the session goes on after a link that ended for that reason.
+    /// The session's next step after a link that ended for `reason`.
     fn afterwards(&self, reason: &CloseReason, retry: Retry) -> Afterwards {
         if self.role == Role::Accepted || matches!(reason, CloseReason::Local) {
             return Afterwards::Finish;
@@ -274,7 +274,7 @@ impl Inner {
         let again = match retry {
             Retry::Yes => true,
             Retry::No => false,
-            // To ask again in the same words helps against a link that broke, not against a refusal.
+            // Repeating the same request helps against a link that broke, not against a refusal.
             Retry::Default => self.options.reconnect && self.next_may_fare_better(reason),
         };
         if again {
@@ -284,7 +284,7 @@ impl Inner {
         }
     }
 
-    /// Whether another link may fare better than one that ended for that reason.
+    /// Whether another link may be better than one that ended for `reason`.
     fn next_may_fare_better(&self, reason: &CloseReason) -> bool {
         match reason {
             CloseReason::Refused(_) | CloseReason::HookFailed(_) => false,
@@ -301,7 +301,7 @@ impl Inner {
         }
     }
 
-    /// This side closes the session for good; a peer that listens is told why.
+    /// This side closes the session for good; a yue peer receives the reason.
     pub(super) fn close(&self, reason: &str) {
         if self.is_ungranted() {
             let reason = match reason {

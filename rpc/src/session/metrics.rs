@@ -1,10 +1,10 @@
-//! What all sessions of the process have done, as lines of [`metrics_text`](yue_scheduler::inspect::metrics_text).
+//! Totals of all sessions of the process, as lines of [`metrics_text`](yue_scheduler::inspect::metrics_text).
 //!
-//! A session counts in its own counters (`options.rs`), which it shares with a list of all. Whoever reads adds them up,
-//! together with what those that are gone have left. So a call costs no more for being counted, and the list is locked
-//! when a session begins, when it ends, and for a reader.
+//! A session counts in its own counters (`options.rs`), which it shares with a list of all sessions. A reader adds them
+//! up, together with the totals that ended sessions have left. So counting adds no cost to a call, and the list is
+//! locked only when a session begins, when it ends, and for a reader.
 //!
-//! Invariant: a session is in the list or in what is left, never in both and never in neither; so no sum ever falls.
+//! Invariant: a session is in exactly one of the list and the leftover totals, so no sum ever falls.
 
 use super::Role;
 use super::options::{Counters, Stats};
@@ -31,14 +31,14 @@ impl Sessions {
     }
 }
 
-/// Those that were opened, and those that were accepted.
+/// The sessions that were opened, and those that were accepted.
 static ALL: Mutex<[Sessions; 2]> = Mutex::new([Sessions::NONE; 2]);
 
 fn all() -> MutexGuard<'static, [Sessions; 2]> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A session's counters, which are in the list as long as it lives.
+/// A session's counters, which stay in the list as long as it lives.
 pub(super) struct Counted {
     counters: Arc<Counters>,
     role: Role,
@@ -66,7 +66,7 @@ impl Deref for Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut left = self.counters.snapshot();
-        // A session that is dropped with its link ends it.
+        // Dropping a session together with its link ends the link.
         left.links_ended = left.links;
         let mut all = all();
         let sessions = &mut all[self.role as usize];
@@ -79,7 +79,7 @@ impl Drop for Counted {
 
 type Value = fn(&Stats) -> u64;
 
-/// Name, help, and which counter it is.
+/// Name, help, and the counter.
 const COUNTERS: [(&str, &str, Value); 19] = [
     ("links_total", "Links that came up.", |s| s.links),
     ("links_ended_total", "Links that ended.", |s| s.links_ended),
@@ -152,7 +152,7 @@ const COUNTERS: [(&str, &str, Value); 19] = [
     ),
 ];
 
-/// What was refused, and why.
+/// Refusals, by reason.
 const REFUSED: [(&str, Value); 12] = [
     ("connections", |s| s.refused_connections),
     ("handlers", |s| s.refused_handlers),

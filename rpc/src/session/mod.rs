@@ -1,5 +1,5 @@
-//! A session: one connection, over which both sides call each other, for as long as the program wants it, over however
-//! many links it takes.
+//! Sessions: one connection, over which both sides call each other, for as long as the program wants, over however many
+//! links that takes.
 //!
 //! ```text
 //!   caller fiber ──encode──▶ WriteBuffer ──flush──▶ Transport ─ ─ ─▶ the peer
@@ -40,15 +40,16 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Values are written by *encoders*: closures that append any number of msgpack values to a buffer, and say how many.
+//! Values are written by *encoders*: closures that append any number of msgpack values to a buffer, and return the
+//! number.
 //!
 //! # Invariants
 //!
 //! - A session belongs to one loop; everything here runs on it. State is in cells, and no borrow is held while the
 //!   program's code runs (encoders included: the output buffer is taken out of its cell for them).
-//! - The *epoch* counts links. Whatever belongs to an earlier link (an event, a reply, a reference) is recognized by it
-//!   and dropped.
-//! - The phase changes only by `happen`, as `phase.rs` says; only `link.rs` changes the link.
+//! - The *epoch* counts links. It identifies objects of an earlier link (an event, a reply, a reference), which are
+//!   dropped.
+//! - Only `happen` changes the phase, by the rules of `phase.rs`; only `link.rs` changes the link.
 //! - Requests of one connection start in the order in which they arrived.
 
 mod accounts;
@@ -154,24 +155,24 @@ struct Inner {
     input: RefCell<Input>,
     inbox: Inbox,
     output: WriteBuffer,
-    /// What waits for room in it.
+    /// Messages that wait for room in it.
     backlog: Backlog,
-    /// How often the peer may call.
+    /// The limit on the rate of the peer's calls.
     rate: Option<RateLimit>,
-    /// Calls of ours that wait for their answers,
+    /// Outgoing calls that wait for their answers,
     calls: RefCell<InFlight>,
-    /// and those among them that wait for a link.
+    /// and the calls among them that wait for a link.
     queued_calls: RefCell<QueuedCalls>,
     references: RefCell<References>,
     extension: RefCell<Option<Rc<dyn Any>>>,
-    /// Called when an accepted session is over.
+    /// Called when an accepted session has ended.
     on_gone: RefCell<Option<Box<dyn FnOnce()>>>,
     counters: Counted,
     since: Instant,
 }
 
 impl Session {
-    /// A session that connects when it is first used.
+    /// Creates a session that connects at its first use.
     ///
     /// # Panics
     /// Outside a loop.
@@ -189,7 +190,7 @@ impl Session {
         }
     }
 
-    /// A session over a link that the other side made. `start` gets the events of the link and starts it.
+    /// Creates a session over a link that the peer made. `start` receives the events of the link and starts it.
     ///
     /// # Errors
     /// Those of `start`.
@@ -205,7 +206,7 @@ impl Session {
         Session::accept_into(Rc::default(), address.into(), service, options, start)
     }
 
-    /// As [`Session::accept`], for a listener with accounts for all of its sessions.
+    /// Like [`Session::accept`], for a listener with accounts for all of its sessions.
     pub(crate) fn accept_into(
         accounts: Rc<Accounts>,
         address: String,
@@ -219,17 +220,17 @@ impl Session {
         Ok(Session { inner })
     }
 
-    /// The address of the other side, for messages.
+    /// The address of the peer, for messages.
     pub fn address(&self) -> &str {
         &self.inner.address
     }
 
-    /// Whether calls go through at once: the link is up, and granted.
+    /// Whether calls go out at once: the link is up, and granted.
     pub fn connected(&self) -> bool {
         self.inner.phase.get() == Phase::Up
     }
 
-    /// Whether the session was closed for good. What was written may still be leaving; see [`Session::is_over`].
+    /// Whether the session was closed for good. Written messages may still be leaving; see [`Session::is_over`].
     pub fn is_closed(&self) -> bool {
         match self.inner.phase.get() {
             Phase::Closed => true,
@@ -238,42 +239,42 @@ impl Session {
         }
     }
 
-    /// Whether the session is over for good, and has said so: no hook is called any more.
+    /// Whether the session has ended for good, and all hooks have returned: none is called any more.
     pub fn is_over(&self) -> bool {
         self.inner.phase.get() == Phase::Closed
     }
 
-    /// Whether the other side said hello, and so understands references, deadlines and several results.
+    /// Whether the peer sent hello, and so understands references, deadlines and several results.
     pub fn peer_is_yue(&self) -> bool {
         self.inner.link.peer_is_yue.get()
     }
 
-    /// What the session has done so far.
+    /// The session's counts so far.
     pub fn stats(&self) -> Stats {
         self.inner.counters.snapshot()
     }
 
-    /// Calls of ours that wait for their answers.
+    /// Outgoing calls that wait for their answers.
     pub fn calls_in_flight(&self) -> usize {
         self.inner.calls.borrow().waiting()
     }
 
-    /// Requests of the other side that wait or run.
+    /// Requests of the peer that wait or run.
     pub fn requests_in_flight(&self) -> usize {
         self.inner.inbox.in_flight.get()
     }
 
-    /// For how long the session has been there.
+    /// The time since the session was created.
     pub fn age(&self) -> Duration {
         now().saturating_since(self.inner.since)
     }
 
-    /// Closes the session for good: what is written already still leaves, calls that wait fail.
+    /// Closes the session for good: written messages still leave, waiting calls fail.
     pub fn close(&self) {
         self.inner.close("");
     }
 
-    /// As [`Session::close`], and tells the other side why, if it is a yue: its [`CloseReason`](crate::CloseReason) is
+    /// Like [`Session::close`], and sends the reason to a yue peer, whose [`CloseReason`](crate::CloseReason) is then
     /// [`Told`](crate::CloseReason::Told).
     ///
     /// ```
@@ -315,22 +316,22 @@ impl Session {
         self.inner.close(reason);
     }
 
-    /// Sets the program's own object beside the connection; returns the one before.
+    /// Attaches the program's own object to the connection; returns the previous one.
     pub fn set_extension(&self, extension: Option<Rc<dyn Any>>) -> Option<Rc<dyn Any>> {
         self.inner.extension.replace(extension)
     }
 
-    /// The program's own object beside the connection.
+    /// The program's own object attached to the connection.
     pub fn extension(&self) -> Option<Rc<dyn Any>> {
         self.inner.extension.borrow().clone()
     }
 
-    /// A number that tells this session from every other of its loop while it lives.
+    /// A number that identifies this session among those of its loop while it lives.
     pub fn key(&self) -> usize {
         Rc::as_ptr(&self.inner) as usize
     }
 
-    /// Has `gone` called once, on the loop, when an accepted session is over.
+    /// Registers `gone`, to be called once, on the loop, when an accepted session has ended.
     pub(crate) fn on_gone(&self, gone: impl FnOnce() + 'static) {
         if self.inner.phase.get() == Phase::Closed {
             gone();
@@ -406,14 +407,15 @@ impl Inner {
         })
     }
 
-    /// Moves to the phase that the event leads to; what must be done about it, or `None` if it means nothing now.
+    /// Moves to the phase that the event leads to. Returns the required action, or `None` if the event has no meaning
+    /// now.
     fn happen(&self, event: Event) -> Option<Action> {
         let (phase, action) = phase::next(self.role, self.phase.get(), event)?;
         self.phase.set(phase);
         Some(action)
     }
 
-    /// The counted pointer to this very session. It exists while any method runs, since one is held to call it.
+    /// The counted pointer to this session. It exists while any method runs, since the caller holds one.
     fn strong(&self) -> Option<Rc<Inner>> {
         self.this.upgrade()
     }

@@ -1,4 +1,4 @@
-//! What a session allows, what it counts, and how one call is made.
+//! Options, limits and counters of a session, and the timeout of one call.
 
 use crate::proto::ScanLimits;
 use std::sync::OnceLock;
@@ -8,7 +8,7 @@ use yue_scheduler::StackClass;
 
 const MIB: usize = 1 << 20;
 
-/// How sessions behave. The defaults serve most programs.
+/// Options of a session. The defaults serve most programs.
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,22 +26,22 @@ const MIB: usize = 1 << 20;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What is refused, and when.
+    /// The limits above which the session refuses.
     pub limits: Limits,
-    /// How long a call waits for its answer, if it does not say otherwise.
+    /// The time that a call waits for its answer, unless the call sets its own.
     pub timeout: Duration,
-    /// Opened connections: do not ask the other side whether it is a yue; it gets plain msgpack-rpc.
+    /// Opened connections: do not ask whether the peer is yue; it gets plain msgpack-rpc.
     pub legacy: bool,
-    /// Opened connections: connect again when a link that was up is lost, or was refused, if the hooks do not decide.
+    /// Opened connections: reconnect when a link that was up is lost, or was refused, unless the hooks decide.
     pub reconnect: bool,
-    /// Opened connections: wait and try again even when the very first attempt is refused.
+    /// Opened connections: wait and retry even when the very first attempt is refused.
     pub retry: bool,
-    /// What becomes of a connection whose peer does not read the notifications that are sent to it.
+    /// The treatment of a connection whose peer does not read the notifications that are sent to it.
     pub when_full: WhenFull,
     /// Lets callers stop the handlers of this side: a handler that has started is cancelled when its caller gives up or
-    /// its caller's time is over, and the calls that it makes wait no longer than its caller does. By default a handler
-    /// that has started runs to its end, whatever its caller does, and an answer that nobody waits for is dropped by
-    /// the caller's side. In either case a request that has not started when its caller's time is over never starts.
+    /// its caller's time ends, and the calls that it makes wait no longer than its caller does. By default a handler
+    /// that has started runs to its end, whatever its caller does, and the caller's side drops an answer that nobody
+    /// waits for. In both cases a request that has not started when its caller's time ends never starts.
     ///
     /// ```
     /// use std::time::Duration;
@@ -67,7 +67,7 @@ pub struct Options {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub cancel: bool,
-    /// The stacks on which handlers and hooks run.
+    /// The class of the stacks on which handlers and hooks run.
     pub stack: StackClass,
 }
 
@@ -86,8 +86,8 @@ impl Default for Options {
     }
 }
 
-/// What a notification does that finds more than [`Limits::output_bytes_max`] waiting to be sent. It is an error,
-/// `QueueFullError`, in any case; over `thread://` it is nothing else.
+/// The treatment of a notification that finds more than [`Limits::output_bytes_max`] waiting to be sent. It always
+/// returns the error `QueueFullError`; over `thread://` that is all.
 ///
 /// ```
 /// use yue::rpc::{Options, WhenFull};
@@ -99,15 +99,16 @@ impl Default for Options {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WhenFull {
-    /// The link ends, [`TooSlow`](crate::CloseReason::TooSlow): peer and program start anew, and no message is missing
-    /// in the middle.
+    /// The link ends, [`TooSlow`](crate::CloseReason::TooSlow): peer and program start from the beginning, and no
+    /// message is missing in the middle.
     #[default]
     Close,
-    /// The notification is dropped and counted, and [`Hooks::on_full`](crate::Hooks::on_full) is told of the first one.
+    /// The notification is dropped and counted, and [`Hooks::on_full`](crate::Hooks::on_full) is called for the first
+    /// one.
     Drop,
 }
 
-/// The limits of one connection. Each has an error that says that it was crossed, and a counter in [`Stats`].
+/// The limits of one connection. Each has an error that reports it, and a counter in [`Stats`].
 ///
 /// ```
 /// use yue::rpc::typed::{Client, Server};
@@ -128,44 +129,46 @@ pub enum WhenFull {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Bytes of one message, either way.
+    /// Bytes of one message, in either direction.
     pub message_bytes_max: usize,
-    /// Arrays and maps inside each other in a message.
+    /// The nesting of arrays and maps in a message.
     pub nesting_max: usize,
-    /// Requests of the other side that wait or run, and, separately, calls of ours that wait for an answer.
+    /// Requests of the peer that wait or run, and, separately, outgoing calls that wait for an answer.
     pub in_flight_max: usize,
-    /// Bytes of requests that wait or run. Above it the connection is not read for a while; where our own progress may
-    /// depend on what comes next, it is read on, and requests above twice the limit are refused as busy.
+    /// Bytes of requests that wait or run. Above it the connection is not read for a while. Where this side's own
+    /// progress may depend on the next message, reading continues, and requests above twice the limit are refused as
+    /// busy.
     pub pending_input_bytes_max: usize,
     /// Bytes waiting to be sent; above it no request is started, and callers wait before they write.
     pub output_bytes_high: usize,
-    /// Bytes waiting to be sent; above it nothing more is queued that does not wait: asynchronous calls fail, and
-    /// notifications are treated as [`Options::when_full`] says. A peer that sends on what we must answer at once
-    /// (pings, requests that a limit refuses) and does not read is closed a largest message and `output_bytes_high`
-    /// above it. Less than `output_bytes_high` means as much.
+    /// Bytes waiting to be sent; above it, messages whose sender does not wait are not queued: asynchronous calls fail,
+    /// and [`Options::when_full`] applies to notifications. A peer that keeps sending messages which must be answered
+    /// at once (pings, requests that a limit refuses) and does not read is closed a largest message and
+    /// `output_bytes_high` above it. A value below `output_bytes_high` acts like `output_bytes_high`.
     pub output_bytes_max: usize,
-    /// Bytes of calls that are held back until the link is up and granted.
+    /// Bytes of calls that are held until the link is up and granted.
     pub held_bytes_max: usize,
-    /// Bytes that a client may send before it is granted, answers to our calls apart.
+    /// Bytes that a client may send before it is granted, except answers to this side's calls.
     pub ungranted_bytes_max: usize,
     /// Requests of a client that wait for its grant.
     pub ungranted_requests_max: usize,
     /// Connections of a listener.
     pub connections_max: usize,
-    /// Requests that wait or run on all connections of a listener. Near it a connection above its fair share is refused
-    /// first.
+    /// Requests that wait or run on all connections of a listener. Near the limit, connections above their fair share
+    /// are refused first.
     pub handlers_max: usize,
-    /// Bytes of input, requests and output on all connections of a listener. Above it those with most are not read.
+    /// Bytes of input, requests and output on all connections of a listener. Above it the connections that hold most
+    /// are not read.
     pub memory_max: usize,
-    /// How long a message that has begun may take to grow by a kilobyte, or to end.
+    /// The time in which a message that has begun must grow by a kilobyte, or end.
     pub message_time: Duration,
-    /// References to functions of ours that the other side holds.
+    /// References to functions of this side that the peer holds.
     pub references_max: usize,
-    /// How often the other side may call. `None`: as often as it likes.
+    /// The rate at which the peer may call. `None`: unlimited.
     pub rate: Option<Rate>,
-    /// How long greeting and `on_accept` may take together.
+    /// The time for greeting and `on_accept` together.
     pub handshake: Duration,
-    /// How long the other side may read nothing at all while more than `output_bytes_high` waits for it.
+    /// The time that the peer may read nothing at all while more than `output_bytes_high` waits for it.
     pub stall: Duration,
 }
 
@@ -180,7 +183,7 @@ impl Default for Limits {
             nesting_max,
             in_flight_max: 16_384,
             pending_input_bytes_max: 8 * MIB,
-            // A few times what a socket's own buffers hold, so that a fast peer does not meet it.
+            // A few times the size of a socket's own buffers, so that a fast peer does not reach it.
             output_bytes_high: MIB,
             output_bytes_max: 8 * MIB,
             held_bytes_max: 8 * MIB,
@@ -198,13 +201,13 @@ impl Default for Limits {
     }
 }
 
-/// What the machine gives a listener by default.
+/// The machine's resources, which set a listener's defaults.
 struct Machine {
     connections_max: usize,
     memory_max: usize,
 }
 
-/// Descriptors are left for what else the program opens, and a listener takes a quarter of the memory at most.
+/// Descriptors are left for the program's other files, and a listener takes at most a quarter of the memory.
 fn machine() -> &'static Machine {
     static MACHINE: OnceLock<Machine> = OnceLock::new();
     MACHINE.get_or_init(|| {
@@ -236,14 +239,14 @@ fn machine() -> &'static Machine {
 }
 
 impl Limits {
-    /// How much output may wait when something is queued that does not wait for room.
+    /// The maximum of waiting output for messages whose sender does not wait for room.
     #[inline]
     pub(super) fn output_max(&self) -> usize {
         self.output_bytes_max.max(self.output_bytes_high)
     }
 
-    /// How much output may wait when answers are written without a worker: notifications may have filled it up to a
-    /// message of the largest size above their limit.
+    /// The maximum of waiting output for answers that are written without a worker: notifications may have filled it up
+    /// to a message of the largest size above their limit.
     pub(super) fn output_ceiling(&self) -> usize {
         self.output_max()
             .saturating_add(self.message_bytes_max)
@@ -251,7 +254,7 @@ impl Limits {
     }
 
     pub(super) fn scan(&self) -> ScanLimits {
-        // Places in a segment are kept in 32 bits.
+        // Positions in a segment are kept in 32 bits.
         let message_bytes_max = self.message_bytes_max.min(1 << 30);
         ScanLimits {
             message_bytes_max,
@@ -260,10 +263,10 @@ impl Limits {
     }
 }
 
-/// How often the other side of a connection may call: a bucket of `burst` calls that is filled by `calls_per_second`.
+/// The rate at which the peer of a connection may call: a bucket of `burst` calls that is filled by `calls_per_second`.
 ///
-/// A call that finds it empty is answered with `ServerBusyError`; a notification goes nowhere. A peer that goes on
-/// regardless is closed: when it has been refused ten buckets full, of which one tenth of the rate is forgiven.
+/// A call that finds it empty is answered with `ServerBusyError`; a notification is dropped. A peer that ignores this
+/// is closed when ten buckets' worth of its calls have been refused, of which one tenth of the rate is forgiven.
 ///
 /// ```
 /// use yue::rpc::{Limits, Options, Rate};
@@ -275,17 +278,17 @@ impl Limits {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rate {
-    /// How many calls, and notifications, it may make in a second in the long run.
+    /// The number of calls and notifications per second in the long run.
     pub calls_per_second: f64,
-    /// How many it may make at once after a pause. At least 1.
+    /// The number of calls at once after a pause. At least 1.
     pub burst: u32,
 }
 
-/// Levels of a message around an error's value, the deepest place that a value has: the message's array, the error's
-/// array, and its map of details. The limit is one of values; who decodes them holds it, as an error of one call.
+/// Levels of a message around an error's value, the deepest position of a value: the message's array, the error's
+/// array, and its map of details. The limit applies to values; the decoder enforces it, as an error of one call.
 const ENVELOPE_LEVELS: usize = 3;
 
-/// How long a call may take.
+/// The time limit of a call.
 ///
 /// ```
 /// use std::time::Duration;
@@ -306,18 +309,18 @@ const ENVELOPE_LEVELS: usize = 3;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Timeout {
-    /// As the session's [`Options::timeout`] says.
+    /// The session's [`Options::timeout`].
     #[default]
     Default,
-    /// That long.
+    /// That duration.
     After(Duration),
-    /// As long as it takes.
+    /// No limit.
     Never,
 }
 
 macro_rules! stats {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What a connection has done, and which limits it met. All counts are since the session was made.
+        /// The counts of a connection, and the limits that it met. All counts are since the session was created.
         ///
         /// ```
         /// use yue::rpc::typed::{Client, Server};
@@ -361,19 +364,19 @@ macro_rules! stats {
 stats! {
     /// Calls made.
     calls,
-    /// Calls that were held back at first.
+    /// Calls that were held at first.
     calls_held,
-    /// Notifications taken, to be sent.
+    /// Notifications queued.
     notifications,
-    /// Notifications not taken because too much was waiting to be sent.
+    /// Notifications dropped because too much was waiting to be sent.
     notifications_dropped,
-    /// Notifications whose time was over before there was room to send them.
+    /// Notifications that expired before there was room to send them.
     notifications_late,
-    /// Requests and notifications of the other side that were started.
+    /// Requests and notifications of the peer that were started.
     requests,
-    /// Calls that ran out of time.
+    /// Calls that timed out.
     timeouts,
-    /// Answers that nobody waited for.
+    /// Answers that no caller waited for.
     answers_ignored,
     /// Bytes read.
     bytes_in,
@@ -393,53 +396,53 @@ stats! {
     refused_handlers,
     /// Requests refused because too many waited for the grant.
     refused_ungranted,
-    /// Messages that began and did not go on.
+    /// Messages that began and were not completed in time.
     refused_unfinished,
     /// Requests refused because those in flight had too many bytes.
     refused_pending_input,
-    /// Messages, either way, refused for their size.
+    /// Messages, in either direction, refused for their size.
     refused_too_large,
     /// Messages that were malformed or nested too deep.
     refused_malformed,
     /// Calls refused because too many wait for answers.
     refused_calls,
-    /// Calls refused because too many bytes are held back.
+    /// Calls refused because too many bytes are held.
     refused_held,
-    /// References refused because the other side holds too many.
+    /// References refused because the peer holds too many.
     refused_references,
-    /// Requests refused because the other side calls too often.
+    /// Requests refused because the peer calls too often.
     refused_rate,
-    /// How often reading stopped because too much input was waiting.
+    /// The number of times reading stopped because too much input was waiting.
     reading_stopped,
-    /// How often requests were not started because too much output was waiting.
+    /// The number of times requests were not started because too much output was waiting.
     dispatch_stopped,
-    /// Handshakes that took too long.
+    /// Handshakes that timed out.
     handshake_timeouts,
-    /// Links ended because the other side did not read.
+    /// Links ended because the peer did not read.
     stalls,
-    /// Links ended because the other side read too slowly for what is sent to it.
+    /// Links ended because the peer read its messages too slowly.
     too_slow,
-    /// Pings sent, since the other side had said nothing for a while.
+    /// Pings sent because the peer had been silent for a while.
     pings,
-    /// Links ended because the other side said nothing, and did not answer a ping.
+    /// Links ended because the peer was silent, and did not answer a ping.
     silences,
-    /// How often reading stopped because the connections of the listener held too much memory.
+    /// The number of times reading stopped because the connections of the listener held too much memory.
     memory_stopped,
 }
 
-/// A number that the session's loop changes and any thread may read.
+/// A counter that the session's loop changes and any thread may read.
 #[derive(Default)]
 pub(super) struct Counter(AtomicU64);
 
 impl Counter {
     pub(super) fn get(&self) -> u64 {
-        // Relaxed: a count, which nothing else depends on.
+        // Relaxed: nothing else depends on the count.
         self.0.load(Ordering::Relaxed)
     }
 
     #[inline]
     fn add(&self, amount: u64) {
-        // One thread writes, so that this is a plain addition.
+        // Only one thread writes, so this is a plain addition.
         self.0.store(self.get() + amount, Ordering::Relaxed);
     }
 }

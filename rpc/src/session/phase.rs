@@ -1,4 +1,4 @@
-//! The phases of a session, and what leads from one to the next: a pure state machine.
+//! The phases of a session and their transitions: a pure state machine.
 //!
 //! ```text
 //!   opened:    Idle ─call─▶ Connecting ─▶ Greeting ─granted─▶ Accepting ─▶ Up
@@ -7,40 +7,40 @@
 //!   accepted:  Idle ─▶ Accepting ─granted─▶ Up ─▶ Ending ─▶ Closed     any ─close()─▶ Draining ─▶ Ending ─▶ Closed
 //! ```
 //!
-//! [`next`] knows nothing of links, timers or hooks: it maps a phase and an event to the next phase and the one thing
-//! that the session must do about it. So the machine can be driven alone, by any sequence of events, as the tests do.
+//! [`next`] knows nothing of links, timers or hooks: it maps a phase and an event to the next phase and the one action
+//! that the session must take. So tests can drive the machine alone, by any sequence of events.
 //!
 //! Invariants, for every sequence of events:
 //! - `Closed` is final.
 //! - A link exists exactly in `Greeting`, `Accepting`, `Up` and `Draining`.
-//! - Each link that came up is ended once, by [`Action::EndLink`], and `on_close` is asked once for it.
+//! - Each link that came up is ended once, by [`Action::EndLink`], and `on_close` runs once for it.
 //! - `Idle` and `Closed` are entered with an action that fails the calls that wait for a link.
 
-/// Which side made the link.
+/// The side that made the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Opened,
     Accepted,
 }
 
-/// Where a session is in its life.
+/// The phase of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// There is no link, and none is being made.
     Idle,
-    /// A fiber makes a link, or waits to try again.
+    /// A fiber makes a link, or waits to retry.
     Connecting,
-    /// The link is up; hello is asked, or the grant awaited.
+    /// The link is up; hello was sent, or the grant is awaited.
     Greeting,
     /// `on_accept` runs.
     Accepting,
-    /// Calls go both ways.
+    /// Calls go in both directions.
     Up,
-    /// Only what was written still leaves: refused, or closed by this side.
+    /// Only messages already written still leave: refused, or closed by this side.
     Draining,
-    /// The link is over and `on_close` runs.
+    /// The link has ended and `on_close` runs.
     Ending,
-    /// Over for good.
+    /// Ended for good.
     Closed,
 }
 
@@ -54,7 +54,7 @@ impl Phase {
     }
 }
 
-/// What happens to a session.
+/// Events of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
     /// The program makes a call.
@@ -63,13 +63,13 @@ pub(super) enum Event {
     LinkUp,
     /// No link could be made, and no further attempt follows.
     ConnectFailed,
-    /// Opened sessions: the server grants the connection. `hook`: our own `on_accept` has the last word.
+    /// Opened sessions: the server grants the connection. `hook`: the local `on_accept` makes the final decision.
     Granted { hook: bool },
     /// `on_accept` grants the connection, or an accepting session has none.
     Accepted,
-    /// The link is to end when what was written has left.
+    /// The link must end when everything written has left.
     DrainAsked,
-    /// The link is over.
+    /// The link has ended.
     LinkOver,
     /// `on_close` has returned.
     CloseHandled(Afterwards),
@@ -77,29 +77,29 @@ pub(super) enum Event {
     CloseAsked,
 }
 
-/// How a session goes on after a link has ended.
+/// The session's next step after a link has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Afterwards {
     /// It makes a new link now.
     Reconnect,
-    /// It makes a new link when it is called.
+    /// It makes a new link at the next call.
     Rest,
-    /// Not at all.
+    /// It ends for good.
     Finish,
 }
 
-/// What the session must do about an event.
+/// The action that an event requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     /// Start a fiber that makes a link.
     Connect,
     /// Fail the calls that wait for a link.
     FailQueued,
-    /// Say hello and wait for the grant.
+    /// Send hello and wait for the grant.
     Greet,
     /// Run the hooks that decide whether the link is granted.
     Admit,
-    /// Run our own `on_accept`.
+    /// Run the local `on_accept`.
     AskHook,
     /// Let calls and requests through.
     OpenGates,
@@ -109,13 +109,13 @@ pub(super) enum Action {
     DrainForGood,
     /// Drop everything that belonged to the link, and run `on_close`.
     EndLink,
-    /// Stop connecting, and do what `Finish` does.
+    /// Stop connecting, and do the same as `Finish`.
     FinishConnecting,
-    /// Fail the calls that wait and tell whoever waits for the end.
+    /// Fail the waiting calls and notify everyone who waits for the end.
     Finish,
 }
 
-/// The next phase and what to do, or `None` if the event means nothing in this phase.
+/// The next phase and the action, or `None` if the event has no meaning in this phase.
 pub(super) fn next(role: Role, phase: Phase, event: Event) -> Option<(Phase, Action)> {
     use Role::{Accepted, Opened};
     Some(match (phase, event, role) {
@@ -134,7 +134,7 @@ pub(super) fn next(role: Role, phase: Phase, event: Event) -> Option<(Phase, Act
             _,
         ) => (Phase::Draining, Action::DrainLink),
         (Phase::Draining, Event::CloseAsked, _) => (Phase::Draining, Action::DrainForGood),
-        // While it connects: the transport broke before the connector had handed it over.
+        // While connecting: the transport broke before the connector had handed it over.
         (
             Phase::Connecting | Phase::Greeting | Phase::Accepting | Phase::Up | Phase::Draining,
             Event::LinkOver,
@@ -174,7 +174,7 @@ mod tests {
         ]
     }
 
-    /// What a session would have after performing each action.
+    /// The state that a session would have after each action.
     #[derive(Default)]
     struct World {
         connecting: bool,

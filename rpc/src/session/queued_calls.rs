@@ -1,6 +1,6 @@
-//! Calls that wait for the link to come up and be granted, whole but for what only the link decides: msgid, remaining
-//! time, and the references among the arguments, which are counted when they go on the wire. Timed notifications that
-//! wait for room in the output (`backlog.rs`) wait in the same form.
+//! Calls that wait for the link to come up and be granted. They are complete except for what only the link decides:
+//! msgid, remaining time, and the references among the arguments, which are counted when they go on the wire. Timed
+//! notifications that wait for room in the output (`backlog.rs`) wait in the same form.
 
 use super::Inner;
 use super::options::count;
@@ -20,12 +20,12 @@ pub(super) struct QueuedCall {
     pub(super) body: Vec<u8>,
     /// References among the arguments: (id, token).
     pub(super) exports: Vec<(u64, u64)>,
-    /// The link to which the functions of the peer belong that the call names, if it names any.
+    /// The link of the peer's functions that the call names, if it names any.
     link: Option<u32>,
 }
 
 impl QueuedCall {
-    /// Whether it is a notification that is dropped when its time is over.
+    /// Whether it is a notification that is dropped when it expires.
     fn expires(&self) -> bool {
         self.id.is_none() && self.deadline != Instant::NEVER
     }
@@ -34,11 +34,11 @@ impl QueuedCall {
 pub(super) struct QueuedCalls {
     calls: VecDeque<QueuedCall>,
     bytes: usize,
-    /// Not later than the first notification among them expires.
+    /// A lower bound of the first expiry among its notifications.
     next_expiry: Instant,
-    /// Calls among them that were given up.
+    /// The number of its calls that were given up.
     dead: usize,
-    /// Calls among them that name functions of the peer.
+    /// The number of its calls that name functions of the peer.
     naming_imports: usize,
 }
 
@@ -54,7 +54,8 @@ impl Default for QueuedCalls {
     }
 }
 
-/// While an encoder runs whose message does not go on the wire yet. Dropped by its panic, it gives back what it had.
+/// Exists while an encoder runs whose message does not go on the wire yet. If the encoder panics, dropping this returns
+/// its references.
 struct Holding<'a>(&'a Inner);
 
 impl<'a> Holding<'a> {
@@ -69,7 +70,7 @@ impl<'a> Holding<'a> {
         references.take_held_exports()
     }
 
-    /// The references that the message holds.
+    /// Returns the references that the message holds.
     fn end(self) -> Vec<(u64, u64)> {
         let exports = self.stop();
         std::mem::forget(self);
@@ -84,11 +85,11 @@ impl Drop for Holding<'_> {
     }
 }
 
-/// What a queued call costs beside its bytes.
+/// The cost of a queued call beside its bytes.
 const OVERHEAD_BYTES: usize = 64;
 
 impl Inner {
-    /// Encodes a call now, to be written when the link is up.
+    /// Encodes a call now, to write it when the link is up.
     #[cold]
     pub(super) fn hold(
         &self,
@@ -118,7 +119,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Encodes a call into one of the queues, of which the bytes have a limit.
+    /// Encodes a call into one of the queues, whose bytes are limited.
     #[cold]
     pub(super) fn enqueue_call(
         &self,
@@ -129,7 +130,7 @@ impl Inner {
         method: Method<'_>,
         params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
     ) -> Result<(), Error> {
-        // What certainly finds no room need not be encoded.
+        // A call that certainly finds no room need not be encoded.
         if !self.has_room_in(queue, limit, 0) {
             return Err(full());
         }
@@ -163,9 +164,9 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether a queue takes a call of that length, once notifications whose time is over are out of it.
+    /// Whether a queue has room for a call of that length, after expired notifications are removed.
     fn has_room_in(&self, queue: &RefCell<QueuedCalls>, limit: usize, length: usize) -> bool {
-        // A call of the largest size always finds room where there is no other.
+        // A call of the largest size always finds room in an empty queue.
         let fits = || {
             let bytes = queue.borrow().bytes;
             bytes == 0 || bytes + length + OVERHEAD_BYTES <= limit
@@ -180,7 +181,7 @@ impl Inner {
         fits()
     }
 
-    /// Writes what was held, in the order in which it was called.
+    /// Writes the held calls, in the order in which they were made.
     pub(super) fn write_queued_calls(&self) {
         loop {
             let next = self.queued_calls.borrow_mut().pop();
@@ -235,7 +236,7 @@ impl Inner {
         })
     }
 
-    /// A held call was given up. It is taken out when half of them are dead, so that each costs a constant share.
+    /// A held call was given up. Dead calls are removed when they are half of all, so that each costs a constant share.
     pub(super) fn drop_queued(&self) {
         self.queued_calls.borrow_mut().dead += 1;
         let many = {
@@ -260,7 +261,7 @@ impl Inner {
         *self.queued_calls.borrow_mut() = kept;
     }
 
-    /// Fails all that is held, and all other calls that wait.
+    /// Fails all held calls, and all other waiting calls.
     pub(super) fn fail_queued(&self, error: impl Fn() -> Error) {
         let queued = self.queued_calls.take();
         for call in &queued.calls {
@@ -270,7 +271,7 @@ impl Inner {
         self.drop_backlog();
     }
 
-    /// Tells the program that these functions did not go out after all.
+    /// Tells the program that these functions were not sent after all.
     pub(super) fn drop_exports(&self, exports: &[(u64, u64)]) {
         if !exports.is_empty() {
             let unused = self.references.borrow_mut().forget_held(exports);
@@ -291,7 +292,7 @@ impl QueuedCalls {
         self.calls.push_back(call);
     }
 
-    /// Takes the notifications out whose time is over. Looks through the queue only if there is one.
+    /// Removes expired notifications. Scans the queue only if there is one.
     fn take_expired(&mut self, is_past: impl Fn(Instant) -> bool) -> Vec<QueuedCall> {
         let mut expired = Vec::new();
         if !is_past(self.next_expiry) {
@@ -309,7 +310,7 @@ impl QueuedCalls {
         expired
     }
 
-    /// What they cost.
+    /// The cost of the queued calls.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -334,7 +335,7 @@ impl QueuedCalls {
         call
     }
 
-    /// Whether a call among them names functions of the peer.
+    /// Whether a queued call names functions of the peer.
     #[inline]
     pub(super) fn name_imports(&self) -> bool {
         self.naming_imports != 0

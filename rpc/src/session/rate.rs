@@ -1,8 +1,8 @@
-//! How often a peer may call: a bucket of tokens, and a second one that fills with what is refused.
+//! The limit on a peer's rate of calls: a bucket of tokens, and a second one that fills with refused calls.
 //!
-//! Both are pure: they are given the time. A call takes a token; tokens come back at the rate, up to the burst. What
-//! finds no token is refused, and counts as excess. Excess is forgiven at a tenth of the rate; ten bursts of it are
-//! taken for malice, or for a program that will not stop by itself.
+//! Both are pure: the caller passes the time. A call takes a token; tokens return at the rate, up to the burst. A call
+//! that finds no token is refused, and counts as excess. Excess is forgiven at a tenth of the rate; ten bursts of it
+//! count as malice, or as a program that will not stop by itself.
 
 use super::Inner;
 use super::options::{Rate, count};
@@ -12,10 +12,10 @@ use crate::proto::encode::ErrorValue;
 use std::cell::Cell;
 use yue_scheduler::{Instant, now};
 
-/// So many bursts of refused calls end the link,
+/// This number of bursts of refused calls ends the link,
 const EXCESS_BURSTS: f64 = 10.0;
 
-/// of which this share of the rate is forgiven.
+/// forgiven at this share of the rate.
 const FORGIVEN: f64 = 0.1;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ enum Verdict {
 struct Buckets {
     tokens: f64,
     excess: f64,
-    /// When both were brought up to date; `None` before the first call.
+    /// The time of the last update of both; `None` before the first call.
     at: Option<Instant>,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct RateLimit {
 impl RateLimit {
     pub(super) fn new(mut rate: Rate) -> RateLimit {
         rate.burst = rate.burst.max(1);
-        // Neither NaN nor a negative number fills a bucket.
+        // NaN and negative numbers must not fill a bucket.
         rate.calls_per_second = rate.calls_per_second.max(0.0);
         let buckets = Buckets {
             tokens: f64::from(rate.burst),
@@ -81,7 +81,7 @@ impl RateLimit {
 }
 
 impl Inner {
-    /// Whether a request comes too early. Then it has its answer.
+    /// Refuses a request that comes too early: answers it and returns `true`.
     #[cold]
     pub(super) fn refuse_for_rate(&self, limit: &RateLimit, msgid: Option<u32>) -> bool {
         let verdict = limit.ask(now());
@@ -121,7 +121,7 @@ mod tests {
         })
     }
 
-    /// An arbitrary beginning of time.
+    /// An arbitrary start time.
     fn start() -> Instant {
         Instant::from_nanos(1_000_000_000)
     }

@@ -1,14 +1,14 @@
-//! Functions that crossed as values.
+//! References: functions that crossed the connection as values.
 //!
-//! The program names a function of its own by a *token*; the other side gets an *id* for it. Each crossing adds one to
-//! the id's count; `$yue/release` takes crossings back; with the last one, or with the link, the program hears that
-//! the token is free. Ids begin at a random number for each link, so that one of an earlier link finds nothing. What a
-//! queued call exports is kept apart until the call goes on the wire.
+//! The program names one of its functions by a *token*; the peer gets an *id* for it. Each crossing adds one to the
+//! id's count, and `$yue/release` returns crossings. With the last one, or with the link, the program is notified that
+//! the token is free. The ids of each link begin at a random number, so an id of an earlier link finds nothing. The
+//! exports of a queued call are kept apart until the call goes on the wire.
 //!
-//! A release takes effect after everything that the peer sent before it: see `era.rs`. And what a decoder finds is a
-//! function of the link that its message came over ([`LinkNumber`]), whichever link is up when it decodes.
+//! A release takes effect after everything that the peer sent before it: see `era.rs`. A function that a decoder finds
+//! belongs to the link that its message came over ([`LinkNumber`]), whichever link is up when it decodes.
 //!
-//! Functions of the other side are [`ImportedReference`]s. A collector that finds one dead only records that
+//! Functions of the peer are [`ImportedReference`]s. A collector that finds one dead only records that
 //! ([`Session::release_reference`]); the records leave in one message.
 
 use super::options::count;
@@ -25,11 +25,11 @@ use std::rc::{Rc, Weak};
 
 struct Export {
     token: u64,
-    /// Crossings that the other side has not given back.
+    /// Crossings that the peer has not returned.
     crossings: u64,
-    /// Crossings among them whose release has arrived, but not its turn.
+    /// Crossings among them whose release has arrived but is not due yet.
     releasing: u64,
-    /// QueuedCalls calls that will carry it.
+    /// The number of queued calls that will carry it.
     held: u64,
 }
 
@@ -41,9 +41,9 @@ pub(super) struct References {
     holding: bool,
     /// The queued call that is being encoded names functions of the peer.
     names_imports: bool,
-    /// What the message that is being encoded has exported: (id, token).
+    /// The exports of the message that is being encoded: (id, token).
     in_message: Vec<(u64, u64)>,
-    /// What is to be given back to the other side: (id, crossings).
+    /// The crossings to return to the peer: (id, crossings).
     releases: Vec<(u64, u64)>,
 }
 
@@ -91,7 +91,7 @@ impl References {
         Some(id)
     }
 
-    /// The function that the other side calls by `id`.
+    /// The token of the function that the peer calls by `id`.
     pub(super) fn token(&self, id: u64) -> Option<u64> {
         self.exports
             .get(&id)
@@ -99,7 +99,7 @@ impl References {
             .map(|export| export.token)
     }
 
-    /// Of what a release gives back, that which the peer really holds; it is bounded by what we sent.
+    /// The part of a release that the peer really holds; bounded by what this side sent.
     pub(super) fn accept_releases(
         &mut self,
         given_back: impl Iterator<Item = (u64, u64)>,
@@ -113,7 +113,7 @@ impl References {
         given_back.filter_map(accept).collect()
     }
 
-    /// Takes crossings back; the token, if it was the last.
+    /// Takes crossings back; returns the token if they were the last.
     fn release(&mut self, id: u64, crossings: u64) -> Option<u64> {
         let export = self.exports.get_mut(&id)?;
         export.crossings = export.crossings.saturating_sub(crossings);
@@ -121,7 +121,7 @@ impl References {
         self.remove_unused(id)
     }
 
-    /// Undoes one export of the message that is being encoded; the token, if nothing needs it any more.
+    /// Undoes one export of the message that is being encoded; returns the token if nothing needs it any more.
     fn take_back(&mut self, id: u64) -> Option<u64> {
         let holding = self.holding;
         let export = self.exports.get_mut(&id)?;
@@ -160,7 +160,7 @@ impl References {
         std::mem::take(&mut self.in_message)
     }
 
-    /// A held call goes on the wire: what it exports counts from now on.
+    /// A held call goes on the wire: its exports count from now on.
     pub(super) fn export_held(&mut self, exports: &[(u64, u64)]) {
         for (id, _) in exports {
             if let Some(export) = self.exports.get_mut(id) {
@@ -170,7 +170,7 @@ impl References {
         }
     }
 
-    /// A held call does not go out; gives the tokens that nothing needs any more.
+    /// A held call is dropped; returns the tokens that nothing needs any more.
     pub(super) fn forget_held(&mut self, exports: &[(u64, u64)]) -> Vec<u64> {
         let mut unused = Vec::new();
         for (id, _) in exports {
@@ -192,13 +192,13 @@ impl References {
     }
 }
 
-/// Where the ids of a link begin: anywhere in 48 bits, which every language's numbers hold.
+/// The first id of a link: a random number of 48 bits, which the numbers of every language can hold.
 fn first_id() -> u64 {
     let random = RandomState::new().hash_one(0u8);
     (random >> 16).max(1)
 }
 
-/// Names one of the links that a session has had. References that came over a link belong to it.
+/// Identifies one of the links that a session has had. References that came over a link belong to it.
 ///
 /// ```
 /// use yue::rpc::session::{Service, Session};
@@ -223,7 +223,7 @@ fn first_id() -> u64 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LinkNumber(pub(crate) u32);
 
-/// A function of the other side. It dies with the link that it came over.
+/// A function of the peer. It is valid until the link that it came over ends.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -276,12 +276,12 @@ pub struct ImportedReference {
 }
 
 impl ImportedReference {
-    /// The number that its owner gave it.
+    /// The number that its owner assigned.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// The connection that it came over; `None` if that is gone.
+    /// The connection that it came over; `None` if that no longer exists.
     pub fn session(&self) -> Option<Session> {
         self.session.upgrade().map(|inner| Session { inner })
     }
@@ -300,11 +300,11 @@ impl fmt::Debug for ImportedReference {
 }
 
 impl Session {
-    /// The id under which the other side may call the function that the program names by `token`. To be called by an
-    /// encoder, once for each crossing.
+    /// The id under which the peer may call the function that the program names by `token`. An encoder calls it once
+    /// for each crossing.
     ///
     /// # Errors
-    /// `ArgumentError` if the other side is no yue, `MessageRefusedError` if it holds too many references.
+    /// `ArgumentError` if the peer is not a yue peer, `MessageRefusedError` if it holds too many references.
     pub fn export_reference(&self, token: u64) -> Result<u64, Error> {
         let inner = &*self.inner;
         let mut references = inner.references.borrow_mut();
@@ -320,8 +320,7 @@ impl Session {
         })
     }
 
-    /// Takes back one [`export_reference`](Session::export_reference): the encoder gave the message up, or begins it
-    /// anew.
+    /// Undoes one [`export_reference`](Session::export_reference): the encoder gave the message up, or starts it again.
     pub fn take_back_reference(&self, id: u64) {
         let unused = {
             let mut references = self.inner.references.borrow_mut();
@@ -340,12 +339,12 @@ impl Session {
         }
     }
 
-    /// The token of a function of this side that comes home, by the id that a decoder found.
+    /// The token of a function of this side that is sent back, by the id that a decoder found.
     pub fn exported_token(&self, id: u64) -> Option<u64> {
         self.inner.references.borrow().token(id)
     }
 
-    /// A function of the other side, by the id that a decoder found in a message that came over `link`
+    /// A function of the peer, by the id that a decoder found in a message that came over `link`
     /// ([`Response::link`](super::Response::link), [`Call::link`](super::Call::link)).
     pub fn import_reference(&self, id: u64, link: LinkNumber) -> ImportedReference {
         ImportedReference {
@@ -355,8 +354,7 @@ impl Session {
         }
     }
 
-    /// The id by which a function of the other side goes home among the values of a message. To be called by an
-    /// encoder.
+    /// The id by which a function of the peer is sent back among the values of a message. An encoder calls it.
     ///
     /// # Errors
     /// `ConnectionLostError`, retryable, if the function came over a link that is lost, or over another connection.
@@ -368,13 +366,13 @@ impl Session {
         Ok(reference.id)
     }
 
-    /// The present link, or the one that comes next.
+    /// The present link, or the next one.
     pub fn link(&self) -> LinkNumber {
         LinkNumber(self.inner.link.epoch.get())
     }
 
-    /// Notes that so many crossings of a function of the other side are not needed any more. It only records that, and
-    /// may be called by a finalizer.
+    /// Records that `crossings` of a function of the peer are not needed any more. It only records, so a finalizer may
+    /// call it.
     pub fn release_reference(&self, reference: &ImportedReference, crossings: u64) {
         if reference.is_of(&self.inner) {
             self.inner
@@ -386,15 +384,15 @@ impl Session {
         }
     }
 
-    /// Functions of this side that the other side holds.
+    /// The number of this side's functions that the peer holds.
     pub fn references_held(&self) -> usize {
         self.inner.references.borrow().exports.len()
     }
 }
 
 impl Inner {
-    /// Gives the functions back that are among values which nobody decodes: those of a request that is refused, or of
-    /// an answer that comes too late. Their owner would keep them for as long as the link holds.
+    /// Returns the functions among values that nobody decodes: those of a refused request, or of an answer that comes
+    /// too late. Their owner would keep them for as long as the link lasts.
     #[cold]
     pub(super) fn give_back_unread(&self, values: &[u8]) {
         if !self.link.peer_is_yue.get() {
@@ -408,7 +406,7 @@ impl Inner {
         }
     }
 
-    /// Applies the releases whose turn has come.
+    /// Applies the releases that are due.
     #[inline]
     pub(super) fn apply_releases(&self) {
         if self.inbox.released.borrow().is_empty() {
@@ -418,7 +416,7 @@ impl Inner {
         self.release_exports(released.into_iter());
     }
 
-    /// Crossings have come back.
+    /// Processes returned crossings.
     pub(super) fn release_exports(&self, released: impl Iterator<Item = (u64, u64)>) {
         let tokens: Vec<u64> = {
             let mut references = self.references.borrow_mut();
@@ -431,7 +429,7 @@ impl Inner {
         }
     }
 
-    /// The message that was encoded is on its way, or was taken back.
+    /// The message that was encoded was sent, or was taken back.
     #[inline]
     pub(super) fn settle_exports(&self, sent: bool) {
         if self.references.borrow().in_message.is_empty() {
@@ -443,7 +441,7 @@ impl Inner {
         }
     }
 
-    /// The link is over, and every reference with it.
+    /// The link has ended, and every reference with it.
     pub(super) fn end_references(&self) {
         let tokens = self.references.borrow_mut().end_link();
         if !tokens.is_empty() {
@@ -451,10 +449,11 @@ impl Inner {
         }
     }
 
-    /// Writes what collectors have recorded.
+    /// Writes the releases that collectors have recorded.
     #[inline]
     pub(super) fn send_releases(&self) {
-        // A queued call may name a function whose last proxy is gone meanwhile: the release must not overtake it.
+        // A queued call may name a function whose last proxy has been collected meanwhile: the release must not
+        // overtake it.
         if self.references.borrow().releases.is_empty()
             || self.queued_calls.borrow().name_imports()
             || self.backlog.timed.borrow().name_imports()
@@ -479,7 +478,7 @@ impl Inner {
     }
 }
 
-/// Why a function that came over an earlier link can be neither called nor sent home.
+/// The error for a function of an earlier link, which can be neither called nor sent back.
 pub(super) fn stale_reference() -> Error {
     let text =
         "the function belonged to a connection that is lost; ask the other side for it again";

@@ -1,8 +1,8 @@
-//! A request of the other side, from the queue to its reply.
+//! A request of the peer, from the queue to its reply.
 //!
-//! Each request has an identity of its own, the [`RequestContext`]: it is the fiber's context while the handler runs,
-//! and is inherited by the fibers that the handler spawns. The worker under it is only a stack. A context that nobody
-//! has kept serves for the worker's next request, so that the steady state allocates none.
+//! Each request has its own identity, the [`RequestContext`]: it is the fiber's context while the handler runs, and the
+//! fibers that the handler spawns inherit it. The worker under it is only a stack. A context that nobody has kept
+//! serves the worker's next request, so the steady state allocates none.
 
 use super::inbox::{Place, Request};
 use super::references::LinkNumber;
@@ -56,7 +56,7 @@ pub struct RequestContext {
     /// Whether the request ends when its caller gives up, and its calls with its caller's time; see
     /// [`Options::cancel`](crate::Options::cancel).
     pub(super) obeys_caller: Cell<bool>,
-    /// Whether this is no request, but the connection's handshake: its calls are not held back.
+    /// Set for the connection's handshake, which is not a request: its calls are not held.
     pub(super) handshake: Cell<bool>,
     /// Whether the request has been answered.
     pub(super) replied: Cell<bool>,
@@ -77,7 +77,7 @@ impl RequestContext {
         })
     }
 
-    /// Makes it that of a new request.
+    /// Makes it the context of a new request.
     #[inline]
     pub(super) fn begin(&self, session: Rc<Inner>, deadline: Instant) {
         self.epoch.set(session.link.epoch.get());
@@ -86,7 +86,7 @@ impl RequestContext {
         *self.session.borrow_mut() = Some(session);
     }
 
-    /// Forgets the request.
+    /// Clears the request.
     #[inline]
     pub(super) fn end(&self) {
         let session = self.session.take();
@@ -106,10 +106,10 @@ impl RequestContext {
         self.session.borrow().clone().map(|inner| Session { inner })
     }
 
-    /// When the caller stops waiting; [`Instant::NEVER`] if it did not say.
+    /// The time when the caller stops waiting; [`Instant::NEVER`] if it sent none.
     ///
-    /// A handler that has started runs on after that, unless [`Options::cancel`](crate::Options::cancel) is set; one
-    /// that does long work for its caller alone may look here whether it is still worth while.
+    /// A handler that has started keeps running after that, unless [`Options::cancel`](crate::Options::cancel) is set.
+    /// A handler that does long work only for its caller may check here whether the work is still worthwhile.
     ///
     /// ```
     /// use std::time::Duration;
@@ -135,7 +135,7 @@ impl RequestContext {
         self.deadline.get()
     }
 
-    /// The limit that the caller's time sets to the calls of this request.
+    /// The deadline that the caller's time sets for the calls of this request.
     #[inline]
     pub(super) fn limit_of_calls(&self) -> Instant {
         if self.obeys_caller.get() {
@@ -152,8 +152,8 @@ impl RequestContext {
         self.scope.is_cancelled() || self.session.borrow().as_ref().is_none_or(lost)
     }
 
-    /// Sets the program's own values for this request; returns those before. They end with the request, or with the
-    /// last fiber that inherited it.
+    /// Sets the program's own values for this request; returns the previous ones. They end with the request, or with
+    /// the last fiber that inherited it.
     pub fn set_locals(&self, locals: Option<Rc<dyn Any>>) -> Option<Rc<dyn Any>> {
         self.locals.replace(locals)
     }
@@ -199,7 +199,7 @@ pub fn peer() -> Option<Session> {
     RequestContext::current()?.session()
 }
 
-/// What a request calls.
+/// The target of a request.
 ///
 /// ```
 /// use yue::rpc::session::{Call, CallMethod, Reply, Service};
@@ -216,7 +216,7 @@ pub fn peer() -> Option<Session> {
 pub enum CallMethod<'a> {
     /// A name, perhaps dotted.
     Name(&'a [u8]),
-    /// A function of this side that was passed as a value: the token it was exported with.
+    /// A function of this side that was passed as a value: the token of its export.
     Token(u64),
 }
 
@@ -267,7 +267,7 @@ impl Call {
         }
     }
 
-    /// What is called. Empty after [`Call::release_params`], if it was a name.
+    /// The called method. Empty after [`Call::release_params`], if it was a name.
     #[inline]
     pub fn method(&self) -> CallMethod<'_> {
         match self.token {
@@ -296,16 +296,16 @@ impl Call {
         }
     }
 
-    /// Gives the buffer back that holds name and arguments. To be called when they are decoded, before the handler
-    /// runs: one that waits for long then holds no buffer.
+    /// Returns the buffer that holds name and arguments. Call it when they are decoded, before the handler runs: a
+    /// handler that waits for long then holds no buffer.
     #[inline]
     pub fn release_params(&mut self) {
         self.request.segment = None;
         self.request.count = 0;
     }
 
-    /// Tells the accounts that the arguments have become so many bytes of memory, which the handler keeps until it has
-    /// ended. They count for [`Limits::memory_max`](crate::Limits::memory_max) until then.
+    /// Records the memory of the decoded arguments, in bytes, which the handler keeps until it has ended. It counts for
+    /// [`Limits::memory_max`](crate::Limits::memory_max) until then.
     #[inline]
     pub fn count_memory(&mut self, bytes: usize) {
         self.decoded_bytes += bytes;
@@ -323,19 +323,19 @@ impl Call {
         &self.session
     }
 
-    /// When the caller stops waiting; [`Instant::NEVER`] if it did not say. With
-    /// [`Options::cancel`](crate::Options::cancel) the handler runs under it already.
+    /// The time when the caller stops waiting; [`Instant::NEVER`] if it sent none. With
+    /// [`Options::cancel`](crate::Options::cancel) the handler already runs under this deadline.
     pub fn deadline(&self) -> Instant {
         self.request.deadline
     }
 
-    /// The link that it came over: what the references among its arguments belong to.
+    /// The link that it came over. References among its arguments belong to that link.
     #[inline]
     pub fn link(&self) -> LinkNumber {
         LinkNumber(self.epoch)
     }
 
-    /// Whether nobody waits for a reply.
+    /// Whether no caller waits for a reply.
     pub fn is_notification(&self) -> bool {
         self.request.msgid.is_none()
     }
@@ -363,7 +363,7 @@ impl fmt::Debug for Call {
 #[must_use]
 pub struct Replied(());
 
-/// The right, and the duty, to answer one request. For a notification, or when the link is gone, answers go nowhere.
+/// The right, and the duty, to answer one request. Answers to a notification, or after the link's end, are dropped.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -404,7 +404,7 @@ pub struct Reply {
 impl Reply {
     /// Answers with values.
     ///
-    /// If they cannot be encoded, or are too large, the answer is that error. Parks while the output is full.
+    /// If they cannot be encoded, or are too large, an error is the answer instead. Parks while the output is full.
     #[inline]
     pub fn results(self, encoder: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>) -> Replied {
         let inner = &self.session.inner;
@@ -445,8 +445,8 @@ impl Reply {
         Replied(())
     }
 
-    /// Answers that there is nothing by the name that was called. Functions among the arguments are given back, unless
-    /// [`Call::release_params`] has told that they were decoded.
+    /// Answers that there is no method of the called name. Functions among the arguments are returned to the peer,
+    /// unless [`Call::release_params`] was called, which means that they were decoded.
     pub fn no_method(self, call: &Call) -> Replied {
         if self.session.inner.link.epoch.get() == self.epoch {
             self.session.inner.give_back_unread(call.params().array);
@@ -460,17 +460,17 @@ impl Reply {
         self.fail(&Failure::of_kind(ErrorKind::NoMethod, text))
     }
 
-    /// The msgid to answer, if there is somebody to hear it. Waits for room in the output.
+    /// The msgid to answer, if the caller still waits. Waits for room in the output.
     #[inline]
     fn open_msgid(&self) -> Option<u32> {
         let msgid = self.msgid?;
         let inner = &self.session.inner;
         if inner.link.epoch.get() == self.epoch && inner.output_is_full() {
-            // Even a handler that was cancelled must answer, so the wait is shielded; the stall limit bounds it.
+            // Even a cancelled handler must answer, so the wait is shielded; the stall limit bounds it.
             let waited =
                 yue_scheduler::shield(|| inner.wait_for_room(Writes::Answer, Instant::NEVER));
-            // A fiber that unwinds cannot wait. What it answers goes beyond the limit: one answer for a request that
-            // was let in.
+            // A fiber that unwinds cannot wait. Its answer may exceed the limit: one answer for a request that was
+            // accepted.
             if waited.is_err() && !thread::panicking() {
                 return None;
             }

@@ -1,4 +1,4 @@
-//! What the program gives to its sessions: who answers requests, and who is told of a connection's life.
+//! The program's part of its sessions: the dispatcher of requests and the hooks of a connection's life.
 
 use super::Session;
 use super::request::{Call, Replied, Reply};
@@ -12,9 +12,9 @@ use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::{Instant, deadline_after, is_past};
 
-/// Answers requests. Each runs in a fiber of its own identity, and may park, call back, and spawn.
+/// Answers requests. Each runs in a fiber with its own identity, and may park, call back, and spawn.
 ///
-/// A closure is a `Dispatch`, as [the module](super) shows. A type of one's own is told of references, too:
+/// A closure is a `Dispatch`, as [the module](super) shows. A custom type is also notified of releases:
 ///
 /// ```
 /// use std::cell::RefCell;
@@ -46,27 +46,27 @@ use yue_scheduler::{Instant, deadline_after, is_past};
 /// # drop(service);
 /// ```
 pub trait Dispatch {
-    /// Serves one request or notification. [`Reply`] must be used: one of its methods gives the [`Replied`].
+    /// Serves one request or notification. [`Reply`] must be used: each of its methods returns the [`Replied`].
     ///
-    /// Names of which a segment begins with `_` never come here; they are answered with `NoMethodError`.
+    /// Names with a segment that begins with `_` are not dispatched; they are answered with `NoMethodError`.
     fn call(&self, call: &mut Call, reply: Reply) -> Replied;
 
-    /// The other side holds no more references to these functions, named by the tokens that
-    /// [`Session::export_reference`] was given.
+    /// The peer holds no more references to these functions, named by the tokens that were passed to
+    /// [`Session::export_reference`].
     fn release(&self, tokens: &[u64]) {
         let _ = tokens;
     }
 
-    /// The other side of `session` sent what cannot be taken, and its link is ended for that; `text` says all of it, on
-    /// one line, in printable characters. Called outside fibers. By default it goes to standard error, at most once a
-    /// second for each loop.
+    /// The peer of `session` sent bytes that are not acceptable, and its link ends because of that. `text` describes it
+    /// on one line, in printable characters. Called outside fibers. By default it is printed to standard error, at most
+    /// once a second for each loop.
     fn malformed(&self, session: &Session, text: &str) {
         let _ = session;
         say_seldom(text);
     }
 }
 
-/// Strangers can cause these remarks at will.
+/// Strangers can cause these messages at will.
 fn say_seldom(text: &str) {
     const SILENCE: Duration = Duration::from_secs(1);
     thread_local!(static SILENT_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) });
@@ -82,7 +82,7 @@ impl<F: Fn(&mut Call, Reply) -> Replied> Dispatch for F {
     }
 }
 
-/// A moment in a connection's life.
+/// An event in a connection's life.
 ///
 /// See [`Hooks::wants`]:
 ///
@@ -103,19 +103,19 @@ impl<F: Fn(&mut Call, Reply) -> Replied> Dispatch for F {
 pub enum Moment {
     /// The transport is up.
     Open,
-    /// The other side must be granted, or has granted us.
+    /// The peer must be granted, or has granted the connection.
     Accept,
-    /// The link is over.
+    /// The link has ended.
     Close,
-    /// A call of ours ran out of time.
+    /// An outgoing call timed out.
     Timeout,
     /// A notification was dropped because too much waits to be sent.
     Full,
-    /// There is room for more, as [`Session::ask_for_room`] wanted to hear.
+    /// There is room for more, as requested by [`Session::ask_for_room`].
     Room,
 }
 
-/// What `on_accept` decides.
+/// The decision of `on_accept`.
 ///
 /// ```
 /// use yue::rpc::{ErrorKind, Failure, Verdict};
@@ -129,9 +129,9 @@ pub enum Moment {
 /// ```
 #[derive(Debug, Clone)]
 pub enum Verdict {
-    /// Go on. On the server, the msgpack value (exactly one) travels to the client.
+    /// Continue. On the server, the msgpack value (exactly one) travels to the client.
     Grant(Vec<u8>),
-    /// Say so and close.
+    /// Send the failure and close.
     Refuse(Failure),
 }
 
@@ -142,7 +142,7 @@ impl Verdict {
     }
 }
 
-/// Whether a lost connection is made again.
+/// Whether to make a lost connection again.
 ///
 /// ```
 /// use yue::rpc::session::Session;
@@ -166,20 +166,20 @@ impl Verdict {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Retry {
-    /// As [`Options::reconnect`](crate::Options::reconnect) says; a link that was refused is not tried again.
+    /// Follow [`Options::reconnect`](crate::Options::reconnect); a link that was refused is not retried.
     #[default]
     Default,
     /// Yes.
     Yes,
-    /// No: calls that are held back fail.
+    /// No: held calls fail.
     No,
 }
 
-/// Is told of a connection's life. Every method runs in a fiber and may call over the connection.
+/// The hooks of a connection's life. Every method runs in a fiber and may call over the connection.
 ///
-/// A method is called only if [`Hooks::wants`] said so just before, so that a connection without hooks costs no fiber.
+/// A method is called only if [`Hooks::wants`] returned true just before, so a connection without hooks costs no fiber.
 ///
-/// The server asks each client for a password, as straight-line code, before it lets it in:
+/// The server asks each client for a password, as straight-line code, before it grants the connection:
 ///
 /// ```
 /// use std::rc::Rc;
@@ -217,7 +217,7 @@ pub enum Retry {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Hooks {
-    /// Whether the method for that moment is to be called.
+    /// Whether to call the method for that event.
     fn wants(&self, moment: Moment) -> bool {
         let _ = moment;
         false
@@ -226,39 +226,39 @@ pub trait Hooks {
     /// The transport is up. An error closes the link.
     ///
     /// # Errors
-    /// Why the link is to be closed.
+    /// The reason to close the link.
     fn on_open(&self, session: &Session) -> Result<(), Failure> {
         let _ = session;
         Ok(())
     }
 
-    /// On the server: decides whether the connection is granted; meanwhile its requests wait, and calls to it work.
-    /// On the client: the server has granted with the msgpack value `granted`; calls made before wait until this
-    /// returns, calls made in here go out at once.
+    /// On the server: decides whether the connection is granted; meanwhile its requests wait, and calls to it work. On
+    /// the client: the server has granted with the msgpack value `granted`; calls made before wait until this returns,
+    /// calls made in here go out at once.
     fn on_accept(&self, session: &Session, granted: Option<&[u8]>) -> Verdict {
         let _ = (session, granted);
         Verdict::granted()
     }
 
-    /// The link is over. On the client the result says whether to make it again.
+    /// The link has ended. On the client the result decides whether to make it again.
     fn on_close(&self, session: &Session, reason: &CloseReason) -> Retry {
         let _ = (session, reason);
         Retry::Default
     }
 
-    /// A call of ours ran out of time.
+    /// An outgoing call timed out.
     fn on_timeout(&self, session: &Session) {
         let _ = session;
     }
 
-    /// A notification was dropped ([`WhenFull::Drop`](crate::WhenFull::Drop)) because too much waits to be sent. It is
-    /// the first one since there was room.
+    /// A notification was dropped ([`WhenFull::Drop`](crate::WhenFull::Drop)) because too much waits to be sent. Called
+    /// only for the first one since there was room.
     fn on_full(&self, session: &Session) {
         let _ = session;
     }
 
-    /// [`Session::ask_for_room`] was called, and there is room now; or no link could be made, which
-    /// [`Session::room`] tells.
+    /// [`Session::ask_for_room`] was called, and there is room now; or no link could be made: [`Session::room`] tells
+    /// the two apart.
     fn on_room(&self, session: &Session) {
         let _ = session;
     }
@@ -267,7 +267,7 @@ pub trait Hooks {
 struct NoHooks;
 impl Hooks for NoHooks {}
 
-/// What the sessions of one listener, or one opened connection, have in common.
+/// The dispatcher and the hooks that the sessions of one listener, or one opened connection, share.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -279,9 +279,9 @@ impl Hooks for NoHooks {}
 /// ```
 #[derive(Clone)]
 pub struct Service {
-    /// Who answers requests.
+    /// The dispatcher, which answers requests.
     pub dispatch: Rc<dyn Dispatch>,
-    /// Who is told of a connection's life.
+    /// The hooks of a connection's life.
     pub hooks: Rc<dyn Hooks>,
 }
 
@@ -301,7 +301,7 @@ impl Service {
         }))
     }
 
-    /// The same with hooks.
+    /// Sets the hooks.
     pub fn with_hooks(mut self, hooks: Rc<dyn Hooks>) -> Service {
         self.hooks = hooks;
         self
@@ -314,7 +314,7 @@ impl fmt::Debug for Service {
     }
 }
 
-/// Why a link ended.
+/// The reason why a link ended.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -351,30 +351,30 @@ impl fmt::Debug for Service {
 pub enum CloseReason {
     /// This side closed it.
     Local,
-    /// The other side ended it in order.
+    /// The peer ended it in order.
     Peer,
-    /// The other side ended it, and said why.
+    /// The peer ended it, and sent the reason.
     Told(String),
-    /// It broke: what the system said.
+    /// It broke: the system's error.
     Lost(String),
-    /// The server did not grant the connection: its error, on either side.
+    /// The server did not grant the connection: its error, on both sides.
     Refused(Error),
-    /// The other side sent what is not the protocol, or beyond the limits.
+    /// The peer sent bytes that violate the protocol or the limits.
     Protocol {
-        /// What is wrong.
+        /// The fault.
         error: ProtocolError,
         /// The beginning of what it sent instead of a message, in printable characters.
         received: String,
     },
     /// The handshake took longer than the limit.
     HandshakeTimeout,
-    /// The other side read nothing for too long.
+    /// The peer read nothing for too long.
     Stalled,
-    /// The other side read too slowly for the notifications that were sent to it.
+    /// The peer read too slowly for the notifications that were sent to it.
     TooSlow,
-    /// The other side called too often, and went on when that was refused.
+    /// The peer called too often, and continued after refusals.
     TooManyCalls,
-    /// A hook failed: its words.
+    /// A hook failed: its message.
     HookFailed(String),
 }
 
@@ -402,9 +402,9 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// Why a handler failed, as it travels to the caller.
+/// The failure of a handler, as it travels to the caller.
 ///
-/// A handler of [`typed`](crate::typed) returns it as its error; texts, and errors of calls, become one by `?` or
+/// A handler of [`typed`](crate::typed) returns it as its error; strings, and errors of calls, convert by `?` or
 /// `into()`.
 ///
 /// ```
@@ -425,11 +425,11 @@ pub struct Failure {
     pub type_name: String,
     /// What happened.
     pub message: String,
-    /// Whether the call may be made again without the danger that it runs twice.
+    /// Whether the call can be repeated without the risk that it runs twice.
     pub retryable: bool,
     /// Where it happened.
     pub traceback: Option<String>,
-    /// The raised value in msgpack (one value), if it was more than a text.
+    /// The raised value in msgpack (one value), if it was not a string.
     pub value: Option<Vec<u8>>,
 }
 
@@ -469,7 +469,7 @@ impl Failure {
 }
 
 impl From<Error> for Failure {
-    /// A failed onward call, passed on as what it was.
+    /// A failed onward call, passed on unchanged.
     fn from(error: Error) -> Failure {
         let mut failure = Failure::of_kind(error.kind(), error.message());
         failure.code = error.code();

@@ -1,19 +1,19 @@
-//! Signs of life: a peer that has said nothing for a while is asked for one, and given up when none comes.
+//! Signs of life: a peer that has been silent for a while is pinged, and given up when no answer comes.
 //!
-//! The kernel's keepalive tells whether the peer's machine can be reached. It does not notice a process that is stopped
-//! or hangs, nor a peer behind a proxy that has died there. So two yues over TCP also ask each other, by `$yue/ping`:
+//! The kernel's keepalive shows whether the peer's machine is reachable. It does not notice a process that is stopped
+//! or hangs, nor a peer that has died behind a proxy. So two yue peers over TCP also ping each other, by `$yue/ping`:
 //!
 //! ```text
 //!     last bytes        look: none since      ping           nothing came
 //!         │◀─── up to 1/5 ───▶│◀──── 1/5 ────▶│◀──── 3/5 ────▶│ the link ends       (of `silence_max`, 50 s)
 //! ```
 //!
-//! Slow is not dead. Any byte is a sign of life. A side that does not read, since its accounts are full, says that it
-//! lives by pings that want no answer. While bytes of ours wait to leave, the peer is not judged: that it takes none is
-//! the stall limit's business, and TCP's. So what counts as gone is a peer whose process does not come to its loop for
-//! more than three fifths of the time.
+//! Slow is not dead. Any byte is a sign of life. A side that does not read, since its accounts are full, shows that it
+//! lives by pings that want no answer. While this side's bytes wait to leave, the peer is not judged: a peer that
+//! accepts no bytes is the business of the stall limit, and of TCP. So a peer counts as gone if its process does not
+//! reach its loop for more than three fifths of the time.
 //!
-//! It costs nothing while bytes come: a timer of each link compares a counter, five times in `silence_max`.
+//! It costs nothing while bytes arrive: a timer of each link compares a counter, five times in `silence_max`.
 
 use super::Inner;
 use super::in_flight::Waiter;
@@ -25,14 +25,14 @@ use std::cell::Cell;
 use std::time::Duration;
 use yue_scheduler::{Timer, deadline_after};
 
-/// The watch over one link.
+/// The silence watch of one link.
 pub(super) struct Silence {
     timer: Timer,
-    /// How long the peer may be silent.
+    /// The maximum silence of the peer.
     limit: Cell<Duration>,
-    /// Bytes that had come when the timer was armed.
+    /// Bytes that had arrived when the timer was armed.
     heard: Cell<u64>,
-    /// The peer has been asked since.
+    /// The peer has been pinged since.
     asked: Cell<bool>,
 }
 
@@ -48,7 +48,7 @@ impl Silence {
         }
     }
 
-    /// The link is over.
+    /// The link has ended.
     pub(super) fn end(&self) {
         self.timer.cancel();
     }
@@ -60,8 +60,8 @@ impl Silence {
 }
 
 impl Inner {
-    /// Begins to watch for silence, if the link goes both ways now, the peer understands pings, and the transport does
-    /// not itself know when the peer is gone.
+    /// Starts watching for silence, if the link carries calls in both directions now, the peer understands pings, and
+    /// the transport does not itself notice that the peer is gone.
     pub(super) fn watch_silence(&self) {
         if self.phase.get() != Phase::Up || !self.link.peer_is_yue.get() {
             return;
@@ -82,7 +82,7 @@ impl Inner {
         let silence = &self.silence;
         let bytes = self.counters.bytes_in.get();
         if !self.inbox.reading.get() {
-            // What it says is not read. It shall know that we live.
+            // This side does not read the peer's messages. The peer must learn that this side lives.
             let _ = self.write(|out| encode::notification(out, PING, |_| Ok(0)));
             silence.asked.set(false);
             return silence.arm(1);
@@ -105,7 +105,7 @@ impl Inner {
     }
 
     fn ping(&self) {
-        // The bytes of the answer are what is waited for.
+        // Only the arrival of the answer's bytes matters.
         let waiter = Waiter::Callback(Box::new(|_| ()));
         let inserted = self.calls.borrow_mut().insert(waiter, true, usize::MAX);
         let written = inserted

@@ -6,13 +6,13 @@
 //!   worker 2: the spare: made runnable before a handler starts, if more requests wait
 //! ```
 //!
-//! While handlers do not park, one worker serves everything and the spare finds nothing left when its turn comes. If a
-//! handler parks, the spare is in the run queue already and carries on with the batch, having made a spare of its own.
-//! So the price is one switch a batch, and nobody has to notice that a handler parked.
+//! While handlers do not park, one worker serves everything and the spare finds nothing left when it runs. If a handler
+//! parks, the spare is in the run queue already and continues the batch, after it has queued a new spare. So the price
+//! is one switch per batch, and no code has to detect that a handler parked.
 //!
-//! What the workers of a loop do in one tick is bounded in time, or one client that pipelines would own the loop: when
-//! the run is over, they rest until the tick's end, and sockets, timers and other fibers have their turn. The session
-//! that was being served goes to the end of the line.
+//! The workers of a loop may run for a limited time per tick; otherwise one client that pipelines would own the loop.
+//! At the end of this time they rest until the tick's end, so that sockets, timers and other fibers run. The session
+//! that was being served goes to the end of the list.
 //!
 //! Invariant: if a session is listed, a worker is running, or a spare is in the run queue, or the workers rest and the
 //! tick's end wakes one.
@@ -34,37 +34,37 @@ use yue_scheduler::{
     prepare_park, set_context, this_loop, with_deadline, yield_now,
 };
 
-/// Idle workers that are kept; more would only hold stacks.
+/// The number of idle workers that are kept; more would only hold stacks.
 const IDLE_MAX: usize = 256;
 
-/// How often a loop says that it cannot spawn workers.
+/// The interval between reports that a loop cannot spawn workers.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// How long the workers of a loop run in one tick.
+/// The time that the workers of a loop may run in one tick.
 const RUN_MAX: Duration = Duration::from_micros(200);
 
-/// The most requests between two looks at the clock, and the share of the run that may pass between them.
+/// The maximum number of requests between two clock reads, and the share of the run that may pass between them.
 const LOOK_AFTER_MAX: u32 = 16;
 const LOOKS_PER_RUN: u32 = 8;
 
-/// After so many requests a worker lets other fibers run, and another connection have its turn.
+/// After this number of requests a worker yields to other fibers and to another connection.
 const BATCH: u32 = 64;
 
-/// What the workers have done in the present tick.
+/// The work of the workers in the present tick.
 #[derive(Default)]
 struct Run {
     /// `None`: nothing yet.
     began: Option<Instant>,
     /// Requests served.
     served: u32,
-    /// Requests until the clock is looked at.
+    /// Requests until the next clock read.
     look_after: u32,
-    /// It is over: nothing starts before the tick's end.
+    /// The run has ended: nothing starts before the tick's end.
     over: bool,
 }
 
 impl Run {
-    /// Before a request starts. `false`: none may.
+    /// Called before a request starts. Returns `false` if none may.
     #[inline]
     fn go_on(&mut self, class: StackClass) -> bool {
         if self.look_after != 0 {
@@ -101,7 +101,7 @@ impl Run {
     }
 }
 
-/// Lets the workers of a class run again.
+/// Allows the workers of a class to run again.
 struct RunEnd(StackClass);
 
 impl TickEnd for RunEnd {
@@ -117,9 +117,9 @@ struct Pool {
     loop_id: u32,
     listed: VecDeque<Rc<Inner>>,
     idle: Vec<(FiberId, LocalWaker)>,
-    /// Workers in the run queue on their way to look for a request.
+    /// Workers in the run queue that are about to look for a request.
     spares: usize,
-    /// Until then nothing is said of fibers that cannot be spawned.
+    /// The time until which failures to spawn fibers are not reported.
     silent_until: Option<Instant>,
 }
 
@@ -136,7 +136,7 @@ fn with_pool<R>(class: StackClass, f: impl FnOnce(&mut Pool) -> R) -> R {
         let mut pool = pools[class as usize % 2].borrow_mut();
         let loop_id = this_loop::id();
         if pool.loop_id != loop_id {
-            // Another loop of this thread is over, and its fibers with it.
+            // The thread's previous loop has ended, and its fibers with it.
             *pool = Pool {
                 loop_id,
                 ..Pool::default()
@@ -146,14 +146,14 @@ fn with_pool<R>(class: StackClass, f: impl FnOnce(&mut Pool) -> R) -> R {
     })
 }
 
-/// Lets a session's requests be served.
+/// Lists a session so that its requests are served.
 pub(super) fn list(session: Rc<Inner>) {
     let class = session.options.stack;
     with_pool(class, |pool| pool.listed.push_back(session));
     ensure_spare(class);
 }
 
-/// Sees to it that a worker comes to look for requests.
+/// Ensures that a worker will look for requests.
 #[inline]
 fn ensure_spare(class: StackClass) {
     let spawn = with_pool(class, |pool| {
@@ -192,7 +192,7 @@ fn ensure_spare(class: StackClass) {
     }
 }
 
-/// The life of a worker.
+/// The body of a worker.
 fn work(class: StackClass) {
     with_pool(class, |pool| pool.spares -= 1);
     let mut context = RequestContext::new();
@@ -202,7 +202,7 @@ fn work(class: StackClass) {
         while let Some((session, request)) = next_request(class) {
             ensure_spare(class);
             serve(&context, session, request);
-            // The worker's own, and the fiber's: more means that somebody inherited it.
+            // One count is the worker's, one the fiber's: more means that another fiber inherited it.
             if Rc::strong_count(&context) > 2 {
                 context = RequestContext::new();
                 set_context(Some(context.clone()));
@@ -210,7 +210,7 @@ fn work(class: StackClass) {
                 context.end();
             }
             if yue_scheduler::is_cancelled() {
-                // Told to stop, by a handler or by the loop: another worker, if any may still run, carries on.
+                // Cancelled, by a handler or by the loop: another worker, if any may still run, continues.
                 return ensure_spare(class);
             }
             served += 1;
@@ -224,7 +224,7 @@ fn work(class: StackClass) {
     }
 }
 
-/// The next request of a listed session. Sessions take turns of a batch each.
+/// The next request of a listed session. Sessions alternate after a batch each.
 #[inline]
 fn next_request(class: StackClass) -> Option<(Rc<Inner>, Request)> {
     loop {
@@ -255,7 +255,7 @@ fn next_request(class: StackClass) -> Option<(Rc<Inner>, Request)> {
     }
 }
 
-/// Lets others run. `false`: the worker was told to stop.
+/// Yields to others. Returns `false` if the worker was cancelled.
 fn rest(class: StackClass) -> bool {
     with_pool(class, |pool| {
         if let Some(session) = pool.listed.pop_front() {
@@ -271,7 +271,7 @@ fn rest(class: StackClass) -> bool {
     go_on
 }
 
-/// Waits to be needed. `false`: the worker is not.
+/// Waits until the worker is needed. Returns `false` if it is not.
 fn wait(class: StackClass) -> bool {
     let waker = prepare_park();
     let stays = with_pool(class, |pool| {
@@ -328,7 +328,7 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
         }
     };
     context.begin(session.clone(), deadline);
-    // By default the caller does not decide where a handler stops.
+    // By default the caller does not decide when a handler stops.
     let cancel = session.options.cancel;
     context.obeys_caller.set(cancel);
     let cancellable = msgid.filter(|_| cancel && session.link.peer_is_yue.get());
@@ -361,7 +361,7 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
     session.request_done(bytes, decoded);
 }
 
-/// Why a request is not even started.
+/// The reason why a request is not even started.
 #[inline]
 fn refusal(session: &Inner, request: &Request) -> Option<Failure> {
     if is_past(request.deadline) {

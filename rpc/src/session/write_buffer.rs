@@ -1,8 +1,8 @@
-//! What the session says: one buffer that everybody appends to, and that leaves at the end of the tick, or earlier when
-//! it is worth a write.
+//! The outgoing write buffer, shared by all callers and handlers. It leaves at the end of the tick, or earlier when it
+//! is worth a write.
 //!
-//! Invariant: while an encoder runs, the buffer is out of its cell. What is written meanwhile (a release from a
-//! finalizer, say) goes to a buffer of its own and is appended behind.
+//! Invariant: while an encoder runs, the buffer is out of its cell. Messages written meanwhile (a release from a
+//! finalizer, for example) go to a separate buffer and are appended behind.
 
 use super::Inner;
 use super::flow::SETTLE_BYTES;
@@ -18,19 +18,20 @@ use yue_scheduler::{
     this_loop,
 };
 
-/// A buffer leaves when it holds so many messages,
+/// A buffer leaves when it holds this number of messages,
 const FLUSH_MESSAGES: u32 = 256;
-/// or so many bytes: then one system call is little beside the work of making them, and the other side gets going.
+/// or this number of bytes: then one system call is cheap beside the work of making them, and the peer can start on
+/// them.
 const FLUSH_BYTES: usize = 16 * 1024;
 
-/// While a peer does not read, a buffer leaves only when it holds so many bytes. Else it would be sent a buffer a tick,
-/// each with a few bytes in it and tens of kilobytes of room.
+/// While a peer does not read, a buffer leaves only when it holds this number of bytes. Otherwise one buffer would be
+/// sent per tick, each with a few bytes in it and tens of kilobytes of capacity.
 const GATHER_BYTES: usize = 32 * 1024;
 
-/// It does not read when the transport has had so many bytes, or more, to pass on,
+/// The peer does not read when the transport still has this number of bytes, or more, to send,
 const BACKLOG_BYTES: usize = 64 * 1024;
 
-/// while it was given so many buffers: those of one tick may leave together.
+/// after it was given this number of buffers: those of one tick may leave together.
 const BACKLOG_BUFFERS: u32 = 16;
 
 #[derive(Default)]
@@ -39,13 +40,13 @@ pub(super) struct WriteBuffer {
     bytes: Cell<usize>,
     messages: Cell<u32>,
     at_tick_end: Cell<bool>,
-    /// The buffer waits until the transport has passed bytes on.
+    /// The buffer waits until the transport has sent bytes.
     gathering: Cell<bool>,
-    /// Buffers that the transport was given while it had a backlog.
+    /// Buffers passed to the transport while it had a backlog.
     backlog: Cell<u32>,
-    /// Dispatch was stopped since too much was waiting.
+    /// Dispatch was stopped because too much output was waiting.
     pub(super) above_mark: Cell<bool>,
-    /// Bytes that the transport had passed on when the stall timer was armed.
+    /// Bytes that the transport had sent when the stall timer was armed.
     passed: Cell<u64>,
     /// Handlers that wait for room to answer,
     answers: RefCell<Vec<LocalWaker>>,
@@ -53,7 +54,7 @@ pub(super) struct WriteBuffer {
     callers: RefCell<Vec<LocalWaker>>,
 }
 
-/// What a fiber wants to write when there is room: see `flow.rs` for why it matters.
+/// The kind of message that a fiber wants to write when there is room: see `flow.rs` for why it matters.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Writes {
     Answer,
@@ -61,7 +62,7 @@ pub(super) enum Writes {
 }
 
 impl WriteBuffer {
-    /// Forgets what has not left: the link is gone.
+    /// Drops everything that has not left: the link has ended.
     pub(super) fn clear(&self) {
         buffer::give_back(self.buffer.take());
         self.bytes.set(0);
@@ -71,7 +72,7 @@ impl WriteBuffer {
         self.above_mark.set(false);
     }
 
-    /// Wakes all that wait for room, because nothing will be written any more.
+    /// Wakes every fiber that waits for room, because nothing will be written any more.
     pub(super) fn wake_room_waiters(&self) {
         wake(self.answers.take().into_iter().chain(self.callers.take()));
     }
@@ -83,8 +84,8 @@ fn wake(waiters: impl Iterator<Item = LocalWaker>) {
     }
 }
 
-/// The buffer while an encoder has it. Dropped, also by a panic, it puts the buffer back without what the encoder
-/// wrote.
+/// Holds the buffer while an encoder uses it. Dropping it, even in a panic, restores the buffer without the encoder's
+/// bytes.
 struct Writing<'a> {
     output: &'a WriteBuffer,
     buffer: Vec<u8>,
@@ -105,7 +106,7 @@ impl Drop for Writing<'_> {
 }
 
 impl Inner {
-    /// Appends one message. Nothing is left behind by an `encode` that fails, or makes too large a message.
+    /// Appends one message. An `encode` that fails, or makes too large a message, leaves nothing behind.
     #[inline]
     pub(super) fn write<R>(
         &self,
@@ -158,7 +159,7 @@ impl Inner {
         }
     }
 
-    /// Hands what was said to the transport, unless that has much to do already.
+    /// Passes the buffer to the transport, unless the transport has a backlog.
     fn flush_or_gather(&self) {
         self.apply_releases();
         self.send_releases();
@@ -169,7 +170,7 @@ impl Inner {
         }
     }
 
-    /// Hands what was said to the transport.
+    /// Passes the buffer to the transport.
     pub(super) fn flush(&self) {
         self.apply_releases();
         self.send_releases();
@@ -208,7 +209,7 @@ impl Inner {
         }
     }
 
-    /// Registers for the end of the tick because of something that is not in the buffer yet.
+    /// Registers for the end of the tick because of work that is not in the buffer yet.
     pub(super) fn flush_soon(&self) {
         if !self.output.at_tick_end.get() && this_loop::exists() {
             self.flush_at_tick_end();
@@ -221,20 +222,20 @@ impl Inner {
         self.output.bytes.get() + self.link_bytes()
     }
 
-    /// Bytes that the transport has not passed on.
+    /// Bytes that the transport has not sent.
     #[inline]
     fn link_bytes(&self) -> usize {
         let transport = self.link.transport.borrow();
         transport.as_ref().map_or(0, |link| link.queued_bytes())
     }
 
-    /// Whether so much waits to leave that nothing more should be made.
+    /// Whether so much output waits that no more should be produced.
     #[inline]
     pub(super) fn output_is_full(&self) -> bool {
         self.output_bytes() > self.options.limits.output_bytes_high
     }
 
-    /// Notes that the other side does not keep up; from now on it has `stall` to read something.
+    /// Records that the peer does not keep up; from now on it has `stall` to read something.
     pub(super) fn note_output_full(&self) {
         if !self.output.above_mark.replace(true) {
             count(&self.counters.dispatch_stopped);
@@ -256,17 +257,17 @@ impl Inner {
         }
     }
 
-    /// Bytes that the transport has passed on.
+    /// Bytes that the transport has sent.
     fn bytes_passed(&self) -> u64 {
         self.counters.bytes_out.get() - self.link_bytes() as u64
     }
 
-    /// Whether the peer has read anything since the stall timer was armed. One that reads slowly is not dead.
+    /// Whether the peer has read anything since the stall timer was armed. A slow reader is not dead.
     pub(super) fn output_moves(&self) -> bool {
         self.bytes_passed() > self.output.passed.get()
     }
 
-    /// The transport has passed a buffer on.
+    /// The transport has sent a buffer.
     pub(super) fn sent(&self, buffer: Option<Vec<u8>>) {
         if let Some(buffer) = buffer {
             buffer::give_back(buffer);
@@ -285,16 +286,17 @@ impl Inner {
         if !self.output.above_mark.get() && self.inbox.reading.get() {
             return;
         }
-        // Half the mark, so that a slow reader does not have us stop and go with each buffer.
+        // Half the mark, so that a slow reader does not stop and start this side with each buffer.
         if self.output_bytes() > self.options.limits.output_bytes_high / 2 {
-            // It may have been filled again since the transport looked.
+            // It may have filled up again since the transport's check.
             self.link.with(|link| link.tell_when_sent());
             return self.arm_stall();
         }
         self.output_has_room();
     }
 
-    /// Room again: it is given out in the order that `flow.rs` explains. Whoever is woken looks whether it lasted.
+    /// There is room again: distributes it in the order that `flow.rs` explains. Each woken fiber checks whether there
+    /// is still room.
     fn output_has_room(&self) {
         if self.output.above_mark.replace(false) && self.phase.get() == Phase::Up {
             self.link.timer.cancel();
@@ -308,16 +310,16 @@ impl Inner {
         self.watch_input();
     }
 
-    /// Whether a caller has to wait: there is no room, or there will be soon and others come first.
+    /// Whether a caller has to wait: there is no room, or others come first.
     #[inline]
     pub(super) fn calls_must_wait(&self) -> bool {
         self.output.above_mark.get() || self.output_is_full()
     }
 
-    /// Parks the calling fiber until the output has room for what it wants to write.
+    /// Parks the calling fiber until the output has room for its message.
     ///
     /// # Errors
-    /// When the fiber is told to stop, or `until` comes, first; when it unwinds.
+    /// If the fiber is cancelled, or `until` comes, first; or if it unwinds.
     #[inline]
     pub(super) fn wait_for_room(&self, writes: Writes, until: Instant) -> Result<(), Error> {
         let must_wait = || match writes {
@@ -369,5 +371,5 @@ impl TickEnd for Inner {
     }
 }
 
-/// So that the compiler checks that the pointer can be registered.
+/// Makes the compiler check that the pointer can be registered.
 const _: fn(Rc<Inner>) -> Rc<dyn TickEnd> = |inner| inner;

@@ -1,4 +1,4 @@
-//! A place in memory to listen at and connect to, within one loop: what a test or a simulation has for a network.
+//! A listener in memory, within one loop: the network of a test or a simulation.
 
 use super::memory::MemoryTransport;
 use super::{Connect, Events, Transport};
@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::rc::Rc;
 
-/// Accepts what connects to it, as sessions of one service.
+/// Accepts links as sessions of one service.
 ///
 /// ```
 /// use yue::rpc::session::{Service, Session};
@@ -44,7 +44,7 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// A hub that accepts.
+    /// Creates a hub that accepts.
     pub fn new(service: Service, options: Options) -> Rc<Hub> {
         Rc::new(Hub {
             service,
@@ -56,17 +56,17 @@ impl Hub {
         })
     }
 
-    /// Refuses connections from now on, or no more.
+    /// Starts or stops refusing connections.
     pub fn refuse(&self, on: bool) {
         self.refusing.set(on);
     }
 
-    /// Cuts what is sent over connections made from now on, both ways, into pieces of so many bytes.
+    /// Cuts the bytes of connections made from now on into pieces of `bytes`, in both directions.
     pub fn cut_into_pieces_of(&self, bytes: usize) {
         self.piece_bytes.set(bytes);
     }
 
-    /// The sessions accepted so far, those that are over included.
+    /// The sessions accepted so far, ended ones included.
     pub fn sessions(&self) -> Vec<Session> {
         self.accepted
             .borrow()
@@ -75,13 +75,13 @@ impl Hub {
             .collect()
     }
 
-    /// Connections, requests and bytes that the limits of a listener count.
+    /// The connections, requests and bytes counted against a listener's limits.
     #[doc(hidden)] // For the tests, which look whether anything is left.
     pub fn in_use(&self) -> [usize; 3] {
         self.accounts.in_use()
     }
 
-    /// Breaks the link that was made last, as a reset would.
+    /// Breaks the newest link, as a reset would.
     pub fn break_last(&self) {
         let last = self.accepted.borrow().last().map(|(_, end)| end.clone());
         if let Some(end) = last {
@@ -89,7 +89,7 @@ impl Hub {
         }
     }
 
-    /// Sends raw bytes to the client of the link that was made last, as a server gone mad would.
+    /// Sends raw bytes to the client of the newest link, as a faulty server might.
     #[doc(hidden)]
     pub fn send_raw_to_last(&self, bytes: Vec<u8>) {
         let last = self.accepted.borrow().last().map(|(_, end)| end.clone());
@@ -98,7 +98,7 @@ impl Hub {
         }
     }
 
-    /// The accepting end of a new link, its other end for the caller to speak raw bytes over.
+    /// Creates a link to the hub, and returns the caller's end for speaking raw bytes.
     #[doc(hidden)]
     pub fn connect_raw(&self) -> Rc<MemoryTransport> {
         let (near, far) = MemoryTransport::pair();

@@ -1,7 +1,7 @@
-//! A link between two sessions of one loop, for tests and simulations: no system call, and faults on demand.
+//! Links between two sessions of one loop, for tests and simulations: no system call, and faults on demand.
 //!
-//! Bytes given to one end arrive at the other in a later tick, as they would from a socket: never inside `send`. The
-//! ends can be told to deliver in small pieces, to stop delivering, or to break.
+//! Bytes sent by one end arrive at the other in a later tick, as they would from a socket: never inside `send`. A test
+//! can make an end deliver in small pieces, stop delivering, or break.
 
 use super::{Events, Incoming, Transport};
 use std::cell::{Cell, RefCell};
@@ -13,14 +13,14 @@ use yue_scheduler::{Timer, now};
 
 /// One end of a link in memory.
 pub struct MemoryTransport {
-    /// Bytes from this end to the other, not delivered yet.
+    /// Bytes sent by this end and not delivered yet.
     queue: RefCell<VecDeque<Vec<u8>>>,
     queued_bytes: Cell<usize>,
     events: RefCell<Option<Rc<dyn Events>>>,
-    /// Taken when both ends are closed: until then one that is dropped must still deliver what it sent.
+    /// Removed when both ends are closed. Until then an end that is dropped must still deliver what it sent.
     other: RefCell<Option<Rc<MemoryTransport>>>,
     timer: RefCell<Option<Timer>>,
-    /// How many bytes arrive at a time; `usize::MAX`: whole buffers.
+    /// The number of bytes that arrive at a time; `usize::MAX`: whole buffers.
     piece_bytes: Cell<usize>,
     reading: Cell<bool>,
     ended: Cell<bool>,
@@ -30,7 +30,7 @@ pub struct MemoryTransport {
 }
 
 impl MemoryTransport {
-    /// Two ends, connected. Each delivers nothing before its events are [set](MemoryTransport::start).
+    /// Creates two connected ends. An end delivers nothing before its events are [set](MemoryTransport::start).
     ///
     /// # Panics
     /// Outside a loop, when bytes are sent.
@@ -63,7 +63,7 @@ impl MemoryTransport {
         })
     }
 
-    /// Sets who is told of what arrives at this end.
+    /// Sets the events that receive what arrives at this end.
     pub fn start(&self, events: Rc<dyn Events>) {
         *self.events.borrow_mut() = Some(events);
         if let Some(other) = self.other() {
@@ -71,12 +71,12 @@ impl MemoryTransport {
         }
     }
 
-    /// Delivers what this end sends in pieces of so many bytes.
+    /// Delivers the bytes that this end sends in pieces of `bytes`.
     pub fn cut_into_pieces_of(&self, bytes: usize) {
         self.piece_bytes.set(bytes.max(1));
     }
 
-    /// Breaks the link, as a reset would: both ends lose what is on its way.
+    /// Breaks the link, as a reset would: both ends lose the bytes in flight.
     pub fn reset(&self) {
         let reset = || Err(io::Error::from(io::ErrorKind::ConnectionReset));
         self.queue.borrow_mut().clear();
@@ -99,7 +99,7 @@ impl MemoryTransport {
         }
     }
 
-    /// Hands what was sent by this end to the other end's events, one piece a tick if it is cut.
+    /// Delivers the bytes of this end to the other end's events, one piece per tick if they are cut.
     fn deliver(&self) {
         let Some(other) = self.other() else { return };
         loop {
@@ -145,7 +145,8 @@ impl MemoryTransport {
         }
         let events = self.events.take();
         if let Some(other) = self.other() {
-            // What the other end still sends goes nowhere; it learns of the end when it has read what is on its way.
+            // Bytes that the other end still sends are dropped; it learns of the end when it has read the bytes in
+            // flight.
             self.ended.set(true);
             other.queue.borrow_mut().clear();
             if other.closed.get() {

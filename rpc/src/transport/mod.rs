@@ -1,7 +1,7 @@
-//! What carries a session's bytes: a socket, another loop of this process, or (for tests) a pair within one loop.
+//! Transports carry a session's bytes: a socket, another loop of this process, or (for tests) a pair within one loop.
 //!
 //! A transport belongs to one loop. It calls its [`Events`] on that loop, outside fibers; they do not park. The session
-//! gives whole buffers away and gets empty ones back, so that nothing is copied or allocated on the way.
+//! passes whole buffers to the transport and gets empty ones back, so nothing is copied or allocated on the way.
 //!
 //! ```
 //! use std::cell::Cell;
@@ -83,9 +83,9 @@ pub enum Incoming<'a> {
     Owned(Vec<u8>),
 }
 
-/// The sending side of a link. All of its methods return at once.
+/// The sending side of a link. None of its methods wait.
 ///
-/// One that counts what goes through it, around another:
+/// A transport that wraps another one and counts its bytes:
 ///
 /// ```
 /// use std::cell::Cell;
@@ -125,35 +125,35 @@ pub enum Incoming<'a> {
 /// }
 /// ```
 pub trait Transport {
-    /// Takes a buffer; buffers leave in order. It comes back through [`Events::sent`].
+    /// Queues a buffer; buffers are sent in order. The buffer comes back through [`Events::sent`].
     fn send(&self, buffer: Vec<u8>);
 
-    /// Bytes taken and not yet passed on, the measure of how far the other side lags behind.
+    /// Bytes queued and not yet sent: the measure of how far the peer lags behind.
     fn queued_bytes(&self) -> usize;
 
-    /// The session waits for room: [`Events::sent`] must come when bytes are passed on, also if there is no buffer to
-    /// give back. Transports that always say so need not do anything.
+    /// The session waits for room: from now on [`Events::sent`] must be called whenever bytes are sent, even without a
+    /// buffer to return. Transports that always call it need not do anything.
     fn tell_when_sent(&self) {}
 
-    /// Reads no more, or again. What is read already may still arrive.
+    /// Pauses or resumes reading. Bytes that were read already may still arrive.
     fn set_reading(&self, on: bool);
 
-    /// Says, after all that was sent, that no more will come. The other direction goes on.
+    /// Ends the sending direction after all queued bytes. The other direction stays open.
     fn shutdown_write(&self);
 
-    /// How long a yue peer may say nothing, not even an answer to a ping, before it is taken for gone. `None`, the
-    /// default: the transport itself knows when its peer is gone.
+    /// The time after which a silent yue peer, one that does not even answer a ping, counts as lost. `None`, the
+    /// default: the transport itself notices when its peer is gone.
     fn silence_max(&self) -> Option<Duration> {
         None
     }
 
-    /// Ends the link in both directions, whatever is still queued. [`Events::closed`] follows.
+    /// Ends the link in both directions and drops what is still queued. [`Events::closed`] follows.
     fn close(&self);
 }
 
-/// What a link tells its session, on the loop, outside fibers.
+/// The events of a link, which its session receives on the loop, outside fibers.
 ///
-/// A session has them; a filter between session and link passes them on:
+/// A session implements them; a filter between session and link passes them on:
 ///
 /// ```
 /// use std::io;
@@ -186,22 +186,22 @@ pub trait Events {
     /// Bytes arrived.
     fn data(&self, incoming: Incoming<'_>);
 
-    /// Bytes left. The buffer, emptied or not, comes back if there is one.
+    /// Bytes were sent. The buffer, emptied or not, is returned if there is one.
     fn sent(&self, buffer: Option<Vec<u8>>);
 
-    /// The other side sends no more. `true` keeps the link open for sending; by default what is queued is sent, and
-    /// then the link is over.
+    /// The peer sends no more. `true` keeps the link open for sending; by default the queued bytes are sent, and then
+    /// the link ends.
     fn end_of_input(&self) -> bool {
         false
     }
 
-    /// The link is over, for the reason given; `Ok` if the other side ended it in order. Called once, and last.
+    /// The link has ended, for the reason given; `Ok` if the peer ended it in order. Called once, and last.
     fn closed(&self, result: io::Result<()>);
 }
 
 /// Makes links to one address, one after another.
 ///
-/// [The module](self) has an example of one around another.
+/// [The module](self) has an example of one that wraps another.
 ///
 /// ```
 /// use yue::rpc::transport::{Connect, connector};
@@ -213,14 +213,14 @@ pub trait Connect {
     /// Makes a link. Runs in a fiber and may park.
     ///
     /// # Errors
-    /// Why there is none, of the kinds below `TransportError`.
+    /// The reason why no link could be made, of the kinds below `TransportError`.
     fn connect(&self, events: Rc<dyn Events>) -> Result<Rc<dyn Transport>, Error>;
 
     /// The address, for messages.
     fn address(&self) -> &str;
 }
 
-/// The connector for an address.
+/// Creates the connector for an address.
 ///
 /// ```
 /// use yue::rpc::session::{Service, Session};
@@ -238,7 +238,7 @@ pub fn connector(address: &Address) -> Rc<dyn Connect> {
     connector_with(address, &SocketOptions::default())
 }
 
-/// As [`connector`], with options of its sockets.
+/// Like [`connector`], with options for its sockets.
 ///
 /// ```
 /// use yue::rpc::transport::{SocketOptions, connector_with};

@@ -10,13 +10,13 @@ use std::time::Duration;
 use yue_io::net::{Keepalive, ListenOptions, TcpStream, UnixStream};
 use yue_io::owned::{Connection, Sink};
 
-/// A peer that is gone without a word is noticed within this time.
+/// A peer that vanishes silently is noticed within this time.
 const KEEPALIVE: Duration = Duration::from_secs(50);
 
-/// Probes that are not answered before a peer is given up.
+/// The number of unanswered probes after which a peer counts as lost.
 const PROBES: u32 = 3;
 
-/// How the sockets of a listener, or of an opened connection, are set up.
+/// The socket options of a listener or of an opened connection.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,12 +29,12 @@ const PROBES: u32 = 3;
 /// ```
 #[derive(Debug, Clone)]
 pub struct SocketOptions {
-    /// How to listen at a TCP address.
+    /// Options for listening at a TCP address.
     pub listen: ListenOptions,
-    /// TCP: within what time the link breaks if the peer's machine is gone or cannot be reached, whether anything is
-    /// under way or not. At least some five seconds. The same holds for a peer that reads nothing while its buffers are
-    /// full, and for a yue peer that does not answer a ping (a process that is stopped, or a loop that is held, for
-    /// more than three fifths of the time). `None` leaves all that to the system, which may take hours.
+    /// TCP: the time within which the link breaks if the peer's machine is gone or unreachable, whether bytes are in
+    /// flight or not. At least about five seconds. The same limit holds for a peer that reads nothing while its buffers
+    /// are full, and for a yue peer that does not answer a ping (its process is stopped, or its loop is blocked for
+    /// more than three fifths of the time). `None` leaves this to the system, which may take hours.
     pub keepalive: Option<Duration>,
 }
 
@@ -47,21 +47,21 @@ impl Default for SocketOptions {
     }
 }
 
-/// Has a silent link probed, and broken when nothing comes back for `within`.
+/// Has the kernel probe a silent link, and break it when nothing comes back for `within`.
 fn set_keepalive(stream: &TcpStream, within: Duration) -> io::Result<()> {
-    // Probes begin after two fifths of the time, and divide the rest. The system knows whole seconds.
+    // Probes begin after two fifths of the time, and divide the rest. The kernel counts in whole seconds.
     let seconds = |part: u64| Duration::from_secs((within.as_secs() * part / 5).max(1));
     stream.set_keepalive(Some(Keepalive {
         idle: seconds(2),
         interval: seconds(1),
         retries: PROBES,
     }))?;
-    // Bytes that are under way silence the probes; this is their limit.
+    // Bytes in flight suppress the probes; this is their limit.
     let within = within.max(Duration::from_secs(5));
     socket2::SockRef::from(stream).set_tcp_user_timeout(Some(within))
 }
 
-/// Hands what the connection tells to the session.
+/// Passes the connection's events to the session.
 struct EventSink(Rc<dyn Events>);
 
 impl Sink for EventSink {
@@ -113,16 +113,16 @@ impl Transport for SocketTransport {
     }
 }
 
-/// Takes a TCP stream over as a link; for `keepalive` see [`SocketOptions`].
+/// Turns a TCP stream into a link; for `keepalive` see [`SocketOptions`].
 ///
 /// # Errors
-/// When the loop's driver refuses the socket.
+/// If the loop's driver refuses the socket.
 pub fn start_tcp(
     stream: TcpStream,
     keepalive: Option<Duration>,
     events: Rc<dyn Events>,
 ) -> io::Result<Rc<dyn Transport>> {
-    // We gather messages ourselves; to wait for more would only be late.
+    // The session batches messages itself; Nagle's algorithm would only add delay.
     stream.set_nodelay(true)?;
     if let Some(within) = keepalive {
         set_keepalive(&stream, within)?;
@@ -133,14 +133,14 @@ pub fn start_tcp(
     }))
 }
 
-/// Takes a Unix stream over as a link.
+/// Turns a Unix stream into a link.
 ///
 /// # Errors
-/// When the loop's driver refuses the socket.
+/// If the loop's driver refuses the socket.
 pub fn start_unix(stream: UnixStream, events: Rc<dyn Events>) -> io::Result<Rc<dyn Transport>> {
     Ok(Rc::new(SocketTransport {
         connection: Connection::start_unix(stream, Rc::new(EventSink(events)))?,
-        // The kernel tells at once when the peer's process is gone.
+        // The kernel reports at once that the peer's process is gone.
         silence_max: None,
     }))
 }
@@ -153,7 +153,7 @@ pub struct SocketConnector {
 }
 
 impl SocketConnector {
-    /// A connector for the address.
+    /// Creates a connector for the address.
     pub fn new(address: Address, options: &SocketOptions) -> SocketConnector {
         let text = address.to_string();
         SocketConnector {

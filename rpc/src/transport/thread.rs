@@ -1,4 +1,4 @@
-//! Links between loops of one process: whole buffers change hands, nothing is copied.
+//! Links between loops of one process: whole buffers change owners, nothing is copied.
 //!
 //! ```text
 //!   loop A                                              loop B
@@ -7,10 +7,10 @@
 //!        answer └──────────────── inbox ◀── parcel ──────────────────┘
 //! ```
 //!
-//! A link has an end on each loop, in a table of the thread, under a key that the process never gives twice. A parcel
-//! is a closure for the other loop's inbox, which keeps the order. One that cannot be delivered, since that loop is
-//! gone, is dropped, and its drop tells the sender that the link is over. Bytes on their way are counted in a pair of
-//! atomics, so that a sender sees how far the other side lags behind.
+//! A link has an end on each loop, in a table of the thread, under a key that is unique in the process. A parcel is a
+//! closure for the other loop's inbox, which keeps the order. A parcel that cannot be delivered, because that loop is
+//! gone, is dropped, and its drop tells the sender that the link has ended. Bytes in flight are counted in a pair of
+//! atomics, so that a sender sees how far the peer lags behind.
 
 use super::{Connect, Events, Incoming, Transport};
 use crate::error::{Error, ErrorKind};
@@ -23,10 +23,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use yue_scheduler::{LoopHandle, this_loop};
 
-/// Keys of links and listeners.
+/// Returns the next key of a link or a listener.
 fn next_key() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
-    // Relaxed: only that no value is given twice matters.
+    // Relaxed: it only matters that no value is returned twice.
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
@@ -36,11 +36,11 @@ struct Lane {
     /// Bytes sent and not yet handed to the receiving session. Pairs with `asks`: the sender stores `asks` and then
     /// loads this, the receiver subtracts here and then loads `asks`, all SeqCst, so that one of them sees the other.
     outstanding_bytes: AtomicUsize,
-    /// The sender wants to hear when bytes have been handed over.
+    /// The sender wants an event when bytes have been handed over.
     asks: AtomicBool,
 }
 
-/// Where an end of a link is.
+/// The address of one end of a link: its loop and its key.
 #[derive(Clone)]
 struct Place {
     home: LoopHandle,
@@ -49,15 +49,15 @@ struct Place {
 
 enum Content {
     Data(Vec<u8>),
-    /// No more will come.
+    /// The sender sends no more.
     End,
-    /// The link is over.
+    /// The link has ended.
     Closed(io::Result<()>),
     /// Bytes have been handed over.
     Taken,
 }
 
-/// Something on its way to another loop.
+/// A message in flight to another loop.
 struct Parcel {
     to: u64,
     from: Place,
@@ -87,7 +87,7 @@ impl Parcel {
 
 impl Drop for Parcel {
     fn drop(&mut self) {
-        // Never delivered: the other loop is gone. Whoever sends data or an end waits to learn that.
+        // Never delivered: the other loop is gone. A sender of data or of an end waits to learn that.
         if let Some(Content::Data(_) | Content::End) = self.content {
             let key = self.from.key;
             self.from.home.run(move || {
@@ -99,7 +99,7 @@ impl Drop for Parcel {
     }
 }
 
-/// The ends that live on this thread. When the thread ends, the other ends are told.
+/// The ends that live on this thread. When the thread ends, the other ends are notified.
 #[derive(Default)]
 struct Ends(RefCell<HashMap<u64, Rc<ThreadLink>>>);
 
@@ -131,9 +131,9 @@ struct ThreadLink {
     lane_out: Arc<Lane>,
     lane_in: Arc<Lane>,
     reading: Cell<bool>,
-    /// What arrived while nobody read.
+    /// Buffers that arrived while nobody read.
     waiting: RefCell<VecDeque<Vec<u8>>>,
-    /// The other side sends no more: what is to be said of that when all that waits is read.
+    /// The peer sends no more: the result to report when all waiting buffers are read.
     ended: RefCell<Option<io::Result<()>>>,
 }
 
@@ -173,7 +173,7 @@ impl ThreadLink {
                 *self.ended.borrow_mut() = Some(Ok(()));
                 self.hand_over();
             }
-            // What arrived before an orderly close is still read.
+            // Buffers that arrived before an orderly close are still read.
             Content::Closed(Ok(())) => {
                 *self.ended.borrow_mut() = Some(Ok(()));
                 self.hand_over();
@@ -188,7 +188,7 @@ impl ThreadLink {
         }
     }
 
-    /// Gives what has arrived to the session, as long as it reads.
+    /// Passes the buffers that have arrived to the session, as long as it reads.
     fn hand_over(&self) {
         while self.reading.get() {
             let Some(buffer) = self.waiting.borrow_mut().pop_front() else {
@@ -222,7 +222,7 @@ impl ThreadLink {
         }
     }
 
-    /// Ends this end, once, and tells its session and the other end.
+    /// Finishes this end, once, and notifies its session and the other end.
     fn finish(&self, result: io::Result<()>) {
         let Some(events) = self.events.take() else {
             return;
@@ -245,7 +245,7 @@ impl Transport for ThreadLink {
     }
 
     fn queued_bytes(&self) -> usize {
-        // Relaxed: a measure; who needs to be told of a change asks.
+        // Relaxed: only an estimate; a session that needs exact notice sets `asks`.
         self.lane_out.outstanding_bytes.load(Ordering::Relaxed)
     }
 
@@ -264,7 +264,7 @@ impl Transport for ThreadLink {
 
     fn set_reading(&self, on: bool) {
         if !self.reading.replace(on) && on {
-            // Not from inside the session's own call: it comes as a parcel of its own.
+            // Not from inside the session's own call: the event comes as a parcel of its own.
             let (home, key) = (self.place.home.clone(), self.place.key);
             home.run(move || {
                 if let Some(end) = with_ends(|ends| ends.get(&key).cloned()) {
@@ -283,17 +283,17 @@ impl Transport for ThreadLink {
     }
 }
 
-/// A link that another loop has made to a listener of this one.
+/// A link that another loop has made to a listener of this loop.
 pub struct IncomingLink {
     place: Place,
     other: Place,
     lanes: (Arc<Lane>, Arc<Lane>),
-    /// Which loop it comes from.
+    /// The loop that it comes from.
     pub from_loop: u32,
 }
 
 impl IncomingLink {
-    /// Takes the link.
+    /// Accepts the link.
     pub fn start(self, events: Rc<dyn Events>) -> Rc<dyn Transport> {
         ThreadLink::start(self.place, self.other, self.lanes, events)
     }
@@ -319,10 +319,10 @@ pub struct ThreadName {
 }
 
 impl ThreadName {
-    /// Accepts links to `thread://name` on this loop: `accept` is called there with each, outside fibers.
+    /// Accepts links to `thread://name` on this loop: `accept` is called there with each link, outside fibers.
     ///
     /// # Errors
-    /// `AddressInUse` if a loop has the name already.
+    /// `AddressInUse` if a loop already uses the name.
     ///
     /// # Panics
     /// Outside a loop.
@@ -366,7 +366,7 @@ pub struct ThreadConnector {
 }
 
 impl ThreadConnector {
-    /// A connector for `thread://name`.
+    /// Creates a connector for `thread://name`.
     pub fn new(name: &str) -> ThreadConnector {
         ThreadConnector {
             name: name.to_owned(),
@@ -414,7 +414,7 @@ impl Connect for ThreadConnector {
     }
 }
 
-/// A link on its way to its listener. If that is gone, the one who connects is told.
+/// A link in flight to its listener. If the listener is gone, the connecting end is notified.
 struct Refusal(Option<IncomingLink>);
 
 impl Refusal {

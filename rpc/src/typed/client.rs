@@ -1,4 +1,4 @@
-//! Calling with Rust's own types.
+//! Clients: calls with Rust's own types.
 
 use super::server::{Server, parse};
 use super::values;
@@ -10,10 +10,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::ops::Deref;
 
-/// A connection, to call over.
+/// A connection to make calls over.
 ///
-/// In a handler it is the caller, by [`peer`]; around any [`Session`] it is made by [`Caller::new`]. A [`Client`] is
-/// one, too.
+/// A handler gets its caller by [`peer`]. [`Caller::new`] wraps any [`Session`]. A [`Client`] is a caller, too.
 ///
 /// ```
 /// use yue::rpc::Error;
@@ -39,7 +38,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Calls over that session.
+    /// Makes calls over `session`.
     pub fn new(session: Session) -> Caller {
         Caller { session }
     }
@@ -49,8 +48,8 @@ impl Caller {
         &self.session
     }
 
-    /// Calls and waits, for no longer than the connection's timeout. `params` is a tuple with a value for each
-    /// argument, `()` for none, or a single argument.
+    /// Calls and waits, at most for the connection's timeout. `params` is a tuple with a value for each argument, `()`
+    /// for none, or a single argument.
     ///
     /// # Errors
     /// See [`Session::call`]; `ArgumentError` if `params` cannot be sent, or the answer is not an `R`.
@@ -65,10 +64,10 @@ impl Caller {
         self.call_within(Timeout::Default, method, params)
     }
 
-    /// As [`Caller::call`], with a time limit of its own.
+    /// Like [`Caller::call`], with its own time limit.
     ///
     /// # Errors
-    /// As [`Caller::call`].
+    /// Like [`Caller::call`].
     ///
     /// # Panics
     /// Outside a fiber.
@@ -138,7 +137,7 @@ pub fn peer() -> Option<Caller> {
     session::peer().map(Caller::new)
 }
 
-/// An opened connection. It closes when this is dropped.
+/// An open connection. Dropping it closes it.
 ///
 /// ```
 /// use yue::rpc::Error;
@@ -173,10 +172,10 @@ pub struct Client {
 }
 
 impl Client {
-    /// A connection to an address, made when it is first used.
+    /// Creates a connection to an address. The first use connects.
     ///
     /// # Errors
-    /// `AddressError` if the address is none.
+    /// `AddressError` if the address is invalid.
     ///
     /// # Panics
     /// Outside a loop.
@@ -184,10 +183,10 @@ impl Client {
         Client::open_with(address, Server::new(), Options::default())
     }
 
-    /// As [`Client::open`]; the other side may call what `offers` has.
+    /// Like [`Client::open`]; the peer may call the functions in `offers`.
     ///
     /// # Errors
-    /// As [`Client::open`].
+    /// Like [`Client::open`].
     ///
     /// # Panics
     /// Outside a loop.

@@ -25,9 +25,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Arguments: a tuple (or a list) holds one value for each argument; `()` is none; anything else is a single argument.
-//! Results: one value; several from a peer that returns several, as a tuple. Structs travel as maps with their fields'
-//! names, which is what other languages expect, and are understood as maps and as arrays.
+//! Arguments: a tuple (or a list) holds one value for each argument; `()` means no arguments; anything else is a single
+//! argument. Results: one value, or a tuple if the peer returns several. Structs are sent as maps with their fields'
+//! names, as other languages expect, and are accepted both as maps and as arrays.
 
 mod client;
 mod server;

@@ -1,4 +1,4 @@
-//! A service made of Rust functions.
+//! Servers: services made of Rust functions.
 
 use super::values;
 use crate::address::Address;
@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 type Handler = Box<dyn Fn(&mut Call, Reply) -> Replied>;
 
-/// Names and the functions behind them; then a listener, or what a client offers in return.
+/// Functions by name, for a listener to serve or for a client to offer in return.
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -60,9 +60,9 @@ impl Server {
         Server::default()
     }
 
-    /// Offers a function by a name, which may be dotted. It runs in a fiber of its own for each request, and may park;
-    /// `P` is what it takes (see [the module](super)), `R` what it returns. A name that begins with `_`, or has a
-    /// segment that does, is never called from outside.
+    /// Adds a function under a name, which may be dotted. The function runs in a new fiber for each request, and may
+    /// park. `P` is the type of its arguments (see [the module](super)), `R` that of its result. A name that begins
+    /// with `_`, or has a segment that does, cannot be called by peers.
     pub fn handler<P, R>(
         mut self,
         name: &str,
@@ -87,13 +87,13 @@ impl Server {
         self
     }
 
-    /// Has the hooks told of each connection's life.
+    /// Sets the hooks that are called during each connection's life.
     pub fn hooks(mut self, hooks: Rc<dyn Hooks>) -> Server {
         self.hooks = Some(hooks);
         self
     }
 
-    /// Sets how connections behave.
+    /// Sets the options of connections.
     pub fn options(mut self, options: Options) -> Server {
         self.options = options;
         self
@@ -102,7 +102,7 @@ impl Server {
     /// Serves at an address, on this loop.
     ///
     /// # Errors
-    /// `AddressError` if the address is none, or cannot be listened at.
+    /// `AddressError` if the address is invalid or cannot be bound.
     ///
     /// # Panics
     /// Outside a loop.
@@ -112,7 +112,7 @@ impl Server {
         Listener::bind(&address, self.into_service(), options)
     }
 
-    /// The service by itself.
+    /// The service alone, without a listener.
     pub fn into_service(self) -> Service {
         let service = Service::new(Rc::new(Handlers(self.handlers)));
         match self.hooks {

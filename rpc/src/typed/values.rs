@@ -18,7 +18,7 @@ pub(super) fn append<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Res
     })
 }
 
-/// Appends arguments: the elements of a tuple or a list, nothing for `()`, else the one value.
+/// Appends arguments: the elements of a tuple or a list, nothing for `()`, else the single value.
 pub(super) fn append_params<P: Serialize>(out: &mut Vec<u8>, params: &P) -> Result<u32, Error> {
     let start = out.len();
     append(out, params)?;
@@ -35,20 +35,20 @@ pub(super) fn append_params<P: Serialize>(out: &mut Vec<u8>, params: &P) -> Resu
     Ok(count)
 }
 
-/// Arguments as a Rust value, the reverse of [`append_params`].
+/// Reads arguments into a Rust value, the reverse of [`append_params`].
 pub(super) fn read_params<P: DeserializeOwned>(
     params: Params<'_>,
 ) -> Result<P, rmp_serde::decode::Error> {
     let whole = rmp_serde::from_slice(params.array);
     match (whole, params.count) {
         (Err(_), 0) => rmp_serde::from_slice(NIL),
-        // What the list as a whole is not, its only element may be. If not, the error is about that element.
+        // If the list as a whole does not fit, its only element may. If neither fits, the error is about that element.
         (Err(_), 1) => rmp_serde::from_slice(params.bytes),
         (whole, _) => whole,
     }
 }
 
-/// An answer as a Rust value: nothing is `()` or `None`, several values are a tuple.
+/// Reads an answer into a Rust value: no result is `()` or `None`, several results are a tuple.
 pub(super) fn read_results<R: DeserializeOwned>(response: &Response) -> Result<R, Error> {
     let read = match response.count() {
         0 => rmp_serde::from_slice(NIL),
