@@ -1,13 +1,13 @@
 //! Real-time, stateful network servers on fibers.
 //!
-//! This crate is what a program adds. It gathers the layers below: fibers and loops, plain `Read` and `Write` sockets
-//! that wait without blocking the thread, remote calls in both directions, and (feature `lua`, on by default) Lua
-//! programs that do the same in a line.
+//! This crate is the one that programs depend on. It gathers the layers below: fibers and loops, plain `Read` and
+//! `Write` sockets that wait without blocking the thread, remote calls in both directions, and (feature `lua`, on by
+//! default) Lua programs that do the same in a line.
 //!
 //! # Ten minutes
 //!
-//! **A fiber is a function that may wait.** It has a stack of its own, so that it may wait anywhere: in a loop, in a
-//! method of a trait, in a closure that a library calls. While it waits, its loop runs the others.
+//! **A fiber is a function that may wait.** It has its own stack, so it may wait anywhere: in a loop, in a method of a
+//! trait, in a closure that a library calls. While it waits, its loop runs the other fibers.
 //!
 //! ```
 //! use std::time::Duration;
@@ -24,8 +24,8 @@
 //! # }
 //! ```
 //!
-//! **I/O is that of the standard library.** [`net`], [`fs`], [`process`] have its types and names; what reads and
-//! writes is plain [`Read`](std::io::Read) and [`Write`](std::io::Write), so any library over those works as it is.
+//! **I/O looks like the standard library's.** [`net`], [`fs`], [`process`] have its types and names. Streams are plain
+//! [`Read`](std::io::Read) and [`Write`](std::io::Write), so any library over those works unchanged.
 //!
 //! ```
 //! use std::io::{BufRead, BufReader, Write};
@@ -49,9 +49,9 @@
 //! # }
 //! ```
 //!
-//! **Fibers of a loop share its thread**, and nobody else runs between two lines that do not wait. So what they share
-//! is an `Rc`, a `Cell`, a `RefCell`; no lock. A fiber that computes for long keeps the others waiting: give such work
-//! to [`blocking`], to another loop, or [`yield_now`] in between.
+//! **Fibers of a loop share its thread**, and no other fiber runs between two lines that do not wait. So they share
+//! data in an `Rc`, a `Cell`, a `RefCell`, without locks. A fiber that computes for long keeps the others waiting: move
+//! such work to [`blocking`] or to another loop, or call [`yield_now`] in between.
 //!
 //! ```
 //! use std::{cell::Cell, rc::Rc};
@@ -72,9 +72,9 @@
 //! # }
 //! ```
 //!
-//! **Fibers that belong together end together.** [`scope`] starts fibers that may borrow, and is not left before they
-//! are over; in a [`try_scope`] the first error cancels the others. A [`JoinSet`] is for fibers that come and go.
-//! [`select!`] waits for whichever comes first of channels, joins, timers and sockets that can be read.
+//! **Fibers that belong together end together.** [`scope`] starts fibers that may borrow, and returns only when they
+//! have ended; in a [`try_scope`] the first error cancels the others. A [`JoinSet`] is for fibers that come and go.
+//! [`select!`] waits for the first of several events: channels, joins, timers and readable sockets.
 //!
 //! ```
 //! use std::time::Duration;
@@ -102,9 +102,9 @@
 //! # }
 //! ```
 //!
-//! **A fiber is asked to stop; it is never torn down.** After [`cancel`], or when a deadline has passed, each call that
-//! waits gives an error ([`Stopped`], or an [`io::Error`](std::io::Error) that holds it), and `?` passes it on.
-//! Clean-up that must wait runs in [`shield`].
+//! **A fiber is cancelled cooperatively; it is never torn down.** After [`cancel`], or when a deadline has passed, each
+//! call that waits returns an error ([`Stopped`], or an [`io::Error`](std::io::Error) that holds it), and `?` passes it
+//! on. Clean-up that must wait runs in [`shield`].
 //!
 //! ```
 //! use std::io::Read;
@@ -121,9 +121,9 @@
 //! # }
 //! ```
 //!
-//! **More processors are more loops.** Each is a thread; fibers stay on theirs. Work crosses as closures: to a given
-//! loop with [`LoopHandle::spawn`], to whichever has time with [`spawn_any`]. [`sync`] has channels and locks that work
-//! between loops, and with plain threads.
+//! **More processors need more loops.** Each loop is a thread; fibers stay on theirs. Work crosses as closures: to a
+//! given loop with [`LoopHandle::spawn`], to whichever has time with [`spawn_any`]. [`sync`] has channels and locks
+//! that work between loops, and with plain threads.
 //!
 //! ```
 //! # fn main() -> std::io::Result<()> {
@@ -136,8 +136,8 @@
 //! # }
 //! ```
 //!
-//! **A remote call looks like a call**, and the server may call back in the middle of it. Types travel by serde; a Lua
-//! program, or a msgpack-rpc client of any language, is as good a peer.
+//! **A remote call looks like a call**, and the server may call back in the middle of it. Types travel by serde. It
+//! works equally with Lua programs and with msgpack-rpc clients in any language.
 //!
 //! ```
 //! use yue::rpc::typed::{Client, Server, peer};
@@ -161,23 +161,23 @@
 //! # }
 //! ```
 //!
-//! **What hangs can be looked at.** [`inspect::report_on`]`(SIGQUIT)` prints every fiber with what it waits for and its
-//! stack; [`inspect::watch_loops`] names who holds a loop; [`inspect::metrics_text`] has the numbers.
+//! **A program that hangs can be inspected.** [`inspect::report_on`]`(SIGQUIT)` prints every fiber with its wait and
+//! its stack; [`inspect::watch_loops`] names the fiber that blocks a loop; [`inspect::metrics_text`] has the numbers.
 //!
-//! # Where things are
+//! # Where to look
 //!
-//! | module | what it has |
+//! | module | contents |
 //! |---|---|
 //! | the root | [`Runtime`], [`spawn`], [`spawn_any`], [`scope`], [`JoinSet`], [`timeout`], [`blocking`], stopping |
 //! | [`net`] | TCP, UDP and Unix sockets over `std::io::Read` and `Write` |
-//! | [`fs`], [`watch`] | files and directories; being told what happens to them |
+//! | [`fs`], [`watch`] | files and directories; notification of changes |
 //! | [`process`], [`pipe`], [`stdio`] | child processes, pipes, the process's own streams |
 //! | [`rpc`] | msgpack-rpc: sessions, listeners, typed clients and servers |
-//! | [`sync`], [`select!`] | locks, channels and the like, on one loop or between loops; the first of several |
+//! | [`sync`], [`select!`] | locks, channels and the like, on one loop or between loops; the first of several events |
 //! | `tls` | TLS over any stream (feature `tls`) |
 //! | [`signal`] | Unix signals on loops |
-//! | [`inspect`] | seeing inside: fibers, stacks, counters, the watchdog, the report |
-//! | [`scheduler`] | all of fibers and loops |
+//! | [`inspect`] | inspection: fibers, stacks, counters, the watchdog, the report |
+//! | [`scheduler`] | the whole API of fibers and loops |
 //! | `lua` | running Lua programs (feature `lua`) |
 //! | `cli` | the `yue` command (feature `cli`) |
 //!

@@ -1,4 +1,4 @@
-//! What a runtime and the command ask of the system: processors for threads, and signals as a program expects them.
+//! System settings for a runtime and the command: processors for threads, and signal dispositions.
 
 use std::fmt;
 use std::io;
@@ -36,7 +36,7 @@ fn set_affinity(set: &libc::cpu_set_t) -> io::Result<()> {
     }
 }
 
-/// While it lives, the calling thread runs on one processor only.
+/// Restricts the calling thread to one processor while it lives.
 pub(crate) struct Pinned {
     before: libc::cpu_set_t,
 }
@@ -48,7 +48,7 @@ impl Pinned {
     /// The system's.
     pub(crate) fn to(cpu: usize) -> io::Result<Pinned> {
         let before = affinity()?;
-        // SAFETY: as in `affinity`; `cpu` is one that `processors` gave.
+        // SAFETY: as in `affinity`; `cpu` is one that `processors` returned.
         let set = unsafe {
             let mut set: libc::cpu_set_t = mem::zeroed();
             libc::CPU_SET(cpu, &mut set);
@@ -67,20 +67,21 @@ impl fmt::Debug for Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // Processors that were taken from the process meanwhile are the only cause of an error; then it stays as it is.
+        // An error is possible only if processors were taken from the process meanwhile; then the affinity stays as it
+        // is.
         let _ = set_affinity(&self.before);
     }
 }
 
-/// Puts a SIGPIPE handler that does nothing in the place of ignoring the signal. A write into a pipe without a reader
-/// fails as before; but a program that is executed starts without handlers, while it inherits what is ignored. So
-/// children of any sort, those of C's `popen` too, end when nobody reads what they write.
+/// Installs a SIGPIPE handler that does nothing, instead of ignoring the signal. A write into a pipe without a reader
+/// fails as before. But an executed program resets handlers, while it inherits ignored signals. So children of any
+/// sort, including those of C's `popen`, end when nobody reads their output.
 #[cfg(feature = "lua")]
 pub(crate) fn handle_broken_pipes() {
     use yue_io::signal::{Signal, is_ignored};
     extern "C" fn do_nothing(_: libc::c_int) {}
     if !Signal::from_number(libc::SIGPIPE).is_ok_and(is_ignored) {
-        return; // The program has an opinion of its own.
+        return; // The program has its own disposition.
     }
     // SAFETY: zeros are a valid action; the handler does nothing.
     unsafe {
@@ -91,8 +92,8 @@ pub(crate) fn handle_broken_pipes() {
     }
 }
 
-/// Undoes what a careless parent has left: blocked signals, which our children would inherit, and an ignored SIGCHLD,
-/// which throws away their exit codes. Other signals that are ignored stay so.
+/// Undoes what a careless parent left behind: blocked signals, which children would inherit, and an ignored SIGCHLD,
+/// which discards their exit codes. Other ignored signals stay ignored.
 #[cfg(feature = "cli")]
 pub(crate) fn reset_signals() {
     // SAFETY: zeros are a valid set and action; both are made by the system's functions.

@@ -1,4 +1,4 @@
-//! `yue doctor`: which driver this machine gets, and why; its limits; what the runtime found.
+//! `yue doctor`: the selected I/O driver and the reason, the limits, and the versions in use.
 
 use crate::lua::{Choice, LuaFacts};
 use std::fs;
@@ -16,7 +16,7 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// Fewer descriptors than this, and a small server with its clients runs out.
+/// With fewer descriptors than this, a small server and its clients run out.
 const DESCRIPTORS_MIN: u64 = 256;
 
 /// With fewer than this a server of many clients runs out.
@@ -28,7 +28,7 @@ struct Line {
     value: String,
     /// For programs: numbers are numbers, memory is in bytes, and no limit is null.
     json: serde_json::Value,
-    /// What to do about it, if something should be done.
+    /// The advice, if something should be done.
     advice: Option<String>,
 }
 
@@ -42,7 +42,7 @@ fn line(name: &'static str, value: impl Into<String>) -> Line {
     }
 }
 
-/// A line whose number programs read as a number; `None`: there is none.
+/// A line whose number programs read as a number; `None` if there is no number.
 fn number(name: &'static str, value: impl Into<String>, number: Option<u64>) -> Line {
     Line {
         json: number.into(),
@@ -69,7 +69,7 @@ pub(crate) fn main(arguments: &Arguments) -> i32 {
     } else {
         table(&lines)
     };
-    // A reader that is gone needs no report.
+    // A reader that has gone needs no report.
     let _ = std::io::stdout().write_all(text.as_bytes());
     i32::from(!(works && enough))
 }
@@ -222,7 +222,7 @@ fn table(lines: &[Line]) -> String {
     text
 }
 
-/// Two columns that fit a terminal of 80.
+/// Writes two columns that fit a terminal of 80.
 fn push_wrapped(text: &mut String, name: &str, value: &str) {
     const VALUE_COLUMNS: usize = 80 - 18;
     let mut row = format!("  {name:<16}");

@@ -1,8 +1,9 @@
-//! What process 1 of a container owes the others: it reaps processes whose parents have ended.
+//! The duty of process 1 in a container: it reaps processes whose parents have ended.
 //!
-//! The kernel gives such orphans to process 1 of the pid namespace, or to the nearest child subreaper, and they stay
-//! zombies until that one waits for them. A program cannot do so beside its own work: a wait for "any child" takes the
-//! exit status from whoever in the same process waits for that child (`pclose`, a C library). So the command splits:
+//! The kernel reparents such orphans to process 1 of the pid namespace, or to the nearest child subreaper, and they
+//! stay zombies until that process waits for them. A program cannot do so beside its own work: a wait for "any child"
+//! takes the exit status from other code of the same process that waits for that child (`pclose`, a C library). So the
+//! command splits:
 //!
 //! ```text
 //!   process 1     reaps whoever ends; passes on the signals that it gets; ends as its child ends
@@ -14,7 +15,7 @@ use std::mem;
 use std::ptr;
 use yue_scheduler::{FAULT_SIGNALS, say};
 
-/// Signals that a terminal sends to its whole foreground group: the child has got them by itself.
+/// Signals that a terminal sends to its whole foreground group: the child has received them by itself.
 const OF_A_TERMINAL: [libc::c_int; 6] = [
     libc::SIGINT,
     libc::SIGQUIT,
@@ -24,14 +25,14 @@ const OF_A_TERMINAL: [libc::c_int; 6] = [
     libc::SIGWINCH,
 ];
 
-/// Where this process is the one that orphans come to: returns in a child, which is to run the program, and stays
-/// behind to reap. Elsewhere it does nothing. The process has one thread yet.
+/// In the process to which orphans are reparented: returns in a child, which runs the program, and stays behind to
+/// reap. In any other process it does nothing. The process still has only one thread.
 pub(super) fn split_if_orphans_come_here() {
     if !orphans_come_here() {
         return;
     }
     let before = block_all();
-    // SAFETY: the process has one thread, so that the child may go on as if nothing had been.
+    // SAFETY: the process has one thread, so the child may continue as if nothing had happened.
     match unsafe { libc::fork() } {
         -1 => {
             let error = io::Error::last_os_error();
@@ -41,14 +42,14 @@ pub(super) fn split_if_orphans_come_here() {
             set_mask(&before);
         }
         0 => {
-            // What is killed hard takes the program along, as if there were one process.
+            // A hard kill takes the program along, as if there were one process.
             // SAFETY: a setting of this process.
             unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
             set_mask(&before);
         }
         child => {
-            // Whoever reads what the program writes, or waits for a lock of its, is to see its end when the program
-            // closes it. (A kernel before 5.9 has no such call.)
+            // A reader of the program's output, or a process that waits for one of its locks, must see the end when the
+            // program closes it. (A kernel before 5.9 has no such call.)
             // SAFETY: nothing here uses them; standard error stays.
             unsafe {
                 libc::close(0);
@@ -67,7 +68,7 @@ fn orphans_come_here() -> bool {
     std::process::id() == 1 || known && subreaper != 0
 }
 
-/// All that may be passed on.
+/// All signals that may be forwarded.
 fn all_signals() -> libc::sigset_t {
     // SAFETY: the set is filled by the system's function; the numbers are those of signals.
     unsafe {
@@ -94,7 +95,7 @@ fn set_mask(mask: &libc::sigset_t) {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, ptr::null_mut()) };
 }
 
-/// The life of the process that stays behind.
+/// The body of the process that stays behind.
 fn watch_over(child: libc::pid_t) -> ! {
     let all = all_signals();
     loop {
@@ -108,13 +109,13 @@ fn watch_over(child: libc::pid_t) -> ! {
             // An interrupted wait.
             -1 => {}
             number if OF_A_TERMINAL.contains(&number) && info.si_code == libc::SI_KERNEL => {}
-            // SAFETY: a child of ours that has not been waited for.
+            // SAFETY: a child of this process that has not been waited for.
             number => drop(unsafe { libc::kill(child, number) }),
         }
     }
 }
 
-/// Reaps all processes that are over. If `child` is one of them, this one ends as it did.
+/// Reaps all processes that have ended. If `child` is one of them, this process ends in the same way.
 fn reap_until_none_is_over(child: libc::pid_t) {
     let mut status = 0;
     loop {

@@ -1,7 +1,7 @@
 //! The command line.
 //!
-//! Exit codes: 0 all is well, 1 something failed (a line on standard error says what), 2 the command was used wrongly,
-//! 128 + n the program was ended by signal n (130 SIGINT, 143 SIGTERM) that it had not bound.
+//! Exit codes: 0 success, 1 a failure (a line on standard error describes it), 2 wrong usage, 128 + n the program was
+//! ended by signal n (130 SIGINT, 143 SIGTERM) that it had not bound.
 //!
 //! ```no_run
 //! // The `yue` command under another name.
@@ -54,8 +54,8 @@ struct Arguments {
     run: Run,
 }
 
-/// Long against any run of a fiber that was meant, and against a pause of a machine that is busy; short against the
-/// patience of a client.
+/// Long against any intended run of a fiber, and against a pause of a busy machine; short against the patience of a
+/// client.
 const WATCHDOG_MS: u64 = 500;
 
 #[derive(Debug, clap::Args)]
@@ -110,7 +110,7 @@ fn parse_driver(text: &str) -> Result<Choice, String> {
         .map_err(|error: yue_io::UnknownDriver| error.to_string())
 }
 
-/// Reads the process's command line and does what it says: all that the `yue` command is.
+/// Parses the process's command line and runs it: the whole `yue` command.
 ///
 /// ```no_run
 /// // A command of one's own that runs Lua programs as `yue` does.
@@ -132,7 +132,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
-/// Makes a program that hangs, or holds its loop, tell so.
+/// Starts the report and the watchdog, for programs that hang or block their loop.
 fn look_on(run: &Run) {
     if run.watchdog > 0
         && let Err(error) = report::watch(Duration::from_millis(run.watchdog))
@@ -158,7 +158,7 @@ fn run(run: Run) -> i32 {
     }
 }
 
-/// What the command line names. The error is an exit code and a message.
+/// The script that the command line names. The error is an exit code and a message.
 fn script_of(run: Run) -> Result<Script, (i32, String)> {
     if run.interactive && run.loops > 1 {
         let text = "-i reads lines for one loop; leave out -c, or give the script as a file";
@@ -202,7 +202,8 @@ fn script_of(run: Run) -> Result<Script, (i32, String)> {
     })
 }
 
-/// A script may be anything that can be read, a pipe too. What is none is refused here, in better words than Lua has.
+/// Checks that the script can be read; it may be anything readable, even a pipe. The refusal here is clearer than
+/// Lua's.
 fn check(path: &Path, next: Option<&OsString>) -> Result<(), (i32, String)> {
     let shown = path.display();
     match path.metadata() {
@@ -220,7 +221,7 @@ fn check(path: &Path, next: Option<&OsString>) -> Result<(), (i32, String)> {
     }
 }
 
-/// What somebody may have meant who named a script that is not there.
+/// A suggestion for a script that does not exist.
 fn meant(path: &Path, next: Option<&OsString>) -> Option<String> {
     let word = path.to_str()?;
     let commands = Arguments::command();

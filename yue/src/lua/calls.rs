@@ -1,7 +1,7 @@
-//! Calling the other side: the hot path.
+//! Calls to the peer: the hot path.
 //!
 //! `c.f(1)` is a table whose `__call` is [`call_raw`]: the arguments are encoded from the Lua stack into the
-//! connection's output, the fiber parks, and the answer is decoded on to the stack. No tree, no copy, no Lua in
+//! connection's output, the fiber parks, and the answer is decoded onto the stack. No tree, no copy, and no Lua in
 //! between.
 
 use super::connections::{CLOSED, Connection, connection};
@@ -22,7 +22,7 @@ use yue_rpc::session::{CallId, Response, Target};
 use yue_rpc::{ErrorKind, Timeout};
 use yue_scheduler::{LocalWaker, park, prepare_park};
 
-/// What a raw function that calls was given: which connection, what, and how long it may take.
+/// The order to call, as a raw function receives it: connection, method, and time limit.
 struct Order<'a> {
     connection: f64,
     method: &'a [u8],
@@ -31,14 +31,14 @@ struct Order<'a> {
 
 /// Reads the node (a proxy's table) at index 1, and puts its method below it: all arguments move up by one. May raise.
 ///
-/// A program can replace the node's fields by `rawset`, also while a call waits, so the node does not keep the method's
+/// A program can replace the node's fields by `rawset`, even while a call waits, so the node does not keep the method's
 /// bytes alive; the stack does.
 ///
 /// # Safety
 /// Lua runs the calling C function on `state`, which leaves index 1 alone while it uses the method.
 #[inline]
 unsafe fn read_node<'a>(state: *mut ffi::lua_State) -> (f64, &'a [u8]) {
-    // SAFETY: the caller's promise. A string is only read: what is no string could not be kept alive.
+    // SAFETY: the caller's promise. Only a string is read: any other value could not be kept alive.
     unsafe {
         ffi::luaL_checktype(state, 1, ffi::LUA_TTABLE);
         ffi::lua_rawgeti(state, 1, 1);
@@ -55,7 +55,7 @@ unsafe fn read_node<'a>(state: *mut ffi::lua_State) -> (f64, &'a [u8]) {
     }
 }
 
-/// Appends the arguments from `first` to the top, making room for functions among them if need be.
+/// Appends the arguments from `first` to the top; makes room for functions among them if necessary.
 ///
 /// # Safety
 /// Lua runs the calling C function on `state`.
@@ -75,7 +75,7 @@ pub(crate) unsafe fn encode_arguments(
     }
 }
 
-/// Appends `count` values from `first` on, one after the other.
+/// Appends `count` values from `first` on.
 ///
 /// # Safety
 /// `state` is a state of the connection's VM with those values on it.
@@ -97,7 +97,7 @@ pub(crate) unsafe fn encode(
             return Ok(());
         };
         let kind = match failure.fault {
-            // Each time there is twice the room, so this ends.
+            // The room doubles each time, so this ends.
             EncodeFault::NoRoom if Exports::grow(&connection.exports) => continue,
             EncodeFault::NoRoom | EncodeFault::TooManyFunctions(_) => ErrorKind::MessageRefused,
             _ => ErrorKind::Argument,
@@ -131,17 +131,17 @@ unsafe fn call(
     }
 }
 
-/// Pushes an answer's values, or raises what is wrong with it.
+/// Pushes an answer's values, or raises its error.
 ///
 /// # Safety
-/// Lua runs the calling C function on `state`, and nothing in it has a destructor but in a `ManuallyDrop`.
+/// Lua runs the calling C function on `state`, and nothing in it has a destructor except in a `ManuallyDrop`.
 #[inline]
 pub(crate) unsafe fn finish_call(
     state: *mut ffi::lua_State,
     outcome: Result<(Response, Rc<Connection>), Error>,
 ) -> c_int {
-    // SAFETY: the caller's promise; the response is dropped before anything that may raise but decoding itself, and is
-    // leaked if that runs out of memory.
+    // SAFETY: the caller's promise; the response is dropped before anything except decoding may raise, and is leaked if
+    // decoding runs out of memory.
     unsafe {
         let answer = match outcome {
             Ok(answer) => answer,
@@ -177,7 +177,7 @@ fn decode_answer(
     codec.decode_values(stack, &mut reader, response.count(), &refs)
 }
 
-/// `node(...)`: the call of a plain name.
+/// `node(...)`: calls a plain name.
 pub(crate) unsafe extern "C-unwind" fn call_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe {
@@ -218,9 +218,9 @@ unsafe extern "C-unwind" fn call_timed_raw(state: *mut ffi::lua_State) -> c_int 
     }
 }
 
-/// Sends a notification with the arguments from `first` on, within the time if one is given. Never waits: `false` if it
-/// was not taken, since the peer does not keep up or the connection is over. Only a mistake of the program is an error;
-/// and a full queue between threads of one program, which knows what to do.
+/// Sends a notification with the arguments from `first` on, within the time limit if there is one. Never waits: returns
+/// `false` if it was not queued, since the peer does not keep up or the connection has ended. An error is raised only
+/// for a mistake of the program, and for a full queue between threads of one program, which can react to it.
 ///
 /// # Safety
 /// Lua runs the calling C function on `state`.
@@ -254,7 +254,7 @@ unsafe fn notify(
     }
 }
 
-/// Pushes whether a notification was taken, or raises what is wrong with it.
+/// Pushes whether a notification was queued, or raises its error.
 ///
 /// # Safety
 /// Lua runs the calling C function on `state`.
@@ -272,7 +272,7 @@ unsafe fn finish_notify(state: *mut ffi::lua_State, outcome: Result<bool, Error>
     }
 }
 
-/// `notify(node, ...)`: whether it was taken.
+/// `notify(node, ...)`: sends a notification; returns whether it was queued.
 unsafe extern "C-unwind" fn notify_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe {
@@ -287,7 +287,8 @@ unsafe extern "C-unwind" fn notify_raw(state: *mut ffi::lua_State) -> c_int {
     }
 }
 
-/// `notify_timed(node, seconds, ...)`: whether it was taken, to be written within that time or not at all.
+/// `notify_timed(node, seconds, ...)`: sends a notification within that time or not at all; returns whether it was
+/// queued.
 unsafe extern "C-unwind" fn notify_timed_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe {
@@ -303,14 +304,14 @@ unsafe extern "C-unwind" fn notify_timed_raw(state: *mut ffi::lua_State) -> c_in
     }
 }
 
-/// Calls that futures wait for.
+/// Asynchronous calls, for which futures wait.
 #[derive(Default)]
 pub(crate) struct AsyncCalls {
     next: Cell<u64>,
-    /// The calls that have no outcome, by the number that Lua knows.
+    /// The calls without an outcome, by their number in Lua.
     open: RefCell<HashMap<u64, OpenCall>>,
     done: RefCell<VecDeque<(u64, Outcome)>>,
-    /// The fiber that hands outcomes to Lua.
+    /// The fiber that passes outcomes to Lua.
     waiter: Cell<Option<LocalWaker>>,
 }
 
@@ -329,7 +330,7 @@ impl AsyncCalls {
         };
         let outcome = match outcome {
             Ok(mut response) => {
-                // It may lie here until Lua takes it.
+                // It may stay here until Lua takes it.
                 response.detach();
                 Ok((response, open.connection.clone()))
             }
@@ -341,7 +342,7 @@ impl AsyncCalls {
         self.hand_over(number, outcome);
     }
 
-    /// Gives an outcome to the fiber that tells futures.
+    /// Passes an outcome to the fiber that completes futures.
     fn hand_over(&self, number: u64, outcome: Outcome) {
         self.done.borrow_mut().push_back((number, outcome));
         if let Some(waker) = self.waiter.take() {
@@ -350,7 +351,7 @@ impl AsyncCalls {
     }
 }
 
-/// `call_async(node, seconds or -1, ...)`: the number of the call, which `next_completion` will give with its outcome.
+/// `call_async(node, seconds or -1, ...)`: returns the call's number, which `next_completion` returns with the outcome.
 unsafe extern "C-unwind" fn call_async_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe {
@@ -480,7 +481,7 @@ native! {
 }
 
 native! {
-    /// `yue.config.timeout`, in seconds.
+    /// Returns `yue.config.timeout`, in seconds.
     GetTimeout = "get_timeout", suspends: false;
     read(_stack) -> () {}
     run(()) -> f64 { with_host(|host| host.call_timeout.get().as_secs_f64()) }

@@ -1,8 +1,8 @@
-//! The connections and listeners of one loop, by the numbers that Lua knows them by.
+//! The connections and listeners of one loop, by their numbers in Lua.
 //!
 //! A connection gets a number when Lua first sees it: an opened one at once, an accepted one when a callback,
-//! `yue.peer()` or a function that crosses needs it. Numbers are never given twice, so a stale one finds nothing.
-//! Connections that are closed for good are forgotten when the table has doubled since the last look.
+//! `yue.peer()` or a function that crosses needs it. Numbers are never reused, so a stale one finds nothing.
+//! Connections that are closed for good are removed when the table has doubled since the last sweep.
 
 use super::calls;
 use super::dispatch::LuaService;
@@ -19,36 +19,36 @@ use yue_luajit::{Codec, Error, Exports, Stack, Vm};
 use yue_rpc::ErrorKind;
 use yue_rpc::session::Session;
 
-/// The table is looked through for closed connections when it has at least this many.
+/// The table is swept for closed connections when it has at least this many entries.
 const SWEEP_MIN: usize = 64;
 
-/// Different names of modules are warned of; a program has no more by mistake.
+/// The maximum number of module names that get a warning; a program has no more by mistake.
 const MODULE_WARNINGS_MAX: usize = 64;
 
-/// What calls over a connection fail with that is closed and forgotten.
+/// Error message for calls on a closed connection that was removed.
 pub(crate) const CLOSED: &str = "the connection is closed";
 
-/// One connection that Lua knows.
+/// A connection that Lua knows.
 pub(crate) struct Connection {
     pub(crate) id: u32,
     pub(crate) vm: Vm,
     pub(crate) session: Session,
     pub(crate) service: Rc<LuaService>,
-    /// Handlers and callbacks that run.
+    /// The number of running handlers and callbacks.
     pub(crate) handlers: Cell<u32>,
-    /// Our functions that the other side holds.
+    /// This side's functions that the peer holds.
     pub(crate) exports: RefCell<Exports>,
-    /// Functions of the other side that Lua holds.
+    /// Functions of the peer that Lua holds.
     pub(crate) imports: RefCell<Imports>,
 }
 
 impl Connection {
-    /// Whether nothing can come of it any more: it is over, and so are the handlers that were called through it.
+    /// Whether the connection can be removed: it has ended, and so have the handlers that were called through it.
     fn is_forgettable(&self) -> bool {
         self.session.is_over() && self.handlers.get() == 0
     }
 
-    /// How long a call waits that does not say otherwise.
+    /// The default time limit of a call.
     #[inline]
     pub(crate) fn timeout(&self, host: &Host) -> Duration {
         let timeout = self.service.settings.timeout;
@@ -62,15 +62,15 @@ impl Connection {
     }
 }
 
-/// A listener that is open.
+/// An open listener.
 pub(crate) struct Listening {
     pub(crate) listener: yue_rpc::Listener,
     pub(crate) service: Rc<LuaService>,
-    /// Taken away from the own listener of a worker thread.
+    /// Removed from a worker thread's own listener.
     pub(crate) hold: Option<Hold>,
 }
 
-/// All of one loop's.
+/// All connections and listeners of one loop.
 pub(crate) struct Connections {
     vm: Vm,
     by_id: RefCell<HashMap<u32, Rc<Connection>, Identity>>,
@@ -78,11 +78,11 @@ pub(crate) struct Connections {
     sweep_at: Cell<usize>,
     pub(crate) listeners: RefCell<HashMap<u32, Listening>>,
     pub(crate) services: Cell<u32>,
-    /// How often each address was listened at, for the ports that loops share.
+    /// The number of times that each address was listened at, for the ports that loops share.
     listened: RefCell<HashMap<Vec<u8>, u32>>,
-    /// Functions of other sides that were collected: connection, place.
+    /// Peers' functions that were collected.
     dead: RefCell<Vec<RemoteFunction>>,
-    /// Names of modules in namespaces that somebody tried to call.
+    /// Names of modules in namespaces that a peer tried to call.
     warned_modules: RefCell<HashSet<Vec<u8>>>,
     /// Connections whose objects were collected.
     to_close: RefCell<Vec<u32>>,
@@ -91,7 +91,7 @@ pub(crate) struct Connections {
     pub(crate) objects: Cell<c_int>,
 }
 
-/// Ids are counted up, so they are their own hash.
+/// A hasher for ids: they are counted up, so they are their own hash.
 #[derive(Default, Clone)]
 pub(crate) struct Identity;
 
@@ -118,7 +118,7 @@ impl std::hash::Hasher for IdentityHasher {
         self.0 = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
     fn write_u32(&mut self, value: u32) {
-        // The table looks at the upper bits too.
+        // The table uses the upper bits too.
         self.0 = u64::from(value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
@@ -141,7 +141,7 @@ impl Connections {
         }
     }
 
-    /// Gives a session a number.
+    /// Assigns a number to a session.
     pub(crate) fn add(&self, session: Session, service: Rc<LuaService>) -> Rc<Connection> {
         self.sweep();
         let id = self.next_id.get();
@@ -161,7 +161,7 @@ impl Connections {
         connection
     }
 
-    /// The connection of a session of that service; it gets a number now if it has none.
+    /// The connection of a session of that service; assigns a number now if it has none.
     #[inline]
     pub(crate) fn known(&self, session: &Session, service: &LuaService) -> Rc<Connection> {
         let known = session
@@ -175,7 +175,7 @@ impl Connections {
         self.by_id.borrow().get(&id).cloned()
     }
 
-    /// Tells this use of an address from the loop's other uses, and is the same on every loop of the program.
+    /// Distinguishes this use of an address from the loop's other uses; the same on every loop of the program.
     pub(crate) fn next_listen_key(&self, address: &[u8]) -> String {
         let mut listened = self.listened.borrow_mut();
         let count = listened.entry(address.to_vec()).or_default();
@@ -201,11 +201,11 @@ impl Connections {
             .collect();
         self.sweep_at.set((all.len() * 2).max(SWEEP_MIN));
         drop(all);
-        // Outside of the borrow: the end of a connection releases what it anchored.
+        // Outside the borrow: the end of a connection releases its anchors.
         closed.iter().for_each(|(_, connection)| forget(connection));
     }
 
-    /// At the end of the loop: lets go of everything.
+    /// Drops everything at the end of the loop.
     pub(crate) fn clear(&self) {
         let all: Vec<_> = self.by_id.borrow_mut().drain().collect();
         all.iter().for_each(|(_, connection)| forget(connection));
@@ -213,7 +213,7 @@ impl Connections {
         drop(listeners);
     }
 
-    /// Notes that a function of another side was collected. For finalizers.
+    /// Records that a function of a peer was collected. For finalizers.
     pub(crate) fn note_dead(&self, function: RemoteFunction) {
         self.dead.borrow_mut().push(function);
     }
@@ -232,12 +232,12 @@ impl Connections {
         }
     }
 
-    /// Notes that the object of an opened connection was collected. For finalizers.
+    /// Records that the object of an opened connection was collected. For finalizers.
     pub(crate) fn close_later(&self, id: u32) {
         self.to_close.borrow_mut().push(id);
     }
 
-    /// Does what finalizers noted.
+    /// Processes the records of finalizers.
     pub(crate) fn tidy(&self) {
         if !self.dead.borrow().is_empty() {
             for function in self.dead.take() {
@@ -255,7 +255,7 @@ impl Connections {
         }
     }
 
-    /// No new connections, no new requests.
+    /// Stops accepting connections and requests.
     pub(crate) fn stop_listening(&self) {
         for listening in self.listeners.borrow().values() {
             listening.listener.close();
@@ -266,7 +266,7 @@ impl Connections {
         self.each_with_id(|session, _, _| f(session));
     }
 
-    /// All connections, with the number of the listener's service, or, of an opened one, with its own.
+    /// Calls `f` for all connections, with the number of the listener's service, or, for an opened one, with its own.
     pub(crate) fn each_with_id(&self, mut f: impl FnMut(&Session, u32, bool)) {
         for (id, listening) in &*self.listeners.borrow() {
             for session in &listening.listener.connections() {

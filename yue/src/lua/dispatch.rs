@@ -1,7 +1,7 @@
-//! Serving: requests become Lua calls, moments of a connection's life become callbacks.
+//! Dispatch: requests become Lua calls, events of a connection's life become callbacks.
 //!
 //! A namespace is a Lua list of layers (tables). A name is looked up raw, from the last layer to the first, one
-//! interned string per segment, when it is called: so what a program changes, the next call finds.
+//! interned string per segment, at each call: so the next call sees a program's changes.
 
 use super::calls::encode;
 use super::connections::Connection;
@@ -23,7 +23,7 @@ use yue_rpc::session::{Call, CallMethod, Dispatch, Replied, Reply, RequestContex
 use yue_rpc::{CloseReason, ErrorKind, Failure, Hooks, Moment, Retry, Verdict};
 use yue_scheduler::{current_id, time_left};
 
-/// A list of layers in the registry, until it is dropped.
+/// Holds a list of layers in the registry until it is dropped.
 pub(crate) struct Layers {
     vm: Vm,
     reference: c_int,
@@ -39,7 +39,8 @@ impl Layers {
 
 impl Drop for Layers {
     fn drop(&mut self) {
-        // SAFETY: the reference is ours; setting an existing registry slot allocates nothing and runs no code.
+        // SAFETY: the reference belongs to `self`; setting an existing registry slot allocates nothing and runs no
+        // code.
         unsafe {
             ffi::luaL_unref(self.vm.main_state(), ffi::LUA_REGISTRYINDEX, self.reference);
         }
@@ -62,14 +63,14 @@ impl Drop for Handling<'_> {
     }
 }
 
-/// The prelude may have a record of the calling fiber, made for what is over now: it forgets it.
+/// Ends the prelude's record of the calling fiber, if it made one for the work that has ended.
 fn end_record(host: &Host, running: &mut Running<'_>) {
     let fiber = current_id();
     if !host.records.take(fiber) {
         return;
     }
     let (function, number) = (host.fiber_over.get(), super::fibers::number(fiber));
-    // What it raises (out of memory) has nowhere to go.
+    // An error here (out of memory) cannot be reported.
     let _ = running.enter(move |stack| {
         let Some(function) = function else {
             return false;
@@ -82,20 +83,20 @@ fn end_record(host: &Host, running: &mut Running<'_>) {
     });
 }
 
-/// What a listener, or an opened connection, offers.
+/// The service of a listener, or of an opened connection.
 pub(crate) struct LuaService {
     /// Its number in Lua.
     pub(crate) id: u32,
     /// The list of layers.
     pub(crate) layers: Rc<Layers>,
-    /// An opened connection's, not a listener's.
+    /// Set for an opened connection's service, not a listener's.
     pub(crate) opened: bool,
     pub(crate) settings: ServiceSettings,
-    /// What its methods have done.
+    /// The counters of its methods.
     pub(crate) methods: Methods,
-    /// Somebody bound an event of one of its connections.
+    /// The program bound an event of one of its connections.
     pub(crate) watched: Cell<bool>,
-    /// Lua has an object of one of its connections, and wants to know when that is over.
+    /// Lua has an object of one of its connections, and needs to know when that connection ends.
     pub(crate) known: Cell<bool>,
     this: Weak<LuaService>,
 }
@@ -119,7 +120,7 @@ impl LuaService {
         })
     }
 
-    /// The counted pointer to this very service, or to a copy if the last one is just being dropped.
+    /// The counted pointer to this service, or to a copy if the last pointer is just being dropped.
     pub(crate) fn strong(&self) -> Rc<LuaService> {
         self.this.upgrade().unwrap_or_else(|| {
             LuaService::new(self.id, self.layers.clone(), self.opened, self.settings)
@@ -258,14 +259,14 @@ impl LuaService {
         }
     }
 
-    /// Whether a handler's traceback is sent to the other side. It tells the program's files and how it works: by
+    /// Whether a handler's traceback is sent to the peer. A traceback reveals the program's files and how it works: by
     /// default it does not leave the machine (an address of TCP may be that of a proxy).
     fn traceback_travels(&self, session: &Session) -> bool {
         let local = is_local(session);
         self.settings.traceback.unwrap_or(local)
     }
 
-    /// Whether the handler did not fail by itself: its caller's time was over, if that concerns it, or its connection
+    /// Whether the handler was stopped from outside: its caller's time ended, if that concerns it, or its connection
     /// was lost while it called back.
     fn was_stopped(&self, call: &Call, failure: &ErrorObject) -> bool {
         let abandoned = || RequestContext::current().is_some_and(|context| context.is_cancelled());
@@ -278,14 +279,14 @@ impl LuaService {
         }
     }
 
-    /// Logs the failure of a callback, which refuses the connection. A stranger who is not let in gets no traceback.
+    /// Logs the failure of a callback, which refuses the connection. A stranger who is refused gets no traceback.
     fn refusal(&self, session: &Session, callback: &str, failure: ErrorObject) -> Failure {
         log_callback(session, callback, &failure);
         let travels = is_local(session) && self.traceback_travels(session);
         failure_of(failure, travels)
     }
 
-    /// Whether a layer has the callback, or somebody bound the event.
+    /// Whether a layer has the callback, or the program bound the event.
     fn has_callback(&self, name: &str) -> bool {
         let Some(host) = host::current() else {
             return false;
@@ -311,8 +312,8 @@ impl LuaService {
         found.unwrap_or(false)
     }
 
-    /// Runs the prelude's `connection_event` with this moment: whether there was a callback, and what `take` makes of
-    /// its first result.
+    /// Runs the prelude's `connection_event` for this event: returns whether there was a callback, and the value that
+    /// `take` makes of its first result.
     fn event<R>(
         &self,
         session: &Session,
@@ -376,7 +377,7 @@ impl LuaService {
     }
 }
 
-/// What a moment's callback gets beside the connection.
+/// The arguments of an event's callback beside the connection.
 #[derive(Clone, Copy)]
 enum Payload<'a> {
     None,
@@ -391,9 +392,9 @@ impl Hooks for LuaService {
             Moment::Accept => "__accept",
             Moment::Close => "__close",
             Moment::Timeout => "__timeout",
-            // An event only.
+            // There is only an event, no callback.
             Moment::Full => return self.watched.get(),
-            // The prelude asked for it.
+            // The prelude requested it.
             Moment::Room => return true,
         };
         let wanted = self.watched.get() || (moment == Moment::Close && self.known.get());
@@ -414,7 +415,7 @@ impl Hooks for LuaService {
             // SAFETY: the callback's first result, or nothing, is there.
             unsafe {
                 let refused = if self.opened {
-                    // The client has the last word, but need not say it.
+                    // The client makes the final decision, but need not return a value.
                     ffi::lua_type(state, at) == ffi::LUA_TBOOLEAN
                         && ffi::lua_toboolean(state, at) == 0
                 } else {

@@ -1,4 +1,4 @@
-//! Listening and opening: the natives behind `yue.listen` and `yue.open`, and what Lua asks of a connection.
+//! Endpoints: the natives behind `yue.listen` and `yue.open`, and those of connection objects.
 
 use super::connections::{Connection, Listening, connection};
 use super::dispatch::{Layers, LuaService};
@@ -56,7 +56,7 @@ fn new_service(
     (service, both)
 }
 
-/// `open(address, options, layers)`: the number of a new connection.
+/// `open(address, options, layers)`: returns the number of a new connection.
 unsafe extern "C-unwind" fn open_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe {
@@ -80,7 +80,7 @@ unsafe extern "C-unwind" fn open_raw(state: *mut ffi::lua_State) -> c_int {
     }
 }
 
-/// `listen(address, options, layers)`: the listener's number, its address, its service's number.
+/// `listen(address, options, layers)`: returns the listener's number, its address, its service's number.
 unsafe extern "C-unwind" fn listen_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe {
@@ -133,16 +133,16 @@ unsafe extern "C-unwind" fn listen_raw(state: *mut ffi::lua_State) -> c_int {
     }
 }
 
-/// Where to listen, and how.
+/// The address to listen at, and how to share it.
 enum Place {
     Alone(Address),
-    /// A port at which the other loops listen, too.
+    /// A port that the other loops share.
     Port(Address),
-    /// A Unix socket at which the other loops listen, too.
+    /// A Unix socket that the other loops share.
     Socket(SharedSocket),
 }
 
-/// The loops of a `-c N` program share their ports and their Unix sockets.
+/// Finds the address to listen at. The loops of a `-c N` program share their ports and their Unix sockets.
 fn place(host: &Rc<Host>, address: Address, key: &str) -> Result<Place, Error> {
     if host.program.script.loops == 1 {
         return Ok(Place::Alone(address));
@@ -166,7 +166,7 @@ fn shared_port(
     key: &str,
 ) -> Result<u16, Error> {
     let find_out = || {
-        // Bound alone, without sharing: so a port that another program has is found out.
+        // Bound without sharing first, to find out whether another program uses the port.
         let probe = yue_io::net::TcpListener::bind_with((name, port), &ListenOptions::default());
         probe
             .and_then(|probe| probe.local_addr())
@@ -192,7 +192,7 @@ fn shared_socket(host: &Rc<Host>, address: &Address, key: &str) -> Result<Shared
         let sockets = &host.program.shared_sockets;
         let outcome = sockets.resolve(key, |socket| socket.upgrade().is_some(), bind)?;
         let socket = outcome.map_err(|text| error(ErrorKind::Address, text))?;
-        // The loops that listened there may have closed it just now: then it is bound anew.
+        // The loops that listened there may have closed it just now: then it is bound again.
         if let Some(socket) = bound.or_else(|| socket.upgrade()) {
             return Ok(socket);
         }
@@ -214,7 +214,7 @@ native! {
 }
 
 native! {
-    /// A worker thread's own listener does not keep its program going.
+    /// Lets the program end while a worker thread's own listener is open.
     ReleaseListenerHold = "release_listener_hold", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(id) -> () {
@@ -273,7 +273,7 @@ native! {
 }
 
 native! {
-    /// The seconds that the caller of the running handler still waits.
+    /// The remaining seconds of the running handler's caller.
     Deadline = "deadline", suspends: false;
     read(_stack) -> () {}
     run(()) -> Option<f64> {
@@ -298,7 +298,7 @@ native! {
 }
 
 native! {
-    /// As `watch`, for all connections of a listener.
+    /// Like `watch`, for all connections of a listener.
     WatchService = "watch_service", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(id) -> () {
@@ -317,7 +317,7 @@ native! {
 }
 
 native! {
-    /// Lua has an object of an accepted connection, and wants to know when the connection is over.
+    /// Records that Lua has an object of an accepted connection, and needs to know when the connection ends.
     Know = "know", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(id) -> () {
@@ -333,7 +333,7 @@ native! {
 }
 
 native! {
-    /// Whether it is closed for good and has said so: no callback comes any more.
+    /// Whether it is closed for good and all callbacks have run.
     IsClosed = "is_closed", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(id) -> bool { Ok(connection(id).map_or(true, |(_, connection)| connection.session.is_over())) }
@@ -363,7 +363,7 @@ native! {
 }
 
 native! {
-    /// For finalizers: closes the connection when the loop comes round.
+    /// Closes the connection in the loop's next idle phase. For finalizers.
     CloseLater = "close_later", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(id) -> () {
@@ -423,14 +423,14 @@ native! {
 }
 
 native! {
-    /// Whether what is sent now leaves soon; nil if it does not and nothing leads there.
+    /// Whether a message sent now leaves soon; nil if it does not and there is no link and none is being made.
     Room = "room", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(id) -> Option<bool> { Ok(connection(id).ok().and_then(|(_, connection)| connection.session.room())) }
 }
 
 native! {
-    /// Has the prelude told, by the event `room`, when there is room.
+    /// Requests the event `room` for the prelude when there is room.
     AskForRoom = "ask_for_room", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(id) -> () {
@@ -442,7 +442,8 @@ native! {
 }
 
 native! {
-    /// `listener_stats(listener)`: what its connections use, and what its methods have done; nothing once it is closed.
+    /// `listener_stats(listener)`: the usage of its connections and the counts of its methods; nothing once it is
+    /// closed.
     ListenerStats = "listener_stats", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(id) -> Option<(Counts, MethodTable)> {
@@ -462,7 +463,7 @@ native! {
 }
 
 native! {
-    /// `method_stats(connection)`: what the methods have done that an opened connection serves.
+    /// `method_stats(connection)`: the counts of the methods that an opened connection serves.
     MethodStats = "method_stats", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(id) -> MethodTable { Ok(connection(id)?.1.service.methods.table()) }

@@ -1,4 +1,4 @@
-//! Errors on their way to Lua: every failure becomes an error object of the prelude's classes.
+//! Errors for Lua: every failure becomes an error object of the prelude's classes.
 
 use super::host;
 use yue_luajit::codec::Limits;
@@ -6,7 +6,7 @@ use yue_luajit::{Error, Raise, Stack, ffi};
 use yue_rpc::ErrorKind;
 use yue_scheduler::Stopped;
 
-/// A failure that will be an error object. Plain data: it is built where no Lua runs, and pushed later.
+/// A failure that will become an error object. Plain data: it is built where no Lua runs, and pushed later.
 #[derive(Debug, Clone)]
 pub(crate) struct ErrorObject {
     pub(crate) type_name: String,
@@ -22,7 +22,7 @@ pub(crate) struct ErrorObject {
 pub(crate) struct RaisedValue {
     /// In msgpack.
     pub(crate) bytes: Vec<u8>,
-    /// What may be decoded of it.
+    /// The limits for decoding it.
     pub(crate) limits: Limits,
 }
 
@@ -84,8 +84,8 @@ impl ErrorObject {
     }
 }
 
-/// The error object of what natives raise as a message, which is on top of the stack, in its place: refusals to
-/// suspend, panics, interruptions. May raise.
+/// Replaces the error message on top of the stack, which a native raised, by its error object: for refusals to suspend,
+/// panics, interruptions. May raise.
 pub(crate) fn form_of(stack: Stack<'_>, stopped: Option<Stopped>) {
     let Some(make) = host::make_error_ref() else {
         return;
@@ -139,7 +139,7 @@ pub(crate) fn error(kind: ErrorKind, message: impl Into<String>) -> Error {
     Error::value(ErrorObject::of_kind(kind, message))
 }
 
-/// What failed in the RPC layer, to be raised.
+/// A failure of the RPC layer, to be raised.
 pub(crate) fn rpc_error(error: &yue_rpc::Error) -> Error {
     Error::value(ErrorObject::from(error))
 }
@@ -149,7 +149,8 @@ pub(crate) fn call_error(error: &yue_rpc::Error, limits: Limits) -> Error {
     Error::value(ErrorObject::of_call(error, limits))
 }
 
-/// Why a fiber was told to stop. Out of line, since its frame would be that of every suspending function.
+/// The reason why a fiber was stopped. Out of line, since its frame would otherwise be part of every suspending
+/// function's.
 #[cold]
 #[inline(never)]
 pub(crate) fn stopped_object(stopped: Stopped) -> ErrorObject {

@@ -1,4 +1,4 @@
-//! What handlers and callbacks raise: logged here, and sent to the other side without what is none of its business.
+//! Failures of handlers and callbacks: logged here, and sent to the peer without internal details.
 
 use super::errors::ErrorObject;
 use super::log::{self, Level};
@@ -7,10 +7,10 @@ use std::borrow::Cow;
 use yue_rpc::session::{CallMethod, Session};
 use yue_rpc::{ErrorKind, Failure};
 
-/// Bytes of a method's name that are kept for the log; of longer ones the end is cut off.
+/// Bytes of a method's name that are kept for the log; longer names are cut.
 const NAME_SHOWN: usize = 64;
 
-/// What a request calls, for the log: the buffer that holds its name is given back before the handler runs.
+/// The method of a request, for the log: the buffer that holds its name is returned before the handler runs.
 pub(crate) struct Called {
     name: [u8; NAME_SHOWN],
     length: Option<usize>,
@@ -37,7 +37,7 @@ impl Called {
         self.length.map_or(FUNCTIONS, |length| &self.name[..length])
     }
 
-    /// The name, or what stands for one.
+    /// The name, or a stand-in for a function without a name.
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         match self.length {
@@ -54,7 +54,7 @@ impl Called {
     }
 }
 
-/// An error as it is sent to the other side.
+/// An error as it is sent to the peer.
 pub(crate) fn failure_of(object: ErrorObject, with_traceback: bool) -> Failure {
     let traceback = object.traceback.filter(|_| with_traceback);
     Failure {
@@ -67,18 +67,18 @@ pub(crate) fn failure_of(object: ErrorObject, with_traceback: bool) -> Failure {
     }
 }
 
-/// Whether the other side is on this machine for certain.
+/// Whether the peer is certainly on this machine.
 pub(crate) fn is_local(session: &Session) -> bool {
     let address = session.address();
     address.starts_with("unix://") || address.starts_with("thread://")
 }
 
-/// Logs what a callback of a connection raised.
+/// Logs the error that a callback of a connection raised.
 pub(crate) fn log_callback(session: &Session, callback: &str, failure: &ErrorObject) {
     let kind = ErrorKind::from_name(&failure.type_name);
     let what = || format!("{callback} failed, for {}", session.address());
     if kind.is_some_and(|kind| kind.is_a(ErrorKind::Transport)) {
-        // The other side has gone: a health check, or somebody who scans ports.
+        // The peer has gone: a health check, or a port scan.
         log::write_limited(Level::Info, || {
             let ErrorObject {
                 type_name, message, ..
@@ -90,18 +90,18 @@ pub(crate) fn log_callback(session: &Session, callback: &str, failure: &ErrorObj
     }
 }
 
-/// Logs what a handler or a callback raised; of one that was stopped from outside only if everything is logged.
+/// Logs the error of a handler or a callback. One that was stopped from outside is logged only if everything is logged.
 pub(crate) fn log_failure(failure: &ErrorObject, stopped: bool, what: impl Fn() -> String) {
     let stopped = stopped || failure.type_name == ErrorKind::Cancelled.name();
     let level = if stopped { Level::Debug } else { Level::Error };
     log::write_limited(level, || format!("{}: {}", what(), failure.report()));
 }
 
-/// Digits that an address has at least, and a pointer as LuaJIT prints it above 4 GiB has exactly.
+/// The minimum of digits in an address; a pointer as LuaJIT prints it above 4 GiB has exactly this many.
 const ADDRESS_DIGITS_MIN: usize = 8;
 const POINTER_DIGITS: usize = 12;
 
-/// A text for somebody outside of the process, without addresses of its code and memory: they would help an attacker.
+/// Removes addresses of code and memory from a text for readers outside the process: addresses would help an attacker.
 /// LuaJIT puts them into tracebacks (`[C]: at 0x55be114544f0`) and into texts of values (`table: 0x7f2a10c8f2b0`).
 fn without_addresses(text: &str) -> Cow<'_, str> {
     if !text.contains("0x") {
@@ -162,7 +162,7 @@ mod tests {
             ("cdata<int (*)>: 0x7f2a10c8f2b0!", "cdata<int (*)>!"),
             ("bad object 0x7f2a10c8f2b0.", "bad object 0x?."),
             ("0x7f2a10c8f2b0", "0x?"),
-            // These are no addresses.
+            // These are not addresses.
             (
                 "colour 0xff00ff00, flags: 0x1f",
                 "colour 0xff00ff00, flags: 0x1f",

@@ -1,4 +1,4 @@
-//! Starting, naming and cancelling Lua fibers.
+//! Fibers: starts, names and cancels Lua fibers.
 
 use super::errors::error;
 use super::host::{Hold, with_host};
@@ -9,8 +9,8 @@ use yue_luajit::{Error, LuaThread, Stack, Vm, ffi, raise, suspending};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{FiberId, cancel, current_id, this_loop};
 
-/// Bits of a fiber's number in Lua that hold its index; 29 bits of generation are above, so that a double is exact. The
-/// loop is not in it: a number is used on the loop of the Lua state that it was given to.
+/// Bits of a fiber's number in Lua that hold its index. Above them are 29 bits of generation, so that a double is
+/// exact. The number does not contain the loop: it is used only on the loop of the Lua state that received it.
 const INDEX_BITS: u32 = 24;
 
 pub(crate) fn number(id: FiberId) -> f64 {
@@ -38,7 +38,8 @@ native! {
 }
 
 native! {
-    /// The prelude has a record of the calling fiber, and wants to know when what it was made for is over.
+    /// Records that the prelude has a record of the calling fiber, and needs to know when the work it was made for
+    /// ends.
     NoteRecord = "note_record", suspends: false;
     read(_stack) -> () {}
     run(()) -> () { with_host(|host| host.records.note(current_id())) }
@@ -50,7 +51,7 @@ native! {
     run(id) -> bool { Ok(cancel(fiber_id(id))) }
 }
 
-/// A state for a new fiber with the function at `function_at` and the values above it moved over.
+/// Creates a state for a new fiber, and moves the function at `function_at` and the values above it there.
 ///
 /// # Safety
 /// Lua runs the calling C function on `state`.
@@ -70,7 +71,7 @@ unsafe fn thread_with(state: *mut ffi::lua_State, function_at: c_int) -> Result<
 
 fn start(thread: LuaThread, name: Option<&str>, hold: Option<Hold>) -> Result<f64, Error> {
     let spawned = thread.spawn(name, move |mut ended| {
-        // A daemon is cancelled at the end; that is no failure.
+        // A daemon is cancelled at the end; that is not a failure.
         if !ended.ok && hold.is_some() {
             super::log::error(&format!("a fiber failed: {}", ended.error_text()));
         }
@@ -85,7 +86,7 @@ fn start(thread: LuaThread, name: Option<&str>, hold: Option<Hold>) -> Result<f6
     Ok(number(handle.id()))
 }
 
-/// `spawn(name or nil, fn, ...)`: the number of the new fiber, which holds the program until it is over.
+/// `spawn(name or nil, fn, ...)`: returns the number of the new fiber, which holds the program until it ends.
 unsafe extern "C-unwind" fn spawn_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this. The name lies on the Lua stack until the function has returned.
     unsafe {
@@ -107,13 +108,13 @@ unsafe extern "C-unwind" fn spawn_raw(state: *mut ffi::lua_State) -> c_int {
     }
 }
 
-/// `spawn_helper(fn, ...)`: as `spawn`, without a name.
+/// `spawn_helper(fn, ...)`: like `spawn`, without a name.
 unsafe extern "C-unwind" fn spawn_helper_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe { spawn_unnamed(state, true) }
 }
 
-/// `spawn_daemon(fn, ...)`: a fiber that holds no program; it ends with the loop.
+/// `spawn_daemon(fn, ...)`: starts a fiber that does not hold the program; it ends with the loop.
 unsafe extern "C-unwind" fn spawn_daemon_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe { spawn_unnamed(state, false) }

@@ -1,7 +1,7 @@
-//! The host: what one loop knows about the Lua program that runs on it.
+//! The host: one loop's state of the Lua program that runs on it.
 //!
-//! There is one per loop, reached through a thread-local, as the loop itself is. It owns the VM, the tables that give
-//! Lua numbers for things of Rust's (waits, connections), and the count of what keeps the program going.
+//! There is one per loop, reached through a thread-local, like the loop itself. It owns the VM, the tables that assign
+//! Lua numbers to Rust objects (waits, connections), and the count of holds that keep the program running.
 
 use super::calls::AsyncCalls;
 use super::connections::Connections;
@@ -21,22 +21,23 @@ use yue_luajit::{Error, LuaThread, NoRefs, Stack, Vm, VmError, ffi, set_error_fo
 use yue_rpc::ErrorKind;
 use yue_scheduler::{Builder, FiberId, LocalWaker, StackClass};
 
-/// LuaJIT's functions have no more upvalues.
+/// LuaJIT's maximum number of upvalues per function.
 const UPVALUES_MAX: c_int = 60;
 
-/// A thousand fibers that fail alike are one remark, and so are those that fail in a few ways by turns.
+/// The number of remarks that are compared: a thousand fibers with the same failure are one remark, even if a few kinds
+/// of failures alternate.
 const REMARKS_COMPARED: usize = 16;
 
-/// How long a call waits for its answer unless something else is configured.
+/// The default time limit of a call.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A text that is to be logged, and how often it came.
+/// A text to log, and the number of times it came.
 struct Remark {
     text: String,
     times: usize,
 }
 
-/// What a loop is to the program.
+/// The role of a loop in the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Role {
     /// One of the loops that run the program's script: its index, from 1.
@@ -75,7 +76,7 @@ pub(crate) struct Host {
     pub(crate) fiber_over: Cell<Option<c_int>>,
     pub(crate) repl: Cell<Option<c_int>>,
     pub(crate) report: Cell<Option<c_int>>,
-    /// Fibers of which the prelude has a record that it made itself.
+    /// Fibers whose record the prelude made itself.
     pub(crate) records: Records,
     /// The registry reference of the table that programs see as `yue`.
     pub(crate) yue: Cell<Option<c_int>>,
@@ -86,7 +87,7 @@ thread_local! {
     static HOST: RefCell<Option<Rc<Host>>> = const { RefCell::new(None) };
 }
 
-/// Keeps the program from ending while it lives.
+/// Keeps the program running while it lives.
 pub(crate) struct Hold(Rc<Host>);
 
 impl Drop for Hold {
@@ -99,7 +100,7 @@ impl Drop for Hold {
 }
 
 impl Host {
-    /// Makes the host of the calling thread's loop, and runs the prelude. In a fiber.
+    /// Creates the host of the calling thread's loop, and runs the prelude. In a fiber.
     pub(crate) fn start(program: Arc<Program>, role: Role) -> Result<Rc<Host>, VmError> {
         let vm = Vm::new()?;
         let host = Rc::new(Host {
@@ -132,9 +133,9 @@ impl Host {
         Ok(host)
     }
 
-    /// Forgets the calling thread's host.
+    /// Drops the calling thread's host.
     pub(crate) fn end() {
-        // Dropped outside of the cell: what goes with it may look for the host.
+        // Dropped outside the cell: destructors may look for the host.
         let host = HOST.take();
         if let Some(host) = host {
             host.connections.clear();
@@ -142,7 +143,7 @@ impl Host {
         }
     }
 
-    /// Something that could still call the program is open while the result lives.
+    /// Keeps the program running while the result lives: something that could still call it is open.
     pub(crate) fn hold(self: &Rc<Self>) -> Hold {
         self.holds.set(self.holds.get() + 1);
         Hold(self.clone())
@@ -163,8 +164,8 @@ impl Host {
         }
     }
 
-    /// When the loop has nothing to do: acts on what finalizers noted, and lets the collector go on. Returns whether
-    /// there is more to do.
+    /// Called when the loop is idle: processes the records of finalizers, and lets the collector continue. Returns
+    /// whether there is more to do.
     pub(crate) fn idle(&self) -> bool {
         self.connections.tidy();
         let more = self.vm.gc_step_idle();
@@ -175,8 +176,8 @@ impl Host {
         more
     }
 
-    /// Logs what finalizers noted. The collector comes upon a thousand fibers that failed alike in many steps; told
-    /// after the last of them, they are one line.
+    /// Logs the remarks of finalizers. The collector finds a thousand fibers with the same failure in many steps;
+    /// logged after the last of them, they are one line.
     pub(crate) fn tell_remarks(&self) {
         for Remark { text, times } in self.tell.take() {
             let line = match times {
@@ -187,7 +188,7 @@ impl Host {
         }
     }
 
-    /// Notes a text that is to be told soon; usable in finalizers.
+    /// Records a text to be logged soon; usable in finalizers.
     pub(crate) fn tell_later(&self, text: String) {
         let mut remarks = self.tell.borrow_mut();
         let compared = remarks.len().saturating_sub(REMARKS_COMPARED);
@@ -197,16 +198,16 @@ impl Host {
         }
     }
 
-    /// Puts the function of the interactive mode on an empty stack.
+    /// Pushes the function of the interactive mode on an empty stack.
     pub(crate) fn push_repl(&self, thread: &mut LuaThread) -> Result<(), VmError> {
         let (state, repl) = (thread.raw(), self.repl.get());
         let repl = repl.ok_or_else(|| VmError::Lua("there is no interactive mode".to_owned()))?;
-        // SAFETY: an idle state of ours, with room for one value; reading the registry raises nothing.
+        // SAFETY: an idle state owned here, with room for one value; reading the registry raises nothing.
         unsafe { ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, repl.into()) };
         Ok(())
     }
 
-    /// Puts the program's arguments on a stack that has room for them.
+    /// Pushes the program's arguments on a stack that has room for them.
     pub(crate) fn push_arguments(&self, thread: &mut LuaThread) -> Result<(), VmError> {
         let (state, program) = (thread.raw(), &*self.program);
         let count = c_int::try_from(program.script.args.len()).unwrap_or(c_int::MAX);
@@ -234,7 +235,7 @@ impl Host {
     }
 }
 
-/// Fibers that somebody wants to know the end of; see `note_record`.
+/// Fibers whose end the prelude needs to know; see `note_record`.
 #[derive(Default)]
 pub(crate) struct Records(RefCell<HashSet<FiberId>>);
 
@@ -287,7 +288,7 @@ pub(crate) unsafe fn push_error_handler(state: *mut ffi::lua_State) {
     }
 }
 
-/// Loads what `string.dump` made of a function whose upvalues were all `yue`, and gives it this VM's `yue` for them.
+/// Loads the output of `string.dump` for a function whose upvalues were all `yue`, and sets them to this VM's `yue`.
 /// Leaves the function, or an error message, on the stack, and returns LuaJIT's status.
 ///
 /// # Safety
@@ -317,13 +318,13 @@ pub(crate) unsafe fn load_function(state: *mut ffi::lua_State, bytecode: &[u8]) 
     }
 }
 
-/// Decodes one msgpack value and pushes it; pushes nothing and returns false if there is none, or it is no good. May
+/// Decodes one msgpack value and pushes it; pushes nothing and returns false if there is none, or it is invalid. May
 /// raise.
 pub(crate) fn push_decoded(stack: Stack<'_>, bytes: Option<&[u8]>) -> bool {
     bytes.is_some_and(|bytes| push_decoded_within(stack, bytes, Limits::default()))
 }
 
-/// As `push_decoded`, within the limits of a connection.
+/// Like `push_decoded`, within the limits of a connection.
 pub(crate) fn push_decoded_within(stack: Stack<'_>, bytes: &[u8], limits: Limits) -> bool {
     let codec = HOST.with_borrow(|host| host.as_ref().map(|host| host.vm.codec()));
     let Some(codec) = codec.map(|codec| codec.with_limits(limits)) else {
@@ -333,19 +334,19 @@ pub(crate) fn push_decoded_within(stack: Stack<'_>, bytes: &[u8], limits: Limits
     match codec.decode_values(stack, &mut Reader::new(bytes), 1, &NoRefs) {
         Ok(_) => true,
         Err(_) => {
-            // SAFETY: drops what was half decoded.
+            // SAFETY: drops the partly decoded values.
             unsafe { ffi::lua_settop(stack.raw(), top) };
             false
         }
     }
 }
 
-/// The error value on top of `state` in parts. Lua runs for it, but nothing that suspends.
+/// Splits the error value on top of `state` into its parts. Runs Lua, but nothing that suspends.
 pub(crate) fn describe_failure(state: *mut ffi::lua_State) -> ErrorObject {
     describe_failure_within(state, Limits::default())
 }
 
-/// As `describe_failure`, for a connection whose codec has these limits.
+/// Like `describe_failure`, for a connection whose codec has these limits.
 pub(crate) fn describe_failure_within(state: *mut ffi::lua_State, limits: Limits) -> ErrorObject {
     let unknown =
         || ErrorObject::of_kind(ErrorKind::Runtime, "an error of unknown form was raised");
@@ -394,7 +395,7 @@ pub(crate) fn describe_failure_within(state: *mut ffi::lua_State, limits: Limits
     }
 }
 
-/// The error value on top, if it is a text: while there is no prelude yet.
+/// The error value on top, if it is a string: used while there is no prelude yet.
 fn plain_text(state: *mut ffi::lua_State) -> ErrorObject {
     // SAFETY: as in `describe_failure`.
     let text = unsafe { text_at(state, ffi::lua_gettop(state)) };
@@ -420,7 +421,7 @@ unsafe fn text_at(state: *mut ffi::lua_State, index: c_int) -> Option<String> {
     }
 }
 
-/// Calls a function of the prelude with one msgpack value, in a fiber of its own, and waits for it.
+/// Calls a function of the prelude with one msgpack value, in a new fiber, and waits for it.
 pub(crate) fn call_prelude(
     host: &Rc<Host>,
     function: Option<c_int>,

@@ -1,11 +1,12 @@
-//! The program's log: lines on standard error, each with the time (UTC) and how much it matters:
-//! `2026-01-31T12:00:00.123Z yue warn: text`.
+//! The program's log: lines on standard error, each with the time (UTC) and its level: `2026-01-31T12:00:00.123Z yue
+//! warn: text`.
 //!
-//! `YUE_LOG` (`debug`, `info`, `warn`, `error`, `off`) sets what is shown; `info` and up by default.
+//! `YUE_LOG` (`debug`, `info`, `warn`, `error`, `off`) sets the minimum level; `info` by default.
 //!
-//! What is logged may come from strangers: an error's message, a method's name. So control characters are escaped, the
-//! second and later lines of an entry are indented (nobody can forge one that looks like an entry of its own), and an
-//! entry has a limit. What strangers can cause at will is limited in number, too ([`write_limited`]).
+//! Logged text may come from strangers: an error's message, a method's name. So control characters are escaped, the
+//! second and later lines of an entry are indented (nobody can forge a line that looks like a separate entry), and the
+//! length of an entry is limited. Entries that strangers can cause at will are limited in number, too
+//! ([`write_limited`]).
 
 use super::host;
 use super::native::{native, register};
@@ -17,14 +18,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use yue_luajit::Stack;
 use yue_scheduler::{Instant, now};
 
-/// Bytes of an entry; what is beyond is left out. It is written synchronously, so it must not be large.
+/// The maximum bytes of an entry; the rest is left out. It is written synchronously, so it must not be large.
 const ENTRY_BYTES_MAX: usize = 16 << 10;
 
-/// Entries that strangers cause: so many at once, and then so many a second.
+/// The limit on entries that strangers cause: this many at once, and then this many a second.
 const LIMITED_BURST: u32 = 20;
 const LIMITED_EACH: Duration = Duration::from_millis(100);
 
-/// How much a line matters.
+/// The level of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
     Debug,
@@ -70,11 +71,11 @@ pub(crate) fn write(level: Level, text: &[u8]) {
     }
     append_printable(&mut line, text);
     line.push('\n');
-    // A standard error that is closed is no reason to stop.
+    // A closed standard error does not stop the program.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// As RFC 3339 has it, in UTC, with milliseconds.
+/// Formats a time by RFC 3339, in UTC, with milliseconds.
 fn time_text(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = since.as_secs() as libc::time_t;
@@ -96,7 +97,7 @@ fn time_text(time: SystemTime) -> String {
     )
 }
 
-/// Appends a text so that it can neither act on a terminal nor look like an entry of its own.
+/// Appends a text so that it can neither act on a terminal nor look like a separate entry.
 fn append_printable(line: &mut String, text: &[u8]) {
     let text = text.trim_ascii_end();
     let shown = &text[..text.len().min(ENTRY_BYTES_MAX)];
@@ -120,11 +121,11 @@ fn append_printable(line: &mut String, text: &[u8]) {
     }
 }
 
-/// How many entries may still be written that strangers cause.
+/// The number of entries that strangers may still cause.
 #[derive(Clone, Copy)]
 struct Allowance {
     left: u32,
-    /// When the last of them was granted.
+    /// The time when the last of them was granted.
     since: Instant,
     left_out: u32,
 }
@@ -134,7 +135,7 @@ thread_local! {
 }
 
 impl Allowance {
-    /// That of this thread, with what time has added.
+    /// This thread's allowance, with the elapsed time's addition.
     fn current() -> Allowance {
         let now = now();
         let full = Allowance {
@@ -154,7 +155,8 @@ impl Allowance {
     }
 }
 
-/// As [`write`], for what strangers can cause as often as they like: beyond some a second, entries are only counted.
+/// Like [`write`], for entries that strangers can cause as often as they like: above a limit per second, they are only
+/// counted.
 pub(crate) fn write_limited(level: Level, text: impl FnOnce() -> String) {
     if level < threshold() {
         return;
@@ -172,7 +174,7 @@ pub(crate) fn write_limited(level: Level, text: impl FnOnce() -> String) {
     write(level, text().as_bytes());
 }
 
-/// Says how many entries were left out, if that is over. For the idle loop.
+/// Logs how many entries were left out, once that has ended. For the idle loop.
 pub(crate) fn flush_limited() {
     let Some(allowance) = ALLOWANCE.get() else {
         return;
@@ -210,11 +212,11 @@ native! {
 }
 
 native! {
-    /// `tell_later(text)`: a warning that a finalizer has; it is logged when the loop comes round.
+    /// `tell_later(text)`: a finalizer's warning; it is logged in the loop's next idle phase.
     TellLater = "tell_later", suspends: false;
     read(stack) -> &'a [u8] { stack.bytes(1) }
     run(text) -> () {
-        // At the very end nobody is left to be told: what failed unseen has been told before.
+        // At the very end there is nobody to notify: unseen failures have been logged before.
         if let Some(host) = host::current() {
             host.tell_later(String::from_utf8_lossy(text).into_owned());
         }
@@ -223,7 +225,7 @@ native! {
 }
 
 native! {
-    /// `tell_finalizer_error(text)`: as `tell_later`; at the very end it is logged at once.
+    /// `tell_finalizer_error(text)`: like `tell_later`; at the very end it is logged at once.
     TellFinalizerError = "tell_finalizer_error", suspends: false;
     read(stack) -> &'a [u8] { stack.bytes(1) }
     run(text) -> () {

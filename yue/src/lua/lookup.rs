@@ -1,14 +1,14 @@
-//! Finding the function that a request names.
+//! Lookup of the function that a request names.
 //!
-//! A namespace is a Lua list of layers (tables). Every access is raw, so that no metatable can let anything else out.
+//! A namespace is a Lua list of layers (tables). Every access is raw, so that no metatable can expose anything else.
 
 use std::ffi::c_int;
 use yue_luajit::{Stack, ffi};
 
-/// Names longer than this are in no namespace; it bounds the work of a lookup.
+/// Longer names are in no namespace; it bounds the work of a lookup.
 const NAME_MAX: usize = 1024;
 
-/// Pushes the function that `name` means in the layers at the registry reference; or pushes nothing. May raise.
+/// Pushes the function that `name` denotes in the layers at the registry reference; or pushes nothing. May raise.
 pub(crate) fn push_method(stack: Stack<'_>, layers: c_int, name: &[u8]) -> Lookup {
     let state = stack.raw();
     let mut outcome = Lookup::Missing;
@@ -37,10 +37,10 @@ pub(crate) fn push_method(stack: Stack<'_>, layers: c_int, name: &[u8]) -> Looku
     outcome
 }
 
-/// Replaces the table on top by what the dotted name means in it, if that is a function.
+/// Replaces the table on top by the value of the dotted name in it, if that is a function.
 ///
-/// A table in a table may be a module that was loaded: in a file of symbols `os = require 'os'` makes a global of it.
-/// That does not mean that strangers may call what is in it.
+/// A table in a table may be a loaded module: in a file of symbols, `os = require 'os'` makes a global of it. That does
+/// not mean that strangers may call its functions.
 ///
 /// # Safety
 /// A state where errors may be raised, with a value on top and room for two.
@@ -68,12 +68,12 @@ unsafe fn walk(stack: Stack<'_>, name: &[u8]) -> Lookup {
     }
 }
 
-/// How pushing the function of a request went.
+/// The result of looking up the function of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lookup {
     Found,
     Missing,
-    /// It would be in a module; so many bytes of the name are the module's.
+    /// The name leads into a module; this many bytes of the name are the module's.
     Module {
         name_end: usize,
     },

@@ -1,10 +1,10 @@
-//! What the methods of a service have done: calls, errors and time of each, for `listener:stats()`.
+//! Counters of a service's methods: calls, errors and time of each, for `listener:stats()`.
 //!
-//! Only names that were found are counted, so that a stranger's inventions take no memory; and a program that makes up
-//! names without end fills the table only up to a limit, behind which all are counted together.
+//! Only names that were found are counted, so that invented names take no memory. A program that makes up names without
+//! end fills the table only up to a limit, above which all are counted together.
 //!
-//! It stands on the path of every call, so it is cheap: the method that was called last is found by one comparison,
-//! another by its hash, and the clock is read for a share of the calls once there are many.
+//! It is on the path of every call, so it is cheap: the method that was called last is found by one comparison, another
+//! by its hash, and the clock is read for a share of the calls once there are many.
 
 use super::connections::Identity;
 use super::native::Results;
@@ -15,21 +15,21 @@ use std::time::Duration;
 use yue_luajit::{Stack, ffi};
 use yue_scheduler::{Instant, now};
 
-/// Names that are counted each for itself.
+/// The number of names that are counted separately.
 const NAMES_MAX: usize = 1000;
 
-/// What all other names are counted as, and calls of functions that were passed as values.
+/// The entry that counts all other names, and calls of functions that were passed as values.
 const OTHERS: &[u8] = b"(others)";
 pub(super) const FUNCTIONS: &[u8] = b"(functions)";
 
-/// So many calls of a method are timed all; of later ones one in 16, at pseudo-random places.
+/// The first calls of a method are all timed, up to this number; of later ones one in 16, at pseudo-random positions.
 const TIMED_ALL: u64 = 1000;
 
 struct Method {
     name: Box<[u8]>,
     calls: u64,
     errors: u64,
-    /// Calls that were timed, and how long they took together.
+    /// Calls that were timed, and their total time.
     timed: u64,
     time: Duration,
 }
@@ -39,21 +39,21 @@ struct Method {
 pub(crate) struct Methods {
     methods: RefCell<Vec<Method>>,
     by_hash: RefCell<HashMap<u64, usize, Identity>>,
-    /// The one that was called last.
+    /// The index of the method that was called last.
     last: Cell<usize>,
 }
 
 /// A call that is being served.
 #[derive(Clone, Copy)]
 pub(crate) struct Begun {
-    /// The method's place, if it has been called before.
+    /// The method's index, if it has been called before.
     index: Option<usize>,
-    /// When it began, if it is timed.
+    /// The start time, if the call is timed.
     began: Option<Instant>,
 }
 
 impl Methods {
-    /// Before a request of that name is looked up.
+    /// Called before a request of that name is looked up.
     #[inline]
     pub(crate) fn begin(&self, name: &[u8]) -> Begun {
         let methods = self.methods.borrow();
@@ -73,7 +73,7 @@ impl Methods {
         }
     }
 
-    /// It was there, and is over.
+    /// Records a call of an existing method that has ended.
     #[inline]
     pub(crate) fn end(&self, name: &[u8], begun: Begun, failed: bool) {
         let mut methods = self.methods.borrow_mut();
@@ -91,12 +91,12 @@ impl Methods {
         }
     }
 
-    /// The place of the name; it gets one if it has none and there is room.
+    /// The index of the name; a new one gets an index if there is room.
     fn find(&self, methods: &mut Vec<Method>, name: &[u8]) -> usize {
         let mut by_hash = self.by_hash.borrow_mut();
         for name in [name, OTHERS] {
             let next = methods.len();
-            // Beyond the limit there is room for that one only.
+            // Above the limit there is room for that one only.
             let limit = NAMES_MAX + usize::from(name == OTHERS);
             let known = match by_hash.get(&hash(name)) {
                 Some(index) => *index,
@@ -113,7 +113,7 @@ impl Methods {
                     next
                 }
             };
-            // Another name with the same hash has it: that does not happen by chance.
+            // Another name with the same hash occupies it: that does not happen by chance.
             if *methods[known].name == *name {
                 return known;
             }
@@ -121,7 +121,7 @@ impl Methods {
         0
     }
 
-    /// Calls, errors and seconds of each, for Lua.
+    /// Calls, errors and seconds of each method, for Lua.
     pub(crate) fn table(&self) -> MethodTable {
         let methods = self.methods.borrow();
         let row = |method: &Method| MethodRow {
@@ -134,7 +134,7 @@ impl Methods {
     }
 }
 
-/// Eight bytes at a time. The names are the program's own, so that nobody chooses them to collide.
+/// Hashes eight bytes at a time. The names are the program's own, so nobody chooses them to collide.
 fn hash(name: &[u8]) -> u64 {
     let mut hash = name.len() as u64;
     for chunk in name.chunks(8) {
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(timed(TIMED_ALL), TIMED_ALL as usize);
         let share = timed(160_000);
         assert!((9_000..11_000).contains(&share), "{share}");
-        // A method that is called seldom is timed all the same.
+        // A method that is called seldom is timed, too.
         assert!(call(&methods, "rare", false));
     }
 

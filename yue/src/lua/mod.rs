@@ -1,4 +1,4 @@
-//! The Lua API: programs on loops.
+//! The Lua API: runs Lua programs on loops.
 //!
 //! ```text
 //!   program.rs      loops of a program, its end            host.rs        what one loop knows of its program
@@ -70,17 +70,17 @@ pub enum Chunk {
     File(PathBuf),
     /// Source text.
     Text {
-        /// What messages call it, as Lua has it: `=name`, or `@file`.
+        /// The name in messages, in Lua's form: `=name`, or `@file`.
         name: String,
         /// The text. A first line that begins with `#` is skipped, as in a file.
         source: Vec<u8>,
     },
-    /// Reads Lua from standard input, line by line, and shows the results, until its end.
+    /// Reads Lua from standard input, line by line, and shows the results, until the end of input.
     Interactive,
 }
 
 impl Chunk {
-    /// A piece of source text.
+    /// Creates a chunk of source text.
     pub fn text(name: impl Into<String>, source: impl Into<Vec<u8>>) -> Chunk {
         Chunk::Text {
             name: name.into(),
@@ -89,7 +89,7 @@ impl Chunk {
     }
 }
 
-/// A Lua program to run: a script, its arguments, and how many loops run it.
+/// A Lua program to run: a script, its arguments, and its number of loops.
 ///
 /// ```
 /// use yue::lua::{Choice, Script};
@@ -107,17 +107,17 @@ impl Chunk {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Script {
-    /// What the main fiber runs, one after the other. Each gets `args` as its arguments.
+    /// The chunks that the main fiber runs, one after the other. Each receives `args` as its arguments.
     pub chunks: Vec<Chunk>,
-    /// What the program is called in `arg[0]`, if it has a name. Modules beside the file of this name are found.
+    /// The program's name in `arg[0]`, if it has one. `require` finds modules beside the file of this name.
     pub name: Option<PathBuf>,
-    /// What the script sees as `yue.args`, as `arg[1]` and so on, and as `...`.
+    /// The script's arguments: `yue.args`, `arg[1]` and so on, and `...`.
     pub args: Vec<Vec<u8>>,
     /// The words of the command line before the name: `arg[-1]` is the last of them.
     pub command: Vec<Vec<u8>>,
-    /// How many loops run it at once, each in a thread of its own; at least 1.
+    /// The number of loops that run it at once, each on its own thread; at least 1.
     pub loops: usize,
-    /// Which I/O driver the loops have.
+    /// The I/O driver of the loops.
     pub io: Choice,
 }
 
@@ -135,19 +135,19 @@ impl Script {
         }
     }
 
-    /// Runs the program to its end: when its script has returned and nothing is open, when it was told to end, or when
-    /// the script has raised (the traceback is on standard error then). The result is the exit code for the process:
-    /// 128 + n if signal n has ended the program.
+    /// Runs the program to its end: when its script has returned and nothing is open, when a shutdown was requested, or
+    /// when the script has raised (the traceback is on standard error then). The result is the exit code for the
+    /// process: 128 + n if signal n has ended the program.
     ///
-    /// While it runs, SIGINT and SIGTERM end the program, unless they were ignored when it started; their actions are
-    /// as they were when this returns. If a shutdown takes longer than its grace of 5 s and one more, or another signal
-    /// comes, the process ends.
+    /// While it runs, SIGINT and SIGTERM end the program, unless they were ignored when it started; their previous
+    /// actions are restored when this returns. If a shutdown takes longer than its grace of 5 s and one more, or
+    /// another signal arrives, the process ends.
     pub fn run(self) -> i32 {
         program::Program::new(self).run()
     }
 }
 
-/// What a report says about Lua.
+/// Facts about Lua for a report.
 ///
 /// ```
 /// let facts = yue::lua::LuaFacts::find().unwrap();
@@ -158,15 +158,15 @@ impl Script {
 pub struct LuaFacts {
     /// LuaJIT's name and version.
     pub version: String,
-    /// Whether the compiler is on.
+    /// Whether the JIT compiler is on.
     pub jit_on: bool,
 }
 
 impl LuaFacts {
-    /// Starts a VM and asks it.
+    /// Starts a VM and reads the facts from it.
     ///
     /// # Errors
-    /// Why there is none.
+    /// The reason why a VM cannot be started.
     pub fn find() -> Result<LuaFacts, String> {
         let vm = yue_luajit::Vm::new().map_err(|error| error.to_string())?;
         vm.with_mlua(|lua| {

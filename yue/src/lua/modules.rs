@@ -26,11 +26,11 @@ const FILES: &[(&str, &str)] = &[
     ("report", include_str!("../../lua/report.lua")),
 ];
 
-/// Makes `yue` in the host's VM. In a fiber that runs no Lua yet.
+/// Installs `yue` in the host's VM. In a fiber that runs no Lua yet.
 pub(crate) fn install(host: &Rc<Host>) -> Result<(), VmError> {
     let facts = Facts::of(host);
     let facts_at: *const Facts = &facts;
-    // SAFETY: the facts outlive the protected call, which is over when it returns.
+    // SAFETY: the facts outlive the protected call, which has ended when it returns.
     let shared = host
         .vm
         .protect(|stack| unsafe { make_tables(stack, &*facts_at) })?;
@@ -40,14 +40,14 @@ pub(crate) fn install(host: &Rc<Host>) -> Result<(), VmError> {
     host.vm.protect(|stack| finish(stack, shared))
 }
 
-/// What `core` says about the program.
+/// The facts about the program in `core`.
 struct Facts {
     args: Vec<Vec<u8>>,
     /// The words of the command line before the script's name.
     command: Vec<Vec<u8>>,
     /// The script's name; `None` if it has none.
     script: Option<Vec<u8>>,
-    /// Where the script lies, without the last `/`; empty for the current folder.
+    /// The script's folder, without the last `/`; empty for the current folder.
     script_folder: String,
     role: &'static str,
     name: String,
@@ -84,7 +84,7 @@ impl Facts {
     }
 }
 
-/// The tables that the files get, as registry references: `core`, `yue`, `internal`.
+/// The tables that the files receive, as registry references: `core`, `yue`, `internal`.
 #[derive(Clone, Copy)]
 struct Shared {
     core: i32,
@@ -136,7 +136,7 @@ unsafe fn make_tables(stack: Stack<'_>, facts: &Facts) -> Shared {
         ffi::lua_setfield(state, -2, c"cancel_handlers".as_ptr());
         let core = ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
         ffi::lua_createtable(state, 0, 64);
-        // `yue` is a global, and `require 'yue'` gives the same table.
+        // `yue` is a global, and `require 'yue'` returns the same table.
         ffi::lua_getglobal(state, c"package".as_ptr());
         ffi::lua_getfield(state, -1, c"loaded".as_ptr());
         ffi::lua_pushvalue(state, -3);
@@ -181,12 +181,12 @@ fn run_file(host: &Rc<Host>, name: &str, source: &str, shared: Shared) -> Result
     let chunk = std::ffi::CString::new(format!("=[yue]/{name}.lua")).unwrap_or_default();
     thread.load(source.as_bytes(), &chunk)?;
     let state = thread.raw();
-    // SAFETY: an idle state of ours with a function on it and room for three values; reading the registry, and a field
-    // of a table that has no metatable, raises nothing: the name is a string already.
+    // SAFETY: an idle state owned here, with a function on it and room for three values; reading the registry, and a
+    // field of a table that has no metatable, raises nothing: the name is a string already.
     unsafe {
         ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, shared.internal.into());
         ffi::lua_getfield(state, -1, c"environment".as_ptr());
-        // The first file has no environment yet: it makes it.
+        // The first file has no environment yet: it creates it.
         if ffi::lua_type(state, -1) == ffi::LUA_TTABLE {
             ffi::lua_setfenv(state, -3);
             ffi::lua_settop(state, -2);
@@ -218,7 +218,7 @@ fn run_file(host: &Rc<Host>, name: &str, source: &str, shared: Shared) -> Result
     }
 }
 
-/// Takes the functions that Rust calls out of `internal`.
+/// Takes the functions that Rust calls from `internal`.
 fn finish(stack: Stack<'_>, shared: Shared) {
     let state = stack.raw();
     // SAFETY: protected, on the main state.
@@ -254,7 +254,7 @@ fn finish(stack: Stack<'_>, shared: Shared) {
     }
 }
 
-/// Errors of the prelude itself are ours; this gives them the form that programs see.
+/// Errors of the prelude itself are internal; this converts them to the form that programs see.
 impl From<VmError> for ErrorObject {
     fn from(error: VmError) -> ErrorObject {
         ErrorObject::of_kind(ErrorKind::Runtime, error.to_string())

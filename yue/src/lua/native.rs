@@ -1,4 +1,4 @@
-//! How the functions of the `core` table are written: small types on top of `yue_luajit::Function`.
+//! Natives: the functions of the `core` table, as small types on top of `yue_luajit::Function`.
 //!
 //! A native has three stages (see `yue_luajit`): it reads its arguments where Lua errors may be raised, works where
 //! Rust may panic and the fiber may suspend, and pushes its results where Lua errors may be raised again.
@@ -6,9 +6,9 @@
 use std::ffi::c_int;
 use yue_luajit::Stack;
 
-/// What a native's second stage hands to Lua.
+/// The results that a native's second stage passes to Lua.
 pub(crate) trait Results {
-    /// Pushes the results and says how many. May raise.
+    /// Pushes the results and returns their number. May raise.
     fn push(&mut self, stack: Stack<'_>) -> c_int;
 }
 
@@ -64,7 +64,7 @@ impl<A: Results, B: Results> Results for (A, B) {
     }
 }
 
-/// Defines a native: its type, its name, whether it suspends, how it reads its input, what it does.
+/// Defines a native: its type, its name, whether it suspends, its input, and its body.
 macro_rules! native {
     (
         $(#[$doc:meta])*
@@ -85,7 +85,7 @@ macro_rules! native {
                 $($read)*
             }
 
-            // Part of the C function's frame: a return behind a switch is one that the processor does not predict.
+            // Part of the C function's frame: the processor does not predict a return behind a switch.
             #[inline(always)]
             fn run(_: yue_luajit::Frame<'_>, $argument: Self::Input<'_>) -> Result<$output, yue_luajit::Error> {
                 $($run)*
@@ -110,7 +110,7 @@ pub(crate) use register;
 /// Registers a raw C function in the table on top of the stack.
 ///
 /// # Safety
-/// `stack` is where Lua errors may be raised, with a table on top.
+/// Lua errors may be raised in `stack`, with a table on top.
 pub(crate) unsafe fn register_raw(
     stack: Stack<'_>,
     name: &str,

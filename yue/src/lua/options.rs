@@ -1,4 +1,4 @@
-//! The options of `yue.listen` and `yue.open`, for the layers that they are meant for.
+//! The options of `yue.listen` and `yue.open`, divided among the layers that use them.
 
 use super::wait::seconds;
 use std::ffi::{CStr, c_int};
@@ -8,11 +8,11 @@ use yue_rpc::transport::SocketOptions;
 use yue_rpc::{Limits, Options, Rate, WhenFull};
 use yue_scheduler::StackClass;
 
-/// The values of a message may take so many times the largest message's bytes, unless the options say otherwise. (An
-/// empty table is 1 byte on the wire and 64 in Lua.)
+/// The default limit of a message's values, as a multiple of the largest message's bytes. (An empty table is 1 byte on
+/// the wire and 64 in Lua.)
 const DECODED_PER_BYTE: usize = 8;
 
-/// Options as Lua gives them: seconds, bytes, counts. Absent means the default.
+/// Options as Lua passes them: seconds, bytes, counts. Absent means the default.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Settings {
     timeout: Option<f64>,
@@ -27,7 +27,7 @@ pub(crate) struct Settings {
     rate: Option<Rate>,
     when_full: WhenFull,
     references_max: Option<f64>,
-    /// Seconds, or not at all.
+    /// Seconds, or `None` for off.
     keepalive: Option<Option<f64>>,
     reconnect: Option<bool>,
     traceback: Option<bool>,
@@ -103,7 +103,7 @@ impl Settings {
         }
     }
 
-    /// What this layer itself needs of them.
+    /// The settings for the Lua layer itself.
     pub(crate) fn of_service(&self) -> ServiceSettings {
         let limits = self.options().limits;
         let decoded_bytes_max = match self.decoded_max {
@@ -124,7 +124,7 @@ impl Settings {
 
     pub(crate) fn options(&self) -> Options {
         let defaults = Limits::default();
-        // `as` saturates, so that a huge number is no limit.
+        // `as` saturates, so a huge number means no limit.
         let size =
             |value: Option<f64>, default: usize| value.map_or(default, |value| value as usize);
         let message_bytes_max = size(self.message_max, defaults.message_bytes_max);
@@ -192,7 +192,7 @@ unsafe fn read_rate(state: *mut ffi::lua_State, index: c_int) -> Option<Rate> {
 /// # Safety
 /// Lua runs the calling C function on `state`, with a table at `index`.
 unsafe fn read_when_full(state: *mut ffi::lua_State, index: c_int) -> WhenFull {
-    // SAFETY: the caller's promise; the text stays in the table while it is looked at.
+    // SAFETY: the caller's promise; the text stays in the table while it is read.
     unsafe {
         ffi::lua_getfield(state, index, c"when_full".as_ptr());
         let drops = ffi::lua_type(state, -1) == ffi::LUA_TSTRING
@@ -206,16 +206,16 @@ unsafe fn read_when_full(state: *mut ffi::lua_State, index: c_int) -> WhenFull {
     }
 }
 
-/// What the options of a listener, or of an opened connection, say to this layer.
+/// The settings of a listener, or of an opened connection, for the Lua layer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ServiceSettings {
-    /// How long a call over its connections may take.
+    /// The time limit of calls over its connections.
     pub(crate) timeout: Option<Duration>,
-    /// What the codec of its connections refuses.
+    /// The limits of its connections' codec.
     pub(crate) codec: codec::Limits,
-    /// How many functions the other side may hold.
+    /// The number of functions that the peer may hold.
     pub(crate) references_max: usize,
-    /// Whether tracebacks travel to the other side; if the options do not say, they stay on this machine.
+    /// Whether tracebacks are sent to the peer; if the options do not say, they stay on this machine.
     pub(crate) traceback: Option<bool>,
     /// Whether callers can stop handlers that have started.
     pub(crate) cancel: bool,

@@ -1,4 +1,4 @@
-//! Running a program: its loops, and its end.
+//! Programs: their loops, and their end.
 //!
 //! ```text
 //!   thread 1 .. N   Loop::run ── main fiber ── Host::start ── the script's fiber
@@ -6,8 +6,8 @@
 //!                                       has raised
 //! ```
 //!
-//! A program ends when its script has returned and nothing that could still call it is open: everything of that sort
-//! keeps a [`Hold`](super::host::Hold). On SIGINT and SIGTERM it ends gracefully; `shutdown.rs` sees to it that the end
+//! A program ends when its script has returned and nothing that could still call it is open: everything of that kind
+//! keeps a [`Hold`](super::host::Hold). On SIGINT and SIGTERM it ends gracefully; `shutdown.rs` ensures that the end
 //! comes.
 
 use super::errors::ErrorObject;
@@ -33,15 +33,15 @@ use yue_scheduler::{
     Config, Instant, Loop, LoopHandle, park, park_until, prepare_park, sleep, spawn, this_loop,
 };
 
-/// How long connections have to say what they have said already, when a program ends by an error.
+/// The time that connections have to send what they have written, when a program ends by an error.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// A program, as all of its loops see it.
+/// A program, as all of its loops share it.
 pub(crate) struct Program {
     pub(crate) script: Script,
-    /// The loops of the program, with the numbers of their threads.
+    /// The loops of the program, with the ids of their threads.
     members: Mutex<Vec<(LoopHandle, libc::pid_t)>>,
-    /// Ports and sockets at which its loops listen together.
+    /// Ports at which its loops listen together.
     pub(crate) shared_ports: Shared<u16>,
     pub(crate) shared_sockets: Shared<WeakSocket>,
     /// A shutdown has begun.
@@ -49,7 +49,7 @@ pub(crate) struct Program {
     guard: Mutex<Option<Sender<Notice>>>,
 }
 
-/// Why a program is being shut down.
+/// The reason why a program is being shut down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// By `yue.die`.
@@ -64,7 +64,7 @@ struct Ending {
     begun: time::Instant,
 }
 
-/// A lock whose poison means nothing: no code of the program's runs under it.
+/// Locks a mutex and ignores poison: no code of the program's runs under it.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -110,7 +110,7 @@ impl Program {
             code = code.max(other_code.unwrap_or(1));
         }
         threads::end_all();
-        // Under the guard's eye: nobody may be reading.
+        // While the guard watches: nobody may be reading.
         flush_buffers();
         drop(guard);
         match self.cause() {
@@ -119,7 +119,7 @@ impl Program {
         }
     }
 
-    /// Asks every loop of the program to end. The first cause counts.
+    /// Tells every loop of the program to end. The first cause counts.
     pub(crate) fn shut_down(&self, cause: Cause) {
         self.ending.get_or_init(|| Ending {
             cause,
@@ -133,12 +133,12 @@ impl Program {
         }
     }
 
-    /// Why the program is being shut down, if it is.
+    /// The cause of the shutdown, if there is one.
     pub(crate) fn cause(&self) -> Option<Cause> {
         self.ending.get().map(|ending| ending.cause)
     }
 
-    /// When what runs is cancelled, if a shutdown has begun.
+    /// The time when running work is cancelled, if a shutdown has begun.
     pub(crate) fn grace_ends(&self) -> Option<time::Instant> {
         self.ending.get().map(|ending| ending.begun + GRACE)
     }
@@ -147,16 +147,16 @@ impl Program {
         *lock(&self.guard) = guard;
     }
 
-    /// The loops of the program, with the numbers of their threads.
+    /// The loops of the program, with the ids of their threads.
     pub(crate) fn members(&self) -> Vec<(LoopHandle, libc::pid_t)> {
         lock(&self.members).clone()
     }
 
     /// Makes the calling thread's loop one of the program's.
     pub(crate) fn enlist(&self, handle: LoopHandle) {
-        // SAFETY: asks only. (glibc has gettid from 2.30 on only.)
+        // SAFETY: a query only. (glibc has gettid from 2.30 on only.)
         let thread = unsafe { libc::syscall(libc::SYS_gettid) } as libc::pid_t;
-        // The lock orders this with a shutdown's look at the members.
+        // The lock orders this with the read of the members in a shutdown.
         lock(&self.members).push((handle.clone(), thread));
         if self.ending.get().is_some() {
             handle.shutdown();
@@ -169,7 +169,7 @@ impl Program {
 }
 
 /// Runs one of the program's main loops on the calling thread; returns its exit code. All loops are equal: the first
-/// that fails ends the program.
+/// one that fails ends the program.
 fn run_loop(program: &Arc<Program>, index: usize) -> i32 {
     let code = try_loop(program, index);
     if code != 0 {
@@ -198,7 +198,7 @@ fn try_loop(program: &Arc<Program>, index: usize) -> i32 {
     };
     let (id, running) = (l.handle().id(), program.clone());
     let code = l.run(move || main_fiber(&running, index));
-    // Not before: a fiber that is cancelled may still hold the loop.
+    // Not earlier: a cancelled fiber may still block the loop.
     program.dismiss(id);
     Host::end();
     code
@@ -236,7 +236,7 @@ fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
     code
 }
 
-/// Puts a chunk of the program and its arguments on the stack.
+/// Pushes a chunk of the program and its arguments.
 fn load(host: &Rc<Host>, thread: &mut LuaThread, chunk: &Chunk) -> Result<(), String> {
     let loaded = match chunk {
         Chunk::File(path) => {
@@ -257,7 +257,7 @@ fn load(host: &Rc<Host>, thread: &mut LuaThread, chunk: &Chunk) -> Result<(), St
         .map_err(|error| error.to_string())
 }
 
-/// Without a line `#!…` at the beginning; its end stays, so that lines keep their numbers.
+/// Removes a first line `#!…`; its line end stays, so that lines keep their numbers.
 fn without_first_comment(source: &[u8]) -> &[u8] {
     if source.first() != Some(&b'#') {
         return source;
@@ -266,10 +266,10 @@ fn without_first_comment(source: &[u8]) -> &[u8] {
     &source[end.unwrap_or(source.len())..]
 }
 
-/// What became of a script: `None` while it runs.
+/// The outcome of a script: `None` while it runs.
 pub(crate) type Outcome = Rc<Cell<Option<Result<(), Ended>>>>;
 
-/// Starts a fiber that runs what `load` puts on its stack. It holds the program until it is over.
+/// Starts a fiber that runs the chunk that `load` puts on its stack. It holds the program until it ends.
 pub(crate) fn start_script(
     host: &Rc<Host>,
     load: impl FnOnce(&mut LuaThread) -> Result<(), String>,
@@ -287,14 +287,14 @@ pub(crate) fn start_script(
     Ok(outcome)
 }
 
-/// Starts what the main fiber runs next, if there is more.
+/// Starts the main fiber's next chunk, if there is one.
 pub(crate) type Next<'a> = dyn FnMut() -> Result<Option<Outcome>, ErrorObject> + 'a;
 
-/// Waits until the program is over on this loop. `ends_by_itself`: also when nothing holds it any more. When the script
-/// has returned, `next` may start another one.
+/// Waits until the program has ended on this loop. `ends_by_itself`: also returns when nothing holds it any more. When
+/// the script has returned, `next` may start another one.
 ///
 /// # Errors
-/// What the script raised, or `next`.
+/// The error that the script raised, or that of `next`.
 pub(crate) fn wait_for_end(
     host: &Rc<Host>,
     mut script: Outcome,
@@ -314,7 +314,7 @@ pub(crate) fn wait_for_end(
         match script.take() {
             Some(Err(mut ended)) => {
                 let error = threads::error_of(&mut ended);
-                // Interrupted, since its time was over: it is known why.
+                // Interrupted because its time ended: the reason is known.
                 let cancelled = error.type_name == ErrorKind::Cancelled.name();
                 break match host.program.cause() {
                     Some(_) if cancelled => Ok(()),
@@ -340,8 +340,8 @@ pub(crate) fn wait_for_end(
     result
 }
 
-/// Ends what the loop has open: no new requests, time for those that run (`gracefully`), then the rest is cancelled by
-/// the loop.
+/// Closes everything that the loop has open: no new requests, time for those that run (`gracefully`), then the loop
+/// cancels the rest.
 pub(crate) fn close(host: &Rc<Host>, gracefully: bool) {
     host.connections.stop_listening();
     let grace = match host.program.grace_ends() {
@@ -364,7 +364,7 @@ pub(crate) fn close(host: &Rc<Host>, gracefully: bool) {
         super::log::error(&failure.report());
     }
     host.connections.close_all();
-    // What the sessions still have to say leaves in the ticks that follow.
+    // The sessions send what is left in the ticks that follow.
     let until = until.max(Instant::system().saturating_add(LAST_WORDS));
     while host.connections.open_count() > 0 && Instant::system() < until {
         let _ = prepare_park();
@@ -378,7 +378,7 @@ pub(crate) fn close(host: &Rc<Host>, gracefully: bool) {
 }
 
 native! {
-    /// `die(seconds)`: ends the program, all loops of it, after a delay.
+    /// `die(seconds)`: ends the program, on all of its loops, after a delay.
     Die = "die", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(delay) -> () {

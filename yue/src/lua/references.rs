@@ -1,11 +1,11 @@
-//! Functions as values: ours in the other side's hands, the other side's in ours.
+//! Functions as values: this side's functions that the peer holds, and the peer's that this side holds.
 //!
-//! Ours are anchored in the connection's [`Exports`](yue_luajit::Exports); the RPC layer counts crossings, limits them,
-//! and says when the last one is back. A *token* names an export to the RPC layer: the connection's number above, the
-//! anchor's slot below.
+//! This side's functions are anchored in the connection's [`Exports`](yue_luajit::Exports). The RPC layer counts and
+//! limits crossings, and reports when the last one is returned. A *token* names an export to the RPC layer: the
+//! connection's number in the upper half, the anchor's slot in the lower half.
 //!
-//! Theirs arrive in Lua as a callable userdata that holds a place in the connection's [`Imports`]. Its finalizer only
-//! notes that it is dead; the note is acted upon when the loop comes round.
+//! The peer's functions arrive in Lua as a callable userdata that holds a slot in the connection's [`Imports`]. Its
+//! finalizer only records its death; the loop processes the record in its next idle phase.
 
 use super::calls::{encode_arguments, finish_call};
 use super::connections::{Connection, connection};
@@ -20,7 +20,7 @@ use yue_luajit::{RefTable, Stack, ffi, may_suspend, suspending};
 use yue_rpc::session::{ImportedReference, LinkNumber, Target};
 use yue_rpc::{ErrorKind, Timeout};
 
-/// What a callable userdata holds. Plain data, for the collector frees it without a word.
+/// The contents of a callable userdata. Plain data: the GC frees it without running a destructor.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(crate) struct RemoteFunction {
@@ -28,10 +28,10 @@ pub(crate) struct RemoteFunction {
     pub(crate) place: u32,
 }
 
-/// The place of a function whose finalizer has run. A finalizer of the program's may have kept it all the same.
+/// The slot of a function whose finalizer has run. A finalizer of the program may still have kept the function.
 const FINALIZED: u32 = u32::MAX;
 
-/// The functions of the other side that Lua holds, by place.
+/// The functions of the peer that Lua holds, by slot.
 #[derive(Default)]
 pub(crate) struct Imports {
     places: Vec<Option<ImportedReference>>,
@@ -64,7 +64,7 @@ impl Imports {
 }
 
 impl Connection {
-    /// Lua holds the function of the other side no more.
+    /// Lua has collected its proxy for a remote function.
     pub(crate) fn release_import(&self, place: u32) {
         let reference = self.imports.borrow_mut().take(place);
         if let Some(reference) = reference {
@@ -72,7 +72,7 @@ impl Connection {
         }
     }
 
-    /// The RPC layer's name for one of our functions.
+    /// The RPC layer's name for one of this side's functions.
     fn token(&self, slot: u32) -> u64 {
         u64::from(self.id) << 32 | u64::from(slot)
     }
@@ -83,7 +83,7 @@ fn slot_of(token: u64) -> u32 {
     token as u32
 }
 
-/// Takes back what the other side holds no more.
+/// Releases the functions that the peer no longer holds.
 pub(crate) fn release_tokens(tokens: &[u64]) {
     for token in tokens {
         let found = with_host(|host| host.connections.get((token >> 32) as u32))
@@ -95,10 +95,10 @@ pub(crate) fn release_tokens(tokens: &[u64]) {
     }
 }
 
-/// A connection's references, as the codec asks for them.
+/// A connection's references, in the codec's interface.
 pub(crate) struct Refs<'a> {
     connection: &'a Rc<Connection>,
-    /// The link that the message came over which is decoded.
+    /// The link of the message that is being decoded.
     link: LinkNumber,
 }
 
@@ -110,8 +110,8 @@ thread_local! {
     static MARK: Cell<(c_int, *const c_void)> = const { Cell::new((0, std::ptr::null())) };
 }
 
-/// Objects of the prelude that cannot be sent. They are tables, and of most the encoder would only say that they hold
-/// themselves.
+/// Objects of the prelude that cannot be sent. They are tables, and for most the encoder would only report that they
+/// contain themselves.
 #[derive(Clone, Copy)]
 enum Class {
     Procedures,
@@ -166,7 +166,7 @@ impl<'a> Refs<'a> {
         Refs { connection, link }
     }
 
-    /// Pushes the function of ours that a token names, if it is still there. Raises nothing.
+    /// Pushes this side's function that a token names, if it still exists. Raises nothing.
     pub(crate) fn push_export(&self, stack: Stack<'_>, token: u64) -> bool {
         self.connection.exports.borrow().push(stack, slot_of(token))
     }
@@ -175,7 +175,7 @@ impl<'a> Refs<'a> {
         if object.metatable != MARK.get().1 || object.metatable.is_null() {
             return Err(NotGiven::Unknown);
         }
-        // SAFETY: only `push_remote` makes userdata with this metatable, which programs cannot get at.
+        // SAFETY: only `push_remote` makes userdata with this metatable, which programs cannot reach.
         let function = unsafe { *object.pointer.cast::<RemoteFunction>() };
         if function.connection != self.connection.id {
             return Err(NotGiven::Because(
@@ -183,7 +183,7 @@ impl<'a> Refs<'a> {
             ));
         }
         match self.connection.imports.borrow().get(function.place) {
-            // A function of an earlier link is another one's number on this link.
+            // The id of a function of an earlier link belongs to another function on this link.
             Some(import) => match self.connection.session.return_reference(&import) {
                 Ok(id) => Ok(Ref {
                     owner: Owner::Receiver,
@@ -195,7 +195,7 @@ impl<'a> Refs<'a> {
         }
     }
 
-    /// One of our functions crosses.
+    /// Exports one of this side's functions.
     fn give_ours(&self, object: Object) -> Result<Ref, NotGiven> {
         let connection = self.connection;
         let anchored = connection.exports.borrow_mut().anchor(object);
@@ -280,7 +280,7 @@ fn push_remote(stack: Stack<'_>, connection: &Connection, place: u32) {
     }
 }
 
-/// Lets the userdata on top hold the object of its connection, which is closed when nobody can reach it any more.
+/// Makes the userdata on top hold the object of its connection, which is closed when nothing can reach it any more.
 ///
 /// # Safety
 /// `state` is where Lua errors may be raised, with room for two values.
@@ -301,12 +301,12 @@ unsafe fn keep_object(state: *mut ffi::lua_State, connection: &Connection) {
     }
 }
 
-/// The function behind the userdata at index 1, which a metamethod got.
+/// The function behind the userdata at index 1, as a metamethod receives it.
 ///
 /// # Safety
 /// Lua runs the calling metamethod on `state`.
 unsafe fn argument(state: *mut ffi::lua_State) -> Option<RemoteFunction> {
-    // SAFETY: the caller's promise; a userdata with our metatable holds a RemoteFunction.
+    // SAFETY: the caller's promise; a userdata with this metatable holds a RemoteFunction.
     unsafe {
         let payload = ffi::lua_touserdata(state, 1);
         if payload.is_null() || ffi::lua_getmetatable(state, 1) == 0 {
@@ -318,7 +318,7 @@ unsafe fn argument(state: *mut ffi::lua_State) -> Option<RemoteFunction> {
     }
 }
 
-/// `f(...)` of the other side's function.
+/// `f(...)`: calls a function of the peer.
 unsafe extern "C-unwind" fn call_remote(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this; `finish_call` takes over what has a destructor.
     unsafe {
@@ -346,13 +346,13 @@ unsafe extern "C-unwind" fn call_remote(state: *mut ffi::lua_State) -> c_int {
 }
 
 unsafe extern "C-unwind" fn collect_remote(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: Lua calls this finalizer; it only notes a number.
+    // SAFETY: Lua calls this finalizer; it only records a number.
     unsafe {
         if let Some(function) = argument(state)
             && let Some(host) = host::current()
         {
             host.connections.note_dead(function);
-            // Its place is going to be another's, so it must not be found there if somebody still holds this one.
+            // Its slot will be reused, so it must not be found there if somebody still holds this userdata.
             let payload: *mut RemoteFunction = ffi::lua_touserdata(state, 1).cast();
             (*payload).place = FINALIZED;
         }
@@ -368,10 +368,10 @@ unsafe extern "C-unwind" fn describe_remote(state: *mut ffi::lua_State) -> c_int
     }
 }
 
-/// Makes the metatable of callable userdata. May raise. The natives are for the `core` table on top of the stack.
+/// Creates the metatable of callable userdata. May raise. The natives are for the `core` table on top of the stack.
 pub(crate) fn register_all(stack: Stack<'_>) {
     let state = stack.raw();
-    // Those of the VM that this thread had before.
+    // Those of this thread's previous VM.
     CLASSES.take();
     // SAFETY: `Stack` promises a valid state where errors may be raised.
     unsafe {

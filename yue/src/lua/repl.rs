@@ -1,7 +1,7 @@
 //! Lines of standard input, for the interactive mode (`yue -i`, ../../lua/repl.lua).
 //!
-//! They are read so that only the asking fiber waits. Bytes behind the line that was asked for are kept, since a pipe
-//! gives many at once; the interactive mode runs on one loop of the process.
+//! They are read so that only the fiber that asks waits. Bytes behind the requested line are kept, since a pipe
+//! delivers many at once; the interactive mode runs on one loop of the process.
 
 use super::native::{native, register};
 use super::program::lock;
@@ -9,11 +9,11 @@ use std::io::{ErrorKind, Read};
 use std::sync::Mutex;
 use yue_luajit::{Error, Stack};
 
-/// Bytes of one line. More are no Lua that somebody types.
+/// The maximum bytes of one line. Nobody types a longer line of Lua.
 const LINE_MAX: usize = 16 << 20;
 const READ_AT_ONCE: usize = 16 << 10;
 
-/// What has been read and not been asked for yet.
+/// Bytes that were read and not requested yet.
 static PENDING: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 /// Takes the first line, without its end, if it is complete (or if it is the last one).

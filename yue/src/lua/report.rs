@@ -1,8 +1,8 @@
-//! What the command tells a person of a program that hangs, or holds a loop: first one line that names the line of Lua,
-//! then the rest of Lua's side. Native frames are shown with `YUE_BACKTRACE=full`.
+//! The report on a program that hangs or blocks a loop: first one line that names the line of Lua, then the rest of
+//! Lua's side. Native frames are shown with `YUE_BACKTRACE=full`.
 //!
-//! On SIGQUIT each loop of the program is asked for a report (`internal.make_report`, ../../lua/report.lua, in a fiber
-//! of its own). A loop that does not answer is held: its thread is looked at, as the watchdog does.
+//! On SIGQUIT each loop of the program makes a report (`internal.make_report`, ../../lua/report.lua, in a new fiber). A
+//! loop that does not answer counts as blocked: its thread is examined, as the watchdog does.
 
 use super::host::{self, Host};
 use super::log::{self, Level};
@@ -20,16 +20,16 @@ use yue_rpc::session::Session;
 use yue_scheduler::inspect::{self, FiberState, HeldLoop};
 use yue_scheduler::{FiberId, current_id, this_loop};
 
-/// How long a loop may take for its report before it counts as held.
+/// The time that a loop has for its report before it counts as blocked.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Arguments of the function that a fiber waits in, which may say what for.
+/// The maximum number of arguments shown of the function that a fiber waits in; they may show what it waits for.
 const ARGUMENTS_MAX: c_int = 4;
 
-/// Fibers, and connections, that one loop tells of.
+/// The maximum number of fibers, and of connections, that one loop reports.
 const LISTED_MAX: usize = 100_000;
 
-/// The program that runs: a process has one report, about the last one that was started.
+/// The running program: a process has one report, about the program that was started last.
 static PROGRAM: Mutex<Weak<Program>> = Mutex::new(Weak::new());
 
 pub(super) fn set_program(program: &Arc<Program>) {
@@ -40,10 +40,10 @@ fn wants_native_frames() -> bool {
     std::env::var_os("YUE_BACKTRACE").is_some_and(|value| value == "full")
 }
 
-/// Logs what holds a loop of the process for longer than `threshold`.
+/// Logs what blocks a loop of the process for longer than `threshold`.
 ///
 /// # Errors
-/// The system gives no thread.
+/// If the system refuses the thread.
 pub(crate) fn watch(threshold: Duration) -> io::Result<()> {
     inspect::watch_loops_with(threshold, |held| {
         log::write(Level::Warn, held_text(held).as_bytes());
@@ -64,14 +64,14 @@ pub(crate) fn report_on(signal: c_int) -> io::Result<()> {
     })
 }
 
-/// The lines of Lua that a loop is in, the prelude's aside.
+/// The lines of Lua that a loop is in, except the prelude's.
 fn lua_lines(held: &HeldLoop) -> Vec<&str> {
     let lines = held.note.as_deref().unwrap_or_default().lines().skip(1);
     let lines = lines.map(str::trim);
     lines.filter(|line| !line.starts_with("[yue]/")).collect()
 }
 
-/// What holds a loop: one line, then where that is.
+/// Describes what blocks a loop: one line, then its location.
 fn held_text(held: &HeldLoop) -> String {
     let lines = lua_lines(held);
     let mut calls = lines.iter().filter(|line| !line.starts_with("C function"));
@@ -108,7 +108,7 @@ fn held_text(held: &HeldLoop) -> String {
     text
 }
 
-/// What one loop says: how much its first line matters, that line, and the rest.
+/// One loop's report: the weight of its first line, that line, and the rest.
 struct Told {
     rank: f64,
     headline: String,
@@ -166,7 +166,7 @@ fn report() -> String {
     text
 }
 
-/// Has the loop, on which this runs, make its report. Without an answer the sender is dropped.
+/// Starts the report of the loop on which this runs. Without an answer the sender is dropped.
 fn ask(answer: Sender<Told>) {
     let Some(host) = host::current() else {
         return;
@@ -177,7 +177,7 @@ fn ask(answer: Sender<Told>) {
     let Ok(thread) = host.vm.thread() else {
         return;
     };
-    // SAFETY: an idle state of ours with room for one value; reading the registry raises nothing.
+    // SAFETY: an idle state owned here, with room for one value; reading the registry raises nothing.
     unsafe { ffi::lua_rawgeti(thread.raw(), ffi::LUA_REGISTRYINDEX, function.into()) };
     let spawned = thread.spawn(Some("report"), move |mut ended| {
         if !ended.ok {
@@ -200,11 +200,11 @@ fn ask(answer: Sender<Told>) {
             rest: text(3),
         });
     });
-    // It answers, whatever becomes of the handle.
+    // It answers, whatever happens to the handle.
     drop(spawned);
 }
 
-/// A fiber, as `fibers()` gives it.
+/// A fiber, as `fibers()` returns it.
 struct Listed {
     id: f64,
     name: Option<Box<str>>,
@@ -214,7 +214,7 @@ struct Listed {
     seconds: f64,
 }
 
-/// All of the loop's but the one that asks.
+/// All fibers of the loop except the one that asks.
 pub(crate) struct Fibers(Vec<Listed>);
 
 impl Results for Fibers {
@@ -266,7 +266,7 @@ native! {
 }
 
 native! {
-    /// `traceback(fiber)`: the lines of Lua that a fiber is in which waits; nil if it runs no Lua.
+    /// `traceback(fiber)`: the lines of Lua that a waiting fiber is in; nil if it runs no Lua.
     Traceback = "traceback", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(number) -> Option<String> {
@@ -275,7 +275,7 @@ native! {
 }
 
 native! {
-    /// `work_of(fiber)`: which handler a fiber is in that waits, and for whom; empty if that is not known.
+    /// `work_of(fiber)`: the handler that a waiting fiber is in, and its caller; empty if not known.
     WorkOf = "work_of", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(number) -> Option<String> {
@@ -294,7 +294,7 @@ unsafe extern "C-unwind" fn waits_in_raw(state: *mut ffi::lua_State) -> c_int {
     }
 }
 
-/// A connection, as `sessions()` gives it.
+/// A connection, as `sessions()` returns it.
 struct Linked {
     /// The number of a listener's service, or of the connection that was opened.
     id: f64,
@@ -321,7 +321,7 @@ impl Linked {
     }
 }
 
-/// All of the loop's that are not closed.
+/// All open connections of the loop.
 pub(crate) struct Sessions(Vec<Linked>);
 
 impl Results for Sessions {

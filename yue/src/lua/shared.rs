@@ -1,7 +1,8 @@
-//! What the loops of a `-c N` program share: the first that asks finds it out, or makes it, and the others have it too.
+//! Values that the loops of a `-c N` program share: the first loop that asks determines the value, and the others use
+//! it too.
 //!
-//! So the first loop that listens at a port finds out whether the port is free, and which number a port 0 becomes; and
-//! the first that listens at the path of a Unix socket binds it.
+//! So the first loop that listens at a port finds out whether the port is free, and which number a port 0 becomes. And
+//! the first loop that listens at the path of a Unix socket binds it.
 
 use super::errors::stopped;
 use super::program::lock;
@@ -9,13 +10,13 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use yue_scheduler::{RemoteWaker, park, prepare_park};
 
-/// Values by name. They are made once, and again when they are not good any more.
+/// Values by name. They are made once, and again when they are not valid any more.
 pub(crate) struct Shared<T> {
     values: Mutex<HashMap<String, Value<T>>>,
 }
 
 enum Value<T> {
-    /// Somebody is finding out; these wait.
+    /// A loop is making the value; these wait.
     Asked(Vec<RemoteWaker>),
     Known(Result<T, String>),
 }
@@ -29,8 +30,8 @@ impl<T> Default for Shared<T> {
 }
 
 impl<T: Clone> Shared<T> {
-    /// The value by that name, which `find_out` finds out for all loops, if nobody has, or `is_good` says that it is
-    /// none any more. In a fiber; may park.
+    /// Returns the value of that name. `find_out` makes it for all loops, if it does not exist or `is_good` returns
+    /// false for it. In a fiber; may park.
     pub(crate) fn resolve(
         &self,
         name: &str,

@@ -1,7 +1,7 @@
-//! The end of a program from outside (SIGINT, SIGTERM), and the deadline of every end.
+//! Shutdown: the end of a program from outside (SIGINT, SIGTERM), and the deadline of every end.
 //!
-//! A thread of its own keeps the time: the program's loops may compute, or be blocked in a write that nobody reads, and
-//! whoever presses Ctrl-C then must be heard all the same. Times from the beginning of the shutdown:
+//! A separate thread keeps the time: the program's loops may compute, or be blocked in a write that nobody reads, and
+//! Ctrl-C must still work then. Times from the beginning of the shutdown:
 //!
 //! ```text
 //!   0 s             the loops are told: no new requests, time for those that run
@@ -27,13 +27,13 @@ use yue_io::stdio::flush_buffers;
 use yue_luajit::{Interrupt, interrupt};
 use yue_scheduler::{LoopHandle, say, spawn_with_signals_blocked};
 
-/// How long requests that are being served may take when the program ends.
+/// The time that requests which are being served have when the program ends.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
-/// What ends a program from outside.
+/// The signals that end a program.
 const SIGNALS: [Signal; 2] = [Signal::INT, Signal::TERM];
 
-/// What happens after the grace, and when; see above. A loop has a tenth of a second to give a sign.
+/// The steps after the grace, and their times; see above. A loop has a tenth of a second to answer.
 const STEPS: [(Duration, Step); 9] = [
     (Duration::ZERO, Step::Ask),
     (Duration::from_millis(100), Step::Interrupt(Interrupt::Once)),
@@ -55,26 +55,26 @@ const STEPS: [(Duration, Step); 9] = [
     (Duration::from_millis(850), Step::End),
 ];
 
-/// What flushing and the last remark may take before the process ends; a full pipe takes for ever.
+/// The time for flushing and the last remark before the process ends; a full pipe would take forever.
 const LAST_FLUSH: Duration = Duration::from_millis(150);
 
 #[derive(Clone, Copy)]
 enum Step {
-    /// Asks each loop for a sign.
+    /// Asks each loop to answer.
     Ask,
-    /// Interrupts the loops that have given none.
+    /// Interrupts the loops that have not answered.
     Interrupt(Interrupt),
     End,
 }
 
-/// What the thread is told.
+/// A message to the guard's thread.
 pub(crate) enum Notice {
     Signal(Signal),
-    /// A shutdown has begun, for whatever cause.
+    /// A shutdown has begun, for any cause.
     ShutDown,
 }
 
-/// The thread that sees to it that a shutdown ends, and its signals. It is there for as long as this lives.
+/// The thread that ensures the end of a shutdown, and its signals. It exists as long as this lives.
 pub(crate) struct Guard {
     signals: Option<Subscription>,
     thread: Option<JoinHandle<()>>,
@@ -82,13 +82,14 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// Starts it. What cannot be had is said: the program runs all the same.
+    /// Starts it. A failure is reported: the program runs anyway.
     pub(crate) fn start(program: &Arc<Program>) -> Guard {
         let (sender, receiver) = mpsc::channel();
         program.set_guard(Some(sender.clone()));
         let watched = program.clone();
         let thread = spawn_with_signals_blocked("yue shutdown", move || watch(&watched, &receiver));
-        // What our parent ignores is to stay ignored: a shell does so for its background jobs, and nohup for SIGHUP.
+        // A signal that the parent ignores must stay ignored: a shell ignores some for its background jobs, and nohup
+        // SIGHUP.
         let heard = SIGNALS
             .into_iter()
             .filter(|signal| !signal::is_ignored(*signal));
@@ -113,7 +114,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         drop(self.signals.take());
         self.program.set_guard(None);
-        // Nobody has a sender any more, so that the thread ends. A panic there has been reported.
+        // No sender is left, so the thread ends. A panic there has been reported.
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -129,7 +130,7 @@ fn listen(signals: &[Signal], guard: Sender<Notice>) -> std::io::Result<Subscrip
     })
 }
 
-/// The thread's life. Ends when nobody can tell it anything any more.
+/// The thread's body. Ends when no sender is left.
 fn watch(program: &Arc<Program>, notices: &Receiver<Notice>) {
     let mut first_signal: Option<Instant> = None;
     let mut asked = Vec::new();
@@ -162,19 +163,19 @@ fn watch(program: &Arc<Program>, notices: &Receiver<Notice>) {
     }
 }
 
-/// A step, and when it is due, once a shutdown has begun.
+/// A step, and its time, once a shutdown has begun.
 fn step_at(program: &Program, step: Option<&(Duration, Step)>) -> Option<(Instant, Step)> {
     let (after, step) = step?;
     Some((program.grace_ends()? + *after, *step))
 }
 
-/// A loop that was asked for a sign of life, and whether it has given one.
+/// A loop that was asked to answer, and whether it did.
 struct Asked {
     thread: libc::pid_t,
     answered: Arc<AtomicBool>,
 }
 
-/// Takes a step. It is over when the next one is due: the end must come in time, however many loops are held.
+/// Takes a step. It ends when the next one is due: the end must come in time, however many loops are blocked.
 fn take(step: Step, program: &Program, asked: &mut Vec<Asked>, until: Option<Instant>) {
     let held = || {
         asked
@@ -188,7 +189,7 @@ fn take(step: Step, program: &Program, asked: &mut Vec<Asked>, until: Option<Ins
             let patience = until.map_or(Duration::ZERO, |until| {
                 until.saturating_duration_since(Instant::now())
             });
-            // Those that do not take the signal end with the process.
+            // Loops that do not take the signal end with the process.
             let _ = interrupt(&threads, how, patience);
         }
         Step::End => {
@@ -222,7 +223,7 @@ fn ask((handle, thread): &(LoopHandle, libc::pid_t)) -> Asked {
     }
 }
 
-/// Ends the process, once buffered output is written and the remark is said, or the time for that is over.
+/// Ends the process, once buffered output is written and the remark is printed, or the time for that has passed.
 fn end_process(code: i32, remark: Option<String>) -> ! {
     let until = Instant::now() + LAST_FLUSH;
     let (done, waiting) = mpsc::channel();
@@ -235,7 +236,7 @@ fn end_process(code: i32, remark: Option<String>) -> ! {
         };
         started += usize::from(spawn_with_signals_blocked("yue last words", work).is_ok());
     };
-    // Apart from each other: either may wait for ever for a reader, or for a lock that somebody has who does.
+    // Separately: each may wait forever for a reader, or for a lock whose holder waits for one.
     start(Box::new(flush_buffers));
     if let Some(remark) = remark {
         start(Box::new(move || say(format_args!("{remark}"))));
@@ -243,7 +244,7 @@ fn end_process(code: i32, remark: Option<String>) -> ! {
     for _ in 0..started {
         let _ = waiting.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
-    // Not `exit`, which would wait for what the program may be blocked in.
-    // SAFETY: ends the process, and runs no code of it.
+    // Not `exit`, which would wait for whatever blocks the program.
+    // SAFETY: ends the process, and runs none of its code.
     unsafe { libc::_exit(code) }
 }

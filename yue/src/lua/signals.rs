@@ -12,7 +12,8 @@ use yue_luajit::{Stack, ffi};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{LocalWaker, park, prepare_park};
 
-/// The signals that programs can name. KILL and STOP cannot be caught; those that mean a broken program should not be.
+/// The signals that programs can name. KILL and STOP cannot be caught; those that indicate a broken program should not
+/// be.
 const NAMES: &[(&str, i32)] = &[
     ("SIGHUP", libc::SIGHUP),
     ("SIGINT", libc::SIGINT),
@@ -32,8 +33,8 @@ const NAMES: &[(&str, i32)] = &[
     ("SIGIO", libc::SIGIO),
 ];
 
-/// How many subscriptions of programs there are, by signal. Relaxed: a signal that comes at the very moment of a change
-/// may meet either.
+/// The number of programs' subscriptions, by signal. Relaxed: a signal that arrives at the very moment of a change may
+/// see either state.
 static BOUND: [AtomicU32; 65] = [const { AtomicU32::new(0) }; 65];
 
 /// Whether a program handles that signal itself.
@@ -52,7 +53,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// At the end of the loop: lets go of everything.
+    /// Drops everything at the end of the loop.
     pub(crate) fn clear(&self) {
         let all = self.open.take();
         drop(all);
@@ -61,14 +62,14 @@ impl Signals {
 
 struct Bound {
     number: i32,
-    /// Until it is closed.
+    /// `None` once it is closed.
     subscription: Cell<Option<signal::Subscription>>,
     arrived: Cell<u32>,
     waiter: Cell<Option<LocalWaker>>,
 }
 
 impl Bound {
-    /// The signal is as it was before. A fiber that waits may hold this for a little longer.
+    /// Restores the signal's previous action. A fiber that waits may hold this for a little longer.
     fn close(&self) {
         if let Some(subscription) = self.subscription.take() {
             BOUND[self.number as usize].fetch_sub(1, Ordering::Relaxed);
@@ -99,7 +100,7 @@ native! {
             waiter: Cell::new(None),
         });
         let told = Rc::downgrade(&bound);
-        // Before: the shutdown's guard must find it when the first signal comes.
+        // Earlier: the shutdown's guard must find it when the first signal arrives.
         BOUND[number as usize].fetch_add(1, Ordering::Relaxed);
         let subscription = signal::subscribe(&[signal], move |_| {
             if let Some(bound) = told.upgrade() {
@@ -124,7 +125,7 @@ native! {
 }
 
 native! {
-    /// Waits for one delivery: true; false when the subscription was closed.
+    /// Waits for one delivery: returns true, or false when the subscription was closed.
     SignalWait = "signal_wait", suspends: true;
     read(stack) -> f64 { stack.number(1) }
     run(id) -> bool {

@@ -7,7 +7,7 @@
 //!   thread_join  ── waits ◀── over (the value given to exit, or what the script raised later)
 //! ```
 //!
-//! What crosses is plain data: names, source or bytecode, msgpack, errors in parts.
+//! Only plain data crosses: names, source or bytecode, msgpack, errors in parts.
 
 use super::errors::{ErrorObject, error, stopped};
 use super::host::{self, Hold, Host, Role, with_host};
@@ -26,16 +26,16 @@ use yue_scheduler::{
     prepare_park, spawn, this_loop, yield_now,
 };
 
-/// How long the end of a program waits for a worker thread.
+/// The time that the end of a program waits for a worker thread.
 const END_WAIT: Duration = Duration::from_secs(7);
 
-/// A worker, as every thread sees it.
+/// A worker, shared by every thread.
 struct Worker {
     id: u64,
     name: String,
     state: Mutex<State>,
     os_thread: Mutex<Option<JoinHandle<()>>>,
-    /// Objects of it in any VM. Once it is over and there is none, it is forgotten.
+    /// The number of its objects in all VMs. Once it has ended and there is none, it is removed.
     objects: AtomicU32,
 }
 
@@ -43,10 +43,10 @@ struct Worker {
 struct State {
     handle: Option<LoopHandle>,
     started: Option<Result<(), ErrorObject>>,
-    /// The msgpack value given to `exit`, or the error that ended it.
+    /// The msgpack value passed to `exit`, or the error that ended it.
     over: Option<Result<Option<Vec<u8>>, ErrorObject>>,
     exit_value: Option<Vec<u8>>,
-    /// Perhaps before it had a loop.
+    /// Set when its end was requested, perhaps before it had a loop.
     told_to_end: bool,
     waiting: Vec<RemoteWaker>,
 }
@@ -73,7 +73,7 @@ impl Worker {
         lock(&self.state).over.is_some()
     }
 
-    /// Asks its program to end.
+    /// Requests the end of its program.
     fn shut_down(&self) {
         let mut state = lock(&self.state);
         state.told_to_end = true;
@@ -82,7 +82,7 @@ impl Worker {
         }
     }
 
-    /// One object less. Relaxed: the count guards nothing but the entry in the table, which has a lock.
+    /// Releases one object. Relaxed: the count guards nothing but the entry in the table, which has a lock.
     fn release_object(&self) {
         let before = self.objects.fetch_sub(1, Ordering::Relaxed);
         if before == 1 && self.is_over() {
@@ -90,7 +90,7 @@ impl Worker {
         }
     }
 
-    /// Changes the state and wakes who waits for a change.
+    /// Changes the state and wakes the fibers that wait for a change.
     fn change(&self, f: impl FnOnce(&mut State)) {
         let waiting = {
             let mut state = lock(&self.state);
@@ -100,7 +100,7 @@ impl Worker {
         waiting.into_iter().for_each(RemoteWaker::wake);
     }
 
-    /// Waits, in a fiber, until `ready` gives something, or the time is over.
+    /// Waits, in a fiber, until `ready` returns a value, or the time has passed.
     fn wait<R>(
         &self,
         until: Instant,
@@ -123,7 +123,7 @@ impl Worker {
     }
 }
 
-/// What a worker runs.
+/// The code that a worker runs.
 struct Job {
     program: Arc<Program>,
     worker: Arc<Worker>,
@@ -152,7 +152,7 @@ fn run_worker(job: Job) {
         .map(|l| {
             let id = l.handle().id();
             let over = l.run(move || worker_fiber(job));
-            // Not before: a fiber that is cancelled may still hold the loop.
+            // Not earlier: a cancelled fiber may still block the loop.
             program.dismiss(id);
             over
         });
@@ -199,7 +199,7 @@ fn worker_program(job: &Job) -> Result<(), ErrorObject> {
         host::call_prelude(&host, host.import_symbols.get(), symbols.clone())?;
     }
     let outcome = start_script(&host, |thread| load(thread, &job.code)).map_err(runtime)?;
-    // The script's fiber is in the run queue before us: when we run again it has returned, or parked.
+    // The script's fiber is ahead in the run queue: when this fiber runs again, the script has returned or parked.
     let _ = yield_now();
     if let Some(Err(mut ended)) = outcome.take() {
         let failure = error_of(&mut ended);
@@ -207,7 +207,7 @@ fn worker_program(job: &Job) -> Result<(), ErrorObject> {
         return Err(failure);
     }
     job.worker.change(|state| state.started = Some(Ok(())));
-    // An error that comes later ends the thread too. Nobody may be waiting for it, so it is told.
+    // A later error ends the thread too. Nobody may be waiting for it, so it is logged.
     let result = wait_for_end(&host, outcome, false, &mut || Ok(None));
     if let Err(failure) = &result {
         super::log::error(&format!("the thread ends: {}", failure.report()));
@@ -226,7 +226,8 @@ fn load(thread: &mut LuaThread, code: &Code) -> Result<(), String> {
                 .map_err(|failure| failure.to_string())
         }
         Code::Function(bytecode) => {
-            // SAFETY: an idle state of ours; only `thread_start` makes the bytecode, of a function of this process.
+            // SAFETY: an idle state owned here; only `thread_start` makes the bytecode, from a function of this
+            // process.
             let status = unsafe { host::load_function(thread.raw(), bytecode) };
             if status == ffi::LUA_OK {
                 Ok(())
@@ -243,7 +244,7 @@ pub(crate) fn error_of(ended: &mut Ended) -> ErrorObject {
 }
 
 impl ErrorObject {
-    /// What the user of a program sees of an error that nobody caught.
+    /// The text of an uncaught error for the user of a program.
     pub(crate) fn report(&self) -> String {
         match self
             .traceback
@@ -257,7 +258,7 @@ impl ErrorObject {
     }
 }
 
-/// At the end of the program: tells every worker to end, and waits for them for a while.
+/// At the end of the program: requests the end of every worker, and waits for them for a while.
 pub(crate) fn end_all() {
     let workers: Vec<_> = lock(&WORKERS)
         .as_ref()
@@ -285,7 +286,7 @@ pub(crate) fn end_all() {
     }
 }
 
-/// `thread_start(name, kind, text, timeout, symbols or nil, cancel)`: the number of the new thread.
+/// `thread_start(name, kind, text, timeout, symbols or nil, cancel)`: returns the number of the new thread.
 unsafe extern "C-unwind" fn start_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this; the arguments stay on its stack until the function returns.
     unsafe {
@@ -313,7 +314,7 @@ unsafe extern "C-unwind" fn start_raw(state: *mut ffi::lua_State) -> c_int {
     }
 }
 
-/// One value of the stack in msgpack.
+/// Encodes one value of the stack in msgpack.
 ///
 /// # Safety
 /// Lua runs the calling function on `state`.
@@ -399,7 +400,7 @@ fn enlist(name: String) -> Result<Arc<Worker>, Error> {
             format!("there is a thread named {name} already"),
         ));
     }
-    // What is over and was never joined makes room for its successor.
+    // An ended thread that was never joined makes room for its successor.
     workers.retain(|_, worker| worker.name != name);
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
     let worker = Arc::new(Worker {
@@ -419,7 +420,7 @@ fn forget(id: u64) {
     }
 }
 
-/// The creator's program goes on while the thread does.
+/// Holds the creator's program while the thread runs.
 fn keep_until_over(worker: Arc<Worker>, hold: Hold) {
     drop(spawn(move || {
         let _hold = hold;
@@ -432,7 +433,7 @@ fn keep_until_over(worker: Arc<Worker>, hold: Hold) {
 }
 
 native! {
-    /// `thread_close(id)`: a graceful end; waits for it.
+    /// `thread_close(id)`: ends the thread gracefully, and waits for it.
     Close = "thread_close", suspends: true;
     read(stack) -> f64 { stack.number(1) }
     run(id) -> () {
@@ -453,7 +454,7 @@ impl Results for Value {
 }
 
 native! {
-    /// `thread_join(id)`: waits for the end; what was given to `exit`, or raises what ended it.
+    /// `thread_join(id)`: waits for the end; returns the value passed to `exit`, or raises the error that ended it.
     Join = "thread_join", suspends: true;
     read(stack) -> f64 { stack.number(1) }
     run(id) -> Value {
@@ -528,7 +529,7 @@ unsafe extern "C-unwind" fn exit_raw(state: *mut ffi::lua_State) -> c_int {
     }
 }
 
-/// `load_bytecode(text)`: the function that `string.dump` made the text of, in this process.
+/// `load_bytecode(text)`: returns the function whose `string.dump`, in this process, is the text.
 unsafe extern "C-unwind" fn load_bytecode_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe {

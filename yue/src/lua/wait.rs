@@ -1,7 +1,7 @@
-//! Waiting: the natives under futures, emitters, sleep, deadlines and shields.
+//! Waits: the natives under futures, emitters, sleep, deadlines and shields.
 //!
-//! `prepare` begins a wait of the calling fiber and gives its number; anybody passes that to `wake`; `park` waits. A
-//! number is good for one wait: the slot's generation is part of it, so a late `wake` does nothing.
+//! `prepare` begins a wait of the calling fiber and returns its number; any code passes that to `wake`; `park` waits. A
+//! number is valid for one wait: the slot's generation is part of it, so a late `wake` does nothing.
 
 use super::errors::{ErrorObject, error, stopped, stopped_object};
 use super::host::{self, with_host};
@@ -18,7 +18,7 @@ use yue_scheduler::{
     shield, sleep, sleep_until, with_deadline, yield_now,
 };
 
-/// Longer sleeps are as good as endless, and `Duration` has no room for every number.
+/// Longer sleeps are practically endless, and `Duration` cannot hold every number.
 const SECONDS_MAX: f64 = 1e9;
 
 /// Bits of a wait's number that hold its slot; the rest, up to 2^53, counts uses.
@@ -56,7 +56,7 @@ impl Waits {
         Some((u64::from(slot.0) << SLOT_BITS | u64::from(index)) as f64)
     }
 
-    /// Takes the waker of a wait that is not over.
+    /// Takes the waker of a wait that has not ended.
     fn find(&self, number: f64) -> Option<LocalWaker> {
         let (generation, index) = parts(number)?;
         let slots = self.slots.borrow();
@@ -104,7 +104,7 @@ pub(crate) fn seconds(value: f64) -> Duration {
     }
 }
 
-/// What listings show of a wait.
+/// The reason of a wait, as listings show it.
 fn reason(text: &[u8]) -> &'static str {
     match text {
         b"future" => "a future",
@@ -120,7 +120,7 @@ native! {
     Prepare = "prepare", suspends: false;
     read(_stack) -> () {}
     run(()) -> f64 {
-        // Refused here already, so that no wait is begun which `park` then would not end.
+        // Refused here already, so that no wait is begun which `park` would not end.
         may_suspend()?;
         with_host(|host| host.waits.begin(prepare_park()))?
             .ok_or_else(|| error(ErrorKind::Runtime, "too many fibers wait at once"))
@@ -135,7 +135,7 @@ native! {
     }
 }
 
-/// How a wait ended: whether it was woken; or nil and the error, which the prelude raises when it has tidied up.
+/// The result of a wait: whether it was woken; or nil and the error, which the prelude raises after its clean-up.
 pub(crate) struct Parked(Result<bool, ErrorObject>);
 
 impl Results for Parked {
@@ -178,7 +178,7 @@ native! {
     SleepUntil = "sleep_until", suspends: true;
     read(stack) -> f64 { stack.number(1) }
     run(at) -> () {
-        // A float that is too large becomes the latest instant; NaN and what is negative, the first.
+        // A float that is too large becomes the latest instant; NaN and negative numbers become the first.
         sleep_until(Instant::from_nanos((at * 1e9) as u64)).map_err(stopped)
     }
 }
@@ -233,7 +233,7 @@ native! {
 /// raises its error.
 ///
 /// # Safety
-/// Called from a C function that Lua runs on `state`; `around` calls its argument once and keeps nothing that has a
+/// Called from a C function that Lua runs on `state`; `around` calls its argument once and keeps nothing with a
 /// destructor in the caller's frame.
 unsafe fn call_around(
     state: *mut ffi::lua_State,
@@ -270,7 +270,7 @@ unsafe extern "C-unwind" fn shield_raw(state: *mut ffi::lua_State) -> c_int {
     unsafe { call_around(state, 1, |call| shield(call)) }
 }
 
-/// `in_scope(scope, fn, ...)`: runs the function in a fresh scope, which is gone afterwards.
+/// `in_scope(scope, fn, ...)`: runs the function in a fresh scope, which is removed afterwards.
 unsafe extern "C-unwind" fn in_scope_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: as above.
     unsafe {

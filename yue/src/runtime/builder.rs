@@ -10,7 +10,7 @@ use yue_scheduler::{
     BlockingLimits, Config, Loop, LoopGroup, Spin, StackConfig, set_blocking_limits,
 };
 
-/// How long the main fiber may take to return once a shutdown was asked for: what a client waits for an answer.
+/// The time that the main fiber has to return after a shutdown was requested: as long as a client waits for an answer.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Settings for a [`Runtime`].
@@ -39,7 +39,7 @@ pub struct RuntimeBuilder {
     settings: Settings,
 }
 
-/// What every loop of a runtime is made with.
+/// The settings of every loop of a runtime.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     driver: Choice,
@@ -54,7 +54,7 @@ impl Settings {
     /// The config of a loop on the calling thread.
     ///
     /// # Errors
-    /// When its driver cannot be set up.
+    /// If its driver cannot be set up.
     pub(super) fn config(&self, group: &LoopGroup) -> io::Result<Config> {
         let mut config = Config {
             driver: yue_io::driver(self.driver)?,
@@ -90,74 +90,74 @@ impl Default for RuntimeBuilder {
 }
 
 impl RuntimeBuilder {
-    /// How many loops there are, the calling thread's included. The default is one; 0 means one for each processor that
+    /// Sets the number of loops, the calling thread's included. The default is one; 0 means one for each processor that
     /// the process may use.
     pub fn loops(mut self, loops: usize) -> Self {
         self.loops = loops;
         self
     }
 
-    /// Whether each loop keeps to a processor of its own (to one of them in turn, if there are more loops). For loops
-    /// that spin, and for caches. By default the system moves threads as it likes.
+    /// Sets whether each loop stays on its own processor (in turn, if there are more loops than processors). For loops
+    /// that spin, and for caches. By default the system moves threads freely.
     pub fn pinned(mut self, pinned: bool) -> Self {
         self.pinned = pinned;
         self
     }
 
-    /// What the threads of the loops are called, with a number after it; the calling thread keeps its name.
+    /// Sets the name of the loops' threads; a number is appended. The calling thread keeps its name.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Which driver the loops have.
+    /// Sets the driver of the loops.
     pub fn driver(mut self, driver: Choice) -> Self {
         self.settings.driver = driver;
         self
     }
 
-    /// What the loops do when nothing can run: sleep at once (the default), poll for a while first, or never sleep.
+    /// Sets the behaviour of idle loops: sleep at once (the default), poll for a while first, or never sleep.
     pub fn spin(mut self, spin: Spin) -> Self {
         self.settings.spin = spin;
         self
     }
 
-    /// Sizes of the fibers' stacks.
+    /// Sets the sizes of the fibers' stacks.
     pub fn stacks(mut self, stacks: StackConfig) -> Self {
         self.settings.stacks = stacks;
         self
     }
 
-    /// How many fibers a loop runs before it looks at its driver again.
+    /// Sets the number of fibers that a loop runs before it polls its driver again.
     pub fn fibers_per_tick(mut self, fibers: u32) -> Self {
         self.settings.fibers_per_tick = Some(fibers);
         self
     }
 
-    /// How many threads [`blocking`](crate::blocking) may use. The pool is the process's: the last runtime that sets it
-    /// decides.
+    /// Sets the number of threads that [`blocking`](crate::blocking) may use. The pool belongs to the process: the last
+    /// runtime that sets the number wins.
     pub fn blocking_threads(mut self, threads: usize) -> Self {
         self.blocking_threads = Some(threads);
         self
     }
 
-    /// How long the main fiber may take to return once a shutdown was asked for, before everything is cancelled. The
-    /// default is five seconds.
+    /// Sets the time that the main fiber has to return after a shutdown was requested, before everything is cancelled.
+    /// The default is five seconds.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.settings.grace = grace;
         self
     }
 
-    /// How long cancelled fibers may take to end, and after that, shields off, once more. The default is a second.
+    /// Sets the time that cancelled fibers have to end, and then once more with shields off. The default is a second.
     pub fn stop_grace(mut self, stop_grace: Duration) -> Self {
         self.settings.stop_grace = Some(stop_grace);
         self
     }
 
-    /// Whether SIGINT and SIGTERM shut the runtime down, as [`RuntimeHandle::shutdown`] does; a second one, half a
-    /// second later or more, ends the process at once, also while all loops are busy. Off by default, since signals
-    /// belong to the program; the signals' actions are as they were when the runtime has ended. A signal that is
-    /// ignored when the runtime is built, as SIGINT is for what a shell starts in the background, stays ignored.
+    /// Sets whether SIGINT and SIGTERM shut the runtime down, as [`RuntimeHandle::shutdown`] does. A second signal, at
+    /// least half a second later, ends the process at once, even while all loops are busy. Off by default, since
+    /// signals belong to the program. The signals' previous actions are restored when the runtime has ended. A signal
+    /// that is ignored when the runtime is built, such as SIGINT in a shell's background job, stays ignored.
     ///
     /// ```no_run
     /// yue::Runtime::builder().shutdown_on_signals(true).build().unwrap().run(|| {
@@ -171,11 +171,11 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Makes the runtime: the loop of the calling thread, and the threads of the others.
+    /// Creates the runtime: the loop of the calling thread, and the threads of the others.
     ///
     /// # Errors
-    /// When a driver cannot be set up, `YUE_IO` asks for one that is refused, or the system gives no more threads or
-    /// does not let them be pinned.
+    /// If a driver cannot be set up, if `YUE_IO` requests one that is refused, or if the system refuses more threads or
+    /// refuses to pin them.
     pub fn build(self) -> io::Result<Runtime> {
         let processors = processors()?;
         let loops = match self.loops {
@@ -196,7 +196,7 @@ impl RuntimeBuilder {
             let name = format!("{}-{}", self.name, index + 1);
             handles.push(workers.start(name, &self.settings, &group, pin_to(index))?);
         }
-        // After the threads are started, which would inherit it.
+        // After the threads were started, which would inherit it.
         let pinned = pin_to(0).map(Pinned::to).transpose()?;
         let handle = RuntimeHandle {
             group,

@@ -1,4 +1,4 @@
-//! Loops with drivers that do I/O: one for the calling thread, and others on threads of their own.
+//! Runtimes: loops with I/O drivers, one on the calling thread and others on their own threads.
 //!
 //! ```text
 //!   calling thread    loop 1 ── the program's main fiber
@@ -8,8 +8,9 @@
 //!   spawn_any, handle.spawn     whichever loop has time for it
 //! ```
 //!
-//! The end: the program's main fiber returns, or is cancelled when a shutdown was asked for and its grace is over. Then
-//! what is left on loop 1 is cancelled and waited for, then what is left on the others, and their threads are joined.
+//! The end: the program's main fiber returns, or is cancelled when a shutdown was requested and its grace has passed.
+//! Then the remaining fibers of loop 1 are cancelled and awaited, then those of the other loops, and their threads are
+//! joined.
 
 mod builder;
 mod workers;
@@ -28,17 +29,17 @@ use yue_scheduler::{
     this_loop,
 };
 
-/// What asks a runtime to shut down, if it listens to signals.
+/// The signals that shut a runtime down, if it listens to signals.
 const SIGNALS: [Signal; 2] = [Signal::INT, Signal::TERM];
 
-/// Signals that follow the first one within this time are the same request: GNU `timeout`, for one, signals the process
-/// and then its group. Nobody presses Ctrl-C twice that fast and means it.
+/// Signals that follow the first one within this time are the same request: GNU `timeout`, for example, signals the
+/// process and then its group. A person cannot press Ctrl-C twice that fast on purpose.
 pub(crate) const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
-/// Loops that run fibers, ready to do I/O: one on the calling thread, more if [`Runtime::builder`] is asked for them.
+/// Loops that run fibers with I/O: one on the calling thread, and more if [`Runtime::builder`] sets them.
 ///
-/// They have io_uring where the kernel allows it, else epoll (a line on standard error then says why); the variable
-/// `YUE_IO` (`uring`, `mio`) forces one. Fibers never move between loops.
+/// The loops use io_uring where the kernel allows it, otherwise epoll (a line on standard error then states the
+/// reason). The variable `YUE_IO` (`uring`, `mio`) forces one. Fibers never move between loops.
 ///
 /// ```
 /// let runtime = yue::Runtime::builder().loops(2).build().unwrap();
@@ -52,48 +53,48 @@ pub(crate) const SAME_SIGNAL: Duration = Duration::from_millis(500);
 pub struct Runtime {
     /// Dropped first: see `Workers`.
     workers: Workers,
-    /// Kept until the loops have ended: a signal that comes meanwhile may belong to the request that ended them.
+    /// Kept until the loops have ended: a signal that arrives meanwhile may belong to the request that ended them.
     _signals: Option<signal::Subscription>,
     handle: RuntimeHandle,
     _pinned: Option<Pinned>,
-    /// Taken when it runs.
+    /// Taken when the runtime runs.
     main: Option<Loop>,
 }
 
 impl Runtime {
-    /// A runtime of one loop, with the driver that this machine allows.
+    /// Creates a runtime of one loop, with the driver that this machine allows.
     ///
     /// # Errors
-    /// When no driver can be set up, or `YUE_IO` asks for one that is refused.
+    /// If no driver can be set up, or `YUE_IO` requests one that is refused.
     pub fn new() -> io::Result<Runtime> {
         Runtime::builder().build()
     }
 
-    /// Settings for a runtime.
+    /// Starts the settings of a runtime.
     pub fn builder() -> RuntimeBuilder {
         RuntimeBuilder::default()
     }
 
-    /// A runtime of one loop with a given driver.
+    /// Creates a runtime of one loop with a given driver.
     ///
     /// # Errors
-    /// When the driver cannot be set up.
+    /// If the driver cannot be set up.
     pub fn with_driver(choice: Choice) -> io::Result<Runtime> {
         Runtime::builder().driver(choice).build()
     }
 
-    /// A runtime of one loop that never sleeps: the lowest latency, for a processor of its own.
+    /// Creates a runtime of one loop that never sleeps: the lowest latency, at the price of a processor.
     ///
     /// # Errors
-    /// As [`Runtime::new`].
+    /// Like [`Runtime::new`].
     pub fn busy() -> io::Result<Runtime> {
         Runtime::builder().spin(Spin::BusyPoll).build()
     }
 
-    /// A runtime of one loop with all the settings that a loop has.
+    /// Creates a runtime of one loop with all the settings that a loop has.
     ///
     /// # Errors
-    /// When the process has created more than a million loops, or the config's group is full.
+    /// If the process has created more than a million loops, or the config's group is full.
     pub fn with_config(mut config: Config) -> io::Result<Runtime> {
         let group = config.group.get_or_insert_with(|| LoopGroup::new(1));
         let group = group.clone();
@@ -110,7 +111,7 @@ impl Runtime {
         })
     }
 
-    /// A handle by which other threads reach the loop that [`Runtime::run`] runs.
+    /// A handle with which other threads reach the loop that [`Runtime::run`] runs.
     pub fn handle(&self) -> LoopHandle {
         self.handle.loops[0].clone()
     }
@@ -128,7 +129,7 @@ impl Runtime {
         self.one().enter(f)
     }
 
-    /// One turn of the calling thread's loop, which does not block: for a program that has a loop of its own (a game's,
+    /// Runs one tick of the calling thread's loop, which does not block: for a program that has its own loop (a game's,
     /// a window's) around this one. The other loops run by themselves.
     ///
     /// ```
@@ -143,7 +144,7 @@ impl Runtime {
     /// ```
     ///
     /// # Errors
-    /// When the driver fails; the loop is unusable then.
+    /// If the driver fails; the loop is unusable then.
     ///
     /// # Panics
     /// If this thread runs another loop, or calls this from a fiber.
@@ -158,21 +159,21 @@ impl Runtime {
         }
     }
 
-    /// Runs `main` as a fiber, and the loops until it is over; fibers that are left, on any loop, are cancelled and
-    /// waited for.
+    /// Runs `main` as a fiber, and the loops until it has ended. Fibers that remain, on any loop, are cancelled and
+    /// awaited.
     ///
     /// # Panics
-    /// With the panic of `main`, if it panicked; if the driver fails; if this thread runs another loop; if `main` had
-    /// to be given up, because it outlasted the [grace](RuntimeBuilder::grace) of a shutdown and ignored its cancel.
+    /// With the panic of `main`, if it panicked; if the driver fails; if this thread runs another loop; if `main` was
+    /// given up, because it outlasted the [grace](RuntimeBuilder::grace) of a shutdown and ignored its cancellation.
     #[track_caller]
     pub fn run<T: 'static>(self, main: impl FnOnce() -> T + 'static) -> T {
         self.run_reported(main).0
     }
 
-    /// As [`Runtime::run`]; also tells what had to be left behind.
+    /// Like [`Runtime::run`]; also returns what was left behind.
     ///
     /// # Panics
-    /// As [`Runtime::run`].
+    /// Like [`Runtime::run`].
     #[track_caller]
     pub fn run_reported<T: 'static>(
         mut self,
@@ -189,7 +190,7 @@ impl Runtime {
     }
 }
 
-/// A whole runtime, for any thread.
+/// A handle of the whole runtime, for any thread.
 ///
 /// ```
 /// let runtime = yue::Runtime::builder().loops(2).build().unwrap();
@@ -223,15 +224,15 @@ impl RuntimeHandle {
         &self.loops
     }
 
-    /// Asks the runtime to shut down: [`wait_for_shutdown`](crate::wait_for_shutdown) returns on every loop. The main
-    /// fiber has the [grace](RuntimeBuilder::grace) to return.
+    /// Requests a shutdown: [`wait_for_shutdown`](crate::wait_for_shutdown) returns on every loop. The main fiber has
+    /// the [grace](RuntimeBuilder::grace) to return.
     pub fn shutdown(&self) {
         self.loops.iter().for_each(LoopHandle::shutdown);
     }
 }
 
-/// What the end of a runtime had to leave behind; all zero for a program that co-operates. Each fiber that is given up
-/// is also named on standard error, with the place where it was spawned and what it waits for.
+/// The fibers and operations that the end of a runtime left behind; all zero for a program that co-operates. Each fiber
+/// that is given up is also named on standard error, with the location of its spawn and its wait.
 ///
 /// ```
 /// let (answer, report) = yue::Runtime::new().unwrap().run_reported(|| 6 * 7);
@@ -243,9 +244,9 @@ impl RuntimeHandle {
 pub struct RuntimeReport {
     /// Fibers that ignored the hard stop; their stacks are leaked.
     pub fibers_abandoned: usize,
-    /// Operations that the kernel had not ended.
+    /// Operations that the kernel had not finished.
     pub operations_left: usize,
-    /// Closures of [`blocking`](crate::blocking) that still run though nobody waits for them, in the whole process.
+    /// Closures of [`blocking`](crate::blocking) that still run although nobody waits for them, in the whole process.
     pub blocking_left: usize,
     /// Loops that ended early, because their driver failed.
     pub loops_failed: usize,
@@ -280,11 +281,11 @@ pub fn spawn_any<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> R
     }
 }
 
-/// Listens to the signals that ask for the end: the first one shuts the runtime down; a later one ends the process at
+/// Listens to the signals that request the end: the first one shuts the runtime down. A later one ends the process at
 /// once, as if nobody listened, whatever the loops are doing.
 fn listen(handle: RuntimeHandle) -> io::Result<signal::Subscription> {
     let first = OnceLock::new();
-    // What our parent ignores is to stay ignored.
+    // A signal that the parent process ignores must stay ignored.
     let heard = SIGNALS
         .into_iter()
         .filter(|signal| !signal::is_ignored(*signal));

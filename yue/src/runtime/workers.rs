@@ -1,7 +1,7 @@
-//! The threads of a runtime's other loops: started, told of the end, joined.
+//! The threads of a runtime's other loops: starts, ends and joins them.
 //!
-//! A worker's main fiber waits for nothing but the end of the runtime, which comes when the program's main fiber is
-//! over. A shutdown does not end it: fibers on the worker have the same grace as the main fiber to finish what they do.
+//! A worker's main fiber waits only for the end of the runtime, which comes when the program's main fiber has ended. A
+//! shutdown does not end it: fibers on the worker have the same grace as the main fiber to finish their work.
 
 use super::RuntimeReport;
 use super::builder::Settings;
@@ -19,10 +19,10 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// Starts a loop on a thread of its own.
+    /// Starts a loop on a new thread.
     ///
     /// # Errors
-    /// When the system gives no thread, or the loop cannot be set up.
+    /// If the system refuses the thread, or the loop cannot be set up.
     pub(super) fn start(
         &mut self,
         name: String,
@@ -55,7 +55,7 @@ impl Workers {
         for thread in self.threads.drain(..) {
             match thread.join() {
                 Ok(of_loop) => report.add(of_loop),
-                // Its panic message has said why.
+                // Its panic message has given the reason.
                 Err(_) => report.loops_failed += 1,
             }
         }

@@ -1,12 +1,12 @@
-//! The arguments of the call: a JSON array becomes msgpack values.
+//! The arguments of the call: converts a JSON array into msgpack values.
 
 use serde_json::Value;
 use yue_rpc::proto::encode;
 
-/// The values in msgpack, one after the other, and how many they are.
+/// The values in msgpack, one after the other, and their number.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The fault in the text.
 pub(super) fn encode(text: &str) -> Result<(Vec<u8>, u32), String> {
     let value: Value = serde_json::from_str(text)
         .map_err(|error| format!("the arguments are no JSON: {error}\n  {text}"))?;
@@ -57,7 +57,7 @@ fn append_number(out: &mut Vec<u8>, number: &serde_json::Number) {
     }
 }
 
-/// An array's or a map's header: the short form's marker, and that of the form with two bytes of length.
+/// Appends an array's or a map's header: the short form by marker, or the form with two bytes of length.
 fn header(out: &mut Vec<u8>, length: usize, short: u8, medium: u8) {
     match length {
         0..=15 => out.push(short | length as u8),

@@ -1,4 +1,4 @@
-//! The calls: fibers on one loop, over the RPC layer itself.
+//! The load: fibers on one loop, over the RPC layer itself.
 
 use super::Plan;
 use super::report::Live;
@@ -17,24 +17,24 @@ use yue_scheduler::{Config, Instant, Loop, now, sleep, sleep_until, spawn};
 /// Latencies are kept to three digits, up to an hour, in nanoseconds.
 const LATENCY_MAX_NS: u64 = 3_600_000_000_000;
 
-/// Open loop: no more calls than this wait at a time; what is due then is counted as left out.
+/// Open loop: the maximum number of waiting calls; a call that is due beyond that counts as left out.
 const OPEN_LOOP_WAITING_MAX: usize = 50_000;
 
-/// What was seen.
+/// The result of a run.
 pub(super) struct Outcome {
-    /// Of calls that were answered, in nanoseconds.
+    /// Latencies of answered calls, in nanoseconds.
     pub(super) latencies: Histogram<u64>,
-    /// Failed calls, by what they failed with.
+    /// Failed calls, by error.
     pub(super) errors: BTreeMap<String, u64>,
-    /// Open loop: calls that were due and could not be made, for too many waited.
+    /// Open loop: calls that were due and could not be made, because too many waited.
     pub(super) left_out: u64,
-    /// How long it was counted.
+    /// The counted time.
     pub(super) elapsed: Duration,
-    /// Processor time of this side.
+    /// Processor time of this process.
     pub(super) cpu: Duration,
     /// The driver.
     pub(super) driver: &'static str,
-    /// Why a connection was lost: that ended the load early.
+    /// The reason why a connection was lost, which ended the load early.
     pub(super) lost: Option<String>,
     /// The signal that ended it early.
     pub(super) stopped: Option<Signal>,
@@ -53,10 +53,10 @@ struct State {
     stopped: Cell<Option<Signal>>,
 }
 
-/// Loads the server as planned.
+/// Runs the planned load.
 ///
 /// # Errors
-/// Why it could not be loaded at all.
+/// The reason why no load could be run.
 pub(super) fn run(plan: &Plan, io: Choice) -> Result<Outcome, String> {
     let latencies =
         Histogram::new_with_max(LATENCY_MAX_NS, 3).map_err(|error| error.to_string())?;
@@ -88,14 +88,14 @@ fn load(state: &Rc<State>, driver: &'static str) -> Result<Outcome, String> {
     let options = Options {
         timeout: plan.timeout,
         legacy: plan.legacy,
-        // A server that comes and goes is not measured by what is left of it.
+        // A server that comes and goes cannot be measured by the rest.
         reconnect: false,
         ..Options::default()
     };
     let sessions: Vec<Session> = (0..plan.connections)
         .map(|_| Session::open(connector(&plan.address), Service::none(), options.clone()))
         .collect();
-    // The first call of each connection connects it; a server that refuses, or lacks the method, is told at once.
+    // The first call of each connection connects it; a server that refuses, or lacks the method, is reported at once.
     let fibers: Vec<_> = sessions
         .iter()
         .map(|session| {
@@ -106,7 +106,7 @@ fn load(state: &Rc<State>, driver: &'static str) -> Result<Outcome, String> {
     for fiber in fibers {
         fiber.join().map_err(|error| error.to_string())??;
     }
-    // From here on there is something to tell of, also to whom it takes too long. A second signal ends the process.
+    // From here on there is a result to report, even after an interruption. A second signal ends the process.
     let told = state.clone();
     let signals = signal::subscribe(&[Signal::INT, Signal::TERM], move |signal| {
         told.stopped.set(Some(signal));
@@ -121,7 +121,7 @@ fn load(state: &Rc<State>, driver: &'static str) -> Result<Outcome, String> {
     drop(signals);
     state.over.set(true);
     for worker in workers {
-        // Calls that still wait end by themselves, by their timeout at the latest.
+        // Calls that still wait end by themselves, at the latest by their timeout.
         worker.cancel();
         let _ = worker.join();
     }
@@ -154,7 +154,7 @@ fn count(state: &Rc<State>, driver: &'static str) -> Result<Outcome, String> {
     })
 }
 
-/// Waits until then, or until a connection is lost or a signal comes; calls `look` now and then.
+/// Waits until `end`, or until a connection is lost or a signal arrives; calls `look` now and then.
 fn wait_until(state: &State, end: Instant, look: impl Fn()) -> Result<(), String> {
     let goes_on = || state.lost.borrow().is_none() && state.stopped.get().is_none();
     while Instant::system() < end && goes_on() {
@@ -185,7 +185,7 @@ fn closed_loop(state: &Rc<State>, sessions: &[Session]) -> Vec<yue_scheduler::Jo
     workers
 }
 
-/// Sends by the clock; each call waits in a fiber of its own, and its latency counts from when it was due.
+/// Sends by the clock; each call waits in its own fiber, and its latency counts from the time it was due.
 fn open_loop(state: &Rc<State>, sessions: &[Session], rate: f64) -> yue_scheduler::JoinHandle<()> {
     let (state, sessions) = (state.clone(), sessions.to_vec());
     spawn(move || {
@@ -223,7 +223,7 @@ fn call(state: &State, session: &Session) -> Result<(), yue_rpc::Error> {
     answer.map(drop)
 }
 
-/// Notes an outcome. `false`: no more calls, for the fiber was told to stop or its connection is lost.
+/// Records an outcome. Returns `false` if no more calls may follow: the fiber was cancelled or its connection is lost.
 fn record(state: &State, due: Instant, outcome: Result<(), yue_rpc::Error>) -> bool {
     let kind = outcome.as_ref().err().map(yue_rpc::Error::kind);
     if kind == Some(ErrorKind::Cancelled) {
@@ -258,7 +258,7 @@ fn record(state: &State, due: Instant, outcome: Result<(), yue_rpc::Error>) -> b
     !lost
 }
 
-/// Processor time of this process so far.
+/// The processor time that this process has used so far.
 fn cpu_time() -> Duration {
     let mut time = libc::timespec {
         tv_sec: 0,

@@ -1,12 +1,12 @@
 //! `yue bench`: a load generator for any msgpack-rpc server.
 //!
-//! Two ways of loading:
+//! Two kinds of load:
 //!
-//! - **closed loop** (the default): so many calls are in flight at a time; the next goes out when one is answered. It
-//!   finds out how much a server can do.
-//! - **open loop** (`--rate`): calls go out by the clock, whatever the server does, and each latency is counted from
-//!   the moment at which the call was *due*. A server that stalls is seen to stall (no coordinated omission). It finds
-//!   out how long users wait at that rate.
+//! - **closed loop** (the default): a fixed number of calls is in flight; the next one is sent when one is answered. It
+//!   measures the throughput of a server.
+//! - **open loop** (`--rate`): calls are sent by the clock, whatever the server does, and each latency is counted from
+//!   the moment at which the call was *due*. So a stall of the server is visible (no coordinated omission). It measures
+//!   how long users wait at that rate.
 //!
 //! ```text
 //!   mod.rs      the command line            arguments.rs   JSON to msgpack
@@ -86,7 +86,7 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
 }
 
 fn parse_seconds_above_0(text: &str) -> Result<f64, String> {
-    // A nanosecond is the least that the clock knows.
+    // The clock's resolution is a nanosecond.
     parse_seconds(text)
         .ok()
         .filter(|seconds| *seconds >= 1e-9)
@@ -100,7 +100,7 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     }
 }
 
-/// What is done to the server.
+/// The planned load.
 #[derive(Debug, Clone)]
 struct Plan {
     address: Address,

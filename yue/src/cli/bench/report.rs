@@ -1,4 +1,4 @@
-//! What the user sees: a live line while it runs, then a table, or one JSON object.
+//! The output: a live line during the run, then a table, or one JSON object.
 
 use super::Plan;
 use super::load::Outcome;
@@ -17,7 +17,7 @@ const PERCENTILES: [(&str, f64); 5] = [
     ("p99.99", 99.99),
 ];
 
-/// The live display, on standard error; nothing where that is no terminal.
+/// The live display, on standard error; silent where that is not a terminal.
 pub(super) struct Live {
     bar: ProgressBar,
 }
@@ -57,7 +57,7 @@ impl Live {
     }
 }
 
-/// Nanoseconds, in the unit that reads best.
+/// Formats nanoseconds in a readable unit.
 fn shown(ns: u64) -> String {
     let ns = ns as f64;
     match ns {
@@ -75,7 +75,7 @@ pub(super) fn print(plan: &Plan, outcome: &Outcome) {
     } else {
         table(plan, outcome)
     };
-    // A reader that is gone needs no report.
+    // A reader that has gone needs no report.
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
