@@ -1,4 +1,4 @@
-//! Builds LuaJIT and our C shim, and tells Cargo how to link both.
+//! Builds LuaJIT and the C shim, and tells Cargo how to link both.
 //!
 //! LuaJIT's source comes from `luajit-src`; nothing has to be installed but a C compiler and make. The shim reads
 //! LuaJIT's private headers, so it must see the same configuration as LuaJIT's own files: the assert build (chosen when
@@ -11,7 +11,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// Lua modules that come with LuaJIT and are of use on the machine that runs it: its listings and profiler.
+/// Lua modules of LuaJIT that are useful on the machine that runs it: its listings and profiler.
 const JIT_MODULES: &[&str] = &[
     "bc",
     "dis_arm64",
@@ -24,7 +24,7 @@ const JIT_MODULES: &[&str] = &[
     "zone",
 ];
 
-/// Writes a Rust file that has the sources of LuaJIT's Lua modules, which its makefile would install.
+/// Writes a Rust file with the sources of LuaJIT's Lua modules, which its makefile would install.
 fn embed_jit_modules(out: &Path) {
     let folder = out.join("luajit-build/src/jit");
     let entries = JIT_MODULES.iter().map(|name| {
@@ -89,9 +89,9 @@ fn main() {
     }
 }
 
-/// Has LuaJIT's compiled code look for a debug hook at the start of each trace and loop: that is how code which never
-/// waits is interrupted (see `shim/interrupt.c`). It is one load and a branch that is predicted; measured, it costs
-/// nothing but 2 % of the tightest FFI loops. LuaJIT's makefile uses these flags for the target's files alone.
+/// Makes LuaJIT's compiled code check for a debug hook at the start of each trace and loop: this interrupts code which
+/// never waits (see `shim/interrupt.c`). It is one load and a predicted branch; measured, it costs nothing except 2 %
+/// of the tightest FFI loops. LuaJIT's makefile uses these flags for the target's files alone.
 fn check_hooks_in_compiled_code() {
     let before = env::var("TARGET_CFLAGS").unwrap_or_default();
     // SAFETY: a build script has one thread.

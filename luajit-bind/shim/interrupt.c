@@ -1,13 +1,13 @@
 /*
-** Interrupting Lua code that never waits: at the end of a program, when its time is over.
+** Interrupts Lua code that never waits: at the end of a program, when its time has passed.
 **
 **   another thread        SIGURG ──▶ the thread that runs Lua: yue_shim_interrupt, in a signal handler
 **   that thread, then     the next bytecode calls the hook, which raises an error in the fiber that was running
 **
-** A count hook is the one thing that LuaJIT looks at between any two bytecodes, also in compiled code (which is built
+** A count hook is the only thing that LuaJIT checks between any two bytecodes, even in compiled code (which is built
 ** with LUAJIT_ENABLE_CHECKHOOK for it), and lua_sethook may be called in a signal handler on the VM's own thread. It is
-** a property of the VM, not of a lua_State; so the hook asks whether the fiber that runs is the one that was meant. If
-** it is not, that one has waited or ended, and nobody has to be interrupted any more.
+** a property of the VM, not of a lua_State; so the hook checks whether the running fiber is the intended one. If it is
+** not, the intended fiber has waited or ended, and no fiber has to be interrupted any more.
 **
 ** The hook only raises: it cannot suspend (refusal in shim.c), and LuaJIT leaves the hook when the error unwinds it.
 ** C functions, finalizers and error handlers of xpcall are not interrupted: no hook is called in them.
@@ -19,7 +19,7 @@
 #include "lj_obj.h"
 #include "shim.h"
 
-/* The fiber of this thread that is to be interrupted, and whether once or until it has unwound. */
+/* The fiber of this thread to interrupt, and whether once or until it has unwound. */
 static __thread YueFiber *victim;
 static __thread int only_once;
 
@@ -50,7 +50,7 @@ static void on_hook(lua_State *L, lua_Debug *ar)
     __atomic_load_n(&raise_interruption, __ATOMIC_RELAXED)(L);
 }
 
-/* In a signal handler: interrupts what this thread runs, if that is Lua. */
+/* In a signal handler: interrupts the code that this thread runs, if it is Lua. */
 void yue_shim_interrupt(size_t once)
 {
   YueFiber *f = yue_shim_current();
@@ -58,12 +58,12 @@ void yue_shim_interrupt(size_t once)
     return;
   victim = f;
   only_once = (int)once;
-  /* Off first: should the last change have been cut short by this very signal, the tables are written anew. */
+  /* Off first: if this very signal has cut the last change short, the tables are written anew. */
   lua_sethook(f->root, NULL, 0, 0);
   lua_sethook(f->root, on_hook, LUA_MASKCOUNT, 1);
 }
 
-/* The running fiber's outermost call has raised: it is where an interruption ends. */
+/* The running fiber's outermost call has raised: an interruption ends here. */
 void yue_shim_unwound(lua_State *L)
 {
   if (LJ_UNLIKELY(victim != NULL))

@@ -1,21 +1,20 @@
 /*
-** The part of yue that knows LuaJIT from the inside.
+** The part of yue that uses LuaJIT's internals.
 **
 ** A Lua fiber is a native fiber whose stack holds LuaJIT's C frames; a switch takes the CPU away from under them. What
 ** LuaJIT keeps per *stack* moves along by itself (it lives in the lua_State and in the frames). What it keeps per *VM*
-** but means per stack must be looked at here, on every switch:
+** but means per stack must be handled here, on every switch:
 **
 **   g->cur_L        the running lua_State: written back on resume (code after a C function returns sets it anyway)
 **   g->jit_base     non-NULL while compiled code runs: its frames cannot be resumed, so a switch is refused
 **   g->hookmask     the upper bits say "in a hook", "in __gc", "in a VM event": the VM is not re-entrant there: refused
-**   g->vmstate      what the profiler is told: saved and written back
+**   g->vmstate      the state that the profiler reads: saved and written back
 **   J->state        a trace being recorded belongs to one stack: aborted
 **
 ** (The FFI's own notion of the running lua_State is set by each call into it, and calls through the FFI cannot
-** suspend.) And one rule that needs no knowledge of all the ways in which C can call C: a fiber inside Lua may switch
-** only if the innermost C function of the current lua_State is one of ours, in its second stage (src/function.rs). So
-** an FFI call, a C function of somebody else, or a destructor that runs while a Lua error unwinds cannot switch by
-** accident.
+** suspend.) And one rule, which needs no knowledge of all the ways in which C can call C: a fiber inside Lua may switch
+** only if the innermost C function of the current lua_State is one of yue's, in its second stage (src/function.rs). So
+** an FFI call, a foreign C function, or a destructor that runs while a Lua error unwinds cannot switch by accident.
 **
 ** Everything here runs on the VM's own thread. Functions that may raise a Lua error say so.
 */
@@ -51,12 +50,12 @@
 #include "lj_ff.h"
 #include "shim.h"
 
-/* The running Lua fiber of this thread; NULL outside of fibers. Fibers never leave their thread. */
+/* The running Lua fiber of this thread; NULL outside fibers. Fibers never leave their thread. */
 static __thread YueFiber *current;
 
 /* -- Switching ------------------------------------------------------------ */
 
-/* Is one of the frames between the top of L and its bottom an FFI callback? */
+/* Whether one of the frames between the top of L and its bottom is an FFI callback. */
 static int has_callback_frame(lua_State *L)
 {
   cTValue *frame = L->base-1, *bottom = tvref(L->stack)+LJ_FR2;
@@ -80,9 +79,9 @@ lua_State *yue_shim_resumed_by(lua_State *L)
 }
 
 /*
-** A lua_State that was made to be lent to fibers (Vm::thread). A C module may keep the one that it was first called
-** with and call back on it later, from another fiber, when that state runs a third one or waits in the pool. The bit is
-** one that the collector keeps and does not use.
+** Marks a lua_State that was made to be lent to fibers (Vm::thread). A C module may keep the state of its first call and
+** call back on it later, from another fiber, when that state runs a third one or waits in the pool. The collector keeps
+** this bit and does not use it.
 */
 #define MADE_FOR_FIBERS 0x80
 
@@ -91,7 +90,7 @@ void yue_shim_mark_lendable(lua_State *L)
   L->marked |= MADE_FOR_FIBERS;
 }
 
-/* Do all C frames of a coroutine lie on the running fiber's native stack: between here and the fiber's root? */
+/* Whether all C frames of a coroutine lie on the running fiber's native stack: between here and the fiber's root. */
 static int is_on_this_stack(YueFiber *f, lua_State *L)
 {
   char *lowest = (char *)__builtin_frame_address(0), *highest = (char *)f;
@@ -141,7 +140,7 @@ static const char *refusal(YueFiber *f, global_State *g)
   return NULL;
 }
 
-/* May the running fiber switch? NULL if so, else why not. Never raises. */
+/* Whether the running fiber may switch: NULL if so, otherwise the reason why not. Never raises. */
 const char *yue_shim_may_switch(void)
 {
   return current ? refusal(current, G(current->root)) : NULL;
@@ -179,7 +178,7 @@ void yue_shim_end(YueFiber *f)
     current = NULL;
 }
 
-/* Enters the second stage of one of our functions, running on L: from here to yue_shim_outside it may suspend. */
+/* Enters the second stage of one of yue's functions, running on L: until yue_shim_outside it may suspend. */
 void yue_shim_inside(lua_State *L, lua_State **old, ptrdiff_t *old_at)
 {
   YueFiber *f = current;
@@ -222,21 +221,21 @@ int yue_shim_protect(lua_State *L, lua_CFunction f, void *argument)
   return status;
 }
 
-/* Has the program stopped the collector? Then idle time is none of its business either. */
+/* Whether the program has stopped the collector. Then idle time must not run it either. */
 int yue_shim_gc_stopped(lua_State *L)
 {
   return G(L)->gc.threshold >= LJ_MAX_MEM;
 }
 
-/* The main thread of L's VM: what names the VM. */
+/* The main thread of L's VM, which identifies the VM. */
 lua_State *yue_shim_main(lua_State *L)
 {
   return mainthread(G(L));
 }
 
 /*
-** Makes a state ready for its next fiber: no values, and the globals of the main thread (setfenv(0, t) changes them). 0
-** if it cannot be lent: C code of a fiber is in a call on it.
+** Prepares a state for its next fiber: no values, and the globals of the main thread (setfenv(0, t) changes them).
+** Returns 0 if it cannot be lent: C code of a fiber is in a call on it.
 */
 int yue_shim_reset(lua_State *L)
 {
@@ -310,8 +309,8 @@ static void guard_field(lua_State *L, const char *lib, const char *name, lua_CFu
 }
 
 /*
-** As LuaJIT's, for which a fiber's main function is the main thread: nil there. So a program cannot get hold of the
-** thread object of a state that serves another fiber afterwards, and keep things by it or resume it.
+** Like LuaJIT's, for which a fiber's main function is the main thread: nil there. So a program cannot obtain the thread
+** object of a state that serves another fiber afterwards, and use it as a key or resume it.
 */
 static lua_CFunction original_running;
 static int fiber_running(lua_State *L)
@@ -324,7 +323,7 @@ static int fiber_running(lua_State *L)
 }
 
 /*
-** As LuaJIT's, but the line is written at once, so that the lines of several threads do not mix, nor those of fibers
+** Like LuaJIT's, but the line is written at once, so that the lines of several threads do not mix, nor those of fibers
 ** that wait in a __tostring.
 */
 static lua_CFunction original_print;
@@ -362,7 +361,7 @@ static int whole_line_print(lua_State *L)
   return 0;
 }
 
-/* Flushes what Lua and Rust have buffered and leaves at once: no VM is closed, for its fibers' frames are alive. */
+/* Flushes the buffers of Lua and Rust and exits at once: no VM is closed, because its fibers' frames are alive. */
 static int os_exit(lua_State *L)
 {
   int code = !lua_isboolean(L, 1) ? luaL_optint(L, 1, EXIT_SUCCESS) :
@@ -374,9 +373,9 @@ static int os_exit(lua_State *L)
 }
 
 /*
-** As LuaJIT's, which calls system(). But that ignores SIGINT and SIGQUIT in the whole process while the command runs,
-** and here other loops run meanwhile, which have to hear of them. The command begins with no signal blocked, and dies
-** when nobody reads its output (Rust ignores SIGPIPE). Returns the status of waitpid, -1 if there is no shell.
+** Replaces LuaJIT's, which calls system(). That ignores SIGINT and SIGQUIT in the whole process while the command runs,
+** but here other loops run meanwhile and need these signals. The command starts with no signal blocked, and dies when
+** nobody reads its output (Rust ignores SIGPIPE). Returns the status of waitpid, -1 if there is no shell.
 */
 static int os_execute(lua_State *L)
 {
@@ -446,7 +445,7 @@ int yue_shim_setup(lua_State *L)
 
 /* -- Values --------------------------------------------------------------- */
 
-/* Integral numbers up to 2^53 are integers on the wire; minus zero is not one. */
+/* Integral numbers up to 2^53 are integers on the wire, except minus zero. */
 static void number_slot(double n, YueSlot *s)
 {
   if (n >= -9007199254740992.0 && n <= 9007199254740992.0) {
@@ -621,12 +620,12 @@ int yue_shim_pair(const GCtab *t, uint32_t *cursor, YueSlot *key, YueSlot *value
 ** milliseconds fill chains of 128 at every size.
 */
 #define CHAIN_MAX 1024
-/* What each key adds to the steps that a message may take. At every size, the worst honest keys average 65 or less. */
+/* The steps that each key adds to a message's allowance. At every size, the worst honest keys average 65 or less. */
 #define STEPS_PER_KEY 128
-/* No more steps are saved up than the budget's counter can hold. */
+/* The maximum allowance: the budget's counter holds no more. */
 #define STEPS_MAX 0x40000000u
 
-/* The node where the search for a key begins: hashkey in lj_tab.c. */
+/* The node at which the search for a key begins: hashkey in lj_tab.c. */
 static Node *main_node(const GCtab *t, cTValue *key)
 {
   if (tvisstr(key))
@@ -640,7 +639,7 @@ static Node *main_node(const GCtab *t, cTValue *key)
 
 /*
 ** table[key] = value, for the three values on top of the stack; the latter two are popped. A nil value is not stored.
-** `steps` is how many nodes the rest of the message may walk. The table should have been made with room for all its
+** `steps` is the number of nodes that the rest of the message may walk. The table should have been made with room for all its
 ** pairs, so that it is never rehashed. Raises when out of memory.
 */
 int yue_shim_map_set(lua_State *L, uint32_t *steps)
@@ -694,7 +693,7 @@ int yue_shim_map_set(lua_State *L, uint32_t *steps)
   return YUE_MAP_SET;
 }
 
-/* Is `object` one of the table's values? Never raises. */
+/* Whether `object` is one of the table's values. Never raises. */
 int yue_shim_has_value(const GCtab *t, const void *object)
 {
   uint32_t i;

@@ -1,5 +1,5 @@
 /*
-** What the Rust side (src/shim.rs) sees of the shim. Keep the two in step: the structures are shared memory.
+** The shim's interface to the Rust side (src/shim.rs). Keep the two in step: the structures are shared memory.
 */
 #ifndef YUE_SHIM_H
 #define YUE_SHIM_H
@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include "lua.h"
 
-/* What must be kept per running fiber; one per native fiber that runs Lua, on its stack. */
+/* The state of a running fiber; one per native fiber that runs Lua, on its stack. */
 typedef struct YueFiber {
   lua_State *root;      /* the fiber's own lua_State */
   lua_State *inside;    /* the lua_State whose innermost C function is ours and may suspend, or NULL */
@@ -21,7 +21,7 @@ typedef struct YueFiber {
   size_t client_length;
 } YueFiber;
 
-/* One Lua value, as the encoder wants it. */
+/* One Lua value, in the form for the encoder. */
 typedef struct YueSlot {
   uint32_t kind;
   uint32_t length; /* strings */
@@ -37,10 +37,10 @@ enum {
   YUE_USERDATA, YUE_CDATA, YUE_THREAD, YUE_LIGHT
 };
 
-/* What Rust does for the shim: writes what Rust's standard output has buffered (src/vm.rs). */
+/* Rust's service to the shim: writes the bytes that Rust's standard output has buffered (src/vm.rs). */
 void yue_flush_rust(void);
 
-/* What yue_shim_map_set did. */
+/* The results of yue_shim_map_set. */
 enum { YUE_MAP_SET, YUE_MAP_BAD_KEY, YUE_MAP_CROWDED };
 
 /* Shared by the shim's own files. */

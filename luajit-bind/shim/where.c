@@ -1,15 +1,15 @@
 /*
-** Where a Lua fiber is: its traceback, for listings and for the watchdog.
+** The location of a Lua fiber: its traceback, for listings and for the watchdog.
 **
-** Two cases, and they have little in common:
+** Two cases, which have little in common:
 **
-**   parked    The fiber stands in one of our functions; all frames are written back. Lua's own debug calls work, and
+**   parked    The fiber waits in one of yue's functions; all frames are written back. Lua's own debug calls work, and
 **             none of those used here allocates, raises, or changes the stack.
 **
 **   running   A signal handler asks, between any two instructions. In the interpreter the current frame and bytecode
 **             are in machine registers; in compiled code they are nowhere, and the trace's first line must do. The
 **             Lua stack may be about to move. So every pointer that is followed is checked first, and memory that may
-**             be gone is read through the kernel (process_vm_readv), which answers with an error where we would crash.
+**             be gone is read through the kernel (process_vm_readv), which returns an error where a read would crash.
 **
 ** Nothing here allocates. The text is cut where the buffer ends.
 */
@@ -52,7 +52,7 @@ static void add_bytes(Text *t, const char *s, size_t length)
     *t->at++ = *s < 32 ? '?' : *s;  /* A peer has chosen it. */
 }
 
-/* `handler of NAME, called by ADDRESS`, if the fiber is in one. */
+/* Appends `handler of NAME, called by ADDRESS`, if the fiber is in one. */
 static void add_work(Text *t, const YueFiber *f)
 {
   if (f->work != NULL) {
@@ -109,7 +109,7 @@ static void add_level(Text *t, lua_State *L, lua_Debug *ar)
   add(t, "\n");
 }
 
-/* The traceback of a fiber that is not running, innermost coroutine first; how many bytes it has. Never raises. */
+/* The traceback of a parked fiber, innermost coroutine first; returns its length in bytes. Never raises. */
 size_t yue_shim_traceback(YueFiber *f, char *out, size_t room)
 {
   Text t = { out, out + room };
@@ -135,7 +135,8 @@ size_t yue_shim_traceback(YueFiber *f, char *out, size_t room)
   return (size_t)(t.at - out);
 }
 
-/* Pushes copies of the first values of the function that a fiber waits in; how many. There is room for them. */
+/* Pushes copies of the first values of the function that a fiber waits in; returns their number. There is room for
+ * them. */
 int yue_shim_arguments(YueFiber *f, lua_State *to, int count)
 {
   lua_State *L = f->inside;
@@ -187,7 +188,7 @@ size_t yue_shim_origin(YueFiber *f, char *out, size_t room)
 
 /* -- Running --------------------------------------------------------------- */
 
-/* Copies memory that may not be there. */
+/* Copies memory that may be unmapped. */
 static int peek(void *to, const void *from, size_t bytes)
 {
   struct iovec local = { to, bytes }, remote = { (void *)from, bytes };
@@ -202,7 +203,7 @@ typedef struct Frame {
   int dummy;        /* neither: LuaJIT pushes some in between */
 } Frame;
 
-/* Is the frame at `at` one, in this stack? */
+/* Whether there is a frame at `at`, in this stack. */
 static int read_frame(Frame *f, const TValue *at, const TValue *lowest, const TValue *highest)
 {
   GCfuncL fn;
@@ -245,7 +246,7 @@ static const char *called_as(GCproto *pt, const BCIns *pc)
   return name;
 }
 
-/* One line of the traceback; `pc` is the address behind the instruction that is being executed, if it is known. */
+/* Adds one line of the traceback; `pc` is the address behind the instruction being executed, if known. */
 static void add_frame(Text *t, GCproto *pt, const BCIns *pc, const char *name, const char *note)
 {
   int known = is_pc_of(pt, pc);
@@ -269,7 +270,7 @@ static void add_frame(Text *t, GCproto *pt, const BCIns *pc, const char *name, c
   add(t, pt != NULL && !known && pt->firstline > 0 ? " (it begins there)\n" : "\n");
 }
 
-/* From a frame down to the bottom. `note` is about the first. */
+/* Adds the frames from one down to the bottom. `note` is about the first. */
 static void add_frames(Text *t, Frame *f, const BCIns *pc, const char *note, const TValue *lowest,
 		       const TValue *highest)
 {
@@ -316,7 +317,7 @@ static void add_frames(Text *t, Frame *f, const BCIns *pc, const char *note, con
 
 #define IN_TRACE ", compiled (the first line of its trace)"
 
-/* In compiled code: the line on which the trace begins, and the frames below those that it has inlined. */
+/* In compiled code: adds the line on which the trace begins, and the frames below those that it has inlined. */
 static void add_trace(Text *t, global_State *g, lua_State *L, TraceNo number)
 {
   jit_State *J = G2J(g);
@@ -351,7 +352,7 @@ static void add_interpreted(Text *t, lua_State *L, ucontext_t *u)
     add_frames(t, &f, pc, "", lowest, highest);
 }
 
-/* What the calling thread's fiber executes; called in a signal handler. How many bytes of text that is. */
+/* The location of the calling thread's fiber; called in a signal handler. Returns the length of the text in bytes. */
 size_t yue_shim_where(void *context, unsigned char *out, size_t room)
 {
   Text t = { (char *)out, (char *)out + room };

@@ -1,13 +1,13 @@
-//! Our functions in a peer's hands: what keeps them alive, and finds them again.
+//! This side's functions that a peer holds: keeps them alive, and finds them again.
 //!
 //! Each function that a connection's peer holds has an anchor: a slot of a Lua table. An anchored function cannot be
-//! collected, so its address names it, and giving it again finds the same slot. How often the peer holds it, and when
-//! it may go, is counted by the layer above, which then calls [`Exports::release`].
+//! collected, so its address identifies it, and exporting it again finds the same slot. The layer above counts how
+//! often the peer holds it and decides when it can be released, and then calls [`Exports::release`].
 //!
 //! [`Exports::anchor`] is called in the middle of encoding, where nothing may be allocated in Lua. So the anchors lie
-//! in the array part of a table that was made in advance; when it is full, the message fails to encode, and the caller
+//! in the array part of a table that was made in advance. When it is full, the message fails to encode, and the caller
 //! makes a larger one ([`Exports::grow`]) and encodes again. To make it, the collector may run, and with it finalizers
-//! that come back here: so nothing is borrowed meanwhile.
+//! that call back here: so nothing is borrowed meanwhile.
 
 use crate::codec::{Object, ObjectKind};
 use crate::shim::{self, GcTable, kind};
@@ -19,10 +19,10 @@ use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::{fmt, ptr};
 
-/// Room for this many anchors to begin with.
+/// The initial room for anchors.
 const ROOM_FIRST: u32 = 32;
 
-/// More anchors than this are not made: LuaJIT's arrays have 2^27 slots.
+/// The maximum room: LuaJIT's arrays have 2^27 slots.
 const ROOM_MAX: u32 = 1 << 26;
 
 /// A table of anchors, held by the registry until it is dropped.
@@ -34,7 +34,7 @@ struct Anchors {
 }
 
 impl Anchors {
-    /// Runs the collector. `None` if there is no memory.
+    /// Creates a table; may run the collector. `None` if there is no memory.
     fn new(vm: &Vm, room: u32) -> Option<Anchors> {
         let made = vm.protect(|stack| {
             let state = stack.raw();
@@ -54,21 +54,22 @@ impl Anchors {
         })
     }
 
-    /// Sets or clears (null) one. False if there is no such slot.
+    /// Sets or clears (null) a slot. Returns false if there is no such slot.
     fn set(&self, slot: u32, function: *const c_void) -> bool {
-        // SAFETY: the table is alive, for the registry has it; nothing is allocated.
+        // SAFETY: the table is alive, because the registry holds it; nothing is allocated.
         unsafe { shim::yue_shim_anchor(self.vm.main_state(), self.table, slot, function) != 0 }
     }
 }
 
 impl Drop for Anchors {
     fn drop(&mut self) {
-        // SAFETY: the reference is ours; setting an existing registry slot allocates nothing and runs no code.
+        // SAFETY: the reference belongs to `self`; setting an existing registry slot allocates nothing and runs no
+        // code.
         unsafe { ffi::luaL_unref(self.vm.main_state(), ffi::LUA_REGISTRYINDEX, self.reference) }
     }
 }
 
-/// The functions that one peer holds. It belongs to one VM, on its thread.
+/// The functions that one peer holds. It belongs to one VM and its thread.
 pub struct Exports {
     vm: Vm,
     anchors: Option<Anchors>,
@@ -79,7 +80,7 @@ pub struct Exports {
 }
 
 impl Exports {
-    /// No functions yet. Nothing is made in Lua before the first `grow`.
+    /// Starts without functions. Nothing is made in Lua before the first `grow`.
     pub fn new(vm: &Vm) -> Exports {
         Exports {
             vm: vm.clone(),
@@ -90,12 +91,12 @@ impl Exports {
         }
     }
 
-    /// How many functions are anchored.
+    /// The number of anchored functions.
     pub fn len(&self) -> usize {
         self.by_object.len()
     }
 
-    /// Whether there are none.
+    /// Whether no function is anchored.
     pub fn is_empty(&self) -> bool {
         self.by_object.is_empty()
     }
@@ -104,8 +105,8 @@ impl Exports {
         self.anchors.as_ref().map_or(0, |anchors| anchors.room)
     }
 
-    /// Makes room for twice as many functions. The collector may run, so `exports` must not be borrowed. False if there
-    /// is no memory, or the room is as large as it can be.
+    /// Makes room for twice as many functions. The collector may run, so `exports` must not be borrowed. Returns false
+    /// if there is no memory, or the room is at its maximum.
     pub fn grow(exports: &RefCell<Exports>) -> bool {
         let (vm, room) = {
             let exports = exports.borrow();
@@ -119,10 +120,10 @@ impl Exports {
             return false;
         };
         let mut exports = exports.borrow_mut();
-        // A finalizer may have made as much room meanwhile; then this goes again.
+        // A finalizer may have made as much room meanwhile; then this table is dropped.
         if exports.room() < larger {
             if let Some(old) = &exports.anchors {
-                // SAFETY: both tables are alive, for the registry has them.
+                // SAFETY: both tables are alive, because the registry holds them.
                 unsafe {
                     shim::yue_shim_copy_anchors(vm.main_state(), old.table, anchors.table);
                 }
@@ -132,8 +133,8 @@ impl Exports {
         true
     }
 
-    /// Anchors a function, if it is not anchored yet. Its slot, and whether it is a new one; `None` if there is no
-    /// room, or it is no function. Calls no Lua.
+    /// Anchors a function, if it is not anchored yet. Returns its slot, and whether it is new; `None` if there is no
+    /// room, or the object is not a function. Calls no Lua.
     pub fn anchor(&mut self, object: Object) -> Option<(u32, bool)> {
         if object.kind != ObjectKind::Function {
             return None;
@@ -143,7 +144,7 @@ impl Exports {
         }
         let fresh = || u32::try_from(self.functions.len()).ok();
         let slot = self.free.last().copied().or_else(fresh)?;
-        // The function is alive, for it is being encoded.
+        // The function is alive, because it is being encoded.
         if !self.anchors.as_ref()?.set(slot, object.object) {
             return None;
         }
@@ -156,7 +157,7 @@ impl Exports {
         Some((slot, true))
     }
 
-    /// Lets the function in this slot go. Nothing happens if there is none. Calls no Lua.
+    /// Releases the function in this slot. Does nothing if there is none. Calls no Lua.
     pub fn release(&mut self, slot: u32) {
         let Some(function) = self.functions.get_mut(slot as usize) else {
             return;

@@ -27,14 +27,14 @@ use std::mem::needs_drop;
 use std::{fmt, ptr};
 use yue_scheduler::{FiberId, SwitchHook, stack_limit, this_loop, with_switch_hook};
 
-/// Native stack that must be left when C calls Lua back, in bytes: enough for the library's largest frame (a `gsub` has
-/// 8 KiB of buffer), an error's unwinding and a traceback.
+/// The native stack that must be left when C calls Lua back, in bytes: enough for the library's largest frame (a `gsub`
+/// has 8 KiB of buffer), an error's unwinding and a traceback.
 pub const NATIVE_STACK_RESERVE: usize = 32 << 10;
 
-/// Bytes of a file's name and a line in a list of fibers; of longer ones the end is cut off.
+/// The maximum bytes of a file's name and a line in a list of fibers; longer ones are cut at the end.
 const ORIGIN_MAX: usize = 512;
 
-/// Bytes of a traceback in a report.
+/// The maximum bytes of a traceback in a report.
 const TRACEBACK_MAX: usize = 4096;
 
 impl LuaThread {
@@ -69,12 +69,12 @@ impl LuaThread {
     }
 }
 
-/// A Lua function raised: its error value (what the error handler made of it) is on top of the stack.
+/// A Lua function raised: the error value, as the error handler returned it, is on top of the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a Lua error was raised")]
 pub struct Raised;
 
-/// Why [`Running::call_encoded`] did not append results.
+/// The reason why [`Running::call_encoded`] did not append results.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The lookup found no function.
@@ -91,7 +91,7 @@ pub enum CallError {
     Results(#[from] Box<EncodeError>),
 }
 
-/// A Lua fiber between calls: what [`LuaThread::attach`] gives.
+/// A Lua fiber between calls, as [`LuaThread::attach`] passes it.
 #[derive(Debug)]
 pub struct Running<'a> {
     thread: &'a mut LuaThread,
@@ -99,12 +99,12 @@ pub struct Running<'a> {
 }
 
 impl Running<'_> {
-    /// The state and what is on it.
+    /// The state and its values.
     pub fn thread(&mut self) -> &mut LuaThread {
         self.thread
     }
 
-    /// Runs `f` while reports say of the fiber that it is in the handler `what`, called by `client`.
+    /// Runs `f`; meanwhile reports show that the fiber is in the handler `what`, called by `client`.
     pub fn working_on<R>(
         &mut self,
         what: &[u8],
@@ -113,7 +113,7 @@ impl Running<'_> {
     ) -> R {
         let fiber = self.context.fiber.get();
         // SAFETY: the state is this fiber's; only the shim reads these, on this thread, and both texts live until they
-        // are taken out again, also by a panic.
+        // are removed again, even by a panic.
         unsafe {
             (*fiber).work_length = what.len();
             (*fiber).client_length = client.len();
@@ -124,15 +124,15 @@ impl Running<'_> {
         f(self)
     }
 
-    /// Calls the function on the stack with the values above it; they are replaced by the results, whose number is
+    /// Calls the function on the stack with the values above it. The results replace them, and their number is
     /// returned.
     ///
     /// # Errors
-    /// The function raised: the values are replaced by the error value.
+    /// The function raised: the error value replaces the values.
     pub fn call(&mut self) -> Result<c_int, Raised> {
         let arguments = self.thread.count() - 1;
         if arguments < 0 {
-            // Only `debug` can have taken the function away. The error value is nil.
+            // Only `debug` can have removed the function. The error value is nil.
             self.thread.clear();
             self.thread.push_nil();
             return Err(Raised);
@@ -144,9 +144,9 @@ impl Running<'_> {
         }
     }
 
-    /// Runs `push` under protection with an empty frame; it pushes a function and its arguments and returns true, and
-    /// the function is called; or returns false, and nothing is. The results are on the stack afterwards. `push` may
-    /// make any Lua call, but nothing in it may have a destructor. `None` says that nothing was called.
+    /// Runs `push` under protection with an empty frame. If `push` pushes a function and its arguments and returns
+    /// true, the function is called; if it returns false, nothing is called. The results are on the stack afterwards.
+    /// `push` may make any Lua call, but nothing in it may have a destructor. `None` means that nothing was called.
     ///
     /// # Errors
     /// An error was raised, in `push` or in the function.
@@ -182,7 +182,7 @@ impl Running<'_> {
         }
     }
 
-    /// The outermost call has raised.
+    /// Handles an error of the outermost call.
     #[cold]
     fn raised(&self) -> Raised {
         // SAFETY: this is the fiber's own state, on which no Lua runs now.
@@ -190,14 +190,14 @@ impl Running<'_> {
         Raised
     }
 
-    /// A whole request: pushes the function with `lookup`, decodes the array `params` as its arguments, calls it, and
-    /// appends its results to `out`, one after the other (the caller writes what stands before them: see
-    /// `results_header`). Returns how many they are.
+    /// Serves a whole request: pushes the function with `lookup`, decodes the array `params` as its arguments, calls
+    /// it, and appends its results to `out`, one after the other (the caller writes the header before them: see
+    /// `results_header`). Returns the number of results.
     ///
     /// `lookup` pushes one function and returns true, or returns false; it may raise, and has no destructor.
     ///
     /// # Errors
-    /// [`CallError`]; `out` is as it was then.
+    /// [`CallError`]; `out` is then unchanged.
     pub fn call_encoded<F: FnOnce(Stack<'_>) -> bool>(
         &mut self,
         lookup: F,
@@ -264,7 +264,7 @@ unsafe fn run_pending<F: FnOnce(Stack<'_>) -> bool>(stack: Stack<'_>, closure: *
     }
 }
 
-/// What the shim and the C functions find of the running fiber. It lies on that fiber's native stack.
+/// The shim's and the C functions' record of the running fiber. It lies on that fiber's native stack.
 #[repr(C)]
 struct Context {
     /// First, so that the shim's pointer is a pointer to this.
@@ -283,7 +283,7 @@ impl fmt::Debug for Context {
 
 impl SwitchHook for Context {
     fn leave(&self) -> Result<(), &'static str> {
-        // SAFETY: the shim writes to our state only, and returns null or a literal.
+        // SAFETY: the shim writes only to this fiber's state, and returns null or a literal.
         unsafe {
             let why = shim::yue_shim_leave(self.fiber.get());
             if why.is_null() {
@@ -319,32 +319,31 @@ impl SwitchHook for Context {
     }
 }
 
-/// A Lua fiber of this loop that stands still, for reports.
+/// A parked Lua fiber of this loop, for reports.
 ///
-/// It is looked at from the loop's thread, and is good until the loop gets on.
+/// It is examined from the loop's thread, and is valid until the loop continues.
 #[derive(Clone, Copy, Debug)]
 pub struct Parked<'a>(&'a Context);
 
 impl Parked<'_> {
-    /// Finds the fiber and hands it to `look`, which must not suspend. `None` if it runs no Lua, or does not stand
-    /// still.
+    /// Finds the fiber and passes it to `look`, which must not suspend. `None` if it runs no Lua, or is not parked.
     pub fn find<R>(fiber: FiberId, look: impl FnOnce(Parked<'_>) -> R) -> Option<R> {
         let record: *const Context = this_loop::hook_record(fiber).cast();
-        // SAFETY: only `Context` gives a record; it lies on the stack of a fiber that stands still while `look` runs.
+        // SAFETY: only `Context` makes a record; it lies on the stack of a fiber that is parked while `look` runs.
         unsafe { record.as_ref() }.map(|context| look(Parked(context)))
     }
 
     /// Lua's traceback: a line for each call, innermost first. Empty between two calls.
     pub fn traceback(self) -> String {
         let mut text = vec![0; TRACEBACK_MAX];
-        // SAFETY: the fiber stands still, so its Lua state is as it was left; the shim writes no more than it may.
+        // SAFETY: the fiber is parked, so its Lua state does not change; the shim writes within the buffer.
         let bytes =
             unsafe { shim::yue_shim_traceback(self.0.fiber.get(), text.as_mut_ptr(), text.len()) };
         text.truncate(bytes);
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// What the fiber works on, and for whom: see [`Running::working_on`]. Empty if that is not known.
+    /// The fiber's work, and its client: see [`Running::working_on`]. Empty if not known.
     pub fn work(self) -> String {
         let mut text = vec![0; ORIGIN_MAX];
         // SAFETY: as above.
@@ -354,8 +353,8 @@ impl Parked<'_> {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// Pushes copies of the first values (`count` at most) that are on the stack of the function it waits in: its
-    /// arguments, if that function has left them there. Returns how many. May raise, if the stack cannot grow.
+    /// Pushes copies of the first values (at most `count`) on the stack of the function that the fiber waits in: its
+    /// arguments, if that function has left them there. Returns their number. May raise, if the stack cannot grow.
     pub fn push_arguments(self, stack: Stack<'_>, count: c_int) -> c_int {
         stack.reserve(count);
         // SAFETY: as above; there is room.
@@ -367,7 +366,7 @@ struct EndOnDrop<'a>(&'a Context);
 
 impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {
-        // SAFETY: forgets our state, if it is the running one.
+        // SAFETY: drops this fiber's state from the shim, if it is the running one.
         unsafe { shim::yue_shim_end(self.0.fiber.get()) };
     }
 }
@@ -383,7 +382,7 @@ pub(crate) fn current_vm() -> Option<Vm> {
     running_context().map(|context| unsafe { (*context.vm).clone() })
 }
 
-/// Makes the error handler and the trampoline of a fresh VM. Raises.
+/// Creates the error handler and the trampoline of a fresh VM. Raises.
 pub(crate) fn install(stack: Stack<'_>, handler: &Cell<c_int>, trampoline: &Cell<c_int>) {
     let state = stack.raw();
     // SAFETY: a valid stack where errors may be raised.
@@ -395,7 +394,7 @@ pub(crate) fn install(stack: Stack<'_>, handler: &Cell<c_int>, trampoline: &Cell
     }
 }
 
-/// The default error handler: a message gets a traceback, other values stay as they are.
+/// The default error handler: a message gets a traceback, other values stay unchanged.
 unsafe extern "C-unwind" fn traceback(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this with the error value; it may raise (no memory), which LuaJIT handles.
     unsafe {
@@ -408,7 +407,7 @@ unsafe extern "C-unwind" fn traceback(state: *mut ffi::lua_State) -> c_int {
 
 /// Called through `lua_pcall` by [`Running::enter`].
 unsafe extern "C-unwind" fn through_trampoline(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: `enter` has set what is pending, and waits. Nothing here has a destructor.
+    // SAFETY: `enter` has set the pending closure, and waits. Nothing here has a destructor.
     unsafe {
         let Some(context) = running_context() else {
             return 0;

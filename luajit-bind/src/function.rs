@@ -1,8 +1,8 @@
-//! Functions that Lua calls and that may block: the three stages.
+//! Functions that Lua calls and that may block, in three stages.
 //!
 //! LuaJIT raises an error by unwinding the native stack as a foreign exception. Rust aborts the process when such an
-//! exception meets a `catch_unwind`, and Lua is corrupted when a Rust panic crosses its frames. So the two worlds take
-//! turns inside one call:
+//! exception meets a `catch_unwind`, and Lua is corrupted when a Rust panic crosses its frames. So the two worlds
+//! alternate inside one call:
 //!
 //! ```text
 //!   1  read      Lua calls that may raise; no catch_unwind, no value with a destructor (the input is `Copy`)
@@ -11,8 +11,8 @@
 //!                `ManuallyDrop`, so that an error in the middle (out of memory) leaks it instead of dropping it
 //! ```
 //!
-//! A panic in stage 2 becomes a Lua error. The shim is told when stage 2 begins and ends, and refuses every switch
-//! outside of it; so an FFI call, or a destructor run by an unwinding Lua error, cannot suspend by accident.
+//! A panic in stage 2 becomes a Lua error. The shim knows when stage 2 begins and ends, and refuses every switch
+//! outside it. So an FFI call, or a destructor run by an unwinding Lua error, cannot suspend by accident.
 
 use crate::shim;
 use crate::stack::Stack;
@@ -56,18 +56,18 @@ use yue_scheduler::Stopped;
 /// }
 /// ```
 pub trait Function: 'static {
-    /// What messages call it.
+    /// The function's name in messages.
     const NAME: &'static str;
 
     /// Whether `run` may suspend. If so, the call is refused with an error where the fiber must not be switched (in a
-    /// `__gc` finalizer, say), before `run` does anything. A function that only sometimes suspends sets this to
-    /// `false` and asks [`may_suspend`] itself.
+    /// `__gc` finalizer, for example), before `run` starts. A function that suspends only sometimes sets this to
+    /// `false` and calls [`may_suspend`] itself.
     const SUSPENDS: bool = true;
 
-    /// What stage 1 hands to stage 2; it may borrow the arguments.
+    /// The values that stage 1 passes to stage 2; they may borrow the arguments.
     type Input<'a>: Copy;
 
-    /// What stage 2 hands to stage 3.
+    /// The value that stage 2 passes to stage 3.
     type Output;
 
     /// Stage 1: reads the arguments. May raise.
@@ -76,10 +76,10 @@ pub trait Function: 'static {
     /// Stage 2: the work. May suspend, may panic.
     ///
     /// # Errors
-    /// Whatever Lua shall see raised.
+    /// The error to raise in Lua.
     fn run(frame: Frame<'_>, input: Self::Input<'_>) -> Result<Self::Output, Error>;
 
-    /// Stage 3: pushes the results and says how many they are. May raise.
+    /// Stage 3: pushes the results and returns their number. May raise.
     fn push(output: &mut Self::Output, results: Stack<'_>) -> c_int;
 }
 
@@ -88,18 +88,18 @@ pub trait Function: 'static {
 pub struct Frame<'a>(Stack<'a>);
 
 impl Frame<'_> {
-    /// The raw state. Only functions that can raise no error may be called on it here.
+    /// The raw state. Only functions that cannot raise an error may be called on it here.
     pub fn raw(self) -> *mut ffi::lua_State {
         self.0.raw()
     }
 
-    /// How many arguments the function got.
+    /// The number of arguments that the function received.
     pub fn arguments(self) -> c_int {
         self.0.top()
     }
 }
 
-/// Something that becomes a Lua error value of its own (a table with fields, say).
+/// A value that becomes its own Lua error value (a table with fields, for example).
 pub trait Raise: 'static {
     /// Pushes exactly one value. May raise.
     fn push(&self, stack: Stack<'_>);
@@ -107,11 +107,11 @@ pub trait Raise: 'static {
 
 /// An error on its way to Lua.
 pub enum Error {
-    /// A message; the position of the calling Lua line is put before it. See [`set_error_form`].
+    /// A message; the position of the calling Lua line is prepended. See [`set_error_form`].
     Text(Cow<'static, str>),
-    /// The fiber was told to stop. See [`set_error_form`].
+    /// The fiber was cancelled or its deadline passed. See [`set_error_form`].
     Stopped(Stopped),
-    /// A value of the caller's own making.
+    /// A custom value.
     Value(Box<dyn Raise>),
 }
 
@@ -121,7 +121,7 @@ impl Error {
         Error::Text(message.into())
     }
 
-    /// An error with a value of the caller's own making.
+    /// An error with a custom value.
     pub fn value(value: impl Raise) -> Error {
         Error::Value(Box::new(value))
     }
@@ -158,28 +158,28 @@ impl From<Refusal> for Error {
     }
 }
 
-/// Makes an error value of the message on top of the stack, and puts it in its place. May raise. It is told whether the
-/// fiber was stopped.
+/// Replaces the message on top of the stack by an error value made from it. May raise. Its argument is set if the fiber
+/// was stopped.
 pub type ErrorForm = fn(Stack<'_>, Option<Stopped>);
 
 static ERROR_FORM: OnceLock<ErrorForm> = OnceLock::new();
 
-/// Sets what [`Error::Text`] and [`Error::Stopped`] become in Lua, instead of plain strings: refusals to suspend,
-/// panics, interruptions, and what functions return as such. The first call decides, for all VMs of the process.
+/// Sets the Lua form of [`Error::Text`] and [`Error::Stopped`], instead of plain strings: for refusals to suspend,
+/// panics, interruptions, and for functions that return them. The first call decides, for all VMs of the process.
 pub fn set_error_form(form: ErrorForm) {
     let _ = ERROR_FORM.set(form);
 }
 
-/// Why the running fiber must not suspend now.
+/// The reason why the running fiber must not suspend now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Refusal(pub(crate) &'static str);
 
-/// May the running fiber suspend here? Always so where no Lua is running.
+/// Checks that the running fiber may suspend here. It always may where no Lua is running.
 ///
 /// # Errors
-/// The reason why not. A function that knows that it is going to park asks this first and so gives a Lua error; a park
-/// that is refused all the same panics.
+/// The reason why not. A function that is about to park checks this first and so raises a Lua error; a park that is
+/// refused anyway panics.
 pub fn may_suspend() -> Result<(), Refusal> {
     yue_scheduler::may_suspend().map_err(Refusal)?;
     // SAFETY: reads the state of this thread's running fiber, if any.
@@ -195,10 +195,10 @@ pub fn may_suspend() -> Result<(), Refusal> {
     ))
 }
 
-/// Stage 2 by itself, for raw functions: runs `work` so that it may suspend and panic.
+/// Stage 2 alone, for raw functions: runs `work` so that it may suspend and panic.
 ///
 /// # Errors
-/// What `work` returns, or its panic.
+/// The error of `work`, or its panic.
 ///
 /// # Safety
 /// Called from a C function that Lua is running on `state`; `work` makes no Lua call that may raise.
@@ -259,8 +259,8 @@ pub unsafe fn raise(state: *mut ffi::lua_State, error: Error) -> ! {
 /// # Safety
 /// Only Lua calls it.
 pub unsafe extern "C-unwind" fn entry<F: Function>(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: Lua is running this function on `state`. No value with a destructor lives in this frame but in a
-    // `ManuallyDrop`, and `suspending` is over before anything may raise again.
+    // SAFETY: Lua is running this function on `state`. No value with a destructor lives in this frame except in a
+    // `ManuallyDrop`, and `suspending` has ended before anything may raise again.
     unsafe {
         shim::yue_shim_check_stack(state);
         let stack = Stack::new(state);

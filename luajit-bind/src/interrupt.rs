@@ -1,4 +1,4 @@
-//! Interrupting Lua code that never waits, from another thread; see `../shim/interrupt.c`.
+//! Interrupts Lua code that never waits, from another thread; see `../shim/interrupt.c`.
 
 use crate::function::{Error, raise};
 use crate::shim;
@@ -6,28 +6,28 @@ use mlua_sys::lua_State;
 use std::time::Duration;
 use yue_scheduler::{Stopped, inspect};
 
-/// How long an interruption lasts.
+/// The duration of an interruption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interrupt {
-    /// The error is raised once. What catches it goes on: clean-up can run.
+    /// The error is raised once. Code that catches it continues: clean-up can run.
     Once,
-    /// The error is raised before each further bytecode, until the fiber has left its outermost call: also what catches
-    /// it and goes on is ended.
+    /// The error is raised before each further bytecode, until the fiber has left its outermost call: code that catches
+    /// it and continues is ended, too.
     UntilUnwound,
 }
 
-/// Raises an error in the Lua fibers that `threads` (the kernel's numbers of threads of this process) run at this
-/// moment; where one runs none, nothing happens. The error comes at the fiber's next bytecode, so that C functions go
-/// on, and so do finalizers. Should another Lua fiber of the VM run before, nobody is interrupted there.
+/// Raises an error in the Lua fibers that `threads` (kernel thread ids of this process) run at this moment; a thread
+/// that runs none is not affected. The error comes at the fiber's next bytecode, so C functions and finalizers
+/// continue. If another Lua fiber of the VM runs before that, none is interrupted there.
 ///
-/// All are told at once, and given `patience` to take note; returns how many threads have. The others are gone, block
-/// SIGURG, or got no processor in that time.
+/// All threads are signalled at once, and have `patience` to react; returns the number that did. The others have ended,
+/// block SIGURG, or got no processor in that time.
 ///
 /// It is for the end of a program: a fiber that is interrupted between any two bytecodes may leave its data half
 /// changed. It replaces a debug hook that the program has set in that VM.
 ///
 /// # Errors
-/// Why no thread could be told: the program handles SIGURG itself.
+/// The reason why no thread could be signalled: the program handles SIGURG itself.
 pub fn interrupt(
     threads: &[libc::pid_t],
     how: Interrupt,
@@ -46,6 +46,6 @@ pub(crate) fn install() {
 
 /// Raises. In a hook: with room for some values, and no destructor pending.
 unsafe extern "C-unwind" fn interrupted(state: *mut lua_State) {
-    // SAFETY: Lua calls the hook on `state`; the error is given away.
+    // SAFETY: Lua calls the hook on `state`; ownership of the error is passed on.
     unsafe { raise(state, Error::Stopped(Stopped::Cancelled)) }
 }

@@ -1,5 +1,5 @@
-//! The Lua modules that come with LuaJIT (`jit.v`, `jit.dump`, `jit.p`, …), which a LuaJIT that is installed has in
-//! files: here their sources are part of the program, compiled when they are first required.
+//! The Lua modules of LuaJIT (`jit.v`, `jit.dump`, `jit.p`, …). An installed LuaJIT has them in files; here their
+//! sources are part of the program, compiled when they are first required.
 
 use crate::stack::Stack;
 use mlua_sys as ffi;
@@ -8,7 +8,7 @@ use std::ffi::{CString, c_int};
 /// Name and source.
 const MODULES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/jit_modules.rs"));
 
-/// Announces them in `package.preload` of a fresh VM. Raises.
+/// Adds the loaders to `package.preload` of a fresh VM. Raises.
 pub(crate) fn install(stack: Stack<'_>) {
     let state = stack.raw();
     // SAFETY: a valid stack where errors may be raised; nothing here has a destructor.
@@ -24,7 +24,7 @@ pub(crate) fn install(stack: Stack<'_>) {
     }
 }
 
-/// `load(name)`: runs the module and returns what it returns. The name is the loader's only argument, as for a file.
+/// `load(name)`: runs the module and returns its result. The name is the loader's only argument, as for a file.
 unsafe extern "C-unwind" fn load(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this with a name that `require` has checked to be a string; no destructor is pending where an
     // error may be raised.

@@ -1,7 +1,7 @@
 //! LuaJIT fibers: one VM per loop, Lua code that blocks anywhere.
 //!
 //! A [`Vm`] belongs to one loop's thread. A Lua fiber is a native fiber of the scheduler with a borrowed `lua_State`
-//! ([`LuaThread`]); a function that Lua calls may park it wherever Lua can call a function: inside `pcall`, a
+//! ([`LuaThread`]). A function that Lua calls may park the fiber wherever Lua can call a function: inside `pcall`, a
 //! metamethod, an iterator, a `table.sort` comparator, a `gsub` callback, a user's coroutine. The native stack is
 //! switched under LuaJIT's frames, so Lua never notices.
 //!

@@ -1,11 +1,12 @@
-//! `require` among fibers.
+//! `require` for fibers.
 //!
-//! A module's loader may suspend. A second fiber that wants the same module must then wait. A fiber that comes back to
-//! a module that it is loading itself, directly or by waiting for a fiber that waits for it, gets what the module has
-//! published in `package.loaded` so far, as in Lua; if that is nothing, it has found a loop, which is the error.
+//! A module's loader may suspend. A second fiber that requires the same module must then wait. A fiber that requires a
+//! module which it is loading itself, directly or by waiting for a fiber that waits for it, gets the value that the
+//! module has published in `package.loaded` so far, as in Lua; if there is none, it has found a loop, which is an
+//! error.
 //!
-//! The Lua part below is the new `require`, which does what LuaJIT's does and asks `begin` and `finish` besides. One
-//! table, in the VM, says which fiber loads what and which wait. All of it runs on the loop's thread.
+//! The Lua part below is the new `require`, which behaves like LuaJIT's and also calls `begin` and `finish`. One table,
+//! in the VM, records which fiber loads which module and which fibers wait. All of it runs on the loop's thread.
 
 use crate::fiber::current_vm;
 use crate::function::{Error, Frame, Function};
@@ -21,12 +22,12 @@ const SOURCE: &str = r#"
 local loaded, package, begin, finish, run, keep = ...
 local pcall, error, type, concat, getinfo = pcall, error, type, table.concat, debug.getinfo
 
--- What `package.loaded` holds while a module is being loaded and has published nothing.
+-- The value of `package.loaded` while a module is being loaded and has published nothing.
 local unpublished = newproxy() -- no table, which `module` would take for the module
--- Modules that are being loaded, published or not; also those whose loader has raised, until somebody asks again.
+-- Modules that are being loaded, published or not; also those whose loader has raised, until the next `require`.
 local busy = {}
 
--- The loader, or nil, the message, and where it points to: 0 nowhere, 2 the caller of `load`'s caller.
+-- Returns the loader, or nil, the message, and its level: 0 no position, 2 the caller of `load`'s caller.
 local function find(name)
   local loaders = package.loaders
   if type(loaders) ~= 'table' then return nil, "'package.loaders' must be a table", 2 end
@@ -40,7 +41,7 @@ local function find(name)
   return nil, "module '" .. name .. "' not found:" .. concat(tried), 2
 end
 
--- Runs the loader where its errors pass with all their frames: it is not called protected.
+-- Runs the loader where its errors pass with all their frames: the call is not protected.
 local function load(name, loader)
   -- C modules may keep the Lua state that they are loaded on, and call back on it later.
   if getinfo(loader, 'S').what == 'C' then keep() end
@@ -66,7 +67,7 @@ return function(name)
   if not mine then
     if module == unpublished then error("loop while loading module '" .. name .. "'", 2) end
     if module then return module end
-    -- It has taken its own entry away: as Lua does, it is loaded once more.
+    -- It has removed its own entry: as in Lua, it is loaded once more.
     local loader, message, level = find(name)
     if not loader then error(message, level) end
     return load(name, loader)
@@ -89,14 +90,14 @@ return function(name)
 end
 "#;
 
-/// A fiber, by the address of its state: unique among those that are alive.
+/// Identifies a fiber by the address of its state: unique among live fibers.
 type FiberKey = usize;
 
-/// Who loads what.
+/// The fibers that load modules, and those that wait.
 #[derive(Debug, Default)]
 pub(crate) struct Loading {
     modules: HashMap<Vec<u8>, Load>,
-    /// What a fiber waits for.
+    /// The module that each fiber waits for.
     waiting: HashMap<FiberKey, Vec<u8>>,
 }
 
@@ -107,7 +108,7 @@ struct Load {
 }
 
 impl Loading {
-    /// Would `fiber`, waiting for `name`, wait for itself?
+    /// Whether `fiber`, if it waited for `name`, would wait for itself.
     fn is_loop(&self, fiber: FiberKey, name: &[u8]) -> bool {
         let mut name = name;
         while let Some(load) = self.modules.get(name) {
@@ -150,7 +151,7 @@ pub(crate) fn install(stack: Stack<'_>) {
     }
 }
 
-/// `keep()`: anchors the running state for as long as the VM lives. It may be lent to other fibers all the same.
+/// `keep()`: anchors the running state for as long as the VM lives. It may still be lent to other fibers.
 unsafe extern "C-unwind" fn keep_state(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this; it may raise (no memory), with no destructor pending.
     unsafe {
@@ -161,7 +162,7 @@ unsafe extern "C-unwind" fn keep_state(state: *mut ffi::lua_State) -> c_int {
     0
 }
 
-/// `run(loader, name)`: the loader's first result. Should it raise, the module is no longer being loaded.
+/// `run(loader, name)`: returns the loader's first result. If it raises, the module is no longer being loaded.
 unsafe extern "C-unwind" fn run_loader(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this with a function and a string, which stays on this function's stack while the loader runs:
     // the loader gets copies. A Lua error unwinds through here as a foreign exception, and drops the guard.
@@ -177,7 +178,7 @@ unsafe extern "C-unwind" fn run_loader(state: *mut ffi::lua_State) -> c_int {
     1
 }
 
-/// The loader of a module has raised: those who wait for the module try it themselves.
+/// The loader of a module has raised: the fibers that wait for the module try it themselves.
 struct FailedOnDrop<'a> {
     state: *mut ffi::lua_State,
     name: &'a [u8],
@@ -193,7 +194,7 @@ impl Drop for FailedOnDrop<'_> {
     }
 }
 
-/// The module is loaded, or cannot be: those who wait go on.
+/// The module is loaded, or cannot be: waiting fibers continue.
 fn finish(vm: &VmInner, name: &[u8]) {
     let load = vm.loading.borrow_mut().modules.remove(name);
     for waiter in load.into_iter().flat_map(|load| load.waiters) {
@@ -209,12 +210,12 @@ fn with_loading<R>(frame: Frame<'_>, f: impl FnOnce(&VmInner) -> R) -> Result<R,
 }
 
 fn this_fiber() -> FiberKey {
-    // SAFETY: reads a thread-local. Outside of fibers it is null, which is one key: nothing else runs meanwhile.
+    // SAFETY: reads a thread-local. Outside fibers it is null, which is one key: nothing else runs meanwhile.
     unsafe { shim::yue_shim_current() }.addr()
 }
 
-/// `begin(name)` -> name, mine: with `mine` the caller may load the module now, or find it loaded. Without, it loads
-/// the module already, or waits for a fiber that does.
+/// `begin(name)` -> name, mine: with `mine` the caller may load the module now, or find it loaded. Without it, the
+/// caller already loads the module, or waits for a fiber that does.
 struct Begin;
 
 impl Function for Begin {
@@ -264,7 +265,7 @@ impl Function for Begin {
     }
 }
 
-/// `finish(name)`: those who wait go on.
+/// `finish(name)`: waiting fibers continue.
 struct Finish;
 
 impl Function for Finish {

@@ -1,26 +1,26 @@
 //! The C shim's functions and the memory it shares with Rust (`shim/shim.h`; keep the two in step).
 //!
 //! Invariant of every call here: it is made on the thread that owns the VM, and the pointers belong to that VM.
-//! Functions that may raise a Lua error are marked; they must not be called where a `catch_unwind` lies between the
-//! call and the nearest protected call, for a Lua error is a foreign exception to Rust.
+//! Functions that may raise a Lua error are marked. They must not be called where a `catch_unwind` lies between the
+//! call and the nearest protected call, because a Lua error is a foreign exception to Rust.
 
 use mlua_sys::{lua_CFunction, lua_State};
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 
-/// A table, as LuaJIT knows it; only the shim looks inside.
+/// A LuaJIT table; only the shim reads its contents.
 #[repr(C)]
 pub(crate) struct GcTable {
     _opaque: [u8; 0],
 }
 
-/// A userdata, as LuaJIT knows it; only the shim looks inside.
+/// A LuaJIT userdata; only the shim reads its contents.
 #[repr(C)]
 pub(crate) struct GcUserdata {
     _opaque: [u8; 0],
 }
 
-/// What the shim keeps for one running Lua fiber. It lives on that fiber's native stack.
+/// The shim's state of one running Lua fiber. It lives on that fiber's native stack.
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct FiberState {
@@ -96,7 +96,7 @@ pub(crate) mod kind {
     pub const THREAD: u32 = 11;
 }
 
-/// What [`yue_shim_map_set`] returns.
+/// The results of [`yue_shim_map_set`].
 pub(crate) mod map_set {
     use std::ffi::c_int;
 
@@ -114,9 +114,9 @@ pub(crate) struct Shape {
 }
 
 unsafe extern "C" {
-    /// A signal handler's: see [`yue_scheduler::inspect::Probe`].
+    /// For a signal handler: see [`yue_scheduler::inspect::Probe`].
     pub(crate) fn yue_shim_where(context: *mut c_void, text: *mut u8, bytes: usize) -> usize;
-    /// A signal handler's: see [`yue_scheduler::inspect::Interruption`].
+    /// For a signal handler: see [`yue_scheduler::inspect::Interruption`].
     pub(crate) fn yue_shim_interrupt(once: usize);
 }
 

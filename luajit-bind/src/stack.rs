@@ -1,9 +1,9 @@
 //! The Lua stack as the C functions of this crate see it: a thin, `Copy` handle on a `lua_State`.
 //!
 //! Most methods may raise a Lua error (a wrong argument, no memory). A Lua error unwinds the native stack up to the
-//! nearest protected call as a foreign exception: it must not meet a `catch_unwind`, and values with destructors had
-//! better not be alive. So a [`Stack`] is handed out only in the stages of a [`Function`](crate::Function) that may
-//! raise, and inside protected calls.
+//! nearest protected call as a foreign exception: it must not meet a `catch_unwind`, and no value with a destructor
+//! should be alive. So a [`Stack`] is passed only to the stages of a [`Function`](crate::Function) that may raise, and
+//! to protected calls.
 
 use crate::shim;
 use mlua_sys as ffi;
@@ -36,7 +36,7 @@ impl<'a> Stack<'a> {
         self.state
     }
 
-    /// How many values there are.
+    /// The number of values.
     pub fn top(self) -> c_int {
         // SAFETY: `new` promises a valid state; the same holds for every call below.
         unsafe { ffi::lua_gettop(self.state) }
@@ -48,7 +48,7 @@ impl<'a> Stack<'a> {
         unsafe { ffi::lua_type(self.state, index) }
     }
 
-    /// Is there no value, or nil?
+    /// Whether the value is missing or nil.
     pub fn is_none_or_nil(self, index: c_int) -> bool {
         self.kind(index) <= ffi::LUA_TNIL
     }
@@ -59,13 +59,13 @@ impl<'a> Stack<'a> {
         unsafe { ffi::lua_toboolean(self.state, index) != 0 }
     }
 
-    /// A number argument. Raises if it is none.
+    /// A number argument. Raises for any other type.
     pub fn number(self, index: c_int) -> f64 {
         // SAFETY: see `top`.
         unsafe { ffi::luaL_checknumber(self.state, index) }
     }
 
-    /// An optional number argument. Raises if it is something else.
+    /// An optional number argument. Raises for any other type.
     pub fn number_or(self, index: c_int, default: f64) -> f64 {
         if self.is_none_or_nil(index) {
             default
@@ -74,8 +74,8 @@ impl<'a> Stack<'a> {
         }
     }
 
-    /// A string argument (numbers convert). Raises if it is none. The bytes stay valid while the value is on the stack,
-    /// which for an argument is the whole call.
+    /// A string argument (numbers convert). Raises for any other type. The bytes stay valid while the value is on the
+    /// stack, which for an argument is the whole call.
     pub fn bytes(self, index: c_int) -> &'a [u8] {
         let mut length = 0;
         // SAFETY: see `top`; Lua strings never move, and the argument keeps it alive.
@@ -97,10 +97,10 @@ impl<'a> Stack<'a> {
         unsafe { ffi::luaL_checktype(self.state, index, ffi::LUA_TTABLE) }
     }
 
-    /// Whether the value is a module that was loaded: a value of `package.loaded`, such as `os`, or `_G`. It looks at
-    /// all of them. Raises when out of memory.
+    /// Whether the value is a loaded module: a value of `package.loaded`, such as `os`, or `_G`. It compares all of
+    /// them. Raises when out of memory.
     pub fn is_loaded_module(self, index: c_int) -> bool {
-        // SAFETY: see `top`. The registry's table of modules is a plain one; it is on the stack while it is looked at.
+        // SAFETY: see `top`. The registry's table of modules is a plain one; it is on the stack while it is read.
         unsafe {
             let object = ffi::lua_topointer(self.state, index);
             ffi::lua_getfield(self.state, ffi::LUA_REGISTRYINDEX, c"_LOADED".as_ptr());

@@ -1,4 +1,4 @@
-//! A borrowed `lua_State`: loading code on to it, values in and out, and starting a fiber with it.
+//! A borrowed `lua_State`: loads code onto it, moves values in and out, and starts a fiber with it.
 //!
 //! While no fiber runs on it, its owner may use it from any code of the loop's thread; nothing here raises a Lua error.
 
@@ -9,10 +9,10 @@ use std::mem::ManuallyDrop;
 use std::{fmt, io, slice};
 use yue_scheduler::{Builder, JoinHandle, StackClass};
 
-/// The first stack index of values; below are the handler and the trampoline.
+/// The first stack index of values; the handler and the trampoline are below.
 pub(crate) const FIRST: c_int = 3;
 
-/// A borrowed `lua_State`, idle or with values on it; it goes back to its VM's pool when dropped.
+/// A borrowed `lua_State`, idle or with values on it; dropping it returns it to its VM's pool.
 pub struct LuaThread {
     vm: ManuallyDrop<Vm>,
     state: *mut ffi::lua_State,
@@ -28,7 +28,7 @@ impl LuaThread {
         }
     }
 
-    /// Its VM.
+    /// The VM that the state belongs to.
     pub fn vm(&self) -> &Vm {
         &self.vm
     }
@@ -43,7 +43,7 @@ impl LuaThread {
         FIRST
     }
 
-    /// How many values are on it.
+    /// The number of values on it.
     pub fn count(&self) -> c_int {
         // SAFETY: the state is ours.
         unsafe { ffi::lua_gettop(self.state) - (FIRST - 1) }
@@ -62,7 +62,7 @@ impl LuaThread {
     /// The `position`th value (from 1) as the bytes of a string, if it is one.
     pub fn bytes(&self, position: c_int) -> Option<&[u8]> {
         let index = FIRST - 1 + position;
-        // SAFETY: the state is ours; a string is only read, and stays as long as the stack is not changed.
+        // SAFETY: the state is ours; a string is only read, and stays while the stack does not change.
         unsafe {
             if ffi::lua_type(self.state, index) != ffi::LUA_TSTRING {
                 return None;
@@ -73,7 +73,7 @@ impl LuaThread {
         }
     }
 
-    /// Puts a number on top. False if there is no room.
+    /// Pushes a number. Returns false if there is no room.
     pub fn push_number(&mut self, value: f64) -> bool {
         // SAFETY: the state is ours; growing its stack is protected, and a number allocates nothing.
         unsafe {
@@ -85,7 +85,7 @@ impl LuaThread {
         }
     }
 
-    /// Puts a nil on top of an empty stack.
+    /// Pushes a nil on an empty stack.
     pub(crate) fn push_nil(&mut self) {
         // SAFETY: the state is ours, and an empty stack has room.
         unsafe { ffi::lua_pushnil(self.state) };
@@ -97,7 +97,7 @@ impl LuaThread {
         unsafe { ffi::lua_settop(self.state, FIRST - 1) };
     }
 
-    /// Compiles source text and puts the function on the stack. `name` is what messages call it: `@file` or `=text`.
+    /// Compiles source text and pushes the function. `name` is its name in messages: `@file` or `=text`.
     ///
     /// # Errors
     /// The compiler's message.
@@ -118,7 +118,7 @@ impl LuaThread {
         }
     }
 
-    /// Compiles a file (source or bytecode) and puts the function on the stack.
+    /// Compiles a file (source or bytecode) and pushes the function.
     ///
     /// # Errors
     /// The compiler's message, or that the file cannot be read.
@@ -132,8 +132,8 @@ impl LuaThread {
         }
     }
 
-    /// Moves the top `count` values of `from` (a function, then its arguments) on to this stack. False if there is no
-    /// room; nothing has happened then. Raises nothing.
+    /// Moves the top `count` values of `from` (a function, then its arguments) onto this stack. Returns false, and
+    /// changes nothing, if there is no room. Raises nothing.
     ///
     /// # Safety
     /// `from` is another state of the same VM with that many values.
@@ -148,11 +148,11 @@ impl LuaThread {
         true
     }
 
-    /// Starts a fiber that calls the function on the stack (below its arguments) and then hands the state with what
-    /// came of it to `end`, on that fiber.
+    /// Starts a fiber that calls the function on the stack (below its arguments) and then passes the state with the
+    /// outcome to `end`, on that fiber.
     ///
     /// # Errors
-    /// There is no memory for another native stack.
+    /// If there is no memory for another native stack.
     pub fn spawn(
         self,
         name: Option<&str>,
@@ -190,17 +190,17 @@ impl fmt::Debug for LuaThread {
     }
 }
 
-/// A call that is over: its results, or the one error value, are on the thread's stack from `thread.first()` on.
+/// A finished call: its results, or the one error value, are on the thread's stack from `thread.first()` on.
 #[derive(Debug)]
 pub struct Ended {
-    /// The state with the values; dropping it gives it back.
+    /// The state with the values; dropping it returns it to the pool.
     pub thread: LuaThread,
     /// Whether the function returned (else it raised).
     pub ok: bool,
 }
 
 impl Ended {
-    /// The error value, if it is text; for messages.
+    /// The error value as text, if it is a string; for messages.
     pub fn error_text(&mut self) -> String {
         // SAFETY: a failed call leaves one value on top.
         match unsafe { take_error(self.thread.state, ffi::LUA_ERRRUN) } {

@@ -1,11 +1,11 @@
 //! One LuaJIT VM, for one loop and its thread.
 //!
-//! The VM uses LuaJIT's own allocator, which is up to twice as fast as mlua's. mlua is put on top of it when asked for;
-//! everything on a path that may suspend is raw, for mlua keeps state in last-in-first-out order and would break if
-//! fibers interleaved in it. Handles of mlua's may outlive the [`Vm`], so a VM that mlua has seen is never closed.
+//! The VM uses LuaJIT's own allocator, which is up to twice as fast as mlua's. mlua is attached on request. Everything
+//! on a path that may suspend is raw, because mlua keeps state in last-in-first-out order and would break if fibers
+//! interleaved in it. mlua's handles may outlive the [`Vm`], so a VM that mlua has seen is never closed.
 //!
-//! The VM keeps a pool of `lua_State`s (coroutines that the registry anchors). A Lua fiber borrows one for its life and
-//! gives it back; see `fiber.rs`. Layout of such a state's stack:
+//! The VM keeps a pool of `lua_State`s (coroutines that the registry anchors). A Lua fiber borrows one for its lifetime
+//! and returns it; see `fiber.rs`. Layout of such a state's stack:
 //!
 //! ```text
 //!   1  the error handler        2  the C function that enters Rust under protection        3 …  values
@@ -29,7 +29,7 @@ use std::rc::{Rc, Weak};
 use std::{fmt, slice};
 use yue_scheduler::no_suspend;
 
-/// Why a VM, or a state of it, could not be made or entered.
+/// The reason why a VM, or a state of it, could not be created or entered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VmError {
     /// A Lua error, as text.
@@ -40,7 +40,8 @@ pub enum VmError {
     OutOfMemory,
 }
 
-/// So many idle states are kept for the next fibers; after a burst, more of them would only be work for the collector.
+/// The number of idle states that are kept for the next fibers; after a burst, more would only be work for the
+/// collector.
 const POOL_MAX: usize = 512;
 
 /// Idle-time collection begins a new cycle when this much was allocated since the last one ended, in KiB.
@@ -54,32 +55,33 @@ pub(crate) struct VmInner {
     /// Registry references: the error handler, and the function that enters Rust.
     handler: Cell<c_int>,
     trampoline: Cell<c_int>,
-    /// States that nobody uses, with their anchors in the registry.
+    /// Unused states, with their anchors in the registry.
     pool: RefCell<Vec<(*mut ffi::lua_State, c_int)>>,
     pub(crate) loading: RefCell<Loading>,
-    /// The collector at idle time: memory in use when the last cycle ended (KiB), and cycles still to be run.
+    /// The collector at idle time: memory in use when the last cycle ended (KiB), and the number of cycles still to
+    /// run.
     idle_kib: Cell<c_int>,
     idle_cycles: Cell<u32>,
 }
 
-/// A LuaJIT VM. Cloning it gives another handle on the same one; the last handle closes it.
+/// A LuaJIT VM. Clones are handles on the same VM; dropping the last one closes it.
 #[derive(Clone)]
 pub struct Vm(pub(crate) Rc<VmInner>);
 
 thread_local! {
-    /// The VMs of this thread, by main state: how a C function that is not on a Lua fiber finds its VM.
+    /// The VMs of this thread, by main state: a C function that is not on a Lua fiber finds its VM here.
     static VMS: RefCell<Vec<(*mut ffi::lua_State, Weak<VmInner>)>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Vm {
-    /// Makes a VM with all of Lua's and LuaJIT's libraries, changed as fibers need it: `require` waits for a module
-    /// that another fiber is loading, `os.exit` flushes and leaves at once, and library functions that call Lua back
+    /// Creates a VM with all of Lua's and LuaJIT's libraries, changed as fibers need it: `require` waits for a module
+    /// that another fiber is loading, `os.exit` flushes and exits at once, and library functions that call Lua back
     /// raise an error when the native stack runs low.
     ///
     /// # Errors
     /// [`VmError`] if LuaJIT cannot be set up.
     pub fn new() -> Result<Vm, VmError> {
-        // SAFETY: makes a state of its own, or returns null.
+        // SAFETY: creates a new state, or returns null.
         let main = unsafe { ffi::luaL_newstate() };
         if main.is_null() {
             return Err(VmError::OutOfMemory);
@@ -96,7 +98,7 @@ impl Vm {
             idle_cycles: Cell::new(0),
         }));
         VMS.with_borrow_mut(|vms| vms.push((main, Rc::downgrade(&vm.0))));
-        // SAFETY: the shim's function is made for signal handlers, and writes no more than it may.
+        // SAFETY: the shim's function is made for signal handlers, and writes within its buffer.
         unsafe { yue_scheduler::inspect::set_probe(shim::yue_shim_where) };
         interrupt::install();
         let inner: &VmInner = &vm.0;
@@ -105,7 +107,7 @@ impl Vm {
             unsafe {
                 ffi::luaL_openlibs(stack.raw());
                 shim::yue_shim_setup(stack.raw());
-                // Makes the registry's free list, so that no later luaL_unref allocates.
+                // Creates the registry's free list, so that no later luaL_unref allocates.
                 stack.push_boolean(true);
                 let reference = ffi::luaL_ref(stack.raw(), ffi::LUA_REGISTRYINDEX);
                 ffi::luaL_unref(stack.raw(), ffi::LUA_REGISTRYINDEX, reference);
@@ -135,8 +137,8 @@ impl Vm {
     }
 
     /// Runs `f` with mlua's interface to this VM, for set-up and other sections that do not suspend: a suspension in it
-    /// is a panic. A VM for which this was called is not closed (nor its finalizers run) when its last handle is
-    /// dropped, since mlua's values may be kept longer; its memory is then kept until the process ends.
+    /// panics. After this call, dropping the last handle does not close the VM (nor run its finalizers), since mlua's
+    /// values may be kept longer; its memory is then kept until the process ends.
     pub fn with_mlua<R>(&self, f: impl FnOnce(&mlua::Lua) -> R) -> R {
         self.0.mlua.set(true);
         // SAFETY: the main state is valid, and from now on for as long as the process lives.
@@ -148,13 +150,13 @@ impl Vm {
         self.0.main
     }
 
-    /// How values of this VM become bytes and back.
+    /// The codec between this VM's values and bytes.
     pub fn codec(&self) -> Codec {
         self.0.codec.get()
     }
 
-    /// Runs `f` on the main state, protected: it may make any Lua call, and an error in it is returned. It must not
-    /// suspend, and must keep nothing that has a destructor alive across a call that may raise.
+    /// Runs `f` on the main state, protected: it may make any Lua call, and its error is returned. It must not suspend,
+    /// and must not keep a value with a destructor alive across a call that may raise.
     ///
     /// # Errors
     /// The Lua error that `f` raised.
@@ -170,8 +172,8 @@ impl Vm {
             result: None,
         };
         let argument: *mut c_void = (&raw mut call).cast();
-        // SAFETY: the pointer is used during the call only, by the function made for its type. No other fiber may come
-        // in between, for all protected calls share the main state.
+        // SAFETY: the pointer is used during the call only, by the function made for its type. No other fiber may run
+        // in between, because all protected calls share the main state.
         let status = no_suspend(|| unsafe {
             shim::yue_shim_protect(self.0.main, run_protected::<R, F>, argument)
         });
@@ -193,11 +195,11 @@ impl Vm {
         }
     }
 
-    /// Makes the function on top of the stack the error handler at the root of every fiber that starts from now on, and
-    /// pops it. It gets the error value and returns what is passed on. May raise.
+    /// Pops the function on top of the stack and makes it the error handler at the root of every fiber that starts from
+    /// now on. The handler receives the error value and returns the value to pass on. May raise.
     pub fn set_error_handler(&self, stack: Stack<'_>) {
-        // SAFETY: `Stack` promises a valid state where errors may be raised. The old one stays anchored: fibers that
-        // run may still be using it, and programs set this once.
+        // SAFETY: `Stack` promises a valid state where errors may be raised. The old handler stays anchored: running
+        // fibers may still use it, and programs set this once.
         let reference = unsafe { ffi::luaL_ref(stack.raw(), ffi::LUA_REGISTRYINDEX) };
         self.0.handler.set(reference);
     }
@@ -234,12 +236,12 @@ impl Vm {
         // SAFETY: the thread's owner is done with it.
         let is_idle = unsafe { shim::yue_shim_reset(state) } != 0;
         let mut pool = self.0.pool.borrow_mut();
-        // One that C code is still in a call on must live on.
+        // A state in which C code still has a call must live on.
         if !is_idle || pool.len() < POOL_MAX {
             pool.push((state, anchor));
         } else {
-            // SAFETY: the reference is ours; setting an existing registry slot allocates nothing and runs no code. The
-            // collector frees the state when nobody else has it.
+            // SAFETY: the anchor belongs to the state; setting an existing registry slot allocates nothing and runs no
+            // code. The collector frees the state when nothing else holds it.
             unsafe { ffi::luaL_unref(self.0.main, ffi::LUA_REGISTRYINDEX, anchor) };
         }
     }
@@ -256,9 +258,9 @@ impl Vm {
         (kib as usize) << 10 | rest as usize
     }
 
-    /// One step of the collector, for a loop that has nothing else to do: install it as the loop's idle hook. Returns
-    /// whether it wants to be called again soon; it does not when a cycle has ended and little was allocated since, or
-    /// when the program has stopped the collector.
+    /// Runs one step of the collector, for an idle loop: install it as the loop's idle hook. Returns whether it should
+    /// be called again soon: not when a cycle has ended and little was allocated since, or when the program has stopped
+    /// the collector.
     pub fn gc_step_idle(&self) -> bool {
         let inner: &VmInner = &self.0;
         // SAFETY: counting raises nothing.
@@ -270,7 +272,7 @@ impl Vm {
             return false;
         }
         if inner.idle_cycles.get() == 0 {
-            // The cycle that may be under way keeps what became garbage since it began; the next one finds it.
+            // The cycle in progress may keep objects that became garbage since it began; the next one finds them.
             inner.idle_cycles.set(2);
         }
         // SAFETY: protected; finalizers may run, and cannot suspend.
@@ -279,7 +281,7 @@ impl Vm {
         match step {
             Ok(false) => return true,
             Ok(true) => inner.idle_cycles.set(inner.idle_cycles.get() - 1),
-            // A finalizer's errors are caught by LuaJIT, so there is no memory. Enough for now.
+            // LuaJIT catches a finalizer's errors, so there is no memory. Stop for now.
             Err(_) => inner.idle_cycles.set(0),
         }
         inner.idle_kib.set(kib());
@@ -288,8 +290,8 @@ impl Vm {
 }
 
 impl VmInner {
-    /// A state for the next fiber, without values. C modules may keep states that were lent and call Lua on them: one
-    /// that is in such a call at this moment is left in the pool.
+    /// Takes a state without values for the next fiber. C modules may keep states that were lent and call Lua on them:
+    /// a state in such a call at this moment stays in the pool.
     #[inline]
     fn take_pooled(&self) -> Option<(*mut ffi::lua_State, c_int)> {
         let mut pool = self.pool.borrow_mut();
@@ -321,7 +323,7 @@ impl Drop for VmInner {
     }
 }
 
-/// Called by the shim's `os.exit`. An output that cannot be written has been told of by whoever wrote to it.
+/// Called by the shim's `os.exit`. An output that cannot be written has been reported by its writer.
 #[unsafe(no_mangle)]
 extern "C" fn yue_flush_rust() {
     let _ = std::io::stdout().flush();
@@ -347,7 +349,7 @@ unsafe extern "C-unwind" fn run_protected<R, F: FnOnce(Stack<'_>) -> R>(
     0
 }
 
-/// Takes the error value off the top of the stack, as text.
+/// Pops the error value, as text.
 ///
 /// # Safety
 /// A protected call on `state` has just failed with `status`.

@@ -1,7 +1,7 @@
--- Emitters, and those made of time and signals: timers, signals.
+-- Emitters: the class, and the emitters of time and signals.
 --
--- A callback runs in a fiber of its own and may block. Its error goes to the fiber that bound it, if that waits in
--- `yue.try` or `yue.client`, else to the log.
+-- A callback runs in a new fiber and may block. Its error goes to the fiber that bound it, if that waits in `yue.try`
+-- or `yue.client`, else to the log.
 local core, yue, internal = ...
 local setmetatable, type, xpcall, select, ipairs, unpack = setmetatable, type, xpcall, select, ipairs, unpack
 local wrap = internal.wrap
@@ -11,7 +11,7 @@ Emitter.__index = Emitter
 internal.Emitter = Emitter
 core.name_class(Emitter)
 
---- A class of emitters. `events` is a list of what they emit: other names are refused.
+--- A class of emitters. `events` lists the events that they emit: other names are refused.
 function internal.emitter_class(events)
   local class = setmetatable({ events = {} }, { __index = Emitter })
   class.__index = class
@@ -43,7 +43,7 @@ local function each_event(events, f)
   end
 end
 
--- Emitters of a class with `events`, a set of names, have no others: a name that is misspelt would never come.
+-- Emitters of a class with `events`, a set of names, have no others: a misspelt name would never be emitted.
 local function check_known(self, event)
   local known = self.events
   if not known or known[event] then return end
@@ -72,7 +72,7 @@ function Emitter:bind(events, fn)
   return fn
 end
 
---- Undoes `bind`; without `fn` for all functions bound to the event.
+--- Undoes `bind`; without `fn`, for all functions bound to the event.
 function Emitter:unbind(events, fn)
   if fn ~= nil and not internal.is_callable(fn) then
     internal.argument_error('unbind takes an event and the function')
@@ -104,7 +104,7 @@ local function wake_waiting(self, event, ...)
   internal.wake_all(waiting, event, ...)
 end
 
---- Tells everybody who bound the event or waits for it. Returns before the callbacks have run.
+--- Notifies everyone who bound the event or waits for it. Returns before the callbacks have run.
 function Emitter:emit(event, ...)
   check_event(event)
   check_known(self, event)
@@ -114,7 +114,7 @@ function Emitter:emit(event, ...)
   for i = 1, #list do internal.start_in(list[i].scope, run_binding, list[i], ...) end
 end
 
---- As `emit`, but runs the callbacks one after the other in the calling fiber.
+--- Like `emit`, but runs the callbacks one after the other in the calling fiber.
 function internal.emit_inline(self, event, ...)
   wake_waiting(self, event, ...)
   local list = self.bindings[event]
@@ -122,7 +122,7 @@ function internal.emit_inline(self, event, ...)
   for i = 1, #list do run_binding(list[i], ...) end
 end
 
---- Waits for the event: `true, payload…`, or `false` when `timeout` (seconds) is over or the emitter was closed.
+--- Waits for the event: `true, payload…`, or `false` after `timeout` (seconds) or when the emitter was closed.
 function Emitter:wait(event, timeout)
   check_event(event)
   check_known(self, event)
@@ -139,7 +139,7 @@ function Emitter:wait(event, timeout)
   return false
 end
 
---- Ends an emitter: callbacks are forgotten, who waits gets `false`.
+--- Ends an emitter: callbacks are removed, waiting fibers get `false`.
 function internal.end_emitter(self)
   self.closed = true
   self.bindings = {}
@@ -155,7 +155,7 @@ function internal.end_emitter(self)
   end
 end
 
---- No more events: callbacks are forgotten, who waits gets `false`. To close twice does no harm.
+--- Closes the emitter: callbacks are removed, waiting fibers get `false`. A second close does no harm.
 function Emitter:close()
   if self.closed then return end
   internal.end_emitter(self)
@@ -164,7 +164,7 @@ end
 
 Emitter.__tostring = function(self) return self.closed and 'emitter (closed)' or 'emitter' end
 
---- An emitter of the program's own.
+--- Creates an emitter for the program.
 function yue.emitter()
   return internal.new_emitter()
 end
@@ -174,7 +174,7 @@ end
 local Timer = internal.emitter_class { 'tick' }
 Timer.__tostring = function(self) return self.closed and 'timer (closed)' or 'timer' end
 
--- The clock has no finer steps, and `at + interval` must get ahead.
+-- The clock's resolution, and `at + interval` must exceed `at`.
 local INTERVAL_MIN = 1e-6
 
 local function run_timer(timer, start, interval)
@@ -195,12 +195,12 @@ local function run_timer(timer, start, interval)
 end
 
 function Timer:on_close()
-  -- A callback that runs is let to its end; the loop above looks before the next tick.
+  -- A running callback is not interrupted; the loop above checks before the next tick.
   if not self.in_callback and internal.current() ~= self.fiber then self.fiber:cancel() end
 end
 
 --- Ticks after `start` seconds and then every `interval` seconds (once, without `interval`). Ticks do not drift; a tick
---- whose callback is still busy with an earlier one is left out.
+--- whose callback still runs is skipped.
 function yue.timer(start, interval)
   if type(start) ~= 'number' or not (start >= 0) then
     internal.argument_error('yue.timer takes the seconds until the first tick, not ' .. internal.describe_value(start))
@@ -234,7 +234,7 @@ function Signal:on_close()
   self.fiber:cancel()
 end
 
---- Emits `signal` (with its number) each time the process gets the signal, whose default action is off meanwhile.
+--- Emits `signal` (with its number) each time the process gets the signal, whose default action is disabled meanwhile.
 function yue.signal(number)
   if type(number) ~= 'number' or number % 1 ~= 0 then
     internal.argument_error('yue.signal takes a number, such as yue.const.SIGUSR1')

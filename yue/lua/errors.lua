@@ -1,4 +1,4 @@
--- Error objects: the class tree, and turning whatever was raised into one of them.
+-- Error objects: the class tree, and the conversion of any raised value into an error object.
 --
 -- An error object is a table with the fields type, code, msg, bt (traceback), and, where a table was raised, value. The
 -- tree below `RPCError` comes from the RPC layer (`core.error_kinds`), so that names and numbers have one source.
@@ -38,7 +38,7 @@ local function describe(e)
   return to_text(e.type) .. ': ' .. to_text(e.msg)
 end
 
---- What an argument was, for messages about it: `nil`, `a string`.
+--- Describes the type of an argument in messages: `nil`, `a string`.
 function internal.describe_value(value)
   local kind = type(value)
   if kind == 'nil' then return 'nil' end
@@ -48,7 +48,7 @@ end
 
 local debug_getmetatable = debug.getmetatable
 
---- Whether the value can be called: a function, a procedure of another side, anything with `__call`.
+--- Whether the value can be called: a function, a procedure of a peer, anything with `__call`.
 function internal.is_callable(value)
   if type(value) == 'function' then return true end
   local meta = debug_getmetatable(value)
@@ -69,7 +69,7 @@ local function define(name, code, parent)
   local meta = { __index = methods, __tostring = describe, __concat = concat, __name = name }
   class_of[meta] = class
   class.meta = meta
-  --- A new error object; raise it with `error(e)`.
+  --- Creates an error object; raise it with `error(e)`.
   function class.new(msg, value)
     if value == nil and type(msg) == 'table' then
       value, msg = msg, 'a table was raised'
@@ -93,9 +93,9 @@ for name, class in pairs(classes) do
   )
 end
 
-local remote = setmetatable({}, { __mode = 'k' }) -- errors with a traceback that does not tell yet where they arrived
+local remote = setmetatable({}, { __mode = 'k' }) -- errors whose traceback does not show yet where they arrived
 
---- Makes an error object of its parts. A type that we do not know is an `RPCError` by class and keeps its name.
+--- Makes an error object of its parts. An unknown type is an `RPCError` by class and keeps its name.
 function internal.make_error(name, msg, code, bt, retryable, value)
   local class = classes[name] or classes.RPCError
   local e = setmetatable({
@@ -110,7 +110,7 @@ function internal.make_error(name, msg, code, bt, retryable, value)
   return e
 end
 
---- What a value that is no error object says of itself. Its address would say nothing, and may be sent to strangers.
+--- The text of a raised value that is not an error object. Its address would say nothing, and may be sent to strangers.
 local function raised_text(value)
   local kind = type(value)
   local meta = debug_getmetatable(value)
@@ -123,20 +123,20 @@ local function raised_text(value)
   return kind == 'thread' and 'a coroutine' or 'a ' .. kind
 end
 
---- The calls that led to the caller's caller; an empty text if nothing is known of them. Frames of which there is but
---- an address (whoever called a handler; a function that was called in a tail call) are left out.
+--- The calls that led to the caller's caller; an empty string if none is known. Frames that are only
+--- an address (the caller of a handler, a function reached by a tail call) are left out.
 local function traceback()
   local text = gsub(debug_traceback('', 3), '\n\t%[[^%]\n]*%]: at 0x%x+', '')
   return find(text, '\n\t', 1, true) and text or ''
 end
 
---- The error handler of every protected call of ours: any value becomes an error object with a traceback.
+--- The error handler of every protected call of the prelude: any value becomes an error object with a traceback.
 function internal.wrap(e)
   if is_error(e) then
     if e.bt == nil then
       e.bt = traceback()
     elseif remote[e] then
-      -- It came with the traceback of another side; where it arrived belongs to it.
+      -- It came with the peer's traceback; the location where it arrived belongs to it.
       remote[e] = nil
       local here = traceback()
       if here ~= '' then e.bt = to_text(e.bt) .. '\ncalled from:' .. here end
@@ -155,19 +155,20 @@ end
 
 internal.is_error = is_error
 
---- Raises an ArgumentError that blames the caller of the function which calls this.
+--- Raises an ArgumentError that blames the caller of the calling function.
 function internal.argument_error(text)
   error(classes.ArgumentError.new(text), 0)
 end
 
---- The text that a program's user sees of an error that nobody caught.
+--- The text of an uncaught error for the user of a program.
 function internal.report(e)
   if not is_error(e) then return to_text(e) end
   local bt = type(e.bt) == 'string' and gsub(e.bt, '^%s+', '')
   return bt and bt ~= '' and (describe(e) .. '\n' .. bt) or describe(e)
 end
 
--- Errors in finalizers have nowhere to go. LuaJIT itself would write them past the log, and of objects only a `?`.
+-- Errors in finalizers cannot be raised anywhere. LuaJIT itself would write them past the log, and for objects only a
+-- `?`.
 jit.attach(function(e)
   local text = is_error(e) and internal.report(e) or raised_text(e)
   core.tell_finalizer_error('a finalizer (__gc) failed: ' .. text)
@@ -186,8 +187,9 @@ local function run_catch(block, ok, ...)
   return run_finally(block, xpcall(block.catch, wrap, (...)))
 end
 
---- `yue.try{fn, catch = function(e) end, finally = function() end}`: the result of `fn`, or of `catch` if it raised.
---- `finally` runs in any case, and may wait even if the fiber was cancelled.
+--- `yue.try{fn, catch = function(e) end, finally = function() end}`: returns the result of `fn`, or of `catch` if it
+--- raised.
+--- `finally` always runs, and may wait even if the fiber was cancelled.
 function yue.try(block)
   if type(block) ~= 'table' or not internal.is_callable(block[1]) then
     internal.argument_error('yue.try takes a table that begins with a function: yue.try{function() … end, catch = …}')

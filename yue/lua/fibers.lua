@@ -1,7 +1,7 @@
 -- Fibers and futures.
 --
--- A future is a place for the results of something that goes on. A fiber started by a program has one: it completes
--- when the fiber's function returns or raises. Futures know nothing of fibers but the waits that they end.
+-- A future holds the results of work in progress. A fiber started by a program has one: it completes when the fiber's
+-- function returns or raises. Futures know nothing of fibers except the waits that they end.
 local core, yue, internal = ...
 local setmetatable, getmetatable, type, select = setmetatable, getmetatable, type, select
 local unpack, xpcall, pcall, error = unpack, xpcall, pcall, error
@@ -9,8 +9,8 @@ local wrap, is_callable = internal.wrap, internal.is_callable
 
 -- -- Waiting -------------------------------------------------------------------------------------------------------
 --
--- Who waits for a future or an event is an entry in a doubly linked list, so that whoever stops waiting (a timeout, a
--- cancel, another future that was faster) takes its entry out at once, wherever it is.
+-- A wait for a future or an event is an entry in a doubly linked list, so that a fiber which stops waiting (a timeout,
+-- a cancel, another future that was faster) removes its entry at once, at any position.
 
 --- Adds an entry for the wait to the list, which is any table with the fields `first` and `last`.
 function internal.enlist(list, wait)
@@ -20,7 +20,7 @@ function internal.enlist(list, wait)
   return entry
 end
 
---- Takes an entry out of its list; nothing happens if it is in none.
+--- Removes an entry from its list; does nothing if it is in none.
 function internal.delist(entry)
   local list, before, after = entry.list, entry.before, entry.after
   if not list then return end
@@ -29,8 +29,8 @@ function internal.delist(entry)
   entry.list = nil
 end
 
---- Ends the waits of a list, first come first. An entry with the field `done` gets a call, `done(entry, ...)`, and
---- then decides about the wait itself.
+--- Ends the waits of a list, in the order of their arrival. If an entry has the field `done`, that is called as
+--- `done(entry, ...)`, and decides about the wait itself.
 function internal.wake_all(list, ...)
   local entry = list.first
   list.first, list.last = nil, nil
@@ -43,8 +43,8 @@ end
 
 local enlist, delist, wake_all = internal.enlist, internal.delist, internal.wake_all
 
---- Parks for the prepared wait: whether it was woken (false: the time is over). What stops the fiber is raised after
---- `undo(...)`. `what` is what is waited for, by which reports know it.
+--- Parks for the prepared wait: returns whether it was woken (false: the time has passed). An error that stops the
+--- fiber is raised after `undo(...)`. `what` names the awaited thing in reports.
 local function park(wait, why, limit, what, undo, ...)
   local woken, stopped = core.park(wait, why, limit, what)
   if woken == nil then
@@ -57,9 +57,9 @@ internal.park = park
 
 -- -- Futures -------------------------------------------------------------------------------------------------------
 
--- A table that gets its fields one by one is made anew at each power of two. So futures and fibers have from the
--- beginning what they get later, and for what most never get there is a value in their class, where the search for it
--- ends: that is a third of the time of a spawn and its join.
+-- A table that gets its fields one by one is rebuilt at each power of two. So futures and fibers have from the
+-- beginning the fields that they get later. For fields that most never get, their class has a value, where the search
+-- for the field ends: that saves a third of the time of a spawn and its join.
 
 local Future = { cancelled = false, quiet = false, sentinel = false }
 Future.__index = Future
@@ -72,7 +72,7 @@ local function new_future(what)
   }, Future)
 end
 
-local unseen = setmetatable({}, { __mode = 'k' }) -- futures that failed and that nobody has asked yet
+local unseen = setmetatable({}, { __mode = 'k' }) -- futures that failed and whose result nobody has read yet
 local ending = false -- from now on failures are due to the program's end
 
 local function unseen_text(future)
@@ -94,7 +94,7 @@ local function seen(future)
   end
 end
 
---- At the end of a program: what failed unseen is told. What fails after this fails because of the end.
+--- Logs unseen failures at the end of a program. Later failures are caused by the end.
 function internal.tell_unseen()
   ending = true
   for future, text in pairs(unseen) do
@@ -113,8 +113,8 @@ local function complete(future, ok, ...)
   if future.keep then future.keep = false end
   if not ok then
     if not internal.is_error(future[1]) then future[1] = wrap(future[1]) end
-    -- Who was cancelled and ends by that has not failed.
-    -- At a program's end fibers are cancelled that nobody here has told to stop.
+    -- A fiber that was cancelled and ends because of that has not failed.
+    -- At a program's end fibers are cancelled without a request by the program.
     local quiet = future.quiet or internal.is_exit(future[1])
       or (future[1].type == 'CancelledError' and (future.cancelled or core.shutting_down()))
     if not waited and not future.observed and not quiet and not ending then note_unseen(future) end
@@ -137,8 +137,8 @@ local function run_callback(future, fn, owner)
   internal.callback_over(owner, 'callback of a future', xpcall(call, wrap))
 end
 
---- Calls `fn(ok, ...)` when the future is done, in a fiber of its own, which inherits what this one works for. Its
---- error goes to the fiber that called `on`, if that waits in `yue.try` or `yue.client`, else to the log.
+--- Calls `fn(ok, ...)` when the future is done, in a new fiber, which inherits the work of the calling one. Its error
+--- goes to the fiber that called `on`, if that waits in `yue.try` or `yue.client`, else to the log.
 function Future:on(fn)
   if not is_callable(fn) then internal.argument_error('future:on takes a function(ok, ...)') end
   seen(self)
@@ -147,14 +147,14 @@ function Future:on(fn)
   return self
 end
 
---- Waits until it is done: `true, results…` or `false, error`.
+--- Waits until the future is done: returns `true, results…` or `false, error`.
 function Future:sync()
   if not self.finished then await(self) end
   if self.sentinel then seen(self) end
   return self.ok, unpack(self, 1, self.count)
 end
 
---- Waits until it is done: the results, or raises its error.
+--- Waits until the future is done: returns the results, or raises its error.
 function Future:get()
   if not self.finished then await(self) end
   if self.sentinel then seen(self) end
@@ -162,12 +162,12 @@ function Future:get()
   return unpack(self, 1, self.count)
 end
 
---- Whether it is done.
+--- Whether the future is done.
 function Future:done()
   return self.finished
 end
 
---- Gives it up: a call is done at once, with a CancelledError. Returns whether it was not done.
+--- Gives the future up: a call is done at once, with a CancelledError. Returns whether it was not done.
 function Future:cancel()
   if self.finished then return false end
   self.cancelled = true
@@ -188,7 +188,7 @@ local Fiber = setmetatable({ canceller = false, keep = false, cancelled = false,
   __index = Future,
 })
 
---- The record of a fiber that is to run `fn`, which may be nil if it is started at once.
+--- The record of a fiber that will run `fn`, which may be nil if the fiber is started at once.
 local function new_fiber(name, fn)
   local record = setmetatable({
     nil, -- room for a result
@@ -211,7 +211,7 @@ local function check_futures(name, list)
   end
 end
 
---- Waits until `done`, called with each future of the list that gets done, says so. None fails unseen from now on.
+--- Waits until `done`, called with each completed future of the list, returns true. None fails unseen from now on.
 local function await_some(list, done)
   local wait, entries = core.prepare(), {}
   for i = 1, #list do
@@ -238,7 +238,7 @@ local function observe(list)
   end
 end
 
---- Waits for all; a list of the first result of each. Raises the error of the first that fails, at once.
+--- Waits for all; returns a list of the first result of each. Raises the error of the first that fails, at once.
 function yue.all(list)
   check_futures('yue.all', list)
   observe(list)
@@ -262,7 +262,7 @@ function yue.all(list)
   return results
 end
 
---- Waits for the first that is done; returns its place in the list and its results, or raises its error.
+--- Waits for the first that is done; returns its index in the list and its results, or raises its error.
 function yue.any(list)
   check_futures('yue.any', list)
   if #list == 0 then internal.argument_error('yue.any needs at least one future') end
@@ -283,14 +283,14 @@ Fiber.__tostring = function(self)
   return ('fiber: %s (%s)'):format(self.name or 'unnamed', state)
 end
 
--- Fibers started by programs, by the place of the native fiber among its loop's: the lower 24 bits of its number. Those
--- come again, so that the table stays as it is while fibers come and go.
+-- Fibers started by programs, by the native fiber's index among those of its loop: the lower 24 bits of its number.
+-- Indexes are reused, so the table keeps its size while fibers come and go.
 local running = {}
-local functions = {} -- what they run, by the same places: for reports, since a tail call leaves no line of it
+local functions = {} -- the functions they run, by the same indexes: for reports, since a tail call leaves no frame
 local PLACES = 2 ^ 24
 
--- Records of the rest: the main fiber, helpers, handlers of requests. The native fiber of a handler goes on to the next
--- request; what it is known by then ends here (`internal.fiber_over`).
+-- Records of the rest: the main fiber, helpers, handlers of requests. The native fiber of a handler continues with the
+-- next request; the record ends before that (`internal.fiber_over`).
 local others = setmetatable({}, { __mode = 'v' })
 
 --- The record of the native fiber with this number, if it has one.
@@ -314,13 +314,13 @@ local function current()
 end
 internal.current = current
 
---- What the program had the native fiber with this number run; nil if that is a fiber of yue's own (as of a timer).
+--- The function that the program runs in the native fiber with this number; nil for a fiber of yue itself (a timer's).
 function internal.function_of(id)
   local record = running[id % PLACES]
   return record and record.id == id and not record.quiet and functions[id % PLACES] or nil
 end
 
---- What a record was made for is over, though its native fiber may go on.
+--- Ends the record of completed work, though its native fiber may continue.
 function internal.fiber_over(id, ok, ...)
   local record = others[id]
   others[id] = nil
@@ -353,8 +353,8 @@ local function helper(scope, fn, ...)
   internal.fiber_over(fiber.id, pcall(fn, ...))
 end
 
---- A fiber that programs have not started themselves (callbacks). It belongs to the client `scope`, if any is given,
---- or else to that of the calling fiber.
+--- Starts a fiber that is not started by the program itself (callbacks). It belongs to the client `scope`, if given, or
+--- else to that of the calling fiber.
 function internal.start_in(scope, fn, ...)
   if scope then return core.spawn_helper(helper, scope, fn, ...) end
   return core.spawn_helper(fn, ...)
@@ -365,7 +365,7 @@ function internal.start(fn, ...)
   return internal.start_in(parent and parent.scope, fn, ...)
 end
 
---- Tells the fiber to stop: what it waits for raises a CancelledError in it. It is done when it has ended, with what it
+--- Cancels the fiber: its current wait raises a CancelledError. It is done when it has ended, with the values that it
 --- returned or raised; a fiber that was never started is done at once. Returns whether it was not done.
 function Fiber:cancel()
   if self.finished then return false end
@@ -384,7 +384,7 @@ function Fiber:run(...)
   return start(self, self.fn, ...)
 end
 
---- Starts `fn(...)` in a new fiber and returns it: a future of its results.
+--- Starts `fn(...)` in a new fiber and returns the fiber: a future of its results.
 function yue.spawn(fn, ...)
   if not is_callable(fn) then internal.argument_error('yue.spawn takes a function and its arguments') end
   return start(new_fiber(), fn, ...)
@@ -397,7 +397,7 @@ function fiber_api.current()
   return current()
 end
 
---- The fibers that the program started and that are not over: `{fiber, name, id}` each.
+--- The fibers that the program started and that have not ended: `{fiber, name, id}` each.
 function fiber_api.list()
   local list = {}
   for _, fiber in pairs(running) do
@@ -407,8 +407,8 @@ function fiber_api.list()
   return list
 end
 
---- `yue.fiber(fn [, name])`: a fiber that will run `fn`; `:run(...)` starts it and returns it. It is the future of its
---- own results.
+--- `yue.fiber(fn [, name])`: creates a fiber that will run `fn`; `:run(...)` starts it and returns it. It is the future
+--- of its own results.
 local function fiber_new(_, fn, name)
   if not is_callable(fn) then internal.argument_error('yue.fiber takes a function, and a name if you like') end
   if name ~= nil and type(name) ~= 'string' then internal.argument_error('the name of a fiber is a string') end
@@ -429,26 +429,26 @@ local function check_seconds(name, seconds)
 end
 internal.check_seconds = check_seconds
 
---- Runs `fn(...)`; blocking calls in it fail with a TimeoutError once the time is over.
+--- Runs `fn(...)`; blocking calls in it fail with a TimeoutError once the time has passed.
 function yue.timeout(seconds, fn, ...)
   check_seconds('yue.timeout', seconds)
   if not is_callable(fn) then internal.argument_error('yue.timeout takes seconds, a function and its arguments') end
   return core.with_deadline(seconds, fn, ...)
 end
 
---- Runs `fn(...)` untouched by cancels and deadlines: clean-up that must wait.
+--- Runs `fn(...)` shielded from cancels and deadlines: for clean-up that must wait.
 function yue.shield(fn, ...)
   if not is_callable(fn) then internal.argument_error('yue.shield takes a function and its arguments') end
   return core.shield(fn, ...)
 end
 
---- Waits so long; the other fibers run. A number that is not above 0 lets each that is ready run once.
+--- Waits for `seconds`; the other fibers run. A number that is not above 0 lets each ready fiber run once.
 function yue.sleep(seconds)
   if type(seconds) ~= 'number' or seconds ~= seconds then check_seconds('yue.sleep', seconds) end
   return core.sleep(seconds)
 end
 
---- Lets each fiber that is ready run once.
+--- Lets each ready fiber run once.
 function yue.yield()
   return core.yield()
 end
@@ -463,7 +463,7 @@ local function leave_guard(fiber, guard, ok, ...)
   return ok, ...
 end
 
---- `ok, results…` of `fn(...)`; while it runs, an error can be delivered to it from elsewhere.
+--- Returns `ok, results…` of `fn(...)`; while it runs, other fibers can deliver an error to it.
 function internal.guarded(fn, ...)
   local fiber = current()
   local guard = { outer = fiber.guard, scope = core.new_scope(), fiber = fiber }
@@ -471,10 +471,10 @@ function internal.guarded(fn, ...)
   return leave_guard(fiber, guard, xpcall(core.in_scope, wrap, guard.scope, fn, ...))
 end
 
--- What `exit` raises in whoever called it, so that nothing after it runs.
+-- The values that `exit` raises in its caller, so that no later code runs.
 local exits = setmetatable({}, { __mode = 'k' })
 
---- An error that ends the calling fiber and is no failure.
+--- Creates an error that ends the calling fiber and is not a failure.
 function internal.new_exit(text)
   local e = yue.errors.CancelledError.new(text)
   exits[e] = true
@@ -485,7 +485,7 @@ function internal.is_exit(e)
   return exits[e] ~= nil
 end
 
---- What a callback returned or raised: its error goes to the fiber `owner`, else to the log.
+--- Handles the outcome of a callback: its error goes to the fiber `owner`, else to the log.
 function internal.callback_over(owner, what, ok, e)
   if ok or internal.is_exit(e) or internal.deliver(owner, e) then return end
   yue.log.error(what .. ': ' .. internal.report(e))

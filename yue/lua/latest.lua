@@ -1,15 +1,15 @@
--- `conn:latest`: of each thing only its latest state matters, a player's position for example. While the other side
--- keeps up, it is a notification. While it does not, one message is kept for each key, as Lua values: it is encoded
--- when there is room, and a newer one takes its place at no cost.
+-- `conn:latest`: for messages of which only the latest state matters, such as a player's position. While the peer keeps
+-- up, each is a notification. While it does not, one message is kept for each key, as Lua values: it is encoded when
+-- there is room, and a newer one replaces it at no cost.
 local core, yue, internal = ...
 local type, select, pcall, unpack, tostring = type, select, pcall, unpack, tostring
 local Connection = internal.Connection
 
---- Keys with a message, and the bytes of a key. A program that makes keys up must not fill the memory.
+--- Limits on the number of keys with a message, and on the bytes of a key. Made-up keys must not fill the memory.
 local KEYS_MAX = 4096
 local KEY_BYTES_MAX = 256
 
--- Connections with messages that wait, by number: they must not be collected.
+-- Connections with waiting messages, by number: they must not be collected.
 local waiting = {}
 
 local function check_key(key)
@@ -22,7 +22,7 @@ local function check_key(key)
   )
 end
 
---- Forgets what waits: the connection is over, or cannot be made.
+--- Drops the waiting messages: the connection has ended, or cannot be made.
 function internal.forget_latest(connection)
   local pending = connection.pending
   if not pending then return end
@@ -30,7 +30,7 @@ function internal.forget_latest(connection)
   connection.latest_dropped = (connection.latest_dropped or 0) + pending.count
 end
 
---- Sends what waits, the oldest key first, while there is room.
+--- Sends the waiting messages, the oldest key first, while there is room.
 function internal.send_latest(connection)
   local pending, id = connection.pending, connection.id
   if not pending then return end
@@ -53,8 +53,8 @@ function internal.send_latest(connection)
   end
 end
 
---- Notifies the other side of the latest state of `key`: calls its procedure `name`. While it does not keep up, the
---- message waits, and a later one of the same key takes its place. Returns whether it was taken.
+--- Notifies the peer of the latest state of `key`: calls its procedure `name`. While the peer does not keep up, the
+--- message waits, and a later one of the same key replaces it. Returns whether it was queued.
 function Connection:latest(key, name, ...)
   check_key(key)
   if type(name) ~= 'string' or name == '' then

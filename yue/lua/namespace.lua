@@ -1,27 +1,27 @@
--- Namespaces: what a connection may call.
+-- Namespaces: the functions that a connection may call.
 --
 -- A namespace is a list of layers (tables), searched from the last to the first; a table given as symbols is a layer
--- itself, so that changing it changes what the next call reaches. The lookup of a call is native (and raw, so that a
--- metatable cannot let Lua's globals out); this file makes the layers.
+-- itself, so a change of the table affects the next call. The lookup of a call is native (and raw, so that a metatable
+-- cannot expose Lua's globals); this file makes the layers.
 local core, yue, internal = ...
 local setmetatable, type, rawget, rawequal, pairs, ipairs = setmetatable, type, rawget, rawequal, pairs, ipairs
 
 local loaded, globals = package.loaded, _G
 local LIBRARIES = { 'bit', 'coroutine', 'debug', 'ffi', 'io', 'jit', 'math', 'os', 'package', 'string', 'table', 'yue' }
 
---- The functions of a namespace that yue calls at the moments of a connection's life, by moment.
+--- The functions of a namespace that yue calls at the events of a connection's life, by event.
 local CALLBACKS = { open = '__open', accept = '__accept', close = '__close', timeout = '__timeout' }
 internal.callbacks = CALLBACKS
 
--- Names that begin with two underscores: ours, and those that mean something to Lua (a class may be given as symbols).
+-- Names that begin with two underscores: yue's, and those that Lua uses (a class may be given as symbols).
 local KNOWN = { __gc = true, __mode = true, __metatable = true, __tostring = true, __concat = true, __name = true,
   __index = true, __newindex = true, __call = true, __len = true, __eq = true, __lt = true, __le = true,
   __add = true, __sub = true, __mul = true, __div = true, __mod = true, __pow = true, __unm = true,
   __pairs = true, __ipairs = true }
 for _, name in pairs(CALLBACKS) do KNOWN[name] = true end
 
---- Raises if the name can only be a misspelt callback: nobody could ever call it, and a door that was to be guarded by
---- `__accept` would stand open.
+--- Raises if the name can only be a misspelt callback: nobody could ever call it, and a connection that `__accept`
+--- should guard would be open to everyone.
 local function check_name(name)
   if type(name) ~= 'string' or name:sub(1, 2) ~= '__' or KNOWN[name] then return end
   local names = {}
@@ -36,8 +36,8 @@ local function check_names(symbols)
   for name in pairs(symbols) do check_name(name) end
 end
 
---- Whether the value is a module that was loaded, or the table of all globals. The lookup of a call does not enter such
---- a table when it finds it in another one.
+--- Whether the value is a loaded module, or the table of all globals. The lookup of a call does not enter such a table
+--- when it finds it in another one.
 local function is_module(value)
   if type(value) ~= 'table' then return false end
   for _, module in pairs(loaded) do
@@ -46,8 +46,8 @@ local function is_module(value)
   return rawequal(value, globals)
 end
 
---- Raises if a table given as symbols would let strangers call Lua's own libraries. A module of the program's may be
---- given: that is meant.
+--- Raises if a table given as symbols would let strangers call Lua's own libraries. A module of the program may be
+--- given: that is intended.
 local function check_no_library(symbols)
   local name = rawequal(symbols, globals) and '_G'
   for _, library in ipairs(LIBRARIES) do
@@ -58,7 +58,7 @@ local function check_no_library(symbols)
   end
 end
 
---- Runs a file with an environment of its own: its globals become a layer, reads fall back to `_G`.
+--- Runs a file with its own environment: its globals become a layer, reads fall back to `_G`.
 local function load_file(path)
   local chunk, message = loadfile(path)
   if not chunk then error(yue.errors.ArgumentError.new('cannot load the symbols: ' .. message), 0) end
@@ -98,7 +98,7 @@ local function add(layers, symbols, depth)
   end
 end
 
---- What programs read and write of a namespace.
+--- A namespace as programs read and write it.
 local function new_view(layers)
   return setmetatable({}, {
     __index = function(_, key)
@@ -110,7 +110,7 @@ local function new_view(layers)
     __newindex = function(_, key, value)
       check_name(key)
       layers[#layers][key] = value
-      -- Taking a name away takes it out of every layer, or the one below would show.
+      -- A removed name is removed from every layer; otherwise the one below would show.
       if value == nil then
         for i = 1, #layers do layers[i][key] = nil end
       end
@@ -120,7 +120,7 @@ local function new_view(layers)
   })
 end
 
---- Makes a namespace of symbols (nil: an empty one): `{ layers, view }`; the view is what programs read and write.
+--- Makes a namespace of symbols (nil: an empty one): `{ layers, view }`; programs read and write the view.
 function internal.new_namespace(symbols)
   local layers = {}
   if symbols ~= nil then add(layers, symbols, 1) end

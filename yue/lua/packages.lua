@@ -1,11 +1,11 @@
--- Where `require` looks: here, beside the script, in luarocks' tree of the user, where LuaJIT looks, and where the
--- distribution puts its packages.
+-- The search paths of `require`: the current folder, the script's folder, the user's luarocks tree, LuaJIT's paths, and
+-- the distribution's packages.
 local core = ...
 
 local ARCHITECTURES = { x64 = 'x86_64', arm64 = 'aarch64' }
 local machine = ARCHITECTURES[jit.arch] or jit.arch
 
---- LuaJIT's own default: what it has put for each `;;` of the variable, or the whole.
+--- LuaJIT's own default: the text that it has put for each `;;` of the variable, or the whole.
 local function default_of(value, set)
   if not set then return value end
   local rest, count = set:gsub(';;', ';;')
@@ -15,9 +15,9 @@ local function default_of(value, set)
   return value:sub(start + 1, start + length)
 end
 
--- `before` and `after` are folders; between them stands LuaJIT's default.
+-- `before` and `after` are folders; LuaJIT's default comes between them.
 local function extend(variable, field, before, after, suffixes)
-  -- The user's own say; only where it has `;;` do the defaults stand, Lua's and so ours.
+  -- The user's setting; the defaults (Lua's, and so yue's) apply only where it has `;;`.
   local set = os.getenv(variable)
   if set and not set:find(';;', 1, true) then return end
   local places, known = {}, {}

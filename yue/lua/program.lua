@@ -16,7 +16,7 @@ for _, argument in ipairs(core.args) do
 end
 yue.args[0] = core.script
 
--- As `lua` sets it: the script's name at 0, its arguments from 1 on, the words before it at negative places.
+-- As `lua` sets it: the script's name at 0, its arguments from 1 on, the words before it at negative indexes.
 local arg = { [0] = core.script }
 for i, word in ipairs(core.args) do arg[i] = word end
 for i, word in ipairs(core.command) do arg[i - #core.command - 1] = word end
@@ -28,7 +28,7 @@ yue.version = core.version
 
 -- -- Log -----------------------------------------------------------------------------------------------------------
 
---- A value as text; tables with what is in them: over several lines, or, without `indent`, in one.
+--- Formats a value as text; tables with their contents: over several lines, or, without `indent`, on one.
 local function pretty(value, indent, seen)
   if type(value) == 'string' then return ('%q'):format(value):gsub('\\\n', '\\n') .. '' end
   if type(value) ~= 'table' then return tostring(value) end
@@ -56,7 +56,7 @@ local function pretty(value, indent, seen)
   return '{\n' .. table.concat(items, ',\n') .. '\n' .. indent .. '}'
 end
 
---- Prints values so that one can read them; tables with all that is in them.
+--- Prints values in readable form; tables with all their contents.
 function yue.pp(...)
   local parts = {}
   for i = 1, select('#', ...) do parts[i] = pretty((select(i, ...)), '', {}) end
@@ -77,7 +77,7 @@ end
 
 -- -- The end -------------------------------------------------------------------------------------------------------
 
---- Ends the program gracefully: `msg` goes to standard error, `shutdown_after` seconds are waited first.
+--- Ends the program gracefully: prints `msg` to standard error, after a delay of `shutdown_after` seconds.
 function yue.die(options)
   options = options or {}
   if type(options) ~= 'table' then
@@ -91,12 +91,12 @@ end
 
 -- -- Clients: programs in the program --------------------------------------------------------------------------------
 
---- Notes that a fiber belongs to a client.
+--- Records that a fiber belongs to a client.
 function internal.adopt(scope, fiber)
   scope.fibers[fiber] = true
 end
 
---- Notes that a resource, which has a `close` method, belongs to the calling fiber's client, if it has one.
+--- Records that a resource, which has a `close` method, belongs to the calling fiber's client, if it has one.
 function internal.adopt_current(resource)
   local scope = internal.current().scope
   if scope then
@@ -106,7 +106,7 @@ function internal.adopt_current(resource)
   end
 end
 
---- The resource is no client's any more.
+--- Removes the resource from its client.
 function internal.disown(resource)
   resource.scope.resources[resource] = nil
   resource.scope = nil
@@ -116,8 +116,8 @@ local Client = {}
 Client.__index = Client
 Client.__tostring = function(self) return self.over and 'client (over)' or 'client' end
 
---- Ends the client from anywhere: `yue.client` returns `ok, result`. What the client waits for is cancelled. Does not
---- return: it raises what ends the calling fiber without being a failure.
+--- Ends the client from anywhere: `yue.client` returns `ok, result`. The client's waits are cancelled. Does not return:
+--- it raises an error that ends the calling fiber without being a failure.
 function Client:exit(ok, result)
   if not self.over then
     self.over, self.ok, self.result = true, ok, result
@@ -158,7 +158,7 @@ local function run_client(client, fn)
   end
 end
 
---- A copy of a Lua function that shares its upvalues, and whose globals are its own.
+--- A copy of a Lua function that shares its upvalues, and has its own globals.
 local function with_own_globals(fn)
   if type(fn) ~= 'function' then return fn end
   local environment = setmetatable({}, { __index = getfenv(fn) })
@@ -180,7 +180,7 @@ local function load_client(code)
 end
 
 --- Runs `fn(client)` and waits until it returns a true value, raises, or `client:exit(ok, result)` is called; closes
---- all that it opened. Returns `ok, result`. Globals that `fn` sets stay inside.
+--- everything that it opened. Returns `ok, result`. Globals that `fn` sets stay inside.
 function yue.client(code)
   local fn = with_own_globals(load_client(code))
   local fiber = internal.current()

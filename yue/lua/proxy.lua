@@ -1,18 +1,18 @@
 -- Proxies: the callables behind `c.f` and `c.a.b.f`.
 --
--- A node is a table with integer fields only, since every string is a name of the other side's:
+-- A node is a table with integer fields only, since every string is a name on the peer:
 --
 --   [0] the connection object     [1] its number     [2] the method, without prefixes     [3] the path, as written
---   [4] how many names are cached in it
+--   [4] the number of names cached in it
 --
--- Its metatable holds `__call`: for a plain name the native `core.call`, straight; for a prefixed name a function made
+-- Its metatable holds `__call`: for a plain name directly the native `core.call`; for a prefixed name a function made
 -- for that combination of prefixes. Nodes are made once and cached in their parent.
 local core, yue, internal = ...
 local setmetatable, type, rawget, rawset, pcall = setmetatable, type, rawget, rawset, pcall
 
 local PREFIXES = { async_ = 'async', timed_ = 'timed', notify_ = 'notify' }
 
---- Splits the prefixes off a name: the rest, and the set of prefixes in a fixed order ('' for none).
+--- Splits the prefixes off a name: returns the rest, and the set of prefixes in a fixed order ('' for none).
 local function parse(name)
   if name:sub(1, 1) == '=' then return name:sub(2), '' end
   local found = {}
@@ -43,7 +43,7 @@ local function take_completion(number, ok, ...)
   if future then internal.complete(future, ok, ...) end
 end
 
--- The one fiber that hands outcomes to futures. It lives as long as the VM: until it is cancelled.
+-- The only fiber that passes outcomes to futures. It lives as long as the VM: until it is cancelled.
 core.spawn_daemon(function()
   while true do
     local ok, e = pcall(function() take_completion(core.next_completion()) end)
@@ -62,7 +62,7 @@ local function async(node, seconds, ...)
   local number = core.call_async(node, seconds, ...)
   local future = internal.new_future('a call')
   future.call, future.canceller = number, cancel_call
-  -- The connection, which would be closed if nobody could reach it.
+  -- Keeps the connection, which would be closed if nothing could reach it.
   future.keep = node
   futures[number] = future
   return future
@@ -91,7 +91,7 @@ local CALLS = {
 
 local metas = {}
 
---- Names of a node that are kept, so that a program which makes names up does not keep them all.
+--- The number of a node's names that are kept, so that a program which makes names up does not keep them all.
 local CHILDREN_MAX = 4096
 
 local function child(parent, name)
@@ -124,7 +124,7 @@ for mode, call in pairs(CALLS) do
   internal.proxy_metas = metas
 end
 
--- The root is no procedure.
+-- The root is not a procedure.
 local root_meta = {
   __index = child,
   __call = function() internal.argument_error('name a procedure: c.name(…)') end,

@@ -1,9 +1,10 @@
--- The interactive mode (`yue -i`): reads Lua from standard input, runs it, and prints what it returns. Only the fiber
--- that reads waits: servers, timers and fibers that the lines start run meanwhile.
+-- The interactive mode (`yue -i`): reads Lua from standard input, runs it, and prints the results. Only the fiber that
+-- reads waits: servers, timers and fibers that the lines start run meanwhile.
 local core, yue, internal = ...
 local xpcall, loadstring, select = xpcall, loadstring, select
 
---- The function of a text, which may be an expression, or begin with `=` as in Lua 5.1; or nil and what is wrong.
+--- Compiles a text, which may be an expression, or begin with `=` as in Lua 5.1. Returns the function, or nil and the
+--- error.
 local function compile(text)
   local expression = text:match('^%s*=(.*)$')
   local fn, message = loadstring('return ' .. (expression or text), '=stdin')
@@ -17,7 +18,7 @@ local function prompt(name, default)
   io.stdout:flush()
 end
 
---- The next piece that is complete, as a function; or false and what is wrong; nil at the end.
+--- Returns the next complete piece as a function; or false and the error; nil at the end.
 local function read()
   prompt('_PROMPT', '> ')
   local text = core.read_line()
@@ -33,7 +34,7 @@ local function read()
 end
 
 local function complain(e)
-  -- Without the calls that lead to it, which are ours.
+  -- Without the calls that lead to it, which are the prelude's.
   local text = internal.report(e):gsub("\n%s*%[C%]: in function 'xpcall'\n.*$", '')
   io.stderr:write(text, '\n')
 end

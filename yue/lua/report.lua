@@ -1,14 +1,14 @@
--- The report of a loop, for people: what each fiber of the program waits for, where, and since when; its connections.
--- The first line is what most likely is the matter: fibers that wait for each other, very many of a kind, or else the
--- longest wait.
+-- The report of a loop, for people: each fiber of the program with its wait, location and age; its connections. The
+-- first line names the most likely problem: fibers that wait for each other, very many of a kind, or else the longest
+-- wait.
 local core, yue, internal = ...
 local type, rawget, ipairs, pairs, getmetatable = type, rawget, ipairs, pairs, getmetatable
 
--- Groups of fibers, and of connections, that are shown; and how many of each.
+-- The number of groups of fibers, and of connections, that are shown; and the number of samples of each.
 local GROUPS_MAX, SAMPLES_MAX = 40, 4
--- So many of a kind are taken for a leak if nothing else is the matter.
+-- This many of a kind count as a leak if there is no other problem.
 local LEAK_MIN = 100
--- Fibers that wait for each other are followed so far.
+-- The maximum length of a chain of fibers that wait for each other.
 local CHAIN_MAX = 1000
 
 local RANK = { nothing = 0, wait = 1, leak = 2, cycle = 3 }
@@ -96,7 +96,7 @@ local WAITS = {
   end,
 }
 
---- What a fiber waits for, in words, and the number of the fiber that it waits for, if it is one.
+--- Describes what a fiber waits for, and returns the number of the fiber that it waits for, if it is one.
 local function awaited(fiber)
   local first, second, _, object = core.waits_in(fiber.id)
   local describe = type(first) == 'number' and WAITS[second]
@@ -117,7 +117,7 @@ local function lines_of(fiber)
     local own = not line:find('^%[yue%]/') and not (#lines == 0 and line:find('^C function'))
     if own then lines[#lines + 1] = line end
   end
-  -- What yue calls a fiber's function through.
+  -- The frames through which yue calls a fiber's function.
   while lines[#lines] and lines[#lines]:find('^C function') do lines[#lines] = nil end
   return lines
 end
@@ -162,7 +162,7 @@ end
 
 -- -- Fibers ----------------------------------------------------------------------------------------------------------
 
---- Fibers that wait for each other in a circle, as a sentence; nil if there are none.
+--- Describes fibers that wait for each other in a circle, as a sentence; nil if there are none.
 local function find_cycle(fibers)
   local by_id, next_of, looked_at = {}, {}, {}
   for _, fiber in ipairs(fibers) do
@@ -237,7 +237,7 @@ end
 local function leak_of(groups, noun)
   local largest
   for _, group in ipairs(groups) do
-    -- Of the two ends of connections the one that opened them has a line.
+    -- Of the two ends of a connection, the one that opened it has a line.
     local better = largest and group.samples[1].opened and not largest.samples[1].opened
     if group.count >= LEAK_MIN and (not largest or better or group.count > largest.count) then largest = group end
   end
@@ -254,7 +254,7 @@ local function headline(own, fibers, connections)
   local cycle = find_cycle(own)
   if cycle then return RANK.cycle, cycle end
   local first, second = leak_of(fibers, 'fiber'), leak_of(connections, 'connection')
-  -- Connections that leak make handlers, and so fibers.
+  -- Connections that leak create handlers, and so fibers.
   if second and (not first or second.count * 2 >= first.count) then first = second end
   if first then return RANK.leak, first.text end
   for _, group in ipairs(fibers) do
@@ -268,12 +268,12 @@ local function headline(own, fibers, connections)
   return RANK.nothing, 'no fiber of the program waits'
 end
 
---- How much the first line matters, that line, and the rest of the report.
+--- Returns the weight of the first line, that line, and the rest of the report.
 function internal.make_report()
   labels = {}
   local own, hidden, fiber_groups = {}, 0, {}
   for _, fiber in ipairs(core.fibers()) do
-    -- What runs no function of the program's is yue's own.
+    -- A fiber that runs none of the program's functions is yue's own.
     fiber.origin = origin_of(fiber)
     if fiber.origin then
       own[#own + 1] = fiber

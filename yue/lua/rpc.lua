@@ -6,12 +6,12 @@ local Emitter, wrap = internal.Emitter, internal.wrap
 --- Options, with the type of each. Times are seconds, sizes bytes; numbers are above 0.
 local OPTIONS = {
   timeout = 'number', -- of a call, unless the call says otherwise
-  no_cache = 'boolean', -- open: a connection of one's own
+  no_cache = 'boolean', -- open: a separate connection, not a shared one
   retry = 'boolean', -- open: keep trying even when the first attempt is refused
-  reconnect = 'boolean', -- open: connect again when the link is lost (true)
+  reconnect = 'boolean', -- open: reconnect when the link is lost (true)
   legacy = 'boolean', -- open: plain msgpack-rpc, no hello
-  cancel = 'boolean', -- callers may stop handlers of ours that have started
-  traceback = 'boolean', -- errors of our handlers travel with their tracebacks (over unix:// and thread:// only)
+  cancel = 'boolean', -- callers may stop handlers of this side that have started
+  traceback = 'boolean', -- errors of handlers travel with their tracebacks (over unix:// and thread:// only)
   message_max = 'number',
   nesting_max = 'number',
   decoded_max = 'number',
@@ -20,14 +20,14 @@ local OPTIONS = {
   output_high = 'number', -- above it callers wait
   output_max = 'number', -- above it notifications follow `when_full`
   when_full = { close = true, drop = true },
-  rate = 'rate', -- of the other side's calls: { calls = a second, burst = at once }
+  rate = 'rate', -- of the peer's calls: { calls = a second, burst = at once }
   references_max = 'number',
   connections_max = 'number', -- listen: and so are the next two
   handlers_max = 'number',
   memory_max = 'number',
   message_time = 'number',
   handshake_timeout = 'number',
-  keepalive = 'number or false', -- tcp: seconds after which a peer that is gone is noticed (50)
+  keepalive = 'number or false', -- tcp: seconds after which a lost peer is noticed (50)
 }
 
 yue.config = setmetatable({}, {
@@ -55,7 +55,7 @@ local function check_not_options(name, symbols)
   )
 end
 
---- What is wrong with the value of an option; nil if nothing is.
+--- The fault in the value of an option; nil if there is none.
 local function option_fault(wanted, value)
   if type(wanted) == 'table' then
     if type(value) == 'string' and wanted[value] then return nil end
@@ -103,7 +103,7 @@ local function check_options(name, options)
   return options
 end
 
---- Tells (addr, symbols) from (addr, options, symbols).
+--- Distinguishes (addr, symbols) from (addr, options, symbols).
 local function arguments(name, count, addr, first, second)
   if type(addr) ~= 'string' then
     internal.argument_error(
@@ -126,19 +126,19 @@ Connection.__tostring = function(self)
   return ('connection to %s%s'):format(self.address, self.closed and ' (closed)' or '')
 end
 
--- By number. An opened connection lives as long as somebody can reach it: its object, its procedures, a future or a
--- function of it. The object of an accepted one lives as long as the connection does, with all that a program notes in
--- it; so does that of an opened one which has callbacks.
+-- By number. An opened connection lives as long as the program can reach it: by its object, its procedures, a future or
+-- a function of it. The object of an accepted one lives as long as the connection does, with everything that a program
+-- stores in it; so does that of an opened one which has callbacks.
 local connections = setmetatable({}, { __mode = 'v' })
 local held = {}
 
 internal.connections = connections
 
---- Listeners that are open, by the number of their native service.
+--- Open listeners, by the number of their native service.
 local listeners = {}
 internal.listeners = listeners
 
---- The line of the program that called us, for reports.
+--- The line of the program that called yue, for reports.
 local function calling_line()
   for level = 3, 20 do
     local info = debug.getinfo(level, 'Sl')
@@ -174,7 +174,7 @@ local function forget(connection)
   internal.end_emitter(connection)
 end
 
---- As every emitter's; the events are `open`, `accept`, `close`, `timeout` and `full`.
+--- Like every emitter's; the events are `open`, `accept`, `close`, `timeout` and `full`.
 function Connection:bind(events, fn)
   if not self.closed then core.watch(self.id) end
   local bound = Emitter.bind(self, events, fn)
@@ -187,18 +187,18 @@ function Connection:wait(event, timeout)
   return Emitter.wait(self, event, timeout)
 end
 
---- The address of the other side.
+--- The address of the peer.
 function Connection:addr()
   return self.address
 end
 
---- Whether calls go through at once: the link is up and granted.
+--- Whether calls go out at once: the link is up and granted.
 function Connection:connected()
   return core.connected(self.id)
 end
 
---- What the connection has done: a table of counts. Of an opened one also what each of our methods has done that the
---- other side called; of an accepted one that is in the listener's.
+--- The connection's counts, as a table. An opened one also has the counts of this side's methods that the peer called;
+--- those of an accepted one are in the listener's.
 function Connection:stats()
   local stats = core.stats(self.id)
   stats.notifications_dropped = stats.notifications_dropped + (self.latest_dropped or 0)
@@ -206,7 +206,7 @@ function Connection:stats()
   return stats
 end
 
---- Adds to what the other side may call.
+--- Adds to the functions that the peer may call.
 function Connection:import(symbols)
   if not self.names then error(yue.errors.ConnectionLostError.new('the connection is closed'), 0) end
   internal.import(self.names, symbols)
@@ -214,7 +214,7 @@ end
 
 local cache = {} -- opened connections that are shared, by address and options
 
---- What tells shared connections apart: opens of one address share a connection if their options are the same, too.
+--- The key of a shared connection: opens of one address share a connection if their options are the same, too.
 local function cache_key(addr, options)
   local parts = {}
   for key, value in pairs(options) do
@@ -222,11 +222,11 @@ local function cache_key(addr, options)
   end
   if #parts == 0 then return addr end
   table.sort(parts)
-  -- No address has a space in it.
+  -- No address contains a space.
   return addr .. ' ' .. table.concat(parts, ' ')
 end
 
---- Closes it for good. Who bound `close` is told when it is done.
+--- Closes the connection for good. Callbacks bound to `close` run when it has ended.
 function Connection:close(reason)
   if self.closed then return end
   self.closed = true
@@ -244,7 +244,7 @@ local function socket(name, count, ...)
   local key = shared and cache_key(addr, options)
   local known = shared and cache[key]
   if known then
-    -- What a client opened and others use too is not the client's to close.
+    -- A connection that a client opened and others use too does not belong to the client, which must not close it.
     if known.scope and known.scope ~= internal.current().scope then internal.disown(known) end
     return known
   end
@@ -262,7 +262,7 @@ local function socket(name, count, ...)
   return connection
 end
 
---- Calls `fn` when `object` is collected. `fn` must only note something.
+--- Calls `fn` when `object` is collected. `fn` may only record something.
 function internal.guard_collection(object, fn)
   local sentinel = newproxy(true)
   getmetatable(sentinel).__gc = fn
@@ -273,7 +273,7 @@ function yue.socket(...)
   return socket('yue.socket', select('#', ...), ...)
 end
 
---- The procedures of the other side. Returns at once; the first call connects.
+--- The procedures of the peer. Returns at once; the first call connects.
 function yue.open(...)
   return socket('yue.open', select('#', ...), ...).procs
 end
@@ -284,8 +284,8 @@ function yue.peer()
   if id then return connection_of(id, internal.names_of[core.service_of(id)]) end
 end
 
---- The seconds that the caller of the running handler still waits, 0 if its time is over; nil if it set no limit, and
---- outside of handlers. A handler that has started runs on in any case, unless the option `cancel` is set.
+--- The remaining seconds of the running handler's caller, 0 if its time has passed; nil if it set no limit, and outside
+--- handlers. A handler that has started keeps running in any case, unless the option `cancel` is set.
 function yue.deadline()
   return core.deadline()
 end
@@ -318,12 +318,12 @@ end
 
 yue.server = yue.listen
 
---- The address that it listens at; a port 0 is resolved.
+--- The listener's address; a port 0 is resolved.
 function Listener:addr()
   return self.address
 end
 
---- The connections that it accepted and that are open: a list of connection objects.
+--- The open connections that it accepted: a list of connection objects.
 function Listener:connections()
   local list = {}
   for i, id in ipairs(core.listener_connections(self.id)) do
@@ -332,13 +332,14 @@ function Listener:connections()
   return list
 end
 
---- Adds to what may be called, while serving.
+--- Adds functions that may be called, while serving.
 function Listener:import(symbols)
   internal.import(self.names, symbols)
 end
 
---- What its connections use now: `connections`, `requests_in_flight`, `memory` (bytes); and what each method has done,
---- by name: `methods.f` has `calls`, `errors`, and `time` (seconds, waits included). Once it is closed: what was last.
+--- The present usage of its connections: `connections`, `requests_in_flight`, `memory` (bytes); and the counts of each
+--- method, by name: `methods.f` has `calls`, `errors`, and `time` (seconds, waits included). Once it is closed: the
+--- last values.
 function Listener:stats()
   local stats, methods = core.listener_stats(self.id)
   if not stats then return self.last_stats or {} end
@@ -353,8 +354,8 @@ function Listener:on_close()
   internal.names_of[self.service], listeners[self.service] = nil, nil
 end
 
---- As every emitter's. The events are `accept` (a connection was granted) and `close` (such a one is over); callbacks
---- get the connection, and the reason.
+--- Like every emitter's. The events are `accept` (a connection was granted) and `close` (a granted connection has
+--- ended); callbacks receive the connection, and the reason.
 function Listener:bind(events, fn)
   local bound = Emitter.bind(self, events, fn)
   core.watch_service(self.id)
@@ -370,19 +371,19 @@ end
 
 local CALLBACKS = internal.callbacks
 
---- What the namespace's callback for the moment makes of it: whether there is one, and its result.
+--- Runs the namespace's callback for the event: returns whether there is one, and its result.
 local function ask_callback(moment, connection, layers, payload)
   local name = CALLBACKS[moment]
   for i = #layers, 1, -1 do
     local callback = name and rawget(layers[i], name)
     if callback then return true, callback(connection, payload) end
   end
-  -- No callback: the moment passes as it would without one.
+  -- No callback: the event has its default effect.
   return false
 end
 
---- Called by the RPC layer, in a fiber of its own, at a moment that something is bound to or has a callback for:
---- whether there is a callback, and its result.
+--- Called by the RPC layer, in a new fiber, at an event that is bound or has a callback: returns whether there is a
+--- callback, and its result.
 function internal.connection_event(moment, id, layers, payload)
   local service = core.service_of(id)
   local connection = connection_of(id, internal.names_of[service])
@@ -405,8 +406,8 @@ function internal.connection_event(moment, id, layers, payload)
   return has, result
 end
 
---- The parts of what a handler raised, for its way back to the caller: type, code, message, traceback, retryable,
---- value.
+--- The parts of an error that a handler raised, for its way back to the caller: type, code, message, traceback,
+--- retryable, value.
 function internal.describe_failure(e)
   if not internal.is_error(e) then e = wrap(e) end
   local text = internal.to_text
@@ -420,11 +421,11 @@ function yue.map(t)
   return core.map(t)
 end
 
---- Marks a table so that it travels as an array, even if places of it are nil.
+--- Marks a table so that it travels as an array, even if elements of it are nil.
 function yue.array(t)
   if type(t) ~= 'table' then internal.argument_error('yue.array takes a table, not ' .. internal.describe_value(t)) end
   return core.array(t)
 end
 
---- A value that travels as nil, for places of tables. It is the null of lua-cjson, too.
+--- A value that travels as nil, for elements of tables. It is also the null of lua-cjson.
 yue.null = core.null

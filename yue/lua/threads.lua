@@ -1,4 +1,4 @@
--- Worker threads: an OS thread with a loop and a VM of its own, called like any other server.
+-- Worker threads: an OS thread with its own loop and VM, called like any other server.
 local core, yue, internal = ...
 local setmetatable, type, pairs, pcall = setmetatable, type, pairs, pcall
 local Emitter = internal.Emitter
@@ -26,7 +26,7 @@ local function check_options(options)
   return options
 end
 
---- What crosses to the new thread: source or bytecode of a function, or a file's name.
+--- The code that crosses to the new thread: source or bytecode of a function, or a file's name.
 local function portable(what, code)
   if type(code) == 'string' then return 'file', code end
   if type(code) ~= 'function' then
@@ -51,8 +51,8 @@ end
 
 local SYMBOLS_DEPTH_MAX = 100
 
---- Symbols cross as a file name, or as functions without upvalues in (nested) tables: each value as a pair of what it
---- is and what it holds.
+--- Symbols cross as a file name, or as functions without upvalues in (nested) tables: each value as a pair of its kind
+--- and its contents.
 local function portable_symbols(symbols, path, depth)
   if type(symbols) == 'string' then return symbols end
   if type(symbols) ~= 'table' then
@@ -93,7 +93,7 @@ local function unpack_symbols(symbols)
   return out
 end
 
---- The object of a thread. While any lives, what became of the thread is kept.
+--- The object of a thread. While any exists, the thread's outcome is kept.
 local function new_object(name, id)
   local thread = internal.new_emitter(Thread, { name = name, id = id })
   thread.procs = yue.open('thread://' .. name)
@@ -101,7 +101,7 @@ local function new_object(name, id)
   return thread
 end
 
---- Whether a table that was given where options or symbols may stand can only be options.
+--- Whether a table in the position of options or symbols can only be options.
 local function are_options(value)
   if type(value) ~= 'table' or next(value) == nil then return false end
   for key, item in pairs(value) do
@@ -140,7 +140,8 @@ local function watch_exit(thread, event)
   end)
 end
 
---- As every emitter's. The event is `exit`: the thread is over. Callbacks get what `pcall(t.join, t)` returns.
+--- Like every emitter's. The event is `exit`: the thread has ended. Callbacks receive the values that `pcall(t.join,
+--- t)` returns.
 function Thread:bind(events, fn)
   local bound = Emitter.bind(self, events, fn)
   watch_exit(self, 'exit')
@@ -152,18 +153,18 @@ function Thread:wait(event, timeout)
   return Emitter.wait(self, event, timeout)
 end
 
---- Ends the thread: its program gets a graceful shutdown. Returns when it is over.
+--- Ends the thread: its program gets a graceful shutdown. Returns when it has ended.
 function Thread:close()
   if self.closing then return end
   self.closing = true
   core.thread_close(self.id)
-  -- Nobody will answer there: calls that are made now shall not wait for it.
+  -- Nobody will answer there: calls that are made from now on must not wait for it.
   yue.conn(self.procs):close()
   tell_exit(self)
   internal.end_emitter(self)
 end
 
---- Waits until the thread is over: what it passed to `exit`, or raises what its program raised.
+--- Waits until the thread has ended: returns the value that it passed to `exit`, or raises its program's error.
 function Thread:join()
   return core.thread_join(self.id)
 end
@@ -179,7 +180,7 @@ function api.find(name)
   return id and new_object(name, id)
 end
 
---- How many worker threads are running.
+--- The number of running worker threads.
 function api.count()
   return core.thread_count()
 end
@@ -195,7 +196,7 @@ if core.role == 'thread' then
   current.namespace = listener.namespace
   core.release_listener_hold(listener.id)
 
-  --- Adds to what others may call.
+  --- Adds functions that others may call.
   function current:import(symbols)
     listener:import(symbols)
   end
@@ -212,7 +213,7 @@ else
   end
 end
 
---- Ends this thread (in the main program: the program), as if its script were over. `join` returns the result.
+--- Ends this thread (in the main program: the program), as if its script had ended. `join` returns the result.
 function current:exit(result)
   if self ~= current then internal.argument_error('write yue.thread.current:exit(result), with a colon') end
   core.thread_exit(result)

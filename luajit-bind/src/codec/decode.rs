@@ -1,8 +1,8 @@
-//! Bytes to Lua values, pushed straight on the stack.
+//! Decoder: bytes to Lua values, pushed directly onto the stack.
 //!
-//! Any bytes are fine: each length is checked against what is left before anything is made of it, and nesting, memory
-//! and the work of filling maps are limited. A table is made with room for all its elements, so that it is never
-//! rehashed while it is filled. What may happen besides a `DecodeError` is a Lua error (out of memory), which unwinds
+//! Any bytes are accepted as input: each length is checked against the remaining bytes before anything is made of it,
+//! and nesting, memory and the work of filling maps are limited. A table is made with room for all its elements, so it
+//! is never rehashed while it is filled. Besides a `DecodeError`, a Lua error (out of memory) may occur, which unwinds
 //! through these frames: so nothing in them has a destructor.
 
 use super::error::DecodeError;
@@ -19,23 +19,23 @@ mod memory {
     pub const ARRAY_SLOT: usize = 8;
     /// Key, value and the link of a chain.
     pub const NODE: usize = 24;
-    /// And the string's bytes. A part of it is the string's share of the table of all strings.
+    /// Plus the string's bytes. Includes the string's share of the table of all strings.
     pub const STRING: usize = 40;
     pub const INT64: usize = 32;
-    /// And the ext's bytes.
+    /// Plus the ext's bytes.
     pub const EXT: usize = 64;
-    /// A userdata, and what the layer above keeps for it.
+    /// A userdata, and the memory that the layer above keeps for it.
     pub const REFERENCE: usize = 160;
 }
 
-/// Nodes of hash chains that a message may walk beyond what its keys earn: a few maps of a thousand honest keys that
-/// LuaJIT hashes badly (see `yue_shim_map_set`) take no more.
+/// The nodes of hash chains that a message may walk beyond the allowance of its keys: a few maps of a thousand honest
+/// keys that LuaJIT hashes badly (see `yue_shim_map_set`) need no more.
 const STEPS_FIRST: u32 = 1 << 20;
 
-/// The largest integer, either way, that a Lua number holds with all its neighbours.
+/// The largest integer, of either sign, that a Lua number holds together with all smaller ones.
 const EXACT_MAX: i64 = 1 << 53;
 
-/// One message's bytes being decoded, how far, and what came of them.
+/// A message that is being decoded: its bytes, the position, and the memory so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
@@ -47,7 +47,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Begins at the first byte.
+    /// Starts at the first byte.
     pub fn new(bytes: &'a [u8]) -> Reader<'a> {
         Reader {
             bytes,
@@ -62,19 +62,19 @@ impl<'a> Reader<'a> {
         self.at
     }
 
-    /// How many bytes of memory the values take that were decoded so far: an estimate from above, which counts every
-    /// string as if there were no other like it.
+    /// The memory of the values decoded so far, in bytes: an upper estimate, which counts every string as if it were
+    /// the only one of its kind.
     pub fn decoded_bytes(&self) -> usize {
         self.decoded
     }
 
-    /// What is left.
+    /// The remaining bytes.
     pub fn rest(&self) -> &'a [u8] {
         // `at` never passes the end.
         &self.bytes[self.at..]
     }
 
-    /// Checks that nothing is left.
+    /// Checks that no bytes are left.
     ///
     /// # Errors
     /// [`DecodeError::LeftOver`].
@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
     /// Reads an array's header.
     ///
     /// # Errors
-    /// [`DecodeError::NoArray`] if something else is there, [`DecodeError::Truncated`].
+    /// [`DecodeError::NoArray`] if the next value is of another type, [`DecodeError::Truncated`].
     pub fn array_header(&mut self) -> Result<u32, DecodeError> {
         let at = self.at;
         match self.u8(at)? {
@@ -133,11 +133,11 @@ impl<'a> Reader<'a> {
 }
 
 impl Codec {
-    /// Pushes the elements of the array at the reader's position, one by one, and says how many they are: a request's
+    /// Pushes the elements of the array at the reader's position, one by one, and returns their number: a request's
     /// params. Raises when out of memory; run it inside a protected call.
     ///
     /// # Errors
-    /// What is wrong with the bytes. The stack then holds values that are of no use.
+    /// The fault in the bytes. The values on the stack are then useless.
     pub fn decode_array(
         &self,
         stack: Stack<'_>,
@@ -155,7 +155,7 @@ impl Codec {
     /// Pushes the next `count` values. Raises when out of memory; run it inside a protected call.
     ///
     /// # Errors
-    /// As [`decode_array`](Codec::decode_array).
+    /// Like [`decode_array`](Codec::decode_array).
     pub fn decode_values(
         &self,
         stack: Stack<'_>,
@@ -196,7 +196,7 @@ impl Decoder<'_, '_, '_> {
         Ok(slots)
     }
 
-    /// Counts memory that the value at `at` is going to take.
+    /// Counts the memory that the value at `at` will take.
     #[inline]
     fn charge(&mut self, at: usize, bytes: usize) -> Result<(), DecodeError> {
         let limit = self.codec.limits.decoded_bytes_max;
@@ -244,7 +244,7 @@ impl Decoder<'_, '_, '_> {
                 return self.wide(at, bits, marker == 0xcf);
             }
         };
-        // Whatever NaN the peer has: only the canonical one is a number to LuaJIT; others are its own tags.
+        // Any NaN of the peer: only the canonical one is a number to LuaJIT; others are its own tags.
         self.stack
             .push_number(if number.is_nan() { f64::NAN } else { number });
         Ok(())
@@ -341,7 +341,7 @@ impl Decoder<'_, '_, '_> {
         let room =
             unsafe { shim::yue_shim_low_stack() == 0 && ffi::lua_checkstack(self.state, 4) != 0 };
         if !room {
-            // So many levels are what this fiber's stack holds.
+            // This fiber's stack holds no more levels.
             return Err(DecodeError::TooDeep { at, limit: depth });
         }
         self.charge(at, memory::TABLE + bytes_of_memory)
@@ -351,7 +351,7 @@ impl Decoder<'_, '_, '_> {
         // Index 0 has a slot, too.
         let slots = count as usize + 1;
         self.enter(at, count.into(), slots * memory::ARRAY_SLOT, depth)?;
-        // SAFETY: a valid state with room; `count` is below 2^31, for there are that many bytes.
+        // SAFETY: a valid state with room; `count` is below 2^31, because there are at least that many bytes.
         unsafe {
             ffi::lua_createtable(self.state, count as c_int, 0);
             for position in 1..=count {
@@ -410,7 +410,7 @@ impl Decoder<'_, '_, '_> {
         }
     }
 
-    /// Makes room for so many more values on the Lua stack, which holds some 65 000.
+    /// Makes room for `slots` more values on the Lua stack, which holds about 65 000.
     fn check_stack(&self, at: usize, slots: c_int) -> Result<(), DecodeError> {
         // SAFETY: a valid state; it raises nothing.
         match unsafe { ffi::lua_checkstack(self.state, slots) } {

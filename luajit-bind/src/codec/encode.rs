@@ -1,7 +1,7 @@
-//! Lua values to bytes: raw reads, no Lua allocation, no error raised; on a fault the buffer is truncated.
+//! Encoder: Lua values to bytes, with raw reads, no Lua allocation and no errors raised; a fault truncates the buffer.
 //!
 //! The shim flattens a value into a `Slot`, and walks tables by pointer, so nothing is pushed on the Lua stack. The
-//! path of a bad value costs nothing until there is one: it is put together on the way back out of the recursion.
+//! path of a bad value costs nothing until there is one: it is assembled on the way back out of the recursion.
 
 use super::error::{EncodeError, EncodeFault};
 use super::refs::{ID_MAX, NotGiven, Object, ObjectKind, Ref, RefTable};
@@ -12,8 +12,8 @@ use std::ffi::{c_int, c_void};
 use std::fmt::Write;
 use std::{ptr, slice, str};
 
-/// An array may have so many holes more than values: each is a byte in the message, and a table with one large key is
-/// small.
+/// The maximum by which an array's holes may exceed its values: each hole is a byte in the message, and a table with
+/// one large key is small.
 const HOLES_MAX: u32 = 4096;
 
 impl Codec {
@@ -21,7 +21,7 @@ impl Codec {
     /// `label` names them in errors: `args` makes `args[2]`.
     ///
     /// # Errors
-    /// The first value that cannot be encoded. `out` is then as it was, and `refs` has taken its references back.
+    /// The first value that cannot be encoded. `out` is then unchanged, and `refs` has taken its references back.
     ///
     /// # Safety
     /// `state` is a valid state of this codec's VM, on its thread, and `first` is an index of the running function.
@@ -46,7 +46,7 @@ impl Codec {
             // SAFETY: the caller's promise.
             unsafe { shim::yue_shim_slot(state, index, &mut slot) };
             if let Err(trouble) = encoder.value(&slot, None) {
-                // The last comes first, for that is where the table of references looks first.
+                // In reverse order, because the table of references searches from the end.
                 for reference in encoder.given.into_iter().rev() {
                     refs.take_back(reference);
                 }
@@ -60,10 +60,10 @@ impl Codec {
     /// Appends the values from stack index `first` to the top as one array, the form of a request's params.
     ///
     /// # Errors
-    /// As [`encode_values`](Codec::encode_values).
+    /// Like [`encode_values`](Codec::encode_values).
     ///
     /// # Safety
-    /// As [`encode_values`](Codec::encode_values).
+    /// Like [`encode_values`](Codec::encode_values).
     pub unsafe fn encode_array(
         &self,
         state: *mut ffi::lua_State,
@@ -89,8 +89,8 @@ struct Around<'a> {
     outer: Option<&'a Around<'a>>,
 }
 
-/// A fault with the path so far, innermost first. `visible` is how many levels belong in the path: those of a cycle are
-/// named once.
+/// A fault with the path so far, innermost first. `visible` is the number of levels that belong in the path: those of a
+/// cycle are named once.
 struct Trouble {
     fault: EncodeFault,
     steps: Vec<String>,
@@ -134,7 +134,7 @@ struct Encoder<'a> {
     codec: Codec,
     refs: &'a dyn RefTable,
     out: &'a mut Vec<u8>,
-    /// References given in this call, to be taken back if it fails. Allocates nothing while it is empty.
+    /// References made in this call, to be taken back if it fails. Allocates nothing while it is empty.
     given: Vec<Ref>,
 }
 
@@ -218,7 +218,7 @@ impl Encoder<'_> {
         }
         // SAFETY: it reads a thread-local.
         if unsafe { shim::yue_shim_low_stack() } != 0 {
-            // So many levels are what this fiber's stack holds.
+            // This fiber's stack holds no more levels.
             return Err(too_deep(table, around, depth));
         }
         let mut shape = Shape {
@@ -226,7 +226,7 @@ impl Encoder<'_> {
             count: 0,
             sequence: 0,
         };
-        // SAFETY: the table comes from a live slot, and nothing changes it while we walk it.
+        // SAFETY: the table comes from a live slot, and nothing changes it during the walk.
         unsafe { shim::yue_shim_table(table, &mut shape) };
         let is_map = shape.metatable == self.codec.map_mark;
         let is_array = shape.metatable == self.codec.array_mark;
@@ -308,7 +308,7 @@ fn array_length(table: *const GcTable, count: u32) -> Result<u32, Box<Trouble>> 
     Err(Trouble::new(EncodeFault::Refused(fault)))
 }
 
-/// A cycle looks like endless nesting; here it is told apart, once, when the limit is hit.
+/// Distinguishes a cycle from real nesting, which look alike, once the limit is hit.
 #[cold]
 fn too_deep(table: *const GcTable, around: Option<&Around<'_>>, limit: u32) -> Box<Trouble> {
     let mut trouble = Trouble::new(EncodeFault::TooDeep(limit));
@@ -329,7 +329,7 @@ fn too_deep(table: *const GcTable, around: Option<&Around<'_>>, limit: u32) -> B
     trouble
 }
 
-/// A key as it is written in Lua: `.name`, `[7]`, `["odd name"]`.
+/// Formats a key as it is written in Lua: `.name`, `[7]`, `["odd name"]`.
 fn key_text(key: &Slot) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.

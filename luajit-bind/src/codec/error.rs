@@ -1,19 +1,19 @@
-//! What can go wrong in the codec, each with the place where it did.
+//! Errors of the codec, each with its location.
 
-/// A value that cannot be encoded; the buffer is as it was before.
+/// A value that cannot be encoded; the buffer is unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot send {path}: {fault}")]
 pub struct EncodeError {
-    /// Where the value is, as `args[2].items[7]`.
+    /// The path of the value, such as `args[2].items[7]`.
     pub path: String,
-    /// What is wrong with it.
+    /// The fault.
     pub fault: EncodeFault,
 }
 
-/// Why a value cannot be encoded.
+/// The reason why a value cannot be encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeFault {
-    /// The table is inside itself.
+    /// The table contains itself.
     #[error("the table contains itself")]
     Cycle,
     /// More levels of tables than the limit.
@@ -22,21 +22,21 @@ pub enum EncodeFault {
     /// A value of this type has no form on the wire.
     #[error("a {0} has no form on the wire")]
     Unsupported(&'static str),
-    /// The connection takes no function references (the peer is not a yue, or there is no peer).
+    /// The connection takes no function references (the peer is not a yue peer, or there is no peer).
     #[error("a function cannot be passed here: the other side knows no function references")]
     FunctionRefused,
     /// The table of references has no room for one more function: make room, and encode again.
     #[error("there is no memory for another function reference")]
     NoRoom,
-    /// The peer holds as many functions as it may.
+    /// The peer holds the maximum number of functions.
     #[error("the other side would hold more than {0} functions, the limit")]
     TooManyFunctions(usize),
-    /// The table of references says why.
+    /// The reason that the table of references returned.
     #[error("{0}")]
     Refused(&'static str),
 }
 
-/// Bytes that are no good; `at` is the offset of the value in question.
+/// Invalid bytes; `at` is the offset of the faulty value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The bytes end in the middle of a value.
@@ -54,7 +54,7 @@ pub enum DecodeError {
     /// More levels of arrays and maps than the limit.
     #[error("nested deeper than {limit} levels at byte {at}")]
     TooDeep {
-        /// Offset of the array or map that is too much.
+        /// Offset of the array or map that exceeds the limit.
         at: usize,
         /// The limit.
         limit: u32,
@@ -64,12 +64,12 @@ pub enum DecodeError {
         "the values up to byte {at} take more than {limit} bytes of memory, the limit for one message"
     )]
     TooLarge {
-        /// Offset of the value that is too much.
+        /// Offset of the value that exceeds the limit.
         at: usize,
         /// The limit.
         limit: usize,
     },
-    /// Too many map keys have the same hash: a table of them would be slow beyond use.
+    /// Too many map keys have the same hash: a table of them would be unusably slow.
     #[error("the map key at byte {at} collides with too many other keys")]
     Crowded {
         /// Offset of the key.
@@ -84,13 +84,13 @@ pub enum DecodeError {
     /// More values side by side than a Lua stack holds.
     #[error("{count} values are more than a call can take")]
     TooManyValues {
-        /// How many there were.
+        /// The number of values.
         count: u32,
     },
     /// An array was expected.
     #[error("an array was expected at byte {at}")]
     NoArray {
-        /// Offset of what is there instead.
+        /// Offset of the value found instead.
         at: usize,
     },
     /// A malformed reference.
@@ -99,7 +99,7 @@ pub enum DecodeError {
         /// Offset of its body.
         at: usize,
     },
-    /// A reference that nobody knows.
+    /// A reference whose id is unknown.
     #[error("the reference {id} at byte {at} is unknown here")]
     UnknownReference {
         /// Offset of its body.
@@ -112,7 +112,7 @@ pub enum DecodeError {
     LeftOver {
         /// Offset of the first of them.
         at: usize,
-        /// How many.
+        /// The number of bytes.
         count: usize,
     },
 }

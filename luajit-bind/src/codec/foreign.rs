@@ -1,6 +1,6 @@
-//! Ext values of other people's: opaque userdata that go out as they came in.
+//! Foreign ext values: opaque userdata that are encoded as they were received.
 //!
-//! The payload is the type byte, then the bytes. `tostring` describes it; `.type` and `.data` give its parts.
+//! The payload is the type byte, then the bytes. `tostring` describes it; `.type` and `.data` return its parts.
 
 use crate::codec::Codec;
 use crate::stack::Stack;
@@ -20,7 +20,7 @@ pub(super) fn push_metatable(stack: Stack<'_>) {
         ffi::lua_setfield(state, -2, c"__tostring".as_ptr());
         ffi::lua_pushcclosure(state, equals, 0);
         ffi::lua_setfield(state, -2, c"__eq".as_ptr());
-        // Nobody gets at the metatable, so that these functions see only what they expect.
+        // Programs cannot reach the metatable, so these functions receive only values of this type.
         ffi::lua_pushlstring(state, c"ext".as_ptr(), 3);
         ffi::lua_setfield(state, -2, c"__metatable".as_ptr());
     }
@@ -54,7 +54,7 @@ pub(super) unsafe fn parts<'a>(payload: *const c_void, length: usize) -> (i8, &'
     }
 }
 
-/// The parts of the argument at `index`. Raises if it is no userdata.
+/// The parts of the argument at `index`. Raises if it is not a userdata.
 ///
 /// # Safety
 /// Called from a metamethod of the metatable above.

@@ -1,4 +1,4 @@
-//! Lua values to msgpack bytes and back, straight between the Lua stack and a buffer: no tree in between.
+//! Codec between Lua values and msgpack bytes, directly between the Lua stack and a buffer, without a tree in between.
 //!
 //! The mapping:
 //!
@@ -18,8 +18,8 @@
 //! ```
 //!
 //! Encoding reads tables raw: no metamethod runs, nothing is allocated in Lua, nothing can raise. Decoding allocates,
-//! so it may raise (out of memory) and belongs inside a protected call; it checks every length against the bytes that
-//! are there and never panics, whatever they are.
+//! so it may raise (out of memory) and belongs inside a protected call; it checks every length against the available
+//! bytes and never panics, whatever they are.
 
 mod decode;
 mod encode;
@@ -36,22 +36,22 @@ use mlua_sys as ffi;
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
 
-/// How deep arrays and maps may nest, in either direction, unless configured otherwise.
+/// The default nesting limit of arrays and maps, in both directions.
 pub const NESTING_MAX: u32 = 128;
 
 /// The largest message that [`DECODED_BYTES_MAX`] is made for.
 const MESSAGE_BYTES: usize = 4 << 20;
 
-/// How much memory the values of one message may take, unless configured otherwise: eight times the largest message.
-/// An empty array is one byte on the wire and 64 bytes in Lua, so a message's own size says little.
+/// The default memory limit of one message's values: eight times the largest message. An empty array is one byte on the
+/// wire and 64 bytes in Lua, so a message's own size says little.
 pub const DECODED_BYTES_MAX: usize = 8 * MESSAGE_BYTES;
 
-/// What a codec refuses. The same limit on nesting holds in both directions.
+/// The limits of a codec. The nesting limit holds in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How deep arrays and maps may nest in one value.
+    /// The maximum nesting of arrays and maps in one value.
     pub nesting_max: u32,
-    /// How many bytes of memory the values of one message may take, by [`Reader::decoded_bytes`].
+    /// The maximum memory of one message's values, in bytes, by [`Reader::decoded_bytes`].
     pub decoded_bytes_max: usize,
 }
 
@@ -68,24 +68,24 @@ impl Default for Limits {
     }
 }
 
-/// The ext code of everything that is yue's own.
+/// The ext code of all of yue's types.
 pub const EXT_CODE: i8 = 0x59;
 
-/// The codec of one VM: it knows that VM's marker tables.
+/// The codec of one VM, with that VM's marker tables.
 #[derive(Clone, Copy, Debug)]
 pub struct Codec {
     /// The metatable that marks a table as a map.
     map_mark: *const c_void,
     /// The metatable that marks a table as an array.
     array_mark: *const c_void,
-    /// The metatable of foreign ext values, and where the registry has it.
+    /// The metatable of foreign ext values, and its registry reference.
     foreign_mark: *const c_void,
     foreign_ref: c_int,
     limits: Limits,
 }
 
 impl Codec {
-    /// Makes the VM's marker tables and anchors them. Raises.
+    /// Creates the VM's marker tables and anchors them. Raises.
     pub(crate) fn install(stack: Stack<'_>) -> Codec {
         let state = stack.raw();
         // SAFETY: a valid stack, and errors may be raised here.
@@ -144,7 +144,7 @@ impl Codec {
     };
 }
 
-/// Gives the table at `index` one of a codec's marks. May raise.
+/// Sets one of a codec's marks on the table at `index`. May raise.
 fn mark(mark: *const c_void, stack: Stack<'_>, index: c_int) {
     let state = stack.raw();
     // SAFETY: `Stack` promises a valid state; the mark is anchored in the registry and so alive.

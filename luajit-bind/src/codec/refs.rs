@@ -1,4 +1,4 @@
-//! References: how a function crosses a connection without its code.
+//! References: functions that cross a connection without their code.
 //!
 //! On the wire a reference is `ext 0x59` with eight bytes, so that its header is a `fixext 8`:
 //!
@@ -7,20 +7,20 @@
 //!             1 = the sender owns it      2 = the receiver owns it: it comes home
 //! ```
 //!
-//! The codec does not know who is connected to whom. It asks a [`RefTable`], which the layer above keeps per
-//! connection: it gives out ids, counts crossings, and makes a callable of an id that arrives.
+//! The codec does not know the connections. It calls a [`RefTable`], which the layer above keeps per connection: the
+//! table assigns ids, counts crossings, and turns an id that arrives into a callable.
 
 use crate::codec::{DecodeError, EXT_CODE};
 use crate::stack::Stack;
 use std::ffi::c_void;
 
-/// Ids are seven bytes on the wire.
+/// The largest id: seven bytes on the wire.
 pub(crate) const ID_MAX: u64 = (1 << 56) - 1;
 
 const SENDER_OWNS: u8 = 1;
 const RECEIVER_OWNS: u8 = 2;
 
-/// Who runs the function behind a reference, seen from the message that carries it.
+/// The owner of the function behind a reference, seen from the message that carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Owner {
     /// The side that encodes the message.
@@ -32,7 +32,7 @@ pub enum Owner {
 /// A function as it crosses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ref {
-    /// Who runs it.
+    /// The side that runs it.
     pub owner: Owner,
     /// The owner's name for it; at most 2^56 - 1.
     pub id: u64,
@@ -67,43 +67,44 @@ impl Ref {
     }
 }
 
-/// What kind of Lua object the encoder asks about.
+/// The kind of a Lua object that the encoder passes to the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectKind {
-    /// A function of any sort.
+    /// A function of any kind.
     Function,
-    /// A table that has a metatable (it goes as plain data if the table has no reference for it).
+    /// A table that has a metatable (it is sent as plain data if the table of references has no reference for it).
     Table,
     /// A userdata of a type that the codec does not know.
     Userdata,
 }
 
-/// A Lua object by identity. LuaJIT never moves objects, so the address names it for as long as it is alive, which it
-/// is while it is being encoded.
+/// A Lua object by identity. LuaJIT never moves objects, so the address identifies the object while it is alive, which
+/// it is during encoding.
 #[derive(Clone, Copy, Debug)]
 pub struct Object {
     /// What it is.
     pub kind: ObjectKind,
-    /// Its address, as `lua_topointer` gives it (for a userdata: the address of its payload, as `lua_touserdata` does).
+    /// Its address, as `lua_topointer` returns it (for a userdata: the address of its payload, as `lua_touserdata`
+    /// does).
     pub pointer: *const c_void,
     /// Its metatable's address; null for functions and where there is none.
     pub metatable: *const c_void,
-    /// The object as the collector knows it; what [`Exports`](crate::Exports) anchors.
+    /// The collector's object, which [`Exports`](crate::Exports) anchors.
     pub(crate) object: *const c_void,
 }
 
-/// Why an object gets no reference.
+/// The reason why an object gets no reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotGiven {
-    /// The table has no references for such objects. The encoder does what it does without a table: a function or a
-    /// userdata is refused, a table goes as plain data.
+    /// The table has no references for such objects. The encoder acts as if there were no table: a function or a
+    /// userdata is refused, a table is sent as plain data.
     Unknown,
     /// The table must make room first, which it cannot do in the middle of encoding. The message fails with
-    /// [`EncodeFault::NoRoom`](super::EncodeFault::NoRoom); whoever encodes makes room and encodes again.
+    /// [`EncodeFault::NoRoom`](super::EncodeFault::NoRoom); the caller of the encoder makes room and encodes again.
     NoRoom,
-    /// The peer holds as many references as it may: this limit.
+    /// The peer holds the maximum number of references, which is this.
     TooMany(usize),
-    /// Another reason, in words that follow the value's path and a colon.
+    /// Another reason, as a text that follows the value's path and a colon.
     Because(&'static str),
 }
 
@@ -113,18 +114,18 @@ pub trait RefTable {
     /// the crossing. Must not call Lua.
     ///
     /// # Errors
-    /// Why it does not cross.
+    /// The reason why it does not cross.
     fn give(&self, object: Object) -> Result<Ref, NotGiven>;
 
-    /// Takes back a crossing that `give` counted: the message was not encoded after all. Must not call Lua.
+    /// Undoes a crossing that `give` counted: the message was not encoded after all. Must not call Lua.
     fn take_back(&self, reference: Ref);
 
-    /// A reference arrived (its `owner` is told from the message: `Receiver` is we). Pushes exactly one value and
+    /// A reference arrived (the message determines its `owner`: `Receiver` is this side). Pushes exactly one value and
     /// returns true, or pushes nothing and returns false if it is unknown. May raise; no destructor may be alive then.
     fn arrive(&self, stack: Stack<'_>, reference: Ref) -> bool;
 }
 
-/// No references at all: functions are refused in both directions.
+/// A table without references: functions are refused in both directions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoRefs;
 

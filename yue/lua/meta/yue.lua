@@ -1,5 +1,5 @@
 ---@meta yue
--- What editors show of `yue`: LuaCATS stubs of the whole API. They are never run. Point the Lua language server at this
+-- LuaCATS stubs of the whole API of `yue`, for editors. They are never run. Point the Lua language server at this
 -- folder (`"workspace.library": ["…/yue/lua/meta"]`), and it completes and checks. docs/src/lua-api.md explains.
 
 ---@class yue
@@ -9,7 +9,7 @@ local yue = {}
 ---@type string
 yue.version = ''
 
----What runs this: the program, or one of its worker threads.
+---What runs this code: the program, or one of its worker threads.
 ---@type 'main'|'thread'
 yue.mode = 'main'
 
@@ -28,7 +28,7 @@ yue.feature = {}
 yue.args = {}
 
 ---@class yue.Config
----@field timeout number Seconds that a call waits if nothing else says how long. 5 by default.
+---@field timeout number Default seconds that a call waits. 5 by default.
 
 ---@type yue.Config
 yue.config = {}
@@ -39,36 +39,37 @@ yue.const = {}
 
 -- -- Serving and calling -------------------------------------------------------------------------------------------
 
----What may be called: functions and nested tables of them; the name of a file, whose globals they are; or a list.
+---Functions that may be called: functions and nested tables of them; the name of a file, whose globals they are; or a
+---list.
 ---@alias yue.Symbols table|string|(table|string)[]
 
 ---@class yue.Options
 ---@field timeout? number Seconds that a call waits for its answer.
----@field no_cache? boolean open: a connection of one's own.
----@field retry? boolean open: go on trying even if the very first attempt is refused.
----@field reconnect? boolean open: connect again when a link is lost. True by default.
+---@field no_cache? boolean open: a separate connection, not a shared one.
+---@field retry? boolean open: keep trying even if the very first attempt is refused.
+---@field reconnect? boolean open: reconnect when a link is lost. True by default.
 ---@field legacy? boolean open: plain msgpack-rpc, no hello.
 ---@field cancel? boolean Callers may stop handlers that have started. By default those run to their end.
----@field traceback? boolean Errors of handlers take their tracebacks along. By default over unix:// and thread:// only.
----@field message_max? integer Bytes of a message, either way.
----@field nesting_max? integer Arrays and maps inside of each other in one value.
+---@field traceback? boolean Errors of handlers carry their tracebacks. By default over unix:// and thread:// only.
+---@field message_max? integer Bytes of a message, in either direction.
+---@field nesting_max? integer Nesting of arrays and maps in one value.
 ---@field decoded_max? integer Bytes of memory that the values of a received message may take; 8 times `message_max`.
 ---@field in_flight_max? integer Requests that wait or run; and, separately, calls that wait for their answers.
 ---@field held_max? integer Bytes of calls that are held until the connection is up and granted.
 ---@field output_high? integer Bytes waiting to be sent, above which calls and answers wait.
----@field output_max? integer Bytes waiting to be sent, above which nothing is queued that does not wait.
----@field when_full? 'close'|'drop' What a notification above `output_max` does: it ends the connection, or is left out.
----@field rate? { calls: number, burst?: integer } How often the other side may call: a second, and at once.
----@field references_max? integer Functions of ours that the other side may hold.
+---@field output_max? integer Bytes waiting to be sent, above which messages whose sender does not wait are refused.
+---@field when_full? 'close'|'drop' Effect of a notification above `output_max`: the connection ends, or it is dropped.
+---@field rate? { calls: number, burst?: integer } The peer's limit of calls: per second, and at once.
+---@field references_max? integer Functions of this side that the peer may hold.
 ---@field connections_max? integer listen: connections at a time.
 ---@field handlers_max? integer listen: requests that wait or run on all connections.
 ---@field memory_max? integer listen: bytes of input, requests and output on all connections.
----@field message_time? number Seconds in which a message that has begun must go on.
----@field keepalive? number|false tcp: seconds after which a peer that is gone without a word is noticed. 50 by default.
+---@field message_time? number Seconds in which a message that has begun must grow.
+---@field keepalive? number|false tcp: seconds after which a peer that vanished silently is noticed. 50 by default.
 ---@field handshake_timeout? number Seconds that greeting and `__accept` may take.
 
----The procedures of another side: every name, at any depth, can be called. Prefixes of the last name: `async_` (a
----future at once), `timed_` (seconds come first), `notify_` (expects nothing; returns whether it was taken);
+---The procedures of a peer: every name, at any depth, can be called. Prefixes of the last name: `async_` (returns a
+---future at once), `timed_` (seconds come first), `notify_` (expects no answer; returns whether it was queued);
 ---`c['=async_f']` means the name itself. `async_` and `notify_` never wait.
 ---@class yue.Procs
 ---@field [string] yue.Procs
@@ -84,15 +85,15 @@ function yue.listen(addr, options, symbols) end
 
 yue.server = yue.listen
 
----The procedures of the other side at `addr`. Returns at once; the first call connects.
+---The procedures of the peer at `addr`. Returns at once; the first call connects.
 ---@overload fun(addr: string, symbols?: yue.Symbols): yue.Procs
 ---@param addr string
 ---@param options yue.Options?
----@param symbols yue.Symbols? What the other side may call here.
+---@param symbols yue.Symbols? The functions that the peer may call here.
 ---@return yue.Procs
 function yue.open(addr, options, symbols) end
 
----As `open`, but the connection object.
+---Like `open`, but returns the connection object.
 ---@overload fun(addr: string, symbols?: yue.Symbols): yue.Connection
 ---@param addr string
 ---@param options yue.Options?
@@ -109,8 +110,8 @@ function yue.conn(procs) end
 ---@return yue.Connection?
 function yue.peer() end
 
----Seconds that the caller of the running handler still waits, 0 if its time is over; nil if it set no limit, and
----outside of handlers.
+---The remaining seconds of the running handler's caller, 0 if its time has passed; nil if it set no limit, and outside
+---handlers.
 ---@return number?
 function yue.deadline() end
 
@@ -120,13 +121,13 @@ function yue.deadline() end
 ---@return T
 function yue.map(t) end
 
----Marks a table so that it travels as an array, even if places of it are nil. Returns it.
+---Marks a table so that it travels as an array, even if elements of it are nil. Returns it.
 ---@generic T: table
 ---@param t T
 ---@return T
 function yue.array(t) end
 
----Travels as nil, for places of tables. The null of lua-cjson is the same value.
+---Travels as nil, for elements of tables. The null of lua-cjson is the same value.
 ---@type lightuserdata
 yue.null = newproxy()
 
@@ -134,7 +135,7 @@ yue.null = newproxy()
 ---@field closed boolean?
 local Emitter = {}
 
----Calls `fn(...)`, in a fiber of its own, with each event of that name, or of each in the list. Returns `fn`.
+---Calls `fn(...)`, in a new fiber, with each event of that name, or of each in the list. Returns `fn`.
 ---@param events string|string[]
 ---@param fn function
 ---@return function
@@ -145,63 +146,63 @@ function Emitter:bind(events, fn) end
 ---@param fn function?
 function Emitter:unbind(events, fn) end
 
----Waits for the event: `true, payload…`; false when the time (seconds) is over or the emitter was closed.
+---Waits for the event: `true, payload…`; false after `timeout` (seconds) or when the emitter was closed.
 ---@param event string
 ---@param timeout number?
 ---@return boolean, any ...
 function Emitter:wait(event, timeout) end
 
----Tells all that have bound the event or wait for it.
+---Notifies everyone who bound the event or waits for it.
 ---@param event string
 ---@param ... any
 function Emitter:emit(event, ...) end
 
----No more events. To close twice does no harm.
+---Closes the emitter. A second close does no harm.
 function Emitter:close() end
 
----An emitter of the program's own.
+---Creates an emitter for the program.
 ---@return yue.Emitter
 function yue.emitter() end
 
----Events: `open`, `accept`, `close` (with the reason), `timeout`, `full` (a notification was left out).
+---Events: `open`, `accept`, `close` (with the reason), `timeout`, `full` (a notification was dropped).
 ---@class yue.Connection: yue.Emitter
 ---@field procs yue.Procs
----@field namespace table? What the other side may call.
+---@field namespace table? The functions that the peer may call.
 local Connection = {}
 
----@return string # The other side's address.
+---@return string # The peer's address.
 function Connection:addr() end
 
----@return boolean # Whether calls go through at once.
+---@return boolean # Whether calls go out at once.
 function Connection:connected() end
 
----@return table<string, any> # What it has done; `queued_bytes`, that wait to be sent; `methods` of an opened one, as in `Listener:stats`.
+---@return table<string, any> # Its counts; `queued_bytes` wait to be sent; `methods` of an opened one, as in `Listener:stats`.
 function Connection:stats() end
 
----Notifies the other side of the latest state of something: calls its procedure `name` without an answer. While it does
----not keep up, the message waits, and a newer one with the same key takes its place.
+---Notifies the peer of the latest state of something: calls its procedure `name` without an answer. While the peer does
+---not keep up, the message waits, and a newer one with the same key replaces it.
 ---@param key string|number
----@param name string The name as it is, without prefixes.
+---@param name string The literal name, without prefixes.
 ---@param ... any
----@return boolean # Whether it was taken.
+---@return boolean # Whether it was queued.
 function Connection:latest(key, name, ...) end
 
----Adds to what the other side may call.
+---Adds functions that the peer may call.
 ---@param symbols yue.Symbols
 function Connection:import(symbols) end
 
----Emits `accept` (a connection was granted) and `close` (such a one is over), with the connection.
+---Emits `accept` (a connection was granted) and `close` (a granted connection has ended), with the connection.
 ---@class yue.Listener: yue.Emitter
----@field namespace table Reads and changes what may be called.
+---@field namespace table The functions that may be called, to read and to change.
 local Listener = {}
 
----@return string # Where it listens; a port 0 is resolved.
+---@return string # Its address; a port 0 is resolved.
 function Listener:addr() end
 
----@return yue.Connection[] # Those that it accepted and that are open.
+---@return yue.Connection[] # The open ones that it accepted.
 function Listener:connections() end
 
----Adds to what may be called.
+---Adds functions that may be called.
 ---@param symbols yue.Symbols
 function Listener:import(symbols) end
 
@@ -216,7 +217,7 @@ function Listener:import(symbols) end
 ---@field memory integer Bytes.
 ---@field methods table<string, yue.MethodStats>
 
----@return yue.ListenerStats # What its connections use now, and what each method has done.
+---@return yue.ListenerStats # The usage of its connections, and the counts of each method.
 function Listener:stats() end
 
 -- -- Fibers, futures, time -----------------------------------------------------------------------------------------
@@ -224,16 +225,16 @@ function Listener:stats() end
 ---@class yue.Future
 local Future = {}
 
----Calls `fn(ok, ...)` when it is done, in a fiber of its own. Returns the future.
+---Calls `fn(ok, ...)` when it is done, in a new fiber. Returns the future.
 ---@param fn fun(ok: boolean, ...)
 ---@return self
 function Future:on(fn) end
 
----Waits: `true, results…` or `false, error`.
+---Waits: returns `true, results…` or `false, error`.
 ---@return boolean, any ...
 function Future:sync() end
 
----Waits: the results, or raises the error.
+---Waits: returns the results, or raises the error.
 ---@return any ...
 function Future:get() end
 
@@ -266,37 +267,37 @@ function yue.fiber.current() end
 ---@return { fiber: yue.Fiber, name: string?, id: number }[]
 function yue.fiber.list() end
 
----Starts `fn(...)` in a fiber of its own.
+---Starts `fn(...)` in a new fiber.
 ---@param fn function
 ---@param ... any
 ---@return yue.Fiber
 function yue.spawn(fn, ...) end
 
----Waits for all: the first result of each. Raises the error of the first that fails, at once.
+---Waits for all: returns the first result of each. Raises the error of the first that fails, at once.
 ---@param futures yue.Future[]
 ---@return any[]
 function yue.all(futures) end
 
----Waits for the first that is done: its place and its results; or raises its error.
+---Waits for the first that is done: returns its index and its results, or raises its error.
 ---@param futures yue.Future[]
 ---@return integer, any ...
 function yue.any(futures) end
 
----Waits so many seconds; `sleep(0)` lets the others run once.
+---Waits for `seconds`; `sleep(0)` lets the others run once.
 ---@param seconds number
 function yue.sleep(seconds) end
 
----Lets each fiber that is ready run once.
+---Lets each ready fiber run once.
 function yue.yield() end
 
----Runs `fn(...)`; what it waits for raises a TimeoutError once the time is over.
+---Runs `fn(...)`; its waits raise a TimeoutError once the time has passed.
 ---@param seconds number
 ---@param fn function
 ---@param ... any
 ---@return any ...
 function yue.timeout(seconds, fn, ...) end
 
----Runs `fn(...)` untouched by cancels and deadlines.
+---Runs `fn(...)` shielded from cancels and deadlines.
 ---@param fn function
 ---@param ... any
 ---@return any ...
@@ -323,22 +324,22 @@ function yue.signal(number) end
 
 -- -- Threads -------------------------------------------------------------------------------------------------------
 
----Emits `exit` when it is over, with what `pcall(t.join, t)` returns.
+---Emits `exit` when it has ended, with the values that `pcall(t.join, t)` returns.
 ---@class yue.Thread: yue.Emitter
 ---@field name string
 ---@field procs yue.Procs
 local Thread = {}
 
----Waits for its end: what it gave to `exit`, or raises what ended it.
+---Waits for its end: returns the value that it passed to `exit`, or raises its error.
 ---@return any
 function Thread:join() end
 
 ---@class yue.CurrentThread
 ---@field name string
----@field index integer Which of the `-c N` loops this is, from 1.
+---@field index integer The index of this one of the `-c N` loops, from 1.
 local Current = {}
 
----Adds to what others may call (in worker threads).
+---Adds functions that others may call (in worker threads).
 ---@param symbols yue.Symbols
 function Current:import(symbols) end
 
@@ -369,9 +370,9 @@ function yue.thread.count() end
 ---@field type string
 ---@field code integer
 ---@field msg string
----@field bt string? The traceback, the other side's part included.
----@field value any What was raised, if that was no text.
----@field retryable boolean? Whether the call may be made again.
+---@field bt string? The traceback, the peer's part included.
+---@field value any The raised value, if it was not a string.
+---@field retryable boolean? Whether the call can be repeated.
 local Error = {}
 
 ---@param class string|yue.ErrorClass
@@ -388,7 +389,7 @@ function Error:is_a(class) end
 ---@type table<string, yue.ErrorClass>
 yue.errors = {}
 
----The result of the function, or of `catch` if it raised; `finally` runs in any case.
+---Returns the result of the function, or of `catch` if it raised; `finally` always runs.
 ---@param block { [1]: function, catch?: fun(e: yue.Error): any, finally?: function }
 ---@return any ...
 function yue.try(block) end
@@ -403,7 +404,7 @@ local Client = {}
 ---@param result any
 function Client:exit(ok, result) end
 
----Runs `code(client)` until it returns a true value, raises, or `client:exit` is called; closes what it opened.
+---Runs `code(client)` until it returns a true value, raises, or `client:exit` is called; closes everything it opened.
 ---@param code string|fun(client: yue.Client): any
 ---@return any ok, any result
 function yue.client(code) end
@@ -427,7 +428,7 @@ function yue.log.warn(...) end
 ---@param ... any
 function yue.log.error(...) end
 
----Prints values, tables with all that is in them.
+---Prints values, tables with all their contents.
 ---@param ... any
 function yue.pp(...) end
 
