@@ -79,9 +79,9 @@ lua_State *yue_shim_resumed_by(lua_State *L)
 }
 
 /*
-** Marks a lua_State that was made to be lent to fibers (Vm::thread). A C module may keep the state of its first call and
-** call back on it later, from another fiber, when that state runs a third one or waits in the pool. The collector keeps
-** this bit and does not use it.
+** Marks a lua_State that was made to be lent to fibers (Vm::thread). A C module may keep the state of its first call,
+** and call back on it later, from another fiber, when that state runs a third one or waits in the pool. The collector
+** keeps this bit and does not use it.
 */
 #define MADE_FOR_FIBERS 0x80
 
@@ -639,8 +639,8 @@ static Node *main_node(const GCtab *t, cTValue *key)
 
 /*
 ** table[key] = value, for the three values on top of the stack; the latter two are popped. A nil value is not stored.
-** `steps` is the number of nodes that the rest of the message may walk. The table should have been made with room for all its
-** pairs, so that it is never rehashed. Raises when out of memory.
+** `steps` is the number of nodes that the rest of the message may walk. The table should have been made with room for
+** all its pairs, so that it is never rehashed. Raises when out of memory.
 */
 int yue_shim_map_set(lua_State *L, uint32_t *steps)
 {

@@ -135,8 +135,7 @@ size_t yue_shim_traceback(YueFiber *f, char *out, size_t room)
   return (size_t)(t.at - out);
 }
 
-/* Pushes copies of the first values of the function that a fiber waits in; returns their number. There is room for
- * them. */
+/* Pushes copies of the first values of the function that a fiber waits in; returns their number. There must be room. */
 int yue_shim_arguments(YueFiber *f, lua_State *to, int count)
 {
   lua_State *L = f->inside;
