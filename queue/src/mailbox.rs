@@ -25,9 +25,9 @@ use crate::{
 };
 use std::fmt;
 
-/// How often a dropped receiver waits for producers that hold a ticket, before it leaves their values to the last
-/// sender. Such a producer is a few instructions from its store, so all the waits are used only if one hangs in its own
-/// iterator.
+/// The number of times that a dropped receiver waits for producers that hold a ticket, before it leaves their values to
+/// the last sender. Such a producer is a few instructions from its store, so all the waits are used only if one hangs
+/// in its own iterator.
 const WAITS_FOR_LATE_PRODUCERS: u32 = if cfg!(loom) { 1 } else { 1100 };
 
 /// Creates an unbounded queue with many producers and one consumer.

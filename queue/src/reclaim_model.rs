@@ -56,7 +56,7 @@ impl<T> Graveyard<T> {
         state.pins_made += 1;
         state.pinned.push(number);
         drop(state);
-        // As in crossbeam: what is loaded under the pin is no older than the pin.
+        // As in crossbeam: a value loaded under the pin is at least as new as the pin.
         fence(Ordering::SeqCst);
         Pin {
             number,
@@ -64,7 +64,7 @@ impl<T> Graveyard<T> {
         }
     }
 
-    /// As in `reclaim.rs`.
+    /// Like `reclaim.rs`.
     ///
     /// # Safety
     ///

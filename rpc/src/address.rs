@@ -56,7 +56,7 @@ pub struct AddressError {
     pub address: String,
     /// The position of the fault, in characters (not bytes).
     pub at: usize,
-    /// What is wrong.
+    /// The fault.
     pub reason: &'static str,
 }
 

@@ -17,7 +17,7 @@ pub(crate) const BUFFER_BYTES: usize = 64 * 1024;
 /// Larger buffers are freed, so that one big message does not hold its memory forever.
 const KEEP_BYTES_MAX: usize = 256 * 1024;
 
-/// How many empty buffers a loop keeps.
+/// The number of empty buffers that a loop keeps.
 const KEEP_COUNT_MAX: usize = 64;
 
 thread_local! {
@@ -144,7 +144,7 @@ impl Response {
         &self.segment.bytes()[self.start as usize..self.end as usize]
     }
 
-    /// How many values there are.
+    /// The number of values.
     #[inline]
     pub fn count(&self) -> u32 {
         self.count

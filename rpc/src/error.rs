@@ -194,7 +194,7 @@ pub enum Error {
 pub struct LocalError {
     /// The node of the error tree.
     pub kind: ErrorKind,
-    /// What happened, and what to do about it.
+    /// A description of the failure, and of the remedy.
     pub message: String,
     /// Whether the call can be repeated without the risk that it runs twice.
     pub retryable: bool,
@@ -240,7 +240,7 @@ impl Error {
         }
     }
 
-    /// What happened.
+    /// The message that describes the failure.
     pub fn message(&self) -> String {
         match self {
             Error::Local(error) => error.message.clone(),

@@ -194,7 +194,7 @@ impl Listener {
         self.inner.sessions.borrow().values().cloned().collect()
     }
 
-    /// What the connections use at this moment.
+    /// The present usage of the connections.
     pub fn usage(&self) -> Usage {
         self.inner.accounts.usage()
     }

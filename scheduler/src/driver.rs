@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-/// How long a [`Driver::turn`] may block.
+/// The time that a [`Driver::turn`] may block.
 ///
 /// ```
 /// use yue_scheduler::{Driver, Instant, SleepDriver, Wait};

@@ -85,7 +85,7 @@ fn index_function() -> ffi::lua_CFunction {
 }
 
 unsafe extern "C-unwind" fn index(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: a metamethod of ours; nothing here has a destructor.
+    // SAFETY: a metamethod of this metatable; nothing here has a destructor.
     unsafe {
         let Some((code, body)) = argument(state, 1) else {
             return 0;

@@ -82,7 +82,7 @@ pub enum ObjectKind {
 /// it is during encoding.
 #[derive(Clone, Copy, Debug)]
 pub struct Object {
-    /// What it is.
+    /// The kind of the object.
     pub kind: ObjectKind,
     /// Its address, as `lua_topointer` returns it (for a userdata: the address of its payload, as `lua_touserdata`
     /// does).

@@ -221,13 +221,13 @@ pub fn error_response(out: &mut Vec<u8>, msgid: u32, value: impl Encoder) -> Res
 pub struct ErrorValue<'a> {
     /// The number of the type.
     pub code: i64,
-    /// What happened.
+    /// The message.
     pub message: &'a str,
     /// The type's name.
     pub type_name: &'a str,
     /// Whether the call can be repeated without the risk that it runs twice.
     pub retryable: bool,
-    /// Where it happened.
+    /// The traceback.
     pub traceback: Option<&'a str>,
     /// The raised value in msgpack (one value), if it was not a string.
     pub value: Option<&'a [u8]>,

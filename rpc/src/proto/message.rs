@@ -17,7 +17,7 @@ pub enum Method<'a> {
 /// Arguments: a number of values, one after another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Params<'a> {
-    /// How many values.
+    /// The number of values.
     pub count: u32,
     /// Their bytes, without the header of the array that holds them.
     pub bytes: &'a [u8],
@@ -47,7 +47,7 @@ pub enum Message<'a> {
         error: Option<&'a [u8]>,
         /// The results' bytes, one after another.
         result: &'a [u8],
-        /// How many results there are; 1 without a fifth element.
+        /// The number of results; 1 without a fifth element.
         count: u32,
     },
     /// `[2, method, params]`: a request that nobody answers.

@@ -11,7 +11,7 @@ use std::rc::Weak;
 /// The approximate cost of a handler beside its arguments: the pages of its stack and its Lua state.
 pub(super) const HANDLER_BYTES: usize = 8192;
 
-/// When the memory in use reaches this multiple of the limit, even sessions that hold little must wait.
+/// The emergency limit, as a multiple of the memory limit: above it even sessions that hold little must wait.
 const EMERGENCY: usize = 4;
 
 /// The number of connections above the limit that are accepted only to be refused with a reason. Further ones are

@@ -1,5 +1,5 @@
 //! Calls that wait for the link to come up and be granted. They are complete except for what only the link decides:
-//! msgid, remaining time, and the references among the arguments, which are counted when they go on the wire. Timed
+//! msgid, remaining time, and the references among the arguments, which are counted when the call is written. Timed
 //! notifications that wait for room in the output (`backlog.rs`) wait in the same form.
 
 use super::Inner;
@@ -54,8 +54,8 @@ impl Default for QueuedCalls {
     }
 }
 
-/// Exists while an encoder runs whose message does not go on the wire yet. If the encoder panics, dropping this returns
-/// its references.
+/// Exists while an encoder runs whose message is not written yet. If the encoder panics, dropping this returns its
+/// references.
 struct Holding<'a>(&'a Inner);
 
 impl<'a> Holding<'a> {

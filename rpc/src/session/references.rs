@@ -3,7 +3,7 @@
 //! The program names one of its functions by a *token*; the peer gets an *id* for it. Each crossing adds one to the
 //! id's count, and `$yue/release` returns crossings. With the last one, or with the link, the program is notified that
 //! the token is free. The ids of each link begin at a random number, so an id of an earlier link finds nothing. The
-//! exports of a queued call are kept apart until the call goes on the wire.
+//! exports of a queued call are kept apart until the call is written.
 //!
 //! A release takes effect after everything that the peer sent before it: see `era.rs`. A function that a decoder finds
 //! belongs to the link that its message came over ([`LinkNumber`]), whichever link is up when it decodes.
@@ -160,7 +160,7 @@ impl References {
         std::mem::take(&mut self.in_message)
     }
 
-    /// A held call goes on the wire: its exports count from now on.
+    /// A held call is written: its exports count from now on.
     pub(super) fn export_held(&mut self, exports: &[(u64, u64)]) {
         for (id, _) in exports {
             if let Some(export) = self.exports.get_mut(id) {

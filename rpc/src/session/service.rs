@@ -423,11 +423,11 @@ pub struct Failure {
     pub code: i64,
     /// The type's name.
     pub type_name: String,
-    /// What happened.
+    /// The message.
     pub message: String,
     /// Whether the call can be repeated without the risk that it runs twice.
     pub retryable: bool,
-    /// Where it happened.
+    /// The traceback.
     pub traceback: Option<String>,
     /// The raised value in msgpack (one value), if it was not a string.
     pub value: Option<Vec<u8>>,

@@ -47,7 +47,7 @@ impl Default for SocketOptions {
     }
 }
 
-/// Has the kernel probe a silent link, and break it when nothing comes back for `within`.
+/// Makes the kernel probe a silent link, and break it when nothing comes back for `within`.
 fn set_keepalive(stream: &TcpStream, within: Duration) -> io::Result<()> {
     // Probes begin after two fifths of the time, and divide the rest. The kernel counts in whole seconds.
     let seconds = |part: u64| Duration::from_secs((within.as_secs() * part / 5).max(1));

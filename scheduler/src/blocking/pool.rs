@@ -55,7 +55,7 @@ pub struct BlockingLimits {
     /// another must not find the pool full, so the limit is high; but each thread costs a stack and some work of the
     /// system's scheduler.
     pub threads: usize,
-    /// How long a thread waits for more work before it ends. The default is ten seconds.
+    /// The time that a thread waits for more work before it ends. The default is ten seconds.
     pub idle: Duration,
 }
 
@@ -99,7 +99,7 @@ pub struct BlockingCounters {
     pub threads: usize,
     /// Closures that are running.
     pub running: usize,
-    /// Of these, the detached ones, whose fiber was stopped and waits no more.
+    /// The detached ones among them, whose fiber was stopped and waits no more.
     pub left: usize,
     /// Closures that no thread has taken yet.
     pub queued: usize,

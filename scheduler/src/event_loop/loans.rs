@@ -32,9 +32,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// How long the end of a loop waits for its operations after cancelling them once more.
+/// The time that the end of a loop waits for its operations after cancelling them once more.
 const DRAIN: Duration = Duration::from_millis(500);
-/// How long the end of the thread waits for loans, as a multiple of the loop's `stop_grace`.
+/// The time that the end of the thread waits for loans, as a multiple of the loop's `stop_grace`.
 const THREAD_END_GRACES: u32 = 5;
 /// Interval between checks of the outstanding loans.
 const CHECK_EVERY: Duration = Duration::from_millis(1);

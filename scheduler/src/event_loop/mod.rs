@@ -53,7 +53,7 @@ use std::ptr;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What a loop does before it sleeps, when nothing can run.
+/// The action of a loop before it sleeps, when nothing can run.
 ///
 /// ```
 /// use std::time::Duration;
@@ -114,14 +114,14 @@ pub struct Config {
     pub stacks: StackConfig,
     /// The source of time. With [`Clock::Manual`] the program ticks the loop by hand; drivers still wait in real time.
     pub clock: Clock,
-    /// What the loop does before it sleeps.
+    /// The action of the loop before it sleeps.
     pub spin: Spin,
-    /// How many fibers run before the loop polls its driver again.
+    /// The number of fibers that run before the loop polls its driver again.
     pub fibers_per_tick: u32,
-    /// How long the main fiber may continue after a shutdown was requested, before everything is cancelled. `None`:
-    /// without a limit.
+    /// The time that the main fiber may continue after a shutdown was requested, before everything is cancelled.
+    /// `None`: without a limit.
     pub grace: Option<Duration>,
-    /// How long cancelled fibers may take to end at shutdown; they get the same time again after their shields are
+    /// The time that cancelled fibers have to end at shutdown; they get the same time again after their shields are
     /// removed. If fibers had to be abandoned and the kernel or the blocking pool still uses memory that they lent, the
     /// end of the loop's thread waits five times as long for that, and then aborts the process.
     pub stop_grace: Duration,
@@ -216,13 +216,13 @@ pub(crate) struct Inner {
     pub(crate) stacks: StackPool,
     queue: RunQueue,
     running: Cell<*const Header>,
-    /// When the pool of stacks is trimmed next.
+    /// The time of the next trim of the pool of stacks.
     trim_at: Cell<Instant>,
     /// Fibers whose state is [`State::Parked`].
     parked: Cell<usize>,
     /// The clock reading of this tick. For bookkeeping only.
     tick_time: Cell<TickTime>,
-    /// When the last tick began. The driver cannot have polled for completions longer ago than this.
+    /// The time at which the last tick began. The driver cannot have polled for completions longer ago than this.
     began: Cell<TickTime>,
     clock: Clock,
     spin: Spin,
@@ -241,7 +241,7 @@ pub(crate) struct Inner {
     /// The remaining fibers have been abandoned; no more can be spawned.
     ended: Cell<bool>,
     shutdown: Cell<bool>,
-    /// When the main fiber's grace period ends. Set when a shutdown is requested.
+    /// The end of the main fiber's grace period. Set when a shutdown is requested.
     grace_ends: Cell<Instant>,
     grace: Option<Duration>,
     pub(crate) shutdown_waiters: ShutdownWaiters,
@@ -254,8 +254,8 @@ pub(crate) struct Inner {
     wakes_local: Cell<u64>,
     wakes_remote: Cell<u64>,
     messages: Cell<u64>,
-    /// How long each fiber ran while timing was on, indexed by the number of its header. Each entry has the generation
-    /// it belongs to.
+    /// The run time of each fiber while timing was on, indexed by the number of its header. Each entry has the
+    /// generation it belongs to.
     run_times: RefCell<Vec<(u32, u64)>>,
     _alternate_stack: Option<Rc<crate::stack::AlternateStack>>,
 }

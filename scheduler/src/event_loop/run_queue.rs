@@ -35,7 +35,8 @@ struct Fifo {
     prefetched: Cell<u32>,
 }
 
-/// How many fibers with deep frames are prefetched together. Each has its stack on a separate page, for which the
+/// The number of fibers with deep frames that are prefetched together. Each has its stack on a separate page, for which
+/// the
 /// processor must walk the page tables. It has several walkers, which work in parallel on requests issued together;
 /// requests issued one by one are waited for one by one. With 1 000 Lua fibers that call through one connection,
 /// prefetching together made 1.42 M calls/s, one by one 1.28; with 1 000 that echo over TCP it is 7 % more messages.
@@ -133,7 +134,7 @@ pub(super) struct RunQueue {
     outside_normal: Cell<usize>,
     high: Fifo,
     low: Fifo,
-    /// What is left of each class's budget.
+    /// The rest of each class's budget.
     budgets: Cell<[u32; 3]>,
 }
 

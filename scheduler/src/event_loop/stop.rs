@@ -17,10 +17,10 @@ use std::cell::Cell;
 use std::mem;
 use std::time::Duration;
 
-/// How long a stopping loop waits in its driver before it reads the clock again.
+/// The time that a stopping loop waits in its driver before it reads the clock again.
 const STOP_PAUSE: Duration = Duration::from_millis(10);
 
-/// What a loop left behind at shutdown. All zero for a program whose fibers cooperate.
+/// Fibers and operations that a loop left behind at shutdown. All zero for a program whose fibers cooperate.
 ///
 /// ```
 /// use std::time::Duration;

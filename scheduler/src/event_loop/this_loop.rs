@@ -175,7 +175,7 @@ pub fn describe(id: FiberId) -> Vec<String> {
 }
 
 /// The record that a switch hook keeps for a fiber of the loop that is not running: see
-/// [`SwitchHook::record`](crate::SwitchHook::record). Null if there is none. Valid until the loop goes on.
+/// [`SwitchHook::record`](crate::SwitchHook::record). Null if there is none. Valid until the loop continues.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, current_id, this_loop};

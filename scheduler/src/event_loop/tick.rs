@@ -16,23 +16,23 @@ use std::time::Duration;
 /// keep fibers and timers from running.
 const INBOX_PER_TICK: u32 = 1024;
 
-/// How many fibers run between two readings of the clock, which keep the tick within its time.
+/// The number of fibers between two readings of the clock, which keep the tick within its time.
 const CHECK_CLOCK_EVERY: u32 = 64;
 
-/// How many fibers run between two checks of the inbox; otherwise fibers that only yield could delay a caller on
+/// The number of fibers between two checks of the inbox; otherwise fibers that only yield could delay a caller on
 /// another thread by a full tick. An empty check costs one load that hits the local cache.
 const CHECK_INBOX_EVERY: u32 = 16;
 
 /// Messages that each of these checks takes: no more than the fibers that ran since the last one.
 const INBOX_PER_CHECK: u32 = CHECK_INBOX_EVERY;
 
-/// How long a tick runs fibers before it polls I/O and timers again.
+/// The time that a tick runs fibers before it polls I/O and timers again.
 const TICK_MAX: Duration = Duration::from_millis(1);
 
-/// How late a timer may be before completions are processed first.
+/// The lateness of a timer above which completions are processed first.
 const LATE: Duration = Duration::from_millis(1);
 
-/// How many rounds of end-of-tick callbacks one tick runs, when callbacks register callbacks.
+/// The number of rounds of end-of-tick callbacks in one tick, when callbacks register callbacks.
 const TICK_END_ROUNDS: u32 = 4;
 
 /// The state that a tick leaves a loop in.

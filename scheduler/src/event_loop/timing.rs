@@ -9,7 +9,7 @@ use crate::time::wheel::Node;
 use crate::time::{Clock, Instant, TickTime};
 use std::time::Duration;
 
-/// How often the pool of stacks is trimmed. A stack that was unused for that long returns its memory.
+/// The interval at which the pool of stacks is trimmed. A stack that was unused for that long returns its memory.
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause before the next round, when there is more to return than one round does.
 const TRIM_AGAIN_AFTER: Duration = Duration::from_millis(10);
@@ -25,8 +25,8 @@ impl Inner {
         self.trim_at.set(self.clock.read().saturating_add(pause));
     }
 
-    /// When an idle loop should wake up to trim its stacks. Virtual time stands still meanwhile, so with a manual clock
-    /// it never does.
+    /// The time at which an idle loop should wake up to trim its stacks. Virtual time stands still meanwhile, so with a
+    /// manual clock it never does.
     pub(super) fn next_trimming(&self) -> Instant {
         if matches!(self.clock, Clock::System) && self.stacks.needs_trimming() {
             self.trim_at.get()

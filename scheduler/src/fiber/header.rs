@@ -101,7 +101,7 @@ pub(crate) struct Header {
     pub(crate) context: ContextSlot,
     /// The reason of the current or last wait.
     pub(crate) reason: Cell<PackedStr>,
-    /// When the fiber began to wait or, if it does not wait, when it became runnable.
+    /// The time at which the fiber began to wait or, if it does not wait, became runnable.
     pub(crate) since: Cell<TickTime>,
     pub(crate) extra: Cell<Option<Box<Extra>>>,
     pub(crate) location: Cell<&'static Location<'static>>,

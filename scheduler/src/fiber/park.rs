@@ -19,7 +19,7 @@ use crate::event_loop::{Inner, Message, current_fiber, registry, try_with_loop, 
 use crate::time::Instant;
 use std::marker::PhantomData;
 
-/// How a wait with a time limit ended.
+/// The end of a wait with a time limit.
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, Wakeup, now, park_until, prepare_park};
@@ -285,7 +285,7 @@ pub fn park_until(reason: &'static str, at: Option<Instant>) -> Result<Wakeup, S
 /// refusal yet; the caller reports it with [`refuse_call`] when it returns the error.
 ///
 /// [`timeout`](crate::timeout) drops a result only if its deadline refused a call. An operation that is cancelled and
-/// then waited for uses this function: if it completed all the same, nothing was refused.
+/// then waited for uses this function: if it completed anyway, nothing was refused.
 ///
 /// ```
 /// use yue_scheduler::{
@@ -409,7 +409,7 @@ fn suspend_parked(
 /// ```
 ///
 /// # Errors
-/// [`Stopped`] when the fiber was cancelled or a deadline has passed. It has yielded all the same.
+/// [`Stopped`] when the fiber was cancelled or a deadline has passed. It has yielded anyway.
 ///
 /// # Panics
 /// When called outside a fiber, or where suspension is forbidden.

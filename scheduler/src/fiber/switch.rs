@@ -75,7 +75,7 @@ fn saved_pointer() -> Option<usize> {
     })
 }
 
-/// How the switch appears in backtraces: a part of its files' paths, and the beginning of its functions' names.
+/// The frames of the switch in backtraces: a part of its files' paths, and the beginning of its functions' names.
 pub(crate) const FRAMES: (&str, &str) = ("/corosensei-", "corosensei::");
 
 /// Reads the registers that the switch saved at `saved`.

@@ -42,7 +42,7 @@ const NOTE_MAX: usize = 4096;
 /// Bytes of a fiber's name that are kept.
 const NAME_MAX: usize = 64;
 
-/// How often an asker looks whether it is done.
+/// The interval at which an asker checks whether it is done.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_micros(200);
 
 const NO_ANSWER: &str =
@@ -61,7 +61,7 @@ struct Place(UnsafeCell<Noted>);
 // SAFETY: the states above say who may touch it.
 unsafe impl Sync for Place {}
 
-/// What the handler writes down.
+/// The record that the handler writes.
 struct Noted {
     registers: Registers,
     copied: usize,
@@ -94,12 +94,12 @@ impl Noted {
     };
 }
 
-/// What a thread was found at.
+/// The capture of a thread.
 pub(crate) struct Capture {
     pub(crate) fiber: Option<FiberId>,
     pub(crate) name: Option<String>,
     pub(crate) location: Option<&'static Location<'static>>,
-    /// What a layer above says of the code that runs: the lines of Lua.
+    /// The note of a layer above on the code that runs: the lines of Lua.
     pub(crate) note: Option<String>,
     pub(crate) copy: StackCopy,
 }
@@ -122,7 +122,7 @@ pub(crate) struct Capture {
 /// ```
 pub type Probe = unsafe extern "C" fn(context: *mut c_void, text: *mut u8, bytes: usize) -> usize;
 
-/// Has the watchdog and the report ask `probe` as well, when they look at a thread that runs: for a layer that runs
+/// Makes the watchdog and the report call `probe` as well, when they examine a thread that runs: for a layer that runs
 /// code of another language on fibers.
 ///
 /// ```standalone_crate
@@ -291,7 +291,7 @@ unsafe fn note(noted: &mut Noted, context: *mut c_void) {
     }
 }
 
-/// Where the stack ends that the thread runs on: that of its fiber, or its own. The same as the pointer (nothing to
+/// The end of the stack that the thread runs on: that of its fiber, or its own. The same as the pointer (nothing to
 /// copy) if it is neither.
 fn stack_end(pointer: usize, fiber: Option<&SignalView>) -> usize {
     let (fiber_start, fiber_end) = fiber.map_or((0, 0), |fiber| {

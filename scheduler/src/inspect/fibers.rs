@@ -85,18 +85,18 @@ pub struct FiberInfo {
     pub name: Option<Box<str>>,
     /// The fiber's state.
     pub state: FiberState,
-    /// What the fiber waits for or, if it does not wait, what it last waited for. Empty if it never waited.
+    /// The reason of the wait or, if the fiber does not wait, of its last wait. Empty if it never waited.
     pub reason: &'static str,
-    /// How long the fiber has been waiting or, if it does not wait, how long it has been runnable. As exact as a tick.
+    /// The time that the fiber has been waiting or, if it does not wait, has been runnable. As exact as a tick.
     pub duration: Duration,
-    /// Where the fiber was spawned.
+    /// The location of the spawn.
     pub location: &'static Location<'static>,
-    /// What the fiber runs, if the location does not show it: for a waiting Lua fiber, its outermost Lua function, as
-    /// `file.lua:line`. See [`SwitchHook::origin`](crate::SwitchHook::origin).
+    /// The function that the fiber runs, if the location does not show it: for a waiting Lua fiber, its outermost Lua
+    /// function, as `file.lua:line`. See [`SwitchHook::origin`](crate::SwitchHook::origin).
     pub origin: Option<Box<str>>,
-    /// How often the fiber was switched to, modulo 2^32.
+    /// The number of switches to the fiber, modulo 2^32.
     pub switches: u32,
-    /// How long the fiber ran while [`set_timing`](super::set_timing) was on.
+    /// The time that the fiber ran while [`set_timing`](super::set_timing) was on.
     pub run_time: Option<Duration>,
     /// The earliest deadline that the fiber is under.
     pub deadline: Option<Instant>,

@@ -1,4 +1,4 @@
-//! Interrupting threads that run code of another language: at the end of a program, when their time is over.
+//! Interrupting threads that run code of another language: at the end of a program, when their time has passed.
 //!
 //! ```text
 //!   asker:    a place for each thread: 0 ──▶ its number ── tgkill ─ ─ ─ waits ─ ─ ─ ─ ─ ─ ─ ─▶ 0: interrupted
@@ -28,8 +28,8 @@ static PLACES: [AtomicI32; AT_ONCE] = [const { AtomicI32::new(0) }; AT_ONCE];
 static ARGUMENT: AtomicUsize = AtomicUsize::new(0);
 static INTERRUPTION: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
-/// What [`interrupt_threads`] has a thread do, in a signal handler: no allocation, no lock, and nothing that may be
-/// half-done can be relied on. It gets the number that `interrupt_threads` was given.
+/// The function that [`interrupt_threads`] runs in a thread, in a signal handler: it must not allocate, take a lock, or
+/// rely on data that may be half changed. Its argument is the number passed to `interrupt_threads`.
 pub type Interruption = unsafe extern "C" fn(argument: usize);
 
 /// Sets what [`interrupt_threads`] does: for a layer that runs code of another language on fibers, and can end it.
@@ -42,8 +42,8 @@ pub unsafe fn set_interruption(interruption: Interruption) {
 }
 
 /// Interrupts threads of this process, by their numbers, with the signal that the watchdog uses; what was set by
-/// [`set_interruption`] runs there. Returns how many have run it: when all have, or when `patience` is over. Those that
-/// have not by then are left alone: they are gone, block the signal, or got no processor.
+/// [`set_interruption`] runs there. Returns how many have run it: when all have, or when `patience` has passed. Those
+/// that have not by then are left alone: they have ended, block the signal, or got no processor.
 ///
 /// # Errors
 /// Why no thread can be interrupted at all.

@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{mem, ptr};
 
-/// How long a loop may take to reply before it counts as held.
+/// The time that a loop has to reply before it counts as held.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Most groups shown per loop.
 const GROUPS_MAX: usize = 64;
@@ -296,10 +296,10 @@ pub fn report_on(signal: i32) -> io::Result<()> {
 
 type Make = Box<dyn Fn() -> String + Send>;
 
-/// What makes the text of a report.
+/// The function that makes the text of a report.
 static MAKE: Mutex<Option<Make>> = Mutex::new(None);
 
-/// As [`report_on`], but what is written is what `make` returns, which is called on a thread of its own.
+/// Like [`report_on`], but writes the text that `make` returns, which is called on a separate thread.
 ///
 /// ```
 /// use yue_scheduler::inspect;

@@ -90,7 +90,7 @@ pub(crate) struct Vitals {
     values: [AtomicU64; VALUES],
     /// Twice the number of ticks, plus one while the loop is inside a tick and does not wait for the kernel.
     beat: AtomicU64,
-    /// How often the watchdog found the loop held.
+    /// The number of times that the watchdog found the loop held.
     pub(crate) held: AtomicU64,
     pub(crate) tick_duration: Histogram,
     pub(crate) run_latency: Histogram,

@@ -23,7 +23,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// How long the watchdog waits for the capture of a thread.
+/// The time that the watchdog waits for the capture of a thread.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(250);
 /// A loop that stays held is reported again when it has been held this many times as long.
 const AGAIN_AFTER: u32 = 8;
@@ -68,13 +68,13 @@ pub struct HeldLoop {
     pub loop_id: u32,
     /// The name of its thread.
     pub thread: Box<str>,
-    /// How long it has been held, at least.
+    /// The time that it has been held, at least.
     pub duration: Duration,
     /// The running fiber; `None` if a callback runs, or if the fiber could not be determined.
     pub fiber: Option<FiberId>,
     /// The fiber's name.
     pub name: Option<String>,
-    /// Where the fiber was spawned.
+    /// The location of the fiber's spawn.
     pub location: Option<&'static Location<'static>>,
     /// The note of the layer above on the running code: its Lua lines.
     pub note: Option<String>,
@@ -302,7 +302,7 @@ fn check_loop(seen: &mut HashMap<u32, Seen>, shared: &Shared, threshold: Duratio
     }
     known.report_at = age * AGAIN_AFTER;
     let held = HeldLoop::capture(shared, age);
-    // If the tick ended meanwhile, it held the loop too long all the same, but the capture shows something else.
+    // If the tick ended meanwhile, it held the loop too long anyway, but the capture shows something else.
     if shared.vitals().working_on() == Some(tick) {
         report(&held);
     }

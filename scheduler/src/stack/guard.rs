@@ -127,7 +127,7 @@ impl Guard {
     }
 }
 
-/// How many more stacks of this process `mprotect` may guard.
+/// The number of further stacks of this process that `mprotect` may guard.
 fn mprotect_budget() -> &'static AtomicUsize {
     static LEFT: OnceLock<AtomicUsize> = OnceLock::new();
     LEFT.get_or_init(|| AtomicUsize::new(protect_limit()))

@@ -347,7 +347,7 @@ pub enum Enlisted {
 pub trait Source {
     type Policy: Policy;
     type State;
-    /// What a waiter brings, and what it gets.
+    /// The value that a waiter brings, and the one that it gets.
     type Slot;
     type Output;
     /// The reason that listings show for a fiber that waits here.
@@ -438,7 +438,7 @@ impl<S: Source> Queued<'_, S> {
     }
 }
 
-/// How a wait in a queue ended.
+/// The end of a wait in a queue.
 enum End<T> {
     Given(T),
     Stopped(Stopped, T),

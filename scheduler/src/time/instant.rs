@@ -67,7 +67,8 @@ fn read_clock(clock: libc::clockid_t) -> Instant {
     Instant(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
-/// How far the kernel's coarse clock may lag behind the exact one: one kernel tick, of which a second has at least 100.
+/// The maximum lag of the kernel's coarse clock behind the exact one: one kernel tick, of which a second has at least
+/// 100.
 const COARSE_LAG: Duration = Duration::from_millis(10);
 
 /// From this length on, a time limit may be off by [`COARSE_LAG`], at most a hundredth of it.

@@ -40,14 +40,14 @@ const TICK_SHIFT: u32 = 10;
 const UNARMED: u8 = u8::MAX;
 /// The level of a node that waits in the array of due timers.
 const DUE: u8 = u8::MAX - 1;
-/// How many due timers ahead a node is prefetched. With 4, firing takes 10 % longer; with 16, no less.
+/// The number of due timers by which a prefetch is ahead. With 4, firing takes 10 % longer; with 16, no less.
 const PREFETCH_AHEAD: usize = 8;
 /// Capacity of the array of due timers that is kept after they have fired.
 const DUE_KEPT: usize = 1024;
 /// The last deadline that has a tick. Later ones, including `Instant::NEVER`, are treated like it.
 const LATEST_NS: u64 = u64::MAX - (1 << TICK_SHIFT);
 const LATEST_TICK: u64 = LATEST_NS.div_ceil(1 << TICK_SHIFT);
-/// How many timers of the next slot are examined to find the exact deadline, instead of the slot's beginning.
+/// The number of the next slot's timers that are examined for the exact deadline, instead of the slot's beginning.
 const EXACT_SCAN: usize = 8;
 
 /// The owner of a node, by which the loop decides what to do when it fires.
