@@ -346,7 +346,7 @@ static void add_interpreted(Text *t, lua_State *L, ucontext_t *u)
     add_frames(t, &f, pc, "", lowest, highest);
     return;
   }
-  /* In what it called. */
+  /* In a function that it called. */
   if (read_frame(&f, L->base-1, lowest, highest))
     add_frames(t, &f, pc, "", lowest, highest);
 }

@@ -4,7 +4,7 @@
 //!   native stack                           lua_State
 //!   ┌────────────────────┐
 //!   │ the fiber's root   │                 1 error handler   2 trampoline
-//!   │ LuaThread::attach  │  <- the switch hook is set here; the shim is told of every switch
+//!   │ LuaThread::attach  │  <- sets the switch hook, which reports every switch to the shim
 //!   │ lua_pcall          │                 3 the function, its arguments …
 //!   │ LuaJIT's frames    │                 … Lua frames
 //!   │ a C function       │

@@ -7,7 +7,7 @@
 //! ```text
 //!   1  read      Lua calls that may raise; no catch_unwind, no value with a destructor (the input is `Copy`)
 //!   2  run       Rust under catch_unwind; no Lua call that may raise; THE ONLY PLACE WHERE THE FIBER MAY SUSPEND
-//!   3  push      Lua calls that may raise again: the results, or the error value; what they are read from is in a
+//!   3  push      Lua calls that may raise again: the results, or the error value; their source is in a
 //!                `ManuallyDrop`, so that an error in the middle (out of memory) leaks it instead of dropping it
 //! ```
 //!

@@ -41,7 +41,7 @@
 //! - **Reconnecting.** A link that was up and is lost is made again, however long that takes. Calls that were not
 //!   written yet go out over the new link. Calls that were written may have run: they fail with
 //!   [`ErrorKind::ConnectionLost`], and the caller decides whether to repeat them.
-//! - **Order.** Requests of a connection start in the order of their calls, each in a fiber of its own; a slow one does
+//! - **Order.** Requests of a connection start in the order of their calls, each in a new fiber; a slow one does
 //!   not hold up the others.
 //! - **Cancellation and deadlines travel.** When a call times out or its fiber is cancelled, the peer cancels the
 //!   handler, too. Calls that the handler makes have no more time than the caller has left.

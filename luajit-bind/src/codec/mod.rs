@@ -14,7 +14,7 @@
 //!   a table marked with `array{}`                  array, with nil for each hole
 //!   any other table, and one marked with `map{}`   map
 //!   function, remote callable                      ext 0x59, through a RefTable
-//!   what a foreign ext was decoded to              that ext
+//!   a decoded foreign ext                          that ext
 //! ```
 //!
 //! Encoding reads tables raw: no metamethod runs, nothing is allocated in Lua, nothing can raise. Decoding allocates,

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   d7  59  | sub-type (1 byte) | id (7 bytes, big endian) |
-//!             1 = the sender owns it      2 = the receiver owns it: it comes home
+//!             1 = the sender owns it      2 = the receiver owns it: it is sent back
 //! ```
 //!
 //! The codec does not know the connections. It calls a [`RefTable`], which the layer above keeps per connection: the

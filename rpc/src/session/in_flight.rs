@@ -8,7 +8,7 @@
 //! An answer finds its caller without hashing. A slot's generation counts its uses, so a late answer meets a slot that
 //! belongs to another call by now, and is ignored. Twelve bits of generation wrap soon in a slot that is reused at
 //! once. So the slot of a call that was given up after it was written stays reserved (a *ghost*) until its answer
-//! arrives, the link is lost, or so many ghosts have gathered that the oldest is reused.
+//! arrives, the link is lost, or the number of ghosts is at its limit and the oldest is reused.
 //!
 //! Invariant: no callback runs while the slab is borrowed; [`InFlight::complete`] returns the callback instead.
 
@@ -289,7 +289,7 @@ impl InFlight {
             .map(|place| msgid(place.generation, index))
     }
 
-    /// Removes the calls that were written and wait, or all that wait; ghosts are freed.
+    /// The ids of the calls that were written and wait, or of all that wait; ghosts are freed.
     pub(super) fn drain_ids(&mut self, only_written: bool) -> Vec<u32> {
         while !self.ghosts.is_empty() {
             self.lay_ghost();

@@ -264,7 +264,7 @@ impl Transport for ThreadLink {
 
     fn set_reading(&self, on: bool) {
         if !self.reading.replace(on) && on {
-            // Not from inside the session's own call: the event comes as a parcel of its own.
+            // Not from inside the session's own call: the event comes as a separate parcel.
             let (home, key) = (self.place.home.clone(), self.place.key);
             home.run(move || {
                 if let Some(end) = with_ends(|ends| ends.get(&key).cloned()) {

@@ -1,4 +1,4 @@
-//! `yue doctor`: the selected I/O driver and the reason, the limits, and the versions in use.
+//! `yue doctor`: the selected I/O driver and the reason, the limits, and other facts about machine and program.
 
 use crate::lua::{Choice, LuaFacts};
 use std::fs;

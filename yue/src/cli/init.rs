@@ -6,8 +6,8 @@
 //! command splits:
 //!
 //! ```text
-//!   process 1     reaps whoever ends; passes on the signals that it gets; ends as its child ends
-//!     └── child   runs the program, and is the parent of what that starts
+//!   process 1     reaps ended processes; forwards its signals; ends as its child ends
+//!     └── child   runs the program, and is the parent of the program's children
 //! ```
 
 use std::io;

@@ -4,11 +4,11 @@
 //! Ctrl-C must still work then. Times from the beginning of the shutdown:
 //!
 //! ```text
-//!   0 s             the loops are told: no new requests, time for those that run
-//!   GRACE (5 s)     what still runs is cancelled by its loop; a loop that does not come round is asked for a sign
-//!   + 0.1 s         Lua that holds a loop gets a cancel error, once: clean-up can run
-//!   + 0.5 s         … and again before each bytecode, until its fiber has unwound: pcall does not help it any more
-//!   + 0.85 s        buffered output is flushed, if that can be done
+//!   0 s             each loop stops accepting requests, and running ones get time
+//!   GRACE (5 s)     each loop cancels what still runs; a loop that does not finish its tick is asked to answer
+//!   + 0.1 s         Lua that blocks a loop gets a cancel error, once: clean-up can run
+//!   + 0.5 s         … and again before each bytecode, until its fiber has unwound: pcall cannot catch it any more
+//!   + 0.85 s        buffered output is flushed, if possible
 //!   GRACE + 1 s     the process ends
 //! ```
 //!

@@ -3,8 +3,8 @@
 //! ```text
 //!   creator                                  worker
 //!   thread_start ── spawns the OS thread ──▶ Loop::run ─ main fiber ─ Host::start ─ import symbols ─ script's fiber
-//!        └── waits ◀── started (Ok, or what the script raised) ── when the script has returned or first parks
-//!   thread_join  ── waits ◀── over (the value given to exit, or what the script raised later)
+//!        └── waits ◀── started (Ok, or the script's error) ── when the script has returned or first parks
+//!   thread_join  ── waits ◀── over (the value passed to exit, or a later error of the script)
 //! ```
 //!
 //! Only plain data crosses: names, source or bytecode, msgpack, errors in parts.
