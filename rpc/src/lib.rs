@@ -43,8 +43,9 @@
 //!   [`ErrorKind::ConnectionLost`], and the caller decides whether to repeat them.
 //! - **Order.** Requests of a connection start in the order of their calls, each in a new fiber; a slow one does
 //!   not hold up the others.
-//! - **Cancellation and deadlines travel.** When a call times out or its fiber is cancelled, the peer cancels the
-//!   handler, too. Calls that the handler makes have no more time than the caller has left.
+//! - **Cancellation and deadlines travel.** A request whose caller has timed out or cancelled before it starts
+//!   never starts. If the serving side sets [`Options::cancel`], this also cancels a handler that has started, and
+//!   the handler's calls have no more time than the caller has left.
 //! - **Limits.** A peer that floods, stalls or sends nonsense costs at most its [`Limits`].
 //!
 //! The wire is plain msgpack-rpc, with extensions that are used only between peers that know them. So it works equally
