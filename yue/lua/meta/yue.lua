@@ -176,7 +176,7 @@ function Connection:addr() end
 ---@return boolean # Whether calls go out at once.
 function Connection:connected() end
 
----@return table<string, any> # Its counts; `queued_bytes` wait to be sent; `methods` of an opened one, as in `Listener:stats`.
+---@return table<string, any> # Counts; `queued_bytes` that wait; `methods` of an opened one, as in `Listener:stats`.
 function Connection:stats() end
 
 ---Notifies the peer of the latest state of something: calls its procedure `name` without an answer. While the peer does
