@@ -41,8 +41,8 @@ unsafe extern "C" {
     static C_STDOUT: *mut libc::FILE;
 }
 
-/// Makes the C library's standard output, which Lua's `print` and `io.write` use, line-buffered, also where it is a pipe
-/// or a file. A program can change that with `io.stdout:setvbuf`. Call this before anything is written and before
+/// Makes the C library's standard output, which Lua's `print` and `io.write` use, line-buffered, even where it is a
+/// pipe or a file. A program can change that with `io.stdout:setvbuf`. Call this before anything is written and before
 /// threads are started.
 ///
 /// ```

@@ -160,8 +160,8 @@ static void add_place(Text *t, GCproto *pt, long line)
 }
 
 /* The outermost function of a parked fiber, on its own lua_State; returns the length of its location in bytes.
-** Chunks whose names begin with "=[" are the embedder's own (the prelude) and do not count. One walk from the top, because
-** frames are linked that way only. Never raises.
+** Chunks whose names begin with "=[" are the embedder's own (the prelude) and do not count. One walk from the top,
+** because frames are linked that way only. Never raises.
 */
 size_t yue_shim_origin(YueFiber *f, char *out, size_t room)
 {
