@@ -145,8 +145,8 @@ impl Inner {
         self.phase.get() == Phase::Accepting && self.role == Role::Accepted
     }
 
-    /// Whether requests may be started: the connection is granted (a client answers from the beginning, and the server
-    /// may call functions that it was passed before), and the output has room.
+    /// Whether requests may be started: the connection is granted (exceptions: a client answers from the beginning, and
+    /// may itself call functions that it was passed), and the output has room.
     #[inline]
     pub(super) fn may_start_requests(&self) -> bool {
         let open = match self.phase.get() {
