@@ -194,7 +194,9 @@ fn a_notification_that_is_the_last_thing_a_program_does_arrives() {
     let program = Program::new(
         "hears",
         "local listener
-         listener = yue.listen('tcp://127.0.0.1:0', { hear = function(word) print('heard ' .. word) listener:close() end })
+         listener = yue.listen('tcp://127.0.0.1:0', {
+           hear = function(word) print('heard ' .. word) listener:close() end,
+         })
          print('serving at ' .. listener:addr())",
     );
     for io in drivers() {
