@@ -47,8 +47,12 @@ impl Default for SocketOptions {
     }
 }
 
+/// The longest time for which keepalive is set: the kernel takes at most 32 767 s for each part of it.
+const KEEPALIVE_MAX: Duration = Duration::from_secs(80_000);
+
 /// Makes the kernel probe a silent link, and break it when nothing comes back for `within`.
 fn set_keepalive(stream: &TcpStream, within: Duration) -> io::Result<()> {
+    let within = within.min(KEEPALIVE_MAX);
     // Probes begin after two fifths of the time, and divide the rest. The kernel counts in whole seconds.
     let seconds = |part: u64| Duration::from_secs((within.as_secs() * part / 5).max(1));
     stream.set_keepalive(Some(Keepalive {
@@ -204,7 +208,10 @@ mod tests {
     fn keepalive_divides_its_time() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
-        for (within, idle, interval, limit) in [(50, 20, 10, 50), (10, 4, 2, 10), (0, 1, 1, 5)] {
+        let longest = (u64::MAX, 32_000, 16_000, 80_000);
+        for (within, idle, interval, limit) in
+            [(50, 20, 10, 50), (10, 4, 2, 10), (0, 1, 1, 5), longest]
+        {
             let stream: TcpStream = std::net::TcpStream::connect(address)
                 .expect("it listens")
                 .into();
