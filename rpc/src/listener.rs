@@ -48,6 +48,8 @@ struct Inner {
     sessions: RefCell<HashMap<usize, Session>>,
     accounts: Rc<Accounts>,
     fiber: Cell<Option<FiberId>>,
+    /// What the fiber accepts from, while it does.
+    socket: RefCell<Weak<Socket>>,
     name: RefCell<Option<ThreadName>>,
     /// The file of a Unix socket, until the listener is closed.
     file: RefCell<Option<OwnFile>>,
@@ -173,6 +175,8 @@ impl Listener {
 
     fn spawn(inner: Rc<Inner>, socket: Socket) -> io::Result<Listener> {
         let accepting = inner.clone();
+        let socket = Rc::new(socket);
+        *inner.socket.borrow_mut() = Rc::downgrade(&socket);
         let body = move || {
             set_context(None);
             accepting.run(&socket);
@@ -189,9 +193,11 @@ impl Listener {
         &self.inner.address
     }
 
-    /// The sessions that have not ended.
+    /// The sessions that have not ended, without those above `connections_max`.
     pub fn connections(&self) -> Vec<Session> {
-        self.inner.sessions.borrow().values().cloned().collect()
+        let sessions = self.inner.sessions.borrow();
+        let seen = |session: &&Session| !session.is_turned_away();
+        sessions.values().filter(seen).cloned().collect()
     }
 
     /// The present usage of the connections.
@@ -204,6 +210,7 @@ impl Listener {
         self.inner.closed.set(true);
         self.inner.name.take();
         self.inner.remove_file();
+        self.inner.stop_listening();
         if let Some(fiber) = self.inner.fiber.take() {
             cancel(fiber);
         }
@@ -211,7 +218,8 @@ impl Listener {
 
     /// Closes every connection.
     pub fn close_connections(&self) {
-        for session in self.connections() {
+        let sessions: Vec<Session> = self.inner.sessions.borrow().values().cloned().collect();
+        for session in sessions {
             session.close();
         }
     }
@@ -246,6 +254,7 @@ impl Inner {
             sessions: RefCell::default(),
             accounts: Rc::default(),
             fiber: Cell::new(None),
+            socket: RefCell::default(),
             name: RefCell::default(),
             file: RefCell::default(),
             keepalive: sockets.keepalive,
@@ -272,6 +281,18 @@ impl Inner {
         }
         self.closed.set(true);
         self.remove_file();
+    }
+
+    /// Who connects from now on is refused. The socket itself is closed when the fiber ends, which is a little later: the
+    /// system would take connections in until then, and nobody would serve them. (Nobody finds a Unix socket without
+    /// its file, and other loops may listen at the same one.)
+    fn stop_listening(&self) {
+        if let Some(socket) = self.socket.borrow().upgrade()
+            && let Socket::Tcp(listener) = &*socket
+        {
+            // Where the system does not know this, the socket's end does the same.
+            let _ = socket2::SockRef::from(listener).shutdown(std::net::Shutdown::Both);
+        }
     }
 
     /// Removes a Unix socket's file, while the socket still listens.

@@ -46,6 +46,8 @@ const GRANT_BYTES: usize = 32;
 pub(super) struct Handshake {
     /// A whole message has arrived.
     pub(super) heard: Cell<bool>,
+    /// The listener had too many connections for this one. The program never learns of it.
+    pub(super) turned_away: Cell<bool>,
     /// A refusal that waits for the peer's first message, and its reason.
     refusal: RefCell<Option<(Failure, CloseReason)>>,
     /// The server's grant, for a hello that arrives after it.
@@ -152,6 +154,7 @@ impl Inner {
         let limits = &self.options.limits;
         if self.inbox.accounts.have_too_many_connections(limits) {
             count(&self.counters.refused_connections);
+            self.handshake.turned_away.set(true);
             self.link.timer.arm(deadline_after(REFUSED_WAIT));
             let limit = limits.connections_max;
             let text = format!("the server has {limit} connections, its limit; try again later");

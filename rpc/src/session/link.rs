@@ -228,7 +228,9 @@ impl Inner {
     }
 
     fn tell_close(&self, reason: CloseReason) {
-        if !self.service.hooks.wants(Moment::Close) || !this_loop::exists() {
+        // There is no end of what the program never saw begin.
+        let unseen = self.handshake.turned_away.get();
+        if unseen || !self.service.hooks.wants(Moment::Close) || !this_loop::exists() {
             return self.after_close(&reason, Retry::Default);
         }
         let Some(this) = self.strong() else { return };

@@ -326,6 +326,11 @@ impl Session {
         self.inner.extension.borrow().clone()
     }
 
+    /// Whether the listener had too many connections for this one.
+    pub(crate) fn is_turned_away(&self) -> bool {
+        self.inner.handshake.turned_away.get()
+    }
+
     /// A number that identifies this session among those of its loop while it lives.
     pub fn key(&self) -> usize {
         Rc::as_ptr(&self.inner) as usize

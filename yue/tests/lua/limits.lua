@@ -28,6 +28,31 @@ for _, limit in ipairs { 2, 3 } do
   listener:close()
 end
 
+-- The program hears nothing of a connection that is one too many, so that what it counts comes out even.
+do
+  local opened, over, accepted, closed = 0, 0, 0, 0
+  local listener = yue.listen('tcp://127.0.0.1:0', { connections_max = 1 }, {
+    __open = function() opened = opened + 1 end,
+    __close = function() over = over + 1 end,
+    f = function() return 'f' end,
+  })
+  listener:bind('accept', function() accepted = accepted + 1 end)
+  listener:bind('close', function() closed = closed + 1 end)
+  local inside = open(listener)
+  check.equal(inside.f(), 'f')
+  for _ = 1, 3 do
+    local late = open(listener, { reconnect = false })
+    check.raises('NotGrantedError', '1 connections, its limit', late.f)
+    check.equal(#listener:connections(), 1)
+    yue.conn(late):close()
+  end
+  check.eventually(function() return listener:stats().connections == 1 end)
+  check.equal({ opened, over, accepted, closed }, { 1, 0, 1, 0 })
+  yue.conn(inside):close()
+  check.eventually(function() return over == 1 and closed == 1 end)
+  listener:close()
+end
+
 -- handlers_max: how many naps of 20 are taken at a time.
 for limit, taken in pairs { [8] = 8, [40] = 20 } do
   local started, go = 0, yue.emitter()
@@ -119,5 +144,13 @@ for _, option in ipairs { 'connections_max', 'handlers_max', 'memory_max', 'mess
   for _, wrong in ipairs { 0, -1, 'x', true } do
     check.raises('ArgumentError', option, yue.listen, 'tcp://127.0.0.1:0', { [option] = wrong }, {})
   end
+end
+local counts = {
+  'message_max', 'nesting_max', 'decoded_max', 'in_flight_max', 'held_max', 'output_high', 'output_max',
+  'references_max', 'connections_max', 'handlers_max', 'memory_max',
+}
+for _, option in ipairs(counts) do
+  local text = option .. ' is a number of at least 1, not the number 0.5'
+  check.raises('ArgumentError', text, yue.listen, 'tcp://127.0.0.1:0', { [option] = 0.5 }, {})
 end
 check.done()
