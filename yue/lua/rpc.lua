@@ -3,7 +3,7 @@ local core, yue, internal = ...
 local setmetatable, type, select, error, rawget = setmetatable, type, select, error, rawget
 local Emitter, wrap = internal.Emitter, internal.wrap
 
---- Options, with the type of each. Times are seconds, sizes bytes; numbers are above 0.
+--- Options, with the type of each. Times are seconds, sizes bytes; numbers are above 0, and counts at least 1.
 local OPTIONS = {
   timeout = 'number', -- of a call, unless the call says otherwise
   no_cache = 'boolean', -- open: a separate connection, not a shared one
@@ -12,19 +12,19 @@ local OPTIONS = {
   legacy = 'boolean', -- open: plain msgpack-rpc, no hello
   cancel = 'boolean', -- callers may stop handlers of this side that have started
   traceback = 'boolean', -- errors of handlers travel with their tracebacks (over unix:// and thread:// only)
-  message_max = 'number',
-  nesting_max = 'number',
-  decoded_max = 'number',
-  in_flight_max = 'number',
-  held_max = 'number',
-  output_high = 'number', -- above it callers wait
-  output_max = 'number', -- above it notifications follow `when_full`
+  message_max = 'count',
+  nesting_max = 'count',
+  decoded_max = 'count',
+  in_flight_max = 'count',
+  held_max = 'count',
+  output_high = 'count', -- above it callers wait
+  output_max = 'count', -- above it notifications follow `when_full`
   when_full = { close = true, drop = true },
   rate = 'rate', -- of the peer's calls: { calls = a second, burst = at once }
-  references_max = 'number',
-  connections_max = 'number', -- listen: and so are the next two
-  handlers_max = 'number',
-  memory_max = 'number',
+  references_max = 'count',
+  connections_max = 'count', -- listen: and so are the next two
+  handlers_max = 'count',
+  memory_max = 'count',
   message_time = 'number',
   handshake_timeout = 'number',
   keepalive = 'number or false', -- tcp: seconds after which a lost peer is noticed (50)
@@ -81,9 +81,10 @@ local function option_fault(wanted, value)
   end
   local fits = type(value) == wanted
   if wanted == 'number' then fits = positive(value) end
+  if wanted == 'count' then fits = positive(value) and value >= 1 end
   if wanted == 'number or false' then fits = positive(value) or value == false end
   if fits then return nil end
-  local what = wanted:gsub('number', 'number above 0')
+  local what = wanted:gsub('number', 'number above 0'):gsub('count', 'number of at least 1')
   return ('a %s, not %s'):format(what, internal.describe_value(value))
 end
 
@@ -218,6 +219,9 @@ local cache = {} -- opened connections that are shared, by address and options
 local function cache_key(addr, options)
   local parts = {}
   for key, value in pairs(options) do
+    -- The one table is `rate`.
+    if type(value) == 'table' then value = ('%.17g/%.17g'):format(value.calls, value.burst or 0) end
+    if type(value) == 'number' then value = ('%.17g'):format(value) end
     if key ~= 'no_cache' then parts[#parts + 1] = ('%s=%s'):format(key, tostring(value)) end
   end
   if #parts == 0 then return addr end
@@ -229,10 +233,11 @@ end
 --- Closes the connection for good. Callbacks bound to `close` run when it has ended.
 function Connection:close(reason)
   if self.closed then return end
+  local text = reason == nil and '' or internal.to_text(reason)
   self.closed = true
   internal.forget_latest(self)
   if self.cached and cache[self.cached] == self then cache[self.cached] = nil end
-  core.close(self.id, reason == nil and '' or tostring(reason))
+  core.close(self.id, text)
   if core.is_closed(self.id) or not (next(self.bindings) or self.waiting) then forget(self) end
 end
 

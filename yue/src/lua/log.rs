@@ -212,6 +212,17 @@ native! {
 }
 
 native! {
+    /// `log_limited(level, text)`: as `log`, but beyond some a second entries are only counted.
+    LogLimited = "log_limited", suspends: false;
+    read(stack) -> (&'a [u8], &'a [u8]) { (stack.bytes(1), stack.bytes(2)) }
+    run((level, text)) -> () {
+        let level = Level::parse(level).unwrap_or(Level::Info);
+        write_limited(level, || String::from_utf8_lossy(text).into_owned());
+        Ok(())
+    }
+}
+
+native! {
     /// `tell_later(text)`: a finalizer's warning; it is logged in the loop's next idle phase.
     TellLater = "tell_later", suspends: false;
     read(stack) -> &'a [u8] { stack.bytes(1) }
@@ -239,7 +250,7 @@ native! {
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    register!(stack; Log, TellLater, TellFinalizerError);
+    register!(stack; Log, LogLimited, TellLater, TellFinalizerError);
 }
 
 #[cfg(test)]

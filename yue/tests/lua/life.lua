@@ -125,4 +125,49 @@ listener:close()
 listener:close()
 check.contains(tostring(listener), 'closed')
 check.equal(listener:connections(), {})
+-- A reason may be anything, also what cannot be told.
+do
+  local odd = { 5, false, {}, setmetatable({}, { __tostring = function() error 'no text' end }) }
+  local accepted
+  local server = yue.listen('tcp://127.0.0.1:0', { f = function() accepted = yue.peer() end })
+  for _, reason in ipairs(odd) do
+    local heard
+    local client = yue.open(server:addr(), { reconnect = false, no_cache = true }, {
+      __close = function(_, why) heard = why end,
+    })
+    client.f()
+    accepted:close(reason)
+    check.eventually(function() return heard end)
+    check.that(heard:find 'closed by the other side: ', heard)
+    check.eventually(function() return #server:connections() == 0 end)
+  end
+  server:close()
+end
+
+-- Nobody gets into a listener that is closed, not even for a moment.
+for _ = 1, 3 do
+  local server = yue.listen('tcp://127.0.0.1:0', { f = function() end })
+  server:close()
+  check.raises('ConnectionRefusedError', nil, yue.open(server:addr(), { no_cache = true }, nil).f)
+end
+
+-- However long a peer may be silent, the system can be told.
+do
+  local server = yue.listen('tcp://127.0.0.1:0', { keepalive = 1e9 }, { f = function() return 'f' end })
+  for _, keepalive in ipairs { 1e6, 1e300, math.huge } do
+    check.equal(yue.open(server:addr(), { no_cache = true, keepalive = keepalive }, nil).f(), 'f')
+  end
+  server:close()
+end
+
+-- The same rate is the same option.
+do
+  local server = yue.listen('tcp://127.0.0.1:0', {})
+  local function opened(rate) return yue.open(server:addr(), { rate = rate }, nil) end
+  check.that(opened { calls = 5 } == opened { calls = 5 })
+  check.that(opened { calls = 5 } ~= opened { calls = 6 })
+  check.that(opened { calls = 5, burst = 2 } ~= opened { calls = 5 })
+  server:close()
+end
+
 check.done()
