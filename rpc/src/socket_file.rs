@@ -12,9 +12,10 @@ use crate::error::{Error, ErrorKind};
 use crate::listener::cannot_listen;
 use std::fmt;
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::thread::sleep;
@@ -30,7 +31,19 @@ const LOCK_PAUSE: Duration = Duration::from_millis(1);
 /// listen.
 const BETWEEN_BIND_AND_LISTEN: Duration = Duration::from_millis(5);
 
-/// The file of a socket that this process listens at.
+/// A process that was killed may listen a little longer, until the kernel has ended its operations; it then hangs up on
+/// whoever connects in the meantime. That takes about 10 ms. This is how long to wait for it, and how often.
+const END_OF_A_PROCESS: Duration = Duration::from_millis(50);
+const ENDS_MAX: u32 = 3;
+
+/// The outcome of an attempt to listen.
+enum Attempt {
+    Bound(UnixListener, SocketFile),
+    /// Another process listens there: this is a connection to it.
+    TakenInBy(UnixStream),
+}
+
+/// The file of a socket at which this process listens.
 pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
@@ -42,22 +55,36 @@ impl SocketFile {
     pub(crate) fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
         // The working directory may have changed by the time the file is removed.
         let path = std::path::absolute(path)?;
+        for _ in 0..ENDS_MAX {
+            match SocketFile::try_bind(&path)? {
+                Attempt::Bound(listener, file) => return Ok((listener, file)),
+                // Without the lock, which others need.
+                Attempt::TakenInBy(other) if hangs_up(&other)? => {}
+                Attempt::TakenInBy(_) => break,
+            }
+        }
+        Err(io::ErrorKind::AddrInUse.into())
+    }
+
+    fn try_bind(path: &Path) -> io::Result<Attempt> {
         let lock = path.parent().and_then(lock);
-        let listener = match UnixListener::bind(&path) {
+        let listener = match UnixListener::bind(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                remove_if_deserted(&path)?;
-                UnixListener::bind(&path)
+                if let Some(other) = remove_if_deserted(path)? {
+                    return Ok(Attempt::TakenInBy(other));
+                }
+                UnixListener::bind(path)
             }
             other => other,
         }?;
-        let made = fs::symlink_metadata(&path)?;
+        let made = fs::symlink_metadata(path)?;
         drop(lock);
         let file = SocketFile {
-            path,
+            path: path.to_owned(),
             device: made.dev(),
             inode: made.ino(),
         };
-        Ok((listener, file))
+        Ok(Attempt::Bound(listener, file))
     }
 
     /// Removes the file, unless another file has replaced it. Call it while the socket still listens, because nobody
@@ -203,41 +230,55 @@ fn lock(folder: &Path) -> Option<File> {
     None
 }
 
-/// Removes the socket at `path` if nobody listens there.
-fn remove_if_deserted(path: &Path) -> io::Result<()> {
+/// Removes the socket at `path` if nobody listens there; else the result is a connection to who does.
+fn remove_if_deserted(path: &Path) -> io::Result<Option<UnixStream>> {
     let before = match fs::symlink_metadata(path) {
         Ok(before) => before,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     if !before.file_type().is_socket() {
         let text = "a file that is no socket is there";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
     }
-    let in_use = || Err(io::Error::from(io::ErrorKind::AddrInUse));
-    if !refuses(path)? {
-        return in_use();
+    let other = probe(path)?;
+    if other.is_some() {
+        return Ok(other);
     }
     sleep(BETWEEN_BIND_AND_LISTEN);
-    if !refuses(path)? {
-        return in_use();
+    let other = probe(path)?;
+    if other.is_none() {
+        fs::remove_file(path)?;
     }
-    fs::remove_file(path)
+    Ok(other)
 }
 
-/// Whether the socket at `path` refuses connections, which means that nobody listens.
-fn refuses(path: &Path) -> io::Result<bool> {
+/// Connects to the socket at `path`. `None` if that is refused, which means that nobody listens.
+fn probe(path: &Path) -> io::Result<Option<UnixStream>> {
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
     // A listener whose queue is full would make this call wait.
     socket.set_nonblocking(true)?;
-    let connected = socket.connect(&socket2::SockAddr::unix(path)?);
-    Ok(connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
+    match socket.connect(&socket2::SockAddr::unix(path)?) {
+        Ok(()) => Ok(Some(socket.into())),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(None),
+        Err(_) => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+/// Whether the other end of a connection ends it soon.
+fn hangs_up(mut connection: &UnixStream) -> io::Result<bool> {
+    connection.set_nonblocking(false)?;
+    connection.set_read_timeout(Some(END_OF_A_PROCESS))?;
+    Ok(match connection.read(&mut [0]) {
+        Ok(read) => read == 0,
+        Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::net::{UnixListener as StdListener, UnixStream};
+    use std::os::unix::net::UnixListener as StdListener;
     use std::sync::Barrier;
 
     struct Place(PathBuf);
@@ -292,6 +333,20 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_whose_process_is_being_ended_is_replaced() {
+        let place = Place::new("ending");
+        let ending = StdListener::bind(place.socket()).expect("a socket");
+        let end = std::thread::spawn(move || {
+            sleep(Duration::from_millis(10));
+            drop(ending);
+        });
+        let (_listener, file) = SocketFile::bind(&place.socket()).expect("it is replaced");
+        end.join().expect("it ends");
+        UnixStream::connect(place.socket()).expect("somebody listens");
+        file.remove();
+    }
+
+    #[test]
     fn another_file_is_never_replaced() {
         let place = Place::new("files");
         fs::write(place.socket(), "precious").expect("a file");
@@ -328,7 +383,7 @@ mod tests {
     fn of_several_that_replace_one_socket_at_once_one_wins() {
         const RACERS: usize = 16;
         let place = Place::new("race");
-        for _ in 0..200 {
+        for _ in 0..40 {
             drop(StdListener::bind(place.socket()).expect("a socket"));
             let start = Barrier::new(RACERS);
             let race = || {
