@@ -283,9 +283,9 @@ impl Inner {
         self.remove_file();
     }
 
-    /// Who connects from now on is refused. The socket itself is closed when the fiber ends, which is a little later: the
-    /// system would take connections in until then, and nobody would serve them. (Nobody finds a Unix socket without
-    /// its file, and other loops may listen at the same one.)
+    /// Who connects from now on is refused. The socket itself is closed when the fiber ends, which is a little later:
+    /// the system would take connections in until then, and nobody would serve them. (Nobody finds a Unix socket
+    /// without its file, and other loops may listen at the same one.)
     fn stop_listening(&self) {
         if let Some(socket) = self.socket.borrow().upgrade()
             && let Socket::Tcp(listener) = &*socket

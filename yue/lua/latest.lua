@@ -41,7 +41,9 @@ function internal.send_latest(connection)
     pending.first, pending.count = pending.first + 1, pending.count - 1
     pending.by_key[entry.key] = nil
     local ok, e = pcall(core.notify, entry, unpack(entry.arguments, 1, entry.n))
-    if not ok then core.log_limited('error', ('conn:latest(%s, …): %s'):format(tostring(entry.key), internal.report(e))) end
+    if not ok then
+      core.log_limited('error', ('conn:latest(%s, …): %s'):format(tostring(entry.key), internal.report(e)))
+    end
     room = core.room(id)
   end
   if pending.count == 0 then
