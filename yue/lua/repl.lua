@@ -34,8 +34,8 @@ local function read()
 end
 
 local function complain(e)
-  -- Without the calls that lead to it, which are the prelude's.
-  local text = internal.report(e):gsub("\n%s*%[C%]: in function 'xpcall'\n.*$", '')
+  -- Without the calls that lead to it, which are the prelude's; nothing may be left.
+  local text = internal.report(e):gsub("\n%s*%[C%]: in function 'xpcall'\n.*$", ''):gsub('\nstack traceback:$', '')
   io.stderr:write(text, '\n')
 end
 
