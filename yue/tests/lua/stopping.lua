@@ -10,9 +10,8 @@ local listener = yue.listen('tcp://127.0.0.1:0', { cancel = true }, {
   ask = function() yue.peer().procs.slow() end,
 })
 local c = yue.open(listener:addr(), long, { slow = slow })
-local gone = yue.listen('tcp://127.0.0.1:0', {})
-local nobody = gone:addr()
-gone:close()
+-- A port of the system's own choice would soon be that of another program.
+local nobody = 'tcp://127.0.0.1:1'
 local thread = yue.thread('waits', function()
   yue.thread.current:import { slow = function() yue.sleep(3600) end }
 end, { cancel = true }, nil)
