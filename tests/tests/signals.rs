@@ -446,6 +446,40 @@ fn a_program_hears_of_signals_while_a_command_of_its_runs() {
     assert_eq!(outcome.code(), ENDED_BY_INT, "{outcome:#?}");
 }
 
+#[test]
+fn many_signals_at_once_do_not_use_up_the_stack_of_their_handlers() {
+    let text = format!(
+        "for _, name in ipairs {{ 'HUP', 'URG', 'ALRM', 'PIPE', 'CHLD', 'USR1', 'USR2', 'WINCH' }} do
+           yue.signal(yue.const['SIG' .. name]):bind('signal', function() end)
+         end
+         {READY}"
+    );
+    let program = Program::new("storm", &text);
+    let (server, _stdout) = Server::of_unread(&mut program.command());
+    let all = [
+        libc::SIGHUP,
+        libc::SIGURG,
+        libc::SIGALRM,
+        libc::SIGPIPE,
+        libc::SIGCHLD,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGWINCH,
+    ];
+    thread::scope(|scope| {
+        for start in 0..4 {
+            let server = &server;
+            scope.spawn(move || {
+                for number in 0..20_000 {
+                    server.running.signal(all[(start * 2 + number) % all.len()]);
+                }
+            });
+        }
+    });
+    server.running.signal(libc::SIGTERM);
+    assert_eq!(server.running.outcome().code(), ENDED_BY_TERM);
+}
+
 fn is_there(id: &str) -> bool {
     std::path::Path::new("/proc").join(id).exists()
 }

@@ -88,6 +88,8 @@ pub(crate) fn handle_broken_pipes() {
         let mut action: libc::sigaction = mem::zeroed();
         action.sa_sigaction = do_nothing as *const () as usize;
         action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+        // No other handler on top: the alternate stack is small.
+        libc::sigfillset(&mut action.sa_mask);
         libc::sigaction(libc::SIGPIPE, &action, ptr::null_mut());
     }
 }

@@ -242,6 +242,9 @@ fn install(number: usize) -> io::Result<()> {
         action.sa_sigaction = on_signal as *const () as usize;
         // Use the alternate stack, where a thread has one: a fiber's stack is small.
         action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+        // One handler at a time: the alternate stack has room for two or three signal frames, and several signals may
+        // be due at once.
+        libc::sigfillset(&mut action.sa_mask);
         if libc::sigaction(number as i32, &action, ptr::null_mut()) != 0 {
             INSTALLED[number].store(false, Ordering::Relaxed);
             return Err(io::Error::last_os_error());

@@ -184,6 +184,8 @@ pub(crate) fn install() -> Result<(), &'static str> {
             let mut action: libc::sigaction = mem::zeroed();
             action.sa_sigaction = on_signal as *const () as usize;
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
+            // No other handler on top: the alternate stack is small.
+            libc::sigfillset(&mut action.sa_mask);
             match libc::sigaction(SIGNAL, &action, ptr::null_mut()) {
                 0 => Ok(()),
                 _ => Err("the system refuses a handler for SIGURG"),

@@ -340,6 +340,8 @@ pub fn report_on_with(signal: i32, make: impl Fn() -> String + Send + 'static) -
         let mut action: libc::sigaction = mem::zeroed();
         action.sa_sigaction = on_signal as *const () as usize;
         action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+        // No other handler on top: the alternate stack is small.
+        libc::sigfillset(&mut action.sa_mask);
         libc::sigaction(signal, &action, ptr::null_mut())
     };
     if set == 0 {
