@@ -131,8 +131,8 @@ struct Due {
     /// The timers by their position in the slot. A node stores its position too, in its field `next`. Null once the
     /// timer has fired or was cancelled.
     nodes: Vec<*const Node>,
-    /// The order in which they fire. Each entry has the tick, counted from the slot's beginning, in its upper 32 bits and
-    /// the position in `nodes` below. Such numbers sort faster than nodes with their ticks.
+    /// The order in which they fire. Each entry has the tick, counted from the slot's beginning, in its upper 32 bits
+    /// and the position in `nodes` below. Such numbers sort faster than nodes with their ticks.
     order: Vec<u64>,
 }
 
