@@ -81,7 +81,8 @@ local function until_it_starts(name, call)
   local seconds = 0.02
   repeat -- On a machine that is busy the time may be over before the handler has started.
     stopped[name] = nil
-    check.raises('TimeoutError', nil, call, seconds)
+    -- The handler stops when its caller gives up, so its answer may just win.
+    pcall(call, seconds)
     yue.sleep(0.1)
     seconds = seconds * 2
   until stopped[name]
@@ -109,7 +110,7 @@ for _, cancel in ipairs { true, false } do
   end, { cancel = cancel, timeout = 60 }, {})
   local seconds = 0.02
   repeat
-    check.raises('TimeoutError', nil, t.procs.timed_nap, seconds)
+    pcall(t.procs.timed_nap, seconds)
     seconds = seconds + 0.01
   until t.procs.how() ~= 'not started'
   check.eventually(function() return t.procs.how() ~= 'started' end)
