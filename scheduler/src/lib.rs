@@ -87,7 +87,7 @@ pub use fiber::{
     with_deadline, with_switch_hook, yield_if_allowed, yield_now,
 };
 pub use say::say;
-pub use signals::{FAULT_SIGNALS, spawn_with_signals_blocked};
+pub use signals::{FAULT_SIGNALS, set_signal_handler, spawn_with_signals_blocked};
 pub use stack::{StackClass, StackConfig, guard_kind};
 pub use time::{
     Clock, Instant, Timer, deadline_after, is_past, now, sleep, sleep_until, time_left,

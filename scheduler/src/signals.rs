@@ -1,4 +1,4 @@
-//! Signal masks for the threads that the runtime starts.
+//! Signal masks for the threads that the runtime starts, and how its signal handlers are installed.
 //!
 //! The kernel delivers a signal for the process to any thread that does not block it, and the handler may interrupt a
 //! system call there. A helper thread must not be that thread. A program may block a signal in its own threads, to read
@@ -7,7 +7,7 @@
 //! thread that starts it.
 
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 use std::ptr;
 use std::thread::{self, JoinHandle};
 
@@ -48,6 +48,43 @@ pub fn spawn_with_signals_blocked(
     let started = thread::Builder::new().name(name.to_owned()).spawn(work);
     change_mask(libc::SIG_SETMASK, Some(&before));
     started
+}
+
+/// Installs a handler the way all handlers of the runtime are installed. It runs on the thread's alternate stack where
+/// there is one, because a fiber's stack is small, and alone, because the alternate stack has room for two or three
+/// signal frames and several signals may be due at once. Interrupted system calls are restarted.
+///
+/// ```
+/// extern "C" fn do_nothing(_signal: i32) {}
+///
+/// const SIGUSR1: i32 = 10;
+/// // SAFETY: the handler does nothing.
+/// unsafe { yue_scheduler::set_signal_handler(SIGUSR1, do_nothing as *const (), 0) }.unwrap();
+/// ```
+///
+/// # Safety
+/// `handler` is an `extern "C"` function with the parameters that `flags` (further `SA_` flags) call for. It makes only
+/// async-signal-safe calls.
+///
+/// # Errors
+/// When the system refuses a handler for that signal.
+pub unsafe fn set_signal_handler(
+    signal: libc::c_int,
+    handler: *const (),
+    flags: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: an all-zero action is valid; the rest is the caller's promise.
+    let set = unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        action.sa_sigaction = handler as usize;
+        action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK | flags;
+        libc::sigfillset(&mut action.sa_mask);
+        libc::sigaction(signal, &action, ptr::null_mut())
+    };
+    match set {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Returns all signals except those that report a thread's own fault.

@@ -83,15 +83,8 @@ pub(crate) fn handle_broken_pipes() {
     if !Signal::from_number(libc::SIGPIPE).is_ok_and(is_ignored) {
         return; // The program has its own disposition.
     }
-    // SAFETY: zeros are a valid action; the handler does nothing.
-    unsafe {
-        let mut action: libc::sigaction = mem::zeroed();
-        action.sa_sigaction = do_nothing as *const () as usize;
-        action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
-        // No other handler on top: the alternate stack is small.
-        libc::sigfillset(&mut action.sa_mask);
-        libc::sigaction(libc::SIGPIPE, &action, ptr::null_mut());
-    }
+    // SAFETY: the handler does nothing. It cannot be refused for this signal.
+    let _ = unsafe { yue_scheduler::set_signal_handler(libc::SIGPIPE, do_nothing as *const (), 0) };
 }
 
 /// Undoes what a careless parent left behind: blocked signals, which children would inherit, and an ignored SIGCHLD,

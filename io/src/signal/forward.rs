@@ -27,7 +27,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
-use yue_scheduler::spawn_with_signals_blocked;
+use yue_scheduler::{set_signal_handler, spawn_with_signals_blocked};
 
 /// One more than the largest signal number.
 const SIGNALS: usize = 65;
@@ -227,7 +227,7 @@ extern "C" fn on_signal(number: libc::c_int) {
 
 /// Makes `on_signal` the action of a signal. Under the table's lock.
 fn install(number: usize) -> io::Result<()> {
-    // SAFETY: an all-zero action is valid; the handler is async-signal-safe; the lock protects `OLD`.
+    // SAFETY: the handler is async-signal-safe; the lock protects `OLD`.
     unsafe {
         let old = OLD[number].get();
         // If our handler is still installed (see `give_back`), `OLD` already has the old action.
@@ -238,19 +238,9 @@ fn install(number: usize) -> io::Result<()> {
         }
         // Release: pairs with `is_set`; set before the handler is installed, because a fork may come in between.
         INSTALLED[number].store(true, Ordering::Release);
-        let mut action: libc::sigaction = mem::zeroed();
-        action.sa_sigaction = on_signal as *const () as usize;
-        // Use the alternate stack, where a thread has one: a fiber's stack is small.
-        action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
-        // One handler at a time: the alternate stack has room for two or three signal frames, and several signals may
-        // be due at once.
-        libc::sigfillset(&mut action.sa_mask);
-        if libc::sigaction(number as i32, &action, ptr::null_mut()) != 0 {
-            INSTALLED[number].store(false, Ordering::Relaxed);
-            return Err(io::Error::last_os_error());
-        }
+        set_signal_handler(number as i32, on_signal as *const (), 0)
+            .inspect_err(|_| INSTALLED[number].store(false, Ordering::Relaxed))
     }
-    Ok(())
 }
 
 /// Restores the action that a signal had before `install`, unless other code has set another one meanwhile. Makes only

@@ -18,6 +18,7 @@ use super::interrupt;
 use super::unwind::{COPY_MAX, Registers, StackCopy};
 use crate::event_loop::{SignalView, current_fiber_for_signal, thread_stack_for_signal};
 use crate::fiber::FiberId;
+use crate::signals;
 use crate::time::Instant;
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
@@ -181,15 +182,8 @@ pub(crate) fn install() -> Result<(), &'static str> {
             if !matches!(old.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN) {
                 return Err("the program has a handler of its own for SIGURG");
             }
-            let mut action: libc::sigaction = mem::zeroed();
-            action.sa_sigaction = on_signal as *const () as usize;
-            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
-            // No other handler on top: the alternate stack is small.
-            libc::sigfillset(&mut action.sa_mask);
-            match libc::sigaction(SIGNAL, &action, ptr::null_mut()) {
-                0 => Ok(()),
-                _ => Err("the system refuses a handler for SIGURG"),
-            }
+            signals::set_signal_handler(SIGNAL, on_signal as *const (), libc::SA_SIGINFO)
+                .map_err(|_| "the system refuses a handler for SIGURG")
         }
     })
 }

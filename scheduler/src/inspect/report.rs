@@ -20,13 +20,13 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::io::{self, Read, Write as _};
+use std::mem;
 use std::os::fd::AsRawFd;
 use std::panic::Location;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use std::{mem, ptr};
 
 /// The time that a loop has to reply before it counts as held.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -335,20 +335,8 @@ pub fn report_on_with(signal: i32, make: impl Fn() -> String + Send + 'static) -
         PIPE.store(writer.as_raw_fd(), Ordering::Release);
         mem::forget(writer);
     }
-    // SAFETY: an all-zero sigaction is valid; the handler is async-signal-safe.
-    let set = unsafe {
-        let mut action: libc::sigaction = mem::zeroed();
-        action.sa_sigaction = on_signal as *const () as usize;
-        action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
-        // No other handler on top: the alternate stack is small.
-        libc::sigfillset(&mut action.sa_mask);
-        libc::sigaction(signal, &action, ptr::null_mut())
-    };
-    if set == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    // SAFETY: the handler is async-signal-safe.
+    unsafe { signals::set_signal_handler(signal, on_signal as *const (), 0) }
 }
 
 extern "C" fn on_signal(_signal: libc::c_int) {
