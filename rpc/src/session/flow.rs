@@ -297,11 +297,7 @@ impl Inner {
         }
         let stays = self.phase.get() == Phase::Up && self.inbox.in_flight.get() != 0;
         if stays {
-            self.inbox.input_ended.set(true);
-            // It cannot answer calls from its handlers either.
-            self.fail_calls(true, || self.sends_no_more());
-            let limit = deadline_after(self.options.limits.stall);
-            self.inbox.message_timer.arm(limit);
+            self.stay_after_end_of_input();
         }
         stays
     }
@@ -317,12 +313,18 @@ impl Inner {
         if self.phase.get() != Phase::Up || inbox.queue.borrow().is_empty() {
             return false;
         }
-        inbox.input_ended.set(true);
         *inbox.ending.borrow_mut() = Some(reason);
+        self.stay_after_end_of_input();
+        true
+    }
+
+    /// Keeps the link of a peer that sends no more, for a limited time. The peer cannot answer calls from its handlers
+    /// either.
+    fn stay_after_end_of_input(&self) {
+        self.inbox.input_ended.set(true);
         self.fail_calls(true, || self.sends_no_more());
         let limit = deadline_after(self.options.limits.stall);
-        inbox.message_timer.arm(limit);
-        true
+        self.inbox.message_timer.arm(limit);
     }
 
     /// A request was taken to be started, after the peer's end. Once it was the last, the link ends in the next tick,
