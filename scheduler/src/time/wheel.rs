@@ -354,10 +354,12 @@ impl Wheel {
 
     /// Sorts the timers of a slot that are due by `target` into the array, and moves the others down.
     fn split(&self, level: usize, slot: usize, target: u64) {
-        let (queue, begins) = (&self.levels[level], self.position.get());
-        queue.occupied.set(queue.occupied.get() & !(1 << slot));
-        queue.slots[slot].tail.set(ptr::null());
-        let mut head = queue.slots[slot].head.replace(ptr::null());
+        let begins = self.position.get();
+        let occupied = &self.levels[level].occupied;
+        occupied.set(occupied.get() & !(1 << slot));
+        let queue = &self.levels[level].slots[slot];
+        queue.tail.set(ptr::null());
+        let mut head = queue.head.replace(ptr::null());
         let mut due = self.due.borrow_mut();
         debug_assert!(due.nodes.is_empty(), "advance was entered again");
         while !head.is_null() {
