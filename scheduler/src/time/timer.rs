@@ -202,16 +202,19 @@ impl Timer {
         if !head.node.is_armed() {
             return;
         }
-        head.set(CANCELLED);
-        // Outside its loop (between two ticks, or after the loop has ended) the node stays linked and fires without
-        // effect.
-        try_with_loop(|l| {
-            if l.id() == head.node.spare.get() {
-                l.wheel.cancel(&head.node);
-                // The handle's reference is left, so nothing is freed.
-                head.clear(WHEEL);
+        let on_a_loop = try_with_loop(|l| {
+            if l.id() != head.node.spare.get() {
+                return head.set(CANCELLED);
             }
+            // The wheel's reference goes; the handle's is left, so nothing is freed.
+            head.node.spare_byte.set(head.refs() & !WHEEL | CANCELLED);
+            l.wheel.cancel(&head.node);
         });
+        if on_a_loop.is_none() {
+            // Outside its loop (between two ticks, or after the loop has ended) the node stays linked and fires without
+            // effect.
+            head.set(CANCELLED);
+        }
     }
 
     /// Returns whether the timer is armed and has not fired.

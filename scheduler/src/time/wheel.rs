@@ -18,9 +18,15 @@
 //! 290 ns each that way.) Timers of one tick fire in the order in which they were armed: a slot is a queue, and its
 //! timers move down in that order before any can be armed below it.
 //!
+//! A slot is a circular list through its own links, so that removing a timer needs no case for the first or the last:
+//! two stores to its neighbours, and one comparison that tells whether the slot is empty now.
+//!
 //! Invariants:
 //! - A node is in at most one list, or in the array. `level == UNARMED` means that it is in neither. `level == DUE`
-//!   means that it is in the array, at the position in its field `next`.
+//!   means that it is in the array, at the position in its link `next`.
+//! - The links of a slot and of its nodes form a circle: `x.next.previous == x` and `x.previous.next == x`. The bit of a
+//!   slot is set exactly if its circle has a node.
+//! - The levels do not move while the wheel exists.
 //! - The array is empty unless `advance` is running.
 //! - A node does not move while it is armed (it lies in a fiber's header, or in a pinned box).
 //! - The wheel belongs to one loop; nothing here is shared between threads.
@@ -29,6 +35,7 @@
 use super::{Instant, TickTime};
 use crate::prefetch::prefetch;
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::{mem, ptr};
 
 const SLOT_BITS: u32 = 6;
@@ -62,11 +69,28 @@ pub(crate) enum Owner {
     Bare,
 }
 
-/// One timer, linked into a slot of the wheel.
+/// The neighbours in a circular list.
 #[derive(Debug)]
+struct Links {
+    previous: Cell<*const Links>,
+    next: Cell<*const Links>,
+}
+
+impl Links {
+    const fn unlinked() -> Self {
+        Links {
+            previous: Cell::new(ptr::null()),
+            next: Cell::new(ptr::null()),
+        }
+    }
+}
+
+/// One timer, linked into a slot of the wheel. `links` is the first field, so that a pointer to a node's links is also a
+/// pointer to the node.
+#[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Node {
-    previous: Cell<*const Node>,
-    next: Cell<*const Node>,
+    links: Links,
     at_ns: Cell<u64>,
     level: Cell<u8>,
     slot: Cell<u8>,
@@ -79,8 +103,7 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) const fn new(owner: Owner) -> Self {
         Node {
-            previous: Cell::new(ptr::null()),
-            next: Cell::new(ptr::null()),
+            links: Links::unlinked(),
             at_ns: Cell::new(0),
             level: Cell::new(UNARMED),
             slot: Cell::new(0),
@@ -109,26 +132,39 @@ struct Level {
     slots: [Slot; SLOTS],
 }
 
-/// The timers of a slot, in the order of arrival. The tail is stored here, not in a node, so that arming and cancelling
-/// touch no nodes but the neighbours.
+/// The timers of a slot, in the order of arrival: a circular list in which the slot itself stands between the last and
+/// the first.
 struct Slot {
-    head: Cell<*const Node>,
-    tail: Cell<*const Node>,
+    links: Links,
 }
 
 impl Slot {
-    const fn new() -> Self {
-        Slot {
-            head: Cell::new(ptr::null()),
-            tail: Cell::new(ptr::null()),
-        }
+    fn clear(&self) {
+        self.links.previous.set(&self.links);
+        self.links.next.set(&self.links);
+    }
+
+    /// Returns the first timer.
+    fn first(&self) -> Option<*const Node> {
+        self.after(&self.links)
+    }
+
+    /// Returns the timer that follows `links`, which are the slot's own or those of a timer in it.
+    fn after(&self, links: &Links) -> Option<*const Node> {
+        let next = links.next.get();
+        (!ptr::eq(next, &self.links)).then_some(next.cast())
+    }
+
+    fn has_one(&self) -> bool {
+        ptr::eq(self.links.next.get(), self.links.previous.get())
+            && !ptr::eq(self.links.next.get(), &self.links)
     }
 }
 
 /// The due timers of the slot that `advance` empties.
 #[derive(Default)]
 struct Due {
-    /// The timers by their position in the slot. A node stores its position too, in its field `next`. Null once the
+    /// The timers by their position in the slot. A node stores its position too, in its link `next`. Null once the
     /// timer has fired or was cancelled.
     nodes: Vec<*const Node>,
     /// The order in which they fire. Each entry has the tick, counted from the slot's beginning, in its upper 32 bits
@@ -143,7 +179,8 @@ pub(crate) struct Wheel {
     /// Timers armed now fire after this tick: the position, or the target of the running `advance`. So a timer that
     /// keeps arming itself for the past cannot keep `advance` from ending.
     floor: Cell<u64>,
-    levels: Box<[Level; LEVELS]>,
+    /// Not in a `Box`, which would claim to be the only pointer to them whenever the wheel itself is moved.
+    levels: Rc<[Level; LEVELS]>,
     due: RefCell<Due>,
     armed: Cell<usize>,
 }
@@ -157,13 +194,20 @@ impl Wheel {
     pub(crate) fn new(now: TickTime) -> Self {
         let level = || Level {
             occupied: Cell::new(0),
-            slots: [const { Slot::new() }; SLOTS],
+            slots: std::array::from_fn(|_| Slot {
+                links: Links::unlinked(),
+            }),
         };
+        let levels: Rc<[Level; LEVELS]> = Rc::new(std::array::from_fn(|_| level()));
+        levels
+            .iter()
+            .flat_map(|level| &level.slots)
+            .for_each(Slot::clear);
         let position = now.as_nanos() >> TICK_SHIFT;
         Wheel {
             position: Cell::new(position),
             floor: Cell::new(position),
-            levels: Box::new(std::array::from_fn(|_| level())),
+            levels,
             due: RefCell::default(),
             armed: Cell::new(0),
         }
@@ -191,18 +235,16 @@ impl Wheel {
     }
 
     /// Removes `node`. Does nothing if it is not armed.
-    // Inlined, and with few instructions: a processor that cancels one timer after the other has the cache misses of
-    // several under way at once.
+    // Inlined, and with few stores: a processor that cancels one timer after the other has the cache misses of several
+    // under way at once, as many as its store buffer holds.
     #[inline(always)]
     pub(crate) fn cancel(&self, node: &Node) {
         if let Some(level) = self.levels.get(usize::from(node.level.get())) {
             self.unlink(node, level);
+            self.armed.set(self.armed.get() - 1);
         } else if node.level.get() == DUE {
-            self.take_from_due(node);
-        } else {
-            return;
+            self.cancel_due(node);
         }
-        self.armed.set(self.armed.get() - 1);
     }
 
     fn link(&self, node: &Node) {
@@ -212,41 +254,32 @@ impl Wheel {
         let level = ((63 - differing.leading_zeros()) / SLOT_BITS) as usize;
         let level = level.min(LEVELS - 1);
         let slot = (tick >> (SLOT_BITS * level as u32)) as usize & (SLOTS - 1);
-        let queue = &self.levels[level].slots[slot];
-        let last = queue.tail.replace(node);
-        node.previous.set(last);
-        node.next.set(ptr::null());
+        let Level { occupied, slots } = &self.levels[level];
+        let slot_links = &slots[slot].links;
+        let last = slot_links.previous.replace(&node.links);
+        node.links.previous.set(last);
+        node.links.next.set(slot_links);
         node.level.set(level as u8);
         node.slot.set(slot as u8);
-        if last.is_null() {
-            queue.head.set(node);
-            let occupied = &self.levels[level].occupied;
-            occupied.set(occupied.get() | 1 << slot);
-        } else {
-            // SAFETY: a linked node is alive, by the contract of `arm`.
-            unsafe { (*last).next.set(node) };
-        }
+        // SAFETY: `last` is the slot, or a linked node, which is alive by the contract of `arm`.
+        unsafe { (*last).next.set(&node.links) };
+        occupied.set(occupied.get() | 1 << slot);
     }
 
     #[inline(always)]
     fn unlink(&self, node: &Node, level: &Level) {
-        let (previous, next) = (node.previous.get(), node.next.get());
-        let slot = node.slot.get() as usize & (SLOTS - 1);
-        let queue = &level.slots[slot];
-        if previous.is_null() {
-            queue.head.set(next);
-            if next.is_null() {
-                level.occupied.set(level.occupied.get() & !(1 << slot));
-            }
-        } else {
-            // SAFETY: a linked node is alive, by the contract of `arm`.
-            unsafe { (*previous).next.set(next) };
+        let (previous, next) = (node.links.previous.get(), node.links.next.get());
+        // SAFETY: each is the slot, or a linked node, which is alive by the contract of `arm`.
+        unsafe {
+            debug_assert!(ptr::eq((*previous).next.get(), &node.links));
+            debug_assert!(ptr::eq((*next).previous.get(), &node.links));
+            (*previous).next.set(next);
+            (*next).previous.set(previous);
         }
-        if next.is_null() {
-            queue.tail.set(previous);
-        } else {
-            // SAFETY: as above.
-            unsafe { (*next).previous.set(previous) };
+        // A node's neighbours are one and the same only if both are the slot.
+        if ptr::eq(previous, next) {
+            let occupied = level.occupied.get();
+            level.occupied.set(occupied & !(1 << node.slot.get()));
         }
         node.level.set(UNARMED);
     }
@@ -277,17 +310,18 @@ impl Wheel {
         let (level, slot, tick) = self.next_slot()?;
         let beginning = tick << TICK_SHIFT;
         let mut earliest = u64::MAX;
-        let mut node = self.levels[level].slots[slot].head.get();
+        let slot = &self.levels[level].slots[slot];
+        let mut links = &slot.links;
         for _ in 0..EXACT_SCAN {
-            if node.is_null() {
+            let Some(node) = slot.after(links) else {
                 return Some(Instant::from_nanos(
                     tick_of(Instant::from_nanos(earliest)) << TICK_SHIFT,
                 ));
-            }
+            };
             // SAFETY: a linked node is alive, by the contract of `arm`.
-            let linked = unsafe { &*node };
-            earliest = earliest.min(linked.at_ns.get());
-            node = linked.next.get();
+            let node = unsafe { &*node };
+            earliest = earliest.min(node.at_ns.get());
+            links = &node.links;
         }
         Some(Instant::from_nanos(beginning))
     }
@@ -314,10 +348,11 @@ impl Wheel {
             "drained while advancing"
         );
         while let Some((level, slot, _)) = self.next_slot() {
-            let head = self.levels[level].slots[slot].head.get();
-            // SAFETY: a linked node is alive, by the contract of `arm`.
-            self.cancel(unsafe { &*head });
-            taken(head);
+            while let Some(first) = self.levels[level].slots[slot].first() {
+                // SAFETY: a linked node is alive, by the contract of `arm`.
+                self.cancel(unsafe { &*first });
+                taken(first);
+            }
         }
     }
 
@@ -330,22 +365,17 @@ impl Wheel {
     ) {
         let queue = &self.levels[level].slots[slot];
         // A timer alone in its slot needs no ordering, and the timers of a level 0 slot have the same tick.
-        let in_order = level == 0 || queue.head.get() == queue.tail.get();
-        if !in_order {
+        if level > 0 && !queue.has_one() {
             self.split(level, slot, target);
             return self.fire_due(fire);
         }
-        loop {
-            let head = queue.head.get();
-            if head.is_null() {
-                break;
-            }
+        while let Some(first) = queue.first() {
             // SAFETY: a linked node is alive, by the contract of `arm`.
-            let node = unsafe { &*head };
+            let node = unsafe { &*first };
             self.unlink(node, &self.levels[level]);
             if tick_of(node.at()) <= target {
                 self.armed.set(self.armed.get() - 1);
-                fire(head);
+                fire(first);
             } else {
                 self.link(node);
             }
@@ -358,26 +388,27 @@ impl Wheel {
         let occupied = &self.levels[level].occupied;
         occupied.set(occupied.get() & !(1 << slot));
         let queue = &self.levels[level].slots[slot];
-        queue.tail.set(ptr::null());
-        let mut head = queue.head.replace(ptr::null());
+        let mut following = queue.first();
         let mut due = self.due.borrow_mut();
         debug_assert!(due.nodes.is_empty(), "advance was entered again");
-        while !head.is_null() {
+        while let Some(first) = following {
             // SAFETY: a linked node is alive, by the contract of `arm`.
-            let node = unsafe { &*head };
-            let next = node.next.get();
+            let node = unsafe { &*first };
+            following = queue.after(&node.links);
             let tick = tick_of(node.at());
             match u32::try_from(due.nodes.len()) {
                 Ok(position) if tick <= target && level <= SORTED_LEVEL_MAX => {
                     node.level.set(DUE);
-                    node.next.set(ptr::without_provenance(position as usize));
-                    due.nodes.push(head);
+                    let position_as_link = ptr::without_provenance(position as usize);
+                    node.links.next.set(position_as_link);
+                    due.nodes.push(first);
                     due.order.push((tick - begins) << 32 | u64::from(position));
                 }
+                // To a lower level: this slot's list is not read through it again.
                 _ => self.link(node),
             }
-            head = next;
         }
+        queue.clear();
         due.order.sort_unstable();
     }
 
@@ -414,15 +445,16 @@ impl Wheel {
     }
 
     #[cold]
-    fn take_from_due(&self, node: &Node) {
+    fn cancel_due(&self, node: &Node) {
         let mut due = self.due.borrow_mut();
-        let entry = due.nodes.get_mut(node.next.get().addr());
+        let entry = due.nodes.get_mut(node.links.next.get().addr());
         debug_assert!(entry.is_some(), "a due timer is not in the array");
         if let Some(entry) = entry {
             debug_assert!(ptr::eq(*entry, node), "another timer is at its position");
             *entry = ptr::null();
         }
         node.level.set(UNARMED);
+        self.armed.set(self.armed.get() - 1);
     }
 }
 
