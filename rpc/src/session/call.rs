@@ -236,7 +236,9 @@ impl Inner {
             return None;
         }
         let left = time_left(deadline);
-        Some(u64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
+        // In 64 bits: a division of 128 bits would be a function call.
+        let whole = left.as_secs().saturating_mul(1000);
+        Some(whole.saturating_add(u64::from(left.subsec_nanos().div_ceil(1_000_000))))
     }
 
     pub(super) fn method_of<'a>(&self, target: Target<'a>) -> Result<Method<'a>, Error> {
