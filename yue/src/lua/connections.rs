@@ -91,7 +91,7 @@ pub(crate) struct Connections {
     pub(crate) objects: Cell<c_int>,
 }
 
-/// A hasher for ids: they are counted up, so they are their own hash.
+/// A hasher for ids: they are counted up, so one multiplication spreads them.
 #[derive(Default, Clone)]
 pub(crate) struct Identity;
 
@@ -110,16 +110,16 @@ impl std::hash::Hasher for IdentityHasher {
         self.0
     }
     fn write(&mut self, bytes: &[u8]) {
-        bytes
-            .iter()
-            .for_each(|byte| self.0 = self.0 << 8 | u64::from(*byte));
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
     }
     fn write_u64(&mut self, value: u64) {
-        self.0 = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // The table uses the upper bits too.
+        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
     fn write_u32(&mut self, value: u32) {
-        // The table uses the upper bits too.
-        self.0 = u64::from(value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.write_u64(u64::from(value));
     }
 }
 

@@ -3,6 +3,7 @@
 use super::errors::ErrorObject;
 use super::log::{self, Level};
 use super::methods::FUNCTIONS;
+use smallvec::SmallVec;
 use std::borrow::Cow;
 use yue_rpc::session::{CallMethod, Session};
 use yue_rpc::{ErrorKind, Failure};
@@ -12,43 +13,36 @@ const NAME_SHOWN: usize = 64;
 
 /// The method of a request, for the log: the buffer that holds its name is returned before the handler runs.
 pub(crate) struct Called {
-    name: [u8; NAME_SHOWN],
-    length: Option<usize>,
+    name: Option<SmallVec<[u8; NAME_SHOWN]>>,
 }
 
 impl Called {
     #[inline]
     pub(crate) fn of(method: CallMethod<'_>) -> Called {
-        let mut called = Called {
-            name: [0; NAME_SHOWN],
-            length: None,
+        let name = match method {
+            CallMethod::Name(name) => {
+                Some(SmallVec::from_slice(&name[..name.len().min(NAME_SHOWN)]))
+            }
+            CallMethod::Token(_) => None,
         };
-        if let CallMethod::Name(name) = method {
-            let length = name.len().min(NAME_SHOWN);
-            called.name[..length].copy_from_slice(&name[..length]);
-            called.length = Some(length);
-        }
-        called
+        Called { name }
     }
 
     /// The name, for counters.
     #[inline]
     pub(crate) fn counted_name(&self) -> &[u8] {
-        self.length.map_or(FUNCTIONS, |length| &self.name[..length])
+        self.name.as_deref().unwrap_or(FUNCTIONS)
     }
 
     /// The name, or a stand-in for a function without a name.
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        match self.length {
-            Some(length) => &self.name[..length],
-            None => b"a passed function",
-        }
+        self.name.as_deref().unwrap_or(b"a passed function")
     }
 
     pub(crate) fn text(&self) -> Cow<'_, str> {
-        match self.length {
-            Some(length) => String::from_utf8_lossy(&self.name[..length]),
+        match &self.name {
+            Some(name) => String::from_utf8_lossy(name),
             None => "a function that was passed as a value".into(),
         }
     }

@@ -4,7 +4,7 @@
 //! Lua numbers to Rust objects (waits, connections), and the count of holds that keep the program running.
 
 use super::calls::AsyncCalls;
-use super::connections::Connections;
+use super::connections::{Connections, Identity};
 use super::errors::{ErrorObject, RaisedValue, form_of};
 use super::program::Program;
 use super::signals::Signals;
@@ -237,7 +237,7 @@ impl Host {
 
 /// Fibers whose end the prelude needs to know; see `note_record`.
 #[derive(Default)]
-pub(crate) struct Records(RefCell<HashSet<FiberId>>);
+pub(crate) struct Records(RefCell<HashSet<FiberId, Identity>>);
 
 impl Records {
     pub(crate) fn note(&self, fiber: FiberId) {
