@@ -40,7 +40,7 @@ impl Rig {
     /// # Panics
     /// With the panic of `body`; if it waits for what never happens, or does not end.
     pub fn run<T: 'static>(&self, body: impl FnOnce() -> T + 'static) -> T {
-        let builder = Builder::new().name("main").stack(StackClass::Lua);
+        let builder = Builder::new().name("main").stack(StackClass::Deep);
         let main = self
             .event_loop
             .enter(|| builder.spawn(body))

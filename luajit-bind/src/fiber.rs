@@ -39,7 +39,7 @@ const TRACEBACK_MAX: usize = 4096;
 
 impl LuaThread {
     /// Makes the calling fiber a Lua fiber with this state while `f` runs. Its stack should be of
-    /// [`StackClass::Lua`](yue_scheduler::StackClass::Lua): C code needs the room.
+    /// [`StackClass::Deep`](yue_scheduler::StackClass::Deep): C code needs the room.
     ///
     /// # Panics
     /// Outside a fiber, and on a fiber that is a Lua fiber already.

@@ -158,7 +158,7 @@ impl LuaThread {
         name: Option<&str>,
         end: impl FnOnce(Ended) + 'static,
     ) -> io::Result<JoinHandle<()>> {
-        let builder = Builder::new().stack(StackClass::Lua);
+        let builder = Builder::new().stack(StackClass::Deep);
         let builder = match name {
             Some(name) => builder.name(name),
             None => builder,

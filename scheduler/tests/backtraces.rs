@@ -99,7 +99,7 @@ fn only_a_suspended_fiber_has_a_backtrace() {
 fn a_truncated_backtrace_says_so() {
     Loop::new(Config::default()).unwrap().run(|| {
         let fiber = Builder::new()
-            .stack(StackClass::Lua)
+            .stack(StackClass::Deep)
             .spawn(|| deep(20_000))
             .unwrap();
         yield_now().unwrap();

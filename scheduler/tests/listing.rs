@@ -161,7 +161,7 @@ fn the_metrics_of_a_loop_follow_what_it_does() {
         assert_eq!(metric("yue_fibers_ready", ""), 0);
         assert_eq!(metric("yue_timers", ""), 6);
         assert_eq!(metric("yue_fibers_spawned_total", ""), 6);
-        assert_eq!(metric("yue_stacks_used", ",class=\"native\""), 6);
+        assert_eq!(metric("yue_stacks_used", ",class=\"small\""), 6);
         let messages = metric("yue_messages_total", "");
         let elsewhere = metric("yue_wakes_total", ",from=\"elsewhere\"");
         let waker = prepare_park().remote();
@@ -253,8 +253,8 @@ fn a_fibers_origin_comes_from_the_outermost_hook_that_knows_it() {
     Loop::new(Config::default()).unwrap().run(|| {
         let fiber = spawn_named("foreign", || {
             let wait = || sleep(Duration::from_secs(60));
-            let inner = || with_switch_hook(Knows(Some("inner.lua:2")), |_| wait());
-            let middle = || with_switch_hook(Knows(Some("outer.lua:1")), |_| inner());
+            let inner = || with_switch_hook(Knows(Some("inner.script:2")), |_| wait());
+            let middle = || with_switch_hook(Knows(Some("outer.script:1")), |_| inner());
             let _ = with_switch_hook(Knows(None), |_| middle());
             assert_eq!(
                 named("foreign").origin,
@@ -266,9 +266,9 @@ fn a_fibers_origin_comes_from_the_outermost_hook_that_knows_it() {
         assert_eq!(named("foreign").origin, None);
         yield_now().unwrap();
         let found = named("foreign");
-        assert_eq!(found.origin.as_deref(), Some("outer.lua:1"));
+        assert_eq!(found.origin.as_deref(), Some("outer.script:1"));
         assert!(
-            found.to_string().contains(" to run outer.lua:1, "),
+            found.to_string().contains(" to run outer.script:1, "),
             "{found}"
         );
         fiber.cancel();

@@ -59,9 +59,9 @@ fn recurse(depth: u64) -> u64 {
 }
 
 #[test]
-fn a_native_stack_overflow_names_the_fiber_and_its_size() {
+fn a_stack_overflow_names_the_fiber_and_its_size() {
     let Some(output) = in_child(
-        "a_native_stack_overflow_names_the_fiber_and_its_size",
+        "a_stack_overflow_names_the_fiber_and_its_size",
         || {
             Loop::new(Config::default()).unwrap().run(|| {
                 Builder::new()
@@ -93,7 +93,7 @@ fn an_overflow_is_reported_with_mprotect_guards_too() {
         Loop::new(Config::default()).unwrap().run(|| {
             Builder::new()
                 .name("deep")
-                .stack(StackClass::Lua)
+                .stack(StackClass::Deep)
                 .spawn(|| recurse(0))
                 .unwrap()
                 .join()
@@ -241,8 +241,8 @@ fn spawning_fails_without_address_space_for_a_stack() {
     let Some(output) = in_child("spawning_fails_without_address_space_for_a_stack", || {
         let config = Config {
             stacks: StackConfig {
-                native: 64 << 20,
-                lua: 1 << 20,
+                small: 64 << 20,
+                deep: 1 << 20,
             },
             ..Config::default()
         };
@@ -315,8 +315,8 @@ fn with_little_address_space_stacks_come_from_smaller_arenas() {
         // SAFETY: sets a limit of this child process.
         unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) };
         let stacks = StackConfig {
-            native: 64 << 20,
-            lua: 1 << 20,
+            small: 64 << 20,
+            deep: 1 << 20,
         };
         let config = Config {
             stacks,

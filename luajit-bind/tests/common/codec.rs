@@ -49,7 +49,7 @@ pub fn encode(vm: &Vm, source: &str) -> Result<Vec<u8>, Box<EncodeError>> {
 
 /// Runs `body` in a fiber with a Lua stack.
 pub fn lua_fiber<R: 'static>(body: impl FnOnce() -> R + 'static) -> R {
-    let builder = yue_scheduler::Builder::new().stack(yue_scheduler::StackClass::Lua);
+    let builder = yue_scheduler::Builder::new().stack(yue_scheduler::StackClass::Deep);
     builder
         .spawn(body)
         .expect("a fiber")

@@ -127,7 +127,7 @@ thread_local! {
     /// By stack class.
     static POOLS: [RefCell<Pool>; 2] = Default::default();
     /// By stack class, too.
-    static TICK_ENDS: [Rc<RunEnd>; 2] = [StackClass::Native, StackClass::Lua].map(|class| Rc::new(RunEnd(class)));
+    static TICK_ENDS: [Rc<RunEnd>; 2] = [StackClass::Small, StackClass::Deep].map(|class| Rc::new(RunEnd(class)));
 }
 
 #[inline(always)] // Four times a request.

@@ -158,8 +158,8 @@ pub fn backtrace(id: FiberId) -> Option<Backtrace> {
     inspect::of_suspended(id)
 }
 
-/// Returns the lines that the layers above add about a fiber of the loop that is not running, such as its Lua
-/// traceback. See [`SwitchHook::describe`](crate::SwitchHook::describe).
+/// Returns the lines that the layers above add about a fiber of the loop that is not running, such as the traceback of
+/// an interpreter. See [`SwitchHook::describe`](crate::SwitchHook::describe).
 ///
 /// ```
 /// use yue_scheduler::{Config, Loop, spawn, this_loop, yield_now};

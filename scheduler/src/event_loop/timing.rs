@@ -53,7 +53,7 @@ impl Inner {
 
     /// Makes the counters visible to other threads.
     pub(super) fn publish(&self) {
-        let (stacks_native, stacks_lua) = self.stacks.counted();
+        let (stacks_small, stacks_deep) = self.stacks.counted();
         self.vitals().publish(&Counted {
             live: self.slab.live() as u64,
             parked: self.parked.get() as u64,
@@ -66,8 +66,8 @@ impl Inner {
             wakes_local: self.wakes_local.get(),
             wakes_remote: self.wakes_remote.get(),
             messages: self.messages.get(),
-            stacks_native,
-            stacks_lua,
+            stacks_small,
+            stacks_deep,
         });
     }
 

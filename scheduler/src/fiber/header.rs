@@ -61,10 +61,10 @@ pub(crate) const HIGH: u8 = 64;
 /// The fiber runs after others, except for a small budget.
 pub(crate) const LOW: u8 = 128;
 
-/// Cache lines of stack between the switch of a Lua fiber and the Lua code that resumes.
+/// Cache lines of stack between the switch of a fiber with a hook and the interpreted code that resumes.
 const HOOKED_LINES: usize = 6;
 
-/// The same for a native fiber that was woken: the frames of the wait, up to the code that called it. With this, 1 000
+/// The same for a fiber without a hook that was woken: the frames of the wait, up to the code that called it. With this, 1 000
 /// fibers that echo over sockets handle 7 % more messages a second; with one line it was 2 %, with six 5 %.
 const WOKEN_LINES: usize = 10;
 
@@ -211,7 +211,7 @@ impl Header {
 
     /// Prefetches the memory that the fiber needs to resume, and the header of the fiber behind it in the queue. The
     /// loop calls it a few turns ahead, so that the turns of other fibers hide the memory latency: a yield among 1 000
-    /// Lua fibers then takes 60 ns instead of 130.
+    /// fibers that run an interpreter then takes 60 ns instead of 130.
     ///
     /// # Safety
     /// Called by the loop, outside any fiber, for a fiber in the run queue.

@@ -145,7 +145,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A fiber without a name, on a [`StackClass::Native`] stack.
+    /// A fiber without a name, on a [`StackClass::Small`] stack.
     pub fn new() -> Self {
         Builder::default()
     }

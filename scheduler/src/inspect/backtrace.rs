@@ -224,7 +224,8 @@ fn suspended(l: &Inner, fiber: FiberId) -> Option<&Header> {
     (off && header.switch.started()).then_some(header)
 }
 
-/// Returns the lines that the layers above add about a fiber of this loop that is not running: its Lua traceback.
+/// Returns the lines that the layers above add about a fiber of this loop that is not running, such as the traceback of
+/// an interpreter.
 pub(crate) fn notes(fiber: FiberId) -> Vec<String> {
     with_loop(|l| {
         let header = suspended(l, fiber);

@@ -100,7 +100,7 @@ pub(crate) struct Capture {
     pub(crate) fiber: Option<FiberId>,
     pub(crate) name: Option<String>,
     pub(crate) location: Option<&'static Location<'static>>,
-    /// The note of a layer above on the code that runs: the lines of Lua.
+    /// The note of a layer above on the code that runs: the lines of an interpreter.
     pub(crate) note: Option<String>,
     pub(crate) copy: StackCopy,
 }
@@ -133,7 +133,7 @@ pub type Probe = unsafe extern "C" fn(context: *mut c_void, text: *mut u8, bytes
 /// use yue_scheduler::{Config, Loop, inspect};
 ///
 /// unsafe extern "C" fn probe(_context: *mut c_void, text: *mut u8, bytes: usize) -> usize {
-///     let line = b"in main.lua:1";
+///     let line = b"in main.script:1";
 ///     let count = line.len().min(bytes);
 ///     unsafe { text.copy_from_nonoverlapping(line.as_ptr(), count) };
 ///     count
@@ -144,7 +144,7 @@ pub type Probe = unsafe extern "C" fn(context: *mut c_void, text: *mut u8, bytes
 /// inspect::watch_loops_with(Duration::from_millis(20), move |held| drop(told.send(held.note.clone()))).unwrap();
 /// Loop::new(Config::default()).unwrap().run(move || {
 ///     // Blocks the whole loop, until the watchdog notices.
-///     assert!(heard.iter().any(|note| note.as_deref() == Some("in main.lua:1")));
+///     assert!(heard.iter().any(|note| note.as_deref() == Some("in main.script:1")));
 /// });
 /// ```
 ///

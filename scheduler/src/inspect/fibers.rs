@@ -1,10 +1,9 @@
 //! The list of a loop's fibers.
 //!
 //! All data comes from the headers, so listing touches no stack: a million parked fibers are listed without making any
-//! of their pages resident. Fibers with a switch hook, which Lua fibers have, are the one exception: the hook lies on
-//! their stack, in the page in which they were suspended, and is asked for their origin. The list is taken on the
-//! loop's own thread, page by page. For a request from another thread, the loop runs its other fibers between two
-//! pages.
+//! of their pages resident. Fibers with a switch hook are the one exception: the hook lies on their stack, in the page in
+//! which they were suspended, and is asked for their origin. The list is taken on the loop's own thread, page by page.
+//! For a request from another thread, the loop runs its other fibers between two pages.
 
 use crate::event_loop::{Inner, LoopHandle, this_loop, with_loop};
 use crate::fiber::{
@@ -17,8 +16,8 @@ use std::ops::Range;
 use std::panic::Location;
 use std::time::Duration;
 
-/// Pages of 256 headers that a loop lists at once for another thread: about 100 us. For parked Lua fibers, whose origin
-/// is looked up, 2 ms.
+/// Pages of 256 headers that a loop lists at once for another thread: about 100 us. For parked fibers with a hook that
+/// looks up their origin, 2 ms.
 pub(crate) const PAGES_AT_ONCE: usize = 16;
 
 /// The state of a fiber.
@@ -91,8 +90,8 @@ pub struct FiberInfo {
     pub duration: Duration,
     /// The location of the spawn.
     pub location: &'static Location<'static>,
-    /// The function that the fiber runs, if the location does not show it: for a waiting Lua fiber, its outermost Lua
-    /// function, as `file.lua:line`. See [`SwitchHook::origin`](crate::SwitchHook::origin).
+    /// The function that the fiber runs, if the location does not show it: for a waiting fiber that runs an interpreter,
+    /// its outermost function, as `file:line`. See [`SwitchHook::origin`](crate::SwitchHook::origin).
     pub origin: Option<Box<str>>,
     /// The number of switches to the fiber, modulo 2^32.
     pub switches: u32,

@@ -230,8 +230,8 @@ impl Text<'_> {
         self.head(name, kind, help);
         for (labels, _, counted) in self.loops {
             let classes = [
-                ("native", &counted.stacks_native),
-                ("lua", &counted.stacks_lua),
+                ("small", &counted.stacks_small),
+                ("deep", &counted.stacks_deep),
             ];
             for (class, stacks) in classes {
                 self.line(

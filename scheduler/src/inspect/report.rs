@@ -1,9 +1,9 @@
 //! The report: all loops as text, with their counters and their fibers, what the fibers wait for, and their call
 //! stacks.
 //!
-//! Fibers that wait for the same thing and were spawned at the same location (Lua fibers: that also run the same
-//! function) form one group, so the report of a million fibers is a page. Groups with the longest waits come first. For
-//! each group some stacks are shown, the longest wait first.
+//! Fibers that wait for the same thing, were spawned at the same location and have the same origin (the function that
+//! an interpreter runs) form one group, so the report of a million fibers is a page. Groups with the longest waits come
+//! first. For each group some stacks are shown, the longest wait first.
 //!
 //! A loop lists its fibers page by page and continues to run in between. A loop that does not reply is held: its thread
 //! is captured as the watchdog does it, and the counters that it last published are shown.

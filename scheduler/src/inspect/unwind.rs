@@ -9,7 +9,7 @@
 //!
 //! Only the copying must happen where the fiber is: it allocates nothing on the fiber's stack, changes nothing, and
 //! takes a microsecond. The tables are those that the compiler writes for panics (`.eh_frame`), so unwinding works in
-//! release builds, without frame pointers. The walk ends at code without tables (such as LuaJIT's compiled code),
+//! release builds, without frame pointers. The walk ends at code without tables (such as that of a just-in-time compiler),
 //! unless that code keeps frame pointers.
 
 use framehop::{

@@ -68,8 +68,8 @@ pub(crate) struct Counted {
     pub(crate) wakes_local: u64,
     pub(crate) wakes_remote: u64,
     pub(crate) messages: u64,
-    pub(crate) stacks_native: StackCounted,
-    pub(crate) stacks_lua: StackCounted,
+    pub(crate) stacks_small: StackCounted,
+    pub(crate) stacks_deep: StackCounted,
 }
 
 /// The counters of a loop's stacks of one class.
@@ -192,7 +192,7 @@ mod tests {
         let counted = Counted {
             live: 1,
             messages: 2,
-            stacks_lua: StackCounted {
+            stacks_deep: StackCounted {
                 trimmed_bytes: 3,
                 ..StackCounted::default()
             },

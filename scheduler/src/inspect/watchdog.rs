@@ -76,7 +76,7 @@ pub struct HeldLoop {
     pub name: Option<String>,
     /// The location of the fiber's spawn.
     pub location: Option<&'static Location<'static>>,
-    /// The note of the layer above on the running code: its Lua lines.
+    /// The note of the layer above on the running code: the lines of an interpreter.
     pub note: Option<String>,
     /// Its call stack, or the reason why there is none.
     pub backtrace: Result<Backtrace, &'static str>,

@@ -1,7 +1,7 @@
 //! Stacks for fibers: address space in large arenas, a guard under each stack, a free list per loop.
 //!
 //! ```text
-//!   one slot of an arena (252 KiB, or 1 MiB for a fiber that runs Lua)
+//!   one slot of an arena (252 KiB, or 1 MiB for deep calls)
 //!   +-------+----------------------------------------------+
 //!   | guard |   untouched, costs no memory     | in use    |
 //!   +-------+----------------------------------------------+
@@ -31,24 +31,25 @@ use std::ptr;
 /// The page size of every supported machine.
 pub(crate) const PAGE: usize = 4096;
 
-/// The purpose of a fiber's stack, which determines its size.
+/// The size of a fiber's stack, by what runs on it.
 ///
 /// ```
 /// use yue_scheduler::{Builder, Config, Loop, StackClass, current_id, this_loop};
 ///
 /// Loop::new(Config::default()).unwrap().run(|| {
-///     let roomy = Builder::new().stack(StackClass::Lua).spawn(|| this_loop::fiber(current_id()).unwrap().stack);
-///     assert_eq!(roomy.unwrap().join().unwrap(), StackClass::Lua);
+///     let roomy = Builder::new().stack(StackClass::Deep).spawn(|| this_loop::fiber(current_id()).unwrap().stack);
+///     assert_eq!(roomy.unwrap().join().unwrap(), StackClass::Deep);
 /// });
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StackClass {
     /// For Rust code. 252 KiB of address space by default: 63 pages, and as many page table entries.
     #[default]
-    Native,
-    /// For code that runs Lua, whose C functions call each other deeply (thirty nested `gsub` callbacks overflow 256
-    /// KiB). 1 MiB by default, with 16 guard pages, because C code can step over a single one.
-    Lua,
+    Small,
+    /// For code that calls deeply, and for C code, such as a Lua interpreter (thirty nested `gsub` callbacks overflow
+    /// 256 KiB). 1 MiB by default, with 16 guard pages: the compiler probes each page of a large Rust frame, but C code
+    /// is usually compiled without probes and can step over a single guard page.
+    Deep,
 }
 
 /// Sizes of the stacks of one loop, in bytes of address space, rounded up to an odd number of pages. Memory is used
@@ -57,7 +58,7 @@ pub enum StackClass {
 /// ```
 /// use yue_scheduler::{Config, Loop, StackConfig};
 ///
-/// let stacks = StackConfig { native: 1 << 20, ..StackConfig::default() };
+/// let stacks = StackConfig { small: 1 << 20, ..StackConfig::default() };
 /// let sum = Loop::new(Config { stacks, ..Config::default() }).unwrap().run(|| {
 ///     let large = [1u8; 512 << 10]; // does not fit on a stack of the default size
 ///     std::hint::black_box(&large).iter().map(|n| u32::from(*n)).sum::<u32>()
@@ -66,17 +67,17 @@ pub enum StackClass {
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct StackConfig {
-    /// The size of a [`StackClass::Native`] stack. At least 16 KiB.
-    pub native: usize,
-    /// The size of a [`StackClass::Lua`] stack. At least 256 KiB.
-    pub lua: usize,
+    /// The size of a [`StackClass::Small`] stack. At least 16 KiB.
+    pub small: usize,
+    /// The size of a [`StackClass::Deep`] stack. At least 256 KiB.
+    pub deep: usize,
 }
 
 impl Default for StackConfig {
     fn default() -> Self {
         StackConfig {
-            native: 252 << 10,
-            lua: 1 << 20,
+            small: 252 << 10,
+            deep: 1 << 20,
         }
     }
 }
@@ -96,13 +97,13 @@ pub(crate) const CACHE_LINE: usize = 64;
 
 /// Number of different offsets by which first frames are shifted.
 ///
-/// A parked native fiber holds one page, and sixteen cache lines are a quarter of it. A fiber that runs Lua has more
-/// frames, in more pages, and benefits from more offsets: with 1 000 of them a yield took 142 ns with 16 and 106 ns
-/// with 40.
+/// A parked fiber on a small stack holds one page, and sixteen cache lines are a quarter of it. A fiber with deep calls
+/// has more frames, in more pages, and benefits from more offsets: with 1 000 fibers that run an interpreter a yield
+/// took 142 ns with 16 and 106 ns with 40.
 const fn colors(class: StackClass) -> usize {
     match class {
-        StackClass::Native => 16,
-        StackClass::Lua => 40,
+        StackClass::Small => 16,
+        StackClass::Deep => 40,
     }
 }
 
@@ -111,14 +112,14 @@ impl FiberStack {
         let first = (base / CACHE_LINE - base / bytes % colors(class)) as u64;
         let pages = (bytes / PAGE) as u64;
         FiberStack(StackBounds(
-            first << (SIZE_BITS + 1) | pages << 1 | u64::from(class == StackClass::Lua),
+            first << (SIZE_BITS + 1) | pages << 1 | u64::from(class == StackClass::Deep),
         ))
     }
 
     /// Maps a stack for a coroutine that does almost nothing. It has no guard.
     pub(crate) fn for_experiment() -> Option<Self> {
         let base = map(EXPERIMENT_BYTES).ok()? + EXPERIMENT_BYTES;
-        Some(FiberStack::new(base, EXPERIMENT_BYTES, StackClass::Native))
+        Some(FiberStack::new(base, EXPERIMENT_BYTES, StackClass::Small))
     }
 
     /// Unmaps the stack of an experiment.
@@ -160,9 +161,9 @@ impl StackBounds {
     #[inline]
     pub(crate) fn class(self) -> StackClass {
         if self.0 & 1 == 1 {
-            StackClass::Lua
+            StackClass::Deep
         } else {
-            StackClass::Native
+            StackClass::Small
         }
     }
 
@@ -180,8 +181,8 @@ impl StackBounds {
 
 const fn guard_bytes(class: StackClass) -> usize {
     match class {
-        StackClass::Native => PAGE,
-        StackClass::Lua => 16 * PAGE,
+        StackClass::Small => PAGE,
+        StackClass::Deep => 16 * PAGE,
     }
 }
 
@@ -203,13 +204,13 @@ struct Class {
 
 /// The stacks of one loop.
 pub(crate) struct StackPool {
-    native: Class,
-    lua: Class,
+    small: Class,
+    deep: Class,
 }
 
 /// Slots in the first arena of a class. Each later arena is twice as large, up to [`ARENA_SLOTS_MAX`].
 const ARENA_SLOTS_FIRST: usize = 64;
-/// 4 GiB of address space in native stacks: few mappings, even for millions of fibers.
+/// 4 GiB of address space in small stacks: few mappings, even for millions of fibers.
 const ARENA_SLOTS_MAX: usize = 16_384;
 /// Limit for larger stacks: a process with 47 bits of address space can have many arenas of this size.
 const ARENA_BYTES_MAX: usize = 16 << 30;
@@ -217,7 +218,7 @@ const ARENA_BYTES_MAX: usize = 16 << 30;
 impl StackPool {
     pub(crate) fn new(config: StackConfig) -> Self {
         // An odd number of pages. With a power of two the stacks' pages would compete for the same few TLB sets: a
-        // yield among 1 000 Lua fibers then took 184 ns instead of 142.
+        // yield among 1 000 fibers on deep stacks then took 184 ns instead of 142.
         let round =
             |bytes: usize, least: usize| bytes.clamp(least, 1 << 30).next_multiple_of(PAGE) | PAGE;
         let guard = Guard::detect();
@@ -234,15 +235,15 @@ impl StackPool {
             mapped_bytes: Cell::new(0),
         };
         StackPool {
-            native: class(StackClass::Native, round(config.native, 16 << 10)),
-            lua: class(StackClass::Lua, round(config.lua, 256 << 10)),
+            small: class(StackClass::Small, round(config.small, 16 << 10)),
+            deep: class(StackClass::Deep, round(config.deep, 256 << 10)),
         }
     }
 
     fn class(&self, kind: StackClass) -> &Class {
         match kind {
-            StackClass::Native => &self.native,
-            StackClass::Lua => &self.lua,
+            StackClass::Small => &self.small,
+            StackClass::Deep => &self.deep,
         }
     }
 
@@ -269,7 +270,7 @@ impl StackPool {
 
     /// Returns the counters of both classes.
     pub(crate) fn counted(&self) -> (StackCounted, StackCounted) {
-        (self.native.counted(), self.lua.counted())
+        (self.small.counted(), self.deep.counted())
     }
 
     /// Takes back a stack that nothing runs on any more.

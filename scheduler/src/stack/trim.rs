@@ -25,8 +25,8 @@ const TRIMMED_AT_ONCE: usize = 16;
 /// Bytes that a recently used stack keeps.
 const fn kept_bytes(class: StackClass) -> usize {
     match class {
-        StackClass::Native => 16 << 10,
-        StackClass::Lua => 64 << 10,
+        StackClass::Small => 16 << 10,
+        StackClass::Deep => 64 << 10,
     }
 }
 
@@ -45,13 +45,13 @@ pub(super) struct Trim {
 impl StackPool {
     /// Releases memory that was not used for a while. Returns whether there is more to release at once.
     pub(crate) fn trim_unused(&self) -> bool {
-        let native = self.native.trim_unused();
-        self.lua.trim_unused() || native
+        let small = self.small.trim_unused();
+        self.deep.trim_unused() || small
     }
 
     /// Returns whether an unused stack may hold memory.
     pub(crate) fn needs_trimming(&self) -> bool {
-        self.native.needs_trimming() || self.lua.needs_trimming()
+        self.small.needs_trimming() || self.deep.needs_trimming()
     }
 }
 
@@ -141,7 +141,7 @@ mod tests {
     fn unused_stacks_are_released_and_their_depth_is_sampled() {
         let pool = StackPool::new(StackConfig::default());
         let stacks: Vec<_> = (0..3)
-            .map(|_| pool.take(StackClass::Native).unwrap())
+            .map(|_| pool.take(StackClass::Small).unwrap())
             .collect();
         let bounds: Vec<_> = stacks.iter().map(FiberStack::bounds).collect();
         for stack in stacks {
@@ -153,7 +153,7 @@ mod tests {
         assert!(!pool.trim_unused());
         assert!(bounds.iter().all(|stack| resident_pages(*stack) == 4));
         // The stack on top is used now and then.
-        let top = pool.take(StackClass::Native).unwrap();
+        let top = pool.take(StackClass::Small).unwrap();
         use_stack(&top, PAGE);
         pool.give_back(top);
         assert!(!pool.trim_unused());
@@ -162,11 +162,11 @@ mod tests {
         assert!(!pool.trim_unused());
         assert_eq!(resident_pages(bounds[2]), 0);
         assert!(!pool.needs_trimming());
-        let (native, _) = pool.counted();
-        assert_eq!(native.high_water_bytes, 8 * PAGE as u64);
-        assert_eq!(native.trimmed_bytes, 3 * 8 * PAGE as u64);
+        let (small, _) = pool.counted();
+        assert_eq!(small.high_water_bytes, 8 * PAGE as u64);
+        assert_eq!(small.trimmed_bytes, 3 * 8 * PAGE as u64);
         // Each stack can be used again.
-        let again = pool.take(StackClass::Native).unwrap();
+        let again = pool.take(StackClass::Small).unwrap();
         use_stack(&again, 8 * PAGE);
         pool.give_back(again);
     }
@@ -176,7 +176,7 @@ mod tests {
         let pool = StackPool::new(StackConfig::default());
         let count = RELEASED_AT_ONCE + 10;
         let stacks: Vec<_> = (0..count)
-            .map(|_| pool.take(StackClass::Native).unwrap())
+            .map(|_| pool.take(StackClass::Small).unwrap())
             .collect();
         for stack in stacks {
             use_stack(&stack, PAGE);

@@ -450,7 +450,7 @@ pub(crate) fn call_prelude(
         })
     };
     let spawned = Builder::new()
-        .stack(StackClass::Lua)
+        .stack(StackClass::Deep)
         .name("prelude")
         .spawn(work);
     let runtime = |text: String| ErrorObject::of_kind(ErrorKind::Runtime, text);

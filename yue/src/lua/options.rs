@@ -155,7 +155,7 @@ impl Settings {
             retry: self.retry,
             when_full: self.when_full,
             cancel: self.cancel,
-            stack: StackClass::Lua,
+            stack: StackClass::Deep,
         }
     }
 }
