@@ -2,9 +2,9 @@
 //!
 //! 1. Cancel all fibers and wait for the grace period. Shielded clean-up continues.
 //! 2. Hard stop: remove shields, cancel operations in the kernel, and wait once more.
-//! 3. Abandon the fibers that remain. Their stacks may hold buffers that the kernel uses, or frames of foreign code, so such
-//!    a fiber is neither unwound nor unmapped. It is named, counted and leaked, with its fiber-locals. If it lent memory of the
-//!    thread itself, the thread cannot end yet (see `loans.rs`).
+//! 3. Abandon the fibers that remain. Their stacks may hold buffers that the kernel uses, or frames of foreign code, so
+//!    such a fiber is neither unwound nor unmapped. It is named, counted and leaked, with its fiber-locals. If it lent
+//!    memory of the thread itself, the thread cannot end yet (see `loans.rs`).
 
 use super::loop_end::wake_waiting_for;
 use super::{Entered, Inner, Loop, loans, registry};

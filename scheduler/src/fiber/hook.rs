@@ -1,9 +1,9 @@
 //! Rules for suspension: code in which a fiber may not suspend, and hooks that run when it does.
 //!
-//! Some code keeps state outside its stack in last-in-first-out order (an epoch pin, a scoped thread-local, the bookkeeping
-//! of a binding). It breaks if another fiber runs in between. Such code runs inside [`no_suspend`], where a suspension
-//! panics with an explanation. Other code must be notified of a switch (an interpreter must know which stack is running).
-//! It runs inside [`with_switch_hook`].
+//! Some code keeps state outside its stack in last-in-first-out order (an epoch pin, a scoped thread-local, the
+//! bookkeeping of a binding). It breaks if another fiber runs in between. Such code runs inside [`no_suspend`], where a
+//! suspension panics with an explanation. Other code must be notified of a switch (an interpreter must know which stack
+//! is running). It runs inside [`with_switch_hook`].
 //!
 //! Frames form a list on the fiber's own stack; the header points to the innermost one.
 

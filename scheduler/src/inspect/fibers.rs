@@ -1,9 +1,9 @@
 //! The list of a loop's fibers.
 //!
 //! All data comes from the headers, so listing touches no stack: a million parked fibers are listed without making any
-//! of their pages resident. Fibers with a switch hook are the one exception: the hook lies on their stack, in the page in
-//! which they were suspended, and is asked for their origin. The list is taken on the loop's own thread, page by page.
-//! For a request from another thread, the loop runs its other fibers between two pages.
+//! of their pages resident. Fibers with a switch hook are the one exception: the hook lies on their stack, in the page
+//! in which they were suspended, and is asked for their origin. The list is taken on the loop's own thread, page by
+//! page. For a request from another thread, the loop runs its other fibers between two pages.
 
 use crate::event_loop::{Inner, LoopHandle, this_loop, with_loop};
 use crate::fiber::{
@@ -90,8 +90,8 @@ pub struct FiberInfo {
     pub duration: Duration,
     /// The location of the spawn.
     pub location: &'static Location<'static>,
-    /// The function that the fiber runs, if the location does not show it: for a waiting fiber that runs an interpreter,
-    /// its outermost function, as `file:line`. See [`SwitchHook::origin`](crate::SwitchHook::origin).
+    /// The function that the fiber runs, if the location does not show it: for a waiting fiber that runs an
+    /// interpreter, its outermost function, as `file:line`. See [`SwitchHook::origin`](crate::SwitchHook::origin).
     pub origin: Option<Box<str>>,
     /// The number of switches to the fiber, modulo 2^32.
     pub switches: u32,

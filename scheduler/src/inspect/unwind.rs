@@ -9,8 +9,8 @@
 //!
 //! Only the copying must happen where the fiber is: it allocates nothing on the fiber's stack, changes nothing, and
 //! takes a microsecond. The tables are those that the compiler writes for panics (`.eh_frame`), so unwinding works in
-//! release builds, without frame pointers. The walk ends at code without tables (such as that of a just-in-time compiler),
-//! unless that code keeps frame pointers.
+//! release builds, without frame pointers. The walk ends at code without tables (such as that of a just-in-time
+//! compiler), unless that code keeps frame pointers.
 
 use framehop::{
     CacheNative, ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind, Module,
