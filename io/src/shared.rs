@@ -110,7 +110,7 @@ pub(crate) fn guarded(callback: impl FnOnce()) -> bool {
     let Err(payload) = catch_unwind(AssertUnwindSafe(callback)) else {
         return true;
     };
-    yue_scheduler::say(format_args!(
+    yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!(
         "an I/O callback panicked (the message is above); the loop continues"
     ));
     // A panic's payload may panic in its destructor; that second payload is leaked.

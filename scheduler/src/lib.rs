@@ -33,7 +33,8 @@
 //!   sync/        locks, permits, channels, select, fiber-locals
 //!   inspect/     introspection: the list of fibers, backtraces, counters, the watchdog
 //!   driver.rs    the interface between a loop and I/O
-//!   say.rs       log lines on standard error
+//!   logging.rs   log lines, to standard error or to the embedder's hook
+//!   panics.rs    payloads of panics
 //!   signals.rs   threads with signals blocked
 //! ```
 //!
@@ -61,8 +62,9 @@ mod driver;
 mod event_loop;
 mod fiber;
 pub mod inspect;
+mod logging;
+mod panics;
 mod prefetch;
-mod say;
 mod signals;
 mod stack;
 pub mod sync;
@@ -83,10 +85,14 @@ pub use fiber::{
     RemoteWaker, Scope, ScopedJoinHandle, Stopped, SwitchHook, TryJoinHandle, TryScope, Wakeup,
     block_on, cancel, context, current_id, current_name, in_fiber, is_cancelled, may_suspend,
     no_suspend, park, park_uninterruptible, park_unrefused, park_until, prepare_park, refuse_call,
-    scope, set_context, set_priority, shield, spawn, stack_limit, timeout, try_scope, unrefused,
+    scope, set_context, set_log_hook, set_priority, shield, spawn, stack_limit, timeout, try_scope, unrefused,
     with_deadline, with_switch_hook, yield_if_allowed, yield_now,
 };
-pub use say::say;
+#[doc(hidden)]
+pub use logging::log_line;
+pub use logging::{LogHook, LogLevel, log};
+#[doc(hidden)]
+pub use panics::{drop_payload, panic_text};
 pub use signals::{FAULT_SIGNALS, set_signal_handler, spawn_with_signals_blocked};
 pub use stack::{StackClass, StackConfig, guard_kind};
 pub use time::{

@@ -212,9 +212,9 @@ pub use yue_scheduler::this_loop::wait_for_shutdown;
 #[doc(inline)]
 pub use yue_scheduler::{
     BlockingError, Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, JoinSet,
-    LoopHandle, Priority, RemoteJoin, Scope, ScopedJoinHandle, Spin, StackClass, StackConfig,
+    LogLevel, LoopHandle, Priority, RemoteJoin, Scope, ScopedJoinHandle, Spin, StackClass, StackConfig,
     Stopped, Tick, TryJoinHandle, TryScope, block_on, blocking, blocking_borrowed, cancel,
-    is_cancelled, scope, set_priority, shield, sleep, spawn, timeout, try_scope, with_deadline,
+    is_cancelled, scope, set_log_hook, set_priority, shield, sleep, spawn, timeout, try_scope, with_deadline,
     yield_now,
 };
 #[doc(inline)]

@@ -304,7 +304,7 @@ fn log_shortage(error: &io::Error) {
     if now < next || NEXT.compare_exchange(next, later, order, order).is_err() {
         return;
     }
-    yue_scheduler::say(format_args!(
+    yue_scheduler::log(yue_scheduler::LogLevel::Warn, format_args!(
         "cannot accept connections: {error}; clients wait until resources are available (the limit on open files is \
          `ulimit -n`)"
     ));

@@ -72,7 +72,7 @@ fn say_seldom(text: &str) {
     thread_local!(static SILENT_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) });
     if SILENT_UNTIL.get().is_none_or(is_past) {
         SILENT_UNTIL.set(Some(deadline_after(SILENCE)));
-        yue_scheduler::say(format_args!("{text}"));
+        yue_scheduler::log(yue_scheduler::LogLevel::Warn, format_args!("{text}"));
     }
 }
 

@@ -28,9 +28,10 @@ pub use pool::{
 
 use crate::event_loop::{Loan, this_loop, with_loop};
 use crate::fiber::{
-    RemoteWaker, Stopped, drop_payload, guarded, in_fiber, may_suspend, park_uninterruptible,
+    RemoteWaker, Stopped, guarded, in_fiber, may_suspend, park_uninterruptible,
     park_unrefused, prepare_park, refuse_call,
 };
+use crate::panics::drop_payload;
 use crate::time::Instant;
 use pool::Job;
 use std::io;

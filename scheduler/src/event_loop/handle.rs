@@ -113,7 +113,7 @@ pub(super) fn remote_fiber<T: Send + 'static>(
         let body = move || completion.complete(catch_unwind(AssertUnwindSafe(f)));
         match builder.spawn_from(location, body) {
             Ok(fiber) => cell.started(fiber.id()),
-            Err(error) => crate::say(format_args!(
+            Err(error) => crate::log(crate::LogLevel::Error, format_args!(
                 "cannot spawn a fiber for another thread: {error}"
             )),
         }

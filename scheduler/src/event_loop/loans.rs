@@ -143,7 +143,7 @@ impl Drop for Lent {
         if self.wait(self.patience, Lent::count) {
             return;
         }
-        crate::say(format_args!(
+        crate::log(crate::LogLevel::Error, format_args!(
             "thread '{}' cannot end: {} operations of the kernel and {} blocking calls still use memory that abandoned \
              fibers of its loop lent them, which may be the thread's own; aborting",
             self.shared.vitals().thread.name,

@@ -107,7 +107,7 @@ impl Inner {
     fn abandon(&self, header: &Header) {
         let origin = origin_of(header).map_or(String::new(), |origin| format!(" to run {origin}"));
         header.with_name(|name| {
-            crate::say(format_args!(
+            crate::log(crate::LogLevel::Warn, format_args!(
                 "fiber {} '{}' (spawned at {}{origin}) ignored the shutdown, last waiting for: {}; it is abandoned",
                 header.id(self.id()),
                 name.unwrap_or("unnamed"),

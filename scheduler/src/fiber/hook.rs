@@ -395,7 +395,7 @@ fn refuse(header: &Header, reason: &'static str) -> ! {
     let id = header.index.get();
     if std::thread::panicking() {
         // A second panic during unwinding ends the process without our message, so it is logged first.
-        crate::say(format_args!("fiber {id}: {reason}"));
+        crate::log(crate::LogLevel::Error, format_args!("fiber {id}: {reason}"));
     }
     panic!("{reason}");
 }

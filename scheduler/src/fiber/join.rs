@@ -2,9 +2,10 @@
 
 use super::cancel::cancel_on;
 use super::park::{LocalWaker, park, park_uninterruptible, prepare_park};
-use super::root::{drop_payload, guarded, panic_text};
+use super::root::guarded;
 use super::{FiberId, Stopped};
 use crate::event_loop::{registry, wake_at_end_of, with_loop};
+use crate::panics::{drop_payload, panic_text};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;

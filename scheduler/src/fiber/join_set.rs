@@ -6,9 +6,10 @@
 use super::cancel::cancel_on;
 use super::join::record_panic;
 use super::park::{park, park_uninterruptible, prepare_park};
-use super::root::{drop_payload, guarded};
+use super::root::guarded;
 use super::{Builder, FiberId, JoinError, LocalWaker, Stopped, current_id};
 use crate::event_loop::{registry, this_loop, wake_at_end_of};
+use crate::panics::drop_payload;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;

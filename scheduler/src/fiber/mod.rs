@@ -6,6 +6,7 @@ mod header;
 mod hook;
 mod join;
 mod join_set;
+mod log_hook;
 mod park;
 mod priority;
 mod root;
@@ -25,13 +26,14 @@ pub use hook::{SwitchHook, may_suspend, no_suspend, with_switch_hook};
 pub(crate) use join::record_panic;
 pub use join::{JoinError, JoinHandle};
 pub use join_set::JoinSet;
+pub use log_hook::set_log_hook;
 pub use park::{
     LocalWaker, RemoteWaker, Wakeup, park, park_uninterruptible, park_unrefused, park_until,
     prepare_park, refuse_call, yield_if_allowed, yield_now,
 };
 pub(crate) use park::{begin_wait_number, check_stopped, wake_from_here, wake_in};
 pub use priority::{Priority, set_priority};
-pub(crate) use root::{drop_payload, guarded};
+pub(crate) use root::guarded;
 pub use scope::{Scope, ScopedJoinHandle, TryJoinHandle, TryScope, scope, try_scope};
 pub(crate) use switch::FRAMES as SWITCH_FRAMES;
 

@@ -5,8 +5,8 @@
 
 use super::join::Completion;
 use crate::event_loop::try_with_loop;
+use crate::panics::{drop_payload, panic_text};
 use std::any::Any;
-use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A fiber that has not started: its closure, and the receiver of its result.
@@ -54,20 +54,6 @@ pub(crate) fn guarded(what: &str, callback: impl FnOnce()) {
 fn report_panic(what: &str, payload: Box<dyn Any + Send>) {
     try_with_loop(|l| l.count_panic());
     let text = panic_text(&*payload);
-    crate::say(format_args!("{what} panicked: {text}; the loop continues"));
+    crate::log(crate::LogLevel::Error, format_args!("{what} panicked: {text}; the loop continues"));
     drop_payload(payload);
-}
-
-/// Drops a panic's payload. If that panics too, the second payload is leaked, so that it cannot end the loop.
-pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
-    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        mem::forget(another);
-    }
-}
-
-/// Returns the message of a panic's payload.
-pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
-    let text = payload.downcast_ref::<&str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("(no message)")
 }

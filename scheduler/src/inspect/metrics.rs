@@ -5,7 +5,8 @@
 
 use super::vitals::{Counted, StackCounted, Vitals};
 use crate::event_loop::registry;
-use crate::fiber::{OnDrop, drop_payload, no_suspend};
+use crate::fiber::{OnDrop, no_suspend};
+use crate::panics::drop_payload;
 use std::cell::Cell;
 use std::fmt::{Display, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +20,7 @@ static MORE: Mutex<Vec<More>> = Mutex::new(Vec::new());
 /// Registers `write`, which adds lines to each [`metrics_text`] for the lifetime of the process.
 ///
 /// The thread that requests the text calls `write`, several threads perhaps at once, and it must not suspend. If it
-/// panics, its lines are missing from the text, and standard error says so. If it calls `metrics_text`, that returns
+/// panics, its lines are missing from the text, and a log line says so. If it calls `metrics_text`, that returns
 /// only the lines of the loops.
 ///
 /// ```
@@ -82,7 +83,7 @@ pub fn metrics_text() -> String {
             match catch_unwind(AssertUnwindSafe(|| no_suspend(|| write(&mut lines)))) {
                 Ok(()) => out.push_str(&lines),
                 Err(payload) => {
-                    crate::say(format_args!(
+                    crate::log(crate::LogLevel::Error, format_args!(
                         "a closure of add_metrics panicked; its lines are missing"
                     ));
                     drop_payload(payload);

@@ -11,12 +11,13 @@
 use super::backtrace::Backtrace;
 use super::capture::{self, Capture};
 use crate::event_loop::{LoopHandle, Shared, registry};
-use crate::fiber::{FiberId, drop_payload, guarded};
+use crate::fiber::{FiberId, guarded};
+use crate::panics::drop_payload;
 use crate::signals;
 use crate::time::Instant;
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -158,8 +159,8 @@ impl fmt::Display for HeldLoop {
     }
 }
 
-/// Watches all loops of the process, including later ones. If a fiber holds a loop for longer than `threshold`, writes
-/// the fiber and its call stack to standard error. A second call changes the threshold.
+/// Watches all loops of the process, including later ones. If a fiber holds a loop for longer than `threshold`, logs
+/// the fiber and its call stack. A second call changes the threshold.
 ///
 /// A separate thread does the checks; it wakes four times per threshold. It signals the thread of the held loop with
 /// SIGURG. A program that handles SIGURG itself gets reports without stacks.
@@ -178,15 +179,12 @@ impl fmt::Display for HeldLoop {
 /// When the system cannot start a thread.
 pub fn watch_loops(threshold: Duration) -> io::Result<()> {
     watch_loops_with(threshold, |held| {
-        // In one write, so that lines of other threads do not come in between. If it fails, there is nowhere to report
-        // it.
-        let text = format!("yue: {held}");
-        let _ = io::stderr().write_all(text.as_bytes());
+        crate::log(crate::LogLevel::Warn, format_args!("{}", held.to_string().trim_end()));
     })
 }
 
-/// Like [`watch_loops`], but passes each finding to `report`, on the watchdog's thread. A panic in `report` is written
-/// to standard error, and the watchdog continues.
+/// Like [`watch_loops`], but passes each finding to `report`, on the watchdog's thread. A panic in `report` is logged,
+/// and the watchdog continues.
 ///
 /// ```standalone_crate
 /// use std::sync::mpsc::channel;
@@ -319,7 +317,7 @@ fn report(held: &HeldLoop) {
         return;
     };
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| report(held))) {
-        crate::say(format_args!(
+        crate::log(crate::LogLevel::Error, format_args!(
             "the closure of watch_loops_with panicked; the watchdog continues, and will call it again"
         ));
         drop_payload(payload);

@@ -13,7 +13,7 @@
 use std::io;
 use std::mem;
 use std::ptr;
-use yue_scheduler::{FAULT_SIGNALS, say};
+use yue_scheduler::{FAULT_SIGNALS, LogLevel, log};
 
 /// Signals that a terminal sends to its whole foreground group: the child has received them by itself.
 const OF_A_TERMINAL: [libc::c_int; 6] = [
@@ -36,7 +36,7 @@ pub(super) fn split_if_orphans_come_here() {
     match unsafe { libc::fork() } {
         -1 => {
             let error = io::Error::last_os_error();
-            say(format_args!(
+            log(LogLevel::Warn, format_args!(
                 "orphaned processes will not be reaped: {error}"
             ));
             set_mask(&before);

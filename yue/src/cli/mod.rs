@@ -137,12 +137,12 @@ fn look_on(run: &Run) {
     if run.watchdog > 0
         && let Err(error) = report::watch(Duration::from_millis(run.watchdog))
     {
-        yue_scheduler::say(format_args!("no watchdog: {error}"));
+        yue_scheduler::log(yue_scheduler::LogLevel::Warn, format_args!("no watchdog: {error}"));
     }
     if !run.no_report
         && let Err(error) = report::report_on(libc::SIGQUIT)
     {
-        yue_scheduler::say(format_args!("no report on SIGQUIT: {error}"));
+        yue_scheduler::log(yue_scheduler::LogLevel::Warn, format_args!("no report on SIGQUIT: {error}"));
     }
 }
 
@@ -152,7 +152,7 @@ fn run(run: Run) -> i32 {
     match script_of(run) {
         Ok(script) => script.run(),
         Err((code, text)) => {
-            yue_scheduler::say(format_args!("{text}"));
+            yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!("{text}"));
             code
         }
     }

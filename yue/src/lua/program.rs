@@ -97,7 +97,7 @@ impl Program {
                     .name(format!("yue loop {index}"))
                     .spawn(move || run_loop(&program, index));
                 spawned.inspect_err(|error| {
-                    yue_scheduler::say(format_args!(
+                    yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!(
                         "cannot start a thread for another loop: {error}"
                     ));
                     self.shut_down(Cause::Raised);
@@ -185,14 +185,14 @@ fn try_loop(program: &Arc<Program>, index: usize) -> i32 {
             ..Config::default()
         },
         Err(error) => {
-            yue_scheduler::say(format_args!("{error}"));
+            yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!("{error}"));
             return 1;
         }
     };
     let l = match Loop::new(config) {
         Ok(l) => l,
         Err(error) => {
-            yue_scheduler::say(format_args!("cannot make a loop: {error}"));
+            yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!("cannot make a loop: {error}"));
             return 1;
         }
     };
@@ -209,7 +209,7 @@ fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
     let host = match Host::start(program.clone(), Role::Main(index)) {
         Ok(host) => host,
         Err(error) => {
-            yue_scheduler::say(format_args!("cannot start Lua: {error}"));
+            yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!("cannot start Lua: {error}"));
             return 1;
         }
     };
@@ -226,7 +226,7 @@ fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
     let code = match result {
         Ok(()) => 0,
         Err(failure) => {
-            yue_scheduler::say(format_args!("{}", failure.report()));
+            yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!("{}", failure.report()));
             // Now: the other loops need not wait for the end of this one.
             program.shut_down(Cause::Raised);
             1

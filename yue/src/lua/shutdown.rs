@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use yue_io::signal::{self, Signal, Subscription};
 use yue_io::stdio::flush_buffers;
 use yue_luajit::{Interrupt, interrupt};
-use yue_scheduler::{LoopHandle, say, spawn_with_signals_blocked};
+use yue_scheduler::{LogLevel, LoopHandle, log, spawn_with_signals_blocked};
 
 /// The time that requests which are being served have when the program ends.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
@@ -100,7 +100,7 @@ impl Guard {
         };
         let errors = [thread.as_ref().err(), signals.as_ref().err()];
         for error in errors.into_iter().flatten() {
-            say(format_args!("no graceful shutdown by signals: {error}"));
+            log(LogLevel::Warn, format_args!("no graceful shutdown by signals: {error}"));
         }
         Guard {
             signals: signals.ok().flatten(),
@@ -239,7 +239,7 @@ fn end_process(code: i32, remark: Option<String>) -> ! {
     // Separately: each may wait forever for a reader, or for a lock whose holder waits for one.
     start(Box::new(flush_buffers));
     if let Some(remark) = remark {
-        start(Box::new(move || say(format_args!("{remark}"))));
+        start(Box::new(move || log(LogLevel::Warn, format_args!("{remark}"))));
     }
     for _ in 0..started {
         let _ = waiting.recv_timeout(until.saturating_duration_since(Instant::now()));

@@ -273,7 +273,7 @@ pub(crate) fn end_all() {
             std::thread::sleep(Duration::from_millis(1));
         }
         if !worker.is_over() {
-            yue_scheduler::say(format_args!(
+            yue_scheduler::log(yue_scheduler::LogLevel::Warn, format_args!(
                 "the thread {} did not end; it is left behind",
                 worker.name
             ));

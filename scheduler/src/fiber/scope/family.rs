@@ -2,8 +2,9 @@
 
 use crate::fiber::join::record_panic;
 use crate::fiber::park::{park, park_uninterruptible, prepare_park};
-use crate::fiber::root::{drop_payload, guarded};
+use crate::fiber::root::guarded;
 use crate::fiber::{CancelScope, FiberId, LocalWaker, cancel, current_id, shield};
+use crate::panics::drop_payload;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::mem;
@@ -152,7 +153,7 @@ struct AbortOnUnwind;
 
 impl Drop for AbortOnUnwind {
     fn drop(&mut self) {
-        crate::say(format_args!(
+        crate::log(crate::LogLevel::Error, format_args!(
             "a scope cannot wait for its children here, and cannot be left while they use its frame; aborting"
         ));
         process::abort();
