@@ -113,9 +113,6 @@ pub(crate) fn guarded(callback: impl FnOnce()) -> bool {
     yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!(
         "an I/O callback panicked (the message is above); the loop continues"
     ));
-    // A panic's payload may panic in its destructor; that second payload is leaked.
-    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        std::mem::forget(another);
-    }
+    yue_scheduler::drop_payload(payload);
     false
 }

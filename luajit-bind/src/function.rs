@@ -127,11 +127,7 @@ impl Error {
     }
 
     fn panic(name: &str, payload: &(dyn Any + Send)) -> Error {
-        let message = payload
-            .downcast_ref::<&'static str>()
-            .copied()
-            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-            .unwrap_or("(no message)");
+        let message = yue_scheduler::panic_text(payload);
         Error::Text(format!("panic in {name}: {message}").into())
     }
 }

@@ -23,15 +23,14 @@ use super::request::{Call, Reply, RequestContext};
 use super::service::Failure;
 use crate::error::ErrorKind;
 use crate::text::quoted;
-use std::any::Any;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::{
-    Builder, FiberId, Instant, LocalWaker, StackClass, TickEnd, deadline_after, is_past, now, park,
-    prepare_park, set_context, this_loop, with_deadline, yield_now,
+    Builder, FiberId, Instant, LocalWaker, StackClass, TickEnd, deadline_after, is_past, now,
+    panic_text, park, prepare_park, set_context, this_loop, with_deadline, yield_now,
 };
 
 /// The number of idle workers that are kept; more would only hold stacks.
@@ -390,12 +389,6 @@ fn refusal(session: &Inner, request: &Request) -> Option<Failure> {
 #[inline]
 fn is_private(name: &[u8]) -> bool {
     name.first() == Some(&b'_') || name.windows(2).any(|pair| pair == b"._")
-}
-
-fn panic_text(payload: &(dyn Any + Send)) -> &str {
-    let text = payload.downcast_ref::<&str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("(no message)")
 }
 
 #[cfg(test)]
