@@ -303,28 +303,6 @@ pub(crate) fn own_fd(fd: u32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
 }
 
-/// Returns the set of these signals.
-pub(crate) fn signal_set(signals: impl Iterator<Item = i32>) -> libc::sigset_t {
-    // SAFETY: a signal set is plain integers, and is emptied before it is used.
-    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `set` is live and writable.
-    unsafe { libc::sigemptyset(&mut set) };
-    for signal in signals {
-        // SAFETY: as above; an invalid signal number is refused.
-        unsafe { libc::sigaddset(&mut set, signal) };
-    }
-    set
-}
-
-/// Changes the calling thread's signal mask; `how` is `SIG_BLOCK`, `SIG_UNBLOCK` or `SIG_SETMASK`.
-pub(crate) fn mask_signals(how: i32, set: &libc::sigset_t) -> io::Result<()> {
-    // SAFETY: `set` is a live signal set, and the old mask is not requested.
-    match unsafe { libc::pthread_sigmask(how, set, std::ptr::null_mut()) } {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error)),
-    }
-}
-
 /// Returns the process's action for a signal: `SIG_DFL`, `SIG_IGN`, or the address of a handler. Async-signal-safe.
 pub(crate) fn signal_action(number: i32) -> usize {
     // SAFETY: a zeroed action is valid; the call only queries.

@@ -35,7 +35,7 @@
 //!   driver.rs    the interface between a loop and I/O
 //!   logging.rs   log lines, to standard error or to the embedder's hook
 //!   panics.rs    payloads of panics
-//!   signals.rs   threads with signals blocked
+//!   signals.rs   signal masks and handlers
 //! ```
 //!
 //! # `tracing`
@@ -93,7 +93,7 @@ pub use logging::log_line;
 pub use logging::{LogHook, LogLevel, log};
 #[doc(hidden)]
 pub use panics::{drop_payload, panic_text};
-pub use signals::{FAULT_SIGNALS, set_signal_handler, spawn_with_signals_blocked};
+pub use signals::{FAULT_SIGNALS, SignalSet, set_signal_handler, spawn_with_signals_blocked};
 pub use stack::{StackClass, StackConfig, guard_kind};
 pub use time::{
     Clock, Instant, Timer, deadline_after, is_past, now, sleep, sleep_until, time_left,

@@ -6,6 +6,7 @@
 //! program. So helper threads block all signals from their first instruction on: a thread inherits the mask of the
 //! thread that starts it.
 
+use std::fmt;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::ptr;
@@ -28,6 +29,100 @@ pub const FAULT_SIGNALS: [libc::c_int; 7] = [
     libc::SIGSYS,
 ];
 
+/// A set of signals, and its use as the calling thread's mask. All functions are async-signal-safe.
+///
+/// ```
+/// use yue_scheduler::SignalSet;
+///
+/// const SIGUSR1: i32 = 10;
+/// let before = SignalSet::of([SIGUSR1]).block();
+/// // … code that SIGUSR1 must not interrupt …
+/// before.set_mask();
+/// ```
+#[derive(Clone, Copy)]
+pub struct SignalSet(libc::sigset_t);
+
+impl SignalSet {
+    /// Returns the set of these signals. Numbers that belong to no signal are left out.
+    pub fn of(signals: impl IntoIterator<Item = libc::c_int>) -> SignalSet {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: `sigemptyset` initializes the whole set.
+        let mut set = unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            set.assume_init()
+        };
+        for signal in signals {
+            // SAFETY: the set is live; an invalid number is refused.
+            unsafe { libc::sigaddset(&mut set, signal) };
+        }
+        SignalSet(set)
+    }
+
+    /// Returns the set of all signals.
+    pub fn all() -> SignalSet {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: `sigfillset` initializes the whole set.
+        SignalSet(unsafe {
+            libc::sigfillset(set.as_mut_ptr());
+            set.assume_init()
+        })
+    }
+
+    /// Returns the set of all signals except [`FAULT_SIGNALS`].
+    pub fn asynchronous() -> SignalSet {
+        let mut set = SignalSet::all();
+        for fault in FAULT_SIGNALS {
+            // SAFETY: the set is live, and the number is a signal's.
+            unsafe { libc::sigdelset(&mut set.0, fault) };
+        }
+        set
+    }
+
+    /// Returns the mask of the calling thread: the signals that it blocks.
+    pub fn mask() -> SignalSet {
+        SignalSet::of([]).block()
+    }
+
+    /// Adds the set to the mask of the calling thread. Returns the previous mask.
+    pub fn block(&self) -> SignalSet {
+        self.change_mask(libc::SIG_BLOCK)
+    }
+
+    /// Removes the set from the mask of the calling thread. Returns the previous mask.
+    pub fn unblock(&self) -> SignalSet {
+        self.change_mask(libc::SIG_UNBLOCK)
+    }
+
+    /// Makes the set the mask of the calling thread. Returns the previous mask.
+    pub fn set_mask(&self) -> SignalSet {
+        self.change_mask(libc::SIG_SETMASK)
+    }
+
+    /// Returns the set in the form that system calls take.
+    pub fn as_raw(&self) -> &libc::sigset_t {
+        &self.0
+    }
+
+    fn change_mask(&self, how: libc::c_int) -> SignalSet {
+        let mut before = MaybeUninit::zeroed();
+        // SAFETY: `self` is a valid set; `before` has room for one, and all zeros is a valid set too. The call fails
+        // only if `how` is invalid.
+        unsafe {
+            libc::pthread_sigmask(how, &self.0, before.as_mut_ptr());
+            SignalSet(before.assume_init())
+        }
+    }
+}
+
+impl fmt::Debug for SignalSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // SAFETY: the set is live; a number that belongs to no signal is not in it.
+        let is_member = |signal: &libc::c_int| unsafe { libc::sigismember(&self.0, *signal) } == 1;
+        let signals = (1..=libc::SIGRTMAX()).filter(is_member);
+        f.debug_set().entries(signals).finish()
+    }
+}
+
 /// Spawns a thread with all signals blocked except [`FAULT_SIGNALS`]. A library's helper threads must not take the
 /// program's signals.
 ///
@@ -44,9 +139,9 @@ pub fn spawn_with_signals_blocked(
     name: &str,
     work: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
-    let before = change_mask(libc::SIG_BLOCK, Some(&asynchronous_signals()));
+    let before = SignalSet::asynchronous().block();
     let started = thread::Builder::new().name(name.to_owned()).spawn(work);
-    change_mask(libc::SIG_SETMASK, Some(&before));
+    before.set_mask();
     started
 }
 
@@ -84,30 +179,5 @@ pub unsafe fn set_signal_handler(
     match set {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Returns all signals except those that report a thread's own fault.
-pub(crate) fn asynchronous_signals() -> libc::sigset_t {
-    let mut set = MaybeUninit::uninit();
-    // SAFETY: `sigfillset` initializes the whole set; then it is only changed.
-    unsafe {
-        libc::sigfillset(set.as_mut_ptr());
-        let mut set = set.assume_init();
-        for fault in FAULT_SIGNALS {
-            libc::sigdelset(&mut set, fault);
-        }
-        set
-    }
-}
-
-/// Changes the signal mask of the calling thread. Returns the previous mask.
-pub(crate) fn change_mask(how: libc::c_int, set: Option<&libc::sigset_t>) -> libc::sigset_t {
-    let mut before = MaybeUninit::zeroed();
-    let set = set.map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: `set` is null or points to a valid set; `before` has room for one, and all zeros is a valid value too.
-    unsafe {
-        libc::pthread_sigmask(how, set, before.as_mut_ptr());
-        before.assume_init()
     }
 }

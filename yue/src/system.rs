@@ -3,8 +3,6 @@
 use std::fmt;
 use std::io;
 use std::mem;
-#[cfg(feature = "lua")]
-use std::ptr;
 
 /// The processors that the calling thread may run on.
 ///
@@ -91,13 +89,9 @@ pub(crate) fn handle_broken_pipes() {
 /// which discards their exit codes. Other ignored signals stay ignored.
 #[cfg(feature = "cli")]
 pub(crate) fn reset_signals() {
-    // SAFETY: zeros are a valid set and action; both are made by the system's functions.
-    unsafe {
-        let mut none = mem::zeroed();
-        libc::sigemptyset(&mut none);
-        if yue_io::signal::is_ignored(yue_io::signal::Signal::CHLD) {
-            libc::signal(libc::SIGCHLD, libc::SIG_DFL);
-        }
-        libc::pthread_sigmask(libc::SIG_SETMASK, &none, ptr::null_mut());
+    if yue_io::signal::is_ignored(yue_io::signal::Signal::CHLD) {
+        // SAFETY: the default action runs no code of the program.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
     }
+    yue_scheduler::SignalSet::of([]).set_mask();
 }

@@ -22,12 +22,12 @@ use super::Signal;
 use crate::sys;
 use std::cell::{Cell, UnsafeCell};
 use std::io;
-use std::mem::{self, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
-use yue_scheduler::{set_signal_handler, spawn_with_signals_blocked};
+use yue_scheduler::{SignalSet, set_signal_handler, spawn_with_signals_blocked};
 
 /// One more than the largest signal number.
 const SIGNALS: usize = 65;
@@ -165,16 +165,13 @@ impl Table {
     /// Unblocks the wanted signals and restores the old action of the others. Runs on our thread.
     fn apply(&mut self) {
         let wanted = (1..SIGNALS).filter(|number| self.wanted[*number] > 0);
-        let wanted = sys::signal_set(wanted.map(|number| number as i32));
+        let wanted = SignalSet::of(wanted.map(|number| number as i32));
         let unwanted = (1..SIGNALS).filter(|number| self.wanted[*number] == 0);
         let unwanted: Vec<usize> = unwanted.filter(|n| is_set(&INSTALLED[*n])).collect();
-        // The order matters: see the invariants. These valid sets are never refused.
-        let _ = sys::mask_signals(
-            libc::SIG_BLOCK,
-            &sys::signal_set(unwanted.iter().map(|number| *number as i32)),
-        );
+        // The order matters: see the invariants.
+        SignalSet::of(unwanted.iter().map(|number| *number as i32)).block();
         unwanted.into_iter().for_each(restore);
-        let _ = sys::mask_signals(libc::SIG_UNBLOCK, &wanted);
+        wanted.unblock();
         self.applied = self.changes;
         APPLIED.notify_all();
     }
@@ -275,23 +272,16 @@ pub(super) fn run_previous_action(signal: Signal) {
 
 thread_local! {
     /// The signal mask of a thread during a fork.
-    static MASK: Cell<Option<libc::sigset_t>> = const { Cell::new(None) };
+    static MASK: Cell<Option<SignalSet>> = const { Cell::new(None) };
 }
 
 extern "C" fn before_fork() {
-    let mut before = MaybeUninit::uninit();
-    // SAFETY: both sets are live; the first is filled before it is used, the second by the call.
-    unsafe {
-        let mut all = mem::zeroed();
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, before.as_mut_ptr());
-        MASK.set(Some(before.assume_init()));
-    }
+    MASK.set(Some(SignalSet::all().set_mask()));
 }
 
 extern "C" fn after_fork() {
     if let Some(mask) = MASK.take() {
-        let _ = sys::mask_signals(libc::SIG_SETMASK, &mask);
+        mask.set_mask();
     }
 }
 

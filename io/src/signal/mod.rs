@@ -43,7 +43,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use yue_scheduler::{LoopHandle, this_loop};
+use yue_scheduler::{LoopHandle, SignalSet, this_loop};
 
 pub use name::{Signal, UnknownSignal};
 
@@ -67,7 +67,8 @@ pub use name::{Signal, UnknownSignal};
 /// }
 /// ```
 pub fn block(signals: &[Signal]) -> io::Result<()> {
-    sys::mask_signals(libc::SIG_BLOCK, &set_of(signals))
+    set_of(signals).block();
+    Ok(())
 }
 
 /// Reverses [`block`] in the calling thread.
@@ -84,7 +85,8 @@ pub fn block(signals: &[Signal]) -> io::Result<()> {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn unblock(signals: &[Signal]) -> io::Result<()> {
-    sys::mask_signals(libc::SIG_UNBLOCK, &set_of(signals))
+    set_of(signals).unblock();
+    Ok(())
 }
 
 /// Makes the process that `command` starts begin with no signal blocked, as programs expect, even if the calling thread
@@ -107,8 +109,10 @@ pub fn unblock(signals: &[Signal]) -> io::Result<()> {
 pub fn unblocked(command: &mut Command) -> &mut Command {
     // SAFETY: between fork and exec only an async-signal-safe call is made, and nothing is allocated.
     unsafe {
-        command
-            .pre_exec(|| sys::mask_signals(libc::SIG_SETMASK, &sys::signal_set(std::iter::empty())))
+        command.pre_exec(|| {
+            SignalSet::of([]).set_mask();
+            Ok(())
+        })
     }
 }
 
@@ -143,8 +147,8 @@ pub fn end_process_by(signal: Signal) -> ! {
     }
 }
 
-fn set_of(signals: &[Signal]) -> libc::sigset_t {
-    sys::signal_set(signals.iter().map(|signal| signal.0))
+fn set_of(signals: &[Signal]) -> SignalSet {
+    SignalSet::of(signals.iter().map(|signal| signal.0))
 }
 
 /// A subscriber, in the form that all threads share.

@@ -21,7 +21,7 @@
 use super::BlockingError;
 use crate::event_loop::this_loop;
 use crate::fiber::guarded;
-use crate::signals::{self, change_mask};
+use crate::signals::{SignalSet, spawn_with_signals_blocked};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -107,7 +107,7 @@ pub struct BlockingCounters {
 
 struct JobOf {
     job: Arc<dyn Job>,
-    signals: libc::sigset_t,
+    signals: SignalSet,
 }
 
 pub(super) struct State {
@@ -242,7 +242,7 @@ pub fn wait_for_blocking(limit: Duration) -> usize {
 /// # Errors
 /// When no thread could ever run it. The job is then not queued.
 pub(super) fn submit(job: Arc<dyn Job>) -> Result<(), BlockingError> {
-    let signals = change_mask(libc::SIG_BLOCK, None);
+    let signals = SignalSet::mask();
     let mut state = lock();
     state.jobs.push_back(JobOf {
         job: job.clone(),
@@ -397,7 +397,7 @@ fn use_all_processors() {
 }
 
 fn start_thread() -> io::Result<()> {
-    signals::spawn_with_signals_blocked("yue-blocking", run_jobs).map(drop)
+    spawn_with_signals_blocked("yue-blocking", run_jobs).map(drop)
 }
 
 fn run_jobs() {
@@ -445,12 +445,12 @@ fn run_job(mut state: MutexGuard<'static, State>, queued: JobOf) -> MutexGuard<'
     state.running += 1;
     drop(state);
     let JobOf { job, signals } = queued;
-    change_mask(libc::SIG_SETMASK, Some(&signals));
+    signals.set_mask();
     guarded("dropping a blocking call's leftovers", || {
         job.run();
         drop(job);
     });
-    change_mask(libc::SIG_BLOCK, Some(&signals::asynchronous_signals()));
+    SignalSet::asynchronous().block();
     let mut state = lock();
     state.running -= 1;
     state.notify_if_quiet();

@@ -12,8 +12,7 @@
 
 use std::io;
 use std::mem;
-use std::ptr;
-use yue_scheduler::{FAULT_SIGNALS, LogLevel, log};
+use yue_scheduler::{LogLevel, SignalSet, log};
 
 /// Signals that a terminal sends to its whole foreground group: the child has received them by itself.
 const OF_A_TERMINAL: [libc::c_int; 6] = [
@@ -31,7 +30,7 @@ pub(super) fn split_if_orphans_come_here() {
     if !orphans_come_here() {
         return;
     }
-    let before = block_all();
+    let before = SignalSet::asynchronous().set_mask();
     // SAFETY: the process has one thread, so the child may continue as if nothing had happened.
     match unsafe { libc::fork() } {
         -1 => {
@@ -39,13 +38,13 @@ pub(super) fn split_if_orphans_come_here() {
             log(LogLevel::Warn, format_args!(
                 "orphaned processes will not be reaped: {error}"
             ));
-            set_mask(&before);
+            before.set_mask();
         }
         0 => {
             // A hard kill takes the program along, as if there were one process.
             // SAFETY: a setting of this process.
             unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-            set_mask(&before);
+            before.set_mask();
         }
         child => {
             // A reader of the program's output, or a process that waits for one of its locks, must see the end when the
@@ -68,41 +67,15 @@ fn orphans_come_here() -> bool {
     std::process::id() == 1 || known && subreaper != 0
 }
 
-/// All signals that may be forwarded.
-fn all_signals() -> libc::sigset_t {
-    // SAFETY: the set is filled by the system's function; the numbers are those of signals.
-    unsafe {
-        let mut set = mem::zeroed();
-        libc::sigfillset(&mut set);
-        for number in FAULT_SIGNALS {
-            libc::sigdelset(&mut set, number);
-        }
-        set
-    }
-}
-
-fn block_all() -> libc::sigset_t {
-    // SAFETY: both sets are live.
-    unsafe {
-        let mut before = mem::zeroed();
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all_signals(), &mut before);
-        before
-    }
-}
-
-fn set_mask(mask: &libc::sigset_t) {
-    // SAFETY: a live set.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, ptr::null_mut()) };
-}
-
 /// The body of the process that stays behind.
 fn watch_over(child: libc::pid_t) -> ! {
-    let all = all_signals();
+    // All signals that may be forwarded.
+    let all = SignalSet::asynchronous();
     loop {
         // SAFETY: the kernel fills in a siginfo, of which zeros are a valid value.
         let (number, info) = unsafe {
             let mut info: libc::siginfo_t = mem::zeroed();
-            (libc::sigwaitinfo(&all, &mut info), info)
+            (libc::sigwaitinfo(all.as_raw(), &mut info), info)
         };
         match number {
             libc::SIGCHLD => reap_until_none_is_over(child),
