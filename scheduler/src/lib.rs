@@ -33,6 +33,7 @@
 //!   sync/        locks, permits, channels, select, fiber-locals
 //!   inspect/     introspection: the list of fibers, backtraces, counters, the watchdog
 //!   driver.rs    the interface between a loop and I/O
+//!   lock.rs      locks that ignore poisoning
 //!   logging.rs   log lines, to standard error or to the embedder's hook
 //!   panics.rs    payloads of panics
 //!   signals.rs   signal masks and handlers
@@ -62,6 +63,7 @@ mod driver;
 mod event_loop;
 mod fiber;
 pub mod inspect;
+mod lock;
 mod logging;
 mod panics;
 mod prefetch;
@@ -88,6 +90,8 @@ pub use fiber::{
     scope, set_context, set_log_hook, set_priority, shield, spawn, stack_limit, timeout, try_scope, unrefused,
     with_deadline, with_switch_hook, yield_if_allowed, yield_now,
 };
+#[doc(hidden)]
+pub use lock::lock;
 #[doc(hidden)]
 pub use logging::log_line;
 pub use logging::{LogHook, LogLevel, log};

@@ -12,6 +12,7 @@
 //!
 //! A hook that logs a line itself, or panics, gets no further line in that call: the line goes to standard error.
 
+use crate::lock::lock;
 use crate::panics::drop_payload;
 use crate::time::Instant;
 use std::cell::Cell;
@@ -20,7 +21,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// The importance of a log line.
@@ -147,7 +148,7 @@ static STDERR: Mutex<Stderr> = Mutex::new(Stderr {
 /// Writes a line to standard error, in one piece as far as other calls of this function can tell. Never panics, and
 /// waits for [`PATIENCE`] at most.
 fn write_line(line: &str) {
-    let mut stderr = STDERR.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut stderr = lock(&STDERR);
     if stderr.lost > 0 {
         let note = stderr.loss_note();
         if stderr.write(&note, Duration::ZERO) {

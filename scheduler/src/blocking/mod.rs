@@ -31,6 +31,7 @@ use crate::fiber::{
     RemoteWaker, Stopped, guarded, in_fiber, may_suspend, park_uninterruptible,
     park_unrefused, prepare_park, refuse_call,
 };
+use crate::lock::lock;
 use crate::panics::drop_payload;
 use crate::time::Instant;
 use pool::Job;
@@ -249,7 +250,7 @@ impl<F: FnOnce() -> T + Send, T: Send> Task<F, T> {
 
     /// Locks the slot. None of the program's code runs under the lock, so even a poisoned slot is consistent.
     fn lock(&self) -> MutexGuard<'_, Slot<F, T>> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.slot)
     }
 
     /// Waits in the calling fiber. An error does not count as a refusal yet: the outcome may still arrive.

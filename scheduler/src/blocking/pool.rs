@@ -154,7 +154,7 @@ static POOL: Pool = Pool {
 const VOID_JOBS_MIN: usize = 32;
 
 pub(super) fn lock() -> MutexGuard<'static, State> {
-    POOL.state.lock().unwrap_or_else(PoisonError::into_inner)
+    crate::lock::lock(&POOL.state)
 }
 
 /// Sets the limits of the pool of threads for blocking calls. They apply to the whole process from now on. Excess

@@ -19,11 +19,12 @@
 use super::handle::{RemoteJoin, remote_fiber};
 use super::registry;
 use crate::fiber::guarded;
+use crate::lock::lock;
 use std::fmt;
 use std::io;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use yue_queue::{IdleSet, Injector};
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -127,7 +128,7 @@ impl fmt::Debug for LoopGroup {
 impl Shared {
     /// Locks the member count. Nothing can panic while it is locked.
     fn lock(&self) -> MutexGuard<'_, usize> {
-        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.count)
     }
 
     fn push(&self, work: Work) {

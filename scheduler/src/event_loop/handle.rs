@@ -6,6 +6,7 @@ use crate::fiber::{
     Builder, FiberId, JoinError, Stopped, cancel, cancel_on, current_id, in_fiber, park,
     park_uninterruptible, record_panic,
 };
+use crate::lock::lock;
 use crate::sync::select::Signal;
 use std::any::Any;
 use std::fmt;
@@ -154,7 +155,7 @@ struct RemoteCell<T> {
 impl<T> RemoteCell<T> {
     /// Locks the slot. None of the program's code runs under the lock, so even a poisoned slot is consistent.
     fn lock(&self) -> MutexGuard<'_, Slot<T>> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.slot)
     }
 
     /// Records the fiber. Called on the fiber's loop, before the fiber runs.

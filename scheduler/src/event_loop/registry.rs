@@ -9,10 +9,11 @@
 //! is freed through the epoch: a thread that has just read the pointer may use it until it drops its pin.
 
 use super::inbox::{Message, Shared};
+use crate::lock::lock;
 use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 const PAGE: usize = 1024;
 
@@ -70,13 +71,13 @@ pub(super) fn publish(shared: &Arc<Shared>) {
     let raw = Arc::into_raw(shared.clone()).cast_mut();
     // Release: pairs with the Acquire in `send`.
     page(shared.id)[shared.id as usize % PAGE].store(raw, Ordering::Release);
-    let mut loops = LOOPS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut loops = lock(&LOOPS);
     loops.push((shared.id, Arc::downgrade(shared)));
 }
 
 /// Returns all loops that have not ended, ordered by number.
 pub(crate) fn all() -> Vec<Arc<Shared>> {
-    let loops = LOOPS.lock().unwrap_or_else(PoisonError::into_inner);
+    let loops = lock(&LOOPS);
     let mut all: Vec<_> = loops
         .iter()
         .filter_map(|(_, shared)| shared.upgrade())
@@ -89,7 +90,7 @@ pub(crate) fn all() -> Vec<Arc<Shared>> {
 
 /// Makes a loop unreachable. The entry's reference is dropped when no thread can be reading it.
 pub(super) fn withdraw(id: u32) {
-    let mut loops = LOOPS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut loops = lock(&LOOPS);
     loops.retain(|(other, _)| *other != id);
     drop(loops);
     // AcqRel: takes the pointer from the thread that published it; pairs with the Acquire in `send`.

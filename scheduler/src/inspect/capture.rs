@@ -18,13 +18,14 @@ use super::interrupt;
 use super::unwind::{COPY_MAX, Registers, StackCopy};
 use crate::event_loop::{SignalView, current_fiber_for_signal, thread_stack_for_signal};
 use crate::fiber::FiberId;
+use crate::lock::lock;
 use crate::signals;
 use crate::time::Instant;
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::panic::Location;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 use std::{mem, ptr, slice, thread};
 
@@ -194,7 +195,7 @@ pub(crate) fn install() -> Result<(), &'static str> {
 /// Why nothing could be seen.
 pub(crate) fn capture(thread: libc::pid_t, patience: Duration) -> Result<Capture, &'static str> {
     install()?;
-    let _one_at_a_time = ASKERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one_at_a_time = lock(&ASKERS);
     THREAD.store(thread, Ordering::Relaxed);
     // Release: pairs with the Acquire of the handler's exchange; it sees THREAD.
     STATE.store(ASKED, Ordering::Release);

@@ -13,9 +13,10 @@
 //! - The handler makes async-signal-safe calls only.
 
 use super::capture::{LOOK_AGAIN, install, send};
+use crate::lock::lock;
 use crate::time::Instant;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 use std::{mem, ptr, thread};
 
@@ -53,7 +54,7 @@ pub fn interrupt_threads(
     patience: Duration,
 ) -> Result<usize, &'static str> {
     install()?;
-    let _one_at_a_time = ASKERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one_at_a_time = lock(&ASKERS);
     ARGUMENT.store(argument, Ordering::Relaxed);
     let batches = threads.chunks(AT_ONCE);
     let patience = patience / (batches.len().max(1) as u32);

@@ -6,12 +6,13 @@
 use super::vitals::{Counted, StackCounted, Vitals};
 use crate::event_loop::registry;
 use crate::fiber::{OnDrop, no_suspend};
+use crate::lock::lock;
 use crate::panics::drop_payload;
 use std::cell::Cell;
 use std::fmt::{Display, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 type More = Arc<dyn Fn(&mut String) + Send + Sync>;
 
@@ -35,9 +36,7 @@ static MORE: Mutex<Vec<More>> = Mutex::new(Vec::new());
 /// assert!(inspect::metrics_text().contains("game_logins_total 3\n"));
 /// ```
 pub fn add_metrics(write: impl Fn(&mut String) + Send + Sync + 'static) {
-    MORE.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push(Arc::new(write));
+    lock(&MORE).push(Arc::new(write));
 }
 
 /// Returns the counters of all loops of the process in Prometheus' text format. The label `loop` is the loop's number.
@@ -77,7 +76,7 @@ pub fn metrics_text() -> String {
     if !ADDING.replace(true) {
         let _done = OnDrop(|| ADDING.set(false));
         // Outside the lock: the closures are the program's code, and may add others.
-        let more = MORE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let more = lock(&MORE).clone();
         for write in more {
             let mut lines = String::new();
             match catch_unwind(AssertUnwindSafe(|| no_suspend(|| write(&mut lines)))) {

@@ -15,6 +15,7 @@ use super::vitals::Counted;
 use super::watchdog::HeldLoop;
 use crate::event_loop::{Message, Shared, registry, with_loop};
 use crate::fiber::FiberId;
+use crate::lock::lock;
 use crate::signals;
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -25,7 +26,7 @@ use std::os::fd::AsRawFd;
 use std::panic::Location;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The time that a loop has to reply before it counts as held.
@@ -312,10 +313,7 @@ static MAKE: Mutex<Option<Make>> = Mutex::new(None);
 /// As [`report_on`].
 pub fn report_on_with(signal: i32, make: impl Fn() -> String + Send + 'static) -> io::Result<()> {
     let make: Make = Box::new(make);
-    let before = MAKE
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .replace(make);
+    let before = lock(&MAKE).replace(make);
     drop(before);
     if PIPE.load(Ordering::Relaxed) < 0 {
         let (mut reader, writer) = io::pipe()?;
@@ -324,7 +322,7 @@ pub fn report_on_with(signal: i32, make: impl Fn() -> String + Send + 'static) -
         unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
         signals::spawn_with_signals_blocked("yue report", move || {
             while matches!(reader.read(&mut [0]), Ok(1)) {
-                let make = MAKE.lock().unwrap_or_else(PoisonError::into_inner);
+                let make = lock(&MAKE);
                 let text = make.as_ref().map_or_else(String::new, |make| make());
                 drop(make);
                 // If this fails, there is nowhere left to report it.

@@ -12,6 +12,7 @@
 //! release builds, without frame pointers. The walk ends at code without tables (such as that of a just-in-time
 //! compiler), unless that code keeps frame pointers.
 
+use crate::lock::lock;
 use framehop::{
     CacheNative, ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind, Module,
     UnwindRegsNative, Unwinder, UnwinderNative,
@@ -19,7 +20,7 @@ use framehop::{
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
 use std::slice;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// Most bytes of a stack that are copied, from its innermost frame on: some hundred frames.
 pub(crate) const COPY_MAX: usize = 64 << 10;
@@ -88,7 +89,7 @@ impl StackCopy {
     /// Returns the addresses of the calls that were being executed, innermost first. They are the addresses of the call
     /// instructions, not of the instructions behind them.
     pub(crate) fn addresses(&self) -> Vec<usize> {
-        let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = lock(&TABLES);
         let generation = generation();
         if tables
             .as_ref()

@@ -20,7 +20,7 @@ use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -307,7 +307,7 @@ fn check_loop(seen: &mut HashMap<u32, Seen>, shared: &Shared, threshold: Duratio
 }
 
 fn lock() -> MutexGuard<'static, State> {
-    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+    crate::lock::lock(&STATE)
 }
 
 /// Calls the program's closure outside the lock, because it may call [`watch_loops`]. Its panic must not end the
