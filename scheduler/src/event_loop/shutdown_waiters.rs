@@ -4,38 +4,26 @@
 //! constant time.
 
 use crate::fiber::LocalWaker;
+use slab::Slab;
 use std::cell::RefCell;
 
+/// A slot is empty between the wake-up of its fiber and its removal.
 #[derive(Default)]
-pub(crate) struct ShutdownWaiters(RefCell<Slots>);
-
-#[derive(Default)]
-struct Slots {
-    wakers: Vec<Option<LocalWaker>>,
-    free: Vec<usize>,
-}
+pub(crate) struct ShutdownWaiters(RefCell<Slab<Option<LocalWaker>>>);
 
 impl ShutdownWaiters {
     /// Adds a waker. The caller must free the slot with [`ShutdownWaiters::remove`], woken or not.
     pub(crate) fn add(&self, waker: LocalWaker) -> usize {
-        let mut slots = self.0.borrow_mut();
-        let slot = slots.free.pop().unwrap_or_else(|| {
-            slots.wakers.push(None);
-            slots.wakers.len() - 1
-        });
-        slots.wakers[slot] = Some(waker);
-        slot
+        self.0.borrow_mut().insert(Some(waker))
     }
 
     pub(crate) fn remove(&self, slot: usize) {
-        let mut slots = self.0.borrow_mut();
-        slots.wakers[slot] = None;
-        slots.free.push(slot);
+        self.0.borrow_mut().remove(slot);
     }
 
     pub(super) fn wake_all(&self) {
-        for waker in self.0.borrow_mut().wakers.iter_mut() {
-            if let Some(waker) = waker.take() {
+        for (_, slot) in self.0.borrow_mut().iter_mut() {
+            if let Some(waker) = slot.take() {
                 waker.wake();
             }
         }

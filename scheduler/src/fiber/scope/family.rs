@@ -5,6 +5,7 @@ use crate::fiber::park::{park, park_uninterruptible, prepare_park};
 use crate::fiber::root::guarded;
 use crate::fiber::{CancelScope, FiberId, LocalWaker, cancel, current_id, shield};
 use crate::panics::drop_payload;
+use slab::Slab;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::mem;
@@ -16,10 +17,9 @@ use std::thread;
 /// The state of a scope's children.
 #[derive(Default)]
 pub(super) struct Family {
-    /// Slots of children. A slot is reused after its child has ended, so that a scope may live as long as a server.
-    children: RefCell<Vec<Option<Member>>>,
-    free: RefCell<Vec<usize>>,
-    pub(super) live: Cell<usize>,
+    /// The children that may still touch what they borrow. A slot is reused after its child has ended, so that a scope
+    /// may live as long as a server.
+    children: RefCell<Slab<Member>>,
     waiter: Cell<Option<LocalWaker>>,
     cancelled: Cell<bool>,
     pub(super) shielded: bool,
@@ -43,26 +43,20 @@ impl Family {
     }
 
     pub(super) fn enter(&self, cancel: Option<CancelScope>) -> usize {
-        self.live.set(self.live.get() + 1);
-        let member = Some(Member {
+        let member = Member {
             fiber: None,
             cancel,
-        });
-        let mut children = self.children.borrow_mut();
-        match self.free.borrow_mut().pop() {
-            Some(slot) => {
-                children[slot] = member;
-                slot
-            }
-            None => {
-                children.push(member);
-                children.len() - 1
-            }
-        }
+        };
+        self.children.borrow_mut().insert(member)
+    }
+
+    /// Returns the number of children that may still touch what they borrow.
+    pub(super) fn live(&self) -> usize {
+        self.children.borrow().len()
     }
 
     pub(super) fn entered(&self, slot: usize, fiber: FiberId) {
-        if let Some(member) = &mut self.children.borrow_mut()[slot] {
+        if let Some(member) = self.children.borrow_mut().get_mut(slot) {
             member.fiber = Some(fiber);
             if self.cancelled.get() {
                 member.cancel();
@@ -71,10 +65,8 @@ impl Family {
     }
 
     fn leave(&self, slot: usize) {
-        self.children.borrow_mut()[slot] = None;
-        self.free.borrow_mut().push(slot);
-        self.live.set(self.live.get() - 1);
-        if self.live.get() == 0
+        self.children.borrow_mut().remove(slot);
+        if self.live() == 0
             && let Some(waiter) = self.waiter.take()
         {
             waiter.wake();
@@ -84,7 +76,7 @@ impl Family {
     pub(super) fn cancel(&self) {
         self.cancelled.set(true);
         let children = self.children.borrow();
-        children.iter().flatten().for_each(Member::cancel);
+        children.iter().for_each(|(_, member)| member.cancel());
     }
 
     /// Runs the body of a scope, then waits for the children.
@@ -115,7 +107,7 @@ impl Family {
 
     /// Waits for the children. Cancels them if the caller is stopped in the meantime.
     fn join(&self) {
-        while self.live.get() > 0 {
+        while self.live() > 0 {
             self.waiter.set(Some(prepare_park()));
             if self.cancelled.get() {
                 park_uninterruptible("the children of a scope");

@@ -13,9 +13,9 @@
 //! have ended. [`try_scope`] also cancels everything at the first error.
 //!
 //! Invariants:
-//! - `Family::live` (family.rs) counts children that may still touch what they borrow: through their closure, their
+//! - `Family::live` (family.rs) counts the children that may still touch what they borrow: through their closure, their
 //!   result, or their stack. The child's own drop decrements it, as its last step.
-//! - `Family::run` is the only way out of a scope, by return or by unwinding, and returns with `live == 0`. If it
+//! - `Family::run` is the only way out of a scope, by return or by unwinding, and returns with `live() == 0`. If it
 //!   cannot wait, it ends the process: leaving would hand freed frames to the children.
 //! - If a child is abandoned at the loop's end, its scope waits forever and so is abandoned too: their frames are
 //!   leaked together.
@@ -182,7 +182,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
 
     /// Returns the number of children that have not ended.
     pub fn live(&self) -> usize {
-        self.family.live.get()
+        self.family.live()
     }
 }
 
