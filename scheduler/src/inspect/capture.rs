@@ -1,18 +1,21 @@
-//! Looking at a thread that runs: what its loop executes at this moment.
+//! Capture of a running thread: what its loop executes at this moment.
 //!
-//! Who wants to know sends the thread a signal ([`SIGNAL`]). The handler, on that thread, notes the interrupted
-//! registers, copies the stack, and names the fiber; all else (walking the copy, names, lines) is done by who asked.
+//! An inspecting thread (the watchdog's, or a report's) sends the thread a signal ([`SIGNAL`]). The handler, on that
+//! thread, records the interrupted registers, copies the stack, and names the fiber. The inspector does everything
+//! else: it walks the copy, and looks up names and lines.
 //!
 //! ```text
-//!   asker:    FREE ──▶ ASKED ── tgkill ─ ─ ─ ─ ─ ─ ─ ─ ─ waits ─ ─ ─ ─ ─ ─ ─ ─▶ DONE ──▶ reads ──▶ FREE
-//!   handler:                        ASKED ──▶ WRITING ── fills the place ──▶ DONE
+//!   inspector:  FREE ──▶ REQUESTED ── tgkill ─ ─ ─ ─ ─ ─ ─ waits ─ ─ ─ ─ ─ ─▶ DONE ──▶ reads ──▶ FREE
+//!   handler:                     REQUESTED ──▶ WRITING ── fills RECORD ──▶ DONE
 //! ```
 //!
 //! Invariants:
-//! - One asker at a time (a lock), and so one place. The handler writes to it between WRITING and DONE only, the asker
-//!   reads it after DONE. An asker that gives up takes ASKED back; a handler that comes later finds FREE and leaves.
-//! - The handler makes async-signal-safe calls only: no allocation, no lock. It reads what its own thread may have been
-//!   about to change, so it takes single words and checks them.
+//! - One inspector at a time (a lock), so one record is enough. The handler writes to it between WRITING and DONE only,
+//!   and the inspector reads it after DONE. An inspector whose patience ends takes REQUESTED back; a handler that comes
+//!   later finds FREE and leaves.
+//! - The handler makes async-signal-safe calls only (see
+//!   [signal-safety(7)](https://man7.org/linux/man-pages/man7/signal-safety.7.html)): no allocation, no lock. Its
+//!   thread may have been changing the data that it reads, so it takes single words and checks them.
 
 use super::interrupt;
 use super::unwind::{COPY_MAX, Registers, StackCopy};
@@ -35,36 +38,36 @@ use std::{mem, ptr, slice, thread};
 pub(crate) const SIGNAL: libc::c_int = libc::SIGURG;
 
 const FREE: u32 = 0;
-const ASKED: u32 = 1;
+const REQUESTED: u32 = 1;
 const WRITING: u32 = 2;
 const DONE: u32 = 3;
 
-/// Bytes of what a [`set_probe`] writes that are kept.
+/// The number of bytes that are kept of a probe's text; see [`set_probe`].
 const NOTE_MAX: usize = 4096;
-/// Bytes of a fiber's name that are kept.
+/// The number of bytes that are kept of a fiber's name.
 const NAME_MAX: usize = 64;
 
-/// The interval at which an asker checks whether it is done.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_micros(200);
+/// The interval at which an inspector checks whether the handler has finished.
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_micros(200);
 
-const NO_ANSWER: &str =
+const NO_RESPONSE: &str =
     "the thread does not take signals: it is inside a system call, or blocks SIGURG";
 
-/// Held by an asker.
-static ASKERS: Mutex<()> = Mutex::new(());
+/// Held by the inspector during a capture.
+static INSPECTORS: Mutex<()> = Mutex::new(());
 
 static STATE: AtomicU32 = AtomicU32::new(FREE);
 static THREAD: AtomicI32 = AtomicI32::new(0);
-static PLACE: Place = Place(UnsafeCell::new(Noted::EMPTY));
+static RECORD: SharedRecord = SharedRecord(UnsafeCell::new(Record::EMPTY));
 static PROBE: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
-struct Place(UnsafeCell<Noted>);
+struct SharedRecord(UnsafeCell<Record>);
 
-// SAFETY: the states above say who may touch it.
-unsafe impl Sync for Place {}
+// SAFETY: `STATE` decides which thread may touch it: see the head of this file.
+unsafe impl Sync for SharedRecord {}
 
-/// The record that the handler writes.
-struct Noted {
+/// The data that the handler records.
+struct Record {
     registers: Registers,
     copied: usize,
     cut: bool,
@@ -76,8 +79,8 @@ struct Noted {
     stack: [u8; COPY_MAX],
 }
 
-impl Noted {
-    const EMPTY: Noted = Noted {
+impl Record {
+    const EMPTY: Record = Record {
         registers: Registers {
             instruction: 0,
             stack: 0,
@@ -106,26 +109,26 @@ pub(crate) struct Capture {
     pub(crate) copy: StackCopy,
 }
 
-/// Writes what the calling thread executes into the buffer and returns how many bytes that were. It runs in a signal
-/// handler, `context` being the interrupted thread's `ucontext_t`: no allocation, no lock, and nothing that may be
-/// half-done can be relied on.
+/// A function that writes what the calling thread executes into the buffer, and returns the number of bytes. It runs in
+/// a signal handler, and `context` is the interrupted thread's `ucontext_t`: it must not allocate, take a lock, or rely
+/// on data that may be half changed.
 ///
 /// ```
 /// use std::ffi::c_void;
 /// use yue_scheduler::inspect::Probe;
 ///
-/// unsafe extern "C" fn nothing_to_say(_context: *mut c_void, _text: *mut u8, _bytes: usize) -> usize {
+/// unsafe extern "C" fn write_nothing(_context: *mut c_void, _text: *mut u8, _bytes: usize) -> usize {
 ///     0
 /// }
 ///
-/// let probe: Probe = nothing_to_say;
+/// let probe: Probe = write_nothing;
 /// let mut text = [0; 64];
 /// assert_eq!(unsafe { probe(std::ptr::null_mut(), text.as_mut_ptr(), text.len()) }, 0);
 /// ```
 pub type Probe = unsafe extern "C" fn(context: *mut c_void, text: *mut u8, bytes: usize) -> usize;
 
-/// Makes the watchdog and the report call `probe` as well, when they examine a thread that runs: for a layer that runs
-/// code of another language on fibers.
+/// Makes the watchdog and the report call `probe` too when they examine a running thread. For a layer that runs code of
+/// another language on fibers.
 ///
 /// ```standalone_crate
 /// use std::ffi::c_void;
@@ -141,17 +144,17 @@ pub type Probe = unsafe extern "C" fn(context: *mut c_void, text: *mut u8, bytes
 /// }
 ///
 /// unsafe { inspect::set_probe(probe) };
-/// let (told, heard) = channel();
-/// inspect::watch_loops_with(Duration::from_millis(20), move |held| drop(told.send(held.note.clone()))).unwrap();
+/// let (sender, receiver) = channel();
+/// inspect::watch_loops_with(Duration::from_millis(20), move |held| drop(sender.send(held.note.clone()))).unwrap();
 /// Loop::new(Config::default()).unwrap().run(move || {
 ///     // Blocks the whole loop, until the watchdog notices.
-///     assert!(heard.iter().any(|note| note.as_deref() == Some("in main.script:1")));
+///     assert!(receiver.iter().any(|note| note.as_deref() == Some("in main.script:1")));
 /// });
 /// ```
 ///
 /// # Safety
-/// `probe` writes no more bytes than it is told there is room for, and calls async-signal-safe functions only, on any
-/// thread that has a loop, at any instruction.
+/// `probe` writes at most `bytes` bytes. It may run on any thread that has a loop, at any instruction, and calls
+/// async-signal-safe functions only.
 pub unsafe fn set_probe(probe: Probe) {
     // Release: pairs with the Acquire in the handler.
     PROBE.store(probe as *mut (), Ordering::Release);
@@ -159,17 +162,17 @@ pub unsafe fn set_probe(probe: Probe) {
 
 /// Sends the signal to a thread.
 pub(super) fn send(thread: libc::pid_t) -> Result<(), &'static str> {
-    // SAFETY: sends a signal whose handler is ours. A thread that is gone answers ESRCH.
+    // SAFETY: sends a signal whose handler is ours. For a thread that has ended the call returns ESRCH.
     match unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, SIGNAL) } {
         0 => Ok(()),
         _ => Err("the thread is gone"),
     }
 }
 
-/// Installs the handler, once a process.
+/// Installs the handler, once per process.
 ///
 /// # Errors
-/// Why there will be no captures.
+/// The reason why no thread can be captured.
 pub(crate) fn install() -> Result<(), &'static str> {
     static DONE: OnceLock<Result<(), &'static str>> = OnceLock::new();
     *DONE.get_or_init(|| {
@@ -189,63 +192,63 @@ pub(crate) fn install() -> Result<(), &'static str> {
     })
 }
 
-/// Looks at a thread of this process.
+/// Captures a thread of this process.
 ///
 /// # Errors
-/// Why nothing could be seen.
+/// The reason why the thread could not be captured.
 pub(crate) fn capture(thread: libc::pid_t, patience: Duration) -> Result<Capture, &'static str> {
     install()?;
-    let _one_at_a_time = lock(&ASKERS);
+    let _one_at_a_time = lock(&INSPECTORS);
     THREAD.store(thread, Ordering::Relaxed);
-    // Release: pairs with the Acquire of the handler's exchange; it sees THREAD.
-    STATE.store(ASKED, Ordering::Release);
+    // Release: pairs with the Acquire of the handler's exchange, which then sees THREAD.
+    STATE.store(REQUESTED, Ordering::Release);
     send(thread).inspect_err(|_| STATE.store(FREE, Ordering::Relaxed))?;
     let until = Instant::system().saturating_add(patience);
-    // Acquire: pairs with the handler's Release of DONE; what it noted is seen.
+    // Acquire: pairs with the handler's Release of DONE, so the whole record is visible.
     while STATE.load(Ordering::Acquire) != DONE {
-        thread::sleep(LOOK_AGAIN);
+        thread::sleep(CHECK_INTERVAL);
         if Instant::system() >= until
             && STATE
-                .compare_exchange(ASKED, FREE, Ordering::Relaxed, Ordering::Relaxed)
+                .compare_exchange(REQUESTED, FREE, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
         {
-            return Err(NO_ANSWER);
+            return Err(NO_RESPONSE);
         }
     }
-    // SAFETY: after DONE and before FREE the place is the asker's.
-    let found = read(unsafe { &*PLACE.0.get() });
+    // SAFETY: between DONE and FREE only the inspector touches the record.
+    let found = read(unsafe { &*RECORD.0.get() });
     STATE.store(FREE, Ordering::Relaxed);
     Ok(found)
 }
 
-fn read(noted: &Noted) -> Capture {
+fn read(record: &Record) -> Capture {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Capture {
-        fiber: noted.fiber.map(|(id, _)| id),
-        name: (noted.name_bytes > 0).then(|| text(&noted.name[..noted.name_bytes])),
-        location: noted.fiber.map(|(_, location)| location),
-        note: (noted.note_bytes > 0).then(|| text(&noted.note[..noted.note_bytes])),
+        fiber: record.fiber.map(|(id, _)| id),
+        name: (record.name_bytes > 0).then(|| text(&record.name[..record.name_bytes])),
+        location: record.fiber.map(|(_, location)| location),
+        note: (record.note_bytes > 0).then(|| text(&record.note[..record.note_bytes])),
         copy: StackCopy {
-            registers: noted.registers,
-            bytes: noted.stack[..noted.copied].into(),
-            cut: noted.cut,
+            registers: record.registers,
+            bytes: record.stack[..record.copied].into(),
+            cut: record.cut,
         },
     }
 }
 
 extern "C" fn on_signal(_signal: libc::c_int, _info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: a plain query, and the address of this thread's errno, which is put back below.
+    // SAFETY: a plain query, and the address of this thread's errno, which is restored below.
     let (thread, errno) = unsafe { (libc::gettid(), libc::__errno_location()) };
     // SAFETY: as above.
     let before = unsafe { *errno };
-    let asked = THREAD.load(Ordering::Relaxed) == thread
+    let requested = THREAD.load(Ordering::Relaxed) == thread
         && STATE
-            // Acquire: pairs with the asker's Release of ASKED.
-            .compare_exchange(ASKED, WRITING, Ordering::Acquire, Ordering::Relaxed)
+            // Acquire: pairs with the inspector's Release of REQUESTED.
+            .compare_exchange(REQUESTED, WRITING, Ordering::Acquire, Ordering::Relaxed)
             .is_ok();
-    if asked {
-        // SAFETY: in WRITING the place is ours, and the kernel hands a valid context.
-        unsafe { note(&mut *PLACE.0.get(), context) };
+    if requested {
+        // SAFETY: in WRITING only this handler touches the record, and the kernel passes a valid context.
+        unsafe { fill(&mut *RECORD.0.get(), context) };
         // Release: pairs with the Acquire in `capture`.
         STATE.store(DONE, Ordering::Release);
     }
@@ -254,42 +257,45 @@ extern "C" fn on_signal(_signal: libc::c_int, _info: *mut libc::siginfo_t, conte
     unsafe { *errno = before };
 }
 
+/// Records the interrupted code.
+///
 /// # Safety
-/// In the handler, with the context that it was given.
-unsafe fn note(noted: &mut Noted, context: *mut c_void) {
+/// Called in the handler, with the context that the kernel passed to it.
+unsafe fn fill(record: &mut Record, context: *mut c_void) {
     // SAFETY: as the caller promises.
-    noted.registers = unsafe { interrupted(&*context.cast::<libc::ucontext_t>()) };
+    record.registers = unsafe { interrupted(&*context.cast::<libc::ucontext_t>()) };
     let fiber = current_fiber_for_signal();
-    let end = stack_end(noted.registers.stack as usize, fiber.as_ref());
-    let start = noted.registers.stack as usize;
+    let end = stack_end(record.registers.stack as usize, fiber.as_ref());
+    let start = record.registers.stack as usize;
     let bytes = end.saturating_sub(start);
-    noted.copied = bytes.min(COPY_MAX);
-    noted.cut = bytes > COPY_MAX;
-    // SAFETY: from the stack pointer to the stack's end is memory of the interrupted thread, which stands still.
-    let stack = unsafe { slice::from_raw_parts(start as *const u8, noted.copied) };
-    noted.stack[..noted.copied].copy_from_slice(stack);
-    noted.name_bytes = 0;
+    record.copied = bytes.min(COPY_MAX);
+    record.cut = bytes > COPY_MAX;
+    // SAFETY: from the stack pointer to the stack's end is memory of the interrupted thread, which does not run
+    // meanwhile.
+    let stack = unsafe { slice::from_raw_parts(start as *const u8, record.copied) };
+    record.stack[..record.copied].copy_from_slice(stack);
+    record.name_bytes = 0;
     if let Some(fiber) = &fiber {
         let name = fiber.name.unwrap_or("").as_bytes();
-        noted.name_bytes = name.len().min(NAME_MAX);
-        noted.name[..noted.name_bytes].copy_from_slice(&name[..noted.name_bytes]);
+        record.name_bytes = name.len().min(NAME_MAX);
+        record.name[..record.name_bytes].copy_from_slice(&name[..record.name_bytes]);
     }
-    noted.fiber = fiber.map(|fiber| (fiber.id, fiber.location));
-    noted.note_bytes = 0;
+    record.fiber = fiber.map(|fiber| (fiber.id, fiber.location));
+    record.note_bytes = 0;
     // Acquire: pairs with the Release in `set_probe`.
     let probe = PROBE.load(Ordering::Acquire);
     if !probe.is_null() {
         // SAFETY: `set_probe` stored a `Probe`, whose contract allows this call.
         let bytes = unsafe {
             let probe: Probe = mem::transmute::<*mut (), Probe>(probe);
-            probe(context, noted.note.as_mut_ptr(), NOTE_MAX)
+            probe(context, record.note.as_mut_ptr(), NOTE_MAX)
         };
-        noted.note_bytes = bytes.min(NOTE_MAX);
+        record.note_bytes = bytes.min(NOTE_MAX);
     }
 }
 
-/// The end of the stack that the thread runs on: that of its fiber, or its own. The same as the pointer (nothing to
-/// copy) if it is neither.
+/// Returns the end of the stack that the thread runs on: its fiber's, or its own. If it is neither, returns the pointer,
+/// and nothing is copied.
 fn stack_end(pointer: usize, fiber: Option<&SignalView>) -> usize {
     let (fiber_start, fiber_end) = fiber.map_or((0, 0), |fiber| {
         let lowest = fiber.guard_start;

@@ -1,18 +1,19 @@
-//! Interrupting threads that run code of another language: at the end of a program, when their time has passed.
+//! Interruption of threads that run code of another language: at the end of a program, when their time has passed.
 //!
 //! ```text
-//!   asker:    a place for each thread: 0 ──▶ its number ── tgkill ─ ─ ─ waits ─ ─ ─ ─ ─ ─ ─ ─▶ 0: interrupted
-//!   handler:                                  finds its own number ──▶ runs what was set ──▶ 0
+//!   caller:   a slot for each thread: 0 ──▶ its number ── tgkill ─ ─ ─ waits ─ ─ ─ ─ ─ ─ ─ ─▶ 0: interrupted
+//!   handler:                                finds its own number ──▶ runs the interruption ──▶ 0
 //! ```
 //!
-//! The threads are asked together and waited for together, for a time that is measured by the clock: if they are many
-//! and the processors few, each takes a while to get to its handler, and who asks has other things to do.
+//! All threads are signalled first and then waited for together, for a limited time: if they are many and the
+//! processors few, each takes a while to get to its handler, and the caller has other things to do.
 //!
 //! Invariants:
-//! - One asker at a time (a lock). An asker that gives up empties its places; a handler that comes later finds nothing.
+//! - One caller at a time (a lock). A caller whose patience ends empties its slots; a handler that comes later finds
+//!   nothing.
 //! - The handler makes async-signal-safe calls only.
 
-use super::capture::{LOOK_AGAIN, install, send};
+use super::capture::{CHECK_INTERVAL, install, send};
 use crate::lock::lock;
 use crate::time::Instant;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
@@ -20,12 +21,13 @@ use std::sync::Mutex;
 use std::time::Duration;
 use std::{mem, ptr, thread};
 
-/// Threads that are asked at once.
+/// The number of threads that are signalled together.
 const AT_ONCE: usize = 256;
 
-static ASKERS: Mutex<()> = Mutex::new(());
-/// The threads that are to be interrupted, until their handlers have run; 0 is none.
-static PLACES: [AtomicI32; AT_ONCE] = [const { AtomicI32::new(0) }; AT_ONCE];
+/// Held by the caller.
+static CALLERS: Mutex<()> = Mutex::new(());
+/// The threads whose handlers have not run yet; 0 marks an empty slot.
+static SLOTS: [AtomicI32; AT_ONCE] = [const { AtomicI32::new(0) }; AT_ONCE];
 static ARGUMENT: AtomicUsize = AtomicUsize::new(0);
 static INTERRUPTION: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
@@ -42,19 +44,19 @@ pub unsafe fn set_interruption(interruption: Interruption) {
     INTERRUPTION.store(interruption as *mut (), Ordering::Release);
 }
 
-/// Interrupts threads of this process, by their numbers, with the signal that the watchdog uses; what was set by
-/// [`set_interruption`] runs there. Returns how many have run it: when all have, or when `patience` has passed. Those
-/// that have not by then are left alone: they have ended, block the signal, or got no processor.
+/// Interrupts threads of this process, by their numbers, with the signal that the watchdog uses: the function set by
+/// [`set_interruption`] runs there. Returns when all threads have run it or `patience` has passed, with the number of
+/// those that have. The others have ended, block the signal, or got no processor; they are left alone.
 ///
 /// # Errors
-/// Why no thread can be interrupted at all.
+/// The reason why no thread can be interrupted at all.
 pub fn interrupt_threads(
     threads: &[libc::pid_t],
     argument: usize,
     patience: Duration,
 ) -> Result<usize, &'static str> {
     install()?;
-    let _one_at_a_time = lock(&ASKERS);
+    let _one_at_a_time = lock(&CALLERS);
     ARGUMENT.store(argument, Ordering::Relaxed);
     let batches = threads.chunks(AT_ONCE);
     let patience = patience / (batches.len().max(1) as u32);
@@ -63,30 +65,30 @@ pub fn interrupt_threads(
 
 fn interrupt_batch(threads: &[libc::pid_t], patience: Duration) -> usize {
     let until = Instant::system().saturating_add(patience);
-    let places = &PLACES[..threads.len()];
+    let slots = &SLOTS[..threads.len()];
     let mut gone = 0;
-    for (place, thread) in places.iter().zip(threads) {
-        // Release: pairs with the handler's Acquire; it sees ARGUMENT.
-        place.store(*thread, Ordering::Release);
+    for (slot, thread) in slots.iter().zip(threads) {
+        // Release: pairs with the handler's Acquire, which then sees ARGUMENT.
+        slot.store(*thread, Ordering::Release);
         if send(*thread).is_err() {
-            place.store(0, Ordering::Relaxed);
+            slot.store(0, Ordering::Relaxed);
             gone += 1;
         }
     }
-    let is_asked = |place: &AtomicI32| place.load(Ordering::Relaxed) != 0;
-    while places.iter().any(is_asked) && Instant::system() < until {
-        thread::sleep(LOOK_AGAIN);
+    let is_pending = |slot: &AtomicI32| slot.load(Ordering::Relaxed) != 0;
+    while slots.iter().any(is_pending) && Instant::system() < until {
+        thread::sleep(CHECK_INTERVAL);
     }
-    let asked = places.iter();
-    let left = asked.filter(|place| place.swap(0, Ordering::Relaxed) != 0);
+    let pending = slots.iter();
+    let left = pending.filter(|slot| slot.swap(0, Ordering::Relaxed) != 0);
     threads.len() - gone - left.count()
 }
 
 /// The part of the signal's handler, on `thread`.
 pub(super) fn on_signal(thread: libc::pid_t) {
-    for place in &PLACES {
+    for slot in &SLOTS {
         // Acquire: pairs with the Release in `interrupt_batch`.
-        if place.load(Ordering::Acquire) != thread {
+        if slot.load(Ordering::Acquire) != thread {
             continue;
         }
         let interruption = INTERRUPTION.load(Ordering::Acquire);
@@ -95,8 +97,8 @@ pub(super) fn on_signal(thread: libc::pid_t) {
             // SAFETY: `set_interruption` stored an `Interruption`, whose contract allows this call.
             unsafe { mem::transmute::<*mut (), Interruption>(interruption)(argument) };
         }
-        // The asker may have given up meanwhile, and ask another thread.
-        let _ = place.compare_exchange(thread, 0, Ordering::Relaxed, Ordering::Relaxed);
+        // The caller may have given up meanwhile, and the slot may hold another thread.
+        let _ = slot.compare_exchange(thread, 0, Ordering::Relaxed, Ordering::Relaxed);
         return;
     }
 }
