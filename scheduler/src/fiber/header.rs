@@ -16,6 +16,7 @@
 use super::FiberId;
 use super::cancel::{DeadlineFrame, ScopeFrame};
 use super::hook::HookFrame;
+use super::locals::Locals;
 use super::switch::Switch;
 use crate::prefetch::prefetch;
 use crate::stack::{CACHE_LINE, StackBounds};
@@ -112,7 +113,7 @@ pub(crate) struct Header {
 pub(crate) struct Extra {
     pub(crate) name: Option<Box<str>>,
     /// The fiber's values of fiber-locals.
-    pub(crate) locals: crate::sync::Locals,
+    pub(crate) locals: Locals,
     /// Called if the fiber is abandoned at shutdown, to notify a thread that waits for it.
     pub(crate) on_abandon: Option<Box<dyn FnOnce()>>,
 }

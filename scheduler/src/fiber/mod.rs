@@ -6,6 +6,7 @@ mod header;
 mod hook;
 mod join;
 mod join_set;
+mod locals;
 mod log_hook;
 mod park;
 mod priority;
@@ -26,6 +27,7 @@ pub use hook::{SwitchHook, may_suspend, no_suspend, with_switch_hook};
 pub(crate) use join::record_panic;
 pub use join::{JoinError, JoinHandle};
 pub use join_set::JoinSet;
+pub use locals::{FiberLocal, NotInFiber};
 pub use log_hook::set_log_hook;
 pub use park::{
     LocalWaker, RemoteWaker, Wakeup, park, park_uninterruptible, park_unrefused, park_until,

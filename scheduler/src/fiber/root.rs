@@ -4,6 +4,7 @@
 //! loop, which every other fiber needs.
 
 use super::join::Completion;
+use super::locals::drop_locals;
 use crate::event_loop::try_with_loop;
 use crate::panics::{drop_payload, panic_text};
 use std::any::Any;
@@ -28,7 +29,7 @@ impl<T, F: FnOnce() -> T> Root<T, F> {
     pub(super) fn run(mut self) {
         if let Some(work) = self.work.take() {
             let result = catch_unwind(AssertUnwindSafe(work));
-            crate::sync::drop_fiber_locals();
+            drop_locals();
             self.completion.complete(result);
         }
     }

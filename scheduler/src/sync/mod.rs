@@ -88,7 +88,6 @@ mod atomic;
 mod barrier;
 mod channel;
 mod condvar;
-mod fiber_local;
 mod mutex;
 mod notify;
 mod once;
@@ -110,8 +109,7 @@ mod waker;
 
 pub use channel::{Closed, RecvError, SendError, TryRecvError, TrySendError};
 pub use condvar::WaitStopped;
-pub use fiber_local::{FiberLocal, NotInFiber};
-pub(crate) use fiber_local::{Locals, drop_all as drop_fiber_locals};
+pub use crate::fiber::{FiberLocal, NotInFiber};
 pub use policy::{Local, Policy, Shared};
 
 /// The generic types, over either policy. For code that is written for both.

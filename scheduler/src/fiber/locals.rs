@@ -11,17 +11,18 @@
 //!
 //! Invariants:
 //! - Only the fiber itself reaches its table, and no reference into the *table* lives while the program's code runs.
-//! - A box in the table is dropped only by [`drop_all`], when the fiber's closure has ended and so no borrow is left.
+//! - A box in the table is dropped only by [`drop_locals`], when the fiber's closure has ended and so no borrow is left.
 
+use super::header::{Extra, Header};
+use super::root::guarded;
 use crate::event_loop::try_with_loop;
-use crate::fiber::{Extra, Header, guarded};
 use std::any::Any;
 use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A fiber's values, indexed by the numbers of their keys.
-pub(crate) type Locals = Vec<Option<Box<dyn Any>>>;
+pub(super) type Locals = Vec<Option<Box<dyn Any>>>;
 
 /// Rounds in which locals created by the drops of other locals are dropped. What is left then waits for the fiber's
 /// header to be freed. (POSIX requires at least as many of threads: `PTHREAD_DESTRUCTOR_ITERATIONS`.)
@@ -123,7 +124,7 @@ impl<T: 'static> FiberLocal<T> {
             }
         };
         // SAFETY: only this key has its number, so the box holds a `T`. It stays until the fiber's closure has ended.
-        // `f` is called from that closure, or from a drop in `drop_all`, which removes a value from the table before
+        // `f` is called from that closure, or from a drop in `drop_locals`, which removes a value from the table before
         // dropping it.
         Ok(f(unsafe { &*value.cast::<T>() }))
     }
@@ -201,7 +202,7 @@ fn insert(header: &Header, number: usize, made: Box<dyn Any>) -> *const dyn Any 
 }
 
 /// Drops the calling fiber's locals. Called on its stack, when its closure has ended. Does not unwind.
-pub(crate) fn drop_all() {
+pub(super) fn drop_locals() {
     let Some(header) = running() else {
         return;
     };
