@@ -16,7 +16,6 @@
 use super::FiberId;
 use super::cancel::{DeadlineFrame, ScopeFrame};
 use super::hook::HookFrame;
-use super::locals::Locals;
 use super::switch::Switch;
 use crate::prefetch::prefetch;
 use crate::stack::{CACHE_LINE, StackBounds};
@@ -107,6 +106,9 @@ pub(crate) struct Header {
     pub(crate) extra: Cell<Option<Box<Extra>>>,
     pub(crate) location: Cell<&'static Location<'static>>,
 }
+
+/// A fiber's values of fiber-locals, indexed by the numbers of their keys.
+pub(super) type Locals = Vec<Option<Box<dyn Any>>>;
 
 /// Rarely used data of a fiber.
 #[derive(Default)]

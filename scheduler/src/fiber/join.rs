@@ -1,8 +1,8 @@
 //! Join handles: the result of a fiber, and waiting for it.
 
 use super::cancel::cancel_on;
+use super::guarded::guarded;
 use super::park::{LocalWaker, park, park_uninterruptible, prepare_park};
-use super::root::guarded;
 use super::{FiberId, Stopped};
 use crate::event_loop::{registry, wake_at_end_of, with_loop};
 use crate::panics::{drop_payload, panic_text};

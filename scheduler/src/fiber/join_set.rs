@@ -4,9 +4,9 @@
 //! them. When the set is gone, results are dropped where they arise.
 
 use super::cancel::cancel_on;
+use super::guarded::guarded;
 use super::join::record_panic;
 use super::park::{park, park_uninterruptible, prepare_park};
-use super::root::guarded;
 use super::{Builder, FiberId, JoinError, LocalWaker, Stopped, current_id};
 use crate::event_loop::{registry, this_loop, wake_at_end_of};
 use crate::panics::drop_payload;

@@ -13,16 +13,13 @@
 //! - Only the fiber itself reaches its table, and no reference into the *table* lives while the program's code runs.
 //! - A box in the table is dropped only by [`drop_locals`], when the fiber's closure has ended and so no borrow is left.
 
-use super::header::{Extra, Header};
-use super::root::guarded;
+use super::guarded::guarded;
+use super::header::{Extra, Header, Locals};
 use crate::event_loop::try_with_loop;
 use std::any::Any;
 use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// A fiber's values, indexed by the numbers of their keys.
-pub(super) type Locals = Vec<Option<Box<dyn Any>>>;
 
 /// Rounds in which locals created by the drops of other locals are dropped. What is left then waits for the fiber's
 /// header to be freed. (POSIX requires at least as many of threads: `PTHREAD_DESTRUCTOR_ITERATIONS`.)

@@ -2,6 +2,7 @@
 
 mod block_on;
 mod cancel;
+mod guarded;
 mod header;
 mod hook;
 mod join;
@@ -21,6 +22,7 @@ pub use cancel::{
     CancelScope, Elapsed, Stopped, cancel, is_cancelled, shield, timeout, unrefused, with_deadline,
 };
 pub(crate) use cancel::{cancel_header, cancel_on};
+pub(crate) use guarded::guarded;
 pub(crate) use header::{CANCELLED, Extra, HIGH, Header, Slab, State};
 pub(crate) use hook::{OnDrop, descriptions, origin, record};
 pub use hook::{SwitchHook, may_suspend, no_suspend, with_switch_hook};
@@ -35,7 +37,6 @@ pub use park::{
 };
 pub(crate) use park::{begin_wait_number, check_stopped, wake_from_here, wake_in};
 pub use priority::{Priority, set_priority};
-pub(crate) use root::guarded;
 pub use scope::{Scope, ScopedJoinHandle, TryJoinHandle, TryScope, scope, try_scope};
 pub(crate) use switch::FRAMES as SWITCH_FRAMES;
 

@@ -3,11 +3,9 @@
 //! Nothing unwinds out of here, neither when the fiber runs nor when it is dropped before it ran: the caller is the
 //! loop, which every other fiber needs.
 
+use super::guarded::guarded;
 use super::join::Completion;
 use super::locals::drop_locals;
-use crate::event_loop::try_with_loop;
-use crate::panics::{drop_payload, panic_text};
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A fiber that has not started: its closure, and the receiver of its result.
@@ -42,19 +40,4 @@ impl<T, F: FnOnce() -> T> Drop for Root<T, F> {
             guarded("dropping a fiber that never ran", || drop(work));
         }
     }
-}
-
-/// Runs foreign code that must not stop the loop. A panic is counted and reported, and does not propagate.
-pub(crate) fn guarded(what: &str, callback: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(callback)) {
-        report_panic(what, payload);
-    }
-}
-
-#[cold]
-fn report_panic(what: &str, payload: Box<dyn Any + Send>) {
-    try_with_loop(|l| l.count_panic());
-    let text = panic_text(&*payload);
-    crate::log(crate::LogLevel::Error, format_args!("{what} panicked: {text}; the loop continues"));
-    drop_payload(payload);
 }

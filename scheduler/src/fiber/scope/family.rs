@@ -1,8 +1,8 @@
 //! The children of a scope, and how they end.
 
+use crate::fiber::guarded::guarded;
 use crate::fiber::join::record_panic;
 use crate::fiber::park::{park, park_uninterruptible, prepare_park};
-use crate::fiber::root::guarded;
 use crate::fiber::{CancelScope, FiberId, LocalWaker, cancel, current_id, shield};
 use crate::panics::drop_payload;
 use slab::Slab;
