@@ -32,6 +32,7 @@
 //!   event_loop/  the tick, the inbox, handles for other threads, shutdown
 //!   sync/        locks, permits, channels, select, fiber-locals
 //!   inspect/     introspection: the list of fibers, backtraces, counters, the watchdog
+//!   atomic.rs    std's or loom's atomics, mutex and thread parking
 //!   driver.rs    the interface between a loop and I/O
 //!   lock.rs      locks that ignore poisoning
 //!   logging.rs   log lines, to standard error or to the embedder's hook
@@ -58,6 +59,7 @@
 
 #![deny(missing_docs)]
 
+mod atomic;
 mod blocking;
 mod driver;
 mod event_loop;

@@ -3,11 +3,10 @@
 use super::inbox::{Message, Shared};
 use super::this_loop;
 use crate::fiber::{
-    Builder, FiberId, JoinError, Stopped, cancel, cancel_on, current_id, in_fiber, park,
+    Builder, FiberId, JoinError, Signal, Stopped, cancel, cancel_on, current_id, in_fiber, park,
     park_uninterruptible, record_panic,
 };
 use crate::lock::lock;
-use crate::sync::select::Signal;
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};

@@ -14,9 +14,10 @@
 //! The cell is reference-counted: wakers may be cloned, kept forever, and used after the fiber, or its loop, has ended.
 //! The number of a wait is never reused, so a late wake matches no wait.
 
-use super::Stopped;
+use super::cancel::Stopped;
 use super::hook::OnDrop;
-use super::park::{RemoteWaker, park, prepare_park, yield_now};
+use super::park::{park, prepare_park, yield_now};
+use super::waker::RemoteWaker;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

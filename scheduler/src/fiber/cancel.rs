@@ -11,9 +11,9 @@
 //! Scopes form a list on the fiber's stack. The header points to the innermost one, and holds the earliest deadline
 //! with the frame that set it. A shield hides all of them, and the fiber's own cancellation, until the shield ends.
 
-use super::FiberId;
 use super::header::{CANCELLED, Header, INTERRUPTIBLE, State};
 use super::hook::OnDrop;
+use super::id::FiberId;
 use crate::event_loop::{Inner, Message, current_fiber, registry, try_with_loop, with_loop};
 use crate::time::{Instant, deadline_after};
 use std::cell::Cell;

@@ -1,9 +1,10 @@
 //! Join handles: the result of a fiber, and waiting for it.
 
-use super::cancel::cancel_on;
+use super::cancel::{Stopped, cancel_on};
 use super::guarded::guarded;
-use super::park::{LocalWaker, park, park_uninterruptible, prepare_park};
-use super::{FiberId, Stopped};
+use super::id::FiberId;
+use super::park::{park, park_uninterruptible, prepare_park};
+use super::waker::LocalWaker;
 use crate::event_loop::{registry, wake_at_end_of, with_loop};
 use crate::panics::{drop_payload, panic_text};
 use std::any::Any;

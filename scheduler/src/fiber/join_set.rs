@@ -3,11 +3,14 @@
 //! Each fiber holds the set's shared part and stores its result there. The set tracks the running fibers only to cancel
 //! them. When the set is gone, results are dropped where they arise.
 
-use super::cancel::cancel_on;
+use super::cancel::{Stopped, cancel_on};
+use super::current::current_id;
 use super::guarded::guarded;
-use super::join::record_panic;
+use super::id::FiberId;
+use super::join::{JoinError, record_panic};
 use super::park::{park, park_uninterruptible, prepare_park};
-use super::{Builder, FiberId, JoinError, LocalWaker, Stopped, current_id};
+use super::spawn::Builder;
+use super::waker::LocalWaker;
 use crate::event_loop::{registry, this_loop, wake_at_end_of};
 use crate::panics::drop_payload;
 use std::cell::{Cell, RefCell};

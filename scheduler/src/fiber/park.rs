@@ -6,18 +6,15 @@
 //!   park("why")                      suspends, unless the waker was already used
 //! ```
 //!
-//! A waker names its loop and its fiber's header by number. It names its wait by the header's count of waits, which is
-//! unique to that wait (64 bits, not reset for the next fiber). A late waker (the fiber resumed for another reason, or
-//! has ended) does not match and does nothing. So wakers need no reference counts, are used at most once, and may be
-//! dropped. A wake never runs its target: it puts it into the run queue.
+//! The waker names the wait by its number (see `waker.rs`), so a late waker does nothing.
 
-use super::cancel::stopped;
-use super::header::{Header, INTERRUPTIBLE, PackedStr, State, WOKEN};
+use super::cancel::{Stopped, stopped};
+use super::current::here;
+use super::header::{Header, INTERRUPTIBLE, PackedStr, WOKEN};
 use super::hook::{OnDrop, depart, is_in_switch, switch_out, try_switch_out};
-use super::{FiberId, Stopped};
-use crate::event_loop::{Inner, Message, current_fiber, registry, try_with_loop, with_loop};
+use super::waker::LocalWaker;
+use crate::event_loop::{Inner, try_with_loop};
 use crate::time::Instant;
-use std::marker::PhantomData;
 
 /// The end of a wait with a time limit.
 ///
@@ -39,150 +36,6 @@ pub enum Wakeup {
     Woken,
     /// The time limit passed first.
     TimedOut,
-}
-
-/// Ends one wait of one fiber of this thread.
-///
-/// ```
-/// use yue_scheduler::{Config, Loop, current_id, park, prepare_park, spawn};
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     let waker = prepare_park();
-///     assert_eq!(waker.fiber(), current_id());
-///     let other = spawn(move || (waker.wake(), waker.wake()));
-///     park("the other fiber").unwrap();
-///     assert_eq!(other.join().unwrap(), (true, false)); // only one ends the wait
-/// });
-/// ```
-#[derive(Debug, Clone, Copy)]
-pub struct LocalWaker {
-    wait: RemoteWaker,
-    generation: u32,
-    _this_thread: PhantomData<*const ()>,
-}
-
-/// Ends one wait of one fiber, from any thread.
-///
-/// ```
-/// use yue_scheduler::{Config, Loop, park, prepare_park};
-/// use std::sync::{Arc, atomic::{AtomicU32, Ordering}};
-/// use std::thread;
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     let answer = Arc::new(AtomicU32::new(0));
-///     let (waker, slot) = (prepare_park().remote(), answer.clone());
-///     thread::spawn(move || {
-///         slot.store(42, Ordering::Release);
-///         waker.wake();
-///     });
-///     park("the thread's answer").unwrap();
-///     assert_eq!(answer.load(Ordering::Acquire), 42);
-/// });
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RemoteWaker {
-    loop_id: u32,
-    index: u32,
-    sequence: u64,
-}
-
-impl LocalWaker {
-    /// Makes the fiber runnable if it is still in this wait. Returns whether this waker ended the wait.
-    ///
-    /// While the thread is not in the fiber's loop (between two ticks, or in another loop) the wake is sent as
-    /// [`RemoteWaker::wake`] would send it, and the result is `false`.
-    #[inline]
-    pub fn wake(self) -> bool {
-        self.wait.wake_from_here()
-    }
-
-    /// Returns a waker of the same wait for use on other threads.
-    #[inline]
-    pub fn remote(self) -> RemoteWaker {
-        self.wait
-    }
-
-    /// Returns the fiber that waits.
-    pub fn fiber(self) -> FiberId {
-        FiberId {
-            loop_id: self.wait.loop_id,
-            index: self.wait.index,
-            generation: self.generation,
-        }
-    }
-
-    /// Returns the waker of the calling fiber's current wait, if `wait` names that wait.
-    pub(crate) fn of_this_fiber(wait: RemoteWaker) -> Option<LocalWaker> {
-        let (l, header) = here();
-        let same = l.id() == wait.loop_id
-            && header.index.get() == wait.index
-            && header.sequence.get() == wait.sequence;
-        same.then_some(LocalWaker {
-            wait,
-            generation: header.generation.get(),
-            _this_thread: PhantomData,
-        })
-    }
-}
-
-impl RemoteWaker {
-    /// Makes the fiber runnable if it is still in this wait. Does nothing if the loop has ended. Never blocks.
-    pub fn wake(self) {
-        registry::send(self.loop_id, Message::Wake(self));
-    }
-
-    /// Like [`LocalWaker::wake`], but on any thread.
-    #[inline]
-    pub(super) fn wake_from_here(self) -> bool {
-        match try_with_loop(|l| (l.id() == self.loop_id).then(|| wake_in(l, self))) {
-            Some(Some(woken)) => woken,
-            _ => {
-                self.wake();
-                false
-            }
-        }
-    }
-
-    /// Returns the number of the wait among all waits of its fiber's header; never 0.
-    pub(super) fn sequence(self) -> u64 {
-        self.sequence
-    }
-
-    /// Returns the waker of another wait of the same fiber.
-    pub(super) fn of_wait(self, sequence: u64) -> RemoteWaker {
-        RemoteWaker { sequence, ..self }
-    }
-}
-
-const _: () = assert!(
-    size_of::<RemoteWaker>() == 16,
-    "a waker is passed in two registers"
-);
-
-/// Ends the wait on the loop's thread. Returns whether it did.
-#[inline]
-pub(crate) fn wake_in(l: &Inner, wait: RemoteWaker) -> bool {
-    let Some(header) = l.slab.at(wait.index) else {
-        return false;
-    };
-    if header.sequence.get() != wait.sequence || header.has(WOKEN) {
-        return false;
-    }
-    match header.state.get() {
-        State::Parked => {
-            header.set(WOKEN);
-            l.unpark_soon(header);
-            l.count_wake();
-            true
-        }
-        // Not parked yet, or already runnable for another reason: the next park returns at once.
-        State::Running | State::Ready => {
-            header.set(WOKEN);
-            l.count_wake();
-            true
-        }
-        State::Free | State::Abandoned => false,
-    }
 }
 
 /// Begins a wait of the calling fiber. Wakers of earlier waits are void from here on.
@@ -211,15 +64,7 @@ pub fn prepare_park() -> LocalWaker {
     let sequence = header.sequence.get() + 1;
     header.sequence.set(sequence);
     header.clear(WOKEN);
-    LocalWaker {
-        wait: RemoteWaker {
-            loop_id: l.id(),
-            index: header.index.get(),
-            sequence,
-        },
-        generation: header.generation.get(),
-        _this_thread: PhantomData,
-    }
+    LocalWaker::of_current_wait(l, header)
 }
 
 #[cold]
@@ -458,8 +303,9 @@ pub fn yield_if_allowed() -> Result<(), Stopped> {
 /// Begins a wait, like [`prepare_park`], and returns its number, which differs from fiber to fiber and from wait to
 /// wait, and is the same in a repeated run.
 pub(crate) fn begin_wait_number() -> u64 {
-    let wait = prepare_park().wait;
-    wait.sequence.wrapping_add(u64::from(wait.index) << 32)
+    let waker = prepare_park();
+    let index = u64::from(waker.fiber().index);
+    waker.remote().sequence().wrapping_add(index << 32)
 }
 
 /// The first step of a suspending call. A stopped fiber goes through the run queue once, where it may be suspended, and
@@ -495,14 +341,6 @@ pub fn refuse_call(reason: Stopped) -> Stopped {
     refuse(here().1, reason)
 }
 
-/// Like [`RemoteWaker::wake`], but at once if this thread is in the fiber's loop.
-pub(crate) fn wake_from_here(wait: RemoteWaker) {
-    let woken = try_with_loop(|l| l.id() == wait.loop_id && (wake_in(l, wait), true).1);
-    if woken != Some(true) {
-        wait.wake();
-    }
-}
-
 /// Records in the earliest deadline that it refused a call, for the `timeout` that set it.
 #[cold]
 fn refuse(header: &Header, reason: Stopped) -> Stopped {
@@ -512,14 +350,4 @@ fn refuse(header: &Header, reason: Stopped) -> Stopped {
         unsafe { (*frame).refused.set(true) };
     }
     reason
-}
-
-/// Returns the loop and the header of the calling fiber. Neither moves while the fiber runs, and a fiber never leaves
-/// its thread, so the references may be held across a switch; all that is behind them is in cells.
-#[inline]
-fn here() -> (&'static Inner, &'static Header) {
-    let header = current_fiber();
-    // SAFETY: `current_fiber` panics outside a fiber; inside one, loop and header outlive the caller's frame, which is
-    // on the fiber's stack. The `'static` never leaves this module's functions.
-    with_loop(|l| unsafe { (&*std::ptr::from_ref(l), &*header) })
 }

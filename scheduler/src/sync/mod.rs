@@ -84,7 +84,6 @@
 //! `wait.rs` has the wait queue that all primitives are built on, `policy.rs` the two policies, `semaphore.rs` the
 //! permits that mutex and read-write lock are built on. Each other file is one primitive.
 
-mod atomic;
 mod barrier;
 mod channel;
 mod condvar;
@@ -100,12 +99,12 @@ mod policy;
 mod rwlock;
 pub mod select;
 mod semaphore;
+mod suspend;
 #[allow(
     missing_debug_implementations,
     reason = "public only as a part of bounds"
 )]
 mod wait;
-mod waker;
 
 pub use channel::{Closed, RecvError, SendError, TryRecvError, TrySendError};
 pub use condvar::WaitStopped;

@@ -12,7 +12,7 @@
 //! that must cost less bypass it: permits (and so mutexes and read-write locks) are taken and released by one exchange
 //! of a word while nobody waits.
 
-use super::atomic::{Arc, AtomicUsize, Mutex, Ordering};
+use crate::atomic::{Arc, AtomicUsize, Mutex, Ordering};
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
 use std::marker::PhantomData;

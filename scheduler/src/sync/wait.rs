@@ -24,17 +24,16 @@
 //!    The granter did all of its work under that lock, so nobody touches the node or the wait after that.
 //! 3. A wait is claimed once. Only the claimer fills a slot, and it fills one.
 //! 4. Between threads a signal is raised after the lock is released, by value: the waiter's frame may be gone by then.
-//! 4. A signal is raised after the lock is left (between threads), by value: the waiter's frame may be gone by then.
 //!
 //! Tests that would catch a violation: `tests/loom_sync.rs` (1, 3 and 4: loom checks each access to a slot or a signal
 //! against all others), `tests/sync_threads.rs` under AddressSanitizer, which looks for uses after return (`ci/asan`;
 //! 2: a node that outlives its frame), and `tests/sync_races.rs` (3: all orders of a grant, a cancellation and a
 //! deadline; nothing is lost and nothing is granted twice).
 
-use super::atomic::{AtomicU32, Ordering, SharedCell};
+use crate::atomic::{AtomicU32, Ordering, SharedCell};
 use super::policy::{Lock, Policy};
-use super::waker::{Signal, assert_may_wait, suspend, suspend_uninterruptibly};
-use crate::fiber::{Stopped, check_stopped, refuse_call};
+use super::suspend::{assert_may_wait, suspend, suspend_uninterruptibly};
+use crate::fiber::{Signal, Stopped, check_stopped, refuse_call};
 use crate::time::Instant;
 use std::cell::Cell;
 use std::marker::PhantomData;

@@ -1,7 +1,10 @@
 //! Scopes that fail as a whole: the first error cancels the rest, and the scope returns it.
 
 use super::{Scope, ScopedJoinHandle};
-use crate::fiber::{Builder, CancelScope, FiberId, JoinError, Stopped};
+use crate::fiber::cancel::{CancelScope, Stopped};
+use crate::fiber::id::FiberId;
+use crate::fiber::join::JoinError;
+use crate::fiber::spawn::Builder;
 use std::cell::Cell;
 use std::fmt;
 use std::io;

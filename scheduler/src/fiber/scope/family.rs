@@ -1,9 +1,12 @@
 //! The children of a scope, and how they end.
 
+use crate::fiber::cancel::{CancelScope, cancel, shield};
+use crate::fiber::current::current_id;
 use crate::fiber::guarded::guarded;
+use crate::fiber::id::FiberId;
 use crate::fiber::join::record_panic;
 use crate::fiber::park::{park, park_uninterruptible, prepare_park};
-use crate::fiber::{CancelScope, FiberId, LocalWaker, cancel, current_id, shield};
+use crate::fiber::waker::LocalWaker;
 use crate::panics::drop_payload;
 use slab::Slab;
 use std::any::Any;

@@ -25,9 +25,13 @@ mod family;
 
 pub use failing::{TryJoinHandle, TryScope, try_scope};
 
-use super::cancel::cancel_on;
+use super::cancel::{CancelScope, cancel_on};
+use super::hook::may_suspend;
+use super::id::FiberId;
+use super::join::JoinError;
 use super::park::{park, prepare_park};
-use super::{Builder, CancelScope, FiberId, JoinError, LocalWaker, may_suspend};
+use super::spawn::Builder;
+use super::waker::LocalWaker;
 use crate::event_loop::current_fiber;
 use family::{Child, End, Family, Packet};
 use std::fmt;

@@ -2,8 +2,8 @@
 
 use super::sealed::Internal;
 use super::{Branch, Readiness, Signal};
+use crate::atomic::thread_time_is_up;
 use crate::fiber::in_fiber;
-use crate::sync::atomic::thread_time_is_up;
 use crate::sync::channel::{SendBranch, SendError, send_result};
 use crate::sync::policy::Policy;
 use crate::sync::wait::{Enlisted, Node, Source, Wait, locked};

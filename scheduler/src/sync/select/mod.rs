@@ -20,17 +20,19 @@
 mod branches;
 mod joins;
 mod macros;
+mod order;
 mod shutdown;
 
 pub use branches::{Ready, SourceBranch, Timer, after, at, ready};
 pub use joins::JoinBranch;
 pub use shutdown::{Shutdown, shutdown};
 
+use super::suspend::{assert_may_wait, suspend};
 use super::wait::{Enlisted, Wait};
-pub use super::waker::Signal;
-use super::waker::{assert_may_wait, shuffle, suspend};
+pub use crate::fiber::Signal;
 use crate::fiber::{Stopped, Wakeup, check_stopped, refuse_call};
 use crate::time::Instant;
+use order::random_below;
 use std::cell::Cell;
 
 /// An external operation that a select can wait for: a socket that becomes readable, an event of a library.
@@ -232,7 +234,7 @@ pub fn poll(branches: &[&dyn AnyBranch]) -> Result<Option<usize>, Stopped> {
 /// Takes the first ready branch, starting from a random one.
 fn take_ready(branches: &[&dyn AnyBranch]) -> Option<usize> {
     let count = branches.len();
-    let first = if count > 1 { shuffle(count) } else { 0 };
+    let first = if count > 1 { random_below(count) } else { 0 };
     let mut order = (first..count).chain(0..first);
     order.find(|index| branches[*index].try_now())
 }
