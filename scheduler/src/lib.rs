@@ -32,11 +32,13 @@
 //!   event_loop/  the tick, the inbox, handles for other threads, shutdown
 //!   sync/        locks, permits, channels, select, fiber-locals
 //!   inspect/     introspection: the list of fibers, backtraces, counters, the watchdog
+//!   this_loop.rs the calling thread's loop
 //!   atomic.rs    std's or loom's atomics, mutex and thread parking
 //!   driver.rs    the interface between a loop and I/O
 //!   lock.rs      locks that ignore poisoning
 //!   logging.rs   log lines, to standard error or to the embedder's hook
 //!   panics.rs    payloads of panics
+//!   processors.rs the processors for threads of the blocking pool
 //!   signals.rs   signal masks and handlers
 //! ```
 //!
@@ -69,9 +71,11 @@ mod lock;
 mod logging;
 mod panics;
 mod prefetch;
+mod processors;
 mod signals;
 mod stack;
 pub mod sync;
+pub mod this_loop;
 mod time;
 
 pub use blocking::{
@@ -79,7 +83,6 @@ pub use blocking::{
     blocking_counters, set_blocking_limits, wait_for_blocking,
 };
 pub use driver::{Bell, Driver, SleepDriver, Wait};
-pub use event_loop::this_loop;
 pub use event_loop::{
     Config, Counters, Loop, LoopGroup, LoopHandle, PanicHook, RemoteJoin, Spin, StopReport, Tick,
     TickEnd,

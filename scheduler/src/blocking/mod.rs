@@ -21,7 +21,6 @@
 
 mod pool;
 
-pub(crate) use pool::record_processors;
 pub use pool::{
     BlockingCounters, BlockingLimits, blocking_counters, set_blocking_limits, wait_for_blocking,
 };

@@ -21,10 +21,11 @@
 use super::BlockingError;
 use crate::event_loop::this_loop;
 use crate::fiber::guarded;
+use crate::processors;
 use crate::signals::{SignalSet, spawn_with_signals_blocked};
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The pool's view of a task.
@@ -373,35 +374,12 @@ impl State {
     }
 }
 
-/// The processors that the process could use when its first loop was created, before threads were pinned. A pool thread
-/// must not inherit the single processor of the loop that happened to start it.
-static PROCESSORS: OnceLock<Option<libc::cpu_set_t>> = OnceLock::new();
-
-/// Records which processors the pool's threads may use, unless it was recorded before.
-pub(crate) fn record_processors() {
-    PROCESSORS.get_or_init(|| {
-        // SAFETY: a set of bits is valid as zeros, and the call writes no more than its size.
-        unsafe {
-            let mut set: libc::cpu_set_t = std::mem::zeroed();
-            let answer = libc::sched_getaffinity(0, size_of_val(&set), &mut set);
-            (answer == 0).then_some(set)
-        }
-    });
-}
-
-fn use_all_processors() {
-    if let Some(Some(set)) = PROCESSORS.get() {
-        // SAFETY: the set is valid for its size; 0 is the calling thread. If it fails, the thread keeps its processors.
-        unsafe { libc::sched_setaffinity(0, size_of_val(set), set) };
-    }
-}
-
 fn start_thread() -> io::Result<()> {
     spawn_with_signals_blocked("yue-blocking", run_jobs).map(drop)
 }
 
 fn run_jobs() {
-    use_all_processors();
+    processors::use_all();
     let mut state = lock();
     loop {
         // Only confirmed threads count: the last of them must not end in favour of one that may be refused.

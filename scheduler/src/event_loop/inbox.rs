@@ -6,9 +6,9 @@
 
 use super::group::Membership;
 use super::loans::Loans;
+use super::vitals::Vitals;
 use crate::driver::{Bell, Driver};
 use crate::fiber::RemoteWaker;
-use crate::inspect::vitals::Vitals;
 use crossbeam_utils::CachePadded;
 use std::cell::RefCell;
 use std::sync::Arc;

@@ -17,6 +17,7 @@
 
 mod group;
 mod handle;
+mod histogram;
 mod inbox;
 mod loans;
 mod loop_end;
@@ -24,18 +25,22 @@ pub(crate) mod registry;
 mod run_queue;
 mod shutdown_waiters;
 mod stop;
-pub mod this_loop;
+pub(crate) mod this_loop;
 mod tick;
 mod timing;
+mod vitals;
 
 pub use group::LoopGroup;
 pub use handle::{LoopHandle, RemoteJoin};
 pub use stop::StopReport;
 pub use tick::{Tick, TickEnd};
+pub(crate) use histogram::Histogram;
+pub(crate) use vitals::{Counted, Vitals};
+pub use vitals::{set_timing, timing};
 
 use crate::driver::{Driver, SleepDriver};
 use crate::fiber::{Extra, FiberId, Header, Slab, State};
-use crate::stack::{StackConfig, StackPool, install_overflow_report};
+use crate::stack::{RunningFiber, StackConfig, StackPool, install_overflow_report};
 use crate::time::wheel::Wheel;
 use crate::time::{Clock, Instant, TickTime};
 use inbox::Inbox;
@@ -48,7 +53,6 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::panic::Location;
 use std::ptr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -272,8 +276,8 @@ impl Loop {
     pub fn new(config: Config) -> io::Result<Loop> {
         let id = registry::new_id()?;
         let group = config.group.map(|group| group.join(id)).transpose()?;
-        crate::blocking::record_processors();
-        let alternate_stack = install_overflow_report();
+        crate::processors::record();
+        let alternate_stack = install_overflow_report(current_fiber_for_signal);
         let now = config.clock.read();
         let inner = Box::new(Inner {
             id,
@@ -421,36 +425,25 @@ pub(crate) fn current_fiber() -> *const Header {
     header
 }
 
-/// The data about a fiber that the overflow report prints.
-pub(crate) struct SignalView {
-    pub(crate) id: FiberId,
-    pub(crate) name: Option<&'static str>,
-    pub(crate) location: &'static Location<'static>,
-    pub(crate) guard_start: usize,
-    pub(crate) guard_end: usize,
-    pub(crate) stack_bytes: usize,
-}
-
 /// Returns the calling thread's running fiber. Called in a signal handler: no allocation, no lock, no write.
-pub(crate) fn current_fiber_for_signal() -> Option<SignalView> {
+pub(crate) fn current_fiber_for_signal() -> Option<RunningFiber> {
     let inner = CURRENT.try_with(Cell::get).unwrap_or(ptr::null());
     if inner.is_null() {
         return None;
     }
     // SAFETY: as in `try_with_loop`; the handler runs on the loop's thread, which is stopped meanwhile.
     let (loop_id, header) = unsafe { ((*inner).id, (*inner).running.get().as_ref()?) };
-    let bounds = header.bounds.get();
     // SAFETY: the name is read in place, and only within the handler. The interrupted thread is the only one that could
     // change it, and it frees the name after it has left the fiber.
     let extra: Option<&'static Box<Extra>> = unsafe { (*header.extra.as_ptr()).as_ref() };
     let name = extra.and_then(|extra| extra.name.as_deref());
-    Some(SignalView {
-        id: header.id(loop_id),
+    Some(RunningFiber {
+        loop_id,
+        index: header.index.get(),
+        generation: header.generation.get(),
         name,
         location: header.location.get(),
-        guard_start: bounds.lowest(),
-        guard_end: bounds.limit_of_use(),
-        stack_bytes: bounds.size(),
+        bounds: header.bounds.get(),
     })
 }
 

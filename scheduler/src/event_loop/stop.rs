@@ -9,8 +9,7 @@
 use super::loop_end::wake_waiting_for;
 use super::{Entered, Inner, Loop, loans, registry};
 use crate::driver::SleepDriver;
-use crate::fiber::{Header, State, cancel_header, guarded};
-use crate::inspect::origin_of;
+use crate::fiber::{Header, State, cancel_header, guarded, origin_of};
 use crate::time::wheel::Owner;
 use crate::time::{DueTimer, Instant};
 use std::cell::Cell;

@@ -1,11 +1,8 @@
-//! The loop that the calling thread runs.
-//!
-//! All of these functions panic on a thread that runs no loop, unless they say otherwise.
+//! The calling thread's loop as its fibers and callbacks reach it.
 
 use super::{Counters, LoopGroup, LoopHandle, TickEnd, try_with_loop, with_loop};
 use crate::driver::Driver;
-use crate::fiber::{FiberId, Stopped, in_fiber, park, prepare_park};
-use crate::inspect::{self, Backtrace, FiberInfo};
+use crate::fiber::{Stopped, in_fiber, park, prepare_park};
 use std::rc::Rc;
 
 /// Returns whether the calling thread runs a loop.
@@ -96,96 +93,6 @@ pub fn group() -> Option<LoopGroup> {
 /// ```
 pub fn counters() -> Counters {
     with_loop(|l| l.counters())
-}
-
-/// Returns all fibers of the loop that have not ended, including the calling one, in no particular order.
-///
-/// ```
-/// use std::time::Duration;
-/// use yue_scheduler::{Builder, Config, Loop, sleep, this_loop, yield_now};
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     let _ = Builder::new().name("sleeper").spawn(|| sleep(Duration::from_secs(60)));
-///     yield_now().unwrap();
-///     for fiber in this_loop::fibers() {
-///         println!("{fiber}"); // fiber 1.0 'sleeper' parked in 'sleep' for 0.1ms, spawned at src/main.rs:5:42, …
-///     }
-/// });
-/// ```
-pub fn fibers() -> Vec<FiberInfo> {
-    inspect::list_fibers()
-}
-
-/// Returns one fiber of the loop, if it has not ended.
-///
-/// ```
-/// use std::time::Duration;
-/// use yue_scheduler::inspect::FiberState;
-/// use yue_scheduler::{Config, Loop, sleep, spawn, this_loop, yield_now};
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     let sleeper = spawn(|| sleep(Duration::from_secs(3600)));
-///     yield_now().unwrap();
-///     let info = this_loop::fiber(sleeper.id()).unwrap();
-///     assert_eq!((info.state, info.reason), (FiberState::Parked, "sleep"));
-/// });
-/// ```
-pub fn fiber(id: FiberId) -> Option<FiberInfo> {
-    inspect::find(id)
-}
-
-/// Returns the call stack of a fiber of the loop. `None` if the fiber has ended, has not run yet, or is the calling
-/// one.
-///
-/// ```
-/// use std::time::Duration;
-/// use yue_scheduler::{Config, Loop, sleep, spawn, this_loop, yield_now};
-///
-/// #[inline(never)]
-/// fn wait_for_spring() {
-///     let _ = sleep(Duration::from_secs(60));
-///     std::hint::black_box(()); // not a tail call
-/// }
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     let fiber = spawn(wait_for_spring);
-///     yield_now().unwrap();
-///     let calls = this_loop::backtrace(fiber.id()).unwrap();
-///     assert!(calls.to_string().contains("wait_for_spring"));
-/// });
-/// ```
-pub fn backtrace(id: FiberId) -> Option<Backtrace> {
-    inspect::of_suspended(id)
-}
-
-/// Returns the lines that the layers above add about a fiber of the loop that is not running, such as the traceback of
-/// an interpreter. See [`SwitchHook::describe`](crate::SwitchHook::describe).
-///
-/// ```
-/// use yue_scheduler::{Config, Loop, spawn, this_loop, yield_now};
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     let plain = spawn(yield_now);
-///     yield_now().unwrap();
-///     assert!(this_loop::describe(plain.id()).is_empty()); // Rust only: no layer has anything to add
-/// });
-/// ```
-pub fn describe(id: FiberId) -> Vec<String> {
-    inspect::notes(id)
-}
-
-/// The record that a switch hook keeps for a fiber of the loop that is not running: see
-/// [`SwitchHook::record`](crate::SwitchHook::record). Null if there is none. Valid until the loop continues.
-///
-/// ```
-/// use yue_scheduler::{Config, Loop, current_id, this_loop};
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     assert!(this_loop::hook_record(current_id()).is_null()); // it runs, and has no hook
-/// });
-/// ```
-pub fn hook_record(id: FiberId) -> *const () {
-    inspect::hook_record(id)
 }
 
 /// Passes the loop's driver to `f`, which must not suspend.

@@ -1,10 +1,10 @@
 //! One tick of a loop, and running a loop until its main fiber ends.
 
 use super::inbox::Message;
+use super::vitals::timing;
 use super::{Entered, Inner, Loop, Spin, StopReport, with_loop};
 use crate::driver::Wait;
 use crate::fiber::{Builder, Header, JoinError, JoinHandle, OnDrop, State, guarded, wake_in};
-use crate::inspect::timing;
 use crate::time::wheel::{Node, Owner};
 use crate::time::{DueTimer, Instant, TickTime};
 use std::io;

@@ -2,9 +2,9 @@
 //!
 //! While timing is on, a tick runs its fibers in a separate function, so that the usual one pays nothing for it.
 
+use super::vitals::{Counted, Vitals};
 use super::{Inner, Shared};
 use crate::fiber::{FiberId, Header};
-use crate::inspect::vitals::{Counted, Vitals};
 use crate::time::wheel::Node;
 use crate::time::{Clock, Instant, TickTime};
 use std::time::Duration;

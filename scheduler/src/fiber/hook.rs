@@ -7,7 +7,7 @@
 //!
 //! Frames form a list on the fiber's own stack; the header points to the innermost one.
 
-use super::header::Header;
+use super::header::{Header, State};
 use crate::event_loop::{current_fiber, try_with_loop};
 use std::ptr;
 
@@ -96,7 +96,7 @@ pub(crate) unsafe fn descriptions(header: &Header) -> Vec<String> {
 ///
 /// # Safety
 /// As for [`descriptions`].
-pub(crate) unsafe fn origin(header: &Header) -> Option<Box<str>> {
+unsafe fn origin(header: &Header) -> Option<Box<str>> {
     let mut found = None;
     let mut frame = header.hook.get();
     while !frame.is_null() {
@@ -106,6 +106,16 @@ pub(crate) unsafe fn origin(header: &Header) -> Option<Box<str>> {
         frame = outer;
     }
     found
+}
+
+/// Returns what a suspended fiber runs, if its hook can tell.
+pub(crate) fn origin_of(header: &Header) -> Option<Box<str>> {
+    let off = matches!(header.state.get(), State::Parked | State::Ready);
+    if !off || !header.switch.started() || header.hook.get().is_null() {
+        return None;
+    }
+    // SAFETY: the fiber has started, is not running and has not ended.
+    unsafe { origin(header) }
 }
 
 /// The record of the innermost hook that has one, of a fiber that has left the processor.

@@ -16,9 +16,8 @@
 //! - Nothing unwinds out of a fiber: its root catches the panic. A fiber that has started is never unwound from
 //!   outside, and its stack is never freed; an abandoned fiber is leaked.
 
-use crate::inspect::Registers;
 use crate::prefetch::prefetch;
-use crate::stack::{CACHE_LINE, FiberStack, StackBounds};
+use crate::stack::{CACHE_LINE, FiberStack, Registers, StackBounds};
 use corosensei::stack::{Stack, StackPointer};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use std::cell::{Cell, UnsafeCell};

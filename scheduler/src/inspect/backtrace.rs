@@ -235,7 +235,7 @@ pub(crate) fn notes(fiber: FiberId) -> Vec<String> {
 }
 
 /// The record that a switch hook keeps for a fiber of this loop that is not running; null if there is none.
-pub(crate) fn hook_record(fiber: FiberId) -> *const () {
+pub(crate) fn record_of(fiber: FiberId) -> *const () {
     with_loop(|l| {
         let header = suspended(l, fiber);
         // SAFETY: the fiber has started, is not running and has not ended.

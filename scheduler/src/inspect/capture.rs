@@ -18,11 +18,12 @@
 //!   thread may have been changing the data that it reads, so it takes single words and checks them.
 
 use super::interrupt;
-use super::unwind::{COPY_MAX, Registers, StackCopy};
-use crate::event_loop::{SignalView, current_fiber_for_signal, thread_stack_for_signal};
+use super::unwind::{COPY_MAX, StackCopy};
+use crate::event_loop::{current_fiber_for_signal, thread_stack_for_signal};
 use crate::fiber::FiberId;
 use crate::lock::lock;
 use crate::signals;
+use crate::stack::{Registers, RunningFiber};
 use crate::time::Instant;
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
@@ -280,7 +281,14 @@ unsafe fn fill(record: &mut Record, context: *mut c_void) {
         record.name_bytes = name.len().min(NAME_MAX);
         record.name[..record.name_bytes].copy_from_slice(&name[..record.name_bytes]);
     }
-    record.fiber = fiber.map(|fiber| (fiber.id, fiber.location));
+    record.fiber = fiber.map(|fiber| {
+        let id = FiberId {
+            loop_id: fiber.loop_id,
+            index: fiber.index,
+            generation: fiber.generation,
+        };
+        (id, fiber.location)
+    });
     record.note_bytes = 0;
     // Acquire: pairs with the Release in `set_probe`.
     let probe = PROBE.load(Ordering::Acquire);
@@ -296,14 +304,11 @@ unsafe fn fill(record: &mut Record, context: *mut c_void) {
 
 /// Returns the end of the stack that the thread runs on: its fiber's, or its own. If it is neither, returns the pointer,
 /// and nothing is copied.
-fn stack_end(pointer: usize, fiber: Option<&SignalView>) -> usize {
-    let (fiber_start, fiber_end) = fiber.map_or((0, 0), |fiber| {
-        let lowest = fiber.guard_start;
-        (lowest, lowest + fiber.stack_bytes)
-    });
+fn stack_end(pointer: usize, fiber: Option<&RunningFiber>) -> usize {
+    let of_fiber = fiber.map_or(0..0, |fiber| fiber.bounds.range());
     let own = thread_stack_for_signal();
-    if (fiber_start..fiber_end).contains(&pointer) {
-        fiber_end
+    if of_fiber.contains(&pointer) {
+        of_fiber.end
     } else if own.contains(&pointer) {
         own.end
     } else {

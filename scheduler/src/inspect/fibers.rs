@@ -7,7 +7,7 @@
 
 use crate::event_loop::{Inner, LoopHandle, this_loop, with_loop};
 use crate::fiber::{
-    CANCELLED, FiberId, Header, JoinError, Priority, State, current_id, origin, yield_now,
+    CANCELLED, FiberId, Header, JoinError, Priority, State, current_id, origin_of, yield_now,
 };
 use crate::stack::StackClass;
 use crate::time::Instant;
@@ -171,16 +171,6 @@ impl FiberInfo {
             stack: header.bounds.get().class(),
         }
     }
-}
-
-/// Returns what a suspended fiber runs, if its hook can tell.
-pub(crate) fn origin_of(header: &Header) -> Option<Box<str>> {
-    let off = matches!(header.state.get(), State::Parked | State::Ready);
-    if !off || !header.switch.started() || header.hook.get().is_null() {
-        return None;
-    }
-    // SAFETY: the fiber has started, is not running and has not ended.
-    unsafe { origin(header) }
 }
 
 impl Inner {

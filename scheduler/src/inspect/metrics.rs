@@ -1,13 +1,13 @@
 //! The counters of all loops of the process, in Prometheus' text format.
 //!
-//! Reading involves no loop: each loop's counters lie in its [`Vitals`](super::vitals::Vitals), as of its last tick.
+//! Reading involves no loop: each loop's counters lie in its [`Vitals`], as of its last tick.
 //! Other layers add their own lines with [`add_metrics`].
 
-use super::vitals::{Counted, StackCounted, Vitals};
-use crate::event_loop::registry;
+use crate::event_loop::{Counted, Histogram, Vitals, registry};
 use crate::fiber::{OnDrop, no_suspend};
 use crate::lock::lock;
 use crate::panics::drop_payload;
+use crate::stack::StackCounted;
 use std::cell::Cell;
 use std::fmt::{Display, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -244,7 +244,7 @@ impl Text<'_> {
     }
 
     fn histograms(&mut self) {
-        type Which = fn(&Vitals) -> &super::histogram::Histogram;
+        type Which = fn(&Vitals) -> &Histogram;
         let families: [(&str, &str, Which); 3] = [
             (
                 "yue_tick_seconds",

@@ -16,23 +16,18 @@
 mod backtrace;
 mod capture;
 mod fibers;
-mod histogram;
 mod interrupt;
 mod metrics;
 mod report;
+pub(crate) mod this_loop;
 mod unwind;
-pub(crate) mod vitals;
 mod watchdog;
 
+pub use crate::event_loop::{set_timing, timing};
 pub use backtrace::Backtrace;
-pub(crate) use backtrace::{hook_record, notes, of_suspended};
 pub use capture::{Probe, set_probe};
-pub(crate) use fibers::origin_of;
 pub use fibers::{FiberInfo, FiberState};
-pub(crate) use fibers::{find, list_fibers};
 pub use interrupt::{Interruption, interrupt_threads, set_interruption};
 pub use metrics::{add_metrics, metrics_text};
 pub use report::{report, report_on, report_on_with};
-pub(crate) use unwind::Registers;
-pub use vitals::{set_timing, timing};
 pub use watchdog::{HeldLoop, stop_watching, watch_loops, watch_loops_with};

@@ -11,9 +11,8 @@
 use super::backtrace::{Backtrace, copy_stack, notes};
 use super::fibers::{FiberInfo, FiberState, PAGES_AT_ONCE};
 use super::unwind::StackCopy;
-use super::vitals::Counted;
 use super::watchdog::HeldLoop;
-use crate::event_loop::{Message, Shared, registry, with_loop};
+use crate::event_loop::{Counted, Message, Shared, registry, with_loop};
 use crate::fiber::FiberId;
 use crate::lock::lock;
 use crate::signals;

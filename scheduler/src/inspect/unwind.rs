@@ -13,6 +13,7 @@
 //! compiler), unless that code keeps frame pointers.
 
 use crate::lock::lock;
+use crate::stack::Registers;
 use framehop::{
     CacheNative, ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind, Module,
     UnwindRegsNative, Unwinder, UnwinderNative,
@@ -28,28 +29,14 @@ pub(crate) const COPY_MAX: usize = 64 << 10;
 /// Most frames that a walk returns.
 const FRAMES_MAX: usize = 256;
 
-/// The registers of a suspended or interrupted thread of execution, from which a walk starts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Registers {
-    pub(crate) instruction: u64,
-    pub(crate) stack: u64,
-    pub(crate) frame: u64,
-    /// The link register of a function that has not saved it, on machines that have one.
-    pub(crate) link: u64,
-    /// Whether `instruction` is a return address, rather than the address of an interrupted instruction.
-    pub(crate) after_call: bool,
+#[cfg(target_arch = "x86_64")]
+fn to_unwind(registers: Registers) -> UnwindRegsNative {
+    UnwindRegsNative::new(registers.instruction, registers.stack, registers.frame)
 }
 
-impl Registers {
-    #[cfg(target_arch = "x86_64")]
-    fn to_unwind(self) -> UnwindRegsNative {
-        UnwindRegsNative::new(self.instruction, self.stack, self.frame)
-    }
-
-    #[cfg(target_arch = "aarch64")]
-    fn to_unwind(self) -> UnwindRegsNative {
-        UnwindRegsNative::new(self.link, self.stack, self.frame)
-    }
+#[cfg(target_arch = "aarch64")]
+fn to_unwind(registers: Registers) -> UnwindRegsNative {
+    UnwindRegsNative::new(registers.link, registers.stack, registers.frame)
 }
 
 /// A snapshot of a stack: its registers and contents.
@@ -131,7 +118,7 @@ impl Tables {
 
     fn walk(&mut self, copy: &StackCopy) -> Vec<usize> {
         let mut read = |address| copy.word(address);
-        let mut registers = copy.registers.to_unwind();
+        let mut registers = to_unwind(copy.registers);
         let instruction = copy.registers.instruction;
         let mut frame = match FrameAddress::from_return_address(instruction) {
             Some(frame) if copy.registers.after_call => frame,

@@ -17,15 +17,17 @@
 
 mod guard;
 mod overflow;
+mod registers;
 mod trim;
 
 pub use guard::guard_kind;
-pub(crate) use overflow::{AlternateStack, install as install_overflow_report};
+pub(crate) use overflow::{AlternateStack, RunningFiber, install as install_overflow_report};
+pub(crate) use registers::Registers;
 
-use crate::inspect::vitals::StackCounted;
 use guard::Guard;
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::ops::Range;
 use std::ptr;
 
 /// The page size of every supported machine.
@@ -177,6 +179,16 @@ impl StackBounds {
     pub(crate) fn limit_of_use(self) -> usize {
         self.lowest() + guard_bytes(self.class())
     }
+
+    /// The addresses of the guard.
+    fn guard(self) -> Range<usize> {
+        self.lowest()..self.limit_of_use()
+    }
+
+    /// The addresses of the stack, from its guard to the base that the pool knows.
+    pub(crate) fn range(self) -> Range<usize> {
+        self.lowest()..self.lowest() + self.size()
+    }
 }
 
 const fn guard_bytes(class: StackClass) -> usize {
@@ -184,6 +196,17 @@ const fn guard_bytes(class: StackClass) -> usize {
         StackClass::Small => PAGE,
         StackClass::Deep => 16 * PAGE,
     }
+}
+
+/// The counters of a loop's stacks of one class.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct StackCounted {
+    pub(crate) used: u64,
+    pub(crate) idle: u64,
+    pub(crate) mapped_bytes: u64,
+    pub(crate) high_water_bytes: u64,
+    pub(crate) samples: u64,
+    pub(crate) trimmed_bytes: u64,
 }
 
 /// All stacks of one size on one loop.

@@ -7,19 +7,21 @@
 //!
 //! The handler makes only async-signal-safe calls: no allocation, no lock, `write(2)` of a buffer on the stack.
 
-use crate::event_loop::current_fiber_for_signal;
+use super::StackBounds;
 use std::cell::RefCell;
 use std::io::Write;
 use std::mem;
+use std::panic::Location;
 use std::ptr;
 use std::rc::{Rc, Weak};
-use std::sync::Once;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The previous handler's `sa_sigaction`; its `sa_flags` are below.
 static PREVIOUS_ACTION: AtomicUsize = AtomicUsize::new(0);
 static PREVIOUS_FLAGS: AtomicUsize = AtomicUsize::new(0);
-static INSTALL: Once = Once::new();
+/// Finds the running fiber. Set when the handler is installed.
+static FIND: OnceLock<fn() -> Option<RunningFiber>> = OnceLock::new();
 
 /// Bytes of the alternate stack. Formatting in the handler needs a few KiB, and AVX-512 state 3 KiB more.
 const ALTERNATE_STACK: usize = 64 << 10;
@@ -35,9 +37,20 @@ thread_local! {
     static OF_THIS_THREAD: RefCell<Weak<AlternateStack>> = const { RefCell::new(Weak::new()) };
 }
 
-/// Installs the handler (once per process), and an alternate stack for the calling thread if its own is too small.
-pub(crate) fn install() -> Option<Rc<AlternateStack>> {
-    INSTALL.call_once(|| {
+/// The running fiber of a thread, as far as a signal handler may know it.
+pub(crate) struct RunningFiber {
+    pub(crate) loop_id: u32,
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+    pub(crate) name: Option<&'static str>,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) bounds: StackBounds,
+}
+
+/// Installs the handler (once per process), and an alternate stack for the calling thread if its own is too small. The
+/// handler calls `find`, which returns the thread's running fiber and makes async-signal-safe calls only.
+pub(crate) fn install(find: fn() -> Option<RunningFiber>) -> Option<Rc<AlternateStack>> {
+    FIND.get_or_init(|| {
         // SAFETY: an all-zero sigaction is valid; the handler is async-signal-safe and calls the previous one.
         unsafe {
             let mut action: libc::sigaction = mem::zeroed();
@@ -45,12 +58,12 @@ pub(crate) fn install() -> Option<Rc<AlternateStack>> {
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
             let mut old: libc::sigaction = mem::zeroed();
             if libc::sigaction(libc::SIGSEGV, &action, &mut old) == 0 {
-                // Relaxed: the handler runs only after this thread installed it, or another one did before `Once`
-                // returned.
+                // Relaxed: a fiber runs only after this call has returned, on this thread or on one that waited for it.
                 PREVIOUS_FLAGS.store(old.sa_flags as usize, Ordering::Relaxed);
                 PREVIOUS_ACTION.store(old.sa_sigaction, Ordering::Relaxed);
             }
         }
+        find
     });
     AlternateStack::of_this_thread()
 }
@@ -121,21 +134,24 @@ impl Drop for AlternateStack {
 extern "C" fn on_segv(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel passes a valid siginfo to an SA_SIGINFO handler.
     let address = unsafe { (*info).si_addr() } as usize;
-    if let Some(fiber) = current_fiber_for_signal()
-        && (fiber.guard_start..fiber.guard_end).contains(&address)
+    // Empty while the handler is being installed. No fiber runs then, and the fault is another's.
+    let fiber = FIND.get().and_then(|find| find());
+    if let Some(fiber) = fiber
+        && fiber.bounds.guard().contains(&address)
     {
         let mut text = [0u8; 512];
         let mut rest = &mut text[..];
         // A message that does not fit is truncated.
         let _ = write!(
             rest,
-            "\nyue: fiber {} '{}' (spawned at {}:{}) overflowed its stack of {} KiB; \
+            "\nyue: fiber {}.{} '{}' (spawned at {}:{}) overflowed its stack of {} KiB; \
              give it a larger one, or recurse less deeply\n",
-            fiber.id,
+            fiber.index,
+            fiber.generation,
             fiber.name.unwrap_or("unnamed"),
             fiber.location.file(),
             fiber.location.line(),
-            fiber.stack_bytes >> 10,
+            fiber.bounds.size() >> 10,
         );
         let left = rest.len();
         let used = text.len() - left;

@@ -7,13 +7,14 @@
 //! All atomics here are relaxed: one thread writes each, each is meaningful by itself, and they publish nothing else.
 
 use super::histogram::Histogram;
+use crate::stack::StackCounted;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Whether loops also measure times, which is not free.
 static TIMING: AtomicBool = AtomicBool::new(false);
 
-/// Turns timing on or off in all loops of the process: the histograms of [`metrics_text`](super::metrics_text) and the
+/// Turns timing on or off in all loops of the process: the histograms of [`metrics_text`](crate::inspect::metrics_text) and the
 /// run time of each fiber.
 ///
 /// Timing is off by default. While it is on, each run of a fiber reads the clock once, which takes about 20 ns.
@@ -70,17 +71,6 @@ pub(crate) struct Counted {
     pub(crate) messages: u64,
     pub(crate) stacks_small: StackCounted,
     pub(crate) stacks_deep: StackCounted,
-}
-
-/// The counters of a loop's stacks of one class.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct StackCounted {
-    pub(crate) used: u64,
-    pub(crate) idle: u64,
-    pub(crate) mapped_bytes: u64,
-    pub(crate) high_water_bytes: u64,
-    pub(crate) samples: u64,
-    pub(crate) trimmed_bytes: u64,
 }
 
 const VALUES: usize = size_of::<Counted>() / size_of::<u64>();
