@@ -5,7 +5,7 @@
 //! a sleeping loop through its [`Bell`]. The loop's sleep flag ensures that they ring it only if the loop is asleep or
 //! about to sleep, and once per sleep.
 
-use crate::Instant;
+use crate::time::Instant;
 use std::any::Any;
 use std::fmt;
 use std::io;

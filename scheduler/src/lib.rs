@@ -26,11 +26,12 @@
 //! The parts, from the bottom up:
 //!
 //! ```text
+//!   time/        instants, the clock, the timer wheel
 //!   stack/       address space for stacks: arenas, guard pages, the overflow report
-//!   fiber/       the switch, the header of a fiber, park and wake, spawn and join, cancellation
-//!   time/        the clock, the timer wheel, sleep, deadlines
-//!   event_loop/  the tick, the inbox, handles for other threads, shutdown
-//!   sync/        locks, permits, channels, select, fiber-locals
+//!   fiber/       the switch, the header of a fiber, park and wake, spawn and join, cancellation, fiber-locals
+//!   event_loop/  the tick, the inbox, timers, handles for other threads, counters, shutdown
+//!   blocking/    the pool of threads for blocking calls
+//!   sync/        locks, permits, channels, select
 //!   inspect/     introspection: the list of fibers, backtraces, counters, the watchdog
 //!   this_loop.rs the calling thread's loop
 //!   atomic.rs    std's or loom's atomics, mutex and thread parking
@@ -85,14 +86,14 @@ pub use blocking::{
 pub use driver::{Bell, Driver, SleepDriver, Wait};
 pub use event_loop::{
     Config, Counters, Loop, LoopGroup, LoopHandle, PanicHook, RemoteJoin, Spin, StopReport, Tick,
-    TickEnd,
+    TickEnd, Timer, deadline_after, is_past, now, time_left,
 };
 pub use fiber::{
     Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, JoinSet, LocalWaker, Priority,
     RemoteWaker, Scope, ScopedJoinHandle, Stopped, SwitchHook, TryJoinHandle, TryScope, Wakeup,
     block_on, cancel, context, current_id, current_name, in_fiber, is_cancelled, may_suspend,
     no_suspend, park, park_uninterruptible, park_unrefused, park_until, prepare_park, refuse_call,
-    scope, set_context, set_log_hook, set_priority, shield, spawn, stack_limit, timeout, try_scope, unrefused,
+    scope, set_context, set_log_hook, set_priority, shield, sleep, sleep_until, spawn, stack_limit, timeout, try_scope, unrefused,
     with_deadline, with_switch_hook, yield_if_allowed, yield_now,
 };
 #[doc(hidden)]
@@ -104,6 +105,4 @@ pub use logging::{LogHook, LogLevel, log};
 pub use panics::{drop_payload, panic_text};
 pub use signals::{FAULT_SIGNALS, SignalSet, set_signal_handler, spawn_with_signals_blocked};
 pub use stack::{StackClass, StackConfig, guard_kind};
-pub use time::{
-    Clock, Instant, Timer, deadline_after, is_past, now, sleep, sleep_until, time_left,
-};
+pub use time::{Clock, Instant};

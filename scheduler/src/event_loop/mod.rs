@@ -15,6 +15,7 @@
 //! - `running` is null exactly while no fiber is on the processor.
 //! - Callbacks (timers, end of tick, driver sinks) run outside fibers and cannot suspend.
 
+mod clock;
 mod group;
 mod handle;
 mod histogram;
@@ -27,13 +28,16 @@ mod shutdown_waiters;
 mod stop;
 pub(crate) mod this_loop;
 mod tick;
+mod timer;
 mod timing;
 mod vitals;
 
+pub use clock::{deadline_after, is_past, now, time_left};
 pub use group::LoopGroup;
 pub use handle::{LoopHandle, RemoteJoin};
 pub use stop::StopReport;
 pub use tick::{Tick, TickEnd};
+pub use timer::Timer;
 pub(crate) use histogram::Histogram;
 pub(crate) use vitals::{Counted, Vitals};
 pub use vitals::{set_timing, timing};

@@ -7,11 +7,12 @@
 //!    memory of the thread itself, the thread cannot end yet (see `loans.rs`).
 
 use super::loop_end::wake_waiting_for;
+use super::timer::Due;
 use super::{Entered, Inner, Loop, loans, registry};
 use crate::driver::SleepDriver;
 use crate::fiber::{Header, State, cancel_header, guarded, origin_of};
 use crate::time::wheel::Owner;
-use crate::time::{DueTimer, Instant};
+use crate::time::Instant;
 use std::cell::Cell;
 use std::mem;
 use std::time::Duration;
@@ -143,7 +144,7 @@ impl Inner {
             // SAFETY: the wheel has just removed the node, and it is alive by the contract of `arm`.
             if unsafe { (*node).owner() } == Owner::Bare {
                 // SAFETY: as above; a bare node is a timer's.
-                let timer = unsafe { DueTimer::from_wheel(node) };
+                let timer = unsafe { Due::from_wheel(node) };
                 guarded("dropping a timer's callback", || drop(timer));
             }
         });

@@ -1,12 +1,13 @@
 //! One tick of a loop, and running a loop until its main fiber ends.
 
 use super::inbox::Message;
+use super::timer::Due;
 use super::vitals::timing;
 use super::{Entered, Inner, Loop, Spin, StopReport, with_loop};
 use crate::driver::Wait;
 use crate::fiber::{Builder, Header, JoinError, JoinHandle, OnDrop, State, guarded, wake_in};
 use crate::time::wheel::{Node, Owner};
-use crate::time::{DueTimer, Instant, TickTime};
+use crate::time::{Instant, TickTime};
 use std::io;
 use std::panic::{Location, resume_unwind};
 use std::rc::Rc;
@@ -323,7 +324,7 @@ impl Inner {
             }
             Owner::Bare => {
                 // SAFETY: the wheel has just removed the node.
-                let timer = unsafe { DueTimer::from_wheel(node) };
+                let timer = unsafe { Due::from_wheel(node) };
                 guarded("a timer's callback", move || timer.fire());
             }
         }

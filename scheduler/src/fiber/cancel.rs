@@ -14,8 +14,10 @@
 use super::header::{CANCELLED, Header, INTERRUPTIBLE, State};
 use super::hook::OnDrop;
 use super::id::FiberId;
-use crate::event_loop::{Inner, Message, current_fiber, registry, try_with_loop, with_loop};
-use crate::time::{Instant, deadline_after};
+use crate::event_loop::{
+    Inner, Message, current_fiber, deadline_after, registry, try_with_loop, with_loop,
+};
+use crate::time::Instant;
 use std::cell::Cell;
 use std::fmt;
 use std::io;

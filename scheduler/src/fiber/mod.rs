@@ -16,6 +16,7 @@ mod priority;
 mod root;
 mod scope;
 mod signal;
+mod sleep;
 #[cfg(feature = "tracing")]
 pub(crate) mod spans;
 mod spawn;
@@ -46,6 +47,7 @@ pub(crate) use park::{begin_wait_number, check_stopped};
 pub use priority::{Priority, set_priority};
 pub use scope::{Scope, ScopedJoinHandle, TryJoinHandle, TryScope, scope, try_scope};
 pub use signal::Signal;
+pub use sleep::{sleep, sleep_until};
 pub use spawn::{Builder, spawn};
 pub(crate) use switch::FRAMES as SWITCH_FRAMES;
 pub(crate) use waker::wake_in;

@@ -3,11 +3,12 @@
 use super::sealed::Internal;
 use super::{Branch, Readiness, Signal};
 use crate::atomic::thread_time_is_up;
+use crate::event_loop::{is_past, now};
 use crate::fiber::in_fiber;
 use crate::sync::channel::{SendBranch, SendError, send_result};
 use crate::sync::policy::Policy;
 use crate::sync::wait::{Enlisted, Node, Source, Wait, locked};
-use crate::time::{Instant, is_past, now};
+use crate::time::Instant;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::mem::ManuallyDrop;

@@ -17,9 +17,9 @@
 //!   own timer.
 //! - One thread: neither a [`Timer`] nor a loop is `Send`.
 
-use super::Instant;
-use super::wheel::{Node, Owner};
-use crate::event_loop::{try_with_loop, with_loop};
+use super::{try_with_loop, with_loop};
+use crate::time::Instant;
+use crate::time::wheel::{Node, Owner};
 use std::fmt;
 use std::ptr::NonNull;
 
