@@ -1,6 +1,6 @@
 //! The time by the clock of the calling thread's loop.
 
-use super::try_with_loop;
+use super::state::try_with_loop;
 use crate::time::{Clock, Instant};
 use std::time::Duration;
 

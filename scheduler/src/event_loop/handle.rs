@@ -1,5 +1,6 @@
 //! Access to a loop from other threads: spawn, run, shut down, and wait for a result.
 
+use super::state::Inner;
 use super::inbox::{Message, Shared};
 use super::this_loop;
 use crate::fiber::{
@@ -33,7 +34,7 @@ pub struct LoopHandle {
 }
 
 impl LoopHandle {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<Shared>) -> Self {
         LoopHandle { shared }
     }
 
@@ -81,6 +82,13 @@ impl LoopHandle {
     /// Asks the loop to shut down: [`wait_for_shutdown`](super::this_loop::wait_for_shutdown) returns there.
     pub fn shutdown(&self) {
         self.shared.send(Message::Shutdown);
+    }
+}
+
+impl Inner {
+    /// Returns a handle by which other threads reach this loop.
+    pub(super) fn handle(&self) -> LoopHandle {
+        LoopHandle::new(self.inbox.shared.clone())
     }
 }
 

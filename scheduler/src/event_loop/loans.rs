@@ -22,7 +22,8 @@
 //!   the order cannot be guaranteed (an earlier loop of the thread has already registered ours, or the thread is
 //!   ending), the wait happens at once.
 
-use super::{Inner, Shared};
+use super::inbox::Shared;
+use super::state::Inner;
 use crate::driver::{Driver, Wait};
 use crate::time::Instant;
 use std::cell::OnceCell;

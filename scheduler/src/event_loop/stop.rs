@@ -8,7 +8,9 @@
 
 use super::loop_end::wake_waiting_for;
 use super::timer::Due;
-use super::{Entered, Inner, Loop, loans, registry};
+use super::run::Loop;
+use super::state::{Entered, Inner};
+use super::{loans, registry};
 use crate::driver::SleepDriver;
 use crate::fiber::{Header, State, cancel_header, guarded, origin_of};
 use crate::time::wheel::Owner;

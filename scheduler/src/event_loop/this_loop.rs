@@ -1,6 +1,10 @@
 //! The calling thread's loop as its fibers and callbacks reach it.
 
-use super::{Counters, LoopGroup, LoopHandle, TickEnd, try_with_loop, with_loop};
+use super::counters::Counters;
+use super::group::LoopGroup;
+use super::handle::LoopHandle;
+use super::state::{try_with_loop, with_loop};
+use super::tick_end::TickEnd;
 use crate::driver::Driver;
 use crate::fiber::{Stopped, in_fiber, park, prepare_park};
 use std::rc::Rc;

@@ -1,15 +1,16 @@
-//! One tick of a loop, and running a loop until its main fiber ends.
+//! One tick of a loop.
 
+use super::config::Spin;
+use super::state::Inner;
 use super::inbox::Message;
+use super::tick_end::TickEnd;
 use super::timer::Due;
 use super::vitals::timing;
-use super::{Entered, Inner, Loop, Spin, StopReport, with_loop};
 use crate::driver::Wait;
-use crate::fiber::{Builder, Header, JoinError, JoinHandle, OnDrop, State, guarded, wake_in};
+use crate::fiber::{Header, OnDrop, State, guarded, wake_in};
 use crate::time::wheel::{Node, Owner};
 use crate::time::{Instant, TickTime};
 use std::io;
-use std::panic::{Location, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -59,145 +60,6 @@ pub enum Tick {
     IdleUntil(Option<Instant>),
     /// No fiber is left. A message from another thread may still start one.
     Done,
-}
-
-/// A callback for the end of a tick, registered with [`this_loop::at_tick_end`](super::this_loop).
-///
-/// ```
-/// use std::cell::RefCell;
-/// use std::rc::Rc;
-/// use yue_scheduler::{Config, Loop, TickEnd, this_loop};
-///
-/// /// Lines that are written together, once a tick.
-/// #[derive(Default)]
-/// struct Log { lines: RefCell<Vec<&'static str>>, written: RefCell<Vec<String>> }
-///
-/// impl TickEnd for Log {
-///     fn tick_end(&self) {
-///         self.written.borrow_mut().push(self.lines.take().join("; "));
-///     }
-/// }
-///
-/// let log = Rc::new(Log::default());
-/// let l = Loop::new(Config::default()).unwrap();
-/// l.enter(|| this_loop::at_tick_end(log.clone()));
-/// log.lines.borrow_mut().extend(["one", "two"]);
-/// l.tick().unwrap();
-/// assert_eq!(*log.written.borrow(), ["one; two"]);
-/// ```
-pub trait TickEnd {
-    /// Runs on the loop, outside any fiber, before the driver's turn. Cannot suspend.
-    fn tick_end(&self);
-}
-
-impl Loop {
-    /// Runs `main` as a fiber, and the loop until `main` has ended. Then cancels the remaining fibers and waits for
-    /// them.
-    ///
-    /// ```
-    /// use yue_scheduler::{Config, Loop, spawn};
-    ///
-    /// let squares = Loop::new(Config::default()).unwrap().run(|| {
-    ///     let fibers: Vec<_> = (1..=3).map(|n| spawn(move || n * n)).collect();
-    ///     fibers.into_iter().map(|fiber| fiber.join().unwrap()).collect::<Vec<u32>>()
-    /// });
-    /// assert_eq!(squares, [1, 4, 9]);
-    /// ```
-    ///
-    /// # Panics
-    /// With the panic of `main`, if it panicked; if the driver fails; if this thread already runs another loop; if
-    /// `main` was abandoned, because it outlasted the [grace](crate::Config::grace) and ignored its cancellation.
-    #[track_caller]
-    pub fn run<T: 'static>(self, main: impl FnOnce() -> T + 'static) -> T {
-        self.run_reported(main).0
-    }
-
-    /// Like [`Loop::run`], but also reports what the shutdown had to leave behind.
-    ///
-    /// ```
-    /// use yue_scheduler::{Config, Loop};
-    ///
-    /// let (answer, report) = Loop::new(Config::default()).unwrap().run_reported(|| 42);
-    /// assert_eq!(answer, 42);
-    /// assert_eq!((report.fibers_abandoned, report.operations_left), (0, 0));
-    /// ```
-    ///
-    /// # Panics
-    /// As [`Loop::run`].
-    #[track_caller]
-    pub fn run_reported<T: 'static>(self, main: impl FnOnce() -> T + 'static) -> (T, StopReport) {
-        let location = Location::caller();
-        let body = || {
-            // Also when `main` panics: a loop must not go to sleep after its main fiber has ended.
-            let _finished = OnDrop(|| with_loop(|l| l.main_finished.set(true)));
-            main()
-        };
-        let main = self.enter(
-            || match Builder::new().name("main").spawn_from(location, body) {
-                Ok(main) => main,
-                Err(error) => panic!("cannot spawn the main fiber: {error}"),
-            },
-        );
-        let outcome = self.drive(&main);
-        self.inner.main_finished.set(false);
-        let report = self.enter(|| self.inner.stop());
-        if let Err(error) = outcome {
-            panic!(
-                "the loop's {} driver failed: {error}",
-                self.inner.driver.name()
-            );
-        }
-        assert!(
-            main.is_done(),
-            "the main fiber ignored the shutdown and was abandoned"
-        );
-        match main.join() {
-            Ok(result) => (result, report),
-            Err(JoinError::Panicked(payload)) => resume_unwind(payload),
-            Err(error) => panic!("the main fiber returned no result: {error}"),
-        }
-    }
-
-    fn drive<T>(&self, main: &JoinHandle<T>) -> io::Result<()> {
-        let _entered = Entered::new(&self.inner);
-        while !main.is_done() {
-            if self.inner.grace_ends.get() <= Instant::system() {
-                break;
-            }
-            self.inner.tick(Some(Instant::NEVER))?;
-        }
-        Ok(())
-    }
-
-    /// Runs one tick without blocking. For a thread that drives the loop from its own event loop, and for simulations.
-    ///
-    /// ```
-    /// use std::cell::Cell;
-    /// use std::rc::Rc;
-    /// use std::time::Duration;
-    /// use yue_scheduler::{Clock, Config, Loop, sleep, spawn};
-    ///
-    /// let time = Rc::new(Cell::new(0)); // virtual time: an hour of it passes at once
-    /// let config = Config { clock: Clock::Manual(time.clone()), ..Config::default() };
-    /// let l = Loop::new(config).unwrap();
-    /// let sleeper = l.enter(|| spawn(|| sleep(Duration::from_secs(3600))));
-    /// l.tick().unwrap();
-    /// assert!(!sleeper.is_done());
-    /// time.set(3_600_000_000_000);
-    /// l.tick().unwrap();
-    /// assert!(sleeper.is_done());
-    /// ```
-    ///
-    /// # Errors
-    /// When the driver fails. The loop is then unusable.
-    ///
-    /// # Panics
-    /// If this thread already runs another loop, or calls this inside a tick of the same loop (from a fiber or a
-    /// callback).
-    pub fn tick(&self) -> io::Result<Tick> {
-        let _entered = Entered::new(&self.inner);
-        self.inner.tick(None)
-    }
 }
 
 impl Inner {

@@ -17,7 +17,7 @@
 //!   own timer.
 //! - One thread: neither a [`Timer`] nor a loop is `Send`.
 
-use super::{try_with_loop, with_loop};
+use super::state::{try_with_loop, with_loop};
 use crate::time::Instant;
 use crate::time::wheel::{Node, Owner};
 use std::fmt;

@@ -3,7 +3,8 @@
 //! While timing is on, a tick runs its fibers in a separate function, so that the usual one pays nothing for it.
 
 use super::vitals::{Counted, Vitals};
-use super::{Inner, Shared};
+use super::inbox::Shared;
+use super::state::Inner;
 use crate::fiber::{FiberId, Header};
 use crate::time::wheel::Node;
 use crate::time::{Clock, Instant, TickTime};

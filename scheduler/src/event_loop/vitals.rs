@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Whether loops also measure times, which is not free.
 static TIMING: AtomicBool = AtomicBool::new(false);
 
-/// Turns timing on or off in all loops of the process: the histograms of [`metrics_text`](crate::inspect::metrics_text) and the
-/// run time of each fiber.
+/// Turns timing on or off in all loops of the process: the histograms of [`metrics_text`](crate::inspect::metrics_text)
+/// and the run time of each fiber.
 ///
 /// Timing is off by default. While it is on, each run of a fiber reads the clock once, which takes about 20 ns.
 ///

@@ -14,7 +14,7 @@
 use super::header::{CANCELLED, Header, INTERRUPTIBLE, State};
 use super::hook::OnDrop;
 use super::id::FiberId;
-use crate::event_loop::{
+use crate::event_loop::seam::{
     Inner, Message, current_fiber, deadline_after, registry, try_with_loop, with_loop,
 };
 use crate::time::Instant;

@@ -2,7 +2,7 @@
 
 use super::header::Header;
 use super::id::FiberId;
-use crate::event_loop::{Inner, current_fiber, try_with_loop, with_loop};
+use crate::event_loop::seam::{Inner, current_fiber, try_with_loop, with_loop};
 use std::any::Any;
 use std::rc::Rc;
 

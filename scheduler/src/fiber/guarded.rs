@@ -1,6 +1,6 @@
 //! Calls of the program's code that must not stop the loop.
 
-use crate::event_loop::try_with_loop;
+use crate::event_loop::seam::try_with_loop;
 use crate::panics::{drop_payload, panic_text};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

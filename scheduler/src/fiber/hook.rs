@@ -8,7 +8,7 @@
 //! Frames form a list on the fiber's own stack; the header points to the innermost one.
 
 use super::header::{Header, State};
-use crate::event_loop::{current_fiber, try_with_loop};
+use crate::event_loop::seam::{current_fiber, try_with_loop};
 use std::ptr;
 
 /// A hook that is called when its fiber leaves the processor and when it resumes. It cannot suspend, and must not

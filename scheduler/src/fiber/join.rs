@@ -5,7 +5,7 @@ use super::guarded::guarded;
 use super::id::FiberId;
 use super::park::{park, park_uninterruptible, prepare_park};
 use super::waker::LocalWaker;
-use crate::event_loop::{registry, wake_at_end_of, with_loop};
+use crate::event_loop::seam::{registry, wake_at_end_of, with_loop};
 use crate::panics::{drop_payload, panic_text};
 use std::any::Any;
 use std::cell::{Cell, RefCell};

@@ -11,7 +11,7 @@ use super::join::{JoinError, record_panic};
 use super::park::{park, park_uninterruptible, prepare_park};
 use super::spawn::Builder;
 use super::waker::LocalWaker;
-use crate::event_loop::{registry, this_loop, wake_at_end_of};
+use crate::event_loop::seam::{registry, wake_at_end_of, with_loop};
 use crate::panics::drop_payload;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -100,7 +100,7 @@ impl<T: 'static> JoinSet<T> {
         location: &'static Location<'static>,
         f: impl FnOnce() -> T + 'static,
     ) -> io::Result<FiberId> {
-        self.shared.bind_to_loop(this_loop::id());
+        self.shared.bind_to_loop(with_loop(|l| l.id()));
         let number = self.shared.next.get();
         self.shared.next.set(number + 1);
         let member = Membership {

@@ -11,11 +11,12 @@
 //!
 //! Invariants:
 //! - Only the fiber itself reaches its table, and no reference into the *table* lives while the program's code runs.
-//! - A box in the table is dropped only by [`drop_locals`], when the fiber's closure has ended and so no borrow is left.
+//! - A box in the table is dropped only by [`drop_locals`], when the fiber's closure has ended and so no borrow is
+//!   left.
 
 use super::guarded::guarded;
 use super::header::{Extra, Header, Locals};
-use crate::event_loop::try_with_loop;
+use crate::event_loop::seam::try_with_loop;
 use std::any::Any;
 use std::fmt;
 use std::mem;

@@ -13,7 +13,7 @@ use super::current::here;
 use super::header::{Header, INTERRUPTIBLE, PackedStr, WOKEN};
 use super::hook::{OnDrop, depart, is_in_switch, switch_out, try_switch_out};
 use super::waker::LocalWaker;
-use crate::event_loop::{Inner, try_with_loop};
+use crate::event_loop::seam::{Inner, try_with_loop};
 use crate::time::Instant;
 
 /// The end of a wait with a time limit.

@@ -3,7 +3,7 @@
 //! A class is two bits of the header's flags. The run queue does the rest.
 
 use super::header::{HIGH, Header, LOW};
-use crate::event_loop::current_fiber;
+use crate::event_loop::seam::current_fiber;
 
 /// The priority of a fiber among those that are ready.
 ///

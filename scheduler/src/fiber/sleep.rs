@@ -2,7 +2,7 @@
 
 use super::cancel::Stopped;
 use super::park::{park_until, prepare_park};
-use crate::event_loop::now;
+use crate::event_loop::seam::now;
 use crate::time::Instant;
 use std::time::Duration;
 

@@ -5,7 +5,7 @@ use super::id::FiberId;
 use super::join::{Completion, JoinCell, JoinHandle};
 use super::priority::Priority;
 use super::root::Root;
-use crate::event_loop::{Inner, with_loop};
+use crate::event_loop::seam::{Inner, with_loop};
 use crate::stack::StackClass;
 use crate::time::Instant;
 use std::io;

@@ -8,7 +8,7 @@
 use super::current::here;
 use super::header::{Header, State, WOKEN};
 use super::id::FiberId;
-use crate::event_loop::{Inner, Message, registry, try_with_loop};
+use crate::event_loop::seam::{Inner, Message, registry, try_with_loop};
 use std::marker::PhantomData;
 
 /// Ends one wait of one fiber of this thread.

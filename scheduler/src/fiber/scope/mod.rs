@@ -32,7 +32,7 @@ use super::join::JoinError;
 use super::park::{park, prepare_park};
 use super::spawn::Builder;
 use super::waker::LocalWaker;
-use crate::event_loop::current_fiber;
+use crate::event_loop::seam::current_fiber;
 use family::{Child, End, Family, Packet};
 use std::fmt;
 use std::io;
