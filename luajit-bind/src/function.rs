@@ -235,6 +235,7 @@ pub unsafe fn raise(state: *mut ffi::lua_State, error: Error) -> ! {
                     let text = match stopped {
                         Stopped::Cancelled => "the fiber was cancelled",
                         Stopped::Deadline => "the time is over",
+                        _ => "the fiber was stopped",
                     };
                     ffi::lua_pushlstring(state, text.as_ptr().cast(), text.len());
                     form(Stack::new(state), Some(*stopped));

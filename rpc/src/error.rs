@@ -293,6 +293,7 @@ impl From<Stopped> for Error {
                 ErrorKind::Timeout,
                 "the calling fiber's deadline has passed",
             ),
+            other => Error::new(ErrorKind::Cancelled, other.to_string()),
         }
     }
 }

@@ -66,8 +66,7 @@ macro_rules! waits {
                 loop {
                     match sender.send(()) {
                         Ok(()) => {}
-                        Err(SendError::Stopped((), stopped)) => return Err(stopped.into()),
-                        Err(SendError::Closed(())) => return Err(io::ErrorKind::BrokenPipe.into()),
+                        Err(error) => return Err(error.into()),
                     }
                 }
             }),
@@ -89,10 +88,7 @@ macro_rules! waits {
 }
 
 fn received(outcome: Result<(), RecvError>) -> io::Result<()> {
-    outcome.map_err(|error| match error {
-        RecvError::Stopped(stopped) => stopped.into(),
-        RecvError::Closed => io::ErrorKind::BrokenPipe.into(),
-    })
+    outcome.map_err(io::Error::from)
 }
 
 const OF_ONE_LOOP: &[(&str, Call)] = waits!(sync::local);

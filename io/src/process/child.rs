@@ -178,9 +178,8 @@ fn read_both(stdout: ChildStdout, stderr: ChildStderr) -> io::Result<(Vec<u8>, V
     let bytes = read_all(Some(stdout))?;
     match other.join() {
         Ok(other) => Ok((bytes, other?)),
-        Err(JoinError::Stopped(stopped)) => Err(stopped.into()),
         Err(JoinError::Panicked(panic)) => std::panic::resume_unwind(panic),
-        Err(error @ JoinError::LoopGone) => Err(io::Error::other(error.to_string())),
+        Err(error) => Err(error.into()),
     }
 }
 

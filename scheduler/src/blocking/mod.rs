@@ -55,6 +55,7 @@ use std::thread;
 /// });
 /// ```
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BlockingError {
     /// The calling fiber was cancelled, or a deadline passed first.
     #[error(transparent)]

@@ -40,6 +40,7 @@ use std::time::Duration;
 /// });
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Stopped {
     /// The fiber, or the scope it runs in, was cancelled.
     #[error("the fiber was cancelled")]
@@ -74,6 +75,13 @@ impl From<Stopped> for io::Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the timeout has passed")]
 pub struct Elapsed;
+
+impl From<Elapsed> for io::Error {
+    /// An error of the kind `TimedOut`.
+    fn from(elapsed: Elapsed) -> io::Error {
+        io::Error::new(io::ErrorKind::TimedOut, elapsed)
+    }
+}
 
 /// A part of a fiber's work that can be cancelled separately, such as one of many requests that a fiber serves.
 ///

@@ -27,6 +27,7 @@ use std::rc::Rc;
 /// });
 /// ```
 #[derive(thiserror::Error)]
+#[non_exhaustive]
 pub enum JoinError {
     /// The fiber panicked, with this payload.
     #[error("the fiber panicked: {}", panic_text(&**.0))]

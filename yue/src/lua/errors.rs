@@ -94,6 +94,7 @@ pub(crate) fn form_of(stack: Stack<'_>, stopped: Option<Stopped>) {
     let kind = match stopped {
         Some(Stopped::Cancelled) => ErrorKind::Cancelled,
         Some(Stopped::Deadline) => ErrorKind::Timeout,
+        Some(_) => ErrorKind::Cancelled,
         None => ErrorKind::Runtime,
     };
     stack.reserve(3);
@@ -157,6 +158,7 @@ pub(crate) fn stopped_object(stopped: Stopped) -> ErrorObject {
     match stopped {
         Stopped::Cancelled => ErrorObject::of_kind(ErrorKind::Cancelled, "the fiber was cancelled"),
         Stopped::Deadline => ErrorObject::of_kind(ErrorKind::Timeout, "the time is over"),
+        _ => ErrorObject::of_kind(ErrorKind::Cancelled, "the fiber was stopped"),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::fiber::Stopped;
 use std::fmt;
+use std::io;
 
 /// The channel was closed, or all its senders or all its receivers were dropped.
 ///
@@ -24,6 +25,7 @@ pub struct Closed;
 /// assert_eq!(receiver.recv(), Err(RecvError::Closed));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RecvError {
     /// The channel is empty and no sender is left.
     #[error("the channel is closed")]
@@ -42,6 +44,7 @@ pub enum RecvError {
 /// assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TryRecvError {
     /// The channel is empty now.
     #[error("the channel is empty")]
@@ -61,6 +64,7 @@ pub enum TryRecvError {
 /// assert_eq!(sender.send("back").unwrap_err().into_value(), "back");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SendError<T> {
     /// No receiver is left.
     Closed(T),
@@ -78,6 +82,7 @@ pub enum SendError<T> {
 /// assert_eq!(sender.try_send(2), Err(TrySendError::Full(2)));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TrySendError<T> {
     /// The channel is full.
     Full(T),
@@ -94,6 +99,37 @@ impl From<Closed> for RecvError {
 impl From<Closed> for TryRecvError {
     fn from(_: Closed) -> TryRecvError {
         TryRecvError::Closed
+    }
+}
+
+/// Implements the conversions for programs whose errors are all `io::Error`. The kinds are those of a pipe: `BrokenPipe`
+/// if the channel is closed, `WouldBlock` if a `try_` call would have to wait. A stop converts like [`Stopped`], and an
+/// unsent value is dropped.
+macro_rules! into_io_error {
+    ($([$($generics:tt)*] $error:ty { $($variant:pat => $cause:expr),+ })+) => {
+        $(
+            impl<$($generics)*> From<$error> for io::Error {
+                fn from(error: $error) -> io::Error {
+                    match error {
+                        $($variant => $cause.into()),+
+                    }
+                }
+            }
+        )+
+    };
+}
+
+into_io_error! {
+    [] Closed { Closed => io::Error::new(io::ErrorKind::BrokenPipe, Closed) }
+    [] RecvError { RecvError::Closed => Closed, RecvError::Stopped(stopped) => stopped }
+    [] TryRecvError {
+        TryRecvError::Closed => Closed,
+        empty @ TryRecvError::Empty => io::Error::new(io::ErrorKind::WouldBlock, empty)
+    }
+    [T] SendError<T> { SendError::Closed(_) => Closed, SendError::Stopped(_, stopped) => stopped }
+    [T] TrySendError<T> {
+        TrySendError::Closed(_) => Closed,
+        TrySendError::Full(_) => io::Error::new(io::ErrorKind::WouldBlock, "the channel is full")
     }
 }
 
@@ -157,3 +193,27 @@ impl<T> fmt::Display for TrySendError<T> {
 }
 
 impl<T> std::error::Error for TrySendError<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fiber::Elapsed;
+
+    #[test]
+    fn errors_have_the_kinds_of_a_pipe() {
+        fn kind(error: impl Into<io::Error>) -> io::ErrorKind {
+            error.into().kind()
+        }
+        assert_eq!(kind(Closed), io::ErrorKind::BrokenPipe);
+        assert_eq!(kind(RecvError::Closed), io::ErrorKind::BrokenPipe);
+        assert_eq!(kind(SendError::Closed(1)), io::ErrorKind::BrokenPipe);
+        assert_eq!(kind(TryRecvError::Closed), io::ErrorKind::BrokenPipe);
+        assert_eq!(kind(TrySendError::Closed(1)), io::ErrorKind::BrokenPipe);
+        assert_eq!(kind(TryRecvError::Empty), io::ErrorKind::WouldBlock);
+        assert_eq!(kind(TrySendError::Full(1)), io::ErrorKind::WouldBlock);
+        let late = Stopped::Deadline;
+        assert_eq!(kind(RecvError::Stopped(late)), io::ErrorKind::TimedOut);
+        assert_eq!(kind(SendError::Stopped(1, late)), io::ErrorKind::TimedOut);
+        assert_eq!(kind(Elapsed), io::ErrorKind::TimedOut);
+    }
+}

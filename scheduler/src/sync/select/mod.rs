@@ -113,6 +113,14 @@ pub trait Readiness {
 /// let taken = select::wait(&any).unwrap();
 /// assert_eq!((taken, branches[taken].take()), (1, Some(Ok("one"))));
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a branch of a select",
+    label = "not a branch",
+    note = "`select!` has a form for each kind of value: \
+            `recv(receiver)`, `send(sender, pending)`, `join(handle)`, `lock(mutex)`, `acquire(semaphore, n)`, \
+            `notified(notify)`, `readable(socket)`, `writable(socket)`, `after(duration)`, `at(instant)`",
+    note = "`select::ready(value)` makes a branch of a value that implements `Readiness`"
+)]
 pub trait AnyBranch: sealed::Internal {}
 
 /// One branch of a select, with its outcome.
@@ -131,6 +139,14 @@ pub trait AnyBranch: sealed::Internal {}
 /// sender.send("hello").unwrap();
 /// assert_eq!(wait_for_one(receiver.recv_branch()), Some(Ok("hello")));
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a branch of a select",
+    label = "not a branch",
+    note = "`select!` has a form for each kind of value: \
+            `recv(receiver)`, `send(sender, pending)`, `join(handle)`, `lock(mutex)`, `acquire(semaphore, n)`, \
+            `notified(notify)`, `readable(socket)`, `writable(socket)`, `after(duration)`, `at(instant)`",
+    note = "`select::ready(value)` makes a branch of a value that implements `Readiness`"
+)]
 pub trait Branch: AnyBranch {
     /// The type of the outcome.
     type Output;
@@ -143,6 +159,14 @@ pub(super) mod sealed {
     use super::*;
 
     /// The operations of a select on a branch. All take shared references, because the branch's node may be in a queue.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` is not a branch of a select",
+        label = "not a branch",
+        note = "`select!` has a form for each kind of value: \
+                `recv(receiver)`, `send(sender, pending)`, `join(handle)`, `lock(mutex)`, `acquire(semaphore, n)`, \
+                `notified(notify)`, `readable(socket)`, `writable(socket)`, `after(duration)`, `at(instant)`",
+        note = "`select::ready(value)` makes a branch of a value that implements `Readiness`"
+    )]
     pub trait Internal {
         /// Takes the branch if it is ready.
         ///
