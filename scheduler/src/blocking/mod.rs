@@ -108,6 +108,7 @@ impl From<BlockingError> for io::Error {
 ///
 /// # Panics
 /// With the panic of `work`; in a callback of a loop, which cannot wait; where suspension is forbidden.
+#[track_caller]
 pub fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, BlockingError> {
@@ -146,6 +147,7 @@ pub fn blocking<T: Send + 'static>(
 ///
 /// # Panics
 /// As [`blocking`].
+#[track_caller]
 pub fn blocking_borrowed<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, BlockingError> {
     if !must_park()? {
         return Ok(work());
@@ -179,6 +181,7 @@ pub fn blocking_borrowed<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, 
 }
 
 /// Returns whether the caller is a fiber, and not a plain thread, which may block by itself.
+#[track_caller]
 fn must_park() -> Result<bool, BlockingError> {
     if !in_fiber() {
         assert!(

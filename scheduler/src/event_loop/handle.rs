@@ -246,6 +246,7 @@ impl<T> RemoteJoin<T> {
     ///
     /// # Panics
     /// In a callback of a loop, unless the fiber has already ended: a callback cannot wait.
+    #[track_caller]
     pub fn join(mut self) -> Result<T, JoinError> {
         self.wait()?;
         self.take()
@@ -258,6 +259,7 @@ impl<T> RemoteJoin<T> {
     ///
     /// # Panics
     /// As [`RemoteJoin::join`].
+    #[track_caller]
     pub fn wait(&mut self) -> Result<(), Stopped> {
         if !in_fiber() {
             self.block();
@@ -310,6 +312,7 @@ impl<T> RemoteJoin<T> {
     ///
     /// # Panics
     /// As [`RemoteJoin::join`].
+    #[track_caller]
     pub fn cancel_and_join(self) -> Result<T, JoinError> {
         self.cancel();
         if in_fiber() {
@@ -323,6 +326,7 @@ impl<T> RemoteJoin<T> {
     }
 
     /// Begins a wait of the calling fiber. Returns whether there is something to wait for.
+    #[track_caller]
     fn begin_wait(&self) -> bool {
         let signal = Signal::new();
         let mut slot = self.cell.lock();
@@ -350,6 +354,7 @@ impl<T> RemoteJoin<T> {
     }
 
     /// Blocks a plain thread until the fiber has ended.
+    #[track_caller]
     fn block(&self) {
         let mut slot = self.cell.lock();
         if slot.done {

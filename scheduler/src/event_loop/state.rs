@@ -111,13 +111,16 @@ impl Drop for Entered {
 }
 
 /// Passes the thread's current loop to `f`.
+///
+/// # Panics
+/// On a thread that runs no loop. The panic's location is that of the outermost caller with `#[track_caller]`, which is
+/// the program's call.
 #[inline]
+#[track_caller]
 pub(crate) fn with_loop<R>(f: impl FnOnce(&Inner) -> R) -> R {
     match try_with_loop(f) {
         Some(result) => result,
-        None => {
-            panic!("there is no loop on this thread; call this from a fiber, or inside Loop::run")
-        }
+        None => refuse_outside_loop(),
     }
 }
 
@@ -135,13 +138,25 @@ pub(crate) fn try_with_loop<R>(f: impl FnOnce(&Inner) -> R) -> Option<R> {
 /// # Panics
 /// When called outside a fiber.
 #[inline]
+#[track_caller]
 pub(crate) fn current_fiber() -> *const Header {
-    let header = try_with_loop(Inner::running).unwrap_or(ptr::null());
-    assert!(
-        !header.is_null(),
-        "not in a fiber: only a fiber can wait; use spawn, or Loop::run"
-    );
+    let header = with_loop(Inner::running);
+    if header.is_null() {
+        refuse_outside_fiber();
+    }
     header
+}
+
+#[cold]
+#[track_caller]
+fn refuse_outside_loop() -> ! {
+    panic!("no loop runs on this thread: call this inside `Runtime::run` or `Loop::run`");
+}
+
+#[cold]
+#[track_caller]
+fn refuse_outside_fiber() -> ! {
+    panic!("not in a fiber: a callback of a loop cannot wait; call this in a fiber, with `spawn`");
 }
 
 /// Returns the calling thread's running fiber. Called in a signal handler: no allocation, no lock, no write.

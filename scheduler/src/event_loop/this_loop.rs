@@ -25,6 +25,7 @@ pub fn exists() -> bool {
 ///
 /// # Panics
 /// On a thread that runs a loop, outside fibers.
+#[track_caller]
 pub(crate) fn assert_not_in_callback() {
     assert!(
         in_fiber() || !exists(),
@@ -42,6 +43,7 @@ pub(crate) fn assert_not_in_callback() {
 /// let second = Loop::new(Config::default()).unwrap().run(this_loop::id);
 /// assert_ne!(first, second);
 /// ```
+#[track_caller]
 pub fn id() -> u32 {
     with_loop(|l| l.id())
 }
@@ -57,6 +59,7 @@ pub fn id() -> u32 {
 ///     this_loop::wait_for_shutdown().unwrap();
 /// });
 /// ```
+#[track_caller]
 pub fn handle() -> LoopHandle {
     with_loop(|l| l.handle())
 }
@@ -73,6 +76,7 @@ pub fn handle() -> LoopHandle {
 ///     assert_eq!(group.spawn(|| 6 * 7).join().unwrap(), 42);
 /// });
 /// ```
+#[track_caller]
 pub fn group() -> Option<LoopGroup> {
     with_loop(|l| {
         l.inbox
@@ -95,6 +99,7 @@ pub fn group() -> Option<LoopGroup> {
 ///     assert_eq!(this_loop::counters().fibers, 1);
 /// });
 /// ```
+#[track_caller]
 pub fn counters() -> Counters {
     with_loop(|l| l.counters())
 }
@@ -108,6 +113,7 @@ pub fn counters() -> Counters {
 ///     assert_eq!(this_loop::with_driver(|driver| driver.name()), "sleep");
 /// });
 /// ```
+#[track_caller]
 pub fn with_driver<R>(f: impl FnOnce(&dyn Driver) -> R) -> R {
     with_loop(|l| f(&*l.driver))
 }
@@ -137,6 +143,7 @@ pub fn with_driver<R>(f: impl FnOnce(&dyn Driver) -> R) -> R {
 ///     assert_eq!(flush.0.get(), 1);
 /// });
 /// ```
+#[track_caller]
 pub fn at_tick_end(callback: Rc<dyn TickEnd>) {
     with_loop(|l| l.at_tick_end(callback));
 }
@@ -165,6 +172,7 @@ pub fn at_tick_end(callback: Rc<dyn TickEnd>) {
 ///     assert!(garbage.get() < 3);
 /// });
 /// ```
+#[track_caller]
 pub fn set_idle_hook(hook: impl Fn() -> bool + 'static) {
     let before = with_loop(|l| l.idle_hook.replace(Some(Rc::new(hook))));
     drop(before);
@@ -184,6 +192,7 @@ pub fn set_idle_hook(hook: impl Fn() -> bool + 'static) {
 ///     assert_eq!(Rc::strong_count(&heap), 1);
 /// });
 /// ```
+#[track_caller]
 pub fn clear_idle_hook() {
     let before = with_loop(|l| l.idle_hook.take());
     drop(before);
@@ -202,6 +211,7 @@ pub fn clear_idle_hook() {
 ///     }
 /// });
 /// ```
+#[track_caller]
 pub fn shutdown_requested() -> bool {
     with_loop(|l| l.shutdown.get())
 }
@@ -221,6 +231,7 @@ pub fn shutdown_requested() -> bool {
 ///     assert!(this_loop::shutdown_requested());
 /// });
 /// ```
+#[track_caller]
 pub fn request_shutdown() {
     with_loop(|l| l.handle()).shutdown();
 }
@@ -246,6 +257,7 @@ pub fn request_shutdown() {
 ///
 /// # Panics
 /// When called outside a fiber.
+#[track_caller]
 pub fn wait_for_shutdown() -> Result<(), Stopped> {
     while !shutdown_requested() {
         let waker = prepare_park();

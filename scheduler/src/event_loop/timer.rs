@@ -180,6 +180,7 @@ impl Timer {
     ///
     /// # Panics
     /// Outside a loop, or on another loop than the one it is armed on.
+    #[track_caller]
     pub fn arm(&self, at: Instant) {
         with_loop(|l| {
             let head = self.head();

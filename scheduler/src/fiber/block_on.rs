@@ -51,6 +51,7 @@ const WOKEN: u64 = u64::MAX;
 ///
 /// # Panics
 /// With the panic of the future; when called outside a fiber, or where suspension is forbidden.
+#[track_caller]
 pub fn block_on<F: Future>(future: F) -> Result<F::Output, Stopped> {
     let cell = Arc::new(WakeCell {
         fiber: prepare_park().remote(),

@@ -136,6 +136,7 @@ impl CancelScope {
     ///
     /// # Panics
     /// When called outside a fiber, or while another fiber is in the scope.
+    #[track_caller]
     pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
         // SAFETY: the running fiber's header lives as long as the fiber.
         let header = unsafe { &*current_fiber() };
@@ -326,6 +327,7 @@ pub fn is_cancelled() -> bool {
 ///
 /// # Panics
 /// When called outside a fiber.
+#[track_caller]
 pub fn shield<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: the running fiber's header lives as long as the fiber.
     let header = unsafe { &*current_fiber() };
@@ -359,11 +361,13 @@ pub fn shield<R>(f: impl FnOnce() -> R) -> R {
 ///
 /// # Panics
 /// When called outside a fiber.
+#[track_caller]
 pub fn with_deadline<R>(at: Instant, f: impl FnOnce() -> R) -> R {
     under_deadline(at, f).0
 }
 
 /// Runs `f` under a deadline. Also returns whether this deadline refused a call.
+#[track_caller]
 fn under_deadline<R>(at: Instant, f: impl FnOnce() -> R) -> (R, bool) {
     // SAFETY: the running fiber's header lives as long as the fiber.
     let header = unsafe { &*current_fiber() };
@@ -432,6 +436,7 @@ pub fn unrefused<R>(f: impl FnOnce() -> R) -> R {
 ///
 /// # Panics
 /// When called outside a fiber.
+#[track_caller]
 pub fn timeout<R>(duration: Duration, f: impl FnOnce() -> R) -> Result<R, Elapsed> {
     let at = deadline_after(duration);
     match under_deadline(at, f) {

@@ -9,6 +9,7 @@ use std::rc::Rc;
 /// Returns the loop and the header of the calling fiber. Neither moves while the fiber runs, and a fiber never leaves
 /// its thread, so the references may be held across a switch; all that is behind them is in cells.
 #[inline]
+#[track_caller]
 pub(super) fn here() -> (&'static Inner, &'static Header) {
     let header = current_fiber();
     // SAFETY: `current_fiber` panics outside a fiber; inside one, loop and header outlive the caller's frame, which is
@@ -42,6 +43,7 @@ pub fn in_fiber() -> bool {
 ///
 /// # Panics
 /// When called outside a fiber.
+#[track_caller]
 pub fn stack_limit() -> usize {
     // SAFETY: the running fiber's header lives as long as the fiber.
     unsafe { &*current_fiber() }.bounds.get().limit_of_use()
@@ -63,6 +65,7 @@ pub fn stack_limit() -> usize {
 ///
 /// # Panics
 /// When called outside a fiber.
+#[track_caller]
 pub fn current_id() -> FiberId {
     let (l, header) = here();
     header.id(l.id())
@@ -122,6 +125,7 @@ pub fn context() -> Option<Rc<dyn Any>> {
 ///
 /// # Panics
 /// When called outside a fiber.
+#[track_caller]
 pub fn set_context(context: Option<Rc<dyn Any>>) -> Option<Rc<dyn Any>> {
     // SAFETY: the running fiber's header lives as long as the fiber.
     unsafe { (*current_fiber()).context.replace(context) }

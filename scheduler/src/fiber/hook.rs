@@ -8,7 +8,7 @@
 //! Frames form a list on the fiber's own stack; the header points to the innermost one.
 
 use super::header::{Header, State};
-use crate::event_loop::seam::{current_fiber, try_with_loop};
+use crate::event_loop::seam::{Inner, current_fiber, try_with_loop};
 use std::ptr;
 
 /// A hook that is called when its fiber leaves the processor and when it resumes. It cannot suspend, and must not
@@ -168,6 +168,7 @@ struct Hooked<H> {
 /// # Panics
 /// When called outside a fiber.
 #[inline]
+#[track_caller]
 pub fn with_switch_hook<H: SwitchHook, R>(hook: H, f: impl FnOnce(&H) -> R) -> R {
     // SAFETY: the running fiber's header lives as long as the fiber.
     let header = unsafe { &*current_fiber() };
@@ -298,12 +299,14 @@ fn running_header() -> *const Header {
 /// # Errors
 /// The reason, with the text of the panic that a suspending call would raise.
 pub fn may_suspend() -> Result<(), &'static str> {
-    let header = running_header();
-    if header.is_null() {
-        return Err("not in a fiber");
+    match try_with_loop(Inner::running) {
+        None => Err("not in a fiber: call this inside `Runtime::run` or `Loop::run`"),
+        Some(header) if header.is_null() => {
+            Err("not in a fiber: a callback of a loop cannot wait; call this in a fiber, with `spawn`")
+        }
+        // SAFETY: the running fiber's header lives as long as the fiber.
+        Some(header) => check(unsafe { &*header }),
     }
-    // SAFETY: the running fiber's header lives as long as the fiber.
-    check(unsafe { &*header })
 }
 
 #[inline]
@@ -335,6 +338,7 @@ fn check(header: &Header) -> Result<(), &'static str> {
 /// # Panics
 /// Where suspension is forbidden.
 #[inline(always)]
+#[track_caller]
 pub(super) fn switch_out(header: &Header, commit: impl FnOnce()) {
     let departure = depart(header);
     commit();
@@ -363,6 +367,7 @@ pub(super) struct Departure<'a> {
 /// # Panics
 /// Where suspension is forbidden.
 #[inline(always)]
+#[track_caller]
 pub(super) fn depart(header: &Header) -> Departure<'_> {
     match try_depart(header) {
         Ok(departure) => departure,
@@ -401,6 +406,7 @@ impl Departure<'_> {
 }
 
 #[cold]
+#[track_caller]
 fn refuse(header: &Header, reason: &'static str) -> ! {
     let id = header.index.get();
     if std::thread::panicking() {

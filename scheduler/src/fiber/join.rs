@@ -163,6 +163,7 @@ impl<T> JoinHandle<T> {
     ///
     /// # Panics
     /// When called outside a fiber, unless the fiber, or its loop, has already ended.
+    #[track_caller]
     pub fn join(mut self) -> Result<T, JoinError> {
         self.wait()?;
         self.take()
@@ -188,6 +189,7 @@ impl<T> JoinHandle<T> {
     ///
     /// # Panics
     /// As [`JoinHandle::join`].
+    #[track_caller]
     pub fn wait(&mut self) -> Result<(), Stopped> {
         while self.begin_wait() {
             park("join")?;
@@ -203,6 +205,7 @@ impl<T> JoinHandle<T> {
     ///
     /// # Panics
     /// As [`JoinHandle::join`].
+    #[track_caller]
     pub fn cancel_and_join(self) -> Result<T, JoinError> {
         self.cancel();
         while self.begin_wait() {
@@ -212,6 +215,7 @@ impl<T> JoinHandle<T> {
     }
 
     /// Begins a wait of the calling fiber. Returns whether there is something to wait for.
+    #[track_caller]
     fn begin_wait(&self) -> bool {
         if self.cell.done.get() || registry::is_gone(self.cell.fiber.loop_id) {
             return false;

@@ -121,6 +121,7 @@ impl<T: 'static> JoinSet<T> {
     ///
     /// # Panics
     /// When called outside a fiber, unless a fiber of the set has already ended.
+    #[track_caller]
     pub fn join_next(&mut self) -> Result<Option<Result<T, JoinError>>, Stopped> {
         loop {
             if let Some(result) = self.try_join_next() {
@@ -171,6 +172,7 @@ impl<T: 'static> JoinSet<T> {
     ///
     /// # Panics
     /// When called outside a fiber, unless all of them have already ended.
+    #[track_caller]
     pub fn cancel_and_join(&mut self) {
         self.cancel_all();
         loop {

@@ -61,7 +61,9 @@ pub struct FiberLocal<T: 'static> {
 /// assert_eq!(NAME.try_with(|name| name.len()), Err(NotInFiber));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not in a fiber: only fibers have fiber-locals; use spawn, or thread_local!")]
+#[error(
+    "not in a fiber: only fibers have fiber-locals; call this inside `Runtime::run` or `Loop::run`, or use thread_local!"
+)]
 pub struct NotInFiber;
 
 impl<T: 'static> FiberLocal<T> {
@@ -86,6 +88,7 @@ impl<T: 'static> FiberLocal<T> {
     /// let count = Loop::new(Config::default()).unwrap().run(|| WORDS.with(|words| words.len()));
     /// assert_eq!(count, 2);
     /// ```
+    #[track_caller]
     pub fn with<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
         match self.try_with(f) {
             Ok(result) => result,

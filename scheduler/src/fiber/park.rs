@@ -56,6 +56,7 @@ pub enum Wakeup {
 /// When called outside a fiber, or in a [`SwitchHook`](crate::SwitchHook), whose fiber is about to wait with the waker
 /// that it already has.
 #[inline]
+#[track_caller]
 pub fn prepare_park() -> LocalWaker {
     let (l, header) = here();
     if is_in_switch(header) {
@@ -68,6 +69,7 @@ pub fn prepare_park() -> LocalWaker {
 }
 
 #[cold]
+#[track_caller]
 fn refuse_wait() -> ! {
     panic!(
         "a switch hook cannot begin a wait: the waker that its fiber is about to wait for would become void"
@@ -99,6 +101,7 @@ fn refuse_wait() -> ! {
 /// # Panics
 /// When called outside a fiber, or where suspension is forbidden. A stopped fiber gets the error even there.
 #[inline]
+#[track_caller]
 pub fn park(reason: &'static str) -> Result<(), Stopped> {
     park_until(reason, None).map(|_| ())
 }
@@ -122,6 +125,7 @@ pub fn park(reason: &'static str) -> Result<(), Stopped> {
 ///
 /// # Panics
 /// As [`park`].
+#[track_caller]
 pub fn park_until(reason: &'static str, at: Option<Instant>) -> Result<Wakeup, Stopped> {
     park_unrefused(reason, at.unwrap_or(Instant::NEVER)).map_err(refuse_call)
 }
@@ -155,6 +159,7 @@ pub fn park_until(reason: &'static str, at: Option<Instant>) -> Result<Wakeup, S
 /// # Panics
 /// As [`park`].
 #[inline(always)]
+#[track_caller]
 pub fn park_unrefused(reason: &'static str, limit: Instant) -> Result<Wakeup, Stopped> {
     let (l, header) = here();
     if header.has(WOKEN) {
@@ -205,6 +210,7 @@ pub fn park_unrefused(reason: &'static str, limit: Instant) -> Result<Wakeup, St
 ///
 /// # Panics
 /// When called outside a fiber, or where suspension is forbidden.
+#[track_caller]
 pub fn park_uninterruptible(reason: &'static str) {
     let (l, header) = here();
     while !header.has(WOKEN) {
@@ -214,6 +220,7 @@ pub fn park_uninterruptible(reason: &'static str) {
 
 // Inlined for the same reason as `yield_now`.
 #[inline(always)]
+#[track_caller]
 fn suspend_parked(
     l: &Inner,
     header: &Header,
@@ -261,6 +268,7 @@ fn suspend_parked(
 // Inlined for the processor's return-address prediction: a call and a return around the switch would each be
 // mispredicted (measured: a yield takes 12 ns inlined, 50 ns otherwise).
 #[inline(always)]
+#[track_caller]
 pub fn yield_now() -> Result<(), Stopped> {
     let (l, header) = here();
     switch_out(header, || l.requeue(header));
@@ -291,6 +299,7 @@ pub fn yield_now() -> Result<(), Stopped> {
 /// # Panics
 /// When called outside a fiber.
 #[inline(always)]
+#[track_caller]
 pub fn yield_if_allowed() -> Result<(), Stopped> {
     let (l, header) = here();
     let _ = try_switch_out(header, || l.requeue(header));
@@ -302,6 +311,7 @@ pub fn yield_if_allowed() -> Result<(), Stopped> {
 
 /// Begins a wait, like [`prepare_park`], and returns its number, which differs from fiber to fiber and from wait to
 /// wait, and is the same in a repeated run.
+#[track_caller]
 pub(crate) fn begin_wait_number() -> u64 {
     let waker = prepare_park();
     let index = u64::from(waker.fiber().index);
@@ -327,6 +337,7 @@ pub(crate) fn check_stopped() -> Result<(), Stopped> {
 }
 
 #[cold]
+#[track_caller]
 fn yield_and_refuse(reason: Stopped) -> Stopped {
     let (l, header) = here();
     let _ = try_switch_out(header, || l.make_ready(header));
@@ -337,6 +348,7 @@ fn yield_and_refuse(reason: Stopped) -> Stopped {
 ///
 /// # Panics
 /// When called outside a fiber.
+#[track_caller]
 pub fn refuse_call(reason: Stopped) -> Stopped {
     refuse(here().1, reason)
 }

@@ -70,6 +70,7 @@ impl Priority {
 ///
 /// # Panics
 /// When called outside a fiber.
+#[track_caller]
 pub fn set_priority(priority: Priority) -> Priority {
     // SAFETY: the running fiber's header lives as long as the fiber. It is in no queue while it runs.
     let header = unsafe { &*current_fiber() };

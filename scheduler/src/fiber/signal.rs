@@ -19,6 +19,7 @@ enum Target {
 
 impl Signal {
     /// Begins a wait of the calling fiber or thread. Earlier signals of the fiber are void from here on.
+    #[track_caller]
     pub(crate) fn new() -> Signal {
         Signal(if in_fiber() {
             Target::Fiber(prepare_park().remote())

@@ -25,6 +25,7 @@ use std::time::Duration;
 ///
 /// # Panics
 /// When called outside a fiber, or where suspension is forbidden.
+#[track_caller]
 pub fn sleep(duration: Duration) -> Result<(), Stopped> {
     sleep_until(now().saturating_add(duration))
 }
@@ -50,6 +51,7 @@ pub fn sleep(duration: Duration) -> Result<(), Stopped> {
 ///
 /// # Panics
 /// As [`sleep`].
+#[track_caller]
 pub fn sleep_until(at: Instant) -> Result<(), Stopped> {
     let _ = prepare_park();
     park_until("sleep", Some(at)).map(|_| ())

@@ -99,6 +99,7 @@ impl Builder {
     }
 
     #[inline]
+    #[track_caller]
     pub(crate) fn spawn_from<T: 'static>(
         self,
         location: &'static Location<'static>,

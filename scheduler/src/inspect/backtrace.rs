@@ -226,6 +226,7 @@ fn suspended(l: &Inner, fiber: FiberId) -> Option<&Header> {
 
 /// Returns the lines that the layers above add about a fiber of this loop that is not running, such as the traceback of
 /// an interpreter.
+#[track_caller]
 pub(crate) fn notes(fiber: FiberId) -> Vec<String> {
     with_loop(|l| {
         let header = suspended(l, fiber);
@@ -235,6 +236,7 @@ pub(crate) fn notes(fiber: FiberId) -> Vec<String> {
 }
 
 /// The record that a switch hook keeps for a fiber of this loop that is not running; null if there is none.
+#[track_caller]
 pub(crate) fn record_of(fiber: FiberId) -> *const () {
     with_loop(|l| {
         let header = suspended(l, fiber);
@@ -244,6 +246,7 @@ pub(crate) fn record_of(fiber: FiberId) -> *const () {
 }
 
 /// Copies the stack of a fiber that has started and is not running.
+#[track_caller]
 pub(crate) fn copy_stack(fiber: FiberId) -> Option<StackCopy> {
     with_loop(|l| {
         let header = suspended(l, fiber)?;
@@ -256,6 +259,7 @@ pub(crate) fn copy_stack(fiber: FiberId) -> Option<StackCopy> {
 }
 
 /// Returns the call stack of a fiber of this loop. `None` if it has ended, has not run yet, or is the running one.
+#[track_caller]
 pub(crate) fn of_suspended(fiber: FiberId) -> Option<Backtrace> {
     copy_stack(fiber).map(|copy| Backtrace::of(&copy))
 }
@@ -281,6 +285,7 @@ impl LoopHandle {
     ///
     /// # Panics
     /// As [`LoopHandle::fibers`].
+    #[track_caller]
     pub fn backtrace(&self, fiber: FiberId) -> Result<Option<Backtrace>, JoinError> {
         this_loop::assert_not_in_callback();
         let copy = self.spawn(move || copy_stack(fiber)).join()?;

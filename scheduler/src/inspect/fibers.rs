@@ -188,6 +188,7 @@ impl Inner {
 ///
 /// # Panics
 /// Outside a loop.
+#[track_caller]
 pub(crate) fn list_fibers() -> Vec<FiberInfo> {
     with_loop(|l| {
         let mut list = Vec::with_capacity(l.counters().fibers);
@@ -198,6 +199,7 @@ pub(crate) fn list_fibers() -> Vec<FiberInfo> {
 }
 
 /// Returns one fiber of the calling thread's loop.
+#[track_caller]
 pub(crate) fn find(fiber: FiberId) -> Option<FiberInfo> {
     with_loop(|l| {
         l.refresh_tick_time();
@@ -235,6 +237,7 @@ impl LoopHandle {
     ///
     /// # Panics
     /// In a callback of a loop, which cannot wait. [`this_loop::fibers`] needs no wait.
+    #[track_caller]
     pub fn fibers(&self) -> Result<Vec<FiberInfo>, JoinError> {
         this_loop::assert_not_in_callback();
         self.spawn(|| {

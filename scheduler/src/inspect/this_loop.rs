@@ -18,6 +18,7 @@ use crate::fiber::FiberId;
 ///     }
 /// });
 /// ```
+#[track_caller]
 pub fn fibers() -> Vec<FiberInfo> {
     list_fibers()
 }
@@ -36,6 +37,7 @@ pub fn fibers() -> Vec<FiberInfo> {
 ///     assert_eq!((info.state, info.reason), (FiberState::Parked, "sleep"));
 /// });
 /// ```
+#[track_caller]
 pub fn fiber(id: FiberId) -> Option<FiberInfo> {
     find(id)
 }
@@ -60,6 +62,7 @@ pub fn fiber(id: FiberId) -> Option<FiberInfo> {
 ///     assert!(calls.to_string().contains("wait_for_spring"));
 /// });
 /// ```
+#[track_caller]
 pub fn backtrace(id: FiberId) -> Option<Backtrace> {
     of_suspended(id)
 }
@@ -76,6 +79,7 @@ pub fn backtrace(id: FiberId) -> Option<Backtrace> {
 ///     assert!(this_loop::describe(plain.id()).is_empty()); // Rust only: no layer has anything to add
 /// });
 /// ```
+#[track_caller]
 pub fn describe(id: FiberId) -> Vec<String> {
     notes(id)
 }
@@ -90,6 +94,7 @@ pub fn describe(id: FiberId) -> Vec<String> {
 ///     assert!(this_loop::hook_record(current_id()).is_null()); // it runs, and has no hook
 /// });
 /// ```
+#[track_caller]
 pub fn hook_record(id: FiberId) -> *const () {
     record_of(id)
 }

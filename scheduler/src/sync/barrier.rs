@@ -62,6 +62,7 @@ impl<P: Policy> Barrier<P> {
     ///     assert_ne!(first.join().unwrap(), second);
     /// });
     /// ```
+    #[track_caller]
     pub fn wait(&self) -> Result<bool, Stopped> {
         wait_for(&Arriving(self), false).map_err(|(stopped, _)| stopped)
     }

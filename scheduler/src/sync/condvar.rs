@@ -132,6 +132,7 @@ impl<P: Policy> Condvar<P> {
     /// }
     /// other.join().unwrap();
     /// ```
+    #[track_caller]
     pub fn wait<'a, T: ?Sized>(&self, guard: MutexGuard<'a, P, T>) -> Waited<'a, P, T> {
         let mutex = guard.mutex();
         let waiting = Waiting {
@@ -162,6 +163,7 @@ impl<P: Policy> Condvar<P> {
     /// let guard = changed.wait_while(value.lock().unwrap(), |value| *value == 0).unwrap();
     /// assert_eq!(*guard, 1);
     /// ```
+    #[track_caller]
     pub fn wait_while<'a, T: ?Sized>(
         &self,
         mut guard: MutexGuard<'a, P, T>,

@@ -106,6 +106,7 @@ impl<P: Policy, T: ?Sized> Mutex<P, T> {
     /// assert_eq!(*count.lock().unwrap(), 4);
     /// ```
     #[inline]
+    #[track_caller]
     pub fn lock(&self) -> Result<MutexGuard<'_, P, T>, Stopped> {
         self.raw.acquire(1)?;
         Ok(MutexGuard { mutex: self })
@@ -152,6 +153,7 @@ impl<P: Policy, T: ?Sized> Mutex<P, T> {
     }
 
     /// Locks uninterruptibly, for a condition variable that takes its lock again.
+    #[track_caller]
     pub(super) fn lock_uninterruptibly(&self) -> MutexGuard<'_, P, T> {
         self.raw.acquire_uninterruptibly(1);
         MutexGuard { mutex: self }

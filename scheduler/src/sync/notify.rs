@@ -81,6 +81,7 @@ impl<P: Policy> Notify<P> {
     /// notify.notify_one();
     /// notify.notified().unwrap(); // at once
     /// ```
+    #[track_caller]
     pub fn notified(&self) -> Result<(), Stopped> {
         wait_for(&Notified(self), ()).map_err(|(stopped, ())| stopped)
     }

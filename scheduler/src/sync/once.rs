@@ -87,6 +87,7 @@ impl<P: Policy, T> OnceCell<P, T> {
     /// assert_eq!(cell.get_or_init(|| 2), Ok(&1));
     /// ```
     #[inline]
+    #[track_caller]
     pub fn get_or_init(&self, make: impl FnOnce() -> T) -> Result<&T, Stopped> {
         self.get_or_try_init(|| Ok(make()))
     }
@@ -109,6 +110,7 @@ impl<P: Policy, T> OnceCell<P, T> {
     /// assert_eq!(made.unwrap(), &1);
     /// ```
     #[inline]
+    #[track_caller]
     pub fn get_or_try_init<E: From<Stopped>>(
         &self,
         make: impl FnOnce() -> Result<T, E>,
@@ -232,6 +234,7 @@ impl<P: Policy> Once<P> {
     /// # Panics
     /// As [`OnceCell::get_or_init`].
     #[inline]
+    #[track_caller]
     pub fn call_once(&self, f: impl FnOnce()) -> Result<(), Stopped> {
         self.cell.get_or_init(f).copied()
     }

@@ -142,6 +142,7 @@ impl<P: Policy, T> Receiver<P, T> {
     /// thread::spawn(move || sender.send("done"));
     /// assert_eq!(receiver.recv(), Ok("done"));
     /// ```
+    #[track_caller]
     pub fn recv(&self) -> Result<T, RecvError> {
         match wait_for(&Receiving(&self.shared), None) {
             Ok(received) => Ok(received?),

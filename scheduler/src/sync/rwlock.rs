@@ -76,6 +76,7 @@ impl<P: Policy, T: ?Sized> RwLock<P, T> {
     /// assert_eq!(*lock.read().unwrap(), 5);
     /// ```
     #[inline]
+    #[track_caller]
     pub fn read(&self) -> Result<ReadGuard<'_, P, T>, Stopped> {
         self.raw.acquire(1)?;
         Ok(ReadGuard { lock: self })
@@ -95,6 +96,7 @@ impl<P: Policy, T: ?Sized> RwLock<P, T> {
     /// assert_eq!(*lock.read().unwrap(), 6);
     /// ```
     #[inline]
+    #[track_caller]
     pub fn write(&self) -> Result<WriteGuard<'_, P, T>, Stopped> {
         self.raw.acquire(ALL)?;
         Ok(WriteGuard { lock: self })

@@ -97,10 +97,12 @@ impl<P: Policy> RawSemaphore<P> {
     }
 
     #[inline]
+    #[track_caller]
     pub(super) fn acquire(&self, count: usize) -> Result<(), Stopped> {
         wait_for(&self.acquiring(()), count).map_err(|(stopped, _)| stopped)
     }
 
+    #[track_caller]
     pub(super) fn acquire_uninterruptibly(&self, count: usize) {
         wait_uninterruptibly_for(&self.acquiring(()), count);
     }
@@ -282,6 +284,7 @@ impl<P: Policy> Semaphore<P> {
     /// assert_eq!(tokens.available(), 3);
     /// ```
     #[inline]
+    #[track_caller]
     pub fn acquire(&self, count: usize) -> Result<Permit<'_, P>, Stopped> {
         wait_for(&self.raw.acquiring(self), count).map_err(|(stopped, _)| stopped)
     }

@@ -9,6 +9,7 @@ use crate::time::Instant;
 ///
 /// # Panics
 /// As [`park`](crate::park) would; in a callback of a loop; on a plain thread if only fibers can wait for it.
+#[track_caller]
 pub(super) fn assert_may_wait(between_threads: bool) {
     if in_fiber() {
         if let Err(reason) = may_suspend() {
@@ -20,8 +21,8 @@ pub(super) fn assert_may_wait(between_threads: bool) {
     this_loop::assert_not_in_callback();
     if !between_threads {
         panic!(
-            "not in a fiber: only a fiber can wait for something that belongs to a loop, such as sync::local; use \
-             spawn, or sync"
+            "not in a fiber: only a fiber can wait for something that belongs to a loop, such as sync::local; call \
+             this inside `Runtime::run` or `Loop::run`, or use sync"
         );
     }
 }
@@ -29,6 +30,7 @@ pub(super) fn assert_may_wait(between_threads: bool) {
 /// Suspends until a signal, until `at`, or until the fiber is stopped. A refusal is not recorded yet, because the
 /// caller may find that its request was granted. A plain thread may return spuriously.
 #[inline(always)]
+#[track_caller]
 pub(super) fn suspend(reason: &'static str, at: Instant) -> Result<Wakeup, Stopped> {
     if in_fiber() {
         return park_unrefused(reason, at);
@@ -46,6 +48,7 @@ pub(super) fn suspend(reason: &'static str, at: Instant) -> Result<Wakeup, Stopp
 }
 
 /// Suspends uninterruptibly until a signal.
+#[track_caller]
 pub(super) fn suspend_uninterruptibly(reason: &'static str) {
     if in_fiber() {
         park_uninterruptible(reason);

@@ -394,6 +394,7 @@ pub fn locked<S: Source, R>(
 
 /// Waits for a source. This is the whole of a suspending call; a call that was refused returns the slot.
 #[inline]
+#[track_caller]
 pub fn wait_for<S: Source>(source: &S, mut slot: S::Slot) -> Result<S::Output, (Stopped, S::Slot)> {
     if let Err(stopped) = check_stopped() {
         return Err((stopped, slot));
@@ -405,6 +406,7 @@ pub fn wait_for<S: Source>(source: &S, mut slot: S::Slot) -> Result<S::Output, (
 }
 
 /// Like [`wait_for`], but uninterruptible.
+#[track_caller]
 pub fn wait_uninterruptibly_for<S: Source>(source: &S, mut slot: S::Slot) -> S::Output {
     if !source.try_now(&mut slot) {
         slot = match wait_in_queue(source, slot, true) {
@@ -447,6 +449,7 @@ enum End<T> {
 
 #[cold]
 #[inline(never)]
+#[track_caller]
 fn wait_in_queue<S: Source>(
     source: &S,
     mut slot: S::Slot,
@@ -464,6 +467,7 @@ fn wait_in_queue<S: Source>(
 
 // Inlined for the processor's return-address prediction: a switch invalidates it for every open call.
 #[inline(always)]
+#[track_caller]
 fn wait_once<S: Source>(source: &S, slot: S::Slot, uninterruptible: bool) -> End<S::Slot> {
     let wait = Wait::new(S::Policy::BETWEEN_THREADS, Signal::new());
     let queued = Queued {
@@ -494,6 +498,7 @@ fn wait_once<S: Source>(source: &S, slot: S::Slot, uninterruptible: bool) -> End
 }
 
 #[inline(always)]
+#[track_caller]
 fn suspend_until_claimed<S: Source>(wait: &Wait, uninterruptible: bool) -> Result<(), Stopped> {
     while wait.claimed_by().is_none() {
         if uninterruptible {

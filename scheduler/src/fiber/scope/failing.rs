@@ -33,6 +33,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 ///
 /// # Panics
 /// As [`scope`](crate::scope()).
+#[track_caller]
 pub fn try_scope<'env, R, E>(
     body: impl for<'scope> FnOnce(&'scope TryScope<'scope, 'env, E>) -> Result<R, E>,
 ) -> Result<R, E> {
@@ -179,6 +180,7 @@ impl<T> TryJoinHandle<'_, T> {
     ///
     /// # Panics
     /// As [`ScopedJoinHandle::join`].
+    #[track_caller]
     pub fn join(self) -> Result<T, Stopped> {
         // A child's panic is put back for the scope to find.
         let family = self.handle.packet.family.clone();

@@ -81,6 +81,7 @@ use std::rc::Rc;
 ///
 /// # Panics
 /// When called outside a fiber, or where suspension is forbidden; with the panic of the body, or of a child.
+#[track_caller]
 pub fn scope<'env, R>(body: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R) -> R {
     let scope = Scope::new();
     scope.family.run(|| body(&scope))
@@ -110,6 +111,7 @@ pub struct Scope<'scope, 'env: 'scope> {
 }
 
 impl<'scope, 'env> Scope<'scope, 'env> {
+    #[track_caller]
     fn new() -> Self {
         if let Err(reason) = may_suspend() {
             panic!("a scope must be able to wait for its children: {reason}");
@@ -229,6 +231,7 @@ impl<T> ScopedJoinHandle<'_, T> {
     ///
     /// # Panics
     /// When called outside a fiber, unless the child has already ended.
+    #[track_caller]
     pub fn join(self) -> Result<T, JoinError> {
         while !self.packet.done.get() {
             self.packet.waiter.set(Some(prepare_park()));

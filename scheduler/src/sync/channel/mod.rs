@@ -81,6 +81,7 @@ impl<P: Policy, T> Sender<P, T> {
     /// assert_eq!(receiver.recv(), Ok("hello"));
     /// ```
     #[inline]
+    #[track_caller]
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
         if self.channel.unbounded {
             return send_result(self.channel.send_now(value));
@@ -208,6 +209,7 @@ impl<P: Policy, T> Receiver<P, T> {
     /// assert_eq!(receiver.recv(), Err(RecvError::Closed));
     /// ```
     #[inline]
+    #[track_caller]
     pub fn recv(&self) -> Result<T, RecvError> {
         match wait_for(&Receiving(&self.channel), None) {
             Ok(received) => Ok(received?),

@@ -227,6 +227,7 @@ impl<B: sealed::Internal> AnyBranch for B {}
 /// # Panics
 /// If it must wait where suspension is forbidden, or in a callback of a loop; in a plain thread, if there are branches
 /// of `sync::local`; if another select waits for one of the branches; or if it must wait and names a branch twice.
+#[track_caller]
 pub fn wait(branches: &[&dyn AnyBranch]) -> Result<usize, Stopped> {
     check_stopped()?;
     loop {
@@ -321,6 +322,7 @@ impl Drop for Round<'_> {
 
 /// One round: enter all queues, wait, leave all queues. `None`: start over.
 #[cold]
+#[track_caller]
 fn wait_once(branches: &[&dyn AnyBranch]) -> Result<Option<usize>, Stopped> {
     assert_may_wait(branches.iter().all(|branch| branch.between_threads()));
     let signal = Signal::new();
