@@ -14,15 +14,6 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 /// The time that a [`Driver::turn`] may block.
-///
-/// ```
-/// use yue_scheduler::{Driver, Instant, SleepDriver, Wait};
-///
-/// let driver = SleepDriver::new();
-/// driver.turn(Wait::Poll).unwrap();
-/// driver.turn(Wait::Block(Some(Instant::system()))).unwrap(); // already past, so it does not wait either
-/// assert_eq!(driver.in_flight(), 0);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
     /// Do not block: fibers can run.
@@ -100,30 +91,12 @@ pub trait Driver {
 }
 
 /// Ends a blocking turn of one driver. Usable from any thread, even after the loop has ended.
-///
-/// ```
-/// use yue_scheduler::{Bell, Driver, SleepDriver, Wait};
-///
-/// let driver = SleepDriver::new();
-/// let bell = driver.bell();
-/// std::thread::spawn(move || bell.ring()).join().unwrap();
-/// assert!(driver.turn(Wait::Block(None)).is_ok()); // would sleep forever without the ring
-/// ```
 pub trait Bell: Send + Sync {
     /// Rings the bell. Never blocks.
     fn ring(&self);
 }
 
 /// A driver without I/O: it only sleeps. The loop must run on the thread that created the driver.
-///
-/// ```
-/// use yue_scheduler::{Config, Driver, Loop, SleepDriver};
-///
-/// let driver = SleepDriver::new();
-/// assert_eq!(driver.name(), "sleep");
-/// let config = Config { driver: Box::new(driver), ..Config::default() };
-/// assert_eq!(Loop::new(config).unwrap().run(|| 1 + 1), 2);
-/// ```
 pub struct SleepDriver {
     bell: Arc<ThreadBell>,
 }

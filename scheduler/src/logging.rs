@@ -25,13 +25,6 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 /// The importance of a log line.
-///
-/// ```
-/// use yue_scheduler::LogLevel;
-///
-/// assert!(LogLevel::Error < LogLevel::Info); // as in the crates `log` and `tracing`
-/// assert_eq!(LogLevel::Warn.to_string(), "warn");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogLevel {
     /// Something failed, and the program lost work by it.

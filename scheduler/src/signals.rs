@@ -14,11 +14,6 @@ use std::thread::{self, JoinHandle};
 
 /// The signals by which the kernel reports a thread's fault to that thread. No other thread can act on them, so helper
 /// threads do not block them, and the runtime neither waits for them nor forwards them.
-///
-/// ```
-/// const SIGSEGV: i32 = 11;
-/// assert!(yue_scheduler::FAULT_SIGNALS.contains(&SIGSEGV));
-/// ```
 pub const FAULT_SIGNALS: [libc::c_int; 7] = [
     libc::SIGSEGV,
     libc::SIGBUS,
@@ -128,11 +123,6 @@ impl fmt::Debug for SignalSet {
 ///
 /// A child process that such a thread starts inherits the mask, so the thread should start none.
 ///
-/// ```
-/// let helper = yue_scheduler::spawn_with_signals_blocked("helper", || ()).unwrap();
-/// helper.join().unwrap();
-/// ```
-///
 /// # Errors
 /// When the system cannot start a thread.
 pub fn spawn_with_signals_blocked(
@@ -148,14 +138,6 @@ pub fn spawn_with_signals_blocked(
 /// Installs a handler the way all handlers of the runtime are installed. It runs on the thread's alternate stack where
 /// there is one, because a fiber's stack is small, and alone, because the alternate stack has room for two or three
 /// signal frames and several signals may be due at once. Interrupted system calls are restarted.
-///
-/// ```
-/// extern "C" fn do_nothing(_signal: i32) {}
-///
-/// const SIGUSR1: i32 = 10;
-/// // SAFETY: the handler does nothing.
-/// unsafe { yue_scheduler::set_signal_handler(SIGUSR1, do_nothing as *const (), 0) }.unwrap();
-/// ```
 ///
 /// # Safety
 /// `handler` is an `extern "C"` function with the parameters that `flags` (further `SA_` flags) call for. It makes only

@@ -41,14 +41,6 @@ pub(super) trait Job: Send + Sync {
 }
 
 /// Limits of the pool of threads for blocking calls.
-///
-/// ```
-/// use std::time::Duration;
-/// use yue_scheduler::BlockingLimits;
-///
-/// let limits = BlockingLimits::default().threads(512).idle(Duration::from_secs(60));
-/// assert_eq!((limits.threads, limits.idle.as_secs()), (512, 60));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlockingLimits {
@@ -86,13 +78,6 @@ impl Default for BlockingLimits {
 }
 
 /// The current counters of the pool of threads for blocking calls.
-///
-/// ```
-/// use yue_scheduler::{Config, Loop, blocking, blocking_counters};
-///
-/// let seen = Loop::new(Config::default()).unwrap().run(|| blocking(blocking_counters)).unwrap();
-/// assert!(seen.running >= 1 && seen.threads >= seen.running); // at least the thread that took the counters
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BlockingCounters {

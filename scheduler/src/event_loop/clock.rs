@@ -44,14 +44,6 @@ pub fn deadline_after(duration: Duration) -> Instant {
 ///
 /// Like `at.saturating_since(now())`, but cheaper for a second or more, where the result may be up to 10 ms less than
 /// what is really left. It is never more, and after [`deadline_after`] it returns the same duration.
-///
-/// ```
-/// use std::time::Duration;
-/// use yue_scheduler::{deadline_after, time_left};
-///
-/// let left = time_left(deadline_after(Duration::from_secs(5)));
-/// assert!(left <= Duration::from_secs(5) && left > Duration::from_secs(4));
-/// ```
 pub fn time_left(at: Instant) -> Duration {
     with_clock(|clock| clock.time_left(at))
 }
@@ -59,13 +51,6 @@ pub fn time_left(at: Instant) -> Duration {
 /// Returns whether `at` has passed, by the same clock as [`now`].
 ///
 /// Cheaper than comparing with [`now`] when `at` is more than 10 ms ahead.
-///
-/// ```
-/// use yue_scheduler::{Instant, is_past, now};
-///
-/// assert!(is_past(now()));
-/// assert!(!is_past(Instant::NEVER));
-/// ```
 pub fn is_past(at: Instant) -> bool {
     at != Instant::NEVER && with_clock(|clock| clock.is_past(at))
 }

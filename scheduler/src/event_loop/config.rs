@@ -9,15 +9,6 @@ use std::fmt;
 use std::time::Duration;
 
 /// The action of a loop before it sleeps, when nothing can run.
-///
-/// ```
-/// use std::time::Duration;
-/// use yue_scheduler::{Config, Loop, Spin, yield_now};
-///
-/// let config = Config { spin: Spin::For(Duration::from_micros(50)), ..Config::default() };
-/// Loop::new(config).unwrap().run(|| yield_now().unwrap());
-/// assert_eq!(Config::default().spin, Spin::Off);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Spin {
     /// Sleeps at once: waiting costs no processor time.

@@ -3,17 +3,6 @@
 use super::state::Inner;
 
 /// Counters of a loop: its current state, and totals since it began.
-///
-/// ```
-/// use yue_scheduler::{Config, Loop, spawn, this_loop};
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     spawn(|| ()).join().unwrap();
-///     let counters = this_loop::counters();
-///     assert_eq!((counters.fibers, counters.spawned), (1, 2)); // including the main fiber
-///     assert_eq!(counters.panics, 0);
-/// });
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Fibers that have not ended.

@@ -272,17 +272,6 @@ impl<T> RemoteJoin<T> {
     }
 
     /// Cancels the fiber: its suspending calls fail from now on.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use yue_scheduler::{Config, Loop, sleep, this_loop};
-    ///
-    /// Loop::new(Config::default()).unwrap().run(|| {
-    ///     let sleeper = this_loop::handle().spawn(|| sleep(Duration::from_secs(3600)));
-    ///     sleeper.cancel();
-    ///     assert!(sleeper.join().unwrap().is_err());
-    /// });
-    /// ```
     pub fn cancel(&self) {
         let fiber = {
             let mut slot = self.cell.lock();

@@ -10,13 +10,6 @@ use crate::fiber::{Stopped, in_fiber, park, prepare_park};
 use std::rc::Rc;
 
 /// Returns whether the calling thread runs a loop.
-///
-/// ```
-/// use yue_scheduler::{Config, Loop, this_loop};
-///
-/// assert!(!this_loop::exists());
-/// assert!(Loop::new(Config::default()).unwrap().run(this_loop::exists));
-/// ```
 pub fn exists() -> bool {
     try_with_loop(|_| ()).is_some()
 }
@@ -35,30 +28,12 @@ pub(crate) fn assert_not_in_callback() {
 }
 
 /// Returns the loop's number, which no other loop of this process will ever have.
-///
-/// ```
-/// use yue_scheduler::{Config, Loop, this_loop};
-///
-/// let first = Loop::new(Config::default()).unwrap().run(this_loop::id);
-/// let second = Loop::new(Config::default()).unwrap().run(this_loop::id);
-/// assert_ne!(first, second);
-/// ```
 #[track_caller]
 pub fn id() -> u32 {
     with_loop(|l| l.id())
 }
 
 /// Returns a handle by which other threads reach this loop.
-///
-/// ```
-/// use yue_scheduler::{Config, Loop, this_loop};
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     let handle = this_loop::handle();
-///     std::thread::spawn(move || handle.shutdown());
-///     this_loop::wait_for_shutdown().unwrap();
-/// });
-/// ```
 #[track_caller]
 pub fn handle() -> LoopHandle {
     with_loop(|l| l.handle())
@@ -105,14 +80,6 @@ pub fn counters() -> Counters {
 }
 
 /// Passes the loop's driver to `f`, which must not suspend.
-///
-/// ```
-/// use yue_scheduler::{Config, Loop, this_loop};
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     assert_eq!(this_loop::with_driver(|driver| driver.name()), "sleep");
-/// });
-/// ```
 #[track_caller]
 pub fn with_driver<R>(f: impl FnOnce(&dyn Driver) -> R) -> R {
     with_loop(|l| f(&*l.driver))
@@ -179,19 +146,6 @@ pub fn set_idle_hook(hook: impl Fn() -> bool + 'static) {
 }
 
 /// Removes the idle hook.
-///
-/// ```
-/// use std::rc::Rc;
-/// use yue_scheduler::{Config, Loop, this_loop};
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     let heap = Rc::new("what the hook works on");
-///     let used = heap.clone();
-///     this_loop::set_idle_hook(move || used.is_empty());
-///     this_loop::clear_idle_hook();
-///     assert_eq!(Rc::strong_count(&heap), 1);
-/// });
-/// ```
 #[track_caller]
 pub fn clear_idle_hook() {
     let before = with_loop(|l| l.idle_hook.take());
@@ -199,18 +153,6 @@ pub fn clear_idle_hook() {
 }
 
 /// Returns whether a shutdown of the loop was requested.
-///
-/// ```
-/// use yue_scheduler::{Config, Loop, this_loop, yield_now};
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     assert!(!this_loop::shutdown_requested());
-///     this_loop::request_shutdown();
-///     while !this_loop::shutdown_requested() {
-///         yield_now().unwrap();
-///     }
-/// });
-/// ```
 #[track_caller]
 pub fn shutdown_requested() -> bool {
     with_loop(|l| l.shutdown.get())

@@ -44,13 +44,6 @@ pub fn set_timing(on: bool) {
 }
 
 /// Returns whether [`set_timing`] is on.
-///
-/// ```
-/// use yue_scheduler::inspect;
-///
-/// inspect::set_timing(true);
-/// assert!(inspect::timing());
-/// ```
 pub fn timing() -> bool {
     TIMING.load(Ordering::Relaxed)
 }

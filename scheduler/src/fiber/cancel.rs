@@ -62,16 +62,6 @@ impl From<Stopped> for io::Error {
 }
 
 /// The error of [`timeout`] when the time passed before its closure returned.
-///
-/// ```
-/// use yue_scheduler::{Config, Elapsed, Loop, sleep, timeout};
-/// use std::time::Duration;
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     let result = timeout(Duration::from_millis(1), || sleep(Duration::from_secs(3600)));
-///     assert_eq!(result, Err(Elapsed));
-/// });
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the timeout has passed")]
 pub struct Elapsed;

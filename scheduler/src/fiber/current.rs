@@ -18,13 +18,6 @@ pub(super) fn here() -> (&'static Inner, &'static Header) {
 }
 
 /// Returns whether the calling code runs in a fiber.
-///
-/// ```
-/// use yue_scheduler::{Config, Loop, in_fiber};
-///
-/// assert!(!in_fiber());
-/// Loop::new(Config::default()).unwrap().run(|| assert!(in_fiber()));
-/// ```
 pub fn in_fiber() -> bool {
     try_with_loop(|l| !l.running().is_null()).unwrap_or(false)
 }
@@ -51,18 +44,6 @@ pub fn stack_limit() -> usize {
 
 /// Returns the id of the calling fiber.
 ///
-/// ```
-/// use yue_scheduler::{Config, Loop, current_id, spawn};
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     let me = current_id();
-///     let other = spawn(current_id);
-///     assert_ne!(other.id(), me);
-///     let id = other.id();
-///     assert_eq!(other.join().unwrap(), id);
-/// });
-/// ```
-///
 /// # Panics
 /// When called outside a fiber.
 #[track_caller]
@@ -72,15 +53,6 @@ pub fn current_id() -> FiberId {
 }
 
 /// Returns the name of the calling fiber, if it has one. `None` outside a fiber.
-///
-/// ```
-/// use yue_scheduler::{Builder, Config, Loop, current_name};
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     let fiber = Builder::new().name("mailman").spawn(current_name).unwrap();
-///     assert_eq!(fiber.join().unwrap().as_deref(), Some("mailman"));
-/// });
-/// ```
 pub fn current_name() -> Option<String> {
     let header = try_with_loop(|l| l.running()).filter(|header| !header.is_null())?;
     // SAFETY: the running fiber's header lives as long as the fiber.

@@ -25,12 +25,6 @@ pub struct FiberId {
 
 impl FiberId {
     /// Returns the number of the fiber's loop; see [`this_loop::id`](crate::this_loop::id).
-    ///
-    /// ```
-    /// use yue_scheduler::{Config, Loop, current_id, this_loop};
-    ///
-    /// Loop::new(Config::default()).unwrap().run(|| assert_eq!(current_id().loop_id(), this_loop::id()));
-    /// ```
     pub fn loop_id(self) -> u32 {
         self.loop_id
     }

@@ -53,13 +53,6 @@ pub struct FiberLocal<T: 'static> {
 }
 
 /// The error of using a fiber-local outside a fiber.
-///
-/// ```
-/// use yue_scheduler::{fiber_local, sync::NotInFiber};
-///
-/// fiber_local! { static NAME: String = String::new(); }
-/// assert_eq!(NAME.try_with(|name| name.len()), Err(NotInFiber));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "not in a fiber: only fibers have fiber-locals; call this inside `Runtime::run` or `Loop::run`, or use thread_local!"
@@ -79,15 +72,6 @@ impl<T: 'static> FiberLocal<T> {
     ///
     /// # Panics
     /// When called outside a fiber, or if creating the value, or `f`, panics.
-    ///
-    /// ```
-    /// use yue_scheduler::{Config, Loop, fiber_local};
-    ///
-    /// fiber_local! { static WORDS: Vec<&'static str> = vec!["one", "two"]; }
-    ///
-    /// let count = Loop::new(Config::default()).unwrap().run(|| WORDS.with(|words| words.len()));
-    /// assert_eq!(count, 2);
-    /// ```
     #[track_caller]
     pub fn with<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
         match self.try_with(f) {

@@ -108,18 +108,6 @@ pub fn park(reason: &'static str) -> Result<(), Stopped> {
 
 /// Like [`park`], but returns at `at` at the latest.
 ///
-/// ```
-/// use yue_scheduler::{Config, Loop, Wakeup, now, park_until, prepare_park};
-/// use std::time::Duration;
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     prepare_park();
-///     let soon = now().saturating_add(Duration::from_millis(1));
-///     let wakeup = park_until("nothing", Some(soon)).unwrap();
-///     assert_eq!(wakeup, Wakeup::TimedOut);
-/// });
-/// ```
-///
 /// # Errors
 /// As [`park`].
 ///

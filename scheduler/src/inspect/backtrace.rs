@@ -268,18 +268,6 @@ impl LoopHandle {
     /// Requests the call stack of one of the loop's fibers, and waits for it as [`LoopHandle::fibers`] does. `None` if
     /// the fiber has ended or has not run yet, or is the requesting fiber.
     ///
-    /// ```
-    /// use std::time::Duration;
-    /// use yue_scheduler::{Config, Loop, sleep, spawn, this_loop, yield_now};
-    ///
-    /// Loop::new(Config::default()).unwrap().run(|| {
-    ///     let fiber = spawn(|| sleep(Duration::from_secs(3600)));
-    ///     yield_now().unwrap();
-    ///     let calls = this_loop::handle().backtrace(fiber.id()).unwrap();
-    ///     assert!(!calls.unwrap().addresses().is_empty());
-    /// });
-    /// ```
-    ///
     /// # Errors
     /// As [`LoopHandle::fibers`].
     ///

@@ -113,19 +113,6 @@ pub(crate) struct Capture {
 /// A function that writes what the calling thread executes into the buffer, and returns the number of bytes. It runs in
 /// a signal handler, and `context` is the interrupted thread's `ucontext_t`: it must not allocate, take a lock, or rely
 /// on data that may be half changed.
-///
-/// ```
-/// use std::ffi::c_void;
-/// use yue_scheduler::inspect::Probe;
-///
-/// unsafe extern "C" fn write_nothing(_context: *mut c_void, _text: *mut u8, _bytes: usize) -> usize {
-///     0
-/// }
-///
-/// let probe: Probe = write_nothing;
-/// let mut text = [0; 64];
-/// assert_eq!(unsafe { probe(std::ptr::null_mut(), text.as_mut_ptr(), text.len()) }, 0);
-/// ```
 pub type Probe = unsafe extern "C" fn(context: *mut c_void, text: *mut u8, bytes: usize) -> usize;
 
 /// Makes the watchdog and the report call `probe` too when they examine a running thread. For a layer that runs code of

@@ -21,19 +21,6 @@ use std::time::Duration;
 pub(crate) const PAGES_AT_ONCE: usize = 16;
 
 /// The state of a fiber.
-///
-/// ```
-/// use yue_scheduler::inspect::FiberState;
-/// use yue_scheduler::{Config, Loop, current_id, spawn, this_loop};
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     let state = |id| this_loop::fiber(id).map(|fiber| fiber.state);
-///     let fiber = spawn(|| ());
-///     assert_eq!(state(fiber.id()), Some(FiberState::New));
-///     assert_eq!(state(current_id()), Some(FiberState::Running));
-///     assert_eq!(FiberState::Parked.to_string(), "parked");
-/// });
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FiberState {

@@ -69,16 +69,6 @@ pub fn backtrace(id: FiberId) -> Option<Backtrace> {
 
 /// Returns the lines that the layers above add about a fiber of the loop that is not running, such as the traceback of
 /// an interpreter. See [`SwitchHook::describe`](crate::SwitchHook::describe).
-///
-/// ```
-/// use yue_scheduler::{Config, Loop, spawn, this_loop, yield_now};
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     let plain = spawn(yield_now);
-///     yield_now().unwrap();
-///     assert!(this_loop::describe(plain.id()).is_empty()); // Rust only: no layer has anything to add
-/// });
-/// ```
 #[track_caller]
 pub fn describe(id: FiberId) -> Vec<String> {
     notes(id)
@@ -86,14 +76,6 @@ pub fn describe(id: FiberId) -> Vec<String> {
 
 /// The record that a switch hook keeps for a fiber of the loop that is not running: see
 /// [`SwitchHook::record`](crate::SwitchHook::record). Null if there is none. Valid until the loop continues.
-///
-/// ```
-/// use yue_scheduler::{Config, Loop, current_id, this_loop};
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     assert!(this_loop::hook_record(current_id()).is_null()); // it runs, and has no hook
-/// });
-/// ```
 #[track_caller]
 pub fn hook_record(id: FiberId) -> *const () {
     record_of(id)

@@ -86,15 +86,6 @@ pub struct HeldLoop {
 impl HeldLoop {
     /// Looks at what a loop's thread runs at this moment; `duration` is how long that has been, as far as the caller
     /// knows. `None` if the loop does not work: it waits, or nobody ticks it.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use yue_scheduler::inspect::HeldLoop;
-    /// use yue_scheduler::{Config, Loop};
-    ///
-    /// let l = Loop::new(Config::default()).unwrap();
-    /// assert!(HeldLoop::of(&l.handle(), Duration::ZERO).is_none());
-    /// ```
     pub fn of(handle: &LoopHandle, duration: Duration) -> Option<HeldLoop> {
         let shared = handle.shared();
         let works = shared.vitals().working_on().is_some();
@@ -225,14 +216,6 @@ pub fn watch_loops_with(
 }
 
 /// Stops [`watch_loops`].
-///
-/// ```standalone_crate
-/// use std::time::Duration;
-/// use yue_scheduler::inspect;
-///
-/// assert!(inspect::watch_loops(Duration::from_secs(1)).is_ok());
-/// inspect::stop_watching();
-/// ```
 pub fn stop_watching() {
     THRESHOLD_NS.store(0, Ordering::Relaxed);
 }

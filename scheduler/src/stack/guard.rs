@@ -27,11 +27,6 @@ pub(super) enum Guard {
 }
 
 /// Describes how this kernel guards stacks. For reports.
-///
-/// ```
-/// println!("stacks are guarded by {}", yue_scheduler::guard_kind());
-/// assert!(!yue_scheduler::guard_kind().is_empty());
-/// ```
 pub fn guard_kind() -> String {
     match Guard::detect() {
         Guard::Marker => {

@@ -85,24 +85,6 @@ impl<G> From<WaitStopped<G>> for Stopped {
 }
 
 /// The result of a wait: the guard in either case.
-///
-/// ```
-/// use yue_scheduler::sync::{Condvar, Mutex, generic::Waited};
-///
-/// let (ready, changed) = (Mutex::new(false), Condvar::new());
-/// std::thread::scope(|threads| {
-///     threads.spawn(|| {
-///         *ready.lock().unwrap() = true;
-///         changed.notify_all();
-///     });
-///     let mut guard = ready.lock().unwrap();
-///     while !*guard {
-///         let waited: Waited<'_, _, bool> = changed.wait(guard);
-///         guard = waited.unwrap();
-///     }
-///     assert!(*guard);
-/// });
-/// ```
 pub type Waited<'a, P, T> = Result<MutexGuard<'a, P, T>, WaitStopped<MutexGuard<'a, P, T>>>;
 
 impl<P: Policy> Condvar<P> {

@@ -74,10 +74,6 @@ impl<P: Policy, T: Default> Default for Mutex<P, T> {
 
 impl<P: Policy, T> Mutex<P, T> {
     /// Returns the value and consumes the mutex.
-    ///
-    /// ```
-    /// assert_eq!(yue_scheduler::sync::Mutex::new(7).into_inner(), 7);
-    /// ```
     pub fn into_inner(self) -> T {
         self.value.into_inner()
     }
@@ -113,12 +109,6 @@ impl<P: Policy, T: ?Sized> Mutex<P, T> {
     }
 
     /// Locks the mutex if it is unlocked and nobody waits.
-    ///
-    /// ```
-    /// let mutex = yue_scheduler::sync::Mutex::new(());
-    /// let guard = mutex.try_lock();
-    /// assert!(guard.is_some() && mutex.try_lock().is_none());
-    /// ```
     #[inline]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, P, T>> {
         self.raw.try_acquire(1).then(|| MutexGuard { mutex: self })
@@ -142,12 +132,6 @@ impl<P: Policy, T: ?Sized> Mutex<P, T> {
     }
 
     /// Returns the value. No lock is needed, since the borrow is unique.
-    ///
-    /// ```
-    /// let mut mutex = yue_scheduler::sync::Mutex::new(1);
-    /// *mutex.get_mut() = 2;
-    /// assert_eq!(mutex.into_inner(), 2);
-    /// ```
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
@@ -171,17 +155,6 @@ impl<P: Policy, T: ?Sized + fmt::Debug> fmt::Debug for Mutex<P, T> {
 }
 
 /// The guard of a [`Mutex`]; dropping it unlocks.
-///
-/// ```
-/// use yue_scheduler::sync::Mutex;
-///
-/// let score = Mutex::new(1);
-/// let mut guard = score.lock().unwrap();
-/// *guard += 1;
-/// assert!(score.try_lock().is_none());
-/// drop(guard);
-/// assert_eq!(*score.lock().unwrap(), 2);
-/// ```
 #[must_use = "dropping it unlocks at once"]
 pub struct MutexGuard<'a, P: Policy, T: ?Sized> {
     mutex: &'a Mutex<P, T>,
@@ -238,14 +211,4 @@ impl<'a, P: Policy, T: ?Sized> Holder for &'a Mutex<P, T> {
 }
 
 /// Locking a mutex as a branch of a select; from [`Mutex::lock_branch`].
-///
-/// ```
-/// use yue_scheduler::sync::{Mutex, select};
-/// use yue_scheduler::sync::select::Branch;
-///
-/// let score = Mutex::new(1);
-/// let branch = score.lock_branch();
-/// assert_eq!(select::wait(&[&branch]), Ok(0));
-/// assert_eq!(*branch.take().unwrap(), 1);
-/// ```
 pub type LockBranch<'a, P, T> = SourceBranch<Acquiring<'a, P, &'a Mutex<P, T>>>;

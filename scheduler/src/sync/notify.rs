@@ -75,25 +75,12 @@ impl<P: Policy> Notify<P> {
     ///
     /// # Panics
     /// If it must wait where suspension is forbidden.
-    ///
-    /// ```
-    /// let notify = yue_scheduler::sync::Notify::new();
-    /// notify.notify_one();
-    /// notify.notified().unwrap(); // at once
-    /// ```
     #[track_caller]
     pub fn notified(&self) -> Result<(), Stopped> {
         wait_for(&Notified(self), ()).map_err(|(stopped, ())| stopped)
     }
 
     /// Takes the stored notification. Returns whether there was one.
-    ///
-    /// ```
-    /// let notify = yue_scheduler::sync::Notify::new();
-    /// notify.notify_one();
-    /// notify.notify_one();
-    /// assert!(notify.try_notified() && !notify.try_notified());
-    /// ```
     pub fn try_notified(&self) -> bool {
         Notified(self).try_now(&mut ())
     }
@@ -112,12 +99,6 @@ impl<P: Policy> Notify<P> {
     }
 
     /// Wakes the longest waiter, or stores the notification for the next one.
-    ///
-    /// ```
-    /// let notify = yue_scheduler::sync::Notify::new();
-    /// notify.notify_one();
-    /// assert!(notify.try_notified());
-    /// ```
     pub fn notify_one(&self) {
         locked(&Notified(self), |state, wakes| {
             if !state.queue.grant(wakes, |()| ()) {
@@ -127,12 +108,6 @@ impl<P: Policy> Notify<P> {
     }
 
     /// Wakes all current waiters. Stores nothing for later.
-    ///
-    /// ```
-    /// let notify = yue_scheduler::sync::Notify::new();
-    /// notify.notify_all();
-    /// assert!(!notify.try_notified());
-    /// ```
     pub fn notify_all(&self) {
         locked(&Notified(self), |state, wakes| {
             state.queue.grant_all(wakes, |()| ());
@@ -151,15 +126,6 @@ impl<P: Policy> fmt::Debug for Notify<P> {
 pub struct Notified<'a, P: Policy>(&'a Notify<P>);
 
 /// Waiting for a notification as a branch of a select; from [`Notify::notified_branch`].
-///
-/// ```
-/// use yue_scheduler::sync::{Notify, select};
-///
-/// let news = Notify::new();
-/// news.notify_one();
-/// let branch = news.notified_branch();
-/// assert_eq!(select::wait(&[&branch]), Ok(0));
-/// ```
 pub type NotifiedBranch<'a, P> = SourceBranch<Notified<'a, P>>;
 
 impl<P: Policy> Source for Notified<'_, P> {

@@ -56,13 +56,6 @@ constructors! { impl[T] OnceCell<P, T>,
 
 impl<P: Policy, T> OnceCell<P, T> {
     /// Returns the value, if it is set.
-    ///
-    /// ```
-    /// let cell = yue_scheduler::sync::OnceCell::new();
-    /// assert_eq!(cell.get(), None);
-    /// cell.set(1).unwrap();
-    /// assert_eq!(cell.get(), Some(&1));
-    /// ```
     #[inline]
     pub fn get(&self) -> Option<&T> {
         if self.state.load() != FULL {
@@ -80,12 +73,6 @@ impl<P: Policy, T> OnceCell<P, T> {
     ///
     /// # Panics
     /// If `make` panics, or if it must wait where suspension is forbidden.
-    ///
-    /// ```
-    /// let cell = yue_scheduler::sync::OnceCell::new();
-    /// assert_eq!(cell.get_or_init(|| 1), Ok(&1));
-    /// assert_eq!(cell.get_or_init(|| 2), Ok(&1));
-    /// ```
     #[inline]
     #[track_caller]
     pub fn get_or_init(&self, make: impl FnOnce() -> T) -> Result<&T, Stopped> {

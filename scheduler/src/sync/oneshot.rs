@@ -76,14 +76,6 @@ impl<P: Policy, T> Sender<P, T> {
     ///
     /// # Errors
     /// With the value, if the receiver was dropped.
-    ///
-    /// ```
-    /// use yue_scheduler::sync::oneshot;
-    ///
-    /// let (sender, receiver) = oneshot();
-    /// drop(receiver);
-    /// assert_eq!(sender.send(1), Err(1));
-    /// ```
     pub fn send(self, value: T) -> Result<(), T> {
         let mut value = Some(value);
         locked(&Receiving(&self.shared), |state, wakes| {
@@ -133,15 +125,6 @@ impl<P: Policy, T> Receiver<P, T> {
     ///
     /// # Panics
     /// If it must wait where suspension is forbidden.
-    ///
-    /// ```
-    /// use yue_scheduler::sync::oneshot;
-    /// use std::thread;
-    ///
-    /// let (sender, receiver) = oneshot();
-    /// thread::spawn(move || sender.send("done"));
-    /// assert_eq!(receiver.recv(), Ok("done"));
-    /// ```
     #[track_caller]
     pub fn recv(&self) -> Result<T, RecvError> {
         match wait_for(&Receiving(&self.shared), None) {
@@ -154,15 +137,6 @@ impl<P: Policy, T> Receiver<P, T> {
     ///
     /// # Errors
     /// [`TryRecvError::Empty`] if it has not arrived, [`TryRecvError::Closed`] if it never will.
-    ///
-    /// ```
-    /// use yue_scheduler::sync::{TryRecvError, local::oneshot};
-    ///
-    /// let (sender, receiver) = oneshot();
-    /// assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
-    /// sender.send(1).unwrap();
-    /// assert_eq!(receiver.try_recv(), Ok(1));
-    /// ```
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
         let mut slot = None;
         Receiving(&self.shared).try_now(&mut slot);
@@ -211,17 +185,6 @@ impl<P: Policy, T> fmt::Debug for Receiver<P, T> {
 }
 
 /// Receiving as a branch of a select; from [`Receiver::recv_branch`].
-///
-/// ```
-/// use yue_scheduler::sync::{oneshot, select};
-/// use yue_scheduler::sync::select::Branch;
-///
-/// let (answer, question) = oneshot();
-/// answer.send(42).unwrap();
-/// let branch = question.recv_branch();
-/// assert_eq!(select::wait(&[&branch]), Ok(0));
-/// assert_eq!(branch.take(), Some(Ok(42)));
-/// ```
 pub type RecvBranch<'a, P, T> = SourceBranch<Receiving<'a, P, T>>;
 
 /// The operation of receiving the value of a oneshot.

@@ -54,24 +54,10 @@ mod sealed {
 }
 
 /// The policy for the fibers of one thread: no atomics, `!Send`.
-///
-/// ```
-/// use yue_scheduler::sync::{Local, generic, local};
-///
-/// let gold: generic::Mutex<Local, u32> = local::Mutex::new(3); // two names for one type
-/// assert_eq!(gold.into_inner(), 3);
-/// ```
 #[derive(Debug)]
 pub struct Local(());
 
 /// The policy for fibers of any loops, and for plain threads, which block.
-///
-/// ```
-/// use yue_scheduler::sync::{self, Shared, generic};
-///
-/// let gold: generic::Mutex<Shared, u32> = sync::Mutex::new(3); // two names for one type
-/// assert_eq!(gold.into_inner(), 3);
-/// ```
 #[derive(Debug)]
 pub struct Shared(());
 

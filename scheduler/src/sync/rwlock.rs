@@ -70,11 +70,6 @@ impl<P: Policy, T: ?Sized> RwLock<P, T> {
     ///
     /// # Panics
     /// If it must wait where suspension is forbidden.
-    ///
-    /// ```
-    /// let lock = yue_scheduler::sync::RwLock::new(5);
-    /// assert_eq!(*lock.read().unwrap(), 5);
-    /// ```
     #[inline]
     #[track_caller]
     pub fn read(&self) -> Result<ReadGuard<'_, P, T>, Stopped> {
@@ -89,12 +84,6 @@ impl<P: Policy, T: ?Sized> RwLock<P, T> {
     ///
     /// # Panics
     /// As [`RwLock::read`].
-    ///
-    /// ```
-    /// let lock = yue_scheduler::sync::RwLock::new(5);
-    /// *lock.write().unwrap() += 1;
-    /// assert_eq!(*lock.read().unwrap(), 6);
-    /// ```
     #[inline]
     #[track_caller]
     pub fn write(&self) -> Result<WriteGuard<'_, P, T>, Stopped> {
@@ -103,24 +92,12 @@ impl<P: Policy, T: ?Sized> RwLock<P, T> {
     }
 
     /// Locks for reading if no fiber writes or waits.
-    ///
-    /// ```
-    /// let lock = yue_scheduler::sync::RwLock::new(());
-    /// let writer = lock.write().unwrap();
-    /// assert!(lock.try_read().is_none());
-    /// ```
     #[inline]
     pub fn try_read(&self) -> Option<ReadGuard<'_, P, T>> {
         self.raw.try_acquire(1).then(|| ReadGuard { lock: self })
     }
 
     /// Locks for writing if no fiber reads, writes or waits.
-    ///
-    /// ```
-    /// let lock = yue_scheduler::sync::RwLock::new(());
-    /// let reader = lock.read().unwrap();
-    /// assert!(lock.try_write().is_none());
-    /// ```
     #[inline]
     pub fn try_write(&self) -> Option<WriteGuard<'_, P, T>> {
         self.raw.try_acquire(ALL).then(|| WriteGuard { lock: self })
@@ -143,15 +120,6 @@ impl<P: Policy, T: ?Sized + fmt::Debug> fmt::Debug for RwLock<P, T> {
 }
 
 /// A reader's guard of a [`RwLock`]; dropping it unlocks.
-///
-/// ```
-/// use yue_scheduler::sync::RwLock;
-///
-/// let map = RwLock::new("the map");
-/// let (one, other) = (map.read().unwrap(), map.read().unwrap());
-/// assert_eq!(*one, *other);
-/// assert!(map.try_write().is_none());
-/// ```
 #[must_use = "dropping it unlocks at once"]
 pub struct ReadGuard<'a, P: Policy, T: ?Sized> {
     lock: &'a RwLock<P, T>,
@@ -181,17 +149,6 @@ impl<P: Policy, T: ?Sized + fmt::Debug> fmt::Debug for ReadGuard<'_, P, T> {
 }
 
 /// The writer's guard of a [`RwLock`]; dropping it unlocks.
-///
-/// ```
-/// use yue_scheduler::sync::RwLock;
-///
-/// let map = RwLock::new(String::from("the map"));
-/// let mut writer = map.write().unwrap();
-/// writer.push_str(", redrawn");
-/// assert!(map.try_read().is_none());
-/// drop(writer);
-/// assert_eq!(*map.read().unwrap(), "the map, redrawn");
-/// ```
 #[must_use = "dropping it unlocks at once"]
 pub struct WriteGuard<'a, P: Policy, T: ?Sized> {
     lock: &'a RwLock<P, T>,

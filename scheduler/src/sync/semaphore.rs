@@ -290,15 +290,6 @@ impl<P: Policy> Semaphore<P> {
     }
 
     /// Takes `count` permits if they are available and nobody waits.
-    ///
-    /// ```
-    /// use yue_scheduler::sync::Semaphore;
-    ///
-    /// let tokens = Semaphore::new(1);
-    /// let one = tokens.try_acquire(1);
-    /// assert!(one.is_some());
-    /// assert!(tokens.try_acquire(1).is_none());
-    /// ```
     #[inline]
     pub fn try_acquire(&self, count: usize) -> Option<Permit<'_, P>> {
         self.raw.try_acquire(count).then(|| self.hold(count))
@@ -339,12 +330,6 @@ impl<P: Policy> Semaphore<P> {
     }
 
     /// Returns the number of free permits.
-    ///
-    /// ```
-    /// use yue_scheduler::sync::Semaphore;
-    ///
-    /// assert_eq!(Semaphore::new(5).available(), 5);
-    /// ```
     pub fn available(&self) -> usize {
         self.raw.available()
     }
@@ -415,15 +400,4 @@ impl<'a, P: Policy> Holder for &'a Semaphore<P> {
 }
 
 /// Acquiring permits as a branch of a select; from [`Semaphore::acquire_branch`].
-///
-/// ```
-/// use yue_scheduler::sync::{Semaphore, select};
-/// use yue_scheduler::sync::select::Branch;
-///
-/// let seats = Semaphore::new(3);
-/// let branch = seats.acquire_branch(2);
-/// assert_eq!(select::wait(&[&branch]), Ok(0));
-/// let taken = branch.take().unwrap();
-/// assert_eq!((taken.count(), seats.available()), (2, 1));
-/// ```
 pub type AcquireBranch<'a, P> = SourceBranch<Acquiring<'a, P, &'a Semaphore<P>>>;

@@ -153,19 +153,6 @@ impl<E> fmt::Debug for TryScope<'_, '_, E> {
 }
 
 /// A handle for joining a child of a [`try_scope`].
-///
-/// ```
-/// use yue_scheduler::{Config, Loop, Stopped, try_scope};
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     let result = try_scope(|s| {
-///         let number = s.spawn(|| "forty-two".parse::<i32>());
-///         assert_eq!(number.join(), Err(Stopped::Cancelled)); // the scope returns the error itself
-///         Ok(())
-///     });
-///     assert!(result.is_err());
-/// });
-/// ```
 #[derive(Debug)]
 pub struct TryJoinHandle<'scope, T> {
     handle: ScopedJoinHandle<'scope, Option<T>>,

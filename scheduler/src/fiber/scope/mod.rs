@@ -201,19 +201,6 @@ impl fmt::Debug for Scope<'_, '_> {
 }
 
 /// A handle for joining or cancelling a child of a [`scope`].
-///
-/// ```
-/// use yue_scheduler::{Config, Loop, Stopped, scope, sleep};
-/// use std::time::Duration;
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     scope(|s| {
-///         let sleeper = s.spawn(|| sleep(Duration::from_secs(3600)));
-///         sleeper.cancel();
-///         assert_eq!(sleeper.join().unwrap(), Err(Stopped::Cancelled));
-///     });
-/// });
-/// ```
 pub struct ScopedJoinHandle<'scope, T> {
     packet: Rc<Packet<T>>,
     fiber: FiberId,

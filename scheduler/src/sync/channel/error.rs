@@ -5,25 +5,11 @@ use std::fmt;
 use std::io;
 
 /// The channel was closed, or all its senders or all its receivers were dropped.
-///
-/// ```
-/// use yue_scheduler::sync::{Closed, RecvError};
-///
-/// assert_eq!(RecvError::from(Closed), RecvError::Closed);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the channel is closed")]
 pub struct Closed;
 
 /// The reason why a receive returned no value.
-///
-/// ```
-/// use yue_scheduler::sync::{RecvError, channel};
-///
-/// let (sender, receiver) = channel::<u8>(1);
-/// drop(sender);
-/// assert_eq!(receiver.recv(), Err(RecvError::Closed));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvError {
@@ -36,13 +22,6 @@ pub enum RecvError {
 }
 
 /// The reason why `try_recv` returned no value.
-///
-/// ```
-/// use yue_scheduler::sync::{TryRecvError, channel};
-///
-/// let (_sender, receiver) = channel::<u8>(1);
-/// assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TryRecvError {
@@ -73,14 +52,6 @@ pub enum SendError<T> {
 }
 
 /// The reason why a value was not sent at once, with the value.
-///
-/// ```
-/// use yue_scheduler::sync::{TrySendError, channel};
-///
-/// let (sender, _receiver) = channel(1);
-/// sender.try_send(1).unwrap();
-/// assert_eq!(sender.try_send(2), Err(TrySendError::Full(2)));
-/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TrySendError<T> {

@@ -72,14 +72,6 @@ impl<P: Policy, T> Sender<P, T> {
     ///
     /// # Panics
     /// If it must wait where suspension is forbidden.
-    ///
-    /// ```
-    /// use yue_scheduler::sync::channel;
-    ///
-    /// let (sender, receiver) = channel(1);
-    /// sender.send("hello").unwrap();
-    /// assert_eq!(receiver.recv(), Ok("hello"));
-    /// ```
     #[inline]
     #[track_caller]
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
@@ -221,15 +213,6 @@ impl<P: Policy, T> Receiver<P, T> {
     ///
     /// # Errors
     /// [`TryRecvError::Empty`], [`TryRecvError::Closed`].
-    ///
-    /// ```
-    /// use yue_scheduler::sync::{TryRecvError, unbounded};
-    ///
-    /// let (sender, receiver) = unbounded();
-    /// assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
-    /// sender.send(1).unwrap();
-    /// assert_eq!(receiver.try_recv(), Ok(1));
-    /// ```
     #[inline]
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
         match self.channel.receive_now() {
@@ -291,16 +274,6 @@ impl<P: Policy, T> Receiver<P, T> {
 }
 
 /// The values of a channel as they arrive; from [`Receiver::iter`].
-///
-/// ```
-/// use yue_scheduler::sync::channel;
-///
-/// let (sender, receiver) = channel(2);
-/// sender.send("one").unwrap();
-/// sender.send("two").unwrap();
-/// drop(sender);
-/// assert_eq!(receiver.iter().collect::<Vec<_>>(), ["one", "two"]);
-/// ```
 #[derive(Debug)]
 pub struct Iter<'a, P: Policy, T>(&'a Receiver<P, T>);
 
@@ -366,31 +339,9 @@ impl<P: Policy, T> fmt::Debug for Receiver<P, T> {
 }
 
 /// Receiving as a branch of a select; from [`Receiver::recv_branch`].
-///
-/// ```
-/// use yue_scheduler::sync::{channel, select};
-/// use yue_scheduler::sync::select::Branch;
-///
-/// let (sender, receiver) = channel(1);
-/// sender.send("hello").unwrap();
-/// let branch = receiver.recv_branch();
-/// assert_eq!(select::wait(&[&branch]), Ok(0));
-/// assert_eq!(branch.take(), Some(Ok("hello")));
-/// ```
 pub type RecvBranch<'a, P, T> = SourceBranch<Receiving<'a, P, T>>;
 
 /// Sending as a branch of a select; from [`Sender::send_branch`].
-///
-/// ```
-/// use yue_scheduler::sync::{channel, select};
-///
-/// let (sender, receiver) = channel(1);
-/// let mut pending = Some("hello");
-/// let branch = sender.send_branch(&mut pending);
-/// assert_eq!(select::wait(&[&branch]), Ok(0));
-/// drop(branch);
-/// assert_eq!((receiver.recv(), pending), (Ok("hello"), None));
-/// ```
 pub struct SendBranch<'a, P: Policy, T>(pub(super) SourceBranch<Sending<'a, P, T>>);
 
 impl<P: Policy, T> fmt::Debug for SendBranch<'_, P, T> {

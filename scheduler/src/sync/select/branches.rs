@@ -53,17 +53,6 @@ enum Outcome {
 ///
 /// If a select took a branch, and the branch is dropped before its outcome is taken, the outcome is handed on: a permit
 /// is released, a message goes to the next receiver.
-///
-/// ```
-/// use yue_scheduler::sync::{Semaphore, select};
-///
-/// let one = Semaphore::new(1);
-/// let branch = one.acquire_branch(1);
-/// assert_eq!(select::wait(&[&branch]), Ok(0));
-/// assert_eq!(one.available(), 0);
-/// drop(branch);
-/// assert_eq!(one.available(), 1);
-/// ```
 pub struct SourceBranch<S: Source> {
     source: S,
     /// Its slot has been moved out when the outcome is `Taken`.
@@ -273,16 +262,6 @@ impl<B: Branch> Branch for Option<B> {
 }
 
 /// An instant as a branch; from [`after`] and [`at`].
-///
-/// ```
-/// use std::time::Duration;
-/// use yue_scheduler::sync::select::{self, Branch, Timer};
-///
-/// let soon: Timer = select::after(Duration::from_millis(1));
-/// let later = select::after(Duration::from_secs(3600));
-/// assert_eq!(select::wait(&[&later, &soon]), Ok(1));
-/// assert_eq!((soon.take(), later.take()), (Some(()), None));
-/// ```
 #[derive(Debug)]
 pub struct Timer {
     at: Instant,

@@ -9,18 +9,6 @@ use crate::event_loop::RemoteJoin;
 use crate::fiber::{JoinError, JoinHandle, JoinSet, ScopedJoinHandle};
 
 /// The end of a fiber as a branch; from the `join_branch` of its handle, and from [`JoinSet::join_next_branch`].
-///
-/// ```
-/// use yue_scheduler::sync::select::{self, Branch, JoinBranch};
-/// use yue_scheduler::{Config, JoinHandle, Loop, spawn};
-///
-/// Loop::new(Config::default()).unwrap().run(|| {
-///     let mut fiber = spawn(|| 42);
-///     let branch: JoinBranch<'_, JoinHandle<i32>> = fiber.join_branch();
-///     assert_eq!(select::wait(&[&branch]), Ok(0));
-///     assert_eq!(branch.take().unwrap().unwrap(), 42);
-/// });
-/// ```
 pub type JoinBranch<'a, H> = Ready<Joining<'a, H>>;
 
 /// The readiness of the handle `H`: its fiber has ended.
