@@ -129,7 +129,10 @@ pub fn driver(choice: Choice) -> io::Result<Box<dyn Driver>> {
             Err(reason) => {
                 static NOTICE: Once = Once::new();
                 NOTICE.call_once(|| {
-                    yue_scheduler::log(yue_scheduler::LogLevel::Info, format_args!("{reason}; using mio (epoll) instead"))
+                    yue_scheduler::log(
+                        yue_scheduler::LogLevel::Info,
+                        format_args!("{reason}; using mio (epoll) instead"),
+                    )
                 });
                 Backend::Mio(epoll()?)
             }
@@ -375,9 +378,12 @@ impl Drop for IoDriver {
                 core.shared.clear();
                 let left = core.in_kernel();
                 if left > 0 {
-                    yue_scheduler::log(yue_scheduler::LogLevel::Warn, format_args!(
-                        "{left} operations are still in the kernel when their loop ends; its ring is leaked"
-                    ));
+                    yue_scheduler::log(
+                        yue_scheduler::LogLevel::Warn,
+                        format_args!(
+                            "{left} operations are still in the kernel when their loop ends; its ring is leaked"
+                        ),
+                    );
                     std::mem::forget(core.clone());
                 }
             }

@@ -110,9 +110,10 @@ pub(crate) fn guarded(callback: impl FnOnce()) -> bool {
     let Err(payload) = catch_unwind(AssertUnwindSafe(callback)) else {
         return true;
     };
-    yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!(
-        "an I/O callback panicked (the message is above); the loop continues"
-    ));
+    yue_scheduler::log(
+        yue_scheduler::LogLevel::Error,
+        format_args!("an I/O callback panicked (the message is above); the loop continues"),
+    );
     yue_scheduler::drop_payload(payload);
     false
 }

@@ -2,5 +2,8 @@
 //!
 //! All of these functions panic on a thread that runs no loop, unless they say otherwise.
 
-pub use crate::event_loop::this_loop::{at_tick_end, clear_idle_hook, counters, exists, group, handle, id, request_shutdown, set_idle_hook, shutdown_requested, wait_for_shutdown, with_driver};
+pub use crate::event_loop::this_loop::{
+    at_tick_end, clear_idle_hook, counters, exists, group, handle, id, request_shutdown,
+    set_idle_hook, shutdown_requested, wait_for_shutdown, with_driver,
+};
 pub use crate::inspect::this_loop::{backtrace, describe, fiber, fibers, hook_record};

@@ -202,9 +202,8 @@ fn the_lines_of_two_threads_do_not_mix() {
     let test = "the_lines_of_two_threads_do_not_mix";
     let long = |letter: &str| letter.repeat(3 * libc::PIPE_BUF);
     let Some(errors) = errors_of_child(test, move || {
-        let threads = ["a", "b", "c"].map(|letter| {
-            std::thread::spawn(move || (0..20).for_each(|_| warn(&long(letter))))
-        });
+        let threads = ["a", "b", "c"]
+            .map(|letter| std::thread::spawn(move || (0..20).for_each(|_| warn(&long(letter)))));
         threads.map(|thread| thread.join().unwrap());
     }) else {
         return;
@@ -212,5 +211,9 @@ fn the_lines_of_two_threads_do_not_mix() {
     let lines = errors.lines().filter(|line| line.starts_with("yue: "));
     let whole = ["a", "b", "c"].map(|letter| format!("yue: {}", long(letter)));
     assert_eq!(lines.clone().count(), 60);
-    assert!(lines.clone().all(|line| whole.iter().any(|one| one == line)));
+    assert!(
+        lines
+            .clone()
+            .all(|line| whole.iter().any(|one| one == line))
+    );
 }

@@ -60,19 +60,16 @@ fn recurse(depth: u64) -> u64 {
 
 #[test]
 fn a_stack_overflow_names_the_fiber_and_its_size() {
-    let Some(output) = in_child(
-        "a_stack_overflow_names_the_fiber_and_its_size",
-        || {
-            Loop::new(Config::default()).unwrap().run(|| {
-                Builder::new()
-                    .name("deep")
-                    .spawn(|| recurse(0))
-                    .unwrap()
-                    .join()
-                    .unwrap();
-            });
-        },
-    ) else {
+    let Some(output) = in_child("a_stack_overflow_names_the_fiber_and_its_size", || {
+        Loop::new(Config::default()).unwrap().run(|| {
+            Builder::new()
+                .name("deep")
+                .spawn(|| recurse(0))
+                .unwrap()
+                .join()
+                .unwrap();
+        });
+    }) else {
         return;
     };
     ended_by(

@@ -212,10 +212,10 @@ pub use yue_scheduler::this_loop::wait_for_shutdown;
 #[doc(inline)]
 pub use yue_scheduler::{
     BlockingError, Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, JoinSet,
-    LogLevel, LoopHandle, Priority, RemoteJoin, Scope, ScopedJoinHandle, Spin, StackClass, StackConfig,
-    Stopped, Tick, TryJoinHandle, TryScope, block_on, blocking, blocking_borrowed, cancel,
-    is_cancelled, scope, set_log_hook, set_priority, shield, sleep, spawn, timeout, try_scope, with_deadline,
-    yield_now,
+    LogLevel, LoopHandle, Priority, RemoteJoin, Scope, ScopedJoinHandle, Spin, StackClass,
+    StackConfig, Stopped, Tick, TryJoinHandle, TryScope, block_on, blocking, blocking_borrowed,
+    cancel, is_cancelled, scope, set_log_hook, set_priority, shield, sleep, spawn, timeout,
+    try_scope, with_deadline, yield_now,
 };
 #[doc(inline)]
 pub use yue_scheduler::{fiber_local, select, sync};

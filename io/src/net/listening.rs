@@ -304,8 +304,11 @@ fn log_shortage(error: &io::Error) {
     if now < next || NEXT.compare_exchange(next, later, order, order).is_err() {
         return;
     }
-    yue_scheduler::log(yue_scheduler::LogLevel::Warn, format_args!(
-        "cannot accept connections: {error}; clients wait until resources are available (the limit on open files is \
+    yue_scheduler::log(
+        yue_scheduler::LogLevel::Warn,
+        format_args!(
+            "cannot accept connections: {error}; clients wait until resources are available (the limit on open files is \
          `ulimit -n`)"
-    ));
+        ),
+    );
 }

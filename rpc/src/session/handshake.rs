@@ -121,9 +121,10 @@ impl Inner {
             .stack(self.options.stack)
             .spawn(body)
             .inspect_err(|error| {
-                yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!(
-                    "cannot spawn a fiber for a connection's callback: {error}"
-                ));
+                yue_scheduler::log(
+                    yue_scheduler::LogLevel::Error,
+                    format_args!("cannot spawn a fiber for a connection's callback: {error}"),
+                );
             })?;
         Ok(fiber.id())
     }

@@ -184,9 +184,12 @@ fn ensure_spare(class: StackClass) {
             say
         });
         if say {
-            yue_scheduler::log(yue_scheduler::LogLevel::Warn, format_args!(
-                "cannot spawn a fiber to serve requests: {error}; they wait for one that is free"
-            ));
+            yue_scheduler::log(
+                yue_scheduler::LogLevel::Warn,
+                format_args!(
+                    "cannot spawn a fiber to serve requests: {error}; they wait for one that is free"
+                ),
+            );
         }
     }
 }

@@ -27,8 +27,8 @@ pub use pool::{
 
 use crate::event_loop::{Loan, this_loop, with_loop};
 use crate::fiber::{
-    RemoteWaker, Stopped, guarded, in_fiber, may_suspend, park_uninterruptible,
-    park_unrefused, prepare_park, refuse_call,
+    RemoteWaker, Stopped, guarded, in_fiber, may_suspend, park_uninterruptible, park_unrefused,
+    prepare_park, refuse_call,
 };
 use crate::lock::lock;
 use crate::panics::drop_payload;

@@ -1,7 +1,7 @@
 //! Access to a loop from other threads: spawn, run, shut down, and wait for a result.
 
-use super::state::Inner;
 use super::inbox::{Message, Shared};
+use super::state::Inner;
 use super::this_loop;
 use crate::fiber::{
     Builder, FiberId, JoinError, Signal, Stopped, cancel, cancel_on, current_id, in_fiber, park,
@@ -121,9 +121,10 @@ pub(super) fn remote_fiber<T: Send + 'static>(
         let body = move || completion.complete(catch_unwind(AssertUnwindSafe(f)));
         match builder.spawn_from(location, body) {
             Ok(fiber) => cell.started(fiber.id()),
-            Err(error) => crate::log(crate::LogLevel::Error, format_args!(
-                "cannot spawn a fiber for another thread: {error}"
-            )),
+            Err(error) => crate::log(
+                crate::LogLevel::Error,
+                format_args!("cannot spawn a fiber for another thread: {error}"),
+            ),
         }
     };
     (start, RemoteJoin { cell })

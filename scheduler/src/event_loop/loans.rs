@@ -144,13 +144,16 @@ impl Drop for Lent {
         if self.wait(self.patience, Lent::count) {
             return;
         }
-        crate::log(crate::LogLevel::Error, format_args!(
-            "thread '{}' cannot end: {} operations of the kernel and {} blocking calls still use memory that abandoned \
+        crate::log(
+            crate::LogLevel::Error,
+            format_args!(
+                "thread '{}' cannot end: {} operations of the kernel and {} blocking calls still use memory that abandoned \
              fibers of its loop lent them, which may be the thread's own; aborting",
-            self.shared.vitals().thread.name,
-            self.operations(),
-            self.calls(),
-        ));
+                self.shared.vitals().thread.name,
+                self.operations(),
+                self.calls(),
+            ),
+        );
         process::abort();
     }
 }

@@ -1,10 +1,10 @@
 //! The loop as its owner uses it: creating it, running it, ticking it.
 
 use super::config::Config;
-use super::state::{Entered, Inner, with_loop};
 use super::counters::Counters;
 use super::handle::LoopHandle;
 use super::registry;
+use super::state::{Entered, Inner, with_loop};
 use super::stop::StopReport;
 use super::tick::Tick;
 use crate::fiber::{Builder, JoinError, JoinHandle, OnDrop};
@@ -39,7 +39,11 @@ impl Loop {
     /// When the process has created more than a million loops, or the loop's group is full.
     pub fn new(mut config: Config) -> io::Result<Loop> {
         let id = registry::new_id()?;
-        let group = config.group.take().map(|group| group.join(id)).transpose()?;
+        let group = config
+            .group
+            .take()
+            .map(|group| group.join(id))
+            .transpose()?;
         crate::processors::record();
         let inner = Box::new(Inner::new(id, config, group));
         registry::publish(&inner.inbox.shared);

@@ -3,7 +3,9 @@
 //!
 //! The slot holds the fiber that a running fiber has just woken. The two are about to talk to each other (a reply, a
 //! hand-over) and their data is in the cache; behind a thousand other fibers the reply would come late. The slot is
-//! served at most [`NEXT_RUNS_MAX`] times in a row, so that such a pair cannot block the queue forever.
+//! served at most [`NEXT_RUNS_MAX`] times in a row, so that such a pair cannot block the queue forever. Go's scheduler has
+//! the same slot ([`runnext`](https://go.dev/src/runtime/proc.go)), and so has
+//! [tokio's](https://tokio.rs/blog/2019-10-scheduler).
 //!
 //! ```text
 //!   high    ──▶ up to 16 runs ┐
@@ -16,7 +18,7 @@
 //! all the time, the classes cost a push one comparison and a pop nothing extra: a pop tests one counter of all fibers
 //! outside the normal queue, which includes the slot.
 
-use crate::fiber::{HIGH, Header};
+use crate::fiber::{HIGH, Header, LOW, State};
 use std::cell::Cell;
 use std::ptr;
 
@@ -66,8 +68,20 @@ impl Fifo {
 
     #[inline]
     fn push(&self, header: &Header) {
+        debug_assert!(
+            header.state.get() == State::Ready,
+            "only a ready fiber is in the run queue"
+        );
+        debug_assert!(
+            !ptr::eq(self.tail.get(), header),
+            "a fiber was queued twice"
+        );
         header.next.set(ptr::null());
         let tail = self.tail.replace(header);
+        debug_assert!(
+            tail.is_null() == self.head.get().is_null(),
+            "a queue has both ends or neither"
+        );
         if tail.is_null() {
             self.head.set(header);
         } else {
@@ -83,9 +97,18 @@ impl Fifo {
         let second = header.next.get();
         self.head.set(second);
         if second.is_null() {
+            debug_assert!(
+                ptr::eq(self.tail.get(), header),
+                "the last fiber of a queue is its tail"
+            );
             self.tail.set(ptr::null());
         }
+        debug_assert!(
+            header.state.get() == State::Ready,
+            "a fiber in the run queue has run or ended"
+        );
         match self.prefetched.get() {
+            // The front now: it is the fiber that runs after the one that is about to run.
             0 => self.prefetch_front(),
             prefetched => self.prefetched.set(prefetched - 1),
         }
@@ -179,6 +202,11 @@ impl RunQueue {
     /// Puts a fiber into the slot, or at the end of the queue if the slot is taken.
     #[inline]
     pub(super) fn push_next(&self, header: &Header) {
+        debug_assert!(
+            header.state.get() == State::Ready && !ptr::eq(self.next.get(), header),
+            "a fiber was queued twice, or is not ready"
+        );
+        // A fiber with a priority goes to its own queue. In the slot it would escape its class's budget.
         if header.flags.get() < HIGH && self.next.get().is_null() {
             self.next.set(header);
             self.outside_normal.set(self.outside_normal.get() + 1);
@@ -189,6 +217,8 @@ impl RunQueue {
 
     #[cold]
     fn push_by_class(&self, header: &Header) {
+        debug_assert!(header.has(HIGH) != header.has(LOW), "a fiber has one class");
+        // Budgets that were used up while no class competed must not count against a fiber that comes later.
         if self.prioritized.get() == 0 {
             self.budgets.set(BUDGETS);
         }
@@ -203,6 +233,11 @@ impl RunQueue {
 
     #[inline]
     pub(super) fn pop(&self) -> Option<&Header> {
+        debug_assert!(
+            self.outside_normal.get()
+                == self.prioritized.get() + usize::from(!self.next.get().is_null()),
+            "`outside_normal` counts the slot and the prioritized fibers"
+        );
         if self.outside_normal.get() == 0 {
             self.next_runs.set(0);
             return self.normal.pop();
@@ -242,6 +277,10 @@ impl RunQueue {
             budgets = BUDGETS;
             with_budget(&budgets)
         })?;
+        debug_assert!(
+            ready[class] && budgets[class] > 0,
+            "only a class with a fiber and a budget runs"
+        );
         budgets[class] -= 1;
         self.budgets.set(budgets);
         if class == 1 {

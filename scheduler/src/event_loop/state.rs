@@ -15,7 +15,7 @@ use super::run_queue::RunQueue;
 use super::shutdown_waiters::ShutdownWaiters;
 use super::tick_end::TickEnd;
 use crate::driver::Driver;
-use crate::fiber::{Extra, Header, Slab, State};
+use crate::fiber::{Extra, Header, Slab, State, WOKEN};
 use crate::stack::{AlternateStack, RunningFiber, StackPool, install_overflow_report};
 use crate::time::wheel::Wheel;
 use crate::time::{Clock, Instant, TickTime};
@@ -290,6 +290,10 @@ impl Inner {
             !matches!(header.state.get(), State::Ready | State::Abandoned),
             "a fiber enters the run queue once, and not after it was abandoned"
         );
+        debug_assert!(
+            header.bounds.get().size() > 0,
+            "a fiber in the run queue has a stack"
+        );
         header.state.set(State::Ready);
         self.queue.push(header);
     }
@@ -298,8 +302,12 @@ impl Inner {
     #[inline]
     pub(crate) fn park(&self, header: &Header) {
         debug_assert!(
-            header.state.get() == State::Running,
-            "only a running fiber parks"
+            header.state.get() == State::Running && ptr::eq(self.running.get(), header),
+            "only the running fiber parks"
+        );
+        debug_assert!(
+            !header.has(WOKEN),
+            "a fiber whose waker was used does not park: nothing would end its wait"
         );
         header.state.set(State::Parked);
         header.since.set(self.tick_time());
@@ -309,22 +317,14 @@ impl Inner {
     /// Puts a parked fiber at the end of the run queue.
     #[inline]
     pub(crate) fn unpark(&self, header: &Header) {
-        debug_assert!(
-            header.state.get() == State::Parked,
-            "only a parked fiber is woken"
-        );
-        self.parked.set(self.parked.get() - 1);
+        self.leave_wait(header);
         self.make_ready(header);
     }
 
     /// Like [`Inner::unpark`], but a fiber woken by a running fiber may run right after it.
     #[inline]
     pub(crate) fn unpark_soon(&self, header: &Header) {
-        debug_assert!(
-            header.state.get() == State::Parked,
-            "only a parked fiber is woken"
-        );
-        self.parked.set(self.parked.get() - 1);
+        self.leave_wait(header);
         header.since.set(self.tick_time());
         header.state.set(State::Ready);
         if self.running.get().is_null() {
@@ -332,6 +332,21 @@ impl Inner {
         } else {
             self.queue.push_next(header);
         }
+    }
+
+    /// Removes a fiber that is being woken from the count of parked ones.
+    #[inline]
+    fn leave_wait(&self, header: &Header) {
+        debug_assert!(
+            header.state.get() == State::Parked,
+            "only a parked fiber is woken"
+        );
+        debug_assert!(self.parked.get() > 0, "more fibers were woken than parked");
+        debug_assert!(
+            !ptr::eq(self.running.get(), header),
+            "the running fiber is not parked"
+        );
+        self.parked.set(self.parked.get() - 1);
     }
 
     /// Removes an abandoned fiber from the count of parked ones, if it was parked.
@@ -357,4 +372,5 @@ impl Inner {
 
     pub(crate) fn panic_hook(&self) -> Option<&PanicHook> {
         self.on_panic.as_ref()
-    }}
+    }
+}

@@ -7,14 +7,14 @@
 //!    memory of the thread itself, the thread cannot end yet (see `loans.rs`).
 
 use super::loop_end::wake_waiting_for;
-use super::timer::Due;
 use super::run::Loop;
 use super::state::{Entered, Inner};
+use super::timer::Due;
 use super::{loans, registry};
 use crate::driver::SleepDriver;
 use crate::fiber::{Header, State, cancel_header, guarded, origin_of};
-use crate::time::wheel::Owner;
 use crate::time::Instant;
+use crate::time::wheel::Owner;
 use std::cell::Cell;
 use std::mem;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! One tick of a loop.
 
 use super::config::Spin;
-use super::state::Inner;
 use super::inbox::Message;
+use super::state::Inner;
 use super::tick_end::TickEnd;
 use super::timer::Due;
 use super::vitals::timing;
@@ -15,7 +15,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// Messages that one tick takes from the inbox. The rest waits for the next tick, so that a flood of messages cannot
-/// keep fibers and timers from running.
+/// keep fibers and timers from running: see J. Mogul and K. Ramakrishnan, [Eliminating Receive Livelock in an
+/// Interrupt-Driven Kernel](https://www.usenix.org/legacy/publications/library/proceedings/sd96/mogul.html).
 const INBOX_PER_TICK: u32 = 1024;
 
 /// The number of fibers between two readings of the clock, which keep the tick within its time.
@@ -69,6 +70,8 @@ impl Inner {
             !self.ticking.replace(true),
             "a loop cannot tick inside its own tick (from a fiber or a callback)"
         );
+        debug_assert!(self.running().is_null(), "a tick begins between two fibers");
+        // Also when a callback or the driver panics: the loop must not look busy to the watchdog forever.
         let _finished = OnDrop(|| {
             self.end_work();
             self.ticking.set(false);
@@ -82,6 +85,7 @@ impl Inner {
         // Even when the loop has enough to do: with all loops busy, the group's work would otherwise wait forever.
         self.take_work();
         let now = self.read_tick_time()?;
+        // Timers before fibers: a fiber whose time limit has passed should see that in this tick.
         if timing() {
             self.wheel.advance(now, |node| self.fire_late(node));
             self.run_fibers_timed(now);
@@ -95,8 +99,13 @@ impl Inner {
         if now.has_reached(self.trim_at.get()) {
             self.trim_stacks();
         }
+        debug_assert!(
+            self.running().is_null(),
+            "a fiber is still running when its loop polls the driver"
+        );
         self.publish();
         match block_until {
+            // Checked after the end-of-tick callbacks, which may have made fibers ready.
             Some(limit) if !self.has_work() && self.may_wait() => self.idle(limit)?,
             _ => self.driver.turn(Wait::Poll)?,
         }
@@ -150,6 +159,7 @@ impl Inner {
             match message {
                 None => break,
                 Some(Message::Wake(waker)) => {
+                    // `wake_in` counts a local wake-up. This one came from another thread, so the count is corrected.
                     let before = self.wakes_local.get();
                     if wake_in(self, waker) {
                         self.wakes_local.set(before);
@@ -176,10 +186,17 @@ impl Inner {
 
     pub(super) fn fire(&self, node: *const Node) {
         // SAFETY: the wheel only returns nodes that were armed, which are alive by the contract of `Wheel::arm`.
+        debug_assert!(!unsafe { (*node).is_armed() }, "a timer fires once");
+        // SAFETY: as above.
         match unsafe { (*node).owner() } {
             Owner::Fiber => {
                 // SAFETY: the node is the first field of a header, which is `repr(C)`.
                 let header = unsafe { &*node.cast::<Header>() };
+                debug_assert!(
+                    matches!(header.state.get(), State::Parked | State::Ready),
+                    "the timer of a running or ended fiber is armed"
+                );
+                // Ready: it was woken in this tick, and disarms its timer when it runs.
                 if header.state.get() == State::Parked {
                     self.unpark(header);
                 }
@@ -219,6 +236,7 @@ impl Inner {
         if !self.inbox.is_empty() {
             self.take_messages(INBOX_PER_CHECK);
         }
+        // The clock costs 17 ns, so it is read for every fourth of these checks only.
         count.is_multiple_of(CHECK_CLOCK_EVERY) && self.refresh_tick_time().since(start) > TICK_MAX
     }
 
@@ -257,6 +275,14 @@ impl Inner {
         crate::fiber::spans::begin_turn();
         // SAFETY: a fiber in the run queue is prepared and has not ended, and we are on the loop's stack.
         let ended = unsafe { header.switch.resume() };
+        debug_assert!(
+            std::ptr::eq(self.running.get(), header),
+            "the fiber that was resumed is the one that came back"
+        );
+        debug_assert!(
+            ended.is_some() || matches!(header.state.get(), State::Parked | State::Ready),
+            "a fiber records its new state before it leaves the processor"
+        );
         self.running.set(std::ptr::null());
         if let Some(stack) = ended {
             #[cfg(feature = "tracing")]
@@ -304,8 +330,14 @@ impl Inner {
 
     /// Waits, as the configuration demands.
     fn idle(&self, limit: Instant) -> io::Result<()> {
+        debug_assert!(
+            !self.ended() && self.running().is_null(),
+            "a loop waits between two fibers, and not after its end"
+        );
         let again = self.run_idle_hook();
-        // The hook may have woken a fiber.
+        // In this order: the hook may have woken a fiber, and arming the inbox must come last, because it promises to
+        // ring the bell for every message from then on. Whichever comes first, the loop sees the message, or its sender
+        // sees the armed flag.
         if again || self.has_work() || self.keeps_spinning() || !self.inbox.arm() {
             return self.driver.turn(Wait::Poll);
         }

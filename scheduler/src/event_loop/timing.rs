@@ -2,9 +2,9 @@
 //!
 //! While timing is on, a tick runs its fibers in a separate function, so that the usual one pays nothing for it.
 
-use super::vitals::{Counted, Vitals};
 use super::inbox::Shared;
 use super::state::Inner;
+use super::vitals::{Counted, Vitals};
 use crate::fiber::{FiberId, Header};
 use crate::time::wheel::Node;
 use crate::time::{Clock, Instant, TickTime};

@@ -9,7 +9,9 @@
 //! [`park_uninterruptible`](super::park_uninterruptible).
 //!
 //! Scopes form a list on the fiber's stack. The header points to the innermost one, and holds the earliest deadline
-//! with the frame that set it. A shield hides all of them, and the fiber's own cancellation, until the shield ends.
+//! with the frame that set it. A shield hides all of them, and the fiber's own cancellation, until the shield ends. N. J.
+//! Smith's [Timeouts and cancellation for humans](https://vorpus.org/blog/timeouts-and-cancellation-for-humans/) gives the
+//! reasons for scopes and shields.
 
 use super::header::{CANCELLED, Header, INTERRUPTIBLE, State};
 use super::hook::OnDrop;
@@ -142,6 +144,10 @@ impl CancelScope {
         };
         header.set_scopes(&frame);
         let _leave = OnDrop(|| {
+            debug_assert!(
+                ptr::eq(header.scopes(), &frame),
+                "scopes are left in the reverse order of their entries"
+            );
             header.set_scopes(frame.outer);
             self.shared.fiber.set(None);
         });
@@ -190,6 +196,8 @@ fn run_on_loop(loop_id: u32, work: impl FnOnce(&Inner) + Send + Copy + 'static) 
 
 /// Makes a stopped fiber runnable, if its wait is interruptible.
 fn interrupt(l: &Inner, header: &Header) {
+    // A running or ready fiber finds out by itself, at its next suspending call. An uninterruptible wait is for the
+    // kernel, which may be writing into the fiber's memory: its completion wakes the fiber.
     if header.state.get() == State::Parked
         && header.has(INTERRUPTIBLE)
         && stopped(l, header).is_some()
@@ -200,6 +208,10 @@ fn interrupt(l: &Inner, header: &Header) {
 
 /// Cancels the fiber with that header.
 pub(crate) fn cancel_header(l: &Inner, header: &Header) {
+    debug_assert!(
+        header.state.get() != State::Free,
+        "the next fiber of this header would start cancelled"
+    );
     header.set(CANCELLED);
     interrupt(l, header);
 }
@@ -216,6 +228,7 @@ pub(super) fn stopped(l: &Inner, header: &Header) -> Option<Stopped> {
 
 #[inline(never)]
 fn stopped_by(l: &Inner, header: &Header) -> Option<Stopped> {
+    // A hard stop is the loop's last resort, so it looks through shields.
     if header.has(CANCELLED) && (header.shields().get() == 0 || l.hard_stop()) {
         return Some(Stopped::Cancelled);
     }
@@ -327,6 +340,11 @@ pub fn shield<R>(f: impl FnOnce() -> R) -> R {
     header.set_scopes(ptr::null());
     header.set_deadline(Instant::NEVER);
     let _unshield = OnDrop(|| {
+        debug_assert!(shields.get() > 0, "a shield ended twice");
+        debug_assert!(
+            header.scopes().is_null() && header.deadline() == Instant::NEVER,
+            "a scope or a deadline that was entered inside a shield was not left"
+        );
         shields.set(shields.get() - 1);
         header.set_scopes(scopes);
         header.set_deadline(deadline);
@@ -365,11 +383,16 @@ fn under_deadline<R>(at: Instant, f: impl FnOnce() -> R) -> (R, bool) {
         refused: Cell::new(false),
     };
     let (deadline, earliest) = (header.deadline(), header.earliest.get());
+    // Of two equal deadlines the outer one is in force, and its `timeout` is the one that elapses.
     if at < deadline {
         header.set_deadline(at);
         header.earliest.set(&frame);
     }
     let _restore = OnDrop(|| {
+        debug_assert!(
+            header.deadline() == at.min(deadline),
+            "deadlines are left in the reverse order of their entries"
+        );
         header.set_deadline(deadline);
         header.earliest.set(earliest);
     });

@@ -16,6 +16,9 @@ pub(crate) fn guarded(what: &str, callback: impl FnOnce()) {
 fn report_panic(what: &str, payload: Box<dyn Any + Send>) {
     try_with_loop(|l| l.count_panic());
     let text = panic_text(&*payload);
-    crate::log(crate::LogLevel::Error, format_args!("{what} panicked: {text}; the loop continues"));
+    crate::log(
+        crate::LogLevel::Error,
+        format_args!("{what} panicked: {text}; the loop continues"),
+    );
     drop_payload(payload);
 }

@@ -138,6 +138,10 @@ const ADDRESS_BITS: u32 = 48;
 impl PackedStr {
     #[inline]
     pub(crate) fn new(text: &'static str) -> Self {
+        debug_assert!(
+            text.as_ptr().addr() >> ADDRESS_BITS == 0,
+            "a constant of the program has an address of more than 48 bits"
+        );
         let bytes = text.len().min(usize::from(u16::MAX)) as u64;
         PackedStr(bytes << ADDRESS_BITS | text.as_ptr().expose_provenance() as u64)
     }
@@ -284,6 +288,7 @@ impl Header {
     }
 
     fn update_limited_flag(&self) {
+        // Kept beside the state, so that a yield need not touch the line that holds the deadline and the scopes.
         if self.deadline.get() == Instant::NEVER && self.scopes.get().is_null() {
             self.clear(LIMITED);
         } else {
@@ -354,6 +359,10 @@ impl Slab {
                 (*header).state.get() == State::Free,
                 "a header in use is in the free list"
             );
+            debug_assert!(
+                !(*header).timer.is_armed(),
+                "a free header has an armed timer"
+            );
             self.free.set((*header).next.get());
         }
         header
@@ -383,6 +392,14 @@ impl Slab {
             "a fiber ends while it runs, or before it ran"
         );
         debug_assert!(!header.timer.is_armed(), "an ended fiber has a timer");
+        debug_assert!(
+            header.hook.get().is_null() && header.scopes().is_null(),
+            "an ended fiber has frames left in its header"
+        );
+        debug_assert!(
+            header.suspension_bans.get() == 0,
+            "an ended fiber has left a no_suspend open"
+        );
         header.state.set(State::Free);
         // Makes the waker of the last wait void.
         header.sequence.set(header.sequence.get() + 1);

@@ -188,7 +188,13 @@ pub fn with_switch_hook<H: SwitchHook, R>(hook: H, f: impl FnOnce(&H) -> R) -> R
         )
     };
     header.hook.set(&raw const hooked.frame);
-    let _pop = OnDrop(|| header.hook.set(outer));
+    let _pop = OnDrop(|| {
+        debug_assert!(
+            ptr::eq(header.hook.get(), &raw const hooked.frame),
+            "hooks are popped in the reverse order of their pushes"
+        );
+        header.hook.set(outer);
+    });
     f(&hooked.hook)
 }
 
@@ -301,9 +307,9 @@ fn running_header() -> *const Header {
 pub fn may_suspend() -> Result<(), &'static str> {
     match try_with_loop(Inner::running) {
         None => Err("not in a fiber: call this inside `Runtime::run` or `Loop::run`"),
-        Some(header) if header.is_null() => {
-            Err("not in a fiber: a callback of a loop cannot wait; call this in a fiber, with `spawn`")
-        }
+        Some(header) if header.is_null() => Err(
+            "not in a fiber: a callback of a loop cannot wait; call this in a fiber, with `spawn`",
+        ),
         // SAFETY: the running fiber's header lives as long as the fiber.
         Some(header) => check(unsafe { &*header }),
     }
@@ -396,8 +402,16 @@ fn try_depart(header: &Header) -> Result<Departure<'_>, &'static str> {
 impl Departure<'_> {
     #[inline(always)]
     pub(super) fn suspend(self) {
+        debug_assert!(
+            matches!(self.header.state.get(), State::Parked | State::Ready),
+            "a fiber records its new state before it leaves the processor"
+        );
         // SAFETY: `header` belongs to the running fiber: the callers take it from the loop.
         unsafe { self.header.switch.suspend() };
+        debug_assert!(
+            self.header.state.get() == State::Running,
+            "only the loop's `resume` brings a fiber back, and marks it as running"
+        );
         if !self.frame.is_null() {
             // SAFETY: as in `try_depart`; the stack, and with it the frame, has not changed during the switch.
             during_switch(self.header, || unsafe { (*(*self.frame).hook).enter() });

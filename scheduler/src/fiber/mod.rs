@@ -30,11 +30,11 @@ pub use cancel::{
 pub(crate) use cancel::{cancel_header, cancel_on};
 pub use current::{context, current_id, current_name, in_fiber, set_context, stack_limit};
 pub(crate) use guarded::guarded;
-pub(crate) use header::{CANCELLED, Extra, HIGH, Header, Slab, State};
+pub(crate) use header::{CANCELLED, Extra, HIGH, Header, LOW, Slab, State, WOKEN};
 pub(crate) use hook::{OnDrop, descriptions, origin_of, record};
 pub use hook::{SwitchHook, may_suspend, no_suspend, with_switch_hook};
-pub(crate) use join::record_panic;
 pub use id::FiberId;
+pub(crate) use join::record_panic;
 pub use join::{JoinError, JoinHandle};
 pub use join_set::JoinSet;
 pub use locals::{FiberLocal, NotInFiber};

@@ -7,10 +7,14 @@
 //! ```
 //!
 //! The waker names the wait by its number (see `waker.rs`), so a late waker does nothing.
+//!
+//! The flag `WOKEN` is what closes the gap between "nothing is there yet" and "suspended", in which a wake-up could get
+//! lost. J. H. Saltzer described it as the *wakeup waiting switch* (Traffic Control in a Multiplexed Computer System,
+//! MIT, 1966).
 
 use super::cancel::{Stopped, stopped};
 use super::current::here;
-use super::header::{Header, INTERRUPTIBLE, PackedStr, WOKEN};
+use super::header::{Header, INTERRUPTIBLE, PackedStr, State, WOKEN};
 use super::hook::{OnDrop, depart, is_in_switch, switch_out, try_switch_out};
 use super::waker::LocalWaker;
 use crate::event_loop::seam::{Inner, try_with_loop};
@@ -62,8 +66,17 @@ pub fn prepare_park() -> LocalWaker {
     if is_in_switch(header) {
         refuse_wait();
     }
-    let sequence = header.sequence.get() + 1;
-    header.sequence.set(sequence);
+    debug_assert!(
+        header.state.get() == State::Running,
+        "only the running fiber begins a wait"
+    );
+    debug_assert!(
+        !header.timer.is_armed(),
+        "a timer of an earlier wait is still armed"
+    );
+    // The number first, then the flag: from here on a waker of an earlier wait does not match, so it cannot set the
+    // flag of this one.
+    header.sequence.set(header.sequence.get() + 1);
     header.clear(WOKEN);
     LocalWaker::of_current_wait(l, header)
 }
@@ -150,6 +163,7 @@ pub fn park_until(reason: &'static str, at: Option<Instant>) -> Result<Wakeup, S
 #[track_caller]
 pub fn park_unrefused(reason: &'static str, limit: Instant) -> Result<Wakeup, Stopped> {
     let (l, header) = here();
+    // Before the check for a stop: what was granted must not be lost to a cancellation that came with it.
     if header.has(WOKEN) {
         return Ok(Wakeup::Woken);
     }
@@ -157,12 +171,14 @@ pub fn park_unrefused(reason: &'static str, limit: Instant) -> Result<Wakeup, St
         // Once through the run queue, so that a loop that ignores the error cannot starve the other fibers. Where
         // suspension is forbidden (for example in a destructor that runs during a panic) the result is the same.
         let _ = try_switch_out(header, || l.requeue(header));
+        // The waker may have been used while the other fibers ran.
         return if header.has(WOKEN) {
             Ok(Wakeup::Woken)
         } else {
             Err(reason)
         };
     }
+    // One timer for both. Which of them has passed is found out below, by the clock.
     let alarm = limit.min(header.deadline());
     loop {
         suspend_parked(l, header, reason, alarm, INTERRUPTIBLE);
@@ -175,6 +191,7 @@ pub fn park_unrefused(reason: &'static str, limit: Instant) -> Result<Wakeup, St
         if l.clock().is_past(limit) {
             return Ok(Wakeup::TimedOut);
         }
+        // Woken for nothing: a scope was cancelled and reset before the fiber ran. The wait continues under its number.
     }
 }
 
@@ -201,8 +218,13 @@ pub fn park_unrefused(reason: &'static str, limit: Instant) -> Result<Wakeup, St
 #[track_caller]
 pub fn park_uninterruptible(reason: &'static str) {
     let (l, header) = here();
+    // A loop, so that no resume, whatever its reason, leaves an operation of the kernel behind.
     while !header.has(WOKEN) {
         suspend_parked(l, header, reason, Instant::NEVER, 0);
+        debug_assert!(
+            header.has(WOKEN),
+            "only its waker ends an uninterruptible wait"
+        );
     }
 }
 
@@ -216,7 +238,12 @@ fn suspend_parked(
     alarm: Instant,
     interruptible: u8,
 ) {
+    // First, because it may panic. Everything below only writes to cells.
     let departure = depart(header);
+    debug_assert!(
+        !header.timer.is_armed(),
+        "a parked fiber has one timer, and a running one none"
+    );
     header.reason.set(PackedStr::new(reason));
     header.clear(INTERRUPTIBLE);
     header.set(interruptible);

@@ -146,8 +146,14 @@ pub(crate) fn wake_in(l: &Inner, wait: RemoteWaker) -> bool {
     if header.sequence.get() != wait.sequence || header.has(WOKEN) {
         return false;
     }
+    debug_assert!(wait.sequence != 0, "a header's first wait has the number 1");
+    debug_assert!(
+        header.state.get() != State::Free,
+        "freeing a header voids the waker of its last wait"
+    );
     match header.state.get() {
         State::Parked => {
+            // The flag first: the run queue prefetches more of a woken fiber's stack.
             header.set(WOKEN);
             l.unpark_soon(header);
             l.count_wake();

@@ -16,8 +16,8 @@
 use super::capture::{CHECK_INTERVAL, install, send};
 use crate::lock::lock;
 use crate::time::Instant;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{mem, ptr, thread};
 

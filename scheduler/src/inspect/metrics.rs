@@ -82,9 +82,10 @@ pub fn metrics_text() -> String {
             match catch_unwind(AssertUnwindSafe(|| no_suspend(|| write(&mut lines)))) {
                 Ok(()) => out.push_str(&lines),
                 Err(payload) => {
-                    crate::log(crate::LogLevel::Error, format_args!(
-                        "a closure of add_metrics panicked; its lines are missing"
-                    ));
+                    crate::log(
+                        crate::LogLevel::Error,
+                        format_args!("a closure of add_metrics panicked; its lines are missing"),
+                    );
                     drop_payload(payload);
                 }
             }

@@ -170,7 +170,10 @@ impl fmt::Display for HeldLoop {
 /// When the system cannot start a thread.
 pub fn watch_loops(threshold: Duration) -> io::Result<()> {
     watch_loops_with(threshold, |held| {
-        crate::log(crate::LogLevel::Warn, format_args!("{}", held.to_string().trim_end()));
+        crate::log(
+            crate::LogLevel::Warn,
+            format_args!("{}", held.to_string().trim_end()),
+        );
     })
 }
 
@@ -300,9 +303,12 @@ fn report(held: &HeldLoop) {
         return;
     };
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| report(held))) {
-        crate::log(crate::LogLevel::Error, format_args!(
-            "the closure of watch_loops_with panicked; the watchdog continues, and will call it again"
-        ));
+        crate::log(
+            crate::LogLevel::Error,
+            format_args!(
+                "the closure of watch_loops_with panicked; the watchdog continues, and will call it again"
+            ),
+        );
         drop_payload(payload);
     }
     let mut state = lock();

@@ -106,9 +106,9 @@ mod suspend;
 )]
 mod wait;
 
+pub use crate::fiber::{FiberLocal, NotInFiber};
 pub use channel::{Closed, RecvError, SendError, TryRecvError, TrySendError};
 pub use condvar::WaitStopped;
-pub use crate::fiber::{FiberLocal, NotInFiber};
 pub use policy::{Local, Policy, Shared};
 
 /// The generic types, over either policy. For code that is written for both.

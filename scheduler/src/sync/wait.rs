@@ -30,9 +30,9 @@
 //! 2: a node that outlives its frame), and `tests/sync_races.rs` (3: all orders of a grant, a cancellation and a
 //! deadline; nothing is lost and nothing is granted twice).
 
-use crate::atomic::{AtomicU32, Ordering, SharedCell};
 use super::policy::{Lock, Policy};
 use super::suspend::{assert_may_wait, suspend, suspend_uninterruptibly};
+use crate::atomic::{AtomicU32, Ordering, SharedCell};
 use crate::fiber::{Signal, Stopped, check_stopped, refuse_call};
 use crate::time::Instant;
 use std::cell::Cell;

@@ -35,9 +35,10 @@ pub(super) fn split_if_orphans_come_here() {
     match unsafe { libc::fork() } {
         -1 => {
             let error = io::Error::last_os_error();
-            log(LogLevel::Warn, format_args!(
-                "orphaned processes will not be reaped: {error}"
-            ));
+            log(
+                LogLevel::Warn,
+                format_args!("orphaned processes will not be reaped: {error}"),
+            );
             before.set_mask();
         }
         0 => {

@@ -137,12 +137,18 @@ fn look_on(run: &Run) {
     if run.watchdog > 0
         && let Err(error) = report::watch(Duration::from_millis(run.watchdog))
     {
-        yue_scheduler::log(yue_scheduler::LogLevel::Warn, format_args!("no watchdog: {error}"));
+        yue_scheduler::log(
+            yue_scheduler::LogLevel::Warn,
+            format_args!("no watchdog: {error}"),
+        );
     }
     if !run.no_report
         && let Err(error) = report::report_on(libc::SIGQUIT)
     {
-        yue_scheduler::log(yue_scheduler::LogLevel::Warn, format_args!("no report on SIGQUIT: {error}"));
+        yue_scheduler::log(
+            yue_scheduler::LogLevel::Warn,
+            format_args!("no report on SIGQUIT: {error}"),
+        );
     }
 }
 

@@ -97,9 +97,10 @@ impl Program {
                     .name(format!("yue loop {index}"))
                     .spawn(move || run_loop(&program, index));
                 spawned.inspect_err(|error| {
-                    yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!(
-                        "cannot start a thread for another loop: {error}"
-                    ));
+                    yue_scheduler::log(
+                        yue_scheduler::LogLevel::Error,
+                        format_args!("cannot start a thread for another loop: {error}"),
+                    );
                     self.shut_down(Cause::Raised);
                 })
             })
@@ -192,7 +193,10 @@ fn try_loop(program: &Arc<Program>, index: usize) -> i32 {
     let l = match Loop::new(config) {
         Ok(l) => l,
         Err(error) => {
-            yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!("cannot make a loop: {error}"));
+            yue_scheduler::log(
+                yue_scheduler::LogLevel::Error,
+                format_args!("cannot make a loop: {error}"),
+            );
             return 1;
         }
     };
@@ -209,7 +213,10 @@ fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
     let host = match Host::start(program.clone(), Role::Main(index)) {
         Ok(host) => host,
         Err(error) => {
-            yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!("cannot start Lua: {error}"));
+            yue_scheduler::log(
+                yue_scheduler::LogLevel::Error,
+                format_args!("cannot start Lua: {error}"),
+            );
             return 1;
         }
     };
@@ -226,7 +233,10 @@ fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
     let code = match result {
         Ok(()) => 0,
         Err(failure) => {
-            yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!("{}", failure.report()));
+            yue_scheduler::log(
+                yue_scheduler::LogLevel::Error,
+                format_args!("{}", failure.report()),
+            );
             // Now: the other loops need not wait for the end of this one.
             program.shut_down(Cause::Raised);
             1

@@ -100,7 +100,10 @@ impl Guard {
         };
         let errors = [thread.as_ref().err(), signals.as_ref().err()];
         for error in errors.into_iter().flatten() {
-            log(LogLevel::Warn, format_args!("no graceful shutdown by signals: {error}"));
+            log(
+                LogLevel::Warn,
+                format_args!("no graceful shutdown by signals: {error}"),
+            );
         }
         Guard {
             signals: signals.ok().flatten(),
@@ -239,7 +242,9 @@ fn end_process(code: i32, remark: Option<String>) -> ! {
     // Separately: each may wait forever for a reader, or for a lock whose holder waits for one.
     start(Box::new(flush_buffers));
     if let Some(remark) = remark {
-        start(Box::new(move || log(LogLevel::Warn, format_args!("{remark}"))));
+        start(Box::new(move || {
+            log(LogLevel::Warn, format_args!("{remark}"))
+        }));
     }
     for _ in 0..started {
         let _ = waiting.recv_timeout(until.saturating_duration_since(Instant::now()));

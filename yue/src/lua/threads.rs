@@ -273,10 +273,10 @@ pub(crate) fn end_all() {
             std::thread::sleep(Duration::from_millis(1));
         }
         if !worker.is_over() {
-            yue_scheduler::log(yue_scheduler::LogLevel::Warn, format_args!(
-                "the thread {} did not end; it is left behind",
-                worker.name
-            ));
+            yue_scheduler::log(
+                yue_scheduler::LogLevel::Warn,
+                format_args!("the thread {} did not end; it is left behind", worker.name),
+            );
             continue;
         }
         if let Some(os_thread) = lock(&worker.os_thread).take() {

@@ -148,9 +148,12 @@ struct AbortOnUnwind;
 
 impl Drop for AbortOnUnwind {
     fn drop(&mut self) {
-        crate::log(crate::LogLevel::Error, format_args!(
-            "a scope cannot wait for its children here, and cannot be left while they use its frame; aborting"
-        ));
+        crate::log(
+            crate::LogLevel::Error,
+            format_args!(
+                "a scope cannot wait for its children here, and cannot be left while they use its frame; aborting"
+            ),
+        );
         process::abort();
     }
 }

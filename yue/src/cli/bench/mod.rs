@@ -134,12 +134,18 @@ pub(crate) fn main(arguments: Arguments) -> i32 {
                 && result.latencies.is_empty()
                 && result.errors.is_empty()
             {
-                yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!("interrupted before a call was counted"));
+                yue_scheduler::log(
+                    yue_scheduler::LogLevel::Error,
+                    format_args!("interrupted before a call was counted"),
+                );
                 return 128 + signal.number();
             }
             report::print(&plan, &result);
             if let Some(error) = &result.lost {
-                yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!("the server went away: {error}"));
+                yue_scheduler::log(
+                    yue_scheduler::LogLevel::Error,
+                    format_args!("the server went away: {error}"),
+                );
                 return 1;
             }
             if let Some(signal) = result.stopped {
@@ -147,7 +153,10 @@ pub(crate) fn main(arguments: Arguments) -> i32 {
             }
             if result.latencies.is_empty() {
                 // A server that answers nothing, or nothing but errors, has not been measured.
-                yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!("no call was answered while it was counted"));
+                yue_scheduler::log(
+                    yue_scheduler::LogLevel::Error,
+                    format_args!("no call was answered while it was counted"),
+                );
                 return 1;
             }
             0
