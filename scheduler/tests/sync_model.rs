@@ -299,6 +299,7 @@ impl<P: Policy> World<P> {
             Ok(()) => Some(Ended::Sent(at)),
             Err(sync::TrySendError::Full(_)) => None,
             Err(sync::TrySendError::Closed(_)) => Some(Ended::Closed(at)),
+            Err(error) => panic!("{error}"),
         };
         assert_eq!(real, self.model.attempt(Offer::Send(at), value));
     }
@@ -309,6 +310,7 @@ impl<P: Policy> World<P> {
             Ok(value) => Some(Ended::Received(at, value)),
             Err(sync::TryRecvError::Empty) => None,
             Err(sync::TryRecvError::Closed) => Some(Ended::Closed(at)),
+            Err(error) => panic!("{error}"),
         };
         assert_eq!(real, self.model.attempt(Offer::Receive(at), 0));
     }
