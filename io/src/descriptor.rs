@@ -9,10 +9,10 @@
 //! descriptor; on a non-blocking one it returns `EAGAIN`, and we poll and retry. A call that mio tries must not block:
 //! either the call itself asks for that (`MSG_DONTWAIT`), or the mode is set before every try.
 
+use crate::accept_queue::Taken;
 use crate::driver::{Backend, Here, backend_here, here};
 use crate::errors::cannot_wait;
-use crate::readiness::{Direction, Identity};
-use crate::taken::Taken;
+use crate::mio::{Direction, Identity};
 use crate::{sys, uring};
 use io_uring::{opcode, squeue, types};
 use std::io::{self, IoSlice, IoSliceMut};

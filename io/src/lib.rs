@@ -6,22 +6,22 @@
 //! Two kinds of operation:
 //! - **borrowed** ([`net`], [`fs`], [`pipe`], [`process`], [`stdio`]): the calling fiber parks, and the buffer belongs
 //!   to the caller. Any library over [`std::io::Read`] and [`std::io::Write`] runs on fibers unchanged.
-//! - **owned** ([`owned`]): no fiber. Received bytes go to a sink, and outgoing bytes are queued. Meant for servers
+//! - **owned** ([`connection`]): no fiber. Received bytes go to a sink, and outgoing bytes are queued. Meant for servers
 //!   with many connections, most of them idle.
 //!
 //! ```text
-//!   driver.rs     chooses a driver; finds the current loop's driver
-//!   uring/        the io_uring driver            readiness/   the mio driver
+//!   driver/       chooses a driver; finds the current loop's driver
+//!   uring/        the io_uring driver            mio/         the mio driver (epoll)
 //!   descriptor.rs operations of all descriptors  sys.rs       system calls
-//!   poll.rs       waits for readiness, alone and in `select!`
-//!   net/          sockets                        owned/       connections without a fiber
+//!   readiness.rs  waits for readiness, alone and in `select!`
+//!   net/          sockets                        connection/  connections without a fiber
 //!   fs/           files and directories          process/     child processes
 //!   pipe.rs       pipes                          stdio.rs     the process's standard streams
-//!   signal/       Unix signals                   watch.rs     inotify: watches files for changes
+//!   signal/       Unix signals                   inotify.rs   watches files for changes
 //!   errors.rs     maps the kernel's results to errors
-//!   tls/          TLS (feature `tls`)
-//!   offload.rs    blocking calls, on a pool      bell.rs      wakes a loop
-//!   backoff.rs    pauses between retries
+//!   accept_queue.rs  a listener's connections that were accepted in advance
+//!   tls/          TLS (feature `tls`)            bell.rs      wakes a loop
+//!   offload.rs    blocking calls, on a pool      backoff.rs   pauses between retries
 //! ```
 //!
 //! Programs reach this crate through `yue`, which re-exports its modules under the same names. The examples do the
@@ -42,29 +42,28 @@
 
 #![deny(missing_docs)]
 
+mod accept_queue;
 mod backoff;
 mod bell;
+pub mod connection;
 mod descriptor;
 mod driver;
 pub mod errors;
 pub mod fs;
+pub mod inotify;
+mod mio;
 pub mod net;
 mod offload;
-pub mod owned;
 pub mod pipe;
-mod poll;
 pub mod process;
 mod readiness;
-mod shared;
 pub mod signal;
 pub mod stdio;
 mod sys;
-mod taken;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod uring;
-pub mod watch;
 
 pub use driver::{Choice, DriverCounters, UnknownDriver, counters, driver, run};
-pub use poll::{DescriptorReadiness, ReadinessBranch};
+pub use readiness::{DescriptorReadiness, ReadinessBranch};
 pub use uring::{Unavailable, probe_uring};

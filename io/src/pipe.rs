@@ -15,7 +15,7 @@
 //! ```
 
 use crate::descriptor::Descriptor;
-use crate::poll::{readable, writable};
+use crate::readiness::{readable, writable};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 

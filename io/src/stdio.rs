@@ -27,8 +27,8 @@
 use crate::ReadinessBranch;
 use crate::descriptor::{Descriptor, check_not_stopped};
 use crate::driver::{Here, here};
+use crate::mio::Direction;
 use crate::offload::{WRITE_MOST, offload_transfer};
-use crate::readiness::Direction;
 use crate::sys;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};

@@ -13,8 +13,8 @@ use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::rc::Rc;
 use yue_io::Choice;
+use yue_io::connection::{Connection, Sink};
 use yue_io::net::{TcpListener, TcpStream, UnixStream};
-use yue_io::owned::{Connection, Sink};
 use yue_scheduler::{Config, Driver, Loop, spawn};
 
 fn echo_once() {

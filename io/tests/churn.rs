@@ -9,8 +9,8 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
+use yue_io::connection::{Connection, Sink};
 use yue_io::net::{TcpListener, TcpStream};
-use yue_io::owned::{Connection, Sink};
 use yue_scheduler::*;
 
 /// A small random number generator (xorshift): the same seed gives the same program.

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use supervised::supervised;
 use yue_io::Choice;
+use yue_io::connection::{Connection, Sink};
 use yue_io::net::{TcpListener, UnixStream};
-use yue_io::owned::{Connection, Sink};
 use yue_scheduler::*;
 
 /// The number of concurrent streams. A third of them use plain reads, a third reads that are cancelled repeatedly, and

@@ -9,8 +9,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
+use yue_io::connection::{Connection, Sink};
 use yue_io::net::{TcpListener, TcpStream, UnixStream};
-use yue_io::owned::{Connection, Sink};
 use yue_scheduler::*;
 
 /// Records received bytes.

@@ -15,11 +15,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 use yue_io::fs;
+use yue_io::inotify::Watcher;
 use yue_io::net::{
     Datagrams, TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener, UnixStream,
 };
 use yue_io::process::{Command, Stdio};
-use yue_io::watch::Watcher;
 use yue_scheduler::*;
 
 /// Runs `call` in a destructor during a panic.

@@ -170,7 +170,7 @@
 //! |---|---|
 //! | the root | [`Runtime`], [`spawn`], [`spawn_any`], [`scope`], [`JoinSet`], [`timeout`], [`blocking`], stopping |
 //! | [`net`] | TCP, UDP and Unix sockets over `std::io::Read` and `Write` |
-//! | [`fs`], [`watch`] | files and directories; notification of changes |
+//! | [`fs`], [`inotify`] | files and directories; notification of changes |
 //! | [`process`], [`pipe`], [`stdio`] | child processes, pipes, the process's own streams |
 //! | [`rpc`] | msgpack-rpc: sessions, listeners, typed clients and servers |
 //! | [`sync`], [`select!`] | locks, channels and the like, on one loop or between loops; the first of several events |
@@ -199,8 +199,8 @@ pub use runtime::{Runtime, RuntimeBuilder, RuntimeHandle, RuntimeReport, spawn_a
 pub use yue_io::tls;
 #[doc(inline)]
 pub use yue_io::{
-    Choice, DescriptorReadiness, ReadinessBranch, UnknownDriver, fs, net, pipe, process, signal,
-    stdio, watch,
+    Choice, DescriptorReadiness, ReadinessBranch, UnknownDriver, fs, inotify, net, pipe, process,
+    signal, stdio,
 };
 #[doc(inline)]
 pub use yue_rpc as rpc;

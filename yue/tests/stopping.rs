@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 use yue::fs::{File, TempDir};
+use yue::inotify::{Events, Watcher};
 use yue::net::{ListenOptions, TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixStream};
 use yue::process::{Command, Stdio};
 use yue::scheduler::{now, park_until, prepare_park, this_loop};
 use yue::sync::RecvError;
-use yue::watch::{Events, Watcher};
 use yue::{
     CancelScope, Elapsed, JoinSet, Runtime, Stopped, block_on, blocking, scope, select, shield,
     sleep, spawn, timeout, wait_for_shutdown, with_deadline, yield_now,

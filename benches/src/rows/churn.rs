@@ -11,8 +11,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use yue_io::Choice;
+use yue_io::connection::{Connection, Sink};
 use yue_io::net::{TcpListener, TcpStream};
-use yue_io::owned::{Connection, Sink};
 use yue_scheduler::{Config, Loop, spawn};
 
 use super::echo::{MESSAGE_BYTES, SECONDS, ready};

@@ -5,8 +5,8 @@ use std::io::{self, Read, Write};
 use std::rc::Rc;
 
 use yue_io::Choice;
+use yue_io::connection::{Connection, Sink};
 use yue_io::net::{TcpListener, TcpStream};
-use yue_io::owned::{Connection, Sink};
 use yue_scheduler::{Config, Loop, spawn};
 
 use super::echo::ready;

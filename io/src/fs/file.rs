@@ -1,7 +1,7 @@
 //! An open file.
 
 use super::open::OpenOptions;
-use super::way::{Executor, executor, on_ring};
+use super::ring_or_pool::{Executor, executor, on_ring};
 use crate::descriptor::clamp;
 use crate::errors::cannot_wait;
 use crate::offload::{offload, offload_transfer, unwinds, writable_now};

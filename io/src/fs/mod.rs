@@ -20,8 +20,8 @@
 mod directory;
 mod file;
 mod open;
+mod ring_or_pool;
 mod temporary;
-mod way;
 
 pub use directory::{ReadDir, read_dir};
 pub use file::File;
@@ -31,9 +31,9 @@ pub use temporary::{NamedTempFile, TempDir, tempfile};
 
 use crate::offload::offload;
 use io_uring::{opcode, types};
+use ring_or_pool::{Executor, c_path, executor, on_ring};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use way::{Executor, c_path, executor, on_ring};
 
 /// Bytes that the first call of a whole-file read requests; each later call doubles it.
 const FIRST_READ: usize = 16 * 1024;

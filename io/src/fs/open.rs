@@ -1,7 +1,7 @@
 //! Options for opening a file.
 
 use super::File;
-use super::way::{Executor, c_path, executor, on_ring};
+use super::ring_or_pool::{Executor, c_path, executor, on_ring};
 use crate::offload::offload;
 use crate::sys;
 use io_uring::{opcode, types};

@@ -30,29 +30,29 @@
 //! operation has already moved bytes, it returns them, and the next operation returns the error.
 
 mod attempt;
-mod batch;
 mod connect;
+mod datagram_batch;
 mod halves;
 pub(crate) mod kind;
-mod listener;
-mod listening;
+mod listening_socket;
 mod resolve;
-mod rights;
+mod scm_rights;
 pub(crate) mod socket;
 mod stream;
 mod tcp;
+mod tcp_listener;
 mod udp;
 mod unix;
 mod unix_datagram;
 
-pub use batch::{Datagram, Datagrams};
 pub use connect::ConnectOptions;
+pub use datagram_batch::{Datagram, Datagrams};
 pub use halves::{Duplex, NotTheSame, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
-pub use listener::{Incoming, ListenOptions, TcpListener};
 pub use resolve::ToSocketAddrs;
-pub use rights::Received;
+pub use scm_rights::Received;
 pub use std::net::Shutdown;
 pub use tcp::{Keepalive, TcpStream};
+pub use tcp_listener::{Incoming, ListenOptions, TcpListener};
 pub use udp::UdpSocket;
 pub use unix::{UnixIncoming, UnixListener, UnixStream};
 pub use unix_datagram::UnixDatagram;

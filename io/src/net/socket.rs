@@ -1,14 +1,14 @@
 //! A socket: the operations common to all kinds of sockets, on either driver.
 //!
 //! A send or receive that is tried sets `MSG_DONTWAIT` itself, so the descriptor's mode does not matter to it.
-//! Connecting is in `attempt.rs`, accepting in `listening.rs`.
+//! Connecting is in `attempt.rs`, accepting in `listening_socket.rs`.
 
 use super::kind::Kind;
+use crate::accept_queue::Taken;
 use crate::backoff::Backoff;
 use crate::descriptor::{Descriptor, check_not_stopped, clamp, yield_if_over_budget};
 use crate::driver::{Here, here};
-use crate::readiness::Direction;
-use crate::taken::Taken;
+use crate::mio::Direction;
 use crate::{sys, uring};
 use io_uring::{opcode, squeue};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Type};

@@ -4,7 +4,7 @@ use super::connect::{ConnectOptions, connect};
 use super::resolve::ToSocketAddrs;
 use super::socket::Socket;
 use super::stream::{buffer_sizes, descriptor_of, read_and_write, timeouts};
-use crate::poll::{readable, writable};
+use crate::readiness::{readable, writable};
 use crate::sys;
 use socket2::{Domain, Protocol, SockAddr, TcpKeepalive, Type};
 use std::fmt;

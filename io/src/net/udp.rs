@@ -1,11 +1,11 @@
 //! UDP sockets.
 
-use super::batch::{self, Datagrams};
+use super::datagram_batch::{self, Datagrams};
 use super::resolve::ToSocketAddrs;
 use super::socket::Socket;
 use super::stream::{buffer_sizes, descriptor_of, timeouts};
 use super::tcp::{first_of, inet};
-use crate::poll::{readable, writable};
+use crate::readiness::{readable, writable};
 use socket2::{Domain, Protocol, SockAddr, Type};
 use std::fmt;
 use std::io;
@@ -163,7 +163,7 @@ impl UdpSocket {
     /// # Errors
     /// Errors of the first datagram: the system's error; or when the fiber is cancelled or its deadline passes.
     pub fn send_batch(&self, datagrams: &[(&[u8], Option<SocketAddr>)]) -> io::Result<usize> {
-        batch::send(&self.socket, datagrams)
+        datagram_batch::send(&self.socket, datagrams)
     }
 
     /// Returns the peer's address.

@@ -1,9 +1,9 @@
 //! Unix stream sockets: connections within one machine, named by a path.
 
-use super::listening::{Arrivals, Listening};
+use super::listening_socket::{Arrivals, Listening};
 use super::socket::Socket;
 use super::stream::{buffer_sizes, descriptor_of, read_and_write, timeouts};
-use crate::poll::{readable, writable};
+use crate::readiness::{readable, writable};
 use socket2::{Domain, SockAddr, Type};
 use std::ffi::OsStr;
 use std::io;

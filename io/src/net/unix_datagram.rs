@@ -3,7 +3,7 @@
 use super::socket::Socket;
 use super::stream::{buffer_sizes, descriptor_of, timeouts};
 use super::unix::{sock_addr, unix};
-use crate::poll::{readable, writable};
+use crate::readiness::{readable, writable};
 use socket2::{Domain, SockAddr, Type};
 use std::io;
 use std::net::Shutdown;

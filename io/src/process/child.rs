@@ -3,7 +3,7 @@
 use super::orphans;
 use super::{ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output};
 use crate::descriptor::Descriptor;
-use crate::readiness::Direction;
+use crate::mio::Direction;
 use crate::signal::Signal;
 use crate::sys;
 use std::fmt;

@@ -33,8 +33,8 @@
 mod forward;
 mod name;
 
+use crate::driver::members::{Member, guarded};
 use crate::driver::{Backend, backend};
-use crate::shared::{Member, guarded};
 use crate::sys;
 use std::cell::{Cell, RefCell};
 use std::fmt;

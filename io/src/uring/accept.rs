@@ -17,14 +17,14 @@
 //! an accept whose end may have swallowed a wake checks the backlog again if others wait.
 //!
 //! Accepted connections belong to the listener, not to the operation: the next caller to accept gets them, and a
-//! waiting caller is woken (`taken.rs`). For this reason an accept of one connection is an operation of this kind as
+//! waiting caller is woken (`accept_queue.rs`). For this reason an accept of one connection is an operation of this kind as
 //! well: a connection that another fiber's operation accepted can end the fiber's wait.
 
 use super::{Completed, Core, OperationId, demand_suspension};
+use crate::accept_queue::Taken;
+use crate::driver::members::Member;
 use crate::errors::was_cancelled;
-use crate::shared::Member;
 use crate::sys;
-use crate::taken::Taken;
 use io_uring::{opcode, types};
 use std::cell::Cell;
 use std::io;

@@ -29,8 +29,8 @@ pub use setup::{Unavailable, probe_uring};
 pub(crate) use slots::{Completed, OperationId};
 
 use crate::bell::EventBell;
+use crate::driver::members::{Shared, guarded};
 use crate::errors;
-use crate::shared::{Shared, guarded};
 use features::{Feature, Features};
 use io_uring::{cqueue, opcode, squeue, types};
 use polls::Polls;

@@ -13,7 +13,7 @@
 use super::ring::Patience;
 use super::{Completed, Core, OperationId};
 use crate::errors::was_cancelled;
-use crate::readiness::Identity;
+use crate::mio::Identity;
 use io_uring::{opcode, types};
 use std::cell::{Cell, RefCell};
 use std::io;

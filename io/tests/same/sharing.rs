@@ -8,8 +8,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::SocketAddr;
 use std::rc::Rc;
+use yue_io::connection::{Connection, Sink};
 use yue_io::net::UnixListener;
-use yue_io::owned::{Connection, Sink};
 use yue_scheduler::sync::local::Notify;
 
 pub const KINDS: u64 = 9;

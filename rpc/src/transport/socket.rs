@@ -7,8 +7,8 @@ use std::fmt;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
+use yue_io::connection::{Connection, Sink};
 use yue_io::net::{Keepalive, ListenOptions, TcpStream, UnixStream};
-use yue_io::owned::{Connection, Sink};
 
 /// A peer that vanishes silently is noticed within this time.
 const KEEPALIVE: Duration = Duration::from_secs(50);

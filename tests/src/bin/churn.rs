@@ -16,8 +16,8 @@ use std::net::{Shutdown, SocketAddr};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
+use yue_io::connection::{Connection, Sink};
 use yue_io::net::{TcpListener, TcpStream};
-use yue_io::owned::{Connection, Sink};
 use yue_scheduler::{JoinHandle, sleep, spawn, this_loop, timeout, yield_now};
 
 /// Fibers of one process that connect, one connection after the other.

@@ -9,8 +9,8 @@ use std::net::Shutdown;
 use std::panic::catch_unwind;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
+use yue_io::connection::{Connection, Sink};
 use yue_io::net::{TcpListener, TcpStream, UnixStream};
-use yue_io::owned::{Connection, Sink};
 use yue_scheduler::*;
 
 type OnData = Box<dyn Fn(&Connection, &[u8])>;

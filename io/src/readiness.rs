@@ -12,12 +12,12 @@
 //! - A descriptor is borrowed while it is watched, so it cannot be closed meanwhile. The watch belongs to the loop of
 //!   the waiting fiber, whichever other loops use the descriptor.
 
+use crate::accept_queue::Waiting;
 use crate::descriptor::{Descriptor, poll_events};
 use crate::driver::{Backend, Here, backend};
 use crate::errors::cannot_wait;
-use crate::readiness::Direction;
+use crate::mio::Direction;
 use crate::sys;
-use crate::taken::Waiting;
 use crate::uring::Poll;
 use std::fmt;
 use std::io;
@@ -67,7 +67,7 @@ pub struct DescriptorReadiness<'a> {
 enum Watch {
     Uring(Rc<Poll>),
     /// Ends the watch when dropped.
-    Mio(#[allow(dead_code)] crate::readiness::Waiting),
+    Mio(#[allow(dead_code)] crate::mio::Waiting),
 }
 
 impl Descriptor {
@@ -226,13 +226,13 @@ macro_rules! readable {
             /// # Errors
             /// The system's error; or when the fiber is cancelled or its deadline passes.
             pub fn readable(&self) -> std::io::Result<()> {
-                self.$field.wait_ready(crate::readiness::Direction::Read)
+                self.$field.wait_ready(crate::mio::Direction::Read)
             }
 
             /// `readable` as a branch of `select!`, written `readable(…)` there. Ignores timeouts set on the
             /// descriptor. Only fibers can wait for it.
             pub fn readable_branch(&self) -> crate::ReadinessBranch<'_> {
-                self.$field.ready_branch(crate::readiness::Direction::Read)
+                self.$field.ready_branch(crate::mio::Direction::Read)
             }
         }
     };
@@ -249,13 +249,13 @@ macro_rules! writable {
             /// # Errors
             /// The system's error; or when the fiber is cancelled or its deadline passes.
             pub fn writable(&self) -> std::io::Result<()> {
-                self.$field.wait_ready(crate::readiness::Direction::Write)
+                self.$field.wait_ready(crate::mio::Direction::Write)
             }
 
             /// `writable` as a branch of `select!`, written `writable(…)` there. Ignores timeouts set on the
             /// descriptor. Only fibers can wait for it.
             pub fn writable_branch(&self) -> crate::ReadinessBranch<'_> {
-                self.$field.ready_branch(crate::readiness::Direction::Write)
+                self.$field.ready_branch(crate::mio::Direction::Write)
             }
         }
     };

@@ -13,20 +13,20 @@
 //! - Buffers in flight stay at the front of the queue until the kernel has finished with them.
 //! - Everything runs on the loop's thread. A connection is reference-counted, and not `Send`.
 
-mod readiness;
-mod ring;
+mod mio;
+mod uring;
 
+use crate::driver::members::{Member, guarded};
 use crate::driver::{Backend, backend};
 use crate::net::socket::Socket;
 use crate::net::{TcpStream, UnixStream};
-use crate::shared::{Member, guarded};
-use ring::RingState;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
+use uring::RingState;
 
 /// Receives the events of a [`Connection`]. The loop calls it outside fibers; it must not wait.
 ///
@@ -38,7 +38,7 @@ use std::rc::Rc;
 /// use std::io::Write;
 /// use std::rc::Rc;
 /// use yue_io::net::UnixStream;
-/// use yue_io::owned::{Connection, Sink};
+/// use yue_io::connection::{Connection, Sink};
 /// use yue_scheduler::sync::local::Notify;
 ///
 /// /// Gathers the peer's bytes, and signals the end of input.
@@ -100,7 +100,7 @@ pub trait Sink {
 /// use std::io::{Read, Write};
 /// use std::rc::Rc;
 /// use yue_io::net::UnixStream;
-/// use yue_io::owned::{Connection, Sink};
+/// use yue_io::connection::{Connection, Sink};
 ///
 /// /// Sends back what it receives. No fiber waits for it.
 /// #[derive(Default)]
@@ -169,7 +169,7 @@ struct State {
     /// Close when the queue is empty.
     wants_close: Cell<bool>,
     ring: RingState,
-    ready: readiness::ReadyState,
+    ready: mio::ReadyState,
 }
 
 impl Connection {
@@ -220,7 +220,7 @@ impl Connection {
             did_shutdown: Cell::new(false),
             wants_close: Cell::new(false),
             ring: RingState::default(),
-            ready: readiness::ReadyState::default(),
+            ready: mio::ReadyState::default(),
         });
         state.begin()?;
         state

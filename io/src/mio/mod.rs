@@ -16,10 +16,10 @@ mod sources;
 
 pub(crate) use sources::{Direction, Identity, Readiness, Ready};
 
-use crate::shared::{Shared, guarded};
+use crate::driver::members::{Shared, guarded};
 use crate::sys;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use ::mio::unix::SourceFd;
+use ::mio::{Events, Interest, Poll, Registry, Token, Waker};
 use sources::{SourceId, Sources};
 use std::cell::{Cell, RefCell};
 use std::io;

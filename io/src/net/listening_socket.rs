@@ -4,11 +4,11 @@
 //! and its clones, and are returned before those that are still in the kernel.
 
 use super::socket::Socket;
+use crate::accept_queue::Share;
 use crate::descriptor::{check_not_stopped, yield_if_over_budget};
 use crate::driver::{Here, here};
 use crate::errors::{is_of_one_client, is_shortage};
 use crate::sys;
-use crate::taken::Share;
 use crate::uring::Accepting;
 use socket2::{SockAddr, SockRef};
 use std::fmt;

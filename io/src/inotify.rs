@@ -27,7 +27,7 @@ const HEADER: usize = size_of::<libc::inotify_event>();
 /// A set of event kinds.
 ///
 /// ```
-/// use yue::watch::Events;
+/// use yue::inotify::Events;
 ///
 /// let saved = Events::WRITTEN | Events::MOVED_TO;
 /// assert!(saved.contains(Events::WRITTEN));
@@ -96,7 +96,7 @@ impl BitOrAssign for Events {
 /// A watched file or directory, identified by a number of its [`Watcher`].
 ///
 /// ```
-/// use yue::watch::{Events, Watcher};
+/// use yue::inotify::{Events, Watcher};
 ///
 /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 ///     let (one, other) = (yue::fs::TempDir::new()?, yue::fs::TempDir::new()?);
@@ -117,7 +117,7 @@ pub struct Watch(i32);
 /// A change to a watched file or directory.
 ///
 /// ```
-/// use yue::watch::{Events, Watcher};
+/// use yue::inotify::{Events, Watcher};
 ///
 /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 ///     let dir = yue::fs::TempDir::new()?;
@@ -148,7 +148,7 @@ pub struct Event {
 /// Receives events of files and directories. Waiting parks the calling fiber.
 ///
 /// ```
-/// use yue::watch::{Events, Watcher};
+/// use yue::inotify::{Events, Watcher};
 ///
 /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
 ///     let dir = yue::fs::TempDir::new()?;

@@ -4,7 +4,7 @@
 //! one buffer. A connection that has used up its reads in one turn continues in the next.
 
 use super::State;
-use crate::readiness::{Core, READ_BYTES, Readiness, Ready};
+use crate::mio::{Core, READ_BYTES, Readiness, Ready};
 use crate::sys;
 use std::cell::Cell;
 use std::io::{self, IoSlice};

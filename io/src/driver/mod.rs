@@ -1,8 +1,10 @@
 //! Chooses a driver at run time and finds the driver of the current loop.
 
-use crate::shared::Shared;
+pub(crate) mod members;
+
 use crate::uring::Unavailable;
-use crate::{readiness, uring};
+use crate::{mio, uring};
+use members::Shared;
 use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
@@ -217,8 +219,8 @@ pub fn counters() -> io::Result<DriverCounters> {
     })
 }
 
-fn epoll() -> io::Result<Rc<readiness::Core>> {
-    readiness::Core::new().map_err(|error| {
+fn epoll() -> io::Result<Rc<mio::Core>> {
+    mio::Core::new().map_err(|error| {
         let text = format!(
             "the mio driver could not be set up: {error}{}",
             hint(&error)
@@ -247,7 +249,7 @@ fn forced_and_refused(reason: Unavailable) -> io::Error {
 
 pub(crate) enum Backend {
     Uring(Rc<uring::Core>),
-    Mio(Rc<readiness::Core>),
+    Mio(Rc<mio::Core>),
 }
 
 impl Backend {
@@ -396,7 +398,7 @@ pub(crate) enum Here {
     /// A fiber of a loop with the io_uring driver.
     Uring(Rc<uring::Core>),
     /// A fiber of a loop with the mio driver.
-    Mio(Rc<readiness::Core>),
+    Mio(Rc<mio::Core>),
     /// A plain thread: it may block.
     Thread,
     /// A loop's callback: it cannot wait. Operations that would block return `WouldBlock`.

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::rc::Rc;
 use std::time::Duration;
 use yue_io::fs::{self, TempDir};
-use yue_io::watch::{Events, Watcher};
+use yue_io::inotify::{Events, Watcher};
 use yue_scheduler::*;
 
 #[test]

@@ -4,7 +4,7 @@
 //! entry identifies the socket by an id that is never reused. An entry of another socket under the same number is stale
 //! and gets replaced. Tokens carry a generation; an event of a stale registration is ignored.
 
-use mio::Token;
+use ::mio::Token;
 use smallvec::SmallVec;
 use std::os::fd::RawFd;
 use std::rc::Rc;

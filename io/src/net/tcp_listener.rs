@@ -1,10 +1,10 @@
 //! A TCP socket that accepts connections.
 
-use super::listening::{Arrivals, Listening};
+use super::listening_socket::{Arrivals, Listening};
 use super::resolve::ToSocketAddrs;
 use super::stream::{descriptor_of, timeouts};
 use super::tcp::{TcpStream, first_of, inet, tcp_socket};
-use crate::poll::readable;
+use crate::readiness::readable;
 use crate::sys;
 use socket2::SockAddr;
 use std::fmt;
