@@ -1,7 +1,7 @@
 //! Connections that a listener accepted before a caller asked for them, and the callers that wait for one.
 //!
 //! A multishot accept of io_uring accepts connections as they arrive, even while its fiber is busy with an earlier one.
-//! All handles of the listener share these connections: the next caller to accept gets the oldest.
+//! All handles of the listener handle these connections: the next caller to accept gets the oldest.
 //!
 //! ```text
 //!   multishot accept ──▶ connections ──▶ the fiber of the accept, if it waits
@@ -54,20 +54,20 @@ struct Inner {
 
 /// State shared by the handles of one listener.
 #[derive(Default)]
-pub(crate) struct Taken(Mutex<Inner>);
+pub(crate) struct AcceptQueue(Mutex<Inner>);
 
-impl Taken {
+impl AcceptQueue {
     pub(crate) fn pop(&self) -> Option<OwnedFd> {
-        self.inner().connections.pop_front()
+        self.lock().connections.pop_front()
     }
 
-    pub(crate) fn any(&self) -> bool {
-        !self.inner().connections.is_empty()
+    pub(crate) fn has_connection(&self) -> bool {
+        !self.lock().connections.is_empty()
     }
 
     /// Adds a connection. `expected` means that the fiber whose operation accepted it is waiting and will be woken.
     pub(crate) fn push(&self, connection: OwnedFd, expected: bool) {
-        let mut inner = self.inner();
+        let mut inner = self.lock();
         inner.connections.push_back(connection);
         let next = match expected {
             true => None,
@@ -80,13 +80,13 @@ impl Taken {
     }
 
     /// Counts an accept that is submitted to a ring.
-    pub(crate) fn begin_operation(&self) {
-        self.inner().operations += 1;
+    pub(crate) fn record_accept_start(&self) {
+        self.lock().operations += 1;
     }
 
     /// Counts an accept that has ended. Returns whether other callers still wait for the listener.
-    pub(crate) fn end_operation(&self) -> bool {
-        let mut inner = self.inner();
+    pub(crate) fn record_accept_end(&self) -> bool {
+        let mut inner = self.lock();
         debug_assert!(inner.operations > 0, "an accept ended that did not begin");
         inner.operations -= 1;
         inner.operations > 0 || !inner.waiting.is_empty()
@@ -94,20 +94,20 @@ impl Taken {
 
     /// Registers `waker` to be woken when it may take a connection, until the result is dropped. Returns `None` if a
     /// connection is available already.
-    pub(crate) fn wait(&self, waker: RemoteWaker) -> Option<Waiting<'_>> {
-        self.enter(Waker::Fiber(waker))
+    pub(crate) fn add_fiber(&self, waker: RemoteWaker) -> Option<QueueWait<'_>> {
+        self.add_waiter(Waker::Fiber(waker))
     }
 
-    fn enter(&self, waker: Waker) -> Option<Waiting<'_>> {
-        let mut inner = self.inner();
+    fn add_waiter(&self, waker: Waker) -> Option<QueueWait<'_>> {
+        let mut inner = self.lock();
         if !inner.connections.is_empty() {
             return None;
         }
         inner.tickets += 1;
         let ticket = inner.tickets;
         inner.waiting.push_back((ticket, waker));
-        Some(Waiting {
-            taken: self,
+        Some(QueueWait {
+            queue: self,
             ticket,
         })
     }
@@ -122,22 +122,22 @@ impl Taken {
         limit: Option<Duration>,
     ) -> io::Result<()> {
         let event = Arc::new(sys::event_fd()?);
-        let Some(_waiting) = self.enter(Waker::Thread(event.clone())) else {
+        let Some(_waiting) = self.add_waiter(Waker::Thread(event.clone())) else {
             return Ok(());
         };
         sys::block_until_one_readable(&[fd.as_raw_fd(), event.as_raw_fd()], limit)
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic cannot leave the state inconsistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Debug for Taken {
+impl fmt::Debug for AcceptQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let inner = self.inner();
-        f.debug_struct("Taken")
+        let inner = self.lock();
+        f.debug_struct("AcceptQueue")
             .field("connections", &inner.connections.len())
             .field("waiting", &inner.waiting.len())
             .finish_non_exhaustive()
@@ -147,14 +147,14 @@ impl fmt::Debug for Taken {
 /// A waiter's registration. Dropped on every exit from the wait, a panic included; wakes the next waiter if connections
 /// remain.
 #[derive(Debug)]
-pub(crate) struct Waiting<'a> {
-    taken: &'a Taken,
+pub(crate) struct QueueWait<'a> {
+    queue: &'a AcceptQueue,
     ticket: u64,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueueWait<'_> {
     fn drop(&mut self) {
-        let mut inner = self.taken.inner();
+        let mut inner = self.queue.lock();
         inner.waiting.retain(|(ticket, _)| *ticket != self.ticket);
         let next = match inner.connections.is_empty() {
             true => None,
@@ -169,53 +169,53 @@ impl Drop for Waiting<'_> {
 
 /// One handle's reference to the accepted connections.
 #[derive(Debug)]
-pub(crate) struct Share {
-    taken: Arc<Taken>,
-    given_up: bool,
+pub(crate) struct QueueHandle {
+    queue: Arc<AcceptQueue>,
+    released: bool,
 }
 
-impl Share {
+impl QueueHandle {
     /// Creates the first handle's reference.
-    pub(crate) fn new() -> Share {
-        Share::of(Arc::default())
+    pub(crate) fn new() -> QueueHandle {
+        QueueHandle::of(Arc::default())
     }
 
-    fn of(taken: Arc<Taken>) -> Share {
-        taken.inner().handles += 1;
-        let given_up = false;
-        Share { taken, given_up }
+    fn of(queue: Arc<AcceptQueue>) -> QueueHandle {
+        queue.lock().handles += 1;
+        let released = false;
+        QueueHandle { queue, released }
     }
 
-    pub(crate) fn taken(&self) -> &Arc<Taken> {
-        &self.taken
+    pub(crate) fn queue(&self) -> &Arc<AcceptQueue> {
+        &self.queue
     }
 
     /// Drops the reference, unless connections would be lost with it.
     ///
     /// # Errors
     /// The number of connections, if this is the last handle that could accept them.
-    pub(crate) fn give_up(mut self) -> Result<(), usize> {
-        let mut inner = self.taken.inner();
+    pub(crate) fn try_release(mut self) -> Result<(), usize> {
+        let mut inner = self.queue.lock();
         if let (1, left @ 1..) = (inner.handles, inner.connections.len()) {
             return Err(left);
         }
         inner.handles -= 1;
         drop(inner);
-        self.given_up = true;
+        self.released = true;
         Ok(())
     }
 }
 
-impl Clone for Share {
+impl Clone for QueueHandle {
     fn clone(&self) -> Self {
-        Share::of(self.taken.clone())
+        QueueHandle::of(self.queue.clone())
     }
 }
 
-impl Drop for Share {
+impl Drop for QueueHandle {
     fn drop(&mut self) {
-        if !self.given_up {
-            self.taken.inner().handles -= 1;
+        if !self.released {
+            self.queue.lock().handles -= 1;
         }
     }
 }
@@ -229,56 +229,59 @@ mod tests {
     }
 
     /// Enters with an eventfd that shows whether the waiter was woken.
-    fn enter(taken: &Taken) -> (Waiting<'_>, Arc<OwnedFd>) {
+    fn enter(queue: &AcceptQueue) -> (QueueWait<'_>, Arc<OwnedFd>) {
         let event = Arc::new(connection());
-        (taken.enter(Waker::Thread(event.clone())).unwrap(), event)
+        (
+            queue.add_waiter(Waker::Thread(event.clone())).unwrap(),
+            event,
+        )
     }
 
     fn is_woken(event: &Arc<OwnedFd>) -> bool {
-        sys::demand_ready(event.as_raw_fd(), libc::POLLIN).is_ok()
+        sys::check_ready(event.as_raw_fd(), libc::POLLIN).is_ok()
     }
 
     #[test]
     fn an_unexpected_connection_wakes_the_longest_waiter() {
-        let taken = Taken::default();
-        let ((first, first_event), (_second, second_event)) = (enter(&taken), enter(&taken));
-        taken.push(connection(), true);
+        let queue = AcceptQueue::default();
+        let ((first, first_event), (_second, second_event)) = (enter(&queue), enter(&queue));
+        queue.push(connection(), true);
         assert!(!is_woken(&first_event) && !is_woken(&second_event));
-        taken.push(connection(), false);
+        queue.push(connection(), false);
         assert!(is_woken(&first_event) && !is_woken(&second_event));
         // The first waiter takes one connection; the other is for the second waiter.
-        assert!(taken.pop().is_some());
+        assert!(queue.pop().is_some());
         drop(first);
         assert!(is_woken(&second_event));
-        assert!(taken.pop().is_some());
-        assert!(taken.pop().is_none());
+        assert!(queue.pop().is_some());
+        assert!(queue.pop().is_none());
     }
 
     #[test]
     fn a_waiter_that_leaves_its_connection_wakes_the_next() {
-        let taken = Taken::default();
-        let ((first, _), (_second, second_event)) = (enter(&taken), enter(&taken));
-        taken.push(connection(), false);
+        let queue = AcceptQueue::default();
+        let ((first, _), (_second, second_event)) = (enter(&queue), enter(&queue));
+        queue.push(connection(), false);
         drop(first);
         assert!(is_woken(&second_event));
     }
 
     #[test]
     fn nobody_waits_while_there_is_a_connection() {
-        let taken = Taken::default();
-        taken.push(connection(), false);
+        let queue = AcceptQueue::default();
+        queue.push(connection(), false);
         let event = Arc::new(connection());
-        assert!(taken.enter(Waker::Thread(event)).is_none());
+        assert!(queue.add_waiter(Waker::Thread(event)).is_none());
     }
 
     #[test]
     fn the_last_handle_refuses_to_give_up_unaccepted_connections() {
-        let share = Share::new();
-        share.taken().push(connection(), false);
-        share.taken().push(connection(), false);
-        assert_eq!(share.clone().give_up(), Ok(()));
-        let taken = share.taken().clone();
-        assert_eq!(share.give_up(), Err(2));
-        assert_eq!(taken.inner().handles, 0);
+        let handle = QueueHandle::new();
+        handle.queue().push(connection(), false);
+        handle.queue().push(connection(), false);
+        assert_eq!(handle.clone().try_release(), Ok(()));
+        let queue = handle.queue().clone();
+        assert_eq!(handle.try_release(), Err(2));
+        assert_eq!(queue.lock().handles, 0);
     }
 }

@@ -1,7 +1,7 @@
 //! Pauses between retries of operations that the kernel refuses with `EAGAIN` without a later readiness event: a Unix
 //! connect to a full backlog, and a datagram to a receiver whose queue is full.
 
-use crate::driver::Here;
+use crate::driver::Caller;
 use crate::errors::cannot_wait;
 use std::io;
 use std::time::Duration;
@@ -29,16 +29,16 @@ impl Backoff {
     /// `WouldBlock` in a callback.
     pub(crate) fn pause(
         &mut self,
-        here: &Here,
+        caller: &Caller,
         reason: &'static str,
         limit: Option<Duration>,
     ) -> io::Result<()> {
         let pause = self.next;
         self.next = (2 * pause).clamp(FIRST, LONGEST);
-        match here {
-            Here::Callback => return Err(io::ErrorKind::WouldBlock.into()),
-            Here::Unwinding => return Err(cannot_wait()),
-            Here::Thread => {
+        match caller {
+            Caller::Callback => return Err(io::ErrorKind::WouldBlock.into()),
+            Caller::Unwinding => return Err(cannot_wait()),
+            Caller::Thread => {
                 let left = limit.map_or(Duration::MAX, |limit| limit.saturating_sub(self.waited));
                 if left.is_zero() {
                     return Err(io::ErrorKind::TimedOut.into());
@@ -46,8 +46,8 @@ impl Backoff {
                 std::thread::sleep(pause.min(left));
                 self.waited += pause.min(left);
             }
-            Here::Uring(_) | Here::Mio(_) if pause.is_zero() => yield_now()?,
-            Here::Uring(_) | Here::Mio(_) => {
+            Caller::Uring(_) | Caller::Mio(_) if pause.is_zero() => yield_now()?,
+            Caller::Uring(_) | Caller::Mio(_) => {
                 prepare_park();
                 park_until(reason, Some(deadline_after(pause)))?;
             }

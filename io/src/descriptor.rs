@@ -9,8 +9,8 @@
 //! descriptor; on a non-blocking one it returns `EAGAIN`, and we poll and retry. A call that mio tries must not block:
 //! either the call itself asks for that (`MSG_DONTWAIT`), or the mode is set before every try.
 
-use crate::accept_queue::Taken;
-use crate::driver::{Backend, Here, backend_here, here};
+use crate::accept_queue::AcceptQueue;
+use crate::driver::{Backend, Caller, backend_here, caller};
 use crate::errors::cannot_wait;
 use crate::mio::{Direction, Identity};
 use crate::{sys, uring};
@@ -34,7 +34,7 @@ pub(crate) struct Descriptor {
     known: Known,
     fd: OwnedFd,
     /// The connections that a listener accepted before a caller asked for them.
-    pub(crate) ahead: Option<Arc<Taken>>,
+    pub(crate) ahead: Option<Arc<AcceptQueue>>,
     pub(crate) read_limit: Limit,
     pub(crate) write_limit: Limit,
 }
@@ -130,11 +130,11 @@ pub(crate) fn check_not_stopped(reason: &'static str) -> io::Result<()> {
 /// Yields to other fibers if this loop has tried many system calls since its last turn. Without it, a fiber whose calls
 /// all succeed at once would never park.
 #[inline]
-pub(crate) fn yield_if_over_budget(here: &Here) -> io::Result<()> {
-    let over_budget = match here {
-        Here::Mio(core) => core.over_budget(),
-        Here::Uring(core) => core.over_budget(),
-        Here::Thread | Here::Callback | Here::Unwinding => false,
+pub(crate) fn yield_if_over_budget(caller: &Caller) -> io::Result<()> {
+    let over_budget = match caller {
+        Caller::Mio(core) => core.over_budget(),
+        Caller::Uring(core) => core.over_budget(),
+        Caller::Thread | Caller::Callback | Caller::Unwinding => false,
     };
     if over_budget {
         // A fiber that may not be suspended makes the call without yielding: the call rarely needs to wait.
@@ -176,10 +176,10 @@ impl Descriptor {
     }
 
     /// Ensures that a tried call does not block a loop. A thread without a loop may block.
-    fn set_mode_for(&self, here: &Here) -> io::Result<()> {
-        match here {
-            Here::Mio(_) | Here::Callback | Here::Unwinding => self.set_nonblocking(),
-            Here::Uring(_) | Here::Thread => Ok(()),
+    fn set_mode_for(&self, caller: &Caller) -> io::Result<()> {
+        match caller {
+            Caller::Mio(_) | Caller::Callback | Caller::Unwinding => self.set_nonblocking(),
+            Caller::Uring(_) | Caller::Thread => Ok(()),
         }
     }
 
@@ -187,35 +187,35 @@ impl Descriptor {
     /// `WouldBlock`.
     pub(crate) fn when_ready<T>(
         &self,
-        here: &Here,
+        caller: &Caller,
         direction: Direction,
         reason: &'static str,
         mut call: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
-        yield_if_over_budget(here)?;
+        yield_if_over_budget(caller)?;
         loop {
             match call() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 other => return other,
             }
-            self.wait_until_ready(here, direction, reason)?;
+            self.wait_until_ready(caller, direction, reason)?;
         }
     }
 
     /// Waits until the descriptor may be ready. The caller's call has just returned `WouldBlock`.
     pub(crate) fn wait_until_ready(
         &self,
-        here: &Here,
+        caller: &Caller,
         direction: Direction,
         reason: &'static str,
     ) -> io::Result<()> {
-        match here {
-            Here::Callback => Err(io::ErrorKind::WouldBlock.into()),
-            Here::Unwinding => Err(cannot_wait()),
-            _ if self.ahead.is_some() => self.wait_for_connection(here, reason),
-            Here::Thread => self.block_thread(direction),
-            Here::Mio(core) => core.wait(self.identity(), direction, reason),
-            Here::Uring(core) => self.poll_ring(core, direction, reason),
+        match caller {
+            Caller::Callback => Err(io::ErrorKind::WouldBlock.into()),
+            Caller::Unwinding => Err(cannot_wait()),
+            _ if self.ahead.is_some() => self.wait_for_connection(caller, reason),
+            Caller::Thread => self.block_thread(direction),
+            Caller::Mio(core) => core.park_until_ready(self.identity(), direction, reason),
+            Caller::Uring(core) => self.poll_ring(core, direction, reason),
         }
     }
 
@@ -227,7 +227,7 @@ impl Descriptor {
         call: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
         check_not_stopped(reason)?;
-        self.when_ready(&here()?, direction, reason, call)
+        self.when_ready(&caller()?, direction, reason, call)
     }
 
     fn block_thread(&self, direction: Direction) -> io::Result<()> {
@@ -247,7 +247,7 @@ impl Descriptor {
     ) -> io::Result<()> {
         let entry = opcode::PollAdd::new(self.entry_fd(), poll_events(direction) as u32).build();
         // SAFETY: the entry points to no memory.
-        unsafe { core.run(entry, reason) }.map(drop)
+        unsafe { core.run_operation(entry, reason) }.map(drop)
     }
 
     /// Performs an operation through the ring. If the descriptor is non-blocking, polls and retries.
@@ -263,7 +263,7 @@ impl Descriptor {
     ) -> io::Result<usize> {
         loop {
             // SAFETY: the caller upholds the contract.
-            match unsafe { core.run(entry(), reason) } {
+            match unsafe { core.run_operation(entry(), reason) } {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.poll_ring(core, direction, reason)?
                 }
@@ -278,8 +278,8 @@ impl Descriptor {
         if buffer.is_empty() {
             return Ok(0);
         }
-        match here()? {
-            Here::Uring(core) => {
+        match caller()? {
+            Caller::Uring(core) => {
                 let (start, length) = (buffer.as_mut_ptr(), clamp(buffer.len()));
                 let entry = || {
                     let read = opcode::Read::new(self.entry_fd(), start, length);
@@ -298,8 +298,8 @@ impl Descriptor {
     /// Writes like `write(2)`; see [`Descriptor::read`].
     pub(crate) fn write(&self, bytes: &[u8], reason: &'static str) -> io::Result<usize> {
         check_not_stopped(reason)?;
-        match here()? {
-            Here::Uring(core) => {
+        match caller()? {
+            Caller::Uring(core) => {
                 let (start, length) = (bytes.as_ptr(), clamp(bytes.len()));
                 let entry = || {
                     let write = opcode::Write::new(self.entry_fd(), start, length);
@@ -322,8 +322,8 @@ impl Descriptor {
         reason: &'static str,
     ) -> io::Result<usize> {
         check_not_stopped(reason)?;
-        match here()? {
-            Here::Uring(core) => {
+        match caller()? {
+            Caller::Uring(core) => {
                 // `IoSliceMut` is guaranteed to have the layout of `iovec`.
                 let start = slices.as_mut_ptr().cast_const().cast::<libc::iovec>();
                 let count = slices.len().min(sys::SLICES_MAX) as u32;
@@ -348,8 +348,8 @@ impl Descriptor {
         reason: &'static str,
     ) -> io::Result<usize> {
         check_not_stopped(reason)?;
-        match here()? {
-            Here::Uring(core) => {
+        match caller()? {
+            Caller::Uring(core) => {
                 let start = slices.as_ptr().cast::<libc::iovec>();
                 let count = slices.len().min(sys::SLICES_MAX) as u32;
                 let entry = || {

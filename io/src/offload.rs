@@ -9,7 +9,7 @@ use std::thread;
 use yue_scheduler::{blocking_borrowed, in_fiber, this_loop};
 
 /// Bytes that a pipe accepts without blocking once it is writable (`PIPE_BUF`).
-pub(crate) const WRITE_MOST: usize = 4096;
+pub(crate) const WRITE_BYTES_MAX: usize = 4096;
 
 /// Makes a blocking call: on the pool for a fiber, directly on a plain thread. A call that has begun is waited for, so
 /// that its real outcome is reported, even to a fiber that was stopped.
@@ -37,12 +37,12 @@ pub(crate) fn offload_transfer<T: Send>(
     events: i16,
     work: impl FnOnce() -> io::Result<T> + Send,
 ) -> io::Result<T> {
-    if !unwinds() {
+    if !is_unwinding() {
         return offload(reason, work);
     }
     check_not_stopped(reason)?;
     if !sys::is_regular_file(fd) {
-        match sys::demand_ready(fd, events) {
+        match sys::check_ready(fd, events) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(cannot_wait()),
             other => other?,
         }
@@ -52,14 +52,14 @@ pub(crate) fn offload_transfer<T: Send>(
 
 /// Returns the part of `bytes` that [`offload_transfer`] may write to `fd` here.
 pub(crate) fn writable_now(fd: RawFd, bytes: &[u8]) -> &[u8] {
-    if unwinds() && !sys::is_regular_file(fd) {
-        &bytes[..bytes.len().min(WRITE_MOST)]
+    if is_unwinding() && !sys::is_regular_file(fd) {
+        &bytes[..bytes.len().min(WRITE_BYTES_MAX)]
     } else {
         bytes
     }
 }
 
 /// Whether a fiber runs here and is unwinding.
-pub(crate) fn unwinds() -> bool {
+pub(crate) fn is_unwinding() -> bool {
     thread::panicking() && in_fiber()
 }

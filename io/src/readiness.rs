@@ -12,9 +12,9 @@
 //! - A descriptor is borrowed while it is watched, so it cannot be closed meanwhile. The watch belongs to the loop of
 //!   the waiting fiber, whichever other loops use the descriptor.
 
-use crate::accept_queue::Waiting;
+use crate::accept_queue::QueueWait;
 use crate::descriptor::{Descriptor, poll_events};
-use crate::driver::{Backend, Here, backend};
+use crate::driver::{Backend, Caller, backend};
 use crate::errors::cannot_wait;
 use crate::mio::Direction;
 use crate::sys;
@@ -57,17 +57,17 @@ pub type ReadinessBranch<'a> = Ready<DescriptorReadiness<'a>>;
 pub struct DescriptorReadiness<'a> {
     descriptor: &'a Descriptor,
     direction: Direction,
-    watch: Option<Watch>,
+    watch: Option<KernelWait>,
     /// The registration with those who wait for a listener's accepted connections.
-    ahead: Option<Waiting<'a>>,
+    ahead: Option<QueueWait<'a>>,
     /// The error of a watch that could not start; the next poll returns it.
     failed: Option<io::Error>,
 }
 
-enum Watch {
+enum KernelWait {
     Uring(Rc<Poll>),
     /// Ends the watch when dropped.
-    Mio(#[allow(dead_code)] crate::mio::Waiting),
+    Mio(#[allow(dead_code)] crate::mio::EventWait),
 }
 
 impl Descriptor {
@@ -77,44 +77,50 @@ impl Descriptor {
             Direction::Read => ("wait until readable", &self.read_limit),
             Direction::Write => ("wait until writable", &self.write_limit),
         };
-        limit.enforce(|| self.by_readiness(direction, reason, || self.poll_now(direction)))
+        limit.enforce(|| self.by_readiness(direction, reason, || self.check_ready(direction)))
     }
 
     /// Waits until a listener may have a connection: in the kernel, or among those that another fiber's operation has
     /// accepted.
-    pub(crate) fn wait_for_connection(&self, here: &Here, reason: &'static str) -> io::Result<()> {
+    pub(crate) fn wait_for_connection(
+        &self,
+        caller: &Caller,
+        reason: &'static str,
+    ) -> io::Result<()> {
         let ahead = self.ahead.as_deref();
-        let backend = match here {
-            Here::Callback => return Err(io::ErrorKind::WouldBlock.into()),
-            Here::Unwinding => return Err(cannot_wait()),
-            Here::Thread => {
+        let backend = match caller {
+            Caller::Callback => return Err(io::ErrorKind::WouldBlock.into()),
+            Caller::Unwinding => return Err(cannot_wait()),
+            Caller::Thread => {
                 let limit = self.read_limit.get();
                 return ahead.map_or(Ok(()), |taken| taken.block_thread(&self.as_fd(), limit));
             }
-            Here::Uring(core) => Backend::Uring(core.clone()),
-            Here::Mio(core) => Backend::Mio(core.clone()),
+            Caller::Uring(core) => Backend::Uring(core.clone()),
+            Caller::Mio(core) => Backend::Mio(core.clone()),
         };
         let waker = prepare_park();
-        let Some(_waiting) = ahead.and_then(|taken| taken.wait(waker.remote())) else {
+        let Some(_waiting) = ahead.and_then(|taken| taken.add_fiber(waker.remote())) else {
             return Ok(());
         };
-        let _watch = self.watch(&backend, Direction::Read, waker)?;
+        let _watch = self.start_kernel_wait(&backend, Direction::Read, waker)?;
         Ok(park(reason)?)
     }
 
     /// Registers `waker` to be woken when the descriptor may be ready, until the result is dropped.
-    fn watch(
+    fn start_kernel_wait(
         &self,
         backend: &Backend,
         direction: Direction,
         waker: LocalWaker,
-    ) -> io::Result<Watch> {
+    ) -> io::Result<KernelWait> {
         Ok(match backend {
             Backend::Uring(core) => {
                 let events = poll_events(direction);
-                Watch::Uring(core.start_poll(self.identity(), events, waker))
+                KernelWait::Uring(core.start_poll(self.identity(), events, waker))
             }
-            Backend::Mio(core) => Watch::Mio(core.watch(self.identity(), direction, waker)?),
+            Backend::Mio(core) => {
+                KernelWait::Mio(core.add_waiter(self.identity(), direction, waker)?)
+            }
         })
     }
 
@@ -130,25 +136,30 @@ impl Descriptor {
     }
 
     /// Returns `WouldBlock` if the descriptor is not ready now.
-    fn poll_now(&self, direction: Direction) -> io::Result<()> {
-        if direction == Direction::Read && self.ahead.as_ref().is_some_and(|ahead| ahead.any()) {
+    fn check_ready(&self, direction: Direction) -> io::Result<()> {
+        if direction == Direction::Read
+            && self
+                .ahead
+                .as_ref()
+                .is_some_and(|ahead| ahead.has_connection())
+        {
             return Ok(());
         }
-        sys::demand_ready(self.raw(), poll_events(direction))
+        sys::check_ready(self.raw(), poll_events(direction))
     }
 }
 
-impl Watch {
+impl KernelWait {
     /// Ends the watch. Returns the error if the kernel could not watch.
     fn end(&mut self) -> Option<io::Error> {
         match self {
-            Watch::Uring(poll) => poll.end(),
-            Watch::Mio(_) => None,
+            KernelWait::Uring(poll) => poll.end(),
+            KernelWait::Mio(_) => None,
         }
     }
 }
 
-impl Drop for Watch {
+impl Drop for KernelWait {
     fn drop(&mut self) {
         // The next poll of the kernel meets the error again.
         let _ = self.end();
@@ -162,7 +173,7 @@ impl Readiness for DescriptorReadiness<'_> {
         if let Some(error) = self.failed.take() {
             return Some(Err(error));
         }
-        match self.descriptor.poll_now(self.direction) {
+        match self.descriptor.check_ready(self.direction) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             answer => Some(answer),
         }
@@ -175,14 +186,16 @@ impl Readiness for DescriptorReadiness<'_> {
             return signal.raise();
         };
         if let (Direction::Read, Some(ahead)) = (self.direction, &self.descriptor.ahead) {
-            self.ahead = ahead.wait(waker.remote());
+            self.ahead = ahead.add_fiber(waker.remote());
             if self.ahead.is_none() {
                 // A connection was accepted since the last poll.
                 return signal.raise();
             }
         }
-        let begun =
-            backend().and_then(|backend| self.descriptor.watch(&backend, self.direction, waker));
+        let begun = backend().and_then(|backend| {
+            self.descriptor
+                .start_kernel_wait(&backend, self.direction, waker)
+        });
         match begun {
             Ok(watch) => self.watch = Some(watch),
             Err(error) => {

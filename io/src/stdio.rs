@@ -26,9 +26,9 @@
 
 use crate::ReadinessBranch;
 use crate::descriptor::{Descriptor, check_not_stopped};
-use crate::driver::{Here, here};
+use crate::driver::{Caller, caller};
 use crate::mio::Direction;
-use crate::offload::{WRITE_MOST, offload_transfer};
+use crate::offload::{WRITE_BYTES_MAX, offload_transfer};
 use crate::sys;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -122,17 +122,17 @@ impl Standard {
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         const REASON: &str = "read from standard input";
         let fd = self.descriptor.raw();
-        match here()? {
-            Here::Thread => sys::read(fd, buffer),
+        match caller()? {
+            Caller::Thread => sys::read(fd, buffer),
             _ if self.is_file => {
                 offload_transfer(REASON, fd, libc::POLLIN, || sys::read(fd, buffer))
             }
-            Here::Uring(_) => self.descriptor.read(buffer, REASON),
+            Caller::Uring(_) => self.descriptor.read(buffer, REASON),
             other => {
                 check_not_stopped(REASON)?;
                 self.descriptor
                     .when_ready(&other, Direction::Read, REASON, || {
-                        sys::demand_ready(fd, libc::POLLIN)?;
+                        sys::check_ready(fd, libc::POLLIN)?;
                         sys::read(fd, buffer)
                     })
             }
@@ -141,18 +141,18 @@ impl Standard {
 
     fn write(&self, bytes: &[u8], reason: &'static str) -> io::Result<usize> {
         let fd = self.descriptor.raw();
-        match here()? {
-            Here::Thread => sys::write(fd, bytes),
+        match caller()? {
+            Caller::Thread => sys::write(fd, bytes),
             _ if self.is_file => {
                 offload_transfer(reason, fd, libc::POLLOUT, || sys::write(fd, bytes))
             }
-            Here::Uring(_) => self.descriptor.write(bytes, reason),
+            Caller::Uring(_) => self.descriptor.write(bytes, reason),
             other => {
                 check_not_stopped(reason)?;
-                let prefix = &bytes[..bytes.len().min(WRITE_MOST)];
+                let prefix = &bytes[..bytes.len().min(WRITE_BYTES_MAX)];
                 self.descriptor
                     .when_ready(&other, Direction::Write, reason, || {
-                        sys::demand_ready(fd, libc::POLLOUT)?;
+                        sys::check_ready(fd, libc::POLLOUT)?;
                         sys::write(fd, prefix)
                     })
             }

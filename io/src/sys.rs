@@ -354,7 +354,7 @@ pub(crate) fn clear_event_fd(fd: &OwnedFd) {
 }
 
 /// Returns `WouldBlock` unless the descriptor is ready for `events`, or broken.
-pub(crate) fn demand_ready(fd: RawFd, events: i16) -> io::Result<()> {
+pub(crate) fn check_ready(fd: RawFd, events: i16) -> io::Result<()> {
     let mut entry = libc::pollfd {
         fd,
         events,

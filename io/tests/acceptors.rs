@@ -281,7 +281,7 @@ fn the_last_handle_of_a_listener_is_not_converted_while_connections_are_left() {
         drop(listener.try_clone().unwrap().into_std().unwrap());
         let mut served = vec![first.peer_addr().unwrap()];
         if !accepts_in_advance() {
-            assert!(listener.accept_taken().is_none());
+            assert!(listener.accept_queued().is_none());
             let standard = listener.into_std().unwrap();
             for client in &clients[1..] {
                 assert_eq!(standard.accept().unwrap().1, client.local_addr().unwrap());
@@ -291,9 +291,9 @@ fn the_last_handle_of_a_listener_is_not_converted_while_connections_are_left() {
         let last = listener.try_clone().unwrap();
         served.push(listener.accept().unwrap().1);
         drop(listener);
-        let (_, from) = last.accept_taken().unwrap();
+        let (_, from) = last.accept_queued().unwrap();
         served.push(from);
-        assert!(last.accept_taken().is_none());
+        assert!(last.accept_queued().is_none());
         last.into_std().unwrap();
         let expected: Vec<_> = clients
             .iter()

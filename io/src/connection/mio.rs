@@ -4,7 +4,7 @@
 //! one buffer. A connection that has used up its reads in one turn continues in the next.
 
 use super::State;
-use crate::mio::{Core, READ_BYTES, Readiness, Ready};
+use crate::mio::{Core, DescriptorEvent, EventOwner, READ_BYTES};
 use crate::sys;
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -17,17 +17,17 @@ const GATHER: usize = sys::SLICES_MAX;
 /// between.
 const READS_PER_TURN: u32 = 4;
 
-pub(super) struct ReadyState {
+pub(super) struct MioState {
     readable: Cell<bool>,
     writable: Cell<bool>,
     /// Whether a short read may leave bytes in the socket: the peer has finished sending, or has sent urgent data.
     short_reads_may_lie: Cell<bool>,
 }
 
-impl Default for ReadyState {
+impl Default for MioState {
     fn default() -> Self {
         // Readiness is unknown yet: the first calls find out.
-        ReadyState {
+        MioState {
             readable: Cell::new(true),
             writable: Cell::new(true),
             short_reads_may_lie: Cell::new(false),
@@ -36,22 +36,22 @@ impl Default for ReadyState {
 }
 
 impl State {
-    pub(super) fn begin_ready(self: &Rc<Self>, core: &Core) -> io::Result<()> {
+    pub(super) fn register_with_mio(self: &Rc<Self>, core: &Core) -> io::Result<()> {
         match self.socket() {
-            Some(socket) => core.own(socket.identity(), self.clone()),
+            Some(socket) => core.set_owner(socket.identity(), self.clone()),
             None => Ok(()),
         }
     }
 
     /// Reads and writes as far as the socket is ready and the program wants it. Returns whether callbacks were made.
-    pub(super) fn drive_ready(self: &Rc<Self>, core: &Rc<Core>) -> bool {
-        let mut called = self.read_ready(core);
-        called |= self.write_ready();
+    pub(super) fn drive_mio(self: &Rc<Self>, core: &Rc<Core>) -> bool {
+        let mut called = self.read_while_readable(core);
+        called |= self.write_while_writable();
         called |= self.report_end_of_input();
         called
     }
 
-    fn read_ready(self: &Rc<Self>, core: &Rc<Core>) -> bool {
+    fn read_while_readable(self: &Rc<Self>, core: &Rc<Core>) -> bool {
         let mut called = false;
         let mut buffer = core.read_buffer.take();
         buffer.resize(READ_BYTES, 0);
@@ -67,15 +67,15 @@ impl State {
                     // after a message with descriptors.
                     let may_have_more = count == buffer.len()
                         || !socket.kind().is_tcp()
-                        || self.ready.short_reads_may_lie.get();
-                    self.ready.readable.set(may_have_more);
+                        || self.mio.short_reads_may_lie.get();
+                    self.mio.readable.set(may_have_more);
                     called = true;
                     self.deliver(&buffer[..count]);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.ready.readable.set(false)
+                    self.mio.readable.set(false)
                 }
-                Err(error) => self.end(Some(error)),
+                Err(error) => self.begin_closing(Some(error)),
             }
         }
         core.read_buffer.set(buffer);
@@ -86,12 +86,12 @@ impl State {
     }
 
     fn wants_data(&self) -> bool {
-        self.is_open() && self.reading.get() && self.ready.readable.get() && !self.input_ended.get()
+        self.is_open() && self.reading.get() && self.mio.readable.get() && !self.input_ended.get()
     }
 
-    fn write_ready(self: &Rc<Self>) -> bool {
+    fn write_while_writable(self: &Rc<Self>) -> bool {
         let mut called = false;
-        while self.is_open() && self.ready.writable.get() {
+        while self.is_open() && self.mio.writable.get() {
             let Some(socket) = self.socket() else { break };
             let written = {
                 let queue = self.queue.borrow();
@@ -110,30 +110,30 @@ impl State {
             match written {
                 Ok(count) => {
                     called = true;
-                    self.advance(count);
+                    self.remove_sent(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.ready.writable.set(false)
+                    self.mio.writable.set(false)
                 }
-                Err(error) => self.end(Some(error)),
+                Err(error) => self.begin_closing(Some(error)),
             }
         }
         called
     }
 }
 
-impl Ready for State {
-    fn ready(self: Rc<Self>, ready: Readiness) {
-        let state = &self.ready;
+impl EventOwner for State {
+    fn on_event(self: Rc<Self>, event: DescriptorEvent) {
+        let state = &self.mio;
         state
             .readable
-            .set(state.readable.get() || ready.readable || ready.hung_up);
+            .set(state.readable.get() || event.readable || event.hung_up);
         state
             .writable
-            .set(state.writable.get() || ready.writable || ready.hung_up);
+            .set(state.writable.get() || event.writable || event.hung_up);
         state
             .short_reads_may_lie
-            .set(state.short_reads_may_lie.get() || ready.hung_up || ready.urgent);
+            .set(state.short_reads_may_lie.get() || event.hung_up || event.urgent);
         self.defer();
     }
 }

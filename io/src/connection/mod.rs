@@ -16,7 +16,7 @@
 mod mio;
 mod uring;
 
-use crate::driver::members::{Member, guarded};
+use crate::driver::members::{Member, run_callback};
 use crate::driver::{Backend, backend};
 use crate::net::socket::Socket;
 use crate::net::{TcpStream, UnixStream};
@@ -26,7 +26,7 @@ use std::fmt;
 use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
-use uring::RingState;
+use uring::UringState;
 
 /// Receives the events of a [`Connection`]. The loop calls it outside fibers; it must not wait.
 ///
@@ -168,8 +168,8 @@ struct State {
     did_shutdown: Cell<bool>,
     /// Close when the queue is empty.
     wants_close: Cell<bool>,
-    ring: RingState,
-    ready: mio::ReadyState,
+    ring: UringState,
+    mio: mio::MioState,
 }
 
 impl Connection {
@@ -219,13 +219,11 @@ impl Connection {
             wants_shutdown: Cell::new(false),
             did_shutdown: Cell::new(false),
             wants_close: Cell::new(false),
-            ring: RingState::default(),
-            ready: mio::ReadyState::default(),
+            ring: UringState::default(),
+            mio: mio::MioState::default(),
         });
-        state.begin()?;
-        state
-            .member
-            .set(state.backend.shared().enter(state.clone()));
+        state.prepare_socket()?;
+        state.member.set(state.backend.members().add(state.clone()));
         state.defer();
         Ok(Connection { state })
     }
@@ -271,7 +269,7 @@ impl Connection {
 
     /// Closes without waiting for the queue. [`Sink::closed`] follows; more data may not.
     pub fn close(&self) {
-        self.state.end(None);
+        self.state.begin_closing(None);
     }
 
     /// Whether the connection is open: no close, error or end of input leads to [`Sink::closed`] yet.
@@ -290,17 +288,17 @@ impl fmt::Debug for Connection {
 }
 
 impl State {
-    fn begin(self: &Rc<Self>) -> io::Result<()> {
+    fn prepare_socket(self: &Rc<Self>) -> io::Result<()> {
         match &self.backend {
-            Backend::Uring(_) => self.begin_ring(),
-            Backend::Mio(core) => self.begin_ready(core),
+            Backend::Uring(_) => self.make_socket_blocking(),
+            Backend::Mio(core) => self.register_with_mio(core),
         }
     }
 
-    /// Schedules [`State::deferred`] for the driver's next turn.
+    /// Schedules [`State::on_turn`] for the driver's next turn.
     fn defer(self: &Rc<Self>) {
         if self.phase.get() != Phase::Closed && !self.deferred.replace(true) {
-            self.backend.shared().defer(self.clone());
+            self.backend.members().defer(self.clone());
         }
     }
 
@@ -309,13 +307,13 @@ impl State {
     }
 
     /// Makes a callback. If it panics, the connection is closed on either driver, so that the peer is not left waiting.
-    fn call<R>(self: &Rc<Self>, callback: impl FnOnce(&dyn Sink) -> R) -> Option<R> {
+    fn call_sink<R>(self: &Rc<Self>, callback: impl FnOnce(&dyn Sink) -> R) -> Option<R> {
         let sink = self.sink.borrow().clone()?;
         let mut result = None;
-        let returned = guarded(|| result = Some(callback(&*sink)));
+        let returned = run_callback(|| result = Some(callback(&*sink)));
         if !returned {
             let text = "a callback of the connection panicked";
-            self.end(Some(io::Error::other(text)));
+            self.begin_closing(Some(io::Error::other(text)));
         }
         result
     }
@@ -325,7 +323,7 @@ impl State {
     }
 
     /// Begins closing, at the program's request or because of an error.
-    fn end(self: &Rc<Self>, error: Option<io::Error>) {
+    fn begin_closing(self: &Rc<Self>, error: Option<io::Error>) {
         if self.is_open() {
             self.phase.set(Phase::Closing);
             self.outcome.set(error);
@@ -342,7 +340,7 @@ impl State {
             self.held_back.borrow_mut().push_back(bytes.to_vec());
             return;
         }
-        self.call(|sink| sink.data(bytes));
+        self.call_sink(|sink| sink.data(bytes));
     }
 
     /// Delivers the bytes held back. Returns whether there were any.
@@ -353,7 +351,7 @@ impl State {
                 break;
             };
             any = true;
-            self.call(|sink| sink.data(&bytes));
+            self.call_sink(|sink| sink.data(&bytes));
         }
         any
     }
@@ -365,7 +363,7 @@ impl State {
             return false;
         }
         self.end_reported.set(true);
-        let stay = self.call(|sink| sink.end_of_input()).unwrap_or(false);
+        let stay = self.call_sink(|sink| sink.end_of_input()).unwrap_or(false);
         if !stay {
             self.wants_close.set(true);
             self.defer();
@@ -374,7 +372,7 @@ impl State {
     }
 
     /// Removes `count` sent bytes from the queue, and returns the buffers that are sent completely to the sink.
-    fn advance(self: &Rc<Self>, mut count: usize) {
+    fn remove_sent(self: &Rc<Self>, mut count: usize) {
         debug_assert!(
             count <= self.queued_bytes.get(),
             "the kernel sent more than was queued"
@@ -400,17 +398,17 @@ impl State {
             );
         }
         for buffer in sent {
-            self.call(|sink| sink.sent(buffer));
+            self.call_sink(|sink| sink.sent(buffer));
         }
     }
 
     /// Does what is due when the queue is empty.
-    fn after_queue(self: &Rc<Self>) {
+    fn handle_empty_queue(self: &Rc<Self>) {
         if !self.is_open() || !self.queue.borrow().is_empty() {
             return;
         }
         if self.wants_close.get() {
-            self.end(None);
+            self.begin_closing(None);
         } else if self.wants_shutdown.get()
             && !self.did_shutdown.replace(true)
             && let Some(socket) = self.socket()
@@ -421,7 +419,7 @@ impl State {
     }
 
     /// Ends the connection if nothing is in flight. Only the turn calls it. Returns whether it did.
-    fn finish(self: &Rc<Self>) -> bool {
+    fn finish_closing(self: &Rc<Self>) -> bool {
         if self.phase.get() != Phase::Closing || self.ring.in_flight() {
             return false;
         }
@@ -430,7 +428,7 @@ impl State {
         self.queue.take();
         self.held_back.take();
         self.queued_bytes.set(0);
-        self.backend.shared().leave(self.member.get());
+        self.backend.members().remove(self.member.get());
         drop(self.socket.take());
         if let Some(sink) = self.sink.take() {
             sink.closed(self.outcome.take().map_or(Ok(()), Err));
@@ -440,20 +438,20 @@ impl State {
 }
 
 impl Member for State {
-    fn deferred(self: Rc<Self>) -> bool {
+    fn on_turn(self: Rc<Self>) -> bool {
         self.deferred.set(false);
         let mut called = self.deliver_held_back();
         called |= self.report_end_of_input();
         called |= match &self.backend {
             Backend::Uring(core) => self.drive_ring(core),
-            Backend::Mio(core) => self.drive_ready(core),
+            Backend::Mio(core) => self.drive_mio(core),
         };
-        self.after_queue();
-        called | self.finish()
+        self.handle_empty_queue();
+        called | self.finish_closing()
     }
 
-    fn abort(self: Rc<Self>) {
-        self.end(Some(io::Error::new(
+    fn on_shutdown(self: Rc<Self>) {
+        self.begin_closing(Some(io::Error::new(
             io::ErrorKind::ConnectionAborted,
             "the loop is shutting down",
         )));

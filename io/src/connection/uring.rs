@@ -13,7 +13,7 @@ use super::{Phase, State};
 use crate::driver::Backend;
 use crate::errors::was_cancelled;
 use crate::sys;
-use crate::uring::{Completed, Core, GROUP, OperationId};
+use crate::uring::{CompletionOwner, Core, GROUP, OperationId};
 use io_uring::{opcode, types};
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::io;
@@ -41,7 +41,7 @@ enum Operation {
     Ending,
 }
 
-pub(super) struct RingState {
+pub(super) struct UringState {
     receive: Cell<Operation>,
     send: Cell<Operation>,
     /// The header of the running send. The kernel reads it during a send, and we write it only between sends.
@@ -51,9 +51,9 @@ pub(super) struct RingState {
     single: RefCell<Vec<u8>>,
 }
 
-impl Default for RingState {
+impl Default for UringState {
     fn default() -> Self {
-        RingState {
+        UringState {
             receive: Cell::default(),
             send: Cell::default(),
             message: UnsafeCell::new(sys::header_of(std::ptr::null_mut(), 0)),
@@ -68,14 +68,14 @@ impl Default for RingState {
     }
 }
 
-impl RingState {
+impl UringState {
     pub(super) fn in_flight(&self) -> bool {
         self.receive.get() != Operation::None || self.send.get() != Operation::None
     }
 }
 
 impl State {
-    pub(super) fn begin_ring(&self) -> io::Result<()> {
+    pub(super) fn make_socket_blocking(&self) -> io::Result<()> {
         match self.socket() {
             Some(socket) => socket.set_blocking(),
             None => Ok(()),
@@ -123,7 +123,7 @@ impl State {
         );
         // SAFETY: a multishot receive points to no memory of this process. A single one points to `single`, which is
         // not touched until its completion, and the operation keeps `self` alive until then.
-        let id = unsafe { core.start(entry, self.clone(), RECEIVE) };
+        let id = unsafe { core.start_operation(entry, self.clone(), RECEIVE) };
         self.ring.receive.set(Operation::Running(id));
     }
 
@@ -170,11 +170,11 @@ impl State {
         debug_assert_eq!(self.ring.send.get(), Operation::None, "one send at a time");
         // SAFETY: buffers stay in the queue, where their bytes do not move, until the completion removes them. Header
         // and slices are in `self`, which the operation keeps alive, and are written only when no send is in flight.
-        let id = unsafe { core.start(entry, self.clone(), SEND) };
+        let id = unsafe { core.start_operation(entry, self.clone(), SEND) };
         self.ring.send.set(Operation::Running(id));
     }
 
-    fn received(self: &Rc<Self>, core: &Rc<Core>, result: i32, flags: u32, last: bool) {
+    fn handle_received(self: &Rc<Self>, core: &Rc<Core>, result: i32, flags: u32, last: bool) {
         if last {
             self.ring.receive.set(Operation::None);
         }
@@ -190,56 +190,56 @@ impl State {
                 self.deliver(&bytes[..count.min(bytes.len())]);
                 self.ring.single.replace(bytes);
             }
-            Err(_) => self.receive_failed(core, -result),
+            Err(_) => self.handle_receive_error(core, -result),
         }
         if last {
             self.defer();
         }
     }
 
-    fn receive_failed(self: &Rc<Self>, core: &Rc<Core>, error: i32) {
+    fn handle_receive_error(self: &Rc<Self>, core: &Rc<Core>, error: i32) {
         match error {
             libc::ENOBUFS => core.buffers_exhausted.set(core.buffers_exhausted.get() + 1),
             // Cancelled by this connection, or by `cancel_all`, and then the abort follows.
             error if was_cancelled(error) => {}
             // A clone made the descriptor non-blocking.
             libc::EAGAIN => {
-                if let Err(error) = self.begin_ring() {
-                    self.end(Some(error));
+                if let Err(error) = self.make_socket_blocking() {
+                    self.begin_closing(Some(error));
                 }
             }
             libc::EINVAL if core.multishot.get() => core.multishot.set(false),
-            error => self.end(Some(io::Error::from_raw_os_error(error))),
+            error => self.begin_closing(Some(io::Error::from_raw_os_error(error))),
         }
     }
 
-    fn sent(self: &Rc<Self>, core: &Rc<Core>, result: i32) {
+    fn handle_sent(self: &Rc<Self>, core: &Rc<Core>, result: i32) {
         self.ring.send.set(Operation::None);
         match usize::try_from(result) {
             Ok(count) => {
-                self.advance(count);
+                self.remove_sent(count);
                 if self.is_open() && self.ring.send.get() == Operation::None {
                     self.start_send(core);
                 }
             }
             Err(_) if was_cancelled(-result) || -result == libc::EAGAIN => {}
-            Err(_) => self.end(Some(io::Error::from_raw_os_error(-result))),
+            Err(_) => self.begin_closing(Some(io::Error::from_raw_os_error(-result))),
         }
-        self.after_queue();
+        self.handle_empty_queue();
         if self.phase.get() != Phase::Open || self.ring.send.get() == Operation::None {
             self.defer();
         }
     }
 }
 
-impl Completed for State {
-    fn completed(self: Rc<Self>, tag: u8, result: i32, flags: u32, last: bool) {
+impl CompletionOwner for State {
+    fn on_completion(self: Rc<Self>, tag: u8, result: i32, flags: u32, last: bool) {
         let Backend::Uring(core) = &self.backend else {
             return;
         };
         match tag {
-            RECEIVE => self.received(core, result, flags, last),
-            _ => self.sent(core, result),
+            RECEIVE => self.handle_received(core, result, flags, last),
+            _ => self.handle_sent(core, result),
         }
     }
 }

@@ -12,22 +12,22 @@ use std::rc::Rc;
 /// An object that lives on a driver beyond one call.
 pub(crate) trait Member {
     /// Does the deferred work. Returns whether callbacks were made, so that the loop looks for work before it waits.
-    fn deferred(self: Rc<Self>) -> bool;
+    fn on_turn(self: Rc<Self>) -> bool;
 
     /// Ends the member: the loop is shutting down.
-    fn abort(self: Rc<Self>);
+    fn on_shutdown(self: Rc<Self>);
 }
 
 #[derive(Default)]
-pub(crate) struct Shared {
+pub(crate) struct Members {
     deferred: RefCell<VecDeque<Rc<dyn Member>>>,
     members: RefCell<Vec<Option<Rc<dyn Member>>>>,
-    /// Free indices of `members`, so that `enter` need not search.
+    /// Free indices of `members`, so that `add` need not search.
     free: RefCell<Vec<usize>>,
     open: Cell<usize>,
 }
 
-impl Shared {
+impl Members {
     /// Schedules `member` for the current or next turn.
     pub(crate) fn defer(&self, member: Rc<dyn Member>) {
         self.deferred.borrow_mut().push_back(member);
@@ -46,13 +46,13 @@ impl Shared {
             let Some(member) = self.deferred.borrow_mut().pop_front() else {
                 break;
             };
-            guarded(|| called |= member.deferred());
+            run_callback(|| called |= member.on_turn());
         }
         called
     }
 
-    /// Adds a member. The returned index is for [`Shared::leave`].
-    pub(crate) fn enter(&self, member: Rc<dyn Member>) -> usize {
+    /// Adds a member. The returned index is for [`Members::remove`].
+    pub(crate) fn add(&self, member: Rc<dyn Member>) -> usize {
         let mut members = self.members.borrow_mut();
         self.open.set(self.open.get() + 1);
         match self.free.borrow_mut().pop() {
@@ -68,7 +68,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn leave(&self, index: usize) {
+    pub(crate) fn remove(&self, index: usize) {
         let member = self
             .members
             .borrow_mut()
@@ -84,14 +84,14 @@ impl Shared {
     }
 
     /// Members that have not left.
-    pub(crate) fn open(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.open.get()
     }
 
-    pub(crate) fn abort_all(&self) {
+    pub(crate) fn shut_down_all(&self) {
         let members: Vec<_> = self.members.borrow().iter().flatten().cloned().collect();
         for member in members {
-            guarded(|| member.abort());
+            run_callback(|| member.on_shutdown());
         }
     }
 
@@ -106,7 +106,7 @@ impl Shared {
 }
 
 /// Runs a callback of the program. A panic is reported, and the loop continues. Returns whether the callback returned.
-pub(crate) fn guarded(callback: impl FnOnce()) -> bool {
+pub(crate) fn run_callback(callback: impl FnOnce()) -> bool {
     let Err(payload) = catch_unwind(AssertUnwindSafe(callback)) else {
         return true;
     };

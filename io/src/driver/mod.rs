@@ -4,7 +4,7 @@ pub(crate) mod members;
 
 use crate::uring::Unavailable;
 use crate::{mio, uring};
-use members::Shared;
+use members::Members;
 use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
@@ -124,8 +124,8 @@ pub fn driver(choice: Choice) -> io::Result<Box<dyn Driver>> {
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     }
     let backend = match choice {
-        Choice::Mio => Backend::Mio(epoll()?),
-        Choice::Uring => Backend::Uring(uring::Core::new().map_err(forced_and_refused)?),
+        Choice::Mio => Backend::Mio(new_mio_core()?),
+        Choice::Uring => Backend::Uring(uring::Core::new().map_err(uring_refused)?),
         Choice::Auto => match uring::Core::new() {
             Ok(core) => Backend::Uring(core),
             Err(reason) => {
@@ -136,7 +136,7 @@ pub fn driver(choice: Choice) -> io::Result<Box<dyn Driver>> {
                         format_args!("{reason}; using mio (epoll) instead"),
                     )
                 });
-                Backend::Mio(epoll()?)
+                Backend::Mio(new_mio_core()?)
             }
         },
     };
@@ -219,18 +219,18 @@ pub fn counters() -> io::Result<DriverCounters> {
     })
 }
 
-fn epoll() -> io::Result<Rc<mio::Core>> {
+fn new_mio_core() -> io::Result<Rc<mio::Core>> {
     mio::Core::new().map_err(|error| {
         let text = format!(
             "the mio driver could not be set up: {error}{}",
-            hint(&error)
+            advice(&error)
         );
         io::Error::new(error.kind(), text)
     })
 }
 
 /// Advice for an error that the other driver would meet too.
-fn hint(error: &io::Error) -> &'static str {
+fn advice(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EMFILE) => "; allow the process more descriptors (ulimit -n)",
         Some(libc::ENFILE) => "; the whole system is out of descriptors (sysctl fs.file-max)",
@@ -238,9 +238,9 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-fn forced_and_refused(reason: Unavailable) -> io::Error {
+fn uring_refused(reason: Unavailable) -> io::Error {
     let advice = match &reason {
-        Unavailable::Other(error) => hint(error),
+        Unavailable::Other(error) => advice(error),
         _ => "; choose mio or auto",
     };
     let text = format!("the io_uring driver was requested (YUE_IO or --io), but {reason}{advice}");
@@ -254,10 +254,10 @@ pub(crate) enum Backend {
 
 impl Backend {
     /// The driver's state for owned operations.
-    pub(crate) fn shared(&self) -> &Shared {
+    pub(crate) fn members(&self) -> &Members {
         match self {
-            Backend::Uring(core) => &core.shared,
-            Backend::Mio(core) => &core.shared,
+            Backend::Uring(core) => &core.members,
+            Backend::Mio(core) => &core.members,
         }
     }
 }
@@ -280,7 +280,7 @@ pub(crate) struct IoDriver {
 
 impl IoDriver {
     #[inline]
-    fn make_turn(&self, wait: Wait) -> io::Result<()> {
+    fn run_turn(&self, wait: Wait) -> io::Result<()> {
         assert!(
             !self.turning.replace(true),
             "a callback called its driver's turn: events would be delivered out of order"
@@ -317,7 +317,7 @@ impl Driver for IoDriver {
             !in_fiber(),
             "only a loop may call its driver's turn: called by a fiber, it would run callbacks inside the fiber"
         );
-        self.make_turn(wait)
+        self.run_turn(wait)
     }
 
     fn bell(&self) -> Arc<dyn Bell> {
@@ -370,14 +370,14 @@ impl Drop for IoDriver {
         while self.in_flight() > 0 && Instant::system() < until {
             self.cancel_all();
             let pause = Instant::system().saturating_add(Duration::from_millis(1));
-            if self.make_turn(Wait::Block(Some(pause))).is_err() {
+            if self.run_turn(Wait::Block(Some(pause))).is_err() {
                 break;
             }
         }
         match &self.backend {
             Backend::Mio(core) => core.clear(),
             Backend::Uring(core) => {
-                core.shared.clear();
+                core.members.clear();
                 let left = core.in_kernel();
                 if left > 0 {
                     yue_scheduler::log(
@@ -394,7 +394,7 @@ impl Drop for IoDriver {
 }
 
 /// The context in which an operation is called.
-pub(crate) enum Here {
+pub(crate) enum Caller {
     /// A fiber of a loop with the io_uring driver.
     Uring(Rc<uring::Core>),
     /// A fiber of a loop with the mio driver.
@@ -413,19 +413,19 @@ pub(crate) enum Here {
 /// # Errors
 /// In a fiber of a loop whose driver does no I/O.
 #[inline]
-pub(crate) fn here() -> io::Result<Here> {
+pub(crate) fn caller() -> io::Result<Caller> {
     if in_fiber() {
         if std::thread::panicking() {
-            return Ok(Here::Unwinding);
+            return Ok(Caller::Unwinding);
         }
         match backend()? {
-            Backend::Uring(core) => Ok(Here::Uring(core)),
-            Backend::Mio(core) => Ok(Here::Mio(core)),
+            Backend::Uring(core) => Ok(Caller::Uring(core)),
+            Backend::Mio(core) => Ok(Caller::Mio(core)),
         }
     } else if this_loop::exists() {
-        Ok(Here::Callback)
+        Ok(Caller::Callback)
     } else {
-        Ok(Here::Thread)
+        Ok(Caller::Thread)
     }
 }
 

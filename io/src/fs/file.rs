@@ -4,7 +4,7 @@ use super::open::OpenOptions;
 use super::ring_or_pool::{Executor, executor, on_ring};
 use crate::descriptor::clamp;
 use crate::errors::cannot_wait;
-use crate::offload::{offload, offload_transfer, unwinds, writable_now};
+use crate::offload::{is_unwinding, offload, offload_transfer, writable_now};
 use crate::sys;
 use io_uring::{opcode, types};
 use std::fs::{Metadata, Permissions};
@@ -233,7 +233,7 @@ impl File {
         if in_callback || !sys::is_regular_file(self.raw()) {
             return Ok(None);
         }
-        if unwinds() {
+        if is_unwinding() {
             return Err(cannot_wait());
         }
         Ok(Some(self.position.lock()?))
@@ -332,7 +332,7 @@ impl Write for &File {
     }
 
     fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-        if unwinds() {
+        if is_unwinding() {
             // Write one buffer at a time: only a write known not to wait is allowed here.
             let first = buffers.iter().find(|buffer| !buffer.is_empty());
             return self.write_from(first.map_or(&[], |first| first), CURRENT);

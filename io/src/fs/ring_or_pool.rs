@@ -1,6 +1,6 @@
 //! Chooses how a file operation runs: on the ring if possible, otherwise as a call on the blocking pool.
 
-use crate::driver::{Here, here};
+use crate::driver::{Caller, caller};
 use crate::uring::Core;
 use io_uring::squeue;
 use std::ffi::CString;
@@ -17,8 +17,8 @@ pub(super) enum Executor {
 
 /// Returns the executor for an operation with that io_uring opcode.
 pub(super) fn executor(code: u8) -> io::Result<Executor> {
-    Ok(match here()? {
-        Here::Uring(core) if core.supports_file_operation(code) => Executor::Ring(core),
+    Ok(match caller()? {
+        Caller::Uring(core) if core.supports_file_operation(code) => Executor::Ring(core),
         _ => Executor::Offload,
     })
 }
@@ -34,7 +34,7 @@ pub(super) unsafe fn on_ring(
 ) -> io::Result<usize> {
     crate::descriptor::check_not_stopped(reason)?;
     // SAFETY: the caller upholds the contract.
-    unsafe { core.run(entry, reason) }.map(|count| count as usize)
+    unsafe { core.run_operation(entry, reason) }.map(|count| count as usize)
 }
 
 pub(super) fn c_path(path: &Path) -> io::Result<CString> {

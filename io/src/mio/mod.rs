@@ -14,9 +14,9 @@
 
 mod sources;
 
-pub(crate) use sources::{Direction, Identity, Readiness, Ready};
+pub(crate) use sources::{DescriptorEvent, Direction, EventOwner, Identity};
 
-use crate::driver::members::{Shared, guarded};
+use crate::driver::members::{Members, run_callback};
 use crate::sys;
 use ::mio::unix::SourceFd;
 use ::mio::{Events, Interest, Poll, Registry, Token, Waker};
@@ -63,7 +63,7 @@ pub(crate) struct Core {
     timer_at: Cell<Option<Instant>>,
     /// The last blocking turn returned at once because callbacks were made; the next one must poll the kernel.
     skipped: Cell<bool>,
-    pub(crate) shared: Shared,
+    pub(crate) members: Members,
     pub(crate) read_buffer: Cell<Vec<u8>>,
     calls: Cell<u32>,
 }
@@ -85,7 +85,7 @@ impl Core {
             timer,
             timer_at: Cell::new(None),
             skipped: Cell::new(false),
-            shared: Shared::default(),
+            members: Members::default(),
             read_buffer: Cell::new(Vec::new()),
             calls: Cell::new(0),
         }))
@@ -96,12 +96,12 @@ impl Core {
     }
 
     pub(crate) fn in_flight(&self) -> usize {
-        self.waiting.get() + self.shared.open()
+        self.waiting.get() + self.members.count()
     }
 
     /// Aborts all open members. The scheduler itself stops fibers that wait for readiness.
     pub(crate) fn cancel_all(&self) {
-        self.shared.abort_all();
+        self.members.shut_down_all();
     }
 
     /// Returns the socket's registration on this loop, registering it if needed.
@@ -130,7 +130,11 @@ impl Core {
     }
 
     /// Reports the readiness of a socket to `owner` from now on.
-    pub(crate) fn own(&self, identity: Identity, owner: Rc<dyn Ready>) -> io::Result<()> {
+    pub(crate) fn set_owner(
+        &self,
+        identity: Identity,
+        owner: Rc<dyn EventOwner>,
+    ) -> io::Result<()> {
         let id = self.register(identity)?;
         self.sources.borrow_mut().set_owner(id, owner);
         Ok(())
@@ -168,7 +172,7 @@ impl Core {
     }
 
     /// Parks the calling fiber until the descriptor may be ready. The caller's call has just returned `WouldBlock`.
-    pub(crate) fn wait(
+    pub(crate) fn park_until_ready(
         &self,
         identity: Identity,
         direction: Direction,
@@ -182,12 +186,12 @@ impl Core {
 
     /// Registers `waker` to be woken when the descriptor may be ready, until the result is dropped. The kernel has just
     /// answered "not ready", and the fiber parks before the next turn.
-    pub(crate) fn watch(
+    pub(crate) fn add_waiter(
         self: &Rc<Self>,
         identity: Identity,
         direction: Direction,
         waker: LocalWaker,
-    ) -> io::Result<Waiting> {
+    ) -> io::Result<EventWait> {
         let id = self.register(identity)?;
         Ok(self.enqueue(self.clone(), id, direction, waker))
     }
@@ -198,25 +202,25 @@ impl Core {
         id: SourceId,
         direction: Direction,
         waker: LocalWaker,
-    ) -> Waiting<C> {
-        let ticket = self.sources.borrow_mut().wait(id, direction, waker);
+    ) -> EventWait<C> {
+        let ticket = self.sources.borrow_mut().add_waiter(id, direction, waker);
         self.waiting.set(self.waiting.get() + 1);
-        Waiting { core, id, ticket }
+        EventWait { core, id, ticket }
     }
 
     /// See [`yue_scheduler::Driver::turn`].
     pub(crate) fn turn(&self, wait: Wait) -> io::Result<()> {
         self.calls.set(0);
-        let busy = self.shared.run_deferred();
+        let busy = self.members.run_deferred();
         if busy && wait != Wait::Poll && !self.skipped.replace(true) {
             // Callbacks may have made fibers runnable: let the loop run them before it asks the kernel.
             return Ok(());
         }
         self.skipped.set(false);
         match wait {
-            Wait::Poll if self.sources.borrow().used() == 0 => return Ok(()),
+            Wait::Poll if self.sources.borrow().count() == 0 => return Ok(()),
             Wait::Poll => self.poll(Some(Duration::ZERO))?,
-            Wait::Block(_) if busy || self.shared.has_deferred() => {
+            Wait::Block(_) if busy || self.members.has_deferred() => {
                 self.poll(Some(Duration::ZERO))?
             }
             Wait::Block(None) => self.poll(None)?,
@@ -226,9 +230,9 @@ impl Core {
                 self.poll(None)?;
             }
         }
-        self.dispatch();
+        self.handle_events();
         // Send what the callbacks queued now, not a tick later.
-        self.shared.run_deferred();
+        self.members.run_deferred();
         Ok(())
     }
 
@@ -254,7 +258,7 @@ impl Core {
         }
     }
 
-    fn dispatch(&self) {
+    fn handle_events(&self) {
         // Borrowed over callbacks: nothing but the turn uses the events, and a callback cannot turn the driver.
         let events = self.events.borrow();
         for event in events.iter() {
@@ -263,7 +267,7 @@ impl Core {
                 // The timer is not read: the next arming clears it, and until then it causes no edge.
                 TIMER => self.timer_at.set(None),
                 token => {
-                    let ready = Readiness {
+                    let report = DescriptorEvent {
                         readable: event.is_readable(),
                         writable: event.is_writable(),
                         hung_up: event.is_read_closed() || event.is_error(),
@@ -272,9 +276,9 @@ impl Core {
                     let owner = self
                         .sources
                         .borrow_mut()
-                        .event(SourceId::from_token(token), ready);
+                        .handle_event(SourceId::from_token(token), report);
                     if let Some(owner) = owner {
-                        guarded(|| owner.ready(ready));
+                        run_callback(|| owner.on_event(report));
                     }
                 }
             }
@@ -283,22 +287,25 @@ impl Core {
 
     /// Drops all members and sources when the driver is dropped.
     pub(crate) fn clear(&self) {
-        self.shared.clear();
+        self.members.clear();
         let sources = self.sources.take();
         drop(sources);
     }
 }
 
 /// A fiber in a list of waiters. It leaves the list on every exit from the park, a panic included.
-pub(crate) struct Waiting<C: Deref<Target = Core> = Rc<Core>> {
+pub(crate) struct EventWait<C: Deref<Target = Core> = Rc<Core>> {
     core: C,
     id: SourceId,
     ticket: u64,
 }
 
-impl<C: Deref<Target = Core>> Drop for Waiting<C> {
+impl<C: Deref<Target = Core>> Drop for EventWait<C> {
     fn drop(&mut self) {
-        self.core.sources.borrow_mut().unlink(self.id, self.ticket);
+        self.core
+            .sources
+            .borrow_mut()
+            .remove_waiter(self.id, self.ticket);
         debug_assert!(self.core.waiting.get() > 0);
         self.core.waiting.set(self.core.waiting.get() - 1);
     }

@@ -12,13 +12,13 @@ use yue_scheduler::LocalWaker;
 
 /// An owner that is notified of a descriptor's readiness, instead of a waiting fiber. Called by the loop outside
 /// fibers.
-pub(crate) trait Ready {
-    fn ready(self: Rc<Self>, ready: Readiness);
+pub(crate) trait EventOwner {
+    fn on_event(self: Rc<Self>, event: DescriptorEvent);
 }
 
 /// The readiness that an event reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Readiness {
+pub(crate) struct DescriptorEvent {
     pub(crate) readable: bool,
     pub(crate) writable: bool,
     /// The peer has finished sending, or the socket is broken: a read will report it.
@@ -58,7 +58,7 @@ struct Source {
     always_tried: bool,
     /// Room for a reader and a writer without an allocation.
     waiters: SmallVec<[Waiter; 2]>,
-    owner: Option<Rc<dyn Ready>>,
+    owner: Option<Rc<dyn EventOwner>>,
 }
 
 /// A registered source: index and generation.
@@ -94,7 +94,7 @@ impl SourceId {
 
 impl Sources {
     /// Returns the number of registered descriptors.
-    pub(super) fn used(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.used
     }
 
@@ -181,7 +181,7 @@ impl Sources {
             .filter(|source| source.used && source.generation == id.generation)
     }
 
-    pub(super) fn set_owner(&mut self, id: SourceId, owner: Rc<dyn Ready>) {
+    pub(super) fn set_owner(&mut self, id: SourceId, owner: Rc<dyn EventOwner>) {
         if let Some(source) = self.get(id) {
             source.owner = Some(owner);
         }
@@ -201,8 +201,13 @@ impl Sources {
         }
     }
 
-    /// Enqueues a fiber. The returned ticket is for [`Sources::unlink`].
-    pub(super) fn wait(&mut self, id: SourceId, direction: Direction, waker: LocalWaker) -> u64 {
+    /// Enqueues a fiber. The returned ticket is for [`Sources::remove_waiter`].
+    pub(super) fn add_waiter(
+        &mut self,
+        id: SourceId,
+        direction: Direction,
+        waker: LocalWaker,
+    ) -> u64 {
         self.tickets += 1;
         let ticket = self.tickets;
         if let Some(source) = self.get(id) {
@@ -216,22 +221,26 @@ impl Sources {
     }
 
     /// Removes a waiter, if it is still there.
-    pub(super) fn unlink(&mut self, id: SourceId, ticket: u64) {
+    pub(super) fn remove_waiter(&mut self, id: SourceId, ticket: u64) {
         if let Some(source) = self.get(id) {
             source.waiters.retain(|waiter| waiter.ticket != ticket);
         }
     }
 
     /// Wakes the fibers that the event concerns. Returns the owner, which must be notified after the borrow.
-    pub(super) fn event(&mut self, id: SourceId, ready: Readiness) -> Option<Rc<dyn Ready>> {
+    pub(super) fn handle_event(
+        &mut self,
+        id: SourceId,
+        event: DescriptorEvent,
+    ) -> Option<Rc<dyn EventOwner>> {
         let source = self.get(id)?;
-        source.always_tried |= ready.hung_up || ready.urgent;
-        source.drained &= !(ready.readable || source.always_tried);
+        source.always_tried |= event.hung_up || event.urgent;
+        source.drained &= !(event.readable || source.always_tried);
         source.waiters.retain(|waiter| {
-            let concerned = ready.hung_up
+            let concerned = event.hung_up
                 || match waiter.direction {
-                    Direction::Read => ready.readable,
-                    Direction::Write => ready.writable,
+                    Direction::Read => event.readable,
+                    Direction::Write => event.writable,
                 };
             if concerned {
                 waiter.waker.wake();
@@ -247,11 +256,11 @@ mod tests {
     use super::*;
 
     struct Nobody;
-    impl Ready for Nobody {
-        fn ready(self: Rc<Self>, _: Readiness) {}
+    impl EventOwner for Nobody {
+        fn on_event(self: Rc<Self>, _: DescriptorEvent) {}
     }
 
-    const READABLE: Readiness = Readiness {
+    const READABLE: DescriptorEvent = DescriptorEvent {
         readable: true,
         writable: false,
         hung_up: false,
@@ -266,19 +275,19 @@ mod tests {
         sources.set_owner(first, Rc::new(Nobody));
         assert!(
             sources
-                .event(SourceId::from_token(first.token()), READABLE)
+                .handle_event(SourceId::from_token(first.token()), READABLE)
                 .is_some()
         );
         // The descriptor was closed on another thread, and its number was reused.
         assert_eq!(sources.find(new), None);
         let second = sources.insert(new);
         sources.set_owner(second, Rc::new(Nobody));
-        assert!(sources.event(first, READABLE).is_none());
-        assert!(sources.event(second, READABLE).is_some());
-        assert_eq!((sources.find(old), sources.used()), (None, 1));
+        assert!(sources.handle_event(first, READABLE).is_none());
+        assert!(sources.handle_event(second, READABLE).is_some());
+        assert_eq!((sources.find(old), sources.count()), (None, 1));
         assert!(!sources.remove(old));
         assert!(sources.remove(new));
-        assert_eq!(sources.used(), 0);
+        assert_eq!(sources.count(), 0);
     }
 
     #[test]
@@ -286,12 +295,12 @@ mod tests {
         let mut sources = Sources::default();
         let socket = Identity { fd: 3, id: 1 };
         let id = sources.insert(socket);
-        let urgent = Readiness {
+        let urgent = DescriptorEvent {
             urgent: true,
             ..READABLE
         };
-        sources.event(id, urgent);
-        sources.event(id, READABLE);
+        sources.handle_event(id, urgent);
+        sources.handle_event(id, READABLE);
         sources.set_drained(socket);
         assert!(!sources.is_drained(socket));
     }
@@ -308,20 +317,20 @@ mod tests {
         let id = sources.insert(socket);
         sources.set_drained(socket);
         assert!(sources.is_drained(socket));
-        sources.event(
+        sources.handle_event(
             id,
-            Readiness {
+            DescriptorEvent {
                 readable: false,
                 writable: true,
                 ..READABLE
             },
         );
         assert!(sources.is_drained(socket));
-        sources.event(id, READABLE);
+        sources.handle_event(id, READABLE);
         assert!(!sources.is_drained(socket));
-        sources.event(
+        sources.handle_event(
             id,
-            Readiness {
+            DescriptorEvent {
                 hung_up: true,
                 ..READABLE
             },

@@ -12,7 +12,7 @@
 use super::socket::Socket;
 use crate::backoff::Backoff;
 use crate::descriptor::check_not_stopped;
-use crate::driver::{Here, here};
+use crate::driver::{Caller, caller};
 use crate::mio::Direction;
 use crate::sys;
 use io_uring::opcode;
@@ -26,14 +26,14 @@ impl Socket {
     /// Connects to an address and waits for the outcome.
     pub(crate) fn connect(&self, address: &SockAddr) -> io::Result<()> {
         check_not_stopped(REASON)?;
-        match here()? {
-            Here::Uring(core) => {
+        match caller()? {
+            Caller::Uring(core) => {
                 let (start, length) = (address.as_ptr().cast::<libc::sockaddr>(), address.len());
                 let entry = opcode::Connect::new(self.entry_fd(), start, length).build();
                 // SAFETY: `address` is borrowed until the call returns.
-                unsafe { core.run(entry, REASON) }.map(drop)
+                unsafe { core.run_operation(entry, REASON) }.map(drop)
             }
-            Here::Thread => self.connect_blocking(address),
+            Caller::Thread => self.connect_blocking(address),
             other => {
                 self.set_nonblocking()?;
                 self.connect_ready(&other, address)
@@ -56,18 +56,18 @@ impl Socket {
         }
     }
 
-    fn connect_ready(&self, here: &Here, address: &SockAddr) -> io::Result<()> {
+    fn connect_ready(&self, caller: &Caller, address: &SockAddr) -> io::Result<()> {
         let mut backoff = Backoff::default();
         loop {
             match self.options().connect(address) {
                 Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => break,
                 Err(error) if self.kind().is_unix() && is_full_backlog(&error) => {
-                    backoff.pause(here, REASON, None)?
+                    backoff.pause(caller, REASON, None)?
                 }
                 other => return other,
             }
         }
-        self.when_ready(here, Direction::Write, REASON, || self.outcome())
+        self.when_ready(caller, Direction::Write, REASON, || self.outcome())
     }
 
     /// Returns the outcome of the attempt, or `WouldBlock` while it is in progress.

@@ -12,15 +12,15 @@ use std::io;
 use std::net::SocketAddr;
 
 /// The maximum number of messages that one system call sends. The kernel's limit is 1024.
-const SEND_MOST: usize = 64;
+const SEND_COUNT_MAX: usize = 64;
 
 /// The maximum number of datagrams in a batch: the kernel's limit.
-const COUNT_MOST: usize = 1024;
+const COUNT_MAX: usize = 1024;
 
 /// The maximum bytes of a UDP datagram: its length has 16 bits.
-const SIZE_MOST: usize = 65_535;
+const SIZE_MAX: usize = 65_535;
 
-const _: () = assert!(COUNT_MOST.checked_mul(SIZE_MOST).is_some());
+const _: () = assert!(COUNT_MAX.checked_mul(SIZE_MAX).is_some());
 
 /// A reusable batch of datagram buffers for [`UdpSocket::recv_batch`].
 ///
@@ -91,7 +91,7 @@ impl Datagrams {
     /// `size` to at most 65 535, the longest possible datagram.
     pub fn new(count: usize, size: usize) -> Datagrams {
         // Together the two limits also keep the product from overflowing.
-        let (count, size) = (count.clamp(1, COUNT_MOST), size.min(SIZE_MOST));
+        let (count, size) = (count.clamp(1, COUNT_MAX), size.min(SIZE_MAX));
         Datagrams {
             bytes: vec![0; count * size],
             size,
@@ -179,7 +179,7 @@ pub(super) fn send(
     socket: &Socket,
     datagrams: &[(&[u8], Option<SocketAddr>)],
 ) -> io::Result<usize> {
-    let datagrams = &datagrams[..datagrams.len().min(SEND_MOST)];
+    let datagrams = &datagrams[..datagrams.len().min(SEND_COUNT_MAX)];
     if datagrams.is_empty() {
         return Ok(0);
     }

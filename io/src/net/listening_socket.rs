@@ -4,12 +4,12 @@
 //! and its clones, and are returned before those that are still in the kernel.
 
 use super::socket::Socket;
-use crate::accept_queue::Share;
+use crate::accept_queue::QueueHandle;
 use crate::descriptor::{check_not_stopped, yield_if_over_budget};
-use crate::driver::{Here, here};
+use crate::driver::{Caller, caller};
 use crate::errors::{is_of_one_client, is_shortage};
 use crate::sys;
-use crate::uring::Accepting;
+use crate::uring::AcceptOperation;
 use socket2::{SockAddr, SockRef};
 use std::fmt;
 use std::io;
@@ -24,24 +24,24 @@ const REASON: &str = "accept a connection";
 
 /// A listening socket, and its reference to the connections accepted in advance.
 #[derive(Debug)]
-pub(crate) struct Listening {
+pub(crate) struct ListeningSocket {
     socket: Socket,
-    share: Share,
+    queue: QueueHandle,
 }
 
-impl From<Socket> for Listening {
+impl From<Socket> for ListeningSocket {
     fn from(socket: Socket) -> Self {
-        Listening::with(socket, Share::new())
+        ListeningSocket::with(socket, QueueHandle::new())
     }
 }
 
-impl From<OwnedFd> for Listening {
+impl From<OwnedFd> for ListeningSocket {
     fn from(fd: OwnedFd) -> Self {
-        Listening::from(Socket::from(fd))
+        ListeningSocket::from(Socket::from(fd))
     }
 }
 
-impl Deref for Listening {
+impl Deref for ListeningSocket {
     type Target = Socket;
 
     fn deref(&self) -> &Socket {
@@ -49,16 +49,16 @@ impl Deref for Listening {
     }
 }
 
-impl Listening {
-    fn with(mut socket: Socket, share: Share) -> Listening {
-        socket.set_ahead(share.taken().clone());
-        Listening { socket, share }
+impl ListeningSocket {
+    fn with(mut socket: Socket, queue: QueueHandle) -> ListeningSocket {
+        socket.set_ahead(queue.queue().clone());
+        ListeningSocket { socket, queue }
     }
 
     /// Returns a second handle, which also returns the connections that this one accepted.
-    pub(crate) fn try_clone(&self) -> io::Result<Listening> {
+    pub(crate) fn try_clone(&self) -> io::Result<ListeningSocket> {
         let socket = self.socket.try_clone()?;
-        Ok(Listening::with(socket, self.share.clone()))
+        Ok(ListeningSocket::with(socket, self.queue.clone()))
     }
 
     /// See [`Descriptor::into_fd`](crate::descriptor::Descriptor::into_fd).
@@ -66,10 +66,10 @@ impl Listening {
     /// # Errors
     /// Fails also when connections accepted in advance would be lost.
     pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
-        self.share.give_up().map_err(|left| {
+        self.queue.try_release().map_err(|left| {
             let text = format!(
                 "{left} connections that `incoming` accepted would be lost; take them with \
-                 `accept_taken` before converting the listener"
+                 `accept_queued` before converting the listener"
             );
             io::Error::other(text)
         })?;
@@ -97,36 +97,36 @@ impl Listening {
 
     fn accept_one(&self) -> io::Result<(Socket, SockAddr)> {
         check_not_stopped(REASON)?;
-        let here = here()?;
-        let Here::Uring(core) = &here else {
-            return self.accept_ready(&here);
+        let caller = caller()?;
+        let Caller::Uring(core) = &caller else {
+            return self.accept_ready(&caller);
         };
-        let taken = self.share.taken().clone();
-        let ring = EndOnDrop(Accepting::new(core.clone(), self.raw(), taken, false));
+        let queue = self.queue.queue().clone();
+        let ring = StopOnDrop(AcceptOperation::new(core.clone(), self.raw(), queue, false));
         loop {
-            let connection = self.next_of_ring(&here, &ring.0)?;
-            if let Some(accepted) = self.with_address(connection) {
+            let connection = self.next_from_ring(&caller, &ring.0)?;
+            if let Some(accepted) = self.with_peer_address(connection) {
                 return Ok(accepted);
             }
         }
     }
 
     /// Accepts with a system call when the listener is ready.
-    fn accept_ready(&self, here: &Here) -> io::Result<(Socket, SockAddr)> {
-        yield_if_over_budget(here)?;
+    fn accept_ready(&self, caller: &Caller) -> io::Result<(Socket, SockAddr)> {
+        yield_if_over_budget(caller)?;
         loop {
             match self.accept_now() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 other => return other,
             }
-            self.wait_for_connection(here, REASON)?;
+            self.wait_for_connection(caller, REASON)?;
         }
     }
 
     /// Returns the next available connection, or `WouldBlock` if there is none.
     pub(crate) fn accept_now(&self) -> io::Result<(Socket, SockAddr)> {
-        while let Some(connection) = self.share.taken().pop() {
-            if let Some(accepted) = self.with_address(connection) {
+        while let Some(connection) = self.queue.queue().pop() {
+            if let Some(accepted) = self.with_peer_address(connection) {
                 return Ok(accepted);
             }
         }
@@ -135,51 +135,51 @@ impl Listening {
     }
 
     /// Returns a connection accepted in advance, if there is one.
-    pub(crate) fn accept_taken(&self) -> Option<(Socket, SockAddr)> {
+    pub(crate) fn accept_queued(&self) -> Option<(Socket, SockAddr)> {
         loop {
-            let connection = self.share.taken().pop()?;
-            if let Some(accepted) = self.with_address(connection) {
+            let connection = self.queue.queue().pop()?;
+            if let Some(accepted) = self.with_peer_address(connection) {
                 return Some(accepted);
             }
         }
     }
 
     /// Returns a connection and its peer's address. A connection without an address is broken, and is dropped.
-    fn with_address(&self, connection: OwnedFd) -> Option<(Socket, SockAddr)> {
+    fn with_peer_address(&self, connection: OwnedFd) -> Option<(Socket, SockAddr)> {
         let address = sys::peer_address(SockRef::from(&connection)).ok()?;
         Some((self.accepted(connection), address))
     }
 
     /// Waits for the next connection through the ring.
-    fn next_of_ring(&self, here: &Here, ring: &Rc<Accepting>) -> io::Result<OwnedFd> {
+    fn next_from_ring(&self, caller: &Caller, ring: &Rc<AcceptOperation>) -> io::Result<OwnedFd> {
         loop {
-            match ring.next(REASON)? {
+            match ring.next_connection(REASON)? {
                 Some(connection) => return Ok(connection),
-                None => self.wait_for_connection(here, REASON)?,
+                None => self.wait_for_connection(caller, REASON)?,
             }
         }
     }
 }
 
 /// Ends an accept operation when dropped.
-struct EndOnDrop(Rc<Accepting>);
+struct StopOnDrop(Rc<AcceptOperation>);
 
-impl Drop for EndOnDrop {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.stop();
     }
 }
 
 /// An iterator over a listener's connections, for one fiber.
 #[derive(Default)]
-pub(crate) struct Arrivals {
+pub(crate) struct IncomingSockets {
     /// The multishot accept, once it was needed.
-    ring: Option<Rc<Accepting>>,
+    ring: Option<Rc<AcceptOperation>>,
 }
 
-impl Arrivals {
+impl IncomingSockets {
     /// Waits for the next connection. Returns `None` when the fiber was cancelled.
-    pub(crate) fn next(&mut self, listener: &Listening) -> Option<io::Result<Socket>> {
+    pub(crate) fn next(&mut self, listener: &ListeningSocket) -> Option<io::Result<Socket>> {
         // One limit covers the whole wait, including pauses.
         match listener
             .read_limit
@@ -191,7 +191,7 @@ impl Arrivals {
     }
 
     /// Waits for the next connection, retrying after temporary errors.
-    fn next_or_fatal_error(&mut self, listener: &Listening) -> io::Result<Socket> {
+    fn next_or_fatal_error(&mut self, listener: &ListeningSocket) -> io::Result<Socket> {
         let mut failures = ClientFailures::default();
         loop {
             match self.try_next(listener) {
@@ -202,38 +202,38 @@ impl Arrivals {
         }
     }
 
-    fn try_next(&mut self, listener: &Listening) -> io::Result<Socket> {
+    fn try_next(&mut self, listener: &ListeningSocket) -> io::Result<Socket> {
         check_not_stopped(REASON)?;
-        let here = here()?;
-        let Here::Uring(core) = &here else {
-            return listener.accept_ready(&here).map(|(socket, _)| socket);
+        let caller = caller()?;
+        let Caller::Uring(core) = &caller else {
+            return listener.accept_ready(&caller).map(|(socket, _)| socket);
         };
         let ring = match &self.ring {
-            Some(ring) if ring.is_of(core) => ring,
+            Some(ring) if ring.runs_on(core) => ring,
             // The first accept, or the first on this loop.
             _ => {
-                let taken = listener.share.taken().clone();
-                let ring = Accepting::new(core.clone(), listener.raw(), taken, true);
+                let queue = listener.queue.queue().clone();
+                let ring = AcceptOperation::new(core.clone(), listener.raw(), queue, true);
                 &*self.ring.insert(ring)
             }
         };
-        let connection = listener.next_of_ring(&here, ring)?;
+        let connection = listener.next_from_ring(&caller, ring)?;
         Ok(listener.accepted(connection))
     }
 }
 
-impl Drop for Arrivals {
+impl Drop for IncomingSockets {
     fn drop(&mut self) {
         // The listener may be closed next; the operation must not keep the port listening.
         if let Some(ring) = &self.ring {
-            ring.end();
+            ring.stop();
         }
     }
 }
 
-impl fmt::Debug for Arrivals {
+impl fmt::Debug for IncomingSockets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Arrivals")
+        f.debug_struct("IncomingSockets")
             .field("multishot", &self.ring.is_some())
             .finish()
     }

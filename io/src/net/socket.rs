@@ -4,10 +4,10 @@
 //! Connecting is in `attempt.rs`, accepting in `listening_socket.rs`.
 
 use super::kind::Kind;
-use crate::accept_queue::Taken;
+use crate::accept_queue::AcceptQueue;
 use crate::backoff::Backoff;
 use crate::descriptor::{Descriptor, check_not_stopped, clamp, yield_if_over_budget};
-use crate::driver::{Here, here};
+use crate::driver::{Caller, caller};
 use crate::mio::Direction;
 use crate::{sys, uring};
 use io_uring::{opcode, squeue};
@@ -77,7 +77,7 @@ impl Socket {
     }
 
     /// Makes the socket count as readable while `ahead` holds a connection.
-    pub(crate) fn set_ahead(&mut self, ahead: Arc<Taken>) {
+    pub(crate) fn set_ahead(&mut self, ahead: Arc<AcceptQueue>) {
         self.descriptor.ahead = Some(ahead);
     }
 
@@ -107,8 +107,8 @@ impl Socket {
         }
         self.read_limit.enforce(|| {
             check_not_stopped(READ)?;
-            match here()? {
-                Here::Uring(core) => self.recv_ring(&core, buffer, flags),
+            match caller()? {
+                Caller::Uring(core) => self.recv_ring(&core, buffer, flags),
                 other => self.recv_ready(&other, buffer, flags),
             }
         })
@@ -127,15 +127,15 @@ impl Socket {
     }
 
     #[inline]
-    fn recv_ready(&self, here: &Here, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
-        if let Here::Mio(core) = here
+    fn recv_ready(&self, caller: &Caller, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
+        if let Caller::Mio(core) = caller
             && core.is_drained(self.identity())
         {
-            core.wait(self.identity(), Direction::Read, READ)?;
+            core.park_until_ready(self.identity(), Direction::Read, READ)?;
         }
         let call = || sys::recv(self.raw(), buffer, flags);
-        let count = self.when_ready(here, Direction::Read, READ, call)?;
-        if let Here::Mio(core) = here
+        let count = self.when_ready(caller, Direction::Read, READ, call)?;
+        if let Caller::Mio(core) = caller
             && (1..buffer.len()).contains(&count)
             && flags == 0
             // A Unix socket also ends a read after a message with descriptors, and no event announces what follows.
@@ -161,8 +161,8 @@ impl Socket {
                 // SAFETY: `bytes` is borrowed until the call returns.
                 return unsafe { self.send_whole(bytes.len(), call, entry) };
             }
-            let core = match here()? {
-                Here::Uring(core) => core,
+            let core = match caller()? {
+                Caller::Uring(core) => core,
                 other => return self.when_ready(&other, Direction::Write, WRITE, call),
             };
             if let Some(result) = try_direct(&core, call) {
@@ -233,8 +233,8 @@ impl Socket {
         self.read_limit.enforce(|| {
             check_not_stopped(READ)?;
             let header: *mut libc::msghdr = header;
-            match here()? {
-                Here::Uring(core) => {
+            match caller()? {
+                Caller::Uring(core) => {
                     let entry = || {
                         opcode::RecvMsg::new(self.entry_fd(), header)
                             .flags(flags as u32)
@@ -269,8 +269,8 @@ impl Socket {
                 // SAFETY: the caller upholds the contract; the header is borrowed until the call returns.
                 return unsafe { self.send_whole(length_of(header), call, entry) };
             }
-            let core = match here()? {
-                Here::Uring(core) => core,
+            let core = match caller()? {
+                Caller::Uring(core) => core,
                 other => return self.when_ready(&other, Direction::Write, WRITE, call),
             };
             if let Some(result) = try_direct(&core, call) {
@@ -295,22 +295,22 @@ impl Socket {
         mut call: impl FnMut() -> io::Result<usize>,
         entry: impl Fn() -> squeue::Entry,
     ) -> io::Result<usize> {
-        let here = here()?;
-        if !matches!(here, Here::Uring(_)) {
-            yield_if_over_budget(&here)?;
+        let caller = caller()?;
+        if !matches!(caller, Caller::Uring(_)) {
+            yield_if_over_budget(&caller)?;
         }
         let mut backoff = Backoff::default();
         loop {
-            let sent = match &here {
-                Here::Uring(core) => try_direct(core, &mut call).unwrap_or_else(|| {
+            let sent = match &caller {
+                Caller::Uring(core) => try_direct(core, &mut call).unwrap_or_else(|| {
                     // SAFETY: the caller upholds the contract.
-                    unsafe { core.run(entry(), WRITE) }.map(|count| count as usize)
+                    unsafe { core.run_operation(entry(), WRITE) }.map(|count| count as usize)
                 }),
                 _ => call(),
             };
             match sent {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait_for_room(&here, &mut backoff)?
+                    self.wait_for_room(&caller, &mut backoff)?
                 }
                 Ok(sent) if sent < length => return Err(cut(sent, length)),
                 other => return other,
@@ -331,12 +331,12 @@ impl Socket {
     /// On a Unix socket that error has two meanings. If the socket itself or its connected receiver is full, the socket
     /// is not writable until there is room. If the receiver named by `send_to` is full, the socket is writable all the
     /// time, and no event announces when that receiver has room.
-    fn wait_for_room(&self, here: &Here, backoff: &mut Backoff) -> io::Result<()> {
-        if self.kind.is_unix() && sys::demand_ready(self.raw(), libc::POLLOUT).is_ok() {
-            return backoff.pause(here, WRITE, self.write_limit.get());
+    fn wait_for_room(&self, caller: &Caller, backoff: &mut Backoff) -> io::Result<()> {
+        if self.kind.is_unix() && sys::check_ready(self.raw(), libc::POLLOUT).is_ok() {
+            return backoff.pause(caller, WRITE, self.write_limit.get());
         }
         *backoff = Backoff::default();
-        self.wait_until_ready(here, Direction::Write, WRITE)
+        self.wait_until_ready(caller, Direction::Write, WRITE)
     }
 
     /// Returns the next available connection. Waits if the open file is in blocking mode.

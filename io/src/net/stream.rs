@@ -83,7 +83,7 @@ macro_rules! descriptor_of {
             ///
             /// # Errors
             /// When the process is out of descriptors. For the last handle of a listener also when connections that
-            /// `incoming` accepted would be lost: take them with `accept_taken` first.
+            /// `incoming` accepted would be lost: take them with `accept_queued` first.
             pub fn into_std(self) -> std::io::Result<$standard> {
                 Ok(<$standard>::from(self.socket.into_fd()?))
             }

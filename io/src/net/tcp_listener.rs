@@ -1,6 +1,6 @@
 //! A TCP socket that accepts connections.
 
-use super::listening_socket::{Arrivals, Listening};
+use super::listening_socket::{IncomingSockets, ListeningSocket};
 use super::resolve::ToSocketAddrs;
 use super::stream::{descriptor_of, timeouts};
 use super::tcp::{TcpStream, first_of, inet, tcp_socket};
@@ -66,7 +66,7 @@ impl Default for ListenOptions {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct TcpListener {
-    socket: Listening,
+    socket: ListeningSocket,
 }
 
 impl TcpListener {
@@ -155,7 +155,7 @@ impl TcpListener {
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming {
             listener: self,
-            arrivals: Arrivals::default(),
+            sockets: IncomingSockets::default(),
         }
     }
 
@@ -173,7 +173,7 @@ impl TcpListener {
     ///     let clients = [TcpStream::connect(address)?, TcpStream::connect(address)?];
     ///     let first = listener.incoming().next().unwrap()?;
     ///     let mut served = vec![first.peer_addr()?];
-    ///     while let Some((_, from)) = listener.accept_taken() {
+    ///     while let Some((_, from)) = listener.accept_queued() {
     ///         served.push(from); // On io_uring the second is here already.
     ///     }
     ///     let listener = listener.into_std()?; // Otherwise it is still in the backlog.
@@ -185,8 +185,8 @@ impl TcpListener {
     /// })?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn accept_taken(&self) -> Option<(TcpStream, SocketAddr)> {
-        let (socket, address) = self.socket.accept_taken()?;
+    pub fn accept_queued(&self) -> Option<(TcpStream, SocketAddr)> {
+        let (socket, address) = self.socket.accept_queued()?;
         Some((TcpStream::from_socket(socket), inet(&address).ok()?))
     }
 
@@ -239,14 +239,14 @@ impl fmt::Debug for TcpListener {
 #[derive(Debug)]
 pub struct Incoming<'a> {
     listener: &'a TcpListener,
-    arrivals: Arrivals,
+    sockets: IncomingSockets,
 }
 
 impl Iterator for Incoming<'_> {
     type Item = io::Result<TcpStream>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let next = self.arrivals.next(&self.listener.socket)?;
+        let next = self.sockets.next(&self.listener.socket)?;
         Some(next.map(TcpStream::from_socket))
     }
 }

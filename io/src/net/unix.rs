@@ -1,6 +1,6 @@
 //! Unix stream sockets: connections within one machine, named by a path.
 
-use super::listening_socket::{Arrivals, Listening};
+use super::listening_socket::{IncomingSockets, ListeningSocket};
 use super::socket::Socket;
 use super::stream::{buffer_sizes, descriptor_of, read_and_write, timeouts};
 use crate::readiness::{readable, writable};
@@ -138,7 +138,7 @@ writable!(
 /// ```
 #[derive(Debug)]
 pub struct UnixListener {
-    socket: Listening,
+    socket: ListeningSocket,
 }
 
 impl UnixListener {
@@ -183,14 +183,14 @@ impl UnixListener {
     pub fn incoming(&self) -> UnixIncoming<'_> {
         UnixIncoming {
             listener: self,
-            arrivals: Arrivals::default(),
+            sockets: IncomingSockets::default(),
         }
     }
 
     /// Returns a connection that `incoming` accepted in advance, if one is left. See
-    /// [`TcpListener::accept_taken`](super::TcpListener::accept_taken).
-    pub fn accept_taken(&self) -> Option<(UnixStream, SocketAddr)> {
-        let (socket, address) = self.socket.accept_taken()?;
+    /// [`TcpListener::accept_queued`](super::TcpListener::accept_queued).
+    pub fn accept_queued(&self) -> Option<(UnixStream, SocketAddr)> {
+        let (socket, address) = self.socket.accept_queued()?;
         Some((UnixStream { socket }, unix(&address).ok()?))
     }
 
@@ -229,14 +229,14 @@ impl UnixListener {
 #[derive(Debug)]
 pub struct UnixIncoming<'a> {
     listener: &'a UnixListener,
-    arrivals: Arrivals,
+    sockets: IncomingSockets,
 }
 
 impl Iterator for UnixIncoming<'_> {
     type Item = io::Result<UnixStream>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let next = self.arrivals.next(&self.listener.socket)?;
+        let next = self.sockets.next(&self.listener.socket)?;
         Some(next.map(|socket| UnixStream { socket }))
     }
 }

@@ -1,6 +1,6 @@
 //! A child process.
 
-use super::orphans;
+use super::reaper;
 use super::{ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output};
 use crate::descriptor::Descriptor;
 use crate::mio::Direction;
@@ -202,7 +202,7 @@ impl Drop for Child {
         }
         // An error means that other code has reaped the child.
         if matches!(process.child.try_wait(), Ok(None)) {
-            orphans::adopt(process);
+            reaper::reap_when_ended(process);
         }
     }
 }

@@ -21,7 +21,7 @@
 
 mod child;
 mod command;
-mod orphans;
+mod reaper;
 
 use crate::pipe::{PipeReader, PipeWriter};
 

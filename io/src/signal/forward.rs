@@ -54,21 +54,21 @@ static APPLIED: Condvar = Condvar::new();
 
 static PENDING: [AtomicBool; SIGNALS] = [const { AtomicBool::new(false) }; SIGNALS];
 static INSTALLED: [AtomicBool; SIGNALS] = [const { AtomicBool::new(false) }; SIGNALS];
-static OLD: [Shared<libc::sigaction>; SIGNALS] = [const { Shared::new() }; SIGNALS];
-static BELL: Shared<libc::sem_t> = Shared::new();
+static OLD: [StaticMemory<libc::sigaction>; SIGNALS] = [const { StaticMemory::new() }; SIGNALS];
+static BELL: StaticMemory<libc::sem_t> = StaticMemory::new();
 
 /// Whether this process is a fork of the one with the thread.
 static FORKED: AtomicBool = AtomicBool::new(false);
 
 /// Memory protected by the module's invariants.
-struct Shared<T>(UnsafeCell<MaybeUninit<T>>);
+struct StaticMemory<T>(UnsafeCell<MaybeUninit<T>>);
 
 // SAFETY: a semaphore is made to be shared; an action is written under `TABLE`'s lock, before `INSTALLED` is set.
-unsafe impl<T> Sync for Shared<T> {}
+unsafe impl<T> Sync for StaticMemory<T> {}
 
-impl<T> Shared<T> {
-    const fn new() -> Shared<T> {
-        Shared(UnsafeCell::new(MaybeUninit::uninit()))
+impl<T> StaticMemory<T> {
+    const fn new() -> StaticMemory<T> {
+        StaticMemory(UnsafeCell::new(MaybeUninit::uninit()))
     }
 
     fn get(&self) -> *mut T {

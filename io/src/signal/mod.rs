@@ -33,7 +33,7 @@
 mod forward;
 mod name;
 
-use crate::driver::members::{Member, guarded};
+use crate::driver::members::{Member, run_callback};
 use crate::driver::{Backend, backend};
 use crate::sys;
 use std::cell::{Cell, RefCell};
@@ -227,8 +227,8 @@ pub fn subscribe(
     let backend = backend()?;
     let target = this_loop::handle();
     let loop_id = target.id();
-    let id = enter(signals, Target::Loop(target))?;
-    let member = backend.shared().enter(Rc::new(AtLoopEnd(id)));
+    let id = add_entry(signals, Target::Loop(target))?;
+    let member = backend.members().add(Rc::new(AtLoopEnd(id)));
     let local = Local {
         id,
         loop_id,
@@ -265,11 +265,11 @@ pub fn subscribe_off_loop(
     signals: &[Signal],
     callback: impl Fn(Signal) + Send + Sync + 'static,
 ) -> io::Result<Subscription> {
-    enter(signals, Target::OffLoop(Arc::new(callback))).map(Subscription::of)
+    add_entry(signals, Target::OffLoop(Arc::new(callback))).map(Subscription::of)
 }
 
 /// Adds an entry to the hub before the handler is installed, so that every signal that the handler takes finds it.
-fn enter(signals: &[Signal], target: Target) -> io::Result<u64> {
+fn add_entry(signals: &[Signal], target: Target) -> io::Result<u64> {
     let id = {
         let mut hub = hub();
         let id = hub.next;
@@ -326,7 +326,7 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         if !self.ended.get() {
-            end(self.id);
+            end_subscription(self.id);
         }
     }
 }
@@ -340,7 +340,7 @@ impl fmt::Debug for Subscription {
 }
 
 /// Ends a subscription of this thread, or one without a loop. Calling it again does nothing.
-fn end(id: u64) {
+fn end_subscription(id: u64) {
     let entry = {
         let mut hub = hub();
         let found = hub.entries.iter().position(|entry| entry.id == id);
@@ -355,7 +355,7 @@ fn end(id: u64) {
         Some(all.swap_remove(index))
     });
     if let Ok(Some(local)) = local {
-        local.backend.shared().leave(local.member);
+        local.backend.members().remove(local.member);
     }
 }
 
@@ -363,18 +363,18 @@ fn end(id: u64) {
 struct AtLoopEnd(u64);
 
 impl Member for AtLoopEnd {
-    fn deferred(self: Rc<Self>) -> bool {
+    fn on_turn(self: Rc<Self>) -> bool {
         false
     }
 
-    fn abort(self: Rc<Self>) {
-        end(self.0);
+    fn on_shutdown(self: Rc<Self>) {
+        end_subscription(self.0);
     }
 }
 
 impl Drop for AtLoopEnd {
     fn drop(&mut self) {
-        end(self.0);
+        end_subscription(self.0);
     }
 }
 
@@ -396,7 +396,7 @@ fn announce(signal: Signal) {
     for (id, target) in concerned {
         match target {
             Target::Loop(target) => target.run(move || deliver(id, signal)),
-            Target::OffLoop(callback) => drop(guarded(|| callback(signal))),
+            Target::OffLoop(callback) => drop(run_callback(|| callback(signal))),
         }
     }
 }
@@ -410,6 +410,6 @@ fn deliver(id: u64, signal: Signal) {
             .map(|local| local.callback.clone())
     });
     if let Some(callback) = callback {
-        guarded(|| callback(signal));
+        run_callback(|| callback(signal));
     }
 }

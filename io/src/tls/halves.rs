@@ -12,7 +12,7 @@
 
 use super::TlsStream;
 use crate::errors::cannot_wait;
-use crate::offload::unwinds;
+use crate::offload::is_unwinding;
 use rustls::Connection;
 use std::cell::RefCell;
 use std::fmt;
@@ -107,7 +107,7 @@ where
             if self.outbox.borrow().is_empty() {
                 return Ok(());
             }
-            let _sending = if unwinds() {
+            let _sending = if is_unwinding() {
                 self.sending.try_lock().ok_or_else(cannot_wait)?
             } else {
                 self.sending.lock()?

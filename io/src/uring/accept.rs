@@ -2,7 +2,7 @@
 //! a single connection.
 //!
 //! ```text
-//!   kernel ──▶ one completion each ──▶ taken ──▶ the fiber, now or at its next call; or another waiter
+//!   kernel ──▶ one completion each ──▶ queue ──▶ the fiber, now or at its next call; or another waiter
 //!
 //!   operation:  none ──fiber waits──▶ running ──last completion──▶ none
 //!                                        └─ no fiber waits at the next turn (cancel submitted) ─┘
@@ -20,8 +20,8 @@
 //! waiting caller is woken (`accept_queue.rs`). For this reason an accept of one connection is an operation of this kind as
 //! well: a connection that another fiber's operation accepted can end the fiber's wait.
 
-use super::{Completed, Core, OperationId, demand_suspension};
-use crate::accept_queue::Taken;
+use super::{CompletionOwner, Core, OperationId, check_may_suspend};
+use crate::accept_queue::AcceptQueue;
 use crate::driver::members::Member;
 use crate::errors::was_cancelled;
 use crate::sys;
@@ -37,7 +37,7 @@ use yue_scheduler::{
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Operation {
+enum OperationState {
     None,
     Running(OperationId),
     /// A cancel was submitted.
@@ -45,11 +45,11 @@ enum Operation {
 }
 
 /// The operation of one fiber on one listener.
-pub(crate) struct Accepting {
+pub(crate) struct AcceptOperation {
     core: Rc<Core>,
     listener: RawFd,
-    taken: Arc<Taken>,
-    operation: Cell<Operation>,
+    queue: Arc<AcceptQueue>,
+    operation: Cell<OperationState>,
     /// The fiber, while it waits.
     waiter: Cell<Option<LocalWaker>>,
     /// The error that ended the operation while the fiber waited.
@@ -66,23 +66,23 @@ pub(crate) struct Accepting {
     aborted: Cell<bool>,
 }
 
-impl Accepting {
-    /// Creates the state for a listener that outlives the operation: [`Accepting::end`] must be called before the
+impl AcceptOperation {
+    /// Creates the state for a listener that outlives the operation: [`AcceptOperation::stop`] must be called before the
     /// listener is closed. `many` means that the fiber will accept one connection after another.
     pub(crate) fn new(
         core: Rc<Core>,
         listener: RawFd,
-        taken: Arc<Taken>,
+        queue: Arc<AcceptQueue>,
         many: bool,
-    ) -> Rc<Accepting> {
-        Rc::new(Accepting {
+    ) -> Rc<AcceptOperation> {
+        Rc::new(AcceptOperation {
             multishot: Cell::new(many && core.multishot.get()),
             may_swallow: Cell::new(false),
             refused: Cell::new(false),
             core,
             listener,
-            taken,
-            operation: Cell::new(Operation::None),
+            queue,
+            operation: Cell::new(OperationState::None),
             waiter: Cell::new(None),
             error: Cell::new(None),
             deferred: Cell::new(false),
@@ -92,7 +92,7 @@ impl Accepting {
     }
 
     /// Whether the operation runs on that loop's ring.
-    pub(crate) fn is_of(&self, core: &Rc<Core>) -> bool {
+    pub(crate) fn runs_on(&self, core: &Rc<Core>) -> bool {
         Rc::ptr_eq(&self.core, core)
     }
 
@@ -106,13 +106,16 @@ impl Accepting {
     ///
     /// # Panics
     /// When it must wait where the calling code may not suspend, for a reason other than unwinding.
-    pub(crate) fn next(self: &Rc<Self>, reason: &'static str) -> io::Result<Option<OwnedFd>> {
+    pub(crate) fn next_connection(
+        self: &Rc<Self>,
+        reason: &'static str,
+    ) -> io::Result<Option<OwnedFd>> {
         if self.core.over_budget() {
             // Accepted connections are returned first, even if the fiber was stopped.
             let _ = unrefused(yield_if_allowed);
         }
         loop {
-            if let Some(connection) = self.taken.pop() {
+            if let Some(connection) = self.queue.pop() {
                 return Ok(Some(connection));
             }
             if let Some(error) = self.error.take() {
@@ -122,32 +125,32 @@ impl Accepting {
                 return Ok(None);
             }
             if !is_cancelled() {
-                demand_suspension()?;
+                check_may_suspend()?;
             }
             if let Err(stopped) = self.wait(reason) {
-                self.end();
-                let taken = self.taken.pop();
+                self.stop();
+                let last = self.queue.pop();
                 // Only now is the call refused for certain.
-                return taken.map(Some).ok_or_else(|| refuse_call(stopped).into());
+                return last.map(Some).ok_or_else(|| refuse_call(stopped).into());
             }
         }
     }
 
     /// Ends the operation. In a fiber it has ended when this returns; in a callback of the loop it ends soon after.
-    pub(crate) fn end(self: &Rc<Self>) {
+    pub(crate) fn stop(self: &Rc<Self>) {
         if !in_fiber() {
             return self.drive();
         }
         // Another operation may have been started to recheck the backlog.
-        while let Operation::Running(id) | Operation::Ending(id) = self.operation.get() {
-            self.core.finish_owned(id);
+        while let OperationState::Running(id) | OperationState::Ending(id) = self.operation.get() {
+            self.core.finish_owned_operation(id);
         }
     }
 
     /// Parks the fiber until the operation has news. An error here does not refuse the call yet.
     fn wait(self: &Rc<Self>, reason: &'static str) -> Result<(), Stopped> {
         let waker = prepare_park();
-        let Some(_waiting) = self.taken.wait(waker.remote()) else {
+        let Some(_waiting) = self.queue.add_fiber(waker.remote()) else {
             return Ok(());
         };
         self.waiter.set(Some(waker));
@@ -163,12 +166,14 @@ impl Accepting {
     fn drive(self: &Rc<Self>) {
         let waiter = self.waiter.get();
         match self.operation.get() {
-            Operation::None if waiter.is_some() && !self.refused.get() && !self.aborted.get() => {
+            OperationState::None
+                if waiter.is_some() && !self.refused.get() && !self.aborted.get() =>
+            {
                 self.start(self.multishot.get())
             }
-            Operation::Running(id) if waiter.is_none() => {
+            OperationState::Running(id) if waiter.is_none() => {
                 self.core.cancel(id);
-                self.operation.set(Operation::Ending(id));
+                self.operation.set(OperationState::Ending(id));
             }
             _ => {}
         }
@@ -177,7 +182,7 @@ impl Accepting {
     fn start(self: &Rc<Self>, multishot: bool) {
         debug_assert_eq!(
             self.operation.get(),
-            Operation::None,
+            OperationState::None,
             "one accept at a time"
         );
         debug_assert!(
@@ -195,16 +200,16 @@ impl Accepting {
             accept.flags(libc::SOCK_CLOEXEC).build()
         };
         // SAFETY: the entry points to no memory.
-        let id = unsafe { self.core.start(entry, self.clone(), 0) };
-        self.operation.set(Operation::Running(id));
-        self.member.set(self.core.shared.enter(self.clone()));
-        self.taken.begin_operation();
+        let id = unsafe { self.core.start_operation(entry, self.clone(), 0) };
+        self.operation.set(OperationState::Running(id));
+        self.member.set(self.core.members.add(self.clone()));
+        self.queue.record_accept_start();
     }
 
     /// Rechecks the backlog for a connection whose wake this operation swallowed when it ended. A new accept tries at
     /// once.
     fn recheck_backlog(self: &Rc<Self>) {
-        if sys::demand_ready(self.listener, libc::POLLIN).is_ok() {
+        if sys::check_ready(self.listener, libc::POLLIN).is_ok() {
             self.start(false);
             // There may be several connections.
             self.may_swallow.set(true);
@@ -214,11 +219,11 @@ impl Accepting {
     /// Schedules the operation for the next turn.
     fn defer(self: &Rc<Self>) {
         if !self.deferred.replace(true) {
-            self.core.shared.defer(self.clone());
+            self.core.members.defer(self.clone());
         }
     }
 
-    fn failed(&self, error: i32) {
+    fn handle_error(&self, error: i32) {
         match error {
             error if was_cancelled(error) => {}
             // The descriptor is non-blocking.
@@ -232,12 +237,12 @@ impl Accepting {
     }
 }
 
-impl Completed for Accepting {
-    fn completed(self: Rc<Self>, _: u8, result: i32, _: u32, last: bool) {
+impl CompletionOwner for AcceptOperation {
+    fn on_completion(self: Rc<Self>, _: u8, result: i32, _: u32, last: bool) {
         if last {
-            self.operation.set(Operation::None);
-            self.core.shared.leave(self.member.get());
-            let others = self.taken.end_operation();
+            self.operation.set(OperationState::None);
+            self.core.members.remove(self.member.get());
+            let others = self.queue.record_accept_end();
             let may_swallow = match result {
                 0.. => self.may_swallow.get(),
                 error => was_cancelled(-error),
@@ -249,9 +254,9 @@ impl Completed for Accepting {
         match u32::try_from(result) {
             Ok(connection) => {
                 let expected = self.waiter.get().is_some();
-                self.taken.push(sys::own_fd(connection), expected);
+                self.queue.push(sys::own_fd(connection), expected);
             }
-            Err(_) => self.failed(-result),
+            Err(_) => self.handle_error(-result),
         }
         let news = result >= 0 || self.error.get().is_some() || self.refused.get();
         if news && let Some(waiter) = self.waiter.take() {
@@ -261,14 +266,14 @@ impl Completed for Accepting {
     }
 }
 
-impl Member for Accepting {
-    fn deferred(self: Rc<Self>) -> bool {
+impl Member for AcceptOperation {
+    fn on_turn(self: Rc<Self>) -> bool {
         self.deferred.set(false);
         self.drive();
         false
     }
 
-    fn abort(self: Rc<Self>) {
+    fn on_shutdown(self: Rc<Self>) {
         self.aborted.set(true);
         if let Some(waiter) = self.waiter.take() {
             waiter.wake();
@@ -278,7 +283,7 @@ impl Member for Accepting {
 }
 
 /// Clears the waiter on every exit from the park.
-struct ClearWaiter<'a>(&'a Rc<Accepting>);
+struct ClearWaiter<'a>(&'a Rc<AcceptOperation>);
 
 impl Drop for ClearWaiter<'_> {
     fn drop(&mut self) {

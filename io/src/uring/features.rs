@@ -44,32 +44,32 @@ const ENTRIES_MAX: u32 = 32_768;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadSetting {
     /// A name in `YUE_URING_OFF` is not a feature.
-    #[error("YUE_URING_OFF names '{0}', which is not a feature; the features are {known}", known = known())]
+    #[error("YUE_URING_OFF names '{0}', which is not a feature; the features are {names}", names = feature_names())]
     UnknownFeature(String),
     /// `YUE_URING_ENTRIES` is not a number, or is out of range.
     #[error("YUE_URING_ENTRIES is '{0}'; it must be a number from 1 to {ENTRIES_MAX}")]
     Entries(String),
 }
 
-fn known() -> String {
+fn feature_names() -> String {
     NAMES.map(|(name, _)| name).join(", ")
 }
 
 /// The set of disabled features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Switches(u8);
+pub(crate) struct DisabledFeatures(u8);
 
-impl Switches {
+impl DisabledFeatures {
     /// Reads the disabled features from the environment.
-    pub(crate) fn from_environment() -> Result<Switches, BadSetting> {
+    pub(crate) fn from_environment() -> Result<DisabledFeatures, BadSetting> {
         match std::env::var_os(VARIABLE) {
-            None => Ok(Switches::default()),
-            Some(names) => Switches::parse(&names.to_string_lossy()),
+            None => Ok(DisabledFeatures::default()),
+            Some(names) => DisabledFeatures::parse(&names.to_string_lossy()),
         }
     }
 
-    fn parse(names: &str) -> Result<Switches, BadSetting> {
-        let mut off = Switches::default();
+    fn parse(names: &str) -> Result<DisabledFeatures, BadSetting> {
+        let mut off = DisabledFeatures::default();
         for name in names.split(',').map(str::trim) {
             if name.is_empty() {
                 continue;
@@ -102,31 +102,31 @@ pub(super) fn entries() -> Result<u32, BadSetting> {
 /// Checks the settings in the environment.
 pub(crate) fn check_settings() -> Result<(), BadSetting> {
     entries()?;
-    Switches::from_environment().map(drop)
+    DisabledFeatures::from_environment().map(drop)
 }
 
 /// The features that one ring may use.
 pub(super) struct Features {
-    switches: Switches,
+    disabled: DisabledFeatures,
     probe: Probe,
     no_iowait: bool,
 }
 
 impl Features {
     /// Queries the kernel's features.
-    pub(super) fn probe(ring: &IoUring, switches: Switches) -> io::Result<Features> {
+    pub(super) fn probe(ring: &IoUring, disabled: DisabledFeatures) -> io::Result<Features> {
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
         let params: &Parameters = ring.params();
         Ok(Features {
-            switches,
+            disabled,
             probe,
             no_iowait: params.is_feature_no_iowait(),
         })
     }
 
     pub(super) fn allow(&self, feature: Feature) -> bool {
-        self.switches.allow(feature) && (feature != Feature::NoIowait || self.no_iowait)
+        self.disabled.allow(feature) && (feature != Feature::NoIowait || self.no_iowait)
     }
 
     /// Whether the operation with that opcode may be used on files.
@@ -146,12 +146,17 @@ mod tests {
 
     #[test]
     fn feature_names_disable_features_and_an_unknown_name_lists_them() {
-        let off = Switches::parse(" files, no-iowait,").unwrap();
+        let off = DisabledFeatures::parse(" files, no-iowait,").unwrap();
         for (name, feature) in NAMES {
             assert_eq!(off.allow(feature), !["files", "no-iowait"].contains(&name));
         }
-        assert_eq!(Switches::parse("").unwrap(), Switches::default());
-        let error = Switches::parse("files,sqpoll").unwrap_err().to_string();
+        assert_eq!(
+            DisabledFeatures::parse("").unwrap(),
+            DisabledFeatures::default()
+        );
+        let error = DisabledFeatures::parse("files,sqpoll")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("'sqpoll'") && error.contains("multishot"));
     }
 }

@@ -21,20 +21,20 @@ mod ring;
 mod setup;
 mod slots;
 
-pub(crate) use accept::Accepting;
+pub(crate) use accept::AcceptOperation;
 pub(crate) use buffers::{BufferRing, GROUP};
 pub(crate) use features::check_settings;
 pub(crate) use polls::Poll;
 pub use setup::{Unavailable, probe_uring};
-pub(crate) use slots::{Completed, OperationId};
+pub(crate) use slots::{CompletionOwner, OperationId};
 
 use crate::bell::EventBell;
-use crate::driver::members::{Shared, guarded};
+use crate::driver::members::{Members, run_callback};
 use crate::errors;
 use features::{Feature, Features};
 use io_uring::{cqueue, opcode, squeue, types};
 use polls::Polls;
-use ring::{Patience, Ring};
+use ring::{Ring, WaitLimit};
 use slots::{BELL, Found, Slot, Slots};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
@@ -64,7 +64,7 @@ pub(crate) struct Core {
     slots: RefCell<Slots>,
     polls: Polls,
     bell: Arc<EventBell>,
-    pub(crate) shared: Shared,
+    pub(crate) members: Members,
     /// Cleared when the kernel turns out to lack multishot receives.
     pub(crate) multishot: Cell<bool>,
     pub(crate) buffers_exhausted: Cell<u64>,
@@ -75,14 +75,14 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new() -> Result<Rc<Core>, Unavailable> {
-        let (ring, features) = setup::make()?;
+        let (ring, features) = setup::create_ring()?;
         let core = Core {
             ring: RefCell::new(ring),
             buffers: OnceCell::new(),
             slots: RefCell::new(Slots::new()),
             polls: Polls::default(),
             bell: Arc::new(EventBell::new().map_err(Unavailable::Other)?),
-            shared: Shared::default(),
+            members: Members::default(),
             multishot: Cell::new(features.allow(Feature::Multishot)),
             features,
             buffers_exhausted: Cell::new(0),
@@ -111,7 +111,7 @@ impl Core {
 
     /// Returns the number of open members and operations in flight. An owned operation counts once, with its owner.
     pub(crate) fn in_flight(&self) -> usize {
-        self.slots.borrow().fibers() + self.polls.in_kernel() + self.shared.open()
+        self.slots.borrow().fibers() + self.polls.in_kernel() + self.members.count()
     }
 
     /// Returns the number of operations that use memory of the fibers waiting for them.
@@ -125,7 +125,7 @@ impl Core {
     }
 
     pub(crate) fn cancel_all(&self) {
-        self.shared.abort_all();
+        self.members.shut_down_all();
         let pending = self.slots.borrow().in_flight();
         for id in pending {
             self.cancel(id);
@@ -173,18 +173,18 @@ impl Core {
     /// The kernel does not find an operation that is about to be retried: one that was woken, by its poll or for a
     /// kernel worker thread, and finds that it has to wait after all. So an operation that is still pending is
     /// cancelled again; by then it has been retried. (Seen with a Unix connect at a full backlog, in its first tries.)
-    fn cancelled(&self, id: OperationId, result: i32) {
+    fn handle_cancel_result(&self, id: OperationId, result: i32) {
         if result == -libc::ENOENT && self.slots.borrow_mut().is_pending(id) {
             self.cancel(id);
         }
     }
 
-    /// Like [`Core::cancelled`], for completions that were only moved out of the ring.
+    /// Like [`Core::handle_cancel_result`], for completions that were only moved out of the ring.
     #[cold]
-    fn cancel_again(&self, id: OperationId) {
+    fn handle_reaped_cancel(&self, id: OperationId) {
         let answer = self.ring.borrow_mut().take_reaped(id.cancel_data());
         if let Some((result, _)) = answer {
-            self.cancelled(id, result);
+            self.handle_cancel_result(id, result);
         }
     }
 
@@ -202,10 +202,10 @@ impl Core {
     ///
     /// # Safety
     /// The memory that the entry points to stays valid and in place until the completion with `last` set.
-    pub(crate) unsafe fn start(
+    pub(crate) unsafe fn start_operation(
         &self,
         entry: squeue::Entry,
-        owner: Rc<dyn Completed>,
+        owner: Rc<dyn CompletionOwner>,
         tag: u8,
     ) -> OperationId {
         let id = self.slots.borrow_mut().insert(Slot::Owned(owner, tag));
@@ -229,12 +229,16 @@ impl Core {
     ///
     /// # Panics
     /// Where the calling code may not suspend, for a reason other than unwinding.
-    pub(crate) unsafe fn run(&self, entry: squeue::Entry, reason: &'static str) -> io::Result<u32> {
-        demand_suspension()?;
+    pub(crate) unsafe fn run_operation(
+        &self,
+        entry: squeue::Entry,
+        reason: &'static str,
+    ) -> io::Result<u32> {
+        check_may_suspend()?;
         let waker = prepare_park();
         let id = self.slots.borrow_mut().insert(Slot::Fiber(waker));
-        let flight = Flight { core: self, id };
-        // SAFETY: the caller upholds the contract; `flight` keeps this frame, and so the caller's, alive until the
+        let guard = OperationGuard { core: self, id };
+        // SAFETY: the caller upholds the contract; `guard` keeps this frame, and so the caller's, alive until the
         // operation has ended, even if the park below panics.
         unsafe { self.ring.borrow_mut().push(entry.user_data(id.user_data())) };
         let mut stopped = park_unrefused(reason, Instant::NEVER).err();
@@ -247,9 +251,9 @@ impl Core {
             if let Some(result) = self.slots.borrow_mut().take_result(id) {
                 break result;
             }
-            self.wait_again(id, reason, &mut stopped);
+            self.park_again(id, reason, &mut stopped);
         };
-        std::mem::forget(flight);
+        std::mem::forget(guard);
         // The outcome decides: the call is refused only if its operation did nothing.
         let stopped = stopped.filter(|_| errors::was_cancelled(-result));
         errors::of_operation(result, stopped.map(refuse_call))
@@ -257,7 +261,7 @@ impl Core {
 
     /// Waits again for an operation that has not ended: its cancel is in progress, or another wake arrived.
     #[cold]
-    fn wait_again(&self, id: OperationId, reason: &'static str, stopped: &mut Option<Stopped>) {
+    fn park_again(&self, id: OperationId, reason: &'static str, stopped: &mut Option<Stopped>) {
         self.slots.borrow_mut().set_waker(id, prepare_park());
         if stopped.is_some() {
             return park_uninterruptible(reason);
@@ -271,25 +275,25 @@ impl Core {
     /// See [`yue_scheduler::Driver::turn`].
     pub(crate) fn turn(&self, wait: Wait) -> io::Result<()> {
         self.direct_calls.set(0);
-        let mut busy = self.shared.run_deferred();
-        busy |= self.dispatch();
-        let patience = match wait {
-            _ if busy || self.shared.has_deferred() => Patience::None,
-            Wait::Poll => Patience::None,
-            Wait::Block(None) => Patience::Forever,
+        let mut busy = self.members.run_deferred();
+        busy |= self.handle_completions();
+        let limit = match wait {
+            _ if busy || self.members.has_deferred() => WaitLimit::Zero,
+            Wait::Poll => WaitLimit::Zero,
+            Wait::Block(None) => WaitLimit::Unlimited,
             Wait::Block(Some(at)) => match at.saturating_since(Instant::system()) {
-                Duration::ZERO => Patience::None,
-                left => Patience::Until(left),
+                Duration::ZERO => WaitLimit::Zero,
+                left => WaitLimit::For(left),
             },
         };
-        self.ring.borrow_mut().enter(patience)?;
-        self.dispatch();
+        self.ring.borrow_mut().enter(limit)?;
+        self.handle_completions();
         Ok(())
     }
 
     /// Dispatches the available completions to their fibers and owners. Returns whether there were any.
-    fn dispatch(&self) -> bool {
-        if self.ring.borrow_mut().has_none() {
+    fn handle_completions(&self) -> bool {
+        if self.ring.borrow_mut().has_no_completion() {
             return false;
         }
         let mut batch = [(0, 0, 0); BATCH];
@@ -297,7 +301,7 @@ impl Core {
         loop {
             let count = self.ring.borrow_mut().pop_many(&mut batch);
             for &(user_data, result, flags) in &batch[..count] {
-                self.complete(user_data, result, flags);
+                self.handle_completion(user_data, result, flags);
             }
             total += count;
             if count < BATCH {
@@ -311,7 +315,7 @@ impl Core {
     }
 
     #[inline]
-    fn complete(&self, user_data: u64, result: i32, flags: u32) {
+    fn handle_completion(&self, user_data: u64, result: i32, flags: u32) {
         let last = !cqueue::more(flags);
         let found = self.slots.borrow_mut().complete(user_data, result, last);
         match found {
@@ -319,14 +323,14 @@ impl Core {
                 waker.wake();
             }
             Found::Owned(owner, tag) => {
-                guarded(|| owner.completed(tag, result, flags, last));
+                run_callback(|| owner.on_completion(tag, result, flags, last));
             }
             Found::Nobody => {
                 if user_data == BELL && last {
                     self.arm_bell();
                 }
                 if let Some(id) = OperationId::of_cancel(user_data) {
-                    self.cancelled(id, result);
+                    self.handle_cancel_result(id, result);
                 }
             }
         }
@@ -334,17 +338,17 @@ impl Core {
 
     /// Ends an operation whose fiber can no longer wait for it. Blocks the thread until the kernel has released it.
     #[cold]
-    fn finish(&self, id: OperationId) {
+    fn finish_operation(&self, id: OperationId) {
         self.cancel(id);
         while self.slots.borrow_mut().take_result(id).is_none() {
             let taken = {
                 let mut ring = self.ring.borrow_mut();
                 // Keep waiting after an error: the kernel may still write to the frame that is about to be dropped.
-                let _ = ring.enter(Patience::Until(Duration::from_millis(1)));
+                let _ = ring.enter(WaitLimit::For(Duration::from_millis(1)));
                 ring.reap();
                 ring.take_reaped(id.user_data())
             };
-            self.cancel_again(id);
+            self.handle_reaped_cancel(id);
             if let Some((result, _)) = taken {
                 self.slots
                     .borrow_mut()
@@ -355,19 +359,19 @@ impl Core {
 
     /// Ends an operation that has an owner and delivers all of its completions, without parking the calling fiber. Not
     /// for callbacks: it does not find completions that the turn has already taken out.
-    pub(crate) fn finish_owned(&self, id: OperationId) {
+    pub(crate) fn finish_owned_operation(&self, id: OperationId) {
         self.cancel(id);
         loop {
             let taken = {
                 let mut ring = self.ring.borrow_mut();
                 // The next turn meets the error again; the kernel may still deliver the completion.
-                let _ = ring.enter(Patience::Until(Duration::from_millis(1)));
+                let _ = ring.enter(WaitLimit::For(Duration::from_millis(1)));
                 ring.reap();
                 std::iter::from_fn(|| ring.take_reaped(id.user_data())).collect::<Vec<_>>()
             };
-            self.cancel_again(id);
+            self.handle_reaped_cancel(id);
             for (result, flags) in taken {
-                self.complete(id.user_data(), result, flags);
+                self.handle_completion(id.user_data(), result, flags);
                 if !cqueue::more(flags) {
                     return;
                 }
@@ -380,7 +384,7 @@ impl Core {
 ///
 /// # Panics
 /// Where the calling code may not suspend, for a reason other than unwinding.
-fn demand_suspension() -> io::Result<()> {
+fn check_may_suspend() -> io::Result<()> {
     match may_suspend() {
         Ok(()) => Ok(()),
         Err(_) if std::thread::panicking() => Err(errors::cannot_wait()),
@@ -390,13 +394,13 @@ fn demand_suspension() -> io::Result<()> {
 
 /// An operation of a fiber, from its submission to its end. If it is dropped earlier (a panic refused the park), it
 /// ends the operation itself: the frame that it guards must not be dropped while the kernel uses it.
-struct Flight<'a> {
+struct OperationGuard<'a> {
     core: &'a Core,
     id: OperationId,
 }
 
-impl Drop for Flight<'_> {
+impl Drop for OperationGuard<'_> {
     fn drop(&mut self) {
-        self.core.finish(self.id);
+        self.core.finish_operation(self.id);
     }
 }

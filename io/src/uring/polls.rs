@@ -10,8 +10,8 @@
 //! the descriptor earlier first makes the kernel release the file. That way a listener's address is free when the
 //! listener is dropped, and a peer reads end of input.
 
-use super::ring::Patience;
-use super::{Completed, Core, OperationId};
+use super::ring::WaitLimit;
+use super::{CompletionOwner, Core, OperationId};
 use crate::errors::was_cancelled;
 use crate::mio::Identity;
 use io_uring::{opcode, types};
@@ -67,7 +67,7 @@ impl Core {
         });
         let entry = opcode::PollAdd::new(types::Fd(of.fd), events as u32).build();
         // SAFETY: the entry points to no memory.
-        let id = unsafe { self.start(entry, poll.clone(), 0) };
+        let id = unsafe { self.start_operation(entry, poll.clone(), 0) };
         poll.operation.set(Some(id));
         self.polls.in_kernel.set(self.polls.in_kernel.get() + 1);
         poll
@@ -95,7 +95,7 @@ impl Core {
                     break;
                 }
                 // The next turn meets the error again and reports it.
-                let _ = ring.enter(Patience::Until(Duration::from_millis(1)));
+                let _ = ring.enter(WaitLimit::For(Duration::from_millis(1)));
             }
         }
     }
@@ -114,8 +114,8 @@ impl Poll {
     }
 }
 
-impl Completed for Poll {
-    fn completed(self: Rc<Self>, _tag: u8, result: i32, _flags: u32, last: bool) {
+impl CompletionOwner for Poll {
+    fn on_completion(self: Rc<Self>, _tag: u8, result: i32, _flags: u32, last: bool) {
         if result < 0 && !was_cancelled(-result) {
             self.error.set(Some(-result));
         }

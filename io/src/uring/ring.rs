@@ -28,10 +28,10 @@ pub(super) struct Ring {
 
 /// The time that [`Ring::enter`] may wait for a completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Patience {
-    None,
-    Until(Duration),
-    Forever,
+pub(super) enum WaitLimit {
+    Zero,
+    For(Duration),
+    Unlimited,
 }
 
 impl Ring {
@@ -78,7 +78,7 @@ impl Ring {
         self.waiting.push_back(entry);
         self.submissions_full += 1;
         // The next turn meets the error again and reports it.
-        let _ = self.enter(Patience::None);
+        let _ = self.enter(WaitLimit::Zero);
         self.refill();
     }
 
@@ -95,7 +95,7 @@ impl Ring {
     }
 
     /// Whether no completion is available.
-    pub(super) fn has_none(&mut self) -> bool {
+    pub(super) fn has_no_completion(&mut self) -> bool {
         self.reaped.is_empty() && self.io.completion().is_empty()
     }
 
@@ -119,17 +119,17 @@ impl Ring {
         count
     }
 
-    /// Submits queued entries and waits for as long as `patience` allows. Makes no system call if there is nothing to
+    /// Submits queued entries and waits for as long as `limit` allows. Makes no system call if there is nothing to
     /// submit, no completion for the kernel to deliver and nothing to wait for.
     ///
     /// # Errors
     /// Only errors that leave the ring unusable.
-    pub(super) fn enter(&mut self, mut patience: Patience) -> io::Result<()> {
+    pub(super) fn enter(&mut self, mut limit: WaitLimit) -> io::Result<()> {
         if !self.waiting.is_empty() {
             self.refill();
             if !self.waiting.is_empty() {
                 // Do not wait for earlier entries while later ones are not submitted yet.
-                patience = Patience::None;
+                limit = WaitLimit::Zero;
             }
         }
         let queue = self.io.submission();
@@ -137,11 +137,11 @@ impl Ring {
         let events = overflow || queue.taskrun();
         drop(queue);
         self.completions_full += u64::from(overflow);
-        let result = match patience {
-            Patience::None if count == 0 && !events => return Ok(()),
-            Patience::None => self.handle.submit(count, events),
-            Patience::Forever => self.handle.submit_and_wait(count, None),
-            Patience::Until(limit) => self.handle.submit_and_wait(count, Some(limit)),
+        let result = match limit {
+            WaitLimit::Zero if count == 0 && !events => return Ok(()),
+            WaitLimit::Zero => self.handle.submit(count, events),
+            WaitLimit::Unlimited => self.handle.submit_and_wait(count, None),
+            WaitLimit::For(limit) => self.handle.submit_and_wait(count, Some(limit)),
         };
         match result {
             Ok(()) => Ok(()),

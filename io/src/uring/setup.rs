@@ -4,7 +4,7 @@
 //! ladder requests fewer. Supported operations are found with a probe.
 
 use super::buffers::BufferRing;
-use super::features::{BadSetting, Feature, Features, Switches, entries};
+use super::features::{BadSetting, DisabledFeatures, Feature, Features, entries};
 use super::ring::Ring;
 use io_uring::{IoUring, opcode};
 use std::io;
@@ -69,9 +69,9 @@ impl From<BadSetting> for Unavailable {
 }
 
 /// Creates a ring for the calling thread. Also returns the features that it may use.
-pub(super) fn make() -> Result<(Ring, Features), Unavailable> {
-    let switches = Switches::from_environment()?;
-    let ring = build_ring(switches.allow(Feature::DeferTaskrun), entries()?)?;
+pub(super) fn create_ring() -> Result<(Ring, Features), Unavailable> {
+    let disabled = DisabledFeatures::from_environment()?;
+    let ring = build_ring(disabled.allow(Feature::DeferTaskrun), entries()?)?;
     let params = ring.params();
     for (has, name) in [
         (
@@ -88,7 +88,7 @@ pub(super) fn make() -> Result<(Ring, Features), Unavailable> {
             return Err(Unavailable::TooOld(name));
         }
     }
-    let features = Features::probe(&ring, switches)?;
+    let features = Features::probe(&ring, disabled)?;
     for (code, name) in [
         (opcode::Accept::CODE, "accept"),
         (opcode::Connect::CODE, "connect"),
@@ -120,7 +120,7 @@ pub(super) fn make() -> Result<(Ring, Features), Unavailable> {
 /// }
 /// ```
 pub fn probe_uring() -> Result<Vec<&'static str>, Unavailable> {
-    let (ring, features) = make()?;
+    let (ring, features) = create_ring()?;
     let params = ring.io().params();
     let buffers = features.allow(Feature::Buffers) && BufferRing::new(ring.io()).is_ok();
     let mut found = Vec::new();

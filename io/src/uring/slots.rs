@@ -47,24 +47,24 @@ impl OperationId {
 }
 
 /// The owner of an operation that no fiber waits for. It is notified of completions.
-pub(crate) trait Completed {
+pub(crate) trait CompletionOwner {
     /// Handles one completion. `tag` is the tag given at the start, `flags` are those of the queue entry, and `last`
     /// means that no more will follow. Called by the loop outside fibers.
-    fn completed(self: Rc<Self>, tag: u8, result: i32, flags: u32, last: bool);
+    fn on_completion(self: Rc<Self>, tag: u8, result: i32, flags: u32, last: bool);
 }
 
 pub(super) enum Slot {
     Free { next: u32 },
     Fiber(LocalWaker),
     Done(i32),
-    Owned(Rc<dyn Completed>, u8),
+    Owned(Rc<dyn CompletionOwner>, u8),
 }
 
 /// The recipient of a completion.
 pub(super) enum Found {
     Nobody,
     Fiber(LocalWaker),
-    Owned(Rc<dyn Completed>, u8),
+    Owned(Rc<dyn CompletionOwner>, u8),
 }
 
 pub(super) struct Slots {
@@ -78,7 +78,7 @@ pub(super) struct Slots {
 const END: u32 = u32::MAX;
 
 /// The maximum number of operations in flight: an index has 31 bits, and all ones is reserved.
-const MOST: usize = (1 << 31) - 1;
+const OPERATIONS_MAX: usize = (1 << 31) - 1;
 
 impl Slots {
     pub(super) fn new() -> Self {
@@ -111,7 +111,7 @@ impl Slots {
         let index = self.free;
         if index == END {
             assert!(
-                self.slots.len() < MOST,
+                self.slots.len() < OPERATIONS_MAX,
                 "more than two billion operations in flight"
             );
             let index = self.slots.len() as u32;
@@ -221,8 +221,8 @@ mod tests {
     use super::*;
 
     struct Nothing;
-    impl Completed for Nothing {
-        fn completed(self: Rc<Self>, _: u8, _: i32, _: u32, _: bool) {}
+    impl CompletionOwner for Nothing {
+        fn on_completion(self: Rc<Self>, _: u8, _: i32, _: u32, _: bool) {}
     }
 
     #[test]

@@ -11,35 +11,35 @@ use std::thread;
 use std::time::Duration;
 use yue_scheduler::spawn_with_signals_blocked;
 
-struct Orphans {
+struct Reaper {
     /// Processes that the thread does not know yet.
     fresh: Vec<Process>,
     /// Whether the thread runs.
-    awaited: bool,
+    running: bool,
     /// Wakes the thread, if a descriptor for the eventfd was available.
     bell: Option<Arc<OwnedFd>>,
 }
 
-static ORPHANS: Mutex<Orphans> = Mutex::new(Orphans {
+static REAPER: Mutex<Reaper> = Mutex::new(Reaper {
     fresh: Vec::new(),
-    awaited: false,
+    running: false,
     bell: None,
 });
 
 /// The polling interval of a thread without a bell, or without the memory to wait.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Locks the table. None of the program's code runs under the lock, so a poisoned lock still holds a consistent value.
-fn lock() -> MutexGuard<'static, Orphans> {
-    ORPHANS.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock() -> MutexGuard<'static, Reaper> {
+    REAPER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Ensures that a process is reaped when it ends.
-pub(super) fn adopt(process: Process) {
-    let mut orphans = lock();
-    orphans.fresh.push(process);
-    if orphans.awaited {
-        if let Some(bell) = &orphans.bell {
+pub(super) fn reap_when_ended(process: Process) {
+    let mut reaper = lock();
+    reaper.fresh.push(process);
+    if reaper.running {
+        if let Some(bell) = &reaper.bell {
             sys::ring_event_fd(bell);
         }
         return;
@@ -47,36 +47,37 @@ pub(super) fn adopt(process: Process) {
     let bell = sys::event_fd().ok().map(Arc::new);
     let thread_bell = bell.clone();
     // If the thread cannot start, the next dropped child tries again.
-    if spawn_with_signals_blocked("yue-reaper", move || reap(thread_bell.as_deref())).is_ok() {
-        orphans.awaited = true;
-        orphans.bell = bell;
+    if spawn_with_signals_blocked("yue-reaper", move || run_reaper(thread_bell.as_deref())).is_ok()
+    {
+        reaper.running = true;
+        reaper.bell = bell;
     }
 }
 
-/// Runs the thread: waits for all orphans at once until none is left.
-fn reap(bell: Option<&OwnedFd>) {
+/// Runs the thread: waits for all processes at once until none is left.
+fn run_reaper(bell: Option<&OwnedFd>) {
     let mut known = Vec::new();
     loop {
         {
-            let mut orphans = lock();
-            known.append(&mut orphans.fresh);
+            let mut reaper = lock();
+            known.append(&mut reaper.fresh);
             // An error means that other code has reaped the process.
             known.retain_mut(|process: &mut Process| matches!(process.child.try_wait(), Ok(None)));
             if known.is_empty() {
-                orphans.awaited = false;
-                orphans.bell = None;
+                reaper.running = false;
+                reaper.bell = None;
                 return;
             }
         }
         let Some(bell) = bell else {
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(POLL_INTERVAL);
             continue;
         };
         let pidfds = known.iter().map(|process| process.pidfd.raw());
         let all = std::iter::once(bell.as_raw_fd()).chain(pidfds);
         if sys::block_until_any_readable(all).is_err() {
             // For example too little memory for the call: try again later.
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(POLL_INTERVAL);
         }
         sys::clear_event_fd(bell);
     }
