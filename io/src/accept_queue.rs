@@ -18,6 +18,7 @@ use crate::sys;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -95,10 +96,23 @@ impl AcceptQueue {
     /// Registers `waker` to be woken when it may take a connection, until the result is dropped. Returns `None` if a
     /// connection is available already.
     pub(crate) fn add_fiber(&self, waker: RemoteWaker) -> Option<QueueWait<'_>> {
+        self.add_guarded(Waker::Fiber(waker))
+    }
+
+    /// Like [`AcceptQueue::add_fiber`], until [`AcceptQueue::remove_waiter`] is called with the result.
+    pub(crate) fn add_fiber_ticket(&self, waker: RemoteWaker) -> Option<u64> {
         self.add_waiter(Waker::Fiber(waker))
     }
 
-    fn add_waiter(&self, waker: Waker) -> Option<QueueWait<'_>> {
+    fn add_guarded(&self, waker: Waker) -> Option<QueueWait<'_>> {
+        let ticket = self.add_waiter(waker)?;
+        Some(QueueWait {
+            queue: self,
+            ticket,
+        })
+    }
+
+    fn add_waiter(&self, waker: Waker) -> Option<u64> {
         let mut inner = self.lock();
         if !inner.connections.is_empty() {
             return None;
@@ -106,10 +120,21 @@ impl AcceptQueue {
         inner.tickets += 1;
         let ticket = inner.tickets;
         inner.waiting.push_back((ticket, waker));
-        Some(QueueWait {
-            queue: self,
-            ticket,
-        })
+        Some(ticket)
+    }
+
+    /// Removes a waiter, if it is still there, and wakes the next one if connections remain.
+    pub(crate) fn remove_waiter(&self, ticket: u64) {
+        let mut inner = self.lock();
+        inner.waiting.retain(|(waiting, _)| *waiting != ticket);
+        let next = match inner.connections.is_empty() {
+            true => None,
+            false => inner.waiting.pop_front(),
+        };
+        drop(inner);
+        if let Some((_, waker)) = next {
+            waker.wake();
+        }
     }
 
     /// Blocks a thread without a loop until the listener `fd` is readable, or there is a connection here.
@@ -122,7 +147,7 @@ impl AcceptQueue {
         limit: Option<Duration>,
     ) -> io::Result<()> {
         let event = Arc::new(sys::event_fd()?);
-        let Some(_waiting) = self.add_waiter(Waker::Thread(event.clone())) else {
+        let Some(_waiting) = self.add_guarded(Waker::Thread(event.clone())) else {
             return Ok(());
         };
         sys::block_until_one_readable(&[fd.as_raw_fd(), event.as_raw_fd()], limit)
@@ -154,16 +179,7 @@ pub(crate) struct QueueWait<'a> {
 
 impl Drop for QueueWait<'_> {
     fn drop(&mut self) {
-        let mut inner = self.queue.lock();
-        inner.waiting.retain(|(ticket, _)| *ticket != self.ticket);
-        let next = match inner.connections.is_empty() {
-            true => None,
-            false => inner.waiting.pop_front(),
-        };
-        drop(inner);
-        if let Some((_, waker)) = next {
-            waker.wake();
-        }
+        self.queue.remove_waiter(self.ticket);
     }
 }
 
@@ -186,8 +202,9 @@ impl QueueHandle {
         QueueHandle { queue, released }
     }
 
-    pub(crate) fn queue(&self) -> &Arc<AcceptQueue> {
-        &self.queue
+    /// Returns the queue for an accept operation, which puts connections into it.
+    pub(crate) fn share_queue(&self) -> Arc<AcceptQueue> {
+        self.queue.clone()
     }
 
     /// Drops the reference, unless connections would be lost with it.
@@ -203,6 +220,14 @@ impl QueueHandle {
         drop(inner);
         self.released = true;
         Ok(())
+    }
+}
+
+impl Deref for QueueHandle {
+    type Target = AcceptQueue;
+
+    fn deref(&self) -> &AcceptQueue {
+        &self.queue
     }
 }
 
@@ -232,7 +257,7 @@ mod tests {
     fn enter(queue: &AcceptQueue) -> (QueueWait<'_>, Arc<OwnedFd>) {
         let event = Arc::new(connection());
         (
-            queue.add_waiter(Waker::Thread(event.clone())).unwrap(),
+            queue.add_guarded(Waker::Thread(event.clone())).unwrap(),
             event,
         )
     }
@@ -271,16 +296,16 @@ mod tests {
         let queue = AcceptQueue::default();
         queue.push(connection(), false);
         let event = Arc::new(connection());
-        assert!(queue.add_waiter(Waker::Thread(event)).is_none());
+        assert!(queue.add_guarded(Waker::Thread(event)).is_none());
     }
 
     #[test]
     fn the_last_handle_refuses_to_give_up_unaccepted_connections() {
         let handle = QueueHandle::new();
-        handle.queue().push(connection(), false);
-        handle.queue().push(connection(), false);
+        handle.push(connection(), false);
+        handle.push(connection(), false);
         assert_eq!(handle.clone().try_release(), Ok(()));
-        let queue = handle.queue().clone();
+        let queue = handle.share_queue();
         assert_eq!(handle.try_release(), Err(2));
         assert_eq!(queue.lock().handles, 0);
     }

@@ -9,15 +9,13 @@
 //! descriptor; on a non-blocking one it returns `EAGAIN`, and we poll and retry. A call that mio tries must not block:
 //! either the call itself asks for that (`MSG_DONTWAIT`), or the mode is set before every try.
 
-use crate::accept_queue::AcceptQueue;
 use crate::driver::{Backend, Caller, backend_here, caller};
 use crate::errors::cannot_wait;
-use crate::mio::{Direction, Identity};
+use crate::identity::{Direction, Identity};
 use crate::{sys, uring};
 use io_uring::{opcode, squeue, types};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use yue_scheduler::{
@@ -33,8 +31,6 @@ pub(crate) struct Descriptor {
     // Before `fd`: fields are dropped in order, and the loop must let go of the file first.
     known: Known,
     fd: OwnedFd,
-    /// The connections that a listener accepted before a caller asked for them.
-    pub(crate) ahead: Option<Arc<AcceptQueue>>,
     pub(crate) read_limit: Limit,
     pub(crate) write_limit: Limit,
 }
@@ -104,7 +100,6 @@ impl From<OwnedFd> for Descriptor {
         Descriptor {
             known: Known(identity),
             fd,
-            ahead: None,
             read_limit: Limit::default(),
             write_limit: Limit::default(),
         }
@@ -212,7 +207,6 @@ impl Descriptor {
         match caller {
             Caller::Callback => Err(io::ErrorKind::WouldBlock.into()),
             Caller::Unwinding => Err(cannot_wait()),
-            _ if self.ahead.is_some() => self.wait_for_connection(caller, reason),
             Caller::Thread => self.block_thread(direction),
             Caller::Mio(core) => core.park_until_ready(self.identity(), direction, reason),
             Caller::Uring(core) => self.poll_ring(core, direction, reason),
@@ -235,7 +229,7 @@ impl Descriptor {
             Direction::Read => self.read_limit.get(),
             Direction::Write => self.write_limit.get(),
         };
-        sys::block_until_ready(self.raw(), poll_events(direction), limit)
+        sys::block_until_ready(self.raw(), direction.poll_events(), limit)
     }
 
     /// Waits for readiness through the ring.
@@ -245,7 +239,7 @@ impl Descriptor {
         direction: Direction,
         reason: &'static str,
     ) -> io::Result<()> {
-        let entry = opcode::PollAdd::new(self.entry_fd(), poll_events(direction) as u32).build();
+        let entry = opcode::PollAdd::new(self.entry_fd(), direction.poll_events() as u32).build();
         // SAFETY: the entry points to no memory.
         unsafe { core.run_operation(entry, reason) }.map(drop)
     }
@@ -364,13 +358,6 @@ impl Descriptor {
                 sys::write_vectored(self.raw(), slices)
             }),
         }
-    }
-}
-
-pub(crate) fn poll_events(direction: Direction) -> i16 {
-    match direction {
-        Direction::Read => libc::POLLIN,
-        Direction::Write => libc::POLLOUT,
     }
 }
 

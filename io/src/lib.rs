@@ -12,13 +12,13 @@
 //! ```text
 //!   driver/       chooses a driver; finds the current loop's driver
 //!   uring/        the io_uring driver            mio/         the mio driver (epoll)
-//!   descriptor.rs operations of all descriptors  sys.rs       system calls
+//!   descriptor.rs operations of all descriptors  identity.rs  a descriptor's id; directions of readiness
 //!   readiness.rs  waits for readiness, alone and in `select!`
 //!   net/          sockets                        connection/  connections without a fiber
 //!   fs/           files and directories          process/     child processes
 //!   pipe.rs       pipes                          stdio.rs     the process's standard streams
 //!   signal/       Unix signals                   inotify.rs   watches files for changes
-//!   errors.rs     maps the kernel's results to errors
+//!   sys.rs        system calls                   errors.rs    maps the kernel's results to errors
 //!   accept_queue.rs  a listener's connections that were accepted in advance
 //!   tls/          TLS (feature `tls`)            bell.rs      wakes a loop
 //!   offload.rs    blocking calls, on a pool      backoff.rs   pauses between retries
@@ -50,6 +50,7 @@ mod descriptor;
 mod driver;
 pub mod errors;
 pub mod fs;
+mod identity;
 pub mod inotify;
 mod mio;
 pub mod net;

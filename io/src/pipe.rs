@@ -15,7 +15,7 @@
 //! ```
 
 use crate::descriptor::Descriptor;
-use crate::readiness::{readable, writable};
+use crate::readiness::waits_until;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -183,12 +183,14 @@ reads!(PipeReader, &PipeReader);
 writes!(PipeWriter, &PipeWriter);
 descriptor_of!(PipeReader, io::PipeReader);
 descriptor_of!(PipeWriter, io::PipeWriter);
-readable!(
+waits_until!(
+    readable,
     PipeReader,
     descriptor,
     "a read would not wait: bytes are available, input has ended, or there is an error"
 );
-writable!(
+waits_until!(
+    writable,
     PipeWriter,
     descriptor,
     "a write would not wait: the pipe has room, or its reader is closed"

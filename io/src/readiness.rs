@@ -2,29 +2,26 @@
 //!
 //! Invariants:
 //! - Only the kernel is asked (`poll(2)` without waiting). So a branch that was taken was ready during that call.
-//!   Nothing is taken from the descriptor: a waiter that leaves leaves all bytes where they were. The one exception is
-//!   a listener: connections that it accepted in advance count as well.
-//! - Between two polls something watches: on io_uring a poll in the ring, which checks the descriptor when it is
+//!   Nothing is taken from the descriptor: a waiter that leaves leaves all bytes where they were. A descriptor may also
+//!   have a [`ReadySource`] outside the kernel: what it holds counts as well.
+//! - Between two polls a [`KernelWait`] is registered: on io_uring a poll in the ring, which checks the descriptor when it is
 //!   submitted; on mio an entry in the list of its edge-triggered registration. Both begin after the kernel has
 //!   answered "not ready" and before the next turn, so no change is missed. An event only means "poll again".
-//! - A watch ends with the round of the select that began it. Later completions of the ring are ignored. Closing the
+//! - That wait ends with the round of the select that began it. Later completions of the ring are ignored. Closing the
 //!   descriptor waits for them, because the kernel holds the file until then (see `uring/polls.rs`).
-//! - A descriptor is borrowed while it is watched, so it cannot be closed meanwhile. The watch belongs to the loop of
-//!   the waiting fiber, whichever other loops use the descriptor.
+//! - A descriptor is borrowed for the wait, so it cannot be closed meanwhile. The wait belongs to the loop of the
+//!   waiting fiber, whichever other loops use the descriptor.
 
-use crate::accept_queue::QueueWait;
-use crate::descriptor::{Descriptor, poll_events};
-use crate::driver::{Backend, Caller, backend};
-use crate::errors::cannot_wait;
-use crate::mio::Direction;
+use crate::descriptor::Descriptor;
+use crate::driver::{Backend, backend};
+use crate::identity::Direction;
 use crate::sys;
-use crate::uring::Poll;
+use crate::{mio, uring};
 use std::fmt;
 use std::io;
-use std::os::fd::AsFd;
 use std::rc::Rc;
 use yue_scheduler::sync::select::{Readiness, Ready, Signal, ready};
-use yue_scheduler::{LocalWaker, park, prepare_park};
+use yue_scheduler::{LocalWaker, RemoteWaker};
 
 /// Readiness as a branch of `select!`. The methods `readable_branch` and `writable_branch` of sockets, listeners and
 /// pipes make one; in the macro, write `readable(…)` and `writable(…)`.
@@ -57,17 +54,40 @@ pub type ReadinessBranch<'a> = Ready<DescriptorReadiness<'a>>;
 pub struct DescriptorReadiness<'a> {
     descriptor: &'a Descriptor,
     direction: Direction,
-    watch: Option<KernelWait>,
-    /// The registration with those who wait for a listener's accepted connections.
-    ahead: Option<QueueWait<'a>>,
-    /// The error of a watch that could not start; the next poll returns it.
+    source: Option<&'a dyn ReadySource>,
+    kernel_wait: Option<KernelWait>,
+    source_wait: Option<SourceWait<'a>>,
+    /// The error of a wait that could not start; the next poll returns it.
     failed: Option<io::Error>,
 }
 
-enum KernelWait {
-    Uring(Rc<Poll>),
-    /// Ends the watch when dropped.
-    Mio(#[allow(dead_code)] crate::mio::EventWait),
+/// Something outside the kernel that makes a descriptor ready, such as a queue of connections accepted in advance.
+pub(crate) trait ReadySource {
+    fn is_ready(&self) -> bool;
+
+    /// Registers `waker` to be woken when the source may be ready. Returns a ticket for [`ReadySource::remove_waiter`],
+    /// or `None` if the source is ready already.
+    fn add_waiter(&self, waker: RemoteWaker) -> Option<u64>;
+
+    fn remove_waiter(&self, ticket: u64);
+}
+
+/// A waiter of a [`ReadySource`]. It leaves the source when dropped.
+struct SourceWait<'a> {
+    source: &'a dyn ReadySource,
+    ticket: u64,
+}
+
+impl Drop for SourceWait<'_> {
+    fn drop(&mut self) {
+        self.source.remove_waiter(self.ticket);
+    }
+}
+
+/// A registration with the kernel, through the loop's driver. It ends when dropped.
+pub(crate) enum KernelWait {
+    Uring(Rc<uring::Poll>),
+    Mio(#[allow(dead_code)] mio::EventWait),
 }
 
 impl Descriptor {
@@ -77,37 +97,15 @@ impl Descriptor {
             Direction::Read => ("wait until readable", &self.read_limit),
             Direction::Write => ("wait until writable", &self.write_limit),
         };
-        limit.enforce(|| self.by_readiness(direction, reason, || self.check_ready(direction)))
-    }
-
-    /// Waits until a listener may have a connection: in the kernel, or among those that another fiber's operation has
-    /// accepted.
-    pub(crate) fn wait_for_connection(
-        &self,
-        caller: &Caller,
-        reason: &'static str,
-    ) -> io::Result<()> {
-        let ahead = self.ahead.as_deref();
-        let backend = match caller {
-            Caller::Callback => return Err(io::ErrorKind::WouldBlock.into()),
-            Caller::Unwinding => return Err(cannot_wait()),
-            Caller::Thread => {
-                let limit = self.read_limit.get();
-                return ahead.map_or(Ok(()), |taken| taken.block_thread(&self.as_fd(), limit));
-            }
-            Caller::Uring(core) => Backend::Uring(core.clone()),
-            Caller::Mio(core) => Backend::Mio(core.clone()),
-        };
-        let waker = prepare_park();
-        let Some(_waiting) = ahead.and_then(|taken| taken.add_fiber(waker.remote())) else {
-            return Ok(());
-        };
-        let _watch = self.start_kernel_wait(&backend, Direction::Read, waker)?;
-        Ok(park(reason)?)
+        limit.enforce(|| {
+            self.by_readiness(direction, reason, || {
+                sys::check_ready(self.raw(), direction.poll_events())
+            })
+        })
     }
 
     /// Registers `waker` to be woken when the descriptor may be ready, until the result is dropped.
-    fn start_kernel_wait(
+    pub(crate) fn start_kernel_wait(
         &self,
         backend: &Backend,
         direction: Direction,
@@ -115,7 +113,7 @@ impl Descriptor {
     ) -> io::Result<KernelWait> {
         Ok(match backend {
             Backend::Uring(core) => {
-                let events = poll_events(direction);
+                let events = direction.poll_events();
                 KernelWait::Uring(core.start_poll(self.identity(), events, waker))
             }
             Backend::Mio(core) => {
@@ -125,32 +123,29 @@ impl Descriptor {
     }
 
     pub(crate) fn ready_branch(&self, direction: Direction) -> ReadinessBranch<'_> {
+        self.ready_branch_with(direction, None)
+    }
+
+    /// Like [`Descriptor::ready_branch`]. What `source` holds makes the descriptor ready as well.
+    pub(crate) fn ready_branch_with<'a>(
+        &'a self,
+        direction: Direction,
+        source: Option<&'a dyn ReadySource>,
+    ) -> ReadinessBranch<'a> {
         let readiness = DescriptorReadiness {
             descriptor: self,
             direction,
-            watch: None,
-            ahead: None,
+            source,
+            kernel_wait: None,
+            source_wait: None,
             failed: None,
         };
         ready(readiness).on_this_loop()
     }
-
-    /// Returns `WouldBlock` if the descriptor is not ready now.
-    fn check_ready(&self, direction: Direction) -> io::Result<()> {
-        if direction == Direction::Read
-            && self
-                .ahead
-                .as_ref()
-                .is_some_and(|ahead| ahead.has_connection())
-        {
-            return Ok(());
-        }
-        sys::check_ready(self.raw(), poll_events(direction))
-    }
 }
 
 impl KernelWait {
-    /// Ends the watch. Returns the error if the kernel could not watch.
+    /// Ends the wait. Returns the error if the kernel could not wait.
     fn end(&mut self) -> Option<io::Error> {
         match self {
             KernelWait::Uring(poll) => poll.end(),
@@ -173,7 +168,10 @@ impl Readiness for DescriptorReadiness<'_> {
         if let Some(error) = self.failed.take() {
             return Some(Err(error));
         }
-        match self.descriptor.check_ready(self.direction) {
+        if self.source.is_some_and(ReadySource::is_ready) {
+            return Some(Ok(()));
+        }
+        match sys::check_ready(self.descriptor.raw(), self.direction.poll_events()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             answer => Some(answer),
         }
@@ -185,19 +183,19 @@ impl Readiness for DescriptorReadiness<'_> {
             self.failed = Some(io::ErrorKind::Unsupported.into());
             return signal.raise();
         };
-        if let (Direction::Read, Some(ahead)) = (self.direction, &self.descriptor.ahead) {
-            self.ahead = ahead.add_fiber(waker.remote());
-            if self.ahead.is_none() {
-                // A connection was accepted since the last poll.
+        if let Some(source) = self.source {
+            let Some(ticket) = source.add_waiter(waker.remote()) else {
+                // The source became ready since the last poll.
                 return signal.raise();
-            }
+            };
+            self.source_wait = Some(SourceWait { source, ticket });
         }
         let begun = backend().and_then(|backend| {
             self.descriptor
                 .start_kernel_wait(&backend, self.direction, waker)
         });
         match begun {
-            Ok(watch) => self.watch = Some(watch),
+            Ok(wait) => self.kernel_wait = Some(wait),
             Err(error) => {
                 self.failed = Some(error);
                 signal.raise();
@@ -206,9 +204,9 @@ impl Readiness for DescriptorReadiness<'_> {
     }
 
     fn unwatch(&mut self) {
-        self.ahead = None;
-        if let Some(mut watch) = self.watch.take() {
-            self.failed = watch.end();
+        self.source_wait = None;
+        if let Some(mut wait) = self.kernel_wait.take() {
+            self.failed = wait.end();
         }
     }
 }
@@ -228,50 +226,45 @@ impl fmt::Debug for DescriptorReadiness<'_> {
     }
 }
 
-/// Implements waiting for readability, for a type with its descriptor in the field `$field`.
-macro_rules! readable {
-    ($type:ty, $field:ident, $when:literal) => {
+/// Implements waiting for one direction, for a type with its descriptor in the field `$field`.
+macro_rules! waits_until {
+    (readable, $type:ty, $field:ident, $when:literal) => {
+        waits_until! {
+            $type, $field, readable, readable_branch, Read,
+            concat!("Waits until ", $when, ". Takes nothing."),
+            "This holds for the moment: if several fibers read, another may be quicker.",
+            "`readable` as a branch of `select!`, written `readable(…)` there."
+        }
+    };
+    (writable, $type:ty, $field:ident, $when:literal) => {
+        waits_until! {
+            $type, $field, writable, writable_branch, Write,
+            concat!("Waits until ", $when, ". Writes nothing."),
+            "This holds for the moment, and for a small write: a large write may still wait.",
+            "`writable` as a branch of `select!`, written `writable(…)` there."
+        }
+    };
+    ($type:ty, $field:ident, $wait:ident, $branch:ident, $direction:ident, $what:expr, $holds:expr, $as_branch:expr) => {
         impl $type {
-            #[doc = concat!("Waits until ", $when, ". Takes nothing.")]
+            #[doc = $what]
             ///
-            /// This holds for the moment: if several fibers read, another may be quicker.
+            #[doc = $holds]
             ///
             /// # Errors
             /// The system's error; or when the fiber is cancelled or its deadline passes.
-            pub fn readable(&self) -> std::io::Result<()> {
-                self.$field.wait_ready(crate::mio::Direction::Read)
+            pub fn $wait(&self) -> std::io::Result<()> {
+                self.$field
+                    .wait_ready(crate::identity::Direction::$direction)
             }
 
-            /// `readable` as a branch of `select!`, written `readable(…)` there. Ignores timeouts set on the
-            /// descriptor. Only fibers can wait for it.
-            pub fn readable_branch(&self) -> crate::ReadinessBranch<'_> {
-                self.$field.ready_branch(crate::mio::Direction::Read)
+            #[doc = $as_branch]
+            /// Ignores timeouts set on the descriptor. Only fibers can wait for it.
+            pub fn $branch(&self) -> crate::readiness::ReadinessBranch<'_> {
+                self.$field
+                    .ready_branch(crate::identity::Direction::$direction)
             }
         }
     };
 }
 
-/// Implements waiting for writability.
-macro_rules! writable {
-    ($type:ty, $field:ident, $when:literal) => {
-        impl $type {
-            #[doc = concat!("Waits until ", $when, ". Writes nothing.")]
-            ///
-            /// This holds for the moment, and for a small write: a large write may still wait.
-            ///
-            /// # Errors
-            /// The system's error; or when the fiber is cancelled or its deadline passes.
-            pub fn writable(&self) -> std::io::Result<()> {
-                self.$field.wait_ready(crate::mio::Direction::Write)
-            }
-
-            /// `writable` as a branch of `select!`, written `writable(…)` there. Ignores timeouts set on the
-            /// descriptor. Only fibers can wait for it.
-            pub fn writable_branch(&self) -> crate::ReadinessBranch<'_> {
-                self.$field.ready_branch(crate::mio::Direction::Write)
-            }
-        }
-    };
-}
-
-pub(crate) use {readable, writable};
+pub(crate) use waits_until;

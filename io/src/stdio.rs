@@ -24,11 +24,11 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-use crate::ReadinessBranch;
 use crate::descriptor::{Descriptor, check_not_stopped};
 use crate::driver::{Caller, caller};
-use crate::mio::Direction;
+use crate::identity::Direction;
 use crate::offload::{WRITE_BYTES_MAX, offload_transfer};
+use crate::readiness::ReadinessBranch;
 use crate::sys;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};

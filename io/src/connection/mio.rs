@@ -3,10 +3,9 @@
 //! Edges come once, so readiness is remembered until a call returns `WouldBlock`. All connections of a loop read into
 //! one buffer. A connection that has used up its reads in one turn continues in the next.
 
-use super::State;
+use super::state::State;
 use crate::mio::{Core, DescriptorEvent, EventOwner, READ_BYTES};
 use crate::sys;
-use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 
@@ -16,24 +15,6 @@ const GATHER: usize = sys::SLICES_MAX;
 /// The maximum number of reads of one connection in one turn, of up to [`READ_BYTES`] each. Other connections run in
 /// between.
 const READS_PER_TURN: u32 = 4;
-
-pub(super) struct MioState {
-    readable: Cell<bool>,
-    writable: Cell<bool>,
-    /// Whether a short read may leave bytes in the socket: the peer has finished sending, or has sent urgent data.
-    short_reads_may_lie: Cell<bool>,
-}
-
-impl Default for MioState {
-    fn default() -> Self {
-        // Readiness is unknown yet: the first calls find out.
-        MioState {
-            readable: Cell::new(true),
-            writable: Cell::new(true),
-            short_reads_may_lie: Cell::new(false),
-        }
-    }
-}
 
 impl State {
     pub(super) fn register_with_mio(self: &Rc<Self>, core: &Core) -> io::Result<()> {

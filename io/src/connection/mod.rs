@@ -14,81 +14,20 @@
 //! - Everything runs on the loop's thread. A connection is reference-counted, and not `Send`.
 
 mod mio;
+mod sink;
+mod state;
 mod uring;
 
-use crate::driver::members::{Member, run_callback};
+pub use sink::Sink;
+
+use crate::driver::members::Member;
 use crate::driver::{Backend, backend};
 use crate::net::socket::Socket;
 use crate::net::{TcpStream, UnixStream};
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use state::{Phase, State};
 use std::fmt;
 use std::io;
-use std::net::Shutdown;
 use std::rc::Rc;
-use uring::UringState;
-
-/// Receives the events of a [`Connection`]. The loop calls it outside fibers; it must not wait.
-///
-/// A callback that panics closes its connection, and no other: it may have left its input half processed.
-/// [`Sink::closed`] follows with an error.
-///
-/// ```
-/// use std::cell::RefCell;
-/// use std::io::Write;
-/// use std::rc::Rc;
-/// use yue_io::net::UnixStream;
-/// use yue_io::connection::{Connection, Sink};
-/// use yue_scheduler::sync::local::Notify;
-///
-/// /// Gathers the peer's bytes, and signals the end of input.
-/// struct Gather {
-///     received: RefCell<Vec<u8>>,
-///     done: Notify,
-/// }
-///
-/// impl Sink for Gather {
-///     fn data(&self, bytes: &[u8]) {
-///         self.received.borrow_mut().extend_from_slice(bytes);
-///     }
-///
-///     fn sent(&self, _buffer: Vec<u8>) {}
-///
-///     fn closed(&self, _result: std::io::Result<()>) {
-///         self.done.notify_one();
-///     }
-/// }
-///
-/// yue_io::run(|| -> std::io::Result<()> {
-///     let (mut here, there) = UnixStream::pair()?;
-///     let sink = Rc::new(Gather { received: RefCell::default(), done: Notify::new() });
-///     Connection::start_unix(there, sink.clone())?;
-///     here.write_all(b"hello")?;
-///     drop(here);
-///     sink.done.notified()?;
-///     assert_eq!(*sink.received.borrow(), b"hello");
-///     Ok(())
-/// })??;
-/// # Ok::<(), std::io::Error>(())
-/// ```
-pub trait Sink {
-    /// Receives bytes, in order. They are valid only during the call.
-    fn data(&self, bytes: &[u8]);
-
-    /// Returns a buffer of [`Connection::send`] after the kernel has taken all of it. The buffer still holds its bytes;
-    /// the program may clear and reuse it.
-    fn sent(&self, buffer: Vec<u8>);
-
-    /// Called when the peer has finished sending. Returning `true` keeps the connection open for sending. By default
-    /// the queued bytes are sent and the connection is closed.
-    fn end_of_input(&self) -> bool {
-        false
-    }
-
-    /// Called when the connection has ended and its socket is closed: with `Ok` after [`Connection::close`] and after
-    /// the end of input, otherwise with the error. Unsent bytes are dropped. Called exactly once, as the last callback.
-    fn closed(&self, result: io::Result<()>);
-}
 
 /// A connection that the loop itself reads and writes.
 ///
@@ -137,41 +76,6 @@ pub struct Connection {
     state: Rc<State>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Open,
-    Closing,
-    Closed,
-}
-
-struct State {
-    backend: Backend,
-    socket: RefCell<Option<Rc<Socket>>>,
-    sink: RefCell<Option<Rc<dyn Sink>>>,
-    phase: Cell<Phase>,
-    outcome: Cell<Option<io::Error>>,
-    member: Cell<usize>,
-    deferred: Cell<bool>,
-    /// Whether the program wants data.
-    reading: Cell<bool>,
-    /// Whether the peer has finished sending.
-    input_ended: Cell<bool>,
-    end_reported: Cell<bool>,
-    /// Data received while the program did not want any.
-    held_back: RefCell<VecDeque<Vec<u8>>>,
-    queue: RefCell<VecDeque<Vec<u8>>>,
-    /// The number of bytes of the queue's first buffer that are sent.
-    first_sent: Cell<usize>,
-    queued_bytes: Cell<usize>,
-    /// Shut down sending when the queue is empty.
-    wants_shutdown: Cell<bool>,
-    did_shutdown: Cell<bool>,
-    /// Close when the queue is empty.
-    wants_close: Cell<bool>,
-    ring: UringState,
-    mio: mio::MioState,
-}
-
 impl Connection {
     /// Takes over a stream and starts reading.
     ///
@@ -201,27 +105,7 @@ impl Connection {
             let text = "a connection needs a stream; this socket has message boundaries";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let state = Rc::new(State {
-            backend: backend()?,
-            socket: RefCell::new(Some(Rc::new(socket))),
-            sink: RefCell::new(Some(sink)),
-            phase: Cell::new(Phase::Open),
-            outcome: Cell::new(None),
-            member: Cell::new(0),
-            deferred: Cell::new(false),
-            reading: Cell::new(true),
-            input_ended: Cell::new(false),
-            end_reported: Cell::new(false),
-            held_back: RefCell::default(),
-            queue: RefCell::default(),
-            first_sent: Cell::new(0),
-            queued_bytes: Cell::new(0),
-            wants_shutdown: Cell::new(false),
-            did_shutdown: Cell::new(false),
-            wants_close: Cell::new(false),
-            ring: UringState::default(),
-            mio: mio::MioState::default(),
-        });
+        let state = Rc::new(State::new(backend()?, socket, sink));
         state.prepare_socket()?;
         state.member.set(state.backend.members().add(state.clone()));
         state.defer();
@@ -293,147 +177,6 @@ impl State {
             Backend::Uring(_) => self.make_socket_blocking(),
             Backend::Mio(core) => self.register_with_mio(core),
         }
-    }
-
-    /// Schedules [`State::on_turn`] for the driver's next turn.
-    fn defer(self: &Rc<Self>) {
-        if self.phase.get() != Phase::Closed && !self.deferred.replace(true) {
-            self.backend.members().defer(self.clone());
-        }
-    }
-
-    fn socket(&self) -> Option<Rc<Socket>> {
-        self.socket.borrow().clone()
-    }
-
-    /// Makes a callback. If it panics, the connection is closed on either driver, so that the peer is not left waiting.
-    fn call_sink<R>(self: &Rc<Self>, callback: impl FnOnce(&dyn Sink) -> R) -> Option<R> {
-        let sink = self.sink.borrow().clone()?;
-        let mut result = None;
-        let returned = run_callback(|| result = Some(callback(&*sink)));
-        if !returned {
-            let text = "a callback of the connection panicked";
-            self.begin_closing(Some(io::Error::other(text)));
-        }
-        result
-    }
-
-    fn is_open(&self) -> bool {
-        self.phase.get() == Phase::Open
-    }
-
-    /// Begins closing, at the program's request or because of an error.
-    fn begin_closing(self: &Rc<Self>, error: Option<io::Error>) {
-        if self.is_open() {
-            self.phase.set(Phase::Closing);
-            self.outcome.set(error);
-            self.defer();
-        }
-    }
-
-    /// Delivers bytes, or keeps them while the program does not want data.
-    fn deliver(self: &Rc<Self>, bytes: &[u8]) {
-        if !self.is_open() {
-            return;
-        }
-        if !self.reading.get() || !self.held_back.borrow().is_empty() {
-            self.held_back.borrow_mut().push_back(bytes.to_vec());
-            return;
-        }
-        self.call_sink(|sink| sink.data(bytes));
-    }
-
-    /// Delivers the bytes held back. Returns whether there were any.
-    fn deliver_held_back(self: &Rc<Self>) -> bool {
-        let mut any = false;
-        while self.is_open() && self.reading.get() {
-            let Some(bytes) = self.held_back.borrow_mut().pop_front() else {
-                break;
-            };
-            any = true;
-            self.call_sink(|sink| sink.data(&bytes));
-        }
-        any
-    }
-
-    /// Reports the end of input once all data is delivered. Returns whether it did.
-    fn report_end_of_input(self: &Rc<Self>) -> bool {
-        let due = self.is_open() && self.input_ended.get() && !self.end_reported.get();
-        if !due || !self.held_back.borrow().is_empty() {
-            return false;
-        }
-        self.end_reported.set(true);
-        let stay = self.call_sink(|sink| sink.end_of_input()).unwrap_or(false);
-        if !stay {
-            self.wants_close.set(true);
-            self.defer();
-        }
-        true
-    }
-
-    /// Removes `count` sent bytes from the queue, and returns the buffers that are sent completely to the sink.
-    fn remove_sent(self: &Rc<Self>, mut count: usize) {
-        debug_assert!(
-            count <= self.queued_bytes.get(),
-            "the kernel sent more than was queued"
-        );
-        self.queued_bytes
-            .set(self.queued_bytes.get().saturating_sub(count));
-        let mut sent = smallvec::SmallVec::<[Vec<u8>; 8]>::new();
-        {
-            let mut queue = self.queue.borrow_mut();
-            while let Some(first) = queue.front() {
-                let left = first.len() - self.first_sent.get();
-                if count < left {
-                    self.first_sent.set(self.first_sent.get() + count);
-                    break;
-                }
-                count -= left;
-                self.first_sent.set(0);
-                sent.extend(queue.pop_front());
-            }
-            debug_assert!(
-                !queue.is_empty() || (count == 0 && self.first_sent.get() == 0),
-                "an empty queue has no sent bytes"
-            );
-        }
-        for buffer in sent {
-            self.call_sink(|sink| sink.sent(buffer));
-        }
-    }
-
-    /// Does what is due when the queue is empty.
-    fn handle_empty_queue(self: &Rc<Self>) {
-        if !self.is_open() || !self.queue.borrow().is_empty() {
-            return;
-        }
-        if self.wants_close.get() {
-            self.begin_closing(None);
-        } else if self.wants_shutdown.get()
-            && !self.did_shutdown.replace(true)
-            && let Some(socket) = self.socket()
-        {
-            // The next read reports a broken connection.
-            let _ = socket.options().shutdown(Shutdown::Write);
-        }
-    }
-
-    /// Ends the connection if nothing is in flight. Only the turn calls it. Returns whether it did.
-    fn finish_closing(self: &Rc<Self>) -> bool {
-        if self.phase.get() != Phase::Closing || self.ring.in_flight() {
-            return false;
-        }
-        debug_assert!(self.sink.borrow().is_some(), "a connection ends once");
-        self.phase.set(Phase::Closed);
-        self.queue.take();
-        self.held_back.take();
-        self.queued_bytes.set(0);
-        self.backend.members().remove(self.member.get());
-        drop(self.socket.take());
-        if let Some(sink) = self.sink.take() {
-            sink.closed(self.outcome.take().map_or(Ok(()), Err));
-        }
-        true
     }
 }
 

@@ -9,13 +9,12 @@
 //!                                └─ unwanted, closing ─▶ ending (cancel submitted) ─┘
 //! ```
 
-use super::{Phase, State};
+use super::state::{OperationState, Phase, RING_SLICES, State};
 use crate::driver::Backend;
 use crate::errors::was_cancelled;
 use crate::sys;
-use crate::uring::{CompletionOwner, Core, GROUP, OperationId};
+use crate::uring::{CompletionOwner, Core, GROUP};
 use io_uring::{opcode, types};
-use std::cell::{Cell, RefCell, UnsafeCell};
 use std::io;
 use std::rc::Rc;
 
@@ -23,56 +22,11 @@ use std::rc::Rc;
 /// reads: a peer that reads slowly must not look like one that does not read.
 const SEND_BYTES_MAX: usize = 256 * 1024;
 
-/// The maximum number of buffers in one send.
-const GATHER: usize = 32;
-
 /// Bytes of a single receive, used without buffer rings.
 const SINGLE_BYTES: usize = 16 * 1024;
 
 const RECEIVE: u8 = 0;
 const SEND: u8 = 1;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Operation {
-    #[default]
-    None,
-    Running(OperationId),
-    /// A cancel was submitted.
-    Ending,
-}
-
-pub(super) struct UringState {
-    receive: Cell<Operation>,
-    send: Cell<Operation>,
-    /// The header of the running send. The kernel reads it during a send, and we write it only between sends.
-    message: UnsafeCell<libc::msghdr>,
-    slices: UnsafeCell<[libc::iovec; GATHER]>,
-    /// The buffer of a single receive.
-    single: RefCell<Vec<u8>>,
-}
-
-impl Default for UringState {
-    fn default() -> Self {
-        UringState {
-            receive: Cell::default(),
-            send: Cell::default(),
-            message: UnsafeCell::new(sys::header_of(std::ptr::null_mut(), 0)),
-            slices: UnsafeCell::new(
-                [libc::iovec {
-                    iov_base: std::ptr::null_mut(),
-                    iov_len: 0,
-                }; GATHER],
-            ),
-            single: RefCell::default(),
-        }
-    }
-}
-
-impl UringState {
-    pub(super) fn in_flight(&self) -> bool {
-        self.receive.get() != Operation::None || self.send.get() != Operation::None
-    }
-}
 
 impl State {
     pub(super) fn make_socket_blocking(&self) -> io::Result<()> {
@@ -86,20 +40,20 @@ impl State {
     pub(super) fn drive_ring(self: &Rc<Self>, core: &Rc<Core>) -> bool {
         let open = self.is_open();
         match self.ring.receive.get() {
-            Operation::None if open && self.reading.get() && !self.input_ended.get() => {
+            OperationState::None if open && self.reading.get() && !self.input_ended.get() => {
                 self.start_receive(core)
             }
-            Operation::Running(id) if !open || !self.reading.get() => {
+            OperationState::Running(id) if !open || !self.reading.get() => {
                 core.cancel(id);
-                self.ring.receive.set(Operation::Ending);
+                self.ring.receive.set(OperationState::Ending);
             }
             _ => {}
         }
         match self.ring.send.get() {
-            Operation::None if open => self.start_send(core),
-            Operation::Running(id) if !open => {
+            OperationState::None if open => self.start_send(core),
+            OperationState::Running(id) if !open => {
                 core.cancel(id);
-                self.ring.send.set(Operation::Ending);
+                self.ring.send.set(OperationState::Ending);
             }
             _ => {}
         }
@@ -118,13 +72,13 @@ impl State {
         };
         debug_assert_eq!(
             self.ring.receive.get(),
-            Operation::None,
+            OperationState::None,
             "one receive at a time"
         );
         // SAFETY: a multishot receive points to no memory of this process. A single one points to `single`, which is
         // not touched until its completion, and the operation keeps `self` alive until then.
         let id = unsafe { core.start_operation(entry, self.clone(), RECEIVE) };
-        self.ring.receive.set(Operation::Running(id));
+        self.ring.receive.set(OperationState::Running(id));
     }
 
     /// Sends as much of the queue as fits in one operation.
@@ -147,8 +101,8 @@ impl State {
             let slices = self.ring.slices.get();
             let rest = queue.iter().skip(1).map(Vec::as_slice);
             let (mut count, mut total) = (0, 0);
-            for bytes in std::iter::once(first).chain(rest).take(GATHER) {
-                // SAFETY: no send is in flight, so nothing else uses the array; `count` is below GATHER.
+            for bytes in std::iter::once(first).chain(rest).take(RING_SLICES) {
+                // SAFETY: no send is in flight, so nothing else uses the array; `count` is below RING_SLICES.
                 unsafe {
                     (*slices)[count] = libc::iovec {
                         iov_base: bytes.as_ptr().cast_mut().cast(),
@@ -167,16 +121,20 @@ impl State {
                 .flags(flags as u32)
                 .build()
         };
-        debug_assert_eq!(self.ring.send.get(), Operation::None, "one send at a time");
+        debug_assert_eq!(
+            self.ring.send.get(),
+            OperationState::None,
+            "one send at a time"
+        );
         // SAFETY: buffers stay in the queue, where their bytes do not move, until the completion removes them. Header
         // and slices are in `self`, which the operation keeps alive, and are written only when no send is in flight.
         let id = unsafe { core.start_operation(entry, self.clone(), SEND) };
-        self.ring.send.set(Operation::Running(id));
+        self.ring.send.set(OperationState::Running(id));
     }
 
     fn handle_received(self: &Rc<Self>, core: &Rc<Core>, result: i32, flags: u32, last: bool) {
         if last {
-            self.ring.receive.set(Operation::None);
+            self.ring.receive.set(OperationState::None);
         }
         match usize::try_from(result) {
             Ok(0) => self.input_ended.set(true),
@@ -214,11 +172,11 @@ impl State {
     }
 
     fn handle_sent(self: &Rc<Self>, core: &Rc<Core>, result: i32) {
-        self.ring.send.set(Operation::None);
+        self.ring.send.set(OperationState::None);
         match usize::try_from(result) {
             Ok(count) => {
                 self.remove_sent(count);
-                if self.is_open() && self.ring.send.get() == Operation::None {
+                if self.is_open() && self.ring.send.get() == OperationState::None {
                     self.start_send(core);
                 }
             }
@@ -226,7 +184,7 @@ impl State {
             Err(_) => self.begin_closing(Some(io::Error::from_raw_os_error(-result))),
         }
         self.handle_empty_queue();
-        if self.phase.get() != Phase::Open || self.ring.send.get() == Operation::None {
+        if self.phase.get() != Phase::Open || self.ring.send.get() == OperationState::None {
             self.defer();
         }
     }

@@ -1,6 +1,6 @@
 //! Options for opening a file.
 
-use super::File;
+use super::file::File;
 use super::ring_or_pool::{Executor, c_path, executor, on_ring};
 use crate::offload::offload;
 use crate::sys;

@@ -1,6 +1,6 @@
 //! Temporary files and directories.
 
-use super::File;
+use super::file::File;
 use crate::offload::offload;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -14,9 +14,10 @@
 
 mod sources;
 
-pub(crate) use sources::{DescriptorEvent, Direction, EventOwner, Identity};
+pub(crate) use sources::{DescriptorEvent, EventOwner};
 
 use crate::driver::members::{Members, run_callback};
+use crate::identity::{Direction, Identity};
 use crate::sys;
 use ::mio::unix::SourceFd;
 use ::mio::{Events, Interest, Poll, Registry, Token, Waker};

@@ -4,9 +4,9 @@
 //! entry identifies the socket by an id that is never reused. An entry of another socket under the same number is stale
 //! and gets replaced. Tokens carry a generation; an event of a stale registration is ignored.
 
+use crate::identity::{Direction, Identity};
 use ::mio::Token;
 use smallvec::SmallVec;
-use std::os::fd::RawFd;
 use std::rc::Rc;
 use yue_scheduler::LocalWaker;
 
@@ -25,20 +25,6 @@ pub(crate) struct DescriptorEvent {
     pub(crate) hung_up: bool,
     /// Urgent data has arrived (TCP): reads end before it, whatever follows.
     pub(crate) urgent: bool,
-}
-
-/// The direction that a fiber waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Read,
-    Write,
-}
-
-/// A descriptor, with an id that belongs to one socket only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) fd: RawFd,
-    pub(crate) id: u64,
 }
 
 struct Waiter {

@@ -13,7 +13,7 @@ use super::socket::Socket;
 use crate::backoff::Backoff;
 use crate::descriptor::check_not_stopped;
 use crate::driver::{Caller, caller};
-use crate::mio::Direction;
+use crate::identity::Direction;
 use crate::sys;
 use io_uring::opcode;
 use socket2::SockAddr;

@@ -4,7 +4,7 @@
 
 use super::socket::{Socket, cut};
 use super::tcp::inet;
-use crate::mio::Direction;
+use crate::identity::Direction;
 use crate::sys;
 use socket2::{SockAddr, SockAddrStorage};
 use std::fmt;

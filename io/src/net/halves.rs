@@ -3,8 +3,9 @@
 //! References to a stream can already read and write. Halves are for programs that hand one direction away. The
 //! compiler then ensures that each direction has one user, and dropping the write half signals the end to the peer.
 
-use super::{TcpStream, UnixStream};
-use crate::ReadinessBranch;
+use super::tcp::TcpStream;
+use super::unix::UnixStream;
+use crate::readiness::ReadinessBranch;
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;

@@ -4,21 +4,25 @@
 //! and its clones, and are returned before those that are still in the kernel.
 
 use super::socket::Socket;
-use crate::accept_queue::QueueHandle;
+use crate::accept_queue::{AcceptQueue, QueueHandle};
 use crate::descriptor::{check_not_stopped, yield_if_over_budget};
-use crate::driver::{Caller, caller};
-use crate::errors::{is_of_one_client, is_shortage};
+use crate::driver::{Backend, Caller, caller};
+use crate::errors::{cannot_wait, is_of_one_client, is_shortage};
+use crate::identity::Direction;
+use crate::readiness::{ReadinessBranch, ReadySource};
 use crate::sys;
 use crate::uring::AcceptOperation;
 use socket2::{SockAddr, SockRef};
 use std::fmt;
 use std::io;
 use std::ops::Deref;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use yue_scheduler::{Instant, in_fiber, is_cancelled, may_suspend, sleep, this_loop};
+use yue_scheduler::{
+    Instant, RemoteWaker, in_fiber, is_cancelled, may_suspend, park, prepare_park, sleep, this_loop,
+};
 
 const REASON: &str = "accept a connection";
 
@@ -31,7 +35,10 @@ pub(crate) struct ListeningSocket {
 
 impl From<Socket> for ListeningSocket {
     fn from(socket: Socket) -> Self {
-        ListeningSocket::with(socket, QueueHandle::new())
+        ListeningSocket {
+            socket,
+            queue: QueueHandle::new(),
+        }
     }
 }
 
@@ -50,15 +57,12 @@ impl Deref for ListeningSocket {
 }
 
 impl ListeningSocket {
-    fn with(mut socket: Socket, queue: QueueHandle) -> ListeningSocket {
-        socket.set_ahead(queue.queue().clone());
-        ListeningSocket { socket, queue }
-    }
-
     /// Returns a second handle, which also returns the connections that this one accepted.
     pub(crate) fn try_clone(&self) -> io::Result<ListeningSocket> {
-        let socket = self.socket.try_clone()?;
-        Ok(ListeningSocket::with(socket, self.queue.clone()))
+        Ok(ListeningSocket {
+            socket: self.socket.try_clone()?,
+            queue: self.queue.clone(),
+        })
     }
 
     /// See [`Descriptor::into_fd`](crate::descriptor::Descriptor::into_fd).
@@ -101,7 +105,7 @@ impl ListeningSocket {
         let Caller::Uring(core) = &caller else {
             return self.accept_ready(&caller);
         };
-        let queue = self.queue.queue().clone();
+        let queue = self.queue.share_queue();
         let ring = StopOnDrop(AcceptOperation::new(core.clone(), self.raw(), queue, false));
         loop {
             let connection = self.next_from_ring(&caller, &ring.0)?;
@@ -125,7 +129,7 @@ impl ListeningSocket {
 
     /// Returns the next available connection, or `WouldBlock` if there is none.
     pub(crate) fn accept_now(&self) -> io::Result<(Socket, SockAddr)> {
-        while let Some(connection) = self.queue.queue().pop() {
+        while let Some(connection) = self.queue.pop() {
             if let Some(accepted) = self.with_peer_address(connection) {
                 return Ok(accepted);
             }
@@ -137,7 +141,7 @@ impl ListeningSocket {
     /// Returns a connection accepted in advance, if there is one.
     pub(crate) fn accept_queued(&self) -> Option<(Socket, SockAddr)> {
         loop {
-            let connection = self.queue.queue().pop()?;
+            let connection = self.queue.pop()?;
             if let Some(accepted) = self.with_peer_address(connection) {
                 return Some(accepted);
             }
@@ -148,6 +152,50 @@ impl ListeningSocket {
     fn with_peer_address(&self, connection: OwnedFd) -> Option<(Socket, SockAddr)> {
         let address = sys::peer_address(SockRef::from(&connection)).ok()?;
         Some((self.accepted(connection), address))
+    }
+
+    /// Waits until there is a connection to accept. Accepts nothing.
+    pub(crate) fn wait_ready(&self, direction: Direction) -> io::Result<()> {
+        const REASON: &str = "wait until readable";
+        debug_assert_eq!(direction, Direction::Read, "a listener is never writable");
+        self.read_limit.enforce(|| {
+            check_not_stopped(REASON)?;
+            let caller = caller()?;
+            yield_if_over_budget(&caller)?;
+            while !self.queue.has_connection() {
+                match sys::check_ready(self.raw(), direction.poll_events()) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    other => return other,
+                }
+                self.wait_for_connection(&caller, REASON)?;
+            }
+            Ok(())
+        })
+    }
+
+    pub(crate) fn ready_branch(&self, direction: Direction) -> ReadinessBranch<'_> {
+        self.socket.ready_branch_with(direction, Some(&*self.queue))
+    }
+
+    /// Waits until there may be a connection: in the kernel, or in the queue, where another fiber's operation puts it.
+    fn wait_for_connection(&self, caller: &Caller, reason: &'static str) -> io::Result<()> {
+        let backend = match caller {
+            Caller::Callback => return Err(io::ErrorKind::WouldBlock.into()),
+            Caller::Unwinding => return Err(cannot_wait()),
+            Caller::Thread => {
+                return self
+                    .queue
+                    .block_thread(&self.as_fd(), self.read_limit.get());
+            }
+            Caller::Uring(core) => Backend::Uring(core.clone()),
+            Caller::Mio(core) => Backend::Mio(core.clone()),
+        };
+        let waker = prepare_park();
+        let Some(_queue_wait) = self.queue.add_fiber(waker.remote()) else {
+            return Ok(());
+        };
+        let _kernel_wait = self.start_kernel_wait(&backend, Direction::Read, waker)?;
+        Ok(park(reason)?)
     }
 
     /// Waits for the next connection through the ring.
@@ -161,7 +209,22 @@ impl ListeningSocket {
     }
 }
 
-/// Ends an accept operation when dropped.
+/// A connection in the queue makes the listener readable, whatever the kernel says.
+impl ReadySource for AcceptQueue {
+    fn is_ready(&self) -> bool {
+        self.has_connection()
+    }
+
+    fn add_waiter(&self, waker: RemoteWaker) -> Option<u64> {
+        self.add_fiber_ticket(waker)
+    }
+
+    fn remove_waiter(&self, ticket: u64) {
+        AcceptQueue::remove_waiter(self, ticket);
+    }
+}
+
+/// Stops an accept operation when dropped.
 struct StopOnDrop(Rc<AcceptOperation>);
 
 impl Drop for StopOnDrop {
@@ -212,7 +275,7 @@ impl IncomingSockets {
             Some(ring) if ring.runs_on(core) => ring,
             // The first accept, or the first on this loop.
             _ => {
-                let queue = listener.queue.queue().clone();
+                let queue = listener.queue.share_queue();
                 let ring = AcceptOperation::new(core.clone(), listener.raw(), queue, true);
                 &*self.ring.insert(ring)
             }

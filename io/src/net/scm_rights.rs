@@ -4,14 +4,15 @@
 //!   control data:  [ cmsghdr: length, SOL_SOCKET, SCM_RIGHTS ][ fd ][ fd ] …      aligned as a cmsghdr
 //! ```
 
-use super::{UnixDatagram, UnixStream};
-use crate::net::socket::Socket;
+use super::socket::Socket;
+use super::unix::UnixStream;
+use super::unix_datagram::UnixDatagram;
 use crate::sys;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// The maximum number of descriptors in one message: the kernel's limit (`SCM_MAX_FD`).
-const MOST: usize = 253;
+const DESCRIPTORS_MAX: usize = 253;
 
 /// The result of one receive: bytes and descriptors.
 ///
@@ -46,7 +47,7 @@ pub struct Received {
 
 /// Control data for the maximum number of descriptors, aligned as the kernel requires.
 #[repr(C, align(8))]
-struct Control([u8; control_bytes(MOST)]);
+struct Control([u8; control_bytes(DESCRIPTORS_MAX)]);
 
 const fn control_bytes(descriptors: usize) -> usize {
     // SAFETY: `CMSG_SPACE` only computes.
@@ -55,13 +56,13 @@ const fn control_bytes(descriptors: usize) -> usize {
 
 impl Control {
     fn new() -> Self {
-        Control([0; control_bytes(MOST)])
+        Control([0; control_bytes(DESCRIPTORS_MAX)])
     }
 }
 
 fn send(socket: &Socket, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
-    if descriptors.len() > MOST {
-        let text = format!("a message carries at most {MOST} descriptors");
+    if descriptors.len() > DESCRIPTORS_MAX {
+        let text = format!("a message carries at most {DESCRIPTORS_MAX} descriptors");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
     let slice = [IoSlice::new(bytes)];

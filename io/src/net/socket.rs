@@ -4,18 +4,16 @@
 //! Connecting is in `attempt.rs`, accepting in `listening_socket.rs`.
 
 use super::kind::Kind;
-use crate::accept_queue::AcceptQueue;
 use crate::backoff::Backoff;
 use crate::descriptor::{Descriptor, check_not_stopped, clamp, yield_if_over_budget};
 use crate::driver::{Caller, caller};
-use crate::mio::Direction;
+use crate::identity::Direction;
 use crate::{sys, uring};
 use io_uring::{opcode, squeue};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Type};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 const READ: &str = "read from a socket";
 const WRITE: &str = "write to a socket";
@@ -74,11 +72,6 @@ impl Socket {
 
     pub(crate) fn kind(&self) -> Kind {
         self.kind
-    }
-
-    /// Makes the socket count as readable while `ahead` holds a connection.
-    pub(crate) fn set_ahead(&mut self, ahead: Arc<AcceptQueue>) {
-        self.descriptor.ahead = Some(ahead);
     }
 
     pub(crate) fn options(&self) -> SockRef<'_> {

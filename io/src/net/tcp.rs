@@ -4,7 +4,7 @@ use super::connect::{ConnectOptions, connect};
 use super::resolve::ToSocketAddrs;
 use super::socket::Socket;
 use super::stream::{buffer_sizes, descriptor_of, read_and_write, timeouts};
-use crate::readiness::{readable, writable};
+use crate::readiness::waits_until;
 use crate::sys;
 use socket2::{Domain, Protocol, SockAddr, TcpKeepalive, Type};
 use std::fmt;
@@ -272,12 +272,14 @@ read_and_write!(TcpStream, &TcpStream);
 descriptor_of!(TcpStream, std::net::TcpStream);
 timeouts!(TcpStream);
 buffer_sizes!(TcpStream);
-readable!(
+waits_until!(
+    readable,
     TcpStream,
     socket,
     "a read would not wait: bytes are available, input has ended, or there is an error"
 );
-writable!(
+waits_until!(
+    writable,
     TcpStream,
     socket,
     "a write would not wait: the kernel has room, or the connection is broken"

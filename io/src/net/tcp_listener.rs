@@ -4,7 +4,7 @@ use super::listening_socket::{IncomingSockets, ListeningSocket};
 use super::resolve::ToSocketAddrs;
 use super::stream::{descriptor_of, timeouts};
 use super::tcp::{TcpStream, first_of, inet, tcp_socket};
-use crate::readiness::readable;
+use crate::readiness::waits_until;
 use crate::sys;
 use socket2::SockAddr;
 use std::fmt;
@@ -201,7 +201,12 @@ impl TcpListener {
 
 descriptor_of!(TcpListener, std::net::TcpListener);
 timeouts!(TcpListener);
-readable!(TcpListener, socket, "a connection waits to be accepted");
+waits_until!(
+    readable,
+    TcpListener,
+    socket,
+    "a connection waits to be accepted"
+);
 
 impl fmt::Debug for TcpListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

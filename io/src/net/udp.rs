@@ -5,7 +5,7 @@ use super::resolve::ToSocketAddrs;
 use super::socket::Socket;
 use super::stream::{buffer_sizes, descriptor_of, timeouts};
 use super::tcp::{first_of, inet};
-use crate::readiness::{readable, writable};
+use crate::readiness::waits_until;
 use socket2::{Domain, Protocol, SockAddr, Type};
 use std::fmt;
 use std::io;
@@ -298,8 +298,18 @@ impl UdpSocket {
 descriptor_of!(UdpSocket, std::net::UdpSocket);
 timeouts!(UdpSocket);
 buffer_sizes!(UdpSocket);
-readable!(UdpSocket, socket, "a datagram or an error is available");
-writable!(UdpSocket, socket, "the kernel has room for a datagram");
+waits_until!(
+    readable,
+    UdpSocket,
+    socket,
+    "a datagram or an error is available"
+);
+waits_until!(
+    writable,
+    UdpSocket,
+    socket,
+    "the kernel has room for a datagram"
+);
 
 impl fmt::Debug for UdpSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,7 +3,8 @@
 use super::listening_socket::{IncomingSockets, ListeningSocket};
 use super::socket::Socket;
 use super::stream::{buffer_sizes, descriptor_of, read_and_write, timeouts};
-use crate::readiness::{readable, writable};
+use super::tcp_listener::ListenOptions;
+use crate::readiness::waits_until;
 use socket2::{Domain, SockAddr, Type};
 use std::ffi::OsStr;
 use std::io;
@@ -108,12 +109,14 @@ read_and_write!(UnixStream, &UnixStream);
 descriptor_of!(UnixStream, std::os::unix::net::UnixStream);
 timeouts!(UnixStream);
 buffer_sizes!(UnixStream);
-readable!(
+waits_until!(
+    readable,
     UnixStream,
     socket,
     "a read would not wait: bytes are available, input has ended, or there is an error"
 );
-writable!(
+waits_until!(
+    writable,
     UnixStream,
     socket,
     "a write would not wait: the kernel has room, or the connection is broken"
@@ -163,7 +166,7 @@ impl UnixListener {
         socket.options().bind(address)?;
         socket
             .options()
-            .listen(super::ListenOptions::default().backlog as i32)?;
+            .listen(ListenOptions::default().backlog as i32)?;
         Ok(UnixListener {
             socket: socket.into(),
         })
@@ -266,4 +269,9 @@ pub(super) fn sock_addr(address: &SocketAddr) -> io::Result<SockAddr> {
 
 descriptor_of!(UnixListener, std::os::unix::net::UnixListener);
 timeouts!(UnixListener);
-readable!(UnixListener, socket, "a connection waits to be accepted");
+waits_until!(
+    readable,
+    UnixListener,
+    socket,
+    "a connection waits to be accepted"
+);

@@ -3,7 +3,7 @@
 use super::socket::Socket;
 use super::stream::{buffer_sizes, descriptor_of, timeouts};
 use super::unix::{sock_addr, unix};
-use crate::readiness::{readable, writable};
+use crate::readiness::waits_until;
 use socket2::{Domain, SockAddr, Type};
 use std::io;
 use std::net::Shutdown;
@@ -175,5 +175,15 @@ impl UnixDatagram {
 descriptor_of!(UnixDatagram, std::os::unix::net::UnixDatagram);
 timeouts!(UnixDatagram);
 buffer_sizes!(UnixDatagram);
-readable!(UnixDatagram, socket, "a datagram or an error is available");
-writable!(UnixDatagram, socket, "the kernel has room for a datagram");
+waits_until!(
+    readable,
+    UnixDatagram,
+    socket,
+    "a datagram or an error is available"
+);
+waits_until!(
+    writable,
+    UnixDatagram,
+    socket,
+    "the kernel has room for a datagram"
+);

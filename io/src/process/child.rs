@@ -1,15 +1,25 @@
 //! A child process.
 
 use super::reaper;
-use super::{ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output};
 use crate::descriptor::Descriptor;
-use crate::mio::Direction;
+use crate::identity::Direction;
+use crate::pipe::{PipeReader, PipeWriter};
 use crate::signal::Signal;
 use crate::sys;
 use std::fmt;
 use std::io::{self, Read};
+use std::process::{ExitStatus, Output};
 use std::thread;
 use yue_scheduler::{FiberId, JoinError, cancel, in_fiber, spawn};
+
+/// The pipe to a child's standard input.
+pub type ChildStdin = PipeWriter;
+
+/// The pipe from a child's standard output.
+pub type ChildStdout = PipeReader;
+
+/// The pipe from a child's standard error.
+pub type ChildStderr = PipeReader;
 
 /// A child process, like [`std::process::Child`].
 ///

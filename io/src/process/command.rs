@@ -1,11 +1,12 @@
 //! The program to start, and its settings.
 
-use super::{Child, ExitStatus, Output, Stdio};
+use super::child::Child;
 use crate::signal;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{ExitStatus, Output, Stdio};
 
 /// The program to start and its settings, like [`std::process::Command`]. For settings without a method here, see
 /// [`Command::as_std_mut`].

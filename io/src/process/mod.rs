@@ -23,17 +23,6 @@ mod child;
 mod command;
 mod reaper;
 
-use crate::pipe::{PipeReader, PipeWriter};
-
-pub use child::Child;
+pub use child::{Child, ChildStderr, ChildStdin, ChildStdout};
 pub use command::Command;
 pub use std::process::{ExitCode, ExitStatus, Output, Stdio, abort, exit, id};
-
-/// The pipe to a child's standard input.
-pub type ChildStdin = PipeWriter;
-
-/// The pipe from a child's standard output.
-pub type ChildStdout = PipeReader;
-
-/// The pipe from a child's standard error.
-pub type ChildStderr = PipeReader;

@@ -10,7 +10,7 @@
 //! - Encrypted bytes leave in the order in which they were encrypted: they are appended to the outbox, and the holder
 //!   of the `sending` lock takes them from its front. The next send also sends what a cancelled send left there.
 
-use super::TlsStream;
+use super::stream::TlsStream;
 use crate::errors::cannot_wait;
 use crate::offload::is_unwinding;
 use rustls::Connection;

@@ -20,7 +20,8 @@
 //! waiting caller is woken (`accept_queue.rs`). For this reason an accept of one connection is an operation of this kind as
 //! well: a connection that another fiber's operation accepted can end the fiber's wait.
 
-use super::{CompletionOwner, Core, OperationId, check_may_suspend};
+use super::core::{Core, check_may_suspend};
+use super::slots::{CompletionOwner, OperationId};
 use crate::accept_queue::AcceptQueue;
 use crate::driver::members::Member;
 use crate::errors::was_cancelled;

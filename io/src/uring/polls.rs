@@ -10,10 +10,11 @@
 //! the descriptor earlier first makes the kernel release the file. That way a listener's address is free when the
 //! listener is dropped, and a peer reads end of input.
 
+use super::core::Core;
 use super::ring::WaitLimit;
-use super::{CompletionOwner, Core, OperationId};
+use super::slots::{CompletionOwner, OperationId};
 use crate::errors::was_cancelled;
-use crate::mio::Identity;
+use crate::identity::Identity;
 use io_uring::{opcode, types};
 use std::cell::{Cell, RefCell};
 use std::io;
