@@ -266,98 +266,90 @@ impl Descriptor {
         }
     }
 
-    /// Reads like `read(2)`, from a pollable descriptor other than a socket. On mio the open file becomes non-blocking.
+    /// Transfers bytes in one direction: by the ring's `entry`, or by trying `call`. On mio the open file becomes
+    /// non-blocking. For pollable descriptors other than sockets.
+    ///
+    /// # Safety
+    /// The memory that the entries point to stays valid for as long as this call runs.
+    unsafe fn transfer(
+        &self,
+        direction: Direction,
+        reason: &'static str,
+        entry: impl FnMut() -> squeue::Entry,
+        mut call: impl FnMut() -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        check_not_stopped(reason)?;
+        match caller()? {
+            // SAFETY: the caller upholds the contract.
+            Caller::Uring(core) => unsafe { self.ring_operation(&core, direction, reason, entry) },
+            other => self.when_ready(&other, direction, reason, || {
+                self.set_mode_for(&other)?;
+                call()
+            }),
+        }
+    }
+
+    /// Reads like `read(2)`.
     pub(crate) fn read(&self, buffer: &mut [u8], reason: &'static str) -> io::Result<usize> {
-        check_not_stopped(reason)?;
         if buffer.is_empty() {
-            return Ok(0);
+            return check_not_stopped(reason).map(|()| 0);
         }
-        match caller()? {
-            Caller::Uring(core) => {
-                let (start, length) = (buffer.as_mut_ptr(), clamp(buffer.len()));
-                let entry = || {
-                    let read = opcode::Read::new(self.entry_fd(), start, length);
-                    read.offset(NO_OFFSET).build()
-                };
-                // SAFETY: `buffer` is borrowed until the call returns.
-                unsafe { self.ring_operation(&core, Direction::Read, reason, entry) }
-            }
-            other => self.when_ready(&other, Direction::Read, reason, || {
-                self.set_mode_for(&other)?;
-                sys::read(self.raw(), buffer)
-            }),
-        }
+        let (start, length) = (buffer.as_mut_ptr(), clamp(buffer.len()));
+        let entry = || {
+            let read = opcode::Read::new(self.entry_fd(), start, length);
+            read.offset(NO_OFFSET).build()
+        };
+        let call = || sys::read(self.raw(), buffer);
+        // SAFETY: `buffer` is borrowed until the call returns.
+        unsafe { self.transfer(Direction::Read, reason, entry, call) }
     }
 
-    /// Writes like `write(2)`; see [`Descriptor::read`].
+    /// Writes like `write(2)`.
     pub(crate) fn write(&self, bytes: &[u8], reason: &'static str) -> io::Result<usize> {
-        check_not_stopped(reason)?;
-        match caller()? {
-            Caller::Uring(core) => {
-                let (start, length) = (bytes.as_ptr(), clamp(bytes.len()));
-                let entry = || {
-                    let write = opcode::Write::new(self.entry_fd(), start, length);
-                    write.offset(NO_OFFSET).build()
-                };
-                // SAFETY: `bytes` is borrowed until the call returns.
-                unsafe { self.ring_operation(&core, Direction::Write, reason, entry) }
-            }
-            other => self.when_ready(&other, Direction::Write, reason, || {
-                self.set_mode_for(&other)?;
-                sys::write(self.raw(), bytes)
-            }),
-        }
+        let (start, length) = (bytes.as_ptr(), clamp(bytes.len()));
+        let entry = || {
+            let write = opcode::Write::new(self.entry_fd(), start, length);
+            write.offset(NO_OFFSET).build()
+        };
+        let call = || sys::write(self.raw(), bytes);
+        // SAFETY: `bytes` is borrowed until the call returns.
+        unsafe { self.transfer(Direction::Write, reason, entry, call) }
     }
 
-    /// Reads into several buffers; see [`Descriptor::read`].
+    /// Reads into several buffers.
     pub(crate) fn read_vectored(
         &self,
         slices: &mut [IoSliceMut<'_>],
         reason: &'static str,
     ) -> io::Result<usize> {
-        check_not_stopped(reason)?;
-        match caller()? {
-            Caller::Uring(core) => {
-                // `IoSliceMut` is guaranteed to have the layout of `iovec`.
-                let start = slices.as_mut_ptr().cast_const().cast::<libc::iovec>();
-                let count = slices.len().min(sys::SLICES_MAX) as u32;
-                let entry = || {
-                    let read = opcode::Readv::new(self.entry_fd(), start, count);
-                    read.offset(NO_OFFSET).build()
-                };
-                // SAFETY: the slices and their buffers are borrowed until the call returns.
-                unsafe { self.ring_operation(&core, Direction::Read, reason, entry) }
-            }
-            other => self.when_ready(&other, Direction::Read, reason, || {
-                self.set_mode_for(&other)?;
-                sys::read_vectored(self.raw(), slices)
-            }),
-        }
+        // `IoSliceMut` is guaranteed to have the layout of `iovec`.
+        let start = slices.as_mut_ptr().cast_const().cast::<libc::iovec>();
+        let count = slices.len().min(sys::SLICES_MAX) as u32;
+        let entry = || {
+            let read = opcode::Readv::new(self.entry_fd(), start, count);
+            read.offset(NO_OFFSET).build()
+        };
+        let call = || sys::read_vectored(self.raw(), slices);
+        // SAFETY: the slices and their buffers are borrowed until the call returns.
+        unsafe { self.transfer(Direction::Read, reason, entry, call) }
     }
 
-    /// Writes several buffers; see [`Descriptor::read`].
+    /// Writes several buffers.
     pub(crate) fn write_vectored(
         &self,
         slices: &[IoSlice<'_>],
         reason: &'static str,
     ) -> io::Result<usize> {
-        check_not_stopped(reason)?;
-        match caller()? {
-            Caller::Uring(core) => {
-                let start = slices.as_ptr().cast::<libc::iovec>();
-                let count = slices.len().min(sys::SLICES_MAX) as u32;
-                let entry = || {
-                    let write = opcode::Writev::new(self.entry_fd(), start, count);
-                    write.offset(NO_OFFSET).build()
-                };
-                // SAFETY: the slices and their buffers are borrowed until the call returns.
-                unsafe { self.ring_operation(&core, Direction::Write, reason, entry) }
-            }
-            other => self.when_ready(&other, Direction::Write, reason, || {
-                self.set_mode_for(&other)?;
-                sys::write_vectored(self.raw(), slices)
-            }),
-        }
+        // `IoSlice` is guaranteed to have the layout of `iovec`.
+        let start = slices.as_ptr().cast::<libc::iovec>();
+        let count = slices.len().min(sys::SLICES_MAX) as u32;
+        let entry = || {
+            let write = opcode::Writev::new(self.entry_fd(), start, count);
+            write.offset(NO_OFFSET).build()
+        };
+        let call = || sys::write_vectored(self.raw(), slices);
+        // SAFETY: the slices and their buffers are borrowed until the call returns.
+        unsafe { self.transfer(Direction::Write, reason, entry, call) }
     }
 }
 

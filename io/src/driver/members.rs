@@ -4,7 +4,8 @@
 //! callbacks. The call only records the request and defers it. The driver's turn alone does the work and makes the
 //! callbacks. So no callback runs inside a call, and a caller may hold any borrow.
 
-use std::cell::{Cell, RefCell};
+use slab::Slab;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -21,10 +22,7 @@ pub(crate) trait Member {
 #[derive(Default)]
 pub(crate) struct Members {
     deferred: RefCell<VecDeque<Rc<dyn Member>>>,
-    members: RefCell<Vec<Option<Rc<dyn Member>>>>,
-    /// Free indices of `members`, so that `add` need not search.
-    free: RefCell<Vec<usize>>,
-    open: Cell<usize>,
+    members: RefCell<Slab<Rc<dyn Member>>>,
 }
 
 impl Members {
@@ -51,45 +49,30 @@ impl Members {
         called
     }
 
-    /// Adds a member. The returned index is for [`Members::remove`].
+    /// Adds a member. The returned key is for [`Members::remove`].
     pub(crate) fn add(&self, member: Rc<dyn Member>) -> usize {
-        let mut members = self.members.borrow_mut();
-        self.open.set(self.open.get() + 1);
-        match self.free.borrow_mut().pop() {
-            Some(index) => {
-                debug_assert!(members[index].is_none(), "a free index is in use");
-                members[index] = Some(member);
-                index
-            }
-            None => {
-                members.push(Some(member));
-                members.len() - 1
-            }
-        }
+        self.members.borrow_mut().insert(member)
     }
 
-    pub(crate) fn remove(&self, index: usize) {
-        let member = self
-            .members
-            .borrow_mut()
-            .get_mut(index)
-            .and_then(Option::take);
-        if member.is_some() {
-            self.free.borrow_mut().push(index);
-            self.open.set(self.open.get() - 1);
-            debug_assert!(
-                self.open.get() + self.free.borrow().len() == self.members.borrow().len()
-            );
-        }
+    /// Removes a member. Does nothing if the driver has dropped its members already.
+    pub(crate) fn remove(&self, key: usize) {
+        // The borrow ends first: the member's destructor may call back.
+        let member = self.members.borrow_mut().try_remove(key);
+        drop(member);
     }
 
-    /// Members that have not left.
+    /// Returns the number of members.
     pub(crate) fn count(&self) -> usize {
-        self.open.get()
+        self.members.borrow().len()
     }
 
     pub(crate) fn shut_down_all(&self) {
-        let members: Vec<_> = self.members.borrow().iter().flatten().cloned().collect();
+        let members: Vec<_> = self
+            .members
+            .borrow()
+            .iter()
+            .map(|(_, member)| member.clone())
+            .collect();
         for member in members {
             run_callback(|| member.on_shutdown());
         }
@@ -99,8 +82,6 @@ impl Members {
     pub(crate) fn clear(&self) {
         let members = self.members.take();
         let deferred = self.deferred.take();
-        self.free.take();
-        self.open.set(0);
         drop((members, deferred));
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::identity::{Direction, Identity};
 use ::mio::Token;
+use slab::Slab;
 use smallvec::SmallVec;
 use std::rc::Rc;
 use yue_scheduler::LocalWaker;
@@ -35,8 +36,8 @@ struct Waiter {
 
 struct Source {
     identity: Identity,
+    /// Never that of an earlier source with the same index, until 2^32 sources later.
     generation: u32,
-    used: bool,
     /// Whether a read took all bytes and no event has come since: the next read would find nothing.
     drained: bool,
     /// Whether the peer has finished sending or has sent urgent data. Then a short read may leave bytes, and those
@@ -56,12 +57,11 @@ pub(crate) struct SourceId {
 
 #[derive(Default)]
 pub(super) struct Sources {
-    sources: Vec<Source>,
-    free: Vec<u32>,
+    sources: Slab<Source>,
+    generations: u32,
     /// By descriptor: the source's index plus one, or zero.
     by_fd: Vec<u32>,
     tickets: u64,
-    used: usize,
 }
 
 impl SourceId {
@@ -81,7 +81,7 @@ impl SourceId {
 impl Sources {
     /// Returns the number of registered descriptors.
     pub(super) fn count(&self) -> usize {
-        self.used
+        self.sources.len()
     }
 
     /// Returns the registration of a socket on this loop, if it has one.
@@ -104,30 +104,18 @@ impl Sources {
         if let Some(stale) = self.by_fd[slot].checked_sub(1) {
             self.release(stale);
         }
-        let index = self.free.pop().unwrap_or_else(|| {
-            let fresh = Source {
-                identity,
-                generation: 0,
-                used: false,
-                drained: false,
-                always_tried: false,
-                waiters: SmallVec::new(),
-                owner: None,
-            };
-            self.sources.push(fresh);
-            (self.sources.len() - 1) as u32
-        });
-        let source = &mut self.sources[index as usize];
-        source.identity = identity;
-        source.used = true;
-        source.drained = false;
-        source.always_tried = false;
-        self.used += 1;
+        self.generations = self.generations.wrapping_add(1);
+        let generation = self.generations;
+        let index = self.sources.insert(Source {
+            identity,
+            generation,
+            drained: false,
+            always_tried: false,
+            waiters: SmallVec::new(),
+            owner: None,
+        }) as u32;
         self.by_fd[slot] = index + 1;
-        SourceId {
-            index,
-            generation: source.generation,
-        }
+        SourceId { index, generation }
     }
 
     /// Removes a socket's entry. Returns whether it had one.
@@ -140,31 +128,25 @@ impl Sources {
     }
 
     fn release(&mut self, index: u32) {
-        let source = &mut self.sources[index as usize];
-        if !source.used {
+        let Some(source) = self.sources.try_remove(index as usize) else {
             return;
-        }
+        };
         debug_assert_eq!(
             self.by_fd[source.identity.fd as usize],
             index + 1,
             "the table by descriptor leads to another source"
         );
-        source.used = false;
-        source.generation = source.generation.wrapping_add(1);
+        self.by_fd[source.identity.fd as usize] = 0;
         // The waiter's descriptor was closed under it. It retries its call and gets the error.
-        for waiter in source.waiters.drain(..) {
+        for waiter in source.waiters {
             waiter.waker.wake();
         }
-        source.owner = None;
-        self.by_fd[source.identity.fd as usize] = 0;
-        self.free.push(index);
-        self.used -= 1;
     }
 
     fn get(&mut self, id: SourceId) -> Option<&mut Source> {
         self.sources
             .get_mut(id.index as usize)
-            .filter(|source| source.used && source.generation == id.generation)
+            .filter(|source| source.generation == id.generation)
     }
 
     pub(super) fn set_owner(&mut self, id: SourceId, owner: Rc<dyn EventOwner>) {
