@@ -27,18 +27,18 @@
 //!
 //! ```
 //! use std::io::Read;
-//! use yue::net::UnixStream;
+//! use yue_io::net::UnixStream;
 //!
-//! yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+//! yue_io::run(|| -> std::io::Result<()> {
 //!     let (mut here, _silent) = UnixStream::pair()?;
-//!     let reader = yue::spawn(move || here.read(&mut [0; 16]));
+//!     let reader = yue_scheduler::spawn(move || here.read(&mut [0; 16]));
 //!     reader.cancel();
 //!     let error = reader.join().unwrap().unwrap_err();
 //!     assert_eq!(error.kind(), std::io::ErrorKind::Other);
 //!     let inside = error.get_ref().and_then(|inner| inner.downcast_ref());
-//!     assert_eq!(inside, Some(&yue::Stopped::Cancelled));
+//!     assert_eq!(inside, Some(&yue_scheduler::Stopped::Cancelled));
 //!     Ok(())
-//! })?;
+//! })??;
 //! # Ok::<(), std::io::Error>(())
 //! ```
 

@@ -25,14 +25,6 @@ const READ_BYTES: usize = 4096;
 const HEADER: usize = size_of::<libc::inotify_event>();
 
 /// A set of event kinds.
-///
-/// ```
-/// use yue::inotify::Events;
-///
-/// let saved = Events::WRITTEN | Events::MOVED_TO;
-/// assert!(saved.contains(Events::WRITTEN));
-/// assert!(!saved.contains(Events::REMOVED));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Events(u32);
 
@@ -94,43 +86,26 @@ impl BitOrAssign for Events {
 }
 
 /// A watched file or directory, identified by a number of its [`Watcher`].
-///
-/// ```
-/// use yue::inotify::{Events, Watcher};
-///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let (one, other) = (yue::fs::TempDir::new()?, yue::fs::TempDir::new()?);
-///     let watcher = Watcher::new()?;
-///     let first = watcher.add(one.path(), Events::CREATED)?;
-///     let second = watcher.add(other.path(), Events::CREATED)?;
-///     yue::fs::write(other.path().join("file"), "")?;
-///     assert_eq!(watcher.next()?.watch, second);
-///     watcher.remove(first)?;
-///     assert!(watcher.next()?.events.contains(Events::UNWATCHED));
-///     Ok(())
-/// })?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Watch(i32);
 
 /// A change to a watched file or directory.
 ///
 /// ```
-/// use yue::inotify::{Events, Watcher};
+/// use yue_io::inotify::{Events, Watcher};
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let dir = yue::fs::TempDir::new()?;
+/// yue_io::run(|| -> std::io::Result<()> {
+///     let dir = yue_io::fs::TempDir::new()?;
 ///     let (draft, page) = (dir.path().join("draft"), dir.path().join("page"));
-///     yue::fs::write(&draft, "text")?;
+///     yue_io::fs::write(&draft, "text")?;
 ///     let watcher = Watcher::new()?;
 ///     watcher.add(dir.path(), Events::MOVED_FROM | Events::MOVED_TO)?;
-///     yue::fs::rename(&draft, &page)?;
+///     yue_io::fs::rename(&draft, &page)?;
 ///     let (from, to) = (watcher.next()?, watcher.next()?);
 ///     assert_eq!((from.name.unwrap(), to.name.unwrap()), ("draft".into(), "page".into()));
 ///     assert_eq!(from.cookie, to.cookie); // One rename.
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,18 +123,18 @@ pub struct Event {
 /// Receives events of files and directories. Waiting parks the calling fiber.
 ///
 /// ```
-/// use yue::inotify::{Events, Watcher};
+/// use yue_io::inotify::{Events, Watcher};
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let dir = yue::fs::TempDir::new()?;
+/// yue_io::run(|| -> std::io::Result<()> {
+///     let dir = yue_io::fs::TempDir::new()?;
 ///     let watcher = Watcher::new()?;
 ///     let watch = watcher.add(dir.path(), Events::WRITTEN | Events::REMOVED)?;
-///     yue::fs::write(dir.path().join("config"), "new")?;
+///     yue_io::fs::write(dir.path().join("config"), "new")?;
 ///     let event = watcher.next()?;
 ///     assert_eq!((event.watch, event.events), (watch, Events::WRITTEN));
 ///     assert_eq!(event.name.unwrap(), "config");
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]

@@ -24,8 +24,8 @@
 //!   offload.rs    blocking calls, on a pool      backoff.rs   pauses between retries
 //! ```
 //!
-//! Programs reach this crate through `yue`, which re-exports its modules under the same names. The examples do the
-//! same.
+//! Programs reach this crate through `yue`, which re-exports its modules under the same names: `yue_io::net` is
+//! `yue::net`.
 //!
 //! ```
 //! use std::io::{Read, Write};

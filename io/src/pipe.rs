@@ -2,15 +2,15 @@
 //!
 //! ```
 //! use std::io::{BufRead, BufReader, Write};
-//! use yue::pipe::pipe;
+//! use yue_io::pipe::pipe;
 //!
-//! yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+//! yue_io::run(|| -> std::io::Result<()> {
 //!     let (reader, mut writer) = pipe()?;
 //!     // A plain thread at the other end: it blocks where a fiber would park.
 //!     let thread = std::thread::spawn(move || writer.write_all(b"one\ntwo\n"));
 //!     assert_eq!(BufReader::new(reader).lines().count(), 2);
 //!     thread.join().unwrap()
-//! })?;
+//! })??;
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
@@ -26,20 +26,6 @@ const WRITE: &str = "write to a pipe";
 ///
 /// # Errors
 /// When the process is out of descriptors.
-///
-/// ```
-/// use std::io::{Read, Write};
-///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let (mut reader, mut writer) = yue::pipe::pipe()?;
-///     yue::spawn(move || writer.write_all(b"through"));
-///     let mut text = String::new();
-///     reader.read_to_string(&mut text)?;
-///     assert_eq!(text, "through");
-///     Ok(())
-/// })?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 pub fn pipe() -> io::Result<(PipeReader, PipeWriter)> {
     let (reader, writer) = std::io::pipe()?;
     Ok((reader.into(), writer.into()))
@@ -51,17 +37,17 @@ pub fn pipe() -> io::Result<(PipeReader, PipeWriter)> {
 /// driver the open file becomes non-blocking, also for others who share it.
 ///
 /// ```
-/// use yue::pipe::pipe;
+/// use yue_io::pipe::pipe;
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     let (reader, writer) = pipe()?;
 ///     let other = writer.try_clone()?;
 ///     drop(writer);
-///     let reading = yue::spawn(move || std::io::read_to_string(reader));
+///     let reading = yue_scheduler::spawn(move || std::io::read_to_string(reader));
 ///     drop(other); // The last writer closes: the reader's input ends.
 ///     assert_eq!(reading.join().unwrap()?, "");
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
@@ -73,10 +59,10 @@ pub struct PipeReader {
 ///
 /// ```
 /// use std::io::Write;
-/// use yue::pipe::pipe;
-/// use yue::process::{Command, Stdio};
+/// use yue_io::pipe::pipe;
+/// use yue_io::process::{Command, Stdio};
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     let (reader, mut writer) = pipe()?;
 ///     let mut sort = Command::new("sort")
 ///         .stdin(reader.into_std()?)
@@ -88,7 +74,7 @@ pub struct PipeReader {
 ///     assert_eq!(sorted, "a\nb\n");
 ///     assert!(sort.wait()?.success());
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]

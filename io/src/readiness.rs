@@ -29,11 +29,11 @@ use yue_scheduler::{LocalWaker, RemoteWaker};
 /// ```
 /// use std::io::{Read, Write};
 /// use std::time::Duration;
-/// use yue::ReadinessBranch;
-/// use yue::net::UnixStream;
-/// use yue::scheduler::sync::select::{self, Branch};
+/// use yue_io::ReadinessBranch;
+/// use yue_io::net::UnixStream;
+/// use yue_scheduler::sync::select::{self, Branch};
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     let pairs = [UnixStream::pair()?, UnixStream::pair()?];
 ///     (&pairs[1].0).write_all(b"here")?;
 ///     let branches: Vec<ReadinessBranch<'_>> =
@@ -45,7 +45,7 @@ use yue_scheduler::{LocalWaker, RemoteWaker};
 ///     (&pairs[1].1).read_exact(&mut bytes)?;
 ///     assert_eq!(&bytes, b"here");
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub type ReadinessBranch<'a> = Ready<DescriptorReadiness<'a>>;

@@ -12,15 +12,15 @@
 //!
 //! ```
 //! use std::io::{LineWriter, Write};
-//! use yue::stdio::stdout;
+//! use yue_io::stdio::stdout;
 //!
-//! yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+//! yue_io::run(|| -> std::io::Result<()> {
 //!     let mut out = LineWriter::new(stdout());
 //!     for line in 1..=3 {
 //!         writeln!(out, "line {line}")?;
 //!     }
 //!     out.flush()
-//! })?;
+//! })??;
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
@@ -44,10 +44,6 @@ unsafe extern "C" {
 /// Makes the C library's standard output, which Lua's `print` and `io.write` use, line-buffered, even where it is a
 /// pipe or a file. A program can change that with `io.stdout:setvbuf`. Call this before anything is written and before
 /// threads are started.
-///
-/// ```
-/// yue::stdio::buffer_output_by_lines();
-/// ```
 pub fn buffer_output_by_lines() {
     // SAFETY: the stream is the C library's, which makes the buffer itself; nobody uses the stream yet.
     unsafe { libc::setvbuf(C_STDOUT, std::ptr::null_mut(), libc::_IOLBF, 0) };
@@ -56,11 +52,6 @@ pub fn buffer_output_by_lines() {
 /// Flushes the buffers of standard output: the buffer of Rust's standard library, and the buffer of C's (which Lua's
 /// `print` uses). Blocks the thread until the reader has taken the bytes, and while another thread is in the middle of
 /// a write.
-///
-/// ```
-/// print!("no end of line, so this stays in a buffer");
-/// yue::stdio::flush_buffers(); // Before the process ends by `_exit`, or by a signal.
-/// ```
 pub fn flush_buffers() {
     // SAFETY: the C library's stream exists from the start of the process.
     unsafe { libc::fflush(C_STDOUT) };
@@ -74,10 +65,6 @@ pub fn flush_buffers() {
 ///
 /// A stream that cannot be reopened (a socket, a pipe of another user) stays as it is. Call this before starting
 /// threads.
-/// ```
-/// yue::stdio::make_outputs_blocking();
-/// println!("arrives, however slow the reader is");
-/// ```
 pub fn make_outputs_blocking() {
     for number in [1, 2] {
         // A closed descriptor has no flags.
@@ -205,36 +192,22 @@ standard_stream! {
     /// ```no_run
     /// use std::io::{BufRead, BufReader};
     ///
-    /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-    ///     for line in BufReader::new(yue::stdio::stdin()).lines() {
+    /// yue_io::run(|| -> std::io::Result<()> {
+    ///     for line in BufReader::new(yue_io::stdio::stdin()).lines() {
     ///         println!("{} characters", line?.chars().count());
     ///     }
     ///     Ok(())
-    /// })?;
+    /// })??;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     Stdin, stdin, 0
 }
 standard_stream! {
     /// The process's standard output; writing parks the calling fiber. Not buffered.
-    ///
-    /// ```
-    /// use std::io::Write;
-    ///
-    /// yue::Runtime::new()?.run(|| writeln!(std::io::LineWriter::new(yue::stdio::stdout()), "hello"))?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     Stdout, stdout, 1
 }
 standard_stream! {
     /// The process's standard error; writing parks the calling fiber. Not buffered.
-    ///
-    /// ```
-    /// use std::io::Write;
-    ///
-    /// yue::Runtime::new()?.run(|| yue::stdio::stderr().write_all(b"careful\n"))?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     Stderr, stderr, 2
 }
 
@@ -263,16 +236,16 @@ impl Stdin {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use yue::stdio::stdin;
+    /// use yue_io::stdio::stdin;
     ///
-    /// yue::Runtime::new()?.run(|| {
+    /// yue_io::run(|| {
     ///     let input = stdin();
-    ///     let what = yue::select! {
+    ///     let what = yue_scheduler::select! {
     ///         _ = readable(input) => "input",
     ///         _ = after(Duration::from_millis(1)) => "no input",
     ///     };
     ///     println!("{}", what.unwrap());
-    /// });
+    /// })?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn readable_branch(&self) -> ReadinessBranch<'static> {

@@ -16,15 +16,6 @@ use std::time::Duration;
 use yue_scheduler::{Bell, Config, Driver, Instant, Loop, Wait, in_fiber, this_loop};
 
 /// The driver that a loop uses.
-///
-/// ```
-/// use yue::Choice;
-///
-/// let choice: Choice = "mio".parse().unwrap();
-/// let runtime = yue::Runtime::builder().driver(choice).build()?;
-/// assert_eq!(runtime.run(|| 6 * 7), 42);
-/// # Ok::<(), std::io::Error>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Choice {
     /// io_uring where the kernel allows it, otherwise mio. The environment variable `YUE_IO` overrides this.
@@ -37,11 +28,6 @@ pub enum Choice {
 }
 
 /// The error for an unknown driver name.
-///
-/// ```
-/// let error = "kqueue".parse::<yue::Choice>().unwrap_err();
-/// assert_eq!(error.to_string(), "there is no I/O driver 'kqueue'; choose uring, mio or auto");
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no I/O driver '{0}'; choose uring, mio or auto")]
 pub struct UnknownDriver(String);
@@ -64,13 +50,6 @@ impl Choice {
     ///
     /// # Errors
     /// When `YUE_IO` names an unknown driver.
-    ///
-    /// ```
-    /// match yue::Choice::from_environment() {
-    ///     Ok(choice) => println!("loops get {choice:?}"),
-    ///     Err(unknown) => println!("YUE_IO is wrong: {unknown}"),
-    /// }
-    /// ```
     pub fn from_environment() -> Result<Self, UnknownDriver> {
         match std::env::var_os("YUE_IO") {
             None => Ok(Choice::Auto),
@@ -199,12 +178,6 @@ pub struct DriverCounters {
 ///
 /// # Panics
 /// Outside a loop.
-///
-/// ```
-/// let met = yue_io::run(yue_io::counters)??;
-/// assert_eq!(met, yue_io::DriverCounters::default()); // Nothing unusual has happened.
-/// # Ok::<(), std::io::Error>(())
-/// ```
 pub fn counters() -> io::Result<DriverCounters> {
     Ok(match backend()? {
         Backend::Uring(core) => {

@@ -18,15 +18,15 @@ const REASON: &str = "read a directory";
 /// The system's error; or when the fiber is cancelled or its deadline passes.
 ///
 /// ```
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let dir = yue::fs::TempDir::new()?;
-///     yue::fs::write(dir.path().join("one"), "1")?;
-///     let names: Vec<_> = yue::fs::read_dir(dir.path())?
+/// yue_io::run(|| -> std::io::Result<()> {
+///     let dir = yue_io::fs::TempDir::new()?;
+///     yue_io::fs::write(dir.path().join("one"), "1")?;
+///     let names: Vec<_> = yue_io::fs::read_dir(dir.path())?
 ///         .map(|entry| Ok(entry?.file_name()))
 ///         .collect::<std::io::Result<_>>()?;
 ///     assert_eq!(names, ["one"]);
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn read_dir(path: impl AsRef<Path>) -> io::Result<ReadDir> {
@@ -40,23 +40,6 @@ pub fn read_dir(path: impl AsRef<Path>) -> io::Result<ReadDir> {
 }
 
 /// The entries of a directory; see [`read_dir`].
-///
-/// ```
-/// use yue::fs;
-///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let dir = fs::TempDir::new()?;
-///     fs::write(dir.path().join("a"), "1")?;
-///     fs::write(dir.path().join("b"), "22")?;
-///     let mut bytes = 0;
-///     for entry in fs::read_dir(dir.path())? {
-///         bytes += fs::metadata(entry?.path())?.len();
-///     }
-///     assert_eq!(bytes, 3);
-///     Ok(())
-/// })?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 pub struct ReadDir {
     rest: std::fs::ReadDir,
     batch: VecDeque<io::Result<DirEntry>>,

@@ -32,8 +32,8 @@ const CURRENT: u64 = u64::MAX;
 /// use std::io::{Read, Seek, Write};
 /// use std::os::unix::fs::FileExt;
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let mut file = yue::fs::tempfile()?;
+/// yue_io::run(|| -> std::io::Result<()> {
+///     let mut file = yue_io::fs::tempfile()?;
 ///     file.write_all(b"hello world")?;
 ///     file.write_all_at(b"W", 6)?;
 ///     file.sync_all()?;
@@ -42,7 +42,7 @@ const CURRENT: u64 = u64::MAX;
 ///     file.read_to_string(&mut text)?;
 ///     assert_eq!(text, "hello World");
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///

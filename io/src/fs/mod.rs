@@ -5,15 +5,15 @@
 //! fiber, and reports its real outcome.
 //!
 //! ```
-//! yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-//!     let dir = yue::fs::TempDir::new()?;
+//! yue_io::run(|| -> std::io::Result<()> {
+//!     let dir = yue_io::fs::TempDir::new()?;
 //!     let (draft, done) = (dir.path().join("draft"), dir.path().join("done"));
-//!     yue::fs::write(&draft, "text")?;
-//!     yue::fs::rename(&draft, &done)?;
-//!     assert_eq!(yue::fs::read_to_string(&done)?, "text");
-//!     assert!(!yue::fs::exists(&draft)?);
+//!     yue_io::fs::write(&draft, "text")?;
+//!     yue_io::fs::rename(&draft, &done)?;
+//!     assert_eq!(yue_io::fs::read_to_string(&done)?, "text");
+//!     assert!(!yue_io::fs::exists(&draft)?);
 //!     Ok(())
-//! })?;
+//! })??;
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
@@ -47,19 +47,6 @@ const CWD: types::Fd = types::Fd(libc::AT_FDCWD);
 ///
 /// # Errors
 /// The system's error; or when the fiber is cancelled or its deadline passes.
-///
-/// ```
-/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-/// use yue::fs;
-///
-/// let dir = fs::TempDir::new()?;
-/// let path = dir.path().join("data");
-/// fs::write(&path, [1, 2, 3])?;
-/// assert_eq!(fs::read(&path)?, [1, 2, 3]);
-/// #     Ok(())
-/// # })?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     let path = path.as_ref();
     if let Executor::Offload = executor(opcode::Read::CODE)? {
@@ -88,22 +75,6 @@ pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// See [`read`]; `InvalidData` if the contents are not UTF-8.
-///
-/// ```
-/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-/// use yue::fs;
-///
-/// let dir = fs::TempDir::new()?;
-/// let path = dir.path().join("settings");
-/// fs::write(&path, "port = 80")?;
-/// assert_eq!(fs::read_to_string(&path)?, "port = 80");
-/// fs::write(&path, [0xff])?;
-/// let error = fs::read_to_string(&path).unwrap_err();
-/// assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
-/// #     Ok(())
-/// # })?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
     String::from_utf8(read(path)?)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
@@ -114,20 +85,6 @@ pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
 /// # Errors
 /// The system's error; or when the fiber is cancelled or its deadline passes. The file may then hold a part of the
 /// bytes.
-///
-/// ```
-/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-/// use yue::fs;
-///
-/// let dir = fs::TempDir::new()?;
-/// let path = dir.path().join("state");
-/// fs::write(&path, "a longer text")?;
-/// fs::write(&path, "short")?;
-/// assert_eq!(fs::read_to_string(&path)?, "short");
-/// #     Ok(())
-/// # })?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 pub fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> io::Result<()> {
     let (path, bytes) = (path.as_ref(), bytes.as_ref());
     match executor(opcode::Write::CODE)? {
@@ -142,21 +99,6 @@ pub fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> io::Result<()> 
 /// The system's error; or when the fiber is cancelled or its deadline passes.
 ///
 /// This replaces a file as a whole: readers see the old contents or the new ones.
-///
-/// ```
-/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-/// use yue::fs;
-///
-/// let dir = fs::TempDir::new()?;
-/// let (draft, state) = (dir.path().join("draft"), dir.path().join("state"));
-/// fs::write(&state, "old")?;
-/// fs::write(&draft, "new")?;
-/// fs::rename(&draft, &state)?;
-/// assert_eq!(fs::read_to_string(&state)?, "new");
-/// #     Ok(())
-/// # })?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
     const REASON: &str = "rename a file";
     let (from, to) = (from.as_ref(), to.as_ref());
@@ -175,20 +117,6 @@ pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
 ///
 /// # Errors
 /// The system's error; or when the fiber is cancelled or its deadline passes.
-///
-/// ```
-/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-/// use yue::fs;
-///
-/// let dir = fs::TempDir::new()?;
-/// let path = dir.path().join("lock");
-/// fs::write(&path, "")?;
-/// fs::remove_file(&path)?;
-/// assert!(!fs::exists(&path)?);
-/// #     Ok(())
-/// # })?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 pub fn remove_file(path: impl AsRef<Path>) -> io::Result<()> {
     unlink(path.as_ref(), 0, |path| std::fs::remove_file(path))
 }
@@ -197,22 +125,6 @@ pub fn remove_file(path: impl AsRef<Path>) -> io::Result<()> {
 ///
 /// # Errors
 /// The system's error; or when the fiber is cancelled or its deadline passes.
-///
-/// ```
-/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-/// use yue::fs;
-///
-/// let dir = fs::TempDir::new()?;
-/// let path = dir.path().join("queue");
-/// fs::create_dir(&path)?;
-/// fs::write(path.join("job"), "")?;
-/// assert!(fs::remove_dir(&path).is_err()); // The directory is not empty.
-/// fs::remove_file(path.join("job"))?;
-/// fs::remove_dir(&path)?;
-/// #     Ok(())
-/// # })?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 pub fn remove_dir(path: impl AsRef<Path>) -> io::Result<()> {
     let flags = libc::AT_REMOVEDIR;
     unlink(path.as_ref(), flags, |path| std::fs::remove_dir(path))
@@ -235,20 +147,6 @@ fn unlink(path: &Path, flags: i32, call: fn(&Path) -> io::Result<()>) -> io::Res
 ///
 /// # Errors
 /// The system's error; or when the fiber is cancelled or its deadline passes.
-///
-/// ```
-/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-/// use yue::fs;
-///
-/// let dir = fs::TempDir::new()?;
-/// let path = dir.path().join("queue");
-/// fs::create_dir(&path)?;
-/// let error = fs::create_dir(&path).unwrap_err();
-/// assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
-/// #     Ok(())
-/// # })?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 pub fn create_dir(path: impl AsRef<Path>) -> io::Result<()> {
     const REASON: &str = "create a directory";
     let path = path.as_ref();
@@ -267,21 +165,6 @@ pub fn create_dir(path: impl AsRef<Path>) -> io::Result<()> {
 ///
 /// # Errors
 /// The system's error; or when the fiber is cancelled or its deadline passes.
-///
-/// ```
-/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-/// use yue::fs;
-///
-/// let dir = fs::TempDir::new()?;
-/// let (one, other) = (dir.path().join("one"), dir.path().join("other"));
-/// fs::write(&one, "kept")?;
-/// fs::hard_link(&one, &other)?;
-/// fs::remove_file(&one)?;
-/// assert_eq!(fs::read_to_string(&other)?, "kept");
-/// #     Ok(())
-/// # })?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 pub fn hard_link(original: impl AsRef<Path>, link: impl AsRef<Path>) -> io::Result<()> {
     const REASON: &str = "link a file";
     let (original, link) = (original.as_ref(), link.as_ref());
@@ -300,21 +183,6 @@ pub fn hard_link(original: impl AsRef<Path>, link: impl AsRef<Path>) -> io::Resu
 ///
 /// # Errors
 /// The system's error; or when the fiber is cancelled or its deadline passes.
-///
-/// ```
-/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-/// use yue::fs;
-///
-/// let dir = fs::TempDir::new()?;
-/// let (release, current) = (dir.path().join("1.0"), dir.path().join("current"));
-/// fs::write(&release, "one")?;
-/// fs::symlink(&release, &current)?;
-/// assert_eq!(fs::read_to_string(&current)?, "one");
-/// assert!(fs::symlink_metadata(&current)?.is_symlink());
-/// #     Ok(())
-/// # })?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 pub fn symlink(original: impl AsRef<Path>, link: impl AsRef<Path>) -> io::Result<()> {
     const REASON: &str = "create a symbolic link";
     let (original, link) = (original.as_ref(), link.as_ref());
@@ -345,130 +213,20 @@ macro_rules! offloaded {
 
 offloaded! {
     /// Creates a directory and its missing parents.
-    ///
-    /// ```
-    /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-    /// use yue::fs;
-    ///
-    /// let dir = fs::TempDir::new()?;
-    /// let deep = dir.path().join("a/b/c");
-    /// fs::create_dir_all(&deep)?;
-    /// fs::create_dir_all(&deep)?; // An existing directory is not an error.
-    /// assert!(fs::metadata(&deep)?.is_dir());
-    /// #     Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     fn create_dir_all(path: impl AsRef<Path>) -> ();
     /// Removes a directory and its contents.
-    ///
-    /// ```
-    /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-    /// use yue::fs;
-    ///
-    /// let dir = fs::TempDir::new()?;
-    /// let build = dir.path().join("build");
-    /// fs::create_dir_all(build.join("debug"))?;
-    /// fs::remove_dir_all(&build)?;
-    /// assert!(!fs::exists(&build)?);
-    /// #     Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     fn remove_dir_all(path: impl AsRef<Path>) -> ();
     /// Returns a file's metadata. Follows symbolic links.
-    ///
-    /// ```
-    /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-    /// use yue::fs;
-    ///
-    /// let dir = fs::TempDir::new()?;
-    /// let path = dir.path().join("page");
-    /// fs::write(&path, "hello")?;
-    /// let known = fs::metadata(&path)?;
-    /// assert!(known.is_file());
-    /// assert_eq!(known.len(), 5);
-    /// #     Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     fn metadata(path: impl AsRef<Path>) -> Metadata;
     /// Returns the metadata of a file or of a symbolic link itself.
-    ///
-    /// ```
-    /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-    /// use yue::fs;
-    ///
-    /// let dir = fs::TempDir::new()?;
-    /// let link = dir.path().join("link");
-    /// fs::symlink("nowhere", &link)?;
-    /// assert!(fs::symlink_metadata(&link)?.is_symlink());
-    /// assert!(fs::metadata(&link).is_err()); // Its target does not exist.
-    /// #     Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     fn symlink_metadata(path: impl AsRef<Path>) -> Metadata;
     /// Whether a file exists. Fails when that cannot be determined.
-    ///
-    /// ```
-    /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-    /// use yue::fs;
-    ///
-    /// let dir = fs::TempDir::new()?;
-    /// assert!(fs::exists(dir.path())?);
-    /// assert!(!fs::exists(dir.path().join("file"))?);
-    /// #     Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     fn exists(path: impl AsRef<Path>) -> bool;
     /// Returns the absolute path without symbolic links.
-    ///
-    /// ```
-    /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-    /// use yue::fs;
-    ///
-    /// let dir = fs::TempDir::new()?;
-    /// fs::create_dir(dir.path().join("a"))?;
-    /// let whole = fs::canonicalize(dir.path().join("a/.."))?;
-    /// assert_eq!(whole, fs::canonicalize(dir.path())?);
-    /// #     Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     fn canonicalize(path: impl AsRef<Path>) -> PathBuf;
     /// Returns the target of a symbolic link.
-    ///
-    /// ```
-    /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-    /// use std::path::Path;
-    /// use yue::fs;
-    ///
-    /// let dir = fs::TempDir::new()?;
-    /// let current = dir.path().join("current");
-    /// fs::symlink("1.0", &current)?;
-    /// assert_eq!(fs::read_link(&current)?, Path::new("1.0"));
-    /// #     Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     fn read_link(path: impl AsRef<Path>) -> PathBuf;
     /// Copies a file's contents and permissions to another file. Returns the number of bytes.
-    ///
-    /// ```
-    /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-    /// use yue::fs;
-    ///
-    /// let dir = fs::TempDir::new()?;
-    /// let (one, other) = (dir.path().join("one"), dir.path().join("other"));
-    /// fs::write(&one, "hello")?;
-    /// assert_eq!(fs::copy(&one, &other)?, 5);
-    /// assert_eq!(fs::read(&other)?, fs::read(&one)?);
-    /// #     Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     fn copy(from: impl AsRef<Path>, to: impl AsRef<Path>) -> u64;
 }
 
@@ -476,22 +234,6 @@ offloaded! {
 ///
 /// # Errors
 /// The system's error; or when the fiber is cancelled or its deadline passes.
-///
-/// ```
-/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-/// use yue::fs;
-///
-/// let dir = fs::TempDir::new()?;
-/// let path = dir.path().join("secret");
-/// fs::write(&path, "")?;
-/// let mut permissions = fs::metadata(&path)?.permissions();
-/// permissions.set_readonly(true);
-/// fs::set_permissions(&path, permissions)?;
-/// assert!(fs::metadata(&path)?.permissions().readonly());
-/// #     Ok(())
-/// # })?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 pub fn set_permissions(path: impl AsRef<Path>, permissions: Permissions) -> io::Result<()> {
     let path = path.as_ref();
     offload("set permissions", || {

@@ -15,18 +15,18 @@ const OPEN: &str = "open a file";
 ///
 /// ```
 /// use std::io::Write;
-/// use yue::fs::OpenOptions;
+/// use yue_io::fs::OpenOptions;
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let dir = yue::fs::TempDir::new()?;
+/// yue_io::run(|| -> std::io::Result<()> {
+///     let dir = yue_io::fs::TempDir::new()?;
 ///     let path = dir.path().join("log");
 ///     for line in ["one\n", "two\n"] {
 ///         let mut log = OpenOptions::new().append(true).create(true).open(&path)?;
 ///         log.write_all(line.as_bytes())?;
 ///     }
-///     assert_eq!(yue::fs::read_to_string(&path)?, "one\ntwo\n");
+///     assert_eq!(yue_io::fs::read_to_string(&path)?, "one\ntwo\n");
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug, Clone)]

@@ -11,17 +11,17 @@ use std::path::{Path, PathBuf};
 /// The system's error; or when the fiber is cancelled or its deadline passes.
 ///
 /// ```
-/// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// # yue_io::run(|| -> std::io::Result<()> {
 /// use std::io::{Read, Seek, Write};
 ///
-/// let mut file = yue::fs::tempfile()?;
+/// let mut file = yue_io::fs::tempfile()?;
 /// file.write_all(b"for now")?;
 /// file.rewind()?;
 /// let mut text = String::new();
 /// file.read_to_string(&mut text)?;
 /// assert_eq!(text, "for now");
 /// #     Ok(())
-/// # })?;
+/// # })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn tempfile() -> io::Result<File> {
@@ -33,14 +33,14 @@ pub fn tempfile() -> io::Result<File> {
 /// Dropping blocks the loop for as long as the removal takes; [`TempDir::close`] does not.
 ///
 /// ```
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let dir = yue::fs::TempDir::new()?;
-///     yue::fs::write(dir.path().join("notes"), "for now")?;
+/// yue_io::run(|| -> std::io::Result<()> {
+///     let dir = yue_io::fs::TempDir::new()?;
+///     yue_io::fs::write(dir.path().join("notes"), "for now")?;
 ///     let path = dir.path().to_owned();
 ///     dir.close()?;
 ///     assert!(!path.exists());
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
@@ -95,15 +95,15 @@ impl TempDir {
 /// ```
 /// use std::io::Write;
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let dir = yue::fs::TempDir::new()?;
+/// yue_io::run(|| -> std::io::Result<()> {
+///     let dir = yue_io::fs::TempDir::new()?;
 ///     let goal = dir.path().join("config");
-///     let mut file = yue::fs::NamedTempFile::new_in(dir.path())?;
+///     let mut file = yue_io::fs::NamedTempFile::new_in(dir.path())?;
 ///     file.file().write_all(b"whole")?;
 ///     file.persist(&goal)?;
-///     assert_eq!(yue::fs::read_to_string(goal)?, "whole");
+///     assert_eq!(yue_io::fs::read_to_string(goal)?, "whole");
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]

@@ -24,9 +24,9 @@ use yue_scheduler::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use yue::net::{ConnectOptions, TcpListener, TcpStream};
+/// use yue_io::net::{ConnectOptions, TcpListener, TcpStream};
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     let listener = TcpListener::bind("127.0.0.1:0")?;
 ///     let options = ConnectOptions {
 ///         local: Some("127.0.0.2:0".parse().unwrap()),
@@ -38,7 +38,7 @@ use yue_scheduler::{
 ///     assert_eq!(from.ip().to_string(), "127.0.0.2");
 ///     assert_eq!(from, stream.local_addr()?);
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -27,9 +27,9 @@ const _: () = assert!(COUNT_MAX.checked_mul(SIZE_MAX).is_some());
 /// [`UdpSocket::recv_batch`]: super::UdpSocket::recv_batch
 ///
 /// ```
-/// use yue::net::{Datagrams, UdpSocket};
+/// use yue_io::net::{Datagrams, UdpSocket};
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     let server = UdpSocket::bind("127.0.0.1:0")?;
 ///     let client = UdpSocket::bind("127.0.0.1:0")?;
 ///     client.connect(server.local_addr()?)?;
@@ -45,7 +45,7 @@ const _: () = assert!(COUNT_MAX.checked_mul(SIZE_MAX).is_some());
 ///     }
 ///     assert_eq!((count, bytes), (2, 6));
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Datagrams {
@@ -59,9 +59,9 @@ pub struct Datagrams {
 /// One datagram of a batch.
 ///
 /// ```
-/// use yue::net::{Datagrams, UdpSocket};
+/// use yue_io::net::{Datagrams, UdpSocket};
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     let server = UdpSocket::bind("127.0.0.1:0")?;
 ///     let client = UdpSocket::bind("127.0.0.1:0")?;
 ///     client.send_to(b"too long", server.local_addr()?)?;
@@ -73,7 +73,7 @@ pub struct Datagrams {
 ///     assert!(datagram.cut);
 ///     assert_eq!(datagram.from, client.local_addr()?);
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

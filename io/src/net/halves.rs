@@ -17,16 +17,16 @@ use std::sync::Arc;
 ///
 /// ```
 /// use std::io::{Read, Write};
-/// use yue::net::{Duplex, OwnedReadHalf, OwnedWriteHalf, UnixStream};
+/// use yue_io::net::{Duplex, OwnedReadHalf, OwnedWriteHalf, UnixStream};
 ///
 /// fn echo<S: Duplex>(stream: (OwnedReadHalf<S>, OwnedWriteHalf<S>)) -> std::io::Result<u64> {
 ///     let (mut reader, mut writer) = stream;
 ///     std::io::copy(&mut reader, &mut writer)
 /// }
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     let (here, there) = UnixStream::pair()?;
-///     let echo = yue::spawn(|| echo(there.into_split()));
+///     let echo = yue_scheduler::spawn(|| echo(there.into_split()));
 ///     let (mut reader, mut writer) = here.into_split();
 ///     writer.write_all(b"hello")?;
 ///     drop(writer);
@@ -35,7 +35,7 @@ use std::sync::Arc;
 ///     assert_eq!(back, "hello");
 ///     assert_eq!(echo.join().unwrap()?, 5);
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub trait Duplex: fmt::Debug {
@@ -110,9 +110,9 @@ macro_rules! duplex {
             ///
             /// ```
             /// use std::io::{Read, Write};
-            /// use yue::net::UnixStream;
+            /// use yue_io::net::UnixStream;
             ///
-            /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+            /// yue_io::run(|| -> std::io::Result<()> {
             ///     let (here, there) = UnixStream::pair()?;
             ///     let (mut reader, mut writer) = here.into_split();
             ///     writer.write_all(b"all")?;
@@ -124,7 +124,7 @@ macro_rules! duplex {
             ///     reader.read_to_string(&mut text)?;
             ///     assert_eq!(text, "all");
             ///     Ok(())
-            /// })?;
+            /// })??;
             /// # Ok::<(), std::io::Error>(())
             /// ```
             pub fn into_split(self) -> (OwnedReadHalf<Self>, OwnedWriteHalf<Self>) {
@@ -139,86 +139,22 @@ macro_rules! duplex {
 duplex!(TcpStream, UnixStream);
 
 /// The borrowed read half of a stream.
-///
-/// ```
-/// use std::io::{Read, Write};
-/// use yue::net::UnixStream;
-///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let (mut here, mut there) = UnixStream::pair()?;
-///     there.write_all(b"ping")?;
-///     let (mut reader, mut writer) = here.split(); // `here` is usable again after them.
-///     let mut bytes = [0; 4];
-///     reader.read_exact(&mut bytes)?;
-///     writer.write_all(&bytes)?;
-///     there.read_exact(&mut bytes)?;
-///     assert_eq!(&bytes, b"ping");
-///     Ok(())
-/// })?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 #[derive(Debug)]
 pub struct ReadHalf<'a, S>(&'a S);
 
 /// The borrowed write half of a stream.
 ///
 /// Unlike an [`OwnedWriteHalf`], dropping it does not shut down sending.
-///
-/// ```
-/// use std::io::{Read, Write};
-/// use yue::net::UnixStream;
-///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let (mut here, there) = UnixStream::pair()?;
-///     let (_reader, mut writer) = here.split();
-///     writer.write_all(b"first, ")?;
-///     here.write_all(b"second")?;
-///     drop(here);
-///     assert_eq!(std::io::read_to_string(there)?, "first, second");
-///     Ok(())
-/// })?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 #[derive(Debug)]
 pub struct WriteHalf<'a, S>(&'a S);
 
 /// The owned read half of a stream.
-///
-/// ```
-/// use std::io::{BufRead, BufReader, Write};
-/// use yue::net::UnixStream;
-///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let (here, mut there) = UnixStream::pair()?;
-///     let (reader, writer) = here.into_split();
-///     let lines = yue::spawn(move || BufReader::new(reader).lines().count());
-///     there.write_all(b"one\ntwo\n")?;
-///     drop((there, writer));
-///     assert_eq!(lines.join().unwrap(), 2);
-///     Ok(())
-/// })?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 #[derive(Debug)]
 pub struct OwnedReadHalf<S: Duplex> {
     stream: Arc<S>,
 }
 
 /// The owned write half of a stream. Dropping it shuts down sending.
-///
-/// ```
-/// use std::io::Write;
-/// use yue::net::UnixStream;
-///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let (here, there) = UnixStream::pair()?;
-///     let (_reader, mut writer) = here.into_split();
-///     let news = yue::spawn(move || writeln!(writer, "all is well")); // The write half is dropped.
-///     assert_eq!(std::io::read_to_string(there)?, "all is well\n");
-///     news.join().unwrap()
-/// })?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 #[derive(Debug)]
 pub struct OwnedWriteHalf<S: Duplex> {
     stream: Arc<S>,
@@ -226,18 +162,6 @@ pub struct OwnedWriteHalf<S: Duplex> {
 }
 
 /// The error for two halves of different streams. It returns the halves.
-///
-/// ```
-/// use yue::net::{NotTheSame, UnixStream};
-///
-/// let (one, other) = UnixStream::pair()?;
-/// let (one_reader, one_writer) = one.into_split();
-/// let (other_reader, other_writer) = other.into_split();
-/// let NotTheSame(one_reader, other_writer) = one_reader.reunite(other_writer).unwrap_err();
-/// assert!(one_reader.reunite(one_writer).is_ok());
-/// assert!(other_reader.reunite(other_writer).is_ok());
-/// # Ok::<(), std::io::Error>(())
-/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("the two halves belong to different streams")]
 pub struct NotTheSame<S: Duplex>(pub OwnedReadHalf<S>, pub OwnedWriteHalf<S>);
@@ -249,7 +173,7 @@ impl<S: Duplex> OwnedReadHalf<S> {
     /// When the halves belong to different streams.
     ///
     /// ```
-    /// use yue::net::UnixStream;
+    /// use yue_io::net::UnixStream;
     ///
     /// let (stream, _peer) = UnixStream::pair()?;
     /// let (reader, writer) = stream.into_split();

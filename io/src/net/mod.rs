@@ -2,10 +2,10 @@
 //!
 //! ```
 //! use std::io::{Read, Write};
-//! use yue::net::{TcpListener, TcpStream};
-//! use yue::spawn;
+//! use yue_io::net::{TcpListener, TcpStream};
+//! use yue_scheduler::spawn;
 //!
-//! let answer = yue::Runtime::new()?.run(|| -> std::io::Result<String> {
+//! let answer = yue_io::run(|| -> std::io::Result<String> {
 //!     let listener = TcpListener::bind("127.0.0.1:0")?;
 //!     let address = listener.local_addr()?;
 //!     spawn(move || -> std::io::Result<()> {
@@ -17,7 +17,7 @@
 //!     let mut stream = TcpStream::connect(address)?;
 //!     stream.write_all(b"hello")?;
 //!     std::io::read_to_string(stream)
-//! })?;
+//! })??;
 //! assert_eq!(answer, "hello");
 //! # Ok::<(), std::io::Error>(())
 //! ```

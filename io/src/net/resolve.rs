@@ -13,15 +13,15 @@ use yue_scheduler::{blocking, in_fiber};
 /// The standard library's trait of this name would block the loop for as long as a lookup takes.
 ///
 /// ```
-/// use yue::net::ToSocketAddrs;
+/// use yue_io::net::ToSocketAddrs;
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     assert_eq!("127.0.0.1:80".resolve()?, ["127.0.0.1:80".parse().unwrap()]);
 ///     assert_eq!(("::1", 80).resolve()?, ["[::1]:80".parse().unwrap()]);
 ///     let error = "localhost".resolve().unwrap_err();
 ///     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput); // The port is missing.
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub trait ToSocketAddrs {

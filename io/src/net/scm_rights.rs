@@ -19,9 +19,9 @@ const DESCRIPTORS_MAX: usize = 253;
 /// ```
 /// use std::io::Write;
 /// use std::os::fd::AsFd;
-/// use yue::net::{TcpListener, UnixStream};
+/// use yue_io::net::{TcpListener, UnixStream};
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     // A server hands its listener over to its successor.
 ///     let (old, new) = UnixStream::pair()?;
 ///     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -32,7 +32,7 @@ const DESCRIPTORS_MAX: usize = 253;
 ///     let inherited = TcpListener::from(descriptor);
 ///     assert_eq!(inherited.local_addr()?, listener.local_addr()?);
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
@@ -130,10 +130,10 @@ impl UnixStream {
     /// ```
     /// use std::io::Write;
     /// use std::os::fd::AsFd;
-    /// use yue::net::UnixStream;
-    /// use yue::pipe::{PipeWriter, pipe};
+    /// use yue_io::net::UnixStream;
+    /// use yue_io::pipe::{PipeWriter, pipe};
     ///
-    /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+    /// yue_io::run(|| -> std::io::Result<()> {
     ///     let (here, there) = UnixStream::pair()?;
     ///     let (reader, writer) = pipe()?;
     ///     here.send_with_fds(b"a pipe", &[writer.as_fd()])?;
@@ -144,7 +144,7 @@ impl UnixStream {
     ///     drop(writer);
     ///     assert_eq!(std::io::read_to_string(reader)?, "through it");
     ///     Ok(())
-    /// })?;
+    /// })??;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn send_with_fds(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {

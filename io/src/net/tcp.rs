@@ -18,12 +18,12 @@ use yue_scheduler::{deadline_after, in_fiber, with_deadline};
 ///
 /// ```
 /// use std::io::{BufRead, BufReader, Write};
-/// use yue::net::{TcpListener, TcpStream};
+/// use yue_io::net::{TcpListener, TcpStream};
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     let listener = TcpListener::bind("localhost:0")?;
 ///     let address = listener.local_addr()?;
-///     yue::spawn(move || -> std::io::Result<()> {
+///     yue_scheduler::spawn(move || -> std::io::Result<()> {
 ///         let (stream, _) = listener.accept()?;
 ///         let mut line = String::new();
 ///         BufReader::new(&stream).read_line(&mut line)?;
@@ -34,7 +34,7 @@ use yue_scheduler::{deadline_after, in_fiber, with_deadline};
 ///     stream.write_all(b"hello\n")?;
 ///     assert_eq!(std::io::read_to_string(stream)?, "HELLO\n");
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct TcpStream {
@@ -45,16 +45,16 @@ pub struct TcpStream {
 ///
 /// ```
 /// use std::time::Duration;
-/// use yue::net::{Keepalive, TcpListener, TcpStream};
+/// use yue_io::net::{Keepalive, TcpListener, TcpStream};
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     let listener = TcpListener::bind("127.0.0.1:0")?;
 ///     let stream = TcpStream::connect(listener.local_addr()?)?;
 ///     let keepalive = Keepalive { idle: Duration::from_secs(5), ..Keepalive::default() };
 ///     stream.set_keepalive(Some(keepalive))?;
 ///     assert_eq!(stream.keepalive()?, Some(keepalive));
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

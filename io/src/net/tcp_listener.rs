@@ -15,7 +15,7 @@ use std::os::fd::AsRawFd;
 /// Options for [`TcpListener::bind_with`].
 ///
 /// ```
-/// use yue::net::{ListenOptions, TcpListener};
+/// use yue_io::net::{ListenOptions, TcpListener};
 ///
 /// let options = ListenOptions { reuse_port: true, backlog: 128, ..ListenOptions::default() };
 /// let one = TcpListener::bind_with("127.0.0.1:0", &options)?;
@@ -51,18 +51,18 @@ impl Default for ListenOptions {
 /// A TCP socket that accepts connections, like [`std::net::TcpListener`]. Accepting parks the calling fiber.
 ///
 /// ```
-/// use yue::net::{ListenOptions, TcpListener, TcpStream};
+/// use yue_io::net::{ListenOptions, TcpListener, TcpStream};
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
 ///     let listener = TcpListener::bind_with("127.0.0.1:0", &options)?;
 ///     let address = listener.local_addr()?;
-///     let server = yue::spawn(move || listener.incoming().take(2).count());
+///     let server = yue_scheduler::spawn(move || listener.incoming().take(2).count());
 ///     TcpStream::connect(address)?;
 ///     TcpStream::connect(address)?;
 ///     assert_eq!(server.join().unwrap(), 2);
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct TcpListener {
@@ -165,9 +165,9 @@ impl TcpListener {
     /// accept them first.
     ///
     /// ```
-    /// use yue::net::{TcpListener, TcpStream};
+    /// use yue_io::net::{TcpListener, TcpStream};
     ///
-    /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+    /// yue_io::run(|| -> std::io::Result<()> {
     ///     let listener = TcpListener::bind("127.0.0.1:0")?;
     ///     let address = listener.local_addr()?;
     ///     let clients = [TcpStream::connect(address)?, TcpStream::connect(address)?];
@@ -182,7 +182,7 @@ impl TcpListener {
     ///     }
     ///     assert_eq!(served, [clients[0].local_addr()?, clients[1].local_addr()?]);
     ///     Ok(())
-    /// })?;
+    /// })??;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn accept_queued(&self) -> Option<(TcpStream, SocketAddr)> {
@@ -220,16 +220,16 @@ impl fmt::Debug for TcpListener {
 /// An iterator over the connections of a [`TcpListener`]. It belongs to the loop that uses it.
 ///
 /// ```
-/// use yue::net::{TcpListener, TcpStream};
+/// use yue_io::net::{TcpListener, TcpStream};
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     let listener = TcpListener::bind("127.0.0.1:0")?;
 ///     let address = listener.local_addr()?;
-///     let server = yue::spawn(move || {
+///     let server = yue_scheduler::spawn(move || {
 ///         let mut served = 0;
 ///         for stream in listener.incoming() {
 ///             // A server starts a fiber for each connection.
-///             yue::spawn(move || stream?.set_nodelay(true));
+///             yue_scheduler::spawn(move || stream?.set_nodelay(true));
 ///             served += 1;
 ///         }
 ///         served
@@ -238,7 +238,7 @@ impl fmt::Debug for TcpListener {
 ///     server.cancel(); // The iteration ends.
 ///     assert_eq!(server.join().unwrap(), 1);
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]

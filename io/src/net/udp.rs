@@ -15,12 +15,12 @@ use std::os::fd::AsRawFd;
 /// A UDP socket, like [`std::net::UdpSocket`]. Sending and receiving park the calling fiber.
 ///
 /// ```
-/// use yue::net::UdpSocket;
+/// use yue_io::net::UdpSocket;
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     let server = UdpSocket::bind("127.0.0.1:0")?;
 ///     let address = server.local_addr()?;
-///     yue::spawn(move || -> std::io::Result<()> {
+///     yue_scheduler::spawn(move || -> std::io::Result<()> {
 ///         let mut buffer = [0; 1500];
 ///         let (length, from) = server.recv_from(&mut buffer)?;
 ///         server.send_to(&buffer[..length], from)?;
@@ -33,7 +33,7 @@ use std::os::fd::AsRawFd;
 ///     assert_eq!(client.recv(&mut buffer)?, 4);
 ///     assert_eq!(&buffer[..4], b"ping");
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct UdpSocket {
@@ -140,9 +140,9 @@ impl UdpSocket {
     /// See [`UdpSocket::recv_from`].
     ///
     /// ```
-    /// use yue::net::{Datagrams, UdpSocket};
+    /// use yue_io::net::{Datagrams, UdpSocket};
     ///
-    /// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+    /// yue_io::run(|| -> std::io::Result<()> {
     ///     let (one, other) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
     ///     let to = Some(other.local_addr()?);
     ///     assert_eq!(one.send_batch(&[(b"a", to), (b"bc", to)])?, 2);
@@ -150,7 +150,7 @@ impl UdpSocket {
     ///     other.recv_batch(&mut batch)?;
     ///     assert_eq!(batch.iter().next().unwrap().bytes, b"a");
     ///     Ok(())
-    /// })?;
+    /// })??;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn recv_batch(&self, into: &mut Datagrams) -> io::Result<usize> {

@@ -19,16 +19,16 @@ use std::path::Path;
 ///
 /// ```
 /// use std::io::{Read, Write};
-/// use yue::net::{UnixListener, UnixStream};
+/// use yue_io::net::{UnixListener, UnixStream};
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     let path = std::env::temp_dir().join(format!("yue-example-{}.sock", std::process::id()));
 ///     let listener = UnixListener::bind(&path)?;
-///     yue::spawn(move || listener.accept()?.0.write_all(b"hello"));
+///     yue_scheduler::spawn(move || listener.accept()?.0.write_all(b"hello"));
 ///     let greeting = std::io::read_to_string(UnixStream::connect(&path)?)?;
 ///     assert_eq!(greeting, "hello");
 ///     std::fs::remove_file(path)
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
@@ -125,10 +125,10 @@ waits_until!(
 /// A Unix socket that accepts connections. The file at its path remains when the listener is dropped.
 ///
 /// ```
-/// use yue::net::{UnixListener, UnixStream};
+/// use yue_io::net::{UnixListener, UnixStream};
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let dir = yue::fs::TempDir::new()?;
+/// yue_io::run(|| -> std::io::Result<()> {
+///     let dir = yue_io::fs::TempDir::new()?;
 ///     let path = dir.path().join("socket");
 ///     let listener = UnixListener::bind(&path)?;
 ///     let client = UnixStream::connect(&path)?; // The connection waits in the backlog.
@@ -136,7 +136,7 @@ waits_until!(
 ///     assert_eq!(server.local_addr()?.as_pathname(), Some(path.as_path()));
 ///     assert_eq!(client.peer_addr()?.as_pathname(), Some(path.as_path()));
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
@@ -207,28 +207,6 @@ impl UnixListener {
 }
 
 /// An iterator over the connections of a [`UnixListener`]. It belongs to the loop that uses it.
-///
-/// ```
-/// use std::io::Write;
-/// use yue::net::{UnixListener, UnixStream};
-///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-///     let dir = yue::fs::TempDir::new()?;
-///     let path = dir.path().join("socket");
-///     let listener = UnixListener::bind(&path)?;
-///     yue::spawn(move || -> std::io::Result<()> {
-///         for stream in listener.incoming() {
-///             stream?.write_all(b"next")?;
-///         }
-///         Ok(())
-///     });
-///     for _ in 0..2 {
-///         assert_eq!(std::io::read_to_string(UnixStream::connect(&path)?)?, "next");
-///     }
-///     Ok(())
-/// })?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 #[derive(Debug)]
 pub struct UnixIncoming<'a> {
     listener: &'a UnixListener,

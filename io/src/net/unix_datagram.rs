@@ -14,9 +14,9 @@ use std::path::Path;
 /// fiber. Datagrams are neither lost nor reordered: a sender waits until the receiver has room.
 ///
 /// ```
-/// use yue::net::UnixDatagram;
+/// use yue_io::net::UnixDatagram;
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     let (one, other) = UnixDatagram::pair()?;
 ///     one.send(b"first")?;
 ///     one.send(b"second")?;
@@ -24,7 +24,7 @@ use std::path::Path;
 ///     assert_eq!(other.recv(&mut buffer)?, 5);
 ///     assert_eq!(other.recv(&mut buffer)?, 6);
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]

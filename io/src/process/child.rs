@@ -28,9 +28,9 @@ pub type ChildStderr = PipeReader;
 ///
 /// ```
 /// use std::io::{Read, Write};
-/// use yue::process::{Command, Stdio};
+/// use yue_io::process::{Command, Stdio};
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     let mut child = Command::new("tr")
 ///         .args(["a-z", "A-Z"])
 ///         .stdin(Stdio::piped())
@@ -42,7 +42,7 @@ pub type ChildStderr = PipeReader;
 ///     assert_eq!(answer, "SHOUT");
 ///     assert!(child.wait()?.success());
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Child {

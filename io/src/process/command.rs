@@ -12,9 +12,9 @@ use std::process::{ExitStatus, Output, Stdio};
 /// [`Command::as_std_mut`].
 ///
 /// ```
-/// use yue::process::Command;
+/// use yue_io::process::Command;
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     let output = Command::new("sh")
 ///         .args(["-c", "echo $GREETING; pwd >&2; exit 3"])
 ///         .env("GREETING", "hello")
@@ -24,7 +24,7 @@ use std::process::{ExitStatus, Output, Stdio};
 ///     assert_eq!(output.stdout, b"hello\n");
 ///     assert_eq!(output.stderr, b"/\n");
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
@@ -143,17 +143,17 @@ impl Command {
     /// Sets whether the child is killed when its [`Child`] is dropped before the child ends. By default it is not.
     ///
     /// ```
-    /// # yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+    /// # yue_io::run(|| -> std::io::Result<()> {
     /// use std::time::Duration;
-    /// use yue::process::Command;
+    /// use yue_io::process::Command;
     ///
     /// // A command with a time limit: after it, the child is killed and reaped.
-    /// let late = yue::timeout(Duration::from_millis(10), || {
+    /// let late = yue_scheduler::timeout(Duration::from_millis(10), || {
     ///     Command::new("sleep").arg("1000").kill_on_drop(true).status()
     /// });
-    /// assert_eq!(late.err(), Some(yue::Elapsed));
+    /// assert_eq!(late.err(), Some(yue_scheduler::Elapsed));
     /// #     Ok(())
-    /// # })?;
+    /// # })??;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn kill_on_drop(&mut self, kill: bool) -> &mut Self {

@@ -8,14 +8,14 @@
 //! That takes some hundred microseconds, and more in a process with much memory.
 //!
 //! ```
-//! use yue::process::Command;
+//! use yue_io::process::Command;
 //!
-//! yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+//! yue_io::run(|| -> std::io::Result<()> {
 //!     let output = Command::new("echo").arg("hello").output()?;
 //!     assert!(output.status.success());
 //!     assert_eq!(output.stdout, b"hello\n");
 //!     Ok(())
-//! })?;
+//! })??;
 //! # Ok::<(), std::io::Error>(())
 //! ```
 

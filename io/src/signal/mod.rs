@@ -15,18 +15,18 @@
 //! another thread then takes.
 //!
 //! ```
-//! use yue::process::Command;
-//! use yue::signal::{self, Signal};
+//! use yue_io::process::Command;
+//! use yue_io::signal::{self, Signal};
 //!
-//! yue::Runtime::new()?.run(|| -> std::io::Result<()> {
-//!     let (sender, receiver) = yue::sync::local::channel(1);
+//! yue_io::run(|| -> std::io::Result<()> {
+//!     let (sender, receiver) = yue_scheduler::sync::local::channel(1);
 //!     let _subscription = signal::subscribe(&[Signal::HUP], move |signal| {
 //!         let _ = sender.try_send(signal); // One pending signal is enough.
 //!     })?;
 //!     Command::new("sh").args(["-c", "kill -HUP $PPID"]).status()?; // As an operator would.
 //!     assert_eq!(receiver.recv().unwrap(), Signal::HUP);
 //!     Ok(())
-//! })?;
+//! })??;
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
@@ -55,15 +55,14 @@ pub use name::{Signal, UnknownSignal};
 /// The system's error.
 ///
 /// ```
-/// use yue::signal::{self, Signal};
+/// use yue_io::signal::{self, Signal};
 ///
 /// fn main() -> std::io::Result<()> {
 ///     signal::block(&[Signal::USR1])?;
 ///     // Threads started from here on inherit the mask.
-///     yue::Runtime::builder().loops(2).build()?.run(|| {
+///     yue_io::run(|| {
 ///         // … subscribe, on any loop …
-///     });
-///     Ok(())
+///     })
 /// }
 /// ```
 pub fn block(signals: &[Signal]) -> io::Result<()> {
@@ -75,15 +74,6 @@ pub fn block(signals: &[Signal]) -> io::Result<()> {
 ///
 /// # Errors
 /// The system's error.
-///
-/// ```
-/// use yue::signal::{self, Signal};
-///
-/// signal::block(&[Signal::USR2])?;
-/// // … code that must not be interrupted …
-/// signal::unblock(&[Signal::USR2])?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 pub fn unblock(signals: &[Signal]) -> io::Result<()> {
     set_of(signals).unblock();
     Ok(())
@@ -97,7 +87,7 @@ pub fn unblock(signals: &[Signal]) -> io::Result<()> {
 ///
 /// ```
 /// use std::process::Command;
-/// use yue::signal::{self, Signal};
+/// use yue_io::signal::{self, Signal};
 ///
 /// signal::block(&[Signal::TERM])?;
 /// // The child can be terminated, though this thread has the signal blocked.
@@ -118,12 +108,6 @@ pub fn unblocked(command: &mut Command) -> &mut Command {
 
 /// Whether the process ignores a signal. At the start of a program that is its parent's choice: a shell ignores SIGINT
 /// for background jobs, and `nohup` ignores SIGHUP. Programs leave such signals alone.
-///
-/// ```
-/// use yue::signal::{self, Signal};
-///
-/// assert!(!signal::is_ignored(Signal::USR1));
-/// ```
 pub fn is_ignored(signal: Signal) -> bool {
     sys::signal_action(signal.0) == libc::SIG_IGN
 }
@@ -132,7 +116,7 @@ pub fn is_ignored(signal: Signal) -> bool {
 /// signal. Nothing is flushed, and no destructor runs.
 ///
 /// ```no_run
-/// use yue::signal::{self, Signal};
+/// use yue_io::signal::{self, Signal};
 ///
 /// signal::end_process_by(Signal::TERM)
 /// ```
@@ -206,18 +190,18 @@ thread_local! {
 /// Outside a loop.
 ///
 /// ```
-/// use yue::process::Command;
-/// use yue::signal::{self, Signal};
-/// use yue::sync::Notify;
+/// use yue_io::process::Command;
+/// use yue_io::signal::{self, Signal};
+/// use yue_scheduler::sync::Notify;
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     let reload = std::rc::Rc::new(Notify::new());
 ///     let callback_reload = reload.clone();
 ///     let _subscription = signal::subscribe(&[Signal::USR1], move |_| callback_reload.notify_one())?;
 ///     Command::new("sh").args(["-c", "kill -USR1 $PPID"]).status()?;
 ///     reload.notified()?;
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn subscribe(
@@ -246,8 +230,8 @@ pub fn subscribe(
 ///
 /// ```
 /// use std::sync::mpsc;
-/// use yue::process::Command;
-/// use yue::signal::{self, Signal};
+/// use yue_io::process::Command;
+/// use yue_io::signal::{self, Signal};
 ///
 /// let (sender, receiver) = mpsc::channel();
 /// let subscription = signal::subscribe_off_loop(&[Signal::USR1], move |signal| {
@@ -290,15 +274,15 @@ fn add_entry(signals: &[Signal], target: Target) -> io::Result<u64> {
 /// action again (or the action that the program had set).
 ///
 /// ```
-/// use yue::signal::{self, Signal};
+/// use yue_io::signal::{self, Signal};
 ///
-/// yue::Runtime::new()?.run(|| -> std::io::Result<()> {
+/// yue_io::run(|| -> std::io::Result<()> {
 ///     let resized = signal::subscribe(&[Signal::WINCH], |_| println!("draw again"))?;
 ///     drop(resized); // No longer called.
 ///     let reload = signal::subscribe(&[Signal::HUP], |_| println!("read the settings again"))?;
 ///     reload.detach(); // Called until the loop ends.
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Subscription {

@@ -5,15 +5,6 @@ use std::str::FromStr;
 use yue_scheduler::FAULT_SIGNALS;
 
 /// A signal, by its number.
-///
-/// ```
-/// use yue::signal::Signal;
-///
-/// let signal: Signal = "term".parse().unwrap();
-/// assert_eq!(signal, Signal::TERM);
-/// assert_eq!(signal.to_string(), "SIGTERM");
-/// assert_eq!(Signal::from_number(15), Ok(Signal::TERM));
-/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Signal(pub(super) i32);
 
@@ -38,13 +29,6 @@ const NAMES: [(&str, i32); 16] = [
 ];
 
 /// The error for a name or number that is not a signal which a program can wait for.
-///
-/// ```
-/// use yue::signal::Signal;
-///
-/// let error = "KILL".parse::<Signal>().unwrap_err();
-/// assert!(error.to_string().starts_with("'KILL' is not a signal that can be waited for"));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "'{0}' is not a signal that can be waited for; use a name such as INT or SIGTERM, or a number from 1 to 64"

@@ -36,10 +36,10 @@ fn certificates(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {
 /// A certificate with its chain to the root, and its private key.
 ///
 /// ```
-/// use yue::tls::{Acceptor, Identity};
+/// use yue_io::tls::{Acceptor, Identity};
 ///
 /// # let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-/// # let dir = yue::Runtime::new()?.run(yue::fs::TempDir::new)?;
+/// # let dir = yue_io::run(yue_io::fs::TempDir::new)??;
 /// # let (chain, key) = (dir.path().join("chain.pem"), dir.path().join("key.pem"));
 /// # std::fs::write(&chain, made.cert.pem())?;
 /// # std::fs::write(&key, made.signing_key.serialize_pem())?;
@@ -90,7 +90,7 @@ impl fmt::Debug for Identity {
 /// The root certificates that a connection trusts.
 ///
 /// ```
-/// use yue::tls::{Connector, Roots};
+/// use yue_io::tls::{Connector, Roots};
 ///
 /// # let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
 /// # let authority = made.cert.pem();
@@ -155,21 +155,21 @@ impl Roots {
 /// One connector serves all connections. See [the module](super) for a complete connection.
 ///
 /// ```
-/// use yue::net::UnixStream;
-/// use yue::tls::{Acceptor, Connector, Identity, Roots};
+/// use yue_io::net::UnixStream;
+/// use yue_io::tls::{Acceptor, Connector, Identity, Roots};
 ///
 /// # let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
 /// # let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-/// yue::Runtime::new()?.run(move || -> std::io::Result<()> {
+/// yue_io::run(move || -> std::io::Result<()> {
 ///     let (here, there) = UnixStream::pair()?;
 ///     let acceptor = Acceptor::new(Identity::from_pem(&certificate, &key)?)?;
-///     yue::spawn(move || acceptor.accept(there).map(drop));
+///     yue_scheduler::spawn(move || acceptor.accept(there).map(drop));
 ///     let connector = Connector::new(Roots::from_pem(&certificate)?)?;
 ///     // The server's certificate is for `localhost`, not for `example.org`.
 ///     let error = connector.connect("example.org", here).unwrap_err();
 ///     assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -236,18 +236,18 @@ impl From<Arc<ClientConfig>> for Connector {
 ///
 /// ```
 /// use std::time::Duration;
-/// use yue::net::UnixStream;
-/// use yue::tls::{Acceptor, Identity};
+/// use yue_io::net::UnixStream;
+/// use yue_io::tls::{Acceptor, Identity};
 ///
 /// # let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
 /// # let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-/// yue::Runtime::new()?.run(move || -> std::io::Result<()> {
+/// yue_io::run(move || -> std::io::Result<()> {
 ///     let acceptor = Acceptor::new(Identity::from_pem(&certificate, &key)?)?;
 ///     let (there, _silent) = UnixStream::pair()?;
-///     let outcome = yue::timeout(Duration::from_millis(1), || acceptor.accept(there));
-///     assert_eq!(outcome.err(), Some(yue::Elapsed));
+///     let outcome = yue_scheduler::timeout(Duration::from_millis(1), || acceptor.accept(there));
+///     assert_eq!(outcome.err(), Some(yue_scheduler::Elapsed));
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug, Clone)]

@@ -53,21 +53,21 @@ where
     ///
     /// ```
     /// # use std::io::{Read, Write};
-    /// # use yue::net::UnixStream;
-    /// # use yue::tls::{Acceptor, Connector, Identity, Roots};
+    /// # use yue_io::net::UnixStream;
+    /// # use yue_io::tls::{Acceptor, Connector, Identity, Roots};
     /// # let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     /// # let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-    /// yue::Runtime::new()?.run(move || -> std::io::Result<()> {
+    /// yue_io::run(move || -> std::io::Result<()> {
     ///     let (here, there) = UnixStream::pair()?;
     ///     let acceptor = Acceptor::new(Identity::from_pem(&certificate, &key)?)?;
-    ///     let echo = yue::spawn(move || -> std::io::Result<()> {
+    ///     let echo = yue_scheduler::spawn(move || -> std::io::Result<()> {
     ///         let (mut reader, mut writer) = acceptor.accept(there)?.split();
     ///         std::io::copy(&mut reader, &mut writer)?;
     ///         writer.close()
     ///     });
     ///     let connector = Connector::new(Roots::from_pem(&certificate)?)?;
     ///     let (mut reader, mut writer) = connector.connect("localhost", here)?.split();
-    ///     let writing = yue::spawn(move || -> std::io::Result<()> {
+    ///     let writing = yue_scheduler::spawn(move || -> std::io::Result<()> {
     ///         writer.write_all(&[7; 1_000_000])?;
     ///         writer.close()
     ///     });
@@ -76,7 +76,7 @@ where
     ///     assert_eq!(back.len(), 1_000_000);
     ///     writing.join()??;
     ///     echo.join()?
-    /// })?;
+    /// })??;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn split(self) -> (TlsReader<S>, TlsWriter<S>) {

@@ -6,15 +6,15 @@
 //!
 //! ```
 //! # use std::io::{Read, Write};
-//! # use yue::net::{TcpListener, TcpStream};
-//! # use yue::tls::{Acceptor, Connector, Identity, Roots};
+//! # use yue_io::net::{TcpListener, TcpStream};
+//! # use yue_io::tls::{Acceptor, Connector, Identity, Roots};
 //! # let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
 //! # let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-//! yue::Runtime::new()?.run(move || -> std::io::Result<()> {
+//! yue_io::run(move || -> std::io::Result<()> {
 //!     let listener = TcpListener::bind("localhost:0")?;
 //!     let address = listener.local_addr()?;
 //!     let acceptor = Acceptor::new(Identity::from_pem(&certificate, &key)?)?;
-//!     yue::spawn(move || -> std::io::Result<()> {
+//!     yue_scheduler::spawn(move || -> std::io::Result<()> {
 //!         let (stream, _) = listener.accept()?;
 //!         let mut stream = acceptor.accept(stream)?;
 //!         stream.write_all(b"secret")?;
@@ -26,7 +26,7 @@
 //!     stream.read_to_string(&mut text)?;
 //!     assert_eq!(text, "secret");
 //!     Ok(())
-//! })?;
+//! })??;
 //! # Ok::<(), std::io::Error>(())
 //! ```
 

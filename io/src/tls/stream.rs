@@ -22,15 +22,15 @@ use yue_scheduler::unrefused;
 ///
 /// ```
 /// use std::io::{Read, Write};
-/// use yue::net::UnixStream;
-/// use yue::tls::{Acceptor, Connector, Identity, Roots};
+/// use yue_io::net::UnixStream;
+/// use yue_io::tls::{Acceptor, Connector, Identity, Roots};
 ///
 /// # let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
 /// # let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-/// yue::Runtime::new()?.run(move || -> std::io::Result<()> {
+/// yue_io::run(move || -> std::io::Result<()> {
 ///     let (here, there) = UnixStream::pair()?;
 ///     let acceptor = Acceptor::new(Identity::from_pem(&certificate, &key)?)?;
-///     let server = yue::spawn(move || -> std::io::Result<String> {
+///     let server = yue_scheduler::spawn(move || -> std::io::Result<String> {
 ///         std::io::read_to_string(acceptor.accept(there)?)
 ///     });
 ///     let connector = Connector::new(Roots::from_pem(&certificate)?)?;
@@ -39,7 +39,7 @@ use yue_scheduler::unrefused;
 ///     stream.close()?; // Without this, the server's read fails: data might be missing.
 ///     assert_eq!(server.join().unwrap()?, "secret");
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct TlsStream<S> {

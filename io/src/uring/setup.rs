@@ -14,14 +14,6 @@ use std::io;
 const COMPLETIONS_PER_ENTRY: u32 = 4;
 
 /// The reason why a ring could not be created.
-///
-/// ```
-/// match yue_io::probe_uring() {
-///     Ok(_) => println!("io_uring works here"),
-///     Err(yue_io::Unavailable::Forbidden) => println!("a container's seccomp filter, most likely"),
-///     Err(other) => println!("{other}"),
-/// }
-/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum Unavailable {
     /// `EPERM` or `EACCES`.
