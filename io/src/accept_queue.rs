@@ -70,6 +70,7 @@ impl AcceptQueue {
     pub(crate) fn push(&self, connection: OwnedFd, expected: bool) {
         let mut inner = self.lock();
         inner.connections.push_back(connection);
+        // A waiter is removed when it is woken, so that the next connection wakes another one.
         let next = match expected {
             true => None,
             false => inner.waiting.pop_front(),
@@ -127,6 +128,7 @@ impl AcceptQueue {
     pub(crate) fn remove_waiter(&self, ticket: u64) {
         let mut inner = self.lock();
         inner.waiting.retain(|(waiting, _)| *waiting != ticket);
+        // This waiter may have been woken for a connection that it leaves: pass the wake-up on.
         let next = match inner.connections.is_empty() {
             true => None,
             false => inner.waiting.pop_front(),
@@ -146,6 +148,7 @@ impl AcceptQueue {
         fd: &impl AsRawFd,
         limit: Option<Duration>,
     ) -> io::Result<()> {
+        // A thread waits for two things: the kernel's backlog, and a connection put here by a loop.
         let event = Arc::new(sys::event_fd()?);
         let Some(_waiting) = self.add_guarded(Waker::Thread(event.clone())) else {
             return Ok(());

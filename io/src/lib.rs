@@ -6,8 +6,8 @@
 //! Two kinds of operation:
 //! - **borrowed** ([`net`], [`fs`], [`pipe`], [`process`], [`stdio`]): the calling fiber parks, and the buffer belongs
 //!   to the caller. Any library over [`std::io::Read`] and [`std::io::Write`] runs on fibers unchanged.
-//! - **owned** ([`connection`]): no fiber. Received bytes go to a sink, and outgoing bytes are queued. Meant for servers
-//!   with many connections, most of them idle.
+//! - **owned** ([`connection`]): no fiber. Received bytes go to a sink, and outgoing bytes are queued. Meant for
+//!   servers with many connections, most of them idle.
 //!
 //! ```text
 //!   driver/       chooses a driver; finds the current loop's driver

@@ -4,8 +4,8 @@
 //! - Only the kernel is asked (`poll(2)` without waiting). So a branch that was taken was ready during that call.
 //!   Nothing is taken from the descriptor: a waiter that leaves leaves all bytes where they were. A descriptor may also
 //!   have a [`ReadySource`] outside the kernel: what it holds counts as well.
-//! - Between two polls a [`KernelWait`] is registered: on io_uring a poll in the ring, which checks the descriptor when it is
-//!   submitted; on mio an entry in the list of its edge-triggered registration. Both begin after the kernel has
+//! - Between two polls a [`KernelWait`] is registered: on io_uring a poll in the ring, which checks the descriptor when
+//!   it is submitted; on mio an entry in the list of its edge-triggered registration. Both begin after the kernel has
 //!   answered "not ready" and before the next turn, so no change is missed. An event only means "poll again".
 //! - That wait ends with the round of the select that began it. Later completions of the ring are ignored. Closing the
 //!   descriptor waits for them, because the kernel holds the file until then (see `uring/polls.rs`).

@@ -34,6 +34,7 @@ impl State {
 
     fn read_while_readable(self: &Rc<Self>, core: &Rc<Core>) -> bool {
         let mut called = false;
+        // Taken out of the driver during the callbacks, so that no borrow is live.
         let mut buffer = core.read_buffer.take();
         buffer.resize(READ_BYTES, 0);
         for _ in 0..READS_PER_TURN {
@@ -44,8 +45,8 @@ impl State {
             match sys::recv(socket.raw(), &mut buffer, 0) {
                 Ok(0) => self.input_ended.set(true),
                 Ok(count) => {
-                    // After a short read, further bytes bring a new edge. Not on a Unix socket, which also ends a read
-                    // after a message with descriptors.
+                    // After a short read, further bytes bring a new edge (`epoll(7)`, questions and answers, 9). Not on
+                    // a Unix socket, which also ends a read after a message with descriptors (`unix(7)`, `SCM_RIGHTS`).
                     let may_have_more = count == buffer.len()
                         || !socket.kind().is_tcp()
                         || self.mio.short_reads_may_lie.get();
@@ -60,6 +61,7 @@ impl State {
             }
         }
         core.read_buffer.set(buffer);
+        // Readable still, and no edge will say so again: continue in the next turn.
         if self.wants_data() {
             self.defer();
         }
@@ -75,6 +77,7 @@ impl State {
         while self.is_open() && self.mio.writable.get() {
             let Some(socket) = self.socket() else { break };
             let written = {
+                // Borrowed for the call only: `remove_sent` makes callbacks, which may send.
                 let queue = self.queue.borrow();
                 let Some(first) = queue.front() else { break };
                 let first = &first[self.first_sent.get()..];
@@ -105,6 +108,8 @@ impl State {
 
 impl EventOwner for State {
     fn on_event(self: Rc<Self>, event: DescriptorEvent) {
+        // Readiness is only added here. A call that returns `WouldBlock` removes it. A broken socket counts as ready
+        // for both, so that the next call reports the error.
         let state = &self.mio;
         state
             .readable

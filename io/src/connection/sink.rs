@@ -2,10 +2,12 @@
 
 use std::io;
 
-/// Receives the events of a [`Connection`](super::Connection). The loop calls it outside fibers; it must not wait.
+/// Receives the events of a [`Connection`]. The loop calls it outside fibers; it must not wait.
 ///
 /// A callback that panics closes its connection, and no other: it may have left its input half processed.
 /// [`Sink::closed`] follows with an error.
+///
+/// [`Connection`]: super::Connection
 ///
 /// ```
 /// use std::cell::RefCell;
@@ -49,8 +51,10 @@ pub trait Sink {
     /// Receives bytes, in order. They are valid only during the call.
     fn data(&self, bytes: &[u8]);
 
-    /// Returns a buffer of [`Connection::send`](super::Connection::send) after the kernel has taken all of it. The buffer still holds its bytes;
+    /// Returns a buffer of [`Connection::send`] after the kernel has taken all of it. The buffer still holds its bytes;
     /// the program may clear and reuse it.
+    ///
+    /// [`Connection::send`]: super::Connection::send
     fn sent(&self, buffer: Vec<u8>);
 
     /// Called when the peer has finished sending. Returning `true` keeps the connection open for sending. By default
@@ -59,7 +63,9 @@ pub trait Sink {
         false
     }
 
-    /// Called when the connection has ended and its socket is closed: with `Ok` after [`Connection::close`](super::Connection::close) and after
+    /// Called when the connection has ended and its socket is closed: with `Ok` after [`Connection::close`] and after
     /// the end of input, otherwise with the error. Unsent bytes are dropped. Called exactly once, as the last callback.
+    ///
+    /// [`Connection::close`]: super::Connection::close
     fn closed(&self, result: io::Result<()>);
 }

@@ -140,6 +140,7 @@ impl State {
 
     /// Schedules [`State::on_turn`] for the driver's next turn.
     pub(super) fn defer(self: &Rc<Self>) {
+        // Once per turn is enough: the turn does all that is due by then.
         if self.phase.get() != Phase::Closed && !self.deferred.replace(true) {
             self.backend.members().defer(self.clone());
         }
@@ -154,6 +155,7 @@ impl State {
         self: &Rc<Self>,
         callback: impl FnOnce(&dyn Sink) -> R,
     ) -> Option<R> {
+        // Cloned, so that the callback runs without a borrow.
         let sink = self.sink.borrow().clone()?;
         let mut result = None;
         let returned = run_callback(|| result = Some(callback(&*sink)));
@@ -182,6 +184,8 @@ impl State {
         if !self.is_open() {
             return;
         }
+        // Bytes may arrive after the program paused reading: a receive was running. While earlier bytes are held back,
+        // later ones must queue behind them.
         if !self.reading.get() || !self.held_back.borrow().is_empty() {
             self.held_back.borrow_mut().push_back(bytes.to_vec());
             return;
@@ -208,6 +212,7 @@ impl State {
         if !due || !self.held_back.borrow().is_empty() {
             return false;
         }
+        // Before the callback, which may call back into the connection: the end is reported once.
         self.end_reported.set(true);
         let stay = self.call_sink(|sink| sink.end_of_input()).unwrap_or(false);
         if !stay {
@@ -243,6 +248,7 @@ impl State {
                 "an empty queue has no sent bytes"
             );
         }
+        // Only now, when the queue is consistent and not borrowed: the callback may send.
         for buffer in sent {
             self.call_sink(|sink| sink.sent(buffer));
         }
@@ -270,11 +276,13 @@ impl State {
             return false;
         }
         debug_assert!(self.sink.borrow().is_some(), "a connection ends once");
+        // From here on `defer` does nothing, and no callback but the last one is made.
         self.phase.set(Phase::Closed);
         self.queue.take();
         self.held_back.take();
         self.queued_bytes.set(0);
         self.backend.members().remove(self.member.get());
+        // The socket is closed before the callback: `closed` promises that.
         drop(self.socket.take());
         if let Some(sink) = self.sink.take() {
             sink.closed(self.outcome.take().map_or(Ok(()), Err));

@@ -39,6 +39,8 @@ impl State {
     /// Starts and cancels operations according to the current state. Makes no callbacks.
     pub(super) fn drive_ring(self: &Rc<Self>, core: &Rc<Core>) -> bool {
         let open = self.is_open();
+        // An operation that is ending is left alone: its last completion defers the connection, which then comes here
+        // again. So a receive that was stopped and is wanted again starts only after the old one has ended.
         match self.ring.receive.get() {
             OperationState::None if open && self.reading.get() && !self.input_ended.get() => {
                 self.start_receive(core)
@@ -90,7 +92,8 @@ impl State {
             return;
         }
         let fd = types::Fd(socket.raw());
-        // The kernel itself continues after a short write, unless an error interrupts it.
+        // The kernel itself continues after a short write, unless an error interrupts it (`io_uring_prep_send(3)`). A
+        // short count is possible nevertheless: <https://github.com/axboe/liburing/issues/1337>.
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
         let first = &queue[0][self.first_sent.get()..];
         let entry = if queue.len() == 1 || first.len() >= SEND_BYTES_MAX {
@@ -144,6 +147,7 @@ impl State {
                 }
             }
             Ok(count) => {
+                // Taken out during the callback, so that no borrow is live. No receive starts before the next turn.
                 let bytes = self.ring.single.take();
                 self.deliver(&bytes[..count.min(bytes.len())]);
                 self.ring.single.replace(bytes);
@@ -160,12 +164,14 @@ impl State {
             libc::ENOBUFS => core.buffers_exhausted.set(core.buffers_exhausted.get() + 1),
             // Cancelled by this connection, or by `cancel_all`, and then the abort follows.
             error if was_cancelled(error) => {}
-            // A clone made the descriptor non-blocking.
+            // A clone made the descriptor non-blocking: then the ring does not wait for it
+            // (<https://github.com/axboe/liburing/issues/364>).
             libc::EAGAIN => {
                 if let Err(error) = self.make_socket_blocking() {
                     self.begin_closing(Some(error));
                 }
             }
+            // The kernel lacks multishot receives (Linux 6.0), and says so only now. The next receive is a single one.
             libc::EINVAL if core.multishot.get() => core.multishot.set(false),
             error => self.begin_closing(Some(io::Error::from_raw_os_error(error))),
         }
@@ -176,10 +182,13 @@ impl State {
         match usize::try_from(result) {
             Ok(count) => {
                 self.remove_sent(count);
+                // The next send leaves in this turn. `sent`, which was called, may have closed the connection.
                 if self.is_open() && self.ring.send.get() == OperationState::None {
                     self.start_send(core);
                 }
             }
+            // Nothing was sent. `EAGAIN` also without `MSG_DONTWAIT`: the kernel limits its own retries
+            // (<https://git.kernel.org/torvalds/c/c16bda37594f>). The next turn sends again, if the connection is open.
             Err(_) if was_cancelled(-result) || -result == libc::EAGAIN => {}
             Err(_) => self.begin_closing(Some(io::Error::from_raw_os_error(-result))),
         }

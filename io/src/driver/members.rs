@@ -39,6 +39,8 @@ impl Members {
     /// Runs the work that is deferred now; work deferred meanwhile waits. Returns whether callbacks were made.
     pub(crate) fn run_deferred(&self) -> bool {
         let mut called = false;
+        // A member that defers itself again runs in the next turn. Otherwise two connections that answer each other
+        // would keep the loop here.
         let count = self.deferred.borrow().len();
         for _ in 0..count {
             let Some(member) = self.deferred.borrow_mut().pop_front() else {

@@ -111,7 +111,8 @@ impl Core {
             return Ok(id);
         }
         let id = self.sources.borrow_mut().insert(identity);
-        // Priority means urgent data, at which reads end early.
+        // Both directions at once: one system call per socket, and none when a fiber waits for the other direction.
+        // Priority means urgent data, at which reads end early (`tcp(7)`).
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let result = match self
             .registry
@@ -179,6 +180,8 @@ impl Core {
         direction: Direction,
         reason: &'static str,
     ) -> io::Result<()> {
+        // A new registration reports existing readiness at the next poll, so nothing is missed between the call that
+        // returned `WouldBlock` and this registration (`epoll(7)`).
         let id = self.register(identity)?;
         let _waiting = self.enqueue(self, id, direction, prepare_park());
         park(reason)?;
@@ -219,6 +222,7 @@ impl Core {
         }
         self.skipped.set(false);
         match wait {
+            // Without sources only the bell could be pending, and a loop that polls looks into its inbox anyway.
             Wait::Poll if self.sources.borrow().count() == 0 => return Ok(()),
             Wait::Poll => self.poll(Some(Duration::ZERO))?,
             Wait::Block(_) if busy || self.members.has_deferred() => {
@@ -252,6 +256,8 @@ impl Core {
         let mut events = self.events.borrow_mut();
         match self.poll.borrow_mut().poll(&mut events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                // A signal: the loop handles what it has and returns. The events of the last poll must not be handled
+                // twice.
                 events.clear();
                 Ok(())
             }

@@ -101,6 +101,7 @@ impl Sources {
         if self.by_fd.len() <= slot {
             self.by_fd.resize(slot + 1, 0);
         }
+        // The descriptor was closed on another thread, which could not remove the entry here.
         if let Some(stale) = self.by_fd[slot].checked_sub(1) {
             self.release(stale);
         }
@@ -163,6 +164,7 @@ impl Sources {
     }
 
     /// Records that a read took all bytes. Applies only to a registered socket, because its next byte causes an event.
+    /// That a short read empties a stream is documented: `epoll(7)`, questions and answers, 9.
     pub(super) fn set_drained(&mut self, identity: Identity) {
         if let Some(source) = self.find(identity).and_then(|id| self.get(id)) {
             source.drained = !source.always_tried;
@@ -203,6 +205,7 @@ impl Sources {
     ) -> Option<Rc<dyn EventOwner>> {
         let source = self.get(id)?;
         source.always_tried |= event.hung_up || event.urgent;
+        // The edge may announce bytes that arrived after the read which found the socket empty.
         source.drained &= !(event.readable || source.always_tried);
         source.waiters.retain(|waiter| {
             let concerned = event.hung_up

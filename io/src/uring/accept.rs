@@ -12,13 +12,14 @@
 //! the fiber waits, and until the next turn. A fiber that returns within the tick finds it running. A fiber that does
 //! something else leaves further connections in the backlog, for other loops and processes.
 //!
-//! The kernel wakes one accept per connection. If that accept ends before it looks (it is cancelled, or it is a
+//! The kernel wakes one accept per connection (accepts wait exclusively: `poll_exclusive` in the kernel's table of
+//! operations, `io_uring/opdef.c`). If that accept ends before it looks (it is cancelled, or it is a
 //! multishot accept that ends by itself), the connection stays in the backlog, and the other accepts keep sleeping. So
 //! an accept whose end may have swallowed a wake checks the backlog again if others wait.
 //!
 //! Accepted connections belong to the listener, not to the operation: the next caller to accept gets them, and a
-//! waiting caller is woken (`accept_queue.rs`). For this reason an accept of one connection is an operation of this kind as
-//! well: a connection that another fiber's operation accepted can end the fiber's wait.
+//! waiting caller is woken (`accept_queue.rs`). For this reason an accept of one connection is an operation of this
+//! kind as well: a connection that another fiber's operation accepted can end the fiber's wait.
 
 use super::core::{Core, check_may_suspend};
 use super::slots::{CompletionOwner, OperationId};
@@ -68,8 +69,8 @@ pub(crate) struct AcceptOperation {
 }
 
 impl AcceptOperation {
-    /// Creates the state for a listener that outlives the operation: [`AcceptOperation::stop`] must be called before the
-    /// listener is closed. `many` means that the fiber will accept one connection after another.
+    /// Creates the state for a listener that outlives the operation: [`AcceptOperation::stop`] must be called before
+    /// the listener is closed. `many` means that the fiber will accept one connection after another.
     pub(crate) fn new(
         core: Rc<Core>,
         listener: RawFd,
@@ -112,7 +113,7 @@ impl AcceptOperation {
         reason: &'static str,
     ) -> io::Result<Option<OwnedFd>> {
         if self.core.over_budget() {
-            // Accepted connections are returned first, even if the fiber was stopped.
+            // An error here is met again below: accepted connections are returned first, even if the fiber was stopped.
             let _ = unrefused(yield_if_allowed);
         }
         loop {
@@ -122,6 +123,7 @@ impl AcceptOperation {
             if let Some(error) = self.error.take() {
                 return Err(io::Error::from_raw_os_error(error));
             }
+            // The caller waits for the listener's readiness instead. While the loop shuts down, that wait fails.
             if self.refused.take() || self.aborted.get() {
                 return Ok(None);
             }
@@ -129,6 +131,7 @@ impl AcceptOperation {
                 check_may_suspend()?;
             }
             if let Err(stopped) = self.wait(reason) {
+                // Until the operation has ended, the kernel may still accept a connection for it.
                 self.stop();
                 let last = self.queue.pop();
                 // Only now is the call refused for certain.
@@ -151,6 +154,8 @@ impl AcceptOperation {
     /// Parks the fiber until the operation has news. An error here does not refuse the call yet.
     fn wait(self: &Rc<Self>, reason: &'static str) -> Result<(), Stopped> {
         let waker = prepare_park();
+        // Entering the queue checks it once more, under its lock: a connection that another fiber's operation has just
+        // put there wakes only those who wait already.
         let Some(_waiting) = self.queue.add_fiber(waker.remote()) else {
             return Ok(());
         };
@@ -200,7 +205,8 @@ impl AcceptOperation {
             let accept = opcode::Accept::new(fd, nowhere, nowhere.cast());
             accept.flags(libc::SOCK_CLOEXEC).build()
         };
-        // SAFETY: the entry points to no memory.
+        // The address is not requested: a multishot accept would write every peer's address to the same place. The
+        // listener asks the connection for it instead. SAFETY: the entry points to no memory.
         let id = unsafe { self.core.start_operation(entry, self.clone(), 0) };
         self.operation.set(OperationState::Running(id));
         self.member.set(self.core.members.add(self.clone()));
@@ -244,6 +250,8 @@ impl CompletionOwner for AcceptOperation {
             self.operation.set(OperationState::None);
             self.core.members.remove(self.member.get());
             let others = self.queue.record_accept_end();
+            // A single accept that succeeded used its wake for the connection that it returns. A multishot accept may
+            // have been woken for the next one already, and a cancelled one may have been woken just before.
             let may_swallow = match result {
                 0.. => self.may_swallow.get(),
                 error => was_cancelled(-error),
@@ -254,6 +262,7 @@ impl CompletionOwner for AcceptOperation {
         }
         match u32::try_from(result) {
             Ok(connection) => {
+                // If our fiber waits it is woken below, and needs no second waker from the queue.
                 let expected = self.waiter.get().is_some();
                 self.queue.push(sys::own_fd(connection), expected);
             }
@@ -263,6 +272,7 @@ impl CompletionOwner for AcceptOperation {
         if news && let Some(waiter) = self.waiter.take() {
             waiter.wake();
         }
+        // At the next turn the operation is cancelled if no fiber waits for more, or restarted if one does.
         self.defer();
     }
 }

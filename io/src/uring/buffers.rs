@@ -9,7 +9,9 @@
 //!
 //! A buffer belongs to the kernel while its entry is between head and tail. It belongs to us from the completion with
 //! its number until it is provided again. When no buffer is left, a receive ends with `ENOBUFS`. Its owner restarts it,
-//! and by then the buffers have been provided again.
+//! and by then the buffers have been provided again. See [`io_uring_register_buf_ring(3)`].
+//!
+//! [`io_uring_register_buf_ring(3)`]: https://man7.org/linux/man-pages/man3/io_uring_register_buf_ring.3.html
 
 use io_uring::types::BufRingEntry;
 use io_uring::{IoUring, cqueue};
@@ -58,6 +60,7 @@ impl BufferRing {
             ring.submitter()
                 .register_buf_ring_with_flags(base.as_ptr() as u64, COUNT, GROUP, 0)?
         };
+        // The kernel has none of the buffers until the tail has moved past their entries.
         for number in 0..COUNT {
             buffers.provide(number);
         }
@@ -74,6 +77,7 @@ impl BufferRing {
         }
         // Returned even if `f` panics: otherwise the buffer would be lost permanently.
         let _return = ReturnBuffer { ring: self, number };
+        // The kernel never reports more. A broken one must not lead a read past the buffer.
         let length = length.min(SIZE);
         // SAFETY: the buffer lies in the mapping, and is ours until it is returned, after the borrow.
         f(unsafe {
@@ -96,7 +100,8 @@ impl BufferRing {
         entry.set_len(SIZE as u32);
         entry.set_bid(number);
         self.tail.set(tail.wrapping_add(1));
-        // SAFETY: the tail lies in the first entry, which is mapped; only this thread writes it.
+        // The tail shares memory with the last field of the first entry, which `set_addr`, `set_len` and `set_bid`
+        // leave alone. SAFETY: the tail lies in the first entry, which is mapped; only this thread writes it.
         let shared = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(entries).cast_mut()) };
         // Release: pairs with the kernel's acquire of the tail; the entry is complete before the kernel sees it.
         shared.store(self.tail.get(), Ordering::Release);

@@ -79,6 +79,8 @@ impl Core {
         Ok(Rc::new(core))
     }
 
+    /// Polls the bell: one entry serves all of its rings. If the kernel ends the poll by itself, `handle_completion`
+    /// arms the bell again.
     fn arm_bell(&self) {
         let poll =
             opcode::PollAdd::new(types::Fd(self.bell.raw()), libc::POLLIN as u32).multi(true);
@@ -158,7 +160,9 @@ impl Core {
     ///
     /// The kernel does not find an operation that is about to be retried: one that was woken, by its poll or for a
     /// kernel worker thread, and finds that it has to wait after all. So an operation that is still pending is
-    /// cancelled again; by then it has been retried. (Seen with a Unix connect at a full backlog, in its first tries.)
+    /// cancelled again; by then it has been retried. (Seen with a Unix connect at a full backlog, in its first tries.
+    /// See also <https://github.com/axboe/liburing/issues/1375>, and `io_uring_prep_cancel(3)` for the other results:
+    /// after them the terminal completion follows.)
     fn handle_cancel_result(&self, id: OperationId, result: i32) {
         if result == -libc::ENOENT && self.slots.borrow_mut().is_pending(id) {
             self.cancel(id);
@@ -229,6 +233,8 @@ impl Core {
         unsafe { self.ring.borrow_mut().push(entry.user_data(id.user_data())) };
         let mut stopped = park_unrefused(reason, Instant::NEVER).err();
         if stopped.is_some() {
+            // The completion may be in the ring already. Then the kernel does not find the operation, and the cancel's
+            // own completion says so; its user data differs from the operation's.
             self.cancel(id);
         }
         // Only the completion ends the operation. Until it arrives, the kernel may write to the caller's memory,
@@ -239,6 +245,7 @@ impl Core {
             }
             self.park_again(id, reason, &mut stopped);
         };
+        // The operation has ended, so nothing is left to guard.
         std::mem::forget(guard);
         // The outcome decides: the call is refused only if its operation did nothing.
         let stopped = stopped.filter(|_| errors::was_cancelled(-result));
@@ -248,8 +255,10 @@ impl Core {
     /// Waits again for an operation that has not ended: its cancel is in progress, or another wake arrived.
     #[cold]
     fn park_again(&self, id: OperationId, reason: &'static str, stopped: &mut Option<Stopped>) {
+        // Each wait has its own waker: the earlier one names a wait that has ended, and would wake nobody.
         self.slots.borrow_mut().set_waker(id, prepare_park());
         if stopped.is_some() {
+            // A second stop has nothing to add: the cancel is on its way.
             return park_uninterruptible(reason);
         }
         *stopped = park_unrefused(reason, Instant::NEVER).err();
@@ -261,8 +270,12 @@ impl Core {
     /// See [`yue_scheduler::Driver::turn`].
     pub(crate) fn turn(&self, wait: Wait) -> io::Result<()> {
         self.direct_calls.set(0);
+        // Members push their entries first, so that they leave in this turn's system call.
         let mut busy = self.members.run_deferred();
+        // Completions may be here without a system call: the kernel writes them to shared memory, and a push into a
+        // full queue moves them aside.
         busy |= self.handle_completions();
+        // What ran may have made fibers runnable: let the loop run them before it sleeps.
         let limit = match wait {
             _ if busy || self.members.has_deferred() => WaitLimit::Zero,
             Wait::Poll => WaitLimit::Zero,
@@ -273,6 +286,7 @@ impl Core {
             },
         };
         self.ring.borrow_mut().enter(limit)?;
+        // Members deferred from here on run in the next turn: their entries need a system call anyway.
         self.handle_completions();
         Ok(())
     }
@@ -282,6 +296,7 @@ impl Core {
         if self.ring.borrow_mut().has_no_completion() {
             return false;
         }
+        // Completions are copied out first: a callback may push, and a push into a full queue borrows the ring.
         let mut batch = [(0, 0, 0); BATCH];
         let mut total = 0;
         loop {
@@ -290,6 +305,7 @@ impl Core {
                 self.handle_completion(user_data, result, flags);
             }
             total += count;
+            // After a full batch there may be more.
             if count < BATCH {
                 break;
             }
@@ -312,7 +328,10 @@ impl Core {
                 run_callback(|| owner.on_completion(tag, result, flags, last));
             }
             Found::Nobody => {
+                // The bell itself needs no handling: the loop looks into its inbox after every turn.
                 if user_data == BELL && last {
+                    // A multishot poll ends when its completion overflows (`IORING_CQE_F_MORE` is missing; see
+                    // `io_uring_prep_poll_multishot(3)`). The new poll reports rings of the bell that fell in between.
                     self.arm_bell();
                 }
                 if let Some(id) = OperationId::of_cancel(user_data) {

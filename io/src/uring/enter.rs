@@ -1,18 +1,26 @@
 //! The system call `io_uring_enter`, for features that the `io_uring` crate lacks: entering by the number of a
 //! registered ring, which saves the kernel a descriptor lookup, and waiting without being counted as waiting for a
-//! disk.
+//! disk. The flags are described in [`io_uring_enter(2)`].
 //!
 //! A thread registers rings for itself (at most 16), and only that thread can enter by the number. A registration keeps
-//! its ring alive, so it is removed before the ring is closed.
+//! its ring alive, so it is removed before the ring is closed. See [`io_uring_register_ring_fd(3)`].
+//!
+//! [`io_uring_enter(2)`]: https://man7.org/linux/man-pages/man2/io_uring_enter.2.html
+//! [`io_uring_register_ring_fd(3)`]: https://man7.org/linux/man-pages/man3/io_uring_register_ring_fd.3.html
 
 use io_uring::types::Timespec;
 use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
+/// Deliver completions. Without it a call only submits.
 const GET_EVENTS: u32 = 1 << 0;
+/// The last argument is an [`EventsArgument`], not a signal mask. Since Linux 5.11.
 const EXT_ARG: u32 = 1 << 3;
+/// The first argument is the number of a registered ring, not a descriptor. Since Linux 5.18.
 const REGISTERED_RING: u32 = 1 << 4;
+/// A wait counts as idle time, not as a wait for a disk. Since Linux 6.15:
+/// <https://git.kernel.org/torvalds/c/07754bfd9aee>.
 const NO_IOWAIT: u32 = 1 << 7;
 
 const REGISTER_RING_FDS: u32 = 20;
@@ -104,6 +112,7 @@ impl RingHandle {
                 flags |= EXT_ARG;
                 (&raw const argument, size_of::<EventsArgument>())
             }
+            // Without a limit no argument is needed, so the call also works on kernels without `EXT_ARG`.
             None => (std::ptr::null(), 0),
         };
         // SAFETY: the argument and the time live in this frame. The callers that pushed the entries guarantee that
@@ -141,6 +150,7 @@ impl RingHandle {
 
 fn register(fd: RawFd) -> io::Result<u32> {
     let mut update = Update {
+        // The kernel chooses the number, and writes it here.
         offset: u32::MAX,
         reserved: 0,
         data: fd as u64,

@@ -66,6 +66,8 @@ impl Core {
             waker: Cell::new(Some(waker)),
             error: Cell::new(None),
         });
+        // The kernel checks the descriptor when it takes the entry: a change since the caller's own check is reported
+        // too.
         let entry = opcode::PollAdd::new(types::Fd(of.fd), events as u32).build();
         // SAFETY: the entry points to no memory.
         let id = unsafe { self.start_operation(entry, poll.clone(), 0) };
@@ -95,7 +97,7 @@ impl Core {
                 if ring.has_reaped(id.user_data()) {
                     break;
                 }
-                // The next turn meets the error again and reports it.
+                // Submits the cancel, and waits for the poll's end. The next turn meets an error again and reports it.
                 let _ = ring.enter(WaitLimit::For(Duration::from_millis(1)));
             }
         }
@@ -105,8 +107,10 @@ impl Core {
 impl Poll {
     /// Ends the poll, so that it no longer wakes the fiber. Returns the error if it could not poll.
     pub(crate) fn end(&self) -> Option<io::Error> {
+        // Without the waker a late completion wakes nobody: the fiber may be in another wait by then.
         self.waker.take();
         if let Some(id) = self.operation.get() {
+            // The descriptor is remembered until the kernel has released the file; see `await_polls`.
             self.core.cancel(id);
             let mut ending = self.core.polls.ending.borrow_mut();
             ending.push((self.descriptor, id));

@@ -67,6 +67,7 @@ impl Ring {
     /// The memory that the entry points to stays valid, and unmoved, until the entry's terminal completion.
     #[inline]
     pub(super) unsafe fn push(&mut self, entry: squeue::Entry) {
+        // Entries leave in the order of their pushes: a cancel must not overtake its operation.
         // SAFETY: the caller upholds the contract.
         if !self.waiting.is_empty() || unsafe { self.io.submission().push(&entry) }.is_err() {
             self.push_full(entry);
@@ -77,6 +78,7 @@ impl Ring {
     fn push_full(&mut self, entry: squeue::Entry) {
         self.waiting.push_back(entry);
         self.submissions_full += 1;
+        // Submitting makes room. Nothing is handled here: the caller may be a fiber with any borrow.
         // The next turn meets the error again and reports it.
         let _ = self.enter(WaitLimit::Zero);
         self.refill();
@@ -103,6 +105,8 @@ impl Ring {
     #[inline]
     pub(super) fn pop_many(&mut self, into: &mut [(u64, i32, u32)]) -> usize {
         let mut count = 0;
+        // Reaped completions are older than those in the queue, and the completions of one operation must stay in
+        // order.
         while count < into.len()
             && let Some(entry) = self.reaped.pop_front()
         {
@@ -134,6 +138,9 @@ impl Ring {
         }
         let queue = self.io.submission();
         let (count, overflow) = (queue.len() as u32, queue.cq_overflow());
+        // `IORING_SQ_CQ_OVERFLOW`: the kernel keeps completions in a list until we ask for events. `IORING_SQ_TASKRUN`:
+        // completions are ready but for work on our thread, which with `IORING_SETUP_DEFER_TASKRUN` runs only then. See
+        // `io_uring_setup(2)`.
         let events = overflow || queue.taskrun();
         drop(queue);
         self.completions_full += u64::from(overflow);
@@ -148,7 +155,9 @@ impl Ring {
             Err(error) => match error.raw_os_error() {
                 // The time passed, or a signal came: the loop handles what is available and returns.
                 Some(libc::ETIME | libc::EINTR) => Ok(()),
-                // The completion queue must be emptied first, or the kernel is temporarily short of memory.
+                // `EBUSY`: the completion queue must be emptied first. `EAGAIN`: the kernel is temporarily short of
+                // memory. See `io_uring_enter(2)`. Entries that the kernel did not take stay in the queue for the next
+                // call.
                 Some(libc::EBUSY | libc::EAGAIN) => {
                     self.reap();
                     Ok(())

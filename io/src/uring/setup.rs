@@ -1,7 +1,10 @@
 //! Creates a ring with the best flags that the kernel accepts, and checks the features that the driver requires.
 //!
 //! Nothing here looks at a version string. The kernel refuses unknown flags with `EINVAL`, and the next step of the
-//! ladder requests fewer. Supported operations are found with a probe.
+//! ladder requests fewer. Supported operations are found with a probe. The flags are described in
+//! [`io_uring_setup(2)`].
+//!
+//! [`io_uring_setup(2)`]: https://man7.org/linux/man-pages/man2/io_uring_setup.2.html
 
 use super::buffers::BufferRing;
 use super::features::{BadSetting, DisabledFeatures, Feature, Features, entries};
@@ -149,7 +152,9 @@ fn build_ring(defer_taskrun: bool, entries: u32) -> io::Result<IoUring> {
             .setup_clamp()
             .setup_cqsize(entries * COMPLETIONS_PER_ENTRY);
         match step {
-            // Linux 6.1: completions run when we ask for them, on our thread.
+            // Linux 6.1: completions run when we ask for them, on our thread. `taskrun_flag` shows that there are some,
+            // so that a turn without them makes no system call. `submit_all` continues after an entry that is refused:
+            // its error is a completion like any other.
             0 => builder
                 .setup_single_issuer()
                 .setup_defer_taskrun()
@@ -165,6 +170,7 @@ fn build_ring(defer_taskrun: bool, entries: u32) -> io::Result<IoUring> {
             _ => &mut builder,
         };
         match builder.build(entries) {
+            // An unknown flag. Any other error would meet the next step too.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => last = Some(error),
             other => return other,
         }

@@ -148,6 +148,7 @@ impl Slots {
     /// Records a completion, and returns its recipient.
     #[inline]
     pub(super) fn complete(&mut self, user_data: u64, result: i32, last: bool) -> Found {
+        // A cancel is not found: the highest bit of its index is set.
         let Some((_, entry)) = self.find(user_data) else {
             return Found::Nobody;
         };
@@ -156,6 +157,7 @@ impl Slots {
             Slot::Fiber(waker) => {
                 let waker = *waker;
                 debug_assert!(last, "a fiber's operation has one completion");
+                // The slot stays taken until the fiber has read the result: the id must not be reused before.
                 entry.1 = Slot::Done(result);
                 self.pending -= 1;
                 self.fibers -= 1;
@@ -200,6 +202,7 @@ impl Slots {
             !matches!(entry.1, Slot::Free { .. } | Slot::Fiber(_)),
             "a slot is freed once, and not before its completion"
         );
+        // A completion of the earlier use no longer matches.
         entry.0 = entry.0.wrapping_add(1);
         entry.1 = Slot::Free { next };
         self.free = index;
