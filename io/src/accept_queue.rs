@@ -120,6 +120,10 @@ impl AcceptQueue {
         }
         inner.tickets += 1;
         let ticket = inner.tickets;
+        debug_assert!(
+            inner.waiting.back().is_none_or(|(last, _)| *last < ticket),
+            "waiters stand in the order of their tickets"
+        );
         inner.waiting.push_back((ticket, waker));
         Some(ticket)
     }
@@ -216,6 +220,7 @@ impl QueueHandle {
     /// The number of connections, if this is the last handle that could accept them.
     pub(crate) fn try_release(mut self) -> Result<(), usize> {
         let mut inner = self.queue.lock();
+        debug_assert!(inner.handles > 0, "a handle was released twice");
         if let (1, left @ 1..) = (inner.handles, inner.connections.len()) {
             return Err(left);
         }
@@ -243,7 +248,9 @@ impl Clone for QueueHandle {
 impl Drop for QueueHandle {
     fn drop(&mut self) {
         if !self.released {
-            self.queue.lock().handles -= 1;
+            let mut inner = self.queue.lock();
+            debug_assert!(inner.handles > 0, "a handle was released twice");
+            inner.handles -= 1;
         }
     }
 }

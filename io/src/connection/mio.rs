@@ -42,6 +42,10 @@ impl State {
                 break;
             }
             let Some(socket) = self.socket() else { break };
+            debug_assert!(
+                !self.end_reported.get(),
+                "no read after the end of input was reported"
+            );
             match sys::recv(socket.raw(), &mut buffer, 0) {
                 Ok(0) => self.input_ended.set(true),
                 Ok(count) => {
@@ -108,6 +112,10 @@ impl State {
 
 impl EventOwner for State {
     fn on_event(self: Rc<Self>, event: DescriptorEvent) {
+        debug_assert!(
+            !self.ring.in_flight(),
+            "a connection on mio has no operation in a ring"
+        );
         // Readiness is only added here. A call that returns `WouldBlock` removes it. A broken socket counts as ready
         // for both, so that the next call reports the error.
         let state = &self.mio;

@@ -182,6 +182,7 @@ impl State {
 
 impl Member for State {
     fn on_turn(self: Rc<Self>) -> bool {
+        debug_assert!(self.deferred.get(), "a turn that nobody asked for");
         self.deferred.set(false);
         let mut called = self.deliver_held_back();
         called |= self.report_end_of_input();

@@ -89,6 +89,10 @@ impl Default for UringState {
 }
 
 impl UringState {
+    pub(super) fn is_sending(&self) -> bool {
+        self.send.get() != OperationState::None
+    }
+
     pub(super) fn in_flight(&self) -> bool {
         self.receive.get() != OperationState::None || self.send.get() != OperationState::None
     }
@@ -156,7 +160,13 @@ impl State {
         callback: impl FnOnce(&dyn Sink) -> R,
     ) -> Option<R> {
         // Cloned, so that the callback runs without a borrow.
-        let sink = self.sink.borrow().clone()?;
+        let sink = self.sink.borrow().clone();
+        debug_assert_eq!(
+            sink.is_none(),
+            self.phase.get() == Phase::Closed,
+            "a connection has its sink until it has ended"
+        );
+        let sink = sink?;
         let mut result = None;
         let returned = run_callback(|| result = Some(callback(&*sink)));
         if !returned {
@@ -173,14 +183,24 @@ impl State {
     /// Begins closing, at the program's request or because of an error.
     pub(super) fn begin_closing(self: &Rc<Self>, error: Option<io::Error>) {
         if self.is_open() {
+            debug_assert!(
+                self.socket.borrow().is_some(),
+                "an open connection has a socket"
+            );
             self.phase.set(Phase::Closing);
-            self.outcome.set(error);
+            let earlier = self.outcome.replace(error);
+            debug_assert!(earlier.is_none(), "an open connection has no outcome yet");
             self.defer();
         }
     }
 
     /// Delivers bytes, or keeps them while the program does not want data.
     pub(super) fn deliver(self: &Rc<Self>, bytes: &[u8]) {
+        debug_assert!(
+            !bytes.is_empty(),
+            "the end of input is reported by other means"
+        );
+        debug_assert!(!self.end_reported.get(), "data after the end of input");
         if !self.is_open() {
             return;
         }
@@ -200,6 +220,7 @@ impl State {
             let Some(bytes) = self.held_back.borrow_mut().pop_front() else {
                 break;
             };
+            debug_assert!(!self.end_reported.get(), "data after the end of input");
             any = true;
             self.call_sink(|sink| sink.data(&bytes));
         }
@@ -247,6 +268,10 @@ impl State {
                 !queue.is_empty() || (count == 0 && self.first_sent.get() == 0),
                 "an empty queue has no sent bytes"
             );
+            debug_assert!(
+                self.first_sent.get() < queue.front().map_or(1, Vec::len),
+                "a buffer that was sent completely left the queue"
+            );
         }
         // Only now, when the queue is consistent and not borrowed: the callback may send.
         for buffer in sent {
@@ -259,6 +284,11 @@ impl State {
         if !self.is_open() || !self.queue.borrow().is_empty() {
             return;
         }
+        debug_assert_eq!(self.queued_bytes.get(), 0, "an empty queue has no bytes");
+        debug_assert!(
+            !self.ring.is_sending(),
+            "a buffer that the kernel reads stays in the queue"
+        );
         if self.wants_close.get() {
             self.begin_closing(None);
         } else if self.wants_shutdown.get()
@@ -276,6 +306,10 @@ impl State {
             return false;
         }
         debug_assert!(self.sink.borrow().is_some(), "a connection ends once");
+        debug_assert!(
+            self.socket.borrow().is_some(),
+            "only the end of a connection closes its socket"
+        );
         // From here on `defer` does nothing, and no callback but the last one is made.
         self.phase.set(Phase::Closed);
         self.queue.take();

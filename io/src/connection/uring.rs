@@ -77,6 +77,10 @@ impl State {
             OperationState::None,
             "one receive at a time"
         );
+        debug_assert!(
+            self.is_open() && !self.input_ended.get(),
+            "no receive starts at the end of input or of the connection"
+        );
         // SAFETY: a multishot receive points to no memory of this process. A single one points to `single`, which is
         // not touched until its completion, and the operation keeps `self` alive until then.
         let id = unsafe { core.start_operation(entry, self.clone(), RECEIVE) };
@@ -129,6 +133,8 @@ impl State {
             OperationState::None,
             "one send at a time"
         );
+        debug_assert!(self.is_open(), "no send starts while the connection closes");
+        debug_assert!(!first.is_empty(), "an empty send would look like progress");
         // SAFETY: buffers stay in the queue, where their bytes do not move, until the completion removes them. Header
         // and slices are in `self`, which the operation keeps alive, and are written only when no send is in flight.
         let id = unsafe { core.start_operation(entry, self.clone(), SEND) };
@@ -136,6 +142,16 @@ impl State {
     }
 
     fn handle_received(self: &Rc<Self>, core: &Rc<Core>, result: i32, flags: u32, last: bool) {
+        debug_assert_ne!(
+            self.ring.receive.get(),
+            OperationState::None,
+            "a receive completed that was not started"
+        );
+        debug_assert_ne!(
+            self.phase.get(),
+            Phase::Closed,
+            "a connection ends after its receive"
+        );
         if last {
             self.ring.receive.set(OperationState::None);
         }
@@ -178,6 +194,14 @@ impl State {
     }
 
     fn handle_sent(self: &Rc<Self>, core: &Rc<Core>, result: i32) {
+        debug_assert!(
+            self.ring.is_sending(),
+            "a send completed that was not started"
+        );
+        debug_assert!(
+            !self.queue.borrow().is_empty(),
+            "the queue kept the buffers of the send"
+        );
         self.ring.send.set(OperationState::None);
         match usize::try_from(result) {
             Ok(count) => {

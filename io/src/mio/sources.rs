@@ -97,6 +97,11 @@ impl Sources {
 
     /// Adds an entry, replacing a stale one.
     pub(super) fn insert(&mut self, identity: Identity) -> SourceId {
+        debug_assert!(identity.fd >= 0, "an open descriptor has a number");
+        debug_assert!(
+            self.find(identity).is_none(),
+            "a descriptor is registered once on a loop"
+        );
         let slot = usize::try_from(identity.fd).unwrap_or(0);
         if self.by_fd.len() <= slot {
             self.by_fd.resize(slot + 1, 0);
@@ -138,6 +143,10 @@ impl Sources {
             "the table by descriptor leads to another source"
         );
         self.by_fd[source.identity.fd as usize] = 0;
+        debug_assert!(
+            self.find(source.identity).is_none(),
+            "a released source is not found"
+        );
         // The waiter's descriptor was closed under it. It retries its call and gets the error.
         for waiter in source.waiters {
             waiter.waker.wake();
@@ -167,6 +176,10 @@ impl Sources {
     /// That a short read empties a stream is documented: `epoll(7)`, questions and answers, 9.
     pub(super) fn set_drained(&mut self, identity: Identity) {
         if let Some(source) = self.find(identity).and_then(|id| self.get(id)) {
+            debug_assert!(
+                !(source.drained && source.always_tried),
+                "a socket that is always tried is not known to be empty"
+            );
             source.drained = !source.always_tried;
         }
     }
@@ -178,6 +191,10 @@ impl Sources {
         direction: Direction,
         waker: LocalWaker,
     ) -> u64 {
+        debug_assert!(
+            self.get(id).is_some(),
+            "a fiber waits for an event of a descriptor without a registration"
+        );
         self.tickets += 1;
         let ticket = self.tickets;
         if let Some(source) = self.get(id) {

@@ -149,6 +149,11 @@ impl AcceptOperation {
         while let OperationState::Running(id) | OperationState::Ending(id) = self.operation.get() {
             self.core.finish_owned_operation(id);
         }
+        debug_assert_eq!(
+            self.operation.get(),
+            OperationState::None,
+            "an accept holds its listener open"
+        );
     }
 
     /// Parks the fiber until the operation has news. An error here does not refuse the call yet.
@@ -159,6 +164,10 @@ impl AcceptOperation {
         let Some(_waiting) = self.queue.add_fiber(waker.remote()) else {
             return Ok(());
         };
+        debug_assert!(
+            self.waiter.get().is_none(),
+            "one fiber waits for an accept operation"
+        );
         self.waiter.set(Some(waker));
         let _clear = ClearWaiter(self);
         // A stopped fiber starts no operation: the park only passes it through the run queue.
@@ -246,6 +255,11 @@ impl AcceptOperation {
 
 impl CompletionOwner for AcceptOperation {
     fn on_completion(self: Rc<Self>, _: u8, result: i32, _: u32, last: bool) {
+        debug_assert_ne!(
+            self.operation.get(),
+            OperationState::None,
+            "an accept completed that was not started"
+        );
         if last {
             self.operation.set(OperationState::None);
             self.core.members.remove(self.member.get());
@@ -279,6 +293,7 @@ impl CompletionOwner for AcceptOperation {
 
 impl Member for AcceptOperation {
     fn on_turn(self: Rc<Self>) -> bool {
+        debug_assert!(self.deferred.get(), "a turn that nobody asked for");
         self.deferred.set(false);
         self.drive();
         false

@@ -72,6 +72,7 @@ impl BufferRing {
         let Some(number) = cqueue::buffer_select(flags) else {
             return;
         };
+        debug_assert!(number < COUNT, "the kernel has only our buffers");
         if number >= COUNT {
             return;
         }
@@ -91,6 +92,7 @@ impl BufferRing {
     }
 
     fn provide(&self, number: u16) {
+        debug_assert!(number < COUNT, "only our buffers are provided");
         let tail = self.tail.get();
         let entries = self.base.as_ptr().cast::<BufRingEntry>();
         // SAFETY: the index is below COUNT; the entry at the tail is ours until the tail moves.

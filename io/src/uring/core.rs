@@ -245,6 +245,10 @@ impl Core {
             }
             self.park_again(id, reason, &mut stopped);
         };
+        debug_assert!(
+            !self.slots.borrow_mut().is_pending(id),
+            "a fiber leaves its operation only after its end"
+        );
         // The operation has ended, so nothing is left to guard.
         std::mem::forget(guard);
         // The outcome decides: the call is refused only if its operation did nothing.

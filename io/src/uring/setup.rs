@@ -18,6 +18,7 @@ const COMPLETIONS_PER_ENTRY: u32 = 4;
 
 /// The reason why a ring could not be created.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Unavailable {
     /// `EPERM` or `EACCES`.
     #[error(

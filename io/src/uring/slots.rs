@@ -167,6 +167,10 @@ impl Slots {
             Slot::Owned(owner, tag) => {
                 let found = Found::Owned(owner.clone(), *tag);
                 if last {
+                    debug_assert!(
+                        self.pending > self.fibers,
+                        "an owned operation is not counted as a fiber's"
+                    );
                     self.pending -= 1;
                     self.free(user_data);
                 }
@@ -177,7 +181,12 @@ impl Slots {
 
     /// Replaces the waker of a fiber's operation.
     pub(super) fn set_waker(&mut self, id: OperationId, new: LocalWaker) {
-        if let Some((_, (_, Slot::Fiber(waker)))) = self.find(id.0) {
+        let found = self.find(id.0);
+        debug_assert!(
+            matches!(found, Some((_, (_, Slot::Fiber(_))))),
+            "only a pending operation of a fiber has a waker"
+        );
+        if let Some((_, (_, Slot::Fiber(waker)))) = found {
             *waker = new;
         }
     }
@@ -189,7 +198,9 @@ impl Slots {
             Some((_, (_, Slot::Done(result)))) => *result,
             _ => return None,
         };
+        debug_assert!(!self.is_pending(id), "an operation with a result has ended");
         self.free(id.0);
+        debug_assert!(self.find(id.0).is_none(), "the id of a freed slot is stale");
         Some(result)
     }
 
@@ -212,10 +223,12 @@ impl Slots {
     pub(super) fn in_flight(&self) -> Vec<OperationId> {
         let pending = |slot: &Slot| matches!(slot, Slot::Fiber(_) | Slot::Owned(..));
         let numbered = (0u32..).zip(&self.slots);
-        numbered
+        let all: Vec<_> = numbered
             .filter(|(_, entry)| pending(&entry.1))
             .map(|(index, entry)| OperationId::new(index, entry.0))
-            .collect()
+            .collect();
+        debug_assert_eq!(all.len(), self.pending, "the count of pending operations");
+        all
     }
 }
 
