@@ -102,7 +102,7 @@ impl Connection {
     fn start_socket(socket: Socket, sink: Rc<dyn Sink>) -> io::Result<Connection> {
         if socket.kind().has_messages() {
             // Queued bytes are sent in pieces of any size.
-            let text = "a connection needs a stream; this socket has message boundaries";
+            let text = "cannot start a connection on a socket with message boundaries; use a stream socket";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let state = Rc::new(State::new(backend()?, socket, sink));
@@ -197,7 +197,7 @@ impl Member for State {
     fn on_shutdown(self: Rc<Self>) {
         self.begin_closing(Some(io::Error::new(
             io::ErrorKind::ConnectionAborted,
-            "the loop is shutting down",
+            "the connection was closed because its loop is shutting down",
         )));
     }
 }

@@ -170,7 +170,7 @@ impl State {
         let mut result = None;
         let returned = run_callback(|| result = Some(callback(&*sink)));
         if !returned {
-            let text = "a callback of the connection panicked";
+            let text = "the connection was closed because its callback panicked; the message is on standard error";
             self.begin_closing(Some(io::Error::other(text)));
         }
         result

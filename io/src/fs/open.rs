@@ -179,6 +179,7 @@ impl OpenOptions {
 }
 
 fn contradiction() -> io::Error {
-    let text = "the options for opening a file contradict each other, or allow no access";
+    let text = "the options for opening a file contradict each other; set read, write or append, and write \
+         or append to create or truncate";
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }

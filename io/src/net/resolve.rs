@@ -96,7 +96,7 @@ impl ToSocketAddrs for str {
         let wrong = || {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("'{self}' is not of the form host:port"),
+                format!("'{self}' is not an address; write host:port"),
             )
         };
         let (host, port) = self.rsplit_once(':').ok_or_else(wrong)?;

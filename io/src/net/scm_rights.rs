@@ -62,7 +62,10 @@ impl Control {
 
 fn send(socket: &Socket, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
     if descriptors.len() > DESCRIPTORS_MAX {
-        let text = format!("a message carries at most {DESCRIPTORS_MAX} descriptors");
+        let text = format!(
+            "cannot send {} descriptors in one message; send at most {DESCRIPTORS_MAX} at a time",
+            descriptors.len()
+        );
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
     let slice = [IoSlice::new(bytes)];
@@ -149,7 +152,7 @@ impl UnixStream {
     /// ```
     pub fn send_with_fds(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
         if bytes.is_empty() && !descriptors.is_empty() {
-            let text = "descriptors need at least one byte to travel with";
+            let text = "cannot send descriptors without bytes on a stream; add at least one byte";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         send(&self.socket, bytes, descriptors)

@@ -206,7 +206,11 @@ impl Socket {
     pub(crate) fn send_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.kind.has_messages() && slices.len() > sys::SLICES_MAX {
             // A stream would write a part, and the rest would follow; a message would be truncated.
-            let text = format!("a message is sent from at most {} buffers", sys::SLICES_MAX);
+            let text = format!(
+                "cannot send a message from {} buffers; join some of them, so that at most {} remain",
+                slices.len(),
+                sys::SLICES_MAX
+            );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let header = sys::write_header(slices);

@@ -297,7 +297,8 @@ pub(super) fn first_of<T>(
             done => return done,
         }
     }
-    Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no address to use")))
+    Err(last
+        .unwrap_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the name has no address")))
 }
 
 /// Returns the address of an IPv4 or IPv6 socket.

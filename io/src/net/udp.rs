@@ -101,7 +101,12 @@ impl UdpSocket {
     /// # Errors
     /// The system's error; when there is no address; or when the fiber is cancelled or its deadline passes.
     pub fn send_to(&self, bytes: &[u8], addresses: impl ToSocketAddrs) -> io::Result<usize> {
-        let none = || io::Error::new(io::ErrorKind::InvalidInput, "no address to send to");
+        let none = || {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "cannot send a datagram: the name has no address",
+            )
+        };
         let addresses = addresses.resolve()?;
         let address = addresses.first().ok_or_else(none)?;
         self.socket.send_to(bytes, &SockAddr::from(*address))
