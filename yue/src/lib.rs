@@ -186,6 +186,7 @@
 #![warn(missing_docs)]
 
 #[cfg(feature = "cli")]
+#[path = "../../command/src/lib.rs"]
 pub mod cli;
 #[cfg(feature = "lua")]
 pub mod lua;
