@@ -1,7 +1,8 @@
 //! A chat over a Unix socket: server and client.
 //!
-//! `cargo run --release --example chat -- serve /tmp/chat`, and in other terminals `… chat -- join /tmp/chat frodo`.
-//! In the server, each member of the room has two fibers: one reads the member's lines, the other writes lines to it.
+//! `cargo run --release -p yue --example chat -- serve /tmp/chat`, and in other terminals
+//! `… chat -- join /tmp/chat frodo`. In the server, each member of the room has two fibers: one reads the member's
+//! lines, the other writes lines to it.
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};

@@ -1,6 +1,6 @@
 //! A TCP echo server on fibers, over plain `std::io::{Read, Write}`.
 //!
-//! Run it with `cargo run --release --example echo -- 127.0.0.1:7777`, and talk to it with `nc 127.0.0.1 7777`.
+//! Run it with `cargo run --release -p yue --example echo -- 127.0.0.1:7777`, and talk to it with `nc 127.0.0.1 7777`.
 use std::io::{self, Read, Write};
 use yue::net::TcpListener;
 

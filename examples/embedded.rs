@@ -1,7 +1,7 @@
 //! A loop inside a thread that the program owns: a game draws sixty frames a second and serves the network between
 //! frames, on one thread and without a lock.
 //!
-//! Run it with `cargo run --example embedded`; it ends by itself.
+//! Run it with `cargo run -p yue --example embedded`; it ends by itself.
 use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::rc::Rc;

@@ -1,7 +1,7 @@
 //! A file server over HTTP, with a graceful shutdown.
 //!
-//! `cargo run --release --example files -- . 127.0.0.1:8080`, then `curl http://127.0.0.1:8080/README.md`. Ctrl-C stops
-//! accepting, lets running downloads finish, and ends the program.
+//! `cargo run --release -p yue --example files -- . 127.0.0.1:8080`, then `curl http://127.0.0.1:8080/README.md`.
+//! Ctrl-C stops accepting, lets running downloads finish, and ends the program.
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! An HTTP/1.1 server: httparse over plain `Read` and `Write`, with keep-alive, pipelining and a graceful shutdown.
 //!
-//! `cargo run --release --example http -- 127.0.0.1:8080`, then `curl http://127.0.0.1:8080/`. Each connection is a
-//! fiber that reads a request, answers it, and reads the next. Ctrl-C ends the program once the answers are sent.
+//! `cargo run --release -p yue --example http -- 127.0.0.1:8080`, then `curl http://127.0.0.1:8080/`. Each connection
+//! is a fiber that reads a request, answers it, and reads the next. Ctrl-C ends the program once the answers are sent.
 use std::io::{self, Read, Write};
 use std::time::Duration;
 use yue::net::{TcpListener, TcpStream};

@@ -1,8 +1,8 @@
 //! A key-value server that speaks Redis's protocol (RESP2), so that `redis-cli` and `redis-benchmark` can talk to it.
 //!
-//! `cargo run --release --example kvs -- 127.0.0.1:6380`, then `redis-cli -p 6380 set name frodo`, or `redis-benchmark
-//! -p 6380 -t ping,set,get`. The data needs no lock: all connections are fibers of one loop, and no command waits while
-//! it runs. Ctrl-C ends the program once the answers are sent.
+//! `cargo run --release -p yue --example kvs -- 127.0.0.1:6380`, then `redis-cli -p 6380 set name frodo`, or
+//! `redis-benchmark -p 6380 -t ping,set,get`. The data needs no lock: all connections are fibers of one loop, and no
+//! command waits while it runs. Ctrl-C ends the program once the answers are sent.
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Error, ErrorKind, Read, Write};

@@ -1,7 +1,7 @@
 //! A time service over UDP: SNTP (RFC 4330), server and client.
 //!
-//! `cargo run --release --example time -- serve 127.0.0.1:12300` serves; `… time -- ask 127.0.0.1:12300` asks it (or
-//! any NTP server) how far this machine's clock is off.
+//! `cargo run --release -p yue --example time -- serve 127.0.0.1:12300` serves; `… time -- ask 127.0.0.1:12300` asks
+//! it (or any NTP server) how far this machine's clock is off.
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

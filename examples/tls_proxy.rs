@@ -1,7 +1,7 @@
 //! A TLS-terminating proxy: decrypts a client's bytes and forwards them to a server, and encrypts the answers.
 //!
-//! `cargo run --release --features tls --example tls_proxy -- 127.0.0.1:8443 127.0.0.1:8080 cert.pem key.pem`. rustls
-//! does not know fibers: it reads and writes a stream like any other.
+//! `cargo run --release -p yue --features tls --example tls_proxy -- 127.0.0.1:8443 127.0.0.1:8080 cert.pem key.pem`.
+//! rustls does not know fibers: it reads and writes a stream like any other.
 use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;

@@ -1,4 +1,4 @@
-//! Links the command under test as the command itself is linked (see `yue/build.rs`).
+//! Links the command under test as the command itself is linked (see `command/build.rs`).
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -144,7 +144,7 @@ fn figures(arguments: &Arguments) -> Result<(), Problem> {
     let runs_lua = |row: &Row| matches!(row.number, 3 | 8..=10);
     if rows.iter().any(runs_lua) && process::yue_program().is_none() {
         eprintln!(
-            "yue-figures: found no `yue` command beside this program (cargo build --release -p yue)"
+            "yue-figures: found no `yue` command beside this program (cargo build --release -p yue-cli)"
         );
     }
     let settings = Settings {

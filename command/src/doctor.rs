@@ -1,8 +1,9 @@
 //! `yue doctor`: the selected I/O driver and the reason, the limits, and other facts about machine and program.
 
-use crate::lua::{Choice, LuaFacts};
 use std::fs;
 use std::io::Write;
+use yue::Choice;
+use yue::lua::LuaFacts;
 use yue_io::Unavailable;
 
 /// Says which driver this machine gets, and why, and shows its limits.

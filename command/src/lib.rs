@@ -6,22 +6,23 @@
 //! ```no_run
 //! // The `yue` command under another name.
 //! fn main() -> std::process::ExitCode {
-//!     yue::cli::main()
+//!     yue_cli::main()
 //! }
 //! ```
 
 mod bench;
 mod doctor;
 mod init;
+mod signals;
 
-use crate::lua::{Choice, Chunk, Script, report};
-use crate::system::reset_signals;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+use yue::Choice;
+use yue::lua::{Chunk, Script};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -115,11 +116,11 @@ fn parse_driver(text: &str) -> Result<Choice, String> {
 /// ```no_run
 /// // A command of one's own that runs Lua programs as `yue` does.
 /// fn main() -> std::process::ExitCode {
-///     yue::cli::main()
+///     yue_cli::main()
 /// }
 /// ```
 pub fn main() -> ExitCode {
-    reset_signals();
+    signals::reset();
     yue_io::stdio::make_outputs_blocking();
     yue_io::stdio::buffer_output_by_lines();
     // clap ends the process itself: 2 for wrong usage, 0 for help and version.
@@ -135,7 +136,7 @@ pub fn main() -> ExitCode {
 /// Starts the report and the watchdog, for programs that hang or block their loop.
 fn look_on(run: &Run) {
     if run.watchdog > 0
-        && let Err(error) = report::watch(Duration::from_millis(run.watchdog))
+        && let Err(error) = yue::lua::watch_loops(Duration::from_millis(run.watchdog))
     {
         yue_scheduler::log(
             yue_scheduler::LogLevel::Warn,
@@ -143,7 +144,7 @@ fn look_on(run: &Run) {
         );
     }
     if !run.no_report
-        && let Err(error) = report::report_on(libc::SIGQUIT)
+        && let Err(error) = yue::lua::report_on(libc::SIGQUIT)
     {
         yue_scheduler::log(
             yue_scheduler::LogLevel::Warn,

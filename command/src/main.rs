@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    yue::cli::main()
+    yue_cli::main()
 }

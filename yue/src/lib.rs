@@ -1,8 +1,8 @@
 //! Real-time, stateful network servers on fibers.
 //!
 //! This crate is the one that programs depend on. It gathers the layers below: fibers and loops, plain `Read` and
-//! `Write` sockets that wait without blocking the thread, remote calls in both directions, and (feature `lua`, on by
-//! default) Lua programs that do the same in a line.
+//! `Write` sockets that wait without blocking the thread, remote calls in both directions, and (feature `lua`)
+//! Lua programs that do the same in a line.
 //!
 //! # Ten minutes
 //!
@@ -179,15 +179,11 @@
 //! | [`inspect`] | inspection: fibers, stacks, counters, the watchdog, the report |
 //! | [`scheduler`] | the whole API of fibers and loops |
 //! | `lua` | running Lua programs (feature `lua`) |
-//! | `cli` | the `yue` command (feature `cli`) |
 //!
 //! With the feature `tracing`, the spans of the `tracing` crate that a fiber has entered follow it ([`scheduler`]).
 
 #![warn(missing_docs)]
 
-#[cfg(feature = "cli")]
-#[path = "../../command/src/lib.rs"]
-pub mod cli;
 #[cfg(feature = "lua")]
 pub mod lua;
 mod runtime;

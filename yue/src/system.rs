@@ -1,4 +1,4 @@
-//! System settings for a runtime and the command: processors for threads, and signal dispositions.
+//! System settings for a runtime: processors for threads, and the disposition of SIGPIPE.
 
 use std::fmt;
 use std::io;
@@ -83,15 +83,4 @@ pub(crate) fn handle_broken_pipes() {
     }
     // SAFETY: the handler does nothing. It cannot be refused for this signal.
     let _ = unsafe { yue_scheduler::set_signal_handler(libc::SIGPIPE, do_nothing as *const (), 0) };
-}
-
-/// Undoes what a careless parent left behind: blocked signals, which children would inherit, and an ignored SIGCHLD,
-/// which discards their exit codes. Other ignored signals stay ignored.
-#[cfg(feature = "cli")]
-pub(crate) fn reset_signals() {
-    if yue_io::signal::is_ignored(yue_io::signal::Signal::CHLD) {
-        // SAFETY: the default action runs no code of the program.
-        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
-    }
-    yue_scheduler::SignalSet::of([]).set_mask();
 }

@@ -29,7 +29,7 @@ impl Runtime {
                 on_path("tarantool").ok_or_else(|| Problem::NotFound("tarantool".to_owned()))?
             }
             _ => yue_program().ok_or_else(|| {
-                Problem::failed("no `yue` command (cargo build --release -p yue)")
+                Problem::failed("no `yue` command (cargo build --release -p yue-cli)")
             })?,
         };
         let mut command = Command::new(program);

@@ -17,8 +17,8 @@ mod arguments;
 mod load;
 mod report;
 
-use crate::lua::Choice;
 use std::time::Duration;
+use yue::Choice;
 use yue_rpc::Address;
 
 const EXAMPLES: &str = "\

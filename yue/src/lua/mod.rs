@@ -43,13 +43,14 @@ mod options;
 mod program;
 mod references;
 mod repl;
-pub(crate) mod report;
+mod report;
 mod shared;
 mod shutdown;
 mod signals;
 mod threads;
 mod wait;
 
+pub use report::{report_on, watch_loops};
 use std::path::PathBuf;
 pub use yue_io::Choice;
 

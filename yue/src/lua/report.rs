@@ -40,21 +40,45 @@ fn wants_native_frames() -> bool {
     std::env::var_os("YUE_BACKTRACE").is_some_and(|value| value == "full")
 }
 
-/// Logs what blocks a loop of the process for longer than `threshold`.
+/// Logs what blocks a loop of the process for longer than `threshold`, as `yue --watchdog` does: like
+/// [`inspect::watch_loops`], with the function and the line of Lua first. It does so until the process ends.
 ///
 /// # Errors
 /// If the system refuses the thread.
-pub(crate) fn watch(threshold: Duration) -> io::Result<()> {
+///
+/// ```
+/// use std::time::Duration;
+/// use yue::lua::{Chunk, Script, watch_loops};
+///
+/// watch_loops(Duration::from_millis(500))?;
+/// let script = Script {
+///     chunks: vec![Chunk::text("=(a loop)", "for i = 1, 1000 do end")],
+///     ..Script::new("/dev/null")
+/// };
+/// assert_eq!(script.run(), 0); // A line on standard error names the loop if this takes longer than half a second.
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn watch_loops(threshold: Duration) -> io::Result<()> {
     inspect::watch_loops_with(threshold, |held| {
         log::write(Level::Warn, held_text(held).as_bytes());
     })
 }
 
-/// Writes a report on each `signal`.
+/// Writes a report to standard error on each `signal`, as the `yue` command does on SIGQUIT: like
+/// [`inspect::report_on`], with the connections, and the Lua that each fiber waits in.
 ///
 /// # Errors
 /// The system's.
-pub(crate) fn report_on(signal: c_int) -> io::Result<()> {
+///
+/// ```no_run
+/// use yue::lua::{Script, report_on};
+///
+/// report_on(libc::SIGQUIT)?;
+/// std::process::exit(Script::new("server.lua").run());
+/// # #[allow(unreachable_code)]
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn report_on(signal: c_int) -> io::Result<()> {
     inspect::report_on_with(signal, || {
         let mut text = report();
         if wants_native_frames() {

@@ -1,7 +1,7 @@
-//! What a Lua program sees, shown by Lua programs: each script in `lua/` is about one behaviour, and is run by the
-//! `yue` command, once on each driver (with `YUE_IO`, on that one alone).
+//! What a Lua program sees, shown by Lua programs: each script in `yue/tests/lua/` is about one behaviour, and is
+//! run by the `yue` command, once on each driver (with `YUE_IO`, on that one alone).
 //!
-//! A script checks with `lua/lib/check.lua` and ends with `check.done()`, whose last line is looked for: a script that
+//! A script checks with `lib/check.lua` and ends with `check.done()`, whose last line is looked for: a script that
 //! ends early has failed. Lines at its top say what else is expected of it:
 //!
 //! ```text
@@ -50,7 +50,8 @@ impl Expected {
 }
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lua")
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../yue/tests/lua");
+    folder.canonicalize().expect("the scripts of the crate yue")
 }
 
 /// The drivers to test: the one that `YUE_IO` names, or all that this machine has.
@@ -192,7 +193,7 @@ macro_rules! scripts {
                 let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
                 assert!(
                     file.extension().is_none_or(|extension| extension != "lua") || listed.contains(&name),
-                    "{name}.lua is not listed in tests/lua.rs"
+                    "{name}.lua is not listed in command/tests/lua.rs"
                 );
             }
         }
