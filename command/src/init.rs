@@ -26,8 +26,8 @@ const OF_A_TERMINAL: [libc::c_int; 6] = [
 
 /// In the process to which orphans are reparented: returns in a child, which runs the program, and stays behind to
 /// reap. In any other process it does nothing. The process still has only one thread.
-pub(super) fn split_if_orphans_come_here() {
-    if !orphans_come_here() {
+pub(super) fn split_if_orphans_arrive() {
+    if !orphans_arrive() {
         return;
     }
     let before = SignalSet::asynchronous().set_mask();
@@ -61,7 +61,7 @@ pub(super) fn split_if_orphans_come_here() {
     }
 }
 
-fn orphans_come_here() -> bool {
+fn orphans_arrive() -> bool {
     let mut subreaper: libc::c_int = 0;
     // SAFETY: the kernel writes an int.
     let known = unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut subreaper) } == 0;
@@ -79,7 +79,7 @@ fn watch_over(child: libc::pid_t) -> ! {
             (libc::sigwaitinfo(all.as_raw(), &mut info), info)
         };
         match number {
-            libc::SIGCHLD => reap_until_none_is_over(child),
+            libc::SIGCHLD => reap_ended_processes(child),
             // An interrupted wait.
             -1 => {}
             number if OF_A_TERMINAL.contains(&number) && info.si_code == libc::SI_KERNEL => {}
@@ -90,15 +90,15 @@ fn watch_over(child: libc::pid_t) -> ! {
 }
 
 /// Reaps all processes that have ended. If `child` is one of them, this process ends in the same way.
-fn reap_until_none_is_over(child: libc::pid_t) {
+fn reap_ended_processes(child: libc::pid_t) {
     let mut status = 0;
     loop {
         // SAFETY: the kernel writes an int.
-        let over = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
-        if over <= 0 {
+        let ended = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+        if ended <= 0 {
             return;
         }
-        if over == child {
+        if ended == child {
             let code = match libc::WIFSIGNALED(status) {
                 true => 128 + libc::WTERMSIG(status),
                 false => libc::WEXITSTATUS(status),

@@ -1,4 +1,10 @@
-//! The command line.
+//! The `yue` command, as a library: [`main`] is the whole command.
+//!
+//! ```text
+//!   lib.rs      the command line; runs a script     bench/       `yue bench`
+//!   usage.rs    wrong usage, suggestions            doctor.rs    `yue doctor`
+//!   init.rs     the duty of process 1               signals.rs   signals at the start
+//! ```
 //!
 //! Exit codes: 0 success, 1 a failure (a line on standard error describes it), 2 wrong usage, 128 + n the program was
 //! ended by signal n (130 SIGINT, 143 SIGTERM) that it had not bound.
@@ -14,7 +20,9 @@ mod bench;
 mod doctor;
 mod init;
 mod signals;
+mod usage;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Read;
@@ -55,8 +63,7 @@ struct Arguments {
     run: Run,
 }
 
-/// Long against any intended run of a fiber, and against a pause of a busy machine; short against the patience of a
-/// client.
+/// Longer than any intended run of a fiber and than a pause of a busy machine; shorter than the patience of a client.
 const WATCHDOG_MS: u64 = 500;
 
 #[derive(Debug, clap::Args)]
@@ -69,7 +76,7 @@ struct Run {
     #[arg(long, value_name = "DRIVER", default_value = "auto", value_parser = parse_driver)]
     io: Choice,
 
-    /// Report on standard error what holds a loop for longer than this. 0: never.
+    /// Report on standard error what blocks a loop for longer than this. 0: never.
     #[arg(long, value_name = "MS", env = "YUE_WATCHDOG", default_value_t = WATCHDOG_MS)]
     watchdog: u64,
 
@@ -86,16 +93,16 @@ struct Run {
     interactive: bool,
 
     /// The script, or - for standard input, and its arguments (yue.args, arg, ...).
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_names = ["SCRIPT", "ARGS"])]
+    #[arg(trailing_var_arg = true, value_names = ["SCRIPT", "ARGS"])]
     #[arg(required_unless_present_any = ["code", "interactive"])]
     script: Vec<OsString>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Says which driver this machine gets, and why, and shows its limits.
+    /// Show which I/O driver this machine gets and why, and its limits.
     Doctor(doctor::Arguments),
-    /// Loads a msgpack-rpc server, and says how fast it answers.
+    /// Load a msgpack-rpc server and measure how fast it answers.
     Bench(bench::Arguments),
 }
 
@@ -111,30 +118,38 @@ fn parse_driver(text: &str) -> Result<Choice, String> {
         .map_err(|error: yue_io::UnknownDriver| error.to_string())
 }
 
-/// Parses the process's command line and runs it: the whole `yue` command.
-///
-/// ```no_run
-/// // A command of one's own that runs Lua programs as `yue` does.
-/// fn main() -> std::process::ExitCode {
-///     yue_cli::main()
-/// }
-/// ```
+/// Parses the process's command line and runs it.
 pub fn main() -> ExitCode {
     signals::reset();
     yue_io::stdio::make_outputs_blocking();
     yue_io::stdio::buffer_output_by_lines();
-    // clap ends the process itself: 2 for wrong usage, 0 for help and version.
-    let arguments = Arguments::parse();
-    let code = match arguments.command {
-        Some(Command::Doctor(arguments)) => doctor::main(&arguments),
-        Some(Command::Bench(arguments)) => bench::main(arguments),
-        None => run(arguments.run),
+    let code = match Arguments::try_parse() {
+        Ok(arguments) => match arguments.command {
+            Some(Command::Doctor(arguments)) => doctor::main(&arguments),
+            Some(Command::Bench(arguments)) => bench::main(arguments),
+            None => run(arguments.run),
+        },
+        Err(error) => show(&error),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
+/// Prints the help or the version if the user requested one, or describes wrong usage; returns the exit code.
+fn show(error: &clap::Error) -> i32 {
+    match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            // A reader that has gone needs no help.
+            let _ = error.print();
+        }
+        _ => yue_scheduler::say(format_args!("{}", usage::describe(error))),
+    }
+    error.exit_code()
+}
+
 /// Starts the report and the watchdog, for programs that hang or block their loop.
-fn look_on(run: &Run) {
+fn start_inspection(run: &Run) {
     if run.watchdog > 0
         && let Err(error) = yue::lua::watch_loops(Duration::from_millis(run.watchdog))
     {
@@ -154,8 +169,8 @@ fn look_on(run: &Run) {
 }
 
 fn run(run: Run) -> i32 {
-    init::split_if_orphans_come_here();
-    look_on(&run);
+    init::split_if_orphans_arrive();
+    start_inspection(&run);
     match script_of(run) {
         Ok(script) => script.run(),
         Err((code, text)) => {
@@ -216,38 +231,11 @@ fn check(path: &Path, next: Option<&OsString>) -> Result<(), (i32, String)> {
     match path.metadata() {
         Ok(facts) if facts.is_dir() => Err((1, format!("{shown} is a folder, not a script"))),
         Ok(_) => Ok(()),
-        // Words with a hyphen belong to the script once it has been named; the first one names it.
-        Err(_) if path.as_os_str().as_encoded_bytes().starts_with(b"-") => {
-            Err((2, format!("there is no option {shown}; see yue --help")))
-        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let advice = meant(path, next).map_or_else(String::new, |advice| format!("; {advice}"));
+            let advice = usage::suggest_for_script(&Arguments::command(), path, next)
+                .map_or_else(String::new, |advice| format!("; {advice}"));
             Err((1, format!("there is no script {shown}{advice}")))
         }
         Err(error) => Err((1, format!("cannot read the script {shown}: {error}"))),
-    }
-}
-
-/// A suggestion for a script that does not exist.
-fn meant(path: &Path, next: Option<&OsString>) -> Option<String> {
-    let word = path.to_str()?;
-    let commands = Arguments::command();
-    let similar = commands
-        .get_subcommands()
-        .map(|command| {
-            (
-                strsim::damerau_levenshtein(command.get_name(), word),
-                command,
-            )
-        })
-        .min_by_key(|(distance, _)| *distance)
-        .filter(|(distance, _)| *distance <= 2);
-    match (similar, next.map(Path::new)) {
-        (Some((_, command)), _) => Some(format!("did you mean 'yue {}'?", command.get_name())),
-        // `yue run server.lua`
-        (None, Some(next)) if next.is_file() && !word.contains(['.', '/']) => {
-            Some(format!("to run a script: yue {}", next.display()))
-        }
-        _ => None,
     }
 }

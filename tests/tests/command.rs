@@ -59,10 +59,28 @@ fn a_command_used_wrongly_says_how_and_exits_with_2() {
     yue_with(&["-c"]).fails(2, &["--loops"]);
     yue_with(&["-c", "2"]).fails(2, &["SCRIPT"]);
     yue_with(&["--io", "kqueue", "x.lua"]).fails(2, &["kqueue", "uring, mio or auto"]);
-    yue_with(&["--bogus"]).fails(2, &["no option --bogus", "--help"]);
+    yue_with(&["--bogus"]).fails(2, &["no option --bogus", "yue --help"]);
     yue_with(&["--bogus", "examples/demo1.lua"]).fails(2, &["no option --bogus"]);
-    yue_with(&["doctor", "--bogus"]).fails(2, &["--bogus"]);
+    yue_with(&["doctor", "--bogus"]).fails(2, &["no option --bogus", "yue doctor --help"]);
     yue_with(&["bench"]).fails(2, &["ADDRESS"]);
+}
+
+#[test]
+fn all_errors_of_the_command_have_one_form() {
+    for arguments in [
+        &["--watchdgo", "100", "x.lua"][..],
+        &["-c", "0", "x.lua"],
+        &["-c", "2"],
+        &["bench"],
+        &["bench", "localhost"],
+        &["-c", "2", "-i"],
+        &["no/such/script.lua"],
+    ] {
+        let outcome = yue_with(arguments);
+        assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:#?}");
+        assert!(outcome.stderr.starts_with("yue: "), "{outcome:#?}");
+    }
+    yue_with(&["--watchdgo", "100", "x.lua"]).fails(2, &["did you mean --watchdog?"]);
 }
 
 #[test]
