@@ -6,21 +6,19 @@ use yue::Choice;
 use yue::lua::LuaFacts;
 use yue_io::Unavailable;
 
-/// Says which driver this machine gets, and why, and shows its limits.
+/// Show which I/O driver this machine gets and why, and its limits.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Exit code 1 says that no driver works, or that a limit is too low for a small server."
-)]
+#[command(after_help = "Exit code 1: no driver works, or a limit is too low for a small server.")]
 pub(crate) struct Arguments {
-    /// Prints one JSON object instead.
+    /// Print one JSON object instead of the table.
     #[arg(long)]
     json: bool,
 }
 
-/// With fewer descriptors than this, a small server and its clients run out.
+/// With fewer descriptors, a small server and its clients run out.
 const DESCRIPTORS_MIN: u64 = 256;
 
-/// With fewer than this a server of many clients runs out.
+/// With fewer descriptors, a server of many clients runs out.
 const DESCRIPTORS_FEW: u64 = 4096;
 
 struct Line {
@@ -118,7 +116,7 @@ fn advice_for(reason: &Unavailable) -> &'static str {
         _ if reason.to_string().contains("seccomp") => {
             "containers forbid io_uring by default: allow io_uring_setup, io_uring_enter and io_uring_register"
         }
-        _ => "mio serves in its place; nothing but some speed is lost",
+        _ => "mio is used instead; only some speed is lost",
     }
 }
 
@@ -129,7 +127,7 @@ fn limit_lines(lines: &mut Vec<Line>) -> bool {
         let more = if descriptors_hard > descriptors {
             format!("`ulimit -n {}` allows more", shown(descriptors_hard))
         } else {
-            "the hard limit is as low: raise it in /etc/security/limits.conf, or by LimitNOFILE= in a systemd unit"
+            "the hard limit is no higher: raise it in /etc/security/limits.conf, or by LimitNOFILE= in a systemd unit"
                 .to_owned()
         };
         format!("each connection needs one; {more}")

@@ -298,7 +298,7 @@ fn bench_says_what_is_wrong_with_its_arguments() {
     yue_with(&["bench", "localhost"]).fails(2, &["tcp://", "unix://"]);
     yue_with(&["bench", "tcp://127.0.0.1:99999"]).fails(2, &["port"]);
     yue_with(&["bench", "thread://x"]).fails(2, &["its own program"]);
-    yue_with(&["bench", address, "-a", "[1,"]).fails(2, &["no JSON", "[1,"]);
+    yue_with(&["bench", address, "-a", "[1,"]).fails(2, &["not valid JSON", "[1,"]);
     yue_with(&["bench", address, "-a", "{}"]).fails(2, &["JSON array"]);
     for (option, value) in [
         ("-d", "0"),

@@ -107,7 +107,7 @@ fn where_io_uring_is_refused_and_not_wanted_nothing_is_said() {
 
 #[test]
 fn doctor_says_what_is_refused_and_what_to_do() {
-    let advice = ["allow io_uring_setup", "mio serves in its place"];
+    let advice = ["allow io_uring_setup", "mio is used instead"];
     for ((errno, words), advice) in REFUSALS.into_iter().zip(advice) {
         let outcome = run(refused(errno).arg("doctor"));
         // One line for each name: what is wrapped belongs to the line before.

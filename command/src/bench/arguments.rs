@@ -3,13 +3,13 @@
 use serde_json::Value;
 use yue_rpc::proto::encode;
 
-/// The values in msgpack, one after the other, and their number.
+/// Returns the values in msgpack, one after the other, and their number.
 ///
 /// # Errors
-/// The fault in the text.
+/// A message about the fault in the text.
 pub(super) fn encode(text: &str) -> Result<(Vec<u8>, u32), String> {
     let value: Value = serde_json::from_str(text)
-        .map_err(|error| format!("the arguments are no JSON: {error}\n  {text}"))?;
+        .map_err(|error| format!("the arguments are not valid JSON ({error}): {text}"))?;
     let Value::Array(values) = value else {
         return Err(format!(
             "the arguments must be a JSON array, such as '[1, \"two\"]', not {text}"
@@ -93,8 +93,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_array_is_refused_with_the_text() {
+    fn text_that_is_not_an_array_is_refused() {
         assert!(encode("{}").unwrap_err().contains("must be a JSON array"));
-        assert!(encode("[1,").unwrap_err().contains("no JSON"));
+        assert!(encode("[1,").unwrap_err().contains("not valid JSON"));
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Outcome {
     pub(super) latencies: Histogram<u64>,
     /// Failed calls, by error.
     pub(super) errors: BTreeMap<String, u64>,
-    /// Open loop: calls that were due and could not be made, because too many waited.
+    /// Open loop: calls that were due and were left out, because too many waited.
     pub(super) left_out: u64,
     /// The counted time.
     pub(super) elapsed: Duration,
@@ -43,7 +43,7 @@ pub(super) struct Outcome {
 struct State {
     plan: Plan,
     counting: Cell<bool>,
-    over: Cell<bool>,
+    ended: Cell<bool>,
     waiting: Cell<usize>,
     left_out: Cell<u64>,
     latencies: RefCell<Histogram<u64>>,
@@ -71,7 +71,7 @@ pub(super) fn run(plan: &Plan, io: Choice) -> Result<Outcome, String> {
         let state = Rc::new(State {
             plan,
             counting: Cell::new(false),
-            over: Cell::new(false),
+            ended: Cell::new(false),
             waiting: Cell::new(0),
             left_out: Cell::new(0),
             latencies: RefCell::new(latencies),
@@ -88,7 +88,7 @@ fn load(state: &Rc<State>, driver: &'static str) -> Result<Outcome, String> {
     let options = Options {
         timeout: plan.timeout,
         legacy: plan.legacy,
-        // A server that comes and goes cannot be measured by the rest.
+        // After a reconnect the remaining calls would measure another server.
         reconnect: false,
         ..Options::default()
     };
@@ -106,10 +106,10 @@ fn load(state: &Rc<State>, driver: &'static str) -> Result<Outcome, String> {
     for fiber in fibers {
         fiber.join().map_err(|error| error.to_string())??;
     }
-    // From here on there is a result to report, even after an interruption. A second signal ends the process.
-    let told = state.clone();
+    // From here on a result is reported, even after an interruption. A second signal ends the process.
+    let receiver = state.clone();
     let signals = signal::subscribe(&[Signal::INT, Signal::TERM], move |signal| {
-        told.stopped.set(Some(signal));
+        receiver.stopped.set(Some(signal));
     });
     let workers: Vec<_> = match plan.rate {
         None => closed_loop(state, &sessions),
@@ -119,9 +119,9 @@ fn load(state: &Rc<State>, driver: &'static str) -> Result<Outcome, String> {
     wait_until(state, warm, || {})?;
     let outcome = count(state, driver)?;
     drop(signals);
-    state.over.set(true);
+    state.ended.set(true);
     for worker in workers {
-        // Calls that still wait end by themselves, at the latest by their timeout.
+        // Calls that still wait end by themselves: their timeout passes.
         worker.cancel();
         let _ = worker.join();
     }
@@ -156,8 +156,8 @@ fn count(state: &Rc<State>, driver: &'static str) -> Result<Outcome, String> {
 
 /// Waits until `end`, or until a connection is lost or a signal arrives; calls `look` now and then.
 fn wait_until(state: &State, end: Instant, look: impl Fn()) -> Result<(), String> {
-    let goes_on = || state.lost.borrow().is_none() && state.stopped.get().is_none();
-    while Instant::system() < end && goes_on() {
+    let continues = || state.lost.borrow().is_none() && state.stopped.get().is_none();
+    while Instant::system() < end && continues() {
         let step = end
             .saturating_since(Instant::system())
             .min(Duration::from_millis(100));
@@ -173,7 +173,7 @@ fn closed_loop(state: &Rc<State>, sessions: &[Session]) -> Vec<yue_scheduler::Jo
         for _ in 0..state.plan.in_flight {
             let (state, session) = (state.clone(), session.clone());
             workers.push(spawn(move || {
-                while !state.over.get() {
+                while !state.ended.get() {
                     let due = Instant::system();
                     if !record(&state, due, call(&state, &session)) {
                         break;
@@ -191,7 +191,7 @@ fn open_loop(state: &Rc<State>, sessions: &[Session], rate: f64) -> yue_schedule
     spawn(move || {
         let start = now();
         let mut sent: u64 = 0;
-        while !state.over.get() {
+        while !state.ended.get() {
             let due = start.saturating_add(Duration::from_secs_f64(sent as f64 / rate));
             if sleep_until(due).is_err() || state.lost.borrow().is_some() {
                 break;
@@ -230,7 +230,7 @@ fn record(state: &State, due: Instant, outcome: Result<(), yue_rpc::Error>) -> b
         return false;
     }
     let lost = kind.is_some_and(|kind| kind.is_a(ErrorKind::Transport));
-    if lost && !state.over.get() {
+    if lost && !state.ended.get() {
         let mut first = state.lost.borrow_mut();
         *first = first
             .take()

@@ -28,32 +28,32 @@ Examples:
   yue bench tcp://127.0.0.1:8080 -m hello --rate 5000 --json > result.json
   yue bench tcp://127.0.0.1:6666 -m nvim_get_mode --legacy";
 
-/// Loads a msgpack-rpc server, and says how fast it answers.
+/// Load a msgpack-rpc server and measure how fast it answers.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// The server: tcp://host:port or unix:///path.
     address: String,
 
-    /// What to call; dots go into nested names.
+    /// The function to call; dots separate nested names.
     #[arg(short, long, default_value = "hello")]
     method: String,
 
-    /// The arguments, as a JSON array.
+    /// The arguments of each call, as a JSON array.
     #[arg(short, long, default_value = "[]", value_name = "JSON")]
     args: String,
 
-    /// How many connections.
+    /// The number of connections.
     #[arg(short, long, default_value_t = 1, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     connections: u32,
 
-    /// Closed loop: how many calls each connection has in flight.
+    /// Closed loop: the number of calls that each connection has in flight.
     #[arg(short = 'f', long, default_value_t = 64, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=60_000))]
     in_flight: u32,
 
-    /// For how many seconds.
+    /// Seconds of load that are counted.
     #[arg(short, long, default_value_t = 5.0, value_name = "SECONDS", value_parser = parse_seconds_above_0)]
     duration: f64,
 
@@ -61,19 +61,19 @@ pub(crate) struct Arguments {
     #[arg(short, long, default_value_t = 0.5, value_name = "SECONDS", value_parser = parse_seconds)]
     warmup: f64,
 
-    /// Open loop: so many calls a second, all connections together.
+    /// Open loop: calls per second, over all connections together.
     #[arg(short, long, value_name = "CALLS", value_parser = parse_rate)]
     rate: Option<f64>,
 
-    /// How long a call may take, in seconds.
+    /// Seconds that a call may take.
     #[arg(short, long, default_value_t = 5.0, value_name = "SECONDS", value_parser = parse_seconds_above_0)]
     timeout: f64,
 
-    /// The server is no yue: no hello, no deadlines on the wire.
+    /// Speak plain msgpack-rpc: send neither a hello nor deadlines.
     #[arg(long)]
     legacy: bool,
 
-    /// Prints one JSON object instead of the table; nothing live.
+    /// Print one JSON object instead of the table, and no live display.
     #[arg(long)]
     json: bool,
 }
@@ -129,7 +129,7 @@ pub(crate) fn main(arguments: Arguments) -> i32 {
     };
     match load::run(&plan, Choice::Auto) {
         Ok(result) => {
-            // Figures of nothing would be taken for the server's.
+            // Figures that count no call would be read as the server's.
             if let Some(signal) = result.stopped
                 && result.latencies.is_empty()
                 && result.errors.is_empty()
