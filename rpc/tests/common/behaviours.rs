@@ -28,7 +28,7 @@ const fn all(test: &'static str, says: &'static str) -> Behaviour {
     }
 }
 
-const BOTH_WAYS: &str = "a link within a process ends both ways at once";
+const BOTH_WAYS: &str = "both directions of a link within a process end at once";
 
 /// Holds over sockets.
 const fn sockets(test: &'static str, says: &'static str) -> Behaviour {
@@ -91,11 +91,11 @@ const CALLS: &[Behaviour] = &[
     ),
     all(
         "conformance::every_number_of_results_arrives",
-        "No result, one and several arrive as what they are.",
+        "No result, one result and several results arrive as such.",
     ),
     all(
         "behaviours::nils_keep_their_places",
-        "Nils among arguments and results keep their places, at the end, too.",
+        "Nils among arguments and results keep their positions, even at the end.",
     ),
     all(
         "conformance::large_values_arrive_whole",
@@ -103,7 +103,7 @@ const CALLS: &[Behaviour] = &[
     ),
     all(
         "conformance::errors_say_what_they_are",
-        "An error arrives with its type and message, a panic and a missing method, too.",
+        "An error arrives with its type and message; so do a panic and a missing method.",
     ),
     all(
         "conformance::many_fibers_share_a_connection",
@@ -111,7 +111,7 @@ const CALLS: &[Behaviour] = &[
     ),
     all(
         "conformance::a_slow_handler_holds_up_no_other",
-        "A slow handler holds up no other request.",
+        "A slow handler delays no other request.",
     ),
     all(
         "conformance::requests_start_in_the_order_of_their_calls",
@@ -119,7 +119,7 @@ const CALLS: &[Behaviour] = &[
     ),
     all(
         "behaviours::notifications_and_calls_keep_their_order",
-        "So do notifications among them.",
+        "Notifications among them keep that order.",
     ),
     all(
         "conformance::notifications_arrive_and_unknown_ones_are_ignored",
@@ -131,19 +131,19 @@ const CALLS: &[Behaviour] = &[
     ),
     all(
         "behaviours::calls_nest_both_ways",
-        "Such calls nest, back and forth, 50 deep.",
+        "Calls back and forth nest, 50 deep.",
     ),
     all(
         "conformance::an_asynchronous_call_tells_its_outcome_once",
-        "An asynchronous call tells its outcome once, whatever it is.",
+        "An asynchronous call reports its outcome once, whatever it is.",
     ),
     all(
         "conformance::spawned_fibers_inherit_the_peer_and_nothing_leaks_to_the_next_request",
-        "A fiber that a handler starts knows the handler's peer; the next request knows nothing of it.",
+        "A fiber that a handler starts has the handler's peer; the next request does not inherit it.",
     ),
     all(
         "conformance::plain_peers_get_plain_messages",
-        "A peer that says no hello gets plain msgpack-rpc.",
+        "A peer that sends no greeting gets plain msgpack-rpc.",
     ),
 ];
 
@@ -158,7 +158,7 @@ const TIME: &[Behaviour] = &[
     ),
     all(
         "conformance::a_request_whose_time_is_over_before_it_starts_never_starts",
-        "A request that was cancelled, or whose time is over, before it starts never starts.",
+        "A request that was cancelled, or whose time ended, before it started never starts.",
     ),
     all(
         "conformance::a_call_times_out_and_its_handler_is_told_if_callers_may_cancel",
@@ -174,15 +174,15 @@ const TIME: &[Behaviour] = &[
     ),
     all(
         "late::a_request_whose_time_ran_out_behind_a_busy_handler_is_not_started",
-        "A request whose time is over before it starts is not started.",
+        "A request whose time ended while another handler kept the loop busy never starts.",
     ),
     all(
         "late::a_call_after_a_fiber_computed_has_all_of_its_time",
-        "The time of a call begins with the call, however busy its side has been.",
+        "The time of a call begins with the call, however busy the caller's loop was before.",
     ),
     all(
         "life::a_timed_out_call_is_told_to_its_hook",
-        "The timeout hook is called, and the connection goes on.",
+        "When a call times out, the timeout hook is called, and the connection continues.",
     ),
     all(
         "life::a_call_that_times_out_is_told_once_whoever_says_so_first",
@@ -197,11 +197,11 @@ const FUNCTIONS: &[Behaviour] = &[
     ),
     all(
         "conformance::functions_cross_as_references_and_are_released",
-        "A function that is passed can be called, and is released when it is given back.",
+        "A function that is passed can be called, and is released when the peer drops it.",
     ),
     all(
         "behaviours::a_function_that_comes_home_is_itself",
-        "A function that comes back to its owner is itself again.",
+        "A function that returns to its owner is the function itself.",
     ),
     all(
         "behaviours::functions_end_with_their_connection",
@@ -209,26 +209,26 @@ const FUNCTIONS: &[Behaviour] = &[
     ),
     all(
         "behaviours::functions_that_nobody_decodes_are_given_back",
-        "Functions in a request that is refused, or in an answer that comes too late, are given back.",
+        "Functions in a request that is refused, or in an answer that arrives too late, are released.",
     ),
 ];
 
 const HANDSHAKE: &[Behaviour] = &[
     all(
         "conformance::a_grant_carries_its_value_and_calls_go_both_ways_before_it",
-        "Before the grant both sides may call; the grant carries a value.",
+        "Before the grant both peers may call; the grant carries a value.",
     ),
     all(
         "life::a_refused_client_learns_the_servers_words",
-        "A client that is refused learns why.",
+        "A client that is refused gets the reason.",
     ),
     all(
         "life::a_refused_client_that_tries_again_gets_in_and_its_call_survives",
-        "If it tries again and gets in, its first call goes through.",
+        "If it tries again and is granted, its first call succeeds.",
     ),
     all(
         "life::a_plain_client_that_is_refused_gets_errors_for_its_requests",
-        "A refused client that is no yue gets errors for its requests.",
+        "A refused client that is not a yue peer gets errors for its requests.",
     ),
     all(
         "life::a_handshake_that_takes_too_long_is_refused_while_others_are_served",
@@ -236,7 +236,7 @@ const HANDSHAKE: &[Behaviour] = &[
     ),
     all(
         "life::hooks_may_call_and_a_hook_that_fails_closes_only_its_connection",
-        "Hooks may call; one that fails closes its connection only.",
+        "Hooks may call; a hook that fails closes only its connection.",
     ),
     all(
         "slow::a_client_that_calls_too_often_is_refused_and_one_that_does_not_stop_is_closed",
@@ -244,26 +244,26 @@ const HANDSHAKE: &[Behaviour] = &[
     ),
     all(
         "accounts::a_connection_above_the_limit_is_told_so_and_one_gets_in_when_another_leaves",
-        "A connection above the listener's limit is told so.",
+        "A connection above the listener's limit gets that reason.",
     ),
 ];
 
 const END: &[Behaviour] = &[
     all(
         "life::both_sides_are_told_why_a_connection_ended",
-        "Both sides are told that, and by whom, a connection was closed.",
+        "Both peers learn that a connection was closed, and by whom.",
     ),
     all(
         "life::a_reason_to_close_arrives_at_the_other_side",
-        "A reason to close arrives at the other side.",
+        "The reason of a close arrives at the peer.",
     ),
     all(
         "behaviours::what_was_written_before_a_close_leaves_and_starts",
-        "What was written before a close still leaves, and the peer starts it, notifications too.",
+        "Messages that were written before a close are still sent, and the peer starts them, notifications too.",
     ),
     sockets(
         "behaviours::a_half_closed_client_gets_its_answers",
-        "A client that shuts its sending side down gets the answers to what it asked.",
+        "A client that shuts down its sending side gets the answers to its requests.",
     ),
     listeners(
         "behaviours::nobody_there_is_connection_refused",
@@ -271,22 +271,22 @@ const END: &[Behaviour] = &[
     ),
     listeners(
         "behaviours::an_address_has_one_listener",
-        "An address that somebody listens at cannot be taken; when it is closed, it can.",
+        "A second listener at an address is refused; once the first is closed, it succeeds.",
     ),
     listeners(
         "behaviours::a_closed_listener_keeps_its_connections",
-        "A listener that is closed takes no new connections and keeps those it has.",
+        "A listener that is closed accepts no new connections and keeps those it has.",
     ),
     listeners(
         "behaviours::a_server_that_comes_back_finds_its_clients_calls_waiting",
-        "A lost connection is made again; calls that were not sent yet go over the next one.",
+        "A lost link is made again; calls that were not sent yet go over the next link.",
     ),
 ];
 
 const LIMITS: &[Behaviour] = &[
     all(
         "limits::a_call_or_a_result_over_the_size_limit_is_an_error_and_the_connection_goes_on",
-        "Message size: an error of that call, and the connection goes on.",
+        "Message size: an error of that call; the connection continues.",
     ),
     all(
         "behaviours::a_message_nested_too_deep_is_refused_and_others_are_served",
@@ -294,23 +294,23 @@ const LIMITS: &[Behaviour] = &[
     ),
     all(
         "limits::too_many_requests_in_flight_are_refused_as_busy",
-        "Requests in flight: the ones above the limit get `ServerBusyError`.",
+        "Requests in flight: those above the limit get `ServerBusyError`.",
     ),
     all(
         "limits::too_many_calls_of_our_own_are_refused_before_they_leave",
-        "Calls of our own in flight: the ones above the limit fail before they leave.",
+        "Calls in flight: those above the limit fail before they are sent.",
     ),
     all(
         "limits::references_are_bounded",
-        "Functions in the other side's hands: a call that would pass more fails.",
+        "Functions that the peer holds: a call that would pass more fails.",
     ),
     all(
         "limits::two_sides_that_flood_each_other_both_get_through",
-        "Two sides that flood each other both get through.",
+        "Two peers that flood each other both make progress.",
     ),
     all(
         "fair::a_client_that_pipelines_long_requests_lets_others_have_their_turn",
-        "A client that pipelines long requests leaves others their turns.",
+        "A client that pipelines long requests does not starve others.",
     ),
     all(
         "limits::an_idle_connection_holds_no_fiber",
@@ -321,11 +321,11 @@ const LIMITS: &[Behaviour] = &[
 const COUNTING: &[Behaviour] = &[
     all(
         "behaviours::both_sides_count_the_same",
-        "What one side counts as sent, the other counts as received.",
+        "Bytes and messages that one peer counts as sent, the other counts as received.",
     ),
     all(
         "metrics::calls_and_bytes_of_both_sides_are_in_the_metrics_and_stay_when_their_sessions_are_gone",
-        "The process's metrics have all sessions, those that are gone, too.",
+        "The process's metrics include all sessions, even those that have ended.",
     ),
 ];
 
