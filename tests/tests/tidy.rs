@@ -280,26 +280,73 @@ fn the_readme_shows_the_rust_example_as_it_is() {
     );
 }
 
+/// All pages in Markdown, with their text.
+fn pages() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    files(&root(), &[".md"], &mut found);
+    found
+        .into_iter()
+        .map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
+        .collect()
+}
+
+/// The name by which a link reaches a heading: lower case, hyphens for spaces, no punctuation.
+fn anchor(heading: &str) -> String {
+    let heading = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    heading
+        .chars()
+        .filter(kept)
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
+}
+
 #[test]
 fn every_link_between_pages_leads_somewhere() {
-    let mut pages = Vec::new();
-    files(&root(), &[".md"], &mut pages);
     let mut dead = Vec::new();
-    for page in pages {
-        let text = fs::read_to_string(&page).unwrap();
+    for (page, text) in pages() {
         for target in text
             .split("](")
             .skip(1)
             .filter_map(|rest| rest.split(')').next())
         {
-            let file = target.split('#').next().unwrap_or("");
-            if file.is_empty() || file.contains("://") {
+            if target.contains("://") {
                 continue;
             }
-            if !page.parent().unwrap().join(file).exists() {
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let path = match file {
+                "" => page.clone(),
+                _ => page.parent().unwrap().join(file),
+            };
+            let is_alive = if heading.is_empty() {
+                path.exists()
+            } else {
+                fs::read_to_string(&path).is_ok_and(|text| {
+                    let mut headings = text.lines().filter(|line| line.starts_with('#'));
+                    headings.any(|line| anchor(line) == heading)
+                })
+            };
+            if !is_alive {
                 dead.push(format!("{}: {target}", page.display()));
             }
         }
     }
     assert_none(dead);
+}
+
+#[test]
+fn pages_are_plain_english() {
+    let mut all = Vec::new();
+    for (path, text) in pages() {
+        // It lists drifted phrases beside plain ones.
+        if path.ends_with("CONTRIBUTING.md") {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            if let Some(what) = what_is_drifted("", line) {
+                all.push(format!("{}:{}: {what}", path.display(), number + 1));
+            }
+        }
+    }
+    assert_none(all);
 }
