@@ -143,7 +143,10 @@ fn show(error: &clap::Error) -> i32 {
             // A reader that has gone needs no help.
             let _ = error.print();
         }
-        _ => yue_scheduler::say(format_args!("{}", usage::describe(error))),
+        _ => yue_scheduler::log(
+            yue_scheduler::LogLevel::Error,
+            format_args!("{}", usage::describe(error)),
+        ),
     }
     error.exit_code()
 }
