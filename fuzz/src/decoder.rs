@@ -27,7 +27,7 @@ const USE: &[u8] = br#"
     return function(...) for i = 1, select('#', ...) do use((select(i, ...))) tostring((select(i, ...))) end end
 "#;
 
-/// How often an input is decoded where its memory is measured, so that what is not counted adds up.
+/// The number of times that an input is decoded when its memory is measured, so that uncounted memory adds up.
 const PASSES: usize = 64;
 
 /// Top-level values of an input; what is behind them is left alone.
@@ -40,7 +40,7 @@ pub struct Decoder {
     vm: Vm,
 }
 
-/// What one pass over the bytes came to. It has no destructor, for a Lua error may pass over it.
+/// The outcome of one pass over the bytes. It has no destructor, because a Lua error may unwind over it.
 #[derive(Debug, Clone, Copy)]
 struct Outcome {
     error: Option<DecodeError>,

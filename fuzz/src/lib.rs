@@ -1,5 +1,5 @@
-//! What the fuzz targets do with an input. Each module has a `check` that panics if the input shows a fault; libFuzzer
-//! calls it through `fuzz_targets/`, and `tests/corpus.rs` calls it with every input that is kept in `corpus/`.
+//! The work of the fuzz targets on one input. Each module has a `check` that panics if the input shows a fault.
+//! libFuzzer calls it through `fuzz_targets/`, and `tests/corpus.rs` calls it with every input in `corpus/`.
 
 pub mod address;
 pub mod decoder;

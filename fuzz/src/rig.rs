@@ -61,7 +61,7 @@ impl Rig {
                 }
                 Tick::IdleUntil(None) if main.is_done() => {}
                 Tick::IdleUntil(None) => {
-                    panic!("this waits for ever:\n{}", self.parked_fibers())
+                    panic!("this waits forever:\n{}", self.parked_fibers())
                 }
             }
         }

@@ -33,7 +33,7 @@ pub fn check(data: &[u8]) {
     check_reader(stream);
 }
 
-/// What a stream of messages comes to.
+/// The messages of a stream, and the error that ended it.
 #[derive(Debug, Default)]
 struct Scanned {
     frames: Vec<Frame>,
@@ -109,7 +109,7 @@ fn scan_by_reference(stream: &[u8], limits: ScanLimits) -> Scanned {
     }
 }
 
-/// Why there is no message.
+/// The reason why no message was found.
 enum Stop {
     /// It is not whole.
     Lacks,
@@ -292,7 +292,7 @@ fn parse_one(bytes: &[u8]) -> Message<'_> {
     Message::parse(bytes, &frame).expect("a message")
 }
 
-/// The reader of single values never passes the end, and goes on if it has read something.
+/// Checks that the reader of single values never passes the end, and advances whenever it reads a value.
 fn check_reader(bytes: &[u8]) {
     let mut reader = Reader::new(bytes);
     let _ = reader.find_key("t");

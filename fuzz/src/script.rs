@@ -18,11 +18,11 @@ impl Script {
     }
 
     /// Whether all bytes have been read.
-    pub fn is_over(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         self.at >= self.bytes.len()
     }
 
-    /// The next byte; 0 when the script is over.
+    /// The next byte; 0 when the script has ended.
     pub fn byte(&mut self) -> u8 {
         let byte = self.bytes.get(self.at).copied().unwrap_or(0);
         self.at += 1;

@@ -6,7 +6,7 @@ use yue_fuzz::decoder::Decoder;
 use yue_fuzz::rig::Rig;
 use yue_fuzz::{address, scanner, session};
 
-/// So much is kept for each target at most, so that these tests stay quick and the repository small.
+/// The limits of each target's corpus, so that these tests stay quick and the repository small.
 const FILES_MAX: usize = 400;
 const BYTES_MAX: usize = 128 << 10;
 

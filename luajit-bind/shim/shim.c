@@ -549,7 +549,7 @@ void yue_shim_table(const GCtab *t, YueTable *shape)
   shape->sequence = (uint32_t)sequence;
 }
 
-/* Larger keys are not told apart from their neighbours. */
+/* Larger keys cannot be distinguished from their neighbours. */
 #define WHOLE_MAX 9007199254740992.0
 
 /* The largest key of a table whose keys are whole numbers above 0 (0 if it is empty); -1 if it has others. */

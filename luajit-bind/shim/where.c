@@ -33,7 +33,7 @@
 #include "lj_dispatch.h"
 #include "shim.h"
 
-#define LEVELS_MAX 24      /* Frames that are told of. */
+#define LEVELS_MAX 24      /* Frames that a report has. */
 #define COROUTINES_MAX 8   /* Coroutines in each other. */
 
 typedef struct Text {
@@ -273,8 +273,8 @@ static void add_frame(Text *t, GCproto *pt, const BCIns *pc, const char *name, c
 static void add_frames(Text *t, Frame *f, const BCIns *pc, const char *note, const TValue *lowest,
 		       const TValue *highest)
 {
-  GCproto *pt = f->pt;  /* The function that is told of when it is known how it was called. */
-  int level, told = f->dummy;
+  GCproto *pt = f->pt;  /* The function to report once it is known how it was called. */
+  int level, reported = f->dummy;
   for (level = 0; level < LEVELS_MAX; level++) {
     const TValue *below = NULL;
     const BCIns *from = NULL;
@@ -291,14 +291,14 @@ static void add_frames(Text *t, Frame *f, const BCIns *pc, const char *note, con
       below = NULL;
     if (below != NULL && frame_isvarg(&link))  /* It is the frame of the same call, as its caller made it. */
       continue;
-    if (!told)
+    if (!reported)
       add_frame(t, pt, pc, below != NULL && from != NULL ? called_as(f->pt, from) : NULL, note);
     note = "";
     if (below == NULL)
       return;
     pt = f->pt;
     pc = from;
-    told = f->dummy;
+    reported = f->dummy;
   }
   add(t, "  ...\n");
 }

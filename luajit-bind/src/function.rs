@@ -234,7 +234,7 @@ pub unsafe fn raise(state: *mut ffi::lua_State, error: Error) -> ! {
                 Error::Stopped(stopped) => {
                     let text = match stopped {
                         Stopped::Cancelled => "the fiber was cancelled",
-                        Stopped::Deadline => "the time is over",
+                        Stopped::Deadline => "the deadline has passed",
                         _ => "the fiber was stopped",
                     };
                     ffi::lua_pushlstring(state, text.as_ptr().cast(), text.len());

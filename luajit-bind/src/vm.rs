@@ -366,7 +366,7 @@ pub(crate) unsafe fn take_error(state: *mut ffi::lua_State, status: c_int) -> Vm
             let start = ffi::lua_tolstring(state, -1, &mut length);
             String::from_utf8_lossy(slice::from_raw_parts(start.cast(), length)).into_owned()
         } else {
-            "(an error value that is no string)".to_owned()
+            "(an error value that is not a string)".to_owned()
         };
         ffi::lua_settop(state, -2);
         text

@@ -141,7 +141,7 @@ fn a_rust_error_has_the_callers_position() {
 }
 
 #[test]
-fn a_panic_becomes_a_lua_error_and_the_fiber_goes_on() {
+fn a_panic_becomes_a_lua_error_and_the_fiber_continues() {
     gives(
         "local ok, e = pcall(panic) yield() return tostring(ok) .. ' ' .. e",
         "false panic in panic: on purpose",

@@ -45,7 +45,7 @@ fn call(
 }
 
 #[test]
-fn results_keep_their_places() {
+fn results_keep_their_positions() {
     worker(
         "function echo(...) yield() return ... end function count(...) return select('#', ...) end function none() end",
         |_, running| {
@@ -66,7 +66,7 @@ fn results_keep_their_places() {
 }
 
 #[test]
-fn what_cannot_be_called_is_said() {
+fn errors_of_calls_name_their_cause() {
     worker(
         "function id(a) return a end function bad() return 1, {x = print} end",
         |_, running| {
@@ -91,7 +91,7 @@ fn what_cannot_be_called_is_said() {
             assert_eq!(
                 call(running, "id", b"\x91\x05"),
                 Ok((1, vec![5])),
-                "the worker goes on"
+                "the worker continues"
             );
         },
     );

@@ -101,7 +101,7 @@ fn many_small_crowded_maps_are_refused_as_one_large_one() {
     let crowded = map_of(colliding(99).take(1000));
     with_vm(move |vm| {
         let alone = decode_by(vm, roomy(vm), &crowded);
-        assert!(alone.is_ok(), "one is no harm: {alone:?}");
+        assert!(alone.is_ok(), "a single one is accepted: {alone:?}");
         let mut all = vec![0xdc, 0, 100];
         (0..100).for_each(|_| all.extend_from_slice(&crowded));
         let outcome = decode_by(vm, roomy(vm), &all);
@@ -185,7 +185,7 @@ fn honest_maps_of_a_million_entries_pass() {
 #[test]
 fn keys_of_every_type_find_their_values() {
     with_vm(|vm| {
-        // -0.0 and 0 are one key, a later value replaces an earlier one, and a nil is no value.
+        // -0.0 and 0 are one key, a later value replaces an earlier one, and a nil removes the key.
         for (bytes, back) in [
             (
                 &b"\x82\xcb\x80\0\0\0\0\0\0\0\x01\x00\x02"[..],

@@ -90,7 +90,7 @@ fn sums(vm: &Vm, programs: &[String], together: bool) -> Vec<f64> {
         fiber.join().expect("it ends");
     }
     Rc::try_unwrap(results)
-        .expect("all fibers are over")
+        .expect("all fibers have ended")
         .into_inner()
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use yue_luajit::{Error, Frame, Function, Interrupt, Stack, Vm, interrupt};
 use yue_scheduler::yield_now;
 
-/// How long a thread may take to take note.
+/// The time in which a thread must react.
 const LONG: Duration = Duration::from_secs(30);
 
 /// One test at a time: they signal threads, and measure nothing.
@@ -167,7 +167,7 @@ fn an_interruption_that_is_caught_leaves_the_time_to_clean_up() {
 }
 
 #[test]
-fn one_that_lasts_ends_what_catches_it_and_goes_on() {
+fn a_lasting_interruption_ends_code_that_catches_it() {
     on_each_compiler(|vm| {
         let _interrupter = Interrupter::start(Interrupt::UntilUnwound);
         for source in [
@@ -186,7 +186,7 @@ fn one_that_lasts_ends_what_catches_it_and_goes_on() {
 }
 
 #[test]
-fn once_another_fiber_has_run_nobody_is_interrupted() {
+fn no_fiber_is_interrupted_once_another_has_run() {
     on_each_compiler(|vm| {
         let _interrupter = Interrupter::start(Interrupt::UntilUnwound);
         let text = "local log = {}
@@ -202,18 +202,19 @@ fn once_another_fiber_has_run_nobody_is_interrupted() {
 #[test]
 fn a_thread_that_runs_no_lua_is_left_alone() {
     let _turn = turn();
-    let (told, heard) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let (end, ended) = mpsc::channel::<()>();
     let thread = std::thread::spawn(move || {
         with_vm(move |vm| {
             // SAFETY: asks only.
-            told.send(unsafe { libc::syscall(libc::SYS_gettid) } as libc::pid_t)
+            sender
+                .send(unsafe { libc::syscall(libc::SYS_gettid) } as libc::pid_t)
                 .unwrap();
             ended.recv().unwrap();
             eval(vm, "return 'well'")
         })
     });
-    let target = heard.recv().unwrap();
+    let target = receiver.recv().unwrap();
     for how in [Interrupt::Once, Interrupt::UntilUnwound] {
         assert_eq!(interrupt(&[target], how, LONG), Ok(1));
     }

@@ -40,7 +40,7 @@ thread_local! {
     static KEPT: Cell<*mut ffi::lua_State> = const { Cell::new(ptr::null_mut()) };
 }
 
-/// As C modules do: keeps the state that it is called with.
+/// Keeps the state that it is called with, like some C modules.
 unsafe extern "C-unwind" fn keep(state: *mut ffi::lua_State) -> c_int {
     KEPT.set(state);
     0
@@ -84,11 +84,11 @@ fn with_keeping_module<R: 'static>(body: impl FnOnce(&Vm) -> R + 'static) -> R {
 /// Runs what is loaded in a fiber, to its end, and gives its first result.
 fn finish(thread: LuaThread) -> String {
     let result = Rc::new(RefCell::new(String::new()));
-    let told = result.clone();
+    let output = result.clone();
     let fiber = thread.spawn(None, move |mut ended| {
         assert!(ended.ok, "{}", ended.error_text());
         let text = String::from_utf8_lossy(ended.thread.bytes(1).unwrap_or_default()).into_owned();
-        told.replace(text);
+        output.replace(text);
     });
     fiber.expect("a fiber").join().expect("it ends");
     result.take()
@@ -161,7 +161,7 @@ fn a_callback_on_the_coroutine_of_a_fiber_that_waits_in_it_cannot_wait() {
 }
 
 #[test]
-fn a_callback_on_the_fibers_own_state_or_on_one_of_the_modules_own_may_wait() {
+fn a_callback_on_the_fibers_state_or_on_a_state_of_the_module_may_wait() {
     with_keeping_module(|vm| {
         assert_eq!(
             eval(vm, "keep() return call_back(function() yield() end)"),
@@ -174,7 +174,7 @@ fn a_callback_on_the_fibers_own_state_or_on_one_of_the_modules_own_may_wait() {
 }
 
 #[test]
-fn a_state_that_c_code_is_in_a_call_on_is_lent_to_nobody() {
+fn a_state_in_which_c_code_has_a_call_is_not_lent() {
     with_keeping_module(|vm| {
         let keeper = chunk(vm, "keep()");
         let caller = chunk(
@@ -214,11 +214,11 @@ fn after_a_burst_only_some_hundred_states_are_kept() {
 }
 
 #[test]
-fn a_function_that_was_taken_away_is_an_error() {
+fn a_function_that_was_removed_is_an_error() {
     with_vm(|vm| {
         let thread = vm.thread().expect("a state");
         let fiber = thread.spawn(None, |ended| assert!(!ended.ok));
         fiber.expect("a fiber").join().expect("it ends");
-        assert!(error_of(vm, "error('others go on')").contains("others go on"));
+        assert!(error_of(vm, "error('others continue')").contains("others continue"));
     });
 }

@@ -1,4 +1,4 @@
-//! Functions cross as references, and the owner keeps each as long as the other side holds it.
+//! Functions cross as references, and their owner keeps each of them while the peer holds it.
 
 mod common;
 
@@ -53,8 +53,8 @@ fn references_of_a_message_that_fails_are_taken_back() {
     });
 }
 
-/// A connection's table as a layer above would have it: our functions are anchored in `exports` and counted in
-/// `counts`, and everything comes home.
+/// A connection's table like that of a layer above: this side's functions are anchored in `exports` and counted in
+/// `counts`.
 struct Home {
     exports: RefCell<Exports>,
     counts: RefCell<HashMap<u64, u64>>,
@@ -108,7 +108,7 @@ impl RefTable for Home {
     }
 }
 
-/// The bytes of a reference as the other side sends it back.
+/// The bytes of a reference that the peer sends back.
 fn sent_back(mut bytes: Vec<u8>) -> Vec<u8> {
     assert_eq!(bytes[2], 1, "the sender owns it");
     bytes[2] = 2;
@@ -141,7 +141,7 @@ fn with_home(body: impl FnOnce(&Vm, &Home) + 'static) {
 }
 
 #[test]
-fn a_function_that_comes_home_is_the_function_itself() {
+fn a_function_that_returns_to_its_owner_is_the_original() {
     with_home(|vm, home| {
         let bytes = encode_with(
             vm,
@@ -251,7 +251,7 @@ fn releases_of_anything_do_no_harm() {
 }
 
 #[test]
-fn a_dropped_table_lets_its_functions_go() {
+fn a_dropped_table_releases_its_functions() {
     let alive = with_vm(|vm| {
         let in_fiber = vm.clone();
         lua_fiber(move || {

@@ -1,4 +1,4 @@
-//! Where LuaJIT could not be resumed, a suspension is refused with a Lua error that says why, and the fiber goes on.
+//! A suspension that LuaJIT could not resume is refused with a Lua error that gives the reason; the fiber continues.
 
 mod common;
 

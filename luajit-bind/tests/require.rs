@@ -39,7 +39,7 @@ fn a_loop_within_one_fiber_is_an_error() {
 }
 
 #[test]
-fn two_fibers_that_wait_for_each_other_are_told() {
+fn two_fibers_that_wait_for_each_other_get_an_error() {
     let got = with_vm(|vm| {
         eval(
             vm,
@@ -94,7 +94,7 @@ fn an_error_in_a_loader_keeps_the_frames_of_the_module() {
 }
 
 #[test]
-fn what_a_loader_published_before_it_raised_is_loaded_anew() {
+fn a_module_whose_loader_raised_after_publishing_is_loaded_again() {
     let got = with_vm(|vm| {
         eval(
             vm,
@@ -113,7 +113,7 @@ fn what_a_loader_published_before_it_raised_is_loaded_anew() {
 }
 
 #[test]
-fn a_module_that_takes_its_entry_away_is_loaded_once_more_by_who_requires_it_back() {
+fn a_module_that_removes_its_entry_is_loaded_again_when_it_is_required() {
     let got = with_vm(|vm| {
         eval(
             vm,
@@ -210,7 +210,7 @@ fn a_module_that_published_itself_is_found_by_what_it_requires() {
 }
 
 #[test]
-fn a_module_that_another_fiber_loads_is_waited_for_though_it_published_itself() {
+fn a_published_module_that_another_fiber_loads_is_still_waited_for() {
     let got = with_vm(|vm| {
         eval(
             vm,

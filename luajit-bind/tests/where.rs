@@ -1,4 +1,4 @@
-//! Where a Lua fiber is: the traceback of one that waits, and the lines of one that holds its loop.
+//! Locations of Lua fibers: the traceback of one that waits, and the lines of one that blocks its loop.
 
 mod common;
 
@@ -18,13 +18,13 @@ fn start(vm: &Vm, source: &str) -> JoinHandle<()> {
     fiber.unwrap()
 }
 
-/// What is said of a fiber that runs `source` up to its `park()`.
+/// The traceback of a fiber that runs `source` up to its `park()`.
 fn parked(source: &'static str) -> String {
     with_vm(move |vm| {
         let fiber = start(vm, source);
         yield_now().unwrap();
         let text = this_loop::describe(fiber.id()).join("\n");
-        // It can go on as if nothing had been.
+        // It continues as if nothing had happened.
         fiber.cancel();
         fiber.join().unwrap();
         text
@@ -85,7 +85,7 @@ fn a_fiber_parked_below_pcall_and_a_sort_shows_the_way_down() {
     }
 }
 
-/// What the list says that the fiber runs which `source` leaves parked.
+/// The origin, in the list of fibers, of the fiber that `source` leaves parked.
 fn origin(source: &'static str) -> Option<Box<str>> {
     with_vm(move |vm| {
         let fiber = start(vm, source);
@@ -148,15 +148,15 @@ fn functions_of_the_embedder_are_not_the_origin() {
     assert_eq!(origin(wrapped).as_deref(), Some("test:6"));
 }
 
-/// What the watchdog says of a fiber that runs `source`, in which `gate()` becomes true when it has been said. Now and
-/// then it comes upon the fiber in the midst of a call, and says that; then it is asked again.
+/// The watchdog's report of a fiber that runs `source`, in which `gate()` becomes true once the report is there. Now
+/// and then it interrupts the fiber in the middle of a call and can read no frame; then it is run again.
 fn held(source: &'static str) -> HeldLoop {
     let readable = |held: &HeldLoop| {
         let note = held.note.as_deref();
         !note.is_some_and(|note| note.contains("where no frame can be read"))
     };
-    let mut asked = iter::repeat_with(|| held_once(source)).take(20);
-    asked.find(readable).expect("no frame could be read")
+    let mut reports = iter::repeat_with(|| held_once(source)).take(20);
+    reports.find(readable).expect("no frame could be read")
 }
 
 fn held_once(source: &'static str) -> HeldLoop {

@@ -138,7 +138,7 @@ fn parse_tcp(text: &str, rest_at: usize) -> Result<Address, AddressError> {
             return Err(AddressError::new(
                 text,
                 rest_at + 1,
-                "this is no IPv6 address; a zone goes behind it, as in [fe80::1%eth0]",
+                "this is not an IPv6 address; a zone follows it, like [fe80::1%eth0]",
             ));
         }
         (&inner[..end], rest_at + end + 2)

@@ -387,7 +387,7 @@ impl RemoteError {
         let text = text.or_else(|| { whole }.read_str().map(str::to_owned));
         let named = |key| Some(whole.find_key(key)?.read_str()?.to_owned());
         let text = text.or_else(|| named("message")).or_else(|| named("msg"));
-        text.unwrap_or_else(|| "the other side answered with an error of its own form".to_owned())
+        text.unwrap_or_else(|| "the peer answered with an error of an unknown form".to_owned())
     }
 
     /// The node of the tree: by the type's name, else by the number, else `RPCError`.

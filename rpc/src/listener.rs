@@ -48,7 +48,7 @@ struct Inner {
     sessions: RefCell<HashMap<usize, Session>>,
     accounts: Rc<Accounts>,
     fiber: Cell<Option<FiberId>>,
-    /// What the fiber accepts from, while it does.
+    /// The socket that the fiber accepts from, while it does.
     socket: RefCell<Weak<Socket>>,
     name: RefCell<Option<ThreadName>>,
     /// The file of a Unix socket, until the listener is closed.
@@ -283,7 +283,7 @@ impl Inner {
         self.remove_file();
     }
 
-    /// Who connects from now on is refused. The socket itself is closed when the fiber ends, which is a little later:
+    /// Refuses new connections from now on. The socket itself is closed when the fiber ends, which is a little later:
     /// the system would take connections in until then, and nobody would serve them. (Nobody finds a Unix socket
     /// without its file, and other loops may listen at the same one.)
     fn stop_listening(&self) {

@@ -158,7 +158,7 @@ impl SharedSocket {
     /// `AddressError` if the address cannot be bound or is of another kind.
     pub fn bind(address: &Address) -> Result<SharedSocket, Error> {
         let Address::Unix { path } = address else {
-            let text = format!("{address} is no address of a Unix socket");
+            let text = format!("{address} is not the address of a Unix socket");
             return Err(Error::new(ErrorKind::Address, text));
         };
         let bound = SocketFile::bind(path.as_ref());
@@ -230,7 +230,7 @@ fn lock(folder: &Path) -> Option<File> {
     None
 }
 
-/// Removes the socket at `path` if nobody listens there; else the result is a connection to who does.
+/// Removes the socket at `path` if nobody listens there; otherwise returns a connection to the listener.
 fn remove_if_deserted(path: &Path) -> io::Result<Option<UnixStream>> {
     let before = match fs::symlink_metadata(path) {
         Ok(before) => before,
@@ -238,7 +238,7 @@ fn remove_if_deserted(path: &Path) -> io::Result<Option<UnixStream>> {
         Err(error) => return Err(error),
     };
     if !before.file_type().is_socket() {
-        let text = "a file that is no socket is there";
+        let text = "there is a file that is not a socket";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
     }
     let other = probe(path)?;
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_has_taken_our_place_is_not_removed() {
+    fn a_file_that_replaced_the_socket_is_not_removed() {
         let place = Place::new("taken");
         let (_listener, file) = SocketFile::bind(&place.socket()).expect("a socket");
         fs::rename(place.socket(), place.0.join("moved")).expect("moved");
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_that_replace_one_socket_at_once_one_wins() {
+    fn of_several_processes_that_replace_one_socket_one_wins() {
         const RACERS: usize = 16;
         let place = Place::new("race");
         for _ in 0..40 {

@@ -1,5 +1,4 @@
-//! The limits of a listener as a whole, and what a client may cost before it is granted: each is crossed while others
-//! go on.
+//! The limits of a listener as a whole, and of a client before its grant: each is crossed while others are served.
 
 mod common;
 
@@ -21,9 +20,9 @@ fn limited(limits: Limits) -> Options {
     }
 }
 
-/// How often the raw peer has heard it.
-fn times_heard(raw: &Raw, text: &str) -> usize {
-    let bytes = raw.heard.bytes.borrow();
+/// The number of times that the raw peer received the text.
+fn count_received(raw: &Raw, text: &str) -> usize {
+    let bytes = raw.received.bytes.borrow();
     bytes
         .windows(text.len())
         .filter(|window| *window == text.as_bytes())
@@ -48,7 +47,7 @@ fn handlers_that_a_lost_connection_left_behind_count_until_they_end() {
             for n in 0..20 {
                 raw.request(n, "nap", &[300]);
             }
-            eventually("an answer is there", || raw.heard("ServerBusyError"));
+            eventually("an answer is there", || raw.received("ServerBusyError"));
             raw.link.close();
         }
         let naps = served(&hub) - before;
@@ -63,7 +62,7 @@ fn handlers_that_a_lost_connection_left_behind_count_until_they_end() {
 }
 
 #[test]
-fn a_connection_above_the_limit_is_told_so_and_one_gets_in_when_another_leaves() {
+fn a_connection_above_the_limit_is_refused_until_another_leaves() {
     over_each(|kind| {
         let limits = Limits {
             connections_max: 2,
@@ -116,7 +115,7 @@ fn a_listener_that_is_out_of_memory_does_not_read_those_that_hold_most() {
 }
 
 #[test]
-fn what_arguments_become_counts_until_their_handler_ends() {
+fn decoded_arguments_count_until_their_handler_ends() {
     run_loop(|| {
         let limits = Limits {
             memory_max: 200_000,
@@ -164,7 +163,7 @@ fn what_arguments_become_counts_until_their_handler_ends() {
 }
 
 #[test]
-fn a_message_that_does_not_go_on_ends_its_connection() {
+fn a_message_that_stops_growing_ends_its_connection() {
     run_loop(|| {
         let limits = Limits {
             message_time: Duration::from_millis(30),
@@ -176,17 +175,17 @@ fn a_message_that_does_not_go_on_ends_its_connection() {
         raw.request(1, "sum", &[1]);
         let session = hub.sessions().pop().unwrap();
         raw.link.send(vec![0x94, 0, 2, 0xa3, b's']);
-        eventually("the link is closed", || raw.heard.closed.get());
+        eventually("the link is closed", || raw.received.closed.get());
         assert_eq!(session.stats().refused_unfinished, 1);
         assert_eq!(call(&witness, "sum", &[1]).unwrap(), [1]);
-        // Who says nothing at all is left in peace.
-        assert!(!silent.heard.closed.get());
+        // A client that sends nothing at all keeps its connection.
+        assert!(!silent.received.closed.get());
         silent.link.close();
     });
 }
 
 #[test]
-fn a_message_that_comes_slowly_and_steadily_is_taken() {
+fn a_slow_but_steady_message_is_accepted() {
     run_loop(|| {
         let limits = Limits {
             message_time: Duration::from_secs(1),
@@ -207,7 +206,9 @@ fn a_message_that_comes_slowly_and_steadily_is_taken() {
             raw.link.send(piece.to_vec());
             sleep(Duration::from_millis(125)).unwrap();
         }
-        eventually("it is answered", || raw.heard.bytes.borrow().len() > 20_000);
+        eventually("it is answered", || {
+            raw.received.bytes.borrow().len() > 20_000
+        });
         raw.link.close();
     });
 }
@@ -230,7 +231,7 @@ fn requests_that_wait_for_the_grant_are_bounded_in_number() {
             raw.request(n, "sum", &[1]);
         }
         eventually("some are refused", || {
-            times_heard(&raw, "ServerBusyError") == 4
+            count_received(&raw, "ServerBusyError") == 4
         });
         let session: Session = hub.sessions()[0].clone();
         assert_eq!(session.stats().refused_ungranted, 4);
@@ -252,7 +253,7 @@ fn a_connection_below_its_share_is_served_when_handlers_are_many() {
         for n in 0..100 {
             raw.request(n, "nap", &[200]);
         }
-        eventually("it meets the limit", || raw.heard("ServerBusyError"));
+        eventually("it meets the limit", || raw.received("ServerBusyError"));
         let callers: Vec<_> = (0..5)
             .map(|_| {
                 let witness = witness.clone();

@@ -1,4 +1,4 @@
-//! A peer gets little for little: what it sends is not multiplied in answers, errors or memory.
+//! No amplification: a peer's bytes are not multiplied in answers, errors or memory.
 
 mod common;
 
@@ -12,11 +12,11 @@ use yue_rpc::transport::{Hub, Transport};
 use yue_rpc::{ErrorKind, Failure, Options, Verdict};
 use yue_scheduler::spawn;
 
-/// Refuses, when it is let go on, for a reason of a megabyte.
-fn refusing(go_on: Rc<Cell<bool>>) -> Service {
+/// Refuses, once `may_refuse` is set, with a reason of a megabyte.
+fn refusing(may_refuse: Rc<Cell<bool>>) -> Service {
     let hooks = TestHooks {
         accept: Some(Box::new(move |_, _| {
-            eventually("the test goes on", || go_on.get());
+            eventually("the test allows the refusal", || may_refuse.get());
             Verdict::Refuse(Failure::new(format!("reason: {}", "x".repeat(1_000_000))))
         })),
         ..TestHooks::default()
@@ -25,7 +25,7 @@ fn refusing(go_on: Rc<Cell<bool>>) -> Service {
 }
 
 fn occurrences(raw: &Raw, text: &str) -> usize {
-    let bytes = raw.heard.bytes.borrow();
+    let bytes = raw.received.bytes.borrow();
     let text = text.as_bytes();
     bytes
         .windows(text.len())
@@ -34,11 +34,11 @@ fn occurrences(raw: &Raw, text: &str) -> usize {
 }
 
 #[test]
-fn the_reason_of_a_refusal_goes_once_whatever_waits_for_the_grant() {
+fn the_reason_of_a_refusal_is_sent_once_however_many_requests_wait() {
     for with_hello in [true, false] {
         run_loop(move || {
-            let go_on = Rc::new(Cell::new(false));
-            let hub = Hub::new(refusing(go_on.clone()), Options::default());
+            let may_refuse = Rc::new(Cell::new(false));
+            let hub = Hub::new(refusing(may_refuse.clone()), Options::default());
             let raw = Raw::connect(&hub);
             if with_hello {
                 raw.request(99, "$yue/hello", &[1]);
@@ -48,13 +48,13 @@ fn the_reason_of_a_refusal_goes_once_whatever_waits_for_the_grant() {
             }
             let session = hub.sessions()[0].clone();
             eventually("they wait", || session.requests_in_flight() == 16);
-            go_on.set(true);
-            eventually("the link is closed", || raw.heard.closed.get());
+            may_refuse.set(true);
+            eventually("the link is closed", || raw.received.closed.get());
             assert_eq!(occurrences(&raw, "reason: "), 1);
             let answers = occurrences(&raw, "the connection was not granted");
             assert_eq!(answers, 16);
-            let heard = raw.heard.bytes.borrow().len();
-            assert!(heard < 70_000, "{heard} bytes for a refusal");
+            let received = raw.received.bytes.borrow().len();
+            assert!(received < 70_000, "{received} bytes for a refusal");
         });
     }
 }
@@ -62,8 +62,8 @@ fn the_reason_of_a_refusal_goes_once_whatever_waits_for_the_grant() {
 #[test]
 fn calls_that_are_refused_together_do_not_each_copy_a_long_reason() {
     run_loop(|| {
-        let go_on = Rc::new(Cell::new(false));
-        let hub = Hub::new(refusing(go_on.clone()), Options::default());
+        let may_refuse = Rc::new(Cell::new(false));
+        let hub = Hub::new(refusing(may_refuse.clone()), Options::default());
         let client = Session::open(hub, methods(), Options::default());
         let callers: Vec<_> = (0..100)
             .map(|_| {
@@ -72,7 +72,7 @@ fn calls_that_are_refused_together_do_not_each_copy_a_long_reason() {
             })
             .collect();
         eventually("they wait", || client.calls_in_flight() >= 100);
-        go_on.set(true);
+        may_refuse.set(true);
         for caller in callers {
             let error = caller.join().unwrap();
             assert_eq!(error.kind(), ErrorKind::NotGranted);
@@ -95,9 +95,9 @@ fn a_long_name_is_answered_with_a_short_error() {
             encode::str_or_bin(&mut out, &name);
             out.push(0x90);
             raw.link.send(out);
-            eventually("it is answered", || raw.heard("NoMethodError"));
-            let heard = raw.heard.bytes.borrow().len();
-            assert!(heard < 2000, "{heard} bytes about '{prefix}'");
+            eventually("it is answered", || raw.received("NoMethodError"));
+            let received = raw.received.bytes.borrow().len();
+            assert!(received < 2000, "{received} bytes about '{prefix}'");
             raw.link.close();
         }
         assert_eq!(call(&witness, "sum", &[1]).unwrap(), [1]);
@@ -109,19 +109,21 @@ fn a_map_of_extensions_counts_only_after_hello_and_while_it_is_short() {
     run_loop(|| {
         let (hub, _witness) = hub_and_witness(Options::default());
         let time_left = |raw: &Raw, length: usize| {
-            let before = raw.heard.bytes.borrow().len();
+            let before = raw.received.bytes.borrow().len();
             let mut out = vec![0x95, 0, 7, 0xa9];
             out.extend_from_slice(b"time_left\x90\x82\xa1t\xcd\x70\x00\xa1x");
             encode::str_or_bin(&mut out, &vec![b'x'; length]);
             raw.link.send(out);
-            eventually("it is answered", || raw.heard.bytes.borrow().len() > before);
+            eventually("it is answered", || {
+                raw.received.bytes.borrow().len() > before
+            });
             // The head of the answer has four bytes.
-            read_ints(&raw.heard.bytes.borrow()[before + 4..])[0]
+            read_ints(&raw.received.bytes.borrow()[before + 4..])[0]
         };
         let raw = Raw::connect(&hub);
         assert_eq!(time_left(&raw, 1), -1, "it said no hello");
         raw.request(1, "$yue/hello", &[1]);
-        eventually("the grant is there", || raw.heard("$yue/granted"));
+        eventually("the grant is there", || raw.received("$yue/granted"));
         assert!(time_left(&raw, 1) > 0);
         assert_eq!(time_left(&raw, 2000), -1, "the map is too long");
         raw.link.close();

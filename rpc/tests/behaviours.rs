@@ -1,4 +1,4 @@
-//! What a session does, the same over every transport: what `conformance.rs` has no room for.
+//! Behaviours of a session over every transport, beside those in `conformance.rs`.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn listener(server: &Server) -> &Listener {
 }
 
 #[test]
-fn nils_keep_their_places() {
+fn nils_keep_their_positions() {
     over_each(|kind| {
         let server = serve(kind, methods(), Options::default());
         let client = server.client();
@@ -55,8 +55,8 @@ fn nils_keep_their_places() {
 #[test]
 fn notifications_and_calls_keep_their_order() {
     over_each(|kind| {
-        let heard = Rc::new(RefCell::new(Vec::new()));
-        let log = heard.clone();
+        let received = Rc::new(RefCell::new(Vec::new()));
+        let log = received.clone();
         let note = move |call: &mut Call, reply: Reply| {
             log.borrow_mut().extend(read_ints(call.params().bytes));
             reply.results(ints(&[]))
@@ -77,12 +77,16 @@ fn notifications_and_calls_keep_their_order() {
             }
         }
         call(&client, "note", &[300]).unwrap();
-        assert_eq!(*heard.borrow(), (0..=300).collect::<Vec<_>>(), "{kind:?}");
+        assert_eq!(
+            *received.borrow(),
+            (0..=300).collect::<Vec<_>>(),
+            "{kind:?}"
+        );
         client.close();
     });
 }
 
-/// `down(n)` asks the other side for `down(n - 1)`, and adds one.
+/// `down(n)` calls the peer's `down(n - 1)`, and adds one.
 fn nesting() -> Service {
     Service::new(Rc::new(|call: &mut Call, reply: Reply| {
         let n = read_ints(call.params().bytes)[0];
@@ -137,7 +141,7 @@ fn pass(session: &Session, method: &str, token: u64) -> Result<Vec<i64>, Error> 
 }
 
 #[test]
-fn a_function_that_comes_home_is_itself() {
+fn a_function_that_returns_to_its_owner_is_the_original() {
     over_each(|kind| {
         // The answer is the function that was passed: it goes home by its owner's id.
         let give_back = |call: &mut Call, reply: Reply| {
@@ -191,9 +195,7 @@ fn functions_end_with_their_connection() {
         client.close();
         eventually("it is released", || *functions.released.borrow() == [7]);
         assert_eq!(client.references_held(), 0);
-        eventually("the server's session is over", || {
-            server.sessions().is_empty()
-        });
+        eventually("the server's session ends", || server.sessions().is_empty());
         let (session, function) = kept.take().unwrap();
         let error = session
             .call(Target::Reference(&function), Timeout::Default, ints(&[]))
@@ -232,7 +234,7 @@ impl Dispatch for Giver {
 }
 
 #[test]
-fn functions_that_nobody_decodes_are_given_back() {
+fn functions_in_undecoded_messages_are_released() {
     over_each(|kind| {
         let giver = Rc::new(Giver(Functions::default()));
         let limits = Limits {
@@ -281,7 +283,7 @@ fn functions_that_nobody_decodes_are_given_back() {
 }
 
 #[test]
-fn what_was_written_before_a_close_leaves_and_starts() {
+fn messages_written_before_a_close_are_sent_and_started() {
     over_each(|kind| {
         let server = serve(kind, methods(), Options::default());
         let client = server.client();
@@ -293,9 +295,7 @@ fn what_was_written_before_a_close_leaves_and_starts() {
         }
         client.close();
         assert_eq!(client.calls_in_flight(), 0);
-        eventually("both sessions are over", || {
-            client.is_over() && other.is_over()
-        });
+        eventually("both sessions end", || client.is_over() && other.is_over());
         let (sent, arrived) = (client.stats().bytes_out, other.stats().bytes_in);
         assert!(sent > 100 * length as u64);
         assert_eq!(sent, arrived, "{kind:?}");
@@ -338,23 +338,23 @@ fn a_half_closed_client_gets_its_answers() {
     over_each(|kind| {
         let server = serve(kind, methods(), Options::default());
         let address = listener(&server).address().clone();
-        let (told, heard) = yue_scheduler::sync::channel(1);
+        let (sender, received) = yue_scheduler::sync::channel(1);
         std::thread::spawn(move || {
             let mut out = Vec::new();
             for n in 0..20 {
                 encode::request(&mut out, n, Method::Name(b"nap"), None, ints(&[50])).unwrap();
             }
-            told.try_send(half_close(&address, &out)).ok();
+            sender.try_send(half_close(&address, &out)).ok();
         });
-        let answers = spawn(move || heard.recv().unwrap()).join().unwrap();
+        let answers = spawn(move || received.recv().unwrap()).join().unwrap();
         // Each is [1, n, nil, 50].
         assert_eq!(answers.len(), 20 * 5, "{kind:?}: {answers:?}");
-        eventually("the connection is over", || server.sessions().is_empty());
+        eventually("the connection ends", || server.sessions().is_empty());
     });
 }
 
 #[test]
-fn nobody_there_is_connection_refused() {
+fn a_call_to_an_address_without_a_listener_is_connection_refused() {
     over_each(|kind| {
         // Somebody was there, and has gone.
         let server = serve(kind, methods(), Options::default());

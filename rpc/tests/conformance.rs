@@ -1,4 +1,4 @@
-//! What a session does, the same over every transport.
+//! Behaviours of a session that are the same over every transport.
 
 mod common;
 
@@ -76,7 +76,7 @@ fn large_values_arrive_whole() {
 }
 
 #[test]
-fn errors_say_what_they_are() {
+fn errors_arrive_with_their_kind_and_message() {
     over_each(|kind| {
         let server = serve(kind, methods(), Options::default());
         let client = server.client();
@@ -105,7 +105,7 @@ fn errors_say_what_they_are() {
 }
 
 #[test]
-fn a_handler_calls_its_caller_back_in_mid_call() {
+fn a_handler_can_call_its_caller_during_the_call() {
     over_each(|kind| {
         let server = serve(kind, methods(), Options::default());
         let client = server.client();
@@ -198,7 +198,7 @@ fn a_handler_that_has_started_runs_to_its_end_whatever_its_caller_does() {
         let (gold, items) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(3)));
         let server = serve(kind, shop(&gold, &items), Options::default());
         let client = server.client();
-        // Its time is over,
+        // It times out,
         let soon = Timeout::After(Duration::from_millis(20));
         let mut error = client.call("sell", soon, ints(&[])).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout, "{kind:?}");
@@ -232,10 +232,10 @@ fn the_calls_of_a_handler_outlast_its_caller() {
         let back = serve(kind, shop(&gold, &items), Options::default());
         let behind = back.client();
         let outcome = Rc::new(RefCell::new(None));
-        let (told, to_back) = (outcome.clone(), behind.clone());
+        let (log, to_back) = (outcome.clone(), behind.clone());
         let relay = move |_: &mut Call, reply: Reply| {
             let answer = call(&to_back, "sell", &[]);
-            *told.borrow_mut() = Some(answer.clone());
+            *log.borrow_mut() = Some(answer.clone());
             match answer {
                 Ok(values) => reply.results(ints(&values)),
                 Err(error) => reply.fail(&Failure::from(error)),
@@ -263,7 +263,7 @@ fn the_calls_of_a_handler_outlast_its_caller() {
 }
 
 #[test]
-fn a_request_whose_time_is_over_before_it_starts_never_starts() {
+fn a_request_that_expires_before_it_starts_never_starts() {
     over_each(|kind| {
         if kind == Kind::Bytes {
             // Its bytes are still under way while the loop is held, and that time is not known.
@@ -297,10 +297,10 @@ fn a_request_whose_time_is_over_before_it_starts_never_starts() {
 }
 
 #[test]
-fn a_call_times_out_and_its_handler_is_told_if_callers_may_cancel() {
+fn a_call_that_times_out_cancels_its_handler_if_callers_may_cancel() {
     over_each(|kind| {
-        let told = Rc::new(Cell::new(0));
-        let count = told.clone();
+        let stops = Rc::new(Cell::new(0));
+        let count = stops.clone();
         let wait = move |call: &mut Call, reply: Reply| {
             assert!(call.deadline() != yue_scheduler::Instant::NEVER);
             let stopped = sleep(Duration::from_secs(600)).unwrap_err();
@@ -313,7 +313,7 @@ fn a_call_times_out_and_its_handler_is_told_if_callers_may_cancel() {
             .call("wait", Timeout::After(Duration::from_millis(20)), ints(&[]))
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout, "{kind:?}");
-        eventually("the handler is told", || told.get() == 1);
+        eventually("the handler is cancelled", || stops.get() == 1);
         assert_eq!(client.stats().timeouts, 1);
         client.close();
     });
@@ -365,7 +365,7 @@ fn a_cancelled_call_cancels_its_handler_if_callers_may_cancel() {
 }
 
 #[test]
-fn an_asynchronous_call_tells_its_outcome_once() {
+fn an_asynchronous_call_reports_its_outcome_once() {
     over_each(|kind| {
         let server = serve(kind, methods(), Options::default());
         let client = server.client();
@@ -393,7 +393,9 @@ fn an_asynchronous_call_tells_its_outcome_once() {
                 done,
             )
             .unwrap();
-        eventually("all are told", || outcomes.borrow().len() == 101);
+        eventually("all outcomes are reported", || {
+            outcomes.borrow().len() == 101
+        });
         let (answers, late): (Vec<_>, Vec<_>) =
             outcomes.take().into_iter().partition(Result::is_ok);
         assert_eq!(late.len(), 1, "{kind:?}");
@@ -436,7 +438,7 @@ fn notifications_arrive_and_unknown_ones_are_ignored() {
 fn a_deadline_travels_along_a_chain_of_calls_if_callers_may_cancel() {
     over_each(|kind| {
         let onward = |call: &mut Call, reply: Reply| {
-            // No timeout of its own: the caller's remaining time holds all the same.
+            // It sets no timeout, but the caller's remaining time still applies.
             assert!(call.deadline() != yue_scheduler::Instant::NEVER);
             let left = peer()
                 .unwrap()
@@ -454,7 +456,7 @@ fn a_deadline_travels_along_a_chain_of_calls_if_callers_may_cancel() {
             )
             .unwrap();
         let left = read_ints(answer.bytes())[0];
-        // What a message takes on its way is not known to either side, and so not taken off.
+        // Neither side knows how long a message travels, so that time is not subtracted.
         assert!((1..=3_060_000).contains(&left), "{kind:?}: {left}");
         client.close();
     });

@@ -1,4 +1,4 @@
-//! Fair turns: who pipelines does not own the loop, and who reads slowly is not dead.
+//! Fairness: a client that pipelines does not own the loop, and a slow reader is not dead.
 
 mod common;
 
@@ -26,7 +26,7 @@ fn computing() -> Service {
 }
 
 #[test]
-fn a_client_that_pipelines_long_requests_lets_others_have_their_turn() {
+fn a_client_that_pipelines_long_requests_does_not_starve_others() {
     over_each(|kind| {
         if kind == Kind::Bytes {
             return;
@@ -73,7 +73,7 @@ fn a_steady_slow_reader_keeps_its_connection() {
         let address = "tcp://127.0.0.1:0".parse().unwrap();
         let listener = Listener::bind(&address, methods(), options).unwrap();
         let address = listener.address().to_string();
-        let (told, heard) = yue_scheduler::sync::channel(1);
+        let (sender, received) = yue_scheduler::sync::channel(1);
         std::thread::spawn(move || {
             let mut stream = TcpStream::connect(&address["tcp://".len()..]).unwrap();
             let mut out = Vec::new();
@@ -90,9 +90,9 @@ fn a_steady_slow_reader_keeps_its_connection() {
                 }
                 std::thread::sleep(Duration::from_millis(30));
             }
-            told.try_send(all).ok();
+            sender.try_send(all).ok();
         });
-        let received = spawn(move || heard.recv().unwrap()).join().unwrap();
+        let received = spawn(move || received.recv().unwrap()).join().unwrap();
         assert!(received >= 16_000_000, "cut off after {received} bytes");
         listener.close();
         listener.close_connections();

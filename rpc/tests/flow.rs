@@ -23,7 +23,7 @@ fn echo_and_relay() -> Service {
         if !relay {
             return reply.results(|out| append(out, &bytes));
         }
-        // If the caller's side is busy, so is this one: to insist here would hold what the other side waits for.
+        // If the caller's side is busy, this call fails: retrying here would hold the request that the peer waits for.
         let timeout = Timeout::After(Duration::from_secs(60));
         match peer()
             .unwrap()
@@ -40,10 +40,10 @@ fn append(out: &mut Vec<u8>, bytes: &[u8]) -> Result<u32, yue_rpc::Error> {
     Ok(1)
 }
 
-/// Calls again for as long as the other side is busy.
+/// Calls again while the peer is busy.
 fn send(session: &Session, method: &str, bytes: &[u8]) -> Result<Vec<u8>, yue_rpc::Error> {
     let timeout = Timeout::After(Duration::from_secs(60));
-    // With chance in it, or two sides that refuse each other would try again in step for ever.
+    // Random pauses: otherwise two sides that refuse each other would retry in step forever.
     let mut chance = session.key() as u64 ^ bytes.len() as u64 ^ now().as_nanos();
     loop {
         match session.call(method, timeout, |out| append(out, bytes)) {
@@ -125,7 +125,7 @@ proptest! {
     }
 }
 
-/// As `both_ways`, but nobody waits for room: notifications, and asynchronous calls that must all have an outcome.
+/// Like `both_ways`, but nothing waits for room: notifications, and asynchronous calls that must all have an outcome.
 fn both_ways_at_once(kind: Kind, limits: &Limits, fibers: [usize; 2], sizes: &[usize]) {
     let options = Options {
         limits: limits.clone(),

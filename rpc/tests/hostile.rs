@@ -1,4 +1,4 @@
-//! Peers that send what they should not, or do not read what they should: they end, others are served.
+//! Peers that send invalid bytes, or do not read: their connections end, others are served.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn limited(limits: Limits) -> Options {
 }
 
 #[test]
-fn bytes_that_are_no_message_end_their_connection_only() {
+fn bytes_that_are_not_a_message_end_only_their_connection() {
     run_loop(|| {
         let (hub, witness) = hub_and_witness(Options::default());
         for bytes in [
@@ -34,7 +34,7 @@ fn bytes_that_are_no_message_end_their_connection_only() {
         ] {
             let raw = Raw::connect(&hub);
             raw.link.send(bytes.to_vec());
-            eventually("the link is closed", || raw.heard.closed.get());
+            eventually("the link is closed", || raw.received.closed.get());
             assert_eq!(
                 hub.sessions().pop().unwrap().stats().refused_malformed,
                 1,
@@ -52,16 +52,16 @@ fn too_large_and_too_deep_messages_are_answered_and_end_their_connection() {
         let raw = Raw::connect(&hub);
         raw.link
             .send(vec![0x94, 0, 7, 0xa1, b'f', 0xdd, 0x40, 0, 0, 0]);
-        eventually("the link is closed", || raw.heard.closed.get());
-        assert!(raw.heard("MessageTooLargeError") && raw.heard("4194304"));
+        eventually("the link is closed", || raw.received.closed.get());
+        assert!(raw.received("MessageTooLargeError") && raw.received("4194304"));
         assert_eq!(hub.sessions().pop().unwrap().stats().refused_too_large, 1);
 
         let raw = Raw::connect(&hub);
         let mut deep = vec![0x94, 0, 7, 0xa1, b'f'];
         deep.resize(10_000, 0x91);
         raw.link.send(deep);
-        eventually("the link is closed", || raw.heard.closed.get());
-        assert!(raw.heard("MessageRefusedError") && raw.heard("131"));
+        eventually("the link is closed", || raw.received.closed.get());
+        assert!(raw.received("MessageRefusedError") && raw.received("131"));
         assert_eq!(call(&witness, "sum", &[2]).unwrap(), [2]);
     });
 }
@@ -76,8 +76,8 @@ fn half_a_message_and_a_close_harm_nobody() {
             let raw = Raw::connect(&hub);
             raw.link.send(whole[..length].to_vec());
             raw.link.shutdown_write();
-            eventually("the link is closed", || raw.heard.closed.get());
-            assert!(raw.heard.bytes.borrow().is_empty());
+            eventually("the link is closed", || raw.received.closed.get());
+            assert!(raw.received.bytes.borrow().is_empty());
         }
         assert_eq!(call(&witness, "sum", &[2]).unwrap(), [2]);
     });
@@ -103,8 +103,8 @@ fn requests_that_wait_for_the_grant_are_bounded_in_bytes() {
         for n in 0..200 {
             raw.request(n, "sum", &[1, 2, 3]);
         }
-        eventually("the link is closed", || raw.heard.closed.get());
-        assert!(raw.heard("NotGrantedError") && raw.heard("more than the limit of 100"));
+        eventually("the link is closed", || raw.received.closed.get());
+        assert!(raw.received("NotGrantedError") && raw.received("more than the limit of 100"));
     });
 }
 
@@ -131,8 +131,8 @@ fn a_client_that_reads_nothing_for_too_long_is_closed() {
         raw.link.set_reading(false);
         raw.request(1, "big", &[5000]);
         raw.request(2, "big", &[5000]);
-        eventually("the session is over", || hub.sessions()[0].is_closed());
-        assert_eq!(*reasons.borrow(), ["the other side reads nothing"]);
+        eventually("the session is closed", || hub.sessions()[0].is_closed());
+        assert_eq!(*reasons.borrow(), ["the peer reads nothing"]);
         assert_eq!(hub.sessions()[0].stats().stalls, 1);
     });
 }
@@ -177,7 +177,7 @@ fn random_bytes_reach_no_panic() {
             bytes.extend((0..length).map(|_| random() as u8 >> (round % 4)));
             raw.link.send(bytes);
             raw.link.shutdown_write();
-            eventually("the link is closed", || raw.heard.closed.get());
+            eventually("the link is closed", || raw.received.closed.get());
         }
         assert_eq!(call(&witness, "sum", &[2]).unwrap(), [2]);
         assert_eq!(yue_scheduler::this_loop::counters().panics, 0);

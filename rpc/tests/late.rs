@@ -1,4 +1,4 @@
-//! Time limits of calls where a side was idle or busy for longer than the limit.
+//! Time limits of calls when a side was idle or busy for longer than the limit.
 
 mod common;
 
@@ -28,7 +28,7 @@ fn the_first_call_after_a_long_silence_is_answered() {
             for _ in 0..2 {
                 let answer = client.call("sum", Timeout::After(LIMIT), ints(&[1, 2]));
                 assert_eq!(read_ints(answer.unwrap().bytes()), [3]);
-                // Both loops are idle: nothing of theirs may remember when they fell asleep.
+                // Both loops are idle. The time at which they fell asleep must not matter afterwards.
                 yue_scheduler::sleep(LONGER).unwrap();
             }
             client.close();
@@ -39,7 +39,7 @@ fn the_first_call_after_a_long_silence_is_answered() {
 }
 
 #[test]
-fn a_call_after_a_fiber_computed_has_all_of_its_time() {
+fn a_call_after_a_long_computation_has_its_full_time() {
     over_each(|kind| {
         let server = serve(kind, methods(), Options::default());
         let client = server.client();
@@ -86,7 +86,7 @@ fn a_request_whose_time_ran_out_behind_a_busy_handler_is_not_started() {
                 place.set(answer.err().map(|error| error.kind()))
             })
             .unwrap();
-        eventually("both are over", || {
+        eventually("both have ended", || {
             busy_over.get() && outcome.get().is_some()
         });
         assert_eq!(outcome.take(), Some(ErrorKind::Timeout));

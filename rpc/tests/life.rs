@@ -30,7 +30,7 @@ fn with_close(close: Close) -> yue_rpc::session::Service {
 }
 
 #[test]
-fn a_refused_client_learns_the_servers_words() {
+fn a_refused_client_learns_the_reason() {
     over_each(|kind| {
         let refuse =
             |_: &Session, _: Option<&[u8]>| Verdict::Refuse(Failure::new("wrong password"));
@@ -39,15 +39,13 @@ fn a_refused_client_learns_the_servers_words() {
         let error = call(&client, "sum", &[1]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotGranted, "{kind:?}: {error}");
         assert!(error.message().contains("wrong password"), "{error}");
-        eventually("the server's session is over", || {
-            server.sessions().is_empty()
-        });
+        eventually("the server's session ends", || server.sessions().is_empty());
         client.close();
     });
 }
 
 #[test]
-fn a_refused_client_that_tries_again_gets_in_and_its_call_survives() {
+fn a_refused_client_that_retries_is_granted_and_its_call_succeeds() {
     over_each(|kind| {
         // The server asks for the password in the middle of the handshake; the client's second answer is right.
         let accept = |session: &Session, _: Option<&[u8]>| match call(session, "echo", &[]) {
@@ -160,7 +158,7 @@ fn a_handshake_that_takes_too_long_is_refused_while_others_are_served() {
 }
 
 #[test]
-fn a_first_connect_that_is_refused_is_an_error_unless_told_to_wait() {
+fn a_first_connect_that_is_refused_is_an_error_unless_retry_is_set() {
     run_loop(|| {
         let hub = Hub::new(methods(), Options::default());
         hub.refuse(true);
@@ -193,7 +191,7 @@ fn a_first_connect_that_is_refused_is_an_error_unless_told_to_wait() {
 }
 
 #[test]
-fn a_lost_link_fails_what_was_written_and_keeps_what_was_held() {
+fn a_lost_link_fails_written_calls_and_keeps_held_ones() {
     run_loop(|| {
         let hub = Hub::new(methods(), Options::default());
         let client = Session::open(hub.clone(), methods(), Options::default());
@@ -206,7 +204,7 @@ fn a_lost_link_fails_what_was_written_and_keeps_what_was_held() {
                     .unwrap_err()
             })
         };
-        eventually("the call is on the other side", || {
+        eventually("the peer has the call", || {
             hub.sessions()[0].requests_in_flight() == 1
         });
         hub.refuse(true);
@@ -230,7 +228,7 @@ fn a_lost_link_fails_what_was_written_and_keeps_what_was_held() {
         };
         let hopeless = hopeless.join().unwrap();
         assert_eq!(hopeless.kind(), ErrorKind::Timeout);
-        // It says why there is no connection.
+        // The error gives the reason why there is no connection.
         let text = hopeless.message();
         assert!(text.contains("was not ready in time: "), "{text}");
         assert!(!client.connected());
@@ -278,7 +276,7 @@ fn references_and_replies_of_an_earlier_link_are_recognized() {
 }
 
 #[test]
-fn both_sides_are_told_why_a_connection_ended() {
+fn both_sides_learn_why_a_connection_ended() {
     over_each(|kind| {
         let reasons = Rc::new(RefCell::new(Vec::new()));
         let (ours, theirs) = (reasons.clone(), reasons.clone());
@@ -294,15 +292,12 @@ fn both_sides_are_told_why_a_connection_ended() {
         let client = server.open(with_close(Box::new(close)), Options::default());
         call(&client, "sum", &[]).unwrap();
         client.close();
-        eventually("both are told", || reasons.borrow().len() == 2);
+        eventually("both learn the reason", || reasons.borrow().len() == 2);
         let mut reasons = reasons.take();
         reasons.sort();
         assert_eq!(
             reasons,
-            [
-                "client: closed by this side",
-                "server: closed by the other side"
-            ],
+            ["client: closed by this side", "server: closed by the peer"],
             "{kind:?}"
         );
         assert_eq!(
@@ -352,11 +347,11 @@ fn hooks_may_call_and_a_hook_that_fails_closes_only_its_connection() {
 }
 
 #[test]
-fn a_timed_out_call_is_told_to_its_hook() {
+fn a_call_that_times_out_runs_the_hook() {
     over_each(|kind| {
         let server = serve(kind, methods(), Options::default());
-        let told = Rc::new(Cell::new(0));
-        let note = told.clone();
+        let calls = Rc::new(Cell::new(0));
+        let note = calls.clone();
         let hooks = TestHooks {
             timeout: Some(Box::new(move |_| note.set(note.get() + 1))),
             ..TestHooks::default()
@@ -370,7 +365,7 @@ fn a_timed_out_call_is_told_to_its_hook() {
                 ints(&[60_000]),
             )
             .unwrap_err();
-        eventually("the hook is told", || told.get() == 1);
+        eventually("the hook runs", || calls.get() == 1);
         assert_eq!(call(&client, "sum", &[1]).unwrap(), [1], "{kind:?}");
         client.close();
     });
@@ -420,23 +415,23 @@ fn a_server_does_not_speak_first_and_grants_after_hello() {
 }
 
 #[test]
-fn a_call_that_times_out_is_told_once_whoever_says_so_first() {
+fn a_timeout_is_reported_once_whichever_side_notices_it_first() {
     over_each(|kind| {
-        // The handler holds the loop until the time is over, and then says so itself: between threads its answer is
-        // there before the caller's own timer.
+        // The handler blocks the loop until the deadline, and then answers with a timeout itself: between threads this
+        // answer arrives before the caller's timer fires.
         let late = |call: &mut yue_rpc::session::Call, reply: yue_rpc::session::Reply| {
             while !yue_scheduler::is_past(call.deadline()) {
                 std::hint::spin_loop();
             }
             reply.fail(&Failure::of_kind(
                 ErrorKind::Timeout,
-                "the handler's time was over",
+                "the handler timed out",
             ))
         };
         let service = yue_rpc::session::Service::new(Rc::new(late));
         let server = serve(kind, service, Options::default());
-        let told = Rc::new(Cell::new(0));
-        let counting = told.clone();
+        let calls = Rc::new(Cell::new(0));
+        let counting = calls.clone();
         let hooks = TestHooks {
             timeout: Some(Box::new(move |_| counting.set(counting.get() + 1))),
             ..TestHooks::default()
@@ -448,7 +443,7 @@ fn a_call_that_times_out_is_told_once_whoever_says_so_first() {
             sleep(Duration::from_millis(1)).unwrap();
         }
         let before = client.stats().timeouts;
-        eventually("the hooks have run", || told.get() == before);
+        eventually("the hooks have run", || calls.get() == before);
         for n in 0..20 {
             let failure = if n % 2 == 0 {
                 client.call("late", soon, ints(&[])).unwrap_err()
@@ -465,13 +460,13 @@ fn a_call_that_times_out_is_told_once_whoever_says_so_first() {
             );
         }
         assert_eq!(client.stats().timeouts - before, 20, "{kind:?}");
-        eventually("each is told", || told.get() == before + 20);
+        eventually("each hook has run", || calls.get() == before + 20);
         client.close();
     });
 }
 
 #[test]
-fn a_server_that_grants_and_drops_is_not_asked_again_without_longer_and_longer_pauses() {
+fn pauses_grow_between_reconnects_to_a_server_that_grants_and_drops() {
     run_loop(|| {
         let hub = Hub::new(methods(), Options::default());
         let client = Session::open(hub.clone(), methods(), Options::default());
@@ -493,7 +488,7 @@ fn a_server_that_grants_and_drops_is_not_asked_again_without_longer_and_longer_p
 }
 
 #[test]
-fn a_reason_to_close_arrives_at_the_other_side() {
+fn a_reason_to_close_reaches_the_peer() {
     over_each(|kind| {
         let reasons = Rc::new(RefCell::new(Vec::new()));
         let log = reasons.clone();
@@ -505,19 +500,19 @@ fn a_reason_to_close_arrives_at_the_other_side() {
         let client = server.open(with_close(Box::new(close)), Options::default());
         assert_eq!(call(&client, "sum", &[1]).unwrap(), [1]);
         server.sessions()[0].close_because(&"you cheated ".repeat(100_000));
-        eventually("it is told", || reasons.borrow().len() == 1);
-        let told = reasons.borrow()[0].clone();
+        eventually("the hook runs", || reasons.borrow().len() == 1);
+        let reason = reasons.borrow()[0].clone();
         assert!(
-            told.starts_with("closed by the other side: you cheated you"),
-            "{told}"
+            reason.starts_with("closed by the peer: you cheated you"),
+            "{reason}"
         );
-        assert!(told.len() < 2000, "{kind:?}: {} bytes", told.len());
+        assert!(reason.len() < 2000, "{kind:?}: {} bytes", reason.len());
         client.close();
     });
 }
 
 #[test]
-fn on_close_waits_for_an_on_accept_that_runs_and_that_one_is_cancelled() {
+fn on_close_waits_for_a_running_on_accept_which_is_cancelled() {
     run_loop(|| {
         let log = Rc::new(RefCell::new(Vec::new()));
         let (accepting, closing) = (log.clone(), log.clone());
@@ -542,13 +537,13 @@ fn on_close_waits_for_an_on_accept_that_runs_and_that_one_is_cancelled() {
         raw.request(1, "sum", &[1]);
         eventually("on_accept runs", || log.borrow().len() == 1);
         raw.link.close();
-        eventually("all is over", || hub.sessions()[0].is_over());
+        eventually("the session has ended", || hub.sessions()[0].is_over());
         assert_eq!(*log.borrow(), ["accept", "accepted", "close"]);
     });
 }
 
 #[test]
-fn a_half_closed_client_is_not_waited_for_by_those_who_call_it() {
+fn calls_to_a_half_closed_client_fail_at_once() {
     use std::io::{Read, Write};
     run_loop(|| {
         let address = "tcp://127.0.0.1:0".parse().unwrap();
@@ -559,7 +554,7 @@ fn a_half_closed_client_is_not_waited_for_by_those_who_call_it() {
         };
         let listener = yue_rpc::Listener::bind(&address, methods(), options).unwrap();
         let address = listener.address().to_string();
-        let (told, heard) = yue_scheduler::sync::channel(1);
+        let (sender, received) = yue_scheduler::sync::channel(1);
         std::thread::spawn(move || {
             let mut stream = std::net::TcpStream::connect(&address["tcp://".len()..]).unwrap();
             let mut out = Vec::new();
@@ -574,16 +569,17 @@ fn a_half_closed_client_is_not_waited_for_by_those_who_call_it() {
             stream.shutdown(std::net::Shutdown::Write).unwrap();
             let mut answers = Vec::new();
             stream.read_to_end(&mut answers).unwrap();
-            told.try_send(String::from_utf8_lossy(&answers).into_owned())
+            sender
+                .try_send(String::from_utf8_lossy(&answers).into_owned())
                 .ok();
         });
-        let answers = spawn(move || heard.recv().unwrap()).join().unwrap();
+        let answers = spawn(move || received.recv().unwrap()).join().unwrap();
         assert_eq!(answers.matches("sends no more").count(), 2, "{answers:?}");
         listener.close();
     });
 }
 
-/// What a client has heard of a server that refuses it: `$yue/refused` and answers to its requests.
+/// Greets the server, as a yue client does.
 fn hello(raw: &common::raw::Raw) {
     raw.link.send(vec![
         0x94, 0, 0, 0xaa, b'$', b'y', b'u', b'e', b'/', b'h', b'e', b'l', b'l', b'o', 0x92, 1, 0x80,
@@ -591,7 +587,7 @@ fn hello(raw: &common::raw::Raw) {
 }
 
 #[test]
-fn a_server_that_closes_in_on_accept_says_so() {
+fn a_server_that_closes_in_on_accept_sends_the_reason() {
     for (close, words) in [
         ("", "closed the connection before it was granted"),
         ("the server goes down", "the server goes down"),
@@ -607,9 +603,12 @@ fn a_server_that_closes_in_on_accept_says_so() {
             let raw = common::raw::Raw::connect(&hub);
             hello(&raw);
             raw.request(7, "sum", &[1]);
-            eventually("the link is closed", || raw.heard.closed.get());
-            assert!(raw.heard("$yue/refused") && raw.heard(words), "{words}");
-            assert!(raw.heard("NotGrantedError"), "its request is answered");
+            eventually("the link is closed", || raw.received.closed.get());
+            assert!(
+                raw.received("$yue/refused") && raw.received(words),
+                "{words}"
+            );
+            assert!(raw.received("NotGrantedError"), "its request is answered");
             // A real client's call fails with the reason.
             let client = Session::open(hub, methods(), Options::default());
             let error = call(&client, "sum", &[1]).unwrap_err();
@@ -642,8 +641,8 @@ fn a_grant_that_is_too_large_refuses_and_answers() {
         let raw = common::raw::Raw::connect(&hub);
         hello(&raw);
         raw.request(7, "sum", &[1]);
-        eventually("the link is closed", || raw.heard.closed.get());
-        assert!(raw.heard("$yue/refused") && raw.heard("cannot be sent"));
-        assert!(raw.heard("the connection was not granted"));
+        eventually("the link is closed", || raw.received.closed.get());
+        assert!(raw.received("$yue/refused") && raw.received("cannot be sent"));
+        assert!(raw.received("the connection was not granted"));
     });
 }

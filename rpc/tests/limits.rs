@@ -18,7 +18,7 @@ fn limited(limits: Limits) -> Options {
 }
 
 #[test]
-fn a_call_or_a_result_over_the_size_limit_is_an_error_and_the_connection_goes_on() {
+fn a_call_or_a_result_over_the_size_limit_is_an_error_and_the_connection_stays() {
     over_each(|kind| {
         let limits = Limits {
             message_bytes_max: 4096,
@@ -78,7 +78,7 @@ fn too_many_requests_in_flight_are_refused_as_busy() {
 }
 
 #[test]
-fn too_many_calls_of_our_own_are_refused_before_they_leave() {
+fn outgoing_calls_above_the_limit_fail_before_they_are_sent() {
     over_each(|kind| {
         let server = serve(kind, methods(), Options::default());
         let client = server.open(
@@ -312,6 +312,6 @@ fn an_idle_connection_holds_no_fiber() {
             "{kind:?}: {fibers} fibers for 50 idle connections"
         );
         clients.iter().for_each(Session::close);
-        eventually("all are over", || server.sessions().is_empty());
+        eventually("all have ended", || server.sessions().is_empty());
     });
 }

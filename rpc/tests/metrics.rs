@@ -1,4 +1,4 @@
-//! What sessions count, in the metrics of the process. One test, since the numbers are the whole process's.
+//! The counts of sessions in the metrics of the process. One test, because the numbers belong to the whole process.
 
 mod common;
 
@@ -18,7 +18,7 @@ const OPENED: &str = "role=\"opened\"";
 const ACCEPTED: &str = "role=\"accepted\"";
 
 #[test]
-fn calls_and_bytes_of_both_sides_are_in_the_metrics_and_stay_when_their_sessions_are_gone() {
+fn the_metrics_include_both_sides_and_sessions_that_have_ended() {
     over_each(|kind| {
         let server = serve(kind, methods(), Options::default());
         let client = server.client();

@@ -1,4 +1,4 @@
-//! Peers that send what is no msgpack-rpc: what callers and the program are told, and how the session goes on.
+//! Peers that do not send msgpack-rpc: the errors that callers and the program get, and how the session recovers.
 
 mod common;
 
@@ -10,11 +10,11 @@ use yue_rpc::transport::{Hub, Transport};
 use yue_rpc::{CloseReason, ErrorKind, Options, Timeout};
 use yue_scheduler::spawn;
 
-/// Connects to a server that speaks something else first, and to a hub from then on.
+/// Connects to a server of another protocol at first, and to a hub from then on.
 struct GarbageFirst {
     hub: Rc<Hub>,
     links: Cell<u32>,
-    /// So many links speak something else.
+    /// The number of links on which the server speaks another protocol.
     garbled: u32,
 }
 
@@ -29,8 +29,8 @@ impl yue_rpc::transport::Connect for GarbageFirst {
         }
         let (near, far) = yue_rpc::transport::memory::MemoryTransport::pair();
         near.start(events);
-        far.start(Rc::new(common::raw::Heard::default()));
-        // It does not react to our end either, so that the link drains for as long as it may.
+        far.start(Rc::new(common::raw::Received::default()));
+        // It does not react to this end either, so the link drains for the maximum time.
         far.set_reading(false);
         far.send(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec());
         Ok(near)
@@ -42,7 +42,7 @@ impl yue_rpc::transport::Connect for GarbageFirst {
 }
 
 #[test]
-fn a_session_whose_server_sent_nonsense_connects_again_and_takes_calls_meanwhile() {
+fn a_session_whose_server_sent_nonsense_reconnects_and_holds_calls_meanwhile() {
     run_loop(|| {
         let connector = Rc::new(GarbageFirst {
             hub: Hub::new(methods(), Options::default()),
@@ -67,7 +67,7 @@ fn a_session_whose_server_sent_nonsense_connects_again_and_takes_calls_meanwhile
 }
 
 #[test]
-fn a_server_that_speaks_something_else_is_an_error_that_shows_what_it_said() {
+fn a_server_of_another_protocol_is_an_error_that_shows_its_bytes() {
     run_loop(|| {
         let connector = Rc::new(GarbageFirst {
             hub: Hub::new(methods(), Options::default()),
@@ -89,9 +89,9 @@ fn a_server_that_speaks_something_else_is_an_error_that_shows_what_it_said() {
 }
 
 #[test]
-fn nonsense_in_the_middle_fails_the_calls_that_wait_and_shows_what_came() {
+fn nonsense_in_the_middle_fails_the_waiting_calls_and_is_shown() {
     run_loop(|| {
-        let (told, reasons) = (
+        let (texts, reasons) = (
             Rc::new(RefCell::new(Vec::new())),
             Rc::new(RefCell::new(None)),
         );
@@ -117,7 +117,7 @@ fn nonsense_in_the_middle_fails_the_calls_that_wait_and_shows_what_came() {
             })),
             ..TestHooks::default()
         };
-        let service = yue_rpc::session::Service::new(Rc::new(Noting(told.clone())));
+        let service = yue_rpc::session::Service::new(Rc::new(Noting(texts.clone())));
         let server = methods().with_hooks(Rc::new(TestHooks::default()));
         let hub = Hub::new(server, Options::default());
         let client = Session::open(
@@ -144,8 +144,8 @@ fn nonsense_in_the_middle_fails_the_calls_that_wait_and_shows_what_came() {
             matches!(&reason, Some(CloseReason::Protocol { received, .. }) if received == expected),
             "{reason:?}"
         );
-        assert_eq!(told.borrow().len(), 1, "{:?}", told.borrow());
-        assert!(told.borrow()[0].contains(expected));
+        assert_eq!(texts.borrow().len(), 1, "{:?}", texts.borrow());
+        assert!(texts.borrow()[0].contains(expected));
         // The address recovers.
         assert_eq!(call(&client, "sum", &[1, 2]).unwrap(), [3]);
         client.close();
@@ -153,7 +153,7 @@ fn nonsense_in_the_middle_fails_the_calls_that_wait_and_shows_what_came() {
 }
 
 #[test]
-fn a_session_that_is_closed_while_its_link_drains_makes_no_other() {
+fn a_session_closed_while_its_link_drains_does_not_reconnect() {
     run_loop(|| {
         let connector = Rc::new(GarbageFirst {
             hub: Hub::new(methods(), Options::default()),
@@ -171,7 +171,7 @@ fn a_session_that_is_closed_while_its_link_drains_makes_no_other() {
         client.close();
         assert!(client.is_closed());
         assert_eq!(waiting.join().unwrap().kind(), ErrorKind::ConnectionLost);
-        eventually("it is over", || client.is_over());
+        eventually("the session has ended", || client.is_over());
         assert_eq!(connector.links.get(), 1);
     });
 }

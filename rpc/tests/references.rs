@@ -1,4 +1,4 @@
-//! Functions as values: in which order releases take effect, and to which link a function belongs.
+//! Functions as values: the order in which releases take effect, and the link to which a function belongs.
 
 mod common;
 
@@ -14,7 +14,7 @@ use yue_scheduler::spawn;
 
 const SHORT: std::time::Duration = std::time::Duration::from_millis(1);
 
-/// A service that gives functions away (`give`), and tells whether one that comes home is known (`known`).
+/// A service that passes a function to its caller (`give`), and reports whether one that returns is known (`known`).
 fn giving() -> Service {
     Service::new(Rc::new(|call: &mut Call, reply: Reply| {
         let session = call.session().clone();
@@ -55,13 +55,13 @@ fn append_release(out: &mut Vec<u8>, id: u64, crossings: u64) {
     .unwrap();
 }
 
-/// The result of the last answer that the raw peer has heard, which must be that of `msgid`.
+/// The result of the last answer that the raw peer has received, which must be that of `msgid`.
 fn answer(raw: &Raw, msgid: u32) -> i64 {
     let head = |bytes: &[u8]| bytes.starts_with(&[0x94, 1, msgid as u8, 0xc0]);
     eventually("the answer is there", || {
-        raw.heard.bytes.borrow().windows(4).any(head)
+        raw.received.bytes.borrow().windows(4).any(head)
     });
-    let bytes = raw.heard.bytes.borrow();
+    let bytes = raw.received.bytes.borrow();
     let at = bytes.windows(4).rposition(head).unwrap();
     read_ints(&bytes[at + 4..])[0]
 }
@@ -97,7 +97,7 @@ fn a_release_takes_effect_after_the_answers_that_came_before_it() {
         let raw = Raw::connect(&hub);
         hello(&raw);
         eventually("the hello is answered", || {
-            !raw.heard.bytes.borrow().is_empty()
+            !raw.received.bytes.borrow().is_empty()
         });
         let session = hub.sessions()[0].clone();
         let exporting = session.clone();
@@ -116,10 +116,10 @@ fn a_release_takes_effect_after_the_answers_that_came_before_it() {
         });
         eventually("the call is out", || id.get() != 0);
         // The answer sends the function home, and the release follows it in the same packet.
-        let heard = || raw.heard("echo");
-        eventually("the call is there", heard);
+        let received = || raw.received("echo");
+        eventually("the call is there", received);
         let msgid = {
-            let bytes = raw.heard.bytes.borrow();
+            let bytes = raw.received.bytes.borrow();
             let at = bytes.windows(5).rposition(|w| w == b"\xa4echo").unwrap();
             u32::from_be_bytes(bytes[at - 4..at].try_into().unwrap())
         };
@@ -182,8 +182,8 @@ fn a_queued_call_of_a_function_of_a_lost_link_fails_and_calls_nothing() {
         }));
         let hub = Hub::new(service, Options::default());
         // The first grant is followed by a long on_accept, during which calls are queued.
-        let (first, go_on) = (Cell::new(true), Rc::new(Cell::new(false)));
-        let waiting = go_on.clone();
+        let (first, may_accept) = (Cell::new(true), Rc::new(Cell::new(false)));
+        let waiting = may_accept.clone();
         let hooks = TestHooks {
             accept: Some(Box::new(move |_, _| {
                 if first.replace(false) {
@@ -224,7 +224,7 @@ fn a_queued_call_of_a_function_of_a_lost_link_fails_and_calls_nothing() {
         }
         assert_eq!(plain.join().unwrap().unwrap(), [1]);
         assert_eq!(called.borrow().len(), 1, "{:?}", called.borrow());
-        go_on.set(true);
+        may_accept.set(true);
         client.close();
     });
 }

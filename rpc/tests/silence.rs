@@ -1,4 +1,4 @@
-//! Peers that say nothing: over TCP they are asked for a sign of life, and given up when none comes.
+//! Silent peers: over TCP they are pinged, and given up when they do not answer.
 
 mod common;
 
@@ -20,31 +20,31 @@ fn impatient() -> SocketOptions {
     }
 }
 
-/// Answers the greeting and then says nothing, though its process and its kernel are well. Returns how often it was
-/// pinged before the link ended.
+/// Answers the greeting and then sends nothing, though its process and its kernel are well. The receiver gets the
+/// number of pings that came before the link ended.
 fn mute_server() -> (String, std::sync::mpsc::Receiver<usize>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("tcp://{}", listener.local_addr().unwrap());
-    let (told, pings) = std::sync::mpsc::channel();
+    let (sender, pings) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        let mut heard = vec![0; 4096];
-        let length = stream.read(&mut heard).unwrap();
+        let mut received = vec![0; 4096];
+        let length = stream.read(&mut received).unwrap();
         // [0, id, "$yue/hello", …]
         assert!(
-            heard[..length]
+            received[..length]
                 .windows(10)
                 .any(|bytes| bytes == b"$yue/hello")
         );
         // The id takes five bytes.
-        let mut answer = [&[0x94, 1], &heard[2..7], &[0xc0, 0x92, 1, 0x80]].concat();
+        let mut answer = [&[0x94, 1], &received[2..7], &[0xc0, 0x92, 1, 0x80]].concat();
         answer.extend_from_slice(b"\x93\x02\xac$yue/granted\x91\xc3");
         stream.write_all(&answer).unwrap();
         let mut rest = Vec::new();
         // It may end by a reset.
         let _ = stream.read_to_end(&mut rest);
         let pings = rest.windows(9).filter(|bytes| *bytes == b"$yue/ping");
-        told.send(pings.count()).unwrap();
+        sender.send(pings.count()).unwrap();
     });
     (address, pings)
 }
@@ -72,12 +72,12 @@ fn a_peer_that_does_not_answer_a_ping_is_given_up() {
             matches!(&reason, CloseReason::Lost(text) if text.contains("does not answer a ping")),
             "{reason}"
         );
-        let heard = Cell::new(None);
+        let received = Cell::new(None);
         eventually("the server has seen the end", || {
-            heard.set(pings.try_recv().ok());
-            heard.get().is_some()
+            received.set(pings.try_recv().ok());
+            received.get().is_some()
         });
-        assert_eq!(heard.get(), Some(1), "pings");
+        assert_eq!(received.get(), Some(1), "pings");
         assert_eq!((client.stats().pings, client.stats().silences), (1, 1));
         client.close();
     });
@@ -114,7 +114,7 @@ fn an_idle_connection_stays_and_pings_are_few() {
 }
 
 #[test]
-fn who_does_not_read_says_that_it_lives() {
+fn a_side_that_does_not_read_pings_its_peer() {
     run_loop(|| {
         let limits = Limits {
             pending_input_bytes_max: 1000,

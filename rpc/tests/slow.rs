@@ -1,5 +1,5 @@
-//! A peer that does not keep up: nothing that a tick does waits for it, what is queued for it is bounded, and it is
-//! closed, or left out, as the options say.
+//! A peer that does not keep up: a tick never waits for it, its queue is bounded, and its connection is closed or its
+//! messages are dropped, according to the options.
 
 mod common;
 
@@ -37,7 +37,7 @@ fn bin(length: usize) -> impl FnOnce(&mut Vec<u8>) -> Result<u32, Error> {
     }
 }
 
-/// Notifies until that fails; how often it was taken, and the error.
+/// Notifies until that fails. Returns the number of queued notifications, and the error.
 fn notify_until_full(session: &Session, length: usize) -> (usize, Error) {
     let began = now();
     for taken in 0..1_000_000 {
@@ -49,20 +49,20 @@ fn notify_until_full(session: &Session, length: usize) -> (usize, Error) {
     panic!("it takes notifications without end");
 }
 
-/// The server's end of a link to a peer that reads nothing, and what its hooks heard.
+/// The server's end of a link to a peer that reads nothing, and the events of its hooks.
 struct Slow {
     raw: Raw,
     session: Session,
-    heard: Rc<RefCell<Vec<String>>>,
+    received: Rc<RefCell<Vec<String>>>,
 }
 
 fn slow(options: Options) -> Slow {
-    let heard = Rc::new(RefCell::new(Vec::new()));
+    let received = Rc::new(RefCell::new(Vec::new()));
     let note = |text: &'static str| {
-        let heard = heard.clone();
-        Some(Box::new(move |_: &Session| heard.borrow_mut().push(text.to_owned())) as _)
+        let received = received.clone();
+        Some(Box::new(move |_: &Session| received.borrow_mut().push(text.to_owned())) as _)
     };
-    let closed = heard.clone();
+    let closed = received.clone();
     let hooks = TestHooks {
         full: note("full"),
         room: note("room"),
@@ -79,7 +79,7 @@ fn slow(options: Options) -> Slow {
     Slow {
         raw,
         session,
-        heard,
+        received,
     }
 }
 
@@ -92,12 +92,12 @@ fn a_notification_never_waits_and_a_peer_that_is_too_slow_is_closed() {
         assert!(error.is_retryable());
         assert!((35..45).contains(&taken), "{taken}");
         assert!(slow.session.is_closed());
-        // The tick goes on: further ones are errors, and do not wait either.
+        // In the same tick, further ones are errors, and do not wait either.
         assert_eq!(
             slow.session.notify("note", bin(1)).unwrap_err().kind(),
             ErrorKind::ConnectionLost
         );
-        eventually("it says why", || *slow.heard.borrow() == ["too slow"]);
+        eventually("the hook runs", || *slow.received.borrow() == ["too slow"]);
         let stats = slow.session.stats();
         assert_eq!((stats.too_slow, stats.stalls), (1, 0));
         assert_eq!(
@@ -108,15 +108,15 @@ fn a_notification_never_waits_and_a_peer_that_is_too_slow_is_closed() {
 }
 
 #[test]
-fn a_peer_that_is_too_slow_hears_why_if_it_reads_again_and_connects_anew() {
+fn a_slow_peer_that_reads_again_learns_the_reason_and_reconnects() {
     for kind in [Kind::Memory, Kind::Tcp, Kind::Unix] {
         run_loop(move || {
             let server = serve(kind, methods(), options(WhenFull::Close));
             let reasons = Rc::new(RefCell::new(Vec::new()));
-            let told = reasons.clone();
+            let log = reasons.clone();
             let hooks = TestHooks {
                 close: Some(Box::new(move |_: &Session, reason: &CloseReason| {
-                    told.borrow_mut().push(reason.to_string());
+                    log.borrow_mut().push(reason.to_string());
                     Retry::Default
                 })),
                 ..TestHooks::default()
@@ -126,10 +126,12 @@ fn a_peer_that_is_too_slow_hears_why_if_it_reads_again_and_connects_anew() {
             let to_client = server.sessions().pop().unwrap();
             // All in one tick: the client has no chance to read.
             notify_until_full(&to_client, 1000);
-            eventually("the client hears", || !reasons.borrow().is_empty());
+            eventually("the client learns the reason", || {
+                !reasons.borrow().is_empty()
+            });
             assert_eq!(
                 *reasons.borrow(),
-                ["closed by the other side: too slow"],
+                ["closed by the peer: too slow"],
                 "{kind:?}"
             );
             assert_eq!(call(&client, "sum", &[2]).unwrap(), [2]);
@@ -140,7 +142,7 @@ fn a_peer_that_is_too_slow_hears_why_if_it_reads_again_and_connects_anew() {
 }
 
 #[test]
-fn what_is_dropped_is_counted_and_told_once_an_episode() {
+fn drops_are_counted_and_reported_once_per_episode() {
     run_loop(|| {
         let slow = slow(options(WhenFull::Drop));
         for _ in 0..2 {
@@ -157,7 +159,7 @@ fn what_is_dropped_is_counted_and_told_once_an_episode() {
             eventually("all is read", || slow.session.queued_bytes() == 0);
             slow.raw.link.set_reading(false);
         }
-        assert_eq!(*slow.heard.borrow(), ["full", "full"]);
+        assert_eq!(*slow.received.borrow(), ["full", "full"]);
         let stats = slow.session.stats();
         assert_eq!(stats.notifications_dropped, 22);
         assert!(!slow.session.is_closed());
@@ -204,7 +206,7 @@ fn an_asynchronous_call_never_waits() {
         assert_eq!(error.kind(), ErrorKind::QueueFull);
         assert!(error.is_retryable());
         assert!((35..45).contains(&made), "{made}");
-        // Calls tell their caller; they close nothing.
+        // The caller gets an error; nothing is closed.
         assert!(!slow.session.is_closed());
         assert_eq!(failed.get(), 0);
         slow.session.close();
@@ -213,7 +215,7 @@ fn an_asynchronous_call_never_waits() {
 }
 
 #[test]
-fn what_is_held_before_a_link_is_bounded_and_does_not_wait() {
+fn messages_held_before_a_link_are_bounded_and_never_wait() {
     run_loop(|| {
         let hub = Hub::new(methods(), Options::default());
         hub.refuse(true);
@@ -237,7 +239,7 @@ fn what_is_held_before_a_link_is_bounded_and_does_not_wait() {
 }
 
 #[test]
-fn notifications_whose_time_is_over_before_a_link_is_up_make_room() {
+fn notifications_that_expire_before_the_link_is_up_make_room() {
     run_loop(|| {
         let hub = Hub::new(methods(), Options::default());
         hub.refuse(true);
@@ -257,7 +259,7 @@ fn notifications_whose_time_is_over_before_a_link_is_up_make_room() {
 }
 
 #[test]
-fn a_timed_notification_is_written_in_its_time_or_not_at_all() {
+fn a_timed_notification_is_written_in_time_or_dropped() {
     run_loop(|| {
         let slow = slow(options(WhenFull::Close));
         while slow.session.queued_bytes() <= HIGH {
@@ -275,12 +277,12 @@ fn a_timed_notification_is_written_in_its_time_or_not_at_all() {
         assert_eq!(slow.session.stats().notifications_late, 0);
         sleep(Duration::from_millis(50)).unwrap();
         slow.raw.link.set_reading(true);
-        eventually("it is written", || slow.raw.heard("the late one"));
-        assert!(!slow.raw.heard("the early one"));
+        eventually("it is written", || slow.raw.received("the late one"));
+        assert!(!slow.raw.received("the early one"));
         assert_eq!(slow.session.stats().notifications_late, 1);
         // With room it goes at once.
         notify(Duration::ZERO, "at once").unwrap();
-        eventually("it is written", || slow.raw.heard("at once"));
+        eventually("it is written", || slow.raw.received("at once"));
         assert_eq!(slow.session.queued_bytes(), 0);
         slow.session.close();
     });
@@ -308,7 +310,7 @@ fn timed_notifications_that_wait_are_bounded_and_close_nothing() {
 }
 
 #[test]
-fn who_asks_for_room_is_told_once() {
+fn room_is_reported_once_for_each_request() {
     run_loop(|| {
         let slow = slow(options(WhenFull::Close));
         assert_eq!(slow.session.room(), Some(true));
@@ -319,9 +321,9 @@ fn who_asks_for_room_is_told_once() {
         slow.session.ask_for_room();
         slow.session.ask_for_room();
         sleep(Duration::from_millis(5)).unwrap();
-        assert!(slow.heard.borrow().is_empty());
+        assert!(slow.received.borrow().is_empty());
         slow.raw.link.set_reading(true);
-        eventually("it is told", || *slow.heard.borrow() == ["room"]);
+        eventually("the hook runs", || *slow.received.borrow() == ["room"]);
         assert_eq!(slow.session.room(), Some(true));
         slow.session.close();
         assert_eq!(slow.session.room(), None);
@@ -368,10 +370,10 @@ fn a_client_that_calls_too_often_is_refused_and_one_that_does_not_stop_is_closed
         };
         let server = serve(kind, methods(), server_options);
         let reasons = Rc::new(RefCell::new(Vec::new()));
-        let told = reasons.clone();
+        let log = reasons.clone();
         let hooks = TestHooks {
             close: Some(Box::new(move |_: &Session, reason: &CloseReason| {
-                told.borrow_mut().push(reason.to_string());
+                log.borrow_mut().push(reason.to_string());
                 Retry::Default
             })),
             ..TestHooks::default()
@@ -395,7 +397,7 @@ fn a_client_that_calls_too_often_is_refused_and_one_that_does_not_stop_is_closed
         assert!(taken >= 10, "{kind:?}: {taken}");
         assert_eq!(
             *reasons.borrow(),
-            ["closed by the other side: too many calls"],
+            ["closed by the peer: too many calls"],
             "{kind:?}"
         );
         assert_eq!(call(&witness, "sum", &[2]).unwrap(), [2]);

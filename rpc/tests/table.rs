@@ -27,7 +27,7 @@ fn table() -> String {
             let [tcp, unix, thread] = cells;
             text += &format!(
                 "| {} | {tcp} | {unix} | {thread} | `{file}.rs`: `{name}` |\n",
-                behaviour.says
+                behaviour.description
             );
         }
     }
@@ -62,7 +62,7 @@ fn the_books_table_is_what_the_suite_tests() {
     }
     assert!(
         rest == expected,
-        "docs/src/transports.md is not what common/behaviours.rs says; write it with: \
+        "docs/src/transports.md differs from common/behaviours.rs; write it with: \
          YUE_WRITE_TABLE=1 cargo test -p yue-rpc --test table"
     );
 }

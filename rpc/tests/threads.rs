@@ -1,4 +1,4 @@
-//! Sessions between real threads, each with a loop of its own.
+//! Sessions between real threads, each with its own loop.
 
 mod common;
 
@@ -62,19 +62,19 @@ fn a_thread_that_ends_loses_its_connections_and_its_name() {
 }
 
 #[test]
-fn a_thread_that_ends_without_a_word_is_noticed() {
-    let (tell, told) = mpsc::channel();
+fn a_thread_that_ends_without_closing_is_noticed() {
+    let (sender, receiver) = mpsc::channel();
     let thread = thread::spawn(move || {
         run_loop(move || {
             let address = "thread://abrupt".parse().unwrap();
             let listener = Listener::bind(&address, methods(), Options::default()).unwrap();
-            tell.send(this_loop::handle()).unwrap();
+            sender.send(this_loop::handle()).unwrap();
             this_loop::wait_for_shutdown().unwrap();
             // Neither the listener nor its connections are closed.
             std::mem::forget(listener);
         });
     });
-    let handle = told.recv().unwrap();
+    let handle = receiver.recv().unwrap();
     run_loop(move || {
         let connector = connector(&"thread://abrupt".parse().unwrap());
         let client = Session::open(

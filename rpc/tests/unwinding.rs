@@ -11,7 +11,7 @@ use yue_rpc::transport::Hub;
 use yue_rpc::{ErrorKind, Failure, Limits, Options};
 use yue_scheduler::spawn;
 
-/// Runs a test's body in a process of its own, which a second panic would end.
+/// Runs a test's body in a child process, which a second panic would end.
 fn in_child(name: &str, body: impl FnOnce() + 'static) {
     if std::env::var("YUE_TEST_CHILD").as_deref() == Ok(name) {
         return run_loop(body);
@@ -48,8 +48,8 @@ impl Drop for Farewell {
 }
 
 #[test]
-fn a_destructor_that_calls_during_a_panic_gets_an_error_and_the_session_goes_on() {
-    let name = "a_destructor_that_calls_during_a_panic_gets_an_error_and_the_session_goes_on";
+fn a_destructor_that_calls_during_a_panic_gets_an_error_and_the_session_stays() {
+    let name = "a_destructor_that_calls_during_a_panic_gets_an_error_and_the_session_stays";
     in_child(name, || {
         let hub = Hub::new(methods(), Options::default());
         let client = Session::open(hub, methods(), narrow());
@@ -67,13 +67,13 @@ fn a_destructor_that_calls_during_a_panic_gets_an_error_and_the_session_goes_on(
     });
 }
 
-/// Answers, whatever happens to the one who was to answer.
+/// Answers when it is dropped.
 struct Answer(Option<Reply>);
 
 impl Drop for Answer {
     fn drop(&mut self) {
         let reply = self.0.take().unwrap();
-        let _ = reply.fail(&Failure::new("nobody came to an answer"));
+        let _ = reply.fail(&Failure::new("the handler gave no answer"));
     }
 }
 
@@ -89,7 +89,7 @@ fn an_answer_that_a_destructor_gives_during_a_panic_is_sent_though_the_output_is
         }));
         let client = Session::open(Hub::new(service, narrow()), methods(), Options::default());
         let error = call(&client, "anything", &[]).unwrap_err();
-        assert_eq!(error.message(), "nobody came to an answer");
+        assert_eq!(error.message(), "the handler gave no answer");
         client.close();
     });
 }

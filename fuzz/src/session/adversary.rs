@@ -1,5 +1,5 @@
-//! What lies between the two sessions: a connector whose links go through two lanes, each of which does to the bytes
-//! what a script says.
+//! The adversary between the two sessions: a connector whose links go through two lanes. Each lane treats the bytes
+//! according to a script.
 
 use crate::script::Script;
 use std::cell::{Cell, RefCell};
@@ -99,7 +99,7 @@ struct Lane {
     held: RefCell<Vec<u8>>,
     /// A piece that goes out behind the next one.
     swapped: RefCell<Vec<u8>>,
-    /// What was sent before.
+    /// Bytes that were sent before.
     kept: RefCell<Vec<u8>>,
     ended: Cell<bool>,
 }
@@ -132,7 +132,7 @@ impl Lane {
     /// Does what the script says next to the bytes at hand.
     fn tamper(&self) {
         let mut script = self.shared.script.borrow_mut();
-        if script.is_over() {
+        if script.has_ended() {
             return self.pass_on();
         }
         let mut held = self.held.borrow_mut();

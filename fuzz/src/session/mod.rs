@@ -26,10 +26,10 @@ use yue_rpc::transport::Hub;
 use yue_rpc::{Error, ErrorKind, Limits, Options, Timeout};
 use yue_scheduler::{JoinHandle, now, sleep, spawn, this_loop};
 
-/// Far longer than anything takes that goes on at all.
+/// Far longer than anything takes that makes progress.
 const LONG: Timeout = Timeout::After(Duration::from_secs(300));
 
-/// Everything is over within this: time limits of the sessions, handlers that wait, pauses before the next connect.
+/// Everything ends within this time: limits of the sessions, handlers that wait, pauses before the next connect.
 const END: Duration = Duration::from_secs(1000);
 
 /// Plays one input.
@@ -95,13 +95,13 @@ fn witness_is_served(witness: &Session) -> bool {
         .is_ok_and(|answer| answer.bytes() == [42])
 }
 
-/// How the sessions are made.
+/// The settings of the sessions.
 struct Settings {
     /// Limits are so small that honest messages meet them.
     tight: bool,
     legacy: bool,
     reconnect: bool,
-    /// What the server's and the client's `on_accept` do: see [`Player::service`].
+    /// The actions of the server's and the client's `on_accept`: see [`Player::service`].
     accept: u8,
     own_accept: u8,
     limits: Limits,
@@ -126,7 +126,7 @@ impl Settings {
         }
         let legacy = flags & 2 != 0;
         Settings {
-            // A client that is no yue does not wait for its grant, and few of its requests may.
+            // A client that is not a yue client does not wait for its grant, and few of its requests may.
             tight: tight || legacy,
             legacy,
             reconnect: flags & 4 != 0,
@@ -214,7 +214,7 @@ impl Game {
     }
 
     fn act(&self, mut script: Script) {
-        while !script.is_over() {
+        while !script.has_ended() {
             let action = script.byte();
             let (session, player) = self.side(action >> 7);
             let argument = i64::from(script.byte());
@@ -255,7 +255,7 @@ impl Game {
                 14 => pause(1000),
                 15 => {
                     self.fair.set(false);
-                    session.close_because("the game is over");
+                    session.close_because("the game has ended");
                 }
                 16 => self.mark(&session, &player),
                 17 => (0..argument % 64).for_each(|n| calls("sum", vec![n], vec![n])),
@@ -265,7 +265,7 @@ impl Game {
         }
     }
 
-    /// Several results, as they arrive; a peer that is no yue gets them as an array.
+    /// Several results, as they arrive; a plain peer gets them as an array.
     fn several(&self, values: Vec<i64>) -> Option<Vec<i64>> {
         (!self.legacy).then_some(values)
     }
@@ -330,7 +330,7 @@ impl Game {
         });
     }
 
-    /// Passes a function, which the other side calls and gives back.
+    /// Passes a function, which the peer calls and then releases.
     fn call_with_function(&self, session: &Session, player: &Rc<Player>, argument: i64) {
         let (session, player, judge) = (session.clone(), player.clone(), self.judge());
         self.start(move || {
@@ -359,8 +359,8 @@ impl Game {
     }
 
     fn call_async_and_cancel(&self, session: &Session, after_ms: i64) {
-        let told = Rc::new(Cell::new(0));
-        let count = told.clone();
+        let outcomes = Rc::new(Cell::new(0));
+        let count = outcomes.clone();
         let done = move |_| count.set(count.get() + 1);
         let Ok(id) = session.call_async("nap", LONG, ints(&[after_ms]), done) else {
             return;
@@ -369,11 +369,14 @@ impl Game {
         self.start(move || {
             pause(after_ms as u64);
             let cancelled = session.cancel_call(id);
-            assert!(!cancelled || told.get() == 1, "its outcome is told at once");
-            eventually("the outcome is told", || {
-                told.get() > 0 || !session.is_over()
+            assert!(
+                !cancelled || outcomes.get() == 1,
+                "its outcome is reported at once"
+            );
+            eventually("the outcome is reported", || {
+                outcomes.get() > 0 || !session.is_over()
             });
-            assert!(told.get() <= 1, "its outcome is told once");
+            assert!(outcomes.get() <= 1, "its outcome is reported once");
         });
     }
 
@@ -384,7 +387,7 @@ impl Game {
         }
         if self.judge().is_fair() {
             let sides = [self.side(0).0, self.side(1).0];
-            eventually("the functions are given back", || {
+            eventually("the functions are released", || {
                 sides.iter().all(|side| side.references_held() == 0)
             });
             let malformed = sides.iter().map(|side| side.stats().refused_malformed);
@@ -397,11 +400,11 @@ impl Game {
         self.fair.set(false);
         self.client.close();
         self.callers.take().into_iter().for_each(join);
-        eventually("the client's session is over", || self.client.is_over());
-        // Without its client, a session of the server ends when it has heard of that.
+        eventually("the client's session has ended", || self.client.is_over());
+        // Without its client, a session of the server ends when it learns of that.
         self.adversary.cut();
         let others = || hub.sessions().into_iter().skip(1);
-        eventually("the server's sessions are over", || {
+        eventually("the server's sessions have ended", || {
             others().all(|session| session.is_over())
         });
         eventually("the handlers have ended", || {
@@ -427,7 +430,7 @@ impl Game {
     }
 }
 
-/// Lets the others go on for so long. A fiber that is cancelled goes on at once.
+/// Lets other fibers run for that time. A fiber that is cancelled continues at once.
 fn pause(ms: u64) {
     let _ = sleep(Duration::from_millis(ms));
 }
@@ -464,7 +467,7 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Calls the function of the other side behind an id, twice, and gives it back.
+/// Calls the peer's function behind an id, twice, and then releases it.
 fn use_function(
     session: &Session,
     link: yue_rpc::session::LinkNumber,

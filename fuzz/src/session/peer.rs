@@ -1,4 +1,4 @@
-//! What both sides offer, and what they note of each other.
+//! The methods that both sides offer, and the notes that they take of each other.
 
 use super::{Settings, ints, use_function};
 use std::cell::{Cell, RefCell};
@@ -10,7 +10,7 @@ use yue_rpc::session::{Call, CallMethod, Dispatch, Replied, Reply, Service, Sess
 use yue_rpc::{Error, ErrorKind, Failure, Hooks, Moment, Timeout, Verdict};
 use yue_scheduler::sleep;
 
-/// How long a handler waits that nobody is meant to wait for: longer than a handshake may take.
+/// The wait of a handler that no caller should wait for: longer than a handshake may take.
 const HANG: Duration = Duration::from_secs(100);
 
 /// The longest answer that is made because a peer, or bytes that the adversary has changed, ask for it.
@@ -21,7 +21,7 @@ pub(super) struct Player {
     this: Weak<Player>,
     tight: bool,
     notes_sent: Rc<Cell<i64>>,
-    notes_heard: RefCell<Vec<i64>>,
+    notes_received: RefCell<Vec<i64>>,
     exported: RefCell<Vec<u64>>,
     released: RefCell<Vec<u64>>,
 }
@@ -32,13 +32,13 @@ impl Player {
             this: this.clone(),
             tight: settings.tight,
             notes_sent: Rc::default(),
-            notes_heard: RefCell::default(),
+            notes_received: RefCell::default(),
             exported: RefCell::default(),
             released: RefCell::default(),
         })
     }
 
-    /// The service of this side. Its `on_accept`: 0 there is none, 1 it asks the other side and grants, 2 it refuses,
+    /// The service of this side. Its `on_accept`: 0 there is none, 1 it calls the peer and grants, 2 it refuses,
     /// 3 it takes longer than it may.
     pub(super) fn service(&self, accept: u8) -> Service {
         let player = self.this.upgrade().expect("it is alive");
@@ -59,7 +59,7 @@ impl Player {
         }
     }
 
-    /// The id of another function, for the other side.
+    /// The id of another function, for the peer.
     pub(super) fn export(&self, session: &Session) -> Result<u64, Error> {
         let token = self.exported.borrow().len() as u64;
         let id = session.export_reference(token)?;
@@ -69,12 +69,12 @@ impl Player {
 
     /// Numbers arrived in order; without limits, all of them that came before the last one.
     pub(super) fn check_order(&self) {
-        let heard = self.notes_heard.borrow();
-        let ordered = heard.windows(2).all(|pair| pair[0] < pair[1]);
-        assert!(ordered, "in order: {heard:?}");
+        let received = self.notes_received.borrow();
+        let ordered = received.windows(2).all(|pair| pair[0] < pair[1]);
+        assert!(ordered, "in order: {received:?}");
         if !self.tight {
-            let expected: Vec<i64> = (1..=heard.len() as i64).collect();
-            assert_eq!(*heard, expected, "none is missing");
+            let expected: Vec<i64> = (1..=received.len() as i64).collect();
+            assert_eq!(*received, expected, "none is missing");
         }
     }
 
@@ -96,7 +96,7 @@ impl Player {
             b"sum" => reply.results(ints(&[values.iter().fold(0, |a, b| a.wrapping_add(*b))])),
             b"echo" => reply.results(ints(&values)),
             b"note" => {
-                self.notes_heard.borrow_mut().push(first);
+                self.notes_received.borrow_mut().push(first);
                 reply.results(ints(&[]))
             }
             b"nap" | b"hang" => {

@@ -302,8 +302,8 @@ fn array_length(table: *const GcTable, count: u32) -> Result<u32, Box<Trouble>> 
         Ok(length) if length <= count.saturating_mul(2).saturating_add(HOLES_MAX) => {
             return Ok(length);
         }
-        Err(_) if largest < 0 => "an array has no keys but whole numbers from 1 on",
-        _ => "too many places of the array are empty",
+        Err(_) if largest < 0 => "an array may have only whole numbers from 1 on as keys",
+        _ => "too many elements of the array are nil",
     };
     Err(Trouble::new(EncodeFault::Refused(fault)))
 }

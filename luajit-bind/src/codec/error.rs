@@ -23,13 +23,13 @@ pub enum EncodeFault {
     #[error("a {0} has no form on the wire")]
     Unsupported(&'static str),
     /// The connection takes no function references (the peer is not a yue peer, or there is no peer).
-    #[error("a function cannot be passed here: the other side knows no function references")]
+    #[error("a function cannot be sent here: the peer does not support function references")]
     FunctionRefused,
     /// The table of references has no room for one more function: make room, and encode again.
     #[error("there is no memory for another function reference")]
     NoRoom,
     /// The peer holds the maximum number of functions.
-    #[error("the other side would hold more than {0} functions, the limit")]
+    #[error("the peer would hold more than {0} functions, the limit")]
     TooManyFunctions(usize),
     /// The reason that the table of references returned.
     #[error("{0}")]

@@ -17,7 +17,7 @@ pub fn encode_with(
     encode_by(vm, vm.codec(), source, refs)
 }
 
-/// As `encode_with`, by a codec with limits of its own.
+/// Like `encode_with`, with another codec.
 pub fn encode_by(
     vm: &Vm,
     codec: Codec,
@@ -62,7 +62,7 @@ pub fn round(vm: &Vm, bytes: &[u8], refs: &dyn RefTable) -> Result<Vec<u8>, Deco
     round_by(vm, vm.codec(), bytes, refs)
 }
 
-/// As `round`, by a codec with limits of its own.
+/// Like `round`, with another codec.
 pub fn round_by(
     vm: &Vm,
     codec: Codec,

@@ -1,4 +1,4 @@
-//! What the tests share: a loop with one VM, a few functions that suspend, and running Lua text in fibers.
+//! Common parts of the tests: a loop with one VM, a few functions that suspend, and running Lua text in fibers.
 
 #![allow(dead_code)] // Each test binary uses a part of it.
 
@@ -45,7 +45,7 @@ pub fn chunk(vm: &Vm, source: &str) -> LuaThread {
     thread
 }
 
-/// Runs `source` in a fiber of its own and gives its first result (a string), or the error.
+/// Runs `source` in a new fiber and returns its first result (a string), or the error.
 pub fn run(vm: &Vm, source: &str) -> Result<String, String> {
     thread_local! {
         static RESULT: RefCell<Option<Result<String, String>>> = const { RefCell::new(None) };
@@ -63,13 +63,13 @@ pub fn run(vm: &Vm, source: &str) -> Result<String, String> {
     RESULT.take().expect("a result")
 }
 
-/// As `run`, for sources that must succeed.
+/// Like `run`, for sources that must succeed.
 #[track_caller]
 pub fn eval(vm: &Vm, source: &str) -> String {
     run(vm, source).unwrap_or_else(|error| panic!("{error}\nin {source}"))
 }
 
-/// As `run`, for sources that must raise.
+/// Like `run`, for sources that must raise.
 #[track_caller]
 pub fn error_of(vm: &Vm, source: &str) -> String {
     run(vm, source).expect_err("an error was expected")

@@ -21,18 +21,18 @@ pub use scan::{Frame, ScanLimits, Scanner};
 /// ```
 /// use yue::rpc::{CloseReason, ProtocolError};
 ///
-/// // What a hook is told when a browser connects to the port.
+/// // The reason that a hook receives when a browser connects to the port.
 /// let error = ProtocolError::NotAMessage { byte: b'G' };
 /// let reason = CloseReason::Protocol { error, received: "GET / HTTP/1.1".to_owned() };
 /// assert_eq!(
 ///     reason.to_string(),
-///     "the bytes are no msgpack-rpc message (0x47 where one begins): received \"GET / HTTP/1.1\"",
+///     "the bytes are not a msgpack-rpc message (0x47 where one begins): received \"GET / HTTP/1.1\"",
 /// );
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
     /// The bytes do not begin a msgpack-rpc message.
-    #[error("the bytes are no msgpack-rpc message (0x{byte:02x} where one begins)")]
+    #[error("the bytes are not a msgpack-rpc message (0x{byte:02x} where one begins)")]
     NotAMessage {
         /// The first byte that does not fit.
         byte: u8,
@@ -56,7 +56,7 @@ pub enum ProtocolError {
         limit: usize,
     },
     /// A message began and was not completed in time.
-    #[error("a message began and did not go on for {} s", limit.as_secs_f64())]
+    #[error("a message began and did not continue for {} s", limit.as_secs_f64())]
     Unfinished {
         /// The time limit.
         limit: std::time::Duration,

@@ -197,7 +197,7 @@ fn ten_thousand_nested_arrays_are_refused() {
 }
 
 #[test]
-fn what_is_no_message_is_refused_at_its_first_bytes() {
+fn bytes_that_are_not_a_message_are_refused_at_once() {
     assert_eq!(
         scan_all(b"GET / HTTP/1.1"),
         Err(ProtocolError::NotAMessage { byte: b'G' })

@@ -93,7 +93,7 @@ impl Inner {
         }
     }
 
-    /// Tells the peer that no caller waits for a call's answer any more.
+    /// Notifies the peer that no caller waits for a call's answer any more.
     pub(super) fn send_cancel(&self, id: u32) {
         if !self.link.peer_is_yue.get() || !self.link.exists() {
             return;

@@ -431,7 +431,7 @@ impl Inner {
         while !self.handshake.heard.get() {
             self.handshake.first_words.set(Some(prepare_park()));
             // The hook runs next, whatever ends the wait. If the fiber was cancelled, the hook's first call finds out.
-            let waited = park_until("the client's first words", Some(until));
+            let waited = park_until("the client's first message", Some(until));
             self.handshake.first_words.set(None);
             if !matches!(waited, Ok(Wakeup::Woken)) {
                 return;

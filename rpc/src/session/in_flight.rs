@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn ghosts_are_laid_when_too_many_gather() {
+    fn the_oldest_ghost_is_freed_when_there_are_too_many() {
         let mut calls = InFlight::default();
         for _ in 0..3 * GHOSTS_MAX {
             let id = call(&mut calls);
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_refuses_the_next_call_and_a_free_place_admits_one() {
+    fn the_limit_refuses_the_next_call_until_one_ends() {
         let mut calls = InFlight::default();
         let first = call(&mut calls);
         (1..100).for_each(|_| assert_ne!(call(&mut calls), first));
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn msgids_that_were_never_given_are_ignored() {
+    fn unknown_msgids_are_ignored() {
         let mut calls = InFlight::default();
         for id in [0, 1, u32::MAX] {
             assert!(matches!(

@@ -303,7 +303,7 @@ impl Inner {
                 Ok(1)
             })
         });
-        debug_assert!(written.is_ok(), "an error of ours is small");
+        debug_assert!(written.is_ok(), "an error that this side makes is small");
         self.watch_output();
     }
 

@@ -359,7 +359,7 @@ impl CloseReason {
                 format!("the connection was not granted: {self}")
             }
             CloseReason::Protocol { .. } => {
-                let text = format!("the other side does not speak msgpack-rpc: {self}");
+                let text = format!("the peer does not speak msgpack-rpc: {self}");
                 let text = cut(&text, SHARED_TEXT_MAX);
                 return Error::retryable(ErrorKind::ConnectionLost, text);
             }

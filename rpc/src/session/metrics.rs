@@ -89,27 +89,25 @@ const COUNTERS: [(&str, &str, Value); 19] = [
         "Calls that had to wait for a link, or for its grant.",
         |s| s.calls_held,
     ),
-    ("call_timeouts_total", "Calls that ran out of time.", |s| {
+    ("call_timeouts_total", "Calls that timed out.", |s| {
         s.timeouts
     }),
-    (
-        "notifications_total",
-        "Notifications taken, to be sent.",
-        |s| s.notifications,
-    ),
+    ("notifications_total", "Notifications queued.", |s| {
+        s.notifications
+    }),
     (
         "notifications_dropped_total",
-        "Notifications not taken because too much was waiting to be sent.",
+        "Notifications dropped because too much was waiting to be sent.",
         |s| s.notifications_dropped,
     ),
     (
         "notifications_late_total",
-        "Notifications whose time was over before there was room to send them.",
+        "Notifications that expired before there was room to send them.",
         |s| s.notifications_late,
     ),
     (
         "requests_total",
-        "Requests and notifications of the other side that were started.",
+        "Requests and notifications of the peer that were started.",
         |s| s.requests,
     ),
     ("received_bytes_total", "Bytes read.", |s| s.bytes_in),
@@ -121,33 +119,33 @@ const COUNTERS: [(&str, &str, Value); 19] = [
     }),
     (
         "reading_stopped_total",
-        "Times that reading stopped because too much input was waiting.",
+        "The number of times reading stopped because too much input was waiting.",
         |s| s.reading_stopped,
     ),
     (
         "handshake_timeouts_total",
-        "Handshakes that took too long.",
+        "Handshakes that timed out.",
         |s| s.handshake_timeouts,
     ),
     (
         "stalls_total",
-        "Links ended because the other side did not read.",
+        "Links ended because the peer did not read.",
         |s| s.stalls,
     ),
     (
         "too_slow_total",
-        "Links ended because the other side read too slowly for what is sent to it.",
+        "Links ended because the peer read its messages too slowly.",
         |s| s.too_slow,
     ),
     ("pings_total", "Pings sent after silence.", |s| s.pings),
     (
         "silences_total",
-        "Links ended because the other side said nothing and did not answer a ping.",
+        "Links ended because the peer was silent and did not answer a ping.",
         |s| s.silences,
     ),
     (
         "memory_stopped_total",
-        "Times that reading stopped because the connections of a listener held too much memory.",
+        "The number of times reading stopped because the connections of a listener held too much memory.",
         |s| s.memory_stopped,
     ),
 ];
@@ -190,7 +188,7 @@ fn write(out: &mut String) {
         each(out, name, "", |role| value(&sums[role]));
     }
     let name = "refused_total";
-    let help = "What a limit refused, by the limit.";
+    let help = "Calls, requests, messages and connections that a limit refused, by limit.";
     family(out, name, "counter", help);
     for (reason, value) in REFUSED {
         let label = format!(",limit=\"{reason}\"");

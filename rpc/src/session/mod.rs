@@ -307,7 +307,7 @@ impl Session {
     ///     let us = Server::new().hooks(Rc::new(Log(told)));
     ///     let client = Client::open_with(&listener.address().to_string(), us, Default::default())?;
     ///     client.call::<_, ()>("cheat", ()).ok();
-    ///     assert_eq!(log.recv().unwrap(), "closed by the other side: you cheated");
+    ///     assert_eq!(log.recv().unwrap(), "closed by the peer: you cheated");
     ///     Ok(())
     /// })?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())

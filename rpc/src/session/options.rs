@@ -122,7 +122,7 @@ pub enum WhenFull {
 ///     let client = Client::open_with(&listener.address().to_string(), Server::new(), options)?;
 ///     let error = client.call::<_, usize>("len", "x".repeat(1000)).unwrap_err();
 ///     assert_eq!(error.kind(), ErrorKind::MessageTooLarge);
-///     assert_eq!(client.call::<_, usize>("len", "short")?, 5); // The connection goes on.
+///     assert_eq!(client.call::<_, usize>("len", "short")?, 5); // The connection stays open.
 ///     Ok(())
 /// })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())

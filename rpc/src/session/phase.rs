@@ -264,7 +264,7 @@ mod tests {
                 phase = next(role, phase, event).map_or(phase, |(after, _)| after);
             }
             if phase != Phase::Closed {
-                prop_assert!(next(role, phase, Event::CloseAsked).is_some(), "it is not heard in {phase:?}");
+                prop_assert!(next(role, phase, Event::CloseAsked).is_some(), "it has no effect in {phase:?}");
             }
             let end = [Event::CloseAsked, Event::LinkOver, Event::CloseHandled(Afterwards::Finish)];
             for event in end {

@@ -202,7 +202,7 @@ impl Inner {
         let refusal = if call.link.is_some_and(|link| link != self.link.epoch.get()) {
             Some(stale_reference())
         } else if !call.exports.is_empty() && !self.link.peer_is_yue.get() {
-            let text = "the other side is no yue: it cannot be given functions";
+            let text = "cannot send a function: the peer is not a yue peer";
             Some(Error::new(ErrorKind::Argument, text))
         } else {
             None
@@ -271,7 +271,7 @@ impl Inner {
         self.drop_backlog();
     }
 
-    /// Tells the program that these functions were not sent after all.
+    /// Notifies the program that these functions were not sent after all.
     pub(super) fn drop_exports(&self, exports: &[(u64, u64)]) {
         if !exports.is_empty() {
             let unused = self.references.borrow_mut().forget_held(exports);
@@ -359,7 +359,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_has_expired_is_taken_out_and_the_rest_keeps_its_order(
+        fn expired_notifications_are_removed_and_the_rest_keeps_its_order(
             deadlines in prop::collection::vec(prop::option::of(1u64..100), 0..50),
             looks in prop::collection::vec(0u64..110, 1..5),
         ) {

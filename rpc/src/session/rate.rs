@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_on_regardless_is_ended_and_who_is_a_little_too_fast_is_not() {
+    fn a_flood_ends_the_link_and_a_slightly_fast_peer_does_not() {
         let flood = limit(10.0, 5);
         let verdicts: Vec<_> = (0..56).map(|_| flood.ask(start())).collect();
         assert!(
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_of_nothing_ends_no_peer_before_it_calls() {
+    fn a_rate_of_zero_ends_no_peer_before_it_calls() {
         for calls_per_second in [0.0, -1.0, f64::NAN] {
             let limit = limit(calls_per_second, 0);
             assert_eq!(limit.ask(start()), Verdict::Take);

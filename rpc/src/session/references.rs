@@ -309,13 +309,13 @@ impl Session {
         let inner = &*self.inner;
         let mut references = inner.references.borrow_mut();
         if !references.holding && !inner.link.peer_is_yue.get() {
-            let text = "the other side is no yue: it cannot be given functions";
+            let text = "cannot send a function: the peer is not a yue peer";
             return Err(Error::new(ErrorKind::Argument, text));
         }
         references.export(token).ok_or_else(|| {
             count(&inner.counters.refused_references);
             let limit = inner.options.limits.references_max;
-            let text = format!("the other side holds {limit} functions already, the limit");
+            let text = format!("the peer holds {limit} functions already, the limit");
             Error::new(ErrorKind::MessageRefused, text)
         })
     }
@@ -480,7 +480,6 @@ impl Inner {
 
 /// The error for a function of an earlier link, which can be neither called nor sent back.
 pub(super) fn stale_reference() -> Error {
-    let text =
-        "the function belonged to a connection that is lost; ask the other side for it again";
+    let text = "the function belonged to a connection that is lost; get it from the peer again";
     Error::retryable(ErrorKind::ConnectionLost, text)
 }

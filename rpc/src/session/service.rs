@@ -342,7 +342,7 @@ impl fmt::Debug for Service {
 ///     let client = Client::open(&listener.address().to_string())?;
 ///     client.call::<_, ()>("ping", ())?;
 ///     drop(client);
-///     assert_eq!(log.recv().unwrap(), "closed by the other side");
+///     assert_eq!(log.recv().unwrap(), "closed by the peer");
 ///     Ok(())
 /// })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -382,8 +382,8 @@ impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CloseReason::Local => f.write_str("closed by this side"),
-            CloseReason::Peer => f.write_str("closed by the other side"),
-            CloseReason::Told(why) => write!(f, "closed by the other side: {why}"),
+            CloseReason::Peer => f.write_str("closed by the peer"),
+            CloseReason::Told(why) => write!(f, "closed by the peer: {why}"),
             CloseReason::Lost(what) => write!(f, "the link broke: {what}"),
             CloseReason::Refused(error) => {
                 write!(f, "the connection was not granted: {}", error.message())
@@ -392,7 +392,7 @@ impl fmt::Display for CloseReason {
                 write!(f, "{error}: received \"{received}\"")
             }
             CloseReason::HandshakeTimeout => f.write_str("the handshake took too long"),
-            CloseReason::Stalled => f.write_str("the other side reads nothing"),
+            CloseReason::Stalled => f.write_str("the peer reads nothing"),
             CloseReason::TooSlow => f.write_str("too slow"),
             CloseReason::TooManyCalls => f.write_str("too many calls"),
             CloseReason::HookFailed(what) => {
@@ -411,7 +411,7 @@ impl fmt::Display for CloseReason {
 /// use yue::rpc::{ErrorKind, Failure};
 ///
 /// let parse = |text: &str| -> Result<i64, Failure> {
-///     text.parse().map_err(|_| Failure::of_kind(ErrorKind::Argument, format!("'{text}' is no number")))
+///     text.parse().map_err(|_| Failure::of_kind(ErrorKind::Argument, format!("'{text}' is not a number")))
 /// };
 /// assert_eq!(parse("42").unwrap(), 42);
 /// assert_eq!(parse("x").unwrap_err().type_name, "ArgumentError");

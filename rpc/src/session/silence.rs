@@ -100,7 +100,7 @@ impl Inner {
         }
         count(&self.counters.silences);
         let seconds = silence.limit.get().as_secs_f64();
-        let text = format!("it has said nothing for {seconds} s, and does not answer a ping");
+        let text = format!("the peer has been silent for {seconds} s, and does not answer a ping");
         self.end_link(CloseReason::Lost(text));
     }
 

@@ -369,7 +369,7 @@ fn refusal(session: &Inner, request: &Request) -> Option<Failure> {
     if is_past(request.deadline) {
         return Some(Failure::of_kind(
             ErrorKind::Timeout,
-            "the time for the call was over before it could be started",
+            "the call timed out before it could start",
         ));
     }
     if request.reference.is_none() && is_private(request.name()) {
@@ -382,7 +382,7 @@ fn refusal(session: &Inner, request: &Request) -> Option<Failure> {
     if session.take_cancelled(request) {
         return Some(Failure::of_kind(
             ErrorKind::Cancelled,
-            "the caller gave the call up before it was started",
+            "the caller gave up the call before it started",
         ));
     }
     None

@@ -349,7 +349,7 @@ impl Inner {
             Wakeup::Woken => Ok(()),
             Wakeup::TimedOut => Err(Error::retryable(
                 ErrorKind::Timeout,
-                "the other side read nothing, and the time to send was over",
+                "the peer read nothing until the call timed out",
             )),
         }
     }
@@ -360,7 +360,7 @@ impl Inner {
 pub(super) fn cannot_wait() -> Error {
     Error::retryable(
         ErrorKind::Client,
-        "cannot wait while unwinding from a panic; make the call in a fiber of its own",
+        "cannot wait while unwinding from a panic; make the call in another fiber",
     )
 }
 

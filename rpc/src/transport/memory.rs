@@ -24,7 +24,7 @@ pub struct MemoryTransport {
     piece_bytes: Cell<usize>,
     reading: Cell<bool>,
     ended: Cell<bool>,
-    /// The events were told that the other end sends no more.
+    /// The events know that the other end sends no more.
     end_told: Cell<bool>,
     closed: Cell<bool>,
 }

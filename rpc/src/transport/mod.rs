@@ -160,7 +160,7 @@ pub trait Transport {
 /// use std::rc::Rc;
 /// use yue::rpc::transport::{Events, Incoming};
 ///
-/// /// Undoes what the other side's filter did to the bytes.
+/// /// Undoes the masking by the peer's filter.
 /// struct Unmask(Rc<dyn Events>);
 ///
 /// impl Events for Unmask {

@@ -176,7 +176,7 @@ impl SocketConnector {
             Address::Unix { path } => start_unix(UnixStream::connect(path)?, events),
             Address::Thread { .. } => Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "a thread is no socket",
+                "a thread is not a socket",
             )),
         }
     }

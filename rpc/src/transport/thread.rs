@@ -9,7 +9,7 @@
 //!
 //! A link has an end on each loop, in a table of the thread, under a key that is unique in the process. A parcel is a
 //! closure for the other loop's inbox, which keeps the order. A parcel that cannot be delivered, because that loop is
-//! gone, is dropped, and its drop tells the sender that the link has ended. Bytes in flight are counted in a pair of
+//! gone, is dropped, and its drop notifies the sender that the link has ended. Bytes in flight are counted in a pair of
 //! atomics, so that a sender sees how far the peer lags behind.
 
 use super::{Connect, Events, Incoming, Transport};

@@ -98,7 +98,7 @@ impl Caller {
     ///         .handler("move_to", move |position: (i64, i64)| Ok(drop(told.try_send(position))))
     ///         .listen("tcp://127.0.0.1:0")?;
     ///     let client = Client::open(&listener.address().to_string())?;
-    ///     client.notify("move_to", (3, 4))?; // Does not wait for the other side.
+    ///     client.notify("move_to", (3, 4))?; // Does not wait for the peer.
     ///     assert_eq!(heard.recv(), Ok((3, 4)));
     ///     Ok(())
     /// })?;

@@ -64,7 +64,7 @@ pub(super) fn read_results<R: DeserializeOwned>(response: &Response) -> Result<R
         }
     };
     read.map_err(|error| {
-        let text = format!("the answer is not of the type that was asked for: {error}");
+        let text = format!("the answer is not of the expected type: {error}");
         Error::new(ErrorKind::Argument, text)
     })
 }

@@ -1,5 +1,5 @@
-//! What a session does, and over which transports: the one list of the suite. `over_each` looks here where a test is to
-//! run, and `tests/table.rs` holds the table in `docs/src/transports.md` against it.
+//! The suite's list of behaviours and transports. `over_each` finds here where a test runs, and `tests/table.rs`
+//! compares the table in `docs/src/transports.md` with it.
 
 use super::Kind;
 
@@ -7,9 +7,9 @@ use super::Kind;
 pub struct Behaviour {
     /// The test: its file and its name.
     pub test: &'static str,
-    /// For the book.
-    pub says: &'static str,
-    /// Where it does not hold, and why.
+    /// The description in the book's table.
+    pub description: &'static str,
+    /// The transports over which it does not hold, and the reasons.
     pub not_over: &'static [(Kind, &'static str)],
 }
 
@@ -20,10 +20,10 @@ pub struct Section {
 }
 
 /// Holds over every transport.
-const fn all(test: &'static str, says: &'static str) -> Behaviour {
+const fn all(test: &'static str, description: &'static str) -> Behaviour {
     Behaviour {
         test,
-        says,
+        description,
         not_over: &[],
     }
 }
@@ -31,10 +31,10 @@ const fn all(test: &'static str, says: &'static str) -> Behaviour {
 const BOTH_WAYS: &str = "both directions of a link within a process end at once";
 
 /// Holds over sockets.
-const fn sockets(test: &'static str, says: &'static str) -> Behaviour {
+const fn sockets(test: &'static str, description: &'static str) -> Behaviour {
     Behaviour {
         test,
-        says,
+        description,
         not_over: &[
             (Kind::Memory, BOTH_WAYS),
             (Kind::Bytes, BOTH_WAYS),
@@ -43,12 +43,12 @@ const fn sockets(test: &'static str, says: &'static str) -> Behaviour {
     }
 }
 
-/// Holds over all that a listener listens at, which a link in memory has not.
-const fn listeners(test: &'static str, says: &'static str) -> Behaviour {
+/// Holds over every transport with addresses: not over a link in memory.
+const fn listeners(test: &'static str, description: &'static str) -> Behaviour {
     const NO_ADDRESS: &str = "a link in memory has no address";
     Behaviour {
         test,
-        says,
+        description,
         not_over: &[(Kind::Memory, NO_ADDRESS), (Kind::Bytes, NO_ADDRESS)],
     }
 }
@@ -91,18 +91,18 @@ const CALLS: &[Behaviour] = &[
     ),
     all(
         "conformance::every_number_of_results_arrives",
-        "No result, one result and several results arrive as such.",
+        "No result, one and several results arrive as such.",
     ),
     all(
-        "behaviours::nils_keep_their_places",
-        "Nils among arguments and results keep their positions, even at the end.",
+        "behaviours::nils_keep_their_positions",
+        "Nils among arguments and results keep their positions, trailing ones included.",
     ),
     all(
         "conformance::large_values_arrive_whole",
         "Values of megabytes arrive whole.",
     ),
     all(
-        "conformance::errors_say_what_they_are",
+        "conformance::errors_arrive_with_their_kind_and_message",
         "An error arrives with its type and message; so do a panic and a missing method.",
     ),
     all(
@@ -119,14 +119,14 @@ const CALLS: &[Behaviour] = &[
     ),
     all(
         "behaviours::notifications_and_calls_keep_their_order",
-        "Notifications among them keep that order.",
+        "Notifications keep their order among them.",
     ),
     all(
         "conformance::notifications_arrive_and_unknown_ones_are_ignored",
         "Notifications arrive; unknown ones are ignored.",
     ),
     all(
-        "conformance::a_handler_calls_its_caller_back_in_mid_call",
+        "conformance::a_handler_can_call_its_caller_during_the_call",
         "A handler calls its caller back while the caller waits.",
     ),
     all(
@@ -134,16 +134,16 @@ const CALLS: &[Behaviour] = &[
         "Calls back and forth nest, 50 deep.",
     ),
     all(
-        "conformance::an_asynchronous_call_tells_its_outcome_once",
+        "conformance::an_asynchronous_call_reports_its_outcome_once",
         "An asynchronous call reports its outcome once, whatever it is.",
     ),
     all(
         "conformance::spawned_fibers_inherit_the_peer_and_nothing_leaks_to_the_next_request",
-        "A fiber that a handler starts has the handler's peer; the next request does not inherit it.",
+        "A fiber that a handler starts inherits the handler's peer; the next request inherits nothing.",
     ),
     all(
         "conformance::plain_peers_get_plain_messages",
-        "A peer that sends no greeting gets plain msgpack-rpc.",
+        "A peer that sends no hello gets plain msgpack-rpc.",
     ),
 ];
 
@@ -154,19 +154,19 @@ const TIME: &[Behaviour] = &[
     ),
     all(
         "conformance::the_calls_of_a_handler_outlast_its_caller",
-        "The calls that a handler makes do not end with its caller's time.",
+        "The calls that a handler makes do not end when its caller times out.",
     ),
     all(
-        "conformance::a_request_whose_time_is_over_before_it_starts_never_starts",
-        "A request that was cancelled, or whose time ended, before it started never starts.",
+        "conformance::a_request_that_expires_before_it_starts_never_starts",
+        "A request that was cancelled, or timed out, before it starts never starts.",
     ),
     all(
-        "conformance::a_call_times_out_and_its_handler_is_told_if_callers_may_cancel",
-        "With `cancel`, a call that times out stops its handler.",
+        "conformance::a_call_that_times_out_cancels_its_handler_if_callers_may_cancel",
+        "With `cancel`, a call that times out cancels its handler.",
     ),
     all(
         "conformance::a_cancelled_call_cancels_its_handler_if_callers_may_cancel",
-        "With `cancel`, a call that is cancelled stops its handler.",
+        "With `cancel`, a call that is cancelled cancels its handler.",
     ),
     all(
         "conformance::a_deadline_travels_along_a_chain_of_calls_if_callers_may_cancel",
@@ -174,18 +174,18 @@ const TIME: &[Behaviour] = &[
     ),
     all(
         "late::a_request_whose_time_ran_out_behind_a_busy_handler_is_not_started",
-        "A request whose time ended while another handler kept the loop busy never starts.",
+        "A request that timed out behind a busy handler is not started.",
     ),
     all(
-        "late::a_call_after_a_fiber_computed_has_all_of_its_time",
-        "The time of a call begins with the call, however busy the caller's loop was before.",
+        "late::a_call_after_a_long_computation_has_its_full_time",
+        "The time limit of a call starts with the call, however busy its loop has been.",
     ),
     all(
-        "life::a_timed_out_call_is_told_to_its_hook",
-        "When a call times out, the timeout hook is called, and the connection continues.",
+        "life::a_call_that_times_out_runs_the_hook",
+        "The timeout hook runs, and the connection stays open.",
     ),
     all(
-        "life::a_call_that_times_out_is_told_once_whoever_says_so_first",
+        "life::a_timeout_is_reported_once_whichever_side_notices_it_first",
         "One timeout is one error, one hook and one count, whichever side notices it.",
     ),
 ];
@@ -197,18 +197,18 @@ const FUNCTIONS: &[Behaviour] = &[
     ),
     all(
         "conformance::functions_cross_as_references_and_are_released",
-        "A function that is passed can be called, and is released when the peer drops it.",
+        "A function that is passed can be called, and is released when the peer returns it.",
     ),
     all(
-        "behaviours::a_function_that_comes_home_is_itself",
-        "A function that returns to its owner is the function itself.",
+        "behaviours::a_function_that_returns_to_its_owner_is_the_original",
+        "A function that returns to its owner is the original function.",
     ),
     all(
         "behaviours::functions_end_with_their_connection",
         "Functions end with their connection: each is released, and calls of it fail.",
     ),
     all(
-        "behaviours::functions_that_nobody_decodes_are_given_back",
+        "behaviours::functions_in_undecoded_messages_are_released",
         "Functions in a request that is refused, or in an answer that arrives too late, are released.",
     ),
 ];
@@ -219,16 +219,16 @@ const HANDSHAKE: &[Behaviour] = &[
         "Before the grant both peers may call; the grant carries a value.",
     ),
     all(
-        "life::a_refused_client_learns_the_servers_words",
-        "A client that is refused gets the reason.",
+        "life::a_refused_client_learns_the_reason",
+        "A client that is refused learns the reason.",
     ),
     all(
-        "life::a_refused_client_that_tries_again_gets_in_and_its_call_survives",
-        "If it tries again and is granted, its first call succeeds.",
+        "life::a_refused_client_that_retries_is_granted_and_its_call_succeeds",
+        "If it retries and is granted, its first call succeeds.",
     ),
     all(
         "life::a_plain_client_that_is_refused_gets_errors_for_its_requests",
-        "A refused client that is not a yue peer gets errors for its requests.",
+        "A refused client that is not a yue client gets errors for its requests.",
     ),
     all(
         "life::a_handshake_that_takes_too_long_is_refused_while_others_are_served",
@@ -243,50 +243,50 @@ const HANDSHAKE: &[Behaviour] = &[
         "A connection that calls more often than `rate` allows is refused, and closed if it does not stop.",
     ),
     all(
-        "accounts::a_connection_above_the_limit_is_told_so_and_one_gets_in_when_another_leaves",
-        "A connection above the listener's limit gets that reason.",
+        "accounts::a_connection_above_the_limit_is_refused_until_another_leaves",
+        "A connection above the listener's limit is refused with that reason.",
     ),
 ];
 
 const END: &[Behaviour] = &[
     all(
-        "life::both_sides_are_told_why_a_connection_ended",
-        "Both peers learn that a connection was closed, and by whom.",
+        "life::both_sides_learn_why_a_connection_ended",
+        "Both sides learn that a connection was closed, and by which side.",
     ),
     all(
-        "life::a_reason_to_close_arrives_at_the_other_side",
-        "The reason of a close arrives at the peer.",
+        "life::a_reason_to_close_reaches_the_peer",
+        "A reason to close reaches the peer.",
     ),
     all(
-        "behaviours::what_was_written_before_a_close_leaves_and_starts",
-        "Messages that were written before a close are still sent, and the peer starts them, notifications too.",
+        "behaviours::messages_written_before_a_close_are_sent_and_started",
+        "Messages written before a close are still sent, and the peer starts them, notifications included.",
     ),
     sockets(
         "behaviours::a_half_closed_client_gets_its_answers",
         "A client that shuts down its sending side gets the answers to its requests.",
     ),
     listeners(
-        "behaviours::nobody_there_is_connection_refused",
+        "behaviours::a_call_to_an_address_without_a_listener_is_connection_refused",
         "A call to an address where nobody listens is `ConnectionRefusedError`, with the address.",
     ),
     listeners(
         "behaviours::an_address_has_one_listener",
-        "A second listener at an address is refused; once the first is closed, it succeeds.",
+        "An address has one listener; when that is closed, another may listen there.",
     ),
     listeners(
         "behaviours::a_closed_listener_keeps_its_connections",
-        "A listener that is closed accepts no new connections and keeps those it has.",
+        "A closed listener accepts no new connections and keeps the existing ones.",
     ),
     listeners(
         "behaviours::a_server_that_comes_back_finds_its_clients_calls_waiting",
-        "A lost link is made again; calls that were not sent yet go over the next link.",
+        "A lost connection is made again; calls that were not sent yet go out over the new one.",
     ),
 ];
 
 const LIMITS: &[Behaviour] = &[
     all(
-        "limits::a_call_or_a_result_over_the_size_limit_is_an_error_and_the_connection_goes_on",
-        "Message size: an error of that call; the connection continues.",
+        "limits::a_call_or_a_result_over_the_size_limit_is_an_error_and_the_connection_stays",
+        "Message size: an error of that call; the connection stays open.",
     ),
     all(
         "behaviours::a_message_nested_too_deep_is_refused_and_others_are_served",
@@ -297,8 +297,8 @@ const LIMITS: &[Behaviour] = &[
         "Requests in flight: those above the limit get `ServerBusyError`.",
     ),
     all(
-        "limits::too_many_calls_of_our_own_are_refused_before_they_leave",
-        "Calls in flight: those above the limit fail before they are sent.",
+        "limits::outgoing_calls_above_the_limit_fail_before_they_are_sent",
+        "Outgoing calls in flight: the ones above the limit fail before they are sent.",
     ),
     all(
         "limits::references_are_bounded",
@@ -309,7 +309,7 @@ const LIMITS: &[Behaviour] = &[
         "Two peers that flood each other both make progress.",
     ),
     all(
-        "fair::a_client_that_pipelines_long_requests_lets_others_have_their_turn",
+        "fair::a_client_that_pipelines_long_requests_does_not_starve_others",
         "A client that pipelines long requests does not starve others.",
     ),
     all(
@@ -324,8 +324,8 @@ const COUNTING: &[Behaviour] = &[
         "Bytes and messages that one peer counts as sent, the other counts as received.",
     ),
     all(
-        "metrics::calls_and_bytes_of_both_sides_are_in_the_metrics_and_stay_when_their_sessions_are_gone",
-        "The process's metrics include all sessions, even those that have ended.",
+        "metrics::the_metrics_include_both_sides_and_sessions_that_have_ended",
+        "The process's metrics include all sessions, ended ones too.",
     ),
 ];
 
@@ -336,7 +336,7 @@ pub fn of_test(test: &str) -> Option<&'static Behaviour> {
 }
 
 impl Behaviour {
-    /// Why it does not hold over that transport, if it does not.
+    /// The reason why it does not hold over that transport, if it does not.
     pub fn fault_over(&self, kind: Kind) -> Option<&'static str> {
         let mut faults = self.not_over.iter();
         faults

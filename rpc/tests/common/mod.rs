@@ -1,4 +1,4 @@
-//! What the session tests share: a server and its clients over each transport, and a service of many small methods.
+//! Common parts of the session tests: a server and its clients over each transport, and a service of small methods.
 #![allow(dead_code)]
 
 pub mod behaviours;
@@ -18,7 +18,7 @@ use yue_rpc::{
 };
 use yue_scheduler::{Config, Instant, Loop, StopReport, now, sleep};
 
-/// What the bytes go over.
+/// The transport of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Memory,
@@ -37,7 +37,7 @@ pub const ALL: [Kind; 5] = [
     Kind::Thread,
 ];
 
-/// A server at some place.
+/// A server over one of the transports.
 pub enum Server {
     Hub(Rc<Hub>),
     Listener(Listener),
@@ -54,13 +54,13 @@ pub fn run_loop(body: impl FnOnce() + 'static) {
     assert_eq!(report, StopReport::default());
 }
 
-/// Runs a test over each transport that `behaviours.rs` has for it, each in a loop of its own.
+/// Runs a test over each transport that `behaviours.rs` has for it, each in its own loop.
 pub fn over_each<F: Fn(Kind) + Copy + 'static>(test: F) {
     // A closure's type is named after the function it stands in: "conformance::a_call_gets_its_answer::{{closure}}".
     let name = std::any::type_name::<F>();
     let name = name.strip_suffix("::{{closure}}").unwrap_or(name);
     let behaviour = behaviours::of_test(name).unwrap_or_else(|| {
-        panic!("{name} is not in common/behaviours.rs: add it, with words for the book")
+        panic!("{name} is not in common/behaviours.rs: add it, with a description for the book")
     });
     for kind in ALL {
         if behaviour.fault_over(kind).is_none() {
@@ -105,7 +105,7 @@ impl Server {
         self.open(methods(), Options::default())
     }
 
-    /// Sessions that are not over.
+    /// Sessions that have not been closed.
     pub fn sessions(&self) -> Vec<Session> {
         match self {
             Server::Hub(hub) => hub
@@ -225,7 +225,7 @@ fn serve_method(call: &mut Call, reply: Reply) -> Replied {
     }
 }
 
-/// A thread that serves until it is told to shut down.
+/// A thread that serves until its loop is shut down.
 pub fn worker(
     address: &str,
 ) -> (
@@ -233,30 +233,31 @@ pub fn worker(
     yue_scheduler::LoopHandle,
     Address,
 ) {
-    let (tell, told) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::channel();
     let address: Address = address.parse().unwrap();
     let worker = std::thread::spawn(move || {
         run_loop(move || {
             let listener = Listener::bind(&address, methods(), Options::default()).unwrap();
-            tell.send((
-                yue_scheduler::this_loop::handle(),
-                listener.address().clone(),
-            ))
-            .unwrap();
+            sender
+                .send((
+                    yue_scheduler::this_loop::handle(),
+                    listener.address().clone(),
+                ))
+                .unwrap();
             yue_scheduler::this_loop::wait_for_shutdown().unwrap();
             listener.close();
             listener.close_connections();
             eventually("all are closed", || listener.connections().is_empty());
         });
     });
-    let (handle, address) = told.recv().unwrap();
+    let (handle, address) = receiver.recv().unwrap();
     (worker, handle, address)
 }
 
 type Accept = Box<dyn Fn(&Session, Option<&[u8]>) -> Verdict>;
 type Open = Box<dyn Fn(&Session) -> Result<(), Failure>>;
 type Close = Box<dyn Fn(&Session, &CloseReason) -> Retry>;
-type Told = Box<dyn Fn(&Session)>;
+type Notice = Box<dyn Fn(&Session)>;
 
 /// Hooks that call closures.
 #[derive(Default)]
@@ -264,9 +265,9 @@ pub struct TestHooks {
     pub accept: Option<Accept>,
     pub open: Option<Open>,
     pub close: Option<Close>,
-    pub timeout: Option<Told>,
-    pub full: Option<Told>,
-    pub room: Option<Told>,
+    pub timeout: Option<Notice>,
+    pub full: Option<Notice>,
+    pub room: Option<Notice>,
 }
 
 impl Hooks for TestHooks {

@@ -13,16 +13,16 @@ use yue_rpc::transport::{Events, Incoming, Transport};
 /// A peer that speaks raw bytes.
 pub struct Raw {
     pub link: Rc<MemoryTransport>,
-    pub heard: Rc<Heard>,
+    pub received: Rc<Received>,
 }
 
 #[derive(Default)]
-pub struct Heard {
+pub struct Received {
     pub bytes: RefCell<Vec<u8>>,
     pub closed: Cell<bool>,
 }
 
-impl Events for Heard {
+impl Events for Received {
     fn data(&self, incoming: Incoming<'_>) {
         match incoming {
             Incoming::Borrowed(bytes) => self.bytes.borrow_mut().extend_from_slice(bytes),
@@ -38,9 +38,9 @@ impl Events for Heard {
 
 impl Raw {
     pub fn connect(hub: &Hub) -> Raw {
-        let (link, heard) = (hub.connect_raw(), Rc::new(Heard::default()));
-        link.start(heard.clone());
-        Raw { link, heard }
+        let (link, received) = (hub.connect_raw(), Rc::new(Received::default()));
+        link.start(received.clone());
+        Raw { link, received }
     }
 
     pub fn request(&self, msgid: u32, method: &str, values: &[i64]) {
@@ -56,8 +56,8 @@ impl Raw {
         self.link.send(out);
     }
 
-    pub fn heard(&self, text: &str) -> bool {
-        self.heard
+    pub fn received(&self, text: &str) -> bool {
+        self.received
             .bytes
             .borrow()
             .windows(text.len())

@@ -41,7 +41,7 @@ for i = 1, 50 do check.equal(held[i]:get(), i) end
 local waiter = yue.spawn(conn.wait, conn, 'close')
 yue.yield()
 pcall(conn.procs.hang_up)
-check.equal({ waiter:get() }, { true, 'closed by the other side' })
+check.equal({ waiter:get() }, { true, 'closed by the peer' })
 check.equal(conn.procs.echo(3), 3)
 
 -- Closing: twice is once; calls fail; who bound close is told.
@@ -138,7 +138,7 @@ do
     client.f()
     accepted:close(reason)
     check.eventually(function() return heard end)
-    check.that(heard:find 'closed by the other side: ', heard)
+    check.that(heard:find 'closed by the peer: ', heard)
     check.eventually(function() return #server:connections() == 0 end)
   end
   server:close()

@@ -182,7 +182,7 @@ for _ = 1, 10000 do
   local ok, why = pcall(eager.procs.f)
   check.that(ok or why:is_a('ServerBusyError') or why.msg:find 'too many calls', why)
 end
-check.equal(reason, 'closed by the other side: too many calls')
+check.equal(reason, 'closed by the peer: too many calls')
 check.equal(yue.open(limited:addr(), { no_cache = true }, nil).f(), 'f')
 
 limited:close()
