@@ -16,9 +16,9 @@
 //! no Lua runs on it, and it may park there too.
 
 use crate::codec::{DecodeError, EncodeError, Reader, RefTable};
+use crate::lua_state::{FIRST, LuaThread};
 use crate::shim::{self, FiberState};
 use crate::stack::Stack;
-use crate::thread::{FIRST, LuaThread};
 use crate::vm::Vm;
 use mlua_sys as ffi;
 use std::cell::{Cell, UnsafeCell};

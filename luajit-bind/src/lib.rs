@@ -23,7 +23,7 @@
 //!
 //! ```text
 //!   vm.rs        the VM, its pool of states, protected sections, idle-time collection
-//!   thread.rs    a borrowed lua_State, and starting a fiber with it
+//!   lua_state.rs a borrowed lua_State, and starting a fiber with it
 //!   fiber.rs     Lua fibers: calls, and the switch hook
 //!   function.rs  functions that Lua calls: the three stages
 //!   codec/       Lua values <-> msgpack bytes, references
@@ -41,10 +41,10 @@ mod fiber;
 mod function;
 mod interrupt;
 mod jit_modules;
+mod lua_state;
 mod require;
 mod shim;
 mod stack;
-mod thread;
 mod vm;
 
 pub use codec::{Codec, NoRefs, RefTable};
@@ -55,8 +55,8 @@ pub use function::{
     suspending,
 };
 pub use interrupt::{Interrupt, interrupt};
+pub use lua_state::{Ended, LuaThread};
 pub use mlua;
 pub use mlua_sys as ffi;
 pub use stack::Stack;
-pub use thread::{Ended, LuaThread};
 pub use vm::{Vm, VmError};

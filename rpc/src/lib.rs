@@ -55,6 +55,7 @@ mod address;
 mod buffer;
 mod error;
 mod listener;
+mod memory_listener;
 #[doc(hidden)]
 // Public for the command's benchmark and for the tests. Programs encode with a library.
 pub mod proto;

@@ -6,8 +6,8 @@
 //! through these frames: so nothing in them has a destructor.
 
 use super::error::DecodeError;
-use super::refs::{Ref, RefTable};
-use super::{Codec, EXT_CODE, foreign};
+use super::references::{Ref, RefTable};
+use super::{Codec, EXT_CODE, foreign_ext};
 use crate::shim::{self, map_set};
 use crate::stack::Stack;
 use mlua_sys as ffi;
@@ -394,7 +394,7 @@ impl Decoder<'_, '_, '_> {
             // A second slot, for the metatable.
             self.check_stack(at, 3)?;
             self.charge(at, memory::EXT + length)?;
-            foreign::push(self.codec, self.stack, code, body);
+            foreign_ext::push(self.codec, self.stack, code, body);
             return Ok(());
         }
         let reference = Ref::parse(body, body_at)?;

@@ -4,8 +4,8 @@
 //! path of a bad value costs nothing until there is one: it is assembled on the way back out of the recursion.
 
 use super::error::{EncodeError, EncodeFault};
-use super::refs::{ID_MAX, NotGiven, Object, ObjectKind, Ref, RefTable};
-use super::{Codec, foreign};
+use super::references::{ID_MAX, NotGiven, Object, ObjectKind, Ref, RefTable};
+use super::{Codec, foreign_ext};
 use crate::shim::{self, GcTable, GcUserdata, Shape, Slot, kind};
 use mlua_sys as ffi;
 use std::ffi::{c_int, c_void};
@@ -193,8 +193,8 @@ impl Encoder<'_> {
         // SAFETY: the pointer comes from a live slot.
         let payload = unsafe { shim::yue_shim_userdata(userdata, &mut metatable, &mut length) };
         if metatable == self.codec.foreign_mark && !metatable.is_null() {
-            // SAFETY: only `foreign::push` makes userdata with this metatable.
-            let (code, body) = unsafe { foreign::parts(payload, length as usize) };
+            // SAFETY: only `foreign_ext::push` makes userdata with this metatable.
+            let (code, body) = unsafe { foreign_ext::parts(payload, length as usize) };
             ext(self.out, code, body);
             return Ok(());
         }

@@ -24,12 +24,12 @@
 mod decode;
 mod encode;
 mod error;
-mod foreign;
-mod refs;
+mod foreign_ext;
+mod references;
 
 pub use decode::Reader;
 pub use error::{DecodeError, EncodeError, EncodeFault};
-pub use refs::{NoRefs, NotGiven, Object, ObjectKind, Owner, Ref, RefTable};
+pub use references::{NoRefs, NotGiven, Object, ObjectKind, Owner, Ref, RefTable};
 
 use crate::stack::Stack;
 use mlua_sys as ffi;
@@ -99,7 +99,7 @@ impl Codec {
                 mark
             };
             let (map_mark, array_mark) = (mark(c"map"), mark(c"array"));
-            foreign::push_metatable(stack);
+            foreign_ext::push_metatable(stack);
             let foreign_mark = ffi::lua_topointer(state, -1);
             let foreign_ref = ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
             Codec {

@@ -5,10 +5,10 @@
 //! to the bytes, whatever the pieces.
 
 use super::Inner;
-use super::era::Era;
 use super::inbox::{Place, Request};
 use super::options::{add, count};
 use super::phase::Phase;
+use super::release_order::Era;
 use super::service::CloseReason;
 use crate::buffer::{self, Response, Segment};
 use crate::error::{Error, ErrorKind};

@@ -1,9 +1,9 @@
 //! The link under a session: its events, its end, and what the session does after it.
 
 use super::Inner;
-use super::era::Era;
 use super::options::count;
 use super::phase::{Action, Afterwards, Event, Phase, Role};
+use super::release_order::Era;
 use super::service::{CloseReason, Failure, Moment, Retry};
 use crate::error::{Error, ErrorKind};
 use crate::proto::{Method, encode};

@@ -5,7 +5,7 @@
 //! the token is free. The ids of each link begin at a random number, so an id of an earlier link finds nothing. The
 //! exports of a queued call are kept apart until the call is written.
 //!
-//! A release takes effect after everything that the peer sent before it: see `era.rs`. A function that a decoder finds
+//! A release takes effect after everything that the peer sent before it: see `release_order.rs`. A function that a decoder finds
 //! belongs to the link that its message came over ([`LinkNumber`]), whichever link is up when it decodes.
 //!
 //! Functions of the peer are [`ImportedReference`]s. A collector that finds one dead only records that

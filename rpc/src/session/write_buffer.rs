@@ -5,7 +5,7 @@
 //! finalizer, for example) go to a separate buffer and are appended behind.
 
 use super::Inner;
-use super::flow::SETTLE_BYTES;
+use super::flow_control::SETTLE_BYTES;
 use super::options::{add, count};
 use super::phase::Phase;
 use crate::buffer;
@@ -54,7 +54,7 @@ pub(super) struct WriteBuffer {
     callers: RefCell<Vec<LocalWaker>>,
 }
 
-/// The kind of message that a fiber wants to write when there is room: see `flow.rs` for why it matters.
+/// The kind of message that a fiber wants to write when there is room: see `flow_control.rs` for why it matters.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Writes {
     Answer,
@@ -295,7 +295,7 @@ impl Inner {
         self.output_has_room();
     }
 
-    /// There is room again: distributes it in the order that `flow.rs` explains. Each woken fiber checks whether there
+    /// There is room again: distributes it in the order that `flow_control.rs` explains. Each woken fiber checks whether there
     /// is still room.
     fn output_has_room(&self) {
         if self.output.above_mark.replace(false) && self.phase.get() == Phase::Up {

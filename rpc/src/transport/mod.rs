@@ -42,13 +42,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod hub;
 #[doc(hidden)] // For the tests, which speak the wire themselves.
 pub mod memory;
 pub(crate) mod socket;
 pub(crate) mod thread;
 
-pub use hub::Hub;
+pub use crate::memory_listener::Hub;
 pub use socket::SocketOptions;
 
 use crate::address::Address;

@@ -1,10 +1,10 @@
 //! A listener in memory, within one loop: the network of a test or a simulation.
 
-use super::memory::MemoryTransport;
-use super::{Connect, Events, Transport};
 use crate::error::{Error, ErrorKind};
 use crate::session::options::Options;
 use crate::session::{Accounts, Service, Session};
+use crate::transport::memory::MemoryTransport;
+use crate::transport::{Connect, Events, Transport};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
