@@ -63,14 +63,14 @@ impl Decoder {
         let vm = Vm::new().expect("a VM");
         let setup = vm.clone();
         rig.run(move || {
-            let mut thread = setup.thread().expect("a thread");
-            thread.load(USE, c"=use").expect("valid Lua");
-            thread.attach(|running| {
+            let mut state = setup.borrow_state().expect("a state");
+            state.load(USE, c"=use").expect("valid Lua");
+            state.attach(|running| {
                 running.call().expect("it returns a function");
                 // SAFETY: the function is on top of the fiber's own state, where nothing runs.
                 unsafe {
                     ffi::lua_setfield(
-                        running.thread().raw(),
+                        running.state().raw(),
                         ffi::LUA_GLOBALSINDEX,
                         c"use".as_ptr(),
                     )
@@ -118,8 +118,8 @@ impl Decoder {
         let vm = self.vm.clone();
         let input = bytes.to_vec();
         let (outcome, encoded) = self.rig.run(move || {
-            let mut thread = vm.thread().expect("a thread");
-            thread.attach(|running| {
+            let mut state = vm.borrow_state().expect("a state");
+            state.attach(|running| {
                 let (mut outcome, mut encoded) = (None, None);
                 let (outcome_at, encoded_at) = (&raw mut outcome, &raw mut encoded);
                 let (vm, bytes): (&Vm, &[u8]) = (&vm, &input);

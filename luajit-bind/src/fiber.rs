@@ -4,7 +4,7 @@
 //!   native stack                           lua_State
 //!   ┌────────────────────┐
 //!   │ the fiber's root   │                 1 error handler   2 trampoline
-//!   │ LuaThread::attach  │  <- sets the switch hook, which reports every switch to the shim
+//!   │ LuaState::attach   │  <- sets the switch hook, which reports every switch to the shim
 //!   │ lua_pcall          │                 3 the function, its arguments …
 //!   │ LuaJIT's frames    │                 … Lua frames
 //!   │ a C function       │
@@ -16,7 +16,7 @@
 //! no Lua runs on it, and it may park there too.
 
 use crate::codec::{DecodeError, EncodeError, Reader, RefTable};
-use crate::lua_state::{FIRST, LuaThread};
+use crate::lua_state::{FIRST, LuaState};
 use crate::shim::{self, FiberState};
 use crate::stack::Stack;
 use crate::vm::Vm;
@@ -37,7 +37,7 @@ const ORIGIN_MAX: usize = 512;
 /// The maximum bytes of a traceback in a report.
 const TRACEBACK_MAX: usize = 4096;
 
-impl LuaThread {
+impl LuaState {
     /// Makes the calling fiber a Lua fiber with this state while `f` runs. Its stack should be of
     /// [`StackClass::Deep`](yue_scheduler::StackClass::Deep): C code needs the room.
     ///
@@ -62,7 +62,7 @@ impl LuaThread {
             let _end = EndOnDrop(context);
             context.enter();
             f(&mut Running {
-                thread: self,
+                state: self,
                 context,
             })
         })
@@ -91,17 +91,17 @@ pub enum CallError {
     Results(#[from] Box<EncodeError>),
 }
 
-/// A Lua fiber between calls, as [`LuaThread::attach`] passes it.
+/// A Lua fiber between calls, as [`LuaState::attach`] passes it.
 #[derive(Debug)]
 pub struct Running<'a> {
-    thread: &'a mut LuaThread,
+    state: &'a mut LuaState,
     context: &'a Context,
 }
 
 impl Running<'_> {
     /// The state and its values.
-    pub fn thread(&mut self) -> &mut LuaThread {
-        self.thread
+    pub fn state(&mut self) -> &mut LuaState {
+        self.state
     }
 
     /// Runs `f`; meanwhile reports show that the fiber is in the handler `what`, called by `client`.
@@ -130,16 +130,16 @@ impl Running<'_> {
     /// # Errors
     /// The function raised: the error value replaces the values.
     pub fn call(&mut self) -> Result<c_int, Raised> {
-        let arguments = self.thread.count() - 1;
+        let arguments = self.state.count() - 1;
         if arguments < 0 {
             // Only `debug` can have removed the function. The error value is nil.
-            self.thread.clear();
-            self.thread.push_nil();
+            self.state.clear();
+            self.state.push_nil();
             return Err(Raised);
         }
         // SAFETY: a function and its arguments are on top; the handler is at 1. This is the fiber's own state.
-        match unsafe { ffi::lua_pcall(self.thread.raw(), arguments, ffi::LUA_MULTRET, 1) } {
-            ffi::LUA_OK => Ok(self.thread.count()),
+        match unsafe { ffi::lua_pcall(self.state.raw(), arguments, ffi::LUA_MULTRET, 1) } {
+            ffi::LUA_OK => Ok(self.state.count()),
             _ => Err(self.raised()),
         }
     }
@@ -165,7 +165,7 @@ impl Running<'_> {
             run: run_pending::<F>,
             closure: (&raw mut push).cast(),
         };
-        let state = self.thread.raw();
+        let state = self.state.raw();
         self.context.pending.set(Some(work));
         self.context.called.set(false);
         // SAFETY: the trampoline is at 2; it takes `pending`, which outlives the call.
@@ -186,7 +186,7 @@ impl Running<'_> {
     #[cold]
     fn raised(&self) -> Raised {
         // SAFETY: this is the fiber's own state, on which no Lua runs now.
-        unsafe { shim::yue_shim_unwound(self.thread.raw()) };
+        unsafe { shim::yue_shim_unwound(self.state.raw()) };
         Raised
     }
 
@@ -205,7 +205,7 @@ impl Running<'_> {
         refs: &dyn RefTable,
         out: &mut Vec<u8>,
     ) -> Result<c_int, CallError> {
-        let codec = self.thread.vm().codec();
+        let codec = self.state.vm().codec();
         let mut trouble = None;
         let slot = &raw mut trouble;
         let count = self
@@ -234,7 +234,7 @@ impl Running<'_> {
             return Err(CallError::NotFound);
         };
         // SAFETY: the results are on the stack of this fiber's own state.
-        unsafe { codec.encode_values(self.thread.raw(), FIRST, count, "results", refs, out)? };
+        unsafe { codec.encode_values(self.state.raw(), FIRST, count, "results", refs, out)? };
         Ok(count)
     }
 }

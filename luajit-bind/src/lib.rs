@@ -1,7 +1,7 @@
 //! LuaJIT fibers: one VM per loop, Lua code that blocks anywhere.
 //!
 //! A [`Vm`] belongs to one loop's thread. A Lua fiber is a native fiber of the scheduler with a borrowed `lua_State`
-//! ([`LuaThread`]). A function that Lua calls may park the fiber wherever Lua can call a function: inside `pcall`, a
+//! ([`LuaState`]). A function that Lua calls may park the fiber wherever Lua can call a function: inside `pcall`, a
 //! metamethod, an iterator, a `table.sort` comparator, a `gsub` callback, a user's coroutine. The native stack is
 //! switched under LuaJIT's frames, so Lua never notices.
 //!
@@ -11,11 +11,11 @@
 //!
 //! Loop::new(Config::default()).unwrap().run(|| {
 //!     let vm = Vm::new().unwrap();
-//!     let mut thread = vm.thread().unwrap();
-//!     thread.load(b"return 20 + 22", c"=example").unwrap();
-//!     let fiber = thread.spawn(Some("example"), |ended| {
+//!     let mut state = vm.borrow_state().unwrap();
+//!     state.load(b"return 20 + 22", c"=example").unwrap();
+//!     let fiber = state.spawn(Some("example"), |ended| {
 //!         assert!(ended.ok);
-//!         assert_eq!(ended.thread.number(1), Some(42.0));
+//!         assert_eq!(ended.state.number(1), Some(42.0));
 //!     });
 //!     fiber.unwrap().join().unwrap();
 //! });
@@ -55,7 +55,7 @@ pub use function::{
     suspending,
 };
 pub use interrupt::{Interrupt, interrupt};
-pub use lua_state::{Ended, LuaThread};
+pub use lua_state::{Ended, LuaState};
 pub use mlua;
 pub use mlua_sys as ffi;
 pub use stack::Stack;

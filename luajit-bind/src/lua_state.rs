@@ -13,15 +13,15 @@ use yue_scheduler::{Builder, JoinHandle, StackClass};
 pub(crate) const FIRST: c_int = 3;
 
 /// A borrowed `lua_State`, idle or with values on it; dropping it returns it to its VM's pool.
-pub struct LuaThread {
+pub struct LuaState {
     vm: ManuallyDrop<Vm>,
     state: *mut ffi::lua_State,
     anchor: c_int,
 }
 
-impl LuaThread {
-    pub(crate) fn new(vm: Vm, state: *mut ffi::lua_State, anchor: c_int) -> LuaThread {
-        LuaThread {
+impl LuaState {
+    pub(crate) fn new(vm: Vm, state: *mut ffi::lua_State, anchor: c_int) -> LuaState {
+        LuaState {
             vm: ManuallyDrop::new(vm),
             state,
             anchor,
@@ -164,17 +164,17 @@ impl LuaThread {
             None => builder,
         };
         builder.spawn(move || {
-            let mut thread = self;
-            let outcome = thread.attach(|running| running.call());
+            let mut state = self;
+            let outcome = state.attach(|running| running.call());
             end(Ended {
-                thread,
+                state,
                 ok: outcome.is_ok(),
             });
         })
     }
 }
 
-impl Drop for LuaThread {
+impl Drop for LuaState {
     fn drop(&mut self) {
         self.vm.give_back(self.state, self.anchor);
         // SAFETY: dropped once, here; last, for it may close the VM that owns the state.
@@ -182,19 +182,19 @@ impl Drop for LuaThread {
     }
 }
 
-impl fmt::Debug for LuaThread {
+impl fmt::Debug for LuaState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LuaThread")
+        f.debug_struct("LuaState")
             .field("state", &self.state)
             .finish_non_exhaustive()
     }
 }
 
-/// A finished call: its results, or the one error value, are on the thread's stack from `thread.first()` on.
+/// A finished call: its results, or the one error value, are on the state's stack from `state.first()` on.
 #[derive(Debug)]
 pub struct Ended {
     /// The state with the values; dropping it returns it to the pool.
-    pub thread: LuaThread,
+    pub state: LuaState,
     /// Whether the function returned (else it raised).
     pub ok: bool,
 }
@@ -203,7 +203,7 @@ impl Ended {
     /// The error value as text, if it is a string; for messages.
     pub fn error_text(&mut self) -> String {
         // SAFETY: a failed call leaves one value on top.
-        match unsafe { take_error(self.thread.state, ffi::LUA_ERRRUN) } {
+        match unsafe { take_error(self.state.state, ffi::LUA_ERRRUN) } {
             VmError::Lua(text) => text,
             other => other.to_string(),
         }

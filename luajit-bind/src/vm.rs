@@ -16,7 +16,7 @@ use crate::fiber;
 use crate::function::{Function, entry};
 use crate::interrupt;
 use crate::jit_modules;
-use crate::lua_state::LuaThread;
+use crate::lua_state::LuaState;
 use crate::require::{self, Loading};
 use crate::shim;
 use crate::stack::Stack;
@@ -208,7 +208,7 @@ impl Vm {
     ///
     /// # Errors
     /// [`VmError::OutOfMemory`].
-    pub fn thread(&self) -> Result<LuaThread, VmError> {
+    pub fn borrow_state(&self) -> Result<LuaState, VmError> {
         let (state, anchor) = match self.0.take_pooled() {
             Some(pooled) => pooled,
             None => self.protect(|stack| {
@@ -229,11 +229,11 @@ impl Vm {
                 self.0.trampoline.get().into(),
             );
         }
-        Ok(LuaThread::new(self.clone(), state, anchor))
+        Ok(LuaState::new(self.clone(), state, anchor))
     }
 
     pub(crate) fn give_back(&self, state: *mut ffi::lua_State, anchor: c_int) {
-        // SAFETY: the thread's owner is done with it.
+        // SAFETY: the state's owner is done with it.
         let is_idle = unsafe { shim::yue_shim_reset(state) } != 0;
         let mut pool = self.0.pool.borrow_mut();
         // A state in which C code still has a call must live on.

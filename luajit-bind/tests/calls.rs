@@ -14,8 +14,8 @@ fn worker(globals: &'static str, body: impl FnOnce(&Vm, &mut Running<'_>) + 'sta
         eval(vm, globals);
         let vm = vm.clone();
         lua_fiber(move || {
-            let mut thread = vm.thread().expect("a thread");
-            thread.attach(|running| body(&vm, running));
+            let mut state = vm.borrow_state().expect("a state");
+            state.attach(|running| body(&vm, running));
         });
     });
 }
@@ -103,9 +103,9 @@ fn an_error_leaves_its_value_on_the_stack() {
         "function f() yield() error('oh no') end function ok() return 1 end",
         |_, running| {
             assert_eq!(call(running, "f", b"\x90"), Err(CallError::Raised));
-            let first = running.thread().count();
+            let first = running.state().count();
             let text =
-                String::from_utf8_lossy(running.thread().bytes(first).expect("text")).into_owned();
+                String::from_utf8_lossy(running.state().bytes(first).expect("text")).into_owned();
             assert!(
                 text.contains("test:1: oh no") && text.contains("stack traceback"),
                 "{text}"
@@ -185,14 +185,14 @@ fn raw_functions_can_suspend_and_raise_objects() {
 #[test]
 fn a_cancelled_fiber_gets_an_error_it_can_catch() {
     let got = with_vm(|vm| {
-        let mut thread = common::chunk(
+        let mut state = common::chunk(
             vm,
             "local ok, e = pcall(park) back = tostring(ok) .. ' ' .. tostring(e)",
         );
-        let first = thread.first();
+        let first = state.first();
         assert_eq!(first, 3);
-        assert!(thread.push_number(1.0));
-        let fiber = thread
+        assert!(state.push_number(1.0));
+        let fiber = state
             .spawn(None, |ended| assert!(ended.ok))
             .expect("a fiber");
         yield_now().expect("not cancelled");

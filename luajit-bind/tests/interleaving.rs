@@ -73,12 +73,12 @@ fn sums(vm: &Vm, programs: &[String], together: bool) -> Vec<f64> {
     let results = Rc::new(RefCell::new(vec![f64::NAN; programs.len()]));
     let mut fibers = Vec::new();
     for (index, text) in programs.iter().enumerate() {
-        let mut thread = chunk(vm, text);
-        thread.push_number(index as f64 + 1.0);
+        let mut state = chunk(vm, text);
+        state.push_number(index as f64 + 1.0);
         let results = Rc::clone(&results);
-        let fiber = thread.spawn(None, move |mut ended| {
+        let fiber = state.spawn(None, move |mut ended| {
             assert!(ended.ok, "{}", ended.error_text());
-            results.borrow_mut()[index] = ended.thread.number(1).expect("a number");
+            results.borrow_mut()[index] = ended.state.number(1).expect("a number");
         });
         if together {
             fibers.push(fiber.expect("a fiber"));

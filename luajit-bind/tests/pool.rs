@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 use std::ptr;
 use std::rc::Rc;
-use yue_luajit::{LuaThread, Vm, ffi};
+use yue_luajit::{LuaState, Vm, ffi};
 use yue_scheduler::yield_now;
 
 #[test]
@@ -81,13 +81,13 @@ fn with_keeping_module<R: 'static>(body: impl FnOnce(&Vm) -> R + 'static) -> R {
     })
 }
 
-/// Runs what is loaded in a fiber, to its end, and gives its first result.
-fn finish(thread: LuaThread) -> String {
+/// Runs what is loaded in a fiber, to its end, and returns its first result.
+fn finish(state: LuaState) -> String {
     let result = Rc::new(RefCell::new(String::new()));
     let output = result.clone();
-    let fiber = thread.spawn(None, move |mut ended| {
+    let fiber = state.spawn(None, move |mut ended| {
         assert!(ended.ok, "{}", ended.error_text());
-        let text = String::from_utf8_lossy(ended.thread.bytes(1).unwrap_or_default()).into_owned();
+        let text = String::from_utf8_lossy(ended.state.bytes(1).unwrap_or_default()).into_owned();
         output.replace(text);
     });
     fiber.expect("a fiber").join().expect("it ends");
@@ -120,7 +120,7 @@ fn a_callback_on_the_state_of_a_fiber_that_waits_cannot_wait() {
             None,
             |ended| {
                 assert!(ended.ok);
-                assert_eq!(ended.thread.bytes(1), Some(&b"3"[..]));
+                assert_eq!(ended.state.bytes(1), Some(&b"3"[..]));
             },
         );
         let parked = parked.expect("a fiber");
@@ -146,7 +146,7 @@ fn a_callback_on_the_coroutine_of_a_fiber_that_waits_in_it_cannot_wait() {
             return co()";
         let parked = chunk(vm, program).spawn(None, |ended| {
             assert!(ended.ok);
-            assert_eq!(ended.thread.bytes(1), Some(&b"1"[..]));
+            assert_eq!(ended.state.bytes(1), Some(&b"1"[..]));
         });
         let parked = parked.expect("a fiber");
         yield_now().expect("a turn");
@@ -197,7 +197,9 @@ fn a_state_in_which_c_code_has_a_call_is_not_lent() {
 #[test]
 fn after_a_burst_only_some_hundred_states_are_kept() {
     with_vm(|vm| {
-        let states: Vec<_> = (0..5000).map(|_| vm.thread().expect("a state")).collect();
+        let states: Vec<_> = (0..5000)
+            .map(|_| vm.borrow_state().expect("a state"))
+            .collect();
         let most = vm.memory();
         drop(states);
         vm.protect(|stack| {
@@ -216,8 +218,8 @@ fn after_a_burst_only_some_hundred_states_are_kept() {
 #[test]
 fn a_function_that_was_removed_is_an_error() {
     with_vm(|vm| {
-        let thread = vm.thread().expect("a state");
-        let fiber = thread.spawn(None, |ended| assert!(!ended.ok));
+        let state = vm.borrow_state().expect("a state");
+        let fiber = state.spawn(None, |ended| assert!(!ended.ok));
         fiber.expect("a fiber").join().expect("it ends");
         assert!(error_of(vm, "error('others continue')").contains("others continue"));
     });

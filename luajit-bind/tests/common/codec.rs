@@ -24,17 +24,17 @@ pub fn encode_by(
     source: &str,
     refs: &dyn RefTable,
 ) -> Result<Vec<u8>, Box<EncodeError>> {
-    let mut thread = chunk(vm, &format!("return {source}"));
-    thread.attach(|running| {
+    let mut state = chunk(vm, &format!("return {source}"));
+    state.attach(|running| {
         running.call().expect("no error");
-        let (state, first, count) = (
-            running.thread().raw(),
-            running.thread().first(),
-            running.thread().count(),
+        let (raw, first, count) = (
+            running.state().raw(),
+            running.state().first(),
+            running.state().count(),
         );
         let mut out = vec![7];
         // SAFETY: the values are on this state.
-        let result = unsafe { codec.encode_values(state, first, count, "args", refs, &mut out) };
+        let result = unsafe { codec.encode_values(raw, first, count, "args", refs, &mut out) };
         if result.is_err() {
             assert_eq!(out, [7], "the buffer is truncated on error");
         }

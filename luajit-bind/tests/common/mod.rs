@@ -7,7 +7,7 @@ pub mod codec;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::{CString, c_int};
-use yue_luajit::{Ended, Error, Frame, Function, LuaThread, Stack, Vm};
+use yue_luajit::{Ended, Error, Frame, Function, LuaState, Stack, Vm};
 use yue_scheduler::{Config, LocalWaker, Loop, park, prepare_park, spawn, yield_now};
 
 /// Runs `body` in the main fiber of a fresh loop with a fresh VM that has the test functions as globals.
@@ -35,14 +35,14 @@ pub fn test_vm() -> Vm {
     vm
 }
 
-/// A thread with the chunk `source` loaded.
-pub fn chunk(vm: &Vm, source: &str) -> LuaThread {
-    let mut thread = vm.thread().expect("a thread");
+/// A Lua state with the chunk `source` loaded.
+pub fn chunk(vm: &Vm, source: &str) -> LuaState {
+    let mut state = vm.borrow_state().expect("a state");
     let name = CString::new("=test").expect("no zero");
-    thread
+    state
         .load(source.as_bytes(), &name)
         .unwrap_or_else(|error| panic!("{error} in {source}"));
-    thread
+    state
 }
 
 /// Runs `source` in a new fiber and returns its first result (a string), or the error.
@@ -53,7 +53,7 @@ pub fn run(vm: &Vm, source: &str) -> Result<String, String> {
     let source = format!("return tostring(((function(...) {source}\nend)(...)))");
     let fiber = chunk(vm, &source).spawn(Some("test"), |mut ended: Ended| {
         let result = if ended.ok {
-            Ok(String::from_utf8_lossy(ended.thread.bytes(1).expect("a string")).into_owned())
+            Ok(String::from_utf8_lossy(ended.state.bytes(1).expect("a string")).into_owned())
         } else {
             Err(ended.error_text())
         };
@@ -153,12 +153,12 @@ impl Function for SpawnFunction {
     }
     fn run(frame: Frame<'_>, (): ()) -> Result<(), Error> {
         let vm = Vm::current().expect("in a Lua fiber");
-        let mut thread = vm
-            .thread()
+        let mut state = vm
+            .borrow_state()
             .map_err(|error| Error::text(error.to_string()))?;
         // SAFETY: all arguments of the running function, from its own state.
-        assert!(unsafe { thread.take_values(frame.raw(), frame.arguments()) });
-        let fiber = thread.spawn(None, |mut ended| {
+        assert!(unsafe { state.take_values(frame.raw(), frame.arguments()) });
+        let fiber = state.spawn(None, |mut ended| {
             if !ended.ok {
                 panic!("{}", ended.error_text());
             }

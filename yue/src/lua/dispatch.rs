@@ -18,7 +18,7 @@ use std::ffi::c_int;
 use std::mem::ManuallyDrop;
 use std::rc::{Rc, Weak};
 use yue_luajit::codec::Reader;
-use yue_luajit::{Error, LuaThread, Running, Vm, ffi};
+use yue_luajit::{Error, LuaState, Running, Vm, ffi};
 use yue_rpc::session::{Call, CallMethod, Dispatch, Replied, Reply, RequestContext, Session};
 use yue_rpc::{CloseReason, ErrorKind, Failure, Hooks, Moment, Retry, Verdict};
 use yue_scheduler::{current_id, time_left};
@@ -133,7 +133,7 @@ impl Dispatch for LuaService {
         let Some(host) = host::current() else {
             return reply.fail(&Failure::of_kind(ErrorKind::Server, "the program is over"));
         };
-        let mut thread = match host.vm.thread() {
+        let mut thread = match host.vm.borrow_state() {
             Ok(thread) => thread,
             Err(error) => {
                 return reply.fail(&Failure::of_kind(ErrorKind::ServerBusy, error.to_string()));
@@ -218,8 +218,8 @@ impl LuaService {
             let failed = !matches!(outcome, Ok(Some(_)));
             self.methods.end(called.counted_name(), begun, failed);
         }
-        let state = running.thread().raw();
-        let first = running.thread().first();
+        let state = running.state().raw();
+        let first = running.state().first();
         match (outcome, lookup) {
             (Ok(Some(count)), _) => reply.results(|out| {
                 // SAFETY: the results are on the stack of this fiber's own state.
@@ -319,11 +319,11 @@ impl LuaService {
         session: &Session,
         moment: &str,
         payload: Payload<'_>,
-        take: impl FnOnce(&Rc<Connection>, &mut LuaThread) -> R,
+        take: impl FnOnce(&Rc<Connection>, &mut LuaState) -> R,
     ) -> Result<Option<R>, ErrorObject> {
         let over = || ErrorObject::of_kind(ErrorKind::Server, "the program is over");
         let host = host::current().ok_or_else(over)?;
-        let mut thread = host.vm.thread()?;
+        let mut thread = host.vm.borrow_state()?;
         let connection = host.connections.known(session, self);
         let _handling = Handling::begin(&connection);
         let (callback, layers, id) = (
@@ -362,12 +362,12 @@ impl LuaService {
                 }
                 true
             });
-            let state = running.thread().raw();
+            let state = running.state().raw();
             let result = match outcome {
                 // SAFETY: the results are on the stack of this fiber's own state.
                 Ok(_) => unsafe {
-                    let has = ffi::lua_toboolean(state, running.thread().first()) != 0;
-                    Ok(has.then(|| take(&connection, running.thread())))
+                    let has = ffi::lua_toboolean(state, running.state().first()) != 0;
+                    Ok(has.then(|| take(&connection, running.state())))
                 },
                 Err(_) => Err(host::describe_failure_within(state, codec.limits())),
             };

@@ -5,7 +5,7 @@ use super::host::{Hold, with_host};
 use super::native::{native, register, register_raw};
 use std::ffi::c_int;
 use std::slice;
-use yue_luajit::{Error, LuaThread, Stack, Vm, ffi, raise, suspending};
+use yue_luajit::{Error, LuaState, Stack, Vm, ffi, raise, suspending};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{FiberId, cancel, current_id, this_loop};
 
@@ -55,10 +55,10 @@ native! {
 ///
 /// # Safety
 /// Lua runs the calling C function on `state`.
-unsafe fn thread_with(state: *mut ffi::lua_State, function_at: c_int) -> Result<LuaThread, Error> {
+unsafe fn thread_with(state: *mut ffi::lua_State, function_at: c_int) -> Result<LuaState, Error> {
     let vm = Vm::current().ok_or_else(|| Error::text("not in a Lua fiber"))?;
     let mut thread = vm
-        .thread()
+        .borrow_state()
         .map_err(|failure| error(ErrorKind::Runtime, failure.to_string()))?;
     // SAFETY: the caller's promise; both states belong to one VM.
     let moved = unsafe { thread.take_values(state, ffi::lua_gettop(state) - function_at + 1) };
@@ -69,7 +69,7 @@ unsafe fn thread_with(state: *mut ffi::lua_State, function_at: c_int) -> Result<
     }
 }
 
-fn start(thread: LuaThread, name: Option<&str>, hold: Option<Hold>) -> Result<f64, Error> {
+fn start(thread: LuaState, name: Option<&str>, hold: Option<Hold>) -> Result<f64, Error> {
     let spawned = thread.spawn(name, move |mut ended| {
         // A daemon is cancelled at the end; that is not a failure.
         if !ended.ok && hold.is_some() {

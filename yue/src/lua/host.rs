@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use yue_luajit::codec::{Limits, Reader};
-use yue_luajit::{Error, LuaThread, NoRefs, Stack, Vm, VmError, ffi, set_error_form};
+use yue_luajit::{Error, LuaState, NoRefs, Stack, Vm, VmError, ffi, set_error_form};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{Builder, FiberId, LocalWaker, StackClass};
 
@@ -199,7 +199,7 @@ impl Host {
     }
 
     /// Pushes the function of the interactive mode on an empty stack.
-    pub(crate) fn push_repl(&self, thread: &mut LuaThread) -> Result<(), VmError> {
+    pub(crate) fn push_repl(&self, thread: &mut LuaState) -> Result<(), VmError> {
         let (state, repl) = (thread.raw(), self.repl.get());
         let repl = repl.ok_or_else(|| VmError::Lua("there is no interactive mode".to_owned()))?;
         // SAFETY: an idle state owned here, with room for one value; reading the registry raises nothing.
@@ -208,7 +208,7 @@ impl Host {
     }
 
     /// Pushes the program's arguments on a stack that has room for them.
-    pub(crate) fn push_arguments(&self, thread: &mut LuaThread) -> Result<(), VmError> {
+    pub(crate) fn push_arguments(&self, thread: &mut LuaState) -> Result<(), VmError> {
         let (state, program) = (thread.raw(), &*self.program);
         let count = c_int::try_from(program.script.args.len()).unwrap_or(c_int::MAX);
         // SAFETY: growing the stack is protected by itself.
@@ -430,7 +430,7 @@ pub(crate) fn call_prelude(
     let Some(function) = function else {
         return Ok(());
     };
-    let mut thread = host.vm.thread()?;
+    let mut thread = host.vm.borrow_state()?;
     let work = move || {
         thread.attach(|running| {
             let argument_at: *const [u8] = &raw const *argument;
@@ -446,7 +446,7 @@ pub(crate) fn call_prelude(
             });
             outcome
                 .map(drop)
-                .map_err(|_| describe_failure(running.thread().raw()))
+                .map_err(|_| describe_failure(running.state().raw()))
         })
     };
     let spawned = Builder::new()

@@ -6,7 +6,7 @@ use super::errors::ErrorObject;
 use super::host::{self, Host, Role};
 use std::path::Path;
 use std::rc::Rc;
-use yue_luajit::{LuaThread, Stack, VmError, ffi};
+use yue_luajit::{LuaState, Stack, VmError, ffi};
 use yue_rpc::ErrorKind;
 
 /// The files, in the order in which they run.
@@ -177,7 +177,7 @@ unsafe fn push_error_kinds(stack: Stack<'_>) {
 }
 
 fn run_file(host: &Rc<Host>, name: &str, source: &str, shared: Shared) -> Result<(), VmError> {
-    let mut thread: LuaThread = host.vm.thread()?;
+    let mut thread: LuaState = host.vm.borrow_state()?;
     let chunk = std::ffi::CString::new(format!("=[yue]/{name}.lua")).unwrap_or_default();
     thread.load(source.as_bytes(), &chunk)?;
     let state = thread.raw();

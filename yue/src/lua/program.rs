@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{self, Duration};
 use yue_io::signal::Signal;
 use yue_io::stdio::flush_buffers;
-use yue_luajit::{Ended, LuaThread, Stack};
+use yue_luajit::{Ended, LuaState, Stack};
 use yue_rpc::{ErrorKind, WeakSocket};
 use yue_scheduler::{
     Config, Instant, Loop, LoopHandle, park, park_until, prepare_park, sleep, spawn, this_loop,
@@ -247,7 +247,7 @@ fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
 }
 
 /// Pushes a chunk of the program and its arguments.
-fn load(host: &Rc<Host>, thread: &mut LuaThread, chunk: &Chunk) -> Result<(), String> {
+fn load(host: &Rc<Host>, thread: &mut LuaState, chunk: &Chunk) -> Result<(), String> {
     let loaded = match chunk {
         Chunk::File(path) => {
             let path = CString::new(path.as_os_str().as_encoded_bytes())
@@ -282,9 +282,9 @@ pub(crate) type Outcome = Rc<Cell<Option<Result<(), Ended>>>>;
 /// Starts a fiber that runs the chunk that `load` puts on its stack. It holds the program until it ends.
 pub(crate) fn start_script(
     host: &Rc<Host>,
-    load: impl FnOnce(&mut LuaThread) -> Result<(), String>,
+    load: impl FnOnce(&mut LuaState) -> Result<(), String>,
 ) -> Result<Outcome, String> {
-    let mut thread = host.vm.thread().map_err(|error| error.to_string())?;
+    let mut thread = host.vm.borrow_state().map_err(|error| error.to_string())?;
     load(&mut thread)?;
     let outcome: Outcome = Rc::default();
     let (told, hold, waiting) = (outcome.clone(), host.hold(), host.clone());

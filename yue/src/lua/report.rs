@@ -198,7 +198,7 @@ fn ask(answer: Sender<Told>) {
     let Some(function) = host.report.get() else {
         return;
     };
-    let Ok(thread) = host.vm.thread() else {
+    let Ok(thread) = host.vm.borrow_state() else {
         return;
     };
     // SAFETY: an idle state owned here, with room for one value; reading the registry raises nothing.
@@ -215,11 +215,11 @@ fn ask(answer: Sender<Told>) {
             return;
         }
         let text = |position| {
-            let bytes = ended.thread.bytes(position).unwrap_or_default();
+            let bytes = ended.state.bytes(position).unwrap_or_default();
             String::from_utf8_lossy(bytes).into_owned()
         };
         let _ = answer.send(Told {
-            rank: ended.thread.number(1).unwrap_or(0.0),
+            rank: ended.state.number(1).unwrap_or(0.0),
             headline: text(2),
             rest: text(3),
         });

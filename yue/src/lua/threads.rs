@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use yue_luajit::{Ended, Error, LuaThread, NoRefs, Stack, ffi, raise, suspending};
+use yue_luajit::{Ended, Error, LuaState, NoRefs, Stack, ffi, raise, suspending};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{
     Config, Instant, Loop, LoopHandle, RemoteWaker, Wakeup, deadline_after, park_until,
@@ -216,7 +216,7 @@ fn worker_program(job: &Job) -> Result<(), ErrorObject> {
     result
 }
 
-fn load(thread: &mut LuaThread, code: &Code) -> Result<(), String> {
+fn load(thread: &mut LuaState, code: &Code) -> Result<(), String> {
     match code {
         Code::File(path) => {
             let path = CString::new(path.clone())
@@ -240,7 +240,7 @@ fn load(thread: &mut LuaThread, code: &Code) -> Result<(), String> {
 
 /// The error that ended a fiber, in parts that may cross threads.
 pub(crate) fn error_of(ended: &mut Ended) -> ErrorObject {
-    host::describe_failure(ended.thread.raw())
+    host::describe_failure(ended.state.raw())
 }
 
 impl ErrorObject {
