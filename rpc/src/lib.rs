@@ -68,6 +68,7 @@ pub mod typed;
 pub use address::{Address, AddressError};
 pub use error::{Error, ErrorKind, LocalError, RemoteError};
 pub use listener::Listener;
+pub use memory_listener::MemoryListener;
 pub use proto::ProtocolError;
 pub use session::options::{Limits, Options, Rate, Stats, Timeout, WhenFull};
 pub use session::service::{CloseReason, Failure, Hooks, Moment, Retry, Verdict};

@@ -14,27 +14,27 @@ use std::rc::Rc;
 ///
 /// ```
 /// use yue::rpc::session::{Service, Session};
-/// use yue::rpc::transport::Hub;
+/// use yue::rpc::MemoryListener;
 /// use yue::rpc::typed::{Caller, Server};
 /// use yue::rpc::{Error, ErrorKind, Options};
 ///
 /// yue::Runtime::new()?.run(|| -> Result<(), Error> {
 ///     let service = Server::new().handler("add", |(a, b): (i64, i64)| Ok(a + b)).into_service();
-///     let hub = Hub::new(service, Options::default());
-///     let session = Session::open(hub.clone(), Service::none(), Options::default());
+///     let listener = MemoryListener::new(service, Options::default());
+///     let session = Session::open(listener.clone(), Service::none(), Options::default());
 ///     let sum: i64 = Caller::new(session.clone()).call("add", (1, 2))?;
 ///     assert_eq!(sum, 3);
 ///     session.close();
 ///
-///     hub.refuse(true);
-///     let late = Session::open(hub, Service::none(), Options::default());
+///     listener.refuse(true);
+///     let late = Session::open(listener, Service::none(), Options::default());
 ///     let error = Caller::new(late).call::<_, i64>("add", (1, 2)).unwrap_err();
 ///     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 ///     Ok(())
 /// })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Hub {
+pub struct MemoryListener {
     service: Service,
     options: Options,
     accounts: Rc<Accounts>,
@@ -43,10 +43,10 @@ pub struct Hub {
     accepted: RefCell<Vec<(Session, Rc<MemoryTransport>)>>,
 }
 
-impl Hub {
-    /// Creates a hub that accepts.
-    pub fn new(service: Service, options: Options) -> Rc<Hub> {
-        Rc::new(Hub {
+impl MemoryListener {
+    /// Creates a listener that accepts.
+    pub fn new(service: Service, options: Options) -> Rc<MemoryListener> {
+        Rc::new(MemoryListener {
             service,
             options,
             accounts: Rc::default(),
@@ -98,7 +98,7 @@ impl Hub {
         }
     }
 
-    /// Creates a link to the hub, and returns the caller's end for speaking raw bytes.
+    /// Creates a link to the listener, and returns the caller's end for speaking raw bytes.
     #[doc(hidden)]
     pub fn connect_raw(&self) -> Rc<MemoryTransport> {
         let (near, far) = MemoryTransport::pair();
@@ -123,7 +123,7 @@ impl Hub {
     }
 }
 
-impl Connect for Hub {
+impl Connect for MemoryListener {
     fn connect(&self, events: Rc<dyn Events>) -> Result<Rc<dyn Transport>, Error> {
         if self.refusing.get() {
             let error = io::Error::from(io::ErrorKind::ConnectionRefused);
@@ -143,9 +143,9 @@ impl Connect for Hub {
     }
 }
 
-impl fmt::Debug for Hub {
+impl fmt::Debug for MemoryListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub")
+        f.debug_struct("MemoryListener")
             .field("accepted", &self.accepted.borrow().len())
             .finish_non_exhaustive()
     }

@@ -2,15 +2,15 @@
 
 mod common;
 
-use common::raw::{Raw, hub_and_witness};
+use common::raw::{Raw, listener_and_witness};
 use common::*;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 use yue_rpc::proto::{Method, encode};
 use yue_rpc::session::{Call, Reply, Service, Session};
-use yue_rpc::transport::{Hub, Transport, connector};
-use yue_rpc::{ErrorKind, Limits, Options, Verdict};
+use yue_rpc::transport::{Transport, connector};
+use yue_rpc::{ErrorKind, Limits, MemoryListener, Options, Verdict};
 use yue_scheduler::{sleep, spawn};
 
 fn limited(limits: Limits) -> Options {
@@ -36,24 +36,25 @@ fn handlers_that_a_lost_connection_left_behind_count_until_they_end() {
             handlers_max: 20,
             ..Limits::default()
         };
-        let (hub, witness) = hub_and_witness(limited(limits));
-        let served = |hub: &Hub| -> u64 {
-            let sessions = hub.sessions();
+        let (listener, witness) = listener_and_witness(limited(limits));
+        let served = |listener: &MemoryListener| -> u64 {
+            let sessions = listener.sessions();
             sessions.iter().map(|s| s.stats().requests).sum()
         };
-        let before = served(&hub);
+        let before = served(&listener);
         for _ in 0..10 {
-            let raw = Raw::connect(&hub);
+            let raw = Raw::connect(&listener);
             for n in 0..20 {
                 raw.request(n, "nap", &[300]);
             }
             eventually("an answer is there", || raw.received("ServerBusyError"));
             raw.link.close();
         }
-        let naps = served(&hub) - before;
+        let naps = served(&listener) - before;
         assert!(naps <= 20, "{naps} handlers ran beside each other");
         eventually("the handlers end", || {
-            hub.sessions()
+            listener
+                .sessions()
                 .iter()
                 .all(|session| session.requests_in_flight() == 0)
         });
@@ -95,9 +96,9 @@ fn a_listener_that_is_out_of_memory_does_not_read_those_that_hold_most() {
             memory_max: 200_000,
             ..Limits::default()
         };
-        let (hub, witness) = hub_and_witness(limited(limits));
-        let raw = Raw::connect(&hub);
-        let session = hub.sessions().pop().unwrap();
+        let (listener, witness) = listener_and_witness(limited(limits));
+        let raw = Raw::connect(&listener);
+        let session = listener.sessions().pop().unwrap();
         let length = 1_000_000_u32;
         let mut message = vec![0x94, 0, 1, 0xa3];
         message.extend_from_slice(b"sum\x91\xc6");
@@ -169,11 +170,11 @@ fn a_message_that_stops_growing_ends_its_connection() {
             message_time: Duration::from_millis(30),
             ..Limits::default()
         };
-        let (hub, witness) = hub_and_witness(limited(limits));
-        let silent = Raw::connect(&hub);
-        let raw = Raw::connect(&hub);
+        let (listener, witness) = listener_and_witness(limited(limits));
+        let silent = Raw::connect(&listener);
+        let raw = Raw::connect(&listener);
         raw.request(1, "sum", &[1]);
-        let session = hub.sessions().pop().unwrap();
+        let session = listener.sessions().pop().unwrap();
         raw.link.send(vec![0x94, 0, 2, 0xa3, b's']);
         eventually("the link is closed", || raw.received.closed.get());
         assert_eq!(session.stats().refused_unfinished, 1);
@@ -191,8 +192,8 @@ fn a_slow_but_steady_message_is_accepted() {
             message_time: Duration::from_secs(1),
             ..Limits::default()
         };
-        let hub = Hub::new(methods(), limited(limits));
-        let raw = Raw::connect(&hub);
+        let listener = MemoryListener::new(methods(), limited(limits));
+        let raw = Raw::connect(&listener);
         let mut message = Vec::new();
         encode::request(
             &mut message,
@@ -225,15 +226,16 @@ fn requests_that_wait_for_the_grant_are_bounded_in_number() {
             })),
             ..TestHooks::default()
         };
-        let hub = Hub::new(methods().with_hooks(Rc::new(hooks)), Options::default());
-        let raw = Raw::connect(&hub);
+        let listener =
+            MemoryListener::new(methods().with_hooks(Rc::new(hooks)), Options::default());
+        let raw = Raw::connect(&listener);
         for n in 0..20 {
             raw.request(n, "sum", &[1]);
         }
         eventually("some are refused", || {
             count_received(&raw, "ServerBusyError") == 4
         });
-        let session: Session = hub.sessions()[0].clone();
+        let session: Session = listener.sessions()[0].clone();
         assert_eq!(session.stats().refused_ungranted, 4);
         granted.set(true);
         eventually("the others are served", || session.stats().requests == 16);
@@ -248,8 +250,8 @@ fn a_connection_below_its_share_is_served_when_handlers_are_many() {
             handlers_max: 40,
             ..Limits::default()
         };
-        let (hub, witness) = hub_and_witness(limited(limits));
-        let raw = Raw::connect(&hub);
+        let (listener, witness) = listener_and_witness(limited(limits));
+        let raw = Raw::connect(&listener);
         for n in 0..100 {
             raw.request(n, "nap", &[200]);
         }

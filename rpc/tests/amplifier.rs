@@ -2,14 +2,14 @@
 
 mod common;
 
-use common::raw::{Raw, hub_and_witness};
+use common::raw::{Raw, listener_and_witness};
 use common::*;
 use std::cell::Cell;
 use std::rc::Rc;
 use yue_rpc::proto::encode;
 use yue_rpc::session::{Service, Session};
-use yue_rpc::transport::{Hub, Transport};
-use yue_rpc::{ErrorKind, Failure, Options, Verdict};
+use yue_rpc::transport::Transport;
+use yue_rpc::{ErrorKind, Failure, MemoryListener, Options, Verdict};
 use yue_scheduler::spawn;
 
 /// Refuses, once `may_refuse` is set, with a reason of a megabyte.
@@ -38,15 +38,15 @@ fn the_reason_of_a_refusal_is_sent_once_however_many_requests_wait() {
     for with_hello in [true, false] {
         run_loop(move || {
             let may_refuse = Rc::new(Cell::new(false));
-            let hub = Hub::new(refusing(may_refuse.clone()), Options::default());
-            let raw = Raw::connect(&hub);
+            let listener = MemoryListener::new(refusing(may_refuse.clone()), Options::default());
+            let raw = Raw::connect(&listener);
             if with_hello {
                 raw.request(99, "$yue/hello", &[1]);
             }
             for n in 0..16 {
                 raw.request(n, "sum", &[1]);
             }
-            let session = hub.sessions()[0].clone();
+            let session = listener.sessions()[0].clone();
             eventually("they wait", || session.requests_in_flight() == 16);
             may_refuse.set(true);
             eventually("the link is closed", || raw.received.closed.get());
@@ -63,8 +63,8 @@ fn the_reason_of_a_refusal_is_sent_once_however_many_requests_wait() {
 fn calls_that_are_refused_together_do_not_each_copy_a_long_reason() {
     run_loop(|| {
         let may_refuse = Rc::new(Cell::new(false));
-        let hub = Hub::new(refusing(may_refuse.clone()), Options::default());
-        let client = Session::open(hub, methods(), Options::default());
+        let listener = MemoryListener::new(refusing(may_refuse.clone()), Options::default());
+        let client = Session::open(listener, methods(), Options::default());
         let callers: Vec<_> = (0..100)
             .map(|_| {
                 let client = client.clone();
@@ -86,9 +86,9 @@ fn calls_that_are_refused_together_do_not_each_copy_a_long_reason() {
 #[test]
 fn a_long_name_is_answered_with_a_short_error() {
     run_loop(|| {
-        let (hub, witness) = hub_and_witness(Options::default());
+        let (listener, witness) = listener_and_witness(Options::default());
         for prefix in ["$yue/", "_", ""] {
-            let raw = Raw::connect(&hub);
+            let raw = Raw::connect(&listener);
             let mut name = prefix.as_bytes().to_vec();
             name.resize(2_000_000, 0xff);
             let mut out = vec![0x94, 0, 1];
@@ -107,7 +107,7 @@ fn a_long_name_is_answered_with_a_short_error() {
 #[test]
 fn a_map_of_extensions_counts_only_after_hello_and_while_it_is_short() {
     run_loop(|| {
-        let (hub, _witness) = hub_and_witness(Options::default());
+        let (listener, _witness) = listener_and_witness(Options::default());
         let time_left = |raw: &Raw, length: usize| {
             let before = raw.received.bytes.borrow().len();
             let mut out = vec![0x95, 0, 7, 0xa9];
@@ -120,7 +120,7 @@ fn a_map_of_extensions_counts_only_after_hello_and_while_it_is_short() {
             // The head of the answer has four bytes.
             read_ints(&raw.received.bytes.borrow()[before + 4..])[0]
         };
-        let raw = Raw::connect(&hub);
+        let raw = Raw::connect(&listener);
         assert_eq!(time_left(&raw, 1), -1, "it said no hello");
         raw.request(1, "$yue/hello", &[1]);
         eventually("the grant is there", || raw.received("$yue/granted"));

@@ -20,7 +20,7 @@ use yue_scheduler::{sleep, spawn};
 fn listener(server: &Server) -> &Listener {
     match server {
         Server::Listener(listener) => listener,
-        Server::Hub(_) => unreachable!("this behaviour is not tested in memory"),
+        Server::MemoryListener(_) => unreachable!("this behaviour is not tested in memory"),
     }
 }
 
@@ -295,7 +295,9 @@ fn messages_written_before_a_close_are_sent_and_started() {
         }
         client.close();
         assert_eq!(client.calls_in_flight(), 0);
-        eventually("both sessions end", || client.is_over() && other.is_over());
+        eventually("both sessions end", || {
+            client.has_ended() && other.has_ended()
+        });
         let (sent, arrived) = (client.stats().bytes_out, other.stats().bytes_in);
         assert!(sent > 100 * length as u64);
         assert_eq!(sent, arrived, "{kind:?}");

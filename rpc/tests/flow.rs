@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::raw::{Raw, hub_and_witness};
+use common::raw::{Raw, listener_and_witness};
 use common::*;
 use proptest::prelude::*;
 use std::cell::Cell;
@@ -263,9 +263,9 @@ fn reading_stops_while_requests_wait_for_workers_only() {
             limits,
             ..Options::default()
         };
-        let (hub, witness) = hub_and_witness(options);
-        let raw = Raw::connect(&hub);
-        let session = hub.sessions().pop().unwrap();
+        let (listener, witness) = listener_and_witness(options);
+        let raw = Raw::connect(&listener);
+        let session = listener.sessions().pop().unwrap();
         let mut out = Vec::new();
         for n in 0..300 {
             let method = yue_rpc::proto::Method::Name(b"sum");
@@ -293,13 +293,13 @@ fn a_peer_that_sends_on_and_reads_nothing_is_closed_and_others_are_served() {
                 pending_input_bytes_max: 2000,
                 ..Limits::default()
             };
-            let (hub, witness) = hub_and_witness(Options {
+            let (listener, witness) = listener_and_witness(Options {
                 limits,
                 ..Options::default()
             });
-            let raw = Raw::connect(&hub);
+            let raw = Raw::connect(&listener);
             raw.link.set_reading(false);
-            let session = hub.sessions().pop().unwrap();
+            let session = listener.sessions().pop().unwrap();
             let over = Rc::new(Cell::new(false));
             let closed = over.clone();
             let flooding = spawn(move || {

@@ -2,16 +2,15 @@
 
 mod common;
 
-use common::raw::{Raw, hub_and_witness};
+use common::raw::{Raw, listener_and_witness};
 use common::*;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 use yue_rpc::proto::{Method, encode};
 use yue_rpc::session::Session;
-use yue_rpc::transport::Hub;
 use yue_rpc::transport::Transport;
-use yue_rpc::{CloseReason, Limits, Options, Retry, Verdict};
+use yue_rpc::{CloseReason, Limits, MemoryListener, Options, Retry, Verdict};
 use yue_scheduler::sleep;
 
 fn limited(limits: Limits) -> Options {
@@ -24,7 +23,7 @@ fn limited(limits: Limits) -> Options {
 #[test]
 fn bytes_that_are_not_a_message_end_only_their_connection() {
     run_loop(|| {
-        let (hub, witness) = hub_and_witness(Options::default());
+        let (listener, witness) = listener_and_witness(Options::default());
         for bytes in [
             &b"GET / HTTP/1.1\r\n\r\n"[..],
             &[0xc1],
@@ -32,11 +31,11 @@ fn bytes_that_are_not_a_message_end_only_their_connection() {
             &[0xff; 100],
             &[0x93, 9, 9, 9],
         ] {
-            let raw = Raw::connect(&hub);
+            let raw = Raw::connect(&listener);
             raw.link.send(bytes.to_vec());
             eventually("the link is closed", || raw.received.closed.get());
             assert_eq!(
-                hub.sessions().pop().unwrap().stats().refused_malformed,
+                listener.sessions().pop().unwrap().stats().refused_malformed,
                 1,
                 "{bytes:02x?}"
             );
@@ -48,15 +47,18 @@ fn bytes_that_are_not_a_message_end_only_their_connection() {
 #[test]
 fn too_large_and_too_deep_messages_are_answered_and_end_their_connection() {
     run_loop(|| {
-        let (hub, witness) = hub_and_witness(Options::default());
-        let raw = Raw::connect(&hub);
+        let (listener, witness) = listener_and_witness(Options::default());
+        let raw = Raw::connect(&listener);
         raw.link
             .send(vec![0x94, 0, 7, 0xa1, b'f', 0xdd, 0x40, 0, 0, 0]);
         eventually("the link is closed", || raw.received.closed.get());
         assert!(raw.received("MessageTooLargeError") && raw.received("4194304"));
-        assert_eq!(hub.sessions().pop().unwrap().stats().refused_too_large, 1);
+        assert_eq!(
+            listener.sessions().pop().unwrap().stats().refused_too_large,
+            1
+        );
 
-        let raw = Raw::connect(&hub);
+        let raw = Raw::connect(&listener);
         let mut deep = vec![0x94, 0, 7, 0xa1, b'f'];
         deep.resize(10_000, 0x91);
         raw.link.send(deep);
@@ -69,11 +71,11 @@ fn too_large_and_too_deep_messages_are_answered_and_end_their_connection() {
 #[test]
 fn half_a_message_and_a_close_harm_nobody() {
     run_loop(|| {
-        let (hub, witness) = hub_and_witness(Options::default());
+        let (listener, witness) = listener_and_witness(Options::default());
         let mut whole = Vec::new();
         encode::request(&mut whole, 1, Method::Name(b"sum"), None, ints(&[1, 2, 3])).unwrap();
         for length in 1..whole.len() {
-            let raw = Raw::connect(&hub);
+            let raw = Raw::connect(&listener);
             raw.link.send(whole[..length].to_vec());
             raw.link.shutdown_write();
             eventually("the link is closed", || raw.received.closed.get());
@@ -98,8 +100,8 @@ fn requests_that_wait_for_the_grant_are_bounded_in_bytes() {
             ungranted_bytes_max: 100,
             ..Limits::default()
         };
-        let hub = Hub::new(methods().with_hooks(Rc::new(hooks)), limited(limits));
-        let raw = Raw::connect(&hub);
+        let listener = MemoryListener::new(methods().with_hooks(Rc::new(hooks)), limited(limits));
+        let raw = Raw::connect(&listener);
         for n in 0..200 {
             raw.request(n, "sum", &[1, 2, 3]);
         }
@@ -126,21 +128,23 @@ fn a_client_that_reads_nothing_for_too_long_is_closed() {
             stall: Duration::from_millis(50),
             ..Limits::default()
         };
-        let hub = Hub::new(methods().with_hooks(Rc::new(hooks)), limited(limits));
-        let raw = Raw::connect(&hub);
+        let listener = MemoryListener::new(methods().with_hooks(Rc::new(hooks)), limited(limits));
+        let raw = Raw::connect(&listener);
         raw.link.set_reading(false);
         raw.request(1, "big", &[5000]);
         raw.request(2, "big", &[5000]);
-        eventually("the session is closed", || hub.sessions()[0].is_closed());
+        eventually("the session is closed", || {
+            listener.sessions()[0].is_closed()
+        });
         assert_eq!(*reasons.borrow(), ["the peer reads nothing"]);
-        assert_eq!(hub.sessions()[0].stats().stalls, 1);
+        assert_eq!(listener.sessions()[0].stats().stalls, 1);
     });
 }
 
 #[test]
 fn random_bytes_reach_no_panic() {
     run_loop(|| {
-        let (hub, witness) = hub_and_witness(Options::default());
+        let (listener, witness) = listener_and_witness(Options::default());
         let mut seed = 0x2545_f491_4f6c_dd1d_u64;
         let mut random = move || {
             seed ^= seed << 13;
@@ -171,7 +175,7 @@ fn random_bytes_reach_no_panic() {
             }
         }
         for round in 0..3000 {
-            let raw = Raw::connect(&hub);
+            let raw = Raw::connect(&listener);
             let mut bytes = starts[random() as usize % starts.len()].clone();
             let length = random() as usize % 40;
             bytes.extend((0..length).map(|_| random() as u8 >> (round % 4)));

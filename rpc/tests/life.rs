@@ -7,9 +7,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 use yue_rpc::session::Session;
-use yue_rpc::transport::Hub;
 use yue_rpc::transport::{Incoming, Transport};
-use yue_rpc::{CloseReason, ErrorKind, Failure, Limits, Options, Retry, Timeout, Verdict};
+use yue_rpc::{
+    CloseReason, ErrorKind, Failure, Limits, MemoryListener, Options, Retry, Timeout, Verdict,
+};
 use yue_scheduler::{sleep, spawn};
 
 type Accept = Box<dyn Fn(&Session, Option<&[u8]>) -> Verdict>;
@@ -160,15 +161,15 @@ fn a_handshake_that_takes_too_long_is_refused_while_others_are_served() {
 #[test]
 fn a_first_connect_that_is_refused_is_an_error_unless_retry_is_set() {
     run_loop(|| {
-        let hub = Hub::new(methods(), Options::default());
-        hub.refuse(true);
-        let client = Session::open(hub.clone(), methods(), Options::default());
+        let listener = MemoryListener::new(methods(), Options::default());
+        listener.refuse(true);
+        let client = Session::open(listener.clone(), methods(), Options::default());
         assert_eq!(
             call(&client, "sum", &[1]).unwrap_err().kind(),
             ErrorKind::ConnectionRefused
         );
         let waits = Session::open(
-            hub.clone(),
+            listener.clone(),
             methods(),
             Options {
                 retry: true,
@@ -181,7 +182,7 @@ fn a_first_connect_that_is_refused_is_an_error_unless_retry_is_set() {
         };
         sleep(Duration::from_millis(5)).unwrap();
         assert!(!waiting.is_done());
-        hub.refuse(false);
+        listener.refuse(false);
         assert_eq!(waiting.join().unwrap().unwrap(), [1]);
         // The other one's next call connects anew.
         assert_eq!(call(&client, "sum", &[2]).unwrap(), [2]);
@@ -193,8 +194,8 @@ fn a_first_connect_that_is_refused_is_an_error_unless_retry_is_set() {
 #[test]
 fn a_lost_link_fails_written_calls_and_keeps_held_ones() {
     run_loop(|| {
-        let hub = Hub::new(methods(), Options::default());
-        let client = Session::open(hub.clone(), methods(), Options::default());
+        let listener = MemoryListener::new(methods(), Options::default());
+        let client = Session::open(listener.clone(), methods(), Options::default());
         assert_eq!(call(&client, "sum", &[1]).unwrap(), [1]);
         let written = {
             let client = client.clone();
@@ -205,10 +206,10 @@ fn a_lost_link_fails_written_calls_and_keeps_held_ones() {
             })
         };
         eventually("the peer has the call", || {
-            hub.sessions()[0].requests_in_flight() == 1
+            listener.sessions()[0].requests_in_flight() == 1
         });
-        hub.refuse(true);
-        hub.break_last();
+        listener.refuse(true);
+        listener.break_last();
         let error = written.join().unwrap();
         assert_eq!(error.kind(), ErrorKind::ConnectionLost);
         assert!(!error.is_retryable(), "it may have run");
@@ -232,7 +233,7 @@ fn a_lost_link_fails_written_calls_and_keeps_held_ones() {
         let text = hopeless.message();
         assert!(text.contains("was not ready in time: "), "{text}");
         assert!(!client.connected());
-        hub.refuse(false);
+        listener.refuse(false);
         for (n, fiber) in held.into_iter().enumerate() {
             assert_eq!(fiber.join().unwrap().unwrap(), [2 * n as i64]);
         }
@@ -244,18 +245,18 @@ fn a_lost_link_fails_written_calls_and_keeps_held_ones() {
 #[test]
 fn references_and_replies_of_an_earlier_link_are_recognized() {
     run_loop(|| {
-        let hub = Hub::new(methods(), Options::default());
-        let client = Session::open(hub.clone(), methods(), Options::default());
+        let listener = MemoryListener::new(methods(), Options::default());
+        let client = Session::open(listener.clone(), methods(), Options::default());
         call(&client, "sum", &[]).unwrap();
         let old = client.import_reference(1, client.link());
-        let server_side = hub.sessions()[0].clone();
+        let server_side = listener.sessions()[0].clone();
         client.notify("nap", ints(&[30])).unwrap();
         let waiting = {
             let client = client.clone();
             spawn(move || call(&client, "nap", &[30]).unwrap_err())
         };
         eventually("both are there", || server_side.requests_in_flight() == 2);
-        hub.break_last();
+        listener.break_last();
         waiting.join().unwrap();
         assert_eq!(call(&client, "sum", &[3]).unwrap(), [3]);
         let error = client
@@ -269,7 +270,7 @@ fn references_and_replies_of_an_earlier_link_are_recognized() {
         // The handlers of the lost link finish now; their replies go nowhere.
         sleep(Duration::from_millis(60)).unwrap();
         assert_eq!(client.stats().answers_ignored, 0);
-        assert_eq!(hub.sessions()[1].requests_in_flight(), 0);
+        assert_eq!(listener.sessions()[1].requests_in_flight(), 0);
         assert_eq!(server_side.requests_in_flight(), 0);
         client.close();
     });
@@ -394,8 +395,8 @@ impl yue_rpc::transport::Events for Raw {
 #[test]
 fn a_server_does_not_speak_first_and_grants_after_hello() {
     run_loop(|| {
-        let hub = Hub::new(methods(), Options::default());
-        let (link, raw) = (hub.connect_raw(), Rc::new(Raw::default()));
+        let listener = MemoryListener::new(methods(), Options::default());
+        let (link, raw) = (listener.connect_raw(), Rc::new(Raw::default()));
         link.start(raw.clone());
         sleep(Duration::from_millis(10)).unwrap();
         assert!(raw.bytes.borrow().is_empty());
@@ -468,13 +469,13 @@ fn a_timeout_is_reported_once_whichever_side_notices_it_first() {
 #[test]
 fn pauses_grow_between_reconnects_to_a_server_that_grants_and_drops() {
     run_loop(|| {
-        let hub = Hub::new(methods(), Options::default());
-        let client = Session::open(hub.clone(), methods(), Options::default());
+        let listener = MemoryListener::new(methods(), Options::default());
+        let client = Session::open(listener.clone(), methods(), Options::default());
         let began = yue_scheduler::now();
         for links in 1..=6 {
             call(&client, "sum", &[1]).unwrap();
             assert_eq!(client.stats().links, links);
-            hub.break_last();
+            listener.break_last();
             eventually("the loss is noticed", || !client.connected());
         }
         // Half of 50 + 100 + 200 + 400 + 800 ms at least.
@@ -532,12 +533,15 @@ fn on_close_waits_for_a_running_on_accept_which_is_cancelled() {
             })),
             ..TestHooks::default()
         };
-        let hub = Hub::new(methods().with_hooks(Rc::new(hooks)), Options::default());
-        let raw = common::raw::Raw::connect(&hub);
+        let listener =
+            MemoryListener::new(methods().with_hooks(Rc::new(hooks)), Options::default());
+        let raw = common::raw::Raw::connect(&listener);
         raw.request(1, "sum", &[1]);
         eventually("on_accept runs", || log.borrow().len() == 1);
         raw.link.close();
-        eventually("the session has ended", || hub.sessions()[0].is_over());
+        eventually("the session has ended", || {
+            listener.sessions()[0].has_ended()
+        });
         assert_eq!(*log.borrow(), ["accept", "accepted", "close"]);
     });
 }
@@ -593,14 +597,14 @@ fn a_server_that_closes_in_on_accept_sends_the_reason() {
         ("the server goes down", "the server goes down"),
     ] {
         run_loop(move || {
-            let hub = Hub::new(
+            let listener = MemoryListener::new(
                 with_accept(Box::new(move |session, _| {
                     session.close_because(close);
                     Verdict::granted()
                 })),
                 Options::default(),
             );
-            let raw = common::raw::Raw::connect(&hub);
+            let raw = common::raw::Raw::connect(&listener);
             hello(&raw);
             raw.request(7, "sum", &[1]);
             eventually("the link is closed", || raw.received.closed.get());
@@ -610,7 +614,7 @@ fn a_server_that_closes_in_on_accept_sends_the_reason() {
             );
             assert!(raw.received("NotGrantedError"), "its request is answered");
             // A real client's call fails with the reason.
-            let client = Session::open(hub, methods(), Options::default());
+            let client = Session::open(listener, methods(), Options::default());
             let error = call(&client, "sum", &[1]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotGranted);
             assert!(error.message().contains(words), "{error}");
@@ -630,7 +634,7 @@ fn a_grant_that_is_too_large_refuses_and_answers() {
             limits,
             ..Options::default()
         };
-        let hub = Hub::new(
+        let listener = MemoryListener::new(
             with_accept(Box::new(|_, _| {
                 let mut value = vec![0xc5, 0x40, 0];
                 value.resize(3 + 0x4000, 0);
@@ -638,7 +642,7 @@ fn a_grant_that_is_too_large_refuses_and_answers() {
             })),
             options,
         );
-        let raw = common::raw::Raw::connect(&hub);
+        let raw = common::raw::Raw::connect(&listener);
         hello(&raw);
         raw.request(7, "sum", &[1]);
         eventually("the link is closed", || raw.received.closed.get());

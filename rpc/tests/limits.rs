@@ -6,8 +6,7 @@ use common::*;
 use std::time::Duration;
 use yue_rpc::proto::encode;
 use yue_rpc::session::Session;
-use yue_rpc::transport::Hub;
-use yue_rpc::{ErrorKind, Limits, Options, Timeout};
+use yue_rpc::{ErrorKind, Limits, MemoryListener, Options, Timeout};
 use yue_scheduler::{sleep, spawn};
 
 fn limited(limits: Limits) -> Options {
@@ -114,8 +113,8 @@ fn outgoing_calls_above_the_limit_fail_before_they_are_sent() {
 #[test]
 fn held_calls_are_bounded_in_bytes() {
     run_loop(|| {
-        let hub = Hub::new(methods(), Options::default());
-        hub.refuse(true);
+        let listener = MemoryListener::new(methods(), Options::default());
+        listener.refuse(true);
         let limits = Limits {
             held_bytes_max: 1000,
             ..Limits::default()
@@ -125,7 +124,7 @@ fn held_calls_are_bounded_in_bytes() {
             limits,
             ..Options::default()
         };
-        let client = Session::open(hub.clone(), methods(), options);
+        let client = Session::open(listener.clone(), methods(), options);
         let fibers: Vec<_> = (0..20)
             .map(|n| {
                 let client = client.clone();
@@ -133,7 +132,7 @@ fn held_calls_are_bounded_in_bytes() {
             })
             .collect();
         sleep(Duration::from_millis(1)).unwrap();
-        hub.refuse(false);
+        listener.refuse(false);
         let outcomes: Vec<_> = fibers
             .into_iter()
             .map(|fiber| fiber.join().unwrap())
@@ -152,12 +151,12 @@ fn held_calls_are_bounded_in_bytes() {
 #[test]
 fn the_first_held_call_may_be_as_large_as_a_message() {
     run_loop(|| {
-        let hub = Hub::new(methods(), Options::default());
+        let listener = MemoryListener::new(methods(), Options::default());
         let limits = Limits {
             held_bytes_max: 1000,
             ..Limits::default()
         };
-        let client = Session::open(hub, methods(), limited(limits));
+        let client = Session::open(listener, methods(), limited(limits));
         let values = vec![1000; 100_000];
         let large = {
             let (client, values) = (client.clone(), values.clone());
@@ -176,14 +175,14 @@ fn the_first_held_call_may_be_as_large_as_a_message() {
 #[test]
 fn calls_that_are_given_up_while_they_are_held_do_not_fill_the_limit() {
     run_loop(|| {
-        let hub = Hub::new(methods(), Options::default());
-        hub.refuse(true);
+        let listener = MemoryListener::new(methods(), Options::default());
+        listener.refuse(true);
         let limits = Limits {
             held_bytes_max: 1000,
             ..Limits::default()
         };
         let client = Session::open(
-            hub.clone(),
+            listener.clone(),
             methods(),
             Options {
                 retry: true,
@@ -238,12 +237,12 @@ fn references_are_bounded() {
 #[test]
 fn callers_wait_for_room_instead_of_filling_memory() {
     run_loop(|| {
-        let hub = Hub::new(methods(), Options::default());
+        let listener = MemoryListener::new(methods(), Options::default());
         let limits = Limits {
             output_bytes_high: 10_000,
             ..Limits::default()
         };
-        let client = Session::open(hub.clone(), methods(), limited(limits));
+        let client = Session::open(listener.clone(), methods(), limited(limits));
         call(&client, "sum", &[]).unwrap();
         let fibers: Vec<_> = (0..1000)
             .map(|n| {

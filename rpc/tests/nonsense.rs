@@ -6,13 +6,13 @@ use common::*;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use yue_rpc::session::Session;
-use yue_rpc::transport::{Hub, Transport};
-use yue_rpc::{CloseReason, ErrorKind, Options, Timeout};
+use yue_rpc::transport::Transport;
+use yue_rpc::{CloseReason, ErrorKind, MemoryListener, Options, Timeout};
 use yue_scheduler::spawn;
 
-/// Connects to a server of another protocol at first, and to a hub from then on.
+/// Connects to a server of another protocol at first, and to a listener from then on.
 struct GarbageFirst {
-    hub: Rc<Hub>,
+    listener: Rc<MemoryListener>,
     links: Cell<u32>,
     /// The number of links on which the server speaks another protocol.
     garbled: u32,
@@ -25,7 +25,7 @@ impl yue_rpc::transport::Connect for GarbageFirst {
     ) -> Result<Rc<dyn Transport>, yue_rpc::Error> {
         self.links.set(self.links.get() + 1);
         if self.links.get() > self.garbled {
-            return self.hub.connect(events);
+            return self.listener.connect(events);
         }
         let (near, far) = yue_rpc::transport::memory::MemoryTransport::pair();
         near.start(events);
@@ -45,7 +45,7 @@ impl yue_rpc::transport::Connect for GarbageFirst {
 fn a_session_whose_server_sent_nonsense_reconnects_and_holds_calls_meanwhile() {
     run_loop(|| {
         let connector = Rc::new(GarbageFirst {
-            hub: Hub::new(methods(), Options::default()),
+            listener: MemoryListener::new(methods(), Options::default()),
             links: Cell::new(0),
             garbled: 1,
         });
@@ -70,7 +70,7 @@ fn a_session_whose_server_sent_nonsense_reconnects_and_holds_calls_meanwhile() {
 fn a_server_of_another_protocol_is_an_error_that_shows_its_bytes() {
     run_loop(|| {
         let connector = Rc::new(GarbageFirst {
-            hub: Hub::new(methods(), Options::default()),
+            listener: MemoryListener::new(methods(), Options::default()),
             links: Cell::new(0),
             garbled: 3,
         });
@@ -119,9 +119,9 @@ fn nonsense_in_the_middle_fails_the_waiting_calls_and_is_shown() {
         };
         let service = yue_rpc::session::Service::new(Rc::new(Noting(texts.clone())));
         let server = methods().with_hooks(Rc::new(TestHooks::default()));
-        let hub = Hub::new(server, Options::default());
+        let listener = MemoryListener::new(server, Options::default());
         let client = Session::open(
-            hub.clone(),
+            listener.clone(),
             service.with_hooks(Rc::new(hooks)),
             Options::default(),
         );
@@ -130,9 +130,9 @@ fn nonsense_in_the_middle_fails_the_waiting_calls_and_is_shown() {
             let client = client.clone();
             spawn(move || call(&client, "nap", &[60_000]).unwrap_err())
         };
-        let session = hub.sessions().pop().unwrap();
+        let session = listener.sessions().pop().unwrap();
         eventually("it waits", || session.requests_in_flight() == 1);
-        hub.send_raw_to_last(b"\x1b[2J<html>".to_vec());
+        listener.send_raw_to_last(b"\x1b[2J<html>".to_vec());
         let error = waiting.join().unwrap();
         assert_eq!(error.kind(), ErrorKind::ConnectionLost);
         let text = error.message();
@@ -156,7 +156,7 @@ fn nonsense_in_the_middle_fails_the_waiting_calls_and_is_shown() {
 fn a_session_closed_while_its_link_drains_does_not_reconnect() {
     run_loop(|| {
         let connector = Rc::new(GarbageFirst {
-            hub: Hub::new(methods(), Options::default()),
+            listener: MemoryListener::new(methods(), Options::default()),
             links: Cell::new(0),
             garbled: 1,
         });
@@ -171,7 +171,7 @@ fn a_session_closed_while_its_link_drains_does_not_reconnect() {
         client.close();
         assert!(client.is_closed());
         assert_eq!(waiting.join().unwrap().kind(), ErrorKind::ConnectionLost);
-        eventually("the session has ended", || client.is_over());
+        eventually("the session has ended", || client.has_ended());
         assert_eq!(connector.links.get(), 1);
     });
 }

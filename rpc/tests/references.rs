@@ -8,8 +8,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use yue_rpc::proto::{Method, encode};
 use yue_rpc::session::{Call, CallMethod, ImportedReference, Reply, Service, Session, Target};
-use yue_rpc::transport::{Hub, Transport};
-use yue_rpc::{ErrorKind, Failure, Options, Timeout, Verdict};
+use yue_rpc::transport::Transport;
+use yue_rpc::{ErrorKind, Failure, MemoryListener, Options, Timeout, Verdict};
 use yue_scheduler::spawn;
 
 const SHORT: std::time::Duration = std::time::Duration::from_millis(1);
@@ -69,8 +69,8 @@ fn answer(raw: &Raw, msgid: u32) -> i64 {
 #[test]
 fn a_release_takes_effect_after_the_requests_that_came_before_it() {
     run_loop(|| {
-        let hub = Hub::new(giving(), Options::default());
-        let raw = Raw::connect(&hub);
+        let listener = MemoryListener::new(giving(), Options::default());
+        let raw = Raw::connect(&listener);
         hello(&raw);
         raw.request(1, "give", &[]);
         let id = answer(&raw, 1);
@@ -80,7 +80,7 @@ fn a_release_takes_effect_after_the_requests_that_came_before_it() {
         append_release(&mut out, id as u64, 1);
         raw.link.send(out);
         assert_eq!(answer(&raw, 2), 1, "the release overtook the request");
-        let session = hub.sessions()[0].clone();
+        let session = listener.sessions()[0].clone();
         eventually("the function is released", || {
             session.references_held() == 0
         });
@@ -93,13 +93,13 @@ fn a_release_takes_effect_after_the_requests_that_came_before_it() {
 #[test]
 fn a_release_takes_effect_after_the_answers_that_came_before_it() {
     run_loop(|| {
-        let hub = Hub::new(methods(), Options::default());
-        let raw = Raw::connect(&hub);
+        let listener = MemoryListener::new(methods(), Options::default());
+        let raw = Raw::connect(&listener);
         hello(&raw);
         eventually("the hello is answered", || {
             !raw.received.bytes.borrow().is_empty()
         });
-        let session = hub.sessions()[0].clone();
+        let session = listener.sessions()[0].clone();
         let exporting = session.clone();
         let id = Rc::new(Cell::new(0));
         let (calling, noted) = (session.clone(), id.clone());
@@ -146,8 +146,8 @@ fn a_release_takes_effect_after_the_answers_that_came_before_it() {
 #[test]
 fn a_peer_can_give_back_only_what_it_holds() {
     run_loop(|| {
-        let hub = Hub::new(giving(), Options::default());
-        let raw = Raw::connect(&hub);
+        let listener = MemoryListener::new(giving(), Options::default());
+        let raw = Raw::connect(&listener);
         hello(&raw);
         raw.request(1, "give", &[]);
         let id = answer(&raw, 1);
@@ -157,7 +157,7 @@ fn a_peer_can_give_back_only_what_it_holds() {
             append_release(&mut out, id as u64, u64::MAX);
         }
         raw.link.send(out);
-        let session = hub.sessions()[0].clone();
+        let session = listener.sessions()[0].clone();
         eventually("the function is released", || {
             session.references_held() == 0
         });
@@ -180,7 +180,7 @@ fn a_queued_call_of_a_function_of_a_lost_link_fails_and_calls_nothing() {
             log.borrow_mut().push(method);
             reply.results(ints(&[1]))
         }));
-        let hub = Hub::new(service, Options::default());
+        let listener = MemoryListener::new(service, Options::default());
         // The first grant is followed by a long on_accept, during which calls are queued.
         let (first, may_accept) = (Cell::new(true), Rc::new(Cell::new(false)));
         let waiting = may_accept.clone();
@@ -194,7 +194,7 @@ fn a_queued_call_of_a_function_of_a_lost_link_fails_and_calls_nothing() {
             ..TestHooks::default()
         };
         let client = Session::open(
-            hub.clone(),
+            listener.clone(),
             methods().with_hooks(Rc::new(hooks)),
             Options::default(),
         );
@@ -216,7 +216,7 @@ fn a_queued_call_of_a_function_of_a_lost_link_fails_and_calls_nothing() {
         };
         let (by_reference, as_argument) = (calling(false), calling(true));
         eventually("they are queued", || client.stats().calls_held == 3);
-        hub.break_last();
+        listener.break_last();
         for lost in [by_reference, as_argument] {
             let error = lost.join().unwrap().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::ConnectionLost, "{error}");
@@ -279,8 +279,8 @@ fn a_function_that_on_accept_passes_may_be_called_before_the_grant() {
 #[test]
 fn a_function_belongs_to_the_link_that_its_message_came_over() {
     run_loop(|| {
-        let hub = Hub::new(giving(), Options::default());
-        let client = Session::open(hub.clone(), methods(), Options::default());
+        let listener = MemoryListener::new(giving(), Options::default());
+        let client = Session::open(listener.clone(), methods(), Options::default());
         let give = || {
             let answer = client.call("give", Timeout::Default, ints(&[])).unwrap();
             (read_ints(answer.bytes())[0] as u64, answer)
@@ -289,7 +289,7 @@ fn a_function_belongs_to_the_link_that_its_message_came_over() {
             client.call(Target::Reference(function), Timeout::Default, ints(&[]))
         };
         let (old_id, old) = give();
-        hub.break_last();
+        listener.break_last();
         eventually("the loss is noticed", || !client.connected());
         let (new_id, new) = give();
         assert_ne!(old_id, new_id, "ids of links begin anywhere");

@@ -10,9 +10,10 @@ use std::rc::Rc;
 use std::time::Duration;
 use yue_rpc::proto::encode;
 use yue_rpc::session::Session;
-use yue_rpc::transport::Hub;
 use yue_rpc::transport::Transport;
-use yue_rpc::{CloseReason, Error, ErrorKind, Limits, Options, Rate, Retry, Timeout, WhenFull};
+use yue_rpc::{
+    CloseReason, Error, ErrorKind, Limits, MemoryListener, Options, Rate, Retry, Timeout, WhenFull,
+};
 use yue_scheduler::{now, sleep};
 
 const HIGH: usize = 10_000;
@@ -72,10 +73,10 @@ fn slow(options: Options) -> Slow {
         })),
         ..TestHooks::default()
     };
-    let hub = Hub::new(methods().with_hooks(Rc::new(hooks)), options);
-    let raw = Raw::connect(&hub);
+    let listener = MemoryListener::new(methods().with_hooks(Rc::new(hooks)), options);
+    let raw = Raw::connect(&listener);
     raw.link.set_reading(false);
-    let session = hub.sessions().pop().unwrap();
+    let session = listener.sessions().pop().unwrap();
     Slow {
         raw,
         session,
@@ -217,12 +218,12 @@ fn an_asynchronous_call_never_waits() {
 #[test]
 fn messages_held_before_a_link_are_bounded_and_never_wait() {
     run_loop(|| {
-        let hub = Hub::new(methods(), Options::default());
-        hub.refuse(true);
+        let listener = MemoryListener::new(methods(), Options::default());
+        listener.refuse(true);
         let mut options = options(WhenFull::Close);
         options.retry = true;
         options.limits.held_bytes_max = 5000;
-        let client = Session::open(hub.clone(), methods(), options);
+        let client = Session::open(listener.clone(), methods(), options);
         let (taken, error) = notify_until_full(&client, 1000);
         assert_eq!((taken, error.kind()), (4, ErrorKind::QueueFull));
         let error = client
@@ -230,7 +231,7 @@ fn messages_held_before_a_link_are_bounded_and_never_wait() {
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::QueueFull);
         assert!(client.queued_bytes() > 4000);
-        hub.refuse(false);
+        listener.refuse(false);
         assert_eq!(call(&client, "sum", &[2]).unwrap(), [2]);
         assert_eq!(client.queued_bytes(), 0);
         assert_eq!(client.stats().too_slow, 0, "nobody is slow");
@@ -241,12 +242,12 @@ fn messages_held_before_a_link_are_bounded_and_never_wait() {
 #[test]
 fn notifications_that_expire_before_the_link_is_up_make_room() {
     run_loop(|| {
-        let hub = Hub::new(methods(), Options::default());
-        hub.refuse(true);
+        let listener = MemoryListener::new(methods(), Options::default());
+        listener.refuse(true);
         let mut options = options(WhenFull::Close);
         options.retry = true;
         options.limits.held_bytes_max = 5000;
-        let client = Session::open(hub.clone(), methods(), options);
+        let client = Session::open(listener.clone(), methods(), options);
         for _ in 0..4 {
             let time = Duration::from_millis(1);
             client.notify_within(time, "note", bin(1000)).unwrap();
@@ -318,8 +319,8 @@ fn room_is_reported_once_for_each_request() {
             slow.session.notify("note", bin(1000)).unwrap();
         }
         assert_eq!(slow.session.room(), Some(false));
-        slow.session.ask_for_room();
-        slow.session.ask_for_room();
+        slow.session.request_room();
+        slow.session.request_room();
         sleep(Duration::from_millis(5)).unwrap();
         assert!(slow.received.borrow().is_empty());
         slow.raw.link.set_reading(true);

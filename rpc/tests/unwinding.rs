@@ -7,8 +7,7 @@ use common::*;
 use std::process::Command;
 use std::rc::Rc;
 use yue_rpc::session::{Call, Replied, Reply, Service, Session, peer};
-use yue_rpc::transport::Hub;
-use yue_rpc::{ErrorKind, Failure, Limits, Options};
+use yue_rpc::{ErrorKind, Failure, Limits, MemoryListener, Options};
 use yue_scheduler::spawn;
 
 /// Runs a test's body in a child process, which a second panic would end.
@@ -51,8 +50,8 @@ impl Drop for Farewell {
 fn a_destructor_that_calls_during_a_panic_gets_an_error_and_the_session_stays() {
     let name = "a_destructor_that_calls_during_a_panic_gets_an_error_and_the_session_stays";
     in_child(name, || {
-        let hub = Hub::new(methods(), Options::default());
-        let client = Session::open(hub, methods(), narrow());
+        let listener = MemoryListener::new(methods(), Options::default());
+        let client = Session::open(listener, methods(), narrow());
         assert_eq!(call(&client, "sum", &[1, 2]).unwrap(), [3]);
         let farewell = Farewell(client.clone());
         let handler = spawn(move || {
@@ -87,7 +86,11 @@ fn an_answer_that_a_destructor_gives_during_a_panic_is_sent_though_the_output_is
             caller.notify("sum", ints(&[i64::MAX; 1000])).unwrap();
             panic!("a handler's bug");
         }));
-        let client = Session::open(Hub::new(service, narrow()), methods(), Options::default());
+        let client = Session::open(
+            MemoryListener::new(service, narrow()),
+            methods(),
+            Options::default(),
+        );
         let error = call(&client, "anything", &[]).unwrap_err();
         assert_eq!(error.message(), "the handler gave no answer");
         client.close();

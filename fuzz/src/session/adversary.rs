@@ -6,11 +6,11 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
-use yue_rpc::Error;
 use yue_rpc::proto::encode;
 use yue_rpc::session::Session;
 use yue_rpc::transport::memory::MemoryTransport;
-use yue_rpc::transport::{Connect, Events, Hub, Incoming, Transport};
+use yue_rpc::transport::{Connect, Events, Incoming, Transport};
+use yue_rpc::{Error, MemoryListener};
 use yue_scheduler::{sleep, spawn};
 
 /// The longest delay of one piece, in milliseconds: all that a script can hold up together is less than any limit.
@@ -19,9 +19,9 @@ const DELAY_MAX_MS: usize = 50;
 /// Bytes of the stream that are kept to be sent once more.
 const KEPT_MAX: usize = 4096;
 
-/// Connects to a hub, through lanes that the script governs.
+/// Connects to a listener, through lanes that the script governs.
 pub(super) struct Adversary {
-    hub: Rc<Hub>,
+    listener: Rc<MemoryListener>,
     shared: Rc<Shared>,
     lanes: RefCell<Vec<Rc<Lane>>>,
 }
@@ -32,9 +32,9 @@ struct Shared {
 }
 
 impl Adversary {
-    pub(super) fn new(hub: Rc<Hub>, script: Script) -> Adversary {
+    pub(super) fn new(listener: Rc<MemoryListener>, script: Script) -> Adversary {
         Adversary {
-            hub,
+            listener,
             shared: Rc::new(Shared {
                 script: RefCell::new(script),
                 fair: Cell::new(true),
@@ -51,7 +51,7 @@ impl Adversary {
     /// The server's side of the link that was made last.
     pub(super) fn server_session(&self) -> Option<Session> {
         // The first is the witness's.
-        self.hub.sessions().into_iter().skip(1).next_back()
+        self.listener.sessions().into_iter().skip(1).next_back()
     }
 
     /// Breaks whatever is still connected.
@@ -64,7 +64,7 @@ impl Adversary {
 
 impl Connect for Adversary {
     fn connect(&self, events: Rc<dyn Events>) -> Result<Rc<dyn Transport>, Error> {
-        let outer = self.hub.connect_raw();
+        let outer = self.listener.connect_raw();
         let (near, inner) = MemoryTransport::pair();
         for (from, to) in [(&inner, &outer), (&outer, &inner)] {
             let lane = Rc::new_cyclic(|this: &Weak<Lane>| Lane {

@@ -3,7 +3,7 @@
 //! ```text
 //!   input:  settings (3 bytes) | length of the actions (1 byte) | actions | what the adversary does
 //!
-//!   client session ◀──▶ adversary ◀──▶ hub's session     a witness, another client of the hub, is left alone
+//!   client session ◀──▶ adversary ◀──▶ listener's session     a witness, another client of the listener, is left alone
 //! ```
 //!
 //! As long as the adversary is *fair* (it cuts and delays, but changes nothing), every call must get what it should,
@@ -22,8 +22,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use yue_rpc::proto::encode;
 use yue_rpc::session::{Response, Session, Target};
-use yue_rpc::transport::Hub;
-use yue_rpc::{Error, ErrorKind, Limits, Options, Timeout};
+use yue_rpc::{Error, ErrorKind, Limits, MemoryListener, Options, Timeout};
 use yue_scheduler::{JoinHandle, now, sleep, spawn, this_loop};
 
 /// Far longer than anything takes that makes progress.
@@ -49,9 +48,9 @@ fn play(mut script: Script) {
     let tampering = Script::new(&script.rest());
 
     let server = Player::new(&settings);
-    let hub = Hub::new(server.service(settings.accept), settings.options());
+    let listener = MemoryListener::new(server.service(settings.accept), settings.options());
     let witness = Session::open(
-        hub.clone(),
+        listener.clone(),
         Player::new(&settings).service(0),
         Options::default(),
     );
@@ -59,7 +58,7 @@ fn play(mut script: Script) {
     let serves = witness_is_served(&witness);
     assert_eq!(serves, settings.accept < 2, "the witness is served");
 
-    let adversary = Rc::new(Adversary::new(hub.clone(), tampering));
+    let adversary = Rc::new(Adversary::new(listener.clone(), tampering));
     let player = Player::new(&settings);
     let client = Session::open(
         adversary.clone(),
@@ -76,7 +75,7 @@ fn play(mut script: Script) {
         callers: RefCell::default(),
     };
     game.act(actions);
-    game.end(&hub);
+    game.end(&listener);
     assert_eq!(
         witness_is_served(&witness),
         serves,
@@ -84,7 +83,7 @@ fn play(mut script: Script) {
     );
     witness.close();
     eventually("the listener's accounts are empty", || {
-        hub.in_use() == [0, 0, 0]
+        listener.in_use() == [0, 0, 0]
     });
     assert_eq!(this_loop::counters().panics, panics, "a fiber panicked");
 }
@@ -374,14 +373,14 @@ impl Game {
                 "its outcome is reported at once"
             );
             eventually("the outcome is reported", || {
-                outcomes.get() > 0 || !session.is_over()
+                outcomes.get() > 0 || !session.has_ended()
             });
             assert!(outcomes.get() <= 1, "its outcome is reported once");
         });
     }
 
     /// Ends the sessions and checks that nothing of them is left.
-    fn end(&self, hub: &Hub) {
+    fn end(&self, listener: &MemoryListener) {
         if self.judge().is_fair() {
             self.callers.take().into_iter().for_each(join);
         }
@@ -400,12 +399,12 @@ impl Game {
         self.fair.set(false);
         self.client.close();
         self.callers.take().into_iter().for_each(join);
-        eventually("the client's session has ended", || self.client.is_over());
+        eventually("the client's session has ended", || self.client.has_ended());
         // Without its client, a session of the server ends when it learns of that.
         self.adversary.cut();
-        let others = || hub.sessions().into_iter().skip(1);
+        let others = || listener.sessions().into_iter().skip(1);
         eventually("the server's sessions have ended", || {
-            others().all(|session| session.is_over())
+            others().all(|session| session.has_ended())
         });
         eventually("the handlers have ended", || {
             let requests: usize = others().map(|session| session.requests_in_flight()).sum();

@@ -29,7 +29,7 @@ pub(crate) struct Accounts {
     /// Bytes of requests and their decoded arguments, of handlers, of incomplete messages, and of output.
     memory: Cell<usize>,
     /// Sessions that wait for memory before they are read or start requests.
-    thirsty: RefCell<Vec<Weak<Inner>>>,
+    waiting: RefCell<Vec<Weak<Inner>>>,
 }
 
 /// The resources that all connections of a listener use at one moment.
@@ -154,20 +154,20 @@ impl Accounts {
 
     /// Whether sessions wait for memory.
     #[inline]
-    pub(super) fn has_thirsty(&self) -> bool {
-        !self.thirsty.borrow().is_empty()
+    pub(super) fn has_waiting_sessions(&self) -> bool {
+        !self.waiting.borrow().is_empty()
     }
 
     pub(super) fn wait_for_memory(&self, session: Weak<Inner>) {
-        self.thirsty.borrow_mut().push(session);
+        self.waiting.borrow_mut().push(session);
     }
 
     /// The sessions that may continue, if a quarter of the memory is free, or no handler runs that could free some.
     #[cold]
-    pub(super) fn take_thirsty(&self, limits: &Limits) -> Vec<Weak<Inner>> {
+    pub(super) fn take_waiting_sessions(&self, limits: &Limits) -> Vec<Weak<Inner>> {
         if self.memory.get() > limits.memory_max - limits.memory_max / 4 && !self.is_idle() {
             return Vec::new();
         }
-        self.thirsty.take()
+        self.waiting.take()
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct Backlog {
     /// The program wants to be notified when there is room.
     room_wanted: Cell<bool>,
     /// The program has been notified that a notification was dropped, and there has been no room since.
-    told_full: Cell<bool>,
+    full_notified: Cell<bool>,
 }
 
 impl Session {
@@ -123,7 +123,7 @@ impl Session {
 
     /// Requests one call of [`Hooks::on_room`](crate::Hooks::on_room) for when new messages leave soon again. Connects
     /// if necessary.
-    pub fn ask_for_room(&self) {
+    pub fn request_room(&self) {
         let inner = &*self.inner;
         if inner.phase.get() == Phase::Closed || inner.backlog.room_wanted.replace(true) {
             return;
@@ -223,7 +223,7 @@ impl Inner {
             return;
         }
         match self.options.when_full {
-            WhenFull::Drop => self.tell_full(),
+            WhenFull::Drop => self.notify_full(),
             WhenFull::Close if self.output_bytes() > self.options.limits.output_max() => {
                 count(&self.counters.too_slow);
                 self.end_for(CloseReason::TooSlow);
@@ -239,8 +239,8 @@ impl Inner {
         self.drain(reason);
     }
 
-    fn tell_full(&self) {
-        if !self.backlog.told_full.replace(true)
+    fn notify_full(&self) {
+        if !self.backlog.full_notified.replace(true)
             && this_loop::exists()
             && self.service.hooks.wants(Moment::Full)
             && let Some(session) = self.session()
@@ -253,7 +253,7 @@ impl Inner {
 
     /// The output has room again, or the held messages are on their way: the next drop is reported again.
     pub(super) fn forget_full(&self) {
-        self.backlog.told_full.set(false);
+        self.backlog.full_notified.set(false);
     }
 
     /// All bytes that wait to be sent, wherever they wait.
@@ -274,7 +274,7 @@ impl Inner {
 
     /// A message waits for room: the transport must report when it has sent bytes.
     fn note_output_waits(&self) {
-        self.link.with(|link| link.tell_when_sent());
+        self.link.with(|link| link.notify_when_sent());
     }
 
     /// Output was sent, or the link came up: offers the room to everything that waits for it, as far as it goes.
@@ -288,7 +288,7 @@ impl Inner {
             return self.note_output_waits();
         }
         if wanted {
-            self.tell_room();
+            self.notify_room();
         }
     }
 
@@ -312,7 +312,7 @@ impl Inner {
         self.drop_exports(&notification.exports);
     }
 
-    fn tell_room(&self) {
+    fn notify_room(&self) {
         if self.backlog.room_wanted.replace(false)
             && self.phase.get() != Phase::Closed
             && this_loop::exists()
@@ -332,6 +332,6 @@ impl Inner {
             self.drop_late(notification);
         }
         self.forget_full();
-        self.tell_room();
+        self.notify_room();
     }
 }

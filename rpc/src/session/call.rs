@@ -328,7 +328,7 @@ impl Inner {
     #[cold]
     fn note_early_timeout(&self, error: Error) -> Error {
         if error.kind() == ErrorKind::Timeout {
-            self.tell_timeout();
+            self.note_timeout();
         }
         error
     }
@@ -346,7 +346,7 @@ impl Inner {
     }
 
     /// Counts a call that timed out, and schedules the hook.
-    fn tell_timeout(&self) {
+    fn note_timeout(&self) {
         count(&self.counters.timeouts);
         if self.service.hooks.wants(Moment::Timeout)
             && let Some(session) = self.session()
@@ -358,7 +358,7 @@ impl Inner {
     }
 
     fn timed_out(&self, deadline: Instant) -> Error {
-        self.tell_timeout();
+        self.note_timeout();
         let text = match self.phase.get() {
             Phase::Up => format!("{} did not answer in time", self.address),
             _ => self.not_ready(),
@@ -410,7 +410,7 @@ impl Inner {
             let this = self.this.clone();
             Timer::new(move || {
                 if let Some(inner) = this.upgrade() {
-                    inner.call_timer_fired(index);
+                    inner.on_call_timer(index);
                 }
             })
         });
@@ -420,7 +420,7 @@ impl Inner {
     }
 
     /// The slot's present call is the one that timed out: a slot's timer is cancelled with its call.
-    fn call_timer_fired(&self, index: u32) {
+    fn on_call_timer(&self, index: u32) {
         let id = self.calls.borrow().id_at(index);
         if let Some(id) = id {
             self.give_up(id, || self.timed_out(now()));

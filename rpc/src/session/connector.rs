@@ -118,7 +118,7 @@ impl Connector {
 impl Inner {
     /// A call needs a link: spawns a fiber that makes one.
     pub(super) fn start_connecting(&self) {
-        if self.happen(Event::Called) == Some(Action::Connect) {
+        if self.transition(Event::Called) == Some(Action::Connect) {
             self.connect_in_fiber();
         }
     }
@@ -161,7 +161,7 @@ impl Inner {
             let attempt = connect.connect(self.link_events());
             let wanted = self.phase.get() == Phase::Connecting && self.link.epoch.get() == epoch;
             match attempt {
-                Ok(link) if wanted => return self.link_up(link),
+                Ok(link) if wanted => return self.on_link_up(link),
                 Ok(link) => return link.close(),
                 Err(error) if wanted => {
                     let hopeless = error.kind() == ErrorKind::Address;
@@ -180,7 +180,7 @@ impl Inner {
 
     fn give_up_connecting(&self, error: &Error) {
         self.connector.rest();
-        self.happen(Event::ConnectFailed);
+        self.transition(Event::ConnectFailed);
         self.fail_queued(|| error.clone());
     }
 

@@ -21,14 +21,14 @@ pub(super) fn hello(out: &mut Vec<u8>) -> Result<u32, Error> {
 }
 
 impl Inner {
-    pub(super) fn control_request(&self, msgid: u32, name: &[u8], _params: Params<'_>) {
+    pub(super) fn handle_control_request(&self, msgid: u32, name: &[u8], _params: Params<'_>) {
         match name {
             b"$yue/hello" => {
                 self.link.peer_is_yue.set(true);
                 self.answer_control(msgid, |out| encode::array(out, hello).map(|_| 1));
                 if self.role == Role::Accepted && self.phase.get() == Phase::Up {
                     self.send_granted();
-                    self.watch_silence();
+                    self.start_keepalive();
                 }
             }
             b"$yue/ping" => self.answer_control(msgid, |out| {
@@ -49,7 +49,7 @@ impl Inner {
     }
 
     /// Unknown ones, and those that make no sense in this state, are ignored, like every unknown notification.
-    pub(super) fn control_notification(
+    pub(super) fn handle_control_notification(
         &self,
         segment: &Segment,
         name: Range<usize>,
@@ -59,28 +59,28 @@ impl Inner {
         match &segment.bytes()[name] {
             b"$yue/granted" => {
                 let value = Reader::new(bytes).read_raw().map(<[u8]>::to_vec);
-                self.granted_to_us(value);
+                self.handle_granted(value);
             }
             b"$yue/refused" => {
                 let value = Reader::new(bytes).read_raw().map_or(0, <[u8]>::len);
                 let start = params.1.start;
                 let range = start..start + value;
-                self.refused_to_us(Error::remote(Response::new(segment.clone(), range, 1)));
+                self.handle_refused(Error::remote(Response::new(segment.clone(), range, 1)));
             }
             b"$yue/cancel" => {
                 if let Some(msgid) = Reader::new(bytes)
                     .read_uint()
                     .and_then(|id| u32::try_from(id).ok())
                 {
-                    self.cancel_request(msgid);
+                    self.handle_cancel(msgid);
                 }
             }
-            b"$yue/release" => self.take_releases(bytes),
+            b"$yue/release" => self.handle_release(bytes),
             _ => {}
         }
     }
 
-    fn take_releases(&self, bytes: &[u8]) {
+    fn handle_release(&self, bytes: &[u8]) {
         let mut reader = Reader::new(bytes);
         let count = reader.read_array().unwrap_or(0);
         let given_back = (0..count).map_while(|_| match reader.read_array() {

@@ -27,7 +27,7 @@ use crate::proto::encode::ErrorValue;
 use yue_scheduler::{deadline_after, now};
 
 /// Smaller amounts of output are not reported to the accounts each time.
-pub(super) const SETTLE_BYTES: usize = 4096;
+pub(super) const REPORT_BYTES: usize = 4096;
 
 /// The largest expansion of a byte of arguments: an empty array takes one byte on the wire, and this many in Lua.
 const DECODED_PER_BYTE: usize = 64;
@@ -186,7 +186,7 @@ impl Inner {
         if !accounts.must_wait(held, &self.options.limits) {
             return false;
         }
-        if !self.inbox.thirsty.replace(true) {
+        if !self.inbox.waits_for_memory.replace(true) {
             accounts.wait_for_memory(self.this.clone());
             count(&self.counters.memory_stopped);
         }
@@ -245,7 +245,7 @@ impl Inner {
 
     /// Reports to the accounts what the session holds beside requests.
     #[inline]
-    pub(super) fn settle_memory(&self) {
+    pub(super) fn report_memory(&self) {
         let (unfinished, capacity) = self.input.borrow().unfinished();
         let input = if unfinished == 0 { 0 } else { capacity };
         let now = input + self.queued_bytes();
@@ -259,12 +259,15 @@ impl Inner {
     /// Resumes reading on sessions that waited for memory.
     #[inline]
     pub(super) fn memory_was_freed(&self) {
-        if !self.inbox.accounts.has_thirsty() {
+        if !self.inbox.accounts.has_waiting_sessions() {
             return;
         }
-        let thirsty = self.inbox.accounts.take_thirsty(&self.options.limits);
-        for session in thirsty.iter().filter_map(std::rc::Weak::upgrade) {
-            session.inbox.thirsty.set(false);
+        let waiting = self
+            .inbox
+            .accounts
+            .take_waiting_sessions(&self.options.limits);
+        for session in waiting.iter().filter_map(std::rc::Weak::upgrade) {
+            session.inbox.waits_for_memory.set(false);
             session.watch_input();
             session.list_requests();
         }
@@ -291,9 +294,9 @@ impl Inner {
     /// The peer sends no more. A plain client that sent requests still gets its answers: shutting down the sending side
     /// is a legal way to announce that no more requests follow. A yue peer that does so has closed; the requests that
     /// it sent before are still started.
-    pub(super) fn answer_half_closed(&self) -> bool {
+    pub(super) fn on_end_of_input(&self) -> bool {
         if self.link.peer_is_yue.get() {
-            return self.start_before_end(CloseReason::Peer);
+            return self.start_queued_before_end(CloseReason::Peer);
         }
         let stays = self.phase.get() == Phase::Up && self.inbox.in_flight.get() != 0;
         if stays {
@@ -305,7 +308,7 @@ impl Inner {
     /// A yue peer closed in order. Requests that arrived before, notifications above all, must not be lost because the
     /// end arrived in the same read: if some wait, the link ends for `reason` after the last of them has started, and
     /// this returns `true`.
-    pub(super) fn start_before_end(&self, reason: CloseReason) -> bool {
+    pub(super) fn start_queued_before_end(&self, reason: CloseReason) -> bool {
         let inbox = &self.inbox;
         if inbox.ending.borrow().is_some() {
             return true;
@@ -338,7 +341,7 @@ impl Inner {
     }
 
     /// Ends the link of a peer that sends no more.
-    fn end_ended(&self) {
+    fn end_after_input(&self) {
         let ending = self.inbox.ending.take();
         match ending {
             // It has closed: nothing more arrives, and nobody reads.
@@ -358,13 +361,13 @@ impl Inner {
     #[cold]
     pub(super) fn end_half_closed(&self) {
         if self.inbox.in_flight.get() == 0 {
-            self.end_ended();
+            self.end_after_input();
         }
     }
 
-    pub(super) fn message_is_late(&self) {
+    pub(super) fn on_message_timer(&self) {
         if self.inbox.input_ended.get() {
-            return self.end_ended();
+            return self.end_after_input();
         }
         let (unfinished, _) = self.input.borrow().unfinished();
         if unfinished == 0 || !self.phase.get().has_link() {
@@ -376,7 +379,7 @@ impl Inner {
         // A message that this side does not read cannot grow. But one that holds memory which all sessions lack has had
         // its time, too.
         let inbox = &self.inbox;
-        let had_its_time = inbox.reading.get() || inbox.thirsty.get();
+        let had_its_time = inbox.reading.get() || inbox.waits_for_memory.get();
         if same && read - then < PROGRESS_MIN && had_its_time {
             count(&self.counters.refused_unfinished);
             let error = ProtocolError::Unfinished {

@@ -33,7 +33,7 @@ use yue_scheduler::{
 };
 
 /// A yue client speaks as soon as the link is up; its first message is at most a packet behind.
-const FIRST_WORDS_WAIT: Duration = Duration::from_millis(100);
+const FIRST_MESSAGE_WAIT: Duration = Duration::from_millis(100);
 
 /// The time that a client above the connection limit has to identify itself, so that it can receive the refusal.
 const REFUSED_WAIT: Duration = Duration::from_secs(1);
@@ -45,7 +45,7 @@ const GRANT_BYTES: usize = 32;
 #[derive(Default)]
 pub(super) struct Handshake {
     /// A whole message has arrived.
-    pub(super) heard: Cell<bool>,
+    pub(super) peer_spoke: Cell<bool>,
     /// The listener had too many connections for this one. The program never learns of it.
     pub(super) turned_away: Cell<bool>,
     /// A refusal that waits for the peer's first message, and its reason.
@@ -53,7 +53,7 @@ pub(super) struct Handshake {
     /// The server's grant, for a hello that arrives after it.
     granted: RefCell<Option<Vec<u8>>>,
     /// The fiber that lets the client speak first.
-    pub(super) first_words: Cell<Option<LocalWaker>>,
+    pub(super) first_message_waiter: Cell<Option<LocalWaker>>,
     /// The fiber that runs a hook of the handshake.
     fiber: Cell<Option<FiberId>>,
     /// Hooks of the handshake that run,
@@ -80,7 +80,7 @@ impl Drop for HookEnd {
 impl Handshake {
     /// Clears the state of a link that has ended.
     pub(super) fn reset(&self) {
-        self.heard.set(false);
+        self.peer_spoke.set(false);
         self.granted.take();
         self.refusal.take();
     }
@@ -188,14 +188,14 @@ impl Inner {
             );
             return self.refuse(Failure::of_kind(error.kind(), text));
         }
-        if self.happen(Event::Accepted).is_none() {
+        if self.transition(Event::Accepted).is_none() {
             return;
         }
         *self.handshake.granted.borrow_mut() = Some(value);
         self.link.timer.cancel();
         if self.link.peer_is_yue.get() {
             self.send_granted();
-            self.watch_silence();
+            self.start_keepalive();
         }
         self.list_requests();
         self.offer_room();
@@ -226,17 +226,17 @@ impl Inner {
     }
 
     fn refuse_for(&self, failure: &Failure, reason: CloseReason) {
-        if self.phase.get() == Phase::Accepting && !self.handshake.heard.get() {
+        if self.phase.get() == Phase::Accepting && !self.handshake.peer_spoke.get() {
             // The peer's first message shows its kind; it is on its way.
             *self.handshake.refusal.borrow_mut() = Some((failure.clone(), reason));
             return;
         }
-        self.tell_refusal(failure);
+        self.send_refusal(failure);
         self.drain(reason);
     }
 
     /// Sends the refusal to the client, whatever its kind.
-    pub(super) fn tell_refusal(&self, failure: &Failure) {
+    pub(super) fn send_refusal(&self, failure: &Failure) {
         if self.link.peer_is_yue.get() {
             let written = self.write(|out| {
                 encode::notification(out, Method::Name(b"$yue/refused"), |out| {
@@ -283,7 +283,7 @@ impl Inner {
     }
 
     /// The handshake timed out.
-    pub(super) fn handshake_is_late(&self) {
+    pub(super) fn on_handshake_timeout(&self) {
         if let Some((_, reason)) = self.handshake.refusal.take() {
             return self.drain(reason);
         }
@@ -319,12 +319,12 @@ impl Inner {
             });
         }
         if self.options.legacy {
-            return self.granted_to_us(None);
+            return self.handle_granted(None);
         }
         let this = self.this.clone();
         let answered = Box::new(move |outcome| {
             if let Some(inner) = this.upgrade() {
-                inner.hello_answered(outcome);
+                inner.handle_hello_response(outcome);
             }
         });
         let inserted = self
@@ -348,19 +348,19 @@ impl Inner {
         self.flush();
     }
 
-    fn hello_answered(&self, outcome: Result<crate::buffer::Response, Error>) {
+    fn handle_hello_response(&self, outcome: Result<crate::buffer::Response, Error>) {
         match outcome {
             Ok(_) => self.link.peer_is_yue.set(true),
-            Err(Error::Remote(_)) => self.granted_to_us(None),
+            Err(Error::Remote(_)) => self.handle_granted(None),
             // The link is lost; another path handles that.
             Err(Error::Local(_)) => {}
         }
     }
 
     /// Client: the server grants, or does not know grants (`None`).
-    pub(super) fn granted_to_us(&self, value: Option<Vec<u8>>) {
+    pub(super) fn handle_granted(&self, value: Option<Vec<u8>>) {
         let hook = self.phase.get() == Phase::Greeting && self.service.hooks.wants(Moment::Accept);
-        match self.happen(Event::Granted { hook }) {
+        match self.transition(Event::Granted { hook }) {
             Some(Action::AskHook) => self.ask_hook(value),
             Some(_) => self.up(),
             None => {}
@@ -388,7 +388,7 @@ impl Inner {
             }
             match verdict {
                 Verdict::Grant(_) => {
-                    if inner.happen(Event::Accepted).is_some() {
+                    if inner.transition(Event::Accepted).is_some() {
                         inner.up();
                     }
                 }
@@ -401,21 +401,22 @@ impl Inner {
     fn up(&self) {
         self.link.timer.cancel();
         self.connector.succeeded();
-        self.watch_silence();
+        self.start_keepalive();
         self.write_queued_calls();
         self.list_requests();
         self.offer_room();
     }
 
     /// Client: the server refuses. Once the session is up, either side sends this as its reason for closing.
-    pub(super) fn refused_to_us(&self, error: Error) {
+    pub(super) fn handle_refused(&self, error: Error) {
         if self.role == Role::Opened
             && matches!(self.phase.get(), Phase::Greeting | Phase::Accepting)
         {
             self.end_link(CloseReason::Refused(error));
         } else if self.phase.get() == Phase::Up && self.link.peer_is_yue.get() {
-            let reason = CloseReason::Told(cut(&error.message(), SHARED_TEXT_MAX).into_owned());
-            if !self.start_before_end(reason.clone()) {
+            let reason =
+                CloseReason::PeerBecause(cut(&error.message(), SHARED_TEXT_MAX).into_owned());
+            if !self.start_queued_before_end(reason.clone()) {
                 self.end_link(reason);
             }
         }
@@ -425,14 +426,16 @@ impl Inner {
 impl Inner {
     /// Server: waits for the client's hello, so that the first call of `on_accept` knows the kind of the peer. A client
     /// that sends nothing expects the server to speak first; the server does so after a moment.
-    fn wait_for_first_words(&self) {
-        let until = deadline_after(FIRST_WORDS_WAIT);
+    fn wait_for_first_message(&self) {
+        let until = deadline_after(FIRST_MESSAGE_WAIT);
         // The client's first message may arrive in pieces.
-        while !self.handshake.heard.get() {
-            self.handshake.first_words.set(Some(prepare_park()));
+        while !self.handshake.peer_spoke.get() {
+            self.handshake
+                .first_message_waiter
+                .set(Some(prepare_park()));
             // The hook runs next, whatever ends the wait. If the fiber was cancelled, the hook's first call finds out.
             let waited = park_until("the client's first message", Some(until));
-            self.handshake.first_words.set(None);
+            self.handshake.first_message_waiter.set(None);
             if !matches!(waited, Ok(Wakeup::Woken)) {
                 return;
             }
@@ -445,22 +448,22 @@ impl Session {
     fn run_accept_hooks(&self, open: bool, accept: bool) {
         let (inner, hooks) = (&self.inner, &self.inner.service.hooks);
         let epoch = inner.link.epoch.get();
-        let over = || inner.link.epoch.get() != epoch || inner.phase.get() == Phase::Draining;
+        let ended = || inner.link.epoch.get() != epoch || inner.phase.get() == Phase::Draining;
         if open
             && let Err(failure) = hooks.on_open(self)
-            && !over()
+            && !ended()
         {
             return inner.drain(CloseReason::HookFailed(failure.message));
         }
-        if !accept || over() {
+        if !accept || ended() {
             return;
         }
-        inner.wait_for_first_words();
-        if over() {
+        inner.wait_for_first_message();
+        if ended() {
             return;
         }
         let verdict = hooks.on_accept(self, None);
-        if over() {
+        if ended() {
             return;
         }
         match verdict {

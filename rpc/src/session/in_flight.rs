@@ -7,8 +7,8 @@
 //!
 //! An answer finds its caller without hashing. A slot's generation counts its uses, so a late answer meets a slot that
 //! belongs to another call by now, and is ignored. Twelve bits of generation wrap soon in a slot that is reused at
-//! once. So the slot of a call that was given up after it was written stays reserved (a *ghost*) until its answer
-//! arrives, the link is lost, or the number of ghosts is at its limit and the oldest is reused.
+//! once. So the slot of a call that was given up after it was written stays reserved (*abandoned*) until its answer
+//! arrives, the link is lost, or too many slots are abandoned and the oldest is reused.
 //!
 //! Invariant: no callback runs while the slab is borrowed; [`InFlight::complete`] returns the callback instead.
 
@@ -21,10 +21,10 @@ const INDEX_BITS: u32 = 20;
 const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
 
 /// The maximum number of waiting calls, whatever the limits say.
-pub(super) const PLACES_MAX: usize = 1 << INDEX_BITS;
+pub(super) const SLOTS_MAX: usize = 1 << INDEX_BITS;
 
-/// The number of ghosts that are kept: an answer would have to be this many given-up calls late to be mistaken.
-const GHOSTS_MAX: usize = 16 * 1024;
+/// The number of abandoned slots that are kept: a late answer is mistaken only after this many more abandoned calls.
+const ABANDONED_MAX: usize = 16 * 1024;
 
 /// Receives the outcome of a call that no fiber waits for.
 pub(super) type Callback = Box<dyn FnOnce(Result<Response, Error>)>;
@@ -41,10 +41,10 @@ enum State {
     Free,
     Waiting(Waiter),
     Done(Result<Response, Error>),
-    Ghost,
+    Abandoned,
 }
 
-struct Place {
+struct Slot {
     generation: u32,
     state: State,
     /// Whether the request was sent; if not, it is held and can still be removed.
@@ -79,9 +79,9 @@ impl Completed {
 /// The calls of one session.
 #[derive(Default)]
 pub(super) struct InFlight {
-    places: Vec<Place>,
+    slots: Vec<Slot>,
     free: Vec<u32>,
-    ghosts: VecDeque<u32>,
+    abandoned: VecDeque<u32>,
     waiting: usize,
 }
 
@@ -99,42 +99,42 @@ impl InFlight {
         written: bool,
         limit: usize,
     ) -> Result<u32, Error> {
-        if self.waiting >= limit.min(PLACES_MAX - GHOSTS_MAX) {
+        if self.waiting >= limit.min(SLOTS_MAX - ABANDONED_MAX) {
             let text = format!(
                 "{} calls wait for answers on this connection already, the limit; wait for some",
                 limit
             );
             return Err(Error::retryable(ErrorKind::MessageRefused, text));
         }
-        if self.ghosts.len() > GHOSTS_MAX {
-            self.lay_ghost();
+        if self.abandoned.len() > ABANDONED_MAX {
+            self.free_oldest_abandoned();
         }
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
-                self.places.push(Place {
+                self.slots.push(Slot {
                     generation: 0,
                     state: State::Free,
                     written: false,
                     timer: None,
                 });
-                self.places.len() as u32 - 1
+                self.slots.len() as u32 - 1
             }
         };
-        let place = &mut self.places[index as usize];
-        place.state = State::Waiting(waiter);
-        place.written = written;
+        let slot = &mut self.slots[index as usize];
+        slot.state = State::Waiting(waiter);
+        slot.written = written;
         self.waiting += 1;
-        Ok(msgid(place.generation, index))
+        Ok(msgid(slot.generation, index))
     }
 
     #[cold]
-    fn lay_ghost(&mut self) {
-        while let Some(id) = self.ghosts.pop_front() {
+    fn free_oldest_abandoned(&mut self) {
+        while let Some(id) = self.abandoned.pop_front() {
             if matches!(
                 self.find(id),
-                Some(Place {
-                    state: State::Ghost,
+                Some(Slot {
+                    state: State::Abandoned,
                     ..
                 })
             ) {
@@ -145,17 +145,17 @@ impl InFlight {
     }
 
     #[inline]
-    fn find(&mut self, id: u32) -> Option<&mut Place> {
-        self.places
+    fn find(&mut self, id: u32) -> Option<&mut Slot> {
+        self.slots
             .get_mut((id & INDEX_MASK) as usize)
-            .filter(|place| place.generation == id >> INDEX_BITS)
+            .filter(|slot| slot.generation == id >> INDEX_BITS)
     }
 
     fn release(&mut self, id: u32) {
         let index = id & INDEX_MASK;
-        let place = &mut self.places[index as usize];
-        place.state = State::Free;
-        place.generation = (place.generation + 1) & (u32::MAX >> INDEX_BITS);
+        let slot = &mut self.slots[index as usize];
+        slot.state = State::Free;
+        slot.generation = (slot.generation + 1) & (u32::MAX >> INDEX_BITS);
         self.free.push(index);
     }
 
@@ -163,11 +163,11 @@ impl InFlight {
     #[inline]
     pub(super) fn set_waker(&mut self, id: u32, waker: LocalWaker) -> bool {
         match self.find(id) {
-            Some(Place {
-                state: State::Waiting(Waiter::Fiber(slot)),
+            Some(Slot {
+                state: State::Waiting(Waiter::Fiber(waiting)),
                 ..
             }) => {
-                *slot = Some(waker);
+                *waiting = Some(waker);
                 true
             }
             _ => false,
@@ -177,14 +177,14 @@ impl InFlight {
     /// Takes the outcome for a woken fiber, and frees the slot.
     #[inline]
     pub(super) fn take_outcome(&mut self, id: u32) -> Option<Result<Response, Error>> {
-        let place = self.find(id)?;
-        match std::mem::replace(&mut place.state, State::Free) {
+        let slot = self.find(id)?;
+        match std::mem::replace(&mut slot.state, State::Free) {
             State::Done(outcome) => {
                 self.release(id);
                 Some(outcome)
             }
             other => {
-                place.state = other;
+                slot.state = other;
                 None
             }
         }
@@ -193,29 +193,29 @@ impl InFlight {
     /// Records the outcome of a call.
     #[inline]
     pub(super) fn complete(&mut self, id: u32, outcome: Result<Response, Error>) -> Completed {
-        let Some(place) = self.find(id) else {
+        let Some(slot) = self.find(id) else {
             return Completed::Ignored(outcome);
         };
-        match std::mem::replace(&mut place.state, State::Free) {
+        match std::mem::replace(&mut slot.state, State::Free) {
             State::Waiting(Waiter::Fiber(waker)) => {
-                place.state = State::Done(outcome);
+                slot.state = State::Done(outcome);
                 self.waiting -= 1;
                 Completed::Wake(waker)
             }
             State::Waiting(Waiter::Callback(callback)) => {
-                if let Some(timer) = &place.timer {
+                if let Some(timer) = &slot.timer {
                     timer.cancel();
                 }
                 self.waiting -= 1;
                 self.release(id);
                 Completed::Run(callback, outcome)
             }
-            State::Ghost => {
+            State::Abandoned => {
                 self.release(id);
                 Completed::Ignored(outcome)
             }
             other => {
-                place.state = other;
+                slot.state = other;
                 Completed::Ignored(outcome)
             }
         }
@@ -224,16 +224,16 @@ impl InFlight {
     /// Gives a waiting call up: its answer will be ignored. Returns whether it had been written, or `None` if it was no
     /// longer waiting.
     pub(super) fn abandon(&mut self, id: u32) -> Option<(bool, Waiter)> {
-        let place = self.find(id)?;
-        match std::mem::replace(&mut place.state, State::Free) {
+        let slot = self.find(id)?;
+        match std::mem::replace(&mut slot.state, State::Free) {
             State::Waiting(waiter) => {
-                let written = place.written;
-                if let Some(timer) = &place.timer {
+                let written = slot.written;
+                if let Some(timer) = &slot.timer {
                     timer.cancel();
                 }
                 if written {
-                    place.state = State::Ghost;
-                    self.ghosts.push_back(id);
+                    slot.state = State::Abandoned;
+                    self.abandoned.push_back(id);
                 } else {
                     self.release(id);
                 }
@@ -241,7 +241,7 @@ impl InFlight {
                 Some((written, waiter))
             }
             other => {
-                place.state = other;
+                slot.state = other;
                 None
             }
         }
@@ -251,7 +251,7 @@ impl InFlight {
     pub(super) fn take_back(&mut self, id: u32) {
         if self
             .find(id)
-            .is_some_and(|place| matches!(place.state, State::Waiting(_)))
+            .is_some_and(|slot| matches!(slot.state, State::Waiting(_)))
         {
             self.waiting -= 1;
             self.release(id);
@@ -261,8 +261,8 @@ impl InFlight {
     /// Marks a held call as written; `false` if no caller waits for it any more.
     pub(super) fn mark_written(&mut self, id: u32) -> bool {
         match self.find(id) {
-            Some(place) if matches!(place.state, State::Waiting(_)) => {
-                place.written = true;
+            Some(slot) if matches!(slot.state, State::Waiting(_)) => {
+                slot.written = true;
                 true
             }
             _ => false,
@@ -272,38 +272,38 @@ impl InFlight {
     /// Whether a caller waits for that call.
     pub(super) fn is_waiting(&mut self, id: u32) -> bool {
         self.find(id)
-            .is_some_and(|place| matches!(place.state, State::Waiting(_)))
+            .is_some_and(|slot| matches!(slot.state, State::Waiting(_)))
     }
 
     /// The timer of a call's slot, created by `make` (which receives the index) at the slot's first use with a
     /// callback.
     pub(super) fn timer(&mut self, id: u32, make: impl FnOnce(u32) -> Timer) -> Option<&Timer> {
-        let place = self.find(id)?;
-        Some(place.timer.get_or_insert_with(|| make(id & INDEX_MASK)))
+        let slot = self.find(id)?;
+        Some(slot.timer.get_or_insert_with(|| make(id & INDEX_MASK)))
     }
 
     /// The call that occupies slot `index` now.
     pub(super) fn id_at(&self, index: u32) -> Option<u32> {
-        self.places
+        self.slots
             .get(index as usize)
-            .map(|place| msgid(place.generation, index))
+            .map(|slot| msgid(slot.generation, index))
     }
 
-    /// The ids of the calls that were written and wait, or of all that wait; ghosts are freed.
+    /// The ids of the calls that were written and wait, or of all that wait; abandoned slots are freed.
     pub(super) fn drain_ids(&mut self, only_written: bool) -> Vec<u32> {
-        while !self.ghosts.is_empty() {
-            self.lay_ghost();
+        while !self.abandoned.is_empty() {
+            self.free_oldest_abandoned();
         }
-        let waits = |place: &Place| {
-            matches!(place.state, State::Waiting(_)) && (place.written || !only_written)
+        let waits = |slot: &Slot| {
+            matches!(slot.state, State::Waiting(_)) && (slot.written || !only_written)
         };
         let waiting = self
-            .places
+            .slots
             .iter()
             .enumerate()
-            .filter(|(_, place)| waits(place));
+            .filter(|(_, slot)| waits(slot));
         waiting
-            .map(|(index, place)| msgid(place.generation, index as u32))
+            .map(|(index, slot)| msgid(slot.generation, index as u32))
             .collect()
     }
 }
@@ -344,13 +344,13 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_ghost_is_freed_when_there_are_too_many() {
+    fn the_oldest_abandoned_slot_is_freed_when_there_are_too_many() {
         let mut calls = InFlight::default();
-        for _ in 0..3 * GHOSTS_MAX {
+        for _ in 0..3 * ABANDONED_MAX {
             let id = call(&mut calls);
             calls.abandon(id);
         }
-        assert!(calls.places.len() <= GHOSTS_MAX + 2);
+        assert!(calls.slots.len() <= ABANDONED_MAX + 2);
         assert_eq!(calls.waiting(), 0);
     }
 

@@ -29,7 +29,7 @@ pub(super) struct Inbox {
     /// Whether the link is being read.
     pub(super) reading: Cell<bool>,
     /// The accounts resume the session when memory is free.
-    pub(super) thirsty: Cell<bool>,
+    pub(super) waits_for_memory: Cell<bool>,
     pub(super) running: RefCell<Running>,
     /// Requests at the front of the queue whose segments hold little beside them.
     settled: Cell<usize>,
@@ -69,7 +69,7 @@ impl Inbox {
             in_flight: Cell::new(0),
             request_bytes: Cell::new(0),
             decoded_bytes: Cell::new(0),
-            thirsty: Cell::new(false),
+            waits_for_memory: Cell::new(false),
             reading: Cell::new(true),
             running: RefCell::default(),
             released: RefCell::default(),
@@ -143,9 +143,9 @@ pub(super) struct Request {
     pub(super) msgid: Option<u32>,
     /// Set if a reference is called instead of a name.
     pub(super) reference: Option<u64>,
-    pub(super) name: Place,
+    pub(super) name: Span,
     /// The array of arguments, its header included,
-    pub(super) params: Place,
+    pub(super) params: Span,
     /// and the start of the first one.
     pub(super) first: u32,
     pub(super) count: u32,
@@ -156,9 +156,9 @@ pub(super) struct Request {
     pub(super) arrival: u64,
 }
 
-/// A range of a segment, in half the memory.
+/// A range of a segment, in half the memory of a `Range`.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Span {
     pub(super) start: u32,
     pub(super) end: u32,
 }
@@ -172,9 +172,9 @@ impl Request {
             None => self.name.start,
         };
         let segment = segment.copy_of(start as usize..self.params.end as usize);
-        for place in [&mut self.name, &mut self.params] {
-            place.start = place.start.saturating_sub(start);
-            place.end = place.end.saturating_sub(start);
+        for span in [&mut self.name, &mut self.params] {
+            span.start = span.start.saturating_sub(start);
+            span.end = span.end.saturating_sub(start);
         }
         self.first -= start;
         self.segment = Some(segment);
@@ -189,8 +189,8 @@ impl Request {
     }
 
     #[inline]
-    pub(super) fn slice(&self, place: Place) -> &[u8] {
-        let range = place.start as usize..place.end as usize;
+    pub(super) fn slice(&self, span: Span) -> &[u8] {
+        let range = span.start as usize..span.end as usize;
         self.segment
             .as_ref()
             .map_or(&[], |segment| &segment.bytes()[range])
@@ -297,14 +297,14 @@ impl Hasher for IdHasher {
 
 impl Inner {
     /// Queues a request, or refuses it.
-    pub(super) fn enqueue(&self, mut request: Request) {
+    pub(super) fn enqueue_request(&self, mut request: Request) {
         if let Some(limit) = &self.rate
             && self.refuse_for_rate(limit, request.msgid)
         {
             return;
         }
         if let Some(refusal) = self.refusal_of(&request) {
-            self.give_back_unread(request.slice(request.params));
+            self.release_unread(request.slice(request.params));
             return self.refuse_busy(request.msgid, refusal);
         }
         let inbox = &self.inbox;
@@ -363,7 +363,7 @@ impl Inner {
     }
 
     /// The peer gave a request up. A waiting one is not started; a running one is cancelled if the options say so.
-    pub(super) fn cancel_request(&self, msgid: u32) {
+    pub(super) fn handle_cancel(&self, msgid: u32) {
         let running = self.inbox.running.borrow().by_id.get(&msgid).cloned();
         if let Some(context) = running {
             context.scope.cancel();
@@ -425,11 +425,11 @@ mod tests {
             segment: Some(segment.clone()),
             msgid: None,
             reference: None,
-            name: Place {
+            name: Span {
                 start,
                 end: start + 1,
             },
-            params: Place {
+            params: Span {
                 start: start + 1,
                 end: start + 3,
             },

@@ -5,7 +5,7 @@
 //! to the bytes, whatever the pieces.
 
 use super::Inner;
-use super::inbox::{Place, Request};
+use super::inbox::{Request, Span};
 use super::options::{add, count};
 use super::phase::Phase;
 use super::release_order::Era;
@@ -163,7 +163,7 @@ impl Input {
 
 impl Inner {
     /// Bytes arrived.
-    pub(super) fn data(&self, incoming: Incoming<'_>) {
+    pub(super) fn on_data(&self, incoming: Incoming<'_>) {
         let length = match &incoming {
             Incoming::Borrowed(bytes) => bytes.len(),
             Incoming::Owned(bytes) => bytes.len(),
@@ -182,7 +182,7 @@ impl Inner {
             let outcome = match next {
                 Ok(None) => break,
                 Ok(Some((segment, start, frame))) => self
-                    .take_message(segment, start, &frame, &arrival)
+                    .handle_message(segment, start, &frame, &arrival)
                     .map_err(|error| (error, frame.len)),
                 Err(error) => Err((error, 0)),
             };
@@ -200,12 +200,12 @@ impl Inner {
             self.inbox.unpin();
         }
         self.watch_message();
-        self.settle_memory();
+        self.report_memory();
         self.watch_input();
     }
 
     #[inline]
-    fn take_message(
+    fn handle_message(
         &self,
         segment: Segment,
         start: usize,
@@ -213,12 +213,12 @@ impl Inner {
         arrival: &OnceCell<Instant>,
     ) -> Result<(), ProtocolError> {
         let bytes = &segment.bytes()[start..start + frame.len];
-        let place = |part: &[u8]| {
+        let span = |part: &[u8]| {
             let at = part.as_ptr() as usize - segment.bytes().as_ptr() as usize;
             at..at + part.len()
         };
         let message = Message::parse(bytes, frame)?;
-        self.handshake.heard.set(true);
+        self.handshake.peer_spoke.set(true);
         match message {
             Message::Response {
                 msgid,
@@ -226,16 +226,16 @@ impl Inner {
                 result,
                 count,
             } => {
-                let range = place(result);
-                self.take_answer(msgid, Ok(Response::new(segment, range, count)));
+                let range = span(result);
+                self.handle_response(msgid, Ok(Response::new(segment, range, count)));
             }
             Message::Response {
                 msgid,
                 error: Some(error),
                 ..
             } => {
-                let range = place(error);
-                self.take_answer(msgid, Err(Error::remote(Response::new(segment, range, 1))));
+                let range = span(error);
+                self.handle_response(msgid, Err(Error::remote(Response::new(segment, range, 1))));
             }
             Message::Request {
                 method: Method::Name(name),
@@ -243,15 +243,15 @@ impl Inner {
                 params,
                 ..
             } if name.starts_with(b"$yue/") => {
-                self.control_request(msgid, name, params);
+                self.handle_control_request(msgid, name, params);
             }
             Message::Notification {
                 method: Method::Name(name),
                 params,
             } if name.starts_with(b"$yue/") => {
-                let params = (params.count, place(params.bytes));
-                let name = place(name);
-                self.control_notification(&segment, name, params);
+                let params = (params.count, span(params.bytes));
+                let name = span(name);
+                self.handle_control_notification(&segment, name, params);
             }
             Message::Request {
                 msgid,
@@ -266,7 +266,7 @@ impl Inner {
                 let after = |ms| arrived().saturating_add(Duration::from_millis(ms));
                 let request = queued(&segment, frame, method, params);
                 let deadline = remaining.map_or(Instant::NEVER, after);
-                self.enqueue(Request {
+                self.enqueue_request(Request {
                     segment: Some(segment),
                     msgid: Some(msgid),
                     deadline,
@@ -275,7 +275,7 @@ impl Inner {
             }
             Message::Notification { method, params } => {
                 let request = queued(&segment, frame, method, params);
-                self.enqueue(Request {
+                self.enqueue_request(Request {
                     segment: Some(segment),
                     ..request
                 });
@@ -285,12 +285,12 @@ impl Inner {
     }
 
     #[inline]
-    fn take_answer(&self, msgid: u32, outcome: Result<Response, Error>) {
+    fn handle_response(&self, msgid: u32, outcome: Result<Response, Error>) {
         let completed = self.calls.borrow_mut().complete(msgid, outcome);
         if let Some(unread) = completed.deliver() {
             count(&self.counters.answers_ignored);
             if let Ok(response) = unread {
-                self.give_back_unread(response.bytes());
+                self.release_unread(response.bytes());
             }
         }
     }
@@ -342,19 +342,19 @@ impl Inner {
 #[inline]
 fn queued(segment: &Segment, frame: &Frame, method: Method<'_>, params: Params<'_>) -> Request {
     let base = segment.bytes().as_ptr() as usize;
-    let place = |part: &[u8]| {
+    let span = |part: &[u8]| {
         // Segments are far smaller than 4 GiB; see `Limits::scan`.
         let start = (part.as_ptr() as usize - base) as u32;
-        Place {
+        Span {
             start,
             end: start + part.len() as u32,
         }
     };
     let (name, reference) = match method {
-        Method::Name(name) => (place(name), None),
-        Method::Reference(id) => (Place { start: 0, end: 0 }, Some(id)),
+        Method::Name(name) => (span(name), None),
+        Method::Reference(id) => (Span { start: 0, end: 0 }, Some(id)),
     };
-    let array = place(params.array);
+    let array = span(params.array);
     let first = array.end - params.bytes.len() as u32;
     let (count, bytes) = (params.count, frame.len as u32);
     let (segment, msgid, deadline, arrival) = (None, None, Instant::NEVER, 0);

@@ -1,4 +1,4 @@
-//! Signs of life: a peer that has been silent for a while is pinged, and given up when no answer comes.
+//! Keepalive: a peer that has been silent for a while is pinged, and given up when it does not answer.
 //!
 //! The kernel's keepalive shows whether the peer's machine is reachable. It does not notice a process that is stopped
 //! or hangs, nor a peer that has died behind a proxy. So two yue peers over TCP also ping each other, by `$yue/ping`:
@@ -25,26 +25,26 @@ use std::cell::Cell;
 use std::time::Duration;
 use yue_scheduler::{Timer, deadline_after};
 
-/// The silence watch of one link.
-pub(super) struct Silence {
+/// The keepalive of one link.
+pub(super) struct Keepalive {
     timer: Timer,
     /// The maximum silence of the peer.
     limit: Cell<Duration>,
     /// Bytes that had arrived when the timer was armed.
-    heard: Cell<u64>,
+    bytes_seen: Cell<u64>,
     /// The peer has been pinged since.
-    asked: Cell<bool>,
+    pinged: Cell<bool>,
 }
 
 const PING: Method<'_> = Method::Name(b"$yue/ping");
 
-impl Silence {
-    pub(super) fn new(timer: Timer) -> Silence {
-        Silence {
+impl Keepalive {
+    pub(super) fn new(timer: Timer) -> Keepalive {
+        Keepalive {
             timer,
             limit: Cell::new(Duration::ZERO),
-            heard: Cell::new(0),
-            asked: Cell::new(false),
+            bytes_seen: Cell::new(0),
+            pinged: Cell::new(false),
         }
     }
 
@@ -62,44 +62,44 @@ impl Silence {
 impl Inner {
     /// Starts watching for silence, if the link carries calls in both directions now, the peer understands pings, and
     /// the transport does not itself notice that the peer is gone.
-    pub(super) fn watch_silence(&self) {
+    pub(super) fn start_keepalive(&self) {
         if self.phase.get() != Phase::Up || !self.link.peer_is_yue.get() {
             return;
         }
         if let Some(limit) = self.link.with(|link| link.silence_max()).flatten() {
-            self.silence.limit.set(limit);
-            self.silence.asked.set(false);
-            self.silence.heard.set(self.counters.bytes_in.get());
-            self.silence.arm(1);
+            self.keepalive.limit.set(limit);
+            self.keepalive.pinged.set(false);
+            self.keepalive.bytes_seen.set(self.counters.bytes_in.get());
+            self.keepalive.arm(1);
         }
     }
 
     /// The timer fired.
-    pub(super) fn look_for_life(&self) {
+    pub(super) fn on_silence_timer(&self) {
         if self.phase.get() != Phase::Up {
             return;
         }
-        let silence = &self.silence;
+        let keepalive = &self.keepalive;
         let bytes = self.counters.bytes_in.get();
         if !self.inbox.reading.get() {
             // This side does not read the peer's messages. The peer must learn that this side lives.
             let _ = self.write(|out| encode::notification(out, PING, |_| Ok(0)));
-            silence.asked.set(false);
-            return silence.arm(1);
+            keepalive.pinged.set(false);
+            return keepalive.arm(1);
         }
-        if silence.heard.replace(bytes) != bytes {
-            silence.asked.set(false);
-            return silence.arm(1);
+        if keepalive.bytes_seen.replace(bytes) != bytes {
+            keepalive.pinged.set(false);
+            return keepalive.arm(1);
         }
-        if !silence.asked.replace(true) {
+        if !keepalive.pinged.replace(true) {
             self.ping();
-            return silence.arm(3);
+            return keepalive.arm(3);
         }
         if self.link.with(|link| link.queued_bytes()).unwrap_or(0) != 0 {
-            return silence.arm(1);
+            return keepalive.arm(1);
         }
         count(&self.counters.silences);
-        let seconds = silence.limit.get().as_secs_f64();
+        let seconds = keepalive.limit.get().as_secs_f64();
         let text = format!("the peer has been silent for {seconds} s, and does not answer a ping");
         self.end_link(CloseReason::Lost(text));
     }

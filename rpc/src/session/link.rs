@@ -79,8 +79,8 @@ impl LinkEvents {
 impl Events for LinkEvents {
     fn data(&self, incoming: Incoming<'_>) {
         if let Some(session) = self.current() {
-            session.data(incoming);
-            if let Some(waiting) = session.handshake.first_words.take() {
+            session.on_data(incoming);
+            if let Some(waiting) = session.handshake.first_message_waiter.take() {
                 waiting.wake();
             }
         }
@@ -88,13 +88,13 @@ impl Events for LinkEvents {
 
     fn sent(&self, buffer: Option<Vec<u8>>) {
         match self.current() {
-            Some(session) => session.sent(buffer),
+            Some(session) => session.on_sent(buffer),
             None => drop(buffer.map(crate::buffer::give_back)),
         }
     }
 
     fn end_of_input(&self) -> bool {
-        self.current().is_some_and(Inner::answer_half_closed)
+        self.current().is_some_and(Inner::on_end_of_input)
     }
 
     fn closed(&self, result: io::Result<()>) {
@@ -128,8 +128,8 @@ impl Inner {
     }
 
     /// Installs a new link.
-    pub(super) fn link_up(&self, transport: Rc<dyn Transport>) {
-        let Some(action) = self.happen(Event::LinkUp) else {
+    pub(super) fn on_link_up(&self, transport: Rc<dyn Transport>) {
+        let Some(action) = self.transition(Event::LinkUp) else {
             return transport.close();
         };
         *self.link.transport.borrow_mut() = Some(transport);
@@ -144,7 +144,7 @@ impl Inner {
 
     /// Sends what was written, then closes. Nothing more is read, and waiting calls fail now.
     pub(super) fn drain(&self, reason: CloseReason) {
-        if self.happen(Event::DrainAsked).is_some() {
+        if self.transition(Event::DrainRequested).is_some() {
             self.drain_link(reason);
         }
     }
@@ -186,9 +186,9 @@ impl Inner {
     }
 
     /// Handles the session's timer; the phase determines its purpose.
-    pub(super) fn time_is_over(&self) {
+    pub(super) fn on_link_timer(&self) {
         match self.phase.get() {
-            Phase::Greeting | Phase::Accepting => self.handshake_is_late(),
+            Phase::Greeting | Phase::Accepting => self.on_handshake_timeout(),
             Phase::Draining => {
                 let reason = self.link.draining_for.take().unwrap_or(CloseReason::Local);
                 self.end_link(reason);
@@ -204,11 +204,11 @@ impl Inner {
 
     /// The link has ended, and everything that belonged to it ends; then the session decides what to do next.
     pub(super) fn end_link(&self, reason: CloseReason) {
-        if self.happen(Event::LinkOver).is_none() {
+        if self.transition(Event::LinkEnded).is_none() {
             return;
         }
         let transport = self.link.end();
-        self.silence.end();
+        self.keepalive.end();
         self.handshake.reset();
         let era = Era::new(self.this.clone(), self.link.epoch.get());
         self.input.borrow_mut().reset(era);
@@ -224,10 +224,10 @@ impl Inner {
         self.end_references();
         self.output.wake_room_waiters();
         self.fail_calls(true, || reason.as_lost_call(false));
-        self.tell_close(reason);
+        self.notify_close(reason);
     }
 
-    fn tell_close(&self, reason: CloseReason) {
+    fn notify_close(&self, reason: CloseReason) {
         // There is no end of what the program never saw begin.
         let unseen = self.handshake.turned_away.get();
         if unseen || !self.service.hooks.wants(Moment::Close) || !this_loop::exists() {
@@ -242,19 +242,19 @@ impl Inner {
         let Some(session) = self.session() else {
             return;
         };
-        let unheard = reason.clone();
+        let close_reason = reason.clone();
         let spawned = self.spawn_hook("rpc on_close", move || {
             let retry = session.inner.service.hooks.on_close(&session, &reason);
             session.inner.after_close(&reason, retry);
         });
         if spawned.is_err() {
-            self.after_close(&unheard, Retry::Default);
+            self.after_close(&close_reason, Retry::Default);
         }
     }
 
     fn after_close(&self, reason: &CloseReason, retry: Retry) {
         let afterwards = self.afterwards(reason, retry);
-        match self.happen(Event::CloseHandled(afterwards)) {
+        match self.transition(Event::CloseHandled(afterwards)) {
             Some(Action::Connect) => {
                 self.connector.try_again(reason.to_string());
                 self.connect_in_fiber();
@@ -310,14 +310,14 @@ impl Inner {
                 "" => "the server closed the connection before it was granted",
                 reason => reason,
             };
-            self.tell_refusal(&Failure::of_kind(ErrorKind::NotGranted, reason));
+            self.send_refusal(&Failure::of_kind(ErrorKind::NotGranted, reason));
         } else if matches!(
             self.phase.get(),
             Phase::Greeting | Phase::Accepting | Phase::Up
         ) {
             self.send_reason(reason);
         }
-        match self.happen(Event::CloseAsked) {
+        match self.transition(Event::CloseRequested) {
             Some(Action::DrainLink) => self.drain_link(CloseReason::Local),
             Some(Action::DrainForGood) if self.ends_for_good() => {}
             Some(Action::DrainForGood) => {

@@ -49,7 +49,7 @@
 //!   program's code runs (encoders included: the output buffer is taken out of its cell for them).
 //! - The *epoch* counts links. It identifies objects of an earlier link (an event, a reply, a reference), which are
 //!   dropped.
-//! - Only `happen` changes the phase, by the rules of `phase.rs`; only `link.rs` changes the link.
+//! - Only `transition` changes the phase, by the rules of `phase.rs`; only `link.rs` changes the link.
 //! - Requests of one connection start in the order in which they arrived.
 
 mod accounts;
@@ -96,7 +96,7 @@ use handshake::Handshake;
 use in_flight::InFlight;
 use inbox::Inbox;
 use input::Input;
-use keepalive::Silence;
+use keepalive::Keepalive;
 use link::Link;
 use metrics::Counted;
 use options::{Options, Stats};
@@ -149,7 +149,7 @@ struct Inner {
     service: Service,
     phase: Cell<Phase>,
     link: Link,
-    silence: Silence,
+    keepalive: Keepalive,
     connector: Connector,
     handshake: Handshake,
     input: RefCell<Input>,
@@ -216,7 +216,7 @@ impl Session {
     ) -> io::Result<Session> {
         let inner = Inner::new(Role::Accepted, address, None, service, options, accounts);
         let link = start(inner.link_events())?;
-        inner.link_up(link);
+        inner.on_link_up(link);
         Ok(Session { inner })
     }
 
@@ -230,7 +230,7 @@ impl Session {
         self.inner.phase.get() == Phase::Up
     }
 
-    /// Whether the session was closed for good. Written messages may still be leaving; see [`Session::is_over`].
+    /// Whether the session was closed for good. Written messages may still be leaving; see [`Session::has_ended`].
     pub fn is_closed(&self) -> bool {
         match self.inner.phase.get() {
             Phase::Closed => true,
@@ -240,7 +240,7 @@ impl Session {
     }
 
     /// Whether the session has ended for good, and all hooks have returned: none is called any more.
-    pub fn is_over(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         self.inner.phase.get() == Phase::Closed
     }
 
@@ -275,7 +275,7 @@ impl Session {
     }
 
     /// Like [`Session::close`], and sends the reason to a yue peer, whose [`CloseReason`](crate::CloseReason) is then
-    /// [`Told`](crate::CloseReason::Told).
+    /// [`PeerBecause`](crate::CloseReason::PeerBecause).
     ///
     /// ```
     /// use std::rc::Rc;
@@ -382,9 +382,9 @@ impl Inner {
                     }
                 })
             };
-            let message_timer = timer(Inner::message_is_late);
-            let silence_timer = timer(Inner::look_for_life);
-            let timer = timer(Inner::time_is_over);
+            let message_timer = timer(Inner::on_message_timer);
+            let silence_timer = timer(Inner::on_silence_timer);
+            let timer = timer(Inner::on_link_timer);
             Inner {
                 this: this.clone(),
                 role,
@@ -396,7 +396,7 @@ impl Inner {
                 service,
                 phase: Cell::new(Phase::Idle),
                 link: Link::new(timer),
-                silence: Silence::new(silence_timer),
+                keepalive: Keepalive::new(silence_timer),
                 connector: Connector::new(connector),
                 handshake: Handshake::default(),
                 inbox: Inbox::new(accounts, message_timer),
@@ -414,7 +414,7 @@ impl Inner {
 
     /// Moves to the phase that the event leads to. Returns the required action, or `None` if the event has no meaning
     /// now.
-    fn happen(&self, event: Event) -> Option<Action> {
+    fn transition(&self, event: Event) -> Option<Action> {
         let (phase, action) = phase::next(self.role, self.phase.get(), event)?;
         self.phase.set(phase);
         Some(action)

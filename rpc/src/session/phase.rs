@@ -68,13 +68,13 @@ pub(super) enum Event {
     /// `on_accept` grants the connection, or an accepting session has none.
     Accepted,
     /// The link must end when everything written has left.
-    DrainAsked,
+    DrainRequested,
     /// The link has ended.
-    LinkOver,
+    LinkEnded,
     /// `on_close` has returned.
     CloseHandled(Afterwards),
     /// The program closes the session for good.
-    CloseAsked,
+    CloseRequested,
 }
 
 /// The session's next step after a link has ended.
@@ -130,14 +130,14 @@ pub(super) fn next(role: Role, phase: Phase, event: Event) -> Option<(Phase, Act
         | (Phase::Accepting, Event::Accepted, _) => (Phase::Up, Action::OpenGates),
         (
             Phase::Greeting | Phase::Accepting | Phase::Up,
-            Event::DrainAsked | Event::CloseAsked,
+            Event::DrainRequested | Event::CloseRequested,
             _,
         ) => (Phase::Draining, Action::DrainLink),
-        (Phase::Draining, Event::CloseAsked, _) => (Phase::Draining, Action::DrainForGood),
+        (Phase::Draining, Event::CloseRequested, _) => (Phase::Draining, Action::DrainForGood),
         // While connecting: the transport broke before the connector had handed it over.
         (
             Phase::Connecting | Phase::Greeting | Phase::Accepting | Phase::Up | Phase::Draining,
-            Event::LinkOver,
+            Event::LinkEnded,
             _,
         ) => (Phase::Ending, Action::EndLink),
         (Phase::Ending, Event::CloseHandled(Afterwards::Reconnect), Opened) => {
@@ -147,8 +147,10 @@ pub(super) fn next(role: Role, phase: Phase, event: Event) -> Option<(Phase, Act
             (Phase::Idle, Action::FailQueued)
         }
         (Phase::Ending, Event::CloseHandled(_), _)
-        | (Phase::Idle | Phase::Ending, Event::CloseAsked, _) => (Phase::Closed, Action::Finish),
-        (Phase::Connecting, Event::CloseAsked, _) => (Phase::Closed, Action::FinishConnecting),
+        | (Phase::Idle | Phase::Ending, Event::CloseRequested, _) => {
+            (Phase::Closed, Action::Finish)
+        }
+        (Phase::Connecting, Event::CloseRequested, _) => (Phase::Closed, Action::FinishConnecting),
         _ => return None,
     })
 }
@@ -165,12 +167,12 @@ mod tests {
             1 => Just(Event::ConnectFailed),
             3 => any::<bool>().prop_map(|hook| Event::Granted { hook }),
             3 => Just(Event::Accepted),
-            1 => Just(Event::DrainAsked),
-            3 => Just(Event::LinkOver),
+            1 => Just(Event::DrainRequested),
+            3 => Just(Event::LinkEnded),
             2 => Just(Event::CloseHandled(Afterwards::Reconnect)),
             2 => Just(Event::CloseHandled(Afterwards::Rest)),
             1 => Just(Event::CloseHandled(Afterwards::Finish)),
-            1 => Just(Event::CloseAsked),
+            1 => Just(Event::CloseRequested),
         ]
     }
 
@@ -264,9 +266,9 @@ mod tests {
                 phase = next(role, phase, event).map_or(phase, |(after, _)| after);
             }
             if phase != Phase::Closed {
-                prop_assert!(next(role, phase, Event::CloseAsked).is_some(), "it has no effect in {phase:?}");
+                prop_assert!(next(role, phase, Event::CloseRequested).is_some(), "it has no effect in {phase:?}");
             }
-            let end = [Event::CloseAsked, Event::LinkOver, Event::CloseHandled(Afterwards::Finish)];
+            let end = [Event::CloseRequested, Event::LinkEnded, Event::CloseHandled(Afterwards::Finish)];
             for event in end {
                 phase = next(role, phase, event).map_or(phase, |(after, _)| after);
             }

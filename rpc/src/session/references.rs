@@ -5,8 +5,8 @@
 //! the token is free. The ids of each link begin at a random number, so an id of an earlier link finds nothing. The
 //! exports of a queued call are kept apart until the call is written.
 //!
-//! A release takes effect after everything that the peer sent before it: see `release_order.rs`. A function that a decoder finds
-//! belongs to the link that its message came over ([`LinkNumber`]), whichever link is up when it decodes.
+//! A release takes effect after everything that the peer sent before it: see `release_order.rs`. A function that a
+//! decoder finds belongs to the link that its message came over ([`LinkNumber`]), whichever link is up when it decodes.
 //!
 //! Functions of the peer are [`ImportedReference`]s. A collector that finds one dead only records that
 //! ([`Session::release_reference`]); the records leave in one message.
@@ -202,17 +202,17 @@ fn first_id() -> u64 {
 ///
 /// ```
 /// use yue::rpc::session::{Service, Session};
-/// use yue::rpc::transport::Hub;
+/// use yue::rpc::MemoryListener;
 /// use yue::rpc::typed::Server;
 /// use yue::rpc::{Error, Options, Timeout};
 ///
 /// yue::Runtime::new()?.run(|| -> Result<(), Error> {
 ///     let service = Server::new().handler("ping", |()| Ok(())).into_service();
-///     let hub = Hub::new(service, Options::default());
-///     let session = Session::open(hub.clone(), Service::none(), Options::default());
+///     let listener = MemoryListener::new(service, Options::default());
+///     let session = Session::open(listener.clone(), Service::none(), Options::default());
 ///     let ping = || session.call("ping", Timeout::Default, |_| Ok(0));
 ///     let first = ping()?;
-///     hub.break_last();
+///     listener.break_last();
 ///     ping().ok(); // It may meet the break.
 ///     assert_ne!(first.link(), ping()?.link());
 ///     session.close();
@@ -228,7 +228,7 @@ pub struct LinkNumber(pub(crate) u32);
 /// ```
 /// use std::rc::Rc;
 /// use yue::rpc::session::{Call, CallMethod, Reply, Service, Session, Target};
-/// use yue::rpc::transport::Hub;
+/// use yue::rpc::MemoryListener;
 /// use yue::rpc::{Error, Options, Timeout};
 /// yue::Runtime::new()?.run(|| -> Result<(), Error> {
 ///     // The server calls the function whose id it is given (as a msgpack uint 64) and gives it back.
@@ -246,7 +246,7 @@ pub struct LinkNumber(pub(crate) u32);
 ///             Err(error) => reply.fail(&error.into()),
 ///         }
 ///     };
-///     let server = Hub::new(Service::new(Rc::new(twice)), Options::default());
+///     let server = MemoryListener::new(Service::new(Rc::new(twice)), Options::default());
 ///
 ///     // The client names its function by a token of its own choice.
 ///     let functions = |call: &mut Call, reply: Reply| match call.method() {
@@ -394,7 +394,7 @@ impl Inner {
     /// Returns the functions among values that nobody decodes: those of a refused request, or of an answer that comes
     /// too late. Their owner would keep them for as long as the link lasts.
     #[cold]
-    pub(super) fn give_back_unread(&self, values: &[u8]) {
+    pub(super) fn release_unread(&self, values: &[u8]) {
         if !self.link.peer_is_yue.get() {
             return;
         }

@@ -4,7 +4,7 @@
 //! fibers that the handler spawns inherit it. The worker under it is only a stack. A context that nobody has kept
 //! serves the worker's next request, so the steady state allocates none.
 
-use super::inbox::{Place, Request};
+use super::inbox::{Request, Span};
 use super::references::LinkNumber;
 use super::service::Failure;
 use super::write_buffer::Writes;
@@ -226,7 +226,7 @@ pub enum CallMethod<'a> {
 /// use std::rc::Rc;
 /// use yue::rpc::Error;
 /// use yue::rpc::session::{Call, Reply, Service, Session};
-/// use yue::rpc::transport::Hub;
+/// use yue::rpc::MemoryListener;
 /// use yue::rpc::{Options, Timeout};
 /// yue::Runtime::new()?.run(|| -> Result<(), Error> {
 ///     let count = |call: &mut Call, reply: Reply| {
@@ -237,8 +237,8 @@ pub enum CallMethod<'a> {
 ///             Ok(1)
 ///         })
 ///     };
-///     let hub = Hub::new(Service::new(Rc::new(count)), Options::default());
-///     let session = Session::open(hub, Service::none(), Options::default());
+///     let listener = MemoryListener::new(Service::new(Rc::new(count)), Options::default());
+///     let session = Session::open(listener, Service::none(), Options::default());
 ///     let answer = session.call("count", Timeout::Default, |out| {
 ///         out.extend_from_slice(&[10, 20, 30]);
 ///         Ok(3)
@@ -285,7 +285,7 @@ impl Call {
             count,
             ..
         } = self.request;
-        let bytes = self.request.slice(Place {
+        let bytes = self.request.slice(Span {
             start: first,
             end: params.end,
         });
@@ -368,7 +368,7 @@ pub struct Replied(());
 /// ```
 /// use std::rc::Rc;
 /// use yue::rpc::session::{Call, Reply, Service, Session};
-/// use yue::rpc::transport::Hub;
+/// use yue::rpc::MemoryListener;
 /// use yue::rpc::{Error, ErrorKind, Failure, Options, Timeout};
 /// yue::Runtime::new()?.run(|| -> Result<(), Error> {
 ///     let divide = |call: &mut Call, reply: Reply| match call.params().bytes {
@@ -379,8 +379,8 @@ pub struct Replied(());
 ///         }),
 ///         _ => reply.fail(&Failure::of_kind(ErrorKind::Argument, "two small numbers, please")),
 ///     };
-///     let hub = Hub::new(Service::new(Rc::new(divide)), Options::default());
-///     let session = Session::open(hub, Service::none(), Options::default());
+///     let listener = MemoryListener::new(Service::new(Rc::new(divide)), Options::default());
+///     let session = Session::open(listener, Service::none(), Options::default());
 ///     let divide = |a, b| {
 ///         session.call("divide", Timeout::Default, |out| {
 ///             out.extend_from_slice(&[a, b]);
@@ -449,7 +449,7 @@ impl Reply {
     /// unless [`Call::release_params`] was called, which means that they were decoded.
     pub fn no_method(self, call: &Call) -> Replied {
         if self.session.inner.link.epoch.get() == self.epoch {
-            self.session.inner.give_back_unread(call.params().array);
+            self.session.inner.release_unread(call.params().array);
         }
         let text = match call.method() {
             CallMethod::Name(name) => {

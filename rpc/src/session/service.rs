@@ -111,7 +111,7 @@ pub enum Moment {
     Timeout,
     /// A notification was dropped because too much waits to be sent.
     Full,
-    /// There is room for more, as requested by [`Session::ask_for_room`].
+    /// There is room for more, as requested by [`Session::request_room`].
     Room,
 }
 
@@ -257,7 +257,7 @@ pub trait Hooks {
         let _ = session;
     }
 
-    /// [`Session::ask_for_room`] was called, and there is room now; or no link could be made: [`Session::room`] tells
+    /// [`Session::request_room`] was called, and there is room now; or no link could be made: [`Session::room`] tells
     /// the two apart.
     fn on_room(&self, session: &Session) {
         let _ = session;
@@ -354,7 +354,7 @@ pub enum CloseReason {
     /// The peer ended it in order.
     Peer,
     /// The peer ended it, and sent the reason.
-    Told(String),
+    PeerBecause(String),
     /// It broke: the system's error.
     Lost(String),
     /// The server did not grant the connection: its error, on both sides.
@@ -383,7 +383,7 @@ impl fmt::Display for CloseReason {
         match self {
             CloseReason::Local => f.write_str("closed by this side"),
             CloseReason::Peer => f.write_str("closed by the peer"),
-            CloseReason::Told(why) => write!(f, "closed by the peer: {why}"),
+            CloseReason::PeerBecause(why) => write!(f, "closed by the peer: {why}"),
             CloseReason::Lost(what) => write!(f, "the link broke: {what}"),
             CloseReason::Refused(error) => {
                 write!(f, "the connection was not granted: {}", error.message())

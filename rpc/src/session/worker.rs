@@ -37,14 +37,14 @@ use yue_scheduler::{
 const IDLE_MAX: usize = 256;
 
 /// The interval between reports that a loop cannot spawn workers.
-const SILENCE: Duration = Duration::from_secs(1);
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The time that the workers of a loop may run in one tick.
 const RUN_MAX: Duration = Duration::from_micros(200);
 
 /// The maximum number of requests between two clock reads, and the share of the run that may pass between them.
-const LOOK_AFTER_MAX: u32 = 16;
-const LOOKS_PER_RUN: u32 = 8;
+const STARTS_PER_CLOCK_READ_MAX: u32 = 16;
+const CLOCK_READS_PER_RUN: u32 = 8;
 
 /// After this number of requests a worker yields to other fibers and to another connection.
 const BATCH: u32 = 64;
@@ -57,26 +57,26 @@ struct Run {
     /// Requests served.
     served: u32,
     /// Requests until the next clock read.
-    look_after: u32,
+    starts_left: u32,
     /// The run has ended: nothing starts before the tick's end.
-    over: bool,
+    ended: bool,
 }
 
 impl Run {
     /// Called before a request starts. Returns `false` if none may.
     #[inline]
-    fn go_on(&mut self, class: StackClass) -> bool {
-        if self.look_after != 0 {
-            self.look_after -= 1;
+    fn may_start(&mut self, class: StackClass) -> bool {
+        if self.starts_left != 0 {
+            self.starts_left -= 1;
             self.served += 1;
             return true;
         }
-        self.look(class)
+        self.read_clock(class)
     }
 
     #[cold]
-    fn look(&mut self, class: StackClass) -> bool {
-        if self.over {
+    fn read_clock(&mut self, class: StackClass) -> bool {
+        if self.ended {
             return false;
         }
         let time = now();
@@ -88,13 +88,13 @@ impl Run {
         };
         let length = time.saturating_since(began);
         if length > RUN_MAX {
-            self.over = true;
+            self.ended = true;
             return false;
         }
         // As many more as take an eighth of the run, if they are like those before.
         let each = (length / self.served.max(1)).max(Duration::from_nanos(1));
-        let more = (RUN_MAX / LOOKS_PER_RUN).as_nanos() / each.as_nanos();
-        self.look_after = (more as u32).clamp(1, LOOK_AFTER_MAX) - 1;
+        let more = (RUN_MAX / CLOCK_READS_PER_RUN).as_nanos() / each.as_nanos();
+        self.starts_left = (more as u32).clamp(1, STARTS_PER_CLOCK_READ_MAX) - 1;
         self.served += 1;
         true
     }
@@ -156,7 +156,7 @@ pub(super) fn list(session: Rc<Inner>) {
 #[inline]
 fn ensure_spare(class: StackClass) {
     let spawn = with_pool(class, |pool| {
-        if pool.spares != 0 || pool.listed.is_empty() || pool.run.over {
+        if pool.spares != 0 || pool.listed.is_empty() || pool.run.ended {
             return false;
         }
         while let Some((_, waker)) = pool.idle.pop() {
@@ -179,7 +179,7 @@ fn ensure_spare(class: StackClass) {
             pool.spares -= 1;
             let say = pool.silent_until.is_none_or(is_past);
             if say {
-                pool.silent_until = Some(deadline_after(SILENCE));
+                pool.silent_until = Some(deadline_after(REPORT_INTERVAL));
             }
             say
         });
@@ -232,11 +232,11 @@ fn next_request(class: StackClass) -> Option<(Rc<Inner>, Request)> {
     loop {
         let session = with_pool(class, |pool| {
             let session = pool.listed.front()?.clone();
-            let over = pool.run.over;
-            if pool.run.go_on(class) {
+            let ended = pool.run.ended;
+            if pool.run.may_start(class) {
                 return Some(session);
             }
-            if !over {
+            if !ended {
                 pool.listed.rotate_left(1);
             }
             None
@@ -265,12 +265,12 @@ fn rest(class: StackClass) -> bool {
         }
         pool.spares += 1;
     });
-    let go_on = yield_now().is_ok();
+    let may_continue = yield_now().is_ok();
     with_pool(class, |pool| pool.spares -= 1);
-    if !go_on {
+    if !may_continue {
         ensure_spare(class);
     }
-    go_on
+    may_continue
 }
 
 /// Waits until the worker is needed. Returns `false` if it is not.
@@ -310,7 +310,7 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
         msgid,
     };
     if let Some(failure) = refusal(&session, &request) {
-        session.give_back_unread(request.slice(request.params));
+        session.release_unread(request.slice(request.params));
         let _ = reply().fail(&failure);
         return session.request_done(bytes, 0);
     }
@@ -321,7 +321,7 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
         None => None,
         Some(Some(token)) => Some(token),
         Some(None) => {
-            session.give_back_unread(request.slice(request.params));
+            session.release_unread(request.slice(request.params));
             let _ = reply().fail(&Failure::of_kind(
                 ErrorKind::NoMethod,
                 "the function is not there any more",

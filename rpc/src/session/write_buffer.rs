@@ -5,7 +5,7 @@
 //! finalizer, for example) go to a separate buffer and are appended behind.
 
 use super::Inner;
-use super::flow_control::SETTLE_BYTES;
+use super::flow_control::REPORT_BYTES;
 use super::options::{add, count};
 use super::phase::Phase;
 use crate::buffer;
@@ -166,7 +166,7 @@ impl Inner {
         if self.output.bytes.get() >= GATHER_BYTES || !self.link_has_backlog() {
             self.hand_over();
         } else if !self.output.gathering.replace(true) {
-            self.link.with(|link| link.tell_when_sent());
+            self.link.with(|link| link.notify_when_sent());
         }
     }
 
@@ -204,8 +204,8 @@ impl Inner {
             Some(link) => link.send(buffer),
             None => buffer::give_back(buffer),
         }
-        if length >= SETTLE_BYTES || self.counters.writes.get().is_multiple_of(16) {
-            self.settle_memory();
+        if length >= REPORT_BYTES || self.counters.writes.get().is_multiple_of(16) {
+            self.report_memory();
         }
     }
 
@@ -240,7 +240,7 @@ impl Inner {
         if !self.output.above_mark.replace(true) {
             count(&self.counters.dispatch_stopped);
             self.flush();
-            self.link.with(|link| link.tell_when_sent());
+            self.link.with(|link| link.notify_when_sent());
             self.arm_stall();
             if !self.inbox.reading.get() {
                 self.watch_input();
@@ -268,20 +268,20 @@ impl Inner {
     }
 
     /// The transport has sent a buffer.
-    pub(super) fn sent(&self, buffer: Option<Vec<u8>>) {
+    pub(super) fn on_sent(&self, buffer: Option<Vec<u8>>) {
         if let Some(buffer) = buffer {
             buffer::give_back(buffer);
         }
         if self.output.gathering.get() {
             if self.link_has_backlog() {
-                self.link.with(|link| link.tell_when_sent());
+                self.link.with(|link| link.notify_when_sent());
             } else {
                 self.flush();
             }
         }
         self.offer_room();
-        if self.inbox.other_bytes.get() > 16 * SETTLE_BYTES {
-            self.settle_memory();
+        if self.inbox.other_bytes.get() > 16 * REPORT_BYTES {
+            self.report_memory();
         }
         if !self.output.above_mark.get() && self.inbox.reading.get() {
             return;
@@ -289,14 +289,14 @@ impl Inner {
         // Half the mark, so that a slow reader does not stop and start this side with each buffer.
         if self.output_bytes() > self.options.limits.output_bytes_high / 2 {
             // It may have filled up again since the transport's check.
-            self.link.with(|link| link.tell_when_sent());
+            self.link.with(|link| link.notify_when_sent());
             return self.arm_stall();
         }
         self.output_has_room();
     }
 
-    /// There is room again: distributes it in the order that `flow_control.rs` explains. Each woken fiber checks whether there
-    /// is still room.
+    /// There is room again: distributes it in the order that `flow_control.rs` explains. Each woken fiber checks
+    /// whether there is still room.
     fn output_has_room(&self) {
         if self.output.above_mark.replace(false) && self.phase.get() == Phase::Up {
             self.link.timer.cancel();
@@ -344,7 +344,7 @@ impl Inner {
             Writes::Call => &self.output.callers,
         };
         waiters.borrow_mut().push(waker);
-        self.link.with(|link| link.tell_when_sent());
+        self.link.with(|link| link.notify_when_sent());
         match park_until("room in the connection's output", Some(until))? {
             Wakeup::Woken => Ok(()),
             Wakeup::TimedOut => Err(Error::retryable(

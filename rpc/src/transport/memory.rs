@@ -25,7 +25,7 @@ pub struct MemoryTransport {
     reading: Cell<bool>,
     ended: Cell<bool>,
     /// The events know that the other end sends no more.
-    end_told: Cell<bool>,
+    end_notified: Cell<bool>,
     closed: Cell<bool>,
 }
 
@@ -57,7 +57,7 @@ impl MemoryTransport {
                 piece_bytes: Cell::new(usize::MAX),
                 reading: Cell::new(true),
                 ended: Cell::new(false),
-                end_told: Cell::new(false),
+                end_notified: Cell::new(false),
                 closed: Cell::new(false),
             }
         })
@@ -114,16 +114,16 @@ impl MemoryTransport {
             self.queued_bytes.set(self.queued_bytes.get() - piece);
             if piece == buffer.len() {
                 events.data(Incoming::Owned(buffer));
-                self.tell_sent(None);
+                self.notify_sent(None);
             } else {
                 events.data(Incoming::Borrowed(&buffer[..piece]));
                 buffer.drain(..piece);
                 self.queue.borrow_mut().push_front(buffer);
-                self.tell_sent(None);
+                self.notify_sent(None);
                 return self.schedule();
             }
         }
-        if self.ended.get() && !other.closed.get() && !other.end_told.replace(true) {
+        if self.ended.get() && !other.closed.get() && !other.end_notified.replace(true) {
             // As over a socket: the session may still have to start or to answer what it was sent; then it closes.
             let events = other.events.borrow().clone();
             if !events.is_some_and(|events| events.end_of_input()) {
@@ -132,7 +132,7 @@ impl MemoryTransport {
         }
     }
 
-    fn tell_sent(&self, buffer: Option<Vec<u8>>) {
+    fn notify_sent(&self, buffer: Option<Vec<u8>>) {
         let events = self.events.borrow().clone();
         if let Some(events) = events.filter(|_| !self.closed.get()) {
             events.sent(buffer);

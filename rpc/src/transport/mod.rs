@@ -7,9 +7,9 @@
 //! use std::cell::Cell;
 //! use std::rc::Rc;
 //! use yue::rpc::session::{Service, Session};
-//! use yue::rpc::transport::{Connect, Events, Hub, Transport};
+//! use yue::rpc::transport::{Connect, Events, Transport};
 //! use yue::rpc::typed::{Caller, Server};
-//! use yue::rpc::{Error, Options};
+//! use yue::rpc::{Error, MemoryListener, Options};
 //!
 //! /// Counts the links that are made through it.
 //! struct Counting(Rc<dyn Connect>, Cell<u32>);
@@ -27,12 +27,12 @@
 //!
 //! yue::Runtime::new()?.run(|| -> Result<(), Error> {
 //!     let service = Server::new().handler("ping", |()| Ok(())).into_service();
-//!     let hub = Hub::new(service, Options::default());
-//!     let counting = Rc::new(Counting(hub.clone(), Cell::new(0)));
+//!     let listener = MemoryListener::new(service, Options::default());
+//!     let counting = Rc::new(Counting(listener.clone(), Cell::new(0)));
 //!     let session = Session::open(counting.clone(), Service::none(), Options::default());
 //!     let caller = Caller::new(session.clone());
 //!     caller.call::<_, ()>("ping", ())?;
-//!     hub.break_last(); // As a cable would.
+//!     listener.break_last(); // As a cable would.
 //!     caller.call::<_, ()>("ping", ()).ok(); // It may meet the break,
 //!     caller.call::<_, ()>("ping", ())?; // and this one has a new link.
 //!     assert_eq!(counting.1.get(), 2);
@@ -47,7 +47,6 @@ pub mod memory;
 pub(crate) mod socket;
 pub(crate) mod thread;
 
-pub use crate::memory_listener::Hub;
 pub use socket::SocketOptions;
 
 use crate::address::Address;
@@ -106,8 +105,8 @@ pub enum Incoming<'a> {
 ///         self.inner.queued_bytes()
 ///     }
 ///
-///     fn tell_when_sent(&self) {
-///         self.inner.tell_when_sent();
+///     fn notify_when_sent(&self) {
+///         self.inner.notify_when_sent();
 ///     }
 ///
 ///     fn set_reading(&self, on: bool) {
@@ -132,7 +131,7 @@ pub trait Transport {
 
     /// The session waits for room: from now on [`Events::sent`] must be called whenever bytes are sent, even without a
     /// buffer to return. Transports that always call it need not do anything.
-    fn tell_when_sent(&self) {}
+    fn notify_when_sent(&self) {}
 
     /// Pauses or resumes reading. Bytes that were read already may still arrive.
     fn set_reading(&self, on: bool);

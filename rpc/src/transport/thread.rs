@@ -42,7 +42,7 @@ struct Lane {
 
 /// The address of one end of a link: its loop and its key.
 #[derive(Clone)]
-struct Place {
+struct Endpoint {
     home: LoopHandle,
     key: u64,
 }
@@ -60,12 +60,12 @@ enum Content {
 /// A message in flight to another loop.
 struct Parcel {
     to: u64,
-    from: Place,
+    from: Endpoint,
     content: Option<Content>,
 }
 
 impl Parcel {
-    fn send(to: &Place, from: Place, content: Content) {
+    fn send(to: &Endpoint, from: Endpoint, content: Content) {
         let parcel = Parcel {
             to: to.key,
             from,
@@ -107,7 +107,7 @@ impl Drop for Ends {
     fn drop(&mut self) {
         for end in self.0.take().into_values() {
             let reset = Err(io::ErrorKind::ConnectionReset.into());
-            Parcel::send(&end.other, end.place.clone(), Content::Closed(reset));
+            Parcel::send(&end.other, end.endpoint.clone(), Content::Closed(reset));
         }
     }
 }
@@ -125,8 +125,8 @@ fn with_ends<R>(f: impl FnOnce(&mut HashMap<u64, Rc<ThreadLink>>) -> R) -> R {
 
 /// One end of a link.
 struct ThreadLink {
-    place: Place,
-    other: Place,
+    endpoint: Endpoint,
+    other: Endpoint,
     events: RefCell<Option<Rc<dyn Events>>>,
     lane_out: Arc<Lane>,
     lane_in: Arc<Lane>,
@@ -139,14 +139,14 @@ struct ThreadLink {
 
 impl ThreadLink {
     fn start(
-        place: Place,
-        other: Place,
+        endpoint: Endpoint,
+        other: Endpoint,
         lanes: (Arc<Lane>, Arc<Lane>),
         events: Rc<dyn Events>,
     ) -> Rc<ThreadLink> {
-        let key = place.key;
+        let key = endpoint.key;
         let link = Rc::new(ThreadLink {
-            place,
+            endpoint,
             other,
             events: RefCell::new(Some(events)),
             lane_out: lanes.0,
@@ -160,7 +160,7 @@ impl ThreadLink {
     }
 
     fn post(&self, content: Content) {
-        Parcel::send(&self.other, self.place.clone(), content);
+        Parcel::send(&self.other, self.endpoint.clone(), content);
     }
 
     fn receive(&self, content: Content) {
@@ -227,7 +227,7 @@ impl ThreadLink {
         let Some(events) = self.events.take() else {
             return;
         };
-        with_ends(|ends| ends.remove(&self.place.key));
+        with_ends(|ends| ends.remove(&self.endpoint.key));
         self.waiting.take();
         self.post(Content::Closed(Ok(())));
         events.closed(result);
@@ -249,11 +249,11 @@ impl Transport for ThreadLink {
         self.lane_out.outstanding_bytes.load(Ordering::Relaxed)
     }
 
-    fn tell_when_sent(&self) {
+    fn notify_when_sent(&self) {
         // SeqCst: see `Lane`.
         self.lane_out.asks.store(true, Ordering::SeqCst);
         if self.lane_out.outstanding_bytes.load(Ordering::SeqCst) == 0 {
-            let (home, key) = (self.place.home.clone(), self.place.key);
+            let (home, key) = (self.endpoint.home.clone(), self.endpoint.key);
             home.run(move || {
                 if let Some(end) = with_ends(|ends| ends.get(&key).cloned()) {
                     end.receive(Content::Taken);
@@ -265,7 +265,7 @@ impl Transport for ThreadLink {
     fn set_reading(&self, on: bool) {
         if !self.reading.replace(on) && on {
             // Not from inside the session's own call: the event comes as a separate parcel.
-            let (home, key) = (self.place.home.clone(), self.place.key);
+            let (home, key) = (self.endpoint.home.clone(), self.endpoint.key);
             home.run(move || {
                 if let Some(end) = with_ends(|ends| ends.get(&key).cloned()) {
                     end.hand_over();
@@ -285,8 +285,8 @@ impl Transport for ThreadLink {
 
 /// A link that another loop has made to a listener of this loop.
 pub struct IncomingLink {
-    place: Place,
-    other: Place,
+    endpoint: Endpoint,
+    other: Endpoint,
     lanes: (Arc<Lane>, Arc<Lane>),
     /// The loop that it comes from.
     pub from_loop: u32,
@@ -295,7 +295,7 @@ pub struct IncomingLink {
 impl IncomingLink {
     /// Accepts the link.
     pub fn start(self, events: Rc<dyn Events>) -> Rc<dyn Transport> {
-        ThreadLink::start(self.place, self.other, self.lanes, events)
+        ThreadLink::start(self.endpoint, self.other, self.lanes, events)
     }
 }
 
@@ -307,8 +307,8 @@ impl fmt::Debug for IncomingLink {
     }
 }
 
-fn names() -> MutexGuard<'static, HashMap<String, Place>> {
-    static NAMES: LazyLock<Mutex<HashMap<String, Place>>> = LazyLock::new(Mutex::default);
+fn names() -> MutexGuard<'static, HashMap<String, Endpoint>> {
+    static NAMES: LazyLock<Mutex<HashMap<String, Endpoint>>> = LazyLock::new(Mutex::default);
     NAMES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -327,16 +327,16 @@ impl ThreadName {
     /// # Panics
     /// Outside a loop.
     pub fn listen(name: &str, accept: impl Fn(IncomingLink) + 'static) -> io::Result<ThreadName> {
-        let place = Place {
+        let endpoint = Endpoint {
             home: this_loop::handle(),
             key: next_key(),
         };
-        let key = place.key;
+        let key = endpoint.key;
         let mut names = names();
         if names.contains_key(name) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        names.insert(name.to_owned(), place);
+        names.insert(name.to_owned(), endpoint);
         ACCEPTORS.with(|acceptors| acceptors.borrow_mut().insert(key, Rc::new(accept)));
         Ok(ThreadName {
             name: name.to_owned(),
@@ -383,29 +383,29 @@ impl Connect for ThreadConnector {
         };
         let home = this_loop::handle();
         let from_loop = home.id();
-        let place = Place {
+        let endpoint = Endpoint {
             home,
             key: next_key(),
         };
-        let other = Place {
+        let other = Endpoint {
             home: listener.home.clone(),
             key: next_key(),
         };
         let (there, back) = (Arc::<Lane>::default(), Arc::<Lane>::default());
         let link = ThreadLink::start(
-            place.clone(),
+            endpoint.clone(),
             other.clone(),
             (there.clone(), back.clone()),
             events,
         );
         let incoming = IncomingLink {
-            place: other,
-            other: place,
+            endpoint: other,
+            other: endpoint,
             lanes: (back, there),
             from_loop,
         };
-        let refusal = Refusal(Some(incoming));
-        listener.home.run(move || refusal.accept(listener.key));
+        let pending = PendingLink(Some(incoming));
+        listener.home.run(move || pending.accept(listener.key));
         Ok(link)
     }
 
@@ -415,9 +415,9 @@ impl Connect for ThreadConnector {
 }
 
 /// A link in flight to its listener. If the listener is gone, the connecting end is notified.
-struct Refusal(Option<IncomingLink>);
+struct PendingLink(Option<IncomingLink>);
 
-impl Refusal {
+impl PendingLink {
     fn accept(mut self, listener: u64) {
         let acceptor = ACCEPTORS.with(|acceptors| acceptors.borrow().get(&listener).cloned());
         if let Some(acceptor) = acceptor
@@ -428,11 +428,11 @@ impl Refusal {
     }
 }
 
-impl Drop for Refusal {
+impl Drop for PendingLink {
     fn drop(&mut self) {
         if let Some(link) = self.0.take() {
             let refused = Err(io::ErrorKind::ConnectionRefused.into());
-            Parcel::send(&link.other, link.place, Content::Closed(refused));
+            Parcel::send(&link.other, link.endpoint, Content::Closed(refused));
         }
     }
 }

@@ -10,11 +10,10 @@ use std::time::Duration;
 use yue_rpc::proto::encode;
 use yue_rpc::proto::value::Reader;
 use yue_rpc::session::{Call, CallMethod, Replied, Reply, Response, Service, Session, peer};
-use yue_rpc::transport::Hub;
 use yue_rpc::transport::connector;
 use yue_rpc::{
-    Address, CloseReason, Error, ErrorKind, Failure, Hooks, Listener, Moment, Options, Retry,
-    Timeout, Verdict,
+    Address, CloseReason, Error, ErrorKind, Failure, Hooks, Listener, MemoryListener, Moment,
+    Options, Retry, Timeout, Verdict,
 };
 use yue_scheduler::{Config, Instant, Loop, StopReport, now, sleep};
 
@@ -39,7 +38,7 @@ pub const ALL: [Kind; 5] = [
 
 /// A server over one of the transports.
 pub enum Server {
-    Hub(Rc<Hub>),
+    MemoryListener(Rc<MemoryListener>),
     Listener(Listener),
 }
 
@@ -73,11 +72,11 @@ pub fn serve(kind: Kind, service: Service, options: Options) -> Server {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let address = match kind {
-        Kind::Memory => return Server::Hub(Hub::new(service, options)),
+        Kind::Memory => return Server::MemoryListener(MemoryListener::new(service, options)),
         Kind::Bytes => {
-            let hub = Hub::new(service, options);
-            hub.cut_into_pieces_of(1);
-            return Server::Hub(hub);
+            let listener = MemoryListener::new(service, options);
+            listener.cut_into_pieces_of(1);
+            return Server::MemoryListener(listener);
         }
         Kind::Tcp => "tcp://127.0.0.1:0".to_owned(),
         Kind::Unix => {
@@ -94,7 +93,7 @@ pub fn serve(kind: Kind, service: Service, options: Options) -> Server {
 impl Server {
     pub fn open(&self, service: Service, options: Options) -> Session {
         match self {
-            Server::Hub(hub) => Session::open(hub.clone(), service, options),
+            Server::MemoryListener(listener) => Session::open(listener.clone(), service, options),
             Server::Listener(listener) => {
                 Session::open(connector(listener.address()), service, options)
             }
@@ -108,7 +107,7 @@ impl Server {
     /// Sessions that have not been closed.
     pub fn sessions(&self) -> Vec<Session> {
         match self {
-            Server::Hub(hub) => hub
+            Server::MemoryListener(listener) => listener
                 .sessions()
                 .into_iter()
                 .filter(|session| !session.is_closed())

@@ -3,12 +3,11 @@
 use super::{call, ints, methods};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use yue_rpc::Options;
 use yue_rpc::proto::{Method, encode};
 use yue_rpc::session::Session;
-use yue_rpc::transport::Hub;
 use yue_rpc::transport::memory::MemoryTransport;
 use yue_rpc::transport::{Events, Incoming, Transport};
+use yue_rpc::{MemoryListener, Options};
 
 /// A peer that speaks raw bytes.
 pub struct Raw {
@@ -37,8 +36,8 @@ impl Events for Received {
 }
 
 impl Raw {
-    pub fn connect(hub: &Hub) -> Raw {
-        let (link, received) = (hub.connect_raw(), Rc::new(Received::default()));
+    pub fn connect(listener: &MemoryListener) -> Raw {
+        let (link, received) = (listener.connect_raw(), Rc::new(Received::default()));
         link.start(received.clone());
         Raw { link, received }
     }
@@ -65,10 +64,10 @@ impl Raw {
     }
 }
 
-/// A hub, and a client of it that must be served whatever the others do.
-pub fn hub_and_witness(options: Options) -> (Rc<Hub>, Session) {
-    let hub = Hub::new(methods(), options);
-    let witness = Session::open(hub.clone(), methods(), Options::default());
+/// A listener, and a client of it that must be served whatever the others do.
+pub fn listener_and_witness(options: Options) -> (Rc<MemoryListener>, Session) {
+    let listener = MemoryListener::new(methods(), options);
+    let witness = Session::open(listener.clone(), methods(), Options::default());
     assert_eq!(call(&witness, "sum", &[1]).unwrap(), [1]);
-    (hub, witness)
+    (listener, witness)
 }

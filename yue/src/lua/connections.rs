@@ -45,7 +45,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// Whether the connection can be removed: it has ended, and so have the handlers that were called through it.
     fn is_forgettable(&self) -> bool {
-        self.session.is_over() && self.handlers.get() == 0
+        self.session.has_ended() && self.handlers.get() == 0
     }
 
     /// The default time limit of a call.

@@ -336,7 +336,7 @@ native! {
     /// Whether it is closed for good and all callbacks have run.
     IsClosed = "is_closed", suspends: false;
     read(stack) -> f64 { stack.number(1) }
-    run(id) -> bool { Ok(connection(id).map_or(true, |(_, connection)| connection.session.is_over())) }
+    run(id) -> bool { Ok(connection(id).map_or(true, |(_, connection)| connection.session.has_ended())) }
 }
 
 native! {
@@ -431,11 +431,11 @@ native! {
 
 native! {
     /// Requests the event `room` for the prelude when there is room.
-    AskForRoom = "ask_for_room", suspends: false;
+    AskForRoom = "request_room", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(id) -> () {
         if let Ok((_, connection)) = connection(id) {
-            connection.session.ask_for_room();
+            connection.session.request_room();
         }
         Ok(())
     }
