@@ -15,7 +15,6 @@
 //! A fiber that serves many calls one after the other (an RPC worker) attaches once and calls often: between two calls
 //! no Lua runs on it, and it may park there too.
 
-use crate::codec::{DecodeError, EncodeError, Reader, RefTable};
 use crate::lua_state::{FIRST, LuaState};
 use crate::shim::{self, FiberState};
 use crate::stack::Stack;
@@ -73,23 +72,6 @@ impl LuaState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a Lua error was raised")]
 pub struct Raised;
-
-/// The reason why [`Running::call_encoded`] did not append results.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// The lookup found no function.
-    #[error("there is no such function")]
-    NotFound,
-    /// The parameters are malformed.
-    #[error("the parameters cannot be read: {0}")]
-    Params(#[from] DecodeError),
-    /// The function raised; the error value is on top of the stack until the next call.
-    #[error("a Lua error was raised")]
-    Raised,
-    /// A result has no form on the wire.
-    #[error(transparent)]
-    Results(#[from] Box<EncodeError>),
-}
 
 /// A Lua fiber between calls, as [`LuaState::attach`] passes it.
 #[derive(Debug)]
@@ -188,54 +170,6 @@ impl Running<'_> {
         // SAFETY: this is the fiber's own state, on which no Lua runs now.
         unsafe { shim::yue_shim_unwound(self.state.raw()) };
         Raised
-    }
-
-    /// Serves a whole request: pushes the function with `lookup`, decodes the array `params` as its arguments, calls
-    /// it, and appends its results to `out`, one after the other (the caller writes the header before them: see
-    /// `results_header`). Returns the number of results.
-    ///
-    /// `lookup` pushes one function and returns true, or returns false; it may raise, and has no destructor.
-    ///
-    /// # Errors
-    /// [`CallError`]; `out` is then unchanged.
-    pub fn call_encoded<F: FnOnce(Stack<'_>) -> bool>(
-        &mut self,
-        lookup: F,
-        params: &[u8],
-        refs: &dyn RefTable,
-        out: &mut Vec<u8>,
-    ) -> Result<c_int, CallError> {
-        let codec = self.state.vm().codec();
-        let mut trouble = None;
-        let slot = &raw mut trouble;
-        let count = self
-            .enter(|stack| {
-                if !lookup(stack) {
-                    return false;
-                }
-                let mut reader = Reader::new(params);
-                match codec
-                    .decode_array(stack, &mut reader, refs)
-                    .and_then(|_| reader.finish())
-                {
-                    Ok(()) => true,
-                    Err(error) => {
-                        // SAFETY: `trouble` outlives the call, and a DecodeError has no destructor.
-                        unsafe { slot.write(Some(error)) };
-                        false
-                    }
-                }
-            })
-            .map_err(|Raised| CallError::Raised)?;
-        if let Some(error) = trouble {
-            return Err(error.into());
-        }
-        let Some(count) = count else {
-            return Err(CallError::NotFound);
-        };
-        // SAFETY: the results are on the stack of this fiber's own state.
-        unsafe { codec.encode_values(self.state.raw(), FIRST, count, "results", refs, out)? };
-        Ok(count)
     }
 }
 

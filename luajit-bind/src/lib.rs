@@ -49,7 +49,7 @@ mod vm;
 
 pub use codec::{Codec, NoRefs, RefTable};
 pub use exports::Exports;
-pub use fiber::{CallError, NATIVE_STACK_RESERVE, Parked, Raised, Running};
+pub use fiber::{NATIVE_STACK_RESERVE, Parked, Raised, Running};
 pub use function::{
     Error, ErrorForm, Frame, Function, Raise, Refusal, entry, may_suspend, raise, set_error_form,
     suspending,

@@ -65,15 +65,6 @@ impl<'a> Stack<'a> {
         unsafe { ffi::luaL_checknumber(self.state, index) }
     }
 
-    /// An optional number argument. Raises for any other type.
-    pub fn number_or(self, index: c_int, default: f64) -> f64 {
-        if self.is_none_or_nil(index) {
-            default
-        } else {
-            self.number(index)
-        }
-    }
-
     /// A string argument (numbers convert). Raises for any other type. The bytes stay valid while the value is on the
     /// stack, which for an argument is the whole call.
     pub fn bytes(self, index: c_int) -> &'a [u8] {
@@ -83,18 +74,6 @@ impl<'a> Stack<'a> {
             let start = ffi::luaL_checklstring(self.state, index, &mut length);
             slice::from_raw_parts(start.cast(), length)
         }
-    }
-
-    /// Raises unless the argument is a function.
-    pub fn check_function(self, index: c_int) {
-        // SAFETY: see `top`.
-        unsafe { ffi::luaL_checktype(self.state, index, ffi::LUA_TFUNCTION) }
-    }
-
-    /// Raises unless the argument is a table.
-    pub fn check_table(self, index: c_int) {
-        // SAFETY: see `top`.
-        unsafe { ffi::luaL_checktype(self.state, index, ffi::LUA_TTABLE) }
     }
 
     /// Whether the value is a loaded module: a value of `package.loaded`, such as `os`, or `_G`. It compares all of

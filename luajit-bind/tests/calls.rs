@@ -1,10 +1,11 @@
-//! A worker fiber answers one encoded request after the other on one state, the way of an RPC handler.
+//! A worker fiber answers one encoded request after another on one state, like an RPC handler.
 
 mod common;
 
 use common::codec::lua_fiber;
 use common::{background, eval, wake_all, with_vm};
-use yue_luajit::{CallError, Error, NoRefs, Raise, Running, Stack, Vm, ffi};
+use yue_luajit::codec::{DecodeError, Reader};
+use yue_luajit::{Error, NoRefs, Raise, Raised, Running, Stack, Vm, ffi};
 use yue_scheduler::yield_now;
 
 /// Runs `body` with a worker; `globals` defines the functions that it calls.
@@ -20,28 +21,53 @@ fn worker(globals: &'static str, body: impl FnOnce(&Vm, &mut Running<'_>) + 'sta
     });
 }
 
-/// Calls the global function `name` with encoded params.
+/// The outcome of a call that returned no results.
+#[derive(Debug, PartialEq)]
+enum CallError {
+    NotFound,
+    Params(DecodeError),
+    Raised,
+    Results(String),
+}
+
+/// Serves a request like the layer above: looks the global function `name` up, decodes `count` values as its arguments,
+/// calls it and encodes its results.
 fn call(
     running: &mut Running<'_>,
     name: &'static str,
+    count: u32,
     params: &[u8],
 ) -> Result<(i32, Vec<u8>), CallError> {
-    let mut out = b"head".to_vec();
-    let lookup = |stack: Stack<'_>| {
-        // SAFETY: `call_encoded` runs this protected.
+    let codec = running.state().vm().codec();
+    let mut fault = None;
+    let fault_at = &raw mut fault;
+    let called = running.enter(|stack| {
+        // SAFETY: `enter` runs this protected, and `fault`, which has no destructor, outlives it.
         unsafe {
             stack.push_bytes(name.as_bytes());
             ffi::lua_rawget(stack.raw(), ffi::LUA_GLOBALSINDEX);
-            ffi::lua_type(stack.raw(), -1) == ffi::LUA_TFUNCTION
+            if ffi::lua_type(stack.raw(), -1) != ffi::LUA_TFUNCTION {
+                return false;
+            }
+            let mut reader = Reader::new(params);
+            let decoded = codec.decode_values(stack, &mut reader, count, &NoRefs);
+            *fault_at = decoded.and_then(|_| reader.finish()).err();
+            (*fault_at).is_none()
         }
-    };
-    let result = running.call_encoded(lookup, params, &NoRefs, &mut out);
-    assert_eq!(&out[..4], b"head");
-    assert!(
-        result.is_ok() || out.len() == 4,
-        "the buffer is as it was after an error"
-    );
-    result.map(|count| (count, out.split_off(4)))
+    });
+    match (called, fault) {
+        (Err(Raised), _) => Err(CallError::Raised),
+        (Ok(None), Some(error)) => Err(CallError::Params(error)),
+        (Ok(None), None) => Err(CallError::NotFound),
+        (Ok(Some(results)), _) => {
+            let (state, first) = (running.state().raw(), running.state().first());
+            let mut out = Vec::new();
+            // SAFETY: the results are on the stack of this fiber's own state.
+            unsafe { codec.encode_values(state, first, results, "results", &NoRefs, &mut out) }
+                .map_err(|error| CallError::Results(error.to_string()))?;
+            Ok((results, out))
+        }
+    }
 }
 
 #[test]
@@ -51,14 +77,11 @@ fn results_keep_their_positions() {
         |_, running| {
             for _ in 0..3 {
                 assert_eq!(
-                    call(running, "echo", b"\x94\xc0\x01\xa1x\xc0"),
+                    call(running, "echo", 4, b"\xc0\x01\xa1x\xc0"),
                     Ok((4, b"\xc0\x01\xa1x\xc0".to_vec()))
                 );
-                assert_eq!(
-                    call(running, "count", b"\x93\xc0\xc0\xc0"),
-                    Ok((1, vec![3]))
-                );
-                assert_eq!(call(running, "none", b"\x90"), Ok((0, vec![])));
+                assert_eq!(call(running, "count", 3, b"\xc0\xc0\xc0"), Ok((1, vec![3])));
+                assert_eq!(call(running, "none", 0, b""), Ok((0, vec![])));
                 yield_now().expect("a worker may park between calls");
             }
         },
@@ -70,26 +93,21 @@ fn errors_of_calls_name_their_cause() {
     worker(
         "function id(a) return a end function bad() return 1, {x = print} end",
         |_, running| {
-            assert_eq!(call(running, "missing", b"\x90"), Err(CallError::NotFound));
+            assert_eq!(call(running, "missing", 0, b""), Err(CallError::NotFound));
             assert!(matches!(
-                call(running, "id", b"\x92\x01"),
+                call(running, "id", 2, b"\x01"),
                 Err(CallError::Params(_))
             ));
             assert!(matches!(
-                call(running, "id", b"\x91\x01\x01"),
+                call(running, "id", 1, b"\x01\x01"),
                 Err(CallError::Params(_))
             ));
-            assert!(matches!(
-                call(running, "id", b"\x01"),
-                Err(CallError::Params(_))
-            ));
-            let error = call(running, "bad", b"\x90").expect_err("a function in a result");
-            assert!(
-                error.to_string().starts_with("cannot send results[2].x"),
-                "{error}"
-            );
+            let Err(CallError::Results(error)) = call(running, "bad", 0, b"") else {
+                panic!("a function in a result is refused");
+            };
+            assert!(error.starts_with("cannot send results[2].x"), "{error}");
             assert_eq!(
-                call(running, "id", b"\x91\x05"),
+                call(running, "id", 1, b"\x05"),
                 Ok((1, vec![5])),
                 "the worker continues"
             );
@@ -102,7 +120,7 @@ fn an_error_leaves_its_value_on_the_stack() {
     worker(
         "function f() yield() error('oh no') end function ok() return 1 end",
         |_, running| {
-            assert_eq!(call(running, "f", b"\x90"), Err(CallError::Raised));
+            assert_eq!(call(running, "f", 0, b""), Err(CallError::Raised));
             let first = running.state().count();
             let text =
                 String::from_utf8_lossy(running.state().bytes(first).expect("text")).into_owned();
@@ -110,7 +128,7 @@ fn an_error_leaves_its_value_on_the_stack() {
                 text.contains("test:1: oh no") && text.contains("stack traceback"),
                 "{text}"
             );
-            assert_eq!(call(running, "ok", b"\x90"), Ok((1, vec![1])));
+            assert_eq!(call(running, "ok", 0, b""), Ok((1, vec![1])));
         },
     );
 }
@@ -120,18 +138,14 @@ fn a_call_with_too_many_parameters_is_refused() {
     worker(
         "function count(...) return select('#', ...) end",
         |_, running| {
-            let params = |count: u16| {
-                let mut bytes = vec![0xdc];
-                bytes.extend(count.to_be_bytes());
-                bytes.resize(3 + usize::from(count), 0xc0);
-                bytes
-            };
             assert_eq!(
-                call(running, "count", &params(200)),
+                call(running, "count", 200, &[0xc0; 200]),
                 Ok((1, vec![0xcc, 200]))
             );
-            let error =
-                call(running, "count", &params(60_000)).expect_err("more than a stack holds");
+            let Err(CallError::Params(error)) = call(running, "count", 60_000, &[0xc0; 60_000])
+            else {
+                panic!("more values than a stack holds are refused");
+            };
             assert!(
                 error
                     .to_string()

@@ -113,49 +113,13 @@ impl<'a> Reader<'a> {
     fn u32(&mut self, value_at: usize) -> Result<u32, DecodeError> {
         self.array(value_at).map(u32::from_be_bytes)
     }
-
-    /// Reads an array's header.
-    ///
-    /// # Errors
-    /// [`DecodeError::NoArray`] if the next value is of another type, [`DecodeError::Truncated`].
-    pub fn array_header(&mut self) -> Result<u32, DecodeError> {
-        let at = self.at;
-        match self.u8(at)? {
-            marker @ 0x90..=0x9f => Ok(u32::from(marker & 0x0f)),
-            0xdc => Ok(self.u16(at)?.into()),
-            0xdd => self.u32(at),
-            _ => {
-                self.at = at;
-                Err(DecodeError::NoArray { at })
-            }
-        }
-    }
 }
 
 impl Codec {
-    /// Pushes the elements of the array at the reader's position, one by one, and returns their number: a request's
-    /// params. Raises when out of memory; run it inside a protected call.
-    ///
-    /// # Errors
-    /// The fault in the bytes. The values on the stack are then useless.
-    pub fn decode_array(
-        &self,
-        stack: Stack<'_>,
-        reader: &mut Reader<'_>,
-        refs: &dyn RefTable,
-    ) -> Result<c_int, DecodeError> {
-        let at = reader.at;
-        let count = reader.array_header()?;
-        if count as usize > reader.rest().len() {
-            return Err(DecodeError::Truncated { at });
-        }
-        self.decode_values(stack, reader, count, refs)
-    }
-
     /// Pushes the next `count` values. Raises when out of memory; run it inside a protected call.
     ///
     /// # Errors
-    /// Like [`decode_array`](Codec::decode_array).
+    /// The fault in the bytes. The values on the stack are then useless.
     pub fn decode_values(
         &self,
         stack: Stack<'_>,

@@ -56,30 +56,6 @@ impl Codec {
         }
         Ok(())
     }
-
-    /// Appends the values from stack index `first` to the top as one array, the form of a request's params.
-    ///
-    /// # Errors
-    /// Like [`encode_values`](Codec::encode_values).
-    ///
-    /// # Safety
-    /// Like [`encode_values`](Codec::encode_values).
-    pub unsafe fn encode_array(
-        &self,
-        state: *mut ffi::lua_State,
-        first: c_int,
-        label: &str,
-        refs: &dyn RefTable,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Box<EncodeError>> {
-        let start = out.len();
-        // SAFETY: the caller's promise.
-        let count = unsafe { ffi::lua_gettop(state) } - first + 1;
-        array_header(out, count.max(0) as u32);
-        // SAFETY: the caller's promise.
-        unsafe { self.encode_values(state, first, count, label, refs, out) }
-            .inspect_err(|_| out.truncate(start))
-    }
 }
 
 /// The tables around the value being encoded, innermost first.

@@ -87,12 +87,6 @@ pub enum DecodeError {
         /// The number of values.
         count: u32,
     },
-    /// An array was expected.
-    #[error("an array was expected at byte {at}")]
-    NoArray {
-        /// Offset of the value found instead.
-        at: usize,
-    },
     /// A malformed reference.
     #[error("the reference at byte {at} is malformed")]
     BadReference {

@@ -7,7 +7,7 @@ pub mod codec;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::{CString, c_int};
-use yue_luajit::{Ended, Error, Frame, Function, LuaState, Stack, Vm};
+use yue_luajit::{Ended, Error, Frame, Function, LuaState, Stack, Vm, ffi};
 use yue_scheduler::{Config, LocalWaker, Loop, park, prepare_park, spawn, yield_now};
 
 /// Runs `body` in the main fiber of a fresh loop with a fresh VM that has the test functions as globals.
@@ -149,7 +149,8 @@ impl Function for SpawnFunction {
     type Input<'a> = ();
     type Output = ();
     fn read<'a>(arguments: Stack<'a>) {
-        arguments.check_function(1);
+        // SAFETY: a frame that may raise.
+        unsafe { ffi::luaL_checktype(arguments.raw(), 1, ffi::LUA_TFUNCTION) };
     }
     fn run(frame: Frame<'_>, (): ()) -> Result<(), Error> {
         let vm = Vm::current().expect("in a Lua fiber");
