@@ -8,7 +8,7 @@
 use crate::rig::Rig;
 use std::ffi::c_int;
 use yue_luajit::codec::{
-    DecodeError, EncodeError, Limits, NotGiven, Object, Owner, Reader, Ref, RefTable,
+    DecodeError, EncodeError, Limits, NotGiven, Object, Owner, Reader, Reference, ReferenceTable,
 };
 use yue_luajit::{Codec, Stack, Vm, ffi};
 
@@ -245,14 +245,14 @@ fn place_of(error: &DecodeError) -> Option<usize> {
 /// References arrive as their numbers; every third one is unknown.
 struct Numbers;
 
-impl RefTable for Numbers {
-    fn give(&self, _: Object) -> Result<Ref, NotGiven> {
+impl ReferenceTable for Numbers {
+    fn give(&self, _: Object) -> Result<Reference, NotGiven> {
         Err(NotGiven::Unknown)
     }
 
-    fn take_back(&self, _: Ref) {}
+    fn take_back(&self, _: Reference) {}
 
-    fn arrive(&self, stack: Stack<'_>, reference: Ref) -> bool {
+    fn arrive(&self, stack: Stack<'_>, reference: Reference) -> bool {
         let known = reference.owner == Owner::Sender || !reference.id.is_multiple_of(3);
         if known {
             stack.push_number(reference.id as f64);

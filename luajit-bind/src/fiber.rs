@@ -311,9 +311,12 @@ fn running_context<'a>() -> Option<&'a Context> {
     unsafe { shim::yue_shim_current().cast::<Context>().as_ref() }
 }
 
-pub(crate) fn current_vm() -> Option<Vm> {
-    // SAFETY: the context's VM handle outlives the context.
-    running_context().map(|context| unsafe { (*context.vm).clone() })
+impl Vm {
+    /// The VM that is running on this thread: that of the running Lua fiber.
+    pub fn current() -> Option<Vm> {
+        // SAFETY: the context's VM handle outlives the context.
+        running_context().map(|context| unsafe { (*context.vm).clone() })
+    }
 }
 
 /// Creates the error handler and the trampoline of a fresh VM. Raises.

@@ -22,13 +22,14 @@
 //! ```
 //!
 //! ```text
+//!   setup.rs     a new VM and its libraries
 //!   vm.rs        the VM, its pool of states, protected sections, idle-time collection
 //!   lua_state.rs a borrowed lua_State, and starting a fiber with it
 //!   fiber.rs     Lua fibers: calls, and the switch hook
 //!   function.rs  functions that Lua calls: the three stages
 //!   codec/       Lua values <-> msgpack bytes, references
 //!   exports.rs   our functions in a peer's hands
-//!   require.rs   require among fibers
+//!   require.rs   require among fibers; loading.rs: the modules that are being loaded
 //!   interrupt.rs ending Lua code that never waits
 //!   shim.rs      ../shim/shim.c: what must know LuaJIT from the inside
 //! ```
@@ -41,13 +42,15 @@ mod fiber;
 mod function;
 mod interrupt;
 mod jit_modules;
+mod loading;
 mod lua_state;
 mod require;
+mod setup;
 mod shim;
 mod stack;
 mod vm;
 
-pub use codec::{Codec, NoRefs, RefTable};
+pub use codec::{Codec, NoReferences, ReferenceTable};
 pub use exports::Exports;
 pub use fiber::{NATIVE_STACK_RESERVE, Parked, Raised, Running};
 pub use function::{

@@ -19,15 +19,22 @@ pub struct LuaState {
     anchor: c_int,
 }
 
-impl LuaState {
-    pub(crate) fn new(vm: Vm, state: *mut ffi::lua_State, anchor: c_int) -> LuaState {
-        LuaState {
-            vm: ManuallyDrop::new(vm),
+impl Vm {
+    /// Borrows a `lua_State` for a fiber.
+    ///
+    /// # Errors
+    /// [`VmError::OutOfMemory`].
+    pub fn borrow_state(&self) -> Result<LuaState, VmError> {
+        let (state, anchor) = self.take_state()?;
+        Ok(LuaState {
+            vm: ManuallyDrop::new(self.clone()),
             state,
             anchor,
-        }
+        })
     }
+}
 
+impl LuaState {
     /// The VM that the state belongs to.
     pub fn vm(&self) -> &Vm {
         &self.vm

@@ -8,15 +8,14 @@
 //! The Lua part below is the new `require`, which behaves like LuaJIT's and also calls `begin` and `finish`. One table,
 //! in the VM, records which fiber loads which module and which fibers wait. All of it runs on the loop's thread.
 
-use crate::fiber::current_vm;
 use crate::function::{Error, Frame, Function};
+use crate::loading::{FiberKey, Load};
 use crate::shim;
 use crate::stack::Stack;
 use crate::vm::{Vm, VmInner};
 use mlua_sys as ffi;
-use std::collections::HashMap;
 use std::ffi::c_int;
-use yue_scheduler::{LocalWaker, park, prepare_park};
+use yue_scheduler::{park, prepare_park};
 
 const SOURCE: &str = r#"
 local loaded, package, begin, finish, run, keep = ...
@@ -90,40 +89,6 @@ return function(name)
 end
 "#;
 
-/// Identifies a fiber by the address of its state: unique among live fibers.
-type FiberKey = usize;
-
-/// The fibers that load modules, and those that wait.
-#[derive(Debug, Default)]
-pub(crate) struct Loading {
-    modules: HashMap<Vec<u8>, Load>,
-    /// The module that each fiber waits for.
-    waiting: HashMap<FiberKey, Vec<u8>>,
-}
-
-#[derive(Debug)]
-struct Load {
-    by: FiberKey,
-    waiters: Vec<LocalWaker>,
-}
-
-impl Loading {
-    /// Whether `fiber`, if it waited for `name`, would wait for itself.
-    fn is_loop(&self, fiber: FiberKey, name: &[u8]) -> bool {
-        let mut name = name;
-        while let Some(load) = self.modules.get(name) {
-            if load.by == fiber {
-                return true;
-            }
-            match self.waiting.get(&load.by) {
-                Some(next) => name = next,
-                None => return false,
-            }
-        }
-        false
-    }
-}
-
 /// Replaces `require` in a fresh VM. Raises.
 pub(crate) fn install(stack: Stack<'_>) {
     let state = stack.raw();
@@ -187,7 +152,7 @@ struct FailedOnDrop<'a> {
 impl Drop for FailedOnDrop<'_> {
     fn drop(&mut self) {
         // SAFETY: the state is valid; no Lua is called.
-        let vm = current_vm().or_else(|| unsafe { Vm::of(self.state) });
+        let vm = Vm::current().or_else(|| unsafe { Vm::of(self.state) });
         if let Some(vm) = vm {
             finish(&vm.0, self.name);
         }
@@ -204,7 +169,7 @@ fn finish(vm: &VmInner, name: &[u8]) {
 
 fn with_loading<R>(frame: Frame<'_>, f: impl FnOnce(&VmInner) -> R) -> Result<R, Error> {
     // SAFETY: the frame's state is valid.
-    let vm = current_vm().or_else(|| unsafe { Vm::of(frame.raw()) });
+    let vm = Vm::current().or_else(|| unsafe { Vm::of(frame.raw()) });
     vm.map(|vm| f(&vm.0))
         .ok_or(Error::Text("this VM is closing".into()))
 }

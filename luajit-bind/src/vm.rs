@@ -12,18 +12,13 @@
 //! ```
 
 use crate::codec::Codec;
-use crate::fiber;
 use crate::function::{Function, entry};
-use crate::interrupt;
-use crate::jit_modules;
-use crate::lua_state::LuaState;
-use crate::require::{self, Loading};
+use crate::loading::Loading;
 use crate::shim;
 use crate::stack::Stack;
 use mlua_sys as ffi;
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
-use std::io::Write;
 use std::mem::needs_drop;
 use std::rc::{Rc, Weak};
 use std::{fmt, slice};
@@ -51,10 +46,10 @@ pub(crate) struct VmInner {
     main: *mut ffi::lua_State,
     /// Whether mlua has seen the VM.
     mlua: Cell<bool>,
-    codec: Cell<Codec>,
+    pub(crate) codec: Cell<Codec>,
     /// Registry references: the error handler, and the function that enters Rust.
-    handler: Cell<c_int>,
-    trampoline: Cell<c_int>,
+    pub(crate) handler: Cell<c_int>,
+    pub(crate) trampoline: Cell<c_int>,
     /// Unused states, with their anchors in the registry.
     pool: RefCell<Vec<(*mut ffi::lua_State, c_int)>>,
     pub(crate) loading: RefCell<Loading>,
@@ -74,18 +69,8 @@ thread_local! {
 }
 
 impl Vm {
-    /// Creates a VM with all of Lua's and LuaJIT's libraries, changed as fibers need it: `require` waits for a module
-    /// that another fiber is loading, `os.exit` flushes and exits at once, and library functions that call Lua back
-    /// raise an error when the native stack runs low.
-    ///
-    /// # Errors
-    /// [`VmError`] if LuaJIT cannot be set up.
-    pub fn new() -> Result<Vm, VmError> {
-        // SAFETY: creates a new state, or returns null.
-        let main = unsafe { ffi::luaL_newstate() };
-        if main.is_null() {
-            return Err(VmError::OutOfMemory);
-        }
+    /// A handle on a state that has just been created, without libraries.
+    pub(crate) fn of_new_state(main: *mut ffi::lua_State) -> Vm {
         let vm = Vm(Rc::new(VmInner {
             main,
             mlua: Cell::new(false),
@@ -98,31 +83,7 @@ impl Vm {
             idle_cycles: Cell::new(0),
         }));
         VMS.with_borrow_mut(|vms| vms.push((main, Rc::downgrade(&vm.0))));
-        // SAFETY: the shim's function is made for signal handlers, and writes within its buffer.
-        unsafe { yue_scheduler::inspect::set_probe(shim::yue_shim_where) };
-        interrupt::install();
-        let inner: &VmInner = &vm.0;
-        vm.protect(|stack| {
-            // SAFETY: protected, on the main state.
-            unsafe {
-                ffi::luaL_openlibs(stack.raw());
-                shim::yue_shim_setup(stack.raw());
-                // Creates the registry's free list, so that no later luaL_unref allocates.
-                stack.push_boolean(true);
-                let reference = ffi::luaL_ref(stack.raw(), ffi::LUA_REGISTRYINDEX);
-                ffi::luaL_unref(stack.raw(), ffi::LUA_REGISTRYINDEX, reference);
-            }
-            inner.codec.set(Codec::install(stack));
-            fiber::install(stack, &inner.handler, &inner.trampoline);
-            require::install(stack);
-            jit_modules::install(stack);
-        })?;
-        Ok(vm)
-    }
-
-    /// The VM that is running on this thread: that of the running Lua fiber.
-    pub fn current() -> Option<Vm> {
-        fiber::current_vm()
+        vm
     }
 
     /// The VM that a state belongs to, if it is one of this thread's.
@@ -204,11 +165,9 @@ impl Vm {
         self.0.handler.set(reference);
     }
 
-    /// Borrows a `lua_State` for a fiber.
-    ///
-    /// # Errors
-    /// [`VmError::OutOfMemory`].
-    pub fn borrow_state(&self) -> Result<LuaState, VmError> {
+    /// Takes a state from the pool, or creates one, with error handler and trampoline on its stack. Returns it with its
+    /// anchor in the registry.
+    pub(crate) fn take_state(&self) -> Result<(*mut ffi::lua_State, c_int), VmError> {
         let (state, anchor) = match self.0.take_pooled() {
             Some(pooled) => pooled,
             None => self.protect(|stack| {
@@ -229,9 +188,10 @@ impl Vm {
                 self.0.trampoline.get().into(),
             );
         }
-        Ok(LuaState::new(self.clone(), state, anchor))
+        Ok((state, anchor))
     }
 
+    /// Returns a state to the pool.
     pub(crate) fn give_back(&self, state: *mut ffi::lua_State, anchor: c_int) {
         // SAFETY: the state's owner is done with it.
         let is_idle = unsafe { shim::yue_shim_reset(state) } != 0;
@@ -321,12 +281,6 @@ impl Drop for VmInner {
             unsafe { ffi::lua_close(main) };
         }
     }
-}
-
-/// Called by the shim's `os.exit`. An output that cannot be written has been reported by its writer.
-#[unsafe(no_mangle)]
-extern "C" fn yue_flush_rust() {
-    let _ = std::io::stdout().flush();
 }
 
 struct Protected<R, F> {

@@ -5,7 +5,7 @@ mod common;
 use common::codec::lua_fiber;
 use common::{background, eval, wake_all, with_vm};
 use yue_luajit::codec::{DecodeError, Reader};
-use yue_luajit::{Error, NoRefs, Raise, Raised, Running, Stack, Vm, ffi};
+use yue_luajit::{Error, NoReferences, Raise, Raised, Running, Stack, Vm, ffi};
 use yue_scheduler::yield_now;
 
 /// Runs `body` with a worker; `globals` defines the functions that it calls.
@@ -50,7 +50,7 @@ fn call(
                 return false;
             }
             let mut reader = Reader::new(params);
-            let decoded = codec.decode_values(stack, &mut reader, count, &NoRefs);
+            let decoded = codec.decode_values(stack, &mut reader, count, &NoReferences);
             *fault_at = decoded.and_then(|_| reader.finish()).err();
             (*fault_at).is_none()
         }
@@ -63,8 +63,10 @@ fn call(
             let (state, first) = (running.state().raw(), running.state().first());
             let mut out = Vec::new();
             // SAFETY: the results are on the stack of this fiber's own state.
-            unsafe { codec.encode_values(state, first, results, "results", &NoRefs, &mut out) }
-                .map_err(|error| CallError::Results(error.to_string()))?;
+            unsafe {
+                codec.encode_values(state, first, results, "results", &NoReferences, &mut out)
+            }
+            .map_err(|error| CallError::Results(error.to_string()))?;
             Ok((results, out))
         }
     }

@@ -5,7 +5,7 @@ mod common;
 use common::codec::{encode, encode_by, lua_fiber, round, round_by};
 use common::{eval, with_vm};
 use yue_luajit::codec::{DecodeError, EncodeFault, Limits, Reader};
-use yue_luajit::{NoRefs, ffi};
+use yue_luajit::{NoReferences, ffi};
 
 #[test]
 fn values_take_their_documented_form() {
@@ -162,18 +162,19 @@ fn the_nesting_limit_is_the_same_both_ways_and_can_be_set() {
         let codec = vm.codec().with_limits(limits);
         let encode = |levels| {
             let (vm, source) = (vm.clone(), nested(levels));
-            lua_fiber(move || encode_by(&vm, codec, &source, &NoRefs))
+            lua_fiber(move || encode_by(&vm, codec, &source, &NoReferences))
         };
         let bytes = encode(3).expect("three levels");
         assert_eq!(
-            round_by(vm, codec, &bytes, &NoRefs).expect("three levels"),
+            round_by(vm, codec, &bytes, &NoReferences).expect("three levels"),
             bytes
         );
         assert_eq!(
             encode(4).expect_err("four levels").fault,
             EncodeFault::TooDeep(3)
         );
-        let error = round_by(vm, codec, b"\x91\x91\x91\x90", &NoRefs).expect_err("four levels");
+        let error =
+            round_by(vm, codec, b"\x91\x91\x91\x90", &NoReferences).expect_err("four levels");
         assert_eq!(error, DecodeError::TooDeep { at: 3, limit: 3 });
     });
 }
@@ -190,7 +191,7 @@ fn nesting_is_refused_where_the_native_stack_ends_whatever_the_limit() {
         lua_fiber(move || {
             let source =
                 "(function() local t = {} for i = 1, 200000 do t = {t} end return t end)()";
-            let error = encode_by(&vm, codec, source, &NoRefs).expect_err("too deep");
+            let error = encode_by(&vm, codec, source, &NoReferences).expect_err("too deep");
             assert!(
                 matches!(error.fault, EncodeFault::TooDeep(levels) if levels > 128),
                 "{error}"
@@ -202,7 +203,7 @@ fn nesting_is_refused_where_the_native_stack_ends_whatever_the_limit() {
 #[test]
 fn ten_thousand_nested_arrays_are_refused() {
     with_vm(|vm| {
-        let error = round(vm, &[0x91; 10_000], &NoRefs).expect_err("too deep");
+        let error = round(vm, &[0x91; 10_000], &NoReferences).expect_err("too deep");
         assert_eq!(
             error,
             DecodeError::TooDeep {
@@ -242,7 +243,7 @@ fn malformed_bytes_are_refused_by_name() {
             ),
         ] {
             assert_eq!(
-                round(vm, bytes, &NoRefs).expect_err("malformed"),
+                round(vm, bytes, &NoReferences).expect_err("malformed"),
                 error,
                 "{bytes:x?}"
             );
@@ -258,7 +259,7 @@ fn odd_nans_become_numbers() {
             b"\xcb\xff\xf9\0\0\0\0\0\x01",
             b"\xcb\x7f\xf0\0\0\0\0\0\x01",
         ] {
-            let out = round(vm, bytes, &NoRefs).expect("a number");
+            let out = round(vm, bytes, &NoReferences).expect("a number");
             assert!(f64::from_be_bytes(out[1..].try_into().expect("nine bytes")).is_nan());
         }
     });
@@ -274,12 +275,17 @@ fn foreign_ext_values_go_out_as_they_came_in() {
             b"\xc7\x00\x01",
             b"\xd8\x02abcdefghijklmnop",
         ] {
-            assert_eq!(round(vm, bytes, &NoRefs).expect("an ext"), bytes);
+            assert_eq!(round(vm, bytes, &NoReferences).expect("an ext"), bytes);
         }
         let codec = vm.codec();
         vm.protect(|stack| {
             codec
-                .decode_values(stack, &mut Reader::new(b"\xc7\x03\x08abc"), 1, &NoRefs)
+                .decode_values(
+                    stack,
+                    &mut Reader::new(b"\xc7\x03\x08abc"),
+                    1,
+                    &NoReferences,
+                )
                 .expect("an ext");
             // SAFETY: protected.
             unsafe { ffi::lua_setfield(stack.raw(), ffi::LUA_GLOBALSINDEX, c"ext".as_ptr()) };
@@ -301,7 +307,7 @@ fn every_cut_of_a_message_is_refused() {
         let source = "{a = {1, 2.5, 'text', {b = '\\255', c = 12345678901234LL}}, [7] = {true, false, -200}}";
         let whole = encode(vm, source).expect("a table");
         for cut in 1..whole.len() {
-            let error = round(vm, &whole[..cut], &NoRefs).expect_err("a cut message");
+            let error = round(vm, &whole[..cut], &NoReferences).expect_err("a cut message");
             assert!(
                 matches!(error, DecodeError::Truncated { .. }),
                 "{cut}: {error}"

@@ -6,7 +6,7 @@ use common::codec::{Table, round};
 use common::{eval, with_vm};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use yue_luajit::NoRefs;
+use yue_luajit::NoReferences;
 use yue_luajit::codec::Reader;
 
 /// A msgpack value as it is compared: what Lua cannot tell apart is one thing here.
@@ -73,7 +73,7 @@ fn any_value_survives_the_round_trip() {
         });
         runner
             .run(&any_value(), |bytes| {
-                prop_assert_eq!(round(vm, &bytes, &NoRefs), Ok(bytes));
+                prop_assert_eq!(round(vm, &bytes, &NoReferences), Ok(bytes));
                 Ok(())
             })
             .expect("all survive");

@@ -6,7 +6,7 @@ mod common;
 use common::codec::{decode_by, round};
 use common::with_vm;
 use yue_luajit::codec::{DecodeError, Limits};
-use yue_luajit::{Codec, NoRefs, Vm};
+use yue_luajit::{Codec, NoReferences, Vm};
 
 /// LuaJIT's hash of the number with these halves (`hashrot` in lj_tab.h; the sign is shifted out).
 fn hash(low: u32, high: u32) -> u32 {
@@ -210,7 +210,7 @@ fn keys_of_every_type_find_their_values() {
             (b"\x81\x91\x01\x05", b"\x81\x91\x01\x05"),
         ] {
             assert_eq!(
-                round(vm, bytes, &NoRefs).expect("a map"),
+                round(vm, bytes, &NoReferences).expect("a map"),
                 back,
                 "{bytes:x?}"
             );

@@ -8,8 +8,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::rc::Rc;
-use yue_luajit::codec::{EncodeFault, NotGiven, Object, Owner, Reader, Ref};
-use yue_luajit::{Exports, RefTable, Stack, Vm, ffi};
+use yue_luajit::codec::{EncodeFault, NotGiven, Object, Owner, Reader, Reference};
+use yue_luajit::{Exports, ReferenceTable, Stack, Vm, ffi};
 
 #[test]
 fn functions_cross_as_references() {
@@ -83,8 +83,8 @@ impl Home {
     }
 }
 
-impl RefTable for Home {
-    fn give(&self, object: Object) -> Result<Ref, NotGiven> {
+impl ReferenceTable for Home {
+    fn give(&self, object: Object) -> Result<Reference, NotGiven> {
         let (slot, _) = self
             .exports
             .borrow_mut()
@@ -92,17 +92,17 @@ impl RefTable for Home {
             .ok_or(NotGiven::NoRoom)?;
         let id = u64::from(slot);
         *self.counts.borrow_mut().entry(id).or_default() += 1;
-        Ok(Ref {
+        Ok(Reference {
             owner: Owner::Sender,
             id,
         })
     }
 
-    fn take_back(&self, reference: Ref) {
+    fn take_back(&self, reference: Reference) {
         self.release(reference.id);
     }
 
-    fn arrive(&self, stack: Stack<'_>, reference: Ref) -> bool {
+    fn arrive(&self, stack: Stack<'_>, reference: Reference) -> bool {
         let slot = reference.id as u32;
         reference.owner == Owner::Receiver && self.exports.borrow().push(stack, slot)
     }
@@ -116,7 +116,7 @@ fn sent_back(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// Decodes one value into the global `back`.
-fn set_back(vm: &Vm, bytes: &[u8], refs: &dyn RefTable) {
+fn set_back(vm: &Vm, bytes: &[u8], refs: &dyn ReferenceTable) {
     let codec = vm.codec();
     vm.protect(|stack| {
         codec

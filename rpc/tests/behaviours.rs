@@ -15,6 +15,7 @@ use yue_rpc::session::{
 use yue_rpc::transport::connector;
 use yue_rpc::{Address, Error, ErrorKind, Failure, Limits, Listener, Options, Timeout};
 use yue_scheduler::{sleep, spawn};
+use yue_wire::{Owner, Reference};
 
 /// The listener of a server that is not in memory.
 fn listener(server: &Server) -> &Listener {
@@ -204,11 +205,10 @@ fn functions_end_with_their_connection() {
     });
 }
 
-/// Appends a function as it crosses: [`ext 0x59`](../../docs/src/wire.md).
+/// Appends a function of the sender.
 fn encode_function(out: &mut Vec<u8>, id: u64) {
-    let [_, id @ ..] = id.to_be_bytes();
-    out.extend_from_slice(&[0xd7, 0x59, 1]);
-    out.extend_from_slice(&id);
+    let owner = Owner::Sender;
+    out.extend_from_slice(&Reference { owner, id }.to_bytes());
 }
 
 /// Answers `give` late, with a function; knows nothing else.

@@ -24,6 +24,7 @@ use yue_rpc::proto::encode;
 use yue_rpc::session::{Response, Session, Target};
 use yue_rpc::{Error, ErrorKind, Limits, MemoryListener, Options, Timeout};
 use yue_scheduler::{JoinHandle, now, sleep, spawn, this_loop};
+use yue_wire::{Owner, Reference};
 
 /// Far longer than anything takes that makes progress.
 const LONG: Timeout = Timeout::After(Duration::from_secs(300));
@@ -448,11 +449,10 @@ fn ints(values: &[i64]) -> impl FnOnce(&mut Vec<u8>) -> Result<u32, Error> {
     }
 }
 
-/// A function as it crosses: an ext of yue's own, of the sub-type "the sender owns it", with an id of seven bytes.
+/// Appends a function of the sender.
 fn encode_function(out: &mut Vec<u8>, id: u64) {
-    let [_, id @ ..] = id.to_be_bytes();
-    out.extend_from_slice(&[0xd7, 0x59, 1]);
-    out.extend_from_slice(&id);
+    let owner = Owner::Sender;
+    out.extend_from_slice(&Reference { owner, id }.to_bytes());
 }
 
 /// Waits for a condition, in virtual time.

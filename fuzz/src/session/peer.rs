@@ -9,6 +9,7 @@ use yue_rpc::proto::value::Reader;
 use yue_rpc::session::{Call, CallMethod, Dispatch, Replied, Reply, Service, Session, peer};
 use yue_rpc::{Error, ErrorKind, Failure, Hooks, Moment, Timeout, Verdict};
 use yue_scheduler::sleep;
+use yue_wire::{Owner, Reference};
 
 /// The wait of a handler that no caller should wait for: longer than a handshake may take.
 const HANG: Duration = Duration::from_secs(100);
@@ -131,14 +132,21 @@ impl Player {
                 reply.results(ints(&[length]))
             }
             b"call_me" => {
-                let [0xd7, 0x59, 1, id @ ..] = call.params().bytes else {
+                let parsed = call.params().bytes.split_first_chunk::<10>();
+                let parsed = parsed.and_then(|(function, rest)| {
+                    let reference = Reference::parse(&function[2..])?;
+                    (reference.to_bytes() == *function).then_some((reference, rest))
+                });
+                let Some((
+                    Reference {
+                        owner: Owner::Sender,
+                        id,
+                    },
+                    rest,
+                )) = parsed
+                else {
                     return reply.fail(&Failure::of_kind(ErrorKind::Argument, "no function"));
                 };
-                let Some((id, rest)) = id.split_first_chunk::<7>() else {
-                    return reply.fail(&Failure::of_kind(ErrorKind::Argument, "no function"));
-                };
-                let [a, b, c, d, e, f, g] = *id;
-                let id = u64::from_be_bytes([0, a, b, c, d, e, f, g]);
                 let argument = read_ints(rest).first().copied().unwrap_or(0);
                 answer(
                     reply,

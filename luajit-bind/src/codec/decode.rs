@@ -6,12 +6,14 @@
 //! through these frames: so nothing in them has a destructor.
 
 use super::error::DecodeError;
-use super::references::{Ref, RefTable};
-use super::{Codec, EXT_CODE, foreign_ext};
+use super::foreign_ext;
+use super::marks::Codec;
+use super::references::{Reference, ReferenceTable};
 use crate::shim::{self, map_set};
 use crate::stack::Stack;
 use mlua_sys as ffi;
 use std::ffi::c_int;
+use yue_wire::EXT_CODE;
 
 /// Memory of values in LuaJIT, in bytes: what `Reader::decoded_bytes` adds up. Headers come with their alignment.
 mod memory {
@@ -125,7 +127,7 @@ impl Codec {
         stack: Stack<'_>,
         reader: &mut Reader<'_>,
         count: u32,
-        refs: &dyn RefTable,
+        refs: &dyn ReferenceTable,
     ) -> Result<c_int, DecodeError> {
         Decoder {
             codec: self,
@@ -143,7 +145,7 @@ struct Decoder<'a, 'r, 'b> {
     stack: Stack<'a>,
     state: *mut ffi::lua_State,
     reader: &'r mut Reader<'b>,
-    refs: &'a dyn RefTable,
+    refs: &'a dyn ReferenceTable,
 }
 
 impl Decoder<'_, '_, '_> {
@@ -358,10 +360,11 @@ impl Decoder<'_, '_, '_> {
             // A second slot, for the metatable.
             self.check_stack(at, 3)?;
             self.charge(at, memory::EXT + length)?;
-            foreign_ext::push(self.codec, self.stack, code, body);
+            foreign_ext::push(self.codec.foreign_ref, self.stack, code, body);
             return Ok(());
         }
-        let reference = Ref::parse(body, body_at)?;
+        let bad = DecodeError::BadReference { at: body_at };
+        let reference = Reference::parse(body).ok_or(bad)?;
         self.check_stack(at, 8)?;
         self.charge(at, memory::REFERENCE)?;
         if self.refs.arrive(self.stack, reference) {

@@ -4,8 +4,9 @@
 //! path of a bad value costs nothing until there is one: it is assembled on the way back out of the recursion.
 
 use super::error::{EncodeError, EncodeFault};
-use super::references::{ID_MAX, NotGiven, Object, ObjectKind, Ref, RefTable};
-use super::{Codec, foreign_ext};
+use super::foreign_ext;
+use super::marks::Codec;
+use super::references::{NotGiven, Object, ObjectKind, Reference, ReferenceTable};
 use crate::shim::{self, GcTable, GcUserdata, Shape, Slot, kind};
 use mlua_sys as ffi;
 use std::ffi::{c_int, c_void};
@@ -31,7 +32,7 @@ impl Codec {
         first: c_int,
         count: c_int,
         label: &str,
-        refs: &dyn RefTable,
+        refs: &dyn ReferenceTable,
         out: &mut Vec<u8>,
     ) -> Result<(), Box<EncodeError>> {
         let start = out.len();
@@ -108,10 +109,10 @@ type Outcome = Result<(), Box<Trouble>>;
 
 struct Encoder<'a> {
     codec: Codec,
-    refs: &'a dyn RefTable,
+    refs: &'a dyn ReferenceTable,
     out: &'a mut Vec<u8>,
     /// References made in this call, to be taken back if it fails. Allocates nothing while it is empty.
-    given: Vec<Ref>,
+    given: Vec<Reference>,
 }
 
 impl Encoder<'_> {
@@ -150,9 +151,8 @@ impl Encoder<'_> {
     fn reference(&mut self, object: Object) -> Result<bool, Box<Trouble>> {
         let fault = match self.refs.give(object) {
             Ok(reference) => {
-                debug_assert!(reference.id <= ID_MAX, "reference ids have 56 bits");
                 self.given.push(reference);
-                self.out.extend_from_slice(&reference.bytes());
+                self.out.extend_from_slice(&reference.to_bytes());
                 return Ok(true);
             }
             Err(NotGiven::Unknown) => return Ok(false),

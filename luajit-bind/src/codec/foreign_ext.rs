@@ -2,7 +2,6 @@
 //!
 //! The payload is the type byte, then the bytes. `tostring` describes it; `.type` and `.data` return its parts.
 
-use crate::codec::Codec;
 use crate::stack::Stack;
 use mlua_sys as ffi;
 use std::ffi::{c_int, c_void};
@@ -26,15 +25,15 @@ pub(super) fn push_metatable(stack: Stack<'_>) {
     }
 }
 
-/// Pushes a foreign ext value. Raises when out of memory.
-pub(super) fn push(codec: &Codec, stack: Stack<'_>, code: i8, body: &[u8]) {
+/// Pushes a foreign ext value. `metatable` is the registry's reference to its metatable. Raises when out of memory.
+pub(super) fn push(metatable: c_int, stack: Stack<'_>, code: i8, body: &[u8]) {
     let state = stack.raw();
     // SAFETY: the userdata has room for the code and the body.
     unsafe {
         let payload: *mut u8 = ffi::lua_newuserdata(state, body.len() + 1).cast();
         payload.write(code as u8);
         ptr::copy_nonoverlapping(body.as_ptr(), payload.add(1), body.len());
-        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, codec.foreign_ref.into());
+        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, metatable.into());
         ffi::lua_setmetatable(state, -2);
     }
 }

@@ -4,15 +4,15 @@ use super::chunk;
 use std::cell::RefCell;
 use std::ffi::c_int;
 use yue_luajit::codec::{
-    DecodeError, EncodeError, NotGiven, Object, ObjectKind, Owner, Reader, Ref,
+    DecodeError, EncodeError, NotGiven, Object, ObjectKind, Owner, Reader, Reference,
 };
-use yue_luajit::{Codec, NoRefs, RefTable, Stack, Vm};
+use yue_luajit::{Codec, NoReferences, ReferenceTable, Stack, Vm};
 
 /// Runs an expression and encodes its values; `None` is an encoding error, kept in `ERROR`.
 pub fn encode_with(
     vm: &Vm,
     source: &str,
-    refs: &dyn RefTable,
+    refs: &dyn ReferenceTable,
 ) -> Result<Vec<u8>, Box<EncodeError>> {
     encode_by(vm, vm.codec(), source, refs)
 }
@@ -22,7 +22,7 @@ pub fn encode_by(
     vm: &Vm,
     codec: Codec,
     source: &str,
-    refs: &dyn RefTable,
+    refs: &dyn ReferenceTable,
 ) -> Result<Vec<u8>, Box<EncodeError>> {
     let mut state = chunk(vm, &format!("return {source}"));
     state.attach(|running| {
@@ -44,7 +44,7 @@ pub fn encode_by(
 
 pub fn encode(vm: &Vm, source: &str) -> Result<Vec<u8>, Box<EncodeError>> {
     let (vm, source) = (vm.clone(), source.to_owned());
-    lua_fiber(move || encode_with(&vm, &source, &NoRefs))
+    lua_fiber(move || encode_with(&vm, &source, &NoReferences))
 }
 
 /// Runs `body` in a fiber with a Lua stack.
@@ -58,7 +58,7 @@ pub fn lua_fiber<R: 'static>(body: impl FnOnce() -> R + 'static) -> R {
 }
 
 /// Decodes all values in `bytes` on the main state and encodes them again.
-pub fn round(vm: &Vm, bytes: &[u8], refs: &dyn RefTable) -> Result<Vec<u8>, DecodeError> {
+pub fn round(vm: &Vm, bytes: &[u8], refs: &dyn ReferenceTable) -> Result<Vec<u8>, DecodeError> {
     round_by(vm, vm.codec(), bytes, refs)
 }
 
@@ -67,7 +67,7 @@ pub fn round_by(
     vm: &Vm,
     codec: Codec,
     bytes: &[u8],
-    refs: &dyn RefTable,
+    refs: &dyn ReferenceTable,
 ) -> Result<Vec<u8>, DecodeError> {
     let mut out = Vec::new();
     let sink = &raw mut out;
@@ -89,7 +89,7 @@ pub fn round_by(
 pub fn decode_by(vm: &Vm, codec: Codec, bytes: &[u8]) -> Result<usize, DecodeError> {
     vm.protect(|stack| {
         let mut reader = Reader::new(bytes);
-        let outcome = codec.decode_values(stack, &mut reader, 1, &NoRefs);
+        let outcome = codec.decode_values(stack, &mut reader, 1, &NoReferences);
         outcome
             .and_then(|_| reader.finish())
             .map(|()| reader.decoded_bytes())
@@ -101,7 +101,7 @@ pub fn decode_all(
     codec: &Codec,
     stack: Stack<'_>,
     bytes: &[u8],
-    refs: &dyn RefTable,
+    refs: &dyn ReferenceTable,
 ) -> Result<c_int, DecodeError> {
     let mut reader = Reader::new(bytes);
     let mut count = 0;
@@ -114,13 +114,13 @@ pub fn decode_all(
 /// A table that gives functions ascending ids and remembers them.
 #[derive(Default)]
 pub struct Table {
-    pub given: RefCell<Vec<Ref>>,
-    pub taken_back: RefCell<Vec<Ref>>,
+    pub given: RefCell<Vec<Reference>>,
+    pub taken_back: RefCell<Vec<Reference>>,
     pub limit: usize,
 }
 
-impl RefTable for Table {
-    fn give(&self, object: Object) -> Result<Ref, NotGiven> {
+impl ReferenceTable for Table {
+    fn give(&self, object: Object) -> Result<Reference, NotGiven> {
         let mut given = self.given.borrow_mut();
         if object.kind != ObjectKind::Function {
             return Err(NotGiven::Unknown);
@@ -128,7 +128,7 @@ impl RefTable for Table {
         if given.len() >= self.limit {
             return Err(NotGiven::TooMany(self.limit));
         }
-        let reference = Ref {
+        let reference = Reference {
             owner: Owner::Sender,
             id: (1 << 40) + given.len() as u64,
         };
@@ -136,11 +136,11 @@ impl RefTable for Table {
         Ok(reference)
     }
 
-    fn take_back(&self, reference: Ref) {
+    fn take_back(&self, reference: Reference) {
         self.taken_back.borrow_mut().push(reference);
     }
 
-    fn arrive(&self, stack: Stack<'_>, reference: Ref) -> bool {
+    fn arrive(&self, stack: Stack<'_>, reference: Reference) -> bool {
         stack.push_number(reference.id as f64);
         true
     }

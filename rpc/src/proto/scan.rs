@@ -10,6 +10,7 @@
 
 use super::ProtocolError;
 use rmp::Marker;
+use yue_wire::{EXT_CODE, Owner, Reference};
 
 /// The limits above which the scanner refuses a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,10 +277,6 @@ fn sized(
     }))
 }
 
-/// The ext code of all of yue's types, and the sub-type of a function of the message's sender.
-const OWN_EXT: u8 = 0x59;
-const SENDERS_FUNCTION: u8 = 1;
-
 /// The ids of the sender's functions in whole values, once for each occurrence.
 pub(crate) fn functions(mut bytes: &[u8]) -> impl Iterator<Item = u64> {
     // The contents of an array or a map come right behind its header, so nesting need not be followed.
@@ -292,8 +289,13 @@ pub(crate) fn functions(mut bytes: &[u8]) -> impl Iterator<Item = u64> {
             let value = bytes.get(..end)?;
             let is_ext = matches!(value[0], 0xc7..=0xc9 | 0xd4..=0xd8);
             bytes = &bytes[end..];
-            if is_ext && let &[OWN_EXT, SENDERS_FUNCTION, a, b, c, d, e, f, g] = &value[payload..] {
-                return Some(u64::from_be_bytes([0, a, b, c, d, e, f, g]));
+            if is_ext
+                && let [code, body @ ..] = &value[payload..]
+                && *code as i8 == EXT_CODE
+                && let Some(reference) = Reference::parse(body)
+                && reference.owner == Owner::Sender
+            {
+                return Some(reference.id);
             }
         }
     })

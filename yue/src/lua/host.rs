@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use yue_luajit::codec::{Limits, Reader};
-use yue_luajit::{Error, LuaState, NoRefs, Stack, Vm, VmError, ffi, set_error_form};
+use yue_luajit::{Error, LuaState, NoReferences, Stack, Vm, VmError, ffi, set_error_form};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{Builder, FiberId, LocalWaker, StackClass};
 
@@ -331,7 +331,7 @@ pub(crate) fn push_decoded_within(stack: Stack<'_>, bytes: &[u8], limits: Limits
         return false;
     };
     let top = stack.top();
-    match codec.decode_values(stack, &mut Reader::new(bytes), 1, &NoRefs) {
+    match codec.decode_values(stack, &mut Reader::new(bytes), 1, &NoReferences) {
         Ok(_) => true,
         Err(_) => {
             // SAFETY: drops the partly decoded values.
@@ -384,7 +384,7 @@ pub(crate) fn describe_failure_within(state: *mut ffi::lua_State, limits: Limits
                 .vm
                 .codec()
                 .with_limits(limits)
-                .encode_values(state, top + 6, 1, "value", &NoRefs, &mut bytes)
+                .encode_values(state, top + 6, 1, "value", &NoReferences, &mut bytes)
                 .is_ok()
             {
                 object.value = Some(Box::new(RaisedValue { bytes, limits }));

@@ -15,8 +15,8 @@ use super::native::register_raw;
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
 use std::rc::Rc;
-use yue_luajit::codec::{NotGiven, Object, ObjectKind, Owner, Ref};
-use yue_luajit::{RefTable, Stack, ffi, may_suspend, suspending};
+use yue_luajit::codec::{NotGiven, Object, ObjectKind, Owner, Reference};
+use yue_luajit::{ReferenceTable, Stack, ffi, may_suspend, suspending};
 use yue_rpc::session::{ImportedReference, LinkNumber, Target};
 use yue_rpc::{ErrorKind, Timeout};
 
@@ -171,7 +171,7 @@ impl<'a> Refs<'a> {
         self.connection.exports.borrow().push(stack, slot_of(token))
     }
 
-    fn give_back_home(&self, object: Object) -> Result<Ref, NotGiven> {
+    fn give_back_home(&self, object: Object) -> Result<Reference, NotGiven> {
         if object.metatable != MARK.get().1 || object.metatable.is_null() {
             return Err(NotGiven::Unknown);
         }
@@ -185,7 +185,7 @@ impl<'a> Refs<'a> {
         match self.connection.imports.borrow().get(function.place) {
             // The id of a function of an earlier link belongs to another function on this link.
             Some(import) => match self.connection.session.return_reference(&import) {
-                Ok(id) => Ok(Ref {
+                Ok(id) => Ok(Reference {
                     owner: Owner::Receiver,
                     id,
                 }),
@@ -196,14 +196,14 @@ impl<'a> Refs<'a> {
     }
 
     /// Exports one of this side's functions.
-    fn give_ours(&self, object: Object) -> Result<Ref, NotGiven> {
+    fn give_ours(&self, object: Object) -> Result<Reference, NotGiven> {
         let connection = self.connection;
         let anchored = connection.exports.borrow_mut().anchor(object);
         let (slot, fresh) = anchored.ok_or(NotGiven::NoRoom)?;
         let exported = connection.session.export_reference(connection.token(slot));
         let refused = match exported {
             Ok(id) => {
-                return Ok(Ref {
+                return Ok(Reference {
                     owner: Owner::Sender,
                     id,
                 });
@@ -222,8 +222,8 @@ impl<'a> Refs<'a> {
     }
 }
 
-impl RefTable for Refs<'_> {
-    fn give(&self, object: Object) -> Result<Ref, NotGiven> {
+impl ReferenceTable for Refs<'_> {
+    fn give(&self, object: Object) -> Result<Reference, NotGiven> {
         match object.kind {
             ObjectKind::Userdata => self.give_back_home(object),
             ObjectKind::Table => Err(match class_of(object.metatable) {
@@ -234,13 +234,13 @@ impl RefTable for Refs<'_> {
         }
     }
 
-    fn take_back(&self, reference: Ref) {
+    fn take_back(&self, reference: Reference) {
         if reference.owner == Owner::Sender {
             self.connection.session.take_back_reference(reference.id);
         }
     }
 
-    fn arrive(&self, stack: Stack<'_>, reference: Ref) -> bool {
+    fn arrive(&self, stack: Stack<'_>, reference: Reference) -> bool {
         match reference.owner {
             Owner::Receiver => {
                 let token = self.connection.session.exported_token(reference.id);

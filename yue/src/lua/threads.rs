@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use yue_luajit::{Ended, Error, LuaState, NoRefs, Stack, ffi, raise, suspending};
+use yue_luajit::{Ended, Error, LuaState, NoReferences, Stack, ffi, raise, suspending};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{
     Config, Instant, Loop, LoopHandle, RemoteWaker, Wakeup, deadline_after, park_until,
@@ -322,7 +322,7 @@ unsafe fn encode_one(state: *mut ffi::lua_State, index: c_int) -> Result<Vec<u8>
     let codec = with_host(|host| host.vm.codec())?;
     let mut bytes = Vec::new();
     // SAFETY: the caller's promise.
-    unsafe { codec.encode_values(state, index, 1, "value", &NoRefs, &mut bytes) }
+    unsafe { codec.encode_values(state, index, 1, "value", &NoReferences, &mut bytes) }
         .map_err(|failure| error(ErrorKind::Argument, failure.to_string()))?;
     Ok(bytes)
 }
