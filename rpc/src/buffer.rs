@@ -5,7 +5,7 @@
 //! Output buffers come from the same stack, and return to it when the transport has written them. So the steady state
 //! allocates nothing for bytes. The reference counts are not atomic: a segment belongs to one loop.
 
-use crate::session::{Era, LinkNumber};
+use crate::release_order::{Era, LinkNumber};
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
@@ -161,7 +161,7 @@ impl Response {
     #[inline]
     pub fn link(&self) -> LinkNumber {
         let era = self.segment.0.era.as_ref();
-        LinkNumber(era.map_or(0, |era| era.epoch()))
+        era.map_or(LinkNumber(0), |era| era.link())
     }
 }
 

@@ -4,6 +4,7 @@
 //! wire. An error that the peer sent keeps its bytes ([`RemoteError`]), so that a layer above can decode any values it
 //! understands.
 
+use crate::address::Address;
 use crate::buffer::Response;
 use crate::proto::value::Reader;
 use std::fmt;
@@ -280,6 +281,17 @@ impl Error {
             _ => ErrorKind::Transport,
         };
         Error::retryable(kind, format!("cannot connect to {address}: {error}"))
+    }
+
+    /// Translates the error of a failed attempt to listen.
+    pub(crate) fn from_listen(address: &Address, error: &io::Error) -> Error {
+        let text = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                format!("cannot listen at {address}: another listens there")
+            }
+            _ => format!("cannot listen at {address}: {error}"),
+        };
+        Error::new(ErrorKind::Address, text)
     }
 }
 

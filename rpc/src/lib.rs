@@ -59,6 +59,7 @@ mod memory_listener;
 #[doc(hidden)]
 // Public for the command's benchmark and for the tests. Programs encode with a library.
 pub mod proto;
+mod release_order;
 pub mod session;
 mod socket_file;
 mod text;
@@ -70,7 +71,9 @@ pub use error::{Error, ErrorKind, LocalError, RemoteError};
 pub use listener::Listener;
 pub use memory_listener::MemoryListener;
 pub use proto::ProtocolError;
+pub use session::close_reason::CloseReason;
+pub use session::failure::Failure;
 pub use session::options::{Limits, Options, Rate, Stats, Timeout, WhenFull};
-pub use session::service::{CloseReason, Failure, Hooks, Moment, Retry, Verdict};
+pub use session::service::{Hooks, Moment, Retry, Verdict};
 pub use socket_file::{SharedSocket, WeakSocket};
 pub use yue_io::net::ListenOptions;

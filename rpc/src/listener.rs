@@ -1,7 +1,7 @@
 //! Listeners: each incoming link becomes a session of one service.
 
 use crate::address::Address;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::session::options::Options;
 use crate::session::{Accounts, Service, Session, Usage};
 use crate::socket_file::{SharedSocket, SocketFile};
@@ -99,7 +99,7 @@ impl Listener {
         options: Options,
         sockets: &SocketOptions,
     ) -> Result<Listener, Error> {
-        let failed = |error| cannot_listen(address, &error);
+        let failed = |error| Error::from_listen(address, &error);
         match address {
             Address::Tcp { host, port } => {
                 let listener = TcpListener::bind_with((host.as_str(), *port), &sockets.listen)
@@ -166,7 +166,7 @@ impl Listener {
         options: Options,
     ) -> Result<Listener, Error> {
         let address = socket.address().clone();
-        let failed = |error| cannot_listen(socket.address(), &error);
+        let failed = |error| Error::from_listen(socket.address(), &error);
         let listener = socket.listener().map_err(failed)?;
         let inner = Inner::new(address, service, options, &SocketOptions::default());
         *inner.file.borrow_mut() = Some(OwnFile::Shared(socket.clone()));
@@ -334,15 +334,6 @@ impl Inner {
             }
         });
     }
-}
-
-/// The error for a listener that cannot be created.
-pub(crate) fn cannot_listen(address: &Address, error: &io::Error) -> Error {
-    let text = match error.kind() {
-        io::ErrorKind::AddrInUse => format!("cannot listen at {address}: another listens there"),
-        _ => format!("cannot listen at {address}: {error}"),
-    };
-    Error::new(ErrorKind::Address, text)
 }
 
 /// Accepts until the fiber is cancelled.

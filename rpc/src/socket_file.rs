@@ -9,7 +9,6 @@
 
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
-use crate::listener::cannot_listen;
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
@@ -166,7 +165,7 @@ impl SharedSocket {
             let socket = listener.as_fd().try_clone_to_owned();
             Ok((socket.inspect_err(|_| file.remove())?, file))
         });
-        let (socket, file) = bound.map_err(|error| cannot_listen(address, &error))?;
+        let (socket, file) = bound.map_err(|error| Error::from_listen(address, &error))?;
         let address = address.clone();
         Ok(SharedSocket {
             inner: Arc::new(Shared {

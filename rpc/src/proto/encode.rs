@@ -4,7 +4,7 @@
 //! of the array that holds them comes first, so one byte is reserved for it, and widened when there are more than
 //! fifteen values. An encoder that fails leaves nothing behind.
 
-use super::Method;
+use super::message::Method;
 use crate::error::{Error, ErrorKind};
 use crate::text::{TEXT_MAX, cut};
 use rmp::encode as rmp_encode;

@@ -1,6 +1,6 @@
 //! A whole message as slices of the bytes it came in.
 
-use super::ProtocolError;
+use super::error::ProtocolError;
 use super::scan::Frame;
 use super::value::Reader;
 use std::ops::Range;

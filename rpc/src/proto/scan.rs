@@ -8,7 +8,7 @@
 //! gigabyte is refused at once. An array that claims n elements takes at least n bytes, and these count in the same
 //! way.
 
-use super::ProtocolError;
+use super::error::ProtocolError;
 use rmp::Marker;
 use yue_wire::{EXT_CODE, Owner, Reference};
 

@@ -13,29 +13,19 @@
 //! program that would rather not encode messages that it may have to replace asks for room and is notified.
 
 use super::call::{Route, Target};
+use super::close_reason::CloseReason;
+use super::inner::{Inner, Session};
 use super::options::{WhenFull, count};
-use super::phase::{Phase, Role};
-use super::queued_calls::{QueuedCall, QueuedCalls};
-use super::service::{CloseReason, Moment};
-use super::{Inner, Session};
+use super::service::Moment;
+use super::state::phase::{Phase, Role};
+use super::state::queued_calls::QueuedCall;
 use crate::error::{Error, ErrorKind};
 use crate::proto::encode;
-use std::cell::{Cell, RefCell};
 use std::time::Duration;
 use yue_scheduler::{Instant, deadline_after, is_past, this_loop};
 
 /// While no more than this number of bytes wait to be sent, a new message leaves soon.
 const PROMPT_BYTES: usize = 64 * 1024;
-
-#[derive(Default)]
-pub(super) struct Backlog {
-    /// Timed notifications that wait for room.
-    pub(super) timed: RefCell<QueuedCalls>,
-    /// The program wants to be notified when there is room.
-    room_wanted: Cell<bool>,
-    /// The program has been notified that a notification was dropped, and there has been no room since.
-    full_notified: Cell<bool>,
-}
 
 impl Session {
     /// Calls without an answer, and never learns the outcome. It never waits: the notification is held while the link

@@ -4,13 +4,14 @@
 //! granted) is encoded too, and held; see `queued_calls.rs`. In both cases the caller waits at its slot in the
 //! in-flight slab.
 
-use super::in_flight::{Callback, Waiter};
+use super::inner::{Inner, RequestContext, Session};
 use super::options::{Timeout, count};
 use super::references::{ImportedReference, stale_reference};
-use super::request::RequestContext;
 use super::service::Moment;
-use super::write_buffer::{Writes, cannot_wait};
-use super::{Inner, Phase, Role, Session};
+use super::state::in_flight::{Callback, Waiter};
+use super::state::phase::{Phase, Role};
+use super::state::write_buffer::Writes;
+use super::write_buffer::cannot_wait;
 use crate::buffer::Response;
 use crate::error::{Error, ErrorKind};
 use crate::proto::Method;

@@ -1,6 +1,7 @@
 //! The messages between sessions themselves: `$yue/…`.
 
-use super::{Inner, Phase, Role};
+use super::inner::Inner;
+use super::state::phase::{Phase, Role};
 use crate::buffer::{Response, Segment};
 use crate::error::{Error, ErrorKind};
 use crate::proto::encode::{self, ErrorValue};

@@ -15,19 +15,16 @@
 //! requests that wait to start, then to the other callers. So the calls of one side cannot fill the other's accounts
 //! while the other's own calls keep it from answering.
 
-use super::Inner;
-use super::inbox::Request;
-use super::options::{Counter, count};
-use super::phase::{Phase, Role};
-use super::service::{CloseReason, Failure};
+use super::close_reason::CloseReason;
+use super::failure::Failure;
+use super::inner::Inner;
+use super::options::count;
+use super::state::accounts::MemoryWaiter;
+use super::state::phase::{Phase, Role};
 use super::worker;
 use crate::error::{Error, ErrorKind};
 use crate::proto::ProtocolError;
-use crate::proto::encode::ErrorValue;
 use yue_scheduler::{deadline_after, now};
-
-/// Smaller amounts of output are not reported to the accounts each time.
-pub(super) const REPORT_BYTES: usize = 4096;
 
 /// The largest expansion of a byte of arguments: an empty array takes one byte on the wire, and this many in Lua.
 const DECODED_PER_BYTE: usize = 64;
@@ -35,82 +32,7 @@ const DECODED_PER_BYTE: usize = 64;
 /// An incomplete message must grow by this number of bytes within the time limit.
 const PROGRESS_MIN: u64 = 1024;
 
-/// The reason why a request is refused: a limit, and its counter.
-pub(super) struct Refusal<'a> {
-    text: String,
-    counter: &'a Counter,
-}
-
 impl Inner {
-    /// The reason why a request is refused, if it is.
-    #[inline]
-    pub(super) fn refusal_of(&self, request: &Request) -> Option<Refusal<'_>> {
-        let (limits, inbox) = (&self.options.limits, &self.inbox);
-        let bytes = inbox.request_bytes.get() + request.bytes as usize;
-        if inbox.in_flight.get() < limits.in_flight_max
-            && bytes <= limits.pending_input_bytes_max
-            && !inbox.accounts.handlers_are_many(limits)
-            && self.phase.get() == Phase::Up
-        {
-            return None;
-        }
-        self.refusal_near_limits(bytes)
-    }
-
-    #[cold]
-    fn refusal_near_limits(&self, bytes: usize) -> Option<Refusal<'_>> {
-        let limits = &self.options.limits;
-        if self.inbox.in_flight.get() >= limits.in_flight_max {
-            let limit = limits.in_flight_max;
-            return Some(Refusal {
-                text: format!(
-                    "{limit} requests of this connection are in flight already, the limit; wait for some"
-                ),
-                counter: &self.counters.refused_in_flight,
-            });
-        }
-        if self.is_ungranted() && self.inbox.queue.borrow().len() >= limits.ungranted_requests_max {
-            let limit = limits.ungranted_requests_max;
-            return Some(Refusal {
-                text: format!(
-                    "{limit} requests of this connection wait for its grant already, the limit; wait for it"
-                ),
-                counter: &self.counters.refused_ungranted,
-            });
-        }
-        let accounts = &self.inbox.accounts;
-        if accounts.handlers_are_many(limits)
-            && !accounts.may_start_handler(self.inbox.in_flight.get(), limits)
-        {
-            let limit = limits.handlers_max;
-            return Some(Refusal {
-                text: format!(
-                    "the server's limit of {limit} requests in flight is near, and this connection has its share of \
-                     them; wait for some"
-                ),
-                counter: &self.counters.refused_handlers,
-            });
-        }
-        // A message of the largest size is always accepted when there is no other.
-        let limit = limits.pending_input_bytes_max;
-        (bytes > limit.saturating_mul(2) && self.inbox.in_flight.get() != 0).then(|| Refusal {
-            text: format!(
-                "requests of more than {limit} bytes are in flight on this connection, the limit; wait for some"
-            ),
-            counter: &self.counters.refused_pending_input,
-        })
-    }
-
-    #[cold]
-    pub(super) fn refuse_busy(&self, msgid: Option<u32>, refusal: Refusal<'_>) {
-        count(refusal.counter);
-        let mut value = ErrorValue::of_kind(ErrorKind::ServerBusy, &refusal.text);
-        value.retryable = true;
-        if let Some(msgid) = msgid {
-            self.answer_error(msgid, &value);
-        }
-    }
-
     /// An answer was written without a worker, so nobody has checked the output's marks.
     pub(super) fn watch_output(&self) {
         if !self.output_is_full() {
@@ -267,9 +189,7 @@ impl Inner {
             .accounts
             .take_waiting_sessions(&self.options.limits);
         for session in waiting.iter().filter_map(std::rc::Weak::upgrade) {
-            session.inbox.waits_for_memory.set(false);
-            session.watch_input();
-            session.list_requests();
+            session.resume();
         }
     }
 
@@ -388,5 +308,13 @@ impl Inner {
             return self.end_for_protocol(error, 0);
         }
         self.arm_message_timer(unfinished);
+    }
+}
+
+impl MemoryWaiter for Inner {
+    fn resume(&self) {
+        self.inbox.waits_for_memory.set(false);
+        self.watch_input();
+        self.list_requests();
     }
 }

@@ -13,23 +13,24 @@
 //! A peer that answers hello with an error, or never sends it, is a plain msgpack-rpc peer. It does not wait for a
 //! grant; this side still holds its requests until then.
 
-use super::in_flight::Waiter;
+use super::close_reason::CloseReason;
+use super::control_messages;
+use super::failure::Failure;
+use super::inner::{Inner, RequestContext, Session};
 use super::options::count;
-use super::phase::{Action, Event, Phase, Role};
-use super::request::RequestContext;
-use super::service::{CloseReason, Failure, Moment, Verdict};
-use super::{Inner, Session, control_messages};
+use super::service::{Moment, Verdict};
+use super::state::in_flight::Waiter;
+use super::state::phase::{Action, Event, Phase, Role};
+use crate::buffer::Response;
 use crate::error::{Error, ErrorKind};
 use crate::proto::Method;
 use crate::proto::encode;
 use crate::text::{SHARED_TEXT_MAX, cut};
-use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::{
-    Builder, FiberId, LocalWaker, Wakeup, cancel, deadline_after, park_until, prepare_park,
-    set_context,
+    Builder, FiberId, Wakeup, deadline_after, park_until, prepare_park, set_context,
 };
 
 /// A yue client speaks as soon as the link is up; its first message is at most a packet behind.
@@ -40,27 +41,6 @@ const REFUSED_WAIT: Duration = Duration::from_secs(1);
 
 /// A grant without its value is at most this long.
 const GRANT_BYTES: usize = 32;
-
-/// The state of the present link's handshake.
-#[derive(Default)]
-pub(super) struct Handshake {
-    /// A whole message has arrived.
-    pub(super) peer_spoke: Cell<bool>,
-    /// The listener had too many connections for this one. The program never learns of it.
-    pub(super) turned_away: Cell<bool>,
-    /// A refusal that waits for the peer's first message, and its reason.
-    refusal: RefCell<Option<(Failure, CloseReason)>>,
-    /// The server's grant, for a hello that arrives after it.
-    granted: RefCell<Option<Vec<u8>>>,
-    /// The fiber that lets the client speak first.
-    pub(super) first_message_waiter: Cell<Option<LocalWaker>>,
-    /// The fiber that runs a hook of the handshake.
-    fiber: Cell<Option<FiberId>>,
-    /// Hooks of the handshake that run,
-    hooks: Cell<u32>,
-    /// and the action that waits for their end: `on_close` must not run beside `on_accept`.
-    afterwards: Cell<Option<Box<dyn FnOnce()>>>,
-}
 
 /// Records the end of a hook, even if it panics.
 struct HookEnd(Rc<Inner>);
@@ -73,30 +53,6 @@ impl Drop for HookEnd {
             && let Some(afterwards) = handshake.afterwards.take()
         {
             afterwards();
-        }
-    }
-}
-
-impl Handshake {
-    /// Clears the state of a link that has ended.
-    pub(super) fn reset(&self) {
-        self.peer_spoke.set(false);
-        self.granted.take();
-        self.refusal.take();
-    }
-
-    /// Calls `then` when no hook of the handshake runs; running ones are cancelled.
-    pub(super) fn after_hooks(&self, then: impl FnOnce() + 'static) {
-        if self.hooks.get() == 0 {
-            return then();
-        }
-        self.afterwards.set(Some(Box::new(then)));
-        self.cancel();
-    }
-
-    fn cancel(&self) {
-        if let Some(fiber) = self.fiber.take() {
-            cancel(fiber);
         }
     }
 }
@@ -348,7 +304,7 @@ impl Inner {
         self.flush();
     }
 
-    fn handle_hello_response(&self, outcome: Result<crate::buffer::Response, Error>) {
+    fn handle_hello_response(&self, outcome: Result<Response, Error>) {
         match outcome {
             Ok(_) => self.link.peer_is_yue.set(true),
             Err(Error::Remote(_)) => self.handle_granted(None),

@@ -1,165 +1,22 @@
-//! Incoming bytes: bytes into segments, segments into messages, messages to their receivers.
-//!
-//! The transport fills a segment, which never changes while a message points into it. The beginning of an incomplete
-//! message is moved, once, to the front of the next segment, where the rest is appended: the work stays in proportion
-//! to the bytes, whatever the pieces.
+//! Incoming messages: from the scanner to their receivers.
 
-use super::Inner;
-use super::inbox::{Request, Span};
+use super::close_reason::CloseReason;
+use super::inner::Inner;
 use super::options::{add, count};
-use super::phase::Phase;
-use super::release_order::Era;
-use super::service::CloseReason;
-use crate::buffer::{self, Response, Segment};
+use super::state::inbox::{Request, Span};
+use super::state::phase::Phase;
+use crate::buffer::{Response, Segment};
 use crate::error::{Error, ErrorKind};
 use crate::proto::encode::{self, ErrorValue};
 use crate::proto::message::remaining_time_ms;
-use crate::proto::value::Reader;
-use crate::proto::{Frame, Message, Method, Params, ProtocolError, ScanLimits, Scanner};
+use crate::proto::{Frame, Message, Method, Params, ProtocolError};
 use crate::transport::Incoming;
 use std::cell::OnceCell;
-use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::{Instant, now};
 
 /// A longer map of extensions is ignored: no peer needs that much.
 const EXTENSIONS_MAX: usize = 1024;
-
-/// The maximum length of the excerpt of malformed bytes in a report.
-const EXCERPT_MAX: usize = 40;
-
-pub(super) struct Input {
-    scanner: Scanner,
-    limits: ScanLimits,
-    segment: Option<Segment>,
-    /// The start, in the segment, of the message that is being scanned.
-    start: usize,
-    /// The era of the bytes that arrive now.
-    era: Option<Rc<Era>>,
-}
-
-impl Input {
-    pub(super) fn new(limits: ScanLimits, era: Rc<Era>) -> Input {
-        Input {
-            scanner: Scanner::new(limits),
-            limits,
-            segment: None,
-            start: 0,
-            era: Some(era),
-        }
-    }
-
-    /// Clears all state, for another link.
-    pub(super) fn reset(&mut self, era: Rc<Era>) {
-        *self = Input::new(self.limits, era);
-    }
-
-    /// Applies releases when everything that has arrived so far is decoded.
-    pub(super) fn release_later(&mut self, releases: Vec<(u64, u64)>) {
-        self.era = self.era.as_ref().map(|era| era.close(releases));
-    }
-
-    /// The bytes of an incomplete message, and the memory that they keep.
-    pub(super) fn unfinished(&self) -> (usize, usize) {
-        self.segment.as_ref().map_or((0, 0), |segment| {
-            (segment.bytes().len() - self.start, segment.capacity())
-        })
-    }
-
-    fn feed(&mut self, incoming: Incoming<'_>) {
-        let unread = self
-            .segment
-            .as_ref()
-            .map_or(0, |segment| segment.bytes().len() - self.start);
-        if unread == 0 {
-            return self.begin_segment(incoming);
-        }
-        let bytes = match &incoming {
-            Incoming::Borrowed(bytes) => bytes,
-            Incoming::Owned(bytes) => &bytes[..],
-        };
-        let start = std::mem::take(&mut self.start);
-        if let Some(segment) = &mut self.segment {
-            if let Some(buffer) = segment.unique(&self.era) {
-                buffer.drain(..start);
-                buffer.extend_from_slice(bytes);
-            } else {
-                let mut buffer = buffer::take();
-                buffer.extend_from_slice(&segment.bytes()[start..]);
-                buffer.extend_from_slice(bytes);
-                *segment = Segment::new(buffer, self.era.clone());
-            }
-        }
-        if let Incoming::Owned(emptied) = incoming {
-            buffer::give_back(emptied);
-        }
-    }
-
-    fn begin_segment(&mut self, incoming: Incoming<'_>) {
-        self.start = 0;
-        match incoming {
-            Incoming::Owned(bytes) => {
-                self.segment = Some(Segment::new(bytes, self.era.clone()));
-            }
-            Incoming::Borrowed(bytes) => {
-                let era = &self.era;
-                let reused = self
-                    .segment
-                    .as_mut()
-                    .and_then(|segment| segment.unique(era));
-                if let Some(buffer) = reused {
-                    buffer.clear();
-                    buffer.extend_from_slice(bytes);
-                    return;
-                }
-                let mut buffer = buffer::take();
-                buffer.extend_from_slice(bytes);
-                self.segment = Some(Segment::new(buffer, self.era.clone()));
-            }
-        }
-    }
-
-    /// The next whole message: its segment, its position there, its parts.
-    #[inline]
-    fn next(&mut self) -> Result<Option<(Segment, usize, Frame)>, ProtocolError> {
-        let Some(segment) = &self.segment else {
-            return Ok(None);
-        };
-        let Some(frame) = self.scanner.advance(&segment.bytes()[self.start..])? else {
-            if self.start == segment.bytes().len() {
-                // All bytes are read: the buffer is returned with the last message that points into it.
-                self.segment = None;
-            }
-            return Ok(None);
-        };
-        let start = self.start;
-        self.start += frame.len;
-        Ok(Some((segment.clone(), start, frame)))
-    }
-
-    /// The beginning of the present message, of which `taken` bytes were consumed already, in printable characters.
-    fn excerpt(&self, taken: usize) -> String {
-        let Some(segment) = &self.segment else {
-            return String::new();
-        };
-        let bytes = &segment.bytes()[self.start.saturating_sub(taken)..];
-        let shown = &bytes[..bytes.len().min(EXCERPT_MAX)];
-        let more = if shown.len() < bytes.len() { "..." } else { "" };
-        format!("{}{more}", shown.escape_ascii())
-    }
-
-    /// The msgid of a request that is refused, if that much of it has arrived.
-    fn msgid_of_refused(&self) -> Option<u32> {
-        let bytes = &self.segment.as_ref()?.bytes()[self.start..];
-        let [kind, id, ..] = *self.scanner.seen() else {
-            return None;
-        };
-        if bytes.get(kind) != Some(&0) {
-            return None;
-        }
-        u32::try_from(Reader::new(bytes.get(id..)?).read_uint()?).ok()
-    }
-}
 
 impl Inner {
     /// Bytes arrived.

@@ -15,49 +15,14 @@
 //!
 //! It costs nothing while bytes arrive: a timer of each link compares a counter, five times in `silence_max`.
 
-use super::Inner;
-use super::in_flight::Waiter;
+use super::close_reason::CloseReason;
+use super::inner::Inner;
 use super::options::count;
-use super::phase::Phase;
-use super::service::CloseReason;
+use super::state::in_flight::Waiter;
+use super::state::phase::Phase;
 use crate::proto::{Method, encode};
-use std::cell::Cell;
-use std::time::Duration;
-use yue_scheduler::{Timer, deadline_after};
-
-/// The keepalive of one link.
-pub(super) struct Keepalive {
-    timer: Timer,
-    /// The maximum silence of the peer.
-    limit: Cell<Duration>,
-    /// Bytes that had arrived when the timer was armed.
-    bytes_seen: Cell<u64>,
-    /// The peer has been pinged since.
-    pinged: Cell<bool>,
-}
 
 const PING: Method<'_> = Method::Name(b"$yue/ping");
-
-impl Keepalive {
-    pub(super) fn new(timer: Timer) -> Keepalive {
-        Keepalive {
-            timer,
-            limit: Cell::new(Duration::ZERO),
-            bytes_seen: Cell::new(0),
-            pinged: Cell::new(false),
-        }
-    }
-
-    /// The link has ended.
-    pub(super) fn end(&self) {
-        self.timer.cancel();
-    }
-
-    fn arm(&self, fifths: u32) {
-        self.timer
-            .arm(deadline_after(self.limit.get() / 5 * fifths));
-    }
-}
 
 impl Inner {
     /// Starts watching for silence, if the link carries calls in both directions now, the peer understands pings, and

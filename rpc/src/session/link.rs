@@ -1,68 +1,22 @@
 //! The link under a session: its events, its end, and what the session does after it.
 
-use super::Inner;
+use super::close_reason::CloseReason;
+use super::failure::Failure;
+use super::inner::Inner;
 use super::options::count;
-use super::phase::{Action, Afterwards, Event, Phase, Role};
-use super::release_order::Era;
-use super::service::{CloseReason, Failure, Moment, Retry};
-use crate::error::{Error, ErrorKind};
+use super::service::{Moment, Retry};
+use super::state::phase::{Action, Afterwards, Event, Phase, Role};
+use crate::error::ErrorKind;
 use crate::proto::{Method, encode};
-use crate::text::{SHARED_TEXT_MAX, cut};
+use crate::release_order::Era;
 use crate::transport::{Events, Incoming, Transport};
-use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
-use yue_scheduler::{Timer, deadline_after, this_loop};
+use yue_scheduler::{deadline_after, this_loop};
 
 /// The time that a closing link has to send what was written.
 const DRAIN: Duration = Duration::from_secs(1);
-
-/// The present link, if there is one, and facts about its peer.
-pub(super) struct Link {
-    /// Counts the links. It identifies objects that belong to an earlier one.
-    pub(super) epoch: Cell<u32>,
-    pub(super) transport: RefCell<Option<Rc<dyn Transport>>>,
-    /// The peer sent hello, or answered this side's.
-    pub(super) peer_is_yue: Cell<bool>,
-    /// The reason why the session drains.
-    draining_for: RefCell<Option<CloseReason>>,
-    /// Timer for handshake, draining and stalls, one at a time: the phase determines which.
-    pub(super) timer: Timer,
-}
-
-impl Link {
-    pub(super) fn new(timer: Timer) -> Link {
-        Link {
-            epoch: Cell::new(0),
-            transport: RefCell::default(),
-            peer_is_yue: Cell::new(false),
-            draining_for: RefCell::default(),
-            timer,
-        }
-    }
-
-    /// Whether a link exists.
-    pub(super) fn exists(&self) -> bool {
-        self.transport.borrow().is_some()
-    }
-
-    /// Calls `f` with the transport, if there is one.
-    #[inline]
-    pub(super) fn with<R>(&self, f: impl FnOnce(&dyn Transport) -> R) -> Option<R> {
-        let transport = self.transport.borrow().clone();
-        transport.map(|transport| f(&*transport))
-    }
-
-    /// Drops the link; the next one has another epoch.
-    fn end(&self) -> Option<Rc<dyn Transport>> {
-        self.epoch.set(self.epoch.get().wrapping_add(1));
-        self.timer.cancel();
-        self.draining_for.take();
-        self.peer_is_yue.set(false);
-        self.transport.take()
-    }
-}
 
 /// The events of one link. After the link's end they do nothing.
 struct LinkEvents {
@@ -213,7 +167,7 @@ impl Inner {
         let era = Era::new(self.this.clone(), self.link.epoch.get());
         self.input.borrow_mut().reset(era);
         self.output.clear();
-        let dropped = self.inbox.reset();
+        let dropped = (self.inbox.reset(), self.running.take());
         if let Some(transport) = transport {
             self.inbox.accounts.close_connection();
             self.memory_was_freed();
@@ -331,40 +285,5 @@ impl Inner {
             Some(_) => self.closed_for_good(),
             None => {}
         }
-    }
-}
-
-impl CloseReason {
-    /// The error of a call that was written before the link ended.
-    pub(super) fn as_lost_call(&self, retryable: bool) -> Error {
-        let text = format!("the connection was lost before the answer came: {self}");
-        let text = cut(&text, SHARED_TEXT_MAX);
-        if retryable {
-            Error::retryable(ErrorKind::ConnectionLost, text)
-        } else {
-            Error::new(ErrorKind::ConnectionLost, text)
-        }
-    }
-
-    /// The error of a call that was still waiting for a link.
-    fn as_unsent_call(&self) -> Error {
-        let text = match self {
-            CloseReason::Refused(error) => {
-                format!(
-                    "the server did not grant the connection: {}",
-                    error.message()
-                )
-            }
-            CloseReason::HandshakeTimeout | CloseReason::HookFailed(_) => {
-                format!("the connection was not granted: {self}")
-            }
-            CloseReason::Protocol { .. } => {
-                let text = format!("the peer does not speak msgpack-rpc: {self}");
-                let text = cut(&text, SHARED_TEXT_MAX);
-                return Error::retryable(ErrorKind::ConnectionLost, text);
-            }
-            _ => return self.as_lost_call(true),
-        };
-        Error::retryable(ErrorKind::NotGranted, cut(&text, SHARED_TEXT_MAX))
     }
 }

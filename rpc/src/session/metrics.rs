@@ -6,8 +6,8 @@
 //!
 //! Invariant: a session is in exactly one of the list and the leftover totals, so no sum ever falls.
 
-use super::Role;
 use super::options::{Counters, Stats};
+use super::state::phase::Role;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::ops::Deref;

@@ -2,57 +2,15 @@
 //! msgid, remaining time, and the references among the arguments, which are counted when the call is written. Timed
 //! notifications that wait for room in the output (`backlog.rs`) wait in the same form.
 
-use super::Inner;
+use super::inner::Inner;
 use super::options::count;
 use super::references::stale_reference;
+use super::state::queued_calls::{OVERHEAD_BYTES, QueuedCall, QueuedCalls};
 use crate::error::{Error, ErrorKind};
 use crate::proto::Method;
 use crate::proto::encode;
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use yue_scheduler::{Instant, is_past};
-
-pub(super) struct QueuedCall {
-    /// `None`: a notification.
-    pub(super) id: Option<u32>,
-    pub(super) deadline: Instant,
-    /// Method and arguments.
-    pub(super) body: Vec<u8>,
-    /// References among the arguments: (id, token).
-    pub(super) exports: Vec<(u64, u64)>,
-    /// The link of the peer's functions that the call names, if it names any.
-    link: Option<u32>,
-}
-
-impl QueuedCall {
-    /// Whether it is a notification that is dropped when it expires.
-    fn expires(&self) -> bool {
-        self.id.is_none() && self.deadline != Instant::NEVER
-    }
-}
-
-pub(super) struct QueuedCalls {
-    calls: VecDeque<QueuedCall>,
-    bytes: usize,
-    /// A lower bound of the first expiry among its notifications.
-    next_expiry: Instant,
-    /// The number of its calls that were given up.
-    dead: usize,
-    /// The number of its calls that name functions of the peer.
-    naming_imports: usize,
-}
-
-impl Default for QueuedCalls {
-    fn default() -> Self {
-        QueuedCalls {
-            calls: VecDeque::new(),
-            bytes: 0,
-            next_expiry: Instant::NEVER,
-            dead: 0,
-            naming_imports: 0,
-        }
-    }
-}
 
 /// Exists while an encoder runs whose message is not written yet. If the encoder panics, dropping this returns its
 /// references.
@@ -84,9 +42,6 @@ impl Drop for Holding<'_> {
         self.0.drop_exports(&exports);
     }
 }
-
-/// The cost of a queued call beside its bytes.
-const OVERHEAD_BYTES: usize = 64;
 
 impl Inner {
     /// Encodes a call now, to write it when the link is up.
@@ -278,110 +233,6 @@ impl Inner {
             if !unused.is_empty() {
                 self.service.dispatch.release(&unused);
             }
-        }
-    }
-}
-
-impl QueuedCalls {
-    fn push(&mut self, call: QueuedCall) {
-        self.bytes += call.body.len() + OVERHEAD_BYTES;
-        self.naming_imports += usize::from(call.link.is_some());
-        if call.expires() {
-            self.next_expiry = self.next_expiry.min(call.deadline);
-        }
-        self.calls.push_back(call);
-    }
-
-    /// Removes expired notifications. Scans the queue only if there is one.
-    fn take_expired(&mut self, is_past: impl Fn(Instant) -> bool) -> Vec<QueuedCall> {
-        let mut expired = Vec::new();
-        if !is_past(self.next_expiry) {
-            return expired;
-        }
-        let all = std::mem::take(self);
-        self.dead = all.dead;
-        for call in all.calls {
-            if call.expires() && is_past(call.deadline) {
-                expired.push(call);
-            } else {
-                self.push(call);
-            }
-        }
-        expired
-    }
-
-    /// The cost of the queued calls.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.calls.is_empty()
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &QueuedCall> {
-        self.calls.iter()
-    }
-
-    pub(super) fn pop(&mut self) -> Option<QueuedCall> {
-        let call = self.calls.pop_front();
-        match &call {
-            Some(call) => {
-                self.bytes -= call.body.len() + OVERHEAD_BYTES;
-                self.naming_imports -= usize::from(call.link.is_some());
-            }
-            None => *self = QueuedCalls::default(),
-        }
-        call
-    }
-
-    /// Whether a queued call names functions of the peer.
-    #[inline]
-    pub(super) fn name_imports(&self) -> bool {
-        self.naming_imports != 0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn notification(deadline: Instant, length: usize) -> QueuedCall {
-        QueuedCall {
-            id: None,
-            deadline,
-            body: vec![0; length],
-            exports: Vec::new(),
-            link: None,
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn expired_notifications_are_removed_and_the_rest_keeps_its_order(
-            deadlines in prop::collection::vec(prop::option::of(1u64..100), 0..50),
-            looks in prop::collection::vec(0u64..110, 1..5),
-        ) {
-            let deadline = |ms: &Option<u64>| ms.map_or(Instant::NEVER, Instant::from_nanos);
-            let mut queue = QueuedCalls::default();
-            for (index, ms) in deadlines.iter().enumerate() {
-                queue.push(notification(deadline(ms), index));
-            }
-            let mut latest = 0;
-            for look in looks {
-                let time = Instant::from_nanos(look);
-                let expired = queue.take_expired(|deadline| deadline <= time);
-                prop_assert!(expired.iter().all(|call| call.deadline <= time));
-                latest = latest.max(look);
-            }
-            let kept: Vec<usize> = queue.iter().map(|call| call.body.len()).collect();
-            let lives = |ms: &&(usize, &Option<u64>)| ms.1.is_none_or(|ms| ms > latest);
-            let all: Vec<_> = deadlines.iter().enumerate().collect();
-            let expected: Vec<usize> = all.iter().filter(lives).map(|(index, _)| *index).collect();
-            let bytes: usize = expected.iter().map(|length| length + OVERHEAD_BYTES).sum();
-            prop_assert_eq!(kept, expected);
-            prop_assert_eq!(queue.bytes(), bytes);
         }
     }
 }

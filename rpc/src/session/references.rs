@@ -11,217 +11,15 @@
 //! Functions of the peer are [`ImportedReference`]s. A collector that finds one dead only records that
 //! ([`Session::release_reference`]); the records leave in one message.
 
+use super::inner::{Inner, Session};
 use super::options::count;
-use super::{Inner, Session};
 use crate::error::{Error, ErrorKind};
 use crate::proto::Method;
 use crate::proto::encode;
 use crate::proto::scan::functions;
-use std::collections::HashMap;
-use std::collections::hash_map::{Entry, RandomState};
+use crate::release_order::{LinkNumber, ReleaseSink};
 use std::fmt;
-use std::hash::BuildHasher;
 use std::rc::{Rc, Weak};
-
-struct Export {
-    token: u64,
-    /// Crossings that the peer has not returned.
-    crossings: u64,
-    /// Crossings among them whose release has arrived but is not due yet.
-    releasing: u64,
-    /// The number of queued calls that will carry it.
-    held: u64,
-}
-
-pub(super) struct References {
-    limit: usize,
-    next_id: u64,
-    exports: HashMap<u64, Export>,
-    by_token: HashMap<u64, u64>,
-    holding: bool,
-    /// The queued call that is being encoded names functions of the peer.
-    names_imports: bool,
-    /// The exports of the message that is being encoded: (id, token).
-    in_message: Vec<(u64, u64)>,
-    /// The crossings to return to the peer: (id, crossings).
-    releases: Vec<(u64, u64)>,
-}
-
-impl References {
-    pub(super) fn new(limit: usize) -> References {
-        References {
-            limit,
-            next_id: first_id(),
-            exports: HashMap::new(),
-            by_token: HashMap::new(),
-            holding: false,
-            names_imports: false,
-            in_message: Vec::new(),
-            releases: Vec::new(),
-        }
-    }
-
-    fn export(&mut self, token: u64) -> Option<u64> {
-        let id = match self.by_token.entry(token) {
-            Entry::Occupied(entry) => *entry.get(),
-            Entry::Vacant(_) if self.exports.len() >= self.limit => return None,
-            Entry::Vacant(entry) => {
-                let id = self.next_id;
-                self.next_id += 1;
-                self.exports.insert(
-                    id,
-                    Export {
-                        token,
-                        crossings: 0,
-                        releasing: 0,
-                        held: 0,
-                    },
-                );
-                *entry.insert(id)
-            }
-        };
-        if let Some(export) = self.exports.get_mut(&id) {
-            if self.holding {
-                export.held += 1;
-            } else {
-                export.crossings += 1;
-            }
-        }
-        self.in_message.push((id, token));
-        Some(id)
-    }
-
-    /// The token of the function that the peer calls by `id`.
-    pub(super) fn token(&self, id: u64) -> Option<u64> {
-        self.exports
-            .get(&id)
-            .filter(|export| export.crossings != 0)
-            .map(|export| export.token)
-    }
-
-    /// The part of a release that the peer really holds; bounded by what this side sent.
-    pub(super) fn accept_releases(
-        &mut self,
-        given_back: impl Iterator<Item = (u64, u64)>,
-    ) -> Vec<(u64, u64)> {
-        let accept = |(id, crossings): (u64, u64)| {
-            let export = self.exports.get_mut(&id)?;
-            let crossings = crossings.min(export.crossings.saturating_sub(export.releasing));
-            export.releasing += crossings;
-            (crossings != 0).then_some((id, crossings))
-        };
-        given_back.filter_map(accept).collect()
-    }
-
-    /// Takes crossings back; returns the token if they were the last.
-    fn release(&mut self, id: u64, crossings: u64) -> Option<u64> {
-        let export = self.exports.get_mut(&id)?;
-        export.crossings = export.crossings.saturating_sub(crossings);
-        export.releasing = export.releasing.saturating_sub(crossings);
-        self.remove_unused(id)
-    }
-
-    /// Undoes one export of the message that is being encoded; returns the token if nothing needs it any more.
-    fn take_back(&mut self, id: u64) -> Option<u64> {
-        let holding = self.holding;
-        let export = self.exports.get_mut(&id)?;
-        let count = if holding {
-            &mut export.held
-        } else {
-            &mut export.crossings
-        };
-        *count = count.saturating_sub(1);
-        self.remove_unused(id)
-    }
-
-    fn remove_unused(&mut self, id: u64) -> Option<u64> {
-        let unused = self
-            .exports
-            .get(&id)
-            .filter(|export| export.crossings == 0 && export.held == 0)?;
-        let token = unused.token;
-        self.exports.remove(&id);
-        self.by_token.remove(&token);
-        Some(token)
-    }
-
-    /// Whether exports are for a held call.
-    pub(super) fn hold_exports(&mut self, on: bool) {
-        self.holding = on;
-        self.names_imports = false;
-    }
-
-    /// Whether the queued call that was encoded names functions of the peer.
-    pub(super) fn names_imports(&self) -> bool {
-        self.names_imports
-    }
-
-    pub(super) fn take_held_exports(&mut self) -> Vec<(u64, u64)> {
-        std::mem::take(&mut self.in_message)
-    }
-
-    /// A held call is written: its exports count from now on.
-    pub(super) fn export_held(&mut self, exports: &[(u64, u64)]) {
-        for (id, _) in exports {
-            if let Some(export) = self.exports.get_mut(id) {
-                export.held = export.held.saturating_sub(1);
-                export.crossings += 1;
-            }
-        }
-    }
-
-    /// A held call is dropped; returns the tokens that nothing needs any more.
-    pub(super) fn forget_held(&mut self, exports: &[(u64, u64)]) -> Vec<u64> {
-        let mut unused = Vec::new();
-        for (id, _) in exports {
-            if let Some(export) = self.exports.get_mut(id) {
-                export.held = export.held.saturating_sub(1);
-            }
-            unused.extend(self.remove_unused(*id));
-        }
-        unused
-    }
-
-    fn end_link(&mut self) -> Vec<u64> {
-        self.releases.clear();
-        self.next_id = first_id();
-        let ids: Vec<u64> = self.exports.keys().copied().collect();
-        ids.into_iter()
-            .filter_map(|id| self.release(id, u64::MAX))
-            .collect()
-    }
-}
-
-/// The first id of a link: a random number of 48 bits, which the numbers of every language can hold.
-fn first_id() -> u64 {
-    let random = RandomState::new().hash_one(0u8);
-    (random >> 16).max(1)
-}
-
-/// Identifies one of the links that a session has had. References that came over a link belong to it.
-///
-/// ```
-/// use yue::rpc::session::{Service, Session};
-/// use yue::rpc::MemoryListener;
-/// use yue::rpc::typed::Server;
-/// use yue::rpc::{Error, Options, Timeout};
-///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
-///     let service = Server::new().handler("ping", |()| Ok(())).into_service();
-///     let listener = MemoryListener::new(service, Options::default());
-///     let session = Session::open(listener.clone(), Service::none(), Options::default());
-///     let ping = || session.call("ping", Timeout::Default, |_| Ok(0));
-///     let first = ping()?;
-///     listener.break_last();
-///     ping().ok(); // It may meet the break.
-///     assert_ne!(first.link(), ping()?.link());
-///     session.close();
-///     Ok(())
-/// })?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct LinkNumber(pub(crate) u32);
 
 /// A function of the peer. It is valid until the link that it came over ends.
 ///
@@ -482,4 +280,13 @@ impl Inner {
 pub(super) fn stale_reference() -> Error {
     let text = "the function belonged to a connection that is lost; get it from the peer again";
     Error::retryable(ErrorKind::ConnectionLost, text)
+}
+
+impl ReleaseSink for Inner {
+    fn releases_due(&self, link: LinkNumber, releases: Vec<(u64, u64)>) {
+        if self.link.epoch.get() == link.0 {
+            self.inbox.released.borrow_mut().extend(releases);
+            self.flush_soon();
+        }
+    }
 }

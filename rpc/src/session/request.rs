@@ -4,14 +4,15 @@
 //! fibers that the handler spawns inherit it. The worker under it is only a stack. A context that nobody has kept
 //! serves the worker's next request, so the steady state allocates none.
 
-use super::inbox::{Request, Span};
-use super::references::LinkNumber;
-use super::service::Failure;
-use super::write_buffer::Writes;
-use super::{Inner, Session};
+use super::failure::Failure;
+use super::inner::{Inner, RequestContext, Session};
+use super::service::{Call, Replied, Reply};
+use super::state::inbox::{Request, Span};
+use super::state::write_buffer::Writes;
 use crate::error::{Error, ErrorKind};
 use crate::proto::Params;
 use crate::proto::encode::{self, ErrorValue};
+use crate::release_order::LinkNumber;
 use crate::text::quoted;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -19,49 +20,6 @@ use std::fmt;
 use std::rc::Rc;
 use std::thread;
 use yue_scheduler::{CancelScope, Instant};
-
-/// The identity of a request while it is served.
-///
-/// ```
-/// use std::rc::Rc;
-/// use yue::rpc::session::RequestContext;
-/// use yue::rpc::typed::{Client, Server};
-/// use yue::rpc::Error;
-///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
-///     let listener = Server::new()
-///         .handler("who", |name: String| {
-///             let request = RequestContext::current().ok_or("no request")?;
-///             request.set_locals(Some(Rc::new(name)));
-///             // A fiber that the handler starts works for the same request.
-///             let helper = yue::spawn(|| {
-///                 let locals = RequestContext::current()?.locals()?;
-///                 locals.downcast_ref::<String>().cloned()
-///             });
-///             Ok(helper.join().map_err(|error| error.to_string())?)
-///         })
-///         .listen("tcp://127.0.0.1:0")?;
-///     let client = Client::open(&listener.address().to_string())?;
-///     assert_eq!(client.call::<_, Option<String>>("who", "bilbo")?.as_deref(), Some("bilbo"));
-///     assert!(RequestContext::current().is_none()); // Here nobody is served.
-///     Ok(())
-/// })?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub struct RequestContext {
-    pub(super) session: RefCell<Option<Rc<Inner>>>,
-    pub(super) epoch: Cell<u32>,
-    pub(super) deadline: Cell<Instant>,
-    pub(super) scope: CancelScope,
-    /// Whether the request ends when its caller gives up, and its calls with its caller's time; see
-    /// [`Options::cancel`](crate::Options::cancel).
-    pub(super) obeys_caller: Cell<bool>,
-    /// Set for the connection's handshake, which is not a request: its calls are not held.
-    pub(super) handshake: Cell<bool>,
-    /// Whether the request has been answered.
-    pub(super) replied: Cell<bool>,
-    locals: RefCell<Option<Rc<dyn Any>>>,
-}
 
 impl RequestContext {
     pub(super) fn new() -> Rc<RequestContext> {
@@ -220,42 +178,6 @@ pub enum CallMethod<'a> {
     Token(u64),
 }
 
-/// A request that is being served.
-///
-/// ```
-/// use std::rc::Rc;
-/// use yue::rpc::Error;
-/// use yue::rpc::session::{Call, Reply, Service, Session};
-/// use yue::rpc::MemoryListener;
-/// use yue::rpc::{Options, Timeout};
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
-///     let count = |call: &mut Call, reply: Reply| {
-///         let count = call.params().count as u8;
-///         call.release_params(); // They are not needed any more; the handler may take its time.
-///         reply.results(|out| {
-///             out.push(count);
-///             Ok(1)
-///         })
-///     };
-///     let listener = MemoryListener::new(Service::new(Rc::new(count)), Options::default());
-///     let session = Session::open(listener, Service::none(), Options::default());
-///     let answer = session.call("count", Timeout::Default, |out| {
-///         out.extend_from_slice(&[10, 20, 30]);
-///         Ok(3)
-///     })?;
-///     assert_eq!(answer.bytes(), [3]);
-///     Ok(())
-/// })?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub struct Call {
-    request: Request,
-    token: Option<u64>,
-    session: Session,
-    epoch: u32,
-    decoded_bytes: usize,
-}
-
 impl Call {
     pub(super) fn new(session: Rc<Inner>, request: Request, token: Option<u64>) -> Call {
         Call {
@@ -348,57 +270,6 @@ impl fmt::Debug for Call {
             .field("count", &self.request.count)
             .finish_non_exhaustive()
     }
-}
-
-/// Proof that a [`Reply`] was used.
-///
-/// So a handler that forgets to answer does not compile:
-///
-/// ```compile_fail
-/// use yue::rpc::session::{Call, Reply, Service};
-///
-/// Service::new(std::rc::Rc::new(|_: &mut Call, _: Reply| {}));
-/// ```
-#[derive(Debug)]
-#[must_use]
-pub struct Replied(());
-
-/// The right, and the duty, to answer one request. Answers to a notification, or after the link's end, are dropped.
-///
-/// ```
-/// use std::rc::Rc;
-/// use yue::rpc::session::{Call, Reply, Service, Session};
-/// use yue::rpc::MemoryListener;
-/// use yue::rpc::{Error, ErrorKind, Failure, Options, Timeout};
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
-///     let divide = |call: &mut Call, reply: Reply| match call.params().bytes {
-///         &[_, 0] => reply.fail(&Failure::new("division by zero")),
-///         &[a, b] => reply.results(|out| {
-///             out.push(a / b);
-///             Ok(1)
-///         }),
-///         _ => reply.fail(&Failure::of_kind(ErrorKind::Argument, "two small numbers, please")),
-///     };
-///     let listener = MemoryListener::new(Service::new(Rc::new(divide)), Options::default());
-///     let session = Session::open(listener, Service::none(), Options::default());
-///     let divide = |a, b| {
-///         session.call("divide", Timeout::Default, |out| {
-///             out.extend_from_slice(&[a, b]);
-///             Ok(2)
-///         })
-///     };
-///     assert_eq!(divide(42, 6)?.bytes(), [7]);
-///     assert_eq!(divide(1, 0).unwrap_err().message(), "division by zero");
-///     Ok(())
-/// })?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug)]
-pub struct Reply {
-    pub(super) session: Session,
-    pub(super) context: Rc<RequestContext>,
-    pub(super) epoch: u32,
-    pub(super) msgid: Option<u32>,
 }
 
 impl Reply {

@@ -1,11 +1,9 @@
-//! The program's part of its sessions: the dispatcher of requests and the hooks of a connection's life.
+//! The program's part of its sessions: the dispatcher of requests, and the hooks of a connection's life.
 
-use super::Session;
-use super::request::{Call, Replied, Reply};
-use crate::error::{Error, ErrorKind};
-use crate::proto::ProtocolError;
-use crate::proto::encode::ErrorValue;
-use crate::text::{TEXT_MAX, cut};
+use super::close_reason::CloseReason;
+use super::failure::Failure;
+use super::inner::{RequestContext, Session};
+use super::state::inbox::Request;
 use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
@@ -80,6 +78,93 @@ impl<F: Fn(&mut Call, Reply) -> Replied> Dispatch for F {
     fn call(&self, call: &mut Call, reply: Reply) -> Replied {
         self(call, reply)
     }
+}
+
+/// A request that is being served.
+///
+/// ```
+/// use std::rc::Rc;
+/// use yue::rpc::Error;
+/// use yue::rpc::session::{Call, Reply, Service, Session};
+/// use yue::rpc::MemoryListener;
+/// use yue::rpc::{Options, Timeout};
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let count = |call: &mut Call, reply: Reply| {
+///         let count = call.params().count as u8;
+///         call.release_params(); // They are not needed any more; the handler may take its time.
+///         reply.results(|out| {
+///             out.push(count);
+///             Ok(1)
+///         })
+///     };
+///     let listener = MemoryListener::new(Service::new(Rc::new(count)), Options::default());
+///     let session = Session::open(listener, Service::none(), Options::default());
+///     let answer = session.call("count", Timeout::Default, |out| {
+///         out.extend_from_slice(&[10, 20, 30]);
+///         Ok(3)
+///     })?;
+///     assert_eq!(answer.bytes(), [3]);
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Call {
+    pub(super) request: Request,
+    pub(super) token: Option<u64>,
+    pub(super) session: Session,
+    pub(super) epoch: u32,
+    pub(super) decoded_bytes: usize,
+}
+
+/// Proof that a [`Reply`] was used.
+///
+/// So a handler that forgets to answer does not compile:
+///
+/// ```compile_fail
+/// use yue::rpc::session::{Call, Reply, Service};
+///
+/// Service::new(std::rc::Rc::new(|_: &mut Call, _: Reply| {}));
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct Replied(pub(super) ());
+
+/// The right, and the duty, to answer one request. Answers to a notification, or after the link's end, are dropped.
+///
+/// ```
+/// use std::rc::Rc;
+/// use yue::rpc::session::{Call, Reply, Service, Session};
+/// use yue::rpc::MemoryListener;
+/// use yue::rpc::{Error, ErrorKind, Failure, Options, Timeout};
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let divide = |call: &mut Call, reply: Reply| match call.params().bytes {
+///         &[_, 0] => reply.fail(&Failure::new("division by zero")),
+///         &[a, b] => reply.results(|out| {
+///             out.push(a / b);
+///             Ok(1)
+///         }),
+///         _ => reply.fail(&Failure::of_kind(ErrorKind::Argument, "two small numbers, please")),
+///     };
+///     let listener = MemoryListener::new(Service::new(Rc::new(divide)), Options::default());
+///     let session = Session::open(listener, Service::none(), Options::default());
+///     let divide = |a, b| {
+///         session.call("divide", Timeout::Default, |out| {
+///             out.extend_from_slice(&[a, b]);
+///             Ok(2)
+///         })
+///     };
+///     assert_eq!(divide(42, 6)?.bytes(), [7]);
+///     assert_eq!(divide(1, 0).unwrap_err().message(), "division by zero");
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Reply {
+    pub(super) session: Session,
+    pub(super) context: Rc<RequestContext>,
+    pub(super) epoch: u32,
+    pub(super) msgid: Option<u32>,
 }
 
 /// An event in a connection's life.
@@ -265,6 +350,7 @@ pub trait Hooks {
 }
 
 struct NoHooks;
+
 impl Hooks for NoHooks {}
 
 /// The dispatcher and the hooks that the sessions of one listener, or one opened connection, share.
@@ -311,192 +397,5 @@ impl Service {
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service").finish_non_exhaustive()
-    }
-}
-
-/// The reason why a link ended.
-///
-/// ```
-/// use std::rc::Rc;
-/// use yue::rpc::session::Session;
-/// use yue::rpc::typed::{Client, Server};
-/// use yue::rpc::{CloseReason, Error, Hooks, Moment, Retry};
-///
-/// struct Log(yue::sync::local::Sender<String>);
-///
-/// impl Hooks for Log {
-///     fn wants(&self, moment: Moment) -> bool {
-///         moment == Moment::Close
-///     }
-///
-///     fn on_close(&self, _session: &Session, reason: &CloseReason) -> Retry {
-///         drop(self.0.try_send(reason.to_string()));
-///         Retry::Default
-///     }
-/// }
-///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
-///     let (told, log) = yue::sync::local::channel(1);
-///     let server = Server::new().hooks(Rc::new(Log(told))).handler("ping", |()| Ok(()));
-///     let listener = server.listen("tcp://127.0.0.1:0")?;
-///     let client = Client::open(&listener.address().to_string())?;
-///     client.call::<_, ()>("ping", ())?;
-///     drop(client);
-///     assert_eq!(log.recv().unwrap(), "closed by the peer");
-///     Ok(())
-/// })?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone)]
-pub enum CloseReason {
-    /// This side closed it.
-    Local,
-    /// The peer ended it in order.
-    Peer,
-    /// The peer ended it, and sent the reason.
-    PeerBecause(String),
-    /// It broke: the system's error.
-    Lost(String),
-    /// The server did not grant the connection: its error, on both sides.
-    Refused(Error),
-    /// The peer sent bytes that violate the protocol or the limits.
-    Protocol {
-        /// The fault.
-        error: ProtocolError,
-        /// The beginning of what it sent instead of a message, in printable characters.
-        received: String,
-    },
-    /// The handshake took longer than the limit.
-    HandshakeTimeout,
-    /// The peer read nothing for too long.
-    Stalled,
-    /// The peer read too slowly for the notifications that were sent to it.
-    TooSlow,
-    /// The peer called too often, and continued after refusals.
-    TooManyCalls,
-    /// A hook failed: its message.
-    HookFailed(String),
-}
-
-impl fmt::Display for CloseReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CloseReason::Local => f.write_str("closed by this side"),
-            CloseReason::Peer => f.write_str("closed by the peer"),
-            CloseReason::PeerBecause(why) => write!(f, "closed by the peer: {why}"),
-            CloseReason::Lost(what) => write!(f, "the link broke: {what}"),
-            CloseReason::Refused(error) => {
-                write!(f, "the connection was not granted: {}", error.message())
-            }
-            CloseReason::Protocol { error, received } => {
-                write!(f, "{error}: received \"{received}\"")
-            }
-            CloseReason::HandshakeTimeout => f.write_str("the handshake took too long"),
-            CloseReason::Stalled => f.write_str("the peer reads nothing"),
-            CloseReason::TooSlow => f.write_str("too slow"),
-            CloseReason::TooManyCalls => f.write_str("too many calls"),
-            CloseReason::HookFailed(what) => {
-                write!(f, "a callback of the connection failed: {what}")
-            }
-        }
-    }
-}
-
-/// The failure of a handler, as it travels to the caller.
-///
-/// A handler of [`typed`](crate::typed) returns it as its error; strings, and errors of calls, convert by `?` or
-/// `into()`.
-///
-/// ```
-/// use yue::rpc::{ErrorKind, Failure};
-///
-/// let parse = |text: &str| -> Result<i64, Failure> {
-///     text.parse().map_err(|_| Failure::of_kind(ErrorKind::Argument, format!("'{text}' is not a number")))
-/// };
-/// assert_eq!(parse("42").unwrap(), 42);
-/// assert_eq!(parse("x").unwrap_err().type_name, "ArgumentError");
-/// assert_eq!(Failure::from("out of eggs").code, ErrorKind::Runtime.code());
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// The number of the type.
-    pub code: i64,
-    /// The type's name.
-    pub type_name: String,
-    /// The message.
-    pub message: String,
-    /// Whether the call can be repeated without the risk that it runs twice.
-    pub retryable: bool,
-    /// The traceback.
-    pub traceback: Option<String>,
-    /// The raised value in msgpack (one value), if it was not a string.
-    pub value: Option<Vec<u8>>,
-}
-
-impl Failure {
-    /// A failure of a known kind. A message of more than 64 KiB is cut.
-    pub fn of_kind(kind: ErrorKind, message: impl Into<String>) -> Failure {
-        Failure {
-            code: kind.code(),
-            type_name: kind.name().to_owned(),
-            message: match message.into() {
-                long if long.len() > TEXT_MAX => cut(&long, TEXT_MAX).into_owned(),
-                message => message,
-            },
-            retryable: false,
-            traceback: None,
-            value: None,
-        }
-    }
-
-    /// A failure of the handler itself: `RuntimeError`.
-    pub fn new(message: impl Into<String>) -> Failure {
-        Failure::of_kind(ErrorKind::Runtime, message)
-    }
-
-    /// Appends it as one msgpack value.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        ErrorValue {
-            code: self.code,
-            message: &self.message,
-            type_name: &self.type_name,
-            retryable: self.retryable,
-            traceback: self.traceback.as_deref(),
-            value: self.value.as_deref(),
-        }
-        .encode(out);
-    }
-}
-
-impl From<Error> for Failure {
-    /// A failed onward call, passed on unchanged.
-    fn from(error: Error) -> Failure {
-        let mut failure = Failure::of_kind(error.kind(), error.message());
-        failure.code = error.code();
-        if let Error::Remote(remote) = &error {
-            failure.type_name = remote.type_name().unwrap_or(failure.type_name);
-            let cut = |text: String| cut(&text, TEXT_MAX).into_owned();
-            failure.traceback = remote.traceback().map(cut);
-            failure.value = remote.value().map(<[u8]>::to_vec);
-        }
-        failure
-    }
-}
-
-impl From<String> for Failure {
-    fn from(message: String) -> Failure {
-        Failure::new(message)
-    }
-}
-
-impl From<&str> for Failure {
-    fn from(message: &str) -> Failure {
-        Failure::new(message)
-    }
-}
-
-impl From<yue_scheduler::Stopped> for Failure {
-    fn from(stopped: yue_scheduler::Stopped) -> Failure {
-        Failure::from(Error::from(stopped))
     }
 }

@@ -17,10 +17,10 @@
 //! Invariant: if a session is listed, a worker is running, or a spare is in the run queue, or the workers rest and the
 //! tick's end wakes one.
 
-use super::Inner;
-use super::inbox::Request;
-use super::request::{Call, Reply, RequestContext};
-use super::service::Failure;
+use super::failure::Failure;
+use super::inner::{Inner, RequestContext, Session};
+use super::service::{Call, Reply};
+use super::state::inbox::Request;
 use crate::error::ErrorKind;
 use crate::text::quoted;
 use std::cell::RefCell;
@@ -302,7 +302,7 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
     let epoch = session.link.epoch.get();
     let (msgid, deadline, bytes) = (request.msgid, request.deadline, request.bytes);
     let reply = || Reply {
-        session: super::Session {
+        session: Session {
             inner: session.clone(),
         },
         context: context.clone(),
@@ -336,7 +336,6 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
     let cancellable = msgid.filter(|_| cancel && session.link.peer_is_yue.get());
     if let Some(msgid) = cancellable {
         session
-            .inbox
             .running
             .borrow_mut()
             .by_id

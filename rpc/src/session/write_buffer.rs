@@ -1,25 +1,21 @@
-//! The outgoing write buffer, shared by all callers and handlers. It leaves at the end of the tick, or earlier when it
-//! is worth a write.
-//!
-//! Invariant: while an encoder runs, the buffer is out of its cell. Messages written meanwhile (a release from a
-//! finalizer, for example) go to a separate buffer and are appended behind.
+//! Writing messages, passing the write buffer to the transport, and waiting for room. The buffer leaves at the end of the
+//! tick, or earlier when it is worth a write.
 
-use super::Inner;
-use super::flow_control::REPORT_BYTES;
+use super::inner::Inner;
 use super::options::{add, count};
-use super::phase::Phase;
+use super::state::accounts::REPORT_BYTES;
+use super::state::phase::Phase;
+use super::state::write_buffer::{Writes, Writing, wake};
 use crate::buffer;
 use crate::error::{Error, ErrorKind};
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
 use std::thread;
 use yue_scheduler::{
-    Instant, LocalWaker, TickEnd, Wakeup, deadline_after, in_fiber, park_until, prepare_park,
-    this_loop,
+    Instant, TickEnd, Wakeup, deadline_after, in_fiber, park_until, prepare_park, this_loop,
 };
 
 /// A buffer leaves when it holds this number of messages,
 const FLUSH_MESSAGES: u32 = 256;
+
 /// or this number of bytes: then one system call is cheap beside the work of making them, and the peer can start on
 /// them.
 const FLUSH_BYTES: usize = 16 * 1024;
@@ -33,77 +29,6 @@ const BACKLOG_BYTES: usize = 64 * 1024;
 
 /// after it was given this number of buffers: those of one tick may leave together.
 const BACKLOG_BUFFERS: u32 = 16;
-
-#[derive(Default)]
-pub(super) struct WriteBuffer {
-    buffer: Cell<Vec<u8>>,
-    bytes: Cell<usize>,
-    messages: Cell<u32>,
-    at_tick_end: Cell<bool>,
-    /// The buffer waits until the transport has sent bytes.
-    gathering: Cell<bool>,
-    /// Buffers passed to the transport while it had a backlog.
-    backlog: Cell<u32>,
-    /// Dispatch was stopped because too much output was waiting.
-    pub(super) above_mark: Cell<bool>,
-    /// Bytes that the transport had sent when the stall timer was armed.
-    passed: Cell<u64>,
-    /// Handlers that wait for room to answer,
-    answers: RefCell<Vec<LocalWaker>>,
-    /// and callers that wait for room to call.
-    callers: RefCell<Vec<LocalWaker>>,
-}
-
-/// The kind of message that a fiber wants to write when there is room: see `flow_control.rs` for why it matters.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Writes {
-    Answer,
-    Call,
-}
-
-impl WriteBuffer {
-    /// Drops everything that has not left: the link has ended.
-    pub(super) fn clear(&self) {
-        buffer::give_back(self.buffer.take());
-        self.bytes.set(0);
-        self.messages.set(0);
-        self.gathering.set(false);
-        self.backlog.set(0);
-        self.above_mark.set(false);
-    }
-
-    /// Wakes every fiber that waits for room, because nothing will be written any more.
-    pub(super) fn wake_room_waiters(&self) {
-        wake(self.answers.take().into_iter().chain(self.callers.take()));
-    }
-}
-
-fn wake(waiters: impl Iterator<Item = LocalWaker>) {
-    for waiter in waiters {
-        waiter.wake();
-    }
-}
-
-/// Holds the buffer while an encoder uses it. Dropping it, even in a panic, restores the buffer without the encoder's
-/// bytes.
-struct Writing<'a> {
-    output: &'a WriteBuffer,
-    buffer: Vec<u8>,
-    keep: usize,
-}
-
-impl Drop for Writing<'_> {
-    fn drop(&mut self) {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.truncate(self.keep);
-        let meanwhile = self.output.buffer.take();
-        if !meanwhile.is_empty() {
-            buffer.extend_from_slice(&meanwhile);
-        }
-        self.output.bytes.set(buffer.len());
-        self.output.buffer.set(buffer);
-    }
-}
 
 impl Inner {
     /// Appends one message. An `encode` that fails, or makes too large a message, leaves nothing behind.
@@ -370,6 +295,3 @@ impl TickEnd for Inner {
         self.flush_or_gather();
     }
 }
-
-/// Makes the compiler check that the pointer can be registered.
-const _: fn(Rc<Inner>) -> Rc<dyn TickEnd> = |inner| inner;

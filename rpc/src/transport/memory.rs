@@ -3,7 +3,7 @@
 //! Bytes sent by one end arrive at the other in a later tick, as they would from a socket: never inside `send`. A test
 //! can make an end deliver in small pieces, stop delivering, or break.
 
-use super::{Events, Incoming, Transport};
+use super::traits::{Events, Incoming, Transport};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;

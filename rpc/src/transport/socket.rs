@@ -1,6 +1,6 @@
 //! Links over TCP and Unix sockets: the driver's owned connections, which need no fiber.
 
-use super::{Connect, Events, Incoming, Transport};
+use super::traits::{Connect, Events, Incoming, Transport};
 use crate::address::Address;
 use crate::error::Error;
 use std::fmt;

@@ -12,7 +12,7 @@
 //! gone, is dropped, and its drop notifies the sender that the link has ended. Bytes in flight are counted in a pair of
 //! atomics, so that a sender sees how far the peer lags behind.
 
-use super::{Connect, Events, Incoming, Transport};
+use super::traits::{Connect, Events, Incoming, Transport};
 use crate::error::{Error, ErrorKind};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};

@@ -1,11 +1,12 @@
 //! Servers: services made of Rust functions.
 
 use super::values;
-use crate::address::Address;
+use crate::address::{Address, AddressError};
 use crate::error::{Error, ErrorKind};
 use crate::listener::Listener;
+use crate::session::failure::Failure;
 use crate::session::options::Options;
-use crate::session::service::{Failure, Hooks};
+use crate::session::service::Hooks;
 use crate::session::{Call, CallMethod, Dispatch, Replied, Reply, Service};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -135,7 +136,7 @@ impl fmt::Debug for Server {
 pub(super) fn parse(address: &str) -> Result<Address, Error> {
     address
         .parse()
-        .map_err(|error: crate::AddressError| Error::new(ErrorKind::Address, error.to_string()))
+        .map_err(|error: AddressError| Error::new(ErrorKind::Address, error.to_string()))
 }
 
 fn wrong_arguments(call: &Call, error: &rmp_serde::decode::Error) -> Failure {

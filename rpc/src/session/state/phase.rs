@@ -18,14 +18,14 @@
 
 /// The side that made the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub(crate) enum Role {
     Opened,
     Accepted,
 }
 
 /// The phase of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// There is no link, and none is being made.
     Idle,
     /// A fiber makes a link, or waits to retry.
@@ -46,7 +46,7 @@ pub(super) enum Phase {
 
 impl Phase {
     /// Whether a link exists in this phase.
-    pub(super) fn has_link(self) -> bool {
+    pub(crate) fn has_link(self) -> bool {
         matches!(
             self,
             Phase::Greeting | Phase::Accepting | Phase::Up | Phase::Draining
@@ -56,7 +56,7 @@ impl Phase {
 
 /// Events of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// The program makes a call.
     Called,
     /// The transport is up.
@@ -79,7 +79,7 @@ pub(super) enum Event {
 
 /// The session's next step after a link has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Afterwards {
+pub(crate) enum Afterwards {
     /// It makes a new link now.
     Reconnect,
     /// It makes a new link at the next call.
@@ -90,7 +90,7 @@ pub(super) enum Afterwards {
 
 /// The action that an event requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action {
+pub(crate) enum Action {
     /// Start a fiber that makes a link.
     Connect,
     /// Fail the calls that wait for a link.
@@ -116,7 +116,7 @@ pub(super) enum Action {
 }
 
 /// The next phase and the action, or `None` if the event has no meaning in this phase.
-pub(super) fn next(role: Role, phase: Phase, event: Event) -> Option<(Phase, Action)> {
+pub(crate) fn next(role: Role, phase: Phase, event: Event) -> Option<(Phase, Action)> {
     use Role::{Accepted, Opened};
     Some(match (phase, event, role) {
         (Phase::Idle, Event::Called, Opened) => (Phase::Connecting, Action::Connect),

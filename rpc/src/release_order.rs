@@ -12,13 +12,43 @@
 //!
 //! An era keeps its successor alive, so that eras end in order; they add no cost per message.
 
-use super::Inner;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
+/// Applies releases of references.
+pub(crate) trait ReleaseSink {
+    /// Everything that `link` received before these releases, pairs of (id, crossings), has been decoded.
+    fn releases_due(&self, link: LinkNumber, releases: Vec<(u64, u64)>);
+}
+
+/// Identifies one of the links that a session has had. References that came over a link belong to it.
+///
+/// ```
+/// use yue::rpc::session::{Service, Session};
+/// use yue::rpc::MemoryListener;
+/// use yue::rpc::typed::Server;
+/// use yue::rpc::{Error, Options, Timeout};
+///
+/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+///     let service = Server::new().handler("ping", |()| Ok(())).into_service();
+///     let listener = MemoryListener::new(service, Options::default());
+///     let session = Session::open(listener.clone(), Service::none(), Options::default());
+///     let ping = || session.call("ping", Timeout::Default, |_| Ok(0));
+///     let first = ping()?;
+///     listener.break_last();
+///     ping().ok(); // It may meet the break.
+///     assert_ne!(first.link(), ping()?.link());
+///     session.close();
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LinkNumber(pub(crate) u32);
+
 /// The bytes that a link received up to a release of references.
 pub(crate) struct Era {
-    session: Weak<Inner>,
+    sink: Weak<dyn ReleaseSink>,
     epoch: u32,
     /// Applied at the era's end: (id, crossings).
     releases: Cell<Vec<(u64, u64)>>,
@@ -26,24 +56,24 @@ pub(crate) struct Era {
 }
 
 impl Era {
-    pub(super) fn new(session: Weak<Inner>, epoch: u32) -> Rc<Era> {
+    pub(crate) fn new(sink: Weak<dyn ReleaseSink>, epoch: u32) -> Rc<Era> {
         Rc::new(Era {
-            session,
+            sink,
             epoch,
             releases: Cell::default(),
             next: RefCell::default(),
         })
     }
 
-    /// The number of the link that received the bytes.
-    pub(crate) fn epoch(&self) -> u32 {
-        self.epoch
+    /// The link that received the bytes.
+    pub(crate) fn link(&self) -> LinkNumber {
+        LinkNumber(self.epoch)
     }
 
     /// Closes the era with these releases and returns the next one.
-    pub(super) fn close(&self, releases: Vec<(u64, u64)>) -> Rc<Era> {
+    pub(crate) fn close(&self, releases: Vec<(u64, u64)>) -> Rc<Era> {
         self.releases.set(releases);
-        let next = Era::new(self.session.clone(), self.epoch);
+        let next = Era::new(self.sink.clone(), self.epoch);
         *self.next.borrow_mut() = Some(next.clone());
         next
     }
@@ -51,11 +81,9 @@ impl Era {
     fn end(&mut self) -> Option<Rc<Era>> {
         let releases = self.releases.take();
         if !releases.is_empty()
-            && let Some(session) = self.session.upgrade()
-            && session.link.epoch.get() == self.epoch
+            && let Some(sink) = self.sink.upgrade()
         {
-            session.inbox.released.borrow_mut().extend(releases);
-            session.flush_soon();
+            sink.releases_due(self.link(), releases);
         }
         self.next.take()
     }
@@ -77,7 +105,11 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_eras_behind_one_message_end_without_recursion() {
-        let first = Era::new(Weak::new(), 0);
+        struct Nobody;
+        impl ReleaseSink for Nobody {
+            fn releases_due(&self, _: LinkNumber, _: Vec<(u64, u64)>) {}
+        }
+        let first = Era::new(Weak::<Nobody>::new(), 0);
         let mut last = first.clone();
         for _ in 0..100_000 {
             last = last.close(Vec::new());

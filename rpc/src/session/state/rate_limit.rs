@@ -4,13 +4,9 @@
 //! that finds no token is refused, and counts as excess. Excess is forgiven at a tenth of the rate; ten bursts of it
 //! count as malice, or as a program that will not stop by itself.
 
-use super::Inner;
-use super::options::{Rate, count};
-use super::service::CloseReason;
-use crate::error::ErrorKind;
-use crate::proto::encode::ErrorValue;
+use crate::session::options::Rate;
 use std::cell::Cell;
-use yue_scheduler::{Instant, now};
+use yue_scheduler::Instant;
 
 /// This number of bursts of refused calls ends the link,
 const EXCESS_BURSTS: f64 = 10.0;
@@ -19,7 +15,7 @@ const EXCESS_BURSTS: f64 = 10.0;
 const FORGIVEN: f64 = 0.1;
 
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+pub(crate) enum Verdict {
     Take,
     Refuse,
     /// Refuse, and end the link.
@@ -34,13 +30,13 @@ struct Buckets {
     at: Option<Instant>,
 }
 
-pub(super) struct RateLimit {
-    rate: Rate,
+pub(crate) struct RateLimit {
+    pub(crate) rate: Rate,
     buckets: Cell<Buckets>,
 }
 
 impl RateLimit {
-    pub(super) fn new(mut rate: Rate) -> RateLimit {
+    pub(crate) fn new(mut rate: Rate) -> RateLimit {
         rate.burst = rate.burst.max(1);
         // NaN and negative numbers must not fill a bucket.
         rate.calls_per_second = rate.calls_per_second.max(0.0);
@@ -55,7 +51,7 @@ impl RateLimit {
         }
     }
 
-    fn ask(&self, time: Instant) -> Verdict {
+    pub(crate) fn ask(&self, time: Instant) -> Verdict {
         let (rate, burst) = (self.rate.calls_per_second, f64::from(self.rate.burst));
         let mut buckets = self.buckets.get();
         let passed = buckets
@@ -77,34 +73,6 @@ impl RateLimit {
         };
         self.buckets.set(buckets);
         verdict
-    }
-}
-
-impl Inner {
-    /// Refuses a request that comes too early: answers it and returns `true`.
-    #[cold]
-    pub(super) fn refuse_for_rate(&self, limit: &RateLimit, msgid: Option<u32>) -> bool {
-        let verdict = limit.ask(now());
-        if verdict == Verdict::Take {
-            return false;
-        }
-        count(&self.counters.refused_rate);
-        if let Some(msgid) = msgid {
-            let Rate {
-                calls_per_second,
-                burst,
-            } = limit.rate;
-            let text = format!(
-                "this connection may make {calls_per_second} calls a second, {burst} at once; wait a little"
-            );
-            let mut value = ErrorValue::of_kind(ErrorKind::ServerBusy, &text);
-            value.retryable = true;
-            self.answer_error(msgid, &value);
-        }
-        if verdict == Verdict::End {
-            self.end_for(CloseReason::TooManyCalls);
-        }
-        true
     }
 }
 

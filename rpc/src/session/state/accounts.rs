@@ -3,13 +3,12 @@
 //! Requests and their bytes are counted from their arrival to the end of their handler, even if the link is lost in
 //! between: a client that reconnects does not shed the handlers that it left behind.
 
-use super::Inner;
-use super::options::Limits;
+use crate::session::options::Limits;
 use std::cell::{Cell, RefCell};
 use std::rc::Weak;
 
 /// The approximate cost of a handler beside its arguments: the pages of its stack and its Lua state.
-pub(super) const HANDLER_BYTES: usize = 8192;
+pub(crate) const HANDLER_BYTES: usize = 8192;
 
 /// The emergency limit, as a multiple of the memory limit: above it even sessions that hold little must wait.
 const EMERGENCY: usize = 4;
@@ -17,6 +16,15 @@ const EMERGENCY: usize = 4;
 /// The number of connections above the limit that are accepted only to be refused with a reason. Further ones are
 /// closed silently.
 const REFUSED_MAX: usize = 64;
+
+/// Smaller amounts of output are not reported to the accounts each time.
+pub(crate) const REPORT_BYTES: usize = 4096;
+
+/// A session that waits for memory of its listener.
+pub(crate) trait MemoryWaiter {
+    /// There is memory again: the session may be read and may start requests.
+    fn resume(&self);
+}
 
 /// The accounts of one listener, or of one opened session.
 #[derive(Default)]
@@ -29,7 +37,7 @@ pub(crate) struct Accounts {
     /// Bytes of requests and their decoded arguments, of handlers, of incomplete messages, and of output.
     memory: Cell<usize>,
     /// Sessions that wait for memory before they are read or start requests.
-    waiting: RefCell<Vec<Weak<Inner>>>,
+    waiting: RefCell<Vec<Weak<dyn MemoryWaiter>>>,
 }
 
 /// The resources that all connections of a listener use at one moment.
@@ -66,11 +74,11 @@ impl Accounts {
         }
     }
 
-    pub(super) fn open_connection(&self) {
+    pub(crate) fn open_connection(&self) {
         self.connections.set(self.connections.get() + 1);
     }
 
-    pub(super) fn close_connection(&self) {
+    pub(crate) fn close_connection(&self) {
         self.connections.set(self.connections.get() - 1);
     }
 
@@ -80,7 +88,7 @@ impl Accounts {
     }
 
     /// Whether there are more connections than the limit allows, the newest included.
-    pub(super) fn have_too_many_connections(&self, limits: &Limits) -> bool {
+    pub(crate) fn have_too_many_connections(&self, limits: &Limits) -> bool {
         self.connections.get() > limits.connections_max
     }
 
@@ -90,81 +98,81 @@ impl Accounts {
     }
 
     #[inline]
-    pub(super) fn enter(&self, bytes: usize) {
+    pub(crate) fn enter(&self, bytes: usize) {
         self.handlers.set(self.handlers.get() + 1);
         self.memory.set(self.memory.get() + bytes);
     }
 
     #[inline]
-    pub(super) fn leave(&self, requests: usize, bytes: usize) {
+    pub(crate) fn leave(&self, requests: usize, bytes: usize) {
         self.handlers.set(self.handlers.get() - requests);
         self.memory.set(self.memory.get() - bytes);
     }
 
     /// Counts a request that starts.
     #[inline]
-    pub(super) fn start_handler(&self) {
+    pub(crate) fn start_handler(&self) {
         self.running.set(self.running.get() + 1);
         self.replace_memory(0, HANDLER_BYTES);
     }
 
     /// Counts a started request that has ended.
     #[inline]
-    pub(super) fn end_handler(&self) {
+    pub(crate) fn end_handler(&self) {
         self.running.set(self.running.get() - 1);
         self.replace_memory(HANDLER_BYTES, 0);
     }
 
     /// Whether no handler runs, so that none could free memory by ending.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.running.get() == 0
     }
 
     /// Replaces one part of the memory in use.
     #[inline]
-    pub(super) fn replace_memory(&self, old: usize, new: usize) {
+    pub(crate) fn replace_memory(&self, old: usize, new: usize) {
         self.memory.set(self.memory.get() - old + new);
     }
 
     /// Whether so many handlers run that their owner matters.
     #[inline]
-    pub(super) fn handlers_are_many(&self, limits: &Limits) -> bool {
+    pub(crate) fn handlers_are_many(&self, limits: &Limits) -> bool {
         self.handlers.get() >= limits.handlers_max - limits.handlers_max / 4
     }
 
     /// Whether a connection with `in_flight` requests may start another, now that handlers are many. Near the limit,
     /// connections above their fair share are refused first, so that one client cannot use up the listener.
-    pub(super) fn may_start_handler(&self, in_flight: usize, limits: &Limits) -> bool {
+    pub(crate) fn may_start_handler(&self, in_flight: usize, limits: &Limits) -> bool {
         let fair = limits.handlers_max / self.connections.get().max(1);
         self.handlers.get() < limits.handlers_max && in_flight < fair.max(1)
     }
 
     /// Whether memory is so short that it matters which session holds it.
     #[inline]
-    pub(super) fn memory_is_short(&self, limits: &Limits) -> bool {
+    pub(crate) fn memory_is_short(&self, limits: &Limits) -> bool {
         self.memory.get() > limits.memory_max
     }
 
     /// Whether a session that holds `held` bytes, or would, must not be read or start requests, now that memory is
     /// short: a session above its share, and in an emergency every session.
-    pub(super) fn must_wait(&self, held: usize, limits: &Limits) -> bool {
+    pub(crate) fn must_wait(&self, held: usize, limits: &Limits) -> bool {
         held > limits.memory_max / self.connections.get().max(1)
             || self.memory.get() > limits.memory_max.saturating_mul(EMERGENCY)
     }
 
     /// Whether sessions wait for memory.
     #[inline]
-    pub(super) fn has_waiting_sessions(&self) -> bool {
+    pub(crate) fn has_waiting_sessions(&self) -> bool {
         !self.waiting.borrow().is_empty()
     }
 
-    pub(super) fn wait_for_memory(&self, session: Weak<Inner>) {
+    pub(crate) fn wait_for_memory(&self, session: Weak<dyn MemoryWaiter>) {
         self.waiting.borrow_mut().push(session);
     }
 
     /// The sessions that may continue, if a quarter of the memory is free, or no handler runs that could free some.
     #[cold]
-    pub(super) fn take_waiting_sessions(&self, limits: &Limits) -> Vec<Weak<Inner>> {
+    pub(crate) fn take_waiting_sessions(&self, limits: &Limits) -> Vec<Weak<dyn MemoryWaiter>> {
         if self.memory.get() > limits.memory_max - limits.memory_max / 4 && !self.is_idle() {
             return Vec::new();
         }

@@ -1,11 +1,8 @@
-//! Requests of the peer: those that wait to be started, those that run, and their cost.
+//! The requests of a link that wait to be started, those that run and can be cancelled, and their cost.
 
-use super::Inner;
 use super::accounts::{Accounts, HANDLER_BYTES};
-use super::options::count;
-use super::request::RequestContext;
-use super::service::CloseReason;
 use crate::buffer::Segment;
+use crate::session::close_reason::CloseReason;
 use std::cell::{Cell, RefCell};
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
@@ -14,46 +11,45 @@ use std::rc::Rc;
 use yue_scheduler::{Instant, Timer};
 
 /// The requests of the present link.
-pub(super) struct Inbox {
+pub(crate) struct Inbox {
     /// Requests that have arrived and have not started.
-    pub(super) queue: RefCell<VecDeque<Request>>,
-    pub(super) queued_bytes: Cell<usize>,
+    pub(crate) queue: RefCell<VecDeque<Request>>,
+    pub(crate) queued_bytes: Cell<usize>,
     /// Whether the workers know that the queue is not empty.
-    pub(super) listed: Cell<bool>,
+    pub(crate) listed: Cell<bool>,
     /// Requests that wait or run, those of lost links included,
-    pub(super) in_flight: Cell<usize>,
+    pub(crate) in_flight: Cell<usize>,
     /// the bytes in which they came,
-    pub(super) request_bytes: Cell<usize>,
+    pub(crate) request_bytes: Cell<usize>,
     /// and the memory of their decoded arguments.
-    decoded_bytes: Cell<usize>,
+    pub(crate) decoded_bytes: Cell<usize>,
     /// Whether the link is being read.
-    pub(super) reading: Cell<bool>,
+    pub(crate) reading: Cell<bool>,
     /// The accounts resume the session when memory is free.
-    pub(super) waits_for_memory: Cell<bool>,
-    pub(super) running: RefCell<Running>,
+    pub(crate) waits_for_memory: Cell<bool>,
     /// Requests at the front of the queue whose segments hold little beside them.
-    settled: Cell<usize>,
+    pub(crate) settled: Cell<usize>,
     /// Buffers read since the queue was last empty or scanned.
-    reads: Cell<u32>,
+    pub(crate) reads: Cell<u32>,
     /// The peer sends no more, and waits for the answers to its requests.
-    pub(super) input_ended: Cell<bool>,
+    pub(crate) input_ended: Cell<bool>,
     /// Set with `input_ended` by a yue peer that closed in order: the link ends with this reason once the requests that
     /// arrived before have started.
-    pub(super) ending: RefCell<Option<CloseReason>>,
+    pub(crate) ending: RefCell<Option<CloseReason>>,
     /// The listener's accounts.
-    pub(super) accounts: Rc<Accounts>,
+    pub(crate) accounts: Rc<Accounts>,
     /// Bytes of output and of an incomplete message, as reported to the accounts.
-    pub(super) other_bytes: Cell<usize>,
+    pub(crate) other_bytes: Cell<usize>,
     /// The time of the next progress check of an incomplete message,
-    pub(super) message_timer: Timer,
+    pub(crate) message_timer: Timer,
     /// its start, and the bytes read at the last check.
-    pub(super) message_began: Cell<(u64, u64)>,
+    pub(crate) message_began: Cell<(u64, u64)>,
     /// Releases of references that are due: (id, crossings).
-    pub(super) released: RefCell<Vec<(u64, u64)>>,
+    pub(crate) released: RefCell<Vec<(u64, u64)>>,
 }
 
 impl Inbox {
-    pub(super) fn new(accounts: Rc<Accounts>, message_timer: Timer) -> Inbox {
+    pub(crate) fn new(accounts: Rc<Accounts>, message_timer: Timer) -> Inbox {
         Inbox {
             settled: Cell::new(0),
             reads: Cell::new(0),
@@ -71,7 +67,6 @@ impl Inbox {
             decoded_bytes: Cell::new(0),
             waits_for_memory: Cell::new(false),
             reading: Cell::new(true),
-            running: RefCell::default(),
             released: RefCell::default(),
         }
     }
@@ -80,7 +75,7 @@ impl Inbox {
 impl Inbox {
     /// Drops the requests of a link that has ended; running ones stay in the accounts until they end. The caller drops
     /// the result when no cell is borrowed.
-    pub(super) fn reset(&self) -> (VecDeque<Request>, Running) {
+    pub(crate) fn reset(&self) -> VecDeque<Request> {
         let queue = self.take_queue();
         self.accounts.replace_memory(self.other_bytes.take(), 0);
         self.settled.set(0);
@@ -89,11 +84,11 @@ impl Inbox {
         self.ending.take();
         self.reading.set(true);
         self.released.take();
-        (queue, self.running.take())
+        queue
     }
 
     /// Removes the waiting requests from the queue and the accounts.
-    pub(super) fn take_queue(&self) -> VecDeque<Request> {
+    pub(crate) fn take_queue(&self) -> VecDeque<Request> {
         let queue = self.queue.take();
         self.leave(queue.len(), self.queued_bytes.take());
         self.settled.set(0);
@@ -102,18 +97,18 @@ impl Inbox {
 
     /// Whether a waiting request may start before the grant: a call of a function that this side passed to the client
     /// in one of its own calls.
-    pub(super) fn has_early(&self) -> bool {
+    pub(crate) fn has_early(&self) -> bool {
         self.queue.borrow().iter().any(Request::is_early)
     }
 
-    fn take_early(&self) -> Option<Request> {
+    pub(crate) fn take_early(&self) -> Option<Request> {
         let mut queue = self.queue.borrow_mut();
         let index = queue.iter().position(Request::is_early)?;
         queue.remove(index)
     }
 
     /// The listener's memory that the session holds.
-    pub(super) fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         let running = self.in_flight.get() - self.queue.borrow().len();
         let requests = self.request_bytes.get() + self.decoded_bytes.get();
         requests + self.other_bytes.get() + running * HANDLER_BYTES
@@ -121,14 +116,14 @@ impl Inbox {
 
     /// Records the memory of a request's decoded arguments, which it keeps until it ends.
     #[inline]
-    pub(super) fn decoded(&self, bytes: usize) {
+    pub(crate) fn decoded(&self, bytes: usize) {
         self.decoded_bytes.set(self.decoded_bytes.get() + bytes);
         self.accounts.replace_memory(0, bytes);
     }
 
     /// Removes requests from the accounts.
     #[inline]
-    pub(super) fn leave(&self, requests: usize, bytes: usize) {
+    pub(crate) fn leave(&self, requests: usize, bytes: usize) {
         self.accounts.leave(requests, bytes);
         self.in_flight.set(self.in_flight.get() - requests);
         self.request_bytes.set(self.request_bytes.get() - bytes);
@@ -136,31 +131,31 @@ impl Inbox {
 }
 
 /// A request that has arrived and has not started.
-pub(super) struct Request {
+pub(crate) struct Request {
     /// The segment with name and arguments; `None` once they are decoded.
-    pub(super) segment: Option<Segment>,
+    pub(crate) segment: Option<Segment>,
     /// `None`: a notification.
-    pub(super) msgid: Option<u32>,
+    pub(crate) msgid: Option<u32>,
     /// Set if a reference is called instead of a name.
-    pub(super) reference: Option<u64>,
-    pub(super) name: Span,
+    pub(crate) reference: Option<u64>,
+    pub(crate) name: Span,
     /// The array of arguments, its header included,
-    pub(super) params: Span,
+    pub(crate) params: Span,
     /// and the start of the first one.
-    pub(super) first: u32,
-    pub(super) count: u32,
+    pub(crate) first: u32,
+    pub(crate) count: u32,
     /// The size of the whole message, for the accounts.
-    pub(super) bytes: u32,
-    pub(super) deadline: Instant,
+    pub(crate) bytes: u32,
+    pub(crate) deadline: Instant,
     /// The number of requests that arrived before it.
-    pub(super) arrival: u64,
+    pub(crate) arrival: u64,
 }
 
 /// A range of a segment, in half the memory of a `Range`.
 #[derive(Clone, Copy)]
-pub(super) struct Span {
-    pub(super) start: u32,
-    pub(super) end: u32,
+pub(crate) struct Span {
+    pub(crate) start: u32,
+    pub(crate) end: u32,
 }
 
 impl Request {
@@ -184,12 +179,12 @@ impl Request {
         self.reference.is_some()
     }
 
-    pub(super) fn name(&self) -> &[u8] {
+    pub(crate) fn name(&self) -> &[u8] {
         self.slice(self.name)
     }
 
     #[inline]
-    pub(super) fn slice(&self, span: Span) -> &[u8] {
+    pub(crate) fn slice(&self, span: Span) -> &[u8] {
         let range = span.start as usize..span.end as usize;
         self.segment
             .as_ref()
@@ -203,7 +198,7 @@ const PINNED_MAX: u32 = 32;
 impl Inbox {
     /// Counts another buffer. Requests that workers will take soon stay where they are, unless they hold many buffers.
     #[inline]
-    pub(super) fn count_read(&self) {
+    pub(crate) fn count_read(&self) {
         if self.queue.borrow().is_empty() {
             return self.reads.set(0);
         }
@@ -215,7 +210,7 @@ impl Inbox {
 
     /// Copies waiting requests out of segments that are much larger than they are: six bytes must not keep a whole
     /// buffer. Each request is examined once.
-    pub(super) fn unpin(&self) {
+    pub(crate) fn unpin(&self) {
         self.reads.set(0);
         let mut queue = self.queue.borrow_mut();
         let mut from = self.settled.replace(queue.len());
@@ -237,23 +232,33 @@ impl Inbox {
     }
 }
 
-/// The requests that the peer can cancel.
-#[derive(Default)]
-pub(super) struct Running {
+/// The requests that the peer can cancel. `R` is the identity of a request that runs.
+pub(crate) struct Running<R> {
     /// The running requests, if the options let callers stop them.
-    pub(super) by_id: HashMap<u32, Rc<RequestContext>, IdHash>,
+    pub(crate) by_id: HashMap<u32, Rc<R>, IdHash>,
     /// Requests that were given up before they started, with the count of arrivals at that time: the entry does not
     /// concern a later request with the same msgid.
-    pub(super) cancelled: HashMap<u32, u64, IdHash>,
+    pub(crate) cancelled: HashMap<u32, u64, IdHash>,
     /// The number of requests that have arrived.
-    pub(super) arrivals: u64,
+    pub(crate) arrivals: u64,
     /// The first waiting request when `cancelled` was last pruned.
-    pruned_to: u64,
+    pub(crate) pruned_to: u64,
+}
+
+impl<R> Default for Running<R> {
+    fn default() -> Self {
+        Running {
+            by_id: HashMap::default(),
+            cancelled: HashMap::default(),
+            arrivals: 0,
+            pruned_to: 0,
+        }
+    }
 }
 
 /// Hashes msgids with one multiplication; the factor is the process's secret, so that a peer cannot choose collisions.
 #[derive(Clone)]
-pub(super) struct IdHash(u64);
+pub(crate) struct IdHash(u64);
 
 impl Default for IdHash {
     fn default() -> Self {
@@ -272,7 +277,7 @@ impl BuildHasher for IdHash {
     }
 }
 
-pub(super) struct IdHasher {
+pub(crate) struct IdHasher {
     factor: u64,
     hash: u64,
 }
@@ -292,127 +297,6 @@ impl Hasher for IdHasher {
         let product =
             u128::from(self.hash ^ u64::from(value)).wrapping_mul(u128::from(self.factor));
         self.hash = (product >> 64) as u64 ^ product as u64;
-    }
-}
-
-impl Inner {
-    /// Queues a request, or refuses it.
-    pub(super) fn enqueue_request(&self, mut request: Request) {
-        if let Some(limit) = &self.rate
-            && self.refuse_for_rate(limit, request.msgid)
-        {
-            return;
-        }
-        if let Some(refusal) = self.refusal_of(&request) {
-            self.release_unread(request.slice(request.params));
-            return self.refuse_busy(request.msgid, refusal);
-        }
-        let inbox = &self.inbox;
-        let bytes = request.bytes as usize;
-        let mut running = inbox.running.borrow_mut();
-        request.arrival = running.arrivals;
-        running.arrivals += 1;
-        inbox.accounts.enter(bytes);
-        inbox.in_flight.set(inbox.in_flight.get() + 1);
-        inbox.request_bytes.set(inbox.request_bytes.get() + bytes);
-        inbox.queued_bytes.set(inbox.queued_bytes.get() + bytes);
-        inbox.queue.borrow_mut().push_back(request);
-    }
-
-    /// Removes the next request, which starts now. It stays in the accounts until [`Inner::request_done`].
-    #[inline]
-    pub(super) fn pop_request(&self) -> Option<Request> {
-        let inbox = &self.inbox;
-        let request = if self.is_ungranted() {
-            self.inbox.take_early()?
-        } else {
-            inbox.queue.borrow_mut().pop_front()?
-        };
-        inbox
-            .queued_bytes
-            .set(inbox.queued_bytes.get() - request.bytes as usize);
-        inbox.settled.set(inbox.settled.get().saturating_sub(1));
-        if !self.inbox.reading.get() {
-            self.watch_input();
-        }
-        if inbox.input_ended.get() {
-            self.end_after_last_start();
-        }
-        inbox.accounts.start_handler();
-        count(&self.counters.requests);
-        Some(request)
-    }
-
-    /// A request of `bytes`, decoded to `decoded` bytes of memory, has ended, whether or not its link has.
-    #[inline]
-    pub(super) fn request_done(&self, bytes: u32, decoded: usize) {
-        self.inbox.leave(1, bytes as usize);
-        self.inbox.accounts.end_handler();
-        if decoded != 0 {
-            let left = self.inbox.decoded_bytes.get() - decoded;
-            self.inbox.decoded_bytes.set(left);
-            self.inbox.accounts.replace_memory(decoded, 0);
-        }
-        self.memory_was_freed();
-        if self.inbox.input_ended.get() {
-            self.end_half_closed();
-        }
-        if !self.inbox.reading.get() {
-            self.watch_input();
-        }
-    }
-
-    /// The peer gave a request up. A waiting one is not started; a running one is cancelled if the options say so.
-    pub(super) fn handle_cancel(&self, msgid: u32) {
-        let running = self.inbox.running.borrow().by_id.get(&msgid).cloned();
-        if let Some(context) = running {
-            context.scope.cancel();
-            return;
-        }
-        let queue = self.inbox.queue.borrow();
-        let Some(first) = queue.front().map(|request| request.arrival) else {
-            return;
-        };
-        let mut running = self.inbox.running.borrow_mut();
-        let limit = self.options.limits.in_flight_max;
-        if running.cancelled.len() >= limit && first >= running.pruned_to + limit as u64 / 2 {
-            // Most entries were for requests that run or have ended.
-            running.cancelled.retain(|_, arrivals| *arrivals > first);
-            running.pruned_to = first;
-        }
-        if running.cancelled.len() < limit {
-            let arrivals = running.arrivals;
-            running.cancelled.insert(msgid, arrivals);
-        }
-    }
-
-    /// Whether a request that is about to start was given up since it arrived.
-    #[inline]
-    pub(super) fn take_cancelled(&self, request: &Request) -> bool {
-        let mut running = self.inbox.running.borrow_mut();
-        if running.cancelled.is_empty() {
-            return false;
-        }
-        let cancelled = request
-            .msgid
-            .and_then(|msgid| running.cancelled.remove(&msgid));
-        if self.inbox.queue.borrow().is_empty() {
-            running.cancelled.clear();
-        }
-        cancelled.is_some_and(|arrivals| request.arrival < arrivals)
-    }
-
-    /// A request has ended and cannot be cancelled any more. Another one with the same msgid is left alone.
-    #[inline]
-    pub(super) fn forget_running(&self, msgid: u32, context: &Rc<RequestContext>) {
-        let mut running = self.inbox.running.borrow_mut();
-        if running
-            .by_id
-            .get(&msgid)
-            .is_some_and(|other| Rc::ptr_eq(other, context))
-        {
-            running.by_id.remove(&msgid);
-        }
     }
 }
 

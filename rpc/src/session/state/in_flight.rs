@@ -21,16 +21,16 @@ const INDEX_BITS: u32 = 20;
 const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
 
 /// The maximum number of waiting calls, whatever the limits say.
-pub(super) const SLOTS_MAX: usize = 1 << INDEX_BITS;
+pub(crate) const SLOTS_MAX: usize = 1 << INDEX_BITS;
 
 /// The number of abandoned slots that are kept: a late answer is mistaken only after this many more abandoned calls.
 const ABANDONED_MAX: usize = 16 * 1024;
 
 /// Receives the outcome of a call that no fiber waits for.
-pub(super) type Callback = Box<dyn FnOnce(Result<Response, Error>)>;
+pub(crate) type Callback = Box<dyn FnOnce(Result<Response, Error>)>;
 
 /// The receiver of the outcome.
-pub(super) enum Waiter {
+pub(crate) enum Waiter {
     /// A fiber that is about to park, or has.
     Fiber(Option<LocalWaker>),
     /// A closure, called on the loop.
@@ -54,7 +54,7 @@ struct Slot {
 }
 
 /// The action for a call that has its outcome, to be done once the slab is no longer borrowed.
-pub(super) enum Completed {
+pub(crate) enum Completed {
     /// No caller waits by that msgid: the outcome is returned.
     Ignored(Result<Response, Error>),
     /// The outcome is in the slab.
@@ -66,7 +66,7 @@ pub(super) enum Completed {
 impl Completed {
     /// Notifies the waiter. Returns the outcome if there is none. Not while the slab is borrowed.
     #[inline]
-    pub(super) fn deliver(self) -> Option<Result<Response, Error>> {
+    pub(crate) fn deliver(self) -> Option<Result<Response, Error>> {
         match self {
             Completed::Ignored(outcome) => return Some(outcome),
             Completed::Wake(waker) => drop(waker.map(LocalWaker::wake)),
@@ -78,7 +78,7 @@ impl Completed {
 
 /// The calls of one session.
 #[derive(Default)]
-pub(super) struct InFlight {
+pub(crate) struct InFlight {
     slots: Vec<Slot>,
     free: Vec<u32>,
     abandoned: VecDeque<u32>,
@@ -87,13 +87,13 @@ pub(super) struct InFlight {
 
 impl InFlight {
     /// Calls without an outcome.
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.waiting
     }
 
     /// Reserves a slot for a call and returns its msgid.
     #[inline]
-    pub(super) fn insert(
+    pub(crate) fn insert(
         &mut self,
         waiter: Waiter,
         written: bool,
@@ -161,7 +161,7 @@ impl InFlight {
 
     /// Sets the fiber to wake; `false` if the call has its outcome already, or does not exist.
     #[inline]
-    pub(super) fn set_waker(&mut self, id: u32, waker: LocalWaker) -> bool {
+    pub(crate) fn set_waker(&mut self, id: u32, waker: LocalWaker) -> bool {
         match self.find(id) {
             Some(Slot {
                 state: State::Waiting(Waiter::Fiber(waiting)),
@@ -176,7 +176,7 @@ impl InFlight {
 
     /// Takes the outcome for a woken fiber, and frees the slot.
     #[inline]
-    pub(super) fn take_outcome(&mut self, id: u32) -> Option<Result<Response, Error>> {
+    pub(crate) fn take_outcome(&mut self, id: u32) -> Option<Result<Response, Error>> {
         let slot = self.find(id)?;
         match std::mem::replace(&mut slot.state, State::Free) {
             State::Done(outcome) => {
@@ -192,7 +192,7 @@ impl InFlight {
 
     /// Records the outcome of a call.
     #[inline]
-    pub(super) fn complete(&mut self, id: u32, outcome: Result<Response, Error>) -> Completed {
+    pub(crate) fn complete(&mut self, id: u32, outcome: Result<Response, Error>) -> Completed {
         let Some(slot) = self.find(id) else {
             return Completed::Ignored(outcome);
         };
@@ -223,7 +223,7 @@ impl InFlight {
 
     /// Gives a waiting call up: its answer will be ignored. Returns whether it had been written, or `None` if it was no
     /// longer waiting.
-    pub(super) fn abandon(&mut self, id: u32) -> Option<(bool, Waiter)> {
+    pub(crate) fn abandon(&mut self, id: u32) -> Option<(bool, Waiter)> {
         let slot = self.find(id)?;
         match std::mem::replace(&mut slot.state, State::Free) {
             State::Waiting(waiter) => {
@@ -248,7 +248,7 @@ impl InFlight {
     }
 
     /// Removes a call that was never sent, as if it had not been made.
-    pub(super) fn take_back(&mut self, id: u32) {
+    pub(crate) fn take_back(&mut self, id: u32) {
         if self
             .find(id)
             .is_some_and(|slot| matches!(slot.state, State::Waiting(_)))
@@ -259,7 +259,7 @@ impl InFlight {
     }
 
     /// Marks a held call as written; `false` if no caller waits for it any more.
-    pub(super) fn mark_written(&mut self, id: u32) -> bool {
+    pub(crate) fn mark_written(&mut self, id: u32) -> bool {
         match self.find(id) {
             Some(slot) if matches!(slot.state, State::Waiting(_)) => {
                 slot.written = true;
@@ -270,27 +270,27 @@ impl InFlight {
     }
 
     /// Whether a caller waits for that call.
-    pub(super) fn is_waiting(&mut self, id: u32) -> bool {
+    pub(crate) fn is_waiting(&mut self, id: u32) -> bool {
         self.find(id)
             .is_some_and(|slot| matches!(slot.state, State::Waiting(_)))
     }
 
     /// The timer of a call's slot, created by `make` (which receives the index) at the slot's first use with a
     /// callback.
-    pub(super) fn timer(&mut self, id: u32, make: impl FnOnce(u32) -> Timer) -> Option<&Timer> {
+    pub(crate) fn timer(&mut self, id: u32, make: impl FnOnce(u32) -> Timer) -> Option<&Timer> {
         let slot = self.find(id)?;
         Some(slot.timer.get_or_insert_with(|| make(id & INDEX_MASK)))
     }
 
     /// The call that occupies slot `index` now.
-    pub(super) fn id_at(&self, index: u32) -> Option<u32> {
+    pub(crate) fn id_at(&self, index: u32) -> Option<u32> {
         self.slots
             .get(index as usize)
             .map(|slot| msgid(slot.generation, index))
     }
 
     /// The ids of the calls that were written and wait, or of all that wait; abandoned slots are freed.
-    pub(super) fn drain_ids(&mut self, only_written: bool) -> Vec<u32> {
+    pub(crate) fn drain_ids(&mut self, only_written: bool) -> Vec<u32> {
         while !self.abandoned.is_empty() {
             self.free_oldest_abandoned();
         }

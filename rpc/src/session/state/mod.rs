@@ -1,0 +1,16 @@
+//! The parts of a session's state. A part knows neither the session nor, but for the accounts, another part, so each can
+//! be read and tested alone. What a session does with a part is in the file of the same name one folder up.
+
+pub(crate) mod accounts;
+pub(crate) mod connector;
+pub(crate) mod handshake;
+pub(crate) mod in_flight;
+pub(crate) mod inbox;
+pub(crate) mod input;
+pub(crate) mod keepalive;
+pub(crate) mod link;
+pub(crate) mod phase;
+pub(crate) mod queued_calls;
+pub(crate) mod rate_limit;
+pub(crate) mod references;
+pub(crate) mod write_buffer;

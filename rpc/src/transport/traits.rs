@@ -1,0 +1,169 @@
+//! The interface between a session and its transport.
+
+use crate::error::Error;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Bytes that arrived.
+///
+/// ```
+/// use yue::rpc::transport::Incoming;
+///
+/// fn gather(text: &mut Vec<u8>, incoming: Incoming<'_>) {
+///     match incoming {
+///         Incoming::Borrowed(bytes) => text.extend_from_slice(bytes),
+///         Incoming::Owned(bytes) if text.is_empty() => *text = bytes, // Nothing is copied.
+///         Incoming::Owned(bytes) => text.extend(bytes),
+///     }
+/// }
+///
+/// let mut text = Vec::new();
+/// gather(&mut text, Incoming::Owned(b"one, ".to_vec()));
+/// gather(&mut text, Incoming::Borrowed(b"two"));
+/// assert_eq!(text, b"one, two");
+/// ```
+#[derive(Debug)]
+pub enum Incoming<'a> {
+    /// The transport's own memory, to be copied.
+    Borrowed(&'a [u8]),
+    /// A buffer to keep.
+    Owned(Vec<u8>),
+}
+
+/// The sending side of a link. None of its methods wait.
+///
+/// A transport that wraps another one and counts its bytes:
+///
+/// ```
+/// use std::cell::Cell;
+/// use std::rc::Rc;
+/// use yue::rpc::transport::Transport;
+///
+/// struct Metered {
+///     inner: Rc<dyn Transport>,
+///     bytes: Cell<usize>,
+/// }
+///
+/// impl Transport for Metered {
+///     fn send(&self, buffer: Vec<u8>) {
+///         self.bytes.set(self.bytes.get() + buffer.len());
+///         self.inner.send(buffer);
+///     }
+///
+///     fn queued_bytes(&self) -> usize {
+///         self.inner.queued_bytes()
+///     }
+///
+///     fn notify_when_sent(&self) {
+///         self.inner.notify_when_sent();
+///     }
+///
+///     fn set_reading(&self, on: bool) {
+///         self.inner.set_reading(on);
+///     }
+///
+///     fn shutdown_write(&self) {
+///         self.inner.shutdown_write();
+///     }
+///
+///     fn close(&self) {
+///         self.inner.close();
+///     }
+/// }
+/// ```
+pub trait Transport {
+    /// Queues a buffer; buffers are sent in order. The buffer comes back through [`Events::sent`].
+    fn send(&self, buffer: Vec<u8>);
+
+    /// Bytes queued and not yet sent: the measure of how far the peer lags behind.
+    fn queued_bytes(&self) -> usize;
+
+    /// The session waits for room: from now on [`Events::sent`] must be called whenever bytes are sent, even without a
+    /// buffer to return. Transports that always call it need not do anything.
+    fn notify_when_sent(&self) {}
+
+    /// Pauses or resumes reading. Bytes that were read already may still arrive.
+    fn set_reading(&self, on: bool);
+
+    /// Ends the sending direction after all queued bytes. The other direction stays open.
+    fn shutdown_write(&self);
+
+    /// The time after which a silent yue peer, one that does not even answer a ping, counts as lost. `None`, the
+    /// default: the transport itself notices when its peer is gone.
+    fn silence_max(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Ends the link in both directions and drops what is still queued. [`Events::closed`] follows.
+    fn close(&self);
+}
+
+/// The events of a link, which its session receives on the loop, outside fibers.
+///
+/// A session implements them; a filter between session and link passes them on:
+///
+/// ```
+/// use std::io;
+/// use std::rc::Rc;
+/// use yue::rpc::transport::{Events, Incoming};
+///
+/// /// Undoes the masking by the peer's filter.
+/// struct Unmask(Rc<dyn Events>);
+///
+/// impl Events for Unmask {
+///     fn data(&self, incoming: Incoming<'_>) {
+///         let mut bytes = match incoming {
+///             Incoming::Borrowed(bytes) => bytes.to_vec(),
+///             Incoming::Owned(bytes) => bytes,
+///         };
+///         bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
+///         self.0.data(Incoming::Owned(bytes));
+///     }
+///
+///     fn sent(&self, buffer: Option<Vec<u8>>) {
+///         self.0.sent(buffer);
+///     }
+///
+///     fn closed(&self, result: io::Result<()>) {
+///         self.0.closed(result);
+///     }
+/// }
+/// ```
+pub trait Events {
+    /// Bytes arrived.
+    fn data(&self, incoming: Incoming<'_>);
+
+    /// Bytes were sent. The buffer, emptied or not, is returned if there is one.
+    fn sent(&self, buffer: Option<Vec<u8>>);
+
+    /// The peer sends no more. `true` keeps the link open for sending; by default the queued bytes are sent, and then
+    /// the link ends.
+    fn end_of_input(&self) -> bool {
+        false
+    }
+
+    /// The link has ended, for the reason given; `Ok` if the peer ended it in order. Called once, and last.
+    fn closed(&self, result: io::Result<()>);
+}
+
+/// Makes links to one address, one after another.
+///
+/// [The module](super) has an example of one that wraps another.
+///
+/// ```
+/// use yue::rpc::transport::{Connect, connector};
+///
+/// let connector = connector(&"tcp://localhost:80".parse().unwrap());
+/// assert_eq!(connector.address(), "tcp://localhost:80");
+/// ```
+pub trait Connect {
+    /// Makes a link. Runs in a fiber and may park.
+    ///
+    /// # Errors
+    /// The reason why no link could be made, of the kinds below `TransportError`.
+    fn connect(&self, events: Rc<dyn Events>) -> Result<Rc<dyn Transport>, Error>;
+
+    /// The address, for messages.
+    fn address(&self) -> &str;
+}
