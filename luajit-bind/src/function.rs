@@ -106,6 +106,7 @@ pub trait Raise: 'static {
 }
 
 /// An error on its way to Lua.
+#[non_exhaustive]
 pub enum Error {
     /// A message; the position of the calling Lua line is prepended. See [`set_error_form`].
     Text(Cow<'static, str>),

@@ -26,6 +26,7 @@ use yue_scheduler::no_suspend;
 
 /// The reason why a VM, or a state of it, could not be created or entered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum VmError {
     /// A Lua error, as text.
     #[error("{0}")]

@@ -43,7 +43,7 @@ pub enum Address {
 /// A fault in an address, and its position.
 ///
 /// ```
-/// let error = "tcp://[::1:8080".parse::<yue::rpc::Address>().unwrap_err();
+/// let error = "tcp://[::1:8080".parse::<yue_rpc::Address>().unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
 ///     "bad address: this bracket is not closed\n  tcp://[::1:8080\n        ^",

@@ -104,11 +104,11 @@ impl Segment {
 /// as this lives.
 ///
 /// ```
-/// use yue::rpc::session::{Service, Session};
-/// use yue::rpc::typed::Server;
-/// use yue::rpc::{Error, Options, Timeout, transport};
+/// use yue_rpc::session::{Service, Session};
+/// use yue_rpc::typed::Server;
+/// use yue_rpc::{Error, Options, Timeout, transport};
 ///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+/// yue_io::run(|| -> Result<(), Error> {
 ///     let listener = Server::new().handler("pair", |()| Ok(("a", 1))).listen("tcp://127.0.0.1:0")?;
 ///     let connector = transport::connector(listener.address());
 ///     let session = Session::open(connector, Service::none(), Options::default());
@@ -116,7 +116,7 @@ impl Segment {
 ///     assert_eq!(answer.count(), 1);
 ///     assert_eq!(answer.bytes(), b"\x92\xa1a\x01"); // the array ["a", 1]
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]

@@ -4,10 +4,10 @@
 //! call is one line of code. It parks its fiber until the answer arrives. The handler may call back in the meantime.
 //!
 //! ```
-//! use yue::rpc::Error;
-//! use yue::rpc::typed::{Client, Server, peer};
+//! use yue_rpc::Error;
+//! use yue_rpc::typed::{Client, Server, peer};
 //!
-//! yue::Runtime::new()?.run(|| -> Result<(), Error> {
+//! yue_io::run(|| -> Result<(), Error> {
 //!     let listener = Server::new()
 //!         .handler("order", |dish: String| {
 //!             // In the middle of the caller's call, it is asked back.
@@ -21,7 +21,7 @@
 //!     let dinner: String = kitchen.call("order", "soup")?; // The first call connects.
 //!     assert_eq!(dinner, "soup for table 7");
 //!     Ok(())
-//! })?;
+//! })??;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -30,9 +30,9 @@
 //! | | |
 //! |---|---|
 //! | [`typed`] | calls with Rust's own types: [`Server`](typed::Server) and [`Client`](typed::Client); begin here |
-//! | this page | what all connections have: addresses, [`Options`] and [`Limits`], errors, [`Listener`], [`Hooks`] |
+//! | this page | what all connections have: addresses, [`Options`], [`Limits`], errors, [`Hooks`], [`Listener`]s |
 //! | [`session`] | the layer below, in msgpack bytes: for values that serde does not know, gateways, scripts |
-//! | [`transport`] | what carries the bytes: sockets, threads, a network in memory for tests, your own |
+//! | [`transport`] | what carries the bytes: sockets, threads, memory, your own |
 //!
 //! # What a connection does by itself
 //!

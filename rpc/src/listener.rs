@@ -19,10 +19,10 @@ use yue_scheduler::{Builder, FiberId, cancel, set_context, yield_now};
 /// Accepts connections until it is closed. Clones are the same listener; dropping all of them does not close it.
 ///
 /// ```
-/// use yue::rpc::typed::{Client, Server};
-/// use yue::rpc::{Error, ErrorKind};
+/// use yue_rpc::typed::{Client, Server};
+/// use yue_rpc::{Error, ErrorKind};
 ///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+/// yue_io::run(|| -> Result<(), Error> {
 ///     let listener = Server::new().handler("ping", |()| Ok("pong")).listen("tcp://127.0.0.1:0")?;
 ///     let address = listener.address().to_string(); // With the port that the system chose.
 ///     let client = Client::open(&address)?;
@@ -33,7 +33,7 @@ use yue_scheduler::{Builder, FiberId, cancel, set_context, yield_now};
 ///     assert_eq!(client.call::<_, String>("ping", ())?, "pong");
 ///     assert!(listener.is_closed());
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
@@ -137,11 +137,11 @@ impl Listener {
     ///
     /// ```
     /// use std::rc::Rc;
-    /// use yue::rpc::session::Service;
-    /// use yue::rpc::{Address, Listener, Options, SharedSocket};
+    /// use yue_rpc::session::Service;
+    /// use yue_rpc::{Address, Listener, Options, SharedSocket};
     ///
-    /// yue::Runtime::new()?.run(|| -> Result<(), Box<dyn std::error::Error>> {
-    ///     let place = yue::fs::TempDir::new()?;
+    /// yue_io::run(|| -> Result<(), Box<dyn std::error::Error>> {
+    ///     let place = yue_io::fs::TempDir::new()?;
     ///     let path = place.path().join("socket").display().to_string();
     ///     let socket = SharedSocket::bind(&Address::Unix { path })?;
     ///     // As it would be done on several loops.
@@ -151,7 +151,7 @@ impl Listener {
     ///     first.close();
     ///     second.close();
     ///     Ok(())
-    /// })?;
+    /// })??;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///

@@ -13,12 +13,12 @@ use std::rc::Rc;
 /// Accepts links as sessions of one service.
 ///
 /// ```
-/// use yue::rpc::session::{Service, Session};
-/// use yue::rpc::MemoryListener;
-/// use yue::rpc::typed::{Caller, Server};
-/// use yue::rpc::{Error, ErrorKind, Options};
+/// use yue_rpc::session::{Service, Session};
+/// use yue_rpc::MemoryListener;
+/// use yue_rpc::typed::{Caller, Server};
+/// use yue_rpc::{Error, ErrorKind, Options};
 ///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+/// yue_io::run(|| -> Result<(), Error> {
 ///     let service = Server::new().handler("add", |(a, b): (i64, i64)| Ok(a + b)).into_service();
 ///     let listener = MemoryListener::new(service, Options::default());
 ///     let session = Session::open(listener.clone(), Service::none(), Options::default());
@@ -31,7 +31,7 @@ use std::rc::Rc;
 ///     let error = Caller::new(late).call::<_, i64>("add", (1, 2)).unwrap_err();
 ///     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct MemoryListener {

@@ -22,27 +22,6 @@ pub(crate) trait ReleaseSink {
 }
 
 /// Identifies one of the links that a session has had. References that came over a link belong to it.
-///
-/// ```
-/// use yue::rpc::session::{Service, Session};
-/// use yue::rpc::MemoryListener;
-/// use yue::rpc::typed::Server;
-/// use yue::rpc::{Error, Options, Timeout};
-///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
-///     let service = Server::new().handler("ping", |()| Ok(())).into_service();
-///     let listener = MemoryListener::new(service, Options::default());
-///     let session = Session::open(listener.clone(), Service::none(), Options::default());
-///     let ping = || session.call("ping", Timeout::Default, |_| Ok(0));
-///     let first = ping()?;
-///     listener.break_last();
-///     ping().ok(); // It may meet the break.
-///     assert_ne!(first.link(), ping()?.link());
-///     session.close();
-///     Ok(())
-/// })?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LinkNumber(pub(crate) u32);
 

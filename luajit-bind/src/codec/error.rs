@@ -12,6 +12,7 @@ pub struct EncodeError {
 
 /// The reason why a value cannot be encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum EncodeFault {
     /// The table contains itself.
     #[error("the table contains itself")]
@@ -38,6 +39,7 @@ pub enum EncodeFault {
 
 /// Invalid bytes; `at` is the offset of the faulty value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DecodeError {
     /// The bytes end in the middle of a value.
     #[error("the message ends in the middle of the value at byte {at}")]

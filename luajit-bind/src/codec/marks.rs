@@ -22,7 +22,8 @@ pub const DECODED_BYTES_MAX: usize = 8 * MESSAGE_BYTES;
 pub struct Limits {
     /// The maximum nesting of arrays and maps in one value.
     pub nesting_max: u32,
-    /// The maximum memory of one message's values, in bytes, by [`Reader::decoded_bytes`](super::Reader::decoded_bytes).
+    /// The maximum memory of one message's values, in bytes, as
+    /// [`Reader::decoded_bytes`](super::Reader::decoded_bytes) counts it.
     pub decoded_bytes_max: usize,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! [`yue_wire`] has their form on the wire.
 //!
-//! The codec does not know the connections. It calls a [`ReferenceTable`], which the layer above keeps per connection: the
-//! table assigns ids, counts crossings, and turns an id that arrives into a callable.
+//! The codec does not know the connections. It calls a [`ReferenceTable`], which the layer above keeps per connection:
+//! the table assigns ids, counts crossings, and turns an id that arrives into a callable.
 
 use crate::stack::Stack;
 use std::ffi::c_void;

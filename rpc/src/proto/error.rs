@@ -3,7 +3,7 @@
 /// The reason why bytes are not a message. The connection must end: the start of the next message is unknown.
 ///
 /// ```
-/// use yue::rpc::{CloseReason, ProtocolError};
+/// use yue_rpc::{CloseReason, ProtocolError};
 ///
 /// // The reason that a hook receives when a browser connects to the port.
 /// let error = ProtocolError::NotAMessage { byte: b'G' };
@@ -14,6 +14,7 @@
 /// );
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProtocolError {
     /// The bytes do not begin a msgpack-rpc message.
     #[error("the bytes are not a msgpack-rpc message (0x{byte:02x} where one begins)")]

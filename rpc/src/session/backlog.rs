@@ -62,11 +62,11 @@ impl Session {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use yue::rpc::session::{Service, Session};
-    /// use yue::rpc::typed::Server;
-    /// use yue::rpc::{Error, Options, transport};
+    /// use yue_rpc::session::{Service, Session};
+    /// use yue_rpc::typed::Server;
+    /// use yue_rpc::{Error, Options, transport};
     ///
-    /// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+    /// yue_io::run(|| -> Result<(), Error> {
     ///     let listener = Server::new().handler("moved", |_: i64| Ok(())).listen("tcp://127.0.0.1:0")?;
     ///     let connector = transport::connector(listener.address());
     ///     let session = Session::open(connector, Service::none(), Options::default());
@@ -77,7 +77,7 @@ impl Session {
     ///     assert!(session.queued_bytes() > 0); // The link is not up yet.
     ///     session.close();
     ///     Ok(())
-    /// })?;
+    /// })??;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn notify_within<'a>(

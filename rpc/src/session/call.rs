@@ -24,27 +24,6 @@ use yue_scheduler::{
 };
 
 /// The target of a call on the peer.
-///
-/// ```
-/// use yue::rpc::session::{Service, Session, Target};
-/// use yue::rpc::typed::Server;
-/// use yue::rpc::{Error, Options, Timeout, transport};
-///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
-///     let server = Server::new().handler("text.len", |text: String| Ok(text.len()));
-///     let listener = server.listen("tcp://127.0.0.1:0")?;
-///     let connector = transport::connector(listener.address());
-///     let session = Session::open(connector, Service::none(), Options::default());
-///     let target = Target::from("text.len"); // `call` takes the name as it is, too.
-///     let answer = session.call(target, Timeout::Default, |out| {
-///         out.extend_from_slice(b"\xa3abc");
-///         Ok(1)
-///     })?;
-///     assert_eq!(answer.bytes(), [3]);
-///     Ok(())
-/// })?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, Copy)]
 pub enum Target<'a> {
     /// A name, perhaps dotted.
@@ -66,30 +45,6 @@ impl<'a> From<&'a [u8]> for Target<'a> {
 }
 
 /// Identifies one call of one session while it waits.
-///
-/// ```
-/// use std::time::Duration;
-/// use yue::rpc::session::{Service, Session};
-/// use yue::rpc::typed::Server;
-/// use yue::rpc::{Error, ErrorKind, Options, Timeout, transport};
-///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
-///     let listener = Server::new()
-///         .handler("nap", |()| Ok(yue::sleep(Duration::from_secs(1000))?))
-///         .listen("tcp://127.0.0.1:0")?;
-///     let connector = transport::connector(listener.address());
-///     let session = Session::open(connector, Service::none(), Options::default());
-///
-///     let (told, outcome) = yue::sync::local::channel(1);
-///     let done = move |outcome| drop(told.try_send(outcome));
-///     let id = session.call_async("nap", Timeout::Default, |_| Ok(0), done)?;
-///     assert!(session.cancel_call(id));
-///     let outcome = outcome.recv().unwrap();
-///     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
-///     Ok(())
-/// })?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CallId(u32);
 

@@ -9,11 +9,11 @@ use std::fmt;
 ///
 /// ```
 /// use std::rc::Rc;
-/// use yue::rpc::session::Session;
-/// use yue::rpc::typed::{Client, Server};
-/// use yue::rpc::{CloseReason, Error, Hooks, Moment, Retry};
+/// use yue_rpc::session::Session;
+/// use yue_rpc::typed::{Client, Server};
+/// use yue_rpc::{CloseReason, Error, Hooks, Moment, Retry};
 ///
-/// struct Log(yue::sync::local::Sender<String>);
+/// struct Log(yue_scheduler::sync::local::Sender<String>);
 ///
 /// impl Hooks for Log {
 ///     fn wants(&self, moment: Moment) -> bool {
@@ -26,19 +26,20 @@ use std::fmt;
 ///     }
 /// }
 ///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
-///     let (told, log) = yue::sync::local::channel(1);
-///     let server = Server::new().hooks(Rc::new(Log(told))).handler("ping", |()| Ok(()));
+/// yue_io::run(|| -> Result<(), Error> {
+///     let (sender, log) = yue_scheduler::sync::local::channel(1);
+///     let server = Server::new().hooks(Rc::new(Log(sender))).handler("ping", |()| Ok(()));
 ///     let listener = server.listen("tcp://127.0.0.1:0")?;
 ///     let client = Client::open(&listener.address().to_string())?;
 ///     client.call::<_, ()>("ping", ())?;
 ///     drop(client);
 ///     assert_eq!(log.recv().unwrap(), "closed by the peer");
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum CloseReason {
     /// This side closed it.
     Local,

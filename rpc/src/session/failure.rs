@@ -10,7 +10,7 @@ use crate::text::{TEXT_MAX, cut};
 /// `into()`.
 ///
 /// ```
-/// use yue::rpc::{ErrorKind, Failure};
+/// use yue_rpc::{ErrorKind, Failure};
 ///
 /// let parse = |text: &str| -> Result<i64, Failure> {
 ///     text.parse().map_err(|_| Failure::of_kind(ErrorKind::Argument, format!("'{text}' is not a number")))

@@ -33,11 +33,11 @@ use yue_scheduler::{CancelScope, Instant, Timer, now};
 ///
 /// ```
 /// use std::rc::Rc;
-/// use yue::rpc::session::{Service, Session};
-/// use yue::rpc::typed::{Caller, Server};
-/// use yue::rpc::{Error, Options, transport};
+/// use yue_rpc::session::{Service, Session};
+/// use yue_rpc::typed::{Caller, Server};
+/// use yue_rpc::{Error, Options, transport};
 ///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+/// yue_io::run(|| -> Result<(), Error> {
 ///     let listener = Server::new().handler("ping", |()| Ok("pong")).listen("tcp://127.0.0.1:0")?;
 ///     let connector = transport::connector(listener.address());
 ///     let session = Session::open(connector, Service::none(), Options::default());
@@ -49,7 +49,7 @@ use yue_scheduler::{CancelScope, Instant, Timer, now};
 ///     session.close();
 ///     assert!(session.is_closed());
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
@@ -197,11 +197,11 @@ impl Session {
     ///
     /// ```
     /// use std::rc::Rc;
-    /// use yue::rpc::session::Session;
-    /// use yue::rpc::typed::{Client, Server, peer};
-    /// use yue::rpc::{CloseReason, Error, Hooks, Moment, Retry};
+    /// use yue_rpc::session::Session;
+    /// use yue_rpc::typed::{Client, Server, peer};
+    /// use yue_rpc::{CloseReason, Error, Hooks, Moment, Retry};
     ///
-    /// struct Log(yue::sync::local::Sender<String>);
+    /// struct Log(yue_scheduler::sync::local::Sender<String>);
     ///
     /// impl Hooks for Log {
     ///     fn wants(&self, moment: Moment) -> bool {
@@ -214,20 +214,20 @@ impl Session {
     ///     }
     /// }
     ///
-    /// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+    /// yue_io::run(|| -> Result<(), Error> {
     ///     let cheat = |()| {
     ///         let peer = peer().ok_or("no peer")?;
     ///         peer.session().close_because("you cheated");
     ///         Ok(())
     ///     };
     ///     let listener = Server::new().handler("cheat", cheat).listen("tcp://127.0.0.1:0")?;
-    ///     let (told, log) = yue::sync::local::channel(1);
-    ///     let us = Server::new().hooks(Rc::new(Log(told)));
+    ///     let (sender, log) = yue_scheduler::sync::local::channel(1);
+    ///     let us = Server::new().hooks(Rc::new(Log(sender)));
     ///     let client = Client::open_with(&listener.address().to_string(), us, Default::default())?;
     ///     client.call::<_, ()>("cheat", ()).ok();
     ///     assert_eq!(log.recv().unwrap(), "closed by the peer: you cheated");
     ///     Ok(())
-    /// })?;
+    /// })??;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn close_because(&self, reason: &str) {
@@ -355,33 +355,6 @@ impl Inner {
 }
 
 /// The identity of a request while it is served.
-///
-/// ```
-/// use std::rc::Rc;
-/// use yue::rpc::session::RequestContext;
-/// use yue::rpc::typed::{Client, Server};
-/// use yue::rpc::Error;
-///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
-///     let listener = Server::new()
-///         .handler("who", |name: String| {
-///             let request = RequestContext::current().ok_or("no request")?;
-///             request.set_locals(Some(Rc::new(name)));
-///             // A fiber that the handler starts works for the same request.
-///             let helper = yue::spawn(|| {
-///                 let locals = RequestContext::current()?.locals()?;
-///                 locals.downcast_ref::<String>().cloned()
-///             });
-///             Ok(helper.join().map_err(|error| error.to_string())?)
-///         })
-///         .listen("tcp://127.0.0.1:0")?;
-///     let client = Client::open(&listener.address().to_string())?;
-///     assert_eq!(client.call::<_, Option<String>>("who", "bilbo")?.as_deref(), Some("bilbo"));
-///     assert!(RequestContext::current().is_none()); // Here nobody is served.
-///     Ok(())
-/// })?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 pub struct RequestContext {
     pub(super) session: RefCell<Option<Rc<Inner>>>,
     pub(super) epoch: Cell<u32>,

@@ -12,10 +12,10 @@
 //!
 //! ```
 //! use std::rc::Rc;
-//! use yue::rpc::session::{Call, Reply, Service, Session};
-//! use yue::rpc::{Error, Listener, Options, Timeout, transport};
+//! use yue_rpc::session::{Call, Reply, Service, Session};
+//! use yue_rpc::{Error, Listener, Options, Timeout, transport};
 //!
-//! yue::Runtime::new()?.run(|| -> Result<(), Error> {
+//! yue_io::run(|| -> Result<(), Error> {
 //!     // Whatever is called, it answers with its arguments.
 //!     let echo = |call: &mut Call, reply: Reply| {
 //!         let params = call.params();
@@ -36,7 +36,7 @@
 //!     assert_eq!((answer.count(), answer.bytes()), (2, &b"\x01\xa2hi"[..]));
 //!     session.close();
 //!     Ok(())
-//! })?;
+//! })??;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

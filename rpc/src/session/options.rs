@@ -12,16 +12,16 @@ const MIB: usize = 1 << 20;
 ///
 /// ```
 /// use std::time::Duration;
-/// use yue::rpc::typed::{Client, Server};
-/// use yue::rpc::{Error, ErrorKind, Options};
+/// use yue_rpc::typed::{Client, Server};
+/// use yue_rpc::{Error, ErrorKind, Options};
 ///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+/// yue_io::run(|| -> Result<(), Error> {
 ///     let options = Options { timeout: Duration::from_secs(1), ..Options::default() };
 ///     let client = Client::open_with("thread://nobody", Server::new(), options)?;
 ///     let error = client.call::<_, ()>("f", ()).unwrap_err();
 ///     assert_eq!(error.kind(), ErrorKind::ConnectionRefused); // With `retry` it would wait for somebody.
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -45,14 +45,14 @@ pub struct Options {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use yue::rpc::typed::{Client, Server};
-    /// use yue::rpc::{Error, ErrorKind, Options, Timeout};
+    /// use yue_rpc::typed::{Client, Server};
+    /// use yue_rpc::{Error, ErrorKind, Options, Timeout};
     ///
-    /// yue::Runtime::new()?.run(|| -> Result<(), Error> {
-    ///     let (told, outcome) = yue::sync::local::channel(1);
+    /// yue_io::run(|| -> Result<(), Error> {
+    ///     let (sender, outcome) = yue_scheduler::sync::local::channel(1);
     ///     let server = Server::new().handler("nap", move |()| {
-    ///         let nap = yue::sleep(Duration::from_secs(1000));
-    ///         told.try_send(nap.is_err()).ok();
+    ///         let nap = yue_scheduler::sleep(Duration::from_secs(1000));
+    ///         sender.try_send(nap.is_err()).ok();
     ///         Ok(())
     ///     });
     ///     let options = Options { cancel: true, ..Options::default() };
@@ -63,7 +63,7 @@ pub struct Options {
     ///     assert_eq!(error.kind(), ErrorKind::Timeout);
     ///     assert!(outcome.recv().unwrap()); // The nap was cut short.
     ///     Ok(())
-    /// })?;
+    /// })??;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub cancel: bool,
@@ -88,15 +88,6 @@ impl Default for Options {
 
 /// The treatment of a notification that finds more than [`Limits::output_bytes_max`] waiting to be sent. It always
 /// returns the error `QueueFullError`; over `thread://` that is all.
-///
-/// ```
-/// use yue::rpc::{Options, WhenFull};
-///
-/// assert_eq!(Options::default().when_full, WhenFull::Close);
-/// // For messages of which each replaces the one before, nothing is lost by leaving some out.
-/// let options = Options { when_full: WhenFull::Drop, ..Options::default() };
-/// # drop(options);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WhenFull {
     /// The link ends, [`TooSlow`](crate::CloseReason::TooSlow): peer and program start from the beginning, and no
@@ -111,10 +102,10 @@ pub enum WhenFull {
 /// The limits of one connection. Each has an error that reports it, and a counter in [`Stats`].
 ///
 /// ```
-/// use yue::rpc::typed::{Client, Server};
-/// use yue::rpc::{Error, ErrorKind, Limits, Options};
+/// use yue_rpc::typed::{Client, Server};
+/// use yue_rpc::{Error, ErrorKind, Limits, Options};
 ///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+/// yue_io::run(|| -> Result<(), Error> {
 ///     let limits = Limits { message_bytes_max: 1000, ..Limits::default() };
 ///     let options = Options { limits, ..Options::default() };
 ///     let server = Server::new().handler("len", |text: String| Ok(text.len()));
@@ -124,7 +115,7 @@ pub enum WhenFull {
 ///     assert_eq!(error.kind(), ErrorKind::MessageTooLarge);
 ///     assert_eq!(client.call::<_, usize>("len", "short")?, 5); // The connection stays open.
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -267,15 +258,6 @@ impl Limits {
 ///
 /// A call that finds it empty is answered with `ServerBusyError`; a notification is dropped. A peer that ignores this
 /// is closed when ten buckets' worth of its calls have been refused, of which one tenth of the rate is forgiven.
-///
-/// ```
-/// use yue::rpc::{Limits, Options, Rate};
-///
-/// let rate = Rate { calls_per_second: 100.0, burst: 200 };
-/// let limits = Limits { rate: Some(rate), ..Limits::default() };
-/// let options = Options { limits, ..Options::default() };
-/// # drop(options);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rate {
     /// The number of calls and notifications per second in the long run.
@@ -292,19 +274,19 @@ const ENVELOPE_LEVELS: usize = 3;
 ///
 /// ```
 /// use std::time::Duration;
-/// use yue::rpc::typed::{Client, Server};
-/// use yue::rpc::{Error, ErrorKind, Timeout};
+/// use yue_rpc::typed::{Client, Server};
+/// use yue_rpc::{Error, ErrorKind, Timeout};
 ///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+/// yue_io::run(|| -> Result<(), Error> {
 ///     let listener = Server::new()
-///         .handler("nap", |()| Ok(yue::sleep(Duration::from_millis(100))?))
+///         .handler("nap", |()| Ok(yue_scheduler::sleep(Duration::from_millis(100))?))
 ///         .listen("tcp://127.0.0.1:0")?;
 ///     let client = Client::open(&listener.address().to_string())?;
 ///     let soon = Timeout::After(Duration::from_millis(10));
 ///     let error = client.call_within::<_, ()>(soon, "nap", ()).unwrap_err();
 ///     assert_eq!(error.kind(), ErrorKind::Timeout); // The handler naps on: see `Options::cancel`.
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -321,23 +303,6 @@ pub enum Timeout {
 macro_rules! stats {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// The counts of a connection, and the limits that it met. All counts are since the session was created.
-        ///
-        /// ```
-        /// use yue::rpc::typed::{Client, Server};
-        /// use yue::rpc::Error;
-        ///
-        /// yue::Runtime::new()?.run(|| -> Result<(), Error> {
-        ///     let listener = Server::new().handler("ping", |()| Ok(())).listen("tcp://127.0.0.1:0")?;
-        ///     let client = Client::open(&listener.address().to_string())?;
-        ///     for _ in 0..3 {
-        ///         client.call::<_, ()>("ping", ())?;
-        ///     }
-        ///     let stats = client.session().stats();
-        ///     assert_eq!((stats.calls, stats.timeouts, stats.links), (3, 0, 1));
-        ///     Ok(())
-        /// })?;
-        /// # Ok::<(), Box<dyn std::error::Error>>(())
-        /// ```
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
         pub struct Stats { $($(#[$doc])* pub $name: u64,)* }
 

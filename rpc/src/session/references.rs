@@ -25,10 +25,10 @@ use std::rc::{Rc, Weak};
 ///
 /// ```
 /// use std::rc::Rc;
-/// use yue::rpc::session::{Call, CallMethod, Reply, Service, Session, Target};
-/// use yue::rpc::MemoryListener;
-/// use yue::rpc::{Error, Options, Timeout};
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+/// use yue_rpc::session::{Call, CallMethod, Reply, Service, Session, Target};
+/// use yue_rpc::MemoryListener;
+/// use yue_rpc::{Error, Options, Timeout};
+/// yue_io::run(|| -> Result<(), Error> {
 ///     // The server calls the function whose id it is given (as a msgpack uint 64) and gives it back.
 ///     let twice = |call: &mut Call, reply: Reply| {
 ///         let session = call.session().clone();
@@ -63,7 +63,7 @@ use std::rc::{Rc, Weak};
 ///     })?;
 ///     assert_eq!(answer.bytes(), [42]);
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]

@@ -71,14 +71,14 @@ impl RequestContext {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use yue::rpc::session::RequestContext;
-    /// use yue::rpc::typed::{Client, Server};
-    /// use yue::rpc::{Error, Timeout};
+    /// use yue_rpc::session::RequestContext;
+    /// use yue_rpc::typed::{Client, Server};
+    /// use yue_rpc::{Error, Timeout};
     ///
-    /// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+    /// yue_io::run(|| -> Result<(), Error> {
     ///     let time_left = |()| {
     ///         let request = RequestContext::current().ok_or("no request")?;
-    ///         Ok(request.deadline().saturating_since(yue::scheduler::now()).as_secs_f64())
+    ///         Ok(request.deadline().saturating_since(yue_scheduler::now()).as_secs_f64())
     ///     };
     ///     let listener = Server::new().handler("time_left", time_left).listen("tcp://127.0.0.1:0")?;
     ///     let client = Client::open(&listener.address().to_string())?;
@@ -86,7 +86,7 @@ impl RequestContext {
     ///     let left: f64 = client.call_within(minute, "time_left", ())?;
     ///     assert!(left > 30.0 && left < 61.0);
     ///     Ok(())
-    /// })?;
+    /// })??;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn deadline(&self) -> Instant {
@@ -137,11 +137,11 @@ impl fmt::Debug for RequestContext {
 /// Never; outside a loop there is no peer.
 ///
 /// ```
-/// use yue::rpc::Error;
-/// use yue::rpc::session::peer;
-/// use yue::rpc::typed::{Client, Server};
+/// use yue_rpc::Error;
+/// use yue_rpc::session::peer;
+/// use yue_rpc::typed::{Client, Server};
 ///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+/// yue_io::run(|| -> Result<(), Error> {
 ///     let listener = Server::new()
 ///         .handler("where_from", |()| Ok(peer().ok_or("no peer")?.address().to_owned()))
 ///         .listen("tcp://127.0.0.1:0")?;
@@ -150,7 +150,7 @@ impl fmt::Debug for RequestContext {
 ///     assert!(address.starts_with("tcp://127.0.0.1:"));
 ///     assert!(peer().is_none());
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn peer() -> Option<Session> {
@@ -158,18 +158,6 @@ pub fn peer() -> Option<Session> {
 }
 
 /// The target of a request.
-///
-/// ```
-/// use yue::rpc::session::{Call, CallMethod, Reply, Service};
-///
-/// let service = Service::new(std::rc::Rc::new(|call: &mut Call, reply: Reply| {
-///     match call.method() {
-///         CallMethod::Name(b"ping") => reply.results(|_| Ok(0)),
-///         CallMethod::Name(_) | CallMethod::Token(_) => reply.no_method(call),
-///     }
-/// }));
-/// # drop(service);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallMethod<'a> {
     /// A name, perhaps dotted.

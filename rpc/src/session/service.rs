@@ -17,7 +17,7 @@ use yue_scheduler::{Instant, deadline_after, is_past};
 /// ```
 /// use std::cell::RefCell;
 /// use std::rc::Rc;
-/// use yue::rpc::session::{Call, CallMethod, Dispatch, Replied, Reply, Service};
+/// use yue_rpc::session::{Call, CallMethod, Dispatch, Replied, Reply, Service};
 ///
 /// #[derive(Default)]
 /// struct Functions {
@@ -84,11 +84,11 @@ impl<F: Fn(&mut Call, Reply) -> Replied> Dispatch for F {
 ///
 /// ```
 /// use std::rc::Rc;
-/// use yue::rpc::Error;
-/// use yue::rpc::session::{Call, Reply, Service, Session};
-/// use yue::rpc::MemoryListener;
-/// use yue::rpc::{Options, Timeout};
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+/// use yue_rpc::Error;
+/// use yue_rpc::session::{Call, Reply, Service, Session};
+/// use yue_rpc::MemoryListener;
+/// use yue_rpc::{Options, Timeout};
+/// yue_io::run(|| -> Result<(), Error> {
 ///     let count = |call: &mut Call, reply: Reply| {
 ///         let count = call.params().count as u8;
 ///         call.release_params(); // They are not needed any more; the handler may take its time.
@@ -105,7 +105,7 @@ impl<F: Fn(&mut Call, Reply) -> Replied> Dispatch for F {
 ///     })?;
 ///     assert_eq!(answer.bytes(), [3]);
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Call {
@@ -121,7 +121,7 @@ pub struct Call {
 /// So a handler that forgets to answer does not compile:
 ///
 /// ```compile_fail
-/// use yue::rpc::session::{Call, Reply, Service};
+/// use yue_rpc::session::{Call, Reply, Service};
 ///
 /// Service::new(std::rc::Rc::new(|_: &mut Call, _: Reply| {}));
 /// ```
@@ -133,10 +133,10 @@ pub struct Replied(pub(super) ());
 ///
 /// ```
 /// use std::rc::Rc;
-/// use yue::rpc::session::{Call, Reply, Service, Session};
-/// use yue::rpc::MemoryListener;
-/// use yue::rpc::{Error, ErrorKind, Failure, Options, Timeout};
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+/// use yue_rpc::session::{Call, Reply, Service, Session};
+/// use yue_rpc::MemoryListener;
+/// use yue_rpc::{Error, ErrorKind, Failure, Options, Timeout};
+/// yue_io::run(|| -> Result<(), Error> {
 ///     let divide = |call: &mut Call, reply: Reply| match call.params().bytes {
 ///         &[_, 0] => reply.fail(&Failure::new("division by zero")),
 ///         &[a, b] => reply.results(|out| {
@@ -156,7 +156,7 @@ pub struct Replied(pub(super) ());
 ///     assert_eq!(divide(42, 6)?.bytes(), [7]);
 ///     assert_eq!(divide(1, 0).unwrap_err().message(), "division by zero");
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -168,22 +168,6 @@ pub struct Reply {
 }
 
 /// An event in a connection's life.
-///
-/// See [`Hooks::wants`]:
-///
-/// ```
-/// use yue::rpc::{Hooks, Moment};
-///
-/// struct Log;
-///
-/// impl Hooks for Log {
-///     fn wants(&self, moment: Moment) -> bool {
-///         matches!(moment, Moment::Open | Moment::Close)
-///     }
-///     // … on_open, on_close …
-/// }
-/// assert!(!Log.wants(Moment::Timeout));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
     /// The transport is up.
@@ -203,7 +187,7 @@ pub enum Moment {
 /// The decision of `on_accept`.
 ///
 /// ```
-/// use yue::rpc::{ErrorKind, Failure, Verdict};
+/// use yue_rpc::{ErrorKind, Failure, Verdict};
 ///
 /// let verdict = |password: &str| match password {
 ///     "mellon" => Verdict::granted(),
@@ -230,8 +214,8 @@ impl Verdict {
 /// Whether to make a lost connection again.
 ///
 /// ```
-/// use yue::rpc::session::Session;
-/// use yue::rpc::{CloseReason, Hooks, Moment, Retry};
+/// use yue_rpc::session::Session;
+/// use yue_rpc::{CloseReason, Hooks, Moment, Retry};
 ///
 /// struct Stubborn;
 ///
@@ -268,9 +252,9 @@ pub enum Retry {
 ///
 /// ```
 /// use std::rc::Rc;
-/// use yue::rpc::session::Session;
-/// use yue::rpc::typed::{Caller, Client, Server};
-/// use yue::rpc::{Error, ErrorKind, Failure, Hooks, Moment, Verdict};
+/// use yue_rpc::session::Session;
+/// use yue_rpc::typed::{Caller, Client, Server};
+/// use yue_rpc::{Error, ErrorKind, Failure, Hooks, Moment, Verdict};
 ///
 /// struct Door;
 ///
@@ -287,7 +271,7 @@ pub enum Retry {
 ///     }
 /// }
 ///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+/// yue_io::run(|| -> Result<(), Error> {
 ///     let server = Server::new().hooks(Rc::new(Door)).handler("treasure", |()| Ok("mithril"));
 ///     let listener = server.listen("tcp://127.0.0.1:0")?;
 ///     let open = |password: &'static str| {
@@ -298,7 +282,7 @@ pub enum Retry {
 ///     let error = open("sesame")?.call::<_, String>("treasure", ()).unwrap_err();
 ///     assert_eq!(error.kind(), ErrorKind::NotGranted);
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Hooks {
@@ -354,15 +338,6 @@ struct NoHooks;
 impl Hooks for NoHooks {}
 
 /// The dispatcher and the hooks that the sessions of one listener, or one opened connection, share.
-///
-/// ```
-/// use std::rc::Rc;
-/// use yue::rpc::session::{Call, Reply, Service};
-///
-/// let service = Service::new(Rc::new(|_: &mut Call, reply: Reply| reply.results(|_| Ok(0))));
-/// let silent = Service::none(); // For a client that is not to be called.
-/// # drop((service, silent));
-/// ```
 #[derive(Clone)]
 pub struct Service {
     /// The dispatcher, which answers requests.

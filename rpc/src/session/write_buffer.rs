@@ -1,5 +1,6 @@
-//! Writing messages, passing the write buffer to the transport, and waiting for room. The buffer leaves at the end of the
-//! tick, or earlier when it is worth a write.
+//! Writing messages, passing the write buffer to the transport, and waiting for room.
+//!
+//! The buffer leaves at the end of the tick, or earlier when it is worth a write.
 
 use super::inner::Inner;
 use super::options::{add, count};

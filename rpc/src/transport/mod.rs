@@ -6,10 +6,10 @@
 //! ```
 //! use std::cell::Cell;
 //! use std::rc::Rc;
-//! use yue::rpc::session::{Service, Session};
-//! use yue::rpc::transport::{Connect, Events, Transport};
-//! use yue::rpc::typed::{Caller, Server};
-//! use yue::rpc::{Error, MemoryListener, Options};
+//! use yue_rpc::session::{Service, Session};
+//! use yue_rpc::transport::{Connect, Events, Transport};
+//! use yue_rpc::typed::{Caller, Server};
+//! use yue_rpc::{Error, MemoryListener, Options};
 //!
 //! /// Counts the links that are made through it.
 //! struct Counting(Rc<dyn Connect>, Cell<u32>);
@@ -25,7 +25,7 @@
 //!     }
 //! }
 //!
-//! yue::Runtime::new()?.run(|| -> Result<(), Error> {
+//! yue_io::run(|| -> Result<(), Error> {
 //!     let service = Server::new().handler("ping", |()| Ok(())).into_service();
 //!     let listener = MemoryListener::new(service, Options::default());
 //!     let counting = Rc::new(Counting(listener.clone(), Cell::new(0)));
@@ -38,7 +38,7 @@
 //!     assert_eq!(counting.1.get(), 2);
 //!     session.close();
 //!     Ok(())
-//! })?;
+//! })??;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -55,32 +55,11 @@ use crate::address::Address;
 use std::rc::Rc;
 
 /// Creates the connector for an address.
-///
-/// ```
-/// use yue::rpc::session::{Service, Session};
-/// use yue::rpc::{Options, transport::connector};
-///
-/// yue::Runtime::new()?.run(|| {
-///     let connector = connector(&"unix:///run/kitchen".parse().unwrap());
-///     let session = Session::open(connector, Service::none(), Options::default());
-///     assert_eq!(session.address(), "unix:///run/kitchen");
-///     session.close();
-/// });
-/// # Ok::<(), std::io::Error>(())
-/// ```
 pub fn connector(address: &Address) -> Rc<dyn Connect> {
     connector_with(address, &SocketOptions::default())
 }
 
 /// Like [`connector`], with options for its sockets.
-///
-/// ```
-/// use yue::rpc::transport::{SocketOptions, connector_with};
-///
-/// let options = SocketOptions { keepalive: None, ..SocketOptions::default() };
-/// let connector = connector_with(&"tcp://localhost:80".parse().unwrap(), &options);
-/// assert_eq!(connector.address(), "tcp://localhost:80");
-/// ```
 pub fn connector_with(address: &Address, options: &SocketOptions) -> Rc<dyn Connect> {
     match address {
         Address::Tcp { .. } | Address::Unix { .. } => {

@@ -17,16 +17,6 @@ const KEEPALIVE: Duration = Duration::from_secs(50);
 const PROBES: u32 = 3;
 
 /// The socket options of a listener or of an opened connection.
-///
-/// ```
-/// use std::time::Duration;
-/// use yue::rpc::transport::SocketOptions;
-///
-/// // A peer that is gone is noticed within ten seconds.
-/// let options = SocketOptions { keepalive: Some(Duration::from_secs(10)), ..SocketOptions::default() };
-/// assert_eq!(SocketOptions::default().keepalive, Some(Duration::from_secs(50)));
-/// # drop(options);
-/// ```
 #[derive(Debug, Clone)]
 pub struct SocketOptions {
     /// Options for listening at a TCP address.

@@ -6,23 +6,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// Bytes that arrived.
-///
-/// ```
-/// use yue::rpc::transport::Incoming;
-///
-/// fn gather(text: &mut Vec<u8>, incoming: Incoming<'_>) {
-///     match incoming {
-///         Incoming::Borrowed(bytes) => text.extend_from_slice(bytes),
-///         Incoming::Owned(bytes) if text.is_empty() => *text = bytes, // Nothing is copied.
-///         Incoming::Owned(bytes) => text.extend(bytes),
-///     }
-/// }
-///
-/// let mut text = Vec::new();
-/// gather(&mut text, Incoming::Owned(b"one, ".to_vec()));
-/// gather(&mut text, Incoming::Borrowed(b"two"));
-/// assert_eq!(text, b"one, two");
-/// ```
 #[derive(Debug)]
 pub enum Incoming<'a> {
     /// The transport's own memory, to be copied.
@@ -38,7 +21,7 @@ pub enum Incoming<'a> {
 /// ```
 /// use std::cell::Cell;
 /// use std::rc::Rc;
-/// use yue::rpc::transport::Transport;
+/// use yue_rpc::transport::Transport;
 ///
 /// struct Metered {
 ///     inner: Rc<dyn Transport>,
@@ -106,7 +89,7 @@ pub trait Transport {
 /// ```
 /// use std::io;
 /// use std::rc::Rc;
-/// use yue::rpc::transport::{Events, Incoming};
+/// use yue_rpc::transport::{Events, Incoming};
 ///
 /// /// Undoes the masking by the peer's filter.
 /// struct Unmask(Rc<dyn Events>);
@@ -150,13 +133,6 @@ pub trait Events {
 /// Makes links to one address, one after another.
 ///
 /// [The module](super) has an example of one that wraps another.
-///
-/// ```
-/// use yue::rpc::transport::{Connect, connector};
-///
-/// let connector = connector(&"tcp://localhost:80".parse().unwrap());
-/// assert_eq!(connector.address(), "tcp://localhost:80");
-/// ```
 pub trait Connect {
     /// Makes a link. Runs in a fiber and may park.
     ///

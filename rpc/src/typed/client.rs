@@ -15,21 +15,21 @@ use std::ops::Deref;
 /// A handler gets its caller by [`peer`]. [`Caller::new`] wraps any [`Session`]. A [`Client`] is a caller, too.
 ///
 /// ```
-/// use yue::rpc::Error;
-/// use yue::rpc::typed::{Caller, Client, Server};
+/// use yue_rpc::Error;
+/// use yue_rpc::typed::{Caller, Client, Server};
 ///
 /// fn total(kitchen: &Caller, dishes: &[&str]) -> Result<u32, Error> {
 ///     dishes.iter().map(|dish| kitchen.call::<_, u32>("price", dish)).sum()
 /// }
 ///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+/// yue_io::run(|| -> Result<(), Error> {
 ///     let listener = Server::new()
 ///         .handler("price", |dish: String| Ok(dish.len()))
 ///         .listen("tcp://127.0.0.1:0")?;
 ///     let client = Client::open(&listener.address().to_string())?;
 ///     assert_eq!(total(&client, &["tea", "cake"])?, 7);
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,19 +89,19 @@ impl Caller {
     /// See [`Session::notify`].
     ///
     /// ```
-    /// use yue::rpc::Error;
-    /// use yue::rpc::typed::{Client, Server};
+    /// use yue_rpc::Error;
+    /// use yue_rpc::typed::{Client, Server};
     ///
-    /// yue::Runtime::new()?.run(|| -> Result<(), Error> {
-    ///     let (told, heard) = yue::sync::local::channel(1);
+    /// yue_io::run(|| -> Result<(), Error> {
+    ///     let (sender, received) = yue_scheduler::sync::local::channel(1);
     ///     let listener = Server::new()
-    ///         .handler("move_to", move |position: (i64, i64)| Ok(drop(told.try_send(position))))
+    ///         .handler("move_to", move |position: (i64, i64)| Ok(drop(sender.try_send(position))))
     ///         .listen("tcp://127.0.0.1:0")?;
     ///     let client = Client::open(&listener.address().to_string())?;
     ///     client.notify("move_to", (3, 4))?; // Does not wait for the peer.
-    ///     assert_eq!(heard.recv(), Ok((3, 4)));
+    ///     assert_eq!(received.recv(), Ok((3, 4)));
     ///     Ok(())
-    /// })?;
+    /// })??;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn notify<P: Serialize>(&self, method: &str, params: P) -> Result<(), Error> {
@@ -113,10 +113,10 @@ impl Caller {
 /// The connection through which the running handler was called; `None` outside of handlers.
 ///
 /// ```
-/// use yue::rpc::Error;
-/// use yue::rpc::typed::{Client, Server, peer};
+/// use yue_rpc::Error;
+/// use yue_rpc::typed::{Client, Server, peer};
 ///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+/// yue_io::run(|| -> Result<(), Error> {
 ///     let listener = Server::new()
 ///         .handler("new_hero", |()| {
 ///             let player = peer().ok_or("no peer")?;
@@ -130,7 +130,7 @@ impl Caller {
 ///     let game = Client::open_with(&listener.address().to_string(), player, Default::default())?;
 ///     assert_eq!(game.call::<_, String>("new_hero", ())?, "a bearded wizard");
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn peer() -> Option<Caller> {
@@ -140,10 +140,10 @@ pub fn peer() -> Option<Caller> {
 /// An open connection. Dropping it closes it.
 ///
 /// ```
-/// use yue::rpc::Error;
-/// use yue::rpc::typed::{Client, Server};
+/// use yue_rpc::Error;
+/// use yue_rpc::typed::{Client, Server};
 ///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+/// yue_io::run(|| -> Result<(), Error> {
 ///     let listener = Server::new()
 ///         .handler("add", |(a, b): (i64, i64)| Ok(a + b))
 ///         .handler("now", |()| Ok("noon"))
@@ -157,13 +157,13 @@ pub fn peer() -> Option<Caller> {
 ///     let calls: Vec<_> = (0..10)
 ///         .map(|n| {
 ///             let server = server.clone();
-///             yue::spawn(move || server.call::<_, i64>("add", (n, n)))
+///             yue_scheduler::spawn(move || server.call::<_, i64>("add", (n, n)))
 ///         })
 ///         .collect();
 ///     let sums: Result<Vec<i64>, Error> = calls.into_iter().map(|call| call.join().unwrap()).collect();
 ///     assert_eq!(sums?.into_iter().sum::<i64>(), 90);
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]

@@ -1,10 +1,10 @@
 //! Calls with Rust's own types: serde on both sides, one line each.
 //!
 //! ```
-//! use yue::rpc::Error;
-//! use yue::rpc::typed::{Client, Server, peer};
+//! use yue_rpc::Error;
+//! use yue_rpc::typed::{Client, Server, peer};
 //!
-//! yue::Runtime::new()?.run(|| -> Result<(), Error> {
+//! yue_io::run(|| -> Result<(), Error> {
 //!     let listener = Server::new()
 //!         .handler("add", |(a, b): (i64, i64)| Ok(a + b))
 //!         .handler("greet", |()| {
@@ -21,7 +21,7 @@
 //!     let greeting: String = client.call("greet", ())?;
 //!     assert_eq!(greeting, "hello world");
 //!     Ok(())
-//! })?;
+//! })??;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

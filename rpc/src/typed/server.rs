@@ -20,8 +20,8 @@ type Handler = Box<dyn Fn(&mut Call, Reply) -> Replied>;
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
-/// use yue::rpc::typed::{Client, Server};
-/// use yue::rpc::{Error, ErrorKind};
+/// use yue_rpc::typed::{Client, Server};
+/// use yue_rpc::{Error, ErrorKind};
 ///
 /// #[derive(Serialize, Deserialize)]
 /// struct Point {
@@ -29,7 +29,7 @@ type Handler = Box<dyn Fn(&mut Call, Reply) -> Replied>;
 ///     y: f64,
 /// }
 ///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
+/// yue_io::run(|| -> Result<(), Error> {
 ///     let listener = Server::new()
 ///         .handler("text.upper", |text: String| Ok(text.to_uppercase()))
 ///         .handler("geometry.distance", |(a, b): (Point, Point)| Ok((a.x - b.x).hypot(a.y - b.y)))
@@ -45,7 +45,7 @@ type Handler = Box<dyn Fn(&mut Call, Reply) -> Replied>;
 ///     let error = server.call::<_, i64>("divide", "one").unwrap_err();
 ///     assert_eq!(error.kind(), ErrorKind::Argument);
 ///     Ok(())
-/// })?;
+/// })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Default)]

@@ -41,20 +41,6 @@ pub(crate) struct Accounts {
 }
 
 /// The resources that all connections of a listener use at one moment.
-///
-/// ```
-/// use yue::rpc::Error;
-/// use yue::rpc::typed::{Client, Server};
-///
-/// yue::Runtime::new()?.run(|| -> Result<(), Error> {
-///     let listener = Server::new().handler("ping", |()| Ok(())).listen("tcp://127.0.0.1:0")?;
-///     let client = Client::open(&listener.address().to_string())?;
-///     client.call::<_, ()>("ping", ())?;
-///     assert_eq!(listener.usage().connections, 1);
-///     Ok(())
-/// })?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// Links that are up.

@@ -1,5 +1,7 @@
-//! The parts of a session's state. A part knows neither the session nor, but for the accounts, another part, so each can
-//! be read and tested alone. What a session does with a part is in the file of the same name one folder up.
+//! The parts of a session's state.
+//!
+//! A part does not know the session, and only the inbox knows another part, the accounts. So each can be read and
+//! tested alone. The session's work with a part is in the file of the same name one folder up.
 
 pub(crate) mod accounts;
 pub(crate) mod connector;
