@@ -6,7 +6,7 @@ use common::*;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
-use yue_rpc::session::{Call, CallMethod, Reply, Service, Target, peer};
+use yue_rpc::session::{Call, CallMethod, Reply, RequestContext, Service, Target, peer};
 use yue_rpc::{Error, ErrorKind, Failure, Options, Timeout, Verdict};
 use yue_scheduler::{sleep, spawn};
 
@@ -563,26 +563,29 @@ fn plain_peers_get_plain_messages() {
 fn spawned_fibers_inherit_the_peer_and_nothing_leaks_to_the_next_request() {
     over_each(|kind| {
         let dispatch = |call: &mut Call, reply: Reply| {
-            let context = yue_rpc::session::RequestContext::current().unwrap();
-            assert!(
-                context.locals().is_none(),
-                "a request before left something behind"
-            );
-            context.set_locals(Some(Rc::new(1)));
-            drop(context);
+            let deadline = call.deadline();
+            let own = || RequestContext::current().map(|context| context.deadline());
+            assert_eq!(own(), Some(deadline), "the previous request's context");
             if read_ints(call.params().bytes)[0] % 2 == 0 {
                 // It outlives the request, and keeps its identity.
-                drop(spawn(|| {
+                drop(spawn(move || {
                     sleep(Duration::from_millis(1)).unwrap();
                     assert!(peer().is_some());
+                    assert_eq!(own(), Some(deadline), "a later request's context");
                 }));
             }
             reply.results(ints(&[]))
         };
         let server = serve(kind, Service::new(Rc::new(dispatch)), Options::default());
         let client = server.client();
+        call(&client, "f", &[1]).unwrap();
         for n in 0..20 {
-            call(&client, "f", &[n]).unwrap();
+            // Every third request has no deadline, the others have different ones.
+            let timeout = match n % 3 {
+                0 => Timeout::Never,
+                _ => Timeout::After(Duration::from_secs(100 + n as u64)),
+            };
+            client.call("f", timeout, ints(&[n])).unwrap();
         }
         sleep(Duration::from_millis(20)).unwrap();
         client.close();

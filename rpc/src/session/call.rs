@@ -254,6 +254,7 @@ impl Inner {
             })
     }
 
+    /// Waits for the outcome of a call and frees its slot. The session outlives the wait, because the caller holds it.
     fn wait_for_answer(&self, id: u32, deadline: Instant) -> Result<Response, Error> {
         loop {
             let waker = prepare_park();
@@ -392,6 +393,3 @@ impl Inner {
         }
     }
 }
-
-/// The fiber that waits for a call frees the call's slot, so a session must outlive its callers. It does: they hold it.
-const _: fn(&Session) -> Rc<Inner> = |session| session.inner.clone();

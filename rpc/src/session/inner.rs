@@ -367,5 +367,4 @@ pub struct RequestContext {
     pub(super) handshake: Cell<bool>,
     /// Whether the request has been answered.
     pub(super) replied: Cell<bool>,
-    pub(super) locals: RefCell<Option<Rc<dyn Any>>>,
 }

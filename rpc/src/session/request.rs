@@ -14,7 +14,6 @@ use crate::proto::Params;
 use crate::proto::encode::{self, ErrorValue};
 use crate::release_order::LinkNumber;
 use crate::text::quoted;
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
@@ -31,7 +30,6 @@ impl RequestContext {
             obeys_caller: Cell::new(false),
             handshake: Cell::new(false),
             replied: Cell::new(false),
-            locals: RefCell::default(),
         })
     }
 
@@ -49,8 +47,7 @@ impl RequestContext {
     pub(super) fn end(&self) {
         let session = self.session.take();
         self.scope.reset();
-        let locals = self.locals.take();
-        drop((session, locals));
+        drop(session);
     }
 
     /// The context of the request that the calling fiber works for.
@@ -108,17 +105,6 @@ impl RequestContext {
     pub fn is_cancelled(&self) -> bool {
         let lost = |session: &Rc<Inner>| session.link.epoch.get() != self.epoch.get();
         self.scope.is_cancelled() || self.session.borrow().as_ref().is_none_or(lost)
-    }
-
-    /// Sets the program's own values for this request; returns the previous ones. They end with the request, or with
-    /// the last fiber that inherited it.
-    pub fn set_locals(&self, locals: Option<Rc<dyn Any>>) -> Option<Rc<dyn Any>> {
-        self.locals.replace(locals)
-    }
-
-    /// The program's own values for this request.
-    pub fn locals(&self) -> Option<Rc<dyn Any>> {
-        self.locals.borrow().clone()
     }
 }
 
