@@ -263,35 +263,61 @@ fn the_calls_of_a_handler_outlast_its_caller() {
 }
 
 #[test]
-fn a_request_that_expires_before_it_starts_never_starts() {
+fn a_request_whose_caller_gave_up_before_it_starts_never_starts() {
     over_each(|kind| {
         if kind == Kind::Bytes {
-            // Its bytes are still under way while the loop is held, and that time is not known.
+            // The later requests arrive after the first has been served.
             return;
         }
-        let started = Rc::new(Cell::new(0));
-        let count = started.clone();
-        // Holds the loop, so that what is called behind it waits.
+        let started = Rc::new(RefCell::new(Vec::new()));
+        let log = started.clone();
+        // `hold` blocks the loop, so that the requests behind it wait.
         let hold = move |call: &mut Call, reply: Reply| {
             if call.method() == CallMethod::Name(b"hold") {
-                std::thread::sleep(Duration::from_millis(60));
+                std::thread::sleep(Duration::from_millis(100));
             } else {
-                count.set(count.get() + 1);
+                log.borrow_mut().extend(read_ints(call.params().bytes));
             }
             reply.results(ints(&[]))
         };
         let server = serve(kind, Service::new(Rc::new(hold)), Options::default());
         let client = server.client();
         call(&client, "hold", &[]).unwrap();
-        let done = |_| ();
-        client
-            .call_async("hold", Timeout::Never, ints(&[]), done)
-            .unwrap();
+        let outcomes = Rc::new(RefCell::new(Vec::new()));
+        let call_async = |method, timeout, number: i64| {
+            let outcomes = outcomes.clone();
+            let done = move |outcome: Result<_, Error>| {
+                let kind = outcome.err().map(|error| error.kind());
+                outcomes.borrow_mut().push((number, kind));
+            };
+            client
+                .call_async(method, timeout, ints(&[number]), done)
+                .unwrap()
+        };
+        call_async("hold", Timeout::Never, 0);
         let soon = Timeout::After(Duration::from_millis(20));
-        let error = client.call("late", soon, ints(&[])).unwrap_err();
+        call_async("note", soon, 1);
+        let cancelled = call_async("note", Timeout::Never, 2);
+        assert!(client.cancel_call(cancelled));
+        let error = client.call("note", soon, ints(&[3])).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout, "{kind:?}");
-        call(&client, "next", &[]).unwrap();
-        assert_eq!(started.get(), 1, "{kind:?}: a late request was started");
+        call(&client, "note", &[4]).unwrap();
+        assert_eq!(
+            *started.borrow(),
+            [4],
+            "{kind:?}: an expired request started"
+        );
+        eventually("all outcomes are there", || outcomes.borrow().len() == 3);
+        let mut outcomes = outcomes.take();
+        outcomes.sort_by_key(|(number, _)| *number);
+        assert_eq!(
+            outcomes,
+            [
+                (0, None),
+                (1, Some(ErrorKind::Timeout)),
+                (2, Some(ErrorKind::Cancelled))
+            ]
+        );
         client.close();
     });
 }

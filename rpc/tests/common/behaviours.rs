@@ -157,8 +157,8 @@ const TIME: &[Behaviour] = &[
         "The calls that a handler makes do not end when its caller times out.",
     ),
     all(
-        "conformance::a_request_that_expires_before_it_starts_never_starts",
-        "A request that was cancelled, or timed out, before it starts never starts.",
+        "conformance::a_request_whose_caller_gave_up_before_it_starts_never_starts",
+        "A request whose caller times out or cancels before it starts never starts.",
     ),
     all(
         "conformance::a_call_that_times_out_cancels_its_handler_if_callers_may_cancel",
@@ -171,10 +171,6 @@ const TIME: &[Behaviour] = &[
     all(
         "conformance::a_deadline_travels_along_a_chain_of_calls_if_callers_may_cancel",
         "With `cancel`, the caller's remaining time travels along a chain of calls.",
-    ),
-    all(
-        "late::a_request_whose_time_ran_out_behind_a_busy_handler_is_not_started",
-        "A request that timed out behind a busy handler is not started.",
     ),
     all(
         "late::a_call_after_a_long_computation_has_its_full_time",
