@@ -140,17 +140,25 @@ fn a_module_that_is_missing_is_named() {
     );
 }
 
+/// Evaluates `source` where the module `name` is in a file with that text. The first line of `source` is line 2.
+fn eval_with_module(name: &str, text: &str, source: &str) -> String {
+    let folder = std::env::temp_dir().join(format!("yue-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::write(folder.join(format!("{name}.lua")), text).expect("a file");
+    let path = folder.display();
+    let source = format!("package.path = '{path}/?.lua'\n{source}");
+    let got = with_vm(move |vm| eval(vm, &source));
+    std::fs::remove_dir_all(&folder).expect("it was there");
+    got
+}
+
 #[test]
 fn a_module_file_is_found_and_may_suspend() {
-    let directory = std::env::temp_dir().join(format!("yue-require-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).expect("a directory");
-    std::fs::write(directory.join("filed.lua"), "yield() return {name = ...}").expect("a file");
-    let source = format!(
-        "package.path = '{}/?.lua' return require('filed').name",
-        directory.display()
+    let got = eval_with_module(
+        "filed",
+        "yield() return {name = ...}",
+        "return require('filed').name",
     );
-    let got = with_vm(move |vm| eval(vm, &source));
-    std::fs::remove_dir_all(&directory).expect("it was there");
     assert_eq!(got, "filed");
 }
 
@@ -233,25 +241,20 @@ fn a_published_module_that_another_fiber_loads_is_still_waited_for() {
 
 #[test]
 fn errors_of_require_point_to_the_line_that_called_it() {
-    let directory = std::env::temp_dir().join(format!("yue-broken-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).expect("a directory");
-    std::fs::write(directory.join("broken.lua"), "local = 1").expect("a file");
-    let source = format!(
-        "package.path = '{}/?.lua'
-        local function says(name) return (select(2, pcall(function() local m = require(name) return m end))) end
-        local missing = says('no.such')
+    let got = eval_with_module(
+        "broken",
+        "local = 1",
+        "local function text(name) return (select(2, pcall(function() local m = require(name) return m end))) end
+        local missing = text('no.such')
         assert(missing:match('^[^\\n]*:2: module .no.such. not found:\\n'), missing)
         package.preload.loop = function() return require('loop') .. '' end
-        assert(says('loop'):match(':5: loop while loading module .loop.$'), says('loop'))
+        assert(text('loop'):match(':5: loop while loading module .loop.$'), text('loop'))
         package.preload.raises = function() error('as it is', 0) end
-        assert(says('raises') == 'as it is')
-        assert(says('broken'):match('^error loading module .broken. from file'), says('broken'))
+        assert(text('raises') == 'as it is')
+        assert(text('broken'):match('^error loading module .broken. from file'), text('broken'))
         package.loaders = nil
-        assert(says('any'):match(':2: .package.loaders. must be a table$'), says('any'))
+        assert(text('any'):match(':2: .package.loaders. must be a table$'), text('any'))
         return 'all'",
-        directory.display()
     );
-    let got = with_vm(move |vm| eval(vm, &source));
-    std::fs::remove_dir_all(&directory).expect("it was there");
     assert_eq!(got, "all");
 }

@@ -13,22 +13,6 @@ use yue_rpc::transport::{Transport, connector};
 use yue_rpc::{ErrorKind, Limits, MemoryListener, Options, Verdict};
 use yue_scheduler::{sleep, spawn};
 
-fn limited(limits: Limits) -> Options {
-    Options {
-        limits,
-        ..Options::default()
-    }
-}
-
-/// The number of times that the raw peer received the text.
-fn count_received(raw: &Raw, text: &str) -> usize {
-    let bytes = raw.received.bytes.borrow();
-    bytes
-        .windows(text.len())
-        .filter(|window| *window == text.as_bytes())
-        .count()
-}
-
 #[test]
 fn handlers_that_a_lost_connection_left_behind_count_until_they_end() {
     run_loop(|| {
@@ -233,7 +217,7 @@ fn requests_that_wait_for_the_grant_are_bounded_in_number() {
             raw.request(n, "sum", &[1]);
         }
         eventually("some are refused", || {
-            count_received(&raw, "ServerBusyError") == 4
+            raw.times_received("ServerBusyError") == 4
         });
         let session: Session = listener.sessions()[0].clone();
         assert_eq!(session.stats().refused_ungranted, 4);

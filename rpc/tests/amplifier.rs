@@ -24,15 +24,6 @@ fn refusing(may_refuse: Rc<Cell<bool>>) -> Service {
     methods().with_hooks(Rc::new(hooks))
 }
 
-fn occurrences(raw: &Raw, text: &str) -> usize {
-    let bytes = raw.received.bytes.borrow();
-    let text = text.as_bytes();
-    bytes
-        .windows(text.len())
-        .filter(|window| *window == text)
-        .count()
-}
-
 #[test]
 fn the_reason_of_a_refusal_is_sent_once_however_many_requests_wait() {
     for with_hello in [true, false] {
@@ -50,8 +41,8 @@ fn the_reason_of_a_refusal_is_sent_once_however_many_requests_wait() {
             eventually("they wait", || session.requests_in_flight() == 16);
             may_refuse.set(true);
             eventually("the link is closed", || raw.received.closed.get());
-            assert_eq!(occurrences(&raw, "reason: "), 1);
-            let answers = occurrences(&raw, "the connection was not granted");
+            assert_eq!(raw.times_received("reason: "), 1);
+            let answers = raw.times_received("the connection was not granted");
             assert_eq!(answers, 16);
             let received = raw.received.bytes.borrow().len();
             assert!(received < 70_000, "{received} bytes for a refusal");

@@ -241,10 +241,7 @@ fn functions_in_undecoded_messages_are_released() {
             in_flight_max: 1,
             ..Limits::default()
         };
-        let options = Options {
-            limits,
-            ..Options::default()
-        };
+        let options = limited(limits);
         let server = serve(kind, Service::new(giver.clone()), options);
         let functions = Rc::new(Functions::default());
         let client = server.open(Service::new(functions.clone()), Options::default());
@@ -457,10 +454,7 @@ fn a_message_nested_too_deep_is_refused_and_others_are_served() {
             nesting_max: 10,
             ..Limits::default()
         };
-        let options = Options {
-            limits,
-            ..Options::default()
-        };
+        let options = limited(limits);
         let server = serve(kind, methods(), options);
         let (client, witness) = (server.client(), server.client());
         let nested = |levels: usize| {

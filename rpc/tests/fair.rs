@@ -66,10 +66,7 @@ fn a_steady_slow_reader_keeps_its_connection() {
             stall: Duration::from_secs(1),
             ..Limits::default()
         };
-        let options = Options {
-            limits,
-            ..Options::default()
-        };
+        let options = limited(limits);
         let address = "tcp://127.0.0.1:0".parse().unwrap();
         let listener = Listener::bind(&address, methods(), options).unwrap();
         let address = listener.address().to_string();

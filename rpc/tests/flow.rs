@@ -259,10 +259,7 @@ fn reading_stops_while_requests_wait_for_workers_only() {
             pending_input_bytes_max: 2000,
             ..Limits::default()
         };
-        let options = Options {
-            limits,
-            ..Options::default()
-        };
+        let options = limited(limits);
         let (listener, witness) = listener_and_witness(options);
         let raw = Raw::connect(&listener);
         let session = listener.sessions().pop().unwrap();
@@ -293,10 +290,7 @@ fn a_peer_that_sends_on_and_reads_nothing_is_closed_and_others_are_served() {
                 pending_input_bytes_max: 2000,
                 ..Limits::default()
             };
-            let (listener, witness) = listener_and_witness(Options {
-                limits,
-                ..Options::default()
-            });
+            let (listener, witness) = listener_and_witness(limited(limits));
             let raw = Raw::connect(&listener);
             raw.link.set_reading(false);
             let session = listener.sessions().pop().unwrap();

@@ -13,13 +13,6 @@ use yue_rpc::transport::Transport;
 use yue_rpc::{CloseReason, Limits, MemoryListener, Options, Retry, Verdict};
 use yue_scheduler::sleep;
 
-fn limited(limits: Limits) -> Options {
-    Options {
-        limits,
-        ..Options::default()
-    }
-}
-
 #[test]
 fn bytes_that_are_not_a_message_end_only_their_connection() {
     run_loop(|| {

@@ -2,19 +2,17 @@
 
 mod common;
 
+use common::raw::Raw;
 use common::*;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 use yue_rpc::session::Session;
-use yue_rpc::transport::{Incoming, Transport};
+use yue_rpc::transport::Transport;
 use yue_rpc::{
     CloseReason, ErrorKind, Failure, Limits, MemoryListener, Options, Retry, Timeout, Verdict,
 };
 use yue_scheduler::{sleep, spawn};
-
-type Accept = Box<dyn Fn(&Session, Option<&[u8]>) -> Verdict>;
-type Close = Box<dyn Fn(&Session, &CloseReason) -> Retry>;
 
 fn with_accept(accept: Accept) -> yue_rpc::session::Service {
     methods().with_hooks(Rc::new(TestHooks {
@@ -123,14 +121,7 @@ fn a_handshake_that_takes_too_long_is_refused_while_others_are_served() {
             handshake: Duration::from_millis(50),
             ..Limits::default()
         };
-        let server = serve(
-            kind,
-            with_accept(Box::new(accept)),
-            Options {
-                limits,
-                ..Options::default()
-            },
-        );
+        let server = serve(kind, with_accept(Box::new(accept)), limited(limits));
         let slow = server.open(
             methods(),
             Options {
@@ -372,46 +363,23 @@ fn a_call_that_times_out_runs_the_hook() {
     });
 }
 
-/// Takes raw bytes in at the far end of a link, for tests that speak the wire themselves.
-#[derive(Default)]
-struct Raw {
-    bytes: RefCell<Vec<u8>>,
-    closed: Cell<bool>,
-}
-
-impl yue_rpc::transport::Events for Raw {
-    fn data(&self, incoming: Incoming<'_>) {
-        match incoming {
-            Incoming::Borrowed(bytes) => self.bytes.borrow_mut().extend_from_slice(bytes),
-            Incoming::Owned(bytes) => self.bytes.borrow_mut().extend(bytes),
-        }
-    }
-    fn sent(&self, _: Option<Vec<u8>>) {}
-    fn closed(&self, _: std::io::Result<()>) {
-        self.closed.set(true);
-    }
-}
-
 #[test]
 fn a_server_does_not_speak_first_and_grants_after_hello() {
     run_loop(|| {
         let listener = MemoryListener::new(methods(), Options::default());
-        let (link, raw) = (listener.connect_raw(), Rc::new(Raw::default()));
-        link.start(raw.clone());
+        let raw = Raw::connect(&listener);
+        let bytes = &raw.received.bytes;
         sleep(Duration::from_millis(10)).unwrap();
-        assert!(raw.bytes.borrow().is_empty());
-        link.send(vec![
-            0x94, 0, 0, 0xaa, b'$', b'y', b'u', b'e', b'/', b'h', b'e', b'l', b'l', b'o', 0x92, 1,
-            0x80,
-        ]);
+        assert!(bytes.borrow().is_empty());
+        raw.hello();
         let mut expected = vec![0x94, 1, 0, 0xc0, 0x92, 1, 0x80, 0x93, 2, 0xac];
         expected.extend_from_slice(b"$yue/granted");
         expected.extend_from_slice(&[0x91, 0xc3]);
         eventually("hello is answered", || {
-            raw.bytes.borrow().len() >= expected.len()
+            bytes.borrow().len() >= expected.len()
         });
-        assert_eq!(*raw.bytes.borrow(), expected);
-        link.close();
+        assert_eq!(*bytes.borrow(), expected);
+        raw.link.close();
     });
 }
 
@@ -535,7 +503,7 @@ fn on_close_waits_for_a_running_on_accept_which_is_cancelled() {
         };
         let listener =
             MemoryListener::new(methods().with_hooks(Rc::new(hooks)), Options::default());
-        let raw = common::raw::Raw::connect(&listener);
+        let raw = Raw::connect(&listener);
         raw.request(1, "sum", &[1]);
         eventually("on_accept runs", || log.borrow().len() == 1);
         raw.link.close();
@@ -583,13 +551,6 @@ fn calls_to_a_half_closed_client_fail_at_once() {
     });
 }
 
-/// Greets the server, as a yue client does.
-fn hello(raw: &common::raw::Raw) {
-    raw.link.send(vec![
-        0x94, 0, 0, 0xaa, b'$', b'y', b'u', b'e', b'/', b'h', b'e', b'l', b'l', b'o', 0x92, 1, 0x80,
-    ]);
-}
-
 #[test]
 fn a_server_that_closes_in_on_accept_sends_the_reason() {
     for (close, words) in [
@@ -604,8 +565,8 @@ fn a_server_that_closes_in_on_accept_sends_the_reason() {
                 })),
                 Options::default(),
             );
-            let raw = common::raw::Raw::connect(&listener);
-            hello(&raw);
+            let raw = Raw::connect(&listener);
+            raw.hello();
             raw.request(7, "sum", &[1]);
             eventually("the link is closed", || raw.received.closed.get());
             assert!(
@@ -630,10 +591,7 @@ fn a_grant_that_is_too_large_refuses_and_answers() {
             message_bytes_max: 10_000,
             ..Limits::default()
         };
-        let options = Options {
-            limits,
-            ..Options::default()
-        };
+        let options = limited(limits);
         let listener = MemoryListener::new(
             with_accept(Box::new(|_, _| {
                 let mut value = vec![0xc5, 0x40, 0];
@@ -642,8 +600,8 @@ fn a_grant_that_is_too_large_refuses_and_answers() {
             })),
             options,
         );
-        let raw = common::raw::Raw::connect(&listener);
-        hello(&raw);
+        let raw = Raw::connect(&listener);
+        raw.hello();
         raw.request(7, "sum", &[1]);
         eventually("the link is closed", || raw.received.closed.get());
         assert!(raw.received("$yue/refused") && raw.received("cannot be sent"));

@@ -9,13 +9,6 @@ use yue_rpc::session::Session;
 use yue_rpc::{ErrorKind, Limits, MemoryListener, Options, Timeout};
 use yue_scheduler::{sleep, spawn};
 
-fn limited(limits: Limits) -> Options {
-    Options {
-        limits,
-        ..Options::default()
-    }
-}
-
 #[test]
 fn a_call_or_a_result_over_the_size_limit_is_an_error_and_the_connection_stays() {
     over_each(|kind| {

@@ -34,17 +34,6 @@ fn giving() -> Service {
     }))
 }
 
-fn hello(raw: &Raw) {
-    let mut out = Vec::new();
-    encode::request(&mut out, 0, Method::Name(b"$yue/hello"), None, |out| {
-        encode::uint(out, 1);
-        out.push(0x80);
-        Ok(2)
-    })
-    .unwrap();
-    raw.link.send(out);
-}
-
 fn append_release(out: &mut Vec<u8>, id: u64, crossings: u64) {
     encode::notification(out, Method::Name(b"$yue/release"), |out| {
         out.extend_from_slice(&[0x91, 0x92]);
@@ -71,7 +60,7 @@ fn a_release_takes_effect_after_the_requests_that_came_before_it() {
     run_loop(|| {
         let listener = MemoryListener::new(giving(), Options::default());
         let raw = Raw::connect(&listener);
-        hello(&raw);
+        raw.hello();
         raw.request(1, "give", &[]);
         let id = answer(&raw, 1);
         // The last message that names the function and its release arrive together.
@@ -95,7 +84,7 @@ fn a_release_takes_effect_after_the_answers_that_came_before_it() {
     run_loop(|| {
         let listener = MemoryListener::new(methods(), Options::default());
         let raw = Raw::connect(&listener);
-        hello(&raw);
+        raw.hello();
         eventually("the hello is answered", || {
             !raw.received.bytes.borrow().is_empty()
         });
@@ -148,7 +137,7 @@ fn a_peer_can_give_back_only_what_it_holds() {
     run_loop(|| {
         let listener = MemoryListener::new(giving(), Options::default());
         let raw = Raw::connect(&listener);
-        hello(&raw);
+        raw.hello();
         raw.request(1, "give", &[]);
         let id = answer(&raw, 1);
         let mut out = Vec::new();

@@ -120,10 +120,7 @@ fn a_side_that_does_not_read_pings_its_peer() {
             pending_input_bytes_max: 1000,
             ..Limits::default()
         };
-        let options = Options {
-            limits,
-            ..Options::default()
-        };
+        let options = limited(limits);
         let address = "tcp://127.0.0.1:0".parse().unwrap();
         let listener = Listener::bind_with(&address, methods(), options, &impatient()).unwrap();
         let connector = connector_with(listener.address(), &impatient());

@@ -365,10 +365,7 @@ fn a_client_that_calls_too_often_is_refused_and_one_that_does_not_stop_is_closed
             rate: Some(rate),
             ..Limits::default()
         };
-        let server_options = Options {
-            limits,
-            ..Options::default()
-        };
+        let server_options = limited(limits);
         let server = serve(kind, methods(), server_options);
         let reasons = Rc::new(RefCell::new(Vec::new()));
         let log = reasons.clone();

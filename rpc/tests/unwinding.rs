@@ -27,10 +27,7 @@ fn narrow() -> Options {
         output_bytes_high: 1000,
         ..Limits::default()
     };
-    Options {
-        limits,
-        ..Options::default()
-    }
+    limited(limits)
 }
 
 struct Farewell(Session);

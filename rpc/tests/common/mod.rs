@@ -12,8 +12,8 @@ use yue_rpc::proto::value::Reader;
 use yue_rpc::session::{Call, CallMethod, Replied, Reply, Response, Service, Session, peer};
 use yue_rpc::transport::connector;
 use yue_rpc::{
-    Address, CloseReason, Error, ErrorKind, Failure, Hooks, Listener, MemoryListener, Moment,
-    Options, Retry, Timeout, Verdict,
+    Address, CloseReason, Error, ErrorKind, Failure, Hooks, Limits, Listener, MemoryListener,
+    Moment, Options, Retry, Timeout, Verdict,
 };
 use yue_scheduler::{Config, Instant, Loop, StopReport, now, sleep};
 
@@ -125,6 +125,14 @@ impl Drop for Server {
                 let _ = std::fs::remove_file(path);
             }
         }
+    }
+}
+
+/// The default options with other limits.
+pub fn limited(limits: Limits) -> Options {
+    Options {
+        limits,
+        ..Options::default()
     }
 }
 
@@ -253,10 +261,10 @@ pub fn worker(
     (worker, handle, address)
 }
 
-type Accept = Box<dyn Fn(&Session, Option<&[u8]>) -> Verdict>;
-type Open = Box<dyn Fn(&Session) -> Result<(), Failure>>;
-type Close = Box<dyn Fn(&Session, &CloseReason) -> Retry>;
-type Notice = Box<dyn Fn(&Session)>;
+pub type Accept = Box<dyn Fn(&Session, Option<&[u8]>) -> Verdict>;
+pub type Open = Box<dyn Fn(&Session) -> Result<(), Failure>>;
+pub type Close = Box<dyn Fn(&Session, &CloseReason) -> Retry>;
+pub type Notice = Box<dyn Fn(&Session)>;
 
 /// Hooks that call closures.
 #[derive(Default)]

@@ -55,12 +55,28 @@ impl Raw {
         self.link.send(out);
     }
 
+    /// Greets the server, like a yue client.
+    pub fn hello(&self) {
+        let mut out = Vec::new();
+        encode::request(&mut out, 0, Method::Name(b"$yue/hello"), None, |out| {
+            encode::uint(out, 1);
+            out.push(0x80);
+            Ok(2)
+        })
+        .unwrap();
+        self.link.send(out);
+    }
+
     pub fn received(&self, text: &str) -> bool {
-        self.received
-            .bytes
-            .borrow()
+        self.times_received(text) != 0
+    }
+
+    pub fn times_received(&self, text: &str) -> usize {
+        let bytes = self.received.bytes.borrow();
+        bytes
             .windows(text.len())
-            .any(|window| window == text.as_bytes())
+            .filter(|window| *window == text.as_bytes())
+            .count()
     }
 }
 
