@@ -149,11 +149,17 @@ impl Exports {
             return None;
         }
         if self.free.pop().is_some() {
+            debug_assert!(
+                self.functions[slot as usize].is_null(),
+                "a slot that is in use"
+            );
             self.functions[slot as usize] = object.object;
         } else {
             self.functions.push(object.object);
         }
-        self.by_object.insert(object.object.addr(), slot);
+        let before = self.by_object.insert(object.object.addr(), slot);
+        debug_assert!(before.is_none(), "a function with two anchors");
+        self.check();
         Some((slot, true))
     }
 
@@ -166,11 +172,23 @@ impl Exports {
         if function.is_null() {
             return;
         }
-        self.by_object.remove(&function.addr());
+        let removed = self.by_object.remove(&function.addr());
+        debug_assert_eq!(removed, Some(slot), "a function anchored elsewhere");
         self.free.push(slot);
+        // Only now may the collector free the function: before, its address identified it here.
         if let Some(anchors) = &self.anchors {
             anchors.set(slot, ptr::null());
         }
+        self.check();
+    }
+
+    /// Each slot but the first is either used or free.
+    fn check(&self) {
+        debug_assert_eq!(
+            self.by_object.len() + self.free.len() + 1,
+            self.functions.len()
+        );
+        debug_assert!(self.functions.len() <= self.room() as usize + 1);
     }
 
     /// Pushes the function in this slot, if there is one. Needs one free slot of the stack; raises nothing.

@@ -49,6 +49,7 @@ impl LuaState {
             !nested,
             "this fiber runs Lua already; call on its own state instead"
         );
+        // Below this, library functions that call Lua back raise an error, instead of overflowing the stack.
         let floor =
             ptr::with_exposed_provenance_mut::<c_char>(stack_limit() + NATIVE_STACK_RESERVE);
         let context = Context {
@@ -58,6 +59,7 @@ impl LuaState {
             called: Cell::new(false),
         };
         with_switch_hook(context, |context| {
+            // Also after a panic in `f`: the shim must not keep a pointer into this frame.
             let _end = EndOnDrop(context);
             context.enter();
             f(&mut Running {
@@ -142,6 +144,7 @@ impl Running<'_> {
                 "a Lua error would not run the closure's destructors"
             )
         };
+        // The trampoline takes the closure by pointer, because `lua_cpcall` would allocate a function for it each time.
         let mut push = Some(push);
         let work: Pending = Pending {
             run: run_pending::<F>,
@@ -154,7 +157,12 @@ impl Running<'_> {
         unsafe {
             ffi::lua_settop(state, FIRST - 1);
             ffi::lua_pushvalue(state, FIRST - 1);
-            match ffi::lua_pcall(state, 0, ffi::LUA_MULTRET, 1) {
+            let status = ffi::lua_pcall(state, 0, ffi::LUA_MULTRET, 1);
+            debug_assert!(
+                status != ffi::LUA_OK || self.context.pending.get().is_none(),
+                "the closure did not run"
+            );
+            match status {
                 ffi::LUA_OK if self.context.called.get() => {
                     Ok(Some(ffi::lua_gettop(state) - (FIRST - 1)))
                 }
@@ -355,6 +363,7 @@ unsafe extern "C-unwind" fn through_trampoline(state: *mut ffi::lua_State) -> c_
         if !(work.run)(Stack::new(state), work.closure) {
             return 0;
         }
+        debug_assert!(ffi::lua_gettop(state) >= 1, "a function was pushed");
         ffi::lua_call(state, ffi::lua_gettop(state) - 1, ffi::LUA_MULTRET);
         context.called.set(true);
         ffi::lua_gettop(state)

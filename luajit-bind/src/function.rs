@@ -208,6 +208,8 @@ pub unsafe fn suspending<R>(
     let mut old_at = 0;
     // SAFETY: `state` is running the calling C function.
     unsafe { shim::yue_shim_inside(state, &mut old, &mut old_at) };
+    // A Rust panic must not cross Lua's frames, and a foreign exception, such as a Lua error, must not meet this
+    // `catch_unwind`, which may abort (https://doc.rust-lang.org/std/panic/fn.catch_unwind.html).
     let outcome = catch_unwind(AssertUnwindSafe(work));
     // SAFETY: undoes the call above, on the same fiber.
     unsafe { shim::yue_shim_outside(old, old_at) };
@@ -223,6 +225,9 @@ pub unsafe fn raise(state: *mut ffi::lua_State, error: Error) -> ! {
     let form = ERROR_FORM.get().copied().unwrap_or(|_, _| ());
     // SAFETY: the state is running the caller, unprotected by any catch_unwind.
     unsafe {
+        // LuaJIT unwinds native frames like a C++ exception (https://luajit.org/extensions.html#exceptions). Destructors
+        // in this frame would run, or not, depending on the platform: so the error is in a `ManuallyDrop`.
+        //
         // An error handler must never find the stack full.
         if ffi::lua_checkstack(state, 4) != 0 {
             match &*error {
@@ -262,6 +267,7 @@ pub unsafe extern "C-unwind" fn entry<F: Function>(state: *mut ffi::lua_State) -
     unsafe {
         shim::yue_shim_check_stack(state);
         let stack = Stack::new(state);
+        // Raises for wrong arguments: nothing in this frame has a destructor yet.
         let input = F::read(stack);
         let outcome = suspending(state, F::NAME, || {
             if F::SUSPENDS {
@@ -273,7 +279,12 @@ pub unsafe extern "C-unwind" fn entry<F: Function>(state: *mut ffi::lua_State) -
             Ok(output) => {
                 let mut output = ManuallyDrop::new(output);
                 let count = F::push(&mut output, stack);
+                // Reached only if `push` did not raise; otherwise the output leaks, which is safe.
                 ManuallyDrop::drop(&mut output);
+                debug_assert!(
+                    count >= 0 && count <= stack.top(),
+                    "the results are on the stack"
+                );
                 count
             }
             Err(error) => raise(state, error),

@@ -89,7 +89,9 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn take(&mut self, count: usize, value_at: usize) -> Result<&'a [u8], DecodeError> {
+        debug_assert!(self.at <= self.bytes.len(), "the reader passed the end");
         let rest = &self.bytes[self.at..];
+        // Before anything is allocated: a header may claim 4 GiB.
         if rest.len() < count {
             return Err(DecodeError::Truncated { at: value_at });
         }
@@ -156,9 +158,15 @@ impl Decoder<'_, '_, '_> {
         if slots > 8 && unsafe { ffi::lua_checkstack(self.state, slots) } == 0 {
             return Err(too_many);
         }
+        let top = if cfg!(debug_assertions) {
+            self.stack.top()
+        } else {
+            0
+        };
         for _ in 0..count {
             self.value(0)?;
         }
+        debug_assert_eq!(self.stack.top(), top + slots, "each value is one slot");
         Ok(slots)
     }
 
@@ -210,7 +218,8 @@ impl Decoder<'_, '_, '_> {
                 return self.wide(at, bits, marker == 0xcf);
             }
         };
-        // Any NaN of the peer: only the canonical one is a number to LuaJIT; others are its own tags.
+        // LuaJIT keeps its tags in the payloads of NaNs (`lj_obj.h`, "Internal object tags"), so only the canonical NaN
+        // is a number to it. A peer's NaN with another payload would become a value of another type.
         self.stack
             .push_number(if number.is_nan() { f64::NAN } else { number });
         Ok(())
@@ -218,6 +227,7 @@ impl Decoder<'_, '_, '_> {
 
     /// A 64-bit integer: a number if it is exact, else a cdata.
     fn wide(&mut self, at: usize, bits: i64, unsigned: bool) -> Result<(), DecodeError> {
+        // Lua numbers are doubles: beyond 2^53 they would silently be rounded, so larger integers become cdata.
         let exact = if unsigned {
             bits as u64 <= EXACT_MAX as u64
         } else {
@@ -282,6 +292,7 @@ impl Decoder<'_, '_, '_> {
     }
 
     fn string(&mut self, at: usize, length: usize) -> Result<(), DecodeError> {
+        // A str need not be UTF-8 here: Lua strings are bytes, and str and bin arrive alike.
         let bytes = self.reader.take(length, at)?;
         self.charge(at, memory::STRING + length)?;
         self.stack.push_bytes(bytes);
@@ -296,6 +307,7 @@ impl Decoder<'_, '_, '_> {
         bytes_of_memory: usize,
         depth: u32,
     ) -> Result<(), DecodeError> {
+        // A value takes at least one byte, so a table with more elements than bytes is refused before it is allocated.
         if bytes_min > self.reader.rest().len() as u64 {
             return Err(DecodeError::Truncated { at });
         }
@@ -304,6 +316,7 @@ impl Decoder<'_, '_, '_> {
             return Err(DecodeError::TooDeep { at, limit });
         }
         // SAFETY: a valid state; neither call raises.
+        // Tables nest by recursion: both stacks must have room, Lua's and this fiber's native one.
         let room =
             unsafe { shim::yue_shim_low_stack() == 0 && ffi::lua_checkstack(self.state, 4) != 0 };
         if !room {
@@ -342,6 +355,8 @@ impl Decoder<'_, '_, '_> {
                 let key_at = self.reader.at;
                 self.value(depth + 1)?;
                 self.value(depth + 1)?;
+                // Not `lua_rawset`: LuaJIT hashes number keys without a secret, so a peer could choose keys that
+                // collide. The shim counts the nodes that it walks.
                 match shim::yue_shim_map_set(self.state, &mut self.reader.steps) {
                     map_set::DONE => {}
                     map_set::BAD_KEY => return Err(DecodeError::BadKey { at: key_at }),
@@ -357,6 +372,8 @@ impl Decoder<'_, '_, '_> {
         let body_at = self.reader.at;
         let body = self.reader.take(length, at)?;
         if code != EXT_CODE {
+            // Another program's type, which is kept as it is: an application may define ext codes 0 to 127
+            // (https://github.com/msgpack/msgpack/blob/master/spec.md#extension-types).
             // A second slot, for the metatable.
             self.check_stack(at, 3)?;
             self.charge(at, memory::EXT + length)?;

@@ -42,6 +42,10 @@ impl Codec {
             out,
             given: Vec::new(),
         };
+        debug_assert!(first > 0, "an index of the running function");
+        // SAFETY: the caller's promise; this only reads the number of values.
+        let values = || unsafe { ffi::lua_gettop(state) };
+        let top = if cfg!(debug_assertions) { values() } else { 0 };
         for index in first..first + count {
             let mut slot = Slot::EMPTY;
             // SAFETY: the caller's promise.
@@ -55,6 +59,7 @@ impl Codec {
                 return Err(trouble.into_error(label, index - first + 1));
             }
         }
+        debug_assert_eq!(values(), top, "encoding pushes nothing");
         Ok(())
     }
 }
@@ -168,6 +173,7 @@ impl Encoder<'_> {
         let mut length = 0;
         // SAFETY: the pointer comes from a live slot.
         let payload = unsafe { shim::yue_shim_userdata(userdata, &mut metatable, &mut length) };
+        // Null in a codec that is not installed, and in userdata without a metatable.
         if metatable == self.codec.foreign_mark && !metatable.is_null() {
             // SAFETY: only `foreign_ext::push` makes userdata with this metatable.
             let (code, body) = unsafe { foreign_ext::parts(payload, length as usize) };
@@ -206,6 +212,7 @@ impl Encoder<'_> {
         unsafe { shim::yue_shim_table(table, &mut shape) };
         let is_map = shape.metatable == self.codec.map_mark;
         let is_array = shape.metatable == self.codec.array_mark;
+        // A table with any other metatable may be an object that has a reference. If it has none, it is plain data.
         if !shape.metatable.is_null() && !is_map && !is_array {
             let pointer: *const c_void = table.cast();
             let object = Object {
@@ -223,6 +230,7 @@ impl Encoder<'_> {
             depth,
             outer: around,
         };
+        // An empty table has the shape of a sequence, too: without a mark it travels as an array.
         if shape.sequence != 0 && !is_map {
             self.sequence(&here, shape.count)
         } else if is_array {
@@ -364,6 +372,8 @@ fn array_header(out: &mut Vec<u8>, count: u32) {
 }
 
 fn string(out: &mut Vec<u8>, slot: &Slot) -> Outcome {
+    // The str family is for UTF-8 text, bin for any bytes (https://github.com/msgpack/msgpack/blob/master/spec.md).
+    // Peers in languages with text types refuse a str that is not UTF-8.
     let bytes = bytes_of(slot);
     // A Lua string is shorter than 2 GiB, so its length fits.
     let length = slot.length;

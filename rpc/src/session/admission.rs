@@ -20,12 +20,21 @@ pub(super) struct Refusal<'a> {
 impl Inner {
     /// Queues a request, or refuses it.
     pub(super) fn enqueue_request(&self, mut request: Request) {
+        debug_assert!(
+            !matches!(
+                self.phase.get(),
+                Phase::Draining | Phase::Ending | Phase::Closed
+            ),
+            "a request arrives over a link that has ended"
+        );
+        debug_assert!(request.segment.is_some());
         if let Some(limit) = &self.rate
             && self.refuse_for_rate(limit, request.msgid)
         {
             return;
         }
         if let Some(refusal) = self.refusal_of(&request) {
+            // Nobody will decode the arguments, so the functions among them go back to the peer.
             self.release_unread(request.slice(request.params));
             return self.refuse_busy(request.msgid, refusal);
         }
@@ -45,11 +54,13 @@ impl Inner {
     #[inline]
     pub(super) fn pop_request(&self) -> Option<Request> {
         let inbox = &self.inbox;
+        // Before the grant, only calls of functions that this side passed may start: `on_accept` may wait for them.
         let request = if self.is_ungranted() {
             self.inbox.take_early()?
         } else {
             inbox.queue.borrow_mut().pop_front()?
         };
+        debug_assert!(inbox.in_flight.get() != 0, "a request that was not counted");
         inbox
             .queued_bytes
             .set(inbox.queued_bytes.get() - request.bytes as usize);
@@ -115,6 +126,8 @@ impl Inner {
         if running.cancelled.is_empty() {
             return false;
         }
+        // A peer may reuse a msgid as soon as it has given a call up: msgpack-rpc does not order them. So a cancel
+        // counts only for requests that arrived before it.
         let cancelled = request
             .msgid
             .and_then(|msgid| running.cancelled.remove(&msgid));

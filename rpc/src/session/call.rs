@@ -16,7 +16,6 @@ use crate::buffer::Response;
 use crate::error::{Error, ErrorKind};
 use crate::proto::Method;
 use crate::proto::encode;
-use std::rc::Rc;
 use std::thread;
 use yue_scheduler::{
     Instant, Stopped, Timer, Wakeup, deadline_after, in_fiber, is_past, may_suspend, now,

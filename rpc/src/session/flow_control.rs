@@ -136,6 +136,7 @@ impl Inner {
             let bytes = self.inbox.request_bytes.get();
             queued > limit / 2 || bytes > limit && self.calls.borrow().waiting() == 0
         };
+        // While the output is full, reading continues: the peer may be waiting for this side to read (see above).
         let stop = up && (no_memory || !self.output_is_full() && account_is_full());
         if stop == reading {
             self.inbox.reading.set(!stop);
@@ -238,12 +239,14 @@ impl Inner {
         }
         *inbox.ending.borrow_mut() = Some(reason);
         self.stay_after_end_of_input();
+        debug_assert!(inbox.input_ended.get() && !inbox.queue.borrow().is_empty());
         true
     }
 
     /// Keeps the link of a peer that sends no more, for a limited time. The peer cannot answer calls from its handlers
     /// either.
     fn stay_after_end_of_input(&self) {
+        debug_assert_eq!(self.phase.get(), Phase::Up);
         self.inbox.input_ended.set(true);
         self.fail_calls(true, || self.sends_no_more());
         let limit = deadline_after(self.options.limits.stall);

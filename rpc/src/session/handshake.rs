@@ -48,6 +48,7 @@ struct HookEnd(Rc<Inner>);
 impl Drop for HookEnd {
     fn drop(&mut self) {
         let handshake = &self.0.handshake;
+        debug_assert!(handshake.hooks.get() != 0, "more hooks end than begin");
         handshake.hooks.set(handshake.hooks.get() - 1);
         if handshake.hooks.get() == 0
             && let Some(afterwards) = handshake.afterwards.take()
@@ -147,8 +148,11 @@ impl Inner {
         if self.transition(Event::Accepted).is_none() {
             return;
         }
-        *self.handshake.granted.borrow_mut() = Some(value);
+        debug_assert_eq!((self.role, self.phase.get()), (Role::Accepted, Phase::Up));
+        let before = self.handshake.granted.replace(Some(value));
+        debug_assert!(before.is_none(), "a link is granted twice");
         self.link.timer.cancel();
+        // A client that has not said hello may still do so: then the grant follows the answer to its hello.
         if self.link.peer_is_yue.get() {
             self.send_granted();
             self.start_keepalive();
@@ -183,7 +187,7 @@ impl Inner {
 
     fn refuse_for(&self, failure: &Failure, reason: CloseReason) {
         if self.phase.get() == Phase::Accepting && !self.handshake.peer_spoke.get() {
-            // The peer's first message shows its kind; it is on its way.
+            // The peer's first message shows whether it understands `$yue/refused`; it is on its way.
             *self.handshake.refusal.borrow_mut() = Some((failure.clone(), reason));
             return;
         }
@@ -275,6 +279,7 @@ impl Inner {
             });
         }
         if self.options.legacy {
+            // Plain msgpack-rpc has no handshake: the peer serves at once.
             return self.handle_granted(None);
         }
         let this = self.this.clone();
@@ -306,7 +311,9 @@ impl Inner {
 
     fn handle_hello_response(&self, outcome: Result<Response, Error>) {
         match outcome {
+            // A yue server's grant follows in a message of its own.
             Ok(_) => self.link.peer_is_yue.set(true),
+            // Any error means that the server knows no hello, so it knows no grant either.
             Err(Error::Remote(_)) => self.handle_granted(None),
             // The link is lost; another path handles that.
             Err(Error::Local(_)) => {}
@@ -315,6 +322,7 @@ impl Inner {
 
     /// Client: the server grants, or does not know grants (`None`).
     pub(super) fn handle_granted(&self, value: Option<Vec<u8>>) {
+        // A grant out of turn is ignored: the phase machine has no transition for it, and the hook is not consulted.
         let hook = self.phase.get() == Phase::Greeting && self.service.hooks.wants(Moment::Accept);
         match self.transition(Event::Granted { hook }) {
             Some(Action::AskHook) => self.ask_hook(value),
@@ -355,6 +363,8 @@ impl Inner {
 
     /// Client: calls go out, those that waited first.
     fn up(&self) {
+        debug_assert_eq!((self.role, self.phase.get()), (Role::Opened, Phase::Up));
+        debug_assert!(self.link.exists());
         self.link.timer.cancel();
         self.connector.succeeded();
         self.start_keepalive();
@@ -368,6 +378,7 @@ impl Inner {
         if self.role == Role::Opened
             && matches!(self.phase.get(), Phase::Greeting | Phase::Accepting)
         {
+            // At once, without draining: the server has closed its side, and held calls may go out over the next link.
             self.end_link(CloseReason::Refused(error));
         } else if self.phase.get() == Phase::Up && self.link.peer_is_yue.get() {
             let reason =

@@ -334,7 +334,13 @@ impl Inner {
     /// Moves to the phase that the event leads to. Returns the required action, or `None` if the event has no meaning
     /// now.
     pub(super) fn transition(&self, event: Event) -> Option<Action> {
-        let (phase, action) = phase::next(self.role, self.phase.get(), event)?;
+        let before = self.phase.get();
+        let (phase, action) = phase::next(self.role, before, event)?;
+        debug_assert_ne!(before, Phase::Closed, "{event:?} leaves the final phase");
+        debug_assert!(
+            self.role == Role::Opened || !matches!(phase, Phase::Connecting | Phase::Greeting),
+            "{event:?} makes an accepted session connect"
+        );
         self.phase.set(phase);
         Some(action)
     }

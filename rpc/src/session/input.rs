@@ -26,6 +26,7 @@ impl Inner {
             Incoming::Owned(bytes) => bytes.len(),
         };
         add(&self.counters.bytes_in, length);
+        // While draining, bytes are read only to notice the peer's end.
         if matches!(self.phase.get(), Phase::Draining | Phase::Closed) {
             return;
         }
@@ -35,6 +36,7 @@ impl Inner {
         // One time for all messages of a read: a clock read for each would be a tenth of the work of dispatching it.
         let arrival = OnceCell::new();
         loop {
+            // The borrow ends here: a message may run a callback of the program, which may end the link.
             let next = self.input.borrow_mut().next();
             let outcome = match next {
                 Ok(None) => break,
@@ -75,6 +77,7 @@ impl Inner {
             at..at + part.len()
         };
         let message = Message::parse(bytes, frame)?;
+        // Even a message that is refused shows that the peer speaks the protocol.
         self.handshake.peer_spoke.set(true);
         match message {
             Message::Response {
@@ -116,6 +119,7 @@ impl Inner {
                 params,
                 extensions,
             } => {
+                // The fifth element is an extension, which only peers that have exchanged hello use.
                 let remaining = extensions
                     .filter(|map| map.len() <= EXTENSIONS_MAX && self.link.peer_is_yue.get())
                     .and_then(remaining_time_ms);
@@ -146,6 +150,7 @@ impl Inner {
         let completed = self.calls.borrow_mut().complete(msgid, outcome);
         if let Some(unread) = completed.deliver() {
             count(&self.counters.answers_ignored);
+            // Functions among the results of an answer that nobody reads go back to the peer.
             if let Ok(response) = unread {
                 self.release_unread(response.bytes());
             }
@@ -175,6 +180,7 @@ impl Inner {
             _ => (ErrorKind::MessageRefused, &self.counters.refused_malformed),
         };
         count(counter);
+        // The start of the next message is unknown, so the link must end. A request still gets an error as its answer.
         let msgid = self.input.borrow().msgid_of_refused();
         if let Some(msgid) = msgid {
             self.answer_error(msgid, &ErrorValue::of_kind(kind, &error.to_string()));

@@ -34,6 +34,7 @@ impl Events for LinkEvents {
     fn data(&self, incoming: Incoming<'_>) {
         if let Some(session) = self.current() {
             session.on_data(incoming);
+            // Even if the data has ended the link: the fiber that waits must then find out.
             if let Some(waiting) = session.handshake.first_message_waiter.take() {
                 waiting.wake();
             }
@@ -86,7 +87,9 @@ impl Inner {
         let Some(action) = self.transition(Event::LinkUp) else {
             return transport.close();
         };
-        *self.link.transport.borrow_mut() = Some(transport);
+        let before = self.link.transport.replace(Some(transport));
+        debug_assert!(before.is_none(), "a link came up beside another");
+        debug_assert!(self.phase.get().has_link() && self.inbox.queue.borrow().is_empty());
         self.inbox.accounts.open_connection();
         count(&self.counters.links);
         if action == Action::Greet {
@@ -119,9 +122,12 @@ impl Inner {
     }
 
     fn drain_link(&self, reason: CloseReason) {
+        debug_assert_eq!(self.phase.get(), Phase::Draining);
+        debug_assert!(self.link.exists());
         *self.link.draining_for.borrow_mut() = Some(reason.clone());
         self.flush();
         self.link.with(|link| {
+            // Nothing is processed any more, but only reading shows that the peer has closed its side.
             link.set_reading(true);
             link.shutdown_write();
         });
@@ -147,6 +153,7 @@ impl Inner {
                 let reason = self.link.draining_for.take().unwrap_or(CloseReason::Local);
                 self.end_link(reason);
             }
+            // A slow reader is not dead: it gets the time anew whenever it has read something.
             Phase::Up if self.output.above_mark.get() && self.output_moves() => self.arm_stall(),
             Phase::Up if self.output.above_mark.get() => {
                 count(&self.counters.stalls);
@@ -161,12 +168,15 @@ impl Inner {
         if self.transition(Event::LinkEnded).is_none() {
             return;
         }
+        // The order matters: once the epoch has changed, nothing below can reach the old link by a callback.
         let transport = self.link.end();
+        debug_assert!(!self.phase.get().has_link() && !self.link.exists());
         self.keepalive.end();
         self.handshake.reset();
         let era = Era::new(self.this.clone(), self.link.epoch.get());
         self.input.borrow_mut().reset(era);
         self.output.clear();
+        // Dropping requests may end an era and so call back: not before every cell is free.
         let dropped = (self.inbox.reset(), self.running.take());
         if let Some(transport) = transport {
             self.inbox.accounts.close_connection();
@@ -175,6 +185,8 @@ impl Inner {
             transport.close();
         }
         drop(dropped);
+        debug_assert_eq!(self.inbox.queued_bytes.get(), 0);
+        debug_assert_eq!(self.output_bytes(), 0, "output of a link that has ended");
         self.end_references();
         self.output.wake_room_waiters();
         self.fail_calls(true, || reason.as_lost_call(false));
@@ -182,7 +194,7 @@ impl Inner {
     }
 
     fn notify_close(&self, reason: CloseReason) {
-        // There is no end of what the program never saw begin.
+        // The program never learned of this connection, so it does not learn of its end.
         let unseen = self.handshake.turned_away.get();
         if unseen || !self.service.hooks.wants(Moment::Close) || !this_loop::exists() {
             return self.after_close(&reason, Retry::Default);

@@ -129,6 +129,7 @@ impl Session {
             else {
                 return;
             };
+            // The last one of that id: a function may cross several times in one message.
             references.in_message.remove(at);
             references.take_back(id)
         };
@@ -160,6 +161,7 @@ impl Session {
         if !reference.is_of(&self.inner) {
             return Err(stale_reference());
         }
+        // A queued call with it is valid only for this link.
         self.inner.references.borrow_mut().names_imports = true;
         Ok(reference.id)
     }
@@ -196,6 +198,7 @@ impl Inner {
         if !self.link.peer_is_yue.get() {
             return;
         }
+        // Only the sender's functions: those of this side that come back carry no crossing.
         let before = self.references.borrow().releases.len();
         let unread = functions(values).map(|id| (id, 1));
         self.references.borrow_mut().releases.extend(unread);
@@ -210,6 +213,7 @@ impl Inner {
         if self.inbox.released.borrow().is_empty() {
             return;
         }
+        // Not when they become due, but before the next write: no borrow is held then, and the program may be called.
         let released = self.inbox.released.take();
         self.release_exports(released.into_iter());
     }

@@ -38,6 +38,7 @@ impl Inner {
         &self,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<R, Error>,
     ) -> Result<R, Error> {
+        // The buffer is out of its cell while the encoder, which is the program's code, runs: that code may write, too.
         let mut buffer = self.output.buffer.take();
         if buffer.capacity() == 0 {
             buffer = buffer::take();
@@ -55,9 +56,11 @@ impl Inner {
             }
             result => result,
         };
+        // Exports count from now on, or are taken back; on an error `writing` drops the encoder's bytes.
         self.settle_exports(result.is_ok());
         let result = result?;
         writing.keep = writing.buffer.len();
+        debug_assert!(writing.keep >= start, "the encoder removed other messages");
         drop(writing);
         self.output.messages.set(self.output.messages.get() + 1);
         if self.output.messages.get() >= FLUSH_MESSAGES || self.output.bytes.get() >= FLUSH_BYTES {
@@ -120,6 +123,10 @@ impl Inner {
             return;
         }
         let length = buffer.len();
+        debug_assert_eq!(
+            (self.output.bytes.get(), self.output.messages.get()),
+            (0, 0)
+        );
         add(&self.counters.bytes_out, length);
         count(&self.counters.writes);
         self.output

@@ -39,7 +39,8 @@ impl Handshake {
         if self.hooks.get() == 0 {
             return then();
         }
-        self.afterwards.set(Some(Box::new(then)));
+        let before = self.afterwards.replace(Some(Box::new(then)));
+        debug_assert!(before.is_none(), "two links end while a hook runs");
         self.cancel();
     }
 

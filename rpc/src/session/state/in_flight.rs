@@ -53,6 +53,13 @@ struct Slot {
     timer: Option<Timer>,
 }
 
+impl Slot {
+    fn is_free(&self) -> bool {
+        let idle = |timer: &Timer| !timer.is_armed();
+        matches!(self.state, State::Free) && self.timer.as_ref().is_none_or(idle)
+    }
+}
+
 /// The action for a call that has its outcome, to be done once the slab is no longer borrowed.
 pub(crate) enum Completed {
     /// No caller waits by that msgid: the outcome is returned.
@@ -122,10 +129,13 @@ impl InFlight {
             }
         };
         let slot = &mut self.slots[index as usize];
+        debug_assert!(slot.is_free(), "a call is given a slot that is in use");
         slot.state = State::Waiting(waiter);
         slot.written = written;
+        let id = msgid(slot.generation, index);
         self.waiting += 1;
-        Ok(msgid(slot.generation, index))
+        debug_assert!(self.waiting + self.free.len() <= self.slots.len());
+        Ok(id)
     }
 
     #[cold]
@@ -154,9 +164,16 @@ impl InFlight {
     fn release(&mut self, id: u32) {
         let index = id & INDEX_MASK;
         let slot = &mut self.slots[index as usize];
+        debug_assert_eq!(slot.generation, id >> INDEX_BITS, "freed for another call");
         slot.state = State::Free;
+        debug_assert!(slot.is_free(), "a free slot's timer is armed");
+        // From now on the msgid of the finished call finds nothing.
         slot.generation = (slot.generation + 1) & (u32::MAX >> INDEX_BITS);
         self.free.push(index);
+        debug_assert!(
+            self.free.len() <= self.slots.len(),
+            "a slot was freed twice"
+        );
     }
 
     /// Sets the fiber to wake; `false` if the call has its outcome already, or does not exist.
@@ -198,7 +215,9 @@ impl InFlight {
         };
         match std::mem::replace(&mut slot.state, State::Free) {
             State::Waiting(Waiter::Fiber(waker)) => {
+                // The slot stays until the fiber has run and taken the outcome; a second answer is ignored then.
                 slot.state = State::Done(outcome);
+                debug_assert!(self.waiting != 0);
                 self.waiting -= 1;
                 Completed::Wake(waker)
             }
@@ -206,10 +225,12 @@ impl InFlight {
                 if let Some(timer) = &slot.timer {
                     timer.cancel();
                 }
+                debug_assert!(self.waiting != 0);
                 self.waiting -= 1;
                 self.release(id);
                 Completed::Run(callback, outcome)
             }
+            // Its id stays in `abandoned`, where it finds nothing any more: the generation has changed.
             State::Abandoned => {
                 self.release(id);
                 Completed::Ignored(outcome)
@@ -235,8 +256,10 @@ impl InFlight {
                     slot.state = State::Abandoned;
                     self.abandoned.push_back(id);
                 } else {
+                    // The peer has never seen this msgid, so no answer to it can arrive.
                     self.release(id);
                 }
+                debug_assert!(self.waiting != 0);
                 self.waiting -= 1;
                 Some((written, waiter))
             }
@@ -262,6 +285,7 @@ impl InFlight {
     pub(crate) fn mark_written(&mut self, id: u32) -> bool {
         match self.find(id) {
             Some(slot) if matches!(slot.state, State::Waiting(_)) => {
+                debug_assert!(!slot.written, "a held call is written twice");
                 slot.written = true;
                 true
             }

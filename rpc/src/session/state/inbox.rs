@@ -90,6 +90,13 @@ impl Inbox {
     /// Removes the waiting requests from the queue and the accounts.
     pub(crate) fn take_queue(&self) -> VecDeque<Request> {
         let queue = self.queue.take();
+        debug_assert_eq!(
+            queue
+                .iter()
+                .map(|request| request.bytes as usize)
+                .sum::<usize>(),
+            self.queued_bytes.get(),
+        );
         self.leave(queue.len(), self.queued_bytes.take());
         self.settled.set(0);
         queue
@@ -124,6 +131,8 @@ impl Inbox {
     /// Removes requests from the accounts.
     #[inline]
     pub(crate) fn leave(&self, requests: usize, bytes: usize) {
+        debug_assert!(requests <= self.in_flight.get(), "a request leaves twice");
+        debug_assert!(bytes <= self.request_bytes.get());
         self.accounts.leave(requests, bytes);
         self.in_flight.set(self.in_flight.get() - requests);
         self.request_bytes.set(self.request_bytes.get() - bytes);
@@ -162,10 +171,12 @@ impl Request {
     /// Moves it to a new segment.
     fn detach(&mut self) {
         let Some(segment) = &self.segment else { return };
+        // A called reference has no name: its span is empty and lies at the segment's beginning.
         let start = match self.reference {
             Some(_) => self.params.start,
             None => self.name.start,
         };
+        debug_assert!(start <= self.params.start && self.params.start <= self.first);
         let segment = segment.copy_of(start as usize..self.params.end as usize);
         for span in [&mut self.name, &mut self.params] {
             span.start = span.start.saturating_sub(start);
@@ -214,13 +225,16 @@ impl Inbox {
         self.reads.set(0);
         let mut queue = self.queue.borrow_mut();
         let mut from = self.settled.replace(queue.len());
+        debug_assert!(from <= queue.len(), "more requests are settled than wait");
         while from < queue.len() {
             let Some(segment) = queue[from].segment.clone() else {
+                debug_assert!(false, "a waiting request has its segment");
                 return;
             };
             let same = |request: &&Request| {
                 (request.segment.as_ref()).is_some_and(|other| other.is_same(&segment))
             };
+            // Requests of one segment are neighbours: they arrived in one read.
             let count = queue.range(from..).take_while(same).count();
             let range = from..from + count;
             let bytes: usize = queue.range(range.clone()).map(|r| r.bytes as usize).sum();

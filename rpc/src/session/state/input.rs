@@ -64,8 +64,10 @@ impl Input {
             Incoming::Borrowed(bytes) => bytes,
             Incoming::Owned(bytes) => &bytes[..],
         };
+        // An incomplete message is at hand. Its beginning moves to the front of a buffer, and the new bytes follow it.
         let start = std::mem::take(&mut self.start);
         if let Some(segment) = &mut self.segment {
+            // If no complete message points into the segment any more, its own buffer serves again.
             if let Some(buffer) = segment.unique(&self.era) {
                 buffer.drain(..start);
                 buffer.extend_from_slice(bytes);
@@ -87,6 +89,7 @@ impl Input {
             Incoming::Owned(bytes) => {
                 self.segment = Some(Segment::new(bytes, self.era.clone()));
             }
+            // The transport keeps its memory: the bytes are copied, into the old buffer if nothing points into it.
             Incoming::Borrowed(bytes) => {
                 let era = &self.era;
                 let reused = self
@@ -120,6 +123,7 @@ impl Input {
         };
         let start = self.start;
         self.start += frame.len;
+        debug_assert!(frame.len != 0 && self.start <= segment.bytes().len());
         Ok(Some((segment.clone(), start, frame)))
     }
 
@@ -140,6 +144,7 @@ impl Input {
         let [kind, id, ..] = *self.scanner.seen() else {
             return None;
         };
+        // Only requests (kind 0) have an answer; of a response the msgid names a call of this side.
         if bytes.get(kind) != Some(&0) {
             return None;
         }

@@ -31,6 +31,7 @@ impl Keepalive {
     }
 
     pub(crate) fn arm(&self, fifths: u32) {
+        debug_assert!((1..=5).contains(&fifths));
         self.timer
             .arm(deadline_after(self.limit.get() / 5 * fifths));
     }

@@ -44,6 +44,7 @@ impl Link {
 
     /// Drops the link; the next one has another epoch.
     pub(crate) fn end(&self) -> Option<Rc<dyn Transport>> {
+        // Before anything else: events and replies of this link find another epoch from now on.
         self.epoch.set(self.epoch.get().wrapping_add(1));
         self.timer.cancel();
         self.draining_for.take();

@@ -118,6 +118,7 @@ pub(crate) enum Action {
 /// The next phase and the action, or `None` if the event has no meaning in this phase.
 pub(crate) fn next(role: Role, phase: Phase, event: Event) -> Option<(Phase, Action)> {
     use Role::{Accepted, Opened};
+    // Whatever is not listed has no meaning in that phase: a late event, or one that a peer caused out of turn.
     Some(match (phase, event, role) {
         (Phase::Idle, Event::Called, Opened) => (Phase::Connecting, Action::Connect),
         (Phase::Connecting, Event::LinkUp, Opened) => (Phase::Greeting, Action::Greet),
@@ -133,6 +134,7 @@ pub(crate) fn next(role: Role, phase: Phase, event: Event) -> Option<(Phase, Act
             Event::DrainRequested | Event::CloseRequested,
             _,
         ) => (Phase::Draining, Action::DrainLink),
+        // It drains already, perhaps to make a new link afterwards.
         (Phase::Draining, Event::CloseRequested, _) => (Phase::Draining, Action::DrainForGood),
         // While connecting: the transport broke before the connector had handed it over.
         (
@@ -146,6 +148,7 @@ pub(crate) fn next(role: Role, phase: Phase, event: Event) -> Option<(Phase, Act
         (Phase::Ending, Event::CloseHandled(Afterwards::Rest), Opened) => {
             (Phase::Idle, Action::FailQueued)
         }
+        // A close request ends the wait for `on_close`; the hook's own end then has no meaning.
         (Phase::Ending, Event::CloseHandled(_), _)
         | (Phase::Idle | Phase::Ending, Event::CloseRequested, _) => {
             (Phase::Closed, Action::Finish)

@@ -62,7 +62,10 @@ impl References {
                 *entry.insert(id)
             }
         };
+        debug_assert_eq!(self.by_token.len(), self.exports.len());
         if let Some(export) = self.exports.get_mut(&id) {
+            debug_assert_eq!(export.token, token);
+            // A queued call counts apart: the peer does not hold its functions yet, and cannot release them.
             if self.holding {
                 export.held += 1;
             } else {
@@ -88,8 +91,10 @@ impl References {
     ) -> Vec<(u64, u64)> {
         let accept = |(id, crossings): (u64, u64)| {
             let export = self.exports.get_mut(&id)?;
+            // A peer may claim more than it holds, or release the same crossing twice before the first release is due.
             let crossings = crossings.min(export.crossings.saturating_sub(export.releasing));
             export.releasing += crossings;
+            debug_assert!(export.releasing <= export.crossings);
             (crossings != 0).then_some((id, crossings))
         };
         given_back.filter_map(accept).collect()
@@ -99,7 +104,9 @@ impl References {
     pub(crate) fn release(&mut self, id: u64, crossings: u64) -> Option<u64> {
         let export = self.exports.get_mut(&id)?;
         export.crossings = export.crossings.saturating_sub(crossings);
+        // Zero for a crossing that this side takes back itself.
         export.releasing = export.releasing.saturating_sub(crossings);
+        debug_assert!(export.releasing <= export.crossings);
         self.remove_unused(id)
     }
 
@@ -121,9 +128,11 @@ impl References {
             .exports
             .get(&id)
             .filter(|export| export.crossings == 0 && export.held == 0)?;
+        debug_assert_eq!(unused.releasing, 0, "a release is due that returns nothing");
         let token = unused.token;
         self.exports.remove(&id);
-        self.by_token.remove(&token);
+        let removed = self.by_token.remove(&token);
+        debug_assert_eq!(removed, Some(id), "a token names another export");
         Some(token)
     }
 
@@ -145,7 +154,9 @@ impl References {
     /// A held call is written: its exports count from now on.
     pub(crate) fn export_held(&mut self, exports: &[(u64, u64)]) {
         for (id, _) in exports {
-            if let Some(export) = self.exports.get_mut(id) {
+            let export = self.exports.get_mut(id);
+            debug_assert!(export.as_ref().is_some_and(|export| export.held != 0));
+            if let Some(export) = export {
                 export.held = export.held.saturating_sub(1);
                 export.crossings += 1;
             }
@@ -156,7 +167,9 @@ impl References {
     pub(crate) fn forget_held(&mut self, exports: &[(u64, u64)]) -> Vec<u64> {
         let mut unused = Vec::new();
         for (id, _) in exports {
-            if let Some(export) = self.exports.get_mut(id) {
+            let export = self.exports.get_mut(id);
+            debug_assert!(export.as_ref().is_some_and(|export| export.held != 0));
+            if let Some(export) = export {
                 export.held = export.held.saturating_sub(1);
             }
             unused.extend(self.remove_unused(*id));
@@ -168,9 +181,17 @@ impl References {
         self.releases.clear();
         self.next_id = first_id();
         let ids: Vec<u64> = self.exports.keys().copied().collect();
-        ids.into_iter()
+        let unused = ids
+            .into_iter()
             .filter_map(|id| self.release(id, u64::MAX))
-            .collect()
+            .collect();
+        // What is left waits in queued calls, with the ids that those calls have already.
+        debug_assert!(
+            self.exports.values().all(|export| {
+                export.held != 0 && export.crossings == 0 && export.releasing == 0
+            })
+        );
+        unused
     }
 }
 

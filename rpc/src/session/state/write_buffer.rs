@@ -68,7 +68,12 @@ pub(crate) struct Writing<'a> {
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
         let mut buffer = std::mem::take(&mut self.buffer);
+        debug_assert!(
+            self.keep <= buffer.len(),
+            "the encoder removed other messages"
+        );
         buffer.truncate(self.keep);
+        // Messages that were written while the encoder ran come behind its own, which began before them.
         let meanwhile = self.output.buffer.take();
         if !meanwhile.is_empty() {
             buffer.extend_from_slice(&meanwhile);
