@@ -14,6 +14,7 @@ use crate::shim::{self, GcTable, kind};
 use crate::stack::Stack;
 use crate::vm::Vm;
 use mlua_sys as ffi;
+use slab::Slab;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
@@ -73,9 +74,8 @@ impl Drop for Anchors {
 pub struct Exports {
     vm: Vm,
     anchors: Option<Anchors>,
-    /// Index = slot; slot 0 is never used.
-    functions: Vec<*const c_void>,
-    free: Vec<u32>,
+    /// The function of slot `n` has the key `n - 1`: a Lua array begins at 1.
+    functions: Slab<*const c_void>,
     by_object: HashMap<usize, u32>,
 }
 
@@ -85,8 +85,7 @@ impl Exports {
         Exports {
             vm: vm.clone(),
             anchors: None,
-            functions: vec![ptr::null()],
-            free: Vec::new(),
+            functions: Slab::new(),
             by_object: HashMap::new(),
         }
     }
@@ -142,21 +141,13 @@ impl Exports {
         if let Some(&slot) = self.by_object.get(&object.object.addr()) {
             return Some((slot, false));
         }
-        let fresh = || u32::try_from(self.functions.len()).ok();
-        let slot = self.free.last().copied().or_else(fresh)?;
+        let entry = self.functions.vacant_entry();
+        let slot = u32::try_from(entry.key() + 1).ok()?;
         // The function is alive, because it is being encoded.
         if !self.anchors.as_ref()?.set(slot, object.object) {
             return None;
         }
-        if self.free.pop().is_some() {
-            debug_assert!(
-                self.functions[slot as usize].is_null(),
-                "a slot that is in use"
-            );
-            self.functions[slot as usize] = object.object;
-        } else {
-            self.functions.push(object.object);
-        }
+        entry.insert(object.object);
         let before = self.by_object.insert(object.object.addr(), slot);
         debug_assert!(before.is_none(), "a function with two anchors");
         self.check();
@@ -165,16 +156,12 @@ impl Exports {
 
     /// Releases the function in this slot. Does nothing if there is none. Calls no Lua.
     pub fn release(&mut self, slot: u32) {
-        let Some(function) = self.functions.get_mut(slot as usize) else {
+        let removed = key_of(slot).and_then(|key| self.functions.try_remove(key));
+        let Some(function) = removed else {
             return;
         };
-        let function = std::mem::replace(function, ptr::null());
-        if function.is_null() {
-            return;
-        }
         let removed = self.by_object.remove(&function.addr());
         debug_assert_eq!(removed, Some(slot), "a function anchored elsewhere");
-        self.free.push(slot);
         // Only now may the collector free the function: before, its address identified it here.
         if let Some(anchors) = &self.anchors {
             anchors.set(slot, ptr::null());
@@ -182,26 +169,26 @@ impl Exports {
         self.check();
     }
 
-    /// Each slot but the first is either used or free.
+    /// Both tables have the same functions, and there is an anchor for each.
     fn check(&self) {
-        debug_assert_eq!(
-            self.by_object.len() + self.free.len() + 1,
-            self.functions.len()
-        );
-        debug_assert!(self.functions.len() <= self.room() as usize + 1);
+        debug_assert_eq!(self.by_object.len(), self.functions.len());
+        debug_assert!(self.functions.len() <= self.room() as usize);
     }
 
     /// Pushes the function in this slot, if there is one. Needs one free slot of the stack; raises nothing.
     pub fn push(&self, stack: Stack<'_>, slot: u32) -> bool {
-        match self.functions.get(slot as usize) {
-            Some(function) if !function.is_null() => {
-                // SAFETY: the function is anchored, and so alive; the stack belongs to the same VM.
-                unsafe { shim::yue_shim_push_object(stack.raw(), *function, kind::FUNCTION) };
-                true
-            }
-            _ => false,
-        }
+        let Some(function) = key_of(slot).and_then(|key| self.functions.get(key)) else {
+            return false;
+        };
+        // SAFETY: the function is anchored, and so alive; the stack belongs to the same VM.
+        unsafe { shim::yue_shim_push_object(stack.raw(), *function, kind::FUNCTION) };
+        true
     }
+}
+
+/// The key of a slot. `None` for slot 0, which is never used.
+fn key_of(slot: u32) -> Option<usize> {
+    (slot as usize).checked_sub(1)
 }
 
 impl fmt::Debug for Exports {
