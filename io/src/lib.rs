@@ -68,3 +68,8 @@ mod uring;
 pub use driver::{Choice, DriverCounters, UnknownDriver, counters, driver, run};
 pub use readiness::{DescriptorReadiness, ReadinessBranch};
 pub use uring::{Unavailable, probe_uring};
+
+/// The README, whose example is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -63,3 +63,8 @@ pub use mlua;
 pub use mlua_sys as ffi;
 pub use stack::Stack;
 pub use vm::{Vm, VmError};
+
+/// The README, whose example is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -54,3 +54,8 @@ pub use injector::Injector;
 pub use mailbox::{Receiver, Sender, mailbox};
 pub use reclaim::{flush, garbage_bytes, pin};
 pub use sleep::SleepFlag;
+
+/// The README, whose example is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

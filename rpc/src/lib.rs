@@ -77,3 +77,8 @@ pub use session::options::{Limits, Options, Rate, Stats, Timeout, WhenFull};
 pub use session::service::{Hooks, Moment, Retry, Verdict};
 pub use socket_file::{SharedSocket, WeakSocket};
 pub use yue_io::net::ListenOptions;
+
+/// The README, whose example is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -106,3 +106,8 @@ pub use panics::{drop_payload, panic_text};
 pub use signals::{FAULT_SIGNALS, SignalSet, set_signal_handler, spawn_with_signals_blocked};
 pub use stack::{StackClass, StackConfig, guard_kind};
 pub use time::{Clock, Instant};
+
+/// The README, whose example is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -41,3 +41,16 @@ pub fn scaled_to_memory(variable: &str, wanted: usize, bytes: usize) -> usize {
     println!("{count} of {wanted}: scaled to this machine; {variable}={wanted} runs the whole");
     count
 }
+
+/// The README and pages of the book, whose Rust programs are compiled and run as tests.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../../docs/src/cancellation.md")]
+    struct Cancellation;
+    #[doc = include_str!("../../docs/src/concurrency.md")]
+    struct Concurrency;
+    #[doc = include_str!("../../docs/src/from-tokio.md")]
+    struct FromTokio;
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+}

@@ -352,3 +352,71 @@ fn pages_are_plain_english() {
     }
     assert_none(all);
 }
+
+/// The folders of the crates that are published.
+const PUBLISHED: [&str; 8] = [
+    "queue",
+    "scheduler",
+    "io",
+    "wire",
+    "luajit-bind",
+    "rpc",
+    "yue",
+    "command",
+];
+
+/// The manifests of all crates, with the names of their folders.
+fn manifests() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root()).unwrap() {
+        let folder = entry.unwrap().path();
+        if let Ok(text) = fs::read_to_string(folder.join("Cargo.toml")) {
+            let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+            found.push((name, text));
+        }
+    }
+    assert!(found.len() > PUBLISHED.len(), "the crates were not found");
+    found
+}
+
+#[test]
+fn every_crate_supports_the_same_oldest_compiler() {
+    let other = manifests()
+        .into_iter()
+        .filter(|(_, text)| !text.contains("rust-version.workspace = true\n"));
+    assert_none(other.map(|(name, _)| name).collect());
+}
+
+#[test]
+fn every_published_crate_has_what_a_registry_shows() {
+    let fields = [
+        "\ndescription = \"",
+        "\nlicense.workspace = true\n",
+        "\nrepository.workspace = true\n",
+        "\nkeywords = [",
+        "\ncategories = [",
+    ];
+    let mut missing = Vec::new();
+    for (name, text) in manifests() {
+        let published = PUBLISHED.contains(&name.as_str());
+        if published == text.contains("\npublish = false\n") {
+            missing.push(format!("{name}: published, or not?"));
+        }
+        if !published {
+            continue;
+        }
+        let absent = fields.iter().filter(|field| !text.contains(**field));
+        missing.extend(absent.map(|field| format!("{name}: no {}", field.trim())));
+        let folder = root().join(&name);
+        for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
+            if fs::read(folder.join(licence)).ok() != fs::read(root().join(licence)).ok() {
+                missing.push(format!("{name}: {licence}"));
+            }
+        }
+        let readme = fs::read_to_string(folder.join("README.md")).unwrap_or_default();
+        if !readme.contains("\n```rust\n") && !readme.contains("\n```lua\n") {
+            missing.push(format!("{name}: no README.md with an example"));
+        }
+    }
+    assert_none(missing);
+}

@@ -100,3 +100,8 @@ mod tests {
         }
     }
 }
+
+/// The README, whose example is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -217,15 +217,7 @@ pub use yue_scheduler::{
 #[doc(inline)]
 pub use yue_scheduler::{fiber_local, select, sync};
 
-/// The book's pages, whose Rust programs are compiled and run as tests.
+/// The README, whose example is compiled and run as a test.
 #[cfg(doctest)]
-mod book {
-    #[doc = include_str!("../../docs/src/cancellation.md")]
-    struct Cancellation;
-    #[doc = include_str!("../../docs/src/concurrency.md")]
-    struct Concurrency;
-    #[doc = include_str!("../../docs/src/from-tokio.md")]
-    struct FromTokio;
-    #[doc = include_str!("../../README.md")]
-    struct Readme;
-}
+#[doc = include_str!("../README.md")]
+struct Readme;
