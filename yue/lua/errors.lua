@@ -5,7 +5,8 @@
 local core, yue, internal = ...
 local getmetatable, setmetatable, type, tostring = getmetatable, setmetatable, type, tostring
 local xpcall, error = xpcall, error
-local debug_traceback, gsub, find = debug.traceback, string.gsub, string.find
+local debug_traceback, gsub, find, sub = debug.traceback, string.gsub, string.find, string.sub
+local running = coroutine.running
 
 local classes = {} -- by name
 local class_of = setmetatable({}, { __mode = 'k' }) -- metatable of instances -> class
@@ -130,6 +131,10 @@ local function traceback()
   return find(text, '\n\t', 1, true) and text or ''
 end
 
+-- LuaJIT's message for every `coroutine.yield` that it refuses.
+local YIELD_REFUSED = 'attempt to yield across C-call boundary'
+local YIELD_ADVICE = '; coroutine.yield works only in a coroutine: to let other fibers run, call yue.yield()'
+
 --- The error handler of every protected call of the prelude: any value becomes an error object with a traceback.
 function internal.wrap(e)
   if is_error(e) then
@@ -145,6 +150,8 @@ function internal.wrap(e)
   end
   local made
   if type(e) == 'string' then
+    -- A fiber's main function is not a coroutine. In a coroutine LuaJIT's message is right: a C function is in between.
+    if sub(e, -#YIELD_REFUSED) == YIELD_REFUSED and not running() then e = e .. YIELD_ADVICE end
     made = internal.make_error('RuntimeError', e)
   else
     made = internal.make_error('RuntimeError', 'an error value was raised: ' .. raised_text(e), nil, nil, nil, e)

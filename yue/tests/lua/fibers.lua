@@ -21,6 +21,15 @@ check.raises('RuntimeError', nil, function()
   yue.spawn(function() error(setmetatable({}, { __tostring = function() error('worse') end })) end):get()
 end)
 
+-- A fiber's main function is not a coroutine: LuaJIT's message gets advice. In a coroutine it needs none.
+e = check.raises('RuntimeError', 'call yue.yield()', function() yue.spawn(function() coroutine.yield() end):get() end)
+check.contains(e.msg, 'attempt to yield across C-call boundary')
+local in_coroutine = coroutine.wrap(function()
+  return yue.try { coroutine.yield, catch = function(failure) return failure.msg end }
+end)()
+check.that(in_coroutine:find 'across C%-call boundary$', in_coroutine)
+check.equal({ coroutine.wrap(function() coroutine.yield(1) end)() }, { 1 })
+
 -- cancel: what it waits for raises; it is done when it has ended.
 local reached
 f = yue.spawn(function()
