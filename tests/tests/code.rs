@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Outcome, Program, Running, Server, drivers, run, script, yue};
+use common::{Outcome, Program, Running, Server, drivers, run, script, wait_until, yue};
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::time::Duration;
@@ -79,11 +79,30 @@ fn the_interactive_mode_shows_results_and_goes_on_after_errors() {
         assert!(lines[5].starts_with("table: 0x"), "{outcome:#?}");
         assert_eq!(lines[6], "nil", "{outcome:#?}");
         let errors: Vec<_> = outcome.stderr.lines().collect();
-        assert_eq!(errors[0], "RuntimeError: bad", "{outcome:#?}");
-        // Its only call was a tail call: no traceback, not even the word.
-        assert_eq!(errors[1], "stdin:1: '=' expected near 'x'", "{outcome:#?}");
+        // Errors name their line, and the traceback ends where the user's code does.
+        assert_eq!(errors[0], "RuntimeError: stdin:1: bad", "{outcome:#?}");
+        assert_eq!(errors[3].trim(), "stdin:1: in main chunk", "{outcome:#?}");
+        assert_eq!(errors[4], "stdin:1: '=' expected near 'x'", "{outcome:#?}");
         assert!(!outcome.stderr.contains("[yue]/"), "{outcome:#?}");
         assert!(!outcome.stderr.contains(" at 0x"), "{outcome:#?}");
+    }
+}
+
+#[test]
+fn an_interrupt_ends_the_interactive_mode_without_an_error() {
+    for line in ["print('begun')\n", "print('begun') yue.sleep(3600)\n"] {
+        let program = Program::new("begun", "");
+        let begun = format!("io.open('{}', 'w'):write('begun'):close() ", program.name());
+        let mut running = Running::start(yue().arg("-i").stdin(Stdio::piped()));
+        let mut stdin = running.stdin();
+        stdin.write_all((begun + line).as_bytes()).unwrap();
+        let has_begun = || std::fs::read_to_string(program.name()).unwrap() == "begun";
+        wait_until("the line begins", has_begun);
+        running.signal(libc::SIGINT);
+        let outcome = running.outcome();
+        assert_eq!(outcome.status.code(), Some(130), "{outcome:#?}");
+        assert_eq!(outcome.stderr, "", "{outcome:#?}");
+        assert!(outcome.stdout.ends_with('\n'), "{outcome:#?}");
     }
 }
 

@@ -1,15 +1,17 @@
 -- The interactive mode (`yue -i`): reads Lua from standard input, runs it, and prints the results. Only the fiber that
 -- reads waits: servers, timers and fibers that the lines start run meanwhile.
 local core, yue, internal = ...
-local xpcall, loadstring, select = xpcall, loadstring, select
+local pcall, xpcall, error, loadstring, select = pcall, xpcall, error, loadstring, select
 
---- Compiles a text, which may be an expression, or begin with `=` as in Lua 5.1. Returns the function, or nil and the
---- error.
+--- Compiles a text, which may be an expression, or begin with `=` as in Lua 5.1. Returns the function, and whether its
+--- first result is to be dropped; or nil and the error.
 local function compile(text)
   local expression = text:match('^%s*=(.*)$')
-  local fn, message = loadstring('return ' .. (expression or text), '=stdin')
-  if fn or expression then return fn, message end
-  return loadstring(text, '=stdin')
+  -- `return f()` would be a tail call, and an error of `f` would not name the line.
+  local fn, message = loadstring('return nil, ' .. (expression or text), '=stdin')
+  if fn then return fn, true end
+  if expression and expression:find('%S') then return nil, message end
+  return loadstring(expression or text, '=stdin')
 end
 
 local function prompt(name, default)
@@ -18,13 +20,13 @@ local function prompt(name, default)
   io.stdout:flush()
 end
 
---- Returns the next complete piece as a function; or false and the error; nil at the end.
+--- Returns the next complete piece as `compile` does; or false and the error; nil at the end.
 local function read()
   prompt('_PROMPT', '> ')
   local text = core.read_line()
   while text do
     local fn, message = compile(text)
-    if fn then return fn end
+    if fn then return fn, message end
     if not message:find("'<eof>'", 1, true) then return false, message end
     prompt('_PROMPT2', '>> ')
     local more = core.read_line()
@@ -39,20 +41,39 @@ local function complain(e)
   io.stderr:write(text, '\n')
 end
 
+--- Whether the error only says that the program ends (Ctrl-C): the user knows.
+local function is_end(e)
+  return internal.is_error(e) and e:is_a('CancelledError') and core.shutting_down()
+end
+
 local function show(ok, ...)
-  if not ok then return complain((...)) end
+  if not ok then
+    if not is_end((...)) then complain((...)) end
+    return
+  end
   if select('#', ...) == 0 then return end
   local printed, e = xpcall(_G.print, internal.wrap, ...)
   if not printed then complain(e) end
 end
 
---- Runs until the end of standard input.
+local function show_but_first(ok, first, ...)
+  if ok then show(ok, ...) else show(ok, first) end
+end
+
+--- Runs until the end of standard input, or of the program.
 function internal.repl()
   io.stdout:write('yue ', yue.version, ', ', jit.version, '\n')
-  while true do
-    local fn, message = read()
-    if fn == nil then break end
-    if fn then show(xpcall(fn, internal.wrap)) else complain(message) end
+  while not core.shutting_down() do
+    local ok, fn, more = pcall(read)
+    if not ok and not is_end(fn) then error(fn, 0) end
+    if not ok or fn == nil then break end
+    if not fn then
+      complain(more)
+    elseif more then
+      show_but_first(xpcall(fn, internal.wrap))
+    else
+      show(xpcall(fn, internal.wrap))
+    end
   end
   io.stdout:write('\n')
 end
