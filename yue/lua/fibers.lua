@@ -94,6 +94,13 @@ local function seen(future)
   end
 end
 
+--- The error of a future that has failed, if nobody has read it; from now on somebody has.
+function internal.take_unseen(future)
+  if not future.sentinel then return nil end
+  seen(future)
+  return future[1]
+end
+
 --- Logs unseen failures at the end of a program. Later failures are caused by the end.
 function internal.tell_unseen()
   ending = true
@@ -117,7 +124,10 @@ local function complete(future, ok, ...)
     -- At a program's end fibers are cancelled without a request by the program.
     local quiet = future.quiet or internal.is_exit(future[1])
       or (future[1].type == 'CancelledError' and (future.cancelled or core.shutting_down()))
-    if not waited and not future.observed and not quiet and not ending then note_unseen(future) end
+    if not waited and not future.observed and not quiet and not ending then
+      note_unseen(future)
+      if future.scope then internal.fiber_failed(future.scope, future) end
+    end
   end
   if waited then wake_all(future) end
   return true

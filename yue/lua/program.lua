@@ -146,6 +146,19 @@ local function close_all(client)
   end
 end
 
+--- Called when a fiber of the client has failed and nobody waits for it. It ends the client unless somebody asks for its
+--- result before the client's function has returned. Of several such fibers the first is kept.
+function internal.fiber_failed(client, fiber)
+  if client.over then return end
+  if not client.failed or not client.failed.sentinel then client.failed = fiber end
+  if client.wait then core.wake(client.wait) end
+end
+
+local function raise_failure(client)
+  local e = client.failed and internal.take_unseen(client.failed)
+  if e then error(e, 0) end
+end
+
 local function run_client(client, fn)
   client.guard = client.fiber.guard
   local result = fn(client)
@@ -153,6 +166,7 @@ local function run_client(client, fn)
     client.over, client.ok, client.result = true, true, result
   end
   while not client.over do
+    raise_failure(client)
     client.wait = core.prepare()
     internal.park(client.wait, 'client')
   end

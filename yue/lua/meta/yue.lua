@@ -405,6 +405,7 @@ local Client = {}
 function Client:exit(ok, result) end
 
 ---Runs `code(client)` until it returns a true value, raises, or `client:exit` is called; closes everything it opened.
+---An error in a callback that it bound, or in a fiber that it started and nobody waits for, ends it, too.
 ---@param code string|fun(client: yue.Client): any
 ---@return any ok, any result
 function yue.client(code) end

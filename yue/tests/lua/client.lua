@@ -68,6 +68,26 @@ ok, e = yue.client(function() yue.timer(0.002):bind('tick', function() error('in
 check.that(not ok)
 check.contains(e.msg, 'in a callback')
 
+-- The error of a fiber that it started ends it, too, unless somebody asks for the fiber's result.
+ok, e = yue.client(function() yue.spawn(function() yue.sleep(0.002) error('in a fiber') end) end)
+check.that(not ok)
+check.contains(e.msg, 'in a fiber')
+ok, e = yue.client(function()
+  yue.spawn(error, 'early')
+  yue.sleep(0.002)
+  collectgarbage()
+end)
+check.that(not ok)
+check.contains(e.msg, 'early')
+check.equal({ yue.client(function()
+  local fiber = yue.spawn(error, 'asked for')
+  yue.sleep(0.002)
+  return not fiber:sync() and 'seen'
+end) }, { true, 'seen' })
+check.equal({ yue.client(function(cl)
+  yue.spawn(error, 'asked for'):on(function(fine) cl:exit(true, fine) end)
+end) }, { true, false })
+
 -- What it opened is closed: connections, listeners, timers, fibers; also what its callbacks and fibers opened.
 local opened = {}
 ok = yue.client(function(cl)
