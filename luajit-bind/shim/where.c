@@ -159,9 +159,16 @@ static void add_place(Text *t, GCproto *pt, long line)
   }
 }
 
-/* The outermost function of a parked fiber, on its own lua_State; returns the length of its location in bytes.
-** Chunks whose names begin with "=[" are the embedder's own (the prelude) and do not count. One walk from the top,
-** because frames are linked that way only. Never raises.
+/* Chunks whose names begin with "=[" are the embedder's own: the prelude. */
+static int is_embedders(GCproto *pt)
+{
+  const char *name = proto_chunknamestr(pt);
+  return name[0] == '=' && name[1] == '[';
+}
+
+/* The outermost function of the program in a parked fiber, on its own lua_State; returns the length of its location in
+** bytes. A function that has made a tail call has no frame any more, but the function of the prelude that called it
+** has it as its first argument. One walk from the top, because frames are linked that way only. Never raises.
 */
 size_t yue_shim_origin(YueFiber *f, char *out, size_t room)
 {
@@ -174,8 +181,10 @@ size_t yue_shim_origin(YueFiber *f, char *out, size_t room)
   for (frame = L->base-1; frame > bottom; ) {
     if (frame_gc(frame) != obj2gco(L) && isluafunc(frame_func(frame))) {  /* LuaJIT pushes dummies in between. */
       GCproto *pt = funcproto(frame_func(frame));
-      const char *name = proto_chunknamestr(pt);
-      if (name[0] != '=' || name[1] != '[')
+      cTValue *first = frame+1;
+      if (is_embedders(pt) && pt->numparams > 0 && tvisfunc(first) && isluafunc(funcV(first)))
+	pt = funcproto(funcV(first));
+      if (!is_embedders(pt))
 	outermost = pt;
     }
     frame = frame_islua(frame) ? frame_prevl(frame) : frame_prevd(frame);
@@ -202,11 +211,18 @@ typedef struct Frame {
   int dummy;        /* neither: LuaJIT pushes some in between */
 } Frame;
 
+/* The prototype of a Lua function, or NULL if there is none where it should be. */
+static GCproto *read_proto(const GCfuncL *fn)
+{
+  GCproto *p = (GCproto *)(mref(fn->pc, char) - sizeof(GCproto));
+  GCproto pt;
+  return peek(&pt, p, sizeof(pt)) && pt.gct == (uint8_t)~LJ_TPROTO ? p : NULL;
+}
+
 /* Whether there is a frame at `at`, in this stack. */
 static int read_frame(Frame *f, const TValue *at, const TValue *lowest, const TValue *highest)
 {
   GCfuncL fn;
-  GCproto pt;
   if (((uintptr_t)at & 7) || at <= lowest+LJ_FR2 || at > highest || !peek(f->slots, at-1, sizeof(f->slots)))
     return 0;
   f->at = at;
@@ -218,13 +234,23 @@ static int read_frame(Frame *f, const TValue *at, const TValue *lowest, const TV
     return (f->dummy = 1);
   if (fn.gct != (uint8_t)~LJ_TFUNC)
     return 0;
-  if (fn.ffid == FF_LUA) {
-    GCproto *p = (GCproto *)(mref(fn.pc, char) - sizeof(GCproto));
-    if (!peek(&pt, p, sizeof(pt)) || pt.gct != (uint8_t)~LJ_TPROTO)
-      return 0;
-    f->pt = p;
-  }
-  return 1;
+  return fn.ffid != FF_LUA || (f->pt = read_proto(&fn)) != NULL;
+}
+
+/* The function of the program that a function of the prelude has as its first argument, and calls; NULL if there is
+** none. */
+static GCproto *read_called(const Frame *f)
+{
+  GCfuncL fn;
+  GCproto *pt;
+  TValue first;
+  if (f->pt == NULL || !is_embedders(f->pt) || f->pt->numparams == 0)
+    return NULL;
+  if (!peek(&first, f->at+1, sizeof(first)) || !tvisfunc(&first) || !peek(&fn, gcval(&first), sizeof(fn)))
+    return NULL;
+  if (fn.gct != (uint8_t)~LJ_TFUNC || fn.ffid != FF_LUA || (pt = read_proto(&fn)) == NULL || is_embedders(pt))
+    return NULL;
+  return pt;
 }
 
 static int is_pc_of(const GCproto *pt, const BCIns *pc)
@@ -274,6 +300,8 @@ static void add_frames(Text *t, Frame *f, const BCIns *pc, const char *note, con
 		       const TValue *highest)
 {
   GCproto *pt = f->pt;  /* The function to report once it is known how it was called. */
+  GCproto *shown = NULL;  /* The last function of the program that was reported. */
+  GCproto *called;
   int level, reported = f->dummy;
   for (level = 0; level < LEVELS_MAX; level++) {
     const TValue *below = NULL;
@@ -294,11 +322,18 @@ static void add_frames(Text *t, Frame *f, const BCIns *pc, const char *note, con
     if (!reported)
       add_frame(t, pt, pc, below != NULL && from != NULL ? called_as(f->pt, from) : NULL, note);
     note = "";
+    if (!reported && pt != NULL && !is_embedders(pt))
+      shown = pt;
     if (below == NULL)
       return;
     pt = f->pt;
     pc = from;
     reported = f->dummy;
+    called = read_called(f);
+    if (called != NULL && called != shown) {  /* Its frame has gone. */
+      add_frame(t, called, NULL, NULL, ", which ended in a tail call");
+      shown = called;
+    }
   }
   add(t, "  ...\n");
 }

@@ -174,6 +174,36 @@ fn fibers_that_wait_in_a_tail_call_are_told_of_like_others() {
 }
 
 #[test]
+fn callbacks_that_end_in_a_tail_call_are_named() {
+    for driver in drivers() {
+        let program = "local gate, other = yue.emitter(), yue.emitter()
+            yue.timer(0):bind('tick', function() return gate:wait('one') end)
+            other:bind('x', function() return gate:wait('two') end)
+            other:emit('x')
+            yue.spawn(function() end):on(function() return gate:wait('three') end)
+            yue.sleep(0.05)
+            io.stderr:write('ready\\n')
+            yue.signal(yue.const.SIGUSR1):wait('signal')
+            yue.timer(0):bind('tick', function() return os.execute('sleep 0.5') end)";
+        let program = Watched::start(driver, "callbacks", program);
+        program.until("ready");
+        let (_, text) = report(&program);
+        for (label, line, event) in [
+            ("fiber 'timer'", 2, "one"),
+            ("fiber", 3, "two"),
+            ("fiber", 5, "three"),
+        ] {
+            let fiber = text.lines().find(|line| line.contains(&format!("the event {event} of")));
+            let fiber = fiber.unwrap_or_else(|| panic!("no fiber waits for {event} in {text}"));
+            has(fiber, &[&format!("  {label} ("), &format!(".lua:{line}) waits for")]);
+        }
+        program.running.signal(libc::SIGUSR1);
+        let text = program.until("a loop is held for ");
+        has(&text, &[".lua:9: function, which ended in a tail call"]);
+    }
+}
+
+#[test]
 fn a_loop_that_is_held_is_told_of_in_one_line_with_function_caller_and_duration() {
     for driver in drivers() {
         let program = "local function greedy(seconds)

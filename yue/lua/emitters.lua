@@ -67,7 +67,7 @@ function Emitter:bind(events, fn)
   each_event(events, function(event)
     local list = self.bindings[event] or {}
     self.bindings[event] = list
-    list[#list + 1] = { fn = fn, owner = owner, scope = owner.scope }
+    list[#list + 1] = { fn = fn, owner = owner, scope = owner.scope, emitter = self, event = event }
   end)
   return fn
 end
@@ -87,10 +87,14 @@ function Emitter:unbind(events, fn)
   end)
 end
 
-local function run_binding(binding, ...)
-  internal.callback_over(binding.owner, 'callback', xpcall(binding.fn, wrap, ...))
+local function callback_name(binding)
+  return ("the callback for '%s' of %s"):format(internal.to_text(binding.event), tostring(binding.emitter))
 end
-internal.run_binding = run_binding
+
+-- The function comes first: reports find it there after a tail call has removed its own frame.
+local function run_binding(fn, binding, ...)
+  internal.callback_over(binding.owner, callback_name, binding, xpcall(fn, wrap, ...))
+end
 
 local function take_event(entry, event, ...)
   entry.count, entry.payload = select('#', ...), { ... }
@@ -111,7 +115,7 @@ function Emitter:emit(event, ...)
   wake_waiting(self, event, ...)
   local list = self.bindings[event]
   if not list then return end
-  for i = 1, #list do internal.start_in(list[i].scope, run_binding, list[i], ...) end
+  for i = 1, #list do internal.start_in(list[i].scope, run_binding, list[i].fn, list[i], ...) end
 end
 
 --- Like `emit`, but runs the callbacks one after the other in the calling fiber.
@@ -119,7 +123,7 @@ function internal.emit_inline(self, event, ...)
   wake_waiting(self, event, ...)
   local list = self.bindings[event]
   if not list then return end
-  for i = 1, #list do run_binding(list[i], ...) end
+  for i = 1, #list do run_binding(list[i].fn, list[i], ...) end
 end
 
 --- Waits for the event: `true, payload…`, or `false` after `timeout` (seconds) or when the emitter was closed.

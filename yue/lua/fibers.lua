@@ -142,9 +142,14 @@ local function await(self)
   seen(self)
 end
 
-local function run_callback(future, fn, owner)
-  local function call() fn(future:sync()) end
-  internal.callback_over(owner, 'callback of a future', xpcall(call, wrap))
+local function callback_name(future)
+  return 'the callback of ' .. (future.what or 'a fiber')
+end
+
+-- The function comes first: reports find it there after a tail call has removed its own frame.
+local function run_callback(fn, future, owner)
+  local function call() return fn(future:sync()) end
+  internal.callback_over(owner, callback_name, future, xpcall(call, wrap))
 end
 
 --- Calls `fn(ok, ...)` when the future is done, in a new fiber, which inherits the work of the calling one. Its error
@@ -153,7 +158,7 @@ function Future:on(fn)
   if not is_callable(fn) then internal.argument_error('future:on takes a function(ok, ...)') end
   seen(self)
   self.observed = true
-  internal.start(run_callback, self, fn, internal.current())
+  internal.start(run_callback, fn, self, internal.current())
   return self
 end
 
@@ -337,7 +342,8 @@ function internal.fiber_over(id, ok, ...)
   if record then complete(record, ok, ...) end
 end
 
-local function body(fiber, fn, ...)
+-- The function comes first: reports find it there after a tail call has removed its own frame.
+local function body(fn, fiber, ...)
   complete(fiber, xpcall(fn, wrap, ...))
   local place = fiber.id % PLACES
   running[place], functions[place] = nil, nil
@@ -346,7 +352,7 @@ end
 local function start(fiber, fn, ...)
   local parent = record_of(core.current())
   local scope = parent and parent.scope
-  local id = core.spawn(fiber.name, body, fiber, fn, ...)
+  local id = core.spawn(fiber.name, body, fn, fiber, ...)
   fiber.id = id
   running[id % PLACES], functions[id % PLACES] = fiber, fn
   if scope then
@@ -495,10 +501,11 @@ function internal.is_exit(e)
   return exits[e] ~= nil
 end
 
---- Handles the outcome of a callback: its error goes to the fiber `owner`, else to the log.
-function internal.callback_over(owner, what, ok, e)
+--- Handles the outcome of a callback: its error goes to the fiber `owner`, else to the log, with the callback's name,
+--- which is `name_of(source)`.
+function internal.callback_over(owner, name_of, source, ok, e)
   if ok or internal.is_exit(e) or internal.deliver(owner, e) then return end
-  yue.log.error(what .. ': ' .. internal.report(e))
+  yue.log.error(name_of(source) .. ' failed: ' .. internal.report(e))
 end
 
 --- Delivers an error to a fiber: true if it waits in `yue.try` or `yue.client`.

@@ -1,4 +1,6 @@
---! stderr: callback: RuntimeError
+--! stderr: the callback for 'bad' of emitter failed: RuntimeError
+--! stderr: the callback for 'tick' of timer failed: RuntimeError
+--! stderr: the callback of a fiber failed: RuntimeError
 --! stderr: nobody waits for this
 -- Emitters of the program's own: bind, unbind, wait, emit, close; what becomes of errors in callbacks.
 local check = require 'check'
@@ -62,6 +64,8 @@ check.contains(caught.msg, 'from the callback')
 e:unbind('bad')
 e:bind('bad', function() error('nobody waits for this') end)
 e:emit('bad')
+yue.timer(0):bind('tick', function() error('nobody waits for this, either') end)
+yue.spawn(function() end):on(function() error('nor for this') end)
 yue.sleep(0.005)
 
 -- closing
