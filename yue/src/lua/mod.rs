@@ -1,17 +1,11 @@
 //! The Lua API: runs Lua programs on loops.
 //!
 //! ```text
-//!   program.rs      loops of a program, its end            host.rs        what one loop knows of its program
-//!   modules.rs      the prelude (../../lua/*.lua)          native.rs      how natives are written
-//!   wait.rs         waiting, time, scopes                  fibers.rs      fibers
-//!   calls.rs        calling: the hot path                  dispatch.rs    serving, callbacks
-//!   connections.rs  connections by number                  endpoints.rs   open, listen
-//!   options.rs      options of both                        lookup.rs      the function that a request names
-//!   references.rs   functions as values                    errors.rs      failures as error objects
-//!   failures.rs     what handlers raise, logged and sent
-//!   threads.rs      worker threads                         signals.rs, log.rs
-//!   shutdown.rs     SIGINT, SIGTERM, the deadline          repl.rs        lines of standard input, for `yue -i`
-//!   report.rs       what hangs, for people
+//!   native.rs   how natives are written
+//!   host/       what one loop knows of its program: the VM, the prelude (../../lua/*.lua), errors, the log
+//!   fibers/     fibers, waits, time, signals
+//!   rpc/        connections, calls, requests that are served, functions as values
+//!   program/    the loops of a program and its end, worker threads, reports, `yue -i`
 //! ```
 //!
 //! A Rust program runs a Lua program as the `yue` command does:
@@ -26,31 +20,13 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-mod calls;
-mod connections;
-mod dispatch;
-mod endpoints;
-mod errors;
-mod failures;
 mod fibers;
 mod host;
-mod log;
-mod lookup;
-mod methods;
-mod modules;
 mod native;
-mod options;
 mod program;
-mod references;
-mod repl;
-mod report;
-mod shared;
-mod shutdown;
-mod signals;
-mod threads;
-mod wait;
+mod rpc;
 
-pub use report::{report_on, watch_loops};
+pub use program::report::{report_on, watch_loops};
 use std::path::PathBuf;
 pub use yue_io::Choice;
 

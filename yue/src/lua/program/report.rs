@@ -4,10 +4,10 @@
 //! On SIGQUIT each loop of the program makes a report (`internal.make_report`, ../../lua/report.lua, in a new fiber). A
 //! loop that does not answer counts as blocked: its thread is examined, as the watchdog does.
 
-use super::host::{self, Host};
-use super::log::{self, Level};
-use super::native::{Results, native, register, register_raw};
-use super::program::{Program, lock};
+use crate::lua::host::log::{self, Level};
+use crate::lua::host::{self, Host};
+use crate::lua::native::{Results, native, register, register_raw};
+use crate::lua::program::{Program, lock};
 use std::ffi::c_int;
 use std::fmt::Write;
 use std::io;
@@ -32,7 +32,7 @@ const LISTED_MAX: usize = 100_000;
 /// The running program: a process has one report, about the program that was started last.
 static PROGRAM: Mutex<Weak<Program>> = Mutex::new(Weak::new());
 
-pub(super) fn set_program(program: &Arc<Program>) {
+pub(crate) fn set_program(program: &Arc<Program>) {
     *lock(&PROGRAM) = Arc::downgrade(program);
 }
 
@@ -278,7 +278,7 @@ native! {
         let me = current_id();
         let all = this_loop::fibers().into_iter().filter(|fiber| fiber.id != me).take(LISTED_MAX);
         let listed = all.map(|fiber| Listed {
-            id: super::fibers::number(fiber.id),
+            id: crate::lua::fibers::number(fiber.id),
             name: fiber.name,
             origin: fiber.origin,
             waits: fiber.state == FiberState::Parked,
@@ -294,7 +294,7 @@ native! {
     Traceback = "traceback", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(number) -> Option<String> {
-        Ok(Parked::find(super::fibers::fiber_id(number), |parked| parked.traceback()))
+        Ok(Parked::find(crate::lua::fibers::fiber_id(number), |parked| parked.traceback()))
     }
 }
 
@@ -303,7 +303,7 @@ native! {
     WorkOf = "work_of", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(number) -> Option<String> {
-        Ok(Parked::find(super::fibers::fiber_id(number), |parked| parked.work()))
+        Ok(Parked::find(crate::lua::fibers::fiber_id(number), |parked| parked.work()))
     }
 }
 
@@ -312,7 +312,7 @@ unsafe extern "C-unwind" fn waits_in_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this. Nothing has a destructor.
     unsafe {
         let stack = Stack::new(state);
-        let fiber: FiberId = super::fibers::fiber_id(stack.number(1));
+        let fiber: FiberId = crate::lua::fibers::fiber_id(stack.number(1));
         let push = |parked: Parked<'_>| parked.push_arguments(stack, ARGUMENTS_MAX);
         Parked::find(fiber, push).unwrap_or(0)
     }

@@ -6,8 +6,8 @@
 //! It is on the path of every call, so it is cheap: the method that was called last is found by one comparison, another
 //! by its hash, and the clock is read for a share of the calls once there are many.
 
-use super::connections::Identity;
-use super::native::Results;
+use crate::lua::native::Results;
+use crate::lua::rpc::connections::Identity;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::c_int;
@@ -20,7 +20,7 @@ const NAMES_MAX: usize = 1000;
 
 /// The entry that counts all other names, and calls of functions that were passed as values.
 const OTHERS: &[u8] = b"(others)";
-pub(super) const FUNCTIONS: &[u8] = b"(functions)";
+pub(crate) const FUNCTIONS: &[u8] = b"(functions)";
 
 /// The first calls of a method are all timed, up to this number; of later ones one in 16, at pseudo-random positions.
 const TIMED_ALL: u64 = 1000;

@@ -1,8 +1,8 @@
 //! Signals in Lua: subscriptions whose deliveries wake the fiber that waits for them.
 
-use super::errors::{error, stopped};
-use super::host::with_host;
-use super::native::{native, register};
+use crate::lua::host::errors::{error, stopped};
+use crate::lua::host::with_host;
+use crate::lua::native::{native, register};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;

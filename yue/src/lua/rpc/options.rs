@@ -1,6 +1,6 @@
 //! The options of `yue.listen` and `yue.open`, divided among the layers that use them.
 
-use super::wait::seconds;
+use crate::lua::fibers::waits::seconds;
 use std::ffi::{CStr, c_int};
 use std::time::Duration;
 use yue_luajit::{codec, ffi};

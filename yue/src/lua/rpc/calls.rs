@@ -4,11 +4,11 @@
 //! connection's output, the fiber parks, and the answer is decoded onto the stack. No tree, no copy, and no Lua in
 //! between.
 
-use super::connections::{CLOSED, Connection, connection};
-use super::errors::{ErrorObject, call_error, error, rpc_error};
-use super::host::{Hold, with_host};
-use super::native::{native, register, register_raw};
-use super::references::Refs;
+use crate::lua::host::errors::{ErrorObject, call_error, error, rpc_error};
+use crate::lua::host::{Hold, with_host};
+use crate::lua::native::{native, register, register_raw};
+use crate::lua::rpc::connections::{CLOSED, Connection, connection};
+use crate::lua::rpc::references::Refs;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::ffi::c_int;
@@ -201,7 +201,9 @@ pub(crate) unsafe extern "C-unwind" fn call_raw(state: *mut ffi::lua_State) -> c
 unsafe extern "C-unwind" fn call_timed_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe {
-        let timeout = Some(super::wait::seconds(ffi::luaL_checknumber(state, 2)));
+        let timeout = Some(crate::lua::fibers::waits::seconds(ffi::luaL_checknumber(
+            state, 2,
+        )));
         let (connection, method) = read_node(state);
         let outcome = suspending(state, "a remote call", || {
             call(
@@ -292,7 +294,9 @@ unsafe extern "C-unwind" fn notify_raw(state: *mut ffi::lua_State) -> c_int {
 unsafe extern "C-unwind" fn notify_timed_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe {
-        let timeout = Some(super::wait::seconds(ffi::luaL_checknumber(state, 2)));
+        let timeout = Some(crate::lua::fibers::waits::seconds(ffi::luaL_checknumber(
+            state, 2,
+        )));
         let (connection, method) = read_node(state);
         let order = Order {
             connection,
@@ -370,7 +374,7 @@ unsafe extern "C-unwind" fn call_async_raw(state: *mut ffi::lua_State) -> c_int 
             let timeout = if seconds < 0.0 {
                 connection.timeout(&host)
             } else {
-                super::wait::seconds(seconds)
+                crate::lua::fibers::waits::seconds(seconds)
             };
             let open = OpenCall {
                 connection: connection.clone(),
@@ -427,7 +431,7 @@ unsafe extern "C-unwind" fn next_completion_raw(state: *mut ffi::lua_State) -> c
                 })?;
                 match next {
                     Some(next) => return Ok(next),
-                    None => park("answers of calls").map_err(super::errors::stopped)?,
+                    None => park("answers of calls").map_err(crate::lua::host::errors::stopped)?,
                 }
             }
         });
@@ -490,7 +494,7 @@ native! {
 native! {
     SetTimeout = "set_timeout", suspends: false;
     read(stack) -> f64 { stack.number(1) }
-    run(length) -> () { with_host(|host| host.call_timeout.set(super::wait::seconds(length))) }
+    run(length) -> () { with_host(|host| host.call_timeout.set(crate::lua::fibers::waits::seconds(length))) }
 }
 
 /// Adds the natives to the `core` table on top of the stack. May raise.

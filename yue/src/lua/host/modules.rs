@@ -2,8 +2,8 @@
 //!
 //! Each file is called with `core` (the natives), `yue` (what programs see) and `internal` (what the files share).
 
-use super::errors::ErrorObject;
-use super::host::{self, Host, Role};
+use crate::lua::host::errors::ErrorObject;
+use crate::lua::host::{self, Host, Role};
 use std::path::Path;
 use std::rc::Rc;
 use yue_luajit::{LuaState, Stack, VmError, ffi};
@@ -11,19 +11,19 @@ use yue_rpc::ErrorKind;
 
 /// The files, in the order in which they run.
 const FILES: &[(&str, &str)] = &[
-    ("environment", include_str!("../../lua/environment.lua")),
-    ("packages", include_str!("../../lua/packages.lua")),
-    ("errors", include_str!("../../lua/errors.lua")),
-    ("fibers", include_str!("../../lua/fibers.lua")),
-    ("emitters", include_str!("../../lua/emitters.lua")),
-    ("namespace", include_str!("../../lua/namespace.lua")),
-    ("proxy", include_str!("../../lua/proxy.lua")),
-    ("rpc", include_str!("../../lua/rpc.lua")),
-    ("latest", include_str!("../../lua/latest.lua")),
-    ("program", include_str!("../../lua/program.lua")),
-    ("threads", include_str!("../../lua/threads.lua")),
-    ("repl", include_str!("../../lua/repl.lua")),
-    ("report", include_str!("../../lua/report.lua")),
+    ("environment", include_str!("../../../lua/environment.lua")),
+    ("packages", include_str!("../../../lua/packages.lua")),
+    ("errors", include_str!("../../../lua/errors.lua")),
+    ("fibers", include_str!("../../../lua/fibers.lua")),
+    ("emitters", include_str!("../../../lua/emitters.lua")),
+    ("namespace", include_str!("../../../lua/namespace.lua")),
+    ("proxy", include_str!("../../../lua/proxy.lua")),
+    ("rpc", include_str!("../../../lua/rpc.lua")),
+    ("latest", include_str!("../../../lua/latest.lua")),
+    ("program", include_str!("../../../lua/program.lua")),
+    ("threads", include_str!("../../../lua/threads.lua")),
+    ("repl", include_str!("../../../lua/repl.lua")),
+    ("report", include_str!("../../../lua/report.lua")),
 ];
 
 /// Installs `yue` in the host's VM. In a fiber that runs no Lua yet.
@@ -100,7 +100,7 @@ unsafe fn make_tables(stack: Stack<'_>, facts: &Facts) -> Shared {
     unsafe {
         ffi::lua_createtable(state, 0, 64);
         host::register_natives(stack);
-        super::signals::push_constants(stack);
+        crate::lua::fibers::signals::push_constants(stack);
         ffi::lua_setfield(state, -2, c"signals".as_ptr());
         push_error_kinds(stack);
         ffi::lua_setfield(state, -2, c"error_kinds".as_ptr());

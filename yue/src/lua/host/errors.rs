@@ -1,6 +1,6 @@
 //! Errors for Lua: every failure becomes an error object of the prelude's classes.
 
-use super::host;
+use crate::lua::host;
 use yue_luajit::codec::Limits;
 use yue_luajit::{Error, Raise, Stack, ffi};
 use yue_rpc::ErrorKind;

@@ -8,8 +8,8 @@
 //! length of an entry is limited. Entries that strangers can cause at will are limited in number, too
 //! ([`write_limited`]).
 
-use super::host;
-use super::native::{native, register};
+use crate::lua::host;
+use crate::lua::native::{native, register};
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::Write;

@@ -1,8 +1,11 @@
 //! Fibers: starts, names and cancels Lua fibers.
 
-use super::errors::error;
-use super::host::{Hold, with_host};
-use super::native::{native, register, register_raw};
+pub(crate) mod signals;
+pub(crate) mod waits;
+
+use crate::lua::host::errors::error;
+use crate::lua::host::{Hold, with_host};
+use crate::lua::native::{native, register, register_raw};
 use std::ffi::c_int;
 use std::slice;
 use yue_luajit::{Error, LuaState, Stack, Vm, ffi, raise, suspending};
@@ -73,7 +76,7 @@ fn start(thread: LuaState, name: Option<&str>, hold: Option<Hold>) -> Result<f64
     let spawned = thread.spawn(name, move |mut ended| {
         // A daemon is cancelled at the end; that is not a failure.
         if !ended.ok && hold.is_some() {
-            super::log::error(&format!("a fiber failed: {}", ended.error_text()));
+            crate::lua::host::log::error(&format!("a fiber failed: {}", ended.error_text()));
         }
         drop(hold);
     });

@@ -7,17 +7,22 @@
 //! ```
 //!
 //! A program ends when its script has returned and nothing that could still call it is open: everything of that kind
-//! keeps a [`Hold`](super::host::Hold). On SIGINT and SIGTERM it ends gracefully; `shutdown.rs` ensures that the end
+//! keeps a [`Hold`](crate::lua::host::Hold). On SIGINT and SIGTERM it ends gracefully; `shutdown.rs` ensures that the end
 //! comes.
 
-use super::errors::ErrorObject;
-use super::host::{Host, Role, with_host};
-use super::native::{native, register};
-use super::shared::Shared;
-use super::shutdown::{GRACE, Guard, Notice};
-use super::threads;
-use super::wait::seconds;
-use super::{Chunk, Script};
+pub(crate) mod repl;
+pub(crate) mod report;
+pub(crate) mod shutdown;
+pub(crate) mod threads;
+
+use crate::lua::fibers::waits::seconds;
+use crate::lua::host::errors::ErrorObject;
+use crate::lua::host::shared::Shared;
+use crate::lua::host::{Host, Role, with_host};
+use crate::lua::native::{native, register};
+use crate::lua::program::shutdown::{GRACE, Guard, Notice};
+use crate::lua::program::threads;
+use crate::lua::{Chunk, Script};
 use crate::system::handle_broken_pipes;
 use std::cell::Cell;
 use std::ffi::CString;
@@ -88,7 +93,7 @@ impl Program {
     /// Runs the program to its end and returns the process's exit code.
     pub(crate) fn run(self: &Arc<Self>) -> i32 {
         handle_broken_pipes();
-        super::report::set_program(self);
+        crate::lua::program::report::set_program(self);
         let guard = Guard::start(self);
         let others: Vec<_> = (2..=self.script.loops)
             .map(|index| {
@@ -369,9 +374,9 @@ pub(crate) fn close(host: &Rc<Host>, gracefully: bool) {
             break;
         }
     }
-    let told = super::host::call_prelude(host, host.at_end.get(), Vec::new());
+    let told = crate::lua::host::call_prelude(host, host.at_end.get(), Vec::new());
     if let Err(failure) = told {
-        super::log::error(&failure.report());
+        crate::lua::host::log::error(&failure.report());
     }
     host.connections.close_all();
     // The sessions send what is left in the ticks that follow.

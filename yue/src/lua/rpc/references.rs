@@ -7,11 +7,11 @@
 //! The peer's functions arrive in Lua as a callable userdata that holds a slot in the connection's [`Imports`]. Its
 //! finalizer only records its death; the loop processes the record in its next idle phase.
 
-use super::calls::{encode_arguments, finish_call};
-use super::connections::{Connection, connection};
-use super::errors::{call_error, error};
-use super::host::{self, with_host};
-use super::native::register_raw;
+use crate::lua::host::errors::{call_error, error};
+use crate::lua::host::{self, with_host};
+use crate::lua::native::register_raw;
+use crate::lua::rpc::calls::{encode_arguments, finish_call};
+use crate::lua::rpc::connections::{Connection, connection};
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
 use std::rc::Rc;

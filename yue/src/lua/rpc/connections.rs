@@ -4,12 +4,12 @@
 //! `yue.peer()` or a function that crosses needs it. Numbers are never reused, so a stale one finds nothing.
 //! Connections that are closed for good are removed when the table has doubled since the last sweep.
 
-use super::calls;
-use super::dispatch::LuaService;
-use super::errors::error;
-use super::host::{Hold, Host, with_host};
-use super::log;
-use super::references::{Imports, RemoteFunction};
+use crate::lua::host::errors::error;
+use crate::lua::host::log;
+use crate::lua::host::{Hold, Host, with_host};
+use crate::lua::rpc::calls;
+use crate::lua::rpc::dispatch::LuaService;
+use crate::lua::rpc::references::{Imports, RemoteFunction};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::ffi::c_int;
@@ -326,6 +326,6 @@ pub(crate) fn connection(id: f64) -> Result<(Rc<Host>, Rc<Connection>), Error> {
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
     calls::register_all(stack);
-    super::endpoints::register_all(stack);
-    super::references::register_all(stack);
+    crate::lua::rpc::endpoints::register_all(stack);
+    crate::lua::rpc::references::register_all(stack);
 }

@@ -4,8 +4,8 @@
 //! So the first loop that listens at a port finds out whether the port is free, and which number a port 0 becomes. And
 //! the first loop that listens at the path of a Unix socket binds it.
 
-use super::errors::stopped;
-use super::program::lock;
+use crate::lua::host::errors::stopped;
+use crate::lua::program::lock;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use yue_scheduler::{RemoteWaker, park, prepare_park};

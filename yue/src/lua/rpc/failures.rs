@@ -1,8 +1,8 @@
 //! Failures of handlers and callbacks: logged here, and sent to the peer without internal details.
 
-use super::errors::ErrorObject;
-use super::log::{self, Level};
-use super::methods::FUNCTIONS;
+use crate::lua::host::errors::ErrorObject;
+use crate::lua::host::log::{self, Level};
+use crate::lua::rpc::methods::FUNCTIONS;
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use yue_rpc::session::{CallMethod, Session};

@@ -3,13 +3,20 @@
 //! There is one per loop, reached through a thread-local, like the loop itself. It owns the VM, the tables that assign
 //! Lua numbers to Rust objects (waits, connections), and the count of holds that keep the program running.
 
-use super::calls::AsyncCalls;
-use super::connections::{Connections, Identity};
-use super::errors::{ErrorObject, RaisedValue, form_of};
-use super::program::Program;
-use super::signals::Signals;
-use super::wait::Waits;
-use super::{fibers, log, modules, signals, threads, wait};
+pub(crate) mod errors;
+pub(crate) mod log;
+pub(crate) mod modules;
+pub(crate) mod shared;
+
+use crate::lua::fibers::signals::Signals;
+use crate::lua::fibers::waits::Waits;
+use crate::lua::fibers::{signals, waits};
+use crate::lua::host::errors::{ErrorObject, RaisedValue, form_of};
+use crate::lua::program::Program;
+use crate::lua::program::threads;
+use crate::lua::rpc::calls::AsyncCalls;
+use crate::lua::rpc::connections::{Connections, Identity};
+use crate::lua::{fibers, program, rpc};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::ffi::c_int;
@@ -260,7 +267,10 @@ pub(crate) fn current() -> Option<Rc<Host>> {
 pub(crate) fn with_host<R>(f: impl FnOnce(&Rc<Host>) -> R) -> Result<R, Error> {
     HOST.with_borrow(|host| host.as_ref().map(f))
         .ok_or_else(|| {
-            super::errors::error(ErrorKind::Runtime, "the program is over on this thread")
+            crate::lua::host::errors::error(
+                ErrorKind::Runtime,
+                "the program is over on this thread",
+            )
         })
 }
 
@@ -462,13 +472,13 @@ pub(crate) fn call_prelude(
 
 /// Adds every native to the `core` table on top of the stack. May raise.
 pub(crate) fn register_natives(stack: Stack<'_>) {
-    wait::register_all(stack);
+    waits::register_all(stack);
     fibers::register_all(stack);
     log::register_all(stack);
     signals::register_all(stack);
     threads::register_all(stack);
-    super::program::register_all(stack);
-    super::connections::register_all(stack);
-    super::repl::register_all(stack);
-    super::report::register_all(stack);
+    program::register_all(stack);
+    rpc::connections::register_all(stack);
+    program::repl::register_all(stack);
+    program::report::register_all(stack);
 }

@@ -9,10 +9,10 @@
 //!
 //! Only plain data crosses: names, source or bytecode, msgpack, errors in parts.
 
-use super::errors::{ErrorObject, error, stopped};
-use super::host::{self, Hold, Host, Role, with_host};
-use super::native::{Results, native, register, register_raw};
-use super::program::{Program, close, lock, start_script, wait_for_end};
+use crate::lua::host::errors::{ErrorObject, error, stopped};
+use crate::lua::host::{self, Hold, Host, Role, with_host};
+use crate::lua::native::{Results, native, register, register_raw};
+use crate::lua::program::{Program, close, lock, start_script, wait_for_end};
 use std::collections::HashMap;
 use std::ffi::{CString, c_int};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -210,7 +210,7 @@ fn worker_program(job: &Job) -> Result<(), ErrorObject> {
     // A later error ends the thread too. Nobody may be waiting for it, so it is logged.
     let result = wait_for_end(&host, outcome, false, &mut || Ok(None));
     if let Err(failure) = &result {
-        super::log::error(&format!("the thread ends: {}", failure.report()));
+        crate::lua::host::log::error(&format!("the thread ends: {}", failure.report()));
     }
     close(&host, result.is_ok());
     result
@@ -366,7 +366,7 @@ fn start(
         }
     }
     keep_until_over(worker.clone(), hold);
-    let until = deadline_after(super::wait::seconds(timeout));
+    let until = deadline_after(crate::lua::fibers::waits::seconds(timeout));
     let failure = match worker.wait(until, |state| state.started.clone()) {
         Ok(Some(Ok(()))) => return Ok(worker.id as f64),
         Ok(Some(Err(failure))) => Error::value(failure),

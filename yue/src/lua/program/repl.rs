@@ -3,8 +3,8 @@
 //! They are read so that only the fiber that asks waits. Bytes behind the requested line are kept, since a pipe
 //! delivers many at once; the interactive mode runs on one loop of the process.
 
-use super::native::{native, register};
-use super::program::lock;
+use crate::lua::native::{native, register};
+use crate::lua::program::lock;
 use std::io::{ErrorKind, Read};
 use std::sync::Mutex;
 use yue_luajit::{Error, Stack};

@@ -3,9 +3,9 @@
 //! `prepare` begins a wait of the calling fiber and returns its number; any code passes that to `wake`; `park` waits. A
 //! number is valid for one wait: the slot's generation is part of it, so a late `wake` does nothing.
 
-use super::errors::{ErrorObject, error, stopped, stopped_object};
-use super::host::{self, with_host};
-use super::native::{Results, native, register, register_raw};
+use crate::lua::host::errors::{ErrorObject, error, stopped, stopped_object};
+use crate::lua::host::{self, with_host};
+use crate::lua::native::{Results, native, register, register_raw};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::c_int;

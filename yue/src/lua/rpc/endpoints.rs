@@ -1,12 +1,12 @@
 //! Endpoints: the natives behind `yue.listen` and `yue.open`, and those of connection objects.
 
-use super::connections::{Connection, Listening, connection};
-use super::dispatch::{Layers, LuaService};
-use super::errors::{error, rpc_error};
-use super::host::{self, Host, with_host};
-use super::methods::MethodTable;
-use super::native::{Results, native, register, register_raw};
-use super::options::Settings;
+use crate::lua::host::errors::{error, rpc_error};
+use crate::lua::host::{self, Host, with_host};
+use crate::lua::native::{Results, native, register, register_raw};
+use crate::lua::rpc::connections::{Connection, Listening, connection};
+use crate::lua::rpc::dispatch::{Layers, LuaService};
+use crate::lua::rpc::methods::MethodTable;
+use crate::lua::rpc::options::Settings;
 use std::ffi::c_int;
 use std::rc::Rc;
 use yue_io::net::ListenOptions;

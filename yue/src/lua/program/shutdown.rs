@@ -14,8 +14,8 @@
 //!
 //! Signals that follow the first within half a second are the same request; a later one ends the process at once.
 
-use super::program::{Cause, Program};
-use super::signals::is_bound;
+use crate::lua::fibers::signals::is_bound;
+use crate::lua::program::{Cause, Program};
 use crate::runtime::SAME_SIGNAL;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

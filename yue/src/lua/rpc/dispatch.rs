@@ -3,16 +3,16 @@
 //! A namespace is a Lua list of layers (tables). A name is looked up raw, from the last layer to the first, one
 //! interned string per segment, at each call: so the next call sees a program's changes.
 
-use super::calls::encode;
-use super::connections::Connection;
-use super::errors::ErrorObject;
-use super::failures::{Called, failure_of, is_local, log_callback, log_failure};
-use super::host::{self, Host};
-use super::log;
-use super::lookup::{Lookup, push_method};
-use super::methods::Methods;
-use super::options::ServiceSettings;
-use super::references::{Refs, release_tokens};
+use crate::lua::host::errors::ErrorObject;
+use crate::lua::host::log;
+use crate::lua::host::{self, Host};
+use crate::lua::rpc::calls::encode;
+use crate::lua::rpc::connections::Connection;
+use crate::lua::rpc::failures::{Called, failure_of, is_local, log_callback, log_failure};
+use crate::lua::rpc::lookup::{Lookup, push_method};
+use crate::lua::rpc::methods::Methods;
+use crate::lua::rpc::options::ServiceSettings;
+use crate::lua::rpc::references::{Refs, release_tokens};
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::mem::ManuallyDrop;
@@ -69,7 +69,7 @@ fn end_record(host: &Host, running: &mut Running<'_>) {
     if !host.records.take(fiber) {
         return;
     }
-    let (function, number) = (host.fiber_over.get(), super::fibers::number(fiber));
+    let (function, number) = (host.fiber_over.get(), crate::lua::fibers::number(fiber));
     // An error here (out of memory) cannot be reported.
     let _ = running.enter(move |stack| {
         let Some(function) = function else {
