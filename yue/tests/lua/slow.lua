@@ -1,8 +1,9 @@
--- A game's tick never waits for one player: of a hundred clients one stops reading, and every other one's ticks arrive
+-- A game's tick never waits for one player: one of a hundred clients stops reading, and the ticks of all others arrive
 -- in time. Over tcp and unix sockets.
 local check = require 'check'
+local block = require('block').new()
 
--- The slow one: a thread that connects and then hangs, so that its loop reads nothing until it is told to go on.
+-- The slow client: a thread that connects and then blocks its loop, so that it reads nothing until it is released.
 local function slow_client()
   local server
   yue.thread.current:import {
@@ -10,22 +11,12 @@ local function slow_client()
       server = yue.open(address, { no_cache = true, reconnect = false }, { tick = function() end })
       server.join('slow')
     end,
-    -- Says that it begins, and waits for the file without letting the loop run.
-    hang = function(path)
-      local ffi = require 'ffi'
-      ffi.cdef 'int access(const char *, int); int usleep(unsigned);'
-      assert(io.open(path .. '.begun', 'w')):close()
-      for _ = 1, 60000 do
-        if ffi.C.access(path, 0) == 0 then return end
-        ffi.C.usleep(1000)
-      end
-    end,
+    hang = require('block').hang,
   }
 end
 
 local TICKS, CLIENTS = 40, 99
 local blob = ('x'):rep(400 * 1000)
-local flag = os.tmpname()
 
 local function run(address, when_full)
   local players, closed, full, dropped = {}, nil, 0, 0
@@ -51,11 +42,9 @@ local function run(address, when_full)
     server.join('good')
     clients[i] = server
   end
-  os.remove(flag)
-  thread.procs.notify_hang(flag)
-  check.eventually(function() return os.remove(flag .. '.begun') end)
+  block:begin(thread.procs)
 
-  -- Each tick takes the time that its own work takes. The blob is for the slow one only, to fill the kernel's buffers.
+  -- Each tick takes the time that its own work takes. Only the slow client gets the blob, to fill the kernel's buffers.
   local sent, longest = {}, 0
   for n = 1, TICKS do
     local began = yue.util.time.now()
@@ -70,7 +59,7 @@ local function run(address, when_full)
   end
   -- Three seconds are far more than a tick takes, and less than a wait for room.
   check.that(longest < 3e6, ('a tick took %.2f s'):format(longest / 1e6))
-  check.that(dropped > 0, 'the slow one was not slow')
+  check.that(dropped > 0, 'the slow client was not slow')
   for i = 1, CLIENTS do
     check.eventually(function() return #arrived[i] == TICKS end)
     for n = 1, TICKS do
@@ -92,7 +81,7 @@ local function run(address, when_full)
       if is_slow then check.that(stats.queued_bytes > 8 * 2 ^ 20 and stats.queued_bytes < 9 * 2 ^ 20) end
     end
   end
-  assert(io.open(flag, 'w')):close()
+  block:release()
   for i = 1, CLIENTS do yue.conn(clients[i]):close() end
   listener:close()
   thread:close()
@@ -102,5 +91,5 @@ run('tcp://127.0.0.1:0', 'close')
 local path = os.tmpname()
 os.remove(path)
 run('unix://' .. path, 'drop')
-os.remove(flag)
+block:close()
 check.done()

@@ -1,5 +1,6 @@
--- What a program says to one that does not keep up: notify_, async_, timed_notify_ and latest never wait.
+-- Messages to a peer that does not keep up: notify_, async_, timed_notify_ and latest never wait.
 local check = require 'check'
+local block = require('block').new()
 
 -- A thread that can be kept from reading, with a socket to us.
 local function thread_code()
@@ -12,32 +13,13 @@ local function thread_code()
       })
       server.join()
     end,
-    -- Says that it begins, and waits for the file without letting the loop run.
-    hang = function(path)
-      local ffi = require 'ffi'
-      ffi.cdef 'int access(const char *, int); int usleep(unsigned);'
-      assert(io.open(path .. '.begun', 'w')):close()
-      for _ = 1, 60000 do
-        if ffi.C.access(path, 0) == 0 then return end
-        ffi.C.usleep(1000)
-      end
-    end,
+    hang = require('block').hang,
     noted = function()
       local result = noted
       noted = {}
       return result
     end,
   }
-end
-
-local flag = os.tmpname()
-os.remove(flag)
-local function hang(procs)
-  procs.notify_hang(flag)
-  check.eventually(function() return os.remove(flag .. '.begun') end)
-end
-local function go_on()
-  assert(io.open(flag, 'w')):close()
 end
 
 local conn
@@ -62,7 +44,7 @@ local function at_once(what, f, ...)
   return unpack(result)
 end
 
-hang(thread.procs)
+block:begin(thread.procs)
 local blob = ('x'):rep(50000)
 local full = 0
 conn:bind('full', function() full = full + 1 end)
@@ -102,7 +84,7 @@ check.that(stats.queued_bytes > 400000 and stats.queued_bytes < 500000, stats.qu
 
 -- It reads again, after the time of the first timed one.
 yue.sleep(0.05)
-go_on()
+block:release()
 check.eventually(function() return conn:stats().queued_bytes == 0 end)
 local noted, seen = {}, {}
 check.eventually(function()
@@ -120,7 +102,7 @@ for _, note in ipairs(noted) do
 end
 check.equal(conn:stats().notifications_late, 1)
 
--- What is wrong with a call of latest is said at once.
+-- A mistake in a call of latest is raised at once.
 for _, key in ipairs { {}, true, print, 0 / 0, ('k'):rep(257) } do
   check.raises('ArgumentError', 'the key is', conn.latest, conn, key, 'note')
 end
@@ -128,23 +110,22 @@ check.raises('ArgumentError', 'the key is', conn.latest, conn, nil, 'note')
 check.raises('ArgumentError', 'name of a procedure', conn.latest, conn, 'x', 5)
 check.raises('ArgumentError', 'cannot', conn.latest, conn, 'x', 'note', coroutine.create(print))
 
--- Over thread:// nobody is closed: the program hears of it.
+-- Over thread:// no connection is closed: the program gets an error.
 local t = yue.open('thread://reader', { no_cache = true, output_high = 100000, output_max = 200000 }, nil)
 check.equal(type(t.noted()), 'table')
-os.remove(flag)
-hang(t)
+block:begin(t)
 check.raises('QueueFullError', 'wait to be sent', function()
   for _ = 1, 100 do check.equal(t.notify_noted(blob), true) end
 end)
-go_on()
-check.equal(type(t.noted()), 'table', 'the connection goes on')
+block:release()
+check.equal(type(t.noted()), 'table', 'the connection still works')
 
--- A connection that is over takes nothing.
+-- A connection that has ended takes nothing.
 conn:close()
 check.equal({ conn:latest('x', 'note'), c.notify_note() }, { false, false })
 
--- An opened connection keeps the latest until it is up; if it cannot be made, that is over.
-local nobody = yue.socket('unix:///no/such/place', nil, {})
+-- An opened connection keeps the latest until it is up; if it cannot be made, the message is dropped.
+local nobody = yue.socket('unix:///no/such/file', nil, {})
 check.equal(nobody:latest('x', 'f'), true)
 check.eventually(function() return nobody:stats().notifications_dropped == 1 end)
 local heard
@@ -189,5 +170,5 @@ limited:close()
 other:close()
 listener:close()
 thread:close()
-os.remove(flag)
+block:close()
 check.done()
