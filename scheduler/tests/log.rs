@@ -204,7 +204,9 @@ fn the_lines_of_two_threads_do_not_mix() {
     let Some(errors) = errors_of_child(test, move || {
         let threads = ["a", "b", "c"]
             .map(|letter| std::thread::spawn(move || (0..20).for_each(|_| warn(&long(letter)))));
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
     }) else {
         return;
     };

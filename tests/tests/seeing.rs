@@ -193,9 +193,14 @@ fn callbacks_that_end_in_a_tail_call_are_named() {
             ("fiber", 3, "two"),
             ("fiber", 5, "three"),
         ] {
-            let fiber = text.lines().find(|line| line.contains(&format!("the event {event} of")));
+            let fiber = text
+                .lines()
+                .find(|line| line.contains(&format!("the event {event} of")));
             let fiber = fiber.unwrap_or_else(|| panic!("no fiber waits for {event} in {text}"));
-            has(fiber, &[&format!("  {label} ("), &format!(".lua:{line}) waits for")]);
+            has(
+                fiber,
+                &[&format!("  {label} ("), &format!(".lua:{line}) waits for")],
+            );
         }
         program.running.signal(libc::SIGUSR1);
         let text = program.until("a loop is held for ");

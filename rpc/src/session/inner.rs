@@ -6,6 +6,7 @@ use super::metrics::Counted;
 use super::options::{Options, Stats};
 use super::service::Service;
 use super::state::accounts::Accounts;
+use super::state::changes::note_change;
 use super::state::connector::Connector;
 use super::state::handshake::Handshake;
 use super::state::in_flight::InFlight;
@@ -342,6 +343,7 @@ impl Inner {
             "{event:?} makes an accepted session connect"
         );
         self.phase.set(phase);
+        note_change();
         Some(action)
     }
 

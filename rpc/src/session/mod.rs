@@ -89,3 +89,4 @@ pub use references::ImportedReference;
 pub use request::{CallMethod, peer};
 pub use service::{Call, Dispatch, Replied, Reply, Service};
 pub use state::accounts::Usage;
+pub use state::changes::wait_for_change;

@@ -1,6 +1,7 @@
 //! The requests of a link that wait to be started, those that run and can be cancelled, and their cost.
 
 use super::accounts::{Accounts, HANDLER_BYTES};
+use super::changes::note_change;
 use crate::buffer::Segment;
 use crate::session::close_reason::CloseReason;
 use std::cell::{Cell, RefCell};
@@ -134,7 +135,11 @@ impl Inbox {
         debug_assert!(requests <= self.in_flight.get(), "a request leaves twice");
         debug_assert!(bytes <= self.request_bytes.get());
         self.accounts.leave(requests, bytes);
-        self.in_flight.set(self.in_flight.get() - requests);
+        let in_flight = self.in_flight.get() - requests;
+        self.in_flight.set(in_flight);
+        if requests > 0 && in_flight == 0 {
+            note_change();
+        }
         self.request_bytes.set(self.request_bytes.get() - bytes);
     }
 }

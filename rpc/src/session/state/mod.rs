@@ -4,6 +4,7 @@
 //! tested alone. The session's work with a part is in the file of the same name one folder up.
 
 pub(crate) mod accounts;
+pub(crate) mod changes;
 pub(crate) mod connector;
 pub(crate) mod handshake;
 pub(crate) mod in_flight;
