@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// No script needs a fraction of this; a machine under load may.
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// What the top of a script says.
+/// The expectations at the top of a script.
 #[derive(Default)]
 struct Expected {
     options: Vec<String>,
@@ -58,7 +58,11 @@ fn folder() -> PathBuf {
 fn drivers() -> Vec<String> {
     match std::env::var("YUE_IO") {
         Ok(driver) if !driver.is_empty() => vec![driver],
-        _ if yue::Runtime::with_driver(yue::Choice::Uring).is_ok() => {
+        _ if yue::Runtime::builder()
+            .driver(yue::Choice::Uring)
+            .build()
+            .is_ok() =>
+        {
             vec!["uring".to_owned(), "mio".to_owned()]
         }
         _ => {
@@ -122,7 +126,7 @@ fn run(script: &Path, expected: &Expected, driver: &str) -> Ended {
     }
 }
 
-/// What is wrong with how the script ended.
+/// The faults of a script's end.
 fn faults(expected: &Expected, ended: &Ended) -> Vec<String> {
     let mut faults = Vec::new();
     if ended.code != Some(expected.exit) {

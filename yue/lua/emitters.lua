@@ -93,7 +93,7 @@ end
 
 -- The function comes first: reports find it there after a tail call has removed its own frame.
 local function run_binding(fn, binding, ...)
-  internal.callback_over(binding.owner, callback_name, binding, xpcall(fn, wrap, ...))
+  internal.end_callback(binding.owner, callback_name, binding, xpcall(fn, wrap, ...))
 end
 
 local function take_event(entry, event, ...)

@@ -141,7 +141,7 @@ function internal.wrap(e)
     if e.bt == nil then
       e.bt = traceback()
     elseif remote[e] then
-      -- It came with the peer's traceback; the location where it arrived belongs to it.
+      -- It has the peer's traceback; the location where it arrived belongs to it.
       remote[e] = nil
       local here = traceback()
       if here ~= '' then e.bt = to_text(e.bt) .. '\ncalled from:' .. here end
@@ -178,7 +178,7 @@ end
 -- `?`.
 jit.attach(function(e)
   local text = is_error(e) and internal.report(e) or raised_text(e)
-  core.tell_finalizer_error('a finalizer (__gc) failed: ' .. text)
+  core.warn_of_finalizer('a finalizer (__gc) failed: ' .. text)
 end, 'errfin')
 
 local wrap = internal.wrap

@@ -82,7 +82,7 @@ end
 local function note_unseen(future)
   local sentinel = newproxy(true)
   local text = unseen_text(future)
-  getmetatable(sentinel).__gc = function() core.tell_later(text) end
+  getmetatable(sentinel).__gc = function() core.warn_later(text) end
   future.sentinel = sentinel
   unseen[future] = text
 end
@@ -94,7 +94,7 @@ local function seen(future)
   end
 end
 
---- The error of a future that has failed, if nobody has read it; from now on somebody has.
+--- Returns the error of a future that has failed, if nobody has read it, and counts it as read.
 function internal.take_unseen(future)
   if not future.sentinel then return nil end
   seen(future)
@@ -102,11 +102,11 @@ function internal.take_unseen(future)
 end
 
 --- Logs unseen failures at the end of a program. Later failures are caused by the end.
-function internal.tell_unseen()
+function internal.log_unseen()
   ending = true
   for future, text in pairs(unseen) do
     seen(future)
-    core.tell_later(text)
+    core.warn_later(text)
   end
 end
 
@@ -149,7 +149,7 @@ end
 -- The function comes first: reports find it there after a tail call has removed its own frame.
 local function run_callback(fn, future, owner)
   local function call() return fn(future:sync()) end
-  internal.callback_over(owner, callback_name, future, xpcall(call, wrap))
+  internal.end_callback(owner, callback_name, future, xpcall(call, wrap))
 end
 
 --- Calls `fn(ok, ...)` when the future is done, in a new fiber, which inherits the work of the calling one. Its error
@@ -221,7 +221,7 @@ local function check_futures(name, list)
   for i = 1, #list do
     local meta = getmetatable(list[i])
     if meta ~= Future and meta ~= Fiber then
-      internal.argument_error(('%s: item %d is no future'):format(name, i))
+      internal.argument_error(('%s: item %d is not a future'):format(name, i))
     end
   end
 end
@@ -294,7 +294,7 @@ end
 
 Fiber.__index = Fiber
 Fiber.__tostring = function(self)
-  local state = self.finished and 'over' or self.id and 'running' or 'not started'
+  local state = self.finished and 'ended' or self.id and 'running' or 'not started'
   return ('fiber: %s (%s)'):format(self.name or 'unnamed', state)
 end
 
@@ -302,15 +302,15 @@ end
 -- Indexes are reused, so the table keeps its size while fibers come and go.
 local running = {}
 local functions = {} -- the functions they run, by the same indexes: for reports, since a tail call leaves no frame
-local PLACES = 2 ^ 24
+local SLOTS = 2 ^ 24
 
 -- Records of the rest: the main fiber, helpers, handlers of requests. The native fiber of a handler continues with the
--- next request; the record ends before that (`internal.fiber_over`).
+-- next request; the record ends before that (`internal.end_record`).
 local others = setmetatable({}, { __mode = 'v' })
 
 --- The record of the native fiber with this number, if it has one.
 local function record_of(id)
-  local record = running[id % PLACES]
+  local record = running[id % SLOTS]
   if record and record.id == id then return record end
   return others[id]
 end
@@ -331,12 +331,12 @@ internal.current = current
 
 --- The function that the program runs in the native fiber with this number; nil for a fiber of yue itself (a timer's).
 function internal.function_of(id)
-  local record = running[id % PLACES]
-  return record and record.id == id and not record.quiet and functions[id % PLACES] or nil
+  local record = running[id % SLOTS]
+  return record and record.id == id and not record.quiet and functions[id % SLOTS] or nil
 end
 
 --- Ends the record of completed work, though its native fiber may continue.
-function internal.fiber_over(id, ok, ...)
+function internal.end_record(id, ok, ...)
   local record = others[id]
   others[id] = nil
   if record then complete(record, ok, ...) end
@@ -345,8 +345,8 @@ end
 -- The function comes first: reports find it there after a tail call has removed its own frame.
 local function body(fn, fiber, ...)
   complete(fiber, xpcall(fn, wrap, ...))
-  local place = fiber.id % PLACES
-  running[place], functions[place] = nil, nil
+  local slot = fiber.id % SLOTS
+  running[slot], functions[slot] = nil, nil
 end
 
 local function start(fiber, fn, ...)
@@ -354,7 +354,7 @@ local function start(fiber, fn, ...)
   local scope = parent and parent.scope
   local id = core.spawn(fiber.name, body, fn, fiber, ...)
   fiber.id = id
-  running[id % PLACES], functions[id % PLACES] = fiber, fn
+  running[id % SLOTS], functions[id % SLOTS] = fiber, fn
   if scope then
     fiber.scope = scope
     internal.adopt(scope, fiber)
@@ -366,7 +366,7 @@ local function helper(scope, fn, ...)
   local fiber = current()
   fiber.scope = scope
   if scope then internal.adopt(scope, fiber) end
-  internal.fiber_over(fiber.id, pcall(fn, ...))
+  internal.end_record(fiber.id, pcall(fn, ...))
 end
 
 --- Starts a fiber that is not started by the program itself (callbacks). It belongs to the client `scope`, if given, or
@@ -503,7 +503,7 @@ end
 
 --- Handles the outcome of a callback: its error goes to the fiber `owner`, else to the log, with the callback's name,
 --- which is `name_of(source)`.
-function internal.callback_over(owner, name_of, source, ok, e)
+function internal.end_callback(owner, name_of, source, ok, e)
   if ok or internal.is_exit(e) or internal.deliver(owner, e) then return end
   yue.log.error(name_of(source) .. ' failed: ' .. internal.report(e))
 end

@@ -28,7 +28,7 @@ local function check_name(name)
   for _, known in pairs(CALLBACKS) do names[#names + 1] = known end
   table.sort(names)
   internal.argument_error(
-    ('symbols: %s is no callback of a connection; there are %s'):format(name, table.concat(names, ', '))
+    ('symbols: %s is not a callback of a connection; the callbacks are %s'):format(name, table.concat(names, ', '))
   )
 end
 

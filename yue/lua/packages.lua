@@ -20,11 +20,11 @@ local function extend(variable, field, before, after, suffixes)
   -- The user's setting; the defaults (Lua's, and so yue's) apply only where it has `;;`.
   local set = os.getenv(variable)
   if set and not set:find(';;', 1, true) then return end
-  local places, known = {}, {}
-  local function add(place)
-    if not known[place] then
-      known[place] = true
-      places[#places + 1] = place
+  local patterns, known = {}, {}
+  local function add(pattern)
+    if not known[pattern] then
+      known[pattern] = true
+      patterns[#patterns + 1] = pattern
     end
   end
   local function add_folders(folders)
@@ -36,9 +36,9 @@ local function extend(variable, field, before, after, suffixes)
     end
   end
   add_folders(before)
-  for place in default_of(package[field], set):gmatch('[^;]+') do add(place) end
+  for pattern in default_of(package[field], set):gmatch('[^;]+') do add(pattern) end
   add_folders(after)
-  local all = table.concat(places, ';')
+  local all = table.concat(patterns, ';')
   package[field] = set and set:gsub(';;', function() return ';' .. all .. ';' end):gsub('^;', ''):gsub(';$', '') or all
 end
 

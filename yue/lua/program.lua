@@ -16,7 +16,7 @@ for _, argument in ipairs(core.args) do
 end
 yue.args[0] = core.script
 
--- As `lua` sets it: the script's name at 0, its arguments from 1 on, the words before it at negative indexes.
+-- As `lua` sets it: the script's name at 0, its arguments from 1 on, the command's words before it at negative indexes.
 local arg = { [0] = core.script }
 for i, word in ipairs(core.args) do arg[i] = word end
 for i, word in ipairs(core.command) do arg[i - #core.command - 1] = word end
@@ -114,13 +114,13 @@ end
 
 local Client = {}
 Client.__index = Client
-Client.__tostring = function(self) return self.over and 'client (over)' or 'client' end
+Client.__tostring = function(self) return self.ended and 'client (ended)' or 'client' end
 
 --- Ends the client from anywhere: `yue.client` returns `ok, result`. The client's waits are cancelled. Does not return:
 --- it raises an error that ends the calling fiber without being a failure.
 function Client:exit(ok, result)
-  if not self.over then
-    self.over, self.ok, self.result = true, ok, result
+  if not self.ended then
+    self.ended, self.ok, self.result = true, ok, result
     if self.wait then
       core.wake(self.wait)
     elseif self.guard then
@@ -149,7 +149,7 @@ end
 --- Called when a fiber of the client has failed and nobody waits for it. It ends the client unless somebody asks for its
 --- result before the client's function has returned. Of several such fibers the first is kept.
 function internal.fiber_failed(client, fiber)
-  if client.over then return end
+  if client.ended then return end
   if not client.failed or not client.failed.sentinel then client.failed = fiber end
   if client.wait then core.wake(client.wait) end
 end
@@ -162,10 +162,10 @@ end
 local function run_client(client, fn)
   client.guard = client.fiber.guard
   local result = fn(client)
-  if result and not client.over then
-    client.over, client.ok, client.result = true, true, result
+  if result and not client.ended then
+    client.ended, client.ok, client.result = true, true, result
   end
-  while not client.over do
+  while not client.ended do
     raise_failure(client)
     client.wait = core.prepare()
     internal.park(client.wait, 'client')
@@ -209,11 +209,11 @@ function yue.client(code)
   local ok, e = internal.guarded(run_client, client, fn)
   fiber.scope = outer
   core.shield(close_all, client)
-  if not ok and not client.over then return false, e end
+  if not ok and not client.ended then return false, e end
   return client.ok, client.result
 end
 
 --- Called at the program's end.
 function internal.at_end()
-  internal.tell_unseen()
+  internal.log_unseen()
 end

@@ -118,7 +118,7 @@ for mode, call in pairs(CALLS) do
     __index = child,
     __tostring = function(node) return 'remote ' .. (node[2] == '' and 'procedures' or node[2]) end,
     __metatable = 'remote procedure',
-    __newindex = function() internal.argument_error('the procedures of the other side cannot be assigned to') end,
+    __newindex = function() internal.argument_error('the procedures of a peer cannot be assigned to') end,
   }
   core.name_class(metas[mode], true)
   internal.proxy_metas = metas

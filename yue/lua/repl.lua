@@ -41,7 +41,7 @@ local function complain(e)
   io.stderr:write(text, '\n')
 end
 
---- Whether the error only says that the program ends (Ctrl-C): the user knows.
+--- Whether the error was caused by the end of the program (Ctrl-C), which the user has requested.
 local function is_end(e)
   return internal.is_error(e) and e:is_a('CancelledError') and core.shutting_down()
 end

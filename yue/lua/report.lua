@@ -32,19 +32,19 @@ end
 
 local labels -- of fibers, by number
 
-local function place_of(fn)
+local function location_of(fn)
   if type(fn) ~= 'function' then return 'an object that is called' end
   local info = debug.getinfo(fn, 'S')
   local own = info.what == 'C' or info.short_src:find('^%[yue%]/')
   return own and 'a function of a library' or ('%s:%d'):format(info.short_src, info.linedefined)
 end
 
---- The function of the program that a fiber runs, by its place; nil if it is yue's own. A tail call leaves no frame of
+--- The function of the program that a fiber runs, as its location; nil if it is yue's own. A tail call leaves no frame of
 --- the function that made it (`return other:get()`), so that the stack alone does not tell.
 local function origin_of(fiber)
   if fiber.origin then return fiber.origin end
   local fn = internal.function_of(fiber.id)
-  if fn then return place_of(fn) end
+  if fn then return location_of(fn) end
   local work = core.work_of(fiber.id)
   if work and work ~= '' then return work:match('^(.-), ') or work end
   -- Of that name is the fiber of a script, and one that runs no Lua.
@@ -72,7 +72,7 @@ end
 local function future_text(future)
   if type(future) ~= 'table' then return 'a future' end
   local id = rawget(future, 'id')
-  if type(id) == 'number' then return labels[id] or 'a fiber that is over' end
+  if type(id) == 'number' then return labels[id] or 'a fiber that has ended' end
   if rawget(future, 'id') == false and getmetatable(future) ~= internal.Future then
     return ("fiber '%s', which was never started"):format(text_of(rawget(future, 'name') or 'unnamed'))
   end
@@ -164,25 +164,25 @@ end
 
 --- Describes fibers that wait for each other in a circle, as a sentence; nil if there are none.
 local function find_cycle(fibers)
-  local by_id, next_of, looked_at = {}, {}, {}
+  local by_id, next_of, visited = {}, {}, {}
   for _, fiber in ipairs(fibers) do
     by_id[fiber.id] = fiber
     if fiber.waits then next_of[fiber.id] = select(2, awaited(fiber)) end
   end
   for _, fiber in ipairs(fibers) do
     local chain, id = {}, fiber.id
-    local place = {}
-    while id and by_id[id] and not looked_at[id] and #chain < CHAIN_MAX do
-      looked_at[id] = true
+    local index_of = {}
+    while id and by_id[id] and not visited[id] and #chain < CHAIN_MAX do
+      visited[id] = true
       chain[#chain + 1] = id
-      place[id] = #chain
+      index_of[id] = #chain
       id = next_of[id]
     end
-    if id and place[id] then
+    if id and index_of[id] then
       local first = by_id[id]
       local text = labels[id] .. ' waits for '
-      for i = place[id] + 1, #chain do text = text .. labels[chain[i]] .. ', which waits for ' end
-      local itself = place[id] == #chain and 'itself' or labels[id]
+      for i = index_of[id] + 1, #chain do text = text .. labels[chain[i]] .. ', which waits for ' end
+      local itself = index_of[id] == #chain and 'itself' or labels[id]
       return ('deadlock: %s%s, for %s%s'):format(text, itself, duration(first.seconds), where_text(lines_of(first)))
     end
   end
@@ -208,8 +208,8 @@ end
 local function origin_of_connection(one)
   if one.opened then
     local connection = internal.connections[one.id]
-    local place = connection and rawget(connection, 'opened_at')
-    return ('to %s%s'):format(one.address, place and ', opened at ' .. place or '')
+    local line = connection and rawget(connection, 'opened_at')
+    return ('to %s%s'):format(one.address, line and ', opened at ' .. line or '')
   end
   local listener = internal.listeners[one.id]
   return 'accepted at ' .. (listener and listener.address or 'a listener that is closed')

@@ -411,7 +411,7 @@ function internal.connection_event(moment, id, layers, payload)
   return has, result
 end
 
---- The parts of an error that a handler raised, for its way back to the caller: type, code, message, traceback,
+--- The parts of an error that a handler raised, to be sent to the caller: type, code, message, traceback,
 --- retryable, value.
 function internal.describe_failure(e)
   if not internal.is_error(e) then e = wrap(e) end

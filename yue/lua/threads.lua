@@ -125,9 +125,9 @@ local function new(_, name, code, first, second)
   return thread
 end
 
-local function tell_exit(thread)
-  if thread.told then return end
-  thread.told = true
+local function emit_exit(thread)
+  if thread.exit_emitted then return end
+  thread.exit_emitted = true
   thread:emit('exit', pcall(core.thread_join, thread.id))
 end
 
@@ -136,7 +136,7 @@ local function watch_exit(thread, event)
   thread.watched = true
   internal.start(function()
     pcall(core.thread_join, thread.id)
-    tell_exit(thread)
+    emit_exit(thread)
   end)
 end
 
@@ -158,9 +158,9 @@ function Thread:close()
   if self.closing then return end
   self.closing = true
   core.thread_close(self.id)
-  -- Nobody will answer there: calls that are made from now on must not wait for it.
+  -- No handler runs there any more: calls from now on must fail at once.
   yue.conn(self.procs):close()
-  tell_exit(self)
+  emit_exit(self)
   internal.end_emitter(self)
 end
 

@@ -186,8 +186,8 @@
 
 #[cfg(feature = "lua")]
 pub mod lua;
+mod mutex;
 mod runtime;
-mod system;
 
 pub use runtime::{Runtime, RuntimeBuilder, RuntimeHandle, RuntimeReport, spawn_any};
 // Inlined, so that the documentation reads as that of one library.
@@ -196,8 +196,7 @@ pub use runtime::{Runtime, RuntimeBuilder, RuntimeHandle, RuntimeReport, spawn_a
 pub use yue_io::tls;
 #[doc(inline)]
 pub use yue_io::{
-    Choice, DescriptorReadiness, ReadinessBranch, UnknownDriver, fs, inotify, net, pipe, process,
-    signal, stdio,
+    Choice, ReadinessBranch, UnknownDriver, fs, inotify, net, pipe, process, signal, stdio,
 };
 #[doc(inline)]
 pub use yue_rpc as rpc;

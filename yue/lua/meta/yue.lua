@@ -9,7 +9,7 @@ local yue = {}
 ---@type string
 yue.version = ''
 
----What runs this code: the program, or one of its worker threads.
+---The kind of thread that runs this code: the program's, or a worker's.
 ---@type 'main'|'thread'
 yue.mode = 'main'
 

@@ -4,7 +4,20 @@
 //! Rust may panic and the fiber may suspend, and pushes its results where Lua errors may be raised again.
 
 use std::ffi::c_int;
+use std::time::Duration;
 use yue_luajit::Stack;
+
+/// Longer times are practically endless, and `Duration` cannot hold every number.
+const SECONDS_MAX: f64 = 1e9;
+
+/// Seconds from Lua as a duration.
+pub(crate) fn seconds(value: f64) -> Duration {
+    if value.is_nan() || value <= 0.0 {
+        Duration::ZERO
+    } else {
+        Duration::from_secs_f64(value.min(SECONDS_MAX))
+    }
+}
 
 /// The results that a native's second stage passes to Lua.
 pub(crate) trait Results {

@@ -1,14 +1,13 @@
 //! Settings of a runtime.
 
+use super::affinity::{Pinned, processors};
+use super::settings::LoopSettings;
 use super::workers::Workers;
 use super::{Runtime, RuntimeHandle, listen};
-use crate::system::{Pinned, processors};
 use std::io;
 use std::time::Duration;
 use yue_io::Choice;
-use yue_scheduler::{
-    BlockingLimits, Config, Loop, LoopGroup, Spin, StackConfig, set_blocking_limits,
-};
+use yue_scheduler::{BlockingLimits, LoopGroup, Spin, StackConfig, set_blocking_limits};
 
 /// The time that the main fiber has to return after a shutdown was requested: as long as a client waits for an answer.
 const GRACE: Duration = Duration::from_secs(5);
@@ -36,37 +35,8 @@ pub struct RuntimeBuilder {
     name: String,
     listens: bool,
     blocking_threads: Option<usize>,
-    settings: Settings,
-}
-
-/// The settings of every loop of a runtime.
-#[derive(Debug, Clone)]
-pub(super) struct Settings {
-    driver: Choice,
-    spin: Spin,
-    stacks: StackConfig,
-    fibers_per_tick: Option<u32>,
     grace: Duration,
-    stop_grace: Option<Duration>,
-}
-
-impl Settings {
-    /// The config of a loop on the calling thread.
-    ///
-    /// # Errors
-    /// If its driver cannot be set up.
-    pub(super) fn config(&self, group: &LoopGroup) -> io::Result<Config> {
-        let mut config = Config {
-            driver: yue_io::driver(self.driver)?,
-            spin: self.spin,
-            stacks: self.stacks,
-            group: Some(group.clone()),
-            ..Config::default()
-        };
-        config.fibers_per_tick = self.fibers_per_tick.unwrap_or(config.fibers_per_tick);
-        config.stop_grace = self.stop_grace.unwrap_or(config.stop_grace);
-        Ok(config)
-    }
+    settings: LoopSettings,
 }
 
 impl Default for RuntimeBuilder {
@@ -77,14 +47,8 @@ impl Default for RuntimeBuilder {
             name: "yue".to_owned(),
             listens: false,
             blocking_threads: None,
-            settings: Settings {
-                driver: Choice::Auto,
-                spin: Spin::Off,
-                stacks: StackConfig::default(),
-                fibers_per_tick: None,
-                grace: GRACE,
-                stop_grace: None,
-            },
+            grace: GRACE,
+            settings: LoopSettings::default(),
         }
     }
 }
@@ -144,7 +108,7 @@ impl RuntimeBuilder {
     /// Sets the time that the main fiber has to return after a shutdown was requested, before everything is cancelled.
     /// The default is five seconds.
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.settings.grace = grace;
+        self.grace = grace;
         self
     }
 
@@ -177,7 +141,10 @@ impl RuntimeBuilder {
     /// If a driver cannot be set up, if `YUE_IO` requests one that is refused, or if the system refuses more threads or
     /// refuses to pin them.
     pub fn build(self) -> io::Result<Runtime> {
-        let processors = processors()?;
+        let processors = match (self.loops, self.pinned) {
+            (1.., false) => Vec::new(),
+            _ => processors()?,
+        };
         let loops = match self.loops {
             0 => processors.len(),
             loops => loops,
@@ -187,9 +154,11 @@ impl RuntimeBuilder {
             set_blocking_limits(BlockingLimits::default().threads(threads));
         }
         let group = LoopGroup::new(loops);
-        let mut config = self.settings.config(&group)?;
-        config.grace = Some(self.settings.grace);
-        let main = Loop::new(config)?;
+        let with_grace = LoopSettings {
+            grace: Some(self.grace),
+            ..self.settings
+        };
+        let main = with_grace.new_loop(Some(&group))?;
         let mut workers = Workers::default();
         let mut handles = vec![main.handle()];
         for index in 1..loops {

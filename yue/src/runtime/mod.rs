@@ -12,29 +12,24 @@
 //! Then the remaining fibers of loop 1 are cancelled and awaited, then those of the other loops, and their threads are
 //! joined.
 
+mod affinity;
 mod builder;
+pub(crate) mod end_signals;
+mod report;
+mod settings;
 mod workers;
 
 pub use builder::RuntimeBuilder;
+pub use report::RuntimeReport;
+#[cfg(feature = "lua")]
+pub(crate) use settings::LoopSettings;
 
-use crate::system::Pinned;
+use affinity::Pinned;
+use end_signals::EndRequests;
 use std::io;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 use workers::Workers;
-use yue_io::Choice;
-use yue_io::signal::{self, Signal};
-use yue_scheduler::{
-    Config, Loop, LoopGroup, LoopHandle, RemoteJoin, Spin, StopReport, Tick, blocking_counters,
-    this_loop,
-};
-
-/// The signals that shut a runtime down, if it listens to signals.
-const SIGNALS: [Signal; 2] = [Signal::INT, Signal::TERM];
-
-/// Signals that follow the first one within this time are the same request: GNU `timeout`, for example, signals the
-/// process and then its group. A person cannot press Ctrl-C twice that fast on purpose.
-pub(crate) const SAME_SIGNAL: Duration = Duration::from_millis(500);
+use yue_io::signal;
+use yue_scheduler::{Loop, LoopGroup, LoopHandle, RemoteJoin, Tick, blocking_counters, this_loop};
 
 /// Loops that run fibers with I/O: one on the calling thread, and more if [`Runtime::builder`] sets them.
 ///
@@ -73,42 +68,6 @@ impl Runtime {
     /// Starts the settings of a runtime.
     pub fn builder() -> RuntimeBuilder {
         RuntimeBuilder::default()
-    }
-
-    /// Creates a runtime of one loop with a given driver.
-    ///
-    /// # Errors
-    /// If the driver cannot be set up.
-    pub fn with_driver(choice: Choice) -> io::Result<Runtime> {
-        Runtime::builder().driver(choice).build()
-    }
-
-    /// Creates a runtime of one loop that never sleeps: the lowest latency, at the price of a processor.
-    ///
-    /// # Errors
-    /// Like [`Runtime::new`].
-    pub fn busy() -> io::Result<Runtime> {
-        Runtime::builder().spin(Spin::BusyPoll).build()
-    }
-
-    /// Creates a runtime of one loop with all the settings that a loop has.
-    ///
-    /// # Errors
-    /// If the process has created more than a million loops, or the config's group is full.
-    pub fn with_config(mut config: Config) -> io::Result<Runtime> {
-        let group = config.group.get_or_insert_with(|| LoopGroup::new(1));
-        let group = group.clone();
-        let main = Loop::new(config)?;
-        Ok(Runtime {
-            workers: Workers::default(),
-            _signals: None,
-            handle: RuntimeHandle {
-                group,
-                loops: vec![main.handle()],
-            },
-            _pinned: None,
-            main: Some(main),
-        })
     }
 
     /// A handle with which other threads reach the loop that [`Runtime::run`] runs.
@@ -231,34 +190,6 @@ impl RuntimeHandle {
     }
 }
 
-/// The fibers and operations that the end of a runtime left behind; all zero for a program that co-operates. Each fiber
-/// that is given up is also named on standard error, with the location of its spawn and its wait.
-///
-/// ```
-/// let (answer, report) = yue::Runtime::new().unwrap().run_reported(|| 6 * 7);
-/// assert_eq!(answer, 42);
-/// assert_eq!(report, yue::RuntimeReport::default()); // Nothing was left behind.
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct RuntimeReport {
-    /// Fibers that ignored the hard stop; their stacks are leaked.
-    pub fibers_abandoned: usize,
-    /// Operations that the kernel had not finished.
-    pub operations_left: usize,
-    /// Closures of [`blocking`](crate::blocking) that still run although nobody waits for them, in the whole process.
-    pub blocking_left: usize,
-    /// Loops that ended early, because their driver failed.
-    pub loops_failed: usize,
-}
-
-impl RuntimeReport {
-    fn add(&mut self, of_loop: StopReport) {
-        self.fibers_abandoned += of_loop.fibers_abandoned;
-        self.operations_left += of_loop.operations_left;
-    }
-}
-
 /// Starts a fiber on whichever loop of this runtime has time for it; the calling loop is one of them.
 ///
 /// # Panics
@@ -284,20 +215,11 @@ pub fn spawn_any<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> R
 /// Listens to the signals that request the end: the first one shuts the runtime down. A later one ends the process at
 /// once, as if nobody listened, whatever the loops are doing.
 fn listen(handle: RuntimeHandle) -> io::Result<signal::Subscription> {
-    let first = OnceLock::new();
-    // A signal that the parent process ignores must stay ignored.
-    let heard = SIGNALS
-        .into_iter()
-        .filter(|signal| !signal::is_ignored(*signal));
-    let heard: Vec<Signal> = heard.collect();
-    signal::subscribe_off_loop(&heard, move |signal| {
-        let now = Instant::now();
-        let first = *first.get_or_init(|| {
-            handle.shutdown();
-            now
-        });
-        if now.duration_since(first) >= SAME_SIGNAL {
+    let requests = EndRequests::default();
+    end_signals::subscribe(move |signal| {
+        if requests.insist() {
             signal::end_process_by(signal);
         }
+        handle.shutdown();
     })
 }

@@ -1,13 +1,14 @@
 //! The threads of a runtime's other loops: starts, ends and joins them.
 //!
-//! A worker's main fiber waits only for the end of the runtime, which comes when the program's main fiber has ended. A
+//! A worker's main fiber waits only for the end of the runtime, which begins when the program's main fiber has ended. A
 //! shutdown does not end it: fibers on the worker have the same grace as the main fiber to finish their work.
 
-use super::RuntimeReport;
-use super::builder::Settings;
-use crate::system::Pinned;
+use super::affinity::Pinned;
+use super::report::RuntimeReport;
+use super::settings::LoopSettings;
+use crate::mutex::lock;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use yue_scheduler::{Loop, LoopGroup, LoopHandle, RemoteWaker, StopReport, park, prepare_park};
 
@@ -26,12 +27,12 @@ impl Workers {
     pub(super) fn start(
         &mut self,
         name: String,
-        settings: &Settings,
+        settings: &LoopSettings,
         group: &LoopGroup,
         pin_to: Option<usize>,
     ) -> io::Result<LoopHandle> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        let (settings, group, end) = (settings.clone(), group.clone(), self.end.clone());
+        let (settings, group, end) = (*settings, group.clone(), self.end.clone());
         let body = move || {
             let made = make(&settings, &group, pin_to);
             let handle = made.as_ref().map(Loop::handle);
@@ -51,7 +52,7 @@ impl Workers {
     /// Ends the loops and waits for their threads.
     pub(super) fn end(&mut self) -> RuntimeReport {
         let mut report = RuntimeReport::default();
-        self.end.come();
+        self.end.announce();
         for thread in self.threads.drain(..) {
             match thread.join() {
                 Ok(of_loop) => report.add(of_loop),
@@ -69,12 +70,12 @@ impl Drop for Workers {
     }
 }
 
-fn make(settings: &Settings, group: &LoopGroup, pin_to: Option<usize>) -> io::Result<Loop> {
+fn make(settings: &LoopSettings, group: &LoopGroup, pin_to: Option<usize>) -> io::Result<Loop> {
     if let Some(processor) = pin_to {
         // For as long as the thread lives.
         std::mem::forget(Pinned::to(processor)?);
     }
-    Loop::new(settings.config(group)?)
+    settings.new_loop(Some(group))
 }
 
 fn copy_of(error: &io::Error) -> io::Error {
@@ -91,7 +92,7 @@ impl End {
     fn wait(&self) {
         loop {
             let waker = prepare_park().remote();
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = lock(&self.state);
             if state.0 {
                 return;
             }
@@ -103,8 +104,8 @@ impl End {
         }
     }
 
-    fn come(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    fn announce(&self) {
+        let mut state = lock(&self.state);
         state.0 = true;
         state.1.drain(..).for_each(RemoteWaker::wake);
     }

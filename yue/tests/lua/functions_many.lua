@@ -79,7 +79,7 @@ check.eventually(function()
   for i = 1, 50 do check.equal(list[i](), i) end
   -- Either its own finalizer has not run yet, or it is gone; never is it another one.
   if alive then check.equal(text, 7) end
-  return not alive and tostring(text):find('not there any more', 1, true)
+  return not alive and tostring(text):find('was collected', 1, true)
 end, 'it is gone')
 listener:close()
 few:close()

@@ -8,7 +8,7 @@ for _, value in ipairs { 12345, false, {} } do
   rawset(node, 2, value)
   local ok, message = pcall(node)
   check.that(not ok)
-  check.contains(message, 'no procedure')
+  check.contains(message, 'not a procedure')
 end
 --- Starts a call whose name nothing but the call itself will keep: the node's fields are replaced while it waits.
 local function call_and_replace(i)

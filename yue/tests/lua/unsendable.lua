@@ -15,7 +15,7 @@ check.equal({ server.shape { 1, yue.null, 3 } }, { 3, 1, nil, 3 })
 check.equal(server.echo { a = yue.null, b = 2 }, { b = 2 })
 check.raises('ArgumentError', 'light userdata', server.echo, debug.upvalueid(check.equal, 1))
 
--- Holes of an array become nil; what is no array is refused.
+-- Holes of an array become nil; a table that is not an array is refused.
 check.equal({ server.shape(yue.array { 1, nil, 3 }) }, { 3, 1, nil, 3 })
 check.equal({ server.shape(yue.array { [4] = 'x' }) }, { 4, nil, nil, nil, 'x' })
 check.equal(server.echo(yue.array {}), {})
@@ -46,7 +46,7 @@ for _, object in ipairs {
   yue.conn(server), listener, future, yue.spawn(function() end), yue.timer(0.001), yue.emitter(),
 } do
   check.raises('ArgumentError', 'args[1]', server.echo, object)
-  check.raises('ArgumentError', 'is of use in its own program only', server.echo, object)
+  check.raises('ArgumentError', 'works only in its own program', server.echo, object)
 end
 future:get()
 -- Tables of the program's own with a metatable are plain data, as before.

@@ -1,14 +1,18 @@
-//! Fibers: starts, names and cancels Lua fibers.
+//! Fibers: starts, names and cancels Lua fibers. What they wait for is in the files below.
 
 pub(crate) mod signals;
 pub(crate) mod waits;
 
+use crate::lua::host::entries::Entry;
 use crate::lua::host::errors::error;
-use crate::lua::host::{Hold, with_host};
+use crate::lua::host::{Hold, log, with_host};
 use crate::lua::native::{native, register, register_raw};
+use crate::lua::number_hash::NumberHash;
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::ffi::c_int;
 use std::slice;
-use yue_luajit::{Error, LuaState, Stack, Vm, ffi, raise, suspending};
+use yue_luajit::{Error, LuaState, Running, Stack, Vm, ffi, raise, suspending};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{FiberId, cancel, current_id, this_loop};
 
@@ -40,12 +44,52 @@ native! {
     run(()) -> Option<String> { Ok(yue_scheduler::current_name()) }
 }
 
+thread_local! {
+    /// Fibers that the prelude has a record of, made for work after which the fiber may continue with other work.
+    static RECORDS: RefCell<HashSet<FiberId, NumberHash>> = RefCell::default();
+}
+
 native! {
     /// Records that the prelude has a record of the calling fiber, and needs to know when the work it was made for
     /// ends.
     NoteRecord = "note_record", suspends: false;
     read(_stack) -> () {}
-    run(()) -> () { with_host(|host| host.records.note(current_id())) }
+    run(()) -> () {
+        RECORDS.with_borrow_mut(|records| records.insert(current_id()));
+        Ok(())
+    }
+}
+
+/// Ends the prelude's record of the calling fiber, if it made one for the work that has ended.
+#[inline]
+pub(crate) fn end_record(running: &mut Running<'_>) {
+    let fiber = current_id();
+    if RECORDS.with_borrow_mut(|records| !records.is_empty() && records.remove(&fiber)) {
+        end_record_of(fiber, running);
+    }
+}
+
+#[cold]
+fn end_record_of(fiber: FiberId, running: &mut Running<'_>) {
+    let number = number(fiber);
+    // An error here (out of memory) cannot be reported.
+    let _ = running.enter(move |stack| {
+        if Entry::EndRecord.reference().is_none() {
+            return false;
+        }
+        // SAFETY: protected by `enter`; there is room for these few.
+        unsafe { Entry::EndRecord.push(stack.raw()) };
+        stack.push_number(number);
+        stack.push_boolean(true);
+        true
+    });
+}
+
+/// Drops this room's state at the end of the loop.
+pub(crate) fn clear() {
+    RECORDS.take();
+    signals::clear();
+    waits::clear();
 }
 
 native! {
@@ -76,7 +120,7 @@ fn start(thread: LuaState, name: Option<&str>, hold: Option<Hold>) -> Result<f64
     let spawned = thread.spawn(name, move |mut ended| {
         // A daemon is cancelled at the end; that is not a failure.
         if !ended.ok && hold.is_some() {
-            crate::lua::host::log::error(&format!("a fiber failed: {}", ended.error_text()));
+            log::error(&format!("a fiber failed: {}", ended.error_text()));
         }
         drop(hold);
     });

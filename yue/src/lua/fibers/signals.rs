@@ -1,7 +1,6 @@
 //! Signals in Lua: subscriptions whose deliveries wake the fiber that waits for them.
 
 use crate::lua::host::errors::{error, stopped};
-use crate::lua::host::with_host;
 use crate::lua::native::{native, register};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -45,19 +44,20 @@ pub(crate) fn is_bound(number: i32) -> bool {
         .is_some_and(|n| n.load(Ordering::Relaxed) > 0)
 }
 
-/// The subscriptions of one loop.
-#[derive(Default)]
-pub(crate) struct Signals {
-    open: RefCell<HashMap<u32, Rc<Bound>>>,
-    next: Cell<u32>,
+thread_local! {
+    /// The subscriptions of this loop, by their number in Lua, and the last number.
+    static OPEN: RefCell<HashMap<u32, Rc<Bound>>> = RefCell::default();
+    static LAST: Cell<u32> = const { Cell::new(0) };
 }
 
-impl Signals {
-    /// Drops everything at the end of the loop.
-    pub(crate) fn clear(&self) {
-        let all = self.open.take();
-        drop(all);
-    }
+/// Drops this room's state at the end of the loop.
+pub(crate) fn clear() {
+    let all = OPEN.take();
+    drop(all);
+}
+
+fn find(id: f64) -> Option<Rc<Bound>> {
+    OPEN.with_borrow(|open| open.get(&(id as u32)).cloned())
 }
 
 struct Bound {
@@ -99,11 +99,11 @@ native! {
             arrived: Cell::new(0),
             waiter: Cell::new(None),
         });
-        let told = Rc::downgrade(&bound);
+        let receiver = Rc::downgrade(&bound);
         // Earlier: the shutdown's guard must find it when the first signal arrives.
         BOUND[number as usize].fetch_add(1, Ordering::Relaxed);
         let subscription = signal::subscribe(&[signal], move |_| {
-            if let Some(bound) = told.upgrade() {
+            if let Some(bound) = receiver.upgrade() {
                 bound.arrived.set(bound.arrived.get() + 1);
                 bound.waiter.take().map(LocalWaker::wake);
             }
@@ -115,12 +115,10 @@ native! {
                 return Err(error(ErrorKind::Runtime, format!("cannot bind signal {number}: {failure}")));
             }
         }
-        with_host(|host| {
-            let id = host.signals.next.get() + 1;
-            host.signals.next.set(id);
-            host.signals.open.borrow_mut().insert(id, bound);
-            f64::from(id)
-        })
+        let id = LAST.get() + 1;
+        LAST.set(id);
+        OPEN.with_borrow_mut(|open| open.insert(id, bound));
+        Ok(f64::from(id))
     }
 }
 
@@ -130,8 +128,7 @@ native! {
     read(stack) -> f64 { stack.number(1) }
     run(id) -> bool {
         loop {
-            let bound = with_host(|host| host.signals.open.borrow().get(&(id as u32)).cloned())?;
-            let Some(bound) = bound else { return Ok(false) };
+            let Some(bound) = find(id) else { return Ok(false) };
             if let Some(rest) = bound.arrived.get().checked_sub(1) {
                 bound.arrived.set(rest);
                 return Ok(true);
@@ -146,7 +143,7 @@ native! {
     SignalClose = "signal_close", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(id) -> () {
-        let bound = with_host(|host| host.signals.open.borrow_mut().remove(&(id as u32)))?;
+        let bound = OPEN.with_borrow_mut(|open| open.remove(&(id as u32)));
         if let Some(bound) = bound {
             bound.close();
             bound.waiter.take().map(LocalWaker::wake);
@@ -156,7 +153,7 @@ native! {
 }
 
 /// Pushes the table of `yue.const`. May raise.
-pub(crate) fn push_constants(stack: Stack<'_>) {
+fn push_constants(stack: Stack<'_>) {
     let state = stack.raw();
     // SAFETY: `Stack` promises a valid state where errors may be raised.
     unsafe {
@@ -172,4 +169,7 @@ pub(crate) fn push_constants(stack: Stack<'_>) {
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
     register!(stack; SignalOpen, SignalWait, SignalClose);
+    push_constants(stack);
+    // SAFETY: `Stack` promises a valid state where errors may be raised; the table is below the constants.
+    unsafe { ffi::lua_setfield(stack.raw(), -2, c"signals".as_ptr()) };
 }

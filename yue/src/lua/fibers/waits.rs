@@ -3,23 +3,19 @@
 //! `prepare` begins a wait of the calling fiber and returns its number; any code passes that to `wake`; `park` waits. A
 //! number is valid for one wait: the slot's generation is part of it, so a late `wake` does nothing.
 
+use crate::lua::host::entries::Entry;
 use crate::lua::host::errors::{ErrorObject, error, stopped, stopped_object};
-use crate::lua::host::{self, with_host};
-use crate::lua::native::{Results, native, register, register_raw};
-use std::cell::RefCell;
+use crate::lua::native::{Results, native, register, register_raw, seconds};
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::rc::Rc;
-use std::time::Duration;
-use yue_luajit::{Stack, ffi, may_suspend};
+use yue_luajit::{Raise, Stack, ffi, may_suspend};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{
     CancelScope, Instant, LocalWaker, Wakeup, deadline_after, now, park_until, prepare_park,
     shield, sleep, sleep_until, with_deadline, yield_now,
 };
-
-/// Longer sleeps are practically endless, and `Duration` cannot hold every number.
-const SECONDS_MAX: f64 = 1e9;
 
 /// Bits of a wait's number that hold its slot; the rest, up to 2^53, counts uses.
 const SLOT_BITS: u32 = 24;
@@ -29,7 +25,20 @@ const SLOT_BITS: u32 = 24;
 pub(crate) struct Waits {
     slots: RefCell<Slots>,
     scopes: RefCell<HashMap<u64, Rc<CancelScope>>>,
-    scope_next: std::cell::Cell<u64>,
+    scope_next: Cell<u64>,
+}
+
+thread_local! {
+    static WAITS: Waits = Waits::default();
+}
+
+/// Drops this room's state at the end of the loop.
+pub(crate) fn clear() {
+    WAITS.with(|waits| {
+        waits.slots.take();
+        let scopes = waits.scopes.take();
+        drop(scopes);
+    });
 }
 
 #[derive(Default)]
@@ -52,6 +61,7 @@ impl Waits {
             }
         };
         let slot = &mut slots.all[index as usize];
+        debug_assert!(slot.1.is_none(), "a free slot holds no waker");
         slot.1 = Some(waker);
         Some((u64::from(slot.0) << SLOT_BITS | u64::from(index)) as f64)
     }
@@ -77,7 +87,8 @@ impl Waits {
             .get_mut(index)
             .filter(|slot| slot.0 == generation && slot.1.is_some())
         {
-            // 29 bits of generation: with the slot they make the 53 bits of a Lua number.
+            // The next wait in this slot has another number, so a late `wake` of this one finds nothing. 29 bits of
+            // generation: with the slot they make the 53 bits of a Lua number.
             *slot = ((generation + 1) & ((1 << 29) - 1), None);
             slots.free.push(index as u32);
         }
@@ -93,15 +104,6 @@ fn parts(number: f64) -> Option<(u32, usize)> {
         (number >> SLOT_BITS) as u32,
         (number & ((1 << SLOT_BITS) - 1)) as usize,
     ))
-}
-
-/// Seconds from Lua as a duration.
-pub(crate) fn seconds(value: f64) -> Duration {
-    if value.is_nan() || value <= 0.0 {
-        Duration::ZERO
-    } else {
-        Duration::from_secs_f64(value.min(SECONDS_MAX))
-    }
 }
 
 /// The reason of a wait, as listings show it.
@@ -122,7 +124,7 @@ native! {
     run(()) -> f64 {
         // Refused here already, so that no wait is begun which `park` would not end.
         may_suspend()?;
-        with_host(|host| host.waits.begin(prepare_park()))?
+        WAITS.with(|waits| waits.begin(prepare_park()))
             .ok_or_else(|| error(ErrorKind::Runtime, "too many fibers wait at once"))
     }
 }
@@ -131,7 +133,7 @@ native! {
     Wake = "wake", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(number) -> bool {
-        Ok(with_host(|host| host.waits.find(number))?.is_some_and(LocalWaker::wake))
+        Ok(WAITS.with(|waits| waits.find(number)).is_some_and(LocalWaker::wake))
     }
 }
 
@@ -160,7 +162,8 @@ native! {
     run((number, reason, limit)) -> Parked {
         let at = limit.map(|limit| deadline_after(seconds(limit)));
         let outcome = park_until(reason, at);
-        with_host(|host| host.waits.end(number))?;
+        // Whatever ended the wait: the slot is free again, before any other code of the fiber runs.
+        WAITS.with(|waits| waits.end(number));
         Ok(Parked(outcome.map(|wakeup| wakeup == Wakeup::Woken).map_err(stopped_object)))
     }
 }
@@ -210,12 +213,11 @@ native! {
     NewScope = "new_scope", suspends: false;
     read(_stack) -> () {}
     run(()) -> f64 {
-        with_host(|host| {
-            let waits = &host.waits;
+        WAITS.with(|waits| {
             let number = waits.scope_next.get() + 1;
             waits.scope_next.set(number);
             waits.scopes.borrow_mut().insert(number, Rc::new(CancelScope::new()));
-            number as f64
+            Ok(number as f64)
         })
     }
 }
@@ -224,9 +226,12 @@ native! {
     CancelScopeOf = "cancel_scope", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(number) -> bool {
-        let scope = with_host(|host| host.waits.scopes.borrow().get(&(number as u64)).cloned())?;
-        Ok(scope.inspect(|scope| scope.cancel()).is_some())
+        Ok(scope_of(number as u64).inspect(|scope| scope.cancel()).is_some())
     }
+}
+
+fn scope_of(number: u64) -> Option<Rc<CancelScope>> {
+    WAITS.with(|waits| waits.scopes.borrow().get(&number).cloned())
 }
 
 /// Calls the function at `function_at` with the values above it, protected, inside `around`; returns its results or
@@ -243,7 +248,7 @@ unsafe fn call_around(
     let mut status = ffi::LUA_OK;
     // SAFETY: the caller's promise. The protected call keeps every Lua error above `around`'s frames.
     unsafe {
-        host::push_error_handler(state);
+        Entry::Wrap.push(state);
         ffi::lua_insert(state, function_at);
         let arguments = ffi::lua_gettop(state) - function_at - 1;
         around(&mut || status = ffi::lua_pcall(state, arguments, ffi::LUA_MULTRET, function_at));
@@ -276,14 +281,11 @@ unsafe extern "C-unwind" fn in_scope_raw(state: *mut ffi::lua_State) -> c_int {
     unsafe {
         let number = ffi::luaL_checknumber(state, 1) as u64;
         call_around(state, 2, |call| {
-            let scope = with_host(|host| host.waits.scopes.borrow().get(&number).cloned())
-                .ok()
-                .flatten();
-            match scope {
+            match scope_of(number) {
                 Some(scope) => scope.enter(call),
                 None => call(),
             }
-            let _ = with_host(|host| host.waits.scopes.borrow_mut().remove(&number));
+            WAITS.with(|waits| waits.scopes.borrow_mut().remove(&number));
         })
     }
 }

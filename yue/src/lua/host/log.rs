@@ -6,11 +6,12 @@
 //! Logged text may come from strangers: an error's message, a method's name. So control characters are escaped, the
 //! second and later lines of an entry are indented (nobody can forge a line that looks like a separate entry), and the
 //! length of an entry is limited. Entries that strangers can cause at will are limited in number, too
-//! ([`write_limited`]).
+//! ([`write_limited`]). Finalizers must not write at all: they leave remarks ([`warn_later`]), which the loop writes when
+//! it is idle.
 
 use crate::lua::host;
 use crate::lua::native::{native, register};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::OnceLock;
@@ -170,12 +171,12 @@ pub(crate) fn write_limited(level: Level, text: impl FnOnce() -> String) {
     allowance.left -= 1;
     let left_out = std::mem::take(&mut allowance.left_out);
     ALLOWANCE.set(Some(allowance));
-    tell_left_out(left_out);
+    write_left_out(left_out);
     write(level, text().as_bytes());
 }
 
 /// Logs how many entries were left out, once that has ended. For the idle loop.
-pub(crate) fn flush_limited() {
+fn flush_limited() {
     let Some(allowance) = ALLOWANCE.get() else {
         return;
     };
@@ -184,16 +185,59 @@ pub(crate) fn flush_limited() {
             left_out: 0,
             ..allowance
         }));
-        tell_left_out(allowance.left_out);
+        write_left_out(allowance.left_out);
     }
 }
 
-fn tell_left_out(count: u32) {
+fn write_left_out(count: u32) {
     if count > 0 {
         let text =
             format!("{count} more failures of handlers, callbacks and peers were not logged");
         write(Level::Warn, text.as_bytes());
     }
+}
+
+/// The number of remarks that are compared: a thousand fibers with the same failure are one remark, even if a few kinds
+/// of failures alternate.
+const REMARKS_COMPARED: usize = 16;
+
+/// A warning of finalizers, and the number of times that it was left.
+struct Remark {
+    text: String,
+    times: usize,
+}
+
+thread_local! {
+    static REMARKS: RefCell<Vec<Remark>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Records a warning to be logged soon; usable in finalizers.
+fn warn_later(text: String) {
+    REMARKS.with_borrow_mut(|remarks| {
+        let compared = remarks.len().saturating_sub(REMARKS_COMPARED);
+        match remarks[compared..].iter_mut().find(|one| one.text == text) {
+            Some(same) => same.times += 1,
+            None => remarks.push(Remark { text, times: 1 }),
+        }
+    });
+}
+
+/// Logs the remarks of finalizers. The collector finds a thousand fibers with the same failure in many steps; logged
+/// after the last of them, they are one line.
+pub(crate) fn write_remarks() {
+    for Remark { text, times } in REMARKS.take() {
+        let line = match times {
+            1 => text,
+            _ => format!("{times} times: {text}"),
+        };
+        write(Level::Warn, line.as_bytes());
+    }
+}
+
+/// Logs what has waited for an idle phase of the loop.
+pub(crate) fn write_idle() {
+    write_remarks();
+    flush_limited();
 }
 
 /// Writes an error line.
@@ -212,7 +256,7 @@ native! {
 }
 
 native! {
-    /// `log_limited(level, text)`: as `log`, but beyond some a second entries are only counted.
+    /// `log_limited(level, text)`: like `log`, but above some a second entries are only counted.
     LogLimited = "log_limited", suspends: false;
     read(stack) -> (&'a [u8], &'a [u8]) { (stack.bytes(1), stack.bytes(2)) }
     run((level, text)) -> () {
@@ -223,25 +267,25 @@ native! {
 }
 
 native! {
-    /// `tell_later(text)`: a finalizer's warning; it is logged in the loop's next idle phase.
-    TellLater = "tell_later", suspends: false;
+    /// `warn_later(text)`: a finalizer's warning; it is logged in the loop's next idle phase.
+    WarnLater = "warn_later", suspends: false;
     read(stack) -> &'a [u8] { stack.bytes(1) }
     run(text) -> () {
-        // At the very end there is nobody to notify: unseen failures have been logged before.
-        if let Some(host) = host::current() {
-            host.tell_later(String::from_utf8_lossy(text).into_owned());
+        // At the very end unread failures have been logged before.
+        if host::current().is_some() {
+            warn_later(String::from_utf8_lossy(text).into_owned());
         }
         Ok(())
     }
 }
 
 native! {
-    /// `tell_finalizer_error(text)`: like `tell_later`; at the very end it is logged at once.
-    TellFinalizerError = "tell_finalizer_error", suspends: false;
+    /// `warn_of_finalizer(text)`: like `warn_later`; at the very end it is logged at once.
+    WarnOfFinalizer = "warn_of_finalizer", suspends: false;
     read(stack) -> &'a [u8] { stack.bytes(1) }
     run(text) -> () {
         match host::current() {
-            Some(host) => host.tell_later(String::from_utf8_lossy(text).into_owned()),
+            Some(_) => warn_later(String::from_utf8_lossy(text).into_owned()),
             None => write(Level::Warn, text),
         }
         Ok(())
@@ -250,7 +294,7 @@ native! {
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    register!(stack; Log, LogLimited, TellLater, TellFinalizerError);
+    register!(stack; Log, LogLimited, WarnLater, WarnOfFinalizer);
 }
 
 #[cfg(test)]

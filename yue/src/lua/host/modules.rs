@@ -2,12 +2,16 @@
 //!
 //! Each file is called with `core` (the natives), `yue` (what programs see) and `internal` (what the files share).
 
-use crate::lua::host::errors::ErrorObject;
-use crate::lua::host::{self, Host, Role};
+use crate::lua::host::entries::{self, Entry};
+use crate::lua::host::errors::{ErrorObject, describe_failure};
+use crate::lua::host::values::push_decoded;
+use crate::lua::host::{Host, Role};
+use std::cell::Cell;
 use std::path::Path;
 use std::rc::Rc;
-use yue_luajit::{LuaState, Stack, VmError, ffi};
+use yue_luajit::{LuaState, Stack, Vm, VmError, ffi};
 use yue_rpc::ErrorKind;
+use yue_scheduler::{Builder, StackClass};
 
 /// The files, in the order in which they run.
 const FILES: &[(&str, &str)] = &[
@@ -31,13 +35,16 @@ pub(crate) fn install(host: &Rc<Host>) -> Result<(), VmError> {
     let facts = Facts::of(host);
     let facts_at: *const Facts = &facts;
     // SAFETY: the facts outlive the protected call, which has ended when it returns.
-    let shared = host
+    let tables = host
         .vm
         .protect(|stack| unsafe { make_tables(stack, &*facts_at) })?;
     for (name, source) in FILES {
-        run_file(host, name, source, shared)?;
+        run_file(host, name, source, tables)?;
     }
-    host.vm.protect(|stack| finish(stack, shared))
+    let vm = &raw const host.vm;
+    // SAFETY: the host outlives the protected call.
+    host.vm
+        .protect(|stack| unsafe { finish(stack, &*vm, tables) })
 }
 
 /// The facts about the program in `core`.
@@ -56,6 +63,7 @@ struct Facts {
     cancel: bool,
     loops: usize,
     driver: &'static str,
+    natives: fn(Stack<'_>),
 }
 
 impl Facts {
@@ -80,13 +88,14 @@ impl Facts {
             cancel,
             loops: script.loops,
             driver: yue_scheduler::this_loop::with_driver(|driver| driver.name()),
+            natives: host.program.natives,
         }
     }
 }
 
 /// The tables that the files receive, as registry references: `core`, `yue`, `internal`.
 #[derive(Clone, Copy)]
-struct Shared {
+struct Tables {
     core: i32,
     yue: i32,
     internal: i32,
@@ -94,14 +103,12 @@ struct Shared {
 
 /// # Safety
 /// `facts` has no destructor that runs here: it is borrowed.
-unsafe fn make_tables(stack: Stack<'_>, facts: &Facts) -> Shared {
+unsafe fn make_tables(stack: Stack<'_>, facts: &Facts) -> Tables {
     let state = stack.raw();
     // SAFETY: protected, on the main state.
     unsafe {
         ffi::lua_createtable(state, 0, 64);
-        host::register_natives(stack);
-        crate::lua::fibers::signals::push_constants(stack);
-        ffi::lua_setfield(state, -2, c"signals".as_ptr());
+        (facts.natives)(stack);
         push_error_kinds(stack);
         ffi::lua_setfield(state, -2, c"error_kinds".as_ptr());
         for (key, words) in [(c"args", &facts.args), (c"command", &facts.command)] {
@@ -147,7 +154,7 @@ unsafe fn make_tables(stack: Stack<'_>, facts: &Facts) -> Shared {
         let yue = ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
         ffi::lua_createtable(state, 0, 32);
         let internal = ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
-        Shared {
+        Tables {
             core,
             yue,
             internal,
@@ -176,7 +183,7 @@ unsafe fn push_error_kinds(stack: Stack<'_>) {
     }
 }
 
-fn run_file(host: &Rc<Host>, name: &str, source: &str, shared: Shared) -> Result<(), VmError> {
+fn run_file(host: &Rc<Host>, name: &str, source: &str, tables: Tables) -> Result<(), VmError> {
     let mut thread: LuaState = host.vm.borrow_state()?;
     let chunk = std::ffi::CString::new(format!("=[yue]/{name}.lua")).unwrap_or_default();
     thread.load(source.as_bytes(), &chunk)?;
@@ -184,7 +191,7 @@ fn run_file(host: &Rc<Host>, name: &str, source: &str, shared: Shared) -> Result
     // SAFETY: an idle state owned here, with a function on it and room for three values; reading the registry, and a
     // field of a table that has no metatable, raises nothing: the name is a string already.
     unsafe {
-        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, shared.internal.into());
+        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, tables.internal.into());
         ffi::lua_getfield(state, -1, c"environment".as_ptr());
         // The first file has no environment yet: it creates it.
         if ffi::lua_type(state, -1) == ffi::LUA_TTABLE {
@@ -193,15 +200,14 @@ fn run_file(host: &Rc<Host>, name: &str, source: &str, shared: Shared) -> Result
         } else {
             ffi::lua_settop(state, -3);
         }
-        for reference in [shared.core, shared.yue, shared.internal] {
+        for reference in [tables.core, tables.yue, tables.internal] {
             ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, reference.into());
         }
     }
-    let outcome = std::cell::Cell::new(None);
-    let outcome = Rc::new(outcome);
-    let told = outcome.clone();
+    let outcome = Rc::new(Cell::new(None));
+    let result = outcome.clone();
     let spawned = thread.spawn(Some("prelude"), move |mut ended| {
-        told.set(Some(if ended.ok {
+        result.set(Some(if ended.ok {
             Ok(())
         } else {
             Err(VmError::Lua(ended.error_text()))
@@ -218,45 +224,50 @@ fn run_file(host: &Rc<Host>, name: &str, source: &str, shared: Shared) -> Result
     }
 }
 
-/// Takes the functions that Rust calls from `internal`.
-fn finish(stack: Stack<'_>, shared: Shared) {
+/// Takes the functions that Rust calls from `internal`, and makes `wrap` the error handler of every fiber from now on.
+///
+/// # Safety
+/// Protected, on the main state of `vm`.
+unsafe fn finish(stack: Stack<'_>, vm: &Vm, tables: Tables) {
     let state = stack.raw();
-    // SAFETY: protected, on the main state.
+    // SAFETY: the caller's promise.
     unsafe {
-        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, shared.internal.into());
-        let take = |name: &std::ffi::CStr| {
-            ffi::lua_getfield(state, -1, name.as_ptr());
-            ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX)
-        };
-        let (make, wrap) = (take(c"make_error"), take(c"wrap"));
-        let callback = take(c"connection_event");
-        let describe = take(c"describe_failure");
-        let import_symbols = take(c"import_symbols");
-        let (at_end, fiber_over) = (take(c"at_end"), take(c"fiber_over"));
-        let objects = take(c"connections");
-        let (repl, report) = (take(c"repl"), take(c"make_report"));
-        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, wrap.into());
-        let _ = host::with_host(|host| {
-            host.make_error.set(Some(make));
-            host.error_handler.set(Some(wrap));
-            host.connections.callback.set(callback);
-            host.describe_failure.set(Some(describe));
-            host.import_symbols.set(Some(import_symbols));
-            host.at_end.set(Some(at_end));
-            host.fiber_over.set(Some(fiber_over));
-            host.connections.objects.set(objects);
-            host.repl.set(Some(repl));
-            host.report.set(Some(report));
-            host.yue.set(Some(shared.yue));
-            // The root of every fiber from now on.
-            host.vm.set_error_handler(stack);
-        });
+        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, tables.internal.into());
+        entries::take_from(stack);
+        Entry::Yue.set(tables.yue);
+        Entry::Wrap.push(state);
     }
+    vm.set_error_handler(stack);
 }
 
-/// Errors of the prelude itself are internal; this converts them to the form that programs see.
-impl From<VmError> for ErrorObject {
-    fn from(error: VmError) -> ErrorObject {
-        ErrorObject::of_kind(ErrorKind::Runtime, error.to_string())
+/// Calls a function of the prelude with one msgpack value, in a new fiber, and waits for it.
+pub(crate) fn call_prelude(vm: &Vm, function: Entry, argument: Vec<u8>) -> Result<(), ErrorObject> {
+    let mut thread = vm.borrow_state()?;
+    let work = move || {
+        thread.attach(|running| {
+            let argument_at: *const [u8] = &raw const *argument;
+            let outcome = running.enter(move |stack| {
+                // SAFETY: protected by `enter`, which the bytes outlive.
+                unsafe {
+                    function.push(stack.raw());
+                    if !push_decoded(stack, Some(&*argument_at)) {
+                        stack.push_nil();
+                    }
+                }
+                true
+            });
+            outcome
+                .map(drop)
+                .map_err(|_| describe_failure(running.state().raw()))
+        })
+    };
+    let spawned = Builder::new()
+        .stack(StackClass::Deep)
+        .name("prelude")
+        .spawn(work);
+    let runtime = |error: String| ErrorObject::runtime(error);
+    match spawned.map_err(|error| runtime(error.to_string()))?.join() {
+        Ok(outcome) => outcome,
+        Err(error) => Err(runtime(error.to_string())),
     }
 }

@@ -5,7 +5,7 @@
 //! the first loop that listens at the path of a Unix socket binds it.
 
 use crate::lua::host::errors::stopped;
-use crate::lua::program::lock;
+use crate::mutex::lock;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use yue_scheduler::{RemoteWaker, park, prepare_park};

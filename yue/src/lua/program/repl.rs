@@ -4,7 +4,7 @@
 //! delivers many at once; the interactive mode runs on one loop of the process.
 
 use crate::lua::native::{native, register};
-use crate::lua::program::lock;
+use crate::mutex::lock;
 use std::io::{ErrorKind, Read};
 use std::sync::Mutex;
 use yue_luajit::{Error, Stack};

@@ -4,14 +4,17 @@
 //! On SIGQUIT each loop of the program makes a report (`internal.make_report`, ../../lua/report.lua, in a new fiber). A
 //! loop that does not answer counts as blocked: its thread is examined, as the watchdog does.
 
+use crate::lua::fibers::{fiber_id, number};
+use crate::lua::host;
+use crate::lua::host::entries::Entry;
 use crate::lua::host::log::{self, Level};
-use crate::lua::host::{self, Host};
+use crate::lua::host::program::Program;
 use crate::lua::native::{Results, native, register, register_raw};
-use crate::lua::program::{Program, lock};
+use crate::lua::rpc::connections::with_connections;
+use crate::mutex::lock;
 use std::ffi::c_int;
 use std::fmt::Write;
 use std::io;
-use std::rc::Rc;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -133,7 +136,7 @@ fn held_text(held: &HeldLoop) -> String {
 }
 
 /// One loop's report: the weight of its first line, that line, and the rest.
-struct Told {
+struct LoopReport {
     rank: f64,
     headline: String,
     rest: String,
@@ -151,21 +154,21 @@ fn report() -> String {
             (handle, receiver)
         })
         .collect();
-    let mut told: Vec<Told> = asked
+    let mut reports: Vec<LoopReport> = asked
         .into_iter()
         .map(|(handle, receiver)| match receiver.recv_timeout(PATIENCE) {
-            Ok(told) => told,
+            Ok(report) => report,
             Err(_) => match HeldLoop::of(handle, PATIENCE) {
                 Some(held) => {
                     let text = held_text(&held);
                     let (headline, rest) = text.split_once('\n').unwrap_or((&text, ""));
-                    Told {
+                    LoopReport {
                         rank: f64::INFINITY,
                         headline: headline.replace("is held for", "is held for at least"),
                         rest: rest.lines().map(|line| format!("  {line}\n")).collect(),
                     }
                 }
-                None => Told {
+                None => LoopReport {
                     rank: 0.0,
                     headline: "a loop does not answer: it begins, or ends".to_owned(),
                     rest: String::new(),
@@ -173,13 +176,13 @@ fn report() -> String {
             },
         })
         .collect();
-    told.sort_by(|a, b| b.rank.total_cmp(&a.rank));
+    reports.sort_by(|a, b| b.rank.total_cmp(&a.rank));
     let mut text = String::new();
-    for (index, one) in told.iter().enumerate() {
+    for (index, one) in reports.iter().enumerate() {
         let before = if index == 0 { "yue: " } else { "\n" };
         let _ = writeln!(text, "{before}{}\n{}", one.headline, one.rest.trim_end());
     }
-    if told.is_empty() {
+    if reports.is_empty() {
         text.push_str("yue: no program runs\n");
     }
     let _ = writeln!(
@@ -191,23 +194,23 @@ fn report() -> String {
 }
 
 /// Starts the report of the loop on which this runs. Without an answer the sender is dropped.
-fn ask(answer: Sender<Told>) {
+fn ask(answer: Sender<LoopReport>) {
     let Some(host) = host::current() else {
         return;
     };
-    let Some(function) = host.report.get() else {
+    if Entry::MakeReport.reference().is_none() {
         return;
-    };
+    }
     let Ok(thread) = host.vm.borrow_state() else {
         return;
     };
-    // SAFETY: an idle state owned here, with room for one value; reading the registry raises nothing.
-    unsafe { ffi::lua_rawgeti(thread.raw(), ffi::LUA_REGISTRYINDEX, function.into()) };
+    // SAFETY: an idle state owned here, with room for one value.
+    unsafe { Entry::MakeReport.push(thread.raw()) };
     let spawned = thread.spawn(Some("report"), move |mut ended| {
         if !ended.ok {
             let rest = String::new();
             let headline = format!("no report could be made: {}", ended.error_text());
-            let _ = answer.send(Told {
+            let _ = answer.send(LoopReport {
                 rank: 0.0,
                 headline,
                 rest,
@@ -218,7 +221,7 @@ fn ask(answer: Sender<Told>) {
             let bytes = ended.state.bytes(position).unwrap_or_default();
             String::from_utf8_lossy(bytes).into_owned()
         };
-        let _ = answer.send(Told {
+        let _ = answer.send(LoopReport {
             rank: ended.state.number(1).unwrap_or(0.0),
             headline: text(2),
             rest: text(3),
@@ -278,7 +281,7 @@ native! {
         let me = current_id();
         let all = this_loop::fibers().into_iter().filter(|fiber| fiber.id != me).take(LISTED_MAX);
         let listed = all.map(|fiber| Listed {
-            id: crate::lua::fibers::number(fiber.id),
+            id: number(fiber.id),
             name: fiber.name,
             origin: fiber.origin,
             waits: fiber.state == FiberState::Parked,
@@ -294,7 +297,7 @@ native! {
     Traceback = "traceback", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(number) -> Option<String> {
-        Ok(Parked::find(crate::lua::fibers::fiber_id(number), |parked| parked.traceback()))
+        Ok(Parked::find(fiber_id(number), |parked| parked.traceback()))
     }
 }
 
@@ -303,7 +306,7 @@ native! {
     WorkOf = "work_of", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(number) -> Option<String> {
-        Ok(Parked::find(crate::lua::fibers::fiber_id(number), |parked| parked.work()))
+        Ok(Parked::find(fiber_id(number), |parked| parked.work()))
     }
 }
 
@@ -312,7 +315,7 @@ unsafe extern "C-unwind" fn waits_in_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this. Nothing has a destructor.
     unsafe {
         let stack = Stack::new(state);
-        let fiber: FiberId = crate::lua::fibers::fiber_id(stack.number(1));
+        let fiber: FiberId = fiber_id(stack.number(1));
         let push = |parked: Parked<'_>| parked.push_arguments(stack, ARGUMENTS_MAX);
         Parked::find(fiber, push).unwrap_or(0)
     }
@@ -373,12 +376,14 @@ impl Results for Sessions {
     }
 }
 
-fn sessions(host: &Rc<Host>) -> Sessions {
+fn sessions() -> Sessions {
     let mut all = Vec::new();
-    host.connections.each_with_id(|session, id, opened| {
-        if all.len() < LISTED_MAX && !session.is_closed() {
-            all.push(Linked::of(session, id, opened));
-        }
+    with_connections(|connections| {
+        connections.each_with_id(|session, id, opened| {
+            if all.len() < LISTED_MAX && !session.is_closed() {
+                all.push(Linked::of(session, id, opened));
+            }
+        });
     });
     Sessions(all)
 }
@@ -387,7 +392,7 @@ native! {
     /// `sessions()`: a list of the connections of this loop.
     ListSessions = "sessions", suspends: false;
     read(_stack) -> () {}
-    run(()) -> Sessions { host::with_host(sessions) }
+    run(()) -> Sessions { Ok(sessions()) }
 }
 
 /// Adds the natives to the `core` table on top of the stack. May raise.

@@ -15,23 +15,19 @@
 //! Signals that follow the first within half a second are the same request; a later one ends the process at once.
 
 use crate::lua::fibers::signals::is_bound;
-use crate::lua::program::{Cause, Program};
-use crate::runtime::SAME_SIGNAL;
+use crate::lua::host::program::{Cause, GRACE, Notice, Program};
+use crate::lua::host::with_host;
+use crate::lua::native::{native, register, seconds};
+use crate::runtime::end_signals::{self, EndRequests};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use yue_io::signal::{self, Signal, Subscription};
+use yue_io::signal::Subscription;
 use yue_io::stdio::flush_buffers;
-use yue_luajit::{Interrupt, interrupt};
-use yue_scheduler::{LogLevel, LoopHandle, log, spawn_with_signals_blocked};
-
-/// The time that requests which are being served have when the program ends.
-pub(crate) const GRACE: Duration = Duration::from_secs(5);
-
-/// The signals that end a program.
-const SIGNALS: [Signal; 2] = [Signal::INT, Signal::TERM];
+use yue_luajit::{Interrupt, Stack, interrupt};
+use yue_scheduler::{LogLevel, LoopHandle, log, sleep, spawn, spawn_with_signals_blocked};
 
 /// The steps after the grace, and their times; see above. A loop has a tenth of a second to answer.
 const STEPS: [(Duration, Step); 9] = [
@@ -55,7 +51,7 @@ const STEPS: [(Duration, Step); 9] = [
     (Duration::from_millis(850), Step::End),
 ];
 
-/// The time for flushing and the last remark before the process ends; a full pipe would take forever.
+/// The time for flushing and the last log line before the process ends; a full pipe would take forever.
 const LAST_FLUSH: Duration = Duration::from_millis(150);
 
 #[derive(Clone, Copy)]
@@ -65,13 +61,6 @@ enum Step {
     /// Interrupts the loops that have not answered.
     Interrupt(Interrupt),
     End,
-}
-
-/// A message to the guard's thread.
-pub(crate) enum Notice {
-    Signal(Signal),
-    /// A shutdown has begun, for any cause.
-    ShutDown,
 }
 
 /// The thread that ensures the end of a shutdown, and its signals. It exists as long as this lives.
@@ -88,14 +77,8 @@ impl Guard {
         program.set_guard(Some(sender.clone()));
         let watched = program.clone();
         let thread = spawn_with_signals_blocked("yue shutdown", move || watch(&watched, &receiver));
-        // A signal that the parent ignores must stay ignored: a shell ignores some for its background jobs, and nohup
-        // SIGHUP.
-        let heard = SIGNALS
-            .into_iter()
-            .filter(|signal| !signal::is_ignored(*signal));
-        let heard: Vec<Signal> = heard.collect();
         let signals = match &thread {
-            Ok(_) => listen(&heard, sender).map(Some),
+            Ok(_) => listen(sender).map(Some),
             Err(_) => Ok(None),
         };
         let errors = [thread.as_ref().err(), signals.as_ref().err()];
@@ -124,8 +107,8 @@ impl Drop for Guard {
     }
 }
 
-fn listen(signals: &[Signal], guard: Sender<Notice>) -> std::io::Result<Subscription> {
-    signal::subscribe_off_loop(signals, move |signal| {
+fn listen(guard: Sender<Notice>) -> std::io::Result<Subscription> {
+    end_signals::subscribe(move |signal| {
         // A program that binds the signal itself decides for itself.
         if !is_bound(signal.number()) {
             let _ = guard.send(Notice::Signal(signal));
@@ -135,7 +118,7 @@ fn listen(signals: &[Signal], guard: Sender<Notice>) -> std::io::Result<Subscrip
 
 /// The thread's body. Ends when no sender is left.
 fn watch(program: &Arc<Program>, notices: &Receiver<Notice>) {
-    let mut first_signal: Option<Instant> = None;
+    let requests = EndRequests::default();
     let mut asked = Vec::new();
     let mut steps = STEPS.iter();
     let mut next: Option<(Instant, Step)> = None;
@@ -147,8 +130,7 @@ fn watch(program: &Arc<Program>, notices: &Receiver<Notice>) {
         match (notice, next) {
             (Err(RecvTimeoutError::Disconnected), _) => return,
             (Ok(Notice::Signal(signal)), _) => {
-                let first = *first_signal.get_or_insert_with(Instant::now);
-                if first.elapsed() >= SAME_SIGNAL {
+                if requests.insist() {
                     end_process(128 + signal.number(), None);
                 }
                 program.shut_down(Cause::Signal(signal));
@@ -175,20 +157,20 @@ fn step_at(program: &Program, step: Option<&(Duration, Step)>) -> Option<(Instan
 /// A loop that was asked to answer, and whether it did.
 struct Asked {
     thread: libc::pid_t,
-    answered: Arc<AtomicBool>,
+    has_answered: Arc<AtomicBool>,
 }
 
 /// Takes a step. It ends when the next one is due: the end must come in time, however many loops are blocked.
 fn take(step: Step, program: &Program, asked: &mut Vec<Asked>, until: Option<Instant>) {
-    let held = || {
+    let blocked = || {
         asked
             .iter()
-            .filter(|one| !one.answered.load(Ordering::Relaxed))
+            .filter(|one| !one.has_answered.load(Ordering::Relaxed))
     };
     match step {
         Step::Ask => *asked = program.members().iter().map(ask).collect(),
         Step::Interrupt(how) => {
-            let threads: Vec<_> = held().map(|one| one.thread).collect();
+            let threads: Vec<_> = blocked().map(|one| one.thread).collect();
             let patience = until.map_or(Duration::ZERO, |until| {
                 until.saturating_duration_since(Instant::now())
             });
@@ -198,18 +180,18 @@ fn take(step: Step, program: &Program, asked: &mut Vec<Asked>, until: Option<Ins
         Step::End => {
             let (code, why) = match program.cause() {
                 Some(Cause::Signal(signal)) => (128 + signal.number(), signal.to_string()),
-                _ => (1, "it was told to end".to_owned()),
+                _ => (1, "its end was requested".to_owned()),
             };
-            let held = match held().count() {
-                0 => "it has not ended".to_owned(),
-                1 => "a loop is still held by what it runs".to_owned(),
-                count => format!("{count} loops are still held by what they run"),
+            let blocked = match blocked().count() {
+                0 => "the program has not ended".to_owned(),
+                1 => "a loop is still blocked by the code that it runs".to_owned(),
+                count => format!("{count} loops are still blocked by the code that they run"),
             };
             let seconds = GRACE.as_secs() + 1;
             end_process(
                 code,
                 Some(format!(
-                    "{seconds} s after {why}, {held}; the process ends without the rest of its clean-up"
+                    "{seconds} s after {why}, {blocked}; the process ends without the rest of its clean-up"
                 )),
             );
         }
@@ -217,17 +199,18 @@ fn take(step: Step, program: &Program, asked: &mut Vec<Asked>, until: Option<Ins
 }
 
 fn ask((handle, thread): &(LoopHandle, libc::pid_t)) -> Asked {
-    let answered = Arc::new(AtomicBool::new(false));
-    let answer = answered.clone();
+    let has_answered = Arc::new(AtomicBool::new(false));
+    let answer = has_answered.clone();
+    // Relaxed: the flag guards no other data.
     handle.run(move || answer.store(true, Ordering::Relaxed));
     Asked {
         thread: *thread,
-        answered,
+        has_answered,
     }
 }
 
-/// Ends the process, once buffered output is written and the remark is printed, or the time for that has passed.
-fn end_process(code: i32, remark: Option<String>) -> ! {
+/// Ends the process, once buffered output is written and the log line is printed, or the time for that has passed.
+fn end_process(code: i32, line: Option<String>) -> ! {
     let until = Instant::now() + LAST_FLUSH;
     let (done, waiting) = mpsc::channel();
     let mut started = 0;
@@ -241,9 +224,9 @@ fn end_process(code: i32, remark: Option<String>) -> ! {
     };
     // Separately: each may wait forever for a reader, or for a lock whose holder waits for one.
     start(Box::new(flush_buffers));
-    if let Some(remark) = remark {
+    if let Some(line) = line {
         start(Box::new(move || {
-            log(LogLevel::Warn, format_args!("{remark}"))
+            log(LogLevel::Warn, format_args!("{line}"))
         }));
     }
     for _ in 0..started {
@@ -252,4 +235,37 @@ fn end_process(code: i32, remark: Option<String>) -> ! {
     // Not `exit`, which would wait for whatever blocks the program.
     // SAFETY: ends the process, and runs none of its code.
     unsafe { libc::_exit(code) }
+}
+
+native! {
+    /// `die(seconds)`: ends the program, on all of its loops, after a delay.
+    Die = "die", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(delay) -> () {
+        let program = with_host(|host| host.program.clone())?;
+        if delay > 0.0 {
+            drop(spawn(move || {
+                if sleep(seconds(delay)).is_ok() {
+                    program.shut_down(Cause::Program);
+                }
+            }));
+        } else {
+            program.shut_down(Cause::Program);
+        }
+        Ok(())
+    }
+}
+
+native! {
+    /// `shutting_down()`: whether the end of the program has begun.
+    ShuttingDown = "shutting_down", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> bool {
+        with_host(|host| host.program.cause().is_some())
+    }
+}
+
+/// Adds the natives to the `core` table on top of the stack. May raise.
+pub(crate) fn register_all(stack: Stack<'_>) {
+    register!(stack; Die, ShuttingDown);
 }

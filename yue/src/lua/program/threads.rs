@@ -2,28 +2,33 @@
 //!
 //! ```text
 //!   creator                                  worker
-//!   thread_start ── spawns the OS thread ──▶ Loop::run ─ main fiber ─ Host::start ─ import symbols ─ script's fiber
+//!   thread_start ── spawns the OS thread ──▶ on_new_loop ─ main fiber ─ start_host ─ import symbols ─ script's fiber
 //!        └── waits ◀── started (Ok, or the script's error) ── when the script has returned or first parks
-//!   thread_join  ── waits ◀── over (the value passed to exit, or a later error of the script)
+//!   thread_join  ── waits ◀── outcome (the value passed to exit, or a later error of the script)
 //! ```
 //!
 //! Only plain data crosses: names, source or bytecode, msgpack, errors in parts.
 
-use crate::lua::host::errors::{ErrorObject, error, stopped};
-use crate::lua::host::{self, Hold, Host, Role, with_host};
-use crate::lua::native::{Results, native, register, register_raw};
-use crate::lua::program::{Program, close, lock, start_script, wait_for_end};
+use super::run::{close, on_new_loop, start_host, start_script, wait_for_end};
+use crate::lua::host::entries::Entry;
+use crate::lua::host::errors::{ErrorObject, describe_failure, error, error_of, stopped};
+use crate::lua::host::modules::call_prelude;
+use crate::lua::host::program::Program;
+use crate::lua::host::values::{load_function, push_decoded};
+use crate::lua::host::{Hold, Role, log, with_host};
+use crate::lua::native::{Results, native, register, register_raw, seconds};
+use crate::mutex::lock;
 use std::collections::HashMap;
 use std::ffi::{CString, c_int};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
-use yue_luajit::{Ended, Error, LuaState, NoReferences, Stack, ffi, raise, suspending};
+use std::time::{self, Duration};
+use yue_luajit::{Error, LuaState, NoReferences, Stack, ffi, raise, suspending};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{
-    Config, Instant, Loop, LoopHandle, RemoteWaker, Wakeup, deadline_after, park_until,
-    prepare_park, spawn, this_loop, yield_now,
+    Instant, LoopHandle, RemoteWaker, Wakeup, deadline_after, park_until, prepare_park, spawn,
+    this_loop, yield_now,
 };
 
 /// The time that the end of a program waits for a worker thread.
@@ -34,6 +39,8 @@ struct Worker {
     id: u64,
     name: String,
     state: Mutex<State>,
+    /// Notified with each change of the state, for threads without a loop.
+    changed: Condvar,
     os_thread: Mutex<Option<JoinHandle<()>>>,
     /// The number of its objects in all VMs. Once it has ended and there is none, it is removed.
     objects: AtomicU32,
@@ -43,11 +50,11 @@ struct Worker {
 struct State {
     handle: Option<LoopHandle>,
     started: Option<Result<(), ErrorObject>>,
-    /// The msgpack value passed to `exit`, or the error that ended it.
-    over: Option<Result<Option<Vec<u8>>, ErrorObject>>,
+    /// Once it has ended: the msgpack value passed to `exit`, or the error that ended it.
+    outcome: Option<Result<Option<Vec<u8>>, ErrorObject>>,
     exit_value: Option<Vec<u8>>,
     /// Set when its end was requested, perhaps before it had a loop.
-    told_to_end: bool,
+    end_requested: bool,
     waiting: Vec<RemoteWaker>,
 }
 
@@ -64,19 +71,19 @@ fn find_by_name(name: &str) -> Option<Arc<Worker>> {
     workers
         .as_ref()?
         .values()
-        .find(|worker| worker.name == name && !worker.is_over())
+        .find(|worker| worker.name == name && !worker.has_ended())
         .cloned()
 }
 
 impl Worker {
-    fn is_over(&self) -> bool {
-        lock(&self.state).over.is_some()
+    fn has_ended(&self) -> bool {
+        lock(&self.state).outcome.is_some()
     }
 
     /// Requests the end of its program.
     fn shut_down(&self) {
         let mut state = lock(&self.state);
-        state.told_to_end = true;
+        state.end_requested = true;
         if let Some(handle) = &state.handle {
             handle.shutdown();
         }
@@ -85,19 +92,33 @@ impl Worker {
     /// Releases one object. Relaxed: the count guards nothing but the entry in the table, which has a lock.
     fn release_object(&self) {
         let before = self.objects.fetch_sub(1, Ordering::Relaxed);
-        if before == 1 && self.is_over() {
+        if before == 1 && self.has_ended() {
             forget(self.id);
         }
     }
 
-    /// Changes the state and wakes the fibers that wait for a change.
+    /// Changes the state and wakes the fibers and threads that wait for a change.
     fn change(&self, f: impl FnOnce(&mut State)) {
         let waiting = {
             let mut state = lock(&self.state);
+            let had_ended = state.outcome.is_some();
             f(&mut state);
+            debug_assert!(!had_ended, "the outcome of a thread is final");
             std::mem::take(&mut state.waiting)
         };
+        self.changed.notify_all();
         waiting.into_iter().for_each(RemoteWaker::wake);
+    }
+
+    /// Waits outside fibers until the thread has ended, or the time has passed; returns whether it has ended.
+    fn wait_for_end(&self, until: time::Instant) -> bool {
+        let left = until.saturating_duration_since(time::Instant::now());
+        let state = lock(&self.state);
+        let waited = self
+            .changed
+            .wait_timeout_while(state, left, |state| state.outcome.is_none());
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.outcome.is_some()
     }
 
     /// Waits, in a fiber, until `ready` returns a value, or the time has passed.
@@ -141,68 +162,50 @@ enum Code {
 }
 
 fn run_worker(job: Job) {
-    let (worker, program) = (job.worker.clone(), job.program.clone());
-    let outcome = yue_io::driver(program.script.io)
-        .and_then(|driver| {
-            Loop::new(Config {
-                driver,
-                ..Config::default()
-            })
-        })
-        .map(|l| {
-            let id = l.handle().id();
-            let over = l.run(move || worker_fiber(job));
-            // Not earlier: a cancelled fiber may still block the loop.
-            program.dismiss(id);
-            over
-        });
-    Host::end();
-    let over = match outcome {
-        Ok(over) => over,
-        Err(failure) => Err(ErrorObject::of_kind(
-            ErrorKind::Runtime,
-            format!("cannot make a loop: {failure}"),
-        )),
-    };
+    let worker = job.worker.clone();
+    let program = job.program.clone();
+    let ended = on_new_loop(&program, move || worker_fiber(&job)).unwrap_or_else(|failure| {
+        let text = format!("cannot start a loop: {failure}");
+        Err(ErrorObject::runtime(text))
+    });
     worker.change(|state| {
         if state.started.is_none() {
-            state.started = Some(over.clone().map(drop));
+            state.started = Some(ended.clone().map(drop));
         }
-        state.over = Some(over.map(|()| state.exit_value.take()));
+        state.outcome = Some(ended.map(|()| state.exit_value.take()));
         state.handle = None;
     });
 }
 
-fn worker_fiber(job: Job) -> Result<(), ErrorObject> {
+fn worker_fiber(job: &Job) -> Result<(), ErrorObject> {
     let handle = this_loop::handle();
-    job.program.enlist(handle.clone());
     {
         let mut state = lock(&job.worker.state);
-        if state.told_to_end {
+        if state.end_requested {
             handle.shutdown();
         }
         state.handle = Some(handle);
     }
-    worker_program(&job)
+    worker_program(job)
 }
 
 fn worker_program(job: &Job) -> Result<(), ErrorObject> {
-    let host = Host::start(
+    let host = start_host(
         job.program.clone(),
         Role::Worker {
             name: job.worker.name.clone(),
             cancel: job.cancel,
         },
     )?;
-    let runtime = |text: String| ErrorObject::of_kind(ErrorKind::Runtime, text);
     if let Some(symbols) = &job.symbols {
-        host::call_prelude(&host, host.import_symbols.get(), symbols.clone())?;
+        call_prelude(&host.vm, Entry::ImportSymbols, symbols.clone())?;
     }
-    let outcome = start_script(&host, |thread| load(thread, &job.code)).map_err(runtime)?;
+    let script = start_script(&host, |thread| load(thread, &job.code));
+    let outcome = script.map_err(ErrorObject::runtime)?;
     // The script's fiber is ahead in the run queue: when this fiber runs again, the script has returned or parked.
     let _ = yield_now();
-    if let Some(Err(mut ended)) = outcome.take() {
-        let failure = error_of(&mut ended);
+    if let Some(Err(ended)) = outcome.take() {
+        let failure = error_of(&ended);
         close(&host, false);
         return Err(failure);
     }
@@ -210,7 +213,7 @@ fn worker_program(job: &Job) -> Result<(), ErrorObject> {
     // A later error ends the thread too. Nobody may be waiting for it, so it is logged.
     let result = wait_for_end(&host, outcome, false, &mut || Ok(None));
     if let Err(failure) = &result {
-        crate::lua::host::log::error(&format!("the thread ends: {}", failure.report()));
+        log::error(&format!("the thread ends: {}", failure.report()));
     }
     close(&host, result.is_ok());
     result
@@ -228,32 +231,12 @@ fn load(thread: &mut LuaState, code: &Code) -> Result<(), String> {
         Code::Function(bytecode) => {
             // SAFETY: an idle state owned here; only `thread_start` makes the bytecode, from a function of this
             // process.
-            let status = unsafe { host::load_function(thread.raw(), bytecode) };
+            let status = unsafe { load_function(thread.raw(), bytecode) };
             if status == ffi::LUA_OK {
                 Ok(())
             } else {
-                Err(host::describe_failure(thread.raw()).message)
+                Err(describe_failure(thread.raw()).message.clone())
             }
-        }
-    }
-}
-
-/// The error that ended a fiber, in parts that may cross threads.
-pub(crate) fn error_of(ended: &mut Ended) -> ErrorObject {
-    host::describe_failure(ended.state.raw())
-}
-
-impl ErrorObject {
-    /// The text of an uncaught error for the user of a program.
-    pub(crate) fn report(&self) -> String {
-        match self
-            .traceback
-            .as_deref()
-            .map(str::trim)
-            .filter(|text| !text.is_empty())
-        {
-            Some(traceback) => format!("{}: {}\n{}", self.type_name, self.message, traceback),
-            None => format!("{}: {}", self.type_name, self.message),
         }
     }
 }
@@ -267,15 +250,16 @@ pub(crate) fn end_all() {
     for worker in &workers {
         worker.shut_down();
     }
-    let until = Instant::system().saturating_add(END_WAIT);
+    let until = time::Instant::now() + END_WAIT;
     for worker in workers {
-        while !worker.is_over() && Instant::system() < until {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        if !worker.is_over() {
+        if !worker.wait_for_end(until) {
+            let seconds = END_WAIT.as_secs();
             yue_scheduler::log(
                 yue_scheduler::LogLevel::Warn,
-                format_args!("the thread {} did not end; it is left behind", worker.name),
+                format_args!(
+                    "the thread {} has not ended within {seconds} s; the process ends without it",
+                    worker.name
+                ),
             );
             continue;
         }
@@ -344,7 +328,7 @@ fn start(
 ) -> Result<f64, Error> {
     let name = String::from_utf8_lossy(name).into_owned();
     let (program, hold) = with_host(|host| (host.program.clone(), host.hold()))?;
-    let worker = enlist(name)?;
+    let worker = register_worker(name)?;
     let job = Job {
         program,
         worker: worker.clone(),
@@ -365,8 +349,8 @@ fn start(
             ));
         }
     }
-    keep_until_over(worker.clone(), hold);
-    let until = deadline_after(crate::lua::fibers::waits::seconds(timeout));
+    hold_until_end(worker.clone(), hold);
+    let until = deadline_after(seconds(timeout));
     let failure = match worker.wait(until, |state| state.started.clone()) {
         Ok(Some(Ok(()))) => return Ok(worker.id as f64),
         Ok(Some(Err(failure))) => Error::value(failure),
@@ -388,12 +372,12 @@ fn start(
     Err(failure)
 }
 
-fn enlist(name: String) -> Result<Arc<Worker>, Error> {
+fn register_worker(name: String) -> Result<Arc<Worker>, Error> {
     let mut workers = lock(&WORKERS);
     let workers = workers.get_or_insert_default();
     if workers
         .values()
-        .any(|worker| worker.name == name && !worker.is_over())
+        .any(|worker| worker.name == name && !worker.has_ended())
     {
         return Err(error(
             ErrorKind::Argument,
@@ -407,6 +391,7 @@ fn enlist(name: String) -> Result<Arc<Worker>, Error> {
         id,
         name,
         state: Mutex::default(),
+        changed: Condvar::new(),
         os_thread: Mutex::new(None),
         objects: AtomicU32::new(1),
     });
@@ -421,12 +406,12 @@ fn forget(id: u64) {
 }
 
 /// Holds the creator's program while the thread runs.
-fn keep_until_over(worker: Arc<Worker>, hold: Hold) {
+fn hold_until_end(worker: Arc<Worker>, hold: Hold) {
     drop(spawn(move || {
         let _hold = hold;
         // An error means that the program ends, which ends the thread.
-        let _ = worker.wait(Instant::NEVER, |state| state.over.as_ref().map(drop));
-        if worker.is_over() && worker.objects.load(Ordering::Relaxed) == 0 {
+        let _ = worker.wait(Instant::NEVER, |state| state.outcome.as_ref().map(drop));
+        if worker.has_ended() && worker.objects.load(Ordering::Relaxed) == 0 {
             forget(worker.id);
         }
     }));
@@ -439,7 +424,7 @@ native! {
     run(id) -> () {
         let Some(worker) = find(id) else { return Ok(()) };
         worker.shut_down();
-        worker.wait(Instant::NEVER, |state| state.over.as_ref().map(drop))?;
+        worker.wait(Instant::NEVER, |state| state.outcome.as_ref().map(drop))?;
         Ok(())
     }
 }
@@ -449,7 +434,7 @@ pub(crate) struct Value(Option<Vec<u8>>);
 
 impl Results for Value {
     fn push(&mut self, stack: Stack<'_>) -> c_int {
-        host::push_decoded(stack, self.0.as_deref()).into()
+        push_decoded(stack, self.0.as_deref()).into()
     }
 }
 
@@ -459,7 +444,7 @@ native! {
     read(stack) -> f64 { stack.number(1) }
     run(id) -> Value {
         let Some(worker) = find(id) else { return Ok(Value(None)) };
-        match worker.wait(Instant::NEVER, |state| state.over.clone())? {
+        match worker.wait(Instant::NEVER, |state| state.outcome.clone())? {
             Some(Ok(value)) => Ok(Value(value)),
             Some(Err(failure)) => Err(Error::value(failure)),
             None => Ok(Value(None)),
@@ -496,7 +481,7 @@ native! {
     read(_stack) -> () {}
     run(()) -> f64 {
         let workers = lock(&WORKERS);
-        let alive = workers.as_ref().map_or(0, |all| all.values().filter(|worker| !worker.is_over()).count());
+        let alive = workers.as_ref().map_or(0, |all| all.values().filter(|worker| !worker.has_ended()).count());
         Ok(alive as f64)
     }
 }
@@ -518,8 +503,7 @@ unsafe extern "C-unwind" fn exit_raw(state: *mut ffi::lua_State) -> c_int {
                 {
                     lock(&worker.state).exit_value = value;
                 }
-                host.dying.set(true);
-                host.wake_main();
+                host.die();
             })
         });
         match outcome {
@@ -534,7 +518,7 @@ unsafe extern "C-unwind" fn load_bytecode_raw(state: *mut ffi::lua_State) -> c_i
     // SAFETY: Lua calls this.
     unsafe {
         let text = Stack::new(state).bytes(1);
-        let status = host::load_function(state, text);
+        let status = load_function(state, text);
         if status != ffi::LUA_OK {
             ffi::lua_error(state);
         }

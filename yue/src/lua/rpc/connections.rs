@@ -5,25 +5,27 @@
 //! Connections that are closed for good are removed when the table has doubled since the last sweep.
 
 use crate::lua::host::errors::error;
-use crate::lua::host::log;
-use crate::lua::host::{Hold, Host, with_host};
-use crate::lua::rpc::calls;
-use crate::lua::rpc::dispatch::LuaService;
-use crate::lua::rpc::references::{Imports, RemoteFunction};
+use crate::lua::host::{self, Hold};
+use crate::lua::native::{Results, native, register, seconds};
+use crate::lua::number_hash::NumberHash;
+use crate::lua::rpc::imports::{Imports, RemoteFunction};
+use crate::lua::rpc::methods::MethodTable;
+use crate::lua::rpc::service::LuaService;
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::c_int;
 use std::rc::Rc;
 use std::time::Duration;
-use yue_luajit::{Codec, Error, Exports, Stack, Vm};
+use yue_luajit::{Codec, Error, Exports, Stack, Vm, ffi};
 use yue_rpc::ErrorKind;
-use yue_rpc::session::Session;
+use yue_rpc::session::{RequestContext, Session, peer};
+use yue_scheduler::{Instant, now};
 
 /// The table is swept for closed connections when it has at least this many entries.
 const SWEEP_MIN: usize = 64;
 
-/// The maximum number of module names that get a warning; a program has no more by mistake.
-const MODULE_WARNINGS_MAX: usize = 64;
+/// The time limit of a call, unless the program sets another.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Error message for calls on a closed connection that was removed.
 pub(crate) const CLOSED: &str = "the connection is closed";
@@ -50,9 +52,17 @@ impl Connection {
 
     /// The default time limit of a call.
     #[inline]
-    pub(crate) fn timeout(&self, host: &Host) -> Duration {
+    pub(crate) fn timeout(&self) -> Duration {
         let timeout = self.service.settings.timeout;
-        timeout.unwrap_or_else(|| host.call_timeout.get())
+        timeout.unwrap_or_else(|| TIMEOUT.get())
+    }
+
+    /// Lua has collected its proxy for a remote function.
+    fn release_import(&self, slot: u32) {
+        let reference = self.imports.borrow_mut().take(slot);
+        if let Some(reference) = reference {
+            self.session.release_reference(&reference, 1);
+        }
     }
 
     /// The VM's codec with the limits of this connection.
@@ -72,107 +82,98 @@ pub(crate) struct Listening {
 
 /// All connections and listeners of one loop.
 pub(crate) struct Connections {
-    vm: Vm,
-    by_id: RefCell<HashMap<u32, Rc<Connection>, Identity>>,
-    next_id: Cell<u32>,
+    by_id: RefCell<HashMap<u32, Rc<Connection>, NumberHash>>,
+    last_id: Cell<u32>,
     sweep_at: Cell<usize>,
     pub(crate) listeners: RefCell<HashMap<u32, Listening>>,
-    pub(crate) services: Cell<u32>,
+    services: Cell<u32>,
     /// The number of times that each address was listened at, for the ports that loops share.
     listened: RefCell<HashMap<Vec<u8>, u32>>,
     /// Peers' functions that were collected.
     dead: RefCell<Vec<RemoteFunction>>,
-    /// Names of modules in namespaces that a peer tried to call.
-    warned_modules: RefCell<HashSet<Vec<u8>>>,
     /// Connections whose objects were collected.
     to_close: RefCell<Vec<u32>>,
-    /// The registry references of the prelude's `connection_event`, and of its table of connection objects by number.
-    pub(crate) callback: Cell<c_int>,
-    pub(crate) objects: Cell<c_int>,
 }
 
-/// A hasher for ids: they are counted up, so one multiplication spreads them.
-#[derive(Default, Clone)]
-pub(crate) struct Identity;
-
-impl std::hash::BuildHasher for Identity {
-    type Hasher = IdentityHasher;
-    fn build_hasher(&self) -> IdentityHasher {
-        IdentityHasher(0)
-    }
+thread_local! {
+    static CONNECTIONS: Connections = Connections::new();
+    /// `yue.config.timeout`.
+    static TIMEOUT: Cell<Duration> = const { Cell::new(CALL_TIMEOUT) };
 }
 
-/// The hasher of [`Identity`].
-pub(crate) struct IdentityHasher(u64);
+/// Runs `f` with the connections of this loop.
+#[inline]
+pub(crate) fn with_connections<R>(f: impl FnOnce(&Connections) -> R) -> R {
+    CONNECTIONS.with(f)
+}
 
-impl std::hash::Hasher for IdentityHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-    fn write_u64(&mut self, value: u64) {
-        // The table uses the upper bits too.
-        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-    fn write_u32(&mut self, value: u32) {
-        self.write_u64(u64::from(value));
-    }
+/// Finds a connection by its number.
+#[inline]
+pub(crate) fn find(id: u32) -> Option<Rc<Connection>> {
+    with_connections(|all| all.by_id.borrow().get(&id).cloned())
+}
+
+/// The connection behind a number from Lua.
+#[inline]
+pub(crate) fn connection(id: f64) -> Result<Rc<Connection>, Error> {
+    find(id as u32).ok_or_else(|| error(ErrorKind::ConnectionLost, CLOSED))
+}
+
+/// The connection of a session of that service; assigns a number now if it has none.
+#[inline]
+pub(crate) fn known(vm: &Vm, session: &Session, service: &LuaService) -> Rc<Connection> {
+    let known = session
+        .extension()
+        .and_then(|extension| extension.downcast::<Connection>().ok());
+    known.unwrap_or_else(|| with_connections(|all| all.add(vm, session.clone(), service.strong())))
+}
+
+/// Drops this file's state at the end of the loop.
+pub(crate) fn clear() {
+    with_connections(Connections::clear);
+    TIMEOUT.set(CALL_TIMEOUT);
 }
 
 impl Connections {
-    pub(crate) fn new(vm: &Vm) -> Connections {
+    fn new() -> Connections {
         Connections {
-            vm: vm.clone(),
             by_id: RefCell::default(),
-            next_id: Cell::new(1),
+            last_id: Cell::new(0),
             sweep_at: Cell::new(SWEEP_MIN),
             listeners: RefCell::default(),
             services: Cell::new(0),
             listened: RefCell::default(),
             dead: RefCell::default(),
-            warned_modules: RefCell::default(),
             to_close: RefCell::default(),
-            callback: Cell::new(0),
-            objects: Cell::new(0),
         }
     }
 
+    /// The number of another service.
+    pub(crate) fn next_service(&self) -> u32 {
+        let id = self.services.get() + 1;
+        self.services.set(id);
+        id
+    }
+
     /// Assigns a number to a session.
-    pub(crate) fn add(&self, session: Session, service: Rc<LuaService>) -> Rc<Connection> {
+    pub(crate) fn add(&self, vm: &Vm, session: Session, service: Rc<LuaService>) -> Rc<Connection> {
         self.sweep();
-        let id = self.next_id.get();
-        self.next_id.set(id + 1);
+        let id = self.last_id.get() + 1;
+        self.last_id.set(id);
         let connection = Rc::new(Connection {
             id,
-            vm: self.vm.clone(),
+            vm: vm.clone(),
             session,
             service,
             handlers: Cell::new(0),
-            exports: RefCell::new(Exports::new(&self.vm)),
+            exports: RefCell::new(Exports::new(vm)),
             imports: RefCell::default(),
         });
         // The session and the connection hold each other until `forget`.
-        connection.session.set_extension(Some(connection.clone()));
+        let before = connection.session.set_extension(Some(connection.clone()));
+        debug_assert!(before.is_none(), "a session has one number");
         self.by_id.borrow_mut().insert(id, connection.clone());
         connection
-    }
-
-    /// The connection of a session of that service; assigns a number now if it has none.
-    #[inline]
-    pub(crate) fn known(&self, session: &Session, service: &LuaService) -> Rc<Connection> {
-        let known = session
-            .extension()
-            .and_then(|extension| extension.downcast::<Connection>().ok());
-        known.unwrap_or_else(|| self.add(session.clone(), service.strong()))
-    }
-
-    #[inline]
-    pub(crate) fn get(&self, id: u32) -> Option<Rc<Connection>> {
-        self.by_id.borrow().get(&id).cloned()
     }
 
     /// Distinguishes this use of an address from the loop's other uses; the same on every loop of the program.
@@ -205,12 +206,16 @@ impl Connections {
         closed.iter().for_each(|(_, connection)| forget(connection));
     }
 
-    /// Drops everything at the end of the loop.
-    pub(crate) fn clear(&self) {
+    /// Drops everything at the end of the loop. Numbers are not reused, so a late finalizer finds nothing.
+    fn clear(&self) {
         let all: Vec<_> = self.by_id.borrow_mut().drain().collect();
         all.iter().for_each(|(_, connection)| forget(connection));
         let listeners = self.listeners.take();
         drop(listeners);
+        self.listened.take();
+        self.dead.take();
+        self.to_close.take();
+        self.sweep_at.set(SWEEP_MIN);
     }
 
     /// Records that a function of a peer was collected. For finalizers.
@@ -218,22 +223,8 @@ impl Connections {
         self.dead.borrow_mut().push(function);
     }
 
-    /// Warns, once for each name, that a module in a namespace cannot be called from outside.
-    #[cold]
-    pub(crate) fn warn_of_module(&self, name: &[u8]) {
-        let mut warned = self.warned_modules.borrow_mut();
-        if warned.len() < MODULE_WARNINGS_MAX && warned.insert(name.to_vec()) {
-            let name = String::from_utf8_lossy(name);
-            let text = format!(
-                "`{name}` in a namespace is a loaded module, which cannot be called from outside; put the functions \
-                 that may be called into a table of their own"
-            );
-            log::write(log::Level::Warn, text.as_bytes());
-        }
-    }
-
     /// Records that the object of an opened connection was collected. For finalizers.
-    pub(crate) fn close_later(&self, id: u32) {
+    fn close_later(&self, id: u32) {
         self.to_close.borrow_mut().push(id);
     }
 
@@ -241,14 +232,14 @@ impl Connections {
     pub(crate) fn tidy(&self) {
         if !self.dead.borrow().is_empty() {
             for function in self.dead.take() {
-                if let Some(connection) = self.get(function.connection) {
-                    connection.release_import(function.place);
+                if let Some(connection) = find(function.connection) {
+                    connection.release_import(function.slot);
                 }
             }
         }
         if !self.to_close.borrow().is_empty() {
             for id in self.to_close.take() {
-                if let Some(connection) = self.get(id) {
+                if let Some(connection) = find(id) {
                     connection.session.close();
                 }
             }
@@ -295,12 +286,6 @@ impl Connections {
         wait
     }
 
-    pub(crate) fn open_count(&self) -> usize {
-        let mut count = 0;
-        self.each(|session| count += usize::from(session.connected() && !session.is_closed()));
-        count
-    }
-
     pub(crate) fn close_all(&self) {
         let mut all = Vec::new();
         self.each(|session| all.push(session.clone()));
@@ -312,20 +297,193 @@ fn forget(connection: &Rc<Connection>) {
     connection.session.set_extension(None);
 }
 
-/// The host and the connection behind a number from Lua.
-#[inline]
-pub(crate) fn connection(id: f64) -> Result<(Rc<Host>, Rc<Connection>), Error> {
-    let found = with_host(|host| {
-        host.connections
-            .get(id as u32)
-            .map(|connection| (host.clone(), connection))
-    })?;
-    found.ok_or_else(|| error(ErrorKind::ConnectionLost, CLOSED))
+/// Counters by name, as a Lua table.
+pub(crate) struct Counts(pub(crate) Vec<(&'static str, u64)>);
+
+impl Results for Counts {
+    fn push(&mut self, stack: Stack<'_>) -> c_int {
+        // SAFETY: `Stack` promises a valid state where errors may be raised.
+        unsafe {
+            ffi::lua_createtable(stack.raw(), 0, self.0.len() as c_int);
+            for (name, count) in &self.0 {
+                stack.push_bytes(name.as_bytes());
+                stack.push_number(*count as f64);
+                ffi::lua_rawset(stack.raw(), -3);
+            }
+        }
+        1
+    }
+}
+
+native! {
+    /// The number of the connection that the running handler was called through.
+    Peer = "peer", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> Option<f64> {
+        let Some(session) = peer() else { return Ok(None) };
+        let known = session.extension().and_then(|extension| extension.downcast::<Connection>().ok());
+        Ok(known.map(|connection| f64::from(connection.id)))
+    }
+}
+
+native! {
+    /// The remaining seconds of the running handler's caller.
+    Deadline = "deadline", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> Option<f64> {
+        let deadline = RequestContext::current().map_or(Instant::NEVER, |request| request.deadline());
+        Ok((deadline != Instant::NEVER).then(|| deadline.saturating_since(now()).as_secs_f64()))
+    }
+}
+
+native! {
+    ServiceOf = "service_of", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> f64 { Ok(connection(id)?.service.id.into()) }
+}
+
+native! {
+    Watch = "watch", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> () {
+        connection(id)?.service.watched.set(true);
+        Ok(())
+    }
+}
+
+native! {
+    /// Records that Lua has an object of an accepted connection, and needs to know when the connection ends.
+    Know = "know", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> () {
+        connection(id)?.service.known.set(true);
+        Ok(())
+    }
+}
+
+native! {
+    IsAccepted = "is_accepted", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> bool { Ok(!connection(id)?.service.opened) }
+}
+
+native! {
+    /// Whether it is closed for good and all callbacks have run.
+    IsClosed = "is_closed", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> bool { Ok(connection(id).map_or(true, |connection| connection.session.has_ended())) }
+}
+
+native! {
+    AddressOf = "address", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> String { Ok(connection(id)?.session.address().to_owned()) }
+}
+
+native! {
+    Connected = "connected", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> bool { Ok(connection(id).is_ok_and(|connection| connection.session.connected())) }
+}
+
+native! {
+    CloseConnection = "close", suspends: false;
+    read(stack) -> (f64, &'a [u8]) { (stack.number(1), stack.bytes(2)) }
+    run((id, reason)) -> () {
+        if let Ok(connection) = connection(id) {
+            connection.session.close_because(&String::from_utf8_lossy(reason));
+        }
+        Ok(())
+    }
+}
+
+native! {
+    /// Closes the connection in the loop's next idle phase. For finalizers.
+    CloseLater = "close_later", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> () {
+        // At the very end all connections are closed already.
+        if host::current().is_some() {
+            with_connections(|all| all.close_later(id as u32));
+        }
+        Ok(())
+    }
+}
+
+native! {
+    Stats = "stats", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> Counts {
+        let session = connection(id)?.session.clone();
+        let stats = session.stats();
+        Ok(Counts(vec![
+            ("calls", stats.calls),
+            ("calls_held", stats.calls_held),
+            ("calls_in_flight", session.calls_in_flight() as u64),
+            ("notifications", stats.notifications),
+            ("notifications_dropped", stats.notifications_dropped),
+            ("notifications_late", stats.notifications_late),
+            ("queued_bytes", session.queued_bytes() as u64),
+            ("requests", stats.requests),
+            ("requests_in_flight", session.requests_in_flight() as u64),
+            ("timeouts", stats.timeouts),
+            ("bytes_in", stats.bytes_in),
+            ("bytes_out", stats.bytes_out),
+            ("writes", stats.writes),
+            ("links", stats.links),
+            ("functions_held", session.references_held() as u64),
+            ("reading_stopped", stats.reading_stopped),
+            ("memory_stopped", stats.memory_stopped),
+            ("pings", stats.pings),
+        ]))
+    }
+}
+
+native! {
+    /// Whether a message sent now leaves soon; nil if it does not, and no link is up or being made.
+    Room = "room", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> Option<bool> { Ok(connection(id).ok().and_then(|connection| connection.session.room())) }
+}
+
+native! {
+    /// Requests the event `room` for the prelude when there is room.
+    AskForRoom = "ask_for_room", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> () {
+        if let Ok(connection) = connection(id) {
+            connection.session.request_room();
+        }
+        Ok(())
+    }
+}
+
+native! {
+    /// `method_stats(connection)`: the counts of the methods that an opened connection serves.
+    MethodStats = "method_stats", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> MethodTable { Ok(connection(id)?.service.methods.table()) }
+}
+
+native! {
+    /// Returns `yue.config.timeout`, in seconds.
+    GetTimeout = "get_timeout", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> f64 { Ok(TIMEOUT.get().as_secs_f64()) }
+}
+
+native! {
+    SetTimeout = "set_timeout", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(length) -> () {
+        TIMEOUT.set(seconds(length));
+        Ok(())
+    }
 }
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    calls::register_all(stack);
-    crate::lua::rpc::endpoints::register_all(stack);
-    crate::lua::rpc::references::register_all(stack);
+    register!(stack; Peer, Deadline, ServiceOf, Watch, Know, IsAccepted, IsClosed, AddressOf, Connected);
+    register!(stack; CloseConnection, CloseLater, Stats, MethodStats, Room, AskForRoom);
+    register!(stack; GetTimeout, SetTimeout);
 }

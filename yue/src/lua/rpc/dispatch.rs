@@ -3,49 +3,26 @@
 //! A namespace is a Lua list of layers (tables). A name is looked up raw, from the last layer to the first, one
 //! interned string per segment, at each call: so the next call sees a program's changes.
 
-use crate::lua::host::errors::ErrorObject;
-use crate::lua::host::log;
-use crate::lua::host::{self, Host};
-use crate::lua::rpc::calls::encode;
-use crate::lua::rpc::connections::Connection;
+use crate::lua::fibers::end_record;
+use crate::lua::host::entries::Entry;
+use crate::lua::host::errors::{ErrorObject, describe_failure_within};
+use crate::lua::host::{self, log};
+use crate::lua::rpc::connections::{self, Connection};
 use crate::lua::rpc::failures::{Called, failure_of, is_local, log_callback, log_failure};
-use crate::lua::rpc::lookup::{Lookup, push_method};
-use crate::lua::rpc::methods::Methods;
-use crate::lua::rpc::options::ServiceSettings;
+use crate::lua::rpc::lookup::{Lookup, push_method, warn_of_module};
+use crate::lua::rpc::messages::encode;
 use crate::lua::rpc::references::{Refs, release_tokens};
-use std::cell::Cell;
-use std::ffi::c_int;
+use crate::lua::rpc::service::LuaService;
 use std::mem::ManuallyDrop;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use yue_luajit::codec::Reader;
-use yue_luajit::{Error, LuaState, Running, Vm, ffi};
+use yue_luajit::{LuaState, Running, ffi};
 use yue_rpc::session::{Call, CallMethod, Dispatch, Replied, Reply, RequestContext, Session};
 use yue_rpc::{CloseReason, ErrorKind, Failure, Hooks, Moment, Retry, Verdict};
-use yue_scheduler::{current_id, time_left};
+use yue_scheduler::time_left;
 
-/// Holds a list of layers in the registry until it is dropped.
-pub(crate) struct Layers {
-    vm: Vm,
-    reference: c_int,
-}
-
-impl Layers {
-    /// Takes over a registry reference of the calling thread's VM.
-    pub(crate) fn new(reference: c_int) -> Result<Layers, Error> {
-        let vm = host::with_host(|host| host.vm.clone())?;
-        Ok(Layers { vm, reference })
-    }
-}
-
-impl Drop for Layers {
-    fn drop(&mut self) {
-        // SAFETY: the reference belongs to `self`; setting an existing registry slot allocates nothing and runs no
-        // code.
-        unsafe {
-            ffi::luaL_unref(self.vm.main_state(), ffi::LUA_REGISTRYINDEX, self.reference);
-        }
-    }
-}
+/// The error of requests that arrive when the program has ended on this loop.
+const ENDED: &str = "the program has ended";
 
 /// Counts a handler or callback of a connection while it runs.
 struct Handling<'a>(&'a Connection);
@@ -59,79 +36,15 @@ impl Handling<'_> {
 
 impl Drop for Handling<'_> {
     fn drop(&mut self) {
+        debug_assert!(self.0.handlers.get() > 0);
         self.0.handlers.set(self.0.handlers.get() - 1);
-    }
-}
-
-/// Ends the prelude's record of the calling fiber, if it made one for the work that has ended.
-fn end_record(host: &Host, running: &mut Running<'_>) {
-    let fiber = current_id();
-    if !host.records.take(fiber) {
-        return;
-    }
-    let (function, number) = (host.fiber_over.get(), crate::lua::fibers::number(fiber));
-    // An error here (out of memory) cannot be reported.
-    let _ = running.enter(move |stack| {
-        let Some(function) = function else {
-            return false;
-        };
-        // SAFETY: protected by `enter`; there is room for these few.
-        unsafe { ffi::lua_rawgeti(stack.raw(), ffi::LUA_REGISTRYINDEX, function.into()) };
-        stack.push_number(number);
-        stack.push_boolean(true);
-        true
-    });
-}
-
-/// The service of a listener, or of an opened connection.
-pub(crate) struct LuaService {
-    /// Its number in Lua.
-    pub(crate) id: u32,
-    /// The list of layers.
-    pub(crate) layers: Rc<Layers>,
-    /// Set for an opened connection's service, not a listener's.
-    pub(crate) opened: bool,
-    pub(crate) settings: ServiceSettings,
-    /// The counters of its methods.
-    pub(crate) methods: Methods,
-    /// The program bound an event of one of its connections.
-    pub(crate) watched: Cell<bool>,
-    /// Lua has an object of one of its connections, and needs to know when that connection ends.
-    pub(crate) known: Cell<bool>,
-    this: Weak<LuaService>,
-}
-
-impl LuaService {
-    pub(crate) fn new(
-        id: u32,
-        layers: Rc<Layers>,
-        opened: bool,
-        settings: ServiceSettings,
-    ) -> Rc<LuaService> {
-        Rc::new_cyclic(|this| LuaService {
-            id,
-            layers,
-            opened,
-            settings,
-            methods: Methods::default(),
-            watched: Cell::new(false),
-            known: Cell::new(false),
-            this: this.clone(),
-        })
-    }
-
-    /// The counted pointer to this service, or to a copy if the last pointer is just being dropped.
-    pub(crate) fn strong(&self) -> Rc<LuaService> {
-        self.this.upgrade().unwrap_or_else(|| {
-            LuaService::new(self.id, self.layers.clone(), self.opened, self.settings)
-        })
     }
 }
 
 impl Dispatch for LuaService {
     fn call(&self, call: &mut Call, reply: Reply) -> Replied {
         let Some(host) = host::current() else {
-            return reply.fail(&Failure::of_kind(ErrorKind::Server, "the program is over"));
+            return reply.fail(&Failure::of_kind(ErrorKind::Server, ENDED));
         };
         let mut thread = match host.vm.borrow_state() {
             Ok(thread) => thread,
@@ -139,15 +52,16 @@ impl Dispatch for LuaService {
                 return reply.fail(&Failure::of_kind(ErrorKind::ServerBusy, error.to_string()));
             }
         };
-        let connection = host.connections.known(call.session(), self);
+        let connection = connections::known(&host.vm, call.session(), self);
         let _handling = Handling::begin(&connection);
         let called = Called::of(call.method());
         let address = connection.session.address();
         thread.attach(|running| {
             let replied = running.working_on(called.bytes(), address, |running| {
-                self.serve(&host, &connection, running, call, reply, &called)
+                self.serve(&connection, running, call, reply, &called)
             });
-            end_record(&host, running);
+            // The fiber may continue with the next request of the batch, which is other work.
+            end_record(running);
             replied
         })
     }
@@ -164,7 +78,6 @@ impl Dispatch for LuaService {
 impl LuaService {
     fn serve(
         &self,
-        host: &Host,
         connection: &Rc<Connection>,
         running: &mut Running<'_>,
         call: &mut Call,
@@ -199,6 +112,7 @@ impl LuaService {
                 match codec.decode_values(stack, &mut reader, params.count, &*refs_at) {
                     Ok(_) => {
                         let decoded = reader.decoded_bytes();
+                        // The buffer goes back before the handler runs: a handler may run for hours.
                         call.release_params();
                         call.count_memory(decoded);
                         true
@@ -211,6 +125,7 @@ impl LuaService {
                 }
             }
         });
+        // A name that no function has is not counted: peers could fill the table with invented names.
         if !matches!(
             (&outcome, lookup),
             (Ok(None), Lookup::Missing | Lookup::Module { .. })
@@ -237,12 +152,12 @@ impl LuaService {
                 if let (Lookup::Module { name_end }, CallMethod::Name(name)) =
                     (lookup, call.method())
                 {
-                    host.connections.warn_of_module(&name[..name_end]);
+                    warn_of_module(&name[..name_end]);
                 }
                 reply.no_method(call)
             }
             (Err(_), _) => {
-                let failure = host::describe_failure_within(state, codec.limits());
+                let failure = describe_failure_within(state, codec.limits());
                 let stopped = self.was_stopped(call, &failure);
                 log_failure(&failure, stopped, || {
                     let what = if call.is_notification() {
@@ -279,7 +194,7 @@ impl LuaService {
         }
     }
 
-    /// Logs the failure of a callback, which refuses the connection. A stranger who is refused gets no traceback.
+    /// Logs the failure of a callback, which refuses the connection. A refused stranger gets no traceback.
     fn refusal(&self, session: &Session, callback: &str, failure: ErrorObject) -> Failure {
         log_callback(session, callback, &failure);
         let travels = is_local(session) && self.traceback_travels(session);
@@ -321,16 +236,12 @@ impl LuaService {
         payload: Payload<'_>,
         take: impl FnOnce(&Rc<Connection>, &mut LuaState) -> R,
     ) -> Result<Option<R>, ErrorObject> {
-        let over = || ErrorObject::of_kind(ErrorKind::Server, "the program is over");
-        let host = host::current().ok_or_else(over)?;
+        let ended = || ErrorObject::of_kind(ErrorKind::Server, ENDED);
+        let host = host::current().ok_or_else(ended)?;
         let mut thread = host.vm.borrow_state()?;
-        let connection = host.connections.known(session, self);
+        let connection = connections::known(&host.vm, session, self);
         let _handling = Handling::begin(&connection);
-        let (callback, layers, id) = (
-            host.connections.callback.get(),
-            self.layers.reference,
-            connection.id,
-        );
+        let (layers, id) = (self.layers.reference, connection.id);
         let (codec, refs) = (connection.codec(), Refs::new(&connection, session.link()));
         let refs_at = &raw const refs;
         thread.attach(|running| {
@@ -338,7 +249,7 @@ impl LuaService {
                 let state = stack.raw();
                 // SAFETY: protected by `enter`; there is room for these few.
                 unsafe {
-                    ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, callback.into());
+                    Entry::ConnectionEvent.push(state);
                     stack.push_bytes(moment.as_bytes());
                     stack.push_number(id.into());
                     ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, layers.into());
@@ -369,9 +280,9 @@ impl LuaService {
                     let has = ffi::lua_toboolean(state, running.state().first()) != 0;
                     Ok(has.then(|| take(&connection, running.state())))
                 },
-                Err(_) => Err(host::describe_failure_within(state, codec.limits())),
+                Err(_) => Err(describe_failure_within(state, codec.limits())),
             };
-            end_record(&host, running);
+            end_record(running);
             result
         })
     }

@@ -50,14 +50,12 @@ impl Called {
 
 /// An error as it is sent to the peer.
 pub(crate) fn failure_of(object: ErrorObject, with_traceback: bool) -> Failure {
-    let traceback = object.traceback.filter(|_| with_traceback);
+    let failure = object.into_failure();
+    let traceback = failure.traceback.filter(|_| with_traceback);
     Failure {
-        code: object.code,
-        type_name: object.type_name,
-        message: without_addresses(&object.message).into_owned(),
-        retryable: object.retryable,
+        message: without_addresses(&failure.message).into_owned(),
         traceback: traceback.map(|text| without_addresses(&text).into_owned()),
-        value: object.value.map(|value| value.bytes),
+        ..failure
     }
 }
 
@@ -74,10 +72,7 @@ pub(crate) fn log_callback(session: &Session, callback: &str, failure: &ErrorObj
     if kind.is_some_and(|kind| kind.is_a(ErrorKind::Transport)) {
         // The peer has gone: a health check, or a port scan.
         log::write_limited(Level::Info, || {
-            let ErrorObject {
-                type_name, message, ..
-            } = failure;
-            format!("{}: {type_name}: {message}", what())
+            format!("{}: {}: {}", what(), failure.type_name, failure.message)
         });
     } else {
         log_failure(failure, false, what);

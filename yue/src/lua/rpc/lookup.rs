@@ -2,11 +2,18 @@
 //!
 //! A namespace is a Lua list of layers (tables). Every access is raw, so that no metatable can expose anything else.
 
+use crate::lua::host::log::{self, Level};
+use crate::lua::native::{native, register};
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::ffi::c_int;
 use yue_luajit::{Stack, ffi};
 
 /// Longer names are in no namespace; it bounds the work of a lookup.
 const NAME_MAX: usize = 1024;
+
+/// The maximum number of module names that get a warning; a program has no more by mistake.
+const MODULE_WARNINGS_MAX: usize = 64;
 
 /// Pushes the function that `name` denotes in the layers at the registry reference; or pushes nothing. May raise.
 pub(crate) fn push_method(stack: Stack<'_>, layers: c_int, name: &[u8]) -> Lookup {
@@ -78,4 +85,45 @@ pub(crate) enum Lookup {
         name_end: usize,
     },
     BadArguments,
+}
+
+thread_local! {
+    /// Names of modules in namespaces that a peer tried to call.
+    static WARNED: RefCell<HashSet<Vec<u8>>> = RefCell::default();
+}
+
+/// Warns, once for each name, that a module in a namespace cannot be called from outside.
+#[cold]
+pub(crate) fn warn_of_module(name: &[u8]) {
+    let is_new = WARNED.with_borrow_mut(|warned| {
+        warned.len() < MODULE_WARNINGS_MAX && warned.insert(name.to_vec())
+    });
+    if is_new {
+        let name = String::from_utf8_lossy(name);
+        let text = format!(
+            "`{name}` in a namespace is a loaded module, which cannot be called from outside; put the functions that \
+             may be called into a table of their own"
+        );
+        log::write(Level::Warn, text.as_bytes());
+    }
+}
+
+native! {
+    /// Warns that a global of a file of symbols is a module.
+    WarnOfModule = "warn_of_module", suspends: false;
+    read(stack) -> &'a [u8] { stack.bytes(1) }
+    run(name) -> () {
+        warn_of_module(name);
+        Ok(())
+    }
+}
+
+/// Drops this file's state at the end of the loop.
+pub(crate) fn clear() {
+    WARNED.take();
+}
+
+/// Adds the native to the `core` table on top of the stack. May raise.
+pub(crate) fn register_all(stack: Stack<'_>) {
+    register!(stack; WarnOfModule);
 }

@@ -7,7 +7,7 @@
 //! by its hash, and the clock is read for a share of the calls once there are many.
 
 use crate::lua::native::Results;
-use crate::lua::rpc::connections::Identity;
+use crate::lua::number_hash::NumberHash;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::c_int;
@@ -38,7 +38,7 @@ struct Method {
 #[derive(Default)]
 pub(crate) struct Methods {
     methods: RefCell<Vec<Method>>,
-    by_hash: RefCell<HashMap<u64, usize, Identity>>,
+    by_hash: RefCell<HashMap<u64, usize, NumberHash>>,
     /// The index of the method that was called last.
     last: Cell<usize>,
 }

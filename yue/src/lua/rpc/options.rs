@@ -1,6 +1,6 @@
 //! The options of `yue.listen` and `yue.open`, divided among the layers that use them.
 
-use crate::lua::fibers::waits::seconds;
+use crate::lua::native::seconds;
 use std::ffi::{CStr, c_int};
 use std::time::Duration;
 use yue_luajit::{codec, ffi};

@@ -4,74 +4,22 @@
 //! limits crossings, and reports when the last one is returned. A *token* names an export to the RPC layer: the
 //! connection's number in the upper half, the anchor's slot in the lower half.
 //!
-//! The peer's functions arrive in Lua as a callable userdata that holds a slot in the connection's [`Imports`]. Its
-//! finalizer only records its death; the loop processes the record in its next idle phase.
+//! The peer's functions arrive in Lua as a callable userdata that holds a slot in the connection's
+//! [`Imports`](super::imports::Imports). `remote_functions.rs` has its metamethods.
 
-use crate::lua::host::errors::{call_error, error};
-use crate::lua::host::{self, with_host};
+use crate::lua::host::entries::Entry;
 use crate::lua::native::register_raw;
-use crate::lua::rpc::calls::{encode_arguments, finish_call};
-use crate::lua::rpc::connections::{Connection, connection};
+use crate::lua::rpc::connections::{Connection, find};
+use crate::lua::rpc::imports::RemoteFunction;
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
 use std::rc::Rc;
 use yue_luajit::codec::{NotGiven, Object, ObjectKind, Owner, Reference};
-use yue_luajit::{ReferenceTable, Stack, ffi, may_suspend, suspending};
-use yue_rpc::session::{ImportedReference, LinkNumber, Target};
-use yue_rpc::{ErrorKind, Timeout};
-
-/// The contents of a callable userdata. Plain data: the GC frees it without running a destructor.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub(crate) struct RemoteFunction {
-    pub(crate) connection: u32,
-    pub(crate) place: u32,
-}
-
-/// The slot of a function whose finalizer has run. A finalizer of the program may still have kept the function.
-const FINALIZED: u32 = u32::MAX;
-
-/// The functions of the peer that Lua holds, by slot.
-#[derive(Default)]
-pub(crate) struct Imports {
-    places: Vec<Option<ImportedReference>>,
-    free: Vec<u32>,
-}
-
-impl Imports {
-    fn insert(&mut self, reference: ImportedReference) -> u32 {
-        match self.free.pop() {
-            Some(place) => {
-                self.places[place as usize] = Some(reference);
-                place
-            }
-            None => {
-                self.places.push(Some(reference));
-                self.places.len() as u32 - 1
-            }
-        }
-    }
-
-    fn get(&self, place: u32) -> Option<ImportedReference> {
-        self.places.get(place as usize)?.clone()
-    }
-
-    fn take(&mut self, place: u32) -> Option<ImportedReference> {
-        let reference = self.places.get_mut(place as usize)?.take()?;
-        self.free.push(place);
-        Some(reference)
-    }
-}
+use yue_luajit::{ReferenceTable, Stack, ffi};
+use yue_rpc::ErrorKind;
+use yue_rpc::session::LinkNumber;
 
 impl Connection {
-    /// Lua has collected its proxy for a remote function.
-    pub(crate) fn release_import(&self, place: u32) {
-        let reference = self.imports.borrow_mut().take(place);
-        if let Some(reference) = reference {
-            self.session.release_reference(&reference, 1);
-        }
-    }
-
     /// The RPC layer's name for one of this side's functions.
     fn token(&self, slot: u32) -> u64 {
         u64::from(self.id) << 32 | u64::from(slot)
@@ -86,10 +34,8 @@ fn slot_of(token: u64) -> u32 {
 /// Releases the functions that the peer no longer holds.
 pub(crate) fn release_tokens(tokens: &[u64]) {
     for token in tokens {
-        let found = with_host(|host| host.connections.get((token >> 32) as u32))
-            .ok()
-            .flatten();
-        if let Some(connection) = found {
+        // A connection that was removed has dropped its anchors.
+        if let Some(connection) = find((token >> 32) as u32) {
             connection.exports.borrow_mut().release(slot_of(*token));
         }
     }
@@ -102,8 +48,10 @@ pub(crate) struct Refs<'a> {
     link: LinkNumber,
 }
 
-const GONE: &str = "the function is not there any more";
-const STALE: &str = "the function belonged to a connection that is lost; ask the peer for it again";
+/// Error message for a function whose userdata was finalized.
+pub(crate) const GONE: &str = "the function was collected; keep a reference to it while you use it";
+const STALE: &str =
+    "the function belonged to a connection that was lost; ask the peer for it again";
 
 thread_local! {
     /// The registry reference and the address of the metatable of callable userdata, in this thread's VM.
@@ -122,12 +70,12 @@ impl Class {
     fn advice(self) -> &'static str {
         match self {
             Class::Procedures => {
-                "these are procedures of another side. Call c.name(…) with a dot: c:name(…) passes c itself as the \
-                 first argument"
+                "these are procedures of a peer. Call c.name(…) with a dot: c:name(…) passes c itself as the first \
+                 argument"
             }
             Class::Other => {
-                "this object of yue's (a connection, listener, thread, fiber, future, timer) is of use in its own \
-                 program only; pass what it stands for, or a function that uses it"
+                "an object of yue's (a connection, listener, thread, fiber, future, timer) works only in its own \
+                 program; pass the data that the peer needs, or a function that uses the object"
             }
         }
     }
@@ -182,7 +130,7 @@ impl<'a> Refs<'a> {
                 "this function belongs to another connection; pass one of your own that calls it",
             ));
         }
-        match self.connection.imports.borrow().get(function.place) {
+        match self.connection.imports.borrow().get(function.slot) {
             // The id of a function of an earlier link belongs to another function on this link.
             Some(import) => match self.connection.session.return_reference(&import) {
                 Ok(id) => Ok(Reference {
@@ -198,6 +146,8 @@ impl<'a> Refs<'a> {
     /// Exports one of this side's functions.
     fn give_ours(&self, object: Object) -> Result<Reference, NotGiven> {
         let connection = self.connection;
+        // The anchor first: the RPC layer needs its slot as the token, and the function must not be collected while the
+        // peer may hold it.
         let anchored = connection.exports.borrow_mut().anchor(object);
         let (slot, fresh) = anchored.ok_or(NotGiven::NoRoom)?;
         let exported = connection.session.export_reference(connection.token(slot));
@@ -210,6 +160,7 @@ impl<'a> Refs<'a> {
             }
             Err(refused) => refused,
         };
+        // An anchor that was there before belongs to an earlier crossing.
         if fresh {
             connection.exports.borrow_mut().release(slot);
         }
@@ -251,8 +202,8 @@ impl ReferenceTable for Refs<'_> {
                     .connection
                     .session
                     .import_reference(reference.id, self.link);
-                let place = self.connection.imports.borrow_mut().insert(imported);
-                push_remote(stack, self.connection, place);
+                let slot = self.connection.imports.borrow_mut().insert(imported);
+                push_remote(stack, self.connection, slot);
                 true
             }
         }
@@ -260,11 +211,11 @@ impl ReferenceTable for Refs<'_> {
 }
 
 /// Pushes a callable userdata. Raises when out of memory (the reference is then released with the connection).
-fn push_remote(stack: Stack<'_>, connection: &Connection, place: u32) {
+fn push_remote(stack: Stack<'_>, connection: &Connection, slot: u32) {
     let state = stack.raw();
     let function = RemoteFunction {
         connection: connection.id,
-        place,
+        slot,
     };
     stack.reserve(4);
     // SAFETY: the userdata has room for the value; the metatable is in the registry.
@@ -285,12 +236,9 @@ fn push_remote(stack: Stack<'_>, connection: &Connection, place: u32) {
 /// # Safety
 /// `state` is where Lua errors may be raised, with room for two values.
 unsafe fn keep_object(state: *mut ffi::lua_State, connection: &Connection) {
-    let Ok(objects) = with_host(|host| host.connections.objects.get()) else {
-        return;
-    };
     // SAFETY: the caller's promise. The environment of a userdata is a table that it holds.
     unsafe {
-        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, objects.into());
+        Entry::Connections.push(state);
         ffi::lua_rawgeti(state, -1, connection.id.into());
         if ffi::lua_type(state, -1) == ffi::LUA_TTABLE {
             ffi::lua_setfenv(state, -3);
@@ -301,89 +249,28 @@ unsafe fn keep_object(state: *mut ffi::lua_State, connection: &Connection) {
     }
 }
 
-/// The function behind the userdata at index 1, as a metamethod receives it.
-///
-/// # Safety
-/// Lua runs the calling metamethod on `state`.
-unsafe fn argument(state: *mut ffi::lua_State) -> Option<RemoteFunction> {
-    // SAFETY: the caller's promise; a userdata with this metatable holds a RemoteFunction.
-    unsafe {
-        let payload = ffi::lua_touserdata(state, 1);
-        if payload.is_null() || ffi::lua_getmetatable(state, 1) == 0 {
-            return None;
-        }
-        let ours = ffi::lua_topointer(state, -1) == MARK.get().1;
-        ffi::lua_settop(state, -2);
-        ours.then(|| *payload.cast::<RemoteFunction>())
-    }
-}
-
-/// `f(...)`: calls a function of the peer.
-unsafe extern "C-unwind" fn call_remote(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: Lua calls this; `finish_call` takes over what has a destructor.
-    unsafe {
-        let function = argument(state);
-        let outcome = suspending(state, "a remote function", || {
-            may_suspend()?;
-            let function =
-                function.ok_or_else(|| error(ErrorKind::Argument, "this is no remote function"))?;
-            let (host, connection) = connection(f64::from(function.connection))?;
-            let reference = connection.imports.borrow().get(function.place);
-            let reference = reference.ok_or_else(|| error(ErrorKind::NoMethod, GONE))?;
-            let timeout = Timeout::After(connection.timeout(&host));
-            let response = connection
-                .session
-                .call(Target::Reference(&reference), timeout, |out| {
-                    // SAFETY: Lua runs this very function on the state.
-                    encode_arguments(&connection, state, 2, "args", out)
-                });
-            response
-                .map(|response| (response, connection.clone()))
-                .map_err(|failure| call_error(&failure, connection.codec().limits()))
-        });
-        finish_call(state, outcome)
-    }
-}
-
-unsafe extern "C-unwind" fn collect_remote(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: Lua calls this finalizer; it only records a number.
-    unsafe {
-        if let Some(function) = argument(state)
-            && let Some(host) = host::current()
-        {
-            host.connections.note_dead(function);
-            // Its slot will be reused, so it must not be found there if somebody still holds this userdata.
-            let payload: *mut RemoteFunction = ffi::lua_touserdata(state, 1).cast();
-            (*payload).place = FINALIZED;
-        }
-    }
-    0
-}
-
-unsafe extern "C-unwind" fn describe_remote(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    unsafe {
-        ffi::lua_pushstring(state, c"remote function".as_ptr());
-        1
-    }
-}
-
-/// Creates the metatable of callable userdata. May raise. The natives are for the `core` table on top of the stack.
-pub(crate) fn register_all(stack: Stack<'_>) {
-    let state = stack.raw();
-    // Those of this thread's previous VM.
-    CLASSES.take();
+/// Takes the metatable of callable userdata from the top of the stack. May raise.
+pub(crate) fn set_metatable(stack: Stack<'_>) {
     // SAFETY: `Stack` promises a valid state where errors may be raised.
     unsafe {
-        register_raw(stack, "name_class", name_class_raw);
-        ffi::lua_createtable(state, 0, 4);
-        register_raw(stack, "__call", call_remote);
-        register_raw(stack, "__gc", collect_remote);
-        register_raw(stack, "__tostring", describe_remote);
-        stack.push_bytes(b"__metatable");
-        stack.push_bytes(b"remote function");
-        ffi::lua_rawset(state, -3);
-        let address = ffi::lua_topointer(state, -1);
-        MARK.set((ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX), address));
+        let address = ffi::lua_topointer(stack.raw(), -1);
+        MARK.set((ffi::luaL_ref(stack.raw(), ffi::LUA_REGISTRYINDEX), address));
     }
+}
+
+/// Whether the value at the index is the metatable of callable userdata.
+///
+/// # Safety
+/// A valid state and index.
+pub(crate) unsafe fn is_metatable(state: *mut ffi::lua_State, index: c_int) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { ffi::lua_topointer(state, index) == MARK.get().1 }
+}
+
+/// Adds the native to the `core` table on top of the stack. May raise.
+pub(crate) fn register_all(stack: Stack<'_>) {
+    // Those of this thread's previous VM.
+    CLASSES.take();
+    // SAFETY: the table is on top, and errors may be raised.
+    unsafe { register_raw(stack, "name_class", name_class_raw) };
 }

@@ -1,4 +1,4 @@
-//! System settings for a runtime: processors for threads, and the disposition of SIGPIPE.
+//! The processors that threads may run on.
 
 use std::fmt;
 use std::io;
@@ -69,18 +69,4 @@ impl Drop for Pinned {
         // is.
         let _ = set_affinity(&self.before);
     }
-}
-
-/// Installs a SIGPIPE handler that does nothing, instead of ignoring the signal. A write into a pipe without a reader
-/// fails as before. But an executed program resets handlers, while it inherits ignored signals. So children of any
-/// sort, including those of C's `popen`, end when nobody reads their output.
-#[cfg(feature = "lua")]
-pub(crate) fn handle_broken_pipes() {
-    use yue_io::signal::{Signal, is_ignored};
-    extern "C" fn do_nothing(_: libc::c_int) {}
-    if !Signal::from_number(libc::SIGPIPE).is_ok_and(is_ignored) {
-        return; // The program has its own disposition.
-    }
-    // SAFETY: the handler does nothing. It cannot be refused for this signal.
-    let _ = unsafe { yue_scheduler::set_signal_handler(libc::SIGPIPE, do_nothing as *const (), 0) };
 }

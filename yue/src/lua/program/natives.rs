@@ -1,0 +1,29 @@
+//! The natives of a program's VMs: the table `core` that the prelude's files receive.
+
+use super::{repl, report, shutdown, threads};
+use crate::lua::fibers::{self, signals, waits};
+use crate::lua::host::log;
+use crate::lua::rpc::{
+    async_calls, calls, connections, endpoints, lookup, messages, references, remote_functions,
+};
+use yue_luajit::Stack;
+
+/// Adds every native to the `core` table on top of the stack. May raise.
+pub(super) fn register_all(stack: Stack<'_>) {
+    log::register_all(stack);
+    fibers::register_all(stack);
+    waits::register_all(stack);
+    signals::register_all(stack);
+    connections::register_all(stack);
+    endpoints::register_all(stack);
+    lookup::register_all(stack);
+    messages::register_all(stack);
+    references::register_all(stack);
+    remote_functions::register_all(stack);
+    calls::register_all(stack);
+    async_calls::register_all(stack);
+    threads::register_all(stack);
+    shutdown::register_all(stack);
+    repl::register_all(stack);
+    report::register_all(stack);
+}
