@@ -243,7 +243,7 @@ fn child_of(test: &str, case: impl FnOnce()) -> Child {
     child_with(libc::SIG_DFL, test, case)
 }
 
-/// As [`child_of`]; the child begins with that action for SIGINT.
+/// Like [`child_of`]; the child begins with that action for SIGINT.
 fn child_with(action: libc::sighandler_t, test: &str, case: impl FnOnce()) -> Child {
     if env::var(CASE).is_ok_and(|name| name == test) {
         case();
@@ -383,7 +383,7 @@ fn signals_are_the_programs_own_unless_it_asks() {
     });
     send(&child, libc::SIGTERM);
     assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
-    // And afterwards, in a process that goes on, they are as they were.
+    // Afterwards, in a process that continues, they are as before.
     let action = || {
         // SAFETY: asks only; zeros are a valid action.
         unsafe {

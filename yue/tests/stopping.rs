@@ -1,4 +1,4 @@
-//! Every call that waits, told to stop in every way there is: a cancel, a scope's cancel, deadlines alone and nested, a
+//! Every call that waits, stopped in every possible way: a cancel, a scope's cancel, deadlines alone and nested, a
 //! timeout, a timeout within a shield, the end of the loop. Run on both drivers by `YUE_IO`.
 
 use std::cell::RefCell;
@@ -22,10 +22,10 @@ use yue::{
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(3);
 
-/// A call that would wait for ever.
+/// A call that would wait forever.
 type Call = fn() -> io::Result<()>;
 
-/// What waits for other fibers, for one of the two lock policies.
+/// Calls that wait for other fibers, for one of the two lock policies.
 macro_rules! waits {
     ($($sync:ident)::+) => {{
         use yue::$($sync)::+::*;
@@ -107,7 +107,7 @@ const CALLS: &[(&str, Call)] = &[
     }),
     ("park", || {
         let _ = prepare_park();
-        park_until("for ever", None)?;
+        park_until("forever", None)?;
         Ok(())
     }),
     ("join", || {
@@ -267,14 +267,14 @@ const CALLS: &[(&str, Call)] = &[
 /// A file that is there.
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
 
-/// A child that goes on for long, unless it is dropped.
+/// A child that runs for long, unless it is dropped.
 fn sleeper() -> Command {
     let mut command = Command::new("sleep");
     command.arg("3600").kill_on_drop(true);
     command
 }
 
-/// Why the call says that it stopped.
+/// The reason with which the call stopped.
 fn reason(outcome: io::Result<()>) -> Option<Stopped> {
     let error = outcome.err()?;
     let inner = error.get_ref();

@@ -95,7 +95,7 @@ check.equal(noted, { 'a', 'b', 'c', 'd' }, 'in the order in which they were sent
 check.raises('ArgumentError', 'seconds', function() c.timed_notify_note('b') end)
 check.raises('ArgumentError', 'cannot', function() c.notify_note(coroutine.create(print)) end)
 
--- A name that a program makes up is not kept for ever.
+-- A made-up name is not kept forever.
 for i = 1, 6000 do local _ = c['made_up_' .. i] end
 local kept = 0
 for name in pairs(c) do kept = kept + (type(name) == 'string' and 1 or 0) end

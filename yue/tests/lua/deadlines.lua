@@ -4,7 +4,7 @@ local check = require 'check'
 local started, ended = {}, {}
 -- The deadline and the cancel that follows it race.
 local function in_time(name)
-  local how = check.eventually(function() return ended[name] end, name .. ' goes on')
+  local how = check.eventually(function() return ended[name] end, name .. ' still waits')
   check.that(how == 'TimeoutError' or how == 'CancelledError', how)
 end
 -- On a machine that is busy the time may be over before the handler has started: then once more, with more time.

@@ -118,7 +118,7 @@ local by_name = yue.listen('tcp://127.0.0.1:0', { timeout = function() return 'a
 check.equal(yue.open(by_name:addr()).timeout(), 'a symbol of that name')
 by_name:close()
 
--- Limits, each crossed while another connection goes on
+-- Limits, each exceeded while another connection keeps working
 local limits = yue.listen('tcp://127.0.0.1:0', { message_max = 1000, nesting_max = 5, in_flight_max = 4 }, {
   echo = function(...) return ... end,
   sleep = function(s) yue.sleep(s) return s end,

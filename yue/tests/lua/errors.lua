@@ -49,7 +49,7 @@ local c = yue.open(listener:addr(), { no_cache = true }, nil)
 
 local e = check.raises('RuntimeError', 'plain text', c.plain)
 check.contains(e.msg, 'errors.lua:', 'file and line')
-check.contains(e.bt, 'errors.lua', 'the traceback of the other side')
+check.contains(e.bt, 'errors.lua', 'the traceback of the peer')
 local ok, caught = xpcall(c.plain, function(failure) return failure end)
 check.that(not ok and caught.bt)
 e = yue.try { c.plain, catch = function(failure) return failure end }

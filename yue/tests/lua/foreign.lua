@@ -1,8 +1,8 @@
 --! stderr: received "HTTP/1.1 400 Bad Request\r\n"
 --! stderr: received "\x1b[2J\xc1"
 --! stderr: received "GET / HTTP/1.1\r\n\r\n"
--- Servers of other makes: errors of every shape are carried, and what is no msgpack-rpc is an error that shows it, one
--- line in the log, and no end of the address.
+-- Servers that are not yue: errors of every shape arrive, and bytes that are not msgpack-rpc are an error that shows
+-- them, one line in the log, and the address stays usable.
 local check = require 'check'
 local raw = require 'raw'
 local yue = require 'yue'

@@ -1,5 +1,5 @@
 --! stderr: the handler of fail failed, called by tcp://127.0.0.1:
--- Functions as values: called on the other side they run where they were made; they are released, and die with the
+-- Functions as values: called by the peer they run where they were made; they are released, and die with the
 -- link.
 local check = require 'check'
 local kept = {}
@@ -37,7 +37,7 @@ local e = check.raises('RuntimeError', 'from home', c.fail, function() error('fr
 check.contains(e.msg, 'functions.lua')
 check.raises('CallError', nil, c.call, print and coroutine.create(print))
 
--- Released when the other side does not hold it any more.
+-- Released when the peer does not hold it any more.
 local count = 0
 for i = 1, 100 do c.keep(i, function() count = count + 1 end) end
 for i = 1, 100 do c.use(i) end
@@ -57,7 +57,7 @@ check.eventually(function()
   return held <= 2
 end, 'ours are released too')
 
--- Of one connection only: another side cannot call it through another connection.
+-- It belongs to one connection: another peer cannot call it through another connection.
 local d = yue.open(listener:addr(), { no_cache = true }, nil)
 check.raises('ArgumentError', nil, d.call, join, 'e')
 check.equal(d.call(function(...) return join(...) end, 'e'), 'ae')

@@ -47,7 +47,7 @@ local waiters = {}
 for i = 1, 50 do waiters[i] = yue.spawn(function() return f:get() end) end
 for i = 1, 50 do check.that(waiters[i]:get() == 'waited') end
 
--- cancel: done at once; the handler at the other side runs on.
+-- cancel: done at once; the peer's handler keeps running.
 local handler_end
 listener.namespace.long = function()
   yue.sleep(0.05)
@@ -90,7 +90,7 @@ check.that(endless.first == nil)
 endless:cancel()
 check.raises('CancelledError', nil, endless.get, endless)
 
--- What is no list of futures
+-- Values that are not lists of futures
 for _, wrong in ipairs { 5, 'x', { 1 }, { {} }, f, { c }, { c.echo } } do
   check.raises('ArgumentError', 'yue.all', yue.all, wrong)
   check.raises('ArgumentError', 'yue.any', yue.any, wrong)

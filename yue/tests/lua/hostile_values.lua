@@ -1,5 +1,5 @@
 --! stderr: the handler of raise failed, called by tcp://127.0.0.1:
--- Values that a hostile side sends: each is an error of that one call, and the connection goes on.
+-- Values from a hostile peer: each is an error of that one call, and the connection continues.
 local check = require 'check'
 local bit, ffi = require 'bit', require 'ffi'
 

@@ -43,7 +43,7 @@ compute(0.4)
 check.equal(future:get(), 'slept')
 t:close()
 
--- A timer whose interval is too small for the clock ticks all the same.
+-- A timer whose interval is too small for the clock still ticks.
 local ticks = 0
 local timer = yue.timer(0, 5e-324)
 timer:bind('tick', function() ticks = ticks + 1 end)

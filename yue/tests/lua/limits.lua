@@ -123,7 +123,7 @@ for limit, all in pairs { [500e3] = false, [50e6] = true } do
   listener:close()
 end
 
--- message_time: a message that has begun must go on.
+-- message_time: a message that has begun must make progress.
 local short = yue.listen('tcp://127.0.0.1:0', { message_time = 0.2 }, {})
 local long = yue.listen('tcp://127.0.0.1:0', { message_time = 60 }, { f = function() return 'f' end })
 local slow, patient = raw.connect(short:addr()), raw.connect(long:addr())

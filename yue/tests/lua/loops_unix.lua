@@ -14,7 +14,7 @@ local listener = yue.listen('unix://' .. path, {
 check.that(exists())
 check.equal(listener:addr(), 'unix://' .. path)
 
--- Each loop has a listener of its own by which the others find it, to go on together.
+-- Each loop has a separate listener by which the others find it, so that they continue together.
 local arrived, step = { 0, 0, 0 }, 0
 local own = yue.listen('unix://' .. path .. '-' .. index, {
   arrived = function(who, where) arrived[who] = where end,

@@ -3,7 +3,7 @@
 --! stderr: `helper` in a namespace is a loaded module
 --! stderr: `deep.own.io` in a namespace is a loaded module
 --! stderr: `late` in a namespace is a loaded module
--- Modules are no part of a namespace, however they got into it.
+-- Modules are not part of a namespace, however they got into it.
 local check = require 'check'
 local listener = yue.listen('tcp://127.0.0.1:0', 'lib/modules_symbols.lua')
 local c = yue.open(listener:addr())

@@ -1,6 +1,6 @@
 --! stderr: the handler of eat failed, called by thread://
 --! stderr: RuntimeError: not enough memory
--- A handler that uses up all memory: its caller is told in words, and the server goes on.
+-- A handler that uses up all memory: its caller gets an error with text, and the server continues.
 local check = require 'check'
 local ffi = require 'ffi'
 ffi.cdef [[

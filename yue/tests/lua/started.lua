@@ -74,7 +74,7 @@ local function nap(name)
   stopped[name] = not ok and e.type
 end
 local function is_stopped(name)
-  local how = check.eventually(function() return stopped[name] end, name .. ' goes on')
+  local how = check.eventually(function() return stopped[name] end, name .. ' still runs')
   check.that(how == 'TimeoutError' or how == 'CancelledError', how)
 end
 local function until_it_starts(name, call)

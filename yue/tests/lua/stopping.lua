@@ -1,4 +1,4 @@
--- Every call that waits, told to stop in every way there is: cancelled before it waits and while it does, by timeouts,
+-- Every call that waits, stopped in every possible way: cancelled before it waits and while it does, by timeouts,
 -- nested ones, one within a shield, and by the deadline of a caller.
 local check = require 'check'
 
@@ -79,7 +79,7 @@ local ways = {
   end },
 }
 
--- Among those listed are no handlers, so a call's end over there is seen by what it runs.
+-- Handlers are not listed, so the end of a call on the peer is seen by what it runs.
 local function running() return #yue.fiber.list() end
 local before = running()
 for name, call in pairs(calls) do
@@ -109,7 +109,7 @@ for name in pairs(calls) do
     check.raises('TimeoutError', nil, relay.timed_run, seconds, name)
     seconds = seconds * 2
   until how[name]
-  check.eventually(function() return how[name] ~= 'waits' end, name .. ' goes on')
+  check.eventually(function() return how[name] ~= 'waits' end, name .. ' still waits')
   check.that(how[name] == 'TimeoutError' or how[name] == 'CancelledError', name .. ': ' .. how[name])
 end
 check.eventually(function() return running() == before end, 'a handler leaves fibers behind')

@@ -1,4 +1,4 @@
 --! exit: 1
 --! stderr: syntax.lua:4:
--- A script that cannot be compiled says where.
-this is no Lua
+-- The error of a script that cannot be compiled names the line.
+this is not Lua

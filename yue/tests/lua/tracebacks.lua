@@ -25,7 +25,7 @@ local symbols = {
 local listener = yue.listen('tcp://127.0.0.1:0', symbols)
 local c = yue.open(listener:addr(), { no_cache = true }, nil)
 
--- Caught by pcall, an error has the traceback of the other side alone.
+-- Caught by pcall, an error has only the peer's traceback.
 local function no_address(e)
   check.that(not (e.msg .. (e.bt or '')):find('0x%x%x%x%x'), e.msg .. (e.bt or ''))
 end

@@ -10,7 +10,7 @@ local function fail()
 end
 for _ = 1, 1000 do yue.spawn(fail) end
 check.eventually(function() return failed == 1000 end)
--- The collector goes on while the program waits.
+-- The collector continues while the program waits.
 yue.sleep(0.3)
 check.equal(failed, 1000)
 check.done()

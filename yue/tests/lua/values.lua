@@ -36,7 +36,7 @@ local list = {}
 for i = 1, 100000 do list[i] = i end
 check.equal(#c.echo(list), 100000)
 check.raises('MessageTooLargeError', nil, c.echo, ('x'):rep(80 * 1024 * 1024))
-check.equal(c.echo('and it goes on'), 'and it goes on')
+check.equal(c.echo('still works'), 'still works')
 
 -- What cannot travel is refused where it is, with its place.
 for _, wrong in ipairs { coroutine.create(print), io.stdout, ffi.new('struct { int x; }'), cyclic } do

@@ -31,7 +31,7 @@ function raw:send(bytes)
   assert(ffi.C.send(self.fd, bytes, #bytes, DONTWAIT) == #bytes, 'it is sent')
 end
 
---- Takes what has come. Returns whether the other side has ended the link.
+--- Takes the bytes that have arrived. Returns whether the peer has ended the link.
 function raw:listen()
   local buffer = ffi.new 'char[65536]'
   while not self.ended do
