@@ -36,8 +36,9 @@ fn check_parts(address: &Address) {
     match address {
         Address::Tcp { host, .. } => {
             assert!(!host.is_empty());
-            // Only a numeric address has colons, and it is printed in brackets.
-            let numeric = host.parse::<std::net::Ipv6Addr>().is_ok();
+            // Only a numeric address, perhaps with a zone, has colons, and it is printed in brackets.
+            let number = host.split_once('%').map_or(&host[..], |(number, _)| number);
+            let numeric = number.parse::<std::net::Ipv6Addr>().is_ok();
             assert_eq!(host.contains(':'), numeric, "{host:?}");
         }
         Address::Unix { path } => assert!(!path.is_empty()),

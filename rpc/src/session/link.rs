@@ -54,11 +54,9 @@ impl Events for LinkEvents {
 
     fn closed(&self, result: io::Result<()>) {
         if let Some(session) = self.current() {
-            let draining = session.link.draining_for.take();
-            session.end_link(match (draining, result) {
-                (Some(reason), _) => reason,
-                (None, Ok(())) => CloseReason::Peer,
-                (None, Err(error)) => CloseReason::Lost(error.to_string()),
+            session.end_link(match result {
+                Ok(()) => CloseReason::Peer,
+                Err(error) => CloseReason::Lost(error.to_string()),
             });
         }
     }
@@ -149,10 +147,7 @@ impl Inner {
     pub(super) fn on_link_timer(&self) {
         match self.phase.get() {
             Phase::Greeting | Phase::Accepting => self.on_handshake_timeout(),
-            Phase::Draining => {
-                let reason = self.link.draining_for.take().unwrap_or(CloseReason::Local);
-                self.end_link(reason);
-            }
+            Phase::Draining => self.end_link(CloseReason::Local),
             // A slow reader is not dead: it gets the time anew whenever it has read something.
             Phase::Up if self.output.above_mark.get() && self.output_moves() => self.arm_stall(),
             Phase::Up if self.output.above_mark.get() => {
@@ -163,11 +158,14 @@ impl Inner {
         }
     }
 
-    /// The link has ended, and everything that belonged to it ends; then the session decides what to do next.
+    /// The link has ended, and everything that belonged to it ends; then the session decides what to do next. `reason`
+    /// counts unless the link drained for another one.
     pub(super) fn end_link(&self, reason: CloseReason) {
         if self.transition(Event::LinkEnded).is_none() {
             return;
         }
+        // A link that drains has its reason already. Whatever ends it, a session that was closed for good stays closed.
+        let reason = self.link.draining_for.take().unwrap_or(reason);
         // The order matters: once the epoch has changed, nothing below can reach the old link by a callback.
         let transport = self.link.end();
         debug_assert!(!self.phase.get().has_link() && !self.link.exists());
