@@ -1,7 +1,8 @@
 //! The program's log: lines on standard error, each with the time (UTC) and its level: `2026-01-31T12:00:00.123Z yue
 //! warn: text`.
 //!
-//! `YUE_LOG` (`debug`, `info`, `warn`, `error`, `off`) sets the minimum level; `info` by default.
+//! `YUE_LOG` (`debug`, `info`, `warn`, `error`, `off`) sets the minimum level; `info` by default. The runtime's writer
+//! ([`yue_scheduler::log`]) writes the lines, or passes them to the hook of a Rust program that embeds this one.
 //!
 //! Logged text may come from strangers: an error's message, a method's name. So control characters are escaped, the
 //! second and later lines of an entry are indented (nobody can forge a line that looks like a separate entry), and the
@@ -13,11 +14,10 @@ use crate::lua::host;
 use crate::lua::native::{native, register};
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
-use std::io::Write;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use yue_luajit::Stack;
-use yue_scheduler::{Instant, now};
+use yue_scheduler::{Instant, LogLevel, now};
 
 /// The maximum bytes of an entry; the rest is left out. It is written synchronously, so it must not be large.
 const ENTRY_BYTES_MAX: usize = 16 << 10;
@@ -26,54 +26,45 @@ const ENTRY_BYTES_MAX: usize = 16 << 10;
 const LIMITED_BURST: u32 = 20;
 const LIMITED_EACH: Duration = Duration::from_millis(100);
 
-/// The level of a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Level {
-    Debug,
-    Info,
-    Warn,
-    Error,
-    Off,
+/// Parses the name of a level.
+fn parse_level(text: &[u8]) -> Option<LogLevel> {
+    let levels = [
+        LogLevel::Debug,
+        LogLevel::Info,
+        LogLevel::Warn,
+        LogLevel::Error,
+    ];
+    levels
+        .into_iter()
+        .find(|level| level.as_str().as_bytes() == text)
 }
 
-impl Level {
-    fn parse(text: &[u8]) -> Option<Level> {
-        Some(match text {
-            b"debug" => Level::Debug,
-            b"info" => Level::Info,
-            b"warn" => Level::Warn,
-            b"error" => Level::Error,
-            b"off" => Level::Off,
-            _ => return None,
-        })
-    }
-}
-
-fn threshold() -> Level {
-    static THRESHOLD: OnceLock<Level> = OnceLock::new();
-    *THRESHOLD.get_or_init(|| {
+/// Whether lines of that level are logged.
+fn is_shown(level: LogLevel) -> bool {
+    /// `None`: no line is.
+    static THRESHOLD: OnceLock<Option<LogLevel>> = OnceLock::new();
+    let threshold = THRESHOLD.get_or_init(|| {
         let setting = std::env::var("YUE_LOG").unwrap_or_default();
-        Level::parse(setting.as_bytes()).unwrap_or(Level::Info)
-    })
+        let level = parse_level(setting.as_bytes());
+        level.or((setting != "off").then_some(LogLevel::Info))
+    });
+    threshold.is_some_and(|threshold| level <= threshold)
 }
 
 /// Writes one line, if its level is shown.
-pub(crate) fn write(level: Level, text: &[u8]) {
-    if level < threshold() {
+pub(crate) fn write(level: LogLevel, text: &[u8]) {
+    if !is_shown(level) {
         return;
     }
-    let (name, loop_name) = (
-        format!("{level:?}").to_lowercase(),
-        host::current().map(|host| host.name()),
-    );
-    let mut line = format!("{} yue {name}: ", time_text(SystemTime::now()));
+    let mut shown = String::new();
+    let loop_name = host::current().map(|host| host.name());
     if let Some(loop_name) = loop_name.filter(|name| !name.is_empty()) {
-        line.push_str(&format!("[{loop_name}] "));
+        shown.push_str(&format!("[{loop_name}] "));
     }
-    append_printable(&mut line, text);
-    line.push('\n');
-    // A closed standard error does not stop the program.
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    append_printable(&mut shown, text);
+    yue_scheduler::log_line(level, &shown, || {
+        format!("{} yue {level}: {shown}\n", time_text(SystemTime::now()))
+    });
 }
 
 /// Formats a time by RFC 3339, in UTC, with milliseconds.
@@ -158,8 +149,8 @@ impl Allowance {
 
 /// Like [`write`], for entries that strangers can cause as often as they like: above a limit per second, they are only
 /// counted.
-pub(crate) fn write_limited(level: Level, text: impl FnOnce() -> String) {
-    if level < threshold() {
+pub(crate) fn write_limited(level: LogLevel, text: impl FnOnce() -> String) {
+    if !is_shown(level) {
         return;
     }
     let mut allowance = Allowance::current();
@@ -193,7 +184,7 @@ fn write_left_out(count: u32) {
     if count > 0 {
         let text =
             format!("{count} more failures of handlers, callbacks and peers were not logged");
-        write(Level::Warn, text.as_bytes());
+        write(LogLevel::Warn, text.as_bytes());
     }
 }
 
@@ -230,7 +221,7 @@ pub(crate) fn write_remarks() {
             1 => text,
             _ => format!("{times} times: {text}"),
         };
-        write(Level::Warn, line.as_bytes());
+        write(LogLevel::Warn, line.as_bytes());
     }
 }
 
@@ -242,7 +233,7 @@ pub(crate) fn write_idle() {
 
 /// Writes an error line.
 pub(crate) fn error(text: &str) {
-    write(Level::Error, text.as_bytes());
+    write(LogLevel::Error, text.as_bytes());
 }
 
 native! {
@@ -250,7 +241,7 @@ native! {
     Log = "log", suspends: false;
     read(stack) -> (&'a [u8], &'a [u8]) { (stack.bytes(1), stack.bytes(2)) }
     run((level, text)) -> () {
-        write(Level::parse(level).unwrap_or(Level::Info), text);
+        write(parse_level(level).unwrap_or(LogLevel::Info), text);
         Ok(())
     }
 }
@@ -260,7 +251,7 @@ native! {
     LogLimited = "log_limited", suspends: false;
     read(stack) -> (&'a [u8], &'a [u8]) { (stack.bytes(1), stack.bytes(2)) }
     run((level, text)) -> () {
-        let level = Level::parse(level).unwrap_or(Level::Info);
+        let level = parse_level(level).unwrap_or(LogLevel::Info);
         write_limited(level, || String::from_utf8_lossy(text).into_owned());
         Ok(())
     }
@@ -286,7 +277,7 @@ native! {
     run(text) -> () {
         match host::current() {
             Some(_) => warn_later(String::from_utf8_lossy(text).into_owned()),
-            None => write(Level::Warn, text),
+            None => write(LogLevel::Warn, text),
         }
         Ok(())
     }

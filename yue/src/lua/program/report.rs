@@ -7,7 +7,7 @@
 use crate::lua::fibers::{fiber_id, number};
 use crate::lua::host;
 use crate::lua::host::entries::Entry;
-use crate::lua::host::log::{self, Level};
+use crate::lua::host::log;
 use crate::lua::host::program::Program;
 use crate::lua::native::{Results, native, register, register_raw};
 use crate::lua::rpc::connections::with_connections;
@@ -21,7 +21,7 @@ use std::time::Duration;
 use yue_luajit::{Parked, Stack, ffi};
 use yue_rpc::session::Session;
 use yue_scheduler::inspect::{self, FiberState, HeldLoop};
-use yue_scheduler::{FiberId, current_id, this_loop};
+use yue_scheduler::{FiberId, LogLevel, current_id, this_loop};
 
 /// The time that a loop has for its report before it counts as blocked.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -63,7 +63,7 @@ fn wants_native_frames() -> bool {
 /// ```
 pub fn watch_loops(threshold: Duration) -> io::Result<()> {
     inspect::watch_loops_with(threshold, |held| {
-        log::write(Level::Warn, held_text(held).as_bytes());
+        log::write(LogLevel::Warn, held_text(held).as_bytes());
     })
 }
 

@@ -19,7 +19,7 @@ use yue_luajit::codec::Reader;
 use yue_luajit::{LuaState, Running, ffi};
 use yue_rpc::session::{Call, CallMethod, Dispatch, Replied, Reply, RequestContext, Session};
 use yue_rpc::{CloseReason, ErrorKind, Failure, Hooks, Moment, Retry, Verdict};
-use yue_scheduler::time_left;
+use yue_scheduler::{LogLevel, time_left};
 
 /// The error of requests that arrive when the program has ended on this loop.
 const ENDED: &str = "the program has ended";
@@ -71,7 +71,7 @@ impl Dispatch for LuaService {
     }
 
     fn malformed(&self, _session: &Session, text: &str) {
-        log::write_limited(log::Level::Warn, || text.to_owned());
+        log::write_limited(LogLevel::Warn, || text.to_owned());
     }
 }
 

@@ -1,12 +1,13 @@
 //! Failures of handlers and callbacks: logged here, and sent to the peer without internal details.
 
 use crate::lua::host::errors::ErrorObject;
-use crate::lua::host::log::{self, Level};
+use crate::lua::host::log;
 use crate::lua::rpc::methods::FUNCTIONS;
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use yue_rpc::session::{CallMethod, Session};
 use yue_rpc::{ErrorKind, Failure};
+use yue_scheduler::LogLevel;
 
 /// Bytes of a method's name that are kept for the log; longer names are cut.
 const NAME_SHOWN: usize = 64;
@@ -71,7 +72,7 @@ pub(crate) fn log_callback(session: &Session, callback: &str, failure: &ErrorObj
     let what = || format!("{callback} failed, for {}", session.address());
     if kind.is_some_and(|kind| kind.is_a(ErrorKind::Transport)) {
         // The peer has gone: a health check, or a port scan.
-        log::write_limited(Level::Info, || {
+        log::write_limited(LogLevel::Info, || {
             format!("{}: {}: {}", what(), failure.type_name, failure.message)
         });
     } else {
@@ -82,7 +83,11 @@ pub(crate) fn log_callback(session: &Session, callback: &str, failure: &ErrorObj
 /// Logs the error of a handler or a callback. One that was stopped from outside is logged only if everything is logged.
 pub(crate) fn log_failure(failure: &ErrorObject, stopped: bool, what: impl Fn() -> String) {
     let stopped = stopped || failure.type_name == ErrorKind::Cancelled.name();
-    let level = if stopped { Level::Debug } else { Level::Error };
+    let level = if stopped {
+        LogLevel::Debug
+    } else {
+        LogLevel::Error
+    };
     log::write_limited(level, || format!("{}: {}", what(), failure.report()));
 }
 

@@ -2,12 +2,13 @@
 //!
 //! A namespace is a Lua list of layers (tables). Every access is raw, so that no metatable can expose anything else.
 
-use crate::lua::host::log::{self, Level};
+use crate::lua::host::log;
 use crate::lua::native::{native, register};
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::c_int;
 use yue_luajit::{Stack, ffi};
+use yue_scheduler::LogLevel;
 
 /// Longer names are in no namespace; it bounds the work of a lookup.
 const NAME_MAX: usize = 1024;
@@ -104,7 +105,7 @@ pub(crate) fn warn_of_module(name: &[u8]) {
             "`{name}` in a namespace is a loaded module, which cannot be called from outside; put the functions that \
              may be called into a table of their own"
         );
-        log::write(Level::Warn, text.as_bytes());
+        log::write(LogLevel::Warn, text.as_bytes());
     }
 }
 
