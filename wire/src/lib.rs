@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn every_reference_survives_the_wire() {
         for owner in [Owner::Sender, Owner::Receiver] {
-            for id in [0, 1, 0x0102_0304_0506_07, ID_MAX] {
+            for id in [0, 1, 0x0001_0203_0405_0607, ID_MAX] {
                 let reference = Reference { owner, id };
                 let bytes = reference.to_bytes();
                 assert_eq!(Reference::parse(&bytes[2..]), Some(reference));

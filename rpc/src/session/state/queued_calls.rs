@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use yue_scheduler::Instant;
 
+/// An encoded call or notification, without what only the link decides.
 pub(crate) struct QueuedCall {
     /// `None`: a notification.
     pub(crate) id: Option<u32>,
@@ -23,6 +24,7 @@ impl QueuedCall {
     }
 }
 
+/// Queued calls in the order in which they were made.
 pub(crate) struct QueuedCalls {
     pub(crate) calls: VecDeque<QueuedCall>,
     pub(crate) bytes: usize,

@@ -12,7 +12,7 @@ use yue_scheduler::Stopped;
 /// A failure that will become an error object. Plain data: it is built where no Lua runs, and pushed later.
 #[derive(Debug, Clone)]
 pub(crate) struct ErrorObject {
-    failure: Failure,
+    failure: Box<Failure>,
     /// The limits for decoding its value.
     limits: Limits,
 }
@@ -34,7 +34,7 @@ impl DerefMut for ErrorObject {
 impl ErrorObject {
     pub(crate) fn of_kind(kind: ErrorKind, message: impl Into<String>) -> ErrorObject {
         ErrorObject {
-            failure: Failure::of_kind(kind, message),
+            failure: Box::new(Failure::of_kind(kind, message)),
             limits: Limits::default(),
         }
     }
@@ -56,12 +56,15 @@ impl ErrorObject {
             failure.traceback = remote.traceback();
             failure.value = remote.value().map(<[u8]>::to_vec);
         }
-        ErrorObject { failure, limits }
+        ErrorObject {
+            failure: Box::new(failure),
+            limits,
+        }
     }
 
     /// The parts, for the peer.
     pub(crate) fn into_failure(self) -> Failure {
-        self.failure
+        *self.failure
     }
 
     /// The text of an uncaught error for the user of a program.
@@ -216,7 +219,10 @@ pub(crate) fn describe_failure_within(state: *mut ffi::lua_State, limits: Limits
             value: encode_value(state, top + 6, limits),
         };
         ffi::lua_settop(state, top);
-        ErrorObject { failure, limits }
+        ErrorObject {
+            failure: Box::new(failure),
+            limits,
+        }
     }
 }
 
