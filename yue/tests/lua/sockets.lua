@@ -40,7 +40,7 @@ check.that(not exists(left))
 local file = assert(io.open(path, 'w'))
 file:write 'precious'
 file:close()
-check.raises('AddressError', 'no socket', listen, path)
+check.raises('AddressError', 'not a socket', listen, path)
 check.equal(assert(io.open(path)):read '*a', 'precious')
 os.remove(path)
 
