@@ -1,6 +1,6 @@
 //! Calls outside a runtime: the panic points at the caller, and names what would help.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::time::Duration;
@@ -10,13 +10,19 @@ use yue_scheduler::*;
 thread_local! {
     /// The message of the last panic of this thread, if its place is in this file.
     static LAST: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Whether a panic is what the test expects.
+    static EXPECTED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Makes panics leave their message in `LAST`.
 fn record_panics() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
-        panic::set_hook(Box::new(|info| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !EXPECTED.get() {
+                return before(info);
+            }
             let here = info.location().filter(|at| at.file() == file!());
             let text = info.payload_as_str().unwrap_or("").to_owned();
             LAST.set(here.map(|_| text));
@@ -28,7 +34,9 @@ fn record_panics() {
 fn panics_with(texts: &[&str], what: &str, call: impl FnOnce()) {
     record_panics();
     LAST.set(None);
+    EXPECTED.set(true);
     let outcome = catch_unwind(AssertUnwindSafe(call));
+    EXPECTED.set(false);
     assert!(outcome.is_err(), "{what}: no panic");
     let Some(text) = LAST.take() else {
         panic!("{what}: the panic does not point at its caller");

@@ -94,6 +94,7 @@ impl<T: 'static> JoinSet<T> {
         self.spawn_from(builder, Location::caller(), f)
     }
 
+    #[track_caller]
     fn spawn_from(
         &self,
         builder: Builder,

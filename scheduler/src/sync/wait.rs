@@ -15,6 +15,9 @@
 //! has been granted something after all, and takes it. So a single word decides, and nothing is granted to a waiter
 //! that has left.
 //!
+//! [Locking in WebKit](https://webkit.org/blog/6161/locking-in-webkit/) describes queues of nodes on waiters' stacks.
+//! [Go's select](https://go.dev/src/runtime/select.go) has the same single word for all branches (`selectDone`).
+//!
 //! # Invariants
 //!
 //! 1. A queue, and the links and the slot of a node in it, are touched only under the lock of the queue's primitive.
@@ -64,6 +67,7 @@ impl Wait {
 
     /// Claims the wait for the node with that number. Returns `false` if it is already claimed.
     pub fn claim(&self, number: u32) -> bool {
+        debug_assert!(number != OPEN, "a claim must differ from no claim");
         if self.contended {
             // AcqRel: a claim that fails comes after the one that succeeded. Nothing is published through it; the locks
             // do that.
@@ -119,12 +123,21 @@ impl<S> Node<S> {
     /// # Safety
     /// The node is in no queue, and `wait` does not move and lives until the node is in no queue again.
     pub unsafe fn attach(&self, wait: &Wait, number: u32) {
+        debug_assert!(
+            !self.linked.get(),
+            "a node was attached to another wait while it was in a queue"
+        );
+        debug_assert!(
+            number != OPEN && number != GIVEN_UP,
+            "a node's number is neither of the special claims"
+        );
         self.wait.set(wait);
         self.number.set(number);
     }
 
     /// Claims the wait for this node. Called by the waiter itself, when what it wants is available.
     pub fn claim(&self) -> bool {
+        debug_assert!(!self.wait.get().is_null(), "the node is not attached");
         // SAFETY: attached, because callers call `attach` before `Source::enlist`.
         unsafe { (*self.wait.get()).claim(self.number.get()) }
     }
@@ -150,7 +163,10 @@ impl<S> Node<S> {
     }
 
     pub fn into_slot(self) -> S {
-        debug_assert!(!self.linked.get());
+        debug_assert!(
+            !self.linked.get(),
+            "a node is taken apart while a granter may fill its slot"
+        );
         self.slot.into_inner()
     }
 }
@@ -186,6 +202,8 @@ impl<S> WaitQueue<S> {
             !node.linked.get(),
             "a node was queued twice: its owner must refuse a second wait first"
         );
+        debug_assert!(!node.wait.get().is_null(), "the node is not attached");
+        self.assert_ends();
         node.linked.set(true);
         node.next.set(ptr::null());
         node.previous.set(self.tail);
@@ -195,6 +213,24 @@ impl<S> WaitQueue<S> {
             None => self.head = node,
         }
         self.tail = node;
+    }
+
+    /// Asserts that the queue has both ends or neither, and that they are the ends.
+    fn assert_ends(&self) {
+        debug_assert!(
+            self.head.is_null() == self.tail.is_null(),
+            "a queue has both ends or neither"
+        );
+        // SAFETY: a node in the queue is alive (invariant 2).
+        debug_assert!(unsafe {
+            self.head
+                .as_ref()
+                .is_none_or(|head| head.previous.get().is_null())
+                && self
+                    .tail
+                    .as_ref()
+                    .is_none_or(|tail| tail.next.get().is_null())
+        });
     }
 
     /// Returns whether all waiters are other nodes of the same wait: a select can be at both ends of a channel, but
@@ -227,6 +263,7 @@ impl<S> WaitQueue<S> {
             Some(next) => next.previous.set(previous),
             None => self.tail = previous,
         }
+        self.assert_ends();
         true
     }
 
@@ -249,10 +286,13 @@ impl<S> WaitQueue<S> {
         // (invariants 1 and 2); after the claim, slot and signal are ours (3).
         unsafe {
             let node = &*self.head;
+            // Also if the claim fails: its waiter has been served elsewhere or has given up, and would only be in the
+            // way.
             self.remove(node);
             if !node.claim() {
                 return false;
             }
+            // Claimed, so the waiter stays until this lock is released: it takes the lock before it leaves.
             node.with_slot(|slot| fill(slot));
             let signal = (*node.wait.get())
                 .signal
@@ -486,8 +526,17 @@ fn wait_once<S: Source>(source: &S, slot: S::Slot, uninterruptible: bool) -> End
         source.enlisted();
         let end = suspend_until_claimed::<S>(&wait, uninterruptible).err();
         let given = queued.leave(end.is_some());
+        // A grant that came at the same time as the stop wins. The next call fails.
         stopped = end.filter(|_| !given);
     }
+    debug_assert!(
+        !queued.node.linked.get(),
+        "the call returns while its node is in a queue"
+    );
+    debug_assert!(
+        stopped.is_some() || wait.claimed_by().is_some() || enlisted == Enlisted::Again,
+        "the call returns with nothing, and was not stopped"
+    );
     mem::forget(unwinding);
     let slot = queued.node.into_slot();
     match stopped {
@@ -500,6 +549,7 @@ fn wait_once<S: Source>(source: &S, slot: S::Slot, uninterruptible: bool) -> End
 #[inline(always)]
 #[track_caller]
 fn suspend_until_claimed<S: Source>(wait: &Wait, uninterruptible: bool) -> Result<(), Stopped> {
+    // A plain thread may wake spuriously: its token also stands for unparks of earlier waits.
     while wait.claimed_by().is_none() {
         if uninterruptible {
             suspend_uninterruptibly(S::REASON);

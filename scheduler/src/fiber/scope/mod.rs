@@ -151,6 +151,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         self.spawn_from(builder, Location::caller(), f)
     }
 
+    #[track_caller]
     fn spawn_from<T: 'scope>(
         &'scope self,
         builder: Builder,
