@@ -244,7 +244,10 @@ macro_rules! waits_until {
             "`writable` as a branch of `select!`, written `writable(…)` there."
         }
     };
-    ($type:ty, $field:ident, $wait:ident, $branch:ident, $direction:ident, $what:expr, $holds:expr, $as_branch:expr) => {
+    (
+        $type:ty, $field:ident, $wait:ident, $branch:ident, $direction:ident,
+        $what:expr, $holds:expr, $as_branch:expr
+    ) => {
         impl $type {
             #[doc = $what]
             ///

@@ -98,7 +98,7 @@ impl UringState {
     }
 }
 
-/// What is known of the socket's readiness, on mio.
+/// The readiness of the socket as reported so far, on mio.
 pub(super) struct MioState {
     pub(super) readable: Cell<bool>,
     pub(super) writable: Cell<bool>,
