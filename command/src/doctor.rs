@@ -127,7 +127,7 @@ fn limit_lines(lines: &mut Vec<Line>) -> bool {
         let more = if descriptors_hard > descriptors {
             format!("`ulimit -n {}` allows more", shown(descriptors_hard))
         } else {
-            "the hard limit is no higher: raise it in /etc/security/limits.conf, or by LimitNOFILE= in a systemd unit"
+            "the hard limit is the same: raise it in /etc/security/limits.conf, or by LimitNOFILE= in a systemd unit"
                 .to_owned()
         };
         format!("each connection needs one; {more}")

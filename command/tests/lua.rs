@@ -1,5 +1,5 @@
-//! What a Lua program sees, shown by Lua programs: each script in `yue/tests/lua/` is about one behaviour, and is
-//! run by the `yue` command, once on each driver (with `YUE_IO`, on that one alone).
+//! The Lua API, tested by Lua programs: each script in `yue/tests/lua/` is about one behaviour. The `yue` command runs
+//! it once on each driver (with `YUE_IO`, on that one alone).
 //!
 //! A script checks with `lib/check.lua` and ends with `check.done()`, whose last line is looked for: a script that
 //! ends early has failed. Lines at its top say what else is expected of it:
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// No script needs a fraction of this; a machine under load may.
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// The expectations at the top of a script.
+/// The expectations that the top of a script states.
 #[derive(Default)]
 struct Expected {
     options: Vec<String>,
@@ -126,7 +126,7 @@ fn run(script: &Path, expected: &Expected, driver: &str) -> Ended {
     }
 }
 
-/// The faults of a script's end.
+/// Describes how the end of a script differs from what was expected.
 fn faults(expected: &Expected, ended: &Ended) -> Vec<String> {
     let mut faults = Vec::new();
     if ended.code != Some(expected.exit) {
