@@ -193,9 +193,9 @@ fn callbacks_that_end_in_a_tail_call_are_named() {
             ("fiber", 3, "two"),
             ("fiber", 5, "three"),
         ] {
-            let fiber = text
-                .lines()
-                .find(|line| line.contains(&format!("the event {event} of")));
+            let awaited = format!("the event {event} of");
+            let mut listed = text.lines().filter(|line| line.starts_with("  "));
+            let fiber = listed.find(|line| line.contains(&awaited));
             let fiber = fiber.unwrap_or_else(|| panic!("no fiber waits for {event} in {text}"));
             has(
                 fiber,

@@ -146,8 +146,8 @@ local function close_all(client)
   end
 end
 
---- Called when a fiber of the client has failed and nobody waits for it. It ends the client unless somebody asks for its
---- result before the client's function has returned. Of several such fibers the first is kept.
+--- Called when a fiber of the client has failed and nobody waits for it. That ends the client, unless somebody asks for
+--- its result before the client's function has returned. Of several such fibers the first is kept.
 function internal.fiber_failed(client, fiber)
   if client.ended then return end
   if not client.failed or not client.failed.sentinel then client.failed = fiber end

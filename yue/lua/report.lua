@@ -39,8 +39,8 @@ local function location_of(fn)
   return own and 'a function of a library' or ('%s:%d'):format(info.short_src, info.linedefined)
 end
 
---- The function of the program that a fiber runs, as its location; nil if it is yue's own. A tail call leaves no frame of
---- the function that made it (`return other:get()`), so that the stack alone does not tell.
+--- The location of the function of the program that a fiber runs; nil if the fiber is yue's own. A library's function
+--- has no location, but the program may run one in a fiber (`yue.spawn(yue.sleep, 1)`).
 local function origin_of(fiber)
   if fiber.origin then return fiber.origin end
   local fn = internal.function_of(fiber.id)

@@ -7,8 +7,8 @@
 //! Logged text may come from strangers: an error's message, a method's name. So control characters are escaped, the
 //! second and later lines of an entry are indented (nobody can forge a line that looks like a separate entry), and the
 //! length of an entry is limited. Entries that strangers can cause at will are limited in number, too
-//! ([`write_limited`]). Finalizers must not write at all: they leave remarks ([`warn_later`]), which the loop writes when
-//! it is idle.
+//! ([`write_limited`]). Finalizers must not write at all: they leave remarks ([`warn_later`]), which the loop writes
+//! when it is idle.
 
 use crate::lua::host;
 use crate::lua::native::{native, register};
