@@ -92,7 +92,10 @@ fn the_interactive_mode_shows_results_and_goes_on_after_errors() {
 fn an_interrupt_ends_the_interactive_mode_without_an_error() {
     for line in ["print('begun')\n", "print('begun') yue.sleep(3600)\n"] {
         let program = Program::new("begun", "");
-        let begun = format!("io.open('{}', 'w'):write('begun'):close() ", program.name());
+        let begun = format!(
+            "local f = io.open('{}', 'w') f:write('begun') f:close() ",
+            program.name()
+        );
         let mut running = Running::start(yue().arg("-i").stdin(Stdio::piped()));
         let mut stdin = running.stdin();
         stdin.write_all((begun + line).as_bytes()).unwrap();

@@ -3,11 +3,13 @@
 //! They are read so that only the fiber that asks waits. Bytes behind the requested line are kept, since a pipe
 //! delivers many at once; the interactive mode runs on one loop of the process.
 
+use crate::lua::host::errors::stopped;
 use crate::lua::native::{native, register};
 use crate::mutex::lock;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::sync::Mutex;
 use yue_luajit::{Error, Stack};
+use yue_scheduler::Stopped;
 
 /// The maximum bytes of one line. Nobody types a longer line of Lua.
 const LINE_MAX: usize = 16 << 20;
@@ -49,10 +51,16 @@ fn read_line() -> Result<Option<Vec<u8>>, Error> {
                 }
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => {
-                return Err(Error::text(format!("cannot read standard input: {error}")));
-            }
+            Err(error) => return Err(read_error(&error)),
         }
+    }
+}
+
+fn read_error(error: &io::Error) -> Error {
+    let inner = error.get_ref();
+    match inner.and_then(|inner| inner.downcast_ref::<Stopped>()) {
+        Some(reason) => stopped(*reason),
+        None => Error::text(format!("cannot read standard input: {error}")),
     }
 }
 
