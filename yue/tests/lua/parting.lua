@@ -27,4 +27,24 @@ for _, address in ipairs { 'tcp://127.0.0.1:0', 'unix://' .. path, 'thread://par
   end
   listener:close()
 end
+
+-- A program that ends sends what it has written, more than the kernel takes at once.
+local speaker = yue.thread('speaker', function()
+  local text, path = ('x'):rep(20000), os.tmpname()
+  os.remove(path)
+  local listener = yue.listen('unix://' .. path, {
+    go = function()
+      for _ = 1, 25 do assert(yue.peer().procs.notify_take(text)) end
+      yue.thread.current:exit()
+    end,
+  })
+  yue.thread.current:import { address = function() return listener:addr() end }
+end)
+local taken, reason = 0, nil
+local options = { no_cache = true, reconnect = false }
+local conn = yue.socket(speaker.procs.address(), options, { take = function(text) taken = taken + #text end })
+conn:bind('close', function(why) reason = why end)
+conn.procs.notify_go()
+check.eventually(function() return reason end)
+check.equal(taken, 500000, reason)
 check.done()

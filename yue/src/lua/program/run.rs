@@ -29,6 +29,10 @@ use yue_rpc::ErrorKind;
 use yue_rpc::session::wait_for_change;
 use yue_scheduler::{CancelScope, Instant, park, prepare_park, spawn, this_loop};
 
+/// The time that connections have to send what they have written, when the program ends. A peer that does not read must
+/// not delay the end for long.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 /// Runs `main` as the main fiber of a new loop on the calling thread, which is one of the program's loops until it has
 /// ended.
 ///
@@ -183,6 +187,11 @@ pub(crate) fn close(host: &Rc<Host>, gracefully: bool) {
         log::error(&failure.report());
     }
     with_connections(|all| all.close_all());
+    // In the ticks that follow; otherwise the end of the loop would drop it.
+    let until = Instant::system().saturating_add(LAST_WORDS);
+    wait_until("connections to close", until, || {
+        with_connections(|all| all.have_sent())
+    });
     log::write_remarks();
     this_loop::clear_idle_hook();
 }

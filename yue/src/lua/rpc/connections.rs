@@ -286,6 +286,13 @@ impl Connections {
         wait
     }
 
+    /// Whether nothing that was written waits to be sent any more. A peer may still have to close the link.
+    pub(crate) fn have_sent(&self) -> bool {
+        let mut sent = true;
+        self.each(|session| sent &= session.is_over() || session.queued_bytes() == 0);
+        sent
+    }
+
     pub(crate) fn close_all(&self) {
         let mut all = Vec::new();
         self.each(|session| all.push(session.clone()));
