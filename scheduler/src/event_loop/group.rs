@@ -16,18 +16,16 @@
 //! - When the last loop leaves, queued work is dropped, and so is later work; its joins report that the loop is gone. A
 //!   loop that joins opens the group again.
 
-use super::handle::{RemoteJoin, remote_fiber};
 use super::registry;
 use crate::fiber::guarded;
 use crate::lock::lock;
 use std::fmt;
 use std::io;
-use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use yue_queue::{IdleSet, Injector};
 
-type Work = Box<dyn FnOnce() + Send>;
+pub(super) type Work = Box<dyn FnOnce() + Send>;
 
 /// Loops that share work. Clones refer to the same group, and any thread may use it. Loops join through their
 /// [`Config`](crate::Config).
@@ -45,10 +43,10 @@ type Work = Box<dyn FnOnce() + Send>;
 /// ```
 #[derive(Clone)]
 pub struct LoopGroup {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     injector: Injector<Work>,
     idle: IdleSet,
     /// The number of the loop in each slot; 0 for a free slot.
@@ -72,17 +70,6 @@ impl LoopGroup {
                 closed: AtomicBool::new(false),
             }),
         }
-    }
-
-    /// Starts a fiber on one of the group's loops. Before any loop has joined, the fiber waits for the first.
-    #[track_caller]
-    pub fn spawn<T: Send + 'static>(
-        &self,
-        f: impl FnOnce() -> T + Send + 'static,
-    ) -> RemoteJoin<T> {
-        let (start, join) = remote_fiber(Location::caller(), f);
-        self.shared.push(Box::new(start));
-        join
     }
 
     /// Number of loops currently in the group.
@@ -131,7 +118,8 @@ impl Shared {
         lock(&self.count)
     }
 
-    fn push(&self, work: Work) {
+    /// Adds a piece of work, and wakes a loop that sleeps.
+    pub(super) fn push(&self, work: Work) {
         self.injector.push(work);
         // SeqCst, with the store in `leave`: either this thread sees that the group is closed, or `leave`, which
         // empties the injector after its store, sees the work.

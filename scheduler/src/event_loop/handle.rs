@@ -1,6 +1,7 @@
 //! Access to a loop from other threads: spawn, run, shut down, and wait for a result.
 
-use super::inbox::{Message, Shared};
+use super::group::LoopGroup;
+use super::shared::{Message, Shared};
 use super::state::Inner;
 use super::this_loop;
 use crate::fiber::{
@@ -100,8 +101,21 @@ impl fmt::Debug for LoopHandle {
     }
 }
 
+impl LoopGroup {
+    /// Starts a fiber on one of the group's loops. Before any loop has joined, the fiber waits for the first.
+    #[track_caller]
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> RemoteJoin<T> {
+        let (start, join) = remote_fiber(Location::caller(), f);
+        self.shared.push(Box::new(start));
+        join
+    }
+}
+
 /// Returns a closure that starts a fiber on the loop that calls it, and the join handle of that fiber.
-pub(super) fn remote_fiber<T: Send + 'static>(
+fn remote_fiber<T: Send + 'static>(
     location: &'static Location<'static>,
     f: impl FnOnce() -> T + Send + 'static,
 ) -> (impl FnOnce() + Send + 'static, RemoteJoin<T>) {

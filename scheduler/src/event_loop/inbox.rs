@@ -5,58 +5,11 @@
 //! the message or the sender sees the armed flag. The queue crate's models show it.
 
 use super::group::Membership;
-use super::loans::Loans;
-use super::vitals::Vitals;
-use crate::driver::{Bell, Driver};
-use crate::fiber::RemoteWaker;
-use crossbeam_utils::CachePadded;
+use super::shared::{Message, Shared};
+use crate::driver::Driver;
 use std::cell::RefCell;
 use std::sync::Arc;
-use yue_queue::{Receiver, Sender, SleepFlag, mailbox};
-
-/// A request from another thread to a loop.
-pub(crate) enum Message {
-    /// End the wait of a fiber.
-    Wake(RemoteWaker),
-    /// Run this on the loop, outside any fiber.
-    Run(Box<dyn FnOnce() + Send>),
-    /// Begin the shutdown.
-    Shutdown,
-}
-
-/// The half of the inbox that other threads use.
-pub(crate) struct Shared {
-    pub(super) id: u32,
-    sender: Sender<Message>,
-    flag: SleepFlag,
-    bell: Arc<dyn Bell>,
-    pub(super) loans: Loans,
-    /// On separate cache lines: the loop writes to it in every tick, and senders read the fields above.
-    vitals: CachePadded<Vitals>,
-}
-
-impl Shared {
-    /// The loop's number.
-    pub(crate) fn id(&self) -> u32 {
-        self.id
-    }
-
-    pub(crate) fn vitals(&self) -> &Vitals {
-        &self.vitals
-    }
-
-    pub(crate) fn send(&self, message: Message) {
-        self.sender.push(message);
-        self.ring();
-    }
-
-    /// Ends the loop's sleep, if it sleeps or is about to sleep.
-    pub(super) fn ring(&self) {
-        if self.flag.notify() {
-            self.bell.ring();
-        }
-    }
-}
+use yue_queue::{Receiver, mailbox};
 
 /// The loop's half of the inbox.
 pub(super) struct Inbox {
@@ -69,14 +22,7 @@ pub(super) struct Inbox {
 impl Inbox {
     pub(super) fn new(id: u32, driver: &dyn Driver, group: Option<Membership>) -> Self {
         let (sender, receiver) = mailbox();
-        let shared = Arc::new(Shared {
-            id,
-            sender,
-            flag: SleepFlag::new(),
-            bell: driver.bell(),
-            loans: Loans::default(),
-            vitals: CachePadded::new(Vitals::new(driver.name())),
-        });
+        let shared = Arc::new(Shared::new(id, sender, driver));
         Inbox {
             shared,
             receiver: RefCell::new(receiver),

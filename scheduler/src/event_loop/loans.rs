@@ -22,14 +22,14 @@
 //!   the order cannot be guaranteed (an earlier loop of the thread has already registered ours, or the thread is
 //!   ending), the wait happens at once.
 
-use super::inbox::Shared;
+use super::shared::Shared;
 use super::state::Inner;
 use crate::driver::{Driver, Wait};
 use crate::time::Instant;
 use std::cell::OnceCell;
 use std::process;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -39,10 +39,6 @@ const DRAIN: Duration = Duration::from_millis(500);
 const THREAD_END_GRACES: u32 = 5;
 /// Interval between checks of the outstanding loans.
 const CHECK_EVERY: Duration = Duration::from_millis(1);
-
-/// Number of blocking calls that borrow from fibers of a loop.
-#[derive(Debug, Default)]
-pub(super) struct Loans(AtomicUsize);
 
 /// One blocking call that borrows from a fiber.
 pub(crate) struct Loan(Arc<Shared>);

@@ -8,7 +8,7 @@
 //! another loop. Pages are allocated when first needed and stay. When a loop ends, its entry is emptied and the value
 //! is freed through the epoch: a thread that has just read the pointer may use it until it drops its pin.
 
-use super::inbox::{Message, Shared};
+use super::shared::{Message, Shared};
 use crate::lock::lock;
 use std::io;
 use std::ptr;

@@ -5,12 +5,12 @@
 
 /// The clock of the calling thread's loop.
 pub(crate) use super::clock::{deadline_after, now};
-/// A request to a loop.
-pub(crate) use super::inbox::Message;
 /// The end of other loops, which joins wait for.
 pub(crate) use super::loop_end::wake_at_end_of;
 /// The loops of the process by number: sending to one, and whether it has ended.
 pub(crate) use super::registry;
+/// A request to a loop.
+pub(crate) use super::shared::Message;
 /// The loop's state: the slab of headers, the run queue, the wheel, the stacks.
 pub(crate) use super::state::Inner;
 /// The calling thread's loop, and the fiber that it runs.

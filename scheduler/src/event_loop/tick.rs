@@ -1,7 +1,7 @@
 //! One tick of a loop.
 
 use super::config::Spin;
-use super::inbox::Message;
+use super::shared::Message;
 use super::state::Inner;
 use super::tick_end::TickEnd;
 use super::timer::Due;

@@ -2,7 +2,7 @@
 //!
 //! While timing is on, a tick runs its fibers in a separate function, so that the usual one pays nothing for it.
 
-use super::inbox::Shared;
+use super::shared::Shared;
 use super::state::Inner;
 use super::vitals::{Counted, Vitals};
 use crate::fiber::{FiberId, Header};

@@ -13,6 +13,7 @@
 //! Smith's [Timeouts and cancellation for humans](https://vorpus.org/blog/timeouts-and-cancellation-for-humans/) gives the
 //! reasons for scopes and shields.
 
+use super::frames::{DeadlineFrame, ScopeFrame, ScopeState};
 use super::header::{CANCELLED, Header, INTERRUPTIBLE, State};
 use super::hook::OnDrop;
 use super::id::FiberId;
@@ -98,24 +99,7 @@ impl From<Elapsed> for io::Error {
 /// ```
 #[derive(Clone, Default)]
 pub struct CancelScope {
-    shared: Rc<Scope>,
-}
-
-#[derive(Default)]
-struct Scope {
-    cancelled: Cell<bool>,
-    /// The fiber that is in the scope.
-    fiber: Cell<Option<FiberId>>,
-}
-
-pub(crate) struct ScopeFrame {
-    scope: *const Scope,
-    outer: *const ScopeFrame,
-}
-
-pub(crate) struct DeadlineFrame {
-    /// Set if a call was refused because this deadline had passed while it was the earliest.
-    pub(super) refused: Cell<bool>,
+    shared: Rc<ScopeState>,
 }
 
 impl CancelScope {

@@ -13,10 +13,10 @@
 //! A header takes three cache lines. A yield touches only the second (this is why [`LIMITED`] exists); a wait needs all
 //! three. With many fibers, each line touched is one more miss in the nearer caches.
 
-use super::cancel::{DeadlineFrame, ScopeFrame};
-use super::hook::HookFrame;
+use super::frames::{DeadlineFrame, ScopeFrame};
 use super::id::FiberId;
 use super::switch::Switch;
+use super::switch_hook::HookFrame;
 use crate::prefetch::prefetch;
 use crate::stack::{CACHE_LINE, StackBounds};
 use crate::time::wheel::{Node, Owner};

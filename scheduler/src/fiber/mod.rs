@@ -3,6 +3,7 @@
 mod block_on;
 mod cancel;
 mod current;
+mod frames;
 mod guarded;
 mod header;
 mod hook;
@@ -21,6 +22,7 @@ mod sleep;
 pub(crate) mod spans;
 mod spawn;
 mod switch;
+mod switch_hook;
 mod waker;
 
 pub use block_on::block_on;
@@ -32,7 +34,7 @@ pub use current::{context, current_id, current_name, in_fiber, set_context, stac
 pub(crate) use guarded::guarded;
 pub(crate) use header::{CANCELLED, Extra, HIGH, Header, LOW, Slab, State, WOKEN};
 pub(crate) use hook::{OnDrop, descriptions, origin_of, record};
-pub use hook::{SwitchHook, may_suspend, no_suspend, with_switch_hook};
+pub use hook::{may_suspend, no_suspend, with_switch_hook};
 pub use id::FiberId;
 pub(crate) use join::record_panic;
 pub use join::{JoinError, JoinHandle};
@@ -50,5 +52,6 @@ pub use signal::Signal;
 pub use sleep::{sleep, sleep_until};
 pub use spawn::{Builder, spawn};
 pub(crate) use switch::FRAMES as SWITCH_FRAMES;
+pub use switch_hook::SwitchHook;
 pub(crate) use waker::wake_in;
 pub use waker::{LocalWaker, RemoteWaker};
