@@ -25,7 +25,7 @@ mod usage;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -123,6 +123,13 @@ pub fn main() -> ExitCode {
     signals::reset();
     yue_io::stdio::make_outputs_blocking();
     yue_io::stdio::buffer_output_by_lines();
+    // Clap shows the help by itself only if no environment variable gives an option either.
+    if std::env::args_os().len() <= 1 {
+        // A reader that has gone needs no help.
+        let _ =
+            std::io::stderr().write_all(Arguments::command().render_help().to_string().as_bytes());
+        return ExitCode::from(2);
+    }
     let code = match Arguments::try_parse() {
         Ok(arguments) => match arguments.command {
             Some(Command::Doctor(arguments)) => doctor::main(&arguments),

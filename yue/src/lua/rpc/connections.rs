@@ -289,7 +289,7 @@ impl Connections {
     /// Whether nothing that was written waits to be sent any more. A peer may still have to close the link.
     pub(crate) fn have_sent(&self) -> bool {
         let mut sent = true;
-        self.each(|session| sent &= session.is_over() || session.queued_bytes() == 0);
+        self.each(|session| sent &= session.has_ended() || session.queued_bytes() == 0);
         sent
     }
 
