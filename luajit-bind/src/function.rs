@@ -225,8 +225,8 @@ pub unsafe fn raise(state: *mut ffi::lua_State, error: Error) -> ! {
     let form = ERROR_FORM.get().copied().unwrap_or(|_, _| ());
     // SAFETY: the state is running the caller, unprotected by any catch_unwind.
     unsafe {
-        // LuaJIT unwinds native frames like a C++ exception (https://luajit.org/extensions.html#exceptions). Destructors
-        // in this frame would run, or not, depending on the platform: so the error is in a `ManuallyDrop`.
+        // LuaJIT unwinds native frames like a C++ exception (https://luajit.org/extensions.html#exceptions).
+        // Destructors in this frame would run, or not, depending on the platform: so the error is in a `ManuallyDrop`.
         //
         // An error handler must never find the stack full.
         if ffi::lua_checkstack(state, 4) != 0 {

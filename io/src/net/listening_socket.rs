@@ -370,8 +370,8 @@ fn log_shortage(error: &io::Error) {
     yue_scheduler::log(
         yue_scheduler::LogLevel::Warn,
         format_args!(
-            "cannot accept connections: {error}; clients wait until resources are available (the limit on open files is \
-         `ulimit -n`)"
+            "cannot accept connections: {error}; clients wait until resources are available (the limit on open files \
+         is `ulimit -n`)"
         ),
     );
 }

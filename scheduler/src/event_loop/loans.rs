@@ -143,8 +143,8 @@ impl Drop for Lent {
         crate::log(
             crate::LogLevel::Error,
             format_args!(
-                "thread '{}' cannot end: {} operations of the kernel and {} blocking calls still use memory that abandoned \
-             fibers of its loop lent them, which may be the thread's own; aborting",
+                "thread '{}' cannot end: {} operations of the kernel and {} blocking calls still use memory that \
+             abandoned fibers of its loop lent them, which may be the thread's own; aborting",
                 self.shared.vitals().thread.name,
                 self.operations(),
                 self.calls(),

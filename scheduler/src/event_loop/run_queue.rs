@@ -3,8 +3,8 @@
 //!
 //! The slot holds the fiber that a running fiber has just woken. The two are about to talk to each other (a reply, a
 //! hand-over) and their data is in the cache; behind a thousand other fibers the reply would come late. The slot is
-//! served at most [`NEXT_RUNS_MAX`] times in a row, so that such a pair cannot block the queue forever. Go's scheduler has
-//! the same slot ([`runnext`](https://go.dev/src/runtime/proc.go)), and so has
+//! served at most [`NEXT_RUNS_MAX`] times in a row, so that such a pair cannot block the queue forever. Go's scheduler
+//! has the same slot ([`runnext`](https://go.dev/src/runtime/proc.go)), and so has
 //! [tokio's](https://tokio.rs/blog/2019-10-scheduler).
 //!
 //! ```text

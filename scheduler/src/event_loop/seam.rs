@@ -1,4 +1,4 @@
-//! What fibers know of their loop. `fiber/` imports from `event_loop/` only what this file names.
+//! The part of the event loop that fibers use. `fiber/` imports from `event_loop/` only what this file names.
 //!
 //! Fibers and loops need each other: a loop resumes fibers and makes them ready; a fiber parks itself in its loop. The
 //! loop in turn imports from `fiber/` only what the table of that folder (`fiber/mod.rs`) names.

@@ -9,9 +9,9 @@
 //! [`park_uninterruptible`](super::park_uninterruptible).
 //!
 //! Scopes form a list on the fiber's stack. The header points to the innermost one, and holds the earliest deadline
-//! with the frame that set it. A shield hides all of them, and the fiber's own cancellation, until the shield ends. N. J.
-//! Smith's [Timeouts and cancellation for humans](https://vorpus.org/blog/timeouts-and-cancellation-for-humans/) gives the
-//! reasons for scopes and shields.
+//! with the frame that set it. A shield hides all of them, and the fiber's own cancellation, until the shield ends. N.
+//! J. Smith's [Timeouts and cancellation for humans](https://vorpus.org/blog/timeouts-and-cancellation-for-humans/)
+//! gives the reasons for scopes and shields.
 
 use super::frames::{DeadlineFrame, ScopeFrame, ScopeState};
 use super::header::{CANCELLED, Header, INTERRUPTIBLE, State};

@@ -55,7 +55,8 @@ pub struct FiberLocal<T: 'static> {
 /// The error of using a fiber-local outside a fiber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not in a fiber: only fibers have fiber-locals; call this inside `Runtime::run` or `Loop::run`, or use thread_local!"
+    "not in a fiber: only fibers have fiber-locals; call this inside `Runtime::run` or `Loop::run`, or use \
+     thread_local!"
 )]
 pub struct NotInFiber;
 

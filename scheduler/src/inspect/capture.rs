@@ -289,8 +289,8 @@ unsafe fn fill(record: &mut Record, context: *mut c_void) {
     }
 }
 
-/// Returns the end of the stack that the thread runs on: its fiber's, or its own. If it is neither, returns the pointer,
-/// and nothing is copied.
+/// Returns the end of the stack that the thread runs on: its fiber's, or its own. If it is neither, returns the
+/// pointer, and nothing is copied.
 fn stack_end(pointer: usize, fiber: Option<&RunningFiber>) -> usize {
     let of_fiber = fiber.map_or(0..0, |fiber| fiber.bounds.range());
     let own = thread_stack_for_signal();

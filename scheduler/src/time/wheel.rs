@@ -24,8 +24,8 @@
 //! Invariants:
 //! - A node is in at most one list, or in the array. `level == UNARMED` means that it is in neither. `level == DUE`
 //!   means that it is in the array, at the position in its link `next`.
-//! - The links of a slot and of its nodes form a circle: `x.next.previous == x` and `x.previous.next == x`. The bit of a
-//!   slot is set exactly if its circle has a node.
+//! - The links of a slot and of its nodes form a circle: `x.next.previous == x` and `x.previous.next == x`. The bit of
+//!   a slot is set exactly if its circle has a node.
 //! - The levels do not move while the wheel exists.
 //! - The array is empty unless `advance` is running.
 //! - A node does not move while it is armed (it lies in a fiber's header, or in a pinned box).
@@ -85,8 +85,8 @@ impl Links {
     }
 }
 
-/// One timer, linked into a slot of the wheel. `links` is the first field, so that a pointer to a node's links is also a
-/// pointer to the node.
+/// One timer, linked into a slot of the wheel. `links` is the first field, so that a pointer to a node's links is also
+/// a pointer to the node.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Node {

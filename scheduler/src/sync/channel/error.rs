@@ -73,9 +73,9 @@ impl From<Closed> for TryRecvError {
     }
 }
 
-/// Implements the conversions for programs whose errors are all `io::Error`. The kinds are those of a pipe: `BrokenPipe`
-/// if the channel is closed, `WouldBlock` if a `try_` call would have to wait. A stop converts like [`Stopped`], and an
-/// unsent value is dropped.
+/// Implements the conversions for programs whose errors are all `io::Error`. The kinds are those of a pipe:
+/// `BrokenPipe` if the channel is closed, `WouldBlock` if a `try_` call would have to wait. A stop converts like
+/// [`Stopped`], and an unsent value is dropped.
 macro_rules! into_io_error {
     ($([$($generics:tt)*] $error:ty { $($variant:pat => $cause:expr),+ })+) => {
         $(
