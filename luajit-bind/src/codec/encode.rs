@@ -71,6 +71,10 @@ struct Around<'a> {
     outer: Option<&'a Around<'a>>,
 }
 
+/// The number of keys in the path of a bad value. Of more, those in the middle are left out: a message about tables that
+/// are nested too deeply would be mostly path.
+const STEPS_SHOWN: usize = 16;
+
 /// A fault with the path so far, innermost first. `visible` is the number of levels that belong in the path: those of a
 /// cycle are named once.
 struct Trouble {
@@ -100,8 +104,13 @@ impl Trouble {
     #[cold]
     fn into_error(self, label: &str, position: c_int) -> Box<EncodeError> {
         let mut path = format!("{label}[{position}]");
-        for step in self.steps.iter().rev() {
-            path.push_str(step);
+        let (count, half) = (self.steps.len(), STEPS_SHOWN / 2);
+        for (index, step) in self.steps.iter().rev().enumerate() {
+            if count <= STEPS_SHOWN || index < half || index >= count - half {
+                path.push_str(step);
+            } else if index == half {
+                path.push_str("...");
+            }
         }
         Box::new(EncodeError {
             path,

@@ -223,7 +223,7 @@ impl LoopHandle {
     /// or a deadline passes.
     ///
     /// # Panics
-    /// In a callback of a loop, which cannot wait. [`this_loop::fibers`] needs no wait.
+    /// In a callback of a loop, which cannot wait. [`this_loop::fibers`](crate::this_loop::fibers) needs no wait.
     #[track_caller]
     pub fn fibers(&self) -> Result<Vec<FiberInfo>, JoinError> {
         this_loop::assert_not_in_callback();

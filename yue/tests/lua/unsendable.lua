@@ -31,6 +31,13 @@ end
 check.raises('ArgumentError', 'whole numbers', server.echo, yue.array { [math.huge] = 1 })
 check.raises('ArgumentError', 'takes a table', yue.array, 1)
 
+-- The path of a value far down is cut in its middle.
+local nested = {}
+for _ = 1, 1000 do nested = { nested } end
+local _, deep = pcall(server.echo, nested)
+check.equal(tostring(deep):match 'cannot.*', 'cannot send args[1]' .. ('[1]'):rep(8) .. '...' .. ('[1]'):rep(8)
+  .. ': tables are nested deeper than 128 levels')
+
 -- A colon passes the procedures.
 for _, call in ipairs {
   function() return server:echo(1) end,
