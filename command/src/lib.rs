@@ -50,11 +50,7 @@ gracefully, within 6 seconds; another one ends it at once.";
 /// Runs Lua programs whose functions call each other over the network.
 #[derive(Debug, Parser)]
 #[command(name = "yue", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
-#[command(
-    subcommand_precedence_over_arg = true,
-    arg_required_else_help = true,
-    max_term_width = 80
-)]
+#[command(subcommand_precedence_over_arg = true, max_term_width = 80)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -123,7 +119,7 @@ pub fn main() -> ExitCode {
     signals::reset();
     yue_io::stdio::make_outputs_blocking();
     yue_io::stdio::buffer_output_by_lines();
-    // Clap shows the help by itself only if no environment variable gives an option either.
+    // Clap's `arg_required_else_help` would count a variable such as YUE_WATCHDOG as an argument.
     if std::env::args_os().len() <= 1 {
         // A reader that has gone needs no help.
         let _ =
@@ -144,9 +140,7 @@ pub fn main() -> ExitCode {
 /// Prints the help or the version if the user requested one, or describes wrong usage; returns the exit code.
 fn show(error: &clap::Error) -> i32 {
     match error.kind() {
-        ErrorKind::DisplayHelp
-        | ErrorKind::DisplayVersion
-        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // A reader that has gone needs no help.
             let _ = error.print();
         }
