@@ -71,8 +71,8 @@ struct Around<'a> {
     outer: Option<&'a Around<'a>>,
 }
 
-/// The number of keys in the path of a bad value. Of more, those in the middle are left out: a message about tables that
-/// are nested too deeply would be mostly path.
+/// The number of keys in the path of a bad value. Of more, those in the middle are left out: a message about tables
+/// that are nested too deeply would be mostly path.
 const STEPS_SHOWN: usize = 16;
 
 /// A fault with the path so far, innermost first. `visible` is the number of levels that belong in the path: those of a
