@@ -360,3 +360,54 @@ fn an_ipv6_listener_can_leave_ipv4_alone() {
         TcpStream::connect(("::1", port)).unwrap();
     });
 }
+
+/// Drops a socket a little later, like the kernel the sockets of a killed process.
+fn drop_soon<T: Send + 'static>(socket: T) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(10));
+        drop(socket);
+    })
+}
+
+#[test]
+fn a_port_whose_process_is_being_ended_is_bound_a_moment_later() {
+    let bind_again = || {
+        let ending = StdListener::bind("127.0.0.1:0").unwrap();
+        let address = ending.local_addr().unwrap();
+        let end = drop_soon(ending);
+        let listener = TcpListener::bind(address).unwrap();
+        end.join().unwrap();
+        assert_eq!(listener.local_addr().unwrap(), address);
+
+        let ending = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = ending.local_addr().unwrap();
+        let end = drop_soon(ending);
+        let socket = UdpSocket::bind(address).unwrap();
+        end.join().unwrap();
+        assert_eq!(socket.local_addr().unwrap(), address);
+    };
+    bind_again();
+    on_each_driver(bind_again);
+}
+
+#[test]
+fn a_port_that_stays_in_use_is_an_error_and_other_fibers_run_meanwhile() {
+    on_each_driver(|| {
+        let (listener, ran) = (
+            StdListener::bind("127.0.0.1:0").unwrap(),
+            Rc::new(Cell::new(false)),
+        );
+        let other = spawn({
+            let ran = ran.clone();
+            move || ran.set(true)
+        });
+        let error = TcpListener::bind(listener.local_addr().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(ran.get(), "the loop was free");
+        other.join().unwrap();
+
+        cancel(current_id());
+        let error = TcpListener::bind(listener.local_addr().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    });
+}

@@ -252,3 +252,24 @@ fn a_connection_below_its_share_is_served_when_handlers_are_many() {
         raw.link.close();
     });
 }
+
+#[test]
+fn clients_that_take_all_they_get_leave_handlers_to_others() {
+    run_loop(|| {
+        let limits = Limits {
+            handlers_max: 40,
+            ..Limits::default()
+        };
+        let (listener, witness) = listener_and_witness(limited(limits));
+        // The first takes most of the handlers before they are many, so the shares of all together exceed the limit.
+        let greedy: Vec<_> = (0..4).map(|_| Raw::connect(&listener)).collect();
+        for raw in &greedy {
+            for n in 0..40 {
+                raw.request(n, "nap", &[300]);
+            }
+            eventually("it meets the limit", || raw.received("ServerBusyError"));
+        }
+        assert_eq!(call(&witness, "sum", &[1]).unwrap(), [1]);
+        greedy.iter().for_each(|raw| raw.link.close());
+    });
+}

@@ -331,7 +331,7 @@ impl ClientFailures {
 }
 
 /// Whether the caller cannot wait: in a callback, or in a destructor during a panic.
-fn cannot_pause() -> bool {
+pub(super) fn cannot_pause() -> bool {
     match in_fiber() {
         true => may_suspend().is_err(),
         false => this_loop::exists(),

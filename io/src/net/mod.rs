@@ -30,6 +30,7 @@
 //! operation has already moved bytes, it returns them, and the next operation returns the error.
 
 mod attempt;
+mod bind;
 mod connect;
 mod datagram_batch;
 mod halves;

@@ -1,5 +1,6 @@
 //! A TCP socket that accepts connections.
 
+use super::bind::bind;
 use super::listening_socket::{IncomingSockets, ListeningSocket};
 use super::resolve::ToSocketAddrs;
 use super::stream::{descriptor_of, timeouts};
@@ -70,7 +71,8 @@ pub struct TcpListener {
 }
 
 impl TcpListener {
-    /// Listens on the first available address. Port 0 lets the system choose a port.
+    /// Listens on the first available address. Port 0 lets the system choose a port. An address that is in use is tried
+    /// again for 50 ms, because the kernel may still be ending the process that held it.
     ///
     /// # Errors
     /// The error of the last address tried; when there is no address; when a name cannot be resolved.
@@ -97,7 +99,7 @@ impl TcpListener {
             if let (Some(only_v6), true) = (options.only_v6, address.is_ipv6()) {
                 socket.options().set_only_v6(only_v6)?;
             }
-            socket.options().bind(&address)?;
+            bind(&socket, &address)?;
             if options.fast_open > 0 {
                 // A kernel without fast open listens as usual.
                 let _ = sys::set_fast_open(socket.raw(), options.fast_open);

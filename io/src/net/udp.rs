@@ -1,5 +1,6 @@
 //! UDP sockets.
 
+use super::bind::bind;
 use super::datagram_batch::{self, Datagrams};
 use super::resolve::ToSocketAddrs;
 use super::socket::Socket;
@@ -41,7 +42,8 @@ pub struct UdpSocket {
 }
 
 impl UdpSocket {
-    /// Binds a socket to the first available address. Port 0 lets the system choose a port.
+    /// Binds a socket to the first available address. Port 0 lets the system choose a port. An address that is in use
+    /// is tried again for 50 ms, like in [`TcpListener::bind`](super::TcpListener::bind).
     ///
     /// # Errors
     /// The error of the last address tried; when there is no address; when a name cannot be resolved.
@@ -63,7 +65,7 @@ impl UdpSocket {
                 socket.options().set_reuse_address(true)?;
                 socket.options().set_reuse_port(true)?;
             }
-            socket.options().bind(&address)?;
+            bind(&socket, &address)?;
             Ok(UdpSocket { socket })
         })
     }

@@ -191,11 +191,16 @@ impl Inner {
             && !accounts.may_start_handler(self.inbox.in_flight.get(), limits)
         {
             let limit = limits.handlers_max;
-            return Some(Refusal {
-                text: format!(
+            let text = if accounts.handlers_are_full(limits) {
+                format!("the server has {limit} requests in flight, its limit; call again later")
+            } else {
+                format!(
                     "the server's limit of {limit} requests in flight is near, and this connection has its share of \
                      them; wait for some"
-                ),
+                )
+            };
+            return Some(Refusal {
+                text,
                 counter: &self.counters.refused_handlers,
             });
         }

@@ -126,11 +126,24 @@ impl Accounts {
         self.handlers.get() >= limits.handlers_max - limits.handlers_max / 4
     }
 
-    /// Whether a connection with `in_flight` requests may start another, now that handlers are many. Near the limit,
-    /// connections above their fair share are refused first, so that one client cannot use up the listener.
+    /// Whether a connection with `in_flight` requests may start another, now that handlers are many.
+    ///
+    /// The nearer the limit, the fewer requests a connection may have beside others: its fair share where handlers
+    /// begin to be many, one at the limit. So clients that take all they get leave a fifth of the handlers to the
+    /// others, even if they took more than their share before handlers were many.
     pub(crate) fn may_start_handler(&self, in_flight: usize, limits: &Limits) -> bool {
-        let fair = limits.handlers_max / self.connections.get().max(1);
-        self.handlers.get() < limits.handlers_max && in_flight < fair.max(1)
+        let (max, connections) = (limits.handlers_max, self.connections.get());
+        let free = max.saturating_sub(self.handlers.get());
+        if free == 0 || connections <= 1 {
+            return free > 0;
+        }
+        let share = (max / connections).saturating_mul(free) / (max / 4).max(1);
+        in_flight < share.max(1)
+    }
+
+    /// Whether the limit on handlers is reached.
+    pub(crate) fn handlers_are_full(&self, limits: &Limits) -> bool {
+        self.handlers.get() >= limits.handlers_max
     }
 
     /// Whether memory is so short that it matters which session holds it.
