@@ -192,7 +192,9 @@ impl Inner {
         {
             let limit = limits.handlers_max;
             let text = if accounts.handlers_are_full(limits) {
-                format!("the server has {limit} requests in flight, its limit; call again later")
+                format!(
+                    "the server's limit of {limit} requests in flight is reached; call again later"
+                )
             } else {
                 format!(
                     "the server's limit of {limit} requests in flight is near, and this connection has its share of \
