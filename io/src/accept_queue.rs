@@ -20,7 +20,7 @@ use std::fmt;
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use yue_scheduler::RemoteWaker;
 
@@ -162,7 +162,7 @@ impl AcceptQueue {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic cannot leave the state inconsistent.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        yue_scheduler::lock(&self.0)
     }
 }
 

@@ -16,7 +16,7 @@ use std::ops::{BitOr, BitOrAssign};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// Bytes of records that one read takes. A record with the longest name takes 272 bytes.
 const READ_BYTES: usize = 4096;
@@ -190,7 +190,7 @@ impl Watcher {
     /// Locks the queue. None of the program's code runs under the lock, so a poisoned lock still holds a consistent
     /// value.
     fn queue(&self) -> MutexGuard<'_, VecDeque<Event>> {
-        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+        yue_scheduler::lock(&self.read)
     }
 }
 

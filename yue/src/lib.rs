@@ -186,7 +186,6 @@
 
 #[cfg(feature = "lua")]
 pub mod lua;
-mod mutex;
 mod runtime;
 
 pub use runtime::{Runtime, RuntimeBuilder, RuntimeHandle, RuntimeReport, spawn_any};

@@ -6,7 +6,7 @@
 use super::child::Process;
 use crate::sys;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 use yue_scheduler::spawn_with_signals_blocked;
@@ -31,7 +31,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Locks the table. None of the program's code runs under the lock, so a poisoned lock still holds a consistent value.
 fn lock() -> MutexGuard<'static, Reaper> {
-    REAPER.lock().unwrap_or_else(PoisonError::into_inner)
+    yue_scheduler::lock(&REAPER)
 }
 
 /// Ensures that a process is reaped when it ends.

@@ -25,7 +25,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread::{self, ThreadId};
 use yue_scheduler::{SignalSet, set_signal_handler, spawn_with_signals_blocked};
 
@@ -78,7 +78,7 @@ impl<T> StaticMemory<T> {
 
 /// Locks the table. None of the program's code runs under the lock, so a poisoned lock still holds a consistent value.
 fn lock() -> MutexGuard<'static, Table> {
-    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
+    yue_scheduler::lock(&TABLE)
 }
 
 /// The numbers of these signals, each once.

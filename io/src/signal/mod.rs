@@ -42,7 +42,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use yue_scheduler::{LoopHandle, SignalSet, this_loop};
 
 pub use name::{Signal, UnknownSignal};
@@ -162,7 +162,7 @@ static HUB: Mutex<Hub> = Mutex::new(Hub {
 
 /// Locks the hub. None of the program's code runs under the lock, so a poisoned lock still holds a consistent value.
 fn hub() -> MutexGuard<'static, Hub> {
-    HUB.lock().unwrap_or_else(PoisonError::into_inner)
+    yue_scheduler::lock(&HUB)
 }
 
 struct Local {

@@ -11,7 +11,7 @@ use super::state::phase::Role;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once};
 
 /// The sessions of one role.
 struct Sessions {
@@ -35,7 +35,7 @@ impl Sessions {
 static ALL: Mutex<[Sessions; 2]> = Mutex::new([Sessions::NONE; 2]);
 
 fn all() -> MutexGuard<'static, [Sessions; 2]> {
-    ALL.lock().unwrap_or_else(PoisonError::into_inner)
+    yue_scheduler::lock(&ALL)
 }
 
 /// A session's counters, which stay in the list as long as it lives.

@@ -20,7 +20,7 @@ use std::fmt;
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use yue_scheduler::{LoopHandle, this_loop};
 
 /// Returns the next key of a link or a listener.
@@ -309,7 +309,7 @@ impl fmt::Debug for IncomingLink {
 
 fn names() -> MutexGuard<'static, HashMap<String, Endpoint>> {
     static NAMES: LazyLock<Mutex<HashMap<String, Endpoint>>> = LazyLock::new(Mutex::default);
-    NAMES.lock().unwrap_or_else(PoisonError::into_inner)
+    yue_scheduler::lock(&NAMES)
 }
 
 /// A name under which a loop accepts links, until it is dropped.

@@ -6,10 +6,10 @@
 use super::affinity::Pinned;
 use super::report::RuntimeReport;
 use super::settings::LoopSettings;
-use crate::mutex::lock;
 use std::io;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
+use yue_scheduler::lock;
 use yue_scheduler::{Loop, LoopGroup, LoopHandle, RemoteWaker, StopReport, park, prepare_park};
 
 /// The other loops of a runtime. Dropping it ends them.

@@ -2,7 +2,6 @@
 
 use crate::lua::host::shared::Shared;
 use crate::lua::script::Script;
-use crate::mutex::lock;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use yue_io::signal::Signal;
 use yue_luajit::Stack;
 use yue_rpc::WeakSocket;
 use yue_scheduler::LoopHandle;
+use yue_scheduler::lock;
 
 /// The time that requests which are being served have when the program ends.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);

@@ -5,9 +5,9 @@
 //! the first loop that listens at the path of a Unix socket binds it.
 
 use crate::lua::host::errors::stopped;
-use crate::mutex::lock;
 use std::collections::HashMap;
 use std::sync::Mutex;
+use yue_scheduler::lock;
 use yue_scheduler::{RemoteWaker, park, prepare_park};
 
 /// Values by name. They are made once, and again when they are not valid any more.

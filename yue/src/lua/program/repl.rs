@@ -5,11 +5,11 @@
 
 use crate::lua::host::errors::stopped;
 use crate::lua::native::{native, register};
-use crate::mutex::lock;
 use std::io::{self, ErrorKind, Read};
 use std::sync::Mutex;
 use yue_luajit::{Error, Stack};
 use yue_scheduler::Stopped;
+use yue_scheduler::lock;
 
 /// The maximum bytes of one line. Nobody types a longer line of Lua.
 const LINE_MAX: usize = 16 << 20;

@@ -11,7 +11,6 @@ use crate::lua::host::log;
 use crate::lua::host::program::Program;
 use crate::lua::native::{Results, native, register, register_raw};
 use crate::lua::rpc::connections::with_connections;
-use crate::mutex::lock;
 use std::ffi::c_int;
 use std::fmt::Write;
 use std::io;
@@ -21,6 +20,7 @@ use std::time::Duration;
 use yue_luajit::{Parked, Stack, ffi};
 use yue_rpc::session::Session;
 use yue_scheduler::inspect::{self, FiberState, HeldLoop};
+use yue_scheduler::lock;
 use yue_scheduler::{FiberId, LogLevel, current_id, this_loop};
 
 /// The time that a loop has for its report before it counts as blocked.

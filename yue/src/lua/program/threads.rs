@@ -17,7 +17,6 @@ use crate::lua::host::program::Program;
 use crate::lua::host::values::{load_function, push_decoded};
 use crate::lua::host::{Hold, Role, log, with_host};
 use crate::lua::native::{Results, native, register, register_raw, seconds};
-use crate::mutex::lock;
 use std::collections::HashMap;
 use std::ffi::{CString, c_int};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -26,6 +25,7 @@ use std::thread::JoinHandle;
 use std::time::{self, Duration};
 use yue_luajit::{Error, LuaState, NoReferences, Stack, ffi, raise, suspending};
 use yue_rpc::ErrorKind;
+use yue_scheduler::lock;
 use yue_scheduler::{
     Instant, LoopHandle, RemoteWaker, Wakeup, deadline_after, park_until, prepare_park, spawn,
     this_loop, yield_now,
