@@ -60,15 +60,25 @@ impl Frame {
 #[derive(Debug)]
 pub struct Scanner {
     limits: ScanLimits,
-    /// The position that the walk has reached; beyond the bytes at hand while a payload is outstanding.
-    at: usize,
-    /// The number of values still lacking for each open array or map; the message's own array is the first.
-    open: Vec<u32>,
-    /// The sum of `open`: each lacking value takes at least one byte.
-    lacking: u64,
+    walk: Walk,
+    /// The number of values still lacking for each array or map around the innermost one; the message's own array is
+    /// the first.
+    outer: Vec<u32>,
+    /// The number of the message's elements; 0 before its own header.
     fields: usize,
     seen: usize,
     starts: [usize; FIELDS_MAX],
+}
+
+/// The part of the scanner's state that changes with every value; [`Scanner::advance`] keeps it in registers.
+#[derive(Debug, Clone, Copy, Default)]
+struct Walk {
+    /// The position reached; beyond the bytes at hand while a payload is outstanding.
+    at: u64,
+    /// The number of values still lacking for the innermost open array or map.
+    left: u32,
+    /// The sum of `left` and `outer`: each lacking value takes at least one byte.
+    lacking: u64,
 }
 
 /// The contents of one header.
@@ -81,12 +91,10 @@ struct Header {
 impl Scanner {
     /// A scanner at the beginning of a message.
     pub fn new(limits: ScanLimits) -> Scanner {
-        let open = Vec::with_capacity(limits.nesting_max.min(1024) + 1);
         Scanner {
             limits,
-            at: 0,
-            open,
-            lacking: 0,
+            walk: Walk::default(),
+            outer: Vec::with_capacity(limits.nesting_max.min(1024)),
             fields: 0,
             seen: 0,
             starts: [0; FIELDS_MAX],
@@ -109,25 +117,70 @@ impl Scanner {
                 return Ok(None);
             }
         }
-        while !self.open.is_empty() {
-            if self.at >= bytes.len() {
-                return Ok(None);
-            }
-            let Some(header) = read_header(&bytes[self.at..])? else {
-                if self.seen == 0 {
-                    // The first element, a message's kind, has a header of one byte, which cannot be cut.
-                    let byte = bytes[self.at];
-                    return Err(ProtocolError::NotAMessage { byte });
-                }
+        let mut walk = self.walk;
+        // `left` is 0 only behind the last value.
+        while walk.left != 0 {
+            let rest = usize::try_from(walk.at).ok().and_then(|at| bytes.get(at..));
+            let Some(rest @ [first, ..]) = rest else {
+                self.walk = walk;
                 return Ok(None);
             };
-            self.step(bytes[self.at], &header)?;
+            let short = SHORT[usize::from(*first)];
+            let (value_bytes, values) = if short.bytes != 0 {
+                (u64::from(short.bytes), u64::from(short.values))
+            } else if self.seen == 0 {
+                return Err(ProtocolError::NotAMessage { byte: *first });
+            } else if let Some(header) = read_header(rest)? {
+                (
+                    header.header_bytes as u64 + header.payload_bytes,
+                    header.values,
+                )
+            } else {
+                self.walk = walk;
+                return Ok(None);
+            };
+            if self.outer.is_empty() {
+                if self.seen == 0 && *first > 2 {
+                    // The first element is the message's kind, a number from 0 to 2.
+                    return Err(ProtocolError::NotAMessage { byte: *first });
+                }
+                // `seen` stays below `fields`: the loop ends behind the array's last value.
+                self.starts[self.seen] = walk.at as usize;
+                self.seen += 1;
+            }
+            // No overflow: a position exceeds the bytes at hand by less than 2^33.
+            walk.at += value_bytes;
+            walk.lacking = walk.lacking - 1 + values;
+            if walk.at + walk.lacking > self.limits.message_bytes_max as u64 {
+                return Err(ProtocolError::TooLarge {
+                    limit_bytes: self.limits.message_bytes_max,
+                });
+            }
+            walk.left -= 1;
+            if values != 0 {
+                if self.outer.len() >= self.limits.nesting_max {
+                    return Err(ProtocolError::TooDeep {
+                        limit: self.limits.nesting_max,
+                    });
+                }
+                self.outer.push(walk.left);
+                walk.left = values as u32;
+            }
+            // The end of a value is the end of every array or map of which it was the last value.
+            while walk.left == 0 {
+                match self.outer.pop() {
+                    Some(left) => walk.left = left,
+                    None => break,
+                }
+            }
         }
-        if self.at > bytes.len() {
+        self.walk = walk;
+        if walk.at > bytes.len() as u64 {
             return Ok(None);
         }
+        debug_assert_eq!((walk.lacking, self.seen), (0, self.fields));
         let frame = Frame {
-            len: self.at,
+            len: walk.at as usize,
             fields: self.fields,
             starts: self.starts,
         };
@@ -141,80 +194,75 @@ impl Scanner {
     }
 
     fn reset(&mut self) {
-        self.at = 0;
-        self.lacking = 0;
+        debug_assert!(self.outer.is_empty());
+        self.walk = Walk::default();
         self.fields = 0;
         self.seen = 0;
     }
 
     /// Reads the message's own array header. Returns `false` if the header is not whole.
+    #[inline]
     fn begin(&mut self, bytes: &[u8]) -> Result<bool, ProtocolError> {
         let not_a_message = ProtocolError::NotAMessage { byte: bytes[0] };
-        if !matches!(
-            Marker::from_u8(bytes[0]),
-            Marker::FixArray(_) | Marker::Array16 | Marker::Array32
-        ) {
-            return Err(not_a_message);
-        }
-        let Some(header) = read_header(bytes)? else {
-            return Ok(false);
+        let (header_bytes, fields) = match Marker::from_u8(bytes[0]) {
+            Marker::FixArray(count) => (1, u64::from(count)),
+            Marker::Array16 | Marker::Array32 => match read_header(bytes)? {
+                Some(header) => (header.header_bytes, header.values),
+                None => return Ok(false),
+            },
+            _ => return Err(not_a_message),
         };
-        if !(3..=FIELDS_MAX as u64).contains(&header.values) {
+        if !(3..=FIELDS_MAX as u64).contains(&fields) {
             return Err(not_a_message);
         }
-        self.fields = header.values as usize;
-        self.at = header.header_bytes;
-        self.lacking = header.values;
-        self.open.clear();
-        self.open.push(header.values as u32);
+        self.fields = fields as usize;
+        self.walk = Walk {
+            at: header_bytes as u64,
+            left: fields as u32,
+            lacking: fields,
+        };
         Ok(true)
     }
-
-    #[inline]
-    fn step(&mut self, first: u8, header: &Header) -> Result<(), ProtocolError> {
-        if self.open.len() == 1 {
-            if self.seen == 0 && first > 2 {
-                return Err(ProtocolError::NotAMessage { byte: first });
-            }
-            // `seen` stays below `fields`: the array is removed from `open` with its last value.
-            self.starts[self.seen] = self.at;
-            self.seen += 1;
-        }
-        self.lacking = self.lacking - 1 + header.values;
-        let end = (self.at as u64)
-            .saturating_add(header.header_bytes as u64)
-            .saturating_add(header.payload_bytes);
-        if end.saturating_add(self.lacking) > self.limits.message_bytes_max as u64 {
-            return Err(ProtocolError::TooLarge {
-                limit_bytes: self.limits.message_bytes_max,
-            });
-        }
-        self.at = end as usize;
-        if header.values != 0 {
-            if self.open.len() > self.limits.nesting_max {
-                return Err(ProtocolError::TooDeep {
-                    limit: self.limits.nesting_max,
-                });
-            }
-            self.open.push(header.values as u32);
-        } else {
-            self.close_value();
-        }
-        Ok(())
-    }
-
-    /// Ends a value, and every array or map of which it was the last value.
-    #[inline]
-    fn close_value(&mut self) {
-        while let Some(left) = self.open.last_mut() {
-            *left -= 1;
-            if *left != 0 {
-                return;
-            }
-            self.open.pop();
-        }
-    }
 }
+
+/// A value whose first byte says everything: its length with header and payload, and the number of values in it.
+#[derive(Clone, Copy)]
+struct Short {
+    /// 0: the size follows the first byte, or the byte is reserved; [`read_header`] reads the header.
+    bytes: u8,
+    values: u8,
+}
+
+/// By a value's first byte. Most values are of this kind, and one load replaces the decisions of [`read_header`].
+static SHORT: [Short; 256] = {
+    let mut table = [Short {
+        bytes: 0,
+        values: 0,
+    }; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (bytes, values) = match byte as u8 {
+            map @ 0x80..=0x8f => (1, (map - 0x80) * 2),
+            array @ 0x90..=0x9f => (1, array - 0x90),
+            string @ 0xa0..=0xbf => (1 + string - 0xa0, 0),
+            // nil, false, true
+            0x00..=0x7f | 0xc0 | 0xc2 | 0xc3 | 0xe0..=0xff => (1, 0),
+            0xcc | 0xd0 => (2, 0),        // 8 bits
+            0xcd | 0xd1 => (3, 0),        // 16 bits
+            0xca | 0xce | 0xd2 => (5, 0), // 32 bits
+            0xcb | 0xcf | 0xd3 => (9, 0), // 64 bits
+            0xd4 => (3, 0),               // fixext: the type, then 1, 2, 4, 8 or 16 bytes
+            0xd5 => (4, 0),
+            0xd6 => (6, 0),
+            0xd7 => (10, 0),
+            0xd8 => (18, 0),
+            _ => (0, 0),
+        };
+        table[byte] = Short { bytes, values };
+        byte += 1;
+    }
+    table
+};
 
 /// Reads the header at the start of `bytes`, which must not be empty. Returns `None` if the header is cut.
 #[inline]
@@ -308,7 +356,12 @@ pub(crate) fn value_len(bytes: &[u8], nesting_max: usize) -> Option<usize> {
         nesting_max,
     };
     let mut scanner = Scanner::new(limits);
-    // One value, as if it were an array's last: `seen` is past the checks that apply only to a message's first element.
-    (scanner.open, scanner.lacking, scanner.fields, scanner.seen) = (vec![1], 1, 1, 1);
+    // One value, as if it were the second and last element of an array.
+    (scanner.fields, scanner.seen) = (2, 1);
+    scanner.walk = Walk {
+        at: 0,
+        left: 1,
+        lacking: 1,
+    };
     scanner.advance(bytes).ok().flatten().map(|frame| frame.len)
 }
