@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::proto::Method;
 use crate::proto::encode;
 use std::thread;
+use std::time::Duration;
 use yue_scheduler::{
     Instant, Stopped, Timer, Wakeup, deadline_after, in_fiber, is_past, may_suspend, now,
     park_until, prepare_park, time_left,
@@ -79,13 +80,14 @@ impl Session {
             panic!("a call cannot wait here: {reason}");
         }
         let inner = &*self.inner;
-        let deadline = inner.deadline(timeout);
+        let mut time = inner.call_time(timeout);
+        let deadline = time.deadline;
         let target = target.into();
         let id = inner
-            .route(&target, deadline)
+            .route(&target, &mut time)
             .and_then(|route| {
                 let waiter = Waiter::Fiber(None);
-                inner.start_call(route, target, deadline, params, waiter)
+                inner.start_call(route, target, time, params, waiter)
             })
             .map_err(|error| inner.note_early_timeout(error))?;
         inner
@@ -110,7 +112,8 @@ impl Session {
         done: impl FnOnce(Result<Response, Error>) + 'static,
     ) -> Result<CallId, Error> {
         let inner = &*self.inner;
-        let deadline = inner.deadline(timeout);
+        let time = inner.call_time(timeout);
+        let deadline = time.deadline;
         let this = inner.this.clone();
         let callback: Callback = Box::new(move |outcome| {
             done(outcome.map_err(|error| match this.upgrade() {
@@ -121,7 +124,7 @@ impl Session {
         let target = target.into();
         let route = inner.route_at_once(&target)?;
         let waiter = Waiter::Callback(callback);
-        let id = inner.start_call(route, target, deadline, params, waiter)?;
+        let id = inner.start_call(route, target, time, params, waiter)?;
         if deadline != Instant::NEVER {
             inner.arm_call_timer(id, deadline);
         }
@@ -136,17 +139,37 @@ impl Session {
     }
 }
 
+/// The time of one call.
+#[derive(Clone, Copy)]
+struct CallTime {
+    deadline: Instant,
+    /// The time until then, if nothing has happened since the clock was read: one more read per call would cost more
+    /// than its encoding.
+    left: Option<Duration>,
+}
+
 impl Inner {
-    /// The deadline of a call with that timeout: not later than that of the request which the caller serves, if that
+    /// The time of a call with that timeout: it ends not later than the request which the caller serves, if that
     /// request ends with its own caller's time.
     #[inline]
-    fn deadline(&self, timeout: Timeout) -> Instant {
-        let own = match timeout {
-            Timeout::Default => deadline_after(self.options.timeout),
-            Timeout::After(duration) => deadline_after(duration),
-            Timeout::Never => Instant::NEVER,
+    fn call_time(&self, timeout: Timeout) -> CallTime {
+        let left = match timeout {
+            Timeout::Default => Some(self.options.timeout),
+            Timeout::After(duration) => Some(duration),
+            Timeout::Never => None,
         };
-        RequestContext::current().map_or(own, |context| own.min(context.limit_of_calls()))
+        let own = left.map_or(Instant::NEVER, deadline_after);
+        let limit = RequestContext::current().map(|context| context.limit_of_calls());
+        match limit {
+            Some(limit) if limit < own => CallTime {
+                deadline: limit,
+                left: None,
+            },
+            _ => CallTime {
+                deadline: own,
+                left: left.filter(|_| own != Instant::NEVER),
+            },
+        }
     }
 
     #[inline]
@@ -154,7 +177,7 @@ impl Inner {
         &self,
         route: Route,
         target: Target<'_>,
-        deadline: Instant,
+        time: CallTime,
         params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
         waiter: Waiter,
     ) -> Result<u32, Error> {
@@ -175,10 +198,13 @@ impl Inner {
         }
         let outcome = match route {
             Route::Write => {
-                let remaining = self.remaining_ms(deadline);
+                let remaining = match time.left {
+                    Some(left) if self.link.peer_is_yue.get() => Some(whole_ms(left)),
+                    _ => self.remaining_ms(time.deadline),
+                };
                 self.write(|out| encode::request(out, id, method, remaining, params))
             }
-            Route::Hold => self.hold(Some(id), deadline, method, params),
+            Route::Hold => self.hold(Some(id), time.deadline, method, params),
         };
         outcome.inspect_err(|_| self.calls.borrow_mut().take_back(id))?;
         Ok(id)
@@ -190,10 +216,7 @@ impl Inner {
         if deadline == Instant::NEVER || !self.link.peer_is_yue.get() {
             return None;
         }
-        let left = time_left(deadline);
-        // In 64 bits: a division of 128 bits would be a function call.
-        let whole = left.as_secs().saturating_mul(1000);
-        Some(whole.saturating_add(u64::from(left.subsec_nanos().div_ceil(1_000_000))))
+        Some(whole_ms(time_left(deadline)))
     }
 
     pub(super) fn method_of<'a>(&self, target: Target<'a>) -> Result<Method<'a>, Error> {
@@ -208,10 +231,11 @@ impl Inner {
 
     /// The route of a message to `target`. Starts connecting, and waits for room in the output, where necessary.
     #[inline]
-    fn route(&self, target: &Target<'_>, deadline: Instant) -> Result<Route, Error> {
+    fn route(&self, target: &Target<'_>, time: &mut CallTime) -> Result<Route, Error> {
         if self.phase.get() == Phase::Up {
             if self.calls_must_wait() {
-                self.wait_for_room(Writes::Call, deadline)?;
+                time.left = None;
+                self.wait_for_room(Writes::Call, time.deadline)?;
                 return self.route_otherwise(target);
             }
             return Ok(Route::Write);
@@ -391,4 +415,10 @@ impl Inner {
             completed.deliver();
         }
     }
+}
+
+/// Milliseconds, rounded up, in 64 bits: a division of 128 bits would be a function call.
+fn whole_ms(duration: Duration) -> u64 {
+    let whole = duration.as_secs().saturating_mul(1000);
+    whole.saturating_add(u64::from(duration.subsec_nanos().div_ceil(1_000_000)))
 }
