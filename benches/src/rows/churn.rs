@@ -15,8 +15,8 @@ use yue_io::connection::{Connection, Sink};
 use yue_io::net::{TcpListener, TcpStream};
 use yue_scheduler::{Config, Loop, spawn};
 
-use super::echo::{MESSAGE_BYTES, SECONDS, ready};
 use super::echo_yue::Way;
+use super::served_load::{MESSAGE_BYTES, SECONDS, ready};
 use crate::epoll::{Epoll, Moved, receive, send};
 use crate::harness::process::{Running, own_program};
 use crate::harness::processors::{Processors, Side};

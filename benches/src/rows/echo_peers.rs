@@ -3,7 +3,7 @@
 use std::io;
 use std::net::TcpListener;
 
-use super::echo::ready;
+use super::served_load::ready;
 use crate::harness::Problem;
 
 const BUFFER_BYTES: usize = 4096;

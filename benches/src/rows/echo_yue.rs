@@ -9,7 +9,7 @@ use yue_io::connection::{Connection, Sink};
 use yue_io::net::{TcpListener, TcpStream};
 use yue_scheduler::{Config, Loop, spawn};
 
-use super::echo::ready;
+use super::served_load::ready;
 use crate::harness::Problem;
 
 const BUFFER_BYTES: usize = 4096;

@@ -12,7 +12,7 @@
 use crate::ceilings::linked_list;
 use crate::harness::{Case, Effort, Problem, Row, Sample, Unit, memory};
 
-use super::{echo, fiber_yield, timers};
+use super::{fiber_yield, served_load, timers};
 
 /// Timer moves at full effort.
 const MOVES: usize = 5_000_000;
@@ -106,7 +106,7 @@ fn echoes(server: &str, connections: usize, effort: Effort) -> Result<Sample, Pr
     let connections = scaled(connections, 10_000, effort);
     crate::epoll::allow_descriptors(connections)?;
     let cost_ns = |connections| -> Result<(f64, f64), Problem> {
-        let sample = echo::load(server, &echo::plan(connections, seconds))?;
+        let sample = served_load::load(server, &served_load::plan(connections, seconds))?;
         // CPU seconds per million messages are microseconds per message.
         let cpu_us = sample.extra.get("server_cpu_s_per_million").copied();
         Ok((cpu_us.unwrap_or(f64::NAN) * 1e3, sample.value))

@@ -14,6 +14,7 @@ mod mailbox;
 mod rpc_native;
 mod rpc_tcp;
 mod rpc_thread;
+mod served_load;
 mod servers;
 mod spawn_join;
 #[cfg(feature = "peers")]

@@ -12,7 +12,7 @@ use yue_rpc::session::{Call, Reply, Service, Session};
 use yue_rpc::{Address, Error, ErrorKind, Listener, Options, Timeout, transport};
 use yue_scheduler::{Config, Loop, sleep, spawn};
 
-use super::echo::ready;
+use super::served_load::ready;
 use crate::harness::lua::Calls;
 use crate::harness::process::{Running, cpu_of, own_program};
 use crate::harness::processors::{Processors, Side};

@@ -17,7 +17,7 @@ use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit};
 use crate::load::protocol::{Iproto, MsgpackRpc, Protocol};
 use crate::load::{closed, open};
 
-use super::echo;
+use super::served_load;
 
 /// The duration of each measurement at full effort.
 const SECONDS: f64 = 2.0;
@@ -200,7 +200,7 @@ fn raw(server: &str, calls: Calls, effort: Effort) -> Result<Sample, Problem> {
         response: vec![b'r'; RESPONSE_BYTES],
         seconds: effort.seconds(calls.seconds),
     };
-    echo::load(server, &plan)
+    served_load::load(server, &plan)
 }
 
 /// Runs the server of this name until the process ends. Returns `None` if this row has no such server.
@@ -220,7 +220,7 @@ pub fn serve(server: &str) -> Option<Result<(), Problem>> {
     };
     let by_hand = || {
         let listener = crate::epoll::listen()?;
-        echo::ready(listener.local_addr()?.port())?;
+        served_load::ready(listener.local_addr()?.port())?;
         match shape {
             Some(shape) => uring_echo::serve(&listener, &reply, shape)?,
             None => epoll_echo::serve(&listener, &reply)?,

@@ -263,7 +263,7 @@ pub fn serve(server: &str) -> Option<Result<(), Problem>> {
 mod peers {
     use super::{Problem, Server, start};
     use crate::harness::process::own_program;
-    use crate::rows::echo::ready;
+    use crate::rows::served_load::ready;
     use std::convert::Infallible;
 
     use http_body_util::Full;

@@ -15,7 +15,7 @@ use tarpc::tokio_util::codec::{Framed, LengthDelimitedCodec};
 use tarpc::{client, context};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::echo::ready;
+use super::served_load::ready;
 use crate::harness::lua::Calls;
 use crate::harness::process::{Running, cpu_of, own_program};
 use crate::harness::processors::{Processors, Side};
