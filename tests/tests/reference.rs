@@ -27,8 +27,9 @@ const WRITTEN: [(&str, &str); 12] = [
 ];
 
 /// Classes of plain tables: each field is a code span of its own on that page.
-const TABLES: [(&str, &str); 6] = [
+const TABLES: [(&str, &str); 7] = [
     ("CurrentThread", "threads.md"),
+    ("Description", "connections.md"),
     ("ErrorClass", "errors.md"),
     ("ListenerStats", "servers.md"),
     ("MethodStats", "servers.md"),

@@ -45,6 +45,7 @@ local function is_module(value)
   end
   return rawequal(value, globals)
 end
+internal.is_module = is_module
 
 --- Raises if a table given as symbols would let strangers call Lua's own libraries. A module of the program may be
 --- given: that is intended.

@@ -11,6 +11,7 @@ local OPTIONS = {
   reconnect = 'boolean', -- open: reconnect when the link is lost (true)
   legacy = 'boolean', -- open: plain msgpack-rpc, no hello
   cancel = 'boolean', -- callers may stop handlers of this side that have started
+  describe = 'boolean', -- peers may list the functions of this side (true)
   traceback = 'boolean', -- errors of handlers travel with their tracebacks (over unix:// and thread:// only)
   message_max = 'count',
   nesting_max = 'count',

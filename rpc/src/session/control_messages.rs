@@ -10,6 +10,14 @@ use crate::proto::{Method, Params};
 use crate::text::quoted;
 use std::ops::Range;
 
+/// The name of the request by which a peer asks for the functions that it may call. Unlike the other names of this
+/// kind it is passed to [`Dispatch`](super::Dispatch), as a request like any other.
+///
+/// The answer is a map: `functions` is an array of maps, with `name` (text), and where they are known `params` (an
+/// array of names), `vararg` (true if the function takes more) and `doc` (text); `more` is true if there are functions
+/// that it does not list.
+pub const DESCRIBE: &[u8] = b"$yue/describe";
+
 /// The version of the extensions that this side speaks.
 pub(super) const VERSION: u64 = 1;
 

@@ -1,6 +1,7 @@
 //! Incoming messages: from the scanner to their receivers.
 
 use super::close_reason::CloseReason;
+use super::control_messages::DESCRIBE;
 use super::inner::Inner;
 use super::options::{add, count};
 use super::state::inbox::{Request, Span};
@@ -102,7 +103,7 @@ impl Inner {
                 msgid,
                 params,
                 ..
-            } if name.starts_with(b"$yue/") => {
+            } if name.starts_with(b"$yue/") && name != DESCRIBE => {
                 self.handle_control_request(msgid, name, params);
             }
             Message::Notification {

@@ -75,7 +75,7 @@ mod references;
 mod request;
 pub(crate) mod service;
 mod state;
-mod worker;
+pub(crate) mod worker;
 mod write_buffer;
 
 pub(crate) use state::accounts::Accounts;
@@ -84,6 +84,7 @@ pub use crate::buffer::Response;
 pub use crate::proto::Params;
 pub use crate::release_order::LinkNumber;
 pub use call::{CallId, Target};
+pub use control_messages::DESCRIBE;
 pub use inner::{RequestContext, Session};
 pub use references::ImportedReference;
 pub use request::{CallMethod, peer};

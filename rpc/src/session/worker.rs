@@ -389,7 +389,7 @@ fn refusal(session: &Inner, request: &Request) -> Option<Failure> {
 
 /// Whether a segment of a dotted name begins with `_`.
 #[inline]
-fn is_private(name: &[u8]) -> bool {
+pub(crate) fn is_private(name: &[u8]) -> bool {
     name.first() == Some(&b'_') || name.windows(2).any(|pair| pair == b"._")
 }
 

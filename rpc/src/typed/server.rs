@@ -4,10 +4,12 @@ use super::values;
 use crate::address::{Address, AddressError};
 use crate::error::{Error, ErrorKind};
 use crate::listener::Listener;
+use crate::proto::encode;
 use crate::session::failure::Failure;
 use crate::session::options::Options;
 use crate::session::service::Hooks;
-use crate::session::{Call, CallMethod, Dispatch, Replied, Reply, Service};
+use crate::session::worker::is_private;
+use crate::session::{Call, CallMethod, DESCRIBE, Dispatch, Replied, Reply, Service};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
@@ -44,6 +46,35 @@ type Handler = Box<dyn Fn(&mut Call, Reply) -> Replied>;
 ///     assert_eq!(error.message(), "division by zero");
 ///     let error = server.call::<_, i64>("divide", "one").unwrap_err();
 ///     assert_eq!(error.kind(), ErrorKind::Argument);
+///     Ok(())
+/// })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A peer may ask for the names, by the request [`DESCRIBE`]:
+///
+/// ```
+/// use serde::Deserialize;
+/// use yue_rpc::Error;
+/// use yue_rpc::typed::{Client, Server};
+///
+/// #[derive(Deserialize)]
+/// struct Function {
+///     name: String,
+/// }
+///
+/// #[derive(Deserialize)]
+/// struct Description {
+///     functions: Vec<Function>,
+/// }
+///
+/// yue_io::run(|| -> Result<(), Error> {
+///     let server = Server::new().handler("b", |()| Ok(1)).handler("a.x", |()| Ok(2)).handler("_private", |()| Ok(3));
+///     let listener = server.listen("tcp://127.0.0.1:0")?;
+///     let client = Client::open(&listener.address().to_string())?;
+///     let answer: Description = client.call("$yue/describe", ())?;
+///     let names: Vec<_> = answer.functions.into_iter().map(|function| function.name).collect();
+///     assert_eq!(names, ["a.x", "b"]);
 ///     Ok(())
 /// })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -152,8 +183,36 @@ fn wrong_arguments(call: &Call, error: &rmp_serde::decode::Error) -> Failure {
 
 struct Handlers(HashMap<Box<[u8]>, Handler>);
 
+impl Handlers {
+    /// Lists the names, as [`DESCRIBE`] says. The parameters of a Rust function are known to the compiler alone.
+    fn describe(&self, reply: Reply) -> Replied {
+        let mut names: Vec<&[u8]> = self.0.keys().map(|name| &**name).collect();
+        names.retain(|name| !is_private(name));
+        names.sort_unstable();
+        reply.results(|out| {
+            out.push(MAP_OF_ONE);
+            encode::str(out, "functions");
+            encode::array(out, |out| {
+                for name in &names {
+                    out.push(MAP_OF_ONE);
+                    encode::str(out, "name");
+                    encode::str_or_bin(out, name);
+                }
+                Ok(u32::try_from(names.len()).unwrap_or(u32::MAX))
+            })?;
+            Ok(1)
+        })
+    }
+}
+
+/// The header of a map with one entry.
+const MAP_OF_ONE: u8 = 0x81;
+
 impl Dispatch for Handlers {
     fn call(&self, call: &mut Call, reply: Reply) -> Replied {
+        if matches!(call.method(), CallMethod::Name(DESCRIBE)) {
+            return self.describe(reply);
+        }
         let handler = match call.method() {
             CallMethod::Name(name) => self.0.get(name),
             CallMethod::Token(_) => None,

@@ -50,6 +50,7 @@ yue.const = {}
 ---@field reconnect? boolean open: reconnect when a link is lost. True by default.
 ---@field legacy? boolean open: plain msgpack-rpc, no hello.
 ---@field cancel? boolean Callers may stop handlers that have started. By default those run to their end.
+---@field describe? boolean Whether peers may list the functions of this side (true).
 ---@field traceback? boolean Errors of handlers carry their tracebacks. By default over unix:// and thread:// only.
 ---@field message_max? integer Bytes of a message, in either direction.
 ---@field nesting_max? integer Nesting of arrays and maps in one value.
@@ -178,6 +179,17 @@ function Connection:connected() end
 
 ---@return table<string, any> # Counts; `queued_bytes` that wait; `methods` of an opened one, as in `Listener:stats`.
 function Connection:stats() end
+
+---@class yue.Description
+---@field name string
+---@field params string[]? The names of the parameters; nil if they are not known (functions of C and of Rust).
+---@field vararg boolean? Whether the function takes further arguments.
+---@field doc string? The comment above the function.
+
+---Asks the peer for the functions that this side may call, sorted by name.
+---@return yue.Description[]
+---@return boolean more Whether the peer has more functions than it lists.
+function Connection:describe() end
 
 ---Notifies the peer of the latest state of something: calls its procedure `name` without an answer. While the peer does
 ---not keep up, the message waits, and a newer one with the same key replaces it.

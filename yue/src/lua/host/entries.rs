@@ -15,6 +15,8 @@ pub(crate) enum Entry {
     DescribeFailure,
     /// Runs the callback of an event in a connection's life.
     ConnectionEvent,
+    /// Describes the functions of a namespace.
+    Describe,
     /// The connection objects, by their numbers.
     Connections,
     /// Adds the symbols that a worker thread was started with.
@@ -32,11 +34,12 @@ pub(crate) enum Entry {
 }
 
 /// The entries that are fields of the prelude's table `internal`.
-const FIELDS: [(Entry, &CStr); 10] = [
+const FIELDS: [(Entry, &CStr); 11] = [
     (Entry::MakeError, c"make_error"),
     (Entry::Wrap, c"wrap"),
     (Entry::DescribeFailure, c"describe_failure"),
     (Entry::ConnectionEvent, c"connection_event"),
+    (Entry::Describe, c"describe"),
     (Entry::Connections, c"connections"),
     (Entry::ImportSymbols, c"import_symbols"),
     (Entry::AtEnd, c"at_end"),

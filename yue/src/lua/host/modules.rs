@@ -24,6 +24,7 @@ const FILES: &[(&str, &str)] = &[
     ("proxy", include_str!("../../../lua/proxy.lua")),
     ("rpc", include_str!("../../../lua/rpc.lua")),
     ("latest", include_str!("../../../lua/latest.lua")),
+    ("describe", include_str!("../../../lua/describe.lua")),
     ("program", include_str!("../../../lua/program.lua")),
     ("threads", include_str!("../../../lua/threads.lua")),
     ("repl", include_str!("../../../lua/repl.lua")),

@@ -17,7 +17,9 @@ use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use yue_luajit::codec::Reader;
 use yue_luajit::{LuaState, Running, ffi};
-use yue_rpc::session::{Call, CallMethod, Dispatch, Replied, Reply, RequestContext, Session};
+use yue_rpc::session::{
+    Call, CallMethod, DESCRIBE, Dispatch, Replied, Reply, RequestContext, Session,
+};
 use yue_rpc::{CloseReason, ErrorKind, Failure, Hooks, Moment, Retry, Verdict};
 use yue_scheduler::{LogLevel, time_left};
 
@@ -88,6 +90,7 @@ impl LuaService {
         let mut fault = None;
         let (lookup_at, fault_at) = (&raw mut lookup, &raw mut fault);
         let (layers, codec) = (self.layers.reference, connection.codec());
+        let describe = self.settings.describe;
         let refs = Refs::new(connection, call.link());
         let (call_at, refs_at) = (&raw mut *call, &raw const refs);
         let begun = self.methods.begin(called.counted_name());
@@ -97,6 +100,11 @@ impl LuaService {
             unsafe {
                 let call = &mut *call_at;
                 *lookup_at = match call.method() {
+                    CallMethod::Name(DESCRIBE) if describe => {
+                        Entry::Describe.push(stack.raw());
+                        ffi::lua_rawgeti(stack.raw(), ffi::LUA_REGISTRYINDEX, layers.into());
+                        return true;
+                    }
                     CallMethod::Name(name) => push_method(stack, layers, name),
                     CallMethod::Token(token) if (*refs_at).push_export(stack, token) => {
                         Lookup::Found

@@ -38,6 +38,7 @@ pub(crate) struct Settings {
     retry: bool,
     legacy: bool,
     cancel: bool,
+    describe: bool,
 }
 
 impl Settings {
@@ -88,6 +89,7 @@ impl Settings {
                 message_time: number(c"message_time"),
                 retry: flag(c"retry").unwrap_or(false),
                 cancel: flag(c"cancel").unwrap_or(false),
+                describe: flag(c"describe").unwrap_or(true),
                 legacy: flag(c"legacy").unwrap_or(false),
             }
         }
@@ -119,6 +121,7 @@ impl Settings {
             references_max: limits.references_max,
             traceback: self.traceback,
             cancel: self.cancel,
+            describe: self.describe,
         }
     }
 
@@ -219,4 +222,6 @@ pub(crate) struct ServiceSettings {
     pub(crate) traceback: Option<bool>,
     /// Whether callers can stop handlers that have started.
     pub(crate) cancel: bool,
+    /// Whether peers may list the functions of the namespace.
+    pub(crate) describe: bool,
 }
