@@ -14,6 +14,9 @@ use std::rc::Rc;
 /// The capacity of a fresh buffer: what a busy connection reads or writes at a time.
 pub(crate) const BUFFER_BYTES: usize = 64 * 1024;
 
+/// Smaller buffers are freed: they are cheap to make, and would grow step by step in their next use.
+const KEEP_BYTES_MIN: usize = 8 * 1024;
+
 /// Larger buffers are freed, so that one big message does not hold its memory forever.
 const KEEP_BYTES_MAX: usize = 256 * 1024;
 
@@ -30,9 +33,19 @@ pub(crate) fn take() -> Vec<u8> {
     pooled.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
 }
 
+/// The capacity of a buffer for one message to one of many sessions. With a large one for each, a message to ten
+/// thousand of them would touch as many new pages.
+const SMALL_BYTES: usize = 512;
+
+/// An empty buffer for a message of that length: from the pool, or a small one that grows.
+pub(crate) fn take_for(length: usize) -> Vec<u8> {
+    let pooled = POOL.try_with(|pool| pool.borrow_mut().pop()).ok().flatten();
+    pooled.unwrap_or_else(|| Vec::with_capacity(length.max(SMALL_BYTES)))
+}
+
 /// Returns a buffer to the pool.
 pub(crate) fn give_back(mut buffer: Vec<u8>) {
-    if buffer.capacity() < 1024 || buffer.capacity() > KEEP_BYTES_MAX {
+    if buffer.capacity() < KEEP_BYTES_MIN || buffer.capacity() > KEEP_BYTES_MAX {
         return;
     }
     buffer.clear();

@@ -31,6 +31,7 @@
 //! |---|---|
 //! | [`typed`] | calls with Rust's own types: [`Server`](typed::Server) and [`Client`](typed::Client); begin here |
 //! | this page | what all connections have: addresses, [`Options`], [`Limits`], errors, [`Hooks`], [`Listener`]s |
+//! | [`group`] | sets of connections that are notified and called together, on all loops of the process |
 //! | [`session`] | the layer below, in msgpack bytes: for values that serde does not know, gateways, scripts |
 //! | [`transport`] | what carries the bytes: sockets, threads, memory, your own |
 //!
@@ -54,6 +55,7 @@
 mod address;
 mod buffer;
 mod error;
+pub mod group;
 mod listener;
 mod memory_listener;
 #[doc(hidden)]

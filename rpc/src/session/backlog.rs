@@ -86,13 +86,8 @@ impl Session {
         target: impl Into<Target<'a>>,
         params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
     ) -> Result<(), Error> {
-        let inner = &*self.inner;
-        let notified = inner.notify_until(deadline_after(time), target.into(), params);
-        notified.inspect_err(|error| {
-            if error.kind() == ErrorKind::QueueFull {
-                count(&inner.counters.notifications_dropped);
-            }
-        })
+        self.inner
+            .notify_timed(deadline_after(time), target.into(), params)
     }
 
     /// Bytes that wait to be sent: those that the transport has not sent, and those that wait for a link or for room.
@@ -104,9 +99,8 @@ impl Session {
     pub fn room(&self) -> Option<bool> {
         let inner = &*self.inner;
         match inner.phase.get() {
-            Phase::Idle | Phase::Closed => None,
-            Phase::Draining if inner.ends_for_good() => None,
-            Phase::Ending if inner.role == Role::Accepted => None,
+            Phase::Idle => None,
+            _ if inner.has_no_future() => None,
             _ => Some(inner.has_room()),
         }
     }
@@ -140,6 +134,21 @@ impl Inner {
         }
         count(&self.counters.notifications);
         Ok(())
+    }
+
+    /// Notifies by that time or not at all.
+    pub(super) fn notify_timed(
+        &self,
+        deadline: Instant,
+        target: Target<'_>,
+        params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
+    ) -> Result<(), Error> {
+        let notified = self.notify_until(deadline, target, params);
+        notified.inspect_err(|error| {
+            if error.kind() == ErrorKind::QueueFull {
+                count(&self.counters.notifications_dropped);
+            }
+        })
     }
 
     fn notify_until(
@@ -203,7 +212,7 @@ impl Inner {
 
     /// Handles a notification that was not queued. If the peer is too slow, that has consequences.
     #[cold]
-    fn note_not_taken(&self, error: &Error) {
+    pub(super) fn note_not_taken(&self, error: &Error) {
         if error.kind() != ErrorKind::QueueFull {
             return;
         }

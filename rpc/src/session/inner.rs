@@ -14,6 +14,7 @@ use super::state::inbox::{Inbox, Running};
 use super::state::input::Input;
 use super::state::keepalive::Keepalive;
 use super::state::link::Link;
+use super::state::memberships::Memberships;
 use super::state::phase::{self, Action, Event, Phase, Role};
 use super::state::queued_calls::{Backlog, QueuedCalls};
 use super::state::rate_limit::RateLimit;
@@ -84,6 +85,8 @@ pub(super) struct Inner {
     pub(super) queued_calls: RefCell<QueuedCalls>,
     pub(super) references: RefCell<References>,
     pub(super) extension: RefCell<Option<Rc<dyn Any>>>,
+    /// The groups that it is a member of.
+    pub(super) memberships: Memberships,
     /// Called when an accepted session has ended.
     pub(super) on_gone: RefCell<Option<Box<dyn FnOnce()>>>,
     pub(super) counters: Counted,
@@ -265,6 +268,45 @@ impl Session {
     }
 }
 
+/// A session that its owner does not keep alive.
+#[derive(Clone)]
+pub(crate) struct WeakSession(Weak<Inner>);
+
+impl WeakSession {
+    /// The session, if it still exists.
+    #[inline]
+    pub(crate) fn upgrade(&self) -> Option<Session> {
+        self.0.upgrade().map(|inner| Session { inner })
+    }
+}
+
+impl Session {
+    /// A handle that does not keep the session alive.
+    pub(crate) fn downgrade(&self) -> WeakSession {
+        WeakSession(self.inner.this.clone())
+    }
+
+    /// The groups that it is a member of.
+    pub(crate) fn memberships(&self) -> &Memberships {
+        &self.inner.memberships
+    }
+
+    /// Whether the session may join groups: it has not ended, and is not about to.
+    pub(crate) fn may_join(&self) -> bool {
+        !self.inner.has_no_future()
+    }
+
+    /// The time limit of calls that set none.
+    pub(crate) fn default_timeout(&self) -> Duration {
+        self.inner.options.timeout
+    }
+
+    /// Returns the functions among values that nobody will decode.
+    pub(crate) fn release_unread(&self, values: &[u8]) {
+        self.inner.release_unread(values);
+    }
+}
+
 impl PartialEq for Session {
     fn eq(&self, other: &Session) -> bool {
         Rc::ptr_eq(&self.inner, &other.inner)
@@ -325,6 +367,7 @@ impl Inner {
                 calls: RefCell::default(),
                 queued_calls: RefCell::default(),
                 extension: RefCell::default(),
+                memberships: Memberships::default(),
                 on_gone: RefCell::default(),
                 counters: Counted::new(role),
                 since: now(),
@@ -345,6 +388,23 @@ impl Inner {
         self.phase.set(phase);
         note_change();
         Some(action)
+    }
+
+    /// Whether the session has ended for good, or will when its link has: no message can be sent any more.
+    pub(super) fn has_no_future(&self) -> bool {
+        match self.phase.get() {
+            Phase::Closed => true,
+            Phase::Draining => self.ends_for_good(),
+            Phase::Ending => self.role == Role::Accepted,
+            _ => false,
+        }
+    }
+
+    /// Leaves all groups if no message can be sent any more. Call it after a change of the phase that may be final.
+    pub(super) fn leave_groups_at_end(&self) {
+        if self.has_no_future() {
+            self.memberships.leave_all();
+        }
     }
 
     /// The counted pointer to this session. It exists while any method runs, since the caller holds one.

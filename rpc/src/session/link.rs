@@ -123,6 +123,7 @@ impl Inner {
         debug_assert_eq!(self.phase.get(), Phase::Draining);
         debug_assert!(self.link.exists());
         *self.link.draining_for.borrow_mut() = Some(reason.clone());
+        self.leave_groups_at_end();
         self.flush();
         self.link.with(|link| {
             // Nothing is processed any more, but only reading shows that the peer has closed its side.
@@ -164,6 +165,7 @@ impl Inner {
         if self.transition(Event::LinkEnded).is_none() {
             return;
         }
+        self.leave_groups_at_end();
         // A link that drains has its reason already. Whatever ends it, a session that was closed for good stays closed.
         let reason = self.link.draining_for.take().unwrap_or(reason);
         // The order matters: once the epoch has changed, nothing below can reach the old link by a callback.
@@ -260,6 +262,7 @@ impl Inner {
     }
 
     fn closed_for_good(&self) {
+        self.leave_groups_at_end();
         self.fail_queued(|| self.closed_error());
         let gone = self.on_gone.take();
         if let Some(gone) = gone {
@@ -286,6 +289,7 @@ impl Inner {
             Some(Action::DrainForGood) if self.ends_for_good() => {}
             Some(Action::DrainForGood) => {
                 *self.link.draining_for.borrow_mut() = Some(CloseReason::Local);
+                self.leave_groups_at_end();
                 self.fail_queued(|| self.closed_error());
             }
             Some(Action::FinishConnecting) => {

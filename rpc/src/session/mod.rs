@@ -61,6 +61,7 @@ mod call;
 pub(crate) mod close_reason;
 mod connector;
 mod control_messages;
+mod encoded;
 pub(crate) mod failure;
 mod flow_control;
 mod handshake;
@@ -78,13 +79,16 @@ mod state;
 pub(crate) mod worker;
 mod write_buffer;
 
+pub(crate) use inner::WeakSession;
 pub(crate) use state::accounts::Accounts;
+pub(crate) use state::memberships::SessionSet;
 
 pub use crate::buffer::Response;
 pub use crate::proto::Params;
 pub use crate::release_order::LinkNumber;
 pub use call::{CallId, Target};
 pub use control_messages::DESCRIBE;
+pub use encoded::EncodedCall;
 pub use inner::{RequestContext, Session};
 pub use references::ImportedReference;
 pub use request::{CallMethod, peer};

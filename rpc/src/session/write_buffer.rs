@@ -62,13 +62,19 @@ impl Inner {
         writing.keep = writing.buffer.len();
         debug_assert!(writing.keep >= start, "the encoder removed other messages");
         drop(writing);
+        self.message_written();
+        Ok(result)
+    }
+
+    /// A message was appended to the buffer, which leaves now or at the end of the tick.
+    #[inline]
+    pub(super) fn message_written(&self) {
         self.output.messages.set(self.output.messages.get() + 1);
         if self.output.messages.get() >= FLUSH_MESSAGES || self.output.bytes.get() >= FLUSH_BYTES {
             self.flush_or_gather();
         } else if !self.output.at_tick_end.get() {
             self.flush_at_tick_end();
         }
-        Ok(result)
     }
 
     #[cold]

@@ -12,6 +12,7 @@ pub(crate) mod inbox;
 pub(crate) mod input;
 pub(crate) mod keepalive;
 pub(crate) mod link;
+pub(crate) mod memberships;
 pub(crate) mod phase;
 pub(crate) mod queued_calls;
 pub(crate) mod rate_limit;
