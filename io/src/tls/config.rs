@@ -1,5 +1,6 @@
 //! TLS settings: certificates, trusted roots, and the connectors and acceptors built from them.
 
+use super::insecure::AnyServer;
 use super::stream::TlsStream;
 use crate::fs;
 use rustls::crypto::CryptoProvider;
@@ -73,11 +74,26 @@ impl Identity {
     pub fn from_pem(certificates: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> io::Result<Identity> {
         Ok(Identity {
             certificates: self::certificates(certificates.as_ref())?,
-            key: PrivateKeyDer::from_pem_slice(key.as_ref())
-                .map_err(|error| invalid(format!("cannot read the private key: {error}")))?,
+            key: private_key(key.as_ref())?,
         })
     }
 }
+
+fn private_key(pem: &[u8]) -> io::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| {
+        let is_encrypted = pem
+            .windows(ENCRYPTED.len())
+            .any(|window| window == ENCRYPTED);
+        if is_encrypted {
+            let text = "the private key is encrypted with a pass phrase; decrypt it: openssl pkey -in KEY -out NEW_KEY";
+            return invalid(text);
+        }
+        invalid(format!("cannot read the private key: {error}"))
+    })
+}
+
+/// The label of a key that needs a pass phrase, in both of its forms (RFC 7468, RFC 1421).
+const ENCRYPTED: &[u8] = b"ENCRYPTED";
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,6 +122,12 @@ pub struct Roots {
 }
 
 impl Roots {
+    fn none() -> Roots {
+        Roots {
+            store: Arc::new(RootCertStore::empty()),
+        }
+    }
+
     /// Loads the roots that the system trusts.
     ///
     /// # Errors
@@ -210,6 +232,25 @@ impl Connector {
         Ok(Connector::from(Arc::new(config)))
     }
 
+    /// Creates a client that accepts every server, whatever its certificate. The connection is encrypted, but anybody
+    /// between the two can be its other end: for tests.
+    ///
+    /// # Errors
+    /// When certificate and key do not match.
+    pub fn insecure(identity: Option<Identity>, protocols: &[&str]) -> io::Result<Connector> {
+        let connector = Connector::with(Roots::none(), identity, protocols)?;
+        let mut config = Arc::unwrap_or_clone(connector.config);
+        config
+            .dangerous()
+            .set_certificate_verifier(Arc::new(AnyServer::new(provider())));
+        Ok(Connector::from(Arc::new(config)))
+    }
+
+    /// Returns the configuration, for code that drives rustls itself.
+    pub fn config(&self) -> &Arc<ClientConfig> {
+        &self.config
+    }
+
     /// Performs the client's handshake over `stream`, and verifies that the server's certificate is for `name` (a host
     /// name or an IP address).
     ///
@@ -292,6 +333,11 @@ impl Acceptor {
             .map_err(invalid)?;
         config.alpn_protocols = alpn(protocols);
         Ok(Acceptor::from(Arc::new(config)))
+    }
+
+    /// Returns the configuration, for code that drives rustls itself.
+    pub fn config(&self) -> &Arc<ServerConfig> {
+        &self.config
     }
 
     /// Performs the server's handshake over `stream`. A client may delay it: put a deadline around it.

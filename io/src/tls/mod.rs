@@ -30,10 +30,13 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+mod certificate_name;
 mod config;
 mod halves;
+mod insecure;
 mod stream;
 
+pub use certificate_name::certificate_name;
 pub use config::{Acceptor, Connector, Identity, Roots};
 pub use halves::{TlsReader, TlsWriter};
 pub use rustls;
