@@ -140,7 +140,14 @@ impl Inner {
             .set(self.output.backlog.get().saturating_add(1));
         let link = self.link.transport.borrow().clone();
         match link {
-            Some(link) => link.send(buffer),
+            Some(link) => {
+                let before = link.queued_bytes();
+                link.send(buffer);
+                // A filter may add bytes of its own.
+                let grown = link.queued_bytes().saturating_sub(before).max(length);
+                let handed = &self.output.handed_over;
+                handed.set(handed.get() + grown as u64);
+            }
             None => buffer::give_back(buffer),
         }
         if length >= REPORT_BYTES || self.counters.writes.get().is_multiple_of(16) {
@@ -198,7 +205,9 @@ impl Inner {
 
     /// Bytes that the transport has sent.
     fn bytes_passed(&self) -> u64 {
-        self.counters.bytes_out.get() - self.link_bytes() as u64
+        // Bytes that a filter sends for itself are not counted as handed over, and may still be queued.
+        let handed = self.output.handed_over.get();
+        handed.saturating_sub(self.link_bytes() as u64)
     }
 
     /// Whether the peer has read anything since the stall timer was armed. A slow reader is not dead.

@@ -19,6 +19,8 @@ pub(crate) struct WriteBuffer {
     pub(crate) backlog: Cell<u32>,
     /// Dispatch was stopped because too much output was waiting.
     pub(crate) above_mark: Cell<bool>,
+    /// Bytes by which the transport's queue grew, of all links.
+    pub(crate) handed_over: Cell<u64>,
     /// Bytes that the transport had sent when the stall timer was armed.
     pub(crate) passed: Cell<u64>,
     /// Handlers that wait for room to answer,
