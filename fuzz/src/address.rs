@@ -34,7 +34,7 @@ pub fn check(data: &[u8]) {
 
 fn check_parts(address: &Address) {
     match address {
-        Address::Tcp { host, .. } => {
+        Address::Tcp { host, .. } | Address::Tls { host, .. } => {
             assert!(!host.is_empty());
             // Only a numeric address, perhaps with a zone, has colons, and it is printed in brackets.
             let number = host.split_once('%').map_or(&host[..], |(number, _)| number);

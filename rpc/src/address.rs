@@ -1,4 +1,4 @@
-//! Addresses: `tcp://host:port`, `unix:///path`, `thread://name`; IPv6 in brackets.
+//! Addresses: `tcp://host:port`, `tls://host:port`, `unix:///path`, `thread://name`; IPv6 in brackets.
 //!
 //! A bad address is an error that shows where:
 //!
@@ -24,6 +24,13 @@ pub enum Address {
     /// TCP: a name or a numeric address (without brackets), and a port; port 0 lets the system choose.
     Tcp {
         /// Name, IPv4 or IPv6 address.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// TLS over TCP (feature `tls`).
+    Tls {
+        /// Name, IPv4 or IPv6 address. A client verifies that the server's certificate is for it.
         host: String,
         /// The port.
         port: u16,
@@ -87,7 +94,7 @@ impl FromStr for Address {
             return Err(AddressError::new(
                 text,
                 0,
-                "it must begin with tcp://, unix:// or thread://",
+                "it must begin with tcp://, tls://, unix:// or thread://",
             ));
         };
         let rest_at = scheme_end + "://".len();
@@ -100,7 +107,12 @@ impl FromStr for Address {
             ));
         }
         match &text[..scheme_end] {
-            "tcp" => parse_tcp(text, rest_at),
+            "tcp" => {
+                parse_host_and_port(text, rest_at).map(|(host, port)| Address::Tcp { host, port })
+            }
+            "tls" => {
+                parse_host_and_port(text, rest_at).map(|(host, port)| Address::Tls { host, port })
+            }
             "unix" if rest.is_empty() => {
                 Err(AddressError::new(text, rest_at, "the path is missing"))
             }
@@ -118,13 +130,13 @@ impl FromStr for Address {
             _ => Err(AddressError::new(
                 text,
                 0,
-                "this scheme is not known; use tcp, unix or thread",
+                "this scheme is not known; use tcp, tls, unix or thread",
             )),
         }
     }
 }
 
-fn parse_tcp(text: &str, rest_at: usize) -> Result<Address, AddressError> {
+fn parse_host_and_port(text: &str, rest_at: usize) -> Result<(String, u16), AddressError> {
     let rest = &text[rest_at..];
     let (host, port_at) = if let Some(inner) = rest.strip_prefix('[') {
         let Some(end) = inner.find(']') else {
@@ -176,10 +188,7 @@ fn parse_tcp(text: &str, rest_at: usize) -> Result<Address, AddressError> {
     };
     let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     match port.parse() {
-        Ok(port) if digits => Ok(Address::Tcp {
-            host: host.to_owned(),
-            port,
-        }),
+        Ok(port) if digits => Ok((host.to_owned(), port)),
         _ => Err(AddressError::new(
             text,
             port_at + 1,
@@ -209,9 +218,13 @@ const ZONE_MAX: usize = 15;
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host_and_port = |f: &mut fmt::Formatter<'_>, scheme, host: &str, port| match host {
+            host if host.contains(':') => write!(f, "{scheme}://[{host}]:{port}"),
+            host => write!(f, "{scheme}://{host}:{port}"),
+        };
         match self {
-            Address::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
-            Address::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
+            Address::Tcp { host, port } => host_and_port(f, "tcp", host, port),
+            Address::Tls { host, port } => host_and_port(f, "tls", host, port),
             Address::Unix { path } => write!(f, "unix://{path}"),
             Address::Thread { name } => write!(f, "thread://{name}"),
         }
@@ -236,6 +249,8 @@ mod tests {
             "tcp://[fe80::1%eth0]:80",
             "tcp://[fe80::1%2]:80",
             "tcp://10.0.0.1:65535",
+            "tls://example.org:443",
+            "tls://[::1]:0",
             "unix:///tmp/a",
             "thread://worker",
         ] {
@@ -260,6 +275,7 @@ mod tests {
         assert_eq!(fault("tcp://[fe80::1%eth0%1]:80").0, 7);
         assert_eq!(fault("tcp://[fe80::1%an-interface-too-long]:80").0, 7);
         assert_eq!(fault("tcp://:80").0, 6);
+        assert_eq!(fault("tls://:80").0, 6);
         assert_eq!(fault("tcp://a b:80").0, 7);
         assert_eq!(fault("thread://").0, 9);
         let shown = "tcp://häst:x".parse::<Address>().unwrap_err().to_string();
@@ -271,7 +287,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic(text in "(tcp://|unix://|thread://|)\\PC{0,40}") {
+        fn no_text_makes_the_parser_panic(text in "(tcp://|tls://|unix://|thread://|)\\PC{0,40}") {
             if let Err(error) = text.parse::<Address>() {
                 prop_assert!(error.at <= text.chars().count());
                 let _ = error.to_string();

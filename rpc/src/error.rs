@@ -7,6 +7,7 @@
 use crate::address::Address;
 use crate::buffer::Response;
 use crate::proto::value::Reader;
+use crate::transport::LinkRefused;
 use std::fmt;
 use std::io;
 use yue_scheduler::Stopped;
@@ -19,6 +20,7 @@ macro_rules! kinds {
         /// RPCError ─ TimeoutError · CancelledError · RuntimeError
         ///          ─ ClientError ─ TransportError ─ NetworkUnreachableError · ConnectionRefusedError
         ///          │             │                  · ConnectionTimeoutError · ConnectionLostError · AddressError
+        ///          │             │                  · TLSError
         ///          │             ─ MessageRefusedError ─ MessageTooLargeError
         ///          │             ─ CallError ─ NoMethodError · ArgumentError · NotGrantedError
         ///          ─ ServerError ─ ServerBusyError · QueueFullError
@@ -91,6 +93,8 @@ kinds! {
     ConnectionLost = -214, "ConnectionLostError", Some(ErrorKind::Transport);
     /// The address is invalid.
     Address = -215, "AddressError", Some(ErrorKind::Transport);
+    /// The TLS handshake failed: a certificate is not trusted, or the peer does not speak TLS.
+    Tls = -216, "TLSError", Some(ErrorKind::Transport);
     /// The message is refused because of a limit.
     MessageRefused = -220, "MessageRefusedError", Some(ErrorKind::Client);
     /// The message is larger than the limit.
@@ -244,6 +248,12 @@ impl Error {
 
     /// Translates the error of a failed attempt to connect.
     pub fn from_connect(address: &str, error: &io::Error) -> Error {
+        if let Some(refused) = LinkRefused::of(error) {
+            return Error::new(
+                refused.kind,
+                format!("cannot connect to {address}: {refused}"),
+            );
+        }
         let kind = match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
                 ErrorKind::ConnectionRefused

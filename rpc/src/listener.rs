@@ -5,7 +5,9 @@ use crate::error::Error;
 use crate::session::options::Options;
 use crate::session::{Accounts, Service, Session, Usage};
 use crate::socket_file::{SharedSocket, SocketFile};
+use crate::transport::handshake::Handshakes;
 use crate::transport::thread::{IncomingLink, ThreadName};
+use crate::transport::tls::ServerTls;
 use crate::transport::{Events, SocketOptions, Transport, socket};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -55,6 +57,10 @@ struct Inner {
     file: RefCell<Option<OwnFile>>,
     /// The time within which a lost peer of its connections is noticed.
     keepalive: Option<Duration>,
+    /// The certificate of a `tls://` address.
+    tls: Option<ServerTls>,
+    /// Links that are not connections yet.
+    handshakes: Rc<Handshakes>,
     closed: Cell<bool>,
 }
 
@@ -100,16 +106,22 @@ impl Listener {
         sockets: &SocketOptions,
     ) -> Result<Listener, Error> {
         let failed = |error| Error::from_listen(address, &error);
+        if !matches!(address, Address::Tls { .. }) {
+            sockets.tls.check_unused(address)?;
+        }
         match address {
             Address::Tcp { host, port } => {
-                let listener = TcpListener::bind_with((host.as_str(), *port), &sockets.listen)
-                    .map_err(failed)?;
-                let port = listener.local_addr().map_err(failed)?.port();
-                let address = Address::Tcp {
-                    host: host.clone(),
-                    port,
-                };
-                let inner = Inner::new(address, service, options, sockets);
+                let (listener, port) = bind_tcp(host, *port, sockets).map_err(failed)?;
+                let host = host.clone();
+                let inner = Inner::new(Address::Tcp { host, port }, service, options, sockets);
+                Self::spawn(inner, Socket::Tcp(listener)).map_err(failed)
+            }
+            Address::Tls { host, port } => {
+                let tls = ServerTls::load(address, &sockets.tls)?;
+                let (listener, port) = bind_tcp(host, *port, sockets).map_err(failed)?;
+                let host = host.clone();
+                let address = Address::Tls { host, port };
+                let inner = Inner::with_tls(address, service, options, sockets, Some(tls));
                 Self::spawn(inner, Socket::Tcp(listener)).map_err(failed)
             }
             Address::Unix { path } => {
@@ -202,7 +214,21 @@ impl Listener {
 
     /// The present usage of the connections.
     pub fn usage(&self) -> Usage {
-        self.inner.accounts.usage()
+        Usage {
+            handshakes: self.inner.handshakes.count(),
+            handshakes_failed: self.inner.handshakes.failed(),
+            ..self.inner.accounts.usage()
+        }
+    }
+
+    /// Reads the certificate of a `tls://` listener from its files again. (A listener also does so by itself, when a
+    /// client connects and the files have changed.) Existing connections keep the old certificate. Does nothing for other
+    /// addresses.
+    ///
+    /// # Errors
+    /// `ArgumentError` if a file cannot be used. The old certificate stays in use.
+    pub fn reload(&self) -> Result<(), Error> {
+        self.inner.tls.as_ref().map_or(Ok(()), ServerTls::reload)
     }
 
     /// Stops accepting. Existing connections stay open.
@@ -218,6 +244,7 @@ impl Listener {
 
     /// Closes every connection.
     pub fn close_connections(&self) {
+        self.inner.handshakes.close();
         let sessions: Vec<Session> = self.inner.sessions.borrow().values().cloned().collect();
         for session in sessions {
             session.close();
@@ -247,6 +274,16 @@ impl Inner {
         options: Options,
         sockets: &SocketOptions,
     ) -> Rc<Inner> {
+        Inner::with_tls(address, service, options, sockets, None)
+    }
+
+    fn with_tls(
+        address: Address,
+        service: Service,
+        options: Options,
+        sockets: &SocketOptions,
+        tls: Option<ServerTls>,
+    ) -> Rc<Inner> {
         Rc::new(Inner {
             address,
             service,
@@ -258,6 +295,8 @@ impl Inner {
             name: RefCell::default(),
             file: RefCell::default(),
             keepalive: sockets.keepalive,
+            tls,
+            handshakes: Rc::default(),
             closed: Cell::new(false),
         })
     }
@@ -267,10 +306,14 @@ impl Inner {
         match socket {
             Socket::Tcp(listener) => take_all(listener.incoming(), |stream| {
                 // A client that no longer has an address has disconnected.
-                if let Ok(from) = stream.peer_addr() {
-                    self.accept(format!("tcp://{from}"), |events| {
-                        socket::start_tcp(stream, self.keepalive, events)
-                    });
+                let Ok(from) = stream.peer_addr() else { return };
+                let start = |events| socket::start_tcp(stream, self.keepalive, events);
+                match &self.tls {
+                    Some(tls) => {
+                        tls.refresh();
+                        self.begin(format!("tls://{from}"), |events| tls.start(events, start));
+                    }
+                    None => self.accept(format!("tcp://{from}"), start),
                 }
             }),
             Socket::Unix(listener) => take_all(listener.incoming(), |stream| {
@@ -304,12 +347,42 @@ impl Inner {
         }
     }
 
+    /// Starts a link with a handshake of its own. It becomes a connection when that is complete.
+    fn begin(
+        self: &Rc<Inner>,
+        from: String,
+        start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
+    ) {
+        let unready = self.handshakes.count();
+        if self.accounts.are_crowded(unready, &self.options.limits) {
+            return;
+        }
+        let this = Rc::downgrade(self);
+        let limit = self.options.limits.handshake;
+        self.handshakes
+            .begin(from, limit, start, move |from, handshake, link| {
+                let Some(this) = this.upgrade() else {
+                    return link.close();
+                };
+                let ready = link.clone();
+                this.accept(from, |events| {
+                    handshake.set_events(events);
+                    Ok(ready)
+                });
+                // Without a session it has no one to read it.
+                match handshake.has_events() {
+                    true => link.set_reading(true),
+                    false => link.close(),
+                }
+            });
+    }
+
     fn accept(
         self: &Rc<Inner>,
         from: String,
         start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
     ) {
-        if self.accounts.are_crowded(&self.options.limits) {
+        if self.accounts.are_crowded(0, &self.options.limits) {
             return;
         }
         let accepted = Session::accept_into(
@@ -334,6 +407,12 @@ impl Inner {
             }
         });
     }
+}
+
+fn bind_tcp(host: &str, port: u16, sockets: &SocketOptions) -> io::Result<(TcpListener, u16)> {
+    let listener = TcpListener::bind_with((host, port), &sockets.listen)?;
+    let port = listener.local_addr()?.port();
+    Ok((listener, port))
 }
 
 /// Accepts until the fiber is cancelled.

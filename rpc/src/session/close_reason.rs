@@ -109,6 +109,8 @@ impl CloseReason {
     /// The error of a call that was still waiting for a link.
     pub(super) fn as_unsent_call(&self) -> Error {
         let text = match self {
+            // Not by the server's hook, but by the link.
+            CloseReason::Refused(error) if error.kind() == ErrorKind::Tls => return error.clone(),
             CloseReason::Refused(error) => {
                 format!(
                     "the server did not grant the connection: {}",

@@ -54,7 +54,10 @@ impl Inner {
                 Ok(link) if wanted => return self.on_link_up(link),
                 Ok(link) => return link.close(),
                 Err(error) if wanted => {
-                    let hopeless = error.kind() == ErrorKind::Address;
+                    let hopeless = matches!(
+                        error.kind(),
+                        ErrorKind::Address | ErrorKind::Argument | ErrorKind::Tls
+                    );
                     if yue_scheduler::is_cancelled()
                         || hopeless
                         || !(connector.keep_trying.get() || self.options.retry)

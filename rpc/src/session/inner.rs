@@ -171,6 +171,12 @@ impl Session {
         self.inner.link.peer_is_yue.get()
     }
 
+    /// The name of the peer that the link has verified: over TLS, the one in the peer's certificate. `None` if there is
+    /// no link, or the peer showed no certificate.
+    pub fn peer_name(&self) -> Option<String> {
+        self.inner.link.with(|link| link.peer_name()).flatten()
+    }
+
     /// The session's counts so far.
     pub fn stats(&self) -> Stats {
         self.inner.counters.snapshot()

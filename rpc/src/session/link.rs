@@ -6,10 +6,10 @@ use super::inner::Inner;
 use super::options::count;
 use super::service::{Moment, Retry};
 use super::state::phase::{Action, Afterwards, Event, Phase, Role};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::proto::{Method, encode};
 use crate::release_order::Era;
-use crate::transport::{Events, Incoming, Transport};
+use crate::transport::{Events, Incoming, LinkRefused, Transport};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -56,7 +56,12 @@ impl Events for LinkEvents {
         if let Some(session) = self.current() {
             session.end_link(match result {
                 Ok(()) => CloseReason::Peer,
-                Err(error) => CloseReason::Lost(error.to_string()),
+                Err(error) => match LinkRefused::of(&error) {
+                    Some(refused) => {
+                        CloseReason::Refused(Error::new(refused.kind, &*refused.message))
+                    }
+                    None => CloseReason::Lost(error.to_string()),
+                },
             });
         }
     }

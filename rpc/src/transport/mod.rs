@@ -42,16 +42,25 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub(crate) mod handshake;
 #[doc(hidden)] // For the tests, which speak the wire themselves.
 pub mod memory;
 pub(crate) mod socket;
 pub(crate) mod thread;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+pub(crate) mod tls;
+mod tls_options;
 mod traits;
 
 pub use socket::SocketOptions;
-pub use traits::{Connect, Events, Incoming, Transport};
+pub use tls_options::TlsOptions;
+pub use traits::{Connect, Events, Incoming, LinkRefused, Transport};
 
 use crate::address::Address;
+use crate::error::Error;
 use std::rc::Rc;
 
 /// Creates the connector for an address.
@@ -59,12 +68,60 @@ pub fn connector(address: &Address) -> Rc<dyn Connect> {
     connector_with(address, &SocketOptions::default())
 }
 
-/// Like [`connector`], with options for its sockets.
+/// Like [`connector`], with options for its sockets. Calls report a fault in the options; see [`try_connector`].
 pub fn connector_with(address: &Address, options: &SocketOptions) -> Rc<dyn Connect> {
-    match address {
+    try_connector(address, options).unwrap_or_else(|error| {
+        let address = address.to_string();
+        Rc::new(Unusable { address, error })
+    })
+}
+
+/// Like [`connector_with`], and reads the certificates that the options name.
+///
+/// ```
+/// use yue_rpc::ErrorKind;
+/// use yue_rpc::transport::{SocketOptions, TlsOptions, try_connector};
+///
+/// yue_io::run(|| {
+///     let tls = TlsOptions { ca: Some("/nowhere/ca.pem".to_owned()), ..TlsOptions::default() };
+///     let options = SocketOptions { tls, ..SocketOptions::default() };
+///     let address = "tcp://127.0.0.1:80".parse().unwrap();
+///     let error = try_connector(&address, &options).err().unwrap();
+///     assert_eq!(error.kind(), ErrorKind::Argument);
+///     assert!(error.message().contains("the option ca is for tls://"));
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// `ArgumentError` for options that do not fit the address, or certificates that cannot be read; `AddressError` if this
+/// program was built without the transport.
+pub fn try_connector(address: &Address, options: &SocketOptions) -> Result<Rc<dyn Connect>, Error> {
+    Ok(match address {
+        Address::Tls { .. } => tls::connector(address, options)?,
         Address::Tcp { .. } | Address::Unix { .. } => {
+            options.tls.check_unused(address)?;
             Rc::new(socket::SocketConnector::new(address.clone(), options))
         }
-        Address::Thread { name } => Rc::new(thread::ThreadConnector::new(name)),
+        Address::Thread { name } => {
+            options.tls.check_unused(address)?;
+            Rc::new(thread::ThreadConnector::new(name))
+        }
+    })
+}
+
+/// Makes no link, because its options are wrong.
+struct Unusable {
+    address: String,
+    error: Error,
+}
+
+impl Connect for Unusable {
+    fn connect(&self, _: Rc<dyn Events>) -> Result<Rc<dyn Transport>, Error> {
+        Err(self.error.clone())
+    }
+
+    fn address(&self) -> &str {
+        &self.address
     }
 }

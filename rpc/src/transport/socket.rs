@@ -1,5 +1,6 @@
 //! Links over TCP and Unix sockets: the driver's owned connections, which need no fiber.
 
+use super::tls_options::TlsOptions;
 use super::traits::{Connect, Events, Incoming, Transport};
 use crate::address::Address;
 use crate::error::Error;
@@ -26,13 +27,23 @@ pub struct SocketOptions {
     /// are full, and for a yue peer that does not answer a ping (its process is stopped, or its loop is blocked for
     /// more than three fifths of the time). `None` leaves this to the system, which may take hours.
     pub keepalive: Option<Duration>,
+    /// Certificates for `tls://`.
+    pub tls: TlsOptions,
+    /// Opened connections: the time for the handshakes of the link itself, such as that of TLS. (A listener's links have
+    /// [`Limits::handshake`](crate::Limits::handshake).)
+    pub handshake: Duration,
 }
+
+/// The time for the handshakes of an opened link, unless the options say otherwise.
+const HANDSHAKE: Duration = Duration::from_secs(30);
 
 impl Default for SocketOptions {
     fn default() -> Self {
         SocketOptions {
             listen: ListenOptions::default(),
             keepalive: Some(KEEPALIVE),
+            tls: TlsOptions::default(),
+            handshake: HANDSHAKE,
         }
     }
 }
@@ -164,9 +175,9 @@ impl SocketConnector {
                 start_tcp(stream, self.keepalive, events)
             }
             Address::Unix { path } => start_unix(UnixStream::connect(path)?, events),
-            Address::Thread { .. } => Err(io::Error::new(
+            Address::Thread { .. } | Address::Tls { .. } => Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "a thread is not a socket",
+                "this address is not a plain socket",
             )),
         }
     }

@@ -1,6 +1,6 @@
 //! The interface between a session and its transport.
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -78,6 +78,12 @@ pub trait Transport {
         None
     }
 
+    /// The name of the peer that the link itself has verified, such as the one in a TLS certificate. `None`, the
+    /// default: it verifies none.
+    fn peer_name(&self) -> Option<String> {
+        None
+    }
+
     /// Ends the link in both directions and drops what is still queued. [`Events::closed`] follows.
     fn close(&self);
 }
@@ -114,6 +120,11 @@ pub trait Transport {
 /// }
 /// ```
 pub trait Events {
+    /// The link's own handshake is complete, such as that of TLS. Called once, before any data, by links that have one.
+    /// Such a link is passed to a session afterwards: it delivers nothing until it is first told to
+    /// [read](Transport::set_reading). A session need not do anything.
+    fn ready(&self) {}
+
     /// Bytes arrived.
     fn data(&self, incoming: Incoming<'_>);
 
@@ -126,8 +137,52 @@ pub trait Events {
         false
     }
 
-    /// The link has ended, for the reason given; `Ok` if the peer ended it in order. Called once, and last.
+    /// The link has ended, for the reason given; `Ok` if the peer ended it in order. An error that holds a
+    /// [`LinkRefused`] means that another attempt would fail, too. Called once, and last.
     fn closed(&self, result: io::Result<()>);
+}
+
+/// The error of a link that was refused, and would be refused again: a certificate that is not trusted, a peer that
+/// does not speak the link's protocol. Its calls fail, and no other attempt is made before the next call.
+///
+/// ```
+/// use std::io;
+/// use yue_rpc::transport::LinkRefused;
+/// use yue_rpc::{Error, ErrorKind};
+///
+/// let refused = LinkRefused::new(ErrorKind::Tls, "the server's certificate has expired");
+/// let error = Error::from_connect("tls://example.org:443", &io::Error::from(refused));
+/// assert_eq!(error.kind(), ErrorKind::Tls);
+/// assert!(!error.is_retryable());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct LinkRefused {
+    /// The kind of the error that calls get.
+    pub kind: ErrorKind,
+    /// A description of the reason, and of the remedy.
+    pub message: String,
+}
+
+impl LinkRefused {
+    /// A refusal of that kind.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> LinkRefused {
+        LinkRefused {
+            kind,
+            message: message.into(),
+        }
+    }
+
+    /// The refusal in the error of a link, if there is one.
+    pub(crate) fn of(error: &io::Error) -> Option<&LinkRefused> {
+        error.get_ref()?.downcast_ref()
+    }
+}
+
+impl From<LinkRefused> for io::Error {
+    fn from(refused: LinkRefused) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidData, refused)
+    }
 }
 
 /// Makes links to one address, one after another.

@@ -5,7 +5,7 @@ use super::values;
 use crate::error::Error;
 use crate::session::options::{Options, Timeout};
 use crate::session::{self, Session};
-use crate::transport::connector;
+use crate::transport::try_connector;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::ops::Deref;
@@ -183,15 +183,16 @@ impl Client {
         Client::open_with(address, Server::new(), Options::default())
     }
 
-    /// Like [`Client::open`]; the peer may call the functions in `offers`.
+    /// Like [`Client::open`]; the peer may call the functions in `offers`, whose [socket options](Server::sockets) are those
+    /// of the connection.
     ///
     /// # Errors
-    /// Like [`Client::open`].
+    /// Like [`Client::open`]; `ArgumentError` for socket options that do not fit the address.
     ///
     /// # Panics
     /// Outside a loop.
     pub fn open_with(address: &str, offers: Server, options: Options) -> Result<Client, Error> {
-        let connector = connector(&parse(address)?);
+        let connector = try_connector(&parse(address)?, &offers.sockets)?;
         let session = Session::open(connector, offers.into_service(), options);
         Ok(Client {
             caller: Caller::new(session),

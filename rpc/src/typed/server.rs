@@ -10,6 +10,7 @@ use crate::session::options::Options;
 use crate::session::service::Hooks;
 use crate::session::worker::is_private;
 use crate::session::{Call, CallMethod, DESCRIBE, Dispatch, Replied, Reply, Service};
+use crate::transport::SocketOptions;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
@@ -84,6 +85,7 @@ pub struct Server {
     handlers: HashMap<Box<[u8]>, Handler>,
     hooks: Option<Rc<dyn Hooks>>,
     options: Options,
+    pub(super) sockets: SocketOptions,
 }
 
 impl Server {
@@ -131,17 +133,23 @@ impl Server {
         self
     }
 
+    /// Sets the options of sockets, such as certificates: see [`TlsOptions`](crate::transport::TlsOptions).
+    pub fn sockets(mut self, sockets: SocketOptions) -> Server {
+        self.sockets = sockets;
+        self
+    }
+
     /// Serves at an address, on this loop.
     ///
     /// # Errors
-    /// `AddressError` if the address is invalid or cannot be bound.
+    /// `AddressError` if the address is invalid or cannot be bound; `ArgumentError` for socket options that do not fit it.
     ///
     /// # Panics
     /// Outside a loop.
     pub fn listen(self, address: &str) -> Result<Listener, Error> {
         let address = parse(address)?;
-        let options = self.options.clone();
-        Listener::bind(&address, self.into_service(), options)
+        let (options, sockets) = (self.options.clone(), self.sockets.clone());
+        Listener::bind_with(&address, self.into_service(), options, &sockets)
     }
 
     /// The service alone, without a listener.

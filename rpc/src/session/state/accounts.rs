@@ -49,6 +49,10 @@ pub struct Usage {
     pub requests_in_flight: usize,
     /// Bytes of requests and their decoded arguments, of handlers, of incomplete messages, and of output.
     pub memory_bytes: usize,
+    /// Links in the handshake of their transport (TLS), which are not connections yet.
+    pub handshakes: usize,
+    /// Such handshakes that failed, since the beginning.
+    pub handshakes_failed: u64,
 }
 
 impl Accounts {
@@ -57,6 +61,8 @@ impl Accounts {
             connections: self.connections.get(),
             requests_in_flight: self.handlers.get(),
             memory_bytes: self.memory.get(),
+            handshakes: 0,
+            handshakes_failed: 0,
         }
     }
 
@@ -68,9 +74,9 @@ impl Accounts {
         self.connections.set(self.connections.get() - 1);
     }
 
-    /// Whether so many connections are open that the next one is closed silently.
-    pub(crate) fn are_crowded(&self, limits: &Limits) -> bool {
-        self.connections.get() >= limits.connections_max.saturating_add(REFUSED_MAX)
+    /// Whether so many connections are open, or about to be, that the next one is closed silently.
+    pub(crate) fn are_crowded(&self, unready: usize, limits: &Limits) -> bool {
+        self.connections.get() + unready >= limits.connections_max.saturating_add(REFUSED_MAX)
     }
 
     /// Whether there are more connections than the limit allows, the newest included.
