@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use yue_rpc::proto::{Method, encode};
 use yue_rpc::session::{Call, Reply, Service, Session};
-use yue_rpc::transport::{Transport, connector};
+use yue_rpc::transport::Transport;
 use yue_rpc::{ErrorKind, Limits, MemoryListener, Options, Verdict};
 use yue_scheduler::{sleep, spawn};
 

@@ -5,7 +5,6 @@ mod common;
 use common::*;
 use std::time::Duration;
 use yue_rpc::session::Session;
-use yue_rpc::transport::connector;
 use yue_rpc::{Options, Timeout};
 use yue_scheduler::Instant;
 

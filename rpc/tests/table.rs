@@ -18,15 +18,14 @@ fn table() -> String {
     let mut notes: Vec<&str> = Vec::new();
     for section in SECTIONS {
         text += &format!("\n## {}\n\n", section.title);
-        text +=
-            "| behaviour | `tcp://` | `unix://` | `thread://` | test |\n|---|---|---|---|---|\n";
+        text += "| behaviour | `tcp://` | `tls://` | `unix://` | `thread://` | test |\n|---|---|---|---|---|---|\n";
         for behaviour in section.behaviours {
-            let cells =
-                [Kind::Tcp, Kind::Unix, Kind::Thread].map(|kind| cell(behaviour, kind, &mut notes));
+            let cells = [Kind::Tcp, Kind::Tls, Kind::Unix, Kind::Thread]
+                .map(|kind| cell(behaviour, kind, &mut notes));
             let (file, name) = behaviour.test.split_once("::").unwrap();
-            let [tcp, unix, thread] = cells;
+            let [tcp, tls, unix, thread] = cells;
             text += &format!(
-                "| {} | {tcp} | {unix} | {thread} | `{file}.rs`: `{name}` |\n",
+                "| {} | {tcp} | {tls} | {unix} | {thread} | `{file}.rs`: `{name}` |\n",
                 behaviour.description
             );
         }

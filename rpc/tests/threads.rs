@@ -7,7 +7,6 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 use yue_rpc::session::Session;
-use yue_rpc::transport::connector;
 use yue_rpc::{ErrorKind, Listener, Options};
 use yue_scheduler::{sleep, spawn, this_loop};
 

@@ -3,6 +3,9 @@
 
 pub mod behaviours;
 pub mod raw;
+pub mod tls;
+
+pub use tls::{bind, connector};
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +13,6 @@ use std::time::Duration;
 use yue_rpc::proto::encode;
 use yue_rpc::proto::value::Reader;
 use yue_rpc::session::{Call, CallMethod, Replied, Reply, Response, Service, Session, peer};
-use yue_rpc::transport::connector;
 use yue_rpc::{
     Address, CloseReason, Error, ErrorKind, Failure, Hooks, Limits, Listener, MemoryListener,
     Moment, Options, Retry, Timeout, Verdict,
@@ -24,14 +26,16 @@ pub enum Kind {
     /// Memory, byte by byte.
     Bytes,
     Tcp,
+    Tls,
     Unix,
     Thread,
 }
 
-pub const ALL: [Kind; 5] = [
+pub const ALL: [Kind; 6] = [
     Kind::Memory,
     Kind::Bytes,
     Kind::Tcp,
+    Kind::Tls,
     Kind::Unix,
     Kind::Thread,
 ];
@@ -79,6 +83,7 @@ pub fn serve(kind: Kind, service: Service, options: Options) -> Server {
             return Server::MemoryListener(listener);
         }
         Kind::Tcp => "tcp://127.0.0.1:0".to_owned(),
+        Kind::Tls => "tls://127.0.0.1:0".to_owned(),
         Kind::Unix => {
             let path =
                 std::env::temp_dir().join(format!("yue-rpc-{}-{number}", std::process::id()));
@@ -87,7 +92,7 @@ pub fn serve(kind: Kind, service: Service, options: Options) -> Server {
         Kind::Thread => format!("thread://test-{number}"),
     };
     let address: Address = address.parse().unwrap();
-    Server::Listener(Listener::bind(&address, service, options).unwrap())
+    Server::Listener(bind(&address, service, options).unwrap())
 }
 
 impl Server {
@@ -244,7 +249,7 @@ pub fn worker(
     let address: Address = address.parse().unwrap();
     let worker = std::thread::spawn(move || {
         run_loop(move || {
-            let listener = Listener::bind(&address, methods(), Options::default()).unwrap();
+            let listener = bind(&address, methods(), Options::default()).unwrap();
             sender
                 .send((
                     yue_scheduler::this_loop::handle(),
