@@ -54,6 +54,9 @@ pub(crate) mod tls;
 pub(crate) mod tls;
 mod tls_options;
 mod traits;
+#[cfg(feature = "ws")]
+#[doc(hidden)] // Frames and upgrades, for the fuzz targets.
+pub mod websocket;
 
 pub use socket::SocketOptions;
 pub use tls_options::TlsOptions;

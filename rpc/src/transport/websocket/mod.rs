@@ -1,0 +1,3 @@
+//! WebSocket, so that browsers can call.
+
+pub mod frame;
