@@ -1,3 +1,4 @@
 //! WebSocket, so that browsers can call.
 
 pub mod frame;
+pub mod upgrade;
