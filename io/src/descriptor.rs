@@ -208,7 +208,15 @@ impl Descriptor {
             Caller::Callback => Err(io::ErrorKind::WouldBlock.into()),
             Caller::Unwinding => Err(cannot_wait()),
             Caller::Thread => self.block_thread(direction),
-            Caller::Mio(core) => core.park_until_ready(self.identity(), direction, reason),
+            Caller::Mio(core) => {
+                let try_again = direction == Direction::Read
+                    && core.met_urgent_data(self.identity())
+                    && sys::has_input(self.raw());
+                if try_again {
+                    return yield_if_over_budget(caller);
+                }
+                core.park_until_ready(self.identity(), direction, reason)
+            }
             Caller::Uring(core) => self.poll_ring(core, direction, reason),
         }
     }

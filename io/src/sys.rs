@@ -367,6 +367,24 @@ pub(crate) fn check_ready(fd: RawFd, events: i16) -> io::Result<()> {
     }
 }
 
+/// Whether the descriptor has bytes to read, or the end of input.
+///
+/// A TCP socket may have some although a read has just returned `WouldBlock`: at the urgent mark, `recv` fails with
+/// `EAGAIN` if a signal is pending, whatever bytes follow (`tcp_recvmsg_locked`,
+/// <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/tcp.c>). They have caused their event already, so nothing
+/// else would announce them.
+pub(crate) fn has_input(fd: RawFd) -> bool {
+    let mut entry = libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one live, writable entry.
+    let answer = retry(|| unsafe { libc::poll(&mut entry, 1, 0) } as isize);
+    // Not `POLLERR`, which may stay set while there is nothing to read.
+    answer.is_ok() && entry.revents & libc::POLLIN != 0
+}
+
 /// Whether the descriptor is a file on disk.
 pub(crate) fn is_regular_file(fd: RawFd) -> bool {
     file_type(fd) == Some(libc::S_IFREG)

@@ -59,7 +59,8 @@ impl State {
                     self.deliver(&buffer[..count]);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.mio.readable.set(false)
+                    let mistaken = self.mio.met_urgent_data.get() && sys::has_input(socket.raw());
+                    self.mio.readable.set(mistaken);
                 }
                 Err(error) => self.begin_closing(Some(error)),
             }
@@ -128,6 +129,9 @@ impl EventOwner for State {
         state
             .short_reads_may_lie
             .set(state.short_reads_may_lie.get() || event.hung_up || event.urgent);
+        state
+            .met_urgent_data
+            .set(state.met_urgent_data.get() || event.urgent);
         self.defer();
     }
 }

@@ -104,6 +104,8 @@ pub(super) struct MioState {
     pub(super) writable: Cell<bool>,
     /// Whether a short read may leave bytes in the socket: the peer has finished sending, or has sent urgent data.
     pub(super) short_reads_may_lie: Cell<bool>,
+    /// Whether the peer has sent urgent data, so that a read may fail with `WouldBlock` although there are bytes.
+    pub(super) met_urgent_data: Cell<bool>,
 }
 
 impl Default for MioState {
@@ -113,6 +115,7 @@ impl Default for MioState {
             readable: Cell::new(true),
             writable: Cell::new(true),
             short_reads_may_lie: Cell::new(false),
+            met_urgent_data: Cell::new(false),
         }
     }
 }

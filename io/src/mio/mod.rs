@@ -165,6 +165,12 @@ impl Core {
         self.sources.borrow_mut().set_drained(identity);
     }
 
+    /// Whether the socket has met urgent data, so that a read may return `WouldBlock` although there are bytes (see
+    /// [`sys::has_input`]).
+    pub(crate) fn met_urgent_data(&self, identity: Identity) -> bool {
+        self.sources.borrow_mut().met_urgent_data(identity)
+    }
+
     /// Whether so many operations ran since the last turn that a fiber must yield before its next. A fiber whose calls
     /// all succeed at once would never park.
     pub(crate) fn over_budget(&self) -> bool {

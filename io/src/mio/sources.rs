@@ -43,6 +43,8 @@ struct Source {
     /// Whether the peer has finished sending or has sent urgent data. Then a short read may leave bytes, and those
     /// cause no further event. So `drained` can no longer be trusted.
     always_tried: bool,
+    /// Whether the peer has sent urgent data. Then `WouldBlock` can no longer be trusted either.
+    met_urgent_data: bool,
     /// Room for a reader and a writer without an allocation.
     waiters: SmallVec<[Waiter; 2]>,
     owner: Option<Rc<dyn EventOwner>>,
@@ -117,6 +119,7 @@ impl Sources {
             generation,
             drained: false,
             always_tried: false,
+            met_urgent_data: false,
             waiters: SmallVec::new(),
             owner: None,
         }) as u32;
@@ -172,6 +175,14 @@ impl Sources {
             .is_some_and(|source| source.drained)
     }
 
+    /// Whether an event has announced urgent data on the socket. Its event is reported before, or at, the event of the
+    /// bytes that follow it.
+    pub(super) fn met_urgent_data(&mut self, identity: Identity) -> bool {
+        self.find(identity)
+            .and_then(|id| self.get(id))
+            .is_some_and(|source| source.met_urgent_data)
+    }
+
     /// Records that a read took all bytes. Applies only to a registered socket, because its next byte causes an event.
     /// That a short read empties a stream is documented: `epoll(7)`, questions and answers, 9.
     pub(super) fn set_drained(&mut self, identity: Identity) {
@@ -222,6 +233,7 @@ impl Sources {
     ) -> Option<Rc<dyn EventOwner>> {
         let source = self.get(id)?;
         source.always_tried |= event.hung_up || event.urgent;
+        source.met_urgent_data |= event.urgent;
         // The edge may announce bytes that arrived after the read which found the socket empty.
         source.drained &= !(event.readable || source.always_tried);
         source.waiters.retain(|waiter| {
@@ -291,6 +303,7 @@ mod tests {
         sources.handle_event(id, READABLE);
         sources.set_drained(socket);
         assert!(!sources.is_drained(socket));
+        assert!(sources.met_urgent_data(socket));
     }
 
     #[test]
