@@ -31,6 +31,9 @@ use std::rc::Rc;
 
 /// A connection that the loop itself reads and writes.
 ///
+/// On io_uring, bytes that follow TCP urgent data may be delivered only when more arrive, or when reading is paused and
+/// resumed. That is a fault of the kernel, which the book describes under "How the drivers work".
+///
 /// Clones refer to the same connection. It stays open when all of them are dropped; [`Connection::close`], the end of
 /// input, or an error ends it.
 ///

@@ -4,6 +4,10 @@
 //! restarts it. Where the kernel lacks multishot receives or buffer rings, each receive is a single operation into the
 //! connection's own buffer.
 //!
+//! A multishot receive may stall at TCP's urgent mark: the kernel's receive fails there with `EAGAIN` if a signal is
+//! pending, and the kernel does not poll again before it waits (`io_recv`, `io_poll_check_events`). It reports nothing,
+//! so we could only find out by asking after every receive. See "Urgent data" in the book's `drivers.md`.
+//!
 //! ```text
 //!   receive:  none ──start──▶ running ──last completion──▶ none
 //!                                └─ unwanted, closing ─▶ ending (cancel submitted) ─┘
