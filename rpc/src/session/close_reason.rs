@@ -3,6 +3,7 @@
 use crate::error::{Error, ErrorKind};
 use crate::proto::ProtocolError;
 use crate::text::{SHARED_TEXT_MAX, cut};
+use crate::transport::Ending;
 use std::fmt;
 
 /// The reason why a link ended.
@@ -95,6 +96,27 @@ impl fmt::Display for CloseReason {
 }
 
 impl CloseReason {
+    /// The kind of reason, for transports that send one to the peer.
+    pub(super) fn ending(&self) -> Ending {
+        match self {
+            CloseReason::Protocol {
+                error: ProtocolError::TooLarge { .. },
+                ..
+            } => Ending::TooLarge,
+            CloseReason::Protocol { .. } => Ending::Protocol,
+            CloseReason::Refused(_)
+            | CloseReason::HandshakeTimeout
+            | CloseReason::Stalled
+            | CloseReason::TooSlow
+            | CloseReason::TooManyCalls => Ending::Policy,
+            CloseReason::HookFailed(_) => Ending::Failure,
+            CloseReason::Local
+            | CloseReason::Peer
+            | CloseReason::PeerBecause(_)
+            | CloseReason::Lost(_) => Ending::Ordinary,
+        }
+    }
+
     /// The error of a call that was written before the link ended.
     pub(super) fn as_lost_call(&self, retryable: bool) -> Error {
         let text = format!("the connection was lost before the answer came: {self}");

@@ -155,8 +155,8 @@ impl Inner {
         // A client that has not said hello may still do so: then the grant follows the answer to its hello.
         if self.link.peer_is_yue.get() {
             self.send_granted();
-            self.start_keepalive();
         }
+        self.start_keepalive();
         self.list_requests();
         self.offer_room();
     }

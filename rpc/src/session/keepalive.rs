@@ -13,6 +13,9 @@
 //! accepts no bytes is the business of the stall limit, and of TCP. So a peer counts as gone if its process does not
 //! reach its loop for more than three fifths of the time.
 //!
+//! A peer that does not speak yue's extensions is pinged by the transport, if that has pings of its own: WebSocket
+//! does, and a browser answers them.
+//!
 //! It costs nothing while bytes arrive: a timer of each link compares a counter, five times in `silence_max`.
 
 use super::close_reason::CloseReason;
@@ -28,15 +31,28 @@ impl Inner {
     /// Starts watching for silence, if the link carries calls in both directions now, the peer understands pings, and
     /// the transport does not itself notice that the peer is gone.
     pub(super) fn start_keepalive(&self) {
-        if self.phase.get() != Phase::Up || !self.link.peer_is_yue.get() {
+        let understands = self.link.peer_is_yue.get() || self.transport_pings();
+        if self.phase.get() != Phase::Up || !understands {
             return;
         }
         if let Some(limit) = self.link.with(|link| link.silence_max()).flatten() {
             self.keepalive.limit.set(limit);
             self.keepalive.pinged.set(false);
-            self.keepalive.bytes_seen.set(self.counters.bytes_in.get());
+            self.keepalive.bytes_seen.set(self.signs_of_life());
             self.keepalive.arm(1);
         }
+    }
+
+    /// Whether the transport has pings of its own.
+    fn transport_pings(&self) -> bool {
+        let signs = self.link.with(|link| link.signs_of_life());
+        signs.flatten().is_some()
+    }
+
+    /// Counts everything that has arrived. Only a change has a meaning.
+    fn signs_of_life(&self) -> u64 {
+        let signs = self.link.with(|link| link.signs_of_life()).flatten();
+        self.counters.bytes_in.get() + signs.unwrap_or(0)
     }
 
     /// The timer fired.
@@ -45,10 +61,14 @@ impl Inner {
             return;
         }
         let keepalive = &self.keepalive;
-        let bytes = self.counters.bytes_in.get();
+        let bytes = self.signs_of_life();
         if !self.inbox.reading.get() {
             // This side does not read the peer's messages. The peer must learn that this side lives.
-            let _ = self.write(|out| encode::notification(out, PING, |_| Ok(0)));
+            if self.link.peer_is_yue.get() {
+                let _ = self.write(|out| encode::notification(out, PING, |_| Ok(0)));
+            } else {
+                self.link.with(|link| link.ping());
+            }
             keepalive.pinged.set(false);
             return keepalive.arm(1);
         }
@@ -70,6 +90,11 @@ impl Inner {
     }
 
     fn ping(&self) {
+        if !self.link.peer_is_yue.get() {
+            count(&self.counters.pings);
+            self.link.with(|link| link.ping());
+            return;
+        }
         // Only the arrival of the answer's bytes matters.
         let waiter = Waiter::Callback(Box::new(|_| ()));
         let inserted = self.calls.borrow_mut().insert(waiter, true, usize::MAX);

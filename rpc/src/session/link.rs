@@ -9,7 +9,7 @@ use super::state::phase::{Action, Afterwards, Event, Phase, Role};
 use crate::error::{Error, ErrorKind};
 use crate::proto::{Method, encode};
 use crate::release_order::Era;
-use crate::transport::{Events, Incoming, LinkRefused, Transport};
+use crate::transport::{ClosedByPeer, Ending, Events, Incoming, LinkRefused, Transport};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -56,11 +56,12 @@ impl Events for LinkEvents {
         if let Some(session) = self.current() {
             session.end_link(match result {
                 Ok(()) => CloseReason::Peer,
-                Err(error) => match LinkRefused::of(&error) {
-                    Some(refused) => {
+                Err(error) => match (LinkRefused::of(&error), ClosedByPeer::of(&error)) {
+                    (Some(refused), _) => {
                         CloseReason::Refused(Error::new(refused.kind, &*refused.message))
                     }
-                    None => CloseReason::Lost(error.to_string()),
+                    (None, Some(ClosedByPeer(why))) => CloseReason::PeerBecause(why.clone()),
+                    (None, None) => CloseReason::Lost(error.to_string()),
                 },
             });
         }
@@ -130,6 +131,7 @@ impl Inner {
         *self.link.draining_for.borrow_mut() = Some(reason.clone());
         self.leave_groups_at_end();
         self.flush();
+        self.explain_end(&reason);
         self.link.with(|link| {
             // Nothing is processed any more, but only reading shows that the peer has closed its side.
             link.set_reading(true);
@@ -140,6 +142,14 @@ impl Inner {
         self.fail_calls(true, || reason.as_lost_call(false));
         if matches!(reason, CloseReason::Local) {
             self.fail_queued(|| self.closed_error());
+        }
+    }
+
+    /// Passes the reason for the link's end to the transport. One that the program gave was passed before.
+    fn explain_end(&self, reason: &CloseReason) {
+        if !matches!(reason, CloseReason::Local | CloseReason::Peer) {
+            self.link
+                .with(|link| link.explain_end(reason.ending(), &reason.to_string()));
         }
     }
 
@@ -173,6 +183,7 @@ impl Inner {
         self.leave_groups_at_end();
         // A link that drains has its reason already. Whatever ends it, a session that was closed for good stays closed.
         let reason = self.link.draining_for.take().unwrap_or(reason);
+        self.explain_end(&reason);
         // The order matters: once the epoch has changed, nothing below can reach the old link by a callback.
         let transport = self.link.end();
         debug_assert!(!self.phase.get().has_link() && !self.link.exists());
@@ -289,6 +300,8 @@ impl Inner {
         ) {
             self.send_reason(reason);
         }
+        self.link
+            .with(|link| link.explain_end(Ending::Ordinary, reason));
         match self.transition(Event::CloseRequested) {
             Some(Action::DrainLink) => self.drain_link(CloseReason::Local),
             Some(Action::DrainForGood) if self.ends_for_good() => {}

@@ -60,7 +60,7 @@ pub mod websocket;
 
 pub use socket::SocketOptions;
 pub use tls_options::TlsOptions;
-pub use traits::{Connect, Events, Incoming, LinkRefused, Transport};
+pub use traits::{ClosedByPeer, Connect, Ending, Events, Incoming, LinkRefused, Transport};
 
 use crate::address::Address;
 use crate::error::Error;

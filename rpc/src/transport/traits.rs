@@ -84,8 +84,49 @@ pub trait Transport {
         None
     }
 
+    /// Pings the peer, in a transport whose protocol has pings of its own.
+    fn ping(&self) {}
+
+    /// The number of signs of life without data that the peer has sent, such as answers to pings. `None`, the default:
+    /// the transport has no pings.
+    fn signs_of_life(&self) -> Option<u64> {
+        None
+    }
+
+    /// Called before `shutdown_write` or `close`, with the reason. Transports whose protocol has room for it send the
+    /// first one that they are given. `text` may be empty.
+    fn explain_end(&self, _ending: Ending, _text: &str) {}
+
     /// Ends the link in both directions and drops what is still queued. [`Events::closed`] follows.
     fn close(&self);
+}
+
+/// The kind of reason for which this side ends a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ending {
+    /// The connection has served its purpose.
+    Ordinary,
+    /// The peer violated the protocol.
+    Protocol,
+    /// The peer sent too large a message.
+    TooLarge,
+    /// The peer was refused, or violated a limit.
+    Policy,
+    /// This side failed.
+    Failure,
+}
+
+/// The peer ended the link, and sent this reason. The error of [`Events::closed`] may carry it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ClosedByPeer(pub String);
+
+impl ClosedByPeer {
+    /// The peer's reason in the error of a link, if there is one.
+    pub(crate) fn of(error: &io::Error) -> Option<&ClosedByPeer> {
+        error.get_ref()?.downcast_ref()
+    }
 }
 
 /// The events of a link, which its session receives on the loop, outside fibers.
