@@ -43,5 +43,7 @@ fn check_parts(address: &Address) {
         }
         Address::Unix { path } => assert!(!path.is_empty()),
         Address::Thread { name } => assert!(!name.is_empty()),
+        Address::Popen { command } => assert!(!command.trim().is_empty()),
+        Address::Stdio => {}
     }
 }

@@ -30,10 +30,12 @@ use crate::identity::Direction;
 use crate::offload::{WRITE_BYTES_MAX, offload_transfer};
 use crate::readiness::ReadinessBranch;
 use crate::sys;
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 unsafe extern "C" {
     /// The C library's own stream, which is there from the start; nobody assigns to the variable.
@@ -103,6 +105,91 @@ fn standard(number: RawFd) -> &'static Standard {
             descriptor: Descriptor::from(fd),
         }
     })
+}
+
+/// Takes standard input and output for a protocol that the process speaks over them. From then on descriptor 0 reads
+/// nothing, and what the program prints goes to standard error instead of into the protocol.
+///
+/// ```
+/// use std::io::{Read, Write};
+///
+/// yue_io::run(|| -> std::io::Result<()> {
+///     let (mut input, mut output) = yue_io::stdio::take()?;
+///     println!("This goes to standard error.");
+///     output.write_all(b"ready\n")?;
+///     # return Ok(()); // The test's own input may never end.
+///     std::io::copy(&mut input, &mut output)?;
+///     Ok(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// `AlreadyExists` if they were taken before; the system's error if the process is out of descriptors.
+pub fn take() -> io::Result<(TakenInput, TakenOutput)> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::SeqCst) {
+        let text = "standard input and output are taken already";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+    }
+    let taken = try_take();
+    TAKEN.store(taken.is_ok(), Ordering::SeqCst);
+    taken
+}
+
+fn try_take() -> io::Result<(TakenInput, TakenOutput)> {
+    // What was printed before belongs to whoever reads standard output now.
+    flush_buffers();
+    let nothing = std::fs::File::open("/dev/null")?;
+    let duplicate = |number| {
+        // SAFETY: the standard library opens these before `main` and leaves them to the process.
+        let fd = unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned()?;
+        Ok::<_, io::Error>(Standard {
+            is_file: sys::is_regular_file(number),
+            descriptor: Descriptor::from(fd),
+        })
+    };
+    let (input, output) = (duplicate(0)?, duplicate(1)?);
+    // SAFETY: all four descriptors are open; `dup2` replaces the second one atomically.
+    unsafe {
+        libc::dup2(nothing.as_raw_fd(), 0);
+        libc::dup2(2, 1);
+    }
+    Ok((TakenInput(input), TakenOutput(output)))
+}
+
+/// Standard input, [taken](take) from the rest of the process. Reading parks the calling fiber.
+pub struct TakenInput(Standard);
+
+/// Standard output, [taken](take) from the rest of the process. Writing parks the calling fiber. Not buffered.
+pub struct TakenOutput(Standard);
+
+impl Read for TakenInput {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for TakenOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes, "write to the taken standard output")
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for TakenInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TakenInput").finish()
+    }
+}
+
+impl fmt::Debug for TakenOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TakenOutput").finish()
+    }
 }
 
 impl Standard {

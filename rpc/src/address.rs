@@ -1,4 +1,5 @@
-//! Addresses: `tcp://host:port`, `tls://host:port`, `unix:///path`, `thread://name`; IPv6 in brackets.
+//! Addresses: `tcp://host:port`, `tls://host:port`, `unix:///path`, `thread://name`, `popen://command`, `stdio://`; IPv6
+//! in brackets.
 //!
 //! A bad address is an error that shows where:
 //!
@@ -44,6 +45,13 @@ pub enum Address {
     Thread {
         /// The name.
         name: String,
+    },
+    /// This process's standard input and output. It can only be listened at, and has one connection.
+    Stdio,
+    /// A program to start, to which the link is its standard input and output. It can only be opened.
+    Popen {
+        /// The command, for the shell.
+        command: String,
     },
 }
 
@@ -94,12 +102,13 @@ impl FromStr for Address {
             return Err(AddressError::new(
                 text,
                 0,
-                "it must begin with tcp://, tls://, unix:// or thread://",
+                "it must begin with tcp://, tls://, unix://, thread://, popen:// or stdio://",
             ));
         };
         let rest_at = scheme_end + "://".len();
         let rest = &text[rest_at..];
-        if let Some(at) = text.find(|c: char| c.is_control() || c == ' ') {
+        let has_blanks = text[..scheme_end] == *"popen";
+        if let Some(at) = text.find(|c: char| c.is_control() || (c == ' ' && !has_blanks)) {
             return Err(AddressError::new(
                 text,
                 at,
@@ -127,10 +136,18 @@ impl FromStr for Address {
             "thread" => Ok(Address::Thread {
                 name: rest.to_owned(),
             }),
+            "stdio" if rest.is_empty() => Ok(Address::Stdio),
+            "stdio" => Err(AddressError::new(text, rest_at, "nothing follows stdio://")),
+            "popen" if rest.trim().is_empty() => {
+                Err(AddressError::new(text, rest_at, "the command is missing"))
+            }
+            "popen" => Ok(Address::Popen {
+                command: rest.to_owned(),
+            }),
             _ => Err(AddressError::new(
                 text,
                 0,
-                "this scheme is not known; use tcp, tls, unix or thread",
+                "this scheme is not known; use tcp, tls, unix, thread, popen or stdio",
             )),
         }
     }
@@ -227,6 +244,8 @@ impl fmt::Display for Address {
             Address::Tls { host, port } => host_and_port(f, "tls", host, port),
             Address::Unix { path } => write!(f, "unix://{path}"),
             Address::Thread { name } => write!(f, "thread://{name}"),
+            Address::Stdio => write!(f, "stdio://"),
+            Address::Popen { command } => write!(f, "popen://{command}"),
         }
     }
 }
@@ -253,6 +272,8 @@ mod tests {
             "tls://[::1]:0",
             "unix:///tmp/a",
             "thread://worker",
+            "stdio://",
+            "popen://python3 server.py --port 5 | tee 'a b'",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
@@ -278,6 +299,9 @@ mod tests {
         assert_eq!(fault("tls://:80").0, 6);
         assert_eq!(fault("tcp://a b:80").0, 7);
         assert_eq!(fault("thread://").0, 9);
+        assert_eq!(fault("stdio://1").0, 8);
+        assert_eq!(fault("popen:// "), (8, "the command is missing"));
+        assert_eq!(fault("popen://a\nb").0, 9);
         let shown = "tcp://häst:x".parse::<Address>().unwrap_err().to_string();
         assert!(
             shown.ends_with("\n  tcp://häst:x\n             ^"),
@@ -287,7 +311,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic(text in "(tcp://|tls://|unix://|thread://|)\\PC{0,40}") {
+        fn no_text_makes_the_parser_panic(text in "(tcp://|tls://|unix://|thread://|popen://|)\\PC{0,40}") {
             if let Err(error) = text.parse::<Address>() {
                 prop_assert!(error.at <= text.chars().count());
                 let _ = error.to_string();

@@ -1,11 +1,12 @@
 //! Listeners: each incoming link becomes a session of one service.
 
 use crate::address::Address;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::session::options::Options;
 use crate::session::{Accounts, Service, Session, Usage};
 use crate::socket_file::{SharedSocket, SocketFile};
 use crate::transport::handshake::Handshakes;
+use crate::transport::pipes::Pipes;
 use crate::transport::thread::{IncomingLink, ThreadName};
 use crate::transport::tls::ServerTls;
 use crate::transport::{Events, SocketOptions, Transport, socket};
@@ -129,6 +130,18 @@ impl Listener {
                 let inner = Inner::new(address.clone(), service, options, sockets);
                 *inner.file.borrow_mut() = Some(OwnFile::Alone(file));
                 Self::spawn(inner, Socket::Unix(listener)).map_err(failed)
+            }
+            Address::Stdio => {
+                let (input, output) = yue_io::stdio::take().map_err(failed)?;
+                let inner = Inner::new(address.clone(), service, options, sockets);
+                inner.accept(address.to_string(), |events| {
+                    Ok(Pipes::start(input, output, || Ok(()), events)?)
+                });
+                Ok(Listener { inner })
+            }
+            Address::Popen { .. } => {
+                let text = format!("cannot listen at {address}: a command can only be opened");
+                Err(Error::new(ErrorKind::Address, text))
             }
             Address::Thread { name } => {
                 let inner = Inner::new(address.clone(), service, options, sockets);

@@ -338,7 +338,7 @@ fn half_close(address: &Address, requests: &[u8]) -> Vec<u8> {
             stream.read_to_end(&mut answers).unwrap();
             answers
         }
-        Address::Thread { .. } => unreachable!(),
+        _ => unreachable!(),
     }
 }
 

@@ -227,8 +227,8 @@ local function cache_key(addr, options)
   end
   if #parts == 0 then return addr end
   table.sort(parts)
-  -- No address contains a space.
-  return addr .. ' ' .. table.concat(parts, ' ')
+  -- No address contains a line break.
+  return addr .. '\n' .. table.concat(parts, '\n')
 end
 
 --- Closes the connection for good. Callbacks bound to `close` run when it has ended.
@@ -315,6 +315,12 @@ local function listen(name, count, ...)
   listener.namespace = namespace.view
   internal.names_of[service], listeners[service] = namespace, listener
   internal.adopt_current(listener)
+  if addr == 'stdio://' then
+    -- It has one connection: when that has ended, nothing can come any more.
+    for _, connection in ipairs(listener:connections()) do
+      connection:bind('close', function() listener:close() end)
+    end
+  end
   return listener
 end
 

@@ -45,6 +45,8 @@
 pub(crate) mod handshake;
 #[doc(hidden)] // For the tests, which speak the wire themselves.
 pub mod memory;
+pub(crate) mod pipes;
+mod popen;
 pub(crate) mod socket;
 pub(crate) mod thread;
 #[cfg(feature = "tls")]
@@ -63,7 +65,7 @@ pub use tls_options::TlsOptions;
 pub use traits::{ClosedByPeer, Connect, Ending, Events, Incoming, LinkRefused, Transport};
 
 use crate::address::Address;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use std::rc::Rc;
 
 /// Creates the connector for an address.
@@ -109,6 +111,14 @@ pub fn try_connector(address: &Address, options: &SocketOptions) -> Result<Rc<dy
         Address::Thread { name } => {
             options.tls.check_unused(address)?;
             Rc::new(thread::ThreadConnector::new(name))
+        }
+        Address::Stdio => {
+            let text = "stdio:// can only be listened at: whoever started this process opens the connection";
+            return Err(Error::new(ErrorKind::Address, text));
+        }
+        Address::Popen { command } => {
+            options.tls.check_unused(address)?;
+            Rc::new(popen::PopenConnector::new(command))
         }
     })
 }

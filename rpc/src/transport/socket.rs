@@ -175,7 +175,7 @@ impl SocketConnector {
                 start_tcp(stream, self.keepalive, events)
             }
             Address::Unix { path } => start_unix(UnixStream::connect(path)?, events),
-            Address::Thread { .. } | Address::Tls { .. } => Err(io::Error::new(
+            _ => Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "this address is not a plain socket",
             )),

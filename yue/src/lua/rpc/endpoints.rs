@@ -144,7 +144,7 @@ fn find_target(host: &Rc<Host>, address: Address, key: &str) -> Result<Target, E
             Ok(Target::Port(Address::Tcp { host, port }))
         }
         Address::Unix { .. } => shared_socket(host, &address, key).map(Target::Socket),
-        Address::Thread { .. } => Ok(Target::Alone(address)),
+        _ => Ok(Target::Alone(address)),
     }
 }
 
