@@ -82,7 +82,7 @@ impl fmt::Display for CloseReason {
                 write!(f, "the connection was not granted: {}", error.message())
             }
             CloseReason::Protocol { error, received } => {
-                write!(f, "{error}: received \"{received}\"")
+                write!(f, "{error}: received \"{received}\"{}", tls_hint(received))
             }
             CloseReason::HandshakeTimeout => f.write_str("the handshake took too long"),
             CloseReason::Stalled => f.write_str("the peer reads nothing"),
@@ -92,6 +92,17 @@ impl fmt::Display for CloseReason {
                 write!(f, "a callback of the connection failed: {what}")
             }
         }
+    }
+}
+
+/// Explains bytes of TLS on a link without it: a client's handshake, or a server's alert (RFC 8446, 5.1 and 6).
+fn tls_hint(received: &str) -> &'static str {
+    if received.starts_with(r"\x16\x03") {
+        ", the beginning of a TLS handshake: the peer must use tcp://, or this side must listen at tls://"
+    } else if received.starts_with(r"\x15\x03") {
+        ", a TLS alert: the peer speaks TLS, so use tls://"
+    } else {
+        ""
     }
 }
 

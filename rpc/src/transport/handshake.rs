@@ -5,9 +5,9 @@
 //!                              └──▶ ended(Ok), or ended(Err) if the link breaks or the time is over; once
 //! ```
 //!
-//! `Handshake` is the topmost `Events` of such a link, whatever filters lie below. A client's connecting fiber waits for
-//! its outcome (`establish`). A listener has no session, and runs no callback of the program, before the peer has shown
-//! that it can shake hands (`Handshakes`).
+//! `Handshake` is the topmost `Events` of such a link, whatever filters lie below. A client's connecting fiber waits
+//! for its outcome (`establish`). A listener makes no session, and runs no callback of the program, before the
+//! handshake is complete (`Handshakes`).
 //!
 //! Everything here runs on one loop.
 
@@ -197,8 +197,8 @@ impl Handshakes {
         self.failed.get()
     }
 
-    /// Starts a link from `address`. When it is ready, `accept` is called with the events, to be given those of a session,
-    /// and with the link.
+    /// Starts a link from `address`. When it is ready, `accept` is called with the link and its `Handshake`, which then
+    /// needs the session's events.
     pub(crate) fn begin(
         self: &Rc<Self>,
         address: String,

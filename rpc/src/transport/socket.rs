@@ -29,8 +29,8 @@ pub struct SocketOptions {
     pub keepalive: Option<Duration>,
     /// Certificates for `tls://`.
     pub tls: TlsOptions,
-    /// Opened connections: the time for the handshakes of the link itself, such as that of TLS. (A listener's links have
-    /// [`Limits::handshake`](crate::Limits::handshake).)
+    /// Opened connections: the time for the handshakes of the link itself, such as that of TLS. A listener's links have
+    /// [`Limits::handshake`](crate::Limits::handshake).
     pub handshake: Duration,
 }
 

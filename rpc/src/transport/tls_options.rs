@@ -6,8 +6,8 @@ use std::fmt;
 
 /// Certificates and keys for `tls://` (feature `tls`). Each is the path of a PEM file, or PEM text itself.
 ///
-/// A server has `cert` and `key`. A client has `ca`, unless the server's certificate was signed by an authority that the
-/// system trusts.
+/// A server has `cert` and `key`. A client has `ca`, unless an authority that the system trusts has signed the server's
+/// certificate.
 ///
 /// ```
 /// # #[cfg(feature = "tls")]
@@ -38,8 +38,8 @@ use std::fmt;
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct TlsOptions {
-    /// The certificate, followed by those of its signers up to, but without, the root. A server needs one. A client shows
-    /// it to a server that demands it.
+    /// The certificate, followed by those of its signers, without the root. A server needs one. A client shows it to a
+    /// server that demands it.
     pub cert: Option<String>,
     /// The private key of `cert`.
     pub key: Option<String>,

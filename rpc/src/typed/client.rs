@@ -183,8 +183,8 @@ impl Client {
         Client::open_with(address, Server::new(), Options::default())
     }
 
-    /// Like [`Client::open`]; the peer may call the functions in `offers`, whose [socket options](Server::sockets) are those
-    /// of the connection.
+    /// Like [`Client::open`]; the peer may call the functions in `offers`, whose [socket options](Server::sockets) are
+    /// also those of the connection.
     ///
     /// # Errors
     /// Like [`Client::open`]; `ArgumentError` for socket options that do not fit the address.

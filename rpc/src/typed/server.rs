@@ -142,7 +142,7 @@ impl Server {
     /// Serves at an address, on this loop.
     ///
     /// # Errors
-    /// `AddressError` if the address is invalid or cannot be bound; `ArgumentError` for socket options that do not fit it.
+    /// `AddressError` if the address is invalid or cannot be bound; `ArgumentError` for socket options that do not fit.
     ///
     /// # Panics
     /// Outside a loop.

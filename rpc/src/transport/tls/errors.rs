@@ -1,5 +1,5 @@
-//! What is wrong with a handshake, and what to do, for the side that reads it: a client gets it as the error of its call,
-//! a server's operator as a line in the log.
+//! Descriptions of failed handshakes, with the remedy. A client gets them as the error of its call, a server's operator
+//! as a line in the log.
 
 use crate::error::ErrorKind;
 use crate::transport::LinkRefused;
@@ -64,6 +64,8 @@ fn judges(alert: AlertDescription) -> bool {
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnknownCA
+            // The signature of a certificate is wrong. (Of a later record it would be `BadRecordMac`.)
+            | AlertDescription::DecryptError
             | AlertDescription::AccessDenied
             | AlertDescription::HandshakeFailure
     )
@@ -83,7 +85,7 @@ fn describe(side: Side, is_handshake: bool, error: &Error) -> String {
         },
         Error::InvalidCertificate(fault) => describe_certificate(peer, fault),
         Error::NoCertificatesPresented => {
-            "the client has no certificate, which this server demands (client_ca); give the client cert and key".to_owned()
+            "the client has no certificate, which this server demands (client_ca); give it cert and key".to_owned()
         }
         Error::AlertReceived(alert) => describe_alert(side, peer, own, *alert),
         Error::PeerIncompatible(_) => {
@@ -103,6 +105,11 @@ fn describe_certificate(peer: &str, fault: &CertificateError) -> String {
             "the {peer}'s certificate is not signed by an authority that this side trusts; \
              give the certificate of its authority as the option {option}"
         ),
+        // An authority of the same name has another key.
+        CertificateError::BadSignature => format!(
+            "the {peer}'s certificate is not signed by an authority that this side trusts, but by another one of the \
+             same name; give the certificate of its authority as the option {option}"
+        ),
         CertificateError::ExpiredContext { time, not_after } => format!(
             "the {peer}'s certificate expired {} ago; renew it (or correct this machine's clock)",
             age(*not_after, *time)
@@ -113,7 +120,8 @@ fn describe_certificate(peer: &str, fault: &CertificateError) -> String {
             )
         }
         CertificateError::NotValidYetContext { time, not_before } => format!(
-            "the {peer}'s certificate is not valid before {} from now; correct this machine's clock, or the certificate",
+            "the {peer}'s certificate is not valid before {} from now; correct this machine's clock, or the \
+             certificate",
             age(*time, *not_before)
         ),
         CertificateError::NotValidYet => {
@@ -131,8 +139,8 @@ fn describe_certificate(peer: &str, fault: &CertificateError) -> String {
                 false => names.join(", "),
             };
             format!(
-                "the {peer}'s certificate is for {names}, not for '{}'; use a name that it has, in the address or as the \
-                 option server_name",
+                "the {peer}'s certificate is for {names}, not for '{}'; use a name that it has, in the address or as \
+                 the option server_name",
                 expected.to_str()
             )
         }
@@ -143,8 +151,8 @@ fn describe_certificate(peer: &str, fault: &CertificateError) -> String {
         // rustls keeps the reasons that have no variant of their own as webpki's errors.
         CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
             format!(
-                "the {peer}'s certificate is that of an authority (CA:TRUE); sign a certificate for the {peer} with it, or \
-             make one with basicConstraints=CA:FALSE"
+                "the {peer}'s certificate is that of an authority (CA:TRUE); sign a certificate for the {peer} with \
+             it, or make one with basicConstraints=CA:FALSE"
             )
         }
         _ => format!("the {peer}'s certificate is not valid: {fault}"),
@@ -159,29 +167,28 @@ fn bare_name(name: &str) -> &str {
 }
 
 fn describe_alert(side: Side, peer: &str, own: &str, alert: AlertDescription) -> String {
-    let because = format!("the {peer} ended the handshake (TLS alert: {alert:?})");
-    match (alert, side) {
+    let what = match (alert, side) {
         (AlertDescription::CertificateRequired, Side::Client) => {
-            format!(
-                "the server demands a certificate of this client; give the options cert and key. {because}"
-            )
+            "the server demands a certificate of this client; give the options cert and key".to_owned()
         }
-        (AlertDescription::UnknownCA, Side::Server) => format!(
-            "the client does not trust this server's certificate; it must know the certificate's authority (its option \
-             ca). {because}"
-        ),
-        (AlertDescription::UnknownCA, Side::Client) => format!(
-            "the server does not trust this client's certificate; it must be signed by an authority in the server's \
-             client_ca. {because}"
-        ),
-        (alert, _) if judges(alert) && alert != AlertDescription::HandshakeFailure => {
-            format!(
-                "the {peer} does not accept this {own}'s certificate: {}. {because}",
-                reason(alert)
-            )
+        (AlertDescription::UnknownCA | AlertDescription::DecryptError, Side::Server) => {
+            "the client does not trust this server's certificate; it must know the certificate's authority (its \
+             option ca)"
+                .to_owned()
         }
-        _ => because,
-    }
+        (AlertDescription::UnknownCA | AlertDescription::DecryptError, Side::Client) => {
+            "the server does not trust this client's certificate; an authority in the server's client_ca must have \
+             signed it"
+                .to_owned()
+        }
+        (AlertDescription::HandshakeFailure, _) => format!("the {peer} refuses the handshake"),
+        (alert, _) if judges(alert) => {
+            let why = reason(alert);
+            format!("the {peer} does not accept this {own}'s certificate: {why}")
+        }
+        _ => format!("the {peer} ended the connection"),
+    };
+    format!("{what} (TLS alert: {alert:?})")
 }
 
 fn reason(alert: AlertDescription) -> &'static str {

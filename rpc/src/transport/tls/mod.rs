@@ -1,7 +1,7 @@
 //! TLS over any link: `tls://` is TLS over TCP.
 //!
-//! `filter.rs` encrypts and decrypts between a session and the link below, by rustls; `settings.rs` turns options into
-//! rustls's configurations, and renews a server's when its files change; `errors.rs` says what is wrong with a handshake.
+//! `filter.rs` encrypts and decrypts between a session and the link below, by rustls. `settings.rs` turns options into
+//! rustls's configurations, and renews a server's when its files change. `errors.rs` describes failed handshakes.
 
 mod errors;
 mod filter;

@@ -143,6 +143,10 @@ impl ServerTls {
         *self.stamps.borrow_mut() = before;
         let config = match loaded {
             Ok(config) => config,
+            // The listener was closed while it read them.
+            Err(error) if yue_scheduler::is_cancelled() => {
+                return Err(argument_error(&self.address, &error));
+            }
             Err(error) => {
                 let text = error.to_string();
                 let known = self.fault.replace(Some(text.clone()));
