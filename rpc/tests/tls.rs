@@ -705,6 +705,7 @@ stream.unwrap()
                 let words = [
                     "s_client",
                     "-quiet",
+                    "-no_ign_eof",
                     "-verify_return_error",
                     "-connect",
                     &at,
