@@ -11,7 +11,7 @@ use std::fs;
 const STUBS: &str = "yue/lua/meta/yue.lua";
 
 /// How the reference writes an object of each class. Classes that stand for a table of the API have its path.
-const WRITTEN: [(&str, &str); 12] = [
+const WRITTEN: [(&str, &str); 13] = [
     ("Client", "client"),
     ("Config", "yue.config"),
     ("Connection", "conn"),
@@ -21,6 +21,7 @@ const WRITTEN: [(&str, &str); 12] = [
     ("Feature", "yue.feature"),
     ("Fiber", "f"),
     ("Future", "f"),
+    ("Group", "g"),
     ("Listener", "l"),
     ("Thread", "t"),
     ("ThreadApi", "yue.thread"),

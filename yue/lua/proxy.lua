@@ -3,7 +3,7 @@
 -- A node is a table with integer fields only, since every string is a name on the peer:
 --
 --   [0] the connection object     [1] its number     [2] the method, without prefixes     [3] the path, as written
---   [4] the number of names cached in it
+--   [4] the number of names cached in it             [5] in procedures of a group: the member's number
 --
 -- Its metatable holds `__call`: for a plain name directly the native `core.call`; for a prefixed name a function made
 -- for that combination of prefixes. Nodes are made once and cached in their parent.
@@ -34,6 +34,7 @@ local function check_seconds(seconds)
   end
   return seconds
 end
+internal.check_call_seconds = check_seconds
 
 local futures = {} -- of asynchronous calls, by the number of the call
 
@@ -89,55 +90,68 @@ local CALLS = {
   atn = function(node, seconds, ...) return notify_async(core.notify_timed, node, check_seconds(seconds), ...) end,
 }
 
-local metas = {}
-
 --- The number of a node's names that are kept, so that a program which makes names up does not keep them all.
 local CHILDREN_MAX = 4096
 
-local function child(parent, name)
-  if type(name) ~= 'string' then return nil end
-  local path = parent[3]
-  local stripped, mode = parse(name)
-  local prefix = path == '' and '' or path .. '.'
-  local raw = name:sub(1, 1) == '=' and stripped or name
-  local node = setmetatable(
-    { [0] = parent[0], parent[1], prefix .. stripped, prefix .. raw },
-    metas[mode]
-  )
-  local count = rawget(parent, 4) or 0
-  if count < CHILDREN_MAX then
-    rawset(parent, 4, count + 1)
-    rawset(parent, name, node)
+--- Makes the metatables of one kind of procedures: `calls` has what each combination of prefixes does, `owner` says in
+--- messages whose procedures these are, `methods` are names of the root that are not procedures. Returns the function
+--- that makes a root of a table with a node's fields.
+function internal.proxy_family(calls, owner, methods)
+  local metas = {}
+
+  local function child(parent, name)
+    if type(name) ~= 'string' then return nil end
+    local path = parent[3]
+    local stripped, mode = parse(name)
+    local prefix = path == '' and '' or path .. '.'
+    local raw = name:sub(1, 1) == '=' and stripped or name
+    local node = setmetatable(
+      { [0] = parent[0], parent[1], prefix .. stripped, prefix .. raw },
+      metas[mode]
+    )
+    local member = rawget(parent, 5)
+    if member then rawset(node, 5, member) end
+    local count = rawget(parent, 4) or 0
+    if count < CHILDREN_MAX then
+      rawset(parent, 4, count + 1)
+      rawset(parent, name, node)
+    end
+    return node
   end
-  return node
-end
 
-for mode, call in pairs(CALLS) do
-  metas[mode] = {
-    __call = call,
-    __index = child,
-    __tostring = function(node) return 'remote ' .. (node[2] == '' and 'procedures' or node[2]) end,
-    __metatable = 'remote procedure',
-    __newindex = function() internal.argument_error('the procedures of a peer cannot be assigned to') end,
+  local function assign()
+    internal.argument_error('the ' .. owner .. ' cannot be assigned to')
+  end
+
+  for mode, call in pairs(calls) do
+    metas[mode] = {
+      __call = call,
+      __index = child,
+      __tostring = function(node) return 'remote ' .. (node[2] == '' and 'procedures' or node[2]) end,
+      __metatable = 'remote procedure',
+      __newindex = assign,
+    }
+    core.name_class(metas[mode], true)
+  end
+
+  -- The root is not a procedure.
+  local root_meta = {
+    __index = methods and function(root, name) return methods[name] or child(root, name) end or child,
+    __call = function() internal.argument_error('name a procedure: c.name(…)') end,
+    __tostring = function(node) return 'remote procedures of ' .. tostring(node[0]) end,
+    __metatable = 'remote procedures',
+    __newindex = assign,
   }
-  core.name_class(metas[mode], true)
-  internal.proxy_metas = metas
+  core.name_class(root_meta, true)
+
+  return function(root) return setmetatable(root, root_meta) end
 end
 
--- The root is not a procedure.
-local root_meta = {
-  __index = child,
-  __call = function() internal.argument_error('name a procedure: c.name(…)') end,
-  __tostring = function(node) return 'remote procedures of ' .. tostring(node[0]) end,
-  __metatable = 'remote procedures',
-  __newindex = metas[''].__newindex,
-}
-
-core.name_class(root_meta, true)
+local new_root = internal.proxy_family(CALLS, 'procedures of a peer')
 
 --- The root of a connection's procedures.
 function internal.new_proxy(connection, id)
-  return setmetatable({ [0] = connection, id, '', '' }, root_meta)
+  return new_root({ [0] = connection, id, '', '' })
 end
 
 --- The connection object of procedures that `yue.open` returned.

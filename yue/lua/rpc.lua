@@ -170,8 +170,11 @@ local function connection_of(id, namespace)
   return connection
 end
 
+internal.connection_of = connection_of
+
 local function forget(connection)
   held[connection.id] = nil
+  internal.forget_groups(connection)
   internal.forget_latest(connection)
   internal.end_emitter(connection)
 end

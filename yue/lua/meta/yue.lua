@@ -232,6 +232,41 @@ function Listener:import(symbols) end
 ---@return yue.ListenerStats # The usage of its connections, and the counts of each method.
 function Listener:stats() end
 
+---A set of connections: `g.notify_f(…)` and `g.f(…)` reach all members. `g['=join'](…)` is a procedure that is named
+---like a method.
+---@class yue.Group
+---@field [string] yue.Procs A notification returns the number of members that took it; a call returns a list of
+---`{ conn, ok, results… }`.
+---@operator len: integer
+local Group = {}
+
+---Adds a connection. Members leave by themselves when their connection has ended.
+---@param conn yue.Connection
+---@param data any Of a named group: data that can be sent, since other loops get a copy.
+---@return boolean # Whether it is a member now: not if it has ended.
+function Group:join(conn, data) end
+
+---@param conn yue.Connection
+---@return boolean # Whether it was a member.
+function Group:leave(conn) end
+
+---Iterates over the members of all loops, in the order in which they joined. One of another loop has `procs`, `addr()`
+---and `close(reason)` only.
+---@return fun(): yue.Connection?, any
+function Group:members() end
+
+---Calls the procedure of that name of the only member, on whichever loop it is.
+---@param name string May be dotted, and have prefixes.
+---@param ... any
+---@return any ...
+function Group:ask(name, ...) end
+
+---A set of connections. With a name it is one set for all loops of the process; without, a new set of connections of this
+---loop.
+---@param name string?
+---@return yue.Group
+function yue.group(name) end
+
 -- -- Fibers, futures, time -----------------------------------------------------------------------------------------
 
 ---@class yue.Future

@@ -34,7 +34,7 @@ yue.client(function(cl) client = cl return true end)
 local objects = {
   Emitter = yue.emitter(), Connection = yue.socket(listener:addr()), Listener = listener, Thread = thread,
   Fiber = yue.fiber(print), Future = yue.open(listener:addr()).async_notify_x(), Error = yue.errors.Error.new('x'),
-  Client = client, Current = { import = true, exit = true },
+  Group = yue.group(), Client = client, Current = { import = true, exit = true },
 }
 local methods, declared = 0, {}
 for class, method in source:gmatch('function (%u%w*):([%w_]+)') do

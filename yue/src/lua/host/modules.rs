@@ -25,6 +25,7 @@ const FILES: &[(&str, &str)] = &[
     ("rpc", include_str!("../../../lua/rpc.lua")),
     ("latest", include_str!("../../../lua/latest.lua")),
     ("describe", include_str!("../../../lua/describe.lua")),
+    ("groups", include_str!("../../../lua/groups.lua")),
     ("program", include_str!("../../../lua/program.lua")),
     ("threads", include_str!("../../../lua/threads.lua")),
     ("repl", include_str!("../../../lua/repl.lua")),

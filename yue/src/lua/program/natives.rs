@@ -4,7 +4,8 @@ use super::{repl, report, shutdown, threads};
 use crate::lua::fibers::{self, signals, waits};
 use crate::lua::host::log;
 use crate::lua::rpc::{
-    async_calls, calls, connections, endpoints, lookup, messages, references, remote_functions,
+    async_calls, calls, connections, endpoints, groups, lookup, messages, references,
+    remote_functions,
 };
 use yue_luajit::Stack;
 
@@ -22,6 +23,7 @@ pub(super) fn register_all(stack: Stack<'_>) {
     remote_functions::register_all(stack);
     calls::register_all(stack);
     async_calls::register_all(stack);
+    groups::register_all(stack);
     threads::register_all(stack);
     shutdown::register_all(stack);
     repl::register_all(stack);

@@ -7,7 +7,7 @@ use crate::lua::rpc::references::Refs;
 use std::ffi::c_int;
 use std::rc::Rc;
 use yue_luajit::codec::{DecodeError, EncodeFault, Reader};
-use yue_luajit::{Codec, Exports, Stack, ffi, raise};
+use yue_luajit::{Codec, Exports, NoReferences, Stack, Vm, ffi, raise};
 use yue_rpc::ErrorKind;
 use yue_rpc::session::Response;
 
@@ -74,6 +74,19 @@ pub(crate) fn decode_answer(
     stack.reserve(8);
     let refs = Refs::new(connection, response.link());
     codec.decode_values(stack, &mut reader, response.count(), &refs)
+}
+
+/// Like `decode_answer`, for an answer that came over a connection of another loop and contains no functions.
+pub(crate) fn decode_foreign_answer(
+    stack: Stack<'_>,
+    response: &Response,
+) -> Result<c_int, DecodeError> {
+    // SAFETY: `Stack` promises a valid state. The handle of the VM is dropped before Lua may raise.
+    let codec = unsafe { Vm::of(stack.raw()) }.map(|vm| vm.codec());
+    let Some(codec) = codec else { return Ok(0) };
+    stack.reserve(8);
+    let mut reader = Reader::new(response.bytes());
+    codec.decode_values(stack, &mut reader, response.count(), &NoReferences)
 }
 
 /// Marks the table at 1 by `mark`, and returns it.

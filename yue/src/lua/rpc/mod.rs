@@ -8,7 +8,7 @@
 //!   calls.rs        calling: the hot path               async_calls.rs       calls with futures
 //!   messages.rs     values in messages
 //!   references.rs   functions in messages               remote_functions.rs  the peer's functions in Lua
-//!   imports.rs      the peer's functions, by slot
+//!   imports.rs      the peer's functions, by slot    groups.rs            sets of connections
 //! ```
 
 pub(crate) mod async_calls;
@@ -17,6 +17,7 @@ pub(crate) mod connections;
 pub(crate) mod dispatch;
 pub(crate) mod endpoints;
 pub(crate) mod failures;
+pub(crate) mod groups;
 pub(crate) mod imports;
 pub(crate) mod lookup;
 pub(crate) mod messages;
@@ -28,6 +29,7 @@ pub(crate) mod service;
 
 /// Drops this room's state at the end of the loop.
 pub(crate) fn clear() {
+    groups::clear();
     connections::clear();
     async_calls::clear();
     lookup::clear();

@@ -177,10 +177,7 @@ impl ReferenceTable for Refs<'_> {
     fn give(&self, object: Object) -> Result<Reference, NotGiven> {
         match object.kind {
             ObjectKind::Userdata => self.give_back_home(object),
-            ObjectKind::Table => Err(match class_of(object.metatable) {
-                Some(class) => NotGiven::Because(class.advice()),
-                None => NotGiven::Unknown,
-            }),
+            ObjectKind::Table => Err(refusal_of_table(object)),
             ObjectKind::Function => self.give_ours(object),
         }
     }
@@ -207,6 +204,52 @@ impl ReferenceTable for Refs<'_> {
                 true
             }
         }
+    }
+}
+
+/// The references of a message that is encoded once for several connections: it has none. Each connection counts the
+/// functions that cross it, so a message with a function is encoded for each.
+#[derive(Default)]
+pub(crate) struct NoFunctions(Cell<bool>);
+
+impl NoFunctions {
+    /// Whether the encoder found a function.
+    pub(crate) fn found_one(&self) -> bool {
+        self.0.get()
+    }
+}
+
+impl ReferenceTable for NoFunctions {
+    fn give(&self, object: Object) -> Result<Reference, NotGiven> {
+        match object.kind {
+            ObjectKind::Function => {
+                self.0.set(true);
+                Err(NotGiven::Unknown)
+            }
+            ObjectKind::Userdata
+                if object.metatable == MARK.get().1 && !object.metatable.is_null() =>
+            {
+                Err(NotGiven::Because(
+                    "this function belongs to one connection; pass one of your own that calls it",
+                ))
+            }
+            ObjectKind::Userdata => Err(NotGiven::Unknown),
+            ObjectKind::Table => Err(refusal_of_table(object)),
+        }
+    }
+
+    fn take_back(&self, _reference: Reference) {}
+
+    fn arrive(&self, _stack: Stack<'_>, _reference: Reference) -> bool {
+        false
+    }
+}
+
+/// The refusal of a table with a metatable: a table of the program is sent as plain data.
+fn refusal_of_table(object: Object) -> NotGiven {
+    match class_of(object.metatable) {
+        Some(class) => NotGiven::Because(class.advice()),
+        None => NotGiven::Unknown,
     }
 }
 
