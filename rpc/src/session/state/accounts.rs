@@ -27,17 +27,21 @@ pub(crate) trait MemoryWaiter {
 }
 
 /// The accounts of one listener, or of one opened session.
+///
+/// Counts that change together are not neighbours, hence the order: the compiler would change two neighbours by one
+/// load of 16 bytes, and such a load waits until the two stores of 8 bytes before it have reached the cache.
 #[derive(Default)]
+#[repr(C)]
 pub(crate) struct Accounts {
-    connections: Cell<usize>,
     /// Requests that wait or run.
     handlers: Cell<usize>,
-    /// The requests among them that run.
-    running: Cell<usize>,
-    /// Bytes of requests and their decoded arguments, of handlers, of incomplete messages, and of output.
-    memory: Cell<usize>,
     /// Sessions that wait for memory before they are read or start requests.
     waiting: RefCell<Vec<Weak<dyn MemoryWaiter>>>,
+    /// The requests among `handlers` that run.
+    running: Cell<usize>,
+    connections: Cell<usize>,
+    /// Bytes of requests and their decoded arguments, of handlers, of incomplete messages, and of output.
+    memory: Cell<usize>,
 }
 
 /// The resources that all connections of a listener use at one moment.
