@@ -1,4 +1,4 @@
-//! `yue doctor`: the selected I/O driver and the reason, the limits, and other facts about machine and program.
+//! `yue doctor`: the selected I/O driver and the reason, the limits, and other facts about the machine and the program.
 
 use std::fs;
 use std::io::Write;

@@ -14,8 +14,8 @@ use std::io;
 use std::mem;
 use yue_scheduler::{LogLevel, SignalSet, log};
 
-/// Signals that a terminal sends to its whole foreground group: the child has received them by itself.
-const OF_A_TERMINAL: [libc::c_int; 6] = [
+/// Signals that a terminal sends to its whole foreground group, so that the child has already received them.
+const TERMINAL_SIGNALS: [libc::c_int; 6] = [
     libc::SIGINT,
     libc::SIGQUIT,
     libc::SIGTSTP,
@@ -82,7 +82,7 @@ fn watch_over(child: libc::pid_t) -> ! {
             libc::SIGCHLD => reap_ended_processes(child),
             // An interrupted wait.
             -1 => {}
-            number if OF_A_TERMINAL.contains(&number) && info.si_code == libc::SI_KERNEL => {}
+            number if TERMINAL_SIGNALS.contains(&number) && info.si_code == libc::SI_KERNEL => {}
             // SAFETY: a child of this process that has not been waited for.
             number => drop(unsafe { libc::kill(child, number) }),
         }

@@ -96,7 +96,7 @@ impl Listener {
     /// Like [`Listener::bind`], with socket options, for example to share a port among several loops.
     ///
     /// # Errors
-    /// As [`Listener::bind`].
+    /// See [`Listener::bind`].
     ///
     /// # Panics
     /// Outside a loop.

@@ -1,10 +1,10 @@
-//! msgpack-rpc clients that nobody here wrote talk to a yue server: two from PyPI, two from npm.
+//! Third-party msgpack-rpc clients call a yue server: two from PyPI, two from npm.
 //!
-//! What a client does stands in its own language in the folder `clients/`. `ci/clients` installs the packages, names
-//! them in the environment and then demands every test; otherwise what the machine happens to have is tried, and a test
-//! whose client is missing says so and passes.
+//! The folder `clients/` has a program for each client, in the client's language. `ci/clients` installs the packages
+//! and names them in the environment; then every test must run. Otherwise each test uses the client that the machine
+//! has, and if it has none, the test prints that and passes.
 //!
-//! | variable | what it names |
+//! | variable | value |
 //! |---|---|
 //! | `YUE_CLIENTS_PYTHON` | a Python that has `pynvim` and `aio-msgpack-rpc` |
 //! | `YUE_CLIENTS_NODE` | a Node.js |

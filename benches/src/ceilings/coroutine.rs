@@ -1,7 +1,7 @@
 //! Bare coroutines: corosensei on stacks from one mapping, without a scheduler.
 //!
 //! One thread. The mapping is divided into slots of [`SLOT_BYTES`] of address space, as a runtime with real stacks
-//! would do; only touched pages cost memory. There are no guard pages: a ceiling avoids every cost.
+//! would do; only touched pages cost memory. There are no guard pages, because a ceiling omits every cost that it can.
 //!
 //! Each slot's stack starts at a different offset. With equal alignment, the hot lines of all stacks would fall into
 //! the same few cache sets, and a thousand fibers would evict each other from a cache that has room for them.

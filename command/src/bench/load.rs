@@ -1,4 +1,4 @@
-//! The load: fibers on one loop, over the RPC layer itself.
+//! Generates the load: fibers on one loop that call through the RPC layer.
 
 use super::Plan;
 use super::report::Live;

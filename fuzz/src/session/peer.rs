@@ -1,4 +1,4 @@
-//! The methods that both sides offer, and the notes that they take of each other.
+//! The methods that both peers offer, and the record that each keeps of the other.
 
 use super::{Settings, ints, use_function};
 use std::cell::{Cell, RefCell};

@@ -1,5 +1,5 @@
-//! The kind of a socket, as far as the kernel treats kinds differently. A socket never changes its kind. The kind is
-//! known from the socket's creation, or the kernel is asked once.
+//! The kinds of sockets that the kernel treats differently. A socket never changes its kind. yue knows the kind of a
+//! socket that it created, and asks the kernel once for that of any other.
 
 use socket2::{Domain, Protocol, SockRef, Type};
 use std::os::fd::OwnedFd;

@@ -1,6 +1,6 @@
 //! The system call `io_uring_enter`, for features that the `io_uring` crate lacks: entering by the number of a
-//! registered ring, which saves the kernel a descriptor lookup, and waiting without being counted as waiting for a
-//! disk. The flags are described in [`io_uring_enter(2)`].
+//! registered ring, which saves the kernel a descriptor lookup, and waiting without being counted as I/O wait.
+//! The flags are described in [`io_uring_enter(2)`].
 //!
 //! A thread registers rings for itself (at most 16), and only that thread can enter by the number. A registration keeps
 //! its ring alive, so it is removed before the ring is closed. See [`io_uring_register_ring_fd(3)`].

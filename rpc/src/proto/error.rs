@@ -41,7 +41,7 @@ pub enum ProtocolError {
         limit: usize,
     },
     /// A message began and was not completed in time.
-    #[error("a message began and did not continue for {} s", limit.as_secs_f64())]
+    #[error("a message began, but did not grow by 1 KiB in {} s", limit.as_secs_f64())]
     Unfinished {
         /// The time limit.
         limit: std::time::Duration,

@@ -1,10 +1,11 @@
 //! Totals of all sessions of the process, as lines of [`metrics_text`](yue_scheduler::inspect::metrics_text).
 //!
-//! A session counts in its own counters (`options.rs`), which it shares with a list of all sessions. A reader adds them
-//! up, together with the totals that ended sessions have left. So counting adds no cost to a call, and the list is
-//! locked only when a session begins, when it ends, and for a reader.
+//! A session counts in its own counters (`options.rs`), which it shares with a list of all sessions. A reader sums
+//! them, and adds the totals of the sessions that have ended. So counting adds no cost to a call. The list is locked
+//! only when a session begins, when it ends, and for a reader.
 //!
-//! Invariant: a session is in exactly one of the list and the leftover totals, so no sum ever falls.
+//! Invariant: a session is counted either in the list or in the totals of ended sessions, never in both, so no
+//! sum ever falls.
 
 use super::options::{Counters, Stats};
 use super::state::phase::Role;

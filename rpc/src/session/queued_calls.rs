@@ -1,4 +1,4 @@
-//! Calls that wait for the link to come up and be granted. They are complete except for what only the link decides:
+//! Calls that wait for the link to come up and be granted. They are complete except for what depends on the link:
 //! msgid, remaining time, and the references among the arguments, which are counted when the call is written. Timed
 //! notifications that wait for room in the output (`backlog.rs`) wait in the same form.
 

@@ -1,5 +1,5 @@
-//! The suite's list of behaviours and transports. `over_each` finds here where a test runs, and `tests/table.rs`
-//! compares the table in `docs/src/transports.md` with it.
+//! The suite's list of behaviours and transports. `over_each` finds here the transports that a test runs over, and
+//! `tests/table.rs` compares the table in `docs/src/transports.md` with it.
 
 use super::Kind;
 

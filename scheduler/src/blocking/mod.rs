@@ -146,7 +146,7 @@ pub fn blocking<T: Send + 'static>(
 /// runs during a panic. In all three cases `work` has not run.
 ///
 /// # Panics
-/// As [`blocking`].
+/// See [`blocking`].
 #[track_caller]
 pub fn blocking_borrowed<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, BlockingError> {
     if !must_park()? {

@@ -257,7 +257,7 @@ impl<T> RemoteJoin<T> {
     /// Waits until the fiber has ended and returns its result. A calling fiber parks; a plain thread blocks.
     ///
     /// # Errors
-    /// As [`JoinHandle::join`](crate::JoinHandle::join).
+    /// See [`JoinHandle::join`](crate::JoinHandle::join).
     ///
     /// # Panics
     /// In a callback of a loop, unless the fiber has already ended: a callback cannot wait.
@@ -273,7 +273,7 @@ impl<T> RemoteJoin<T> {
     /// When the calling fiber is cancelled or a deadline passes first. The other fiber continues.
     ///
     /// # Panics
-    /// As [`RemoteJoin::join`].
+    /// See [`RemoteJoin::join`].
     #[track_caller]
     pub fn wait(&mut self) -> Result<(), Stopped> {
         if !in_fiber() {
@@ -315,7 +315,7 @@ impl<T> RemoteJoin<T> {
     /// [`JoinError::Panicked`] and [`JoinError::LoopGone`], as [`RemoteJoin::join`].
     ///
     /// # Panics
-    /// As [`RemoteJoin::join`].
+    /// See [`RemoteJoin::join`].
     #[track_caller]
     pub fn cancel_and_join(self) -> Result<T, JoinError> {
         self.cancel();

@@ -110,7 +110,7 @@ impl Loop {
     /// ```
     ///
     /// # Panics
-    /// As [`Loop::run`].
+    /// See [`Loop::run`].
     #[track_caller]
     pub fn run_reported<T: 'static>(self, main: impl FnOnce() -> T + 'static) -> (T, StopReport) {
         let location = Location::caller();

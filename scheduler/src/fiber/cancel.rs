@@ -9,8 +9,8 @@
 //! [`park_uninterruptible`](super::park_uninterruptible).
 //!
 //! Scopes form a list on the fiber's stack. The header points to the innermost one, and holds the earliest deadline
-//! with the frame that set it. A shield hides all of them, and the fiber's own cancellation, until the shield ends. N.
-//! J. Smith's [Timeouts and cancellation for humans](https://vorpus.org/blog/timeouts-and-cancellation-for-humans/)
+//! with the frame that set it. A shield hides all of them, and the fiber's own cancellation, until the shield ends.
+//! [Timeouts and cancellation for humans](https://vorpus.org/blog/timeouts-and-cancellation-for-humans/) by N. J. Smith
 //! gives the reasons for scopes and shields.
 
 use super::frames::{DeadlineFrame, ScopeFrame, ScopeState};

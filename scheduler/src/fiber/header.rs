@@ -431,18 +431,18 @@ impl Slab {
 
     /// Calls `visit` for each living fiber, oldest slot first.
     pub(crate) fn for_each(&self, visit: impl FnMut(&Header)) {
-        self.for_each_in(0..self.pages(), visit);
+        self.for_each_in(0..self.chunk_count(), visit);
     }
 
     /// Returns the number of chunks.
-    pub(crate) fn pages(&self) -> usize {
+    pub(crate) fn chunk_count(&self) -> usize {
         self.chunks.borrow().len()
     }
 
     /// Calls `visit` for each living fiber in some chunks.
-    pub(crate) fn for_each_in(&self, pages: Range<usize>, mut visit: impl FnMut(&Header)) {
-        let count = self.pages();
-        for chunk in pages.start.min(count)..pages.end.min(count) {
+    pub(crate) fn for_each_in(&self, chunks: Range<usize>, mut visit: impl FnMut(&Header)) {
+        let count = self.chunk_count();
+        for chunk in chunks.start.min(count)..chunks.end.min(count) {
             let chunk = self.chunks.borrow()[chunk];
             // SAFETY: as in `at`. The borrow of the vector has ended, so `visit` may grow the slab.
             unsafe { chunk.as_ref() }

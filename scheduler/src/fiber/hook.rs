@@ -57,7 +57,7 @@ pub(crate) fn origin_of(header: &Header) -> Option<Box<str>> {
 /// The record of the innermost hook that has one, of a fiber that has left the processor.
 ///
 /// # Safety
-/// As [`descriptions`].
+/// See [`descriptions`].
 pub(crate) unsafe fn record(header: &Header) -> *const () {
     let mut frame = header.hook.get();
     while !frame.is_null() {

@@ -188,7 +188,7 @@ impl<T> JoinHandle<T> {
     /// When the caller is cancelled or a deadline passes first. The fiber continues.
     ///
     /// # Panics
-    /// As [`JoinHandle::join`].
+    /// See [`JoinHandle::join`].
     #[track_caller]
     pub fn wait(&mut self) -> Result<(), Stopped> {
         while self.begin_wait() {
@@ -204,7 +204,7 @@ impl<T> JoinHandle<T> {
     /// [`JoinError::Panicked`] and [`JoinError::LoopGone`], as [`JoinHandle::join`].
     ///
     /// # Panics
-    /// As [`JoinHandle::join`].
+    /// See [`JoinHandle::join`].
     #[track_caller]
     pub fn cancel_and_join(self) -> Result<T, JoinError> {
         self.cancel();

@@ -74,7 +74,7 @@ impl<T: 'static> JoinSet<T> {
     /// Starts a fiber in the set.
     ///
     /// # Panics
-    /// As [`spawn`](super::spawn), and if the set has fibers of another loop.
+    /// Like [`spawn`](super::spawn), and also if the set has fibers of another loop.
     #[track_caller]
     pub fn spawn(&self, f: impl FnOnce() -> T + 'static) -> FiberId {
         self.spawn_from(Builder::new(), Location::caller(), f)
@@ -84,7 +84,7 @@ impl<T: 'static> JoinSet<T> {
     /// Like [`JoinSet::spawn`], but with a name or another stack.
     ///
     /// # Errors
-    /// As [`Builder::spawn`].
+    /// See [`Builder::spawn`].
     #[track_caller]
     pub fn spawn_with(
         &self,

@@ -122,10 +122,10 @@ pub fn park(reason: &'static str) -> Result<(), Stopped> {
 /// Like [`park`], but returns at `at` at the latest.
 ///
 /// # Errors
-/// As [`park`].
+/// See [`park`].
 ///
 /// # Panics
-/// As [`park`].
+/// See [`park`].
 #[track_caller]
 pub fn park_until(reason: &'static str, at: Option<Instant>) -> Result<Wakeup, Stopped> {
     park_unrefused(reason, at.unwrap_or(Instant::NEVER)).map_err(refuse_call)
@@ -155,10 +155,10 @@ pub fn park_until(reason: &'static str, at: Option<Instant>) -> Result<Wakeup, S
 /// ```
 ///
 /// # Errors
-/// As [`park`].
+/// See [`park`].
 ///
 /// # Panics
-/// As [`park`].
+/// See [`park`].
 #[inline(always)]
 #[track_caller]
 pub fn park_unrefused(reason: &'static str, limit: Instant) -> Result<Wakeup, Stopped> {

@@ -47,10 +47,10 @@ pub fn sleep(duration: Duration) -> Result<(), Stopped> {
 /// ```
 ///
 /// # Errors
-/// As [`sleep`].
+/// See [`sleep`].
 ///
 /// # Panics
-/// As [`sleep`].
+/// See [`sleep`].
 #[track_caller]
 pub fn sleep_until(at: Instant) -> Result<(), Stopped> {
     let _ = prepare_park();

@@ -128,7 +128,7 @@ impl Builder {
     /// Starts a fiber on this loop with a closure that may borrow.
     ///
     /// # Errors
-    /// As [`Builder::spawn`].
+    /// See [`Builder::spawn`].
     ///
     /// # Safety
     /// Everything that `body` borrows stays valid, and does not move, until `body` has been dropped, whether it ran or

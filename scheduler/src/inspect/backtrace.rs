@@ -269,10 +269,10 @@ impl LoopHandle {
     /// the fiber has ended or has not run yet, or is the requesting fiber.
     ///
     /// # Errors
-    /// As [`LoopHandle::fibers`].
+    /// See [`LoopHandle::fibers`].
     ///
     /// # Panics
-    /// As [`LoopHandle::fibers`].
+    /// See [`LoopHandle::fibers`].
     #[track_caller]
     pub fn backtrace(&self, fiber: FiberId) -> Result<Option<Backtrace>, JoinError> {
         this_loop::assert_not_in_callback();

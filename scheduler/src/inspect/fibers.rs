@@ -161,12 +161,12 @@ impl FiberInfo {
 }
 
 impl Inner {
-    /// Appends the fibers of some pages to `list`. Returns whether there are more pages.
-    pub(crate) fn list(&self, pages: Range<usize>, list: &mut Vec<FiberInfo>) -> bool {
-        let end = pages.end;
+    /// Appends the fibers of some chunks to `list`. Returns whether there are more chunks.
+    pub(crate) fn list(&self, chunks: Range<usize>, list: &mut Vec<FiberInfo>) -> bool {
+        let end = chunks.end;
         self.slab
-            .for_each_in(pages, |header| list.push(FiberInfo::of(self, header)));
-        end < self.slab.pages()
+            .for_each_in(chunks, |header| list.push(FiberInfo::of(self, header)));
+        end < self.slab.chunk_count()
     }
 }
 

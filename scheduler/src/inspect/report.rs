@@ -309,7 +309,7 @@ static MAKE: Mutex<Option<Make>> = Mutex::new(None);
 /// ```
 ///
 /// # Errors
-/// As [`report_on`].
+/// See [`report_on`].
 pub fn report_on_with(signal: i32, make: impl Fn() -> String + Send + 'static) -> io::Result<()> {
     let make: Make = Box::new(make);
     let before = lock(&MAKE).replace(make);

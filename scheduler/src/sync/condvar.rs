@@ -133,10 +133,10 @@ impl<P: Policy> Condvar<P> {
     /// Waits while `condition` is true. Returns at once if it is false now.
     ///
     /// # Errors
-    /// As [`Condvar::wait`].
+    /// See [`Condvar::wait`].
     ///
     /// # Panics
-    /// As [`Condvar::wait`].
+    /// See [`Condvar::wait`].
     ///
     /// ```
     /// use yue_scheduler::sync::{Condvar, Mutex};

@@ -85,7 +85,7 @@ impl<P: Policy, T> OnceCell<P, T> {
     /// The error of `make`, or [`Stopped`] as from `get_or_init`.
     ///
     /// # Panics
-    /// As [`OnceCell::get_or_init`].
+    /// See [`OnceCell::get_or_init`].
     ///
     /// ```
     /// use std::io;
@@ -216,10 +216,10 @@ impl<P: Policy> Once<P> {
     /// Calls `f`, or waits until the first caller has done so. If that call panics, the next waiter calls its own.
     ///
     /// # Errors
-    /// As [`OnceCell::get_or_init`].
+    /// See [`OnceCell::get_or_init`].
     ///
     /// # Panics
-    /// As [`OnceCell::get_or_init`].
+    /// See [`OnceCell::get_or_init`].
     #[inline]
     #[track_caller]
     pub fn call_once(&self, f: impl FnOnce()) -> Result<(), Stopped> {

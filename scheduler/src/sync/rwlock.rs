@@ -80,10 +80,10 @@ impl<P: Policy, T: ?Sized> RwLock<P, T> {
     /// Waits until no fiber reads or writes, then locks for writing.
     ///
     /// # Errors
-    /// As [`RwLock::read`].
+    /// See [`RwLock::read`].
     ///
     /// # Panics
-    /// As [`RwLock::read`].
+    /// See [`RwLock::read`].
     #[inline]
     #[track_caller]
     pub fn write(&self) -> Result<WriteGuard<'_, P, T>, Stopped> {

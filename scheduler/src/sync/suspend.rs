@@ -8,7 +8,7 @@ use crate::time::Instant;
 /// Panics if the caller cannot wait. Called before it enters any queue.
 ///
 /// # Panics
-/// As [`park`](crate::park) would; in a callback of a loop; on a plain thread if only fibers can wait for it.
+/// Like [`park`](crate::park); in a callback of a loop; and on a plain thread, if only fibers can wait for it.
 #[track_caller]
 pub(super) fn assert_may_wait(between_threads: bool) {
     if in_fiber() {

@@ -320,7 +320,7 @@ impl Server {
         server
     }
 
-    /// As [`Server::of`]; what it prints after the first line is the caller's to read, or not to.
+    /// Like [`Server::of`], but leaves the rest of its output to the caller.
     #[track_caller]
     pub fn of_unread(command: &mut Command) -> (Server, BufReader<ChildStdout>) {
         let (running, stdout) = Running::start_unread(command);

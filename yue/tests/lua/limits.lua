@@ -1,5 +1,5 @@
 --! stderr: the link to tcp://127.0.0.1
---! stderr: a message began and did not continue for 0.2 s
+--! stderr: a message began, but did not grow by 1 KiB in 0.2 s
 -- The limits of a listener as a whole: each is lowered and raised from Lua, and a stranger meets it.
 local check = require 'check'
 local raw = require 'raw'

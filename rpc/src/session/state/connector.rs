@@ -29,7 +29,7 @@ pub(crate) struct Connector {
     pub(crate) keep_trying: Cell<bool>,
     /// Attempts since the last good link.
     pub(crate) attempts: Cell<u32>,
-    /// Links on which only nonsense arrived, since one was granted.
+    /// Links that carried only malformed bytes, since the last one that was granted.
     garbled: Cell<u32>,
     /// The time when the present link was granted.
     up_since: Cell<Option<Instant>>,

@@ -32,7 +32,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 /// The error that came first. Others end with `Cancelled` errors because of it; those are dropped.
 ///
 /// # Panics
-/// As [`scope`](crate::scope()).
+/// See [`scope`](crate::scope()).
 #[track_caller]
 pub fn try_scope<'env, R, E>(
     body: impl for<'scope> FnOnce(&'scope TryScope<'scope, 'env, E>) -> Result<R, E>,
@@ -92,7 +92,7 @@ impl<'scope, 'env, E: 'scope> TryScope<'scope, 'env, E> {
     /// Like [`TryScope::spawn`], but with a name or another stack.
     ///
     /// # Errors
-    /// As [`Builder::spawn`].
+    /// See [`Builder::spawn`].
     #[track_caller]
     pub fn spawn_with<T: 'scope>(
         &'scope self,
@@ -166,7 +166,7 @@ impl<T> TryJoinHandle<'_, T> {
     /// caller; the scope then returns the child's own error.
     ///
     /// # Panics
-    /// As [`ScopedJoinHandle::join`].
+    /// See [`ScopedJoinHandle::join`].
     #[track_caller]
     pub fn join(self) -> Result<T, Stopped> {
         // A child's panic is put back for the scope to find.

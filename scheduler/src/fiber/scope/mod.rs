@@ -141,7 +141,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     /// Like [`Scope::spawn`], but with a name or another stack.
     ///
     /// # Errors
-    /// As [`Builder::spawn`].
+    /// See [`Builder::spawn`].
     #[track_caller]
     pub fn spawn_with<T: 'scope>(
         &'scope self,

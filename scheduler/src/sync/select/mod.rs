@@ -243,7 +243,7 @@ pub fn wait(branches: &[&dyn AnyBranch]) -> Result<usize, Stopped> {
 /// Like [`wait`], but returns `None` if no branch is ready.
 ///
 /// # Errors
-/// As [`wait`].
+/// See [`wait`].
 ///
 /// ```
 /// use yue_scheduler::sync::{Notify, select};

@@ -67,7 +67,7 @@ impl ErrorObject {
         *self.failure
     }
 
-    /// The text of an uncaught error for the user of a program.
+    /// The text of an uncaught error, as a program's user sees it.
     pub(crate) fn report(&self) -> String {
         let traceback = self.traceback.as_deref().map(str::trim);
         match traceback.filter(|text| !text.is_empty()) {
@@ -226,10 +226,10 @@ pub(crate) fn describe_failure_within(state: *mut ffi::lua_State, limits: Limits
     }
 }
 
-/// The value at the index in msgpack, if there is one and it can travel.
+/// Encodes the value at the index as msgpack. Returns `None` for nil, and for a value that cannot travel.
 ///
 /// # Safety
-/// A valid state and index.
+/// `state` must be a valid state, and `index` a valid index.
 unsafe fn encode_value(
     state: *mut ffi::lua_State,
     index: c_int,
