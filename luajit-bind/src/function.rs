@@ -216,6 +216,16 @@ pub unsafe fn suspending<R>(
     outcome.unwrap_or_else(|payload| Err(Error::panic(name, &*payload)))
 }
 
+/// Raises Lua's `stack overflow` if little native stack is left. A raw function that calls Lua back does this first:
+/// unlike Lua's own recursion, recursion through C functions has no other limit.
+///
+/// # Safety
+/// Called from a C function that Lua is running on `state`, with no destructor alive in it.
+pub unsafe fn check_native_stack(state: *mut ffi::lua_State) {
+    // SAFETY: the caller's promise.
+    unsafe { shim::yue_shim_check_stack(state) };
+}
+
 /// Stage 3 of a failed call: pushes the error and raises it.
 ///
 /// # Safety

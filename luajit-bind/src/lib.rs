@@ -54,8 +54,8 @@ pub use codec::{Codec, NoReferences, ReferenceTable};
 pub use exports::Exports;
 pub use fiber::{NATIVE_STACK_RESERVE, Parked, Raised, Running};
 pub use function::{
-    Error, ErrorForm, Frame, Function, Raise, Refusal, entry, may_suspend, raise, set_error_form,
-    suspending,
+    Error, ErrorForm, Frame, Function, Raise, Refusal, check_native_stack, entry, may_suspend,
+    raise, set_error_form, suspending,
 };
 pub use interrupt::{Interrupt, interrupt};
 pub use lua_state::{Ended, LuaState};

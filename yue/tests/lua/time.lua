@@ -32,6 +32,13 @@ yue.yield()
 f:cancel()
 check.equal(f:get(), 'kept')
 
+-- Recursion through them uses the native stack, and ends in an error, like any other recursion.
+local function deeper_timeout() return yue.timeout(60, deeper_timeout) end
+check.raises('RuntimeError', nil, deeper_timeout)
+local function deeper_shield() return yue.shield(deeper_shield) end
+check.raises('RuntimeError', nil, deeper_shield)
+check.raises('RuntimeError', nil, function() return yue.spawn(deeper_timeout):get() end)
+
 -- Timers
 local ticks = 0
 local timer = yue.timer(0.001, 0.002)

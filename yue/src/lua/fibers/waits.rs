@@ -10,7 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::rc::Rc;
-use yue_luajit::{Raise, Stack, ffi, may_suspend};
+use yue_luajit::{Raise, Stack, check_native_stack, ffi, may_suspend};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{
     CancelScope, Instant, LocalWaker, Wakeup, deadline_after, now, park_until, prepare_park,
@@ -248,6 +248,7 @@ unsafe fn call_around(
     let mut status = ffi::LUA_OK;
     // SAFETY: the caller's promise. The protected call keeps every Lua error above `around`'s frames.
     unsafe {
+        check_native_stack(state);
         Entry::Wrap.push(state);
         ffi::lua_insert(state, function_at);
         let arguments = ffi::lua_gettop(state) - function_at - 1;
