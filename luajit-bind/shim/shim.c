@@ -140,6 +140,12 @@ static const char *refusal(YueFiber *f, global_State *g)
   return NULL;
 }
 
+/* Whether the collector is running a finalizer. */
+int yue_shim_in_finalizer(lua_State *L)
+{
+  return (G(L)->hookmask & HOOK_GC) != 0;
+}
+
 /* Whether the running fiber may switch: NULL if so, otherwise the reason why not. Never raises. */
 const char *yue_shim_may_switch(void)
 {

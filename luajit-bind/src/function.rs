@@ -16,6 +16,7 @@
 
 use crate::shim;
 use crate::stack::Stack;
+use crate::vm::Vm;
 use mlua_sys as ffi;
 use std::any::Any;
 use std::borrow::Cow;
@@ -25,7 +26,7 @@ use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::OnceLock;
-use yue_scheduler::Stopped;
+use yue_scheduler::{Stopped, in_fiber};
 
 /// A function that Lua can call, in the three stages of the module's documentation.
 ///
@@ -172,13 +173,21 @@ pub fn set_error_form(form: ErrorForm) {
 #[error("{0}")]
 pub struct Refusal(pub(crate) &'static str);
 
+/// The shim's reason too.
+const IN_FINALIZER: &str = "cannot suspend inside a __gc finalizer";
+
 /// Checks that the running fiber may suspend here. It always may where no Lua is running.
 ///
 /// # Errors
 /// The reason why not. A function that is about to park checks this first and so raises a Lua error; a park that is
 /// refused anyway panics.
 pub fn may_suspend() -> Result<(), Refusal> {
-    yue_scheduler::may_suspend().map_err(Refusal)?;
+    if let Err(reason) = yue_scheduler::may_suspend() {
+        // The collector also works while the loop is idle, and when the VM is closed: then a finalizer is not in a
+        // fiber. It gets the reason that it gets in one.
+        let in_finalizer = !in_fiber() && Vm::in_finalizer();
+        return Err(Refusal(if in_finalizer { IN_FINALIZER } else { reason }));
+    }
     // SAFETY: reads the state of this thread's running fiber, if any.
     let why = unsafe { shim::yue_shim_may_switch() };
     if why.is_null() {

@@ -147,6 +147,7 @@ unsafe extern "C-unwind" {
         f: lua_CFunction,
         argument: *mut c_void,
     ) -> c_int;
+    pub(crate) fn yue_shim_in_finalizer(state: *mut lua_State) -> c_int;
     pub(crate) fn yue_shim_gc_stopped(state: *mut lua_State) -> c_int;
     pub(crate) fn yue_shim_main(state: *mut lua_State) -> *mut lua_State;
     pub(crate) fn yue_shim_mark_lendable(state: *mut lua_State);

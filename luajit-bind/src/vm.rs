@@ -1,8 +1,8 @@
 //! One LuaJIT VM, for one loop and its thread.
 //!
-//! The VM uses LuaJIT's own allocator, which is up to twice as fast as mlua's. mlua is attached on request. Everything
-//! on a path that may suspend is raw, because mlua keeps state in last-in-first-out order and would break if fibers
-//! interleaved in it. mlua's handles may outlive the [`Vm`], so a VM that mlua has seen is never closed.
+//! The VM uses LuaJIT's own allocator, which is up to twice as fast as mlua's. mlua is attached on request. Every
+//! path that may suspend uses LuaJIT's C API directly, because mlua keeps state in last-in-first-out order, which
+//! interleaved fibers would break. mlua's handles may outlive the [`Vm`], so a VM that mlua has seen is never closed.
 //!
 //! The VM keeps a pool of `lua_State`s (coroutines that the registry anchors). A Lua fiber borrows one for its lifetime
 //! and returns it; see `fiber.rs`. Layout of such a state's stack:
@@ -96,6 +96,14 @@ impl Vm {
         let main = unsafe { shim::yue_shim_main(state) };
         VMS.with_borrow(|vms| vms.iter().find(|(own, _)| *own == main)?.1.upgrade())
             .map(Vm)
+    }
+
+    /// Returns whether a VM of this thread is running a finalizer.
+    pub(crate) fn in_finalizer() -> bool {
+        // SAFETY: a state is in the list until it has been closed.
+        let is_in = |main| unsafe { shim::yue_shim_in_finalizer(main) } != 0;
+        VMS.try_with(|vms| vms.borrow().iter().any(|(main, _)| is_in(*main)))
+            .unwrap_or(false)
     }
 
     /// Runs `f` with mlua's interface to this VM, for set-up and other sections that do not suspend: a suspension in it
@@ -275,12 +283,13 @@ impl fmt::Debug for Vm {
 impl Drop for VmInner {
     fn drop(&mut self) {
         let main = self.main;
-        // A thread that is ending has no list any more, and needs none.
-        let _ = VMS.try_with(|vms| vms.borrow_mut().retain(|(own, _)| *own != main));
         if !self.mlua.get() {
             // SAFETY: every fiber and thread of the VM holds a handle on it, so none is left; mlua never saw it.
             unsafe { ffi::lua_close(main) };
         }
+        // After the last finalizers, whose waits are refused by name. A thread that is ending has no list any more, and
+        // needs none.
+        let _ = VMS.try_with(|vms| vms.borrow_mut().retain(|(own, _)| *own != main));
     }
 }
 

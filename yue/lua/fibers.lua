@@ -308,16 +308,18 @@ local SLOTS = 2 ^ 24
 -- next request; the record ends before that (`internal.end_record`).
 local others = setmetatable({}, { __mode = 'v' })
 
---- The record of the native fiber with this number, if it has one.
+--- The record of the native fiber with this number, if it has one. There is no number outside fibers.
 local function record_of(id)
+  if not id then return nil end
   local record = running[id % SLOTS]
   if record and record.id == id then return record end
   return others[id]
 end
 
---- The record of the calling fiber.
+--- The record of the calling fiber. A finalizer may run outside fibers, and gets a record that nobody else has.
 local function current()
   local id = core.current()
+  if not id then return new_fiber('finalizer') end
   local record = record_of(id)
   if not record then
     record = new_fiber(core.fiber_name())

@@ -14,7 +14,7 @@ use std::ffi::c_int;
 use std::slice;
 use yue_luajit::{Error, LuaState, Running, Stack, Vm, ffi, raise, suspending};
 use yue_rpc::ErrorKind;
-use yue_scheduler::{FiberId, cancel, current_id, this_loop};
+use yue_scheduler::{FiberId, cancel, current_id, in_fiber, this_loop};
 
 /// Bits of a fiber's number in Lua that hold its index. Above them are 29 bits of generation, so that a double is
 /// exact. The number does not contain the loop: it is used only on the loop of the Lua state that received it.
@@ -33,9 +33,11 @@ pub(crate) fn fiber_id(number: f64) -> FiberId {
 }
 
 native! {
+    /// The number of the calling fiber. `nil` outside fibers: in a finalizer that the collector runs while the loop is
+    /// idle, or at the program's end.
     Current = "current", suspends: false;
     read(_stack) -> () {}
-    run(()) -> f64 { Ok(number(current_id())) }
+    run(()) -> Option<f64> { Ok(in_fiber().then(|| number(current_id()))) }
 }
 
 native! {
@@ -103,7 +105,11 @@ native! {
 /// # Safety
 /// Lua runs the calling C function on `state`.
 unsafe fn thread_with(state: *mut ffi::lua_State, function_at: c_int) -> Result<LuaState, Error> {
-    let vm = Vm::current().ok_or_else(|| Error::text("not in a Lua fiber"))?;
+    // A finalizer that runs while the loop is idle is not in a fiber.
+    // SAFETY: the caller's promise.
+    let vm = Vm::current()
+        .or_else(|| unsafe { Vm::of(state) })
+        .ok_or_else(|| error(ErrorKind::Runtime, "the program has ended on this thread"))?;
     let mut thread = vm
         .borrow_state()
         .map_err(|failure| error(ErrorKind::Runtime, failure.to_string()))?;

@@ -1,6 +1,7 @@
 //! Signals in Lua: subscriptions whose deliveries wake the fiber that waits for them.
 
 use crate::lua::host::errors::{error, stopped};
+use crate::lua::host::with_host;
 use crate::lua::native::{native, register};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -100,6 +101,8 @@ native! {
             waiter: Cell::new(None),
         });
         let receiver = Rc::downgrade(&bound);
+        // A finalizer may call this when the loop has ended.
+        with_host(|_| ())?;
         // Earlier: the shutdown's guard must find it when the first signal arrives.
         BOUND[number as usize].fetch_add(1, Ordering::Relaxed);
         let subscription = signal::subscribe(&[signal], move |_| {

@@ -13,8 +13,8 @@ use std::rc::Rc;
 use yue_luajit::{Raise, Stack, check_native_stack, ffi, may_suspend};
 use yue_rpc::ErrorKind;
 use yue_scheduler::{
-    CancelScope, Instant, LocalWaker, Wakeup, deadline_after, now, park_until, prepare_park,
-    shield, sleep, sleep_until, with_deadline, yield_now,
+    CancelScope, Instant, LocalWaker, Wakeup, deadline_after, in_fiber, now, park_until,
+    prepare_park, shield, sleep, sleep_until, with_deadline, yield_now,
 };
 
 /// Bits of a wait's number that hold its slot; the rest, up to 2^53, counts uses.
@@ -252,11 +252,21 @@ unsafe fn call_around(
         Entry::Wrap.push(state);
         ffi::lua_insert(state, function_at);
         let arguments = ffi::lua_gettop(state) - function_at - 1;
-        around(&mut || status = ffi::lua_pcall(state, arguments, ffi::LUA_MULTRET, function_at));
+        let mut call = || status = ffi::lua_pcall(state, arguments, ffi::LUA_MULTRET, function_at);
+        around(&mut call);
         if status != ffi::LUA_OK {
             ffi::lua_error(state);
         }
         ffi::lua_gettop(state) - function_at
+    }
+}
+
+/// Runs `call` inside `around`. Outside a fiber, in a finalizer, it runs `call` alone: no wait is possible there.
+fn in_fiber_inside(around: impl FnOnce(&mut dyn FnMut()), call: &mut dyn FnMut()) {
+    if in_fiber() {
+        around(call);
+    } else {
+        call();
     }
 }
 
@@ -266,14 +276,16 @@ unsafe extern "C-unwind" fn with_deadline_raw(state: *mut ffi::lua_State) -> c_i
     unsafe {
         let length = ffi::luaL_checknumber(state, 1);
         let at = deadline_after(seconds(length));
-        call_around(state, 2, |call| with_deadline(at, call))
+        call_around(state, 2, |call| {
+            in_fiber_inside(|call| with_deadline(at, call), call)
+        })
     }
 }
 
 /// `shield(fn, ...)`.
 unsafe extern "C-unwind" fn shield_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: as above.
-    unsafe { call_around(state, 1, |call| shield(call)) }
+    unsafe { call_around(state, 1, |call| in_fiber_inside(|call| shield(call), call)) }
 }
 
 /// `in_scope(scope, fn, ...)`: runs the function in a fresh scope, which is removed afterwards.
@@ -283,7 +295,7 @@ unsafe extern "C-unwind" fn in_scope_raw(state: *mut ffi::lua_State) -> c_int {
         let number = ffi::luaL_checknumber(state, 1) as u64;
         call_around(state, 2, |call| {
             match scope_of(number) {
-                Some(scope) => scope.enter(call),
+                Some(scope) => in_fiber_inside(|call| scope.enter(call), call),
                 None => call(),
             }
             WAITS.with(|waits| waits.scopes.borrow_mut().remove(&number));
