@@ -1,5 +1,5 @@
-//! Addresses: `tcp://host:port`, `tls://host:port`, `unix:///path`, `thread://name`, `popen://command`, `stdio://`; IPv6
-//! in brackets.
+//! Addresses: `tcp://host:port`, `tls://host:port`, `unix:///path`, `ws://host:port/path`, `thread://name`,
+//! `popen://command`, `stdio://`; IPv6 in brackets.
 //!
 //! A bad address is an error that shows where:
 //!
@@ -53,6 +53,46 @@ pub enum Address {
         /// The command, for the shell.
         command: String,
     },
+    /// WebSocket over TCP (feature `ws`).
+    Ws {
+        /// Name, IPv4 or IPv6 address.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The path of the request, from its first `/`.
+        path: String,
+    },
+}
+
+impl Address {
+    /// Host and port of an address over TCP.
+    pub fn host_and_port(&self) -> Option<(&str, u16)> {
+        match self {
+            Address::Tcp { host, port }
+            | Address::Tls { host, port }
+            | Address::Ws { host, port, .. } => Some((host, *port)),
+            _ => None,
+        }
+    }
+
+    /// The same address with another port, if it has one.
+    #[must_use]
+    pub fn with_port(&self, to: u16) -> Address {
+        let mut changed = self.clone();
+        if let Address::Tcp { port, .. } | Address::Tls { port, .. } | Address::Ws { port, .. } =
+            &mut changed
+        {
+            *port = to;
+        }
+        changed
+    }
+}
+
+/// The error of an address whose transport is not part of this build.
+#[cfg(not(feature = "ws"))]
+pub(crate) fn missing_feature(feature: &str) -> std::io::Error {
+    let text = format!("this program was built without it; enable the feature `{feature}` of yue");
+    std::io::Error::new(std::io::ErrorKind::InvalidInput, text)
 }
 
 /// A fault in an address, and its position.
@@ -102,7 +142,7 @@ impl FromStr for Address {
             return Err(AddressError::new(
                 text,
                 0,
-                "it must begin with tcp://, tls://, unix://, thread://, popen:// or stdio://",
+                "it must begin with tcp://, tls://, unix://, ws://, thread://, popen:// or stdio://",
             ));
         };
         let rest_at = scheme_end + "://".len();
@@ -117,10 +157,16 @@ impl FromStr for Address {
         }
         match &text[..scheme_end] {
             "tcp" => {
-                parse_host_and_port(text, rest_at).map(|(host, port)| Address::Tcp { host, port })
+                let (host, port) = parse_host_and_port(text, rest_at)?;
+                Ok(Address::Tcp { host, port })
             }
             "tls" => {
-                parse_host_and_port(text, rest_at).map(|(host, port)| Address::Tls { host, port })
+                let (host, port) = parse_host_and_port(text, rest_at)?;
+                Ok(Address::Tls { host, port })
+            }
+            "ws" => {
+                let (host, port, path) = parse_url(text, rest_at)?;
+                Ok(Address::Ws { host, port, path })
             }
             "unix" if rest.is_empty() => {
                 Err(AddressError::new(text, rest_at, "the path is missing"))
@@ -147,10 +193,37 @@ impl FromStr for Address {
             _ => Err(AddressError::new(
                 text,
                 0,
-                "this scheme is not known; use tcp, tls, unix, thread, popen or stdio",
+                "this scheme is not known; use tcp, tls, unix, ws, thread, popen or stdio",
             )),
         }
     }
+}
+
+/// Parses `host:port/path`; the path is `/` if it is missing.
+fn parse_url(text: &str, rest_at: usize) -> Result<(String, u16, String), AddressError> {
+    let path_at = text[rest_at..]
+        .find('/')
+        .map_or(text.len(), |at| rest_at + at);
+    let (front, path) = text.split_at(path_at);
+    if let Some(at) = path.find(['?', '#']) {
+        let reason = "a path here has no query and no fragment";
+        return Err(AddressError::new(text, path_at + at, reason));
+    }
+    if let Some(at) = path.find(|c: char| !c.is_ascii_graphic()) {
+        let reason = "a path has ASCII letters; others are written like %C3%A4";
+        return Err(AddressError::new(text, path_at + at, reason));
+    }
+    // A fault is shown in the whole address.
+    let (host, port) = parse_host_and_port(front, rest_at)
+        .map_err(|error| AddressError::new(text, byte_of(front, error.at), error.reason))?;
+    let path = if path.is_empty() { "/" } else { path };
+    Ok((host, port, path.to_owned()))
+}
+
+/// The position in bytes of the character with that number.
+fn byte_of(text: &str, character: usize) -> usize {
+    let mut positions = text.char_indices().map(|(at, _)| at);
+    positions.nth(character).unwrap_or(text.len())
 }
 
 fn parse_host_and_port(text: &str, rest_at: usize) -> Result<(String, u16), AddressError> {
@@ -235,18 +308,29 @@ const ZONE_MAX: usize = 15;
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let host_and_port = |f: &mut fmt::Formatter<'_>, scheme, host: &str, port| match host {
-            host if host.contains(':') => write!(f, "{scheme}://[{host}]:{port}"),
-            host => write!(f, "{scheme}://{host}:{port}"),
-        };
         match self {
-            Address::Tcp { host, port } => host_and_port(f, "tcp", host, port),
-            Address::Tls { host, port } => host_and_port(f, "tls", host, port),
+            Address::Tcp { host, port } => write_url(f, "tcp", host, *port, ""),
+            Address::Tls { host, port } => write_url(f, "tls", host, *port, ""),
             Address::Unix { path } => write!(f, "unix://{path}"),
+            Address::Ws { host, port, path } => write_url(f, "ws", host, *port, path),
             Address::Thread { name } => write!(f, "thread://{name}"),
-            Address::Stdio => write!(f, "stdio://"),
             Address::Popen { command } => write!(f, "popen://{command}"),
+            Address::Stdio => write!(f, "stdio://"),
         }
+    }
+}
+
+fn write_url(
+    f: &mut fmt::Formatter<'_>,
+    scheme: &str,
+    host: &str,
+    port: u16,
+    path: &str,
+) -> fmt::Result {
+    if host.contains(':') {
+        write!(f, "{scheme}://[{host}]:{port}{path}")
+    } else {
+        write!(f, "{scheme}://{host}:{port}{path}")
     }
 }
 
@@ -274,9 +358,15 @@ mod tests {
             "thread://worker",
             "stdio://",
             "popen://python3 server.py --port 5 | tee 'a b'",
+            "ws://localhost:80/",
+            "ws://[::1]:0/rpc",
+            "ws://[fe80::1%eth0]:80/a/%C3%A4",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
+        let short: Address = "ws://a:1".parse().unwrap();
+        assert_eq!(short.to_string(), "ws://a:1/");
+        assert_eq!(short.with_port(2).host_and_port(), Some(("a", 2)));
     }
 
     #[test]
@@ -302,6 +392,13 @@ mod tests {
         assert_eq!(fault("stdio://1").0, 8);
         assert_eq!(fault("popen:// "), (8, "the command is missing"));
         assert_eq!(fault("popen://a\nb").0, 9);
+        assert_eq!(fault("ws://localhost").0, 14);
+        assert_eq!(fault("ws://localhost/rpc").0, 14);
+        assert_eq!(fault("ws://localhost:x/rpc").0, 15);
+        assert_eq!(fault("ws://häst:x/rpc").0, 10);
+        assert_eq!(fault("ws:///rpc").0, 5);
+        assert_eq!(fault("ws://a:1/b?c").0, 10);
+        assert_eq!(fault("ws://a:1/ä").0, 9);
         let shown = "tcp://häst:x".parse::<Address>().unwrap_err().to_string();
         assert!(
             shown.ends_with("\n  tcp://häst:x\n             ^"),
@@ -311,7 +408,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic(text in "(tcp://|tls://|unix://|thread://|popen://|)\\PC{0,40}") {
+        fn no_text_makes_the_parser_panic(text in "(tcp://|tls://|unix://|thread://|popen://|ws://|)\\PC{0,40}") {
             if let Err(error) = text.parse::<Address>() {
                 prop_assert!(error.at <= text.chars().count());
                 let _ = error.to_string();

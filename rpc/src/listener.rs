@@ -9,14 +9,17 @@ use crate::transport::handshake::Handshakes;
 use crate::transport::pipes::Pipes;
 use crate::transport::thread::{IncomingLink, ThreadName};
 use crate::transport::tls::ServerTls;
+#[cfg(feature = "ws")]
+use crate::transport::websocket::{WebSocket, upgrade::Rules};
 use crate::transport::{Events, SocketOptions, Transport, socket};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
-use yue_io::net::{TcpListener, UnixListener};
+use yue_io::net::{TcpListener, TcpStream, UnixListener};
 use yue_scheduler::{Builder, FiberId, cancel, set_context, yield_now};
 
 /// Accepts connections until it is closed. Clones are the same listener; dropping all of them does not close it.
@@ -63,6 +66,9 @@ struct Inner {
     /// Links that are not connections yet.
     handshakes: Rc<Handshakes>,
     closed: Cell<bool>,
+    /// `ws://`: the rules of upgrades, and the number of connections that wait for theirs.
+    #[cfg(feature = "ws")]
+    upgrades: Option<(Rc<Rules>, Cell<usize>)>,
 }
 
 /// The owner of a Unix socket's file, who removes it.
@@ -110,18 +116,21 @@ impl Listener {
         if !matches!(address, Address::Tls { .. }) {
             sockets.tls.check_unused(address)?;
         }
+        #[cfg(not(feature = "ws"))]
+        if matches!(address, Address::Ws { .. }) {
+            return Err(failed(crate::address::missing_feature("ws")));
+        }
         match address {
-            Address::Tcp { host, port } => {
+            Address::Tcp { host, port } | Address::Ws { host, port, .. } => {
                 let (listener, port) = bind_tcp(host, *port, sockets).map_err(failed)?;
-                let host = host.clone();
-                let inner = Inner::new(Address::Tcp { host, port }, service, options, sockets);
+                let address = address.with_port(port);
+                let inner = Inner::new(address, service, options, sockets);
                 Self::spawn(inner, Socket::Tcp(listener)).map_err(failed)
             }
             Address::Tls { host, port } => {
                 let tls = ServerTls::load(address, &sockets.tls)?;
                 let (listener, port) = bind_tcp(host, *port, sockets).map_err(failed)?;
-                let host = host.clone();
-                let address = Address::Tls { host, port };
+                let address = address.with_port(port);
                 let inner = Inner::with_tls(address, service, options, sockets, Some(tls));
                 Self::spawn(inner, Socket::Tcp(listener)).map_err(failed)
             }
@@ -298,6 +307,18 @@ impl Inner {
         tls: Option<ServerTls>,
     ) -> Rc<Inner> {
         Rc::new(Inner {
+            #[cfg(feature = "ws")]
+            upgrades: match &address {
+                Address::Ws { host, path, .. } => {
+                    let rules = Rules {
+                        path: path.clone(),
+                        host: host.clone(),
+                        origins: sockets.websocket.origins.clone(),
+                    };
+                    Some((Rc::new(rules), Cell::new(0)))
+                }
+                _ => None,
+            },
             address,
             service,
             options,
@@ -319,14 +340,8 @@ impl Inner {
         match socket {
             Socket::Tcp(listener) => take_all(listener.incoming(), |stream| {
                 // A client that no longer has an address has disconnected.
-                let Ok(from) = stream.peer_addr() else { return };
-                let start = |events| socket::start_tcp(stream, self.keepalive, events);
-                match &self.tls {
-                    Some(tls) => {
-                        tls.refresh();
-                        self.begin(format!("tls://{from}"), |events| tls.start(events, start));
-                    }
-                    None => self.accept(format!("tcp://{from}"), start),
+                if let Ok(from) = stream.peer_addr() {
+                    self.accept_tcp(stream, from);
                 }
             }),
             Socket::Unix(listener) => take_all(listener.incoming(), |stream| {
@@ -390,6 +405,48 @@ impl Inner {
             });
     }
 
+    fn accept_tcp(self: &Rc<Inner>, stream: TcpStream, from: SocketAddr) {
+        let start = |events| socket::start_tcp(stream, self.keepalive, events);
+        if let Some(tls) = &self.tls {
+            tls.refresh();
+            return self.begin(format!("tls://{from}"), |events| tls.start(events, start));
+        }
+        #[cfg(feature = "ws")]
+        if let Some((rules, waiting)) = &self.upgrades {
+            return self.accept_upgrade(rules, waiting, format!("ws://{from}"), start);
+        }
+        self.accept(format!("tcp://{from}"), start);
+    }
+
+    /// Accepts a connection that becomes a WebSocket first. Each waits without a fiber, for as long as a handshake may
+    /// take.
+    #[cfg(feature = "ws")]
+    fn accept_upgrade(
+        self: &Rc<Inner>,
+        rules: &Rc<Rules>,
+        waiting: &Cell<usize>,
+        from: String,
+        start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
+    ) {
+        let limits = &self.options.limits;
+        if self.accounts.are_crowded(waiting.get(), limits) {
+            return;
+        }
+        let counted = WaitingUpgrade::new(self);
+        let this = Rc::downgrade(self);
+        let upgraded = move |socket: Rc<WebSocket>| {
+            drop(counted);
+            if let Some(this) = this.upgrade().filter(|this| !this.closed.get()) {
+                this.accept(from, |events| {
+                    socket.set_events(events);
+                    Ok(socket)
+                });
+            }
+        };
+        // An error means that the link broke before it was established.
+        let _ = WebSocket::accept(rules.clone(), limits.handshake, start, upgraded);
+    }
+
     fn accept(
         self: &Rc<Inner>,
         from: String,
@@ -426,6 +483,30 @@ fn bind_tcp(host: &str, port: u16, sockets: &SocketOptions) -> io::Result<(TcpLi
     let listener = TcpListener::bind_with((host, port), &sockets.listen)?;
     let port = listener.local_addr()?.port();
     Ok((listener, port))
+}
+
+/// Counts a connection that waits for its upgrade.
+#[cfg(feature = "ws")]
+struct WaitingUpgrade(Weak<Inner>);
+
+#[cfg(feature = "ws")]
+impl WaitingUpgrade {
+    fn new(listener: &Rc<Inner>) -> WaitingUpgrade {
+        if let Some((_, waiting)) = &listener.upgrades {
+            waiting.set(waiting.get() + 1);
+        }
+        WaitingUpgrade(Rc::downgrade(listener))
+    }
+}
+
+#[cfg(feature = "ws")]
+impl Drop for WaitingUpgrade {
+    fn drop(&mut self) {
+        let listener = self.0.upgrade();
+        if let Some((_, waiting)) = listener.as_ref().and_then(|inner| inner.upgrades.as_ref()) {
+            waiting.set(waiting.get() - 1);
+        }
+    }
 }
 
 /// Accepts until the fiber is cancelled.

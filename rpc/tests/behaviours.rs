@@ -338,7 +338,19 @@ fn half_close(address: &Address, requests: &[u8]) -> Vec<u8> {
             stream.read_to_end(&mut answers).unwrap();
             answers
         }
-        _ => unreachable!(),
+        #[cfg(feature = "ws")]
+        Address::Ws { host, port, path } => {
+            let stream = std::net::TcpStream::connect((host.as_str(), *port)).unwrap();
+            let mut client = common::websocket::RawClient::open(stream, path);
+            client.send(requests);
+            // The close frame ends this direction. The answers follow, and then the server's.
+            client.close(1000, "");
+            let (answers, end) = client.receive_all();
+            let expected = common::websocket::Received::Close(Some(1000), String::new());
+            assert_eq!(end, expected);
+            answers
+        }
+        _ => unreachable!("not over {address}"),
     }
 }
 

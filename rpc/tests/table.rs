@@ -18,15 +18,15 @@ fn table() -> String {
     let mut notes: Vec<&str> = Vec::new();
     for section in SECTIONS {
         text += &format!("\n## {}\n\n", section.title);
-        text += "| behaviour | `tcp://` | `tls://` | `unix://` | `thread://` | test |\n|---|---|---|---|---|---|\n";
+        text += "| behaviour | `tcp://` | `tls://` | `unix://` | `ws://` | `thread://` | test |\n|---|---|---|---|---|---|---|\n";
         for behaviour in section.behaviours {
-            let cells = [Kind::Tcp, Kind::Tls, Kind::Unix, Kind::Thread]
-                .map(|kind| cell(behaviour, kind, &mut notes));
+            let kinds = [Kind::Tcp, Kind::Tls, Kind::Unix, Kind::Ws, Kind::Thread];
+            let cells = kinds.map(|kind| cell(behaviour, kind, &mut notes));
             let (file, name) = behaviour.test.split_once("::").unwrap();
-            let [tcp, tls, unix, thread] = cells;
             text += &format!(
-                "| {} | {tcp} | {tls} | {unix} | {thread} | `{file}.rs`: `{name}` |\n",
-                behaviour.description
+                "| {} | {} | `{file}.rs`: `{name}` |\n",
+                behaviour.description,
+                cells.join(" | ")
             );
         }
     }

@@ -63,6 +63,8 @@ pub mod websocket;
 pub use socket::SocketOptions;
 pub use tls_options::TlsOptions;
 pub use traits::{ClosedByPeer, Connect, Ending, Events, Incoming, LinkRefused, Transport};
+#[cfg(feature = "ws")]
+pub use websocket::{WebSocketConnector, WebSocketOptions};
 
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
@@ -111,6 +113,26 @@ pub fn try_connector(address: &Address, options: &SocketOptions) -> Result<Rc<dy
         Address::Thread { name } => {
             options.tls.check_unused(address)?;
             Rc::new(thread::ThreadConnector::new(name))
+        }
+        #[cfg(feature = "ws")]
+        Address::Ws { host, port, path } => {
+            options.tls.check_unused(address)?;
+            let text = address.to_string();
+            let below = socket::SocketConnector::named(address.clone(), text.clone(), options);
+            let peer = (host.as_str(), *port);
+            let websocket = &options.websocket;
+            Rc::new(WebSocketConnector::new(
+                Rc::new(below),
+                peer,
+                path,
+                text,
+                websocket,
+            ))
+        }
+        #[cfg(not(feature = "ws"))]
+        Address::Ws { .. } => {
+            let missing = crate::address::missing_feature("ws");
+            return Err(Error::from_connect(&address.to_string(), &missing));
         }
         Address::Stdio => {
             let text = "stdio:// can only be listened at: whoever started this process opens the connection";

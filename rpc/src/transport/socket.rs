@@ -32,6 +32,9 @@ pub struct SocketOptions {
     /// Opened connections: the time for the handshakes of the link itself, such as that of TLS. A listener's links have
     /// [`Limits::handshake`](crate::Limits::handshake).
     pub handshake: Duration,
+    /// `ws://` addresses.
+    #[cfg(feature = "ws")]
+    pub websocket: super::WebSocketOptions,
 }
 
 /// The time for the handshakes of an opened link, unless the options say otherwise.
@@ -44,6 +47,8 @@ impl Default for SocketOptions {
             keepalive: Some(KEEPALIVE),
             tls: TlsOptions::default(),
             handshake: HANDSHAKE,
+            #[cfg(feature = "ws")]
+            websocket: super::WebSocketOptions::default(),
         }
     }
 }
@@ -150,7 +155,7 @@ pub fn start_unix(stream: UnixStream, events: Rc<dyn Events>) -> io::Result<Rc<d
     }))
 }
 
-/// Makes links to a `tcp://` or `unix://` address.
+/// Makes links to the socket of an address.
 pub struct SocketConnector {
     address: Address,
     text: String,
@@ -161,6 +166,11 @@ impl SocketConnector {
     /// Creates a connector for the address.
     pub fn new(address: Address, options: &SocketOptions) -> SocketConnector {
         let text = address.to_string();
+        SocketConnector::named(address, text, options)
+    }
+
+    /// Creates a connector whose errors name the address `text`, for the socket under another protocol.
+    pub fn named(address: Address, text: String, options: &SocketOptions) -> SocketConnector {
         SocketConnector {
             address,
             text,
@@ -170,7 +180,7 @@ impl SocketConnector {
 
     fn try_connect(&self, events: Rc<dyn Events>) -> io::Result<Rc<dyn Transport>> {
         match &self.address {
-            Address::Tcp { host, port } => {
+            Address::Tcp { host, port } | Address::Ws { host, port, .. } => {
                 let stream = TcpStream::connect((host.as_str(), *port))?;
                 start_tcp(stream, self.keepalive, events)
             }

@@ -4,6 +4,8 @@
 pub mod behaviours;
 pub mod raw;
 pub mod tls;
+#[cfg(feature = "ws")]
+pub mod websocket;
 
 pub use tls::{bind, connector};
 
@@ -29,15 +31,18 @@ pub enum Kind {
     Tls,
     Unix,
     Thread,
+    Ws,
 }
 
-pub const ALL: [Kind; 6] = [
+pub const ALL: &[Kind] = &[
     Kind::Memory,
     Kind::Bytes,
     Kind::Tcp,
     Kind::Tls,
     Kind::Unix,
     Kind::Thread,
+    #[cfg(feature = "ws")]
+    Kind::Ws,
 ];
 
 /// A server over one of the transports.
@@ -65,7 +70,7 @@ pub fn over_each<F: Fn(Kind) + Copy + 'static>(test: F) {
     let behaviour = behaviours::of_test(name).unwrap_or_else(|| {
         panic!("{name} is not in common/behaviours.rs: add it, with a description for the book")
     });
-    for kind in ALL {
+    for &kind in ALL {
         if behaviour.fault_over(kind).is_none() {
             run_loop(move || test(kind));
         }
@@ -90,6 +95,7 @@ pub fn serve(kind: Kind, service: Service, options: Options) -> Server {
             format!("unix://{}", path.display())
         }
         Kind::Thread => format!("thread://test-{number}"),
+        Kind::Ws => "ws://127.0.0.1:0/rpc".to_owned(),
     };
     let address: Address = address.parse().unwrap();
     Server::Listener(bind(&address, service, options).unwrap())

@@ -170,10 +170,10 @@ impl<'a> Fields<'a> {
                     }
                     _ => None,
                 };
-            if let Some((field, name)) = single {
-                if field.replace(value).is_some() {
-                    fields.twice = Some(name);
-                }
+            if let Some((field, name)) = single
+                && field.replace(value).is_some()
+            {
+                fields.twice = Some(name);
             }
         }
         fields.has_body |= fields.length.is_some_and(|length| length != b"0");

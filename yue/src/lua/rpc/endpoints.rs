@@ -138,10 +138,12 @@ fn find_target(host: &Rc<Host>, address: Address, key: &str) -> Result<Target, E
         return Ok(Target::Alone(address));
     }
     match &address {
-        Address::Tcp { host: name, port } => {
+        Address::Tcp { host: name, port }
+        | Address::Ws {
+            host: name, port, ..
+        } => {
             let port = shared_port(host, &address, name, *port, key)?;
-            let host = name.clone();
-            Ok(Target::Port(Address::Tcp { host, port }))
+            Ok(Target::Port(address.with_port(port)))
         }
         Address::Unix { .. } => shared_socket(host, &address, key).map(Target::Socket),
         _ => Ok(Target::Alone(address)),
