@@ -1,7 +1,8 @@
 //! Makes WebSocket links: a link below, and an upgrade over it.
 
-use super::filter::{AnswerHandler, WebSocket};
+use super::filter::WebSocket;
 use super::keys;
+use super::opening::AnswerHandler;
 use super::options::WebSocketOptions;
 use super::upgrade::{self, EXCERPT_MAX, HEAD_MAX, Rejection};
 use crate::error::{Error, ErrorKind};

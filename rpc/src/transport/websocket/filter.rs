@@ -2,7 +2,7 @@
 
 use super::frame::{self, Close, Decoder, FrameError, Item, Key, Opcode, code};
 use super::keys;
-use super::upgrade::{self, HEAD_MAX, Refusal, Rules};
+use super::opening::{Handler, Upgrade};
 use crate::buffer;
 use crate::transport::traits::{ClosedByPeer, Ending, Events, Incoming, Transport};
 use std::cell::{Cell, RefCell};
@@ -24,7 +24,7 @@ thread_local! {
 
 /// The progress of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     /// The request, or its answer, is awaited.
     Upgrading,
     Open,
@@ -39,44 +39,20 @@ pub(super) enum Side {
     Server,
 }
 
-/// The bytes of a head so far, and the use of the whole.
-pub(super) struct Upgrade {
-    pub(super) head: Vec<u8>,
-    handler: Handler,
-}
-
-enum Handler {
-    Server {
-        rules: Rc<Rules>,
-        /// Called when the connection is a WebSocket. It sets the events; otherwise the connection ends.
-        upgraded: Box<dyn FnOnce(Rc<WebSocket>)>,
-    },
-    Client(Rc<dyn AnswerHandler>),
-}
-
-/// The connector's part of an upgrade.
-pub(super) trait AnswerHandler {
-    /// More of the answer has arrived. `Some`: the connection is a WebSocket, and these bytes follow the answer.
-    fn on_bytes(&self, head: &mut Vec<u8>, seen: usize) -> Option<Vec<u8>>;
-
-    /// The server sends no more.
-    fn on_end(&self, head: &[u8], error: Option<io::Error>);
-}
-
 /// A connection that is, or becomes, a WebSocket.
 pub(crate) struct WebSocket {
-    this: Weak<WebSocket>,
+    pub(super) this: Weak<WebSocket>,
     side: Side,
-    stage: Cell<Stage>,
+    pub(super) stage: Cell<Stage>,
     /// The link below, until it has ended.
-    link: RefCell<Option<Rc<dyn Transport>>>,
+    pub(super) link: RefCell<Option<Rc<dyn Transport>>>,
     /// The session above, until it was notified of the end.
     events: RefCell<Option<Rc<dyn Events>>>,
-    upgrade: RefCell<Option<Box<Upgrade>>>,
+    pub(super) upgrade: RefCell<Option<Box<Upgrade>>>,
     /// Client: bytes that arrived with the answer to the upgrade, before there was a session.
-    early: RefCell<Option<Vec<u8>>>,
+    pub(super) early: RefCell<Option<Vec<u8>>>,
     /// The session wants data.
-    reading: Cell<bool>,
+    pub(super) reading: Cell<bool>,
     decoder: RefCell<Decoder>,
     close_sent: Cell<bool>,
     /// The peer sends nothing more: its close frame has arrived, or the link's end.
@@ -86,7 +62,7 @@ pub(crate) struct WebSocket {
     /// The reason that the peer gave.
     outcome: Cell<Option<io::Error>>,
     /// Timer of the upgrade, then of lingering.
-    timer: RefCell<Option<Timer>>,
+    pub(super) timer: RefCell<Option<Timer>>,
     /// Control frames received.
     signs_of_life: Cell<u64>,
     /// Bytes passed to the link.
@@ -100,7 +76,7 @@ pub(crate) struct WebSocket {
 }
 
 impl WebSocket {
-    fn new(side: Side, handler: Handler) -> Rc<WebSocket> {
+    pub(super) fn new(side: Side, handler: Handler) -> Rc<WebSocket> {
         let upgrade = Upgrade {
             head: Vec::new(),
             handler,
@@ -128,62 +104,17 @@ impl WebSocket {
         })
     }
 
-    /// Waits, on the link that `start` makes, for a request for a WebSocket. `upgraded` is called with the filter when
-    /// it has been answered, and starts a session; or the link ends.
-    ///
-    /// # Errors
-    /// If `start` fails.
-    pub(crate) fn accept(
-        rules: Rc<Rules>,
-        limit: Duration,
-        start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
-        upgraded: impl FnOnce(Rc<WebSocket>) + 'static,
-    ) -> io::Result<()> {
-        let upgraded = Box::new(upgraded);
-        let socket = WebSocket::new(Side::Server, Handler::Server { rules, upgraded });
-        let link = start(socket.clone())?;
-        *socket.link.borrow_mut() = Some(link);
-        socket.arm(limit, |socket| {
-            let text = "The request did not arrive in time.";
-            socket.refuse(&Refusal::new(408, text));
-        });
-        Ok(())
-    }
-
-    /// A client's end, whose answer goes to `handler`.
-    pub(super) fn client(handler: Rc<dyn AnswerHandler>) -> Rc<WebSocket> {
-        WebSocket::new(Side::Client, Handler::Client(handler))
-    }
-
-    /// Client: the link below is there, and the request goes out.
-    pub(super) fn send_request(&self, link: Rc<dyn Transport>, request: Vec<u8>) {
-        let before = self.link.replace(Some(link));
-        debug_assert!(before.is_none());
-        self.send_below(request);
-    }
-
     /// Sets the session that receives the data.
     pub(crate) fn set_events(&self, events: Rc<dyn Events>) {
         let before = self.events.replace(Some(events));
         debug_assert!(before.is_none(), "a WebSocket has one session");
     }
 
-    /// Client: the session is there. What arrived with the answer follows in a later turn, as from a socket.
-    pub(super) fn start(&self, events: Rc<dyn Events>) {
-        self.set_events(events);
-        self.arm(Duration::ZERO, |socket| {
-            socket.decode_early();
-            if let Some(link) = socket.link() {
-                link.set_reading(socket.reading.get());
-            }
-        });
-    }
-
     pub(super) fn link(&self) -> Option<Rc<dyn Transport>> {
         self.link.borrow().clone()
     }
 
-    fn session(&self) -> Option<Rc<dyn Events>> {
+    pub(super) fn session(&self) -> Option<Rc<dyn Events>> {
         self.events.borrow().clone()
     }
 
@@ -204,7 +135,7 @@ impl WebSocket {
         *self.timer.borrow_mut() = Some(timer);
     }
 
-    fn send_below(&self, bytes: Vec<u8>) {
+    pub(super) fn send_below(&self, bytes: Vec<u8>) {
         if let Some(link) = self.link() {
             let sent = self.bytes_out.get().wrapping_add(bytes.len() as u64);
             self.bytes_out.set(sent);
@@ -235,7 +166,7 @@ impl WebSocket {
         }
     }
 
-    fn send_close(&self, code: u16, reason: &str) {
+    pub(super) fn send_close(&self, code: u16, reason: &str) {
         debug_assert!(!self.close_sent.get(), "a close frame is the last one");
         if let Ok(key) = self.key() {
             self.close_sent.set(true);
@@ -252,90 +183,16 @@ impl WebSocket {
     }
 }
 
-/// The upgrade.
-impl WebSocket {
-    fn on_upgrade_bytes(&self, bytes: &[u8]) {
-        let Some(mut upgrade) = self.upgrade.take() else {
-            return;
-        };
-        let seen = upgrade.head.len();
-        upgrade.head.extend_from_slice(bytes);
-        match &upgrade.handler {
-            Handler::Client(handler) => {
-                let handler = handler.clone();
-                match handler.on_bytes(&mut upgrade.head, seen) {
-                    Some(rest) => self.open_client(rest),
-                    None => *self.upgrade.borrow_mut() = Some(upgrade),
-                }
-            }
-            Handler::Server { .. } => self.on_request_bytes(upgrade, seen),
-        }
-    }
-
-    /// Client: the server agrees. Nothing is read until there is a session.
-    fn open_client(&self, rest: Vec<u8>) {
-        self.stage.set(Stage::Open);
-        *self.early.borrow_mut() = Some(rest);
-        if let Some(link) = self.link() {
-            link.set_reading(false);
-        }
-    }
-
-    fn on_request_bytes(&self, mut upgrade: Box<Upgrade>, seen: usize) {
-        let end = upgrade::find_end(&upgrade.head, seen);
-        let Some(end) = end.filter(|end| *end <= HEAD_MAX) else {
-            if !upgrade::may_be_request(&upgrade.head) {
-                let text = "This address speaks WebSocket, which begins with HTTP.";
-                return self.refuse(&Refusal::new(400, text));
-            }
-            if end.is_some() || upgrade.head.len() > HEAD_MAX {
-                let text = format!("The headers of a request have at most {HEAD_MAX} bytes.");
-                return self.refuse(&Refusal::new(431, text));
-            }
-            *self.upgrade.borrow_mut() = Some(upgrade);
-            return;
-        };
-        let rest = upgrade.head.split_off(end);
-        let Upgrade { head, handler } = *upgrade;
-        let Handler::Server { rules, upgraded } = handler else {
-            return;
-        };
-        match upgrade::answer(&head, &rules) {
-            Err(refusal) => self.refuse(&refusal),
-            Ok(response) => {
-                self.timer.take();
-                self.stage.set(Stage::Open);
-                self.send_below(response);
-                if let Some(this) = self.this.upgrade() {
-                    upgraded(this);
-                }
-                if self.session().is_none() {
-                    self.send_close(code::GOING_AWAY, "the server accepts no more connections");
-                    return self.linger();
-                }
-                self.decode(&rest);
-            }
-        }
-    }
-
-    /// Server: sends the refusal, and ends the link.
-    fn refuse(&self, refusal: &Refusal) {
-        self.upgrade.take();
-        self.send_below(refusal.to_bytes());
-        self.linger();
-    }
-}
-
 /// Incoming frames.
 impl WebSocket {
-    fn decode_early(&self) {
+    pub(super) fn decode_early(&self) {
         let early = self.early.take();
         if let Some(early) = early {
             self.decode(&early);
         }
     }
 
-    fn decode(&self, mut input: &[u8]) {
+    pub(super) fn decode(&self, mut input: &[u8]) {
         // The unmasked payload of all frames, which the session takes over as it is.
         let mut data = Vec::new();
         while self.stage.get() == Stage::Open && !self.input_ended.get() {
@@ -481,7 +338,7 @@ impl WebSocket {
     }
 
     /// Everything was said: drops what the peer still sends until it closes, for a while.
-    fn linger(&self) {
+    pub(super) fn linger(&self) {
         self.stage.set(Stage::Lingering);
         self.waiting_pong.take();
         let Some(link) = self.link() else { return };
@@ -676,18 +533,6 @@ impl Events for WebSocket {
                 Some(reason) => Err(reason),
                 None => result,
             });
-        }
-    }
-}
-
-impl WebSocket {
-    /// The link ended before it was a WebSocket.
-    fn end_upgrade(&self, error: Option<io::Error>) {
-        let upgrade = self.upgrade.take();
-        if let Some(upgrade) = upgrade
-            && let Handler::Client(handler) = &upgrade.handler
-        {
-            handler.on_end(&upgrade.head, error);
         }
     }
 }

@@ -31,6 +31,7 @@ mod connector;
 mod filter;
 pub mod frame;
 mod keys;
+mod opening;
 mod options;
 pub mod upgrade;
 
