@@ -279,6 +279,8 @@ impl Filter {
                 Ok(_) => {}
                 Err(error) => {
                     received.error = Some(error);
+                    // What came before the fault is delivered.
+                    take_plaintext(&mut connection, &mut received.plaintext);
                     break;
                 }
             }
@@ -303,7 +305,9 @@ impl Filter {
         if self.output_ended.get() {
             self.end_output();
         }
-        if let Some(events) = self.events() {
+        if self.phase.get() == Phase::Open
+            && let Some(events) = self.events()
+        {
             events.ready();
         }
         if self.phase.get() == Phase::Open && !self.reading.get() {

@@ -309,6 +309,79 @@ fn a_changed_record_ends_the_link() {
     });
 }
 
+/// Passes on what is sent as one buffer, when told.
+struct Gather {
+    lower: Rc<MemoryTransport>,
+    bytes: RefCell<Vec<u8>>,
+    on: Cell<bool>,
+}
+
+impl Transport for Gather {
+    fn send(&self, buffer: Vec<u8>) {
+        match self.on.get() {
+            true => self.bytes.borrow_mut().extend(buffer),
+            false => self.lower.send(buffer),
+        }
+    }
+
+    fn queued_bytes(&self) -> usize {
+        self.lower.queued_bytes()
+    }
+
+    fn set_reading(&self, on: bool) {
+        self.lower.set_reading(on);
+    }
+
+    fn shutdown_write(&self) {
+        if !self.on.get() {
+            self.lower.shutdown_write();
+        }
+    }
+
+    fn close(&self) {
+        self.lower.close();
+    }
+}
+
+#[test]
+fn what_arrives_with_a_fault_or_with_the_end_is_delivered_first() {
+    for fault in [true, false] {
+        run(move || {
+            let (server, client) = configs();
+            let (near, far) = MemoryTransport::pair();
+            let server = server_over(server, far);
+            let events = Rc::new(Recorder::default());
+            let gather = Rc::new(Gather {
+                lower: near,
+                bytes: RefCell::default(),
+                on: Cell::new(false),
+            });
+            let lower = gather.clone();
+            let name = "localhost".to_owned().try_into().unwrap();
+            let client = Filter::client(client, name, true, events.clone(), |events| {
+                lower.lower.start(events);
+                Ok(lower)
+            });
+            let client = client.unwrap();
+            eventually(|| server.events.ready.get() == 1);
+            server.link.set_reading(true);
+            gather.on.set(true);
+            client.send(b"whole".to_vec());
+            match fault {
+                true => {
+                    gather.send(b"\x17\x03\x03\x00\x20 0123456789012345678901234567890".to_vec())
+                }
+                false => client.shutdown_write(),
+            }
+            gather.lower.send(gather.bytes.take());
+            eventually(|| server.is_closed());
+            assert!(server.has(b"whole"));
+            assert_eq!(server.events.closed.take().unwrap().is_err(), fault);
+            client.close();
+        });
+    }
+}
+
 #[test]
 fn bytes_that_are_not_tls_are_refused_with_an_alert() {
     for bytes in [
@@ -341,7 +414,7 @@ fn a_handshake_holds_a_bounded_number_of_bytes() {
         let (near, far) = MemoryTransport::pair();
         let server = server_over(configs().0, far);
         near.start(Rc::new(Recorder::default()));
-        // A hello that claims 16 MiB, and goes on and on.
+        // The beginning of a hello that claims 16 MiB.
         let mut record = b"\x16\x03\x01\x40\x00\x01\xff\xff\xff\x03\x03".to_vec();
         record.resize(5 + 0x4000, 0);
         near.send(record);
