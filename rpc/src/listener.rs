@@ -250,7 +250,8 @@ impl Listener {
     /// # Errors
     /// `ArgumentError` if a file cannot be used. The old certificate stays in use.
     pub fn reload(&self) -> Result<(), Error> {
-        self.inner.tls.as_ref().map_or(Ok(()), ServerTls::reload)
+        let tls = self.inner.tls.as_ref();
+        tls.map_or(Ok(()), |tls| tls.reload(&self.inner.address))
     }
 
     /// Stops accepting. Existing connections stay open.
@@ -408,7 +409,7 @@ impl Inner {
     fn accept_tcp(self: &Rc<Inner>, stream: TcpStream, from: SocketAddr) {
         let start = |events| socket::start_tcp(stream, self.keepalive, events);
         if let Some(tls) = &self.tls {
-            tls.refresh();
+            tls.refresh(&self.address);
             return self.begin(format!("tls://{from}"), |events| tls.start(events, start));
         }
         #[cfg(feature = "ws")]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   socket ──▶ filters ──▶ Handshake ──▶ (from `ready` on) the session's events
-//!                              └──▶ ended(Ok), or ended(Err) if the link breaks or the time is over; once
+//!                              └──▶ ended(Ok), or ended(Err) if the link breaks or times out; once
 //! ```
 //!
 //! `Handshake` is the topmost `Events` of such a link, whatever filters lie below. A client's connecting fiber waits

@@ -1,4 +1,4 @@
-//! What is left of TLS where the feature is not enabled: an error that says so.
+//! A stand-in for TLS where the feature is not enabled: an error that says so.
 
 use super::tls_options::TlsOptions;
 use super::{Connect, Events, SocketOptions, Transport};
@@ -17,11 +17,11 @@ impl ServerTls {
         Err(not_enabled(address))
     }
 
-    pub(crate) fn refresh(&self) {
+    pub(crate) fn refresh(&self, _: &Address) {
         match *self {}
     }
 
-    pub(crate) fn reload(&self) -> Result<(), Error> {
+    pub(crate) fn reload(&self, _: &Address) -> Result<(), Error> {
         match *self {}
     }
 

@@ -91,7 +91,7 @@ impl TlsOptions {
     }
 
     /// # Errors
-    /// If options are given that only the other side has, or certificate and key not both.
+    /// If options are given that only the peer has, or certificate and key not both.
     #[cfg_attr(not(feature = "tls"), allow(dead_code))]
     pub(crate) fn check(&self, side: Side) -> Result<(), Error> {
         let fault = |text: String| Err(Error::new(ErrorKind::Argument, text));

@@ -184,7 +184,8 @@ pub trait Events {
 }
 
 /// The error of a link that was refused, and would be refused again: a certificate that is not trusted, a peer that
-/// does not speak the link's protocol. Its calls fail, and no other attempt is made before the next call.
+/// does not speak the link's protocol. Its calls fail at once. No other attempt is made before the next call, unless an
+/// earlier link was lost.
 ///
 /// ```
 /// use std::io;

@@ -1,12 +1,18 @@
 //! TLS over any link: `tls://` is TLS over TCP.
 //!
-//! `filter.rs` encrypts and decrypts between a session and the link below, by rustls. `settings.rs` turns options into
-//! rustls's configurations, and renews a server's when its files change. `errors.rs` describes failed handshakes.
+//! `filter.rs` encrypts and decrypts between a session and the link below, by rustls. `server.rs` and `client.rs` turn
+//! options into rustls's configurations, with `pem.rs`. `errors.rs` describes failed handshakes.
+//!
+//! Another filter above, such as WebSocket's, is passed as the events of [`ServerTls::start`] or `ClientTls::start`. It
+//! starts its own handshake, and begins to read, when it is `ready`.
 
+mod client;
 mod errors;
 mod filter;
-mod settings;
+mod pem;
+mod server;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use settings::{ServerTls, connector};
+pub(crate) use client::connector;
+pub(crate) use server::ServerTls;
