@@ -54,15 +54,19 @@ impl Inner {
                 Ok(link) if wanted => return self.on_link_up(link),
                 Ok(link) => return link.close(),
                 Err(error) if wanted => {
-                    let hopeless = matches!(
-                        error.kind(),
-                        ErrorKind::Address | ErrorKind::Argument | ErrorKind::Tls
-                    );
-                    if yue_scheduler::is_cancelled()
-                        || hopeless
-                        || !(connector.keep_trying.get() || self.options.retry)
+                    let kind = error.kind();
+                    let is_lost = connector.keep_trying.get();
+                    // A certificate that is not trusted may be renewed one day: that helps a connection that was up
+                    // before, but no call that waits now.
+                    let refused = kind == ErrorKind::Tls;
+                    let hopeless = matches!(kind, ErrorKind::Address | ErrorKind::Argument)
+                        || refused && !is_lost;
+                    if yue_scheduler::is_cancelled() || hopeless || !(is_lost || self.options.retry)
                     {
                         return self.give_up_connecting(&error);
+                    }
+                    if refused {
+                        self.fail_queued(|| error.clone());
                     }
                     *connector.last_trouble.borrow_mut() = Some(error.message());
                 }
