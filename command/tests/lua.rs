@@ -12,6 +12,9 @@
 //!   --! stderr: some text       is among its complaints; without such a line it must have none
 //! ```
 
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -72,6 +75,46 @@ fn drivers() -> Vec<String> {
     }
 }
 
+/// A folder with certificates (`NAME.pem`) and their keys (`NAME-key.pem`), for a script to use.
+fn certificates() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, text: &str| {
+        let file = folder.path().join(format!("{name}.pem"));
+        std::fs::write(file, text).expect("a file in a temporary folder");
+    };
+    let authority = |name| {
+        let mut params = CertificateParams::new(Vec::<String>::new()).expect("no name");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().expect("a key");
+        let made = CertifiedIssuer::self_signed(params, key).expect("an authority");
+        write(name, &made.pem());
+        made
+    };
+    let (ca, other) = (authority("ca"), authority("other-ca"));
+    let sign = |name: &str, issuer: &CertifiedIssuer<'_, KeyPair>, names: &[&str], is_expired| {
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.distinguished_name.push(DnType::CommonName, name);
+        if is_expired {
+            params.not_before = date_time_ymd(2001, 1, 1);
+            params.not_after = date_time_ymd(2002, 1, 1);
+        }
+        let certificate = params.signed_by(&key, issuer).expect("a certificate");
+        write(name, &certificate.pem());
+        write(&format!("{name}-key"), &key.serialize_pem());
+    };
+    let here = ["localhost", "127.0.0.1"];
+    sign("server", &ca, &here, false);
+    sign("expired", &ca, &here, true);
+    sign("misnamed", &ca, &["example.org"], false);
+    for (name, issuer) in [("alice", &ca), ("bob", &ca), ("mallory", &other)] {
+        sign(name, issuer, &[], false);
+    }
+    folder
+}
+
 struct Ended {
     code: Option<i32>,
     stdout: String,
@@ -80,6 +123,11 @@ struct Ended {
 
 fn run(script: &Path, expected: &Expected, driver: &str) -> Ended {
     let folder = folder();
+    // For the scripts about TLS alone: making them takes a while.
+    let name = script.file_stem().and_then(|name| name.to_str());
+    let needed = name.is_some_and(|name| name.starts_with("tls"));
+    let certificates = needed.then(certificates);
+    let place = certificates.as_ref().map_or(&*folder, |made| made.path());
     let mut child = Command::new(env!("CARGO_BIN_EXE_yue"))
         .args(["--io", driver])
         .args(&expected.options)
@@ -87,6 +135,7 @@ fn run(script: &Path, expected: &Expected, driver: &str) -> Ended {
         .args(&expected.args)
         .env("LUA_PATH", format!("{}/lib/?.lua;;", folder.display()))
         .env("YUE_META", folder.join("../../lua/meta/yue.lua"))
+        .env("YUE_CERTIFICATES", place)
         .env_remove("YUE_IO")
         .env_remove("YUE_LOG")
         // On a busy machine a script that is not slow may be.
@@ -209,6 +258,6 @@ scripts! {
     finalizers finalizers_idle foreign functions functions_many futures globals groups groups_ends groups_functions
     groups_loops groups_many groups_slow groups_threads hostile_values identity late life limits load loops loops_unix
     methods misspelt names namespaces out_of_memory parting peer popen printing quiet_end raises raises_loop
-    raises_value refusals signals slow slow_calls sockets started stopping stopping_end stubs syntax threads time
-    tracebacks tries unseen unseen_many unsendable values
+    raises_value refusals signals slow slow_calls sockets started stopping stopping_end stubs syntax threads time tls
+    tls_loops tracebacks tries unseen unseen_many unsendable values
 }

@@ -28,7 +28,13 @@ local OPTIONS = {
   memory_max = 'count',
   message_time = 'number',
   handshake_timeout = 'number',
-  keepalive = 'number or false', -- tcp: seconds after which a lost peer is noticed (50)
+  keepalive = 'number or false', -- tcp, tls: seconds after which a lost peer is noticed (50)
+  cert = 'string', -- tls: a PEM file, or its text; and so are the next three
+  key = 'string',
+  ca = 'string', -- open: the authorities that may have signed the server's certificate
+  client_ca = 'string', -- listen: those that must have signed a client's
+  server_name = 'string', -- open: the name in the server's certificate
+  insecure = 'boolean', -- open: accept every server
 }
 
 yue.config = setmetatable({}, {
@@ -197,6 +203,11 @@ function Connection:addr()
   return self.address
 end
 
+--- The name of the peer in its TLS certificate, which this side has verified; nil if it showed none.
+function Connection:peer_name()
+  return core.peer_name(self.id)
+end
+
 --- Whether calls go out at once: the link is up and granted.
 function Connection:connected()
   return core.connected(self.id)
@@ -226,6 +237,7 @@ local function cache_key(addr, options)
     -- The one table is `rate`.
     if type(value) == 'table' then value = ('%.17g/%.17g'):format(value.calls, value.burst or 0) end
     if type(value) == 'number' then value = ('%.17g'):format(value) end
+    if type(value) == 'string' then value = ('%q'):format(value) end
     if key ~= 'no_cache' then parts[#parts + 1] = ('%s=%s'):format(key, tostring(value)) end
   end
   if #parts == 0 then return addr end
@@ -352,9 +364,14 @@ function Listener:import(symbols)
   internal.import(self.names, symbols)
 end
 
---- The present usage of its connections: `connections`, `requests_in_flight`, `memory` (bytes); and the counts of each
---- method, by name: `methods.f` has `calls`, `errors`, and `time` (seconds, waits included). Once it is closed: the
---- last values.
+--- Reads the files of its TLS certificate again; raises if one cannot be used, and keeps the old certificate.
+function Listener:reload()
+  core.reload_listener(self.id)
+end
+
+--- The present usage of its connections: `connections`, `requests_in_flight`, `memory` (bytes); TLS handshakes under
+--- way (`handshakes`), and those that failed (`handshakes_failed`); and the counts of each method, by name: `methods.f`
+--- has `calls`, `errors`, and `time` (seconds, waits included). Once it is closed: the last values.
 function Listener:stats()
   local stats, methods = core.listener_stats(self.id)
   if not stats then return self.last_stats or {} end

@@ -67,7 +67,13 @@ yue.const = {}
 ---@field memory_max? integer listen: bytes of input, requests and output on all connections.
 ---@field message_time? number Seconds in which a message that has begun must grow.
 ---@field keepalive? number|false tcp: seconds after which a peer that vanished silently is noticed. 50 by default.
----@field handshake_timeout? number Seconds that greeting and `__accept` may take.
+---@field handshake_timeout? number Seconds that greeting and `__accept` may take; and, before it, the TLS handshake.
+---@field cert? string tls: the certificate, followed by its signers: a PEM file, or its text.
+---@field key? string tls: the private key of `cert`: a PEM file, or its text.
+---@field ca? string tls, open: the authorities that may have signed the server's certificate. By default the system's.
+---@field client_ca? string tls, listen: only clients with a certificate that one of these has signed are served.
+---@field server_name? string tls, open: the name in the server's certificate. By default the address's host.
+---@field insecure? boolean tls, open: accept every server, whatever its certificate.
 
 ---The procedures of a peer: every name, at any depth, can be called. Prefixes of the last name: `async_` (returns a
 ---future at once), `timed_` (seconds come first), `notify_` (expects no answer; returns whether it was queued);
@@ -76,7 +82,7 @@ yue.const = {}
 ---@field [string] yue.Procs
 ---@operator call(...): any
 
----Serves `symbols` at `addr`: `tcp://host:port`, `unix:///path`.
+---Serves `symbols` at `addr`: `tcp://host:port`, `tls://host:port`, `unix:///path`.
 ---@overload fun(addr: string, symbols?: yue.Symbols): yue.Listener
 ---@param addr string
 ---@param options yue.Options?
@@ -174,6 +180,9 @@ local Connection = {}
 ---@return string # The peer's address.
 function Connection:addr() end
 
+---@return string? # The name in the peer's TLS certificate, which this side has verified; nil if it showed none.
+function Connection:peer_name() end
+
 ---@return boolean # Whether calls go out at once.
 function Connection:connected() end
 
@@ -214,6 +223,10 @@ function Listener:addr() end
 ---@return yue.Connection[] # The open ones that it accepted.
 function Listener:connections() end
 
+---Reads the files of its TLS certificate again; raises if one cannot be used, and keeps the old certificate. It also
+---does so by itself, when a client connects and the files have changed.
+function Listener:reload() end
+
 ---Adds functions that may be called.
 ---@param symbols yue.Symbols
 function Listener:import(symbols) end
@@ -227,6 +240,8 @@ function Listener:import(symbols) end
 ---@field connections integer
 ---@field requests_in_flight integer
 ---@field memory integer Bytes.
+---@field handshakes integer TLS handshakes under way.
+---@field handshakes_failed integer TLS handshakes that failed.
 ---@field methods table<string, yue.MethodStats>
 
 ---@return yue.ListenerStats # The usage of its connections, and the counts of each method.

@@ -388,6 +388,15 @@ native! {
 }
 
 native! {
+    /// The name in the peer's certificate.
+    PeerName = "peer_name", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> Option<String> {
+        Ok(connection(id).ok().and_then(|connection| connection.session.peer_name()))
+    }
+}
+
+native! {
     Connected = "connected", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(id) -> bool { Ok(connection(id).is_ok_and(|connection| connection.session.connected())) }
@@ -490,7 +499,8 @@ native! {
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    register!(stack; Peer, Deadline, ServiceOf, Watch, Know, IsAccepted, IsClosed, AddressOf, Connected);
+    register!(stack; Peer, Deadline, ServiceOf, Watch, Know, IsAccepted, IsClosed, AddressOf, PeerName);
+    register!(stack; Connected);
     register!(stack; CloseConnection, CloseLater, Stats, MethodStats, Room, AskForRoom);
     register!(stack; GetTimeout, SetTimeout);
 }

@@ -5,7 +5,7 @@ use crate::lua::host::{Host, with_host};
 use crate::lua::native::{Results, native, register, register_raw};
 use crate::lua::rpc::connections::{Counts, Listening, known, with_connections};
 use crate::lua::rpc::methods::MethodTable;
-use crate::lua::rpc::options::Settings;
+use crate::lua::rpc::options::{Certificates, Settings};
 use crate::lua::rpc::service::{Layers, LuaService};
 use std::ffi::c_int;
 use std::mem::ManuallyDrop;
@@ -13,14 +13,16 @@ use std::rc::Rc;
 use yue_io::net::ListenOptions;
 use yue_luajit::{Error, Stack, ffi, may_suspend, raise, suspending};
 use yue_rpc::session::{Service, Session};
-use yue_rpc::transport::connector_with;
+use yue_rpc::transport::try_connector;
 use yue_rpc::{Address, ErrorKind, Listener, SharedSocket};
 
 /// Reads (address, options, layers); the layers go into the registry. May raise, before that.
 ///
 /// # Safety
 /// Lua runs the calling C function on `state`.
-unsafe fn read_endpoint<'a>(state: *mut ffi::lua_State) -> (&'a [u8], Settings, c_int) {
+unsafe fn read_endpoint<'a>(
+    state: *mut ffi::lua_State,
+) -> (&'a [u8], Settings, Certificates<'a>, c_int) {
     // SAFETY: the caller's promise; the address stays on the stack.
     unsafe {
         let mut length = 0;
@@ -28,10 +30,12 @@ unsafe fn read_endpoint<'a>(state: *mut ffi::lua_State) -> (&'a [u8], Settings, 
         let address = std::slice::from_raw_parts(start.cast(), length);
         let settings = Settings::read(state, 2);
         ffi::luaL_checktype(state, 3, ffi::LUA_TTABLE);
+        let certificates = Certificates::read(state, 2);
         ffi::lua_pushvalue(state, 3);
         (
             address,
             settings,
+            certificates,
             ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX),
         )
     }
@@ -54,10 +58,11 @@ fn new_service(settings: &Settings, layers: Layers, opened: bool) -> (Rc<LuaServ
 unsafe extern "C-unwind" fn open_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe {
-        let (address, settings, layers) = read_endpoint(state);
+        let (address, settings, certificates, layers) = read_endpoint(state);
         let outcome = suspending(state, "open", || {
             let layers = Layers::new(layers)?;
-            let connector = connector_with(&parse(address)?, &settings.sockets());
+            let connector = try_connector(&parse(address)?, &settings.sockets(certificates))
+                .map_err(|failure| rpc_error(&failure))?;
             let vm = with_host(|host| host.vm.clone())?;
             let (service, both) = new_service(&settings, layers, true);
             let session = Session::open(connector, both, settings.options());
@@ -77,7 +82,7 @@ unsafe extern "C-unwind" fn open_raw(state: *mut ffi::lua_State) -> c_int {
 unsafe extern "C-unwind" fn listen_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe {
-        let (address, settings, layers) = read_endpoint(state);
+        let (address, settings, certificates, layers) = read_endpoint(state);
         let outcome = suspending(state, "listen", || {
             let layers = Layers::new(layers)?;
             may_suspend()?;
@@ -85,7 +90,7 @@ unsafe extern "C-unwind" fn listen_raw(state: *mut ffi::lua_State) -> c_int {
             let key = with_connections(|all| all.next_listen_key(address));
             let target = find_target(&host, parse(address)?, &key)?;
             let (service, both) = new_service(&settings, layers, false);
-            let (options, sockets) = (settings.options(), settings.sockets());
+            let (options, sockets) = (settings.options(), settings.sockets(certificates));
             let listener = match target {
                 Target::Alone(address) => Listener::bind_with(&address, both, options, &sockets),
                 Target::Port(address) => {
@@ -145,6 +150,11 @@ fn find_target(host: &Rc<Host>, address: Address, key: &str) -> Result<Target, E
             let port = shared_port(host, &address, name, *port, key)?;
             Ok(Target::Port(address.with_port(port)))
         }
+        Address::Tls { host: name, port } => {
+            let port = shared_port(host, &address, name, *port, key)?;
+            let host = name.clone();
+            Ok(Target::Port(Address::Tls { host, port }))
+        }
         Address::Unix { .. } => shared_socket(host, &address, key).map(Target::Socket),
         _ => Ok(Target::Alone(address)),
     }
@@ -202,6 +212,21 @@ native! {
             drop(listening.hold);
         }
         Ok(())
+    }
+}
+
+native! {
+    /// Reads the certificate's files again.
+    ReloadListener = "reload_listener", suspends: true;
+    read(stack) -> f64 { stack.number(1) }
+    run(id) -> () {
+        let listener = with_connections(|all| {
+            all.listeners.borrow().get(&(id as u32)).map(|listening| listening.listener.clone())
+        });
+        match listener.map(|listener| listener.reload()) {
+            Some(Err(failure)) => Err(rpc_error(&failure)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -277,6 +302,8 @@ native! {
                     ("connections", used.connections as u64),
                     ("requests_in_flight", used.requests_in_flight as u64),
                     ("memory", used.memory_bytes as u64),
+                    ("handshakes", used.handshakes as u64),
+                    ("handshakes_failed", used.handshakes_failed),
                 ]);
                 (counts, listening.service.methods.table())
             }))
@@ -286,6 +313,7 @@ native! {
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
+    register!(stack; ReloadListener);
     register!(stack; CloseListener, ReleaseListenerHold, ListenerConnections, WatchService, ListenerStats);
     // SAFETY: the table is on top, and errors may be raised.
     unsafe {

@@ -4,7 +4,7 @@ use crate::lua::native::seconds;
 use std::ffi::{CStr, c_int};
 use std::time::Duration;
 use yue_luajit::{codec, ffi};
-use yue_rpc::transport::SocketOptions;
+use yue_rpc::transport::{SocketOptions, TlsOptions};
 use yue_rpc::{Limits, Options, Rate, WhenFull};
 use yue_scheduler::StackClass;
 
@@ -95,9 +95,11 @@ impl Settings {
         }
     }
 
-    pub(crate) fn sockets(&self) -> SocketOptions {
+    pub(crate) fn sockets(&self, certificates: Certificates<'_>) -> SocketOptions {
         let defaults = SocketOptions::default();
         SocketOptions {
+            tls: certificates.options(),
+            handshake: self.handshake_timeout.map_or(defaults.handshake, seconds),
             keepalive: self
                 .keepalive
                 .map_or(defaults.keepalive, |limit| limit.map(seconds)),
@@ -159,6 +161,61 @@ impl Settings {
             when_full: self.when_full,
             cancel: self.cancel,
             stack: StackClass::Deep,
+        }
+    }
+}
+
+/// The options for TLS. The texts are on the Lua stack.
+#[derive(Clone, Copy)]
+pub(crate) struct Certificates<'a> {
+    cert: Option<&'a [u8]>,
+    key: Option<&'a [u8]>,
+    ca: Option<&'a [u8]>,
+    client_ca: Option<&'a [u8]>,
+    server_name: Option<&'a [u8]>,
+    insecure: bool,
+}
+
+impl<'a> Certificates<'a> {
+    /// Reads them from the table at `index`, and leaves the texts on the stack. May raise.
+    ///
+    /// # Safety
+    /// Lua runs the calling C function on `state`, and the texts stay on its stack for `'a`.
+    pub(crate) unsafe fn read(state: *mut ffi::lua_State, index: c_int) -> Certificates<'a> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let text = |name: &CStr| {
+                ffi::lua_getfield(state, index, name.as_ptr());
+                (ffi::lua_type(state, -1) == ffi::LUA_TSTRING).then(|| {
+                    let mut length = 0;
+                    let start = ffi::lua_tolstring(state, -1, &mut length);
+                    std::slice::from_raw_parts(start.cast(), length)
+                })
+            };
+            ffi::lua_getfield(state, index, c"insecure".as_ptr());
+            let insecure = ffi::lua_toboolean(state, -1) != 0;
+            ffi::lua_settop(state, -2);
+            Certificates {
+                cert: text(c"cert"),
+                key: text(c"key"),
+                ca: text(c"ca"),
+                client_ca: text(c"client_ca"),
+                server_name: text(c"server_name"),
+                insecure,
+            }
+        }
+    }
+
+    fn options(self) -> TlsOptions {
+        let owned =
+            |text: Option<&[u8]>| text.map(|text| String::from_utf8_lossy(text).into_owned());
+        TlsOptions {
+            cert: owned(self.cert),
+            key: owned(self.key),
+            ca: owned(self.ca),
+            client_ca: owned(self.client_ca),
+            server_name: owned(self.server_name),
+            insecure: self.insecure,
         }
     }
 }
