@@ -10,7 +10,7 @@ use std::time::Duration;
 use yue_io::Choice;
 use yue_io::signal::{self, Signal};
 use yue_rpc::session::{Service, Session};
-use yue_rpc::transport::connector;
+use yue_rpc::transport::connector_with;
 use yue_rpc::{ErrorKind, Options, Timeout};
 use yue_scheduler::{Config, Instant, Loop, now, sleep, sleep_until, spawn};
 
@@ -92,8 +92,9 @@ fn load(state: &Rc<State>, driver: &'static str) -> Result<Outcome, String> {
         reconnect: false,
         ..Options::default()
     };
+    let connector = connector_with(&plan.address, &plan.sockets);
     let sessions: Vec<Session> = (0..plan.connections)
-        .map(|_| Session::open(connector(&plan.address), Service::none(), options.clone()))
+        .map(|_| Session::open(connector.clone(), Service::none(), options.clone()))
         .collect();
     // The first call of each connection connects it; a server that refuses, or lacks the method, is reported at once.
     let fibers: Vec<_> = sessions

@@ -20,6 +20,7 @@ mod report;
 use std::time::Duration;
 use yue::Choice;
 use yue_rpc::Address;
+use yue_rpc::transport::{SocketOptions, TlsOptions};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,7 +33,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The server: tcp://host:port or unix:///path.
+    /// The server: tcp://host:port, tls://host:port or unix:///path.
     address: String,
 
     /// The function to call; dots separate nested names.
@@ -72,6 +73,14 @@ pub(crate) struct Arguments {
     /// Speak plain msgpack-rpc: send neither a hello nor deadlines.
     #[arg(long)]
     legacy: bool,
+
+    /// tls://: the PEM file of the authority that signed the server's certificate [default: the system's authorities].
+    #[arg(long, value_name = "FILE")]
+    ca: Option<String>,
+
+    /// tls://: accept every certificate.
+    #[arg(long)]
+    insecure: bool,
 
     /// Print one JSON object instead of the table, and no live display.
     #[arg(long)]
@@ -115,6 +124,7 @@ struct Plan {
     rate: Option<f64>,
     timeout: Duration,
     legacy: bool,
+    sockets: SocketOptions,
     json: bool,
 }
 
@@ -175,7 +185,7 @@ fn plan(arguments: &Arguments) -> Result<Plan, String> {
         .map_err(|error| error.to_string())?;
     if let Address::Thread { .. } = address {
         return Err(
-            "a thread can be called only from its own program; give a tcp:// or unix:// address"
+            "a thread can be called only from its own program; give a tcp://, tls:// or unix:// address"
                 .to_owned(),
         );
     }
@@ -192,6 +202,14 @@ fn plan(arguments: &Arguments) -> Result<Plan, String> {
         rate: arguments.rate,
         timeout: Duration::from_secs_f64(arguments.timeout),
         legacy: arguments.legacy,
+        sockets: SocketOptions {
+            tls: TlsOptions {
+                ca: arguments.ca.clone(),
+                insecure: arguments.insecure,
+                ..TlsOptions::default()
+            },
+            ..SocketOptions::default()
+        },
         json: arguments.json,
     })
 }
