@@ -17,7 +17,7 @@ fn table() -> String {
     let mut text = String::new();
     let mut notes: Vec<&str> = Vec::new();
     for section in SECTIONS {
-        text += &format!("\n## {}\n\n", section.title);
+        text += &format!("\n### {}\n\n", section.title);
         text += "| behaviour | `tcp://` | `tls://` | `unix://` | `ws://` | `thread://` | test |\n|---|---|---|---|---|---|---|\n";
         for behaviour in section.behaviours {
             let kinds = [Kind::Tcp, Kind::Tls, Kind::Unix, Kind::Ws, Kind::Thread];

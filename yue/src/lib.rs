@@ -174,7 +174,7 @@
 //! | [`process`], [`pipe`], [`stdio`] | child processes, pipes, the process's own streams |
 //! | [`rpc`] | msgpack-rpc: sessions, listeners, typed clients and servers |
 //! | [`sync`], [`select!`] | locks, channels and the like, on one loop or between loops; the first of several events |
-//! | `tls` | TLS over any stream (feature `tls`) |
+//! | `tls` | TLS over any stream (feature `tls`, which [`rpc`] needs for `tls://`) |
 //! | [`signal`] | Unix signals on loops |
 //! | [`inspect`] | inspection: fibers, stacks, counters, the watchdog, the report |
 //! | [`scheduler`] | the whole API of fibers and loops |
