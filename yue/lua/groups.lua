@@ -32,7 +32,7 @@ local function check_connection(name, conn)
     if getmetatable(conn) == internal.Connection then return conn end
     if rawget(conn, 0) then
       internal.argument_error(
-        ('%s takes a connection, not its procedures: use yue.conn(procs), or yue.socket instead of yue.open'):format(name)
+        ('%s takes a connection, not its procedures: use yue.conn(procs), or yue.socket for yue.open'):format(name)
       )
     end
   end
@@ -138,18 +138,20 @@ local member_procs = internal.proxy_family(
   'procedures of a connection on another loop'
 )
 
---- Replaces what the native layer knows of a member by a connection object, or a stand-in for one on another loop.
+--- Replaces what the native layer knows of a member by a connection object, or by a stand-in for one on another loop.
+--- Returns the connection's number if it is of this loop.
 local function resolve(row, group)
-  local member = row.member
-  if not member then
-    row[1] = internal.connection_of(row[1])
-    return row
+  local id, member, address = row[1], row.member, row.address
+  row.member, row.address = nil, nil
+  local is_known, conn = false, nil
+  -- The connection may have ended since, and its object may have been collected.
+  if id then is_known, conn = pcall(internal.connection_of, id) end
+  if not is_known then
+    conn = setmetatable({ group = group[1], member = member, address = address, keep = group[0] }, Elsewhere)
+    conn.procs = member_procs({ [0] = conn, group[1], '', '', 0, member })
   end
-  local address = row[1]
-  local stand_in = setmetatable({ group = group[1], member = member, address = address, keep = group[0] }, Elsewhere)
-  stand_in.procs = member_procs({ [0] = stand_in, group[1], '', '', 0, member })
-  row[1], row.member = stand_in, nil
-  return row
+  row[1] = conn
+  return id
 end
 
 -- -- Groups ----------------------------------------------------------------------------------------------------------
@@ -204,8 +206,7 @@ function methods.members(g)
     i = i + 1
     local row = list[i]
     if not row then return nil end
-    local id = not row.member and row[1]
-    resolve(row, meta.__index)
+    local id = resolve(row, meta.__index)
     if id then return row[1], meta.data[id] end
     return row[1], row[2]
   end
@@ -228,7 +229,8 @@ function methods.ask(g, name, ...)
       ('g:ask is for groups of one, and %s has %d members: g.%s(…) calls all of them'):format(tostring(g), #list, name)
     )
   end
-  local node = resolve(list[1], meta.__index)[1].procs
+  resolve(list[1], meta.__index)
+  local node = list[1][1].procs
   for part in name:gmatch('[^.]+') do node = node[part] end
   return node(...)
 end

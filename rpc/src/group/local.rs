@@ -13,7 +13,7 @@ use yue_scheduler::this_loop;
 /// One loop's members of a group. A member keeps it alive, and it does not keep members alive.
 pub(super) struct LocalGroup {
     this: Weak<LocalGroup>,
-    /// How other loops reach this one.
+    /// The way from other loops to this one.
     pub(super) station: Station,
     /// `None`: the group has no name.
     pub(super) shared: Option<Arc<SharedGroup>>,
@@ -32,7 +32,7 @@ struct Slot {
     session: WeakSession,
 }
 
-/// What a loop keeps for all of its groups.
+/// One loop's state for all of its groups.
 #[derive(Default)]
 struct Here {
     station: RefCell<Option<Station>>,

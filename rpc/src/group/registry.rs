@@ -59,7 +59,7 @@ impl Station {
     }
 }
 
-/// What every loop may know of a member.
+/// The part of a member that every loop may know.
 pub(super) struct Record {
     pub(super) id: MemberId,
     pub(super) address: String,
@@ -168,7 +168,7 @@ impl SharedGroup {
         records
     }
 
-    /// The loops to send to, except that one, each with the number of its members; with `only`, the loop of that member.
+    /// The other loops to send to, each with the number of its members; with `only`, the loop of that member.
     pub(super) fn stations_elsewhere(
         &self,
         loop_id: u32,

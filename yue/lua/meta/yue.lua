@@ -276,8 +276,8 @@ function Group:members() end
 ---@return any ...
 function Group:ask(name, ...) end
 
----A set of connections. With a name it is one set for all loops of the process; without, a new set of connections of this
----loop.
+---A set of connections. With a name it is one set for all loops of the process; without, a new set of connections of
+---this loop.
 ---@param name string?
 ---@return yue.Group
 function yue.group(name) end

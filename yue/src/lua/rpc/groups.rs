@@ -378,8 +378,8 @@ native! {
     }
 }
 
-/// A member in a list for Lua: `[1]` is the connection's number, or for a member on another loop its address, and
-/// `member` the member's number.
+/// A member in a list for Lua, with `member`, its number, and `address`. `[1]` is the number of its connection, if that
+/// belongs to this loop.
 struct Row {
     member: Member,
     connection: Option<Rc<Connection>>,
@@ -399,16 +399,15 @@ impl Row {
         let state = stack.raw();
         // SAFETY: the caller's promise.
         unsafe {
-            ffi::lua_createtable(state, room, 2);
-            match &self.connection {
-                Some(connection) => stack.push_number(connection.id.into()),
-                None => {
-                    stack.push_number(self.member.id().number() as f64);
-                    ffi::lua_setfield(state, -2, c"member".as_ptr());
-                    stack.push_bytes(self.member.address().as_bytes());
-                }
+            ffi::lua_createtable(state, room, 3);
+            stack.push_number(self.member.id().number() as f64);
+            ffi::lua_setfield(state, -2, c"member".as_ptr());
+            stack.push_bytes(self.member.address().as_bytes());
+            ffi::lua_setfield(state, -2, c"address".as_ptr());
+            if let Some(connection) = &self.connection {
+                stack.push_number(connection.id.into());
+                ffi::lua_rawseti(state, -2, 1);
             }
-            ffi::lua_rawseti(state, -2, 1);
         }
     }
 }
