@@ -4,7 +4,7 @@ use super::server::{Server, parse};
 use super::values;
 use crate::error::Error;
 use crate::session::options::{Options, Timeout};
-use crate::session::{self, Session};
+use crate::session::{self, EncodedCall, Session};
 use crate::transport::try_connector;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -108,6 +108,37 @@ impl Caller {
         self.session
             .notify(method, |out| values::append_params(out, &params))
     }
+}
+
+/// Encodes a call once, for any number of connections: see [`Group`](crate::group::Group) and
+/// [`Session::notify_encoded`]. `params` as in [`Caller::call`].
+///
+/// # Errors
+/// `ArgumentError` if `params` cannot be sent.
+///
+/// ```
+/// use yue_rpc::Error;
+/// use yue_rpc::group::Group;
+/// use yue_rpc::typed::{Client, Server, encode_call};
+///
+/// yue_io::run(|| -> Result<(), Error> {
+///     let (sender, received) = yue_scheduler::sync::local::channel(2);
+///     let listener = Server::new()
+///         .handler("moved", move |to: (String, f64)| Ok(drop(sender.try_send(to))))
+///         .listen("tcp://127.0.0.1:0")?;
+///     let address = listener.address().to_string();
+///     let (one, other) = (Client::open(&address)?, Client::open(&address)?);
+///     let servers = Group::new();
+///     servers.join(one.session());
+///     servers.join(other.session());
+///     assert_eq!(servers.notify(&encode_call("moved", ("frodo", 4.5))?)?, 2);
+///     assert_eq!(received.recv(), Ok(("frodo".to_owned(), 4.5)));
+///     Ok(())
+/// })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn encode_call<P: Serialize>(method: &str, params: P) -> Result<EncodedCall, Error> {
+    EncodedCall::new(method, |out| values::append_params(out, &params))
 }
 
 /// The connection through which the running handler was called; `None` outside of handlers.

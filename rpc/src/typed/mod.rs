@@ -33,5 +33,5 @@ mod client;
 mod server;
 mod values;
 
-pub use client::{Caller, Client, peer};
+pub use client::{Caller, Client, encode_call, peer};
 pub use server::Server;
