@@ -3,9 +3,9 @@
 mod common;
 
 use common::{Outcome, Server, drivers, root, run, wait_until, yue};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// Runs an example on a driver.
 #[track_caller]
@@ -144,6 +144,112 @@ fn the_server_and_the_client_are_two_programs() {
             // A loop that does not serve the client has said where it listens, too.
             assert_eq!(server.end().stderr, "");
         }
+    }
+}
+
+/// A member of the chat: a client program, whose output is read line by line.
+struct Member {
+    program: Child,
+    says: Option<ChildStdin>,
+    hears: BufReader<ChildStdout>,
+}
+
+impl Member {
+    fn join(driver: &str, name: &str, address: &str) -> Member {
+        let mut command = yue();
+        command.env_remove("YUE_IO").args(["--io", driver]);
+        command.args(["examples/chat.lua", "join", name, address]);
+        let mut program = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Member {
+            says: program.stdin.take(),
+            hears: BufReader::new(program.stdout.take().unwrap()),
+            program,
+        }
+    }
+
+    fn say(&mut self, line: &str) {
+        let says = self.says.as_mut().unwrap();
+        says.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.hears.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// Hears until that line comes; others may come before it.
+    #[track_caller]
+    fn hear_at_last(&mut self, line: &str) {
+        loop {
+            let heard = self.hear();
+            assert_ne!(heard, "", "{line:?} never came");
+            if heard == line {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+    }
+}
+
+#[test]
+fn a_chat_on_several_loops_tells_everybody_what_each_says() {
+    for driver in drivers() {
+        let mut command = yue();
+        command
+            .env_remove("YUE_IO")
+            .args(["--io", driver, "-c", "2"]);
+        let server = Server::of(command.args(["examples/chat.lua", "serve", "tcp://127.0.0.1:0"]));
+        // The kernel chooses the loop of a client: they come until both loops have some.
+        let mut members: Vec<(Member, String)> = Vec::new();
+        let is_on =
+            |loop_of: &String, number| *loop_of == format!("you are in the room, on loop {number}");
+        while ![1, 2]
+            .iter()
+            .all(|number| members.iter().any(|(_, at)| is_on(at, number)))
+        {
+            assert!(members.len() < 60, "every client is on one loop");
+            let name = format!("member{}", members.len());
+            let mut member = Member::join(driver, &name, &server.address);
+            // It hears of itself, too, before or after the answer.
+            let first = [member.hear(), member.hear()];
+            let comes_in = format!("* {name} comes in");
+            assert!(first.contains(&comes_in), "{first:?}");
+            let at = first.into_iter().find(|line| *line != comes_in).unwrap();
+            for (other, _) in &mut members {
+                other.hear_at_last(&comes_in);
+            }
+            members.push((member, at));
+        }
+        let count = members.len();
+        for speaker in [0, count - 1] {
+            members[speaker].0.say("hello\u{1b}[2J");
+            for (member, _) in &mut members {
+                member.hear_at_last(&format!("member{speaker}: hello[2J"));
+            }
+        }
+        members[0].0.say("/who");
+        let everybody: Vec<_> = (0..count).map(|n| format!("member{n}")).collect();
+        members[0].0.hear_at_last(&everybody.join(", "));
+        // One leaves: its input has ended.
+        let (mut leaving, _) = members.remove(0);
+        drop(leaving.says.take());
+        assert!(leaving.program.wait().unwrap().success());
+        for (member, _) in &mut members {
+            member.hear_at_last("* member0 leaves");
+        }
+        drop(members);
+        assert_eq!(server.end().stderr, "");
     }
 }
 
