@@ -5,7 +5,7 @@ mod common;
 use common::{Outcome, Server, drivers, root, run, wait_until, yue};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// Runs an example on a driver.
 #[track_caller]
@@ -150,7 +150,6 @@ fn the_server_and_the_client_are_two_programs() {
 /// A member of the chat: a client program, whose output is read line by line.
 struct Member {
     program: Child,
-    says: Option<ChildStdin>,
     hears: BufReader<ChildStdout>,
 }
 
@@ -160,36 +159,25 @@ impl Member {
         command.env_remove("YUE_IO").args(["--io", driver]);
         command.args(["examples/chat.lua", "join", name, address]);
         let mut program = command
-            .stdin(Stdio::piped())
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         Member {
-            says: program.stdin.take(),
             hears: BufReader::new(program.stdout.take().unwrap()),
             program,
         }
     }
 
-    fn say(&mut self, line: &str) {
-        let says = self.says.as_mut().unwrap();
-        says.write_all(format!("{line}\n").as_bytes()).unwrap();
-    }
-
-    fn hear(&mut self) -> String {
-        let mut line = String::new();
-        self.hears.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
-    }
-
-    /// Hears until that line comes; others may come before it.
+    /// Hears until a line begins like that, and returns the rest of it; others may come before it.
     #[track_caller]
-    fn hear_at_last(&mut self, line: &str) {
+    fn hear(&mut self, beginning: &str) -> String {
         loop {
-            let heard = self.hear();
-            assert_ne!(heard, "", "{line:?} never came");
-            if heard == line {
-                return;
+            let mut line = String::new();
+            self.hears.read_line(&mut line).unwrap();
+            assert_ne!(line, "", "{beginning:?} never came");
+            if let Some(rest) = line.strip_prefix(beginning) {
+                return rest.trim_end().to_owned();
             }
         }
     }
@@ -211,42 +199,38 @@ fn a_chat_on_several_loops_tells_everybody_what_each_says() {
             .args(["--io", driver, "-c", "2"]);
         let server = Server::of(command.args(["examples/chat.lua", "serve", "tcp://127.0.0.1:0"]));
         // The kernel chooses the loop of a client: they come until both loops have some.
-        let mut members: Vec<(Member, String)> = Vec::new();
-        let is_on =
-            |loop_of: &String, number| *loop_of == format!("you are in the room, on loop {number}");
-        while ![1, 2]
+        let mut members: Vec<Member> = Vec::new();
+        let mut loops = Vec::new();
+        while !["1", "2"]
             .iter()
-            .all(|number| members.iter().any(|(_, at)| is_on(at, number)))
+            .all(|number| loops.iter().any(|at| at == number))
         {
             assert!(members.len() < 60, "every client is on one loop");
             let name = format!("member{}", members.len());
             let mut member = Member::join(driver, &name, &server.address);
-            // It hears of itself, too, before or after the answer.
-            let first = [member.hear(), member.hear()];
-            let comes_in = format!("* {name} comes in");
-            assert!(first.contains(&comes_in), "{first:?}");
-            let at = first.into_iter().find(|line| *line != comes_in).unwrap();
-            for (other, _) in &mut members {
-                other.hear_at_last(&comes_in);
+            loops.push(member.hear("you are in the room, on loop "));
+            // The others are known to it on whichever loop they are.
+            let everybody: Vec<_> = (0..=members.len()).map(|n| format!("member{n}")).collect();
+            assert_eq!(member.hear("with: "), everybody.join(", "));
+            for other in &mut members {
+                other.hear(&format!("* {name} comes in"));
             }
-            members.push((member, at));
+            members.push(member);
         }
-        let count = members.len();
-        for speaker in [0, count - 1] {
-            members[speaker].0.say("hello\u{1b}[2J");
-            for (member, _) in &mut members {
-                member.hear_at_last(&format!("member{speaker}: hello[2J"));
-            }
+        let said = example(
+            driver,
+            &[],
+            "chat",
+            &["say", "sam", "hello\u{1b}[2J", &server.address],
+        );
+        assert_eq!(said.code(), 0, "{said:#?}");
+        for member in &mut members {
+            assert_eq!(member.hear("sam: "), "hello[2J");
+            member.hear("* sam leaves");
         }
-        members[0].0.say("/who");
-        let everybody: Vec<_> = (0..count).map(|n| format!("member{n}")).collect();
-        members[0].0.hear_at_last(&everybody.join(", "));
-        // One leaves: its input has ended.
-        let (mut leaving, _) = members.remove(0);
-        drop(leaving.says.take());
-        assert!(leaving.program.wait().unwrap().success());
-        for (member, _) in &mut members {
-            member.hear_at_last("* member0 leaves");
+        drop(members.remove(0));
+        for member in &mut members {
+            member.hear("* member0 leaves");
         }
         drop(members);
         assert_eq!(server.end().stderr, "");
