@@ -1,8 +1,8 @@
 -- A chat. Run the server with:  cargo run --release -- -c 2 examples/chat.lua serve
 -- and in other terminals:       cargo run --release -- examples/chat.lua join frodo
 --                               cargo run --release -- examples/chat.lua say sam 'good day'
--- The server runs on as many loops as -c says. A client belongs to one of them, and hears all. Each command may end with
--- another address. Ctrl-C ends it.
+-- The server runs on as many loops as -c says. A client belongs to one of them, and hears all. Each command may end
+-- with another address. Ctrl-C ends it.
 local yue = require 'yue'
 
 local ADDRESS = 'unix:///tmp/yue-chat'

@@ -5,8 +5,8 @@
 //!      └─ one message per loop ─▶ there: a call per member ──▶ callback ─ Reply ─▶ home ──▶ Asking.outcomes
 //! ```
 //!
-//! An outcome from another loop finds its `Asking` by number, in a table of the home loop. A `Reply` is dropped when the
-//! last call there has its outcome, or the loop has ended. That reports that nothing more comes from there.
+//! An outcome from another loop finds its `Asking` by number, in a table of the home loop. A `Reply` is dropped when
+//! the last call there has its outcome, or the loop has ended. That reports that nothing more comes from there.
 //!
 //! Calls on this loop end by their own deadlines. A loop that does not answer (its program blocks it) is given up when
 //! the time of its members has passed.
@@ -125,7 +125,7 @@ pub(super) fn ask_each(
 pub(super) enum Limit {
     /// The same for each.
     Same(Timeout),
-    /// What the function returns for each, on the member's loop.
+    /// The result of the function for each, on the member's loop.
     Of(fn(&Session) -> Timeout),
 }
 

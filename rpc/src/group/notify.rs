@@ -31,7 +31,7 @@ impl Tally {
     #[cold]
     fn count_refusal(&mut self, error: Error) {
         let kind = error.kind();
-        // That a member does not keep up, or has just ended, is no mistake.
+        // A member that does not keep up, or has just ended, is not the program's mistake.
         let is_fate = kind == ErrorKind::QueueFull || kind.is_a(ErrorKind::Transport);
         if !is_fate && self.mistake.is_none() {
             self.mistake = Some(error);
