@@ -30,7 +30,7 @@ const MEASURE_SECONDS_MAX: u32 = 180;
     yue-figures --json figures.json && yue-figures plot figures.json\n\n\
     Row 1 fiber yield · 2 spawn and join · 3 idle memory · 4 mailbox · 5 between two loops · 6 timers · 7 TCP echo · \
     8 Lua fibers · 9 RPC over TCP · 10 RPC between threads · \
-    11 RPC, Rust to Rust · 12 growth · 13 example servers\n\
+    11 RPC, Rust to Rust · 12 growth · 13 example servers · 14 groups\n\
     Environment: YUE_BIN names the `yue` command that rows 3 and 8 to 10 run (default: the one beside this program).")]
 struct Arguments {
     /// Only this row (repeatable).

@@ -7,6 +7,7 @@ mod echo;
 mod echo_peers;
 mod echo_yue;
 mod fiber_yield;
+mod groups;
 mod growth;
 mod idle_memory;
 mod lua_fibers;
@@ -39,6 +40,7 @@ pub fn all() -> Vec<Row> {
         rpc_native::row(),
         growth::row(),
         servers::row(),
+        groups::row(),
     ]
 }
 
@@ -52,6 +54,7 @@ pub fn serve(server: &str) -> Result<(), Problem> {
         .or_else(|| churn::serve(server))
         .or_else(|| rpc_tcp::serve(server))
         .or_else(|| rpc_native::serve(server))
-        .or_else(|| servers::serve(server));
+        .or_else(|| servers::serve(server))
+        .or_else(|| groups::serve(server));
     known.unwrap_or_else(|| Err(Problem::failed(format!("there is no server {server:?}"))))
 }
