@@ -9,7 +9,7 @@
 //! decoder finds belongs to the link that its message came over ([`LinkNumber`]), whichever link is up when it decodes.
 //!
 //! Functions of the peer are [`ImportedReference`]s. A collector that finds one dead only records that
-//! ([`Session::release_reference`]); the records leave in one message.
+//! ([`Session::release_reference`]); the records leave together, in small messages.
 
 use super::inner::{Inner, Session};
 use super::options::count;
@@ -20,6 +20,10 @@ use crate::proto::scan::functions;
 use crate::release_order::{LinkNumber, ReleaseSink};
 use std::fmt;
 use std::rc::{Rc, Weak};
+
+/// A collector may record hundreds of thousands of releases at once. A message of this many takes at most 650 bytes, so
+/// it fits into the limits of both sides, which a program may have lowered.
+const RELEASES_PER_MESSAGE: usize = 32;
 
 /// A function of the peer. It is valid until the link that it came over ends.
 ///
@@ -263,20 +267,22 @@ impl Inner {
             return;
         }
         let releases = std::mem::take(&mut self.references.borrow_mut().releases);
-        let written = self.write(|out| {
-            encode::notification(out, Method::Name(b"$yue/release"), |out| {
-                encode::array(out, |out| {
-                    for &(id, crossings) in &releases {
-                        out.push(0x92);
-                        encode::uint(out, id);
-                        encode::uint(out, crossings);
-                    }
-                    Ok(releases.len() as u32)
-                })?;
-                Ok(1)
-            })
-        });
-        debug_assert!(written.is_ok() || !self.link.exists(), "releases are small");
+        for some in releases.chunks(RELEASES_PER_MESSAGE) {
+            let written = self.write(|out| {
+                encode::notification(out, Method::Name(b"$yue/release"), |out| {
+                    encode::array(out, |out| {
+                        for &(id, crossings) in some {
+                            out.push(0x92);
+                            encode::uint(out, id);
+                            encode::uint(out, crossings);
+                        }
+                        Ok(some.len() as u32)
+                    })?;
+                    Ok(1)
+                })
+            });
+            debug_assert!(written.is_ok() || !self.link.exists(), "releases are small");
+        }
     }
 }
 

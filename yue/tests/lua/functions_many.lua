@@ -41,6 +41,25 @@ check.equal(yue.conn(limited):stats().functions_held, 0)
 check.equal(limited.count(make(100)), 100)
 check.raises('MessageRefusedError', 'more than 50 functions', limited.make, 51)
 
+-- Many that are collected at once are released within the limit of either side, however low it is.
+local small = yue.listen('tcp://127.0.0.1:0', { message_max = 4096 }, symbols)
+local large = yue.listen('tcp://127.0.0.1:0', symbols)
+local to_small = yue.open(small:addr(), { no_cache = true }, nil)
+local to_large = yue.open(large:addr(), { no_cache = true, message_max = 4096, decoded_max = 1e6 }, nil)
+for _, case in ipairs { { small, to_small }, { large, to_large } } do
+  local proxies = {}
+  for i = 1, 20 do proxies[i] = case[2].make(200) end
+  check.equal(case[1]:connections()[1]:stats().functions_held, 4000)
+  proxies = nil
+  check.eventually(function()
+    collectgarbage()
+    return case[1]:connections()[1]:stats().functions_held == 0
+  end, 'they are released')
+  check.equal(yue.conn(case[2]):stats().links, 1)
+end
+small:close()
+large:close()
+
 -- One of another connection is refused with the way out.
 e = check.raises('ArgumentError', 'belongs to another connection', limited.use, made[1])
 check.contains(e.msg, 'pass one of your own')
