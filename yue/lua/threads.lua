@@ -34,6 +34,12 @@ local function portable(what, code)
       ('%s is a file name, or a function without upvalues, not %s'):format(what, internal.describe_value(code))
     )
   end
+  local ok, bytecode = pcall(string.dump, code)
+  if not ok then
+    internal.argument_error(
+      what .. ' is a native function, which cannot cross to another thread: wrap it in a Lua function'
+    )
+  end
   for i = 1, 60 do
     local name, value = debug.getupvalue(code, i)
     if not name then break end
@@ -44,8 +50,6 @@ local function portable(what, code)
       )
     end
   end
-  local ok, bytecode = pcall(string.dump, code)
-  if not ok then internal.argument_error(what .. ' is a native function, which cannot cross to another thread') end
   return 'code', bytecode
 end
 
@@ -112,7 +116,7 @@ end
 
 local function new(_, name, code, first, second)
   if type(name) ~= 'string' or not name:find('^[^%c%s/]+$') then
-    internal.argument_error('yue.thread takes a name first: letters and such, without spaces')
+    internal.argument_error("yue.thread takes a name first: text without blanks, control characters and '/'")
   end
   local options, symbols = first, second
   if second == nil and not are_options(first) then options, symbols = nil, first end
