@@ -83,6 +83,11 @@ function yue.die(options)
   if type(options) ~= 'table' then
     internal.argument_error('yue.die takes a table: yue.die{ msg = …, shutdown_after = … }')
   end
+  for key in pairs(options) do
+    if key ~= 'msg' and key ~= 'shutdown_after' then
+      internal.argument_error(('yue.die has no option %s, only msg and shutdown_after'):format(tostring(key)))
+    end
+  end
   local delay = options.shutdown_after
   if delay ~= nil then internal.check_seconds('yue.die: shutdown_after', delay) end
   if options.msg ~= nil then core.log('info', 'the program ends: ' .. tostring(options.msg)) end

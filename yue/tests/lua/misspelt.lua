@@ -21,6 +21,9 @@ check.raises('ArgumentError', '__opne', function() listener.namespace.__opne = p
 check.raises('ArgumentError', '__opne', listener.import, listener, { __opne = print })
 listener.namespace.__open = function() end
 
+-- Options of yue.die, which would end the program at once.
+check.raises('ArgumentError', 'yue.die has no option shutdown_afterr', yue.die, { shutdown_afterr = 3600 })
+
 -- Events.
 local thread = yue.thread('misspelt', function() end)
 local timer = yue.timer(0, 3600)
