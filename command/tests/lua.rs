@@ -258,6 +258,6 @@ scripts! {
     finalizers finalizers_idle foreign functions functions_many futures globals groups groups_ends groups_functions
     groups_loops groups_many groups_slow groups_threads hostile_values identity late life limits load loops loops_unix
     methods misspelt names namespaces out_of_memory parting peer popen printing quiet_end raises raises_loop
-    raises_value refusals signals slow slow_calls sockets started stopping stopping_end stubs syntax threads time tls
-    tls_loops tracebacks tries unseen unseen_many unsendable values
+    raises_value refusals root_error signals slow slow_calls sockets started stopping stopping_end stubs syntax
+    threads time tls tls_loops tracebacks tries unseen unseen_many unsendable values
 }

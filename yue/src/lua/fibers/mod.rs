@@ -4,7 +4,7 @@ pub(crate) mod signals;
 pub(crate) mod waits;
 
 use crate::lua::host::entries::Entry;
-use crate::lua::host::errors::error;
+use crate::lua::host::errors::{ErrorObject, error, error_of};
 use crate::lua::host::{Hold, log, with_host};
 use crate::lua::native::{native, register, register_raw};
 use crate::lua::number_hash::NumberHash;
@@ -122,11 +122,19 @@ unsafe fn thread_with(state: *mut ffi::lua_State, function_at: c_int) -> Result<
     }
 }
 
+/// Logs the error of a fiber that nothing in Lua has caught. Cancels at the program's end are not failures.
+fn report_failure(failure: &ErrorObject) {
+    let ends = with_host(|host| host.is_dying()).unwrap_or(true);
+    if !(ends && failure.type_name == ErrorKind::Cancelled.name()) {
+        log::error(&format!("a fiber failed: {}", failure.report()));
+    }
+}
+
 fn start(thread: LuaState, name: Option<&str>, hold: Option<Hold>) -> Result<f64, Error> {
-    let spawned = thread.spawn(name, move |mut ended| {
+    let spawned = thread.spawn(name, move |ended| {
         // A daemon is cancelled at the end; that is not a failure.
         if !ended.ok && hold.is_some() {
-            log::error(&format!("a fiber failed: {}", ended.error_text()));
+            report_failure(&error_of(&ended));
         }
         drop(hold);
     });
