@@ -74,6 +74,7 @@ struct Run {
 
     /// Report on standard error what blocks a loop for longer than this. 0: never.
     #[arg(long, value_name = "MS", env = "YUE_WATCHDOG", default_value_t = WATCHDOG_MS)]
+    #[arg(value_parser = parse_watchdog)]
     watchdog: u64,
 
     /// Do not report all fibers, and what they wait for, on SIGQUIT (Ctrl-\).
@@ -107,6 +108,15 @@ fn parse_loops(text: &str) -> Result<usize, String> {
         Ok(loops @ 1..=1024) => Ok(loops),
         _ => Err("a number from 1 to 1024 is needed".to_owned()),
     }
+}
+
+/// Parses milliseconds. An empty text, as an empty variable has, means the default.
+fn parse_watchdog(text: &str) -> Result<u64, String> {
+    if text.is_empty() {
+        return Ok(WATCHDOG_MS);
+    }
+    text.parse()
+        .map_err(|_| "milliseconds are needed, here or in YUE_WATCHDOG; 0 means never".to_owned())
 }
 
 fn parse_driver(text: &str) -> Result<Choice, String> {
@@ -146,7 +156,7 @@ fn show(error: &clap::Error) -> i32 {
         }
         _ => yue_scheduler::log(
             yue_scheduler::LogLevel::Error,
-            format_args!("{}", usage::describe(error)),
+            format_args!("{}", usage::describe(error, std::env::args_os().nth(1))),
         ),
     }
     error.exit_code()

@@ -1,11 +1,13 @@
 //! Wrong usage: clap's errors in the form of the command's other messages, and suggestions for misspelt words.
 
+use crate::Arguments;
+use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::ffi::OsString;
 use std::path::Path;
 
-/// Describes wrong usage in one line, which ends with a suggestion or names the help.
-pub(super) fn describe(error: &clap::Error) -> String {
+/// Describes wrong usage in one line, which ends with a suggestion or names the help. `first` is the first argument.
+pub(super) fn describe(error: &clap::Error, first: Option<OsString>) -> String {
     let rendered = error.render().to_string();
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
@@ -19,7 +21,7 @@ pub(super) fn describe(error: &clap::Error) -> String {
     };
     match text(ContextKind::SuggestedArg) {
         Some(option) => format!("{message}; did you mean {option}?"),
-        None => format!("{message}; see {} --help", command_of(&rendered)),
+        None => format!("{message}; see {} --help", command_of(&rendered, first)),
     }
 }
 
@@ -31,8 +33,15 @@ fn first_paragraph(rendered: &str) -> String {
 }
 
 /// The command, or the subcommand, whose usage an error shows: `yue bench` of `Usage: yue bench [OPTIONS] <ADDRESS>`.
-fn command_of(rendered: &str) -> String {
-    let usage = rendered.split("Usage: ").nth(1).unwrap_or("yue");
+/// An error about an option's value shows none; then the first argument decides.
+fn command_of(rendered: &str, first: Option<OsString>) -> String {
+    let Some(usage) = rendered.split("Usage: ").nth(1) else {
+        let command = Arguments::command();
+        return match first.and_then(|first| command.find_subcommand(first)) {
+            Some(subcommand) => format!("yue {}", subcommand.get_name()),
+            None => "yue".to_owned(),
+        };
+    };
     let is_name = |word: &&str| !word.starts_with(['[', '<', '-']);
     let first_line = usage.lines().next().unwrap_or_default();
     let names: Vec<_> = first_line.split(' ').take_while(is_name).collect();
@@ -70,7 +79,8 @@ mod tests {
 
     fn refusal(arguments: &[&str]) -> String {
         let words = ["yue"].iter().chain(arguments);
-        describe(&Arguments::try_parse_from(words).expect_err("wrong usage"))
+        let error = Arguments::try_parse_from(words).expect_err("wrong usage");
+        describe(&error, arguments.first().map(OsString::from))
     }
 
     #[test]
@@ -119,6 +129,29 @@ mod tests {
         assert_eq!(
             refusal(&["-c", "0", "server.lua"]),
             "invalid value '0' for '--loops <LOOPS>': a number from 1 to 1024 is needed; see yue --help"
+        );
+        assert_eq!(
+            refusal(&["bench", "tcp://127.0.0.1:1", "--rate", "0"]),
+            "invalid value '0' for '--rate <CALLS>': a number of calls per second from 0.01 to 10000000 is needed; \
+             see yue bench --help"
+        );
+        for value in ["x", "99999999999999999999"] {
+            assert_eq!(
+                refusal(&["--watchdog", value, "server.lua"]),
+                format!(
+                    "invalid value '{value}' for '--watchdog <MS>': milliseconds are needed, here or in \
+                     YUE_WATCHDOG; 0 means never; see yue --help"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn an_empty_watchdog_variable_means_the_default() {
+        let arguments = Arguments::try_parse_from(["yue", "--watchdog", "", "server.lua"]);
+        assert_eq!(
+            arguments.expect("right usage").run.watchdog,
+            crate::WATCHDOG_MS
         );
     }
 
