@@ -1,35 +1,22 @@
-//! `tls://`: wrong certificates and peers, slow and malformed handshakes, client certificates, renewal, other programs.
+//! `tls://`: wrong certificates and peers, slow and malformed handshakes, client certificates, renewal.
 
 mod common;
 
-use common::tls::{Authority, SUITE, authority, plain_client, with_tls};
+use common::tls::{
+    ANY, Authority, SUITE, authority, elsewhere, listen, open, plain_client, port_of, with_tls,
+};
 use common::*;
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 use yue_rpc::proto::{Method, encode};
 use yue_rpc::session::{Session, peer};
 use yue_rpc::transport::{SocketOptions, TlsOptions, connector_with, try_connector};
 use yue_rpc::typed;
-use yue_rpc::{
-    Address, CloseReason, Error, ErrorKind, Limits, Listener, Options, Retry, Timeout, Verdict,
-};
-use yue_scheduler::{Instant, blocking, now, sleep, spawn};
-
-const ANY: &str = "tls://127.0.0.1:0";
-
-fn listen(tls: TlsOptions, options: Options) -> Listener {
-    let address = ANY.parse().unwrap();
-    Listener::bind_with(&address, methods(), options, &with_tls(tls)).unwrap()
-}
-
-fn open(address: &Address, tls: TlsOptions, options: Options) -> Session {
-    let connector = try_connector(address, &with_tls(tls)).unwrap();
-    Session::open(connector, methods(), options)
-}
+use yue_rpc::{Address, CloseReason, Error, ErrorKind, Limits, Listener, Options, Retry, Verdict};
+use yue_scheduler::{Instant, now, sleep, spawn};
 
 /// The error of a call over a connection with these options, and the time that it took.
 fn call_error(address: &Address, tls: TlsOptions, options: Options) -> (Error, Duration) {
@@ -38,18 +25,6 @@ fn call_error(address: &Address, tls: TlsOptions, options: Options) -> (Error, D
     let error = call(&client, "sum", &[1]).unwrap_err();
     client.close();
     (error, now().saturating_since(began))
-}
-
-/// Runs code that blocks, on the pool.
-fn elsewhere<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static) -> R {
-    blocking(f).unwrap()
-}
-
-fn port_of(listener: &Listener) -> u16 {
-    match listener.address() {
-        Address::Tls { port, .. } | Address::Tcp { port, .. } => *port,
-        other => panic!("{other} has no port"),
-    }
 }
 
 fn connect(port: u16) -> TcpStream {
@@ -89,7 +64,7 @@ fn a_refused_certificate_fails_the_call_at_once_and_is_tried_again_by_the_next_c
 }
 
 #[test]
-fn a_server_whose_certificate_turns_bad_fails_the_calls_of_its_clients() {
+fn a_certificate_that_turns_bad_fails_calls_until_it_is_good_again() {
     run_loop(|| {
         let options = Options {
             timeout: Duration::from_secs(60),
@@ -115,13 +90,20 @@ fn a_server_whose_certificate_turns_bad_fails_the_calls_of_its_clients() {
             sleep(Duration::from_millis(1)).unwrap();
             second = Listener::bind_with(&address, methods(), Options::default(), &other).ok();
         }
-        // It may have been refused at first, when nobody listened.
         let began = now();
         let error = call(&client, "sum", &[2]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
         assert!(now().saturating_since(began) < Duration::from_secs(20));
-        client.close();
+        // It keeps trying, now and then, and is connected when the certificate is good again.
         second.unwrap().close();
+        let mut third = None;
+        while third.is_none() {
+            sleep(Duration::from_millis(1)).unwrap();
+            third = common::bind(&address, methods(), Options::default()).ok();
+        }
+        eventually("it is connected again", || client.connected());
+        client.close();
+        third.unwrap().close();
     });
 }
 
@@ -621,175 +603,6 @@ fn typed_clients_and_servers_have_socket_options() {
     });
 }
 
-/// Whether a program is installed; says so if it is not.
-fn has(program: &str, argument: &str) -> bool {
-    let found = Command::new(program)
-        .arg(argument)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !found {
-        eprintln!("skipped: {program} is not installed");
-    }
-    found
-}
-
-/// Runs a program with that input, and returns what it prints.
-fn program(name: &str, arguments: &[&str], input: Vec<u8>) -> (Vec<u8>, String) {
-    let mut child = Command::new(name)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let mut stdout = child.stdout.take().unwrap();
-    stdin.write_all(&input).unwrap();
-    let mut first = vec![0; 5];
-    // The answer, [1, 1, nil, 3], before the end of input ends the program.
-    stdout.read_exact(&mut first).unwrap();
-    drop(stdin);
-    let mut rest = Vec::new();
-    stdout.read_to_end(&mut rest).unwrap();
-    let mut errors = String::new();
-    child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut errors)
-        .unwrap();
-    child.wait().unwrap();
-    first.extend(rest);
-    (first, errors)
-}
-
-#[test]
-fn openssl_and_python_are_served() {
-    const PYTHON: &str = "\
-import socket, ssl, sys
-context = ssl.create_default_context(cafile=sys.argv[1])
-context.load_cert_chain(sys.argv[2], sys.argv[3])
-plain = socket.create_connection(('127.0.0.1', int(sys.argv[4])))
-stream = context.wrap_socket(plain, server_hostname='localhost')
-stream.sendall(sys.stdin.buffer.read(LENGTH))
-sys.stdout.buffer.write(stream.recv(100))
-sys.stdout.flush()
-stream.unwrap()
-";
-    run_loop(|| {
-        let folder = yue_io::fs::TempDir::new().unwrap();
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        let server = TlsOptions {
-            client_ca: Some(authority().pem()),
-            ..authority().server(&["localhost"])
-        };
-        let me = authority().known_client("dave");
-        for (name, text) in [
-            ("ca.pem", authority().pem()),
-            ("cert.pem", me.cert.unwrap()),
-            ("key.pem", me.key.unwrap()),
-        ] {
-            std::fs::write(path(name), text).unwrap();
-        }
-        let mut request = Vec::new();
-        encode::request(&mut request, 1, Method::Name(b"sum"), None, ints(&[1, 2])).unwrap();
-        let listener = listen(server, Options::default());
-        let port = port_of(&listener).to_string();
-        let (ca, cert, key) = (path("ca.pem"), path("cert.pem"), path("key.pem"));
-        let mut runs: Vec<(&str, Vec<String>)> = Vec::new();
-        if has("openssl", "version") {
-            let at = format!("127.0.0.1:{port}");
-            for version in ["-tls1_2", "-tls1_3"] {
-                let words = [
-                    "s_client",
-                    "-quiet",
-                    "-no_ign_eof",
-                    "-verify_return_error",
-                    "-connect",
-                    &at,
-                    "-CAfile",
-                    &ca,
-                    "-cert",
-                    &cert,
-                    "-key",
-                    &key,
-                    "-servername",
-                    "localhost",
-                    version,
-                ];
-                runs.push(("openssl", words.map(str::to_owned).into()));
-            }
-        }
-        if has("python3", "--version") {
-            let script = PYTHON.replace("LENGTH", &request.len().to_string());
-            let words = ["-c", &script, &ca, &cert, &key, &port];
-            runs.push(("python3", words.map(str::to_owned).into()));
-        }
-        for (name, words) in runs {
-            let input = request.clone();
-            let (answer, errors) = elsewhere(move || {
-                let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                program(name, &words, input)
-            });
-            assert_eq!(answer, [0x94, 1, 1, 0xc0, 3], "{name}: {errors}");
-        }
-        eventually("they have left", || listener.connections().is_empty());
-        listener.close();
-    });
-}
-
-#[test]
-fn a_yue_client_talks_to_pythons_server() {
-    const PYTHON: &str = "\
-import socket, ssl, sys
-context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-context.load_cert_chain(sys.argv[1], sys.argv[2])
-listener = socket.create_server(('127.0.0.1', 0))
-print(listener.getsockname()[1], flush=True)
-plain, _ = listener.accept()
-stream = context.wrap_socket(plain, server_side=True)
-request = stream.recv(100)
-length = {0xcc: 2, 0xcd: 3, 0xce: 5}.get(request[2], 1)
-stream.sendall(bytes([0x94, 1]) + request[2:2 + length] + bytes([0xc0, 42]))
-stream.recv(100)
-stream.unwrap()
-";
-    if !has("python3", "--version") {
-        return;
-    }
-    run_loop(|| {
-        let folder = yue_io::fs::TempDir::new().unwrap();
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        let server = authority().server(&["127.0.0.1"]);
-        std::fs::write(path("cert.pem"), server.cert.unwrap()).unwrap();
-        std::fs::write(path("key.pem"), server.key.unwrap()).unwrap();
-        let mut child = Command::new("python3")
-            .args(["-c", PYTHON, &path("cert.pem"), &path("key.pem")])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
-        let port = elsewhere(move || {
-            let mut line = String::new();
-            std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
-            line.trim().to_owned()
-        });
-        let address: Address = format!("tls://127.0.0.1:{port}").parse().unwrap();
-        let options = Options {
-            legacy: true,
-            ..Options::default()
-        };
-        let client = open(&address, authority().client(), options);
-        let answer = client.call("any", Timeout::After(Duration::from_secs(20)), ints(&[1]));
-        assert_eq!(read_ints(answer.unwrap().bytes()), [42]);
-        client.close();
-        let status = elsewhere(move || child.wait().unwrap());
-        assert!(status.success(), "unwrap saw no orderly end");
-    });
-}
-
 #[test]
 fn a_connector_that_is_cancelled_leaves_nothing_behind() {
     run_loop(|| {
@@ -832,71 +645,5 @@ fn a_server_that_does_not_answer_the_hello_is_given_up() {
         assert!(error.is_retryable());
         client.close();
         drop(listener);
-    });
-}
-
-/// The commands of the book's page, one script.
-fn commands_of_the_book() -> String {
-    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src/transports.md");
-    let text = std::fs::read_to_string(page).unwrap();
-    let blocks = text.split("```sh\n").skip(1);
-    blocks
-        .map(|block| block.split("```").next().unwrap())
-        .collect()
-}
-
-#[test]
-fn the_certificates_of_the_book_work() {
-    if !has("openssl", "version") {
-        return;
-    }
-    run_loop(|| {
-        let folder = yue_io::fs::TempDir::new().unwrap();
-        let place = folder.path().to_owned();
-        let output = elsewhere(move || {
-            let mut shell = Command::new("sh");
-            shell
-                .args(["-ec", &commands_of_the_book()])
-                .current_dir(place);
-            shell.output().unwrap()
-        });
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{errors}");
-        let path = |name: &str| Some(folder.path().join(name).display().to_string());
-        let server = TlsOptions {
-            cert: path("server.pem"),
-            key: path("server.key"),
-            client_ca: path("ca.pem"),
-            ..TlsOptions::default()
-        };
-        let alice = TlsOptions {
-            ca: path("ca.pem"),
-            cert: path("alice.pem"),
-            key: path("alice.key"),
-            ..TlsOptions::default()
-        };
-        let listener = listen(server, Options::default());
-        let client = open(listener.address(), alice, Options::default());
-        assert_eq!(call(&client, "sum", &[1]).unwrap(), [1]);
-        assert_eq!(
-            listener.connections()[0].peer_name().as_deref(),
-            Some("alice")
-        );
-        client.close();
-        listener.close();
-        // The mistake that the page warns of.
-        let itself = TlsOptions {
-            cert: path("ca.pem"),
-            key: path("ca.key"),
-            ..TlsOptions::default()
-        };
-        let careful = TlsOptions {
-            ca: path("ca.pem"),
-            ..TlsOptions::default()
-        };
-        let listener = listen(itself, Options::default());
-        let (error, _) = call_error(listener.address(), careful, Options::default());
-        assert!(error.message().contains("(CA:TRUE)"), "{error}");
-        listener.close();
     });
 }

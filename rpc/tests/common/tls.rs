@@ -1,14 +1,16 @@
 //! Certificates for tests, and listeners and connections that use them.
 
+use super::methods;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use yue_io::tls::rustls::{ClientConfig, ClientConnection, StreamOwned};
 use yue_io::tls::{Connector, Roots};
-use yue_rpc::session::Service;
-use yue_rpc::transport::{Connect, SocketOptions, TlsOptions, connector_with};
+use yue_rpc::session::{Service, Session};
+use yue_rpc::transport::{Connect, SocketOptions, TlsOptions, connector_with, try_connector};
 use yue_rpc::{Address, Error, Listener, Options};
+use yue_scheduler::blocking;
 
 /// A root certificate with its key.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -112,6 +114,31 @@ pub fn connector(address: &Address) -> Rc<dyn Connect> {
         _ => TlsOptions::default(),
     };
     connector_with(address, &with_tls(tls))
+}
+
+/// Any port of this machine.
+pub const ANY: &str = "tls://127.0.0.1:0";
+
+pub fn listen(tls: TlsOptions, options: Options) -> Listener {
+    let address = ANY.parse().unwrap();
+    Listener::bind_with(&address, methods(), options, &with_tls(tls)).unwrap()
+}
+
+pub fn open(address: &Address, tls: TlsOptions, options: Options) -> Session {
+    let connector = try_connector(address, &with_tls(tls)).unwrap();
+    Session::open(connector, methods(), options)
+}
+
+/// Runs code that blocks, on the pool.
+pub fn elsewhere<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static) -> R {
+    blocking(f).unwrap()
+}
+
+pub fn port_of(listener: &Listener) -> u16 {
+    match listener.address() {
+        Address::Tls { port, .. } | Address::Tcp { port, .. } => *port,
+        other => panic!("{other} has no port"),
+    }
 }
 
 /// A client over a blocking socket, without yue.
