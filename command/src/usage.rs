@@ -76,6 +76,7 @@ mod tests {
     use super::describe;
     use crate::Arguments;
     use clap::Parser;
+    use std::ffi::OsString;
 
     fn refusal(arguments: &[&str]) -> String {
         let words = ["yue"].iter().chain(arguments);

@@ -259,5 +259,5 @@ scripts! {
     groups_loops groups_many groups_slow groups_threads hostile_values identity late life limits load loops loops_unix
     methods misspelt names namespaces out_of_memory parting peer popen printing quiet_end raises raises_loop
     raises_value refusals root_error signals slow slow_calls sockets started stopping stopping_end stubs syntax
-    threads time tls tls_loops tracebacks tries unseen unseen_many unsendable values
+    threads time tls tls_loops tracebacks tries unseen unseen_many unsendable values websocket
 }

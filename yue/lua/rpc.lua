@@ -28,13 +28,14 @@ local OPTIONS = {
   memory_max = 'count',
   message_time = 'number',
   handshake_timeout = 'number',
-  keepalive = 'number or false', -- tcp, tls: seconds after which a lost peer is noticed (50)
+  keepalive = 'number or false', -- tcp, tls, ws: seconds after which a lost peer is noticed (50)
   cert = 'string', -- tls: a PEM file, or its text; and so are the next three
   key = 'string',
   ca = 'string', -- open: the authorities that may have signed the server's certificate
   client_ca = 'string', -- listen: those that must have signed a client's
   server_name = 'string', -- open: the name in the server's certificate
   insecure = 'boolean', -- open: accept every server
+  origins = 'origins', -- listen, ws: the origins whose pages may connect
 }
 
 yue.config = setmetatable({}, {
@@ -84,6 +85,18 @@ local function option_fault(wanted, value)
       end
     end
     if not value.calls then return 'a table { calls = n, burst = m }, and calls is missing' end
+    return nil
+  end
+  if wanted == 'origins' then
+    if type(value) ~= 'table' then return 'a list of origins, not ' .. internal.describe_value(value) end
+    for key, origin in pairs(value) do
+      local is_origin = type(origin) == 'string'
+        and (origin == '*' or origin == 'null' or origin:find '^%a[%w+.-]*://[^/%s]+$')
+      if type(key) ~= 'number' or not is_origin then
+        local given = type(origin) == 'string' and ('%q'):format(origin) or internal.describe_value(origin)
+        return "a list of origins like 'https://example.com' (without a path) or '*', not " .. given
+      end
+    end
     return nil
   end
   local fits = type(value) == wanted
@@ -234,7 +247,8 @@ local cache = {} -- opened connections that are shared, by address and options
 local function cache_key(addr, options)
   local parts = {}
   for key, value in pairs(options) do
-    -- The one table is `rate`.
+    if key == 'origins' then value = table.concat(value, ',') end
+    -- The other table is `rate`.
     if type(value) == 'table' then value = ('%.17g/%.17g'):format(value.calls, value.burst or 0) end
     if type(value) == 'number' then value = ('%.17g'):format(value) end
     if type(value) == 'string' then value = ('%q'):format(value) end
@@ -324,7 +338,8 @@ internal.names_of = {} -- namespaces by the number of the native service
 local function listen(name, count, ...)
   local addr, options, symbols = arguments(name, count, ...)
   local namespace = internal.new_namespace(symbols)
-  local id, resolved, service = core.listen(addr, options, namespace.layers)
+  local origins = options.origins and table.concat(options.origins, '\n')
+  local id, resolved, service = core.listen(addr, options, namespace.layers, origins)
   local listener = internal.new_emitter(Listener, { id = id, address = resolved, names = namespace })
   listener.service = service
   listener.namespace = namespace.view

@@ -66,14 +66,15 @@ yue.const = {}
 ---@field handlers_max? integer listen: requests that wait or run on all connections.
 ---@field memory_max? integer listen: bytes of input, requests and output on all connections.
 ---@field message_time? number Seconds in which a message that has begun must grow.
----@field keepalive? number|false tcp: seconds after which a peer that vanished silently is noticed. 50 by default.
----@field handshake_timeout? number Seconds that greeting and `__accept` may take; and, before it, the TLS handshake.
+---@field keepalive? number|false tcp, tls, ws: seconds after which a peer that vanished silently is noticed. 50 by default.
+---@field handshake_timeout? number Seconds that greeting and `__accept` may take; and, before, the link's own handshake.
 ---@field cert? string tls: the certificate, followed by its signers: a PEM file, or its text.
 ---@field key? string tls: the private key of `cert`: a PEM file, or its text.
 ---@field ca? string tls, open: the authorities that may have signed the server's certificate. By default the system's.
 ---@field client_ca? string tls, listen: only clients with a certificate that one of these has signed are served.
 ---@field server_name? string tls, open: the name in the server's certificate. By default the address's host.
 ---@field insecure? boolean tls, open: accept every server, whatever its certificate.
+---@field origins? string[] listen, ws: the origins whose pages may connect; by default those of the same host.
 
 ---The procedures of a peer: every name, at any depth, can be called. Prefixes of the last name: `async_` (returns a
 ---future at once), `timed_` (seconds come first), `notify_` (expects no answer; returns whether it was queued);
@@ -82,7 +83,8 @@ yue.const = {}
 ---@field [string] yue.Procs
 ---@operator call(...): any
 
----Serves `symbols` at `addr`: `tcp://host:port`, `tls://host:port`, `unix:///path`.
+---Serves `symbols` at `addr`: `tcp://host:port`, `tls://host:port`, `unix:///path`,
+---`ws://host:port/path`, `stdio://`.
 ---@overload fun(addr: string, symbols?: yue.Symbols): yue.Listener
 ---@param addr string
 ---@param options yue.Options?

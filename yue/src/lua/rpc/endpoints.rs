@@ -13,7 +13,7 @@ use std::rc::Rc;
 use yue_io::net::ListenOptions;
 use yue_luajit::{Error, Stack, ffi, may_suspend, raise, suspending};
 use yue_rpc::session::{Service, Session};
-use yue_rpc::transport::try_connector;
+use yue_rpc::transport::{SocketOptions, try_connector};
 use yue_rpc::{Address, ErrorKind, Listener, SharedSocket};
 
 /// Reads (address, options, layers); the layers go into the registry. May raise, before that.
@@ -39,6 +39,32 @@ unsafe fn read_endpoint<'a>(
             ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX),
         )
     }
+}
+
+/// Reads the origins of a listener, if there are any.
+///
+/// # Safety
+/// Lua runs the calling C function on `state`.
+unsafe fn read_origins<'a>(state: *mut ffi::lua_State, index: c_int) -> Option<&'a [u8]> {
+    // SAFETY: the caller's promise; the string stays on the stack.
+    unsafe {
+        if ffi::lua_type(state, index) != ffi::LUA_TSTRING {
+            return None;
+        }
+        let mut length = 0;
+        let start = ffi::lua_tolstring(state, index, &mut length);
+        Some(std::slice::from_raw_parts(start.cast(), length))
+    }
+}
+
+#[cfg_attr(not(feature = "ws"), allow(unused_mut, unused_variables))]
+fn with_origins(mut sockets: SocketOptions, origins: Option<&[u8]>) -> SocketOptions {
+    #[cfg(feature = "ws")]
+    if let Some(origins) = origins {
+        let lines = String::from_utf8_lossy(origins);
+        sockets.websocket.origins = Some(lines.lines().map(str::to_owned).collect());
+    }
+    sockets
 }
 
 fn parse(address: &[u8]) -> Result<Address, Error> {
@@ -78,10 +104,12 @@ unsafe extern "C-unwind" fn open_raw(state: *mut ffi::lua_State) -> c_int {
     }
 }
 
-/// `listen(address, options, layers)`: returns the listener's number, its address, its service's number.
+/// `listen(address, options, layers, origins)`: returns the listener's number, its address, its service's number. The
+/// origins are the lines of a string, or nil.
 unsafe extern "C-unwind" fn listen_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe {
+        let origins = read_origins(state, 4);
         let (address, settings, certificates, layers) = read_endpoint(state);
         let outcome = suspending(state, "listen", || {
             let layers = Layers::new(layers)?;
@@ -90,7 +118,8 @@ unsafe extern "C-unwind" fn listen_raw(state: *mut ffi::lua_State) -> c_int {
             let key = with_connections(|all| all.next_listen_key(address));
             let target = find_target(&host, parse(address)?, &key)?;
             let (service, both) = new_service(&settings, layers, false);
-            let (options, sockets) = (settings.options(), settings.sockets(certificates));
+            let options = settings.options();
+            let sockets = with_origins(settings.sockets(certificates), origins);
             let listener = match target {
                 Target::Alone(address) => Listener::bind_with(&address, both, options, &sockets),
                 Target::Port(address) => {
@@ -142,19 +171,11 @@ fn find_target(host: &Rc<Host>, address: Address, key: &str) -> Result<Target, E
     if host.program.script.loops == 1 {
         return Ok(Target::Alone(address));
     }
+    if let Some((name, port)) = address.host_and_port() {
+        let port = shared_port(host, &address, name, port, key)?;
+        return Ok(Target::Port(address.with_port(port)));
+    }
     match &address {
-        Address::Tcp { host: name, port }
-        | Address::Ws {
-            host: name, port, ..
-        } => {
-            let port = shared_port(host, &address, name, *port, key)?;
-            Ok(Target::Port(address.with_port(port)))
-        }
-        Address::Tls { host: name, port } => {
-            let port = shared_port(host, &address, name, *port, key)?;
-            let host = name.clone();
-            Ok(Target::Port(Address::Tls { host, port }))
-        }
         Address::Unix { .. } => shared_socket(host, &address, key).map(Target::Socket),
         _ => Ok(Target::Alone(address)),
     }

@@ -103,6 +103,11 @@ impl Settings {
             keepalive: self
                 .keepalive
                 .map_or(defaults.keepalive, |limit| limit.map(seconds)),
+            #[cfg(feature = "ws")]
+            websocket: yue_rpc::transport::WebSocketOptions {
+                upgrade_time: self.options().limits.handshake,
+                ..defaults.websocket
+            },
             ..defaults
         }
     }
