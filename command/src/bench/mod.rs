@@ -185,7 +185,7 @@ fn plan(arguments: &Arguments) -> Result<Plan, String> {
         .map_err(|error| error.to_string())?;
     if let Address::Thread { .. } = address {
         return Err(
-            "a thread can be called only from its own program; give a tcp://, tls:// or unix:// address"
+            "a thread can be called only from its own program; give a tcp://, tls://, ws:// or unix:// address"
                 .to_owned(),
         );
     }
