@@ -1,4 +1,4 @@
-//! Third-party msgpack-rpc clients call a yue server: two from PyPI, two from npm.
+//! Third-party clients call a yue server: two of msgpack-rpc from PyPI and two from npm, and one of WebSocket from each.
 //!
 //! The folder `clients/` has a program for each client, in the client's language. `ci/clients` installs the packages
 //! and names them in the environment; then every test must run. Otherwise each test uses the client that the machine
@@ -6,13 +6,13 @@
 //!
 //! | variable | value |
 //! |---|---|
-//! | `YUE_CLIENTS_PYTHON` | a Python that has `pynvim` and `aio-msgpack-rpc` |
+//! | `YUE_CLIENTS_PYTHON` | a Python that has `pynvim`, `aio-msgpack-rpc`, `websockets` and `msgpack` |
 //! | `YUE_CLIENTS_NODE` | a Node.js |
-//! | `YUE_CLIENTS_NODE_MODULES` | a folder of modules that has `msgpack5rpc` and `neovim` |
+//! | `YUE_CLIENTS_NODE_MODULES` | a folder of modules that has `msgpack5rpc`, `neovim`, `ws` and `@msgpack/msgpack` |
 
 mod common;
 
-use common::{Server, root, run, script};
+use common::{Server, root, run, script, yue};
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -50,8 +50,8 @@ impl Interpreter {
         quiet.is_ok_and(|output| output.status.success())
     }
 
-    /// Runs the client's file against a server, and demands that all went well on both sides.
-    fn talk(&self, client: &str, file: &str, load: [&str; 2]) {
+    /// Whether the client is there. If it is demanded, it must be.
+    fn has_client(&self, client: &str, load: [&str; 2]) -> bool {
         if !self.has(load[0], load[1]) {
             let program = self.program.to_string_lossy();
             assert!(!self.demanded, "{program} has no {client}");
@@ -60,6 +60,14 @@ impl Interpreter {
                 std::io::stderr(),
                 "skipped: {program} is not there or has no {client}; ci/clients installs it"
             );
+            return false;
+        }
+        true
+    }
+
+    /// Runs the client's file against a server, and demands that all went well on both sides.
+    fn talk(&self, client: &str, file: &str, load: [&str; 2]) {
+        if !self.has_client(client, load) {
             return;
         }
         let server = Server::start(script("server.lua"));
@@ -71,6 +79,21 @@ impl Interpreter {
         let outcome = run(&mut command);
         assert_eq!(outcome.lines(), [format!("{client}: all went well")]);
         server.serves();
+        server.end().logs_only_failures_of(&["fail"]);
+    }
+
+    /// The same over WebSocket.
+    fn talk_over_websocket(&self, client: &str, file: &str, load: [&str; 2]) {
+        if !self.has_client(client, load) {
+            return;
+        }
+        let server = Server::of(yue().arg(script("server.lua")).arg("ws://127.0.0.1:0/rpc"));
+        let mut command = self.command();
+        command
+            .arg(root().join("tests/tests/clients").join(file))
+            .arg(&server.address);
+        let outcome = run(&mut command);
+        assert_eq!(outcome.lines(), [format!("{client}: all went well")]);
         server.end().logs_only_failures_of(&["fail"]);
     }
 }
@@ -113,4 +136,19 @@ fn msgpack5rpc_calls_and_answers_a_call_that_is_made_in_mid_call() {
 #[test]
 fn neovim_calls_and_answers_a_call_that_is_made_in_mid_call() {
     node().talk("neovim", "neovim.js", ["-e", "require('neovim')"]);
+}
+
+#[test]
+fn websockets_calls_and_answers_a_call_that_is_made_in_mid_call() {
+    python().talk_over_websocket(
+        "websockets",
+        "websockets_client.py",
+        ["-c", "import websockets, msgpack"],
+    );
+}
+
+#[test]
+fn ws_calls_and_answers_a_call_that_is_made_in_mid_call() {
+    let load = "require('ws'); require('@msgpack/msgpack')";
+    node().talk_over_websocket("ws", "ws.js", ["-e", load]);
 }
