@@ -3,7 +3,9 @@
 
 pub mod address;
 pub mod decoder;
+pub mod frames;
 pub mod rig;
 pub mod scanner;
 pub mod script;
 pub mod session;
+pub mod upgrade;

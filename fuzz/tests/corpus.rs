@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use yue_fuzz::decoder::Decoder;
 use yue_fuzz::rig::Rig;
-use yue_fuzz::{address, scanner, session};
+use yue_fuzz::{address, frames, scanner, session, upgrade};
 
 /// The limits of each target's corpus, so that these tests stay quick and the repository small.
 const FILES_MAX: usize = 400;
@@ -48,6 +48,16 @@ fn replay(target: &str, check: impl Fn(&[u8])) {
 #[test]
 fn kept_addresses_pass() {
     replay("address", address::check);
+}
+
+#[test]
+fn kept_frames_pass() {
+    replay("frames", frames::check);
+}
+
+#[test]
+fn kept_upgrades_pass() {
+    replay("upgrade", upgrade::check);
 }
 
 #[test]

@@ -33,7 +33,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The server: tcp://host:port, tls://host:port or unix:///path.
+    /// The server: tcp://host:port, tls://host:port, ws://host:port/path or unix:///path.
     address: String,
 
     /// The function to call; dots separate nested names.
