@@ -80,8 +80,8 @@ fn append(found: &mut Vec<Found>, bytes: &[u8]) {
     }
 }
 
-/// Reads the frames by the letter of RFC 6455, section 5.2, a whole one at a time. Returns the items, and whether a fault
-/// follows them.
+/// Reads the frames by the letter of RFC 6455, section 5.2, one whole frame at a time. Returns the items, and whether a
+/// fault follows them.
 fn read(masked: bool, mut bytes: &[u8]) -> (Vec<Found>, bool) {
     let (mut found, mut in_message) = (Vec::new(), false);
     while let [first, second, rest @ ..] = bytes {

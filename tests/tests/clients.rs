@@ -1,4 +1,4 @@
-//! Third-party clients call a yue server: two of msgpack-rpc from PyPI and two from npm, and one of WebSocket from each.
+//! Third-party clients call a yue server: from PyPI and npm, two each of msgpack-rpc and one each of WebSocket.
 //!
 //! The folder `clients/` has a program for each client, in the client's language. `ci/clients` installs the packages
 //! and names them in the environment; then every test must run. Otherwise each test uses the client that the machine

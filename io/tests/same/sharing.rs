@@ -162,8 +162,8 @@ impl Reading {
         Ok(self.gathered.bytes.take())
     }
 
-    /// Like [`Reading::wait`], for bytes around an urgent one. Accepts one stall: that of a connection on io_uring at the
-    /// urgent mark (the book's `drivers.md` has the reason). Restarting its receive ends it.
+    /// Like [`Reading::wait`], for bytes around an urgent one. Accepts one stall: that of a connection on io_uring at
+    /// the urgent mark (the book's `drivers.md` has the reason). Restarting its receive ends it.
     fn wait_past_mark(&self, length: usize, socket: &OwnedFd) -> io::Result<Vec<u8>> {
         const STALL: Duration = Duration::from_secs(3);
         while self.gathered.bytes.borrow().len() < length {

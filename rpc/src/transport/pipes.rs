@@ -1,8 +1,8 @@
-//! Links over two descriptors: one to read from and one to write to, such as a child's standard output and input, or the
+//! Links over two descriptors, one to read from and one to write to: a child's standard output and input, or the
 //! process's own.
 //!
-//! Two fibers carry the bytes: a process has few such links. The session's events must run outside fibers, so the fibers
-//! leave what happened in [`Pipes`], and the tick's end tells the session.
+//! Two fibers carry the bytes: a process has few such links. The session's events must run outside fibers. So the
+//! fibers leave what happened in [`Pipes`], and the tick's end tells the session.
 //!
 //! Invariant: the reader holds at most one piece that the session has not taken, so a session that does not read stops
 //! the pipe.
@@ -56,8 +56,8 @@ enum Input {
 }
 
 impl Pipes {
-    /// Starts a link. `at_end` runs in a fiber when the input has ended, and says how: an error is the link's result,
-    /// and otherwise the session decides whether to go on sending.
+    /// Starts a link. `at_end` runs in a fiber when the input has ended, and says how: an error is the link's result;
+    /// otherwise the session decides whether to continue sending.
     ///
     /// # Errors
     /// If no fiber can be spawned.
@@ -203,7 +203,7 @@ impl Pipes {
         }
     }
 
-    /// Has the tick's end tell the session what happened.
+    /// Arranges that the tick's end tells the session what happened.
     fn schedule(&self) {
         if let Some(this) = self.this.upgrade()
             && !self.scheduled.replace(true)

@@ -92,7 +92,7 @@ impl Running {
     }
 }
 
-/// How a command failed; `None` if it did not.
+/// Describes the failure of a command; `None` if it did not fail.
 fn describe(status: ExitStatus) -> Option<String> {
     match (status.code(), status.signal()) {
         (Some(0), _) => None,

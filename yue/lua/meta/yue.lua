@@ -66,8 +66,8 @@ yue.const = {}
 ---@field handlers_max? integer listen: requests that wait or run on all connections.
 ---@field memory_max? integer listen: bytes of input, requests and output on all connections.
 ---@field message_time? number Seconds in which a message that has begun must grow.
----@field keepalive? number|false tcp, tls, ws: seconds after which a peer that vanished silently is noticed. 50 by default.
----@field handshake_timeout? number Seconds that greeting and `__accept` may take; and, before, the link's own handshake.
+---@field keepalive? number|false tcp, tls, ws: seconds until a peer that vanished silently is noticed. 50 by default.
+---@field handshake_timeout? number Seconds for greeting and `__accept`; and, before, for the link's own handshake.
 ---@field cert? string tls: the certificate, followed by its signers: a PEM file, or its text.
 ---@field key? string tls: the private key of `cert`: a PEM file, or its text.
 ---@field ca? string tls, open: the authorities that may have signed the server's certificate. By default the system's.

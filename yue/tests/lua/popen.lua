@@ -60,7 +60,8 @@ check.that(yue.util.time.now() - started < 2e6, 'it was tried again and again')
 -- One that ends by itself is started again, within the time of the call.
 check.raises('TimeoutError', 'status 4', yue.open('popen://exit 4').timed_f, 0.5)
 -- A program that speaks something else.
-check.raises('ConnectionLostError', 'not a msgpack-rpc message', yue.open('popen://echo hello; cat >/dev/null').timed_f, 1)
+local foreign = yue.open 'popen://echo hello; cat >/dev/null'
+check.raises('ConnectionLostError', 'not a msgpack-rpc message', foreign.timed_f, 1)
 
 check.raises('AddressError', 'a command can only be opened', yue.listen, 'popen://cat', {})
 check.raises('AddressError', 'the command is missing', yue.open, 'popen://')
