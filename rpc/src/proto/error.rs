@@ -23,7 +23,7 @@ pub enum ProtocolError {
         byte: u8,
     },
     /// An element of the message has a type that the protocol does not allow there.
-    #[error("a message's {element} is of the wrong type")]
+    #[error("a message's {element} is invalid")]
     WrongType {
         /// The element's name in the protocol.
         element: &'static str,
