@@ -177,20 +177,28 @@ impl References {
         unused
     }
 
+    /// The peer holds nothing any more; returns the tokens that nothing needs. All at once: a peer may have held a
+    /// million functions, and to look each up again would hold the loop for long.
     pub(crate) fn end_link(&mut self) -> Vec<u64> {
         self.releases.clear();
         self.next_id = first_id();
-        let ids: Vec<u64> = self.exports.keys().copied().collect();
-        let unused = ids
-            .into_iter()
-            .filter_map(|id| self.release(id, u64::MAX))
-            .collect();
-        // What is left waits in queued calls, with the ids that those calls have already.
-        debug_assert!(
-            self.exports.values().all(|export| {
-                export.held != 0 && export.crossings == 0 && export.releasing == 0
-            })
-        );
+        let mut unused = Vec::with_capacity(self.exports.len());
+        self.by_token = HashMap::new();
+        for (id, export) in std::mem::take(&mut self.exports) {
+            if export.held == 0 {
+                unused.push(export.token);
+                continue;
+            }
+            // It waits in queued calls, with the id that those calls have already.
+            self.by_token.insert(export.token, id);
+            let held = Export {
+                crossings: 0,
+                releasing: 0,
+                ..export
+            };
+            self.exports.insert(id, held);
+        }
+        debug_assert_eq!(self.by_token.len(), self.exports.len());
         unused
     }
 }
