@@ -6,9 +6,8 @@ local E = yue.errors
 local tree = {
   RPCError = 'Error', TimeoutError = 'RPCError', CancelledError = 'RPCError', RuntimeError = 'RPCError',
   ClientError = 'RPCError', TransportError = 'ClientError', NetworkUnreachableError = 'TransportError',
-  ConnectionRefusedError = 'TransportError', ConnectionTimeoutError = 'TransportError',
-  ConnectionLostError = 'TransportError', AddressError = 'TransportError', TLSError = 'TransportError',
-  MessageRefusedError = 'ClientError',
+  ConnectionRefusedError = 'TransportError', ConnectionTimeoutError = 'TransportError', TLSError = 'TransportError',
+  ConnectionLostError = 'TransportError', AddressError = 'TransportError', MessageRefusedError = 'ClientError',
   MessageTooLargeError = 'MessageRefusedError', CallError = 'ClientError', NoMethodError = 'CallError',
   ArgumentError = 'CallError', NotGrantedError = 'CallError', ServerError = 'RPCError', ServerBusyError = 'ServerError',
 }
