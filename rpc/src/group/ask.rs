@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use yue_scheduler::{
     Instant, LocalWaker, LoopHandle, Stopped, Wakeup, deadline_after, is_past, park_until,
-    prepare_park,
+    prepare_park, this_loop,
 };
 
 /// The outcome of one member's call.
@@ -327,6 +327,10 @@ impl Drop for Asking {
     fn drop(&mut self) {
         // Fails at the end of the thread, whose table is gone.
         let _ = ASKING.try_with(|all| all.borrow_mut().remove(&self.number));
+        if !this_loop::exists() {
+            // The loop has ended, and its sessions with it: there is nothing to give up.
+            return;
+        }
         for open in self.calls.take() {
             if let (Some(session), Some(call)) = (open.session.upgrade(), open.call) {
                 session.cancel_call(call);
