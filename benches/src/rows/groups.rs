@@ -20,7 +20,7 @@ use yue_rpc::{Address, Error, Listener, Options, WhenFull};
 use yue_scheduler::{Config, Loop, sleep, yield_now};
 
 use crate::epoll::{Epoll, Moved, allow_descriptors, connect, receive, send};
-use crate::harness::process::{Running, own_program};
+use crate::harness::process::{Running, cpu_of, own_program};
 use crate::harness::processors::{Processors, Side};
 use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit};
 
@@ -234,11 +234,12 @@ fn notify(
         sent: Cell::new(0),
     };
     rounds.run(burst, seconds / 4.0)?;
-    let before = rounds.sent.get();
+    let (before, cpu_before) = (rounds.sent.get(), cpu_of(0)?);
     let start = Instant::now();
     rounds.run(burst, seconds)?;
     let elapsed = start.elapsed();
-    let count = (rounds.sent.get() - before) as f64;
+    let cpu = cpu_of(0)?.saturating_sub(cpu_before);
+    let count = rounds.sent.get() - before;
     let sent_bytes = rounds.sent.get() * rounds.call.bytes() as u64;
     listener.close();
     listener.close_connections();
@@ -247,7 +248,7 @@ fn notify(
     }
     drop(sessions);
     check_arrived(&mut reader, sent_bytes)?;
-    Ok(Sample::of(count / elapsed.as_secs_f64()))
+    Ok(sample(count, elapsed, cpu))
 }
 
 struct Rounds<'a> {
@@ -269,21 +270,29 @@ impl Rounds<'_> {
                     .map_err(|error: Error| failed(error))?;
                 self.sent.set(self.sent.get() + taken as u64);
             }
-            self.wait_until_sent()?;
+            // One of many is enough: looking at each would cost as much as a message to it.
+            self.wait_until_sent(64)?;
         }
-        Ok(())
+        self.wait_until_sent(1)
     }
 
-    /// Lets the loop run until the kernel has taken every message.
-    fn wait_until_sent(&self) -> Result<(), Problem> {
+    /// Lets the loop run until the kernel has taken every message of each `step`-th session.
+    fn wait_until_sent(&self, step: usize) -> Result<(), Problem> {
         yield_now().map_err(failed)?;
-        for session in self.sessions {
+        for session in self.sessions.iter().step_by(step) {
             while session.queued_bytes() > 0 {
                 yield_now().map_err(failed)?;
             }
         }
         Ok(())
     }
+}
+
+/// The rate of `count` sends, and the CPU time of this process for a million of them.
+fn sample(count: u64, elapsed: Duration, cpu: Duration) -> Sample {
+    let count = count as f64;
+    Sample::of(count / elapsed.as_secs_f64())
+        .with("server_cpu_s_per_million", cpu.as_secs_f64() / count * 1e6)
 }
 
 /// Sends a round's bytes to each connection by one system call, in one thread without a loop.
@@ -339,11 +348,13 @@ fn by_hand(transport: Transport, burst: usize, effort: Effort) -> Result<Sample,
     };
     let seconds = effort.seconds(SECONDS);
     run(seconds / 4.0)?;
-    let before = sent.get();
+    let (before, cpu_before) = (sent.get(), cpu_of(0)?);
     let start = Instant::now();
     run(seconds)?;
-    let rate = (sent.get() - before) as f64 / start.elapsed().as_secs_f64();
+    let elapsed = start.elapsed();
+    let cpu = cpu_of(0)?.saturating_sub(cpu_before);
+    let count = sent.get() - before;
     drop(streams);
     check_arrived(&mut reader, sent.get() * message.len() as u64)?;
-    Ok(Sample::of(rate))
+    Ok(sample(count, elapsed, cpu))
 }
