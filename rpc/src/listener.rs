@@ -430,7 +430,8 @@ impl Inner {
         start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
     ) {
         let limits = &self.options.limits;
-        if self.accounts.are_crowded(waiting.get(), limits) {
+        let unready = waiting.get();
+        if self.accounts.are_crowded(unready, limits) || unready >= limits.connections_max {
             return;
         }
         let counted = WaitingUpgrade::new(self);
