@@ -231,7 +231,7 @@ impl Group {
         }
     }
 
-    /// Whether there is no member on any loop.
+    /// Whether no loop has a member.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

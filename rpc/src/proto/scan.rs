@@ -130,7 +130,7 @@ impl Scanner {
                 (u64::from(short.bytes), u64::from(short.values))
             } else if self.seen == 0 {
                 return Err(ProtocolError::NotAMessage { byte: *first });
-            } else if let Some(header) = read_header(rest)? {
+            } else if let Some(header) = read_sized_header(rest)? {
                 (
                     header.header_bytes as u64 + header.payload_bytes,
                     header.values,
@@ -204,22 +204,20 @@ impl Scanner {
     #[inline]
     fn begin(&mut self, bytes: &[u8]) -> Result<bool, ProtocolError> {
         let not_a_message = ProtocolError::NotAMessage { byte: bytes[0] };
-        let (header_bytes, fields) = match Marker::from_u8(bytes[0]) {
-            Marker::FixArray(count) => (1, u64::from(count)),
-            Marker::Array16 | Marker::Array32 => match read_header(bytes)? {
-                Some(header) => (header.header_bytes, header.values),
-                None => return Ok(false),
-            },
-            _ => return Err(not_a_message),
-        };
-        if !(3..=FIELDS_MAX as u64).contains(&fields) {
+        if !matches!(bytes[0], 0x90..=0x9f | 0xdc | 0xdd) {
             return Err(not_a_message);
         }
-        self.fields = fields as usize;
+        let Some(header) = read_header(bytes)? else {
+            return Ok(false);
+        };
+        if !(3..=FIELDS_MAX as u64).contains(&header.values) {
+            return Err(not_a_message);
+        }
+        self.fields = header.values as usize;
         self.walk = Walk {
-            at: header_bytes as u64,
-            left: fields as u32,
-            lacking: fields,
+            at: header.header_bytes as u64,
+            left: header.values as u32,
+            lacking: header.values,
         };
         Ok(true)
     }
@@ -228,12 +226,12 @@ impl Scanner {
 /// A value whose first byte says everything: its length with header and payload, and the number of values in it.
 #[derive(Clone, Copy)]
 struct Short {
-    /// 0: the size follows the first byte, or the byte is reserved; [`read_header`] reads the header.
+    /// 0: the size follows the first byte, or the byte is reserved: see [`read_sized_header`].
     bytes: u8,
     values: u8,
 }
 
-/// By a value's first byte. Most values are of this kind, and one load replaces the decisions of [`read_header`].
+/// By a value's first byte. Most values are of this kind, and one load replaces a decision for each.
 static SHORT: [Short; 256] = {
     let mut table = [Short {
         bytes: 0,
@@ -267,29 +265,19 @@ static SHORT: [Short; 256] = {
 /// Reads the header at the start of `bytes`, which must not be empty. Returns `None` if the header is cut.
 #[inline]
 fn read_header(bytes: &[u8]) -> Result<Option<Header>, ProtocolError> {
-    let whole = |header_bytes, payload_bytes, values| {
-        Ok(Some(Header {
-            header_bytes,
-            payload_bytes,
-            values,
-        }))
-    };
+    match SHORT[usize::from(bytes[0])] {
+        Short { bytes: 0, .. } => read_sized_header(bytes),
+        short => Ok(Some(Header {
+            header_bytes: 1,
+            payload_bytes: u64::from(short.bytes - 1),
+            values: u64::from(short.values),
+        })),
+    }
+}
+
+/// Reads a header in which the size follows the first byte. The other first bytes are in [`SHORT`].
+fn read_sized_header(bytes: &[u8]) -> Result<Option<Header>, ProtocolError> {
     match Marker::from_u8(bytes[0]) {
-        Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => {
-            whole(1, 0, 0)
-        }
-        Marker::FixStr(length) => whole(1, u64::from(length), 0),
-        Marker::FixArray(count) => whole(1, 0, u64::from(count)),
-        Marker::FixMap(count) => whole(1, 0, 2 * u64::from(count)),
-        Marker::U8 | Marker::I8 => whole(1, 1, 0),
-        Marker::U16 | Marker::I16 => whole(1, 2, 0),
-        Marker::U32 | Marker::I32 | Marker::F32 => whole(1, 4, 0),
-        Marker::U64 | Marker::I64 | Marker::F64 => whole(1, 8, 0),
-        Marker::FixExt1 => whole(1, 2, 0),
-        Marker::FixExt2 => whole(1, 3, 0),
-        Marker::FixExt4 => whole(1, 5, 0),
-        Marker::FixExt8 => whole(1, 9, 0),
-        Marker::FixExt16 => whole(1, 17, 0),
         Marker::Str8 | Marker::Bin8 => sized(bytes, 1, |length| (length, 0)),
         Marker::Str16 | Marker::Bin16 => sized(bytes, 2, |length| (length, 0)),
         Marker::Str32 | Marker::Bin32 => sized(bytes, 4, |length| (length, 0)),
@@ -300,7 +288,7 @@ fn read_header(bytes: &[u8]) -> Result<Option<Header>, ProtocolError> {
         Marker::Array32 => sized(bytes, 4, |count| (0, count)),
         Marker::Map16 => sized(bytes, 2, |count| (0, 2 * count)),
         Marker::Map32 => sized(bytes, 4, |count| (0, 2 * count)),
-        Marker::Reserved => Err(ProtocolError::ReservedByte),
+        _ => Err(ProtocolError::ReservedByte),
     }
 }
 

@@ -60,7 +60,7 @@ check.equal(list[4], { name = 'hello', params = { 'shadows' } }, 'the function t
 local code = '--- From a string.\nreturn function(a, b) end'
 local made = assert(loadstring(code, code))
 listener.namespace.made = made()
--- A chunk's name is no proof that there is such a file.
+-- A chunk's name does not prove that the file exists.
 listener.namespace.lost = assert(loadstring('return function(x) end', '@/no/such/file.lua'))()
 list = conn:describe()
 check.equal(list[5], { name = 'lost', params = { 'x' } })
