@@ -228,36 +228,5 @@ fn check(name: &str) {
     }
 }
 
-macro_rules! scripts {
-    ($($name:ident)*) => {
-        $(
-            #[test]
-            fn $name() {
-                check(stringify!($name));
-            }
-        )*
-
-        /// A script that nobody runs shows nothing.
-        #[test]
-        fn every_script_is_listed() {
-            let listed = [$(stringify!($name)),*];
-            let files = std::fs::read_dir(folder()).expect("the folder is there");
-            for file in files.map(|file| file.expect("the folder can be read").path()) {
-                let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-                assert!(
-                    file.extension().is_none_or(|extension| extension != "lua") || listed.contains(&name),
-                    "{name}.lua is not listed in command/tests/lua.rs"
-                );
-            }
-        }
-    };
-}
-
-scripts! {
-    accept anywhere arguments calls client deadlines describe emitters endpoints ends errors events exit_code fibers
-    finalizers finalizers_idle foreign functions functions_many futures globals groups groups_ends groups_functions
-    groups_loops groups_many groups_slow groups_threads hostile_values identity late life limits load loops loops_unix
-    methods misspelt names namespaces out_of_memory parting peer popen printing quiet_end raises raises_loop
-    raises_value refusals root_error signals slow slow_calls sockets started stopping stopping_end stubs syntax
-    threads time tls tls_loops tracebacks tries unseen unseen_many unsendable values websocket
-}
+// One test for each script; `build.rs` lists them.
+include!(concat!(env!("OUT_DIR"), "/scripts.rs"));
