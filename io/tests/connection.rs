@@ -286,6 +286,32 @@ fn the_end_of_input_may_leave_sending_open() {
 }
 
 #[test]
+fn a_connection_whose_directions_have_both_ended_closes() {
+    on_each_driver(|| {
+        for peer_first in [true, false] {
+            let (connection, recorder, mut peer) = started();
+            recorder.stay_at_end.set(true);
+            if peer_first {
+                peer.shutdown(Shutdown::Write).unwrap();
+                wait_until(|| recorder.ended.get() == 1);
+            }
+            connection.send(b"answer".to_vec());
+            connection.shutdown_write();
+            let mut got = Vec::new();
+            peer.read_to_end(&mut got).unwrap();
+            assert_eq!(got, b"answer");
+            if !peer_first {
+                assert!(!recorder.is_closed(), "the peer may still send");
+                peer.shutdown(Shutdown::Write).unwrap();
+            }
+            wait_until(|| recorder.is_closed());
+            assert_eq!(*recorder.closed.borrow(), [Ok(())]);
+            assert_eq!(recorder.ended.get(), 1);
+        }
+    });
+}
+
+#[test]
 fn a_reset_closes_with_an_error() {
     on_each_driver(|| {
         let (_, recorder, peer) = started();

@@ -142,7 +142,8 @@ impl Connection {
         }
     }
 
-    /// Sends the queued bytes, then signals the end to the peer. Later sends are dropped.
+    /// Sends the queued bytes, then signals the end to the peer. Later sends are dropped. When the peer has finished
+    /// sending as well, before or after, the connection is closed.
     pub fn shutdown_write(&self) {
         self.state.wants_shutdown.set(true);
         self.state.defer();

@@ -292,7 +292,9 @@ impl State {
             !self.ring.is_sending(),
             "a buffer that the kernel reads stays in the queue"
         );
-        if self.wants_close.get() {
+        // When both directions have ended, nothing more can happen to the connection.
+        let both_ended = self.wants_shutdown.get() && self.end_reported.get();
+        if self.wants_close.get() || both_ended {
             self.begin_closing(None);
         } else if self.wants_shutdown.get()
             && !self.did_shutdown.replace(true)
