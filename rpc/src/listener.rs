@@ -1,5 +1,6 @@
 //! Listeners: each incoming link becomes a session of one service.
 
+use crate::accept::accept_all;
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
 use crate::session::options::Options;
@@ -20,7 +21,7 @@ use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 use yue_io::net::{TcpListener, TcpStream, UnixListener};
-use yue_scheduler::{Builder, FiberId, cancel, set_context, yield_now};
+use yue_scheduler::{Builder, FiberId, cancel, set_context};
 
 /// Accepts connections until it is closed. Clones are the same listener; dropping all of them does not close it.
 ///
@@ -338,14 +339,15 @@ impl Inner {
 
     /// The body of the accepting fiber.
     fn run(self: &Rc<Inner>, socket: &Socket) {
+        let class = self.options.stack;
         match socket {
-            Socket::Tcp(listener) => take_all(listener.incoming(), |stream| {
+            Socket::Tcp(listener) => accept_all(listener.incoming(), class, |stream| {
                 // A client that no longer has an address has disconnected.
                 if let Ok(from) = stream.peer_addr() {
                     self.accept_tcp(stream, from);
                 }
             }),
-            Socket::Unix(listener) => take_all(listener.incoming(), |stream| {
+            Socket::Unix(listener) => accept_all(listener.incoming(), class, |stream| {
                 self.accept(self.address.to_string(), |events| {
                     socket::start_unix(stream, events)
                 });
@@ -507,19 +509,6 @@ impl Drop for WaitingUpgrade {
         let listener = self.0.upgrade();
         if let Some((_, waiting)) = listener.as_ref().and_then(|inner| inner.upgrades.as_ref()) {
             waiting.set(waiting.get() - 1);
-        }
-    }
-}
-
-/// Accepts until the fiber is cancelled.
-fn take_all<S>(incoming: impl Iterator<Item = io::Result<S>>, accept: impl Fn(S)) {
-    for stream in incoming {
-        match stream {
-            Ok(stream) => accept(stream),
-            // `incoming` itself waits for passing errors to clear, such as a lack of descriptors. After any other error
-            // the next accept may succeed. Only cancellation is final.
-            Err(_) if yield_now().is_err() => break,
-            Err(_) => {}
         }
     }
 }

@@ -105,7 +105,10 @@ struct RunEnd(StackClass);
 
 impl TickEnd for RunEnd {
     fn tick_end(&self) {
-        with_pool(self.0, |pool| pool.run = Run::default());
+        with_pool(self.0, |pool| {
+            pool.behind = pool.run.ended;
+            pool.run = Run::default();
+        });
         ensure_spare(self.0);
     }
 }
@@ -113,6 +116,8 @@ impl TickEnd for RunEnd {
 #[derive(Default)]
 struct Pool {
     run: Run,
+    /// The last run ended before its requests did.
+    behind: bool,
     loop_id: u32,
     listed: VecDeque<Rc<Inner>>,
     idle: Vec<(FiberId, LocalWaker)>,
@@ -150,6 +155,12 @@ pub(super) fn list(session: Rc<Inner>) {
     let class = session.options.stack;
     with_pool(class, |pool| pool.listed.push_back(session));
     ensure_spare(class);
+}
+
+/// Whether requests arrive faster than the loop's workers serve them.
+pub(crate) fn are_behind(class: StackClass) -> bool {
+    // While requests wait, every tick has a run, so `behind` is up to date.
+    with_pool(class, |pool| pool.behind && !pool.listed.is_empty())
 }
 
 /// Ensures that a worker will look for requests.
