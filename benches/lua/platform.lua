@@ -70,13 +70,19 @@ else
     return future:get()
   end
 
+  -- `port` may be a whole address.
   function platform.connect(port)
-    return yue.open('tcp://127.0.0.1:' .. port, { no_cache = true }, {}).echo
+    local address = port:find('://', 1, true) and port or 'tcp://127.0.0.1:' .. port
+    return yue.open(address, { no_cache = true, ca = os.getenv 'CERT' }, {}).echo
   end
 
+  -- Returns the port, or the whole address if the setting ADDRESS says where to listen.
   function platform.serve(_, echo)
-    platform.listener = yue.listen('tcp://127.0.0.1:0', { echo = echo })
-    return tostring(platform.listener:addr()):match ':(%d+)$'
+    local address = os.getenv 'ADDRESS'
+    local options = { cert = os.getenv 'CERT', key = os.getenv 'KEY' }
+    platform.listener = yue.listen(address or 'tcp://127.0.0.1:0', options, { echo = echo })
+    local bound = tostring(platform.listener:addr())
+    return address and bound or bound:match ':(%d+)$'
   end
 end
 

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use super::memory;
 use super::model::Problem;
 use super::processors::{Processors, Side};
 
@@ -83,6 +84,11 @@ impl Running {
         let port = self.line_after("ready")?;
         port.parse()
             .map_err(|_| Problem::failed(format!("not a port: {port:?}")))
+    }
+
+    /// Returns the memory that the child uses now.
+    pub fn used_bytes(&self) -> Result<usize, Problem> {
+        memory::used_bytes(&self.child.id().to_string())
     }
 
     /// Returns the CPU time that the child has used so far: user and system, all threads.

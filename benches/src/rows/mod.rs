@@ -21,6 +21,9 @@ mod spawn_join;
 #[cfg(feature = "peers")]
 mod tarpc_peer;
 mod timers;
+mod transports;
+#[cfg(feature = "peers")]
+mod websocket_peers;
 
 use crate::harness::{Problem, Row};
 
@@ -41,6 +44,7 @@ pub fn all() -> Vec<Row> {
         growth::row(),
         servers::row(),
         groups::row(),
+        transports::row(),
     ]
 }
 

@@ -24,9 +24,9 @@ const SECONDS: f64 = 2.0;
 /// Calls per second of the open loop: half of what the slowest peer can do here.
 const OPEN_RATE: f64 = 50_000.0;
 /// `[0, number, "echo", [1]]` with a number of five bytes.
-const REQUEST_BYTES: usize = 14;
+pub(super) const REQUEST_BYTES: usize = 14;
 /// `[1, number, nil, 1]`, likewise.
-const RESPONSE_BYTES: usize = 9;
+pub(super) const RESPONSE_BYTES: usize = 9;
 
 const URING: &str = "yue (io_uring)";
 const MIO: &str = "yue (mio)";
@@ -155,7 +155,11 @@ fn start_server(runtime: Runtime) -> Result<(Running, String), Problem> {
     Ok((server, port))
 }
 
-fn lua_to_lua(runtime: Runtime, calls: Calls, effort: Effort) -> Result<Sample, Problem> {
+pub(super) fn lua_to_lua(
+    runtime: Runtime,
+    calls: Calls,
+    effort: Effort,
+) -> Result<Sample, Problem> {
     let (server, port) = start_server(runtime)?;
     let client = runtime.command("rpc_client.lua", &client_settings(calls, &port, effort))?;
     measure_client(client, Some(&server))
@@ -212,6 +216,8 @@ pub fn serve(server: &str) -> Option<Result<(), Problem>> {
         "rpc-echo-uring-large" => Some(uring_echo::FEW_LARGE),
         #[cfg(feature = "peers")]
         "rpc-tarpc" => return Some(super::tarpc_peer::serve()),
+        #[cfg(feature = "peers")]
+        "ws-tungstenite" => return Some(super::websocket_peers::serve()),
         _ => return None,
     };
     let reply = Reply::Each {
