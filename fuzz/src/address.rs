@@ -34,13 +34,16 @@ pub fn check(data: &[u8]) {
 
 fn check_parts(address: &Address) {
     match address {
-        Address::Tcp { host, .. } | Address::Tls { host, .. } | Address::Ws { host, .. } => {
+        Address::Tcp { host, .. }
+        | Address::Tls { host, .. }
+        | Address::Ws { host, .. }
+        | Address::Wss { host, .. } => {
             assert!(!host.is_empty());
             // Only a numeric address, perhaps with a zone, has colons, and it is printed in brackets.
             let number = host.split_once('%').map_or(&host[..], |(number, _)| number);
             let numeric = number.parse::<std::net::Ipv6Addr>().is_ok();
             assert_eq!(host.contains(':'), numeric, "{host:?}");
-            if let Address::Ws { path, .. } = address {
+            if let Address::Ws { path, .. } | Address::Wss { path, .. } = address {
                 assert!(path.starts_with('/') && path.is_ascii(), "{path:?}");
             }
         }

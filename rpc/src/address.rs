@@ -1,5 +1,5 @@
-//! Addresses: `tcp://host:port`, `tls://host:port`, `unix:///path`, `ws://host:port/path`, `thread://name`,
-//! `popen://command`, `stdio://`; IPv6 in brackets.
+//! Addresses: `tcp://host:port`, `tls://host:port`, `unix:///path`, `ws://host:port/path`, `wss://…`,
+//! `thread://name`, `popen://command`, `stdio://`; IPv6 in brackets.
 //!
 //! A bad address is an error that shows where:
 //!
@@ -62,6 +62,15 @@ pub enum Address {
         /// The path of the request, from its first `/`.
         path: String,
     },
+    /// WebSocket over TLS over TCP (features `ws` and `tls`).
+    Wss {
+        /// Name, IPv4 or IPv6 address. A client verifies that the server's certificate is for it.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The path of the request, from its first `/`.
+        path: String,
+    },
 }
 
 impl Address {
@@ -70,7 +79,8 @@ impl Address {
         match self {
             Address::Tcp { host, port }
             | Address::Tls { host, port }
-            | Address::Ws { host, port, .. } => Some((host, *port)),
+            | Address::Ws { host, port, .. }
+            | Address::Wss { host, port, .. } => Some((host, *port)),
             _ => None,
         }
     }
@@ -79,12 +89,19 @@ impl Address {
     #[must_use]
     pub fn with_port(&self, to: u16) -> Address {
         let mut changed = self.clone();
-        if let Address::Tcp { port, .. } | Address::Tls { port, .. } | Address::Ws { port, .. } =
-            &mut changed
+        if let Address::Tcp { port, .. }
+        | Address::Tls { port, .. }
+        | Address::Ws { port, .. }
+        | Address::Wss { port, .. } = &mut changed
         {
             *port = to;
         }
         changed
+    }
+
+    /// Whether its links have certificates.
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self, Address::Tls { .. } | Address::Wss { .. })
     }
 }
 
@@ -142,7 +159,7 @@ impl FromStr for Address {
             return Err(AddressError::new(
                 text,
                 0,
-                "it must begin with tcp://, tls://, unix://, ws://, thread://, popen:// or stdio://",
+                "it must begin with tcp://, tls://, unix://, ws://, wss://, thread://, popen:// or stdio://",
             ));
         };
         let rest_at = scheme_end + "://".len();
@@ -167,6 +184,10 @@ impl FromStr for Address {
             "ws" => {
                 let (host, port, path) = parse_url(text, rest_at)?;
                 Ok(Address::Ws { host, port, path })
+            }
+            "wss" => {
+                let (host, port, path) = parse_url(text, rest_at)?;
+                Ok(Address::Wss { host, port, path })
             }
             "unix" if rest.is_empty() => {
                 Err(AddressError::new(text, rest_at, "the path is missing"))
@@ -193,7 +214,7 @@ impl FromStr for Address {
             _ => Err(AddressError::new(
                 text,
                 0,
-                "this scheme is not known; use tcp, tls, unix, ws, thread, popen or stdio",
+                "this scheme is not known; use tcp, tls, unix, ws, wss, thread, popen or stdio",
             )),
         }
     }
@@ -313,6 +334,7 @@ impl fmt::Display for Address {
             Address::Tls { host, port } => write_url(f, "tls", host, *port, ""),
             Address::Unix { path } => write!(f, "unix://{path}"),
             Address::Ws { host, port, path } => write_url(f, "ws", host, *port, path),
+            Address::Wss { host, port, path } => write_url(f, "wss", host, *port, path),
             Address::Thread { name } => write!(f, "thread://{name}"),
             Address::Popen { command } => write!(f, "popen://{command}"),
             Address::Stdio => write!(f, "stdio://"),
@@ -361,6 +383,8 @@ mod tests {
             "ws://localhost:80/",
             "ws://[::1]:0/rpc",
             "ws://[fe80::1%eth0]:80/a/%C3%A4",
+            "wss://localhost:443/",
+            "wss://[::1]:0/rpc",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
@@ -399,6 +423,7 @@ mod tests {
         assert_eq!(fault("ws:///rpc").0, 5);
         assert_eq!(fault("ws://a:1/b?c").0, 10);
         assert_eq!(fault("ws://a:1/ä").0, 9);
+        assert_eq!(fault("wss://a/rpc").0, 7);
         let shown = "tcp://häst:x".parse::<Address>().unwrap_err().to_string();
         assert!(
             shown.ends_with("\n  tcp://häst:x\n             ^"),
@@ -408,7 +433,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic(text in "(tcp://|tls://|unix://|thread://|popen://|ws://|)\\PC{0,40}") {
+        fn no_text_makes_the_parser_panic(text in "(tcp://|tls://|unix://|thread://|popen://|wss?://|)\\PC{0,40}") {
             if let Err(error) = text.parse::<Address>() {
                 prop_assert!(error.at <= text.chars().count());
                 let _ = error.to_string();

@@ -62,7 +62,7 @@ struct Inner {
     file: RefCell<Option<OwnFile>>,
     /// The time within which a lost peer of its connections is noticed.
     keepalive: Option<Duration>,
-    /// The certificate of a `tls://` address.
+    /// The certificate of a `tls://` or `wss://` address.
     tls: Option<ServerTls>,
     /// Links that are not connections yet.
     handshakes: Rc<Handshakes>,
@@ -114,11 +114,11 @@ impl Listener {
         sockets: &SocketOptions,
     ) -> Result<Listener, Error> {
         let failed = |error| Error::from_listen(address, &error);
-        if !matches!(address, Address::Tls { .. }) {
+        if !address.is_tls() {
             sockets.tls.check_unused(address)?;
         }
         #[cfg(not(feature = "ws"))]
-        if matches!(address, Address::Ws { .. }) {
+        if matches!(address, Address::Ws { .. } | Address::Wss { .. }) {
             return Err(failed(crate::address::missing_feature("ws")));
         }
         match address {
@@ -128,7 +128,7 @@ impl Listener {
                 let inner = Inner::new(address, service, options, sockets);
                 Self::spawn(inner, Socket::Tcp(listener)).map_err(failed)
             }
-            Address::Tls { host, port } => {
+            Address::Tls { host, port } | Address::Wss { host, port, .. } => {
                 let tls = ServerTls::load(address, &sockets.tls)?;
                 let (listener, port) = bind_tcp(host, *port, sockets).map_err(failed)?;
                 let address = address.with_port(port);
@@ -244,7 +244,7 @@ impl Listener {
         }
     }
 
-    /// Reads the certificate of a `tls://` listener from its files again. A listener also does so by itself, when a
+    /// Reads the certificate of a `tls://` or `wss://` listener from its files again. A listener also does so by itself, when a
     /// client connects and the files have changed. Existing connections keep the old certificate. Does nothing for
     /// other addresses.
     ///
@@ -311,7 +311,7 @@ impl Inner {
         Rc::new(Inner {
             #[cfg(feature = "ws")]
             upgrades: match &address {
-                Address::Ws { host, path, .. } => {
+                Address::Ws { host, path, .. } | Address::Wss { host, path, .. } => {
                     let rules = Rules {
                         path: path.clone(),
                         host: host.clone(),
@@ -412,7 +412,12 @@ impl Inner {
         let start = |events| socket::start_tcp(stream, self.keepalive, events);
         if let Some(tls) = &self.tls {
             tls.refresh(&self.address);
-            return self.begin(format!("tls://{from}"), |events| tls.start(events, start));
+            let start = |events| tls.start(events, start);
+            #[cfg(feature = "ws")]
+            if let Some((rules, waiting)) = &self.upgrades {
+                return self.accept_upgrade(rules, waiting, format!("wss://{from}"), start);
+            }
+            return self.begin(format!("tls://{from}"), start);
         }
         #[cfg(feature = "ws")]
         if let Some((rules, waiting)) = &self.upgrades {

@@ -341,17 +341,26 @@ fn half_close(address: &Address, requests: &[u8]) -> Vec<u8> {
         #[cfg(feature = "ws")]
         Address::Ws { host, port, path } => {
             let stream = std::net::TcpStream::connect((host.as_str(), *port)).unwrap();
-            let mut client = common::websocket::RawClient::open(stream, path);
-            client.send(requests);
-            // The close frame ends this direction. The answers follow, and then the server's.
-            client.close(1000, "");
-            let (answers, end) = client.receive_all();
-            let expected = common::websocket::Received::Close(Some(1000), String::new());
-            assert_eq!(end, expected);
-            answers
+            half_close_websocket(stream, path, requests)
+        }
+        #[cfg(feature = "ws")]
+        Address::Wss { host, port, path } => {
+            half_close_websocket(common::tls::plain_client(host, *port), path, requests)
         }
         _ => unreachable!("not over {address}"),
     }
+}
+
+/// Sends the requests and a close frame, which ends this direction. The answers follow, and then the server's frame.
+#[cfg(feature = "ws")]
+fn half_close_websocket(stream: impl Read + Write, path: &str, requests: &[u8]) -> Vec<u8> {
+    let mut client = common::websocket::RawClient::open(stream, path);
+    client.send(requests);
+    client.close(1000, "");
+    let (answers, end) = client.receive_all();
+    let expected = common::websocket::Received::Close(Some(1000), String::new());
+    assert_eq!(end, expected);
+    answers
 }
 
 #[test]

@@ -18,10 +18,17 @@ fn table() -> String {
     let mut notes: Vec<&str> = Vec::new();
     for section in SECTIONS {
         text += &format!("\n### {}\n\n", section.title);
-        text += "| behaviour | `tcp://` | `tls://` | `unix://` | `ws://` | `thread://` | test |\n";
-        text += "|---|---|---|---|---|---|---|\n";
+        text += "| behaviour | `tcp://` | `tls://` | `unix://` | `ws://` | `wss://` | `thread://` | test |\n";
+        text += "|---|---|---|---|---|---|---|---|\n";
         for behaviour in section.behaviours {
-            let kinds = [Kind::Tcp, Kind::Tls, Kind::Unix, Kind::Ws, Kind::Thread];
+            let kinds = [
+                Kind::Tcp,
+                Kind::Tls,
+                Kind::Unix,
+                Kind::Ws,
+                Kind::Wss,
+                Kind::Thread,
+            ];
             let cells = kinds.map(|kind| cell(behaviour, kind, &mut notes));
             let (file, name) = behaviour.test.split_once("::").unwrap();
             text += &format!(

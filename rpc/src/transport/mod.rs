@@ -129,8 +129,16 @@ pub fn try_connector(address: &Address, options: &SocketOptions) -> Result<Rc<dy
                 websocket,
             ))
         }
+        #[cfg(feature = "ws")]
+        Address::Wss { host, port, path } => Rc::new(WebSocketConnector::new(
+            tls::connector(address, options)?,
+            (host.as_str(), *port),
+            path,
+            address.to_string(),
+            &options.websocket,
+        )),
         #[cfg(not(feature = "ws"))]
-        Address::Ws { .. } => {
+        Address::Ws { .. } | Address::Wss { .. } => {
             let missing = crate::address::missing_feature("ws");
             return Err(Error::from_connect(&address.to_string(), &missing));
         }

@@ -27,12 +27,12 @@ pub struct SocketOptions {
     /// are full, and for a yue peer that does not answer a ping (its process is stopped, or its loop is blocked for
     /// more than three fifths of the time). `None` leaves this to the system, which may take hours.
     pub keepalive: Option<Duration>,
-    /// Certificates for `tls://`.
+    /// Certificates for `tls://` and `wss://`.
     pub tls: TlsOptions,
     /// Opened connections: the time for the handshakes of the link itself, such as that of TLS. A listener's links have
     /// [`Limits::handshake`](crate::Limits::handshake).
     pub handshake: Duration,
-    /// `ws://` addresses.
+    /// `ws://` and `wss://` addresses.
     #[cfg(feature = "ws")]
     pub websocket: super::WebSocketOptions,
 }

@@ -4,7 +4,7 @@ use crate::address::Address;
 use crate::error::{Error, ErrorKind};
 use std::fmt;
 
-/// Certificates and keys for `tls://` (feature `tls`). Each is the path of a PEM file, or PEM text itself.
+/// Certificates and keys for `tls://` and `wss://` (feature `tls`). Each is the path of a PEM file, or PEM text itself.
 ///
 /// A server has `cert` and `key`. A client has `ca`, unless an authority that the system trusts has signed the server's
 /// certificate.
@@ -85,7 +85,9 @@ impl TlsOptions {
             None => Ok(()),
             Some((name, _)) => Err(Error::new(
                 ErrorKind::Argument,
-                format!("the option {name} is for tls:// addresses, and this one is {address}"),
+                format!(
+                    "the option {name} is for tls:// and wss:// addresses, and this one is {address}"
+                ),
             )),
         }
     }
@@ -122,7 +124,7 @@ impl TlsOptions {
                 fault("the option key needs the option cert: its certificate".to_owned())
             }
             (None, None) if side == Side::Server => fault(
-                "a tls:// listener needs a certificate: give the options cert and key, each a PEM file or its text"
+                "a listener with TLS needs a certificate: give the options cert and key, each a PEM file or its text"
                     .to_owned(),
             ),
             _ => Ok(()),

@@ -32,6 +32,7 @@ pub enum Kind {
     Unix,
     Thread,
     Ws,
+    Wss,
 }
 
 pub const ALL: &[Kind] = &[
@@ -43,6 +44,8 @@ pub const ALL: &[Kind] = &[
     Kind::Thread,
     #[cfg(feature = "ws")]
     Kind::Ws,
+    #[cfg(all(feature = "ws", feature = "tls"))]
+    Kind::Wss,
 ];
 
 /// A server over one of the transports.
@@ -96,6 +99,7 @@ pub fn serve(kind: Kind, service: Service, options: Options) -> Server {
         }
         Kind::Thread => format!("thread://test-{number}"),
         Kind::Ws => "ws://127.0.0.1:0/rpc".to_owned(),
+        Kind::Wss => "wss://127.0.0.1:0/rpc".to_owned(),
     };
     let address: Address = address.parse().unwrap();
     Server::Listener(bind(&address, service, options).unwrap())

@@ -99,7 +99,7 @@ pub fn with_tls(tls: TlsOptions) -> SocketOptions {
 pub fn bind(address: &Address, service: Service, options: Options) -> Result<Listener, Error> {
     static SERVER: OnceLock<TlsOptions> = OnceLock::new();
     let tls = match address {
-        Address::Tls { .. } => SERVER
+        Address::Tls { .. } | Address::Wss { .. } => SERVER
             .get_or_init(|| authority().server(&["localhost", "127.0.0.1"]))
             .clone(),
         _ => TlsOptions::default(),
@@ -110,7 +110,7 @@ pub fn bind(address: &Address, service: Service, options: Options) -> Result<Lis
 /// A connector that trusts the suite's certificate.
 pub fn connector(address: &Address) -> Rc<dyn Connect> {
     let tls = match address {
-        Address::Tls { .. } => authority().client(),
+        Address::Tls { .. } | Address::Wss { .. } => authority().client(),
         _ => TlsOptions::default(),
     };
     connector_with(address, &with_tls(tls))
@@ -135,10 +135,7 @@ pub fn elsewhere<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static) -> R
 }
 
 pub fn port_of(listener: &Listener) -> u16 {
-    match listener.address() {
-        Address::Tls { port, .. } | Address::Tcp { port, .. } => *port,
-        other => panic!("{other} has no port"),
-    }
+    listener.address().host_and_port().expect("a port").1
 }
 
 /// A client over a blocking socket, without yue.

@@ -119,7 +119,7 @@ fn system_roots() -> io::Result<Roots> {
     }
 }
 
-/// Makes links to a `tls://` address.
+/// Makes links to a `tls://` address, and the links below `wss://`.
 struct TlsConnector {
     text: String,
     host: String,
@@ -137,13 +137,13 @@ pub(crate) fn connector(
     address: &Address,
     options: &SocketOptions,
 ) -> Result<Rc<dyn Connect>, Error> {
-    let Address::Tls { host, port } = address else {
-        return Err(argument_error(address, &"this is not a tls:// address"));
+    let Some((host, port)) = address.host_and_port().filter(|_| address.is_tls()) else {
+        return Err(argument_error(address, &"this is not an address with TLS"));
     };
     Ok(Rc::new(TlsConnector {
         text: address.to_string(),
-        host: host.clone(),
-        port: *port,
+        host: host.to_owned(),
+        port,
         tls: ClientTls::load(address, host, &options.tls)?,
         keepalive: options.keepalive,
         handshake: options.handshake,

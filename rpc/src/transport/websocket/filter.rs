@@ -414,6 +414,10 @@ impl Transport for WebSocket {
         self.link().and_then(|link| link.silence_max())
     }
 
+    fn peer_name(&self) -> Option<String> {
+        self.link().and_then(|link| link.peer_name())
+    }
+
     fn ping(&self) {
         // Bytes that wait to leave ask the same.
         if self.may_send() && self.queued_bytes() == 0 {
@@ -455,6 +459,13 @@ impl Transport for WebSocket {
 }
 
 impl Events for WebSocket {
+    fn ready(&self) {
+        // A link with a handshake of its own, such as TLS, delivers nothing before it is told to.
+        if let Some(link) = self.link() {
+            link.set_reading(true);
+        }
+    }
+
     fn data(&self, incoming: Incoming<'_>) {
         let bytes = match &incoming {
             Incoming::Borrowed(bytes) => bytes,

@@ -1,7 +1,7 @@
 //! WebSocket: a filter between a session and the link below it, so that browsers can call.
 //!
 //! ```text
-//!   session ── send(buffer) ──▶ WebSocket ── one binary frame ──▶ link below: TCP, later TLS over TCP
+//!   session ── send(buffer) ──▶ WebSocket ── one binary frame ──▶ link below: TCP, or TLS over TCP
 //!      ▲                          │    ▲                             │
 //!      └──── data(payload) ───────┘    └──────── data(bytes) ────────┘
 //!
