@@ -52,7 +52,6 @@
 //! The wire is plain msgpack-rpc, with extensions that are used only between peers that know them. So it works equally
 //! with Lua programs and with msgpack-rpc clients in any language.
 
-mod accept;
 mod address;
 mod buffer;
 mod error;

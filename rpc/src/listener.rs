@@ -1,26 +1,27 @@
 //! Listeners: each incoming link becomes a session of one service.
 
-use crate::accept::accept_all;
+mod accept;
+mod incoming;
+
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
 use crate::session::options::Options;
 use crate::session::{Accounts, Service, Session, Usage};
 use crate::socket_file::{SharedSocket, SocketFile};
+use crate::transport::SocketOptions;
 use crate::transport::handshake::Handshakes;
 use crate::transport::pipes::Pipes;
 use crate::transport::thread::{IncomingLink, ThreadName};
 use crate::transport::tls::ServerTls;
 #[cfg(feature = "ws")]
-use crate::transport::websocket::{WebSocket, upgrade::Rules};
-use crate::transport::{Events, SocketOptions, Transport, socket};
+use crate::transport::websocket::upgrade::Rules;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
-use yue_io::net::{TcpListener, TcpStream, UnixListener};
+use yue_io::net::{TcpListener, UnixListener};
 use yue_scheduler::{Builder, FiberId, cancel, set_context};
 
 /// Accepts connections until it is closed. Clones are the same listener; dropping all of them does not close it.
@@ -67,9 +68,9 @@ struct Inner {
     /// Links that are not connections yet.
     handshakes: Rc<Handshakes>,
     closed: Cell<bool>,
-    /// `ws://`: the rules of upgrades, and the number of connections that wait for theirs.
+    /// The rules of upgrades at a `ws://` or `wss://` address.
     #[cfg(feature = "ws")]
-    upgrades: Option<(Rc<Rules>, Cell<usize>)>,
+    websocket: Option<Rc<Rules>>,
 }
 
 /// The owner of a Unix socket's file, who removes it.
@@ -255,9 +256,10 @@ impl Listener {
         tls.map_or(Ok(()), |tls| tls.reload(&self.inner.address))
     }
 
-    /// Stops accepting. Existing connections stay open.
+    /// Stops accepting. Existing connections stay open. Links that are in their handshakes are closed.
     pub fn close(&self) {
         self.inner.closed.set(true);
+        self.inner.handshakes.close();
         self.inner.name.take();
         self.inner.remove_file();
         self.inner.stop_listening();
@@ -310,17 +312,7 @@ impl Inner {
     ) -> Rc<Inner> {
         Rc::new(Inner {
             #[cfg(feature = "ws")]
-            upgrades: match &address {
-                Address::Ws { host, path, .. } | Address::Wss { host, path, .. } => {
-                    let rules = Rules {
-                        path: path.clone(),
-                        host: host.clone(),
-                        origins: sockets.websocket.origins.clone(),
-                    };
-                    Some((Rc::new(rules), Cell::new(0)))
-                }
-                _ => None,
-            },
+            websocket: websocket_rules(&address, sockets),
             address,
             service,
             options,
@@ -335,26 +327,6 @@ impl Inner {
             handshakes: Rc::default(),
             closed: Cell::new(false),
         })
-    }
-
-    /// The body of the accepting fiber.
-    fn run(self: &Rc<Inner>, socket: &Socket) {
-        let class = self.options.stack;
-        match socket {
-            Socket::Tcp(listener) => accept_all(listener.incoming(), class, |stream| {
-                // A client that no longer has an address has disconnected.
-                if let Ok(from) = stream.peer_addr() {
-                    self.accept_tcp(stream, from);
-                }
-            }),
-            Socket::Unix(listener) => accept_all(listener.incoming(), class, |stream| {
-                self.accept(self.address.to_string(), |events| {
-                    socket::start_unix(stream, events)
-                });
-            }),
-        }
-        self.closed.set(true);
-        self.remove_file();
     }
 
     /// Refuses new connections from now on. The socket itself is closed when the fiber ends, which is a little later:
@@ -377,115 +349,6 @@ impl Inner {
             None => {}
         }
     }
-
-    /// Starts a link with a handshake of its own. It becomes a connection when that is complete.
-    fn begin(
-        self: &Rc<Inner>,
-        from: String,
-        start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
-    ) {
-        let unready = self.handshakes.count();
-        if self.accounts.are_crowded(unready, &self.options.limits) {
-            return;
-        }
-        let this = Rc::downgrade(self);
-        let limit = self.options.limits.handshake;
-        self.handshakes
-            .begin(from, limit, start, move |from, handshake, link| {
-                let Some(this) = this.upgrade() else {
-                    return link.close();
-                };
-                let ready = link.clone();
-                this.accept(from, |events| {
-                    handshake.set_events(events);
-                    Ok(ready)
-                });
-                // Without a session it has no one to read it.
-                match handshake.has_events() {
-                    true => link.set_reading(true),
-                    false => link.close(),
-                }
-            });
-    }
-
-    fn accept_tcp(self: &Rc<Inner>, stream: TcpStream, from: SocketAddr) {
-        let start = |events| socket::start_tcp(stream, self.keepalive, events);
-        if let Some(tls) = &self.tls {
-            tls.refresh(&self.address);
-            let start = |events| tls.start(events, start);
-            #[cfg(feature = "ws")]
-            if let Some((rules, waiting)) = &self.upgrades {
-                return self.accept_upgrade(rules, waiting, format!("wss://{from}"), start);
-            }
-            return self.begin(format!("tls://{from}"), start);
-        }
-        #[cfg(feature = "ws")]
-        if let Some((rules, waiting)) = &self.upgrades {
-            return self.accept_upgrade(rules, waiting, format!("ws://{from}"), start);
-        }
-        self.accept(format!("tcp://{from}"), start);
-    }
-
-    /// Accepts a connection that becomes a WebSocket first. Each waits without a fiber, for as long as a handshake may
-    /// take.
-    #[cfg(feature = "ws")]
-    fn accept_upgrade(
-        self: &Rc<Inner>,
-        rules: &Rc<Rules>,
-        waiting: &Cell<usize>,
-        from: String,
-        start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
-    ) {
-        let limits = &self.options.limits;
-        let unready = waiting.get();
-        if self.accounts.are_crowded(unready, limits) || unready >= limits.connections_max {
-            return;
-        }
-        let counted = WaitingUpgrade::new(self);
-        let this = Rc::downgrade(self);
-        let upgraded = move |socket: Rc<WebSocket>| {
-            drop(counted);
-            if let Some(this) = this.upgrade().filter(|this| !this.closed.get()) {
-                this.accept(from, |events| {
-                    socket.set_events(events);
-                    Ok(socket)
-                });
-            }
-        };
-        // An error means that the link broke before it was established.
-        let _ = WebSocket::accept(rules.clone(), limits.handshake, start, upgraded);
-    }
-
-    fn accept(
-        self: &Rc<Inner>,
-        from: String,
-        start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
-    ) {
-        if self.accounts.are_crowded(0, &self.options.limits) {
-            return;
-        }
-        let accepted = Session::accept_into(
-            self.accounts.clone(),
-            from,
-            self.service.clone(),
-            self.options.clone(),
-            start,
-        );
-        let session = match accepted {
-            Ok(session) => session,
-            // The link broke before it was established.
-            Err(_) => return,
-        };
-        let key = session.key();
-        self.sessions.borrow_mut().insert(key, session.clone());
-        let this: Weak<Inner> = Rc::downgrade(self);
-        session.on_gone(move || {
-            if let Some(this) = this.upgrade() {
-                let gone = this.sessions.borrow_mut().remove(&key);
-                drop(gone);
-            }
-        });
-    }
 }
 
 fn bind_tcp(host: &str, port: u16, sockets: &SocketOptions) -> io::Result<(TcpListener, u16)> {
@@ -494,26 +357,14 @@ fn bind_tcp(host: &str, port: u16, sockets: &SocketOptions) -> io::Result<(TcpLi
     Ok((listener, port))
 }
 
-/// Counts a connection that waits for its upgrade.
 #[cfg(feature = "ws")]
-struct WaitingUpgrade(Weak<Inner>);
-
-#[cfg(feature = "ws")]
-impl WaitingUpgrade {
-    fn new(listener: &Rc<Inner>) -> WaitingUpgrade {
-        if let Some((_, waiting)) = &listener.upgrades {
-            waiting.set(waiting.get() + 1);
-        }
-        WaitingUpgrade(Rc::downgrade(listener))
-    }
-}
-
-#[cfg(feature = "ws")]
-impl Drop for WaitingUpgrade {
-    fn drop(&mut self) {
-        let listener = self.0.upgrade();
-        if let Some((_, waiting)) = listener.as_ref().and_then(|inner| inner.upgrades.as_ref()) {
-            waiting.set(waiting.get() - 1);
-        }
-    }
+fn websocket_rules(address: &Address, sockets: &SocketOptions) -> Option<Rc<Rules>> {
+    let (Address::Ws { host, path, .. } | Address::Wss { host, path, .. }) = address else {
+        return None;
+    };
+    Some(Rc::new(Rules {
+        path: path.clone(),
+        host: host.clone(),
+        origins: sockets.websocket.origins.clone(),
+    }))
 }

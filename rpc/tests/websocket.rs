@@ -661,29 +661,47 @@ fn messages_that_follow_the_answer_at_once_are_delivered() {
 fn connections_that_wait_for_their_upgrade_are_counted_and_end_with_the_listener() {
     run_loop(|| {
         let limits = Limits {
-            connections_max: 5,
+            connections_max: 1,
             ..Limits::default()
         };
         let server = Server::new(limited(limits), &SocketOptions::default());
         server.serves();
-        let mut waiting: Vec<TcpStream> = (0..5).map(|_| server.connect()).collect();
-        sleep(Duration::from_millis(20)).unwrap();
+        // With the witness 65, so many as are accepted at a limit of one, to be refused with a reason.
+        let mut waiting: Vec<TcpStream> = (0..64).map(|_| server.connect()).collect();
+        eventually("they wait", || server.listener.usage().handshakes == 64);
         let mut one_more = server.connect();
         let ended = one_more.read(&mut [0; 1]).map_or(true, |count| count == 0);
-        assert!(ended, "a sixth one waits");
-        // Those that wait are served in time.
-        let mut first = RawClient::open(waiting.remove(0), "/rpc");
-        first.call(1, "sum", &[1]);
-        assert_eq!(first.receive(), Received::Data(vec![0x94, 1, 1, 0xc0, 1]));
+        assert!(ended, "one more waits");
+        assert_eq!(server.listener.usage().handshakes, 64);
         server.serves();
+        // One that has begun its request is told that the listener is closed, one that was silent is not.
+        let (mut begun, mut silent) = (waiting.remove(0), waiting.remove(0));
+        begun.write_all(b"GET /rpc HTTP/1.1\r\n").unwrap();
+        sleep(Duration::from_millis(20)).unwrap();
         server.listener.close();
-        let mut late = waiting.remove(0);
-        late.write_all(request("/rpc", "").as_bytes()).unwrap();
-        assert!(read_head(&mut late).unwrap().starts_with("HTTP/1.1 101 "));
-        let mut frame = Vec::new();
-        late.read_to_end(&mut frame).unwrap();
-        assert_eq!(frame[..4], [0x88, 40, 0x03, 0xe9], "going away: {frame:?}");
-        drop((waiting, first));
+        assert_eq!(server.listener.usage().handshakes, 0);
+        let mut answer = String::new();
+        begun.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        let mut answer = Vec::new();
+        silent.read_to_end(&mut answer).unwrap();
+        assert!(answer.is_empty());
+        drop(waiting);
+        server.end();
+    });
+}
+
+#[test]
+fn failed_upgrades_are_counted_and_a_probe_of_the_port_is_one() {
+    run_loop(|| {
+        let server = server();
+        let failed = || server.listener.usage().handshakes_failed;
+        let (head, _) = server.answer_to(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+        assert_eq!(failed(), 1);
+        drop(server.connect());
+        eventually("the probe has ended", || failed() == 2);
+        assert_eq!(server.listener.usage().handshakes, 0);
         server.end();
     });
 }

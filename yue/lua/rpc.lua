@@ -384,9 +384,9 @@ function Listener:reload()
   core.reload_listener(self.id)
 end
 
---- The present usage of its connections: `connections`, `requests_in_flight`, `memory` (bytes); TLS handshakes under
---- way (`handshakes`), and those that failed (`handshakes_failed`); and the counts of each method, by name: `methods.f`
---- has `calls`, `errors`, and `time` (seconds, waits included). Once it is closed: the last values.
+--- The present usage of its connections: `connections`, `requests_in_flight`, `memory` (bytes); handshakes of TLS and
+--- WebSocket under way (`handshakes`), and those that failed (`handshakes_failed`); and the counts of each method, by
+--- name: `methods.f` has `calls`, `errors`, and `time` (seconds, waits included). Once it is closed: the last values.
 function Listener:stats()
   local stats, methods = core.listener_stats(self.id)
   if not stats then return self.last_stats or {} end

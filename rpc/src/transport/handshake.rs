@@ -11,7 +11,7 @@
 //!
 //! Everything here runs on one loop.
 
-use super::traits::{Events, Incoming, LinkRefused, Transport};
+use super::traits::{Ending, Events, Incoming, LinkRefused, Transport};
 use crate::buffer;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -218,6 +218,7 @@ impl Handshakes {
                 Ok(()) => accept(address, handshake, link),
                 Err(error) => {
                     this.note_failure(&address, &error);
+                    link.explain_end(Ending::Policy, "The request did not arrive in time.");
                     link.close();
                 }
             }
@@ -232,6 +233,7 @@ impl Handshakes {
     pub(crate) fn close(&self) {
         let links = self.links.take();
         for link in links.values() {
+            link.explain_end(Ending::Failure, "The server stops listening.");
             link.close();
         }
     }

@@ -53,7 +53,7 @@ pub struct Usage {
     pub requests_in_flight: usize,
     /// Bytes of requests and their decoded arguments, of handlers, of incomplete messages, and of output.
     pub memory_bytes: usize,
-    /// Links in the handshake of their transport (TLS), which are not connections yet.
+    /// Links in the handshake of their transport (TLS, WebSocket), which are not connections yet.
     pub handshakes: usize,
     /// Such handshakes that failed, since the beginning.
     pub handshakes_failed: u64,

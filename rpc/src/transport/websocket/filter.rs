@@ -46,19 +46,21 @@ pub(crate) struct WebSocket {
     pub(super) stage: Cell<Stage>,
     /// The link below, until it has ended.
     pub(super) link: RefCell<Option<Rc<dyn Transport>>>,
-    /// The session above, until it was notified of the end.
-    events: RefCell<Option<Rc<dyn Events>>>,
+    /// The session above, or the events of its handshake, until notified of the end.
+    pub(super) events: RefCell<Option<Rc<dyn Events>>>,
     pub(super) upgrade: RefCell<Option<Box<Upgrade>>>,
     /// Client: bytes that arrived with the answer to the upgrade, before there was a session.
     pub(super) early: RefCell<Option<Vec<u8>>>,
     /// The session wants data.
     pub(super) reading: Cell<bool>,
+    /// A session has read, so this is its link.
+    pub(super) was_read: Cell<bool>,
     decoder: RefCell<Decoder>,
     close_sent: Cell<bool>,
     /// The peer sends nothing more: its close frame has arrived, or the link's end.
     input_ended: Cell<bool>,
     /// The reason for which the session ends the link.
-    farewell: RefCell<Option<Box<(u16, String)>>>,
+    pub(super) farewell: RefCell<Option<Box<(u16, String)>>>,
     /// The reason that the peer gave.
     outcome: Cell<Option<io::Error>>,
     /// Timer of the upgrade, then of lingering.
@@ -90,6 +92,7 @@ impl WebSocket {
             upgrade: RefCell::new(Some(Box::new(upgrade))),
             early: RefCell::default(),
             reading: Cell::new(true),
+            was_read: Cell::new(false),
             decoder: RefCell::new(Decoder::new(side == Side::Server)),
             close_sent: Cell::new(false),
             input_ended: Cell::new(false),
@@ -133,6 +136,12 @@ impl WebSocket {
             wait => deadline_after(wait),
         });
         *self.timer.borrow_mut() = Some(timer);
+    }
+
+    pub(super) fn close_link(&self) {
+        if let Some(link) = self.link() {
+            link.close();
+        }
     }
 
     pub(super) fn send_below(&self, bytes: Vec<u8>) {
@@ -394,6 +403,7 @@ impl Transport for WebSocket {
 
     fn set_reading(&self, on: bool) {
         self.reading.set(on);
+        self.was_read.set(self.was_read.get() || on);
         // The timer that delivers what came early sets it, too.
         let early = self.early.borrow().is_some();
         if let Some(link) = self.link().filter(|_| !early) {
@@ -444,16 +454,18 @@ impl Transport for WebSocket {
     }
 
     fn close(&self) {
-        let Some(link) = self.link() else { return };
         match self.stage.get() {
             Stage::Lingering => {}
-            // The peer reads, so that it can learn of the end.
-            Stage::Open if self.may_send() && link.queued_bytes() == 0 => {
+            Stage::Upgrading => self.close_upgrade(),
+            // The peer reads, so that it can learn of the end; or nobody wanted the link, and it has just begun.
+            Stage::Open
+                if self.may_send() && (self.queued_bytes() == 0 || !self.was_read.get()) =>
+            {
                 self.send_farewell();
                 self.ends_when_sent.set(self.input_ended.get());
                 self.linger();
             }
-            _ => link.close(),
+            Stage::Open => self.close_link(),
         }
     }
 }
@@ -532,6 +544,10 @@ impl Events for WebSocket {
         if self.stage.get() == Stage::Lingering {
             LINGERING.set(LINGERING.get().saturating_sub(1));
         }
+        let result = match (self.stage.get(), self.side) {
+            (Stage::Upgrading, Side::Server) => self.ended_early(result),
+            _ => result,
+        };
         if self.stage.get() == Stage::Upgrading {
             self.end_upgrade(result.as_ref().err().map(copy_of));
         }

@@ -1,7 +1,6 @@
 //! The way to an open WebSocket: a server's wait for the request, and a client's for the answer.
 
 use super::filter::{Side, Stage, WebSocket};
-use super::frame::code;
 use super::upgrade::{self, HEAD_MAX, Refusal, Rules};
 use crate::transport::traits::{Events, Transport};
 use std::io;
@@ -15,11 +14,7 @@ pub(super) struct Upgrade {
 }
 
 pub(super) enum Handler {
-    Server {
-        rules: Rc<Rules>,
-        /// Called when the connection is a WebSocket. It sets the events; otherwise the connection ends.
-        upgraded: Box<dyn FnOnce(Rc<WebSocket>)>,
-    },
+    Server(Rc<Rules>),
     Client(Rc<dyn AnswerHandler>),
 }
 
@@ -33,26 +28,21 @@ pub(super) trait AnswerHandler {
 }
 
 impl WebSocket {
-    /// Waits, on the link that `start` makes, for a request for a WebSocket. `upgraded` is called with the filter when
-    /// it has been answered, and starts a session; or the link ends.
+    /// Waits, on the link that `start` makes, for a request for a WebSocket. When it has been answered, the link is
+    /// ready: `events` then reads or closes it. The caller limits the time.
     ///
     /// # Errors
     /// If `start` fails.
     pub(crate) fn accept(
         rules: Rc<Rules>,
-        limit: Duration,
+        events: Rc<dyn Events>,
         start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
-        upgraded: impl FnOnce(Rc<WebSocket>) + 'static,
-    ) -> io::Result<()> {
-        let upgraded = Box::new(upgraded);
-        let socket = WebSocket::new(Side::Server, Handler::Server { rules, upgraded });
+    ) -> io::Result<Rc<dyn Transport>> {
+        let socket = WebSocket::new(Side::Server, Handler::Server(rules));
+        socket.set_events(events);
         let link = start(socket.clone())?;
         *socket.link.borrow_mut() = Some(link);
-        socket.arm(limit, |socket| {
-            let text = "The request did not arrive in time.";
-            socket.refuse(&Refusal::new(408, text));
-        });
-        Ok(())
+        Ok(socket)
     }
 
     /// A client's end, whose answer goes to `handler`.
@@ -92,7 +82,10 @@ impl WebSocket {
                     None => *self.upgrade.borrow_mut() = Some(upgrade),
                 }
             }
-            Handler::Server { .. } => self.on_request_bytes(upgrade, seen),
+            Handler::Server(rules) => {
+                let rules = rules.clone();
+                self.on_request_bytes(upgrade, &rules, seen);
+            }
         }
     }
 
@@ -105,7 +98,7 @@ impl WebSocket {
         }
     }
 
-    fn on_request_bytes(&self, mut upgrade: Box<Upgrade>, seen: usize) {
+    fn on_request_bytes(&self, mut upgrade: Box<Upgrade>, rules: &Rules, seen: usize) {
         let end = upgrade::find_end(&upgrade.head, seen);
         let Some(end) = end.filter(|end| *end <= HEAD_MAX) else {
             if !upgrade::may_be_request(&upgrade.head) {
@@ -120,33 +113,65 @@ impl WebSocket {
             return;
         };
         let rest = upgrade.head.split_off(end);
-        let Upgrade { head, handler } = *upgrade;
-        let Handler::Server { rules, upgraded } = handler else {
-            return;
-        };
-        match upgrade::answer(&head, &rules) {
+        match upgrade::answer(&upgrade.head, rules) {
             Err(refusal) => self.refuse(&refusal),
             Ok(response) => {
-                self.timer.take();
                 self.stage.set(Stage::Open);
                 self.send_below(response);
-                if let Some(this) = self.this.upgrade() {
-                    upgraded(this);
+                if let Some(events) = self.session() {
+                    events.ready();
                 }
-                if self.session().is_none() {
-                    self.send_close(code::GOING_AWAY, "the server accepts no more connections");
-                    return self.linger();
-                }
+                debug_assert!(
+                    self.was_read.get() || self.stage.get() != Stage::Open,
+                    "a link that is ready is read or closed"
+                );
                 self.decode(&rest);
             }
         }
     }
 
-    /// Server: sends the refusal, and ends the link.
+    /// Server: sends the refusal, and ends the link. For the events it ends now.
     fn refuse(&self, refusal: &Refusal) {
         self.upgrade.take();
         self.send_below(refusal.to_bytes());
         self.linger();
+        let events = self.events.take();
+        if let Some(events) = events {
+            let Refusal { status, text } = refusal;
+            let text = format!("its request was refused with {status}: {text}");
+            events.closed(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
+        }
+    }
+
+    /// This side ends the link before it is a WebSocket. A client that has begun its request learns why.
+    pub(super) fn close_upgrade(&self) {
+        let has_begun = self.upgrade.borrow().as_ref().is_some_and(|upgrade| {
+            matches!(upgrade.handler, Handler::Server(_)) && !upgrade.head.is_empty()
+        });
+        let farewell = self.farewell.take().filter(|_| has_begun);
+        match farewell {
+            Some(farewell) => self.refuse(&Refusal::of_close(farewell.0, &farewell.1)),
+            None => self.close_link(),
+        }
+    }
+
+    /// The error of a server's link that ended before it was a WebSocket.
+    pub(super) fn ended_early(&self, result: io::Result<()>) -> io::Result<()> {
+        let silent = self
+            .upgrade
+            .borrow()
+            .as_ref()
+            .is_none_or(|upgrade| upgrade.head.is_empty());
+        let text = "the client closed the connection before its request was whole";
+        match result {
+            // A client that said nothing at all was perhaps only a probe of the port.
+            Ok(()) if silent => Err(io::Error::new(io::ErrorKind::NotConnected, text)),
+            Err(error) if silent && error.kind() == io::ErrorKind::ConnectionReset => {
+                Err(io::Error::new(io::ErrorKind::NotConnected, text))
+            }
+            Ok(()) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, text)),
+            Err(error) => Err(error),
+        }
     }
 
     /// The link ended before it was a WebSocket.

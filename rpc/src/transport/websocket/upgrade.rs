@@ -64,6 +64,14 @@ impl Refusal {
         Refusal { status, text }
     }
 
+    /// The refusal of a request that has begun, for the reason of a close frame.
+    pub(super) fn of_close(code: u16, text: &str) -> Refusal {
+        match code {
+            super::frame::code::POLICY => Refusal::new(408, text),
+            _ => Refusal::new(503, text),
+        }
+    }
+
     /// The whole response.
     pub fn to_bytes(&self) -> Vec<u8> {
         let phrase = match self.status {

@@ -20,7 +20,7 @@ const ACCEPTS_PER_TICK: u32 = 32;
 const ACCEPTS_PER_TICK_BEHIND: u32 = 4;
 
 /// Passes connections to `accept` until the fiber is cancelled. `class` is that of the workers that serve them.
-pub(crate) fn accept_all<S>(
+pub(super) fn accept_all<S>(
     incoming: impl Iterator<Item = io::Result<S>>,
     class: StackClass,
     accept: impl Fn(S),
