@@ -36,6 +36,8 @@ fn check_parts(address: &Address) {
     match address {
         Address::Tcp { host, .. }
         | Address::Tls { host, .. }
+        | Address::Udp { host, .. }
+        | Address::Mcast { group: host, .. }
         | Address::Ws { host, .. }
         | Address::Wss { host, .. } => {
             assert!(!host.is_empty());

@@ -1,5 +1,5 @@
 //! Addresses: `tcp://host:port`, `tls://host:port`, `unix:///path`, `ws://host:port/path`, `wss://…`,
-//! `thread://name`, `popen://command`, `stdio://`; IPv6 in brackets.
+//! `thread://name`, `popen://command`, `stdio://`, `udp://host:port`, `mcast://group:port`; IPv6 in brackets.
 //!
 //! A bad address is an error that shows where:
 //!
@@ -9,6 +9,7 @@
 //! ```
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 /// The address that a listener binds or a connection is made to.
@@ -71,15 +72,30 @@ pub enum Address {
         /// The path of the request, from its first `/`.
         path: String,
     },
+    /// Datagrams: UDP, one message in each.
+    Udp {
+        /// Name, IPv4 or IPv6 address.
+        host: String,
+        /// The port; port 0 lets the system choose.
+        port: u16,
+    },
+    /// Datagrams to all members of a multicast group.
+    Mcast {
+        /// The group's address, perhaps with a zone.
+        group: String,
+        /// The port.
+        port: u16,
+    },
 }
 
 impl Address {
-    /// Host and port of an address over TCP.
+    /// Host and port of an address over TCP or UDP.
     pub fn host_and_port(&self) -> Option<(&str, u16)> {
         match self {
             Address::Tcp { host, port }
             | Address::Tls { host, port }
             | Address::Ws { host, port, .. }
+            | Address::Udp { host, port }
             | Address::Wss { host, port, .. } => Some((host, *port)),
             _ => None,
         }
@@ -92,6 +108,7 @@ impl Address {
         if let Address::Tcp { port, .. }
         | Address::Tls { port, .. }
         | Address::Ws { port, .. }
+        | Address::Udp { port, .. }
         | Address::Wss { port, .. } = &mut changed
         {
             *port = to;
@@ -159,7 +176,7 @@ impl FromStr for Address {
             return Err(AddressError::new(
                 text,
                 0,
-                "it must begin with tcp://, tls://, unix://, ws://, wss://, thread://, popen:// or stdio://",
+                "it must begin with tcp://, tls://, unix://, ws://, wss://, udp://, mcast://, thread://, popen:// or stdio://",
             ));
         };
         let rest_at = scheme_end + "://".len();
@@ -180,6 +197,14 @@ impl FromStr for Address {
             "tls" => {
                 let (host, port) = parse_host_and_port(text, rest_at)?;
                 Ok(Address::Tls { host, port })
+            }
+            "udp" => {
+                let (host, port) = parse_host_and_port(text, rest_at)?;
+                Ok(Address::Udp { host, port })
+            }
+            "mcast" => {
+                let (group, port) = parse_group(text, rest_at)?;
+                Ok(Address::Mcast { group, port })
             }
             "ws" => {
                 let (host, port, path) = parse_url(text, rest_at)?;
@@ -214,7 +239,7 @@ impl FromStr for Address {
             _ => Err(AddressError::new(
                 text,
                 0,
-                "this scheme is not known; use tcp, tls, unix, ws, wss, thread, popen or stdio",
+                "this scheme is not known; use tcp, tls, unix, ws, wss, udp, mcast, thread, popen or stdio",
             )),
         }
     }
@@ -308,6 +333,27 @@ fn parse_host_and_port(text: &str, rest_at: usize) -> Result<(String, u16), Addr
     }
 }
 
+/// Parses `group:port` of a multicast address.
+fn parse_group(text: &str, rest_at: usize) -> Result<(String, u16), AddressError> {
+    let (group, port) = parse_host_and_port(text, rest_at)?;
+    let address = group.split('%').next().unwrap_or_default();
+    let is_group = match address.parse() {
+        Ok(IpAddr::V4(address)) => address.is_multicast(),
+        Ok(IpAddr::V6(address)) => address.is_multicast(),
+        Err(_) => false,
+    };
+    if !is_group {
+        let reason = "this is not a multicast group; those are 224.0.0.0 to 239.255.255.255, and IPv6 from ff00::";
+        return Err(AddressError::new(text, rest_at, reason));
+    }
+    if port == 0 {
+        let port_at = text.len() - 1;
+        let reason = "a group's members must know its port, so it cannot be 0";
+        return Err(AddressError::new(text, port_at, reason));
+    }
+    Ok((group, port))
+}
+
 /// Whether the text is an IPv6 address, with or without a zone (RFC 4007: `fe80::1%eth0`, `fe80::1%2`). Whether the
 /// zone exists turns out when the address is used.
 fn is_ipv6(host: &str) -> bool {
@@ -335,6 +381,8 @@ impl fmt::Display for Address {
             Address::Unix { path } => write!(f, "unix://{path}"),
             Address::Ws { host, port, path } => write_url(f, "ws", host, *port, path),
             Address::Wss { host, port, path } => write_url(f, "wss", host, *port, path),
+            Address::Udp { host, port } => write_url(f, "udp", host, *port, ""),
+            Address::Mcast { group, port } => write_url(f, "mcast", group, *port, ""),
             Address::Thread { name } => write!(f, "thread://{name}"),
             Address::Popen { command } => write!(f, "popen://{command}"),
             Address::Stdio => write!(f, "stdio://"),
@@ -385,6 +433,10 @@ mod tests {
             "ws://[fe80::1%eth0]:80/a/%C3%A4",
             "wss://localhost:443/",
             "wss://[::1]:0/rpc",
+            "udp://localhost:80",
+            "udp://[::1]:0",
+            "mcast://239.1.2.3:9000",
+            "mcast://[ff02::1%eth0]:9000",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
@@ -421,6 +473,11 @@ mod tests {
         assert_eq!(fault("ws://localhost:x/rpc").0, 15);
         assert_eq!(fault("ws://häst:x/rpc").0, 10);
         assert_eq!(fault("ws:///rpc").0, 5);
+        assert_eq!(fault("udp://a").0, 7);
+        assert_eq!(fault("mcast://10.1.2.3:80").0, 8);
+        assert_eq!(fault("mcast://all-hosts:80").0, 8);
+        assert_eq!(fault("mcast://[fe80::1]:80").0, 8);
+        assert_eq!(fault("mcast://239.1.2.3:0").0, 18);
         assert_eq!(fault("ws://a:1/b?c").0, 10);
         assert_eq!(fault("ws://a:1/ä").0, 9);
         assert_eq!(fault("wss://a/rpc").0, 7);
@@ -433,7 +490,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic(text in "(tcp://|tls://|unix://|thread://|popen://|wss?://|)\\PC{0,40}") {
+        fn no_text_makes_the_parser_panic(text in "(tcp://|tls://|unix://|thread://|popen://|wss?://|udp://|mcast://|)\\PC{0,40}") {
             if let Err(error) = text.parse::<Address>() {
                 prop_assert!(error.at <= text.chars().count());
                 let _ = error.to_string();

@@ -150,6 +150,10 @@ impl Listener {
                 });
                 Ok(Listener { inner })
             }
+            Address::Udp { .. } | Address::Mcast { .. } => {
+                let text = format!("cannot listen at {address}: this build has no datagrams");
+                Err(Error::new(ErrorKind::Address, text))
+            }
             Address::Popen { .. } => {
                 let text = format!("cannot listen at {address}: a command can only be opened");
                 Err(Error::new(ErrorKind::Address, text))

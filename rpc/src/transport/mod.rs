@@ -142,6 +142,10 @@ pub fn try_connector(address: &Address, options: &SocketOptions) -> Result<Rc<dy
             let missing = crate::address::missing_feature("ws");
             return Err(Error::from_connect(&address.to_string(), &missing));
         }
+        Address::Udp { .. } | Address::Mcast { .. } => {
+            let text = format!("cannot open {address}: this build has no datagrams");
+            return Err(Error::new(ErrorKind::Address, text));
+        }
         Address::Stdio => {
             let text = "stdio:// can only be listened at: whoever started this process opens the connection";
             return Err(Error::new(ErrorKind::Address, text));
