@@ -100,7 +100,7 @@ pub use fiber::{
 pub use lock::lock;
 #[doc(hidden)]
 pub use logging::log_line;
-pub use logging::{LogHook, LogLevel, log};
+pub use logging::{LogHook, LogLevel, is_logged, log, log_level, set_log_level};
 #[doc(hidden)]
 pub use panics::{drop_payload, panic_text};
 pub use signals::{FAULT_SIGNALS, SignalSet, set_signal_handler, spawn_with_signals_blocked};

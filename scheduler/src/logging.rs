@@ -10,6 +10,8 @@
 //! reader pleases. [`write_line`] does none of that: a line that standard error does not take within [`PATIENCE`] is
 //! lost, and the next line that it takes is preceded by the number of lost lines.
 //!
+//! Lines below the [minimum level](set_log_level) get no further than `log`, except that errors always do.
+//!
 //! A hook that logs a line itself, or panics, gets no further line in that call: the line goes to standard error.
 
 use crate::lock::lock;
@@ -21,7 +23,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 use std::time::Duration;
 
 /// The importance of a log line.
@@ -37,7 +39,51 @@ pub enum LogLevel {
     Debug,
 }
 
+/// The levels, most important first.
+const LEVELS: [LogLevel; 4] = [
+    LogLevel::Error,
+    LogLevel::Warn,
+    LogLevel::Info,
+    LogLevel::Debug,
+];
+
+/// The number of levels that are logged.
+static LOGGED: AtomicU8 = AtomicU8::new(3);
+
+/// Sets the minimum level of the process's log: less important lines are dropped. `None` drops all lines of programs.
+/// The runtime's own errors are always logged. The default is [`LogLevel::Info`].
+///
+/// ```
+/// use yue_scheduler::{LogLevel, is_logged, log_level, set_log_level};
+///
+/// assert_eq!(log_level(), Some(LogLevel::Info));
+/// set_log_level(Some(LogLevel::Warn));
+/// assert!(is_logged(LogLevel::Error) && !is_logged(LogLevel::Info));
+/// # set_log_level(Some(LogLevel::Info));
+/// ```
+pub fn set_log_level(minimum: Option<LogLevel>) {
+    let logged = minimum.map_or(0, |minimum| minimum as u8 + 1);
+    // Relaxed, here and below: nothing else depends on it.
+    LOGGED.store(logged, Ordering::Relaxed);
+}
+
+/// Returns the minimum level of the log; see [`set_log_level`].
+pub fn log_level() -> Option<LogLevel> {
+    let logged = LOGGED.load(Ordering::Relaxed);
+    LEVELS.into_iter().take(logged.into()).next_back()
+}
+
+/// Returns whether lines of that level are logged; see [`set_log_level`].
+pub fn is_logged(level: LogLevel) -> bool {
+    (level as u8) < LOGGED.load(Ordering::Relaxed)
+}
+
 impl LogLevel {
+    /// Returns the level of that name.
+    pub fn from_name(name: &str) -> Option<LogLevel> {
+        LEVELS.into_iter().find(|level| level.as_str() == name)
+    }
+
     /// Returns the level's name in lower case.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -88,12 +134,15 @@ pub(crate) fn install(hook: LogHook, call: fn(LogHook, LogLevel, &str)) {
 /// log(LogLevel::Warn, format_args!("{} connections are left", 3));
 /// ```
 pub fn log(level: LogLevel, text: fmt::Arguments<'_>) {
+    if level != LogLevel::Error && !is_logged(level) {
+        return;
+    }
     let text = text.to_string();
     log_line(level, &text, || format!("yue: {text}\n"));
 }
 
 /// Like [`log`], for a layer that has its own form of a line on standard error: `line` returns it, with a newline at
-/// its end.
+/// its end. The caller has checked the level.
 #[doc(hidden)]
 pub fn log_line(level: LogLevel, text: &str, line: impl FnOnce() -> String) {
     if !pass_to_hook(level, text) {

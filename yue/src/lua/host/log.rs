@@ -14,10 +14,10 @@ use crate::lua::host;
 use crate::lua::native::{native, register};
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
-use std::sync::OnceLock;
+use std::sync::Once;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use yue_luajit::Stack;
-use yue_scheduler::{Instant, LogLevel, now};
+use yue_scheduler::{Instant, LogLevel, is_logged, now, set_log_level};
 
 /// The maximum bytes of an entry; the rest is left out. It is written synchronously, so it must not be large.
 const ENTRY_BYTES_MAX: usize = 16 << 10;
@@ -28,27 +28,27 @@ const LIMITED_EACH: Duration = Duration::from_millis(100);
 
 /// Parses the name of a level.
 fn parse_level(text: &[u8]) -> Option<LogLevel> {
-    let levels = [
-        LogLevel::Debug,
-        LogLevel::Info,
-        LogLevel::Warn,
-        LogLevel::Error,
-    ];
-    levels
-        .into_iter()
-        .find(|level| level.as_str().as_bytes() == text)
+    LogLevel::from_name(std::str::from_utf8(text).ok()?)
+}
+
+/// Sets the minimum level that `YUE_LOG` names, once.
+pub(crate) fn read_environment() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| match std::env::var("YUE_LOG") {
+        Ok(setting) if setting == "off" => set_log_level(None),
+        Ok(setting) => {
+            if let Some(level) = LogLevel::from_name(&setting) {
+                set_log_level(Some(level));
+            }
+        }
+        Err(_) => {}
+    });
 }
 
 /// Whether lines of that level are logged.
 fn is_shown(level: LogLevel) -> bool {
-    /// `None`: no line is.
-    static THRESHOLD: OnceLock<Option<LogLevel>> = OnceLock::new();
-    let threshold = THRESHOLD.get_or_init(|| {
-        let setting = std::env::var("YUE_LOG").unwrap_or_default();
-        let level = parse_level(setting.as_bytes());
-        level.or((setting != "off").then_some(LogLevel::Info))
-    });
-    threshold.is_some_and(|threshold| level <= threshold)
+    read_environment();
+    is_logged(level)
 }
 
 /// Writes one line, if its level is shown.
