@@ -6,4 +6,6 @@ pub use crate::event_loop::this_loop::{
     at_tick_end, clear_idle_hook, counters, exists, group, handle, id, request_shutdown,
     set_idle_hook, shutdown_requested, wait_for_shutdown, with_driver,
 };
-pub use crate::inspect::this_loop::{backtrace, describe, fiber, fibers, hook_record};
+pub use crate::inspect::this_loop::{
+    PAGE_SLOTS, backtrace, copied_stack, describe, fiber, fibers, fibers_of_pages, hook_record,
+};

@@ -35,7 +35,7 @@ pub struct LoopHandle {
 }
 
 impl LoopHandle {
-    fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
         LoopHandle { shared }
     }
 

@@ -125,6 +125,7 @@ impl Inner {
     /// its own deadline.
     fn read_tick_time(&self) -> io::Result<TickTime> {
         let now = self.refresh_tick_time();
+        self.publish_clock(now);
         let before = self.began.replace(now);
         if now.since(before) > LATE
             && let Some(due) = self.wheel.next_deadline()

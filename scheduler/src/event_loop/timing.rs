@@ -52,6 +52,14 @@ impl Inner {
         self.vitals().beat(self.ticks.get(), false);
     }
 
+    /// Makes the beginning of the tick visible to other threads. Virtual time would tell them nothing.
+    #[inline]
+    pub(super) fn publish_clock(&self, now: TickTime) {
+        if matches!(self.clock, Clock::System) {
+            self.vitals().read_clock(self.ticks.get(), now);
+        }
+    }
+
     /// Makes the counters visible to other threads.
     pub(super) fn publish(&self) {
         let (stacks_small, stacks_deep) = self.stacks.counted();

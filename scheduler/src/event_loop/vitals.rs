@@ -8,8 +8,10 @@
 
 use super::histogram::Histogram;
 use crate::stack::StackCounted;
+use crate::time::{Instant, TickTime};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Whether loops also measure times, which is not free.
 static TIMING: AtomicBool = AtomicBool::new(false);
@@ -73,6 +75,9 @@ pub(crate) struct Vitals {
     values: [AtomicU64; VALUES],
     /// Twice the number of ticks, plus one while the loop is inside a tick and does not wait for the kernel.
     beat: AtomicU64,
+    /// The loop's clock as the last tick read it, and the number of that tick.
+    clock: AtomicU64,
+    clock_tick: AtomicU64,
     /// The number of times that the watchdog found the loop held.
     pub(crate) held: AtomicU64,
     pub(crate) tick_duration: Histogram,
@@ -80,6 +85,9 @@ pub(crate) struct Vitals {
     pub(crate) timer_lateness: Histogram,
     pub(crate) driver: &'static str,
     pub(crate) thread: OwnThread,
+    pub(crate) created: Instant,
+    /// The processor time that the thread had used before.
+    pub(crate) cpu_before: Duration,
 }
 
 /// The thread that created a loop, on which it runs.
@@ -100,6 +108,17 @@ impl OwnThread {
             stack: own_stack(),
         }
     }
+}
+
+/// Returns the processor time that the calling thread has used.
+fn own_cpu_time() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is ours; the clock exists on every supported Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Returns the range of the calling thread's stack; empty if it is not known.
@@ -124,13 +143,33 @@ impl Vitals {
         Vitals {
             values: [const { AtomicU64::new(0) }; VALUES],
             beat: AtomicU64::new(0),
+            clock: AtomicU64::new(0),
+            clock_tick: AtomicU64::new(0),
             held: AtomicU64::new(0),
             tick_duration: Histogram::new(),
             run_latency: Histogram::new(),
             timer_lateness: Histogram::new(),
             driver,
             thread: OwnThread::current(),
+            created: Instant::system(),
+            cpu_before: own_cpu_time(),
         }
+    }
+
+    /// Publishes the time at which a tick begins. Called by the loop when it has read its clock.
+    #[inline]
+    pub(crate) fn read_clock(&self, tick: u64, now: TickTime) {
+        self.clock.store(now.as_nanos(), Ordering::Relaxed);
+        self.clock_tick.store(tick, Ordering::Relaxed);
+    }
+
+    /// Returns the loop's clock as the last tick read it, and the number of that tick.
+    pub(crate) fn last_tick(&self) -> (Instant, u64) {
+        let tick = self.clock_tick.load(Ordering::Relaxed);
+        (
+            Instant::from_nanos(self.clock.load(Ordering::Relaxed)),
+            tick,
+        )
     }
 
     /// Publishes the counters. Called by the loop once a tick.

@@ -317,7 +317,7 @@ impl Header {
 }
 
 /// Headers in one chunk of the slab.
-const CHUNK: usize = 256;
+pub(crate) const CHUNK: usize = 256;
 
 /// The headers of one loop.
 pub(crate) struct Slab {

@@ -32,7 +32,7 @@ pub use cancel::{
 pub(crate) use cancel::{cancel_header, cancel_on};
 pub use current::{context, current_id, current_name, in_fiber, set_context, stack_limit};
 pub(crate) use guarded::guarded;
-pub(crate) use header::{CANCELLED, Extra, HIGH, Header, LOW, Slab, State, WOKEN};
+pub(crate) use header::{CANCELLED, CHUNK, Extra, HIGH, Header, LOW, Slab, State, WOKEN};
 pub(crate) use hook::{OnDrop, descriptions, origin_of, record};
 pub use hook::{may_suspend, no_suspend, with_switch_hook};
 pub use id::FiberId;

@@ -185,6 +185,17 @@ pub(crate) fn list_fibers() -> Vec<FiberInfo> {
     })
 }
 
+/// Returns some pages of the list of the calling thread's loop, and whether there are more.
+#[track_caller]
+pub(crate) fn list_pages(pages: Range<usize>) -> (Vec<FiberInfo>, bool) {
+    with_loop(|l| {
+        let mut list = Vec::new();
+        l.refresh_tick_time();
+        let more = l.list(pages, &mut list);
+        (list, more)
+    })
+}
+
 /// Returns one fiber of the calling thread's loop.
 #[track_caller]
 pub(crate) fn find(fiber: FiberId) -> Option<FiberInfo> {

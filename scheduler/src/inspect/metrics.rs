@@ -3,6 +3,7 @@
 //! Reading involves no loop: each loop's counters lie in its [`Vitals`], as of its last tick.
 //! Other layers add their own lines with [`add_metrics`].
 
+use super::loops::busy;
 use crate::event_loop::{Counted, Histogram, Vitals, registry};
 use crate::fiber::{OnDrop, no_suspend};
 use crate::lock::lock;
@@ -13,6 +14,10 @@ use std::fmt::{Display, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A loop's labels, its vitals, the counters in them, and the processor time of its thread.
+type Line<'a> = (String, &'a Vitals, Counted, Duration);
 
 type More = Arc<dyn Fn(&mut String) + Send + Sync>;
 
@@ -62,6 +67,7 @@ pub fn metrics_text() -> String {
                 format!("loop=\"{}\"", shared.id()),
                 vitals,
                 vitals.counted(),
+                busy(shared),
             )
         })
         .collect();
@@ -102,7 +108,7 @@ thread_local! {
 
 struct Text<'a> {
     out: String,
-    loops: &'a [(String, &'a Vitals, Counted)],
+    loops: &'a [Line<'a>],
 }
 
 impl Text<'_> {
@@ -110,21 +116,21 @@ impl Text<'_> {
         let _ = writeln!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn line(&mut self, name: &str, labels: impl Display, value: u64) {
+    fn line(&mut self, name: &str, labels: impl Display, value: impl Display) {
         let _ = writeln!(self.out, "{name}{{{labels}}} {value}");
     }
 
     /// Writes one line per loop.
     fn family(&mut self, name: &str, kind: &str, help: &str, value: impl Fn(&Counted) -> u64) {
         self.head(name, kind, help);
-        for (labels, _, counted) in self.loops {
+        for (labels, _, counted, _) in self.loops {
             self.line(name, labels, value(counted));
         }
     }
 
     fn loops(&mut self) {
         self.head("yue_loop_info", "gauge", "The loop's driver and thread.");
-        for (labels, vitals, _) in self.loops {
+        for (labels, vitals, _, _) in self.loops {
             let (driver, thread) = (vitals.driver, escape(&vitals.thread.name));
             let number = vitals.thread.number;
             self.line(
@@ -135,12 +141,18 @@ impl Text<'_> {
         }
         self.gauges();
         self.counters();
+        let name = "yue_loop_cpu_seconds_total";
+        let help = "Processor time of the loop's thread since the loop was created.";
+        self.head(name, "counter", help);
+        for (labels, _, _, busy) in self.loops {
+            self.line(name, labels, busy.as_secs_f64());
+        }
         let (name, help) = (
             "yue_loop_held_total",
             "Times that the watchdog found the loop held.",
         );
         self.head(name, "counter", help);
-        for (labels, vitals, _) in self.loops {
+        for (labels, vitals, _, _) in self.loops {
             self.line(name, labels, vitals.held.load(Ordering::Relaxed));
         }
     }
@@ -149,9 +161,9 @@ impl Text<'_> {
         let gauge = "gauge";
         let help = "1 while the loop is in a tick and does not wait for the kernel.";
         self.head("yue_loop_working", gauge, help);
-        for (labels, vitals, _) in self.loops {
+        for (labels, vitals, _, _) in self.loops {
             let working = vitals.working_on().is_some();
-            self.line("yue_loop_working", labels, working.into());
+            self.line("yue_loop_working", labels, u64::from(working));
         }
         self.family("yue_fibers", gauge, "Fibers that have not ended.", |c| {
             c.live
@@ -184,7 +196,7 @@ impl Text<'_> {
             counter,
             "Wake-ups, by the thread that caused them.",
         );
-        for (labels, _, counted) in self.loops {
+        for (labels, _, counted, _) in self.loops {
             let name = "yue_wakes_total";
             self.line(
                 name,
@@ -229,7 +241,7 @@ impl Text<'_> {
         value: impl Fn(&StackCounted) -> u64,
     ) {
         self.head(name, kind, help);
-        for (labels, _, counted) in self.loops {
+        for (labels, _, counted, _) in self.loops {
             let classes = [
                 ("small", &counted.stacks_small),
                 ("deep", &counted.stacks_deep),
@@ -265,7 +277,7 @@ impl Text<'_> {
         ];
         for (name, help, which) in families {
             self.head(name, "histogram", help);
-            for (labels, vitals, _) in self.loops {
+            for (labels, vitals, _, _) in self.loops {
                 which(vitals).write(&mut self.out, name, labels);
             }
         }

@@ -6,7 +6,7 @@
 //! | Where in its code does a fiber wait? | [`this_loop::backtrace`], [`LoopHandle::backtrace`] |
 //! | What keeps a loop from making progress? | [`watch_loops`] |
 //! | What does a hanging program do, seen from outside? | `kill -QUIT`, after [`report_on`]`(SIGQUIT)` |
-//! | How busy are the loops? | [`metrics_text`], [`set_timing`] |
+//! | Which loops exist, and how busy are they? | [`loops`], [`metrics_text`], [`set_timing`] |
 //!
 //! [`this_loop::fibers`]: crate::this_loop::fibers
 //! [`LoopHandle::fibers`]: crate::LoopHandle::fibers
@@ -17,6 +17,7 @@ mod backtrace;
 mod capture;
 mod fibers;
 mod interrupt;
+mod loops;
 mod metrics;
 mod report;
 pub(crate) mod this_loop;
@@ -28,6 +29,7 @@ pub use backtrace::Backtrace;
 pub use capture::{Probe, set_probe};
 pub use fibers::{FiberInfo, FiberState};
 pub use interrupt::{Interruption, interrupt_threads, set_interruption};
+pub use loops::{LoopInfo, loops};
 pub use metrics::{add_metrics, metrics_text};
 pub use report::{report, report_on, report_on_with};
 pub use watchdog::{HeldLoop, stop_watching, watch_loops, watch_loops_with};

@@ -333,7 +333,7 @@ fn is_starved(thread: libc::pid_t, cpu_before: Duration, threshold: Duration) ->
 }
 
 /// Returns the processor time of a thread of this process; zero if the thread has ended.
-fn cpu_time(thread: libc::pid_t) -> Duration {
+pub(super) fn cpu_time(thread: libc::pid_t) -> Duration {
     // The clock id of a thread, as the kernel builds it from the thread's number (clock_gettime(2),
     // pthread_getcpuclockid(3)).
     const PER_THREAD_SCHEDULED: libc::clockid_t = 4 | 2;
