@@ -399,6 +399,28 @@ pub(crate) fn file_type(fd: RawFd) -> Option<libc::mode_t> {
     known.then_some(stat.st_mode & libc::S_IFMT)
 }
 
+/// Changes the permissions of a file, or of a socket that is not bound yet.
+pub(crate) fn set_mode(fd: RawFd, mode: libc::mode_t) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    retry(|| unsafe { libc::fchmod(fd, mode) } as isize).map(drop)
+}
+
+/// Returns the process at the other end of a Unix socket (`SO_PEERCRED`).
+pub(crate) fn peer_credentials(fd: RawFd) -> io::Result<libc::ucred> {
+    let mut credentials = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let mut bytes = size_of::<libc::ucred>() as libc::socklen_t;
+    let out = std::ptr::from_mut(&mut credentials).cast();
+    // SAFETY: a live, writable value of that size, and its size.
+    retry(|| unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, out, &mut bytes) as isize
+    })?;
+    Ok(credentials)
+}
+
 /// See `fallocate(2)`.
 pub(crate) fn allocate(fd: RawFd, offset: u64, length: u64) -> io::Result<()> {
     let wrong = |_| io::Error::from_raw_os_error(libc::EINVAL);

@@ -32,6 +32,7 @@
 //! | [`typed`] | calls with Rust's own types: [`Server`](typed::Server) and [`Client`](typed::Client); begin here |
 //! | this page | what all connections have: addresses, [`Options`], [`Limits`], errors, [`Hooks`], [`Listener`]s |
 //! | [`group`] | sets of connections that are notified and called together, on all loops of the process |
+//! | [`inspect`] | lists of the connections and listeners of a loop |
 //! | [`session`] | the layer below, in msgpack bytes: for values that serde does not know, gateways, scripts |
 //! | [`transport`] | what carries the bytes: sockets, threads, memory, your own |
 //!
@@ -56,6 +57,7 @@ mod address;
 mod buffer;
 mod error;
 pub mod group;
+pub mod inspect;
 mod listener;
 mod memory_listener;
 #[doc(hidden)]
@@ -77,7 +79,7 @@ pub use session::close_reason::CloseReason;
 pub use session::failure::Failure;
 pub use session::options::{Limits, Options, Rate, Stats, Timeout, WhenFull};
 pub use session::service::{Hooks, Moment, Retry, Verdict};
-pub use socket_file::{SharedSocket, WeakSocket};
+pub use socket_file::{SharedSocket, WeakSocket, remove_deserted_socket};
 pub use yue_io::net::ListenOptions;
 
 /// The README, whose example is compiled and run as a test.

@@ -5,6 +5,7 @@ mod incoming;
 
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
+use crate::inspect::{Inspect, ListenerEntry, ListenerInfo};
 use crate::session::options::Options;
 use crate::session::{Accounts, Service, Session, Usage};
 use crate::socket_file::{SharedSocket, SocketFile};
@@ -68,6 +69,7 @@ struct Inner {
     /// Links that are not connections yet.
     handshakes: Rc<Handshakes>,
     closed: Cell<bool>,
+    _entry: ListenerEntry,
     /// The rules of upgrades at a `ws://` or `wss://` address.
     #[cfg(feature = "ws")]
     websocket: Option<Rc<Rules>>,
@@ -242,11 +244,7 @@ impl Listener {
 
     /// The present usage of the connections.
     pub fn usage(&self) -> Usage {
-        Usage {
-            handshakes: self.inner.handshakes.count(),
-            handshakes_failed: self.inner.handshakes.failed(),
-            ..self.inner.accounts.usage()
-        }
+        self.inner.usage()
     }
 
     /// Reads the certificate of a `tls://` or `wss://` listener from its files again. A listener also does so by itself, when a
@@ -314,7 +312,8 @@ impl Inner {
         sockets: &SocketOptions,
         tls: Option<ServerTls>,
     ) -> Rc<Inner> {
-        Rc::new(Inner {
+        Rc::new_cyclic(|this: &Weak<Inner>| Inner {
+            _entry: ListenerEntry::new(this.clone()),
             #[cfg(feature = "ws")]
             websocket: websocket_rules(&address, sockets),
             address,
@@ -331,6 +330,14 @@ impl Inner {
             handshakes: Rc::default(),
             closed: Cell::new(false),
         })
+    }
+
+    fn usage(&self) -> Usage {
+        Usage {
+            handshakes: self.handshakes.count(),
+            handshakes_failed: self.handshakes.failed(),
+            ..self.accounts.usage()
+        }
     }
 
     /// Refuses new connections from now on. The socket itself is closed when the fiber ends, which is a little later:
@@ -352,6 +359,22 @@ impl Inner {
             Some(OwnFile::Shared(socket)) => drop(socket),
             None => {}
         }
+    }
+}
+
+impl Inspect for Inner {
+    fn info(&self, number: u64) -> ListenerInfo {
+        ListenerInfo {
+            number,
+            address: self.address.clone(),
+            is_accepting: !self.closed.get(),
+            usage: self.usage(),
+            connections_max: self.options.limits.connections_max,
+        }
+    }
+
+    fn accounts_key(&self) -> usize {
+        Rc::as_ptr(&self.accounts) as usize
     }
 }
 

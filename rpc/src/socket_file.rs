@@ -14,12 +14,13 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::sleep;
 use std::time::Duration;
-use yue_io::net::UnixListener;
+use yue_io::net::{UnixListener, UnixStream};
 
 /// The attempts to take the lock, and the pause between two of them. Together they last a second; only abuse of the
 /// lock takes that long.
@@ -35,11 +36,15 @@ const BETWEEN_BIND_AND_LISTEN: Duration = Duration::from_millis(5);
 const END_OF_A_PROCESS: Duration = Duration::from_millis(50);
 const ENDS_MAX: u32 = 3;
 
+/// The mode of a private socket, and the user who may connect to all of them.
+const PRIVATE: u32 = 0o600;
+const ROOT: u32 = 0;
+
 /// The outcome of an attempt to listen.
 enum Attempt {
     Bound(UnixListener, SocketFile),
     /// Another process listens there: this is a connection to it.
-    TakenInBy(UnixStream),
+    TakenInBy(StdStream),
 }
 
 /// The file of a socket at which this process listens.
@@ -47,15 +52,24 @@ pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    owner: u32,
 }
 
 impl SocketFile {
     /// Listens at `path`. A socket at which nobody listens is replaced; another file never is.
     pub(crate) fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+        SocketFile::bind_by(path, |path| UnixListener::bind(path))
+    }
+
+    /// Like [`SocketFile::bind`], by `bind`.
+    fn bind_by(
+        path: &Path,
+        bind: impl Fn(&Path) -> io::Result<UnixListener>,
+    ) -> io::Result<(UnixListener, SocketFile)> {
         // The working directory may have changed by the time the file is removed.
         let path = std::path::absolute(path)?;
         for _ in 0..ENDS_MAX {
-            match SocketFile::try_bind(&path)? {
+            match SocketFile::try_bind(&path, &bind)? {
                 Attempt::Bound(listener, file) => return Ok((listener, file)),
                 // Without the lock, which others need.
                 Attempt::TakenInBy(other) if hangs_up(&other)? => {}
@@ -65,14 +79,17 @@ impl SocketFile {
         Err(io::ErrorKind::AddrInUse.into())
     }
 
-    fn try_bind(path: &Path) -> io::Result<Attempt> {
+    fn try_bind(
+        path: &Path,
+        bind: impl Fn(&Path) -> io::Result<UnixListener>,
+    ) -> io::Result<Attempt> {
         let lock = path.parent().and_then(lock);
-        let listener = match UnixListener::bind(path) {
+        let listener = match bind(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 if let Some(other) = remove_if_deserted(path)? {
                     return Ok(Attempt::TakenInBy(other));
                 }
-                UnixListener::bind(path)
+                bind(path)
             }
             other => other,
         }?;
@@ -82,6 +99,7 @@ impl SocketFile {
             path: path.to_owned(),
             device: made.dev(),
             inode: made.ino(),
+            owner: made.uid(),
         };
         Ok(Attempt::Bound(listener, file))
     }
@@ -123,12 +141,25 @@ struct Shared {
     address: Address,
     socket: OwnedFd,
     file: SocketFile,
+    /// Only this user and root may connect.
+    is_private: bool,
+    is_removed: AtomicBool,
+}
+
+impl Shared {
+    /// Removes the file, once: a later file at the path may have the same number.
+    fn remove_file(&self) {
+        // Relaxed: nothing else depends on it.
+        if !self.is_removed.swap(true, Ordering::Relaxed) {
+            self.file.remove();
+        }
+    }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
         // While the socket still listens.
-        self.file.remove();
+        self.remove_file();
     }
 }
 
@@ -144,11 +175,43 @@ impl SharedSocket {
     /// # Errors
     /// `AddressError` if the address cannot be bound or is of another kind.
     pub fn bind(address: &Address) -> Result<SharedSocket, Error> {
+        SharedSocket::bind_by(address, false, |path| UnixListener::bind(path))
+    }
+
+    /// Like [`SharedSocket::bind`], for this process's user alone: the file has the mode 0600 from its creation on, and
+    /// a listener closes connections of other users than that one and root. Put it into a folder that others cannot
+    /// write to, or they can put their own socket there.
+    ///
+    /// ```
+    /// use std::os::unix::fs::PermissionsExt;
+    /// use yue_rpc::{Address, SharedSocket};
+    ///
+    /// let folder = yue_io::fs::TempDir::new().unwrap();
+    /// let path = folder.path().join("socket");
+    /// let socket = SharedSocket::bind_private(&Address::Unix { path: path.display().to_string() })?;
+    /// assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    /// # drop(socket);
+    /// # Ok::<(), yue_rpc::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// See [`SharedSocket::bind`].
+    pub fn bind_private(address: &Address) -> Result<SharedSocket, Error> {
+        SharedSocket::bind_by(address, true, |path| {
+            UnixListener::bind_with_mode(path, PRIVATE)
+        })
+    }
+
+    fn bind_by(
+        address: &Address,
+        is_private: bool,
+        bind: impl Fn(&Path) -> io::Result<UnixListener>,
+    ) -> Result<SharedSocket, Error> {
         let Address::Unix { path } = address else {
             let text = format!("{address} is not the address of a Unix socket");
             return Err(Error::new(ErrorKind::Address, text));
         };
-        let bound = SocketFile::bind(path.as_ref());
+        let bound = SocketFile::bind_by(path.as_ref(), bind);
         let bound = bound.and_then(|(listener, file)| {
             let socket = listener.as_fd().try_clone_to_owned();
             Ok((socket.inspect_err(|_| file.remove())?, file))
@@ -160,6 +223,8 @@ impl SharedSocket {
                 address,
                 socket,
                 file,
+                is_private,
+                is_removed: AtomicBool::new(false),
             }),
         })
     }
@@ -167,6 +232,22 @@ impl SharedSocket {
     /// Its address.
     pub fn address(&self) -> &Address {
         &self.inner.address
+    }
+
+    /// Removes the file now: nobody finds the socket any more. Listeners continue.
+    pub fn remove_file(&self) {
+        self.inner.remove_file();
+    }
+
+    /// Whether a connection may stay; see [`SharedSocket::bind_private`].
+    pub(crate) fn admits(&self, stream: &UnixStream) -> bool {
+        if !self.inner.is_private {
+            return true;
+        }
+        // The file belongs to the effective user of the process that made it.
+        let ours = self.inner.file.owner;
+        let user = stream.peer_credentials().map(|peer| peer.user);
+        user.is_ok_and(|user| user == ours || user == ROOT)
     }
 
     /// A weak handle, which does not keep the socket open.
@@ -218,7 +299,7 @@ fn lock(folder: &Path) -> Option<File> {
 }
 
 /// Removes the socket at `path` if nobody listens there; otherwise returns a connection to the listener.
-fn remove_if_deserted(path: &Path) -> io::Result<Option<UnixStream>> {
+fn remove_if_deserted(path: &Path) -> io::Result<Option<StdStream>> {
     let before = match fs::symlink_metadata(path) {
         Ok(before) => before,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -235,25 +316,62 @@ fn remove_if_deserted(path: &Path) -> io::Result<Option<UnixStream>> {
     sleep(BETWEEN_BIND_AND_LISTEN);
     let other = probe(path)?;
     if other.is_none() {
-        fs::remove_file(path)?;
+        match fs::remove_file(path) {
+            // Its own process has removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            outcome => outcome?,
+        }
     }
     Ok(other)
 }
 
-/// Connects to the socket at `path`. `None` if that is refused, which means that nobody listens.
-fn probe(path: &Path) -> io::Result<Option<UnixStream>> {
+/// Whether an attempt to connect shows that nobody listens.
+fn is_deserted(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+    )
+}
+
+/// Removes the socket at `path` if nobody listens there any more, as a killed process leaves it. Returns whether there is
+/// none now. It may block for a few milliseconds.
+///
+/// ```
+/// let folder = yue_io::fs::TempDir::new()?;
+/// let path = folder.path().join("socket");
+/// let listener = std::os::unix::net::UnixListener::bind(&path)?;
+/// assert!(!yue_rpc::remove_deserted_socket(&path)?);
+/// drop(listener);
+/// assert!(yue_rpc::remove_deserted_socket(&path)?);
+/// assert!(!path.exists());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// If there is a file that is not a socket, or one that this process may not use.
+pub fn remove_deserted_socket(path: &Path) -> io::Result<bool> {
+    if probe(path)?.is_some() {
+        return Ok(false);
+    }
+    // Again, under the lock: it may be about to listen.
+    let _lock = path.parent().and_then(lock);
+    Ok(remove_if_deserted(path)?.is_none())
+}
+
+/// Connects to the socket at `path`. `None` if that is refused, which means that nobody listens, or there is no file.
+fn probe(path: &Path) -> io::Result<Option<StdStream>> {
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
     // A listener whose queue is full would make this call wait.
     socket.set_nonblocking(true)?;
     match socket.connect(&socket2::SockAddr::unix(path)?) {
         Ok(()) => Ok(Some(socket.into())),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(None),
+        Err(error) if is_deserted(&error) => Ok(None),
         Err(_) => Err(io::ErrorKind::AddrInUse.into()),
     }
 }
 
 /// Whether the other end of a connection ends it soon.
-fn hangs_up(mut connection: &UnixStream) -> io::Result<bool> {
+fn hangs_up(mut connection: &StdStream) -> io::Result<bool> {
     connection.set_nonblocking(false)?;
     connection.set_read_timeout(Some(END_OF_A_PROCESS))?;
     Ok(match connection.read(&mut [0]) {
@@ -298,7 +416,7 @@ mod tests {
         drop(StdListener::bind(place.socket()).expect("a socket"));
         assert!(place.socket().exists(), "it stays");
         let (_listener, file) = SocketFile::bind(&place.socket()).expect("it is replaced");
-        UnixStream::connect(place.socket()).expect("somebody listens");
+        StdStream::connect(place.socket()).expect("somebody listens");
         file.remove();
         assert!(!place.socket().exists());
     }
@@ -329,7 +447,7 @@ mod tests {
         });
         let (_listener, file) = SocketFile::bind(&place.socket()).expect("it is replaced");
         end.join().expect("it ends");
-        UnixStream::connect(place.socket()).expect("somebody listens");
+        StdStream::connect(place.socket()).expect("somebody listens");
         file.remove();
     }
 
@@ -385,7 +503,7 @@ mod tests {
                     .collect()
             });
             assert_eq!(winners.len(), 1);
-            UnixStream::connect(place.socket()).expect("the winner listens");
+            StdStream::connect(place.socket()).expect("the winner listens");
             winners.iter().for_each(|(_, file)| file.remove());
         }
     }

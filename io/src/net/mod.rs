@@ -55,5 +55,5 @@ pub use std::net::Shutdown;
 pub use tcp::{Keepalive, TcpStream};
 pub use tcp_listener::{Incoming, ListenOptions, TcpListener};
 pub use udp::UdpSocket;
-pub use unix::{UnixIncoming, UnixListener, UnixStream};
+pub use unix::{PeerCredentials, UnixIncoming, UnixListener, UnixStream};
 pub use unix_datagram::UnixDatagram;

@@ -5,6 +5,7 @@ use super::socket::Socket;
 use super::stream::{buffer_sizes, descriptor_of, read_and_write, timeouts};
 use super::tcp_listener::ListenOptions;
 use crate::readiness::waits_until;
+use crate::sys;
 use socket2::{Domain, SockAddr, Type};
 use std::ffi::OsStr;
 use std::io;
@@ -13,6 +14,17 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::SocketAddr;
 use std::path::Path;
+
+/// The owner of the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerCredentials {
+    /// The effective user id.
+    pub user: u32,
+    /// The effective group id.
+    pub group: u32,
+    /// The process id, by this process's numbering; zero if it has none here.
+    pub process: u32,
+}
 
 /// A connection over a Unix socket, like [`std::os::unix::net::UnixStream`]. Reading and writing park the calling
 /// fiber.
@@ -92,6 +104,26 @@ impl UnixStream {
         unix(&self.socket.options().local_addr()?)
     }
 
+    /// Returns the user, the group and the process at the other end, as they were when the connection was made
+    /// (`SO_PEERCRED`).
+    ///
+    /// ```
+    /// let (one, _other) = yue_io::net::UnixStream::pair()?;
+    /// assert_eq!(one.peer_credentials()?.process, std::process::id());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn peer_credentials(&self) -> io::Result<PeerCredentials> {
+        let credentials = sys::peer_credentials(self.socket.raw())?;
+        Ok(PeerCredentials {
+            user: credentials.uid,
+            group: credentials.gid,
+            process: credentials.pid.cast_unsigned(),
+        })
+    }
+
     /// Reads without consuming the bytes: the next read returns them again.
     ///
     /// # Errors
@@ -161,8 +193,34 @@ impl UnixListener {
         UnixListener::bind_sock_addr(&sock_addr(address)?)
     }
 
+    /// Like [`UnixListener::bind`], for a socket whose file has these permissions (less those that the umask removes)
+    /// from its creation on.
+    ///
+    /// ```
+    /// use std::os::unix::fs::PermissionsExt;
+    ///
+    /// let dir = yue_io::fs::TempDir::new()?;
+    /// let path = dir.path().join("socket");
+    /// let _listener = yue_io::net::UnixListener::bind_with_mode(&path, 0o600)?;
+    /// assert_eq!(path.metadata()?.permissions().mode() & 0o777, 0o600);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn bind_with_mode(path: impl AsRef<Path>, mode: u32) -> io::Result<UnixListener> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // The kernel gives the file the mode of the socket: see `unix_bind_bsd` in net/unix/af_unix.c.
+        sys::set_mode(socket.raw(), mode)?;
+        UnixListener::bind_socket(socket, &SockAddr::unix(path)?)
+    }
+
     fn bind_sock_addr(address: &SockAddr) -> io::Result<UnixListener> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        UnixListener::bind_socket(socket, address)
+    }
+
+    fn bind_socket(socket: Socket, address: &SockAddr) -> io::Result<UnixListener> {
         socket.options().bind(address)?;
         socket
             .options()

@@ -8,7 +8,7 @@
 //! A link without a handshake of its own is a session at once.
 
 use super::accept::accept_all;
-use super::{Inner, Socket};
+use super::{Inner, OwnFile, Socket};
 use crate::session::Session;
 use crate::transport::handshake::Handshake;
 #[cfg(feature = "ws")]
@@ -31,6 +31,11 @@ impl Inner {
                 }
             }),
             Socket::Unix(listener) => accept_all(listener.incoming(), class, |stream| {
+                if let Some(OwnFile::Shared(socket)) = &*self.file.borrow()
+                    && !socket.admits(&stream)
+                {
+                    return;
+                }
                 self.accept(self.address.to_string(), |events| {
                     socket::start_unix(stream, events)
                 });

@@ -21,6 +21,7 @@ use super::state::rate_limit::RateLimit;
 use super::state::references::References;
 use super::state::write_buffer::WriteBuffer;
 use crate::error::{Error, ErrorKind};
+use crate::inspect::SessionEntry;
 use crate::release_order::Era;
 use crate::transport::{Connect, Events, Transport};
 use std::any::Any;
@@ -91,6 +92,7 @@ pub(super) struct Inner {
     pub(super) on_gone: RefCell<Option<Box<dyn FnOnce()>>>,
     pub(super) counters: Counted,
     pub(super) since: Instant,
+    _entry: SessionEntry,
 }
 
 impl Session {
@@ -302,6 +304,30 @@ impl Session {
         !self.inner.has_no_future()
     }
 
+    /// Whether this side opened it.
+    pub(crate) fn is_opened(&self) -> bool {
+        self.inner.role == Role::Opened
+    }
+
+    /// A number that the sessions of one listener have in common, and no others of the loop.
+    pub(crate) fn accounts_key(&self) -> usize {
+        Rc::as_ptr(&self.inner.inbox.accounts) as usize
+    }
+
+    /// The phase, in one word.
+    pub(crate) fn state_name(&self) -> &'static str {
+        match self.inner.phase.get() {
+            Phase::Idle => "idle",
+            Phase::Connecting => "connecting",
+            Phase::Greeting => "greeting",
+            Phase::Accepting => "accepting",
+            Phase::Up => "up",
+            Phase::Draining => "draining",
+            Phase::Ending => "ending",
+            Phase::Closed => "closed",
+        }
+    }
+
     /// The time limit of calls that set none.
     pub(crate) fn default_timeout(&self) -> Duration {
         self.inner.options.timeout
@@ -377,6 +403,7 @@ impl Inner {
                 on_gone: RefCell::default(),
                 counters: Counted::new(role),
                 since: now(),
+                _entry: SessionEntry::new(WeakSession(this.clone())),
             }
         })
     }

@@ -95,6 +95,7 @@ impl Inner {
                 error: Some(error),
                 ..
             } => {
+                count(&self.counters.calls_failed);
                 let range = span(error);
                 self.handle_response(msgid, Err(Error::remote(Response::new(segment, range, 1))));
             }

@@ -81,7 +81,7 @@ impl Drop for Counted {
 type Value = fn(&Stats) -> u64;
 
 /// Name, help, and the counter.
-const COUNTERS: [(&str, &str, Value); 19] = [
+const COUNTERS: [(&str, &str, Value); 21] = [
     ("links_total", "Links that came up.", |s| s.links),
     ("links_ended_total", "Links that ended.", |s| s.links_ended),
     ("calls_total", "Calls made.", |s| s.calls),
@@ -93,6 +93,16 @@ const COUNTERS: [(&str, &str, Value); 19] = [
     ("call_timeouts_total", "Calls that timed out.", |s| {
         s.timeouts
     }),
+    (
+        "call_errors_total",
+        "Calls that the peer answered with an error.",
+        |s| s.calls_failed,
+    ),
+    (
+        "request_errors_total",
+        "Requests and notifications of the peer that ended with an error.",
+        |s| s.requests_failed,
+    ),
     ("notifications_total", "Notifications queued.", |s| {
         s.notifications
     }),

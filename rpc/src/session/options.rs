@@ -339,6 +339,10 @@ stats! {
     notifications_late,
     /// Requests and notifications of the peer that were started.
     requests,
+    /// Requests and notifications of the peer that were answered with an error, or would have been.
+    requests_failed,
+    /// Calls that the peer answered with an error.
+    calls_failed,
     /// Calls that timed out.
     timeouts,
     /// Answers that no caller waited for.

@@ -6,6 +6,7 @@
 
 use super::failure::Failure;
 use super::inner::{Inner, RequestContext, Session};
+use super::options::count;
 use super::service::{Call, Replied, Reply};
 use super::state::inbox::{Request, Span};
 use super::state::write_buffer::Writes;
@@ -266,6 +267,7 @@ impl Reply {
 
     /// Answers with an error.
     pub fn fail(self, failure: &Failure) -> Replied {
+        count(&self.session.inner.counters.requests_failed);
         if let Some(msgid) = self.open_msgid() {
             let encode = |out: &mut Vec<u8>| {
                 failure.encode(out);

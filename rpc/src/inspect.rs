@@ -1,0 +1,222 @@
+//! The connections and listeners of the calling thread's loop, for tools that look into a running program.
+//!
+//! ```text
+//!   Session, Listener ── made: get a number, and an entry in their loop's table ── dropped: the entry is removed
+//! ```
+//!
+//! Invariants: the tables hold weak pointers, so they keep nothing alive; numbers grow and are never reused, so a list
+//! that is made in pieces has each connection that lived all the time once.
+
+use crate::session::{Session, Usage, WeakSession};
+use crate::{Address, Stats};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::ops::Bound;
+use std::rc::Weak;
+use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// A connection of this loop.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// Its number among all that this thread has had.
+    pub number: u64,
+    /// The address: the peer's, or for a Unix socket the socket's.
+    pub address: String,
+    /// The name of the peer that the link has verified; see [`Session::peer_name`].
+    pub peer_name: Option<String>,
+    /// The address of the listener that accepted it. `None` for one that this side opened, or whose listener is gone.
+    pub listener: Option<String>,
+    /// Whether this side opened it.
+    pub is_opened: bool,
+    /// Its phase, in one word: `idle`, `connecting`, `greeting`, `accepting`, `up`, `draining` or `ending`.
+    pub state: &'static str,
+    /// The time since the session was created.
+    pub age: Duration,
+    /// Outgoing calls that wait for their answers.
+    pub calls_in_flight: usize,
+    /// Requests of the peer that wait or run.
+    pub requests_in_flight: usize,
+    /// Bytes that wait to be sent.
+    pub queued_bytes: usize,
+    /// Its counts.
+    pub stats: Stats,
+}
+
+impl ConnectionInfo {
+    fn of(number: u64, session: &Session, listeners: &[(usize, String)]) -> ConnectionInfo {
+        let accounts = session.accounts_key();
+        let listener = listeners.iter().find(|(key, _)| *key == accounts);
+        ConnectionInfo {
+            number,
+            address: session.address().to_owned(),
+            peer_name: session.peer_name(),
+            listener: listener.map(|(_, address)| address.clone()),
+            is_opened: session.is_opened(),
+            state: session.state_name(),
+            age: session.age(),
+            calls_in_flight: session.calls_in_flight(),
+            requests_in_flight: session.requests_in_flight(),
+            queued_bytes: session.queued_bytes(),
+            stats: session.stats(),
+        }
+    }
+}
+
+/// A listener of this loop.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ListenerInfo {
+    /// Its number among all that this thread has had.
+    pub number: u64,
+    /// The address at which it listens.
+    pub address: Address,
+    /// Whether it still accepts connections.
+    pub is_accepting: bool,
+    /// What its connections use.
+    pub usage: Usage,
+    /// The limit on its connections.
+    pub connections_max: usize,
+}
+
+/// A listener, as its loop's table sees it.
+pub(crate) trait Inspect {
+    fn info(&self, number: u64) -> ListenerInfo;
+
+    /// The number that [`Session::accounts_key`] returns for its connections.
+    fn accounts_key(&self) -> usize;
+}
+
+#[derive(Default)]
+struct Tables {
+    sessions: RefCell<BTreeMap<u64, WeakSession>>,
+    listeners: RefCell<BTreeMap<u64, Weak<dyn Inspect>>>,
+    last: Cell<u64>,
+}
+
+thread_local! {
+    static TABLES: Tables = Tables::default();
+}
+
+impl Tables {
+    fn next_number(&self) -> u64 {
+        self.last.set(self.last.get() + 1);
+        self.last.get()
+    }
+}
+
+/// Lists the connections of this loop that have not ended, at most `max`, in the order in which they were created,
+/// beginning after the one with the number `after`. An answer of `max` connections may not be the end.
+///
+/// ```
+/// use yue_rpc::typed::{Client, Server};
+/// use yue_rpc::{Error, inspect};
+///
+/// yue_io::run(|| -> Result<(), Error> {
+///     let listener = Server::new().handler("ping", |()| Ok("pong")).listen("tcp://127.0.0.1:0")?;
+///     let client = Client::open(&listener.address().to_string())?;
+///     client.call::<_, String>("ping", ())?;
+///     let all = inspect::connections(0, 100);
+///     assert_eq!(all.len(), 2); // Both sides are here.
+///     assert!(all.iter().all(|one| one.state == "up"));
+///     let accepted = all.iter().find(|one| !one.is_opened).unwrap();
+///     assert_eq!(accepted.listener, Some(listener.address().to_string()));
+///     assert_eq!(accepted.stats.requests, 1);
+///     assert_eq!(inspect::listeners()[0].usage.connections, 1);
+///     Ok(())
+/// })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn connections(after: u64, max: usize) -> Vec<ConnectionInfo> {
+    let listeners = TABLES.with(|tables| {
+        let listeners = tables.listeners.borrow();
+        let live = listeners.iter().filter_map(|(number, listener)| {
+            let listener = listener.upgrade()?;
+            let address = listener.info(*number).address.to_string();
+            Some((listener.accounts_key(), address))
+        });
+        live.collect::<Vec<_>>()
+    });
+    let range = (Bound::Excluded(after), Bound::Unbounded);
+    // Taken out of the table first: a session that is dropped here leaves it.
+    let sessions: Vec<(u64, Session)> = TABLES.with(|tables| {
+        let sessions = tables.sessions.borrow();
+        let live = sessions.range(range).filter_map(|(number, session)| {
+            let session = session.upgrade()?;
+            (!session.has_ended()).then_some((*number, session))
+        });
+        live.take(max).collect()
+    });
+    let info =
+        |(number, session): &(u64, Session)| ConnectionInfo::of(*number, session, &listeners);
+    sessions.iter().map(info).collect()
+}
+
+/// Lists the listeners of this loop that exist.
+pub fn listeners() -> Vec<ListenerInfo> {
+    TABLES.with(|tables| {
+        let listeners = tables.listeners.borrow();
+        let live = listeners
+            .iter()
+            .filter_map(|(number, listener)| Some(listener.upgrade()?.info(*number)));
+        live.collect()
+    })
+}
+
+/// The entry of a session in its loop's table, which lasts as long as this.
+pub(crate) struct SessionEntry(u64);
+
+impl SessionEntry {
+    pub(crate) fn new(session: WeakSession) -> SessionEntry {
+        TABLES.with(|tables| {
+            let number = tables.next_number();
+            tables.sessions.borrow_mut().insert(number, session);
+            SessionEntry(number)
+        })
+    }
+}
+
+impl Drop for SessionEntry {
+    fn drop(&mut self) {
+        // Without a table the thread is ending.
+        let _ = TABLES.try_with(|tables| tables.sessions.borrow_mut().remove(&self.0));
+    }
+}
+
+/// Listeners of the process that exist.
+static LISTENERS: AtomicUsize = AtomicUsize::new(0);
+
+/// The entry of a listener in its loop's table, which lasts as long as this.
+pub(crate) struct ListenerEntry(u64);
+
+impl ListenerEntry {
+    pub(crate) fn new(listener: Weak<dyn Inspect>) -> ListenerEntry {
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| yue_scheduler::inspect::add_metrics(write_metrics));
+        // Relaxed: only the count matters.
+        LISTENERS.fetch_add(1, Ordering::Relaxed);
+        TABLES.with(|tables| {
+            let number = tables.next_number();
+            tables.listeners.borrow_mut().insert(number, listener);
+            ListenerEntry(number)
+        })
+    }
+}
+
+impl Drop for ListenerEntry {
+    fn drop(&mut self) {
+        LISTENERS.fetch_sub(1, Ordering::Relaxed);
+        // Without a table the thread is ending.
+        let _ = TABLES.try_with(|tables| tables.listeners.borrow_mut().remove(&self.0));
+    }
+}
+
+fn write_metrics(out: &mut String) {
+    let count = LISTENERS.load(Ordering::Relaxed);
+    let name = "yue_rpc_listeners";
+    let _ = writeln!(out, "# HELP {name} Listeners that a program holds.");
+    let _ = writeln!(out, "# TYPE {name} gauge\n{name} {count}");
+}
