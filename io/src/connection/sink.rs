@@ -58,8 +58,8 @@ pub trait Sink {
     fn sent(&self, buffer: Vec<u8>);
 
     /// Called when the peer has finished sending. Returning `true` keeps the connection open for sending, until it is
-    /// closed or [shut down](super::Connection::shutdown_write). By default the queued bytes are sent and the connection
-    /// is closed.
+    /// closed or [shut down](super::Connection::shutdown_write). By default the queued bytes are sent and the
+    /// connection is closed.
     fn end_of_input(&self) -> bool {
         false
     }
