@@ -247,9 +247,9 @@ impl Listener {
         self.inner.usage()
     }
 
-    /// Reads the certificate of a `tls://` or `wss://` listener from its files again. A listener also does so by itself,
-    /// when a client connects and the files have changed. Existing connections keep the old certificate. Does nothing
-    /// for other addresses.
+    /// Reads the certificate of a `tls://` or `wss://` listener from its files again. A listener also does so by
+    /// itself, when a client connects and the files have changed. Existing connections keep the old certificate. Does
+    /// nothing for other addresses.
     ///
     /// # Errors
     /// `ArgumentError` if a file cannot be used. The old certificate stays in use.
