@@ -208,6 +208,17 @@ fn a_runtime_has_a_loop_for_each_processor_if_asked() {
 
 /// The program has a loop of its own (a game's, a window's) and ticks ours in it.
 #[test]
+fn settings_that_no_system_could_fulfil_are_refused() {
+    let too_many = Runtime::builder().loops(usize::MAX).build().unwrap_err();
+    assert_eq!(
+        too_many.to_string(),
+        format!("a runtime has at most 4096 loops, not {}", usize::MAX)
+    );
+    let named = Runtime::builder().loops(2).name("a\0b").build();
+    assert_eq!(named.unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+}
+
+#[test]
 fn a_loop_is_ticked_by_the_thread_that_owns_it() {
     let one = Runtime::builder().loops(2).build().unwrap();
     let answer = Rc::new(Cell::new(None));

@@ -12,6 +12,9 @@ use yue_scheduler::{BlockingLimits, LoopGroup, Spin, StackConfig, set_blocking_l
 /// The time that the main fiber has to return after a shutdown was requested: as long as a client waits for an answer.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// The largest number of loops. Each has a thread, and the largest machines have fewer processors.
+const LOOPS_MAX: usize = 4096;
+
 /// Settings for a [`Runtime`].
 ///
 /// ```
@@ -55,7 +58,7 @@ impl Default for RuntimeBuilder {
 
 impl RuntimeBuilder {
     /// Sets the number of loops, the calling thread's included. The default is one; 0 means one for each processor that
-    /// the process may use.
+    /// the process may use. At most 4096.
     pub fn loops(mut self, loops: usize) -> Self {
         self.loops = loops;
         self
@@ -138,9 +141,10 @@ impl RuntimeBuilder {
     /// Creates the runtime: the loop of the calling thread, and the threads of the others.
     ///
     /// # Errors
-    /// If a driver cannot be set up, if `YUE_IO` requests one that is refused, or if the system refuses more threads or
-    /// refuses to pin them.
+    /// `InvalidInput` for more than 4096 loops, or a NUL in the name; otherwise if a driver cannot be set up, if
+    /// `YUE_IO` requests one that is refused, or if the system refuses more threads or refuses to pin them.
     pub fn build(self) -> io::Result<Runtime> {
+        self.check()?;
         let processors = match (self.loops, self.pinned) {
             (1.., false) => Vec::new(),
             _ => processors()?,
@@ -179,5 +183,20 @@ impl RuntimeBuilder {
             _pinned: pinned,
             main: Some(main),
         })
+    }
+
+    /// Refuses settings that no system could fulfil.
+    fn check(&self) -> io::Result<()> {
+        let text = if self.loops > LOOPS_MAX {
+            format!(
+                "a runtime has at most {LOOPS_MAX} loops, not {}",
+                self.loops
+            )
+        } else if self.name.contains('\0') {
+            format!("the name of a thread has no NUL, but {:?} has", self.name)
+        } else {
+            return Ok(());
+        };
+        Err(io::Error::new(io::ErrorKind::InvalidInput, text))
     }
 }
