@@ -81,6 +81,10 @@ struct Run {
     #[arg(long)]
     no_report: bool,
 
+    /// Do not open the admin endpoint, through which tools look into the program. YUE_ADMIN=off does the same.
+    #[arg(long)]
+    no_admin: bool,
+
     /// Run this Lua code, before the script if there is one. May be given several times.
     #[arg(short = 'e', value_name = "CODE")]
     code: Vec<OsString>,
@@ -182,11 +186,40 @@ fn start_inspection(run: &Run) {
     }
 }
 
+/// Whether the variable `YUE_ADMIN` turns the admin endpoint off.
+fn admin_is_off() -> bool {
+    let setting = std::env::var("YUE_ADMIN").unwrap_or_default();
+    ["0", "off", "no", "false"].contains(&setting.as_str())
+}
+
+/// Opens the admin endpoint. A program runs without one, too: a machine may have no folder for it.
+fn open_admin(script: &Script) -> Option<yue::admin::Endpoint> {
+    yue::lua::read_log_level();
+    let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+    let options = yue::admin::Options {
+        name: script.name.as_ref().map(|name| name.display().to_string()),
+        args: script.args.iter().map(text).collect(),
+        folder: None,
+    };
+    let opened = yue::admin::listen(options);
+    if let Err(error) = &opened {
+        yue_scheduler::log(
+            yue_scheduler::LogLevel::Debug,
+            format_args!("no admin endpoint: {error}"),
+        );
+    }
+    opened.ok()
+}
+
 fn run(run: Run) -> i32 {
     init::split_if_orphans_arrive();
     start_inspection(&run);
+    let wants_admin = !run.no_admin && !admin_is_off();
     match script_of(run) {
-        Ok(script) => script.run(),
+        Ok(script) => {
+            let _endpoint = wants_admin.then(|| open_admin(&script)).flatten();
+            script.run()
+        }
         Err((code, text)) => {
             yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!("{text}"));
             code

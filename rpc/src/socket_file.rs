@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
@@ -260,6 +260,12 @@ impl SharedSocket {
     /// Creates a listener for the calling loop.
     pub(crate) fn listener(&self) -> io::Result<UnixListener> {
         Ok(UnixListener::from(self.inner.socket.try_clone()?))
+    }
+}
+
+impl AsFd for SharedSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.socket.as_fd()
     }
 }
 

@@ -177,6 +177,7 @@
 //! | `tls` | TLS over any stream (feature `tls`, which [`rpc`] needs for `tls://`) |
 //! | [`signal`] | Unix signals on loops |
 //! | [`inspect`] | inspection: fibers, stacks, counters, the watchdog, the report |
+//! | [`admin`] | the same from outside: a Unix socket for tools, which answers even while the loops are busy |
 //! | [`scheduler`] | the whole API of fibers and loops |
 //! | `lua` | running Lua programs (feature `lua`) |
 //!
@@ -184,6 +185,7 @@
 
 #![warn(missing_docs)]
 
+pub mod admin;
 #[cfg(feature = "lua")]
 pub mod lua;
 mod runtime;

@@ -28,6 +28,7 @@ mod program;
 mod rpc;
 mod script;
 
+pub use host::log::read_log_level;
 pub use program::report::{report_on, watch_loops};
 pub use script::{Chunk, Script};
 pub use yue_io::Choice;

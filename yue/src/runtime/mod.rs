@@ -21,7 +21,6 @@ mod workers;
 
 pub use builder::RuntimeBuilder;
 pub use report::RuntimeReport;
-#[cfg(feature = "lua")]
 pub(crate) use settings::LoopSettings;
 
 use affinity::Pinned;
@@ -218,6 +217,7 @@ fn listen(handle: RuntimeHandle) -> io::Result<signal::Subscription> {
     let requests = EndRequests::default();
     end_signals::subscribe(move |signal| {
         if requests.insist() {
+            crate::admin::remove_files();
             signal::end_process_by(signal);
         }
         handle.shutdown();

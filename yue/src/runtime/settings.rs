@@ -32,7 +32,6 @@ impl Default for LoopSettings {
 
 impl LoopSettings {
     /// The default settings, with that driver.
-    #[cfg(feature = "lua")]
     pub(crate) fn of_driver(driver: Choice) -> LoopSettings {
         LoopSettings {
             driver,

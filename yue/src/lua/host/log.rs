@@ -31,8 +31,9 @@ fn parse_level(text: &[u8]) -> Option<LogLevel> {
     LogLevel::from_name(std::str::from_utf8(text).ok()?)
 }
 
-/// Sets the minimum level that `YUE_LOG` names, once.
-pub(crate) fn read_environment() {
+/// Sets the minimum level of the log that the variable `YUE_LOG` names, if it does. It happens once in a process:
+/// [`Script::run`](crate::lua::Script::run) calls this, too.
+pub fn read_log_level() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| match std::env::var("YUE_LOG") {
         Ok(setting) if setting == "off" => set_log_level(None),
@@ -47,7 +48,7 @@ pub(crate) fn read_environment() {
 
 /// Whether lines of that level are logged.
 fn is_shown(level: LogLevel) -> bool {
-    read_environment();
+    read_log_level();
     is_logged(level)
 }
 

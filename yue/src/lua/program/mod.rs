@@ -16,7 +16,7 @@ pub(crate) mod threads;
 
 use crate::lua::host::entries::Entry;
 use crate::lua::host::errors::ErrorObject;
-use crate::lua::host::log::read_environment;
+use crate::lua::host::log::read_log_level;
 use crate::lua::host::program::{Cause, Program};
 use crate::lua::host::{Host, Role};
 use crate::lua::script::{Chunk, Script};
@@ -44,7 +44,7 @@ impl Script {
 }
 
 fn run_program(program: &Arc<Program>) -> i32 {
-    read_environment();
+    read_log_level();
     handle_broken_pipes();
     report::set_program(program);
     let guard = Guard::start(program);

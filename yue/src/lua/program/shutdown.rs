@@ -232,6 +232,7 @@ fn end_process(code: i32, line: Option<String>) -> ! {
     for _ in 0..started {
         let _ = waiting.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
+    crate::admin::remove_files();
     // Not `exit`, which would wait for whatever blocks the program.
     // SAFETY: ends the process, and runs none of its code.
     unsafe { libc::_exit(code) }
