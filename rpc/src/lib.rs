@@ -57,6 +57,8 @@ mod address;
 mod buffer;
 mod error;
 pub mod group;
+#[cfg(feature = "http")]
+mod http;
 pub mod inspect;
 mod listener;
 mod memory_listener;

@@ -12,6 +12,8 @@ use crate::socket_file::{SharedSocket, SocketFile};
 use crate::transport::SocketOptions;
 use crate::transport::handshake::Handshakes;
 use crate::transport::pipes::Pipes;
+#[cfg(any(feature = "ws", feature = "http"))]
+use crate::transport::sniffer::Protocols;
 use crate::transport::thread::{IncomingLink, ThreadName};
 use crate::transport::tls::ServerTls;
 #[cfg(feature = "ws")]
@@ -73,6 +75,12 @@ struct Inner {
     /// The rules of upgrades at a `ws://` or `wss://` address.
     #[cfg(feature = "ws")]
     websocket: Option<Rc<Rules>>,
+    /// The protocols that links may speak beside msgpack-rpc.
+    #[cfg(any(feature = "ws", feature = "http"))]
+    protocols: Protocols,
+    /// The rules of HTTP.
+    #[cfg(feature = "http")]
+    http: Option<Rc<crate::http::Site>>,
 }
 
 /// The owner of a Unix socket's file, who removes it.
@@ -120,6 +128,7 @@ impl Listener {
         if !address.is_tls() {
             sockets.tls.check_unused(address)?;
         }
+        check_one_port(address, sockets)?;
         #[cfg(not(feature = "ws"))]
         if matches!(address, Address::Ws { .. } | Address::Wss { .. }) {
             return Err(failed(crate::address::missing_feature("ws")));
@@ -207,10 +216,27 @@ impl Listener {
         service: Service,
         options: Options,
     ) -> Result<Listener, Error> {
+        Self::bind_shared_with(socket, service, options, &SocketOptions::default())
+    }
+
+    /// Like [`Listener::bind_shared`], with socket options.
+    ///
+    /// # Errors
+    /// See [`Listener::bind_shared`]; `ArgumentError` for options that do not fit.
+    ///
+    /// # Panics
+    /// Outside a loop.
+    pub fn bind_shared_with(
+        socket: &SharedSocket,
+        service: Service,
+        options: Options,
+        sockets: &SocketOptions,
+    ) -> Result<Listener, Error> {
         let address = socket.address().clone();
+        sockets.tls.check_unused(&address)?;
         let failed = |error| Error::from_listen(socket.address(), &error);
         let listener = socket.listener().map_err(failed)?;
-        let inner = Inner::new(address, service, options, &SocketOptions::default());
+        let inner = Inner::new(address, service, options, sockets);
         *inner.file.borrow_mut() = Some(OwnFile::Shared(socket.clone()));
         Self::spawn(inner, Socket::Unix(listener)).map_err(failed)
     }
@@ -316,6 +342,13 @@ impl Inner {
             _entry: ListenerEntry::new(this.clone()),
             #[cfg(feature = "ws")]
             websocket: websocket_rules(&address, sockets),
+            #[cfg(any(feature = "ws", feature = "http"))]
+            protocols: protocols(&address, sockets),
+            #[cfg(feature = "http")]
+            http: sockets.http.as_ref().map(|options| {
+                let host = address.host_and_port().map_or("", |(host, _)| host);
+                Rc::new(crate::http::Site::new(options, host))
+            }),
             address,
             service,
             options,
@@ -394,4 +427,54 @@ fn websocket_rules(address: &Address, sockets: &SocketOptions) -> Option<Rc<Rule
         host: host.clone(),
         origins: sockets.websocket.origins.clone(),
     }))
+}
+
+/// The protocols that the options allow beside msgpack-rpc, on the same port.
+#[cfg(any(feature = "ws", feature = "http"))]
+fn protocols(address: &Address, sockets: &SocketOptions) -> Protocols {
+    #[cfg(feature = "ws")]
+    let websocket = sockets.websocket.shares_port.then(|| {
+        let (host, _) = address.host_and_port().unwrap_or_default();
+        Rc::new(Rules {
+            path: "/".to_owned(),
+            host: host.to_owned(),
+            origins: sockets.websocket.origins.clone(),
+        })
+    });
+    #[cfg(not(feature = "ws"))]
+    let _ = address;
+    Protocols {
+        #[cfg(feature = "ws")]
+        websocket,
+        #[cfg(feature = "http")]
+        http: sockets.http.is_some(),
+    }
+}
+
+/// # Errors
+/// If options for several protocols are given for an address that has one.
+fn check_one_port(address: &Address, sockets: &SocketOptions) -> Result<(), Error> {
+    let has_stream = matches!(
+        address,
+        Address::Tcp { .. } | Address::Tls { .. } | Address::Unix { .. }
+    );
+    #[cfg(feature = "ws")]
+    let ws = sockets.websocket.shares_port.then_some("ws");
+    #[cfg(not(feature = "ws"))]
+    let ws = None;
+    #[cfg(feature = "http")]
+    let http = sockets.http.as_ref().map(|_| "http");
+    #[cfg(not(feature = "http"))]
+    let http = None::<&str>;
+    #[cfg(not(any(feature = "ws", feature = "http")))]
+    let _ = sockets;
+    match ws.or(http) {
+        Some(name) if !has_stream => {
+            let text = format!(
+                "the option {name} is for listeners at tcp://, tls:// and unix:// addresses, and this one is {address}"
+            );
+            Err(Error::new(ErrorKind::Argument, text))
+        }
+        _ => Ok(()),
+    }
 }

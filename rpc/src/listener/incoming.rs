@@ -1,8 +1,10 @@
 //! The links that a listener accepts, on their way to be connections.
 //!
 //! ```text
-//!   socket ──▶ TLS, if there is a certificate ──▶ WebSocket, if the address says so ──▶ session
-//!              └───────────── handshakes: counted, limited in time ─────────────┘
+//!   socket ──▶ TLS, if there is a ──▶ WebSocket, if the address says so; ──▶ session
+//!              certificate            or a look at the first bytes, if     ──▶ HTTP connection
+//!                                     several protocols are allowed
+//!              └────────── handshakes: counted, limited in time ──────────┘
 //! ```
 //!
 //! A link without a handshake of its own is a session at once.
@@ -11,9 +13,12 @@ use super::accept::accept_all;
 use super::{Inner, OwnFile, Socket};
 use crate::session::Session;
 use crate::transport::handshake::Handshake;
+#[cfg(any(feature = "ws", feature = "http"))]
+use crate::transport::sniffer::{Protocol, Sniffer};
 #[cfg(feature = "ws")]
 use crate::transport::websocket::WebSocket;
 use crate::transport::{Ending, Events, Transport, socket};
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
@@ -36,9 +41,8 @@ impl Inner {
                 {
                     return;
                 }
-                self.accept(self.address.to_string(), |events| {
-                    socket::start_unix(stream, events)
-                });
+                let from = Peer::new("", self.address.to_string());
+                self.accept_stream(from, |events| socket::start_unix(stream, events));
             }),
         }
         self.closed.set(true);
@@ -47,24 +51,98 @@ impl Inner {
 
     fn accept_tcp(self: &Rc<Inner>, stream: TcpStream, from: SocketAddr) {
         let start = |events| socket::start_tcp(stream, self.keepalive, events);
-        if let Some(tls) = &self.tls {
-            tls.refresh(&self.address);
-            let start = |events| tls.start(events, start);
-            #[cfg(feature = "ws")]
-            if let Some(rules) = &self.websocket {
-                return self.begin(format!("wss://{from}"), |events| {
-                    WebSocket::accept(rules.clone(), events, start)
-                });
-            }
-            return self.begin(format!("tls://{from}"), start);
-        }
+        let Some(tls) = &self.tls else {
+            return self.accept_stream(Peer::new("tcp", from.to_string()), start);
+        };
+        tls.refresh(&self.address);
+        self.accept_stream(Peer::new("tls", from.to_string()), |events| {
+            tls.start(events, start)
+        });
+    }
+
+    /// Accepts a link, which `start` starts, up to TLS.
+    fn accept_stream(
+        self: &Rc<Inner>,
+        from: Peer,
+        start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
+    ) {
         #[cfg(feature = "ws")]
         if let Some(rules) = &self.websocket {
-            return self.begin(format!("ws://{from}"), |events| {
-                WebSocket::accept(rules.clone(), events, start)
-            });
+            let from = from.by_websocket();
+            let start = |events| WebSocket::accept(rules.clone(), events, start);
+            return self.begin(from.to_string(), start, Inner::accept_ready);
         }
-        self.accept(format!("tcp://{from}"), start);
+        #[cfg(any(feature = "ws", feature = "http"))]
+        if self.protocols.are_several() {
+            let sniffer = Sniffer::new(&self.protocols);
+            let sniffing = sniffer.clone();
+            return self.begin(
+                from.to_string(),
+                |events| sniffing.start(events, start),
+                move |this, _, handshake, link| match sniffer.outcome() {
+                    Some((protocol, link)) => {
+                        this.accept_sniffed(protocol, &from, handshake, link);
+                    }
+                    None => link.close(),
+                },
+            );
+        }
+        match self.tls {
+            Some(_) => self.begin(from.to_string(), start, Inner::accept_ready),
+            None => self.accept(from.to_string(), start),
+        }
+    }
+
+    /// Accepts a link whose protocol its first bytes have told.
+    #[cfg(any(feature = "ws", feature = "http"))]
+    fn accept_sniffed(
+        self: &Rc<Inner>,
+        protocol: Protocol,
+        from: &Peer,
+        handshake: &Rc<Handshake>,
+        link: Rc<dyn Transport>,
+    ) {
+        match protocol {
+            Protocol::MsgpackRpc => self.accept_ready(from.to_string(), handshake, link),
+            #[cfg(feature = "ws")]
+            Protocol::WebSocket => {
+                self.accept_ready(from.by_websocket().to_string(), handshake, link);
+            }
+            #[cfg(feature = "http")]
+            Protocol::Http => self.accept_http(&from.by_http().to_string(), handshake, link),
+        }
+    }
+
+    #[cfg(feature = "http")]
+    fn accept_http(
+        self: &Rc<Inner>,
+        from: &str,
+        handshake: &Rc<Handshake>,
+        link: Rc<dyn Transport>,
+    ) {
+        let Some(site) = self.http.clone() else {
+            return link.close();
+        };
+        if self.accounts.are_crowded(0, &self.options.limits) {
+            return link.close();
+        }
+        let started = crate::http::start(
+            site,
+            self.accounts.clone(),
+            from,
+            &self.service,
+            &self.options,
+            link.clone(),
+            |events| handshake.set_events(events),
+        );
+        match started {
+            Ok((session, end)) => {
+                self.keep(session, end);
+                link.set_reading(true);
+            }
+            // There is no memory for another fiber.
+            Err(_) => link.close(),
+        }
     }
 
     /// Starts a link with handshakes of its own. It becomes a connection when they are complete.
@@ -72,6 +150,7 @@ impl Inner {
         self: &Rc<Inner>,
         from: String,
         start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
+        accept: impl FnOnce(&Rc<Inner>, String, &Rc<Handshake>, Rc<dyn Transport>) + 'static,
     ) {
         let unready = self.handshakes.count();
         if self.accounts.are_crowded(unready, &self.options.limits) {
@@ -84,7 +163,7 @@ impl Inner {
             limit,
             start,
             move |from, handshake, link| match this.upgrade() {
-                Some(this) => this.accept_ready(from, handshake, link),
+                Some(this) => accept(&this, from, handshake, link),
                 None => link.close(),
             },
         );
@@ -132,6 +211,11 @@ impl Inner {
             // The link broke before it was established.
             Err(_) => return,
         };
+        self.keep(session, || {});
+    }
+
+    /// Keeps a session until it has ended; then `end` is called.
+    fn keep(self: &Rc<Inner>, session: Session, end: impl FnOnce() + 'static) {
         let key = session.key();
         self.sessions.borrow_mut().insert(key, session.clone());
         let this: Weak<Inner> = Rc::downgrade(self);
@@ -140,6 +224,54 @@ impl Inner {
                 let gone = this.sessions.borrow_mut().remove(&key);
                 drop(gone);
             }
+            end();
         });
+    }
+}
+
+/// The address of a client, with the protocol that it speaks.
+#[derive(Debug, Clone)]
+struct Peer {
+    /// `tcp` or `tls`; empty if the address has a scheme, as that of a Unix socket.
+    scheme: &'static str,
+    address: String,
+}
+
+impl Peer {
+    fn new(scheme: &'static str, address: String) -> Peer {
+        Peer { scheme, address }
+    }
+
+    #[cfg(feature = "ws")]
+    fn by_websocket(&self) -> Peer {
+        self.by("ws", "wss")
+    }
+
+    #[cfg(feature = "http")]
+    fn by_http(&self) -> Peer {
+        match self.scheme {
+            // So that nobody takes it for a client of yue's own on this machine.
+            "" => Peer::new("", format!("http+{}", self.address)),
+            _ => self.by("http", "https"),
+        }
+    }
+
+    #[cfg(any(feature = "ws", feature = "http"))]
+    fn by(&self, plain: &'static str, over_tls: &'static str) -> Peer {
+        let scheme = match self.scheme {
+            "tls" => over_tls,
+            "tcp" => plain,
+            other => other,
+        };
+        Peer::new(scheme, self.address.clone())
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.scheme {
+            "" => write!(f, "{}", self.address),
+            scheme => write!(f, "{scheme}://{}", self.address),
+        }
     }
 }

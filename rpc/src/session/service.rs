@@ -64,8 +64,8 @@ pub trait Dispatch {
     }
 }
 
-/// Strangers can cause these messages at will.
-fn say_seldom(text: &str) {
+/// Writes a warning, at most once a second for each loop: strangers can cause these messages at will.
+pub(crate) fn say_seldom(text: &str) {
     const SILENCE: Duration = Duration::from_secs(1);
     thread_local!(static SILENT_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) });
     if SILENT_UNTIL.get().is_none_or(is_past) {

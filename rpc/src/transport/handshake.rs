@@ -125,6 +125,22 @@ impl Events for Handshake {
     }
 }
 
+/// The end of a client's link before its first request was whole. `silent`: nothing had arrived.
+#[cfg(any(feature = "ws", feature = "http"))]
+pub(crate) fn before_request(silent: bool, result: io::Result<()>) -> io::Result<()> {
+    let kind = match &result {
+        // Perhaps only a probe of the port.
+        Ok(()) if silent => io::ErrorKind::NotConnected,
+        Err(error) if silent && error.kind() == io::ErrorKind::ConnectionReset => {
+            io::ErrorKind::NotConnected
+        }
+        Ok(()) => io::ErrorKind::UnexpectedEof,
+        Err(_) => return result,
+    };
+    let text = "the client closed the connection before its first request was whole";
+    Err(io::Error::new(kind, text))
+}
+
 fn closed_early() -> io::Error {
     let text = "the peer closed the connection during the handshake";
     io::Error::new(io::ErrorKind::UnexpectedEof, text)

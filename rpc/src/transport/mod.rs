@@ -45,8 +45,12 @@
 pub(crate) mod handshake;
 #[doc(hidden)] // For the tests, which speak the wire themselves.
 pub mod memory;
+#[cfg(any(feature = "ws", feature = "http"))]
+pub(crate) mod origin;
 pub(crate) mod pipes;
 mod popen;
+#[cfg(any(feature = "ws", feature = "http"))]
+pub(crate) mod sniffer;
 pub(crate) mod socket;
 pub(crate) mod thread;
 #[cfg(feature = "tls")]
@@ -60,6 +64,8 @@ mod traits;
 #[doc(hidden)] // Frames and upgrades, for the fuzz targets.
 pub mod websocket;
 
+#[cfg(feature = "http")]
+pub use crate::http::{HttpOptions, HttpRequest};
 pub use socket::SocketOptions;
 pub use tls_options::TlsOptions;
 pub use traits::{ClosedByPeer, Connect, Ending, Events, Incoming, LinkRefused, Transport};

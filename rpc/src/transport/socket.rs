@@ -35,6 +35,10 @@ pub struct SocketOptions {
     /// `ws://` and `wss://` addresses.
     #[cfg(feature = "ws")]
     pub websocket: super::WebSocketOptions,
+    /// Listeners at `tcp://`, `tls://` and `unix://` addresses: clients may also call by HTTP. The first bytes of a link
+    /// tell which protocol it speaks; until they have arrived, the server says nothing.
+    #[cfg(feature = "http")]
+    pub http: Option<super::HttpOptions>,
 }
 
 /// The time for the handshakes of an opened link, unless the options say otherwise.
@@ -49,6 +53,8 @@ impl Default for SocketOptions {
             handshake: HANDSHAKE,
             #[cfg(feature = "ws")]
             websocket: super::WebSocketOptions::default(),
+            #[cfg(feature = "http")]
+            http: None,
         }
     }
 }

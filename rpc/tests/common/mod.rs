@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod behaviours;
+pub mod http;
 pub mod raw;
 pub mod tls;
 #[cfg(feature = "ws")]

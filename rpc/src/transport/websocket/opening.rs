@@ -2,6 +2,7 @@
 
 use super::filter::{Side, Stage, WebSocket};
 use super::upgrade::{self, HEAD_MAX, Refusal, Rules};
+use crate::transport::handshake::before_request;
 use crate::transport::traits::{Events, Transport};
 use std::io;
 use std::rc::Rc;
@@ -162,16 +163,7 @@ impl WebSocket {
             .borrow()
             .as_ref()
             .is_none_or(|upgrade| upgrade.head.is_empty());
-        let text = "the client closed the connection before its request was whole";
-        match result {
-            // A client that said nothing at all was perhaps only a probe of the port.
-            Ok(()) if silent => Err(io::Error::new(io::ErrorKind::NotConnected, text)),
-            Err(error) if silent && error.kind() == io::ErrorKind::ConnectionReset => {
-                Err(io::Error::new(io::ErrorKind::NotConnected, text))
-            }
-            Ok(()) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, text)),
-            Err(error) => Err(error),
-        }
+        before_request(silent, result)
     }
 
     /// The link ended before it was a WebSocket.

@@ -28,6 +28,9 @@ pub struct WebSocketOptions {
     /// the host that they connect to, if that is a numeric address, `localhost`, or the name in the listener's address.
     /// Clients other than browsers send no origin and may connect in any case.
     pub origins: Option<Vec<String>>,
+    /// Listeners at `tcp://`, `tls://` and `unix://` addresses: clients may also connect by WebSocket, at the path `/`.
+    /// The first bytes of a link tell which protocol it speaks; until they have arrived, the server says nothing.
+    pub shares_port: bool,
     /// Connections: the time that the server has to answer the request for a WebSocket. A listener has
     /// [`Limits::handshake`](crate::Limits::handshake).
     pub upgrade_time: Duration,
@@ -37,6 +40,7 @@ impl Default for WebSocketOptions {
     fn default() -> Self {
         WebSocketOptions {
             origins: None,
+            shares_port: false,
             upgrade_time: Duration::from_secs(30),
         }
     }

@@ -9,21 +9,18 @@
 //!                           ◀──── HTTP/1.1 101, Sec-WebSocket-Accept: base64(SHA-1(key and a constant))
 //! ```
 //!
-//! A page of any site can make a visitor's browser connect to any server that the browser reaches, and browsers leave
-//! it to the server to refuse. So a request that a browser makes (only they send `Origin`) must come from a listed
-//! origin, or, if none are listed, from a page of this host. The second check alone could be outwitted: a site whose
-//! name is made to resolve to the victim's machine is of the same host (DNS rebinding). So without a list the host must
-//! be known to be this machine: a numeric address, `localhost`, or the name in the listener's own address.
+//! Which pages may call: `transport/origin.rs`.
 //!
 //! Everything here is a function of bytes.
 
+use crate::transport::origin::Site;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha1::{Digest, Sha1};
 use std::fmt::Write;
 
 /// The longest block of headers, in bytes.
-pub const HEAD_MAX: usize = 8 * 1024;
+pub const HEAD_MAX: usize = crate::transport::sniffer::HEAD_MAX;
 
 /// The maximum number of header lines.
 const HEADERS_MAX: usize = 100;
@@ -241,7 +238,12 @@ pub fn answer(head: &[u8], rules: &Rules) -> Result<Vec<u8>, Refusal> {
         ));
     }
     if let Some(origin) = fields.origin {
-        check_origin(origin, host, rules)?;
+        let site = Site {
+            host: &rules.host,
+            origins: rules.origins.as_deref(),
+        };
+        let checked = site.check_origin(origin, host);
+        checked.map_err(|text| Refusal::new(403, text))?;
     }
     if !fields.upgrades || !fields.connection_upgrades {
         let text =
@@ -268,54 +270,6 @@ pub fn answer(head: &[u8], rules: &Rules) -> Result<Vec<u8>, Refusal> {
     }
     response.push_str("\r\n");
     Ok(response.into_bytes())
-}
-
-/// Checks that a page of this origin may connect; see the head of this file.
-fn check_origin(origin: &[u8], host: &str, rules: &Rules) -> Result<(), Refusal> {
-    let origin = String::from_utf8_lossy(origin);
-    if let Some(origins) = &rules.origins {
-        let listed = |one: &String| one == "*" || one.eq_ignore_ascii_case(&origin);
-        if origins.iter().any(listed) {
-            return Ok(());
-        }
-        return Err(Refusal::new(
-            403,
-            "Pages of this origin may not connect: it is not among the server's origins.",
-        ));
-    }
-    let name = host_name(host);
-    let of_page = origin
-        .split_once("://")
-        .map(|(_, authority)| host_name(authority));
-    if !of_page.is_some_and(|page| page.eq_ignore_ascii_case(name)) {
-        return Err(Refusal::new(
-            403,
-            "Pages of another host may not connect: the server lists no origins.",
-        ));
-    }
-    let is_here = name.eq_ignore_ascii_case("localhost")
-        || name.eq_ignore_ascii_case(&rules.host)
-        || is_numeric(name);
-    if !is_here {
-        return Err(Refusal::new(
-            403,
-            "This host name is not known to be this server's. The server has to list the origins of pages that may \
-             connect.",
-        ));
-    }
-    Ok(())
-}
-
-/// The host of `host:port`, without the brackets of an IPv6 address.
-fn host_name(authority: &str) -> &str {
-    if let Some(inner) = authority.strip_prefix('[') {
-        return inner.split(']').next().unwrap_or(inner);
-    }
-    authority.split(':').next().unwrap_or(authority)
-}
-
-fn is_numeric(host: &str) -> bool {
-    host.parse::<std::net::IpAddr>().is_ok()
 }
 
 /// The answer to a key.

@@ -1,0 +1,366 @@
+//! One request and its answer.
+//!
+//! The order of the checks is that of their cost, and of what they reveal: rules that hold for every path first, the
+//! grant before the body is read, and the function's name last, by the session that every call passes.
+
+use super::HttpRequest;
+use super::answer::{Answer, Fault, close_after, empty, set, with_json};
+use super::connection::Site;
+use super::json;
+use super::stream::Stream;
+use crate::error::ErrorKind;
+use crate::session::options::{Limits, Timeout};
+use crate::session::service::say_seldom;
+use crate::session::{Accounts, Session};
+use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use yue_scheduler::timeout;
+
+/// The path under which functions are called.
+const PREFIX: &str = "/rpc/";
+
+/// The longest name of a function, in bytes; also that of the path is bounded, by the limit of a head.
+const NAME_MAX: usize = 1024;
+
+/// The time for which a browser remembers that a page may call, in seconds.
+const PREFLIGHT_AGE: &str = "600";
+
+/// What the requests of one connection have in common.
+pub(super) struct Exchange {
+    pub(super) site: Rc<Site>,
+    pub(super) accounts: Rc<Accounts>,
+    pub(super) accepted: Session,
+    pub(super) caller: Session,
+    pub(super) limits: Limits,
+    pub(super) stream: Rc<Stream>,
+    pub(super) peer: String,
+}
+
+impl Exchange {
+    /// Answers a request. Runs in the connection's fiber, which it may park.
+    pub(super) async fn respond(
+        self: Rc<Exchange>,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Infallible> {
+        self.stream.begin_body();
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        // What follows a body in chunks is not read: two parsers that disagree on its end would take it for another
+        // request (RFC 9112, section 11.2).
+        let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+        let mut answer = match self.check_caller(&request) {
+            Err(fault) => fault.closing().answer(),
+            Ok(()) => {
+                let mut answer = match self.serve(request).await {
+                    Ok(answer) => answer,
+                    Err(fault) => fault.answer(),
+                };
+                if let Some(origin) = origin {
+                    allow(&mut answer, origin);
+                }
+                answer
+            }
+        };
+        if is_chunked || self.stream.is_ending() || self.accepted.is_closed() {
+            close_after(&mut answer);
+        }
+        self.stream.begin_head();
+        Ok(answer)
+    }
+
+    /// Checks that the page and the name that the request names may call.
+    fn check_caller(&self, request: &Request<Incoming>) -> Result<(), Fault> {
+        let headers = request.headers();
+        let bad = |text: &str| Fault::new(StatusCode::BAD_REQUEST, ErrorKind::Argument, text);
+        let host = single(headers, &header::HOST).map_err(bad)?;
+        let host = host.ok_or_else(|| bad("The header Host is missing."))?;
+        let host = str::from_utf8(host.as_bytes()).map_err(|_| bad("Host is not text."))?;
+        let named = request.uri().authority();
+        if named.is_some_and(|named| !named.as_str().eq_ignore_ascii_case(host)) {
+            return Err(bad(
+                "The request's line and its header Host name different hosts.",
+            ));
+        }
+        let callers = self.site.callers();
+        let checked = match single(headers, &header::ORIGIN).map_err(bad)? {
+            Some(origin) => callers.check_origin(origin.as_bytes(), host),
+            None => callers.check_host(host),
+        };
+        checked.map_err(|text| Fault::new(StatusCode::FORBIDDEN, ErrorKind::NotGranted, text))
+    }
+
+    async fn serve(&self, request: Request<Incoming>) -> Result<Answer, Fault> {
+        let Some(grant) = &self.site.grant else {
+            return Err(nothing_here());
+        };
+        let name = function_name(request.uri().path()).ok_or_else(nothing_here)?;
+        match *request.method() {
+            Method::POST => {}
+            Method::OPTIONS => return Ok(preflight()),
+            _ => return Ok(wrong_method()),
+        }
+        check_content_type(request.headers())?;
+        if self.accepted.is_turned_away() {
+            let limit = self.limits.connections_max;
+            let text = format!("the server has {limit} connections, its limit; try again later");
+            return Err(busy(text).closing());
+        }
+        let granting = self.request_of(&request, name);
+        let name = granting.name.clone();
+        // A body is read only for those who may call.
+        self.stream.begin_handling();
+        let granted = timeout(self.limits.handshake, || grant(&granting));
+        self.check_grant(&granting, granted.map_err(|_| ()))?;
+        drop(granting);
+        self.stream.begin_body();
+        let body = self.read_body(request.into_body()).await?;
+        self.stream.begin_handling();
+        self.call(&name, body)
+    }
+
+    fn request_of(&self, request: &Request<Incoming>, name: String) -> HttpRequest {
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers = request.headers().iter();
+        HttpRequest {
+            name,
+            method: request.method().to_string(),
+            path: request
+                .uri()
+                .path_and_query()
+                .map_or_else(String::new, |path| path.as_str().to_owned()),
+            headers: headers
+                .map(|(name, value)| (name.as_str().to_owned(), text(value)))
+                .collect(),
+            peer: self.peer.clone(),
+            peer_name: self.stream.peer_name(),
+        }
+    }
+
+    fn check_grant(
+        &self,
+        request: &HttpRequest,
+        granted: Result<Result<bool, crate::Failure>, ()>,
+    ) -> Result<(), Fault> {
+        let failure = match granted {
+            Ok(Ok(true)) => return Ok(()),
+            Ok(Ok(false)) => {
+                let text = "the server did not grant this request";
+                let fault = Fault::new(StatusCode::FORBIDDEN, ErrorKind::NotGranted, text);
+                return Err(fault.closing());
+            }
+            Ok(Err(failure)) => failure.message,
+            Err(()) => "it took too long".to_owned(),
+        };
+        let HttpRequest { name, peer, .. } = request;
+        say_seldom(&format!(
+            "http.rpc failed for a request of {peer} for '{}': {failure}",
+            name.escape_debug()
+        ));
+        let text = "the server failed to decide whether it grants this request";
+        let fault = Fault::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorKind::Server, text);
+        Err(fault.closing())
+    }
+
+    /// Reads a body, which counts for the memory of the listener meanwhile.
+    async fn read_body(&self, body: Incoming) -> Result<Counted, Fault> {
+        let max = self.limits.message_bytes_max;
+        let too_large = || {
+            let text = format!("the body is larger than {max} bytes, the limit of a message");
+            let status = StatusCode::PAYLOAD_TOO_LARGE;
+            Fault::new(status, ErrorKind::MessageTooLarge, text).closing()
+        };
+        if body.size_hint().lower() > max as u64 {
+            return Err(too_large());
+        }
+        let mut whole = Counted {
+            accounts: self.accounts.clone(),
+            bytes: Vec::new(),
+            counted: 0,
+        };
+        let mut body = pin!(body);
+        loop {
+            let next = poll_fn(|context| {
+                if self.stream.body_is_late() {
+                    return Poll::Ready(None);
+                }
+                Pin::new(&mut body).as_mut().poll_frame(context).map(Some)
+            });
+            let frame = match next.await {
+                None => {
+                    let text = "the body did not arrive in time";
+                    let status = StatusCode::REQUEST_TIMEOUT;
+                    return Err(Fault::new(status, ErrorKind::Timeout, text).closing());
+                }
+                Some(None) => return Ok(whole),
+                Some(Some(Err(error))) => {
+                    let text = format!("the body cannot be read: {error}");
+                    let status = StatusCode::BAD_REQUEST;
+                    return Err(Fault::new(status, ErrorKind::Argument, text).closing());
+                }
+                Some(Some(Ok(frame))) => frame,
+            };
+            let Ok(piece) = frame.into_data() else {
+                continue;
+            };
+            self.stream.note_body(piece.len());
+            if whole.bytes.len() + piece.len() > max {
+                return Err(too_large());
+            }
+            whole.append(&piece);
+            if self.accounts.memory_is_short(&self.limits)
+                && self.accounts.must_wait(whole.bytes.len(), &self.limits)
+            {
+                return Err(busy("the server has no memory for this request at present").closing());
+            }
+        }
+    }
+
+    /// Calls the function, and waits for its answer.
+    fn call(&self, name: &str, body: Counted) -> Result<Answer, Fault> {
+        let limits = json::Limits {
+            bytes_max: self.limits.message_bytes_max,
+            nesting_max: self.limits.nesting_max,
+        };
+        let mut arguments = Vec::new();
+        let count = json::read_arguments(&body.bytes, limits, &mut arguments).map_err(|fault| {
+            let (status, kind) = match fault {
+                json::Fault::TooLarge(_) => {
+                    (StatusCode::PAYLOAD_TOO_LARGE, ErrorKind::MessageTooLarge)
+                }
+                _ => (StatusCode::BAD_REQUEST, ErrorKind::Argument),
+            };
+            Fault::new(status, kind, fault.to_string())
+        })?;
+        drop(body);
+        let outcome = self.caller.call(name, Timeout::Default, move |out| {
+            out.extend_from_slice(&arguments);
+            Ok(count)
+        });
+        let response = outcome.map_err(|error| Fault::of_call(&error))?;
+        let mut out = b"{\"result\":".to_vec();
+        let written = json::write_results(response.bytes(), response.count(), limits, &mut out);
+        if let Err(fault) = written {
+            // Functions among the results would be kept for this client.
+            self.caller.release_unread(response.bytes());
+            let kind = match fault {
+                json::Fault::ResultTooLarge(_) => ErrorKind::MessageTooLarge,
+                _ => ErrorKind::Server,
+            };
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            return Err(Fault::new(status, kind, fault.to_string()));
+        }
+        out.push(b'}');
+        Ok(with_json(StatusCode::OK, out))
+    }
+}
+
+/// A body that counts for its listener's memory.
+struct Counted {
+    accounts: Rc<Accounts>,
+    bytes: Vec<u8>,
+    counted: usize,
+}
+
+impl Counted {
+    fn append(&mut self, piece: &[u8]) {
+        self.bytes.extend_from_slice(piece);
+        let now = self.bytes.capacity();
+        self.accounts.replace_memory(self.counted, now);
+        self.counted = now;
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.accounts.replace_memory(self.counted, 0);
+    }
+}
+
+fn nothing_here() -> Fault {
+    let text = "there is nothing at this path";
+    Fault::new(StatusCode::NOT_FOUND, ErrorKind::NoMethod, text)
+}
+
+fn busy(text: impl Into<String>) -> Fault {
+    Fault::new(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::ServerBusy, text).retryable()
+}
+
+fn wrong_method() -> Answer {
+    let text = "a function is called with POST";
+    let fault = Fault::new(StatusCode::METHOD_NOT_ALLOWED, ErrorKind::Call, text);
+    let mut answer = fault.closing().answer();
+    set(&mut answer, header::ALLOW, "POST, OPTIONS");
+    answer
+}
+
+/// The answer to a browser that asks whether a page may send JSON here. Its page's origin was checked.
+fn preflight() -> Answer {
+    let mut answer = empty(StatusCode::NO_CONTENT);
+    set(&mut answer, header::ALLOW, "POST, OPTIONS");
+    set(&mut answer, header::ACCESS_CONTROL_ALLOW_METHODS, "POST");
+    let headers = "content-type, authorization";
+    set(&mut answer, header::ACCESS_CONTROL_ALLOW_HEADERS, headers);
+    set(&mut answer, header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_AGE);
+    answer
+}
+
+/// Lets the page read the answer.
+fn allow(answer: &mut Answer, origin: HeaderValue) {
+    let headers = answer.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+}
+
+/// The value of a header that must not come twice.
+fn single<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'a HeaderValue>, &'static str> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    match values.next() {
+        None => Ok(first),
+        Some(_) => Err("The headers Host and Origin come once each."),
+    }
+}
+
+/// Checks that the body is JSON: a form of a foreign page, which a browser sends without asking, cannot say that.
+fn check_content_type(headers: &HeaderMap) -> Result<(), Fault> {
+    let value = single(headers, &header::CONTENT_TYPE).ok().flatten();
+    let essence = value
+        .and_then(|value| value.as_bytes().split(|byte| *byte == b';').next())
+        .unwrap_or_default();
+    if essence
+        .trim_ascii()
+        .eq_ignore_ascii_case(b"application/json")
+    {
+        return Ok(());
+    }
+    let text = "the body is JSON, and the header Content-Type has to say so: application/json";
+    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    Err(Fault::new(status, ErrorKind::Argument, text).closing())
+}
+
+/// The function that a path names, without its escapes.
+fn function_name(path: &str) -> Option<String> {
+    let escaped = path.strip_prefix(PREFIX)?;
+    let mut bytes = Vec::with_capacity(escaped.len());
+    let mut rest = escaped.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+                (digit(rest.next())? * 16 + digit(rest.next())?) as u8
+            }
+            byte => byte,
+        });
+    }
+    // A slash leads nowhere: names of the protocol itself have one.
+    let is_name = (1..=NAME_MAX).contains(&bytes.len()) && !bytes.contains(&b'/');
+    String::from_utf8(bytes).ok().filter(|_| is_name)
+}
