@@ -125,7 +125,8 @@ fn run(script: &Path, expected: &Expected, driver: &str) -> Ended {
     let folder = folder();
     // For the scripts about TLS alone: making them takes a while.
     let name = script.file_stem().and_then(|name| name.to_str());
-    let needed = name.is_some_and(|name| name.starts_with("tls"));
+    let needed =
+        name.is_some_and(|name| ["tls", "wss"].iter().any(|front| name.starts_with(front)));
     let certificates = needed.then(certificates);
     let place = certificates.as_ref().map_or(&*folder, |made| made.path());
     let mut child = Command::new(env!("CARGO_BIN_EXE_yue"))

@@ -227,6 +227,14 @@ Signal.__tostring = function(self) return ('signal %d%s'):format(self.number, se
 
 yue.const = core.signals
 
+-- The number of the program's own emitters of SIGHUP.
+local hangups = 0
+
+--- Whether the program handles SIGHUP itself.
+function internal.handles_hangup()
+  return hangups > 0
+end
+
 local function run_signal(signal)
   while not signal.closed do
     if core.signal_wait(signal.subscription) then signal:emit('signal', signal.number) end
@@ -235,6 +243,7 @@ end
 
 function Signal:on_close()
   core.signal_close(self.subscription)
+  if self.number == yue.const.SIGHUP then hangups = hangups - 1 end
   self.fiber:cancel()
 end
 
@@ -244,6 +253,7 @@ function yue.signal(number)
     internal.argument_error('yue.signal takes a number, such as yue.const.SIGUSR1')
   end
   local signal = internal.new_emitter(Signal, { number = number, subscription = core.signal_open(number) })
+  if number == yue.const.SIGHUP then hangups = hangups + 1 end
   signal.fiber = yue.fiber(run_signal, 'signal')
   signal.fiber.quiet = true
   signal.fiber:run(signal)

@@ -36,6 +36,8 @@ local OPTIONS = {
   server_name = 'string', -- open: the name in the server's certificate
   insecure = 'boolean', -- open: accept every server
   origins = 'origins', -- listen, ws: the origins whose pages may connect
+  ws = 'boolean', -- listen, tcp, tls, unix: clients may also connect by WebSocket
+  http = 'http', -- listen, tcp, tls, unix: clients may also call by HTTP; see ports.lua
 }
 
 yue.config = setmetatable({}, {
@@ -87,6 +89,7 @@ local function option_fault(wanted, value)
     if not value.calls then return 'a table { calls = n, burst = m }, and calls is missing' end
     return nil
   end
+  if wanted == 'http' then return internal.http_fault(value) end
   if wanted == 'origins' then
     if type(value) ~= 'table' then return 'a list of origins, not ' .. internal.describe_value(value) end
     for key, origin in pairs(value) do
@@ -107,6 +110,8 @@ local function option_fault(wanted, value)
   local what = wanted:gsub('number', 'number above 0'):gsub('count', 'number of at least 1')
   return ('a %s, not %s'):format(what, internal.describe_value(value))
 end
+
+internal.option_fault = option_fault
 
 local function check_options(name, options)
   if options == nil then return {} end
@@ -275,6 +280,7 @@ end
 --- an emitter of `open`, `accept`, `close`, `timeout` and `full`.
 local function socket(name, count, ...)
   local addr, options, symbols = arguments(name, count, ...)
+  internal.check_opening(name, options)
   local shared = symbols == nil and not options.no_cache
   local key = shared and cache_key(addr, options)
   local known = shared and cache[key]
@@ -338,12 +344,12 @@ internal.names_of = {} -- namespaces by the number of the native service
 local function listen(name, count, ...)
   local addr, options, symbols = arguments(name, count, ...)
   local namespace = internal.new_namespace(symbols)
-  local origins = options.origins and table.concat(options.origins, '\n')
-  local id, resolved, service = core.listen(addr, options, namespace.layers, origins)
+  local id, resolved, service = core.listen(addr, options, namespace.layers, internal.ports_of(options))
   local listener = internal.new_emitter(Listener, { id = id, address = resolved, names = namespace })
   listener.service = service
   listener.namespace = namespace.view
   internal.names_of[service], listeners[service] = namespace, listener
+  internal.begin_ports(listener, options)
   internal.adopt_current(listener)
   if addr == 'stdio://' then
     -- It has one connection: when that has ended, nothing can come any more.
@@ -399,6 +405,7 @@ function Listener:on_close()
   self.last_stats = self:stats()
   core.close_listener(self.id)
   internal.names_of[self.service], listeners[self.service] = nil, nil
+  internal.end_ports(self)
 end
 
 --- Like every emitter's. The events are `accept` (a connection was granted) and `close` (a granted connection has
@@ -438,12 +445,14 @@ function internal.connection_event(moment, id, layers, payload)
     internal.send_latest(connection)
     return false
   end
-  local listener = listeners[service]
+  local listener, by_http = listeners[service], connection.address:find '^https?[:+]'
   connection:emit(moment, payload)
   if moment == 'close' then
-    if listener and not connection.refused then listener:emit('close', connection, payload) end
+    if listener and not connection.refused and not by_http then listener:emit('close', connection, payload) end
     if connection.closed or core.is_accepted(id) then forget(connection) end
   end
+  -- Nobody accepted it, so no callback knows it.
+  if by_http then return false end
   if moment ~= 'accept' then return ask_callback(moment, connection, layers, payload) end
   -- Until the callback has granted it; if that raises, for good.
   connection.refused = true

@@ -43,6 +43,19 @@ yue.const = {}
 ---list.
 ---@alias yue.Symbols table|string|(table|string)[]
 
+---A request for a call by HTTP, as `http.rpc` sees it.
+---@class yue.HttpRequest
+---@field name string The name of the function, perhaps dotted.
+---@field method string `POST`.
+---@field path string The path and the query.
+---@field headers table<string, string> By their names in lower case; several of one name are joined by commas.
+---@field address string The address of the client.
+---@field peer_name? string The name in the client's certificate, if the listener demands one.
+
+---@class yue.HttpOptions
+---@field rpc? fun(request: yue.HttpRequest): boolean? Whether the request may call. Without it none may.
+---@field origins? string[] The origins whose pages may call, and the names of this server.
+
 ---@class yue.Options
 ---@field timeout? number Seconds that a call waits for its answer.
 ---@field no_cache? boolean open: a separate connection, not a shared one.
@@ -75,6 +88,8 @@ yue.const = {}
 ---@field server_name? string tls, open: the name in the server's certificate. By default the address's host.
 ---@field insecure? boolean tls, open: accept every server, whatever its certificate.
 ---@field origins? string[] listen, ws: the origins whose pages may connect; by default those of the same host.
+---@field ws? boolean listen, tcp, tls, unix: clients may connect to this port by WebSocket, too.
+---@field http? yue.HttpOptions listen, tcp, tls, unix: clients may call on this port by HTTP, too.
 
 ---The procedures of a peer: every name, at any depth, can be called. Prefixes of the last name: `async_` (returns a
 ---future at once), `timed_` (seconds come first), `notify_` (expects no answer; returns whether it was queued);
@@ -84,7 +99,7 @@ yue.const = {}
 ---@operator call(...): any
 
 ---Serves `symbols` at `addr`: `tcp://host:port`, `tls://host:port`, `unix:///path`,
----`ws://host:port/path`, `stdio://`.
+---`ws://host:port/path`, `wss://host:port/path`, `stdio://`.
 ---@overload fun(addr: string, symbols?: yue.Symbols): yue.Listener
 ---@param addr string
 ---@param options yue.Options?
@@ -242,8 +257,8 @@ function Listener:import(symbols) end
 ---@field connections integer
 ---@field requests_in_flight integer
 ---@field memory integer Bytes.
----@field handshakes integer TLS handshakes under way.
----@field handshakes_failed integer TLS handshakes that failed.
+---@field handshakes integer Handshakes of TLS and WebSocket under way.
+---@field handshakes_failed integer Handshakes that failed.
 ---@field methods table<string, yue.MethodStats>
 
 ---@return yue.ListenerStats # The usage of its connections, and the counts of each method.

@@ -143,6 +143,16 @@ native! {
 }
 
 native! {
+    /// Whether the process was started with the signal ignored.
+    IsSignalIgnored = "is_signal_ignored", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(number) -> bool {
+        let signal = Signal::from_number(number as i32);
+        Ok(signal.is_ok_and(signal::is_ignored))
+    }
+}
+
+native! {
     SignalClose = "signal_close", suspends: false;
     read(stack) -> f64 { stack.number(1) }
     run(id) -> () {
@@ -171,7 +181,7 @@ fn push_constants(stack: Stack<'_>) {
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    register!(stack; SignalOpen, SignalWait, SignalClose);
+    register!(stack; SignalOpen, SignalWait, SignalClose, IsSignalIgnored);
     push_constants(stack);
     // SAFETY: `Stack` promises a valid state where errors may be raised; the table is below the constants.
     unsafe { ffi::lua_setfield(stack.raw(), -2, c"signals".as_ptr()) };

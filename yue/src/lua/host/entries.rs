@@ -17,6 +17,8 @@ pub(crate) enum Entry {
     ConnectionEvent,
     /// Describes the functions of a namespace.
     Describe,
+    /// Decides whether a request by HTTP may call.
+    GrantHttp,
     /// The connection objects, by their numbers.
     Connections,
     /// Adds the symbols that a worker thread was started with.
@@ -34,12 +36,13 @@ pub(crate) enum Entry {
 }
 
 /// The entries that are fields of the prelude's table `internal`.
-const FIELDS: [(Entry, &CStr); 11] = [
+const FIELDS: [(Entry, &CStr); 12] = [
     (Entry::MakeError, c"make_error"),
     (Entry::Wrap, c"wrap"),
     (Entry::DescribeFailure, c"describe_failure"),
     (Entry::ConnectionEvent, c"connection_event"),
     (Entry::Describe, c"describe"),
+    (Entry::GrantHttp, c"grant_http"),
     (Entry::Connections, c"connections"),
     (Entry::ImportSymbols, c"import_symbols"),
     (Entry::AtEnd, c"at_end"),

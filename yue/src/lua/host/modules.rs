@@ -24,6 +24,7 @@ const FILES: &[(&str, &str)] = &[
     ("proxy", include_str!("../../../lua/proxy.lua")),
     ("rpc", include_str!("../../../lua/rpc.lua")),
     ("latest", include_str!("../../../lua/latest.lua")),
+    ("ports", include_str!("../../../lua/ports.lua")),
     ("describe", include_str!("../../../lua/describe.lua")),
     ("groups", include_str!("../../../lua/groups.lua")),
     ("program", include_str!("../../../lua/program.lua")),

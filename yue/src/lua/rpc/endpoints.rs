@@ -6,6 +6,7 @@ use crate::lua::native::{Results, native, register, register_raw};
 use crate::lua::rpc::connections::{Counts, Listening, known, with_connections};
 use crate::lua::rpc::methods::MethodTable;
 use crate::lua::rpc::options::{Certificates, Settings};
+use crate::lua::rpc::ports::Ports;
 use crate::lua::rpc::service::{Layers, LuaService};
 use std::ffi::c_int;
 use std::mem::ManuallyDrop;
@@ -13,7 +14,7 @@ use std::rc::Rc;
 use yue_io::net::ListenOptions;
 use yue_luajit::{Error, Stack, ffi, may_suspend, raise, suspending};
 use yue_rpc::session::{Service, Session};
-use yue_rpc::transport::{SocketOptions, try_connector};
+use yue_rpc::transport::try_connector;
 use yue_rpc::{Address, ErrorKind, Listener, SharedSocket};
 
 /// Reads (address, options, layers); the layers go into the registry. May raise, before that.
@@ -39,32 +40,6 @@ unsafe fn read_endpoint<'a>(
             ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX),
         )
     }
-}
-
-/// Reads the origins of a listener, if there are any.
-///
-/// # Safety
-/// Lua runs the calling C function on `state`.
-unsafe fn read_origins<'a>(state: *mut ffi::lua_State, index: c_int) -> Option<&'a [u8]> {
-    // SAFETY: the caller's promise; the string stays on the stack.
-    unsafe {
-        if ffi::lua_type(state, index) != ffi::LUA_TSTRING {
-            return None;
-        }
-        let mut length = 0;
-        let start = ffi::lua_tolstring(state, index, &mut length);
-        Some(std::slice::from_raw_parts(start.cast(), length))
-    }
-}
-
-#[cfg_attr(not(feature = "ws"), allow(unused_mut, unused_variables))]
-fn with_origins(mut sockets: SocketOptions, origins: Option<&[u8]>) -> SocketOptions {
-    #[cfg(feature = "ws")]
-    if let Some(origins) = origins {
-        let lines = String::from_utf8_lossy(origins);
-        sockets.websocket.origins = Some(lines.lines().map(str::to_owned).collect());
-    }
-    sockets
 }
 
 fn parse(address: &[u8]) -> Result<Address, Error> {
@@ -104,12 +79,12 @@ unsafe extern "C-unwind" fn open_raw(state: *mut ffi::lua_State) -> c_int {
     }
 }
 
-/// `listen(address, options, layers, origins)`: returns the listener's number, its address, its service's number. The
-/// origins are the lines of a string, or nil.
+/// `listen(address, options, layers, ports)`: returns the listener's number, its address, its service's number. `ports`
+/// says which protocols may share the port, see [`Ports`].
 unsafe extern "C-unwind" fn listen_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe {
-        let origins = read_origins(state, 4);
+        let ports = Ports::read(state, 4);
         let (address, settings, certificates, layers) = read_endpoint(state);
         let outcome = suspending(state, "listen", || {
             let layers = Layers::new(layers)?;
@@ -119,7 +94,7 @@ unsafe extern "C-unwind" fn listen_raw(state: *mut ffi::lua_State) -> c_int {
             let target = find_target(&host, parse(address)?, &key)?;
             let (service, both) = new_service(&settings, layers, false);
             let options = settings.options();
-            let sockets = with_origins(settings.sockets(certificates), origins);
+            let sockets = ports.add_to(settings.sockets(certificates), &service)?;
             let listener = match target {
                 Target::Alone(address) => Listener::bind_with(&address, both, options, &sockets),
                 Target::Port(address) => {
@@ -127,7 +102,9 @@ unsafe extern "C-unwind" fn listen_raw(state: *mut ffi::lua_State) -> c_int {
                     sockets.listen.reuse_port = true;
                     Listener::bind_with(&address, both, options, &sockets)
                 }
-                Target::Socket(socket) => Listener::bind_shared(&socket, both, options),
+                Target::Socket(socket) => {
+                    Listener::bind_shared_with(&socket, both, options, &sockets)
+                }
             };
             let listener = listener.map_err(|failure| rpc_error(&failure))?;
             let text = listener.address().to_string();

@@ -3,6 +3,7 @@
 //! ```text
 //!   endpoints.rs    open, listen                        dispatch.rs          serving requests, callbacks
 //!   options.rs      options of both                     lookup.rs            the function that a request names
+//!   ports.rs        protocols that share a port
 //!   service.rs      a namespace and its settings        failures.rs          what handlers raise, logged and sent
 //!   connections.rs  connections by number               methods.rs           counters of methods
 //!   calls.rs        calling: the hot path               async_calls.rs       calls with futures
@@ -23,6 +24,7 @@ pub(crate) mod lookup;
 pub(crate) mod messages;
 pub(crate) mod methods;
 pub(crate) mod options;
+pub(crate) mod ports;
 pub(crate) mod references;
 pub(crate) mod remote_functions;
 pub(crate) mod service;

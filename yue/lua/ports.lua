@@ -1,0 +1,105 @@
+-- A listener's port: the protocols that share it, who may call by HTTP, and certificates that are renewed.
+local core, yue, internal = ...
+local type, pairs, next, pcall, table = type, pairs, next, pcall, table
+
+--- The fault in the option `http`; nil if there is none.
+function internal.http_fault(value)
+  if type(value) ~= 'table' then
+    return 'a table { rpc = function(request) … end, origins = { … } }, not ' .. internal.describe_value(value)
+  end
+  for key, part in pairs(value) do
+    if key == 'rpc' then
+      if type(part) ~= 'function' then return 'a table whose rpc is a function, not ' .. internal.describe_value(part) end
+    elseif key == 'origins' then
+      local fault = internal.option_fault('origins', part)
+      if fault then return 'a table whose origins are ' .. fault end
+    else
+      return 'a table { rpc = function(request) … end, origins = { … } }, without ' .. internal.to_text(key)
+    end
+  end
+  return nil
+end
+
+--- Raises if options of a listener's port are given for a connection to be opened.
+function internal.check_opening(name, options)
+  for _, key in pairs { 'ws', 'http' } do
+    if options[key] ~= nil then
+      internal.argument_error(('%s: the option %s is for listeners; to open a WebSocket, use a ws:// address'):format(name, key))
+    end
+  end
+end
+
+local function lines(list)
+  return list and table.concat(list, '\n')
+end
+
+--- The protocols of a listener's port, for the native side.
+function internal.ports_of(options)
+  local http = options.http
+  return {
+    ws = options.ws,
+    origins = lines(options.origins),
+    http = http ~= nil,
+    http_rpc = http and http.rpc ~= nil,
+    http_origins = http and lines(http.origins),
+  }
+end
+
+-- -- Calls by HTTP ---------------------------------------------------------------------------------------------------
+
+-- The functions that grant requests, by the number of the listener's service.
+local grants = {}
+
+--- Called by the HTTP side, in the fiber of a connection: whether the request may call.
+function internal.grant_http(service, request)
+  local grant = grants[service]
+  return grant ~= nil and grant(request)
+end
+
+-- -- Certificates at SIGHUP ------------------------------------------------------------------------------------------
+
+-- Listeners whose certificates are in files, by the number of their service; and the subscription, while there are any.
+local renewable, subscription = {}, nil
+
+local function is_file(value)
+  return value and not value:find('-----BEGIN', 1, true)
+end
+
+--- Rereads the certificates at each signal, unless the program handles SIGHUP itself.
+local function run_hangups(id)
+  while core.signal_wait(id) do
+    if not internal.handles_hangup() then
+      for _, listener in pairs(renewable) do
+        -- A fault is logged, and the old certificate stays.
+        pcall(core.reload_listener, listener.id)
+      end
+    end
+  end
+end
+
+local function watch_hangups()
+  -- A process that was told to ignore it, as by nohup, goes on ignoring it.
+  if subscription or core.is_signal_ignored(yue.const.SIGHUP) then return end
+  subscription = core.signal_open(yue.const.SIGHUP)
+  local fiber = yue.fiber(run_hangups, 'certificates')
+  fiber.quiet = true
+  fiber:run(subscription)
+end
+
+--- A listener begins.
+function internal.begin_ports(listener, options)
+  grants[listener.service] = options.http and options.http.rpc
+  if is_file(options.cert) or is_file(options.key) or is_file(options.client_ca) then
+    renewable[listener.service] = listener
+    watch_hangups()
+  end
+end
+
+--- A listener ends.
+function internal.end_ports(listener)
+  grants[listener.service], renewable[listener.service] = nil, nil
+  if subscription and next(renewable) == nil then
+    core.signal_close(subscription)
+    subscription = nil
+  end
+end
