@@ -254,18 +254,19 @@ impl Error {
                 format!("cannot connect to {address}: {refused}"),
             );
         }
-        let kind = match error.kind() {
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
-                ErrorKind::ConnectionRefused
+        let text = format!("cannot connect to {address}: {error}");
+        Error::retryable(kind_of_link(error), text)
+    }
+
+    /// Translates the error of datagrams that did not arrive. It does not say which ones, so a call may have run.
+    pub(crate) fn from_undelivered(address: &str, error: &io::Error) -> Error {
+        let text = match error.kind() {
+            io::ErrorKind::ConnectionRefused => {
+                format!("nothing listens at {address}, says its machine: {error}")
             }
-            io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
-                ErrorKind::NetworkUnreachable
-            }
-            io::ErrorKind::TimedOut => ErrorKind::ConnectionTimeout,
-            io::ErrorKind::InvalidInput => ErrorKind::Address,
-            _ => ErrorKind::Transport,
+            _ => format!("cannot send to {address}: {error}"),
         };
-        Error::retryable(kind, format!("cannot connect to {address}: {error}"))
+        Error::new(kind_of_link(error), text)
     }
 
     /// Translates the error of a failed attempt to listen.
@@ -277,6 +278,19 @@ impl Error {
             _ => format!("cannot listen at {address}: {error}"),
         };
         Error::new(ErrorKind::Address, text)
+    }
+}
+
+/// The kind of an error of the system about a link.
+fn kind_of_link(error: &io::Error) -> ErrorKind {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ErrorKind::ConnectionRefused,
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
+            ErrorKind::NetworkUnreachable
+        }
+        io::ErrorKind::TimedOut => ErrorKind::ConnectionTimeout,
+        io::ErrorKind::InvalidInput => ErrorKind::Address,
+        _ => ErrorKind::Transport,
     }
 }
 

@@ -10,6 +10,7 @@ use crate::session::options::Options;
 use crate::session::{Accounts, Service, Session, Usage};
 use crate::socket_file::{SharedSocket, SocketFile};
 use crate::transport::SocketOptions;
+use crate::transport::datagram::{self, DatagramServer, Link};
 use crate::transport::handshake::Handshakes;
 use crate::transport::pipes::Pipes;
 #[cfg(any(feature = "ws", feature = "http"))]
@@ -24,7 +25,7 @@ use std::fmt;
 use std::io;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
-use yue_io::net::{TcpListener, UnixListener};
+use yue_io::net::{TcpListener, UdpSocket, UnixListener};
 use yue_scheduler::{Builder, FiberId, cancel, set_context};
 
 /// Accepts connections until it is closed. Clones are the same listener; dropping all of them does not close it.
@@ -70,6 +71,8 @@ struct Inner {
     tls: Option<ServerTls>,
     /// Links that are not connections yet.
     handshakes: Rc<Handshakes>,
+    /// The socket of datagrams.
+    datagrams: RefCell<Option<Rc<DatagramServer>>>,
     closed: Cell<bool>,
     _entry: ListenerEntry,
     /// The rules of upgrades at a `ws://` or `wss://` address.
@@ -161,7 +164,18 @@ impl Listener {
                 });
                 Ok(Listener { inner })
             }
-            Address::Udp { .. } | Address::Mcast { .. } => {
+            Address::Udp { host, port } => {
+                let (socket, port) =
+                    datagram::bind(host, *port, sockets.listen.reuse_port).map_err(failed)?;
+                let inner = Inner::new(
+                    address.with_port(port),
+                    service,
+                    datagram::fit(options),
+                    sockets,
+                );
+                Self::serve_datagrams(inner, "udp", socket, sockets).map_err(failed)
+            }
+            Address::Mcast { .. } => {
                 let text = format!("cannot listen at {address}: this build has no datagrams");
                 Err(Error::new(ErrorKind::Address, text))
             }
@@ -241,6 +255,27 @@ impl Listener {
         Self::spawn(inner, Socket::Unix(listener)).map_err(failed)
     }
 
+    /// Serves the senders of datagrams.
+    fn serve_datagrams(
+        inner: Rc<Inner>,
+        scheme: &'static str,
+        socket: UdpSocket,
+        sockets: &SocketOptions,
+    ) -> io::Result<Listener> {
+        let weak = Rc::downgrade(&inner);
+        let accept = move |from: String, link: &Rc<Link>| {
+            weak.upgrade()?.accept(from, |events| {
+                link.set_events(events);
+                Ok(link.clone())
+            })
+        };
+        let peers_max = inner.options.limits.connections_max;
+        let idle = sockets.datagram.peer_idle;
+        let server = DatagramServer::start(scheme, socket, peers_max, idle, accept)?;
+        *inner.datagrams.borrow_mut() = Some(server);
+        Ok(Listener { inner })
+    }
+
     fn spawn(inner: Rc<Inner>, socket: Socket) -> io::Result<Listener> {
         let accepting = inner.clone();
         let socket = Rc::new(socket);
@@ -291,6 +326,10 @@ impl Listener {
         self.inner.name.take();
         self.inner.remove_file();
         self.inner.stop_listening();
+        let datagrams = self.inner.datagrams.borrow().clone();
+        if let Some(server) = datagrams {
+            server.close();
+        }
         if let Some(fiber) = self.inner.fiber.take() {
             cancel(fiber);
         }
@@ -361,14 +400,19 @@ impl Inner {
             keepalive: sockets.keepalive,
             tls,
             handshakes: Rc::default(),
+            datagrams: RefCell::default(),
             closed: Cell::new(false),
         })
     }
 
     fn usage(&self) -> Usage {
+        let datagrams = self.datagrams.borrow();
+        let datagrams = datagrams.as_ref();
         Usage {
             handshakes: self.handshakes.count(),
             handshakes_failed: self.handshakes.failed(),
+            datagrams_dropped: datagrams.map_or(0, |server| server.dropped()),
+            peers_evicted: datagrams.map_or(0, |server| server.evicted()),
             ..self.accounts.usage()
         }
     }

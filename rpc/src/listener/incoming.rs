@@ -89,7 +89,7 @@ impl Inner {
         }
         match self.tls {
             Some(_) => self.begin(from.to_string(), start, Inner::accept_ready),
-            None => self.accept(from.to_string(), start),
+            None => drop(self.accept(from.to_string(), start)),
         }
     }
 
@@ -191,13 +191,14 @@ impl Inner {
         link.close();
     }
 
+    /// Makes a session of a link. `None` if the link is not accepted, or broke before it was established.
     pub(super) fn accept(
         self: &Rc<Inner>,
         from: String,
         start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
-    ) {
+    ) -> Option<Session> {
         if self.accounts.are_crowded(0, &self.options.limits) {
-            return;
+            return None;
         }
         let accepted = Session::accept_into(
             self.accounts.clone(),
@@ -206,12 +207,9 @@ impl Inner {
             self.options.clone(),
             start,
         );
-        let session = match accepted {
-            Ok(session) => session,
-            // The link broke before it was established.
-            Err(_) => return,
-        };
-        self.keep(session, || {});
+        let session = accepted.ok()?;
+        self.keep(session.clone(), || {});
+        Some(session)
     }
 
     /// Keeps a session until it has ended; then `end` is called.

@@ -234,6 +234,10 @@ impl Inner {
             return false;
         }
         count(&self.counters.refused_rate);
+        if verdict == Verdict::End && self.link.is_datagram.get() {
+            // The end of the link would forget what its peer has done: the next datagram makes another.
+            return true;
+        }
         if let Some(msgid) = msgid {
             let Rate {
                 calls_per_second,

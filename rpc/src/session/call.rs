@@ -340,6 +340,10 @@ impl Inner {
     fn timed_out(&self, deadline: Instant) -> Error {
         self.note_timeout();
         let text = match self.phase.get() {
+            Phase::Up if self.link.is_datagram.get() => format!(
+                "{} did not answer in time; the call or its answer may have been lost",
+                self.address
+            ),
             Phase::Up => format!("{} did not answer in time", self.address),
             _ => self.not_ready(),
         };

@@ -32,6 +32,8 @@ pub(super) fn hello(out: &mut Vec<u8>) -> Result<u32, Error> {
 impl Inner {
     pub(super) fn handle_control_request(&self, msgid: u32, name: &[u8], _params: Params<'_>) {
         match name {
+            // A list of functions would be a large answer to a small request, whose sender may be somebody else.
+            _ if self.link.is_datagram.get() => self.answer_no_method(msgid, name),
             b"$yue/hello" => {
                 self.link.peer_is_yue.set(true);
                 self.answer_control(msgid, |out| encode::array(out, hello).map(|_| 1));
@@ -44,11 +46,13 @@ impl Inner {
                 out.push(0xc0);
                 Ok(1)
             }),
-            _ => {
-                let text = format!("there is no method '{}'", quoted(name));
-                self.answer_error(msgid, &ErrorValue::of_kind(ErrorKind::NoMethod, &text));
-            }
+            _ => self.answer_no_method(msgid, name),
         }
+    }
+
+    fn answer_no_method(&self, msgid: u32, name: &[u8]) {
+        let text = format!("there is no method '{}'", quoted(name));
+        self.answer_error(msgid, &ErrorValue::of_kind(ErrorKind::NoMethod, &text));
     }
 
     fn answer_control(&self, msgid: u32, result: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>) {
@@ -64,6 +68,9 @@ impl Inner {
         name: Range<usize>,
         params: (u32, Range<usize>),
     ) {
+        if self.link.is_datagram.get() {
+            return;
+        }
         let bytes = &segment.bytes()[params.1.clone()];
         match &segment.bytes()[name] {
             b"$yue/granted" => {

@@ -278,8 +278,8 @@ impl Inner {
                 }
             });
         }
-        if self.options.legacy {
-            // Plain msgpack-rpc has no handshake: the peer serves at once.
+        if self.options.legacy || self.link.is_datagram.get() {
+            // Plain msgpack-rpc has no handshake: the peer serves at once. A greeting by datagram might be lost.
             return self.handle_granted(None);
         }
         let this = self.this.clone();

@@ -100,7 +100,9 @@ impl Session {
     ///
     /// # Panics
     /// Outside a loop.
-    pub fn open(connector: Rc<dyn Connect>, service: Service, options: Options) -> Session {
+    pub fn open(connector: Rc<dyn Connect>, service: Service, mut options: Options) -> Session {
+        let limit = &mut options.limits.message_bytes_max;
+        *limit = (*limit).min(connector.message_bytes_max());
         let address = connector.address().to_owned();
         Session {
             inner: Inner::new(

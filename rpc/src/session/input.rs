@@ -104,7 +104,9 @@ impl Inner {
                 msgid,
                 params,
                 ..
-            } if name.starts_with(b"$yue/") && name != DESCRIBE => {
+            } if name.starts_with(b"$yue/")
+                && (name != DESCRIBE || self.link.is_datagram.get()) =>
+            {
                 self.handle_control_request(msgid, name, params);
             }
             Message::Notification {
@@ -182,12 +184,28 @@ impl Inner {
             _ => (ErrorKind::MessageRefused, &self.counters.refused_malformed),
         };
         count(counter);
+        if self.link.is_datagram.get() {
+            return self.refuse_datagram(error);
+        }
         // The start of the next message is unknown, so the link must end. A request still gets an error as its answer.
         let msgid = self.input.borrow().msgid_of_refused();
         if let Some(msgid) = msgid {
             self.answer_error(msgid, &ErrorValue::of_kind(kind, &error.to_string()));
         }
         self.end_for_protocol(error, taken);
+    }
+
+    /// Drops a datagram: the next one is not affected. Only a request that is too large gets an answer. For other bytes
+    /// the sender's address is probably not the sender's.
+    fn refuse_datagram(&self, error: ProtocolError) {
+        let is_large = matches!(error, ProtocolError::TooLarge { .. });
+        let msgid = self.input.borrow().msgid_of_refused();
+        self.input.borrow_mut().discard();
+        if let Some(msgid) = msgid.filter(|_| is_large) {
+            let text = error.to_string();
+            let value = ErrorValue::of_kind(ErrorKind::MessageTooLarge, &text);
+            self.answer_error(msgid, &value);
+        }
     }
 
     /// Ends the link because of the bytes that came over it, and notifies the program.

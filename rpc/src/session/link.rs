@@ -52,6 +52,19 @@ impl Events for LinkEvents {
         self.current().is_some_and(Inner::on_end_of_input)
     }
 
+    fn undelivered(&self, error: io::Error) {
+        if let Some(session) = self.current() {
+            let error = Error::from_undelivered(&session.address, &error);
+            session.fail_calls(true, || error.clone());
+        }
+    }
+
+    fn dropped(&self) {
+        if let Some(session) = self.current() {
+            count(&session.counters.datagrams_dropped);
+        }
+    }
+
     fn closed(&self, result: io::Result<()>) {
         if let Some(session) = self.current() {
             session.end_link(match result {
@@ -91,6 +104,7 @@ impl Inner {
         let Some(action) = self.transition(Event::LinkUp) else {
             return transport.close();
         };
+        self.link.is_datagram.set(transport.is_datagram());
         let before = self.link.transport.replace(Some(transport));
         debug_assert!(before.is_none(), "a link came up beside another");
         debug_assert!(self.phase.get().has_link() && self.inbox.queue.borrow().is_empty());

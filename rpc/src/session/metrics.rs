@@ -81,7 +81,7 @@ impl Drop for Counted {
 type Value = fn(&Stats) -> u64;
 
 /// Name, help, and the counter.
-const COUNTERS: [(&str, &str, Value); 21] = [
+const COUNTERS: &[(&str, &str, Value)] = &[
     ("links_total", "Links that came up.", |s| s.links),
     ("links_ended_total", "Links that ended.", |s| s.links_ended),
     ("calls_total", "Calls made.", |s| s.calls),
@@ -122,6 +122,11 @@ const COUNTERS: [(&str, &str, Value); 21] = [
         |s| s.requests,
     ),
     ("received_bytes_total", "Bytes read.", |s| s.bytes_in),
+    (
+        "datagrams_dropped_total",
+        "Datagrams dropped: they held no whole message, or nothing was read at that time.",
+        |s| s.datagrams_dropped,
+    ),
     ("sent_bytes_total", "Bytes handed to the transport.", |s| {
         s.bytes_out
     }),

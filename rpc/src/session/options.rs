@@ -397,6 +397,8 @@ stats! {
     silences,
     /// The number of times reading stopped because the connections of the listener held too much memory.
     memory_stopped,
+    /// Datagrams that were dropped: they held no whole message, or nothing was read at that time.
+    datagrams_dropped,
 }
 
 /// A counter that the session's loop changes and any thread may read.

@@ -70,7 +70,12 @@ impl Inner {
     #[inline]
     pub(super) fn message_written(&self) {
         self.output.messages.set(self.output.messages.get() + 1);
-        if self.output.messages.get() >= FLUSH_MESSAGES || self.output.bytes.get() >= FLUSH_BYTES {
+        if self.link.is_datagram.get() {
+            // A buffer is a datagram, and holds one message.
+            self.hand_over();
+        } else if self.output.messages.get() >= FLUSH_MESSAGES
+            || self.output.bytes.get() >= FLUSH_BYTES
+        {
             self.flush_or_gather();
         } else if !self.output.at_tick_end.get() {
             self.flush_at_tick_end();

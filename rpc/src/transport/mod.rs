@@ -42,6 +42,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub(crate) mod datagram;
 pub(crate) mod handshake;
 #[doc(hidden)] // For the tests, which speak the wire themselves.
 pub mod memory;
@@ -66,6 +67,7 @@ pub mod websocket;
 
 #[cfg(feature = "http")]
 pub use crate::http::{HttpOptions, HttpRequest};
+pub use datagram::DatagramOptions;
 pub use socket::SocketOptions;
 pub use tls_options::TlsOptions;
 pub use traits::{ClosedByPeer, Connect, Ending, Events, Incoming, LinkRefused, Transport};
@@ -148,7 +150,15 @@ pub fn try_connector(address: &Address, options: &SocketOptions) -> Result<Rc<dy
             let missing = crate::address::missing_feature("ws");
             return Err(Error::from_connect(&address.to_string(), &missing));
         }
-        Address::Udp { .. } | Address::Mcast { .. } => {
+        Address::Udp { host, port } => {
+            options.tls.check_unused(address)?;
+            Rc::new(datagram::UdpConnector::new(
+                host,
+                *port,
+                address.to_string(),
+            ))
+        }
+        Address::Mcast { .. } => {
             let text = format!("cannot open {address}: this build has no datagrams");
             return Err(Error::new(ErrorKind::Address, text));
         }

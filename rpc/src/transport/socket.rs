@@ -32,6 +32,8 @@ pub struct SocketOptions {
     /// Opened connections: the time for the handshakes of the link itself, such as that of TLS. A listener's links have
     /// [`Limits::handshake`](crate::Limits::handshake).
     pub handshake: Duration,
+    /// `udp://` addresses.
+    pub datagram: super::DatagramOptions,
     /// `ws://` and `wss://` addresses.
     #[cfg(feature = "ws")]
     pub websocket: super::WebSocketOptions,
@@ -51,6 +53,7 @@ impl Default for SocketOptions {
             keepalive: Some(KEEPALIVE),
             tls: TlsOptions::default(),
             handshake: HANDSHAKE,
+            datagram: super::DatagramOptions::default(),
             #[cfg(feature = "ws")]
             websocket: super::WebSocketOptions::default(),
             #[cfg(feature = "http")]

@@ -66,6 +66,13 @@ pub trait Transport {
     /// buffer to return. Transports that always call it need not do anything.
     fn notify_when_sent(&self) {}
 
+    /// Whether each buffer travels as a datagram, which may be lost, or arrive twice or out of order. The session then
+    /// sends one message in a buffer, speaks plain msgpack-rpc, and drops what it cannot accept instead of ending the
+    /// link. By default it is a stream.
+    fn is_datagram(&self) -> bool {
+        false
+    }
+
     /// Pauses or resumes reading. Bytes that were read already may still arrive.
     fn set_reading(&self, on: bool);
 
@@ -178,6 +185,15 @@ pub trait Events {
         false
     }
 
+    /// What was sent may not have arrived, for the reason given; the link stays. Calls in flight fail. Links of datagrams
+    /// call it. A filter passes it on.
+    fn undelivered(&self, error: io::Error) {
+        let _ = error;
+    }
+
+    /// The link has dropped a datagram from the peer: it held no whole message, or the session does not read.
+    fn dropped(&self) {}
+
     /// The link has ended, for the reason given; `Ok` if the peer ended it in order. An error that holds a
     /// [`LinkRefused`] means that another attempt would fail, too. Called once, and last.
     fn closed(&self, result: io::Result<()>);
@@ -239,4 +255,9 @@ pub trait Connect {
 
     /// The address, for messages.
     fn address(&self) -> &str;
+
+    /// The most bytes of a message that its links can carry. By default there is no limit.
+    fn message_bytes_max(&self) -> usize {
+        usize::MAX
+    }
 }

@@ -57,6 +57,11 @@ pub struct Usage {
     pub handshakes: usize,
     /// Such handshakes that failed, since the beginning.
     pub handshakes_failed: u64,
+    /// Datagrams from strangers that were dropped since the beginning: they held no whole message, or an answer that
+    /// nobody asked for, or there was no room for another peer.
+    pub datagrams_dropped: u64,
+    /// Peers of datagrams that were forgotten to make room for others, since the beginning.
+    pub peers_evicted: u64,
 }
 
 impl Accounts {
@@ -67,6 +72,8 @@ impl Accounts {
             memory_bytes: self.memory.get(),
             handshakes: 0,
             handshakes_failed: 0,
+            datagrams_dropped: 0,
+            peers_evicted: 0,
         }
     }
 

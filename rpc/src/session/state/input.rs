@@ -40,6 +40,13 @@ impl Input {
         *self = Input::new(self.limits, era);
     }
 
+    /// Drops what has arrived and was not taken.
+    pub(crate) fn discard(&mut self) {
+        self.scanner = Scanner::new(self.limits);
+        self.segment = None;
+        self.start = 0;
+    }
+
     /// Applies releases when everything that has arrived so far is decoded.
     pub(crate) fn release_later(&mut self, releases: Vec<(u64, u64)>) {
         self.era = self.era.as_ref().map(|era| era.close(releases));

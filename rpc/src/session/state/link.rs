@@ -11,6 +11,8 @@ pub(crate) struct Link {
     /// Counts the links. It identifies objects that belong to an earlier one.
     pub(crate) epoch: Cell<u32>,
     pub(crate) transport: RefCell<Option<Rc<dyn Transport>>>,
+    /// It carries datagrams.
+    pub(crate) is_datagram: Cell<bool>,
     /// The peer sent hello, or answered this side's.
     pub(crate) peer_is_yue: Cell<bool>,
     /// The reason why the session drains.
@@ -24,6 +26,7 @@ impl Link {
         Link {
             epoch: Cell::new(0),
             transport: RefCell::default(),
+            is_datagram: Cell::new(false),
             peer_is_yue: Cell::new(false),
             draining_for: RefCell::default(),
             timer,
