@@ -13,23 +13,35 @@ fn page() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src/transports.md")
 }
 
+/// The columns, by scheme.
+const COLUMNS: &[(&str, Kind)] = &[
+    ("tcp", Kind::Tcp),
+    ("tls", Kind::Tls),
+    ("unix", Kind::Unix),
+    ("ws", Kind::Ws),
+    ("wss", Kind::Wss),
+    ("thread", Kind::Thread),
+    ("udp", Kind::Udp),
+];
+
 fn table() -> String {
     let mut text = String::new();
     let mut notes: Vec<&str> = Vec::new();
+    let schemes: String = COLUMNS
+        .iter()
+        .map(|(scheme, _)| format!(" `{scheme}://` |"))
+        .collect();
+    let head = format!(
+        "| behaviour |{schemes} test |\n|---{}|---|\n",
+        "|---".repeat(COLUMNS.len())
+    );
     for section in SECTIONS {
-        text += &format!("\n### {}\n\n", section.title);
-        text += "| behaviour | `tcp://` | `tls://` | `unix://` | `ws://` | `wss://` | `thread://` | test |\n";
-        text += "|---|---|---|---|---|---|---|---|\n";
+        text += &format!("\n### {}\n\n{head}", section.title);
         for behaviour in section.behaviours {
-            let kinds = [
-                Kind::Tcp,
-                Kind::Tls,
-                Kind::Unix,
-                Kind::Ws,
-                Kind::Wss,
-                Kind::Thread,
-            ];
-            let cells = kinds.map(|kind| cell(behaviour, kind, &mut notes));
+            let cells = COLUMNS
+                .iter()
+                .map(|(_, kind)| cell(behaviour, *kind, &mut notes));
+            let cells: Vec<String> = cells.collect();
             let (file, name) = behaviour.test.split_once("::").unwrap();
             text += &format!(
                 "| {} | {} | `{file}.rs`: `{name}` |\n",

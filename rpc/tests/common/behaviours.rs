@@ -331,9 +331,32 @@ pub fn of_test(test: &str) -> Option<&'static Behaviour> {
     all.find(|behaviour| behaviour.test == test)
 }
 
+/// The tests whose behaviours hold over datagrams, too. Theirs beside these are in `udp.rs`.
+const OVER_DATAGRAMS: &[&str] = &[
+    "conformance::errors_arrive_with_their_kind_and_message",
+    "conformance::a_slow_handler_holds_up_no_other",
+    "conformance::a_handler_can_call_its_caller_during_the_call",
+    "behaviours::calls_nest_both_ways",
+    "conformance::an_asynchronous_call_reports_its_outcome_once",
+    "conformance::plain_peers_get_plain_messages",
+    "conformance::a_handler_that_has_started_runs_to_its_end_whatever_its_caller_does",
+    "conformance::the_calls_of_a_handler_outlast_its_caller",
+    "life::a_call_that_times_out_runs_the_hook",
+    "behaviours::a_call_to_an_address_without_a_listener_is_connection_refused",
+    "limits::a_call_or_a_result_over_the_size_limit_is_an_error_and_the_connection_stays",
+    "limits::too_many_requests_in_flight_are_refused_as_busy",
+    "limits::outgoing_calls_above_the_limit_fail_before_they_are_sent",
+];
+
+const DATAGRAMS: &str = "datagrams are lost, overtake each other, and have no connection that begins or ends; the \
+                         messages are plain msgpack-rpc";
+
 impl Behaviour {
     /// The reason why it does not hold over that transport, if it does not.
     pub fn fault_over(&self, kind: Kind) -> Option<&'static str> {
+        if kind == Kind::Udp && !OVER_DATAGRAMS.contains(&self.test) {
+            return Some(DATAGRAMS);
+        }
         let mut faults = self.not_over.iter();
         faults
             .find(|(other, _)| *other == kind)

@@ -34,6 +34,7 @@ pub enum Kind {
     Thread,
     Ws,
     Wss,
+    Udp,
 }
 
 pub const ALL: &[Kind] = &[
@@ -47,6 +48,7 @@ pub const ALL: &[Kind] = &[
     Kind::Ws,
     #[cfg(all(feature = "ws", feature = "tls"))]
     Kind::Wss,
+    Kind::Udp,
 ];
 
 /// A server over one of the transports.
@@ -99,6 +101,7 @@ pub fn serve(kind: Kind, service: Service, options: Options) -> Server {
             format!("unix://{}", path.display())
         }
         Kind::Thread => format!("thread://test-{number}"),
+        Kind::Udp => "udp://127.0.0.1:0".to_owned(),
         Kind::Ws => "ws://127.0.0.1:0/rpc".to_owned(),
         Kind::Wss => "wss://127.0.0.1:0/rpc".to_owned(),
     };
