@@ -4,7 +4,7 @@
 //!   input:  limits (1 byte) | how the stream is cut (1 byte) | the stream
 //! ```
 
-use yue_rpc::proto::message::remaining_time_ms;
+use yue_rpc::proto::message::read_extensions;
 use yue_rpc::proto::value::Reader;
 use yue_rpc::proto::{Frame, Message, ProtocolError, ScanLimits, Scanner, encode};
 
@@ -223,7 +223,7 @@ fn check_message(bytes: &[u8], frame: &Frame) {
             params,
             extensions,
         } => {
-            let remaining = extensions.and_then(remaining_time_ms);
+            let remaining = extensions.and_then(|map| read_extensions(map).0);
             encode::request(&mut out, msgid, method, remaining, |out| {
                 out.extend_from_slice(params.bytes);
                 Ok(params.count)
@@ -243,7 +243,10 @@ fn check_message(bytes: &[u8], frame: &Frame) {
                 (params.count, params.bytes),
                 (params_again.count, params_again.bytes)
             );
-            assert_eq!(remaining, extensions_again.and_then(remaining_time_ms));
+            assert_eq!(
+                remaining,
+                extensions_again.and_then(|map| read_extensions(map).0)
+            );
         }
         Message::Notification { method, params } => {
             encode::notification(&mut out, method, |out| {

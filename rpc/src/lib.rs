@@ -34,6 +34,7 @@
 //! | [`group`] | sets of connections that are notified and called together, on all loops of the process |
 //! | [`inspect`] | lists of the connections and listeners of a loop |
 //! | [`session`] | the layer below, in msgpack bytes: for values that serde does not know, gateways, scripts |
+//! | [`trace`] | the ids by which the calls of one piece of work are found, in all processes |
 //! | [`transport`] | what carries the bytes: sockets, threads, memory, your own |
 //!
 //! # What a connection does by itself
@@ -69,6 +70,7 @@ mod release_order;
 pub mod session;
 mod socket_file;
 mod text;
+pub mod trace;
 pub mod transport;
 pub mod typed;
 

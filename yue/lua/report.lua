@@ -203,6 +203,32 @@ local function write_fibers(out, groups)
   end
 end
 
+--- Names the call chains of which several handlers wait here: such a call has come back, and a handler that waits for
+--- what an earlier one has waits for itself.
+local function write_chains(out, own)
+  local chains = {}
+  for _, fiber in ipairs(own) do
+    local work = fiber.waits and core.work_of(fiber.id)
+    local chain = work and work ~= '' and core.call_chain_of(fiber.id)
+    if chain then
+      local handlers = chains[chain] or { key = chain, seconds = 0 }
+      chains[chain] = handlers
+      handlers[#handlers + 1] = ('      %s waits for %s, since %s'):format(
+        labels[fiber.id], awaited(fiber), duration(fiber.seconds)
+      )
+      handlers.seconds = math.max(handlers.seconds, fiber.seconds)
+    end
+  end
+  local shown = 0
+  for _, handlers in ipairs(sorted(chains, 'seconds')) do
+    if #handlers > 1 and shown < GROUPS_MAX then
+      shown = shown + 1
+      out[#out + 1] = ('  call chain %s has come back: %d handlers of it wait here'):format(handlers.key, #handlers)
+      for i = 1, math.min(#handlers, SAMPLES_MAX) do out[#out + 1] = handlers[i] end
+    end
+  end
+end
+
 -- -- Connections -----------------------------------------------------------------------------------------------------
 
 local function origin_of_connection(one)
@@ -297,6 +323,7 @@ function internal.make_report()
     ),
   }
   write_fibers(out, fibers)
+  write_chains(out, own)
   write_connections(out, connections)
   return rank, first, table.concat(out, '\n')
 end

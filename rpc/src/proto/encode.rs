@@ -55,6 +55,11 @@ pub fn str_or_bin(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
+/// Appends a bin.
+pub fn bin(out: &mut Vec<u8>, bytes: &[u8]) {
+    infallible(rmp_encode::write_bin(out, bytes));
+}
+
 /// Writing into memory cannot fail, but the types do not show it.
 #[inline]
 fn infallible<E>(result: Result<(), E>) {
@@ -140,11 +145,27 @@ pub fn request(
     remaining_ms: Option<u64>,
     params: impl Encoder,
 ) -> Result<(), Error> {
+    let extensions = remaining_ms.map(|ms| move |out: &mut Vec<u8>| remaining_time(out, ms));
+    request_with(out, msgid, method, params, extensions)
+}
+
+/// Appends a whole request with the map of extensions that `extensions` appends.
+///
+/// # Errors
+/// Those of `params`; `out` is then unchanged.
+#[inline]
+pub fn request_with(
+    out: &mut Vec<u8>,
+    msgid: u32,
+    method: Method<'_>,
+    params: impl Encoder,
+    extensions: Option<impl FnOnce(&mut Vec<u8>)>,
+) -> Result<(), Error> {
     let start = out.len();
-    request_head(out, msgid, remaining_ms.is_some());
+    request_head(out, msgid, extensions.is_some());
     method_and_params(out, method, params).inspect_err(|_| out.truncate(start))?;
-    if let Some(ms) = remaining_ms {
-        remaining_time(out, ms);
+    if let Some(append) = extensions {
+        append(out);
     }
     Ok(())
 }

@@ -182,12 +182,20 @@ fn parse_extensions(bytes: &[u8]) -> Result<Option<&[u8]>, ProtocolError> {
         })
 }
 
-/// The remaining time in milliseconds that a request's map of extensions carries.
+/// The remaining time in milliseconds that a request's map of extensions carries, and the map, if it carries more.
 #[inline]
-pub fn remaining_time_ms(extensions: &[u8]) -> Option<u64> {
+pub fn read_extensions(extensions: &[u8]) -> (Option<u64>, Option<&[u8]>) {
     match extensions {
-        // The form that yue writes: the only key, or the first.
-        [0x81..=0x8f, 0xa1, b't', value @ ..] => Reader::new(value).read_uint(),
-        _ => Reader::new(extensions).find_key("t")?.read_uint(),
+        // What yue writes for a call that no handler makes.
+        [0x81, 0xa1, b't', value @ ..] => (Reader::new(value).read_uint(), None),
+        _ => read_other_extensions(extensions),
     }
+}
+
+fn read_other_extensions(extensions: &[u8]) -> (Option<u64>, Option<&[u8]>) {
+    let time = match extensions {
+        [0x82..=0x8f, 0xa1, b't', value @ ..] => Reader::new(value).read_uint(),
+        _ => (Reader::new(extensions).find_key("t")).and_then(|mut time| time.read_uint()),
+    };
+    (time, Some(extensions))
 }

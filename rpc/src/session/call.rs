@@ -4,6 +4,7 @@
 //! granted) is encoded too, and held; see `queued_calls.rs`. In both cases the caller waits at its slot in the
 //! in-flight slab.
 
+use super::inherited::{self, Inherited};
 use super::inner::{Inner, RequestContext, Session};
 use super::options::{Timeout, count};
 use super::references::{ImportedReference, stale_reference};
@@ -16,10 +17,12 @@ use crate::buffer::Response;
 use crate::error::{Error, ErrorKind};
 use crate::proto::Method;
 use crate::proto::encode;
+use crate::trace::Traced;
+use std::any::Any;
 use std::thread;
 use std::time::Duration;
 use yue_scheduler::{
-    Instant, Stopped, Timer, Wakeup, deadline_after, in_fiber, is_past, may_suspend, now,
+    Instant, Stopped, Timer, Wakeup, context, deadline_after, in_fiber, is_past, may_suspend, now,
     park_until, prepare_park, time_left,
 };
 
@@ -146,6 +149,8 @@ struct CallTime {
     /// The time until then, if nothing has happened since the clock was read: one more read per call would cost more
     /// than its encoding.
     left: Option<Duration>,
+    /// Whether the calling fiber has something that its calls inherit.
+    inherits: bool,
 }
 
 impl Inner {
@@ -159,16 +164,22 @@ impl Inner {
             Timeout::Never => None,
         };
         let own = left.map_or(Instant::NEVER, deadline_after);
-        let limit = RequestContext::current().map(|context| context.limit_of_calls());
-        match limit {
-            Some(limit) if limit < own => CallTime {
-                deadline: limit,
-                left: None,
-            },
-            _ => CallTime {
+        let left = left.filter(|_| own != Instant::NEVER);
+        let Some(context) = context() else {
+            return CallTime {
                 deadline: own,
-                left: left.filter(|_| own != Instant::NEVER),
-            },
+                left,
+                inherits: false,
+            };
+        };
+        let (limit, inherits) = match context.downcast_ref::<RequestContext>() {
+            Some(request) => (request.limit_of_calls(), !request.handshake.get()),
+            None => limit_in_trace(&*context),
+        };
+        CallTime {
+            deadline: own.min(limit),
+            left: left.filter(|_| own <= limit),
+            inherits,
         }
     }
 
@@ -202,7 +213,14 @@ impl Inner {
                     Some(left) if self.link.peer_is_yue.get() => Some(whole_ms(left)),
                     _ => self.remaining_ms(time.deadline),
                 };
-                self.write(|out| encode::request(out, id, method, remaining, params))
+                let inherits = time.inherits && self.link.peer_is_yue.get();
+                let extend = |out: &mut Vec<u8>| match remaining {
+                    Some(ms) if !inherits => encode::remaining_time(out, ms),
+                    _ => extend_inherited(out, remaining),
+                };
+                let extended = inherits || remaining.is_some();
+                let extend = extended.then_some(extend);
+                self.write(|out| encode::request_with(out, id, method, params, extend))
             }
             Route::Hold => self.hold(Some(id), time.deadline, method, params),
         };
@@ -419,6 +437,20 @@ impl Inner {
             completed.deliver();
         }
     }
+}
+
+/// The deadline of the calls of a fiber whose context is not a request, and whether they inherit.
+#[cold]
+fn limit_in_trace(context: &dyn Any) -> (Instant, bool) {
+    let request = inherited::request_of(context);
+    let limit = request.map_or(Instant::NEVER, |request| request.limit_of_calls());
+    (limit, context.is::<Traced>())
+}
+
+/// Appends the map of extensions of a call that inherits.
+#[inline(never)]
+fn extend_inherited(out: &mut Vec<u8>, remaining_ms: Option<u64>) {
+    Inherited::current().encode(out, remaining_ms);
 }
 
 /// Milliseconds, rounded up, in 64 bits: a division of 128 bits would be a function call.

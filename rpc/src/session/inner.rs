@@ -23,6 +23,7 @@ use super::state::write_buffer::WriteBuffer;
 use crate::error::{Error, ErrorKind};
 use crate::inspect::SessionEntry;
 use crate::release_order::Era;
+use crate::trace::{CallChain, TraceParent};
 use crate::transport::{Connect, Events, Transport};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -470,4 +471,7 @@ pub struct RequestContext {
     pub(super) handshake: Cell<bool>,
     /// Whether the request has been answered.
     pub(super) replied: Cell<bool>,
+    /// The call chain that it belongs to, and the trace.
+    pub(super) chain: Cell<Option<CallChain>>,
+    pub(super) trace: Cell<Option<TraceParent>>,
 }

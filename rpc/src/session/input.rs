@@ -9,7 +9,7 @@ use super::state::phase::Phase;
 use crate::buffer::{Response, Segment};
 use crate::error::{Error, ErrorKind};
 use crate::proto::encode::{self, ErrorValue};
-use crate::proto::message::remaining_time_ms;
+use crate::proto::message::read_extensions;
 use crate::proto::{Frame, Message, Method, Params, ProtocolError};
 use crate::transport::Incoming;
 use std::cell::OnceCell;
@@ -124,9 +124,10 @@ impl Inner {
                 extensions,
             } => {
                 // The fifth element is an extension, which only peers that have exchanged hello use.
-                let remaining = extensions
-                    .filter(|map| map.len() <= EXTENSIONS_MAX && self.link.peer_is_yue.get())
-                    .and_then(remaining_time_ms);
+                let extensions = extensions
+                    .filter(|map| map.len() <= EXTENSIONS_MAX && self.link.peer_is_yue.get());
+                let (remaining, inherited) = extensions.map_or((None, None), read_extensions);
+                let inherited = inherited.map_or(Span::EMPTY, |map| span_in(&segment, map));
                 let arrived = || *arrival.get_or_init(now);
                 let after = |ms| arrived().saturating_add(Duration::from_millis(ms));
                 let request = queued(&segment, frame, method, params);
@@ -135,6 +136,7 @@ impl Inner {
                     segment: Some(segment),
                     msgid: Some(msgid),
                     deadline,
+                    extensions: inherited,
                     ..request
                 });
             }
@@ -221,21 +223,24 @@ impl Inner {
     }
 }
 
+/// The place of `part`, which lies in the segment.
+#[inline]
+fn span_in(segment: &Segment, part: &[u8]) -> Span {
+    // Segments are far smaller than 4 GiB; see `Limits::scan`.
+    let start = (part.as_ptr() as usize - segment.bytes().as_ptr() as usize) as u32;
+    Span {
+        start,
+        end: start + part.len() as u32,
+    }
+}
+
 /// A notification of that method and those arguments; the caller fills in its segment and arrival.
 #[inline]
 fn queued(segment: &Segment, frame: &Frame, method: Method<'_>, params: Params<'_>) -> Request {
-    let base = segment.bytes().as_ptr() as usize;
-    let span = |part: &[u8]| {
-        // Segments are far smaller than 4 GiB; see `Limits::scan`.
-        let start = (part.as_ptr() as usize - base) as u32;
-        Span {
-            start,
-            end: start + part.len() as u32,
-        }
-    };
+    let span = |part: &[u8]| span_in(segment, part);
     let (name, reference) = match method {
         Method::Name(name) => (span(name), None),
-        Method::Reference(id) => (Span { start: 0, end: 0 }, Some(id)),
+        Method::Reference(id) => (Span::EMPTY, Some(id)),
     };
     let array = span(params.array);
     let first = array.end - params.bytes.len() as u32;
@@ -249,6 +254,7 @@ fn queued(segment: &Segment, frame: &Frame, method: Method<'_>, params: Params<'
         params: array,
         first,
         count,
+        extensions: Span::EMPTY,
         bytes,
         deadline,
         arrival,

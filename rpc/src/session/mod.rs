@@ -65,6 +65,7 @@ mod encoded;
 pub(crate) mod failure;
 mod flow_control;
 mod handshake;
+pub(crate) mod inherited;
 mod inner;
 mod input;
 mod keepalive;

@@ -347,6 +347,8 @@ stats! {
     timeouts,
     /// Answers that no caller waited for.
     answers_ignored,
+    /// Ids of traces and call chains that made no sense, and were ignored.
+    traces_ignored,
     /// Bytes read.
     bytes_in,
     /// Bytes handed to the transport.

@@ -2,6 +2,7 @@
 //! msgid, remaining time, and the references among the arguments, which are counted when the call is written. Timed
 //! notifications that wait for room in the output (`backlog.rs`) wait in the same form.
 
+use super::inherited::Inherited;
 use super::inner::Inner;
 use super::options::count;
 use super::references::stale_reference;
@@ -98,6 +99,7 @@ impl Inner {
             id,
             deadline,
             body,
+            inherited: id.and_then(|_| inherited_by_queued()),
             exports: holding.end(),
             link: names_imports.then(|| self.link.epoch.get()),
         };
@@ -181,11 +183,15 @@ impl Inner {
             });
         };
         let remaining = self.remaining_ms(call.deadline);
+        let knows = self.link.peer_is_yue.get();
+        let inherited = call.inherited.as_deref().filter(|_| knows);
         self.write(|out| {
-            encode::request_head(out, id, remaining.is_some());
+            encode::request_head(out, id, remaining.is_some() || inherited.is_some());
             out.extend_from_slice(&call.body);
-            if let Some(ms) = remaining {
-                encode::remaining_time(out, ms);
+            match (inherited, remaining) {
+                (Some(inherited), _) => inherited.encode(out, remaining),
+                (None, Some(ms)) => encode::remaining_time(out, ms),
+                (None, None) => {}
             }
             Ok(())
         })
@@ -235,4 +241,11 @@ impl Inner {
             }
         }
     }
+}
+
+/// What a call that is queued now inherits from its caller.
+fn inherited_by_queued() -> Option<Box<Inherited>> {
+    let inherited = Inherited::current();
+    let any = inherited.chain.is_some() || inherited.trace.is_some();
+    any.then(|| Box::new(inherited))
 }

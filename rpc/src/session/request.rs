@@ -5,6 +5,7 @@
 //! serves the worker's next request, so the steady state allocates none.
 
 use super::failure::Failure;
+use super::inherited;
 use super::inner::{Inner, RequestContext, Session};
 use super::options::count;
 use super::service::{Call, Replied, Reply};
@@ -31,6 +32,8 @@ impl RequestContext {
             obeys_caller: Cell::new(false),
             handshake: Cell::new(false),
             replied: Cell::new(false),
+            chain: Cell::new(None),
+            trace: Cell::new(None),
         })
     }
 
@@ -40,6 +43,8 @@ impl RequestContext {
         self.epoch.set(session.link.epoch.get());
         self.deadline.set(deadline);
         self.replied.set(false);
+        self.chain.set(None);
+        self.trace.set(None);
         *self.session.borrow_mut() = Some(session);
     }
 
@@ -54,7 +59,10 @@ impl RequestContext {
     /// The context of the request that the calling fiber works for.
     #[inline]
     pub fn current() -> Option<Rc<RequestContext>> {
-        yue_scheduler::context()?.downcast().ok()
+        match yue_scheduler::context()?.downcast() {
+            Ok(request) => Some(request),
+            Err(other) => inherited::request_of(&*other),
+        }
     }
 
     /// The connection that the request came over.

@@ -341,6 +341,9 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
         }
     };
     context.begin(session.clone(), deadline);
+    if request.extensions.end != 0 {
+        session.inherit(context, &request);
+    }
     // By default the caller does not decide when a handler stops.
     let cancel = session.options.cancel;
     context.obeys_caller.set(cancel);

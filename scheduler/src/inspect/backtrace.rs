@@ -6,10 +6,12 @@
 use super::unwind::StackCopy;
 use crate::event_loop::{Inner, LoopHandle, this_loop, with_loop};
 use crate::fiber::{FiberId, Header, JoinError, SWITCH_FRAMES, State, descriptions, record};
+use std::any::Any;
 use std::env;
 use std::ffi::c_void;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// The call stack of a fiber, innermost call first.
 ///
@@ -243,6 +245,12 @@ pub(crate) fn record_of(fiber: FiberId) -> *const () {
         // SAFETY: the fiber has started, is not running and has not ended.
         header.map_or(std::ptr::null(), |header| unsafe { record(header) })
     })
+}
+
+/// The context of a fiber of this loop that is not running.
+#[track_caller]
+pub(crate) fn context_of(fiber: FiberId) -> Option<Rc<dyn Any>> {
+    with_loop(|l| suspended(l, fiber)?.context.get())
 }
 
 /// Copies the stack of a fiber that has started and is not running.

@@ -1,9 +1,12 @@
 //! The fibers of the calling thread's loop.
 
+use super::backtrace;
 use super::backtrace::{Backtrace, copy_stack, notes, of_suspended, record_of};
 use super::fibers::{FiberInfo, find, list_fibers, list_pages};
 use crate::fiber::FiberId;
+use std::any::Any;
 use std::ops::Range;
+use std::rc::Rc;
 
 /// Returns all fibers of the loop that have not ended, including the calling one, in no particular order.
 ///
@@ -124,4 +127,25 @@ pub fn describe(id: FiberId) -> Vec<String> {
 #[track_caller]
 pub fn hook_record(id: FiberId) -> *const () {
     record_of(id)
+}
+
+/// The context of a fiber of the loop that is not running: see [`context`](crate::context). `None` if it has none, has
+/// ended, or has not run yet.
+///
+/// ```
+/// use std::rc::Rc;
+/// use yue_scheduler::{Config, Loop, set_context, spawn, this_loop, yield_now};
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     let fiber = spawn(|| {
+///         set_context(Some(Rc::new(7)));
+///         let _ = yield_now();
+///     });
+///     yield_now().unwrap();
+///     assert!(this_loop::context_of(fiber.id()).unwrap().is::<i32>());
+/// });
+/// ```
+#[track_caller]
+pub fn context_of(id: FiberId) -> Option<Rc<dyn Any>> {
+    backtrace::context_of(id)
 }

@@ -139,6 +139,28 @@ function yue.peer() end
 ---@return number?
 function yue.deadline() end
 
+---Traces and call chains: ids by which the calls of one piece of work are found, in all processes.
+yue.trace = {}
+
+---Runs `fn(...)` in a trace: the calls made in it, and by the handlers of those calls, carry it. A `traceparent` is the
+---value of an HTTP header of that name. Without one, or with one that is malformed, a new trace begins. Returns what
+---`fn` returns.
+---@overload fun(fn: function, ...): any
+---@param traceparent string?
+---@param fn function
+---@param ... any Its arguments.
+---@return any ...
+function yue.trace.start(traceparent, fn, ...) end
+
+---The trace of the running fiber, in the form of the HTTP header `traceparent`; nil if nobody has begun one.
+---@return string?
+function yue.trace.current() end
+
+---The number of the running handler's call chain, as text: the same for all handlers that call each other for one
+---request. nil before the first call that a handler of the chain makes, and outside handlers.
+---@return string?
+function yue.trace.chain() end
+
 ---Marks a table so that it travels as a map, even if it is empty or a sequence. Returns it.
 ---@generic T: table
 ---@param t T

@@ -158,6 +158,8 @@ pub(crate) struct Request {
     /// and the start of the first one.
     pub(crate) first: u32,
     pub(crate) count: u32,
+    /// The map of extensions, if it holds more than the remaining time. Empty otherwise.
+    pub(crate) extensions: Span,
     /// The size of the whole message, for the accounts.
     pub(crate) bytes: u32,
     pub(crate) deadline: Instant,
@@ -172,6 +174,10 @@ pub(crate) struct Span {
     pub(crate) end: u32,
 }
 
+impl Span {
+    pub(crate) const EMPTY: Span = Span { start: 0, end: 0 };
+}
+
 impl Request {
     /// Moves it to a new segment.
     fn detach(&mut self) {
@@ -182,8 +188,10 @@ impl Request {
             None => self.name.start,
         };
         debug_assert!(start <= self.params.start && self.params.start <= self.first);
-        let segment = segment.copy_of(start as usize..self.params.end as usize);
-        for span in [&mut self.name, &mut self.params] {
+        // The extensions lie behind everything else.
+        let end = self.params.end.max(self.extensions.end);
+        let segment = segment.copy_of(start as usize..end as usize);
+        for span in [&mut self.name, &mut self.params, &mut self.extensions] {
             span.start = span.start.saturating_sub(start);
             span.end = span.end.saturating_sub(start);
         }
@@ -338,6 +346,7 @@ mod tests {
             },
             first: start + 2,
             count: 1,
+            extensions: Span::EMPTY,
             bytes: 5,
             deadline: Instant::NEVER,
             arrival: 0,

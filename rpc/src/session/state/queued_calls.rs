@@ -1,5 +1,6 @@
 //! Queues of encoded calls that wait for a link, or for room in the output.
 
+use crate::session::inherited::Inherited;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use yue_scheduler::Instant;
@@ -11,6 +12,8 @@ pub(crate) struct QueuedCall {
     pub(crate) deadline: Instant,
     /// Method and arguments.
     pub(crate) body: Vec<u8>,
+    /// What the call inherits from its caller's request, if there was one.
+    pub(crate) inherited: Option<Box<Inherited>>,
     /// References among the arguments: (id, token).
     pub(crate) exports: Vec<(u64, u64)>,
     /// The link of the peer's functions that the call names, if it names any.
@@ -132,6 +135,7 @@ mod tests {
             id: None,
             deadline,
             body: vec![0; length],
+            inherited: None,
             exports: Vec::new(),
             link: None,
         }

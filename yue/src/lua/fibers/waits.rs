@@ -240,7 +240,7 @@ fn scope_of(number: u64) -> Option<Rc<CancelScope>> {
 /// # Safety
 /// Called from a C function that Lua runs on `state`; `around` calls its argument once and keeps nothing with a
 /// destructor in the caller's frame.
-unsafe fn call_around(
+pub(crate) unsafe fn call_around(
     state: *mut ffi::lua_State,
     function_at: c_int,
     around: impl FnOnce(&mut dyn FnMut()),
@@ -262,7 +262,7 @@ unsafe fn call_around(
 }
 
 /// Runs `call` inside `around`. Outside a fiber, in a finalizer, it runs `call` alone: no wait is possible there.
-fn in_fiber_inside(around: impl FnOnce(&mut dyn FnMut()), call: &mut dyn FnMut()) {
+pub(crate) fn in_fiber_inside(around: impl FnOnce(&mut dyn FnMut()), call: &mut dyn FnMut()) {
     if in_fiber() {
         around(call);
     } else {

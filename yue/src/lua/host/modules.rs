@@ -23,6 +23,7 @@ const FILES: &[(&str, &str)] = &[
     ("namespace", include_str!("../../../lua/namespace.lua")),
     ("proxy", include_str!("../../../lua/proxy.lua")),
     ("rpc", include_str!("../../../lua/rpc.lua")),
+    ("traces", include_str!("../../../lua/traces.lua")),
     ("latest", include_str!("../../../lua/latest.lua")),
     ("ports", include_str!("../../../lua/ports.lua")),
     ("describe", include_str!("../../../lua/describe.lua")),

@@ -5,7 +5,7 @@ use crate::lua::fibers::{self, signals, waits};
 use crate::lua::host::log;
 use crate::lua::rpc::{
     async_calls, calls, connections, endpoints, groups, lookup, messages, references,
-    remote_functions,
+    remote_functions, traces,
 };
 use yue_luajit::Stack;
 
@@ -24,6 +24,7 @@ pub(super) fn register_all(stack: Stack<'_>) {
     calls::register_all(stack);
     async_calls::register_all(stack);
     groups::register_all(stack);
+    traces::register_all(stack);
     threads::register_all(stack);
     shutdown::register_all(stack);
     repl::register_all(stack);

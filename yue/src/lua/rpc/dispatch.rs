@@ -13,6 +13,7 @@ use crate::lua::rpc::lookup::{Lookup, push_method, warn_of_module};
 use crate::lua::rpc::messages::encode;
 use crate::lua::rpc::references::{Refs, release_tokens};
 use crate::lua::rpc::service::LuaService;
+use crate::lua::rpc::traces;
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use yue_luajit::codec::Reader;
@@ -174,7 +175,11 @@ impl LuaService {
                         "called"
                     };
                     let peer = call.session().address();
-                    format!("the handler of {} failed, {what} by {peer}", called.text())
+                    let suffix = traces::suffix();
+                    format!(
+                        "the handler of {} failed, {what} by {peer}{suffix}",
+                        called.text()
+                    )
                 });
                 let travels = self.traceback_travels(call.session());
                 reply.fail(&failure_of(failure, travels))

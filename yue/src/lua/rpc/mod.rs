@@ -9,7 +9,8 @@
 //!   calls.rs        calling: the hot path               async_calls.rs       calls with futures
 //!   messages.rs     values in messages
 //!   references.rs   functions in messages               remote_functions.rs  the peer's functions in Lua
-//!   imports.rs      the peer's functions, by slot    groups.rs            sets of connections
+//!   imports.rs      the peer's functions, by slot       groups.rs            sets of connections
+//!   traces.rs       traces and call chains
 //! ```
 
 pub(crate) mod async_calls;
@@ -28,6 +29,7 @@ pub(crate) mod ports;
 pub(crate) mod references;
 pub(crate) mod remote_functions;
 pub(crate) mod service;
+pub(crate) mod traces;
 
 /// Drops this room's state at the end of the loop.
 pub(crate) fn clear() {
