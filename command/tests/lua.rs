@@ -129,6 +129,7 @@ fn run(script: &Path, expected: &Expected, driver: &str) -> Ended {
         name.is_some_and(|name| ["tls", "wss"].iter().any(|front| name.starts_with(front)));
     let certificates = needed.then(certificates);
     let place = certificates.as_ref().map_or(&*folder, |made| made.path());
+    let runtime = tempfile::tempdir().expect("a temporary folder");
     let mut child = Command::new(env!("CARGO_BIN_EXE_yue"))
         .args(["--io", driver])
         .args(&expected.options)
@@ -137,6 +138,9 @@ fn run(script: &Path, expected: &Expected, driver: &str) -> Ended {
         .env("LUA_PATH", format!("{}/lib/?.lua;;", folder.display()))
         .env("YUE_META", folder.join("../../lua/meta/yue.lua"))
         .env("YUE_CERTIFICATES", place)
+        // The folder of the admin endpoint, for the scripts about it.
+        .env("XDG_RUNTIME_DIR", runtime.path())
+        .env_remove("YUE_ADMIN")
         .env_remove("YUE_IO")
         .env_remove("YUE_LOG")
         // On a busy machine a script that is not slow may be.

@@ -61,6 +61,7 @@ pub use interrupt::{Interrupt, interrupt};
 pub use lua_state::{Ended, LuaState};
 pub use mlua;
 pub use mlua_sys as ffi;
+pub use setup::set_exit_hook;
 pub use stack::Stack;
 pub use vm::{Vm, VmError};
 

@@ -9,6 +9,7 @@ use crate::shim;
 use crate::vm::{Vm, VmError, VmInner};
 use mlua_sys as ffi;
 use std::io::Write;
+use std::sync::OnceLock;
 
 impl Vm {
     /// Creates a VM with all of Lua's and LuaJIT's libraries, changed as fibers need it: `require` waits for a module
@@ -47,8 +48,19 @@ impl Vm {
     }
 }
 
+static EXIT_HOOK: OnceLock<fn()> = OnceLock::new();
+
+/// Sets what `os.exit` calls before it ends the process. The first call counts. The hook must be quick and must not
+/// suspend; no destructor and no `atexit` function runs after it.
+pub fn set_exit_hook(hook: fn()) {
+    EXIT_HOOK.get_or_init(|| hook);
+}
+
 /// Called by the shim's `os.exit`. An output that cannot be written has been reported by its writer.
 #[unsafe(no_mangle)]
 extern "C" fn yue_flush_rust() {
     let _ = std::io::stdout().flush();
+    if let Some(hook) = EXIT_HOOK.get() {
+        hook();
+    }
 }

@@ -25,6 +25,10 @@ _G.arg = arg
 yue.mode = core.role
 yue.feature = { driver = core.driver, timer = 'wheel', os = jit.os, arch = jit.arch, jit = (jit.status()) }
 yue.version = core.version
+yue.metrics = {}
+
+--- Returns all counters of the process in Prometheus' text format.
+function yue.metrics.text() return core.metrics_text() end
 
 -- -- Log -----------------------------------------------------------------------------------------------------------
 

@@ -534,4 +534,11 @@ function yue.log.error(...) end
 ---@param ... any
 function yue.pp(...) end
 
+---@class yue.Metrics
+yue.metrics = {}
+
+---Returns all counters of the process (loops, fibers, calls, connections, memory) in Prometheus' text format.
+---@return string
+function yue.metrics.text() end
+
 return yue

@@ -202,7 +202,7 @@ impl Shared {
 /// The open endpoints of this process, whose files the end of the process removes.
 static OPEN: Mutex<Vec<Arc<Shared>>> = Mutex::new(Vec::new());
 
-/// Removes the endpoint's file at the end of the process, even if it ends by `exit` (as by Lua's `os.exit`).
+/// Removes the endpoint's file at the end of the process, even if it ends by C's `exit`.
 fn remove_at_exit(shared: &Arc<Shared>) {
     extern "C" fn at_exit() {
         remove_files();

@@ -395,9 +395,16 @@ native! {
     run(()) -> Sessions { Ok(sessions()) }
 }
 
+native! {
+    /// `metrics_text()`: all counters of the process, in Prometheus' text format.
+    MetricsText = "metrics_text", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> String { Ok(crate::admin::prometheus()) }
+}
+
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    register!(stack; ListFibers, Traceback, WorkOf, ListSessions);
+    register!(stack; ListFibers, Traceback, WorkOf, ListSessions, MetricsText);
     // SAFETY: the table is on top, and errors may be raised.
     unsafe { register_raw(stack, "waits_in", waits_in_raw) };
 }

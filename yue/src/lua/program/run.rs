@@ -24,7 +24,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{self, Duration};
-use yue_luajit::{Ended, LuaState, Vm, VmError, set_error_form};
+use yue_luajit::{Ended, LuaState, Vm, VmError, set_error_form, set_exit_hook};
 use yue_rpc::ErrorKind;
 use yue_rpc::session::wait_for_change;
 use yue_scheduler::{CancelScope, Instant, park, prepare_park, spawn, this_loop};
@@ -58,6 +58,7 @@ pub(crate) fn on_new_loop<R: 'static>(
 pub(crate) fn start_host(program: Arc<Program>, role: Role) -> Result<Rc<Host>, VmError> {
     let host = Host::create(Vm::new()?, program, role);
     set_error_form(form_of);
+    set_exit_hook(crate::admin::remove_files);
     modules::install(&host)?;
     Ok(host)
 }
