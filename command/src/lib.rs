@@ -43,6 +43,9 @@ Examples:
 
 Options stand before the script. Everything after it is the script's own.
 
+A running program has an admin endpoint, $XDG_RUNTIME_DIR/yue/PID.sock, for
+tools of the same user: yue.open('unix://…').loops(), .fibers(), .metrics() …
+
 Exit codes: 0 success, 1 failure, 2 wrong usage, 128 + n ended by signal n
 (SIGINT 130, SIGTERM 143). The first SIGINT or SIGTERM ends a program
 gracefully, within 6 seconds; another one ends it at once.";

@@ -76,7 +76,7 @@ pub struct ListenerInfo {
     pub address: Address,
     /// Whether it still accepts connections.
     pub is_accepting: bool,
-    /// What its connections use.
+    /// The resources that its connections use.
     pub usage: Usage,
     /// The limit on its connections.
     pub connections_max: usize,

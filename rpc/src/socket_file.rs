@@ -339,8 +339,8 @@ fn is_deserted(error: &io::Error) -> bool {
     )
 }
 
-/// Removes the socket at `path` if nobody listens there any more, as a killed process leaves it. Returns whether there is
-/// none now. It may block for a few milliseconds.
+/// Removes the socket at `path` if nobody listens there any more, as a killed process leaves it. Returns whether there
+/// is none now. It may block for a few milliseconds.
 ///
 /// ```
 /// let folder = yue_io::fs::TempDir::new()?;

@@ -6,7 +6,7 @@ use common::{Outcome, Program, Running, Server, run, wait_until, yue};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// A folder for `XDG_RUNTIME_DIR`, which goes away with it.
@@ -14,8 +14,9 @@ struct RuntimeDir(PathBuf);
 
 impl RuntimeDir {
     fn new(name: &str) -> RuntimeDir {
-        let folder = format!("runtime-{name}-{}", std::process::id());
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
+        // Not the target's folder, whose name may be too long for a socket's.
+        let folder = format!("yue-runtime-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(folder);
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
         RuntimeDir(path)

@@ -90,6 +90,10 @@ impl<T> Question<T> {
     /// # Errors
     /// If there is none.
     pub(super) fn wait(self, until: Instant) -> Result<T, Silent> {
+        // An answer that has come while others were waited for counts, though the time may have passed by now.
+        if let Ok(answer) = self.answer.try_recv() {
+            return Ok(answer);
+        }
         let answer = with_deadline(until, || self.answer.recv());
         // Not if the asking fiber was cancelled before.
         if answer.is_err() && is_past(until) && !self.is_over.load(Ordering::Relaxed) {

@@ -58,7 +58,7 @@ struct Line {
     /// The listener that accepted it.
     #[serde(skip_serializing_if = "Option::is_none")]
     listener: Option<String>,
-    /// Which side opened it: `opened` or `accepted`.
+    /// Either `opened`, by this side, or `accepted`.
     role: &'static str,
     state: &'static str,
     age_seconds: f64,

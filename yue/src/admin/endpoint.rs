@@ -15,7 +15,7 @@ use yue_io::Choice;
 use yue_rpc::{Address, Listener, SharedSocket};
 use yue_scheduler::{LogLevel, LoopHandle, lock, log, spawn_with_signals_blocked, this_loop};
 
-/// What the endpoint says about the program, and where it is.
+/// A description of the program, and the place of the endpoint.
 ///
 /// ```
 /// let options = yue::admin::Options { name: Some("chat".to_owned()), ..Default::default() };
@@ -27,8 +27,8 @@ pub struct Options {
     pub name: Option<String>,
     /// The program's arguments.
     pub args: Vec<String>,
-    /// The folder of the socket, in place of the user's. It is made if it does not exist. [`processes`](super::processes)
-    /// does not look there.
+    /// The folder of the socket, in place of the user's. It is made if it does not exist.
+    /// [`processes`](super::processes) does not look there.
     pub folder: Option<PathBuf>,
 }
 
@@ -135,6 +135,7 @@ impl Drop for Endpoint {
             return;
         }
         shared.socket.remove_file();
+        lock(&OPEN).retain(|other| !Arc::ptr_eq(other, shared));
         match std::mem::replace(&mut *lock(&shared.stage), Stage::Ended) {
             // Ends the thread's wait. (A loop that accepts would try again and again.)
             Stage::Waiting => shared.stop_listening(),
@@ -209,13 +210,11 @@ fn remove_at_exit(shared: &Arc<Shared>) {
     }
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: the function does not unwind, and stays for as long as the process. Without room for it, the file of a
-        // process that ends so stays until somebody lists the processes.
+        // SAFETY: the function does not unwind, and stays for as long as the process. Without room for it, the file of
+        // a process that ends so stays until somebody lists the processes.
         let _ = unsafe { libc::atexit(at_exit) };
     });
-    let mut open = lock(&OPEN);
-    open.retain(|other| !matches!(*lock(&other.stage), Stage::Ended));
-    open.push(shared.clone());
+    lock(&OPEN).push(shared.clone());
 }
 
 /// Removes the files of all endpoints of this process, which is about to end. It waits for nobody.

@@ -24,6 +24,9 @@ pub(super) const PAGES_AT_ONCE: usize = 4;
 /// Stacks that a loop copies at once; up to 64 KiB each, though most have a few.
 const STACKS_AT_ONCE: usize = 8;
 
+/// Loops that do not answer whose threads are looked at. Each may take a quarter of a second.
+const LOOKS_MAX: usize = 8;
+
 /// Bytes of a name or a location that are shown, and of a stack.
 const TEXT_MAX: usize = 200;
 const STACK_TEXT_MAX: usize = 8 << 10;
@@ -66,7 +69,7 @@ struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     state: String,
-    /// What it waits for, if it does.
+    /// The reason of its wait, if it waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     waits_for: Option<&'static str>,
     /// The time that it has been waiting, or has been able to run.
@@ -119,11 +122,11 @@ pub(super) struct Blocked {
     #[serde(rename = "loop")]
     loop_id: u32,
     thread: String,
-    /// The time that one fiber or callback has held it. Missing if nothing runs on it: it begins or ends, or the program
-    /// does not tick it.
+    /// The time that one fiber or callback has held it. Missing if nothing runs on it: it begins or ends, or the
+    /// program does not tick it.
     #[serde(skip_serializing_if = "Option::is_none")]
     seconds: Option<f64>,
-    /// What runs on it.
+    /// The fiber that runs on it.
     #[serde(skip_serializing_if = "Option::is_none")]
     fiber: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,10 +136,12 @@ pub(super) struct Blocked {
 }
 
 impl Blocked {
-    /// Looks at the loop's thread, by a signal (see [`HeldLoop`]).
-    fn of(info: &LoopInfo) -> Blocked {
+    /// Describes the loop. `looks`: looks at its thread, by a signal (see [`HeldLoop`]).
+    fn of(info: &LoopInfo, looks: bool) -> Blocked {
         let duration = info.working_for.unwrap_or(Duration::ZERO);
-        let held = HeldLoop::of(&info.handle, duration);
+        let held = looks
+            .then(|| HeldLoop::of(&info.handle, duration))
+            .flatten();
         let stack = held
             .as_ref()
             .map(|held| match (&held.note, &held.backtrace) {
@@ -147,7 +152,7 @@ impl Blocked {
         Blocked {
             loop_id: info.handle.id(),
             thread: cut(&info.thread, TEXT_MAX),
-            seconds: held.as_ref().map(|held| held.duration.as_secs_f64()),
+            seconds: info.working_for.map(|duration| duration.as_secs_f64()),
             fiber: held.as_ref().and_then(|held| Some(held.fiber?.to_string())),
             name: held.and_then(|held| held.name),
             stack: stack.map(|text| cut(text.trim_end(), STACK_TEXT_MAX)),
@@ -238,13 +243,15 @@ pub(super) fn fibers(query: &Query) -> Result<Page, Failure> {
                 page.next = next.map(|next| next.to_string());
                 break;
             }
-            Err(()) => page.blocked.push(Blocked::of(one)),
+            Err(()) => page.blocked.push(Blocked::of(one, false)),
         }
     }
     if stacks {
         add_stacks(&answering, &mut page.fibers, native);
     }
-    page.blocked.extend(silent.iter().map(Blocked::of));
+    let silent = silent.iter().enumerate();
+    page.blocked
+        .extend(silent.map(|(index, one)| Blocked::of(one, index < LOOKS_MAX)));
     Ok(page)
 }
 

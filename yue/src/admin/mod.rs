@@ -15,8 +15,8 @@
 //! | method | answer |
 //! |---|---|
 //! | `info()` | process, version, script, arguments, start time, driver, numbers of loops and fibers, log level |
-//! | `loops()` | each loop: busy and idle time, fibers, timers, the last tick, whether it answers, how long it is held |
-//! | `fibers{loop=, offset=, limit=, stacks=}` | a page of the fibers: name, state, wait and its duration, origin, stack |
+//! | `loops()` | each loop: busy and idle time, fibers, timers, last tick, whether it answers, how long it is held |
+//! | `fibers{loop=, offset=, limit=, stacks=}` | a page of the fibers: name, state, wait, its duration, origin, stack |
 //! | `waits{loop=}` | the fibers in groups of the same wait and origin, those that have waited longest first |
 //! | `connections{loop=, offset=, limit=}` | a page of the connections: addresses, state, calls, bytes, age |
 //! | `listeners()` | address, connections, requests, memory |
@@ -26,7 +26,7 @@
 //! Only `log_level` changes anything. Nothing is evaluated. Pages, groups and texts have limits, so an answer about a
 //! million fibers is bounded.
 //!
-//! The `yue` command opens the endpoint by itself; a Rust program calls [`listen`]. A loop that is ticked by the program
+//! The `yue` command opens the endpoint by itself; a Rust program calls [`listen`]. A loop that the program ticks
 //! itself ([`Runtime::tick`](crate::Runtime::tick)) answers when it is ticked.
 
 mod ask;

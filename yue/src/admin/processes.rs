@@ -21,7 +21,8 @@ pub struct Process {
 /// Returns the running processes of this user that have an admin endpoint, in the order of their ids. Sockets that
 /// killed processes have left behind are removed.
 ///
-/// It connects to each socket, so it blocks for a few milliseconds: on a loop, call it by [`blocking`](crate::blocking).
+/// It connects to each socket, so it blocks for a few milliseconds: on a loop, call it by
+/// [`blocking`](crate::blocking).
 ///
 /// ```
 /// for process in yue::admin::processes()? {

@@ -43,7 +43,7 @@ pub(super) struct Answer {
 #[derive(Debug, Serialize)]
 struct Line {
     state: String,
-    /// What they wait for, if they do.
+    /// The reason of their wait, if they wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     waits_for: Option<&'static str>,
     spawned_at: String,
