@@ -1,7 +1,8 @@
 -- Error objects: the class tree, and the conversion of any raised value into an error object.
 --
--- An error object is a table with the fields type, code, msg, bt (traceback), and, where a table was raised, value. The
--- tree below `RPCError` comes from the RPC layer (`core.error_kinds`), so that names and numbers have one source.
+-- An error object is a table with the fields type, code, msg, retryable, bt (traceback), and, where a table was raised,
+-- value. The tree below `RPCError` comes from the RPC layer (`core.error_kinds`), so that names and numbers have one
+-- source.
 local core, yue, internal = ...
 local getmetatable, setmetatable, type, tostring = getmetatable, setmetatable, type, tostring
 local xpcall, error = xpcall, error
@@ -75,7 +76,7 @@ local function define(name, code, parent)
     if value == nil and type(msg) == 'table' then
       value, msg = msg, 'a table was raised'
     end
-    return setmetatable({ type = name, code = code, msg = to_text(msg), value = value }, meta)
+    return setmetatable({ type = name, code = code, msg = to_text(msg), retryable = false, value = value }, meta)
   end
   classes[name] = class
   return class
@@ -104,7 +105,7 @@ function internal.make_error(name, msg, code, bt, retryable, value)
     code = code or class.code,
     msg = msg,
     bt = bt,
-    retryable = retryable or nil,
+    retryable = retryable or false,
     value = value,
   }, class.meta)
   if bt then remote[e] = true end

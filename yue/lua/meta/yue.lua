@@ -473,7 +473,7 @@ function yue.thread.count() end
 ---@field msg string
 ---@field bt string? The traceback, the peer's part included.
 ---@field value any The raised value, if it was not a string.
----@field retryable boolean? Whether the call can be repeated.
+---@field retryable boolean Whether the call can be repeated without the risk that it runs twice.
 local Error = {}
 
 ---@param class string|yue.ErrorClass

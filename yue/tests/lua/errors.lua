@@ -16,7 +16,7 @@ for name, parent in pairs(tree) do
   local e = E[name].new('text')
   check.that(e:is_a(name) and e:is_a(E[name]) and e:is_a(parent) and e:is_a('Error'), name)
   check.equal(tostring(e), name .. ': text')
-  check.equal({ e.type, e.msg, type(e.code) }, { name, 'text', 'number' })
+  check.equal({ e.type, e.msg, type(e.code), e.retryable }, { name, 'text', 'number', false })
   check.that(not codes[e.code], 'a code of its own: ' .. name)
   codes[e.code] = name
 end
