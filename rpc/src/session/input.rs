@@ -214,10 +214,15 @@ impl Inner {
     #[cold]
     pub(super) fn end_for_protocol(&self, error: ProtocolError, taken: usize) {
         let received = self.input.borrow().excerpt(taken);
+        let error_text = error.to_string();
         let reason = CloseReason::Protocol { error, received };
         if let Some(session) = self.session() {
             let text = format!("the link to {} is ended: {reason}", self.address);
             self.service.dispatch.malformed(&session, &text);
+        }
+        if self.phase.get() == Phase::Up {
+            // A yue peer then knows at once that this link ends, so its next call waits for another one.
+            self.send_reason(&error_text);
         }
         self.drain(reason);
     }

@@ -124,7 +124,7 @@ impl Inner {
         }
     }
 
-    /// Sends the reason why the session is closed for good to a yue peer.
+    /// Sends the reason why the link, or the session, ends to a yue peer.
     pub(super) fn send_reason(&self, reason: &str) {
         if reason.is_empty() || !self.link.peer_is_yue.get() {
             return;
