@@ -91,10 +91,11 @@ pub use event_loop::{
 pub use fiber::{
     Builder, CancelScope, Elapsed, FiberId, JoinError, JoinHandle, JoinSet, LocalWaker, Priority,
     RemoteWaker, Scope, ScopedJoinHandle, Stopped, SwitchHook, TryJoinHandle, TryScope, Wakeup,
-    block_on, cancel, context, current_id, current_name, in_fiber, is_cancelled, may_suspend,
-    no_suspend, park, park_uninterruptible, park_unrefused, park_until, prepare_park, refuse_call,
-    scope, set_context, set_log_hook, set_priority, shield, sleep, sleep_until, spawn, stack_limit,
-    timeout, try_scope, unrefused, with_deadline, with_switch_hook, yield_if_allowed, yield_now,
+    block_on, cancel, context, current_deadline, current_id, current_name, in_fiber, is_cancelled,
+    may_suspend, no_suspend, park, park_uninterruptible, park_unrefused, park_until, prepare_park,
+    refuse_call, scope, set_context, set_log_hook, set_priority, shield, sleep, sleep_until, spawn,
+    stack_limit, timeout, try_scope, unrefused, with_deadline, with_switch_hook, yield_if_allowed,
+    yield_now,
 };
 #[doc(hidden)]
 pub use lock::lock;

@@ -22,8 +22,8 @@ use std::any::Any;
 use std::thread;
 use std::time::Duration;
 use yue_scheduler::{
-    Instant, Stopped, Timer, Wakeup, context, deadline_after, in_fiber, is_past, may_suspend, now,
-    park_until, prepare_park, time_left,
+    Instant, Stopped, Timer, Wakeup, context, current_deadline, deadline_after, in_fiber, is_past,
+    may_suspend, now, park_until, prepare_park, time_left,
 };
 
 /// The target of a call on the peer.
@@ -85,17 +85,19 @@ impl Session {
         let inner = &*self.inner;
         let mut time = inner.call_time(timeout);
         let deadline = time.deadline;
+        // The caller may be under a deadline of its own. The wait notices that by itself; the peer must learn of it.
+        let limit = current_deadline();
         let target = target.into();
         let id = inner
             .route(&target, &mut time)
             .and_then(|route| {
                 let waiter = Waiter::Fiber(None);
-                inner.start_call(route, target, time, params, waiter)
+                inner.start_call(route, target, time.until(limit), params, waiter)
             })
             .map_err(|error| inner.note_early_timeout(error))?;
         inner
             .wait_for_answer(id, deadline)
-            .map_err(|error| inner.note_late_answer(error, deadline))
+            .map_err(|error| inner.note_late_answer(error, deadline.min(limit)))
     }
 
     /// Calls, and has the loop call `done` once with the outcome, outside fibers, so `done` cannot park. Never waits.
@@ -151,6 +153,22 @@ struct CallTime {
     left: Option<Duration>,
     /// Whether the calling fiber has something that its calls inherit.
     inherits: bool,
+}
+
+impl CallTime {
+    /// The time of a call that nobody waits for after `limit`.
+    #[inline]
+    fn until(self, limit: Instant) -> CallTime {
+        if limit < self.deadline {
+            CallTime {
+                deadline: limit,
+                left: None,
+                ..self
+            }
+        } else {
+            self
+        }
+    }
 }
 
 impl Inner {

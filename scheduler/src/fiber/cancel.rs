@@ -358,6 +358,29 @@ pub fn with_deadline<R>(at: Instant, f: impl FnOnce() -> R) -> R {
     under_deadline(at, f).0
 }
 
+/// Returns the earliest deadline that the calling fiber is under, for code that tells another program about it.
+/// `Instant::NEVER` if there is none, and outside a fiber.
+///
+/// ```
+/// use yue_scheduler::{Config, Instant, Loop, current_deadline, now, shield, with_deadline};
+/// use std::time::Duration;
+///
+/// Loop::new(Config::default()).unwrap().run(|| {
+///     assert_eq!(current_deadline(), Instant::NEVER);
+///     let soon = now().saturating_add(Duration::from_secs(1));
+///     with_deadline(soon, || {
+///         assert_eq!(current_deadline(), soon);
+///         assert_eq!(shield(current_deadline), Instant::NEVER);
+///     });
+/// });
+/// ```
+#[inline]
+pub fn current_deadline() -> Instant {
+    let header = try_with_loop(Inner::running).unwrap_or(ptr::null());
+    // SAFETY: the running fiber's header lives as long as the fiber.
+    unsafe { header.as_ref() }.map_or(Instant::NEVER, Header::deadline)
+}
+
 /// Runs `f` under a deadline. Also returns whether this deadline refused a call.
 #[track_caller]
 fn under_deadline<R>(at: Instant, f: impl FnOnce() -> R) -> (R, bool) {

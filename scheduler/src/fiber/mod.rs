@@ -27,7 +27,8 @@ mod waker;
 
 pub use block_on::block_on;
 pub use cancel::{
-    CancelScope, Elapsed, Stopped, cancel, is_cancelled, shield, timeout, unrefused, with_deadline,
+    CancelScope, Elapsed, Stopped, cancel, current_deadline, is_cancelled, shield, timeout,
+    unrefused, with_deadline,
 };
 pub(crate) use cancel::{cancel_header, cancel_on};
 pub use current::{context, current_id, current_name, in_fiber, set_context, stack_limit};
