@@ -12,16 +12,11 @@
 //!   --! stderr: some text       is among its complaints; without such a line it must have none
 //! ```
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
-};
-use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+mod common;
 
-/// No script needs a fraction of this; a machine under load may.
-const DEADLINE: Duration = Duration::from_secs(180);
+use common::{Ended, certificates, drivers, run_to_end};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The expectations that the top of a script states.
 #[derive(Default)]
@@ -55,70 +50,6 @@ impl Expected {
 fn folder() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../yue/tests/lua");
     folder.canonicalize().expect("the scripts of the crate yue")
-}
-
-/// The drivers to test: the one that `YUE_IO` names, or all that this machine has.
-fn drivers() -> Vec<String> {
-    match std::env::var("YUE_IO") {
-        Ok(driver) if !driver.is_empty() => vec![driver],
-        _ if yue::Runtime::builder()
-            .driver(yue::Choice::Uring)
-            .build()
-            .is_ok() =>
-        {
-            vec!["uring".to_owned(), "mio".to_owned()]
-        }
-        _ => {
-            eprintln!("io_uring is refused on this machine: only mio is tested");
-            vec!["mio".to_owned()]
-        }
-    }
-}
-
-/// A folder with certificates (`NAME.pem`) and their keys (`NAME-key.pem`), for a script to use.
-fn certificates() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let write = |name: &str, text: &str| {
-        let file = folder.path().join(format!("{name}.pem"));
-        std::fs::write(file, text).expect("a file in a temporary folder");
-    };
-    let authority = |name| {
-        let mut params = CertificateParams::new(Vec::<String>::new()).expect("no name");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().expect("a key");
-        let made = CertifiedIssuer::self_signed(params, key).expect("an authority");
-        write(name, &made.pem());
-        made
-    };
-    let (ca, other) = (authority("ca"), authority("other-ca"));
-    let sign = |name: &str, issuer: &CertifiedIssuer<'_, KeyPair>, names: &[&str], is_expired| {
-        let key = KeyPair::generate().expect("a key");
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).expect("names");
-        params.distinguished_name.push(DnType::CommonName, name);
-        if is_expired {
-            params.not_before = date_time_ymd(2001, 1, 1);
-            params.not_after = date_time_ymd(2002, 1, 1);
-        }
-        let certificate = params.signed_by(&key, issuer).expect("a certificate");
-        write(name, &certificate.pem());
-        write(&format!("{name}-key"), &key.serialize_pem());
-    };
-    let here = ["localhost", "127.0.0.1"];
-    sign("server", &ca, &here, false);
-    sign("expired", &ca, &here, true);
-    sign("misnamed", &ca, &["example.org"], false);
-    for (name, issuer) in [("alice", &ca), ("bob", &ca), ("mallory", &other)] {
-        sign(name, issuer, &[], false);
-    }
-    folder
-}
-
-struct Ended {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
 }
 
 fn run(script: &Path, expected: &Expected, driver: &str) -> Ended {
