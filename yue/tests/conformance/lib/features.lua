@@ -1,0 +1,10 @@
+-- The features of transports that behaviours may need. A transport that lacks one says so in `transports.lua`.
+return {
+  listener = 'many connections reach one server, which may stop and come back',
+  connection = 'a connection begins with a greeting, and its end is noticed',
+  order = 'messages arrive in order, and none is lost',
+  large = 'messages of megabytes',
+  references = 'functions as arguments and results',
+  half_close = 'one direction of a link can end before the other',
+  when_full = 'what happens to notifications that a peer does not read is a choice',
+}
