@@ -67,7 +67,7 @@ fn run(script: &Path, expected: &Expected, driver: &str) -> Ended {
         .arg(script)
         .args(&expected.args)
         .env("LUA_PATH", format!("{}/lib/?.lua;;", folder.display()))
-        .env("YUE_META", folder.join("../../lua/meta/yue.lua"))
+        .env("YUE_META", stubs(&folder))
         .env("YUE_CERTIFICATES", place)
         // The folder of the admin endpoint, for the scripts about it.
         .env("XDG_RUNTIME_DIR", runtime.path())

@@ -7,22 +7,26 @@ use common::{Program, root, run};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-/// The stubs of the API.
-const STUBS: &str = "yue/lua/meta/yue.lua";
+/// The folder of the stubs of the API.
+const STUBS: &str = "yue/lua/meta";
 
 /// How the reference writes an object of each class. Classes that stand for a table of the API have its path.
-const WRITTEN: [(&str, &str); 13] = [
+const WRITTEN: [(&str, &str); 17] = [
+    ("Channel", "ch"),
     ("Client", "client"),
     ("Config", "yue.config"),
     ("Connection", "conn"),
     ("Current", "yue.thread.current"),
     ("Emitter", "e"),
     ("Error", "e"),
+    ("Event", "ev"),
     ("Feature", "yue.feature"),
     ("Fiber", "f"),
     ("Future", "f"),
     ("Group", "g"),
     ("Listener", "l"),
+    ("Mutex", "m"),
+    ("Semaphore", "s"),
     ("Thread", "t"),
     ("ThreadApi", "yue.thread"),
 ];
@@ -55,8 +59,16 @@ struct Stubs {
 
 impl Stubs {
     fn read() -> Stubs {
-        let text = fs::read_to_string(root().join(STUBS)).unwrap();
         let mut stubs = Stubs::default();
+        for file in fs::read_dir(root().join(STUBS)).unwrap() {
+            stubs.read_file(&fs::read_to_string(file.unwrap().path()).unwrap());
+        }
+        assert!(stubs.names.len() > 30 && stubs.members.len() > 10);
+        stubs
+    }
+
+    fn read_file(&mut self, text: &str) {
+        let stubs = self;
         let mut class = String::new();
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("---@class yue.") {
@@ -77,8 +89,6 @@ impl Stubs {
                 stubs.names.insert(path.to_owned());
             }
         }
-        assert!(stubs.names.len() > 30 && stubs.members.len() > 10);
-        stubs
     }
 
     fn add(&mut self, class: &str, member: &str) {

@@ -94,14 +94,21 @@ local WAITS = {
     if type(entry) ~= 'table' then return 'an event' end
     return ('the event %s of %s'):format(text_of(entry.event), text_of(entry.emitter))
   end,
+  mutex = function(mutex)
+    local owner = type(mutex) == 'table' and rawget(mutex, 'owner')
+    return owner and 'a mutex that is locked by ' .. (labels[owner] or 'a fiber that has ended') or 'a mutex'
+  end,
 }
+
+-- The field that has the number of the fiber which will end the wait.
+local AWAITED = { future = 'id', mutex = 'owner' }
 
 --- Describes what a fiber waits for, and returns the number of the fiber that it waits for, if it is one.
 local function awaited(fiber)
   local first, second, _, object = core.waits_in(fiber.id)
   local describe = type(first) == 'number' and WAITS[second]
   if describe then
-    local id = second == 'future' and type(object) == 'table' and rawget(object, 'id')
+    local id = AWAITED[second] and type(object) == 'table' and rawget(object, AWAITED[second])
     return describe(object), id or nil
   end
   if type(first) == 'string' and type(second) == 'table' then return call_text(second) or fiber.reason end

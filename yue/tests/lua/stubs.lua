@@ -1,6 +1,16 @@
 -- The editor stubs have every name of the API, with the same kind of value, and no other.
 local check = require 'check'
-local stubs = dofile(os.getenv 'YUE_META')
+
+local function merge(into, from)
+  for name, value in pairs(from) do
+    if type(value) == 'table' and type(into[name]) == 'table' then merge(into[name], value) else into[name] = value end
+  end
+end
+local stubs, source = {}, ''
+for file in os.getenv('YUE_META'):gmatch '[^:]+' do
+  merge(stubs, dofile(file))
+  source = source .. assert(io.open(file)):read('*a')
+end
 
 -- Tables whose names the stubs leave to a type: table<string, …>.
 local open = { args = true, const = true, errors = true, feature = true, config = true, ['thread.current'] = true }
@@ -26,7 +36,6 @@ end
 compare('', yue, stubs)
 
 -- Methods: each that a stub declares is there.
-local source = assert(io.open(os.getenv 'YUE_META')):read('*a')
 local listener = yue.listen('tcp://127.0.0.1:0', {})
 local thread = yue.thread('stubs', function() end)
 local client
@@ -35,6 +44,7 @@ local objects = {
   Emitter = yue.emitter(), Connection = yue.socket(listener:addr()), Listener = listener, Thread = thread,
   Fiber = yue.fiber(print), Future = yue.open(listener:addr()).async_notify_x(), Error = yue.errors.Error.new('x'),
   Group = yue.group(), Client = client, Current = { import = true, exit = true },
+  Channel = yue.channel(), Mutex = yue.mutex(), Semaphore = yue.semaphore(1), Event = yue.event(),
 }
 local methods, declared = 0, {}
 for class, method in source:gmatch('function (%u%w*):([%w_]+)') do

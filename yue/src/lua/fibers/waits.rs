@@ -113,6 +113,11 @@ fn reason(text: &[u8]) -> &'static str {
         b"any future" => "any of some futures",
         b"event" => "an event",
         b"client" => "a client's end",
+        b"mutex" => "a mutex",
+        b"room" => "room in a channel",
+        b"semaphore" => "a semaphore",
+        b"set" => "an event that is not set",
+        b"value" => "a value of a channel",
         b"thread" => "another thread",
         _ => "Lua",
     }

@@ -20,6 +20,8 @@ const FILES: &[(&str, &str)] = &[
     ("errors", include_str!("../../../lua/errors.lua")),
     ("fibers", include_str!("../../../lua/fibers.lua")),
     ("emitters", include_str!("../../../lua/emitters.lua")),
+    ("locks", include_str!("../../../lua/locks.lua")),
+    ("channels", include_str!("../../../lua/channels.lua")),
     ("namespace", include_str!("../../../lua/namespace.lua")),
     ("proxy", include_str!("../../../lua/proxy.lua")),
     ("rpc", include_str!("../../../lua/rpc.lua")),
