@@ -35,10 +35,12 @@ const WRITTEN: [(&str, &str); 17] = [
 const GROUP: &str = "g";
 
 /// Classes of plain tables: each field is a code span of its own on that page.
-const TABLES: [(&str, &str); 7] = [
+const TABLES: [(&str, &str); 9] = [
     ("CurrentThread", "threads.md"),
     ("Description", "connections.md"),
     ("ErrorClass", "errors.md"),
+    ("HttpOptions", "servers.md"),
+    ("HttpRequest", "servers.md"),
     ("ListenerStats", "servers.md"),
     ("MethodStats", "servers.md"),
     ("Options", "options.md"),

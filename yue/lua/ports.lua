@@ -9,7 +9,9 @@ function internal.http_fault(value)
   end
   for key, part in pairs(value) do
     if key == 'rpc' then
-      if type(part) ~= 'function' then return 'a table whose rpc is a function, not ' .. internal.describe_value(part) end
+      if type(part) ~= 'function' then
+        return 'a table whose rpc is a function, not ' .. internal.describe_value(part)
+      end
     elseif key == 'origins' then
       local fault = internal.option_fault('origins', part)
       if fault then return 'a table whose origins are ' .. fault end
@@ -24,7 +26,8 @@ end
 function internal.check_opening(name, options)
   for _, key in pairs { 'ws', 'http' } do
     if options[key] ~= nil then
-      internal.argument_error(('%s: the option %s is for listeners; to open a WebSocket, use a ws:// address'):format(name, key))
+      local text = '%s: the option %s is for listeners; to open a WebSocket, use a ws:// address'
+      internal.argument_error(text:format(name, key))
     end
   end
 end
@@ -78,7 +81,7 @@ local function run_hangups(id)
 end
 
 local function watch_hangups()
-  -- A process that was told to ignore it, as by nohup, goes on ignoring it.
+  -- A process that was started with it ignored, as by nohup, keeps ignoring it.
   if subscription or core.is_signal_ignored(yue.const.SIGHUP) then return end
   subscription = core.signal_open(yue.const.SIGHUP)
   local fiber = yue.fiber(run_hangups, 'certificates')

@@ -172,7 +172,7 @@
 //! | [`net`] | TCP, UDP and Unix sockets over `std::io::Read` and `Write` |
 //! | [`fs`], [`inotify`] | files and directories; notification of changes |
 //! | [`process`], [`pipe`], [`stdio`] | child processes, pipes, the process's own streams |
-//! | [`rpc`] | msgpack-rpc: sessions, listeners, typed clients and servers; over WebSocket with the feature `ws`, and called by HTTP with `http` |
+//! | [`rpc`] | msgpack-rpc: sessions, listeners, typed clients and servers; features `ws` and `http` |
 //! | [`sync`], [`select!`] | locks, channels and the like, on one loop or between loops; the first of several events |
 //! | `tls` | TLS over any stream (feature `tls`, which [`rpc`] needs for `tls://`) |
 //! | [`signal`] | Unix signals on loops |

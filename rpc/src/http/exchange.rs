@@ -31,7 +31,7 @@ const NAME_MAX: usize = 1024;
 /// The time for which a browser remembers that a page may call, in seconds.
 const PREFLIGHT_AGE: &str = "600";
 
-/// What the requests of one connection have in common.
+/// The common parts of one connection's requests.
 pub(super) struct Exchange {
     pub(super) site: Rc<Site>,
     pub(super) accounts: Rc<Accounts>,

@@ -45,7 +45,7 @@ pub struct Limits {
 /// Doubles up to this hold integers exactly.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// Appends the elements of a JSON array to `out`, in msgpack; returns their number. Nothing but blanks is no element.
+/// Appends the elements of a JSON array to `out`, in msgpack; returns their number, 0 for nothing but blanks.
 ///
 /// # Errors
 /// If the text is not an array of JSON, or a limit is passed.
@@ -244,7 +244,7 @@ impl<'de> Visitor<'de> for Key<'_> {
     }
 }
 
-/// Where the writer of a result stands inside an array or a map.
+/// An array or a map that the writer of a result is inside.
 struct Level {
     is_map: bool,
     /// Values that follow; a map counts its pairs.

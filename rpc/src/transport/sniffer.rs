@@ -54,7 +54,7 @@ impl Protocols {
     }
 }
 
-/// What the first bytes of a link are.
+/// The meaning of a link's first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Opening {
     /// More bytes are needed.
@@ -124,7 +124,7 @@ pub(crate) enum Protocol {
 pub(crate) struct Sniffer {
     protocols: Protocols,
     found: Cell<Option<Protocol>>,
-    /// What has arrived, until the protocol is known.
+    /// The bytes that have arrived, until the protocol is known.
     head: RefCell<Vec<u8>>,
     /// The link below, or the WebSocket filter over it; until its end.
     link: RefCell<Option<Rc<dyn Transport>>>,

@@ -37,8 +37,8 @@ pub struct SocketOptions {
     /// `ws://` and `wss://` addresses.
     #[cfg(feature = "ws")]
     pub websocket: super::WebSocketOptions,
-    /// Listeners at `tcp://`, `tls://` and `unix://` addresses: clients may also call by HTTP. The first bytes of a link
-    /// tell which protocol it speaks; until they have arrived, the server says nothing.
+    /// Listeners at `tcp://`, `tls://` and `unix://` addresses: clients may also call by HTTP. The first bytes of a
+    /// link tell which protocol it speaks; until they have arrived, the server says nothing.
     #[cfg(feature = "http")]
     pub http: Option<super::HttpOptions>,
 }

@@ -59,7 +59,8 @@ check.equal(yue.open(unix:addr(), { no_cache = true }, nil).add(1, 2), 3)
 unix:close()
 
 -- Addresses with one protocol.
-check.raises('ArgumentError', 'the option ws is for listeners at tcp://', yue.listen, 'ws://127.0.0.1:0', { ws = true }, {})
+local text = 'the option ws is for listeners at tcp://'
+check.raises('ArgumentError', text, yue.listen, 'ws://127.0.0.1:0', { ws = true }, {})
 check.raises('ArgumentError', 'the option ws is for listeners', yue.open, 'tcp://127.0.0.1:1', { ws = true }, nil)
 check.raises('ArgumentError', 'ws is a boolean', yue.listen, 'tcp://127.0.0.1:0', { ws = 1 }, {})
 check.done()
