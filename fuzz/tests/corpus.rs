@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use yue_fuzz::decoder::Decoder;
 use yue_fuzz::rig::Rig;
-use yue_fuzz::{address, frames, scanner, session, upgrade};
+use yue_fuzz::{address, frames, http, scanner, session, upgrade};
 
 /// The limits of each target's corpus, so that these tests stay quick and the repository small.
 const FILES_MAX: usize = 400;
@@ -69,6 +69,12 @@ fn kept_streams_pass() {
 fn kept_values_pass() {
     let decoder = Decoder::new(rig());
     replay("decoder", |data| decoder.check(data));
+}
+
+#[test]
+fn kept_ports_pass() {
+    let rig = rig();
+    replay("http", |data| http::check(&rig, data));
 }
 
 #[test]

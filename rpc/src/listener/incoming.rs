@@ -10,19 +10,66 @@
 //! A link without a handshake of its own is a session at once.
 
 use super::accept::accept_all;
-use super::{Inner, OwnFile, Socket};
-use crate::session::Session;
+use super::{Inner, Listener, OwnFile, Socket};
+use crate::address::Address;
+use crate::error::Error;
+use crate::session::options::Options;
+use crate::session::{Service, Session};
 use crate::transport::handshake::Handshake;
+use crate::transport::memory::MemoryTransport;
 #[cfg(any(feature = "ws", feature = "http"))]
 use crate::transport::sniffer::{Protocol, Sniffer};
+use crate::transport::tls::ServerTls;
 #[cfg(feature = "ws")]
 use crate::transport::websocket::WebSocket;
-use crate::transport::{Ending, Events, Transport, socket};
+use crate::transport::{Ending, Events, SocketOptions, Transport, socket};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use yue_io::net::TcpStream;
+
+impl Listener {
+    /// A listener without a socket, for tests and fuzz targets: see [`Listener::connect_in_memory`].
+    ///
+    /// # Errors
+    /// `ArgumentError` for certificates that cannot be used.
+    #[doc(hidden)]
+    pub fn in_memory(
+        service: Service,
+        options: Options,
+        sockets: &SocketOptions,
+    ) -> Result<Listener, Error> {
+        let address = Address::Tcp {
+            host: "localhost".to_owned(),
+            port: 0,
+        };
+        let tls = match sockets.tls.cert {
+            Some(_) => Some(ServerTls::load(&address, &sockets.tls)?),
+            None => None,
+        };
+        let inner = Inner::with_tls(address, service, options, sockets, tls);
+        Ok(Listener { inner })
+    }
+
+    /// Creates a link to a listener, as its socket would; returns the client's end.
+    #[doc(hidden)]
+    pub fn connect_in_memory(&self) -> Rc<MemoryTransport> {
+        let (near, far) = MemoryTransport::pair();
+        let start = |events| {
+            far.start(events);
+            Ok(far as Rc<dyn Transport>)
+        };
+        let from = Peer::new("tcp", "memory".to_owned());
+        match &self.inner.tls {
+            Some(tls) => self
+                .inner
+                .accept_stream(from, |events| tls.start(events, start)),
+            None => self.inner.accept_stream(from, start),
+        }
+        near
+    }
+}
 
 impl Inner {
     /// The body of the accepting fiber.
