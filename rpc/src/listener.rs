@@ -173,11 +173,13 @@ impl Listener {
                     datagram::fit(options),
                     sockets,
                 );
-                Self::serve_datagrams(inner, "udp", socket, sockets).map_err(failed)
+                Self::serve_datagrams(inner, vec![socket], sockets).map_err(failed)
             }
-            Address::Mcast { .. } => {
-                let text = format!("cannot listen at {address}: this build has no datagrams");
-                Err(Error::new(ErrorKind::Address, text))
+            Address::Mcast { group, port } => {
+                let pair = datagram::join(group, *port, &sockets.datagram).map_err(failed)?;
+                let options = datagram::fit(options);
+                let inner = Inner::new(address.clone(), service, options, sockets);
+                Self::serve_datagrams(inner, pair, sockets).map_err(failed)
             }
             Address::Popen { .. } => {
                 let text = format!("cannot listen at {address}: a command can only be opened");
@@ -258,8 +260,7 @@ impl Listener {
     /// Serves the senders of datagrams.
     fn serve_datagrams(
         inner: Rc<Inner>,
-        scheme: &'static str,
-        socket: UdpSocket,
+        pair: Vec<UdpSocket>,
         sockets: &SocketOptions,
     ) -> io::Result<Listener> {
         let weak = Rc::downgrade(&inner);
@@ -271,7 +272,7 @@ impl Listener {
         };
         let peers_max = inner.options.limits.connections_max;
         let idle = sockets.datagram.peer_idle;
-        let server = DatagramServer::start(scheme, socket, peers_max, idle, accept)?;
+        let server = DatagramServer::start(pair, peers_max, idle, accept)?;
         *inner.datagrams.borrow_mut() = Some(server);
         Ok(Listener { inner })
     }

@@ -450,6 +450,7 @@ fn a_silent_peer_is_forgotten_whatever_it_is_sent() {
         let sockets = SocketOptions {
             datagram: DatagramOptions {
                 peer_idle: Duration::from_millis(100),
+                ..DatagramOptions::default()
             },
             ..SocketOptions::default()
         };
@@ -475,6 +476,12 @@ fn a_flood_from_many_senders_keeps_to_the_limits_and_others_are_served() {
     run_loop(|| {
         let listener = listen(limited_peers(32));
         let witness = open(listener.address());
+        // While all peers are busy, its call may be dropped, too: then it repeats it.
+        let is_served = |n: i64| {
+            let soon = Timeout::After(Duration::from_millis(100));
+            let outcome = witness.call("sum", soon, ints(&[n]));
+            outcome.is_ok_and(|answer| read_ints(answer.bytes()) == [n])
+        };
         let to = address_of(&listener);
         // Each sends a request that keeps a handler, and notifications.
         for n in 0..500 {
@@ -482,11 +489,11 @@ fn a_flood_from_many_senders_keeps_to_the_limits_and_others_are_served() {
             sender.send_to(&request(1, "sum", &[n]), to).unwrap();
             sender.send_to(&[0x93, 2, 0xa1, b'n', 0x90], to).unwrap();
             if n % 50 == 0 {
-                assert_eq!(call(&witness, "sum", &[n]).unwrap(), [n]);
+                eventually("the witness is served", || is_served(n));
             }
             assert!(listener.connections().len() <= 32);
         }
-        assert_eq!(call(&witness, "sum", &[1]).unwrap(), [1]);
+        eventually("the witness is served", || is_served(1));
         let usage = listener.usage();
         assert!(usage.connections <= 32, "{usage:?}");
         assert!(usage.peers_evicted >= 400, "{usage:?}");

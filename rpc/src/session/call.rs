@@ -126,12 +126,33 @@ impl Session {
                 None => error,
             }));
         });
-        let target = target.into();
-        let route = inner.route_at_once(&target)?;
         let waiter = Waiter::Callback(callback);
+        self.start_at_once(target.into(), time, params, waiter)
+    }
+
+    /// Makes a call whose outcome the waiter takes, with the time that `timeout` says.
+    pub(super) fn start_async(
+        &self,
+        target: Target<'_>,
+        timeout: Timeout,
+        params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
+        waiter: Waiter,
+    ) -> Result<CallId, Error> {
+        self.start_at_once(target, self.inner.call_time(timeout), params, waiter)
+    }
+
+    fn start_at_once(
+        &self,
+        target: Target<'_>,
+        time: CallTime,
+        params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
+        waiter: Waiter,
+    ) -> Result<CallId, Error> {
+        let inner = &*self.inner;
+        let route = inner.route_at_once(&target)?;
         let id = inner.start_call(route, target, time, params, waiter)?;
-        if deadline != Instant::NEVER {
-            inner.arm_call_timer(id, deadline);
+        if time.deadline != Instant::NEVER {
+            inner.arm_call_timer(id, time.deadline);
         }
         Ok(CallId(id))
     }
@@ -418,6 +439,7 @@ impl Inner {
         }
         match self.give_up_quietly(id) {
             Some(Waiter::Callback(callback)) => callback(Err(error())),
+            Some(Waiter::Each(each)) => each(None, Err(error())),
             Some(Waiter::Fiber(Some(waker))) => drop(waker.wake()),
             _ => {}
         }
@@ -442,7 +464,12 @@ impl Inner {
     /// The slot's present call is the one that timed out: a slot's timer is cancelled with its call.
     fn on_call_timer(&self, index: u32) {
         let id = self.calls.borrow().id_at(index);
-        if let Some(id) = id {
+        let takes_many = |id| self.calls.borrow_mut().takes_many(id);
+        if let Some(id) = id.filter(|id| takes_many(*id)) {
+            // No failure: nobody knows how many would answer.
+            let text = "the time for answers is over";
+            self.give_up(id, || Error::new(ErrorKind::Timeout, text));
+        } else if let Some(id) = id {
             self.give_up(id, || self.timed_out(now()));
         }
     }

@@ -154,7 +154,7 @@ impl Inner {
     #[inline]
     fn handle_response(&self, msgid: u32, outcome: Result<Response, Error>) {
         let completed = self.calls.borrow_mut().complete(msgid, outcome);
-        if let Some(unread) = completed.deliver() {
+        if let Some(unread) = completed.deliver_from(self.link.sender.get()) {
             count(&self.counters.answers_ignored);
             // Functions among the results of an answer that nobody reads go back to the peer.
             if let Ok(response) = unread {

@@ -11,6 +11,7 @@ use crate::proto::{Method, encode};
 use crate::release_order::Era;
 use crate::transport::{ClosedByPeer, Ending, Events, Incoming, LinkRefused, Transport};
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use yue_scheduler::{deadline_after, this_loop};
@@ -39,6 +40,12 @@ impl Events for LinkEvents {
                 waiting.wake();
             }
         }
+    }
+
+    fn data_from(&self, sender: SocketAddr, incoming: Incoming<'_>) {
+        self.session.link.sender.set(Some(sender));
+        self.data(incoming);
+        self.session.link.sender.set(None);
     }
 
     fn sent(&self, buffer: Option<Vec<u8>>) {

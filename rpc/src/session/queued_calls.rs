@@ -159,7 +159,7 @@ impl Inner {
         let refusal = if call.link.is_some_and(|link| link != self.link.epoch.get()) {
             Some(stale_reference())
         } else if !call.exports.is_empty() && !self.link.peer_is_yue.get() {
-            let text = "cannot send a function: the peer is not a yue peer";
+            let text = self.why_no_functions();
             Some(Error::new(ErrorKind::Argument, text))
         } else {
             None

@@ -101,6 +101,16 @@ impl fmt::Debug for ImportedReference {
     }
 }
 
+impl Inner {
+    /// The reason why no function can be sent to a peer that has not said hello.
+    pub(super) fn why_no_functions(&self) -> &'static str {
+        match self.link.is_datagram.get() {
+            true => "cannot send a function: datagrams carry plain values only",
+            false => "cannot send a function: the peer is not a yue peer",
+        }
+    }
+}
+
 impl Session {
     /// The id under which the peer may call the function that the program names by `token`. An encoder calls it once
     /// for each crossing.
@@ -111,7 +121,7 @@ impl Session {
         let inner = &*self.inner;
         let mut references = inner.references.borrow_mut();
         if !references.holding && !inner.link.peer_is_yue.get() {
-            let text = "cannot send a function: the peer is not a yue peer";
+            let text = inner.why_no_functions();
             return Err(Error::new(ErrorKind::Argument, text));
         }
         references.export(token).ok_or_else(|| {

@@ -158,9 +158,15 @@ pub fn try_connector(address: &Address, options: &SocketOptions) -> Result<Rc<dy
                 address.to_string(),
             ))
         }
-        Address::Mcast { .. } => {
-            let text = format!("cannot open {address}: this build has no datagrams");
-            return Err(Error::new(ErrorKind::Address, text));
+        Address::Mcast { group, port } => {
+            options.tls.check_unused(address)?;
+            let text = address.to_string();
+            Rc::new(datagram::GroupConnector::new(
+                group,
+                *port,
+                &options.datagram,
+                text,
+            ))
         }
         Address::Stdio => {
             let text = "stdio:// can only be listened at: whoever started this process opens the connection";

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind};
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -176,6 +177,12 @@ pub trait Events {
     /// Bytes arrived.
     fn data(&self, incoming: Incoming<'_>);
 
+    /// Bytes of one sender among many arrived, such as a member of a multicast group.
+    fn data_from(&self, sender: SocketAddr, incoming: Incoming<'_>) {
+        let _ = sender;
+        self.data(incoming);
+    }
+
     /// Bytes were sent. The buffer, emptied or not, is returned if there is one.
     fn sent(&self, buffer: Option<Vec<u8>>);
 
@@ -259,5 +266,10 @@ pub trait Connect {
     /// The most bytes of a message that its links can carry. By default there is no limit.
     fn message_bytes_max(&self) -> usize {
         usize::MAX
+    }
+
+    /// Whether its links lead to a group of peers, all of which may answer. By default they lead to one peer.
+    fn is_group(&self) -> bool {
+        false
     }
 }

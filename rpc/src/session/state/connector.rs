@@ -53,6 +53,13 @@ impl Connector {
         }
     }
 
+    /// Whether the links lead to a group of peers.
+    pub(crate) fn leads_to_group(&self) -> bool {
+        self.connect
+            .as_ref()
+            .is_some_and(|connect| connect.is_group())
+    }
+
     /// The session is up. Its duration decides whether the next loss starts with the shortest wait.
     pub(crate) fn succeeded(&self) {
         self.keep_trying.set(false);

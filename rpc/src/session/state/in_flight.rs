@@ -15,6 +15,8 @@
 use crate::buffer::Response;
 use crate::error::{Error, ErrorKind};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
 use yue_scheduler::{LocalWaker, Timer};
 
 const INDEX_BITS: u32 = 20;
@@ -29,12 +31,17 @@ const ABANDONED_MAX: usize = 16 * 1024;
 /// Receives the outcome of a call that no fiber waits for.
 pub(crate) type Callback = Box<dyn FnOnce(Result<Response, Error>)>;
 
+/// Receives the answers of a call to many peers, each with its sender; without one, the error with which it ends.
+pub(crate) type Each = Rc<dyn Fn(Option<SocketAddr>, Result<Response, Error>)>;
+
 /// The receiver of the outcome.
 pub(crate) enum Waiter {
     /// A fiber that is about to park, or has.
     Fiber(Option<LocalWaker>),
     /// A closure, called on the loop.
     Callback(Callback),
+    /// A closure, called on the loop for each answer.
+    Each(Each),
 }
 
 enum State {
@@ -68,16 +75,28 @@ pub(crate) enum Completed {
     Wake(Option<LocalWaker>),
     /// The closure takes the outcome.
     Run(Callback, Result<Response, Error>),
+    /// The closure takes one of the answers, or the end.
+    RunEach(Each, Result<Response, Error>),
 }
 
 impl Completed {
     /// Notifies the waiter. Returns the outcome if there is none. Not while the slab is borrowed.
     #[inline]
     pub(crate) fn deliver(self) -> Option<Result<Response, Error>> {
+        self.deliver_from(None)
+    }
+
+    /// Like [`Completed::deliver`], for the answer of that sender.
+    #[inline]
+    pub(crate) fn deliver_from(
+        self,
+        sender: Option<SocketAddr>,
+    ) -> Option<Result<Response, Error>> {
         match self {
             Completed::Ignored(outcome) => return Some(outcome),
             Completed::Wake(waker) => drop(waker.map(LocalWaker::wake)),
             Completed::Run(callback, outcome) => callback(outcome),
+            Completed::RunEach(each, outcome) => each(sender, outcome),
         }
         None
     }
@@ -230,6 +249,20 @@ impl InFlight {
                 self.release(id);
                 Completed::Run(callback, outcome)
             }
+            State::Waiting(Waiter::Each(each)) => {
+                if !matches!(outcome, Err(Error::Local(_))) {
+                    // An answer; others may follow.
+                    slot.state = State::Waiting(Waiter::Each(each.clone()));
+                    return Completed::RunEach(each, outcome);
+                }
+                if let Some(timer) = &slot.timer {
+                    timer.cancel();
+                }
+                debug_assert!(self.waiting != 0);
+                self.waiting -= 1;
+                self.release(id);
+                Completed::RunEach(each, outcome)
+            }
             // Its id stays in `abandoned`, where it finds nothing any more: the generation has changed.
             State::Abandoned => {
                 self.release(id);
@@ -291,6 +324,12 @@ impl InFlight {
             }
             _ => false,
         }
+    }
+
+    /// Whether the call takes the answers of many peers.
+    pub(crate) fn takes_many(&mut self, id: u32) -> bool {
+        self.find(id)
+            .is_some_and(|slot| matches!(slot.state, State::Waiting(Waiter::Each(_))))
     }
 
     /// Whether a caller waits for that call.

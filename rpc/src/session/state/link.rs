@@ -3,6 +3,7 @@
 use crate::session::close_reason::CloseReason;
 use crate::transport::Transport;
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use yue_scheduler::Timer;
 
@@ -11,6 +12,8 @@ pub(crate) struct Link {
     /// Counts the links. It identifies objects that belong to an earlier one.
     pub(crate) epoch: Cell<u32>,
     pub(crate) transport: RefCell<Option<Rc<dyn Transport>>>,
+    /// The sender of the message that is handled now, on a link to a group.
+    pub(crate) sender: Cell<Option<SocketAddr>>,
     /// It carries datagrams.
     pub(crate) is_datagram: Cell<bool>,
     /// The peer sent hello, or answered this side's.
@@ -26,6 +29,7 @@ impl Link {
         Link {
             epoch: Cell::new(0),
             transport: RefCell::default(),
+            sender: Cell::new(None),
             is_datagram: Cell::new(false),
             peer_is_yue: Cell::new(false),
             draining_for: RefCell::default(),

@@ -34,7 +34,7 @@ impl UdpConnector {
             let text = "a port to send to cannot be 0";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let port = Port::start(connected(&self.host, self.port)?, BATCH)?;
+        let port = Port::start(vec![connected(&self.host, self.port)?], BATCH)?;
         let stopping = Rc::downgrade(&port);
         let link = Link::new(port.clone(), None, move || {
             if let Some(port) = stopping.upgrade() {

@@ -3,6 +3,7 @@
 use super::port::{Owner, Port};
 use super::{Inspector, Kind};
 use crate::buffer;
+use crate::error::Error;
 use crate::transport::traits::{Events, Incoming, Transport};
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -71,12 +72,26 @@ impl Link {
     pub(super) fn deliver(&self, kind: Kind, bytes: &[u8]) {
         let Some(events) = self.events() else { return };
         // Requests that cannot be read now are lost; what a stream would leave to its peer's buffers is dropped here.
-        if kind == Kind::Request && !self.reading.get() {
+        if matches!(kind, Kind::Request { .. }) && !self.reading.get() {
             return events.dropped();
         }
         // A buffer of its own length: a session that holds a pooled one for each of thousands of peers would hold much
         // more memory than it accounts for.
         events.data(Incoming::Owned(bytes.to_vec()));
+    }
+
+    /// Passes an answer to the session of a group, with its sender.
+    pub(super) fn deliver_from(&self, sender: SocketAddr, bytes: &[u8]) {
+        if let Some(events) = self.events() {
+            events.data_from(sender, Incoming::Owned(bytes.to_vec()));
+        }
+    }
+
+    /// A datagram for the session was dropped.
+    pub(super) fn count_dropped(&self) {
+        if let Some(events) = self.events() {
+            events.dropped();
+        }
     }
 
     /// A datagram has left, or was given up.
@@ -124,6 +139,14 @@ impl Link {
     }
 }
 
+/// A small message that this side makes.
+pub(super) fn message_of(encode: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>) -> Vec<u8> {
+    let mut out = Vec::new();
+    let encoded = encode(&mut out);
+    debug_assert!(encoded.is_ok(), "an error that this side makes is small");
+    out
+}
+
 /// An opened connection: all datagrams of its port are for its session.
 pub(super) struct OnlyLink {
     pub(super) link: Rc<Link>,
@@ -134,11 +157,7 @@ impl Owner for OnlyLink {
     fn datagram(&self, datagram: Datagram<'_>) {
         match self.inspector.kind_of(&datagram) {
             Some(kind) => self.link.deliver(kind, datagram.bytes),
-            None => {
-                if let Some(events) = self.link.events() {
-                    events.dropped();
-                }
-            }
+            None => self.link.count_dropped(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Datagrams: `udp://` addresses, one msgpack-rpc message in each datagram.
+//! Datagrams: `udp://` and `mcast://` addresses, one msgpack-rpc message in each datagram.
 //!
 //! ```text
 //!   session ──▶ Link ──▶ Port: outbox ──▶ writer fiber ──▶ socket
@@ -18,12 +18,14 @@
 
 mod connector;
 mod link;
+mod multicast;
 mod peers;
 mod port;
 mod server;
 
 pub(crate) use connector::UdpConnector;
 pub(crate) use link::Link;
+pub(crate) use multicast::{GroupConnector, join};
 pub(crate) use server::{DatagramServer, bind};
 
 use crate::proto::{Message, ScanLimits, Scanner};
@@ -39,17 +41,36 @@ pub(crate) const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// pauses of most protocols, and about as long as a router keeps its own entry for a flow of UDP.
 const PEER_IDLE: Duration = Duration::from_secs(60);
 
-/// Options of `udp://` addresses.
+/// Options of `udp://` and `mcast://` addresses.
+///
+/// ```
+/// use yue_rpc::transport::{DatagramOptions, SocketOptions};
+///
+/// // A group for the programs of this machine.
+/// let datagram = DatagramOptions { interface: Some("127.0.0.1".to_owned()), ..DatagramOptions::default() };
+/// let sockets = SocketOptions { datagram, ..SocketOptions::default() };
+/// # drop(sockets);
+/// ```
 #[derive(Debug, Clone)]
 pub struct DatagramOptions {
     /// Listeners: a peer that sends nothing for this time is forgotten, unless a request of it is still served.
     pub peer_idle: Duration,
+    /// `mcast://`: the network interface, by its name or, for an IPv4 group, its address. `None`: the system chooses.
+    pub interface: Option<String>,
+    /// `mcast://`: the number of networks that datagrams to the group may cross. `None`: the system's default, 1, the
+    /// local network.
+    pub ttl: Option<u32>,
+    /// `mcast://`: whether members on this machine get what is sent from it, too.
+    pub loopback: bool,
 }
 
 impl Default for DatagramOptions {
     fn default() -> Self {
         DatagramOptions {
             peer_idle: PEER_IDLE,
+            interface: None,
+            ttl: None,
+            loopback: true,
         }
     }
 }
@@ -64,8 +85,10 @@ pub(crate) fn fit(mut options: Options) -> Options {
 /// The kind of the message in a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// A request or a notification.
-    Request,
+    /// A request, or a notification without a msgid.
+    Request {
+        msgid: Option<u32>,
+    },
     Response,
 }
 
@@ -93,7 +116,8 @@ impl Inspector {
         }
         match Message::parse(datagram.bytes, &frame).ok()? {
             Message::Response { .. } => Some(Kind::Response),
-            Message::Request { .. } | Message::Notification { .. } => Some(Kind::Request),
+            Message::Request { msgid, .. } => Some(Kind::Request { msgid: Some(msgid) }),
+            Message::Notification { .. } => Some(Kind::Request { msgid: None }),
         }
     }
 }
@@ -119,7 +143,10 @@ mod tests {
         };
         let request: &[u8] = &[0x94, 0, 7, 0xa1, b'f', 0x90];
         let response: &[u8] = &[0x94, 1, 7, 0xc0, 0xc0];
-        assert_eq!(kind_of(request, false), Some(Kind::Request));
+        assert_eq!(
+            kind_of(request, false),
+            Some(Kind::Request { msgid: Some(7) })
+        );
         assert_eq!(kind_of(response, false), Some(Kind::Response));
         assert_eq!(kind_of(request, true), None);
         for length in 0..request.len() {
@@ -131,6 +158,9 @@ mod tests {
         assert_eq!(kind_of(&two, false), None);
         assert_eq!(kind_of(&[0x94, 0, 7, 3, 0x90], false), None);
         assert_eq!(kind_of(b"GET / HTTP/1.1\r\n", false), None);
-        assert_eq!(kind_of(request, false), Some(Kind::Request));
+        assert_eq!(
+            kind_of(request, false),
+            Some(Kind::Request { msgid: Some(7) })
+        );
     }
 }

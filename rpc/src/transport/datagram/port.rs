@@ -1,4 +1,4 @@
-//! A socket for datagrams, and the two fibers that use it.
+//! A socket for datagrams (two for a member of a multicast group), and the fibers that use it.
 //!
 //! The session's code must not run in these fibers. So they leave what has happened in the [`Port`], and the tick's end
 //! delivers it.
@@ -45,26 +45,42 @@ pub(super) trait Owner {
     fn fault(&self, error: io::Error);
 }
 
-/// A socket with a reader and a writer.
+/// A socket with a reader and a writer; or two, each with a reader.
 pub(super) struct Port {
     this: Weak<Port>,
     /// `None` once the port has stopped.
     owner: RefCell<Option<Rc<dyn Owner>>>,
-    /// The buffers, while the reader does not use them,
-    batch: RefCell<Option<Datagrams>>,
-    /// and whether they hold datagrams to deliver.
-    arrived: Cell<bool>,
+    intakes: Vec<Intake>,
     outbox: RefCell<Outbox>,
     /// Errors to deliver; the link whose datagram was not sent, if it is known.
     faults: RefCell<Vec<(Option<Rc<Link>>, io::Error)>>,
     /// Links that wait to learn that datagrams were sent.
     progress: RefCell<Vec<Rc<Link>>>,
-    reader_wakes: Notify,
     writer_wakes: Notify,
     /// The writer waits for the tick's end.
     resting: Cell<bool>,
     fibers: RefCell<Vec<FiberId>>,
     scheduled: Cell<bool>,
+}
+
+/// The received datagrams of one socket.
+struct Intake {
+    /// The buffers, while the reader does not use them,
+    batch: RefCell<Option<Datagrams>>,
+    /// and whether they hold datagrams to deliver.
+    arrived: Cell<bool>,
+    reader_wakes: Notify,
+}
+
+impl Intake {
+    fn new(batch: usize) -> Intake {
+        Intake {
+            // The pages of the buffers are taken by datagrams that are long enough to reach them.
+            batch: RefCell::new(Some(Datagrams::new(batch, RECEIVE_BYTES))),
+            arrived: Cell::new(false),
+            reader_wakes: Notify::new(),
+        }
+    }
 }
 
 /// Datagrams that wait to be sent.
@@ -85,38 +101,47 @@ impl Outbox {
 }
 
 impl Port {
-    /// Starts to use a socket. Up to `batch` datagrams are received at a time.
+    /// Starts to use sockets: it receives from all of them, and sends through the first. Up to `batch` datagrams are
+    /// received at a time.
     ///
     /// # Errors
     /// If no fiber can be spawned.
-    pub(super) fn start(socket: UdpSocket, batch: usize) -> io::Result<Rc<Port>> {
-        // The kernel gives as much as `net.core.rmem_max` allows.
-        socket.set_recv_buffer_size(KERNEL_BYTES)?;
-        let socket = Rc::new(socket);
+    pub(super) fn start(sockets: Vec<UdpSocket>, batch: usize) -> io::Result<Rc<Port>> {
+        for socket in &sockets {
+            // The kernel gives as much as `net.core.rmem_max` allows.
+            socket.set_recv_buffer_size(KERNEL_BYTES)?;
+        }
         let port = Rc::new_cyclic(|this| Port {
             this: this.clone(),
             owner: RefCell::default(),
-            // The pages of the buffers are taken by datagrams that are long enough to reach them.
-            batch: RefCell::new(Some(Datagrams::new(batch, RECEIVE_BYTES))),
-            arrived: Cell::new(false),
+            intakes: sockets.iter().map(|_| Intake::new(batch)).collect(),
             outbox: RefCell::default(),
             faults: RefCell::default(),
             progress: RefCell::default(),
-            reader_wakes: Notify::new(),
             writer_wakes: Notify::new(),
             resting: Cell::new(false),
             fibers: RefCell::default(),
             scheduled: Cell::new(false),
         });
-        let (of_reader, of_writer) = (port.clone(), port.clone());
-        let reads = socket.clone();
-        port.spawn("rpc datagram reader", move || of_reader.read_all(&reads))?;
-        let writing = port.spawn("rpc datagram writer", move || of_writer.write_all(&socket));
-        if let Err(error) = writing {
+        if let Err(error) = port.spawn_all(sockets) {
             port.stop();
             return Err(error);
         }
         Ok(port)
+    }
+
+    fn spawn_all(self: &Rc<Port>, sockets: Vec<UdpSocket>) -> io::Result<()> {
+        for (index, socket) in sockets.into_iter().enumerate() {
+            let (reads, writes) = (Rc::new(socket), self.clone());
+            if index == 0 {
+                let socket = reads.clone();
+                self.spawn("rpc datagram writer", move || writes.write_all(&socket))?;
+            }
+            let this = self.clone();
+            let read = move || this.read_all(&this.intakes[index], &reads);
+            self.spawn("rpc datagram reader", read)?;
+        }
+        Ok(())
     }
 
     fn spawn(&self, name: &str, body: impl FnOnce() + 'static) -> io::Result<()> {
@@ -134,7 +159,7 @@ impl Port {
         *self.owner.borrow_mut() = Some(owner);
     }
 
-    /// Stops both fibers. The socket, which only they hold, is closed when they have ended. What was not sent yet is dropped.
+    /// Stops the fibers. The socket, which only they hold, is closed when they have ended. What was not sent yet is dropped.
     pub(super) fn stop(&self) {
         self.owner.take();
         self.outbox.borrow_mut().clear();
@@ -164,25 +189,25 @@ impl Port {
     }
 
     /// The body of the reading fiber.
-    fn read_all(&self, socket: &UdpSocket) {
+    fn read_all(&self, intake: &Intake, socket: &UdpSocket) {
         let mut errors = 0;
         while !self.has_stopped() {
-            if self.arrived.get() {
-                if self.reader_wakes.notified().is_err() {
+            if intake.arrived.get() {
+                if intake.reader_wakes.notified().is_err() {
                     return;
                 }
                 continue;
             }
-            let Some(mut batch) = self.batch.take() else {
+            let Some(mut batch) = intake.batch.take() else {
                 return;
             };
             let outcome = socket.recv_batch(&mut batch);
-            *self.batch.borrow_mut() = Some(batch);
+            *intake.batch.borrow_mut() = Some(batch);
             match outcome {
                 _ if self.has_stopped() => return,
                 Ok(_) => {
                     errors = 0;
-                    self.arrived.set(true);
+                    intake.arrived.set(true);
                 }
                 Err(error) => {
                     self.faults.borrow_mut().push((None, error));
@@ -299,17 +324,18 @@ impl TickEnd for Port {
         for link in self.progress.take() {
             link.on_progress();
         }
-        if self.arrived.get()
-            && let Some(batch) = self.batch.take()
-        {
+        for intake in self.intakes.iter().filter(|intake| intake.arrived.get()) {
+            let Some(batch) = intake.batch.take() else {
+                continue;
+            };
             for datagram in batch.iter() {
                 if let Some(owner) = self.owner() {
                     owner.datagram(datagram);
                 }
             }
-            *self.batch.borrow_mut() = Some(batch);
-            self.arrived.set(false);
-            self.reader_wakes.notify_one();
+            *intake.batch.borrow_mut() = Some(batch);
+            intake.arrived.set(false);
+            intake.reader_wakes.notify_one();
         }
     }
 }

@@ -50,7 +50,6 @@ type Accept = Box<dyn Fn(String, &Rc<Link>) -> Option<Session>>;
 pub(crate) struct DatagramServer {
     this: Weak<DatagramServer>,
     port: Rc<Port>,
-    scheme: &'static str,
     accept: Accept,
     peers: RefCell<Peers<Peer>>,
     peers_max: usize,
@@ -75,24 +74,23 @@ pub(crate) fn bind(host: &str, port: u16, reuse_port: bool) -> io::Result<(UdpSo
 }
 
 impl DatagramServer {
-    /// Serves the senders of a socket's datagrams, at most `peers_max` at a time.
+    /// Serves the senders of datagrams to any of the sockets, at most `peers_max` at a time. It answers through the first
+    /// socket.
     ///
     /// # Errors
     /// If no fiber can be spawned.
     pub(crate) fn start(
-        scheme: &'static str,
-        socket: UdpSocket,
+        sockets: Vec<UdpSocket>,
         peers_max: usize,
         peer_idle: Duration,
         accept: impl Fn(String, &Rc<Link>) -> Option<Session> + 'static,
     ) -> io::Result<Rc<DatagramServer>> {
-        let port = Port::start(socket, BATCH)?;
+        let port = Port::start(sockets, BATCH)?;
         let server = Rc::new_cyclic(|this: &Weak<DatagramServer>| {
             let timed = this.clone();
             DatagramServer {
                 this: this.clone(),
                 port,
-                scheme,
                 accept: Box::new(accept),
                 peers: RefCell::new(Peers::new()),
                 peers_max: peers_max.max(1),
@@ -162,7 +160,7 @@ impl DatagramServer {
                 server.stop_if_unused();
             }
         });
-        let session = (self.accept)(format!("{}://{from}", self.scheme), &link)?;
+        let session = (self.accept)(format!("udp://{from}"), &link)?;
         if link.has_ended() {
             return None;
         }
@@ -240,7 +238,7 @@ impl Owner for DatagramServer {
                 let link = self.known(&from);
                 let new = || self.add(from);
                 let link = match kind {
-                    Kind::Request => link.or_else(new),
+                    Kind::Request { .. } => link.or_else(new),
                     Kind::Response => link,
                 };
                 link.map(|link| (kind, link))
