@@ -11,7 +11,8 @@ use std::fs;
 const STUBS: &str = "yue/lua/meta";
 
 /// How the reference writes an object of each class. Classes that stand for a table of the API have its path.
-const WRITTEN: [(&str, &str); 17] = [
+const WRITTEN: &[(&str, &str)] = &[
+    ("Answers", "a"),
     ("Channel", "ch"),
     ("Client", "client"),
     ("Config", "yue.config"),

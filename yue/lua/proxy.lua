@@ -8,9 +8,9 @@
 -- Its metatable holds `__call`: for a plain name directly the native `core.call`; for a prefixed name a function made
 -- for that combination of prefixes. Nodes are made once and cached in their parent.
 local core, yue, internal = ...
-local setmetatable, type, rawget, rawset, pcall = setmetatable, type, rawget, rawset, pcall
+local setmetatable, type, rawget, rawset, pcall, ipairs = setmetatable, type, rawget, rawset, pcall, ipairs
 
-local PREFIXES = { async_ = 'async', timed_ = 'timed', notify_ = 'notify' }
+local PREFIXES = { async_ = 'async', timed_ = 'timed', notify_ = 'notify', mcast_ = 'mcast' }
 
 --- Splits the prefixes off a name: returns the rest, and the set of prefixes in a fixed order ('' for none).
 local function parse(name)
@@ -23,7 +23,8 @@ local function parse(name)
     found[kind] = true
     name = name:sub(#prefix + 1)
   end
-  return name, (found.async and 'a' or '') .. (found.timed and 't' or '') .. (found.notify and 'n' or '')
+  local mode = (found.async and 'a' or '') .. (found.timed and 't' or '') .. (found.notify and 'n' or '')
+  return name, mode .. (found.mcast and 'm' or '')
 end
 
 local function check_seconds(seconds)
@@ -37,9 +38,12 @@ end
 internal.check_call_seconds = check_seconds
 
 local futures = {} -- of asynchronous calls, by the number of the call
+internal.futures = futures
 
 local function take_completion(number, ok, ...)
   local future = futures[number]
+  -- Of a call to all members of a group: `ok` is the sender's address.
+  if future and future.take_answer then return future:take_answer(ok, ...) end
   futures[number] = nil
   if future then internal.complete(future, ok, ...) end
 end
@@ -79,7 +83,25 @@ local function notify_async(notify, ...)
   return future
 end
 
+local function call_members(node, ...) return internal.call_members(node, -1, ...) end
+
+local function call_members_timed(node, seconds, ...)
+  return internal.call_members(node, check_seconds(seconds), ...)
+end
+
+--- A notification to a group reaches all members as it is.
+local function notify_members(notify)
+  return function(node, ...)
+    local address = node[0].address
+    if address:sub(1, 8) ~= 'mcast://' then
+      internal.argument_error('mcast_ is for connections to mcast:// addresses, not ' .. address)
+    end
+    return notify(node, ...)
+  end
+end
+
 local CALLS = {
+  m = call_members, am = call_members, tm = call_members_timed, atm = call_members_timed,
   [''] = core.call,
   a = function(node, ...) return async(node, -1, ...) end,
   t = function(node, seconds, ...) return core.call_timed(node, check_seconds(seconds), ...) end,
@@ -92,6 +114,9 @@ local CALLS = {
 
 --- The number of a node's names that are kept, so that a program which makes names up does not keep them all.
 local CHILDREN_MAX = 4096
+
+--- All combinations of prefixes.
+local MODES = { '', 'a', 't', 'at', 'n', 'an', 'tn', 'atn', 'm', 'am', 'tm', 'atm', 'nm', 'anm', 'tnm', 'atnm' }
 
 --- Makes the metatables of one kind of procedures: `calls` has what each combination of prefixes does, `owner` says in
 --- messages whose procedures these are, `methods` are names of the root that are not procedures. Returns the function
@@ -123,7 +148,12 @@ function internal.proxy_family(calls, owner, methods)
     internal.argument_error('the ' .. owner .. ' cannot be assigned to')
   end
 
-  for mode, call in pairs(calls) do
+  local function no_members()
+    internal.argument_error('mcast_ is for connections to mcast:// addresses, not for the ' .. owner)
+  end
+
+  for _, mode in ipairs(MODES) do
+    local call = calls[mode] or no_members
     metas[mode] = {
       __call = call,
       __index = child,
@@ -146,6 +176,8 @@ function internal.proxy_family(calls, owner, methods)
 
   return function(root) return setmetatable(root, root_meta) end
 end
+
+for _, mode in ipairs { 'n', 'an', 'tn', 'atn' } do CALLS[mode .. 'm'] = notify_members(CALLS[mode]) end
 
 local new_root = internal.proxy_family(CALLS, 'procedures of a peer')
 

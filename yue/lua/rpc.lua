@@ -38,6 +38,10 @@ local OPTIONS = {
   origins = 'origins', -- listen, ws: the origins whose pages may connect
   ws = 'boolean', -- listen, tcp, tls, unix: clients may also connect by WebSocket
   http = 'http', -- listen, tcp, tls, unix: clients may also call by HTTP; see ports.lua
+  peer_idle = 'number', -- listen, udp, mcast: seconds after which a silent peer is forgotten (60)
+  interface = 'string', -- mcast: the network interface, by its name or IPv4 address
+  ttl = 'count', -- mcast: the number of networks that datagrams to the group may cross (1)
+  loopback = 'boolean', -- mcast: members on this machine get them, too (true)
 }
 
 yue.config = setmetatable({}, {

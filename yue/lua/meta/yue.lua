@@ -87,13 +87,18 @@ yue.const = {}
 ---@field client_ca? string tls, listen: only clients with a certificate that one of these has signed are served.
 ---@field server_name? string tls, open: the name in the server's certificate. By default the address's host.
 ---@field insecure? boolean tls, open: accept every server, whatever its certificate.
+---@field peer_idle? number listen, udp, mcast: seconds after which a silent peer is forgotten. 60 by default.
+---@field interface? string mcast: the network interface, by its name or IPv4 address. By default the system chooses.
+---@field ttl? integer mcast: the number of networks that datagrams to the group may cross. 1 by default.
+---@field loopback? boolean mcast: members on this machine get them, too (true).
 ---@field origins? string[] listen, ws: the origins whose pages may connect; by default those of the same host.
 ---@field ws? boolean listen, tcp, tls, unix: clients may connect to this port by WebSocket, too.
 ---@field http? yue.HttpOptions listen, tcp, tls, unix: clients may call on this port by HTTP, too.
 
 ---The procedures of a peer: every name, at any depth, can be called. Prefixes of the last name: `async_` (returns a
 ---future at once), `timed_` (seconds come first), `notify_` (expects no answer; returns whether it was queued);
----`c['=async_f']` means the name itself. `async_` and `notify_` never wait.
+---`c['=async_f']` means the name itself. `async_` and `notify_` never wait. `mcast_` calls all members of a multicast
+---group, and returns a `yue.Answers`.
 ---@class yue.Procs
 ---@field [string] yue.Procs
 ---@operator call(...): any
@@ -281,10 +286,33 @@ function Listener:import(symbols) end
 ---@field memory integer Bytes.
 ---@field handshakes integer Handshakes of TLS and WebSocket under way.
 ---@field handshakes_failed integer Handshakes that failed.
+---@field datagrams_dropped integer Datagrams of strangers, or malformed ones, that were dropped.
+---@field peers_evicted integer Peers of datagrams that made room for others.
 ---@field methods table<string, yue.MethodStats>
 
 ---@return yue.ListenerStats # The usage of its connections, and the counts of each method.
 function Listener:stats() end
+
+---The answers of a multicast group's members, as they arrive: an iterator (`for sender, ok, … in c.mcast_f() do`), and an
+---emitter of `answer` (with the same values) and `done`. It ends with the time of the call.
+---@class yue.Answers: yue.Emitter
+---@operator call(): string?, boolean, any
+local Answers = {}
+
+---Waits for the end: `true` and a list of `{ sender, ok, … }`, or `false` and the error if the call could not be sent.
+---@return boolean ok
+---@return table
+function Answers:sync() end
+
+---Like `sync`, but returns the list alone, or raises.
+---@return table[]
+function Answers:get() end
+
+---@return boolean # Whether no more answers are taken.
+function Answers:done() end
+
+---Takes no more answers.
+function Answers:cancel() end
 
 ---A set of connections: `g.notify_f(…)` and `g.f(…)` reach all members. `g['=join'](…)` is a procedure that is named
 ---like a method.

@@ -43,6 +43,7 @@ yue.client(function(cl) client = cl return true end)
 local objects = {
   Emitter = yue.emitter(), Connection = yue.socket(listener:addr()), Listener = listener, Thread = thread,
   Fiber = yue.fiber(print), Future = yue.open(listener:addr()).async_notify_x(), Error = yue.errors.Error.new('x'),
+  Answers = yue.open('mcast://239.255.77.3:9', { interface = '127.0.0.1' }, nil).timed_mcast_x(0),
   Group = yue.group(), Client = client, Current = { import = true, exit = true },
   Channel = yue.channel(), Mutex = yue.mutex(), Semaphore = yue.semaphore(1), Event = yue.event(),
 }

@@ -29,6 +29,7 @@ const FILES: &[(&str, &str)] = &[
     ("latest", include_str!("../../../lua/latest.lua")),
     ("ports", include_str!("../../../lua/ports.lua")),
     ("describe", include_str!("../../../lua/describe.lua")),
+    ("members", include_str!("../../../lua/members.lua")),
     ("groups", include_str!("../../../lua/groups.lua")),
     ("program", include_str!("../../../lua/program.lua")),
     ("threads", include_str!("../../../lua/threads.lua")),

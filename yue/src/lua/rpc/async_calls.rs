@@ -2,7 +2,7 @@
 //!
 //! Outcomes arrive outside fibers, where no Lua may run. They wait in a queue for the prelude's fiber that takes them.
 
-use crate::lua::host::errors::{ErrorObject, stopped};
+use crate::lua::host::errors::{ErrorObject, call_error, stopped};
 use crate::lua::host::{Hold, with_host};
 use crate::lua::native::{self, native, register, register_raw};
 use crate::lua::rpc::calls::read_node;
@@ -12,9 +12,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::ffi::c_int;
 use std::mem::ManuallyDrop;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use yue_luajit::{Raise, Stack, ffi, may_suspend, raise, suspending};
-use yue_rpc::session::{CallId, Response, Target};
+use yue_rpc::session::{CallId, MemberAnswer, Response, Target};
 use yue_rpc::{ErrorKind, Timeout};
 use yue_scheduler::{LocalWaker, park, prepare_park};
 
@@ -24,7 +25,7 @@ struct AsyncCalls {
     last: Cell<u64>,
     /// The calls without an outcome, by their number in Lua.
     open: RefCell<HashMap<u64, OpenCall>>,
-    done: RefCell<VecDeque<(u64, Outcome)>>,
+    done: RefCell<VecDeque<Completion>>,
     /// The fiber that passes outcomes to Lua.
     waiter: Cell<Option<LocalWaker>>,
 }
@@ -33,6 +34,24 @@ struct OpenCall {
     connection: Rc<Connection>,
     call: Option<CallId>,
     _hold: Hold,
+}
+
+/// What Lua is told of a call.
+struct Completion {
+    number: u64,
+    source: Source,
+    outcome: Outcome,
+}
+
+/// The sender of an outcome.
+#[derive(Clone, Copy)]
+enum Source {
+    /// The peer.
+    Peer,
+    /// One of the members that were called.
+    Member(SocketAddr),
+    /// Nobody: no more members' answers are taken.
+    End,
 }
 
 type Outcome = Result<(Response, Rc<Connection>), ErrorObject>;
@@ -56,25 +75,52 @@ impl AsyncCalls {
         let Some(open) = self.open.borrow_mut().remove(&number) else {
             return;
         };
-        let outcome = match outcome {
-            Ok(mut response) => {
-                // It may stay here until Lua takes it.
-                response.detach();
-                Ok((response, open.connection.clone()))
-            }
-            Err(failure) => {
-                let limits = open.connection.codec().limits();
-                Err(ErrorObject::of_call(&failure, limits))
-            }
+        self.hand_over(number, Source::Peer, outcome_of(outcome, &open.connection));
+    }
+
+    /// A member has answered, or none will any more.
+    fn take_member_answer(&self, number: u64, answer: MemberAnswer) {
+        let connection = {
+            let open = self.open.borrow();
+            open.get(&number).map(|open| open.connection.clone())
         };
-        self.hand_over(number, outcome);
+        let Some(connection) = connection else { return };
+        match answer {
+            MemberAnswer::From(sender, outcome) => {
+                let outcome = outcome_of(outcome, &connection);
+                self.hand_over(number, Source::Member(sender), outcome);
+            }
+            MemberAnswer::End(failure) => {
+                let open = self.open.borrow_mut().remove(&number);
+                drop(open);
+                self.hand_over(number, Source::End, outcome_of(Err(failure), &connection));
+            }
+        }
     }
 
     /// Passes an outcome to the fiber that completes futures.
-    fn hand_over(&self, number: u64, outcome: Outcome) {
-        self.done.borrow_mut().push_back((number, outcome));
+    fn hand_over(&self, number: u64, source: Source, outcome: Outcome) {
+        self.done.borrow_mut().push_back(Completion {
+            number,
+            source,
+            outcome,
+        });
         if let Some(waker) = self.waiter.take() {
             waker.wake();
+        }
+    }
+}
+
+fn outcome_of(outcome: Result<Response, yue_rpc::Error>, connection: &Rc<Connection>) -> Outcome {
+    match outcome {
+        Ok(mut response) => {
+            // It may stay here until Lua takes it.
+            response.detach();
+            Ok((response, connection.clone()))
+        }
+        Err(failure) => {
+            let limits = connection.codec().limits();
+            Err(ErrorObject::of_call(&failure, limits))
         }
     }
 }
@@ -82,6 +128,22 @@ impl AsyncCalls {
 /// `call_async(node, seconds or -1, ...)`: returns the call's number, which `next_completion` returns with the outcome.
 unsafe extern "C-unwind" fn call_async_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
+    unsafe { start(state, false) }
+}
+
+/// `call_members(node, seconds or -1, ...)`: the same for a call to all members of a group. `next_completion` returns
+/// each answer with its sender. Raises if the call cannot be made.
+unsafe extern "C-unwind" fn call_members_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    unsafe { start(state, true) }
+}
+
+/// Makes a call; returns its number.
+///
+/// # Safety
+/// Lua runs the calling C function on `state`.
+unsafe fn start(state: *mut ffi::lua_State, to_members: bool) -> c_int {
+    // SAFETY: the caller's promise.
     unsafe {
         let seconds = ffi::luaL_checknumber(state, 2);
         let (connection_id, method) = read_node(state);
@@ -93,7 +155,10 @@ unsafe extern "C-unwind" fn call_async_raw(state: *mut ffi::lua_State) -> c_int 
             });
             let Some(connection) = find(connection_id as u32) else {
                 let lost = ErrorObject::of_kind(ErrorKind::ConnectionLost, CLOSED);
-                CALLS.with(|calls| calls.hand_over(number, Err(lost)));
+                if to_members {
+                    return Err(yue_luajit::Error::value(lost));
+                }
+                CALLS.with(|calls| calls.hand_over(number, Source::Peer, Err(lost)));
                 return Ok(number as f64);
             };
             let timeout = if seconds < 0.0 {
@@ -107,13 +172,22 @@ unsafe extern "C-unwind" fn call_async_raw(state: *mut ffi::lua_State) -> c_int 
                 _hold: with_host(|host| host.hold())?,
             };
             CALLS.with(|calls| calls.open.borrow_mut().insert(number, open));
-            let made = connection.session.call_async(
-                Target::Name(method),
-                Timeout::After(timeout),
-                // SAFETY: Lua runs this very function on the state.
-                |out| encode_arguments(&connection, state, 4, "args", out),
-                move |outcome| CALLS.with(|calls| calls.finish(number, outcome)),
-            );
+            let (target, timeout) = (Target::Name(method), Timeout::After(timeout));
+            // SAFETY: Lua runs this very function on the state.
+            let arguments =
+                |out: &mut Vec<u8>| encode_arguments(&connection, state, 4, "args", out);
+            let made = if to_members {
+                let each = move |answer| {
+                    CALLS.with(|calls| calls.take_member_answer(number, answer));
+                };
+                let session = &connection.session;
+                session.call_members(target, timeout, arguments, each)
+            } else {
+                let done = move |outcome| CALLS.with(|calls| calls.finish(number, outcome));
+                connection
+                    .session
+                    .call_async(target, timeout, arguments, done)
+            };
             match made {
                 // It may have its outcome already.
                 Ok(call) => CALLS.with(|calls| {
@@ -121,6 +195,11 @@ unsafe extern "C-unwind" fn call_async_raw(state: *mut ffi::lua_State) -> c_int 
                         open.call = Some(call);
                     }
                 }),
+                Err(failure) if to_members => {
+                    let open = CALLS.with(|calls| calls.open.borrow_mut().remove(&number));
+                    drop(open);
+                    return Err(call_error(&failure, connection.codec().limits()));
+                }
                 // Every failure reaches the future, whenever it was found.
                 Err(failure) => CALLS.with(|calls| calls.finish(number, Err(failure))),
             }
@@ -136,7 +215,8 @@ unsafe extern "C-unwind" fn call_async_raw(state: *mut ffi::lua_State) -> c_int 
     }
 }
 
-/// `next_completion()`: waits for the next outcome: the call's number, then true and results, or false and the error.
+/// `next_completion()`: waits for the next outcome: the call's number, then true and results, or false and the error. Of
+/// a call to members, the sender's address comes second, or false when there are no more answers.
 unsafe extern "C-unwind" fn next_completion_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this; what has a destructor is in a `ManuallyDrop` while Lua may raise.
     unsafe {
@@ -156,39 +236,59 @@ unsafe extern "C-unwind" fn next_completion_raw(state: *mut ffi::lua_State) -> c
                 }
             }
         });
-        let (number, outcome) = match next {
+        let Completion {
+            number,
+            source,
+            outcome,
+        } = match next {
             Ok(next) => next,
             Err(failure) => raise(state, failure),
         };
         let mut outcome = ManuallyDrop::new(outcome);
         let stack = Stack::new(state);
         stack.push_number(number as f64);
-        let count = match &*outcome {
-            Ok((response, connection)) => {
-                stack.push_boolean(true);
-                match decode_answer(stack, response, connection) {
-                    Ok(count) => count + 2,
-                    Err(fault) => {
-                        ffi::lua_settop(state, 0);
-                        stack.push_number(number as f64);
-                        stack.push_boolean(false);
-                        let text = format!("the answer cannot be read: {fault}");
-                        let mut failure =
-                            ManuallyDrop::new(ErrorObject::of_kind(ErrorKind::Rpc, text));
-                        failure.push(stack);
-                        ManuallyDrop::drop(&mut failure);
-                        3
+        push_sender(stack, source);
+        let before = ffi::lua_gettop(state);
+        let count = before
+            + match &*outcome {
+                Ok((response, connection)) => {
+                    stack.push_boolean(true);
+                    match decode_answer(stack, response, connection) {
+                        Ok(count) => count + 1,
+                        Err(fault) => {
+                            ffi::lua_settop(state, before);
+                            stack.push_boolean(false);
+                            let text = format!("the answer cannot be read: {fault}");
+                            let mut failure =
+                                ManuallyDrop::new(ErrorObject::of_kind(ErrorKind::Rpc, text));
+                            failure.push(stack);
+                            ManuallyDrop::drop(&mut failure);
+                            2
+                        }
                     }
                 }
-            }
-            Err(failure) => {
-                stack.push_boolean(false);
-                failure.push(stack);
-                3
-            }
-        };
+                Err(failure) => {
+                    stack.push_boolean(false);
+                    failure.push(stack);
+                    2
+                }
+            };
         ManuallyDrop::drop(&mut outcome);
         count
+    }
+}
+
+/// Pushes the second value of a completion, if it has one. May raise.
+fn push_sender(stack: Stack<'_>, source: Source) {
+    match source {
+        Source::Peer => {}
+        Source::Member(address) => {
+            let mut text = ManuallyDrop::new(format!("udp://{address}"));
+            stack.push_bytes(text.as_bytes());
+            // SAFETY: it is not used any more.
+            unsafe { ManuallyDrop::drop(&mut text) };
+        }
+        Source::End => stack.push_boolean(false),
     }
 }
 
@@ -211,6 +311,7 @@ pub(crate) fn register_all(stack: Stack<'_>) {
     // SAFETY: the table is on top, and errors may be raised.
     unsafe {
         register_raw(stack, "call_async", call_async_raw);
+        register_raw(stack, "call_members", call_members_raw);
         register_raw(stack, "next_completion", next_completion_raw);
     }
 }

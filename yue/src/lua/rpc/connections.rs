@@ -451,6 +451,7 @@ native! {
             ("reading_stopped", stats.reading_stopped),
             ("memory_stopped", stats.memory_stopped),
             ("pings", stats.pings),
+            ("datagrams_dropped", stats.datagrams_dropped),
         ]))
     }
 }

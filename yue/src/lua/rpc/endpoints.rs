@@ -11,7 +11,7 @@ use crate::lua::rpc::service::{Layers, LuaService};
 use std::ffi::c_int;
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
-use yue_io::net::ListenOptions;
+use yue_io::net::{ListenOptions, TcpListener, UdpSocket};
 use yue_luajit::{Error, Stack, ffi, may_suspend, raise, suspending};
 use yue_rpc::session::{Service, Session};
 use yue_rpc::transport::try_connector;
@@ -167,9 +167,14 @@ fn shared_port(
 ) -> Result<u16, Error> {
     let find_out = || {
         // Bound without sharing first, to find out whether another program uses the port.
-        let probe = yue_io::net::TcpListener::bind_with((name, port), &ListenOptions::default());
+        let probe = match address {
+            Address::Udp { .. } => {
+                UdpSocket::bind((name, port)).and_then(|probe| probe.local_addr())
+            }
+            _ => TcpListener::bind_with((name, port), &ListenOptions::default())
+                .and_then(|probe| probe.local_addr()),
+        };
         probe
-            .and_then(|probe| probe.local_addr())
             .map(|at| at.port())
             .map_err(|failure| match failure.kind() {
                 std::io::ErrorKind::AddrInUse => {
@@ -302,6 +307,8 @@ native! {
                     ("memory", used.memory_bytes as u64),
                     ("handshakes", used.handshakes as u64),
                     ("handshakes_failed", used.handshakes_failed),
+                    ("datagrams_dropped", used.datagrams_dropped),
+                    ("peers_evicted", used.peers_evicted),
                 ]);
                 (counts, listening.service.methods.table())
             }))

@@ -4,7 +4,7 @@ use crate::lua::native::seconds;
 use std::ffi::{CStr, c_int};
 use std::time::Duration;
 use yue_luajit::{codec, ffi};
-use yue_rpc::transport::{SocketOptions, TlsOptions};
+use yue_rpc::transport::{DatagramOptions, SocketOptions, TlsOptions};
 use yue_rpc::{Limits, Options, Rate, WhenFull};
 use yue_scheduler::StackClass;
 
@@ -35,6 +35,9 @@ pub(crate) struct Settings {
     handlers_max: Option<f64>,
     memory_max: Option<f64>,
     message_time: Option<f64>,
+    peer_idle: Option<f64>,
+    ttl: Option<f64>,
+    loopback: Option<bool>,
     retry: bool,
     legacy: bool,
     cancel: bool,
@@ -87,6 +90,9 @@ impl Settings {
                 handlers_max: number(c"handlers_max"),
                 memory_max: number(c"memory_max"),
                 message_time: number(c"message_time"),
+                peer_idle: number(c"peer_idle"),
+                ttl: number(c"ttl"),
+                loopback: flag(c"loopback"),
                 retry: flag(c"retry").unwrap_or(false),
                 cancel: flag(c"cancel").unwrap_or(false),
                 describe: flag(c"describe").unwrap_or(true),
@@ -99,6 +105,13 @@ impl Settings {
         let defaults = SocketOptions::default();
         SocketOptions {
             tls: certificates.options(),
+            datagram: DatagramOptions {
+                peer_idle: self.peer_idle.map_or(defaults.datagram.peer_idle, seconds),
+                interface: certificates.interface(),
+                // The kernel takes at most 255.
+                ttl: self.ttl.map(|ttl| ttl.min(255.0) as u32),
+                loopback: self.loopback.unwrap_or(defaults.datagram.loopback),
+            },
             handshake: self.handshake_timeout.map_or(defaults.handshake, seconds),
             keepalive: self
                 .keepalive
@@ -170,7 +183,7 @@ impl Settings {
     }
 }
 
-/// The options for TLS. The texts are on the Lua stack.
+/// The options that are texts: those for TLS, and the interface of a group. The texts are on the Lua stack.
 #[derive(Clone, Copy)]
 pub(crate) struct Certificates<'a> {
     cert: Option<&'a [u8]>,
@@ -178,6 +191,7 @@ pub(crate) struct Certificates<'a> {
     ca: Option<&'a [u8]>,
     client_ca: Option<&'a [u8]>,
     server_name: Option<&'a [u8]>,
+    interface: Option<&'a [u8]>,
     insecure: bool,
 }
 
@@ -206,9 +220,15 @@ impl<'a> Certificates<'a> {
                 ca: text(c"ca"),
                 client_ca: text(c"client_ca"),
                 server_name: text(c"server_name"),
+                interface: text(c"interface"),
                 insecure,
             }
         }
+    }
+
+    fn interface(self) -> Option<String> {
+        self.interface
+            .map(|text| String::from_utf8_lossy(text).into_owned())
     }
 
     fn options(self) -> TlsOptions {
