@@ -1,21 +1,27 @@
 //! The server is killed and started again in the middle of 1 000 fibers' calls, over each transport and on both
-//! drivers. `yue/tests/conformance/restart/client.lua` calls and checks; this test kills and starts.
+//! drivers; and links are cut at any byte. `yue/tests/conformance/restart/client.lua` calls and checks; these tests
+//! kill, start and cut.
 //!
 //! Every fiber ends with a right answer or an error whose `retryable` is true or false, no call runs twice, and all
-//! fibers succeed once the server is back. `YUE_RESTARTS=100` kills that often, instead of a few times;
-//! `YUE_CONFORMANCE=tls` chooses a transport, and `YUE_IO` a driver.
+//! fibers succeed once the server is back. `YUE_RESTARTS=100` kills that often, instead of a few times, and cuts ten
+//! times as many links; `YUE_SEED` repeats cuts; `YUE_CONFORMANCE=tls` chooses a transport, and `YUE_IO` a driver.
 
 mod common;
 
+use common::cutter::Cutter;
 use common::{certificates, drivers, folder_of_the_suite, listed, wanted};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// The number of times that the server is killed.
 const RESTARTS: u64 = 4;
+
+/// The number of links that are cut, for each time that a server would be killed.
+const CUTS: u64 = 10;
 
 /// Nothing takes a fraction of this, for each time that the server is killed.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -53,8 +59,24 @@ impl Run<'_> {
             .env("YUE_WATCHDOG", "0")
             .env_remove("YUE_LOG")
             .stdin(Stdio::null())
-            .stderr(Stdio::null());
+            .stderr(self.log(name));
         command
+    }
+
+    /// The file that a script complains to.
+    fn log(&self, name: &str) -> std::fs::File {
+        let path = self.folder.join(format!("{name}.log"));
+        let mut file = std::fs::OpenOptions::new();
+        let file = file.create(true).append(true).open(path);
+        file.expect("a file in a temporary folder")
+    }
+
+    /// Starts a client, and returns it.
+    fn client(&self, address: Option<&str>) -> Killed {
+        let mut command = self.script("client.lua");
+        command.args(address.map(|address| format!("address={address}")));
+        command.arg(format!("rounds={}", self.restarts));
+        Killed(command.stdout(Stdio::piped()).spawn().expect("yue runs"))
     }
 
     /// Starts a server, and returns where it listens.
@@ -105,7 +127,8 @@ impl Run<'_> {
         *already = all.len();
     }
 
-    fn restart_servers(&self) -> Result<String, String> {
+    /// Kills the server, and starts another one at its address.
+    fn restart_servers(&self) -> Result<(), String> {
         let runs_in = |place| listed(place).iter().any(|scheme| scheme == self.scheme);
         let (in_client, by_client) = (runs_in("thread "), runs_in("child "));
         let mut server = match in_client || by_client {
@@ -113,11 +136,7 @@ impl Run<'_> {
             false => Some(self.server(None)?),
         };
         let address = server.as_ref().map(|(_, address)| address.clone());
-        let mut command = self.script("client.lua");
-        command.args(address.iter().map(|address| format!("address={address}")));
-        command.arg(format!("rounds={}", self.restarts));
-        let client = command.stdout(Stdio::piped()).spawn().expect("yue runs");
-        let mut client = Killed(client);
+        let mut client = self.client(address.as_deref());
         let mut killed = 0;
         for round in 0..self.restarts {
             if in_client {
@@ -134,6 +153,37 @@ impl Run<'_> {
                 server = Some(self.server(address.as_deref())?);
             }
         }
+        self.finish(client)?;
+        // A server that is killed leaves its file behind.
+        drop(server);
+        let file = address
+            .as_deref()
+            .and_then(|address| address.strip_prefix("unix://"));
+        file.map_or(Ok(()), std::fs::remove_file)
+            .map_err(|error| error.to_string())
+    }
+
+    /// Cuts links that pass through a relay.
+    fn cut_links(&self, seed: u64) -> Result<(), String> {
+        let (_server, address) = self.server(None)?;
+        let port = |text: &str| {
+            text.split([':', '/'])
+                .filter_map(|part| part.parse().ok())
+                .next()
+        };
+        let to: u16 = port(&address).ok_or("no port")?;
+        let cutter = Cutter::new(to, seed);
+        let client = address.replace(&format!(":{to}"), &format!(":{}", cutter.port));
+        let mut client = self.client(Some(&client));
+        while cutter.links_cut.load(Ordering::Relaxed) < self.restarts * CUTS {
+            self.wait_for_calls(1, &mut client)?;
+        }
+        cutter.cuts.store(false, Ordering::Relaxed);
+        self.finish(client)
+    }
+
+    /// Lets the client end, and reads what it found.
+    fn finish(&self, mut client: Killed) -> Result<(), String> {
         std::fs::write(self.folder.join("finish"), "").expect("a file in a temporary folder");
         let status = loop {
             if let Some(status) = client.0.try_wait().expect("it is our child") {
@@ -144,42 +194,39 @@ impl Run<'_> {
             }
             std::thread::sleep(Duration::from_millis(5));
         };
-        // A server that is killed leaves its file behind.
-        drop(server);
-        if let Some(path) = address
-            .as_deref()
-            .and_then(|address| address.strip_prefix("unix://"))
-        {
-            std::fs::remove_file(path).map_err(|error| format!("{path}: {error}"))?;
-        }
         let mut text = String::new();
-        let stdout = client.0.stdout.take().expect("it is a pipe");
-        BufReader::new(stdout)
+        let mut stdout = client.0.stdout.take().expect("it is a pipe");
+        stdout
             .read_to_string(&mut text)
             .map_err(|error| error.to_string())?;
+        println!("{}:// on {}: {}", self.scheme, self.driver, text.trim_end());
         match status.success() && text.ends_with("done\n") {
-            true => Ok(text),
+            true => Ok(()),
             false => Err(format!("{status}: {text}")),
         }
     }
+
+    /// What the scripts have complained of: the end of it.
+    fn complaints(&self) -> String {
+        let of = |name: &str| {
+            let text = std::fs::read(self.folder.join(format!("{name}.log"))).unwrap_or_default();
+            let end = &text[text.len().saturating_sub(2000)..];
+            format!("{name}: …{}\n", String::from_utf8_lossy(end))
+        };
+        of("server.lua") + &of("client.lua")
+    }
 }
 
-#[test]
-fn calls_survive_a_server_that_is_killed_again_and_again() {
+/// Disturbs the calls over each of the transports, on each driver.
+fn over_each(schemes: &[String], disturb: impl Fn(&Run<'_>) -> Result<(), String> + Sync) {
     let restarts = std::env::var("YUE_RESTARTS").ok();
     let restarts = restarts.map_or(RESTARTS, |number| {
         number.parse().expect("YUE_RESTARTS is a number")
     });
     let certificates = certificates();
-    let schemes = wanted(listed("restarts "));
     let mut runs = Vec::new();
     for driver in drivers() {
-        runs.extend(
-            schemes
-                .iter()
-                .cloned()
-                .map(|scheme| (driver.clone(), scheme)),
-        );
+        runs.extend(schemes.iter().map(|scheme| (driver.clone(), scheme)));
     }
     let (runs, failed) = (Mutex::new(runs), Mutex::new(Vec::new()));
     let next = || runs.lock().expect("no worker panics").pop();
@@ -187,19 +234,16 @@ fn calls_survive_a_server_that_is_killed_again_and_again() {
         while let Some((driver, scheme)) = next() {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let run = Run {
-                scheme: &scheme,
+                scheme,
                 driver: &driver,
                 folder: folder.path(),
                 certificates: certificates.path(),
                 restarts,
                 deadline: Instant::now() + DEADLINE * restarts.max(4) as u32,
             };
-            match run.restart_servers() {
-                Ok(text) => println!("{scheme}:// on {driver}: {}", text.trim_end()),
-                Err(why) => {
-                    let mut failed = failed.lock().expect("no worker panics");
-                    failed.push(format!("--- {scheme}:// on {driver}: {why}"));
-                }
+            if let Err(why) = disturb(&run) {
+                let text = format!("--- {scheme}:// on {driver}: {why}\n{}", run.complaints());
+                failed.lock().expect("no worker panics").push(text);
             }
         }
     };
@@ -207,4 +251,23 @@ fn calls_survive_a_server_that_is_killed_again_and_again() {
     std::thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(work))));
     let failed = failed.into_inner().expect("no worker panics");
     assert!(failed.is_empty(), "\n{}", failed.join("\n"));
+}
+
+#[test]
+fn calls_survive_a_server_that_is_killed_again_and_again() {
+    over_each(&wanted(listed("restarts ")), |run| run.restart_servers());
+}
+
+#[test]
+fn calls_survive_links_that_are_cut_at_any_byte() {
+    let seed = std::env::var("YUE_SEED").ok();
+    let seed = seed.map_or_else(random, |seed| seed.parse().expect("YUE_SEED is a number"));
+    println!("YUE_SEED={seed}");
+    over_each(&wanted(listed("port ")), |run| run.cut_links(seed));
+}
+
+/// A number that differs from run to run.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
 }

@@ -2,7 +2,7 @@
 --
 -- Prints a line for each: `ok NAME`, `no NAME: REASON` or `FAILED NAME: ERROR`; `log TEXT` for what it may log; and
 -- `done` at the end.
-package.path = debug.getinfo(1, 'S').source:match '^@(.*)/[^/]*$' .. '/?.lua;' .. package.path
+package.path = (debug.getinfo(1, 'S').source:match '^@(.*/)' or '') .. '?.lua;' .. package.path
 local suite = require 'suite'
 local endpoints = require 'endpoint'
 

@@ -1,5 +1,5 @@
 -- The server of a behaviour in a thread, or in a process behind standard input and output.
-package.path = debug.getinfo(1, 'S').source:match '^@(.*)/[^/]*$' .. '/?.lua;' .. package.path
+package.path = (debug.getinfo(1, 'S').source:match '^@(.*/)' or '') .. '?.lua;' .. package.path
 local suite = require 'suite'
 local endpoints = require 'endpoint'
 

@@ -8,7 +8,7 @@
 --   client    function(endpoint): checks; `endpoint` is in `endpoint.lua`
 --
 -- The server may be in another loop or process: the client learns about it by calls alone.
-local folder = debug.getinfo(1, 'S').source:match '^@(.*)lib/[^/]*$' .. '.'
+local folder = (debug.getinfo(1, 'S').source:match '^@(.*/)' or '') .. '..'
 package.path = ('%s/lib/?.lua;%s/../lua/lib/?.lua;%s'):format(folder, folder, package.path)
 
 local suite = { folder = folder }

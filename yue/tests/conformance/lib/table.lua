@@ -1,5 +1,5 @@
 -- Prints the book's table of behaviours and transports, as Markdown.
-package.path = debug.getinfo(1, 'S').source:match '^@(.*)/[^/]*$' .. '/?.lua;' .. package.path
+package.path = (debug.getinfo(1, 'S').source:match '^@(.*/)' or '') .. '?.lua;' .. package.path
 local suite = require 'suite'
 local transports = require 'transports'
 

@@ -1,11 +1,12 @@
--- Calls the server from 1 000 fibers while it is killed and started again, and checks what becomes of each call.
+-- Calls the server from 1 000 fibers while that is killed and started again, or while links are cut, and checks what
+-- becomes of each call.
 --
 -- Arguments: folder, transport, address, and rounds (how often a thread is ended). The file `finish` in the folder ends
 -- it: every fiber must then succeed once more.
 --
 -- A call has a number, which the server writes into the journal when it executes the call. So the journal shows that no
 -- call ran twice, that one which was answered did run, and that one which failed and is `retryable` did not.
-local here = debug.getinfo(1, 'S').source:match '^@(.*)/[^/]*$'
+local here = debug.getinfo(1, 'S').source:match '^@(.*)/' or '.'
 package.path = here .. '/../lib/?.lua;' .. package.path
 local folder, scheme, address = yue.args.folder, yue.args.transport, yue.args.address
 
@@ -58,15 +59,27 @@ local ways = {
     return answered
   end,
   function(c, id) return c.pass(id, function(x) return x end) end,
+  -- Some give up, and nobody may get their late answers.
+  function(c, id)
+    if id % 3 == 0 then return c.nap(id) end
+    return c.timed_nap(0.01, id)
+  end,
+  function(c, id)
+    local future = c.async_nap(id)
+    yue.sleep(0.001 * (id % 15))
+    future:cancel()
+    return future:get()
+  end,
 }
 
---- One call, with a number of its own. Returns whether it was answered. One that certainly did not run is repeated by
+--- One call, by one of the ways or by `way`, with a number of its own. Returns whether it was answered. One that certainly did not run is repeated by
 --- every second fiber, under the same number.
-local function call(c, fiber)
+local function call(c, fiber, way)
   last = last + 1
   local id = last
   while true do
-    local ok, answer = pcall(ways[id % #ways + 1], c, id)
+    local ok, answer
+    if way then ok, answer = pcall(way, id) else ok, answer = pcall(ways[id % #ways + 1], c, id) end
     if ok then
       assert(answer == id, ('call %d got the answer of call %s'):format(id, tostring(answer)))
       assert(outcomes[id] ~= 'answered', 'it was answered twice')
@@ -96,7 +109,7 @@ local function run(c, fiber)
   end
   -- The server is back, so that a few calls suffice.
   for _ = 1, 10 do
-    if call(c, fiber) then return end
+    if call(c, fiber, c.work) then return end
   end
   error('a fiber does not succeed although the server is back')
 end

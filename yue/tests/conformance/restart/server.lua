@@ -1,7 +1,7 @@
 -- The server that is killed and started again: executes numbered calls, and writes each number into a journal.
 --
 -- Arguments: folder, transport, and address (of the first server, if another one was there).
-local here = debug.getinfo(1, 'S').source:match '^@(.*)/[^/]*$'
+local here = debug.getinfo(1, 'S').source:match '^@(.*)/' or '.'
 package.path = here .. '/../lib/?.lua;' .. package.path
 local ffi = require 'ffi'
 ffi.cdef [[
