@@ -160,7 +160,7 @@ impl Session {
     /// Gives a call up: its outcome is `CancelledError`, and the peer is notified. Returns `false` if it had finished
     /// already.
     pub fn cancel_call(&self, call: CallId) -> bool {
-        let error = || Error::new(ErrorKind::Cancelled, "the call was cancelled");
+        let error = |_| Error::new(ErrorKind::Cancelled, "the call was cancelled");
         self.inner.give_up(call.0, error)
     }
 }
@@ -350,8 +350,9 @@ impl Inner {
             match ended {
                 Ok(Wakeup::Woken) => {}
                 Ok(Wakeup::TimedOut) | Err(Stopped::Deadline) => {
-                    self.give_up_quietly(id);
-                    return Err(self.timed_out(deadline));
+                    let given_up = self.give_up_quietly(id);
+                    let written = given_up.is_none_or(|(written, _)| written);
+                    return Err(self.timed_out(deadline, written));
                 }
                 Err(stopped) => {
                     self.give_up_quietly(id);
@@ -361,13 +362,14 @@ impl Inner {
         }
     }
 
-    /// The call's time ended before it could be made: it counts as an ordinary timeout.
+    /// The call's time ended before it could be made: it counts as an ordinary timeout, and the call has not run.
     #[cold]
     fn note_early_timeout(&self, error: Error) -> Error {
-        if error.kind() == ErrorKind::Timeout {
-            self.note_timeout();
+        if error.kind() != ErrorKind::Timeout {
+            return error;
         }
-        error
+        self.note_timeout();
+        Error::retryable(ErrorKind::Timeout, error.message())
     }
 
     /// The peer's own `TimeoutError` may arrive first, since it counts from the same remaining time. If the local
@@ -376,7 +378,7 @@ impl Inner {
     fn note_late_answer(&self, error: Error, deadline: Instant) -> Error {
         match &error {
             Error::Remote(remote) if remote.kind() == ErrorKind::Timeout && is_past(deadline) => {
-                self.timed_out(deadline)
+                self.timed_out(deadline, true)
             }
             _ => error,
         }
@@ -394,7 +396,8 @@ impl Inner {
         }
     }
 
-    fn timed_out(&self, deadline: Instant) -> Error {
+    /// A call that was still held when its time ended has not run.
+    fn timed_out(&self, deadline: Instant, written: bool) -> Error {
         self.note_timeout();
         let text = match self.phase.get() {
             Phase::Up if self.link.is_datagram.get() => format!(
@@ -406,7 +409,11 @@ impl Inner {
         };
         let ran_out_by = now().saturating_since(deadline);
         debug_assert!(ran_out_by.as_secs() < 3600, "a call's deadline is watched");
-        Error::new(ErrorKind::Timeout, text)
+        if written {
+            Error::new(ErrorKind::Timeout, text)
+        } else {
+            Error::retryable(ErrorKind::Timeout, text)
+        }
     }
 
     /// Describes that the connection did not come up in time, and why the last attempt failed.
@@ -422,25 +429,26 @@ impl Inner {
         }
     }
 
-    /// No caller waits for the call any more: notifies the peer, or removes the call if it was held.
-    fn give_up_quietly(&self, id: u32) -> Option<Waiter> {
+    /// No caller waits for the call any more: notifies the peer, or removes the call if it was held. Returns whether it
+    /// had been written, and who waited.
+    fn give_up_quietly(&self, id: u32) -> Option<(bool, Waiter)> {
         let (written, waiter) = self.calls.borrow_mut().abandon(id)?;
         if written {
             self.send_cancel(id);
         } else {
             self.drop_queued();
         }
-        Some(waiter)
+        Some((written, waiter))
     }
 
-    fn give_up(&self, id: u32, error: impl FnOnce() -> Error) -> bool {
+    fn give_up(&self, id: u32, error: impl FnOnce(bool) -> Error) -> bool {
         if !self.calls.borrow_mut().is_waiting(id) {
             return false;
         }
         match self.give_up_quietly(id) {
-            Some(Waiter::Callback(callback)) => callback(Err(error())),
-            Some(Waiter::Each(each)) => each(None, Err(error())),
-            Some(Waiter::Fiber(Some(waker))) => drop(waker.wake()),
+            Some((written, Waiter::Callback(callback))) => callback(Err(error(written))),
+            Some((written, Waiter::Each(each))) => each(None, Err(error(written))),
+            Some((_, Waiter::Fiber(Some(waker)))) => drop(waker.wake()),
             _ => {}
         }
         true
@@ -468,9 +476,9 @@ impl Inner {
         if let Some(id) = id.filter(|id| takes_many(*id)) {
             // No failure: nobody knows how many would answer.
             let text = "the time for answers is over";
-            self.give_up(id, || Error::new(ErrorKind::Timeout, text));
+            self.give_up(id, |_| Error::new(ErrorKind::Timeout, text));
         } else if let Some(id) = id {
-            self.give_up(id, || self.timed_out(now()));
+            self.give_up(id, |written| self.timed_out(now(), written));
         }
     }
 

@@ -11,7 +11,11 @@ return {
     check.raises('ConnectionRefusedError', nil, function() c.async_f(1):get() end)
     check.equal(c.notify_f(1), true)
     local patient = endpoint.open { retry = true, timeout = 60 }
-    check.raises('TimeoutError', nil, patient.timed_f, 0.05, 1)
+    -- A call that was never sent may be repeated.
+    e = check.raises('TimeoutError', nil, patient.timed_f, 0.05, 1)
+    check.equal(e.retryable, true)
+    e = check.raises('TimeoutError', nil, function() patient.timed_async_f(0.05, 1):get() end)
+    check.equal(e.retryable, true)
     local waiting = patient.async_f(7)
     endpoint.start()
     check.equal(waiting:get(), 7)

@@ -14,7 +14,8 @@ return {
     local timeouts = 0
     local c = endpoint.open(nil, { __timeout = function() timeouts = timeouts + 1 end })
     check.equal(c.echo(1), 1)
-    check.raises('TimeoutError', nil, c.timed_forever, 0.02)
+    local e = check.raises('TimeoutError', nil, c.timed_forever, 0.02)
+    check.equal(e.retryable, false)
     check.raises('TimeoutError', nil, function() c.timed_async_forever(0.02):get() end)
     check.raises('TimeoutError', nil, yue.timeout, 0.02, c.forever)
     check.eventually(function() return timeouts >= 2 end)
