@@ -5,6 +5,7 @@ return {
   order = 'messages arrive in order, and none is lost',
   large = 'messages of megabytes',
   references = 'functions as arguments and results',
+  keepalive = 'a peer may be lost without a sign, so it is pinged',
   half_close = 'one direction of a link can end before the other',
   when_full = 'what happens to notifications that a peer does not read is a choice',
 }

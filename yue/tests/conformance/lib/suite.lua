@@ -20,9 +20,9 @@ suite.sections = {
   { 'Functions as values', 'functions', 'functions_released', 'functions_end' },
   { 'Accepting and refusing', 'accept', 'refusal', 'refused_then_granted', 'handshake_timeout', 'legacy' },
   { 'The end of a connection, and the next one', 'close_reasons', 'reconnect', 'lost_calls', 'half_close',
-    'written_before_close', 'server_returns', 'nobody_listens', 'one_listener', 'close_callbacks' },
-  { 'Limits', 'message_max', 'nesting_max', 'in_flight_max', 'references_max', 'rate', 'full_close', 'full_drop',
-    'connections_max', 'latest' },
+    'written_before_close', 'server_returns', 'nobody_listens', 'one_listener', 'close_callbacks', 'keepalive' },
+  { 'Limits', 'message_max', 'nesting_max', 'in_flight_max', 'references_max', 'rate', 'held_max', 'queue_full',
+    'full_close', 'full_drop', 'connections_max', 'latest', 'flood' },
   { 'Many connections', 'many_connections', 'shared_connections', 'groups' },
   { 'Inspection', 'describe', 'stats' },
 }

@@ -28,6 +28,7 @@ local tls = {
   open = { ca = certificate 'ca' },
 }
 
+local NOTICED = 'the end of the process at the other end is noticed at once'
 local BY_MESSAGE = 'only a session can end one direction, by a message of the transport: see `rpc/tests/`'
 
 return {
@@ -49,6 +50,7 @@ return {
       return 'unix://' .. file
     end,
     has = { tracebacks = true },
+    lacks = { keepalive = NOTICED },
   },
   {
     scheme = 'ws',
@@ -63,6 +65,7 @@ return {
     has = { tracebacks = true },
     lacks = {
       half_close = 'both directions of a link within a process end at once',
+      keepalive = NOTICED,
       when_full = 'a notification for a thread that does not keep up raises `QueueFullError`',
     },
   },
@@ -73,6 +76,7 @@ return {
     lacks = {
       listener = 'each connection starts a program for itself',
       half_close = 'the end of its input ends the program',
+      keepalive = NOTICED,
     },
   },
 }
