@@ -58,6 +58,7 @@ fn main() {
     embed_jit_modules(&out);
     let mut shim = cc::Build::new();
     shim.file("shim/shim.c")
+        .file("shim/values.c")
         .file("shim/where.c")
         .file("shim/interrupt.c")
         .include("shim")

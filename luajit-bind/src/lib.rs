@@ -30,6 +30,7 @@
 //!   codec/       Lua values <-> msgpack bytes, references
 //!   exports.rs   our functions in a peer's hands
 //!   require.rs   require among fibers; loading.rs: the modules that are being loaded
+//!   json/        Lua values <-> JSON text
 //!   interrupt.rs ending Lua code that never waits
 //!   shim.rs      ../shim/shim.c: what must know LuaJIT from the inside
 //! ```
@@ -42,6 +43,7 @@ mod fiber;
 mod function;
 mod interrupt;
 mod jit_modules;
+pub mod json;
 mod loading;
 mod lua_state;
 mod require;

@@ -67,6 +67,14 @@ impl Slot {
         payload: 0,
     };
 
+    pub(crate) fn of_integer(value: i64) -> Slot {
+        Slot {
+            kind: kind::INTEGER,
+            payload: value as u64,
+            ..Slot::EMPTY
+        }
+    }
+
     pub(crate) fn integer(&self) -> i64 {
         self.payload as i64
     }
@@ -170,6 +178,18 @@ unsafe extern "C-unwind" {
     pub(crate) fn yue_shim_has_value(table: *const GcTable, object: *const c_void) -> c_int;
     /// Raises.
     pub(crate) fn yue_shim_map_set(state: *mut lua_State, steps: *mut u32) -> c_int;
+    /// Raises.
+    pub(crate) fn yue_shim_collect_map(
+        state: *mut lua_State,
+        is_begun: c_int,
+        pairs: u32,
+        mark: *const c_void,
+        steps: *mut u32,
+    ) -> c_int;
+    /// Raises.
+    pub(crate) fn yue_shim_collect_array(state: *mut lua_State, count: u32, mark: *const c_void);
+    /// Raises.
+    pub(crate) fn yue_shim_append(state: *mut lua_State, length: u32, count: u32);
     pub(crate) fn yue_shim_userdata(
         userdata: *const GcUserdata,
         metatable: *mut *const c_void,

@@ -1,21 +1,16 @@
 //! Encoder: Lua values to bytes, with raw reads, no Lua allocation and no errors raised; a fault truncates the buffer.
 //!
-//! The shim flattens a value into a `Slot`, and walks tables by pointer, so nothing is pushed on the Lua stack. The
-//! path of a bad value costs nothing until there is one: it is assembled on the way back out of the recursion.
+//! The shim flattens a value into a `Slot`, and walks tables by pointer, so nothing is pushed on the Lua stack.
 
 use super::error::{EncodeError, EncodeFault};
 use super::foreign_ext;
 use super::marks::Codec;
 use super::references::{NotGiven, Object, ObjectKind, Reference, ReferenceTable};
+use super::walk::{Around, Trouble, array_length, bytes_of, too_deep};
 use crate::shim::{self, GcTable, GcUserdata, Shape, Slot, kind};
 use mlua_sys as ffi;
 use std::ffi::{c_int, c_void};
-use std::fmt::Write;
-use std::{ptr, slice, str};
-
-/// The maximum by which an array's holes may exceed its values: each hole is a byte in the message, and a table with
-/// one large key is small.
-const HOLES_MAX: u32 = 4096;
+use std::{ptr, str};
 
 impl Codec {
     /// Appends the `count` values from stack index `first` (positive) on, one after the other, without a header.
@@ -56,7 +51,9 @@ impl Codec {
                     refs.take_back(reference);
                 }
                 out.truncate(start);
-                return Err(trouble.into_error(label, index - first + 1));
+                let path = trouble.path(format!("{label}[{}]", index - first + 1));
+                let fault = trouble.fault;
+                return Err(Box::new(EncodeError { path, fault }));
             }
         }
         debug_assert_eq!(values(), top, "encoding pushes nothing");
@@ -64,62 +61,7 @@ impl Codec {
     }
 }
 
-/// The tables around the value being encoded, innermost first.
-struct Around<'a> {
-    table: *const GcTable,
-    depth: u32,
-    outer: Option<&'a Around<'a>>,
-}
-
-/// The number of keys in the path of a bad value. Of more, those in the middle are left out: a message about tables
-/// that are nested too deeply would be mostly path.
-const STEPS_SHOWN: usize = 16;
-
-/// A fault with the path so far, innermost first. `visible` is the number of levels that belong in the path: those of a
-/// cycle are named once.
-struct Trouble {
-    fault: EncodeFault,
-    steps: Vec<String>,
-    visible: u32,
-}
-
-impl Trouble {
-    #[cold]
-    fn new(fault: EncodeFault) -> Box<Trouble> {
-        Box::new(Trouble {
-            fault,
-            steps: Vec::new(),
-            visible: u32::MAX,
-        })
-    }
-
-    #[cold]
-    fn step(mut self: Box<Self>, depth: u32, key: &Slot) -> Box<Trouble> {
-        if depth < self.visible {
-            self.steps.push(key_text(key));
-        }
-        self
-    }
-
-    #[cold]
-    fn into_error(self, label: &str, position: c_int) -> Box<EncodeError> {
-        let mut path = format!("{label}[{position}]");
-        let (count, half) = (self.steps.len(), STEPS_SHOWN / 2);
-        for (index, step) in self.steps.iter().rev().enumerate() {
-            if count <= STEPS_SHOWN || index < half || index >= count - half {
-                path.push_str(step);
-            } else if index == half {
-                path.push_str("...");
-            }
-        }
-        Box::new(EncodeError {
-            path,
-            fault: self.fault,
-        })
-    }
-}
-
-type Outcome = Result<(), Box<Trouble>>;
+type Outcome = Result<(), Box<Trouble<EncodeFault>>>;
 
 struct Encoder<'a> {
     codec: Codec,
@@ -162,7 +104,7 @@ impl Encoder<'_> {
     }
 
     /// Writes the object's reference. False if the table has none for such objects.
-    fn reference(&mut self, object: Object) -> Result<bool, Box<Trouble>> {
+    fn reference(&mut self, object: Object) -> Result<bool, Box<Trouble<EncodeFault>>> {
         let fault = match self.refs.give(object) {
             Ok(reference) => {
                 self.given.push(reference);
@@ -243,7 +185,11 @@ impl Encoder<'_> {
         if shape.sequence != 0 && !is_map {
             self.sequence(&here, shape.count)
         } else if is_array {
-            self.sequence(&here, array_length(table, shape.count)?)
+            let length = array_length(table, shape.count);
+            self.sequence(
+                &here,
+                length.map_err(|text| Trouble::new(EncodeFault::Refused(text)))?,
+            )
         } else {
             self.map(&here, shape.count)
         }
@@ -255,16 +201,8 @@ impl Encoder<'_> {
             let mut slot = Slot::EMPTY;
             // SAFETY: as in `table`.
             unsafe { shim::yue_shim_item(here.table, position, &mut slot) };
-            self.value(&slot, Some(here)).map_err(|trouble| {
-                trouble.step(
-                    here.depth,
-                    &Slot {
-                        kind: kind::INTEGER,
-                        payload: position.into(),
-                        ..Slot::EMPTY
-                    },
-                )
-            })?;
+            self.value(&slot, Some(here))
+                .map_err(|trouble| trouble.step(here.depth, &Slot::of_integer(position.into())))?;
         }
         Ok(())
     }
@@ -285,70 +223,6 @@ impl Encoder<'_> {
         }
         Ok(())
     }
-}
-
-/// The length of a table marked as an array that has holes.
-fn array_length(table: *const GcTable, count: u32) -> Result<u32, Box<Trouble>> {
-    // SAFETY: as in `Encoder::table`.
-    let largest = unsafe { shim::yue_shim_largest_key(table) };
-    let fault = match u32::try_from(largest) {
-        Ok(length) if length <= count.saturating_mul(2).saturating_add(HOLES_MAX) => {
-            return Ok(length);
-        }
-        Err(_) if largest < 0 => "an array may have only whole numbers from 1 on as keys",
-        _ => "too many elements of the array are nil",
-    };
-    Err(Trouble::new(EncodeFault::Refused(fault)))
-}
-
-/// Distinguishes a cycle from real nesting, which look alike, once the limit is hit.
-#[cold]
-fn too_deep(table: *const GcTable, around: Option<&Around<'_>>, limit: u32) -> Box<Trouble> {
-    let mut trouble = Trouble::new(EncodeFault::TooDeep(limit));
-    let mut chain = vec![table];
-    let mut next = around;
-    while let Some(level) = next {
-        chain.push(level.table);
-        next = level.outer;
-    }
-    chain.reverse();
-    for (depth, table) in chain.iter().enumerate() {
-        if chain[..depth].contains(table) {
-            trouble.fault = EncodeFault::Cycle;
-            trouble.visible = depth as u32;
-            break;
-        }
-    }
-    trouble
-}
-
-/// Formats a key as it is written in Lua: `.name`, `[7]`, `["odd name"]`.
-fn key_text(key: &Slot) -> String {
-    let mut text = String::new();
-    // Writing to a String cannot fail.
-    let _ = match key.kind {
-        kind::STRING => {
-            let name = String::from_utf8_lossy(bytes_of(key));
-            let plain = name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric())
-                && name.bytes().next().is_some_and(|b| !b.is_ascii_digit());
-            if plain {
-                write!(text, ".{name}")
-            } else {
-                write!(text, "[{name:?}]")
-            }
-        }
-        kind::INTEGER => write!(text, "[{}]", key.integer()),
-        kind::NUMBER => write!(text, "[{}]", key.number()),
-        kind::TRUE => write!(text, "[true]"),
-        kind::FALSE => write!(text, "[false]"),
-        _ => write!(text, "[?]"),
-    };
-    text
-}
-
-fn bytes_of(slot: &Slot) -> &[u8] {
-    // SAFETY: a string slot points to a live Lua string of this length.
-    unsafe { slice::from_raw_parts(slot.pointer(), slot.length as usize) }
 }
 
 fn with_marker<const N: usize>(out: &mut Vec<u8>, marker: u8, bytes: [u8; N]) {

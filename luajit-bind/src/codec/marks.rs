@@ -44,9 +44,9 @@ impl Default for Limits {
 #[derive(Clone, Copy, Debug)]
 pub struct Codec {
     /// The metatable that marks a table as a map.
-    pub(super) map_mark: *const c_void,
+    pub(crate) map_mark: *const c_void,
     /// The metatable that marks a table as an array.
-    pub(super) array_mark: *const c_void,
+    pub(crate) array_mark: *const c_void,
     /// The metatable of foreign ext values, and its registry reference.
     pub(super) foreign_mark: *const c_void,
     pub(super) foreign_ref: c_int,

@@ -27,6 +27,7 @@ mod error;
 mod foreign_ext;
 mod marks;
 mod references;
+pub(crate) mod walk;
 
 pub use decode::Reader;
 pub use error::{DecodeError, EncodeError, EncodeFault};
