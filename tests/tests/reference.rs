@@ -36,12 +36,13 @@ const WRITTEN: &[(&str, &str)] = &[
 const GROUP: &str = "g";
 
 /// Classes of plain tables: each field is a code span of its own on that page.
-const TABLES: [(&str, &str); 9] = [
+const TABLES: &[(&str, &str)] = &[
     ("CurrentThread", "threads.md"),
     ("Description", "connections.md"),
     ("ErrorClass", "errors.md"),
     ("HttpOptions", "servers.md"),
     ("HttpRequest", "servers.md"),
+    ("JsonOptions", "json.md"),
     ("ListenerStats", "servers.md"),
     ("MethodStats", "servers.md"),
     ("Options", "options.md"),

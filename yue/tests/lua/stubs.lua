@@ -13,7 +13,8 @@ for file in os.getenv('YUE_META'):gmatch '[^:]+' do
 end
 
 -- Tables whose names the stubs leave to a type: table<string, …>.
-local open = { args = true, const = true, errors = true, feature = true, config = true, ['thread.current'] = true }
+local open = { args = true, const = true, errors = true, feature = true, config = true, ['thread.current'] = true,
+  ffi = true }
 
 local function kind(value)
   local meta = getmetatable(value)

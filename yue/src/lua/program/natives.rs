@@ -1,6 +1,7 @@
 //! The natives of a program's VMs: the table `core` that the prelude's files receive.
 
 use super::{repl, report, shutdown, threads};
+use crate::lua::data;
 use crate::lua::fibers::{self, signals, waits};
 use crate::lua::host::log;
 use crate::lua::rpc::{
@@ -12,6 +13,7 @@ use yue_luajit::Stack;
 /// Adds every native to the `core` table on top of the stack. May raise.
 pub(super) fn register_all(stack: Stack<'_>) {
     log::register_all(stack);
+    data::register_all(stack);
     fibers::register_all(stack);
     waits::register_all(stack);
     signals::register_all(stack);

@@ -1,0 +1,46 @@
+//! Data: JSON, msgpack, cryptography.
+
+pub(crate) mod crypto;
+pub(crate) mod json;
+pub(crate) mod msgpack;
+pub(crate) mod passwords;
+
+use crate::lua::native::Results;
+use std::cell::Cell;
+use std::ffi::c_int;
+use yue_luajit::Stack;
+
+/// A buffer that grew beyond this is not kept for the next text.
+const BUFFER_KEPT_MAX: usize = 256 << 10;
+
+thread_local! {
+    /// The buffer of the last encoded text: a new one would grow in steps, each of which copies it.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// An empty buffer for an encoder.
+fn buffer() -> Vec<u8> {
+    BUFFER.take()
+}
+
+/// Encoded bytes, whose buffer is used again.
+pub(crate) struct Encoded(Vec<u8>);
+
+impl Results for Encoded {
+    fn push(&mut self, stack: Stack<'_>) -> c_int {
+        stack.push_bytes(&self.0);
+        if self.0.capacity() <= BUFFER_KEPT_MAX {
+            self.0.clear();
+            BUFFER.set(std::mem::take(&mut self.0));
+        }
+        1
+    }
+}
+
+/// Adds the natives to the `core` table on top of the stack. May raise.
+pub(crate) fn register_all(stack: Stack<'_>) {
+    json::register_all(stack);
+    msgpack::register_all(stack);
+    crypto::register_all(stack);
+    passwords::register_all(stack);
+}
