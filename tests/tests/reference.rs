@@ -28,6 +28,7 @@ const WRITTEN: &[(&str, &str)] = &[
     ("Listener", "l"),
     ("Mutex", "m"),
     ("Semaphore", "s"),
+    ("TaskGroup", "tasks"),
     ("Thread", "t"),
     ("ThreadApi", "yue.thread"),
 ];
@@ -50,7 +51,13 @@ const TABLES: &[(&str, &str)] = &[
 ];
 
 /// Tables whose keys the stubs leave open.
-const OPEN: [&str; 4] = ["yue.args", "yue.const", "yue.errors", "yue.thread.current"];
+const OPEN: [&str; 5] = [
+    "yue.args",
+    "yue.const",
+    "yue.errors",
+    "yue.shared",
+    "yue.thread.current",
+];
 
 /// The names that the stubs declare.
 #[derive(Default)]

@@ -199,9 +199,9 @@ end
 
 internal.Future, internal.new_future, internal.complete = Future, new_future, complete
 
-local Fiber = setmetatable({ canceller = false, keep = false, cancelled = false, quiet = false, sentinel = false }, {
-  __index = Future,
-})
+local Fiber = setmetatable({
+  canceller = false, keep = false, cancelled = false, quiet = false, sentinel = false, storage = false,
+}, { __index = Future })
 
 --- The record of a fiber that will run `fn`, which may be nil if the fiber is started at once.
 local function new_fiber(name, fn)
@@ -354,6 +354,11 @@ end
 local function start(fiber, fn, ...)
   local parent = record_of(core.current())
   local scope = parent and parent.scope
+  if parent and parent.storage then
+    local storage = {}
+    for key, value in pairs(parent.storage) do storage[key] = value end
+    fiber.storage = storage
+  end
   local id = core.spawn(fiber.name, body, fn, fiber, ...)
   fiber.id = id
   running[id % SLOTS], functions[id % SLOTS] = fiber, fn
@@ -415,6 +420,17 @@ function fiber_api.current()
   return current()
 end
 
+--- The table of the calling fiber, for values of its own. A fiber that it starts begins with a copy.
+function fiber_api.storage()
+  local fiber = current()
+  local storage = fiber.storage
+  if not storage then
+    storage = {}
+    fiber.storage = storage
+  end
+  return storage
+end
+
 --- The fibers that the program started and that have not ended: `{fiber, name, id}` each.
 function fiber_api.list()
   local list = {}
@@ -469,6 +485,14 @@ end
 --- Lets each ready fiber run once.
 function yue.yield()
   return core.yield()
+end
+
+--- Seconds on the clock of all waits: it never jumps, and begins at an arbitrary moment.
+yue.now = core.clock
+
+--- Seconds since 1970, by the system's clock, which may be set.
+function yue.time()
+  return core.now_us() / 1e6
 end
 
 yue.util = { time = { now = core.now_us, suspend = yue.sleep } }

@@ -108,4 +108,33 @@ function Event:is_set() end
 ---@return yue.Event
 function yue.event() end
 
+-- -- Task groups -----------------------------------------------------------------------------------------------------
+
+---Many timers of coarse resolution.
+---@class yue.TaskGroup
+---@field count integer The number of tasks that are not closed.
+local TaskGroup = {}
+
+---A task, which emits `tick` after `start` seconds, and then every `interval` seconds; once, without `interval`. Never
+---early, and up to the group's resolution late.
+---@param start number
+---@param interval number?
+---@return yue.Emitter
+function TaskGroup:alloc(start, interval) end
+
+---A group of up to `max` tasks, whose times are up to `max_interval` seconds. The same name returns the same group.
+---@param name string
+---@param max integer
+---@param max_interval number Seconds.
+---@param resolution number Seconds.
+---@return yue.TaskGroup
+function yue.taskgrp(name, max, max_interval, resolution) end
+
+-- -- Memory of all threads -------------------------------------------------------------------------------------------
+
+---Structs of C in memory that all threads see: `yue.shared.name = { declaration, init }` creates one, and
+---`yue.shared.name` is a reference to it.
+---@type table<string, any>
+yue.shared = {}
+
 return yue

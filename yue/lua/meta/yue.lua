@@ -396,6 +396,10 @@ function yue.fiber.current() end
 ---@return { fiber: yue.Fiber, name: string?, id: number }[]
 function yue.fiber.list() end
 
+---The table of the calling fiber. A fiber that it starts begins with a copy.
+---@return table
+function yue.fiber.storage() end
+
 ---Starts `fn(...)` in a new fiber.
 ---@param fn function
 ---@param ... any
@@ -431,6 +435,14 @@ function yue.timeout(seconds, fn, ...) end
 ---@param ... any
 ---@return any ...
 function yue.shield(fn, ...) end
+
+---Seconds on a clock that never jumps, the same for all threads.
+---@return number
+function yue.now() end
+
+---Seconds since 1970, with a fraction.
+---@return number
+function yue.time() end
 
 yue.util = { time = {} }
 

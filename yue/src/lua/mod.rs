@@ -3,7 +3,7 @@
 //! ```text
 //!   native.rs   how natives are written
 //!   host/       what one loop knows of its program: the VM, the prelude (../../lua/*.lua), errors, the log
-//!   data/       JSON, msgpack, cryptography
+//!   data/       JSON, msgpack, cryptography, memory that threads share
 //!   fibers/     fibers, waits, time, signals
 //!   rpc/        connections, calls, requests that are served, functions as values
 //!   program/    the loops of a program and its end, worker threads, reports, `yue -i`

@@ -1,9 +1,10 @@
-//! Data: JSON, msgpack, cryptography.
+//! Data: JSON, msgpack, cryptography, memory that threads share.
 
 pub(crate) mod crypto;
 pub(crate) mod json;
 pub(crate) mod msgpack;
 pub(crate) mod passwords;
+pub(crate) mod shared_structs;
 
 use crate::lua::native::Results;
 use std::cell::Cell;
@@ -43,4 +44,5 @@ pub(crate) fn register_all(stack: Stack<'_>) {
     msgpack::register_all(stack);
     crypto::register_all(stack);
     passwords::register_all(stack);
+    shared_structs::register_all(stack);
 }

@@ -116,6 +116,7 @@ fn reason(text: &[u8]) -> &'static str {
         b"mutex" => "a mutex",
         b"room" => "room in a channel",
         b"semaphore" => "a semaphore",
+        b"tick" => "the next tick of a task group",
         b"set" => "an event that is not set",
         b"value" => "a value of a channel",
         b"thread" => "another thread",

@@ -22,6 +22,8 @@ const FILES: &[(&str, &str)] = &[
     ("emitters", include_str!("../../../lua/emitters.lua")),
     ("locks", include_str!("../../../lua/locks.lua")),
     ("channels", include_str!("../../../lua/channels.lua")),
+    ("tasks", include_str!("../../../lua/tasks.lua")),
+    ("shared", include_str!("../../../lua/shared.lua")),
     ("json", include_str!("../../../lua/json.lua")),
     ("crypto", include_str!("../../../lua/crypto.lua")),
     ("namespace", include_str!("../../../lua/namespace.lua")),
