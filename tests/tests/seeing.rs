@@ -134,6 +134,43 @@ fn the_first_line_of_a_report_on_a_deadlock_names_both_fibers_and_their_lines() 
 }
 
 #[test]
+fn fibers_that_lock_two_mutexes_in_opposite_orders_are_reported_as_a_deadlock() {
+    for driver in drivers() {
+        let program = "local gold, goods, full = yue.mutex(), yue.mutex(), yue.channel()
+            local function lock_both(first, second)
+                first:lock()
+                yue.sleep(0.01)
+                second:lock()
+            end
+            yue.fiber(lock_both, 'buyer'):run(gold, goods)
+            yue.fiber(lock_both, 'seller'):run(goods, gold)
+            yue.fiber(function() full:put(1) end, 'producer'):run()
+            yue.sleep(0.05)
+            io.stderr:write('ready\\n')
+            yue.sleep(3600)";
+        let program = Watched::start(driver, "mutexes", program);
+        program.until("ready");
+        let (first, text) = report(&program);
+        has(
+            &first,
+            &[
+                "deadlock: fiber 'buyer' (",
+                ".lua:2) waits for fiber 'seller' (",
+                ".lua:2), which waits for fiber 'buyer' (",
+            ],
+        );
+        has(
+            &text,
+            &[
+                " waits for a mutex that is locked by fiber '",
+                "fiber 'producer' (",
+                " waits for room in a channel",
+            ],
+        );
+    }
+}
+
+#[test]
 fn fibers_that_wait_in_a_tail_call_are_told_of_like_others() {
     for driver in drivers() {
         let program = "local gate, first, second = yue.emitter()
