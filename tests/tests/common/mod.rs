@@ -141,7 +141,7 @@ impl Outcome {
         self.logs_only(handlers, false);
     }
 
-    /// As `logs_only_failures_of`; beside these, links may have ended for what peers sent.
+    /// As `logs_only_failures_of`; beside these, links may have ended, and handshakes failed, for what peers sent.
     #[track_caller]
     pub fn logs_only_attacks(&self, handlers: &[&str]) {
         self.logs_only(handlers, true);
@@ -153,6 +153,7 @@ impl Outcome {
             handlers.iter().any(|handler| {
                 entry.contains(&format!("Z yue error: the handler of {handler} failed, "))
             }) || attacks && entry.contains("Z yue warn: the link to tcp://127.0.0.1:")
+                || attacks && entry.starts_with("yue: the handshake with ")
                 || entry.ends_with("more failures of handlers, callbacks and peers were not logged")
         };
         // The lines of a traceback are indented.

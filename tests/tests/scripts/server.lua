@@ -7,6 +7,13 @@ for _, name in ipairs { 'message_max', 'nesting_max', 'in_flight_max', 'output_h
   options[name] = tonumber(yue.args[name])
 end
 
+for _, name in ipairs { 'cert', 'key' } do options[name] = yue.args[name] end
+-- The token that calls by HTTP must show; and WebSocket on the same port.
+if yue.args.http then
+  local bearer = 'Bearer ' .. yue.args.http
+  options.ws, options.http = true, { rpc = function(request) return request.headers.authorization == bearer end }
+end
+
 local listener = yue.listen(yue.args[1], options, {
   hello = function(name) return 'hello ' .. name end,
   math = { add = function(a, b) return a + b end },
