@@ -154,7 +154,7 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// What a client has received.
+/// A client, and the bytes that it has received.
 #[derive(Default)]
 struct Client {
     received: RefCell<Vec<u8>>,

@@ -1,5 +1,5 @@
-//! Third-party clients call a yue server: from PyPI and npm, two each of msgpack-rpc and one each of WebSocket; and curl
-//! by HTTP.
+//! Third-party clients call a yue server: from PyPI and npm, two each of msgpack-rpc and one each of WebSocket; and
+//! curl by HTTP.
 //!
 //! The folder `clients/` has a program for each client, in the client's language. `ci/clients` installs the packages
 //! and names them in the environment; then every test must run. Otherwise each test uses the client that the machine

@@ -86,8 +86,12 @@ local slow = yue.listen('ws://127.0.0.1:0/game', { handshake_timeout = 0.2 }, {
   end,
   add = symbols.add,
 })
-local idle = raw.connect('tcp://127.0.0.1:' .. slow:addr():match ':(%d+)/')
-check.contains(idle:take(), 'HTTP/1.1 408 Request Timeout')
+local function connect() return raw.connect('tcp://127.0.0.1:' .. slow:addr():match ':(%d+)/') end
+local idle, begun = connect(), connect()
+begun:send 'GET /game HTTP/1.1\r\n'
+check.contains(begun:take(), 'HTTP/1.1 408 Request Timeout')
+check.equal(idle:take(), nil, 'one that says nothing is closed')
+begun:close()
 check.equal(accepted, 0)
 check.equal(yue.open(slow:addr(), { no_cache = true }, nil).add(1, 2), 3)
 check.equal(accepted, 1)
