@@ -270,7 +270,8 @@ impl Listener {
                 Ok(link.clone())
             })
         };
-        let peers_max = inner.options.limits.connections_max;
+        let connections_max = inner.options.limits.connections_max;
+        let peers_max = connections_max.min(sockets.datagram.peers_max);
         let idle = sockets.datagram.peer_idle;
         let server = DatagramServer::start(pair, peers_max, idle, accept)?;
         *inner.datagrams.borrow_mut() = Some(server);

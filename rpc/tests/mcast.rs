@@ -84,7 +84,7 @@ fn all_members_answer_until_the_time_is_over() {
         let answers = ask(&session, 200, &[20, 22]);
         assert_eq!(wait_for_end(&answers), ErrorKind::Timeout);
         assert_eq!(*answers.values.borrow(), [[42], [42]]);
-        // It is no failure, so no timeout is counted.
+        // That is expected, so no timeout is counted.
         assert_eq!(session.stats().timeouts, 0);
         assert_eq!(session.calls_in_flight(), 0);
         // A plain call has the first answer; the other one is ignored.

@@ -475,7 +475,7 @@ impl Inner {
         let takes_many = |id| self.calls.borrow_mut().takes_many(id);
         if let Some(id) = id.filter(|id| takes_many(*id)) {
             // No failure: nobody knows how many would answer.
-            let text = "the time for answers is over";
+            let text = "the time for answers has passed";
             self.give_up(id, |_| Error::new(ErrorKind::Timeout, text));
         } else if let Some(id) = id {
             self.give_up(id, |written| self.timed_out(now(), written));

@@ -11,12 +11,12 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-/// What becomes of a call to all members of a group.
+/// An event of a call to all members of a group.
 #[derive(Debug)]
 pub enum MemberAnswer {
     /// A member's answer, and the address from which it came. `udp://` with that address reaches the member.
     From(SocketAddr, Result<Response, Error>),
-    /// No more answers are taken. `TimeoutError`: the time is over, as it must be, since nobody knows how many members
+    /// No more answers are taken. `TimeoutError`: the time has passed, as it must, since nobody knows how many members
     /// there are. Any other error is a failure of this side.
     End(Error),
 }

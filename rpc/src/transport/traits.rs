@@ -192,8 +192,8 @@ pub trait Events {
         false
     }
 
-    /// What was sent may not have arrived, for the reason given; the link stays. Calls in flight fail. Links of datagrams
-    /// call it. A filter passes it on.
+    /// Sent messages may not have arrived, for the reason given; the link stays. Calls in flight fail. Links of
+    /// datagrams call it. A filter passes it on.
     fn undelivered(&self, error: io::Error) {
         let _ = error;
     }

@@ -293,8 +293,8 @@ function Listener:import(symbols) end
 ---@return yue.ListenerStats # The usage of its connections, and the counts of each method.
 function Listener:stats() end
 
----The answers of a multicast group's members, as they arrive: an iterator (`for sender, ok, … in c.mcast_f() do`), and an
----emitter of `answer` (with the same values) and `done`. It ends with the time of the call.
+---The answers of a multicast group's members, as they arrive: an iterator (`for sender, ok, … in c.mcast_f() do`), and
+---an emitter of `answer` (with the same values) and `done`. It ends with the time of the call.
 ---@class yue.Answers: yue.Emitter
 ---@operator call(): string?, boolean, any
 local Answers = {}

@@ -66,7 +66,7 @@ impl RateLimit {
         } else {
             buckets.excess += 1.0;
             if buckets.excess > burst * EXCESS_BURSTS {
-                // No more, so that a peer whose link goes on is forgiven in the end.
+                // No more, so that a peer that keeps its link is forgiven in the end.
                 buckets.excess = burst * EXCESS_BURSTS + 1.0;
                 Verdict::End
             } else {

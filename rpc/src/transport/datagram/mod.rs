@@ -41,6 +41,10 @@ pub(crate) const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// pauses of most protocols, and about as long as a router keeps its own entry for a flow of UDP.
 const PEER_IDLE: Duration = Duration::from_secs(60);
 
+/// The most peers of a listener, unless the options say otherwise. Each costs a sender of forged addresses one
+/// datagram, and a program in Lua about 8 KiB.
+const PEERS_MAX: usize = 16_384;
+
 /// Options of `udp://` and `mcast://` addresses.
 ///
 /// ```
@@ -55,6 +59,8 @@ const PEER_IDLE: Duration = Duration::from_secs(60);
 pub struct DatagramOptions {
     /// Listeners: a peer that sends nothing for this time is forgotten, unless a request of it is still served.
     pub peer_idle: Duration,
+    /// Listeners: the most peers at a time, if [`Limits::connections_max`](crate::Limits::connections_max) allows them.
+    pub peers_max: usize,
     /// `mcast://`: the network interface, by its name or, for an IPv4 group, its address. `None`: the system chooses.
     pub interface: Option<String>,
     /// `mcast://`: the number of networks that datagrams to the group may cross. `None`: the system's default, 1, the
@@ -68,6 +74,7 @@ impl Default for DatagramOptions {
     fn default() -> Self {
         DatagramOptions {
             peer_idle: PEER_IDLE,
+            peers_max: PEERS_MAX,
             interface: None,
             ttl: None,
             loopback: true,

@@ -1,13 +1,14 @@
 //! Multicast groups: `mcast://group:port`.
 //!
 //! ```text
-//!   caller ── request, to group:port ──▶ member 1, member 2, …     each member has a socket that is bound to group:port,
+//!   caller ── request, to group:port ──▶ member 1, member 2, …     each has a socket that is bound to group:port,
 //!      ▲ ◀──── answer, to the caller ─────┘         │              and one of its own, from which it answers
 //!      └────── answer ──────────────────────────────┘
 //! ```
 //!
-//! A member is a listener, and a caller is a peer of it like one over `udp://`. So a member can be called at the address
-//! from which it answered. A caller has one link, to the group: it takes answers from everybody, and no requests.
+//! A member is a listener, and a caller is a peer of it like one over `udp://`. So a member can be called at the
+//! address from which it answered. A caller has one link, to the group: it takes answers from everybody, and no
+//! requests.
 
 use super::link::{Link, message_of};
 use super::port::{Owner, Port};

@@ -159,7 +159,8 @@ impl Port {
         *self.owner.borrow_mut() = Some(owner);
     }
 
-    /// Stops the fibers. The socket, which only they hold, is closed when they have ended. What was not sent yet is dropped.
+    /// Stops the fibers. The socket, which only they hold, is closed when they have ended. What was not sent yet is
+    /// dropped.
     pub(super) fn stop(&self) {
         self.owner.take();
         self.outbox.borrow_mut().clear();

@@ -74,8 +74,8 @@ pub(crate) fn bind(host: &str, port: u16, reuse_port: bool) -> io::Result<(UdpSo
 }
 
 impl DatagramServer {
-    /// Serves the senders of datagrams to any of the sockets, at most `peers_max` at a time. It answers through the first
-    /// socket.
+    /// Serves the senders of datagrams to any of the sockets, at most `peers_max` at a time. It answers through the
+    /// first socket.
     ///
     /// # Errors
     /// If no fiber can be spawned.

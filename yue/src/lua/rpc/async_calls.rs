@@ -36,7 +36,7 @@ struct OpenCall {
     _hold: Hold,
 }
 
-/// What Lua is told of a call.
+/// An outcome on its way to Lua.
 struct Completion {
     number: u64,
     source: Source,
@@ -215,8 +215,8 @@ unsafe fn start(state: *mut ffi::lua_State, to_members: bool) -> c_int {
     }
 }
 
-/// `next_completion()`: waits for the next outcome: the call's number, then true and results, or false and the error. Of
-/// a call to members, the sender's address comes second, or false when there are no more answers.
+/// `next_completion()`: waits for the next outcome: the call's number, then true and results, or false and the error.
+/// Of a call to members, the sender's address comes second, or false when there are no more answers.
 unsafe extern "C-unwind" fn next_completion_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this; what has a destructor is in a `ManuallyDrop` while Lua may raise.
     unsafe {

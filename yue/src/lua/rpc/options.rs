@@ -107,6 +107,9 @@ impl Settings {
             tls: certificates.options(),
             datagram: DatagramOptions {
                 peer_idle: self.peer_idle.map_or(defaults.datagram.peer_idle, seconds),
+                peers_max: self
+                    .connections_max
+                    .map_or(defaults.datagram.peers_max, |count| count as usize),
                 interface: certificates.interface(),
                 // The kernel takes at most 255.
                 ttl: self.ttl.map(|ttl| ttl.min(255.0) as u32),
