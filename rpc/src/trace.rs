@@ -211,7 +211,8 @@ impl fmt::Display for CallChain {
     }
 }
 
-/// A number that is not zero, and random enough to tell things apart: [SplitMix64](https://prng.di.unimi.it/splitmix64.c).
+/// A number that is not zero, and random enough to tell things apart, by
+/// [SplitMix64](https://prng.di.unimi.it/splitmix64.c).
 fn random() -> u64 {
     thread_local!(static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0u8)));
     loop {

@@ -13,7 +13,7 @@ use yue_rpc::transport::Transport;
 use yue_rpc::{MemoryListener, Options, Timeout, Verdict};
 use yue_scheduler::{spawn, yield_now};
 
-/// What a handler saw: its method, trace and call chain.
+/// The method, trace and call chain that a handler saw.
 type Seen = (String, Option<TraceParent>, Option<CallChain>);
 
 #[derive(Clone, Default)]

@@ -12,6 +12,7 @@ local OPTIONS = {
   legacy = 'boolean', -- open: plain msgpack-rpc, no hello
   cancel = 'boolean', -- callers may stop handlers of this side that have started
   describe = 'boolean', -- peers may list the functions of this side (true)
+  chunks = 'boolean', -- large answers travel in chunks, which other messages overtake (true)
   traceback = 'boolean', -- errors of handlers travel with their tracebacks (over unix:// and thread:// only)
   message_max = 'count',
   nesting_max = 'count',

@@ -4,8 +4,8 @@ local type = type
 
 yue.trace = {}
 
---- Runs `fn(...)` in a trace: calls made in it, and by the handlers of those calls, carry it. `traceparent` is the value
---- of an HTTP header of that name; without one, or with one that is malformed, a new trace begins.
+--- Runs `fn(...)` in a trace: calls made in it, and by the handlers of those calls, carry it. `traceparent` is the
+--- value of an HTTP header of that name; without one, or with one that is malformed, a new trace begins.
 function yue.trace.start(traceparent, fn, ...)
   if internal.is_callable(traceparent) then return core.with_trace(nil, traceparent, fn, ...) end
   local ok = traceparent == nil or type(traceparent) == 'string'

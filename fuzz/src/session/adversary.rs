@@ -258,6 +258,7 @@ fn message(script: &mut Script) -> Vec<u8> {
         "$yue/cancel",
         "$yue/release",
         "$yue/ping",
+        "$yue/chunk",
         "sum",
         "hang",
     ];
@@ -280,6 +281,15 @@ fn message(script: &mut Script) -> Vec<u8> {
                 encode::array(out, |out| encode::array(out, pairs).map(|_| 1))?;
             }
             "$yue/cancel" => encode::uint(out, msgid.into()),
+            "$yue/chunk" if kind < 2 => {
+                encode::uint(out, msgid.into());
+                match values[..] {
+                    [] => return Ok(1),
+                    [length] => encode::uint(out, length.into()),
+                    _ => encode::bin(out, &values),
+                }
+                return Ok(2);
+            }
             "$yue/hello" if kind < 2 => {
                 encode::uint(out, u64::from(number));
                 out.push(0x80);

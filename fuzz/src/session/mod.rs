@@ -32,6 +32,9 @@ const LONG: Timeout = Timeout::After(Duration::from_secs(300));
 /// Everything ends within this time: limits of the sessions, handlers that wait, pauses before the next connect.
 const END: Duration = Duration::from_secs(1000);
 
+/// The size of chunks if most answers are to be divided.
+const CHUNK_BYTES: usize = 16;
+
 /// Plays one input.
 ///
 /// # Panics
@@ -101,6 +104,8 @@ struct Settings {
     tight: bool,
     legacy: bool,
     reconnect: bool,
+    /// Answers are sent in many chunks.
+    chunks: bool,
     /// The actions of the server's and the client's `on_accept`: see [`Player::service`].
     accept: u8,
     own_accept: u8,
@@ -130,6 +135,7 @@ impl Settings {
             tight: tight || legacy,
             legacy,
             reconnect: flags & 4 != 0,
+            chunks: flags & 8 != 0,
             accept: accepts % 4,
             own_accept: accepts / 4 % 4,
             limits,
@@ -137,12 +143,18 @@ impl Settings {
     }
 
     fn options(&self) -> Options {
+        let defaults = Options::default();
         Options {
             limits: self.limits.clone(),
             timeout: Duration::from_secs(20),
             legacy: self.legacy,
             reconnect: self.reconnect,
-            ..Options::default()
+            chunk_bytes: if self.chunks {
+                Some(CHUNK_BYTES)
+            } else {
+                defaults.chunk_bytes
+            },
+            ..defaults
         }
     }
 }

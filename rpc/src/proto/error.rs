@@ -46,6 +46,12 @@ pub enum ProtocolError {
         /// The time limit.
         limit: std::time::Duration,
     },
+    /// A part of an answer that is sent in parts does not fit.
+    #[error("a chunk {fault}")]
+    Chunk {
+        /// The fault, as the predicate of a sentence.
+        fault: &'static str,
+    },
     /// The byte 0xc1, which msgpack never uses.
     #[error("a message contains the byte 0xc1, which msgpack does not use")]
     ReservedByte,

@@ -102,6 +102,9 @@ impl Inner {
             context.scope.cancel();
             return;
         }
+        if self.output.unsent.get() != 0 && self.abort_stream(msgid) {
+            return;
+        }
         let queue = self.inbox.queue.borrow();
         let Some(first) = queue.front().map(|request| request.arrival) else {
             return;

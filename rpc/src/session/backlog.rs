@@ -258,7 +258,7 @@ impl Inner {
     /// All bytes that wait to be sent, wherever they wait.
     pub(super) fn queued_bytes(&self) -> usize {
         let aside = self.queued_calls.borrow().bytes() + self.backlog.timed.borrow().bytes();
-        self.output_bytes() + aside
+        self.output_bytes() + self.output.unsent.get() + aside
     }
 
     /// Whether a message written now leaves soon.

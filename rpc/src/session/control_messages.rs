@@ -6,7 +6,7 @@ use crate::buffer::{Response, Segment};
 use crate::error::{Error, ErrorKind};
 use crate::proto::encode::{self, ErrorValue};
 use crate::proto::value::Reader;
-use crate::proto::{Method, Params};
+use crate::proto::{Method, Params, ProtocolError};
 use crate::text::quoted;
 use std::ops::Range;
 
@@ -21,22 +21,25 @@ pub const DESCRIBE: &[u8] = b"$yue/describe";
 /// The version of the extensions that this side speaks.
 pub(super) const VERSION: u64 = 1;
 
-/// Appends the contents of a hello, both as question and as answer: the version, and the features beyond it.
-pub(super) fn hello(out: &mut Vec<u8>) -> Result<u32, Error> {
-    encode::uint(out, VERSION);
-    // No features beyond the version's: an empty map.
-    out.push(0x80);
-    Ok(2)
-}
-
 impl Inner {
-    pub(super) fn handle_control_request(&self, msgid: u32, name: &[u8], _params: Params<'_>) {
+    /// Appends the contents of a hello, both as question and as answer: the version, and the features beyond it.
+    pub(super) fn hello(&self, out: &mut Vec<u8>) -> Result<u32, Error> {
+        encode::uint(out, VERSION);
+        self.encode_features(out);
+        Ok(2)
+    }
+
+    pub(super) fn handle_control_request(&self, msgid: u32, name: &[u8], params: Params<'_>) {
         match name {
             // A list of functions would be a large answer to a small request, whose sender may be somebody else.
             _ if self.link.is_datagram.get() => self.answer_no_method(msgid, name),
             b"$yue/hello" => {
                 self.link.peer_is_yue.set(true);
-                self.answer_control(msgid, |out| encode::array(out, hello).map(|_| 1));
+                self.answer_control(msgid, |out| {
+                    encode::array(out, |out| self.hello(out)).map(|_| 1)
+                });
+                // Only now: the client takes chunks when it has this answer.
+                self.read_hello(params.bytes);
                 if self.role == Role::Accepted && self.phase.get() == Phase::Up {
                     self.send_granted();
                     self.start_keepalive();
@@ -67,9 +70,9 @@ impl Inner {
         segment: &Segment,
         name: Range<usize>,
         params: (u32, Range<usize>),
-    ) {
+    ) -> Result<(), ProtocolError> {
         if self.link.is_datagram.get() {
-            return;
+            return Ok(());
         }
         let bytes = &segment.bytes()[params.1.clone()];
         match &segment.bytes()[name] {
@@ -92,8 +95,10 @@ impl Inner {
                 }
             }
             b"$yue/release" => self.handle_release(bytes),
+            b"$yue/chunk" => return self.handle_chunk(params.0, bytes),
             _ => {}
         }
+        Ok(())
     }
 
     fn handle_release(&self, bytes: &[u8]) {

@@ -187,16 +187,22 @@ impl Inner {
         if message.len() > self.options.limits.message_bytes_max {
             return Err(self.too_large(message.len()));
         }
+        self.append(message.len(), |buffer| buffer.extend_from_slice(message));
+        self.message_written();
+        Ok(())
+    }
+
+    /// Appends about `length` bytes to the output. `encode` runs none of the program's code.
+    #[inline]
+    pub(super) fn append(&self, length: usize, encode: impl FnOnce(&mut Vec<u8>)) {
         // While an encoder runs, this is a separate buffer, which `Writing` appends behind the encoder's.
         let mut buffer = self.output.buffer.take();
         if buffer.capacity() == 0 {
-            buffer = buffer::take_for(message.len());
+            buffer = buffer::take_for(length);
         }
-        buffer.extend_from_slice(message);
+        encode(&mut buffer);
         self.output.bytes.set(buffer.len());
         self.output.buffer.set(buffer);
-        self.message_written();
-        Ok(())
     }
 }
 

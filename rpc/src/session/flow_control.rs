@@ -21,6 +21,7 @@ use super::inner::Inner;
 use super::options::count;
 use super::state::accounts::MemoryWaiter;
 use super::state::phase::{Phase, Role};
+use super::state::streams::PROGRESS_MIN;
 use super::worker;
 use crate::error::{Error, ErrorKind};
 use crate::proto::ProtocolError;
@@ -28,9 +29,6 @@ use yue_scheduler::{deadline_after, now};
 
 /// The largest expansion of a byte of arguments: an empty array takes one byte on the wire, and this many in Lua.
 const DECODED_PER_BYTE: usize = 64;
-
-/// An incomplete message must grow by this number of bytes within the time limit.
-const PROGRESS_MIN: u64 = 1024;
 
 impl Inner {
     /// An answer was written without a worker, so nobody has checked the output's marks.
@@ -171,7 +169,8 @@ impl Inner {
     pub(super) fn report_memory(&self) {
         let (unfinished, capacity) = self.input.borrow().unfinished();
         let input = if unfinished == 0 { 0 } else { capacity };
-        let now = input + self.queued_bytes();
+        let streams = self.input.borrow().streams.memory();
+        let now = input + streams + self.queued_bytes();
         let before = self.inbox.other_bytes.replace(now);
         self.inbox.accounts.replace_memory(before, now);
         if now < before {
@@ -202,7 +201,21 @@ impl Inner {
         }
     }
 
+    /// A stream was opened: it must grow, too.
+    pub(super) fn watch_streams(&self) {
+        if !self.inbox.message_timer.is_armed() {
+            let (unfinished, _) = self.input.borrow().unfinished();
+            self.arm_message_timer(unfinished);
+        }
+    }
+
+    fn streams_progress(&self) -> (bool, u64) {
+        let streams = &self.input.borrow().streams;
+        (!streams.is_empty(), streams.progress())
+    }
+
     fn arm_message_timer(&self, unfinished: usize) {
+        self.inbox.streams_then.set(self.streams_progress().1);
         let read = self.counters.bytes_in.get();
         self.inbox
             .message_began
@@ -293,17 +306,20 @@ impl Inner {
             return self.end_after_input();
         }
         let (unfinished, _) = self.input.borrow().unfinished();
-        if unfinished == 0 || !self.phase.get().has_link() {
+        let (streams_open, progress) = self.streams_progress();
+        if unfinished == 0 && !streams_open || !self.phase.get().has_link() {
             return;
         }
         let read = self.counters.bytes_in.get();
         let (began, then) = self.inbox.message_began.get();
-        let same = began == read - unfinished as u64;
+        let same = unfinished != 0 && began == read - unfinished as u64;
+        let message_stuck = same && read - then < PROGRESS_MIN;
+        let streams_stuck = streams_open && progress - self.inbox.streams_then.get() < PROGRESS_MIN;
         // A message that this side does not read cannot grow. But one that holds memory which all sessions lack has had
         // its time, too.
         let inbox = &self.inbox;
         let had_its_time = inbox.reading.get() || inbox.waits_for_memory.get();
-        if same && read - then < PROGRESS_MIN && had_its_time {
+        if (message_stuck || streams_stuck) && had_its_time {
             count(&self.counters.refused_unfinished);
             let error = ProtocolError::Unfinished {
                 limit: self.options.limits.message_time,

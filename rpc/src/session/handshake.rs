@@ -14,7 +14,6 @@
 //! grant; this side still holds its requests until then.
 
 use super::close_reason::CloseReason;
-use super::control_messages;
 use super::failure::Failure;
 use super::inner::{Inner, RequestContext, Session};
 use super::options::count;
@@ -25,6 +24,7 @@ use crate::buffer::Response;
 use crate::error::{Error, ErrorKind};
 use crate::proto::Method;
 use crate::proto::encode;
+use crate::proto::value::Reader;
 use crate::text::{SHARED_TEXT_MAX, cut};
 use std::io;
 use std::rc::Rc;
@@ -294,13 +294,9 @@ impl Inner {
             .insert(Waiter::Callback(answered), true, usize::MAX);
         let written = inserted.and_then(|id| {
             self.write(|out| {
-                encode::request(
-                    out,
-                    id,
-                    Method::Name(b"$yue/hello"),
-                    None,
-                    control_messages::hello,
-                )
+                encode::request(out, id, Method::Name(b"$yue/hello"), None, |out| {
+                    self.hello(out)
+                })
             })
         });
         if let Err(error) = written {
@@ -312,7 +308,13 @@ impl Inner {
     fn handle_hello_response(&self, outcome: Result<Response, Error>) {
         match outcome {
             // A yue server's grant follows in a message of its own.
-            Ok(_) => self.link.peer_is_yue.set(true),
+            Ok(answer) => {
+                self.link.peer_is_yue.set(true);
+                let mut contents = Reader::new(answer.bytes());
+                if contents.read_array().is_some() {
+                    self.read_hello(contents.rest());
+                }
+            }
             // Any error means that the server knows no hello, so it knows no grant either.
             Err(Error::Remote(_)) => self.handle_granted(None),
             // The link is lost; another path handles that.

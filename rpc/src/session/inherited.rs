@@ -1,5 +1,5 @@
-//! What a call inherits from the request whose handler makes it, on its way between the fiber's context and the
-//! message: the trace and the call chain of [`crate::trace`].
+//! The trace and the call chain of [`crate::trace`], on their way between the context of a fiber and the calls that it
+//! makes.
 //!
 //! ```text
 //!   handler's context ── Inherited::current ──▶ fifth element of its calls ── Inner::inherit ──▶ context over there
@@ -17,14 +17,14 @@ use std::any::Any;
 use std::rc::Rc;
 use yue_scheduler::context;
 
-/// What the calls of a fiber inherit.
+/// The ids that the calls of a fiber inherit.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Inherited {
     pub(crate) trace: Option<TraceParent>,
     pub(crate) chain: Option<CallChain>,
 }
 
-/// What the calls of a fiber with that context inherit.
+/// The ids that the calls of a fiber with that context inherit.
 pub(crate) fn of_context(context: &dyn Any) -> Option<Inherited> {
     let (trace, request) = match context.downcast_ref::<Traced>() {
         Some(traced) => (Some(traced.trace), traced.request.as_deref()),
@@ -43,8 +43,8 @@ pub(super) fn request_of(context: &dyn Any) -> Option<Rc<RequestContext>> {
 }
 
 impl Inherited {
-    /// What a call of the calling fiber inherits. The first call of a handler that was not itself called by one begins
-    /// a chain.
+    /// The ids that a call of the calling fiber inherits. The first call of a handler that was not itself called by a
+    /// handler begins a chain.
     pub(super) fn current() -> Inherited {
         let Some(context) = context() else {
             return Inherited::default();
@@ -80,8 +80,8 @@ impl Inherited {
 }
 
 impl Inner {
-    /// Puts what a request inherits into its context. Values that make no sense are ignored: they are no reason to fail
-    /// a call.
+    /// Puts what a request inherits into its context. Values that make no sense are ignored: a call does
+    /// not fail because of them.
     #[cold]
     pub(super) fn inherit(&self, context: &RequestContext, request: &Request) {
         let mut reader = Reader::new(request.slice(request.extensions));

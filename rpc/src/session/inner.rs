@@ -388,7 +388,6 @@ impl Inner {
                 input: RefCell::new(Input::new(options.limits.scan(), Era::new(this.clone(), 0))),
                 references: RefCell::new(References::new(options.limits.references_max)),
                 rate: options.limits.rate.map(RateLimit::new),
-                options,
                 service,
                 phase: Cell::new(Phase::Idle),
                 link: Link::new(timer),
@@ -397,7 +396,7 @@ impl Inner {
                 handshake: Handshake::default(),
                 inbox: Inbox::new(accounts, message_timer),
                 running: RefCell::default(),
-                output: WriteBuffer::default(),
+                output: WriteBuffer::new(options.undivided_max(), &options.limits),
                 backlog: Backlog::default(),
                 calls: RefCell::default(),
                 queued_calls: RefCell::default(),
@@ -407,6 +406,7 @@ impl Inner {
                 counters: Counted::new(role),
                 since: now(),
                 _entry: SessionEntry::new(WeakSession(this.clone())),
+                options,
             }
         })
     }

@@ -65,7 +65,7 @@ impl Inner {
     }
 
     #[inline]
-    fn handle_message(
+    pub(super) fn handle_message(
         &self,
         segment: Segment,
         start: usize,
@@ -115,7 +115,7 @@ impl Inner {
             } if name.starts_with(b"$yue/") => {
                 let params = (params.count, span(params.bytes));
                 let name = span(name);
-                self.handle_control_notification(&segment, name, params);
+                self.handle_control_notification(&segment, name, params)?;
             }
             Message::Request {
                 msgid,

@@ -133,6 +133,8 @@ impl Inner {
 
     /// Sends the reason why the link, or the session, ends to a yue peer.
     pub(super) fn send_reason(&self, reason: &str) {
+        // Once it has read the reason, the peer reads no more.
+        self.send_all_chunks();
         if reason.is_empty() || !self.link.peer_is_yue.get() {
             return;
         }
@@ -151,6 +153,7 @@ impl Inner {
         debug_assert!(self.link.exists());
         *self.link.draining_for.borrow_mut() = Some(reason.clone());
         self.leave_groups_at_end();
+        self.send_all_chunks();
         self.flush();
         self.explain_end(&reason);
         self.link.with(|link| {
@@ -186,8 +189,9 @@ impl Inner {
             Phase::Greeting | Phase::Accepting => self.on_handshake_timeout(),
             Phase::Draining => self.end_link(CloseReason::Local),
             // A slow reader is not dead: it gets the time anew whenever it has read something.
-            Phase::Up if self.output.above_mark.get() && self.output_moves() => self.arm_stall(),
-            Phase::Up if self.output.above_mark.get() => {
+            Phase::Up if !self.output.above_mark.get() && !self.streams_may_stall() => {}
+            Phase::Up if self.output_moves() => self.arm_stall(),
+            Phase::Up => {
                 count(&self.counters.stalls);
                 self.end_link(CloseReason::Stalled);
             }
@@ -212,7 +216,7 @@ impl Inner {
         self.handshake.reset();
         let era = Era::new(self.this.clone(), self.link.epoch.get());
         self.input.borrow_mut().reset(era);
-        self.output.clear();
+        self.output.clear(&self.options.limits);
         // Dropping requests may end an era and so call back: not before every cell is free.
         let dropped = (self.inbox.reset(), self.running.take());
         if let Some(transport) = transport {

@@ -58,6 +58,7 @@
 mod admission;
 mod backlog;
 mod call;
+mod chunks;
 pub(crate) mod close_reason;
 mod connector;
 mod control_messages;

@@ -67,8 +67,23 @@ pub struct Options {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub cancel: bool,
+    /// Answers of more bytes are sent to yue peers in chunks of this size, so that smaller messages overtake them, and
+    /// the answers of yue peers arrive in chunks, too. Such an answer may arrive after messages that were sent later.
+    /// `None`: all answers are sent, and taken, whole. Over `thread://` they always are.
+    pub chunk_bytes: Option<usize>,
     /// The class of the stacks on which handlers and hooks run.
     pub stack: StackClass,
+}
+
+/// A link of 10 Mbit/s sends such a chunk in a twentieth of a second.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+impl Options {
+    /// The size above which a message is too large, or is divided.
+    pub(super) fn undivided_max(&self) -> usize {
+        let divided = self.chunk_bytes.unwrap_or(usize::MAX);
+        self.limits.message_bytes_max.min(divided)
+    }
 }
 
 impl Default for Options {
@@ -81,6 +96,7 @@ impl Default for Options {
             retry: false,
             when_full: WhenFull::default(),
             cancel: false,
+            chunk_bytes: Some(CHUNK_BYTES),
             stack: StackClass::default(),
         }
     }
@@ -345,6 +361,8 @@ stats! {
     calls_failed,
     /// Calls that timed out.
     timeouts,
+    /// Answers sent in chunks.
+    answers_divided,
     /// Answers that no caller waited for.
     answers_ignored,
     /// Ids of traces and call chains that made no sense, and were ignored.

@@ -243,7 +243,7 @@ impl Inner {
     }
 }
 
-/// What a call that is queued now inherits from its caller.
+/// The ids that a call which is queued now inherits.
 fn inherited_by_queued() -> Option<Box<Inherited>> {
     let inherited = Inherited::current();
     let any = inherited.chain.is_some() || inherited.trace.is_some();

@@ -49,10 +49,9 @@ impl Inner {
             keep: start,
             buffer,
         };
-        let length = |writing: &Writing<'_>| writing.buffer.len() - start;
         let result = match encode(&mut writing.buffer) {
-            Ok(_) if length(&writing) > self.options.limits.message_bytes_max => {
-                Err(self.too_large(length(&writing)))
+            Ok(result) if writing.buffer.len() - start > self.output.undivided_max => {
+                return self.write_large(writing, start, result);
             }
             result => result,
         };
@@ -125,6 +124,9 @@ impl Inner {
     }
 
     fn hand_over(&self) {
+        if self.output.unsent.get() != 0 {
+            self.share_link();
+        }
         self.output.gathering.set(false);
         let buffer = self.output.buffer.take();
         self.output.bytes.set(0);
@@ -183,7 +185,7 @@ impl Inner {
     /// Whether so much output waits that no more should be produced.
     #[inline]
     pub(super) fn output_is_full(&self) -> bool {
-        self.output_bytes() > self.options.limits.output_bytes_high
+        self.output_bytes() as isize > self.output.mark.get()
     }
 
     /// Records that the peer does not keep up; from now on it has `stall` to read something.
@@ -233,6 +235,9 @@ impl Inner {
             }
         }
         self.offer_room();
+        if self.output.unsent.get() != 0 {
+            self.flush_soon();
+        }
         if self.inbox.other_bytes.get() > 16 * REPORT_BYTES {
             self.report_memory();
         }
@@ -240,7 +245,9 @@ impl Inner {
             return;
         }
         // Half the mark, so that a slow reader does not stop and start this side with each buffer.
-        if self.output_bytes() > self.options.limits.output_bytes_high / 2 {
+        let limits = &self.options.limits;
+        let streams_are_full = self.output.unsent.get() > limits.output_max() / 2;
+        if streams_are_full || self.output_bytes() > limits.output_bytes_high / 2 {
             // It may have filled up again since the transport's check.
             self.link.with(|link| link.notify_when_sent());
             return self.arm_stall();
@@ -253,6 +260,9 @@ impl Inner {
     fn output_has_room(&self) {
         if self.output.above_mark.replace(false) && self.phase.get() == Phase::Up {
             self.link.timer.cancel();
+            if self.streams_may_stall() {
+                self.arm_stall();
+            }
         }
         self.forget_full();
         wake(self.output.answers.take().into_iter());
@@ -320,6 +330,13 @@ pub(super) fn cannot_wait() -> Error {
 impl TickEnd for Inner {
     fn tick_end(&self) {
         self.output.at_tick_end.set(false);
+        if self.output.unsent.get() == 0 {
+            return self.flush_or_gather();
+        }
+        self.append_chunks();
         self.flush_or_gather();
+        if self.output.unsent.get() != 0 {
+            self.continue_chunks();
+        }
     }
 }

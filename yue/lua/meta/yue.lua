@@ -64,6 +64,7 @@ yue.const = {}
 ---@field legacy? boolean open: plain msgpack-rpc, no hello.
 ---@field cancel? boolean Callers may stop handlers that have started. By default those run to their end.
 ---@field describe? boolean Whether peers may list the functions of this side (true).
+---@field chunks? boolean Whether answers above 64 KiB travel in chunks, which other messages overtake (true).
 ---@field traceback? boolean Errors of handlers carry their tracebacks. By default over unix:// and thread:// only.
 ---@field message_max? integer Bytes of a message, in either direction.
 ---@field nesting_max? integer Nesting of arrays and maps in one value.

@@ -43,8 +43,10 @@ pub(crate) struct Inbox {
     pub(crate) other_bytes: Cell<usize>,
     /// The time of the next progress check of an incomplete message,
     pub(crate) message_timer: Timer,
-    /// its start, and the bytes read at the last check.
+    /// its start, and the bytes read at the last check,
     pub(crate) message_began: Cell<(u64, u64)>,
+    /// and the progress of the peer's streams then.
+    pub(crate) streams_then: Cell<u64>,
     /// Releases of references that are due: (id, crossings).
     pub(crate) released: RefCell<Vec<(u64, u64)>>,
 }
@@ -60,6 +62,7 @@ impl Inbox {
             other_bytes: Cell::new(0),
             message_timer,
             message_began: Cell::new((0, 0)),
+            streams_then: Cell::new(0),
             queue: RefCell::default(),
             queued_bytes: Cell::new(0),
             listed: Cell::new(false),

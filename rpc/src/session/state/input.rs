@@ -4,11 +4,12 @@
 //! message is moved, once, to the front of the next segment, where the rest is appended: the work stays in proportion
 //! to the bytes, whatever the pieces.
 
+use super::streams::Incoming;
 use crate::buffer::{self, Segment};
 use crate::proto::value::Reader;
 use crate::proto::{Frame, ProtocolError, ScanLimits, Scanner};
 use crate::release_order::Era;
-use crate::transport::Incoming;
+use crate::transport::Incoming as IncomingBytes;
 use std::rc::Rc;
 
 /// The maximum length of the excerpt of malformed bytes in a report.
@@ -22,6 +23,8 @@ pub(crate) struct Input {
     start: usize,
     /// The era of the bytes that arrive now.
     era: Option<Rc<Era>>,
+    /// Answers that arrive in chunks.
+    pub(crate) streams: Incoming,
 }
 
 impl Input {
@@ -32,6 +35,7 @@ impl Input {
             segment: None,
             start: 0,
             era: Some(era),
+            streams: Incoming::default(),
         }
     }
 
@@ -47,6 +51,11 @@ impl Input {
         self.start = 0;
     }
 
+    /// The era of the bytes that arrive now.
+    pub(crate) fn era(&self) -> Option<Rc<Era>> {
+        self.era.clone()
+    }
+
     /// Applies releases when everything that has arrived so far is decoded.
     pub(crate) fn release_later(&mut self, releases: Vec<(u64, u64)>) {
         self.era = self.era.as_ref().map(|era| era.close(releases));
@@ -59,7 +68,7 @@ impl Input {
         })
     }
 
-    pub(crate) fn feed(&mut self, incoming: Incoming<'_>) {
+    pub(crate) fn feed(&mut self, incoming: IncomingBytes<'_>) {
         let unread = self
             .segment
             .as_ref()
@@ -68,8 +77,8 @@ impl Input {
             return self.begin_segment(incoming);
         }
         let bytes = match &incoming {
-            Incoming::Borrowed(bytes) => bytes,
-            Incoming::Owned(bytes) => &bytes[..],
+            IncomingBytes::Borrowed(bytes) => bytes,
+            IncomingBytes::Owned(bytes) => &bytes[..],
         };
         // An incomplete message is at hand. Its beginning moves to the front of a buffer, and the new bytes follow it.
         let start = std::mem::take(&mut self.start);
@@ -85,19 +94,19 @@ impl Input {
                 *segment = Segment::new(buffer, self.era.clone());
             }
         }
-        if let Incoming::Owned(emptied) = incoming {
+        if let IncomingBytes::Owned(emptied) = incoming {
             buffer::give_back(emptied);
         }
     }
 
-    fn begin_segment(&mut self, incoming: Incoming<'_>) {
+    fn begin_segment(&mut self, incoming: IncomingBytes<'_>) {
         self.start = 0;
         match incoming {
-            Incoming::Owned(bytes) => {
+            IncomingBytes::Owned(bytes) => {
                 self.segment = Some(Segment::new(bytes, self.era.clone()));
             }
             // The transport keeps its memory: the bytes are copied, into the old buffer if nothing points into it.
-            Incoming::Borrowed(bytes) => {
+            IncomingBytes::Borrowed(bytes) => {
                 let era = &self.era;
                 let reused = self
                     .segment

@@ -18,6 +18,8 @@ pub(crate) struct Link {
     pub(crate) is_datagram: Cell<bool>,
     /// The peer sent hello, or answered this side's.
     pub(crate) peer_is_yue: Cell<bool>,
+    /// The bytes of answers in chunks that the peer takes at once. 0: it takes none.
+    pub(crate) peer_chunks: Cell<usize>,
     /// The reason why the session drains.
     pub(crate) draining_for: RefCell<Option<CloseReason>>,
     /// Timer for handshake, draining and stalls, one at a time: the phase determines which.
@@ -32,6 +34,7 @@ impl Link {
             sender: Cell::new(None),
             is_datagram: Cell::new(false),
             peer_is_yue: Cell::new(false),
+            peer_chunks: Cell::new(0),
             draining_for: RefCell::default(),
             timer,
         }
@@ -56,6 +59,7 @@ impl Link {
         self.timer.cancel();
         self.draining_for.take();
         self.peer_is_yue.set(false);
+        self.peer_chunks.set(0);
         self.transport.take()
     }
 }

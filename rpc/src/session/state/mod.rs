@@ -17,4 +17,5 @@ pub(crate) mod phase;
 pub(crate) mod queued_calls;
 pub(crate) mod rate_limit;
 pub(crate) mod references;
+pub(crate) mod streams;
 pub(crate) mod write_buffer;

@@ -12,7 +12,7 @@ pub(crate) struct QueuedCall {
     pub(crate) deadline: Instant,
     /// Method and arguments.
     pub(crate) body: Vec<u8>,
-    /// What the call inherits from its caller's request, if there was one.
+    /// The ids that the call inherits, if there are any.
     pub(crate) inherited: Option<Box<Inherited>>,
     /// References among the arguments: (id, token).
     pub(crate) exports: Vec<(u64, u64)>,

@@ -3,12 +3,17 @@
 //! Invariant: while an encoder runs, the buffer is out of its cell. Messages written meanwhile (a release from a
 //! finalizer, for example) go to a separate buffer and are appended behind.
 
+use super::streams::Outgoing;
 use crate::buffer;
+use crate::session::options::Limits;
 use std::cell::{Cell, RefCell};
 use yue_scheduler::LocalWaker;
 
-#[derive(Default)]
 pub(crate) struct WriteBuffer {
+    /// Longer messages are not written like others: they are too large, or are sent in chunks.
+    pub(crate) undivided_max: usize,
+    /// Above this number of waiting bytes the output is full; -1 while streams hold too much.
+    pub(crate) mark: Cell<isize>,
     pub(crate) buffer: Cell<Vec<u8>>,
     pub(crate) bytes: Cell<usize>,
     pub(crate) messages: Cell<u32>,
@@ -17,6 +22,12 @@ pub(crate) struct WriteBuffer {
     pub(crate) gathering: Cell<bool>,
     /// Buffers passed to the transport while it had a backlog.
     pub(crate) backlog: Cell<u32>,
+    /// Answers that are sent in chunks,
+    pub(crate) streams: RefCell<Outgoing>,
+    /// the bytes of them that were not written yet,
+    pub(crate) unsent: Cell<usize>,
+    /// and the bytes of other output since the last chunk.
+    pub(crate) since_chunk: Cell<usize>,
     /// Dispatch was stopped because too much output was waiting.
     pub(crate) above_mark: Cell<bool>,
     /// Bytes by which the transport's queue grew, of all links.
@@ -37,14 +48,50 @@ pub(crate) enum Writes {
 }
 
 impl WriteBuffer {
+    pub(crate) fn new(undivided_max: usize, limits: &Limits) -> WriteBuffer {
+        let output = WriteBuffer {
+            undivided_max,
+            mark: Cell::new(0),
+            buffer: Cell::default(),
+            bytes: Cell::new(0),
+            messages: Cell::new(0),
+            at_tick_end: Cell::new(false),
+            gathering: Cell::new(false),
+            backlog: Cell::new(0),
+            streams: RefCell::default(),
+            unsent: Cell::new(0),
+            since_chunk: Cell::new(0),
+            above_mark: Cell::new(false),
+            handed_over: Cell::new(0),
+            passed: Cell::new(0),
+            answers: RefCell::default(),
+            callers: RefCell::default(),
+        };
+        output.set_mark(limits);
+        output
+    }
+
+    /// Sets the mark, after a change of the bytes in streams.
+    pub(crate) fn set_mark(&self, limits: &Limits) {
+        self.mark
+            .set(match self.unsent.get() > limits.output_max() {
+                true => -1,
+                false => isize::try_from(limits.output_bytes_high).unwrap_or(isize::MAX),
+            });
+    }
+
     /// Drops everything that has not left: the link has ended.
-    pub(crate) fn clear(&self) {
+    pub(crate) fn clear(&self, limits: &Limits) {
         buffer::give_back(self.buffer.take());
         self.bytes.set(0);
         self.messages.set(0);
         self.gathering.set(false);
         self.backlog.set(0);
         self.above_mark.set(false);
+        self.streams.take();
+        self.unsent.set(0);
+        self.since_chunk.set(0);
+        self.set_mark(limits);
     }
 
     /// Wakes every fiber that waits for room, because nothing will be written any more.

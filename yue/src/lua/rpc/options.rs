@@ -42,6 +42,7 @@ pub(crate) struct Settings {
     legacy: bool,
     cancel: bool,
     describe: bool,
+    chunks: bool,
 }
 
 impl Settings {
@@ -96,6 +97,7 @@ impl Settings {
                 retry: flag(c"retry").unwrap_or(false),
                 cancel: flag(c"cancel").unwrap_or(false),
                 describe: flag(c"describe").unwrap_or(true),
+                chunks: flag(c"chunks").unwrap_or(true),
                 legacy: flag(c"legacy").unwrap_or(false),
             }
         }
@@ -181,6 +183,7 @@ impl Settings {
             retry: self.retry,
             when_full: self.when_full,
             cancel: self.cancel,
+            chunk_bytes: defaults.chunk_bytes.filter(|_| self.chunks),
             stack: StackClass::Deep,
         }
     }

@@ -34,7 +34,7 @@ native! {
     }
 }
 
-/// `with_trace(traceparent, fn, ...)`: runs the function in a trace; in a new one if the text is no `traceparent`.
+/// `with_trace(traceparent, fn, ...)`: runs the function in a trace; in a new one if the text is not a `traceparent`.
 unsafe extern "C-unwind" fn with_trace_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this; only `Copy` values are alive.
     unsafe {
@@ -54,7 +54,7 @@ unsafe extern "C-unwind" fn with_trace_raw(state: *mut ffi::lua_State) -> c_int 
     }
 }
 
-/// What the log adds to the failure of a handler: its call chain and its trace, where it has them.
+/// The ids that the log adds to the failure of a handler: its call chain and its trace, where it has them.
 pub(crate) fn suffix() -> String {
     let mut text = String::new();
     // Writing into a string cannot fail.
