@@ -52,7 +52,7 @@ enum Stage {
     Ended,
 }
 
-/// Opens the admin endpoint of this process: see [the module](self). It serves until the result is dropped.
+/// Opens the admin endpoint of this process: see [the module](crate::admin). It serves until the result is dropped.
 ///
 /// ```
 /// # let place = yue::fs::TempDir::new()?;
