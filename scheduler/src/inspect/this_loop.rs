@@ -96,7 +96,7 @@ pub fn backtrace(id: FiberId) -> Option<Backtrace> {
 }
 
 /// Copies the stack of a fiber of the loop, which is cheap, and returns a function that walks the copy, on any thread.
-/// `None` in the cases of [`backtrace`].
+/// `None` in the cases of [`backtrace()`].
 ///
 /// ```
 /// use std::time::Duration;
