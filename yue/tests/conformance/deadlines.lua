@@ -1,6 +1,7 @@
 -- A handler knows the remaining time of its caller (`yue.deadline`), and a call back has its own.
 local check = require 'check'
 return {
+  needs = { 'hello' },
   server = function()
     return {
       left = function() return yue.deadline() end,

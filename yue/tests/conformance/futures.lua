@@ -5,7 +5,7 @@ return {
   server = function()
     local over = yue.emitter()
     return {
-      echo = function(...) return ... end,
+      echo = function(x) return x end,
       fail = function() error('failed', 0) end,
       forever = function() over:wait 'over' end,
       release = function() over:emit 'over' end,
@@ -15,9 +15,9 @@ return {
     local c = endpoint.open()
     local outcomes = {}
     local function heard(name) return function(...) outcomes[#outcomes + 1] = { name, ... } end end
-    local future = c.async_echo(1, nil, 3):on(heard 'echo')
-    check.equal({ future:sync() }, { true, 1, nil, 3 })
-    check.equal({ future:sync() }, { true, 1, nil, 3 })
+    local future = c.async_echo(7):on(heard 'echo')
+    check.equal({ future:sync() }, { true, 7 })
+    check.equal({ future:sync() }, { true, 7 })
     check.that(future:done() and not future:cancel())
     check.equal(check.raises('RuntimeError', nil, function() c.async_fail():on(heard 'fail'):get() end).msg, 'failed')
     check.raises('TimeoutError', nil, function() c.timed_async_forever(0.02):on(heard 'timeout'):get() end)
@@ -26,7 +26,7 @@ return {
     check.that(not future:done() and future:cancel() and future:done())
     check.raises('CancelledError', nil, future.get, future)
     check.eventually(function() return #outcomes == 4 end)
-    check.equal(outcomes[1], { 'echo', true, 1, nil, 3 })
+    check.equal(outcomes[1], { 'echo', true, 7 })
     for i, name in ipairs { 'fail', 'timeout', 'cancel' } do
       check.equal({ outcomes[i + 1][1], outcomes[i + 1][2] }, { name, false })
     end

@@ -1,6 +1,7 @@
 -- A value that is nested too deep is an error of its call, on either side; the next call succeeds.
 local check = require 'check'
 return {
+  needs = { 'connection' },
   logs = { 'the link to', 'the handler of deep failed', 'the link from' },
   server = function()
     local function nested(levels)

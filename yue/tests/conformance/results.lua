@@ -1,6 +1,7 @@
 -- No result, one and several arrive as such; nils keep their positions, trailing ones included.
 local check = require 'check'
 return {
+  needs = { 'hello' },
   server = function()
     return {
       nothing = function() end,

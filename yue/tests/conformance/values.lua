@@ -5,8 +5,8 @@ return {
   server = function()
     return {
       echo = function(...) return ... end,
-      kind = function(x) return type(x), tostring(x) end,
-      holes = function(t) return t[1], t[2], t[3] end,
+      kind = function(x) return ('%s %s'):format(type(x), tostring(x)) end,
+      holes = function(t) return t[1] == 1 and t[2] == nil and t[3] == 3 end,
     }
   end,
   client = function(endpoint)
@@ -20,12 +20,10 @@ return {
     for i, value in ipairs(values) do check.equal(c.echo(value), value, 'value ' .. i) end
     local nan = c.echo(0 / 0)
     check.that(nan ~= nan)
-    local kind, text = c.kind(ffi.new('uint64_t', 2 ^ 63))
-    check.equal({ kind, text }, { 'cdata', '9223372036854775808ULL' })
-    check.equal({ c.kind(ffi.new('int64_t', -2) ^ 1) }, { 'number', '-2' })
-    local one, two, three = c.holes(yue.array { 1, nil, 3 })
-    check.that(one == 1 and two == nil and three == 3)
-    check.equal({ c.kind(yue.null) }, { 'nil', 'nil' })
+    check.equal(c.kind(ffi.new('uint64_t', 2 ^ 63)), 'cdata 9223372036854775808ULL')
+    check.equal(c.kind(ffi.new('int64_t', -2)), 'number -2')
+    check.equal(c.holes(yue.array { 1, nil, 3 }), true)
+    check.equal(c.kind(yue.null), 'nil nil')
     local list = {}
     for i = 1, 1000 do list[i] = { n = i, text = tostring(i) } end
     check.equal(c.echo(list), list)

@@ -1,7 +1,8 @@
 -- The features of transports that behaviours may need. A transport that lacks one says so in `transports.lua`.
 return {
   listener = 'many connections reach one server, which may stop and come back',
-  connection = 'a connection begins with a greeting, and its end is noticed',
+  hello = 'yue peers greet each other: every number of results arrives, and the remaining time of calls',
+  connection = 'a connection is accepted or refused, and its end is noticed',
   order = 'messages arrive in order, and none is lost',
   large = 'messages of megabytes',
   references = 'functions as arguments and results',
