@@ -206,7 +206,7 @@ impl Run<'_> {
         }
     }
 
-    /// What the scripts have complained of: the end of it.
+    /// The end of the scripts' complaints.
     fn complaints(&self) -> String {
         let of = |name: &str| {
             let text = std::fs::read(self.folder.join(format!("{name}.log"))).unwrap_or_default();

@@ -6,9 +6,9 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-/// Of four links one is cut within this: in the handshake of TLS or WebSocket, or in yue's greeting.
+/// One link in four is cut within this: in the handshake of TLS or WebSocket, or in yue's greeting.
 const EARLY_BYTES: u64 = 2_000;
-/// The others within this.
+/// The other links are cut within this.
 const LATE_BYTES: u64 = 400_000;
 
 /// The relay. Its threads end with the test's process.
@@ -68,7 +68,7 @@ fn relay(
                 let before = left.fetch_sub(read as i64, Ordering::Relaxed);
                 let cut = cuts.load(Ordering::Relaxed) && before < read as i64;
                 let passed = if cut { before.max(0) as usize } else { read };
-                // An error is the end of the other side.
+                // An error is the end of the peer.
                 if read == 0 || to.write_all(&buffer[..passed]).is_err() || cut {
                     links_cut.fetch_add(u64::from(cut), Ordering::Relaxed);
                     break;

@@ -72,8 +72,8 @@ local ways = {
   end,
 }
 
---- One call, by one of the ways or by `way`, with a number of its own. Returns whether it was answered. One that certainly did not run is repeated by
---- every second fiber, under the same number.
+--- One call, by one of the ways or by `way`, with a number of its own. Returns whether it was answered. One that
+--- certainly did not run is repeated by every second fiber, under the same number.
 local function call(c, fiber, way)
   last = last + 1
   local id = last
