@@ -56,59 +56,20 @@ fn run(script: &Path, expected: &Expected, driver: &str) -> Ended {
     let folder = folder();
     // For the scripts about TLS alone: making them takes a while.
     let name = script.file_stem().and_then(|name| name.to_str());
-    let needed =
-        name.is_some_and(|name| ["tls", "wss"].iter().any(|front| name.starts_with(front)));
+    let needed = name.is_some_and(|name| name.starts_with("tls"));
     let certificates = needed.then(certificates);
     let place = certificates.as_ref().map_or(&*folder, |made| made.path());
-    let runtime = tempfile::tempdir().expect("a temporary folder");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_yue"))
-        .args(["--io", driver])
-        .args(&expected.options)
-        .arg(script)
-        .args(&expected.args)
-        .env("LUA_PATH", format!("{}/lib/?.lua;;", folder.display()))
-        .env("YUE_META", stubs(&folder))
-        .env("YUE_CERTIFICATES", place)
-        // The folder of the admin endpoint, for the scripts about it.
-        .env("XDG_RUNTIME_DIR", runtime.path())
-        .env_remove("YUE_ADMIN")
-        .env_remove("YUE_IO")
-        .env_remove("YUE_LOG")
-        // On a busy machine a script that is not slow may be.
-        .env("YUE_WATCHDOG", "0")
-        .current_dir(&folder)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the yue command runs");
-    let collect = |mut from: Box<dyn Read + Send>| {
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            // What was read before an error is what there is.
-            let _ = from.read_to_end(&mut bytes);
-            String::from_utf8_lossy(&bytes).into_owned()
-        })
-    };
-    let stdout = collect(Box::new(child.stdout.take().expect("piped")));
-    let stderr = collect(Box::new(child.stderr.take().expect("piped")));
-    let since = Instant::now();
-    let code = loop {
-        match child.try_wait().expect("the child can be waited for") {
-            Some(status) => break status.code(),
-            None if since.elapsed() > DEADLINE => {
-                child.kill().expect("the child can be killed");
-                child.wait().expect("the child can be waited for");
-                break None;
-            }
-            None => std::thread::sleep(Duration::from_millis(5)),
-        }
-    };
-    Ended {
-        code,
-        stdout: stdout.join().expect("the reader is fine"),
-        stderr: stderr.join().expect("the reader is fine"),
-    }
+    run_to_end(
+        Command::new(env!("CARGO_BIN_EXE_yue"))
+            .args(["--io", driver])
+            .args(&expected.options)
+            .arg(script)
+            .args(&expected.args)
+            .env("LUA_PATH", format!("{}/lib/?.lua;;", folder.display()))
+            .env("YUE_META", folder.join("../../lua/meta/yue.lua"))
+            .env("YUE_CERTIFICATES", place)
+            .current_dir(&folder),
+    )
 }
 
 /// Describes how the end of a script differs from what was expected.
