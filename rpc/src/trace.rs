@@ -87,6 +87,15 @@ impl TraceParent {
         }
     }
 
+    /// The same trace, with a new operation as the parent of what follows.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn child(self) -> TraceParent {
+        TraceParent {
+            parent_id: random().to_be_bytes(),
+            ..self
+        }
+    }
+
     /// The id of the whole trace.
     pub fn trace_id(&self) -> [u8; 16] {
         self.trace_id

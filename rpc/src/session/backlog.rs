@@ -130,7 +130,7 @@ impl Inner {
         let method = self.method_of(target)?;
         match route {
             Route::Write => self.write(|out| encode::notification(out, method, params))?,
-            Route::Hold => self.hold(None, Instant::NEVER, method, params)?,
+            Route::Hold => self.hold((None, Instant::NEVER), method, params)?,
         }
         count(&self.counters.notifications);
         Ok(())
@@ -172,7 +172,7 @@ impl Inner {
                 self.enqueue_call(queue, limit, error, (None, deadline), method, params)?;
                 self.note_output_waits();
             }
-            Route::Hold => self.hold(None, deadline, method, params)?,
+            Route::Hold => self.hold((None, deadline), method, params)?,
         }
         count(&self.counters.notifications);
         Ok(())

@@ -9,6 +9,7 @@ use super::inner::{Inner, RequestContext, Session};
 use super::options::{Timeout, count};
 use super::references::{ImportedReference, stale_reference};
 use super::service::Moment;
+use super::spans::CallSpan;
 use super::state::in_flight::{Callback, Waiter};
 use super::state::phase::{Phase, Role};
 use super::state::write_buffer::Writes;
@@ -83,21 +84,26 @@ impl Session {
             panic!("a call cannot wait here: {reason}");
         }
         let inner = &*self.inner;
-        let mut time = inner.call_time(timeout);
-        let deadline = time.deadline;
-        // The caller may be under a deadline of its own. The wait notices that by itself; the peer must learn of it.
-        let limit = current_deadline();
         let target = target.into();
-        let id = inner
-            .route(&target, &mut time)
-            .and_then(|route| {
-                let waiter = Waiter::Fiber(None);
-                inner.start_call(route, target, time.until(limit), params, waiter)
-            })
-            .map_err(|error| inner.note_early_timeout(error))?;
-        inner
-            .wait_for_answer(id, deadline)
-            .map_err(|error| inner.note_late_answer(error, deadline.min(limit)))
+        let span = CallSpan::new(inner, &target);
+        let outcome = span.enter(|| {
+            let mut time = inner.call_time(timeout);
+            let deadline = time.deadline;
+            // The caller may be under a deadline of its own. The wait notices that by itself; the peer must learn of it.
+            let limit = current_deadline();
+            let id = inner
+                .route(&target, &mut time)
+                .and_then(|route| {
+                    let waiter = Waiter::Fiber(None);
+                    inner.start_call(route, target, time.until(limit), params, waiter, &span)
+                })
+                .map_err(|error| inner.note_early_timeout(error))?;
+            inner
+                .wait_for_answer(id, deadline)
+                .map_err(|error| inner.note_late_answer(error, deadline.min(limit)))
+        });
+        span.end(outcome.as_ref().err());
+        outcome
     }
 
     /// Calls, and has the loop call `done` once with the outcome, outside fibers, so `done` cannot park. Never waits.
@@ -120,14 +126,19 @@ impl Session {
         let time = inner.call_time(timeout);
         let deadline = time.deadline;
         let this = inner.this.clone();
+        let target = target.into();
+        let span = CallSpan::new(inner, &target);
+        let ended = span.clone();
         let callback: Callback = Box::new(move |outcome| {
-            done(outcome.map_err(|error| match this.upgrade() {
+            let outcome = outcome.map_err(|error| match this.upgrade() {
                 Some(inner) => inner.note_late_answer(error, deadline),
                 None => error,
-            }));
+            });
+            ended.end(outcome.as_ref().err());
+            done(outcome);
         });
         let waiter = Waiter::Callback(callback);
-        self.start_at_once(target.into(), time, params, waiter)
+        self.start_at_once(target, time, params, waiter, &span)
     }
 
     /// Makes a call whose outcome the waiter takes, with the time that `timeout` says.
@@ -138,7 +149,9 @@ impl Session {
         params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
         waiter: Waiter,
     ) -> Result<CallId, Error> {
-        self.start_at_once(target, self.inner.call_time(timeout), params, waiter)
+        let span = CallSpan::new(&self.inner, &target);
+        let time = self.inner.call_time(timeout);
+        self.start_at_once(target, time, params, waiter, &span)
     }
 
     fn start_at_once(
@@ -147,10 +160,11 @@ impl Session {
         time: CallTime,
         params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
         waiter: Waiter,
+        span: &CallSpan,
     ) -> Result<CallId, Error> {
         let inner = &*self.inner;
         let route = inner.route_at_once(&target)?;
-        let id = inner.start_call(route, target, time, params, waiter)?;
+        let id = inner.start_call(route, target, time, params, waiter, span)?;
         if time.deadline != Instant::NEVER {
             inner.arm_call_timer(id, time.deadline);
         }
@@ -230,6 +244,7 @@ impl Inner {
         time: CallTime,
         params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
         waiter: Waiter,
+        span: &CallSpan,
     ) -> Result<u32, Error> {
         if self.inbox.input_ended.get() {
             return Err(self.sends_no_more());
@@ -242,6 +257,7 @@ impl Inner {
             .insert(waiter, route == Route::Write, limit);
         let id = inserted.inspect_err(|_| count(&self.counters.refused_calls))?;
         count(&self.counters.calls);
+        span.number(id);
         if !self.inbox.reading.get() {
             // The answer comes behind bytes that are not read.
             self.watch_input();
@@ -255,13 +271,16 @@ impl Inner {
                 let inherits = time.inherits && self.link.peer_is_yue.get();
                 let extend = |out: &mut Vec<u8>| match remaining {
                     Some(ms) if !inherits => encode::remaining_time(out, ms),
-                    _ => extend_inherited(out, remaining),
+                    _ => extend_inherited(out, remaining, span),
                 };
                 let extended = inherits || remaining.is_some();
                 let extend = extended.then_some(extend);
                 self.write(|out| encode::request_with(out, id, method, params, extend))
             }
-            Route::Hold => self.hold(Some(id), time.deadline, method, params),
+            Route::Hold => {
+                let call = (Some((id, span)), time.deadline);
+                self.hold(call, method, params)
+            }
         };
         outcome.inspect_err(|_| self.calls.borrow_mut().take_back(id))?;
         Ok(id)
@@ -502,8 +521,10 @@ fn limit_in_trace(context: &dyn Any) -> (Instant, bool) {
 
 /// Appends the map of extensions of a call that inherits.
 #[inline(never)]
-fn extend_inherited(out: &mut Vec<u8>, remaining_ms: Option<u64>) {
-    Inherited::current().encode(out, remaining_ms);
+fn extend_inherited(out: &mut Vec<u8>, remaining_ms: Option<u64>, span: &CallSpan) {
+    let mut inherited = Inherited::current();
+    span.join_trace(&mut inherited);
+    inherited.encode(out, remaining_ms);
 }
 
 /// Milliseconds, rounded up, in 64 bits: a division of 128 bits would be a function call.

@@ -174,7 +174,7 @@ impl Inner {
             Route::Hold => {
                 let method = self.method_of(call.target())?;
                 let params = |out: &mut Vec<u8>| call.append_params(out);
-                self.hold(None, Instant::NEVER, method, params)?;
+                self.hold((None, Instant::NEVER), method, params)?;
             }
         }
         count(&self.counters.notifications);

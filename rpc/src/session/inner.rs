@@ -5,6 +5,7 @@
 use super::metrics::Counted;
 use super::options::{Options, Stats};
 use super::service::Service;
+use super::spans::Outcome;
 use super::state::accounts::Accounts;
 use super::state::changes::note_change;
 use super::state::connector::Connector;
@@ -474,4 +475,6 @@ pub struct RequestContext {
     /// The call chain that it belongs to, and the trace.
     pub(super) chain: Cell<Option<CallChain>>,
     pub(super) trace: Cell<Option<TraceParent>>,
+    /// For its span.
+    pub(super) outcome: Outcome,
 }

@@ -78,6 +78,11 @@ mod queued_calls;
 mod references;
 mod request;
 pub(crate) mod service;
+#[cfg(feature = "tracing")]
+mod spans;
+#[cfg(not(feature = "tracing"))]
+#[path = "no_spans.rs"]
+mod spans;
 mod state;
 pub(crate) mod worker;
 mod write_buffer;

@@ -6,6 +6,7 @@ use super::inherited::Inherited;
 use super::inner::Inner;
 use super::options::count;
 use super::references::stale_reference;
+use super::spans::CallSpan;
 use super::state::queued_calls::{OVERHEAD_BYTES, QueuedCall, QueuedCalls};
 use crate::error::{Error, ErrorKind};
 use crate::proto::Method;
@@ -49,8 +50,7 @@ impl Inner {
     #[cold]
     pub(super) fn hold(
         &self,
-        id: Option<u32>,
-        deadline: Instant,
+        call: (Option<(u32, &CallSpan)>, Instant),
         method: Method<'_>,
         params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
     ) -> Result<(), Error> {
@@ -63,14 +63,7 @@ impl Inner {
             );
             Error::retryable(ErrorKind::QueueFull, text)
         };
-        self.enqueue_call(
-            &self.queued_calls,
-            limit,
-            full,
-            (id, deadline),
-            method,
-            params,
-        )?;
+        self.enqueue_call(&self.queued_calls, limit, full, call, method, params)?;
         count(&self.counters.calls_held);
         Ok(())
     }
@@ -82,7 +75,7 @@ impl Inner {
         queue: &RefCell<QueuedCalls>,
         limit: usize,
         full: impl Fn() -> Error,
-        (id, deadline): (Option<u32>, Instant),
+        (call, deadline): (Option<(u32, &CallSpan)>, Instant),
         method: Method<'_>,
         params: impl FnOnce(&mut Vec<u8>) -> Result<u32, Error>,
     ) -> Result<(), Error> {
@@ -96,10 +89,10 @@ impl Inner {
         let names_imports =
             self.references.borrow().names_imports() || matches!(method, Method::Reference(_));
         let call = QueuedCall {
-            id,
+            id: call.map(|(id, _)| id),
             deadline,
             body,
-            inherited: id.and_then(|_| inherited_by_queued()),
+            inherited: call.and_then(|(_, span)| inherited_by_queued(span)),
             exports: holding.end(),
             link: names_imports.then(|| self.link.epoch.get()),
         };
@@ -244,8 +237,9 @@ impl Inner {
 }
 
 /// The ids that a call which is queued now inherits.
-fn inherited_by_queued() -> Option<Box<Inherited>> {
-    let inherited = Inherited::current();
+fn inherited_by_queued(span: &CallSpan) -> Option<Box<Inherited>> {
+    let mut inherited = Inherited::current();
+    span.join_trace(&mut inherited);
     let any = inherited.chain.is_some() || inherited.trace.is_some();
     any.then(|| Box::new(inherited))
 }

@@ -9,6 +9,7 @@ use super::inherited;
 use super::inner::{Inner, RequestContext, Session};
 use super::options::count;
 use super::service::{Call, Replied, Reply};
+use super::spans::Outcome;
 use super::state::inbox::{Request, Span};
 use super::state::write_buffer::Writes;
 use crate::error::{Error, ErrorKind};
@@ -34,6 +35,7 @@ impl RequestContext {
             replied: Cell::new(false),
             chain: Cell::new(None),
             trace: Cell::new(None),
+            outcome: Outcome::default(),
         })
     }
 
@@ -45,6 +47,7 @@ impl RequestContext {
         self.replied.set(false);
         self.chain.set(None);
         self.trace.set(None);
+        self.outcome.begin();
         *self.session.borrow_mut() = Some(session);
     }
 
@@ -276,6 +279,7 @@ impl Reply {
     /// Answers with an error.
     pub fn fail(self, failure: &Failure) -> Replied {
         count(&self.session.inner.counters.requests_failed);
+        self.context.outcome.fail(&failure.type_name);
         if let Some(msgid) = self.open_msgid() {
             let encode = |out: &mut Vec<u8>| {
                 failure.encode(out);

@@ -20,6 +20,7 @@
 use super::failure::Failure;
 use super::inner::{Inner, RequestContext, Session};
 use super::service::{Call, Reply};
+use super::spans::RequestSpan;
 use super::state::inbox::Request;
 use crate::error::ErrorKind;
 use crate::text::quoted;
@@ -356,7 +357,8 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
             .insert(msgid, context.clone());
     }
     let mut call = Call::new(session.clone(), request, token);
-    let mut run = || session.service.dispatch.call(&mut call, reply());
+    let span = RequestSpan::new(&call, context);
+    let mut run = || span.enter(|| session.service.dispatch.call(&mut call, reply()));
     let outcome = catch_unwind(AssertUnwindSafe(|| match (cancel, deadline) {
         (false, _) => run(),
         (true, Instant::NEVER) => context.scope.enter(run),
@@ -370,6 +372,7 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
         let text = format!("the handler panicked: {}", panic_text(&*payload));
         let _ = reply().fail(&Failure::new(text));
     }
+    span.end(context);
     if let Some(msgid) = cancellable {
         session.forget_running(msgid, context);
     }
