@@ -7,9 +7,11 @@ use common::*;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use yue_rpc::proto::{Method, encode};
-use yue_rpc::session::{Call, CallMethod, ImportedReference, Reply, Service, Session, Target};
+use yue_rpc::session::{
+    Call, CallMethod, Dispatch, ImportedReference, Replied, Reply, Service, Session, Target,
+};
 use yue_rpc::transport::Transport;
-use yue_rpc::{ErrorKind, Failure, MemoryListener, Options, Timeout, Verdict};
+use yue_rpc::{Error, ErrorKind, Failure, MemoryListener, Options, Timeout, Verdict};
 use yue_scheduler::spawn;
 
 const SHORT: std::time::Duration = std::time::Duration::from_millis(1);
@@ -293,5 +295,47 @@ fn a_function_belongs_to_the_link_that_its_message_came_over() {
         let function = client.import_reference(new_id, new.link());
         assert_eq!(read_ints(use_it(&function).unwrap().bytes()), [7]);
         client.close();
+    });
+}
+
+/// Records the functions that are free again.
+#[derive(Default)]
+struct Released(RefCell<Vec<u64>>);
+
+impl Dispatch for Released {
+    fn call(&self, call: &mut Call, reply: Reply) -> Replied {
+        reply.no_method(call)
+    }
+
+    fn release(&self, tokens: &[u64]) {
+        self.0.borrow_mut().extend(tokens);
+    }
+}
+
+#[test]
+fn an_encoder_that_queues_another_call_keeps_the_functions_of_both_apart() {
+    run_loop(|| {
+        let released = Rc::new(Released::default());
+        let listener = MemoryListener::new(methods(), Options::default());
+        let service = Service::new(released.clone());
+        let client = Session::open(listener, service, Options::default());
+        let export = |out: &mut Vec<u8>, token: u64| -> Result<u32, Error> {
+            encode::uint(out, client.export_reference(token)?);
+            Ok(1)
+        };
+        // There is no link yet, so both are queued; and the outer one is given up after the inner one.
+        let outer = client.notify("outer", |out| {
+            export(out, 1)?;
+            client.notify("inner", |out| export(out, 2))?;
+            export(out, 3)?;
+            Err(Error::new(ErrorKind::Argument, "given up"))
+        });
+        assert_eq!(outer.unwrap_err().kind(), ErrorKind::Argument);
+        released.0.borrow_mut().sort_unstable();
+        assert_eq!(*released.0.borrow(), [1, 3]);
+        assert_eq!(call(&client, "sum", &[1]).unwrap(), [1]);
+        assert_eq!(client.references_held(), 1);
+        client.close();
+        eventually("the link ends", || *released.0.borrow() == [1, 3, 2]);
     });
 }

@@ -8,6 +8,7 @@ use super::options::count;
 use super::references::stale_reference;
 use super::spans::CallSpan;
 use super::state::queued_calls::{OVERHEAD_BYTES, QueuedCall, QueuedCalls};
+use super::state::references::SetAside;
 use crate::error::{Error, ErrorKind};
 use crate::proto::Method;
 use crate::proto::encode;
@@ -16,32 +17,29 @@ use yue_scheduler::{Instant, is_past};
 
 /// Exists while an encoder runs whose message is not written yet. If the encoder panics, dropping this returns its
 /// references.
-struct Holding<'a>(&'a Inner);
+struct Holding<'a> {
+    session: &'a Inner,
+    aside: Option<SetAside>,
+}
 
 impl<'a> Holding<'a> {
     fn begin(session: &'a Inner) -> Holding<'a> {
-        session.references.borrow_mut().hold_exports(true);
-        Holding(session)
-    }
-
-    fn stop(&self) -> Vec<(u64, u64)> {
-        let mut references = self.0.references.borrow_mut();
-        references.hold_exports(false);
-        references.take_held_exports()
+        let aside = Some(session.references.borrow_mut().begin_queued());
+        Holding { session, aside }
     }
 
     /// Returns the references that the message holds.
-    fn end(self) -> Vec<(u64, u64)> {
-        let exports = self.stop();
-        std::mem::forget(self);
-        exports
+    fn end(&mut self) -> Vec<(u64, u64)> {
+        let mut references = self.session.references.borrow_mut();
+        let aside = self.aside.take();
+        aside.map_or_else(Vec::new, |aside| references.end_queued(aside))
     }
 }
 
 impl Drop for Holding<'_> {
     fn drop(&mut self) {
-        let exports = self.stop();
-        self.0.drop_exports(&exports);
+        let exports = self.end();
+        self.session.drop_exports(&exports);
     }
 }
 
@@ -84,7 +82,7 @@ impl Inner {
             return Err(full());
         }
         let mut body = Vec::new();
-        let holding = Holding::begin(self);
+        let mut holding = Holding::begin(self);
         let encoded = encode::method_and_params(&mut body, method, params);
         let names_imports =
             self.references.borrow().names_imports() || matches!(method, Method::Reference(_));

@@ -15,6 +15,13 @@ pub(crate) struct Export {
     held: u64,
 }
 
+/// The exports of a message whose encoder queues another call.
+pub(crate) struct SetAside {
+    holding: bool,
+    names_imports: bool,
+    in_message: Vec<(u64, u64)>,
+}
+
 pub(crate) struct References {
     limit: usize,
     next_id: u64,
@@ -136,10 +143,22 @@ impl References {
         Some(token)
     }
 
-    /// Whether exports are for a held call.
-    pub(crate) fn hold_exports(&mut self, on: bool) {
-        self.holding = on;
-        self.names_imports = false;
+    /// A call is encoded to be queued: its exports are for it. What another message that is being encoded, whose
+    /// encoder queues this call, has exported so far is set aside.
+    pub(crate) fn begin_queued(&mut self) -> SetAside {
+        SetAside {
+            holding: std::mem::replace(&mut self.holding, true),
+            names_imports: std::mem::replace(&mut self.names_imports, false),
+            in_message: std::mem::take(&mut self.in_message),
+        }
+    }
+
+    /// The call is encoded: returns its exports, and continues with the message that was set aside.
+    pub(crate) fn end_queued(&mut self, aside: SetAside) -> Vec<(u64, u64)> {
+        debug_assert!(self.holding, "a queued call ends that has not begun");
+        self.holding = aside.holding;
+        self.names_imports = aside.names_imports;
+        std::mem::replace(&mut self.in_message, aside.in_message)
     }
 
     /// Whether the queued call that was encoded names functions of the peer.
