@@ -7,10 +7,10 @@ return {
       work = function(name)
         yue.peer().procs.started(name)
         local ok, went = pcall(go.wait, go, 'go')
-        ended[#ended + 1] = ('%s %s'):format(name, ok and went)
+        ended[name] = ok and went
       end,
       go = function() go:emit 'go' end,
-      ended = function() table.sort(ended) return ended end,
+      ended = function() return yue.map(ended) end,
     }
   end,
   client = function(endpoint)
@@ -31,8 +31,9 @@ return {
     fiber:sync()
     check.eventually(function()
       c.go()
-      return #c.ended() == 3
+      local ended = c.ended()
+      return ended.timed ~= nil and ended.cancelled ~= nil and ended.fiber ~= nil
     end)
-    check.equal(c.ended(), { 'cancelled true', 'fiber true', 'timed true' })
+    check.equal(c.ended(), { timed = true, cancelled = true, fiber = true })
   end,
 }
