@@ -5,6 +5,7 @@ pub mod address;
 pub mod decoder;
 pub mod frames;
 pub mod http;
+pub mod json;
 pub mod rig;
 pub mod scanner;
 pub mod script;

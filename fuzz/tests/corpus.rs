@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use yue_fuzz::decoder::Decoder;
+use yue_fuzz::json::Json;
 use yue_fuzz::rig::Rig;
 use yue_fuzz::{address, frames, http, scanner, session, upgrade};
 
@@ -75,6 +76,12 @@ fn kept_values_pass() {
 fn kept_ports_pass() {
     let rig = rig();
     replay("http", |data| http::check(&rig, data));
+}
+
+#[test]
+fn kept_json_texts_pass() {
+    let json = Json::new(rig());
+    replay("json", |data| json.check(data));
 }
 
 #[test]

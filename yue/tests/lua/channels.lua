@@ -67,21 +67,26 @@ check.equal(second:get(), true)
 check.equal({ ch:get(0) }, { nil, 'timeout' })
 check.raises('TimeoutError', nil, yue.timeout, 0.001, ch.get, ch)
 
--- A fiber that was served before it was cancelled keeps what it got.
-getter = start(function()
-  local value = ch:get()
-  local ok, e = pcall(yue.yield)
-  return value, ok, e.type
-end)
-ch:put('kept')
-getter:cancel()
-check.equal({ getter:get() }, { 'kept', false, 'CancelledError' })
-for i = 1, 3 do ch:put(i) end
-putter = start(ch.put, ch, 4)
-ch:get()
-putter:cancel()
-check.equal(putter:get(), true, 'its value is in the channel')
-check.equal({ ch:get(), ch:get(), ch:get() }, { 2, 3, 4 })
+-- A fiber that was served keeps what it got, whether it is cancelled after that, or was before and has not run since.
+for _, order in ipairs { 'served first', 'cancelled first' } do
+  local function cancel_and(fiber, serve)
+    if order == 'cancelled first' then fiber:cancel() end
+    serve()
+    fiber:cancel()
+  end
+  getter = start(function()
+    local value = ch:get()
+    local ok, e = pcall(yue.yield)
+    return value, ok, e.type
+  end)
+  cancel_and(getter, function() ch:put('kept') end)
+  check.equal({ getter:get() }, { 'kept', false, 'CancelledError' }, order)
+  for i = 1, 3 do ch:put(i) end
+  putter = start(ch.put, ch, 4)
+  cancel_and(putter, function() ch:get() end)
+  check.equal(putter:get(), true, order)
+  check.equal({ ch:get(), ch:get(), ch:get() }, { 2, 3, 4 }, 'its value is in the channel')
+end
 
 -- Closing: what is in it can still be taken.
 for i = 1, 3 do ch:put(i) end

@@ -59,18 +59,21 @@ waiter:cancel()
 check.raises('CancelledError', nil, waiter.get, waiter)
 m:unlock()
 check.equal(next_waiter:get(), 'next')
--- A fiber that got the mutex before it was cancelled has it.
-m:lock()
-waiter = start(function()
-  local ok = m:lock()
-  local slept = pcall(yue.sleep, 0)
+-- A fiber that was given the mutex has it, whether it is cancelled after that, or was before and has not run since.
+for _, order in ipairs { 'locked first', 'cancelled first' } do
+  m:lock()
+  waiter = start(function()
+    local ok = m:lock()
+    local slept = pcall(yue.sleep, 0)
+    m:unlock()
+    return ok, slept
+  end)
+  if order == 'cancelled first' then waiter:cancel() end
   m:unlock()
-  return ok, slept
-end)
-m:unlock()
-waiter:cancel()
-check.equal({ waiter:get() }, { true, false })
-check.that(not m:locked())
+  waiter:cancel()
+  check.equal({ waiter:get() }, { true, false }, order)
+  check.that(not m:locked())
+end
 
 -- Coroutines of a fiber are the same fiber.
 m:lock()
@@ -121,6 +124,13 @@ check.equal(many:get(), false)
 check.equal(few:get(), true)
 check.equal(s:available(), 0)
 s:release(2)
+s:acquire(2)
+waiter = start(s.acquire, s)
+waiter:cancel()
+s:release(2)
+check.equal(waiter:get(), true, 'it was served before it ran')
+s:release()
+check.equal(s:available(), 2)
 
 -- `with` releases after errors too, and bounds how many run at once.
 local running, most = 0, 0
