@@ -246,8 +246,14 @@ fn malformed_datagrams_are_dropped_and_counted_and_spoil_nothing() {
             raw.send(bytes);
             raw.sync();
         }
-        assert_eq!(listener.connections().len(), 1);
-        assert_eq!(listener.connections()[0].stats().links_ended, 0);
+        // A whole message, but nested too deep for the session.
+        let levels = [&[0x94, 0, 1, 0xa1, b'f'][..], &[0x91; 200], &[0x90]].concat();
+        raw.send(&levels);
+        raw.sync();
+        let sessions = listener.connections();
+        let stats = sessions[0].stats();
+        assert_eq!((sessions.len(), stats.links_ended), (1, 0));
+        assert_eq!(stats.refused_malformed, 1);
 
         // From a stranger, none of it makes a peer.
         let stranger = Raw::new(&listener);
@@ -325,9 +331,13 @@ fn what_does_not_fit_a_datagram_is_refused() {
         };
         let listener = listen(limited(limits));
         let client = open(listener.address());
+        assert_eq!(call(&client, "sum", &[1]).unwrap(), [1]);
         let error = call(&client, "sum", &[i64::MAX; 500]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::MessageTooLarge);
         assert_eq!(call(&client, "sum", &[1]).unwrap(), [1]);
+        // By the same peer, which was not closed.
+        let stats = listener.connections()[0].stats();
+        assert_eq!((stats.requests, stats.refused_too_large), (2, 1));
         client.close();
         end(&listener);
     });

@@ -163,7 +163,7 @@ mod tests {
         }
         let two = [request, response].concat();
         assert_eq!(kind_of(&two, false), None);
-        assert_eq!(kind_of(&[0x94, 0, 7, 3, 0x90], false), None);
+        assert_eq!(kind_of(&[0x94, 0, 7, 0xc0, 0x90], false), None);
         assert_eq!(kind_of(b"GET / HTTP/1.1\r\n", false), None);
         assert_eq!(
             kind_of(request, false),
