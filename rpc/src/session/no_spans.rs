@@ -51,7 +51,7 @@ impl RequestSpan {
 
 /// The outcome of a request.
 #[derive(Default)]
-pub(super) struct Outcome;
+pub(super) struct Outcome(());
 
 impl Outcome {
     #[inline(always)]

@@ -95,6 +95,9 @@ struct Assembly {
     era: Option<Rc<Era>>,
 }
 
+/// An answer that is put together, and the era in which its stream was opened.
+pub(crate) type Whole = (Vec<u8>, Option<Rc<Era>>);
+
 /// The answers of the peer that are being put together.
 #[derive(Default)]
 pub(crate) struct Incoming {
@@ -162,7 +165,7 @@ impl Incoming {
         &mut self,
         number: u64,
         chunk: &[u8],
-    ) -> Result<Option<(Vec<u8>, Option<Rc<Era>>)>, ProtocolError> {
+    ) -> Result<Option<Whole>, ProtocolError> {
         let index = self.find(number)?;
         let stream = &mut self.streams[index];
         let lacking = stream.length - stream.bytes.len();
