@@ -158,6 +158,11 @@ impl Session {
         self.inner.phase.get() == Phase::Up
     }
 
+    /// Whether calls or notifications wait for the link, or for its grant.
+    pub fn holds_messages(&self) -> bool {
+        !self.inner.queued_calls.borrow().is_empty()
+    }
+
     /// Whether the session was closed for good. Written messages may still be leaving; see [`Session::has_ended`].
     pub fn is_closed(&self) -> bool {
         match self.inner.phase.get() {

@@ -238,10 +238,13 @@ impl Connections {
             }
         }
         if !self.to_close.borrow().is_empty() {
-            for id in self.to_close.take() {
-                if let Some(connection) = find(id) {
-                    connection.session.close();
-                }
+            // A notification that was queued is still to be sent, although nobody can reach its connection any more.
+            let waits = |id: &u32| find(*id).is_some_and(|found| found.session.holds_messages());
+            let (waiting, closable): (Vec<_>, Vec<_>) =
+                self.to_close.take().into_iter().partition(waits);
+            *self.to_close.borrow_mut() = waiting;
+            for connection in closable.into_iter().filter_map(find) {
+                connection.session.close();
             }
         }
     }
