@@ -10,6 +10,7 @@ local c, listener = check.pair({
 }, { mine = function() return 'mine' end })
 local unused = { connections = 0, requests_in_flight = 0, memory = 0, methods = {} }
 unused.handshakes, unused.handshakes_failed = 0, 0
+unused.datagrams_dropped, unused.peers_evicted = 0, 0
 check.equal(listener:stats(), unused)
 for i = 1, 3000 do check.equal(c.quick(i), i) end
 c.nested.slow(0.05)
