@@ -4,15 +4,19 @@
 mod common;
 
 use common::http::{ask, post};
-use common::tls::{authority, plain_client};
+use common::tls::{authority, plain_client, plain_client_with};
 use common::websocket::{RawClient, Received, read_head, request};
 use common::*;
 use std::io::{Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
 use yue_io::net::{TcpStream, UnixStream};
-use yue_rpc::session::{Service, Session};
-use yue_rpc::transport::{HttpOptions, SocketOptions, WebSocketOptions, connector, connector_with};
+use yue_io::tls::Identity;
+use yue_rpc::proto::encode;
+use yue_rpc::session::{Call, Reply, Service, Session, peer};
+use yue_rpc::transport::{
+    HttpOptions, SocketOptions, TlsOptions, WebSocketOptions, connector, connector_with,
+};
 use yue_rpc::{Address, ErrorKind, Limits, Listener, Options, Verdict};
 use yue_scheduler::{blocking, sleep};
 
@@ -134,6 +138,48 @@ fn over_tls_and_over_unix_sockets_too() {
         assert_eq!(raw.receive(), Received::Data(vec![0x94, 1, 1, 0xc0, 5]));
         assert_eq!(schemes(&listener), ["http+unix", "unix", "unix"]);
         client.close();
+        end(&listener);
+    });
+}
+
+#[test]
+fn a_client_certificate_names_the_client_of_a_call_by_http() {
+    run_loop(|| {
+        let service = Service::new(Rc::new(|_: &mut Call, reply: Reply| {
+            let name = peer().and_then(|peer| peer.peer_name());
+            reply.results(|out| {
+                encode::str_or_bin(out, name.unwrap_or_default().as_bytes());
+                Ok(1)
+            })
+        }));
+        let http = HttpOptions::new().rpc(|request| {
+            assert!(request.peer.starts_with("https://127.0.0.1:"));
+            Ok(request.peer_name.as_deref() == Some("alice"))
+        });
+        let sockets = SocketOptions {
+            tls: TlsOptions {
+                client_ca: Some(authority().pem()),
+                ..authority().server(&["127.0.0.1"])
+            },
+            http: Some(http),
+            ..SocketOptions::default()
+        };
+        let address = "tls://127.0.0.1:0".parse().unwrap();
+        let listener =
+            Listener::bind_with(&address, service, Options::default(), &sockets).unwrap();
+        let port = listener.address().host_and_port().unwrap().1;
+        for (name, status) in [("alice", 200), ("bob", 403)] {
+            let options = authority().known_client(name);
+            let (cert, key) = (options.cert.unwrap(), options.key.unwrap());
+            let answer = blocking(move || {
+                let identity = Identity::from_pem(cert, key).unwrap();
+                let mut client = plain_client_with("127.0.0.1", port, Some(identity));
+                ask(&mut client, &post("/rpc/who", "", "[]"))
+            });
+            let answer = answer.unwrap();
+            assert_eq!(answer.status, status, "{name}: {answer:?}");
+            assert!(status != 200 || answer.body == "{\"result\":\"alice\"}");
+        }
         end(&listener);
     });
 }

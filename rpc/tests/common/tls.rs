@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use yue_io::tls::rustls::{ClientConfig, ClientConnection, StreamOwned};
-use yue_io::tls::{Connector, Roots};
+use yue_io::tls::{Connector, Identity, Roots};
 use yue_rpc::session::{Service, Session};
 use yue_rpc::transport::{Connect, SocketOptions, TlsOptions, connector_with, try_connector};
 use yue_rpc::{Address, Error, Listener, Options};
@@ -140,8 +140,18 @@ pub fn port_of(listener: &Listener) -> u16 {
 
 /// A client over a blocking socket, without yue.
 pub fn plain_client(host: &str, port: u16) -> StreamOwned<ClientConnection, std::net::TcpStream> {
+    plain_client_with(host, port, None)
+}
+
+/// The same, with a certificate of its own.
+pub fn plain_client_with(
+    host: &str,
+    port: u16,
+    identity: Option<Identity>,
+) -> StreamOwned<ClientConnection, std::net::TcpStream> {
     let roots = Roots::from_pem(authority().pem()).unwrap();
-    let config: Arc<ClientConfig> = Connector::new(roots).unwrap().config().clone();
+    let connector = Connector::with(roots, identity, &[]).unwrap();
+    let config: Arc<ClientConfig> = connector.config().clone();
     let name = host.to_owned().try_into().unwrap();
     let connection = ClientConnection::new(config, name).unwrap();
     StreamOwned::new(
