@@ -26,11 +26,16 @@ struct Expected {
     exit: i32,
     stdout: Vec<String>,
     stderr: Vec<String>,
+    /// The script itself names the folder of certificates.
+    uses_certificates: bool,
 }
 
 impl Expected {
     fn of(source: &str) -> Expected {
-        let mut expected = Expected::default();
+        let mut expected = Expected {
+            uses_certificates: source.contains("YUE_CERTIFICATES"),
+            ..Expected::default()
+        };
         for line in source.lines().map_while(|line| line.strip_prefix("--! ")) {
             let (key, value) = line.split_once(": ").expect("`--! key: value`");
             let words = || value.split_whitespace().map(str::to_owned).collect();
@@ -52,13 +57,22 @@ fn folder() -> PathBuf {
     folder.canonicalize().expect("the scripts of the crate yue")
 }
 
+/// The files of the editor stubs, with `:` between them.
+fn stub_files(folder: &Path) -> String {
+    let files = std::fs::read_dir(folder.join("../../lua/meta")).expect("the folder of stubs");
+    let mut paths: Vec<_> = files
+        .map(|file| file.expect("a file of stubs").path().display().to_string())
+        .collect();
+    paths.sort();
+    paths.join(":")
+}
+
 fn run(script: &Path, expected: &Expected, driver: &str) -> Ended {
     let folder = folder();
-    // For the scripts about TLS alone: making them takes a while.
-    let name = script.file_stem().and_then(|name| name.to_str());
-    let needed = name.is_some_and(|name| name.starts_with("tls"));
-    let certificates = needed.then(certificates);
+    // Only for the scripts that use them: making them takes a while.
+    let certificates = expected.uses_certificates.then(certificates);
     let place = certificates.as_ref().map_or(&*folder, |made| made.path());
+    let runtime = tempfile::tempdir().expect("a temporary folder");
     run_to_end(
         Command::new(env!("CARGO_BIN_EXE_yue"))
             .args(["--io", driver])
@@ -66,8 +80,11 @@ fn run(script: &Path, expected: &Expected, driver: &str) -> Ended {
             .arg(script)
             .args(&expected.args)
             .env("LUA_PATH", format!("{}/lib/?.lua;;", folder.display()))
-            .env("YUE_META", folder.join("../../lua/meta/yue.lua"))
+            .env("YUE_META", stub_files(&folder))
             .env("YUE_CERTIFICATES", place)
+            // The folder of the admin endpoint, for the scripts about it.
+            .env("XDG_RUNTIME_DIR", runtime.path())
+            .env_remove("YUE_ADMIN")
             .current_dir(&folder),
     )
 }
