@@ -64,7 +64,8 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     /// If an element has a type that the protocol does not allow there.
-    #[inline]
+    // It has two callers, and must not be a call in the loop over messages; nor must its parts.
+    #[inline(always)]
     pub fn parse(bytes: &'a [u8], frame: &Frame) -> Result<Message<'a>, ProtocolError> {
         let element = |index: usize| &bytes[range_of(frame, index)];
         match (element(0).first(), frame.fields) {
@@ -94,6 +95,7 @@ fn range_of(frame: &Frame, index: usize) -> Range<usize> {
     frame.starts[index]..frame.end_of(index)
 }
 
+#[inline(always)]
 fn parse_response<'a>(
     frame: &Frame,
     element: impl Fn(usize) -> &'a [u8],
@@ -130,7 +132,7 @@ fn parse_response<'a>(
     })
 }
 
-#[inline]
+#[inline(always)]
 fn parse_msgid(bytes: &[u8]) -> Result<u32, ProtocolError> {
     let msgid = match *bytes {
         // The form that most peers write for all but the first few.
@@ -142,7 +144,7 @@ fn parse_msgid(bytes: &[u8]) -> Result<u32, ProtocolError> {
     msgid.ok_or(ProtocolError::WrongType { element: "msgid" })
 }
 
-#[inline]
+#[inline(always)]
 fn parse_method(bytes: &[u8]) -> Result<Method<'_>, ProtocolError> {
     let mut reader = Reader::new(bytes);
     if let Some(name) = reader.read_bytes() {
@@ -154,7 +156,7 @@ fn parse_method(bytes: &[u8]) -> Result<Method<'_>, ProtocolError> {
         .ok_or(ProtocolError::WrongType { element: "method" })
 }
 
-#[inline]
+#[inline(always)]
 fn parse_params(bytes: &[u8]) -> Result<Params<'_>, ProtocolError> {
     let mut reader = Reader::new(bytes);
     match reader.read_array() {

@@ -167,9 +167,12 @@ impl Inner {
     /// Reports to the accounts what the session holds beside requests.
     #[inline]
     pub(super) fn report_memory(&self) {
-        let (unfinished, capacity) = self.input.borrow().unfinished();
-        let input = if unfinished == 0 { 0 } else { capacity };
-        let streams = self.input.borrow().streams.memory();
+        let (input, streams) = {
+            let input = self.input.borrow();
+            let (unfinished, capacity) = input.unfinished();
+            let unfinished = if unfinished == 0 { 0 } else { capacity };
+            (unfinished, input.streams.memory())
+        };
         let now = input + streams + self.queued_bytes();
         let before = self.inbox.other_bytes.replace(now);
         self.inbox.accounts.replace_memory(before, now);

@@ -64,7 +64,8 @@ impl Inner {
         self.watch_input();
     }
 
-    #[inline]
+    // Part of the loop over messages, though large answers that arrived in chunks are handled by it, too.
+    #[inline(always)]
     pub(super) fn handle_message(
         &self,
         segment: Segment,
