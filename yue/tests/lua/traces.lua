@@ -77,3 +77,4 @@ check.raises('RuntimeError', 'out', yue.trace.start, HEADER, function() error('o
 check.equal(yue.trace.current(), nil)
 check.raises('RuntimeError', 'oh no', yue.trace.start, HEADER, c.fail)
 listener:close()
+check.done()
