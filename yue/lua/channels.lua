@@ -6,7 +6,7 @@
 local core, yue, internal = ...
 local setmetatable, type, error = setmetatable, type, error
 local check_seconds = internal.check_seconds
-local enlist, await, serve = internal.enlist_value, internal.await_entry, internal.serve
+local enlist, await, serve, recycle = internal.enlist_value, internal.await_entry, internal.serve, internal.recycle
 
 -- More values would be a mistake: memory is bounded by this.
 local CAPACITY_MAX = 2 ^ 24
@@ -42,7 +42,9 @@ function Channel:put(value, timeout)
   if timeout and timeout <= 0 then return false end
   local entry = enlist(self.putters, value)
   local is_put = await(entry, timeout, 'room', self)
-  if is_put and entry.closed then check_put(self, value) end
+  local was_closed = entry.closed
+  recycle(entry)
+  if was_closed then check_put(self, value) end
   return is_put
 end
 
@@ -73,9 +75,12 @@ function Channel:get(timeout)
   if self.closed then return nil, 'closed' end
   if timeout and timeout <= 0 then return nil, 'timeout' end
   local entry = enlist(self.getters)
-  if not await(entry, timeout, 'value', self) then return nil, 'timeout' end
-  if entry.closed then return nil, 'closed' end
-  return entry.value
+  local is_served = await(entry, timeout, 'value', self)
+  local given, was_closed = entry.value, entry.closed
+  recycle(entry)
+  if not is_served then return nil, 'timeout' end
+  if was_closed then return nil, 'closed' end
+  return given
 end
 
 local function end_waits(list)
