@@ -89,7 +89,8 @@ impl Session {
         let outcome = span.enter(|| {
             let mut time = inner.call_time(timeout);
             let deadline = time.deadline;
-            // The caller may be under a deadline of its own. The wait notices that by itself; the peer must learn of it.
+            // The caller may be under a deadline of its own. The wait notices that by itself; the peer must learn of
+            // it.
             let limit = current_deadline();
             let id = inner
                 .route(&target, &mut time)
