@@ -59,7 +59,11 @@ impl Json {
                 let text: &[u8] = &input;
                 let entered = running.enter(move |stack| {
                     let decoded = codec.decode_json(stack, text);
-                    let style = JsonStyle { indent, sort: true };
+                    let style = JsonStyle {
+                        indent,
+                        sort: true,
+                        refuse: None,
+                    };
                     // SAFETY: the outcome outlives the call; the value is at 1. Encoding raises nothing, and nothing is
                     // raised behind it.
                     unsafe {

@@ -15,7 +15,11 @@ fn round(vm: &Vm, text: &[u8], indent: &[u8]) -> Result<Vec<u8>, JsonFault> {
     let (sink, codec) = (&raw mut out, vm.codec());
     let decoded = vm.protect(|stack| {
         codec.decode_json(stack, text)?;
-        let style = JsonStyle { indent, sort: true };
+        let style = JsonStyle {
+            indent,
+            sort: true,
+            refuse: None,
+        };
         // SAFETY: `out` outlives the call; the value is at 1; encoding raises nothing.
         unsafe {
             codec

@@ -7,7 +7,7 @@ use crate::codec::walk::{Around, Trouble, array_length, bytes_of, too_deep};
 use crate::codec::{EncodeFault, NESTING_MAX};
 use crate::shim::{self, GcTable, Shape, Slot, kind};
 use mlua_sys as ffi;
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::{ptr, str};
 
 /// The form of an encoded text.
@@ -17,6 +17,8 @@ pub struct JsonStyle<'a> {
     pub indent: &'a [u8],
     /// Sort the keys of objects by their bytes. Otherwise their order is that of the Lua table.
     pub sort: bool,
+    /// Returns why a table with this metatable is not data, if it is not.
+    pub refuse: Option<fn(*const c_void) -> Option<&'static str>>,
 }
 
 impl Codec {
@@ -162,6 +164,13 @@ impl Encoder<'_> {
         unsafe { shim::yue_shim_table(table, &mut shape) };
         let is_map = shape.metatable == self.codec.map_mark;
         let is_array = shape.metatable == self.codec.array_mark;
+        if !shape.metatable.is_null()
+            && !is_map
+            && !is_array
+            && let Some(reason) = self.style.refuse.and_then(|refuse| refuse(shape.metatable))
+        {
+            return refused(EncodeFault::Refused(reason).into());
+        }
         let here = Around {
             table,
             depth,

@@ -126,6 +126,9 @@ end
 local cyclic = { a = {} }
 cyclic.a.b = cyclic
 check.raises('ArgumentError', '.a.b: the table contains itself', encode, cyclic)
+check.raises('ArgumentError', "[1]: an object of yue's", encode, { yue.channel() })
+check.raises('ArgumentError', "the value: an object of yue's", encode, yue.socket 'thread://nobody')
+check.contains(encode(yue.errors.RuntimeError.new 'an error is data'), '"an error is data"')
 local function nested(levels)
   local t = yue.array {}
   for _ = 2, levels do t = { t } end

@@ -29,6 +29,7 @@ check.raises('ArgumentError', 'side by side', decode, ('\1'):rep(4001))
 -- Errors
 check.raises('ArgumentError', 'args[2].f: a function has no form in msgpack', encode, 1, { f = print })
 check.raises('ArgumentError', 'args[1]: a coroutine', encode, coroutine.create(print))
+check.raises('ArgumentError', "args[1]: an object of yue's", encode, yue.event())
 local cyclic = {}
 cyclic[1] = cyclic
 check.raises('ArgumentError', 'contains itself', encode, cyclic)

@@ -1,6 +1,6 @@
 //! JSON: the natives under `yue.json`.
 
-use super::{Encoded, buffer};
+use super::{Encoded, buffer, refusal};
 use crate::lua::host::errors::error;
 use crate::lua::native::{native, register, register_raw};
 use std::ffi::c_int;
@@ -12,7 +12,7 @@ native! {
     /// `json_encode(value, indent, sort)`: `indent` is a string, empty for text on one line.
     JsonEncode = "json_encode", suspends: false;
     read(stack) -> (*mut ffi::lua_State, JsonStyle<'a>) {
-        let style = JsonStyle { indent: stack.bytes(2), sort: stack.boolean(3) };
+        let style = JsonStyle { indent: stack.bytes(2), sort: stack.boolean(3), refuse: Some(refusal) };
         (stack.raw(), style)
     }
     run((state, style)) -> Encoded {

@@ -7,9 +7,11 @@ pub(crate) mod passwords;
 pub(crate) mod shared_structs;
 
 use crate::lua::native::Results;
+use crate::lua::rpc::references::is_own_class;
 use std::cell::Cell;
-use std::ffi::c_int;
-use yue_luajit::Stack;
+use std::ffi::{c_int, c_void};
+use yue_luajit::codec::{NotGiven, Object, Reference};
+use yue_luajit::{ReferenceTable, Stack};
 
 /// A buffer that grew beyond this is not kept for the next text.
 const BUFFER_KEPT_MAX: usize = 256 << 10;
@@ -35,6 +37,28 @@ impl Results for Encoded {
             BUFFER.set(std::mem::take(&mut self.0));
         }
         1
+    }
+}
+
+/// Returns why a table with this metatable is not data.
+fn refusal(metatable: *const c_void) -> Option<&'static str> {
+    is_own_class(metatable).then_some(
+        "an object of yue's (a connection, channel, fiber, future, timer) is not data; encode what you need of it",
+    )
+}
+
+/// The references of values that are data only: there are none.
+struct Data;
+
+impl ReferenceTable for Data {
+    fn give(&self, object: Object) -> Result<Reference, NotGiven> {
+        Err(refusal(object.metatable).map_or(NotGiven::Unknown, NotGiven::Because))
+    }
+
+    fn take_back(&self, _: Reference) {}
+
+    fn arrive(&self, _: Stack<'_>, _: Reference) -> bool {
+        false
     }
 }
 

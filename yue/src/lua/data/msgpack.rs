@@ -1,6 +1,6 @@
 //! Msgpack: the natives under `yue.msgpack`, on the codec of the wire, without references to functions.
 
-use super::{Encoded, buffer};
+use super::{Data, Encoded, buffer};
 use crate::lua::host::errors::error;
 use crate::lua::native::{native, register, register_raw};
 use std::ffi::c_int;
@@ -25,7 +25,7 @@ native! {
         let mut out = buffer();
         out.clear();
         // SAFETY: the values are the arguments; encoding raises nothing.
-        match unsafe { codec.encode_values(state, 1, count, "args", &NoReferences, &mut out) } {
+        match unsafe { codec.encode_values(state, 1, count, "args", &Data, &mut out) } {
             Ok(()) => Ok(Encoded(out)),
             Err(failure) => Err(error(ErrorKind::Argument, text_of(&failure))),
         }

@@ -93,6 +93,11 @@ fn class_of(metatable: *const c_void) -> Option<Class> {
     })
 }
 
+/// Whether tables with this metatable are objects of the prelude.
+pub(crate) fn is_own_class(metatable: *const c_void) -> bool {
+    class_of(metatable).is_some()
+}
+
 /// `name_class(metatable, is_procedures)`: tables with this metatable cannot be sent.
 unsafe extern "C-unwind" fn name_class_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
