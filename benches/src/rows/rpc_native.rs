@@ -50,8 +50,12 @@ fn case(name: &str, connections: usize, in_flight: usize) -> Case {
         seconds: SECONDS,
     };
     let case = Case::new(name, Unit::rate("calls/s"))
-        .ours(URING, move |effort| measure(Choice::Uring, calls, effort))
-        .ours(MIO, move |effort| measure(Choice::Mio, calls, effort));
+        .ours(URING, move |effort| {
+            measure(Choice::Uring, "tcp", calls, effort)
+        })
+        .ours(MIO, move |effort| {
+            measure(Choice::Mio, "tcp", calls, effort)
+        });
     #[cfg(feature = "peers")]
     let case = case.peer("tarpc", move |effort| {
         super::tarpc_peer::measure(calls, effort)
@@ -61,29 +65,35 @@ fn case(name: &str, connections: usize, in_flight: usize) -> Case {
 
 /// Runs the server of this name until the process ends. Returns `None` if this row has no such server.
 pub fn serve(server: &str) -> Option<Result<(), Problem>> {
-    match server {
-        "rpc-native-uring" => Some(serve_on(Choice::Uring)),
-        "rpc-native-mio" => Some(serve_on(Choice::Mio)),
+    let (driver, scheme) = server.strip_prefix("rpc-native-")?.split_once('-')?;
+    match driver {
+        "uring" => Some(serve_on(Choice::Uring, scheme)),
+        "mio" => Some(serve_on(Choice::Mio, scheme)),
         _ => None,
     }
 }
 
-fn serve_on(choice: Choice) -> Result<(), Problem> {
+fn serve_on(choice: Choice, scheme: &str) -> Result<(), Problem> {
+    let address = address(scheme, 0)?;
     let config = Config {
         driver: yue_io::driver(choice)?,
         ..Config::default()
     };
-    Loop::new(config)?.run(|| {
+    Loop::new(config)?.run(move || {
         let service = Service::new(Rc::new(|call: &mut Call, reply: Reply| {
             match integer(call.params().bytes) {
                 Ok(value) => reply.results(|out| write_integer(out, value)),
                 Err(_) => reply.no_method(call),
             }
         }));
-        let listener = Listener::bind(&address(0)?, service, Options::default()).map_err(failed)?;
-        match listener.address() {
-            Address::Tcp { port, .. } => ready(*port)?,
-            other => return Err(Problem::failed(format!("listening at {other:?}"))),
+        let listener = Listener::bind(&address, service, Options::default()).map_err(failed)?;
+        match listener.address().host_and_port() {
+            Some((_, port)) => ready(port)?,
+            None => {
+                return Err(Problem::failed(format!(
+                    "an address without a port: {address}"
+                )));
+            }
         }
         loop {
             sleep(Duration::from_secs(3_600))
@@ -92,8 +102,10 @@ fn serve_on(choice: Choice) -> Result<(), Problem> {
     })
 }
 
-fn address(port: u16) -> Result<Address, Problem> {
-    format!("tcp://127.0.0.1:{port}").parse().map_err(failed)
+fn address(scheme: &str, port: u16) -> Result<Address, Problem> {
+    format!("{scheme}://127.0.0.1:{port}")
+        .parse()
+        .map_err(failed)
 }
 
 fn failed(error: impl std::fmt::Display) -> Problem {
@@ -112,27 +124,40 @@ fn write_integer(out: &mut Vec<u8>, value: i64) -> Result<u32, Error> {
         .map_err(|_| Error::new(ErrorKind::Argument, "not an integer"))
 }
 
-fn measure(choice: Choice, calls: Calls, effort: Effort) -> Result<Sample, Problem> {
-    let name = if choice == Choice::Mio {
-        "rpc-native-mio"
+/// Measures calls per second over the transport of that scheme.
+pub(super) fn measure(
+    choice: Choice,
+    scheme: &'static str,
+    calls: Calls,
+    effort: Effort,
+) -> Result<Sample, Problem> {
+    let driver = if choice == Choice::Mio {
+        "mio"
     } else {
-        "rpc-native-uring"
+        "uring"
     };
+    let name = format!("rpc-native-{driver}-{scheme}");
     let processors = Processors::detect()?;
     let mut server =
-        Running::start_bound(own_program(&["serve", name])?, processors, Side::Server)?;
+        Running::start_bound(own_program(&["serve", &name])?, processors, Side::Server)?;
     processors.bind(Side::Client)?;
     let port = server.port()?;
     let config = Config {
         driver: yue_io::driver(choice)?,
         ..Config::default()
     };
-    Loop::new(config)?.run(move || load(port, calls, effort.seconds(calls.seconds), &server))
+    let address = address(scheme, port)?;
+    Loop::new(config)?.run(move || load(&address, calls, effort.seconds(calls.seconds), &server))
 }
 
-fn load(port: u16, calls: Calls, seconds: f64, server: &Running) -> Result<Sample, Problem> {
+fn load(
+    address: &Address,
+    calls: Calls,
+    seconds: f64,
+    server: &Running,
+) -> Result<Sample, Problem> {
     let answered = Rc::new(Cell::new(0_u64));
-    let connector = transport::connector(&address(port)?);
+    let connector = transport::connector(address);
     for connection in 0..calls.connections {
         let session = Session::open(Rc::clone(&connector), Service::none(), Options::default());
         // The first call connects; all sessions are connected before calls count.

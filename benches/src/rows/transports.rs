@@ -2,7 +2,8 @@
 //! connection.
 //!
 //! The work is that of row 9: `echo(x)` with a small integer and a checked answer. The scripts are the same, with
-//! another address. The peers over WebSocket answer each message with one of the same size: they have no calls.
+//! another address. The peers over WebSocket answer each message with one of the same size: they have no calls, and no
+//! Lua. They are compared with calls from Rust to Rust, as in row 11.
 
 use crate::epoll::allow_descriptors;
 use crate::harness::lua::{Calls, Runtime, client_settings, measure_client, tarantool_note};
@@ -10,6 +11,7 @@ use crate::harness::process::Running;
 use crate::harness::processors::{Processors, Side};
 use crate::harness::{Against, Case, Effort, Problem, Row, Sample, Unit};
 use std::path::PathBuf;
+use yue_io::Choice;
 
 /// The duration of each measurement at full effort.
 const SECONDS: f64 = 2.0;
@@ -37,6 +39,11 @@ pub fn row() -> Row {
 
 fn name(transport: &str, driver: &str) -> String {
     format!("{transport} ({driver})")
+}
+
+/// The name of yue over WebSocket without Lua, for comparison with peers that have none.
+fn native(driver: &str) -> String {
+    format!("ws, Rust to Rust ({driver})")
 }
 
 /// Adds yue over each transport, on each driver.
@@ -71,6 +78,13 @@ fn in_flight(in_flight: usize) -> Case {
         Case::new(title, Unit::rate("calls/s")),
         move |runtime, transport, effort| lua_to_lua(runtime, transport, calls, effort),
     );
+    let case = [(Choice::Uring, "io_uring"), (Choice::Mio, "mio")]
+        .into_iter()
+        .fold(case, |case, (choice, driver)| {
+            case.ours(native(driver), move |effort| {
+                super::rpc_native::measure(choice, "ws", calls, effort)
+            })
+        });
     let case = case.peer("Tarantool, tcp", move |effort| {
         super::rpc_tcp::lua_to_lua(Runtime::Tarantool, calls, effort)
     });
@@ -88,9 +102,9 @@ fn in_flight(in_flight: usize) -> Case {
             name("unix", driver),
             name("ws", driver),
         );
-        let case = case
-            .goal_against(&unix, &tcp, 1.2)
-            .goal(&ws, Against::EveryPeer, 1.0);
+        let case =
+            case.goal_against(&unix, &tcp, 1.2)
+                .goal(&native(driver), Against::EveryPeer, 1.0);
         match in_flight {
             1 => case,
             _ => case.goal_against(&ws, &tcp, 0.8),
