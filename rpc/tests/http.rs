@@ -338,6 +338,12 @@ fn pages_may_call_as_the_origins_say() {
             (answer.status, allowed(&answer).as_deref()),
             (204, Some("https://game.example"))
         );
+        let headers = |answer: &Answer| answer.header("access-control-allow-headers").unwrap();
+        assert_eq!(headers(&answer), "content-type, authorization");
+        let more =
+            "Origin: https://game.example\r\nAccess-Control-Request-Headers: x-api-key\r\n\r\n";
+        let answer = server.ask(&ask.replace("Origin: https://game.example\r\n\r\n", more));
+        assert_eq!(headers(&answer), "x-api-key");
         let answer = server.ask(&ask.replace("Origin: https://game", "Origin: https://evil"));
         assert_eq!((answer.status, allowed(&answer)), (403, None));
         server.end();
@@ -688,6 +694,33 @@ fn a_handler_has_a_peer_that_cannot_be_called() {
         server.listener.close();
         server.listener.close_connections();
         eventually("all end", || server.listener.connections().is_empty());
+    });
+}
+
+#[test]
+fn a_request_brings_its_trace() {
+    run_loop(|| {
+        let service = Service::new(Rc::new(|call: &mut Call, reply: Reply| {
+            if call.method() == CallMethod::Name(b"sum") {
+                return reply.results(ints(&[42]));
+            }
+            let trace =
+                yue_rpc::trace::current().map_or_else(String::new, |trace| trace.to_string());
+            reply.results(|out| {
+                yue_rpc::proto::encode::str_or_bin(out, trace.as_bytes());
+                Ok(1)
+            })
+        }));
+        let server = Server::new(service, Options::default(), granting());
+        let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        for (sent, seen) in [(header, header), ("00-0af7-b7ad-01", ""), ("", "")] {
+            let headers = format!("traceparent: {sent}\r\n");
+            let answer = server.ask(&post("/rpc/trace", &headers, "[]"));
+            assert_eq!(answer.body, format!("{{\"result\":\"{seen}\"}}"));
+        }
+        let answer = server.ask(&post("/rpc/trace", "", "[]"));
+        assert_eq!(answer.body, "{\"result\":\"\"}");
+        server.end();
     });
 }
 

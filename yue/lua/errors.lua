@@ -5,7 +5,7 @@
 -- source.
 local core, yue, internal = ...
 local getmetatable, setmetatable, type, tostring = getmetatable, setmetatable, type, tostring
-local xpcall, error = xpcall, error
+local xpcall, error, pairs = xpcall, error, pairs
 local debug_traceback, gsub, find, sub = debug.traceback, string.gsub, string.find, string.sub
 local running = coroutine.running
 
@@ -202,10 +202,15 @@ function yue.try(block)
   if type(block) ~= 'table' or not internal.is_callable(block[1]) then
     internal.argument_error('yue.try takes a table that begins with a function: yue.try{function() … end, catch = …}')
   end
-  for _, name in ipairs { 'catch', 'finally' } do
-    local value = block[name]
-    if value ~= nil and not internal.is_callable(value) then
-      internal.argument_error(('yue.try: %s is a function, not %s'):format(name, internal.describe_value(value)))
+  for name, value in pairs(block) do
+    if name == 'catch' or name == 'finally' then
+      if not internal.is_callable(value) then
+        internal.argument_error(('yue.try: %s is a function, not %s'):format(name, internal.describe_value(value)))
+      end
+    elseif name ~= 1 then
+      internal.argument_error(
+        ('yue.try takes one function, catch and finally, and not %s'):format(internal.to_text(name))
+      )
     end
   end
   return run_catch(block, internal.guarded(block[1]))

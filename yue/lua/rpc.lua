@@ -45,6 +45,15 @@ local OPTIONS = {
   loopback = 'boolean', -- mcast: members on this machine get them, too (true)
 }
 
+--- Those that only a listener has, and only an opened connection.
+local ONLY = {}
+for _, name in ipairs { 'connections_max', 'handlers_max', 'memory_max', 'origins', 'peer_idle' } do
+  ONLY[name] = 'listen'
+end
+for _, name in ipairs { 'no_cache', 'retry', 'reconnect', 'legacy' } do
+  ONLY[name] = 'open'
+end
+
 yue.config = setmetatable({}, {
   __index = function(_, key)
     if key == 'timeout' then return core.get_timeout() end
@@ -126,6 +135,10 @@ local function check_options(name, options)
     if not wanted then internal.argument_error(('%s: there is no option %s'):format(name, tostring(key))) end
     local fault = option_fault(wanted, value)
     if fault then internal.argument_error(('%s: the option %s is %s'):format(name, key, fault)) end
+    local side = name == 'yue.listen' and 'listen' or 'open'
+    if ONLY[key] and ONLY[key] ~= side then
+      internal.argument_error(('%s: the option %s is for yue.%s'):format(name, key, ONLY[key]))
+    end
   end
   local high, max = options.output_high, options.output_max
   if high and max and max < high then

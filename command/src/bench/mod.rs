@@ -33,7 +33,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The server: tcp://host:port, tls://host:port, ws://host:port/path or unix:///path.
+    /// The server: tcp://host:port, tls://host:port, ws://host:port/path, wss://… or unix:///path.
     address: String,
 
     /// The function to call; dots separate nested names.
@@ -74,11 +74,11 @@ pub(crate) struct Arguments {
     #[arg(long)]
     legacy: bool,
 
-    /// tls://: the PEM file of the authority that signed the server's certificate [default: the system's authorities].
+    /// tls://, wss://: the PEM file of the authority that signed the server's certificate [default: the system's authorities].
     #[arg(long, value_name = "FILE")]
     ca: Option<String>,
 
-    /// tls://: accept every certificate.
+    /// tls://, wss://: accept every certificate.
     #[arg(long)]
     insecure: bool,
 

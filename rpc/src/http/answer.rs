@@ -82,7 +82,13 @@ impl Fault {
             status: status_of(error),
             type_name: type_name.unwrap_or_else(|| kind.name().to_owned()),
             code: error.code(),
-            message: error.message(),
+            message: match error {
+                // Its own text names the address that did not answer: that of the client itself.
+                Error::Local(_) if kind == ErrorKind::Timeout => {
+                    "the function did not finish in time".to_owned()
+                }
+                error => error.message(),
+            },
             retryable: error.is_retryable(),
             closes: false,
         }

@@ -12,6 +12,7 @@ use crate::error::ErrorKind;
 use crate::session::options::{Limits, Timeout};
 use crate::session::service::say_seldom;
 use crate::session::{Accounts, Session};
+use crate::trace::{self, TraceParent};
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
@@ -101,7 +102,7 @@ impl Exchange {
         let name = function_name(request.uri().path()).ok_or_else(nothing_here)?;
         match *request.method() {
             Method::POST => {}
-            Method::OPTIONS => return Ok(preflight()),
+            Method::OPTIONS => return Ok(preflight(request.headers())),
             _ => return Ok(wrong_method()),
         }
         check_content_type(request.headers())?;
@@ -110,6 +111,9 @@ impl Exchange {
             let text = format!("the server has {limit} connections, its limit; try again later");
             return Err(busy(text).closing());
         }
+        // A header that is malformed begins no trace, as the recommendation says.
+        let trace = request.headers().get("traceparent");
+        let trace = trace.and_then(|value| value.to_str().ok()?.parse::<TraceParent>().ok());
         let granting = self.request_of(&request, name);
         let name = granting.name.clone();
         // A body is read only for those who may call.
@@ -120,7 +124,10 @@ impl Exchange {
         self.stream.begin_body();
         let body = self.read_body(request.into_body()).await?;
         self.stream.begin_handling();
-        self.call(&name, body)
+        match trace {
+            Some(trace) => trace::with(trace, || self.call(&name, body)),
+            None => self.call(&name, body),
+        }
     }
 
     fn request_of(&self, request: &Request<Incoming>, name: String) -> HttpRequest {
@@ -298,13 +305,16 @@ fn wrong_method() -> Answer {
     answer
 }
 
-/// The answer to a browser that asks whether a page may send JSON here. Its page's origin was checked.
-fn preflight() -> Answer {
+/// The answer to a browser that asks whether a page may send JSON here, with which headers. The page's origin was
+/// checked, so it may send any.
+fn preflight(asked: &HeaderMap) -> Answer {
     let mut answer = empty(StatusCode::NO_CONTENT);
     set(&mut answer, header::ALLOW, "POST, OPTIONS");
     set(&mut answer, header::ACCESS_CONTROL_ALLOW_METHODS, "POST");
-    let headers = "content-type, authorization";
-    set(&mut answer, header::ACCESS_CONTROL_ALLOW_HEADERS, headers);
+    let headers = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+    let headers = headers.unwrap_or(HeaderValue::from_static("content-type, authorization"));
+    let allowed = header::ACCESS_CONTROL_ALLOW_HEADERS;
+    answer.headers_mut().insert(allowed, headers);
     set(&mut answer, header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_AGE);
     answer
 }

@@ -20,7 +20,12 @@ function open(socket, methods) {
         if (error === null) resolve(result); else reject(new Error(error[1]));
       } else if (kind === 0) {
         const [id, name, args] = rest;
-        socket.send(encode([1, id, null, await methods[name](...args)]));
+        const known = name in methods;
+        const result = known ? await methods[name](...args) : null;
+        socket.send(encode([1, id, known ? null : `there is no ${name}`, result]));
+      } else if (kind === 2) {
+        const [name, args] = rest;
+        methods[name]?.(...args);
       }
     }
   };

@@ -154,6 +154,14 @@ waiting:cancel()
 waiting:sync()
 yue.conn(held):close()
 
+-- An option of the other side would have no effect.
+for name, value in pairs { connections_max = 5, handlers_max = 5, memory_max = 5, origins = { '*' }, peer_idle = 5 } do
+  check.raises('ArgumentError', name .. ' is for yue.listen', yue.open, listener:addr(), { [name] = value }, nil)
+end
+for _, name in ipairs { 'no_cache', 'retry', 'reconnect', 'legacy' } do
+  check.raises('ArgumentError', name .. ' is for yue.open', yue.listen, 'tcp://127.0.0.1:0', { [name] = true }, {})
+end
+
 check.raises('ArgumentError', 'yue.conn', yue.conn)
 check.raises('ArgumentError', 'yue.conn', yue.conn, {})
 check.raises('ArgumentError', 'yue.conn', yue.conn, 'x')

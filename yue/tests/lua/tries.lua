@@ -61,5 +61,7 @@ yue.sleep(0.001)
 for _, wrong in ipairs { 5, 'x', {}, { 5 }, print } do check.raises('ArgumentError', 'yue.try', yue.try, wrong) end
 check.raises('ArgumentError', 'catch', yue.try, { print, catch = 5 })
 check.raises('ArgumentError', 'finally', yue.try, { print, finally = 'x' })
+check.raises('ArgumentError', 'not finaly', yue.try, { print, finaly = print })
+check.raises('ArgumentError', 'not 2', yue.try, { print, print })
 check.raises('ArgumentError', nil, yue.try)
 check.done()

@@ -6,7 +6,7 @@ use super::opening::AnswerHandler;
 use super::options::WebSocketOptions;
 use super::upgrade::{self, EXCERPT_MAX, HEAD_MAX, Rejection};
 use crate::error::{Error, ErrorKind};
-use crate::transport::traits::{Connect, Events, Transport};
+use crate::transport::traits::{Connect, Events, LinkRefused, Transport};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
@@ -58,7 +58,10 @@ impl WebSocketConnector {
             // Before the look: an answer that comes in between wakes the fiber.
             answer.waiting.set(Some(prepare_park()));
             if let Some(outcome) = answer.outcome.take() {
-                return outcome.map_err(|text| self.error(ErrorKind::Transport, &text));
+                return outcome.map_err(|why| match why {
+                    NoWebSocket::Text(text) => self.error(ErrorKind::Transport, &text),
+                    NoWebSocket::Refused(refused) => Error::from_connect(&self.text, &refused),
+                });
             }
             if answer.refused.borrow().is_some() && !awaits_body {
                 awaits_body = true;
@@ -123,16 +126,27 @@ struct Refused {
     body_bytes: usize,
 }
 
+/// The reason why there is no WebSocket.
+enum NoWebSocket {
+    Text(String),
+    /// The layer below was refused, as by TLS.
+    Refused(io::Error),
+}
+
 /// The answer that a fiber waits for.
 struct Answer {
     key: String,
-    outcome: RefCell<Option<Result<(), String>>>,
+    outcome: RefCell<Option<Result<(), NoWebSocket>>>,
     refused: RefCell<Option<Refused>>,
     waiting: Cell<Option<LocalWaker>>,
 }
 
 impl Answer {
     fn finish(&self, outcome: Result<(), String>) {
+        self.end(outcome.map_err(NoWebSocket::Text));
+    }
+
+    fn end(&self, outcome: Result<(), NoWebSocket>) {
         *self.outcome.borrow_mut() = Some(outcome);
         self.wake();
     }
@@ -222,6 +236,12 @@ impl AnswerHandler for Answer {
         if self.outcome.borrow().is_some() {
             return;
         }
+        let error = match error {
+            Some(refused) if LinkRefused::of(&refused).is_some() => {
+                return self.end(Err(NoWebSocket::Refused(refused)));
+            }
+            error => error,
+        };
         let mut text =
             "the server ended the connection before it answered the request for a WebSocket"
                 .to_owned();

@@ -4,7 +4,7 @@ use super::frame::{self, Close, Decoder, FrameError, Item, Key, Opcode, code};
 use super::keys;
 use super::opening::{Handler, Upgrade};
 use crate::buffer;
-use crate::transport::traits::{ClosedByPeer, Ending, Events, Incoming, Transport};
+use crate::transport::traits::{ClosedByPeer, Ending, Events, Incoming, LinkRefused, Transport};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
@@ -565,7 +565,10 @@ impl Events for WebSocket {
 }
 
 fn copy_of(error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), error.to_string())
+    match LinkRefused::of(error) {
+        Some(refused) => refused.clone().into(),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
 }
 
 impl fmt::Debug for WebSocket {
