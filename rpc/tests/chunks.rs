@@ -92,7 +92,8 @@ fn a_small_answer_overtakes_a_large_one() {
 
 #[test]
 fn answers_of_all_sizes_come_out_whole_over_each_transport() {
-    for &kind in ALL {
+    // Over datagrams there is no hello, and so there are no chunks.
+    for &kind in ALL.iter().filter(|kind| **kind != Kind::Udp) {
         run_loop(move || {
             let chunks = if kind == Kind::Bytes { 1000 } else { CHUNK };
             let options = || with_chunks_of(Some(chunks));
