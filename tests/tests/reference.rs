@@ -41,6 +41,7 @@ const TABLES: &[(&str, &str)] = &[
     ("CurrentThread", "threads.md"),
     ("Description", "connections.md"),
     ("ErrorClass", "errors.md"),
+    ("FileFacts", "files.md"),
     ("HttpOptions", "servers.md"),
     ("HttpRequest", "servers.md"),
     ("JsonOptions", "json.md"),

@@ -5,6 +5,7 @@
 //!   host/       what one loop knows of its program: the VM, the prelude (../../lua/*.lua), errors, the log
 //!   data/       JSON, msgpack, cryptography, memory that threads share
 //!   fibers/     fibers, waits, time, signals
+//!   files/      files, watches of them, processes
 //!   rpc/        connections, calls, requests that are served, functions as values
 //!   program/    the loops of a program and its end, worker threads, reports, `yue -i`
 //! ```
@@ -23,6 +24,7 @@
 
 mod data;
 mod fibers;
+mod files;
 mod host;
 mod native;
 mod number_hash;

@@ -26,6 +26,7 @@ const FILES: &[(&str, &str)] = &[
     ("shared", include_str!("../../../lua/shared.lua")),
     ("json", include_str!("../../../lua/json.lua")),
     ("crypto", include_str!("../../../lua/crypto.lua")),
+    ("fs", include_str!("../../../lua/fs.lua")),
     ("namespace", include_str!("../../../lua/namespace.lua")),
     ("proxy", include_str!("../../../lua/proxy.lua")),
     ("rpc", include_str!("../../../lua/rpc.lua")),

@@ -3,6 +3,7 @@
 use super::{repl, report, shutdown, threads};
 use crate::lua::data;
 use crate::lua::fibers::{self, signals, waits};
+use crate::lua::files;
 use crate::lua::host::log;
 use crate::lua::rpc::{
     async_calls, calls, connections, endpoints, groups, lookup, messages, references,
@@ -17,6 +18,7 @@ pub(super) fn register_all(stack: Stack<'_>) {
     fibers::register_all(stack);
     waits::register_all(stack);
     signals::register_all(stack);
+    files::register_all(stack);
     connections::register_all(stack);
     endpoints::register_all(stack);
     lookup::register_all(stack);

@@ -17,7 +17,7 @@ use crate::lua::host::modules::{self, call_prelude};
 use crate::lua::host::program::{GRACE, Program};
 use crate::lua::host::{Host, Role, log};
 use crate::lua::rpc::connections::with_connections;
-use crate::lua::{fibers, rpc};
+use crate::lua::{fibers, files, rpc};
 use crate::runtime::LoopSettings;
 use std::cell::Cell;
 use std::io;
@@ -69,6 +69,7 @@ fn end_host() {
     entries::clear();
     rpc::clear();
     fibers::clear();
+    files::clear();
     drop(host);
 }
 
