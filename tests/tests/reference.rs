@@ -27,6 +27,8 @@ const WRITTEN: &[(&str, &str)] = &[
     ("Group", "g"),
     ("Listener", "l"),
     ("Mutex", "m"),
+    ("Process", "p"),
+    ("Reader", "r"),
     ("Semaphore", "s"),
     ("TaskGroup", "tasks"),
     ("Thread", "t"),
@@ -41,6 +43,7 @@ const TABLES: &[(&str, &str)] = &[
     ("CurrentThread", "threads.md"),
     ("Description", "connections.md"),
     ("ErrorClass", "errors.md"),
+    ("ExitStatus", "processes.md"),
     ("FileFacts", "files.md"),
     ("HttpOptions", "servers.md"),
     ("HttpRequest", "servers.md"),
@@ -48,6 +51,9 @@ const TABLES: &[(&str, &str)] = &[
     ("ListenerStats", "servers.md"),
     ("MethodStats", "servers.md"),
     ("Options", "options.md"),
+    ("RunCommand", "processes.md"),
+    ("RunResult", "processes.md"),
+    ("SpawnCommand", "processes.md"),
     ("ThreadOptions", "threads.md"),
 ];
 

@@ -1,5 +1,5 @@
 ---@meta yue.files
--- LuaCATS stubs of `yue`, continued: files. They are never run. docs/src/lua-api.md explains.
+-- LuaCATS stubs of `yue`, continued: files and processes. They are never run. docs/src/lua-api.md explains.
 
 ---@class yue
 local yue = {}
@@ -79,5 +79,98 @@ function yue.fs.mkdir(path, options) end
 ---Creates a directory for temporary files, removed with its contents at the program's end.
 ---@return string path
 function yue.fs.temp() end
+
+-- -- Processes -------------------------------------------------------------------------------------------------------
+
+yue.process = {}
+
+---The command of `yue.process.run`: the program and its arguments as a list, and options.
+---@class yue.RunCommand
+---@field [integer] string|number
+---@field cwd? string The folder in which the program starts.
+---@field env? table<string, string|number|false> Variables to set, or with false to remove.
+---@field stdin? string The text of the standard input. By default there is none.
+---@field timeout? number Seconds; after them the program is killed and a TimeoutError raised.
+---@field output_max? integer The most bytes of each output, 16 MiB by default.
+
+---@class yue.RunResult
+---@field code? integer The exit code; nil if a signal ended the program.
+---@field signal? integer The signal that ended the program.
+---@field out string The standard output.
+---@field err string The standard error.
+
+---Runs a program to its end. It is killed when the fiber is stopped. No shell reads the command.
+---@param command yue.RunCommand
+---@return yue.RunResult
+function yue.process.run(command) end
+
+---The command of `yue.process.spawn`: the program and its arguments as a list, and options.
+---@class yue.SpawnCommand
+---@field [integer] string|number
+---@field cwd? string The folder in which the program starts.
+---@field env? table<string, string|number|false> Variables to set, or with false to remove.
+---@field stdin? 'pipe'|'null'|'inherit' By default a pipe.
+---@field stdout? 'pipe'|'null'|'inherit' By default a pipe.
+---@field stderr? 'pipe'|'null'|'inherit' By default that of this program.
+
+---@class yue.ExitStatus
+---@field code? integer The exit code; nil if a signal ended the program.
+---@field signal? integer The signal that ended the program.
+
+---Starts a program and returns at once.
+---@param command yue.SpawnCommand
+---@return yue.Process
+function yue.process.spawn(command) end
+
+---@class yue.Reader
+local Reader = {}
+
+---The next bytes, as they come; with `count` so many, or fewer at the end; with `'*a'` all. Nil at the end.
+---@param count? integer|'*a'
+---@return string?
+function Reader:read(count) end
+
+---The next line, without its end; nil at the end.
+---@return string?
+function Reader:line() end
+
+---Iterates over the lines.
+---@return fun(): string?
+function Reader:lines() end
+
+---@class yue.Process
+---@field pid integer The process id.
+---@field out yue.Reader The standard output.
+---@field err? yue.Reader The standard error, with `stderr = 'pipe'`.
+local Process = {}
+
+---Writes to the standard input; waits while the pipe is full.
+---@param text string
+function Process:write(text) end
+
+---Ends the standard input: the program reads its end.
+function Process:close_stdin() end
+
+---Reads from the standard output: `p.out:read(count)`.
+---@param count? integer|'*a'
+---@return string?
+function Process:read(count) end
+
+---The next line of the standard output, without its end; nil at the end.
+---@return string?
+function Process:line() end
+
+---Iterates over the lines of the standard output.
+---@return fun(): string?
+function Process:lines() end
+
+---Sends a signal, SIGKILL by default. Returns whether it was sent: false once the end was waited for.
+---@param signal? integer
+---@return boolean
+function Process:kill(signal) end
+
+---Ends the standard input and waits for the program's end.
+---@return yue.ExitStatus
+function Process:wait() end
 
 return yue

@@ -47,8 +47,9 @@ local objects = {
   Answers = yue.open('mcast://239.255.77.3:9', { interface = '127.0.0.1' }, nil).timed_mcast_x(0),
   Group = yue.group(), Client = client, Current = { import = true, exit = true },
   Channel = yue.channel(), Mutex = yue.mutex(), Semaphore = yue.semaphore(1), Event = yue.event(),
-  TaskGroup = yue.taskgrp('stubs', 1, 1, 1),
+  TaskGroup = yue.taskgrp('stubs', 1, 1, 1), Process = yue.process.spawn { 'true' },
 }
+objects.Reader = objects.Process.out
 local methods, declared = 0, {}
 for class, method in source:gmatch('function (%u%w*):([%w_]+)') do
   methods = methods + 1

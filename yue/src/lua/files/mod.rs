@@ -1,16 +1,18 @@
-//! Files: the natives under `yue.fs`.
+//! Files and processes: the natives under `yue.fs` and `yue.process`.
 //!
 //! ```text
 //!   fs.rs       files and directories
 //!   watch.rs    watches of files (inotify)
+//!   process.rs  child processes and their pipes
 //!   failure.rs  system errors as error objects
 //! ```
 //!
-//! An open file or a watch belongs to its loop. Lua knows it by a number, so a finalizer that runs late, or
+//! An open file, a watch or a child belongs to its loop. Lua knows it by a number, so a finalizer that runs late, or
 //! twice, closes nothing else.
 
 mod failure;
 mod fs;
+mod process;
 mod watch;
 
 use std::cell::RefCell;
@@ -67,10 +69,12 @@ fn path_of(bytes: &[u8]) -> &Path {
 pub(crate) fn clear() {
     fs::clear();
     watch::clear();
+    process::clear();
 }
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
     fs::register_all(stack);
     watch::register_all(stack);
+    process::register_all(stack);
 }

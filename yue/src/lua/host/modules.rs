@@ -27,6 +27,7 @@ const FILES: &[(&str, &str)] = &[
     ("json", include_str!("../../../lua/json.lua")),
     ("crypto", include_str!("../../../lua/crypto.lua")),
     ("fs", include_str!("../../../lua/fs.lua")),
+    ("process", include_str!("../../../lua/process.lua")),
     ("namespace", include_str!("../../../lua/namespace.lua")),
     ("proxy", include_str!("../../../lua/proxy.lua")),
     ("rpc", include_str!("../../../lua/rpc.lua")),
