@@ -74,7 +74,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     legacy: bool,
 
-    /// tls://, wss://: the PEM file of the authority that signed the server's certificate [default: the system's authorities].
+    /// tls://, wss://: the PEM file of the authority that signed the server's certificate [default: the system's
+    /// authorities].
     #[arg(long, value_name = "FILE")]
     ca: Option<String>,
 

@@ -21,11 +21,11 @@ function open(socket, methods) {
       } else if (kind === 0) {
         const [id, name, args] = rest;
         const known = name in methods;
-        const result = known ? await methods[name](...args) : null;
+        const result = known ? await methods[name].apply(null, args) : null;
         socket.send(encode([1, id, known ? null : `there is no ${name}`, result]));
       } else if (kind === 2) {
         const [name, args] = rest;
-        methods[name]?.(...args);
+        methods[name]?.apply(null, args);
       }
     }
   };
