@@ -100,6 +100,44 @@ fn a_listener_that_is_out_of_memory_does_not_read_those_that_hold_most() {
 }
 
 #[test]
+fn answers_that_many_connections_do_not_read_are_bounded_and_none_is_lost() {
+    const MEMORY_MAX: usize = 200_000;
+    const ANSWER: usize = 100_000;
+    run_loop(|| {
+        let limits = Limits {
+            memory_max: MEMORY_MAX,
+            ..Limits::default()
+        };
+        let (listener, witness) = listener_and_witness(limited(limits));
+        // One call each, and no handler runs when the next one arrives.
+        let clients: Vec<Raw> = (0..40)
+            .map(|_| {
+                let raw = Raw::connect(&listener);
+                raw.link.set_reading(false);
+                raw.request(1, "big", &[ANSWER as i64]);
+                sleep(Duration::from_millis(1)).unwrap();
+                raw
+            })
+            .collect();
+        let queued = || -> usize {
+            let sessions = listener.sessions();
+            sessions.iter().map(|session| session.queued_bytes()).sum()
+        };
+        eventually("some are answered", || queued() > MEMORY_MAX);
+        assert!(queued() <= 6 * MEMORY_MAX, "{} bytes are queued", queued());
+        for raw in &clients {
+            raw.link.set_reading(true);
+        }
+        eventually("all are answered", || {
+            let lengths = clients.iter().map(|raw| raw.received.bytes.borrow().len());
+            lengths.min() > Some(ANSWER)
+        });
+        assert_eq!(call(&witness, "sum", &[1]).unwrap(), [1]);
+        clients.iter().for_each(|raw| raw.link.close());
+    });
+}
+
+#[test]
 fn decoded_arguments_count_until_their_handler_ends() {
     run_loop(|| {
         let limits = Limits {

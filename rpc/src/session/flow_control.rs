@@ -82,9 +82,9 @@ impl Inner {
         if full {
             self.note_output_full();
         }
-        // One request is always served; otherwise nothing might ever free memory.
         let accounts = &self.inbox.accounts;
-        let short = accounts.memory_is_short(&self.options.limits) && !accounts.is_idle();
+        let limits = &self.options.limits;
+        let short = accounts.memory_is_short(limits) && !accounts.may_start_one(limits);
         !(full || short && self.must_wait_for_memory(self.cost_of_next()))
     }
 
@@ -175,7 +175,7 @@ impl Inner {
         };
         let now = input + streams + self.queued_bytes();
         let before = self.inbox.other_bytes.replace(now);
-        self.inbox.accounts.replace_memory(before, now);
+        self.inbox.accounts.replace_held_by_peers(before, now);
         if now < before {
             self.memory_was_freed();
         }

@@ -42,6 +42,8 @@ pub(crate) struct Accounts {
     connections: Cell<usize>,
     /// Bytes of requests and their decoded arguments, of handlers, of incomplete messages, and of output.
     memory: Cell<usize>,
+    /// The part of `memory` that no handler frees: incomplete messages, and output. Peers free it, or time limits do.
+    held_by_peers: Cell<usize>,
 }
 
 /// The resources that all connections of a listener use at one moment.
@@ -127,7 +129,7 @@ impl Accounts {
     }
 
     /// Whether no handler runs, so that none could free memory by ending.
-    pub(crate) fn is_idle(&self) -> bool {
+    fn is_idle(&self) -> bool {
         self.running.get() == 0
     }
 
@@ -135,6 +137,26 @@ impl Accounts {
     #[inline]
     pub(crate) fn replace_memory(&self, old: usize, new: usize) {
         self.memory.set(self.memory.get() - old + new);
+    }
+
+    /// Replaces one part of the memory that peers hold.
+    #[inline]
+    pub(crate) fn replace_held_by_peers(&self, old: usize, new: usize) {
+        self.replace_memory(old, new);
+        self.held_by_peers.set(self.held_by_peers.get() - old + new);
+    }
+
+    /// Whether peers hold so much that not even one request may start: its answer might be held, too.
+    #[cold]
+    fn peers_hold_too_much(&self, limits: &Limits) -> bool {
+        self.held_by_peers.get() > limits.memory_max.saturating_mul(EMERGENCY)
+    }
+
+    /// Whether, now that memory is short, one request may start even so. Without that, nothing might ever free memory
+    /// that is held by requests.
+    #[cold]
+    pub(crate) fn may_start_one(&self, limits: &Limits) -> bool {
+        self.is_idle() && !self.peers_hold_too_much(limits)
     }
 
     /// Whether so many handlers run that their owner matters.
@@ -186,10 +208,12 @@ impl Accounts {
         self.waiting.borrow_mut().push(session);
     }
 
-    /// The sessions that may continue, if a quarter of the memory is free, or no handler runs that could free some.
+    /// The sessions that may continue, if a quarter of the memory is free, or no handler runs that could free some and
+    /// one may start.
     #[cold]
     pub(crate) fn take_waiting_sessions(&self, limits: &Limits) -> Vec<Weak<dyn MemoryWaiter>> {
-        if self.memory.get() > limits.memory_max - limits.memory_max / 4 && !self.is_idle() {
+        let free = limits.memory_max - limits.memory_max / 4;
+        if self.memory.get() > free && !self.may_start_one(limits) {
             return Vec::new();
         }
         self.waiting.take()

@@ -81,7 +81,8 @@ impl Inbox {
     /// the result when no cell is borrowed.
     pub(crate) fn reset(&self) -> VecDeque<Request> {
         let queue = self.take_queue();
-        self.accounts.replace_memory(self.other_bytes.take(), 0);
+        self.accounts
+            .replace_held_by_peers(self.other_bytes.take(), 0);
         self.settled.set(0);
         self.message_timer.cancel();
         self.input_ended.set(false);
