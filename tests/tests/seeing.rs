@@ -221,7 +221,7 @@ fn callbacks_that_end_in_a_tail_call_are_named() {
             yue.sleep(0.05)
             io.stderr:write('ready\\n')
             yue.signal(yue.const.SIGUSR1):wait('signal')
-            yue.timer(0):bind('tick', function() return os.execute('sleep 0.5') end)";
+            yue.timer(0):bind('tick', function() return io.popen('sleep 0.5'):read('*a') end)";
         let program = Watched::start(driver, "callbacks", program);
         program.until("ready");
         let (_, text) = report(&program);

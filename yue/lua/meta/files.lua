@@ -138,6 +138,10 @@ function Reader:line() end
 ---@return fun(): string?
 function Reader:lines() end
 
+---The program's standard input. Do not mix it with `io.read`, which has a buffer of its own.
+---@type yue.Reader
+yue.stdin = {}
+
 ---@class yue.Process
 ---@field pid integer The process id.
 ---@field out yue.Reader The standard output.

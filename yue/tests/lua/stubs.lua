@@ -14,7 +14,7 @@ end
 
 -- Tables whose names the stubs leave to a type: table<string, …>.
 local open = { args = true, const = true, errors = true, feature = true, config = true, ['thread.current'] = true,
-  ffi = true }
+  ffi = true, stdin = true }
 
 local function kind(value)
   local meta = getmetatable(value)

@@ -21,7 +21,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::rc::Rc;
 use yue_io::pipe::{PipeReader, PipeWriter};
 use yue_io::process::{Child, Command, ExitStatus, Stdio};
-use yue_luajit::{Error, Stack};
+use yue_io::stdio::stdin;
+use yue_luajit::{Error, Stack, may_suspend};
 use yue_rpc::ErrorKind;
 use yue_scheduler::sync::Mutex;
 use yue_scheduler::{Builder, FiberId, JoinHandle, cancel};
@@ -377,10 +378,30 @@ native! {
     }
 }
 
+native! {
+    /// The next bytes of the program's standard input; nil at its end.
+    StdinRead = "stdin_read", suspends: true;
+    read(_stack) -> () {}
+    run(()) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; CHUNK];
+        let count = stdin().read(&mut bytes)
+            .map_err(|failure| failed("cannot read from the standard input", &failure))?;
+        bytes.truncate(count);
+        Ok((count > 0).then_some(bytes))
+    }
+}
+
+native! {
+    /// Whether the calling fiber may wait here.
+    MaySuspend = "may_suspend", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> bool { Ok(may_suspend().is_ok()) }
+}
+
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(super) fn register_all(stack: Stack<'_>) {
     register!(
         stack; ProcessRun, ProcessSpawn, ProcessRead, ProcessWrite, ProcessCloseStdin, ProcessWait, ProcessKill,
-        ProcessClose,
+        ProcessClose, StdinRead, MaySuspend,
     );
 }

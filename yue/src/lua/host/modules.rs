@@ -28,6 +28,7 @@ const FILES: &[(&str, &str)] = &[
     ("crypto", include_str!("../../../lua/crypto.lua")),
     ("fs", include_str!("../../../lua/fs.lua")),
     ("process", include_str!("../../../lua/process.lua")),
+    ("standard", include_str!("../../../lua/standard.lua")),
     ("namespace", include_str!("../../../lua/namespace.lua")),
     ("proxy", include_str!("../../../lua/proxy.lua")),
     ("rpc", include_str!("../../../lua/rpc.lua")),
