@@ -332,6 +332,12 @@ pub(crate) fn signal_process(pidfd: RawFd, signal: i32) -> io::Result<()> {
     }
 }
 
+/// Kills the processes of the group that `leader` leads.
+pub(crate) fn kill_group(leader: u32) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    retry(|| unsafe { libc::killpg(leader as libc::pid_t, libc::SIGKILL) as isize }).map(drop)
+}
+
 /// Blocks the thread until one of the descriptors is readable.
 pub(crate) fn block_until_any_readable(fds: impl Iterator<Item = RawFd>) -> io::Result<()> {
     let mut entries: Vec<libc::pollfd> = fds

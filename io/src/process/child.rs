@@ -126,6 +126,20 @@ impl Child {
         self.process().child.kill()
     }
 
+    /// Kills the child and all processes of its group, if the child has not ended. It must have been started as the
+    /// leader of a group, by [`process_group(0)`](super::Command::process_group). It must still be waited for.
+    ///
+    /// # Errors
+    /// The system's error; `ESRCH` if it leads no group.
+    pub fn kill_group(&mut self) -> io::Result<()> {
+        let child = &mut self.process().child;
+        if child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        // It has not been waited for, so its number is not another's.
+        sys::kill_group(child.id())
+    }
+
     /// Sends the child a signal, if it has not ended.
     ///
     /// # Errors

@@ -46,6 +46,8 @@ impl PopenConnector {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
+            // The shell may wait for other processes, which end with it.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
@@ -110,7 +112,10 @@ impl Drop for Running {
         // If no fiber can be spawned, the child is dropped with the closure, and killed.
         let _ = Builder::new().name("rpc popen end").spawn(move || {
             set_context(None);
-            let _ = timeout(EXIT_TIME, || child.wait());
+            if !matches!(timeout(EXIT_TIME, || child.wait()), Ok(Ok(_))) {
+                // Dropping it would kill only the shell.
+                let _ = child.kill_group();
+            }
         });
     }
 }

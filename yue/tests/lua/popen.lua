@@ -63,6 +63,22 @@ check.raises('TimeoutError', 'status 4', yue.open('popen://exit 4').timed_f, 0.5
 local foreign = yue.open 'popen://echo hello; cat >/dev/null'
 check.raises('ConnectionLostError', 'not a msgpack-rpc message', foreign.timed_f, 1)
 
+-- A command that does not end by itself is killed, with the processes that it has started.
+local file = os.tmpname()
+local stuck = yue.socket("popen://sh -c 'echo $$ >" .. file .. "; exec sleep 600'; true", { reconnect = false }, nil)
+check.raises('TimeoutError', nil, stuck.procs.timed_f, 0.3)
+local function is_running(number)
+  local status = io.open('/proc/' .. number .. '/stat')
+  local text = status and status:read '*a' or ''
+  if status then status:close() end
+  return text:match '%) (%u)' == 'S'
+end
+local number = check.eventually(function() return io.open(file):read '*l' end)
+check.that(is_running(number))
+stuck:close()
+check.eventually(function() return not is_running(number) end, 'its process runs on')
+os.remove(file)
+
 check.raises('AddressError', 'a command can only be opened', yue.listen, 'popen://cat', {})
 check.raises('AddressError', 'the command is missing', yue.open, 'popen://')
 check.raises('AddressError', 'nothing follows', yue.listen, 'stdio://0', {})
