@@ -56,7 +56,13 @@ local grants = {}
 --- Called by the HTTP side, in the fiber of a connection: whether the request may call.
 function internal.grant_http(service, request)
   local grant = grants[service]
-  return grant ~= nil and grant(request)
+  if not grant then return false end
+  local granted = grant(request)
+  -- Another true value may be a mistake, such as a text that says why not.
+  if type(granted) ~= 'boolean' and granted ~= nil then
+    internal.argument_error('http.rpc returns true or false, not ' .. internal.describe_value(granted))
+  end
+  return granted == true
 end
 
 -- -- Certificates at SIGHUP ------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ local l = yue.listen('tcp://127.0.0.1:0', {
     rpc = function(request)
       seen = request
       if request.headers['x-broken'] then error 'the grant is broken' end
+      if request.headers['x-odd'] then return 'not you' end
       -- It may wait.
       yue.sleep(0.001)
       return request.headers.authorization == 'Bearer good'
@@ -86,6 +87,7 @@ fails(500, 'ServerError', 'holds a function', 'give')
 fails(500, 'ServerError', 'UTF-8', 'bytes')
 fails(500, 'ServerError', 'not finite', 'nan')
 fails(500, 'ServerError', 'failed to decide', 'add', '[]', 'X-Broken: 1\r\n')
+fails(500, 'ServerError', 'failed to decide', 'add', '[]', 'X-Odd: 1\r\n')
 check.equal(http.post(l:addr(), '/rpc/add', '[1, 2]'), 403)
 check.equal(http.post(l:addr(), '/metrics', ''), 404)
 check.equal(http.post(l:addr(), '/rpc/add', '[]', 'Origin: https://evil.example\r\n'), 403)
