@@ -1,5 +1,5 @@
--- Files and directories: contents, facts, errors, and that the loop continues.
 --! stderr: no such file or directory
+-- Files and directories: contents, facts, errors, and that the loop continues.
 local check = require 'check'
 local fs = yue.fs
 
