@@ -1,5 +1,5 @@
--- `os.execute` has the results of Lua 5.1 and lets the loop continue; `yue.stdin` reads the standard input.
 --! stdout: printed by a command
+-- `os.execute` has the results of Lua 5.1 and lets the loop continue; `yue.stdin` reads the standard input.
 local check = require 'check'
 
 check.equal(os.execute 'true', 0)
@@ -49,7 +49,8 @@ yue.fs.write(script, [[
   for line in yue.stdin:lines() do print('[' .. line .. ']') end
   print(yue.stdin:read())
 ]])
-local command = arg[-1] or arg[-2]
-local result = yue.process.run { command, script, stdin = 'first\nabcd\n\nlast' }
+local first = 0
+while arg[first - 1] do first = first - 1 end
+local result = yue.process.run { arg[first], script, stdin = 'first\nabcd\n\nlast' }
 check.equal(result, { code = 0, out = 'first\nabc\n[d]\n[]\n[last]\nnil\n', err = '' })
 check.done()
