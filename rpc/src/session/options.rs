@@ -55,9 +55,11 @@ pub struct Options {
     ///         sender.try_send(nap.is_err()).ok();
     ///         Ok(())
     ///     });
+    ///     let server = server.handler("ready", |()| Ok(()));
     ///     let options = Options { cancel: true, ..Options::default() };
     ///     let listener = server.options(options).listen("tcp://127.0.0.1:0")?;
     ///     let client = Client::open(&listener.address().to_string())?;
+    ///     client.call::<_, ()>("ready", ())?; // Connects.
     ///     let soon = Timeout::After(Duration::from_millis(10));
     ///     let error = client.call_within::<_, ()>(soon, "nap", ()).unwrap_err();
     ///     assert_eq!(error.kind(), ErrorKind::Timeout);
