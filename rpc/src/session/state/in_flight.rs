@@ -232,6 +232,10 @@ impl InFlight {
         let Some(slot) = self.find(id) else {
             return Completed::Ignored(outcome);
         };
+        // The peer cannot have seen a call that is held back.
+        if !slot.written && !matches!(outcome, Err(Error::Local(_))) {
+            return Completed::Ignored(outcome);
+        }
         match std::mem::replace(&mut slot.state, State::Free) {
             State::Waiting(Waiter::Fiber(waker)) => {
                 // The slot stays until the fiber has run and taken the outcome; a second answer is ignored then.
@@ -404,6 +408,25 @@ mod tests {
             calls.complete(given_up, answer()),
             Completed::Ignored(_)
         ));
+    }
+
+    #[test]
+    fn an_answer_to_a_call_that_was_not_written_is_ignored() {
+        let mut calls = InFlight::default();
+        let id = calls.insert(Waiter::Fiber(None), false, 100).unwrap();
+        assert!(matches!(
+            calls.complete(id, answer()),
+            Completed::Ignored(_)
+        ));
+        assert!(calls.take_outcome(id).is_none());
+        assert!(calls.mark_written(id));
+        let _ = calls.complete(id, answer()).deliver();
+        assert!(calls.take_outcome(id).is_some());
+        // It may fail on this side, though.
+        let id = calls.insert(Waiter::Fiber(None), false, 100).unwrap();
+        let lost = Error::new(ErrorKind::ConnectionLost, "lost");
+        let _ = calls.complete(id, Err(lost)).deliver();
+        assert!(calls.take_outcome(id).is_some());
     }
 
     #[test]
