@@ -6,7 +6,7 @@ use common::*;
 use std::cell::Cell;
 use std::fmt::Debug;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -101,7 +101,11 @@ impl Log {
     }
 }
 
+/// One test at a time: `tracing` remembers for the whole process which places have a subscriber.
+static ALONE: Mutex<()> = Mutex::new(());
+
 fn logged(test: impl FnOnce(Log) + 'static) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let log = Log::default();
     let subscriber = Registry::default().with(log.clone());
     tracing::subscriber::with_default(subscriber, || run_loop(move || test(log)));
@@ -230,6 +234,7 @@ fn in_a_trace_each_call_has_a_parent_id_that_its_request_has_too() {
 
 #[test]
 fn a_trace_whose_calls_nobody_records_passes_unchanged() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     run_loop(|| {
         let checked = Rc::new(Cell::new(None));
         let note = checked.clone();

@@ -17,7 +17,8 @@ use crate::error::Error;
 use crate::text::quoted;
 use std::cell::RefCell;
 use tracing::field::{Empty, display};
-use tracing::{Span, info_span};
+use tracing::subscriber::NoSubscriber;
+use tracing::{Span, dispatcher, info_span};
 
 /// The name of what is called if it is a function that was passed as a value.
 const FUNCTION: &str = "a passed function";
@@ -60,7 +61,10 @@ impl CallSpan {
 
     /// Makes the call the parent of what follows from it, if it is in a trace and is recorded.
     pub(super) fn join_trace(&self, inherited: &mut Inherited) {
-        if self.0.is_disabled() {
+        // A span is not disabled, although this thread has no subscriber, if the subscribers of all other threads want
+        // all spans of this place: their interest is remembered for the process.
+        let has_subscriber = !dispatcher::get_default(|this| this.is::<NoSubscriber>());
+        if self.0.is_disabled() || !has_subscriber {
             return;
         }
         inherited.trace = inherited.trace.map(|trace| trace.child());
