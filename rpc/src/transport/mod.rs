@@ -77,6 +77,7 @@ pub use websocket::{WebSocketConnector, WebSocketOptions};
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
 use std::rc::Rc;
+use yue_scheduler::{Builder, FiberId, set_context};
 
 /// Creates the connector for an address.
 pub fn connector(address: &Address) -> Rc<dyn Connect> {
@@ -177,6 +178,15 @@ pub fn try_connector(address: &Address, options: &SocketOptions) -> Result<Rc<dy
             Rc::new(popen::PopenConnector::new(command))
         }
     })
+}
+
+/// Spawns a fiber of a transport, which inherits nothing from the fiber that causes it.
+pub(crate) fn spawn_own(name: &str, body: impl FnOnce() + 'static) -> std::io::Result<FiberId> {
+    let run = move || {
+        set_context(None);
+        body();
+    };
+    Ok(Builder::new().name(name).spawn(run)?.id())
 }
 
 /// Makes no link, because its options are wrong.

@@ -8,12 +8,13 @@
 //! the pipe.
 
 use super::traits::{Events, Incoming, Transport};
+use crate::transport::spawn_own;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::rc::{Rc, Weak};
 use yue_scheduler::sync::local::Notify;
-use yue_scheduler::{Builder, FiberId, TickEnd, cancel, set_context, this_loop};
+use yue_scheduler::{FiberId, TickEnd, cancel, this_loop};
 
 /// The most bytes that are read at a time: what a pipe holds.
 const READ_BYTES: usize = 64 * 1024;
@@ -99,12 +100,8 @@ impl Pipes {
     }
 
     fn spawn(&self, name: &str, body: impl FnOnce() + 'static) -> io::Result<()> {
-        let run = move || {
-            set_context(None);
-            body();
-        };
-        let fiber = Builder::new().name(name).spawn(run)?;
-        self.fibers.borrow_mut().push(fiber.id());
+        let fiber = spawn_own(name, body)?;
+        self.fibers.borrow_mut().push(fiber);
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 //! Invariant: the reader holds at most one batch that was not delivered, so a flood costs one batch a tick.
 
 use super::link::Link;
+use crate::transport::spawn_own;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::mem;
@@ -15,9 +16,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 use yue_io::net::{Datagram, Datagrams, UdpSocket};
 use yue_scheduler::sync::local::Notify;
-use yue_scheduler::{
-    Builder, FiberId, Stopped, TickEnd, cancel, is_cancelled, set_context, sleep, this_loop,
-};
+use yue_scheduler::{FiberId, Stopped, TickEnd, cancel, is_cancelled, sleep, this_loop};
 
 /// The longest datagram, as the kernel counts it.
 const RECEIVE_BYTES: usize = 65_535;
@@ -145,12 +144,8 @@ impl Port {
     }
 
     fn spawn(&self, name: &str, body: impl FnOnce() + 'static) -> io::Result<()> {
-        let run = move || {
-            set_context(None);
-            body();
-        };
-        let fiber = Builder::new().name(name).spawn(run)?;
-        self.fibers.borrow_mut().push(fiber.id());
+        let fiber = spawn_own(name, body)?;
+        self.fibers.borrow_mut().push(fiber);
         Ok(())
     }
 
