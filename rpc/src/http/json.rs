@@ -114,6 +114,15 @@ impl Writer<'_> {
         self.out[at..at + 4].copy_from_slice(&count.to_be_bytes());
     }
 
+    /// Writes the elements of an array, and returns their number.
+    fn elements<'de, A: SeqAccess<'de>>(&mut self, mut elements: A) -> Result<u32, A::Error> {
+        let mut count = 0;
+        while elements.next_element_seed(Value(self.below()))?.is_some() {
+            count += 1;
+        }
+        Ok(count)
+    }
+
     fn string<E: serde::de::Error>(&mut self, text: &str) -> Result<(), E> {
         // Writing to a `Vec` does not fail.
         drop(rmp::encode::write_str(self.out, text));
@@ -139,12 +148,8 @@ impl<'de> Visitor<'de> for Arguments<'_> {
         f.write_str("an array")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<u32, A::Error> {
-        let mut count = 0;
-        while elements.next_element_seed(Value(self.0.below()))?.is_some() {
-            count += 1;
-        }
-        Ok(count)
+    fn visit_seq<A: SeqAccess<'de>>(mut self, elements: A) -> Result<u32, A::Error> {
+        self.0.elements(elements)
     }
 }
 
@@ -199,12 +204,9 @@ impl<'de> Visitor<'de> for Value<'_> {
         self.0.string(text)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<(), A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(mut self, elements: A) -> Result<(), A::Error> {
         let at = self.0.begin(Marker::Array32)?;
-        let mut count = 0;
-        while elements.next_element_seed(Value(self.0.below()))?.is_some() {
-            count += 1;
-        }
+        let count = self.0.elements(elements)?;
         self.0.end(at, count);
         Ok(())
     }
