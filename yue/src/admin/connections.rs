@@ -1,8 +1,8 @@
 //! The methods `connections` and `listeners`.
 
 use super::ask::ask;
-use super::cut;
 use super::fibers::{Offset, loops_from};
+use super::{TEXT_MAX, cut};
 use serde::{Deserialize, Serialize};
 use yue_rpc::Failure;
 use yue_rpc::inspect::{self, ConnectionInfo, ListenerInfo};
@@ -17,9 +17,6 @@ const AT_ONCE: usize = 200;
 
 /// Listeners in an answer.
 const LISTENERS_MAX: usize = 2000;
-
-/// Bytes of an address or a name that are shown.
-const TEXT_MAX: usize = 200;
 
 /// The arguments of `connections`.
 #[derive(Debug, Default, Deserialize)]

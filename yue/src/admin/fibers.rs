@@ -4,7 +4,7 @@
 //! has each fiber that lived all the time once, and a page is found without passing over those before it.
 
 use super::ask::{ask, by_answer, loops};
-use super::cut;
+use super::{TEXT_MAX, cut};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::str::FromStr;
@@ -27,8 +27,7 @@ const STACKS_AT_ONCE: usize = 8;
 /// Loops that do not answer whose threads are looked at. Each may take a quarter of a second.
 const LOOKS_MAX: usize = 8;
 
-/// Bytes of a name or a location that are shown, and of a stack.
-const TEXT_MAX: usize = 200;
+/// Bytes of a stack that are shown.
 const STACK_TEXT_MAX: usize = 8 << 10;
 
 /// The arguments of `fibers`.

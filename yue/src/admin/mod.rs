@@ -46,6 +46,9 @@ pub use prometheus::prometheus;
 
 pub(crate) use endpoint::remove_files;
 
+/// Bytes of a name, an address or a location that are shown.
+const TEXT_MAX: usize = 200;
+
 /// Cuts a text after so many bytes, at the end of a character.
 fn cut(text: &str, max: usize) -> String {
     match text.len() > max {

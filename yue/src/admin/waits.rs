@@ -1,8 +1,8 @@
 //! The method `waits`: all fibers, in groups of the same state, wait and origin.
 
 use super::ask::ask;
-use super::cut;
 use super::fibers::{Offset, PAGES_AT_ONCE, loops_from};
+use super::{TEXT_MAX, cut};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -16,9 +16,6 @@ const GROUPS_MAX: usize = 200;
 
 /// Groups that are distinguished while the fibers are counted. Further ones are counted together.
 const GROUPS_COUNTED_MAX: usize = 10_000;
-
-/// Bytes of a name or a location that are shown.
-const TEXT_MAX: usize = 200;
 
 /// The arguments of `waits`.
 #[derive(Debug, Default, Deserialize)]
