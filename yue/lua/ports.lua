@@ -22,16 +22,6 @@ function internal.http_fault(value)
   return nil
 end
 
---- Raises if options of a listener's port are given for a connection to be opened.
-function internal.check_opening(name, options)
-  for _, key in pairs { 'ws', 'http' } do
-    if options[key] ~= nil then
-      local text = '%s: the option %s is for listeners; to open a WebSocket, use a ws:// address'
-      internal.argument_error(text:format(name, key))
-    end
-  end
-end
-
 local function lines(list)
   return list and table.concat(list, '\n')
 end

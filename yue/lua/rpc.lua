@@ -45,13 +45,16 @@ local OPTIONS = {
   loopback = 'boolean', -- mcast: members on this machine get them, too (true)
 }
 
---- Those that only a listener has, and only an opened connection.
-local ONLY = {}
+--- Those that only one side has, and what an error says of them.
+local ONLY = { listen = {}, open = {} }
 for _, name in ipairs { 'connections_max', 'handlers_max', 'memory_max', 'origins', 'peer_idle' } do
-  ONLY[name] = 'listen'
+  ONLY.listen[name] = 'is for yue.listen'
+end
+for _, name in ipairs { 'ws', 'http' } do
+  ONLY.listen[name] = 'is for listeners; to open a WebSocket, use a ws:// address'
 end
 for _, name in ipairs { 'no_cache', 'retry', 'reconnect', 'legacy' } do
-  ONLY[name] = 'open'
+  ONLY.open[name] = 'is for yue.open'
 end
 
 yue.config = setmetatable({}, {
@@ -135,10 +138,8 @@ local function check_options(name, options)
     if not wanted then internal.argument_error(('%s: there is no option %s'):format(name, tostring(key))) end
     local fault = option_fault(wanted, value)
     if fault then internal.argument_error(('%s: the option %s is %s'):format(name, key, fault)) end
-    local side = name == 'yue.listen' and 'listen' or 'open'
-    if ONLY[key] and ONLY[key] ~= side then
-      internal.argument_error(('%s: the option %s is for yue.%s'):format(name, key, ONLY[key]))
-    end
+    local misplaced = ONLY[name == 'yue.listen' and 'open' or 'listen'][key]
+    if misplaced then internal.argument_error(('%s: the option %s %s'):format(name, key, misplaced)) end
   end
   local high, max = options.output_high, options.output_max
   if high and max and max < high then
@@ -298,7 +299,6 @@ end
 --- an emitter of `open`, `accept`, `close`, `timeout` and `full`.
 local function socket(name, count, ...)
   local addr, options, symbols = arguments(name, count, ...)
-  internal.check_opening(name, options)
   local shared = symbols == nil and not options.no_cache
   local key = shared and cache_key(addr, options)
   local known = shared and cache[key]
