@@ -5,6 +5,7 @@
 //! a sleeping loop through its [`Bell`]. The loop's sleep flag ensures that they ring it only if the loop is asleep or
 //! about to sleep, and once per sleep.
 
+use crate::simulation;
 use crate::time::Instant;
 use std::any::Any;
 use std::fmt;
@@ -96,9 +97,15 @@ pub trait Bell: Send + Sync {
     fn ring(&self);
 }
 
-/// A driver without I/O: it only sleeps. The loop must run on the thread that created the driver.
+/// A driver without I/O: it only sleeps. The loop must run on the thread that created the driver. In a
+/// [simulation](crate::simulation) it sleeps in virtual time.
 pub struct SleepDriver {
-    bell: Arc<ThreadBell>,
+    sleeper: Sleeper,
+}
+
+enum Sleeper {
+    Thread(Arc<ThreadBell>),
+    Simulated(simulation::Bell),
 }
 
 struct ThreadBell(Thread);
@@ -112,9 +119,11 @@ impl Bell for ThreadBell {
 impl SleepDriver {
     /// Creates a driver that parks the calling thread.
     pub fn new() -> Self {
-        SleepDriver {
-            bell: Arc::new(ThreadBell(thread::current())),
-        }
+        let sleeper = match simulation::is_on() {
+            true => Sleeper::Simulated(simulation::Bell::new()),
+            false => Sleeper::Thread(Arc::new(ThreadBell(thread::current()))),
+        };
+        SleepDriver { sleeper }
     }
 }
 
@@ -132,6 +141,9 @@ impl fmt::Debug for SleepDriver {
 
 impl Driver for SleepDriver {
     fn turn(&self, wait: Wait) -> io::Result<()> {
+        if let Sleeper::Simulated(bell) = &self.sleeper {
+            return simulation::turn(bell, wait);
+        }
         match wait {
             Wait::Poll => {}
             Wait::Block(None) => thread::park(),
@@ -146,7 +158,10 @@ impl Driver for SleepDriver {
     }
 
     fn bell(&self) -> Arc<dyn Bell> {
-        self.bell.clone()
+        match &self.sleeper {
+            Sleeper::Thread(bell) => bell.clone(),
+            Sleeper::Simulated(bell) => Arc::new(bell.clone()),
+        }
     }
 
     fn in_flight(&self) -> usize {

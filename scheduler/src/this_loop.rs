@@ -7,6 +7,6 @@ pub use crate::event_loop::this_loop::{
     set_idle_hook, shutdown_requested, wait_for_shutdown, with_driver,
 };
 pub use crate::inspect::this_loop::{
-    PAGE_SLOTS, backtrace, context_of, copied_stack, describe, fiber, fibers, fibers_of_pages,
-    hook_record,
+    PAGE_SLOTS, backtrace, context_of, copied_stack, describe, fiber, fiber_ids, fibers,
+    fibers_of_pages, hook_record,
 };

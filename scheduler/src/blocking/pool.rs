@@ -19,10 +19,12 @@
 //! - None of the program's closures runs under the lock. Locks are taken in the order pool, task.
 
 use super::BlockingError;
+use crate::driver::Wait;
 use crate::event_loop::this_loop;
 use crate::fiber::guarded;
 use crate::processors;
 use crate::signals::{SignalSet, spawn_with_signals_blocked};
+use crate::simulation;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -139,6 +141,9 @@ static POOL: Pool = Pool {
 /// Void jobs below which the queue is not swept, because it would not pay.
 const VOID_JOBS_MIN: usize = 32;
 
+/// The longest time that a simulated job waits before it begins.
+const SIMULATED_PAUSE_NS: u64 = 200_000;
+
 pub(super) fn lock() -> MutexGuard<'static, State> {
     crate::lock::lock(&POOL.state)
 }
@@ -228,6 +233,9 @@ pub fn wait_for_blocking(limit: Duration) -> usize {
 /// # Errors
 /// When no thread could ever run it. The job is then not queued.
 pub(super) fn submit(job: Arc<dyn Job>) -> Result<(), BlockingError> {
+    if simulation::is_on() {
+        return simulate(job);
+    }
     let signals = SignalSet::mask();
     let mut state = lock();
     state.jobs.push_back(JobOf {
@@ -284,6 +292,23 @@ fn wait_for_decision(state: MutexGuard<'_, State>) -> MutexGuard<'_, State> {
         .unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Runs a job on a thread of its own in a simulation, after a while: nobody knows how busy the pool is.
+fn simulate(job: Arc<dyn Job>) -> Result<(), BlockingError> {
+    let work = move || {
+        let pause = Duration::from_nanos(simulation::random() % SIMULATED_PAUSE_NS);
+        let begins = simulation::now().saturating_add(pause);
+        let bell = simulation::Bell::new();
+        // It fails when the simulation has ended; the job still has to run, since a fiber may wait for it.
+        let _ = simulation::turn(&bell, Wait::Block(Some(begins)));
+        let state = lock();
+        if job.claim() {
+            drop(run_claimed(state, job));
+        }
+    };
+    let started = simulation::spawn_thread(simulation::host(), "blocking", work);
+    started.map(drop).map_err(BlockingError::NoThread)
+}
+
 /// Starts a thread while the lock is released. The caller has checked that there is room for it.
 fn try_start(
     mut state: MutexGuard<'static, State>,
@@ -304,6 +329,10 @@ fn try_start(
 impl State {
     /// Counts a job in the queue whose closure was taken back.
     pub(super) fn count_retracted(&mut self) {
+        if simulation::is_on() {
+            // A simulated job has a thread of its own, and is in no queue.
+            return;
+        }
         self.void += 1;
         if self.void >= VOID_JOBS_MIN && self.void * 2 > self.jobs.len() {
             self.void = 0;
@@ -405,15 +434,24 @@ fn run_job(mut state: MutexGuard<'static, State>, queued: JobOf) -> MutexGuard<'
         state.void -= 1;
         return state;
     }
-    state.running += 1;
-    drop(state);
     let JobOf { job, signals } = queued;
     signals.set_mask();
+    state = run_claimed(state, job);
+    SignalSet::asynchronous().block();
+    state
+}
+
+/// Runs a claimed job while the lock is released.
+fn run_claimed(
+    mut state: MutexGuard<'static, State>,
+    job: Arc<dyn Job>,
+) -> MutexGuard<'static, State> {
+    state.running += 1;
+    drop(state);
     guarded("dropping a blocking call's leftovers", || {
         job.run();
         drop(job);
     });
-    SignalSet::asynchronous().block();
     let mut state = lock();
     state.running -= 1;
     state.notify_if_quiet();

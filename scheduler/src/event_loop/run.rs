@@ -8,6 +8,7 @@ use super::state::{Entered, Inner, with_loop};
 use super::stop::StopReport;
 use super::tick::Tick;
 use crate::fiber::{Builder, JoinError, JoinHandle, OnDrop};
+use crate::simulation;
 use crate::time::Instant;
 use std::fmt;
 use std::io;
@@ -129,6 +130,10 @@ impl Loop {
         self.inner.main_finished.set(false);
         let report = self.enter(|| self.inner.stop());
         if let Err(error) = outcome {
+            if let Some(reason) = simulation::stopped() {
+                // Its end is reported once, not by every loop.
+                resume_unwind(Box::new(reason));
+            }
             panic!(
                 "the loop's {} driver failed: {error}",
                 self.inner.driver.name()

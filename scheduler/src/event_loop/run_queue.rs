@@ -19,6 +19,7 @@
 //! outside the normal queue, which includes the slot.
 
 use crate::fiber::{HIGH, Header, LOW, State};
+use crate::simulation;
 use std::cell::Cell;
 use std::ptr;
 
@@ -148,12 +149,15 @@ impl Fifo {
 }
 
 pub(super) struct RunQueue {
+    /// In a simulation, any of the first fibers may run next.
+    shuffled: bool,
     normal: Fifo,
     next: Cell<*const Header>,
     next_runs: Cell<u32>,
     /// Fibers in `high` and `low`.
     prioritized: Cell<usize>,
-    /// Number of fibers outside `normal`: `prioritized`, and the one in the slot.
+    /// Number of fibers outside `normal`: `prioritized`, and the one in the slot. One more in a simulation, so that the
+    /// short way to the next fiber is never taken.
     outside_normal: Cell<usize>,
     high: Fifo,
     low: Fifo,
@@ -163,12 +167,14 @@ pub(super) struct RunQueue {
 
 impl RunQueue {
     pub(super) fn new() -> Self {
+        let shuffled = simulation::is_on();
         RunQueue {
+            shuffled,
             normal: Fifo::new(),
             next: Cell::new(ptr::null()),
             next_runs: Cell::new(0),
             prioritized: Cell::new(0),
-            outside_normal: Cell::new(0),
+            outside_normal: Cell::new(usize::from(shuffled)),
             high: Fifo::new(),
             low: Fifo::new(),
             budgets: Cell::new(BUDGETS),
@@ -176,7 +182,7 @@ impl RunQueue {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.normal.is_empty() && self.outside_normal.get() == 0
+        self.normal.is_empty() && self.outside_normal.get() == usize::from(self.shuffled)
     }
 
     /// Drops all entries. Called at shutdown.
@@ -186,7 +192,7 @@ impl RunQueue {
         self.high.clear();
         self.low.clear();
         self.prioritized.set(0);
-        self.outside_normal.set(0);
+        self.outside_normal.set(usize::from(self.shuffled));
     }
 
     /// Appends a fiber, which must not be in the queue.
@@ -235,17 +241,41 @@ impl RunQueue {
     pub(super) fn pop(&self) -> Option<&Header> {
         debug_assert!(
             self.outside_normal.get()
-                == self.prioritized.get() + usize::from(!self.next.get().is_null()),
+                == self.prioritized.get()
+                    + usize::from(!self.next.get().is_null())
+                    + usize::from(self.shuffled),
             "`outside_normal` counts the slot and the prioritized fibers"
         );
         if self.outside_normal.get() == 0 {
             self.next_runs.set(0);
             return self.normal.pop();
         }
+        if self.shuffled {
+            self.shuffle();
+        }
         if self.prioritized.get() == 0 {
             self.pop_normal()
         } else {
             self.pop_by_class()
+        }
+    }
+
+    /// Moves fibers from the front of the normal queue to its end: up to seven, by the simulation's seed. Empties the
+    /// slot as often as not. Any order is one that a program must expect.
+    #[cold]
+    fn shuffle(&self) {
+        let choice = simulation::random();
+        let next = self.next.get();
+        if choice & 8 != 0 && !next.is_null() {
+            self.next.set(ptr::null());
+            self.outside_normal.set(self.outside_normal.get() - 1);
+            // SAFETY: headers live as long as the loop.
+            self.normal.push(unsafe { &*next });
+        }
+        for _ in 0..choice & 7 {
+            if let Some(first) = self.normal.pop() {
+                self.normal.push(first);
+            }
         }
     }
 

@@ -223,6 +223,11 @@ impl Timer {
         let head = self.head();
         head.node.is_armed() && head.refs() & CANCELLED == 0
     }
+
+    /// Returns when the timer fires, if it is armed.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.is_armed().then(|| self.head().node.at())
+    }
 }
 
 impl<F: Fn() + 'static> Whole<F> {

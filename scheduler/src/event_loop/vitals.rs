@@ -103,8 +103,7 @@ impl OwnThread {
     fn current() -> Self {
         OwnThread {
             name: std::thread::current().name().unwrap_or("unnamed").into(),
-            // SAFETY: a plain query.
-            number: unsafe { libc::gettid() },
+            number: crate::thread_id(),
             stack: own_stack(),
         }
     }

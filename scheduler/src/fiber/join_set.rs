@@ -14,7 +14,7 @@ use super::waker::LocalWaker;
 use crate::event_loop::seam::{registry, wake_at_end_of, with_loop};
 use crate::panics::drop_payload;
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
@@ -48,7 +48,7 @@ struct Shared<T> {
     /// The loop of the running fibers.
     loop_id: Cell<u32>,
     /// The running fibers, by their number in the set.
-    running: RefCell<HashMap<u64, FiberId>>,
+    running: RefCell<BTreeMap<u64, FiberId>>,
     next: Cell<u64>,
     done: RefCell<VecDeque<Result<T, JoinError>>>,
     waiter: Cell<Option<LocalWaker>>,

@@ -60,9 +60,15 @@ impl Builder {
         Builder::default()
     }
 
-    /// Sets a name for listings and reports.
+    /// Sets a name for listings and reports. They are printed to terminals, so control characters in it are replaced.
     pub fn name(mut self, name: impl Into<Box<str>>) -> Self {
-        self.extra.get_or_insert_default().name = Some(name.into());
+        let mut name = name.into();
+        // 0xC2 begins the control characters from U+0080 on, and few others.
+        let may_have_control = |byte: u8| byte < b' ' || byte == 0x7f || byte == 0xc2;
+        if name.bytes().any(may_have_control) {
+            name = name.replace(char::is_control, "\u{fffd}").into();
+        }
+        self.extra.get_or_insert_default().name = Some(name);
         self
     }
 

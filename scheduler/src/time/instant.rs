@@ -1,5 +1,6 @@
 //! A point in time on a loop's clock, and the clock itself.
 
+use crate::simulation;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -46,7 +47,8 @@ impl Instant {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// Reads the system's monotonic clock (`CLOCK_MONOTONIC`).
+    /// Reads the system's monotonic clock (`CLOCK_MONOTONIC`); on a thread of a [simulation](crate::simulation), its
+    /// host's virtual clock.
     pub fn system() -> Self {
         read_clock(libc::CLOCK_MONOTONIC)
     }
@@ -58,6 +60,9 @@ fn coarse() -> Instant {
 }
 
 fn read_clock(clock: libc::clockid_t) -> Instant {
+    if let Some(ns) = simulation::monotonic_ns() {
+        return Instant(ns);
+    }
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
