@@ -62,7 +62,7 @@ fn the_hook_receives_each_line_with_its_level() {
     }) else {
         return;
     };
-    assert!(errors.contains("yue: before the hook\n"), "{errors}");
+    assert!(errors.contains("Z yue warn: before the hook\n"), "{errors}");
     assert!(!errors.contains("fibers"), "{errors}");
 }
 
@@ -91,12 +91,12 @@ fn a_hook_that_panics_or_logs_or_suspends_loses_no_line() {
     };
     for line in ["panic", "from the hook", "suspend"] {
         assert!(
-            errors.contains(&format!("yue: {line}\n")),
+            errors.contains(&format!("Z yue warn: {line}\n")),
             "no {line:?} in {errors}"
         );
     }
-    assert!(!errors.contains("yue: nested"), "{errors}");
-    assert!(!errors.contains("yue: taken"), "{errors}");
+    assert!(!errors.contains("warn: nested"), "{errors}");
+    assert!(!errors.contains("warn: taken"), "{errors}");
 }
 
 #[test]
@@ -119,6 +119,12 @@ fn a_line_in_a_destructor_of_a_thread_is_logged() {
         return;
     };
     assert!(errors.contains(": the thread ends\n"), "{errors}");
+}
+
+/// The text of a warning: what follows its time and its level. Empty if the line is none.
+fn text_of(line: &str) -> &str {
+    let text = line.split_once("Z yue warn: ").map(|(_, text)| text);
+    text.unwrap_or_default().trim_end()
 }
 
 /// Lines of 1 000 bytes, numbered: a pipe holds about 64 of them.
@@ -154,7 +160,7 @@ fn a_reader_that_has_stopped_does_not_block_the_program() {
     while waits_in(&reader) {
         line.clear();
         reader.read_line(&mut line).unwrap();
-        assert_eq!(line, format!("yue: {whole} {}\n", "x".repeat(1000)));
+        assert_eq!(text_of(&line), format!("{whole} {}", "x".repeat(1000)));
         whole += 1;
     }
     assert!(whole >= 3, "a pipe holds at least a page");
@@ -162,10 +168,11 @@ fn a_reader_that_has_stopped_does_not_block_the_program() {
     let mut rest = String::new();
     reader.read_to_string(&mut rest).unwrap();
     let note = format!(
-        "yue: {} log lines were lost, because standard error was blocked\nyue: the reader is back\n",
+        "{} log lines were lost, because standard error was blocked",
         200 - whole
     );
-    assert!(rest.starts_with(&note), "{rest}");
+    let texts: Vec<&str> = rest.lines().map(text_of).collect();
+    assert_eq!(texts, [&note, "the reader is back"], "{rest}");
     assert!(child.wait().unwrap().success());
 }
 
@@ -210,8 +217,8 @@ fn the_lines_of_two_threads_do_not_mix() {
     }) else {
         return;
     };
-    let lines = errors.lines().filter(|line| line.starts_with("yue: "));
-    let whole = ["a", "b", "c"].map(|letter| format!("yue: {}", long(letter)));
+    let lines = errors.lines().map(text_of).filter(|text| !text.is_empty());
+    let whole = ["a", "b", "c"].map(long);
     assert_eq!(lines.clone().count(), 60);
     assert!(
         lines

@@ -2,29 +2,32 @@
 //!
 //! ```text
 //!   log(level, text) ──▶ a hook is set? ── yes ──▶ hook(level, text)
-//!                                       └─ no ───▶ "yue: text" on standard error
+//!                                       └─ no ───▶ "2026-…Z yue warn: text" on standard error, or a JSON object
+//!
+//!   mod.rs   levels, the hook     entry.rs   the form of an entry     stderr.rs   the writer
 //! ```
 //!
 //! `eprintln!` panics if standard error is full, or is a pipe whose reader is gone: a log line could then crash the
 //! server. It also writes a line piece by piece, so that the lines of two threads mix, and it waits for as long as the
-//! reader pleases. [`write_line`] does none of that: a line that standard error does not take within [`PATIENCE`] is
-//! lost, and the next line that it takes is preceded by the number of lost lines.
+//! reader pleases. [`stderr::write_line`] does none of that.
 //!
 //! Lines below the [minimum level](set_log_level) get no further than `log`, except that errors always do.
 //!
 //! A hook that logs a line itself, or panics, gets no further line in that call: the line goes to standard error.
 
-use crate::lock::lock;
+mod entry;
+mod stderr;
+
+pub use entry::{
+    LogEntry, LogField, LogFormat, LogValue, log_format, set_log_format, set_log_name,
+};
+
 use crate::panics::drop_payload;
-use crate::time::Instant;
 use std::cell::Cell;
 use std::fmt;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
-use std::time::Duration;
 
 /// The importance of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +79,31 @@ pub fn log_level() -> Option<LogLevel> {
 /// Returns whether lines of that level are logged; see [`set_log_level`].
 pub fn is_logged(level: LogLevel) -> bool {
     (level as u8) < LOGGED.load(Ordering::Relaxed)
+}
+
+/// The names that [`change_log_level`] takes, for messages.
+#[doc(hidden)]
+pub const LOG_LEVELS: &str = "'debug', 'info', 'warn', 'error' or 'off'";
+
+/// Returns the name of the minimum level; `off` if there is none.
+#[doc(hidden)]
+pub fn log_level_name() -> &'static str {
+    log_level().map_or("off", LogLevel::as_str)
+}
+
+/// Sets the minimum level to that of this name; returns the previous one's name.
+///
+/// # Errors
+/// A text that names the levels.
+#[doc(hidden)]
+pub fn change_log_level(name: &str) -> Result<&'static str, String> {
+    let level = LogLevel::from_name(name);
+    if level.is_none() && name != "off" {
+        return Err(format!("a level is needed: {LOG_LEVELS}"));
+    }
+    let before = log_level_name();
+    set_log_level(level);
+    Ok(before)
 }
 
 impl LogLevel {
@@ -134,19 +162,43 @@ pub(crate) fn install(hook: LogHook, call: fn(LogHook, LogLevel, &str)) {
 /// log(LogLevel::Warn, format_args!("{} connections are left", 3));
 /// ```
 pub fn log(level: LogLevel, text: fmt::Arguments<'_>) {
-    if level != LogLevel::Error && !is_logged(level) {
-        return;
+    if level == LogLevel::Error || is_logged(level) {
+        log_entry(&LogEntry::new(level, text.to_string().as_bytes()));
     }
-    let text = text.to_string();
-    log_line(level, &text, || format!("yue: {text}\n"));
 }
 
-/// Like [`log`], for a layer that has its own form of a line on standard error: `line` returns it, with a newline at
-/// its end. The caller has checked the level.
+/// Logs an entry, whatever its level: the caller has checked that.
+///
+/// ```
+/// use yue_scheduler::{LogEntry, LogField, LogLevel, LogValue, is_logged, log_entry};
+///
+/// let room = LogField { name: b"room", value: LogValue::Text(b"north"), in_text: true };
+/// if is_logged(LogLevel::Info) {
+///     log_entry(&LogEntry { fields: &[room], ..LogEntry::new(LogLevel::Info, b"opened") });
+/// }
+/// ```
+pub fn log_entry(entry: &LogEntry<'_>) {
+    write(entry, true);
+}
+
+/// Reports on standard error why a command ends: `yue: text`, or a JSON object, as [`set_log_format`] says. It is an
+/// error, and so always logged.
 #[doc(hidden)]
-pub fn log_line(level: LogLevel, text: &str, line: impl FnOnce() -> String) {
-    if !pass_to_hook(level, text) {
-        write_line(&line());
+pub fn log_outcome(text: fmt::Arguments<'_>) {
+    let text = text.to_string();
+    log_outcome_entry(&LogEntry::new(LogLevel::Error, text.as_bytes()));
+}
+
+/// Like [`log_outcome`], with the parts of an entry.
+#[doc(hidden)]
+pub fn log_outcome_entry(entry: &LogEntry<'_>) {
+    write(entry, false);
+}
+
+fn write(entry: &LogEntry<'_>, with_time: bool) {
+    let shown = entry.shown(with_time);
+    if !pass_to_hook(entry.level, &shown) {
+        stderr::write_line(&entry.line(&shown, with_time));
     }
 }
 
@@ -164,98 +216,4 @@ fn pass_to_hook(level: LogLevel, text: &str) -> bool {
     let result = catch_unwind(AssertUnwindSafe(call));
     IN_HOOK.set(false);
     result.map_err(drop_payload).is_ok()
-}
-
-/// The time that a line waits for standard error. A reader that is merely slow, such as a terminal, keeps up within it.
-/// Nobody notices a loop that is held for so long once; after that, lines do not wait until one has been written.
-const PATIENCE: Duration = Duration::from_millis(100);
-
-/// The number of bytes that a pipe takes without blocking once it is writable, and in one piece: see `PIPE_BUF` in
-/// [pipe(7)](https://man7.org/linux/man-pages/man7/pipe.7.html).
-const PIECE: usize = libc::PIPE_BUF;
-
-/// The state of standard error, behind a lock that keeps the lines of threads apart.
-struct Stderr {
-    /// Lines that could not be written since the last one that could.
-    lost: u64,
-    /// Whether the last line was cut off in its middle.
-    torn: bool,
-}
-
-static STDERR: Mutex<Stderr> = Mutex::new(Stderr {
-    lost: 0,
-    torn: false,
-});
-
-/// Writes a line to standard error, in one piece as far as other calls of this function can tell. Never panics, and
-/// waits for [`PATIENCE`] at most.
-fn write_line(line: &str) {
-    let mut stderr = lock(&STDERR);
-    if stderr.lost > 0 {
-        let note = stderr.loss_note();
-        if stderr.write(&note, Duration::ZERO) {
-            stderr.lost = 0;
-        }
-    }
-    if stderr.lost > 0 || !stderr.write(line, PATIENCE) {
-        stderr.lost += 1;
-    }
-}
-
-impl Stderr {
-    fn loss_note(&self) -> String {
-        format!(
-            "{}yue: {} log lines were lost, because standard error was blocked\n",
-            if self.torn { "\n" } else { "" },
-            self.lost
-        )
-    }
-
-    /// Returns whether all of it was written.
-    fn write(&mut self, text: &str, patience: Duration) -> bool {
-        let until = Instant::system().saturating_add(patience);
-        let mut rest = text.as_bytes();
-        while !rest.is_empty() {
-            let Some(count) = write_piece(&rest[..rest.len().min(PIECE)], until) else {
-                self.torn |= rest.len() < text.len();
-                return false;
-            };
-            rest = &rest[count..];
-        }
-        self.torn = false;
-        true
-    }
-}
-
-/// Writes a part of a text. Returns how much of it, or `None` if standard error takes nothing until `until`.
-fn write_piece(piece: &[u8], until: Instant) -> Option<usize> {
-    loop {
-        let mut entry = libc::pollfd {
-            fd: libc::STDERR_FILENO,
-            events: libc::POLLOUT,
-            revents: 0,
-        };
-        let left = until.saturating_since(Instant::system());
-        // SAFETY: one entry, which the call fills in.
-        let ready = unsafe { libc::poll(&mut entry, 1, left.as_millis() as libc::c_int) };
-        if ready == 0 {
-            return None;
-        }
-        // Without a reader, or without a standard error, it fails at once: the write then tells why.
-        let written = if ready < 0 {
-            -1
-        } else {
-            // SAFETY: the bytes are readable.
-            unsafe { libc::write(libc::STDERR_FILENO, piece.as_ptr().cast(), piece.len()) }
-        };
-        if let Ok(count) = usize::try_from(written) {
-            return Some(count);
-        }
-        let kind = io::Error::last_os_error().kind();
-        // Another process may have filled the pipe since the poll.
-        let transient = matches!(kind, io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock);
-        if !transient || Instant::system() >= until {
-            return None;
-        }
-    }
 }
