@@ -37,10 +37,12 @@
 //!   atomic.rs    std's or loom's atomics, mutex and thread parking
 //!   driver.rs    the interface between a loop and I/O
 //!   lock.rs      locks that ignore poisoning
-//!   logging.rs   log lines, to standard error or to the embedder's hook
+//!   logging/     log lines, to standard error or to the embedder's hook
 //!   panics.rs    payloads of panics
 //!   processors.rs the processors for threads of the blocking pool
+//!   program_thread.rs threads of the system, or of a simulation
 //!   signals.rs   signal masks and handlers
+//!   simulation/  threads in virtual time, in the order of a seed
 //! ```
 //!
 //! # `tracing`
@@ -73,10 +75,13 @@ mod logging;
 mod panics;
 mod prefetch;
 mod processors;
+mod program_thread;
 mod signals;
+pub mod simulation;
 mod stack;
 pub mod sync;
 pub mod this_loop;
+mod thread_id;
 mod time;
 
 pub use blocking::{
@@ -100,12 +105,18 @@ pub use fiber::{
 #[doc(hidden)]
 pub use lock::lock;
 #[doc(hidden)]
-pub use logging::log_line;
-pub use logging::{LogHook, LogLevel, is_logged, log, log_level, set_log_level};
+pub use logging::{LOG_LEVELS, change_log_level, log_level_name, log_outcome, log_outcome_entry};
+pub use logging::{
+    LogEntry, LogField, LogFormat, LogHook, LogLevel, LogValue, is_logged, log, log_entry,
+    log_format, log_level, set_log_format, set_log_level, set_log_name,
+};
 #[doc(hidden)]
 pub use panics::{drop_payload, panic_text};
+#[doc(hidden)]
+pub use program_thread::{ProgramThread, receive};
 pub use signals::{FAULT_SIGNALS, SignalSet, set_signal_handler, spawn_with_signals_blocked};
 pub use stack::{StackClass, StackConfig, guard_kind};
+pub use thread_id::thread_id;
 pub use time::{Clock, Instant};
 
 /// The README, whose example is compiled and run as a test.

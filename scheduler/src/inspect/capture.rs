@@ -225,8 +225,9 @@ fn read(record: &Record) -> Capture {
 }
 
 extern "C" fn on_signal(_signal: libc::c_int, _info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: a plain query, and the address of this thread's errno, which is restored below.
-    let (thread, errno) = unsafe { (libc::gettid(), libc::__errno_location()) };
+    let thread = crate::thread_id();
+    // SAFETY: the address of this thread's errno, which is restored below.
+    let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above.
     let before = unsafe { *errno };
     let requested = THREAD.load(Ordering::Relaxed) == thread

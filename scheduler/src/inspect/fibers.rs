@@ -86,6 +86,9 @@ pub struct FiberInfo {
     pub run_time: Option<Duration>,
     /// The earliest deadline that the fiber is under.
     pub deadline: Option<Instant>,
+    /// The time at which its wait ends by itself, if it has a limit: that of the wait, or a deadline that the fiber is
+    /// under.
+    pub wait_until: Option<Instant>,
     /// Whether the fiber was cancelled.
     pub cancelled: bool,
     /// Whether the fiber is inside a [`shield`](crate::shield).
@@ -152,6 +155,7 @@ impl FiberInfo {
             switches: header.switches.get(),
             run_time: l.run_time(header.id(l.id())),
             deadline: (deadline != Instant::NEVER).then_some(deadline),
+            wait_until: header.timer.is_armed().then(|| header.timer.at()),
             cancelled: header.has(CANCELLED),
             shielded: header.shields().get() > 0,
             priority: Priority::of(header),
@@ -181,6 +185,18 @@ pub(crate) fn list_fibers() -> Vec<FiberInfo> {
         let mut list = Vec::with_capacity(l.counters().fibers);
         l.refresh_tick_time();
         l.list(0..usize::MAX, &mut list);
+        list
+    })
+}
+
+/// Returns the numbers of the fibers of the calling thread's loop.
+#[track_caller]
+pub(crate) fn list_ids() -> Vec<FiberId> {
+    with_loop(|l| {
+        let mut list = Vec::with_capacity(l.counters().fibers);
+        let own = l.id();
+        l.slab
+            .for_each_in(0..usize::MAX, |header| list.push(header.id(own)));
         list
     })
 }

@@ -74,9 +74,7 @@ fn report_loop(out: &mut String, shared: &Arc<Shared>) -> fmt::Result {
     let (id, thread, driver) = (shared.id(), &vitals.thread.name, vitals.driver);
     writeln!(out, "\nloop {id} (thread '{thread}', {driver})")?;
     write_counters(out, &vitals.counted())?;
-    // SAFETY: a plain query.
-    let this_thread = unsafe { libc::gettid() };
-    if vitals.thread.number == this_thread {
+    if vitals.thread.number == crate::thread_id() {
         return writeln!(
             out,
             "  (the report was requested on this loop's own thread, so its fibers are not listed)"

@@ -356,8 +356,7 @@ mod tests {
 
     #[test]
     fn a_threads_processor_time_is_found_by_its_number() {
-        // SAFETY: it only queries.
-        let me = unsafe { libc::gettid() };
+        let me = crate::thread_id();
         let before = cpu_time(me);
         let mut sum = 0u64;
         while cpu_time(me) < before + Duration::from_millis(5) {
