@@ -12,7 +12,7 @@
 use crate::driver::{Backend, Caller, backend_here, caller};
 use crate::errors::cannot_wait;
 use crate::identity::{Direction, Identity};
-use crate::{sys, uring};
+use crate::{simulated, sys, uring};
 use io_uring::{opcode, squeue, types};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -41,6 +41,9 @@ struct Known(Identity);
 
 impl Drop for Known {
     fn drop(&mut self) {
+        if simulated::is_on() {
+            simulated::close(self.0.fd);
+        }
         match backend_here() {
             Some(Backend::Mio(core)) => core.forget(self.0),
             Some(Backend::Uring(core)) => core.await_polls(self.0.id),
@@ -149,6 +152,9 @@ impl Descriptor {
 
     /// Returns the descriptor in blocking mode, as the standard library expects, deregistered from this loop.
     pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
+        if simulated::is_on() {
+            return Err(simulated::unsupported("taking a socket's descriptor"));
+        }
         self.set_blocking()?;
         if let Some(Backend::Mio(core)) = backend_here() {
             core.deregister(self.identity());

@@ -4,6 +4,7 @@
 //! reference: memory that is passed in is free again when the call returns. `EINTR` is retried here and appears nowhere
 //! else. Any thread may call these functions.
 
+use crate::simulated;
 use socket2::{SockAddr, SockAddrStorage, SockRef};
 use std::ffi::CStr;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -30,12 +31,18 @@ fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
 }
 
 pub(crate) fn recv(fd: RawFd, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
+    if simulated::is_on() {
+        return simulated::recv(fd, buffer, flags);
+    }
     let flags = flags | libc::MSG_DONTWAIT;
     // SAFETY: pointer and length describe a live, writable slice.
     retry(|| unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) })
 }
 
 pub(crate) fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    if simulated::is_on() {
+        return simulated::send(fd, bytes);
+    }
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: pointer and length describe a live slice.
     retry(|| unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) })
@@ -48,6 +55,10 @@ pub(crate) unsafe fn recv_message(
     header: *mut libc::msghdr,
     flags: i32,
 ) -> io::Result<usize> {
+    if simulated::is_on() {
+        // SAFETY: the caller upholds the contract.
+        return unsafe { simulated::recv_message(fd, header, flags) };
+    }
     // SAFETY: the caller upholds the contract.
     retry(|| unsafe { libc::recvmsg(fd, header, flags | libc::MSG_DONTWAIT) })
 }
@@ -55,6 +66,10 @@ pub(crate) unsafe fn recv_message(
 /// # Safety
 /// All memory that the header names is valid.
 pub(crate) unsafe fn send_message(fd: RawFd, header: &libc::msghdr) -> io::Result<usize> {
+    if simulated::is_on() {
+        // SAFETY: the caller upholds the contract.
+        return unsafe { simulated::send_message(fd, header) };
+    }
     // SAFETY: the caller upholds the contract.
     retry(|| unsafe { libc::sendmsg(fd, header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) })
 }
@@ -70,6 +85,10 @@ pub(crate) fn send_vectored(fd: RawFd, slices: &[IoSlice<'_>]) -> io::Result<usi
 /// # Safety
 /// All memory that the headers name is valid and writable.
 pub(crate) unsafe fn recv_messages(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
+    if simulated::is_on() {
+        // SAFETY: the caller upholds the contract.
+        return unsafe { simulated::recv_messages(fd, headers) };
+    }
     let (start, count) = (headers.as_mut_ptr(), headers.len() as u32);
     let no_limit = std::ptr::null_mut();
     // SAFETY: the headers are live and writable; the caller guarantees the memory that they name.
@@ -81,6 +100,10 @@ pub(crate) unsafe fn recv_messages(fd: RawFd, headers: &mut [libc::mmsghdr]) -> 
 /// # Safety
 /// All memory that the headers name is valid.
 pub(crate) unsafe fn send_messages(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
+    if simulated::is_on() {
+        // SAFETY: the caller upholds the contract.
+        return unsafe { simulated::send_messages(fd, headers) };
+    }
     let (start, count) = (headers.as_mut_ptr(), headers.len() as u32);
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: as above; the kernel writes the counts into the headers.
@@ -121,6 +144,10 @@ pub(crate) fn status_flags(fd: RawFd) -> io::Result<i32> {
 
 /// Sets or clears the non-blocking mode of an open file.
 pub(crate) fn set_nonblocking(fd: RawFd, nonblocking: bool) -> io::Result<()> {
+    if simulated::is_on() {
+        // Calls on a simulated socket never block.
+        return Ok(());
+    }
     let flags = status_flags(fd)?;
     let wanted = match nonblocking {
         true => flags | libc::O_NONBLOCK,
@@ -183,6 +210,10 @@ pub(crate) fn block_until_one_readable(fds: &[RawFd], limit: Option<Duration>) -
 }
 
 fn block_until_one_ready(entries: &mut [libc::pollfd], limit: Option<Duration>) -> io::Result<()> {
+    if simulated::is_on() {
+        let until = limit.map(|limit| Instant::system().saturating_add(limit));
+        return simulated::block_until_ready(entries, until);
+    }
     let until = limit.map(|limit| Instant::system().saturating_add(limit));
     let (start, count) = (entries.as_mut_ptr(), entries.len() as libc::nfds_t);
     // A signal does not restart the limit: the remaining time is computed for each call.
@@ -203,7 +234,7 @@ fn block_until_one_ready(entries: &mut [libc::pollfd], limit: Option<Duration>) 
 
 /// Returns the peer's address of a connection, even if the peer has reset it. `getpeername(2)` then returns `ENOTCONN`,
 /// while `SO_PEERNAME` still knows the address that `accept(2)` would have returned.
-pub(crate) fn peer_address(socket: SockRef<'_>) -> io::Result<SockAddr> {
+pub(crate) fn peer_address(socket: &SockRef<'_>) -> io::Result<SockAddr> {
     let error = match socket.peer_addr() {
         Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => error,
         other => return other,
@@ -235,12 +266,18 @@ fn set_option(fd: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
 
 /// Allows up to `queue` connections that are not accepted yet to deliver their first bytes (TCP Fast Open).
 pub(crate) fn set_fast_open(fd: RawFd, queue: u32) -> io::Result<()> {
+    if simulated::is_on() {
+        return Err(simulated::unsupported("TCP Fast Open"));
+    }
     let queue = queue.min(i32::MAX as u32) as i32;
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue)
 }
 
 /// Sends the first bytes along with the connection request (TCP Fast Open).
 pub(crate) fn set_fast_open_connect(fd: RawFd) -> io::Result<()> {
+    if simulated::is_on() {
+        return Err(simulated::unsupported("TCP Fast Open"));
+    }
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)
 }
 
@@ -361,6 +398,12 @@ pub(crate) fn clear_event_fd(fd: &OwnedFd) {
 
 /// Returns `WouldBlock` unless the descriptor is ready for `events`, or broken.
 pub(crate) fn check_ready(fd: RawFd, events: i16) -> io::Result<()> {
+    if simulated::is_on() {
+        return match simulated::level(fd).answers(events) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        };
+    }
     let mut entry = libc::pollfd {
         fd,
         events,
@@ -380,6 +423,9 @@ pub(crate) fn check_ready(fd: RawFd, events: i16) -> io::Result<()> {
 /// <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/tcp.c>). They have caused their event already, so nothing
 /// else would announce them.
 pub(crate) fn has_input(fd: RawFd) -> bool {
+    if simulated::is_on() {
+        return simulated::level(fd).readable;
+    }
     let mut entry = libc::pollfd {
         fd,
         events: libc::POLLIN,
@@ -391,6 +437,53 @@ pub(crate) fn has_input(fd: RawFd) -> bool {
     answer.is_ok() && entry.revents & libc::POLLIN != 0
 }
 
+/// Opens a path that the kernel's cache can look up without waiting for a disk; otherwise `WouldBlock`.
+pub(crate) fn open_cached(path: &CStr, flags: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the structure consists of plain integers; zero is the default of each.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = (flags | libc::O_CLOEXEC) as u64;
+    how.resolve = libc::RESOLVE_CACHED;
+    // SAFETY: path and structure live until the call returns, and the size is that of the structure.
+    let opened = retry(|| unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            &raw const how,
+            size_of::<libc::open_how>(),
+        )
+    } as isize)?;
+    Ok(own_fd(opened as u32))
+}
+
+/// Reads from the page cache alone; `WouldBlock` if the bytes are not there.
+pub(crate) fn read_cached(fd: RawFd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let slice = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    // By its number: the C library has the call since 2018, and releases run with older ones. The offset is one
+    // argument, and its high half on systems of 32 bits the next.
+    // SAFETY: one slice, which describes the live, writable buffer.
+    retry(|| unsafe {
+        libc::syscall(
+            libc::SYS_preadv2,
+            fd,
+            &raw const slice,
+            1,
+            offset as libc::off_t,
+            0,
+            libc::RWF_NOWAIT,
+        )
+    } as isize)
+}
+
+/// The size of a file on disk; `None` for anything else.
+pub(crate) fn regular_file_size(fd: RawFd) -> Option<u64> {
+    let stat = file_stat(fd)?;
+    (stat.st_mode & libc::S_IFMT == libc::S_IFREG).then_some(stat.st_size as u64)
+}
+
 /// Whether the descriptor is a file on disk.
 pub(crate) fn is_regular_file(fd: RawFd) -> bool {
     file_type(fd) == Some(libc::S_IFREG)
@@ -398,21 +491,32 @@ pub(crate) fn is_regular_file(fd: RawFd) -> bool {
 
 /// Returns the type of file behind a descriptor (`S_IFREG`, `S_IFIFO`, …), if it is open.
 pub(crate) fn file_type(fd: RawFd) -> Option<libc::mode_t> {
+    file_stat(fd).map(|stat| stat.st_mode & libc::S_IFMT)
+}
+
+fn file_stat(fd: RawFd) -> Option<libc::stat> {
     // SAFETY: a stat consists of plain integers.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: a live, writable stat.
     let known = unsafe { libc::fstat(fd, &mut stat) } == 0;
-    known.then_some(stat.st_mode & libc::S_IFMT)
+    known.then_some(stat)
 }
 
 /// Changes the permissions of a file, or of a socket that is not bound yet.
 pub(crate) fn set_mode(fd: RawFd, mode: libc::mode_t) -> io::Result<()> {
+    if simulated::is_on() {
+        // Access is not simulated.
+        return Ok(());
+    }
     // SAFETY: no memory is passed.
     retry(|| unsafe { libc::fchmod(fd, mode) } as isize).map(drop)
 }
 
 /// Returns the process at the other end of a Unix socket (`SO_PEERCRED`).
 pub(crate) fn peer_credentials(fd: RawFd) -> io::Result<libc::ucred> {
+    if simulated::is_on() {
+        return simulated::peer_credentials(fd);
+    }
     let mut credentials = libc::ucred {
         pid: 0,
         uid: 0,

@@ -3,7 +3,7 @@
 pub(crate) mod members;
 
 use crate::uring::Unavailable;
-use crate::{mio, uring};
+use crate::{mio, simulated, uring};
 use members::Members;
 use std::any::Any;
 use std::cell::Cell;
@@ -79,6 +79,9 @@ impl Choice {
 /// times as many. Fewer entries take less memory, and more system calls when many operations start in one turn. No
 /// operation or completion is lost when a queue is full; [`counters`] reports how often that happened.
 ///
+/// On a thread of a [simulation](yue_scheduler::simulation) the driver is that of the simulated network, whatever the
+/// choice.
+///
 /// # Errors
 /// When io_uring is forced and refused (the message says why, and what to do); when `YUE_IO` names an unknown driver,
 /// `YUE_URING_OFF` an unknown feature, or `YUE_URING_ENTRIES` is not a number from 1 to 32768; when the process is out
@@ -93,6 +96,10 @@ impl Choice {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn driver(choice: Choice) -> io::Result<Box<dyn Driver>> {
+    if simulated::is_on() {
+        // Whatever the program chooses: its loops wait in the simulation.
+        return Ok(IoDriver::boxed(Backend::Mio(new_mio_core()?)));
+    }
     let choice = match choice {
         Choice::Auto => Choice::from_environment()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?,
@@ -119,10 +126,7 @@ pub fn driver(choice: Choice) -> io::Result<Box<dyn Driver>> {
             }
         },
     };
-    Ok(Box::new(IoDriver {
-        backend,
-        turning: Cell::new(false),
-    }))
+    Ok(IoDriver::boxed(backend))
 }
 
 /// Runs `main` as the first fiber of a loop, with the driver that this machine allows. When `main` returns, the
@@ -252,6 +256,13 @@ pub(crate) struct IoDriver {
 }
 
 impl IoDriver {
+    fn boxed(backend: Backend) -> Box<dyn Driver> {
+        Box::new(IoDriver {
+            backend,
+            turning: Cell::new(false),
+        })
+    }
+
     #[inline]
     fn run_turn(&self, wait: Wait) -> io::Result<()> {
         assert!(
@@ -325,7 +336,7 @@ impl Driver for IoDriver {
     fn name(&self) -> &'static str {
         match &self.backend {
             Backend::Uring(_) => "uring",
-            Backend::Mio(_) => "mio",
+            Backend::Mio(core) => core.name(),
         }
     }
 

@@ -12,27 +12,21 @@
 //! - The kernel holds none of our memory. Ending a wait only removes the waiter from its list.
 //! - Everything but the bell runs on one thread.
 
+mod poller;
 mod sources;
 
 pub(crate) use sources::{DescriptorEvent, EventOwner};
 
 use crate::driver::members::{Members, run_callback};
 use crate::identity::{Direction, Identity};
-use crate::sys;
-use ::mio::unix::SourceFd;
-use ::mio::{Events, Interest, Poll, Registry, Token, Waker};
+use poller::Poller;
 use sources::{SourceId, Sources};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
-use yue_scheduler::{Bell, Instant, LocalWaker, Wait, park, prepare_park};
-
-/// The maximum number of events that one `epoll_wait` returns.
-const EVENTS: usize = 1024;
+use yue_scheduler::{Bell, LocalWaker, Wait, park, prepare_park};
 
 /// Bytes of the buffer that all connections of a loop read into.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
@@ -40,28 +34,10 @@ pub(crate) const READ_BYTES: usize = 64 * 1024;
 /// Operations of fibers between two turns, after which each operation yields to other fibers first.
 const BUDGET: u32 = 256;
 
-const BELL: Token = Token(usize::MAX);
-const TIMER: Token = Token(usize::MAX - 1);
-
-struct MioBell(Waker);
-
-impl Bell for MioBell {
-    fn ring(&self) {
-        // It fails only if the loop has ended.
-        let _ = self.0.wake();
-    }
-}
-
 pub(crate) struct Core {
-    poll: RefCell<Poll>,
-    registry: Registry,
-    events: RefCell<Events>,
+    poller: Poller,
     sources: RefCell<Sources>,
     waiting: Cell<usize>,
-    bell: Arc<MioBell>,
-    /// mio's wait counts in milliseconds; this timer counts in nanoseconds.
-    timer: OwnedFd,
-    timer_at: Cell<Option<Instant>>,
     /// The last blocking turn returned at once because callbacks were made; the next one must poll the kernel.
     skipped: Cell<bool>,
     pub(crate) members: Members,
@@ -71,20 +47,10 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new() -> io::Result<Rc<Core>> {
-        let poll = Poll::new()?;
-        let registry = poll.registry().try_clone()?;
-        let waker = Waker::new(&registry, BELL)?;
-        let timer = sys::timer_fd()?;
-        registry.register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
         Ok(Rc::new(Core {
-            poll: RefCell::new(poll),
-            registry,
-            events: RefCell::new(Events::with_capacity(EVENTS)),
+            poller: Poller::new()?,
             sources: RefCell::new(Sources::default()),
             waiting: Cell::new(0),
-            bell: Arc::new(MioBell(waker)),
-            timer,
-            timer_at: Cell::new(None),
             skipped: Cell::new(false),
             members: Members::default(),
             read_buffer: Cell::new(Vec::new()),
@@ -93,7 +59,15 @@ impl Core {
     }
 
     pub(crate) fn bell(&self) -> Arc<dyn Bell> {
-        self.bell.clone()
+        self.poller.bell()
+    }
+
+    /// The driver's name: a simulated network has its own.
+    pub(crate) fn name(&self) -> &'static str {
+        match self.poller.is_simulated() {
+            true => "simulated",
+            false => "mio",
+        }
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -111,20 +85,7 @@ impl Core {
             return Ok(id);
         }
         let id = self.sources.borrow_mut().insert(identity);
-        // Both directions at once: one system call per socket, and none when a fiber waits for the other direction.
-        // Priority means urgent data, at which reads end early (`tcp(7)`).
-        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        let result = match self
-            .registry
-            .register(&mut SourceFd(&identity.fd), id.token(), interest)
-        {
-            // A duplicate of an earlier descriptor keeps its registration under this number alive.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.registry
-                    .reregister(&mut SourceFd(&identity.fd), id.token(), interest)
-            }
-            other => other,
-        };
+        let result = self.poller.register(identity.fd, id.token());
         if result.is_err() {
             self.sources.borrow_mut().remove(identity);
         }
@@ -150,8 +111,7 @@ impl Core {
     /// Like [`Core::forget`], for a descriptor that stays open.
     pub(crate) fn deregister(&self, identity: Identity) {
         if self.sources.borrow_mut().remove(identity) {
-            // A failure means that the registration no longer exists.
-            let _ = self.registry.deregister(&mut SourceFd(&identity.fd));
+            self.poller.deregister(identity.fd);
         }
     }
 
@@ -227,19 +187,14 @@ impl Core {
             return Ok(());
         }
         self.skipped.set(false);
+        let idle = self.sources.borrow().count() == 0 && !self.poller.is_simulated();
         match wait {
             // Without sources only the bell could be pending, and a loop that polls looks into its inbox anyway.
-            Wait::Poll if self.sources.borrow().count() == 0 => return Ok(()),
-            Wait::Poll => self.poll(Some(Duration::ZERO))?,
+            Wait::Poll if idle => return Ok(()),
             Wait::Block(_) if busy || self.members.has_deferred() => {
-                self.poll(Some(Duration::ZERO))?
+                self.poller.wait(Wait::Poll)?;
             }
-            Wait::Block(None) => self.poll(None)?,
-            Wait::Block(Some(at)) if at <= Instant::system() => self.poll(Some(Duration::ZERO))?,
-            Wait::Block(Some(at)) => {
-                self.arm_timer(at)?;
-                self.poll(None)?;
-            }
+            wait => self.poller.wait(wait)?,
         }
         self.handle_events();
         // Send what the callbacks queued now, not a tick later.
@@ -247,55 +202,14 @@ impl Core {
         Ok(())
     }
 
-    /// Ensures that the wait ends at `at`. A timer that is armed for an earlier time stays. That costs one spurious
-    /// wake-up, but a deadline that moves away with every operation costs no system call.
-    fn arm_timer(&self, at: Instant) -> io::Result<()> {
-        if self.timer_at.get().is_some_and(|armed| armed <= at) {
-            return Ok(());
-        }
-        sys::set_timer_fd(&self.timer, at.as_nanos())?;
-        self.timer_at.set(Some(at));
-        Ok(())
-    }
-
-    fn poll(&self, timeout: Option<Duration>) -> io::Result<()> {
-        let mut events = self.events.borrow_mut();
-        match self.poll.borrow_mut().poll(&mut events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                // A signal: the loop handles what it has and returns. The events of the last poll must not be handled
-                // twice.
-                events.clear();
-                Ok(())
-            }
-            other => other,
-        }
-    }
-
     fn handle_events(&self) {
-        // Borrowed over callbacks: nothing but the turn uses the events, and a callback cannot turn the driver.
-        let events = self.events.borrow();
-        for event in events.iter() {
-            match event.token() {
-                BELL => {}
-                // The timer is not read: the next arming clears it, and until then it causes no edge.
-                TIMER => self.timer_at.set(None),
-                token => {
-                    let report = DescriptorEvent {
-                        readable: event.is_readable(),
-                        writable: event.is_writable(),
-                        hung_up: event.is_read_closed() || event.is_error(),
-                        urgent: event.is_priority(),
-                    };
-                    let owner = self
-                        .sources
-                        .borrow_mut()
-                        .handle_event(SourceId::from_token(token), report);
-                    if let Some(owner) = owner {
-                        run_callback(|| owner.on_event(report));
-                    }
-                }
+        self.poller.each_event(|token, report| {
+            let id = SourceId::from_token(token);
+            let owner = self.sources.borrow_mut().handle_event(id, report);
+            if let Some(owner) = owner {
+                run_callback(|| owner.on_event(report));
             }
-        }
+        });
     }
 
     /// Drops all members and sources when the driver is dropped.

@@ -14,7 +14,7 @@ use crate::backoff::Backoff;
 use crate::descriptor::check_not_stopped;
 use crate::driver::{Caller, caller};
 use crate::identity::Direction;
-use crate::sys;
+use crate::simulated;
 use io_uring::opcode;
 use socket2::SockAddr;
 use std::io;
@@ -33,7 +33,7 @@ impl Socket {
                 // SAFETY: `address` is borrowed until the call returns.
                 unsafe { core.run_operation(entry, REASON) }.map(drop)
             }
-            Caller::Thread => self.connect_blocking(address),
+            Caller::Thread if !simulated::is_on() => self.connect_blocking(address),
             other => {
                 self.set_nonblocking()?;
                 self.connect_ready(&other, address)
@@ -94,8 +94,8 @@ impl Socket {
     /// `ConnectionRefused`, as a port without a listener would answer.
     pub(crate) fn refuse_self_connection(&self) -> io::Result<()> {
         let local = self.options().local_addr()?;
-        // `peer_address` also works for a socket that connects only when it sends (fast open).
-        match sys::peer_address(self.options()) {
+        // `last_peer_addr` also works for a socket that connects only when it sends (fast open).
+        match self.options().last_peer_addr() {
             Ok(peer) if peer == local => {
                 // Reset the connection, so that the port is free at once instead of after TIME_WAIT.
                 let _ = self.options().set_linger(Some(Duration::ZERO));

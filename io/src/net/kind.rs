@@ -1,8 +1,9 @@
 //! The kinds of sockets that the kernel treats differently. A socket never changes its kind. yue knows the kind of a
 //! socket that it created, and asks the kernel once for that of any other.
 
+use crate::simulated;
 use socket2::{Domain, Protocol, SockRef, Type};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Kind {
@@ -13,6 +14,13 @@ pub(crate) struct Kind {
 }
 
 impl Kind {
+    /// Something that is not a socket.
+    const OTHER: Kind = Kind {
+        unix: false,
+        messages: false,
+        tcp: false,
+    };
+
     pub(crate) fn new(domain: Domain, kind: Type, protocol: Option<Protocol>) -> Kind {
         let stream = kind == Type::STREAM;
         let internet = domain == Domain::IPV4 || domain == Domain::IPV6;
@@ -28,15 +36,18 @@ impl Kind {
     /// Returns the kind of a socket created elsewhere. The Rust type does not tell: a `UnixStream` may be built from a
     /// descriptor that preserves message boundaries (`SOCK_SEQPACKET`).
     pub(crate) fn of(fd: &OwnedFd) -> Kind {
+        if simulated::is_on() {
+            let (domain, kind) = match simulated::kind_of(fd.as_raw_fd()) {
+                Some(found) => found,
+                None => return Kind::OTHER,
+            };
+            return Kind::new(domain, kind, None);
+        }
         let socket = SockRef::from(fd);
         match (socket.domain(), socket.r#type(), socket.protocol()) {
             (Ok(domain), Ok(kind), Ok(protocol)) => Kind::new(domain, kind, protocol),
             // Not a socket: every call on it will report that.
-            _ => Kind {
-                unix: false,
-                messages: false,
-                tcp: false,
-            },
+            _ => Kind::OTHER,
         }
     }
 

@@ -3,6 +3,7 @@
 //! On io_uring a multishot accept may have accepted more connections than were asked for. They wait with the listener
 //! and its clones, and are returned before those that are still in the kernel.
 
+use super::options::Options;
 use super::socket::Socket;
 use crate::accept_queue::{AcceptQueue, QueueHandle};
 use crate::descriptor::{check_not_stopped, yield_if_over_budget};
@@ -10,9 +11,10 @@ use crate::driver::{Backend, Caller, caller};
 use crate::errors::{cannot_wait, is_of_one_client, is_shortage};
 use crate::identity::Direction;
 use crate::readiness::{ReadinessBranch, ReadySource};
+use crate::simulated;
 use crate::sys;
 use crate::uring::AcceptOperation;
-use socket2::{SockAddr, SockRef};
+use socket2::SockAddr;
 use std::fmt;
 use std::io;
 use std::ops::Deref;
@@ -150,7 +152,7 @@ impl ListeningSocket {
 
     /// Returns a connection and its peer's address. A connection without an address is broken, and is dropped.
     fn with_peer_address(&self, connection: OwnedFd) -> Option<(Socket, SockAddr)> {
-        let address = sys::peer_address(SockRef::from(&connection)).ok()?;
+        let address = Options::of(&connection).last_peer_addr().ok()?;
         Some((self.accepted(connection), address))
     }
 
@@ -182,6 +184,10 @@ impl ListeningSocket {
         let backend = match caller {
             Caller::Callback => return Err(io::ErrorKind::WouldBlock.into()),
             Caller::Unwinding => return Err(cannot_wait()),
+            Caller::Thread if simulated::is_on() => {
+                let limit = self.read_limit.get();
+                return sys::block_until_ready(self.raw(), libc::POLLIN, limit);
+            }
             Caller::Thread => {
                 return self
                     .queue

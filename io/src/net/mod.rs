@@ -37,6 +37,7 @@ mod halves;
 pub(crate) mod kind;
 mod listening_socket;
 mod multicast;
+pub(crate) mod options;
 mod resolve;
 mod scm_rights;
 pub(crate) mod socket;

@@ -1,6 +1,7 @@
 //! The interfaces of multicast groups.
 
 use super::udp::UdpSocket;
+use crate::simulated;
 use socket2::{InterfaceIndexOrAddress, SockRef};
 use std::ffi::CString;
 use std::io;
@@ -24,6 +25,14 @@ pub fn interface_index(name: &str) -> io::Result<u32> {
     }
 }
 
+/// Refuses what a simulated network does not have.
+fn check_real() -> io::Result<()> {
+    match simulated::is_on() {
+        true => Err(simulated::unsupported("multicast")),
+        false => Ok(()),
+    }
+}
+
 impl UdpSocket {
     /// Joins a multicast group on the interface with that number, like
     /// [`join_multicast_v4`](UdpSocket::join_multicast_v4) on the one with an address.
@@ -32,6 +41,7 @@ impl UdpSocket {
     /// The system's error.
     pub fn join_multicast_v4_on(&self, group: &Ipv4Addr, interface: u32) -> io::Result<()> {
         let interface = InterfaceIndexOrAddress::Index(interface);
+        check_real()?;
         SockRef::from(self).join_multicast_v4_n(group, &interface)
     }
 
@@ -40,6 +50,7 @@ impl UdpSocket {
     /// # Errors
     /// The system's error.
     pub fn set_multicast_if_v4_index(&self, interface: u32) -> io::Result<()> {
+        check_real()?;
         let request = libc::ip_mreqn {
             imr_multiaddr: libc::in_addr { s_addr: 0 },
             imr_address: libc::in_addr { s_addr: 0 },

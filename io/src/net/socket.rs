@@ -4,16 +4,18 @@
 //! Connecting is in `attempt.rs`, accepting in `listening_socket.rs`.
 
 use super::kind::Kind;
+use super::options::Options;
 use crate::backoff::Backoff;
 use crate::descriptor::{Descriptor, check_not_stopped, clamp, yield_if_over_budget};
 use crate::driver::{Caller, caller};
 use crate::identity::Direction;
+use crate::simulated;
 use crate::{sys, uring};
 use io_uring::{opcode, squeue};
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Type};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Type};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Deref;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const READ: &str = "read from a socket";
 const WRITE: &str = "write to a socket";
@@ -53,9 +55,11 @@ impl Socket {
         kind: Type,
         protocol: Option<Protocol>,
     ) -> io::Result<Socket> {
-        let socket = socket2::Socket::new(domain, kind, protocol)?;
-        let kind = Kind::new(domain, kind, protocol);
-        Ok(Socket::with_kind(OwnedFd::from(socket), kind))
+        let fd = match simulated::is_on() {
+            true => simulated::open_socket(domain, kind)?,
+            false => OwnedFd::from(socket2::Socket::new(domain, kind, protocol)?),
+        };
+        Ok(Socket::with_kind(fd, Kind::new(domain, kind, protocol)))
     }
 
     fn with_kind(fd: OwnedFd, kind: Kind) -> Socket {
@@ -74,13 +78,17 @@ impl Socket {
         self.kind
     }
 
-    pub(crate) fn options(&self) -> SockRef<'_> {
-        SockRef::from(self)
+    pub(crate) fn options(&self) -> Options<'_> {
+        Options::of(self)
     }
 
     /// Returns a second handle on the same socket, with the same timeouts.
     pub(crate) fn try_clone(&self) -> io::Result<Socket> {
-        let socket = Socket::with_kind(self.as_fd().try_clone_to_owned()?, self.kind);
+        let fd = self.as_fd().try_clone_to_owned()?;
+        if simulated::is_on() {
+            simulated::duplicate(self.raw(), fd.as_raw_fd())?;
+        }
+        let socket = Socket::with_kind(fd, self.kind);
         socket.read_limit.set(self.read_limit.get())?;
         socket.write_limit.set(self.write_limit.get())?;
         Ok(socket)
@@ -338,8 +346,8 @@ impl Socket {
 
     /// Returns the next available connection. Waits if the open file is in blocking mode.
     pub(super) fn accept_now(&self) -> io::Result<(Socket, SockAddr)> {
-        let (socket, address) = self.options().accept4(libc::SOCK_CLOEXEC)?;
-        Ok((self.accepted(OwnedFd::from(socket)), address))
+        let (fd, address) = self.options().accept()?;
+        Ok((self.accepted(fd), address))
     }
 }
 

@@ -5,8 +5,9 @@ use super::resolve::ToSocketAddrs;
 use super::socket::Socket;
 use super::stream::{buffer_sizes, descriptor_of, read_and_write, timeouts};
 use crate::readiness::waits_until;
+use crate::simulated;
 use crate::sys;
-use socket2::{Domain, Protocol, SockAddr, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, Type};
 use std::fmt;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -118,6 +119,10 @@ impl TcpStream {
             let at = deadline_after(timeout);
             return with_deadline(at, || TcpStream::connect_addr(*address));
         }
+        if simulated::is_on() {
+            // A plain thread of a simulation waits as long as the simulated system does.
+            return TcpStream::connect_addr(*address);
+        }
         let stream = TcpStream::from(std::net::TcpStream::connect_timeout(address, timeout)?);
         stream.socket.refuse_self_connection()?;
         Ok(stream)
@@ -191,14 +196,26 @@ impl TcpStream {
     pub fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
         match keepalive {
             None => self.socket.options().set_keepalive(false),
-            Some(keepalive) => {
-                let wanted = TcpKeepalive::new()
-                    .with_time(keepalive.idle)
-                    .with_interval(keepalive.interval)
-                    .with_retries(keepalive.retries);
-                self.socket.options().set_tcp_keepalive(&wanted)
-            }
+            Some(keepalive) => self.socket.options().set_tcp_keepalive(&keepalive),
         }
+    }
+
+    /// Sets the time for which sent bytes may stay without an answer (`TCP_USER_TIMEOUT`): then the connection breaks
+    /// with `TimedOut`. `None`, the default, leaves it to the system, which gives up after some 15 minutes.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn set_user_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        self.socket.options().set_tcp_user_timeout(limit)
+    }
+
+    /// Returns the value set by [`TcpStream::set_user_timeout`].
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn user_timeout(&self) -> io::Result<Option<Duration>> {
+        let limit = self.socket.options().tcp_user_timeout()?;
+        Ok(limit.filter(|limit| !limit.is_zero()))
     }
 
     /// Returns the value set by [`TcpStream::set_keepalive`].
@@ -206,15 +223,7 @@ impl TcpStream {
     /// # Errors
     /// The system's error.
     pub fn keepalive(&self) -> io::Result<Option<Keepalive>> {
-        let options = self.socket.options();
-        if !options.keepalive()? {
-            return Ok(None);
-        }
-        Ok(Some(Keepalive {
-            idle: options.tcp_keepalive_time()?,
-            interval: options.tcp_keepalive_interval()?,
-            retries: options.tcp_keepalive_retries()?,
-        }))
+        self.socket.options().tcp_keepalive()
     }
 
     /// Sets what closing does with unsent bytes (`SO_LINGER`). `None`, the default, sends them in the background. A

@@ -113,6 +113,15 @@ impl TcpListener {
         })
     }
 
+    /// Refuses new connections from now on, while the listener is still open: `shutdown(2)` on a listening socket.
+    /// Waits for connections end with an error.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn stop(&self) -> io::Result<()> {
+        self.socket.options().shutdown(std::net::Shutdown::Both)
+    }
+
     /// Waits for the next connection.
     ///
     /// When the process is out of descriptors or memory, the error returns after a pause, so that an accept loop that

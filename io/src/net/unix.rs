@@ -5,6 +5,7 @@ use super::socket::Socket;
 use super::stream::{buffer_sizes, descriptor_of, read_and_write, timeouts};
 use super::tcp_listener::ListenOptions;
 use crate::readiness::waits_until;
+use crate::simulated;
 use crate::sys;
 use socket2::{Domain, SockAddr, Type};
 use std::ffi::OsStr;
@@ -76,6 +77,10 @@ impl UnixStream {
     /// # Errors
     /// When the process is out of descriptors.
     pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
+        if simulated::is_on() {
+            let (one, other) = simulated::open_pair(Type::STREAM)?;
+            return Ok((one.into(), other.into()));
+        }
         let (one, other) = std::os::unix::net::UnixStream::pair()?;
         Ok((one.into(), other.into()))
     }

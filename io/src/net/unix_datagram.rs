@@ -4,6 +4,7 @@ use super::socket::Socket;
 use super::stream::{buffer_sizes, descriptor_of, timeouts};
 use super::unix::{sock_addr, unix};
 use crate::readiness::waits_until;
+use crate::simulated;
 use socket2::{Domain, SockAddr, Type};
 use std::io;
 use std::net::Shutdown;
@@ -69,6 +70,10 @@ impl UnixDatagram {
     /// # Errors
     /// When the process is out of descriptors.
     pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
+        if simulated::is_on() {
+            let (one, other) = simulated::open_pair(Type::DGRAM)?;
+            return Ok((one.into(), other.into()));
+        }
         let (one, other) = std::os::unix::net::UnixDatagram::pair()?;
         Ok((one.into(), other.into()))
     }
