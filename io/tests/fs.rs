@@ -14,6 +14,71 @@ use yue_io::fs::{self, File, NamedTempFile, OpenOptions, Permissions, TempDir};
 use yue_scheduler::*;
 
 #[test]
+fn files_of_every_size_are_read_whole() {
+    on_each_driver(|| {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("file");
+        let mut buffer = Vec::new();
+        for size in [
+            0,
+            1,
+            65_535,
+            65_536,
+            65_537,
+            4 << 20,
+            (4 << 20) + 1,
+            5_000_000,
+            7,
+        ] {
+            let bytes: Vec<u8> = (0..size).map(|n| (n % 253) as u8).collect();
+            std::fs::write(&path, &bytes).unwrap();
+            assert!(fs::read(&path).unwrap() == bytes, "{size}");
+            let length = fs::read_into(&path, &mut buffer, size).unwrap();
+            assert_eq!(length, Some(size));
+            assert!(buffer[..size] == bytes, "{size}");
+            if size > 0 {
+                assert_eq!(fs::read_into(&path, &mut buffer, size - 1).unwrap(), None);
+            }
+        }
+        // A directory, and nothing at all.
+        assert_eq!(
+            fs::read(dir.path()).unwrap_err().kind(),
+            ErrorKind::IsADirectory
+        );
+        let missing = fs::read(dir.path().join("nothing")).unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NotFound);
+    });
+}
+
+#[test]
+fn a_fiber_that_reads_what_is_cached_lets_others_run() {
+    on_each_driver(|| {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "text").unwrap();
+        let turns = Rc::new(Cell::new(0));
+        let counted = turns.clone();
+        let other = spawn(move || {
+            while yield_now().is_ok() {
+                counted.set(counted.get() + 1);
+            }
+        });
+        for _ in 0..2_000 {
+            assert_eq!(fs::read(&path).unwrap(), b"text");
+        }
+        assert!(turns.get() > 5, "{}", turns.get());
+        other.cancel();
+        other.join().unwrap();
+        // A cancelled fiber reads nothing.
+        let stopped = spawn(move || {
+            cancel(current_id());
+            fs::read(&path).map(drop)
+        });
+        assert!(stopped.join().unwrap().is_err());
+    });
+}
+
+#[test]
 fn written_bytes_are_read_back() {
     on_each_driver(|| {
         let dir = TempDir::new().unwrap();

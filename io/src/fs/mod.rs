@@ -1,8 +1,8 @@
 //! Files and directories for fibers, like `std::fs`. A call that may wait for a disk parks the fiber.
 //!
 //! On io_uring, the ring opens, reads, writes, syncs, allocates, renames and removes. Other calls, and all calls on
-//! mio, run on the scheduler's blocking pool. Either way a call that has begun is waited for, even by a cancelled
-//! fiber, and reports its real outcome.
+//! mio, run on the scheduler's blocking pool; but a whole file that the page cache holds is read at once. Either way a
+//! call that has begun is waited for, even by a cancelled fiber, and reports its real outcome.
 //!
 //! ```
 //! yue_io::run(|| -> std::io::Result<()> {
@@ -17,6 +17,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+mod cached;
 mod directory;
 mod file;
 mod open;
@@ -29,17 +30,18 @@ pub use open::OpenOptions;
 pub use std::fs::{DirEntry, FileTimes, FileType, Metadata, Permissions};
 pub use temporary::{NamedTempFile, TempDir, tempfile};
 
-use crate::offload::offload;
+use crate::descriptor::{check_not_stopped, yield_if_over_budget};
+use crate::driver::caller;
+use crate::offload::{is_unwinding, offload};
+use crate::simulated;
 use io_uring::{opcode, types};
 use ring_or_pool::{Executor, c_path, executor, on_ring};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use yue_scheduler::in_fiber;
 
-/// Bytes that the first call of a whole-file read requests; each later call doubles it.
-const FIRST_READ: usize = 16 * 1024;
-
-/// The maximum bytes of such a call.
-const READ_MOST: usize = 1024 * 1024;
+/// The size of the first buffer of a whole-file read. It doubles as long as the file is larger.
+const FIRST_READ: usize = 64 * 1024;
 
 const CWD: types::Fd = types::Fd(libc::AT_FDCWD);
 
@@ -48,26 +50,74 @@ const CWD: types::Fd = types::Fd(libc::AT_FDCWD);
 /// # Errors
 /// The system's error; or when the fiber is cancelled or its deadline passes.
 pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let mut buffer = Vec::new();
+    let length = read_into(path, &mut buffer, usize::MAX - 1)?;
+    buffer.truncate(length.unwrap_or_default());
+    Ok(buffer)
+}
+
+/// Reads a whole file into a buffer that is used again. Returns the number of bytes at its beginning that are the
+/// file's; the rest is left over from growing it, or from an earlier file. `None` if the file has more than `bytes_max`
+/// bytes.
+///
+/// ```
+/// yue_io::run(|| -> std::io::Result<()> {
+///     let dir = yue_io::fs::TempDir::new()?;
+///     yue_io::fs::write(dir.path().join("a"), "text")?;
+///     let mut buffer = Vec::new();
+///     let length = yue_io::fs::read_into(dir.path().join("a"), &mut buffer, 1000)?;
+///     assert_eq!(&buffer[..length.unwrap()], b"text");
+///     assert_eq!(yue_io::fs::read_into(dir.path().join("a"), &mut buffer, 3)?, None);
+///     Ok(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// The system's error; or when the fiber is cancelled or its deadline passes.
+pub fn read_into(
+    path: impl AsRef<Path>,
+    buffer: &mut Vec<u8>,
+    bytes_max: usize,
+) -> io::Result<Option<usize>> {
     let path = path.as_ref();
-    if let Executor::Offload = executor(opcode::Read::CODE)? {
-        return offload("read a file", || std::fs::read(path));
-    }
-    let mut file = File::open(path)?;
-    let mut bytes = Vec::new();
-    let mut chunk = FIRST_READ;
-    loop {
-        let start = bytes.len();
-        bytes.resize(start + chunk, 0);
-        let count = match file.read(&mut bytes[start..]) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-            Ok(0) => {
-                bytes.truncate(start);
-                return Ok(bytes);
+    match executor(opcode::Read::CODE)? {
+        Executor::Ring(_) => read_all(File::open(path)?, buffer, bytes_max),
+        Executor::Offload => {
+            if in_fiber() && !is_unwinding() {
+                check_not_stopped("read a file")?;
+                yield_if_over_budget(&caller()?)?;
+                if let Some(length) = cached::read_cached(path, buffer, bytes_max) {
+                    return Ok(Some(length));
+                }
             }
-            other => other?,
-        };
-        bytes.truncate(start + count);
-        chunk = (2 * chunk).min(READ_MOST);
+            offload("read a file", || {
+                read_all(std::fs::File::open(path)?, buffer, bytes_max)
+            })
+        }
+    }
+}
+
+fn read_all(
+    mut file: impl Read,
+    buffer: &mut Vec<u8>,
+    bytes_max: usize,
+) -> io::Result<Option<usize>> {
+    let mut length = 0;
+    loop {
+        if length > bytes_max {
+            return Ok(None);
+        }
+        if length == buffer.len() {
+            // One byte more tells a file that is too large.
+            buffer.resize((2 * length).max(FIRST_READ).min(bytes_max + 1), 0);
+        }
+        match file.read(&mut buffer[length..]) {
+            Ok(0) => return Ok(Some(length)),
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -118,6 +168,9 @@ pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
 /// # Errors
 /// The system's error; or when the fiber is cancelled or its deadline passes.
 pub fn remove_file(path: impl AsRef<Path>) -> io::Result<()> {
+    if simulated::is_on() && simulated::remove_socket(path.as_ref()) {
+        return Ok(());
+    }
     unlink(path.as_ref(), 0, |path| std::fs::remove_file(path))
 }
 

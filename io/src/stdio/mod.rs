@@ -8,7 +8,8 @@
 //! is stopped in the middle of a write blocks it too.
 //!
 //! Unlike the standard library's streams, these have no buffer and no lock: wrap one in a [`std::io::BufReader`] or
-//! [`std::io::LineWriter`]. `println!` does not use them, and blocks the loop while it waits.
+//! [`std::io::LineWriter`], or use [`shared_output`], which has a buffer for the whole process. `println!` uses none of
+//! them, and blocks the loop while it waits.
 //!
 //! ```
 //! use std::io::{LineWriter, Write};
@@ -23,6 +24,10 @@
 //! })??;
 //! # Ok::<(), std::io::Error>(())
 //! ```
+
+mod shared_output;
+
+pub use shared_output::{Buffering, SharedOutput, shared_error, shared_output};
 
 use crate::descriptor::{Descriptor, check_not_stopped};
 use crate::driver::{Caller, caller};
@@ -43,18 +48,19 @@ unsafe extern "C" {
     static C_STDOUT: *mut libc::FILE;
 }
 
-/// Makes the C library's standard output, which Lua's `print` and `io.write` use, line-buffered, even where it is a
-/// pipe or a file. A program can change that with `io.stdout:setvbuf`. Call this before anything is written and before
-/// threads are started.
+/// Makes the C library's standard output, which C modules of Lua may use, line-buffered, even where it is a pipe or a
+/// file. Call this before anything is written and before threads are started.
 pub fn buffer_output_by_lines() {
     // SAFETY: the stream is the C library's, which makes the buffer itself; nobody uses the stream yet.
     unsafe { libc::setvbuf(C_STDOUT, std::ptr::null_mut(), libc::_IOLBF, 0) };
 }
 
-/// Flushes the buffers of standard output: the buffer of Rust's standard library, and the buffer of C's (which Lua's
-/// `print` uses). Blocks the thread until the reader has taken the bytes, and while another thread is in the middle of
-/// a write.
+/// Flushes the buffers of standard output and error: those of [`shared_output`] and [`shared_error`], that of Rust's
+/// standard library, and the C library's. Blocks the thread until the reader has taken the bytes, and while another
+/// thread is in the middle of a write.
 pub fn flush_buffers() {
+    shared_output().flush_blocking();
+    shared_error().flush_blocking();
     // SAFETY: the C library's stream exists from the start of the process.
     unsafe { libc::fflush(C_STDOUT) };
     // An error cannot be reported anywhere.
