@@ -59,6 +59,8 @@ pub mod pipe;
 pub mod process;
 mod readiness;
 pub mod signal;
+mod simulated;
+pub mod simulation;
 pub mod stdio;
 mod sys;
 #[cfg(feature = "tls")]

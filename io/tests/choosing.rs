@@ -85,7 +85,7 @@ fn refused(test: &str, errno: i32) -> Option<String> {
     })?;
     let notices: Vec<_> = output
         .lines()
-        .filter(|line| line.starts_with("yue: "))
+        .filter(|line| line.contains("Z yue info: "))
         .collect();
     assert_eq!(notices.len(), 1, "{output}");
     assert!(
@@ -109,7 +109,7 @@ fn where_io_uring_is_forbidden_a_notice_says_so_and_mio_works() {
         libc::EPERM,
     ) {
         assert!(
-            output.contains("yue: io_uring is forbidden here (EPERM"),
+            output.contains("yue info: io_uring is forbidden here (EPERM"),
             "{output}"
         );
         assert!(
@@ -126,7 +126,7 @@ fn where_io_uring_is_missing_a_notice_says_so_and_mio_works() {
         libc::ENOSYS,
     ) {
         assert!(
-            output.contains("yue: this kernel has no io_uring (ENOSYS)"),
+            output.contains("yue info: this kernel has no io_uring (ENOSYS)"),
             "{output}"
         );
         assert!(

@@ -282,6 +282,32 @@ fn cancelled_reads_and_writes_lose_and_repeat_nothing() {
 }
 
 /// Writes `bytes`, retrying each part that times out.
+#[test]
+fn a_reader_knows_of_decrypted_bytes_and_its_buffer_grows_and_shrinks() {
+    on_each_driver(|| {
+        let (client, server) = pair();
+        let ((mut reader, _writer), (_, mut sender)) = (client.split(), server.split());
+        let mut buffer = vec![0; 100_000];
+        for length in [10, 100_000, 10, 5_000, 10] {
+            let sending = spawn(move || {
+                sender.write_all(&vec![7; length]).unwrap();
+                sender.flush().unwrap();
+                sender
+            });
+            assert!(!reader.has_bytes());
+            reader.read_exact(&mut buffer[..1]).unwrap();
+            assert!(
+                reader.has_bytes(),
+                "the rest of the record of {length} bytes"
+            );
+            reader.read_exact(&mut buffer[1..length]).unwrap();
+            assert!(!reader.has_bytes());
+            assert!(buffer[..length].iter().all(|byte| *byte == 7));
+            sender = sending.join().unwrap();
+        }
+    });
+}
+
 fn write_all_in_time(mut write: impl FnMut(&[u8]) -> io::Result<usize>, bytes: &[u8]) {
     let mut sent = 0;
     while sent < bytes.len() {

@@ -1,12 +1,14 @@
 //! The program to start, and its settings.
 
 use super::child::Child;
+use crate::offload::{is_unwinding, offload};
 use crate::signal;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{ExitStatus, Output, Stdio};
+use yue_scheduler::{in_fiber, may_suspend};
 
 /// The program to start and its settings, like [`std::process::Command`]. For settings without a method here, see
 /// [`Command::as_std_mut`].
@@ -186,7 +188,15 @@ impl Command {
     }
 
     fn start(&mut self) -> io::Result<Child> {
-        Child::new(self.inner.spawn()?, self.kill_on_drop)
+        let inner = &mut self.inner;
+        // The copy of a large process's page tables takes tens of milliseconds, and the call waits until the program
+        // has been loaded: not on a loop's thread, if the fiber may wait.
+        let child = if in_fiber() && may_suspend().is_ok() && !is_unwinding() {
+            offload("start a program", || inner.spawn())?
+        } else {
+            inner.spawn()?
+        };
+        Child::new(child, self.kill_on_drop)
     }
 
     /// Starts the program and waits until it ends.

@@ -24,6 +24,9 @@ use yue_scheduler::unrefused;
 /// Bytes read from the stream at once: one TLS record of the maximum size.
 const CHUNK: usize = 16 * 1024 + 512;
 
+/// The same while the peer sends little: an idle connection waits with such a buffer.
+const CHUNK_SMALL: usize = 2 * 1024;
+
 struct Shared<S> {
     connection: RefCell<Connection>,
     stream: S,
@@ -89,7 +92,7 @@ where
         });
         let reader = TlsReader {
             shared: shared.clone(),
-            chunk: vec![0; CHUNK].into(),
+            chunk: vec![0; CHUNK_SMALL].into(),
             left: (0, 0),
         };
         (reader, TlsWriter { shared })
@@ -159,6 +162,7 @@ where
             // Send pending answers first, such as to a change of keys.
             self.shared.send_pending()?;
             if self.left.0 == self.left.1 {
+                self.resize_chunk();
                 let count = (&self.shared.stream).read(&mut self.chunk)?;
                 self.left = (0, count);
             }
@@ -171,6 +175,24 @@ impl<S> TlsReader<S>
 where
     for<'a> &'a S: Read + Write,
 {
+    /// Whether the next read returns decrypted bytes without waiting. If not, it may still find some that have come.
+    pub fn has_bytes(&self) -> bool {
+        let mut connection = self.shared.connection.borrow_mut();
+        let decrypted = connection.reader().into_first_chunk();
+        decrypted.is_ok_and(|bytes| !bytes.is_empty())
+    }
+
+    /// Chooses the buffer for the next read by the size of the last one.
+    fn resize_chunk(&mut self) {
+        let (last, length) = (self.left.1, self.chunk.len());
+        if last == length && length < CHUNK {
+            self.chunk = vec![0; CHUNK].into();
+        } else if last < CHUNK_SMALL && length > CHUNK_SMALL {
+            self.chunk = vec![0; CHUNK_SMALL].into();
+        }
+        self.left = (0, 0);
+    }
+
     /// Feeds received bytes to the connection. An empty chunk means the end of the stream.
     fn process_chunk(&mut self) -> io::Result<()> {
         let mut bytes = &self.chunk[self.left.0..self.left.1];
