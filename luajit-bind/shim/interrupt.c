@@ -50,14 +50,26 @@ static void on_hook(lua_State *L, lua_Debug *ar)
     __atomic_load_n(&raise_interruption, __ATOMIC_RELAXED)(L);
 }
 
-/* In a signal handler: interrupts the code that this thread runs, if it is Lua. */
-void yue_shim_interrupt(size_t once)
+/* Marks the running fiber: see yue_shim_interrupt. */
+void yue_shim_mark(size_t mark)
 {
   YueFiber *f = yue_shim_current();
-  if (f == NULL || f->root->cframe == NULL)
+  if (f != NULL)
+    f->mark = mark;
+}
+
+/*
+** In a signal handler: interrupts the code that this thread runs, if it is Lua. The lowest bit of the argument says
+** whether once. The bits above it are the mark of the fiber that is meant; 0: any fiber.
+*/
+void yue_shim_interrupt(size_t argument)
+{
+  YueFiber *f = yue_shim_current();
+  size_t mark = argument >> 1;
+  if (f == NULL || f->root->cframe == NULL || (mark != 0 && f->mark != mark))
     return;
   victim = f;
-  only_once = (int)once;
+  only_once = (int)(argument & 1);
   /* Off first: if this very signal has cut the last change short, the tables are written anew. */
   lua_sethook(f->root, NULL, 0, 0);
   lua_sethook(f->root, on_hook, LUA_MASKCOUNT, 1);

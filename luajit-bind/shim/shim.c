@@ -363,7 +363,8 @@ static int whole_line_print(lua_State *L)
     lj_buf_putstr(line, strV(&L->base[i]));
   }
   lj_buf_putb(line, '\n');
-  fwrite(line->b, 1, sbuflen(line), stdout);
+  if (!yue_print_line(L, line->b, sbuflen(line)))
+    fwrite(line->b, 1, sbuflen(line), stdout);
   return 0;
 }
 

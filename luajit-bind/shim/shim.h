@@ -19,6 +19,7 @@ typedef struct YueFiber {
   size_t work_length;
   const char *client;
   size_t client_length;
+  size_t mark;          /* tells it from other fibers when one is to be interrupted; 0: none */
 } YueFiber;
 
 /* One Lua value, in the form for the encoder. */
@@ -39,6 +40,9 @@ enum {
 
 /* Rust's service to the shim: writes the bytes that Rust's standard output has buffered (src/vm.rs). */
 void yue_flush_rust(void);
+
+/* Writes a line of `print`, and may suspend the fiber, if Rust has set a hook; returns 0 if not (src/setup.rs). */
+int yue_print_line(lua_State *L, const char *line, size_t length);
 
 /* The results of yue_shim_map_set. */
 enum { YUE_MAP_SET, YUE_MAP_BAD_KEY, YUE_MAP_CROWDED };

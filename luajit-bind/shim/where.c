@@ -149,6 +149,32 @@ int yue_shim_arguments(YueFiber *f, lua_State *to, int count)
   return i;
 }
 
+/* Pushes the first argument of each call, in a parked fiber, of the function at index `fn` of `to`; returns their
+** number, at most `count`. There must be room.
+*/
+int yue_shim_calls_of(YueFiber *f, lua_State *to, int fn, int count)
+{
+  cTValue *wanted = to->base + fn-1;
+  lua_State *L = f->root;
+  int pushed = 0;
+  if (L->cframe == NULL || !tvisfunc(wanted))
+    return 0;
+  while (L != NULL) {
+    lua_Debug ar;
+    int level;
+    for (level = 0; level < LEVELS_MAX && pushed < count && lua_getstack(L, level, &ar); level++) {
+      cTValue *frame = tvref(L->stack) + (ar.i_ci & 0xffff);
+      if (frame_func(frame) == funcV(wanted)) {
+        copyTV(to, to->top, frame+1);
+        to->top++;
+        pushed++;
+      }
+    }
+    L = L == f->inside ? NULL : yue_shim_resumed_by(L);
+  }
+  return pushed;
+}
+
 static void add_place(Text *t, GCproto *pt, long line)
 {
   const char *name = proto_chunknamestr(pt);

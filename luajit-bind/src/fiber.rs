@@ -302,6 +302,14 @@ impl Parked<'_> {
         // SAFETY: as above; there is room.
         unsafe { shim::yue_shim_arguments(self.0.fiber.get(), stack.raw(), count) }
     }
+
+    /// Pushes the first argument of each call (at most `count`) of the function at the index `function` of `stack` that
+    /// the fiber is in. Returns their number. May raise, if the stack cannot grow.
+    pub fn push_calls_of(self, stack: Stack<'_>, function: c_int, count: c_int) -> c_int {
+        stack.reserve(count);
+        // SAFETY: as above; there is room.
+        unsafe { shim::yue_shim_calls_of(self.0.fiber.get(), stack.raw(), function, count) }
+    }
 }
 
 struct EndOnDrop<'a>(&'a Context);

@@ -33,7 +33,27 @@ pub fn interrupt(
     how: Interrupt,
     patience: Duration,
 ) -> Result<usize, &'static str> {
-    inspect::interrupt_threads(threads, usize::from(how == Interrupt::Once), patience)
+    interrupt_marked(threads, 0, how, patience)
+}
+
+/// Like [`interrupt`], but only fibers with this mark are interrupted: see [`mark_fiber`]. 0 means any fiber.
+///
+/// # Errors
+/// Like [`interrupt`].
+pub fn interrupt_marked(
+    threads: &[libc::pid_t],
+    mark: usize,
+    how: Interrupt,
+    patience: Duration,
+) -> Result<usize, &'static str> {
+    let argument = mark << 1 | usize::from(how == Interrupt::Once);
+    inspect::interrupt_threads(threads, argument, patience)
+}
+
+/// Marks the calling Lua fiber for [`interrupt_marked`], until its end. The highest bit of a mark is not used.
+pub fn mark_fiber(mark: usize) {
+    // SAFETY: sets a number of the running fiber, if there is one.
+    unsafe { shim::yue_shim_mark(mark) };
 }
 
 pub(crate) fn install() {

@@ -59,11 +59,11 @@ pub use function::{
     Error, ErrorForm, Frame, Function, Raise, Refusal, check_native_stack, entry, may_suspend,
     raise, set_error_form, suspending,
 };
-pub use interrupt::{Interrupt, interrupt};
+pub use interrupt::{Interrupt, interrupt, interrupt_marked, mark_fiber};
 pub use lua_state::{Ended, LuaState};
 pub use mlua;
 pub use mlua_sys as ffi;
-pub use setup::set_exit_hook;
+pub use setup::{set_exit_hook, set_print_hook};
 pub use stack::Stack;
 pub use vm::{Vm, VmError};
 

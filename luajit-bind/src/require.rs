@@ -7,6 +7,10 @@
 //!
 //! The Lua part below is the new `require`, which behaves like LuaJIT's and also calls `begin` and `finish`. One table,
 //! in the VM, records which fiber loads which module and which fibers wait. All of it runs on the loop's thread.
+//!
+//! The table `yue.require` in the registry is for a layer above that keeps several versions of modules. It may set the
+//! fields `find(name)`, which returns whether it knows the module's value, and that value; `load(name, loader)`, called
+//! before a loader runs; and `done(name, loader)`, called when it has returned. It finds a loader by `search(name)`.
 
 use crate::function::{Error, Frame, Function};
 use crate::loading::{FiberKey, Load};
@@ -18,7 +22,7 @@ use std::ffi::c_int;
 use yue_scheduler::{park, prepare_park};
 
 const SOURCE: &str = r#"
-local loaded, package, begin, finish, run, keep = ...
+local loaded, package, begin, finish, run, keep, hooks = ...
 local pcall, error, type, concat, getinfo = pcall, error, type, table.concat, debug.getinfo
 
 -- The value of `package.loaded` while a module is being loaded and has published nothing.
@@ -45,8 +49,11 @@ local function load(name, loader)
   -- C modules may keep the Lua state that they are loaded on, and call back on it later.
   if getinfo(loader, 'S').what == 'C' then keep() end
   busy[name], loaded[name] = true, unpublished
+  local note = hooks.load
+  if note then note(name, loader) end
   local result = run(loader, name)
   busy[name] = nil
+  if note then hooks.done(name, loader) end
   if result ~= nil then
     loaded[name] = result
   elseif loaded[name] == unpublished then
@@ -55,7 +62,14 @@ local function load(name, loader)
   return loaded[name]
 end
 
+hooks.search = find
+
 return function(name)
+  local versions = hooks.find
+  if versions then
+    local known, value = versions(name)
+    if known then return value end
+  end
   local module = loaded[name]
   if module and not busy[name] then
     return module
@@ -111,7 +125,10 @@ pub(crate) fn install(stack: Stack<'_>) {
         ffi::lua_pushcclosure(state, crate::function::entry::<Finish>, 0);
         ffi::lua_pushcclosure(state, run_loader, 0);
         ffi::lua_pushcclosure(state, keep_state, 0);
-        ffi::lua_call(state, 6, 1);
+        ffi::lua_createtable(state, 0, 4);
+        ffi::lua_pushvalue(state, -1);
+        ffi::lua_setfield(state, ffi::LUA_REGISTRYINDEX, c"yue.require".as_ptr());
+        ffi::lua_call(state, 7, 1);
         ffi::lua_setfield(state, ffi::LUA_GLOBALSINDEX, c"require".as_ptr());
     }
 }

@@ -2,12 +2,14 @@
 
 use crate::codec::Codec;
 use crate::fiber;
+use crate::function::{Error, raise, suspending};
 use crate::interrupt;
 use crate::jit_modules;
 use crate::require;
 use crate::shim;
 use crate::vm::{Vm, VmError, VmInner};
 use mlua_sys as ffi;
+use std::ffi::{c_char, c_int};
 use std::io::Write;
 use std::sync::OnceLock;
 
@@ -50,8 +52,8 @@ impl Vm {
 
 static EXIT_HOOK: OnceLock<fn()> = OnceLock::new();
 
-/// Sets what `os.exit` calls before it ends the process. The first call counts. The hook must be quick and must not
-/// suspend; no destructor and no `atexit` function runs after it.
+/// Sets what `os.exit` calls before it ends the process. The first call counts. The hook must not suspend; no
+/// destructor and no `atexit` function runs after it.
 pub fn set_exit_hook(hook: fn()) {
     EXIT_HOOK.get_or_init(|| hook);
 }
@@ -62,5 +64,41 @@ extern "C" fn yue_flush_rust() {
     let _ = std::io::stdout().flush();
     if let Some(hook) = EXIT_HOOK.get() {
         hook();
+    }
+}
+
+/// Writes a line, or returns the error that `print` raises.
+type PrintHook = fn(&[u8]) -> Result<(), Error>;
+
+static PRINT_HOOK: OnceLock<PrintHook> = OnceLock::new();
+
+/// Sets what Lua's `print` calls with each line, instead of writing it to the C library's standard output. The first
+/// call counts. The hook may suspend where [`may_suspend`](crate::may_suspend) permits it, but must have copied the
+/// line before: it is in a buffer of the VM, which other fibers use meanwhile.
+pub fn set_print_hook(hook: fn(&[u8]) -> Result<(), Error>) {
+    PRINT_HOOK.get_or_init(|| hook);
+}
+
+/// Called by the shim's `print`. Returns whether the line has been written; raises the hook's error.
+///
+/// # Safety
+/// Called by a C function that Lua is running on `state`, with `length` bytes at `line`, and without anything that the
+/// error would skip.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn yue_print_line(
+    state: *mut ffi::lua_State,
+    line: *const c_char,
+    length: usize,
+) -> c_int {
+    let Some(hook) = PRINT_HOOK.get() else {
+        return 0;
+    };
+    // SAFETY: the caller's promise. The hook gets no Lua state, and has finished when the error is raised.
+    unsafe {
+        let line = std::slice::from_raw_parts(line.cast::<u8>(), length);
+        match suspending(state, "print", || hook(line)) {
+            Ok(()) => 1,
+            Err(failure) => raise(state, failure),
+        }
     }
 }

@@ -33,6 +33,7 @@ pub(crate) struct FiberState {
     pub work_length: usize,
     pub client: *const u8,
     pub client_length: usize,
+    pub mark: usize,
 }
 
 impl FiberState {
@@ -47,6 +48,7 @@ impl FiberState {
             work_length: 0,
             client: ptr::null(),
             client_length: 0,
+            mark: 0,
         }
     }
 }
@@ -141,12 +143,19 @@ unsafe extern "C-unwind" {
     pub(crate) fn yue_shim_outside(old: *mut lua_State, old_at: isize);
     pub(crate) fn yue_shim_current() -> *mut FiberState;
     pub(crate) fn yue_shim_set_interruption(raise: unsafe extern "C-unwind" fn(*mut lua_State));
+    pub(crate) fn yue_shim_mark(mark: usize);
     pub(crate) fn yue_shim_unwound(state: *mut lua_State);
     pub(crate) fn yue_shim_traceback(fiber: *mut FiberState, text: *mut u8, bytes: usize) -> usize;
     pub(crate) fn yue_shim_work(fiber: *mut FiberState, text: *mut u8, bytes: usize) -> usize;
     pub(crate) fn yue_shim_arguments(
         fiber: *mut FiberState,
         to: *mut lua_State,
+        count: c_int,
+    ) -> c_int;
+    pub(crate) fn yue_shim_calls_of(
+        fiber: *mut FiberState,
+        to: *mut lua_State,
+        function: c_int,
         count: c_int,
     ) -> c_int;
     pub(crate) fn yue_shim_origin(fiber: *mut FiberState, text: *mut u8, bytes: usize) -> usize;

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use yue_luajit::{Error, Frame, Function, Interrupt, Stack, Vm, interrupt};
+use yue_luajit::{
+    Error, Frame, Function, Interrupt, Stack, Vm, interrupt, interrupt_marked, mark_fiber,
+};
 use yue_scheduler::yield_now;
 
 /// The time in which a thread must react.
@@ -63,6 +65,26 @@ impl Function for BusyAndYield {
     }
 }
 
+/// `mark(number)`: marks the calling fiber.
+struct Mark;
+
+impl Function for Mark {
+    const NAME: &'static str = "mark";
+    const SUSPENDS: bool = false;
+    type Input<'a> = f64;
+    type Output = ();
+    fn read<'a>(stack: Stack<'a>) -> f64 {
+        stack.number(1)
+    }
+    fn run(_: Frame<'_>, number: f64) -> Result<(), Error> {
+        mark_fiber(number as usize);
+        Ok(())
+    }
+    fn push(_: &mut (), _: Stack<'_>) -> c_int {
+        0
+    }
+}
+
 /// Interrupts the thread that it was made on when `busy` is called there, until it is dropped.
 struct Interrupter {
     over: Arc<AtomicBool>,
@@ -71,6 +93,11 @@ struct Interrupter {
 
 impl Interrupter {
     fn start(how: Interrupt) -> Interrupter {
+        Interrupter::of_mark(0, how)
+    }
+
+    /// Interrupts only the fiber with that mark.
+    fn of_mark(mark: usize, how: Interrupt) -> Interrupter {
         BUSY.store(false, Ordering::SeqCst);
         // SAFETY: asks only.
         let target = unsafe { libc::syscall(libc::SYS_gettid) } as libc::pid_t;
@@ -79,7 +106,11 @@ impl Interrupter {
         let thread = std::thread::spawn(move || {
             while !end.load(Ordering::SeqCst) {
                 if BUSY.swap(false, Ordering::SeqCst) {
-                    assert_eq!(interrupt(&[target], how, LONG), Ok(1));
+                    let reacted = match mark {
+                        0 => interrupt(&[target], how, LONG),
+                        mark => interrupt_marked(&[target], mark, how, LONG),
+                    };
+                    assert_eq!(reacted, Ok(1));
                     TOLD.store(true, Ordering::SeqCst);
                 }
                 std::thread::sleep(Duration::from_millis(1));
@@ -104,6 +135,7 @@ fn prepare(vm: &Vm) {
         // SAFETY: protected; the globals' table is pushed and popped.
         unsafe { yue_luajit::ffi::lua_pushvalue(stack.raw(), yue_luajit::ffi::LUA_GLOBALSINDEX) };
         Vm::register::<Busy>(stack, "busy");
+        Vm::register::<Mark>(stack, "mark");
         Vm::register::<BusyAndYield>(stack, "busy_and_yield");
     })
     .unwrap();
@@ -225,4 +257,19 @@ fn a_thread_that_runs_no_lua_is_left_alone() {
         Ok(0),
         "it is gone"
     );
+}
+
+#[test]
+fn an_interruption_that_names_a_mark_meets_no_other_fiber() {
+    on_each_compiler(|vm| {
+        let _interrupter = Interrupter::of_mark(7, Interrupt::UntilUnwound);
+        for mark in ["", "mark(6)", "mark(7) mark(0)"] {
+            let text = format!(
+                "{mark} busy() local sum = 0 for i = 1, 1e7 do sum = sum + 1 end return tostring(sum)"
+            );
+            assert_eq!(eval(vm, &text), "10000000", "{mark}");
+        }
+        let error = error_of(vm, "mark(7) busy() while true do pcall(error) end");
+        assert!(error.contains("the fiber was cancelled"), "{error}");
+    });
 }
