@@ -2,38 +2,12 @@
 //!
 //! `{"result": …}`, or `{"error": {"type", "code", "message", "retryable"}}`.
 
+use super::HttpAnswer;
+use super::body::AnswerBody;
 use crate::error::{Error, ErrorKind};
-use hyper::body::{Body, Bytes, Frame, SizeHint};
+use hyper::body::Bytes;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-/// A whole body, sent as one piece.
-pub(super) struct Whole(Option<Bytes>);
-
-impl Body for Whole {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.as_ref().map_or(0, |bytes| bytes.len() as u64))
-    }
-}
-
-pub(super) type Answer = Response<Whole>;
 
 /// A refusal or failure: its status, and the error's parts.
 #[derive(Debug)]
@@ -94,7 +68,7 @@ impl Fault {
         }
     }
 
-    pub(super) fn answer(&self) -> Answer {
+    pub(super) fn answer(&self) -> HttpAnswer {
         let json = serde_json::json!({ "error": {
             "type": self.type_name,
             "code": self.code,
@@ -126,9 +100,8 @@ fn status_of(error: &Error) -> StatusCode {
 }
 
 /// An answer with a body of JSON.
-pub(super) fn with_json(status: StatusCode, json: Vec<u8>) -> Answer {
-    let mut answer = Response::new(Whole(Some(Bytes::from(json))));
-    *answer.status_mut() = status;
+pub(super) fn with_json(status: StatusCode, json: Vec<u8>) -> HttpAnswer {
+    let mut answer = with_body(status, AnswerBody::Whole(Some(Bytes::from(json))));
     set(&mut answer, header::CONTENT_TYPE, "application/json");
     set(&mut answer, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(&mut answer, header::CACHE_CONTROL, "no-store");
@@ -136,19 +109,24 @@ pub(super) fn with_json(status: StatusCode, json: Vec<u8>) -> Answer {
 }
 
 /// An answer without a body.
-pub(super) fn empty(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Whole(None));
-    *answer.status_mut() = status;
-    answer
+pub(super) fn empty(status: StatusCode) -> HttpAnswer {
+    with_body(status, AnswerBody::empty())
 }
 
-pub(super) fn set(answer: &mut Answer, name: HeaderName, value: &'static str) {
+fn with_body(status: StatusCode, body: AnswerBody) -> HttpAnswer {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    HttpAnswer { response }
+}
+
+pub(super) fn set(answer: &mut HttpAnswer, name: HeaderName, value: &'static str) {
     answer
+        .response
         .headers_mut()
         .insert(name, HeaderValue::from_static(value));
 }
 
 /// The connection ends after this answer.
-pub(super) fn close_after(answer: &mut Answer) {
+pub(super) fn close_after(answer: &mut HttpAnswer) {
     set(answer, header::CONNECTION, "close");
 }

@@ -1,7 +1,8 @@
 //! One HTTP connection: its fiber, and its session of the listener's service.
 
 use super::exchange::Exchange;
-use super::stream::{HyperStream, Stream, Times};
+use super::server::HttpConnection;
+use super::stream::{Stream, Times};
 use super::{Grant, HttpOptions};
 use crate::error::{Error, ErrorKind};
 use crate::session::options::Options;
@@ -10,20 +11,13 @@ use crate::transport::memory::MemoryTransport;
 use crate::transport::sniffer::HEAD_MAX;
 use crate::transport::{Connect, Events, Transport};
 use crate::{CloseReason, Hooks, Moment, Retry};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
 use std::rc::Rc;
-use yue_scheduler::{Builder, block_on, set_context};
+use yue_scheduler::{Builder, set_context};
 
 /// The maximum number of headers of a request.
 const HEADERS_MAX: usize = 100;
-
-/// hyper's buffer for a connection's input.
-const BUFFER_BYTES: usize = 64 * 1024;
 
 /// The rules of a listener's HTTP.
 pub(crate) struct Site {
@@ -68,6 +62,7 @@ pub(crate) fn start(
     let limits = &options.limits;
     let times = Times {
         head: limits.handshake,
+        idle: None,
         body: limits.message_time,
         output: limits.stall,
     };
@@ -101,15 +96,15 @@ pub(crate) fn start(
     };
     let stack = options.stack;
     let caller = Session::open(connector, Service::none(), options.clone());
-    let exchange = Rc::new(Exchange {
+    let connection = HttpConnection::new(stream.clone(), from.to_owned(), HEAD_MAX, HEADERS_MAX);
+    let exchange = Exchange {
         site,
         accounts,
         accepted: accepted.clone(),
         caller,
         limits: options.limits,
-        stream: stream.clone(),
-        peer: from.to_owned(),
-    });
+        connection,
+    };
     let spawned = Builder::new()
         .name(format!("http connection from {from}"))
         .stack(stack)
@@ -128,33 +123,10 @@ pub(crate) fn start(
 }
 
 /// The body of a connection's fiber.
-fn serve(exchange: &Rc<Exchange>) {
-    let stream = &exchange.stream;
-    let respond = service_fn(|request| Exchange::respond(exchange.clone(), request));
-    let connection = http1::Builder::new()
-        // The stream has the limits of time: hyper knows only that of the head.
-        .header_read_timeout(None)
-        // A client that sends no more gets its answer.
-        .half_close(true)
-        .max_header_size(HEAD_MAX)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(BUFFER_BYTES)
-        .serve_connection(HyperStream(stream.clone()), respond);
-    let mut connection = pin!(connection);
-    let mut shuts_down = false;
-    let outcome = block_on(poll_fn(|context| {
-        stream.set_task(context.waker());
-        if stream.is_ending() && !shuts_down {
-            shuts_down = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        connection.as_mut().poll(context)
-    }));
-    match outcome {
-        // An error of hyper is one of the peer, who has been answered if that was possible.
-        Ok(_) => stream.linger(),
-        // The link has ended, or the program ends.
-        Err(_) => stream.close(),
+fn serve(exchange: &Exchange) {
+    while let Ok(Some(request)) = exchange.connection.next_request() {
+        let answer = exchange.respond(&request);
+        exchange.connection.answer(answer);
     }
     exchange.caller.close();
     exchange.accepted.close();

@@ -3,24 +3,21 @@
 //! The order of the checks is that of their cost, and of what they reveal: rules that hold for every path first, the
 //! grant before the body is read, and the function's name last, by the session that every call passes.
 
-use super::HttpRequest;
-use super::answer::{Answer, Fault, close_after, empty, set, with_json};
+use super::answer::{Fault, close_after, empty, set, with_json};
 use super::connection::Site;
 use super::json;
-use super::stream::Stream;
+use super::message::single;
+use super::results::write_results;
+use super::server::{HttpConnection, HttpFault};
+use super::{HttpAnswer, HttpHead, HttpRequest};
 use crate::error::ErrorKind;
 use crate::session::options::{Limits, Timeout};
 use crate::session::service::say_seldom;
 use crate::session::{Accounts, Session};
 use crate::trace::{self, TraceParent};
-use hyper::body::{Body, Incoming};
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request, StatusCode};
-use std::convert::Infallible;
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, StatusCode};
 use std::rc::Rc;
-use std::task::Poll;
 use yue_scheduler::timeout;
 
 /// The path under which functions are called.
@@ -39,25 +36,21 @@ pub(super) struct Exchange {
     pub(super) accepted: Session,
     pub(super) caller: Session,
     pub(super) limits: Limits,
-    pub(super) stream: Rc<Stream>,
-    pub(super) peer: String,
+    pub(super) connection: HttpConnection,
 }
 
 impl Exchange {
     /// Answers a request. Runs in the connection's fiber, which it may park.
-    pub(super) async fn respond(
-        self: Rc<Exchange>,
-        request: Request<Incoming>,
-    ) -> Result<Answer, Infallible> {
-        self.stream.begin_body();
-        let origin = request.headers().get(header::ORIGIN).cloned();
+    pub(super) fn respond(&self, request: &HttpHead) -> HttpAnswer {
+        let headers = &request.parts.headers;
+        let origin = headers.get(header::ORIGIN).cloned();
         // What follows a body in chunks is not read: two parsers that disagree on its end would take it for another
         // request (RFC 9112, section 11.2).
-        let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-        let mut answer = match self.check_caller(&request) {
+        let is_chunked = headers.contains_key(header::TRANSFER_ENCODING);
+        let mut answer = match self.check_caller(request) {
             Err(fault) => fault.closing().answer(),
             Ok(()) => {
-                let mut answer = match self.serve(request).await {
+                let mut answer = match self.serve(request) {
                     Ok(answer) => answer,
                     Err(fault) => fault.answer(),
                 };
@@ -67,84 +60,74 @@ impl Exchange {
                 answer
             }
         };
-        if is_chunked || self.stream.is_ending() || self.accepted.is_closed() {
+        if is_chunked || self.connection.is_ending() || self.accepted.is_closed() {
             close_after(&mut answer);
         }
-        self.stream.begin_head();
-        Ok(answer)
+        answer
     }
 
     /// Checks that the page and the name that the request names may call.
-    fn check_caller(&self, request: &Request<Incoming>) -> Result<(), Fault> {
-        let headers = request.headers();
+    fn check_caller(&self, request: &HttpHead) -> Result<(), Fault> {
         let bad = |text: &str| Fault::new(StatusCode::BAD_REQUEST, ErrorKind::Argument, text);
-        let host = single(headers, &header::HOST).map_err(bad)?;
+        let host = request.host().map_err(bad)?;
         let host = host.ok_or_else(|| bad("The header Host is missing."))?;
-        let host = str::from_utf8(host.as_bytes()).map_err(|_| bad("Host is not text."))?;
-        let named = request.uri().authority();
-        if named.is_some_and(|named| !named.as_str().eq_ignore_ascii_case(host)) {
-            return Err(bad(
-                "The request's line and its header Host name different hosts.",
-            ));
-        }
         let callers = self.site.callers();
-        let checked = match single(headers, &header::ORIGIN).map_err(bad)? {
+        let checked = match single(&request.parts.headers, &header::ORIGIN).map_err(bad)? {
             Some(origin) => callers.check_origin(origin.as_bytes(), host),
             None => callers.check_host(host),
         };
         checked.map_err(|text| Fault::new(StatusCode::FORBIDDEN, ErrorKind::NotGranted, text))
     }
 
-    async fn serve(&self, request: Request<Incoming>) -> Result<Answer, Fault> {
+    fn serve(&self, request: &HttpHead) -> Result<HttpAnswer, Fault> {
+        let (method, headers) = (&request.parts.method, &request.parts.headers);
         let Some(grant) = &self.site.grant else {
             return Err(nothing_here());
         };
-        let name = function_name(request.uri().path()).ok_or_else(nothing_here)?;
-        match *request.method() {
+        let name = function_name(request.path()).ok_or_else(nothing_here)?;
+        match *method {
             Method::POST => {}
-            Method::OPTIONS => return Ok(preflight(request.headers())),
+            Method::OPTIONS => return Ok(preflight(headers)),
             _ => return Ok(wrong_method()),
         }
-        check_content_type(request.headers())?;
+        check_content_type(headers)?;
         if self.accepted.is_turned_away() {
             let limit = self.limits.connections_max;
             let text = format!("the server has {limit} connections, its limit; try again later");
             return Err(busy(text).closing());
         }
         // A header that is malformed begins no trace, as the recommendation says.
-        let trace = request.headers().get("traceparent");
+        let trace = headers.get("traceparent");
         let trace = trace.and_then(|value| value.to_str().ok()?.parse::<TraceParent>().ok());
-        let granting = self.request_of(&request, name);
+        let granting = self.request_of(request, name);
         let name = granting.name.clone();
         // A body is read only for those who may call.
-        self.stream.begin_handling();
         let granted = timeout(self.limits.handshake, || grant(&granting));
         self.check_grant(&granting, granted.map_err(|_| ()))?;
         drop(granting);
-        self.stream.begin_body();
-        let body = self.read_body(request.into_body()).await?;
-        self.stream.begin_handling();
+        let body = self.read_body()?;
         match trace {
             Some(trace) => trace::with(trace, || self.call(&name, body)),
             None => self.call(&name, body),
         }
     }
 
-    fn request_of(&self, request: &Request<Incoming>, name: String) -> HttpRequest {
+    fn request_of(&self, request: &HttpHead, name: String) -> HttpRequest {
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let headers = request.headers().iter();
+        let headers = request.parts.headers.iter();
         HttpRequest {
             name,
-            method: request.method().to_string(),
+            method: request.method().to_owned(),
             path: request
-                .uri()
+                .parts
+                .uri
                 .path_and_query()
                 .map_or_else(String::new, |path| path.as_str().to_owned()),
             headers: headers
                 .map(|(name, value)| (name.as_str().to_owned(), text(value)))
                 .collect(),
-            peer: self.peer.clone(),
-            peer_name: self.stream.peer_name(),
+            peer: self.connection.peer().to_owned(),
+            peer_name: self.connection.peer_name(),
         }
     }
 
@@ -174,14 +157,14 @@ impl Exchange {
     }
 
     /// Reads a body, which counts for the memory of the listener meanwhile.
-    async fn read_body(&self, body: Incoming) -> Result<Counted, Fault> {
+    fn read_body(&self) -> Result<Counted, Fault> {
         let max = self.limits.message_bytes_max;
         let too_large = || {
             let text = format!("the body is larger than {max} bytes, the limit of a message");
             let status = StatusCode::PAYLOAD_TOO_LARGE;
             Fault::new(status, ErrorKind::MessageTooLarge, text).closing()
         };
-        if body.size_hint().lower() > max as u64 {
+        if self.connection.body_length() > max as u64 {
             return Err(too_large());
         }
         let mut whole = Counted {
@@ -189,32 +172,21 @@ impl Exchange {
             bytes: Vec::new(),
             counted: 0,
         };
-        let mut body = pin!(body);
         loop {
-            let next = poll_fn(|context| {
-                if self.stream.body_is_late() {
-                    return Poll::Ready(None);
-                }
-                Pin::new(&mut body).as_mut().poll_frame(context).map(Some)
-            });
-            let frame = match next.await {
-                None => {
-                    let text = "the body did not arrive in time";
+            let piece = match self.connection.read_body() {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return Ok(whole),
+                Err(fault @ HttpFault::Late) => {
                     let status = StatusCode::REQUEST_TIMEOUT;
-                    return Err(Fault::new(status, ErrorKind::Timeout, text).closing());
+                    return Err(Fault::new(status, ErrorKind::Timeout, fault.to_string()).closing());
                 }
-                Some(None) => return Ok(whole),
-                Some(Some(Err(error))) => {
-                    let text = format!("the body cannot be read: {error}");
+                Err(fault) => {
                     let status = StatusCode::BAD_REQUEST;
-                    return Err(Fault::new(status, ErrorKind::Argument, text).closing());
+                    return Err(
+                        Fault::new(status, ErrorKind::Argument, fault.to_string()).closing()
+                    );
                 }
-                Some(Some(Ok(frame))) => frame,
             };
-            let Ok(piece) = frame.into_data() else {
-                continue;
-            };
-            self.stream.note_body(piece.len());
             if whole.bytes.len() + piece.len() > max {
                 return Err(too_large());
             }
@@ -228,7 +200,7 @@ impl Exchange {
     }
 
     /// Calls the function, and waits for its answer.
-    fn call(&self, name: &str, body: Counted) -> Result<Answer, Fault> {
+    fn call(&self, name: &str, body: Counted) -> Result<HttpAnswer, Fault> {
         let limits = json::Limits {
             bytes_max: self.limits.message_bytes_max,
             nesting_max: self.limits.nesting_max,
@@ -250,7 +222,7 @@ impl Exchange {
         });
         let response = outcome.map_err(|error| Fault::of_call(&error))?;
         let mut out = b"{\"result\":".to_vec();
-        let written = json::write_results(response.bytes(), response.count(), limits, &mut out);
+        let written = write_results(response.bytes(), response.count(), limits, &mut out);
         if let Err(fault) = written {
             // Functions among the results would be kept for this client.
             self.caller.release_unread(response.bytes());
@@ -297,7 +269,7 @@ fn busy(text: impl Into<String>) -> Fault {
     Fault::new(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::ServerBusy, text).retryable()
 }
 
-fn wrong_method() -> Answer {
+fn wrong_method() -> HttpAnswer {
     let text = "a function is called with POST";
     let fault = Fault::new(StatusCode::METHOD_NOT_ALLOWED, ErrorKind::Call, text);
     let mut answer = fault.closing().answer();
@@ -307,36 +279,23 @@ fn wrong_method() -> Answer {
 
 /// The answer to a browser that asks whether a page may send JSON here, with which headers. The page's origin was
 /// checked, so it may send any.
-fn preflight(asked: &HeaderMap) -> Answer {
+fn preflight(asked: &HeaderMap) -> HttpAnswer {
     let mut answer = empty(StatusCode::NO_CONTENT);
     set(&mut answer, header::ALLOW, "POST, OPTIONS");
     set(&mut answer, header::ACCESS_CONTROL_ALLOW_METHODS, "POST");
     let headers = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let headers = headers.unwrap_or(HeaderValue::from_static("content-type, authorization"));
     let allowed = header::ACCESS_CONTROL_ALLOW_HEADERS;
-    answer.headers_mut().insert(allowed, headers);
+    answer.response.headers_mut().insert(allowed, headers);
     set(&mut answer, header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_AGE);
     answer
 }
 
 /// Lets the page read the answer.
-fn allow(answer: &mut Answer, origin: HeaderValue) {
-    let headers = answer.headers_mut();
+fn allow(answer: &mut HttpAnswer, origin: HeaderValue) {
+    let headers = answer.response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
-}
-
-/// The value of a header that must not come twice.
-fn single<'a>(
-    headers: &'a HeaderMap,
-    name: &HeaderName,
-) -> Result<Option<&'a HeaderValue>, &'static str> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next();
-    match values.next() {
-        None => Ok(first),
-        Some(_) => Err("The headers Host and Origin come once each."),
-    }
 }
 
 /// Checks that the body is JSON: a form of a foreign page, which a browser sends without asking, cannot say that.

@@ -1,17 +1,10 @@
-//! Values in JSON and in msgpack.
+//! The arguments of calls, from JSON into msgpack; `results.rs` has the way back.
 //!
-//! Arguments: null is nil; a number without a fraction is an integer if its double is exact (within 2^53), or if it is
+//! null is nil; a number without a fraction is an integer if its double is exact (within 2^53), or if it is
 //! written as an integer of 64 bits; an object is a map; of a key that comes twice, the decoder decides.
-//!
-//! Results: JSON has no form for bytes that are not UTF-8, for NaN and the infinities, for functions and other
-//! extension types, and for keys other than strings and integers. A result with one of these is an error that names
-//! it: a value that silently became another would be found by the user's users. Integers are written in full; a client
-//! that reads them as doubles, such as a browser, loses digits above 2^53.
 //!
 //! Both directions are bounded in bytes and in nesting.
 
-use rmp::Marker;
-use rmp::decode;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::cell::Cell;
 use std::fmt;
@@ -53,12 +46,14 @@ pub fn read_arguments(text: &[u8], limits: Limits, out: &mut Vec<u8>) -> Result<
     if text.trim_ascii().is_empty() {
         return Ok(0);
     }
-    let start = out.len();
+    let end = out.len().saturating_add(limits.bytes_max);
     let too_large = Cell::new(false);
+    let mut headers = Vec::new();
     let mut json = serde_json::Deserializer::from_slice(text);
     let writer = Writer {
-        end: start.saturating_add(limits.bytes_max),
+        end,
         out,
+        headers: &mut headers,
         depth_left: limits.nesting_max,
         too_large: &too_large,
     };
@@ -66,10 +61,52 @@ pub fn read_arguments(text: &[u8], limits: Limits, out: &mut Vec<u8>) -> Result<
         .deserialize(&mut json)
         .and_then(|count| json.end().map(|()| count));
     match outcome {
-        Ok(count) => Ok(count),
+        Ok(count) => {
+            compact(out, &headers);
+            match out.len() <= end {
+                true => Ok(count),
+                false => Err(Fault::TooLarge(limits.bytes_max)),
+            }
+        }
         Err(_) if too_large.get() => Err(Fault::TooLarge(limits.bytes_max)),
         Err(error) => Err(Fault::Body(error.to_string())),
     }
+}
+
+/// The header of an array or a map, whose count is known at its end alone: until then it has the longest form.
+#[derive(Clone, Copy)]
+struct Header {
+    at: usize,
+    count: u32,
+    is_map: bool,
+}
+
+/// The bytes of the longest form, and those that the shortest has less.
+const LONGEST: usize = 5;
+const SAVED_MAX: usize = LONGEST - 1;
+
+/// Gives all headers their shortest forms. They are in the order of their positions.
+fn compact(out: &mut Vec<u8>, headers: &[Header]) {
+    let Some(first) = headers.first() else { return };
+    let mut to = first.at;
+    for (index, header) in headers.iter().enumerate() {
+        let mut short = [0; LONGEST];
+        let mut rest = &mut short[..];
+        // A header fits into its longest form.
+        let written = match header.is_map {
+            true => rmp::encode::write_map_len(&mut rest, header.count),
+            false => rmp::encode::write_array_len(&mut rest, header.count),
+        };
+        drop(written);
+        let length = LONGEST - rest.len();
+        out[to..to + length].copy_from_slice(&short[..length]);
+        to += length;
+        let from = header.at + LONGEST;
+        let next = headers.get(index + 1).map_or(out.len(), |next| next.at);
+        out.copy_within(from..next, to);
+        to += next - from;
+    }
+    out.truncate(to);
 }
 
 /// Appends values to a buffer of msgpack.
@@ -77,6 +114,7 @@ struct Writer<'a> {
     out: &'a mut Vec<u8>,
     /// The length that the buffer must not pass.
     end: usize,
+    headers: &'a mut Vec<Header>,
     depth_left: usize,
     too_large: &'a Cell<bool>,
 }
@@ -86,32 +124,39 @@ impl Writer<'_> {
         Writer {
             out: self.out,
             end: self.end,
+            headers: self.headers,
             depth_left: self.depth_left.saturating_sub(1),
             too_large: self.too_large,
         }
     }
 
     fn check<E: serde::de::Error>(&self) -> Result<(), E> {
-        if self.out.len() <= self.end {
+        // The headers may become shorter; `read_arguments` knows the exact length.
+        let least = self.out.len() - SAVED_MAX * self.headers.len();
+        if least <= self.end {
             return Ok(());
         }
         self.too_large.set(true);
         Err(E::custom("too large"))
     }
 
-    /// Writes a header whose count follows later; returns the position of the count.
-    fn begin<E: serde::de::Error>(&mut self, marker: Marker) -> Result<usize, E> {
+    /// Writes a header whose count follows later; returns its index.
+    fn begin<E: serde::de::Error>(&mut self, is_map: bool) -> Result<usize, E> {
         if self.depth_left == 0 {
             return Err(E::custom("arrays and objects are nested too deeply"));
         }
-        self.out.push(marker.to_u8());
-        self.out.extend_from_slice(&[0; 4]);
+        self.headers.push(Header {
+            at: self.out.len(),
+            count: 0,
+            is_map,
+        });
+        self.out.extend_from_slice(&[0; LONGEST]);
         self.check()?;
-        Ok(self.out.len() - 4)
+        Ok(self.headers.len() - 1)
     }
 
-    fn end(&mut self, at: usize, count: u32) {
-        self.out[at..at + 4].copy_from_slice(&count.to_be_bytes());
+    fn end(&mut self, index: usize, count: u32) {
+        self.headers[index].count = count;
     }
 
     /// Writes the elements of an array, and returns their number.
@@ -205,14 +250,14 @@ impl<'de> Visitor<'de> for Value<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, elements: A) -> Result<(), A::Error> {
-        let at = self.0.begin(Marker::Array32)?;
+        let at = self.0.begin(false)?;
         let count = self.0.elements(elements)?;
         self.0.end(at, count);
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut pairs: A) -> Result<(), A::Error> {
-        let at = self.0.begin(Marker::Map32)?;
+        let at = self.0.begin(true)?;
         let mut count = 0;
         while pairs.next_key_seed(Key(self.0.below()))?.is_some() {
             pairs.next_value_seed(Value(self.0.below()))?;
@@ -244,182 +289,4 @@ impl<'de> Visitor<'de> for Key<'_> {
     fn visit_str<E: serde::de::Error>(mut self, text: &str) -> Result<(), E> {
         self.0.string(text)
     }
-}
-
-/// An array or a map that the writer of a result is inside.
-struct Level {
-    is_map: bool,
-    /// Values that follow; a map counts its pairs.
-    left: u32,
-    is_first: bool,
-}
-
-/// Appends `count` values in msgpack to `out` as JSON: null for none, one as it is, several as an array.
-///
-/// # Errors
-/// If a value has no form in JSON, or a limit is passed.
-pub fn write_results(
-    mut values: &[u8],
-    count: u32,
-    limits: Limits,
-    out: &mut Vec<u8>,
-) -> Result<(), Fault> {
-    let end = out.len().saturating_add(limits.bytes_max);
-    let mut levels: Vec<Level> = Vec::new();
-    match count {
-        0 => out.extend_from_slice(b"null"),
-        1 => write_value(&mut values, &mut levels, out)?,
-        several => open(&mut levels, false, several, out),
-    }
-    // Not recursive: the nesting of a result may be configured to be larger than a stack allows.
-    while let Some(level) = levels.last_mut() {
-        if out.len() > end {
-            return Err(Fault::ResultTooLarge(limits.bytes_max));
-        }
-        if level.left == 0 {
-            out.push(if level.is_map { b'}' } else { b']' });
-            levels.pop();
-            continue;
-        }
-        level.left -= 1;
-        if !std::mem::take(&mut level.is_first) {
-            out.push(b',');
-        }
-        if level.is_map {
-            write_key(&mut values, out)?;
-            out.push(b':');
-        }
-        if levels.len() > limits.nesting_max {
-            return Err(Fault::Result("it is nested too deeply"));
-        }
-        write_value(&mut values, &mut levels, out)?;
-    }
-    match out.len() > end {
-        true => Err(Fault::ResultTooLarge(limits.bytes_max)),
-        false => Ok(()),
-    }
-}
-
-const NOT_WHOLE: Fault = Fault::Result("it is not whole");
-const NOT_UTF8: Fault =
-    Fault::Result("a string in it is not UTF-8; encode bytes as text first, for example in base64");
-
-fn open(levels: &mut Vec<Level>, is_map: bool, left: u32, out: &mut Vec<u8>) {
-    out.push(if is_map { b'{' } else { b'[' });
-    levels.push(Level {
-        is_map,
-        left,
-        is_first: true,
-    });
-}
-
-fn write_value(
-    values: &mut &[u8],
-    levels: &mut Vec<Level>,
-    out: &mut Vec<u8>,
-) -> Result<(), Fault> {
-    let marker = values.first().map(|byte| Marker::from_u8(*byte));
-    match marker.ok_or(NOT_WHOLE)? {
-        Marker::Null => {
-            *values = &values[1..];
-            out.extend_from_slice(b"null");
-        }
-        marker @ (Marker::True | Marker::False) => {
-            *values = &values[1..];
-            let text: &[u8] = if marker == Marker::True {
-                b"true"
-            } else {
-                b"false"
-            };
-            out.extend_from_slice(text);
-        }
-        Marker::F32 => {
-            let value = decode::read_f32(values).map_err(|_| NOT_WHOLE)?;
-            write_number(value.into(), out)?;
-        }
-        Marker::F64 => {
-            let value = decode::read_f64(values).map_err(|_| NOT_WHOLE)?;
-            write_number(value, out)?;
-        }
-        Marker::FixArray(_) | Marker::Array16 | Marker::Array32 => {
-            let count = decode::read_array_len(values).map_err(|_| NOT_WHOLE)?;
-            open(levels, false, count, out);
-        }
-        Marker::FixMap(_) | Marker::Map16 | Marker::Map32 => {
-            let count = decode::read_map_len(values).map_err(|_| NOT_WHOLE)?;
-            open(levels, true, count, out);
-        }
-        Marker::FixStr(_)
-        | Marker::Str8
-        | Marker::Str16
-        | Marker::Str32
-        | Marker::Bin8
-        | Marker::Bin16
-        | Marker::Bin32 => write_string(values, out)?,
-        Marker::FixPos(_)
-        | Marker::FixNeg(_)
-        | Marker::U8
-        | Marker::U16
-        | Marker::U32
-        | Marker::U64
-        | Marker::I8
-        | Marker::I16
-        | Marker::I32
-        | Marker::I64 => out.extend_from_slice(read_integer(values)?.to_string().as_bytes()),
-        _ => {
-            return Err(Fault::Result(
-                "it holds a function, or another value that has no form in JSON",
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn write_key(values: &mut &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
-    let marker = values.first().map(|byte| Marker::from_u8(*byte));
-    match marker.ok_or(NOT_WHOLE)? {
-        Marker::FixStr(_)
-        | Marker::Str8
-        | Marker::Str16
-        | Marker::Str32
-        | Marker::Bin8
-        | Marker::Bin16
-        | Marker::Bin32 => write_string(values, out),
-        Marker::FixPos(_)
-        | Marker::FixNeg(_)
-        | Marker::U8
-        | Marker::U16
-        | Marker::U32
-        | Marker::U64
-        | Marker::I8
-        | Marker::I16
-        | Marker::I32
-        | Marker::I64 => {
-            let text = format!("\"{}\"", read_integer(values)?);
-            out.extend_from_slice(text.as_bytes());
-            Ok(())
-        }
-        _ => Err(Fault::Result(
-            "a table in it has a key that is neither a string nor an integer",
-        )),
-    }
-}
-
-fn read_integer(values: &mut &[u8]) -> Result<i128, Fault> {
-    decode::read_int(values).map_err(|_| NOT_WHOLE)
-}
-
-fn write_number(value: f64, out: &mut Vec<u8>) -> Result<(), Fault> {
-    if !value.is_finite() {
-        return Err(Fault::Result("a number in it is not finite"));
-    }
-    serde_json::to_writer(out, &value).map_err(|_| NOT_WHOLE)
-}
-
-fn write_string(values: &mut &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
-    let mut reader = crate::proto::value::Reader::new(values);
-    let bytes = reader.read_bytes().ok_or(NOT_WHOLE)?;
-    *values = reader.rest();
-    let text = str::from_utf8(bytes).map_err(|_| NOT_UTF8)?;
-    serde_json::to_writer(out, text).map_err(|_| NOT_WHOLE)
 }

@@ -1,4 +1,8 @@
-//! HTTP on a listener's port: `POST /rpc/NAME` calls a function with the JSON in its body.
+//! HTTP: calls on a listener's port, and a [client].
+//!
+//! # Calls
+//!
+//! `POST /rpc/NAME` calls a function with the JSON in its body.
 //!
 //! ```text
 //!   link ──▶ Stream ──▶ hyper ──▶ Exchange: rules, grant ──▶ client session ═ memory ═ accepted session ──▶ handler
@@ -9,18 +13,36 @@
 //! handler that is called by HTTP runs like any other: in a fiber of its own, with a deadline and a peer, counted and
 //! limited by the listener. HTTP has no handshake, so `__accept` does not run; each request is granted by itself.
 //!
-//! `stream.rs` is the link as hyper reads and writes it, with its time limits. `connection.rs` joins link, hyper and
-//! sessions. `exchange.rs` answers a request, `answer.rs` has the forms of answers, `json.rs` translates values.
+//! Or a program answers all requests of a listener ([`Serve`]), and the listener speaks HTTP alone.
+//!
+//! `link.rs` is a link as hyper reads and writes it, `stream.rs` adds the stages and time limits of a server's
+//! connection. `connection.rs` joins link, hyper and sessions. `exchange.rs` answers a request, `answer.rs` has the
+//! forms of answers, `json.rs` and `results.rs` translate values.
 
 mod answer;
+mod body;
+pub mod client;
 mod connection;
 mod exchange;
 mod json;
+mod link;
+mod message;
+mod results;
+mod server;
 mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use hyper::body::Bytes;
+pub use message::{AnswerFault, HttpAnswer, HttpHead};
+#[doc(hidden)]
+pub use results::{Style as ResultStyle, results_to_text};
+pub use server::{HttpConnection, HttpFault, HttpLimits, Serve};
+
 pub(crate) use connection::{Site, start};
+#[cfg(feature = "ws")]
+pub(crate) use server::FreedLink;
+pub(crate) use server::{OpenConnections, start as start_server};
 
 use crate::session::failure::Failure;
 use std::fmt;
@@ -63,6 +85,13 @@ pub(crate) type Grant = Rc<dyn Fn(&HttpRequest) -> Result<bool, Failure>>;
 pub struct HttpOptions {
     pub(crate) rpc: Option<Grant>,
     pub(crate) origins: Option<Vec<String>>,
+    pub(crate) server: Option<Rc<HttpServer>>,
+}
+
+/// A program that answers all requests of a listener, and the limits of its connections.
+pub(crate) struct HttpServer {
+    pub(crate) serve: Rc<dyn Serve>,
+    pub(crate) limits: HttpLimits,
 }
 
 impl HttpOptions {
@@ -82,6 +111,13 @@ impl HttpOptions {
         self
     }
 
+    /// Passes every request to `serve`. The listener speaks HTTP alone: it has no functions that can be called.
+    #[must_use]
+    pub fn serve(mut self, serve: Rc<dyn Serve>, limits: HttpLimits) -> HttpOptions {
+        self.server = Some(Rc::new(HttpServer { serve, limits }));
+        self
+    }
+
     /// The origins whose pages may call, like `https://example.com`, or `*` for any; and the hosts by whose names
     /// clients may call. By default pages of the host that they call, if that is a numeric address, `localhost`, or the
     /// name in the listener's address.
@@ -97,6 +133,7 @@ impl fmt::Debug for HttpOptions {
         f.debug_struct("HttpOptions")
             .field("rpc", &self.rpc.is_some())
             .field("origins", &self.origins)
+            .field("server", &self.server.is_some())
             .finish()
     }
 }

@@ -1,4 +1,4 @@
-//! A link as the stream that hyper reads and writes, and the time limits of a connection.
+//! The stream of a server's connection: a link, the stages of its requests, and their time limits.
 //!
 //! ```text
 //!   Head ─ request ─▶ Body ─ whole ─▶ Handling ─ answer ─▶ Head … ─▶ Lingering ─▶ ended
@@ -10,23 +10,17 @@
 //!
 //! Everything runs on one loop. The events of the link wake the connection's fiber; no borrow is held while it runs.
 
-use crate::buffer;
+use super::link::{Link, give_back};
 use crate::transport::{Events, Incoming, Transport};
 use hyper::rt::{Read, ReadBufCursor, Write};
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
-use yue_scheduler::{FiberId, Timer, cancel, deadline_after};
-
-/// Input that waits to be read; above the first, the link is not read until it is below the second.
-const INPUT_HIGH: usize = 64 * 1024;
-const INPUT_LOW: usize = 16 * 1024;
-
-/// Output that waits to leave, above which hyper waits.
-const OUTPUT_HIGH: usize = 64 * 1024;
+use yue_scheduler::{FiberId, Instant, LocalWaker, Timer, cancel, deadline_after, now};
 
 /// The time for which a link lingers after its end, and that a connection has that is about to be closed.
 const LINGER: Duration = Duration::from_secs(1);
@@ -41,9 +35,12 @@ const LATE: &[u8] =
 /// The time limits of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
-    /// From the end of an answer to the end of the next request's head.
+    /// For the head of a request: from its first byte if there is a limit for idle connections, otherwise from the end
+    /// of the last answer.
     pub(super) head: Duration,
-    /// For a kilobyte of a body.
+    /// From the end of an answer to the first byte of the next request.
+    pub(super) idle: Option<Duration>,
+    /// For a kilobyte of a body, while it is awaited.
     pub(super) body: Duration,
     /// For the peer to read anything.
     pub(super) output: Duration,
@@ -57,18 +54,20 @@ enum Stage {
     Lingering,
 }
 
-/// One connection's link.
-pub(super) struct Stream {
+/// One connection's link, with its stage.
+pub(crate) struct Stream {
     times: Times,
-    link: RefCell<Option<Rc<dyn Transport>>>,
+    link: Link,
     stage: Cell<Stage>,
-    input: RefCell<Vec<u8>>,
-    paused: Cell<bool>,
-    input_ended: Cell<bool>,
     /// Bytes have arrived since the stage began.
     heard: Cell<bool>,
-    /// Bytes of a body since its limit was armed.
+    /// hyper waits for a head.
+    awaits_head: Cell<bool>,
+    /// Bytes of a body since it has grown by a kilobyte, the time that is left for the rest of that, and the time at
+    /// which its owner began to wait.
     progress: Cell<usize>,
+    body_left: Cell<Duration>,
+    body_since: Cell<Instant>,
     /// The limit of the stage, and whether it has passed.
     limit: Timer,
     is_late: Cell<bool>,
@@ -76,15 +75,30 @@ pub(super) struct Stream {
     output_limit: Timer,
     output_is_late: Cell<bool>,
     queued_then: Cell<usize>,
+    /// hyper waits for room.
+    blocked: Cell<bool>,
     /// The connection is to end, after the present request if there is one.
     ending: Cell<bool>,
-    task: RefCell<Option<Waker>>,
+    /// The fiber that waits for an event of the link. Events come between the runs of fibers, so none is missed.
+    waiter: Cell<Option<LocalWaker>>,
     /// The fiber of the connection, until it lingers.
     fiber: Cell<Option<FiberId>>,
+    /// Dropped when the link has ended.
+    held: RefCell<Option<Rc<dyn Any>>>,
+    /// The owner of the link, once that is no longer HTTP.
+    successor: RefCell<Option<Rc<dyn Events>>>,
+    detached: Cell<bool>,
 }
 
 impl Stream {
-    pub(super) fn new(link: Rc<dyn Transport>, times: Times) -> Rc<Stream> {
+    pub(super) fn new(transport: Rc<dyn Transport>, times: Times) -> Rc<Stream> {
+        let stream = Stream::unlinked(times);
+        stream.set_transport(transport);
+        stream
+    }
+
+    /// A stream whose link is started with its events, and set afterwards.
+    pub(super) fn unlinked(times: Times) -> Rc<Stream> {
         Rc::new_cyclic(|this: &Weak<Stream>| {
             let timer = |fired: fn(&Stream)| {
                 let this = this.clone();
@@ -96,23 +110,37 @@ impl Stream {
             };
             Stream {
                 times,
-                link: RefCell::new(Some(link)),
+                link: Link::default(),
                 stage: Cell::new(Stage::Head),
-                input: RefCell::default(),
-                paused: Cell::new(false),
-                input_ended: Cell::new(false),
                 heard: Cell::new(false),
+                awaits_head: Cell::new(false),
                 progress: Cell::new(0),
+                body_left: Cell::new(times.body),
+                body_since: Cell::new(Instant::NEVER),
                 limit: timer(Stream::on_limit),
                 is_late: Cell::new(false),
                 output_limit: timer(Stream::on_output_limit),
                 output_is_late: Cell::new(false),
                 queued_then: Cell::new(0),
+                blocked: Cell::new(false),
                 ending: Cell::new(false),
-                task: RefCell::default(),
+                waiter: Cell::new(None),
                 fiber: Cell::new(None),
+                held: RefCell::default(),
+                successor: RefCell::default(),
+                detached: Cell::new(false),
             }
         })
+    }
+
+    /// Sets the link.
+    pub(super) fn set_transport(&self, transport: Rc<dyn Transport>) {
+        self.link.set_transport(transport);
+    }
+
+    /// Keeps a value until the link has ended.
+    pub(super) fn hold(&self, value: Rc<dyn Any>) {
+        *self.held.borrow_mut() = Some(value);
     }
 
     /// Sets the fiber, which is cancelled when the link ends.
@@ -120,25 +148,47 @@ impl Stream {
         self.fiber.set(Some(fiber));
     }
 
-    /// Sets the waker of the fiber's future.
-    pub(super) fn set_task(&self, task: &Waker) {
-        let mut known = self.task.borrow_mut();
-        if !known.as_ref().is_some_and(|known| known.will_wake(task)) {
-            *known = Some(task.clone());
+    /// Sets the waker of the fiber, which is about to park until an event of the link.
+    pub(super) fn set_waiter(&self, waiter: LocalWaker) {
+        self.waiter.set(Some(waiter));
+    }
+
+    fn wake(&self) {
+        if let Some(waiter) = self.waiter.take() {
+            waiter.wake();
         }
     }
 
     /// The name of the peer that the link has verified.
     pub(super) fn peer_name(&self) -> Option<String> {
-        self.link().and_then(|link| link.peer_name())
+        self.link.transport().and_then(|link| link.peer_name())
     }
 
-    /// A request's head is complete, and its body follows.
-    pub(super) fn begin_body(&self) {
-        self.stage.set(Stage::Body);
+    /// A request's head is complete, and it is being served.
+    pub(super) fn begin_request(&self) {
         self.progress.set(0);
+        self.body_left.set(self.times.body);
+        self.awaits_head.set(false);
+        self.pause_body();
+    }
+
+    /// The owner waits for a piece of the body.
+    pub(super) fn resume_body(&self) {
+        self.stage.set(Stage::Body);
         self.is_late.set(false);
-        self.limit.arm(deadline_after(self.times.body));
+        self.body_since.set(now());
+        self.limit.arm(deadline_after(self.body_left.get()));
+    }
+
+    /// The owner waits no longer for the body. The time until it does again is not the peer's.
+    pub(super) fn pause_body(&self) {
+        self.limit.cancel();
+        if self.stage.replace(Stage::Handling) == Stage::Body {
+            let waited = now().saturating_since(self.body_since.get());
+            self.body_left
+                .set(self.body_left.get().saturating_sub(waited));
+        }
+        self.is_late.set(false);
     }
 
     /// A piece of a body has arrived.
@@ -146,7 +196,7 @@ impl Stream {
         self.progress.set(self.progress.get() + bytes);
         if self.progress.get() >= PROGRESS_BYTES {
             self.progress.set(0);
-            self.limit.arm(deadline_after(self.times.body));
+            self.body_left.set(self.times.body);
         }
     }
 
@@ -155,18 +205,12 @@ impl Stream {
         self.stage.get() == Stage::Body && self.is_late.get()
     }
 
-    /// A request is complete, and is being served.
-    pub(super) fn begin_handling(&self) {
-        self.limit.cancel();
-        self.is_late.set(false);
-        self.stage.set(Stage::Handling);
-    }
-
     /// A request was answered; another one may follow.
     pub(super) fn begin_head(&self) {
         self.limit.cancel();
         self.is_late.set(false);
         self.heard.set(false);
+        self.awaits_head.set(false);
         self.stage.set(Stage::Head);
     }
 
@@ -183,17 +227,62 @@ impl Stream {
         self.ending.get()
     }
 
+    /// Whether the link has ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.link.transport().is_none()
+    }
+
+    /// Whether so much output waits to leave that hyper keeps the rest.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.get()
+    }
+
+    /// Answers a peer that is not served, and ends the link.
+    pub(super) fn refuse(&self, answer: &[u8]) {
+        if let Some(link) = self.link.transport() {
+            link.send(answer.to_vec());
+        }
+        self.linger();
+    }
+
+    /// Gives the link away, with the input that hyper has not read. Its events go to the successor from now on.
+    #[cfg(feature = "ws")]
+    pub(super) fn detach(&self) -> Option<(Rc<dyn Transport>, Vec<u8>)> {
+        self.limit.cancel();
+        self.output_limit.cancel();
+        self.detached.set(true);
+        let held = self.held.take();
+        drop(held);
+        self.link.take()
+    }
+
+    pub(super) fn is_detached(&self) -> bool {
+        self.detached.get()
+    }
+
+    /// Sets the receiver of the events of a link that was given away.
+    #[cfg(feature = "ws")]
+    pub(crate) fn set_successor(&self, successor: Rc<dyn Events>) {
+        *self.successor.borrow_mut() = Some(successor);
+    }
+
+    fn successor(&self) -> Option<Rc<dyn Events>> {
+        self.successor.borrow().clone()
+    }
+
     /// hyper has finished: the last bytes leave, and the link ends.
     pub(super) fn linger(&self) {
         self.fiber.take();
-        self.task.take();
+        self.waiter.take();
         self.limit.cancel();
         self.stage.set(Stage::Lingering);
-        self.input.take();
-        let Some(link) = self.link() else { return };
+        self.link.discard_input();
+        let Some(link) = self.link.transport() else {
+            return;
+        };
         link.set_reading(true);
         link.shutdown_write();
-        if self.input_ended.get() && link.queued_bytes() == 0 {
+        if self.link.has_input_ended() && link.queued_bytes() == 0 {
             return link.close();
         }
         link.notify_when_sent();
@@ -204,27 +293,14 @@ impl Stream {
     /// Ends the link now.
     pub(super) fn close(&self) {
         self.fiber.take();
-        if let Some(link) = self.link() {
-            link.close();
-        }
-    }
-
-    fn link(&self) -> Option<Rc<dyn Transport>> {
-        self.link.borrow().clone()
-    }
-
-    fn wake(&self) {
-        let task = self.task.borrow().clone();
-        if let Some(task) = task {
-            task.wake();
-        }
+        self.link.close();
     }
 
     fn on_limit(&self) {
         self.is_late.set(true);
         if self.stage.get() == Stage::Head
             && self.heard.get()
-            && let Some(link) = self.link()
+            && let Some(link) = self.link.transport()
         {
             link.send(LATE.to_vec());
         }
@@ -236,7 +312,9 @@ impl Stream {
             self.output_is_late.set(true);
             return self.wake();
         }
-        let Some(link) = self.link() else { return };
+        let Some(link) = self.link.transport() else {
+            return;
+        };
         let queued = link.queued_bytes();
         if queued == 0 || queued >= self.queued_then.replace(queued) {
             return link.close();
@@ -244,36 +322,17 @@ impl Stream {
         self.output_limit.arm(deadline_after(LINGER));
     }
 
-    /// Copies input to hyper's buffer; returns whether there was any.
-    fn read_into(&self, buffer: &mut ReadBufCursor<'_>) -> bool {
-        let mut input = self.input.borrow_mut();
-        let count = input.len().min(buffer.remaining());
-        buffer.put_slice(&input[..count]);
-        input.drain(..count);
-        if input.is_empty() && input.capacity() > INPUT_LOW {
-            // An idle connection keeps no buffer.
-            *input = Vec::new();
-        }
-        let resumes = input.len() <= INPUT_LOW;
-        drop(input);
-        if resumes
-            && self.paused.replace(false)
-            && let Some(link) = self.link()
-        {
-            link.set_reading(true);
-        }
-        count != 0
-    }
-
     /// Arms the limit of a head, which begins when the last answer has left.
     fn await_head(&self) {
         if self.stage.get() != Stage::Head || self.limit.is_armed() {
             return;
         }
-        let queued = self.link().map_or(0, |link| link.queued_bytes());
-        if queued == 0 {
-            self.limit.arm(deadline_after(self.times.head));
-        } else if let Some(link) = self.link() {
+        self.awaits_head.set(true);
+        if self.link.queued_bytes() == 0 {
+            let idle = self.times.idle.filter(|_| !self.heard.get());
+            self.limit
+                .arm(deadline_after(idle.unwrap_or(self.times.head)));
+        } else if let Some(link) = self.link.transport() {
             link.notify_when_sent();
         }
     }
@@ -281,64 +340,71 @@ impl Stream {
 
 impl Events for Stream {
     fn data(&self, incoming: Incoming<'_>) {
-        let bytes = match &incoming {
-            Incoming::Borrowed(bytes) => bytes,
-            Incoming::Owned(bytes) => &bytes[..],
-        };
-        if self.stage.get() != Stage::Lingering {
-            self.heard.set(true);
-            let held = {
-                let mut input = self.input.borrow_mut();
-                input.extend_from_slice(bytes);
-                input.len()
-            };
-            if held > INPUT_HIGH
-                && !self.paused.replace(true)
-                && let Some(link) = self.link()
-            {
-                link.set_reading(false);
-            }
-            self.wake();
+        if let Some(successor) = self.successor() {
+            return successor.data(incoming);
         }
-        if let Incoming::Owned(emptied) = incoming {
-            buffer::give_back(emptied);
+        if self.stage.get() == Stage::Lingering {
+            return give_back(incoming);
         }
+        let is_first = !self.heard.replace(true);
+        if is_first && self.times.idle.is_some() && self.stage.get() == Stage::Head {
+            // The connection is no longer idle. Most heads are whole at once, and need no limit.
+            self.limit.cancel();
+        }
+        self.link.data(incoming);
+        self.wake();
     }
 
     fn sent(&self, buffer: Option<Vec<u8>>) {
-        if let Some(emptied) = buffer {
-            buffer::give_back(emptied);
+        if let Some(successor) = self.successor() {
+            return successor.sent(buffer);
         }
-        if self.stage.get() == Stage::Lingering {
-            if self.input_ended.get()
-                && let Some(link) = self.link().filter(|link| link.queued_bytes() == 0)
-            {
-                link.close();
+        if self.stage.get() != Stage::Lingering {
+            self.output_limit.cancel();
+            if self.blocked.get() {
+                self.link.sent(buffer);
+                return self.wake();
+            }
+            // hyper has no use for room: it need not be woken.
+            if let Some(emptied) = buffer {
+                give_back(Incoming::Owned(emptied));
+            }
+            if self.awaits_head.get() {
+                self.await_head();
             }
             return;
         }
-        self.output_limit.cancel();
-        self.wake();
+        self.link.sent(buffer);
+        if self.link.has_input_ended() && self.link.queued_bytes() == 0 {
+            self.link.close();
+        }
     }
 
     fn end_of_input(&self) -> bool {
-        self.input_ended.set(true);
-        self.wake();
+        if let Some(successor) = self.successor() {
+            return successor.end_of_input();
+        }
         // A client that has sent all its requests still gets its answers.
-        let queued = self.link().map_or(0, |link| link.queued_bytes());
-        self.stage.get() != Stage::Lingering || queued != 0
+        self.link.end_of_input();
+        self.wake();
+        self.stage.get() != Stage::Lingering || self.link.queued_bytes() != 0
     }
 
-    fn closed(&self, _: io::Result<()>) {
-        let link = self.link.take();
-        drop(link);
+    fn closed(&self, result: io::Result<()>) {
+        let successor = self.successor.take();
+        if let Some(successor) = successor {
+            return successor.closed(result);
+        }
         self.limit.cancel();
         self.output_limit.cancel();
+        self.link.closed(result);
         self.wake();
         // Nobody waits for the answer of a handler any more.
         if let Some(fiber) = self.fiber.take() {
             cancel(fiber);
         }
+        let held = self.held.take();
+        drop(held);
     }
 }
 
@@ -352,11 +418,9 @@ impl Read for HyperStream {
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let stream = &self.0;
-        if stream.read_into(&mut buffer) || stream.input_ended.get() {
-            return Poll::Ready(Ok(()));
-        }
-        if stream.link().is_none() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        let read = stream.link.poll_read(&mut buffer);
+        if read.is_ready() {
+            return read;
         }
         if stream.stage.get() == Stage::Head && stream.is_late.get() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -373,25 +437,23 @@ impl Write for HyperStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let stream = &self.0;
-        let Some(link) = stream.link() else {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        };
-        if link.queued_bytes() > OUTPUT_HIGH {
-            if stream.output_is_late.get() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        let written = stream.link.poll_write(bytes);
+        stream.blocked.set(written.is_pending());
+        if written.is_ready() {
+            stream.output_limit.cancel();
+            if stream.stage.get() == Stage::Head {
+                // The answer is still being written: the time for the next head begins behind it.
+                stream.limit.cancel();
             }
-            if !stream.output_limit.is_armed() {
-                stream.output_limit.arm(deadline_after(stream.times.output));
-            }
-            link.notify_when_sent();
-            return Poll::Pending;
+            return written;
         }
-        stream.output_limit.cancel();
-        let count = bytes.len().min(OUTPUT_HIGH);
-        let mut buffer = buffer::take();
-        buffer.extend_from_slice(&bytes[..count]);
-        link.send(buffer);
-        Poll::Ready(Ok(count))
+        if stream.output_is_late.get() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if !stream.output_limit.is_armed() {
+            stream.output_limit.arm(deadline_after(stream.times.output));
+        }
+        Poll::Pending
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

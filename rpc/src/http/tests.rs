@@ -1,6 +1,7 @@
 //! Values in JSON and msgpack.
 
-use super::json::{Fault, Limits, read_arguments, write_results};
+use super::json::{Fault, Limits, read_arguments};
+use super::results::write_results;
 use proptest::prelude::*;
 
 const LIMITS: Limits = Limits {
@@ -32,6 +33,10 @@ fn values_keep_their_meaning() {
         ("[1, 2]", "[1,2]"),
         ("[[]]", "[]"),
         ("[{\"a\":{\"b\":[1,{}]}}]", "{\"a\":{\"b\":[1,{}]}}"),
+        (
+            "[[[],[1,{\"a\":[[2]]}],[]],{}]",
+            "[[[],[1,{\"a\":[[2]]}],[]],{}]",
+        ),
         ("[\"\\u00e4\\n\"]", "\"\u{e4}\\n\""),
         ("[1.0, -2e2]", "[1,-200]"),
         ("[1.5]", "1.5"),
@@ -99,8 +104,21 @@ fn both_directions_are_bounded() {
         there_and_back(&deep(100_000)),
         Err(Fault::Body(_))
     ));
-    let long = format!("[{}1]", "[],".repeat(300));
-    assert_eq!(there_and_back(&long), Err(Fault::TooLarge(1000)));
+    // Each empty array is one byte.
+    let long = |count: usize| format!("[{}1]", "[],".repeat(count));
+    assert!(there_and_back(&long(300)).is_ok());
+    assert_eq!(
+        read_arguments(long(999).as_bytes(), LIMITS, &mut Vec::new()),
+        Ok(1000)
+    );
+    assert_eq!(there_and_back(&long(1000)), Err(Fault::TooLarge(1000)));
+    // A count above 15 takes more, which is known at the end alone.
+    let wide = |count: usize| format!("[[{}1]]", "1,".repeat(count - 1));
+    assert_eq!(
+        read_arguments(wide(997).as_bytes(), LIMITS, &mut Vec::new()),
+        Ok(1)
+    );
+    assert_eq!(there_and_back(&wide(998)), Err(Fault::TooLarge(1000)));
     let mut packed = b"\xda\x01\0".to_vec();
     packed.extend([1; 256]);
     assert_eq!(written(&packed), Err(Fault::ResultTooLarge(1000)));
