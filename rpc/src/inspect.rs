@@ -7,7 +7,10 @@
 //! Invariants: the tables hold weak pointers, so they keep nothing alive; numbers grow and are never reused, so a list
 //! that is made in pieces has each connection that lived all the time once.
 
-use crate::session::{Session, Usage, WeakSession};
+pub mod calls;
+
+use crate::session::{RequestContext, Session, Usage, WeakSession, request_of};
+use crate::trace::CallChain;
 use crate::{Address, Stats};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -17,6 +20,7 @@ use std::rc::Weak;
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use yue_scheduler::{FiberId, Instant, this_loop};
 
 /// A connection of this loop.
 #[derive(Debug, Clone)]
@@ -155,6 +159,16 @@ pub fn connections(after: u64, max: usize) -> Vec<ConnectionInfo> {
     sessions.iter().map(info).collect()
 }
 
+/// Returns the sums of the counts of all connections that the process has had. It may be called on any thread.
+///
+/// ```
+/// let totals = yue_rpc::inspect::totals();
+/// println!("{} connections are up", totals.links - totals.links_ended);
+/// ```
+pub fn totals() -> Stats {
+    crate::session::metrics::totals()
+}
+
 /// Lists the listeners of this loop that exist.
 pub fn listeners() -> Vec<ListenerInfo> {
     TABLES.with(|tables| {
@@ -164,6 +178,110 @@ pub fn listeners() -> Vec<ListenerInfo> {
             .filter_map(|(number, listener)| Some(listener.upgrade()?.info(*number)));
         live.collect()
     })
+}
+
+/// The address of the listener with that key, if it exists.
+fn listener_address(key: usize) -> Option<String> {
+    TABLES.with(|tables| {
+        let listeners = tables.listeners.borrow();
+        let mut live = listeners.values().filter_map(Weak::upgrade);
+        let listener = live.find(|listener| listener.accounts_key() == key)?;
+        Some(listener.info(0).address.to_string())
+    })
+}
+
+/// A call of this loop that waits for its answer.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct WaitingCall {
+    /// The connection's address: the peer's, or for a Unix socket the socket's.
+    pub address: String,
+    /// The number of the link, which the peer knows, too; see [`Session::link_id`]. 0: the peer is not a yue peer, or
+    /// there is no link.
+    pub link: u64,
+    /// Whether this side opened the connection.
+    pub is_opened: bool,
+    /// The call's number on the link.
+    pub msgid: u32,
+    /// The fiber that waits; `None` for an asynchronous call.
+    pub fiber: Option<FiberId>,
+    /// The time at which an asynchronous call ends unanswered. (The wait of a fiber has its own time.)
+    pub until: Option<Instant>,
+}
+
+/// Lists the calls of this loop that wait for their answers, over at most `max` connections, beginning after the one
+/// with the number `after`. Returns the number of the last of these connections, if there are more.
+///
+/// ```
+/// use yue_rpc::typed::{Client, Server};
+/// use yue_rpc::{Error, inspect};
+///
+/// yue_io::run(|| -> Result<(), Error> {
+///     let wait = |()| Ok(yue_scheduler::sleep(std::time::Duration::from_secs(60)).is_ok());
+///     let listener = Server::new().handler("wait", wait).listen("tcp://127.0.0.1:0")?;
+///     let client = Client::open(&listener.address().to_string())?;
+///     let caller = yue_scheduler::spawn(move || client.call::<_, bool>("wait", ()).is_ok());
+///     // The fiber that serves the call is known by the link and the call's number.
+///     let served = loop {
+///         yue_scheduler::sleep(std::time::Duration::from_millis(1)).ok();
+///         let fibers = yue_scheduler::this_loop::fiber_ids();
+///         if let Some(served) = fibers.into_iter().find_map(inspect::served_by) {
+///             break served;
+///         }
+///     };
+///     let (calls, _) = inspect::waiting_calls(0, 100);
+///     assert_eq!(calls.len(), 1);
+///     assert_eq!(calls[0].fiber, Some(caller.id()));
+///     assert_eq!((calls[0].link, Some(calls[0].msgid)), (served.link, served.msgid));
+///     assert!(calls[0].is_opened && !served.is_opened && served.link != 0);
+///     caller.cancel();
+///     Ok(())
+/// })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn waiting_calls(after: u64, max: usize) -> (Vec<WaitingCall>, Option<u64>) {
+    let range = (Bound::Excluded(after), Bound::Unbounded);
+    let sessions: Vec<(u64, Session)> = TABLES.with(|tables| {
+        let sessions = tables.sessions.borrow();
+        let live = sessions.range(range).filter_map(|(number, session)| {
+            let session = session.upgrade()?;
+            Some((*number, session))
+        });
+        live.take(max).collect()
+    });
+    let next = sessions.last().map(|(number, _)| *number);
+    let next = next.filter(|_| sessions.len() == max);
+    let mut calls = Vec::new();
+    sessions
+        .iter()
+        .for_each(|(_, session)| session.add_waiting_calls(&mut calls));
+    (calls, next)
+}
+
+/// The request that a fiber of this loop serves.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ServedRequest {
+    /// The connection's address: the peer's, or for a Unix socket the socket's.
+    pub address: String,
+    /// The number of the link, as in [`WaitingCall::link`].
+    pub link: u64,
+    /// Whether this side opened the connection.
+    pub is_opened: bool,
+    /// The request's number on the link; `None` for a notification.
+    pub msgid: Option<u32>,
+    /// The call chain that it belongs to, if it is in one.
+    pub chain: Option<CallChain>,
+}
+
+/// The request that this fiber of the loop serves, unless it has been answered. See [`waiting_calls`].
+pub fn served_by(fiber: FiberId) -> Option<ServedRequest> {
+    let context = this_loop::context_of(fiber)?;
+    let request = match context.downcast() {
+        Ok(request) => request,
+        Err(other) => request_of(&*other)?,
+    };
+    RequestContext::served_by(&request, fiber)
 }
 
 /// The entry of a session in its loop's table, which lasts as long as this.
@@ -193,9 +311,12 @@ static LISTENERS: AtomicUsize = AtomicUsize::new(0);
 pub(crate) struct ListenerEntry(u64);
 
 impl ListenerEntry {
-    pub(crate) fn new(listener: Weak<dyn Inspect>) -> ListenerEntry {
+    /// `key` is the listener's [`Inspect::accounts_key`].
+    pub(crate) fn new(listener: Weak<dyn Inspect>, key: usize) -> ListenerEntry {
         static HOOK: Once = Once::new();
         HOOK.call_once(|| yue_scheduler::inspect::add_metrics(write_metrics));
+        // A listener that is gone may have had it.
+        calls::forget_listener(key);
         // Relaxed: only the count matters.
         LISTENERS.fetch_add(1, Ordering::Relaxed);
         TABLES.with(|tables| {

@@ -32,13 +32,11 @@
 use crate::session::{RequestContext, inherited};
 use std::any::Any;
 use std::cell::Cell;
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::BuildHasher;
 use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::str::FromStr;
-use yue_scheduler::{context, in_fiber, set_context};
+use yue_scheduler::{context, in_fiber, set_context, simulation};
 
 /// The length of a trace's text: version, trace id, parent id and flags, in hexadecimal, and three hyphens.
 const TEXT_BYTES: usize = 55;
@@ -222,14 +220,12 @@ impl fmt::Display for CallChain {
 
 /// A number that is not zero, and random enough to tell things apart, by
 /// [SplitMix64](https://prng.di.unimi.it/splitmix64.c).
-fn random() -> u64 {
-    thread_local!(static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0u8)));
+pub(crate) fn random() -> u64 {
+    thread_local!(static STATE: Cell<u64> = Cell::new(simulation::random_number()));
     loop {
         let state = STATE.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         STATE.set(state);
-        let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let number = mixed ^ mixed >> 31;
+        let number = simulation::mix(state);
         if number != 0 {
             return number;
         }

@@ -16,6 +16,7 @@ use super::state::write_buffer::Writes;
 use super::write_buffer::cannot_wait;
 use crate::buffer::Response;
 use crate::error::{Error, ErrorKind};
+use crate::inspect::WaitingCall;
 use crate::proto::Method;
 use crate::proto::encode;
 use crate::trace::Traced;
@@ -23,8 +24,8 @@ use std::any::Any;
 use std::thread;
 use std::time::Duration;
 use yue_scheduler::{
-    Instant, Stopped, Timer, Wakeup, context, current_deadline, deadline_after, in_fiber, is_past,
-    may_suspend, now, park_until, prepare_park, time_left,
+    Instant, LocalWaker, Stopped, Timer, Wakeup, context, current_deadline, deadline_after,
+    in_fiber, is_past, may_suspend, now, park_until, prepare_park, time_left,
 };
 
 /// The target of a call on the peer.
@@ -177,6 +178,40 @@ impl Session {
     pub fn cancel_call(&self, call: CallId) -> bool {
         let error = |_| Error::new(ErrorKind::Cancelled, "the call was cancelled");
         self.inner.give_up(call.0, error)
+    }
+}
+
+impl Session {
+    /// Appends the calls that wait for their answers.
+    pub(crate) fn add_waiting_calls(&self, list: &mut Vec<WaitingCall>) {
+        let inner = &*self.inner;
+        inner.calls.borrow().each_waiting(|msgid, waiter, until| {
+            let fiber = match waiter {
+                Waiter::Fiber(waker) => waker.map(LocalWaker::fiber),
+                Waiter::Callback(_) | Waiter::Each(_) => None,
+            };
+            list.push(WaitingCall {
+                address: inner.address.clone(),
+                link: inner.link.number.get(),
+                is_opened: self.is_opened(),
+                msgid,
+                fiber,
+                until,
+            });
+        });
+    }
+
+    /// A number by which tools recognize the two ends of the present link: the client chooses it at random and sends it
+    /// in its greeting. 0 if there is no link, or the peer is not a yue peer.
+    pub fn link_id(&self) -> u64 {
+        self.inner.link.number.get()
+    }
+}
+
+impl CallId {
+    /// The call's number on its link.
+    pub fn msgid(self) -> u32 {
+        self.0
     }
 }
 

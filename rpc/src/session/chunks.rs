@@ -37,6 +37,9 @@ const CHUNK: Method<'_> = Method::Name(b"$yue/chunk");
 /// The key of hello's features: the bytes in open streams that a side takes at once.
 const FEATURE: &str = "chunk";
 
+/// The key of the link's number in a client's hello.
+const LINK: &str = "id";
+
 /// The next chunk is written when no more than this number of bytes wait to be sent: the link always has something to
 /// send, and a small message waits for little.
 const WINDOW_BYTES: usize = 64 * 1024;
@@ -51,13 +54,17 @@ impl Inner {
 
     /// Appends the features of this side for a hello, as a map.
     pub(super) fn encode_features(&self, out: &mut Vec<u8>) {
-        match self.chunks_taken() {
-            Some(bytes) => {
-                out.push(0x81);
-                encode::str(out, FEATURE);
-                encode::uint(out, bytes as u64);
-            }
-            None => out.push(0x80),
+        let chunks = self.chunks_taken();
+        // The client names the link, and the server learns its name.
+        let number = (self.role == Role::Opened).then(|| self.link.number.get());
+        out.push(0x80 | (u8::from(chunks.is_some()) + u8::from(number.is_some())));
+        if let Some(bytes) = chunks {
+            encode::str(out, FEATURE);
+            encode::uint(out, bytes as u64);
+        }
+        if let Some(number) = number {
+            encode::str(out, LINK);
+            encode::uint(out, number);
         }
     }
 
@@ -71,6 +78,11 @@ impl Inner {
         self.link
             .peer_chunks
             .set(usize::try_from(bytes).unwrap_or(usize::MAX));
+        if self.role == Role::Accepted {
+            let number = reader.find_key(LINK);
+            let number = number.and_then(|mut value| value.read_uint()).unwrap_or(0);
+            self.link.number.set(number);
+        }
     }
 
     // -- Sending ------------------------------------------------------------------------------------------------------

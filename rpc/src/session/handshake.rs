@@ -26,6 +26,7 @@ use crate::proto::Method;
 use crate::proto::encode;
 use crate::proto::value::Reader;
 use crate::text::{SHARED_TEXT_MAX, cut};
+use crate::trace::random;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -33,8 +34,9 @@ use yue_scheduler::{
     Builder, FiberId, Wakeup, deadline_after, park_until, prepare_park, set_context,
 };
 
-/// A yue client speaks as soon as the link is up; its first message is at most a packet behind.
-const FIRST_MESSAGE_WAIT: Duration = Duration::from_millis(100);
+/// A yue client speaks as soon as the link is up. Over TCP its first message is a packet behind, over WebSocket a round
+/// trip, and a lost packet costs another two. Only a client that never speaks first waits for this time.
+const FIRST_MESSAGE_WAIT: Duration = Duration::from_secs(1);
 
 /// The time that a client above the connection limit has to identify itself, so that it can receive the refusal.
 const REFUSED_WAIT: Duration = Duration::from_secs(1);
@@ -282,6 +284,7 @@ impl Inner {
             // Plain msgpack-rpc has no handshake: the peer serves at once. A greeting by datagram might be lost.
             return self.handle_granted(None);
         }
+        self.link.number.set(random());
         let this = self.this.clone();
         let answered = Box::new(move |outcome| {
             if let Some(inner) = this.upgrade() {
@@ -396,7 +399,9 @@ impl Inner {
     /// Server: waits for the client's hello, so that the first call of `on_accept` knows the kind of the peer. A client
     /// that sends nothing expects the server to speak first; the server does so after a moment.
     fn wait_for_first_message(&self) {
-        let until = deadline_after(FIRST_MESSAGE_WAIT);
+        // The hook needs most of the time that greeting and hook have together.
+        let time = self.options.limits.handshake / 4;
+        let until = deadline_after(FIRST_MESSAGE_WAIT.min(time));
         // The client's first message may arrive in pieces.
         while !self.handshake.peer_spoke.get() {
             self.handshake

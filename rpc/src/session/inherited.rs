@@ -38,7 +38,7 @@ pub(crate) fn of_context(context: &dyn Any) -> Option<Inherited> {
 
 /// The request that a fiber works for, if its context is not the request itself.
 #[cold]
-pub(super) fn request_of(context: &dyn Any) -> Option<Rc<RequestContext>> {
+pub(crate) fn request_of(context: &dyn Any) -> Option<Rc<RequestContext>> {
     context.downcast_ref::<Traced>()?.request.clone()
 }
 

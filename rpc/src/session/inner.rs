@@ -23,6 +23,7 @@ use super::state::references::References;
 use super::state::write_buffer::WriteBuffer;
 use crate::error::{Error, ErrorKind};
 use crate::inspect::SessionEntry;
+use crate::inspect::calls::Failed;
 use crate::release_order::Era;
 use crate::trace::{CallChain, TraceParent};
 use crate::transport::{Connect, Events, Transport};
@@ -32,7 +33,7 @@ use std::fmt;
 use std::io;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
-use yue_scheduler::{CancelScope, Instant, Timer, now};
+use yue_scheduler::{CancelScope, FiberId, Instant, Timer, now};
 
 /// One side of a connection. Clones are the same session.
 ///
@@ -186,6 +187,12 @@ impl Session {
     /// no link, or the peer showed no certificate.
     pub fn peer_name(&self) -> Option<String> {
         self.inner.link.with(|link| link.peer_name()).flatten()
+    }
+
+    /// The process of the peer, as the kernel tells it: over `unix://`, the one that connected. `None` if there is no
+    /// link, or it is of another kind.
+    pub fn peer_process(&self) -> Option<u32> {
+        self.inner.link.with(|link| link.peer_process()).flatten()
     }
 
     /// The session's counts so far.
@@ -469,6 +476,10 @@ pub struct RequestContext {
     pub(super) session: RefCell<Option<Rc<Inner>>>,
     pub(super) epoch: Cell<u32>,
     pub(super) deadline: Cell<Instant>,
+    /// The fiber that serves the request, and the request's number, for reports. Fibers that it starts inherit the
+    /// context.
+    pub(super) fiber: Cell<Option<FiberId>>,
+    pub(super) msgid: Cell<Option<u32>>,
     pub(super) scope: CancelScope,
     /// Whether the request ends when its caller gives up, and its calls with its caller's time; see
     /// [`Options::cancel`](crate::Options::cancel).
@@ -482,4 +493,6 @@ pub struct RequestContext {
     pub(super) trace: Cell<Option<TraceParent>>,
     /// For its span.
     pub(super) outcome: Outcome,
+    /// For the statistics, while somebody watches.
+    pub(crate) failed: Cell<Option<Box<Failed>>>,
 }

@@ -154,6 +154,8 @@ impl Inner {
 
     #[inline]
     fn handle_response(&self, msgid: u32, outcome: Result<Response, Error>) {
+        // Requests that the peer sent before this answer start before the caller continues.
+        self.list_requests();
         let completed = self.calls.borrow_mut().complete(msgid, outcome);
         if let Some(unread) = completed.deliver_from(self.link.sender.get()) {
             count(&self.counters.answers_ignored);

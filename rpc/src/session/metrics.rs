@@ -182,6 +182,13 @@ const REFUSED: [(&str, Value); 12] = [
     ("rate", |s| s.refused_rate),
 ];
 
+/// The sums over all sessions of the process, ended ones included.
+pub(crate) fn totals() -> Stats {
+    let all = all();
+    let sums = all.each_ref().map(Sessions::sum);
+    sums.into_iter().fold(Stats::NONE, Stats::plus)
+}
+
 fn write(out: &mut String) {
     let (live, sums) = {
         let all = all();

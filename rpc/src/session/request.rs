@@ -11,8 +11,11 @@ use super::options::count;
 use super::service::{Call, Replied, Reply};
 use super::spans::Outcome;
 use super::state::inbox::{Request, Span};
+use super::state::phase::Role;
 use super::state::write_buffer::Writes;
 use crate::error::{Error, ErrorKind};
+use crate::inspect::ServedRequest;
+use crate::inspect::calls::Failed;
 use crate::proto::Params;
 use crate::proto::encode::{self, ErrorValue};
 use crate::release_order::LinkNumber;
@@ -21,7 +24,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::thread;
-use yue_scheduler::{CancelScope, Instant};
+use yue_scheduler::{CancelScope, FiberId, Instant, current_id, in_fiber};
 
 impl RequestContext {
     pub(super) fn new() -> Rc<RequestContext> {
@@ -29,6 +32,8 @@ impl RequestContext {
             session: RefCell::default(),
             epoch: Cell::new(0),
             deadline: Cell::new(Instant::NEVER),
+            fiber: Cell::new(in_fiber().then(current_id)),
+            msgid: Cell::new(None),
             scope: CancelScope::new(),
             obeys_caller: Cell::new(false),
             handshake: Cell::new(false),
@@ -36,6 +41,7 @@ impl RequestContext {
             chain: Cell::new(None),
             trace: Cell::new(None),
             outcome: Outcome::default(),
+            failed: Cell::default(),
         })
     }
 
@@ -44,6 +50,7 @@ impl RequestContext {
     pub(super) fn begin(&self, session: Rc<Inner>, deadline: Instant) {
         self.epoch.set(session.link.epoch.get());
         self.deadline.set(deadline);
+        self.msgid.set(None);
         self.replied.set(false);
         self.chain.set(None);
         self.trace.set(None);
@@ -66,6 +73,21 @@ impl RequestContext {
             Ok(request) => Some(request),
             Err(other) => inherited::request_of(&*other),
         }
+    }
+
+    /// Describes the request for tools, if that fiber serves it: others inherit the context.
+    pub(crate) fn served_by(&self, fiber: FiberId) -> Option<ServedRequest> {
+        let session = self.session.borrow();
+        let inner = session.as_ref()?;
+        let serves = self.fiber.get() == Some(fiber) && !self.handshake.get();
+        let waited_for = !self.replied.get() && self.epoch.get() == inner.link.epoch.get();
+        (serves && waited_for).then(|| ServedRequest {
+            address: inner.address.clone(),
+            link: inner.link.number.get(),
+            is_opened: inner.role == Role::Opened,
+            msgid: self.msgid.get(),
+            chain: self.chain.get(),
+        })
     }
 
     /// The connection that the request came over.
@@ -278,8 +300,13 @@ impl Reply {
 
     /// Answers with an error.
     pub fn fail(self, failure: &Failure) -> Replied {
+        self.fail_as(failure, false)
+    }
+
+    fn fail_as(self, failure: &Failure, no_method: bool) -> Replied {
         count(&self.session.inner.counters.requests_failed);
         self.context.outcome.fail(&failure.type_name);
+        Failed::note(&self.context.failed, &failure.type_name, no_method);
         if let Some(msgid) = self.open_msgid() {
             let encode = |out: &mut Vec<u8>| {
                 failure.encode(out);
@@ -316,7 +343,7 @@ impl Reply {
             }
             CallMethod::Token(_) => "the function is not there any more".to_owned(),
         };
-        self.fail(&Failure::of_kind(ErrorKind::NoMethod, text))
+        self.fail_as(&Failure::of_kind(ErrorKind::NoMethod, text), true)
     }
 
     /// The msgid to answer, if the caller still waits. Waits for room in the output.

@@ -23,6 +23,7 @@ use super::service::{Call, Reply};
 use super::spans::RequestSpan;
 use super::state::inbox::Request;
 use crate::error::ErrorKind;
+use crate::inspect::calls::{Recorded, are_watched};
 use crate::text::quoted;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -322,6 +323,7 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
         msgid,
     };
     if let Some(failure) = refusal(&session, &request) {
+        record(context, &session, &request).refuse(&failure.type_name);
         session.release_unread(request.slice(request.params));
         let _ = reply().fail(&failure);
         return session.request_done(bytes, 0);
@@ -333,6 +335,7 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
         None => None,
         Some(Some(token)) => Some(token),
         Some(None) => {
+            record(context, &session, &request).refuse(ErrorKind::NoMethod.name());
             session.release_unread(request.slice(request.params));
             let _ = reply().fail(&Failure::of_kind(
                 ErrorKind::NoMethod,
@@ -341,7 +344,9 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
             return session.request_done(bytes, 0);
         }
     };
+    let recorded = record(context, &session, &request);
     context.begin(session.clone(), deadline);
+    context.msgid.set(msgid);
     if request.extensions.end != 0 {
         session.inherit(context, &request);
     }
@@ -373,10 +378,26 @@ fn serve(context: &Rc<RequestContext>, session: Rc<Inner>, request: Request) {
         let _ = reply().fail(&Failure::new(text));
     }
     span.end(context);
+    recorded.end(context);
     if let Some(msgid) = cancellable {
         session.forget_running(msgid, context);
     }
     session.request_done(bytes, decoded);
+}
+
+/// Begins to record a request, if anybody watches.
+#[inline]
+fn record(context: &RequestContext, session: &Rc<Inner>, request: &Request) -> Recorded {
+    if !are_watched() {
+        return Recorded::NONE;
+    }
+    // A request that began before the recording may have left its failure.
+    context.failed.take();
+    let session = Session {
+        inner: session.clone(),
+    };
+    let name = request.reference.is_none().then(|| request.name());
+    Recorded::begin(&session, name, request.msgid.is_none())
 }
 
 /// The reason why a request is not even started.

@@ -43,9 +43,10 @@ pub fn wait_for_change(reason: &'static str, at: Option<Instant>) -> Result<Wake
     park_until(reason, at)
 }
 
-/// Wakes the fibers that wait for a change. Wakes of fibers that have stopped waiting do nothing.
+/// Wakes the fibers that [wait for a change](wait_for_change): of a session, or of something that their own condition
+/// asks for as well. Wakes of fibers that have stopped waiting do nothing.
 #[inline]
-pub(crate) fn note_change() {
+pub fn note_change() {
     if WAITING.with_borrow(|waiting| !waiting.is_empty()) {
         wake_all();
     }

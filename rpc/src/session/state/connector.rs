@@ -1,5 +1,6 @@
 //! The attempts of an opened session to make links, and the waits between them.
 
+use crate::trace::random;
 use crate::transport::Connect;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -112,10 +113,7 @@ impl Connector {
     pub(crate) fn backoff(&self) -> Duration {
         let doublings = self.attempts.get().saturating_sub(1).min(16);
         let longest = RETRY_FIRST.saturating_mul(1 << doublings).min(RETRY_MAX);
-        // A hash of the time and the session's address is random enough to spread clients.
-        let mut seed = now().as_nanos() ^ (self as *const Connector as u64);
-        seed = (seed ^ seed >> 31).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let jitter = (seed >> 40) as f64 / f64::from(1u32 << 24);
+        let jitter = (random() >> 40) as f64 / f64::from(1u32 << 24);
         longest.mul_f64(0.5 + jitter / 2.0)
     }
 }

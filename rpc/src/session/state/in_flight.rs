@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use yue_scheduler::{LocalWaker, Timer};
+use yue_scheduler::{Instant, LocalWaker, Timer};
 
 const INDEX_BITS: u32 = 20;
 const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
@@ -354,6 +354,16 @@ impl InFlight {
         self.slots
             .get(index as usize)
             .map(|slot| msgid(slot.generation, index))
+    }
+
+    /// Passes each call that waits, with its receiver and the time of its timer, to `f`.
+    pub(crate) fn each_waiting(&self, mut f: impl FnMut(u32, &Waiter, Option<Instant>)) {
+        for (index, slot) in self.slots.iter().enumerate() {
+            if let State::Waiting(waiter) = &slot.state {
+                let until = slot.timer.as_ref().and_then(Timer::deadline);
+                f(msgid(slot.generation, index as u32), waiter, until);
+            }
+        }
     }
 
     /// The ids of the calls that were written and wait, or of all that wait; abandoned slots are freed.

@@ -5,11 +5,10 @@ use super::changes::note_change;
 use crate::buffer::Segment;
 use crate::session::close_reason::CloseReason;
 use std::cell::{Cell, RefCell};
-use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::rc::Rc;
-use yue_scheduler::{Instant, Timer};
+use yue_scheduler::{Instant, Timer, simulation};
 
 /// The requests of the present link.
 pub(crate) struct Inbox {
@@ -293,7 +292,7 @@ pub(crate) struct IdHash(u64);
 
 impl Default for IdHash {
     fn default() -> Self {
-        thread_local!(static FACTOR: u64 = RandomState::new().hash_one(0) | 1);
+        thread_local!(static FACTOR: u64 = simulation::random_number() | 1);
         IdHash(FACTOR.with(|factor| *factor))
     }
 }

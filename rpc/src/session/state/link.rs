@@ -20,6 +20,9 @@ pub(crate) struct Link {
     pub(crate) peer_is_yue: Cell<bool>,
     /// The bytes of answers in chunks that the peer takes at once. 0: it takes none.
     pub(crate) peer_chunks: Cell<usize>,
+    /// The number by which tools recognize the two ends of a link: the client chooses it and sends it in its hello. 0:
+    /// none.
+    pub(crate) number: Cell<u64>,
     /// The reason why the session drains.
     pub(crate) draining_for: RefCell<Option<CloseReason>>,
     /// Timer for handshake, draining and stalls, one at a time: the phase determines which.
@@ -35,6 +38,7 @@ impl Link {
             is_datagram: Cell::new(false),
             peer_is_yue: Cell::new(false),
             peer_chunks: Cell::new(0),
+            number: Cell::new(0),
             draining_for: RefCell::default(),
             timer,
         }
@@ -60,6 +64,7 @@ impl Link {
         self.draining_for.take();
         self.peer_is_yue.set(false);
         self.peer_chunks.set(0);
+        self.number.set(0);
         self.transport.take()
     }
 }

@@ -1,8 +1,8 @@
 //! The table of functions that cross a connection: counts of crossings and the releases that are due.
 
 use std::collections::HashMap;
-use std::collections::hash_map::{Entry, RandomState};
-use std::hash::BuildHasher;
+use std::collections::hash_map::Entry;
+use yue_scheduler::simulation::{self, Hashing};
 
 /// One of this side's functions that the peer holds, or that a queued call will carry.
 pub(crate) struct Export {
@@ -25,8 +25,8 @@ pub(crate) struct SetAside {
 pub(crate) struct References {
     limit: usize,
     next_id: u64,
-    pub(crate) exports: HashMap<u64, Export>,
-    by_token: HashMap<u64, u64>,
+    pub(crate) exports: HashMap<u64, Export, Hashing>,
+    by_token: HashMap<u64, u64, Hashing>,
     pub(crate) holding: bool,
     /// The queued call that is being encoded names functions of the peer.
     pub(crate) names_imports: bool,
@@ -41,8 +41,8 @@ impl References {
         References {
             limit,
             next_id: first_id(),
-            exports: HashMap::new(),
-            by_token: HashMap::new(),
+            exports: HashMap::default(),
+            by_token: HashMap::default(),
             holding: false,
             names_imports: false,
             in_message: Vec::new(),
@@ -202,7 +202,7 @@ impl References {
         self.releases.clear();
         self.next_id = first_id();
         let mut unused = Vec::with_capacity(self.exports.len());
-        self.by_token = HashMap::new();
+        self.by_token = HashMap::default();
         for (id, export) in std::mem::take(&mut self.exports) {
             if export.held == 0 {
                 unused.push(export.token);
@@ -224,6 +224,5 @@ impl References {
 
 /// The first id of a link: a random number of 48 bits, which the numbers of every language can hold.
 fn first_id() -> u64 {
-    let random = RandomState::new().hash_one(0u8);
-    (random >> 16).max(1)
+    (simulation::random_number() >> 16).max(1)
 }
