@@ -32,6 +32,7 @@
 //! | [`typed`] | calls with Rust's own types: [`Server`](typed::Server) and [`Client`](typed::Client); begin here |
 //! | this page | what all connections have: addresses, [`Options`], [`Limits`], errors, [`Hooks`], [`Listener`]s |
 //! | [`group`] | sets of connections that are notified and called together, on all loops of the process |
+//! | `http::client` | requests to HTTP servers (feature `http`) |
 //! | [`inspect`] | lists of the connections and listeners of a loop |
 //! | [`session`] | the layer below, in msgpack bytes: for values that serde does not know, gateways, scripts |
 //! | [`trace`] | the ids by which the calls of one piece of work are found, in all processes |
@@ -59,7 +60,7 @@ mod buffer;
 mod error;
 pub mod group;
 #[cfg(feature = "http")]
-mod http;
+pub mod http;
 pub mod inspect;
 mod listener;
 mod memory_listener;

@@ -20,7 +20,7 @@ use crate::transport::tls::ServerTls;
 #[cfg(feature = "ws")]
 use crate::transport::websocket::upgrade::Rules;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::rc::{Rc, Weak};
@@ -57,7 +57,9 @@ struct Inner {
     address: Address,
     service: Service,
     options: Options,
-    sessions: RefCell<HashMap<usize, Session>>,
+    /// In the order of their arrival.
+    sessions: RefCell<BTreeMap<u64, Session>>,
+    last_session: Cell<u64>,
     accounts: Rc<Accounts>,
     fiber: Cell<Option<FiberId>>,
     /// The socket that the fiber accepts from, while it does.
@@ -84,6 +86,12 @@ struct Inner {
     /// The rules of HTTP.
     #[cfg(feature = "http")]
     http: Option<Rc<crate::http::Site>>,
+    /// The program that answers all requests, and the connections that it serves.
+    #[cfg(feature = "http")]
+    http_server: Option<(
+        Rc<crate::http::HttpServer>,
+        Rc<crate::http::OpenConnections>,
+    )>,
 }
 
 /// The owner of a Unix socket's file, who removes it.
@@ -344,6 +352,10 @@ impl Listener {
         for session in sessions {
             session.close();
         }
+        #[cfg(feature = "http")]
+        if let Some((_, open)) = &self.inner.http_server {
+            open.end_soon();
+        }
     }
 
     /// Whether it has stopped accepting.
@@ -379,8 +391,9 @@ impl Inner {
         sockets: &SocketOptions,
         tls: Option<ServerTls>,
     ) -> Rc<Inner> {
+        let accounts = Rc::<Accounts>::default();
         Rc::new_cyclic(|this: &Weak<Inner>| Inner {
-            _entry: ListenerEntry::new(this.clone()),
+            _entry: ListenerEntry::new(this.clone(), Rc::as_ptr(&accounts) as usize),
             #[cfg(feature = "ws")]
             websocket: websocket_rules(&address, sockets),
             #[cfg(any(feature = "ws", feature = "http"))]
@@ -390,11 +403,17 @@ impl Inner {
                 let host = address.host_and_port().map_or("", |(host, _)| host);
                 Rc::new(crate::http::Site::new(options, host))
             }),
+            #[cfg(feature = "http")]
+            http_server: sockets.http.as_ref().and_then(|options| {
+                let open = crate::http::OpenConnections::new(accounts.clone());
+                Some((options.server.clone()?, open))
+            }),
             address,
             service,
             options,
             sessions: RefCell::default(),
-            accounts: Rc::default(),
+            last_session: Cell::new(0),
+            accounts,
             fiber: Cell::new(None),
             socket: RefCell::default(),
             name: RefCell::default(),
@@ -427,7 +446,7 @@ impl Inner {
             && let Socket::Tcp(listener) = &*socket
         {
             // Where the system does not know this, the socket's end does the same.
-            let _ = socket2::SockRef::from(listener).shutdown(std::net::Shutdown::Both);
+            let _ = listener.stop();
         }
     }
 

@@ -211,16 +211,30 @@ impl SharedSocket {
             let text = format!("{address} is not the address of a Unix socket");
             return Err(Error::new(ErrorKind::Address, text));
         };
-        let bound = SocketFile::bind_by(path.as_ref(), bind);
-        let bound = bound.and_then(|(listener, file)| {
-            let socket = listener.as_fd().try_clone_to_owned();
-            Ok((socket.inspect_err(|_| file.remove())?, file))
-        });
-        let (socket, file) = bound.map_err(|error| Error::from_listen(address, &error))?;
-        let address = address.clone();
+        SharedSocket::bind_at(path.as_ref(), is_private, bind)
+            .map_err(|error| Error::from_listen(address, &error))
+    }
+
+    /// Like [`SharedSocket::bind`], at a path.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn bind_path(path: &Path) -> io::Result<SharedSocket> {
+        SharedSocket::bind_at(path, false, |path| UnixListener::bind(path))
+    }
+
+    fn bind_at(
+        path: &Path,
+        is_private: bool,
+        bind: impl Fn(&Path) -> io::Result<UnixListener>,
+    ) -> io::Result<SharedSocket> {
+        let (listener, file) = SocketFile::bind_by(path, bind)?;
+        let socket = listener.as_fd().try_clone_to_owned();
+        let socket = socket.inspect_err(|_| file.remove())?;
+        let path = path.to_string_lossy().into_owned();
         Ok(SharedSocket {
             inner: Arc::new(Shared {
-                address,
+                address: Address::Unix { path },
                 socket,
                 file,
                 is_private,
@@ -258,7 +272,10 @@ impl SharedSocket {
     }
 
     /// Creates a listener for the calling loop.
-    pub(crate) fn listener(&self) -> io::Result<UnixListener> {
+    ///
+    /// # Errors
+    /// The system's error, if the process is out of descriptors.
+    pub fn listener(&self) -> io::Result<UnixListener> {
         Ok(UnixListener::from(self.inner.socket.try_clone()?))
     }
 }

@@ -13,6 +13,8 @@ use super::accept::accept_all;
 use super::{Inner, Listener, OwnFile, Socket};
 use crate::address::Address;
 use crate::error::Error;
+#[cfg(all(feature = "ws", feature = "http"))]
+use crate::http::FreedLink;
 use crate::session::options::Options;
 use crate::session::{Service, Session};
 use crate::transport::handshake::Handshake;
@@ -22,7 +24,11 @@ use crate::transport::sniffer::{Protocol, Sniffer};
 use crate::transport::tls::ServerTls;
 #[cfg(feature = "ws")]
 use crate::transport::websocket::WebSocket;
+#[cfg(all(feature = "ws", feature = "http"))]
+use crate::transport::websocket::upgrade::{self, Rules};
 use crate::transport::{Ending, Events, SocketOptions, Transport, socket};
+#[cfg(all(feature = "ws", feature = "http"))]
+use crate::transport::{HttpConnection, HttpHead, Incoming};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -71,6 +77,84 @@ impl Listener {
     }
 }
 
+/// Listeners whose connections begin as requests to an HTTP server.
+#[cfg(all(feature = "ws", feature = "http"))]
+impl Listener {
+    /// A listener without a socket. Its connections are those that it is given: see [`Listener::accept_upgrade`].
+    pub fn for_upgrades(
+        address: Address,
+        service: Service,
+        options: Options,
+        sockets: &SocketOptions,
+    ) -> Listener {
+        let mut sockets = sockets.clone();
+        sockets.websocket.shares_port = true;
+        let inner = Inner::new(address, service, options, &sockets);
+        Listener { inner }
+    }
+
+    /// Makes a WebSocket connection of an HTTP connection whose present request asks for that. The rules of origins
+    /// apply. Afterwards the HTTP connection has ended.
+    ///
+    /// # Errors
+    /// The status and the reason of a refusal. The request has still to be answered.
+    pub fn accept_upgrade(
+        &self,
+        connection: &HttpConnection,
+        request: &HttpHead,
+    ) -> Result<(), (u16, String)> {
+        let inner = &self.inner;
+        let unready = inner.handshakes.count();
+        let (limits, busy) = (
+            &inner.options.limits,
+            "The server accepts no more connections.",
+        );
+        let is_full = inner.accounts.are_crowded(unready, limits);
+        let rules = inner
+            .protocols
+            .websocket
+            .as_ref()
+            .filter(|_| !is_full && !self.is_closed());
+        let rules = rules.ok_or_else(|| (503, busy.to_owned()))?;
+        let rules = Rc::new(Rules {
+            path: request.path().to_owned(),
+            ..(**rules).clone()
+        });
+        let mut head = request.to_bytes();
+        upgrade::answer(&head, &rules).map_err(|refusal| (refusal.status, refusal.text))?;
+        let link = connection.take_link();
+        let FreedLink {
+            stream,
+            transport,
+            rest,
+        } = link.ok_or_else(|| (503, busy.to_owned()))?;
+        let from = by_websocket(connection.peer());
+        let start = |filter: Rc<dyn Events>| {
+            stream.set_successor(filter);
+            Ok(transport)
+        };
+        inner.begin(
+            from,
+            |events| WebSocket::accept(rules, events, start),
+            Inner::accept_ready,
+        );
+        // The filter reads the request again, as if it had come first, and answers it.
+        head.extend_from_slice(&rest);
+        stream.data(Incoming::Owned(head));
+        Ok(())
+    }
+}
+
+/// The address of an HTTP client that has become one by WebSocket.
+#[cfg(all(feature = "ws", feature = "http"))]
+fn by_websocket(peer: &str) -> String {
+    match peer.split_once("://") {
+        Some(("http", rest)) => format!("ws://{rest}"),
+        Some(("https", rest)) => format!("wss://{rest}"),
+        _ => peer.trim_start_matches("http+").to_owned(),
+    }
+}
+
 impl Inner {
     /// The body of the accepting fiber.
     pub(super) fn run(self: &Rc<Inner>, socket: &Socket) {
@@ -113,6 +197,10 @@ impl Inner {
         from: Peer,
         start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
     ) {
+        #[cfg(feature = "http")]
+        if self.http_server.is_some() {
+            return self.accept_to_server(&from.by_http(), start);
+        }
         #[cfg(feature = "ws")]
         if let Some(rules) = &self.websocket {
             let from = from.by_websocket();
@@ -192,6 +280,45 @@ impl Inner {
         }
     }
 
+    /// Accepts a link of a listener whose requests a program answers.
+    #[cfg(feature = "http")]
+    fn accept_to_server(
+        self: &Rc<Inner>,
+        from: &Peer,
+        start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
+    ) {
+        let from = from.to_string();
+        if self.tls.is_none() {
+            return self.serve_http(from, start);
+        }
+        self.begin(from, start, |this, from, handshake, link| {
+            let ready = link.clone();
+            this.serve_http(from, |events| {
+                handshake.set_events(events);
+                Ok(ready)
+            });
+            match handshake.has_events() {
+                true => link.set_reading(true),
+                false => link.close(),
+            }
+        });
+    }
+
+    #[cfg(feature = "http")]
+    fn serve_http(
+        self: &Rc<Inner>,
+        from: String,
+        start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
+    ) {
+        if self.accounts.are_crowded(0, &self.options.limits) {
+            return;
+        }
+        if let Some((server, open)) = &self.http_server {
+            // Without memory for a fiber the link has been closed.
+            let _ = crate::http::start_server(server, open, &self.options, from, start);
+        }
+    }
+
     /// Starts a link with handshakes of its own. It becomes a connection when they are complete.
     fn begin(
         self: &Rc<Inner>,
@@ -261,7 +388,8 @@ impl Inner {
 
     /// Keeps a session until it has ended; then `end` is called.
     fn keep(self: &Rc<Inner>, session: Session, end: impl FnOnce() + 'static) {
-        let key = session.key();
+        let key = self.last_session.get() + 1;
+        self.last_session.set(key);
         self.sessions.borrow_mut().insert(key, session.clone());
         let this: Weak<Inner> = Rc::downgrade(self);
         session.on_gone(move || {

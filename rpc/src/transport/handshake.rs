@@ -14,7 +14,7 @@
 use super::traits::{Ending, Events, Incoming, LinkRefused, Transport};
 use crate::buffer;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -195,7 +195,7 @@ pub(crate) fn establish(
 /// The links of a listener that are in their handshakes.
 #[derive(Default)]
 pub(crate) struct Handshakes {
-    links: RefCell<HashMap<u64, Rc<dyn Transport>>>,
+    links: RefCell<BTreeMap<u64, Rc<dyn Transport>>>,
     last_key: Cell<u64>,
     failed: Cell<u64>,
     /// The time of the last line in the log, and the failures since then.

@@ -66,9 +66,14 @@ mod traits;
 pub mod websocket;
 
 #[cfg(feature = "http")]
-pub use crate::http::{HttpOptions, HttpRequest};
+pub use crate::http::{
+    AnswerFault, Bytes, HttpAnswer, HttpConnection, HttpFault, HttpHead, HttpLimits, HttpOptions,
+    HttpRequest, Serve,
+};
 pub use datagram::DatagramOptions;
 pub use socket::SocketOptions;
+#[cfg(feature = "tls")]
+pub use tls::{TlsClient, TlsServer, describe_tls_error};
 pub use tls_options::TlsOptions;
 pub use traits::{ClosedByPeer, Connect, Ending, Events, Incoming, LinkRefused, Transport};
 #[cfg(feature = "ws")]

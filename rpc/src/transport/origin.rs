@@ -89,6 +89,69 @@ fn host_name(authority: &str) -> &str {
     authority.split(':').next().unwrap_or(authority)
 }
 
+/// Whether this is `host` or `host:port`, with an IPv6 address in brackets. A part behind the brackets that is neither
+/// would be taken for a part of the name by one program, and be dropped by the next.
+#[cfg(feature = "http")]
+pub(crate) fn is_authority(text: &str) -> bool {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(inner) => match inner.split_once(']') {
+            Some((address, rest)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("a", rest),
+            _ => return false,
+        },
+        None => match text.find(':') {
+            Some(colon) => text.split_at(colon),
+            None => (text, ""),
+        },
+    };
+    // RFC 3986, section 3.2.2.
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte);
+    let is_port = |port: &str| port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
+    !host.is_empty()
+        && host.bytes().all(is_name)
+        && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+}
+
 fn is_numeric(host: &str) -> bool {
     host.parse::<std::net::IpAddr>().is_ok()
+}
+
+#[cfg(all(test, feature = "http"))]
+mod tests {
+    use super::is_authority;
+
+    #[test]
+    fn an_authority_is_a_host_and_perhaps_a_port() {
+        for good in [
+            "a",
+            "a.example",
+            "a:",
+            "a:80",
+            "127.0.0.1:8080",
+            "[::1]",
+            "[::1]:80",
+            "a_b~c",
+        ] {
+            assert!(is_authority(good), "{good}");
+        }
+        for bad in [
+            "",
+            ":80",
+            "[::1]evil",
+            "[::1]:80x",
+            "[::1",
+            "[a]",
+            "[]",
+            "a:b",
+            "a:123456",
+            "u@a",
+            "a b",
+            "a/b",
+            "a\\b",
+            "a:80:80",
+            "::1",
+            "a,b:c",
+        ] {
+            assert!(!is_authority(bad), "{bad}");
+        }
+    }
 }

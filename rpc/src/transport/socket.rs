@@ -77,7 +77,7 @@ fn set_keepalive(stream: &TcpStream, within: Duration) -> io::Result<()> {
     }))?;
     // Bytes in flight suppress the probes; this is their limit.
     let within = within.max(Duration::from_secs(5));
-    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(within))
+    stream.set_user_timeout(Some(within))
 }
 
 /// Passes the connection's events to the session.
@@ -104,6 +104,7 @@ impl Sink for EventSink {
 struct SocketTransport {
     connection: Connection,
     silence_max: Option<Duration>,
+    peer_process: Option<u32>,
 }
 
 impl Transport for SocketTransport {
@@ -117,6 +118,10 @@ impl Transport for SocketTransport {
 
     fn silence_max(&self) -> Option<Duration> {
         self.silence_max
+    }
+
+    fn peer_process(&self) -> Option<u32> {
+        self.peer_process
     }
 
     fn set_reading(&self, on: bool) {
@@ -149,6 +154,7 @@ pub fn start_tcp(
     Ok(Rc::new(SocketTransport {
         connection: Connection::start(stream, Rc::new(EventSink(events)))?,
         silence_max: keepalive,
+        peer_process: None,
     }))
 }
 
@@ -157,10 +163,12 @@ pub fn start_tcp(
 /// # Errors
 /// If the loop's driver refuses the socket.
 pub fn start_unix(stream: UnixStream, events: Rc<dyn Events>) -> io::Result<Rc<dyn Transport>> {
+    let peer = stream.peer_credentials();
     Ok(Rc::new(SocketTransport {
         connection: Connection::start_unix(stream, Rc::new(EventSink(events)))?,
         // The kernel reports at once that the peer's process is gone.
         silence_max: None,
+        peer_process: peer.ok().map(|peer| peer.process),
     }))
 }
 
@@ -222,7 +230,6 @@ impl fmt::Debug for SocketConnector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use socket2::SockRef;
 
     #[test]
     fn keepalive_divides_its_time() {
@@ -239,9 +246,7 @@ mod tests {
             let set = stream.keepalive().expect("it is known").expect("it is on");
             let seconds = (set.idle.as_secs(), set.interval.as_secs(), set.retries);
             assert_eq!(seconds, (idle, interval, PROBES));
-            let user_timeout = SockRef::from(&stream)
-                .tcp_user_timeout()
-                .expect("it is known");
+            let user_timeout = stream.user_timeout().expect("it is known");
             assert_eq!(user_timeout, Some(Duration::from_secs(limit)));
         }
     }

@@ -78,9 +78,12 @@ impl TlsOptions {
         .filter_map(|(name, side, given)| given.then_some((name, side)))
     }
 
+    /// Checks that no option is given, for an address that has no certificates: a server must not believe that it
+    /// encrypts.
+    ///
     /// # Errors
-    /// If options are given for an address that has no certificates: a server must not believe that it encrypts.
-    pub(crate) fn check_unused(&self, address: &Address) -> Result<(), Error> {
+    /// `ArgumentError`, if one is given.
+    pub fn check_unused(&self, address: &Address) -> Result<(), Error> {
         match self.given().next() {
             None => Ok(()),
             Some((name, _)) => Err(Error::new(

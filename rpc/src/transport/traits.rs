@@ -92,6 +92,12 @@ pub trait Transport {
         None
     }
 
+    /// The process of the peer, as the kernel tells it: over Unix sockets, the one that connected. `None`, the default:
+    /// not known.
+    fn peer_process(&self) -> Option<u32> {
+        None
+    }
+
     /// Pings the peer, in a transport whose protocol has pings of its own.
     fn ping(&self) {}
 

@@ -4,7 +4,7 @@ use super::server::{Server, parse};
 use super::values;
 use crate::error::Error;
 use crate::session::options::{Options, Timeout};
-use crate::session::{self, EncodedCall, Session};
+use crate::session::{self, EncodedCall, Response, Session};
 use crate::transport::try_connector;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -77,10 +77,22 @@ impl Caller {
         method: &str,
         params: P,
     ) -> Result<R, Error> {
-        let response = self
-            .session
-            .call(method, timeout, |out| values::append_params(out, &params))?;
-        values::read_results(&response)
+        values::read_results(&self.call_raw_within(timeout, method, params)?)
+    }
+
+    /// Like [`Client::call_within`], but leaves the results as they are.
+    ///
+    /// # Errors
+    /// See [`Session::call`].
+    #[doc(hidden)]
+    pub fn call_raw_within<P: Serialize>(
+        &self,
+        timeout: Timeout,
+        method: &str,
+        params: P,
+    ) -> Result<Response, Error> {
+        self.session
+            .call(method, timeout, |out| values::append_params(out, &params))
     }
 
     /// Calls without an answer.

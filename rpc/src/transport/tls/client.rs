@@ -76,6 +76,22 @@ impl ClientTls {
         Ok(())
     }
 
+    /// The name that the server must have.
+    pub(crate) fn name(&self) -> &ServerName<'static> {
+        &self.name
+    }
+
+    /// Whether the server's certificate is verified.
+    pub(crate) fn is_verified(&self) -> bool {
+        self.is_verified
+    }
+
+    /// The configuration. After [`ClientTls::prepare`].
+    pub(crate) fn config(&self) -> io::Result<Arc<ClientConfig>> {
+        let missing = || io::Error::other("the system's authorities were not read");
+        self.config.borrow().clone().ok_or_else(missing)
+    }
+
     /// Starts the client's side of a link over the one that `start` starts. After [`ClientTls::prepare`].
     ///
     /// # Errors
@@ -85,10 +101,13 @@ impl ClientTls {
         events: Rc<dyn Events>,
         start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
     ) -> io::Result<Rc<dyn Transport>> {
-        let Some(config) = self.config.borrow().clone() else {
-            return Err(io::Error::other("the system's authorities were not read"));
-        };
-        Filter::client(config, self.name.clone(), self.is_verified, events, start)
+        Filter::client(
+            self.config()?,
+            self.name.clone(),
+            self.is_verified,
+            events,
+            start,
+        )
     }
 }
 

@@ -58,6 +58,11 @@ impl ServerTls {
         })
     }
 
+    /// The present configuration.
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        self.config.borrow().clone()
+    }
+
     /// Starts the server's side of a link over the one that `start` starts.
     ///
     /// # Errors
@@ -67,7 +72,7 @@ impl ServerTls {
         events: Rc<dyn Events>,
         start: impl FnOnce(Rc<dyn Events>) -> io::Result<Rc<dyn Transport>>,
     ) -> io::Result<Rc<dyn Transport>> {
-        Filter::server(self.config.borrow().clone(), events, start)
+        Filter::server(self.config(), events, start)
     }
 
     /// Reads the files again if they have changed. New files that cannot be used are logged, and tried again later.

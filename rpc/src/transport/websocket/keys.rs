@@ -6,6 +6,7 @@
 use super::frame::Key;
 use std::cell::RefCell;
 use std::io;
+use yue_scheduler::simulation;
 
 /// The bytes that are fetched at a time: keys for 64 frames.
 const BLOCK_BYTES: usize = 256;
@@ -27,7 +28,7 @@ thread_local! {
 /// Fills `bytes` with random ones.
 pub(super) fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    simulation::fill_random(&mut bytes)?;
     Ok(bytes)
 }
 

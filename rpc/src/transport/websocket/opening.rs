@@ -138,8 +138,14 @@ impl WebSocket {
         self.linger();
         let events = self.events.take();
         if let Some(events) = events {
-            let Refusal { status, text } = refusal;
-            let text = format!("its request was refused with {status}: {text}");
+            let Refusal {
+                status,
+                text,
+                origin,
+            } = refusal;
+            let page = origin.as_ref();
+            let page = page.map_or(String::new(), |origin| format!(" for a page of {origin}"));
+            let text = format!("its request was refused with {status}{page}: {text}");
             events.closed(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
         }
     }

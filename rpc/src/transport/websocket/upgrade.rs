@@ -52,13 +52,18 @@ pub struct Refusal {
     pub status: u16,
     /// A sentence for the person who reads it.
     pub text: String,
+    /// The origin of the page that may not call, for the log.
+    pub origin: Option<String>,
 }
 
 impl Refusal {
     /// Creates a refusal.
     pub fn new(status: u16, text: impl Into<String>) -> Refusal {
-        let text = text.into();
-        Refusal { status, text }
+        Refusal {
+            status,
+            text: text.into(),
+            origin: None,
+        }
     }
 
     /// The refusal of a request that has begun, for the reason of a close frame.
@@ -92,7 +97,7 @@ impl Refusal {
             426 => "Upgrade, close",
             _ => "close",
         };
-        let Refusal { status, text } = self;
+        let Refusal { status, text, .. } = self;
         format!(
             "HTTP/1.1 {status} {phrase}\r\nConnection: {connection}\r\n{more}Content-Type: text/plain; \
              charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nContent-Length: {}\r\n\r\n{text}\n",
@@ -243,7 +248,10 @@ pub fn answer(head: &[u8], rules: &Rules) -> Result<Vec<u8>, Refusal> {
             origins: rules.origins.as_deref(),
         };
         let checked = site.check_origin(origin, host);
-        checked.map_err(|text| Refusal::new(403, text))?;
+        checked.map_err(|text| Refusal {
+            origin: Some(excerpt(origin)),
+            ..Refusal::new(403, text)
+        })?;
     }
     if !fields.upgrades || !fields.connection_upgrades {
         let text =
