@@ -4,19 +4,20 @@
 //!   mod.rs      the loops that run the script           run.rs        one loop, from its start to its end
 //!   threads.rs  worker threads                          shutdown.rs   SIGINT, SIGTERM, the deadline
 //!   natives.rs  the natives of a VM                     report.rs     what hangs, for people
-//!   repl.rs     lines of standard input, for `yue -i`
+//!   reloads.rs  new versions of modules, on all loops
 //! ```
 
 mod natives;
-pub(crate) mod repl;
+mod reloads;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod shutdown;
 pub(crate) mod threads;
 
+use crate::lua::development;
 use crate::lua::host::entries::Entry;
 use crate::lua::host::errors::ErrorObject;
-use crate::lua::host::log::read_log_level;
+use crate::lua::host::log::{read_log_level, write_outcome};
 use crate::lua::host::program::{Cause, Program};
 use crate::lua::host::{Host, Role};
 use crate::lua::script::{Chunk, Script};
@@ -28,7 +29,7 @@ use std::thread;
 use yue_io::signal::{Signal, is_ignored};
 use yue_io::stdio::flush_buffers;
 use yue_luajit::{LuaState, VmError, ffi};
-use yue_scheduler::{LogLevel, log};
+use yue_scheduler::log_outcome;
 
 impl Script {
     /// Runs the program to its end: when its script has returned and nothing is open, when a shutdown was requested, or
@@ -55,10 +56,9 @@ fn run_program(program: &Arc<Program>) -> i32 {
                 .name(format!("yue loop {index}"))
                 .spawn(move || run_loop(&member, index));
             spawned.inspect_err(|error| {
-                log(
-                    LogLevel::Error,
-                    format_args!("cannot start a thread for another loop: {error}"),
-                );
+                log_outcome(format_args!(
+                    "cannot start a thread for another loop: {error}"
+                ));
                 program.shut_down(Cause::Raised);
             })
         })
@@ -84,10 +84,7 @@ fn run_loop(program: &Arc<Program>, index: usize) -> i32 {
     let running = program.clone();
     let code = on_new_loop(program, move || main_fiber(&running, index));
     let code = code.unwrap_or_else(|error| {
-        log(
-            LogLevel::Error,
-            format_args!("cannot start a loop: {error}"),
-        );
+        log_outcome(format_args!("cannot start a loop: {error}"));
         1
     });
     if code != 0 {
@@ -100,7 +97,7 @@ fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
     let host = match start_host(program.clone(), Role::Main(index)) {
         Ok(host) => host,
         Err(error) => {
-            log(LogLevel::Error, format_args!("cannot start Lua: {error}"));
+            log_outcome(format_args!("cannot start Lua: {error}"));
             return 1;
         }
     };
@@ -116,7 +113,8 @@ fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
     let code = match result {
         Ok(()) => 0,
         Err(failure) => {
-            log(LogLevel::Error, format_args!("{}", failure.report()));
+            write_outcome(&failure);
+            development::report_failure(&failure);
             // Now: the other loops need not wait for the end of this one.
             program.shut_down(Cause::Raised);
             1
@@ -148,7 +146,7 @@ fn load(host: &Host, thread: &mut LuaState, chunk: &Chunk) -> Result<(), String>
 }
 
 /// Removes a first line `#!…`; its line end stays, so that lines keep their numbers.
-fn without_first_comment(source: &[u8]) -> &[u8] {
+pub(super) fn without_first_comment(source: &[u8]) -> &[u8] {
     if source.first() != Some(&b'#') {
         return source;
     }

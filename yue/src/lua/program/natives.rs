@@ -1,10 +1,12 @@
 //! The natives of a program's VMs: the table `core` that the prelude's files receive.
 
-use super::{repl, report, shutdown, threads};
+use super::{reloads, report, shutdown, threads};
+use crate::lua::console;
 use crate::lua::data;
 use crate::lua::fibers::{self, signals, waits};
 use crate::lua::files;
 use crate::lua::host::log;
+use crate::lua::net;
 use crate::lua::rpc::{
     async_calls, calls, connections, endpoints, groups, lookup, messages, references,
     remote_functions, traces,
@@ -19,6 +21,9 @@ pub(super) fn register_all(stack: Stack<'_>) {
     waits::register_all(stack);
     signals::register_all(stack);
     files::register_all(stack);
+    net::register_all(stack);
+    #[cfg(feature = "http")]
+    crate::lua::http::register_all(stack);
     connections::register_all(stack);
     endpoints::register_all(stack);
     lookup::register_all(stack);
@@ -31,6 +36,8 @@ pub(super) fn register_all(stack: Stack<'_>) {
     traces::register_all(stack);
     threads::register_all(stack);
     shutdown::register_all(stack);
-    repl::register_all(stack);
+    reloads::register_all(stack);
     report::register_all(stack);
+    crate::lua::development::register_all(stack);
+    console::register_all(stack);
 }

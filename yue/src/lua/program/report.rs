@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The maximum number of arguments shown of the function that a fiber waits in; they may show what it waits for.
 const ARGUMENTS_MAX: c_int = 4;
 
+/// The maximum number of calls of one function in a fiber that are looked at.
+const CALLS_MAX: c_int = 16;
+
 /// The maximum number of fibers, and of connections, that one loop reports.
 const LISTED_MAX: usize = 100_000;
 
@@ -37,6 +40,11 @@ static PROGRAM: Mutex<Weak<Program>> = Mutex::new(Weak::new());
 
 pub(crate) fn set_program(program: &Arc<Program>) {
     *lock(&PROGRAM) = Arc::downgrade(program);
+}
+
+/// The program that was started last, if it has not ended.
+pub(crate) fn program() -> Option<Arc<Program>> {
+    lock(&PROGRAM).upgrade()
 }
 
 fn wants_native_frames() -> bool {
@@ -99,7 +107,7 @@ fn lua_lines(held: &HeldLoop) -> Vec<&str> {
 }
 
 /// Describes what blocks a loop: one line, then its location.
-fn held_text(held: &HeldLoop) -> String {
+pub(crate) fn held_text(held: &HeldLoop) -> String {
     let lines = lua_lines(held);
     let mut calls = lines.iter().filter(|line| !line.starts_with("C function"));
     let (duration, thread) = (held.duration, &held.thread);
@@ -144,8 +152,9 @@ struct LoopReport {
 
 /// The report on all loops of the program.
 fn report() -> String {
-    let program = lock(&PROGRAM).upgrade();
-    let loops = program.map(|program| program.members()).unwrap_or_default();
+    let loops = program()
+        .map(|program| program.members())
+        .unwrap_or_default();
     let asked: Vec<_> = loops
         .iter()
         .map(|(handle, _)| {
@@ -231,6 +240,39 @@ fn ask(answer: Sender<LoopReport>) {
     drop(spawned);
 }
 
+/// Lets Lua describe what some fibers of the calling loop wait for, in a new fiber, which passes the text to `answer`.
+/// `None` if no Lua runs on the loop. At most 100 fibers. What was found for one collection is not used for another.
+pub(crate) fn describe_waits(
+    collection: u32,
+    fibers: &[FiberId],
+    answer: impl FnOnce(Option<String>) + 'static,
+) {
+    let thread = host::current().and_then(|host| host.vm.borrow_state().ok());
+    let Some(thread) = thread.filter(|_| Entry::DescribeWaits.reference().is_some()) else {
+        return answer(None);
+    };
+    // SAFETY: an idle state owned here. Growing its stack, and pushing a reference or a number, raises nothing.
+    unsafe {
+        if ffi::lua_checkstack(thread.raw(), fibers.len() as c_int + 2) == 0 {
+            return answer(None);
+        }
+        Entry::DescribeWaits.push(thread.raw());
+        ffi::lua_pushnumber(thread.raw(), collection.into());
+        for fiber in fibers {
+            ffi::lua_pushnumber(thread.raw(), number(*fiber));
+        }
+    }
+    let spawned = thread.spawn(Some("report"), move |ended| {
+        if !ended.ok {
+            return answer(None);
+        }
+        let bytes = ended.state.bytes(1).unwrap_or_default();
+        answer(Some(String::from_utf8_lossy(bytes).into_owned()));
+    });
+    // It answers, whatever happens to the handle.
+    drop(spawned);
+}
+
 /// A fiber, as `fibers()` returns it.
 struct Listed {
     id: f64,
@@ -292,6 +334,34 @@ native! {
     }
 }
 
+/// The numbers of fibers, as `fiber_numbers()` returns them.
+pub(crate) struct Numbers(Vec<f64>);
+
+impl Results for Numbers {
+    fn push(&mut self, stack: Stack<'_>) -> c_int {
+        let state = stack.raw();
+        // SAFETY: `Stack` promises a valid state where errors may be raised.
+        unsafe {
+            ffi::lua_createtable(state, self.0.len() as c_int, 0);
+            for (index, number) in self.0.iter().enumerate() {
+                stack.push_number(*number);
+                ffi::lua_rawseti(state, -2, index as i64 + 1);
+            }
+        }
+        1
+    }
+}
+
+native! {
+    /// `fiber_numbers()`: a list of the numbers of the fibers of this loop.
+    FiberNumbers = "fiber_numbers", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> Numbers {
+        let all = this_loop::fiber_ids().into_iter().take(LISTED_MAX);
+        Ok(Numbers(all.map(number).collect()))
+    }
+}
+
 native! {
     /// `traceback(fiber)`: the lines of Lua that a waiting fiber is in; nil if it runs no Lua.
     Traceback = "traceback", suspends: false;
@@ -317,6 +387,17 @@ unsafe extern "C-unwind" fn waits_in_raw(state: *mut ffi::lua_State) -> c_int {
         let stack = Stack::new(state);
         let fiber: FiberId = fiber_id(stack.number(1));
         let push = |parked: Parked<'_>| parked.push_arguments(stack, ARGUMENTS_MAX);
+        Parked::find(fiber, push).unwrap_or(0)
+    }
+}
+
+/// `calls_of(fn, fiber)`: the first arguments of the calls of that function that a waiting fiber is in.
+unsafe extern "C-unwind" fn calls_of_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this. Nothing has a destructor.
+    unsafe {
+        let stack = Stack::new(state);
+        let fiber: FiberId = fiber_id(stack.number(2));
+        let push = |parked: Parked<'_>| parked.push_calls_of(stack, 1, CALLS_MAX);
         Parked::find(fiber, push).unwrap_or(0)
     }
 }
@@ -404,7 +485,10 @@ native! {
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    register!(stack; ListFibers, Traceback, WorkOf, ListSessions, MetricsText);
+    register!(stack; ListFibers, FiberNumbers, Traceback, WorkOf, ListSessions, MetricsText);
     // SAFETY: the table is on top, and errors may be raised.
-    unsafe { register_raw(stack, "waits_in", waits_in_raw) };
+    unsafe {
+        register_raw(stack, "waits_in", waits_in_raw);
+        register_raw(stack, "calls_of", calls_of_raw);
+    }
 }

@@ -17,7 +17,8 @@ use crate::lua::host::modules::{self, call_prelude};
 use crate::lua::host::program::{GRACE, Program};
 use crate::lua::host::{Host, Role, log};
 use crate::lua::rpc::connections::with_connections;
-use crate::lua::{fibers, files, rpc};
+use crate::lua::rpc::dispatch::running_requests;
+use crate::lua::{console, development, fibers, files, net, rpc};
 use crate::runtime::LoopSettings;
 use std::cell::Cell;
 use std::io;
@@ -58,7 +59,11 @@ pub(crate) fn on_new_loop<R: 'static>(
 pub(crate) fn start_host(program: Arc<Program>, role: Role) -> Result<Rc<Host>, VmError> {
     let host = Host::create(Vm::new()?, program, role);
     set_error_form(form_of);
-    set_exit_hook(crate::admin::remove_files);
+    set_exit_hook(|| {
+        crate::admin::remove_files();
+        yue_io::stdio::flush_buffers();
+    });
+    files::set_print();
     modules::install(&host)?;
     Ok(host)
 }
@@ -68,8 +73,12 @@ fn end_host() {
     let host = Host::take();
     entries::clear();
     rpc::clear();
+    console::clear();
     fibers::clear();
     files::clear();
+    net::clear();
+    #[cfg(feature = "http")]
+    crate::lua::http::clear();
     drop(host);
 }
 
@@ -98,6 +107,7 @@ pub(crate) fn start_script(
     let (result, hold, waiting) = (outcome.clone(), host.hold(), host.clone());
     let fiber = thread.spawn(Some("main"), move |ended| {
         result.set(Some(if ended.ok { Ok(()) } else { Err(ended) }));
+        fibers::end_record_after(&waiting.vm);
         drop(hold);
         waiting.wake_main();
     });
@@ -162,13 +172,21 @@ pub(crate) fn wait_for_end(
 /// cancels the rest.
 pub(crate) fn close(host: &Rc<Host>, gracefully: bool) {
     with_connections(|all| all.stop_listening());
+    #[cfg(feature = "http")]
+    crate::lua::http::stop_listening();
     let grace = match host.program.grace_ends() {
         _ if !gracefully => Duration::ZERO,
         Some(at) => at.saturating_duration_since(time::Instant::now()),
         None => GRACE,
     };
     let until = Instant::system().saturating_add(grace);
-    let requests_ended = || with_connections(|all| all.requests_in_flight()) == 0;
+    let requests_ended = || {
+        #[cfg(feature = "http")]
+        if crate::lua::http::open_connections() > 0 {
+            return false;
+        }
+        running_requests() == 0 && with_connections(|all| all.requests_in_flight()) == 0
+    };
     // A notification may be the last thing that a program does: it waits for the connection that it opened, unless the
     // program is shut down.
     let opening = Rc::new(CancelScope::new());
@@ -186,7 +204,7 @@ pub(crate) fn close(host: &Rc<Host>, gracefully: bool) {
     watcher.cancel();
     wait_until("requests to end", until, requests_ended);
     if let Err(failure) = call_prelude(&host.vm, Entry::AtEnd, Vec::new()) {
-        log::error(&failure.report());
+        log::write_failure("the program's end", &failure);
     }
     with_connections(|all| all.close_all());
     // In the ticks that follow; otherwise the end of the loop would drop it.
@@ -195,6 +213,7 @@ pub(crate) fn close(host: &Rc<Host>, gracefully: bool) {
         with_connections(|all| all.have_sent())
     });
     log::write_remarks();
+    development::failures::log_repeats();
     this_loop::clear_idle_hook();
 }
 

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use yue_io::signal::Subscription;
+use yue_io::signal::{Signal, Subscription};
 use yue_io::stdio::flush_buffers;
 use yue_luajit::{Interrupt, Stack, interrupt};
 use yue_scheduler::{LogLevel, LoopHandle, log, sleep, spawn, spawn_with_signals_blocked};
@@ -78,7 +78,7 @@ impl Guard {
         let watched = program.clone();
         let thread = spawn_with_signals_blocked("yue shutdown", move || watch(&watched, &receiver));
         let signals = match &thread {
-            Ok(_) => listen(sender).map(Some),
+            Ok(_) => listen(program.clone(), sender).map(Some),
             Err(_) => Ok(None),
         };
         let errors = [thread.as_ref().err(), signals.as_ref().err()];
@@ -107,10 +107,12 @@ impl Drop for Guard {
     }
 }
 
-fn listen(guard: Sender<Notice>) -> std::io::Result<Subscription> {
+fn listen(program: Arc<Program>, guard: Sender<Notice>) -> std::io::Result<Subscription> {
     end_signals::subscribe(move |signal| {
-        // A program that binds the signal itself decides for itself.
-        if !is_bound(signal.number()) {
+        // A program that binds the signal itself decides for itself. At a terminal, Ctrl-C ends what a line has begun.
+        let is_taken =
+            is_bound(signal.number()) || signal == Signal::INT && program.terminal_runs();
+        if !is_taken {
             let _ = guard.send(Notice::Signal(signal));
         }
     })

@@ -213,7 +213,7 @@ fn worker_program(job: &Job) -> Result<(), ErrorObject> {
     // A later error ends the thread too. Nobody may be waiting for it, so it is logged.
     let result = wait_for_end(&host, outcome, false, &mut || Ok(None));
     if let Err(failure) = &result {
-        log::error(&format!("the thread ends: {}", failure.report()));
+        log::write_failure("the thread ends", failure);
     }
     close(&host, result.is_ok());
     result
