@@ -1,7 +1,8 @@
-//! Data: JSON, msgpack, cryptography, memory that threads share.
+//! Data: JSON, msgpack, cryptography, metrics, memory that threads share.
 
 pub(crate) mod crypto;
 pub(crate) mod json;
+pub(crate) mod metrics;
 pub(crate) mod msgpack;
 pub(crate) mod passwords;
 pub(crate) mod shared_structs;
@@ -69,4 +70,5 @@ pub(crate) fn register_all(stack: Stack<'_>) {
     crypto::register_all(stack);
     passwords::register_all(stack);
     shared_structs::register_all(stack);
+    metrics::register_all(stack);
 }

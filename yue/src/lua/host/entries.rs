@@ -19,6 +19,8 @@ pub(crate) enum Entry {
     Describe,
     /// Decides whether a request by HTTP may call.
     GrantHttp,
+    /// Serves the requests of an HTTP connection.
+    ServeHttp,
     /// The connection objects, by their numbers.
     Connections,
     /// Adds the symbols that a worker thread was started with.
@@ -29,26 +31,36 @@ pub(crate) enum Entry {
     EndRecord,
     /// The interactive mode.
     Repl,
+    /// Evaluates for a console.
+    Console,
+    /// Runs a step of a reload.
+    ReloadStep,
     /// Makes the report of a loop.
     MakeReport,
+    /// Describes what some fibers wait for.
+    DescribeWaits,
     /// The table that programs see as `yue`.
     Yue,
 }
 
 /// The entries that are fields of the prelude's table `internal`.
-const FIELDS: [(Entry, &CStr); 12] = [
+const FIELDS: [(Entry, &CStr); 16] = [
     (Entry::MakeError, c"make_error"),
     (Entry::Wrap, c"wrap"),
     (Entry::DescribeFailure, c"describe_failure"),
     (Entry::ConnectionEvent, c"connection_event"),
     (Entry::Describe, c"describe"),
     (Entry::GrantHttp, c"grant_http"),
+    (Entry::ServeHttp, c"serve_http"),
     (Entry::Connections, c"connections"),
     (Entry::ImportSymbols, c"import_symbols"),
     (Entry::AtEnd, c"at_end"),
     (Entry::EndRecord, c"end_record"),
     (Entry::Repl, c"repl"),
+    (Entry::Console, c"console"),
+    (Entry::ReloadStep, c"reload_step"),
     (Entry::MakeReport, c"make_report"),
+    (Entry::DescribeWaits, c"describe_waits"),
 ];
 
 thread_local! {

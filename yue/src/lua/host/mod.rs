@@ -5,6 +5,8 @@
 
 pub(crate) mod entries;
 pub(crate) mod errors;
+pub(crate) mod failure;
+pub(crate) mod handles;
 pub(crate) mod log;
 pub(crate) mod modules;
 pub(crate) mod program;
@@ -73,6 +75,7 @@ impl Host {
             main_waiter: Cell::new(None),
             dying: Cell::new(false),
         });
+        host.set_log_name();
         let before = HOST.replace(Some(host.clone()));
         debug_assert!(before.is_none(), "a thread has one host at a time");
         host
@@ -81,6 +84,7 @@ impl Host {
     /// Takes the calling thread's host away: from now on finalizers find none. Dropping it closes the VM, unless
     /// handles of the VM are left.
     pub(crate) fn take() -> Option<Rc<Host>> {
+        yue_scheduler::set_log_name("", false);
         HOST.take()
     }
 
@@ -116,12 +120,14 @@ impl Host {
         }
     }
 
-    /// The loop's name in logs.
-    pub(crate) fn name(&self) -> String {
+    /// Names the calling thread's loop in its log entries.
+    fn set_log_name(&self) {
         match &self.role {
-            Role::Main(index) if self.program.script.loops > 1 => format!("loop {index}"),
-            Role::Main(_) => String::new(),
-            Role::Worker { name, .. } => name.clone(),
+            Role::Main(index) => {
+                let many = self.program.script.loops > 1;
+                yue_scheduler::set_log_name(&format!("loop {index}"), many);
+            }
+            Role::Worker { name, .. } => yue_scheduler::set_log_name(name, true),
         }
     }
 }

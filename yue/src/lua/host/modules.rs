@@ -2,6 +2,8 @@
 //!
 //! Each file is called with `core` (the natives), `yue` (what programs see) and `internal` (what the files share).
 
+use crate::lua::development;
+use crate::lua::fibers::end_record;
 use crate::lua::host::entries::{self, Entry};
 use crate::lua::host::errors::{ErrorObject, describe_failure};
 use crate::lua::host::values::push_decoded;
@@ -26,8 +28,12 @@ const FILES: &[(&str, &str)] = &[
     ("shared", include_str!("../../../lua/shared.lua")),
     ("json", include_str!("../../../lua/json.lua")),
     ("crypto", include_str!("../../../lua/crypto.lua")),
+    ("readers", include_str!("../../../lua/readers.lua")),
     ("fs", include_str!("../../../lua/fs.lua")),
     ("process", include_str!("../../../lua/process.lua")),
+    ("net", include_str!("../../../lua/net.lua")),
+    #[cfg(feature = "http")]
+    ("http", include_str!("../../../lua/http.lua")),
     ("standard", include_str!("../../../lua/standard.lua")),
     ("namespace", include_str!("../../../lua/namespace.lua")),
     ("proxy", include_str!("../../../lua/proxy.lua")),
@@ -38,10 +44,32 @@ const FILES: &[(&str, &str)] = &[
     ("describe", include_str!("../../../lua/describe.lua")),
     ("members", include_str!("../../../lua/members.lua")),
     ("groups", include_str!("../../../lua/groups.lua")),
+    ("log", include_str!("../../../lua/log.lua")),
+    ("metrics", include_str!("../../../lua/metrics.lua")),
+    ("state", include_str!("../../../lua/state.lua")),
+    ("reload", include_str!("../../../lua/reload.lua")),
+    ("folders", include_str!("../../../lua/folders.lua")),
+    ("development", include_str!("../../../lua/development.lua")),
+    ("watch", include_str!("../../../lua/watch.lua")),
+    #[cfg(feature = "http")]
+    ("http_routes", include_str!("../../../lua/http_routes.lua")),
+    #[cfg(feature = "http")]
+    (
+        "http_requests",
+        include_str!("../../../lua/http_requests.lua"),
+    ),
+    #[cfg(feature = "http")]
+    ("http_server", include_str!("../../../lua/http_server.lua")),
+    #[cfg(feature = "http")]
+    ("http_files", include_str!("../../../lua/http_files.lua")),
     ("program", include_str!("../../../lua/program.lua")),
     ("threads", include_str!("../../../lua/threads.lua")),
+    ("pretty", include_str!("../../../lua/pretty.lua")),
+    ("console", include_str!("../../../lua/console.lua")),
+    ("completion", include_str!("../../../lua/completion.lua")),
     ("repl", include_str!("../../../lua/repl.lua")),
     ("report", include_str!("../../../lua/report.lua")),
+    ("wait_graph", include_str!("../../../lua/wait_graph.lua")),
 ];
 
 /// Installs `yue` in the host's VM. In a fiber that runs no Lua yet.
@@ -76,6 +104,7 @@ struct Facts {
     /// A thread's option.
     cancel: bool,
     loops: usize,
+    watch: bool,
     driver: &'static str,
     natives: fn(Stack<'_>),
 }
@@ -101,6 +130,7 @@ impl Facts {
             index,
             cancel,
             loops: script.loops,
+            watch: script.watch,
             driver: yue_scheduler::this_loop::with_driver(|driver| driver.name()),
             natives: host.program.natives,
         }
@@ -153,6 +183,12 @@ unsafe fn make_tables(stack: Stack<'_>, facts: &Facts) -> Tables {
         ffi::lua_setfield(state, -2, c"index".as_ptr());
         stack.push_number(facts.loops as f64);
         ffi::lua_setfield(state, -2, c"loops".as_ptr());
+        stack.push_boolean(facts.watch);
+        ffi::lua_setfield(state, -2, c"watches_files".as_ptr());
+        if development::is_on() {
+            stack.push_bytes(development::PAGE_SCRIPT.as_bytes());
+            ffi::lua_setfield(state, -2, c"development_script".as_ptr());
+        }
         stack.push_boolean(facts.cancel);
         ffi::lua_setfield(state, -2, c"cancel_handlers".as_ptr());
         let core = ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
@@ -270,9 +306,11 @@ pub(crate) fn call_prelude(vm: &Vm, function: Entry, argument: Vec<u8>) -> Resul
                 }
                 true
             });
-            outcome
+            let outcome = outcome
                 .map(drop)
-                .map_err(|_| describe_failure(running.state().raw()))
+                .map_err(|_| describe_failure(running.state().raw()));
+            end_record(running);
+            outcome
         })
     };
     let spawned = Builder::new()

@@ -2,6 +2,7 @@
 
 use crate::lua::host::shared::Shared;
 use crate::lua::script::Script;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ pub(crate) struct Program {
     /// Set when a shutdown has begun.
     ending: OnceLock<Ending>,
     guard: Mutex<Option<Sender<Notice>>>,
+    terminal_runs: AtomicBool,
 }
 
 /// The reason why a program is being shut down.
@@ -65,6 +67,7 @@ impl Program {
             shared_sockets: Shared::default(),
             ending: OnceLock::new(),
             guard: Mutex::default(),
+            terminal_runs: AtomicBool::new(false),
         })
     }
 
@@ -92,6 +95,16 @@ impl Program {
         self.ending.get().map(|ending| ending.begun + GRACE)
     }
 
+    /// Whether a terminal reads lines, and so takes Ctrl-C.
+    pub(crate) fn terminal_runs(&self) -> bool {
+        // Relaxed: it guards no other data, here and below.
+        self.terminal_runs.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_terminal_runs(&self, runs: bool) {
+        self.terminal_runs.store(runs, Ordering::Relaxed);
+    }
+
     pub(crate) fn set_guard(&self, guard: Option<Sender<Notice>>) {
         *lock(&self.guard) = guard;
     }
@@ -103,8 +116,7 @@ impl Program {
 
     /// Makes the calling thread's loop one of the program's.
     pub(crate) fn add_loop(&self, handle: LoopHandle) {
-        // SAFETY: a query only. (glibc has gettid from 2.30 on only.)
-        let thread = unsafe { libc::syscall(libc::SYS_gettid) } as libc::pid_t;
+        let thread = yue_scheduler::thread_id();
         let mut members = lock(&self.members);
         debug_assert!(members.iter().all(|(member, _)| member.id() != handle.id()));
         // The lock orders this with the read of the members in a shutdown: either that finds the loop, or this finds
