@@ -1,11 +1,12 @@
 -- Files and directories, and watches of them. All of it waits without blocking the loop.
 local core, yue, internal = ...
-local type, pairs, tostring, newproxy, getmetatable = type, pairs, tostring, newproxy, getmetatable
-local find, sub, concat, match = string.find, string.sub, table.concat, string.match
+local type, pairs, pcall, error, tostring = type, pairs, pcall, error, tostring
+local newproxy, getmetatable = newproxy, getmetatable
+local sub, concat, match = string.sub, table.concat, string.match
 local check_string = internal.check_string
 
--- A text without line ends must not take all memory.
-local LINE_MAX = 2 ^ 26
+-- The most that is read of a pipe or a device, which may never end.
+local SPECIAL_MAX = 2 ^ 26
 
 local fs = {}
 
@@ -42,9 +43,27 @@ local function check_path(name, path)
   if path == '' then internal.argument_error(name .. ' takes a path, not an empty string') end
 end
 
+-- Named pipes, terminals and devices have natives of their own, whose waits end with their fiber.
+local function read_special(path)
+  local handle = core.special_open(path, false)
+  local state = { next_chunk = function() return core.special_read(handle, path) end }
+  local ok, text = pcall(internal.read, state, "'" .. path .. "'", '*a', SPECIAL_MAX)
+  core.special_close(handle)
+  if not ok then error(text, 0) end
+  return text
+end
+
+local function write_special(path, text)
+  local handle = core.special_open(path, true)
+  local ok, e = pcall(core.special_write, handle, path, text)
+  core.special_close(handle)
+  if not ok then error(e, 0) end
+end
+
 --- The contents of a file.
 function fs.read(path)
   check_path('yue.fs.read', path)
+  if core.is_special(path) then return read_special(path) end
   return core.fs_read(path)
 end
 
@@ -52,6 +71,7 @@ end
 function fs.write(path, text)
   check_path('yue.fs.write', path)
   if type(text) ~= 'string' then check_string('yue.fs.write: the text', text) end
+  if core.is_special(path) then return write_special(path, text) end
   core.fs_write(path, text)
 end
 
@@ -59,62 +79,28 @@ end
 function fs.append(path, text)
   check_path('yue.fs.append', path)
   if type(text) ~= 'string' then check_string('yue.fs.append: the text', text) end
+  if core.is_special(path) then return write_special(path, text) end
   core.fs_append(path, text)
 end
 
 -- -- Lines ---------------------------------------------------------------------------------------------------------
 
---- A function that returns the next line, without its end, and nil after the last one. `next_chunk()` returns the next
---- bytes, and nil at the end; `state.rest` and `state.at` are bytes that are left and the position of the first.
-function internal.next_line(state, what)
-  local parts, size = nil, 0
-  while true do
-    local rest, at = state.rest, state.at
-    if rest then
-      local stop = find(rest, '\n', at, true)
-      if stop then
-        state.at = stop + 1
-        local piece = sub(rest, at, stop - 1)
-        if not parts then return piece end
-        parts[#parts + 1] = piece
-        return concat(parts)
-      end
-      if at <= #rest then
-        parts = parts or {}
-        parts[#parts + 1] = sub(rest, at)
-        size = size + #rest - at + 1
-        if size > LINE_MAX then
-          state.rest, state.at = concat(parts), 1
-          error(internal.make_error('RuntimeError',
-            ('%s has a line of more than %d bytes; read it in parts'):format(what, LINE_MAX), 'EFBIG'), 0)
-        end
-      end
-    end
-    state.rest, state.at = nil, 1
-    -- A wait that is cancelled must not lose the part that was read.
-    local ok, chunk = pcall(state.next_chunk)
-    if not ok then
-      if parts then state.rest = concat(parts) end
-      error(chunk, 0)
-    end
-    if not chunk then return parts and concat(parts) or nil end
-    state.rest = chunk
-  end
-end
-
 --- Iterates over the lines of a file.
 function fs.lines(path)
   check_path('yue.fs.lines', path)
-  local file = core.fs_open(path)
-  local state = { guard = internal.closer(core.fs_close, file), at = 1 }
+  local is_special = core.is_special(path)
+  local file = is_special and core.special_open(path, false) or core.fs_open(path)
+  local next_chunk = is_special and core.special_read or core.fs_chunk
+  local close = is_special and core.special_close or core.fs_close
+  local state = { guard = internal.closer(close, file), at = 1 }
   function state.next_chunk()
     if not file then return nil end
-    return core.fs_chunk(file, path)
+    return next_chunk(file, path)
   end
   return function()
     local line = internal.next_line(state, "'" .. path .. "'")
     if line == nil and file then
-      core.fs_close(file)
+      close(file)
       file = nil
     end
     return line
@@ -247,7 +233,7 @@ local function watch_path(_, path, events)
     path = path, name = name, prefix = prefix, events = chosen, handle = handle,
   })
   watch.fiber = yue.fiber(run_watch, 'watch')
-  watch.fiber.quiet = true
+  watch.fiber.quiet, watch.fiber.own = true, 'waits'
   watch.fiber:run(watch)
   internal.adopt_current(watch)
   return watch

@@ -1,7 +1,7 @@
 -- Child processes. A command is a list: no shell reads it.
 local core, yue, internal = ...
 local type, pairs, ipairs, tostring, setmetatable = type, pairs, ipairs, tostring, setmetatable
-local concat, find, sub, min = table.concat, string.find, string.sub, math.min
+local concat, find = table.concat, string.find
 
 -- More output is seldom meant to be in memory at once.
 local OUTPUT_MAX = 2 ^ 24
@@ -72,6 +72,21 @@ local function check_command(name, command, known)
   return pack_words(name, command), pack_variables(name, command.env), folder or ''
 end
 
+local function say_which(name, seconds, limit, ok, ...)
+  if ok then return ... end
+  local e = ...
+  -- The limit may have been another one, of the calling fiber.
+  if internal.is_error(e) and e.type == 'TimeoutError' and yue.now() >= limit then
+    error(internal.make_error('TimeoutError', ("'%s' did not end within %g s"):format(tostring(name), seconds)), 0)
+  end
+  error(e, 0)
+end
+
+--- Calls `wait(...)`, at most so long; a timeout names the program.
+local function within(seconds, name, wait, ...)
+  return say_which(name, seconds, yue.now() + seconds, pcall(core.with_deadline, seconds, wait, ...))
+end
+
 -- -- Run -------------------------------------------------------------------------------------------------------------
 
 local RUN_OPTIONS = { cwd = true, env = true, stdin = true, timeout = true, output_max = true }
@@ -91,87 +106,9 @@ function process.run(command)
     code, signal, out, err = core.process_run(words, variables, folder, output_max, input)
   else
     internal.check_seconds('yue.process.run: timeout', timeout)
-    code, signal, out, err = core.with_deadline(
-      timeout, core.process_run, words, variables, folder, output_max, input)
+    code, signal, out, err = within(timeout, command[1], core.process_run, words, variables, folder, output_max, input)
   end
   return { code = code, signal = signal, out = out, err = err }
-end
-
--- -- Readers ---------------------------------------------------------------------------------------------------------
-
--- The reading half of a pipe. `rest` are bytes that were read and not yet returned, from the position `at` on.
-local Reader = internal.new_class 'reader'
-
-function Reader:__tostring()
-  return self.what
-end
-
---- A reader of what `next_chunk()` returns: bytes, and nil at the end.
-function internal.new_reader(what, next_chunk)
-  return setmetatable({ what = what, next_chunk = next_chunk, rest = nil, at = 1 }, Reader)
-end
-
-local function read_all(self)
-  local parts, size = {}, 0
-  while true do
-    local ok, bytes = pcall(self.read, self)
-    if not ok then
-      self.rest, self.at = concat(parts), 1
-      error(bytes, 0)
-    end
-    if not bytes then return concat(parts) end
-    parts[#parts + 1] = bytes
-    size = size + #bytes
-    if size > OUTPUT_MAX then
-      self.rest, self.at = concat(parts), 1
-      error(internal.make_error('RuntimeError',
-        ('%s has more than %d bytes; read them in parts'):format(self.what, OUTPUT_MAX), 'EFBIG'), 0)
-    end
-  end
-end
-
-local function read_count(self, count)
-  local parts, size = {}, 0
-  while size < count do
-    local ok, bytes = pcall(self.read, self)
-    if not ok then
-      self.rest, self.at = concat(parts), 1
-      error(bytes, 0)
-    end
-    if not bytes then break end
-    parts[#parts + 1] = bytes
-    size = size + #bytes
-  end
-  local text = concat(parts)
-  if size > count then self.rest, self.at = text, count + 1 end
-  if text == '' and count > 0 then return nil end
-  return sub(text, 1, count)
-end
-
---- The next bytes, as they come; with `count` so many, or fewer at the end; with `'*a'` all. Nil at the end.
-function Reader:read(count)
-  if count == nil then
-    local rest, at = self.rest, self.at
-    self.rest, self.at = nil, 1
-    if rest and at <= #rest then return sub(rest, at) end
-    return self.next_chunk()
-  end
-  if count == '*a' then return read_all(self) end
-  if type(count) ~= 'number' or not (count >= 0 and count <= OUTPUT_MAX) or count % 1 ~= 0 then
-    internal.argument_error(("read takes nothing, '*a', or a number of bytes up to %d, not %s"):format(
-      OUTPUT_MAX, internal.describe_value(count)))
-  end
-  return read_count(self, count)
-end
-
---- The next line, without its end; nil at the end.
-function Reader:line()
-  return internal.next_line(self, self.what)
-end
-
---- Iterates over the lines.
-function Reader:lines()
-  return function() return self:line() end
 end
 
 -- -- Spawn -----------------------------------------------------------------------------------------------------------
@@ -246,10 +183,17 @@ function Process:kill(signal)
   return core.process_kill(self.handle, signal)
 end
 
---- Ends the standard input and waits for the program's end: returns `{ code, signal }`.
-function Process:wait()
+--- Ends the standard input and waits for the program's end: returns `{ code, signal }`. With `timeout` it waits so many
+--- seconds; the program continues after a timeout.
+function Process:wait(timeout)
   core.process_close_stdin(self.handle)
-  local code, signal = core.process_wait(self.handle)
+  local code, signal
+  if timeout == nil then
+    code, signal = core.process_wait(self.handle)
+  else
+    internal.check_seconds('wait', timeout)
+    code, signal = within(timeout, self.name, core.process_wait, self.handle)
+  end
   return { code = code, signal = signal }
 end
 

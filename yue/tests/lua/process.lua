@@ -35,7 +35,14 @@ local function is_alive(pid)
 end
 
 -- A time limit, and a cancel, kill the program.
-check.raises('TimeoutError', nil, process.run, { 'sleep', '1000', timeout = 0.1 })
+check.raises('TimeoutError', "'sleep' did not end within 0.1 s", process.run, { 'sleep', '1000', timeout = 0.1 })
+do
+  local slow = process.spawn { 'sleep', '1000' }
+  check.raises('TimeoutError', "'sleep' did not end within 0.1 s", slow.wait, slow, 0.1)
+  check.raises('ArgumentError', 'wait takes seconds', slow.wait, slow, 'x')
+  slow:kill()
+  check.equal(slow:wait(10), { signal = 9 })
+end
 local pid_file = folder .. '/pid'
 local running = yue.spawn(process.run, {
   'sh', '-c', 'echo $$ > pid.new; mv pid.new pid; exec sleep 1000', cwd = folder,

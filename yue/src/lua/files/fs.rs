@@ -1,7 +1,8 @@
 //! Files and directories: the natives under `yue.fs`.
 
-use super::failure::{coded, failed, quoted};
-use super::{Handles, path_of};
+use super::path_of;
+use crate::lua::host::failure::{coded, failed, quoted};
+use crate::lua::host::handles::Handles;
 use crate::lua::native::{Results, native, register};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -16,9 +17,6 @@ use yue_scheduler::blocking_borrowed;
 
 /// The largest file that one call reads. A file without an end, such as `/dev/zero`, must not take all memory.
 const READ_MAX: usize = 1 << 30;
-
-/// The size of the first buffer of a read.
-const READ_FIRST: usize = 64 << 10;
 
 /// A buffer that grew beyond this is not kept for the next read.
 const READ_KEPT_MAX: usize = 2 << 20;
@@ -60,23 +58,9 @@ impl Results for Contents {
 
 /// Reads a whole file. `None` if it is larger than [`READ_MAX`].
 fn read_whole(path: &Path) -> io::Result<Option<Contents>> {
-    let file = File::open(path)?;
     let mut buffer = BUFFER.take();
-    let mut length = 0;
-    loop {
-        if length == buffer.len() {
-            if length > READ_MAX {
-                return Ok(None);
-            }
-            buffer.resize((2 * length).clamp(READ_FIRST, READ_MAX + 1), 0);
-        }
-        match (&file).read(&mut buffer[length..]) {
-            Ok(0) => return Ok(Some(Contents { buffer, length })),
-            Ok(count) => length += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let length = fs::read_into(path, &mut buffer, READ_MAX)?;
+    Ok(length.map(|length| Contents { buffer, length }))
 }
 
 /// Maps an error of an operation on a path.

@@ -9,9 +9,10 @@
 //! A child of `run` is killed when its caller is stopped, because dropping it does that. A child of `spawn` that nobody
 //! waits for is reaped by the I/O layer once Lua has lost its object.
 
-use super::failure::{coded, failed, quoted};
-use super::{Handles, path_of};
+use super::path_of;
 use crate::lua::host::errors::{error, stopped};
+use crate::lua::host::failure::{coded, failed, quoted};
+use crate::lua::host::handles::Handles;
 use crate::lua::native::{Results, native, register};
 use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, c_int};
@@ -21,8 +22,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::rc::Rc;
 use yue_io::pipe::{PipeReader, PipeWriter};
 use yue_io::process::{Child, Command, ExitStatus, Stdio};
-use yue_io::stdio::stdin;
-use yue_luajit::{Error, Stack, may_suspend};
+use yue_luajit::{Error, Stack};
 use yue_rpc::ErrorKind;
 use yue_scheduler::sync::Mutex;
 use yue_scheduler::{Builder, FiberId, JoinHandle, cancel};
@@ -46,6 +46,8 @@ struct Process {
     ended: Cell<Option<Ended>>,
     child: Mutex<Child>,
     stdin: RefCell<Option<Rc<PipeWriter>>>,
+    /// Held for each text that is written, so that those of several fibers do not mix.
+    writing: Mutex<()>,
     stdout: RefCell<Option<Rc<PipeReader>>>,
     stderr: RefCell<Option<Rc<PipeReader>>>,
 }
@@ -288,6 +290,7 @@ native! {
             stdin: RefCell::new(child.stdin.take().map(Rc::new)),
             stdout: RefCell::new(child.stdout.take().map(Rc::new)),
             stderr: RefCell::new(child.stderr.take().map(Rc::new)),
+            writing: Mutex::new(()),
             child: Mutex::new(child),
         };
         let pid = process.pid;
@@ -317,6 +320,7 @@ native! {
     read(stack) -> (f64, &'a [u8]) { (stack.number(1), stack.bytes(2)) }
     run((number, text)) -> () {
         let process = find(number)?;
+        let _writing = process.writing.lock().map_err(stopped)?;
         let writer = process.stdin.borrow().clone()
             .ok_or_else(|| coded("EPIPE", "the standard input of the process is closed, or not a pipe".to_owned()))?;
         (&*writer).write_all(text).map_err(|failure| failed("cannot write to the process", &failure))
@@ -379,29 +383,20 @@ native! {
 }
 
 native! {
-    /// The next bytes of the program's standard input; nil at its end.
-    StdinRead = "stdin_read", suspends: true;
-    read(_stack) -> () {}
-    run(()) -> Option<Vec<u8>> {
-        let mut bytes = vec![0; CHUNK];
-        let count = stdin().read(&mut bytes)
-            .map_err(|failure| failed("cannot read from the standard input", &failure))?;
-        bytes.truncate(count);
-        Ok((count > 0).then_some(bytes))
+    /// Closes all pipes of the child.
+    ProcessClosePipes = "process_close_pipes", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(number) -> () {
+        let process = find(number)?;
+        drop((process.stdin.take(), process.stdout.take(), process.stderr.take()));
+        Ok(())
     }
-}
-
-native! {
-    /// Whether the calling fiber may wait here.
-    MaySuspend = "may_suspend", suspends: false;
-    read(_stack) -> () {}
-    run(()) -> bool { Ok(may_suspend().is_ok()) }
 }
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(super) fn register_all(stack: Stack<'_>) {
     register!(
         stack; ProcessRun, ProcessSpawn, ProcessRead, ProcessWrite, ProcessCloseStdin, ProcessWait, ProcessKill,
-        ProcessClose, StdinRead, MaySuspend,
+        ProcessClose, ProcessClosePipes,
     );
 }

@@ -1,7 +1,8 @@
 //! Watches of files: the natives under `yue.fs(path, events)`.
 
-use super::failure::{failed, quoted};
-use super::{Handles, path_of};
+use super::path_of;
+use crate::lua::host::failure::{failed, quoted};
+use crate::lua::host::handles::Handles;
 use crate::lua::native::{native, register};
 use std::os::unix::ffi::OsStringExt;
 use yue_io::inotify::{Events, Watcher};
