@@ -1,18 +1,8 @@
 -- The interactive mode (`yue -i`): reads Lua from standard input, runs it, and prints the results. Only the fiber that
--- reads waits: servers, timers and fibers that the lines start run meanwhile.
+-- reads waits: servers, timers and fibers that the lines start run meanwhile. At a terminal the program has a thread
+-- that does all this instead, by the console.
 local core, yue, internal = ...
-local pcall, xpcall, error, loadstring, select = pcall, xpcall, error, loadstring, select
-
---- Compiles a text, which may be an expression, or begin with `=` as in Lua 5.1. Returns the function, and whether its
---- first result is to be dropped; or nil and the error.
-local function compile(text)
-  local expression = text:match('^%s*=(.*)$')
-  -- `return f()` would be a tail call, and an error of `f` would not name the line.
-  local fn, message = loadstring('return nil, ' .. (expression or text), '=stdin')
-  if fn then return fn, true end
-  if expression and expression:find('%S') then return nil, message end
-  return loadstring(expression or text, '=stdin')
-end
+local pcall, xpcall, error, select = pcall, xpcall, error, select
 
 local function prompt(name, default)
   local text = rawget(_G, name)
@@ -20,25 +10,29 @@ local function prompt(name, default)
   io.stdout:flush()
 end
 
---- Returns the next complete piece as `compile` does; or false and the error; nil at the end.
+-- The next line of standard input, also as Windows ends it.
+local function next_line()
+  local line = yue.stdin:line()
+  return line and line:gsub('\r$', '') or nil
+end
+
+--- Returns the next complete piece as `console_compile` does; or false and the error; nil at the end.
 local function read()
   prompt('_PROMPT', '> ')
-  local text = core.read_line()
+  local text = next_line()
   while text do
-    local fn, message = compile(text)
+    local fn, message = internal.console_compile(text, '=stdin')
     if fn then return fn, message end
     if not message:find("'<eof>'", 1, true) then return false, message end
     prompt('_PROMPT2', '>> ')
-    local more = core.read_line()
+    local more = next_line()
     if not more then return false, message end
     text = text .. '\n' .. more
   end
 end
 
 local function complain(e)
-  -- Without the calls that lead to it, which are the prelude's; nothing may be left.
-  local text = internal.report(e):gsub("\n%s*%[C%]: in function 'xpcall'\n.*$", ''):gsub('\nstack traceback:$', '')
-  io.stderr:write(text, '\n')
+  io.stderr:write(internal.console_error(e), '\n')
 end
 
 --- Whether the error was caused by the end of the program (Ctrl-C), which the user has requested.
@@ -62,6 +56,10 @@ end
 
 --- Runs until the end of standard input, or of the program.
 function internal.repl()
+  if core.run_terminal() then
+    core.die(0)
+    return
+  end
   io.stdout:write('yue ', yue.version, ', ', jit.version, '\n')
   while not core.shutting_down() do
     local ok, fn, more = pcall(read)
