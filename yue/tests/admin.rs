@@ -34,6 +34,7 @@ fn open() -> (Endpoint, TempDir) {
         name: Some("a test".to_owned()),
         args: vec!["one".to_owned()],
         folder: Some(place.path().join("yue")),
+        ..Options::default()
     };
     (listen(options).expect("it listens"), place)
 }

@@ -18,7 +18,7 @@ use yue_scheduler::{Instant, LoopHandle, deadline_after, is_past, now, this_loop
 
 /// The time that a loop has for an answer. A tick takes a millisecond, but on a machine that is busy with other work a
 /// loop may wait long for a processor, and is not held. A person who looks at a list waits that long, once.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The loop did not answer in time, or has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,10 +4,12 @@
 //! first pages, and nothing per second. Nobody waits for the thread: the end of the program removes the file and
 //! leaves the thread to the end of the process.
 
+use super::evaluate::Evaluator;
 use super::{folder, service};
 use crate::runtime::LoopSettings;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once};
@@ -30,6 +32,12 @@ pub struct Options {
     /// The folder of the socket, in place of the user's. It is made if it does not exist.
     /// [`processes`](super::processes) does not look there.
     pub folder: Option<PathBuf>,
+    /// Serves the page of the program at this address, and prints the page's address with its key to standard error.
+    /// Port 0 is a free one. Only with the feature `http`, which has `page_address` to read an address from text.
+    pub page: Option<SocketAddr>,
+    /// Runs code that tools send. By default none is run. Whoever may connect may then do all that the process may: see
+    /// [the module](super) for who that is. That of a Lua program is `yue::lua::evaluator()`.
+    pub evaluator: Option<Arc<dyn Evaluator>>,
 }
 
 /// An open endpoint. Dropping it removes the socket's file and ends the service.
@@ -75,6 +83,10 @@ enum Stage {
 /// If the folder is not safe (the message says what to do), if the socket cannot be bound, because the process has an
 /// endpoint already for example, or if the system refuses the thread.
 pub fn listen(options: Options) -> io::Result<Endpoint> {
+    if options.page.is_some() && cfg!(not(feature = "http")) {
+        let text = "there is no page: yue was built without the feature `http`";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+    }
     let folder = options.folder.clone();
     let folder = folder.unwrap_or_else(folder::of_this_user);
     folder::prepare(&folder)?;
@@ -148,7 +160,9 @@ impl Drop for Endpoint {
 impl Shared {
     /// The body of the thread.
     fn run(&self, options: &Options) {
-        self.wait_for_connection();
+        if options.page.is_none() {
+            self.wait_for_connection();
+        }
         if matches!(*lock(&self.stage), Stage::Ended) {
             return;
         }
@@ -192,9 +206,22 @@ impl Shared {
             let (service, limits) = (service::new(&options), service::limits());
             let listener = Listener::bind_shared(&socket, service, limits);
             let listener = listener.map_err(plain)?;
+            #[cfg(feature = "http")]
+            let page = options.page.and_then(|at| {
+                let page =
+                    super::page::listen(at, &socket.address().to_string(), service::limits());
+                let failed = |error: &io::Error| {
+                    log(LogLevel::Error, format_args!("there is no page: {error}"));
+                };
+                page.inspect_err(failed).ok()
+            });
             // Also when it is cancelled.
             let _ = this_loop::wait_for_shutdown();
             listener.close();
+            #[cfg(feature = "http")]
+            if let Some(page) = page {
+                page.close();
+            }
             Ok(())
         })
     }

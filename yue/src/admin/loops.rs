@@ -22,6 +22,13 @@ pub(super) struct Info {
     loops: usize,
     fibers: usize,
     log_level: &'static str,
+    /// Connections that are up, requests that were served and calls that were made, without the endpoint's own.
+    connections: u64,
+    requests: u64,
+    calls: u64,
+    /// Memory in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_bytes: Option<u64>,
 }
 
 pub(super) fn info(options: &Options) -> Info {
@@ -30,6 +37,9 @@ pub(super) fn info(options: &Options) -> Info {
         let path = std::env::current_exe().ok()?;
         Some(path.file_name()?.to_string_lossy().into_owned())
     };
+    let totals = yue_rpc::inspect::totals();
+    let (own_links, own_requests) = service::own_links_and_requests();
+    let links = totals.links.saturating_sub(totals.links_ended);
     Info {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION"),
@@ -43,7 +53,11 @@ pub(super) fn info(options: &Options) -> Info {
         driver: loops.first().map(|one| one.driver),
         loops: loops.len(),
         fibers: loops.iter().map(|one| one.counters.fibers).sum(),
-        log_level: service::log_level_name(),
+        log_level: yue_scheduler::log_level_name(),
+        connections: links.saturating_sub(own_links),
+        requests: totals.requests.saturating_sub(own_requests),
+        calls: totals.calls,
+        memory_bytes: prometheus::resident_bytes(),
     }
 }
 

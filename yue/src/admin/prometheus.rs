@@ -61,7 +61,7 @@ fn write_process(out: &mut String) {
     let help = "When the process started, since 1970.";
     family(out, name, "gauge", help, Some(start_time_seconds()));
     let name = "process_resident_memory_bytes";
-    let resident = stat.as_ref().map(|stat| stat.resident_pages * page_bytes());
+    let resident = stat.as_ref().map(Stat::resident_bytes);
     family(out, name, "gauge", "Memory in use.", resident);
     let name = "process_virtual_memory_bytes";
     let mapped = stat.as_ref().map(|stat| stat.virtual_bytes);
@@ -89,6 +89,10 @@ struct Stat {
 impl Stat {
     fn read() -> Option<Stat> {
         Stat::parse(&fs::read_to_string("/proc/self/stat").ok()?)
+    }
+
+    fn resident_bytes(&self) -> u64 {
+        self.resident_pages * page_bytes()
     }
 
     fn parse(text: &str) -> Option<Stat> {
@@ -127,9 +131,19 @@ pub(super) fn start_time_seconds() -> f64 {
             let boot = text.lines().find_map(|line| line.strip_prefix("btime "))?;
             Some(boot.trim().parse::<f64>().ok()? + seconds(Stat::read()?.start_ticks))
         };
-        let now = || SystemTime::now().duration_since(UNIX_EPOCH);
-        since_boot().unwrap_or_else(|| now().unwrap_or_default().as_secs_f64())
+        since_boot().unwrap_or_else(unix_seconds)
     })
+}
+
+/// The memory that the process uses.
+pub(super) fn resident_bytes() -> Option<u64> {
+    Some(Stat::read()?.resident_bytes())
+}
+
+/// The time now, in seconds since 1970.
+pub(super) fn unix_seconds() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
 }
 
 fn open_descriptors() -> Option<u64> {

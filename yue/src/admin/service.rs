@@ -1,12 +1,15 @@
 //! The methods of the endpoint, and the limits of its connections.
 
 use super::endpoint::Options;
-use super::{connections, fibers, loops, prometheus, waits};
+use super::evaluate::Evaluations;
+use super::{calls, connections, fibers, loops, prometheus, traces, wait_graph, waits};
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
-use yue_rpc::session::Service;
+use yue_rpc::session::{Call, Dispatch, Replied, Reply, Service};
 use yue_rpc::typed::Server;
 use yue_rpc::{ErrorKind, Failure, Limits};
-use yue_scheduler::{LogLevel, StackClass, log_level, set_log_level};
+use yue_scheduler::{StackClass, change_log_level, log_level_name};
 
 /// The endpoint's tools are few, and ask one question at a time.
 const CONNECTIONS_MAX: usize = 64;
@@ -41,7 +44,9 @@ pub(super) fn limits() -> yue_rpc::Options {
 /// Creates the service.
 pub(super) fn new(options: &Options) -> Service {
     let options = options.clone();
-    Server::new()
+    let evaluations = Evaluations::new(options.evaluator.clone());
+    let [eval, output, interrupt, complete] = std::array::from_fn(|_| evaluations.clone());
+    let service = Server::new()
         .handler("info", move |()| Ok(loops::info(&options)))
         .handler("loops", |()| Ok(loops::loops()))
         .handler("fibers", |query: Option<fibers::Query>| {
@@ -50,33 +55,62 @@ pub(super) fn new(options: &Options) -> Service {
         .handler("waits", |query: Option<waits::Query>| {
             Ok(waits::waits(&query.unwrap_or_default()))
         })
+        .handler("wait_graph", |query: Option<wait_graph::Query>| {
+            Ok(wait_graph::wait_graph(&query.unwrap_or_default()))
+        })
         .handler("connections", |query: Option<connections::Query>| {
             connections::connections(&query.unwrap_or_default())
         })
         .handler("listeners", |()| Ok(connections::listeners()))
+        .handler("calls", |query: Option<calls::Query>| {
+            Ok(calls::calls(&query.unwrap_or_default()))
+        })
+        .handler("trace", |query: Option<traces::Query>| {
+            traces::trace(&query.unwrap_or_default())
+        })
         .handler("metrics", |()| Ok(prometheus()))
-        .handler("log_level", |level: Option<String>| change_log_level(level))
-        .into_service()
+        .handler("log_level", |level: Option<String>| set_level(level))
+        .handler("eval", move |request| eval.evaluate(&request))
+        .handler("eval_output", move |request| output.output(&request))
+        .handler("eval_interrupt", move |request| {
+            interrupt.interrupt(&request)
+        })
+        .handler("eval_complete", move |request| complete.complete(&request))
+        .hooks(evaluations)
+        .into_service();
+    Service {
+        dispatch: Rc::new(Counting(service.dispatch)),
+        hooks: service.hooks,
+    }
 }
 
-/// The name of the present level; `off` if nothing is logged.
-pub(super) fn log_level_name() -> &'static str {
-    log_level().map_or("off", LogLevel::as_str)
+thread_local! {
+    /// The requests that the endpoint has served.
+    static REQUESTS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts the endpoint's own requests, which are not the program's.
+struct Counting(Rc<dyn Dispatch>);
+
+impl Dispatch for Counting {
+    fn call(&self, call: &mut Call, reply: Reply) -> Replied {
+        REQUESTS.set(REQUESTS.get() + 1);
+        self.0.call(call, reply)
+    }
+}
+
+/// The links and the requests among the process's totals that are the endpoint's own.
+pub(super) fn own_links_and_requests() -> (u64, u64) {
+    let own = yue_rpc::inspect::connections(0, CONNECTIONS_MAX);
+    (own.len() as u64, REQUESTS.get())
 }
 
 /// Sets the level, if one is given; returns the previous one.
-fn change_log_level(level: Option<String>) -> Result<&'static str, Failure> {
-    let before = log_level_name();
-    match level.as_deref() {
-        None => {}
-        Some("off") => set_log_level(None),
-        Some(name) => match LogLevel::from_name(name) {
-            Some(level) => set_log_level(Some(level)),
-            None => {
-                let text = "a level is needed: 'debug', 'info', 'warn', 'error' or 'off'";
-                return Err(Failure::of_kind(ErrorKind::Argument, text));
-            }
-        },
+fn set_level(level: Option<String>) -> Result<&'static str, Failure> {
+    match level {
+        None => Ok(log_level_name()),
+        Some(name) => {
+            change_log_level(&name).map_err(|text| Failure::of_kind(ErrorKind::Argument, text))
+        }
     }
-    Ok(before)
 }

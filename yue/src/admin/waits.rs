@@ -1,4 +1,5 @@
-//! The method `waits`: all fibers, in groups of the same state, wait and origin.
+//! The method `waits`: all fibers, in groups of the same state, wait and origin. The groups of the program's own fibers
+//! come first; yue's own, such as that of a listener, mostly wait longer.
 
 use super::ask::ask;
 use super::fibers::{Offset, PAGES_AT_ONCE, loops_from};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use yue_scheduler::inspect::{FiberInfo, FiberState, LoopInfo};
 use yue_scheduler::this_loop;
 
-/// Groups in an answer: those with the longest waits.
+/// Groups in an answer: the program's before yue's own, and among these those with the longest waits.
 const GROUPS_MAX: usize = 200;
 
 /// Groups that are distinguished while the fibers are counted. Further ones are counted together.
@@ -118,12 +119,62 @@ impl Groups {
 
     fn into_lines(self) -> (Vec<Line>, u64) {
         let mut groups: Vec<(Key, Group)> = self.by_key.into_iter().collect();
-        groups.sort_by_key(|(_, group)| Reverse((group.longest.duration, group.count)));
+        groups.sort_by_key(|(key, group)| {
+            let longest = &group.longest;
+            (
+                is_of_yue(key, longest),
+                Reverse((longest.duration, group.count)),
+            )
+        });
         let left_out = groups.split_off(groups.len().min(GROUPS_MAX));
         let others: u64 = left_out.iter().map(|(_, group)| group.count).sum();
         let lines = groups.into_iter().map(Line::of).collect();
         (lines, self.others + others)
     }
+}
+
+/// Fibers of yue that run the program's code, by the beginnings of their names, with the waits in which they do not.
+const CARRIERS: [(&str, &[&str]); 4] = [
+    (
+        "main",
+        &[
+            "the end of the program",
+            "the end of the runtime",
+            "shutdown",
+        ],
+    ),
+    ("rpc worker", &["a request to serve"]),
+    ("http connection", &["an HTTP client"]),
+    ("rpc on_", &[]),
+];
+
+/// Whether a fiber runs nothing of the program at present. `key` has its origin.
+fn is_of_yue(key: &Key, fiber: &FiberInfo) -> bool {
+    if key.origin.is_some() || !is_source_of_yue(fiber.location.file(), file!()) {
+        return false;
+    }
+    let name = fiber.name.as_deref().unwrap_or_default();
+    let carrier = CARRIERS.iter().find(|(begin, _)| name.starts_with(begin));
+    carrier
+        .is_none_or(|(_, idle)| fiber.state == FiberState::Parked && idle.contains(&fiber.reason))
+}
+
+/// Whether `file` belongs to one of yue's crates. `this` is a file of this crate: `yue/src/…` in the workspace,
+/// `…/yue-0.1.0/src/…` elsewhere, and the other crates lie beside it.
+fn is_source_of_yue(file: &str, this: &str) -> bool {
+    // The folder of the crates, and that of the crate.
+    fn parts(file: &str) -> Option<(&str, &str)> {
+        let (package, _) = file.rsplit_once("/src/")?;
+        Some(package.rsplit_once('/').unwrap_or(("", package)))
+    }
+    let (Some((place, package)), Some((here, _))) = (parts(file), parts(this)) else {
+        return false;
+    };
+    let version = concat!("-", env!("CARGO_PKG_VERSION"));
+    let package = package.strip_suffix(version).unwrap_or(package);
+    let package = package.strip_prefix("yue-").unwrap_or(package);
+    let packages = ["yue", "rpc", "scheduler", "io", "luajit", "luajit-bind"];
+    place == here && packages.contains(&package)
 }
 
 impl Line {
@@ -158,5 +209,30 @@ pub(super) fn waits(query: &Query) -> Answer {
         groups,
         others,
         blocked,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_source_of_yue;
+
+    #[test]
+    fn the_sources_of_yue_are_told_from_those_of_programs() {
+        let version = env!("CARGO_PKG_VERSION");
+        let registry = "/home/frodo/.cargo/registry/src/index-1";
+        let this = format!("{registry}/yue-{version}/src/admin/waits.rs");
+        for package in ["yue", "yue-rpc", "yue-scheduler", "yue-io", "yue-luajit"] {
+            let file = format!("{registry}/{package}-{version}/src/session/worker.rs");
+            assert!(is_source_of_yue(&file, &this), "{file}");
+        }
+        for file in ["rpc/src/listener.rs", "yue/src/lua/program/run.rs", file!()] {
+            assert!(is_source_of_yue(file, "yue/src/admin/waits.rs"), "{file}");
+            assert!(!is_source_of_yue(file, &this), "{file}");
+        }
+        let other = format!("{registry}/hyper-{version}/src/lib.rs");
+        for file in ["src/main.rs", "game/src/io/main.rs", "main.rs", "", &other] {
+            assert!(!is_source_of_yue(file, &this), "{file}");
+            assert!(!is_source_of_yue(file, "yue/src/admin/waits.rs"), "{file}");
+        }
     }
 }

@@ -32,7 +32,7 @@ return {
     check.equal(e.value, { position = 1 })
     check.raises('RuntimeError', "attempt to index local 'x'", c.lua)
     check.raises('RuntimeError', nil, c.nothing)
-    check.raises('ArgumentError', 'results[1]', c.unsendable)
+    check.raises('ServerError', 'results[1]', c.unsendable)
     local ok, failed = c.async_text():sync()
     check.that(not ok and failed:is_a 'RuntimeError')
     check.equal(c.fine(), 'fine')

@@ -17,7 +17,8 @@ local conn = yue.conn(a)
 -- Its description.
 local names = {}
 for _, one in ipairs(conn:describe()) do names[#names + 1] = one.name end
-check.equal(table.concat(names, ' '), 'connections fibers info listeners log_level loops metrics waits')
+check.equal(table.concat(names, ' '), 'calls connections eval eval_complete eval_interrupt eval_output fibers info '
+  .. 'listeners log_level loops metrics trace wait_graph waits')
 
 -- What runs.
 local info = a.info()
@@ -121,7 +122,7 @@ check.raises('ArgumentError', 'next', a.fibers, { offset = 'x' })
 check.raises('ArgumentError', 'next', a.connections, { offset = '1' })
 check.raises('ArgumentError', nil, a.fibers, { limit = -1 })
 check.raises('ArgumentError', nil, a.waits, 1, 2, 3)
-check.raises('NoMethodError', nil, function() a.eval 'os.exit()' end)
+check.raises('NoMethodError', nil, function() a.reboot() end)
 check.raises('NoMethodError', nil, function() a._info() end)
 
 conn:close()

@@ -66,6 +66,52 @@ list = conn:describe()
 check.equal(list[5], { name = 'lost', params = { 'x' } })
 check.equal({ list[6].name, list[6].doc }, { 'made', 'From a string.' })
 
+-- The types that comments mention travel, with those that these mention.
+local code_with_types = [==[
+---@class Point
+---@field x number
+---@field y number
+
+--- A thing with a place.
+---@class (exact) Thing
+---@field at Point
+---@field kind Kind|nil
+---@alias Kind
+---| 'tree'
+---| 'stone' # heavy
+
+---@class Unused
+---@field x number
+
+---@class Twice
+---@class Twice
+---@class Long LONG
+
+local symbols = {}
+--- Moves a thing. Unused is only a word here.
+---@param thing Thing
+---@param more Twice|Long|Unknown
+function symbols.move(thing, more) end
+return symbols
+]==]
+local typed = assert(loadstring((code_with_types:gsub('LONG', ('x'):rep(5000)))))()
+local typed_c, typed_listener = check.pair(typed)
+local _, has_more, types = yue.conn(typed_c):describe()
+check.equal(has_more, false)
+check.equal(types, {
+  { name = 'Kind', doc = "@alias Kind\n| 'tree'\n| 'stone' # heavy" },
+  { name = 'Point', doc = '@class Point\n@field x number\n@field y number' },
+  { name = 'Thing', doc = '@class (exact) Thing\n@field at Point\n@field kind Kind|nil' },
+})
+-- Of two files that mean different types by one name, neither is right for both.
+local other = assert(loadstring '---@class Point\n---@field z number\n\n---@param p Point\nreturn function(p) end')()
+typed_listener.namespace.other = other
+local _, _, fewer = yue.conn(typed_c):describe()
+check.equal({ fewer[1].name, fewer[2].name, fewer[3] }, { 'Kind', 'Thing', nil })
+local _, _, none = conn:describe()
+check.equal(none, {})
+typed_listener:close()
+
 -- Both directions: the server may ask its client.
 
 local back, second = check.pair(

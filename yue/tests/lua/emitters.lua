@@ -48,7 +48,7 @@ local cancelled = yue.spawn(e.wait, e, 'w')
 yue.yield()
 cancelled:cancel()
 check.raises('CancelledError', nil, cancelled.get, cancelled)
-check.that(e.waiting.w.first == nil, 'who gave up is forgotten')
+check.that(e._waiting.w.first == nil, 'who gave up is forgotten')
 
 -- The error of a callback goes to the fiber that bound it, if that waits in yue.try.
 local caught = yue.try {

@@ -73,7 +73,7 @@ check.equal(far.depth(nested(200)), 200)
 check.equal(far.depth(far.nested(200)), 200)
 e = check.raises('ArgumentError', 'args[1][1][1]', far.depth, nested(251))
 check.contains(e.msg, 'deeper than 250 levels')
-check.raises('ArgumentError', 'deeper than 300 levels', far.nested, 301)
+check.raises('ServerError', 'deeper than 300 levels', far.nested, 301)
 check.equal(far.depth({}), 1)
 check.raises('ArgumentError', 'deeper than 128 levels', c.size, nested(129))
 for _, l in ipairs { listener, granting, small, deep } do l:close() end

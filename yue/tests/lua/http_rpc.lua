@@ -17,6 +17,7 @@ local symbols = {
   raise = function() error(yue.errors.TimeoutError.new('too slow')) end,
   give = function() return function() end end,
   bytes = function() return '\255\254' end,
+  thread = function() return coroutine.create(print) end,
   nan = function() return 0 / 0 end,
   keys = function() return { [3] = 'c' } end,
   nothing = function() end,
@@ -85,6 +86,7 @@ fails(400, 'ArgumentError', 'array', 'add', '{"a": 1}')
 fails(400, 'ArgumentError', 'line 1', 'add', '[1, ')
 fails(500, 'ServerError', 'holds a function', 'give')
 fails(500, 'ServerError', 'UTF-8', 'bytes')
+fails(500, 'ServerError', 'cannot send results[1]', 'thread')
 fails(500, 'ServerError', 'not finite', 'nan')
 fails(500, 'ServerError', 'failed to decide', 'add', '[]', 'X-Broken: 1\r\n')
 fails(500, 'ServerError', 'failed to decide', 'add', '[]', 'X-Odd: 1\r\n')

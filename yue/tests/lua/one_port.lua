@@ -1,4 +1,4 @@
---! stderr: its request was refused with 403: Pages of another host
+--! stderr: its request was refused with 403 for a page of https://evil.example: Pages of another host
 -- One port for msgpack-rpc, WebSocket and HTTP.
 local check = require 'check'
 local raw = require 'raw'

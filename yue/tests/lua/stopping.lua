@@ -1,3 +1,4 @@
+--! stderr: is not secure: its server is not verified
 -- Every call that waits, stopped in every possible way: cancelled before it waits and while it does, by timeouts,
 -- nested ones, one within a shield, and by the deadline of a caller.
 local check = require 'check'
@@ -16,6 +17,17 @@ local thread = yue.thread('waits', function()
   yue.thread.current:import { slow = function() yue.sleep(3600) end }
 end, { cancel = true }, nil)
 local silent = yue.emitter()
+-- Clients wait in the kernel, and nobody writes to them or reads from them.
+local streams = yue.net.listen 'tcp://127.0.0.1:0'
+local datagrams = yue.net.udp 'udp://127.0.0.1:0'
+local function with_stream(wait)
+  return function()
+    local stream = yue.net.connect(streams:addr())
+    local ok, e = pcall(wait, stream)
+    stream:close()
+    if not ok then error(e, 0) end
+  end
+end
 
 -- With a future that is never done, and is not left behind.
 local function with_future(wait)
@@ -45,6 +57,14 @@ local calls = {
   end,
   ['call of a thread'] = function() thread.procs.timed_slow(3600) end,
   ['join of a thread'] = function() thread:join() end,
+  ['read from a stream'] = with_stream(function(stream) stream:read() end),
+  ['line of a stream'] = with_stream(function(stream) stream:line() end),
+  ['write to a stream'] = with_stream(function(stream)
+    while true do stream:write(('x'):rep(100000)) end
+  end),
+  ['TLS of a stream'] = with_stream(function(stream) stream:starttls { insecure = true, timeout = 3600 } end),
+  accept = function() while true do streams:accept() end end,
+  receive = function() datagrams:receive() end,
   client = function()
     local _, e = yue.client(function() end)
     error(e, 0)

@@ -39,6 +39,7 @@ compare('', yue, stubs)
 -- Methods: each that a stub declares is there.
 local listener = yue.listen('tcp://127.0.0.1:0', {})
 local thread = yue.thread('stubs', function() end)
+local page = yue.listen('tcp://127.0.0.1:0', { http = {} }, {})
 local client
 yue.client(function(cl) client = cl return true end)
 local objects = {
@@ -47,9 +48,21 @@ local objects = {
   Answers = yue.open('mcast://239.255.77.3:9', { interface = '127.0.0.1' }, nil).timed_mcast_x(0),
   Group = yue.group(), Client = client, Current = { import = true, exit = true },
   Channel = yue.channel(), Mutex = yue.mutex(), Semaphore = yue.semaphore(1), Event = yue.event(),
+  TaskGroup = yue.taskgrp('stubs', 1, 1, 1),
+  Counter = yue.metrics.counter('stubs_total', ''), Gauge = yue.metrics.gauge('stubs', ''),
+  Histogram = yue.metrics.histogram('stubs_seconds', ''), Process = yue.process.spawn { 'true' },
+  HttpClient = yue.http.client(), HttpResponse = yue.http.get((page:addr():gsub('^tcp', 'http'))),
   TaskGroup = yue.taskgrp('stubs', 1, 1, 1), Process = yue.process.spawn { 'true' },
 }
 objects.Reader = objects.Process.out
+local server = yue.http.serve('tcp://127.0.0.1:0', function(req)
+  objects.ServerRequest = req
+  objects.HttpWriter = req:respond(200)
+end)
+yue.http.get(server:url())
+objects.HttpServer = server
+local streams = yue.net.listen 'tcp://127.0.0.1:0'
+objects.StreamListener, objects.Stream, objects.Datagrams = streams, yue.net.connect(streams:addr()), yue.net.udp()
 local methods, declared = 0, {}
 for class, method in source:gmatch('function (%u%w*):([%w_]+)') do
   methods = methods + 1
@@ -70,5 +83,7 @@ for class, object in pairs(objects) do
   end
 end
 thread:close()
+server:close()
+page:close()
 listener:close()
 check.done()
