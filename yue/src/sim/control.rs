@@ -1,0 +1,287 @@
+//! The scenario's hands: hosts that crash and restart, links that break.
+
+use super::invariants::Invariants;
+use super::{Failure, Link, Main};
+use crate::{Runtime, RuntimeHandle};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use yue_io::simulation as network;
+use yue_scheduler::{lock, simulation};
+
+/// The means of a scenario to act on its system. Hosts are named; `scenario` is the scenario's own.
+#[derive(Clone)]
+pub struct Control {
+    hosts: Arc<Hosts>,
+    invariants: Arc<Invariants>,
+}
+
+/// The hosts of a simulation.
+#[derive(Default)]
+pub(super) struct Hosts {
+    all: Mutex<Vec<Host>>,
+    failure: Arc<Mutex<Option<Failure>>>,
+}
+
+struct Host {
+    name: String,
+    number: u32,
+    loops: usize,
+    main: Main,
+    process: Option<Process>,
+}
+
+/// A running main function.
+struct Process {
+    thread: simulation::Thread<()>,
+    runtime: Arc<Mutex<Option<RuntimeHandle>>>,
+}
+
+impl Hosts {
+    pub(super) fn add(&self, name: String, number: u32, loops: usize, main: Main) {
+        lock(&self.all).push(Host {
+            name,
+            number,
+            loops,
+            main,
+            process: None,
+        });
+    }
+
+    /// The panic of a host, if there was one.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        lock(&self.failure).clone()
+    }
+
+    pub(super) fn start_all(&self) {
+        for host in &mut *lock(&self.all) {
+            host.start(&self.failure);
+        }
+    }
+
+    /// Ends all hosts, as a crash does: the scenario has ended.
+    pub(super) fn end_all(&self) {
+        let processes: Vec<_> = {
+            let mut all = lock(&self.all);
+            all.iter_mut()
+                .map(|host| (host.number, host.process.take()))
+                .collect()
+        };
+        for (number, process) in processes {
+            end(number, process);
+        }
+    }
+
+    fn number(&self, name: &str) -> u32 {
+        if name == "scenario" {
+            return 0;
+        }
+        let all = lock(&self.all);
+        match all.iter().find(|host| host.name == name) {
+            Some(host) => host.number,
+            None => {
+                let names: Vec<_> = all.iter().map(|host| host.name.as_str()).collect();
+                let names = names.join(", ");
+                drop(all);
+                panic!("there is no host named {name}; there are scenario, {names}")
+            }
+        }
+    }
+
+    fn with<R>(&self, name: &str, f: impl FnOnce(&mut Host) -> R) -> R {
+        let number = self.number(name);
+        assert_ne!(
+            number, 0,
+            "the scenario's own host runs as long as the scenario"
+        );
+        let mut all = lock(&self.all);
+        let host = all.iter_mut().find(|host| host.number == number);
+        f(host.unwrap_or_else(|| unreachable!("a number is that of a host")))
+    }
+}
+
+impl Host {
+    fn start(&mut self, failure: &Arc<Mutex<Option<Failure>>>) {
+        let runtime = Arc::new(Mutex::new(None));
+        let (store, main, loops) = (runtime.clone(), self.main.clone(), self.loops);
+        let (name, failure) = (self.name.clone(), failure.clone());
+        let body = move || {
+            // Its end is that of a crash, so nothing gets time to say goodbye.
+            let built = Runtime::builder()
+                .name(name.clone())
+                .loops(loops)
+                .grace(Duration::ZERO)
+                .build();
+            let built = match built {
+                Ok(built) => built,
+                Err(error) => panic!("cannot start the loops of the host {name}: {error}"),
+            };
+            *lock(&store) = Some(built.whole());
+            let run = std::panic::AssertUnwindSafe(|| built.run(move || main()));
+            let outcome = std::panic::catch_unwind(run);
+            if let Err(payload) = outcome
+                && simulation::stopped().is_none()
+                && !network::is_down(simulation::host())
+            {
+                let text = yue_scheduler::panic_text(&*payload).to_owned();
+                simulation::stop(&format!("the host {name} panicked"));
+                lock(&failure).get_or_insert(Failure::Panicked { host: name, text });
+            }
+        };
+        match simulation::spawn_thread(self.number, &self.name, body) {
+            Ok(thread) => self.process = Some(Process { thread, runtime }),
+            Err(error) => panic!("cannot start a thread for the host {}: {error}", self.name),
+        }
+    }
+}
+
+/// Ends a host's process without a word to anybody.
+fn end(number: u32, process: Option<Process>) {
+    network::crash(number);
+    let Some(process) = process else { return };
+    if process.thread.is_finished() {
+        return;
+    }
+    if let Some(runtime) = lock(&process.runtime).take() {
+        runtime.shutdown();
+    }
+    // It fails when the simulation has ended. Then all threads end anyway.
+    let _ = simulation::drain(number);
+}
+
+impl Control {
+    pub(super) fn new(hosts: Arc<Hosts>, invariants: Arc<Invariants>) -> Control {
+        Control { hosts, invariants }
+    }
+
+    /// The address of a host.
+    ///
+    /// # Panics
+    /// If there is no such host; like all methods with a host's name.
+    pub fn address(&self, host: &str) -> IpAddr {
+        super::address(self.hosts.number(host))
+    }
+
+    /// Lets no packet through between two hosts, until [`Control::heal`]. Connections stay, and continue afterwards.
+    pub fn partition(&self, one: &str, other: &str) {
+        network::partition(self.hosts.number(one), self.hosts.number(other));
+    }
+
+    /// Lets no packet through from one host to another. The way back is open.
+    pub fn partition_one_way(&self, from: &str, to: &str) {
+        network::partition_one_way(self.hosts.number(from), self.hosts.number(to));
+    }
+
+    /// Ends the partition of two hosts.
+    pub fn heal(&self, one: &str, other: &str) {
+        network::heal(self.hosts.number(one), self.hosts.number(other));
+    }
+
+    /// Resets the connections between two hosts, like a firewall that has lost its state.
+    pub fn reset_connections(&self, one: &str, other: &str) {
+        network::reset_connections(self.hosts.number(one), self.hosts.number(other));
+    }
+
+    /// Sets the link between two hosts.
+    pub fn set_link(&self, one: &str, other: &str, link: Link) {
+        network::set_link(self.hosts.number(one), self.hosts.number(other), link);
+    }
+
+    /// Sets the probabilities that a read or a write of a host's stream transfers fewer bytes than it could.
+    pub fn set_short_transfers(&self, host: &str, read: f64, write: f64) {
+        network::set_short_transfers(self.hosts.number(host), read, write);
+    }
+
+    /// Switches a host off at this instant. Its peers are not notified. Its fibers are cancelled, and what they do
+    /// about it has no effect on other hosts and takes no time.
+    pub fn crash(&self, host: &str) {
+        let (number, process) = self
+            .hosts
+            .with(host, |host| (host.number, host.process.take()));
+        end(number, process);
+    }
+
+    /// Starts a host again after a crash, or after its main function has returned.
+    ///
+    /// # Panics
+    /// If the host runs.
+    pub fn restart(&self, host: &str) {
+        let runs = |host: &Host| {
+            host.process
+                .as_ref()
+                .is_some_and(|one| !one.thread.is_finished())
+        };
+        self.hosts.with(host, |one| {
+            assert!(
+                !runs(one),
+                "the host {host} runs; crash it before it restarts"
+            );
+            network::restart(one.number);
+            one.start(&self.hosts.failure);
+        });
+    }
+
+    /// Whether a host's main function runs.
+    pub fn is_running(&self, host: &str) -> bool {
+        self.hosts.with(host, |host| {
+            host.process
+                .as_ref()
+                .is_some_and(|one| !one.thread.is_finished())
+        })
+    }
+
+    /// Pauses a host, like a virtual machine that is moved: its timers pass, its packets wait.
+    pub fn freeze(&self, host: &str) {
+        let number = self.hosts.number(host);
+        network::freeze(number);
+        simulation::freeze(number);
+    }
+
+    /// Lets a frozen host continue.
+    pub fn thaw(&self, host: &str) {
+        let number = self.hosts.number(host);
+        network::thaw(number);
+        simulation::thaw(number);
+    }
+
+    /// Lets a host's clock run faster, or slower if `ppm` is negative, by that many millionths.
+    pub fn set_clock_drift(&self, host: &str, ppm: i64) {
+        simulation::set_clock_drift(self.hosts.number(host), ppm);
+    }
+
+    /// Returns the next number of the seed's sequence, for a scenario's own choices.
+    pub fn random(&self) -> u64 {
+        simulation::random()
+    }
+
+    /// Returns a number below `bound`; zero if `bound` is zero.
+    pub fn below(&self, bound: u64) -> u64 {
+        ((u128::from(simulation::random()) * u128::from(bound)) >> 64) as u64
+    }
+
+    /// Checks, whenever another thread of the system could continue, that `holds` returns true. Otherwise the run ends
+    /// with [`Failure::Invariant`]. `holds` must not wait.
+    pub fn always(&self, name: &str, holds: impl Fn() -> bool + Send + Sync + 'static) {
+        self.invariants.always(name, Box::new(holds));
+    }
+
+    /// Checks that `holds` returns true at some time within `within` from now.
+    pub fn eventually(
+        &self,
+        name: &str,
+        within: Duration,
+        holds: impl Fn() -> bool + Send + Sync + 'static,
+    ) {
+        let until = simulation::now().saturating_add(within);
+        self.invariants.eventually(name, until, Box::new(holds));
+    }
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = lock(&self.hosts.all);
+        let names: Vec<_> = all.iter().map(|host| &host.name).collect();
+        f.debug_struct("Control").field("hosts", &names).finish()
+    }
+}

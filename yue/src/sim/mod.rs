@@ -1,0 +1,249 @@
+//! Simulation: a whole system of hosts in one process, in virtual time, from a seed (feature `sim`).
+//!
+//! A test describes its hosts, each with the function that a machine would run, and a *scenario* that lets things
+//! happen: a link breaks, a host crashes and comes back, an hour passes. The hosts run unchanged code: fibers, sockets,
+//! remote calls. A run depends on nothing but its seed, so one that fails can be run again and looked at:
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use std::time::Duration;
+//! use yue::net::{TcpListener, TcpStream};
+//! use yue::sim::{Failure, Sim};
+//!
+//! fn echo() {
+//!     let listener = TcpListener::bind("0.0.0.0:7000").unwrap();
+//!     for stream in listener.incoming() {
+//!         drop(yue::spawn(move || -> std::io::Result<()> {
+//!             let mut stream = stream?;
+//!             let mut bytes = [0; 64];
+//!             loop {
+//!                 let count = stream.read(&mut bytes)?;
+//!                 if count == 0 {
+//!                     return Ok(());
+//!                 }
+//!                 stream.write_all(&bytes[..count])?;
+//!             }
+//!         }));
+//!     }
+//! }
+//!
+//! let report = Sim::new(42).host("server", echo).run(|sim| {
+//!     let mut stream = TcpStream::connect("server:7000").unwrap();
+//!     stream.write_all(b"hello").unwrap();
+//!     let mut bytes = [0; 5];
+//!     stream.read_exact(&mut bytes).unwrap();
+//!     assert_eq!(&bytes, b"hello");
+//!     sim.crash("server");
+//!     yue::sleep(Duration::from_secs(3600)).unwrap(); // at once
+//! })?;
+//! assert!(report.elapsed >= Duration::from_secs(3600));
+//! # Ok::<(), Failure>(())
+//! ```
+//!
+//! What belongs to the simulation: threads and fibers (any that can run may run next), the clocks, sockets of yue
+//! ([`net`](crate::net)), names of hosts in addresses, blocking work, and yue's own random numbers. What does not:
+//! files, child processes, signals, sockets of other libraries, and code that reads the clock or random numbers of the
+//! system. A host that uses them still runs, but then a run is a function of more than its seed; [`search`] checks that
+//! each seed has the same outcome twice.
+
+mod control;
+mod invariants;
+mod search;
+
+pub use control::Control;
+pub use search::search;
+pub use yue_io::simulation::{Happened, Link, Record};
+
+use control::Hosts;
+use invariants::Invariants;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+use yue_scheduler::simulation;
+
+/// The main function of a host.
+pub(crate) type Main = Arc<dyn Fn() + Send + Sync>;
+
+/// A system to simulate; see the [module](self).
+pub struct Sim {
+    seed: u64,
+    hosts: Vec<(String, Main)>,
+    loops: usize,
+    link: Link,
+}
+
+/// A run that ended well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// The virtual time that the scenario took.
+    pub elapsed: Duration,
+    /// A hash of all choices of the run. It is equal for equal runs.
+    pub digest: u64,
+    /// The records of the network, in order.
+    pub trace: Vec<Record>,
+}
+
+/// The reason why a run failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// An invariant did not hold.
+    #[error("after {at:?}: {name}")]
+    Invariant {
+        /// Its name, as given to [`Control::always`] or [`Control::eventually`].
+        name: String,
+        /// The virtual time since the beginning.
+        at: Duration,
+    },
+    /// The main function of a host panicked.
+    #[error("the host {host} panicked: {text}")]
+    Panicked {
+        /// The name of the host.
+        host: String,
+        /// The panic message.
+        text: String,
+    },
+    /// The scenario panicked, or the simulation could not continue.
+    #[error("{0}")]
+    Scenario(String),
+}
+
+impl Sim {
+    /// A system without hosts.
+    pub fn new(seed: u64) -> Sim {
+        Sim {
+            seed,
+            hosts: Vec::new(),
+            loops: 1,
+            link: Link::default(),
+        }
+    }
+
+    /// Adds a host. `main` runs there as the main fiber of a [`Runtime`](crate::Runtime) from the beginning, and again
+    /// after each restart. When it returns, the host's process ends. The host is reached by its name, as in
+    /// `server:7000`.
+    ///
+    /// # Panics
+    /// If there is a host of this name, or there are more than 60 000.
+    pub fn host(mut self, name: &str, main: impl Fn() + Send + Sync + 'static) -> Sim {
+        assert!(
+            self.hosts.iter().all(|(other, _)| other != name),
+            "there is a host named {name} already"
+        );
+        assert!(
+            self.hosts.len() < 60_000,
+            "a simulation has at most 60 000 hosts"
+        );
+        self.hosts.push((name.to_owned(), Arc::new(main)));
+        self
+    }
+
+    /// Adds `count` hosts, named `name1`, `name2` and so on. `main` gets the number.
+    ///
+    /// # Panics
+    /// See [`Sim::host`].
+    pub fn hosts(
+        mut self,
+        name: &str,
+        count: usize,
+        main: impl Fn(usize) + Send + Sync + 'static,
+    ) -> Sim {
+        let main = Arc::new(main);
+        for number in 1..=count {
+            let main = main.clone();
+            self = self.host(&format!("{name}{number}"), move || main(number));
+        }
+        self
+    }
+
+    /// Sets the number of loops of each host; one by default.
+    pub fn loops(mut self, loops: usize) -> Sim {
+        self.loops = loops.max(1);
+        self
+    }
+
+    /// Sets the link between all hosts that have no link of their own.
+    pub fn link(mut self, link: Link) -> Sim {
+        self.link = link;
+        self
+    }
+
+    /// Runs the hosts, and the scenario in a fiber of its own host, which is named `scenario` and can reach all others.
+    /// When the scenario returns, the hosts end.
+    ///
+    /// # Errors
+    /// When an invariant does not hold, or a host or the scenario panics.
+    pub fn run(self, scenario: impl FnOnce(&Control) + Send + 'static) -> Result<Report, Failure> {
+        let invariants = Arc::new(Invariants::default());
+        let hosts = Arc::new(Hosts::default());
+        let (checked, watched) = (invariants.clone(), hosts.clone());
+        let seed = self.seed;
+        let main = move || self.run_inside(&invariants, &hosts, scenario);
+        let outcome = simulation::run(seed, main);
+        if let Some(failure) = checked.failure().or_else(|| watched.failure()) {
+            return Err(failure);
+        }
+        match outcome {
+            Ok(((elapsed, trace), digest)) => Ok(Report {
+                elapsed,
+                digest,
+                trace,
+            }),
+            Err(simulation::Failure::Panicked(text)) => Err(Failure::Scenario(text)),
+            Err(other) => Err(Failure::Scenario(other.to_string())),
+        }
+    }
+
+    fn run_inside(
+        self,
+        invariants: &Arc<Invariants>,
+        hosts: &Arc<Hosts>,
+        scenario: impl FnOnce(&Control) + Send + 'static,
+    ) -> (Duration, Vec<Record>) {
+        let began = simulation::now();
+        yue_io::simulation::keep_trace();
+        yue_io::simulation::set_default_link(self.link);
+        yue_io::simulation::add_address(0, address(0));
+        yue_io::simulation::add_name("scenario", address(0));
+        for (index, (name, main)) in self.hosts.into_iter().enumerate() {
+            let address = address(index as u32 + 1);
+            let number = yue_io::simulation::add_host(address);
+            yue_io::simulation::add_name(&name, address);
+            hosts.add(name, number, self.loops, main);
+        }
+        invariants.begin(began);
+        let seen = invariants.clone();
+        simulation::observe(move || seen.check());
+        hosts.start_all();
+        let control = Control::new(hosts.clone(), invariants.clone());
+        let runtime = match crate::Runtime::new() {
+            Ok(runtime) => runtime,
+            Err(error) => panic!("cannot start the scenario's loop: {error}"),
+        };
+        runtime.run(move || scenario(&control));
+        let elapsed = simulation::now().saturating_since(began);
+        invariants.check_at_end();
+        hosts.end_all();
+        (elapsed, yue_io::simulation::take_trace())
+    }
+}
+
+impl fmt::Debug for Sim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.hosts.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Sim")
+            .field("seed", &self.seed)
+            .field("hosts", &names)
+            .field("loops", &self.loops)
+            .field("link", &self.link)
+            .finish()
+    }
+}
+
+/// The address of a host by its number: 10.0.0.1 is the scenario's.
+fn address(number: u32) -> IpAddr {
+    let number = number + 1;
+    IpAddr::V4(Ipv4Addr::new(10, 0, (number >> 8) as u8, number as u8))
+}
