@@ -23,7 +23,7 @@ end
 --- Makes `object` (a table) an emitter of the class.
 function internal.new_emitter(class, object)
   object = object or {}
-  object.bindings = {}
+  object._bindings = {}
   return setmetatable(object, class or Emitter)
 end
 
@@ -65,8 +65,8 @@ function Emitter:bind(events, fn)
   local owner = internal.current()
   each_event(events, function(event) check_known(self, event) end)
   each_event(events, function(event)
-    local list = self.bindings[event] or {}
-    self.bindings[event] = list
+    local list = self._bindings[event] or {}
+    self._bindings[event] = list
     list[#list + 1] = { fn = fn, owner = owner, scope = owner.scope, emitter = self, event = event }
   end)
   return fn
@@ -80,10 +80,10 @@ function Emitter:unbind(events, fn)
   each_event(events, function(event) check_known(self, event) end)
   each_event(events, function(event)
     local kept = {}
-    for _, binding in ipairs(self.bindings[event] or {}) do
+    for _, binding in ipairs(self._bindings[event] or {}) do
       if fn and binding.fn ~= fn then kept[#kept + 1] = binding end
     end
-    self.bindings[event] = #kept > 0 and kept or nil
+    self._bindings[event] = #kept > 0 and kept or nil
   end)
 end
 
@@ -102,9 +102,9 @@ local function take_event(entry, event, ...)
 end
 
 local function wake_waiting(self, event, ...)
-  local waiting = self.waiting and self.waiting[event]
+  local waiting = self._waiting and self._waiting[event]
   if not waiting then return end
-  self.waiting[event] = nil
+  self._waiting[event] = nil
   internal.wake_all(waiting, event, ...)
 end
 
@@ -113,7 +113,7 @@ function Emitter:emit(event, ...)
   check_event(event)
   check_known(self, event)
   wake_waiting(self, event, ...)
-  local list = self.bindings[event]
+  local list = self._bindings[event]
   if not list then return end
   for i = 1, #list do internal.start_in(list[i].scope, run_binding, list[i].fn, list[i], ...) end
 end
@@ -121,9 +121,11 @@ end
 --- Like `emit`, but runs the callbacks one after the other in the calling fiber.
 function internal.emit_inline(self, event, ...)
   wake_waiting(self, event, ...)
-  local list = self.bindings[event]
+  local list = self._bindings[event]
   if not list then return end
+  local record = internal.begin_call()
   for i = 1, #list do run_binding(list[i].fn, list[i], ...) end
+  internal.end_call(record)
 end
 
 --- Waits for the event: `true, payload…`, or `false` after `timeout` (seconds) or when the emitter was closed.
@@ -132,9 +134,9 @@ function Emitter:wait(event, timeout)
   check_known(self, event)
   if timeout ~= nil then internal.check_seconds('wait', timeout) end
   if self.closed then return false end
-  self.waiting = self.waiting or {}
-  local waiting = self.waiting[event] or {}
-  self.waiting[event] = waiting
+  self._waiting = self._waiting or {}
+  local waiting = self._waiting[event] or {}
+  self._waiting[event] = waiting
   local entry = internal.enlist(waiting, core.prepare())
   entry.done, entry.emitter, entry.event = take_event, self, event
   internal.park(entry.wait, 'event', timeout, entry, internal.delist, entry)
@@ -146,10 +148,10 @@ end
 --- Ends an emitter: callbacks are removed, waiting fibers get `false`.
 function internal.end_emitter(self)
   self.closed = true
-  self.bindings = {}
+  self._bindings = {}
   if self.scope then self.scope.resources[self] = nil end
-  local waiting = self.waiting
-  self.waiting = nil
+  local waiting = self._waiting
+  self._waiting = nil
   for _, list in pairs(waiting or {}) do
     local entry = list.first
     while entry do
@@ -214,7 +216,7 @@ function yue.timer(start, interval)
   end
   local timer = internal.new_emitter(Timer)
   timer.fiber = yue.fiber(run_timer, 'timer')
-  timer.fiber.quiet = true
+  timer.fiber.quiet, timer.fiber.own = true, 'waits'
   timer.fiber:run(timer, start, interval)
   internal.adopt_current(timer)
   return timer
@@ -255,7 +257,7 @@ function yue.signal(number)
   local signal = internal.new_emitter(Signal, { number = number, subscription = core.signal_open(number) })
   if number == yue.const.SIGHUP then hangups = hangups + 1 end
   signal.fiber = yue.fiber(run_signal, 'signal')
-  signal.fiber.quiet = true
+  signal.fiber.quiet, signal.fiber.own = true, 'waits'
   signal.fiber:run(signal)
   internal.adopt_current(signal)
   return signal

@@ -73,6 +73,7 @@ local function new_future(what)
 end
 
 local unseen = setmetatable({}, { __mode = 'k' }) -- futures that failed and whose result nobody has read yet
+local unseen_noted = 0 -- the number of those that there ever were
 local ending = false -- from now on failures are due to the program's end
 
 local function unseen_text(future)
@@ -85,6 +86,12 @@ local function note_unseen(future)
   getmetatable(sentinel).__gc = function() core.warn_later(text) end
   future.sentinel = sentinel
   unseen[future] = text
+  unseen_noted = unseen_noted + 1
+end
+
+--- The number of failures so far that nobody had read when they happened; and whether there are such futures now.
+function internal.count_unseen()
+  return unseen_noted, next(unseen) ~= nil
 end
 
 local function seen(future)
@@ -308,6 +315,11 @@ local SLOTS = 2 ^ 24
 -- next request; the record ends before that (`internal.end_record`).
 local others = setmetatable({}, { __mode = 'v' })
 
+-- The version of the program's modules that each fiber keeps, by its number: empty unless modules were reloaded. See
+-- `reload.lua`.
+local pinned = {}
+internal.pinned = pinned
+
 --- The record of the native fiber with this number, if it has one. There is no number outside fibers.
 local function record_of(id)
   if not id then return nil end
@@ -337,8 +349,54 @@ function internal.function_of(id)
   return record and record.id == id and not record.quiet and functions[id % SLOTS] or nil
 end
 
+--- Calls `f` with the number of each fiber that the program has started and that has not ended.
+function internal.each_running(f)
+  for _, fiber in pairs(running) do
+    if fiber.id and not fiber.quiet then f(fiber.id) end
+  end
+end
+
+--- The name of the native fiber with this number, for people.
+function internal.name_of(id)
+  local record = record_of(id)
+  local name = record and record.name or core.work_of(id)
+  return name and name ~= '' and name or 'unnamed'
+end
+
+-- By number: helpers of yue itself, which live on and call nothing of the program.
+local helpers = {}
+
+--- Records whether the calling fiber is such a helper.
+function internal.mark_helper(is_helper)
+  helpers[core.current()] = is_helper or nil
+end
+
+--- Whether the fiber with this number is yue's own and in no call of the program. The record of one that calls it again
+--- and again (a timer's) has the field `own`: `waits`, or `works` during a call.
+function internal.waits_for_work(id)
+  if helpers[id] then return true end
+  local record = record_of(id)
+  return record ~= nil and record.own == 'waits'
+end
+
+--- A fiber of yue calls the program: that is new work, which begins in the present version. Returns what `end_call`
+--- takes.
+function internal.begin_call()
+  local id = core.current()
+  if pinned[id] then internal.unpin(id) end
+  local record = record_of(id)
+  if not (record and record.own) then return nil end
+  record.own = 'works'
+  return record
+end
+
+function internal.end_call(record)
+  if record then record.own = 'waits' end
+end
+
 --- Ends the record of completed work, though its native fiber may continue.
 function internal.end_record(id, ok, ...)
+  if pinned[id] then internal.unpin(id) end
   local record = others[id]
   others[id] = nil
   if record then complete(record, ok, ...) end
@@ -352,7 +410,8 @@ local function body(fn, fiber, ...)
 end
 
 local function start(fiber, fn, ...)
-  local parent = record_of(core.current())
+  local parent_id = core.current()
+  local parent = record_of(parent_id)
   local scope = parent and parent.scope
   if parent and parent.storage then
     local storage = {}
@@ -362,6 +421,7 @@ local function start(fiber, fn, ...)
   local id = core.spawn(fiber.name, body, fn, fiber, ...)
   fiber.id = id
   running[id % SLOTS], functions[id % SLOTS] = fiber, fn
+  if parent_id and pinned[parent_id] then internal.inherit_pin(parent_id, id) end
   if scope then
     fiber.scope = scope
     internal.adopt(scope, fiber)
@@ -384,8 +444,11 @@ function internal.start_in(scope, fn, ...)
 end
 
 function internal.start(fn, ...)
-  local parent = record_of(core.current())
-  return internal.start_in(parent and parent.scope, fn, ...)
+  local parent_id = core.current()
+  local parent = record_of(parent_id)
+  local id = internal.start_in(parent and parent.scope, fn, ...)
+  if parent_id and pinned[parent_id] then internal.inherit_pin(parent_id, id) end
+  return id
 end
 
 --- Cancels the fiber: its current wait raises a CancelledError. It is done when it has ended, with the values that it
@@ -531,7 +594,7 @@ end
 --- which is `name_of(source)`.
 function internal.end_callback(owner, name_of, source, ok, e)
   if ok or internal.is_exit(e) or internal.deliver(owner, e) then return end
-  yue.log.error(name_of(source) .. ' failed: ' .. internal.report(e))
+  internal.log_failure('error', name_of(source) .. ' failed', e)
 end
 
 --- Delivers an error to a fiber: true if it waits in `yue.try` or `yue.client`.

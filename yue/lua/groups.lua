@@ -51,10 +51,10 @@ end
 
 --- The connection has ended, and has left its groups.
 function internal.forget_groups(connection)
-  local groups = connection.groups
+  local groups = connection._groups
   if not groups then return end
-  connection.groups = nil
-  for g in pairs(groups) do forget_member(g, debug_getmetatable(g), connection.id) end
+  connection._groups = nil
+  for g in pairs(groups) do forget_member(g, debug_getmetatable(g), connection._id) end
 end
 
 -- -- Members of other loops ------------------------------------------------------------------------------------------
@@ -173,12 +173,12 @@ local group_procs = internal.proxy_family(
 function methods.join(g, conn, data)
   local meta = state_of(g, 'join')
   check_connection('g:join', conn)
-  local id = conn.id
+  local id = conn._id
   if not core.group_join(meta[1], id, data) then return false end
   if meta.conns[id] == nil then
     meta.count = meta.count + 1
-    conn.groups = conn.groups or setmetatable({}, { __mode = 'k' })
-    conn.groups[g] = true
+    conn._groups = conn._groups or setmetatable({}, { __mode = 'k' })
+    conn._groups[g] = true
     if meta.name then held[g] = true end
   end
   meta.conns[id], meta.data[id] = conn, data
@@ -192,9 +192,9 @@ function methods.leave(g, conn)
     internal.argument_error('g:leave: the connection belongs to another loop, and leaves there')
   end
   check_connection('g:leave', conn)
-  local left = core.group_leave(meta[1], conn.id)
-  if conn.groups then conn.groups[g] = nil end
-  forget_member(g, meta, conn.id)
+  local left = core.group_leave(meta[1], conn._id)
+  if conn._groups then conn._groups[g] = nil end
+  forget_member(g, meta, conn._id)
   return left
 end
 

@@ -24,15 +24,15 @@ end
 
 --- Drops the waiting messages: the connection has ended, or cannot be made.
 function internal.forget_latest(connection)
-  local pending = connection.pending
+  local pending = connection._pending
   if not pending then return end
-  connection.pending, waiting[connection.id] = nil, nil
-  connection.latest_dropped = (connection.latest_dropped or 0) + pending.count
+  connection._pending, waiting[connection._id] = nil, nil
+  connection._latest_dropped = (connection._latest_dropped or 0) + pending.count
 end
 
 --- Sends the waiting messages, the oldest key first, while there is room.
 function internal.send_latest(connection)
-  local pending, id = connection.pending, connection.id
+  local pending, id = connection._pending, connection._id
   if not pending then return end
   local room = core.room(id)
   while room and pending.count > 0 do
@@ -42,12 +42,12 @@ function internal.send_latest(connection)
     pending.by_key[entry.key] = nil
     local ok, e = pcall(core.notify, entry, unpack(entry.arguments, 1, entry.n))
     if not ok then
-      core.log_limited('error', ('conn:latest(%s, …): %s'):format(tostring(entry.key), internal.report(e)))
+      internal.log_failure('error', ('conn:latest(%s, …)'):format(tostring(entry.key)), e, nil, core.log_limited)
     end
     room = core.room(id)
   end
   if pending.count == 0 then
-    connection.pending, waiting[id] = nil, nil
+    connection._pending, waiting[id] = nil, nil
   elseif room == nil then
     internal.forget_latest(connection)
   else
@@ -64,7 +64,7 @@ function Connection:latest(key, name, ...)
       'conn:latest(key, name, …) takes the name of a procedure, not ' .. internal.describe_value(name)
     )
   end
-  local pending, id = self.pending, self.id
+  local pending, id = self._pending, self._id
   if self.closed or core.is_closed(id) then return false end
   if not pending and core.room(id) then return core.notify({ id, name }, ...) end
   if not pending then
@@ -73,7 +73,7 @@ function Connection:latest(key, name, ...)
   local entry = pending.by_key[key]
   if not entry then
     if pending.count >= KEYS_MAX then
-      self.latest_dropped = (self.latest_dropped or 0) + 1
+      self._latest_dropped = (self._latest_dropped or 0) + 1
       return false
     end
     entry = { id, key = key }
@@ -82,7 +82,7 @@ function Connection:latest(key, name, ...)
     pending.count = pending.count + 1
   end
   entry[2], entry.n, entry.arguments = name, select('#', ...), { ... }
-  self.pending, waiting[id] = pending, self
+  self._pending, waiting[id] = pending, self
   core.ask_for_room(id)
   return true
 end

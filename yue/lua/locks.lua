@@ -166,10 +166,7 @@ local function leave_semaphore(semaphore, woken, ...)
   return woken
 end
 
---- Takes `count` permits (1 by default): waits until they are free. Returns true, or false after `timeout` seconds.
-function Semaphore:acquire(count, timeout)
-  if count == nil then count = 1 else check_permits('semaphore:acquire', count) end
-  if timeout ~= nil then check_seconds('semaphore:acquire', timeout) end
+local function acquire(self, count, timeout)
   if count <= self.free and not self.first then
     self.free = self.free - count
     return true
@@ -185,15 +182,27 @@ function Semaphore:acquire(count, timeout)
   return leave_semaphore(self, woken, stopped)
 end
 
+-- `passed_on`: a permit that is not taken by `with` may be released by any fiber.
+
+--- Takes `count` permits (1 by default): waits until they are free. Returns true, or false after `timeout` seconds.
+function Semaphore:acquire(count, timeout)
+  if count == nil then count = 1 else check_permits('semaphore:acquire', count) end
+  if timeout ~= nil then check_seconds('semaphore:acquire', timeout) end
+  self.passed_on = true
+  return acquire(self, count, timeout)
+end
+
 --- Returns `count` permits (1 by default). They may be more than were taken.
 function Semaphore:release(count)
   if count == nil then count = 1 else check_permits('semaphore:release', count) end
+  self.passed_on = true
   self.free = self.free + count
   serve_waiting(self)
 end
 
 local function end_permit(semaphore, ok, ...)
-  semaphore:release()
+  semaphore.free = semaphore.free + 1
+  serve_waiting(semaphore)
   if not ok then error((...), 0) end
   return ...
 end
@@ -201,9 +210,16 @@ end
 --- Runs `fn(...)` with one permit, and returns its results. The permit is released after an error, too.
 function Semaphore:with(fn, ...)
   check_function('semaphore:with', fn)
-  self:acquire()
+  acquire(self, 1)
   return end_permit(self, xpcall(fn, wrap, ...))
 end
+
+--- The number of permits that fibers in `with` have, or nil if other fibers may release some. For reports, which find
+--- these fibers by their calls of `Semaphore.with`.
+function internal.permits_in_with(semaphore)
+  return not semaphore.passed_on and semaphore.count - semaphore.free or nil
+end
+internal.semaphore_with = Semaphore.with
 
 --- The number of free permits.
 function Semaphore:available()
@@ -217,7 +233,7 @@ end
 --- Creates a semaphore with `count` free permits.
 function yue.semaphore(count)
   if count ~= 0 then check_permits('yue.semaphore', count) end
-  return setmetatable({ free = count, first = nil, last = nil }, Semaphore)
+  return setmetatable({ free = count, count = count, passed_on = false, first = nil, last = nil }, Semaphore)
 end
 
 -- -- Events --------------------------------------------------------------------------------------------------------

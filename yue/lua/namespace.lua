@@ -59,18 +59,24 @@ local function check_no_library(symbols)
   end
 end
 
---- Runs a file with its own environment: its globals become a layer, reads fall back to `_G`.
-local function load_file(path)
-  local chunk, message = loadfile(path)
+internal.check_names = check_names
+
+--- Runs a file with its own environment: its globals become a layer, reads fall back to `_G`. Returns the file's node:
+--- see `reload.lua`.
+function internal.run_symbols(path)
+  local chunk, message, hash = internal.compile(path)
   if not chunk then error(yue.errors.ArgumentError.new('cannot load the symbols: ' .. message), 0) end
   local layer = setmetatable({}, { __index = _G })
   setfenv(chunk, layer)
+  local node = internal.begin_symbols(chunk, path, hash)
   chunk()
+  internal.end_symbols(chunk)
   check_names(layer)
   for name, value in pairs(layer) do
     if type(name) == 'string' and is_module(value) then core.warn_of_module(name) end
   end
-  return layer
+  node.layer = layer
+  return node
 end
 
 local function looks_like_list(symbols)
@@ -83,24 +89,46 @@ end
 
 local LISTS_MAX = 16 -- lists inside of lists
 
-local function add(layers, symbols, depth)
-  local kind = type(symbols)
+local function add(namespace, symbols, depth)
+  local kind, layers = type(symbols), namespace.layers
   if kind == 'string' then
-    layers[#layers + 1] = load_file(symbols)
+    local node = internal.run_symbols(symbols)
+    namespace.files[#namespace.files + 1] = node
+    layers[#layers + 1] = node.layer
   elseif kind ~= 'table' then
     internal.argument_error('symbols are a table of functions, a file name, or a list of these, not a ' .. kind)
   elseif looks_like_list(symbols) then
     if depth > LISTS_MAX then internal.argument_error('symbols: too many lists inside of each other') end
-    for i = 1, #symbols do add(layers, symbols[i], depth + 1) end
+    for i = 1, #symbols do add(namespace, symbols[i], depth + 1) end
   else
     check_no_library(symbols)
     check_names(symbols)
+    if is_module(symbols) then namespace.has_module = true end
     layers[#layers + 1] = symbols
   end
 end
 
+-- The value of a name that the program has removed from a file's layer.
+local REMOVED = {}
+
+--- Records that the program has set a name in the layer of a file: a new version of the file does not undo that.
+local function note_assigned(namespace, layer, key, value)
+  for _, node in ipairs(namespace.files) do
+    if rawequal(node.layer, layer) then node.assigned[key] = value == nil and REMOVED or value end
+  end
+end
+
+--- Sets the names in the layer of a new version of a file that the program has set in the old one's.
+function internal.keep_assigned(old, new)
+  new.assigned = old.assigned
+  for key, value in pairs(old.assigned) do
+    if value == REMOVED then new.layer[key] = nil else new.layer[key] = value end
+  end
+end
+
 --- A namespace as programs read and write it.
-local function new_view(layers)
+local function new_view(namespace)
+  local layers = namespace.layers
   return setmetatable({}, {
     __index = function(_, key)
       for i = #layers, 1, -1 do
@@ -111,9 +139,13 @@ local function new_view(layers)
     __newindex = function(_, key, value)
       check_name(key)
       layers[#layers][key] = value
+      note_assigned(namespace, layers[#layers], key, value)
       -- A removed name is removed from every layer; otherwise the one below would show.
       if value == nil then
-        for i = 1, #layers do layers[i][key] = nil end
+        for i = 1, #layers do
+          layers[i][key] = nil
+          note_assigned(namespace, layers[i], key, nil)
+        end
       end
     end,
     __tostring = function() return 'namespace' end,
@@ -121,15 +153,35 @@ local function new_view(layers)
   })
 end
 
---- Makes a namespace of symbols (nil: an empty one): `{ layers, view }`; programs read and write the view.
+--- The namespaces that a reload may change: those with files and modules.
+local namespaces = setmetatable({}, { __mode = 'k' })
+internal.namespaces = namespaces
+
+local function register(namespace)
+  if namespaces[namespace] or not (#namespace.files > 0 or namespace.has_module) then return end
+  namespaces[namespace] = true
+  -- Rust may refer to the layers alone.
+  setmetatable(namespace.layers, { namespace = namespace })
+end
+
+--- A listener or connection has ended, and its namespace with it.
+function internal.end_namespace(namespace)
+  namespaces[namespace] = nil
+end
+
+--- Makes a namespace of symbols (nil: an empty one): `{ layers, view, files }`; programs read and write the view, and
+--- `files` are the nodes of its files.
 function internal.new_namespace(symbols)
-  local layers = {}
-  if symbols ~= nil then add(layers, symbols, 1) end
-  if #layers == 0 then layers[1] = {} end
-  return { layers = layers, view = new_view(layers) }
+  local namespace = { layers = {}, files = {}, has_module = false }
+  if symbols ~= nil then add(namespace, symbols, 1) end
+  if #namespace.layers == 0 then namespace.layers[1] = {} end
+  namespace.view = new_view(namespace)
+  register(namespace)
+  return namespace
 end
 
 --- Adds symbols to a namespace that may be in use.
 function internal.import(namespace, symbols)
-  add(namespace.layers, symbols, 1)
+  add(namespace, symbols, 1)
+  register(namespace)
 end

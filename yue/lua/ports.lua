@@ -57,7 +57,7 @@ end
 
 -- -- Certificates at SIGHUP ------------------------------------------------------------------------------------------
 
--- Listeners whose certificates are in files, by the number of their service; and the subscription, while there are any.
+-- Listeners whose certificates are in files; and the subscription, while there are any.
 local renewable, subscription = {}, nil
 
 local function is_file(value)
@@ -68,9 +68,9 @@ end
 local function run_hangups(id)
   while core.signal_wait(id) do
     if not internal.handles_hangup() then
-      for _, listener in pairs(renewable) do
+      for listener in pairs(renewable) do
         -- A fault is logged, and the old certificate stays.
-        pcall(core.reload_listener, listener.id)
+        pcall(listener.reload, listener)
       end
     end
   end
@@ -81,24 +81,34 @@ local function watch_hangups()
   if subscription or core.is_signal_ignored(yue.const.SIGHUP) then return end
   subscription = core.signal_open(yue.const.SIGHUP)
   local fiber = yue.fiber(run_hangups, 'certificates')
-  fiber.quiet = true
+  fiber.quiet, fiber.own = true, 'waits'
   fiber:run(subscription)
+end
+
+--- A listener with a certificate begins.
+function internal.begin_certificates(listener, options)
+  if is_file(options.cert) or is_file(options.key) or is_file(options.client_ca) then
+    renewable[listener] = true
+    watch_hangups()
+  end
+end
+
+function internal.end_certificates(listener)
+  renewable[listener] = nil
+  if subscription and next(renewable) == nil then
+    core.signal_close(subscription)
+    subscription = nil
+  end
 end
 
 --- A listener begins.
 function internal.begin_ports(listener, options)
   grants[listener.service] = options.http and options.http.rpc
-  if is_file(options.cert) or is_file(options.key) or is_file(options.client_ca) then
-    renewable[listener.service] = listener
-    watch_hangups()
-  end
+  internal.begin_certificates(listener, options)
 end
 
 --- A listener ends.
 function internal.end_ports(listener)
-  grants[listener.service], renewable[listener.service] = nil, nil
-  if subscription and next(renewable) == nil then
-    core.signal_close(subscription)
-    subscription = nil
-  end
+  grants[listener.service] = nil
+  internal.end_certificates(listener)
 end

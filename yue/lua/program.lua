@@ -1,4 +1,4 @@
--- The program: arguments, log, its end, and `yue.client`.
+-- The program: arguments, its end, and `yue.client`.
 local core, yue, internal = ...
 local setmetatable, type, error, xpcall, tostring = setmetatable, type, error, xpcall, tostring
 local wrap = internal.wrap
@@ -23,62 +23,9 @@ for i, word in ipairs(core.command) do arg[i - #core.command - 1] = word end
 _G.arg = arg
 
 yue.mode = core.role
-yue.feature = { driver = core.driver, timer = 'wheel', os = jit.os, arch = jit.arch, jit = (jit.status()) }
+yue.feature = { driver = core.driver, timer = 'wheel', os = jit.os, arch = jit.arch, jit = (jit.status()),
+  development = core.development_script ~= nil }
 yue.version = core.version
-yue.metrics = {}
-
---- Returns all counters of the process in Prometheus' text format.
-function yue.metrics.text() return core.metrics_text() end
-
--- -- Log -----------------------------------------------------------------------------------------------------------
-
---- Formats a value as text; tables with their contents: over several lines, or, without `indent`, on one.
-local function pretty(value, indent, seen)
-  if type(value) == 'string' then return ('%q'):format(value):gsub('\\\n', '\\n') .. '' end
-  if type(value) ~= 'table' then return tostring(value) end
-  local meta = getmetatable(value)
-  if internal.is_error(value) or (type(meta) == 'table' and meta.__tostring) or type(meta) == 'string' then
-    return tostring(value)
-  end
-  if seen[value] then return '<the table above>' end
-  if next(value) == nil then return '{}' end
-  seen[value] = true
-  local items, count = {}, #value
-  local inner = indent and indent .. '  '
-  for i = 1, count do items[i] = (inner or '') .. pretty(value[i], inner, seen) end
-  local keys = {}
-  for key in pairs(value) do
-    if not (type(key) == 'number' and key >= 1 and key <= count and key % 1 == 0) then keys[#keys + 1] = key end
-  end
-  table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
-  for _, key in ipairs(keys) do
-    local name = type(key) == 'string' and key:match('^[%a_][%w_]*$') or '[' .. pretty(key, inner, seen) .. ']'
-    items[#items + 1] = (inner or '') .. name .. ' = ' .. pretty(value[key], inner, seen)
-  end
-  seen[value] = nil
-  if not indent then return '{ ' .. table.concat(items, ', ') .. ' }' end
-  return '{\n' .. table.concat(items, ',\n') .. '\n' .. indent .. '}'
-end
-
---- Prints values in readable form; tables with all their contents.
-function yue.pp(...)
-  local parts = {}
-  for i = 1, select('#', ...) do parts[i] = pretty((select(i, ...)), '', {}) end
-  io.stdout:write(table.concat(parts, '\t') .. '\n')
-end
-
-yue.log = {}
-for _, level in ipairs { 'debug', 'info', 'warn', 'error' } do
-  yue.log[level] = function(...)
-    local parts = {}
-    for i = 1, select('#', ...) do
-      local value = (select(i, ...))
-      parts[i] = type(value) == 'string' and value or pretty(value, nil, {})
-    end
-    core.log(level, table.concat(parts, ' '))
-  end
-end
-
 -- -- The end -------------------------------------------------------------------------------------------------------
 
 --- Ends the program gracefully: prints `msg` to standard error, after a delay of `shutdown_after` seconds.
@@ -94,7 +41,7 @@ function yue.die(options)
   end
   local delay = options.shutdown_after
   if delay ~= nil then internal.check_seconds('yue.die: shutdown_after', delay) end
-  if options.msg ~= nil then core.log('info', 'the program ends: ' .. tostring(options.msg)) end
+  if options.msg ~= nil then internal.log('info', 'the program ends: ' .. tostring(options.msg)) end
   core.die(delay or 0)
 end
 
@@ -145,7 +92,7 @@ local function close_all(client)
   table.sort(resources, function(a, b) return client.resources[a] > client.resources[b] end)
   for _, resource in ipairs(resources) do
     local ok, e = xpcall(resource.close, wrap, resource)
-    if not ok then yue.log.warn('closing what a client opened: ' .. internal.report(e)) end
+    if not ok then internal.log_failure('warn', 'closing what a client opened', e) end
   end
   for fiber in pairs(client.fibers) do
     if fiber ~= client.fiber and not fiber:done() then

@@ -50,11 +50,12 @@ end
 
 -- The only fiber that passes outcomes to futures. It lives as long as the VM: until it is cancelled.
 core.spawn_daemon(function()
+  internal.mark_helper(true)
   while true do
     local ok, e = pcall(function() take_completion(core.next_completion()) end)
     if not ok then
       if internal.is_error(e) and e:is_a('CancelledError') then return end
-      core.log('error', 'an answer cannot be taken: ' .. internal.report(e))
+      internal.log_failure('error', 'an answer cannot be taken', e)
     end
   end
 end)
@@ -92,7 +93,7 @@ end
 --- A notification to a group reaches all members as it is.
 local function notify_members(notify)
   return function(node, ...)
-    local address = node[0].address
+    local address = node[0]._address
     if address:sub(1, 8) ~= 'mcast://' then
       internal.argument_error('mcast_ is for connections to mcast:// addresses, not ' .. address)
     end

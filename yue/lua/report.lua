@@ -63,7 +63,7 @@ end
 
 local function call_text(node)
   local connection = rawget(node, 0)
-  local address = type(connection) == 'table' and rawget(connection, 'address')
+  local address = type(connection) == 'table' and rawget(connection, '_address')
   local method = rawget(node, 2)
   if type(address) ~= 'string' or type(method) ~= 'string' then return nil end
   return ('the answer of %s method %s'):format(address, method)
@@ -118,8 +118,13 @@ end
 
 --- The lines of the program's own Lua that a fiber is in, innermost first.
 local function lines_of(fiber)
+  return internal.lines_of_fiber(fiber.id)
+end
+
+--- The same for the fiber with that number.
+function internal.lines_of_fiber(id)
   local lines = {}
-  for line in (core.traceback(fiber.id) or ''):gmatch('[^\n]+') do
+  for line in (core.traceback(id) or ''):gmatch('[^\n]+') do
     line = line:match('^%s*(.-)%s*$')
     local own = not line:find('^%[yue%]/') and not (#lines == 0 and line:find('^C function'))
     if own then lines[#lines + 1] = line end
@@ -241,11 +246,11 @@ end
 local function origin_of_connection(one)
   if one.opened then
     local connection = internal.connections[one.id]
-    local line = connection and rawget(connection, 'opened_at')
+    local line = connection and rawget(connection, '_opened_at')
     return ('to %s%s'):format(one.address, line and ', opened at ' .. line or '')
   end
   local listener = internal.listeners[one.id]
-  return 'accepted at ' .. (listener and listener.address or 'a listener that is closed')
+  return 'accepted at ' .. (listener and listener._address or 'a listener that is closed')
 end
 
 local function write_connections(out, groups)

@@ -130,7 +130,7 @@ end
 
 internal.option_fault = option_fault
 
-local function check_options(name, options)
+local function check_options(name, options, is_listener)
   if options == nil then return {} end
   if type(options) ~= 'table' then internal.argument_error(name .. ': options are a table') end
   for key, value in pairs(options) do
@@ -138,7 +138,7 @@ local function check_options(name, options)
     if not wanted then internal.argument_error(('%s: there is no option %s'):format(name, tostring(key))) end
     local fault = option_fault(wanted, value)
     if fault then internal.argument_error(('%s: the option %s is %s'):format(name, key, fault)) end
-    local misplaced = ONLY[name == 'yue.listen' and 'open' or 'listen'][key]
+    local misplaced = ONLY[(is_listener or name == 'yue.listen') and 'open' or 'listen'][key]
     if misplaced then internal.argument_error(('%s: the option %s %s'):format(name, key, misplaced)) end
   end
   local high, max = options.output_high, options.output_max
@@ -147,6 +147,8 @@ local function check_options(name, options)
   end
   return options
 end
+
+internal.check_endpoint_options = check_options
 
 --- Distinguishes (addr, symbols) from (addr, options, symbols).
 local function arguments(name, count, addr, first, second)
@@ -168,7 +170,7 @@ end
 local Connection = internal.emitter_class { 'open', 'accept', 'close', 'timeout', 'full' }
 internal.Connection = Connection
 Connection.__tostring = function(self)
-  return ('connection to %s%s'):format(self.address, self.closed and ' (closed)' or '')
+  return ('connection to %s%s'):format(self._address, self.closed and ' (closed)' or '')
 end
 
 -- By number. An opened connection lives as long as the program can reach it: by its object, its procedures, a future or
@@ -197,7 +199,7 @@ end
 local function connection_of(id, namespace)
   local connection = connections[id]
   if not connection then
-    connection = internal.new_emitter(Connection, { id = id, names = namespace, address = core.address(id) })
+    connection = internal.new_emitter(Connection, { _id = id, _names = namespace, _address = core.address(id) })
     connection.procs = internal.new_proxy(connection, id)
     connection.namespace = namespace and namespace.view
     connections[id] = connection
@@ -216,53 +218,55 @@ end
 internal.connection_of = connection_of
 
 local function forget(connection)
-  held[connection.id] = nil
+  held[connection._id] = nil
   internal.forget_groups(connection)
   internal.forget_latest(connection)
+  -- That of an accepted one is its listener's.
+  if connection._names and connection._names.is_opened then internal.end_namespace(connection._names) end
   internal.end_emitter(connection)
 end
 
 --- Like every emitter's; the events are `open`, `accept`, `close`, `timeout` and `full`.
 function Connection:bind(events, fn)
-  if not self.closed then core.watch(self.id) end
+  if not self.closed then core.watch(self._id) end
   local bound = Emitter.bind(self, events, fn)
-  held[self.id] = self
+  held[self._id] = self
   return bound
 end
 
 function Connection:wait(event, timeout)
-  if not self.closed then core.watch(self.id) end
+  if not self.closed then core.watch(self._id) end
   return Emitter.wait(self, event, timeout)
 end
 
 --- The address of the peer.
 function Connection:addr()
-  return self.address
+  return self._address
 end
 
 --- The name of the peer in its TLS certificate, which this side has verified; nil if it showed none.
 function Connection:peer_name()
-  return core.peer_name(self.id)
+  return core.peer_name(self._id)
 end
 
 --- Whether calls go out at once: the link is up and granted.
 function Connection:connected()
-  return core.connected(self.id)
+  return core.connected(self._id)
 end
 
 --- The connection's counts, as a table. An opened one also has the counts of this side's methods that the peer called;
 --- those of an accepted one are in the listener's.
 function Connection:stats()
-  local stats = core.stats(self.id)
-  stats.notifications_dropped = stats.notifications_dropped + (self.latest_dropped or 0)
-  if not core.is_accepted(self.id) then stats.methods = core.method_stats(self.id) end
+  local stats = core.stats(self._id)
+  stats.notifications_dropped = stats.notifications_dropped + (self._latest_dropped or 0)
+  if not core.is_accepted(self._id) then stats.methods = core.method_stats(self._id) end
   return stats
 end
 
 --- Adds to the functions that the peer may call.
 function Connection:import(symbols)
-  if not self.names then error(yue.errors.ConnectionLostError.new('the connection is closed'), 0) end
-  internal.import(self.names, symbols)
+  if not self._names then error(yue.errors.ConnectionLostError.new('the connection is closed'), 0) end
+  internal.import(self._names, symbols)
 end
 
 local cache = {} -- opened connections that are shared, by address and options
@@ -290,9 +294,9 @@ function Connection:close(reason)
   local text = reason == nil and '' or internal.to_text(reason)
   self.closed = true
   internal.forget_latest(self)
-  if self.cached and cache[self.cached] == self then cache[self.cached] = nil end
-  core.close(self.id, text)
-  if core.is_closed(self.id) or not (next(self.bindings) or self.waiting) then forget(self) end
+  if self._cached and cache[self._cached] == self then cache[self._cached] = nil end
+  core.close(self._id, text)
+  if core.is_closed(self._id) or not (next(self._bindings) or self._waiting) then forget(self) end
 end
 
 --- The connection object of an address: `.procs`, `.namespace`, `:addr()`, `:close()`, `:connected()`, `:stats()`, and
@@ -308,11 +312,12 @@ local function socket(name, count, ...)
     return known
   end
   local namespace = internal.new_namespace(symbols)
+  namespace.is_opened = true
   local id = core.open(addr, options, namespace.layers)
   local connection = connection_of(id, namespace)
-  connection.opened_at = calling_line()
+  connection._opened_at = calling_line()
   if shared then
-    connection.cached = key
+    connection._cached = key
     cache[key] = connection
   else
     internal.guard_collection(connection, function() core.close_later(id) end)
@@ -353,21 +358,27 @@ end
 
 local Listener = internal.emitter_class { 'accept', 'close' }
 Listener.__tostring = function(self)
-  return ('listener at %s%s'):format(self.address, self.closed and ' (closed)' or '')
+  return ('listener at %s%s'):format(self._address, self.closed and ' (closed)' or '')
 end
 
 internal.names_of = {} -- namespaces by the number of the native service
+
+--- The object of a listener that serves the namespace.
+function internal.new_listener(namespace, options, id, resolved, service)
+  local listener = internal.new_emitter(Listener, { _id = id, _address = resolved, _names = namespace })
+  listener.service = service
+  listener.namespace = namespace.view
+  internal.names_of[service], listeners[service] = namespace, listener
+  internal.begin_ports(listener, options)
+  return listener
+end
 
 --- Serves `symbols` at the address.
 local function listen(name, count, ...)
   local addr, options, symbols = arguments(name, count, ...)
   local namespace = internal.new_namespace(symbols)
-  local id, resolved, service = core.listen(addr, options, namespace.layers, internal.ports_of(options))
-  local listener = internal.new_emitter(Listener, { id = id, address = resolved, names = namespace })
-  listener.service = service
-  listener.namespace = namespace.view
-  internal.names_of[service], listeners[service] = namespace, listener
-  internal.begin_ports(listener, options)
+  local ports = internal.ports_of(options)
+  local listener = internal.new_listener(namespace, options, core.listen(addr, options, namespace.layers, ports))
   internal.adopt_current(listener)
   if addr == 'stdio://' then
     -- It has one connection: when that has ended, nothing can come any more.
@@ -386,33 +397,33 @@ yue.server = yue.listen
 
 --- The listener's address; a port 0 is resolved.
 function Listener:addr()
-  return self.address
+  return self._address
 end
 
 --- The open connections that it accepted: a list of connection objects.
 function Listener:connections()
   local list = {}
-  for i, id in ipairs(core.listener_connections(self.id)) do
-    list[i] = connection_of(id, self.names)
+  for i, id in ipairs(core.listener_connections(self._id)) do
+    list[i] = connection_of(id, self._names)
   end
   return list
 end
 
 --- Adds functions that may be called, while serving.
 function Listener:import(symbols)
-  internal.import(self.names, symbols)
+  internal.import(self._names, symbols)
 end
 
 --- Reads the files of its TLS certificate again; raises if one cannot be used, and keeps the old certificate.
 function Listener:reload()
-  core.reload_listener(self.id)
+  core.reload_listener(self._id)
 end
 
 --- The present usage of its connections: `connections`, `requests_in_flight`, `memory` (bytes); handshakes of TLS and
 --- WebSocket under way (`handshakes`), and those that failed (`handshakes_failed`); and the counts of each method, by
 --- name: `methods.f` has `calls`, `errors`, and `time` (seconds, waits included). Once it is closed: the last values.
 function Listener:stats()
-  local stats, methods = core.listener_stats(self.id)
+  local stats, methods = core.listener_stats(self._id)
   if not stats then return self.last_stats or {} end
   stats.methods = methods
   return stats
@@ -421,8 +432,9 @@ end
 --- Stops listening and closes the connections that it accepted.
 function Listener:on_close()
   self.last_stats = self:stats()
-  core.close_listener(self.id)
+  core.close_listener(self._id)
   internal.names_of[self.service], listeners[self.service] = nil, nil
+  internal.end_namespace(self._names)
   internal.end_ports(self)
 end
 
@@ -430,12 +442,12 @@ end
 --- ended); callbacks receive the connection, and the reason.
 function Listener:bind(events, fn)
   local bound = Emitter.bind(self, events, fn)
-  core.watch_service(self.id)
+  core.watch_service(self._id)
   return bound
 end
 
 function Listener:wait(event, timeout)
-  if not self.closed then core.watch_service(self.id) end
+  if not self.closed then core.watch_service(self._id) end
   return Emitter.wait(self, event, timeout)
 end
 
@@ -463,20 +475,20 @@ function internal.connection_event(moment, id, layers, payload)
     internal.send_latest(connection)
     return false
   end
-  local listener, by_http = listeners[service], connection.address:find '^https?[:+]'
+  local listener, by_http = listeners[service], connection._address:find '^https?[:+]'
   connection:emit(moment, payload)
   if moment == 'close' then
-    if listener and not connection.refused and not by_http then listener:emit('close', connection, payload) end
+    if listener and not connection._refused and not by_http then listener:emit('close', connection, payload) end
     if connection.closed or core.is_accepted(id) then forget(connection) end
   end
   -- Nobody accepted it, so no callback knows it.
   if by_http then return false end
   if moment ~= 'accept' then return ask_callback(moment, connection, layers, payload) end
   -- Until the callback has granted it; if that raises, for good.
-  connection.refused = true
+  connection._refused = true
   local has, result = ask_callback(moment, connection, layers, payload)
-  connection.refused = has and not result
-  if listener and not connection.refused then listener:emit('accept', connection) end
+  connection._refused = has and not result
+  if listener and not connection._refused then listener:emit('accept', connection) end
   return has, result
 end
 

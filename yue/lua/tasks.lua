@@ -73,12 +73,14 @@ local function run_slot(group)
 end
 
 local function run_group(group)
+  internal.mark_helper(true)
   while group.count > 0 do
     local at = group.origin + (group.tick + 1) * group.resolution
     group.wait = core.prepare()
     local woken, stopped = core.park(group.wait, 'tick', at - core.clock())
     group.wait = nil
     if woken == nil then
+      internal.mark_helper(false)
       group.is_running = false
       error(stopped, 0)
     end
@@ -90,6 +92,7 @@ local function run_group(group)
     end
     if now > group.tick then group.tick = now end
   end
+  internal.mark_helper(false)
   group.is_running = false
 end
 

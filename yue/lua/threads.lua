@@ -139,7 +139,9 @@ local function watch_exit(thread, event)
   if thread.watched or event ~= 'exit' then return end
   thread.watched = true
   internal.start(function()
+    internal.mark_helper(true)
     pcall(core.thread_join, thread.id)
+    internal.mark_helper(false)
     emit_exit(thread)
   end)
 end
@@ -198,7 +200,7 @@ if core.role == 'thread' then
   local listener = yue.listen('thread://' .. core.name, { cancel = core.cancel_handlers }, {})
   internal.own_listener = listener
   current.namespace = listener.namespace
-  core.release_listener_hold(listener.id)
+  core.release_listener_hold(listener._id)
 
   --- Adds functions that others may call.
   function current:import(symbols)

@@ -189,6 +189,7 @@ pub mod admin;
 #[cfg(feature = "lua")]
 pub mod lua;
 mod runtime;
+pub mod sim;
 
 pub use runtime::{Runtime, RuntimeBuilder, RuntimeHandle, RuntimeReport, spawn_any};
 // Inlined, so that the documentation reads as that of one library.

@@ -173,8 +173,9 @@ function Process:lines() end
 ---@return boolean
 function Process:kill(signal) end
 
----Ends the standard input and waits for the program's end.
+---Ends the standard input and waits for the program's end. A `TimeoutError` leaves the program running.
+---@param timeout? number Seconds.
 ---@return yue.ExitStatus
-function Process:wait() end
+function Process:wait(timeout) end
 
 return yue

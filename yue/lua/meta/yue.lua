@@ -19,6 +19,7 @@ yue.mode = 'main'
 ---@field os string
 ---@field arch string
 ---@field jit boolean Whether the compiler is on.
+---@field development boolean Whether `yue dev` runs the program.
 
 ---@type yue.Feature
 yue.feature = {}
@@ -240,9 +241,14 @@ function Connection:stats() end
 ---@field vararg boolean? Whether the function takes further arguments.
 ---@field doc string? The comment above the function.
 
+---@class yue.TypeDescription
+---@field name string
+---@field doc string The comment that declares the type, from its `@class` or `@alias` on.
+
 ---Asks the peer for the functions that this side may call, sorted by name.
 ---@return yue.Description[]
----@return boolean more Whether the peer has more functions than it lists.
+---@return boolean more Whether the peer has more than it lists.
+---@return yue.TypeDescription[] types The types that the comments mention.
 function Connection:describe() end
 
 ---Notifies the peer of the latest state of something: calls its procedure `name` without an answer. While the peer does
@@ -556,7 +562,16 @@ function yue.client(code) end
 ---@param options { msg?: any, shutdown_after?: number }?
 function yue.die(options) end
 
----@class yue.Log
+---@alias yue.LogLevel 'debug'|'info'|'warn'|'error'|'off'
+
+---@class yue.Logger
+---@field debug fun(...: any)
+---@field info fun(...: any)
+---@field warn fun(...: any)
+---@field error fun(...: any)
+---@field with fun(fields: table<string, any>): yue.Logger A logger whose entries also have these fields.
+
+---@class yue.Log: yue.Logger
 yue.log = {}
 
 ---@param ... any
@@ -571,15 +586,23 @@ function yue.log.warn(...) end
 ---@param ... any
 function yue.log.error(...) end
 
+---A logger whose entries have these fields.
+---@param fields table<string, any>
+---@return yue.Logger
+function yue.log.with(fields) end
+
+---Returns the minimum level of the process's log; with `name`, sets it and returns the previous one.
+---@param name yue.LogLevel?
+---@return yue.LogLevel
+function yue.log.level(name) end
+
+---Returns the form of the process's log; with `name`, sets it and returns the previous one.
+---@param name 'text'|'json'|nil
+---@return 'text'|'json'
+function yue.log.format(name) end
+
 ---Prints values, tables with all their contents.
 ---@param ... any
 function yue.pp(...) end
-
----@class yue.Metrics
-yue.metrics = {}
-
----Returns all counters of the process (loops, fibers, calls, connections, memory) in Prometheus' text format.
----@return string
-function yue.metrics.text() end
 
 return yue

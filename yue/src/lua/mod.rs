@@ -3,11 +3,15 @@
 //! ```text
 //!   native.rs   how natives are written
 //!   host/       what one loop knows of its program: the VM, the prelude (../../lua/*.lua), errors, the log
+//!   console/    code that a person types, in the running program
 //!   data/       JSON, msgpack, cryptography, memory that threads share
 //!   fibers/     fibers, waits, time, signals
 //!   files/      files, watches of them, processes
+//!   net/        sockets: streams, listeners, datagrams
+//!   http/       requests to HTTP servers, and HTTP servers
 //!   rpc/        connections, calls, requests that are served, functions as values
-//!   program/    the loops of a program and its end, worker threads, reports, `yue -i`
+//!   development.rs   what a program does in addition under `yue dev`
+//!   program/    the loops of a program and its end, worker threads, reports
 //! ```
 //!
 //! A Rust program runs a Lua program as the `yue` command does:
@@ -22,20 +26,48 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+mod console;
 mod data;
+pub mod development;
 mod fibers;
 mod files;
 mod host;
+#[cfg(feature = "http")]
+mod http;
 mod native;
+mod net;
 mod number_hash;
 mod program;
 mod rpc;
 mod script;
 
+pub use console::{Syntax, Terminal, check_syntax, evaluator};
+pub(crate) use fibers::fiber_of_number;
 pub use host::log::read_log_level;
+pub(crate) use program::report::describe_waits;
 pub use program::report::{report_on, watch_loops};
 pub use script::{Chunk, Script};
 pub use yue_io::Choice;
+
+/// The description of the Lua API for editors, in LuaCATS: the name and the text of each file.
+///
+/// ```
+/// assert!(yue::lua::STUBS.iter().any(|(name, text)| *name == "yue.lua" && text.starts_with("---@meta")));
+/// ```
+pub const STUBS: &[(&str, &str)] = &[
+    ("data.lua", include_str!("../../lua/meta/data.lua")),
+    ("files.lua", include_str!("../../lua/meta/files.lua")),
+    ("http.lua", include_str!("../../lua/meta/http.lua")),
+    (
+        "http_server.lua",
+        include_str!("../../lua/meta/http_server.lua"),
+    ),
+    ("metrics.lua", include_str!("../../lua/meta/metrics.lua")),
+    ("net.lua", include_str!("../../lua/meta/net.lua")),
+    ("reload.lua", include_str!("../../lua/meta/reload.lua")),
+    ("sync.lua", include_str!("../../lua/meta/sync.lua")),
+    ("yue.lua", include_str!("../../lua/meta/yue.lua")),
+];
 
 /// Facts about Lua for a report.
 ///

@@ -115,10 +115,32 @@ pub(crate) use native;
 /// Registers natives, under their own names, in the table on top of the stack.
 macro_rules! register {
     ($stack:expr; $($name:ty),* $(,)?) => {
-        $(yue_luajit::Vm::register::<$name>($stack, <$name as yue_luajit::Function>::NAME);)*
+        $($crate::lua::native::register_one::<$name>($stack);)*
     };
 }
 pub(crate) use register;
+
+/// Registers one native. May raise.
+pub(crate) fn register_one<F: yue_luajit::Function>(stack: Stack<'_>) {
+    debug_assert!(
+        is_free(stack, F::NAME),
+        "two natives have the name {}",
+        F::NAME
+    );
+    yue_luajit::Vm::register::<F>(stack, F::NAME);
+}
+
+/// Whether the table on top of the stack has no field of that name. May raise.
+fn is_free(stack: Stack<'_>, name: &str) -> bool {
+    stack.push_bytes(name.as_bytes());
+    // SAFETY: a table is on top, with the name above it; the value takes the name's slot and is popped.
+    unsafe {
+        yue_luajit::ffi::lua_rawget(stack.raw(), -2);
+        let is_free = yue_luajit::ffi::lua_isnil(stack.raw(), -1) != 0;
+        yue_luajit::ffi::lua_settop(stack.raw(), -2);
+        is_free
+    }
+}
 
 /// Registers a raw C function in the table on top of the stack.
 ///

@@ -1,5 +1,6 @@
 //! Lua programs, as the user of the crate describes them.
 
+use crate::lua::console::Terminal;
 use std::path::PathBuf;
 use yue_io::Choice;
 
@@ -25,7 +26,8 @@ pub enum Chunk {
         /// The text. A first line that begins with `#` is skipped, as in a file.
         source: Vec<u8>,
     },
-    /// Reads Lua from standard input, line by line, and shows the results, until the end of input.
+    /// Runs [`Script::terminal`]. Without one it reads Lua from standard input, line by line, and shows the results,
+    /// until the end of input.
     Interactive,
 }
 
@@ -69,6 +71,10 @@ pub struct Script {
     pub loops: usize,
     /// The I/O driver of the loops.
     pub io: Choice,
+    /// Whether changed modules and files of symbols are reloaded while it runs.
+    pub watch: bool,
+    /// Talks with the user, for [`Chunk::Interactive`].
+    pub terminal: Option<Terminal>,
 }
 
 impl Script {
@@ -82,6 +88,8 @@ impl Script {
             command: Vec::new(),
             loops: 1,
             io: Choice::Auto,
+            watch: false,
+            terminal: None,
         }
     }
 }

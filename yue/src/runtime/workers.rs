@@ -8,15 +8,17 @@ use super::report::RuntimeReport;
 use super::settings::LoopSettings;
 use std::io;
 use std::sync::{Arc, Mutex, mpsc};
-use std::thread;
 use yue_scheduler::lock;
-use yue_scheduler::{Loop, LoopGroup, LoopHandle, RemoteWaker, StopReport, park, prepare_park};
+use yue_scheduler::{
+    Loop, LoopGroup, LoopHandle, ProgramThread, RemoteWaker, StopReport, park, prepare_park,
+    receive,
+};
 
 /// The other loops of a runtime. Dropping it ends them.
 #[derive(Debug, Default)]
 pub(super) struct Workers {
     end: Arc<End>,
-    threads: Vec<thread::JoinHandle<StopReport>>,
+    threads: Vec<ProgramThread<StopReport>>,
 }
 
 impl Workers {
@@ -43,10 +45,9 @@ impl Workers {
                 Err(_) => StopReport::default(),
             }
         };
-        let thread = thread::Builder::new().name(name).spawn(body)?;
-        self.threads.push(thread);
+        self.threads.push(ProgramThread::spawn(name, body)?);
         let gone = |_| io::Error::other("the thread of a loop ended while it was set up");
-        receiver.recv().map_err(gone)?
+        receive(&receiver).map_err(gone)?
     }
 
     /// Ends the loops and waits for their threads.

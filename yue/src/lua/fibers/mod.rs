@@ -27,9 +27,14 @@ pub(crate) fn number(id: FiberId) -> f64 {
 }
 
 pub(crate) fn fiber_id(number: f64) -> FiberId {
+    fiber_of_number(number, this_loop::id())
+}
+
+/// The fiber of that loop which has that number in Lua.
+pub(crate) fn fiber_of_number(number: f64, loop_id: u32) -> FiberId {
     let number = number as u64;
     let fiber = (number >> INDEX_BITS) << 32 | number & ((1 << INDEX_BITS) - 1);
-    FiberId::from_bits(u128::from(this_loop::id()) << 64 | u128::from(fiber))
+    FiberId::from_bits(u128::from(loop_id) << 64 | u128::from(fiber))
 }
 
 native! {
@@ -60,6 +65,43 @@ native! {
         RECORDS.with_borrow_mut(|records| records.insert(current_id()));
         Ok(())
     }
+}
+
+native! {
+    /// `note_record_of(number)`: like `note_record`, for another fiber.
+    NoteRecordOf = "note_record_of", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(number) -> () {
+        RECORDS.with_borrow_mut(|records| records.insert(fiber_id(number)));
+        Ok(())
+    }
+}
+
+/// Like `note_record`, for other fibers.
+pub(crate) fn note_records(fibers: &[FiberId]) {
+    RECORDS.with_borrow_mut(|records| records.extend(fibers));
+}
+
+/// Like [`end_record`], for a fiber that runs no Lua any more.
+pub(crate) fn end_record_after(vm: &Vm) {
+    let fiber = current_id();
+    if !RECORDS.with_borrow_mut(|records| !records.is_empty() && records.remove(&fiber)) {
+        return;
+    }
+    let number = number(fiber);
+    // An error here (out of memory) cannot be reported.
+    let _ = vm.protect(move |stack| {
+        if Entry::EndRecord.reference().is_some() {
+            stack.reserve(3);
+            // SAFETY: protected; there is room.
+            unsafe {
+                Entry::EndRecord.push(stack.raw());
+                stack.push_number(number);
+                stack.push_boolean(true);
+                ffi::lua_call(stack.raw(), 2, 0);
+            }
+        }
+    });
 }
 
 /// Ends the prelude's record of the calling fiber, if it made one for the work that has ended.
@@ -126,16 +168,18 @@ unsafe fn thread_with(state: *mut ffi::lua_State, function_at: c_int) -> Result<
 fn report_failure(failure: &ErrorObject) {
     let ends = with_host(|host| host.is_dying()).unwrap_or(true);
     if !(ends && failure.type_name == ErrorKind::Cancelled.name()) {
-        log::error(&format!("a fiber failed: {}", failure.report()));
+        log::write_failure("a fiber failed", failure);
     }
 }
 
 fn start(thread: LuaState, name: Option<&str>, hold: Option<Hold>) -> Result<f64, Error> {
+    let vm = with_host(|host| host.vm.clone())?;
     let spawned = thread.spawn(name, move |ended| {
         // A daemon is cancelled at the end; that is not a failure.
         if !ended.ok && hold.is_some() {
             report_failure(&error_of(&ended));
         }
+        end_record_after(&vm);
         drop(hold);
     });
     let handle = spawned.map_err(|failure| {
@@ -218,7 +262,7 @@ unsafe fn finish(state: *mut ffi::lua_State, outcome: Result<f64, Error>) -> c_i
 
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    register!(stack; Current, FiberName, NoteRecord, Cancel);
+    register!(stack; Current, FiberName, NoteRecord, NoteRecordOf, Cancel);
     // SAFETY: the table is on top, and errors may be raised.
     unsafe {
         register_raw(stack, "spawn", spawn_raw);

@@ -117,6 +117,7 @@ fn reason(text: &[u8]) -> &'static str {
         b"room" => "room in a channel",
         b"semaphore" => "a semaphore",
         b"tick" => "the next tick of a task group",
+        b"connection" => "a connection to end, so that there is room",
         b"set" => "an event that is not set",
         b"value" => "a value of a channel",
         b"thread" => "another thread",

@@ -305,9 +305,24 @@ native! {
     }
 }
 
+native! {
+    /// `call_of(number)`: the link of an asynchronous call, the end of the link on which it was made, and the call's
+    /// number there, as one text. nil if it has its outcome.
+    CallOf = "call_of", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(number) -> Option<String> {
+        Ok(CALLS.with(|calls| {
+            let open = calls.open.borrow();
+            let open = open.get(&(number as u64))?;
+            let session = &open.connection.session;
+            Some(crate::admin::call_key(session.link_id(), open.connection.service.opened, open.call?.msgid()))
+        }))
+    }
+}
+
 /// Adds the natives to the `core` table on top of the stack. May raise.
 pub(crate) fn register_all(stack: Stack<'_>) {
-    register!(stack; CancelCall);
+    register!(stack; CancelCall, CallOf);
     // SAFETY: the table is on top, and errors may be raised.
     unsafe {
         register_raw(stack, "call_async", call_async_raw);

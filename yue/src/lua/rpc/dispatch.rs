@@ -14,12 +14,13 @@ use crate::lua::rpc::messages::encode;
 use crate::lua::rpc::references::{Refs, release_tokens};
 use crate::lua::rpc::service::LuaService;
 use crate::lua::rpc::traces;
+use std::cell::Cell;
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use yue_luajit::codec::Reader;
 use yue_luajit::{LuaState, Running, ffi};
 use yue_rpc::session::{
-    Call, CallMethod, DESCRIBE, Dispatch, Replied, Reply, RequestContext, Session,
+    Call, CallMethod, DESCRIBE, Dispatch, Replied, Reply, RequestContext, Session, note_change,
 };
 use yue_rpc::{CloseReason, ErrorKind, Failure, Hooks, Moment, Retry, Verdict};
 use yue_scheduler::{LogLevel, time_left};
@@ -44,6 +45,41 @@ impl Drop for Handling<'_> {
     }
 }
 
+thread_local! {
+    static RUNNING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The number of requests of this loop whose handlers run, also of connections that have closed.
+pub(crate) fn running_requests() -> usize {
+    RUNNING.get()
+}
+
+/// Counts a request while its handler runs.
+struct RunningRequest;
+
+impl RunningRequest {
+    fn begin() -> RunningRequest {
+        RUNNING.set(RUNNING.get() + 1);
+        RunningRequest
+    }
+}
+
+impl Drop for RunningRequest {
+    fn drop(&mut self) {
+        RUNNING.set(RUNNING.get() - 1);
+        note_change();
+    }
+}
+
+/// The error for results that cannot be sent. It is not the caller's fault, as that of an argument would be.
+#[cold]
+fn fault_of_results(error: yue_rpc::Error) -> yue_rpc::Error {
+    match error.kind() {
+        ErrorKind::Argument => yue_rpc::Error::new(ErrorKind::Server, error.message()),
+        _ => error,
+    }
+}
+
 impl Dispatch for LuaService {
     fn call(&self, call: &mut Call, reply: Reply) -> Replied {
         let Some(host) = host::current() else {
@@ -57,6 +93,7 @@ impl Dispatch for LuaService {
         };
         let connection = connections::known(&host.vm, call.session(), self);
         let _handling = Handling::begin(&connection);
+        let _running = RunningRequest::begin();
         let called = Called::of(call.method());
         let address = connection.session.address();
         thread.attach(|running| {
@@ -147,7 +184,8 @@ impl LuaService {
         match (outcome, lookup) {
             (Ok(Some(count)), _) => reply.results(|out| {
                 // SAFETY: the results are on the stack of this fiber's own state.
-                unsafe { encode(connection, state, first, count, "results", out) }?;
+                let encoded = unsafe { encode(connection, state, first, count, "results", out) };
+                encoded.map_err(fault_of_results)?;
                 Ok(count as u32)
             }),
             (Ok(None), Lookup::BadArguments) => {
@@ -168,19 +206,20 @@ impl LuaService {
             (Err(_), _) => {
                 let failure = describe_failure_within(state, codec.limits());
                 let stopped = self.was_stopped(call, &failure);
-                log_failure(&failure, stopped, || {
-                    let what = if call.is_notification() {
-                        "notified"
-                    } else {
-                        "called"
-                    };
-                    let peer = call.session().address();
-                    let suffix = traces::suffix();
-                    format!(
-                        "the handler of {} failed, {what} by {peer}{suffix}",
-                        called.text()
-                    )
-                });
+                let verb = if call.is_notification() {
+                    "notified"
+                } else {
+                    "called"
+                };
+                let (method, peer) = (called.text(), call.session().address());
+                let suffix = traces::suffix();
+                let what = format!("the handler of {method} failed, {verb} by {peer}{suffix}");
+                log_failure(
+                    &failure,
+                    stopped,
+                    &what,
+                    &[("method", &method), ("peer", peer)],
+                );
                 let travels = self.traceback_travels(call.session());
                 reply.fail(&failure_of(failure, travels))
             }
@@ -364,6 +403,10 @@ impl Hooks for LuaService {
         match outcome {
             Ok(Some(verdict)) => verdict,
             Ok(None) => Verdict::granted(),
+            // A decision of the program, with its reason; not a failure.
+            Err(failure) if failure.type_name == ErrorKind::NotGranted.name() => {
+                Verdict::Refuse(failure_of(failure, false))
+            }
             Err(failure) => Verdict::Refuse(self.refusal(session, "__accept", failure)),
         }
     }

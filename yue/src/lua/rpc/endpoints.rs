@@ -1,7 +1,7 @@
 //! Endpoints: the natives behind `yue.listen` and `yue.open`, and those of listeners.
 
 use crate::lua::host::errors::{error, rpc_error};
-use crate::lua::host::{Host, with_host};
+use crate::lua::host::{Hold, Host, with_host};
 use crate::lua::native::{Results, native, register, register_raw};
 use crate::lua::rpc::connections::{Counts, Listening, known, with_connections};
 use crate::lua::rpc::methods::MethodTable;
@@ -14,31 +14,51 @@ use std::rc::Rc;
 use yue_io::net::{ListenOptions, TcpListener, UdpSocket};
 use yue_luajit::{Error, Stack, ffi, may_suspend, raise, suspending};
 use yue_rpc::session::{Service, Session};
-use yue_rpc::transport::try_connector;
+use yue_rpc::transport::{SocketOptions, try_connector};
 use yue_rpc::{Address, ErrorKind, Listener, SharedSocket};
+
+/// An address and the options for it, as Lua passes them first. The texts are on the Lua stack.
+#[derive(Clone, Copy)]
+pub(crate) struct Endpoint<'a> {
+    address: &'a [u8],
+    settings: Settings,
+    certificates: Certificates<'a>,
+}
+
+impl<'a> Endpoint<'a> {
+    /// Reads (address, options), and leaves texts of the options on the stack. May raise.
+    ///
+    /// # Safety
+    /// Lua runs the calling C function on `state`, and the texts stay on its stack for `'a`.
+    pub(crate) unsafe fn read(state: *mut ffi::lua_State) -> Endpoint<'a> {
+        // SAFETY: the caller's promise; the address stays on the stack.
+        unsafe {
+            let mut length = 0;
+            let start = ffi::luaL_checklstring(state, 1, &mut length);
+            Endpoint {
+                address: std::slice::from_raw_parts(start.cast(), length),
+                settings: Settings::read(state, 2),
+                certificates: Certificates::read(state, 2),
+            }
+        }
+    }
+
+    pub(crate) fn sockets(&self) -> SocketOptions {
+        self.settings.sockets(self.certificates)
+    }
+}
 
 /// Reads (address, options, layers); the layers go into the registry. May raise, before that.
 ///
 /// # Safety
 /// Lua runs the calling C function on `state`.
-unsafe fn read_endpoint<'a>(
-    state: *mut ffi::lua_State,
-) -> (&'a [u8], Settings, Certificates<'a>, c_int) {
-    // SAFETY: the caller's promise; the address stays on the stack.
+unsafe fn read_endpoint<'a>(state: *mut ffi::lua_State) -> (Endpoint<'a>, c_int) {
+    // SAFETY: the caller's promise.
     unsafe {
-        let mut length = 0;
-        let start = ffi::luaL_checklstring(state, 1, &mut length);
-        let address = std::slice::from_raw_parts(start.cast(), length);
-        let settings = Settings::read(state, 2);
         ffi::luaL_checktype(state, 3, ffi::LUA_TTABLE);
-        let certificates = Certificates::read(state, 2);
+        let endpoint = Endpoint::read(state);
         ffi::lua_pushvalue(state, 3);
-        (
-            address,
-            settings,
-            certificates,
-            ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX),
-        )
+        (endpoint, ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX))
     }
 }
 
@@ -59,14 +79,14 @@ fn new_service(settings: &Settings, layers: Layers, opened: bool) -> (Rc<LuaServ
 unsafe extern "C-unwind" fn open_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe {
-        let (address, settings, certificates, layers) = read_endpoint(state);
+        let (endpoint, layers) = read_endpoint(state);
         let outcome = suspending(state, "open", || {
             let layers = Layers::new(layers)?;
-            let connector = try_connector(&parse(address)?, &settings.sockets(certificates))
+            let connector = try_connector(&parse(endpoint.address)?, &endpoint.sockets())
                 .map_err(|failure| rpc_error(&failure))?;
             let vm = with_host(|host| host.vm.clone())?;
-            let (service, both) = new_service(&settings, layers, true);
-            let session = Session::open(connector, both, settings.options());
+            let (service, both) = new_service(&endpoint.settings, layers, true);
+            let session = Session::open(connector, both, endpoint.settings.options());
             Ok(with_connections(|all| all.add(&vm, session, service).id))
         });
         match outcome {
@@ -85,43 +105,66 @@ unsafe extern "C-unwind" fn listen_raw(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this.
     unsafe {
         let ports = Ports::read(state, 4);
-        let (address, settings, certificates, layers) = read_endpoint(state);
+        let (endpoint, layers) = read_endpoint(state);
         let outcome = suspending(state, "listen", || {
             let layers = Layers::new(layers)?;
-            may_suspend()?;
-            let host = with_host(Rc::clone)?;
-            let key = with_connections(|all| all.next_listen_key(address));
-            let target = find_target(&host, parse(address)?, &key)?;
-            let (service, both) = new_service(&settings, layers, false);
-            let options = settings.options();
-            let sockets = ports.add_to(settings.sockets(certificates), &service)?;
-            let listener = match target {
-                Target::Alone(address) => Listener::bind_with(&address, both, options, &sockets),
-                Target::Port(address) => {
-                    let mut sockets = sockets;
-                    sockets.listen.reuse_port = true;
-                    Listener::bind_with(&address, both, options, &sockets)
-                }
-                Target::Socket(socket) => {
-                    Listener::bind_shared_with(&socket, both, options, &sockets)
-                }
-            };
-            let listener = listener.map_err(|failure| rpc_error(&failure))?;
-            let text = listener.address().to_string();
-            let id = service.id;
-            let listening = Listening {
-                listener,
-                service,
-                hold: Some(host.hold()),
-            };
-            with_connections(|all| all.listeners.borrow_mut().insert(id, listening));
-            Ok((f64::from(id), text))
+            let (service, both) = new_service(&endpoint.settings, layers, false);
+            let sockets = ports.add_to(endpoint.sockets(), &service)?;
+            let listener = bind(&endpoint, both, sockets)?;
+            let hold = with_host(|host| host.hold())?;
+            Ok(keep(listener, service, Some(hold)))
         });
+        finish_listen(state, outcome)
+    }
+}
+
+/// Listens at the address, which the loops of a program share.
+pub(crate) fn bind(
+    endpoint: &Endpoint<'_>,
+    service: Service,
+    mut sockets: SocketOptions,
+) -> Result<Listener, Error> {
+    may_suspend()?;
+    let host = with_host(Rc::clone)?;
+    let key = with_connections(|all| all.next_listen_key(endpoint.address));
+    let options = endpoint.settings.options();
+    let listener = match find_target(&host, parse(endpoint.address)?, &key)? {
+        Target::Alone(address) => Listener::bind_with(&address, service, options, &sockets),
+        Target::Port(address) => {
+            sockets.listen.reuse_port = true;
+            Listener::bind_with(&address, service, options, &sockets)
+        }
+        Target::Socket(socket) => Listener::bind_shared_with(&socket, service, options, &sockets),
+    };
+    listener.map_err(|failure| rpc_error(&failure))
+}
+
+/// Keeps a listener under the number of its service; returns that and its address.
+fn keep(listener: Listener, service: Rc<LuaService>, hold: Option<Hold>) -> (f64, String) {
+    let text = listener.address().to_string();
+    let id = service.id;
+    let listening = Listening {
+        listener,
+        service,
+        hold,
+    };
+    with_connections(|all| all.listeners.borrow_mut().insert(id, listening));
+    (f64::from(id), text)
+}
+
+/// Pushes the number of a listener, its address, and the number of its service; or raises.
+///
+/// # Safety
+/// Lua runs the calling C function on `state`, and nothing in it has a destructor any more.
+unsafe fn finish_listen(
+    state: *mut ffi::lua_State,
+    outcome: Result<(f64, String), Error>,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
         match outcome {
-            Ok(mut found) => {
-                let id = found.0;
-                let mut text = ManuallyDrop::new(std::mem::take(&mut found.1));
-                drop(found);
+            Ok((id, text)) => {
+                let mut text = ManuallyDrop::new(text);
                 let stack = Stack::new(state);
                 stack.push_number(id);
                 stack.push_bytes(text.as_bytes());
@@ -134,8 +177,38 @@ unsafe extern "C-unwind" fn listen_raw(state: *mut ffi::lua_State) -> c_int {
     }
 }
 
+/// `http_websocket(path, options, layers, ports, server)`: a listener whose connections begin as requests to the server
+/// with that number. Returns what `listen` does.
+#[cfg(all(feature = "ws", feature = "http"))]
+unsafe extern "C-unwind" fn http_websocket_raw(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    unsafe {
+        let ports = Ports::read(state, 4);
+        let server = ffi::luaL_checknumber(state, 5);
+        let (endpoint, layers) = read_endpoint(state);
+        let outcome = suspending(state, "http_websocket", || {
+            let layers = Layers::new(layers)?;
+            let path = String::from_utf8_lossy(endpoint.address).into_owned();
+            let (service, both) = new_service(&endpoint.settings, layers, false);
+            let sockets = ports.add_to(endpoint.sockets(), &service)?;
+            let address = crate::lua::http::address_of(server)?;
+            let address = match address {
+                Address::Tcp { host, port } => Address::Ws { host, port, path },
+                Address::Tls { host, port } => Address::Wss { host, port, path },
+                other => other,
+            };
+            let options = endpoint.settings.options();
+            let listener = Listener::for_upgrades(address, both, options, &sockets);
+            // The server holds the program.
+            Ok(keep(listener, service, None))
+        });
+        finish_listen(state, outcome)
+    }
+}
+
 /// The address to listen at, and how to share it.
-enum Target {
+pub(crate) enum Target {
+    /// An address of this loop's own.
     Alone(Address),
     /// A port that the other loops share.
     Port(Address),
@@ -144,7 +217,7 @@ enum Target {
 }
 
 /// Finds the address to listen at. The loops of a `-c N` program share their ports and their Unix sockets.
-fn find_target(host: &Rc<Host>, address: Address, key: &str) -> Result<Target, Error> {
+pub(crate) fn find_target(host: &Rc<Host>, address: Address, key: &str) -> Result<Target, Error> {
     if host.program.script.loops == 1 {
         return Ok(Target::Alone(address));
     }
@@ -324,5 +397,7 @@ pub(crate) fn register_all(stack: Stack<'_>) {
     unsafe {
         register_raw(stack, "open", open_raw);
         register_raw(stack, "listen", listen_raw);
+        #[cfg(all(feature = "ws", feature = "http"))]
+        register_raw(stack, "http_websocket", http_websocket_raw);
     }
 }

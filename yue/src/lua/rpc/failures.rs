@@ -76,19 +76,31 @@ pub(crate) fn log_callback(session: &Session, callback: &str, failure: &ErrorObj
             format!("{}: {}: {}", what(), failure.type_name, failure.message)
         });
     } else {
-        log_failure(failure, false, what);
+        let peer = session.address();
+        log_failure(
+            failure,
+            false,
+            &what(),
+            &[("callback", callback), ("peer", peer)],
+        );
     }
 }
 
 /// Logs the error of a handler or a callback. One that was stopped from outside is logged only if everything is logged.
-pub(crate) fn log_failure(failure: &ErrorObject, stopped: bool, what: impl Fn() -> String) {
+/// `facts` are the parts of `what`.
+pub(crate) fn log_failure(
+    failure: &ErrorObject,
+    stopped: bool,
+    what: &str,
+    facts: &[(&str, &str)],
+) {
     let stopped = stopped || failure.type_name == ErrorKind::Cancelled.name();
     let level = if stopped {
         LogLevel::Debug
     } else {
         LogLevel::Error
     };
-    log::write_limited(level, || format!("{}: {}", what(), failure.report()));
+    log::write_failure_limited(level, what, facts, failure);
 }
 
 /// The minimum of digits in an address; a pointer as LuaJIT prints it above 4 GiB has exactly this many.

@@ -237,7 +237,7 @@ impl<'a> Certificates<'a> {
             .map(|text| String::from_utf8_lossy(text).into_owned())
     }
 
-    fn options(self) -> TlsOptions {
+    pub(crate) fn options(self) -> TlsOptions {
         let owned =
             |text: Option<&[u8]>| text.map(|text| String::from_utf8_lossy(text).into_owned());
         TlsOptions {
