@@ -19,10 +19,28 @@ pub(super) fn describe(error: &clap::Error, first: Option<OsString>) -> String {
         }
         _ => first_paragraph(&rendered),
     };
-    match text(ContextKind::SuggestedArg) {
-        Some(option) => format!("{message}; did you mean {option}?"),
+    let suggested = suggestion(error).or_else(|| {
+        let word = text(ContextKind::InvalidSubcommand)?;
+        similar_subcommand(&Arguments::command(), word)
+    });
+    match suggested {
+        Some(word) => format!("{message}; did you mean {word}?"),
         None => format!("{message}; see {} --help", command_of(&rendered, first)),
     }
+}
+
+/// The option, subcommand or value that clap finds similar to a wrong one.
+fn suggestion(error: &clap::Error) -> Option<String> {
+    let kinds = [
+        ContextKind::SuggestedArg,
+        ContextKind::SuggestedSubcommand,
+        ContextKind::SuggestedValue,
+    ];
+    kinds.iter().find_map(|kind| match error.get(*kind)? {
+        ContextValue::String(word) => Some(word.clone()),
+        ContextValue::Strings(words) => words.first().cloned(),
+        _ => None,
+    })
 }
 
 /// Clap's message, without its prefix, in one line.
@@ -48,6 +66,17 @@ fn command_of(rendered: &str, first: Option<OsString>) -> String {
     names.join(" ")
 }
 
+/// The subcommand whose name is a misspelling away from a word.
+fn similar_subcommand(command: &clap::Command, word: &str) -> Option<String> {
+    command
+        .get_subcommands()
+        .map(|subcommand| subcommand.get_name())
+        .map(|name| (strsim::damerau_levenshtein(name, word), name))
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, name)| *distance <= 2 && *distance * 2 <= name.len())
+        .map(|(_, name)| name.to_owned())
+}
+
 /// A suggestion for a script that does not exist; `next` is the argument behind it.
 pub(super) fn suggest_for_script(
     command: &clap::Command,
@@ -55,14 +84,9 @@ pub(super) fn suggest_for_script(
     next: Option<&OsString>,
 ) -> Option<String> {
     let word = script.to_str()?;
-    let similar = command
-        .get_subcommands()
-        .map(|subcommand| subcommand.get_name())
-        .map(|name| (strsim::damerau_levenshtein(name, word), name))
-        .min_by_key(|(distance, _)| *distance)
-        .filter(|(distance, _)| *distance <= 2);
+    let similar = similar_subcommand(command, word);
     match (similar, next.map(Path::new)) {
-        (Some((_, name)), _) => Some(format!("did you mean 'yue {name}'?")),
+        (Some(name), _) => Some(format!("did you mean 'yue {name}'?")),
         // `yue run server.lua`
         (None, Some(next)) if next.is_file() && !word.contains(['.', '/']) => {
             Some(format!("to run a script: yue {}", next.display()))
@@ -85,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_option_gets_a_suggestion() {
+    fn a_misspelt_option_subcommand_or_value_gets_a_suggestion() {
         for (arguments, message) in [
             (
                 &["--watchdgo", "100", "server.lua"][..],
@@ -98,6 +122,14 @@ mod tests {
             (
                 &["bench", "--jsno", "tcp://127.0.0.1:1"],
                 "there is no option --jsno; did you mean --json?",
+            ),
+            (
+                &["help", "cal"],
+                "unrecognized subcommand 'cal'; did you mean call?",
+            ),
+            (
+                &["completions", "bsh"],
+                "invalid value 'bsh' for '<SHELL>' [possible values: bash, zsh, fish, elvish]; did you mean bash?",
             ),
         ] {
             assert_eq!(refusal(arguments), message);

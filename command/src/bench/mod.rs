@@ -9,14 +9,13 @@
 //!   how long users wait at that rate.
 //!
 //! ```text
-//!   mod.rs      the command line            arguments.rs   JSON to msgpack
-//!   load.rs     the calls                   report.rs      live display, table, JSON
+//!   mod.rs      the command line      load.rs    the calls      report.rs    live display, table, JSON
 //! ```
 
-mod arguments;
 mod load;
 mod report;
 
+use crate::seconds;
 use std::time::Duration;
 use yue::Choice;
 use yue_rpc::Address;
@@ -55,11 +54,11 @@ pub(crate) struct Arguments {
     in_flight: u32,
 
     /// Seconds of load that are counted.
-    #[arg(short, long, default_value_t = 5.0, value_name = "SECONDS", value_parser = parse_seconds_above_0)]
+    #[arg(short, long, default_value_t = 5.0, value_name = "SECONDS", value_parser = seconds::parse_above_0)]
     duration: f64,
 
     /// Seconds of load before anything is counted.
-    #[arg(short, long, default_value_t = 0.5, value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(short, long, default_value_t = 0.5, value_name = "SECONDS", value_parser = seconds::parse)]
     warmup: f64,
 
     /// Open loop: calls per second, over all connections together.
@@ -67,7 +66,7 @@ pub(crate) struct Arguments {
     rate: Option<f64>,
 
     /// Seconds that a call may take.
-    #[arg(short, long, default_value_t = 5.0, value_name = "SECONDS", value_parser = parse_seconds_above_0)]
+    #[arg(short, long, default_value_t = 5.0, value_name = "SECONDS", value_parser = seconds::parse_above_0)]
     timeout: f64,
 
     /// Speak plain msgpack-rpc: send neither a hello nor deadlines.
@@ -86,21 +85,6 @@ pub(crate) struct Arguments {
     /// Print one JSON object instead of the table, and no live display.
     #[arg(long)]
     json: bool,
-}
-
-fn parse_seconds(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
-        _ => Err("a number of seconds from 0 to 86400 is needed".to_owned()),
-    }
-}
-
-fn parse_seconds_above_0(text: &str) -> Result<f64, String> {
-    // The clock's resolution is a nanosecond.
-    parse_seconds(text)
-        .ok()
-        .filter(|seconds| *seconds >= 1e-9)
-        .ok_or_else(|| "a number of seconds above 0, up to 86400, is needed".to_owned())
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
@@ -134,7 +118,7 @@ pub(crate) fn main(arguments: Arguments) -> i32 {
     let plan = match plan(&arguments) {
         Ok(plan) => plan,
         Err(text) => {
-            yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!("{text}"));
+            yue_scheduler::log_outcome(format_args!("{text}"));
             return 2;
         }
     };
@@ -145,18 +129,12 @@ pub(crate) fn main(arguments: Arguments) -> i32 {
                 && result.latencies.is_empty()
                 && result.errors.is_empty()
             {
-                yue_scheduler::log(
-                    yue_scheduler::LogLevel::Error,
-                    format_args!("interrupted before a call was counted"),
-                );
+                yue_scheduler::log_outcome(format_args!("interrupted before a call was counted"));
                 return 128 + signal.number();
             }
             report::print(&plan, &result);
             if let Some(error) = &result.lost {
-                yue_scheduler::log(
-                    yue_scheduler::LogLevel::Error,
-                    format_args!("the server went away: {error}"),
-                );
+                yue_scheduler::log_outcome(format_args!("the server went away: {error}"));
                 return 1;
             }
             if let Some(signal) = result.stopped {
@@ -164,16 +142,15 @@ pub(crate) fn main(arguments: Arguments) -> i32 {
             }
             if result.latencies.is_empty() {
                 // A server that answers nothing, or nothing but errors, has not been measured.
-                yue_scheduler::log(
-                    yue_scheduler::LogLevel::Error,
-                    format_args!("no call was answered while it was counted"),
-                );
+                yue_scheduler::log_outcome(format_args!(
+                    "no call was answered while it was counted"
+                ));
                 return 1;
             }
             0
         }
         Err(text) => {
-            yue_scheduler::log(yue_scheduler::LogLevel::Error, format_args!("{text}"));
+            yue_scheduler::log_outcome(format_args!("{text}"));
             1
         }
     }
@@ -190,7 +167,7 @@ fn plan(arguments: &Arguments) -> Result<Plan, String> {
                 .to_owned(),
         );
     }
-    let (bytes, count) = arguments::encode(&arguments.args)?;
+    let (bytes, count) = crate::json::encode(&arguments.args)?;
     Ok(Plan {
         address,
         method: arguments.method.clone(),
