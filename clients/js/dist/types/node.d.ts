@@ -1,0 +1,3 @@
+import { type Open } from './open.js';
+export * from './exports.js';
+export declare const open: Open;
