@@ -5,6 +5,7 @@ mod common;
 use common::{Outcome, Server, drivers, root, run, wait_until, yue};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// Runs an example on a driver.
@@ -307,5 +308,156 @@ fn the_rust_example_echoes() {
             assert_eq!(answer, text(i));
         }
         drop(running);
+    }
+}
+
+/// Runs a program that starts others: they get the driver from the environment.
+#[track_caller]
+fn program(driver: &str, path: &str, arguments: &[&str]) -> Outcome {
+    run(yue().env("YUE_IO", driver).arg(path).args(arguments))
+}
+
+/// Demands that a program ended well, and logged nothing but entries with one of these texts.
+#[track_caller]
+fn logs_only(outcome: &Outcome, expected: &[&str]) {
+    assert_eq!(outcome.code(), 0, "{outcome:#?}");
+    // The lines of a traceback are indented.
+    let mut entries = outcome.stderr.lines().filter(|line| !line.starts_with(' '));
+    let other = entries.find(|entry| !expected.iter().any(|text| entry.contains(text)));
+    assert_eq!(other, None, "{outcome:#?}");
+}
+
+#[test]
+fn the_chat_with_a_page_passes_its_test() {
+    for driver in drivers() {
+        // `lines` demands that nothing is logged: the mistakes of members are not faults of the program.
+        let outcome = program(driver, "examples/chat/test.lua", &[]);
+        assert_eq!(outcome.lines(), ["the chat works"]);
+    }
+}
+
+#[test]
+fn the_arena_passes_its_test() {
+    for driver in drivers() {
+        let outcome = program(driver, "examples/arena/test.lua", &[]);
+        assert_eq!(outcome.lines(), ["the arena works"]);
+    }
+}
+
+#[test]
+fn bots_do_not_take_the_same_paths_in_each_run() {
+    for driver in drivers() {
+        let script = common::script("bots_twice.lua");
+        let outcome = program(
+            driver,
+            script.to_str().unwrap(),
+            &["examples/arena/bots.lua"],
+        );
+        assert_eq!(outcome.lines(), ["they differ"]);
+    }
+}
+
+#[test]
+fn character_making_passes_its_test() {
+    for driver in drivers() {
+        let outcome = program(driver, "examples/characters/test.lua", &[]);
+        assert_eq!(outcome.lines(), ["character making works"]);
+    }
+}
+
+#[test]
+fn the_job_queue_tries_again_and_reports() {
+    for driver in drivers() {
+        let outcome = program(driver, "examples/jobs.lua", &["workers=2"]);
+        let failures = [
+            "the handler of count_primes failed, called by thread://",
+            "the handler of divide_by_zero failed, called by thread://",
+        ];
+        logs_only(&outcome, &failures);
+        let (progress, lines): (Vec<_>, Vec<_>) = outcome
+            .stdout
+            .lines()
+            .partition(|line| line.starts_with("  "));
+        assert_eq!(progress.first(), Some(&"  0 %"));
+        assert_eq!(lines.len(), 12, "{outcome:#?}");
+        assert_eq!(lines[2], "job 3, count_primes: 1854, attempts: 1");
+        assert_eq!(lines[3], "job 4, count_primes: 1780, attempts: 2");
+        let failed =
+            "job 11, divide_by_zero: failed: RuntimeError: cannot divide by zero, attempts: 3";
+        assert_eq!(lines[10], failed);
+        assert_eq!(lines[11], "there are 17984 primes up to 200000");
+    }
+}
+
+/// What the count of the built-in text prints, with three workers or two.
+fn word_counts(workers: usize) -> Vec<String> {
+    let mut lines = vec![format!("1450000 bytes in 23 parts, for {workers} workers")];
+    let words = [
+        (20000, "a"),
+        (20000, "and"),
+        (20000, "in"),
+        (20000, "the"),
+        (10000, "beautiful"),
+    ];
+    lines.extend(words.map(|(count, word)| format!("{count:8} {word}")));
+    lines
+}
+
+#[test]
+fn map_reduce_survives_the_death_of_a_worker() {
+    for driver in drivers() {
+        let path = "examples/mapreduce/wordcount.lua";
+        assert_eq!(program(driver, path, &[]).lines(), word_counts(3));
+
+        let mut expected = word_counts(3);
+        let outcome = program(driver, path, &["crash=yes"]);
+        let lines = outcome.lines();
+        let failed = "worker 2 failed: ConnectionLostError; map # is done again";
+        assert_eq!(without_numbers(lines[1]), without_numbers(failed));
+        expected.insert(1, lines[1].to_owned());
+        assert_eq!(lines, expected);
+    }
+}
+
+#[test]
+fn map_reduce_uses_workers_that_run_already() {
+    for driver in drivers() {
+        let folder = std::env::temp_dir();
+        let sockets = [1, 2].map(|n| {
+            let name = format!("yue-worker-{driver}-{n}-{}", std::process::id());
+            folder.join(name)
+        });
+        let addresses = [0, 1].map(|n: usize| format!("unix://{}", sockets[n].display()));
+        let workers = [0, 1].map(|n: usize| {
+            let mut command = yue();
+            command.env("YUE_IO", driver);
+            command.args(["examples/mapreduce/worker.lua", &addresses[n]]);
+            common::Running::start(&mut command)
+        });
+        wait_until("the workers to listen", || {
+            sockets.iter().all(|path| UnixStream::connect(path).is_ok())
+        });
+        let path = "examples/mapreduce/wordcount.lua";
+        let arguments = [addresses[0].as_str(), &addresses[1]];
+        assert_eq!(program(driver, path, &arguments).lines(), word_counts(2));
+        drop(workers);
+        let outcome = program(driver, path, &arguments);
+        outcome.fails(1, &["no worker is left"]);
+        sockets
+            .into_iter()
+            .for_each(|path| std::fs::remove_file(path).unwrap());
+    }
+}
+
+#[test]
+fn the_service_answers_http_and_tells_of_changes() {
+    for driver in drivers() {
+        let mut command = yue();
+        command.env_remove("YUE_IO").args(["--io", driver]);
+        let server = Server::of(command.args(["examples/service.lua", "tcp://127.0.0.1:0"]));
+        let client = common::script("service_client.lua");
+        let client = program(driver, client.to_str().unwrap(), &[&server.address]);
+        assert_eq!(client.lines(), ["the service works"]);
+        assert_eq!(server.end().stderr, "");
     }
 }

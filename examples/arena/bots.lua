@@ -1,0 +1,28 @@
+-- Fills the arena with bots: players like any other, over the network. Run it with:  yue bots.lua [ADDRESS] [COUNT]
+local yue = require 'yue'
+
+local address = yue.args[1] or 'ws://127.0.0.1:8080/rpc'
+local count = tonumber(yue.args[2] or 200)
+
+math.randomseed(tonumber(yue.crypto.hex(yue.crypto.random(6)), 16)) -- otherwise each run has the same numbers
+
+local function bot(number)
+  local token -- of the first login: a bot that reconnects keeps its score
+  local server = yue.open(address, { no_cache = true, retry = true }, {
+    login = function() return { name = 'bot ' .. number, token = token } end,
+    world = function(world) token = world.token end,
+    -- A bot does not look where it goes.
+    positions = function() end,
+    coin = function() end,
+    joined = function() end,
+    left = function() end,
+  })
+  while true do
+    local angle = math.random() * 2 * math.pi
+    server.notify_steer(math.cos(angle), math.sin(angle))
+    yue.sleep(0.5 + math.random())
+  end
+end
+
+for number = 1, count do yue.spawn(bot, number) end
+print(('%d bots play at %s; Ctrl-C ends them'):format(count, address))
