@@ -51,6 +51,10 @@ mod book {
     struct Concurrency;
     #[doc = include_str!("../../docs/src/from-tokio.md")]
     struct FromTokio;
+    #[doc = include_str!("../../docs/src/rust-rpc.md")]
+    struct RustRpc;
+    #[doc = include_str!("../../docs/src/simulation.md")]
+    struct Simulation;
     #[doc = include_str!("../../README.md")]
     struct Readme;
 }

@@ -2,55 +2,12 @@
 
 mod common;
 
+use common::runtime_dir::RuntimeDir;
 use common::{Outcome, Program, Running, Server, run, wait_until, yue};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::Command;
-
-/// A folder for `XDG_RUNTIME_DIR`, which goes away with it.
-struct RuntimeDir(PathBuf);
-
-impl RuntimeDir {
-    fn new(name: &str) -> RuntimeDir {
-        // Not the target's folder, whose name may be too long for a socket's.
-        let folder = format!("yue-runtime-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(folder);
-        fs::create_dir(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-        RuntimeDir(path)
-    }
-
-    fn folder(&self) -> PathBuf {
-        self.0.join("yue")
-    }
-
-    fn socket(&self, process: u32) -> PathBuf {
-        self.folder().join(format!("{process}.sock"))
-    }
-
-    /// The names of the sockets.
-    fn sockets(&self) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.folder()) else {
-            return Vec::new();
-        };
-        let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
-        entries.map(|entry| name(entry.unwrap())).collect()
-    }
-
-    fn set_for<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command
-            .env("XDG_RUNTIME_DIR", &self.0)
-            .env_remove("YUE_ADMIN")
-    }
-}
-
-impl Drop for RuntimeDir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// A program that serves until it is ended.
 fn server(name: &str) -> Program {
@@ -222,4 +179,122 @@ fn a_client_of_the_endpoint_does_not_keep_a_program_alive() {
     let client = UnixStream::connect(&socket);
     assert_eq!(running.outcome().code(), 0);
     drop(client);
+}
+
+/// Asks the endpoint of a server, and calls the server itself, as `c`, from another process.
+fn ask(place: &RuntimeDir, server: &Server, lua: &str) -> Outcome {
+    let socket = place.socket(server.running.id());
+    let open = format!(
+        "local admin, c = yue.open 'unix://{}', yue.open '{}'\n",
+        socket.display(),
+        server.address
+    );
+    run(yue().args(["-e", &(open + lua)]))
+}
+
+#[test]
+fn served_calls_are_counted_while_somebody_asks() {
+    let (place, program) = (RuntimeDir::new("calls"), server("admin-calls"));
+    let server = serve(&place, &program);
+    let outcome = ask(
+        &place,
+        &server,
+        "c.hello()
+         assert(#admin.calls().methods == 0, 'nobody has asked before')
+         for _ = 1, 5 do c.hello() end
+         for n = 1, 20 do assert(not pcall(function() c['invented' .. n]() end)) end
+         local calls = admin.calls()
+         local by_name = {}
+         for _, one in ipairs(calls.methods) do by_name[one.method] = one end
+         local hello, others = by_name.hello, by_name['(others)']
+         assert(#calls.methods == 2 and calls.left_out == 0 and #calls.blocked == 0)
+         assert(hello.calls == 5 and hello.errors == 0 and hello.in_flight == 0)
+         assert(hello.listener:find 'tcp://127.0.0.1:' == 1)
+         assert(hello.p50_seconds <= hello.p99_seconds and hello.p99_seconds <= hello.max_seconds)
+         assert(hello.max_seconds <= hello.total_seconds)
+         assert(others.calls == 20 and others.errors == 20)
+         assert(calls.watched_seconds > 0 and calls.running_count == 0)
+         local slowest = calls.slowest[1]
+         assert(math.abs(slowest.at_seconds - yue.time()) < 60 and slowest.peer:find 'tcp://127.0.0.1:' == 1)
+         local info = admin.info()
+         assert(info.connections == 1, 'its own connections are not counted')
+         assert(info.requests == 26 and info.memory_bytes > 0)
+         print 'done'",
+    );
+    assert_eq!(outcome.lines(), ["done"], "{outcome:#?}");
+    server.end();
+}
+
+#[test]
+fn the_fibers_of_the_program_are_listed_before_those_of_yue() {
+    let place = RuntimeDir::new("order");
+    let text = "local yue = require 'yue'
+        local listener = yue.listen('tcp://127.0.0.1:0', {
+          wait = function()
+            yue.sleep(1000)
+            return true
+          end,
+        })
+        yue.fiber(function() yue.sleep(1000) end, 'mine'):run()
+        io.stdout:write('serving at ' .. listener:addr() .. '\\n')
+        io.stdout:flush()";
+    let program = Program::new("admin-order", text);
+    let server = serve(&place, &program);
+    let outcome = ask(
+        &place,
+        &server,
+        "c.notify_wait()
+         local function order()
+           local mine, others = {}, {}
+           for at, group in ipairs(admin.waits().groups) do
+             table.insert(group.origin and mine or others, at)
+           end
+           return mine, others
+         end
+         local mine, others = order()
+         -- Until the call has begun.
+         while #mine < 2 do
+           yue.sleep(0.01)
+           mine, others = order()
+         end
+         assert(#others >= 2 and mine[#mine] < others[1])
+         print 'done'",
+    );
+    assert_eq!(outcome.lines(), ["done"], "{outcome:#?}");
+}
+
+#[test]
+fn a_trace_has_the_requests_that_ended_since_the_last_question() {
+    let (place, program) = (RuntimeDir::new("trace"), server("admin-trace"));
+    let server = serve(&place, &program);
+    let outcome = ask(
+        &place,
+        &server,
+        "local all, failed = admin.trace { method = 'h*' }, admin.trace { errors = true }
+         c.hello()
+         pcall(function() c.missing() end)
+         c.notify_hello()
+         c.hello()
+         local answer = admin.trace { token = all.token }
+         assert(#answer.requests == 3 and answer.dropped == 0)
+         for i, one in ipairs(answer.requests) do
+           assert(one.method == 'hello' and one.seconds >= 0 and one.error == nil)
+           assert(one.notification == (i == 2))
+         end
+         assert(#admin.trace { token = all.token }.requests == 0)
+         local errors = admin.trace { token = failed.token }.requests
+         assert(#errors == 1 and errors[1].method == 'missing' and errors[1].error == 'NoMethodError')
+         for _, wrong in ipairs {
+           { token = 4711 }, { slower_than_seconds = -1 }, { method = ('x'):rep(500) }, { nonsense = true },
+         } do
+           local ok, e = pcall(function() return admin.trace(wrong) end)
+           assert(not ok and e:is_a 'ArgumentError', tostring(e))
+         end
+         for _ = 3, 8 do admin.trace {} end
+         local ok, e = pcall(function() return admin.trace {} end)
+         assert(not ok and e:is_a 'ServerBusyError', tostring(e))
+         print 'done'",
+    );
+    assert_eq!(outcome.lines(), ["done"], "{outcome:#?}");
+    server.end();
 }

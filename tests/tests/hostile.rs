@@ -4,9 +4,9 @@
 mod common;
 
 use common::wire::{Raw, pack, request};
-use common::{Outcome, Server, script, wait_until, yue};
+use common::{Outcome, Program, Server, script, wait_until, yue};
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -590,6 +590,36 @@ fn references_and_extensions_that_were_never_given_are_values_or_errors() {
         }
     }
     attacked.end();
+}
+
+#[test]
+fn a_page_of_another_site_is_refused_and_the_log_names_it() {
+    let text = "local yue = require 'yue'
+        local plain = arg[1] == 'several'
+        local address = plain and 'tcp://127.0.0.1:0' or 'ws://127.0.0.1:0'
+        local listener = yue.listen(address, { ws = plain or nil }, {})
+        io.stdout:write('serving at ' .. listener:addr() .. '\\n')
+        io.stdout:flush()";
+    let program = Program::new("hostile-origin", text);
+    for kind in ["one", "several"] {
+        let server = Server::of(program.command().arg(kind));
+        let place = server.address.split('/').nth(2).unwrap();
+        let mut client = TcpStream::connect(place).unwrap();
+        write!(
+            client,
+            "GET / HTTP/1.1\r\nHost: {place}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+             Origin: https://evil.example\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{kind}: {answer}");
+        let log = server.end().stderr;
+        for part in ["refused with 403", "a page of https://evil.example"] {
+            assert!(log.contains(part), "{kind}: {log}");
+        }
+    }
 }
 
 #[test]

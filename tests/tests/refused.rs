@@ -53,7 +53,7 @@ fn where_io_uring_is_refused_one_line_says_so_and_the_program_runs_on_mio() {
             assert_eq!(outcome.stdout, expected);
             assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:#?}");
             assert!(
-                outcome.stderr.starts_with(&format!("yue: {words}")),
+                outcome.stderr.contains(&format!("Z yue info: {words}")),
                 "{outcome:#?}"
             );
             assert!(
@@ -170,8 +170,8 @@ fn with_few_descriptors_a_server_turns_clients_away_and_recovers() {
             Ok("hello last".into())
         );
         let said = server.end().stderr;
-        let words = "yue: cannot accept connections: Too many open files";
-        assert!(said.starts_with(words), "{said}");
+        let words = "Z yue warn: cannot accept connections: Too many open files";
+        assert!(said.contains(words), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
 }

@@ -20,7 +20,7 @@ fn files(folder: &Path, endings: &[&str], found: &mut Vec<PathBuf>) {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
-            if !name.starts_with('.') && name != "target" {
+            if !name.starts_with('.') && name != "target" && name != "node_modules" {
                 files(&path, endings, found);
             }
         } else if endings.iter().any(|ending| name.ends_with(ending)) {
@@ -268,6 +268,38 @@ fn one_file_knows_the_stack_switch() {
         .map(|(path, _)| path.strip_prefix(root()).unwrap().to_path_buf())
         .collect();
     assert_eq!(users, [Path::new("scheduler/src/fiber/switch.rs")]);
+}
+
+#[test]
+fn no_name_inside_the_prelude_has_two_meanings() {
+    let mut seen = std::collections::HashMap::new();
+    let mut complaints = Vec::new();
+    for (path, text) in sources() {
+        if path.parent() != Some(&root().join("yue/lua")) {
+            continue;
+        }
+        for line in text.lines() {
+            let rest = line.strip_prefix("function ").unwrap_or(line);
+            let Some(rest) = rest.strip_prefix("internal.") else {
+                continue;
+            };
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+            let (name, rest) = rest.split_at(end.unwrap_or(rest.len()));
+            // A definition: an assignment, or a function; not a method of what the name stands for.
+            let is_function = line.starts_with("function ") && rest.starts_with('(');
+            if !is_function && !rest.starts_with(" =") {
+                continue;
+            }
+            if let Some(other) = seen.insert(name.to_owned(), path.clone())
+                && other != path
+            {
+                let (one, two) = (other.display(), path.display());
+                complaints.push(format!("{one} and {two} both define internal.{name}"));
+            }
+        }
+    }
+    assert!(seen.len() > 50, "the definitions are found: {}", seen.len());
+    assert_none(complaints);
 }
 
 #[test]
