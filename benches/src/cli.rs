@@ -42,6 +42,9 @@ struct Arguments {
     /// Do a tenth of the work and fewer rounds: to check that everything runs, not to publish.
     #[arg(long)]
     quick: bool,
+    /// Do this fraction of the work; --quick means 0.1. Less than that shows only whether everything runs.
+    #[arg(long, value_name = "FRACTION", conflicts_with = "quick", value_parser = parse_effort)]
+    effort: Option<f64>,
     /// Also write the results to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -50,6 +53,13 @@ struct Arguments {
     bench: bool,
     #[command(subcommand)]
     command: Option<Task>,
+}
+
+fn parse_effort(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(effort) if (0.001..=1.0).contains(&effort) => Ok(effort),
+        _ => Err("a fraction from 0.001 to 1 is needed".to_owned()),
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -152,7 +162,11 @@ fn figures(arguments: &Arguments) -> Result<(), Problem> {
             .rounds
             .unwrap_or(if arguments.quick { 3 } else { 7 })
             .max(1),
-        effort: Effort(if arguments.quick { 0.1 } else { 1.0 }),
+        effort: Effort(
+            arguments
+                .effort
+                .unwrap_or(if arguments.quick { 0.1 } else { 1.0 }),
+        ),
     };
     let report = report::Report {
         format: 1,

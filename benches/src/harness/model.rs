@@ -117,9 +117,10 @@ impl Effort {
         ((full as f64 * self.0) as usize).max(1)
     }
 
-    /// Scales the duration of time-bounded work: `full` seconds at full effort, at least 0.2 s.
+    /// Scales the duration of time-bounded work: `full` seconds at full effort, at least 0.2 s, or less below
+    /// the effort of `--quick`.
     pub fn seconds(self, full: f64) -> f64 {
-        (full * self.0).max(0.2)
+        (full * self.0).max(f64::min(0.2, 2.0 * self.0))
     }
 }
 
