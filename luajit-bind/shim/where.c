@@ -396,6 +396,17 @@ static void add_trace(Text *t, global_State *g, lua_State *L, TraceNo number)
   }
 }
 
+/* The bytecode address that the interpreter saved before it called a function in C. Such a function may use the
+** interpreter's registers for other values.
+*/
+static const BCIns *saved_pc(lua_State *L)
+{
+  MRef pc;
+  if (L->cframe == NULL || !peek(&pc, (char *)cframe_raw(L->cframe) + CFRAME_OFS_PC, sizeof(pc)))
+    return NULL;
+  return mref(pc, const BCIns);
+}
+
 /* In the interpreter, a C function, the collector or the compiler. */
 static void add_interpreted(Text *t, lua_State *L, ucontext_t *u)
 {
@@ -409,7 +420,7 @@ static void add_interpreted(Text *t, lua_State *L, ucontext_t *u)
   }
   /* In a function that it called. */
   if (read_frame(&f, L->base-1, lowest, highest))
-    add_frames(t, &f, pc, "", lowest, highest);
+    add_frames(t, &f, is_pc_of(f.pt, pc) ? pc : saved_pc(L), "", lowest, highest);
 }
 
 /* The location of the calling thread's fiber; called in a signal handler. Returns the length of the text in bytes. */

@@ -150,7 +150,7 @@ fn functions_of_the_embedder_are_not_the_origin() {
 
 /// The watchdog's report of a fiber that runs `source`, in which `gate()` becomes true once the report is there. Now
 /// and then it interrupts the fiber in the middle of a call and can read no frame; then it is run again.
-fn held(source: &'static str) -> HeldLoop {
+fn held(source: &str) -> HeldLoop {
     let readable = |held: &HeldLoop| {
         let note = held.note.as_deref();
         !note.is_some_and(|note| note.contains("where no frame can be read"))
@@ -159,7 +159,7 @@ fn held(source: &'static str) -> HeldLoop {
     reports.find(readable).expect("no frame could be read")
 }
 
-fn held_once(source: &'static str) -> HeldLoop {
+fn held_once(source: &str) -> HeldLoop {
     static TURN: Mutex<()> = Mutex::new(());
     static GATE: AtomicI32 = AtomicI32::new(0);
     let _turn: MutexGuard<'_, ()> = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -170,6 +170,7 @@ fn held_once(source: &'static str) -> HeldLoop {
         GATE.store(1, Ordering::Relaxed);
     })
     .unwrap();
+    let source = source.to_owned();
     with_vm(move |vm| {
         // A call through the FFI, which is compiled but never moved out of a loop.
         extern "C" fn is_open() -> i32 {
@@ -181,7 +182,7 @@ fn held_once(source: &'static str) -> HeldLoop {
              local function gate() return open() ~= 0 end "
         );
         // The gate is on the first two lines.
-        start(vm, &(gate + source)).join().unwrap();
+        start(vm, &(gate + &source)).join().unwrap();
     });
     stop_watching();
     receiver.recv().unwrap()
@@ -254,4 +255,26 @@ fn a_c_function_that_holds_its_loop_is_named_by_its_caller() {
         note.contains("test:4: ") || note.contains("test:3: "),
         "{held}"
     );
+}
+
+#[test]
+fn an_operator_that_is_computed_in_c_is_named_by_its_line() {
+    // Many short operands, so that the function for `..` itself, which uses the interpreter's registers, takes longest.
+    let source = format!(
+        "jit.off()
+         local e = ''
+         while not gate() do
+           local _ = {}e
+         end
+         jit.on()",
+        "e .. ".repeat(100)
+    );
+    for _ in 0..5 {
+        let held = held(&source);
+        let note = held.note.clone().unwrap();
+        assert!(
+            note.contains("test:5: ") || note.contains("test:4: "),
+            "{held}"
+        );
+    }
 }
