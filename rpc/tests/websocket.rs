@@ -512,7 +512,7 @@ fn error_of(address: &Address) -> (ErrorKind, String) {
 #[test]
 fn a_client_reports_what_a_server_answered_instead() {
     let refused = "HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\nno\x1b[31m!!";
-    let cases: [(&'static str, bool, &'static str); 7] = [
+    let cases: [(&'static str, bool, &'static str); 8] = [
         (
             refused,
             true,
@@ -521,7 +521,12 @@ fn a_client_reports_what_a_server_answered_instead() {
         (
             "HTTP/1.1 404 Not Found\r\n\r\n",
             false,
-            "the server answered 404 Not Found",
+            "the server answered 404 Not Found: there is no WebSocket at this path",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>",
+            true,
+            "the server answered 200 OK: there is no WebSocket at this path; calls often have the path /rpc",
         ),
         (
             "HTTP/1.1 500 Oops\r\n\r\nit broke",

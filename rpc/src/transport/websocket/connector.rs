@@ -126,6 +126,11 @@ struct Refused {
     body_bytes: usize,
 }
 
+/// Whether this answer means that the path leads to something else than a WebSocket: a page, or nothing.
+fn serves_no_calls(status: &str) -> bool {
+    status.starts_with('2') || ["404", "405"].iter().any(|code| status.starts_with(code))
+}
+
 /// The reason why there is no WebSocket.
 enum NoWebSocket {
     Text(String),
@@ -161,10 +166,15 @@ impl Answer {
     fn finish_refused(&self) {
         let refused = self.refused.take();
         if let Some(refused) = refused {
+            let status = refused.status;
             let body = upgrade::excerpt(&refused.body);
-            self.finish(Err(match body.is_empty() {
-                true => format!("the server answered {}", refused.status),
-                false => format!("the server answered {}: {body}", refused.status),
+            self.finish(Err(match (serves_no_calls(&status), body.is_empty()) {
+                // The page or its absence explains nothing.
+                (true, _) => format!(
+                    "the server answered {status}: there is no WebSocket at this path; calls often have the path /rpc"
+                ),
+                (false, true) => format!("the server answered {status}"),
+                (false, false) => format!("the server answered {status}: {body}"),
             }));
         }
     }
