@@ -122,7 +122,10 @@ impl Server {
         }
         let address: Address = if self.address.contains(':') {
             let parsed = self.address.parse();
-            parsed.map_err(|error: yue_rpc::AddressError| Fault::Usage(error.to_string()))?
+            parsed.map_err(|error: yue_rpc::AddressError| {
+                // One line: its own text marks the place in a second one.
+                Fault::Usage(format!("bad address {}: {}", error.address, error.reason))
+            })?
         } else if self.address.ends_with(".sock") {
             let path = self.address.clone();
             Address::Unix { path }

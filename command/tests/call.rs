@@ -33,6 +33,7 @@ local listeners = {
   yue.listen('unix://' .. yue.args[2] .. '/yue.sock', symbols),
   yue.listen('tls://localhost:0', tls, symbols),
   yue.listen('tcp://127.0.0.1:0', { describe = false }, symbols),
+  yue.listen('tcp://127.0.0.1:0', { __accept = function(conn) return conn.procs.login() ~= nil end, add = symbols.add }),
 }
 for _, listener in ipairs(listeners) do print(listener:addr()) end
 io.stdout:flush()
@@ -43,7 +44,7 @@ os.exit(0)
 /// A running server, which ends with this.
 struct Server {
     child: Child,
-    /// tcp, ws, unix, tls, and one that does not describe itself.
+    /// tcp, ws, unix, tls, one that does not describe itself, and one that asks who is there.
     addresses: Vec<String>,
     folder: tempfile::TempDir,
 }
@@ -65,7 +66,7 @@ impl Server {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-        let addresses = lines.take(5).map(Result::unwrap).collect();
+        let addresses = lines.take(6).map(Result::unwrap).collect();
         Server {
             child,
             addresses,
@@ -314,7 +315,11 @@ fn wrong_usage_exits_with_2() {
         &["stands for no value"],
     );
     fails(&server.tcp(&["echo", "-t", "0"]), 2, &["seconds above 0"]);
-    fails(&server.call("localhost:80", &["f"]), 2, &["bad address"]);
+    fails(
+        &server.call("localhost:80", &["f"]),
+        2,
+        &["bad address localhost:80: it must begin with tcp://"],
+    );
     fails(&server.call("thread://x", &["f"]), 2, &["its own program"]);
     fails(
         &run_to_end(Command::new(env!("CARGO_BIN_EXE_yue")).arg("call")),
@@ -361,6 +366,16 @@ fn functions_are_listed_and_misspelt_ones_are_suggested() {
         1,
         &["no program nobody runs", "shop.lua"],
     );
+}
+
+#[test]
+fn a_login_that_the_server_asks_for_is_an_option() {
+    let server = Server::start(&drivers()[0]);
+    let address = &server.addresses[5];
+    let refused = server.call(address, &["add", "1", "2"]);
+    fails(&refused, 1, &["NotGrantedError", "--answer login=JSON"]);
+    let answered = server.call(address, &["add", "1", "2", "--answer", "login=true"]);
+    succeeds(&answered, "3\n");
 }
 
 #[test]

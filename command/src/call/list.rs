@@ -65,8 +65,21 @@ fn explain(session: &Session, error: Error) -> Failure {
     }
 }
 
-/// If the server has no such method, the name of a similar one, as the end of a message.
+/// The end of the message about a failed call: the name of a similar method, if the server has none of this name; the
+/// option to use, if the server called a function here.
 pub(super) fn suggest(session: &Session, method: &str, error: &Error) -> Option<String> {
+    let message = error.message();
+    let missing_here = message
+        .split_once("there is no method '")
+        .and_then(|(_, rest)| rest.split_once('\''))
+        .map(|(name, _)| name)
+        .filter(|_| error.kind() == ErrorKind::NotGranted);
+    if let Some(name) = missing_here {
+        let name = description::printable(name);
+        return Some(format!(
+            "the server calls it here: give its result with --answer {name}=JSON"
+        ));
+    }
     let is_answer = matches!(error, Error::Remote(_)) && error.kind() == ErrorKind::NoMethod;
     // A handler's own call may have met a missing method, too: the caller's, for example.
     let is_of_it = error.message().contains(&format!("'{method}'"));
