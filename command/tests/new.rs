@@ -45,6 +45,9 @@ fn check_template(name: &str) {
     assert_eq!((made.status.code(), &*stderr), (Some(0), ""), "{stdout}");
     let lines: Vec<&str> = stdout.lines().collect();
     assert!(lines.len() == 4 && lines[1].contains("cd demo"), "{stdout}");
+    // It is not installed, so its name alone would start another one, or nothing.
+    let start = format!("{} dev", env!("CARGO_BIN_EXE_yue"));
+    assert!(lines[2].contains(&start), "{stdout}");
 
     let folder = place.path().join("demo");
     let files = files(&folder);

@@ -65,13 +65,29 @@ fn plain_path(path: &Path) -> PathBuf {
 }
 
 fn next_steps(folder: &Path, template: &str) -> String {
-    let shown = folder.display();
+    let (shown, yue) = (folder.display(), own_name());
     format!(
         "created {shown} from the template {template}; what to do next:\n  \
          cd {shown}\n  \
-         yue dev --open      run it, and see changes at once\n  \
-         yue test.lua        test it\n"
+         {yue} dev --open      run it, and see changes at once\n  \
+         {yue} test.lua        test it\n"
     )
+}
+
+/// The words with which a shell in any folder starts this command: its name, if it is installed, and otherwise its path.
+fn own_name() -> String {
+    let own = std::env::current_exe().and_then(fs::canonicalize);
+    let Ok(own) = own else {
+        return "yue".to_owned();
+    };
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let first = std::env::split_paths(&folders)
+        .map(|folder| folder.join("yue"))
+        .find(|path| path.is_file());
+    match first.map(fs::canonicalize) {
+        Some(Ok(path)) if path == own => "yue".to_owned(),
+        _ => own.display().to_string(),
+    }
 }
 
 /// The error is an exit code and a message.
