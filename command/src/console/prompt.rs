@@ -166,6 +166,8 @@ fn evaluate(link: &Link, editor: &mut LineEditor, interrupts: &Interrupts, line:
     }
     match outcome {
         Ok(outcome) if outcome.text.is_empty() => {}
+        // A newcomer's first word. A program may have a global of that name.
+        Ok(outcome) if outcome.text == "nil" && line.trim() == "help" => print(&help()),
         Ok(outcome) if outcome.ok && has_colours() => {
             print(&format!("{}\n", highlight(&outcome.text)));
         }
