@@ -53,20 +53,28 @@ local function report(done)
     if version ~= done.version then older = older + names.count end
   end
   local text = ('reloaded %s: version %d'):format(table.concat(done.modules, ', '), done.version)
-  if older > 0 then text = ('%s; fibers in older versions: %d'):format(text, older) end
+  if older > 0 then text = ('%s; fibers that still run older code: %d'):format(text, older) end
   internal.log('info', text)
 end
 
 -- Another VM of the program has noticed the change first.
 internal.note_reload = report
 
+local failed = false -- the last reload
+
 local function reload()
   local ok, done = pcall(yue.reload)
   if ok then
     if development then development.show('reload', nil) end
-    if #done.modules > 0 then report(done) end
+    if #done.modules > 0 then
+      report(done)
+    elseif failed then
+      internal.log('info', 'the files are again those that the program runs')
+    end
+    failed = false
     return
   end
+  failed = true
   if internal.is_error(done) and done:is_a 'CancelledError' then error(done, 0) end
   local text = internal.to_text(internal.is_error(done) and done.msg or done)
   -- LuaJIT's messages about files have several lines.

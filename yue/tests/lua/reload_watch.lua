@@ -50,6 +50,8 @@ for _, loops in ipairs { 1, 3 } do
     from_all '2 2'
     write('lib/code.lua', 'return {')
     says('yue error: ', 'nothing was reloaded: ', 'code.lua:1:')
+    write('lib/code.lua', 'return { version = 2 }')
+    says('yue info: ', 'the files are again those that the program runs')
     write('lib/code.lua', 'return { version = 3 }')
     says 'reloaded code: version 4'
     from_all '3 2'
