@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-const COLUMNS: [Column; 8] = [
+const COLUMNS: [Column; 9] = [
     number("PID"),
     path("NAME", 8),
     number("UP"),
@@ -29,6 +29,8 @@ const COLUMNS: [Column; 8] = [
     number("CONNS"),
     number("MEMORY"),
     extra(text("DRIVER")),
+    // Many programs have a script of the same name.
+    extra(path("FOLDER", 12)),
 ];
 
 /// Prints the list; returns the exit code.
@@ -103,7 +105,14 @@ fn row(program: &Program) -> Vec<String> {
         table::count(info.connections as f64),
         table::bytes(info.memory_bytes),
         info.driver.clone().unwrap_or_default(),
+        folder(program).map_or(String::new(), |folder| table::plain(&folder)),
     ]
+}
+
+/// The working folder of a program, if it can be read.
+fn folder(program: &Program) -> Option<String> {
+    let folder = std::fs::read_link(format!("/proc/{}/cwd", program.info.pid)).ok()?;
+    Some(folder.to_string_lossy().into_owned())
 }
 
 fn uptime(program: &Program) -> f64 {
@@ -117,6 +126,7 @@ fn object(program: &Program) -> serde_json::Value {
         "answers": true,
         "name": info.name,
         "args": info.args,
+        "folder": folder(program),
         "version": info.version,
         "uptime_seconds": uptime(program),
         "loops": info.loops,

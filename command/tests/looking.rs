@@ -156,6 +156,12 @@ fn ps_lists_programs_and_those_that_are_silent() {
     assert_eq!((&one["answers"], &one["loops"]), (&true.into(), &1.into()));
     // Its own connection has two sides.
     assert_eq!(one["connections"], 2);
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(one["folder"].as_str(), here.to_str());
+    assert!(
+        lines[0].ends_with("FOLDER") && lines[1].ends_with("command"),
+        "{shown}"
+    );
     assert!(one["memory_bytes"].as_u64().unwrap() > 1 << 20, "{one}");
     let one = find(stopped.child.id());
     assert_eq!(one["answers"], false);
