@@ -51,10 +51,10 @@ fn main() {
         println!("cargo:rerun-if-env-changed={name}");
     }
     let debug = env::var_os("CARGO_CFG_DEBUG_ASSERTIONS").is_some();
-    check_hooks_in_compiled_code();
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("Cargo sets OUT_DIR"));
+    set_flags_of_target(&out);
     let artifacts = luajit_src::Build::new().debug(debug).build();
 
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("Cargo sets OUT_DIR"));
     embed_jit_modules(&out);
     let mut shim = cc::Build::new();
     shim.file("shim/shim.c")
@@ -90,16 +90,19 @@ fn main() {
     }
 }
 
-/// Makes LuaJIT's compiled code check for a debug hook at the start of each trace and loop: this interrupts code which
-/// never waits (see `shim/interrupt.c`). It is one load and a predicted branch; measured, it costs nothing except 2 %
-/// of the tightest FFI loops. LuaJIT's makefile uses these flags for the target's files alone.
-fn check_hooks_in_compiled_code() {
+/// Sets two things in LuaJIT that its makefile uses for the target's files alone.
+///
+/// Compiled code checks for a debug hook at the start of each trace and loop: this interrupts code which never waits
+/// (see `shim/interrupt.c`). It is one load and a predicted branch; measured, it costs nothing except 2 % of the
+/// tightest FFI loops.
+///
+/// Unwind tables of compiled code are registered as `shim/unwind.h` says.
+fn set_flags_of_target(out: &Path) {
+    std::fs::copy("shim/unwind.h", out.join("unwind.h"))
+        .expect("the build's folder can be written");
     let before = env::var("TARGET_CFLAGS").unwrap_or_default();
+    // The path from the folder in which make runs: the whole one may have spaces in it.
+    let flags = format!("{before} -DLUAJIT_ENABLE_CHECKHOOK -include ../../unwind.h");
     // SAFETY: a build script has one thread.
-    unsafe {
-        env::set_var(
-            "TARGET_CFLAGS",
-            format!("{before} -DLUAJIT_ENABLE_CHECKHOOK"),
-        )
-    };
+    unsafe { env::set_var("TARGET_CFLAGS", flags) };
 }
