@@ -92,6 +92,9 @@ impl<T> Slot<'_, T> {
             unsafe { (*cell).write(value) };
         });
         // Release: pairs with the Acquire load in `look`, so that a consumer that sees READY sees the value.
+        if crate::planted!("relaxed publication") {
+            return self.state.store(READY, Ordering::Relaxed);
+        }
         self.state.store(READY, Ordering::Release);
     }
 

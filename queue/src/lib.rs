@@ -42,6 +42,7 @@ mod block;
 mod idle;
 mod injector;
 mod mailbox;
+mod plants;
 mod reclaim;
 #[cfg(loom)]
 mod reclaim_model;
@@ -52,6 +53,8 @@ mod tail;
 pub use idle::IdleSet;
 pub use injector::Injector;
 pub use mailbox::{Receiver, Sender, mailbox};
+#[doc(hidden)]
+pub use plants::is_planted;
 pub use reclaim::{flush, garbage_bytes, pin};
 pub use sleep::SleepFlag;
 

@@ -63,6 +63,9 @@ impl SleepFlag {
     pub fn wake_up(&self) {
         // A swap, not a store: a store would not read from a notify that came in between, and a value pushed before
         // that notify might stay unseen, even by the next recheck. Acquire pairs with the Release half of `notify`.
+        if crate::planted!("store instead of swap") {
+            return self.state.store(ACTIVE, Ordering::Release);
+        }
         self.state.swap(ACTIVE, Ordering::AcqRel);
     }
 
@@ -72,7 +75,7 @@ impl SleepFlag {
     pub fn notify(&self) -> bool {
         // AcqRel: Release pairs with the consumer's swaps, so that it sees what we pushed. Acquire: a producer that
         // finds NOTIFIED relies on the ring of the producer before it.
-        self.state.fetch_or(NOTIFIED, Ordering::AcqRel) == IDLE
+        self.state.fetch_or(NOTIFIED, Ordering::AcqRel) == IDLE && !crate::planted!("dropped wake")
     }
 }
 

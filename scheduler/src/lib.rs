@@ -118,6 +118,8 @@ pub use signals::{FAULT_SIGNALS, SignalSet, set_signal_handler, spawn_with_signa
 pub use stack::{StackClass, StackConfig, guard_kind};
 pub use thread_id::thread_id;
 pub use time::{Clock, Instant};
+#[doc(hidden)]
+pub use yue_queue::planted;
 
 /// The README, whose example is compiled and run as a test.
 #[cfg(doctest)]

@@ -243,6 +243,9 @@ impl Core {
             if let Some(result) = self.slots.borrow_mut().take_result(id) {
                 break result;
             }
+            if stopped.is_some() && yue_scheduler::planted!("early return on cancel") {
+                break -libc::ECANCELED;
+            }
             self.park_again(id, reason, &mut stopped);
         };
         debug_assert!(

@@ -132,7 +132,7 @@ impl CloseReason {
     pub(super) fn as_lost_call(&self, retryable: bool) -> Error {
         let text = format!("the connection was lost before the answer came: {self}");
         let text = cut(&text, SHARED_TEXT_MAX);
-        if retryable {
+        if retryable || yue_scheduler::planted!("written call called retryable") {
             Error::retryable(ErrorKind::ConnectionLost, text)
         } else {
             Error::new(ErrorKind::ConnectionLost, text)

@@ -136,7 +136,7 @@ impl Inner {
         };
         // While the output is full, reading continues: the peer may be waiting for this side to read (see above).
         let stop = up && (no_memory || !self.output_is_full() && account_is_full());
-        if stop == reading {
+        if stop == reading && (stop || !yue_scheduler::planted!("reading not resumed")) {
             self.inbox.reading.set(!stop);
             if stop {
                 count(&self.counters.reading_stopped);

@@ -27,7 +27,9 @@ struct LinkEvents {
 
 impl LinkEvents {
     fn current(&self) -> Option<&Inner> {
-        (self.session.link.epoch.get() == self.epoch).then_some(&*self.session)
+        let is_current = self.session.link.epoch.get() == self.epoch
+            || yue_scheduler::planted!("epoch not checked");
+        is_current.then_some(&*self.session)
     }
 }
 

@@ -361,6 +361,8 @@ impl Reply {
                 return None;
             }
         }
-        (inner.link.epoch.get() == self.epoch).then_some(msgid)
+        let is_current = inner.link.epoch.get() == self.epoch
+            || yue_scheduler::planted!("answer on another link");
+        is_current.then_some(msgid)
     }
 }

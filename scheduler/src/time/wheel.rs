@@ -187,6 +187,9 @@ pub(crate) struct Wheel {
 
 fn tick_of(at: Instant) -> u64 {
     let ns = at.as_nanos();
+    if crate::planted!("wheel rounds down") {
+        return ns >> TICK_SHIFT;
+    }
     (ns >> TICK_SHIFT) + u64::from(ns & ((1 << TICK_SHIFT) - 1) != 0)
 }
 

@@ -1,4 +1,4 @@
-//! Simulation: a whole system of hosts in one process, in virtual time, from a seed (feature `sim`).
+//! Simulation: a whole system of hosts in one process, in virtual time, from a seed.
 //!
 //! A test describes its hosts, each with the function that a machine would run, and a *scenario* that lets things
 //! happen: a link breaks, a host crashes and comes back, an hour passes. The hosts run unchanged code: fibers, sockets,
