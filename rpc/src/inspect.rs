@@ -78,6 +78,8 @@ pub struct ListenerInfo {
     pub number: u64,
     /// The address at which it listens.
     pub address: Address,
+    /// Whether it is an HTTP server: a program answers all its requests, and has no functions to call.
+    pub serves_http: bool,
     /// Whether it still accepts connections.
     pub is_accepting: bool,
     /// The resources that its connections use.

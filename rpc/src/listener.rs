@@ -460,11 +460,24 @@ impl Inner {
     }
 }
 
+impl Inner {
+    #[cfg(feature = "http")]
+    fn serves_http(&self) -> bool {
+        self.http_server.is_some()
+    }
+
+    #[cfg(not(feature = "http"))]
+    fn serves_http(&self) -> bool {
+        false
+    }
+}
+
 impl Inspect for Inner {
     fn info(&self, number: u64) -> ListenerInfo {
         ListenerInfo {
             number,
             address: self.address.clone(),
+            serves_http: self.serves_http(),
             is_accepting: !self.closed.get(),
             usage: self.usage(),
             connections_max: self.options.limits.connections_max,

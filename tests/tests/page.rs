@@ -396,6 +396,16 @@ fn the_page_lists_functions_and_calls_them() {
 }
 
 #[test]
+fn an_http_server_is_listed_by_its_own_address() {
+    let program = "local yue = require 'yue'
+        yue.http.serve('tcp://127.0.0.1:0', { ['GET /'] = function() return 200, 'hello' end })";
+    let page = Page::start("page-http", program);
+    let cookie = page.cookie();
+    let address = page.listener(&cookie);
+    assert!(address.starts_with("http://127.0.0.1:"), "{address}");
+}
+
+#[test]
 fn connections_without_a_request_make_room_soon() {
     let page = Page::start("page-silent", PROGRAM);
     let connect = |_| TcpStream::connect(("127.0.0.1", page.port)).unwrap();

@@ -182,7 +182,7 @@ impl ListenerLine {
         ListenerLine {
             loop_id,
             number: info.number,
-            address: cut(&info.address.to_string(), TEXT_MAX),
+            address: cut(&shown_address(info), TEXT_MAX),
             accepting: info.is_accepting,
             connections: info.usage.connections,
             connections_max: info.connections_max,
@@ -191,6 +191,17 @@ impl ListenerLine {
             handshakes: info.usage.handshakes,
             handshakes_failed: info.usage.handshakes_failed,
         }
+    }
+}
+
+/// The address as its clients write it: that of an HTTP server begins with `http`.
+fn shown_address(info: &ListenerInfo) -> String {
+    let address = info.address.to_string();
+    match address.split_once("://") {
+        Some(("tcp", rest)) if info.serves_http => format!("http://{rest}"),
+        Some(("tls", rest)) if info.serves_http => format!("https://{rest}"),
+        _ if info.serves_http => format!("http+{address}"),
+        _ => address,
     }
 }
 

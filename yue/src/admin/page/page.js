@@ -255,7 +255,9 @@ function showGraph(graph, process) {
 let offered = '', described = {};
 
 function offerListeners(listeners) {
-  const addresses = [...new Set(listeners.filter(one => one.accepting).map(one => one.address))];
+  // An HTTP server has requests, not calls.
+  const callable = listeners.filter(one => one.accepting && !one.address.startsWith('http'));
+  const addresses = [...new Set(callable.map(one => one.address))];
   if (addresses.join() === offered) return;
   offered = addresses.join();
   const select = $('address'), chosen = select.value;
@@ -280,7 +282,7 @@ async function describe() {
   const address = $('address').value;
   described = {};
   $('functions').replaceChildren();
-  $('described').textContent = address ? '' : 'The program listens nowhere, so nothing can be called.';
+  $('described').textContent = address ? '' : 'The program has no listener for calls, so nothing can be called.';
   if (!address) return;
   try {
     const answer = await post('describe', { address });
