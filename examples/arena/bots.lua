@@ -1,9 +1,11 @@
 -- Fills the arena with bots: players like any other, over the network. Run it with:  yue bots.lua [ADDRESS] [COUNT]
--- `yue bots.lua port=8081` finds a server that has another port.
+-- `yue bots.lua port=8081 50` finds a server that has another port.
 local yue = require 'yue'
 
-local address = yue.args[1] or ('ws://%s:%s/rpc'):format(yue.args.host or '127.0.0.1', yue.args.port or 8080)
-local count = tonumber(yue.args[2] or 200)
+local words = { unpack(yue.args) }
+local address = not tonumber(words[1]) and table.remove(words, 1)
+  or ('ws://%s:%s/rpc'):format(yue.args.host or '127.0.0.1', yue.args.port or 8080)
+local count = tonumber(words[1] or 200)
 local has_played = false
 
 math.randomseed(tonumber(yue.crypto.hex(yue.crypto.random(6)), 16)) -- otherwise each run has the same numbers

@@ -61,7 +61,11 @@ const server = open(address, {
 function answered(id, problem) {
   const form = show(id);
   const line = form.querySelector('.problem');
-  if (line) line.textContent = problem ? `That does not work: ${problem}.` : '';
+  if (line) {
+    line.textContent = problem ? `That does not work: ${problem}.` : '';
+    // Until the player changes something.
+    form.oninput = form.onclick = () => { line.textContent = ''; };
+  }
   form.querySelector('input, button')?.focus();
   return new Promise((resolve) => {
     form.onsubmit = (event) => {
