@@ -20,6 +20,7 @@ use std::rc::Weak;
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use yue_scheduler::simulation::PerHost;
 use yue_scheduler::{FiberId, Instant, this_loop};
 
 /// A connection of this loop.
@@ -307,7 +308,7 @@ impl Drop for SessionEntry {
 }
 
 /// Listeners of the process that exist.
-static LISTENERS: AtomicUsize = AtomicUsize::new(0);
+static LISTENERS: PerHost<AtomicUsize> = PerHost::new(AtomicUsize::default);
 
 /// The entry of a listener in its loop's table, which lasts as long as this.
 pub(crate) struct ListenerEntry(u64);
@@ -320,7 +321,7 @@ impl ListenerEntry {
         // A listener that is gone may have had it.
         calls::forget_listener(key);
         // Relaxed: only the count matters.
-        LISTENERS.fetch_add(1, Ordering::Relaxed);
+        LISTENERS.get().fetch_add(1, Ordering::Relaxed);
         TABLES.with(|tables| {
             let number = tables.next_number();
             tables.listeners.borrow_mut().insert(number, listener);
@@ -331,14 +332,14 @@ impl ListenerEntry {
 
 impl Drop for ListenerEntry {
     fn drop(&mut self) {
-        LISTENERS.fetch_sub(1, Ordering::Relaxed);
+        LISTENERS.get().fetch_sub(1, Ordering::Relaxed);
         // Without a table the thread is ending.
         let _ = TABLES.try_with(|tables| tables.listeners.borrow_mut().remove(&self.0));
     }
 }
 
 fn write_metrics(out: &mut String) {
-    let count = LISTENERS.load(Ordering::Relaxed);
+    let count = LISTENERS.get().load(Ordering::Relaxed);
     let name = "yue_rpc_listeners";
     let _ = writeln!(out, "# HELP {name} Listeners that a program holds.");
     let _ = writeln!(out, "# TYPE {name} gauge\n{name} {count}");

@@ -113,7 +113,7 @@ pub use logging::{
 #[doc(hidden)]
 pub use panics::{drop_payload, panic_text};
 #[doc(hidden)]
-pub use program_thread::{ProgramThread, receive};
+pub use program_thread::{ProgramThread, receive, wait_in_simulation};
 pub use signals::{FAULT_SIGNALS, SignalSet, set_signal_handler, spawn_with_signals_blocked};
 pub use stack::{StackClass, StackConfig, guard_kind};
 pub use thread_id::thread_id;

@@ -57,6 +57,31 @@ impl<T> fmt::Debug for ProgramThread<T> {
 /// The pause between two looks at a channel in a simulation.
 const PAUSE: Duration = Duration::from_micros(10);
 
+/// The longest pause of a wait that takes longer.
+const PAUSE_MAX: Duration = Duration::from_millis(10);
+
+/// Blocks the calling thread of a simulation until `done` returns true, or the time has come. Returns what `done` last
+/// returned: also false when the simulation has ended.
+///
+/// # Panics
+/// On a thread that belongs to no simulation.
+pub fn wait_in_simulation(until: crate::Instant, done: impl Fn() -> bool) -> bool {
+    let bell = simulation::Bell::new();
+    let mut pause = PAUSE;
+    while !done() {
+        let now = crate::Instant::system();
+        if now >= until {
+            return false;
+        }
+        let at = now.saturating_add(pause).min(until);
+        if simulation::turn(&bell, Wait::Block(Some(at))).is_err() {
+            return done();
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+    true
+}
+
 /// Receives from a channel whose sender is another thread of the program, blocking the calling thread.
 ///
 /// # Errors

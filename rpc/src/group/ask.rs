@@ -25,6 +25,7 @@ use std::fmt;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use yue_scheduler::simulation::{Hashing, PerHost};
 use yue_scheduler::{
     Instant, LocalWaker, LoopHandle, Stopped, Wakeup, deadline_after, is_past, park_until,
     prepare_park, this_loop,
@@ -75,15 +76,15 @@ struct Elsewhere {
 
 thread_local! {
     /// The calls to groups that this loop has made, and waits for.
-    static ASKING: RefCell<HashMap<u64, Weak<Asking>>> = RefCell::default();
+    static ASKING: RefCell<HashMap<u64, Weak<Asking>, Hashing>> = RefCell::default();
     /// The calls that this loop makes for other loops' calls to groups.
-    static SERVED: RefCell<HashMap<u64, Vec<(WeakSession, CallId)>>> = RefCell::default();
+    static SERVED: RefCell<HashMap<u64, Vec<(WeakSession, CallId)>, Hashing>> = RefCell::default();
 }
 
 fn next_number() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
+    static NEXT: PerHost<AtomicU64> = PerHost::new(|| AtomicU64::new(1));
     // Relaxed: it only matters that no number is used twice.
-    NEXT.fetch_add(1, Ordering::Relaxed)
+    NEXT.get().fetch_add(1, Ordering::Relaxed)
 }
 
 /// Calls the members on all loops, or that member.

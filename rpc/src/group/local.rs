@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
+use yue_scheduler::simulation::Hashing;
 use yue_scheduler::this_loop;
 
 /// One loop's members of a group. A member keeps it alive, and it does not keep members alive.
@@ -37,7 +38,7 @@ struct Slot {
 struct Here {
     station: RefCell<Option<Station>>,
     /// The named groups, as long as a member or a handle keeps them alive.
-    named: RefCell<HashMap<Arc<str>, Weak<LocalGroup>>>,
+    named: RefCell<HashMap<Arc<str>, Weak<LocalGroup>, Hashing>>,
 }
 
 impl Drop for Here {

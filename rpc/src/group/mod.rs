@@ -35,6 +35,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use yue_scheduler::simulation::PerHost;
 use yue_scheduler::{deadline_after, this_loop};
 
 /// A set of sessions. Clones are the same set. It belongs to the loop that created it; with a name, every loop of the
@@ -103,9 +104,9 @@ pub struct MemberId(u64);
 
 impl MemberId {
     fn next() -> MemberId {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
+        static NEXT: PerHost<AtomicU64> = PerHost::new(|| AtomicU64::new(1));
         // Relaxed: it only matters that no number is used twice.
-        MemberId(NEXT.fetch_add(1, Ordering::Relaxed))
+        MemberId(NEXT.get().fetch_add(1, Ordering::Relaxed))
     }
 
     /// The number.

@@ -16,8 +16,9 @@
 use super::MemberId;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
+use yue_scheduler::simulation::PerHost;
 use yue_scheduler::{LoopHandle, lock};
 
 /// Bytes of messages that wait for one loop to take them. Above it, the members of that loop do not take a message:
@@ -81,12 +82,15 @@ pub(super) struct SharedGroup {
 }
 
 /// The groups that exist on some loop.
-static NAMES: LazyLock<Mutex<HashMap<Arc<str>, Weak<SharedGroup>>>> = LazyLock::new(Mutex::default);
+static NAMES: PerHost<Names> = PerHost::new(Names::default);
+
+type Names = Mutex<HashMap<Arc<str>, Weak<SharedGroup>>>;
 
 impl SharedGroup {
     /// The group of that name.
     pub(super) fn of(name: &str) -> Arc<SharedGroup> {
-        let mut names = lock(&NAMES);
+        let names = NAMES.get();
+        let mut names = lock(&names);
         if let Some(known) = names.get(name).and_then(Weak::upgrade) {
             return known;
         }
@@ -204,7 +208,8 @@ impl SharedGroup {
 
 impl Drop for SharedGroup {
     fn drop(&mut self) {
-        let mut names = lock(&NAMES);
+        let names = NAMES.get();
+        let mut names = lock(&names);
         let is_own = |known: &Weak<SharedGroup>| std::ptr::eq(known.as_ptr(), self);
         if names.get(&self.name).is_some_and(is_own) {
             names.remove(&self.name);
@@ -215,7 +220,8 @@ impl Drop for SharedGroup {
 /// The number of known names that begin with `prefix`, for tests.
 #[doc(hidden)]
 pub fn names(prefix: &str) -> usize {
-    let names = lock(&NAMES);
+    let names = NAMES.get();
+    let names = lock(&names);
     names.keys().filter(|name| name.starts_with(prefix)).count()
 }
 

@@ -25,7 +25,7 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -558,20 +558,22 @@ impl Drop for HttpConnection {
 #[derive(Default)]
 pub(crate) struct OpenConnections {
     accounts: Rc<Accounts>,
-    /// By the addresses of the streams.
-    streams: RefCell<HashMap<usize, Rc<Stream>>>,
+    /// In the order of their numbers.
+    streams: RefCell<BTreeMap<u64, Rc<Stream>>>,
+    last: Cell<u64>,
 }
 
 impl OpenConnections {
     pub(crate) fn new(accounts: Rc<Accounts>) -> Rc<OpenConnections> {
         Rc::new(OpenConnections {
             accounts,
-            streams: RefCell::default(),
+            ..OpenConnections::default()
         })
     }
 
     fn add(self: &Rc<Self>, stream: &Rc<Stream>) -> Rc<Counted> {
-        let key = Rc::as_ptr(stream) as usize;
+        let key = self.last.get() + 1;
+        self.last.set(key);
         self.streams.borrow_mut().insert(key, stream.clone());
         self.accounts.open_connection();
         Rc::new(Counted {
@@ -592,7 +594,7 @@ impl OpenConnections {
 /// Counts a connection: until its link has ended and its fiber, too.
 pub(super) struct Counted {
     all: Rc<OpenConnections>,
-    key: usize,
+    key: u64,
 }
 
 impl Drop for Counted {

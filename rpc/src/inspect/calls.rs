@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use table::{Running, Table};
-use yue_scheduler::{Instant, lock};
+use yue_scheduler::{Instant, lock, simulation};
 
 pub use traces::TraceFilter;
 
@@ -111,7 +111,8 @@ pub fn watch(duration: Duration) -> Duration {
 /// ```
 #[inline]
 pub fn are_watched() -> bool {
-    WATCHED.load(Ordering::Relaxed)
+    // A simulation is not part of the recorded process; each recorded request reads the clock.
+    WATCHED.load(Ordering::Relaxed) && !simulation::is_on()
 }
 
 /// Ends the recording if its time has passed.

@@ -12,7 +12,8 @@ use super::state::phase::Role;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, Once};
+use std::sync::{Arc, Mutex, Once};
+use yue_scheduler::simulation::PerHost;
 
 /// The sessions of one role.
 struct Sessions {
@@ -33,10 +34,10 @@ impl Sessions {
 }
 
 /// The sessions that were opened, and those that were accepted.
-static ALL: Mutex<[Sessions; 2]> = Mutex::new([Sessions::NONE; 2]);
+static ALL: PerHost<Mutex<[Sessions; 2]>> = PerHost::new(|| Mutex::new([Sessions::NONE; 2]));
 
-fn all() -> MutexGuard<'static, [Sessions; 2]> {
-    yue_scheduler::lock(&ALL)
+fn with_all<R>(f: impl FnOnce(&mut [Sessions; 2]) -> R) -> R {
+    f(&mut yue_scheduler::lock(&ALL.get()))
 }
 
 /// A session's counters, which stay in the list as long as it lives.
@@ -51,7 +52,7 @@ impl Counted {
         HOOK.call_once(|| yue_scheduler::inspect::add_metrics(write));
         let counters = Arc::new(Counters::default());
         let key = Arc::as_ptr(&counters) as usize;
-        all()[role as usize].live.insert(key, counters.clone());
+        with_all(|all| all[role as usize].live.insert(key, counters.clone()));
         Counted { counters, role }
     }
 }
@@ -69,12 +70,13 @@ impl Drop for Counted {
         let mut left = self.counters.snapshot();
         // Dropping a session together with its link ends the link.
         left.links_ended = left.links;
-        let mut all = all();
-        let sessions = &mut all[self.role as usize];
-        sessions
-            .live
-            .remove(&(Arc::as_ptr(&self.counters) as usize));
-        sessions.gone = sessions.gone.plus(left);
+        with_all(|all| {
+            let sessions = &mut all[self.role as usize];
+            sessions
+                .live
+                .remove(&(Arc::as_ptr(&self.counters) as usize));
+            sessions.gone = sessions.gone.plus(left);
+        });
     }
 }
 
@@ -184,17 +186,15 @@ const REFUSED: [(&str, Value); 12] = [
 
 /// The sums over all sessions of the process, ended ones included.
 pub(crate) fn totals() -> Stats {
-    let all = all();
-    let sums = all.each_ref().map(Sessions::sum);
+    let sums = with_all(|all| all.each_ref().map(Sessions::sum));
     sums.into_iter().fold(Stats::NONE, Stats::plus)
 }
 
 fn write(out: &mut String) {
-    let (live, sums) = {
-        let all = all();
+    let (live, sums) = with_all(|all| {
         let live = all.each_ref().map(|sessions| sessions.live.len() as u64);
         (live, all.each_ref().map(Sessions::sum))
-    };
+    });
     family(
         out,
         "sessions",

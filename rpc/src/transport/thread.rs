@@ -15,19 +15,21 @@
 use super::traits::{Connect, Events, Incoming, Transport};
 use crate::error::{Error, ErrorKind};
 use std::cell::{Cell, RefCell};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
+use yue_scheduler::simulation::{Hashing, PerHost};
 use yue_scheduler::{LoopHandle, this_loop};
 
 /// Returns the next key of a link or a listener.
 fn next_key() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
+    static NEXT: PerHost<AtomicU64> = PerHost::new(|| AtomicU64::new(1));
     // Relaxed: it only matters that no value is returned twice.
-    NEXT.fetch_add(1, Ordering::Relaxed)
+    NEXT.get().fetch_add(1, Ordering::Relaxed)
 }
 
 /// One direction of a link.
@@ -101,7 +103,10 @@ impl Drop for Parcel {
 
 /// The ends that live on this thread. When the thread ends, the other ends are notified.
 #[derive(Default)]
-struct Ends(RefCell<HashMap<u64, Rc<ThreadLink>>>);
+struct Ends(RefCell<Links>);
+
+/// In a simulation it is dropped in an order that the seed determines.
+type Links = HashMap<u64, Rc<ThreadLink>, Hashing>;
 
 impl Drop for Ends {
     fn drop(&mut self) {
@@ -119,7 +124,7 @@ thread_local! {
     static ACCEPTORS: RefCell<HashMap<u64, Acceptor>> = RefCell::default();
 }
 
-fn with_ends<R>(f: impl FnOnce(&mut HashMap<u64, Rc<ThreadLink>>) -> R) -> R {
+fn with_ends<R>(f: impl FnOnce(&mut Links) -> R) -> R {
     ENDS.with(|ends| f(&mut ends.0.borrow_mut()))
 }
 
@@ -307,9 +312,10 @@ impl fmt::Debug for IncomingLink {
     }
 }
 
-fn names() -> MutexGuard<'static, HashMap<String, Endpoint>> {
-    static NAMES: LazyLock<Mutex<HashMap<String, Endpoint>>> = LazyLock::new(Mutex::default);
-    yue_scheduler::lock(&NAMES)
+/// Runs `f` with the names of this process under which loops accept links.
+fn with_names<R>(f: impl FnOnce(&mut HashMap<String, Endpoint>) -> R) -> R {
+    static NAMES: PerHost<Mutex<HashMap<String, Endpoint>>> = PerHost::new(Mutex::default);
+    f(&mut yue_scheduler::lock(&NAMES.get()))
 }
 
 /// A name under which a loop accepts links, until it is dropped.
@@ -332,11 +338,16 @@ impl ThreadName {
             key: next_key(),
         };
         let key = endpoint.key;
-        let mut names = names();
-        if names.contains_key(name) {
+        let is_new = with_names(|names| match names.entry(name.to_owned()) {
+            Entry::Vacant(entry) => {
+                entry.insert(endpoint);
+                true
+            }
+            Entry::Occupied(_) => false,
+        });
+        if !is_new {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        names.insert(name.to_owned(), endpoint);
         ACCEPTORS.with(|acceptors| acceptors.borrow_mut().insert(key, Rc::new(accept)));
         Ok(ThreadName {
             name: name.to_owned(),
@@ -347,7 +358,7 @@ impl ThreadName {
 
 impl Drop for ThreadName {
     fn drop(&mut self) {
-        names().remove(&self.name);
+        with_names(|names| names.remove(&self.name));
         let _ = ACCEPTORS.try_with(|acceptors| acceptors.borrow_mut().remove(&self.key));
     }
 }
@@ -377,7 +388,7 @@ impl ThreadConnector {
 
 impl Connect for ThreadConnector {
     fn connect(&self, events: Rc<dyn Events>) -> Result<Rc<dyn Transport>, Error> {
-        let Some(listener) = names().get(&self.name).cloned() else {
+        let Some(listener) = with_names(|names| names.get(&self.name).cloned()) else {
             let text = format!("no thread of this process listens at {}", self.text);
             return Err(Error::retryable(ErrorKind::ConnectionRefused, text));
         };

@@ -191,6 +191,14 @@ impl<'a> LogEntry<'a> {
         }
     }
 
+    /// The line for whoever runs a simulation: like [`line`](Self::line), without the time.
+    pub(super) fn simulated_line(&self, shown: &str, with_level: bool) -> String {
+        match (log_format(), with_level) {
+            (LogFormat::Text, true) => format!("yue {}: {shown}\n", self.level),
+            _ => self.line(shown, false),
+        }
+    }
+
     fn json(&self) -> String {
         let time = time_text(crate::simulation::wall_clock());
         let mut line = format!("{{\"time\":\"{time}\",\"level\":\"{}\"", self.level);

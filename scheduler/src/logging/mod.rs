@@ -3,6 +3,7 @@
 //! ```text
 //!   log(level, text) ──▶ a hook is set? ── yes ──▶ hook(level, text)
 //!                                       └─ no ───▶ "2026-…Z yue warn: text" on standard error, or a JSON object
+//!   of a simulated host ─────────────────────────▶ "yue warn: text" to the simulation, which knows the time
 //!
 //!   mod.rs   levels, the hook     entry.rs   the form of an entry     stderr.rs   the writer
 //! ```
@@ -23,6 +24,7 @@ pub use entry::{
 };
 
 use crate::panics::drop_payload;
+use crate::simulation;
 use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -197,6 +199,9 @@ pub fn log_outcome_entry(entry: &LogEntry<'_>) {
 
 fn write(entry: &LogEntry<'_>, with_time: bool) {
     let shown = entry.shown(with_time);
+    if let Some(output) = simulation::output() {
+        return output(entry.simulated_line(&shown, with_time).as_bytes());
+    }
     if !pass_to_hook(entry.level, &shown) {
         stderr::write_line(&entry.line(&shown, with_time));
     }

@@ -1,6 +1,7 @@
 //! The baton: who holds it, who can get it, and the choice of the next holder.
 
 use super::hosts::Host;
+use super::per_host::{self, Process};
 use super::random::Random;
 use super::{ME, Running, with_me};
 use crate::driver::Wait;
@@ -102,8 +103,8 @@ pub(super) struct State {
     pub(super) draining: Option<(u32, u32)>,
     /// Called before each choice.
     pub(super) observers: Vec<Arc<dyn Fn() + Send + Sync>>,
-    /// Threads that have given the baton away for the last time.
-    ended: Vec<thread::JoinHandle<()>>,
+    /// Threads that have given the baton away for the last time, with their processes, which outlive them.
+    ended: Vec<(thread::JoinHandle<()>, Arc<Process>)>,
     /// The reason for the simulation's end, once it has ended.
     pub(super) over: Option<String>,
 }
@@ -115,6 +116,8 @@ pub(super) struct Me {
     pub(super) number: u32,
     pub(super) host: u32,
     pub(super) clock: Arc<super::clock::HostClock>,
+    /// The incarnation of the host to which the thread belongs.
+    process: Arc<Process>,
     granted: Arc<AtomicBool>,
 }
 
@@ -157,8 +160,10 @@ pub fn run<T: Send + 'static>(
         .map_err(|error| Failure::NoThread(error.to_string()))?;
     // A panic was caught and stored.
     let _ = first.join();
-    for ended in std::mem::take(&mut lock(&room.state).ended) {
+    let ended = std::mem::take(&mut lock(&room.state).ended);
+    for (ended, process) in ended {
         let _ = ended.join();
+        drop(process);
     }
     let digest = room.digest.load(Ordering::Relaxed);
     let outcome = lock(&result).take();
@@ -267,7 +272,8 @@ impl Room {
         let mut state = lock(&self.state);
         let number = state.last_member;
         state.last_member += 1;
-        let clock = state.hosts.entry(host).or_default().clock.clone();
+        let of_host = state.hosts.entry(host).or_default();
+        let (clock, process) = (of_host.clock.clone(), of_host.process.clone());
         state.members.insert(
             number,
             Member {
@@ -285,6 +291,7 @@ impl Room {
             number,
             host,
             clock,
+            process,
             granted,
         };
         let in_thread = move || {
@@ -294,6 +301,8 @@ impl Room {
             me.await_grant();
             me.join_ended();
             ME.set(Some(me.clone()));
+            // The pointer stays when `ME` does not: `leave`, or the room for the first thread, keeps the process.
+            per_host::enter(&me.process);
             // A panic is reported by the hook; whoever waits for the thread sees that it has ended.
             let _ = catch_unwind(AssertUnwindSafe(body));
             // Events and observers may run during this choice, too, so the thread belongs to the simulation until then.
@@ -468,9 +477,10 @@ impl Me {
     /// Waits for the real end of threads that have given the baton away for the last time.
     fn join_ended(&self) {
         let ended = std::mem::take(&mut lock(&self.room.state).ended);
-        for handle in ended {
+        for (handle, process) in ended {
             // A panic of its body was caught; one of a thread-local's destructor aborts.
             let _ = handle.join();
+            drop(process);
         }
     }
 
@@ -513,7 +523,7 @@ impl Me {
         if self.number != 0
             && let Some(handle) = left.and_then(|left| left.handle)
         {
-            state.ended.push(handle);
+            state.ended.push((handle, self.process.clone()));
         }
         if state.members.is_empty() {
             return;

@@ -2,6 +2,8 @@
 
 use super::baton::Condition;
 use super::clock::HostClock;
+use super::output::Output;
+use super::per_host::Process;
 use super::with_me;
 use crate::lock::lock;
 use std::io;
@@ -13,6 +15,9 @@ use std::time::Duration;
 pub(super) struct Host {
     pub(super) frozen: bool,
     pub(super) clock: Arc<HostClock>,
+    /// The incarnation to which new threads belong.
+    pub(super) process: Arc<Process>,
+    pub(super) output: Option<Output>,
 }
 
 /// The number of the host to which the calling thread belongs. Host 0 is the scenario's own.
@@ -21,6 +26,21 @@ pub(super) struct Host {
 /// On a thread that belongs to no simulation.
 pub fn host() -> u32 {
     with_me(|me| me.host)
+}
+
+/// Begins a new incarnation of a host: threads that are started from now on find new values of each
+/// [`PerHost`](super::PerHost). Call it when none of the host's threads runs.
+///
+/// # Panics
+/// On a thread that belongs to no simulation.
+pub fn begin_process(host: u32) {
+    let before = with_me(|me| {
+        let mut state = lock(&me.room.state);
+        let process = &mut state.hosts.entry(host).or_default().process;
+        std::mem::take(process)
+    });
+    // Dropped without the lock: values may have destructors.
+    drop(before);
 }
 
 /// Whether a host that has crashed is being [drained](drain): what its threads do then is outside time, and must have

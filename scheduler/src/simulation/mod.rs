@@ -25,16 +25,23 @@
 mod baton;
 mod clock;
 mod hosts;
+mod output;
+mod per_host;
 mod random;
 mod threads;
 
 pub use baton::{Bell, Failure, now, random, run, turn, wait_until};
 pub use clock::{Hashing, fill_random, random_number, wall_clock};
-pub use hosts::{drain, freeze, host, is_draining, set_clock_drift, set_wall_clock, thaw};
+pub use hosts::{
+    begin_process, drain, freeze, host, is_draining, set_clock_drift, set_wall_clock, thaw,
+};
+pub use output::{Output, set_output, write_output};
+pub use per_host::{HostValue, PerHost};
 pub use random::{Random, mix};
 pub use threads::{Thread, at, layer, observe, spawn_thread, stop, stopped};
 
 pub(crate) use clock::monotonic_ns;
+pub(crate) use output::current as output;
 
 use baton::Me;
 use std::cell::RefCell;

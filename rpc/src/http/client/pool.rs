@@ -16,6 +16,7 @@ use crate::transport::{Connect, SocketOptions, TlsOptions, try_connector};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
+use yue_scheduler::simulation::Hashing;
 use yue_scheduler::{Instant, Timer, deadline_after, now};
 
 /// Above this number of origins those without idle connections are forgotten.
@@ -39,7 +40,7 @@ struct Origin {
 /// The idle connections of a client.
 pub(super) struct Pool {
     options: ClientOptions,
-    origins: RefCell<HashMap<String, Origin>>,
+    origins: RefCell<HashMap<String, Origin, Hashing>>,
     idle_count: Cell<usize>,
     last_number: Cell<u64>,
     /// Closes what has become too old. Armed while there are origins.
