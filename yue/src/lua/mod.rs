@@ -46,6 +46,7 @@ pub(crate) use fibers::fiber_of_number;
 pub use host::log::read_log_level;
 pub(crate) use program::report::describe_waits;
 pub use program::report::{report_on, watch_loops};
+pub(crate) use program::simulated::Running;
 pub use script::{Chunk, Script};
 pub use yue_io::Choice;
 

@@ -1,8 +1,8 @@
 //! The scenario's hands: hosts that crash and restart, links that break.
 
 use super::invariants::Invariants;
-use super::{Failure, Link, Main};
-use crate::{Runtime, RuntimeHandle};
+use super::process::{Main, Process};
+use super::{Failure, Link};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -27,29 +27,21 @@ pub(super) struct Hosts {
 struct Host {
     name: String,
     number: u32,
-    loops: usize,
     main: Main,
     process: Option<Process>,
 }
 
-/// A running main function.
-struct Process {
-    thread: simulation::Thread<()>,
-    runtime: Arc<Mutex<Option<RuntimeHandle>>>,
-}
-
 impl Hosts {
-    pub(super) fn add(&self, name: String, number: u32, loops: usize, main: Main) {
+    pub(super) fn add(&self, name: String, number: u32, main: Main) {
         lock(&self.all).push(Host {
             name,
             number,
-            loops,
             main,
             process: None,
         });
     }
 
-    /// The panic of a host, if there was one.
+    /// The panic or the error of a host, if there was one.
     pub(super) fn failure(&self) -> Option<Failure> {
         lock(&self.failure).clone()
     }
@@ -103,34 +95,9 @@ impl Hosts {
 
 impl Host {
     fn start(&mut self, failure: &Arc<Mutex<Option<Failure>>>) {
-        let runtime = Arc::new(Mutex::new(None));
-        let (store, main, loops) = (runtime.clone(), self.main.clone(), self.loops);
-        let (name, failure) = (self.name.clone(), failure.clone());
-        let body = move || {
-            // Its end is that of a crash, so nothing gets time to say goodbye.
-            let built = Runtime::builder()
-                .name(name.clone())
-                .loops(loops)
-                .grace(Duration::ZERO)
-                .build();
-            let built = match built {
-                Ok(built) => built,
-                Err(error) => panic!("cannot start the loops of the host {name}: {error}"),
-            };
-            *lock(&store) = Some(built.whole());
-            let run = std::panic::AssertUnwindSafe(|| built.run(move || main()));
-            let outcome = std::panic::catch_unwind(run);
-            if let Err(payload) = outcome
-                && simulation::stopped().is_none()
-                && !network::is_down(simulation::host())
-            {
-                let text = yue_scheduler::panic_text(&*payload).to_owned();
-                simulation::stop(&format!("the host {name} panicked"));
-                lock(&failure).get_or_insert(Failure::Panicked { host: name, text });
-            }
-        };
-        match simulation::spawn_thread(self.number, &self.name, body) {
-            Ok(thread) => self.process = Some(Process { thread, runtime }),
+        simulation::begin_process(self.number);
+        match Process::start(self.number, &self.name, &self.main, failure.clone()) {
+            Ok(process) => self.process = Some(process),
             Err(error) => panic!("cannot start a thread for the host {}: {error}", self.name),
         }
     }
@@ -140,12 +107,10 @@ impl Host {
 fn end(number: u32, process: Option<Process>) {
     network::crash(number);
     let Some(process) = process else { return };
-    if process.thread.is_finished() {
+    if process.is_finished() {
         return;
     }
-    if let Some(runtime) = lock(&process.runtime).take() {
-        runtime.shutdown();
-    }
+    process.switch_off();
     // It fails when the simulation has ended. Then all threads end anyway.
     let _ = simulation::drain(number);
 }
@@ -207,11 +172,7 @@ impl Control {
     /// # Panics
     /// If the host runs.
     pub fn restart(&self, host: &str) {
-        let runs = |host: &Host| {
-            host.process
-                .as_ref()
-                .is_some_and(|one| !one.thread.is_finished())
-        };
+        let runs = |host: &Host| host.process.as_ref().is_some_and(|one| !one.is_finished());
         self.hosts.with(host, |one| {
             assert!(
                 !runs(one),
@@ -225,9 +186,7 @@ impl Control {
     /// Whether a host's main function runs.
     pub fn is_running(&self, host: &str) -> bool {
         self.hosts.with(host, |host| {
-            host.process
-                .as_ref()
-                .is_some_and(|one| !one.thread.is_finished())
+            host.process.as_ref().is_some_and(|one| !one.is_finished())
         })
     }
 

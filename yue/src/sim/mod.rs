@@ -48,22 +48,24 @@
 
 mod control;
 mod invariants;
+mod output;
+mod process;
 mod search;
 
 pub use control::Control;
+pub use output::Line;
 pub use search::search;
 pub use yue_io::simulation::{Happened, Link, Record};
 
 use control::Hosts;
 use invariants::Invariants;
+use output::{OnOutput, Transcript};
+use process::Main;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 use yue_scheduler::simulation;
-
-/// The main function of a host.
-pub(crate) type Main = Arc<dyn Fn() + Send + Sync>;
 
 /// A system to simulate; see the [module](self).
 pub struct Sim {
@@ -71,6 +73,7 @@ pub struct Sim {
     hosts: Vec<(String, Main)>,
     loops: usize,
     link: Link,
+    on_output: Option<OnOutput>,
 }
 
 /// A run that ended well.
@@ -83,6 +86,8 @@ pub struct Report {
     pub digest: u64,
     /// The records of the network, in order.
     pub trace: Vec<Record>,
+    /// What the hosts that run Lua programs have printed and logged, in order.
+    pub output: Vec<Line>,
 }
 
 /// The reason why a run failed.
@@ -105,6 +110,14 @@ pub enum Failure {
         /// The panic message.
         text: String,
     },
+    /// The script of a host raised an error.
+    #[error("the program of the host {host} failed: {text}")]
+    Raised {
+        /// The name of the host.
+        host: String,
+        /// The error, with its traceback.
+        text: String,
+    },
     /// The scenario panicked, or the simulation could not continue.
     #[error("{0}")]
     Scenario(String),
@@ -118,6 +131,7 @@ impl Sim {
             hosts: Vec::new(),
             loops: 1,
             link: Link::default(),
+            on_output: None,
         }
     }
 
@@ -127,7 +141,42 @@ impl Sim {
     ///
     /// # Panics
     /// If there is a host of this name, or there are more than 60 000.
-    pub fn host(mut self, name: &str, main: impl Fn() + Send + Sync + 'static) -> Sim {
+    pub fn host(self, name: &str, main: impl Fn() + Send + Sync + 'static) -> Sim {
+        // The number of loops is known when the simulation runs.
+        self.add(name, Main::Function(Arc::new(main), 0))
+    }
+
+    /// Adds a host that runs a Lua program, as the `yue` command does, from the beginning, and again after each
+    /// restart. The program runs unchanged, with as many loops and worker threads as it has; its clock, its network and
+    /// its random numbers are those of the simulation. An error that ends the script fails the run, with
+    /// [`Failure::Raised`]. What the program prints and logs is in [`Report::output`].
+    ///
+    /// ```
+    /// use yue::lua::{Chunk, Script};
+    /// use yue::sim::{Failure, Sim};
+    ///
+    /// let server = "yue.listen('tcp://0.0.0.0:7000', { double = function(n) return 2 * n end })";
+    /// let client = "print(yue.open('tcp://server:7000').double(21))";
+    /// let script = |source: &str| Script {
+    ///     chunks: vec![Chunk::text("=program", source)],
+    ///     ..Script::new("/dev/null")
+    /// };
+    /// let report = Sim::new(1)
+    ///     .lua("server", script(server))
+    ///     .lua("client", script(client))
+    ///     .run(|_| yue::sleep(std::time::Duration::from_secs(1)).unwrap())?;
+    /// assert_eq!(report.output[0].text, "42");
+    /// # Ok::<(), Failure>(())
+    /// ```
+    ///
+    /// # Panics
+    /// See [`Sim::host`].
+    #[cfg(feature = "lua")]
+    pub fn lua(self, name: &str, script: crate::lua::Script) -> Sim {
+        self.add(name, Main::Program(Arc::new(script)))
+    }
+
+    fn add(mut self, name: &str, main: Main) -> Sim {
         assert!(
             self.hosts.iter().all(|(other, _)| other != name),
             "there is a host named {name} already"
@@ -136,7 +185,7 @@ impl Sim {
             self.hosts.len() < 60_000,
             "a simulation has at most 60 000 hosts"
         );
-        self.hosts.push((name.to_owned(), Arc::new(main)));
+        self.hosts.push((name.to_owned(), main));
         self
     }
 
@@ -164,6 +213,12 @@ impl Sim {
         self
     }
 
+    /// Calls `f` with each line that a host which runs a Lua program prints or logs, when it does. `f` must not wait.
+    pub fn on_output(mut self, f: impl Fn(&Line) + Send + Sync + 'static) -> Sim {
+        self.on_output = Some(Arc::new(f));
+        self
+    }
+
     /// Sets the link between all hosts that have no link of their own.
     pub fn link(mut self, link: Link) -> Sim {
         self.link = link;
@@ -180,16 +235,18 @@ impl Sim {
         let hosts = Arc::new(Hosts::default());
         let (checked, watched) = (invariants.clone(), hosts.clone());
         let seed = self.seed;
-        let main = move || self.run_inside(&invariants, &hosts, scenario);
+        let transcript = Transcript::new(self.on_output.clone());
+        let main = move || self.run_inside(&invariants, &hosts, &transcript, scenario);
         let outcome = simulation::run(seed, main);
         if let Some(failure) = checked.failure().or_else(|| watched.failure()) {
             return Err(failure);
         }
         match outcome {
-            Ok(((elapsed, trace), digest)) => Ok(Report {
+            Ok(((elapsed, trace, output), digest)) => Ok(Report {
                 elapsed,
                 digest,
                 trace,
+                output,
             }),
             Err(simulation::Failure::Panicked(text)) => Err(Failure::Scenario(text)),
             Err(other) => Err(Failure::Scenario(other.to_string())),
@@ -200,8 +257,9 @@ impl Sim {
         self,
         invariants: &Arc<Invariants>,
         hosts: &Arc<Hosts>,
+        transcript: &Arc<Transcript>,
         scenario: impl FnOnce(&Control) + Send + 'static,
-    ) -> (Duration, Vec<Record>) {
+    ) -> (Duration, Vec<Record>, Vec<Line>) {
         let began = simulation::now();
         yue_io::simulation::keep_trace();
         yue_io::simulation::set_default_link(self.link);
@@ -211,7 +269,15 @@ impl Sim {
             let address = address(index as u32 + 1);
             let number = yue_io::simulation::add_host(address);
             yue_io::simulation::add_name(&name, address);
-            hosts.add(name, number, self.loops, main);
+            let main = match main {
+                Main::Function(main, _) => Main::Function(main, self.loops),
+                #[cfg(feature = "lua")]
+                Main::Program(_) => {
+                    transcript.collect(number, &name, began);
+                    main
+                }
+            };
+            hosts.add(name, number, main);
         }
         invariants.begin(began);
         let seen = invariants.clone();
@@ -226,7 +292,7 @@ impl Sim {
         let elapsed = simulation::now().saturating_since(began);
         invariants.check_at_end();
         hosts.end_all();
-        (elapsed, yue_io::simulation::take_trace())
+        (elapsed, yue_io::simulation::take_trace(), transcript.take())
     }
 }
 

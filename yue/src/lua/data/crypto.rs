@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use yue_luajit::{Error, Stack};
 use yue_rpc::ErrorKind;
+use yue_scheduler::simulation;
 
 /// Reads both forms of base64, with and without `=` at the end.
 const LENIENT: GeneralPurposeConfig =
@@ -37,7 +38,7 @@ native! {
     read(stack) -> f64 { stack.number(1) }
     run(count) -> Vec<u8> {
         let mut bytes = vec![0; count as usize];
-        getrandom::fill(&mut bytes)
+        simulation::fill_random(&mut bytes)
             .map_err(|failure| error(ErrorKind::Runtime, format!("the system has no random bytes: {failure}")))?;
         Ok(bytes)
     }

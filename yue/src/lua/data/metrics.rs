@@ -16,9 +16,10 @@ use crate::lua::native::{native, register};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, Once};
+use std::sync::{Arc, Mutex, Once};
 use yue_luajit::{Error, Stack};
 use yue_rpc::ErrorKind;
+use yue_scheduler::simulation::PerHost;
 use yue_scheduler::{LogLevel, lock};
 
 /// The maximum number of metrics: their cells are never freed.
@@ -62,25 +63,27 @@ impl Kind {
 }
 
 /// The cells of a series: one, or a histogram's: the count of each bucket, the last without a bound, and the sum.
-type Cells = &'static [AtomicU64];
+/// The registry of the process is never dropped, so their addresses stay valid; that of a simulated host is dropped when
+/// its VMs have been closed.
+type Cells = Arc<[AtomicU64]>;
 
 struct Metric {
     kind: Kind,
     help: String,
     labels: Vec<String>,
     /// The upper bounds of a histogram's buckets, ascending.
-    bounds: &'static [f64],
+    bounds: Arc<[f64]>,
     series_max: usize,
     series: BTreeMap<Vec<String>, Cells>,
     /// Whether there were more label values than `series_max`.
     overflowed: bool,
 }
 
-static REGISTRY: Mutex<BTreeMap<String, Metric>> = Mutex::new(BTreeMap::new());
+static REGISTRY: PerHost<Mutex<BTreeMap<String, Metric>>> = PerHost::new(Mutex::default);
 
 impl Metric {
     /// The cells of the series with these label values.
-    fn cells(&mut self, values: Vec<String>) -> Cells {
+    fn cells(&mut self, values: Vec<String>) -> &Cells {
         let bounds = self.bounds.len();
         self.series.entry(values).or_insert_with(|| {
             let count = if self.kind == Kind::Histogram {
@@ -88,7 +91,7 @@ impl Metric {
             } else {
                 1
             };
-            Box::leak((0..count).map(|_| AtomicU64::new(0)).collect())
+            (0..count).map(|_| AtomicU64::new(0)).collect()
         })
     }
 
@@ -129,7 +132,7 @@ impl Metric {
         }
     }
 
-    fn write_histogram(&self, out: &mut String, name: &str, labels: &str, cells: Cells) {
+    fn write_histogram(&self, out: &mut String, name: &str, labels: &str, cells: &Cells) {
         let comma = if labels.is_empty() { "" } else { "," };
         let braces = if labels.is_empty() {
             String::new()
@@ -179,7 +182,7 @@ fn escape_value(text: &str) -> String {
 }
 
 fn write_all(out: &mut String) {
-    for (name, metric) in &*lock(&REGISTRY) {
+    for (name, metric) in &*lock(&REGISTRY.get()) {
         metric.write(out, name);
     }
 }
@@ -306,19 +309,18 @@ native! {
             kind,
             help: String::from_utf8_lossy(help).into_owned(),
             labels: texts(labels),
-            bounds: &[],
+            bounds: Arc::default(),
             series_max: series_max as usize,
             series: BTreeMap::new(),
             overflowed: false,
         };
-        let mut registry = lock(&REGISTRY);
+        let of_process = REGISTRY.get();
+        let mut registry = lock(&of_process);
         if let Some(known) = registry.get(&name) {
-            let same_bounds = known.bounds == bounds;
-            if same_bounds {
-                wanted.bounds = known.bounds;
-            } else {
-                wanted.bounds = &[f64::NAN];
-            }
+            wanted.bounds = match *known.bounds == *bounds {
+                true => known.bounds.clone(),
+                false => Arc::new([f64::NAN]),
+            };
             return match known.difference(&wanted) {
                 Some(text) => Err(refuse(format!("yue.metrics: {name} exists: {text}"))),
                 None => Ok(known.bounds.as_ptr().expose_provenance() as f64),
@@ -329,7 +331,7 @@ native! {
             let text = format!("yue.metrics: there are {METRICS_MAX} metrics already; use labels in place of names");
             return Err(refuse(text));
         }
-        wanted.bounds = Box::leak(bounds.into_boxed_slice());
+        wanted.bounds = bounds.into();
         if wanted.labels.is_empty() {
             wanted.cells(Vec::new());
         }
@@ -353,7 +355,8 @@ native! {
             value.truncate(value.floor_char_boundary(VALUE_BYTES_MAX));
         }
         let name = String::from_utf8_lossy(name);
-        let mut registry = lock(&REGISTRY);
+        let of_process = REGISTRY.get();
+        let mut registry = lock(&of_process);
         let metric = registry.get_mut(&*name).ok_or_else(|| refuse("yue.metrics: an unknown metric"))?;
         if values.len() != metric.labels.len() {
             return Err(refuse(format!("yue.metrics: {name} has other labels")));

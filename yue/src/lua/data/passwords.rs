@@ -8,10 +8,11 @@ use crate::lua::native::{native, register};
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{Error as HashError, PasswordHasher, PasswordVerifier};
 use argon2::{Argon2, Params};
-use std::sync::OnceLock;
+use std::sync::Arc;
 use std::thread;
 use yue_luajit::{Error, Stack};
 use yue_rpc::ErrorKind;
+use yue_scheduler::simulation::{self, PerHost};
 use yue_scheduler::sync::Semaphore;
 use yue_scheduler::{BlockingError, blocking};
 
@@ -25,18 +26,33 @@ const PASSES_MAX: u32 = 16;
 const LANES_MAX: u32 = 16;
 
 /// The permits of running hashes, of the whole process.
-fn permits() -> &'static Semaphore {
-    static PERMITS: OnceLock<Semaphore> = OnceLock::new();
-    PERMITS.get_or_init(|| {
-        let processors = thread::available_parallelism().map_or(1, usize::from);
-        Semaphore::new(processors.min(HASHES_MAX))
-    })
+fn permits() -> Arc<Semaphore> {
+    static PERMITS: PerHost<Arc<Semaphore>> = PerHost::new(|| {
+        // The machine's processors must not decide what a simulation does.
+        let processors = match simulation::is_on() {
+            true => HASHES_MAX,
+            false => thread::available_parallelism().map_or(1, usize::from),
+        };
+        Arc::new(Semaphore::new(processors.min(HASHES_MAX)))
+    });
+    PERMITS.get().clone()
+}
+
+/// A permit that was taken. Dropping it releases it.
+struct Taken(Arc<Semaphore>);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.add(1);
+    }
 }
 
 /// Runs `work` on a blocking thread when there is a permit. A work that has begun keeps its permit when its fiber is
 /// cancelled, because it still runs.
 fn run_limited<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    let permit = permits().acquire(1).map_err(stopped)?;
+    let permits = permits();
+    permits.acquire(1).map_err(stopped)?.forget();
+    let permit = Taken(permits);
     let outcome = blocking(move || {
         let result = work();
         drop(permit);

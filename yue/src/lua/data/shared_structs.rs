@@ -1,16 +1,17 @@
 //! Memory that all threads of the process see: the natives under `yue.shared`.
 //!
-//! A structure's memory is allocated once, zeroed, and never freed: C pointers to it may be anywhere. It is found by
-//! its name once its creator has initialized it; until then others wait.
+//! A structure's memory is allocated once, zeroed, and kept until the end of the process: C pointers to it may be
+//! anywhere. It is found by its name once its creator has initialized it; until then others wait.
 
 use crate::lua::host::errors::{error, stopped};
 use crate::lua::native::{native, register};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{LazyLock, Mutex};
+use std::sync::Mutex;
 use yue_luajit::{Error, Stack, may_suspend};
 use yue_rpc::ErrorKind;
+use yue_scheduler::simulation::PerHost;
 use yue_scheduler::{RemoteWaker, lock, park, prepare_park};
 
 /// Structures begin at a cache line, so that two of them never share one.
@@ -47,12 +48,26 @@ impl Struct {
     }
 }
 
+/// A structure is dropped when it was never initialized, so that only its creator has seen the address, and with a
+/// simulated host, whose VMs have been closed.
+impl Drop for Struct {
+    fn drop(&mut self) {
+        if let Some(layout) = layout(self.size) {
+            let memory = std::ptr::with_exposed_provenance_mut(self.address);
+            // SAFETY: allocated with this layout, by `Struct::new`; it is not in the table of a process that runs.
+            unsafe { dealloc(memory, layout) };
+        }
+    }
+}
+
 fn layout(size: usize) -> Option<Layout> {
     let layout = Layout::from_size_align(size, ALIGNMENT).ok()?;
     (size > 0).then_some(layout)
 }
 
-static STRUCTS: LazyLock<Mutex<HashMap<Vec<u8>, Struct>>> = LazyLock::new(Mutex::default);
+type Structs = HashMap<Vec<u8>, Struct>;
+
+static STRUCTS: PerHost<Mutex<Structs>> = PerHost::new(Mutex::default);
 
 /// The step of a fiber that looks for a structure.
 enum Step<T> {
@@ -62,10 +77,10 @@ enum Step<T> {
 
 /// Tries `step` until it need not wait for the structure's creator.
 fn until_initialized<T>(
-    mut step: impl FnMut(&mut HashMap<Vec<u8>, Struct>) -> Result<Step<T>, Error>,
+    mut step: impl FnMut(&mut Structs) -> Result<Step<T>, Error>,
 ) -> Result<T, Error> {
     loop {
-        let outcome = step(&mut lock(&STRUCTS))?;
+        let outcome = step(&mut lock(&STRUCTS.get()))?;
         match outcome {
             Step::Done(value) => return Ok(value),
             Step::Wait => park("another thread to initialize a shared struct").map_err(stopped)?,
@@ -118,24 +133,16 @@ native! {
     SharedEnd = "shared_end", suspends: false;
     read(stack) -> (&'a [u8], bool) { (stack.bytes(1), stack.boolean(2)) }
     run((name, is_initialized)) -> () {
-        let mut structs = lock(&STRUCTS);
+        let all = STRUCTS.get();
+        let mut structs = lock(&all);
         let Some(structure) = structs.get_mut(name) else { return Ok(()) };
         let waiting = structure.waiting.take();
-        if !is_initialized && let Some(structure) = structs.remove(name) {
-            free(&structure);
+        if !is_initialized {
+            structs.remove(name);
         }
         drop(structs);
         waiting.into_iter().flatten().for_each(RemoteWaker::wake);
         Ok(())
-    }
-}
-
-/// Frees the memory of a structure that was never initialized: only its creator has seen the address.
-fn free(structure: &Struct) {
-    if let Some(layout) = layout(structure.size) {
-        let memory = std::ptr::with_exposed_provenance_mut(structure.address);
-        // SAFETY: allocated with this layout, by `Struct::new`; it is no longer in the table.
-        unsafe { dealloc(memory, layout) };
     }
 }
 

@@ -17,6 +17,7 @@ use std::ffi::c_int;
 use std::sync::Mutex;
 use std::time::Duration;
 use yue_luajit::{Stack, ffi};
+use yue_scheduler::simulation::PerHost;
 use yue_scheduler::{Instant, LogLevel, lock, now};
 
 /// The number of different failures that are kept: more do not fit on a page.
@@ -65,7 +66,7 @@ struct Failures {
     noted: u64,
 }
 
-static FAILURES: Mutex<Failures> = Mutex::new(Failures::new());
+static FAILURES: PerHost<Mutex<Failures>> = PerHost::new(|| Mutex::new(Failures::new()));
 
 fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
@@ -147,12 +148,12 @@ impl Failures {
 
 /// Notes a failure, in development mode. Returns whether it is to be logged in full.
 pub(crate) fn note(failure: &Failure<'_>) -> bool {
-    !super::is_on() || lock(&FAILURES).note(failure, now())
+    !super::is_on() || lock(&FAILURES.get()).note(failure, now())
 }
 
 /// Logs how often known failures were repeated since the last call.
 pub(crate) fn log_repeats() {
-    let lines = lock(&FAILURES).take_repeats();
+    let lines = lock(&FAILURES.get()).take_repeats();
     for (level, line) in lines {
         log::write(level, line.as_bytes());
     }
@@ -197,7 +198,8 @@ native! {
     Changes = "development_changes", suspends: false;
     read(_stack) -> () {}
     run(()) -> (f64, f64) {
-        let failures = lock(&FAILURES);
+        let all = FAILURES.get();
+        let failures = lock(&all);
         Ok((failures.changes as f64, failures.noted as f64))
     }
 }
@@ -207,7 +209,8 @@ native! {
     List = "development_failures", suspends: false;
     read(_stack) -> () {}
     run(()) -> Shown {
-        let failures = lock(&FAILURES);
+        let all = FAILURES.get();
+        let failures = lock(&all);
         let shown = failures.list.iter().filter(|known| !known.is_hidden);
         let shown = shown.map(|known| (known.text.clone(), known.count));
         Ok(Shown(shown.collect()))
@@ -219,7 +222,7 @@ native! {
     Hide = "development_hide", suspends: false;
     read(_stack) -> () {}
     run(()) -> () {
-        lock(&FAILURES).hide();
+        lock(&FAILURES.get()).hide();
         Ok(())
     }
 }
@@ -230,7 +233,7 @@ native! {
     read(_stack) -> () {}
     run(()) -> () {
         log_repeats();
-        lock(&FAILURES).forget();
+        lock(&FAILURES.get()).forget();
         Ok(())
     }
 }

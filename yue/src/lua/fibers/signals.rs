@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use yue_io::signal::{self, Signal};
 use yue_luajit::{Stack, ffi};
 use yue_rpc::ErrorKind;
+use yue_scheduler::simulation::PerHost;
 use yue_scheduler::{LocalWaker, park, prepare_park};
 
 /// The signals that programs can name. KILL and STOP cannot be caught; those that indicate a broken program should not
@@ -35,13 +36,14 @@ const NAMES: &[(&str, i32)] = &[
 
 /// The number of programs' subscriptions, by signal. Relaxed: a signal that arrives at the very moment of a change may
 /// see either state.
-static BOUND: [AtomicU32; 65] = [const { AtomicU32::new(0) }; 65];
+static BOUND: PerHost<[AtomicU32; 65]> = PerHost::new(|| [const { AtomicU32::new(0) }; 65]);
 
 /// Whether a program handles that signal itself.
 pub(crate) fn is_bound(number: i32) -> bool {
+    let bound = BOUND.get();
     usize::try_from(number)
         .ok()
-        .and_then(|index| BOUND.get(index))
+        .and_then(|index| bound.get(index))
         .is_some_and(|n| n.load(Ordering::Relaxed) > 0)
 }
 
@@ -73,7 +75,7 @@ impl Bound {
     /// Restores the signal's previous action. A fiber that waits may hold this for a little longer.
     fn close(&self) {
         if let Some(subscription) = self.subscription.take() {
-            BOUND[self.number as usize].fetch_sub(1, Ordering::Relaxed);
+            BOUND.get()[self.number as usize].fetch_sub(1, Ordering::Relaxed);
             drop(subscription);
         }
     }
@@ -104,7 +106,7 @@ native! {
         // A finalizer may call this when the loop has ended.
         with_host(|_| ())?;
         // Earlier: the shutdown's guard must find it when the first signal arrives.
-        BOUND[number as usize].fetch_add(1, Ordering::Relaxed);
+        BOUND.get()[number as usize].fetch_add(1, Ordering::Relaxed);
         let subscription = signal::subscribe(&[signal], move |_| {
             if let Some(bound) = receiver.upgrade() {
                 bound.arrived.set(bound.arrived.get() + 1);
@@ -114,7 +116,7 @@ native! {
         match subscription {
             Ok(subscription) => bound.subscription.set(Some(subscription)),
             Err(failure) => {
-                BOUND[number as usize].fetch_sub(1, Ordering::Relaxed);
+                BOUND.get()[number as usize].fetch_sub(1, Ordering::Relaxed);
                 return Err(error(ErrorKind::Runtime, format!("cannot bind signal {number}: {failure}")));
             }
         }

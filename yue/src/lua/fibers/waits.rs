@@ -10,8 +10,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::rc::Rc;
+use std::time::UNIX_EPOCH;
 use yue_luajit::{Raise, Stack, check_native_stack, ffi, may_suspend};
 use yue_rpc::ErrorKind;
+use yue_scheduler::simulation;
 use yue_scheduler::{
     CancelScope, Instant, LocalWaker, Wakeup, deadline_after, in_fiber, now, park_until,
     prepare_park, shield, sleep, sleep_until, with_deadline, yield_now,
@@ -211,7 +213,7 @@ native! {
     NowUs = "now_us", suspends: false;
     read(_stack) -> () {}
     run(()) -> f64 {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since = simulation::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(since.as_micros() as f64)
     }
 }

@@ -6,16 +6,17 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use yue_scheduler::simulation::Hashing;
 
 /// Open resources of one loop, by their numbers.
 pub(crate) struct Handles<T> {
-    open: RefCell<(u64, HashMap<u64, Rc<T>>)>,
+    open: RefCell<(u64, HashMap<u64, Rc<T>, Hashing>)>,
 }
 
 impl<T> Default for Handles<T> {
     fn default() -> Handles<T> {
         Handles {
-            open: RefCell::new((0, HashMap::new())),
+            open: RefCell::new((0, HashMap::default())),
         }
     }
 }

@@ -1,16 +1,16 @@
 //! The state that all loops of a program share: its script, its loops, and the beginning of its end.
 
+use crate::lua::host::errors::ErrorObject;
 use crate::lua::host::shared::Shared;
 use crate::lua::script::Script;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use yue_io::signal::Signal;
 use yue_luajit::Stack;
 use yue_rpc::WeakSocket;
-use yue_scheduler::LoopHandle;
-use yue_scheduler::lock;
+use yue_scheduler::{Instant, LoopHandle, lock};
 
 /// The time that requests which are being served have when the program ends.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
@@ -29,6 +29,10 @@ pub(crate) struct Program {
     ending: OnceLock<Ending>,
     guard: Mutex<Option<Sender<Notice>>>,
     terminal_runs: AtomicBool,
+    /// Whether the process ends at once, without any clean-up: its simulated machine is switched off.
+    is_abrupt: AtomicBool,
+    /// The first error that has ended a script of the program.
+    failure: OnceLock<ErrorObject>,
 }
 
 /// The reason why a program is being shut down.
@@ -39,6 +43,14 @@ pub(crate) enum Cause {
     /// The script has raised on one of its loops.
     Raised,
     Signal(Signal),
+    /// The simulated host was switched off.
+    SwitchedOff,
+}
+
+impl Cause {
+    fn is_abrupt(self) -> bool {
+        self == Cause::SwitchedOff
+    }
 }
 
 struct Ending {
@@ -68,14 +80,19 @@ impl Program {
             ending: OnceLock::new(),
             guard: Mutex::default(),
             terminal_runs: AtomicBool::new(false),
+            is_abrupt: AtomicBool::new(false),
+            failure: OnceLock::new(),
         })
     }
 
     /// Requests the end on every loop of the program. The first cause counts.
     pub(crate) fn shut_down(&self, cause: Cause) {
+        if cause.is_abrupt() {
+            self.is_abrupt.store(true, Ordering::Relaxed);
+        }
         self.ending.get_or_init(|| Ending {
             cause,
-            begun: Instant::now(),
+            begun: Instant::system(),
         });
         if let Some(guard) = &*lock(&self.guard) {
             let _ = guard.send(Notice::ShutDown);
@@ -90,9 +107,25 @@ impl Program {
         self.ending.get().map(|ending| ending.cause)
     }
 
+    /// Whether the process ends at once, without any clean-up.
+    pub(crate) fn is_abrupt(&self) -> bool {
+        self.is_abrupt.load(Ordering::Relaxed)
+    }
+
     /// The time when running work is cancelled, if a shutdown has begun.
     pub(crate) fn grace_ends(&self) -> Option<Instant> {
-        self.ending.get().map(|ending| ending.begun + GRACE)
+        let ending = self.ending.get()?;
+        Some(ending.begun.saturating_add(GRACE))
+    }
+
+    /// Notes the error that has ended a script. The first one counts.
+    pub(crate) fn note_failure(&self, failure: ErrorObject) {
+        self.failure.get_or_init(|| failure);
+    }
+
+    /// The error that has ended a script.
+    pub(crate) fn failure(&self) -> Option<&ErrorObject> {
+        self.failure.get()
     }
 
     /// Whether a terminal reads lines, and so takes Ctrl-C.

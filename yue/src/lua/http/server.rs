@@ -23,6 +23,7 @@ use yue_rpc::transport::{
 };
 use yue_rpc::{ErrorKind, Listener};
 use yue_scheduler::LogLevel;
+use yue_scheduler::simulation::Hashing;
 
 /// A listener.
 struct Serving {
@@ -50,7 +51,7 @@ impl Open {
 
 thread_local! {
     static LAST_NUMBER: Cell<u32> = const { Cell::new(0) };
-    static LISTENERS: RefCell<HashMap<u32, Serving>> = RefCell::default();
+    static LISTENERS: RefCell<HashMap<u32, Serving, Hashing>> = RefCell::default();
     static CONNECTIONS: RefCell<HashMap<u32, Rc<Open>, NumberHash>> = RefCell::default();
 }
 

@@ -5,6 +5,7 @@
 //!   threads.rs  worker threads                          shutdown.rs   SIGINT, SIGTERM, the deadline
 //!   natives.rs  the natives of a VM                     report.rs     what hangs, for people
 //!   reloads.rs  new versions of modules, on all loops
+//!   simulated.rs  the program of a simulated host
 //! ```
 
 mod natives;
@@ -12,6 +13,7 @@ mod reloads;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod shutdown;
+pub(crate) mod simulated;
 pub(crate) mod threads;
 
 use crate::lua::development;
@@ -25,11 +27,10 @@ use run::{close, on_new_loop, start_host, start_script, wait_for_end};
 use shutdown::Guard;
 use std::ffi::{CString, c_int};
 use std::sync::Arc;
-use std::thread;
 use yue_io::signal::{Signal, is_ignored};
 use yue_io::stdio::flush_buffers;
 use yue_luajit::{LuaState, VmError, ffi};
-use yue_scheduler::log_outcome;
+use yue_scheduler::{ProgramThread, log_outcome};
 
 impl Script {
     /// Runs the program to its end: when its script has returned and nothing is open, when a shutdown was requested, or
@@ -49,12 +50,23 @@ fn run_program(program: &Arc<Program>) -> i32 {
     handle_broken_pipes();
     report::set_program(program);
     let guard = Guard::start(program);
+    let code = run_loops(program);
+    // While the guard watches: nobody may be reading.
+    flush_buffers();
+    drop(guard);
+    match program.cause() {
+        Some(Cause::Signal(signal)) => 128 + signal.number(),
+        _ => code,
+    }
+}
+
+/// Runs the program's loops, the first on the calling thread, until they and its worker threads have ended.
+fn run_loops(program: &Arc<Program>) -> i32 {
     let others: Vec<_> = (2..=program.script.loops)
         .map(|index| {
             let member = program.clone();
-            let spawned = thread::Builder::new()
-                .name(format!("yue loop {index}"))
-                .spawn(move || run_loop(&member, index));
+            let name = format!("yue loop {index}");
+            let spawned = ProgramThread::spawn(name, move || run_loop(&member, index));
             spawned.inspect_err(|error| {
                 log_outcome(format_args!(
                     "cannot start a thread for another loop: {error}"
@@ -65,17 +77,11 @@ fn run_program(program: &Arc<Program>) -> i32 {
         .collect();
     let mut code = run_loop(program, 1);
     for other in others {
-        let other_code = other.map_or(Ok(1), thread::JoinHandle::join);
+        let other_code = other.map_or(Ok(1), ProgramThread::join);
         code = code.max(other_code.unwrap_or(1));
     }
     threads::end_all();
-    // While the guard watches: nobody may be reading.
-    flush_buffers();
-    drop(guard);
-    match program.cause() {
-        Some(Cause::Signal(signal)) => 128 + signal.number(),
-        _ => code,
-    }
+    code
 }
 
 /// Runs one of the program's main loops on the calling thread; returns its exit code. All loops are equal: the first
@@ -113,8 +119,9 @@ fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
     let code = match result {
         Ok(()) => 0,
         Err(failure) => {
-            write_outcome(&failure);
-            development::report_failure(&failure);
+            if !program.is_abrupt() {
+                report_failure(program, failure);
+            }
             // Now: the other loops need not wait for the end of this one.
             program.shut_down(Cause::Raised);
             1
@@ -122,6 +129,13 @@ fn main_fiber(program: &Arc<Program>, index: usize) -> i32 {
     };
     close(&host, code == 0 && program.cause() != Some(Cause::Raised));
     code
+}
+
+/// Reports the error that has ended the script of a loop.
+fn report_failure(program: &Program, failure: ErrorObject) {
+    write_outcome(&failure);
+    development::report_failure(&failure);
+    program.note_failure(failure);
 }
 
 /// Pushes a chunk of the program and its arguments.

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use yue_luajit::{Error, Parked, Stack, ffi};
 use yue_rpc::ErrorKind;
+use yue_scheduler::simulation::PerHost;
 use yue_scheduler::{
     JoinError, Stopped, deadline_after, drop_payload, is_past, this_loop, with_deadline,
 };
@@ -28,20 +29,20 @@ use yue_scheduler::{
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether a loop of the process reloads: two at once would wait for each other.
-static RELOADING: AtomicBool = AtomicBool::new(false);
+static RELOADING: PerHost<AtomicBool> = PerHost::new(AtomicBool::default);
 
 native! {
     /// `reload_begin()`: whether the caller may reload now; it calls `reload_end` afterwards.
     ReloadBegin = "reload_begin", suspends: false;
     read(_stack) -> () {}
-    run(()) -> bool { Ok(!RELOADING.swap(true, Ordering::Acquire)) }
+    run(()) -> bool { Ok(!RELOADING.get().swap(true, Ordering::Acquire)) }
 }
 
 native! {
     ReloadEnd = "reload_end", suspends: false;
     read(_stack) -> () {}
     run(()) -> () {
-        RELOADING.store(false, Ordering::Release);
+        RELOADING.get().store(false, Ordering::Release);
         Ok(())
     }
 }

@@ -21,6 +21,7 @@ use yue_luajit::{Parked, Stack, ffi};
 use yue_rpc::session::Session;
 use yue_scheduler::inspect::{self, FiberState, HeldLoop};
 use yue_scheduler::lock;
+use yue_scheduler::simulation::PerHost;
 use yue_scheduler::{FiberId, LogLevel, current_id, this_loop};
 
 /// The time that a loop has for its report before it counts as blocked.
@@ -36,15 +37,15 @@ const CALLS_MAX: c_int = 16;
 const LISTED_MAX: usize = 100_000;
 
 /// The running program: a process has one report, about the program that was started last.
-static PROGRAM: Mutex<Weak<Program>> = Mutex::new(Weak::new());
+static PROGRAM: PerHost<Mutex<Weak<Program>>> = PerHost::new(|| Mutex::new(Weak::new()));
 
 pub(crate) fn set_program(program: &Arc<Program>) {
-    *lock(&PROGRAM) = Arc::downgrade(program);
+    *lock(&PROGRAM.get()) = Arc::downgrade(program);
 }
 
 /// The program that was started last, if it has not ended.
 pub(crate) fn program() -> Option<Arc<Program>> {
-    lock(&PROGRAM).upgrade()
+    lock(&PROGRAM.get()).upgrade()
 }
 
 fn wants_native_frames() -> bool {

@@ -24,7 +24,7 @@ use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{self, Duration};
+use std::time::Duration;
 use yue_luajit::{Ended, LuaState, Vm, VmError, set_error_form, set_exit_hook};
 use yue_rpc::ErrorKind;
 use yue_rpc::session::wait_for_change;
@@ -171,12 +171,15 @@ pub(crate) fn wait_for_end(
 /// Closes everything that the loop has open: no new requests, time for those that run (`gracefully`), then the loop
 /// cancels the rest.
 pub(crate) fn close(host: &Rc<Host>, gracefully: bool) {
+    if host.program.is_abrupt() {
+        return this_loop::clear_idle_hook();
+    }
     with_connections(|all| all.stop_listening());
     #[cfg(feature = "http")]
     crate::lua::http::stop_listening();
     let grace = match host.program.grace_ends() {
         _ if !gracefully => Duration::ZERO,
-        Some(at) => at.saturating_duration_since(time::Instant::now()),
+        Some(at) => at.saturating_since(Instant::system()),
         None => GRACE,
     };
     let until = Instant::system().saturating_add(grace);

@@ -23,11 +23,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use yue_io::signal::{Signal, Subscription};
 use yue_io::stdio::flush_buffers;
 use yue_luajit::{Interrupt, Stack, interrupt};
-use yue_scheduler::{LogLevel, LoopHandle, log, sleep, spawn, spawn_with_signals_blocked};
+use yue_scheduler::{Instant, LogLevel, LoopHandle, log, sleep, spawn, spawn_with_signals_blocked};
 
 /// The steps after the grace, and their times; see above. A loop has a tenth of a second to answer.
 const STEPS: [(Duration, Step); 9] = [
@@ -127,7 +127,7 @@ fn watch(program: &Arc<Program>, notices: &Receiver<Notice>) {
     loop {
         let notice = match next {
             None => notices.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some((at, _)) => notices.recv_timeout(at.saturating_duration_since(Instant::now())),
+            Some((at, _)) => notices.recv_timeout(at.saturating_since(Instant::system())),
         };
         match (notice, next) {
             (Err(RecvTimeoutError::Disconnected), _) => return,
@@ -153,7 +153,7 @@ fn watch(program: &Arc<Program>, notices: &Receiver<Notice>) {
 /// A step, and its time, once a shutdown has begun.
 fn step_at(program: &Program, step: Option<&(Duration, Step)>) -> Option<(Instant, Step)> {
     let (after, step) = step?;
-    Some((program.grace_ends()? + *after, *step))
+    Some((program.grace_ends()?.saturating_add(*after), *step))
 }
 
 /// A loop that was asked to answer, and whether it did.
@@ -174,7 +174,7 @@ fn take(step: Step, program: &Program, asked: &mut Vec<Asked>, until: Option<Ins
         Step::Interrupt(how) => {
             let threads: Vec<_> = blocked().map(|one| one.thread).collect();
             let patience = until.map_or(Duration::ZERO, |until| {
-                until.saturating_duration_since(Instant::now())
+                until.saturating_since(Instant::system())
             });
             // Loops that do not take the signal end with the process.
             let _ = interrupt(&threads, how, patience);
@@ -213,7 +213,7 @@ fn ask((handle, thread): &(LoopHandle, libc::pid_t)) -> Asked {
 
 /// Ends the process, once buffered output is written and the log line is printed, or the time for that has passed.
 fn end_process(code: i32, line: Option<String>) -> ! {
-    let until = Instant::now() + LAST_FLUSH;
+    let until = Instant::system().saturating_add(LAST_FLUSH);
     let (done, waiting) = mpsc::channel();
     let mut started = 0;
     let mut start = |work: Box<dyn FnOnce() + Send>| {
@@ -232,7 +232,7 @@ fn end_process(code: i32, line: Option<String>) -> ! {
         }));
     }
     for _ in 0..started {
-        let _ = waiting.recv_timeout(until.saturating_duration_since(Instant::now()));
+        let _ = waiting.recv_timeout(until.saturating_since(Instant::system()));
     }
     crate::admin::remove_files();
     // Not `exit`, which would wait for whatever blocks the program.

@@ -17,18 +17,17 @@ use crate::lua::host::program::Program;
 use crate::lua::host::values::{load_function, push_decoded};
 use crate::lua::host::{Hold, Role, log, with_host};
 use crate::lua::native::{Results, native, register, register_raw, seconds};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::{CString, c_int};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{self, Duration};
+use std::time::Duration;
 use yue_luajit::{Error, LuaState, NoReferences, Stack, ffi, raise, suspending};
 use yue_rpc::ErrorKind;
-use yue_scheduler::lock;
+use yue_scheduler::simulation::{self, PerHost};
 use yue_scheduler::{
-    Instant, LoopHandle, RemoteWaker, Wakeup, deadline_after, park_until, prepare_park, spawn,
-    this_loop, yield_now,
+    Instant, LoopHandle, ProgramThread, RemoteWaker, Wakeup, deadline_after, lock, park_until,
+    prepare_park, spawn, this_loop, wait_in_simulation, yield_now,
 };
 
 /// The time that the end of a program waits for a worker thread.
@@ -41,7 +40,7 @@ struct Worker {
     state: Mutex<State>,
     /// Notified with each change of the state, for threads without a loop.
     changed: Condvar,
-    os_thread: Mutex<Option<JoinHandle<()>>>,
+    os_thread: Mutex<Option<ProgramThread<()>>>,
     /// The number of its objects in all VMs. Once it has ended and there is none, it is removed.
     objects: AtomicU32,
 }
@@ -58,21 +57,34 @@ struct State {
     waiting: Vec<RemoteWaker>,
 }
 
-static WORKERS: Mutex<Option<HashMap<u64, Arc<Worker>>>> = Mutex::new(None);
-/// Ids only have to differ; nothing is published with them.
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+/// The workers of the process, by their ids.
+#[derive(Default)]
+struct Workers {
+    all: BTreeMap<u64, Arc<Worker>>,
+    last_id: u64,
+}
+
+static WORKERS: PerHost<Mutex<Workers>> = PerHost::new(Mutex::default);
+
+fn with_workers<R>(f: impl FnOnce(&mut Workers) -> R) -> R {
+    f(&mut lock(&WORKERS.get()))
+}
 
 fn find(id: f64) -> Option<Arc<Worker>> {
-    lock(&WORKERS).as_ref()?.get(&(id as u64)).cloned()
+    with_workers(|workers| workers.all.get(&(id as u64)).cloned())
+}
+
+impl Workers {
+    /// The worker of that name which has not ended.
+    fn named(&self, name: &str) -> Option<&Arc<Worker>> {
+        self.all
+            .values()
+            .find(|worker| worker.name == name && !worker.has_ended())
+    }
 }
 
 fn find_by_name(name: &str) -> Option<Arc<Worker>> {
-    let workers = lock(&WORKERS);
-    workers
-        .as_ref()?
-        .values()
-        .find(|worker| worker.name == name && !worker.has_ended())
-        .cloned()
+    with_workers(|workers| workers.named(name).cloned())
 }
 
 impl Worker {
@@ -111,8 +123,11 @@ impl Worker {
     }
 
     /// Waits outside fibers until the thread has ended, or the time has passed; returns whether it has ended.
-    fn wait_for_end(&self, until: time::Instant) -> bool {
-        let left = until.saturating_duration_since(time::Instant::now());
+    fn wait_for_end(&self, until: Instant) -> bool {
+        if simulation::is_on() {
+            return wait_in_simulation(until, || self.has_ended());
+        }
+        let left = until.saturating_since(Instant::system());
         let state = lock(&self.state);
         let waited = self
             .changed
@@ -243,14 +258,11 @@ fn load(thread: &mut LuaState, code: &Code) -> Result<(), String> {
 
 /// At the end of the program: requests the end of every worker, and waits for them for a while.
 pub(crate) fn end_all() {
-    let workers: Vec<_> = lock(&WORKERS)
-        .as_ref()
-        .map(|all| all.values().cloned().collect())
-        .unwrap_or_default();
+    let workers: Vec<_> = with_workers(|workers| workers.all.values().cloned().collect());
     for worker in &workers {
         worker.shut_down();
     }
-    let until = time::Instant::now() + END_WAIT;
+    let until = Instant::system().saturating_add(END_WAIT);
     for worker in workers {
         if !worker.wait_for_end(until) {
             let seconds = END_WAIT.as_secs();
@@ -263,7 +275,9 @@ pub(crate) fn end_all() {
             );
             continue;
         }
-        if let Some(os_thread) = lock(&worker.os_thread).take() {
+        // The lock is free before the wait.
+        let os_thread = lock(&worker.os_thread).take();
+        if let Some(os_thread) = os_thread {
             // Its outcome has been taken already.
             let _ = os_thread.join();
         }
@@ -336,10 +350,7 @@ fn start(
         symbols,
         cancel,
     };
-    let spawned = std::thread::Builder::new()
-        .name(worker.name.clone())
-        .spawn(move || run_worker(job));
-    match spawned {
+    match ProgramThread::spawn(worker.name.clone(), move || run_worker(job)) {
         Ok(os_thread) => *lock(&worker.os_thread) = Some(os_thread),
         Err(failure) => {
             forget(worker.id);
@@ -373,36 +384,32 @@ fn start(
 }
 
 fn register_worker(name: String) -> Result<Arc<Worker>, Error> {
-    let mut workers = lock(&WORKERS);
-    let workers = workers.get_or_insert_default();
-    if workers
-        .values()
-        .any(|worker| worker.name == name && !worker.has_ended())
-    {
-        return Err(error(
-            ErrorKind::Argument,
-            format!("there is a thread named {name} already"),
-        ));
-    }
-    // An ended thread that was never joined makes room for its successor.
-    workers.retain(|_, worker| worker.name != name);
-    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-    let worker = Arc::new(Worker {
-        id,
-        name,
-        state: Mutex::default(),
-        changed: Condvar::new(),
-        os_thread: Mutex::new(None),
-        objects: AtomicU32::new(1),
-    });
-    workers.insert(id, worker.clone());
-    Ok(worker)
+    with_workers(|workers| {
+        if workers.named(&name).is_some() {
+            return Err(error(
+                ErrorKind::Argument,
+                format!("there is a thread named {name} already"),
+            ));
+        }
+        // An ended thread that was never joined makes room for its successor.
+        workers.all.retain(|_, worker| worker.name != name);
+        workers.last_id += 1;
+        let worker = Arc::new(Worker {
+            id: workers.last_id,
+            name,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            os_thread: Mutex::new(None),
+            objects: AtomicU32::new(1),
+        });
+        workers.all.insert(worker.id, worker.clone());
+        Ok(worker)
+    })
 }
 
 fn forget(id: u64) {
-    if let Some(workers) = lock(&WORKERS).as_mut() {
-        workers.remove(&id);
-    }
+    // Dropped without the lock.
+    drop(with_workers(|workers| workers.all.remove(&id)));
 }
 
 /// Holds the creator's program while the thread runs.
@@ -480,8 +487,7 @@ native! {
     Count = "thread_count", suspends: false;
     read(_stack) -> () {}
     run(()) -> f64 {
-        let workers = lock(&WORKERS);
-        let alive = workers.as_ref().map_or(0, |all| all.values().filter(|worker| !worker.has_ended()).count());
+        let alive = with_workers(|workers| workers.all.values().filter(|worker| !worker.has_ended()).count());
         Ok(alive as f64)
     }
 }

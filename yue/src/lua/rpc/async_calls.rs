@@ -17,6 +17,7 @@ use std::rc::Rc;
 use yue_luajit::{Raise, Stack, ffi, may_suspend, raise, suspending};
 use yue_rpc::session::{CallId, MemberAnswer, Response, Target};
 use yue_rpc::{ErrorKind, Timeout};
+use yue_scheduler::simulation::Hashing;
 use yue_scheduler::{LocalWaker, park, prepare_park};
 
 /// Asynchronous calls, for which futures wait.
@@ -24,7 +25,7 @@ use yue_scheduler::{LocalWaker, park, prepare_park};
 struct AsyncCalls {
     last: Cell<u64>,
     /// The calls without an outcome, by their number in Lua.
-    open: RefCell<HashMap<u64, OpenCall>>,
+    open: RefCell<HashMap<u64, OpenCall, Hashing>>,
     done: RefCell<VecDeque<Completion>>,
     /// The fiber that passes outcomes to Lua.
     waiter: Cell<Option<LocalWaker>>,

@@ -19,6 +19,7 @@ use std::time::Duration;
 use yue_luajit::{Codec, Error, Exports, Stack, Vm, ffi};
 use yue_rpc::ErrorKind;
 use yue_rpc::session::{RequestContext, Session, peer};
+use yue_scheduler::simulation::Hashing;
 use yue_scheduler::{Instant, now};
 
 /// The table is swept for closed connections when it has at least this many entries.
@@ -85,7 +86,7 @@ pub(crate) struct Connections {
     by_id: RefCell<HashMap<u32, Rc<Connection>, NumberHash>>,
     last_id: Cell<u32>,
     sweep_at: Cell<usize>,
-    pub(crate) listeners: RefCell<HashMap<u32, Listening>>,
+    pub(crate) listeners: RefCell<HashMap<u32, Listening, Hashing>>,
     services: Cell<u32>,
     /// The number of times that each address was listened at, for the ports that loops share.
     listened: RefCell<HashMap<Vec<u8>, u32>>,

@@ -26,15 +26,16 @@ use yue_luajit::{Error, NoReferences, Raise, Stack, ffi, may_suspend, raise, sus
 use yue_rpc::group::{Answer, Answers, Group, Member, MemberId};
 use yue_rpc::session::{EncodedCall, Response, Session};
 use yue_rpc::{ErrorKind, Timeout};
+use yue_scheduler::simulation::Hashing;
 
 /// The groups of one loop that Lua has objects of, and the calls to them.
 #[derive(Default)]
 struct Groups {
     last: Cell<u32>,
-    by_id: RefCell<HashMap<u32, Group>>,
+    by_id: RefCell<HashMap<u32, Group, Hashing>>,
     last_call: Cell<u64>,
     /// The calls that were made, until their fiber waits for the answers.
-    calls: RefCell<HashMap<u64, Answers>>,
+    calls: RefCell<HashMap<u64, Answers, Hashing>>,
 }
 
 thread_local! {

@@ -1,0 +1,133 @@
+//! The process of a host: what runs there, from its start to its end.
+
+use super::Failure;
+use crate::Runtime;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use yue_io::simulation as network;
+use yue_scheduler::{lock, simulation};
+
+/// What a host runs.
+#[derive(Clone)]
+pub(super) enum Main {
+    /// A function, in the main fiber of a runtime with that many loops.
+    Function(Arc<dyn Fn() + Send + Sync>, usize),
+    /// A Lua program, which makes its own loops.
+    #[cfg(feature = "lua")]
+    Program(Arc<crate::lua::Script>),
+}
+
+/// Ends a process at once.
+type Switch = Box<dyn FnOnce() + Send>;
+
+/// A running process.
+pub(super) struct Process {
+    thread: simulation::Thread<()>,
+    /// There once it can be used.
+    switch: Arc<Mutex<Option<Switch>>>,
+}
+
+impl Process {
+    /// Starts the process of a host.
+    ///
+    /// # Errors
+    /// When the system refuses the thread.
+    pub(super) fn start(
+        number: u32,
+        name: &str,
+        main: &Main,
+        failure: Arc<Mutex<Option<Failure>>>,
+    ) -> io::Result<Process> {
+        let switch = Arc::default();
+        let run = Run {
+            name: name.to_owned(),
+            switch: Arc::clone(&switch),
+            failure,
+        };
+        let main = main.clone();
+        let thread = simulation::spawn_thread(number, name, move || run.run(main))?;
+        Ok(Process { thread, switch })
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Lets the process end, as when the machine is switched off.
+    pub(super) fn switch_off(&self) {
+        let switch = lock(&self.switch).take();
+        if let Some(switch) = switch {
+            switch();
+        }
+    }
+}
+
+/// The run of a process, on its first thread.
+struct Run {
+    name: String,
+    switch: Arc<Mutex<Option<Switch>>>,
+    failure: Arc<Mutex<Option<Failure>>>,
+}
+
+impl Run {
+    fn run(&self, main: Main) {
+        match main {
+            Main::Function(main, loops) => self.run_function(main, loops),
+            #[cfg(feature = "lua")]
+            Main::Program(script) => self.run_program(&script),
+        }
+    }
+
+    fn run_function(&self, main: Arc<dyn Fn() + Send + Sync>, loops: usize) {
+        let name = &self.name;
+        // Its end is that of a crash, so nothing gets time to say goodbye.
+        let built = Runtime::builder()
+            .name(name.clone())
+            .loops(loops)
+            .grace(Duration::ZERO)
+            .build();
+        let built = match built {
+            Ok(built) => built,
+            Err(error) => panic!("cannot start the loops of the host {name}: {error}"),
+        };
+        let whole = built.whole();
+        self.set_switch(move || whole.shutdown());
+        let run = AssertUnwindSafe(|| built.run(move || main()));
+        if let Err(payload) = catch_unwind(run) {
+            let text = yue_scheduler::panic_text(&*payload).to_owned();
+            self.fail("panicked", |host| Failure::Panicked { host, text });
+        }
+    }
+
+    #[cfg(feature = "lua")]
+    fn run_program(&self, script: &crate::lua::Script) {
+        let running = crate::lua::Running::new(script.clone());
+        let switched = running.clone();
+        self.set_switch(move || switched.switch_off());
+        match catch_unwind(AssertUnwindSafe(|| running.run())) {
+            Ok(Ok(())) => {}
+            Ok(Err(text)) => {
+                self.fail("raised an error", |host| Failure::Raised { host, text });
+            }
+            Err(payload) => {
+                let text = yue_scheduler::panic_text(&*payload).to_owned();
+                self.fail("panicked", |host| Failure::Panicked { host, text });
+            }
+        }
+    }
+
+    fn set_switch(&self, switch: impl FnOnce() + Send + 'static) {
+        *lock(&self.switch) = Some(Box::new(switch));
+    }
+
+    /// Notes the failure of the process and ends the simulation, unless the process was about to end anyway.
+    fn fail(&self, how: &str, failure: impl FnOnce(String) -> Failure) {
+        if simulation::stopped().is_some() || network::is_down(simulation::host()) {
+            return;
+        }
+        simulation::stop(&format!("the host {} {how}", self.name));
+        lock(&self.failure).get_or_insert_with(|| failure(self.name.clone()));
+    }
+}
