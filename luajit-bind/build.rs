@@ -61,6 +61,7 @@ fn main() {
         .file("shim/values.c")
         .file("shim/where.c")
         .file("shim/interrupt.c")
+        .file("shim/simulated.c")
         .include("shim")
         .include(out.join("luajit-build/src"));
     // Lua errors unwind through the shim's frames, so they need unwind tables.

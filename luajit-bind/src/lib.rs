@@ -32,11 +32,13 @@
 //!   require.rs   require among fibers; loading.rs: the modules that are being loaded
 //!   json/        Lua values <-> JSON text
 //!   interrupt.rs ending Lua code that never waits
+//!   arena.rs     the memory of a simulated VM
 //!   shim.rs      ../shim/shim.c: what must know LuaJIT from the inside
 //! ```
 
 #![warn(missing_docs)]
 
+mod arena;
 pub mod codec;
 mod exports;
 mod fiber;

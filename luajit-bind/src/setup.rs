@@ -1,5 +1,6 @@
 //! Creates a VM and installs what its programs find: libraries, codec, error handler, `require`, LuaJIT's Lua modules.
 
+use crate::arena::Arena;
 use crate::codec::Codec;
 use crate::fiber;
 use crate::function::{Error, raise, suspending};
@@ -9,9 +10,11 @@ use crate::require;
 use crate::shim;
 use crate::vm::{Vm, VmError, VmInner};
 use mlua_sys as ffi;
-use std::ffi::{c_char, c_int};
+use std::ffi::{c_char, c_int, c_void};
 use std::io::Write;
+use std::ptr;
 use std::sync::OnceLock;
+use yue_scheduler::simulation::{self, Random, mix};
 
 impl Vm {
     /// Creates a VM with all of Lua's and LuaJIT's libraries, changed as fibers need it: `require` waits for a module
@@ -21,12 +24,11 @@ impl Vm {
     /// # Errors
     /// [`VmError`] if LuaJIT cannot be set up.
     pub fn new() -> Result<Vm, VmError> {
-        // SAFETY: creates a new state, or returns null.
-        let main = unsafe { ffi::luaL_newstate() };
-        if main.is_null() {
-            return Err(VmError::OutOfMemory);
-        }
-        let vm = Vm::of_new_state(main);
+        let vm = match simulation::is_on() {
+            true => new_simulated()?,
+            // SAFETY: creates a new state, or returns null.
+            false => Vm::of_new_state(unsafe { ffi::luaL_newstate() }, None)?,
+        };
         // SAFETY: the shim's function is made for signal handlers, and writes within its buffer.
         unsafe { yue_scheduler::inspect::set_probe(shim::yue_shim_where) };
         interrupt::install();
@@ -47,6 +49,23 @@ impl Vm {
             jit_modules::install(stack);
         })?;
         Ok(vm)
+    }
+}
+
+/// A VM that is a function of the simulation's seed: its memory, and the numbers by which it hashes strings.
+fn new_simulated() -> Result<Vm, VmError> {
+    let mut arena = Arena::new().ok_or(VmError::OutOfMemory)?;
+    let mut random = Random::new(simulation::hash_seed() ^ mix(u64::from(arena.number()) + 1));
+    let seeds = [(); 5].map(|()| random.number());
+    let memory: *mut c_void = ptr::from_mut(&mut *arena).cast();
+    // SAFETY: the arena lives as long as the VM, which owns it.
+    let main = unsafe { ffi::lua_newstate(Arena::allocate, memory) };
+    let vm = Vm::of_new_state(main, Some(arena))?;
+    let seeds_at = seeds.as_ptr();
+    // SAFETY: protected; nothing but `lua_newstate` has used the state. The seeds outlive the call.
+    match vm.protect(|stack| unsafe { shim::yue_shim_reseed(stack.raw(), seeds_at) })? {
+        0 => Err(VmError::Lua("this LuaJIT cannot be simulated".to_owned())),
+        _ => Ok(vm),
     }
 }
 

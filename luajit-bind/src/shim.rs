@@ -170,6 +170,8 @@ unsafe extern "C-unwind" {
     pub(crate) fn yue_shim_mark_lendable(state: *mut lua_State);
     pub(crate) fn yue_shim_reset(state: *mut lua_State) -> c_int;
     /// Raises.
+    pub(crate) fn yue_shim_reseed(state: *mut lua_State, seed: *const u64) -> c_int;
+    /// Raises.
     pub(crate) fn yue_shim_check_stack(state: *mut lua_State);
     pub(crate) fn yue_shim_low_stack() -> c_int;
     /// Raises.

@@ -11,6 +11,7 @@
 //!   1  the error handler        2  the C function that enters Rust under protection        3 …  values
 //! ```
 
+use crate::arena::Arena;
 use crate::codec::Codec;
 use crate::function::{Function, entry};
 use crate::loading::Loading;
@@ -58,6 +59,8 @@ pub(crate) struct VmInner {
     /// run.
     idle_kib: Cell<c_int>,
     idle_cycles: Cell<u32>,
+    /// The VM's memory, in a simulation.
+    arena: Cell<Option<Box<Arena>>>,
 }
 
 /// A LuaJIT VM. Clones are handles on the same VM; dropping the last one closes it.
@@ -70,8 +73,17 @@ thread_local! {
 }
 
 impl Vm {
-    /// A handle on a state that has just been created, without libraries.
-    pub(crate) fn of_new_state(main: *mut ffi::lua_State) -> Vm {
+    /// A handle on a state that has just been created, without libraries, and the memory that it uses in a simulation.
+    ///
+    /// # Errors
+    /// If the state is null: there was no memory for it.
+    pub(crate) fn of_new_state(
+        main: *mut ffi::lua_State,
+        arena: Option<Box<Arena>>,
+    ) -> Result<Vm, VmError> {
+        if main.is_null() {
+            return Err(VmError::OutOfMemory);
+        }
         let vm = Vm(Rc::new(VmInner {
             main,
             mlua: Cell::new(false),
@@ -82,9 +94,10 @@ impl Vm {
             loading: RefCell::new(Loading::default()),
             idle_kib: Cell::new(0),
             idle_cycles: Cell::new(0),
+            arena: Cell::new(arena),
         }));
         VMS.with_borrow_mut(|vms| vms.push((main, Rc::downgrade(&vm.0))));
-        vm
+        Ok(vm)
     }
 
     /// The VM that a state belongs to, if it is one of this thread's.
@@ -283,9 +296,14 @@ impl fmt::Debug for Vm {
 impl Drop for VmInner {
     fn drop(&mut self) {
         let main = self.main;
-        if !self.mlua.get() {
+        let arena = self.arena.take();
+        if self.mlua.get() {
+            // It is used as long as mlua's values are.
+            std::mem::forget(arena);
+        } else {
             // SAFETY: every fiber and thread of the VM holds a handle on it, so none is left; mlua never saw it.
             unsafe { ffi::lua_close(main) };
+            drop(arena);
         }
         // After the last finalizers, whose waits are refused by name. A thread that is ending has no list any more, and
         // needs none.

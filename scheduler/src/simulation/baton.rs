@@ -85,6 +85,8 @@ pub(super) type Event = Box<dyn FnOnce() + Send>;
 /// The state that the threads of a simulation share.
 pub(super) struct Room {
     pub(super) now_ns: AtomicU64,
+    /// See [`hash_seed`].
+    hash_seed: AtomicU64,
     /// A hash of all choices: equal for equal runs.
     digest: AtomicU64,
     pub(super) state: Mutex<State>,
@@ -190,6 +192,23 @@ pub fn random() -> u64 {
     with_me(|me| lock(&me.room.state).random.number())
 }
 
+/// The number on which orders depend that a program must not rely on, such as those of a Lua table's keys. It is the
+/// simulation's seed, unless it was [set](set_hash_seed).
+///
+/// # Panics
+/// On a thread that belongs to no simulation.
+pub fn hash_seed() -> u64 {
+    with_me(|me| me.room.hash_seed.load(Ordering::Relaxed))
+}
+
+/// Sets the [hash seed](hash_seed), at the beginning of a simulation: all else stays as the seed determines it.
+///
+/// # Panics
+/// On a thread that belongs to no simulation.
+pub fn set_hash_seed(hash_seed: u64) {
+    with_me(|me| me.room.hash_seed.store(hash_seed, Ordering::Relaxed));
+}
+
 /// The wait of a simulated driver's [`turn`](crate::Driver::turn): gives the baton away. With [`Wait::Block`] the
 /// thread gets it back when the bell has been rung, or at the instant by its host's clock.
 ///
@@ -238,6 +257,7 @@ impl Room {
     fn new(seed: u64) -> Room {
         Room {
             now_ns: AtomicU64::new(BEGIN_NS),
+            hash_seed: AtomicU64::new(seed),
             digest: AtomicU64::new(seed),
             state: Mutex::new(State {
                 random: Random::new(seed),

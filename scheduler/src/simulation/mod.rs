@@ -30,7 +30,7 @@ mod per_host;
 mod random;
 mod threads;
 
-pub use baton::{Bell, Failure, now, random, run, turn, wait_until};
+pub use baton::{Bell, Failure, hash_seed, now, random, run, set_hash_seed, turn, wait_until};
 pub use clock::{Hashing, fill_random, random_number, wall_clock};
 pub use hosts::{
     begin_process, drain, freeze, host, is_draining, set_clock_drift, set_wall_clock, thaw,
