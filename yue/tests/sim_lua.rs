@@ -193,3 +193,229 @@ fn groups_of_the_same_name_on_two_hosts_are_two_groups_each_over_two_loops() {
     sizes.sort_unstable();
     assert_eq!(sizes, ["1", "2"]);
 }
+
+/// Prints what depends on addresses, hashes, clocks and random numbers, on several hosts, loops and threads.
+const EVERYTHING: &str = "
+local function show(...)
+  local words = { ... }
+  for i, word in ipairs(words) do words[i] = tostring(word) end
+  print(table.concat(words, ' '))
+end
+local function order(kind, make)
+  local all, names = {}, {}
+  for i = 1, 40 do all[make(i)] = i end
+  for _, i in pairs(all) do names[#names + 1] = i end
+  show(kind, table.concat(names, ','))
+end
+order('tables', function() return {} end)
+order('functions', function() return function() end end)
+order('strings', function(i) return 'key ' .. i end)
+order('words', function(i) return ('end if then __index __gc __mode'):sub(1, i) end)
+show('addresses', {}, print, coroutine.create(print), newproxy())
+show('numbers', math.random(), math.random(1000), yue.crypto.hex(yue.crypto.random(8)))
+math.randomseed()
+show('again', math.random(1e9))
+show('time', os.time(), os.clock() < 1, os.date(), os.date('*t').hour, yue.time())
+show('dates', os.time { year = 2024, month = 2, day = 29, hour = 0 }, os.date('%Y-%m-%d', 0),
+  os.time { year = 1969, month = 12 + 13, day = 1 })
+local finalized = {}
+for i = 1, 20 do
+  local proxy = newproxy(true)
+  getmetatable(proxy).__gc = function() finalized[#finalized + 1] = i end
+end
+local ffi = require 'ffi'
+local cells = {}
+for i = 1, 20 do cells[i] = ffi.gc(ffi.new('int[1]'), function() finalized[#finalized + 1] = -i end) end
+cells = nil
+collectgarbage()
+collectgarbage()
+show('finalized', unpack(finalized))
+show('memory', collectgarbage('count'))
+if yue.thread.current.index == 1 and yue.mode == 'main' then
+  local thread = yue.thread('worker', function()
+    local all = {}
+    for i = 1, 20 do all[{}] = i end
+    local seen = {}
+    for _, i in pairs(all) do seen[#seen + 1] = i end
+    print('thread ' .. table.concat(seen, ',') .. ' ' .. tostring({}) .. ' ' .. math.random(1e6))
+  end)
+end
+yue.listen('tcp://0.0.0.0:7000', { echo = function(...) return ... end })
+local fibers = {}
+for i = 1, 20 do
+  yue.spawn(function()
+    yue.sleep(math.random() / 10)
+    local other = yue.open('tcp://two:7000', { no_cache = true }, nil)
+    local answers = {}
+    for key in pairs(other.echo { a = 1, b = { c = 2, d = 3 }, [4] = 5 }) do
+      answers[#answers + 1] = tostring(key)
+    end
+    show('called', i, yue.now and yue.now() or yue.time(), unpack(answers))
+  end)
+end
+";
+
+fn everything(seed: u64) -> Sim {
+    let two_loops = || Script {
+        loops: 2,
+        ..script(EVERYTHING)
+    };
+    Sim::new(seed)
+        .lua("one", two_loops())
+        .lua("two", script(EVERYTHING))
+}
+
+/// The whole of a report as a text.
+fn text_of(report: &Report) -> String {
+    let lines: Vec<String> = report.output.iter().map(ToString::to_string).collect();
+    format!("digest {:x}\n{}\n", report.digest, lines.join("\n"))
+}
+
+#[test]
+fn a_seed_determines_addresses_hashes_clocks_and_random_numbers() {
+    let run = |seed| text_of(&everything(seed).run(seconds(2)).unwrap());
+    let first = run(7);
+    assert!(first.contains("called 20"), "{first}");
+    // Other memory is in use now.
+    let held: Vec<Vec<u8>> = (0..1000).map(|size| vec![1; size * 10]).collect();
+    let again = run(7);
+    assert!(first == again, "{first}\n{again}");
+    drop(held);
+    let other = run(8);
+    let strings = |text: &str| {
+        text.lines()
+            .find(|line| line.contains("] tables"))
+            .map(str::to_owned)
+    };
+    assert_ne!(strings(&first), strings(&other));
+}
+
+#[test]
+fn another_hash_seed_changes_orders_and_nothing_else() {
+    let run = |hash_seed| {
+        let sim = everything(7).hash_seed(hash_seed);
+        text_of(&sim.run(seconds(2)).unwrap())
+    };
+    let line = |text: &str, word: &str| {
+        let found = text.lines().find(|line| line.contains(word));
+        found.map(|line| line.split_once("] ").map(|(_, rest)| rest.to_owned()))
+    };
+    let (one, other) = (run(1), run(2));
+    for word in ["] strings", "] words"] {
+        assert_ne!(line(&one, word), line(&other, word), "{one}\n{other}");
+    }
+    assert_eq!(line(&one, "] dates"), line(&other, "] dates"));
+    assert_eq!(line(&one, "] numbers"), line(&other, "] numbers"));
+}
+
+/// Prints a run, for the test below.
+#[test]
+fn a_run_in_a_process_of_its_own() {
+    if let Ok(seed) = std::env::var("SIM_LUA_SEED") {
+        // An address layout of its own, also where the system has none.
+        let bytes = std::env::var("SIM_LUA_HELD").map_or(0, |text| text.parse().unwrap());
+        let held = vec![0u8; bytes];
+        let report = everything(seed.parse().unwrap()).run(seconds(2)).unwrap();
+        println!("{}", text_of(&report));
+        drop(held);
+    }
+}
+
+#[test]
+fn two_processes_with_different_layouts_run_a_seed_alike() {
+    let program = std::env::current_exe().unwrap();
+    let run = |mut command: std::process::Command, held: &str| {
+        command.args(["a_run_in_a_process_of_its_own", "--exact", "--nocapture"]);
+        command.env("SIM_LUA_SEED", "9").env("SIM_LUA_HELD", held);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let from = text.find("digest").unwrap();
+        let until = text.find("\ntest a_run").unwrap_or(text.len());
+        text[from..until].trim_end().to_owned()
+    };
+    let plain = run(std::process::Command::new(&program), "0");
+    let large = run(std::process::Command::new(&program), "10000000");
+    assert_eq!(plain, large);
+    // Without randomization of addresses, where the machine has the command.
+    let mut fixed = std::process::Command::new("setarch");
+    fixed.arg("-R").arg(&program);
+    if std::process::Command::new("setarch")
+        .arg("-R")
+        .arg("true")
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        assert_eq!(plain, run(fixed, "0"));
+    }
+}
+
+#[test]
+fn what_is_outside_raises_an_error_that_names_the_call() {
+    let report = Sim::new(1)
+        .lua(
+            "one",
+            script(
+                "local function try(name, ...)
+                   local ok, e = pcall(...)
+                   print(name, ok, (tostring(type(e) == 'table' and e.msg or e)))
+                 end
+                 local ffi = require 'ffi'
+                 ffi.cdef 'int getpid(void);'
+                 try('popen', io.popen, 'true')
+                 try('execute', os.execute, 'true')
+                 try('open', io.open, '/etc/passwd')
+                 try('read', yue.fs.read, '/etc/passwd')
+                 try('run', yue.process.run, { 'true' })
+                 try('load', ffi.load, 'm')
+                 try('C', function() return ffi.C.getpid() end)
+                 try('remove', os.remove, '/nowhere')
+                 print((tostring(select(2, pcall(require, 'lfs'))):match 'module[^\\n]*'))
+                 try('stdin', function() return io.read() end)
+                 print(yue.fs.list('/proc') ~= nil)
+                 print(ffi.new('int64_t', 7) + 1)",
+            ),
+        )
+        .allow("yue.fs.list")
+        .run(seconds(1))
+        .unwrap();
+    let lines = lines(&report, "one");
+    for (line, name) in lines.iter().zip([
+        "io.popen",
+        "os.execute",
+        "io.open",
+        "yue.fs.read",
+        "yue.process.run",
+        "ffi.load",
+        "ffi.C.getpid",
+        "os.remove",
+    ]) {
+        assert!(
+            line.contains("\tfalse\t")
+                && line.contains(&format!("{name} is outside of the simulation")),
+            "{line}"
+        );
+    }
+    assert!(lines[8].contains("module 'lfs' not found"), "{lines:?}");
+    assert_eq!(lines[9..], ["stdin\ttrue\tnil", "true", "8LL"]);
+}
+
+#[test]
+fn an_exit_ends_its_host_alone() {
+    let report = Sim::new(1)
+        .lua("one", script("print('begins') yue.spawn(function() yue.sleep(1) os.exit(3) end) yue.sleep(60) print('never')"))
+        .lua("other", script("yue.sleep(2) print('goes on')"))
+        .run(|sim| {
+            sleep(Duration::from_secs(5)).unwrap();
+            assert!(!sim.is_running("one"));
+            sim.restart("one");
+            sleep(Duration::from_millis(500)).unwrap();
+            assert!(sim.is_running("one"));
+        })
+        .unwrap();
+    let one = lines(&report, "one");
+    assert_eq!(one[0], "begins");
+    assert!(one[1].contains("exit code 3"), "{one:?}");
+    assert_eq!(one[2..], ["begins"]);
+    assert_eq!(lines(&report, "other"), ["goes on"]);
+}

@@ -4,7 +4,7 @@ use crate::proto::ScanLimits;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use yue_scheduler::StackClass;
+use yue_scheduler::{StackClass, simulation};
 
 const MIB: usize = 1 << 20;
 
@@ -218,7 +218,15 @@ struct Machine {
 
 /// Descriptors are left for the program's other files, and a listener takes at most a quarter of the memory.
 fn machine() -> &'static Machine {
+    /// Of each simulated host, whatever the real machine is.
+    const SIMULATED: &Machine = &Machine {
+        connections_max: 16_384,
+        memory_max: 1024 * MIB,
+    };
     static MACHINE: OnceLock<Machine> = OnceLock::new();
+    if simulation::is_on() {
+        return SIMULATED;
+    }
     MACHINE.get_or_init(|| {
         let word = |path: &str, line: &str, index: usize| -> Option<usize> {
             let text = std::fs::read_to_string(path).ok()?;

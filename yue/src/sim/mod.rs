@@ -74,6 +74,9 @@ pub struct Sim {
     loops: usize,
     link: Link,
     on_output: Option<OnOutput>,
+    hash_seed: Option<u64>,
+    #[cfg(feature = "lua")]
+    allowed: Vec<String>,
 }
 
 /// A run that ended well.
@@ -132,6 +135,9 @@ impl Sim {
             loops: 1,
             link: Link::default(),
             on_output: None,
+            hash_seed: hash_seed_of_environment(),
+            #[cfg(feature = "lua")]
+            allowed: Vec::new(),
         }
     }
 
@@ -173,7 +179,7 @@ impl Sim {
     /// See [`Sim::host`].
     #[cfg(feature = "lua")]
     pub fn lua(self, name: &str, script: crate::lua::Script) -> Sim {
-        self.add(name, Main::Program(Arc::new(script)))
+        self.add(name, Main::Program(Arc::new(script), Arc::default()))
     }
 
     fn add(mut self, name: &str, main: Main) -> Sim {
@@ -210,6 +216,23 @@ impl Sim {
     /// Sets the number of loops of each host; one by default.
     pub fn loops(mut self, loops: usize) -> Sim {
         self.loops = loops.max(1);
+        self
+    }
+
+    /// Lets the Lua programs make a call that leaves the simulation, such as `io.open`, or all calls of a table, such as
+    /// `yue.fs`. Otherwise it raises an error: a run that depends on files, commands or C libraries is no function of
+    /// its seed.
+    #[cfg(feature = "lua")]
+    pub fn allow(mut self, name: impl Into<String>) -> Sim {
+        self.allowed.push(name.into());
+        self
+    }
+
+    /// Sets the number on which the order of a Lua table's keys depends; by default it is the seed, or that of the
+    /// variable `YUE_SIM_HASH`. A run with another hash seed must hold the same invariants: a program that fails with
+    /// some relies on an order that Lua does not promise.
+    pub fn hash_seed(mut self, hash_seed: u64) -> Sim {
+        self.hash_seed = Some(hash_seed);
         self
     }
 
@@ -261,6 +284,11 @@ impl Sim {
         scenario: impl FnOnce(&Control) + Send + 'static,
     ) -> (Duration, Vec<Record>, Vec<Line>) {
         let began = simulation::now();
+        if let Some(hash_seed) = self.hash_seed {
+            simulation::set_hash_seed(hash_seed);
+        }
+        #[cfg(feature = "lua")]
+        let allowed: Arc<[String]> = self.allowed.into();
         yue_io::simulation::keep_trace();
         yue_io::simulation::set_default_link(self.link);
         yue_io::simulation::add_address(0, address(0));
@@ -272,9 +300,9 @@ impl Sim {
             let main = match main {
                 Main::Function(main, _) => Main::Function(main, self.loops),
                 #[cfg(feature = "lua")]
-                Main::Program(_) => {
+                Main::Program(script, _) => {
                     transcript.collect(number, &name, began);
-                    main
+                    Main::Program(script, allowed.clone())
                 }
             };
             hosts.add(name, number, main);
@@ -306,6 +334,11 @@ impl fmt::Debug for Sim {
             .field("link", &self.link)
             .finish()
     }
+}
+
+/// The hash seed that the environment sets. Another text than a number is ignored.
+fn hash_seed_of_environment() -> Option<u64> {
+    std::env::var("YUE_SIM_HASH").ok()?.trim().parse().ok()
 }
 
 /// The address of a host by its number: 10.0.0.1 is the scenario's.

@@ -14,9 +14,9 @@ use yue_scheduler::{lock, simulation};
 pub(super) enum Main {
     /// A function, in the main fiber of a runtime with that many loops.
     Function(Arc<dyn Fn() + Send + Sync>, usize),
-    /// A Lua program, which makes its own loops.
+    /// A Lua program, which makes its own loops, and the calls out of the simulation that are let through.
     #[cfg(feature = "lua")]
-    Program(Arc<crate::lua::Script>),
+    Program(Arc<crate::lua::Script>, Arc<[String]>),
 }
 
 /// Ends a process at once.
@@ -76,7 +76,7 @@ impl Run {
         match main {
             Main::Function(main, loops) => self.run_function(main, loops),
             #[cfg(feature = "lua")]
-            Main::Program(script) => self.run_program(&script),
+            Main::Program(script, allowed) => self.run_program(&script, &allowed),
         }
     }
 
@@ -102,8 +102,8 @@ impl Run {
     }
 
     #[cfg(feature = "lua")]
-    fn run_program(&self, script: &crate::lua::Script) {
-        let running = crate::lua::Running::new(script.clone());
+    fn run_program(&self, script: &crate::lua::Script, allowed: &[String]) {
+        let running = crate::lua::Running::new(script.clone(), allowed);
         let switched = running.clone();
         self.set_switch(move || switched.switch_off());
         match catch_unwind(AssertUnwindSafe(|| running.run())) {

@@ -181,6 +181,13 @@ fn escape_value(text: &str) -> String {
     escape_help(text).replace('"', "\\\"")
 }
 
+/// The program's metrics alone, in the text format.
+pub(crate) fn text() -> String {
+    let mut text = String::new();
+    write_all(&mut text);
+    text
+}
+
 fn write_all(out: &mut String) {
     for (name, metric) in &*lock(&REGISTRY.get()) {
         metric.write(out, name);

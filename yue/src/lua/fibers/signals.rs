@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use yue_io::signal::{self, Signal};
 use yue_luajit::{Stack, ffi};
 use yue_rpc::ErrorKind;
-use yue_scheduler::simulation::PerHost;
+use yue_scheduler::simulation::{self, PerHost};
 use yue_scheduler::{LocalWaker, park, prepare_park};
 
 /// The signals that programs can name. KILL and STOP cannot be caught; those that indicate a broken program should not
@@ -107,7 +107,9 @@ native! {
         with_host(|_| ())?;
         // Earlier: the shutdown's guard must find it when the first signal arrives.
         BOUND.get()[number as usize].fetch_add(1, Ordering::Relaxed);
-        let subscription = signal::subscribe(&[signal], move |_| {
+        // The signals of the real process are not the simulated hosts': none arrives there.
+        let signals: &[Signal] = if simulation::is_on() { &[] } else { &[signal] };
+        let subscription = signal::subscribe(signals, move |_| {
             if let Some(bound) = receiver.upgrade() {
                 bound.arrived.set(bound.arrived.get() + 1);
                 bound.waiter.take().map(LocalWaker::wake);

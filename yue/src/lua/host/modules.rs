@@ -13,7 +13,7 @@ use std::path::Path;
 use std::rc::Rc;
 use yue_luajit::{LuaState, Stack, Vm, VmError, ffi};
 use yue_rpc::ErrorKind;
-use yue_scheduler::{Builder, StackClass};
+use yue_scheduler::{Builder, StackClass, simulation};
 
 /// The files, in the order in which they run.
 const FILES: &[(&str, &str)] = &[
@@ -72,6 +72,15 @@ const FILES: &[(&str, &str)] = &[
     ("wait_graph", include_str!("../../../lua/wait_graph.lua")),
 ];
 
+/// The file that a simulated host runs before the others: clocks and random numbers.
+const VIRTUAL_TIME: (&str, &str) = (
+    "virtual_time",
+    include_str!("../../../lua/virtual_time.lua"),
+);
+
+/// The file that a simulated host runs after the others: what the simulation does not contain.
+const OUTSIDE: (&str, &str) = ("outside", include_str!("../../../lua/outside.lua"));
+
 /// Installs `yue` in the host's VM. In a fiber that runs no Lua yet.
 pub(crate) fn install(host: &Rc<Host>) -> Result<(), VmError> {
     let facts = Facts::of(host);
@@ -80,7 +89,10 @@ pub(crate) fn install(host: &Rc<Host>) -> Result<(), VmError> {
     let tables = host
         .vm
         .protect(|stack| unsafe { make_tables(stack, &*facts_at) })?;
-    for (name, source) in FILES {
+    let if_simulated = |file| simulation::is_on().then_some(file);
+    let before = if_simulated(VIRTUAL_TIME);
+    let files = before.iter().chain(FILES);
+    for (name, source) in files.chain(&if_simulated(OUTSIDE)) {
         run_file(host, name, source, tables)?;
     }
     let vm = &raw const host.vm;
@@ -107,6 +119,8 @@ struct Facts {
     watch: bool,
     driver: &'static str,
     natives: fn(Stack<'_>),
+    /// The calls out of the simulation that it lets through.
+    allowed: Vec<String>,
 }
 
 impl Facts {
@@ -133,6 +147,7 @@ impl Facts {
             watch: script.watch,
             driver: yue_scheduler::this_loop::with_driver(|driver| driver.name()),
             natives: host.program.natives,
+            allowed: host.program.allowed.clone(),
         }
     }
 }
@@ -163,6 +178,12 @@ unsafe fn make_tables(stack: Stack<'_>, facts: &Facts) -> Tables {
             }
             ffi::lua_setfield(state, -2, key.as_ptr());
         }
+        ffi::lua_createtable(state, facts.allowed.len() as i32, 0);
+        for (index, name) in facts.allowed.iter().enumerate() {
+            stack.push_bytes(name.as_bytes());
+            ffi::lua_rawseti(state, -2, index as i64 + 1);
+        }
+        ffi::lua_setfield(state, -2, c"allowed".as_ptr());
         if let Some(script) = &facts.script {
             stack.push_bytes(script);
             ffi::lua_setfield(state, -2, c"script".as_ptr());

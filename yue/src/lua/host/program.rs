@@ -18,6 +18,8 @@ pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// The shared state of a program's loops.
 pub(crate) struct Program {
     pub(crate) script: Script,
+    /// The calls out of a simulation that it lets through; see [`Sim::allow`](crate::sim::Sim::allow).
+    pub(crate) allowed: Vec<String>,
     /// Adds the natives to the table on top of the stack, in each VM of the program. May raise.
     pub(crate) natives: fn(Stack<'_>),
     /// The loops of the program, with the ids of their threads.
@@ -43,13 +45,15 @@ pub(crate) enum Cause {
     /// The script has raised on one of its loops.
     Raised,
     Signal(Signal),
+    /// By `os.exit` of a simulated host, with this code.
+    Exited(i32),
     /// The simulated host was switched off.
     SwitchedOff,
 }
 
 impl Cause {
     fn is_abrupt(self) -> bool {
-        self == Cause::SwitchedOff
+        matches!(self, Cause::Exited(_) | Cause::SwitchedOff)
     }
 }
 
@@ -67,13 +71,18 @@ pub(crate) enum Notice {
 
 impl Program {
     /// A program that is not running yet.
-    pub(crate) fn new(script: Script, natives: fn(Stack<'_>)) -> Arc<Program> {
+    pub(crate) fn new(
+        script: Script,
+        natives: fn(Stack<'_>),
+        allowed: Vec<String>,
+    ) -> Arc<Program> {
         Arc::new(Program {
             script: Script {
                 loops: script.loops.max(1),
                 ..script
             },
             natives,
+            allowed,
             members: Mutex::default(),
             shared_ports: Shared::default(),
             shared_sockets: Shared::default(),

@@ -41,7 +41,7 @@ impl Script {
     /// actions are restored when this returns. If a shutdown takes longer than its grace of 5 s and one more, or
     /// another signal arrives, the process ends.
     pub fn run(self) -> i32 {
-        run_program(&Program::new(self, natives::register_all))
+        run_program(&Program::new(self, natives::register_all, Vec::new()))
     }
 }
 

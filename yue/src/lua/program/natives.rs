@@ -1,6 +1,6 @@
 //! The natives of a program's VMs: the table `core` that the prelude's files receive.
 
-use super::{reloads, report, shutdown, threads};
+use super::{reloads, report, shutdown, simulated, threads};
 use crate::lua::console;
 use crate::lua::data;
 use crate::lua::fibers::{self, signals, waits};
@@ -38,6 +38,7 @@ pub(super) fn register_all(stack: Stack<'_>) {
     shutdown::register_all(stack);
     reloads::register_all(stack);
     report::register_all(stack);
+    simulated::register_all(stack);
     crate::lua::development::register_all(stack);
     console::register_all(stack);
 }

@@ -4,6 +4,7 @@
 //! On SIGQUIT each loop of the program makes a report (`internal.make_report`, ../../lua/report.lua, in a new fiber). A
 //! loop that does not answer counts as blocked: its thread is examined, as the watchdog does.
 
+use crate::lua::data::metrics;
 use crate::lua::fibers::{fiber_id, number};
 use crate::lua::host;
 use crate::lua::host::entries::Entry;
@@ -21,7 +22,7 @@ use yue_luajit::{Parked, Stack, ffi};
 use yue_rpc::session::Session;
 use yue_scheduler::inspect::{self, FiberState, HeldLoop};
 use yue_scheduler::lock;
-use yue_scheduler::simulation::PerHost;
+use yue_scheduler::simulation::{self, PerHost};
 use yue_scheduler::{FiberId, LogLevel, current_id, this_loop};
 
 /// The time that a loop has for its report before it counts as blocked.
@@ -481,7 +482,10 @@ native! {
     /// `metrics_text()`: all counters of the process, in Prometheus' text format.
     MetricsText = "metrics_text", suspends: false;
     read(_stack) -> () {}
-    run(()) -> String { Ok(crate::admin::prometheus()) }
+    run(()) -> String {
+        // The rest of the process belongs to other hosts, or to nobody.
+        Ok(if simulation::is_on() { metrics::text() } else { crate::admin::prometheus() })
+    }
 }
 
 /// Adds the natives to the `core` table on top of the stack. May raise.

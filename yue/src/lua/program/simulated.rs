@@ -3,8 +3,12 @@
 
 use super::{natives, run_loops};
 use crate::lua::host::program::{Cause, Program};
+use crate::lua::host::with_host;
+use crate::lua::native::{native, register};
 use crate::lua::script::{Chunk, Script};
 use std::sync::Arc;
+use yue_luajit::Stack;
+use yue_scheduler::{LogLevel, log, simulation};
 
 /// The program of a host while it runs.
 #[derive(Clone)]
@@ -12,7 +16,7 @@ pub(crate) struct Running(Arc<Program>);
 
 impl Running {
     /// A program that is about to run.
-    pub(crate) fn new(script: Script) -> Running {
+    pub(crate) fn new(script: Script, allowed: &[String]) -> Running {
         // Nobody types at a simulated host, and its files do not change.
         let mut chunks = script.chunks;
         chunks.retain(|chunk| !matches!(chunk, Chunk::Interactive));
@@ -22,7 +26,11 @@ impl Running {
             terminal: None,
             ..script
         };
-        Running(Program::new(script, natives::register_all))
+        Running(Program::new(
+            script,
+            natives::register_all,
+            allowed.to_vec(),
+        ))
     }
 
     /// Runs it to its end on the calling thread, which belongs to the host.
@@ -31,6 +39,12 @@ impl Running {
     /// The error that has ended its script, with the traceback.
     pub(crate) fn run(&self) -> Result<(), String> {
         run_loops(&self.0);
+        if let Some(Cause::Exited(code @ 1..)) = self.0.cause() {
+            log(
+                LogLevel::Warn,
+                format_args!("the program has ended with exit code {code}"),
+            );
+        }
         match self.0.failure() {
             Some(failure) => Err(failure.report()),
             None => Ok(()),
@@ -41,4 +55,28 @@ impl Running {
     pub(crate) fn switch_off(&self) {
         self.0.shut_down(Cause::SwitchedOff);
     }
+}
+
+native! {
+    /// `simulated_exit(code)`: ends the process of a simulated host at once.
+    SimulatedExit = "simulated_exit", suspends: false;
+    read(stack) -> f64 { stack.number(1) }
+    run(code) -> () {
+        let program = with_host(|host| host.program.clone())?;
+        // As the system does: the lowest byte.
+        program.shut_down(Cause::Exited(code as i64 as i32 & 0xff));
+        Ok(())
+    }
+}
+
+native! {
+    /// `random_seed()`: a number for a generator's seed.
+    RandomSeed = "random_seed", suspends: false;
+    read(_stack) -> () {}
+    run(()) -> f64 { Ok((simulation::random_number() >> 11) as f64) }
+}
+
+/// Adds the natives to the `core` table on top of the stack. May raise.
+pub(crate) fn register_all(stack: Stack<'_>) {
+    register!(stack; SimulatedExit, RandomSeed);
 }
