@@ -40,6 +40,11 @@ pub fn set_link(one: u32, other: u32, link: Link) {
     with_network(|network| network.set_link(one, other, link));
 }
 
+/// Returns the link between two hosts, or of a host to itself.
+pub fn link(one: u32, other: u32) -> Link {
+    with_network(|network| network.link(one, other))
+}
+
 /// Loses all packets between two hosts until [`heal`].
 pub fn partition(one: u32, other: u32) {
     with_network(|network| network.partition(one, other));
@@ -93,6 +98,11 @@ pub fn set_short_transfers(host: u32, read: f64, write: f64) {
 /// Records what happens from now on, for [`take_trace`].
 pub fn keep_trace() {
     with_network(|network| network.keep_trace());
+}
+
+/// The number of records that [`take_trace`] would return.
+pub fn trace_length() -> usize {
+    with_network(|network| network.trace_length())
 }
 
 /// Returns what has happened since the last call, in order.

@@ -35,6 +35,8 @@ pub(crate) enum Event {
 /// A packet between two hosts, or from a host to itself.
 #[derive(Debug, Clone)]
 pub(crate) struct Packet {
+    /// Its number in the trace.
+    pub(crate) number: u64,
     pub(crate) from: HostId,
     pub(crate) to: HostId,
     pub(crate) source: SocketAddr,

@@ -93,7 +93,6 @@ impl Network {
     }
 
     /// Returns the link between two hosts, or of a host to itself.
-    #[cfg(test)]
     pub(crate) fn link(&self, a: HostId, b: HostId) -> Link {
         self.links.between(a, b)
     }

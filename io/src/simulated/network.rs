@@ -29,6 +29,7 @@ pub(crate) struct Network {
     pub(super) connections: BTreeMap<ConnectionKey, SocketId>,
     pub(super) pollers: Pollers,
     pub(super) numbers: u64,
+    packets: u64,
     events: Events,
     trace: Trace,
 }
@@ -48,6 +49,7 @@ impl Network {
             connections: BTreeMap::new(),
             pollers: Pollers::default(),
             numbers: 0,
+            packets: 0,
             events: Events::default(),
             trace: Trace::default(),
         }
@@ -89,6 +91,11 @@ impl Network {
         self.trace.take()
     }
 
+    /// The number of records since the last call of [`Network::take_trace`].
+    pub(crate) fn trace_length(&self) -> usize {
+        self.trace.length()
+    }
+
     pub(super) fn schedule(&mut self, at: Instant, event: Event) -> EventKey {
         self.events.schedule(at, &mut self.random, event)
     }
@@ -103,6 +110,12 @@ impl Network {
     pub(super) fn next_number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers
+    }
+
+    /// Returns a number that was not used before, for a packet.
+    pub(super) fn next_packet(&mut self) -> u64 {
+        self.packets += 1;
+        self.packets
     }
 
     pub(super) fn record(
@@ -120,6 +133,8 @@ impl Network {
             to,
             connection,
             bytes,
+            packet: 0,
+            port: 0,
         });
     }
 
@@ -130,8 +145,16 @@ impl Network {
         {
             return;
         }
-        let (connection, bytes) = (packet.connection(), packet.bytes());
-        self.record(happened, packet.from, packet.to, connection, bytes);
+        self.trace.add(Record {
+            at: self.now,
+            happened,
+            from: packet.from,
+            to: packet.to,
+            connection: packet.connection(),
+            bytes: packet.bytes(),
+            packet: packet.number,
+            port: packet.source.port().min(packet.target.port()),
+        });
     }
 
     /// Handles an event, unless its host is frozen or down.

@@ -19,6 +19,10 @@ pub struct Record {
     pub connection: u64,
     /// The bytes of the payload.
     pub bytes: usize,
+    /// The number of the packet, which its sending, loss and arrival share; 0 if none is concerned.
+    pub packet: u64,
+    /// The lower of the packet's two ports, as a rule that of the service; 0 if no packet is concerned.
+    pub port: u16,
 }
 
 /// The kinds of records.
@@ -88,6 +92,10 @@ impl Trace {
             .unwrap_or_default()
     }
 
+    pub(crate) fn length(&self) -> usize {
+        self.records.as_ref().map_or(0, Vec::len)
+    }
+
     pub(crate) fn add(&mut self, record: Record) {
         if let Some(records) = &mut self.records {
             records.push(record);
@@ -98,7 +106,7 @@ impl Trace {
 impl std::fmt::Debug for Trace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Trace")
-            .field("records", &self.records.as_ref().map(Vec::len))
+            .field("records", &self.length())
             .finish()
     }
 }

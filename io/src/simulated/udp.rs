@@ -139,6 +139,7 @@ impl Network {
             _ => source,
         };
         let packet = Packet {
+            number: self.next_packet(),
             from: host,
             to: remote,
             source: SocketAddr::new(from, port),
@@ -189,7 +190,9 @@ impl Network {
     pub(super) fn on_datagram(&mut self, packet: Packet) {
         let Some(id) = self.find_receiver(packet.to, packet.target, packet.source) else {
             self.record_lost(&packet);
+            let number = self.next_packet();
             return self.transmit_datagram(Packet {
+                number,
                 from: packet.to,
                 to: packet.from,
                 source: packet.target,

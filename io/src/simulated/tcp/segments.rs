@@ -19,6 +19,7 @@ impl Network {
         bytes: Vec<u8>,
         fin: bool,
     ) {
+        let number = self.next_packet();
         let Some(socket) = self.sockets.get_mut(&id) else {
             return;
         };
@@ -29,6 +30,7 @@ impl Network {
         let limit = connection.window_end(capacity);
         connection.offered = limit;
         let packet = Packet {
+            number,
             from: host,
             to: connection.remote,
             source: connection.local,
@@ -65,6 +67,7 @@ impl Network {
     /// Refuses a packet that belongs to no connection.
     pub(super) fn reply_with_reset(&mut self, packet: &Packet, connection: u64) {
         let answer = Packet {
+            number: self.next_packet(),
             from: packet.to,
             to: packet.from,
             source: packet.target,
