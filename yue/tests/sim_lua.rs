@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 use yue::lua::{Chunk, Script};
-use yue::sim::{Control, Failure, Report, Sim};
+use yue::sim::{Cause, Control, Report, Sim};
 use yue::sleep;
 
 /// A program of that source.
@@ -105,7 +105,7 @@ fn an_error_of_a_script_fails_the_run_with_its_traceback() {
         )
         .run(seconds(1))
         .unwrap_err();
-    let Failure::Raised { host, text } = &failure else {
+    let Cause::Raised { host, text } = &failure.cause else {
         panic!("{failure:?}");
     };
     assert_eq!(host, "wrong");

@@ -1,8 +1,10 @@
 //! The scenario's hands: hosts that crash and restart, links that break.
 
+use super::faults::link_text;
 use super::invariants::Invariants;
 use super::process::{Main, Process};
-use super::{Failure, Link};
+use super::recorder::{MarkKind, Recorder};
+use super::{Fault, Link};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -18,10 +20,11 @@ pub struct Control {
 }
 
 /// The hosts of a simulation.
-#[derive(Default)]
 pub(super) struct Hosts {
     all: Mutex<Vec<Host>>,
-    failure: Arc<Mutex<Option<Failure>>>,
+    /// The link of hosts that have none of their own.
+    link: Link,
+    recorder: Arc<Recorder>,
 }
 
 struct Host {
@@ -32,6 +35,14 @@ struct Host {
 }
 
 impl Hosts {
+    pub(super) fn new(link: Link, recorder: Arc<Recorder>) -> Hosts {
+        Hosts {
+            all: Mutex::default(),
+            link,
+            recorder,
+        }
+    }
+
     pub(super) fn add(&self, name: String, number: u32, main: Main) {
         lock(&self.all).push(Host {
             name,
@@ -41,14 +52,9 @@ impl Hosts {
         });
     }
 
-    /// The panic or the error of a host, if there was one.
-    pub(super) fn failure(&self) -> Option<Failure> {
-        lock(&self.failure).clone()
-    }
-
     pub(super) fn start_all(&self) {
         for host in &mut *lock(&self.all) {
-            host.start(&self.failure);
+            host.start(&self.recorder);
         }
     }
 
@@ -94,9 +100,9 @@ impl Hosts {
 }
 
 impl Host {
-    fn start(&mut self, failure: &Arc<Mutex<Option<Failure>>>) {
+    fn start(&mut self, recorder: &Arc<Recorder>) {
         simulation::begin_process(self.number);
-        match Process::start(self.number, &self.name, &self.main, failure.clone()) {
+        match Process::start(self.number, &self.name, &self.main, recorder.clone()) {
             Ok(process) => self.process = Some(process),
             Err(error) => panic!("cannot start a thread for the host {}: {error}", self.name),
         }
@@ -130,32 +136,62 @@ impl Control {
 
     /// Lets no packet through between two hosts, until [`Control::heal`]. Connections stay, and continue afterwards.
     pub fn partition(&self, one: &str, other: &str) {
-        network::partition(self.hosts.number(one), self.hosts.number(other));
+        let hosts @ [a, b] = [one, other].map(|host| self.hosts.number(host));
+        self.begin("partition", &hosts, format!("partition {one} {other}"));
+        network::partition(a, b);
     }
 
     /// Lets no packet through from one host to another. The way back is open.
     pub fn partition_one_way(&self, from: &str, to: &str) {
-        network::partition_one_way(self.hosts.number(from), self.hosts.number(to));
+        let hosts @ [a, b] = [from, to].map(|host| self.hosts.number(host));
+        self.begin("partition", &hosts, format!("partition {from} -> {to}"));
+        network::partition_one_way(a, b);
     }
 
     /// Ends the partition of two hosts.
     pub fn heal(&self, one: &str, other: &str) {
-        network::heal(self.hosts.number(one), self.hosts.number(other));
+        let hosts @ [a, b] = [one, other].map(|host| self.hosts.number(host));
+        self.end("partition", &hosts, format!("heal {one} {other}"));
+        network::heal(a, b);
     }
 
     /// Resets the connections between two hosts, like a firewall that has lost its state.
     pub fn reset_connections(&self, one: &str, other: &str) {
-        network::reset_connections(self.hosts.number(one), self.hosts.number(other));
+        let hosts @ [a, b] = [one, other].map(|host| self.hosts.number(host));
+        self.mark(
+            MarkKind::Instant,
+            "reset",
+            &hosts,
+            format!("reset {one} {other}"),
+        );
+        network::reset_connections(a, b);
     }
 
     /// Sets the link between two hosts.
     pub fn set_link(&self, one: &str, other: &str, link: Link) {
-        network::set_link(self.hosts.number(one), self.hosts.number(other), link);
+        let hosts @ [a, b] = [one, other].map(|host| self.hosts.number(host));
+        let text = format!("link {one} {other} {}", link_text(&link));
+        match link == self.hosts.link {
+            true => self.end("link", &hosts, text),
+            false => self.begin("link", &hosts, text),
+        }
+        network::set_link(a, b, link);
+    }
+
+    /// Returns the link between two hosts.
+    pub fn link(&self, one: &str, other: &str) -> Link {
+        network::link(self.hosts.number(one), self.hosts.number(other))
     }
 
     /// Sets the probabilities that a read or a write of a host's stream transfers fewer bytes than it could.
     pub fn set_short_transfers(&self, host: &str, read: f64, write: f64) {
-        network::set_short_transfers(self.hosts.number(host), read, write);
+        let number = self.hosts.number(host);
+        let text = format!("short-transfers {host} read={read} write={write}");
+        match read == 0.0 && write == 0.0 {
+            true => self.end("short-transfers", &[number], text),
+            false => self.begin("short-transfers", &[number], text),
+        }
+        network::set_short_transfers(number, read, write);
     }
 
     /// Switches a host off at this instant. Its peers are not notified. Its fibers are cancelled, and what they do
@@ -164,6 +200,7 @@ impl Control {
         let (number, process) = self
             .hosts
             .with(host, |host| (host.number, host.process.take()));
+        self.begin("crash", &[number], format!("crash {host}"));
         end(number, process);
     }
 
@@ -178,8 +215,9 @@ impl Control {
                 !runs(one),
                 "the host {host} runs; crash it before it restarts"
             );
+            self.end("crash", &[one.number], format!("restart {host}"));
             network::restart(one.number);
-            one.start(&self.hosts.failure);
+            one.start(&self.hosts.recorder);
         });
     }
 
@@ -193,6 +231,7 @@ impl Control {
     /// Pauses a host, like a virtual machine that is moved: its timers pass, its packets wait.
     pub fn freeze(&self, host: &str) {
         let number = self.hosts.number(host);
+        self.begin("freeze", &[number], format!("freeze {host}"));
         network::freeze(number);
         simulation::freeze(number);
     }
@@ -200,13 +239,20 @@ impl Control {
     /// Lets a frozen host continue.
     pub fn thaw(&self, host: &str) {
         let number = self.hosts.number(host);
+        self.end("freeze", &[number], format!("thaw {host}"));
         network::thaw(number);
         simulation::thaw(number);
     }
 
     /// Lets a host's clock run faster, or slower if `ppm` is negative, by that many millionths.
     pub fn set_clock_drift(&self, host: &str, ppm: i64) {
-        simulation::set_clock_drift(self.hosts.number(host), ppm);
+        let number = self.hosts.number(host);
+        let text = format!("drift {host} {ppm}ppm");
+        match ppm {
+            0 => self.end("drift", &[number], text),
+            _ => self.begin("drift", &[number], text),
+        }
+        simulation::set_clock_drift(number, ppm);
     }
 
     /// Returns the next number of the seed's sequence, for a scenario's own choices.
@@ -234,6 +280,37 @@ impl Control {
     ) {
         let until = simulation::now().saturating_add(within);
         self.invariants.eventually(name, until, Box::new(holds));
+    }
+
+    fn begin(&self, subject: &'static str, hosts: &[u32], text: String) {
+        self.mark(MarkKind::FaultBegins, subject, hosts, text);
+    }
+
+    fn end(&self, subject: &'static str, hosts: &[u32], text: String) {
+        self.mark(MarkKind::FaultEnds, subject, hosts, text);
+    }
+
+    fn mark(&self, kind: MarkKind, subject: &'static str, hosts: &[u32], text: String) {
+        self.hosts.recorder.mark(kind, subject, hosts, text);
+    }
+
+    /// Checks that a schedule names only hosts of this system.
+    ///
+    /// # Panics
+    /// If it does not, with the names that there are.
+    pub(super) fn check_names(&self, faults: &[super::Scheduled]) {
+        let names = faults.iter().flat_map(|one| one.fault.hosts());
+        names.for_each(|name| {
+            self.hosts.number(name);
+        });
+        let scenario_stops =
+            |fault: &Fault| matches!(fault, Fault::Crash(h) | Fault::Freeze(h) if h == "scenario");
+        let stops = faults.iter().find(|one| scenario_stops(&one.fault));
+        if let Some(one) = stops {
+            panic!(
+                "the scenario's own host runs as long as the scenario, so '{one}' is impossible"
+            );
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Invariants: promises of a scenario about its system, checked at every choice of the simulation.
 
-use super::Failure;
-use std::sync::Mutex;
+use super::Cause;
+use super::recorder::{NO_HOST, Recorder};
+use std::sync::{Arc, Mutex};
 use yue_scheduler::{Instant, lock, simulation};
 
 pub(super) type Holds = Box<dyn Fn() -> bool + Send + Sync>;
@@ -13,20 +14,17 @@ struct Invariant {
     holds: Holds,
 }
 
-#[derive(Default)]
 pub(super) struct Invariants {
-    began: Mutex<Option<Instant>>,
     all: Mutex<Vec<Invariant>>,
-    failure: Mutex<Option<Failure>>,
+    recorder: Arc<Recorder>,
 }
 
 impl Invariants {
-    pub(super) fn begin(&self, at: Instant) {
-        *lock(&self.began) = Some(at);
-    }
-
-    pub(super) fn failure(&self) -> Option<Failure> {
-        lock(&self.failure).clone()
+    pub(super) fn new(recorder: Arc<Recorder>) -> Invariants {
+        Invariants {
+            all: Mutex::default(),
+            recorder,
+        }
     }
 
     pub(super) fn always(&self, name: &str, holds: Holds) {
@@ -48,15 +46,15 @@ impl Invariants {
     /// Checks all invariants at the present instant, and forgets those that have been fulfilled.
     pub(super) fn check(&self) {
         let now = simulation::now();
-        self.check_at(now, |until| until < now);
+        self.check_whether(|until| until < now);
     }
 
     /// Checks what had to happen before the end of the scenario, which has come.
     pub(super) fn check_at_end(&self) {
-        self.check_at(simulation::now(), |_| true);
+        self.check_whether(|_| true);
     }
 
-    fn check_at(&self, now: Instant, is_late: impl Fn(Instant) -> bool) {
+    fn check_whether(&self, is_late: impl Fn(Instant) -> bool) {
         let mut all = lock(&self.all);
         if all.is_empty() {
             return;
@@ -74,8 +72,7 @@ impl Invariants {
         drop(all);
         let Some(name) = broken else { return };
         simulation::stop(&format!("an invariant does not hold: {name}"));
-        let began = lock(&self.began).unwrap_or(now);
-        let at = now.saturating_since(began);
-        lock(&self.failure).get_or_insert(Failure::Invariant { name, at });
+        let cause = |at| Cause::Invariant { name, at };
+        self.recorder.fail(cause, NO_HOST);
     }
 }

@@ -47,24 +47,35 @@
 //! each seed has the same outcome twice.
 
 mod control;
+mod faults;
 mod invariants;
 mod output;
 mod process;
+mod recorder;
+mod report;
 mod search;
+mod settings;
+mod shrink;
+mod trace;
 
 pub use control::Control;
+pub use faults::{Chaos, Fault, Schedule, ScheduleError, Scheduled};
 pub use output::Line;
+pub use recorder::note;
+pub use report::{Cause, Failure, Report};
 pub use search::search;
+pub use shrink::{ShrinkLimits, Shrunk, shrink};
 pub use yue_io::simulation::{Happened, Link, Record};
 
 use control::Hosts;
 use invariants::Invariants;
 use output::{OnOutput, Transcript};
 use process::Main;
+use recorder::{Recorded, Recorder};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 use yue_scheduler::simulation;
 
 /// A system to simulate; see the [module](self).
@@ -77,53 +88,8 @@ pub struct Sim {
     hash_seed: Option<u64>,
     #[cfg(feature = "lua")]
     allowed: Vec<String>,
-}
-
-/// A run that ended well.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Report {
-    /// The virtual time that the scenario took.
-    pub elapsed: Duration,
-    /// A hash of all choices of the run. It is equal for equal runs.
-    pub digest: u64,
-    /// The records of the network, in order.
-    pub trace: Vec<Record>,
-    /// What the hosts that run Lua programs have printed and logged, in order.
-    pub output: Vec<Line>,
-}
-
-/// The reason why a run failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Failure {
-    /// An invariant did not hold.
-    #[error("after {at:?}: {name}")]
-    Invariant {
-        /// Its name, as given to [`Control::always`] or [`Control::eventually`].
-        name: String,
-        /// The virtual time since the beginning.
-        at: Duration,
-    },
-    /// The main function of a host panicked.
-    #[error("the host {host} panicked: {text}")]
-    Panicked {
-        /// The name of the host.
-        host: String,
-        /// The panic message.
-        text: String,
-    },
-    /// The script of a host raised an error.
-    #[error("the program of the host {host} failed: {text}")]
-    Raised {
-        /// The name of the host.
-        host: String,
-        /// The error, with its traceback.
-        text: String,
-    },
-    /// The scenario panicked, or the simulation could not continue.
-    #[error("{0}")]
-    Scenario(String),
+    schedule: Schedule,
+    chaos: Option<Chaos>,
 }
 
 impl Sim {
@@ -138,6 +104,8 @@ impl Sim {
             hash_seed: hash_seed_of_environment(),
             #[cfg(feature = "lua")]
             allowed: Vec::new(),
+            schedule: Schedule::new(),
+            chaos: None,
         }
     }
 
@@ -146,7 +114,8 @@ impl Sim {
     /// `server:7000`.
     ///
     /// # Panics
-    /// If there is a host of this name, or there are more than 60 000.
+    /// If there is a host of this name, or there are more than 60 000; if the name has other characters than letters,
+    /// digits, `-`, `_` and `.`.
     pub fn host(self, name: &str, main: impl Fn() + Send + Sync + 'static) -> Sim {
         // The number of loops is known when the simulation runs.
         self.add(name, Main::Function(Arc::new(main), 0))
@@ -155,7 +124,7 @@ impl Sim {
     /// Adds a host that runs a Lua program, as the `yue` command does, from the beginning, and again after each
     /// restart. The program runs unchanged, with as many loops and worker threads as it has; its clock, its network and
     /// its random numbers are those of the simulation. An error that ends the script fails the run, with
-    /// [`Failure::Raised`]. What the program prints and logs is in [`Report::output`].
+    /// [`Cause::Raised`]. What the program prints and logs is in [`Report::output`].
     ///
     /// ```
     /// use yue::lua::{Chunk, Script};
@@ -183,6 +152,11 @@ impl Sim {
     }
 
     fn add(mut self, name: &str, main: Main) -> Sim {
+        let is_plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+        assert!(
+            !name.is_empty() && name.chars().all(is_plain),
+            "'{name}' cannot be a host's name: write letters, digits, '-', '_' and '.'"
+        );
         assert!(
             self.hosts.iter().all(|(other, _)| other != name),
             "there is a host named {name} already"
@@ -248,51 +222,96 @@ impl Sim {
         self
     }
 
+    /// Adds faults, which happen at their times beside what the scenario does.
+    pub fn schedule(mut self, schedule: Schedule) -> Sim {
+        self.schedule.extend(schedule.faults().iter().cloned());
+        self
+    }
+
+    /// Adds random faults: those of a level from 1 to 5, or of a [`Chaos`] with settings.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use yue::sim::{Chaos, Sim};
+    ///
+    /// let mild = Sim::new(7).host("server", || {}).chaos(1);
+    /// let short = Sim::new(7).host("server", || {}).chaos(Chaos::level(5).within(Duration::from_secs(3)));
+    /// # drop((mild, short));
+    /// ```
+    pub fn chaos(mut self, chaos: impl Into<Chaos>) -> Sim {
+        self.chaos = Some(chaos.into());
+        self
+    }
+
     /// Runs the hosts, and the scenario in a fiber of its own host, which is named `scenario` and can reach all others.
     /// When the scenario returns, the hosts end.
     ///
+    /// The variable `YUE_SIM_FAULTS` replaces all faults of [`Sim::schedule`] and [`Sim::chaos`] by those that it
+    /// contains; see [`Schedule`]. `YUE_SIM_TRACE=FILE` writes the trace into a file, `YUE_SIM_TIMELINE=FILE.html` the
+    /// timeline.
+    ///
     /// # Errors
     /// When an invariant does not hold, or a host or the scenario panics.
-    pub fn run(self, scenario: impl FnOnce(&Control) + Send + 'static) -> Result<Report, Failure> {
-        let invariants = Arc::new(Invariants::default());
-        let hosts = Arc::new(Hosts::default());
-        let (checked, watched) = (invariants.clone(), hosts.clone());
+    pub fn run(
+        mut self,
+        scenario: impl FnOnce(&Control) + Send + 'static,
+    ) -> Result<Report, Failure> {
         let seed = self.seed;
-        let transcript = Transcript::new(self.on_output.clone());
-        let main = move || self.run_inside(&invariants, &hosts, &transcript, scenario);
-        let outcome = simulation::run(seed, main);
-        if let Some(failure) = checked.failure().or_else(|| watched.failure()) {
-            return Err(failure);
+        let names: Vec<String> = self.hosts.iter().map(|(name, _)| name.clone()).collect();
+        if let Some(chaos) = &self.chaos {
+            let made = chaos.schedule(seed, &names);
+            self.schedule.extend(made.faults().iter().cloned());
         }
-        match outcome {
-            Ok(((elapsed, trace, output), digest)) => Ok(Report {
-                elapsed,
-                digest,
-                trace,
-                output,
-            }),
-            Err(simulation::Failure::Panicked(text)) => Err(Failure::Scenario(text)),
-            Err(other) => Err(Failure::Scenario(other.to_string())),
+        let hosts: Vec<String> = std::iter::once("scenario".to_owned())
+            .chain(names)
+            .collect();
+        match settings::replaced_faults() {
+            Ok(Some(schedule)) => self.schedule = schedule,
+            Ok(None) => {}
+            Err(error) => {
+                let report = Report::new(seed, hosts, Schedule::new(), Recorded::default());
+                let cause = Cause::Scenario(format!("{}: {error}", settings::FAULTS));
+                return Err(Failure::new(cause, report));
+            }
         }
+        let schedule = self.schedule.clone();
+        let recorder = Arc::new(Recorder::default());
+        let inside = recorder.clone();
+        let outcome = simulation::run(seed, move || self.run_inside(&inside, scenario));
+        let (recorded, cause) = recorder.take();
+        let mut report = Report::new(seed, hosts, schedule, recorded);
+        let outcome = match (cause, outcome) {
+            (Some(cause), _) => Err(Failure::new(cause, report)),
+            (None, Ok(((), digest))) => {
+                report.digest = digest;
+                Ok(report)
+            }
+            (None, Err(simulation::Failure::Panicked(text))) => {
+                Err(Failure::new(Cause::Scenario(text), report))
+            }
+            (None, Err(other)) => Err(Failure::new(Cause::Scenario(other.to_string()), report)),
+        };
+        settings::write_files_of_run(&outcome);
+        outcome
     }
 
     fn run_inside(
         self,
-        invariants: &Arc<Invariants>,
-        hosts: &Arc<Hosts>,
-        transcript: &Arc<Transcript>,
+        recorder: &Arc<Recorder>,
         scenario: impl FnOnce(&Control) + Send + 'static,
-    ) -> (Duration, Vec<Record>, Vec<Line>) {
+    ) {
         let began = simulation::now();
         if let Some(hash_seed) = self.hash_seed {
             simulation::set_hash_seed(hash_seed);
         }
         #[cfg(feature = "lua")]
         let allowed: Arc<[String]> = self.allowed.into();
-        yue_io::simulation::keep_trace();
+        recorder.begin();
+        let transcript = Transcript::new(self.on_output, recorder.clone());
         yue_io::simulation::set_default_link(self.link);
         yue_io::simulation::add_address(0, address(0));
         yue_io::simulation::add_name("scenario", address(0));
+        let hosts = Arc::new(Hosts::new(self.link, recorder.clone()));
         for (index, (name, main)) in self.hosts.into_iter().enumerate() {
             let address = address(index as u32 + 1);
             let number = yue_io::simulation::add_host(address);
@@ -307,7 +326,7 @@ impl Sim {
             };
             hosts.add(name, number, main);
         }
-        invariants.begin(began);
+        let invariants = Arc::new(Invariants::new(recorder.clone()));
         let seen = invariants.clone();
         simulation::observe(move || seen.check());
         hosts.start_all();
@@ -316,11 +335,26 @@ impl Sim {
             Ok(runtime) => runtime,
             Err(error) => panic!("cannot start the scenario's loop: {error}"),
         };
-        runtime.run(move || scenario(&control));
-        let elapsed = simulation::now().saturating_since(began);
+        let schedule = self.schedule;
+        let main = move || {
+            control.check_names(schedule.faults());
+            if !schedule.is_empty() {
+                // The end of the runtime cancels it.
+                let control = control.clone();
+                drop(crate::spawn(move || {
+                    faults::play(&control, &schedule, began)
+                }));
+            }
+            scenario(&control);
+        };
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| runtime.run(main))) {
+            let text = yue_scheduler::panic_text(&*payload).to_owned();
+            recorder.fail(|_| Cause::Scenario(text), 0);
+            resume_unwind(payload);
+        }
         invariants.check_at_end();
+        recorder.stop();
         hosts.end_all();
-        (elapsed, yue_io::simulation::take_trace(), transcript.take())
     }
 }
 
@@ -332,6 +366,8 @@ impl fmt::Debug for Sim {
             .field("hosts", &names)
             .field("loops", &self.loops)
             .field("link", &self.link)
+            .field("faults", &self.schedule.len())
+            .field("chaos", &self.chaos)
             .finish()
     }
 }

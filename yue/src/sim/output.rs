@@ -1,5 +1,6 @@
 //! What hosts print and log, line by line, with the time.
 
+use super::recorder::Recorder;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -33,19 +34,19 @@ pub(super) type OnOutput = Arc<dyn Fn(&Line) + Send + Sync>;
 const LINE_BYTES_MAX: usize = 64 << 10;
 
 /// The output of all hosts.
-#[derive(Default)]
 pub(super) struct Transcript {
-    lines: Mutex<Vec<Line>>,
+    recorder: Arc<Recorder>,
     /// By host: the beginning of a line whose end has not been written.
     begun: Mutex<BTreeMap<u32, Vec<u8>>>,
     on_output: Option<OnOutput>,
 }
 
 impl Transcript {
-    pub(super) fn new(on_output: Option<OnOutput>) -> Arc<Transcript> {
+    pub(super) fn new(on_output: Option<OnOutput>, recorder: Arc<Recorder>) -> Arc<Transcript> {
         Arc::new(Transcript {
+            recorder,
+            begun: Mutex::default(),
             on_output,
-            ..Transcript::default()
         })
     }
 
@@ -83,11 +84,7 @@ impl Transcript {
             if let Some(on_output) = &self.on_output {
                 on_output(&line);
             }
-            lock(&self.lines).push(line);
+            self.recorder.print(number, line);
         }
-    }
-
-    pub(super) fn take(&self) -> Vec<Line> {
-        std::mem::take(&mut lock(&self.lines))
     }
 }

@@ -1,6 +1,7 @@
 //! The process of a host: what runs there, from its start to its end.
 
-use super::Failure;
+use super::Cause;
+use super::recorder::Recorder;
 use crate::Runtime;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,13 +39,14 @@ impl Process {
         number: u32,
         name: &str,
         main: &Main,
-        failure: Arc<Mutex<Option<Failure>>>,
+        recorder: Arc<Recorder>,
     ) -> io::Result<Process> {
         let switch = Arc::default();
         let run = Run {
             name: name.to_owned(),
+            number,
             switch: Arc::clone(&switch),
-            failure,
+            recorder,
         };
         let main = main.clone();
         let thread = simulation::spawn_thread(number, name, move || run.run(main))?;
@@ -67,8 +69,9 @@ impl Process {
 /// The run of a process, on its first thread.
 struct Run {
     name: String,
+    number: u32,
     switch: Arc<Mutex<Option<Switch>>>,
-    failure: Arc<Mutex<Option<Failure>>>,
+    recorder: Arc<Recorder>,
 }
 
 impl Run {
@@ -97,7 +100,7 @@ impl Run {
         let run = AssertUnwindSafe(|| built.run(move || main()));
         if let Err(payload) = catch_unwind(run) {
             let text = yue_scheduler::panic_text(&*payload).to_owned();
-            self.fail("panicked", |host| Failure::Panicked { host, text });
+            self.fail("panicked", |host| Cause::Panicked { host, text });
         }
     }
 
@@ -109,11 +112,11 @@ impl Run {
         match catch_unwind(AssertUnwindSafe(|| running.run())) {
             Ok(Ok(())) => {}
             Ok(Err(text)) => {
-                self.fail("raised an error", |host| Failure::Raised { host, text });
+                self.fail("raised an error", |host| Cause::Raised { host, text });
             }
             Err(payload) => {
                 let text = yue_scheduler::panic_text(&*payload).to_owned();
-                self.fail("panicked", |host| Failure::Panicked { host, text });
+                self.fail("panicked", |host| Cause::Panicked { host, text });
             }
         }
     }
@@ -123,11 +126,12 @@ impl Run {
     }
 
     /// Notes the failure of the process and ends the simulation, unless the process was about to end anyway.
-    fn fail(&self, how: &str, failure: impl FnOnce(String) -> Failure) {
+    fn fail(&self, how: &str, cause: impl FnOnce(String) -> Cause) {
         if simulation::stopped().is_some() || network::is_down(simulation::host()) {
             return;
         }
         simulation::stop(&format!("the host {} {how}", self.name));
-        lock(&self.failure).get_or_insert_with(|| failure(self.name.clone()));
+        let cause = |_| cause(self.name.clone());
+        self.recorder.fail(cause, self.number);
     }
 }

@@ -1,0 +1,191 @@
+//! The recorder: what a run leaves behind, for its report. It stops at the moment of the failure, so that the end of
+//! the hosts is not taken for part of the story.
+
+use super::{Cause, Line, Record};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use yue_io::simulation as network;
+use yue_scheduler::{Instant, lock, simulation};
+
+/// The host to which a mark of the whole system belongs.
+pub(super) const NO_HOST: u32 = u32::MAX;
+
+/// More notes than anybody reads; later ones are dropped.
+const MOST_NOTES: usize = 100_000;
+
+/// Something beside the network's records: a fault, a note of a program, the failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// The virtual time.
+    pub(super) at: Instant,
+    /// The number of network records before it.
+    pub(super) records: usize,
+    pub(super) kind: MarkKind,
+    /// What a fault changes, such as the partition of two hosts: the next mark of the same hosts and subject ends it.
+    pub(super) subject: &'static str,
+    /// The hosts that it concerns: one or two.
+    pub(super) hosts: Vec<u32>,
+    pub(super) text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MarkKind {
+    /// A fault begins, and lasts.
+    FaultBegins,
+    /// A fault ends.
+    FaultEnds,
+    /// A fault of one instant.
+    Instant,
+    /// A note of a program.
+    Note,
+    /// The failure of the run.
+    Failure,
+}
+
+#[derive(Default)]
+pub(super) struct Recorder(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    began: Option<Instant>,
+    marks: Vec<Mark>,
+    output: Vec<Line>,
+    notes: usize,
+    cause: Option<Cause>,
+    recorded: Option<Recorded>,
+}
+
+/// All that was recorded.
+#[derive(Debug, Clone)]
+pub(super) struct Recorded {
+    pub(super) began: Instant,
+    pub(super) elapsed: Duration,
+    pub(super) trace: Vec<Record>,
+    pub(super) output: Vec<Line>,
+    pub(super) marks: Vec<Mark>,
+}
+
+impl Default for Recorded {
+    fn default() -> Recorded {
+        Recorded {
+            began: Instant::from_nanos(0),
+            elapsed: Duration::ZERO,
+            trace: Vec::new(),
+            output: Vec::new(),
+            marks: Vec::new(),
+        }
+    }
+}
+
+/// Whether the last run of the process has failed. A search has one run at a time.
+static HAS_FAILED: AtomicBool = AtomicBool::new(false);
+
+pub(super) fn has_failed() -> bool {
+    HAS_FAILED.load(Ordering::Relaxed)
+}
+
+/// The recorder of the simulation to which a thread belongs.
+#[derive(Default)]
+struct Current(Option<Arc<Recorder>>);
+
+/// Writes a line into the trace of the simulation to which the calling thread belongs, with the virtual time and the
+/// host. It does nothing elsewhere, so a program may keep its notes.
+///
+/// ```
+/// use yue::sim::{Sim, note};
+///
+/// let report = Sim::new(1).run(|_| note("paid 100"))?;
+/// assert!(report.trace_text().contains("scenario: paid 100"));
+/// # Ok::<(), yue::sim::Failure>(())
+/// ```
+pub fn note(text: impl Into<String>) {
+    if !simulation::is_on() {
+        return;
+    }
+    let host = simulation::host();
+    if let Some(recorder) = simulation::layer(|current: &mut Current| current.0.clone()) {
+        recorder.mark(MarkKind::Note, "", &[host], text.into());
+    }
+}
+
+impl Recorder {
+    /// Begins to record the simulation of the calling thread.
+    pub(super) fn begin(self: &Arc<Self>) {
+        HAS_FAILED.store(false, Ordering::Relaxed);
+        lock(&self.0).began = Some(simulation::now());
+        network::keep_trace();
+        let this = self.clone();
+        simulation::layer(|current: &mut Current| current.0 = Some(this));
+    }
+
+    pub(super) fn mark(&self, kind: MarkKind, subject: &'static str, hosts: &[u32], text: String) {
+        let (at, records) = (simulation::now(), network::trace_length());
+        let mut state = lock(&self.0);
+        state.notes += usize::from(kind == MarkKind::Note);
+        let too_many = kind == MarkKind::Note && state.notes > MOST_NOTES;
+        if state.recorded.is_none() && !too_many {
+            state.marks.push(Mark {
+                at,
+                records,
+                kind,
+                subject,
+                hosts: hosts.to_vec(),
+                text,
+            });
+        }
+    }
+
+    /// Records a line that a host has printed, which is a note, too.
+    pub(super) fn print(&self, host: u32, line: Line) {
+        self.mark(MarkKind::Note, "", &[host], line.text.clone());
+        let mut state = lock(&self.0);
+        if state.recorded.is_none() {
+            state.output.push(line);
+        }
+    }
+
+    /// Notes the failure of the run, and stops recording. Later failures follow from the first, and are ignored.
+    pub(super) fn fail(&self, cause: impl FnOnce(Duration) -> Cause, host: u32) {
+        let elapsed = self.elapsed();
+        if lock(&self.0).recorded.is_some() {
+            return;
+        }
+        let cause = cause(elapsed);
+        let text = match &cause {
+            Cause::Invariant { name, .. } => name.clone(),
+            other => other.to_string(),
+        };
+        self.mark(MarkKind::Failure, "", &[host], text);
+        lock(&self.0).cause = Some(cause);
+        HAS_FAILED.store(true, Ordering::Relaxed);
+        self.stop();
+    }
+
+    /// Stops recording.
+    pub(super) fn stop(&self) {
+        let elapsed = self.elapsed();
+        let mut state = lock(&self.0);
+        if state.recorded.is_none() {
+            state.recorded = Some(Recorded {
+                began: state.began.unwrap_or(Instant::from_nanos(0)),
+                elapsed,
+                trace: network::take_trace(),
+                output: std::mem::take(&mut state.output),
+                marks: std::mem::take(&mut state.marks),
+            });
+        }
+    }
+
+    fn elapsed(&self) -> Duration {
+        let now = simulation::now();
+        now.saturating_since(lock(&self.0).began.unwrap_or(now))
+    }
+
+    /// Returns what was recorded, once, and the failure that was noted.
+    pub(super) fn take(&self) -> (Recorded, Option<Cause>) {
+        let mut state = lock(&self.0);
+        let recorded = state.recorded.take().unwrap_or_default();
+        (recorded, state.cause.take())
+    }
+}

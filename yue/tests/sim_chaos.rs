@@ -1,0 +1,167 @@
+//! Faults as schedules: a planted fault is found among many, shrunk, shown, and repeated from what was printed.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use yue::rpc::typed::{Client, Server};
+use yue::sim::{Chaos, Failure, Fault, Report, Schedule, Sim, note, search};
+use yue::sleep;
+
+/// A store that keeps values in memory alone. The planted fault: after a crash it asks no other store for them.
+fn store() {
+    let values: Arc<Mutex<BTreeMap<u64, u64>>> = Arc::default();
+    let (written, read) = (values.clone(), values);
+    let write = move |(key, value): (u64, u64)| {
+        written.lock().unwrap().insert(key, value);
+        Ok(())
+    };
+    let read = move |key: u64| Ok(read.lock().unwrap().get(&key).copied());
+    let server = Server::new().handler("write", write).handler("read", read);
+    let listener = server.listen("tcp://0.0.0.0:7000").unwrap();
+    let _ = yue::wait_for_shutdown();
+    drop(listener);
+}
+
+/// Writes a value to both stores, and reads it until neither has it any more.
+fn writer(lost: Arc<AtomicU64>) -> impl Fn() + Send + Sync {
+    move || {
+        let stores = ["store1", "store2"];
+        let stores = stores.map(|name| Client::open(&format!("tcp://{name}:7000")).unwrap());
+        for store in &stores {
+            while store.call::<_, ()>("write", (1u64, 42u64)).is_err() {
+                if yue::is_cancelled() {
+                    return;
+                }
+            }
+        }
+        note("written to both");
+        while sleep(Duration::from_millis(700)).is_ok() {
+            let read = |store: &Client| store.call::<_, Option<u64>>("read", 1u64);
+            let answers = stores.each_ref().map(read);
+            if answers.iter().all(|answer| matches!(answer, Ok(None))) {
+                note("neither <store> has it & it's \"lost\"");
+                lost.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+}
+
+fn lost_update(seed: u64) -> Result<Report, Failure> {
+    let lost = Arc::new(AtomicU64::new(0));
+    let seen = lost.clone();
+    Sim::new(seed)
+        .host("store1", store)
+        .host("store2", store)
+        .host("writer", writer(lost))
+        .chaos(
+            Chaos::level(4)
+                .within(Duration::from_secs(20))
+                .hosts(["store1", "store2"]),
+        )
+        .run(move |sim| {
+            sim.always("no value is lost", move || {
+                seen.load(Ordering::Relaxed) == 0
+            });
+            sleep(Duration::from_secs(40)).unwrap();
+        })
+}
+
+/// The search for the planted fault; it fails, so it runs only below the test that expects this.
+#[test]
+fn planted() {
+    if std::env::var_os("YUE_TEST_PLANTED").is_some() {
+        search(0..200, lost_update);
+    }
+}
+
+fn run_planted(variables: &[(&str, &str)]) -> (Output, String) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["planted", "--exact", "--nocapture"])
+        .env("YUE_TEST_PLANTED", "1");
+    command
+        .envs(variables.iter().copied())
+        .env("RUST_BACKTRACE", "0");
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output, text)
+}
+
+#[test]
+fn a_planted_fault_is_found_shrunk_shown_and_repeated() {
+    let folder = std::env::temp_dir().join(format!("yue-sim-chaos-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (trace, timeline) = (folder.join("trace"), folder.join("timeline.html"));
+    let files = [
+        ("YUE_SIM_TRACE", trace.to_str().unwrap()),
+        ("YUE_SIM_TIMELINE", timeline.to_str().unwrap()),
+    ];
+    let (output, text) = run_planted(&files);
+    assert!(!output.status.success(), "{text}");
+    assert!(text.contains("no value is lost"), "{text}");
+    let faults: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("    ") && line.contains(" crash "))
+        .collect();
+    assert_eq!(faults.len(), 2, "{text}");
+    assert!(text.contains("the faults that matter, 2 of "), "{text}");
+    assert!(
+        text.lines()
+            .all(|line| line.len() <= 80 || line.contains("YUE_SIM")),
+        "{text}"
+    );
+    for fault in &faults {
+        let parsed: Schedule = fault.parse().unwrap();
+        assert!(matches!(parsed.faults()[0].fault, Fault::Crash(_)));
+    }
+    let written = std::fs::read_to_string(&trace).unwrap();
+    for part in [
+        "*** crash store1",
+        "*** restart store2",
+        "writer -> store1",
+        "sent",
+        "FAILED",
+    ] {
+        assert!(written.contains(part), "{part} in\n{written}");
+    }
+    let page = std::fs::read_to_string(&timeline).unwrap();
+    assert!(page.contains("<svg") && page.contains("no value is lost"));
+    assert!(page.contains("neither &lt;store&gt; has it &amp; it&#39;s &quot;lost&quot;"));
+    // What was printed repeats it: the same failure at the same time.
+    let again = text
+        .lines()
+        .find(|line| line.starts_with("run it again:"))
+        .unwrap();
+    let seed = again
+        .split("YUE_SIM_SEED=")
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap();
+    let faults = again
+        .split("YUE_SIM_FAULTS='")
+        .nth(1)
+        .unwrap()
+        .split('\'')
+        .next()
+        .unwrap();
+    let (output, repeated) = run_planted(&[("YUE_SIM_SEED", seed), ("YUE_SIM_FAULTS", faults)]);
+    assert!(!output.status.success(), "{repeated}");
+    let failure = |text: &str| {
+        text.lines()
+            .find(|line| line.starts_with("seed "))
+            .map(str::to_owned)
+    };
+    assert_eq!(failure(&text), failure(&repeated), "{repeated}");
+    // Without a fault nothing happens, nor with one of the two.
+    let one = faults.split(';').next().unwrap();
+    for few in ["", one] {
+        let (output, text) = run_planted(&[("YUE_SIM_SEED", seed), ("YUE_SIM_FAULTS", few)]);
+        assert!(output.status.success(), "{text}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
