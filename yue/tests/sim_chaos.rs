@@ -165,3 +165,33 @@ fn a_planted_fault_is_found_shrunk_shown_and_repeated() {
     }
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+/// Thirty hosts, and more records than anybody can look at.
+fn crowd(seed: u64) -> Result<Report, Failure> {
+    let bot = |number: usize| {
+        let server = Client::open("tcp://server:7000").unwrap();
+        while sleep(Duration::from_millis(40 + number as u64)).is_ok() {
+            let _ = server.call::<_, Option<u64>>("read", 1u64);
+        }
+    };
+    Sim::new(seed)
+        .host("server", store)
+        .hosts("a-bot-with-a-long-name", 28, bot)
+        .chaos(Chaos::level(4).within(Duration::from_secs(10)))
+        .run(|_| sleep(Duration::from_secs(15)).unwrap())
+}
+
+#[test]
+fn the_timeline_of_a_long_trace_is_bounded() {
+    let report = crowd(1).unwrap();
+    assert!(report.trace.len() > 20_000, "{report:?}");
+    let page = report.timeline();
+    assert!((200_000..1_500_000).contains(&page.len()), "{}", page.len());
+    assert!(page.contains("messages are not drawn"));
+    let crashes = report
+        .schedule
+        .faults()
+        .iter()
+        .filter(|one| matches!(one.fault, Fault::Crash(_)));
+    assert!(crashes.count() > 0 && page.contains("area crash"));
+}

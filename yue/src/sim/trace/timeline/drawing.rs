@@ -5,7 +5,7 @@
 
 use super::axis::{Axis, Cut};
 use super::story::{End, Kind, Message, Point, PointKind, Span, Story};
-use super::{clip, escape};
+use super::{clip, clip_middle, escape};
 use crate::sim::Report;
 use std::collections::BTreeMap;
 use std::fmt::{Arguments, Write};
@@ -60,27 +60,26 @@ pub(super) fn draw(report: &Report, story: &Story, axis: &Axis) -> Drawing {
         body: String::new(),
     };
     pen.draw_times();
-    story
-        .spans
-        .iter()
-        .for_each(|span| pen.draw_area(span, story.elapsed));
     pen.draw_lanes(story);
     axis.cuts.iter().for_each(|cut| pen.draw_cut(cut));
-    story
-        .messages
-        .iter()
-        .for_each(|message| pen.draw_message(message));
+    let areas = story.spans.iter();
+    areas.for_each(|span| pen.draw_area(span, story.elapsed));
+    let messages = story.messages.iter();
+    messages.for_each(|message| pen.draw_message(message));
     // In the order of time, so that a later label gives way to an earlier one.
-    let mut marks: Vec<(Duration, Result<&Span, &Point>)> = Vec::new();
-    marks.extend(story.spans.iter().map(|span| (span.begins, Ok(span))));
-    marks.extend(story.points.iter().map(|point| (point.at, Err(point))));
-    marks.sort_by_key(|(at, _)| *at);
-    for (_, mark) in marks {
-        match mark {
-            Ok(span) => pen.draw_span_ends(span),
-            Err(point) => pen.draw_point(point),
-        }
+    let mut edges: Vec<(Duration, Edge<'_>)> = Vec::new();
+    for span in &story.spans {
+        edges.push((span.begins, Edge::Begins(span)));
+        edges.extend(span.ends.map(|ends| (ends, Edge::Ends(span))));
     }
+    edges.extend(
+        story
+            .points
+            .iter()
+            .map(|point| (point.at, Edge::Point(point))),
+    );
+    edges.sort_by_key(|(at, _)| *at);
+    edges.iter().for_each(|(at, edge)| pen.draw_edge(*at, edge));
     pen.draw_end(story);
     let head = pen.head(story);
     Drawing {
@@ -89,6 +88,13 @@ pub(super) fn draw(report: &Report, story: &Story, axis: &Axis) -> Drawing {
         head,
         body: pen.body + &pen.labels,
     }
+}
+
+/// What has a label.
+enum Edge<'a> {
+    Begins(&'a Span),
+    Ends(&'a Span),
+    Point(&'a Point),
 }
 
 struct Pen<'a> {
@@ -190,42 +196,39 @@ impl Pen<'_> {
         let left = places.iter().copied().fold(f64::MAX, f64::min);
         let right = places.iter().copied().fold(f64::MIN, f64::max);
         let half = match span.subject {
-            _ if places.len() > 1 => 0.0,
             "crash" | "freeze" => 11.0,
             _ => 7.0,
         };
-        self.add(format_args!(
-            r#"<rect class="area {}" x="{:.1}" y="{top:.1}" width="{:.1}" height="{:.1}"><title>{}</title></rect>"#,
-            span.subject,
-            left - half,
-            (right - left + 2.0 * half).max(1.0),
-            bottom - top,
-            escape(&span.text)
-        ));
+        // Hosts in between have no part in it.
+        let is_wide = places.len() > 1 && right - left < 1.5 * self.spacing;
+        let areas = match (places.as_slice(), is_wide) {
+            (_, true) => vec![(left, right - left)],
+            (places, false) => places.iter().map(|x| (x - half, 2.0 * half)).collect(),
+        };
+        let (subject, title) = (span.subject, escape(&span.text));
+        let height = bottom - top;
+        for (x, width) in areas {
+            self.add(format_args!(
+                r#"<rect class="area {subject}" x="{x:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}"><title>{title}</title></rect>"#
+            ));
+        }
     }
 
-    fn draw_span_ends(&mut self, span: &Span) {
-        let y = self.axis.y(span.begins);
-        let Some(first) = self.leftmost(&span.hosts) else {
-            return;
+    fn draw_edge(&mut self, at: Duration, edge: &Edge<'_>) {
+        let (span, class, text) = match edge {
+            Edge::Point(point) => return self.draw_point(point),
+            Edge::Begins(span) => (span, "begins", span.text.as_str()),
+            Edge::Ends(span) => {
+                let text = match span.subject {
+                    "crash" => "restart",
+                    "freeze" => "thaw",
+                    "partition" => "healed",
+                    _ => "",
+                };
+                (span, "ends", text)
+            }
         };
-        self.draw_edge(span, y, "begins");
-        self.label(first, y, &format!("fault {}", span.subject), &span.text);
-        let Some(ends) = span.ends else { return };
-        let y = self.axis.y(ends);
-        self.draw_edge(span, y, "ends");
-        let text = match span.subject {
-            "crash" => "restart",
-            "freeze" => "thaw",
-            "partition" => "healed",
-            _ => return,
-        };
-        self.label(first, y, &format!("fault {}", span.subject), text);
-    }
-
-    /// Draws the beginning or the end of a fault.
-    fn draw_edge(&mut self, span: &Span, y: f64, class: &str) {
-        let subject = span.subject;
+        let (y, subject) = (self.axis.y(at), span.subject);
         let places: Vec<f64> = span.hosts.iter().map(|host| self.x(*host)).collect();
         match (places.as_slice(), subject, class) {
             ([x], "crash", "begins") => {
@@ -241,6 +244,11 @@ impl Pen<'_> {
                 r#"<path class="edge {subject} {class}" d="M{one:.1} {y:.1}H{other:.1}"/>"#
             )),
             ([], ..) => {}
+        }
+        if let Some(first) = self.leftmost(&span.hosts)
+            && !text.is_empty()
+        {
+            self.label(first, y, &format!("fault {subject}"), text);
         }
     }
 
@@ -299,7 +307,8 @@ impl Pen<'_> {
         };
         let direction = (to.0 - from.0).signum();
         let x = from.0 + direction * 44.0f64.min((to.0 - from.0).abs() * 0.6);
-        let y = from.1 + (to.1 - from.1) * ((x - from.0) / (to.0 - from.0)) - 3.5;
+        // Below its arrow: above it, near the sender, is often the message that it answers.
+        let y = from.1 + (to.1 - from.1) * ((x - from.0) / (to.0 - from.0)) + 11.0;
         let _ = writeln!(
             self.labels,
             r#"<text class="size" x="{x:.1}" y="{y:.1}">{text}</text>"#
@@ -404,7 +413,7 @@ impl Pen<'_> {
         let letters = ((self.spacing - 14.0) / 7.2) as usize;
         for host in &story.lanes {
             let (x, name) = (self.x(*host), self.report.host(*host));
-            let short = escape(&clip(name, letters.min(26)));
+            let short = escape(&clip_middle(name, letters.min(26)));
             let width = short_width(name, letters.min(26));
             let _ = writeln!(
                 head,

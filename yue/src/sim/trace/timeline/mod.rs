@@ -57,3 +57,36 @@ fn clip(text: &str, most: usize) -> String {
     short.push('…');
     short
 }
+
+/// Shortens a name to that many characters. Names of many hosts differ at their ends.
+fn clip_middle(name: &str, most: usize) -> String {
+    let letters: Vec<char> = name.chars().collect();
+    if letters.len() <= most {
+        return name.to_owned();
+    }
+    let back = most / 2;
+    let front = most.saturating_sub(back + 1);
+    let (front, back) = (&letters[..front], &letters[letters.len() - back..]);
+    front.iter().chain(&['…']).chain(back).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{clip, clip_middle, escape};
+
+    #[test]
+    fn names_are_shortened_where_they_are_alike_and_texts_at_their_end() {
+        assert_eq!(clip_middle("a-bot-with-a-long-name12", 8), "a-b…me12");
+        assert_eq!(clip_middle("short", 8), "short");
+        assert_eq!(clip("a long text", 7), "a long…");
+        assert_eq!(clip("a text", 6), "a text");
+    }
+
+    #[test]
+    fn no_text_of_a_program_is_taken_for_an_element() {
+        assert_eq!(
+            escape("<b class='x'>\"&\u{1b}\u{fffe}"),
+            "&lt;b class=&#39;x&#39;&gt;&quot;&amp;  "
+        );
+    }
+}
