@@ -195,3 +195,129 @@ fn the_timeline_of_a_long_trace_is_bounded() {
         .filter(|one| matches!(one.fault, Fault::Crash(_)));
     assert!(crashes.count() > 0 && page.contains("area crash"));
 }
+
+/// A datagram socket that answers.
+fn echo() {
+    let socket = yue::net::UdpSocket::bind("0.0.0.0:9").unwrap();
+    let mut bytes = [0; 16];
+    while let Ok((count, from)) = socket.recv_from(&mut bytes) {
+        let _ = socket.send_to(&bytes[..count], from);
+    }
+}
+
+/// Returns the tenths of seconds at which the server answers, with these faults.
+fn answered(faults: &str) -> Vec<u64> {
+    let schedule: Schedule = faults.parse().unwrap();
+    let answered = Arc::new(Mutex::new(Vec::new()));
+    let seen = answered.clone();
+    Sim::new(1)
+        .host("server", echo)
+        .schedule(schedule)
+        .run(move |_| {
+            let socket = yue::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.connect("server:9").unwrap();
+            let limit = Duration::from_millis(50);
+            socket.set_read_timeout(Some(limit)).unwrap();
+            for tenth in 0..50 {
+                let began = yue::scheduler::now();
+                socket.send(&[tenth as u8]).unwrap();
+                let mut bytes = [0; 16];
+                // An answer to an earlier question does not count.
+                while socket.recv(&mut bytes).is_ok() {
+                    if bytes[0] == tenth as u8 {
+                        seen.lock().unwrap().push(tenth);
+                        break;
+                    }
+                }
+                let next = began.saturating_add(Duration::from_millis(100));
+                yue::scheduler::sleep_until(next).unwrap();
+            }
+        })
+        .unwrap();
+    let answered = answered.lock().unwrap().clone();
+    answered
+}
+
+#[test]
+fn what_overlapping_faults_change_is_undone_when_the_last_one_ends() {
+    let without = |range: std::ops::Range<u64>| {
+        (0..50)
+            .filter(|tenth| !range.contains(tenth))
+            .collect::<Vec<_>>()
+    };
+    let all: Vec<u64> = (0..50).collect();
+    assert_eq!(answered(""), all);
+    for faults in [
+        "0.95s partition scenario server until 1.95s; 1.5s partition server scenario until 2.95s",
+        "0.95s partition scenario -> server until 2.95s; 1.5s partition server scenario until 1.95s",
+        "0.95s crash server until 1.95s; 1.5s crash server until 2.95s",
+        "0.95s crash server until 2.95s; 1.5s freeze server until 1.95s; 2s freeze server until 4s",
+        "0.95s link server scenario latency=60ms until 1.95s; 1.5s link scenario server latency=1ms loss=1 until 2.95s",
+    ] {
+        assert_eq!(answered(faults), without(10..30), "{faults}");
+    }
+    // A fault without an end stays.
+    assert_eq!(answered("0.95s crash server"), (0..10).collect::<Vec<_>>());
+    assert_eq!(answered("0.95s freeze server until 2.95s"), without(10..30));
+}
+
+#[test]
+fn a_schedule_of_other_hosts_is_an_error_that_names_those_there_are() {
+    for (faults, problem) in [
+        (
+            "1s crash serve",
+            "there is no host named serve; there are scenario, server",
+        ),
+        (
+            "1s partition server nobody until 2s",
+            "there is no host named nobody",
+        ),
+        ("1s crash scenario", "'1s crash scenario' is impossible"),
+    ] {
+        let schedule: Schedule = faults.parse().unwrap();
+        let failure = Sim::new(1)
+            .host("server", echo)
+            .schedule(schedule)
+            .run(|_| {})
+            .unwrap_err();
+        assert!(failure.to_string().contains(problem), "{failure}");
+    }
+}
+
+#[test]
+fn the_trace_says_in_a_line_what_happened_and_repeats_nothing() {
+    let schedule: Schedule = "2.5s partition scenario server until 3.5s".parse().unwrap();
+    let report = Sim::new(1)
+        .host("server", echo)
+        .schedule(schedule)
+        .run(|_| {
+            let socket = yue::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.connect("server:9").unwrap();
+            for number in 0..40 {
+                socket.send(format!("{number}").as_bytes()).unwrap();
+                sleep(Duration::from_millis(100)).unwrap();
+            }
+            note("done\n\x1b[1m");
+        })
+        .unwrap();
+    let text = report.trace_text();
+    let expected = "    0.000000s  scenario -> server  udp 9           sent 1 B
+    0.000200s  scenario -> server  udp 9           arrived 1 B
+    0.000200s  server -> scenario  udp 9           sent 1 B
+    0.000400s  server -> scenario  udp 9           arrived 1 B
+           …  the last 4 lines 24 times more, until 2.400";
+    assert!(text.starts_with(expected), "{text}");
+    let lost = "    2.500018s  scenario -> server  udp 9           LOST 2 B";
+    assert!(text.lines().any(|line| line == lost), "{text}");
+    assert!(
+        text.contains("\n    2.500000s  *** partition scenario server\n"),
+        "{text}"
+    );
+    assert!(text.contains("  *** heal scenario server\n"), "{text}");
+    assert!(text.ends_with("  scenario: done  [1m\n"), "{text}");
+    assert!(
+        text.lines().count() < 30 && text.lines().all(|line| line.len() <= 80),
+        "{text}"
+    );
+    assert_eq!(report.last_lines(2).lines().count(), 2);
+}

