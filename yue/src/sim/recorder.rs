@@ -22,7 +22,7 @@ pub(super) struct Mark {
     /// The number of network records before it.
     pub(super) records: usize,
     pub(super) kind: MarkKind,
-    /// What a fault changes, such as the partition of two hosts: the next mark of the same hosts and subject ends it.
+    /// The thing that a fault changes, such as `link`: the next mark of the same hosts and subject ends it.
     pub(super) subject: &'static str,
     /// The hosts that it concerns: one or two.
     pub(super) hosts: Vec<u32>,

@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 use yue_scheduler::Instant;
 
-/// What happened in a run.
+/// The record of a run.
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Report {
@@ -24,7 +24,7 @@ pub struct Report {
     pub trace: Vec<Record>,
     /// The virtual time at its beginning.
     pub(super) began: Instant,
-    /// What the hosts that run Lua programs have printed and logged, in order.
+    /// The lines that hosts with Lua programs have printed and logged, in order.
     pub output: Vec<Line>,
     /// Faults and notes, in order.
     pub(super) marks: Vec<Mark>,
@@ -37,7 +37,7 @@ pub struct Report {
 pub struct Failure {
     /// The reason.
     pub cause: Cause,
-    /// What happened until then.
+    /// The record of the run until then.
     pub report: Box<Report>,
 }
 
@@ -159,7 +159,7 @@ impl Failure {
 }
 
 impl fmt::Debug for Failure {
-    /// What `unwrap` prints.
+    /// Writes the line that `unwrap` prints.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "seed {}: {}", self.report.seed, self.cause)
     }

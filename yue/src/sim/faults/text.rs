@@ -149,10 +149,10 @@ fn parse_fault(words: &mut SplitWhitespace<'_>) -> Result<Fault, String> {
             let host = host()?;
             let text = words.next().unwrap_or("");
             let ppm = text.strip_suffix("ppm").and_then(|ppm| ppm.parse().ok());
-            let ppm = ppm.ok_or_else(|| format!("'{text}' is no drift; write 200ppm"))?;
+            let ppm = ppm.ok_or_else(|| format!("'{text}' is not a drift; write 200ppm"))?;
             Fault::ClockDrift(host, ppm)
         }
-        _ => return Err(format!("'{kind}' is no fault; there are {KINDS}")),
+        _ => return Err(format!("'{kind}' is not a fault; there are {KINDS}")),
     })
 }
 
@@ -171,7 +171,7 @@ fn set_option(fault: &mut Fault, word: &str) -> Result<(), String> {
         (Fault::Link(.., link), "reorder") => link.reorder = parse_probability(value)?,
         (Fault::Link(.., link), "bandwidth") => {
             let bandwidth = value.parse().ok().filter(|bandwidth| *bandwidth > 0);
-            let problem = || format!("'{value}' is no bandwidth; write bytes per second");
+            let problem = || format!("'{value}' is not a bandwidth; write bytes per second");
             link.bandwidth = Some(bandwidth.ok_or_else(problem)?);
         }
         (Fault::ShortTransfers(_, read, _), "read") => *read = parse_probability(value)?,
@@ -184,7 +184,7 @@ fn set_option(fault: &mut Fault, word: &str) -> Result<(), String> {
 fn parse_probability(text: &str) -> Result<f64, String> {
     let number: Option<f64> = text.parse().ok();
     let valid = number.filter(|number| (0.0..=1.0).contains(number));
-    valid.ok_or_else(|| format!("'{text}' is no probability; write a number from 0 to 1"))
+    valid.ok_or_else(|| format!("'{text}' is not a probability; write a number from 0 to 1"))
 }
 
 /// The longest time that a line may name: about a century.
@@ -192,7 +192,7 @@ const LONGEST_SECONDS: u64 = 100 * 366 * 86_400;
 
 /// Parses a decimal number with a unit, without rounding.
 fn parse_time(text: &str) -> Result<Duration, String> {
-    let problem = || format!("'{text}' is no time; write it as 1.5s, 20ms, 300us or 40ns");
+    let problem = || format!("'{text}' is not a time; write it as 1.5s, 20ms, 300us or 40ns");
     let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.');
     let (number, unit) = text.split_at(unit_at.ok_or_else(problem)?);
     let (digits, unit_ns): (usize, u128) = match unit {
@@ -251,30 +251,30 @@ mod tests {
     #[test]
     fn a_line_that_is_no_fault_is_named_with_its_problem() {
         for (line, problem) in [
-            ("crash bank", "'crash' is no time"),
-            ("1 crash bank", "'1' is no time"),
-            ("1.s crash bank", "'1.s' is no time"),
-            ("1h crash bank", "'1h' is no time"),
-            ("-1s crash bank", "'-1s' is no time"),
+            ("crash bank", "'crash' is not a time"),
+            ("1 crash bank", "'1' is not a time"),
+            ("1.s crash bank", "'1.s' is not a time"),
+            ("1h crash bank", "'1h' is not a time"),
+            ("-1s crash bank", "'-1s' is not a time"),
             ("99999999999s crash bank", "longer than a century"),
-            ("99999999999999999999s crash bank", "is no time"),
-            ("1s", "'' is no fault"),
+            ("99999999999999999999s crash bank", "is not a time"),
+            ("1s", "'' is not a fault"),
             (
                 "1s explode bank",
-                "'explode' is no fault; there are partition",
+                "'explode' is not a fault; there are partition",
             ),
             ("1s crash", "'crash' needs the name of a host"),
             ("1s crash until 2s", "'crash' needs the name of a host"),
             ("1s partition a", "'partition' needs the name of a host"),
             ("1s partition a ->", "'partition' needs the name of a host"),
             ("1s crash a b", "'b' is unexpected"),
-            ("1s crash a until", "'' is no time"),
+            ("1s crash a until", "'' is not a time"),
             ("3s crash a until 2s", "ends before it begins"),
             ("1s reset a b until 2s", "'reset a b' has no end"),
-            ("1s link a b loss=2", "'2' is no probability"),
-            ("1s link a b loss=NaN", "'NaN' is no probability"),
+            ("1s link a b loss=2", "'2' is not a probability"),
+            ("1s link a b loss=NaN", "'NaN' is not a probability"),
             ("1s link a b speed=2", "no option 'speed'"),
-            ("1s link a b bandwidth=0", "'0' is no bandwidth"),
+            ("1s link a b bandwidth=0", "'0' is not a bandwidth"),
             ("1s drift a 200", "'200' is no drift"),
         ] {
             let text = format!("1s crash fine\n{line}");

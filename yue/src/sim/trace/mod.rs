@@ -40,7 +40,7 @@ fn entries(report: &Report) -> Vec<Entry<'_>> {
     all
 }
 
-/// What records alone do not say, by looking at others.
+/// Facts about records that only other records tell.
 struct Context {
     began: Instant,
     /// The port of the service, by connection.

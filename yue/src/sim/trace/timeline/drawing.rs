@@ -90,7 +90,7 @@ pub(super) fn draw(report: &Report, story: &Story, axis: &Axis) -> Drawing {
     }
 }
 
-/// What has a label.
+/// A thing with a label.
 enum Edge<'a> {
     Begins(&'a Span),
     Ends(&'a Span),
@@ -129,7 +129,8 @@ impl Pen<'_> {
             let time = format!("{}.{:06}", at.as_secs(), at.subsec_micros());
             let (x, base) = (GUTTER - 14.0, y + 3.5);
             self.add(format_args!(
-                r#"<path class="grid" d="M{} {y:.1}H{right:.0}"/><text class="time" x="{x}" y="{base:.1}">{time}</text>"#,
+                r#"<path class="grid" d="M{} {y:.1}H{right:.0}"/>
+<text class="time" x="{x}" y="{base:.1}">{time}</text>"#,
                 GUTTER - 8.0
             ));
         }
@@ -172,7 +173,9 @@ impl Pen<'_> {
             .collect();
         let lasts = length(cut.lasts);
         self.add(format_args!(
-            r#"<rect class="cut" x="{:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}"/><path class="dots" d="{dots}"/><text class="gap" x="{}" y="{middle:.1}">{lasts}</text>"#,
+            r#"<rect class="cut" x="{:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}"/>
+<path class="dots" d="{dots}"/>
+<text class="gap" x="{}" y="{middle:.1}">{lasts}</text>"#,
             GUTTER - 8.0,
             GUTTER - 14.0
         ));
@@ -209,7 +212,8 @@ impl Pen<'_> {
         let height = bottom - top;
         for (x, width) in areas {
             self.add(format_args!(
-                r#"<rect class="area {subject}" x="{x:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}"><title>{title}</title></rect>"#
+                r#"<rect class="area {subject}" x="{x:.1}" y="{top:.1}"
+width="{width:.1}" height="{height:.1}"><title>{title}</title></rect>"#
             ));
         }
     }
@@ -403,7 +407,8 @@ impl Pen<'_> {
         let text = escape(&clip(text, 100));
         let _ = writeln!(
             self.labels,
-            r#"<path class="{class}" d="M{left} {y:.1}H{right:.1}"/><text class="{class}" x="{left}" y="{base:.1}">{text}</text>"#
+            r#"<path class="{class}" d="M{left} {y:.1}H{right:.1}"/>
+<text class="{class}" x="{left}" y="{base:.1}">{text}</text>"#
         );
     }
 
@@ -417,7 +422,8 @@ impl Pen<'_> {
             let width = short_width(name, letters.min(26));
             let _ = writeln!(
                 head,
-                r#"<g><title>{}</title><rect x="{:.1}" y="5" width="{width:.1}" height="22" rx="6"/><text x="{x:.1}" y="20">{short}</text></g>"#,
+                r#"<g><title>{}</title><rect x="{:.1}" y="5" width="{width:.1}" height="22" rx="6"/>
+<text x="{x:.1}" y="20">{short}</text></g>"#,
                 escape(name),
                 x - width / 2.0
             );

@@ -31,7 +31,8 @@ const LEGEND: [(&str, &str); 8] = [
         "slow or lossy link",
     ),
     (
-        r#"<rect class="area crash" x="6" y="1" width="18" height="15"/><path class="edge crash" d="M10 4L20 14M10 14L20 4"/>"#,
+        r#"<rect class="area crash" x="6" y="1" width="18" height="15"/>
+<path class="edge crash" d="M10 4L20 14M10 14L20 4"/>"#,
         "crash",
     ),
     (
