@@ -53,6 +53,8 @@ local function portable(what, code)
   return 'code', bytecode
 end
 
+internal.portable = portable
+
 local SYMBOLS_DEPTH_MAX = 100
 
 --- Symbols cross as a file name, or as functions without upvalues in (nested) tables: each value as a pair of its kind

@@ -11,6 +11,7 @@
 //!   http/       requests to HTTP servers, and HTTP servers
 //!   rpc/        connections, calls, requests that are served, functions as values
 //!   development.rs   what a program does in addition under `yue dev`
+//!   simulation.rs    the natives of `yue.sim`, for the scenario of a simulation
 //!   program/    the loops of a program and its end, worker threads, reports
 //! ```
 //!
@@ -40,6 +41,7 @@ mod number_hash;
 mod program;
 mod rpc;
 mod script;
+pub(crate) mod simulation;
 
 pub use console::{Syntax, Terminal, check_syntax, evaluator};
 pub(crate) use fibers::fiber_of_number;

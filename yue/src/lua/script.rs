@@ -26,6 +26,8 @@ pub enum Chunk {
         /// The text. A first line that begins with `#` is skipped, as in a file.
         source: Vec<u8>,
     },
+    /// Bytecode that `string.dump` has made in this process, of a function without upvalues other than `yue`.
+    Function(Vec<u8>),
     /// Runs [`Script::terminal`]. Without one it reads Lua from standard input, line by line, and shows the results,
     /// until the end of input.
     Interactive,

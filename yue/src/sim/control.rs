@@ -1,22 +1,28 @@
 //! The scenario's hands: hosts that crash and restart, links that break.
 
+#[cfg(feature = "lua")]
+use super::Cause;
 use super::faults::link_text;
 use super::invariants::Invariants;
+use super::output::Transcript;
 use super::process::{Main, Process};
 use super::recorder::{MarkKind, Recorder};
-use super::{Fault, Link};
+use super::{Chaos, Fault, Link, Schedule, faults};
+use crate::Runtime;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use yue_io::simulation as network;
-use yue_scheduler::{lock, simulation};
+use yue_scheduler::{Instant, lock, simulation};
 
 /// The means of a scenario to act on its system. Hosts are named; `scenario` is the scenario's own.
 #[derive(Clone)]
 pub struct Control {
     hosts: Arc<Hosts>,
     invariants: Arc<Invariants>,
+    /// Whether the user has chosen the faults, so that chaos makes none.
+    has_replaced_faults: bool,
 }
 
 /// The hosts of a simulation.
@@ -25,6 +31,13 @@ pub(super) struct Hosts {
     /// The link of hosts that have none of their own.
     link: Link,
     recorder: Arc<Recorder>,
+    transcript: Arc<Transcript>,
+    began: Instant,
+    /// The loops of a host that does not say how many it has.
+    loops: usize,
+    /// The calls of Lua programs out of the simulation that are let through.
+    #[cfg(feature = "lua")]
+    allowed: Mutex<Vec<String>>,
 }
 
 struct Host {
@@ -35,15 +48,50 @@ struct Host {
 }
 
 impl Hosts {
-    pub(super) fn new(link: Link, recorder: Arc<Recorder>) -> Hosts {
+    pub(super) fn new(
+        link: Link,
+        loops: usize,
+        recorder: Arc<Recorder>,
+        transcript: Arc<Transcript>,
+    ) -> Hosts {
+        recorder.add_host("scenario");
         Hosts {
             all: Mutex::default(),
             link,
             recorder,
+            transcript,
+            began: simulation::now(),
+            loops,
+            #[cfg(feature = "lua")]
+            allowed: Mutex::default(),
         }
     }
 
-    pub(super) fn add(&self, name: String, number: u32, main: Main) {
+    /// Lets programs that are added from now on make a call out of the simulation.
+    #[cfg(feature = "lua")]
+    pub(super) fn allow(&self, name: &str) {
+        lock(&self.allowed).push(name.to_owned());
+    }
+
+    #[cfg(feature = "lua")]
+    fn allowed(&self) -> Arc<[String]> {
+        lock(&self.allowed).as_slice().into()
+    }
+
+    /// Adds a host that does not run yet.
+    pub(super) fn add(&self, name: String, main: Main) {
+        let address = super::address(lock(&self.all).len() as u32 + 1);
+        let number = network::add_host(address);
+        network::add_name(&name, address);
+        self.recorder.add_host(&name);
+        let main = match main {
+            Main::Function(main, _) => Main::Function(main, self.loops),
+            #[cfg(feature = "lua")]
+            Main::Program(script, _) => {
+                self.transcript.collect(number, &name, self.began);
+                Main::Program(script, self.allowed())
+            }
+        };
         lock(&self.all).push(Host {
             name,
             number,
@@ -72,17 +120,23 @@ impl Hosts {
     }
 
     fn number(&self, name: &str) -> u32 {
+        self.find(name)
+            .unwrap_or_else(|problem| panic!("{problem}"))
+    }
+
+    /// Returns the number of a host, or a text about the names that there are.
+    fn find(&self, name: &str) -> Result<u32, String> {
         if name == "scenario" {
-            return 0;
+            return Ok(0);
         }
         let all = lock(&self.all);
         match all.iter().find(|host| host.name == name) {
-            Some(host) => host.number,
+            Some(host) => Ok(host.number),
             None => {
-                let names: Vec<_> = all.iter().map(|host| host.name.as_str()).collect();
+                let names = all.iter().map(|host| host.name.as_str());
+                let names: Vec<_> = std::iter::once("scenario").chain(names).collect();
                 let names = names.join(", ");
-                drop(all);
-                panic!("there is no host named {name}; there are scenario, {names}")
+                Err(format!("there is no host named {name}; there are {names}"))
             }
         }
     }
@@ -122,8 +176,16 @@ fn end(number: u32, process: Option<Process>) {
 }
 
 impl Control {
-    pub(super) fn new(hosts: Arc<Hosts>, invariants: Arc<Invariants>) -> Control {
-        Control { hosts, invariants }
+    pub(super) fn new(
+        hosts: Arc<Hosts>,
+        invariants: Arc<Invariants>,
+        has_replaced_faults: bool,
+    ) -> Control {
+        Control {
+            hosts,
+            invariants,
+            has_replaced_faults,
+        }
     }
 
     /// The address of a host.
@@ -294,23 +356,166 @@ impl Control {
         self.hosts.recorder.mark(kind, subject, hosts, text);
     }
 
-    /// Checks that a schedule names only hosts of this system.
+    /// Lets a fault begin.
     ///
     /// # Panics
-    /// If it does not, with the names that there are.
-    pub(super) fn check_names(&self, faults: &[super::Scheduled]) {
-        let names = faults.iter().flat_map(|one| one.fault.hosts());
-        names.for_each(|name| {
-            self.hosts.number(name);
-        });
-        let scenario_stops =
-            |fault: &Fault| matches!(fault, Fault::Crash(h) | Fault::Freeze(h) if h == "scenario");
-        let stops = faults.iter().find(|one| scenario_stops(&one.fault));
-        if let Some(one) = stops {
-            panic!(
-                "the scenario's own host runs as long as the scenario, so '{one}' is impossible"
-            );
+    /// If it names a host that does not exist; see [`Control::check`].
+    pub fn inject(&self, fault: &Fault) {
+        match fault {
+            Fault::Partition(one, other) => self.partition(one, other),
+            Fault::PartitionOneWay(from, to) => self.partition_one_way(from, to),
+            Fault::ResetConnections(one, other) => self.reset_connections(one, other),
+            Fault::Crash(host) => self.crash(host),
+            // A host that is down would be frozen when it starts again, and then thawed by nobody.
+            Fault::Freeze(host) if !self.is_running(host) => {}
+            Fault::Freeze(host) => self.freeze(host),
+            Fault::Link(one, other, link) => self.set_link(one, other, *link),
+            Fault::ShortTransfers(host, read, write) => {
+                self.set_short_transfers(host, *read, *write)
+            }
+            Fault::ClockDrift(host, ppm) => self.set_clock_drift(host, *ppm),
         }
+    }
+
+    /// Checks that a fault names only hosts of this system, and does not stop the scenario's own.
+    ///
+    /// # Errors
+    /// A text about the problem.
+    pub fn check(&self, fault: &Fault) -> Result<(), String> {
+        for host in fault.hosts() {
+            self.hosts.find(host)?;
+        }
+        match fault {
+            Fault::Crash(host) | Fault::Freeze(host) if host == "scenario" => Err(format!(
+                "'{fault}' is impossible: the scenario's own host runs as long as the scenario"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts a thread that lets the faults of a schedule happen. Their times are counted from the beginning of the run.
+    pub(super) fn play(&self, schedule: Schedule) {
+        if schedule.is_empty() {
+            return;
+        }
+        self.hosts.recorder.add_faults(schedule.faults());
+        let control = self.clone();
+        let body = move || match Runtime::new() {
+            // It ends when its faults have happened, or with the simulation.
+            Ok(runtime) => {
+                let began = control.hosts.began;
+                runtime.run(move || faults::play(&control, &schedule, began));
+            }
+            Err(error) => {
+                let text = format!("cannot start a loop for the faults: {error}");
+                control.hosts.recorder.fail_scenario(text);
+            }
+        };
+        if let Err(error) = simulation::spawn_thread(0, "faults", body) {
+            let text = format!("cannot start a thread for the faults: {error}");
+            self.hosts.recorder.fail_scenario(text);
+        }
+    }
+
+    /// Allows the program of a host to fail: it ends then, and the run continues. The trace says that it failed.
+    pub fn allow_failure(&self, host: &str) {
+        self.hosts.number(host);
+        self.hosts.recorder.allow_failure(host);
+    }
+
+    /// Adds random faults to the hosts that there are. They begin and end within the time that `chaos` says, counted
+    /// from now. If the faults of the run are replaced (`YUE_SIM_FAULTS`), it does nothing.
+    pub fn chaos(&self, chaos: impl Into<Chaos>) {
+        // Taken in any case, so that a run with replaced faults makes the same choices otherwise.
+        let seed = simulation::random();
+        if self.has_replaced_faults {
+            return;
+        }
+        let names: Vec<String> = lock(&self.hosts.all)
+            .iter()
+            .map(|host| host.name.clone())
+            .collect();
+        let offset = self.elapsed();
+        let made = chaos.into().schedule(seed, &names);
+        let later = made.faults().iter().cloned().map(|mut one| {
+            one.at += offset;
+            one.until = one.until.map(|until| until + offset);
+            one
+        });
+        self.play(later.collect());
+    }
+
+    /// The virtual time since the beginning of the run.
+    pub fn elapsed(&self) -> Duration {
+        simulation::now().saturating_since(self.hosts.began)
+    }
+
+    /// Lets Lua programs that are added from now on make a call out of the simulation; see [`Sim::allow`](super::Sim::allow).
+    #[cfg(feature = "lua")]
+    pub fn allow(&self, name: &str) {
+        self.hosts.allow(name);
+    }
+
+    /// The calls that are let through.
+    #[cfg(feature = "lua")]
+    pub(super) fn allowed(&self) -> Arc<[String]> {
+        self.hosts.allowed()
+    }
+
+    #[cfg(feature = "lua")]
+    pub(super) fn began(&self) -> Instant {
+        self.hosts.began
+    }
+
+    /// Adds a host, and starts it.
+    ///
+    /// # Errors
+    /// A text about the problem, if there is a host of this name.
+    #[cfg(feature = "lua")]
+    pub(crate) fn add_program(&self, name: &str, script: crate::lua::Script) -> Result<(), String> {
+        if self.hosts.find(name).is_ok() {
+            return Err(format!("there is a host named {name} already"));
+        }
+        self.hosts.add(
+            name.to_owned(),
+            Main::Program(Arc::new(script), Arc::default()),
+        );
+        self.hosts
+            .with(name, |host| host.start(&self.hosts.recorder));
+        Ok(())
+    }
+
+    /// Checks the name of a host.
+    ///
+    /// # Errors
+    /// A text about the names that there are.
+    #[cfg(feature = "lua")]
+    pub(crate) fn check_host(&self, name: &str) -> Result<(), String> {
+        self.hosts.find(name).map(drop)
+    }
+
+    #[cfg(feature = "lua")]
+    pub(crate) fn fail_invariant(&self, name: &str) {
+        simulation::stop(&format!("an invariant does not hold: {name}"));
+        let cause = |at| Cause::Invariant {
+            name: name.to_owned(),
+            at,
+        };
+        self.hosts.recorder.fail(cause, super::recorder::NO_HOST);
+    }
+
+    #[cfg(feature = "lua")]
+    pub(crate) fn fail_scenario(&self, text: String) {
+        self.hosts.recorder.fail_scenario(text);
+    }
+
+    /// Restores the link that hosts have from the beginning.
+    pub fn reset_link(&self, one: &str, other: &str) {
+        self.set_link(one, other, self.hosts.link);
+    }
+
+    pub(super) fn recorder(&self) -> &Arc<Recorder> {
+        &self.hosts.recorder
     }
 }
 

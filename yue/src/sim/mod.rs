@@ -53,6 +53,7 @@ mod output;
 mod process;
 mod recorder;
 mod report;
+mod scenario;
 mod search;
 mod settings;
 mod shrink;
@@ -72,9 +73,9 @@ use invariants::Invariants;
 use output::{OnOutput, Transcript};
 use process::Main;
 use recorder::{Recorded, Recorder};
+use scenario::Scenario;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use yue_scheduler::simulation;
 
@@ -252,34 +253,43 @@ impl Sim {
     ///
     /// # Errors
     /// When an invariant does not hold, or a host or the scenario panics.
-    pub fn run(
-        mut self,
-        scenario: impl FnOnce(&Control) + Send + 'static,
-    ) -> Result<Report, Failure> {
+    pub fn run(self, scenario: impl FnOnce(&Control) + Send + 'static) -> Result<Report, Failure> {
+        self.run_scenario(Scenario::Function(Box::new(scenario)))
+    }
+
+    /// Runs the hosts, and a Lua program as the scenario, which acts on the system by `yue.sim`. It may add hosts. When
+    /// its script has returned, and what it has planned has happened, the hosts end.
+    ///
+    /// # Errors
+    /// As [`Sim::run`]; also when the script raises an error.
+    #[cfg(feature = "lua")]
+    pub fn run_lua(self, scenario: crate::lua::Script) -> Result<Report, Failure> {
+        self.run_scenario(Scenario::Program(Box::new(scenario)))
+    }
+
+    fn run_scenario(mut self, scenario: Scenario) -> Result<Report, Failure> {
         let seed = self.seed;
         let names: Vec<String> = self.hosts.iter().map(|(name, _)| name.clone()).collect();
         if let Some(chaos) = &self.chaos {
             let made = chaos.schedule(seed, &names);
             self.schedule.extend(made.faults().iter().cloned());
         }
-        let hosts: Vec<String> = std::iter::once("scenario".to_owned())
-            .chain(names)
-            .collect();
-        match settings::replaced_faults() {
-            Ok(Some(schedule)) => self.schedule = schedule,
-            Ok(None) => {}
+        let replaced = match settings::replaced_faults() {
+            Ok(replaced) => replaced,
             Err(error) => {
-                let report = Report::new(seed, hosts, Schedule::new(), Recorded::default());
                 let cause = Cause::Scenario(format!("{}: {error}", settings::FAULTS));
+                let report = Report::new(seed, Recorded::default());
                 return Err(Failure::new(cause, report));
             }
-        }
-        let schedule = self.schedule.clone();
+        };
+        let has_replaced = replaced.is_some();
+        self.schedule = replaced.unwrap_or(self.schedule);
         let recorder = Arc::new(Recorder::default());
         let inside = recorder.clone();
-        let outcome = simulation::run(seed, move || self.run_inside(&inside, scenario));
+        let main = move || self.run_inside(&inside, scenario, has_replaced);
+        let outcome = simulation::run(seed, main);
         let (recorded, cause) = recorder.take();
-        let mut report = Report::new(seed, hosts, schedule, recorded);
+        let mut report = Report::new(seed, recorded);
         let outcome = match (cause, outcome) {
             (Some(cause), _) => Err(Failure::new(cause, report)),
             (None, Ok(((), digest))) => {
@@ -295,63 +305,28 @@ impl Sim {
         outcome
     }
 
-    fn run_inside(
-        self,
-        recorder: &Arc<Recorder>,
-        scenario: impl FnOnce(&Control) + Send + 'static,
-    ) {
-        let began = simulation::now();
+    fn run_inside(self, recorder: &Arc<Recorder>, scenario: Scenario, has_replaced_faults: bool) {
         if let Some(hash_seed) = self.hash_seed {
             simulation::set_hash_seed(hash_seed);
         }
-        #[cfg(feature = "lua")]
-        let allowed: Arc<[String]> = self.allowed.into();
         recorder.begin();
         let transcript = Transcript::new(self.on_output, recorder.clone());
         yue_io::simulation::set_default_link(self.link);
         yue_io::simulation::add_address(0, address(0));
         yue_io::simulation::add_name("scenario", address(0));
-        let hosts = Arc::new(Hosts::new(self.link, recorder.clone()));
-        for (index, (name, main)) in self.hosts.into_iter().enumerate() {
-            let address = address(index as u32 + 1);
-            let number = yue_io::simulation::add_host(address);
-            yue_io::simulation::add_name(&name, address);
-            let main = match main {
-                Main::Function(main, _) => Main::Function(main, self.loops),
-                #[cfg(feature = "lua")]
-                Main::Program(script, _) => {
-                    transcript.collect(number, &name, began);
-                    Main::Program(script, allowed.clone())
-                }
-            };
-            hosts.add(name, number, main);
+        let hosts = Hosts::new(self.link, self.loops, recorder.clone(), transcript.clone());
+        #[cfg(feature = "lua")]
+        self.allowed.iter().for_each(|name| hosts.allow(name));
+        let hosts = Arc::new(hosts);
+        for (name, main) in self.hosts {
+            hosts.add(name, main);
         }
         let invariants = Arc::new(Invariants::new(recorder.clone()));
         let seen = invariants.clone();
         simulation::observe(move || seen.check());
         hosts.start_all();
-        let control = Control::new(hosts.clone(), invariants.clone());
-        let runtime = match crate::Runtime::new() {
-            Ok(runtime) => runtime,
-            Err(error) => panic!("cannot start the scenario's loop: {error}"),
-        };
-        let schedule = self.schedule;
-        let main = move || {
-            control.check_names(schedule.faults());
-            if !schedule.is_empty() {
-                // The end of the runtime cancels it.
-                let control = control.clone();
-                drop(crate::spawn(move || {
-                    faults::play(&control, &schedule, began)
-                }));
-            }
-            scenario(&control);
-        };
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| runtime.run(main))) {
-            let text = yue_scheduler::panic_text(&*payload).to_owned();
-            recorder.fail(|_| Cause::Scenario(text), 0);
-            resume_unwind(payload);
-        }
+        let control = Control::new(hosts.clone(), invariants.clone(), has_replaced_faults);
+        scenario.run(control, self.schedule, &transcript);
         invariants.check_at_end();
         recorder.stop();
         hosts.end_all();

@@ -1,7 +1,8 @@
 //! The recorder: what a run leaves behind, for its report. It stops at the moment of the failure, so that the end of
 //! the hosts is not taken for part of the story.
 
-use super::{Cause, Line, Record};
+use super::{Cause, Line, Record, Schedule, Scheduled};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -52,6 +53,9 @@ struct State {
     marks: Vec<Mark>,
     output: Vec<Line>,
     notes: usize,
+    hosts: Vec<String>,
+    schedule: Schedule,
+    allowed: BTreeSet<String>,
     cause: Option<Cause>,
     recorded: Option<Recorded>,
 }
@@ -60,6 +64,8 @@ struct State {
 #[derive(Debug, Clone)]
 pub(super) struct Recorded {
     pub(super) began: Instant,
+    pub(super) hosts: Vec<String>,
+    pub(super) schedule: Schedule,
     pub(super) elapsed: Duration,
     pub(super) trace: Vec<Record>,
     pub(super) output: Vec<Line>,
@@ -70,6 +76,8 @@ impl Default for Recorded {
     fn default() -> Recorded {
         Recorded {
             began: Instant::from_nanos(0),
+            hosts: Vec::new(),
+            schedule: Schedule::new(),
             elapsed: Duration::ZERO,
             trace: Vec::new(),
             output: Vec::new(),
@@ -117,6 +125,31 @@ impl Recorder {
         network::keep_trace();
         let this = self.clone();
         simulation::layer(|current: &mut Current| current.0 = Some(this));
+    }
+
+    /// Notes the name of the next host, in the order of their numbers.
+    pub(super) fn add_host(&self, name: &str) {
+        lock(&self.0).hosts.push(name.to_owned());
+    }
+
+    /// Notes faults that will happen.
+    pub(super) fn add_faults(&self, faults: &[Scheduled]) {
+        lock(&self.0).schedule.extend(faults.iter().cloned());
+    }
+
+    /// Allows a host's program to fail: it ends then, and the run continues.
+    pub(super) fn allow_failure(&self, host: &str) {
+        lock(&self.0).allowed.insert(host.to_owned());
+    }
+
+    pub(super) fn allows_failure(&self, host: &str) -> bool {
+        lock(&self.0).allowed.contains(host)
+    }
+
+    /// Fails the run because of its scenario.
+    pub(super) fn fail_scenario(&self, text: String) {
+        simulation::stop(&text);
+        self.fail(|_| Cause::Scenario(text), 0);
     }
 
     pub(super) fn mark(&self, kind: MarkKind, subject: &'static str, hosts: &[u32], text: String) {
@@ -169,6 +202,8 @@ impl Recorder {
         if state.recorded.is_none() {
             state.recorded = Some(Recorded {
                 began: state.began.unwrap_or(Instant::from_nanos(0)),
+                hosts: state.hosts.clone(),
+                schedule: state.schedule.clone(),
                 elapsed,
                 trace: network::take_trace(),
                 output: std::mem::take(&mut state.output),
@@ -177,7 +212,8 @@ impl Recorder {
         }
     }
 
-    fn elapsed(&self) -> Duration {
+    /// The virtual time since the beginning.
+    pub(super) fn elapsed(&self) -> Duration {
         let now = simulation::now();
         now.saturating_since(lock(&self.0).began.unwrap_or(now))
     }

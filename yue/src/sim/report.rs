@@ -76,13 +76,13 @@ pub enum Cause {
 }
 
 impl Report {
-    pub(super) fn new(seed: u64, hosts: Vec<String>, schedule: Schedule, seen: Recorded) -> Report {
+    pub(super) fn new(seed: u64, seen: Recorded) -> Report {
         Report {
             seed,
             elapsed: seen.elapsed,
             digest: 0,
-            hosts,
-            schedule,
+            hosts: seen.hosts,
+            schedule: seen.schedule,
             trace: seen.trace,
             began: seen.began,
             output: seen.output,

@@ -229,9 +229,10 @@ mod tests {
     fn outcome(schedule: &Schedule, fails: impl Fn(&Schedule) -> bool) -> Result<Report, Failure> {
         let recorded = Recorded {
             elapsed: Duration::from_secs(25),
+            schedule: schedule.clone(),
             ..Recorded::default()
         };
-        let report = Report::new(1, Vec::new(), schedule.clone(), recorded);
+        let report = Report::new(1, recorded);
         match fails(schedule) {
             true => Err(Failure::new(Cause::Scenario("broken".to_owned()), report)),
             false => Ok(report),

@@ -39,12 +39,14 @@ pub(crate) enum Entry {
     MakeReport,
     /// Describes what some fibers wait for.
     DescribeWaits,
+    /// Checks the invariants of a scenario.
+    CheckInvariants,
     /// The table that programs see as `yue`.
     Yue,
 }
 
 /// The entries that are fields of the prelude's table `internal`.
-const FIELDS: [(Entry, &CStr); 16] = [
+const FIELDS: [(Entry, &CStr); 17] = [
     (Entry::MakeError, c"make_error"),
     (Entry::Wrap, c"wrap"),
     (Entry::DescribeFailure, c"describe_failure"),
@@ -61,6 +63,7 @@ const FIELDS: [(Entry, &CStr); 16] = [
     (Entry::ReloadStep, c"reload_step"),
     (Entry::MakeReport, c"make_report"),
     (Entry::DescribeWaits, c"describe_waits"),
+    (Entry::CheckInvariants, c"check_invariants"),
 ];
 
 thread_local! {

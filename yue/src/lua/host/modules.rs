@@ -70,6 +70,7 @@ const FILES: &[(&str, &str)] = &[
     ("repl", include_str!("../../../lua/repl.lua")),
     ("report", include_str!("../../../lua/report.lua")),
     ("wait_graph", include_str!("../../../lua/wait_graph.lua")),
+    ("sim", include_str!("../../../lua/sim.lua")),
 ];
 
 /// The file that a simulated host runs before the others: clocks and random numbers.

@@ -18,9 +18,10 @@ pub(crate) mod threads;
 
 use crate::lua::development;
 use crate::lua::host::entries::Entry;
-use crate::lua::host::errors::ErrorObject;
+use crate::lua::host::errors::{ErrorObject, describe_failure};
 use crate::lua::host::log::{read_log_level, write_outcome};
 use crate::lua::host::program::{Cause, Program};
+use crate::lua::host::values::load_function;
 use crate::lua::host::{Host, Role};
 use crate::lua::script::{Chunk, Script};
 use run::{close, on_new_loop, start_host, start_script, wait_for_end};
@@ -151,12 +152,23 @@ fn load(host: &Host, thread: &mut LuaState, chunk: &Chunk) -> Result<(), String>
                 .map_err(|_| "the name of a chunk has a zero byte in it".to_owned())?;
             thread.load(without_first_comment(source), &name)
         }
+        Chunk::Function(bytecode) => return load_bytecode(host, thread, bytecode),
         // Its name in tracebacks is that of the function.
         Chunk::Interactive => push_repl(thread),
     };
     loaded
         .and_then(|()| push_arguments(host, thread))
         .map_err(|error| error.to_string())
+}
+
+/// Pushes a function and the program's arguments.
+fn load_bytecode(host: &Host, thread: &mut LuaState, bytecode: &[u8]) -> Result<(), String> {
+    // SAFETY: an idle state owned here, with room for two values.
+    let status = unsafe { load_function(thread.raw(), bytecode) };
+    if status != ffi::LUA_OK {
+        return Err(describe_failure(thread.raw()).message.clone());
+    }
+    push_arguments(host, thread).map_err(|error| error.to_string())
 }
 
 /// Removes a first line `#!…`; its line end stays, so that lines keep their numbers.

@@ -11,6 +11,7 @@ use crate::lua::rpc::{
     async_calls, calls, connections, endpoints, groups, lookup, messages, references,
     remote_functions, traces,
 };
+use crate::lua::simulation;
 use yue_luajit::Stack;
 
 /// Adds every native to the `core` table on top of the stack. May raise.
@@ -41,4 +42,5 @@ pub(super) fn register_all(stack: Stack<'_>) {
     simulated::register_all(stack);
     crate::lua::development::register_all(stack);
     console::register_all(stack);
+    simulation::register_all(stack);
 }

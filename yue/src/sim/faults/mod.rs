@@ -4,7 +4,7 @@
 //!   chaos.rs   seed, level, hosts ──▶ Schedule ◀──▶ text.rs   one line for each fault
 //!                                        │
 //!                                        ▼
-//!                                   player.rs   a fiber of the scenario's host: Control
+//!                                   player.rs   a thread of the scenario's host: Control
 //! ```
 //!
 //! A new kind of fault is a variant of [`Fault`], a line in `text.rs`, and a begin and an end in `player.rs`. The level

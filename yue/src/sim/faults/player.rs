@@ -1,4 +1,4 @@
-//! The fiber that makes a schedule happen.
+//! The player, which makes a schedule happen. It has a thread of its own on the scenario's host.
 //!
 //! Faults may overlap: two partitions of the same hosts, a crash during a freeze. What a fault had changed is undone
 //! when the last one that changes it has ended.
@@ -8,7 +8,7 @@ use crate::sim::{Control, Link};
 use std::collections::BTreeMap;
 use yue_scheduler::{Instant, sleep_until};
 
-/// Lets the faults begin and end at their times after `began`, until all have ended or the fiber is cancelled.
+/// Lets the faults begin and end at their times after `began`, until all have ended or the simulation ends.
 pub(in crate::sim) fn play(control: &Control, schedule: &Schedule, began: Instant) {
     let mut player = Player {
         control,
@@ -26,6 +26,10 @@ pub(in crate::sim) fn play(control: &Control, schedule: &Schedule, began: Instan
     for (at, begins, fault) in steps {
         if sleep_until(began.saturating_add(at)).is_err() {
             return;
+        }
+        // A scenario may add hosts, so a name is known to be wrong only now.
+        if let Err(problem) = control.check(fault) {
+            return control.recorder().fail_scenario(problem);
         }
         match begins {
             true => player.begin(fault),
@@ -48,27 +52,9 @@ impl<'a> Player<'a> {
             let before = self.control.link(one, other);
             self.links.entry(pair(one, other)).or_insert(before);
         }
-        self.apply(fault);
+        self.control.inject(fault);
         if !fault.is_instant() {
             self.active.push(fault);
-        }
-    }
-
-    fn apply(&self, fault: &Fault) {
-        let control = self.control;
-        match fault {
-            Fault::Partition(one, other) => control.partition(one, other),
-            Fault::PartitionOneWay(from, to) => control.partition_one_way(from, to),
-            Fault::ResetConnections(one, other) => control.reset_connections(one, other),
-            Fault::Crash(host) => control.crash(host),
-            // A host that is down would be frozen when it starts again, and then thawed by nobody.
-            Fault::Freeze(host) if !control.is_running(host) => {}
-            Fault::Freeze(host) => control.freeze(host),
-            Fault::Link(one, other, link) => control.set_link(one, other, *link),
-            Fault::ShortTransfers(host, read, write) => {
-                control.set_short_transfers(host, *read, *write);
-            }
-            Fault::ClockDrift(host, ppm) => control.set_clock_drift(host, *ppm),
         }
     }
 
@@ -106,7 +92,7 @@ impl<'a> Player<'a> {
                     _ => false,
                 };
                 match active.find(|active| same(active)) {
-                    Some(active) => self.apply(active),
+                    Some(active) => control.inject(active),
                     None => {
                         if let Some(link) = self.links.remove(&pair(one, other)) {
                             control.set_link(one, other, link);
@@ -131,7 +117,7 @@ impl<'a> Player<'a> {
 
     fn apply_all(&self, concerned: impl Fn(&Fault) -> bool) {
         let concerned = self.active.iter().filter(|active| concerned(active));
-        concerned.for_each(|active| self.apply(active));
+        concerned.for_each(|active| self.control.inject(active));
     }
 }
 

@@ -1,0 +1,269 @@
+-- Simulation: what a scenario does to the hosts of `yue sim`. Elsewhere the functions raise an error.
+local core, yue, internal = ...
+local type, tostring, ipairs, pcall, error, select = type, tostring, ipairs, pcall, error, select
+local argument_error, describe_value = internal.argument_error, internal.describe_value
+
+local sim = {}
+yue.sim = sim
+_G.package.loaded['yue.sim'] = sim
+
+--- Raises unless `value` has that type.
+local function check_type(what, value, expected)
+  if type(value) ~= expected then
+    argument_error(('%s is a %s, not %s'):format(what, expected, describe_value(value)))
+  end
+end
+
+local function check_seconds(what, value)
+  check_type(what, value, 'number')
+  if not (value >= 0 and value < 1e9) then argument_error(what .. ' is a number of seconds, not ' .. tostring(value)) end
+end
+
+local function check_host(what, name)
+  check_type(what .. ': the name of a host', name, 'string')
+  if not name:find '^[%w_.-]+$' then
+    argument_error(("%s: '%s' cannot be a host's name: write letters, digits, '-', '_' and '.'"):format(what, name))
+  end
+end
+
+-- -- Hosts -----------------------------------------------------------------------------------------------------------
+
+--- Adds a host and starts it. `code` is a file, beside the scenario or from the current folder, or a function without
+--- upvalues. The arguments are those of the program, as text.
+function sim.host(name, code, ...)
+  check_host('sim.host', name)
+  local kind, text = internal.portable('the code of sim.host', code)
+  local arguments = {}
+  for i = 1, select('#', ...) do
+    arguments[i] = tostring((select(i, ...)))
+    if arguments[i]:find '%z' then argument_error 'sim.host: an argument has a zero byte in it' end
+  end
+  core.sim_host(name, kind, text, table.concat(arguments, '\0'))
+end
+
+--- Whether the program of a host runs.
+function sim.running(name)
+  check_host('sim.running', name)
+  return core.sim_running(name)
+end
+
+--- Lets the program of a host fail without failing the run.
+function sim.may_fail(name)
+  check_host('sim.may_fail', name)
+  core.sim_may_fail(name)
+end
+
+--- Lets the programs of hosts that are added from now on make a call that leaves the simulation, such as `io.open`.
+function sim.allow(name)
+  check_type('sim.allow: the name of a call', name, 'string')
+  core.sim_allow(name)
+end
+
+-- -- Faults ----------------------------------------------------------------------------------------------------------
+
+local function define(name, pattern, hosts)
+  sim[name] = function(first, second)
+    check_host('sim.' .. name, first)
+    if hosts == 2 then check_host('sim.' .. name, second) end
+    core.sim_fault(pattern:format(first, second))
+  end
+end
+
+define('partition', 'partition %s %s', 2)
+define('partition_one_way', 'partition %s -> %s', 2)
+define('reset', 'reset %s %s', 2)
+define('crash', 'crash %s', 1)
+define('freeze', 'freeze %s', 1)
+
+local function define_end(name, kind, hosts)
+  sim[name] = function(first, second)
+    check_host('sim.' .. name, first)
+    if hosts == 2 then check_host('sim.' .. name, second) end
+    core.sim_end(kind, first, second or '')
+  end
+end
+
+define_end('heal', 'partition', 2)
+define_end('restart', 'crash', 1)
+define_end('thaw', 'freeze', 1)
+
+--- The properties of a link, in the order of a schedule's line, and how they are written.
+local LINK = {
+  { 'latency', '%.9fs' }, { 'jitter', '%.9fs' }, { 'loss', '%.17g' }, { 'duplicate', '%.17g' }, { 'reorder', '%.17g' },
+  { 'bandwidth', '%d' },
+}
+local IS_LINK = {}
+for _, property in ipairs(LINK) do IS_LINK[property[1]] = true end
+
+--- Sets the link between two hosts; without properties, the one that they had in the beginning.
+function sim.link(first, second, properties)
+  check_host('sim.link', first)
+  check_host('sim.link', second)
+  if properties == nil then return core.sim_end('link', first, second) end
+  check_type('sim.link: the properties of a link', properties, 'table')
+  for key, value in pairs(properties) do
+    if not IS_LINK[key] then argument_error('sim.link: a link has no property ' .. tostring(key)) end
+    check_type('sim.link: ' .. key, value, 'number')
+    if not (value >= 0 and value < 1e9) then argument_error(('sim.link: %s is %s'):format(key, value)) end
+  end
+  local words = { ('link %s %s'):format(first, second) }
+  for _, property in ipairs(LINK) do
+    local value = properties[property[1]]
+    if value then words[#words + 1] = ('%s=' .. property[2]):format(property[1], value) end
+  end
+  core.sim_fault(table.concat(words, ' '))
+end
+
+--- Lets a host's clock run faster, or slower if `ppm` is negative, by that many millionths.
+function sim.drift(name, ppm)
+  check_host('sim.drift', name)
+  check_type('sim.drift: ppm', ppm, 'number')
+  if not (ppm >= -500000 and ppm <= 500000) then argument_error('sim.drift: ppm is at most 500000 either way') end
+  core.sim_fault(('drift %s %dppm'):format(name, ppm))
+end
+
+--- Lets reads and writes of a host transfer fewer bytes than they could, with these probabilities.
+function sim.short_transfers(name, read, write)
+  check_host('sim.short_transfers', name)
+  check_type('sim.short_transfers: read', read, 'number')
+  if write == nil then write = read end
+  check_type('sim.short_transfers: write', write, 'number')
+  core.sim_fault(('short-transfers %s read=%.17g write=%.17g'):format(name, read, write))
+end
+
+--- Plans random faults of a level from 1 to 5 for the hosts that there are. They end within `seconds` (30 by default).
+function sim.chaos(level, options)
+  check_type('sim.chaos: the level', level, 'number')
+  if not (level >= 1 and level <= 5) then argument_error 'sim.chaos: the level is a number from 1 to 5' end
+  options = options or {}
+  check_type('sim.chaos: the options', options, 'table')
+  for key in pairs(options) do
+    if key ~= 'seconds' and key ~= 'hosts' then argument_error('sim.chaos: there is no option ' .. tostring(key)) end
+  end
+  local seconds, hosts = options.seconds or 30, options.hosts or {}
+  check_seconds('sim.chaos: seconds', seconds)
+  check_type('sim.chaos: hosts', hosts, 'table')
+  for _, name in ipairs(hosts) do check_host('sim.chaos', name) end
+  core.sim_chaos(level, seconds, table.concat(hosts, '\0'))
+end
+
+-- -- Time, choices, the trace ----------------------------------------------------------------------------------------
+
+--- The virtual time since the beginning of the run, in seconds.
+function sim.now()
+  return core.sim_now()
+end
+
+--- A choice of the seed: a number from 0 to 1, or a whole one from 1 to `low`, or from `low` to `high`.
+function sim.random(low, high)
+  local number = core.sim_random()
+  if low == nil then return number end
+  if high == nil then low, high = 1, low end
+  check_type('sim.random: the lowest number', low, 'number')
+  check_type('sim.random: the highest number', high, 'number')
+  if low > high then argument_error('sim.random: there is no number from ' .. low .. ' to ' .. high) end
+  return low + math.floor(number * (high - low + 1))
+end
+
+--- Writes a line into the trace.
+function sim.note(text)
+  core.sim_note(tostring(text))
+end
+
+--- The number of functions that `sim.at` and `sim.eventually` have planned.
+local planned = 0
+local nothing_planned = yue.event()
+--- Set when the run ends. Then what is planned is cancelled, and has not failed.
+local ends = false
+
+--- Runs `work` in a fiber. The scenario does not end before it has returned, and fails if it raises.
+local function plan(what, work)
+  core.sim_check()
+  planned = planned + 1
+  yue.spawn(function()
+    local ok, failure = pcall(work)
+    planned = planned - 1
+    if planned == 0 then nothing_planned:set() end
+    if not ok and not ends then core.sim_fail(what .. ': ' .. tostring(failure)) end
+  end)
+end
+
+--- Calls `fn` when the run has lasted that many seconds; at once if it has.
+function sim.at(seconds, fn)
+  check_seconds('sim.at', seconds)
+  check_type('sim.at: the second argument', fn, 'function')
+  plan('sim.at', function()
+    local left = seconds - core.sim_now()
+    if left > 0 then yue.sleep(left) end
+    fn()
+  end)
+end
+
+-- -- Invariants ------------------------------------------------------------------------------------------------------
+
+local always = {}
+
+--- Checks that `fn` returns a true value whenever the scenario's state may have changed. `fn` must not wait.
+function sim.always(name, fn)
+  check_type('sim.always: the name of an invariant', name, 'string')
+  check_type('sim.always: the second argument', fn, 'function')
+  core.sim_check()
+  always[#always + 1] = { name, fn }
+end
+
+--- Called between the scenario's fibers, outside all of them.
+function internal.check_invariants()
+  for _, one in ipairs(always) do
+    local name, fn = one[1], one[2]
+    local ok, holds = pcall(fn)
+    if not ok then
+      always = {}
+      return core.sim_fail(("the function of sim.always '%s' failed (it must not wait): %s"):format(name, tostring(holds)))
+    end
+    if not holds then
+      always = {}
+      return core.sim_broken(name)
+    end
+  end
+end
+
+--- The time between two attempts.
+local ATTEMPTS_S = 0.1
+
+--- Checks that `fn` returns a true value at some time within `seconds`. It is called ten times a second, may wait, and
+--- an error counts as false.
+function sim.eventually(name, seconds, fn)
+  check_type('sim.eventually: the name of an invariant', name, 'string')
+  check_seconds('sim.eventually', seconds)
+  check_type('sim.eventually: the third argument', fn, 'function')
+  plan('sim.eventually', function()
+    local last = core.sim_now() + seconds
+    while true do
+      local left = last - core.sim_now()
+      local ok, holds = pcall(yue.timeout, math.max(left, ATTEMPTS_S), fn)
+      if ok and holds then return end
+      if core.sim_now() >= last then return core.sim_broken(name) end
+      yue.sleep(math.max(math.min(ATTEMPTS_S, last - core.sim_now()), 0.000001))
+    end
+  end)
+end
+
+-- -- The end ---------------------------------------------------------------------------------------------------------
+
+--- Ends the run. Without it, the run ends when the script has returned and all that is planned has happened.
+function sim.stop()
+  core.sim_check()
+  ends = true
+  core.die(0)
+end
+
+--- Waits for all that is planned, and ends the run. It is called after the script.
+function sim.finish()
+  core.sim_check()
+  while planned > 0 do
+    nothing_planned:reset()
+    nothing_planned:wait()
+  end
+  ends = true
+  core.die(0)
+end
