@@ -53,6 +53,7 @@ const GROUP: &str = "g";
 /// Classes of plain tables: each field is a code span of its own on that page.
 const TABLES: &[(&str, &str)] = &[
     ("ConnectOptions", "sockets.md"),
+    ("ChaosOptions", "sim.md"),
     ("CurrentThread", "threads.md"),
     ("DatagramSocketOptions", "sockets.md"),
     ("Description", "connections.md"),
@@ -70,6 +71,7 @@ const TABLES: &[(&str, &str)] = &[
     ("HttpRequestOptions", "http-client.md"),
     ("HttpRequestTable", "http-client.md"),
     ("JsonOptions", "json.md"),
+    ("Link", "sim.md"),
     ("ListenerStats", "servers.md"),
     ("MethodStats", "servers.md"),
     ("MetricOptions", "metrics.md"),

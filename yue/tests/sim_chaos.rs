@@ -272,7 +272,7 @@ fn a_schedule_of_other_hosts_is_an_error_that_names_those_there_are() {
             "1s partition server nobody until 2s",
             "there is no host named nobody",
         ),
-        ("1s crash scenario", "'1s crash scenario' is impossible"),
+        ("1s crash scenario", "'crash scenario' is impossible"),
     ] {
         let schedule: Schedule = faults.parse().unwrap();
         let failure = Sim::new(1)

@@ -68,6 +68,7 @@ pub const STUBS: &[(&str, &str)] = &[
     ("metrics.lua", include_str!("../../lua/meta/metrics.lua")),
     ("net.lua", include_str!("../../lua/meta/net.lua")),
     ("reload.lua", include_str!("../../lua/meta/reload.lua")),
+    ("sim.lua", include_str!("../../lua/meta/sim.lua")),
     ("sync.lua", include_str!("../../lua/meta/sync.lua")),
     ("yue.lua", include_str!("../../lua/meta/yue.lua")),
 ];

@@ -64,7 +64,7 @@ pub use faults::{Chaos, Fault, Schedule, ScheduleError, Scheduled};
 pub use output::Line;
 pub use recorder::note;
 pub use report::{Cause, Failure, Report};
-pub use search::search;
+pub use search::{Found, Search, search, search_in_processes};
 pub use shrink::{ShrinkLimits, Shrunk, shrink};
 pub use yue_io::simulation::{Happened, Link, Record};
 

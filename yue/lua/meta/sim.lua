@@ -1,0 +1,133 @@
+---@meta yue.sim
+-- LuaCATS stubs of `yue`, continued: scenarios of `yue sim`. They are never run. docs/src/lua-api/sim.md explains.
+
+---@class yue
+local yue = {}
+
+---The hands of a scenario, which `yue sim FILE` runs; also `require 'yue.sim'`. Elsewhere the functions raise an error.
+yue.sim = {}
+
+---Adds a host and starts it. The arguments are those of its program, as text.
+---@param name string The name by which other hosts reach it.
+---@param code string|fun(...: string) A file, beside the scenario or from the current folder; or a function.
+---@param ... any
+function yue.sim.host(name, code, ...) end
+
+---Whether the program of a host runs.
+---@param name string
+---@return boolean
+function yue.sim.running(name) end
+
+---Lets the program of a host fail: it ends then, and the run continues.
+---@param name string
+function yue.sim.may_fail(name) end
+
+---Lets hosts that are added from now on make a call that leaves the simulation, such as `io.open`.
+---@param call string
+function yue.sim.allow(call) end
+
+---Lets no packet through between two hosts.
+---@param one string
+---@param other string
+function yue.sim.partition(one, other) end
+
+---Lets no packet through from one host to another.
+---@param from string
+---@param to string
+function yue.sim.partition_one_way(from, to) end
+
+---Ends the partition of two hosts.
+---@param one string
+---@param other string
+function yue.sim.heal(one, other) end
+
+---Resets the connections between two hosts.
+---@param one string
+---@param other string
+function yue.sim.reset(one, other) end
+
+---Switches a host off.
+---@param name string
+function yue.sim.crash(name) end
+
+---Starts a host again, after a crash or the end of its program.
+---@param name string
+function yue.sim.restart(name) end
+
+---Pauses a host.
+---@param name string
+function yue.sim.freeze(name) end
+
+---Lets a frozen host continue.
+---@param name string
+function yue.sim.thaw(name) end
+
+---@class yue.Link
+---@field latency? number The time that a packet takes, in seconds; 0.0002 by default.
+---@field jitter? number The largest additional time of a packet, in seconds.
+---@field loss? number The probability that a packet is lost.
+---@field duplicate? number The probability that a datagram arrives twice.
+---@field reorder? number The probability that later datagrams overtake a datagram.
+---@field bandwidth? integer Bytes per second in each direction.
+
+---Sets the link between two hosts; without properties, the one that they had in the beginning.
+---@param one string
+---@param other string
+---@param link yue.Link?
+function yue.sim.link(one, other, link) end
+
+---Lets a host's clock run faster, or slower if `ppm` is negative, by that many millionths.
+---@param name string
+---@param ppm number
+function yue.sim.drift(name, ppm) end
+
+---Lets reads and writes of a host transfer fewer bytes than they could, with these probabilities.
+---@param name string
+---@param read number
+---@param write number? As `read` by default.
+function yue.sim.short_transfers(name, read, write) end
+
+---@class yue.ChaosOptions
+---@field seconds? number The time within which all faults begin and end, from now; 30 by default.
+---@field hosts? string[] The hosts to which faults happen; all by default.
+
+---Plans random faults, of a level from 1 to 5.
+---@param level integer
+---@param options yue.ChaosOptions?
+function yue.sim.chaos(level, options) end
+
+---Calls `fn` when the run has lasted that many seconds.
+---@param seconds number
+---@param fn fun()
+function yue.sim.at(seconds, fn) end
+
+---Checks that `fn` returns a true value whenever the scenario's state may have changed. `fn` must not wait.
+---@param name string
+---@param fn fun(): any
+function yue.sim.always(name, fn) end
+
+---Checks that `fn` returns a true value at some time within `seconds`. `fn` may wait.
+---@param name string
+---@param seconds number
+---@param fn fun(): any
+function yue.sim.eventually(name, seconds, fn) end
+
+---The virtual time since the beginning of the run, in seconds.
+---@return number
+function yue.sim.now() end
+
+---A choice of the seed: a number from 0 to 1, or a whole one from 1 to `low`, or from `low` to `high`.
+---@param low integer?
+---@param high integer?
+---@return number
+function yue.sim.random(low, high) end
+
+---Writes a line into the trace.
+---@param text any
+function yue.sim.note(text) end
+
+---Ends the run.
+function yue.sim.stop() end
+
+---Waits for all that is planned, and ends the run. It is called after the script.
+function yue.sim.finish() end
