@@ -18,7 +18,7 @@
 use std::collections::BTreeSet;
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use yue_scheduler::{lock, simulation};
 
 /// The beginning of the ranges, far from where the kernel, the loader and AddressSanitizer place things; all of them
@@ -46,11 +46,24 @@ const CLASSES: usize = SMALL_CLASSES + 4 * 20;
 /// Freed blocks from this size on give their pages back to the system.
 const LARGE: usize = 1 << 20;
 
-/// The ranges in use by the simulation of the calling thread.
+/// The numbers of the ranges in use.
+type Used = Arc<Mutex<BTreeSet<u32>>>;
+
+/// The ranges of a simulation.
 #[derive(Default)]
 struct Ranges {
-    used: BTreeSet<u32>,
+    used: Used,
     _turn: Turn,
+}
+
+impl Drop for Ranges {
+    /// The simulation has ended, and so have its threads: a VM that was not closed is used no more.
+    fn drop(&mut self) {
+        for number in std::mem::take(&mut *lock(&self.used)) {
+            // SAFETY: the range belongs to this simulation.
+            unsafe { libc::munmap(ptr::without_provenance_mut(address(number)), MEMORY_MAX) };
+        }
+    }
 }
 
 /// Whether a simulation uses the ranges.
@@ -85,6 +98,7 @@ struct Free {
 /// The memory of a VM. Dropping it unmaps the range.
 pub(crate) struct Arena {
     number: u32,
+    used_ranges: Used,
     base: NonNull<u8>,
     /// Bytes from the base: handed out, and accessible.
     used: usize,
@@ -95,19 +109,19 @@ pub(crate) struct Arena {
 impl Arena {
     /// Reserves the first free range for a VM of the calling thread's simulation. `None` if the system refuses.
     pub(crate) fn new() -> Option<Box<Arena>> {
-        let number = simulation::layer(|ranges: &mut Ranges| {
-            let number = (0..RANGES).find(|number| !ranges.used.contains(number))?;
-            ranges.used.insert(number);
-            Some(number)
-        })?;
-        let Some(base) = reserve(number) else {
-            release(number);
-            return None;
+        let used_ranges = simulation::layer(|ranges: &mut Ranges| ranges.used.clone());
+        let (number, base) = {
+            let mut used = lock(&used_ranges);
+            let number = (0..RANGES).find(|number| !used.contains(number))?;
+            let base = reserve(number)?;
+            used.insert(number);
+            (number, base)
         };
         // A part of a page, so that the hash seed changes the order of keys that are hashed by their addresses.
         let gap = simulation::mix(simulation::hash_seed() ^ u64::from(number)) % 256;
         Some(Box::new(Arena {
             number,
+            used_ranges,
             base,
             used: gap as usize * GRAIN,
             committed: 0,
@@ -226,19 +240,17 @@ impl Drop for Arena {
     fn drop(&mut self) {
         // SAFETY: the range belongs to this arena, and the VM has been closed.
         unsafe { libc::munmap(self.base.as_ptr().cast(), MEMORY_MAX) };
-        release(self.number);
+        lock(&self.used_ranges).remove(&self.number);
     }
 }
 
-/// Makes a range free again. After the simulation's end nobody counts.
-fn release(number: u32) {
-    if simulation::is_on() {
-        simulation::layer(|ranges: &mut Ranges| ranges.used.remove(&number));
-    }
+/// The address of a range.
+fn address(number: u32) -> usize {
+    BASE + number as usize * STRIDE
 }
 
 fn reserve(number: u32) -> Option<NonNull<u8>> {
-    let wanted = BASE + number as usize * STRIDE;
+    let wanted = address(number);
     let flags =
         libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
     // SAFETY: a new mapping, which replaces none.

@@ -50,6 +50,12 @@ pub fn interrupt_marked(
     inspect::interrupt_threads(threads, argument, patience)
 }
 
+/// Interrupts the calling Lua fiber, if it is one, as soon as it runs Lua again: see [`Interrupt::UntilUnwound`].
+pub fn interrupt_self() {
+    // SAFETY: made for signal handlers of this thread, and so for any place on it.
+    unsafe { shim::yue_shim_interrupt(0) };
+}
+
 /// Marks the calling Lua fiber for [`interrupt_marked`], until its end. The highest bit of a mark is not used.
 pub fn mark_fiber(mark: usize) {
     // SAFETY: sets a number of the running fiber, if there is one.

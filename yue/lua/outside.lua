@@ -12,14 +12,15 @@ local function is_allowed(name)
   return allowed[name] or allowed[name:match '^(.*)%.[^.]*$' or name]
 end
 
-local function refuse(name)
-  error(("%s is outside of the simulation; the simulation may allow '%s'"):format(name, name), 3)
+local function refuse(name, level)
+  error(("%s is outside of the simulation; the simulation may allow '%s'"):format(name, name), level)
 end
 
--- Replaces a function, unless it is let through.
+-- Replaces a function, unless it is let through. The error has the position of the caller, except in the prelude.
 local function shut(container, key, name)
   if container[key] == nil or is_allowed(name) then return end
-  container[key] = function() refuse(name) end
+  local level = container == core and 0 or 3
+  container[key] = function() refuse(name, level) end
 end
 
 -- -- Lua's own library ---------------------------------------------------------------------------------------------
@@ -32,7 +33,7 @@ for _, key in ipairs { 'lines', 'input', 'output' } do
   local name, real = 'io.' .. key, _G.io[key]
   if not is_allowed(name) then
     _G.io[key] = function(file, ...)
-      if type(file) == 'string' then refuse(name) end
+      if type(file) == 'string' then refuse(name, 3) end
       return real(file, ...)
     end
   end
@@ -41,7 +42,7 @@ end
 local setlocale = _G.os.setlocale
 _G.os.setlocale = function(locale, ...)
   -- It would change the process, and so all hosts.
-  if locale ~= nil and not is_allowed 'os.setlocale' then refuse 'os.setlocale' end
+  if locale ~= nil and not is_allowed 'os.setlocale' then refuse('os.setlocale', 3) end
   return setlocale(locale, ...)
 end
 

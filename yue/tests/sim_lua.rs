@@ -419,3 +419,126 @@ fn an_exit_ends_its_host_alone() {
     assert_eq!(one[2..], ["begins"]);
     assert_eq!(lines(&report, "other"), ["goes on"]);
 }
+
+const STORE: &str = "
+local thread = yue.thread('store', function()
+  local values, count = {}, 0
+  yue.thread.current:import {
+    put = function(key, value) values[key] = value; count = count + 1; return count end,
+    all = function() return values end,
+  }
+end)
+local store = yue.open('thread://store')
+local watchers = yue.group('watchers')
+yue.listen('tcp://0.0.0.0:7000', {
+  put = function(key, value)
+    local count = store.put(key, value)
+    watchers.notify_changed(key, value)
+    return count
+  end,
+  watch = function() watchers:join(yue.peer()) return store.all() end,
+})
+print('serves with', collectgarbage('count'))
+";
+
+const WATCHER: &str = "
+local name = ...
+local seen = {}
+local server = yue.open('tcp://store:7000', { retry = true }, {
+  changed = function(key, value) seen[key] = value end,
+})
+yue.spawn(function()
+  while true do
+    local ok, all = pcall(server.watch)
+    if ok then for key, value in pairs(all) do seen[key] = value end end
+    yue.sleep(5)
+  end
+end)
+for i = 1, 1000 do
+  local ok, count = pcall(server.timed_put, 1, name .. i, { i, { tostring({}) } })
+  local keys = {}
+  for key in pairs(seen) do keys[#keys + 1] = key end
+  print(i, ok and count or (type(count) == 'table' and count.type or count), table.concat(keys, ' '))
+  yue.sleep(math.random())
+end
+";
+
+/// Crashes, freezes and partitions, in an order of the seed's.
+fn troubles(sim: &Control) {
+    let hosts = ["store", "w1", "w2"];
+    for _ in 0..12 {
+        let _ = sleep(Duration::from_millis(sim.below(3000)));
+        let host = hosts[sim.below(3) as usize];
+        match sim.below(4) {
+            0 => {
+                sim.crash(host);
+                let _ = sleep(Duration::from_millis(sim.below(2000)));
+                sim.restart(host);
+            }
+            1 => {
+                sim.freeze(host);
+                let _ = sleep(Duration::from_millis(sim.below(2000)));
+                sim.thaw(host);
+            }
+            2 => {
+                sim.partition("store", "w1");
+                let _ = sleep(Duration::from_millis(sim.below(4000)));
+                sim.heal("store", "w1");
+            }
+            _ => sim.reset_connections("store", "w2"),
+        }
+    }
+}
+
+#[test]
+fn a_run_with_troubles_repeats() {
+    yue::sim::search(0..12, |seed| {
+        let watcher = |name: &str| Script {
+            args: vec![name.as_bytes().to_vec()],
+            ..script(WATCHER)
+        };
+        Sim::new(seed)
+            .lua("store", script(STORE))
+            .lua("w1", watcher("a"))
+            .lua("w2", watcher("b"))
+            .run(troubles)
+    });
+}
+
+#[test]
+fn a_host_that_is_switched_off_before_it_has_begun_ends() {
+    Sim::new(1)
+        .lua("one", script("while true do yue.sleep(1) end"))
+        .run(|sim| {
+            sleep(Duration::from_secs(1)).unwrap();
+            sim.crash("one");
+            sim.restart("one");
+            sim.crash("one");
+            sim.restart("one");
+        })
+        .unwrap();
+}
+
+#[test]
+fn code_that_ignores_its_cancel_ends_with_its_host() {
+    let endless = "
+        yue.spawn(function() while true do pcall(yue.sleep, 1) end end)
+        while true do pcall(yue.sleep, 1) end
+    ";
+    let dies = "
+        yue.spawn(function() while true do pcall(yue.sleep, 1) end end)
+        yue.sleep(0.5)
+        yue.die()
+    ";
+    Sim::new(1)
+        .lua("one", script(endless))
+        .lua("other", script(dies))
+        .run(|sim| {
+            sleep(Duration::from_secs(1)).unwrap();
+            sim.crash("one");
+            sleep(Duration::from_secs(20)).unwrap();
+            assert!(!sim.is_running("other"));
+            sim.restart("one");
+        })
+        .unwrap();
+}

@@ -54,8 +54,8 @@ impl Transcript {
     pub(super) fn collect(self: &Arc<Self>, number: u32, name: &str, began: Instant) {
         let (this, name) = (self.clone(), name.to_owned());
         let receive = move |bytes: &[u8]| {
-            // A machine that is switched off prints nothing.
-            if !network::is_down(number) {
+            // A machine that is switched off prints nothing, and neither do programs that end with the run.
+            if !network::is_down(number) && simulation::stopped().is_none() {
                 this.write(number, &name, began, bytes);
             }
         };

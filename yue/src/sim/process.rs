@@ -20,14 +20,21 @@ pub(super) enum Main {
     Program(Arc<crate::lua::Script>, Arc<[String]>),
 }
 
-/// Ends a process at once.
-type Switch = Box<dyn FnOnce() + Send>;
+/// The means to end a process at once.
+#[derive(Default)]
+enum Switch {
+    /// The process has not begun.
+    #[default]
+    Missing,
+    Ready(Box<dyn FnOnce() + Send>),
+    /// It was used, perhaps before the process had begun.
+    Used,
+}
 
 /// A running process.
 pub(super) struct Process {
     thread: simulation::Thread<()>,
-    /// There once it can be used.
-    switch: Arc<Mutex<Option<Switch>>>,
+    switch: Arc<Mutex<Switch>>,
 }
 
 impl Process {
@@ -41,7 +48,7 @@ impl Process {
         main: &Main,
         recorder: Arc<Recorder>,
     ) -> io::Result<Process> {
-        let switch = Arc::default();
+        let switch = Arc::<Mutex<Switch>>::default();
         let run = Run {
             name: name.to_owned(),
             number,
@@ -59,8 +66,8 @@ impl Process {
 
     /// Lets the process end, as when the machine is switched off.
     pub(super) fn switch_off(&self) {
-        let switch = lock(&self.switch).take();
-        if let Some(switch) = switch {
+        let switch = std::mem::replace(&mut *lock(&self.switch), Switch::Used);
+        if let Switch::Ready(switch) = switch {
             switch();
         }
     }
@@ -70,7 +77,7 @@ impl Process {
 struct Run {
     name: String,
     number: u32,
-    switch: Arc<Mutex<Option<Switch>>>,
+    switch: Arc<Mutex<Switch>>,
     recorder: Arc<Recorder>,
 }
 
@@ -122,7 +129,12 @@ impl Run {
     }
 
     fn set_switch(&self, switch: impl FnOnce() + Send + 'static) {
-        *lock(&self.switch) = Some(Box::new(switch));
+        let mut present = lock(&self.switch);
+        if matches!(*present, Switch::Used) {
+            drop(present);
+            return switch();
+        }
+        *present = Switch::Ready(Box::new(switch));
     }
 
     /// Notes the failure of the process and ends the simulation, unless the process was about to end anyway.

@@ -1,5 +1,6 @@
 //! Errors for Lua: every failure becomes an error object of the prelude's classes.
 
+use crate::lua::host;
 use crate::lua::host::entries::Entry;
 use crate::lua::host::values::{push_decoded_within, text_at};
 use std::ffi::c_int;
@@ -7,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use yue_luajit::codec::Limits;
 use yue_luajit::{Ended, Error, NoReferences, Raise, Stack, Vm, VmError, ffi};
 use yue_rpc::{ErrorKind, Failure};
-use yue_scheduler::Stopped;
+use yue_scheduler::{Stopped, simulation};
 
 /// A failure that will become an error object. Plain data: it is built where no Lua runs, and pushed later.
 #[derive(Debug, Clone)]
@@ -166,6 +167,9 @@ pub(crate) fn call_error(error: &yue_rpc::Error, limits: Limits) -> Error {
 #[cold]
 #[inline(never)]
 pub(crate) fn stopped_object(stopped: Stopped) -> ErrorObject {
+    if simulation::is_on() && stopped == Stopped::Cancelled {
+        host::end_stubborn_fiber();
+    }
     match stopped {
         Stopped::Cancelled => ErrorObject::of_kind(ErrorKind::Cancelled, "the fiber was cancelled"),
         Stopped::Deadline => ErrorObject::of_kind(ErrorKind::Timeout, "the time limit has passed"),

@@ -132,6 +132,24 @@ impl Host {
     }
 }
 
+/// The number of waits that fail, while a simulated program ends, before a fiber counts as one that ignores its cancel.
+const FAILED_WAITS_MAX: u32 = 10_000;
+
+/// Called in a fiber of a simulated host whose wait was cancelled. No guard ends a program there whose code catches the
+/// error and goes on; so the fiber is ended when the machine is switched off, and at the end of the program when it has
+/// ignored its cancel for long.
+#[cold]
+pub(crate) fn end_stubborn_fiber() {
+    thread_local!(static FAILED_WAITS: Cell<u32> = const { Cell::new(0) });
+    let Some(host) = current().filter(|host| host.is_dying()) else {
+        return;
+    };
+    FAILED_WAITS.set(FAILED_WAITS.get() + 1);
+    if host.program.is_abrupt() || FAILED_WAITS.get() > FAILED_WAITS_MAX {
+        yue_luajit::interrupt_self();
+    }
+}
+
 /// The calling thread's host.
 pub(crate) fn current() -> Option<Rc<Host>> {
     HOST.try_with(|host| host.borrow().clone()).ok().flatten()

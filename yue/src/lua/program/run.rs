@@ -171,12 +171,13 @@ pub(crate) fn wait_for_end(
 /// Closes everything that the loop has open: no new requests, time for those that run (`gracefully`), then the loop
 /// cancels the rest.
 pub(crate) fn close(host: &Rc<Host>, gracefully: bool) {
-    if host.program.is_abrupt() {
-        return this_loop::clear_idle_hook();
-    }
     with_connections(|all| all.stop_listening());
     #[cfg(feature = "http")]
     crate::lua::http::stop_listening();
+    if host.program.is_abrupt() {
+        with_connections(|all| all.close_all());
+        return this_loop::clear_idle_hook();
+    }
     let grace = match host.program.grace_ends() {
         _ if !gracefully => Duration::ZERO,
         Some(at) => at.saturating_since(Instant::system()),
