@@ -9,6 +9,7 @@
 //!   trace.rs    `yue trace`                         waits.rs     `yue waits`
 //!   console/    `yue console`, `yue -i`             new/, dev/   `yue new`, `yue dev`
 //!   call/       `yue call`                          types/       `yue types`
+//!   sim/        `yue sim`
 //!   server.rs   the server that an argument names   json/        JSON and msgpack
 //!   shell.rs    `yue completions`, `yue man`        seconds.rs   options that take seconds
 //!   table.rs    tables and short numbers            description.rs  the functions of a server
@@ -40,6 +41,7 @@ mod seconds;
 mod server;
 mod shell;
 mod signals;
+mod sim;
 mod table;
 mod top;
 mod trace;
@@ -169,6 +171,8 @@ enum Command {
     Trace(trace::Arguments),
     /// Show the fibers of all programs that wait for each other, and deadlocks.
     Waits(waits::Arguments),
+    /// Run several programs together, in virtual time and repeatably.
+    Sim(sim::Arguments),
     /// Run Lua in a running program, at a prompt.
     Console(console::Arguments),
     /// Call a function of a server, or list its functions.
@@ -228,6 +232,7 @@ pub fn main() -> ExitCode {
             Some(Command::Top(arguments)) => top::main(&arguments),
             Some(Command::Trace(arguments)) => trace::main(&arguments),
             Some(Command::Waits(arguments)) => waits::main(&arguments),
+            Some(Command::Sim(arguments)) => sim::main(&arguments),
             Some(Command::Console(arguments)) => console::main(arguments),
             Some(Command::Call(arguments)) => call::main(arguments),
             Some(Command::Types(arguments)) => types::main(&arguments),
