@@ -8,6 +8,8 @@
 //! A watch on a directory reports events of the files in it, but not of deeper levels: watch each directory.
 
 use crate::descriptor::Descriptor;
+use crate::identity::Direction;
+use crate::simulated::{self, files};
 use crate::sys;
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -139,6 +141,8 @@ pub struct Event {
 /// ```
 #[derive(Debug)]
 pub struct Watcher {
+    /// The watcher of a simulated disk, which sends the kernel's records to `descriptor`.
+    simulated: Option<files::Watcher>,
     descriptor: Descriptor,
     read: Mutex<VecDeque<Event>>,
 }
@@ -149,8 +153,16 @@ impl Watcher {
     /// # Errors
     /// When the process is out of descriptors, or the user out of inotify instances (`fs.inotify.max_user_instances`).
     pub fn new() -> io::Result<Watcher> {
+        let (simulated, descriptor) = match simulated::is_on() {
+            true => {
+                let (reader, writer) = simulated::open_pair(socket2::Type::DGRAM)?;
+                (Some(files::Watcher::new(writer)), reader)
+            }
+            false => (None, sys::inotify_fd()?),
+        };
         Ok(Watcher {
-            descriptor: Descriptor::from(sys::inotify_fd()?),
+            simulated,
+            descriptor: Descriptor::from(descriptor),
             read: Mutex::default(),
         })
     }
@@ -160,6 +172,9 @@ impl Watcher {
     /// # Errors
     /// The system's error, such as a missing file or too many watches (`fs.inotify.max_user_watches`).
     pub fn add(&self, path: impl AsRef<Path>, events: Events) -> io::Result<Watch> {
+        if let Some(watcher) = &self.simulated {
+            return watcher.add(path.as_ref(), events.0).map(Watch);
+        }
         let path = CString::new(path.as_ref().as_os_str().as_bytes())?;
         sys::inotify_add(self.descriptor.raw(), &path, events.0).map(Watch)
     }
@@ -169,7 +184,10 @@ impl Watcher {
     /// # Errors
     /// When the watch does not exist.
     pub fn remove(&self, watch: Watch) -> io::Result<()> {
-        sys::inotify_remove(self.descriptor.raw(), watch.0)
+        match &self.simulated {
+            Some(watcher) => watcher.remove(watch.0),
+            None => sys::inotify_remove(self.descriptor.raw(), watch.0),
+        }
     }
 
     /// Waits for the next event.
@@ -182,9 +200,18 @@ impl Watcher {
                 return Ok(event);
             }
             let mut buffer = [0; READ_BYTES];
-            let count = self.descriptor.read(&mut buffer, "watch files")?;
+            let count = self.read_records(&mut buffer)?;
             self.queue().extend(events(&buffer[..count]));
         }
+    }
+
+    fn read_records(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        const REASON: &str = "watch files";
+        if self.simulated.is_none() {
+            return self.descriptor.read(buffer, REASON);
+        }
+        let call = || sys::recv(self.descriptor.raw(), buffer, 0);
+        self.descriptor.by_readiness(Direction::Read, REASON, call)
     }
 
     /// Locks the queue. None of the program's code runs under the lock, so a poisoned lock still holds a consistent

@@ -50,6 +50,18 @@ pub(crate) fn offload_transfer<T: Send>(
     work()
 }
 
+/// Like [`offload`], for a read or a write of a simulated disk, with the same exception as [`offload_transfer`].
+pub(crate) fn offload_simulated<T: Send>(
+    reason: &'static str,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    if !is_unwinding() {
+        return offload(reason, work);
+    }
+    check_not_stopped(reason)?;
+    work()
+}
+
 /// Returns the part of `bytes` that [`offload_transfer`] may write to `fd` here.
 pub(crate) fn writable_now(fd: RawFd, bytes: &[u8]) -> &[u8] {
     if is_unwinding() && !sys::is_regular_file(fd) {

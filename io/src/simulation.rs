@@ -1,16 +1,21 @@
-//! The network of a simulation: its hosts and links, and what happens to them.
+//! The network and the disks of a simulation: its hosts and links, and what happens to them.
 //!
 //! A [simulation](yue_scheduler::simulation) runs a program's threads in virtual time. On its threads, every socket of
-//! this crate belongs to a simulated network, and every loop to a driver of it. The functions here, called on such a
-//! thread, shape that network. `yue::sim` is the convenient way to use them.
+//! this crate belongs to a simulated network, every file to the disk of its host, and every loop to a driver of them.
+//! The functions here, called on such a thread, shape both. `yue::sim` is the convenient way to use them.
 //!
-//! Simulated: TCP, UDP, Unix stream and datagram sockets, with the buffers, backlogs and errors of Linux. Not
-//! simulated: files, pipes, child processes, signals, multicast, and the passing of descriptors.
+//! Simulated: TCP, UDP, Unix stream and datagram sockets, with the buffers, backlogs and errors of Linux; files,
+//! directories and their watches, with what a power failure leaves of them. Not simulated: pipes, child processes,
+//! signals, multicast, and the passing of descriptors.
 
-use crate::simulated::{self, with_network};
+use crate::simulated::{self, files, with_network};
+use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
-pub use simulated::{Happened, Link, Record};
+pub use files::{DiskFaults, DiskLatency, PlannedCrash};
+pub use simulated::{Happened, Link, NetworkFaults, Record};
 
 /// Adds a host with this address, and returns its number. Host 0, the scenario's own, exists from the beginning.
 ///
@@ -65,14 +70,17 @@ pub fn reset_connections(one: u32, other: u32) {
     with_network(|network| network.reset_connections(one, other));
 }
 
-/// Switches a host off: its sockets vanish, and nobody is notified. New ones are refused until [`restart`].
+/// Switches a host off: its sockets vanish, and nobody is notified. New ones are refused until [`restart`]. Its disk
+/// keeps what is durable, and any part of what is not.
 pub fn crash(host: u32) {
     with_network(|network| network.crash_host(host));
+    files::crash(host);
 }
 
-/// Lets a host that has crashed have sockets again.
+/// Lets a host that has crashed have sockets again, and its files.
 pub fn restart(host: u32) {
     with_network(|network| network.restart(host));
+    files::restart(host);
 }
 
 /// Whether a host has crashed and was not restarted.
@@ -95,6 +103,11 @@ pub fn set_short_transfers(host: u32, read: f64, write: f64) {
     with_network(|network| network.set_short_transfers(host, read, write));
 }
 
+/// Sets the probabilities that calls on a host's sockets fail.
+pub fn set_network_faults(host: u32, faults: NetworkFaults) {
+    with_network(|network| network.set_faults(host, faults));
+}
+
 /// Records what happens from now on, for [`take_trace`].
 pub fn keep_trace() {
     with_network(|network| network.keep_trace());
@@ -108,4 +121,71 @@ pub fn trace_length() -> usize {
 /// Returns what has happened since the last call, in order.
 pub fn take_trace() -> Vec<Record> {
     with_network(|network| network.take_trace())
+}
+
+/// Sets the probabilities that operations of a host's disk fail.
+pub fn set_disk_faults(host: u32, faults: DiskFaults) {
+    files::set_faults(host, faults);
+}
+
+/// Sets the time that operations of a host's disk take.
+pub fn set_disk_latency(host: u32, latency: DiskLatency) {
+    files::set_latency(host, latency);
+}
+
+/// Sets the space of a host's disk in bytes. There is no limit at the beginning.
+pub fn set_disk_capacity(host: u32, bytes: u64) {
+    files::set_capacity(host, bytes);
+}
+
+/// Lets all operations of a host's disk wait until [`thaw_disk`].
+pub fn freeze_disk(host: u32) {
+    files::set_frozen(host, true);
+}
+
+/// Ends the wait of a frozen disk.
+pub fn thaw_disk(host: u32) {
+    files::set_frozen(host, false);
+}
+
+/// The number of operations that a host's disk has begun.
+pub fn disk_operations(host: u32) -> u64 {
+    files::operations(host)
+}
+
+/// Lets the `nth` operation from now on a host's disk fail with `EIO`; 1 is the next one.
+pub fn fail_at_operation(host: u32, nth: u64) {
+    files::fail_at_operation(host, nth);
+}
+
+/// Lets a host crash at the `nth` operation from now on its disk; 1 is the next one. The operation may have been done,
+/// but nobody learns of its outcome.
+pub fn crash_at_operation(host: u32, nth: u64) -> PlannedCrash {
+    files::crash_at_operation(host, nth)
+}
+
+/// Creates a durable file on a host's disk, with the directories above it, or replaces its contents.
+///
+/// # Errors
+/// When there is something else at the path.
+pub fn write_file(host: u32, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    files::write_file(host, path, bytes)
+}
+
+/// Reads a file of a host's disk, as its processes would.
+///
+/// # Errors
+/// When there is no such file.
+pub fn read_file(host: u32, path: &Path) -> io::Result<Vec<u8>> {
+    files::read_file(host, path)
+}
+
+/// The files of a host's disk by their paths, as its processes see them.
+pub fn files(host: u32) -> BTreeMap<PathBuf, Vec<u8>> {
+    files::files(host)
+}
+
+/// The files of a host's disk as a crash would leave them that loses all that may be lost.
+pub fn durable_files(host: u32) -> BTreeMap<PathBuf, Vec<u8>> {
+    files::durable_files(host)
 }

@@ -294,6 +294,18 @@ pub(crate) fn event_fd() -> io::Result<OwnedFd> {
     new_fd(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })
 }
 
+/// A file in memory, without a name.
+pub(crate) fn memory_file() -> io::Result<OwnedFd> {
+    // SAFETY: a terminated string.
+    new_fd(unsafe { libc::memfd_create(c"yue".as_ptr(), libc::MFD_CLOEXEC) })
+}
+
+/// A descriptor with which nothing can be done, so that a simulated file has a number.
+pub(crate) fn placeholder() -> io::Result<OwnedFd> {
+    // SAFETY: a terminated string.
+    new_fd(unsafe { libc::open(c"/".as_ptr(), libc::O_PATH | libc::O_CLOEXEC) })
+}
+
 /// Adds one to an eventfd. A full counter is readable anyway, so a refused write can be ignored.
 pub(crate) fn ring_event_fd(fd: &OwnedFd) {
     let one = 1u64.to_ne_bytes();

@@ -1,16 +1,18 @@
 //! An open file.
 
+use super::metadata::Metadata;
 use super::open::OpenOptions;
 use super::ring_or_pool::{Executor, executor, on_ring};
 use crate::descriptor::clamp;
 use crate::errors::cannot_wait;
-use crate::offload::{is_unwinding, offload, offload_transfer, writable_now};
+use crate::offload::{is_unwinding, offload, offload_simulated, offload_transfer, writable_now};
+use crate::simulated::files::{self, Handle};
 use crate::sys;
 use io_uring::{opcode, types};
-use std::fs::{Metadata, Permissions};
+use std::fs::Permissions;
 use std::io::{self, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use yue_scheduler::sync::{Mutex, MutexGuard};
@@ -30,7 +32,7 @@ const CURRENT: u64 = u64::MAX;
 ///
 /// ```
 /// use std::io::{Read, Seek, Write};
-/// use std::os::unix::fs::FileExt;
+/// use std::os::unix::fs::{FileExt, PermissionsExt};
 ///
 /// yue_io::run(|| -> std::io::Result<()> {
 ///     let mut file = yue_io::fs::tempfile()?;
@@ -50,8 +52,13 @@ const CURRENT: u64 = u64::MAX;
 /// clone of it: no fiber reads the same bytes as another or overwrites another's. (A position shared with another
 /// process, or with a descriptor that was duplicated by hand, is not protected in this way. Positional reads and
 /// writes, and a file opened for appending, need no protection.)
+///
+/// In a [simulation](crate::simulation), the descriptor of a file ([`AsRawFd`], [`File::into_std`]) is a placeholder:
+/// reads and writes of it fail with `EBADF`.
 #[derive(Debug)]
 pub struct File {
+    /// The file on a simulated disk. `file` is a placeholder then, and is closed after it.
+    simulated: Option<Handle>,
     file: std::fs::File,
     /// Serializes use of the file's current position. The kernel has a lock for that, but ring operations do not take
     /// it.
@@ -113,6 +120,9 @@ impl File {
         flags: types::FsyncFlags,
         call: fn(&std::fs::File) -> io::Result<()>,
     ) -> io::Result<()> {
+        if let Some(file) = &self.simulated {
+            return offload(SYNC, || file.sync());
+        }
         match executor(opcode::Fsync::CODE)? {
             Executor::Ring(core) => {
                 let entry = opcode::Fsync::new(self.entry_fd()).flags(flags).build();
@@ -131,6 +141,9 @@ impl File {
     /// deadline passes.
     pub fn allocate(&self, offset: u64, length: u64) -> io::Result<()> {
         const REASON: &str = "allocate space for a file";
+        if let Some(file) = &self.simulated {
+            return offload(REASON, || file.allocate(offset, length));
+        }
         match executor(opcode::Fallocate::CODE)? {
             Executor::Ring(core) => {
                 let entry = opcode::Fallocate::new(self.entry_fd(), length).offset(offset);
@@ -147,6 +160,9 @@ impl File {
     /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn set_len(&self, length: u64) -> io::Result<()> {
         const REASON: &str = "set the length of a file";
+        if let Some(file) = &self.simulated {
+            return offload(REASON, || file.set_len(length));
+        }
         match executor(opcode::Ftruncate::CODE)? {
             Executor::Ring(core) => {
                 let entry = opcode::Ftruncate::new(self.entry_fd(), length).build();
@@ -163,7 +179,10 @@ impl File {
     /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn metadata(&self) -> io::Result<Metadata> {
         // The ring would run this call on a kernel thread as well, and return a different type.
-        offload("ask about a file", || self.file.metadata())
+        offload("ask about a file", || match &self.simulated {
+            Some(file) => file.facts().map(Metadata::from),
+            None => self.file.metadata().map(Metadata::from),
+        })
     }
 
     /// Sets the file's permissions.
@@ -171,7 +190,10 @@ impl File {
     /// # Errors
     /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn set_permissions(&self, permissions: Permissions) -> io::Result<()> {
-        offload("set permissions", || self.file.set_permissions(permissions))
+        offload("set permissions", || match &self.simulated {
+            Some(file) => file.set_mode(permissions.mode()),
+            None => self.file.set_permissions(permissions),
+        })
     }
 
     /// Sets the file's modification and access times.
@@ -179,7 +201,13 @@ impl File {
     /// # Errors
     /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn set_times(&self, times: std::fs::FileTimes) -> io::Result<()> {
-        offload("set the times of a file", || self.file.set_times(times))
+        offload("set the times of a file", || match &self.simulated {
+            Some(file) => {
+                let [accessed, modified] = files::times_in(times)?;
+                file.set_times(accessed, modified)
+            }
+            None => self.file.set_times(times),
+        })
     }
 
     /// Takes an exclusive lock on the file if it is not locked. Does not wait.
@@ -187,7 +215,10 @@ impl File {
     /// # Errors
     /// `WouldBlock` if it is locked; otherwise the system's error.
     pub fn try_lock(&self) -> Result<(), std::fs::TryLockError> {
-        self.file.try_lock()
+        match &self.simulated {
+            Some(file) => file.try_lock(),
+            None => self.file.try_lock(),
+        }
     }
 
     /// Releases the lock.
@@ -195,7 +226,10 @@ impl File {
     /// # Errors
     /// The system's error.
     pub fn unlock(&self) -> io::Result<()> {
-        self.file.unlock()
+        match &self.simulated {
+            Some(file) => file.unlock(),
+            None => self.file.unlock(),
+        }
     }
 
     /// Returns a second handle on the same open file, which shares its position.
@@ -204,8 +238,21 @@ impl File {
     /// When the process is out of descriptors.
     pub fn try_clone(&self) -> io::Result<File> {
         Ok(File {
+            simulated: self.simulated.as_ref().map(Handle::duplicate).transpose()?,
             file: self.file.try_clone()?,
             position: self.position.clone(),
+        })
+    }
+
+    /// A file on the disk of the calling thread's host.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub(super) fn simulated(handle: Handle) -> io::Result<File> {
+        Ok(File {
+            simulated: Some(handle),
+            file: sys::placeholder()?.into(),
+            position: Arc::default(),
         })
     }
 
@@ -230,13 +277,17 @@ impl File {
         }
         // A callback cannot wait; the operation itself returns that error.
         let in_callback = !in_fiber() && this_loop::exists();
-        if in_callback || !sys::is_regular_file(self.raw()) {
+        if in_callback || !self.is_regular() {
             return Ok(None);
         }
         if is_unwinding() {
             return Err(cannot_wait());
         }
         Ok(Some(self.position.lock()?))
+    }
+
+    fn is_regular(&self) -> bool {
+        self.simulated.is_some() || sys::is_regular_file(self.raw())
     }
 
     fn lock_position_for(&self, offset: u64) -> io::Result<Option<MutexGuard<'_, ()>>> {
@@ -249,6 +300,10 @@ impl File {
     /// Reads at an offset, or [`CURRENT`].
     fn read_from(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let _position = self.lock_position_for(offset)?;
+        if let Some(file) = &self.simulated {
+            let mut buffers = [IoSliceMut::new(buffer)];
+            return offload_simulated(READ, || file.read(&mut buffers, at(offset)));
+        }
         match executor(opcode::Read::CODE)? {
             Executor::Ring(core) => {
                 let (start, length) = (buffer.as_mut_ptr(), clamp(buffer.len()));
@@ -268,6 +323,9 @@ impl File {
     /// Writes at an offset, or [`CURRENT`].
     fn write_from(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let _position = self.lock_position_for(offset)?;
+        if let Some(file) = &self.simulated {
+            return offload_simulated(WRITE, || file.write(&[IoSlice::new(bytes)], at(offset)));
+        }
         match executor(opcode::Write::CODE)? {
             Executor::Ring(core) => {
                 let (start, length) = (bytes.as_ptr(), clamp(bytes.len()));
@@ -284,6 +342,11 @@ impl File {
             }
         }
     }
+}
+
+/// The offset of an operation on a simulated disk; `None` for the file's position.
+fn at(offset: u64) -> Option<u64> {
+    (offset != CURRENT).then_some(offset)
 }
 
 /// Checks an offset: from `i64::MAX + 1` on, offsets are negative to the kernel.
@@ -311,6 +374,9 @@ impl Read for &File {
 
     fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let _position = self.lock_position()?;
+        if let Some(file) = &self.simulated {
+            return offload_simulated(READ, || file.read(buffers, None));
+        }
         match executor(opcode::Readv::CODE)? {
             Executor::Ring(core) => {
                 let start = buffers.as_mut_ptr().cast_const().cast::<libc::iovec>();
@@ -338,6 +404,9 @@ impl Write for &File {
             return self.write_from(first.map_or(&[], |first| first), CURRENT);
         }
         let _position = self.lock_position()?;
+        if let Some(file) = &self.simulated {
+            return offload_simulated(WRITE, || file.write(buffers, None));
+        }
         match executor(opcode::Writev::CODE)? {
             Executor::Ring(core) => {
                 let start = buffers.as_ptr().cast::<libc::iovec>();
@@ -383,7 +452,10 @@ impl Write for File {
 impl Seek for &File {
     fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
         let _position = self.lock_position()?;
-        (&self.file).seek(position)
+        match &self.simulated {
+            Some(file) => file.seek(position),
+            None => (&self.file).seek(position),
+        }
     }
 }
 
@@ -396,6 +468,7 @@ impl Seek for File {
 impl From<std::fs::File> for File {
     fn from(file: std::fs::File) -> Self {
         File {
+            simulated: None,
             file,
             position: Arc::default(),
         }

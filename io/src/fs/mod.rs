@@ -2,7 +2,8 @@
 //!
 //! On io_uring, the ring opens, reads, writes, syncs, allocates, renames and removes. Other calls, and all calls on
 //! mio, run on the scheduler's blocking pool; but a whole file that the page cache holds is read at once. Either way a
-//! call that has begun is waited for, even by a cancelled fiber, and reports its real outcome.
+//! call that has begun is waited for, even by a cancelled fiber, and reports its real outcome. In a
+//! [simulation](crate::simulation), files are those of the host's disk in memory.
 //!
 //! ```
 //! yue_io::run(|| -> std::io::Result<()> {
@@ -20,14 +21,17 @@
 mod cached;
 mod directory;
 mod file;
+mod metadata;
 mod open;
 mod ring_or_pool;
+mod system;
 mod temporary;
 
-pub use directory::{ReadDir, read_dir};
+pub use directory::{DirEntry, ReadDir, read_dir};
 pub use file::File;
+pub use metadata::{FileType, Metadata};
 pub use open::OpenOptions;
-pub use std::fs::{DirEntry, FileTimes, FileType, Metadata, Permissions};
+pub use std::fs::{FileTimes, Permissions};
 pub use temporary::{NamedTempFile, TempDir, tempfile};
 
 use crate::descriptor::{check_not_stopped, yield_if_over_budget};
@@ -84,6 +88,11 @@ pub fn read_into(
     match executor(opcode::Read::CODE)? {
         Executor::Ring(_) => read_all(File::open(path)?, buffer, bytes_max),
         Executor::Offload => {
+            if simulated::is_on() {
+                return offload("read a file", || {
+                    read_all(File::open(path)?, buffer, bytes_max)
+                });
+            }
             if in_fiber() && !is_unwinding() {
                 check_not_stopped("read a file")?;
                 yield_if_over_budget(&caller()?)?;
@@ -139,7 +148,10 @@ pub fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> io::Result<()> 
     let (path, bytes) = (path.as_ref(), bytes.as_ref());
     match executor(opcode::Write::CODE)? {
         Executor::Ring(_) => File::create(path)?.write_all(bytes),
-        Executor::Offload => offload("write a file", || std::fs::write(path, bytes)),
+        Executor::Offload => offload("write a file", || match simulated::is_on() {
+            true => File::create(path)?.write_all(bytes),
+            false => std::fs::write(path, bytes),
+        }),
     }
 }
 
@@ -159,7 +171,7 @@ pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
             // SAFETY: the paths live in this frame.
             unsafe { on_ring(&core, REASON, entry) }.map(drop)
         }
-        Executor::Offload => offload(REASON, || std::fs::rename(from, to)),
+        Executor::Offload => offload(REASON, || system::rename(from, to)),
     }
 }
 
@@ -171,7 +183,7 @@ pub fn remove_file(path: impl AsRef<Path>) -> io::Result<()> {
     if simulated::is_on() && simulated::remove_socket(path.as_ref()) {
         return Ok(());
     }
-    unlink(path.as_ref(), 0, |path| std::fs::remove_file(path))
+    unlink(path.as_ref(), 0, system::remove_file)
 }
 
 /// Removes an empty directory.
@@ -179,8 +191,7 @@ pub fn remove_file(path: impl AsRef<Path>) -> io::Result<()> {
 /// # Errors
 /// The system's error; or when the fiber is cancelled or its deadline passes.
 pub fn remove_dir(path: impl AsRef<Path>) -> io::Result<()> {
-    let flags = libc::AT_REMOVEDIR;
-    unlink(path.as_ref(), flags, |path| std::fs::remove_dir(path))
+    unlink(path.as_ref(), libc::AT_REMOVEDIR, system::remove_dir)
 }
 
 fn unlink(path: &Path, flags: i32, call: fn(&Path) -> io::Result<()>) -> io::Result<()> {
@@ -210,7 +221,7 @@ pub fn create_dir(path: impl AsRef<Path>) -> io::Result<()> {
             // SAFETY: the path lives in this frame.
             unsafe { on_ring(&core, REASON, entry.build()) }.map(drop)
         }
-        Executor::Offload => offload(REASON, || std::fs::create_dir(path)),
+        Executor::Offload => offload(REASON, || system::create_dir(path)),
     }
 }
 
@@ -228,7 +239,7 @@ pub fn hard_link(original: impl AsRef<Path>, link: impl AsRef<Path>) -> io::Resu
             // SAFETY: the paths live in this frame.
             unsafe { on_ring(&core, REASON, entry) }.map(drop)
         }
-        Executor::Offload => offload(REASON, || std::fs::hard_link(original, link)),
+        Executor::Offload => offload(REASON, || system::hard_link(original, link)),
     }
 }
 
@@ -246,11 +257,11 @@ pub fn symlink(original: impl AsRef<Path>, link: impl AsRef<Path>) -> io::Result
             // SAFETY: the paths live in this frame.
             unsafe { on_ring(&core, REASON, entry) }.map(drop)
         }
-        Executor::Offload => offload(REASON, || std::os::unix::fs::symlink(original, link)),
+        Executor::Offload => offload(REASON, || system::symlink(original, link)),
     }
 }
 
-/// Defines functions that call the functions of the same name in `std::fs` on the blocking pool.
+/// Defines functions that call the functions of the same name in [`system`] on the blocking pool.
 macro_rules! offloaded {
     ($($(#[$doc:meta])* fn $name:ident($($argument:ident: $path:ty),+) -> $result:ty;)+) => {$(
         $(#[$doc])*
@@ -259,7 +270,7 @@ macro_rules! offloaded {
         /// The system's error; or when the fiber is cancelled or its deadline passes.
         pub fn $name($($argument: $path),+) -> io::Result<$result> {
             $(let $argument = $argument.as_ref();)+
-            offload(concat!("fs::", stringify!($name)), || std::fs::$name($($argument),+))
+            offload(concat!("fs::", stringify!($name)), || system::$name($($argument),+))
         }
     )+};
 }
@@ -290,6 +301,6 @@ offloaded! {
 pub fn set_permissions(path: impl AsRef<Path>, permissions: Permissions) -> io::Result<()> {
     let path = path.as_ref();
     offload("set permissions", || {
-        std::fs::set_permissions(path, permissions)
+        system::set_permissions(path, permissions)
     })
 }

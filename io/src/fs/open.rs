@@ -3,6 +3,7 @@
 use super::file::File;
 use super::ring_or_pool::{Executor, c_path, executor, on_ring};
 use crate::offload::offload;
+use crate::simulated::{self, files};
 use crate::sys;
 use io_uring::{opcode, types};
 use std::io;
@@ -132,7 +133,10 @@ impl OpenOptions {
                 let fd = unsafe { on_ring(&core, OPEN, entry)? };
                 Ok(File::from(sys::own_fd(fd as u32)))
             }
-            Executor::Offload => offload(OPEN, || self.standard().open(path)).map(File::from),
+            Executor::Offload => offload(OPEN, || match simulated::is_on() {
+                true => File::simulated(files::Handle::open(path, self.flags()?, self.mode)?),
+                false => self.standard().open(path).map(File::from),
+            }),
         }
     }
 

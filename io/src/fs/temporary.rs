@@ -1,7 +1,9 @@
 //! Temporary files and directories.
 
 use super::file::File;
+use super::system;
 use crate::offload::offload;
+use crate::simulated::{self, files};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +27,51 @@ use std::path::{Path, PathBuf};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn tempfile() -> io::Result<File> {
-    offload("create a temporary file", tempfile::tempfile).map(File::from)
+    offload("create a temporary file", || match simulated::is_on() {
+        true => File::simulated(files::tempfile()?),
+        false => tempfile::tempfile().map(File::from),
+    })
+}
+
+/// The path of a file or a directory on a simulated disk, which is removed when it is dropped.
+#[derive(Debug)]
+struct SimulatedPath {
+    path: PathBuf,
+    is_directory: bool,
+    kept: bool,
+}
+
+impl SimulatedPath {
+    fn create_dir(parent: &Path) -> io::Result<SimulatedPath> {
+        let (path, ()) = files::temporary(parent, files::create_dir)?;
+        Ok(SimulatedPath {
+            path,
+            is_directory: true,
+            kept: false,
+        })
+    }
+
+    /// The path, which is not removed any more.
+    fn keep(mut self) -> PathBuf {
+        self.kept = true;
+        std::mem::take(&mut self.path)
+    }
+}
+
+impl Drop for SimulatedPath {
+    fn drop(&mut self) {
+        match (self.kept || !simulated::is_on(), self.is_directory) {
+            (true, _) => {}
+            (false, true) => files::remove_dir_all_now(&self.path),
+            (false, false) => files::remove_file_now(&self.path),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Directory {
+    System(tempfile::TempDir),
+    Simulated(SimulatedPath),
 }
 
 /// A directory with a unique name, removed with its contents when dropped.
@@ -45,7 +91,7 @@ pub fn tempfile() -> io::Result<File> {
 /// ```
 #[derive(Debug)]
 pub struct TempDir {
-    inner: tempfile::TempDir,
+    inner: Directory,
 }
 
 impl TempDir {
@@ -54,7 +100,12 @@ impl TempDir {
     /// # Errors
     /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn new() -> io::Result<TempDir> {
-        let inner = offload("create a temporary directory", tempfile::tempdir)?;
+        let inner = offload("create a temporary directory", || {
+            match simulated::is_on() {
+                true => SimulatedPath::create_dir(Path::new("/tmp")).map(Directory::Simulated),
+                false => tempfile::tempdir().map(Directory::System),
+            }
+        })?;
         Ok(TempDir { inner })
     }
 
@@ -64,19 +115,29 @@ impl TempDir {
     /// See [`TempDir::new`].
     pub fn new_in(parent: impl AsRef<Path>) -> io::Result<TempDir> {
         let parent = parent.as_ref();
-        let make = || tempfile::tempdir_in(parent);
-        let inner = offload("create a temporary directory", make)?;
+        let inner = offload("create a temporary directory", || {
+            match simulated::is_on() {
+                true => SimulatedPath::create_dir(parent).map(Directory::Simulated),
+                false => tempfile::tempdir_in(parent).map(Directory::System),
+            }
+        })?;
         Ok(TempDir { inner })
     }
 
     /// Returns the directory's path.
     pub fn path(&self) -> &Path {
-        self.inner.path()
+        match &self.inner {
+            Directory::System(inner) => inner.path(),
+            Directory::Simulated(inner) => &inner.path,
+        }
     }
 
     /// Keeps the directory permanently.
     pub fn keep(self) -> PathBuf {
-        self.inner.keep()
+        match self.inner {
+            Directory::System(inner) => inner.keep(),
+            Directory::Simulated(inner) => inner.keep(),
+        }
     }
 
     /// Removes the directory now.
@@ -85,7 +146,10 @@ impl TempDir {
     /// The system's error; or when the fiber is cancelled or its deadline passes. A part of the directory may then
     /// remain.
     pub fn close(self) -> io::Result<()> {
-        offload("remove a temporary directory", move || self.inner.close())
+        offload("remove a temporary directory", move || match self.inner {
+            Directory::System(inner) => inner.close(),
+            Directory::Simulated(inner) => system::remove_dir_all(&inner.keep()),
+        })
     }
 }
 
@@ -109,7 +173,13 @@ impl TempDir {
 #[derive(Debug)]
 pub struct NamedTempFile {
     file: File,
-    path: tempfile::TempPath,
+    path: TempPath,
+}
+
+#[derive(Debug)]
+enum TempPath {
+    System(tempfile::TempPath),
+    Simulated(SimulatedPath),
 }
 
 impl NamedTempFile {
@@ -119,11 +189,30 @@ impl NamedTempFile {
     /// The system's error; or when the fiber is cancelled or its deadline passes.
     pub fn new_in(parent: impl AsRef<Path>) -> io::Result<NamedTempFile> {
         let parent = parent.as_ref();
-        let make = || tempfile::NamedTempFile::new_in(parent);
-        let (file, path) = offload("create a temporary file", make)?.into_parts();
-        Ok(NamedTempFile {
-            file: File::from(file),
+        offload("create a temporary file", || {
+            if simulated::is_on() {
+                return NamedTempFile::simulated(parent);
+            }
+            let (file, path) = tempfile::NamedTempFile::new_in(parent)?.into_parts();
+            Ok(NamedTempFile {
+                file: File::from(file),
+                path: TempPath::System(path),
+            })
+        })
+    }
+
+    fn simulated(parent: &Path) -> io::Result<NamedTempFile> {
+        let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
+        let create = |path: &Path| files::Handle::open(path, flags, 0o600);
+        let (path, handle) = files::temporary(parent, create)?;
+        let path = SimulatedPath {
             path,
+            is_directory: false,
+            kept: false,
+        };
+        Ok(NamedTempFile {
+            file: File::simulated(handle)?,
+            path: TempPath::Simulated(path),
         })
     }
 
@@ -134,7 +223,10 @@ impl NamedTempFile {
 
     /// Returns the file's current path.
     pub fn path(&self) -> &Path {
-        &self.path
+        match &self.path {
+            TempPath::System(path) => path,
+            TempPath::Simulated(path) => &path.path,
+        }
     }
 
     /// Renames the file, atomically replacing the destination.
@@ -144,7 +236,15 @@ impl NamedTempFile {
     /// cancelled or its deadline passes.
     pub fn persist(self, path: impl AsRef<Path>) -> io::Result<File> {
         let (path, here) = (path.as_ref(), self.path);
-        offload("name a temporary file", move || Ok(here.persist(path)?))?;
+        offload("name a temporary file", move || match here {
+            TempPath::System(here) => Ok(here.persist(path)?),
+            TempPath::Simulated(here) => {
+                // A failed one is removed.
+                files::rename(&here.path, path)?;
+                drop(here.keep());
+                Ok(())
+            }
+        })?;
         Ok(self.file)
     }
 }

@@ -64,14 +64,21 @@ impl Network {
     /// Takes a connection from a listener's queue, under the number `new`. Returns the peer's address.
     ///
     /// # Errors
-    /// `EAGAIN` if there is none; `EINVAL` if the socket does not listen.
+    /// `EAGAIN` if there is none; `EINVAL` if the socket does not listen; `ECONNABORTED` by the host's faults.
     pub(crate) fn accept(&mut self, fd: RawFd, new: RawFd) -> io::Result<Address> {
         let id = self.find(fd)?;
-        match self.find_socket(fd)?.state {
+        let socket = self.find_socket(fd)?;
+        let host = socket.host;
+        let peer = match socket.state {
             State::TcpIdle | State::TcpListener(_) | State::Tcp(_) => self.tcp_accept(id, new),
             State::Udp(_) | State::UnixDatagram(_) => Err(os(libc::EOPNOTSUPP)),
             _ => self.unix_accept(id, new),
+        }?;
+        if self.is_faulty(host, |faults| faults.accept) {
+            self.close(new)?;
+            return Err(os(libc::ECONNABORTED));
         }
+        Ok(peer)
     }
 
     /// Sends from several buffers, to an address or to the connected peer. Returns the number of bytes taken.
@@ -85,6 +92,18 @@ impl Network {
         to: Option<&Address>,
     ) -> io::Result<usize> {
         let id = self.find(fd)?;
+        let socket = self.find_socket(fd)?;
+        let errno = match socket.state {
+            State::Udp(_) => Some(libc::ENOBUFS),
+            State::Tcp(_) | State::UnixStream(_) => Some(libc::ENOMEM),
+            _ => None,
+        };
+        let host = socket.host;
+        if let Some(errno) = errno
+            && self.is_faulty(host, |faults| faults.send)
+        {
+            return Err(os(errno));
+        }
         match self.find_socket(fd)?.state {
             State::Udp(_) => self.udp_send(id, slices, to),
             State::UnixDatagram(_) => self.unix_datagram_send(id, slices, to),

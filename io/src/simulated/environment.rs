@@ -4,7 +4,7 @@
 //! bells of the loops whose sockets became ready, and schedules the next event. While a crashed host is drained, time
 //! is not the system's: the network stands still.
 
-use super::errors::unsupported;
+use super::errors::{os, unsupported};
 use super::network::Network;
 use super::readiness::{PollerId, Readiness};
 use super::system_calls;
@@ -96,10 +96,13 @@ pub(crate) fn new_socket<R>(
 /// Creates a socket of the calling thread's host.
 ///
 /// # Errors
-/// For families and types that the simulation does not have; when the host is down.
+/// For families and types that the simulation does not have; when the host is down; `EMFILE` by the host's faults.
 pub(crate) fn open_socket(domain: socket2::Domain, kind: socket2::Type) -> io::Result<OwnedFd> {
     let (domain, kind) = system_calls::kind(domain, kind)?;
     let host = simulation::host();
+    if with_network(|network| network.is_faulty(host, |faults| faults.socket)) {
+        return Err(os(libc::EMFILE));
+    }
     let (fd, ()) = new_socket(|network, fd| network.socket(host, fd, domain, kind))?;
     Ok(fd)
 }

@@ -40,6 +40,18 @@ pub(crate) struct Host {
     held_timers: BTreeSet<SocketId>,
     pub(super) short_read: f64,
     pub(super) short_write: f64,
+    faults: NetworkFaults,
+}
+
+/// The probabilities that calls on a host's sockets fail for want of resources. All are zero at the beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct NetworkFaults {
+    /// To create a socket fails: the process has too many descriptors (`EMFILE`).
+    pub socket: f64,
+    /// A connection is gone when it is accepted (`ECONNABORTED`).
+    pub accept: f64,
+    /// The kernel has no memory for what is sent: `ENOBUFS` for a UDP datagram, `ENOMEM` on a stream.
+    pub send: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,6 +91,19 @@ impl Network {
         if let Some(host) = self.hosts.get_mut(host as usize) {
             (host.short_read, host.short_write) = (read, write);
         }
+    }
+
+    /// Sets the probabilities that calls of this host fail.
+    pub(crate) fn set_faults(&mut self, host: HostId, faults: NetworkFaults) {
+        if let Some(host) = self.hosts.get_mut(host as usize) {
+            host.faults = faults;
+        }
+    }
+
+    /// Whether a call of this host fails now.
+    pub(super) fn is_faulty(&mut self, host: HostId, kind: fn(&NetworkFaults) -> f64) -> bool {
+        let faults = self.hosts.get(host as usize).map(|host| host.faults);
+        faults.is_some_and(|faults| self.random.chance(kind(&faults)))
     }
 
     /// Stops a host at once. Its sockets vanish; nobody is notified.

@@ -1,4 +1,5 @@
-//! The network of a simulated system, as its kernels would show it: hosts, links, sockets, and their faults.
+//! The network of a simulated system, as its kernels would show it: hosts, links, sockets, and their faults. The disks
+//! of the hosts are a system of their own, in [`files`].
 //!
 //! ```text
 //!   calls (socket, bind, connect, send, recv, …)          poller: take_events
@@ -28,7 +29,7 @@
 //!   udp.rs        UDP sockets                         unix_datagram.rs  Unix datagram sockets
 //!   buffer.rs     bytes between calls                 trace.rs      the record of what happened
 //!   environment.rs  the network of this thread, and its loops    system_calls.rs  the calls of `sys`
-//!   errors.rs     the errors of calls
+//!   errors.rs     the errors of calls             files/        the disks
 //! ```
 
 mod address;
@@ -38,6 +39,7 @@ mod calls;
 mod environment;
 mod errors;
 mod events;
+pub(crate) mod files;
 mod hosts;
 mod links;
 mod network;
@@ -57,6 +59,7 @@ pub(crate) use environment::{
     open_socket, remove_socket, with_network,
 };
 pub(crate) use errors::unsupported;
+pub use hosts::NetworkFaults;
 pub use links::Link;
 pub(crate) use options::Keepalive;
 pub(crate) use system_calls::{

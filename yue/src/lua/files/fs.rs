@@ -176,7 +176,7 @@ impl Results for Listing {
 
 fn list(path: &Path) -> io::Result<Vec<(Vec<u8>, &'static str)>> {
     let mut entries = Vec::new();
-    for entry in std::fs::read_dir(path)? {
+    for entry in fs::read_dir(path)? {
         let entry = entry?;
         // Without a kind the entry has just been removed.
         let kind = entry.file_type().map_or("other", kind_of);
