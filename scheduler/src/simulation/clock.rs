@@ -62,9 +62,10 @@ pub fn wall_clock() -> SystemTime {
         return SystemTime::now();
     };
     let offset = with_me(|me| me.clock.wall_offset_ns.load(Ordering::Relaxed));
-    let ns = i128::from(ns) + i128::from(offset);
-    let since_begin = Duration::from_nanos(u64::try_from(ns).unwrap_or(0));
-    SystemTime::UNIX_EPOCH + Duration::from_secs(WALL_CLOCK_SECONDS) + since_begin
+    let begin = Duration::from_secs(WALL_CLOCK_SECONDS).as_nanos() as i128;
+    let ns = begin + i128::from(ns) + i128::from(offset);
+    // The clock may jump back to 1970, and no further.
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(ns).unwrap_or(0))
 }
 
 /// Fills `bytes` with random ones: of the seed's sequence in a simulation, the system's elsewhere.

@@ -97,6 +97,19 @@ pub fn set_wall_clock(host: u32, ahead: Duration, behind: Duration) {
     });
 }
 
+/// Lets a host's wall clock jump by that many nanoseconds, back if they are negative.
+///
+/// # Panics
+/// On a thread that belongs to no simulation.
+pub fn jump_wall_clock(host: u32, by_ns: i64) {
+    with_me(|me| {
+        let mut state = lock(&me.room.state);
+        let offset = &state.hosts.entry(host).or_default().clock.wall_offset_ns;
+        let jumped = offset.load(Ordering::Relaxed).saturating_add(by_ns);
+        offset.store(jumped, Ordering::Relaxed);
+    });
+}
+
 /// Lets only the threads of a host run until they have ended, outside time: afterwards it is the same time as before.
 /// For the end of a host that has crashed, whose calls have no effects any more.
 ///

@@ -19,7 +19,7 @@ use yue_scheduler::{Instant, lock, simulation};
 /// The means of a scenario to act on its system. Hosts are named; `scenario` is the scenario's own.
 #[derive(Clone)]
 pub struct Control {
-    hosts: Arc<Hosts>,
+    pub(super) hosts: Arc<Hosts>,
     invariants: Arc<Invariants>,
     /// Whether the user has chosen the faults, so that chaos makes none.
     has_replaced_faults: bool,
@@ -119,7 +119,7 @@ impl Hosts {
         }
     }
 
-    fn number(&self, name: &str) -> u32 {
+    pub(super) fn number(&self, name: &str) -> u32 {
         self.find(name)
             .unwrap_or_else(|problem| panic!("{problem}"))
     }
@@ -257,7 +257,8 @@ impl Control {
     }
 
     /// Switches a host off at this instant. Its peers are not notified. Its fibers are cancelled, and what they do
-    /// about it has no effect on other hosts and takes no time.
+    /// about it has no effect on other hosts, and none on its disk, and takes no time. The disk keeps what was synced,
+    /// and any part of what was not.
     pub fn crash(&self, host: &str) {
         let (number, process) = self
             .hosts
@@ -344,15 +345,15 @@ impl Control {
         self.invariants.eventually(name, until, Box::new(holds));
     }
 
-    fn begin(&self, subject: &'static str, hosts: &[u32], text: String) {
+    pub(super) fn begin(&self, subject: &'static str, hosts: &[u32], text: String) {
         self.mark(MarkKind::FaultBegins, subject, hosts, text);
     }
 
-    fn end(&self, subject: &'static str, hosts: &[u32], text: String) {
+    pub(super) fn end(&self, subject: &'static str, hosts: &[u32], text: String) {
         self.mark(MarkKind::FaultEnds, subject, hosts, text);
     }
 
-    fn mark(&self, kind: MarkKind, subject: &'static str, hosts: &[u32], text: String) {
+    pub(super) fn mark(&self, kind: MarkKind, subject: &'static str, hosts: &[u32], text: String) {
         self.hosts.recorder.mark(kind, subject, hosts, text);
     }
 

@@ -41,18 +41,20 @@
 //! ```
 //!
 //! What belongs to the simulation: threads and fibers (any that can run may run next), the clocks, sockets of yue
-//! ([`net`](crate::net)), names of hosts in addresses, blocking work, and yue's own random numbers. What does not:
-//! files, child processes, signals, sockets of other libraries, and code that reads the clock or random numbers of the
-//! system. A host that uses them still runs, but then a run is a function of more than its seed; [`search`] checks that
-//! each seed has the same outcome twice.
+//! ([`net`](crate::net)), names of hosts in addresses, files of yue ([`fs`](crate::fs)), blocking work, and yue's own
+//! random numbers. What does not: child processes, signals, files and sockets of other libraries, and code that reads
+//! the clock or random numbers of the system. A host that uses them still runs, but then a run is a function of more
+//! than its seed; [`search`] checks that each seed has the same outcome twice.
 
 mod control;
+mod disks;
 mod faults;
 mod invariants;
 mod output;
 mod process;
 mod recorder;
 mod report;
+mod resources;
 mod scenario;
 mod search;
 mod settings;
@@ -66,7 +68,7 @@ pub use recorder::note;
 pub use report::{Cause, Failure, Report};
 pub use search::{Found, Search, search, search_in_processes};
 pub use shrink::{ShrinkLimits, Shrunk, shrink};
-pub use yue_io::simulation::{Happened, Link, Record};
+pub use yue_io::simulation::{DiskFaults, DiskLatency, Happened, Link, NetworkFaults, Record};
 
 use control::Hosts;
 use invariants::Invariants;
@@ -76,6 +78,7 @@ use recorder::{Recorded, Recorder};
 use scenario::Scenario;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use yue_scheduler::simulation;
 
@@ -83,6 +86,7 @@ use yue_scheduler::simulation;
 pub struct Sim {
     seed: u64,
     hosts: Vec<(String, Main)>,
+    files: Vec<(String, PathBuf, Vec<u8>)>,
     loops: usize,
     link: Link,
     on_output: Option<OnOutput>,
@@ -99,6 +103,7 @@ impl Sim {
         Sim {
             seed,
             hosts: Vec::new(),
+            files: Vec::new(),
             loops: 1,
             link: Link::default(),
             on_output: None,
@@ -185,6 +190,15 @@ impl Sim {
             let main = main.clone();
             self = self.host(&format!("{name}{number}"), move || main(number));
         }
+        self
+    }
+
+    /// Puts a file on a host's disk before the host starts, with the directories above it.
+    ///
+    /// The run panics if there is no such host, or something else at the path.
+    pub fn file(mut self, host: &str, path: impl Into<PathBuf>, bytes: impl AsRef<[u8]>) -> Sim {
+        let bytes = bytes.as_ref().to_vec();
+        self.files.push((host.to_owned(), path.into(), bytes));
         self
     }
 
@@ -322,6 +336,12 @@ impl Sim {
             hosts.add(name, main);
         }
         let invariants = Arc::new(Invariants::new(recorder.clone()));
+        for (host, path, bytes) in self.files {
+            let written = yue_io::simulation::write_file(hosts.number(&host), &path, &bytes);
+            if let Err(error) = written {
+                panic!("cannot put the file {path:?} on the disk of {host}: {error}");
+            }
+        }
         let seen = invariants.clone();
         simulation::observe(move || seen.check());
         hosts.start_all();
