@@ -131,12 +131,13 @@ end
 
 -- Like the C function scanf: the longest text that may begin a number is taken, and is a number or not.
 local function read_number(reader)
+  local has_ended = false
   while true do
     local rest, at = reader.rest, reader.at
     local start = rest and find(rest, '%S', at)
     if rest and not start then reader.rest, reader.at = nil, 1 end
     local stop = start and select(2, find(rest, '^[%w.+-]+', start))
-    if start and (not stop or stop < #rest or stop - start >= NUMBER_MAX) then
+    if start and (not stop or stop < #rest or has_ended or stop - start >= NUMBER_MAX) then
       if not stop then return nil end
       local text = sub(rest, start, stop)
       local taken = match(text, '^[+-]?0[xX]%x*') or match(text, '^[+-]?%d*%.?%d*[eE][+-]?%d+')
@@ -147,7 +148,7 @@ local function read_number(reader)
     if not fetch(reader) then
       if not start then return nil end
       -- So the text ends where the input does.
-      reader.rest, reader.at = sub(rest, start) .. ' ', 1
+      has_ended = true
     end
   end
 end
@@ -207,8 +208,9 @@ end
 
 -- -- Pipes, terminals, devices ---------------------------------------------------------------------------------------
 
--- A file that is not on disk. `reader` or `put` is there; `finish` closes it and returns the results of `close`. The
--- reader refers to the object, which therefore outlives it.
+-- A file that is not on disk, or on a simulated one. `reader` or `put` is there; `finish` closes it and returns the
+-- results of `close`; `move` is there if it has a position. The reader refers to the object, which therefore outlives
+-- it.
 local Stream = { __name = 'FILE*' }
 Stream.__index = Stream
 
@@ -234,7 +236,11 @@ end
 function Stream:read(...)
   check_open(self)
   if not self.reader then return nil, 'the file is open for writing', 9 end
-  return read_formats(self.reader, 1, ...)
+  if not self.move then return read_formats(self.reader, 1, ...) end
+  -- Errors of files are results, as in Lua's own library.
+  local results = { pcall(read_formats, self.reader, 1, ...) }
+  if not results[1] then return failure(results[2]) end
+  return unpack(results, 2, math.max(select('#', ...), 1) + 1)
 end
 
 function Stream:lines(...)
@@ -248,8 +254,10 @@ function Stream:write(...)
   if not self.put then return nil, 'the file is open for reading', 9 end
   local text, index, reason = joined(...)
   if not text then bad_argument(index, 'write', reason) end
-  local ok, e = pcall(self.put, text)
+  local ok, e, message, code = pcall(self.put, text)
   if not ok then return failure(e) end
+  -- A stream of a simulated disk returns its error.
+  if message then return nil, message, code end
   return true
 end
 
@@ -265,9 +273,15 @@ function Stream:setvbuf()
   return true
 end
 
-function Stream:seek()
+function Stream:seek(whence, offset)
   check_open(self)
+  if self.move then return self.move(whence, offset) end
   return nil, 'Illegal seek', ESPIPE
+end
+
+--- A stream with these fields; see above.
+function internal.new_stream(fields)
+  return setmetatable(fields, Stream)
 end
 
 function Stream:close()
@@ -417,6 +431,11 @@ function _G.io.lines(path, ...)
   end
   local stream, message = open_special(path, 'r')
   if not stream then error(message, 2) end
+  return internal.lines_to_end(stream, ...)
+end
+
+--- Iterates over the lines of a stream, which is closed after the last one.
+function internal.lines_to_end(stream, ...)
   local next_one = stream:lines(...)
   return function()
     if stream.closed then error('file is already closed', 2) end

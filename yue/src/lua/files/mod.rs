@@ -6,6 +6,7 @@
 //!   process.rs  child processes and their pipes
 //!   special.rs  named pipes, terminals, devices
 //!   standard.rs standard input, output and error
+//!   streams.rs  what `io.open` opens on a simulated host
 //! ```
 //!
 //! An open file, a watch or a child belongs to its loop; see [`Handles`](super::host::handles::Handles).
@@ -14,6 +15,7 @@ mod fs;
 mod process;
 mod special;
 mod standard;
+mod streams;
 mod watch;
 
 use std::ffi::OsStr;
@@ -32,6 +34,7 @@ pub(crate) fn clear() {
     watch::clear();
     process::clear();
     special::clear();
+    streams::clear();
 }
 
 /// Lets Lua's `print` use the output buffer of the process.
@@ -46,4 +49,5 @@ pub(crate) fn register_all(stack: Stack<'_>) {
     process::register_all(stack);
     special::register_all(stack);
     standard::register_all(stack);
+    streams::register_all(stack);
 }

@@ -21,8 +21,8 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::time::Duration;
 use yue_io::pipe::{PipeReader, PipeWriter};
 use yue_luajit::{Error, Stack};
-use yue_scheduler::sleep;
 use yue_scheduler::sync::Mutex;
+use yue_scheduler::{simulation, sleep};
 
 /// Bytes of one read: a device such as `/dev/urandom` fills any buffer.
 const CHUNK: usize = 4 << 10;
@@ -91,6 +91,10 @@ native! {
     IsSpecial = "is_special", suspends: false;
     read(stack) -> &'a [u8] { stack.bytes(1) }
     run(path) -> bool {
+        if simulation::is_on() {
+            // A simulated disk has none of them.
+            return Ok(false);
+        }
         let kind = std::fs::metadata(path_of(path)).map(|facts| facts.file_type());
         Ok(kind.is_ok_and(|kind| !kind.is_file() && !kind.is_dir()))
     }

@@ -38,13 +38,14 @@ fn write(output: &'static SharedOutput, text: &[u8]) -> io::Result<()> {
     }
 }
 
-/// The outcome of a write, as Lua's own library returns it: true, or nil, a text and the error's number.
-pub(crate) struct Written(io::Result<()>);
+/// An outcome as Lua's own library returns it: the result, or nil, a text and the error's number.
+pub(crate) struct Outcome<T>(io::Result<T>);
 
-impl Results for Written {
+impl<T: Results> Results for Outcome<T> {
     fn push(&mut self, stack: Stack<'_>) -> c_int {
-        let Err(failure) = &self.0 else {
-            return true.push(stack);
+        let failure = match &mut self.0 {
+            Ok(result) => return result.push(stack),
+            Err(failure) => failure,
         };
         stack.push_nil();
         stack.push_bytes(reason(failure).as_bytes());
@@ -54,10 +55,10 @@ impl Results for Written {
 }
 
 /// A fiber that is stopped gets its error; other failures are results.
-fn unless_stopped(outcome: io::Result<()>) -> Result<Written, Error> {
+pub(super) fn unless_stopped<T>(outcome: io::Result<T>) -> Result<Outcome<T>, Error> {
     match outcome {
-        Err(failure) if stop_of(&failure).is_some() => Err(failed("cannot write", &failure)),
-        other => Ok(Written(other)),
+        Err(failure) if stop_of(&failure).is_some() => Err(failed("cannot use a file", &failure)),
+        other => Ok(Outcome(other)),
     }
 }
 
@@ -65,11 +66,11 @@ native! {
     /// `output_write(stream, text)`: true; or nil, a text and a number.
     OutputWrite = "output_write", suspends: false;
     read(stack) -> (f64, &'a [u8]) { (stack.number(1), stack.bytes(2)) }
-    run((number, text)) -> Written {
+    run((number, text)) -> Outcome<bool> {
         if number != 2.0 && console::capture(text) {
-            return Ok(Written(Ok(())));
+            return Ok(Outcome(Ok(true)));
         }
-        unless_stopped(write(stream(number), text))
+        unless_stopped(write(stream(number), text).map(|()| true))
     }
 }
 
@@ -77,10 +78,10 @@ native! {
     /// `output_flush(stream)`: waits until everything has left. Results as for `output_write`.
     OutputFlush = "output_flush", suspends: false;
     read(stack) -> f64 { stack.number(1) }
-    run(number) -> Written {
+    run(number) -> Outcome<bool> {
         let output = stream(number);
         let flushed = if may_suspend().is_ok() { output.flush() } else { no_suspend(|| output.flush()) };
-        unless_stopped(flushed)
+        unless_stopped(flushed.map(|()| true))
     }
 }
 

@@ -51,6 +51,11 @@ const FILES: &[(&str, &str)] = &[
     ("folders", include_str!("../../../lua/folders.lua")),
     ("development", include_str!("../../../lua/development.lua")),
     ("watch", include_str!("../../../lua/watch.lua")),
+    // After those that read the program's own files, which are the machine's.
+    (
+        "simulated_files",
+        include_str!("../../../lua/simulated_files.lua"),
+    ),
     #[cfg(feature = "http")]
     ("http_routes", include_str!("../../../lua/http_routes.lua")),
     #[cfg(feature = "http")]
