@@ -234,8 +234,7 @@ fn answered(faults: &str) -> Vec<u64> {
             }
         })
         .unwrap();
-    let answered = answered.lock().unwrap().clone();
-    answered
+    answered.lock().unwrap().clone()
 }
 
 #[test]

@@ -74,11 +74,14 @@ struct Elsewhere {
     deadline: Instant,
 }
 
+/// Calls that this loop makes for others, by the number of the call to the group.
+type Served = HashMap<u64, Vec<(WeakSession, CallId)>, Hashing>;
+
 thread_local! {
     /// The calls to groups that this loop has made, and waits for.
     static ASKING: RefCell<HashMap<u64, Weak<Asking>, Hashing>> = RefCell::default();
     /// The calls that this loop makes for other loops' calls to groups.
-    static SERVED: RefCell<HashMap<u64, Vec<(WeakSession, CallId)>, Hashing>> = RefCell::default();
+    static SERVED: RefCell<Served> = RefCell::default();
 }
 
 fn next_number() -> u64 {

@@ -8,10 +8,13 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use yue_scheduler::simulation::Hashing;
 
-/// Open resources of one loop, by their numbers.
+/// Open resources of one loop.
 pub(crate) struct Handles<T> {
-    open: RefCell<(u64, HashMap<u64, Rc<T>, Hashing>)>,
+    open: RefCell<Open<T>>,
 }
+
+/// The last number that was given, and the resources by their numbers.
+type Open<T> = (u64, HashMap<u64, Rc<T>, Hashing>);
 
 impl<T> Default for Handles<T> {
     fn default() -> Handles<T> {

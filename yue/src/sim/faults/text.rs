@@ -83,9 +83,9 @@ fn seconds(time: Duration) -> String {
 fn short(time: Duration) -> String {
     let nanos = time.as_nanos();
     match nanos {
-        _ if nanos % 1_000_000_000 == 0 => format!("{}s", nanos / 1_000_000_000),
-        _ if nanos % 1_000_000 == 0 => format!("{}ms", nanos / 1_000_000),
-        _ if nanos % 1_000 == 0 => format!("{}us", nanos / 1_000),
+        _ if nanos.is_multiple_of(1_000_000_000) => format!("{}s", nanos / 1_000_000_000),
+        _ if nanos.is_multiple_of(1_000_000) => format!("{}ms", nanos / 1_000_000),
+        _ if nanos.is_multiple_of(1_000) => format!("{}us", nanos / 1_000),
         _ => format!("{nanos}ns"),
     }
 }
