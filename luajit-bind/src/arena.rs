@@ -8,12 +8,13 @@
 //! ```
 //!
 //! A block is taken from the list of free blocks of its size class, or from the end. All of it is a function of the
-//! sequence of requests. A process runs one simulation with VMs at a time, since two of them would need the same
-//! addresses: the second waits for the first.
+//! sequence of requests. A process runs one simulation with VMs at a time, since two would need the same addresses: the
+//! second waits for the first.
 //!
 //! Invariants:
 //! - A block belongs to one class, which its size determines, from the first request to the end of the arena.
-//! - The memory from the base to `committed` is readable and writable; the rest of the range is reserved without access.
+//! - The memory from the base to `committed` is readable and writable. The rest of the range is reserved, without
+//!   access.
 
 use std::collections::BTreeSet;
 use std::ffi::c_void;

@@ -58,8 +58,9 @@ end
 shut(package, 'loadlib', 'package.loadlib')
 shut(ffi, 'load', 'ffi.load')
 if not is_allowed 'ffi.C' then
-  local function refuse_symbol(_, key) error(("ffi.C.%s is outside of the simulation; the simulation may allow 'ffi.C'"):
-    format(tostring(key)), 2) end
+  local function refuse_symbol(_, key)
+    error(("ffi.C.%s is outside of the simulation; the simulation may allow 'ffi.C'"):format(tostring(key)), 2)
+  end
   ffi.C = setmetatable({}, { __index = refuse_symbol, __newindex = refuse_symbol })
 end
 if not is_allowed 'package.loadlib' then

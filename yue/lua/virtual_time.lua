@@ -1,5 +1,5 @@
--- The clocks and the random numbers of Lua's own library, for a host of a simulation: they are the simulation's. It runs
--- before the rest of the prelude, whose copies of the libraries are these.
+-- The clocks and the random numbers of Lua's own library, for a host of a simulation: they are the simulation's. It
+-- runs before the rest of the prelude, whose copies of the libraries are these.
 local core = ...
 local floor, select, type, tonumber, error = math.floor, select, type, tonumber, error
 local date, randomseed = os.date, math.randomseed

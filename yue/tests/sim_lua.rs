@@ -402,8 +402,14 @@ fn what_is_outside_raises_an_error_that_names_the_call() {
 
 #[test]
 fn an_exit_ends_its_host_alone() {
+    let exits = "
+        print('begins')
+        yue.spawn(function() yue.sleep(1) os.exit(3) end)
+        yue.sleep(60)
+        print('never')
+    ";
     let report = Sim::new(1)
-        .lua("one", script("print('begins') yue.spawn(function() yue.sleep(1) os.exit(3) end) yue.sleep(60) print('never')"))
+        .lua("one", script(exits))
         .lua("other", script("yue.sleep(2) print('goes on')"))
         .run(|sim| {
             sleep(Duration::from_secs(5)).unwrap();
@@ -541,4 +547,36 @@ fn code_that_ignores_its_cancel_ends_with_its_host() {
             sim.restart("one");
         })
         .unwrap();
+}
+
+#[test]
+fn what_a_program_sets_in_its_process_is_its_own() {
+    let quiet = "
+        yue.log.level('error')
+        yue.log.format('json')
+        yue.log.info('not shown')
+        yue.log.error('shown')
+        yue.sleep(2)
+        print(yue.log.level())
+    ";
+    let report = Sim::new(1)
+        .lua("quiet", script(quiet))
+        .lua(
+            "other",
+            script("yue.sleep(1) yue.log.info('shown')"),
+        )
+        .run(|sim| {
+            sleep(Duration::from_secs(3)).unwrap();
+            sim.restart("quiet");
+            sleep(Duration::from_secs(3)).unwrap();
+        })
+        .unwrap();
+    let shown = lines(&report, "quiet");
+    assert_eq!(shown.len(), 4, "{shown:?}");
+    assert!(
+        shown[0].starts_with('{') && shown[0].contains("\"msg\":\"shown\""),
+        "{shown:?}"
+    );
+    assert_eq!((shown[1], shown[3]), ("error", "error"));
+    assert_eq!(lines(&report, "other"), ["yue info: shown"]);
 }

@@ -41,6 +41,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use yue_scheduler::simulation;
 
 unsafe extern "C" {
     /// The C library's own stream, which is there from the start; nobody assigns to the variable.
@@ -134,6 +135,10 @@ fn standard(number: RawFd) -> &'static Standard {
 /// `AlreadyExists` if they were taken before; the system's error if the process is out of descriptors.
 pub fn take() -> io::Result<(TakenInput, TakenOutput)> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
+    if simulation::is_on() {
+        let text = "the standard streams are outside of the simulation";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+    }
     if TAKEN.swap(true, Ordering::SeqCst) {
         let text = "standard input and output are taken already";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));

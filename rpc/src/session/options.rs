@@ -218,7 +218,7 @@ struct Machine {
 
 /// Descriptors are left for the program's other files, and a listener takes at most a quarter of the memory.
 fn machine() -> &'static Machine {
-    /// Of each simulated host, whatever the real machine is.
+    /// The resources of each simulated host, whatever the real machine is.
     const SIMULATED: &Machine = &Machine {
         connections_max: 16_384,
         memory_max: 1024 * MIB,

@@ -10,6 +10,7 @@
 //! could be taken for another field are quoted. The length of an entry is limited, because it is written synchronously.
 
 use super::LogLevel;
+use crate::simulation::{self, PerHost};
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -37,6 +38,10 @@ pub enum LogFormat {
 
 static FORMAT: AtomicU8 = AtomicU8::new(LogFormat::Text as u8);
 
+/// The form of a simulated host's entries: a program that changes it must not change the log of others.
+static FORMAT_OF_HOST: PerHost<AtomicU8> =
+    PerHost::new(|| AtomicU8::new(FORMAT.load(Ordering::Relaxed)));
+
 /// Sets the form of the entries that the process writes to standard error. The default is [`LogFormat::Text`].
 ///
 /// ```
@@ -49,12 +54,19 @@ static FORMAT: AtomicU8 = AtomicU8::new(LogFormat::Text as u8);
 /// ```
 pub fn set_log_format(format: LogFormat) {
     // Relaxed: nothing else depends on it.
-    FORMAT.store(format as u8, Ordering::Relaxed);
+    match simulation::is_on() {
+        false => FORMAT.store(format as u8, Ordering::Relaxed),
+        true => FORMAT_OF_HOST.get().store(format as u8, Ordering::Relaxed),
+    }
 }
 
 /// Returns the form of the entries; see [`set_log_format`].
 pub fn log_format() -> LogFormat {
-    match FORMAT.load(Ordering::Relaxed) == LogFormat::Json as u8 {
+    let format = match simulation::is_on() {
+        false => FORMAT.load(Ordering::Relaxed),
+        true => FORMAT_OF_HOST.get().load(Ordering::Relaxed),
+    };
+    match format == LogFormat::Json as u8 {
         true => LogFormat::Json,
         false => LogFormat::Text,
     }
@@ -184,7 +196,7 @@ impl<'a> LogEntry<'a> {
             (LogFormat::Text, true) => {
                 format!(
                     "{} yue {level}: {shown}\n",
-                    time_text(crate::simulation::wall_clock())
+                    time_text(simulation::wall_clock())
                 )
             }
             (LogFormat::Text, false) => format!("yue: {shown}\n"),
@@ -200,7 +212,7 @@ impl<'a> LogEntry<'a> {
     }
 
     fn json(&self) -> String {
-        let time = time_text(crate::simulation::wall_clock());
+        let time = time_text(simulation::wall_clock());
         let mut line = format!("{{\"time\":\"{time}\",\"level\":\"{}\"", self.level);
         let at = loop_name();
         if !at.name.is_empty() {

@@ -24,7 +24,7 @@ pub use entry::{
 };
 
 use crate::panics::drop_payload;
-use crate::simulation;
+use crate::simulation::{self, PerHost};
 use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -55,6 +55,18 @@ const LEVELS: [LogLevel; 4] = [
 /// The number of levels that are logged.
 static LOGGED: AtomicU8 = AtomicU8::new(3);
 
+/// The same, of a simulated host: a program that changes it must not change the log of others.
+static LOGGED_BY_HOST: PerHost<AtomicU8> =
+    PerHost::new(|| AtomicU8::new(LOGGED.load(Ordering::Relaxed)));
+
+fn logged() -> u8 {
+    // Relaxed, here and below: nothing else depends on it.
+    match simulation::is_on() {
+        false => LOGGED.load(Ordering::Relaxed),
+        true => LOGGED_BY_HOST.get().load(Ordering::Relaxed),
+    }
+}
+
 /// Sets the minimum level of the process's log: less important lines are dropped. `None` drops all lines of programs.
 /// The runtime's own errors are always logged. The default is [`LogLevel::Info`].
 ///
@@ -68,19 +80,20 @@ static LOGGED: AtomicU8 = AtomicU8::new(3);
 /// ```
 pub fn set_log_level(minimum: Option<LogLevel>) {
     let logged = minimum.map_or(0, |minimum| minimum as u8 + 1);
-    // Relaxed, here and below: nothing else depends on it.
-    LOGGED.store(logged, Ordering::Relaxed);
+    match simulation::is_on() {
+        false => LOGGED.store(logged, Ordering::Relaxed),
+        true => LOGGED_BY_HOST.get().store(logged, Ordering::Relaxed),
+    }
 }
 
 /// Returns the minimum level of the log; see [`set_log_level`].
 pub fn log_level() -> Option<LogLevel> {
-    let logged = LOGGED.load(Ordering::Relaxed);
-    LEVELS.into_iter().take(logged.into()).next_back()
+    LEVELS.into_iter().take(logged().into()).next_back()
 }
 
 /// Returns whether lines of that level are logged; see [`set_log_level`].
 pub fn is_logged(level: LogLevel) -> bool {
-    (level as u8) < LOGGED.load(Ordering::Relaxed)
+    (level as u8) < logged()
 }
 
 /// The names that [`change_log_level`] takes, for messages.

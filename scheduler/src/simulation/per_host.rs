@@ -9,8 +9,8 @@
 //!              └─ by thread: Process { values by static: T }     one per incarnation of a host
 //! ```
 //!
-//! Threads find their process through a pointer that stays set while their thread-locals are dropped, unlike the rest of
-//! their part in the simulation: destructors, too, must find the values of their own host.
+//! Threads find their process through a pointer that stays set while their thread-locals are dropped, unlike the rest
+//! of their part in the simulation: destructors, too, must find the values of their own host.
 
 use std::any::Any;
 use std::cell::Cell;

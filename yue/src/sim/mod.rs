@@ -208,9 +208,9 @@ impl Sim {
         self
     }
 
-    /// Lets the Lua programs make a call that leaves the simulation, such as `io.open`, or all calls of a table, such as
-    /// `yue.fs`. Otherwise it raises an error: a run that depends on files, commands or C libraries is no function of
-    /// its seed.
+    /// Lets the Lua programs make a call that leaves the simulation, such as `io.open`, or all calls of a table, such
+    /// as `yue.fs`. Otherwise it raises an error: a run that depends on files, commands or C libraries depends on more
+    /// than its seed.
     #[cfg(feature = "lua")]
     pub fn allow(mut self, name: impl Into<String>) -> Sim {
         self.allowed.push(name.into());
@@ -300,6 +300,9 @@ impl Sim {
         self.schedule = replaced.unwrap_or(self.schedule);
         let recorder = Arc::new(Recorder::default());
         let inside = recorder.clone();
+        // Here, because what a simulated program sets is its host's alone.
+        #[cfg(feature = "lua")]
+        crate::lua::read_log_level();
         let main = move || self.run_inside(&inside, scenario, has_replaced);
         let outcome = simulation::run(seed, main);
         let (recorded, cause) = recorder.take();

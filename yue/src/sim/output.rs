@@ -1,4 +1,4 @@
-//! What hosts print and log, line by line, with the time.
+//! The output of hosts, printed and logged, line by line, with the time.
 
 use super::recorder::Recorder;
 use std::collections::BTreeMap;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use yue_io::simulation as network;
 use yue_scheduler::{lock, simulation};
 
-/// What a host runs.
+/// The main function or program of a host.
 #[derive(Clone)]
 pub(super) enum Main {
     /// A function, in the main fiber of a runtime with that many loops.

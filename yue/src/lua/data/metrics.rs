@@ -63,8 +63,8 @@ impl Kind {
 }
 
 /// The cells of a series: one, or a histogram's: the count of each bucket, the last without a bound, and the sum.
-/// The registry of the process is never dropped, so their addresses stay valid; that of a simulated host is dropped when
-/// its VMs have been closed.
+/// The registry of the process is never dropped, so their addresses stay valid. That of a simulated host is dropped
+/// when its VMs have been closed.
 type Cells = Arc<[AtomicU64]>;
 
 struct Metric {

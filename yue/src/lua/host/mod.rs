@@ -136,8 +136,8 @@ impl Host {
 const FAILED_WAITS_MAX: u32 = 10_000;
 
 /// Called in a fiber of a simulated host whose wait was cancelled. No guard ends a program there whose code catches the
-/// error and goes on; so the fiber is ended when the machine is switched off, and at the end of the program when it has
-/// ignored its cancel for long.
+/// error and continues. So the fiber is ended when the machine is switched off, and at the end of the program when it
+/// has ignored its cancel for long.
 #[cold]
 pub(crate) fn end_stubborn_fiber() {
     thread_local!(static FAILED_WAITS: Cell<u32> = const { Cell::new(0) });
