@@ -1,13 +1,13 @@
--- What a simulation does not contain: files, child processes, C libraries. A call of it raises an error that names the
--- call, because a run would depend on more than its seed. `core.allowed` lists what the simulation lets through.
-local core, yue = ...
-local error, setmetatable, ipairs, pairs = error, setmetatable, ipairs, pairs
+-- What a simulation does not contain: child processes and C libraries. A call of it raises an error that names the call,
+-- because a run would depend on more than its seed. `core.allowed` lists what the simulation lets through.
+local core = ...
+local error, setmetatable, ipairs, tostring, tonumber = error, setmetatable, ipairs, tostring, tonumber
 local ffi = require 'ffi'
 
 local allowed = {}
 for _, name in ipairs(core.allowed) do allowed[name] = true end
 
--- Whether the call, or the table that it is in, is let through: 'yue.fs.read' or 'yue.fs'.
+-- Whether the call, or the table that it is in, is let through: 'yue.process.run' or 'yue.process'.
 local function is_allowed(name)
   return allowed[name] or allowed[name:match '^(.*)%.[^.]*$' or name]
 end
@@ -25,19 +25,8 @@ end
 
 -- -- Lua's own library ---------------------------------------------------------------------------------------------
 
-for _, key in ipairs { 'execute', 'remove', 'rename', 'tmpname' } do shut(_G.os, key, 'os.' .. key) end
-for _, key in ipairs { 'popen', 'tmpfile', 'open' } do shut(_G.io, key, 'io.' .. key) end
-
--- The standard streams stay: a simulated host's output is collected, and its input is empty.
-for _, key in ipairs { 'lines', 'input', 'output' } do
-  local name, real = 'io.' .. key, _G.io[key]
-  if not is_allowed(name) then
-    _G.io[key] = function(file, ...)
-      if type(file) == 'string' then refuse(name, 3) end
-      return real(file, ...)
-    end
-  end
-end
+shut(_G.os, 'execute', 'os.execute')
+shut(_G.io, 'popen', 'io.popen')
 
 local setlocale = _G.os.setlocale
 _G.os.setlocale = function(locale, ...)
@@ -71,10 +60,5 @@ end
 -- -- The API ---------------------------------------------------------------------------------------------------------
 
 -- The natives: the prelude looks them up when it calls them.
-local NATIVES = {
-  fs_read = 'yue.fs.read', fs_write = 'yue.fs.write', fs_append = 'yue.fs.append', fs_open = 'yue.fs.lines',
-  fs_list = 'yue.fs.list', fs_stat = 'yue.fs.stat', fs_rename = 'yue.fs.rename', fs_remove = 'yue.fs.remove',
-  fs_mkdir = 'yue.fs.mkdir', fs_temp = 'yue.fs.temp', watch_open = 'yue.fs', special_open = 'yue.fs.read',
-  process_run = 'yue.process.run', process_spawn = 'yue.process.spawn', http_file = 'yue.http.files',
-}
-for native, name in pairs(NATIVES) do shut(core, native, name) end
+shut(core, 'process_run', 'yue.process.run')
+shut(core, 'process_spawn', 'yue.process.spawn')

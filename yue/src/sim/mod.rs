@@ -208,9 +208,9 @@ impl Sim {
         self
     }
 
-    /// Lets the Lua programs make a call that leaves the simulation, such as `io.open`, or all calls of a table, such
-    /// as `yue.fs`. Otherwise it raises an error: a run that depends on files, commands or C libraries depends on more
-    /// than its seed.
+    /// Lets the Lua programs make a call that leaves the simulation, such as `os.execute`, or all calls of a table,
+    /// such as `yue.process`. Otherwise it raises an error: a run that depends on commands or C libraries depends on
+    /// more than its seed.
     #[cfg(feature = "lua")]
     pub fn allow(mut self, name: impl Into<String>) -> Sim {
         self.allowed.push(name.into());
